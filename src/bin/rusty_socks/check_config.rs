@@ -1,0 +1,55 @@
+//! `rusty_socks check-config`: what would hold, and who said so.
+
+use std::io::{self, Write};
+
+use rusty_socks::{Error, config::Loaded};
+
+use crate::exit::{self, Exit};
+
+/// Prints the table. A bad configuration never comes here: loading it has already failed.
+pub(crate) fn run(loaded: Loaded) -> Result<Exit, Error> {
+    // A reader that has seen enough and hung up (`| head`) is no failure of the check.
+    let _ = io::stdout().write_all(table(&loaded).as_bytes());
+    for warning in loaded.config.warnings() {
+        eprintln!("{}warning: {warning}", exit::PREFIX);
+    }
+    Ok(Exit::Clean)
+}
+
+fn table(loaded: &Loaded) -> String {
+    let header = ["key", "value", "unit", "from"].map(String::from);
+    let rows = loaded.entries().map(|(key, source)| {
+        [key.name().into(), key.show(&loaded.config), key.unit().into(), source.to_string()]
+    });
+    let rows: Vec<[String; 4]> = [header].into_iter().chain(rows).collect();
+    let width =
+        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths = [width(0), width(1), width(2)];
+    let mut text = String::new();
+    for [key, value, unit, from] in &rows {
+        let [a, b, c] = widths;
+        text.push_str(&format!("{key:a$}  {value:b$}  {unit:c$}  {from}\n"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use rusty_socks::Config;
+
+    use super::*;
+
+    #[test]
+    fn the_columns_are_aligned() {
+        let no_variables: [(&str, &str); 0] = [];
+        let flags = [("allowed_origins", "https://a.long.name.example,https://another.example")];
+        let table = table(&Config::load_from(None, no_variables, flags).unwrap());
+        let lines: Vec<&str> = table.lines().collect();
+        let from = lines[0].find("from").unwrap();
+        assert_eq!(lines.len(), 1 + Config::keys().len());
+        for line in lines {
+            let source = &line[from..];
+            assert!(["from", "default", "--allowed-origins"].contains(&source), "{line}");
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! How the program ends: its exit codes and its one error prefix.
+
+use std::process::ExitCode;
+
+use rusty_socks::Error;
+
+/// What every line on standard error begins with, apart from the log.
+pub(crate) const PREFIX: &str = "rusty_socks: ";
+
+/// The exit codes, which scripts and supervisors may rely on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// It did what was asked.
+    Clean = 0,
+    /// It could not: a port in use, an unhealthy server, a second signal.
+    Failure = 1,
+    /// The configuration or the command line is wrong. Trying again will not help.
+    BadConfig = 2,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// Tells an error on standard error, one prefixed line a problem, and chooses the code for it.
+pub(crate) fn report(outcome: Result<Exit, Error>) -> Exit {
+    match outcome {
+        Ok(exit) => exit,
+        Err(error) => {
+            for line in error.to_string().lines() {
+                eprintln!("{PREFIX}{line}");
+            }
+            if error.is_config() { Exit::BadConfig } else { Exit::Failure }
+        }
+    }
+}

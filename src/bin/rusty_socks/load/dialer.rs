@@ -1,0 +1,57 @@
+//! Begins TCP connections without waiting for them, from one source address after another.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
+
+use mio::net::TcpStream;
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// The code of "the connection is being made", for which the standard library has no stable name.
+const IN_PROGRESS: i32 = if cfg!(windows) {
+    10035
+} else if cfg!(any(target_os = "linux", target_os = "android")) {
+    115
+} else {
+    36
+};
+
+/// Where connections go to, and come from.
+pub(super) struct Dialer {
+    address: SocketAddr,
+    /// Empty when the system shall choose.
+    sources: Vec<IpAddr>,
+    /// Which source is next.
+    turn: usize,
+}
+
+impl Dialer {
+    pub(super) fn new(address: SocketAddr, sources: &[IpAddr]) -> Dialer {
+        Dialer { address, sources: sources.to_vec(), turn: 0 }
+    }
+
+    /// Begins one connection; the socket becomes writable once it stands or has failed.
+    pub(super) fn dial(&mut self) -> io::Result<TcpStream> {
+        if self.sources.is_empty() {
+            return TcpStream::connect(self.address);
+        }
+        let source = self.sources[self.turn % self.sources.len()];
+        self.turn += 1;
+        let socket =
+            Socket::new(Domain::for_address(self.address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+        match socket.connect(&self.address.into()) {
+            Ok(()) => {}
+            Err(error) if in_progress(&error) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(TcpStream::from_std(socket.into()))
+    }
+}
+
+/// Whether an error only says that the connection is not made yet.
+pub(super) fn in_progress(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotConnected || error.raw_os_error() == Some(IN_PROGRESS)
+}

@@ -1,0 +1,417 @@
+//! What became of the connections: counts and connect times, with no opinion on how they are shown.
+
+use std::{collections::BTreeMap, io, time::Duration};
+
+use hdrhistogram::Histogram;
+
+use super::{open_files, stats::ServerFigures};
+
+/// Everything counted in a run. Every connection ends up in exactly one of: a connect-time
+/// histogram (it was served), `rejected`, `failed`, `interrupted`.
+pub(super) struct Tally {
+    /// Served at the first try, sooner than `--waited-after`, and without the server saying that
+    /// they waited.
+    prompt: ConnectTimes,
+    /// The same, but slower than `--waited-after`: waited, unless the server is one that would have
+    /// said so.
+    slow: ConnectTimes,
+    /// Served at the first try, and the server says they waited in its line.
+    marked: ConnectTimes,
+    /// Served after a rejection and a wait outside; counted from the first try.
+    pub(super) after_retry: ConnectTimes,
+    /// Whose final answer was an HTTP status other than 101, by that status.
+    pub(super) rejected: BTreeMap<u16, Rejection>,
+    /// Who got neither service nor an answer, by cause.
+    pub(super) failed: BTreeMap<Cause, Failures>,
+    /// Served ones that ended before we closed them, by how.
+    pub(super) closed_by_server: BTreeMap<Ending, u64>,
+    /// Still without an answer when the run was interrupted, or never opened.
+    pub(super) interrupted: u64,
+    /// Rejections that were followed by another try.
+    pub(super) retries: u64,
+    /// Open now, at most, and when the hold was over.
+    pub(super) open: u64,
+    pub(super) open_max: u64,
+    pub(super) held_to_the_end: u64,
+    /// Of those held to the end, who answered our Close with one.
+    pub(super) closed_cleanly: u64,
+    pub(super) messages_sent: u64,
+    /// Messages due that were not sent, since the one before had not left yet.
+    pub(super) messages_held_back: u64,
+    pub(super) messages_received: u64,
+    /// From the first dial to the last answer.
+    pub(super) settled_after: Duration,
+    /// From the last answer to our goodbyes.
+    pub(super) held_for: Duration,
+    /// The server's own figures, if it has any.
+    pub(super) server: Option<ServerFigures>,
+}
+
+/// How long connections took from dial to 101.
+#[derive(Clone)]
+pub(super) struct ConnectTimes {
+    micros: Histogram<u64>,
+}
+
+/// Connections turned away with one status.
+#[derive(Default)]
+pub(super) struct Rejection {
+    pub(super) count: u64,
+    /// The shortest and longest advice that came with it, if any did.
+    pub(super) retry_after: Option<(Duration, Duration)>,
+}
+
+/// Connections that failed for one cause.
+#[derive(Default)]
+pub(super) struct Failures {
+    pub(super) count: u64,
+    /// What the first one of them met with.
+    pub(super) example: String,
+}
+
+/// One failure, as it is met.
+pub(super) struct Failure {
+    cause: Cause,
+    detail: String,
+}
+
+/// Why a connection got neither service nor an HTTP status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Cause {
+    ConnectRefused,
+    ConnectTimeout,
+    Unreachable,
+    Reset,
+    ClosedBeforeAnswer,
+    AnswerTimeout,
+    BadAnswer,
+    ClientOutOfFiles,
+    ClientOutOfPorts,
+    Other,
+}
+
+/// How a served connection ended before its time.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Ending {
+    /// A Close frame with this code.
+    Code(u16),
+    /// A Close frame without a code.
+    NoCode,
+    /// The end of the stream, without a Close frame.
+    NoClose,
+    Reset,
+    /// The server sent what no WebSocket server may.
+    BrokeProtocol(String),
+}
+
+impl Tally {
+    pub(super) fn new() -> Tally {
+        Tally {
+            prompt: ConnectTimes::new(),
+            slow: ConnectTimes::new(),
+            marked: ConnectTimes::new(),
+            after_retry: ConnectTimes::new(),
+            rejected: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            closed_by_server: BTreeMap::new(),
+            interrupted: 0,
+            retries: 0,
+            open: 0,
+            open_max: 0,
+            held_to_the_end: 0,
+            closed_cleanly: 0,
+            messages_sent: 0,
+            messages_held_back: 0,
+            messages_received: 0,
+            settled_after: Duration::ZERO,
+            held_for: Duration::ZERO,
+            server: None,
+        }
+    }
+
+    /// Counts a connection served at its first try. `marked`: the server says that it waited.
+    pub(super) fn count_served(&mut self, took: Duration, marked: bool, waited_after: Duration) {
+        match (marked, took >= waited_after) {
+            (true, _) => self.marked.record(took),
+            (false, true) => self.slow.record(took),
+            (false, false) => self.prompt.record(took),
+        }
+        self.count_open();
+    }
+
+    /// Counts a connection that was rejected before and is served now.
+    pub(super) fn count_served_after_retry(&mut self, took: Duration) {
+        self.after_retry.record(took);
+        self.count_open();
+    }
+
+    /// Counts a connection turned away for good.
+    pub(super) fn count_rejected(&mut self, status: u16, retry_after: Option<Duration>) {
+        let rejection = self.rejected.entry(status).or_default();
+        rejection.count += 1;
+        if let Some(advice) = retry_after {
+            let (least, most) = rejection.retry_after.unwrap_or((advice, advice));
+            rejection.retry_after = Some((least.min(advice), most.max(advice)));
+        }
+    }
+
+    pub(super) fn count_failed(&mut self, failure: Failure) {
+        let failures = self.failed.entry(failure.cause).or_default();
+        if failures.count == 0 {
+            failures.example = failure.detail;
+        }
+        failures.count += 1;
+    }
+
+    /// Counts a held connection that the server ended.
+    pub(super) fn count_closed_by_server(&mut self, ending: Ending) {
+        *self.closed_by_server.entry(ending).or_default() += 1;
+        self.open -= 1;
+    }
+
+    /// Counts the end of a connection to which we have said goodbye.
+    pub(super) fn count_goodbye(&mut self, ending: &Ending) {
+        self.open -= 1;
+        match ending {
+            Ending::Code(_) | Ending::NoCode => self.closed_cleanly += 1,
+            Ending::NoClose | Ending::Reset | Ending::BrokeProtocol(_) => {}
+        }
+    }
+
+    /// Whether the server itself tells who waited; else the clock decides.
+    pub(super) fn server_tells_who_waited(&self) -> bool {
+        self.marked.count() > 0 || self.server.as_ref().is_some_and(ServerFigures::tells_who_waited)
+    }
+
+    /// Those served at once.
+    pub(super) fn at_once(&self) -> ConnectTimes {
+        if self.server_tells_who_waited() {
+            self.prompt.with(&self.slow)
+        } else {
+            self.prompt.clone()
+        }
+    }
+
+    /// Those served after waiting in the server's line.
+    pub(super) fn after_waiting(&self) -> ConnectTimes {
+        if self.server_tells_who_waited() { self.marked.clone() } else { self.slow.clone() }
+    }
+
+    pub(super) fn served_total(&self) -> u64 {
+        self.prompt.count() + self.slow.count() + self.marked.count() + self.after_retry.count()
+    }
+
+    pub(super) fn rejected_total(&self) -> u64 {
+        self.rejected.values().map(|rejection| rejection.count).sum()
+    }
+
+    pub(super) fn failed_total(&self) -> u64 {
+        self.failed.values().map(|failures| failures.count).sum()
+    }
+
+    pub(super) fn closed_by_server_total(&self) -> u64 {
+        self.closed_by_server.values().sum()
+    }
+
+    /// How many connections have got their answer, whatever it was.
+    pub(super) fn settled(&self) -> u64 {
+        self.served_total() + self.rejected_total() + self.failed_total() + self.interrupted
+    }
+
+    /// How many failed because this machine, not the server, had nothing left to give.
+    pub(super) fn client_limited(&self) -> u64 {
+        let of = |cause| self.failed.get(&cause).map_or(0, |failures| failures.count);
+        of(Cause::ClientOutOfFiles) + of(Cause::ClientOutOfPorts)
+    }
+
+    fn count_open(&mut self) {
+        self.open += 1;
+        self.open_max = self.open_max.max(self.open);
+    }
+}
+
+impl ConnectTimes {
+    fn new() -> ConnectTimes {
+        let micros = Histogram::new(3)
+            .expect("three significant digits are within the histogram's range of 0 to 5");
+        ConnectTimes { micros }
+    }
+
+    fn record(&mut self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.micros.record(micros).expect("an auto-resizing histogram grows to any value");
+    }
+
+    fn with(&self, other: &ConnectTimes) -> ConnectTimes {
+        let mut both = self.clone();
+        both.micros
+            .add(&other.micros)
+            .expect("an auto-resizing histogram takes any other of its kind");
+        both
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.micros.len()
+    }
+
+    /// The time within which this share of the connections (0 to 1) was served.
+    pub(super) fn quantile(&self, share: f64) -> Duration {
+        // The histogram answers with the upper end of a bucket, which may lie above anything
+        // measured.
+        Duration::from_micros(self.micros.value_at_quantile(share).min(self.micros.max()))
+    }
+}
+
+impl Failure {
+    pub(super) fn new(cause: Cause, detail: &str) -> Failure {
+        Failure { cause, detail: detail.to_owned() }
+    }
+
+    /// An error while the connection was being made.
+    pub(super) fn of_dial(error: &io::Error) -> Failure {
+        let cause = match error.kind() {
+            // Binding to a source whose ports are all taken says "in use", connecting says "not
+            // available".
+            io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable => Cause::ClientOutOfPorts,
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+                Cause::Unreachable
+            }
+            io::ErrorKind::TimedOut => Cause::ConnectTimeout,
+            _ => return Failure::of_socket(error),
+        };
+        Failure { cause, detail: error.to_string() }
+    }
+
+    /// An error on a socket that was connected.
+    pub(super) fn of_socket(error: &io::Error) -> Failure {
+        let cause = match error.kind() {
+            _ if open_files::exhausted(error) => Cause::ClientOutOfFiles,
+            io::ErrorKind::ConnectionRefused => Cause::ConnectRefused,
+            io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe => Cause::Reset,
+            _ => Cause::Other,
+        };
+        Failure { cause, detail: error.to_string() }
+    }
+}
+
+impl Cause {
+    /// The stable name in JSON.
+    pub(super) fn key(self) -> &'static str {
+        match self {
+            Cause::ConnectRefused => "connect_refused",
+            Cause::ConnectTimeout => "connect_timeout",
+            Cause::Unreachable => "unreachable",
+            Cause::Reset => "reset",
+            Cause::ClosedBeforeAnswer => "closed_before_answer",
+            Cause::AnswerTimeout => "answer_timeout",
+            Cause::BadAnswer => "bad_answer",
+            Cause::ClientOutOfFiles => "client_out_of_files",
+            Cause::ClientOutOfPorts => "client_out_of_ports",
+            Cause::Other => "other",
+        }
+    }
+
+    /// The line in the table.
+    pub(super) fn meaning(self) -> &'static str {
+        match self {
+            Cause::ConnectRefused => "connection refused",
+            Cause::ConnectTimeout => "no connection in time",
+            Cause::Unreachable => "network or host unreachable",
+            Cause::Reset => "reset before an answer",
+            Cause::ClosedBeforeAnswer => "closed before an answer",
+            Cause::AnswerTimeout => "no answer in time",
+            Cause::BadAnswer => "bad answer",
+            Cause::ClientOutOfFiles => "client out of file descriptors",
+            Cause::ClientOutOfPorts => "client out of ports",
+            Cause::Other => "other",
+        }
+    }
+}
+
+impl Ending {
+    /// The stable name in JSON; what the close code is where there is one.
+    pub(super) fn key(&self) -> String {
+        match self {
+            Ending::Code(code) => code.to_string(),
+            Ending::NoCode => "no_code".to_owned(),
+            Ending::NoClose => "no_close_frame".to_owned(),
+            Ending::Reset => "reset".to_owned(),
+            Ending::BrokeProtocol(_) => "broke_protocol".to_owned(),
+        }
+    }
+
+    /// The line in the table.
+    pub(super) fn meaning(&self) -> String {
+        match self {
+            Ending::Code(code) => format!("close code {code}"),
+            Ending::NoCode => "close without a code".to_owned(),
+            Ending::NoClose => "hung up without a close".to_owned(),
+            Ending::Reset => "reset".to_owned(),
+            Ending::BrokeProtocol(why) => format!("broke the protocol: {why}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WAITED_AFTER: Duration = Duration::from_millis(250);
+
+    fn millis(count: u64) -> Duration {
+        Duration::from_millis(count)
+    }
+
+    #[test]
+    fn the_clock_decides_who_waited_when_the_server_does_not_say() {
+        let mut tally = Tally::new();
+        tally.count_served(millis(3), false, WAITED_AFTER);
+        tally.count_served(millis(900), false, WAITED_AFTER);
+        assert_eq!((tally.at_once().count(), tally.after_waiting().count()), (1, 1));
+    }
+
+    #[test]
+    fn a_server_that_says_who_waited_is_believed_about_the_others_too() {
+        let mut tally = Tally::new();
+        tally.count_served(millis(3), false, WAITED_AFTER);
+        tally.count_served(millis(900), false, WAITED_AFTER);
+        tally.count_served(millis(20), true, WAITED_AFTER);
+        assert_eq!((tally.at_once().count(), tally.after_waiting().count()), (2, 1));
+        assert_eq!(tally.at_once().quantile(1.0).as_millis(), 900);
+        assert_eq!(tally.served_total(), 3);
+    }
+
+    #[test]
+    fn a_server_with_a_waiting_line_is_believed_when_nobody_waited() {
+        let mut tally = Tally::new();
+        tally.count_served(millis(900), false, WAITED_AFTER);
+        tally.server = ServerFigures::read(br#"{"active_connections":1,"max_queued_tasks":5}"#);
+        assert_eq!((tally.at_once().count(), tally.after_waiting().count()), (1, 0));
+    }
+
+    #[test]
+    fn advice_is_kept_as_a_range() {
+        let mut tally = Tally::new();
+        for advice in [Some(millis(2000)), None, Some(millis(1000)), Some(millis(3000))] {
+            tally.count_rejected(503, advice);
+        }
+        let rejection = &tally.rejected[&503];
+        assert_eq!(
+            (rejection.count, rejection.retry_after),
+            (4, Some((millis(1000), millis(3000))))
+        );
+    }
+
+    #[test]
+    fn the_client_is_named_when_it_was_the_limit() {
+        let mut tally = Tally::new();
+        tally.count_failed(Failure::of_dial(&io::ErrorKind::AddrNotAvailable.into()));
+        tally.count_failed(Failure::of_dial(&io::ErrorKind::ConnectionRefused.into()));
+        #[cfg(unix)]
+        tally.count_failed(Failure::of_dial(&io::Error::from_raw_os_error(24)));
+        assert_eq!(tally.client_limited(), if cfg!(unix) { 2 } else { 1 });
+        assert_eq!(tally.failed[&Cause::ConnectRefused].count, 1);
+    }
+}

@@ -1,0 +1,228 @@
+//! The `rusty_socks` program: the server, and what goes with running one.
+//!
+//! This file reads the command line and hands over to one file a subcommand. The flags of the
+//! server are not listed here: they come from the table of keys in the library.
+
+mod exit;
+mod logging;
+
+mod check_config;
+mod health;
+mod load;
+mod serve;
+
+use std::{env, ffi::OsString, path::PathBuf, process::ExitCode};
+
+use clap::{
+    Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, error::ErrorKind, value_parser,
+};
+use rusty_socks::{
+    Config, Error,
+    config::{Key, Loaded},
+};
+
+use exit::Exit;
+use load::LoadArgs;
+
+const ABOUT: &str = "\
+A WebSocket server without an async runtime.
+
+It serves a JSON chat protocol (rooms, history, replay) on /ws, and tells how it is on /health and \
+/stats. When it is full it says so: an upgrade waits in line for a bounded time, and beyond that \
+gets a 503 with Retry-After. Without a command it serves.
+
+Every setting is a flag, an environment variable and a key of the TOML file. The brackets behind a \
+flag show the variable with its default.";
+
+const SERVE_ABOUT: &str = "Serve until a signal ends it (the default command)";
+
+const SERVE_EPILOGUE: &str = "\
+The first SIGTERM, SIGINT or SIGHUP drains: nobody new comes in, everyone inside is told and \
+flushed, for at most --drain-timeout. The second one ends the program at once with exit code 1.";
+
+const CHECK_ABOUT: &str = "Print every key, its value and where it came from";
+
+const CHECK_EPILOGUE: &str = "Exits 0 when all is good, and 2 when a value is bad, naming each.";
+
+const HEALTH_ABOUT: &str = "Ask a running server whether it is well";
+
+const HEALTH_EPILOGUE: &str = "\
+Made for a container's health check: prints the answer, exits 0 on a 200 within two seconds and 1 \
+else. It asks the configured host and port, on the loopback if the server listens everywhere.";
+
+const LOAD_ABOUT: &str = "Open many connections to any server and count what became of them";
+
+const EPILOGUE: &str = "\
+Where values come from (later ones win):
+  defaults, the TOML file, RUSTY_SOCKS_* variables, flags. --max-conn is RUSTY_SOCKS_MAX_CONN in
+  the environment and max_conn in the file. Times are in seconds and may have decimals; sizes are
+  in bytes or in KiB, MiB, GiB. An unknown name is an error, and so is a value out of range.
+
+Exit codes:
+  0  a clean end
+  1  anything else, such as a port in use
+  2  bad configuration or flags
+
+Examples:
+  rusty_socks                                    serve on 0.0.0.0:3030
+  rusty_socks --port 4000 --max-conn 5000        the same elsewhere, with room for more
+  RUSTY_SOCKS_BUFFER_BYTES=4MiB rusty_socks      by environment
+  rusty_socks check-config --config server.toml  what would hold, and why
+  rusty_socks health                             is it well?";
+
+fn main() -> ExitCode {
+    let matches = match command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => return answer_usage(&error).into(),
+    };
+    // Flags may stand before a command as well as after it; after it they count more.
+    match matches.subcommand() {
+        None => exit::report(loaded(&[&matches]).and_then(serve::run)).into(),
+        Some(("serve", own)) => exit::report(loaded(&[&matches, own]).and_then(serve::run)).into(),
+        Some(("check-config", own)) => {
+            exit::report(loaded(&[&matches, own]).and_then(check_config::run)).into()
+        }
+        Some(("health", own)) => {
+            let url = own.get_one::<String>("url").map(String::as_str);
+            exit::report(health::run(url, || loaded(&[&matches, own]))).into()
+        }
+        Some(("load", own)) => run_load(&matches, own),
+        // Only the commands above are known to the parser.
+        Some(_) => Exit::Failure.into(),
+    }
+}
+
+/// The load test is no server: it takes its own flags and none of the server's.
+fn run_load(outer: &ArgMatches, own: &ArgMatches) -> ExitCode {
+    if let Some((key, _)) = flags_of(outer).first() {
+        let problem = format!("{} is a flag of the server, not of `load`", key.flag());
+        return exit::report(Err(Error::config(problem))).into();
+    }
+    match LoadArgs::from_arg_matches(own) {
+        Ok(args) => load::run(args),
+        Err(error) => answer_usage(&error).into(),
+    }
+}
+
+/// The configuration by file, environment and the flags in `matches`, of which later ones win.
+fn loaded(matches: &[&ArgMatches]) -> Result<Loaded, Error> {
+    let file = matches.iter().rev().find_map(|matches| matches.get_one::<PathBuf>("config"));
+    let flags = matches.iter().flat_map(|matches| flags_of(matches));
+    let flags = flags.map(|(key, value)| (OsString::from(key.name()), value));
+    Config::load_from(file.map(PathBuf::as_path), env::vars_os(), flags)
+}
+
+/// The server's flags that were typed. A command that takes none of them has none.
+fn flags_of(matches: &ArgMatches) -> Vec<(&'static Key, OsString)> {
+    let typed = |key: &'static Key| {
+        let value = matches.try_get_one::<OsString>(key.name()).ok()??;
+        Some((key, value.clone()))
+    };
+    Config::keys().iter().filter_map(typed).collect()
+}
+
+fn command() -> Command {
+    let serve = Command::new("serve").about(SERVE_ABOUT).after_help(SERVE_EPILOGUE);
+    let check = Command::new("check-config").about(CHECK_ABOUT).after_help(CHECK_EPILOGUE);
+    let where_to_ask = Config::keys().iter().filter(|key| ["host", "port"].contains(&key.name()));
+    let url = Arg::new("url")
+        .long("url")
+        .value_name("URL")
+        .help("What to ask instead, such as http://127.0.0.1:3030/health");
+    let health = Command::new("health")
+        .about(HEALTH_ABOUT)
+        .after_help(HEALTH_EPILOGUE)
+        .args([url, config_flag()])
+        .args(where_to_ask.map(server_flag));
+    let load = LoadArgs::augment_args(Command::new("load")).about(LOAD_ABOUT);
+    with_server_flags(Command::new("rusty_socks"))
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(ABOUT)
+        .after_help(EPILOGUE)
+        .max_term_width(110)
+        .subcommands([with_server_flags(serve), with_server_flags(check), health, load])
+}
+
+fn with_server_flags(command: Command) -> Command {
+    command.arg(config_flag()).args(Config::keys().iter().map(server_flag))
+}
+
+fn config_flag() -> Arg {
+    Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .value_parser(value_parser!(PathBuf))
+        .help("TOML file to read [RUSTY_SOCKS_CONFIG=]")
+}
+
+/// The flag of one key. Its value stays as typed: the library judges all sources alike.
+fn server_flag(key: &'static Key) -> Arg {
+    let default = match key.default().as_str() {
+        "empty" => String::new(),
+        default => default.to_string(),
+    };
+    let help = format!("{} [{}={default}]", key.help(), key.variable());
+    // The parser wants names that live as long as the program, and these do: a few bytes, made once.
+    let long: &'static str = key.name().replace('_', "-").leak();
+    let arg = Arg::new(key.name())
+        .long(long)
+        .value_parser(value_parser!(OsString))
+        .action(ArgAction::Set)
+        .allow_negative_numbers(true)
+        .help_heading(key.group().heading())
+        .help(help);
+    if key.is_switch() {
+        // Only with an equals sign, or else `--echo serve` would ask to echo "serve".
+        arg.value_name("true|false")
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+    } else {
+        arg.value_name(value_name(key))
+    }
+}
+
+/// What stands for the value in help.
+fn value_name(key: &Key) -> &'static str {
+    match key.unit() {
+        "" => "VALUE",
+        "seconds" => "SECONDS",
+        unit if unit.starts_with("bytes") => "SIZE",
+        _ => "N",
+    }
+}
+
+/// Help and version go to standard output; a wrong command line gets the one error prefix.
+fn answer_usage(error: &clap::Error) -> Exit {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // A reader that has seen enough and hung up (`| head`) is no failure.
+            let _ = error.print();
+            Exit::Clean
+        }
+        _ => {
+            let text = error.to_string();
+            eprint!("{}{}", exit::PREFIX, text.strip_prefix("error: ").unwrap_or(&text));
+            Exit::BadConfig
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::error::ContextKind;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn an_unknown_flag_is_told_with_the_nearest() {
+        let error = command().try_get_matches_from(["rusty_socks", "--max-con", "1"]).unwrap_err();
+        let near = error.get(ContextKind::SuggestedArg).map(ToString::to_string);
+        assert_eq!(near.as_deref(), Some("--max-conn"));
+    }
+}

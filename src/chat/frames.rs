@@ -1,0 +1,429 @@
+//! The JSON of the chat protocol: what a client may say, checked, and what it is told.
+
+use std::borrow::Cow;
+
+use chrono::DateTime;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::{Epoch, HubError, Position, PreparedFrame, Range, RoomName};
+
+/// The longest `sender`, in bytes of JSON.
+const SENDER_BYTES_MAX: usize = 256;
+
+/// The longest `ref`, in bytes of JSON.
+const REF_BYTES_MAX: usize = 128;
+
+/// A `ref` as it came, quotes and all, to be given back byte for byte.
+pub(super) type Reference = Option<String>;
+
+/// A command whose every field is what it should be.
+#[derive(Debug)]
+pub(super) enum Command<'a> {
+    Publish(Publish<'a>),
+    Join { room: RoomName, since: Option<Position> },
+    Leave { room: Cow<'a, str> },
+    History { room: Cow<'a, str>, range: Range, limit: Option<usize> },
+    Ping,
+}
+
+#[derive(Debug)]
+pub(super) struct Publish<'a> {
+    /// `None` is the default room.
+    pub(super) room: Option<Cow<'a, str>>,
+    /// JSON, passed on byte for byte, as are `sender` and `timestamp`.
+    pub(super) content: &'a str,
+    pub(super) id: Uuid,
+    pub(super) sender: Option<&'a str>,
+    pub(super) timestamp: Option<&'a str>,
+    pub(super) echo: bool,
+}
+
+/// Why a command was not carried out. The code is a stable string.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) code: &'static str,
+    message: Cow<'static, str>,
+    retry_after_ms: Option<u64>,
+}
+
+impl Fault {
+    pub(super) fn new(code: &'static str, message: impl Into<Cow<'static, str>>) -> Fault {
+        Fault { code, message: message.into(), retry_after_ms: None }
+    }
+
+    pub(super) fn bad_request(message: impl Into<Cow<'static, str>>) -> Fault {
+        Fault::new("bad_request", message)
+    }
+
+    pub(super) fn retry_after_ms(self, wait: u64) -> Fault {
+        Fault { retry_after_ms: Some(wait), ..self }
+    }
+
+    /// The `error` frame.
+    pub(super) fn frame(&self, reference: Option<&str>) -> String {
+        let mut out = String::from("{\"type\":\"error\"");
+        push_reference(&mut out, reference);
+        out.push_str(&format!(",\"code\":\"{}\",\"message\":", self.code));
+        push_string(&mut out, &self.message);
+        if let Some(wait) = self.retry_after_ms {
+            out.push_str(&format!(",\"retry_after_ms\":{wait}"));
+        }
+        out.push('}');
+        out
+    }
+}
+
+impl From<HubError> for Fault {
+    fn from(error: HubError) -> Fault {
+        let fault = |code| Fault::new(code, error.to_string());
+        match error {
+            HubError::AlreadyMember => fault("already_member"),
+            HubError::NotMember => fault("not_member"),
+            HubError::NoSuchRoom => fault("not_found"),
+            HubError::TooManyRooms | HubError::TooManyMemberships => fault("limit_exceeded"),
+            HubError::Overloaded => fault("overloaded").retry_after_ms(1000),
+        }
+    }
+}
+
+/// Everything a command may have. All of it is borrowed and unparsed, so that what is passed on is passed
+/// on byte for byte and what is not needed costs nothing.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Inbound<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Option<&'a RawValue>,
+    #[serde(borrow, rename = "ref")]
+    reference: Option<&'a RawValue>,
+    #[serde(borrow)]
+    room: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "present")]
+    content: Option<&'a RawValue>,
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    sender: Option<&'a RawValue>,
+    #[serde(borrow)]
+    timestamp: Option<&'a RawValue>,
+    #[serde(borrow)]
+    echo: Option<&'a RawValue>,
+    #[serde(borrow)]
+    since: Option<&'a RawValue>,
+    #[serde(borrow)]
+    before: Option<&'a RawValue>,
+    #[serde(borrow)]
+    after: Option<&'a RawValue>,
+    #[serde(borrow)]
+    limit: Option<&'a RawValue>,
+}
+
+/// `null` is content like any other, so only a missing field is `None`.
+fn present<'de, D: Deserializer<'de>>(input: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(input).map(Some)
+}
+
+/// Reads one frame. The `ref` is given even if the command is at fault, as far as it can be found.
+pub(super) fn parse(text: &str) -> (Reference, Result<Command<'_>, Fault>) {
+    let inbound: Inbound<'_> = match serde_json::from_str(text) {
+        Ok(inbound) => inbound,
+        Err(error) => return (None, Err(not_a_command(text, &error))),
+    };
+    match reference(&inbound) {
+        Ok(reference) => (reference, command(&inbound)),
+        Err(fault) => (None, Err(fault)),
+    }
+}
+
+fn not_a_command(text: &str, error: &serde_json::Error) -> Fault {
+    if error.is_data() {
+        match text.trim_start().starts_with('{') {
+            // Only a repeated key can be wrong here: all values are taken as they come.
+            true => Fault::bad_request(error.to_string()),
+            false => Fault::bad_request("a command is a JSON object"),
+        }
+    } else {
+        Fault::new("invalid_json", error.to_string())
+    }
+}
+
+fn reference(inbound: &Inbound<'_>) -> Result<Reference, Fault> {
+    let Some(raw) = inbound.reference.map(RawValue::get) else { return Ok(None) };
+    if !raw.starts_with(|c: char| c == '"' || c == '-' || c.is_ascii_digit()) {
+        return Err(Fault::bad_request("ref must be a string or a number"));
+    }
+    if raw.len() > REF_BYTES_MAX {
+        return Err(Fault::new("too_large", format!("ref has at most {REF_BYTES_MAX} bytes")));
+    }
+    Ok(Some(raw.to_owned()))
+}
+
+fn command<'a>(inbound: &Inbound<'a>) -> Result<Command<'a>, Fault> {
+    let Some(kind) = inbound.kind else {
+        if inbound.content.is_none() {
+            return Err(Fault::bad_request("a frame has a type, or content to publish"));
+        }
+        return publish(inbound).map(Command::Publish);
+    };
+    match string("type", kind)?.as_ref() {
+        "publish" => publish(inbound).map(Command::Publish),
+        "join" => Ok(Command::Join { room: room_name(inbound)?, since: since(inbound)? }),
+        "leave" => Ok(Command::Leave { room: room(inbound)? }),
+        "history" => Ok(Command::History {
+            room: room(inbound)?,
+            range: range(inbound)?,
+            limit: inbound.limit.map(|raw| number("limit", raw)).transpose()?.map(clamp),
+        }),
+        "ping" => Ok(Command::Ping),
+        _ => {
+            let message = "the types are publish, join, leave, history and ping";
+            Err(Fault::new("unknown_type", message))
+        }
+    }
+}
+
+fn publish<'a>(inbound: &Inbound<'a>) -> Result<Publish<'a>, Fault> {
+    let Some(content) = inbound.content else {
+        return Err(Fault::bad_request("publish needs content"));
+    };
+    let sender = inbound.sender.map(RawValue::get);
+    if sender.is_some_and(|raw| !raw.starts_with('"')) {
+        return Err(Fault::bad_request("sender must be a string"));
+    }
+    if sender.is_some_and(|raw| raw.len() > SENDER_BYTES_MAX) {
+        return Err(Fault::new(
+            "too_large",
+            format!("sender has at most {SENDER_BYTES_MAX} bytes"),
+        ));
+    }
+    let echo = match inbound.echo.map(RawValue::get) {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => return Err(Fault::bad_request("echo must be true or false")),
+    };
+    Ok(Publish {
+        room: inbound.room.map(|raw| string("room", raw)).transpose()?,
+        content: content.get(),
+        id: id(inbound.id),
+        sender,
+        timestamp: inbound.timestamp.map(RawValue::get).filter(|raw| is_timestamp(raw)),
+        echo,
+    })
+}
+
+/// The client's id if it is a UUID and not nil, else a fresh one.
+fn id(raw: Option<&RawValue>) -> Uuid {
+    let given = raw.and_then(|raw| unescaped(raw.get())).and_then(|id| Uuid::parse_str(id).ok());
+    given.filter(|id| !id.is_nil()).unwrap_or_else(Uuid::new_v4)
+}
+
+fn is_timestamp(raw: &str) -> bool {
+    unescaped(raw).is_some_and(|text| DateTime::parse_from_rfc3339(text).is_ok())
+}
+
+fn room<'a>(inbound: &Inbound<'a>) -> Result<Cow<'a, str>, Fault> {
+    let raw = inbound.room.ok_or_else(|| Fault::bad_request("this command needs a room"))?;
+    string("room", raw)
+}
+
+fn room_name(inbound: &Inbound<'_>) -> Result<RoomName, Fault> {
+    RoomName::new(&room(inbound)?).map_err(|error| Fault::bad_request(error.to_string()))
+}
+
+fn since(inbound: &Inbound<'_>) -> Result<Option<Position>, Fault> {
+    #[derive(Deserialize)]
+    struct Since {
+        epoch: String,
+        seq: u64,
+    }
+    let Some(raw) = inbound.since else { return Ok(None) };
+    let since: Since = serde_json::from_str(raw.get())
+        .map_err(|_| Fault::bad_request("since must be {\"epoch\":string,\"seq\":number}"))?;
+    // An epoch we cannot read is one we do not have; the client then starts anew.
+    let epoch = since.epoch.parse().unwrap_or(Epoch::UNKNOWN);
+    Ok(Some(Position { epoch, seq: since.seq }))
+}
+
+fn range(inbound: &Inbound<'_>) -> Result<Range, Fault> {
+    match (inbound.before, inbound.after) {
+        (None, None) => Ok(Range::Latest),
+        (Some(raw), None) => number("before", raw).map(Range::Before),
+        (None, Some(raw)) => number("after", raw).map(Range::After),
+        (Some(_), Some(_)) => Err(Fault::bad_request("give before or after, not both")),
+    }
+}
+
+fn number(field: &'static str, raw: &RawValue) -> Result<u64, Fault> {
+    let wrong = |_| Fault::bad_request(format!("{field} must be a whole number, 0 or more"));
+    raw.get().parse().map_err(wrong)
+}
+
+fn clamp(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+fn string<'a>(field: &'static str, raw: &'a RawValue) -> Result<Cow<'a, str>, Fault> {
+    if let Some(text) = unescaped(raw.get()) {
+        return Ok(Cow::Borrowed(text));
+    }
+    let wrong = |_| Fault::bad_request(format!("{field} must be a string"));
+    serde_json::from_str(raw.get()).map(Cow::Owned).map_err(wrong)
+}
+
+/// What stands between the quotes of a JSON string that needs no unescaping.
+fn unescaped(raw: &str) -> Option<&str> {
+    let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
+    (!inner.contains('\\')).then_some(inner)
+}
+
+/// Begins an answer: `{"type":"…","ref":…`.
+pub(super) fn answer(kind: &str, reference: Option<&str>) -> String {
+    let mut out = String::with_capacity(96);
+    out.push_str("{\"type\":\"");
+    out.push_str(kind);
+    out.push('"');
+    push_reference(&mut out, reference);
+    out
+}
+
+fn push_reference(out: &mut String, reference: Option<&str>) {
+    if let Some(reference) = reference {
+        out.push_str(",\"ref\":");
+        out.push_str(reference);
+    }
+}
+
+/// Appends `,"room":…`.
+pub(super) fn push_room(out: &mut String, room: &str) {
+    out.push_str(",\"room\":");
+    push_string(out, room);
+}
+
+/// Appends `,"epoch":"…","seq":…`.
+pub(super) fn push_position(out: &mut String, position: &Position) {
+    out.push_str(&format!(",\"epoch\":\"{}\",\"seq\":{}", position.epoch, position.seq));
+}
+
+/// Appends `,"messages":[…]`: the messages are JSON already.
+pub(super) fn push_messages(out: &mut String, messages: &[PreparedFrame]) {
+    out.push_str(",\"messages\":[");
+    for (index, message) in messages.iter().enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        out.push_str(&String::from_utf8_lossy(message.payload()));
+    }
+    out.push(']');
+}
+
+/// Appends a JSON string.
+pub(super) fn push_string(out: &mut String, text: &str) {
+    let plain = |c: char| c >= ' ' && c != '"' && c != '\\';
+    if text.chars().all(plain) {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    } else {
+        out.push_str(&serde_json::Value::from(text).to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(text: &str) -> (Reference, &'static str) {
+        let (reference, result) = parse(text);
+        (reference, result.expect_err(text).code)
+    }
+
+    fn published(text: &str) -> Publish<'_> {
+        match parse(text).1.expect(text) {
+            Command::Publish(publish) => publish,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_seed_message_is_a_publish() {
+        let publish = published(
+            r#"{"id":"00000000-0000-0000-0000-000000000000","sender":"test_user","content":"Hello from wscat!","timestamp":"2025-03-15T12:00:00Z"}"#,
+        );
+        assert_eq!(publish.content, "\"Hello from wscat!\"");
+        assert_eq!(publish.sender, Some("\"test_user\""));
+        assert_eq!(publish.timestamp, Some("\"2025-03-15T12:00:00Z\""));
+        assert!(!publish.id.is_nil(), "a nil id is replaced");
+        assert!(publish.room.is_none() && !publish.echo);
+    }
+
+    #[test]
+    fn content_is_kept_byte_for_byte() {
+        for content in [r#"{"a": [1,  2.50, "\u00e9"]}"#, "null", "\"\"", "1e400", "[]"] {
+            let text = format!("{{\"content\":{content}}}");
+            assert_eq!(published(&text).content, content);
+        }
+        let deep = format!("{{\"content\":{}{}}}", "[".repeat(5000), "]".repeat(5000));
+        assert_eq!(published(&deep).content.len(), 10_000);
+    }
+
+    #[test]
+    fn what_is_no_id_or_time_is_replaced() {
+        let text = r#"{"content":1,"id":7,"timestamp":"yesterday"}"#;
+        assert!(published(text).timestamp.is_none());
+        let text = r#"{"content":1,"id":"67E55044-10B1-426F-9247-BB680E5FE0C8"}"#;
+        assert_eq!(published(text).id.to_string(), "67e55044-10b1-426f-9247-bb680e5fe0c8");
+    }
+
+    #[test]
+    fn faults_have_their_code_and_their_ref() {
+        for (text, code) in [
+            ("", "invalid_json"),
+            ("{\"content\":", "invalid_json"),
+            ("{\"content\":1}x", "invalid_json"),
+            ("[1]", "bad_request"),
+            ("\"hi\"", "bad_request"),
+            ("{}", "bad_request"),
+            (r#"{"content":1,"content":2}"#, "bad_request"),
+            (r#"{"content":1,"ref":[]}"#, "bad_request"),
+            (r#"{"content":1,"sender":5}"#, "bad_request"),
+            (r#"{"content":1,"echo":"yes"}"#, "bad_request"),
+            (r#"{"content":1,"room":5}"#, "bad_request"),
+            (r#"{"type":5}"#, "bad_request"),
+            (r#"{"type":"join"}"#, "bad_request"),
+            (r#"{"type":"join","room":"a\u0000"}"#, "bad_request"),
+            (r#"{"type":"join","room":"a","since":5}"#, "bad_request"),
+            (r#"{"type":"history","room":"a","before":1,"after":2}"#, "bad_request"),
+            (r#"{"type":"history","room":"a","limit":-1}"#, "bad_request"),
+            (r#"{"type":"publish"}"#, "bad_request"),
+            (r#"{"type":"dance"}"#, "unknown_type"),
+        ] {
+            assert_eq!(fault(text), (None, code), "{text}");
+        }
+        assert_eq!(fault(r#"{"type":"dance","ref":-7}"#), (Some("-7".into()), "unknown_type"));
+        assert_eq!(fault(r#"{"ref":"a\"b"}"#), (Some(r#""a\"b""#.into()), "bad_request"));
+        let long = format!(r#"{{"content":1,"sender":"{}"}}"#, "x".repeat(300));
+        assert_eq!(fault(&long).1, "too_large");
+        let long = format!(r#"{{"content":1,"ref":"{}"}}"#, "x".repeat(300));
+        assert_eq!(fault(&long).1, "too_large");
+    }
+
+    #[test]
+    fn positions_are_read() {
+        let (_, command) =
+            parse(r#"{"type":"join","room":"a","since":{"epoch":"00000000000000ff","seq":3}}"#);
+        let Ok(Command::Join { since: Some(since), .. }) = command else { panic!("a join") };
+        assert_eq!((since.epoch.to_string().as_str(), since.seq), ("00000000000000ff", 3));
+        let (_, command) = parse(r#"{"type":"join","room":"a","since":{"epoch":"?","seq":3}}"#);
+        assert!(matches!(command, Ok(Command::Join { since: Some(_), .. })));
+    }
+
+    #[test]
+    fn answers_are_json_whatever_they_hold() {
+        let fault = Fault::new("overloaded", "a \"b\"\n").retry_after_ms(5);
+        let value: serde_json::Value =
+            serde_json::from_str(&fault.frame(Some("\"r\""))).expect("JSON");
+        assert_eq!(value["message"], "a \"b\"\n");
+        assert_eq!((&value["ref"], &value["retry_after_ms"]), (&"r".into(), &5.into()));
+    }
+}

@@ -1,0 +1,362 @@
+//! The table of keys: one row a setting, and everything that is said about settings elsewhere
+//! (file keys, variables, flags, help, ranges, `check-config`) is read off it.
+//!
+//! A row says how its field is read and written, and what values are legal. A new setting is a
+//! field in [`Config`], its default, and a row here.
+
+use std::{fmt, time::Duration};
+
+use super::{
+    Config, Source, source,
+    value::{Field, GIB, HOST, Kind, LOG, MIB, ORIGIN, ROOM, Value},
+};
+
+/// One setting: its name in every place, its help, its range, and the way to its field.
+pub struct Key {
+    name: &'static str,
+    group: Group,
+    help: &'static str,
+    kind: Kind,
+    read: fn(&Config) -> Value,
+    write: fn(&mut Config, Value) -> bool,
+}
+
+/// The heading under which help shows a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// What most operators set, and nothing else.
+    First,
+    /// Who may come in.
+    Admission,
+    /// How long things may take.
+    Time,
+    /// How large things may be.
+    Size,
+    /// Rooms and what they keep.
+    Rooms,
+    /// What one client may do.
+    Clients,
+    /// What is logged.
+    Logging,
+}
+
+/// A row: the field names the key, so neither can be renamed without the other.
+macro_rules! key {
+    ($group:ident, $field:ident, $kind:expr, $help:literal) => {
+        Key {
+            name: stringify!($field),
+            group: Group::$group,
+            help: $help,
+            kind: $kind,
+            read: |config| config.$field.to_value(),
+            write: |config, value| match Field::from_value(value) {
+                Some(field) => {
+                    config.$field = field;
+                    true
+                }
+                None => false,
+            },
+        }
+    };
+}
+
+/// A time longer than a day is a typing error, not a timeout.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// The shortest time that is not none. The timers are no finer.
+const INSTANT: Duration = Duration::from_millis(1);
+
+/// Every setting. The first eight are the promise of the README and keep their names and meanings.
+#[rustfmt::skip]
+pub(super) static TABLE: &[Key] = &[
+    key!(First, host, Kind::Text(HOST),
+        "Address to listen on, IPv4 or IPv6 or a host name"),
+    key!(First, port, count("", 0, 65535),
+        "TCP port; 0 picks a free one and logs it"),
+    key!(First, max_conn, count("sessions", 1, 10_000_000),
+        "WebSocket sessions served at once"),
+    key!(First, buffer, count("messages", 1, 1_000_000),
+        "Messages that may wait for one slow client before the overflow policy acts"),
+    key!(First, timeout, seconds(INSTANT, DAY),
+        "Seconds without a byte received (a pong counts) after which a connection is closed"),
+    key!(First, ping, seconds(Duration::ZERO, DAY),
+        "Seconds between pings to a quiet client; 0 turns them off"),
+    key!(First, thread_pool_size, count("threads", 1, 256),
+        "Worker threads"),
+    key!(First, max_queued_tasks, count("upgrades", 0, 1_000_000),
+        "Upgrades that may wait for a permit; beyond it they are rejected with a 503"),
+
+    key!(Admission, max_conn_per_ip, count("connections", 0, 10_000_000),
+        "Connections from one IP address; 0 sets no limit"),
+    key!(Admission, allowed_origins, Kind::List(ORIGIN),
+        "Origins a browser page may connect from, comma separated; empty allows any"),
+    key!(Admission, max_pending_heads, count("sockets", 1, 1_000_000),
+        "Sockets whose request head has not arrived yet; beyond it a canned 503"),
+    key!(Admission, max_lingering, count("sockets", 0, 1_000_000),
+        "Closed connections that may linger so that the peer can read the last answer"),
+
+    key!(Time, handshake_timeout, seconds(INSTANT, DAY),
+        "Seconds a client has to send its request head"),
+    key!(Time, queue_timeout, seconds(INSTANT, DAY),
+        "Seconds an upgrade may wait for a permit before it gets the 503"),
+    key!(Time, close_timeout, seconds(INSTANT, DAY),
+        "Seconds a peer has to answer a close frame"),
+    key!(Time, drain_timeout, seconds(INSTANT, DAY),
+        "Seconds a shutdown spends on flushing what waits for clients"),
+
+    key!(Size, max_message_bytes, bytes("bytes", 125, 64 * MIB),
+        "Largest message a client may send; a larger one closes with 1009"),
+    key!(Size, max_head_bytes, bytes("bytes", 512, MIB),
+        "Largest request head; beyond it 431"),
+    key!(Size, buffer_bytes, bytes("bytes", 256, GIB),
+        "Bytes that may wait for one slow client; at least twice max_message_bytes"),
+    key!(Size, mailbox, count("letters", 2, 10_000_000),
+        "Letters that may wait for one worker; beyond it publish answers overloaded"),
+    key!(Size, mailbox_bytes, bytes("bytes", 256, GIB),
+        "Bytes in those letters; at least twice max_message_bytes"),
+
+    key!(Rooms, default_room, Kind::Text(ROOM),
+        "Room each connection joins on open; empty for none"),
+    key!(Rooms, replay, count("messages", 0, 1_000_000),
+        "Messages of the default room sent after the welcome; at most history"),
+    key!(Rooms, history, count("messages", 0, 1_000_000),
+        "Messages kept per room"),
+    key!(Rooms, history_bytes, bytes("bytes", 0, GIB),
+        "Bytes of messages kept per room"),
+    key!(Rooms, history_age, seconds(INSTANT, YEAR),
+        "Seconds after which a kept message is forgotten"),
+    key!(Rooms, max_rooms, count("rooms", 1, 10_000_000),
+        "Rooms that may exist at once"),
+    key!(Rooms, max_rooms_per_conn, count("rooms", 1, 100_000),
+        "Rooms one connection may be in at once"),
+
+    key!(Clients, rate_messages, count("messages per second", 0, 1_000_000),
+        "Messages per second one connection may send; 0 sets no limit"),
+    key!(Clients, rate_bytes, bytes("bytes per second", 0, GIB),
+        "Bytes per second one connection may send; 0 sets no limit"),
+    key!(Clients, max_errors, count("errors", 0, 1_000_000),
+        "Errors in a row after which a chat connection is closed with 4008; 0 for never"),
+    key!(Clients, echo, Kind::Switch,
+        "Serve /echo, which returns every message as it came"),
+
+    key!(Logging, log, Kind::Text(LOG),
+        "Which log lines are written, in the syntax of RUST_LOG"),
+    key!(Logging, log_format, Kind::Word(&["text", "json"]),
+        "Log lines for people (text) or for collectors (json)"),
+];
+
+const fn count(unit: &'static str, min: u64, max: u64) -> Kind {
+    Kind::Count { unit, min, max }
+}
+
+const fn bytes(unit: &'static str, min: u64, max: u64) -> Kind {
+    Kind::Bytes { unit, min, max }
+}
+
+const fn seconds(min: Duration, max: Duration) -> Kind {
+    Kind::Seconds { min, max }
+}
+
+impl Key {
+    /// The name in the file and in [`Config`], such as `max_conn`.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The environment variable, such as `RUSTY_SOCKS_MAX_CONN`.
+    pub fn variable(&self) -> String {
+        format!("{}{}", source::PREFIX, self.name.to_ascii_uppercase())
+    }
+
+    /// The long flag with its dashes, such as `--max-conn`.
+    pub fn flag(&self) -> String {
+        format!("--{}", self.name.replace('_', "-"))
+    }
+
+    /// What the key means, in one line.
+    pub fn help(&self) -> &'static str {
+        self.help
+    }
+
+    /// The heading under which help shows it.
+    pub fn group(&self) -> Group {
+        self.group
+    }
+
+    /// What a number counts, such as `seconds`; empty for what is no quantity.
+    pub fn unit(&self) -> &'static str {
+        self.kind.unit()
+    }
+
+    /// The default, written as an operator would write it; `empty` for an empty text or list.
+    pub fn default(&self) -> String {
+        self.show(&Config::default())
+    }
+
+    /// What is allowed, such as `1 to 256` or `text or json`.
+    pub fn range(&self) -> String {
+        self.kind.range()
+    }
+
+    /// Whether the key is a yes or no, so that the bare flag means yes.
+    pub fn is_switch(&self) -> bool {
+        matches!(self.kind, Kind::Switch)
+    }
+
+    /// The value in `config`, written as an operator would write it. An empty text or list reads
+    /// `empty`, and a text that a terminal would garble is quoted.
+    pub fn show(&self, config: &Config) -> String {
+        self.kind.show((self.read)(config))
+    }
+
+    /// What must be written, for the end of an error message.
+    pub(super) fn demand(&self) -> String {
+        self.kind.demand()
+    }
+
+    /// The text to parse for a value from the file, or the type that should have stood there.
+    pub(super) fn text_of_toml(&self, value: &toml::Value) -> Result<String, &'static str> {
+        self.kind.text_of_toml(value)
+    }
+
+    /// Sets the field from `text`. False, with the field untouched, when the text is not of the
+    /// key's kind or out of its range.
+    pub(super) fn set(&self, config: &mut Config, text: &str) -> bool {
+        match self.kind.parse(text) {
+            Some(value) => self.kind.allows(&value) && (self.write)(config, value),
+            None => false,
+        }
+    }
+
+    /// What is wrong with the value in `config`, if anything.
+    pub(super) fn problem(&self, config: &Config, source: Option<&Source>) -> Option<String> {
+        if self.kind.allows(&(self.read)(config)) {
+            return None;
+        }
+        let told = source::told(self.name, &self.show(config), source);
+        Some(format!("{told}: {}", self.demand()))
+    }
+}
+
+impl Group {
+    /// The heading itself.
+    pub fn heading(self) -> &'static str {
+        match self {
+            Group::First => "What most operators set",
+            Group::Admission => "Admission",
+            Group::Time => "Time limits",
+            Group::Size => "Sizes and queues",
+            Group::Rooms => "Rooms and history",
+            Group::Clients => "Clients",
+            Group::Logging => "Logging",
+        }
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Key").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> &'static Key {
+        TABLE.iter().find(|key| key.name == name).unwrap()
+    }
+
+    fn fields_of_config() -> Vec<String> {
+        let printed = format!("{:#?}", Config::default());
+        let outermost = printed.lines().filter_map(|line| line.strip_prefix("    "));
+        outermost
+            .filter(|line| !line.starts_with([' ', '}', ']', ')']))
+            .filter_map(|line| Some(line.split_once(':')?.0.to_string()))
+            .collect()
+    }
+
+    #[test]
+    fn each_field_has_one_row_in_the_same_order() {
+        let rows: Vec<&str> = TABLE.iter().map(|key| key.name).collect();
+        assert_eq!(rows, fields_of_config());
+    }
+
+    #[test]
+    fn the_documentation_of_each_field_states_what_the_table_says() {
+        // A checkout on Windows may end its lines in two bytes.
+        let source = include_str!("mod.rs").replace("\r\n", "\n");
+        for key in TABLE {
+            let unit = match key.unit() {
+                "" => String::new(),
+                unit => format!("Unit: {unit}. "),
+            };
+            let facts = format!(
+                "/// {unit}Default: {}. Range: {}.\n    pub {}:",
+                key.default(),
+                key.range(),
+                key.name
+            );
+            assert!(source.contains(&facts), "mod.rs does not say\n{facts}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_can_be_set_again() {
+        for key in TABLE {
+            let shown = match key.default().as_str() {
+                "empty" => String::new(),
+                shown => shown.to_string(),
+            };
+            let mut config = Config::default();
+            assert!(key.set(&mut config, &shown), "{} = {shown}", key.name);
+            assert_eq!(config, Config::default());
+        }
+    }
+
+    #[test]
+    fn both_ends_of_each_range_can_be_set_and_nothing_beyond() {
+        for key in TABLE {
+            let (min, max, below, above) = match key.kind {
+                Kind::Count { min, max, .. } | Kind::Bytes { min, max, .. } => {
+                    let below = min.checked_sub(1).map_or("-1".into(), |n| n.to_string());
+                    (min.to_string(), max.to_string(), below, (max + 1).to_string())
+                }
+                Kind::Seconds { min, max } => {
+                    let below = if min.is_zero() { "-0.001" } else { "0" };
+                    let [min, max] = [min, max].map(|time| time.as_secs_f64());
+                    (min.to_string(), max.to_string(), below.into(), (max + 0.5).to_string())
+                }
+                Kind::Switch | Kind::Word(_) | Kind::Text(_) | Kind::List(_) => continue,
+            };
+            let mut config = Config::default();
+            for good in [min, max] {
+                assert!(key.set(&mut config, &good), "{} = {good}", key.name);
+                assert!(key.problem(&config, None).is_none());
+            }
+            let before = config.clone();
+            for bad in [below, above] {
+                assert!(!key.set(&mut config, &bad), "{} = {bad}", key.name);
+            }
+            assert_eq!(config, before);
+        }
+    }
+
+    #[test]
+    fn a_list_is_split_at_commas_and_may_be_empty() {
+        let mut config = Config::default();
+        let origins = key("allowed_origins");
+        assert!(origins.set(&mut config, "https://a.example, http://b.example:8080"));
+        assert_eq!(config.allowed_origins, ["https://a.example", "http://b.example:8080"]);
+        assert!(!origins.set(&mut config, "https://a.example,,https://b.example"));
+        assert!(origins.set(&mut config, ""));
+        assert!(config.allowed_origins.is_empty());
+    }
+
+    #[test]
+    fn a_key_has_one_name_in_three_spellings() {
+        let key = key("thread_pool_size");
+        assert_eq!(key.variable(), "RUSTY_SOCKS_THREAD_POOL_SIZE");
+        assert_eq!(key.flag(), "--thread-pool-size");
+    }
+}

@@ -1,0 +1,498 @@
+//! Where the values come from: defaults < TOML file < environment < flags, and for each key the
+//! source that won.
+//!
+//! Nothing is ever skipped or replaced by a default because it is wrong: a bad value is an error
+//! even where a later source overrides it, for it is a mistake that waits for its day.
+
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    fs, iter,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    Config, Key, error_of,
+    nearest::nearest,
+    source::{PREFIX, Source, told},
+};
+use crate::error::Error;
+
+/// The variable that names the file. It is not a key, for a file cannot name itself.
+const FILE_VARIABLE: &str = "RUSTY_SOCKS_CONFIG";
+
+/// A configuration that is known to be valid, and who said what.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The values.
+    pub config: Config,
+    /// One source for each row of the table, in its order.
+    sources: Vec<Source>,
+}
+
+impl Config {
+    /// Defaults, then the file that `RUSTY_SOCKS_CONFIG` names, then the environment of this
+    /// process. For what a program with flags needs, see [`Config::load_from`].
+    pub fn load() -> Result<Config, Error> {
+        let no_flags = iter::empty::<(&str, &str)>();
+        Ok(Config::load_from(None, env::vars_os(), no_flags)?.config)
+    }
+
+    /// Defaults, then a file, then `variables`, then `flags`; later ones win.
+    ///
+    /// `file` is the TOML file to read; with `None` the variable `RUSTY_SOCKS_CONFIG` may name
+    /// one. Of `variables` only those that begin with `RUSTY_SOCKS_` matter. `flags` are pairs of
+    /// a key and a value, the key spelled `max_conn`, `max-conn` or `--max-conn`.
+    ///
+    /// The error tells of everything found wrong, one problem a line.
+    pub fn load_from<V, F>(
+        file: Option<&Path>,
+        variables: impl IntoIterator<Item = (V, V)>,
+        flags: impl IntoIterator<Item = (F, F)>,
+    ) -> Result<Loaded, Error>
+    where
+        V: AsRef<OsStr>,
+        F: AsRef<OsStr>,
+    {
+        let mut ours: Vec<(String, OsString)> = variables
+            .into_iter()
+            .map(|(name, value)| (name.as_ref().to_string_lossy().into_owned(), value))
+            .filter(|(name, _)| name.starts_with(PREFIX))
+            .map(|(name, value)| (name, value.as_ref().to_os_string()))
+            .collect();
+        // The environment has no order of its own; the errors should have one.
+        ours.sort();
+        let named = ours.iter().position(|(name, _)| name == FILE_VARIABLE);
+        let named = named.map(|place| PathBuf::from(ours.remove(place).1));
+
+        let mut loading = Loading::new();
+        match (file, named) {
+            (Some(path), _) => loading.file(path, "--config"),
+            (None, Some(path)) => loading.file(&path, FILE_VARIABLE),
+            (None, None) => {}
+        }
+        for (name, value) in &ours {
+            loading.variable(name, value);
+        }
+        for (name, value) in flags {
+            loading.flag(&name.as_ref().to_string_lossy(), value.as_ref());
+        }
+        loading.finish()
+    }
+}
+
+impl Loaded {
+    /// Who set the key of this name; `None` when there is no such key.
+    pub fn source(&self, name: &str) -> Option<&Source> {
+        row(name).and_then(|row| self.sources.get(row))
+    }
+
+    /// Every key with who set it, in the order of [`Config::keys`].
+    pub fn entries(&self) -> impl Iterator<Item = (&'static Key, &Source)> {
+        Config::keys().iter().zip(&self.sources)
+    }
+}
+
+/// A configuration under way.
+struct Loading {
+    config: Config,
+    sources: Vec<Source>,
+    problems: Vec<String>,
+}
+
+impl Loading {
+    fn new() -> Loading {
+        let sources = vec![Source::Default; Config::keys().len()];
+        Loading { config: Config::default(), sources, problems: Vec::new() }
+    }
+
+    fn file(&mut self, path: &Path, named_by: &str) {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => {
+                let path = path.display();
+                self.problems.push(format!(
+                    "cannot read the configuration file \"{path}\" from {named_by}: {error}"
+                ));
+                return;
+            }
+        };
+        let table: toml::Table = match text.parse() {
+            Ok(table) => table,
+            Err(error) => {
+                let line = line_of(&text, &error);
+                // The parser's words may span lines, and a problem is one line.
+                let why = error.message().replace('\n', " ");
+                self.problems.push(format!("{}: line {line}: {why}", path.display()));
+                return;
+            }
+        };
+        for (name, value) in &table {
+            let source = Source::File(path.into());
+            let Some(row) = row(name) else {
+                let names = Config::keys().iter().map(|key| key.name().to_string());
+                self.unknown(&format!("key {name:?} in {source}"), name, names);
+                continue;
+            };
+            let key = &Config::keys()[row];
+            // Printed as TOML an array or a table may span lines as well.
+            let written = value.to_string().replace('\n', " ");
+            match key.text_of_toml(value) {
+                Ok(text) => self.set(row, &text, &written, source),
+                Err(wanted) => self.problems.push(format!(
+                    "{}: must be {wanted}, not {}; allowed is {}",
+                    told(name, &written, Some(&source)),
+                    with_article(value.type_str()),
+                    key.range(),
+                )),
+            }
+        }
+    }
+
+    fn variable(&mut self, name: &str, value: &OsStr) {
+        match Config::keys().iter().position(|key| key.variable() == name) {
+            Some(row) => self.set_os(row, value, Source::Variable(name.into())),
+            None => {
+                let names = Config::keys().iter().map(Key::variable);
+                let names = names.chain([FILE_VARIABLE.to_string()]);
+                self.unknown(&format!("variable {name:?}"), name, names);
+            }
+        }
+    }
+
+    fn flag(&mut self, name: &str, value: &OsStr) {
+        let bare = name.strip_prefix("--").unwrap_or(name);
+        match row(&bare.replace('-', "_")) {
+            Some(row) => self.set_os(row, value, Source::Flag(Config::keys()[row].flag())),
+            None => {
+                let flag = format!("--{bare}");
+                let names = Config::keys().iter().map(Key::flag);
+                self.unknown(&format!("flag {flag:?}"), &flag, names);
+            }
+        }
+    }
+
+    fn set_os(&mut self, row: usize, value: &OsStr, source: Source) {
+        let written = format!("{value:?}");
+        match value.to_str() {
+            Some(text) => self.set(row, text, &written, source),
+            None => {
+                let told = told(Config::keys()[row].name(), &written, Some(&source));
+                self.problems.push(format!("{told}: must be valid UTF-8"));
+            }
+        }
+    }
+
+    fn set(&mut self, row: usize, text: &str, written: &str, source: Source) {
+        let key = &Config::keys()[row];
+        if key.set(&mut self.config, text) {
+            self.sources[row] = source;
+        } else {
+            let told = told(key.name(), written, Some(&source));
+            self.problems.push(format!("{told}: {}", key.demand()));
+        }
+    }
+
+    fn unknown(&mut self, what: &str, name: &str, known: impl Iterator<Item = String>) {
+        let advice = match nearest(name, known) {
+            Some(near) => format!("did you mean {near}?"),
+            None => "`rusty_socks check-config` prints all there are".into(),
+        };
+        self.problems.push(format!("unknown {what}: {advice}"));
+    }
+
+    /// The rules between keys are asked only of values that could all be read.
+    fn finish(mut self) -> Result<Loaded, Error> {
+        if self.problems.is_empty() {
+            let sources = &self.sources;
+            let source_of = |key: &Key| sources.get(row(key.name())?);
+            self.problems = self.config.problems(&source_of);
+        }
+        error_of(self.problems)?;
+        Ok(Loaded { config: self.config, sources: self.sources })
+    }
+}
+
+fn row(name: &str) -> Option<usize> {
+    Config::keys().iter().position(|key| key.name() == name)
+}
+
+/// The line, from 1, on which the parser gave up.
+fn line_of(text: &str, error: &toml::de::Error) -> usize {
+    let end = error.span().map_or(0, |span| span.start.min(text.len()));
+    1 + text.as_bytes()[..end].iter().filter(|byte| **byte == b'\n').count()
+}
+
+fn with_article(type_name: &str) -> String {
+    let article = if type_name.starts_with(['a', 'i']) { "an" } else { "a" };
+    format!("{article} {type_name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use tempfile::NamedTempFile;
+
+    use super::*;
+    use crate::config::LogFormat;
+
+    const NONE: [(&str, &str); 0] = [];
+
+    fn toml(text: &str) -> NamedTempFile {
+        let mut file = NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file
+    }
+
+    fn complaint(loaded: Result<Loaded, Error>) -> String {
+        let error = loaded.expect_err("this should be refused");
+        assert!(error.is_config());
+        error.to_string()
+    }
+
+    fn file_complaint(text: &str) -> String {
+        let file = toml(text);
+        let told = complaint(Config::load_from(Some(file.path()), NONE, NONE));
+        told.replace(&file.path().display().to_string(), "FILE")
+    }
+
+    #[test]
+    fn nothing_said_is_the_defaults() {
+        let loaded = Config::load_from(None, NONE, NONE).unwrap();
+        assert_eq!(loaded.config, Config::default());
+        assert!(loaded.entries().all(|(_, source)| *source == Source::Default));
+    }
+
+    #[test]
+    fn each_source_beats_the_ones_before_it() {
+        let file = toml("port = 1\nbuffer = 1\nreplay = 1\n");
+        let variables =
+            [("RUSTY_SOCKS_BUFFER", "2"), ("RUSTY_SOCKS_REPLAY", "2"), ("HOME", "/somewhere")];
+        let loaded = Config::load_from(Some(file.path()), variables, [("--replay", "3")]).unwrap();
+        let Config { host, port, buffer, replay, .. } = &loaded.config;
+        assert_eq!((host.as_str(), *port, *buffer, *replay), ("0.0.0.0", 1, 2, 3));
+        let source = |name| loaded.source(name).unwrap().clone();
+        assert_eq!(source("host"), Source::Default);
+        assert_eq!(source("port"), Source::File(file.path().into()));
+        assert_eq!(source("buffer"), Source::Variable("RUSTY_SOCKS_BUFFER".into()));
+        assert_eq!(source("replay"), Source::Flag("--replay".into()));
+        assert_eq!(loaded.source("no_such"), None);
+    }
+
+    #[test]
+    fn a_variable_names_the_file_and_an_argument_beats_it() {
+        let (named, given) = (toml("port = 1"), toml("port = 2"));
+        let variables = [(OsStr::new(FILE_VARIABLE), named.path().as_os_str())];
+        let loaded = Config::load_from(None, variables, NONE).unwrap();
+        assert_eq!(loaded.config.port, 1);
+        let loaded = Config::load_from(Some(given.path()), variables, NONE).unwrap();
+        assert_eq!(loaded.config.port, 2);
+    }
+
+    #[test]
+    fn every_type_of_key_is_read_from_the_file() {
+        let file = toml(
+            "host = '::1'\nport = 0\ntimeout = 1.5\nping = 0\nmax_message_bytes = '1KiB'\n\
+             buffer_bytes = 4096\necho = true\nlog_format = 'json'\ndefault_room = ''\n\
+             allowed_origins = ['https://a.example', 'https://b.example']\n",
+        );
+        let config = Config::load_from(Some(file.path()), NONE, NONE).unwrap().config;
+        assert_eq!(config.timeout.as_millis(), 1500);
+        assert!(config.ping.is_zero());
+        assert_eq!(config.max_message_bytes, 1024);
+        assert_eq!(config.allowed_origins.len(), 2);
+        assert_eq!(config.log_format, LogFormat::Json);
+        assert!(config.echo && config.default_room.is_empty());
+        let comma = toml("allowed_origins = 'https://a.example,https://b.example'");
+        let config = Config::load_from(Some(comma.path()), NONE, NONE).unwrap().config;
+        assert_eq!(config.allowed_origins, ["https://a.example", "https://b.example"]);
+    }
+
+    #[test]
+    fn an_empty_variable_is_empty_text_but_no_number() {
+        let empty = [("RUSTY_SOCKS_DEFAULT_ROOM", ""), ("RUSTY_SOCKS_ALLOWED_ORIGINS", "")];
+        let config = Config::load_from(None, empty, NONE).unwrap().config;
+        assert!(config.default_room.is_empty() && config.allowed_origins.is_empty());
+        for key in ["PORT", "TIMEOUT", "BUFFER_BYTES", "ECHO", "LOG", "LOG_FORMAT", "HOST"] {
+            let variable = format!("{PREFIX}{key}");
+            let told = complaint(Config::load_from(None, [(variable.as_str(), "")], NONE));
+            assert!(told.contains(&format!("= \"\" from {variable}: must be ")), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_bad_value_is_told_with_its_source_and_range() {
+        let told = complaint(Config::load_from(
+            None,
+            [("RUSTY_SOCKS_MAX_CONN", "many")],
+            [("port", "65536")],
+        ));
+        assert_eq!(
+            told,
+            "max_conn = \"many\" from RUSTY_SOCKS_MAX_CONN: must be a whole number, 1 to 10000000\n\
+             port = \"65536\" from --port: must be a whole number, 0 to 65535"
+        );
+    }
+
+    #[test]
+    fn a_bad_value_is_an_error_even_when_it_is_overridden() {
+        let told = complaint(Config::load_from(None, [("RUSTY_SOCKS_PORT", "x")], [("port", "1")]));
+        assert!(told.contains("RUSTY_SOCKS_PORT"), "{told}");
+    }
+
+    #[test]
+    fn unknown_names_suggest_the_nearest_known_one() {
+        let told = complaint(Config::load_from(
+            None,
+            [("RUSTY_SOCKS_MAX_CONNECTIONS", "1"), ("RUSTY_SOCKS_CONFG", "x")],
+            [("--thread-pool", "1")],
+        ));
+        assert_eq!(
+            told,
+            "unknown variable \"RUSTY_SOCKS_CONFG\": did you mean RUSTY_SOCKS_CONFIG?\n\
+             unknown variable \"RUSTY_SOCKS_MAX_CONNECTIONS\": did you mean RUSTY_SOCKS_MAX_CONN?\n\
+             unknown flag \"--thread-pool\": did you mean --thread-pool-size?"
+        );
+        let told = file_complaint("max-conn = 1");
+        assert_eq!(told, "unknown key \"max-conn\" in FILE: did you mean max_conn?");
+        let told = file_complaint("zzzz = 1");
+        assert!(told.ends_with("`rusty_socks check-config` prints all there are"), "{told}");
+    }
+
+    #[test]
+    fn wrong_types_in_the_file_are_named() {
+        for (line, wanted) in [
+            ("port = '3030'", "must be an integer, not a string; allowed is 0 to 65535"),
+            ("port = 30.5", "must be an integer, not a float"),
+            ("timeout = '60'", "must be an integer or a float, not a string"),
+            ("buffer_bytes = 1.5", "must be an integer or a string, not a float"),
+            ("host = 1", "must be a string, not an integer"),
+            ("echo = 'yes'", "must be a boolean, not a string"),
+            ("allowed_origins = [1]", "must be an array of strings, not an array"),
+            ("log = 1979-05-27", "must be a string, not a datetime"),
+            ("[host]\nname = 'x'", "must be a string, not a table"),
+        ] {
+            let told = file_complaint(line);
+            assert!(told.contains(" from FILE: ") && told.contains(wanted), "{told}");
+            assert_eq!(told.lines().count(), 1, "{told}");
+        }
+        assert!(file_complaint("timeout = inf").contains("must be seconds, 0.001 to 86400"));
+        assert!(file_complaint("port = -1").contains("port = -1 from FILE: must be a whole"));
+    }
+
+    #[test]
+    fn a_file_that_is_no_toml_is_told_with_its_line() {
+        let told = file_complaint("port = 1\nhost =\n");
+        assert!(told.starts_with("FILE: line 2: "), "{told}");
+        assert_eq!(told.lines().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_named() {
+        let missing = Path::new("no/such/file.toml");
+        let told = complaint(Config::load_from(Some(missing), NONE, NONE));
+        let start = "cannot read the configuration file \"no/such/file.toml\" from --config: ";
+        assert!(told.starts_with(start), "{told}");
+        let told = complaint(Config::load_from(None, [(FILE_VARIABLE, "")], NONE));
+        let start = "cannot read the configuration file \"\" from RUSTY_SOCKS_CONFIG: ";
+        assert!(told.starts_with(start), "{told}");
+    }
+
+    #[test]
+    fn the_rules_between_keys_tell_both_sources() {
+        let told = complaint(Config::load_from(None, [("RUSTY_SOCKS_HISTORY", "5")], NONE));
+        let start = "replay = 10 by default: must be at most history = 5 from RUSTY_SOCKS_HISTORY";
+        assert!(told.starts_with(start), "{told}");
+    }
+
+    #[test]
+    fn a_long_value_is_cut_in_the_message() {
+        let long = "9".repeat(10_000);
+        let told = complaint(Config::load_from(None, NONE, [("port", long.as_str())]));
+        assert!(told.len() < 250, "{told}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_value_that_is_no_text_is_an_error() {
+        use std::os::unix::ffi::OsStrExt;
+        let bytes = OsStr::from_bytes(b"a\xff");
+        let variables = [(OsStr::new("RUSTY_SOCKS_HOST"), bytes)];
+        let told = complaint(Config::load_from(None, variables, NONE));
+        assert!(told.ends_with("from RUSTY_SOCKS_HOST: must be valid UTF-8"), "{told}");
+        let variables = [(OsStr::from_bytes(b"RUSTY_SOCKS_\xff"), OsStr::new("1"))];
+        let told = complaint(Config::load_from(None, variables, NONE));
+        assert!(told.starts_with("unknown variable"), "{told}");
+    }
+
+    /// Odd texts for every key from every source: an answer each time, never a panic, and what
+    /// is accepted is valid.
+    #[test]
+    fn odd_input_is_answered() {
+        let seed = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(1, |now| now.as_nanos() as u64 | 1);
+        println!("seed {seed}");
+        let mut state = seed;
+        let mut random = move |below: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state % below as u64) as usize
+        };
+        let pieces = [
+            "0",
+            "1",
+            "9",
+            "99999999999",
+            ".",
+            "-",
+            "+",
+            "e",
+            "inf",
+            "NaN",
+            "KiB",
+            "GiB",
+            " ",
+            ",",
+            "=",
+            "\"",
+            "'",
+            "[",
+            "]",
+            "\n",
+            "\0",
+            "é",
+            "*",
+            "://",
+            "info",
+            "true",
+            "#",
+            "{",
+            "}",
+            "\u{feff}",
+            "port",
+        ];
+        for _ in 0..5_000 {
+            let key = &Config::keys()[random(Config::keys().len())];
+            let value: String = (0..random(6)).map(|_| pieces[random(pieces.len())]).collect();
+            let (variable, flag) = (key.variable(), key.flag());
+            let from_variable =
+                Config::load_from(None, [(variable.as_str(), value.as_str())], NONE);
+            let from_flag = Config::load_from(None, NONE, [(flag.as_str(), value.as_str())]);
+            assert_eq!(from_variable.is_ok(), from_flag.is_ok(), "{} = {value:?}", key.name());
+            if let Ok(loaded) = from_flag {
+                loaded.config.validate().unwrap();
+            }
+            let mut loading = Loading::new();
+            if let Ok(table) = format!("{} = {value}", key.name()).parse::<toml::Table>() {
+                for value in table.values() {
+                    let _ = key.text_of_toml(value).map(|text| {
+                        loading.set(0, &text, &text, Source::Default);
+                    });
+                }
+            }
+        }
+    }
+}

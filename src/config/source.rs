@@ -1,0 +1,46 @@
+//! Who set a value, and how a message says so.
+
+use std::{fmt, path::PathBuf};
+
+/// What the name of every variable starts with.
+pub(super) const PREFIX: &str = "RUSTY_SOCKS_";
+
+/// Who set a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Nobody.
+    Default,
+    /// The configuration file at this path.
+    File(PathBuf),
+    /// The environment variable of this name.
+    Variable(String),
+    /// The flag, with its dashes.
+    Flag(String),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Default => f.write_str("default"),
+            Source::File(path) => write!(f, "{}", path.display()),
+            Source::Variable(name) => f.write_str(name),
+            Source::Flag(flag) => f.write_str(flag),
+        }
+    }
+}
+
+/// `max_conn = 0 from --max-conn`, the way every complaint begins.
+///
+/// The value is cut, so that a file pasted into a variable does not fill the screen.
+pub(super) fn told(name: &str, value: &str, source: Option<&Source>) -> String {
+    const SHOWN_CHARS: usize = 80;
+    let mut shown: String = value.chars().take(SHOWN_CHARS).collect();
+    if shown.len() < value.len() {
+        shown.push('…');
+    }
+    match source {
+        None => format!("{name} = {shown}"),
+        Some(Source::Default) => format!("{name} = {shown} by default"),
+        Some(source) => format!("{name} = {shown} from {source}"),
+    }
+}

@@ -1,0 +1,347 @@
+//! What the value of a key may be: its kind, its range, and how it is read and written as text.
+//!
+//! Text is what all sources have in common, so there is one parser for a kind. The file adds one
+//! step before it: its value must have the type that such a key is written with.
+
+use std::{fmt, net::Ipv6Addr, time::Duration};
+
+use log::LevelFilter;
+
+use super::LogFormat;
+
+/// What values a key takes. Bounds are inclusive.
+pub(super) enum Kind {
+    /// A whole number of something.
+    Count { unit: &'static str, min: u64, max: u64 },
+    /// A number of bytes, which may be written with a suffix.
+    Bytes { unit: &'static str, min: u64, max: u64 },
+    /// A time in seconds, with decimals if need be.
+    Seconds { min: Duration, max: Duration },
+    /// Yes or no.
+    Switch,
+    /// One of a few words.
+    Word(&'static [&'static str]),
+    /// A text that obeys a rule.
+    Text(Rule),
+    /// Texts with commas between, each obeying a rule.
+    List(Rule),
+}
+
+/// What makes a text legal, for people and as a test.
+pub(super) struct Rule {
+    range: &'static str,
+    legal: fn(&str) -> bool,
+}
+
+/// What a field holds, seen without its Rust type.
+pub(super) enum Value {
+    Number(u64),
+    Time(Duration),
+    Switch(bool),
+    Text(String),
+    List(Vec<String>),
+}
+
+impl Kind {
+    /// What a number counts; empty for what is no quantity.
+    pub(super) fn unit(&self) -> &'static str {
+        match self {
+            Kind::Count { unit, .. } | Kind::Bytes { unit, .. } => unit,
+            Kind::Seconds { .. } => "seconds",
+            Kind::Switch | Kind::Word(_) | Kind::Text(_) | Kind::List(_) => "",
+        }
+    }
+
+    /// What is allowed, in a few words.
+    pub(super) fn range(&self) -> String {
+        match self {
+            Kind::Count { min, max, .. } => format!("{min} to {max}"),
+            Kind::Bytes { min, max, .. } => format!("{} to {}", Size(*min), Size(*max)),
+            Kind::Seconds { min, max } => {
+                format!("{} to {}", min.as_secs_f64(), max.as_secs_f64())
+            }
+            Kind::Switch => "true or false".into(),
+            Kind::Word(words) => words.join(" or "),
+            Kind::Text(rule) | Kind::List(rule) => rule.range.into(),
+        }
+    }
+
+    /// What must be written, for the end of an error message.
+    pub(super) fn demand(&self) -> String {
+        let noun = match self {
+            Kind::Count { .. } => "a whole number, ",
+            Kind::Bytes { .. } => "a size in bytes or with KiB, MiB or GiB, ",
+            Kind::Seconds { .. } => "seconds, ",
+            Kind::List(_) => "a comma-separated list, ",
+            Kind::Switch | Kind::Word(_) | Kind::Text(_) => "",
+        };
+        format!("must be {noun}{}", self.range())
+    }
+
+    /// A value, written as an operator would write it. An empty text or list reads `empty`, and a
+    /// text that a terminal would garble is quoted.
+    pub(super) fn show(&self, value: Value) -> String {
+        let text = match (self, value) {
+            (Kind::Bytes { .. }, Value::Number(number)) => Size(number).to_string(),
+            (_, Value::Number(number)) => number.to_string(),
+            (_, Value::Time(time)) => time.as_secs_f64().to_string(),
+            (_, Value::Switch(on)) => on.to_string(),
+            (_, Value::Text(text)) => text,
+            (_, Value::List(texts)) => texts.join(","),
+        };
+        if text.is_empty() {
+            "empty".into()
+        } else if text.contains(|c: char| c.is_control() || c.is_whitespace()) {
+            format!("{text:?}")
+        } else {
+            text
+        }
+    }
+
+    /// The text to parse for a value from the file, or the type that should have stood there.
+    pub(super) fn text_of_toml(&self, value: &toml::Value) -> Result<String, &'static str> {
+        use toml::Value as Toml;
+        match (self, value) {
+            (Kind::Count { .. } | Kind::Bytes { .. } | Kind::Seconds { .. }, Toml::Integer(n)) => {
+                Ok(n.to_string())
+            }
+            (Kind::Count { .. }, _) => Err("an integer"),
+            (Kind::Bytes { .. }, Toml::String(text)) => Ok(text.clone()),
+            (Kind::Bytes { .. }, _) => Err("an integer or a string"),
+            (Kind::Seconds { .. }, Toml::Float(x)) => Ok(x.to_string()),
+            (Kind::Seconds { .. }, _) => Err("an integer or a float"),
+            (Kind::Switch, Toml::Boolean(on)) => Ok(on.to_string()),
+            (Kind::Switch, _) => Err("a boolean"),
+            (Kind::Word(_) | Kind::Text(_) | Kind::List(_), Toml::String(text)) => Ok(text.clone()),
+            (Kind::Word(_) | Kind::Text(_), _) => Err("a string"),
+            (Kind::List(_), Toml::Array(items)) => {
+                let texts: Option<Vec<&str>> = items.iter().map(Toml::as_str).collect();
+                Ok(texts.ok_or("an array of strings")?.join(","))
+            }
+            (Kind::List(_), _) => Err("an array of strings or a string"),
+        }
+    }
+
+    /// The value that `text` writes, in range or not.
+    pub(super) fn parse(&self, text: &str) -> Option<Value> {
+        match self {
+            Kind::Count { .. } => whole(text).map(Value::Number),
+            Kind::Bytes { .. } => size(text).map(Value::Number),
+            Kind::Seconds { .. } => time(text).map(Value::Time),
+            Kind::Switch => text.parse().ok().map(Value::Switch),
+            Kind::Word(_) | Kind::Text(_) => Some(Value::Text(text.into())),
+            Kind::List(_) if text.trim().is_empty() => Some(Value::List(Vec::new())),
+            Kind::List(_) => {
+                Some(Value::List(text.split(',').map(|item| item.trim().into()).collect()))
+            }
+        }
+    }
+
+    /// Whether `value` is of this kind and in range.
+    pub(super) fn allows(&self, value: &Value) -> bool {
+        match (self, value) {
+            (Kind::Count { min, max, .. } | Kind::Bytes { min, max, .. }, Value::Number(n)) => {
+                (min..=max).contains(&n)
+            }
+            (Kind::Seconds { min, max }, Value::Time(time)) => (min..=max).contains(&time),
+            (Kind::Switch, Value::Switch(_)) => true,
+            (Kind::Word(words), Value::Text(text)) => words.contains(&text.as_str()),
+            (Kind::Text(rule), Value::Text(text)) => (rule.legal)(text),
+            (Kind::List(rule), Value::List(texts)) => texts.iter().all(|text| (rule.legal)(text)),
+            // The row's kind does not fit its field; a test holds the table against this.
+            _ => false,
+        }
+    }
+}
+
+pub(super) const KIB: u64 = 1 << 10;
+pub(super) const MIB: u64 = 1 << 20;
+pub(super) const GIB: u64 = 1 << 30;
+
+/// Digits alone: no sign, no point, no separators.
+fn whole(text: &str) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().ok())?
+}
+
+/// Bytes, or a whole number of a larger unit.
+fn size(text: &str) -> Option<u64> {
+    let units = [("KiB", KIB), ("MiB", MIB), ("GiB", GIB)];
+    let found = units.iter().find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, *unit)));
+    let (number, unit) = found.unwrap_or((text, 1));
+    whole(number.trim_end())?.checked_mul(unit)
+}
+
+/// Digits and at most one point: `1e9`, `inf` and `-0` are numbers, but no times.
+fn time(text: &str) -> Option<Duration> {
+    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let seconds = plain.then(|| text.parse().ok())??;
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+/// A number of bytes in the largest unit that divides it, as [`size`] reads it.
+struct Size(u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => f.write_str("0"),
+            n if n % GIB == 0 => write!(f, "{}GiB", n / GIB),
+            n if n % MIB == 0 => write!(f, "{}MiB", n / MIB),
+            n if n % KIB == 0 => write!(f, "{}KiB", n / KIB),
+            n => write!(f, "{n}"),
+        }
+    }
+}
+
+/// A type that a field of [`Config`](super::Config) may have. `from_value` answers none for a value of another
+/// kind or beyond the type.
+pub(super) trait Field: Sized {
+    fn to_value(&self) -> Value;
+    fn from_value(value: Value) -> Option<Self>;
+}
+
+macro_rules! number_field {
+    ($($number:ty),*) => {$(
+        impl Field for $number {
+            fn to_value(&self) -> Value {
+                // A number too large for 64 bits is too large for any range as well.
+                Value::Number(u64::try_from(*self).unwrap_or(u64::MAX))
+            }
+            fn from_value(value: Value) -> Option<$number> {
+                match value {
+                    Value::Number(number) => number.try_into().ok(),
+                    _ => None,
+                }
+            }
+        }
+    )*};
+}
+number_field!(u16, u32, usize);
+
+macro_rules! plain_field {
+    ($($field:ty, $variant:ident;)*) => {$(
+        impl Field for $field {
+            fn to_value(&self) -> Value {
+                Value::$variant(self.clone())
+            }
+            fn from_value(value: Value) -> Option<$field> {
+                match value {
+                    Value::$variant(field) => Some(field),
+                    _ => None,
+                }
+            }
+        }
+    )*};
+}
+plain_field! {
+    Duration, Time;
+    bool, Switch;
+    String, Text;
+    Vec<String>, List;
+}
+
+impl Field for LogFormat {
+    fn to_value(&self) -> Value {
+        let word = match self {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        };
+        Value::Text(word.into())
+    }
+
+    fn from_value(value: Value) -> Option<LogFormat> {
+        match value {
+            Value::Text(word) if word == "text" => Some(LogFormat::Text),
+            Value::Text(word) if word == "json" => Some(LogFormat::Json),
+            _ => None,
+        }
+    }
+}
+
+pub(super) const HOST: Rule = Rule {
+    range: "a host name or an IP address, without port or brackets",
+    legal: |host| {
+        // The zone of a link-local address ("%eth0") is the system's to judge.
+        let address = host.split('%').next().unwrap_or(host);
+        let strange = |c: char| c.is_whitespace() || c.is_control() || "[]/,".contains(c);
+        !address.is_empty()
+            && !host.contains(strange)
+            && (!host.contains(':') || address.parse::<Ipv6Addr>().is_ok())
+    },
+};
+
+pub(super) const ROOM: Rule = Rule {
+    range: "1 to 128 bytes without control characters or *, or empty",
+    legal: |room| room.len() <= 128 && !room.contains(|c: char| c.is_control() || c == '*'),
+};
+
+pub(super) const ORIGIN: Rule = Rule {
+    range: "scheme://host or scheme://host:port or null, without a path",
+    legal: |origin| {
+        let strange = |c: char| c.is_whitespace() || c.is_control() || "/,*".contains(c);
+        match origin.split_once("://") {
+            Some((scheme, host)) => {
+                !scheme.is_empty()
+                    && !host.is_empty()
+                    && !scheme.contains(strange)
+                    && !host.contains(strange)
+            }
+            None => origin == "null",
+        }
+    },
+};
+
+pub(super) const LOG: Rule = Rule {
+    range: "off, error, warn, info, debug or trace, or target=level, comma separated",
+    legal: |filter| filter.split(',').all(|directive| log_directive_is_legal(directive.trim())),
+};
+
+/// The logging backend ignores what it cannot read, with a remark that is lost in the logs. This
+/// is stricter: a bare word one letter away from a level is taken for a slip, not for a target.
+fn log_directive_is_legal(directive: &str) -> bool {
+    let is_target = |target: &str| {
+        let strange = |c: char| c.is_whitespace() || c.is_control() || "/=".contains(c);
+        !target.is_empty() && !target.contains(strange)
+    };
+    let is_level = |level: &str| level.parse::<LevelFilter>().is_ok();
+    let is_slip = |word: &str| {
+        let word = word.to_ascii_lowercase();
+        LevelFilter::iter()
+            .any(|level| strsim::osa_distance(&level.as_str().to_ascii_lowercase(), &word) == 1)
+    };
+    match directive.split_once('=') {
+        Some((target, level)) => is_target(target) && is_level(level),
+        None => is_level(directive) || (is_target(directive) && !is_slip(directive)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_bytes_or_have_a_binary_suffix() {
+        for (text, bytes) in [("0", 0), ("65536", 65536), ("64KiB", 65536), ("1 MiB", MIB)] {
+            assert_eq!(size(text), Some(bytes), "{text}");
+        }
+        for text in
+            ["", "KiB", "1kb", "1K", "1.5MiB", "-1KiB", "0x10", "1KiBKiB", "99999999999999999999"]
+        {
+            assert_eq!(size(text), None, "{text}");
+        }
+        assert_eq!(size("18446744073709551615GiB"), None);
+    }
+
+    #[test]
+    fn times_are_seconds_with_decimals() {
+        for (text, ms) in [("0", 0), ("5", 5000), ("0.5", 500), (".25", 250), ("1.", 1000)] {
+            assert_eq!(time(text), Some(Duration::from_millis(ms)), "{text}");
+        }
+        for text in
+            ["", ".", "1.2.3", "1e3", "inf", "NaN", "-1", "+1", "5s", " 5", &"9".repeat(400)]
+        {
+            assert_eq!(time(text), None, "{text}");
+        }
+    }
+}

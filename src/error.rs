@@ -1,0 +1,103 @@
+//! One opaque error for everything that can go wrong outside a connection's life.
+//!
+//! How a *connection* ends is not an error: that is a [`CloseReason`](crate::CloseReason).
+
+use std::{fmt, io};
+
+/// What went wrong, with the chain of causes behind it.
+///
+/// Printed with `{}` it reads "outer: cause: cause" on one line, so that a log line or an exit
+/// message needs nothing else. Ask [`kind`](Error::kind) whose fault it was.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// Whose fault an [`Error`] is, and so what to do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The configuration is wrong: correct the value that the message names.
+    Config,
+    /// Another process holds the address: choose another port, or stop that process.
+    AddressInUse,
+    /// The operating system refused something the server needs: a socket, a thread, a poll.
+    System,
+    /// A room name, a path or a bound given by the caller is not one the server can take.
+    InvalidInput,
+    /// The server is shutting down or gone: nothing more can be asked of it.
+    Stopped,
+    /// A bound was reached. Nothing was stored or sent; try again after a moment.
+    Overloaded,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
+        Error { kind, message: message.into(), source: None }
+    }
+
+    /// A configuration error. Public so that a program which reads its own keys can report them alike.
+    pub fn config(message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Config, message)
+    }
+
+    pub(crate) fn with_source(
+        mut self,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Error {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// An operating-system error met while doing `what`, such as "cannot listen on 0.0.0.0:80".
+    pub(crate) fn io(what: impl Into<String>, error: io::Error) -> Error {
+        let kind = match error.kind() {
+            io::ErrorKind::AddrInUse => ErrorKind::AddressInUse,
+            _ => ErrorKind::System,
+        };
+        Error::new(kind, what).with_source(error)
+    }
+
+    /// Whose fault it was.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// Whether the configuration is to blame.
+    pub fn is_config(&self) -> bool {
+        self.kind == ErrorKind::Config
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|error| error as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prints_the_whole_chain_on_one_line() {
+        let cause = io::Error::new(io::ErrorKind::AddrInUse, "in use");
+        let error = Error::io("cannot listen on 127.0.0.1:80", cause);
+        assert_eq!(error.to_string(), "cannot listen on 127.0.0.1:80: in use");
+        assert_eq!(error.kind(), ErrorKind::AddressInUse);
+    }
+}

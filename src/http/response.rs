@@ -1,0 +1,132 @@
+//! Answers: always with a length and a date, so that a client never has to guess where one ends.
+
+use std::fmt::Write as _;
+
+/// The statuses this server answers with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    Ok,
+    BadRequest,
+    Unauthorized,
+    Forbidden,
+    NotFound,
+    MethodNotAllowed,
+    RequestTimeout,
+    UpgradeRequired,
+    TooManyRequests,
+    HeadTooLarge,
+    InternalError,
+    Unavailable,
+}
+
+impl Status {
+    fn line(self) -> &'static str {
+        match self {
+            Status::Ok => "200 OK",
+            Status::BadRequest => "400 Bad Request",
+            Status::Unauthorized => "401 Unauthorized",
+            Status::Forbidden => "403 Forbidden",
+            Status::NotFound => "404 Not Found",
+            Status::MethodNotAllowed => "405 Method Not Allowed",
+            Status::RequestTimeout => "408 Request Timeout",
+            Status::UpgradeRequired => "426 Upgrade Required",
+            Status::TooManyRequests => "429 Too Many Requests",
+            Status::HeadTooLarge => "431 Request Header Fields Too Large",
+            Status::InternalError => "500 Internal Server Error",
+            Status::Unavailable => "503 Service Unavailable",
+        }
+    }
+
+    /// The number alone.
+    pub(crate) fn code(self) -> u16 {
+        self.line()[..3].parse().unwrap_or(500)
+    }
+}
+
+/// One answer, about to be written.
+pub(crate) struct Response<'a> {
+    pub(crate) status: Status,
+    /// JSON.
+    pub(crate) body: &'a str,
+    /// Further header lines, each without its line end; an empty one is left out.
+    pub(crate) headers: &'a [&'a str],
+    /// Whether the connection ends with this answer.
+    pub(crate) closes: bool,
+    /// Whether it answers a HEAD, which gets the head alone (RFC 9110, 9.3.2).
+    pub(crate) head_only: bool,
+}
+
+impl Response<'_> {
+    /// Appends the answer to `out`. `date` is the value of the `Date` header.
+    pub(crate) fn write(&self, out: &mut Vec<u8>, date: &str) {
+        let mut head = String::with_capacity(256);
+        // Writing to a String cannot fail.
+        let _ = write!(
+            head,
+            "HTTP/1.1 {}\r\nDate: {date}\r\nContent-Type: application/json\r\n\
+             Cache-Control: no-store\r\nContent-Length: {}\r\n",
+            self.status.line(),
+            self.body.len(),
+        );
+        for line in self.headers.iter().filter(|line| !line.is_empty()) {
+            let _ = write!(head, "{line}\r\n");
+        }
+        head.push_str(if self.closes {
+            "Connection: close\r\n\r\n"
+        } else {
+            "Connection: keep-alive\r\n\r\n"
+        });
+        out.extend_from_slice(head.as_bytes());
+        if !self.head_only {
+            out.extend_from_slice(self.body.as_bytes());
+        }
+    }
+}
+
+/// A body that says what was wrong: `{"error":"…","message":"…"}`, and how long to wait if that helps.
+pub(crate) fn error_body(error: &str, message: &str, retry_after_s: Option<u64>) -> String {
+    let mut body = serde_json::json!({ "error": error, "message": message });
+    if let Some(seconds) = retry_after_s {
+        body["retry_after_s"] = seconds.into();
+    }
+    body.to_string()
+}
+
+/// The current time as a `Date` header wants it (RFC 9110, 5.6.7).
+pub(crate) fn date_now() -> String {
+    chrono::Utc::now().format("%a, %d %b %Y %H:%M:%S GMT").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn head_only_keeps_the_length_and_drops_the_body() {
+        let mut out = Vec::new();
+        let response = Response {
+            status: Status::Unavailable,
+            body: "{}",
+            headers: &["Retry-After: 1", ""],
+            closes: true,
+            head_only: true,
+        };
+        response.write(&mut out, &date_now());
+        let text = String::from_utf8(out).expect("ASCII");
+        assert!(text.starts_with("HTTP/1.1 503 Service Unavailable\r\nDate: "), "{text}");
+        assert!(
+            text.contains("Content-Length: 2\r\nRetry-After: 1\r\nConnection: close\r\n"),
+            "{text}"
+        );
+        assert!(text.ends_with("\r\n\r\n"), "{text}");
+        assert_eq!(Status::Unavailable.code(), 503);
+    }
+
+    #[test]
+    fn bodies_are_json_whatever_the_message() {
+        let body = error_body("bad", "a \"quote\"", Some(2));
+        let value: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        assert_eq!(value["message"], "a \"quote\"");
+        assert_eq!(value["retry_after_s"], 2);
+    }
+}

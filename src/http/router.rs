@@ -1,0 +1,65 @@
+//! Which route a request meant.
+
+use super::head::Request;
+
+/// Where a request goes.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// `GET /health`: is this process well, and does it take work?
+    Health,
+    /// `GET /stats`: every gauge and counter.
+    Stats,
+    /// A WebSocket route, by its index in the server's table.
+    Socket(usize),
+    /// A known HTTP route, asked with a method it does not have.
+    MethodNotAllowed,
+    /// Nothing here by that name.
+    NotFound,
+}
+
+/// Paths the server keeps for itself; no handler may take them.
+pub(crate) const RESERVED_PATHS: [&str; 2] = ["/health", "/stats"];
+
+/// Finds the route of `request` among the HTTP routes and `sockets`, the paths of the WebSocket ones.
+pub(crate) fn route<'p>(
+    request: &Request<'_>,
+    sockets: impl IntoIterator<Item = &'p str>,
+) -> Target {
+    let target = match request.path() {
+        "/health" => Target::Health,
+        "/stats" => Target::Stats,
+        path => {
+            let found = sockets.into_iter().position(|socket| socket == path);
+            return found.map_or(Target::NotFound, Target::Socket);
+        }
+    };
+    match request.method() {
+        "GET" | "HEAD" => target,
+        _ => Target::MethodNotAllowed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::head::HeaderSpace;
+
+    #[test]
+    fn routes_by_path_then_method() {
+        for (line, target) in [
+            ("GET /health", Target::Health),
+            ("HEAD /stats?x", Target::Stats),
+            ("POST /health", Target::MethodNotAllowed),
+            ("GET /echo?token=1", Target::Socket(1)),
+            ("POST /ws", Target::Socket(0)),
+            ("GET /ws/", Target::NotFound),
+            ("GET *", Target::NotFound),
+        ] {
+            let head = format!("{line} HTTP/1.1\r\nHost: a\r\n\r\n");
+            let mut space = HeaderSpace::default();
+            let parsed = Request::parse(head.as_bytes(), &mut space).expect("legal");
+            let (request, _) = parsed.expect("whole");
+            assert_eq!(route(&request, ["/ws", "/echo"]), target, "{line}");
+        }
+    }
+}

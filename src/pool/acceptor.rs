@@ -1,0 +1,152 @@
+//! The acceptor: one thread that blocks in `accept` and hands each socket to a worker.
+
+use std::{
+    io::{self, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+
+use super::{
+    desk::Shared,
+    worker::{Arrival, Fate},
+};
+use crate::{
+    handler::retry_after_s,
+    http::response::{Response, Status, date_now, error_body},
+    metrics::Refused,
+};
+
+/// Sockets on their way to one worker. Reached only when a worker is stuck; the bound on pending heads
+/// comes first otherwise.
+pub(crate) const HANDOFF_MAX: usize = 1024;
+
+/// The pause after an `accept` that failed for want of something, and what it grows to.
+const BACKOFF_MIN: Duration = Duration::from_millis(10);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// What the acceptor thread owns.
+pub(crate) struct Acceptor {
+    pub(crate) listener: TcpListener,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) arrivals: Vec<Sender<Arrival>>,
+    /// Set before the wake-up connection comes.
+    pub(crate) stopping: Arc<AtomicBool>,
+    /// Ends a pause early when its other side is dropped.
+    pub(crate) stop: Receiver<()>,
+}
+
+impl Acceptor {
+    /// Accepts until it is told to stop.
+    pub(crate) fn run(self) {
+        let mut backoff = BACKOFF_MIN;
+        while !self.stopping.load(Ordering::SeqCst) {
+            match self.listener.accept() {
+                Ok(_) if self.stopping.load(Ordering::SeqCst) => return,
+                Ok((stream, remote)) => {
+                    if backoff > BACKOFF_MIN {
+                        log::info!("accepting again");
+                        backoff = BACKOFF_MIN;
+                    }
+                    self.shared.metrics.sockets.add(1);
+                    if let Err(error) = self.take(stream, remote) {
+                        log::debug!("{remote}: lost before it was served: {error}");
+                    }
+                }
+                Err(error) if is_the_peers(&error) => {}
+                Err(error) => {
+                    // Usually EMFILE or ENFILE: the socket stays in the backlog, and trying again at once
+                    // would only spin. It is said once, not at each try.
+                    if backoff == BACKOFF_MIN {
+                        log::error!("cannot accept, will keep trying: {error}");
+                    }
+                    self.shared.metrics.accept_backoffs.add(1);
+                    backoff = (backoff * 2).min(BACKOFF_MAX);
+                    let _ = self.stop.recv_timeout(backoff);
+                }
+            }
+        }
+    }
+
+    fn take(&self, stream: TcpStream, remote: SocketAddr) -> io::Result<()> {
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        let Ok(ip_slot) = self.shared.per_ip.take(remote.ip()) else {
+            return self.refuse(Refused::PerIp, stream, remote);
+        };
+        let Some(slot) = self.shared.pending_heads.take() else {
+            return self.refuse(Refused::PendingHeads, stream, remote);
+        };
+        let arrival = Arrival { stream, remote, ip_slot, fate: Fate::Serve(slot) };
+        match self.hand_off(arrival) {
+            Ok(()) => Ok(()),
+            Err(arrival) => self.refuse(Refused::PendingHeads, arrival.stream, remote),
+        }
+    }
+
+    /// Gives a socket to the worker with the fewest, or to the next one that has room for it.
+    fn hand_off(&self, mut arrival: Arrival) -> Result<(), Arrival> {
+        let sockets = &self.shared.sockets;
+        let load = |worker: &usize| sockets[*worker].load(Ordering::Relaxed);
+        let first = (0..sockets.len()).min_by_key(load).unwrap_or(0);
+        for offset in 0..sockets.len() {
+            let worker = (first + offset) % sockets.len();
+            sockets[worker].fetch_add(1, Ordering::Relaxed);
+            match self.arrivals[worker].try_send(arrival) {
+                Ok(()) => {
+                    self.shared.hub.post.ring_one(worker);
+                    return Ok(());
+                }
+                Err(TrySendError::Full(back) | TrySendError::Disconnected(back)) => {
+                    sockets[worker].fetch_sub(1, Ordering::Relaxed);
+                    arrival = back;
+                }
+            }
+        }
+        Err(arrival)
+    }
+
+    /// Answers with the canned 503. If there is a place to linger, a worker keeps the socket until the
+    /// client has read it.
+    fn refuse(&self, why: Refused, mut stream: TcpStream, remote: SocketAddr) -> io::Result<()> {
+        self.shared.metrics.refuse(why);
+        let message = match why {
+            Refused::PerIp => "too many connections from this address",
+            _ => "too many connections are being set up",
+        };
+        let retry_after = retry_after_s(self.shared.config.handshake_timeout);
+        let body = error_body(why.name(), message, Some(retry_after));
+        let response = Response {
+            status: Status::Unavailable,
+            body: &body,
+            headers: &[&format!("Retry-After: {retry_after}")],
+            closes: true,
+            head_only: false,
+        };
+        let mut answer = Vec::new();
+        response.write(&mut answer, &date_now());
+        // A fresh socket takes this much without blocking.
+        stream.write_all(&answer)?;
+        if let Some(slot) = self.shared.lingering.take() {
+            let fate = Fate::Linger(slot);
+            let _ = self.hand_off(Arrival { stream, remote, ip_slot: None, fate });
+        }
+        Ok(())
+    }
+}
+
+/// Whether `accept` failed because of that one peer, and the next may be well.
+fn is_the_peers(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::WouldBlock
+    )
+}

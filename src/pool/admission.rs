@@ -1,0 +1,217 @@
+//! Who may come in: permits, and the line of upgrades that wait for one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+
+use crate::hub::mailbox::{ConnId, Letter, Post};
+
+/// The permits and the line. One per server; usable from any thread.
+pub(crate) struct Admission {
+    state: Mutex<State>,
+    permits_max: usize,
+    line_max: usize,
+    post: Post,
+}
+
+struct State {
+    /// Permits held by connections, and those set aside for a waiter who has not heard yet.
+    permits_used: usize,
+    /// Who waits, by ticket number: the order of arrival.
+    line: BTreeMap<u64, ConnId>,
+    /// Tickets whose permit is set aside.
+    granted: BTreeSet<u64>,
+    next_ticket: u64,
+    closed: bool,
+}
+
+/// The right to be served. Dropping it lets the next in line come in.
+pub(crate) struct Permit(Arc<Admission>);
+
+/// A place in the line. Dropping it leaves the line, or passes on the permit that was set aside.
+pub(crate) struct Ticket {
+    admission: Arc<Admission>,
+    number: u64,
+}
+
+/// What an upgrade gets.
+pub(crate) enum Answer {
+    Served(Permit),
+    Waits(Ticket),
+    Full,
+    Draining,
+}
+
+impl Admission {
+    pub(crate) fn new(permits_max: usize, line_max: usize, post: Post) -> Arc<Admission> {
+        let state = State {
+            permits_used: 0,
+            line: BTreeMap::new(),
+            granted: BTreeSet::new(),
+            next_ticket: 0,
+            closed: false,
+        };
+        Arc::new(Admission { state: Mutex::new(state), permits_max, line_max, post })
+    }
+
+    /// Asks for a permit on behalf of `conn`. Nobody overtakes the line.
+    pub(crate) fn ask(self: &Arc<Admission>, conn: ConnId) -> Answer {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Answer::Draining;
+        }
+        if state.permits_used < self.permits_max && state.line.is_empty() {
+            state.permits_used += 1;
+            return Answer::Served(Permit(Arc::clone(self)));
+        }
+        if state.line.len() >= self.line_max {
+            return Answer::Full;
+        }
+        let number = state.next_ticket;
+        state.next_ticket += 1;
+        state.line.insert(number, conn);
+        Answer::Waits(Ticket { admission: Arc::clone(self), number })
+    }
+
+    /// Lets nobody else in: from now on every upgrade is told that the server drains.
+    pub(crate) fn close(&self) {
+        self.state.lock().closed = true;
+    }
+
+    /// Permits in use and upgrades waiting.
+    pub(crate) fn gauges(&self) -> (usize, usize) {
+        let state = self.state.lock();
+        (state.permits_used, state.line.len())
+    }
+
+    /// Takes a permit back, and hands it to the first in line.
+    fn release(&self) {
+        let next = {
+            let mut state = self.state.lock();
+            // The permit stays in use if somebody waits: it only changes hands.
+            match state.line.pop_first() {
+                Some((number, conn)) => {
+                    state.granted.insert(number);
+                    Some(conn)
+                }
+                None => {
+                    state.permits_used -= 1;
+                    None
+                }
+            }
+        };
+        if let Some(conn) = next {
+            self.post.tell(usize::from(conn.worker), Letter::Admitted { conn });
+        }
+    }
+}
+
+impl Ticket {
+    /// Turns a ticket whose permit was set aside into that permit; gives it back unchanged otherwise.
+    pub(crate) fn claim(self) -> Result<Permit, Ticket> {
+        let granted = self.admission.state.lock().granted.remove(&self.number);
+        match granted {
+            // The ticket's own drop then finds neither a place in line nor a grant.
+            true => Ok(Permit(Arc::clone(&self.admission))),
+            false => Err(self),
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let granted = {
+            let mut state = self.admission.state.lock();
+            state.line.remove(&self.number);
+            state.granted.remove(&self.number)
+        };
+        if granted {
+            self.admission.release();
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::mailbox::{Inbox, MailboxBounds};
+
+    fn admission(permits: usize, line: usize) -> (Arc<Admission>, Inbox, mio::Poll) {
+        let poll = mio::Poll::new().expect("a poll");
+        let waker = mio::Waker::new(poll.registry(), mio::Token(0)).expect("a waker");
+        let bounds = MailboxBounds { letters_max: 100, bytes_max: 1000 };
+        let (post, mut inboxes) = Post::new(vec![waker], bounds);
+        (Admission::new(permits, line, post), inboxes.remove(0), poll)
+    }
+
+    fn conn(slot: u32) -> ConnId {
+        ConnId { worker: 0, slot, generation: 0 }
+    }
+
+    fn admitted(inbox: &Inbox) -> Option<u32> {
+        match inbox.take() {
+            Some(Letter::Admitted { conn }) => Some(conn.slot),
+            _ => None,
+        }
+    }
+
+    fn wait(admission: &Arc<Admission>, slot: u32) -> Ticket {
+        match admission.ask(conn(slot)) {
+            Answer::Waits(ticket) => ticket,
+            _ => panic!("{slot} should wait"),
+        }
+    }
+
+    fn serve(admission: &Arc<Admission>, slot: u32) -> Permit {
+        match admission.ask(conn(slot)) {
+            Answer::Served(permit) => permit,
+            _ => panic!("{slot} should be served"),
+        }
+    }
+
+    #[test]
+    fn the_line_is_served_in_order_of_arrival() {
+        let (admission, inbox, _poll) = admission(1, 2);
+        let permit = serve(&admission, 0);
+        let (first, second) = (wait(&admission, 1), wait(&admission, 2));
+        assert!(matches!(admission.ask(conn(3)), Answer::Full));
+        assert_eq!(admission.gauges(), (1, 2));
+        let Err(second) = second.claim() else { panic!("not yet") };
+        drop(permit);
+        assert_eq!(admitted(&inbox), Some(1));
+        let Ok(permit) = first.claim() else { panic!("its turn") };
+        assert_eq!(admission.gauges(), (1, 1));
+        drop(permit);
+        assert_eq!(admitted(&inbox), Some(2));
+        drop(second.claim());
+        assert_eq!(admission.gauges(), (0, 0));
+    }
+
+    #[test]
+    fn who_hangs_up_leaves_the_line_and_loses_no_permit() {
+        let (admission, inbox, _poll) = admission(1, 3);
+        let permit = serve(&admission, 0);
+        let (first, second, third) =
+            (wait(&admission, 1), wait(&admission, 2), wait(&admission, 3));
+        drop(first);
+        drop(permit);
+        assert_eq!(admitted(&inbox), Some(2));
+        // Hangs up after the permit was set aside and before it heard.
+        drop(second);
+        assert_eq!(admitted(&inbox), Some(3));
+        drop(third.claim());
+        assert_eq!(admission.gauges(), (0, 0));
+        drop(serve(&admission, 4));
+        admission.close();
+        assert!(matches!(admission.ask(conn(5)), Answer::Draining));
+    }
+}

@@ -1,0 +1,138 @@
+//! Which of one worker's connections are in which rooms. The hub knows only how many they are.
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::hub::rooms::{Room, RoomKey};
+
+/// One worker's part of every room it has members in. Used by one thread.
+#[derive(Default)]
+pub(crate) struct Members {
+    by_room: HashMap<RoomKey, Vec<Member>>,
+    /// The rooms of each connection, by slot.
+    by_slot: Vec<Vec<Membership>>,
+}
+
+/// A connection in a room.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Member {
+    pub(crate) slot: u32,
+    /// Messages up to this one were there before it joined, and are not delivered.
+    from_seq: u64,
+}
+
+struct Membership {
+    room: Arc<Room>,
+    /// Where the connection stands in the room's list, so that leaving a large room costs no search.
+    index: u32,
+}
+
+impl Members {
+    /// Adds a connection that the hub has counted in.
+    pub(crate) fn add(&mut self, slot: usize, room: Arc<Room>, from_seq: u64) {
+        if self.by_slot.len() <= slot {
+            self.by_slot.resize_with(slot + 1, Vec::new);
+        }
+        let members = self.by_room.entry(room.key).or_default();
+        let rooms = &mut self.by_slot[slot];
+        // Most connections are in one room, and many are idle: no spare capacity for the first.
+        if rooms.is_empty() {
+            rooms.reserve_exact(1);
+        }
+        rooms.push(Membership { room, index: members.len() as u32 });
+        members.push(Member { slot: slot as u32, from_seq });
+    }
+
+    /// Removes a connection from a room, which is returned so that the hub can count it out.
+    pub(crate) fn remove(
+        &mut self,
+        slot: usize,
+        is_it: impl Fn(&Room) -> bool,
+    ) -> Option<Arc<Room>> {
+        let rooms = self.by_slot.get_mut(slot)?;
+        let at = rooms.iter().position(|membership| is_it(&membership.room))?;
+        let Membership { room, index } = rooms.swap_remove(at);
+        self.unlist(&room, index);
+        Some(room)
+    }
+
+    /// Removes a connection from all its rooms.
+    pub(crate) fn remove_all(&mut self, slot: usize) -> Vec<Arc<Room>> {
+        let rooms = self.by_slot.get_mut(slot).map(std::mem::take).unwrap_or_default();
+        let mut left = Vec::with_capacity(rooms.len());
+        for Membership { room, index } in rooms {
+            self.unlist(&room, index);
+            left.push(room);
+        }
+        left
+    }
+
+    /// Takes the member at `index` off a room's list; the last one moves into its place.
+    fn unlist(&mut self, room: &Room, index: u32) {
+        let Some(members) = self.by_room.get_mut(&room.key) else { return };
+        members.swap_remove(index as usize);
+        match members.get(index as usize) {
+            Some(moved) => {
+                let mut rooms = self.by_slot[moved.slot as usize].iter_mut();
+                if let Some(membership) = rooms.find(|other| other.room.key == room.key) {
+                    membership.index = index;
+                }
+            }
+            None if members.is_empty() => {
+                self.by_room.remove(&room.key);
+            }
+            None => {}
+        }
+    }
+
+    /// The connections that get message `seq` of a room.
+    pub(crate) fn of(&self, room: RoomKey, seq: u64) -> impl Iterator<Item = u32> {
+        let members = self.by_room.get(&room).map(Vec::as_slice).unwrap_or_default();
+        members.iter().filter(move |member| member.from_seq < seq).map(|member| member.slot)
+    }
+
+    /// The room of that name, if the connection is in it.
+    pub(crate) fn find(&self, slot: usize, name: &str) -> Option<&Arc<Room>> {
+        let rooms = self.by_slot.get(slot)?;
+        rooms.iter().map(|membership| &membership.room).find(|room| room.name.as_str() == name)
+    }
+
+    pub(crate) fn count(&self, slot: usize) -> usize {
+        self.by_slot.get(slot).map_or(0, Vec::len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::rooms::{RoomName, Rooms};
+
+    #[test]
+    fn leaving_keeps_everyone_elses_place() {
+        let rooms = Rooms::new(10, 1);
+        let room = |name: &str| {
+            let name = RoomName::new(name).expect("a legal name");
+            rooms.enter(&name, |_, _| ()).expect("room for it").0
+        };
+        let (a, b) = (room("a"), room("b"));
+        let mut members = Members::default();
+        for slot in 0..4 {
+            members.add(slot, Arc::clone(&a), 0);
+            members.add(slot, Arc::clone(&b), slot as u64);
+        }
+        let of = |members: &Members, room: &Room, seq| {
+            let mut slots: Vec<u32> = members.of(room.key, seq).collect();
+            slots.sort_unstable();
+            slots
+        };
+        assert_eq!(of(&members, &b, 2), [0, 1], "later members get later messages");
+        assert!(members.remove(0, |room| room.key == a.key).is_some());
+        assert!(members.remove(0, |room| room.key == a.key).is_none());
+        assert_eq!(members.remove_all(3).len(), 2);
+        assert_eq!(of(&members, &a, 9), [1, 2]);
+        assert_eq!(of(&members, &b, 9), [0, 1, 2]);
+        assert_eq!(members.remove_all(1).len() + members.remove_all(2).len(), 4);
+        assert_eq!(of(&members, &a, 9), [0; 0]);
+        assert!(members.find(0, "b").is_some() && members.find(0, "a").is_none());
+        assert_eq!((members.count(0), members.count(1), members.count(99)), (1, 0, 0));
+    }
+}

@@ -1,0 +1,326 @@
+//! What waits to be written to one socket: shared frames by reference, own replies gathered in one buffer.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice, Write},
+};
+
+use bytes::{Buf, Bytes};
+
+use crate::{handler::SendStatus, ws::frame::PreparedFrame};
+
+/// Slices given to one `writev`.
+const SLICES_MAX: usize = 64;
+
+/// A buffer for own replies is not grown past this; the next reply begins another.
+const OWN_CHUNK_BYTES_MAX: usize = 64 << 10;
+
+/// Spare buffers a worker keeps, of each kind.
+const SPARE_MAX: usize = 64;
+
+/// How much may wait for one client. A frame that finds more waiting than this is not queued.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OutboxBounds {
+    pub(crate) messages_max: usize,
+    pub(crate) bytes_max: usize,
+}
+
+/// The queue in front of one socket. Owned by its connection.
+///
+/// An empty outbox has no allocation of its own: it borrows from its worker's [`Spare`] when the first
+/// byte comes and gives back when the last has left.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    chunks: VecDeque<Chunk>,
+    bytes: usize,
+    messages: usize,
+}
+
+#[derive(Debug)]
+enum Chunk {
+    /// One frame that others send as well.
+    Shared(Bytes),
+    /// This connection's own bytes, how many of them are written, and how many messages they carry.
+    Own { bytes: Vec<u8>, written: usize, messages: usize },
+}
+
+/// A worker's spare buffers. Used by one thread.
+#[derive(Debug, Default)]
+pub(crate) struct Spare {
+    queues: Vec<VecDeque<Chunk>>,
+    buffers: Vec<Vec<u8>>,
+}
+
+/// What a flush left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flushed {
+    /// Everything is with the kernel.
+    Empty,
+    /// The kernel takes no more now.
+    Blocked,
+}
+
+impl Outbox {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Whether the client is behind: more than half of either bound waits.
+    pub(crate) fn status(&self, bounds: &OutboxBounds) -> SendStatus {
+        if self.messages > bounds.messages_max / 2 || self.bytes > bounds.bytes_max / 2 {
+            SendStatus::Behind
+        } else {
+            SendStatus::Sent
+        }
+    }
+
+    /// Whether one more message of `bytes` fits. An empty outbox takes any message.
+    pub(crate) fn fits(&self, bytes: usize, bounds: &OutboxBounds) -> bool {
+        self.is_empty()
+            || (self.messages < bounds.messages_max && self.bytes + bytes <= bounds.bytes_max)
+    }
+
+    /// Whether less than a quarter of the bounds is in use.
+    pub(crate) fn is_low(&self, bounds: &OutboxBounds) -> bool {
+        self.messages <= bounds.messages_max / 4 && self.bytes <= bounds.bytes_max / 4
+    }
+
+    /// Queues one shared frame.
+    pub(crate) fn push_shared(&mut self, frame: &PreparedFrame, spare: &mut Spare) {
+        self.begin(spare);
+        self.bytes += frame.len();
+        self.messages += 1;
+        self.chunks.push_back(Chunk::Shared(frame.bytes().clone()));
+    }
+
+    /// Queues what `write` appends, counted as `messages` (0 for control frames and HTTP).
+    pub(crate) fn push_own(
+        &mut self,
+        messages: usize,
+        spare: &mut Spare,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        self.begin(spare);
+        let has_room = |bytes: &Vec<u8>| bytes.len() < OWN_CHUNK_BYTES_MAX;
+        if !matches!(self.chunks.back(), Some(Chunk::Own { bytes, .. }) if has_room(bytes)) {
+            let bytes = spare.buffers.pop().unwrap_or_default();
+            self.chunks.push_back(Chunk::Own { bytes, written: 0, messages: 0 });
+        }
+        if let Some(Chunk::Own { bytes, messages: carried, .. }) = self.chunks.back_mut() {
+            let before = bytes.len();
+            write(bytes);
+            *carried += messages;
+            self.messages += messages;
+            self.bytes += bytes.len() - before;
+        }
+    }
+
+    fn begin(&mut self, spare: &mut Spare) {
+        if self.chunks.capacity() == 0 {
+            self.chunks = spare.queues.pop().unwrap_or_default();
+        }
+    }
+
+    /// Writes as much as the kernel takes, in as few calls as possible. Returns what is left and how many
+    /// bytes went.
+    pub(crate) fn flush(
+        &mut self,
+        socket: &mut impl Write,
+        spare: &mut Spare,
+    ) -> io::Result<(Flushed, usize)> {
+        let mut sent = 0;
+        while self.bytes > 0 {
+            match self.write_once(socket) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    sent += n;
+                    self.consume(n, spare);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok((Flushed::Blocked, sent));
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.end(spare);
+        Ok((Flushed::Empty, sent))
+    }
+
+    fn write_once(&self, socket: &mut impl Write) -> io::Result<usize> {
+        if let [only] = self.chunks.as_slices().0
+            && self.chunks.len() == 1
+        {
+            return socket.write(only.rest());
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let mut used = 0;
+        for (slice, chunk) in slices.iter_mut().zip(&self.chunks) {
+            *slice = IoSlice::new(chunk.rest());
+            used += 1;
+        }
+        socket.write_vectored(&slices[..used])
+    }
+
+    /// Takes `n` written bytes off the front.
+    fn consume(&mut self, mut n: usize, spare: &mut Spare) {
+        self.bytes -= n;
+        while let Some(chunk) = self.chunks.front_mut() {
+            let rest = chunk.rest().len();
+            if n < rest {
+                chunk.advance(n);
+                return;
+            }
+            n -= rest;
+            if let Some(chunk) = self.chunks.pop_front() {
+                self.messages -= chunk.messages();
+                spare.keep(chunk);
+            }
+        }
+    }
+
+    fn end(&mut self, spare: &mut Spare) {
+        let queue = std::mem::take(&mut self.chunks);
+        if queue.capacity() > 0 && queue.capacity() <= SLICES_MAX && spare.queues.len() < SPARE_MAX
+        {
+            spare.queues.push(queue);
+        }
+    }
+
+    /// Throws away all but the first chunk, which may have begun: the peer could make nothing of a frame
+    /// that ends in the middle. Returns how many messages that were.
+    pub(crate) fn discard_unsent(&mut self, spare: &mut Spare) -> usize {
+        let before = self.messages;
+        let begun = self.chunks.pop_front();
+        for chunk in self.chunks.drain(..) {
+            spare.keep(chunk);
+        }
+        (self.bytes, self.messages) = (0, 0);
+        if let Some(begun) = begun {
+            // Where a frame ends inside an own chunk is not known, so the first chunk is kept whole.
+            self.bytes = begun.rest().len();
+            self.messages = begun.messages();
+            self.chunks.push_back(begun);
+        }
+        before - self.messages
+    }
+}
+
+impl Chunk {
+    fn rest(&self) -> &[u8] {
+        match self {
+            Chunk::Shared(bytes) => bytes,
+            Chunk::Own { bytes, written, .. } => &bytes[*written..],
+        }
+    }
+
+    fn advance(&mut self, n: usize) {
+        match self {
+            Chunk::Shared(bytes) => bytes.advance(n),
+            Chunk::Own { written, .. } => *written += n,
+        }
+    }
+
+    fn messages(&self) -> usize {
+        match self {
+            Chunk::Shared(_) => 1,
+            Chunk::Own { messages, .. } => *messages,
+        }
+    }
+}
+
+impl Spare {
+    fn keep(&mut self, chunk: Chunk) {
+        if let Chunk::Own { mut bytes, .. } = chunk
+            && self.buffers.len() < SPARE_MAX
+            && bytes.capacity() <= 2 * OWN_CHUNK_BYTES_MAX
+        {
+            bytes.clear();
+            self.buffers.push(bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ws::frame::Message;
+
+    /// Takes at most `room` bytes, `step` at a time, then blocks.
+    struct Socket {
+        got: Vec<u8>,
+        room: usize,
+        step: usize,
+    }
+
+    impl Write for Socket {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let n = bytes.len().min(self.step).min(self.room);
+            if n == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            self.got.extend_from_slice(&bytes[..n]);
+            self.room -= n;
+            Ok(n)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    const BOUNDS: OutboxBounds = OutboxBounds { messages_max: 4, bytes_max: 100 };
+
+    #[test]
+    fn short_writes_keep_order_and_counts() {
+        for step in [1, 3, 1000] {
+            let mut spare = Spare::default();
+            let mut outbox = Outbox::default();
+            let frame = PreparedFrame::new(Message::Text("shared"));
+            outbox.push_own(1, &mut spare, |out| out.extend_from_slice(b"own1"));
+            outbox.push_own(0, &mut spare, |out| out.extend_from_slice(b"own2"));
+            outbox.push_shared(&frame, &mut spare);
+            outbox.push_own(1, &mut spare, |out| out.extend_from_slice(b"own3"));
+            let mut socket = Socket { got: Vec::new(), room: 10, step };
+            let left = outbox.flush(&mut socket, &mut spare).expect("no error");
+            assert_eq!(left, (Flushed::Blocked, 10));
+            assert_eq!((outbox.bytes, outbox.messages), (10, 2));
+            socket.room = 1000;
+            let left = outbox.flush(&mut socket, &mut spare).expect("no error");
+            assert_eq!(left, (Flushed::Empty, 10));
+            assert_eq!((outbox.is_empty(), outbox.messages), (true, 0));
+            assert_eq!(socket.got, b"own1own2\x81\x06sharedown3");
+            assert_eq!(outbox.chunks.capacity(), 0, "an empty outbox holds nothing");
+        }
+    }
+
+    #[test]
+    fn bounds_are_told_before_they_are_passed() {
+        let mut spare = Spare::default();
+        let mut outbox = Outbox::default();
+        assert!(outbox.fits(1000, &BOUNDS), "an empty outbox takes any message");
+        for _ in 0..4 {
+            assert!(outbox.fits(8, &BOUNDS));
+            outbox.push_shared(&PreparedFrame::new(Message::Text("shared")), &mut spare);
+        }
+        assert!(!outbox.fits(8, &BOUNDS));
+        assert_eq!(outbox.status(&BOUNDS), SendStatus::Behind);
+        assert!(!outbox.is_low(&BOUNDS));
+    }
+
+    #[test]
+    fn discarding_keeps_a_frame_that_has_begun() {
+        let mut spare = Spare::default();
+        let mut outbox = Outbox::default();
+        for _ in 0..3 {
+            outbox.push_shared(&PreparedFrame::new(Message::Text("shared")), &mut spare);
+        }
+        let mut socket = Socket { got: Vec::new(), room: 3, step: 3 };
+        outbox.flush(&mut socket, &mut spare).expect("no error");
+        assert_eq!(outbox.discard_unsent(&mut spare), 2);
+        outbox.push_own(0, &mut spare, |out| out.extend_from_slice(b"close"));
+        socket.room = 100;
+        outbox.flush(&mut socket, &mut spare).expect("no error");
+        assert_eq!(socket.got, b"\x81\x06sharedclose");
+    }
+}

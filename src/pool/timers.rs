@@ -1,0 +1,64 @@
+//! A worker's deadlines: one for each connection, moved only when it must come earlier or has passed.
+
+use std::collections::BTreeSet;
+
+/// Milliseconds since the worker began; what all its deadlines are measured in.
+pub(crate) type Millis = u64;
+
+/// Which slot is due when. Used by one thread. At most one deadline a slot, so it is as large as the
+/// number of connections and no larger.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    due: BTreeSet<(Millis, usize)>,
+}
+
+/// A slot's place in its worker's timers; the slot keeps it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Deadline(Option<Millis>);
+
+impl Timers {
+    /// Sets the one deadline of `slot`.
+    pub(crate) fn set(&mut self, slot: usize, deadline: &mut Deadline, at: Millis) {
+        if deadline.0 != Some(at) {
+            self.clear(slot, deadline);
+            self.due.insert((at, slot));
+            *deadline = Deadline(Some(at));
+        }
+    }
+
+    pub(crate) fn clear(&mut self, slot: usize, deadline: &mut Deadline) {
+        if let Some(at) = std::mem::take(deadline).0 {
+            self.due.remove(&(at, slot));
+        }
+    }
+
+    /// The next deadline of all.
+    pub(crate) fn next(&self) -> Option<Millis> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// The next slot whose deadline has passed. It keeps coming until its deadline is moved or cleared.
+    pub(crate) fn expired(&self, now: Millis) -> Option<usize> {
+        self.due.first().filter(|(at, _)| *at <= now).map(|(_, slot)| *slot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_has_one_deadline() {
+        let mut timers = Timers::default();
+        let (mut a, mut b) = (Deadline::default(), Deadline::default());
+        timers.set(0, &mut a, 10);
+        timers.set(1, &mut b, 10);
+        timers.set(0, &mut a, 5);
+        assert_eq!((timers.next(), timers.expired(4), timers.expired(5)), (Some(5), None, Some(0)));
+        timers.clear(0, &mut a);
+        timers.clear(0, &mut a);
+        assert_eq!(timers.expired(10), Some(1));
+        timers.clear(1, &mut b);
+        assert_eq!(timers.next(), None);
+    }
+}

@@ -1,0 +1,299 @@
+//! The HTTP phase of a connection: answers, refusals, and the way into the line or through the door.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use super::{
+    admission::{Answer, Permit},
+    connection::{Connection, Open, Phase, Service, Stage, Waiting},
+    desk::Desk,
+    jobs::Lane,
+};
+use crate::{
+    handler::{BoxState, Refusal, retry_after_s},
+    http::{
+        head::{BadHead, HeaderSpace, Request},
+        response::{Response, Status, error_body},
+        router::{self, Target},
+    },
+    metrics::Refused,
+    ws::{codec::Codec, handshake::Upgrade},
+};
+
+/// What a request turned out to be, with nothing borrowed from it.
+enum Asked {
+    /// An answer in JSON.
+    Plain { status: Status, body: String, advice: &'static str, closes: bool, head_only: bool },
+    /// A proper upgrade that its handler would take.
+    Upgrade { upgrade: Upgrade, route: usize, state: BoxState },
+    /// A refused upgrade; the connection ends.
+    Refused { why: Refused, status: Status, message: String, advice: &'static str },
+}
+
+impl Connection {
+    /// Handles one request off the front of `input`. `None` when it is not whole yet, or must wait until
+    /// the client has read earlier answers.
+    pub(super) fn head_step(&mut self, input: &[u8], desk: &mut Desk) -> Option<usize> {
+        if input.is_empty() || !self.core.outbox.fits(0, &desk.outbox_bounds) {
+            return None;
+        }
+        let mut space = HeaderSpace::default();
+        let head_bytes_max = desk.config().max_head_bytes;
+        let (asked, used) = match Request::parse(input, &mut space) {
+            Ok(Some((_, used))) if used > head_bytes_max => (too_large(), used),
+            Ok(Some((request, used))) => (ask(&request.from_remote(self.core.remote), desk), used),
+            Ok(None) if input.len() > head_bytes_max => (too_large(), input.len()),
+            Ok(None) => return None,
+            Err(bad) => (bad_head(bad), input.len()),
+        };
+        match asked {
+            Asked::Plain { status, body, advice, closes, head_only } => {
+                let headers = [advice];
+                let response =
+                    Response { status, body: &body, headers: &headers, closes, head_only };
+                self.respond(&response, desk);
+                if !closes {
+                    if let Phase::Head { answered, .. } = &mut self.phase {
+                        *answered = true;
+                    }
+                    let at = desk.after(desk.config().handshake_timeout);
+                    desk.timers.set(self.core.slot(), &mut self.core.deadline, at);
+                }
+            }
+            Asked::Refused { why, status, message, advice } => {
+                self.refuse(why, status, &message, advice, desk);
+            }
+            Asked::Upgrade { upgrade, route, state } => self.admit(upgrade, route, state, desk),
+        }
+        Some(used)
+    }
+
+    /// Asks for a permit, and opens, waits or refuses accordingly.
+    fn admit(&mut self, upgrade: Upgrade, route: usize, state: BoxState, desk: &mut Desk) {
+        match desk.shared.admission.ask(self.core.id) {
+            Answer::Served(permit) => self.open(permit, &upgrade, route, state, None, desk),
+            Answer::Waits(ticket) => {
+                let since = desk.now;
+                let waiting = Waiting { ticket, upgrade, route, state, since };
+                self.phase = Phase::Waiting(Box::new(waiting));
+                let at = desk.after(desk.config().queue_timeout);
+                desk.timers.set(self.core.slot(), &mut self.core.deadline, at);
+            }
+            Answer::Full => self.refuse_unavailable(Refused::Full, desk),
+            Answer::Draining => self.refuse_unavailable(Refused::Draining, desk),
+        }
+    }
+
+    /// A permit was set aside for this connection.
+    pub(super) fn on_admitted(&mut self, desk: &mut Desk) {
+        let Phase::Waiting(waiting) = std::mem::replace(&mut self.phase, Phase::Gone) else {
+            return;
+        };
+        let Waiting { ticket, upgrade, route, state, since } = *waiting;
+        match ticket.claim() {
+            Ok(permit) => {
+                let waited = desk.now.saturating_sub(since);
+                self.open(permit, &upgrade, route, state, Some(waited), desk);
+                let stash = std::mem::take(&mut self.core.stash);
+                let used = self.advance(&stash, desk);
+                self.core.stash.extend_from_slice(&stash[used..]);
+                self.core.list_ready(desk);
+            }
+            Err(ticket) => {
+                let waiting = Waiting { ticket, upgrade, route, state, since };
+                self.phase = Phase::Waiting(Box::new(waiting));
+            }
+        }
+    }
+
+    fn open(
+        &mut self,
+        permit: Permit,
+        upgrade: &Upgrade,
+        route: usize,
+        state: BoxState,
+        waited_ms: Option<u64>,
+        desk: &mut Desk,
+    ) {
+        self.core.outbox.push_own(0, &mut desk.spare, |out| upgrade.respond(out, waited_ms));
+        self.core.list_dirty(desk);
+        let metrics = &desk.shared.metrics;
+        metrics.accepted.add_shared();
+        if let Some(waited_ms) = waited_ms {
+            metrics.queue_wait.record(std::time::Duration::from_millis(waited_ms));
+        }
+        let session = desk.shared.hub.sessions.begin(self.core.id);
+        log::debug!("{} {}: open", self.core.remote, session.client_id());
+        let chosen = &desk.shared.routes[route];
+        let service = match &chosen.jobs {
+            None => Service::Inline { calls: Arc::clone(&chosen.calls), state },
+            Some(jobs) => Service::Jobs(Lane::new(
+                jobs,
+                &desk.shared,
+                &chosen.calls,
+                self.core.id,
+                session.client_id(),
+                self.core.remote,
+                state,
+            )),
+        };
+        let mut open =
+            Box::new(Open { codec: Codec::default(), session, service, permit, pinged: 0 });
+        open.open(&mut self.core, desk);
+        self.phase = Phase::Open(open);
+        self.watch(desk);
+    }
+
+    /// Takes a connection out of the line with a 503.
+    pub(super) fn refuse_waiting(&mut self, why: Refused, desk: &mut Desk) {
+        self.refuse_unavailable(why, desk);
+    }
+
+    /// A head that does not come in time is told so; an idle connection between requests just ends.
+    pub(super) fn head_timeout(&mut self, idle: bool, desk: &mut Desk) {
+        if idle {
+            return self.begin_closing(Stage::Flush, None, desk);
+        }
+        let message = "the request head did not come in time";
+        self.refuse(Refused::HeadTimeout, Status::RequestTimeout, message, "", desk);
+    }
+
+    fn refuse_unavailable(&mut self, why: Refused, desk: &mut Desk) {
+        let message = match why {
+            Refused::Draining => "the server is shutting down",
+            Refused::QueueTimeout => "no place became free in time",
+            _ => "the server is full",
+        };
+        self.refuse(why, Status::Unavailable, message, "", desk);
+    }
+
+    /// Answers with a refusal, counts it, and ends the connection so that the client can read it.
+    fn refuse(
+        &mut self,
+        why: Refused,
+        status: Status,
+        message: &str,
+        advice: &str,
+        desk: &mut Desk,
+    ) {
+        desk.shared.metrics.refuse(why);
+        log::debug!("{}: {} {}: {message}", self.core.remote, status.code(), why.name());
+        // Coming back sooner than the line moves would only be refused again.
+        let retry_after = retry_after_s(desk.config().queue_timeout / 4);
+        let retry = format!("Retry-After: {retry_after}");
+        let is_unavailable = status == Status::Unavailable;
+        let body = error_body(why.name(), message, is_unavailable.then_some(retry_after));
+        let headers = [advice, if is_unavailable { &retry } else { "" }];
+        let response =
+            Response { status, body: &body, headers: &headers, closes: true, head_only: false };
+        self.respond(&response, desk);
+    }
+
+    fn respond(&mut self, response: &Response<'_>, desk: &mut Desk) {
+        let mut out = Vec::with_capacity(512 + response.body.len());
+        response.write(&mut out, desk.date());
+        self.core.outbox.push_own(0, &mut desk.spare, |outbox| outbox.append(&mut out));
+        self.core.list_dirty(desk);
+        if response.closes {
+            self.begin_closing(Stage::FlushThenLinger, None, desk);
+        }
+    }
+}
+
+/// Finds out what a request asks for. The handler of an upgrade is asked here, before any promise.
+fn ask(request: &Request<'_>, desk: &Desk) -> Asked {
+    let shared = &desk.shared;
+    let head_only = request.method() == "HEAD";
+    let closes = !request.keeps_alive() || shared.is_draining();
+    let plain = |status, body, advice| Asked::Plain { status, body, advice, closes, head_only };
+    let paths = shared.routes.iter().map(|route| route.path.as_str());
+    match router::route(request, paths) {
+        Target::Health => {
+            let (active, queued) = shared.admission.gauges();
+            let draining = shared.is_draining();
+            let body = serde_json::json!({
+                "status": if draining { "draining" } else { "ok" },
+                "active_connections": active,
+                "max_connections": shared.config.max_conn,
+                "queued": queued,
+                "uptime_s": shared.started.elapsed().as_secs_f64(),
+            });
+            let status = if draining { Status::Unavailable } else { Status::Ok };
+            plain(status, body.to_string(), "")
+        }
+        Target::Stats => match serde_json::to_string(&shared.snapshot()) {
+            Ok(body) => plain(Status::Ok, body, ""),
+            Err(error) => {
+                let body = error_body("internal", &error.to_string(), None);
+                plain(Status::InternalError, body, "")
+            }
+        },
+        Target::NotFound => {
+            let message = "there is nothing here; try /health, /stats or a WebSocket route";
+            plain(Status::NotFound, error_body("not_found", message, None), "")
+        }
+        Target::MethodNotAllowed => {
+            let body = error_body("method_not_allowed", "only GET and HEAD work here", None);
+            plain(Status::MethodNotAllowed, body, "Allow: GET, HEAD")
+        }
+        Target::Socket(route) => ask_upgrade(request, route, desk),
+    }
+}
+
+fn ask_upgrade(request: &Request<'_>, route: usize, desk: &Desk) -> Asked {
+    let refused =
+        |why, status, message: String| Asked::Refused { why, status, message, advice: "" };
+    let upgrade = match Upgrade::check(request) {
+        Ok(upgrade) => upgrade,
+        Err(not) => {
+            let (status, advice) = (not.status, not.advice);
+            let message = not.reason.to_owned();
+            return Asked::Refused { why: Refused::BadRequest, status, message, advice };
+        }
+    };
+    if !is_allowed_origin(request.header("Origin"), &desk.config().allowed_origins) {
+        let message = "this origin is not allowed".to_owned();
+        return refused(Refused::Origin, Status::Forbidden, message);
+    }
+    let calls = &desk.shared.routes[route].calls;
+    match catch_unwind(AssertUnwindSafe(|| calls.upgrade(request))) {
+        Ok(Ok(state)) => Asked::Upgrade { upgrade, route, state },
+        Ok(Err(Refusal { status, message })) => refused(Refused::Handler, status, message),
+        Err(_) => {
+            desk.metrics().handler_panics.add_shared();
+            log::error!("the handler of {} panicked in on_upgrade", request.path());
+            refused(Refused::Handler, Status::InternalError, "internal error".to_owned())
+        }
+    }
+}
+
+/// Whether a page of `origin` may connect. A client that is no browser sends none, and may.
+fn is_allowed_origin(origin: Option<&str>, allowed: &[String]) -> bool {
+    let Some(origin) = origin else { return true };
+    allowed.is_empty() || allowed.iter().any(|known| known.eq_ignore_ascii_case(origin))
+}
+
+fn bad_head(bad: BadHead) -> Asked {
+    let message = bad.reason.to_owned();
+    Asked::Refused { why: Refused::BadRequest, status: bad.status, message, advice: "" }
+}
+
+fn too_large() -> Asked {
+    bad_head(BadHead { status: Status::HeadTooLarge, reason: "the request head is too large" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_checked_only_where_there_are_both() {
+        let allowed = ["https://a.example".to_owned()];
+        assert!(is_allowed_origin(None, &allowed));
+        assert!(is_allowed_origin(Some("HTTPS://A.example"), &allowed));
+        assert!(!is_allowed_origin(Some("https://b.example"), &allowed));
+        assert!(is_allowed_origin(Some("null"), &[]));
+    }
+}

@@ -1,0 +1,362 @@
+//! A worker's turn: poll, read, letters, timers, flush, reap.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::Receiver;
+use mio::{Events, Interest, Poll, Token, net::TcpStream};
+use slab::Slab;
+
+use super::{
+    bound::{IpSlot, Slot},
+    connection::{Closing, Connection, Core, Phase, Stage},
+    desk::{Desk, Shared},
+    timers::Millis,
+};
+use crate::hub::{
+    mailbox::{ConnId, Inbox, Letter},
+    rooms::RoomKey,
+};
+use crate::ws::frame::PreparedFrame;
+
+/// The token of the waker; slots count up from 0 and never come near it.
+pub(crate) const WAKER: Token = Token(usize::MAX);
+
+/// What one read takes from a socket at most, in bytes; one buffer serves all connections of a worker.
+const READ_BYTES_MAX: usize = 128 << 10;
+
+/// Events taken from one poll.
+const EVENTS_MAX: usize = 1024;
+
+/// New sockets taken in one turn, so that a storm of them does not delay those inside.
+const ARRIVALS_PER_TURN_MAX: usize = 256;
+
+/// Letters taken in one turn, and messages they may put into outboxes, before sockets are written.
+const LETTERS_PER_TURN_MAX: usize = 256;
+const DELIVERIES_PER_TURN_MAX: usize = 16_384;
+
+/// Rounds of the flush: a close that begins in one is written in the next.
+const FLUSH_ROUNDS_MAX: usize = 4;
+
+/// How often one worker lets the hub forget what is too old.
+const SWEEP_INTERVAL_MS: Millis = 1000;
+
+/// A socket on its way from the acceptor.
+pub(crate) struct Arrival {
+    pub(crate) stream: std::net::TcpStream,
+    pub(crate) remote: SocketAddr,
+    pub(crate) ip_slot: Option<IpSlot>,
+    pub(crate) fate: Fate,
+}
+
+/// What becomes of a new socket.
+pub(crate) enum Fate {
+    /// Its request is awaited.
+    Serve(Slot),
+    /// It got its refusal from the acceptor, and lingers so that the client can read it.
+    Linger(Slot),
+}
+
+/// One thread of the pool and everything it owns.
+pub(crate) struct Worker {
+    poll: Poll,
+    inbox: Inbox,
+    arrivals: Receiver<Arrival>,
+    conns: Slab<Connection>,
+    desk: Desk,
+    started: Instant,
+    next_generation: u32,
+    next_sweep: Millis,
+    draining: bool,
+    stopped: bool,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        poll: Poll,
+        inbox: Inbox,
+        arrivals: Receiver<Arrival>,
+        shared: Arc<Shared>,
+        worker: usize,
+    ) -> Worker {
+        Worker {
+            poll,
+            inbox,
+            arrivals,
+            conns: Slab::new(),
+            desk: Desk::new(shared, worker),
+            started: Instant::now(),
+            next_generation: 0,
+            next_sweep: 0,
+            draining: false,
+            stopped: false,
+        }
+    }
+
+    /// Turns until the server has drained and nobody is left.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        let mut buffer = vec![0; READ_BYTES_MAX].into_boxed_slice();
+        while !(self.draining && self.conns.is_empty()) && !self.stopped {
+            let timeout = self.timeout();
+            match self.poll.poll(&mut events, timeout) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            }
+            self.inbox.woke();
+            let began = Instant::now();
+            self.desk.now = began.duration_since(self.started).as_millis() as Millis;
+            self.take_events(&events);
+            self.take_arrivals();
+            self.read(&mut buffer);
+            self.take_letters();
+            self.expire();
+            self.flush();
+            self.reap();
+            self.desk.metrics().turns.add(1);
+            self.desk.metrics().turn.record(began.elapsed());
+        }
+        Ok(())
+    }
+
+    /// How long this worker may sleep: not at all while something waits for it.
+    fn timeout(&mut self) -> Option<Duration> {
+        let waits = !self.desk.ready.is_empty() || !self.desk.dirty.is_empty();
+        if waits || !self.inbox.may_sleep() {
+            return Some(Duration::ZERO);
+        }
+        if !self.arrivals.is_empty() {
+            self.inbox.woke();
+            return Some(Duration::ZERO);
+        }
+        let sweep = self.sweeps().then_some(self.next_sweep);
+        let next = self.desk.timers.next().into_iter().chain(sweep).min()?;
+        let now = self.started.elapsed().as_millis() as Millis;
+        Some(Duration::from_millis(next.saturating_sub(now)))
+    }
+
+    /// One worker does it for all.
+    fn sweeps(&self) -> bool {
+        self.desk.worker == 0
+    }
+
+    fn take_events(&mut self, events: &Events) {
+        for event in events.iter().filter(|event| event.token() != WAKER) {
+            if let Some(conn) = self.conns.get_mut(event.token().0) {
+                conn.on_event(event, &mut self.desk);
+            }
+        }
+    }
+
+    fn take_arrivals(&mut self) {
+        for _ in 0..ARRIVALS_PER_TURN_MAX {
+            let Ok(arrival) = self.arrivals.try_recv() else { return };
+            self.settle_in(arrival);
+        }
+    }
+
+    fn settle_in(&mut self, arrival: Arrival) {
+        let Arrival { stream, remote, ip_slot, fate } = arrival;
+        let entry = self.conns.vacant_entry();
+        let slot = entry.key();
+        let id = ConnId {
+            worker: self.desk.worker as u16,
+            slot: slot as u32,
+            generation: self.next_generation,
+        };
+        self.next_generation = self.next_generation.wrapping_add(1);
+        let mut stream = TcpStream::from_std(stream);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = self.poll.registry().register(&mut stream, Token(slot), interest) {
+            log::error!("cannot watch the socket of {remote}: {error}");
+            self.desk.shared.sockets[self.desk.worker].fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        let mut core = Core::new(id, stream, remote, ip_slot, self.desk.now);
+        let config = self.desk.config();
+        let (phase, due) = match fate {
+            Fate::Serve(slot) => {
+                (Phase::Head { _slot: slot, answered: false }, config.handshake_timeout)
+            }
+            Fate::Linger(slot) => {
+                let stage = Stage::FlushThenLinger;
+                let closing = Closing { stage, _permit: None, _lingering: Some(slot) };
+                (Phase::Closing(closing), config.close_timeout)
+            }
+        };
+        let at = self.desk.after(due);
+        self.desk.timers.set(slot, &mut core.deadline, at);
+        if matches!(phase, Phase::Closing(_)) {
+            core.list_dirty(&mut self.desk);
+        }
+        entry.insert(Connection { core, phase });
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) {
+        let mut ready = std::mem::take(&mut self.desk.ready);
+        for slot in ready.drain(..) {
+            if let Some(conn) = self.conns.get_mut(slot) {
+                conn.on_ready(&mut self.desk, buffer);
+            }
+        }
+        if self.desk.ready.is_empty() {
+            // Keeps the allocation for the next turn.
+            self.desk.ready = ready;
+        }
+    }
+
+    fn take_letters(&mut self) {
+        let mut deliveries = 0;
+        for _ in 0..LETTERS_PER_TURN_MAX {
+            if deliveries >= DELIVERIES_PER_TURN_MAX {
+                return;
+            }
+            let Some(letter) = self.inbox.take() else { return };
+            match letter {
+                Letter::Deliver { room, seq, frame, except } => {
+                    deliveries += self.deliver(room, seq, &frame, except);
+                }
+                Letter::Send { conn, frame } => {
+                    let (conn, desk) = self.find(conn);
+                    if conn.is_some_and(|conn| conn.deliver(&frame, desk)) {
+                        self.desk.metrics().messages_out.add(1);
+                    }
+                }
+                Letter::Enter { conn, room, from_seq } => match self.find(conn) {
+                    (Some(conn), desk) if conn.is_open() => {
+                        desk.members.add(conn.core.slot(), room, from_seq);
+                    }
+                    (_, desk) => desk.shared.hub.leave(&room, desk.worker),
+                },
+                Letter::Exit { conn, room } => {
+                    if let (Some(conn), desk) = self.find(conn)
+                        && let Some(room) =
+                            desk.members.remove(conn.core.slot(), |other| other.key == room)
+                    {
+                        desk.shared.hub.leave(&room, desk.worker);
+                    }
+                }
+                Letter::Close { conn, reason } => {
+                    if let (Some(conn), desk) = self.find(conn) {
+                        conn.ask_close(reason, desk);
+                    }
+                }
+                Letter::Admitted { conn } => {
+                    if let (Some(conn), desk) = self.find(conn) {
+                        conn.on_admitted(desk);
+                    }
+                }
+                Letter::JobsDone { conn } => {
+                    if let (Some(conn), desk) = self.find(conn) {
+                        conn.on_jobs_done(desk);
+                    }
+                }
+                Letter::PressureOff => self.pressure_off(),
+                Letter::Drain => self.drain(),
+                Letter::Stop => return self.stop(),
+            }
+        }
+    }
+
+    /// The connection of that name, unless it is gone and its slot is somebody else's now.
+    fn find(&mut self, id: ConnId) -> (Option<&mut Connection>, &mut Desk) {
+        let conn = self.conns.get_mut(id.slot as usize).filter(|conn| conn.core.id == id);
+        (conn, &mut self.desk)
+    }
+
+    /// Puts a room's message into the outboxes of this worker's members. Nothing is written or closed here.
+    fn deliver(
+        &mut self,
+        room: RoomKey,
+        seq: u64,
+        frame: &PreparedFrame,
+        except: Option<ConnId>,
+    ) -> usize {
+        let members = std::mem::take(&mut self.desk.members);
+        let mut delivered = 0;
+        for slot in members.of(room, seq) {
+            let Some(conn) = self.conns.get_mut(slot as usize) else { continue };
+            if Some(conn.core.id) != except && conn.deliver(frame, &mut self.desk) {
+                delivered += 1;
+            }
+        }
+        self.desk.members = members;
+        self.desk.metrics().deliveries.add(delivered as u64);
+        self.desk.metrics().messages_out.add(delivered as u64);
+        delivered
+    }
+
+    fn pressure_off(&mut self) {
+        self.desk.pressured = false;
+        let held = std::mem::take(&mut self.desk.held);
+        self.desk.ready.extend(held);
+    }
+
+    fn drain(&mut self) {
+        self.draining = true;
+        while let Ok(arrival) = self.arrivals.try_recv() {
+            self.settle_in(arrival);
+        }
+        for (_, conn) in &mut self.conns {
+            conn.on_drain(&mut self.desk);
+        }
+    }
+
+    fn stop(&mut self) {
+        for (_, conn) in &mut self.conns {
+            conn.stop(&mut self.desk);
+        }
+        self.stopped = true;
+    }
+
+    fn expire(&mut self) {
+        while let Some(slot) = self.desk.timers.expired(self.desk.now) {
+            match self.conns.get_mut(slot) {
+                Some(conn) => conn.on_deadline(&mut self.desk),
+                None => {
+                    debug_assert!(false, "a reaped connection has no deadline");
+                    return;
+                }
+            }
+        }
+        if self.sweeps() && self.desk.now >= self.next_sweep {
+            self.desk.shared.hub.sweep();
+            self.next_sweep = self.desk.now + SWEEP_INTERVAL_MS;
+        }
+    }
+
+    /// One write for each socket that has something to send.
+    fn flush(&mut self) {
+        for _ in 0..FLUSH_ROUNDS_MAX {
+            if self.desk.dirty.is_empty() {
+                return;
+            }
+            let mut dirty = std::mem::take(&mut self.desk.dirty);
+            for slot in dirty.drain(..) {
+                if let Some(conn) = self.conns.get_mut(slot) {
+                    conn.settle(&mut self.desk);
+                }
+            }
+            if self.desk.dirty.is_empty() {
+                self.desk.dirty = dirty;
+            }
+        }
+    }
+
+    /// Frees what is over, now that nobody looks at it any more.
+    fn reap(&mut self) {
+        while let Some(slot) = self.desk.gone.pop() {
+            let Some(mut conn) = self.conns.try_remove(slot) else { continue };
+            self.desk.timers.clear(slot, &mut conn.core.deadline);
+            self.desk.leave_all(slot);
+            self.desk.shared.sockets[self.desk.worker].fetch_sub(1, Ordering::Relaxed);
+            // Drops its permit, which lets the next in line come in.
+            drop(conn);
+        }
+    }
+}

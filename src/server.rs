@@ -1,0 +1,433 @@
+//! The server as a whole: bind, run, drain, and the handle that others hold.
+
+use std::{
+    net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, Sender};
+use mio::{Poll, Waker};
+use socket2::{Domain, Protocol, Socket, Type};
+use uuid::Uuid;
+
+use crate::{
+    config::Config,
+    error::{Error, ErrorKind},
+    handler::IntoService,
+    http::router::RESERVED_PATHS,
+    hub::{
+        Hub, HubError, Publication, Published,
+        mailbox::{Inbox, Letter, MailboxBounds, Post},
+        rooms::RoomName,
+    },
+    metrics::{Metrics, Snapshot},
+    pool::{
+        acceptor::{Acceptor, HANDOFF_MAX},
+        admission::Admission,
+        bound::{Bound, PerIp},
+        desk::{Route, Shared},
+        jobs::JobPool,
+        platform::REUSES_ADDRESS,
+        worker::{Arrival, WAKER, Worker},
+    },
+    ws::close::CloseReason,
+};
+
+/// Connections the kernel may hold until the acceptor comes to them.
+const BACKLOG: i32 = 4096;
+
+/// What a server is made of, before it is bound.
+#[derive(Default)]
+pub struct Builder {
+    config: Config,
+    routes: Vec<Route>,
+}
+
+/// A server that is bound and does not serve yet: clients may connect, and are accepted with
+/// [`run`](Server::run) or [`spawn`](Server::spawn).
+pub struct Server {
+    listener: TcpListener,
+    local_addr: SocketAddr,
+    workers: Vec<Worker>,
+    arrivals: Vec<Sender<Arrival>>,
+    handle: ServerHandle,
+    asked: Receiver<Duration>,
+    /// Dropped when the server has stopped, which is how [`ServerHandle::join`] hears of it.
+    running: Sender<()>,
+}
+
+/// A running server, seen from anywhere: clones are the same server, and all of it works from any thread.
+#[derive(Clone)]
+pub struct ServerHandle {
+    shared: Arc<Shared>,
+    local_addr: SocketAddr,
+    ask: Sender<Duration>,
+    stopped: Receiver<()>,
+}
+
+impl Builder {
+    /// Replaces the configuration, which is the default one otherwise.
+    pub fn config(mut self, config: Config) -> Builder {
+        self.config = config;
+        self
+    }
+
+    /// Mounts a handler on the WebSocket route `path`.
+    ///
+    /// Of two handlers on one path the first is served. `/health` and `/stats` are the server's own.
+    pub fn route(mut self, path: &str, handler: impl IntoService) -> Builder {
+        let service = handler.into_service();
+        let jobs = service.jobs.map(|(threads, queue_max)| JobPool::new(threads, queue_max));
+        self.routes.push(Route { path: path.to_owned(), calls: service.calls, jobs });
+        self
+    }
+
+    /// Checks everything and listens. Port 0 takes a free one; [`Server::local_addr`] tells which.
+    ///
+    /// # Errors
+    /// A value out of range, a path that is not one, an address in use or not to be had.
+    pub fn bind(self) -> Result<Server, Error> {
+        let Builder { config, routes } = self;
+        config.validate()?;
+        check_paths(&routes)?;
+        let (listener, local_addr) = listen(&config)?;
+        let cannot_poll = |error| Error::io("cannot make a poll for a worker", error);
+        let mut polls = Vec::new();
+        let mut wakers = Vec::new();
+        for _ in 0..config.thread_pool_size {
+            let poll = Poll::new().map_err(cannot_poll)?;
+            wakers.push(Waker::new(poll.registry(), WAKER).map_err(cannot_poll)?);
+            polls.push(poll);
+        }
+        let bounds = MailboxBounds { letters_max: config.mailbox, bytes_max: config.mailbox_bytes };
+        let (post, inboxes) = Post::new(wakers, bounds);
+        let shared = Arc::new(Shared {
+            routes,
+            hub: Hub::new(&config, post.clone()),
+            admission: Admission::new(config.max_conn, config.max_queued_tasks, post),
+            metrics: Metrics::new(config.thread_pool_size),
+            pending_heads: Bound::new(config.max_pending_heads),
+            lingering: Bound::new(config.max_lingering),
+            per_ip: PerIp::new(config.max_conn_per_ip),
+            sockets: (0..config.thread_pool_size).map(|_| AtomicUsize::new(0)).collect(),
+            draining: AtomicBool::new(false),
+            started: Instant::now(),
+            config,
+        });
+        let (arrivals, workers) = staff(&shared, polls, inboxes);
+        let (ask, asked) = crossbeam_channel::bounded(1);
+        let (running, stopped) = crossbeam_channel::bounded(0);
+        let handle = ServerHandle { shared, local_addr, ask, stopped };
+        Ok(Server { listener, local_addr, workers, arrivals, handle, asked, running })
+    }
+}
+
+/// One worker for each poll, and the acceptor's way to it.
+fn staff(
+    shared: &Arc<Shared>,
+    polls: Vec<Poll>,
+    inboxes: Vec<Inbox>,
+) -> (Vec<Sender<Arrival>>, Vec<Worker>) {
+    polls
+        .into_iter()
+        .zip(inboxes)
+        .enumerate()
+        .map(|(index, (poll, inbox))| {
+            let (arrivals, receiver) = crossbeam_channel::bounded(HANDOFF_MAX);
+            (arrivals, Worker::new(poll, inbox, receiver, Arc::clone(shared), index))
+        })
+        .unzip()
+}
+
+fn check_paths(routes: &[Route]) -> Result<(), Error> {
+    for Route { path, .. } in routes {
+        if !path.starts_with('/') || path.contains(['?', '#', ' ']) {
+            let message =
+                format!("the route '{path}' must begin with '/' and hold no '?', '#' or space");
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
+        if RESERVED_PATHS.contains(&path.as_str()) {
+            let message = format!("the route '{path}' is the server's own");
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
+    }
+    Ok(())
+}
+
+/// Listens on the first address of the configured host that takes it.
+fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), Error> {
+    let shown = match config.host.contains(':') {
+        true => format!("[{}]:{}", config.host, config.port),
+        false => format!("{}:{}", config.host, config.port),
+    };
+    let cannot = |error| Error::io(format!("cannot listen on {shown}"), error);
+    let addresses = (config.host.as_str(), config.port).to_socket_addrs().map_err(cannot)?;
+    let mut refused = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
+    for address in addresses {
+        match listen_on(address) {
+            Ok(listener) => {
+                let local_addr = listener.local_addr().map_err(cannot)?;
+                return Ok((listener, local_addr));
+            }
+            Err(error) => refused = error,
+        }
+    }
+    Err(cannot(refused))
+}
+
+fn listen_on(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // `::` is everyone, IPv4 included.
+        socket.set_only_v6(false)?;
+    }
+    if REUSES_ADDRESS {
+        socket.set_reuse_address(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+impl Server {
+    /// Begins to describe a server.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// The address it listens on, with the port that was found for port 0.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// A handle to control it with, from any thread.
+    pub fn handle(&self) -> ServerHandle {
+        self.handle.clone()
+    }
+
+    /// Serves on threads of its own and returns at once.
+    ///
+    /// # Errors
+    /// The operating system refused a thread.
+    pub fn spawn(self) -> Result<ServerHandle, Error> {
+        let handle = self.handle();
+        let run = move || {
+            if let Err(error) = self.run() {
+                log::error!("{error}");
+            }
+        };
+        let spawned = thread::Builder::new().name("rusty-socks".to_owned()).spawn(run);
+        spawned.map_err(|error| Error::io("cannot start the server's thread", error))?;
+        Ok(handle)
+    }
+
+    /// Serves until [`ServerHandle::shutdown`] is called and the connections are drained.
+    ///
+    /// # Errors
+    /// The operating system refused a thread, or a worker failed; the server has then stopped.
+    pub fn run(self) -> Result<(), Error> {
+        let Server { listener, local_addr, workers, arrivals, handle, asked, running } = self;
+        let shared = handle.shared;
+        let (job_alive, jobs_done) = crossbeam_channel::bounded(0);
+        for pool in shared.routes.iter().filter_map(|route| route.jobs.as_ref()) {
+            pool.start(&job_alive)?;
+        }
+        let (report, reports) = crossbeam_channel::bounded(workers.len());
+        let worker_count = workers.len();
+        let mut threads = Vec::new();
+        for (index, worker) in workers.into_iter().enumerate() {
+            threads.push(start_worker(index, worker, report.clone())?);
+        }
+        let accepting = Accepting::start(listener, local_addr, &shared, arrivals)?;
+
+        let mut failure = None;
+        let mut exited = 0;
+        let grace = crossbeam_channel::select! {
+            recv(asked) -> grace => grace.unwrap_or_default(),
+            recv(reports) -> outcome => {
+                exited += 1;
+                failure = Some(worker_failure(outcome.ok().flatten()));
+                shared.config.drain_timeout
+            }
+        };
+
+        // The order matters: nobody new comes in, then everyone inside is told.
+        let deadline = Instant::now() + grace;
+        shared.draining.store(true, Ordering::SeqCst);
+        shared.admission.close();
+        accepting.stop();
+        for worker in 0..worker_count {
+            shared.hub.post.tell(worker, Letter::Drain);
+        }
+        while exited < worker_count {
+            match reports.recv_deadline(deadline) {
+                Ok(None) => exited += 1,
+                Ok(outcome @ Some(_)) => {
+                    exited += 1;
+                    failure = Some(worker_failure(outcome));
+                }
+                Err(_) => {
+                    let left = shared.admission.gauges().0;
+                    log::warn!("the grace is over with {left} connections left");
+                    for worker in 0..worker_count {
+                        shared.hub.post.tell(worker, Letter::Stop);
+                    }
+                    break;
+                }
+            }
+        }
+        for thread in threads {
+            let _ = thread.join();
+        }
+        for pool in shared.routes.iter().filter_map(|route| route.jobs.as_ref()) {
+            pool.stop();
+        }
+        drop(job_alive);
+        // Jobs that outlive the grace are the handler's own; the process need not wait for them.
+        let _ = jobs_done.recv_deadline(deadline);
+        drop(running);
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+/// What a worker's thread came to: `None` when it ended as it should.
+type Outcome = Option<String>;
+
+fn start_worker(
+    index: usize,
+    worker: Worker,
+    report: Sender<Outcome>,
+) -> Result<thread::JoinHandle<()>, Error> {
+    let run = move || {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.run()));
+        let _ = report.send(match outcome {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(format!("worker {index} cannot poll: {error}")),
+            Err(_) => Some(format!("worker {index} panicked")),
+        });
+    };
+    thread::Builder::new()
+        .name(format!("rusty-socks-worker-{index}"))
+        .spawn(run)
+        .map_err(|error| Error::io("cannot start a worker thread", error))
+}
+
+fn worker_failure(outcome: Outcome) -> Error {
+    let message = outcome.unwrap_or_else(|| "a worker ended before its time".to_owned());
+    log::error!("{message}; shutting down");
+    Error::new(ErrorKind::System, message)
+}
+
+/// The acceptor's thread, and how to end it though it blocks.
+struct Accepting {
+    thread: thread::JoinHandle<()>,
+    stopping: Arc<AtomicBool>,
+    pause: Sender<()>,
+    wake_addr: SocketAddr,
+}
+
+impl Accepting {
+    fn start(
+        listener: TcpListener,
+        local_addr: SocketAddr,
+        shared: &Arc<Shared>,
+        arrivals: Vec<Sender<Arrival>>,
+    ) -> Result<Accepting, Error> {
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (pause, stop) = crossbeam_channel::bounded(0);
+        let acceptor = Acceptor {
+            listener,
+            shared: Arc::clone(shared),
+            arrivals,
+            stopping: Arc::clone(&stopping),
+            stop,
+        };
+        let thread = thread::Builder::new()
+            .name("rusty-socks-acceptor".to_owned())
+            .spawn(move || acceptor.run())
+            .map_err(|error| Error::io("cannot start the acceptor thread", error))?;
+        let mut wake_addr = local_addr;
+        if wake_addr.ip().is_unspecified() {
+            wake_addr.set_ip(match local_addr {
+                SocketAddr::V4(_) => [127, 0, 0, 1].into(),
+                SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        Ok(Accepting { thread, stopping, pause, wake_addr })
+    }
+
+    /// Stops accepting and closes the listener. A connection to itself is what ends a blocking `accept`
+    /// on every platform; it is tried again for as long as file descriptors are short.
+    fn stop(self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        drop(self.pause);
+        let reach = || TcpStream::connect_timeout(&self.wake_addr, Duration::from_millis(100));
+        while reach().is_err() && !self.thread.is_finished() {
+            thread::park_timeout(Duration::from_millis(10));
+        }
+        let _ = self.thread.join();
+    }
+}
+
+impl ServerHandle {
+    /// The address the server listens on.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Publishes to everyone in `room`, from outside of any connection.
+    ///
+    /// # Errors
+    /// No such room, or the server is behind; nothing was stored then.
+    pub fn publish<'m>(
+        &self,
+        room: &str,
+        message: impl Into<Publication<'m>>,
+    ) -> Result<Published, HubError> {
+        let found = self.shared.hub.rooms.find(room).ok_or(HubError::NoSuchRoom)?;
+        self.shared.hub.publish(&found, &message.into(), None)
+    }
+
+    /// Makes `room` if it does not exist, so that it can be published to before anyone is in it. It goes
+    /// again when it has neither members nor messages.
+    ///
+    /// # Errors
+    /// The server has as many rooms as it may have.
+    pub fn open_room(&self, room: &RoomName) -> Result<(), HubError> {
+        self.shared.hub.rooms.enter(room, |_, _| ()).map(|_| ())
+    }
+
+    /// Closes a client's connection. `false` when there is no such client.
+    pub fn close(&self, client_id: &Uuid, reason: CloseReason) -> bool {
+        let Some(conn) = self.shared.hub.sessions.find(client_id) else { return false };
+        self.shared.hub.post.tell(usize::from(conn.worker), Letter::Close { conn, reason });
+        true
+    }
+
+    /// Every gauge and counter, now.
+    pub fn stats(&self) -> Snapshot {
+        self.shared.snapshot()
+    }
+
+    /// Begins to drain and returns at once: nobody new is accepted, everyone inside gets their last
+    /// messages and a Close 1001. Who is not done within `grace` is cut off. Later calls change nothing.
+    pub fn shutdown(&self, grace: Duration) {
+        let _ = self.ask.try_send(grace);
+    }
+
+    /// Waits until the server has stopped.
+    pub fn join(&self) {
+        let _ = self.stopped.recv();
+    }
+}
+
+impl std::fmt::Debug for ServerHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerHandle").field("local_addr", &self.local_addr).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,248 @@
+//! The message store: what a room remembers, bounded by count, bytes and age.
+//!
+//! Each room has one [`History`], used under the room's lock. Positions are an epoch and a sequence
+//! number: `seq` has no holes within an epoch, and an epoch ends with the memory that held it.
+
+use std::{collections::VecDeque, time::Duration};
+
+use uuid::Uuid;
+
+use crate::ws::frame::PreparedFrame;
+
+/// Which life of a room a sequence number belongs to. Opaque; two are equal or they are not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Epoch(u64);
+
+impl Epoch {
+    /// No room's epoch. A position in it cannot be recovered.
+    pub const UNKNOWN: Epoch = Epoch(0);
+
+    fn random() -> Epoch {
+        Epoch(Uuid::new_v4().as_u64_pair().0 | 1)
+    }
+}
+
+impl std::fmt::Display for Epoch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl std::str::FromStr for Epoch {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Epoch, Self::Err> {
+        u64::from_str_radix(text, 16).map(Epoch)
+    }
+}
+
+/// A place in a room's stream: just behind message `seq` of `epoch`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// The room's life.
+    pub epoch: Epoch,
+    /// The last message before this place; 0 before the first.
+    pub seq: u64,
+}
+
+/// What a history may hold.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HistoryBounds {
+    pub(crate) messages_max: usize,
+    pub(crate) bytes_max: usize,
+    pub(crate) age_max: Duration,
+}
+
+/// The recent messages of one room, oldest first, and the counter that numbers them.
+#[derive(Debug)]
+pub(crate) struct History {
+    epoch: Epoch,
+    /// The number of the newest message ever appended, kept or not.
+    last_seq: u64,
+    entries: VecDeque<Entry>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    frame: PreparedFrame,
+    /// Milliseconds on the server's own clock, which never goes back.
+    stored_ms: u64,
+}
+
+/// Which part of a history is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Range {
+    /// The newest.
+    Latest,
+    /// The newest of those below this number.
+    Before(u64),
+    /// The oldest of those above this number.
+    After(u64),
+}
+
+impl History {
+    pub(crate) fn new() -> History {
+        History { epoch: Epoch::random(), last_seq: 0, entries: VecDeque::new(), bytes: 0 }
+    }
+
+    pub(crate) fn position(&self) -> Position {
+        Position { epoch: self.epoch, seq: self.last_seq }
+    }
+
+    /// Keeps `frame` as the next message, and lets go of what no longer fits.
+    pub(crate) fn append(&mut self, frame: PreparedFrame, now_ms: u64, bounds: &HistoryBounds) {
+        self.last_seq += 1;
+        self.bytes += frame.len();
+        self.entries.push_back(Entry { frame, stored_ms: now_ms });
+        while self.entries.len() > bounds.messages_max || self.bytes > bounds.bytes_max {
+            self.drop_oldest();
+        }
+        self.expire(now_ms, bounds);
+    }
+
+    /// Lets go of what is too old.
+    pub(crate) fn expire(&mut self, now_ms: u64, bounds: &HistoryBounds) {
+        let age_max_ms = bounds.age_max.as_millis() as u64;
+        while self
+            .entries
+            .front()
+            .is_some_and(|entry| now_ms.saturating_sub(entry.stored_ms) > age_max_ms)
+        {
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some(entry) = self.entries.pop_front() {
+            self.bytes -= entry.frame.len();
+        }
+        if self.entries.is_empty() {
+            // An idle room gives its memory back.
+            self.entries = VecDeque::new();
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Everything behind `since`, or `None` when not all of it is kept any more, or it is no position
+    /// of this epoch, or it has more than `bytes_max` bytes.
+    pub(crate) fn since(&self, since: Position, bytes_max: usize) -> Option<Vec<PreparedFrame>> {
+        if since.epoch != self.epoch || since.seq > self.last_seq {
+            return None;
+        }
+        let missed = usize::try_from(self.last_seq - since.seq).ok()?;
+        if missed > self.entries.len() {
+            return None;
+        }
+        let tail = self.entries.range(self.entries.len() - missed..);
+        let frames: Vec<_> = tail.map(|entry| entry.frame.clone()).collect();
+        let bytes: usize = frames.iter().map(PreparedFrame::len).sum();
+        (bytes <= bytes_max).then_some(frames)
+    }
+
+    /// At most `limit` messages and `bytes_max` bytes of what `range` names, oldest first; but one
+    /// message is always given if there is one, so that paging comes to an end.
+    pub(crate) fn page(&self, range: Range, limit: usize, bytes_max: usize) -> Vec<PreparedFrame> {
+        let kept = self.entries.len();
+        let first_seq = self.last_seq - kept as u64 + 1;
+        let index = |seq: u64| seq.saturating_sub(first_seq).min(kept as u64) as usize;
+        let mut bytes = 0;
+        let fits = |entry: &&Entry| {
+            let is_first = bytes == 0;
+            bytes += entry.frame.len();
+            is_first || bytes <= bytes_max
+        };
+        let end = match range {
+            Range::Latest => kept,
+            Range::Before(seq) => index(seq),
+            Range::After(seq) => {
+                let oldest_first = self.entries.range(index(seq.saturating_add(1))..);
+                let page = oldest_first.take(limit).take_while(fits);
+                return page.map(|entry| entry.frame.clone()).collect();
+            }
+        };
+        let newest_first = self.entries.range(..end).rev().take(limit).take_while(fits);
+        let mut page: Vec<_> = newest_first.map(|entry| entry.frame.clone()).collect();
+        page.reverse();
+        page
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ws::frame::Message;
+
+    const BOUNDS: HistoryBounds =
+        HistoryBounds { messages_max: 5, bytes_max: 1000, age_max: Duration::from_millis(100) };
+
+    fn filled(messages: u64) -> History {
+        let mut history = History::new();
+        for seq in 1..=messages {
+            let text = seq.to_string();
+            history.append(PreparedFrame::new(Message::Text(&text)), seq, &BOUNDS);
+        }
+        history
+    }
+
+    fn seqs(frames: &[PreparedFrame]) -> Vec<u64> {
+        frames
+            .iter()
+            .map(|frame| std::str::from_utf8(frame.payload()).expect("text").parse().expect("seq"))
+            .collect()
+    }
+
+    #[test]
+    fn count_bytes_and_age_bound_it() {
+        let mut history = filled(8);
+        assert_eq!(seqs(&history.page(Range::Latest, 99, 1000)), [4, 5, 6, 7, 8]);
+        let large = PreparedFrame::new(Message::Binary(&[b'9'; 994]));
+        history.append(large, 9, &BOUNDS);
+        assert_eq!(history.page(Range::Latest, 99, 1000).len(), 1);
+        assert!(history.bytes <= 1000);
+        history.expire(109, &BOUNDS);
+        assert!(!history.is_empty());
+        history.expire(110, &BOUNDS);
+        assert!(history.is_empty());
+        assert_eq!(history.position().seq, 9, "numbers go on where they were");
+    }
+
+    #[test]
+    fn pages_both_ways() {
+        let history = filled(8);
+        assert_eq!(seqs(&history.page(Range::Latest, 2, 1000)), [7, 8]);
+        assert_eq!(seqs(&history.page(Range::Before(7), 2, 1000)), [5, 6]);
+        assert_eq!(seqs(&history.page(Range::Before(5), 9, 1000)), [4]);
+        assert!(history.page(Range::Before(4), 9, 1000).is_empty());
+        assert!(history.page(Range::Before(0), 9, 1000).is_empty());
+        assert_eq!(seqs(&history.page(Range::Before(u64::MAX), 1, 1000)), [8]);
+        assert_eq!(seqs(&history.page(Range::After(0), 2, 1000)), [4, 5]);
+        assert_eq!(seqs(&history.page(Range::After(6), 9, 1000)), [7, 8]);
+        assert!(history.page(Range::After(8), 9, 1000).is_empty());
+        assert!(history.page(Range::After(u64::MAX), 9, 1000).is_empty());
+        assert_eq!(seqs(&history.page(Range::After(0), 9, 7)), [4, 5], "3 bytes a frame");
+        assert_eq!(seqs(&history.page(Range::Latest, 9, 1)), [8], "one is always given");
+        assert!(History::new().page(Range::Latest, 9, 1000).is_empty());
+    }
+
+    #[test]
+    fn since_gives_all_or_nothing() {
+        let history = filled(8);
+        let at = |seq| Position { seq, ..history.position() };
+        assert_eq!(history.since(at(8), 1000).map(|frames| seqs(&frames)), Some(vec![]));
+        assert_eq!(
+            history.since(at(3), 1000).map(|frames| seqs(&frames)),
+            Some(vec![4, 5, 6, 7, 8])
+        );
+        assert!(history.since(at(2), 1000).is_none(), "message 3 is gone");
+        assert!(history.since(at(9), 1000).is_none(), "from the future");
+        assert!(history.since(at(3), 14).is_none(), "15 bytes do not fit");
+        let elsewhere = Position { epoch: Epoch::random(), seq: 8 };
+        assert!(history.since(elsewhere, 1000).is_none());
+        let epoch = history.position().epoch;
+        assert_eq!(epoch.to_string().parse(), Ok(epoch));
+    }
+}

@@ -1,0 +1,325 @@
+//! One connection's protocol machine: `tungstenite`'s `WebSocketContext`, fed from memory.
+//!
+//! A context between two messages holds nothing that belongs to its connection, so a connection at
+//! rest has none: it borrows one from the worker's [`ContextPool`] when bytes come, and gives it back
+//! when the last of them made a whole message. An idle connection thus costs no read buffer at all,
+//! and the buffers in use stay few and warm.
+
+use std::io::{self, Read, Write};
+
+use tungstenite::{
+    Error, Message,
+    protocol::{Role, WebSocketConfig, WebSocketContext},
+};
+
+use super::close::CloseReason;
+
+/// How much a context copies from the worker's buffer at a time, in bytes.
+const READ_BUFFER_BYTES: usize = 4096;
+
+/// A context that has seen a message above this is not kept, so that one large message does not leave
+/// a large buffer in the pool for good.
+const POOLED_MESSAGE_BYTES_MAX: usize = 64 << 10;
+
+/// Contexts that wait for their next use, at most. Beyond it they are dropped and made anew.
+const POOLED_CONTEXTS_MAX: usize = 64;
+
+/// A worker's spare protocol machines. Used by one thread.
+pub(crate) struct ContextPool {
+    config: WebSocketConfig,
+    spare: Vec<Box<WebSocketContext>>,
+}
+
+impl ContextPool {
+    /// A pool whose contexts take messages and frames of at most `message_bytes_max` bytes.
+    pub(crate) fn new(message_bytes_max: usize) -> ContextPool {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER_BYTES)
+            // Replies go straight to the outbox, which gathers them.
+            .write_buffer_size(0)
+            .max_message_size(Some(message_bytes_max))
+            .max_frame_size(Some(message_bytes_max));
+        ContextPool { config, spare: Vec::new() }
+    }
+
+    fn take(&mut self) -> Box<WebSocketContext> {
+        self.spare
+            .pop()
+            .unwrap_or_else(|| Box::new(WebSocketContext::new(Role::Server, Some(self.config))))
+    }
+
+    fn put(&mut self, context: Box<WebSocketContext>) {
+        if self.spare.len() < POOLED_CONTEXTS_MAX {
+            self.spare.push(context);
+        }
+    }
+}
+
+/// What the bytes amounted to.
+pub(crate) enum Event {
+    /// A whole data message, its UTF-8 checked.
+    Message(Message),
+    /// The peer's Close. The reply, if one is due, was written.
+    Closed(CloseReason),
+    /// The peer broke the protocol, with the code to tell it. The Close was written.
+    Failed(CloseReason),
+    /// Everything given was used up; nothing happens before more bytes come.
+    NeedMore,
+}
+
+/// A connection's side of the protocol.
+#[derive(Default)]
+pub(crate) struct Codec {
+    context: Option<Box<WebSocketContext>>,
+    /// Bytes given to this context since it was borrowed.
+    fed: usize,
+    /// The fewest bytes that can have carried the messages it returned since. The two are equal only
+    /// when nothing is left inside: no started header, no part of a payload, no open fragment.
+    accounted: usize,
+    largest_message: usize,
+    /// A Close of ours is on its way, so this context serves no other connection.
+    spent: bool,
+}
+
+impl Codec {
+    /// Advances by at most one message. What must be answered at once (pong, Close) is appended to
+    /// `out`. Consumed bytes are taken off the front of `input`.
+    pub(crate) fn next(
+        &mut self,
+        input: &mut &[u8],
+        out: &mut Vec<u8>,
+        pool: &mut ContextPool,
+    ) -> Event {
+        if self.context.is_none() && input.is_empty() {
+            return Event::NeedMore;
+        }
+        let context = self.context.get_or_insert_with(|| pool.take());
+        let mut wire = Wire { input, out, taken: 0 };
+        loop {
+            let result = context.read(&mut wire);
+            self.fed += std::mem::take(&mut wire.taken);
+            match result {
+                Ok(Message::Close(frame)) => {
+                    let reason = CloseReason::from_peer(frame);
+                    // Reading once more is how the context sends the Close it owes.
+                    let _ = context.read(&mut wire);
+                    return Event::Closed(reason);
+                }
+                Ok(message @ (Message::Text(_) | Message::Binary(_))) => {
+                    self.accounted += wire_len(message.len());
+                    self.largest_message = self.largest_message.max(message.len());
+                    return Event::Message(message);
+                }
+                Ok(control) => self.accounted += wire_len(control.len()),
+                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.rest(pool);
+                    return Event::NeedMore;
+                }
+                Err(Error::ConnectionClosed | Error::AlreadyClosed) => {
+                    return Event::Closed(CloseReason::NO_STATUS);
+                }
+                Err(error) => {
+                    let reason = failure(&error);
+                    // It answers nothing to what it refuses; the code is ours to send.
+                    let _ = context.close(&mut wire, reason.frame());
+                    return Event::Failed(reason);
+                }
+            }
+        }
+    }
+
+    /// Starts the closing handshake: appends a Close to `out`. Later calls append nothing.
+    pub(crate) fn close(
+        &mut self,
+        reason: &CloseReason,
+        out: &mut Vec<u8>,
+        pool: &mut ContextPool,
+    ) {
+        let context = self.context.get_or_insert_with(|| pool.take());
+        let mut wire = Wire { input: &mut &[][..], out, taken: 0 };
+        let _ = context.close(&mut wire, reason.frame());
+        self.spent = true;
+    }
+
+    /// Gives the context back if nothing of this connection is in it.
+    fn rest(&mut self, pool: &mut ContextPool) {
+        if self.fed == self.accounted && !self.spent {
+            if let Some(context) = self.context.take() {
+                if self.largest_message <= POOLED_MESSAGE_BYTES_MAX {
+                    pool.put(context);
+                }
+            }
+            *self = Codec::default();
+        }
+    }
+
+    /// Whether a message has begun and is not whole yet.
+    #[cfg(test)]
+    fn is_resting(&self) -> bool {
+        self.context.is_none()
+    }
+}
+
+/// The close code for what `tungstenite` refused.
+fn failure(error: &Error) -> CloseReason {
+    match error {
+        Error::Utf8(_) => CloseReason::INVALID_UTF8,
+        Error::Capacity(_) => CloseReason::TOO_BIG,
+        other => CloseReason::PROTOCOL.because(other.to_string()),
+    }
+}
+
+/// The bytes of the shortest masked frame with `payload` bytes (RFC 6455, 5.2).
+fn wire_len(payload: usize) -> usize {
+    let length_field = match payload {
+        0..=125 => 0,
+        126..=65_535 => 2,
+        _ => 8,
+    };
+    2 + length_field + 4 + payload
+}
+
+/// A stream that is all memory: it never blocks on writing, so a frame is never queued twice.
+struct Wire<'a, 'i> {
+    input: &'a mut &'i [u8],
+    out: &'a mut Vec<u8>,
+    taken: usize,
+}
+
+impl Read for Wire<'_, '_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.input.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let n = self.input.read(into)?;
+        self.taken += n;
+        Ok(n)
+    }
+}
+
+impl Write for Wire<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.out.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A client's frame, masked with zeros so that the payload can be read in the test.
+    fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        assert!(payload.len() < 126, "test frames are short");
+        let mut frame = vec![first, 0x80 | payload.len() as u8, 0, 0, 0, 0];
+        frame.extend_from_slice(payload);
+        frame
+    }
+
+    struct Harness {
+        codec: Codec,
+        pool: ContextPool,
+        out: Vec<u8>,
+        texts: Vec<String>,
+        ended: Option<CloseReason>,
+    }
+
+    impl Harness {
+        fn new() -> Harness {
+            Harness {
+                codec: Codec::default(),
+                pool: ContextPool::new(1000),
+                out: Vec::new(),
+                texts: Vec::new(),
+                ended: None,
+            }
+        }
+
+        fn feed(&mut self, mut bytes: &[u8]) {
+            loop {
+                match self.codec.next(&mut bytes, &mut self.out, &mut self.pool) {
+                    Event::Message(message) => {
+                        self.texts.push(message.into_text().expect("text").to_string());
+                    }
+                    Event::Closed(reason) | Event::Failed(reason) => {
+                        self.ended = Some(reason);
+                        return;
+                    }
+                    Event::NeedMore => return,
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn whole_and_byte_by_byte_give_the_same() {
+        let mut stream = Vec::new();
+        stream.extend(client_frame(0x81, b"one"));
+        stream.extend(client_frame(0x89, b"ping"));
+        stream.extend(client_frame(0x01, b"frag"));
+        stream.extend(client_frame(0x80, b"ment"));
+        stream.extend(client_frame(0x81, b""));
+        stream.extend(client_frame(0x88, &[0x03, 0xe8]));
+        let mut whole = Harness::new();
+        whole.feed(&stream);
+        let mut bytewise = Harness::new();
+        for byte in &stream {
+            bytewise.feed(&[*byte]);
+        }
+        for harness in [whole, bytewise] {
+            assert_eq!(harness.texts, ["one", "fragment", ""]);
+            assert_eq!(harness.out, [b"\x8a\x04ping".as_slice(), b"\x88\x02\x03\xe8"].concat());
+            assert_eq!(harness.ended, Some(CloseReason::NORMAL));
+        }
+    }
+
+    #[test]
+    fn a_connection_at_rest_holds_no_context() {
+        let mut harness = Harness::new();
+        harness.feed(&client_frame(0x81, b"hello"));
+        assert!(harness.codec.is_resting());
+        assert_eq!(harness.pool.spare.len(), 1);
+        let frame = client_frame(0x81, b"hello");
+        harness.feed(&frame[..3]);
+        assert!(!harness.codec.is_resting(), "half a header belongs to this connection");
+        harness.feed(&frame[3..]);
+        assert!(harness.codec.is_resting());
+        harness.feed(&client_frame(0x01, b"open"));
+        assert!(!harness.codec.is_resting(), "an open fragment belongs to this connection");
+        harness.feed(&client_frame(0x80, b"end"));
+        assert_eq!(harness.texts, ["hello", "hello", "openend"]);
+    }
+
+    #[test]
+    fn failures_send_their_code() {
+        for (bytes, code) in [
+            (client_frame(0x83, b""), 1002),
+            (client_frame(0xc1, b""), 1002),
+            (client_frame(0x81, &[0xff]), 1007),
+            (vec![0x81, 0xfe, 0x10, 0, 0, 0, 0, 0], 1009),
+            (vec![0x81, 0x01, b'a'], 1002),
+        ] {
+            let mut harness = Harness::new();
+            harness.feed(&bytes);
+            assert_eq!(harness.ended.map(|reason| reason.code()), Some(code), "{bytes:?}");
+            assert_eq!(harness.out[0], 0x88, "a Close was sent");
+            assert_eq!(u16::from_be_bytes([harness.out[2], harness.out[3]]), code);
+        }
+    }
+
+    #[test]
+    fn our_close_is_sent_once_and_answered() {
+        let mut harness = Harness::new();
+        let Harness { codec, pool, out, .. } = &mut harness;
+        codec.close(&CloseReason::SLOW_CONSUMER, out, pool);
+        codec.close(&CloseReason::SLOW_CONSUMER, out, pool);
+        assert_eq!(harness.out.iter().filter(|byte| **byte == 0x88).count(), 1);
+        harness.feed(&client_frame(0x81, b"late"));
+        harness.feed(&client_frame(0x88, &[0x10, 0x06]));
+        assert_eq!(harness.ended.map(|reason| reason.code()), Some(4102));
+    }
+}

@@ -1,0 +1,136 @@
+//! Frames to send, encoded once and shared by everyone who gets them.
+
+use bytes::Bytes;
+use tungstenite::protocol::frame::{
+    FrameHeader,
+    coding::{Data, OpCode},
+};
+
+/// The longest header of an unmasked frame, in bytes (RFC 6455, 5.2).
+const HEADER_BYTES_MAX: usize = 10;
+
+/// A message as a handler gets and gives it: borrowed, whole, its UTF-8 already checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Message<'a> {
+    /// A text message.
+    Text(&'a str),
+    /// A binary message.
+    Binary(&'a [u8]),
+}
+
+impl<'a> Message<'a> {
+    /// The payload, whatever its kind.
+    pub fn as_bytes(&self) -> &'a [u8] {
+        match self {
+            Message::Text(text) => text.as_bytes(),
+            Message::Binary(bytes) => bytes,
+        }
+    }
+
+    /// The text, or `None` for a binary message.
+    pub fn as_text(&self) -> Option<&'a str> {
+        match self {
+            Message::Text(text) => Some(text),
+            Message::Binary(_) => None,
+        }
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Message::Text(_) => Kind::Text,
+            Message::Binary(_) => Kind::Binary,
+        }
+    }
+}
+
+impl<'a> From<&'a str> for Message<'a> {
+    fn from(text: &'a str) -> Self {
+        Message::Text(text)
+    }
+}
+
+impl<'a> From<&'a String> for Message<'a> {
+    fn from(text: &'a String) -> Self {
+        Message::Text(text)
+    }
+}
+
+impl<'a> From<&'a [u8]> for Message<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Message::Binary(bytes)
+    }
+}
+
+/// Which of the two data opcodes a message travels under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Text,
+    Binary,
+}
+
+/// A whole unmasked frame as it goes on the wire, cheap to clone and to share between threads.
+///
+/// Encode a message once with [`PreparedFrame::new`], then send it to any number of peers.
+#[derive(Debug, Clone)]
+pub struct PreparedFrame {
+    bytes: Bytes,
+    header_len: u8,
+}
+
+impl PreparedFrame {
+    /// Encodes `message` as one final frame.
+    pub fn new(message: Message<'_>) -> PreparedFrame {
+        PreparedFrame::from_parts(message.kind(), &[message.as_bytes()])
+    }
+
+    /// Encodes the concatenation of `parts` as one final frame, in a single allocation.
+    pub(crate) fn from_parts(kind: Kind, parts: &[&[u8]]) -> PreparedFrame {
+        let len = parts.iter().map(|part| part.len()).sum();
+        let mut bytes = Vec::with_capacity(HEADER_BYTES_MAX + len);
+        write_header(&mut bytes, kind, len);
+        let header_len = bytes.len() as u8;
+        for part in parts {
+            bytes.extend_from_slice(part);
+        }
+        PreparedFrame { bytes: bytes.into(), header_len }
+    }
+
+    /// The payload without the frame header.
+    pub fn payload(&self) -> &[u8] {
+        &self.bytes[usize::from(self.header_len)..]
+    }
+
+    /// Header and payload together, in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(crate) fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+}
+
+/// Appends the header of a final, unmasked data frame (RFC 6455, 5.2).
+pub(crate) fn write_header(out: &mut Vec<u8>, kind: Kind, len: usize) {
+    let opcode = match kind {
+        Kind::Text => OpCode::Data(Data::Text),
+        Kind::Binary => OpCode::Data(Data::Binary),
+    };
+    let header = FrameHeader { opcode, is_final: true, ..FrameHeader::default() };
+    header.format(len as u64, out).expect("writing to a Vec cannot fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_length_form_is_encoded() {
+        for (len, header) in [(0, 2), (125, 2), (126, 4), (65_535, 4), (65_536, 10)] {
+            let frame = PreparedFrame::new(Message::Binary(&vec![7; len]));
+            assert_eq!(frame.len(), header + len, "payload of {len} bytes");
+            assert_eq!(frame.payload().len(), len);
+            assert_eq!(frame.bytes()[0], 0x82);
+        }
+    }
+}
