@@ -12,7 +12,7 @@ use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use crate::ws::close::COUNTED_CODES;
+use crate::ws::close::{COUNTED_CODES, CloseReason};
 
 /// The longest time a histogram tells apart: an hour, in microseconds.
 const TIMED_US_MAX: u64 = 3_600_000_000;
@@ -180,6 +180,26 @@ impl Metrics {
         self.refused[why as usize].add_shared();
     }
 
+    /// One line on what was refused or dropped since `last`, or `None` when nothing was; `last` moves on.
+    pub(crate) fn refusals_since(&self, last: &mut Refusals) -> Option<String> {
+        let slow = COUNTED_CODES.iter().position(|code| *code == CloseReason::SLOW_CONSUMER.code());
+        let now = Refusals {
+            refused: std::array::from_fn(|index| self.refused[index].value()),
+            slow: slow.map_or(0, |code| {
+                self.workers.iter().map(|worker| worker.closed.0[code].value()).sum()
+            }),
+        };
+        let before = std::mem::replace(last, now.clone());
+        let parts: Vec<String> = Refused::ALL
+            .iter()
+            .map(|why| (why.name(), now.refused[*why as usize] - before.refused[*why as usize]))
+            .chain([("slow_consumer", now.slow - before.slow)])
+            .filter(|(_, count)| *count > 0)
+            .map(|(name, count)| format!("{count} {name}"))
+            .collect();
+        (!parts.is_empty()).then(|| parts.join(", "))
+    }
+
     /// Fills in what is counted here; the gauges are the caller's.
     pub(crate) fn snapshot(&self, gauges: Gauges, workers: Vec<WorkerGauges>) -> Snapshot {
         let sum = |of: fn(&WorkerMetrics) -> &Counter| {
@@ -249,6 +269,13 @@ impl Metrics {
                 .collect(),
         }
     }
+}
+
+/// What had been refused at some moment.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Refusals {
+    refused: [u64; Refused::ALL.len()],
+    slow: u64,
 }
 
 /// What is true right now, gathered from its owners.

@@ -240,10 +240,15 @@ impl Server {
         let (report, reports) = crossbeam_channel::bounded(workers.len());
         let worker_count = workers.len();
         let mut threads = Vec::new();
+        let stop_all = || {
+            (0..worker_count).for_each(|worker| shared.hub.post.tell(worker, Letter::Stop));
+        };
         for (index, worker) in workers.into_iter().enumerate() {
-            threads.push(start_worker(index, worker, report.clone())?);
+            let thread = start_worker(index, worker, report.clone());
+            threads.push(thread.inspect_err(|_| stop_all())?);
         }
-        let accepting = Accepting::start(listener, local_addr, &shared, arrivals)?;
+        let accepting = Accepting::start(listener, local_addr, &shared, arrivals);
+        let accepting = accepting.inspect_err(|_| stop_all())?;
 
         let mut failure = None;
         let mut exited = 0;
@@ -274,9 +279,7 @@ impl Server {
                 Err(_) => {
                     let left = shared.admission.gauges().0;
                     log::warn!("the grace is over with {left} connections left");
-                    for worker in 0..worker_count {
-                        shared.hub.post.tell(worker, Letter::Stop);
-                    }
+                    stop_all();
                     break;
                 }
             }

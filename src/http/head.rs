@@ -77,7 +77,7 @@ impl<'b> Request<'b> {
         Ok(())
     }
 
-    pub(crate) fn from_remote(self, remote: std::net::SocketAddr) -> Request<'b> {
+    pub(crate) fn with_remote(self, remote: std::net::SocketAddr) -> Request<'b> {
         Request { remote: Some(remote), ..self }
     }
 

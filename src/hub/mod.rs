@@ -224,6 +224,9 @@ impl Hub {
         let now_ms = self.now_ms();
         let mut workers = WorkerSet::default();
         let mut state = room.state.lock();
+        if state.is_gone() {
+            return Err(HubError::NoSuchRoom);
+        }
         let seq = state.history.position().seq + 1;
         let frame = publication.encode(seq);
         let Some(behind) = self.reserve(&state.members, frame.len(), &mut workers) else {

@@ -84,6 +84,11 @@ pub(crate) struct RoomState {
 }
 
 impl RoomState {
+    /// Whether nobody would ever see what is published here.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone
+    }
+
     pub(crate) fn members_total(&self) -> usize {
         self.members.iter().map(|count| *count as usize).sum()
     }

@@ -55,6 +55,8 @@ pub(crate) struct Core {
     close_asked: Option<Box<CloseReason>>,
     /// The socket may have something to read.
     readable: bool,
+    /// The peer has ended its direction; that is read last, and raises no event of its own.
+    peer_ended: bool,
     /// The protocol machine may hold messages that were not handled yet.
     backlog: bool,
     /// It is in the worker's list of connections to read.
@@ -146,6 +148,7 @@ impl Core {
             last_rx: now,
             close_asked: None,
             readable: false,
+            peer_ended: false,
             backlog: false,
             listed_ready: false,
             listed_dirty: false,
@@ -239,14 +242,15 @@ impl Core {
 impl Connection {
     /// Notes what the poll said.
     pub(super) fn on_event(&mut self, event: &mio::event::Event, desk: &mut Desk) {
-        if event.is_readable() || event.is_read_closed() || event.is_error() {
+        let hung_up = event.is_read_closed() || event.is_error();
+        self.core.peer_ended |= hung_up;
+        if event.is_readable() || hung_up {
             self.core.readable = true;
             self.core.list_ready(desk);
         }
         if event.is_writable() && !self.core.outbox.is_empty() {
             self.core.list_dirty(desk);
         }
-        let hung_up = event.is_read_closed() || event.is_error();
         if hung_up && matches!(self.phase, Phase::Waiting(_)) {
             // Who hangs up leaves the line. Its socket is not read while it waits.
             self.phase = Phase::Gone;
@@ -259,11 +263,11 @@ impl Connection {
         self.core.listed_ready = false;
         match self.phase {
             Phase::Waiting(_) | Phase::Gone => return,
-            Phase::Open(_) if self.core.is_paused() => return,
+            Phase::Open(_) | Phase::Head { .. } if self.core.is_paused() => return,
             Phase::Open(_) if desk.pressured => return self.hold(desk),
             Phase::Open(_) | Phase::Head { .. } | Phase::Closing(_) => {}
         }
-        if self.core.backlog {
+        if std::mem::take(&mut self.core.backlog) {
             let stash = std::mem::take(&mut self.core.stash);
             self.consume_stash(stash, desk);
             if self.core.backlog {
@@ -280,7 +284,8 @@ impl Connection {
             Ok(0) => self.on_end(desk),
             Ok(n) => {
                 self.core.last_rx = desk.now;
-                self.core.readable = n == buffer.len() || !platform::SHORT_READ_EMPTIES;
+                let emptied = n < buffer.len() && platform::SHORT_READ_EMPTIES;
+                self.core.readable = !emptied || self.core.peer_ended;
                 desk.metrics().bytes_in.add(n as u64);
                 if self.core.stash.is_empty() {
                     let used = self.advance(&buffer[..n], desk);
@@ -313,6 +318,11 @@ impl Connection {
         let mut rest = input;
         loop {
             match &mut self.phase {
+                Phase::Head { .. } if !self.core.outbox.fits(0, &desk.outbox_bounds) => {
+                    // Who pipelines requests must read the answers before there are more.
+                    self.core.backlog = true;
+                    break;
+                }
                 Phase::Head { .. } => match self.head_step(rest, desk) {
                     Some(used) => rest = &rest[used..],
                     None => break,
@@ -483,6 +493,11 @@ impl Connection {
                 self.refuse_waiting(crate::metrics::Refused::QueueTimeout, desk);
             }
             Phase::Open(_) => self.watch(desk),
+            Phase::Closing(_) if desk.shared.is_draining() && !self.core.outbox.is_empty() => {
+                // While the server drains, the drain's own deadline is what cuts a slow client off.
+                let at = desk.after(desk.config().close_timeout);
+                desk.timers.set(self.core.slot(), &mut self.core.deadline, at);
+            }
             Phase::Closing(_) | Phase::Gone => {
                 self.phase = Phase::Gone;
                 desk.timers.clear(self.core.slot(), &mut self.core.deadline);

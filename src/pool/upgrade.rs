@@ -33,17 +33,16 @@ enum Asked {
 }
 
 impl Connection {
-    /// Handles one request off the front of `input`. `None` when it is not whole yet, or must wait until
-    /// the client has read earlier answers.
+    /// Handles one request off the front of `input`. `None` when it is not whole yet.
     pub(super) fn head_step(&mut self, input: &[u8], desk: &mut Desk) -> Option<usize> {
-        if input.is_empty() || !self.core.outbox.fits(0, &desk.outbox_bounds) {
+        if input.is_empty() {
             return None;
         }
         let mut space = HeaderSpace::default();
         let head_bytes_max = desk.config().max_head_bytes;
         let (asked, used) = match Request::parse(input, &mut space) {
             Ok(Some((_, used))) if used > head_bytes_max => (too_large(), used),
-            Ok(Some((request, used))) => (ask(&request.from_remote(self.core.remote), desk), used),
+            Ok(Some((request, used))) => (ask(&request.with_remote(self.core.remote), desk), used),
             Ok(None) if input.len() > head_bytes_max => (too_large(), input.len()),
             Ok(None) => return None,
             Err(bad) => (bad_head(bad), input.len()),

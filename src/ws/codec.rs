@@ -27,6 +27,8 @@ const POOLED_CONTEXTS_MAX: usize = 64;
 /// A worker's spare protocol machines. Used by one thread.
 pub(crate) struct ContextPool {
     config: WebSocketConfig,
+    // Boxed, because a context is large and only changes hands.
+    #[allow(clippy::vec_box)]
     spare: Vec<Box<WebSocketContext>>,
 }
 
@@ -144,10 +146,10 @@ impl Codec {
     /// Gives the context back if nothing of this connection is in it.
     fn rest(&mut self, pool: &mut ContextPool) {
         if self.fed == self.accounted && !self.spent {
-            if let Some(context) = self.context.take() {
-                if self.largest_message <= POOLED_MESSAGE_BYTES_MAX {
-                    pool.put(context);
-                }
+            if let Some(context) = self.context.take()
+                && self.largest_message <= POOLED_MESSAGE_BYTES_MAX
+            {
+                pool.put(context);
             }
             *self = Codec::default();
         }

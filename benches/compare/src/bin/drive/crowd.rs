@@ -1,0 +1,120 @@
+//! All connections of one piece of work, under one poll.
+
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use mio::{Events, Interest, Poll, Token};
+use rusty_socks_compare::ReadBuffer;
+
+use crate::link::{Link, Wire, open_all};
+use crate::target::Target;
+
+const READ_BUFFER_BYTES: usize = 256 * 1024;
+
+pub(crate) struct Crowd {
+    poll: Poll,
+    events: Events,
+    /// By token. An ended link stays as `None`, so that the others keep their places.
+    links: Vec<Option<Link>>,
+    buffer: ReadBuffer,
+    /// Connections that the server ended.
+    ended: usize,
+    /// The first close code among them.
+    first_code: Option<u16>,
+}
+
+impl Crowd {
+    pub(crate) fn open(target: &Target, wire: Wire, count: usize) -> anyhow::Result<Self> {
+        let poll = Poll::new()?;
+        let mut links = open_all(target, wire, count)?;
+        for (index, link) in links.iter_mut().enumerate() {
+            // Edge-triggered, so asking for writability at all times costs nothing.
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            poll.registry().register(link.stream(), Token(index), interest)?;
+        }
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(1024),
+            links: links.into_iter().map(Some).collect(),
+            buffer: ReadBuffer::new(READ_BUFFER_BYTES),
+            ended: 0,
+            first_code: None,
+        })
+    }
+
+    pub(crate) fn link(&mut self, index: usize) -> anyhow::Result<&mut Link> {
+        match self.links.get_mut(index) {
+            Some(Some(link)) => Ok(link),
+            Some(None) | None => bail!("connection {} has ended", index + 1),
+        }
+    }
+
+    pub(crate) fn ended(&self) -> usize {
+        self.ended
+    }
+
+    /// An error once the server has ended any connection.
+    pub(crate) fn ensure_whole(&self) -> anyhow::Result<()> {
+        if self.ended > 0 {
+            let code =
+                self.first_code.map_or_else(String::new, |code| format!(" (close code {code})"));
+            bail!("the server ended {} of {} connections{code}", self.ended, self.links.len());
+        }
+        Ok(())
+    }
+
+    /// Waits for something to happen and reads all there is: for each link that had an event, calls
+    /// `on_message` for each of its messages and then `on_link` once, with their number, which may be
+    /// none if the link only became writable. Returns the bytes read.
+    pub(crate) fn turn(
+        &mut self,
+        timeout: Duration,
+        mut on_message: impl FnMut(u64, &[u8]),
+        mut on_link: impl FnMut(usize, &mut Link, usize) -> anyhow::Result<()>,
+    ) -> anyhow::Result<usize> {
+        if let Err(error) = self.poll.poll(&mut self.events, Some(timeout)) {
+            if error.kind() == ErrorKind::Interrupted {
+                return Ok(0);
+            }
+            return Err(error).context("cannot poll");
+        }
+        let mut bytes = 0;
+        for event in &self.events {
+            let index = event.token().0;
+            let Some(link) = &mut self.links[index] else {
+                continue;
+            };
+            let drained = link.drain(&mut self.buffer, &mut on_message)?;
+            bytes += drained.bytes;
+            match drained.ended {
+                None => on_link(index, link, drained.messages)?,
+                Some(code) => {
+                    self.links[index] = None;
+                    self.ended += 1;
+                    self.first_code = self.first_code.or(code);
+                }
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Reads what the server has to say of itself, until it has been quiet for `quiet`.
+    pub(crate) fn settle(&mut self, quiet: Duration, limit: Duration) -> anyhow::Result<()> {
+        let start = Instant::now();
+        let mut last_byte = start;
+        loop {
+            let left = quiet.saturating_sub(last_byte.elapsed());
+            if left.is_zero() {
+                return Ok(());
+            }
+            if start.elapsed() > limit {
+                bail!("the server was not quiet for {quiet:?} within {limit:?}");
+            }
+            if self.turn(left, |_, _| {}, |_, _, _| Ok(()))? > 0 {
+                last_byte = Instant::now();
+            }
+            self.ensure_whole()?;
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Closed-loop echo: each connection keeps `depth` messages in flight, and a reply is answered by the
+//! next message. Replies that came in one read are answered in one write.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::crowd::Crowd;
+use crate::frame::{BINARY, TEXT, client_frame, server_frame};
+use crate::link::{Repeated, Wire};
+use crate::process::Process;
+use crate::target::Target;
+use crate::{Figure, rounded};
+
+/// Without any reply for so long the server counts as stuck.
+const STALL: Duration = Duration::from_secs(5);
+/// All that may be in flight on one connection.
+const IN_FLIGHT_BYTES_MAX: usize = 64 << 20;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The echo of the server, ws://127.0.0.1:PORT/echo
+    #[arg(long)]
+    url: Target,
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    connections: u32,
+    /// Messages in flight on each connection.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    depth: u32,
+    /// Bytes of payload in a message.
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=16 << 20))]
+    size: u32,
+    /// How long to measure.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// How long to run before that.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=60))]
+    warmup: u64,
+    /// The server's process, to read its CPU time.
+    #[arg(long)]
+    pid: Option<u32>,
+    /// Text messages instead of binary ones.
+    #[arg(long, conflicts_with = "raw")]
+    text: bool,
+    /// No WebSocket: bytes out are bytes in.
+    #[arg(long)]
+    raw: bool,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Report {
+    connections: u32,
+    depth: u32,
+    size: u32,
+    seconds: f64,
+    messages: u64,
+    messages_per_s: f64,
+    cpu_us_per_message: Option<f64>,
+    latency_p50_us: f64,
+    latency_p99_us: f64,
+    latency_max_us: f64,
+    /// CPU time by wall time. Well below 1 the server had idle moments, and its CPU per message counts
+    /// more wake-ups than it would under full load.
+    server_busy: Option<f64>,
+    driver_busy: f64,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { connections, depth, size, seconds, messages, .. } = self;
+        writeln!(
+            f,
+            "echo: {size} B, {depth} in flight × {connections}, {messages} messages in {seconds:.2} s"
+        )?;
+        writeln!(f, "  server CPU per message  {} µs", Figure(self.cpu_us_per_message))?;
+        writeln!(f, "  messages per second     {:.0}", self.messages_per_s)?;
+        writeln!(
+            f,
+            "  latency p50/p99/max     {:.0} / {:.0} / {:.0} µs",
+            self.latency_p50_us, self.latency_p99_us, self.latency_max_us
+        )?;
+        write!(f, "  busy: server, driver    {}, {:.2}", Figure(self.server_busy), self.driver_busy)
+    }
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
+    let (depth, size) = (args.depth as usize, args.size as usize);
+    ensure!(
+        depth * size <= IN_FLIGHT_BYTES_MAX,
+        "depth × size is over {IN_FLIGHT_BYTES_MAX} bytes"
+    );
+    let payload = vec![b'x'; size];
+    let opcode = if args.text { TEXT } else { BINARY };
+    let (wire, message, reply) = if args.raw {
+        (Wire::Tcp { size: size as u64 }, payload.clone(), payload)
+    } else {
+        let wire = Wire::WebSocket { keep_start: false };
+        (wire, client_frame(opcode, &payload), server_frame(opcode, &payload))
+    };
+    let server = args.pid.map(Process::with_pid);
+    let repeated = Repeated::new(&message, depth);
+
+    let mut crowd = Crowd::open(&args.url, wire, args.connections as usize)?;
+    prove_echo(&mut crowd, &repeated, &reply)?;
+
+    let mut lanes: Vec<Lane> = Vec::new();
+    for index in 0..args.connections as usize {
+        let mut lane = Lane::default();
+        lane.sent(Instant::now(), depth as u64);
+        lanes.push(lane);
+        crowd.link(index)?.send(&repeated, depth)?;
+    }
+    let mut tally = Tally {
+        messages: 0,
+        wrong_len: None,
+        latency_ns: Histogram::new_with_bounds(1_000, 60_000_000_000, 3)?,
+    };
+    let mut last_reply = Instant::now();
+    let mut run_until = |until: Instant, tally: &mut Tally| -> anyhow::Result<()> {
+        loop {
+            let now = Instant::now();
+            if now >= until {
+                return Ok(());
+            }
+            let before = tally.messages;
+            let Tally { messages, wrong_len, latency_ns } = tally;
+            crowd.turn(
+                (until - now).min(Duration::from_secs(1)),
+                |len, _| {
+                    if len != size as u64 {
+                        *wrong_len = Some(len);
+                    }
+                },
+                |index, link, replies| {
+                    if replies > 0 {
+                        let now = Instant::now();
+                        *messages += replies as u64;
+                        lanes[index].replied(now, replies as u64, latency_ns)?;
+                        lanes[index].sent(now, replies as u64);
+                    }
+                    link.send(&repeated, replies)
+                },
+            )?;
+            crowd.ensure_whole()?;
+            if let Some(len) = tally.wrong_len {
+                bail!("the server answered {size} bytes with {len}: this is no echo");
+            }
+            if tally.messages > before {
+                last_reply = Instant::now();
+            } else if last_reply.elapsed() > STALL {
+                bail!("no reply for {STALL:?}, with messages in flight");
+            }
+        }
+    };
+
+    run_until(Instant::now() + Duration::from_secs(args.warmup), &mut tally)?;
+    tally.messages = 0;
+    tally.latency_ns.reset();
+
+    let cpu = || server.as_ref().map(Process::cpu).transpose();
+    let this = Process::this();
+    let (server_before, driver_before) = (cpu()?, this.cpu()?);
+    let start = Instant::now();
+    run_until(start + Duration::from_secs(args.seconds), &mut tally)?;
+    let wall_s = start.elapsed().as_secs_f64();
+    let (server_after, driver_after) = (cpu()?, this.cpu()?);
+
+    ensure!(tally.messages > 0, "not one reply came in {wall_s:.1} s");
+    let server_s = server_after
+        .zip(server_before)
+        .map(|(after, before)| after.saturating_sub(before).as_secs_f64());
+    let latency_us = |quantile| rounded(tally.latency_ns.value_at_quantile(quantile) as f64 / 1e3);
+    Ok(Report {
+        connections: args.connections,
+        depth: args.depth,
+        size: args.size,
+        seconds: rounded(wall_s),
+        messages: tally.messages,
+        messages_per_s: rounded(tally.messages as f64 / wall_s),
+        cpu_us_per_message: server_s.map(|s| rounded(s * 1e6 / tally.messages as f64)),
+        latency_p50_us: latency_us(0.5),
+        latency_p99_us: latency_us(0.99),
+        latency_max_us: latency_us(1.0),
+        server_busy: server_s.map(|s| rounded(s / wall_s)),
+        driver_busy: rounded(driver_after.saturating_sub(driver_before).as_secs_f64() / wall_s),
+    })
+}
+
+struct Tally {
+    messages: u64,
+    /// The length of a reply that was not as long as its message.
+    wrong_len: Option<u64>,
+    latency_ns: Histogram<u64>,
+}
+
+/// When the messages in flight on one link were sent: batches, oldest first.
+#[derive(Default)]
+struct Lane {
+    batches: VecDeque<(Instant, u64)>,
+}
+
+impl Lane {
+    fn sent(&mut self, at: Instant, messages: u64) {
+        self.batches.push_back((at, messages));
+    }
+
+    fn replied(
+        &mut self,
+        at: Instant,
+        mut replies: u64,
+        latency_ns: &mut Histogram<u64>,
+    ) -> anyhow::Result<()> {
+        while replies > 0 {
+            let (sent_at, messages) = self
+                .batches
+                .front_mut()
+                .context("the server sent more replies than it got messages")?;
+            let k = replies.min(*messages);
+            latency_ns.saturating_record_n(at.duration_since(*sent_at).as_nanos() as u64, k);
+            replies -= k;
+            *messages -= k;
+            if *messages == 0 {
+                self.batches.pop_front();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One message there and back, compared to the byte, before the counting starts: the loop itself looks
+/// only at lengths.
+fn prove_echo(crowd: &mut Crowd, repeated: &Repeated, reply: &[u8]) -> anyhow::Result<()> {
+    let stream = crowd.link(0)?.stream();
+    let message = repeated.one();
+    let (mut sent, mut got) = (0, Vec::with_capacity(reply.len()));
+    let mut chunk = vec![0; 64 * 1024];
+    let deadline = Instant::now() + STALL;
+    while got.len() < reply.len() {
+        ensure!(Instant::now() < deadline, "no echo of the first message within {STALL:?}");
+        let would_block = |error: &std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
+        if sent < message.len() {
+            match stream.write(&message[sent..]) {
+                Ok(n) => sent += n,
+                Err(error) if would_block(&error) => {}
+                Err(error) => return Err(error).context("cannot send the first message"),
+            }
+        }
+        match stream.read(&mut chunk) {
+            Ok(0) => bail!("the server hung up on the first message"),
+            Ok(n) => got.extend_from_slice(&chunk[..n]),
+            Err(error) if would_block(&error) => std::thread::yield_now(),
+            Err(error) => return Err(error).context("cannot read the first reply"),
+        }
+    }
+    ensure!(got == reply, "the first reply is not the message that was sent: this is no echo");
+    Ok(())
+}

@@ -1,0 +1,274 @@
+//! One connection to the server under load, from `connect` to the last byte.
+
+use std::io::{ErrorKind, Read, Write};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, bail, ensure};
+use mio::net::TcpStream;
+use socket2::{Domain, Socket, Type};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::frame::{FrameReader, PONG, Reader, Seen, client_frame};
+use crate::target::Target;
+
+/// Handshakes under way at once. Below any server's backlog, and enough to keep it busy.
+const OPENING_MAX: usize = 64;
+/// How long one step of a handshake may take.
+const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the opening of all connections may take.
+const OPENING_TIMEOUT: Duration = Duration::from_secs(120);
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Sixteen zero bytes: the server hashes it, and here nobody guards against a cache.
+const KEY: &str = "AAAAAAAAAAAAAAAAAAAAAA==";
+
+/// What is spoken on a link.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Wire {
+    /// Starts with a handshake. `keep_start` as in [`FrameReader::new`].
+    WebSocket { keep_start: bool },
+    /// Bytes alone; `size` of them are a message.
+    Tcp { size: u64 },
+}
+
+/// One message as it goes over the wire, many times in a row, so that any number of messages from any
+/// point in the middle of one is a slice.
+pub(crate) struct Repeated {
+    bytes: Vec<u8>,
+    one: usize,
+}
+
+impl Repeated {
+    pub(crate) fn new(message: &[u8], times: usize) -> Self {
+        Self { bytes: message.repeat(times), one: message.len() }
+    }
+
+    pub(crate) fn one(&self) -> &[u8] {
+        &self.bytes[..self.one]
+    }
+}
+
+pub(crate) struct Link {
+    stream: TcpStream,
+    reader: Reader,
+    /// Bytes due to the socket, which was full.
+    owed: usize,
+    /// Where in a message the next byte stands.
+    phase: usize,
+}
+
+/// What became of a link in one read.
+pub(crate) struct Drained {
+    pub(crate) bytes: usize,
+    pub(crate) messages: usize,
+    /// Whether the server ended the connection, with the close code if it gave one.
+    pub(crate) ended: Option<Option<u16>>,
+}
+
+/// Opens `count` connections, in batches: all of a batch connect, all ask, all are answered.
+pub(crate) fn open_all(target: &Target, wire: Wire, count: usize) -> anyhow::Result<Vec<Link>> {
+    let deadline = Instant::now() + OPENING_TIMEOUT;
+    let mut links = Vec::with_capacity(count);
+    while links.len() < count {
+        ensure!(
+            Instant::now() < deadline,
+            "only {} of {count} connections are open after {OPENING_TIMEOUT:?}",
+            links.len()
+        );
+        let opened = links.len();
+        let batch: Vec<Socket> = (opened..count.min(opened + OPENING_MAX))
+            .map(|index| connect(target, index, count))
+            .collect::<anyhow::Result<_>>()?;
+        if let Wire::WebSocket { .. } = wire {
+            for mut socket in &batch {
+                socket.write_all(request(target).as_bytes()).context("cannot send the upgrade")?;
+            }
+        }
+        for socket in batch {
+            let index = links.len();
+            let link = Link::begin(socket, wire)
+                .with_context(|| format!("connection {} of {count}", index + 1))?;
+            links.push(link);
+        }
+    }
+    Ok(links)
+}
+
+fn connect(target: &Target, index: usize, count: usize) -> anyhow::Result<Socket> {
+    let attempt = || {
+        let socket = Socket::new(Domain::for_address(target.address), Type::STREAM, None)?;
+        if let Some(source) = target.source(index, count) {
+            socket.bind(&source.into())?;
+        }
+        socket.connect_timeout(&target.address.into(), STEP_TIMEOUT)?;
+        socket.set_tcp_nodelay(true)?;
+        socket.set_read_timeout(Some(STEP_TIMEOUT))?;
+        socket.set_write_timeout(Some(STEP_TIMEOUT))?;
+        Ok(socket)
+    };
+    attempt().map_err(|error: std::io::Error| {
+        let address = target.address;
+        match (error.kind(), error.raw_os_error()) {
+            (ErrorKind::ConnectionRefused, _) => anyhow!("nothing listens on {address}"),
+            (ErrorKind::AddrNotAvailable | ErrorKind::AddrInUse, _) => {
+                anyhow!("no local port is left for connection {} of {count}: {error}", index + 1)
+            }
+            // EMFILE and ENFILE, which std has no kinds for.
+            (_, Some(24 | 23)) => anyhow!(
+                "no file descriptor is left for connection {} of {count}; raise `ulimit -n` to more than {count}",
+                index + 1
+            ),
+            _ => anyhow!("cannot connect to {address} ({} of {count}): {error}", index + 1),
+        }
+    })
+}
+
+fn request(target: &Target) -> String {
+    let Target { address, path } = target;
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
+    )
+}
+
+/// Reads the answer to an upgrade. Returns what came after it.
+fn read_answer(mut socket: &Socket) -> anyhow::Result<Vec<u8>> {
+    let mut have = Vec::with_capacity(4096);
+    let mut chunk = [0; 4096];
+    loop {
+        let n = match socket.read(&mut chunk) {
+            Ok(n) => n,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                bail!("no answer to the upgrade within {STEP_TIMEOUT:?}; is there room for it?")
+            }
+            Err(error) => return Err(error).context("the server broke off during the handshake"),
+        };
+        ensure!(n > 0, "the server hung up during the handshake");
+        have.extend_from_slice(&chunk[..n]);
+
+        let mut headers = [httparse::EMPTY_HEADER; 64];
+        let mut answer = httparse::Response::new(&mut headers);
+        let httparse::Status::Complete(head_len) =
+            answer.parse(&have).context("the answer to the upgrade is not HTTP")?
+        else {
+            ensure!(
+                have.len() < HEAD_BYTES_MAX,
+                "the answer's head is over {HEAD_BYTES_MAX} bytes"
+            );
+            continue;
+        };
+        let status = answer.code.unwrap_or(0);
+        if status != 101 {
+            let body = String::from_utf8_lossy(&have[head_len..]);
+            bail!("the upgrade was rejected: {status} {} {body}", answer.reason.unwrap_or(""));
+        }
+        let accepted = answer
+            .headers
+            .iter()
+            .find(|header| header.name.eq_ignore_ascii_case("sec-websocket-accept"))
+            .is_some_and(|header| header.value == derive_accept_key(KEY.as_bytes()).as_bytes());
+        ensure!(accepted, "the answer's Sec-WebSocket-Accept is wrong or missing");
+        return Ok(have.split_off(head_len));
+    }
+}
+
+impl Link {
+    fn begin(socket: Socket, wire: Wire) -> anyhow::Result<Self> {
+        let (reader, early) = match wire {
+            Wire::WebSocket { keep_start } => {
+                (Reader::WebSocket(FrameReader::new(keep_start)), read_answer(&socket)?)
+            }
+            Wire::Tcp { size } => (Reader::Tcp { size, have: 0 }, Vec::new()),
+        };
+        socket.set_nonblocking(true)?;
+        let stream = TcpStream::from_std(socket.into());
+        let mut link = Self { stream, reader, owed: 0, phase: 0 };
+        if let Some(code) = link.digest(&early, |_, _| {})? {
+            bail!("the server closed at once (code {code:?})");
+        }
+        Ok(link)
+    }
+
+    pub(crate) fn stream(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+
+    /// Reads until the socket is empty. Pings are answered here; messages go to `on_message`.
+    pub(crate) fn drain(
+        &mut self,
+        buffer: &mut [u8],
+        mut on_message: impl FnMut(u64, &[u8]),
+    ) -> anyhow::Result<Drained> {
+        let mut drained = Drained { bytes: 0, messages: 0, ended: None };
+        loop {
+            let n = match self.stream.read(buffer) {
+                Ok(n) if n > 0 => n,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(drained),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() != ErrorKind::ConnectionReset => {
+                    return Err(error).context("cannot read from the server");
+                }
+                // The end of the stream, or a reset.
+                Ok(_) | Err(_) => {
+                    drained.ended = Some(None);
+                    return Ok(drained);
+                }
+            };
+            drained.bytes += n;
+            drained.ended = self.digest(&buffer[..n], |len, start| {
+                drained.messages += 1;
+                on_message(len, start);
+            })?;
+            // On Linux a short read means an empty socket, and the next byte raises a new edge. It
+            // spares a system call per turn, half of what a reader costs.
+            if drained.ended.is_some() || n < buffer.len() {
+                return Ok(drained);
+            }
+        }
+    }
+
+    /// Passes on the messages in `bytes` and answers the pings. Says whether a close was among them.
+    fn digest(
+        &mut self,
+        bytes: &[u8],
+        mut on_message: impl FnMut(u64, &[u8]),
+    ) -> anyhow::Result<Option<Option<u16>>> {
+        let mut ended = None;
+        let mut pongs = Vec::new();
+        self.reader.feed(bytes, |seen| match seen {
+            Seen::Message { len, start } => on_message(len, start),
+            Seen::Ping(payload) => pongs.extend(client_frame(PONG, payload)),
+            Seen::Pong => {}
+            Seen::Close(code) => ended = Some(code),
+        })?;
+        // In the middle of a message a pong would be taken for its payload. The server asks again.
+        if !pongs.is_empty() && self.phase == 0 {
+            // A socket too full for a pong has a server that is not starved of signs of life.
+            let _ = self.stream.write(&pongs);
+        }
+        Ok(ended)
+    }
+
+    /// Sends `messages` more, as far as the socket takes them.
+    pub(crate) fn send(&mut self, repeated: &Repeated, messages: usize) -> anyhow::Result<()> {
+        self.owed += messages * repeated.one;
+        self.flush(repeated)
+    }
+
+    /// Sends what is owed, as far as the socket takes it.
+    pub(crate) fn flush(&mut self, repeated: &Repeated) -> anyhow::Result<()> {
+        while self.owed > 0 {
+            let end = repeated.bytes.len().min(self.phase + self.owed);
+            match self.stream.write(&repeated.bytes[self.phase..end]) {
+                Ok(n) => {
+                    self.owed -= n;
+                    self.phase = (self.phase + n) % repeated.one;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).context("cannot write to the server"),
+            }
+        }
+        Ok(())
+    }
+}

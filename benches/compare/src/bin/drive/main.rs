@@ -1,0 +1,82 @@
+//! `drive`: one load driver for every server in the comparison.
+//!
+//! It runs on one thread, builds the bytes it sends once, and parses no more of what comes back than the
+//! length of each frame, so that the server's core is busy before its own. It needs Linux, for `/proc`.
+
+mod echo;
+mod fanout;
+mod hold;
+mod idle;
+
+mod crowd;
+mod frame;
+mod link;
+mod process;
+mod target;
+
+use std::fmt;
+
+use clap::{Parser, Subcommand};
+use serde::Serialize;
+
+#[derive(Parser)]
+#[command(about = "Loads a WebSocket server on this machine and measures what it costs")]
+struct Args {
+    /// One line of JSON instead of words.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    work: Work,
+}
+
+#[derive(Subcommand)]
+enum Work {
+    /// Closed-loop echo: CPU per message, throughput, latency.
+    Echo(echo::Args),
+    /// Opens connections, lets them go quiet, and reads the server's memory.
+    Idle(idle::Args),
+    /// One message to many members: CPU per delivery.
+    Fanout(fanout::Args),
+    /// Holds many connections and asks `/health` meanwhile.
+    Hold(hold::Args),
+}
+
+fn main() {
+    let args = Args::parse();
+    let done = match &args.work {
+        Work::Echo(work) => echo::run(work).map(|report| print(&report, args.json)),
+        Work::Idle(work) => idle::run(work).map(|report| print(&report, args.json)),
+        Work::Fanout(work) => fanout::run(work).map(|report| print(&report, args.json)),
+        Work::Hold(work) => hold::run(work).map(|report| print(&report, args.json)),
+    };
+    if let Err(error) = done {
+        eprintln!("drive: {error:#}");
+        std::process::exit(1);
+    }
+}
+
+fn print<R: Serialize + fmt::Display>(report: &R, json: bool) {
+    if json {
+        let line = serde_json::to_string(report).expect("a report has only strings and numbers");
+        println!("{line}");
+    } else {
+        println!("{report}");
+    }
+}
+
+/// A figure that needs a `--pid` or is left out.
+struct Figure(Option<f64>);
+
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(value) => write!(f, "{value:.2}"),
+            None => f.write_str("- (needs --pid)"),
+        }
+    }
+}
+
+/// Digits beyond the third after the point are noise, and make a JSON line hard to read.
+fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}

@@ -1,0 +1,94 @@
+//! What a process has used so far, by the kernel's own books.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+
+/// Ticks per second of `/proc/PID/stat`: `USER_HZ`, which is 100 on every Linux that Rust runs on.
+const TICKS_PER_S: u64 = 100;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Process {
+    root: PathBuf,
+}
+
+impl Process {
+    pub(crate) fn with_pid(pid: u32) -> Self {
+        Self { root: PathBuf::from(format!("/proc/{pid}")) }
+    }
+
+    pub(crate) fn this() -> Self {
+        Self { root: PathBuf::from("/proc/self") }
+    }
+
+    /// User and kernel time of all threads. In nanoseconds from the scheduler where it keeps them, else
+    /// in ticks of 10 ms. A thread that ended takes its nanoseconds along, so ask of servers whose
+    /// threads stay.
+    pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
+        match self.cpu_by_scheduler() {
+            Some(time) => Ok(time),
+            None => self.cpu_by_ticks(),
+        }
+    }
+
+    fn cpu_by_scheduler(&self) -> Option<Duration> {
+        let mut sum = Duration::ZERO;
+        for task in fs::read_dir(self.root.join("task")).ok()? {
+            let text = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+            sum += Duration::from_nanos(text.split(' ').next()?.parse().ok()?);
+        }
+        Some(sum)
+    }
+
+    fn cpu_by_ticks(&self) -> anyhow::Result<Duration> {
+        let path = self.root.join("stat");
+        let text = fs::read_to_string(&path).with_context(|| {
+            format!("cannot read {}; is the server still there?", path.display())
+        })?;
+        // The second field is the program's name in brackets, and a name may have spaces.
+        let after_name = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let fields: Vec<&str> = after_name.split_whitespace().collect();
+        let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());
+        let (user, kernel) = ticks(11).zip(ticks(12)).context("/proc/PID/stat is too short")?;
+        Ok(Duration::from_millis((user + kernel) * 1000 / TICKS_PER_S))
+    }
+
+    /// Resident memory in KiB. What the kernel holds for sockets is not in it.
+    pub(crate) fn rss_kib(&self) -> anyhow::Result<u64> {
+        let path = self.root.join("status");
+        let text = fs::read_to_string(&path).with_context(|| {
+            format!("cannot read {}; is the server still there?", path.display())
+        })?;
+        text.lines()
+            .find_map(|line| {
+                line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.trim().parse().ok()
+            })
+            .context("/proc/PID/status has no VmRSS")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_uses_cpu_and_memory() {
+        let this = Process::this();
+        let before = this.cpu().unwrap();
+        let mut sum = 0u64;
+        while this.cpu().unwrap() < before + Duration::from_millis(20) {
+            sum = std::hint::black_box(sum.wrapping_add(1));
+        }
+        assert!(this.rss_kib().unwrap() > 100);
+        assert!(this.cpu_by_ticks().is_ok());
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_an_error() {
+        let gone = Process::with_pid(u32::MAX);
+        assert!(gone.cpu().is_err());
+        assert!(gone.rss_kib().is_err());
+    }
+}

@@ -1,0 +1,97 @@
+//! What is loaded: an address on this machine and a path, and nothing else, so that a typing error
+//! never becomes an attack on somebody's server.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::str::FromStr;
+
+use anyhow::{Context, bail, ensure};
+
+/// Connections from one source address; the default range of local ports holds some 28,000.
+pub(crate) const PER_SOURCE_MAX: usize = 20_000;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) address: SocketAddr,
+    pub(crate) path: String,
+}
+
+impl FromStr for Target {
+    type Err = anyhow::Error;
+
+    fn from_str(url: &str) -> anyhow::Result<Self> {
+        let (scheme, rest) =
+            url.split_once("://").context("a URL looks like ws://127.0.0.1:3030/ws")?;
+        ensure!(
+            matches!(scheme, "ws" | "http" | "tcp"),
+            "the scheme `{scheme}` is none of ws, http, tcp"
+        );
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let (host, port) = authority.rsplit_once(':').context("the URL needs a port")?;
+        let port = port.parse().with_context(|| format!("`{port}` is no port"))?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let ip = match host {
+            "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            _ => host.parse().with_context(|| format!("`{host}` is no IP address"))?,
+        };
+        if !ip.is_loopback() {
+            bail!("{ip} is not a loopback address; this driver loads only the machine it runs on");
+        }
+        let path = if path.is_empty() { "/" } else { path };
+        ensure!(
+            path.bytes().all(|byte| byte.is_ascii_graphic()),
+            "the path `{path}` has characters that a request line must not have"
+        );
+        Ok(Self { address: SocketAddr::new(ip, port), path: path.to_owned() })
+    }
+}
+
+impl Target {
+    /// The address that connection `index` of `count` comes from, when the system's choice would run
+    /// out of ports. All of 127.0.0.0/8 is loopback, so each further address is a further range.
+    pub(crate) fn source(&self, index: usize, count: usize) -> Option<SocketAddr> {
+        if count <= PER_SOURCE_MAX || self.address.is_ipv6() {
+            return None;
+        }
+        let sources = count.div_ceil(PER_SOURCE_MAX);
+        let last = u8::try_from(2 + index % sources).expect("counts are bounded to few sources");
+        Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)), 0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loopback_url_is_taken_apart() {
+        let target: Target = "ws://127.0.0.1:3030/echo?x=1".parse().unwrap();
+        assert_eq!(target.address, "127.0.0.1:3030".parse().unwrap());
+        assert_eq!(target.path, "/echo?x=1");
+        assert_eq!("tcp://localhost:1".parse::<Target>().unwrap().path, "/");
+        assert!("ws://[::1]:1/".parse::<Target>().unwrap().address.is_ipv6());
+    }
+
+    #[test]
+    fn other_machines_are_refused() {
+        for url in
+            ["ws://192.0.2.1:80/", "ws://0.0.0.0:80/", "ws://example.com:80/", "ws://[::]:80/"]
+        {
+            assert!(url.parse::<Target>().is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_path_cannot_smuggle_a_header() {
+        assert!("ws://127.0.0.1:1/a\r\nX: y".parse::<Target>().is_err());
+    }
+
+    #[test]
+    fn many_connections_are_spread_over_sources() {
+        let target: Target = "ws://127.0.0.1:1/".parse().unwrap();
+        assert_eq!(target.source(7, PER_SOURCE_MAX), None);
+        let sources: Vec<_> = (0..3).filter_map(|i| target.source(i, 2 * PER_SOURCE_MAX)).collect();
+        assert_eq!(sources[0], "127.0.0.2:0".parse().unwrap());
+        assert_eq!(sources[1], "127.0.0.3:0".parse().unwrap());
+        assert_eq!(sources[2], sources[0]);
+    }
+}
