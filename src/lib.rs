@@ -31,16 +31,16 @@
 //! has every limit.
 
 pub mod chat;
+mod server;
+mod pool;
+mod handler;
+mod hub;
+mod store;
+mod http;
+mod ws;
+mod metrics;
 pub mod config;
 mod error;
-mod handler;
-mod http;
-mod hub;
-mod metrics;
-mod pool;
-mod server;
-mod store;
-mod ws;
 
 pub use config::Config;
 pub use error::{Error, ErrorKind};

@@ -12,8 +12,6 @@ use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use crate::ws::close::{COUNTED_CODES, CloseReason};
-
 /// The longest time a histogram tells apart: an hour, in microseconds.
 const TIMED_US_MAX: u64 = 3_600_000_000;
 
@@ -147,24 +145,17 @@ pub(crate) struct WorkerMetrics {
     /// Times this worker stopped reading because a mailbox was behind.
     pub(crate) pressure_pauses: Counter,
     pub(crate) handler_panics: Counter,
-    closed: Closed,
+    /// Connections closed because their client was too slow.
+    pub(crate) slow_consumers: Counter,
+    /// How connections ended, by close code; `None` is every code that only the peer has a name for.
+    closed: Mutex<BTreeMap<Option<u16>, u64>>,
     pub(crate) turn: Timing,
 }
 
-/// How connections ended, by close code; the last is every code we have no name for.
-struct Closed([Counter; COUNTED_CODES.len() + 1]);
-
-impl Default for Closed {
-    fn default() -> Closed {
-        Closed(std::array::from_fn(|_| Counter::default()))
-    }
-}
-
 impl WorkerMetrics {
-    pub(crate) fn count_close(&self, code: u16) {
-        let codes = COUNTED_CODES;
-        let index = codes.iter().position(|known| *known == code).unwrap_or(codes.len());
-        self.closed.0[index].add(1);
+    /// Counts an ended connection, under its code if that is one of the bounded number we have names for.
+    pub(crate) fn count_close(&self, known_code: Option<u16>) {
+        *self.closed.lock().entry(known_code).or_default() += 1;
     }
 }
 
@@ -182,12 +173,9 @@ impl Metrics {
 
     /// One line on what was refused or dropped since `last`, or `None` when nothing was; `last` moves on.
     pub(crate) fn refusals_since(&self, last: &mut Refusals) -> Option<String> {
-        let slow = COUNTED_CODES.iter().position(|code| *code == CloseReason::SLOW_CONSUMER.code());
         let now = Refusals {
             refused: std::array::from_fn(|index| self.refused[index].value()),
-            slow: slow.map_or(0, |code| {
-                self.workers.iter().map(|worker| worker.closed.0[code].value()).sum()
-            }),
+            slow: self.workers.iter().map(|worker| worker.slow_consumers.value()).sum(),
         };
         let before = std::mem::replace(last, now.clone());
         let parts: Vec<String> = Refused::ALL
@@ -213,12 +201,9 @@ impl Metrics {
         let mut closed = BTreeMap::new();
         for worker in &self.workers {
             worker.turn.add_to(&mut turn);
-            for (index, count) in worker.closed.0.iter().enumerate() {
-                let code = COUNTED_CODES.get(index);
-                let name = code.map_or("other".to_owned(), u16::to_string);
-                if count.value() > 0 {
-                    *closed.entry(name).or_default() += count.value();
-                }
+            for (code, count) in worker.closed.lock().iter() {
+                let name = code.map_or("other".to_owned(), |code| code.to_string());
+                *closed.entry(name).or_default() += count;
             }
         }
         Snapshot {
@@ -429,8 +414,8 @@ mod tests {
     #[test]
     fn an_unknown_code_is_counted_with_the_others() {
         let metrics = Metrics::new(1);
-        metrics.workers[0].count_close(1000);
-        metrics.workers[0].count_close(4999);
+        metrics.workers[0].count_close(Some(1000));
+        metrics.workers[0].count_close(None);
         let gauges = Gauges {
             started: Instant::now(),
             active_connections: 0,

@@ -1,5 +1,5 @@
 //! The bytes before the upgrade: request heads, the few routes, and their answers.
 
 pub(crate) mod head;
-pub(crate) mod response;
 pub(crate) mod router;
+pub(crate) mod response;

@@ -1,28 +1,23 @@
 //! A connection's life, one step for each readiness: Head, Waiting, Open, Closing, gone.
 
-use std::{
-    io::{self, Read},
-    net::{Shutdown, SocketAddr},
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::io::{self, Read};
 
-use mio::net::TcpStream;
 use tungstenite::Message as WireMessage;
 
 use super::{
     admission::{Permit, Ticket},
-    bound::{IpSlot, Slot},
+    bound::Slot,
+    closing::{Closing, Stage, await_close},
+    core::Core,
     desk::Desk,
-    jobs::Lane,
-    link::WorkerLink,
-    outbox::{Flushed, Outbox},
     platform,
-    timers::{Deadline, Millis},
+    service::{Caller, Service},
+    timers::Millis,
 };
 use crate::{
-    handler::{BoxState, Calls, Link, SendStatus},
-    hub::{mailbox::ConnId, sessions::Session},
+    handler::{BoxState, SendStatus},
+    hub::sessions::Session,
+    metrics::Refused,
     ws::{
         close::CloseReason,
         codec::{Codec, Event},
@@ -38,36 +33,6 @@ const MESSAGES_PER_TURN_MAX: usize = 256;
 pub(crate) struct Connection {
     pub(super) core: Core,
     pub(super) phase: Phase,
-}
-
-/// What a connection has in every phase.
-pub(crate) struct Core {
-    pub(super) id: ConnId,
-    pub(super) stream: TcpStream,
-    pub(super) remote: SocketAddr,
-    pub(super) outbox: Outbox,
-    pub(super) deadline: Deadline,
-    /// Input that was read and not used yet: half a head, or what came while this connection was paused.
-    pub(super) stash: Vec<u8>,
-    /// When bytes last came.
-    last_rx: Millis,
-    /// Someone asked for this close; it begins at the end of the turn. The first one counts.
-    close_asked: Option<Box<CloseReason>>,
-    /// The socket may have something to read.
-    readable: bool,
-    /// The peer has ended its direction; that is read last, and raises no event of its own.
-    peer_ended: bool,
-    /// The protocol machine may hold messages that were not handled yet.
-    backlog: bool,
-    /// It is in the worker's list of connections to read.
-    pub(super) listed_ready: bool,
-    /// It is in the worker's list of connections to flush.
-    listed_dirty: bool,
-    /// Not read, because the client does not read what it is sent.
-    paused_by_outbox: bool,
-    /// Not read, because its handler's jobs are behind.
-    paused_by_jobs: bool,
-    pub(super) _ip_slot: Option<IpSlot>,
 }
 
 pub(crate) enum Phase {
@@ -101,142 +66,6 @@ pub(crate) struct Open {
     pub(super) permit: Permit,
     /// When a ping was last sent; 0 if none was since bytes last came.
     pub(super) pinged: Millis,
-}
-
-/// Where a connection's handler runs.
-pub(crate) enum Service {
-    /// On this worker.
-    Inline { calls: Arc<dyn Calls>, state: BoxState },
-    /// On the threads of a blocking handler.
-    Jobs(Arc<Lane>),
-}
-
-pub(crate) struct Closing {
-    pub(super) stage: Stage,
-    /// Held to the end, so that `max_conn` bounds the sockets too.
-    pub(super) _permit: Option<Permit>,
-    pub(super) _lingering: Option<Slot>,
-}
-
-pub(crate) enum Stage {
-    /// Our Close is sent or queued; the peer's is due.
-    AwaitClose(Box<Codec>),
-    /// Write what is queued; that is all.
-    Flush,
-    /// Write what is queued, then end our direction and wait for the peer to end its own: closing at once
-    /// with unread input would reset the connection and might destroy our last answer.
-    FlushThenLinger,
-    /// Our direction has ended.
-    Linger,
-}
-
-impl Core {
-    pub(super) fn new(
-        id: ConnId,
-        stream: TcpStream,
-        remote: SocketAddr,
-        ip_slot: Option<IpSlot>,
-        now: Millis,
-    ) -> Core {
-        Core {
-            id,
-            stream,
-            remote,
-            outbox: Outbox::default(),
-            deadline: Deadline::default(),
-            stash: Vec::new(),
-            last_rx: now,
-            close_asked: None,
-            readable: false,
-            peer_ended: false,
-            backlog: false,
-            listed_ready: false,
-            listed_dirty: false,
-            paused_by_outbox: false,
-            paused_by_jobs: false,
-            _ip_slot: ip_slot,
-        }
-    }
-
-    pub(super) fn slot(&self) -> usize {
-        self.id.slot as usize
-    }
-
-    /// Asks for a close at the end of the turn. Until then nothing more is queued.
-    pub(super) fn ask_close(&mut self, reason: CloseReason, desk: &mut Desk) {
-        if self.close_asked.is_none() {
-            self.close_asked = Some(Box::new(reason));
-            self.list_dirty(desk);
-        }
-    }
-
-    /// Whether a message of `bytes` may be queued. A client that is too far behind is closed for it: here
-    /// is the one place where a message is refused to a slow client.
-    pub(super) fn may_queue(&mut self, bytes: usize, desk: &mut Desk) -> bool {
-        if self.close_asked.is_some() {
-            return false;
-        }
-        if self.outbox.fits(bytes, &desk.outbox_bounds) {
-            return true;
-        }
-        // It may only look slow because this turn has not flushed yet.
-        let failed = self.write(desk).is_err();
-        if !failed && self.outbox.fits(bytes, &desk.outbox_bounds) {
-            return true;
-        }
-        desk.metrics().dropped.add(1);
-        self.ask_close(CloseReason::SLOW_CONSUMER, desk);
-        false
-    }
-
-    /// Counts a message that was just queued.
-    pub(super) fn sent(&mut self, desk: &mut Desk) -> SendStatus {
-        desk.metrics().messages_out.add(1);
-        self.list_dirty(desk);
-        self.outbox.status(&desk.outbox_bounds)
-    }
-
-    pub(super) fn list_dirty(&mut self, desk: &mut Desk) {
-        if !std::mem::replace(&mut self.listed_dirty, true) {
-            desk.dirty.push(self.slot());
-        }
-    }
-
-    /// Puts this connection on the list of those to read, unless it is paused.
-    pub(super) fn list_ready(&mut self, desk: &mut Desk) {
-        if !self.is_paused() && !std::mem::replace(&mut self.listed_ready, true) {
-            desk.ready.push(self.slot());
-        }
-    }
-
-    fn is_paused(&self) -> bool {
-        self.paused_by_outbox || self.paused_by_jobs
-    }
-
-    /// Queues what the protocol machine wants sent. Control frames know no overflow.
-    fn queue_control(&mut self, desk: &mut Desk) {
-        if !desk.control.is_empty() {
-            let Desk { control, spare, .. } = desk;
-            self.outbox.push_own(0, spare, |out| out.append(control));
-            self.list_dirty(desk);
-        }
-    }
-
-    /// Gives the kernel what it takes, and pauses or resumes reading accordingly.
-    fn write(&mut self, desk: &mut Desk) -> io::Result<Flushed> {
-        let (flushed, sent) = self.outbox.flush(&mut self.stream, &mut desk.spare)?;
-        desk.metrics().bytes_out.add(sent as u64);
-        if self.paused_by_outbox {
-            if self.outbox.is_low(&desk.outbox_bounds) {
-                self.paused_by_outbox = false;
-                self.list_ready(desk);
-            }
-        } else if self.outbox.status(&desk.outbox_bounds) == SendStatus::Behind {
-            self.paused_by_outbox = true;
-            desk.metrics().read_pauses.add(1);
-        }
-        Ok(flushed)
-    }
 }
 
 impl Connection {
@@ -372,7 +201,9 @@ impl Connection {
                         other => Message::Binary(other_bytes(other)),
                     };
                     desk.metrics().messages_in.add(1);
-                    if !open.message(&mut self.core, desk, message) {
+                    let client_id = open.session.client_id();
+                    let caller = Caller { core: &mut self.core, desk, client_id };
+                    if !open.service.message(caller, message) {
                         self.core.paused_by_jobs = true;
                     }
                 }
@@ -419,7 +250,7 @@ impl Connection {
     }
 
     /// The socket failed: nothing can be read or written any more.
-    fn on_lost(&mut self, error: &io::Error, desk: &mut Desk) {
+    pub(super) fn on_lost(&mut self, error: &io::Error, desk: &mut Desk) {
         log::debug!("{}: {error}", self.core.remote);
         if matches!(self.phase, Phase::Open(_)) {
             self.end(CloseReason::LOST, Stage::Flush, desk);
@@ -462,23 +293,15 @@ impl Connection {
     pub(super) fn on_drain(&mut self, desk: &mut Desk) {
         match &mut self.phase {
             Phase::Head { .. } => self.begin_closing(Stage::Flush, None, desk),
-            Phase::Waiting(_) => self.refuse_waiting(crate::metrics::Refused::Draining, desk),
+            Phase::Waiting(_) => self.refuse_waiting(Refused::Draining, desk),
             Phase::Open(open) => {
-                if open.drain(&mut self.core, desk) {
+                let client_id = open.session.client_id();
+                if open.service.drain(Caller { core: &mut self.core, desk, client_id }) {
                     self.core.ask_close(CloseReason::GOING_AWAY, desk);
                 }
             }
             Phase::Closing(_) | Phase::Gone => {}
         }
-        self.core.list_dirty(desk);
-    }
-
-    /// The grace is over: whatever is not written is lost.
-    pub(super) fn stop(&mut self, desk: &mut Desk) {
-        if matches!(self.phase, Phase::Open(_)) {
-            self.end(CloseReason::GOING_AWAY, Stage::Flush, desk);
-        }
-        self.phase = Phase::Gone;
         self.core.list_dirty(desk);
     }
 
@@ -490,7 +313,7 @@ impl Connection {
                 self.head_timeout(idle, desk);
             }
             Phase::Waiting(_) => {
-                self.refuse_waiting(crate::metrics::Refused::QueueTimeout, desk);
+                self.refuse_waiting(Refused::QueueTimeout, desk);
             }
             Phase::Open(_) => self.watch(desk),
             Phase::Closing(_) if desk.shared.is_draining() && !self.core.outbox.is_empty() => {
@@ -540,161 +363,6 @@ impl Connection {
             next = next.min(self.core.last_rx.max(open.pinged) + ping);
         }
         desk.timers.set(self.core.slot(), &mut self.core.deadline, next.max(desk.now + 1));
-    }
-
-    /// The end of the turn: begins a close that was asked for, writes, and moves a closing connection on.
-    pub(super) fn settle(&mut self, desk: &mut Desk) {
-        self.core.listed_dirty = false;
-        if let Some(reason) = self.core.close_asked.take() {
-            self.begin_close(*reason, desk);
-        }
-        if !matches!(self.phase, Phase::Gone) {
-            match self.core.write(desk) {
-                Ok(Flushed::Empty) => self.on_flushed(desk),
-                Ok(Flushed::Blocked) => {}
-                Err(error) => self.on_lost(&error, desk),
-            }
-        }
-        if matches!(self.phase, Phase::Gone) {
-            desk.gone.push(self.core.slot());
-        }
-    }
-
-    fn on_flushed(&mut self, desk: &mut Desk) {
-        let Phase::Closing(closing) = &mut self.phase else { return };
-        match closing.stage {
-            Stage::Flush => self.phase = Phase::Gone,
-            Stage::FlushThenLinger => {
-                closing.stage = Stage::Linger;
-                match self.core.stream.shutdown(Shutdown::Write) {
-                    // What came before may be read away already, so that the peer's end is seen.
-                    Ok(()) => self.core.list_ready(desk),
-                    Err(_) => self.phase = Phase::Gone,
-                }
-            }
-            Stage::AwaitClose(_) | Stage::Linger => {}
-        }
-    }
-
-    /// Our side closes an open connection.
-    fn begin_close(&mut self, reason: CloseReason, desk: &mut Desk) {
-        let Phase::Open(open) = &mut self.phase else { return };
-        if reason == CloseReason::SLOW_CONSUMER {
-            let dropped = self.core.outbox.discard_unsent(&mut desk.spare);
-            desk.metrics().dropped.add(dropped as u64);
-        }
-        open.codec.close(&reason, &mut desk.control, &mut desk.contexts);
-        self.core.queue_control(desk);
-        let codec = Box::new(std::mem::take(&mut open.codec));
-        self.end(reason, Stage::AwaitClose(codec), desk);
-        // What was read and not handled may hold the peer's Close.
-        let stash = std::mem::take(&mut self.core.stash);
-        self.advance(&stash, desk);
-    }
-
-    /// An open connection is over for its handler; its last bytes may still be on their way.
-    fn end(&mut self, reason: CloseReason, stage: Stage, desk: &mut Desk) {
-        let Phase::Open(open) = std::mem::replace(&mut self.phase, Phase::Gone) else { return };
-        let Open { session, service, permit, .. } = *open;
-        log::debug!("{} {}: closed, {reason}", self.core.remote, session.client_id());
-        desk.metrics().count_close(reason.code());
-        // What a handler sends from here on has nowhere to go.
-        self.core.close_asked = Some(Box::new(CloseReason::NORMAL));
-        match service {
-            Service::Inline { calls, mut state } => {
-                let core = &mut self.core;
-                let mut link = WorkerLink { core, desk, client_id: session.client_id() };
-                guard(&mut link, |link| calls.close(&mut state, link, &reason));
-                // A state may do work when it is dropped, and that is the handler's code as well.
-                guard(&mut link, |_| drop(state));
-            }
-            Service::Jobs(lane) => lane.close(reason),
-        }
-        self.core.close_asked = None;
-        desk.leave_all(self.core.slot());
-        drop(session);
-        self.begin_closing(stage, Some(permit), desk);
-    }
-
-    /// Nothing new begins from here on.
-    pub(super) fn begin_closing(&mut self, stage: Stage, permit: Option<Permit>, desk: &mut Desk) {
-        // A WebSocket connection is bounded by its permit; a refused one by the bound on lingering.
-        let lingering = match (&permit, &stage) {
-            (None, Stage::FlushThenLinger) => desk.shared.lingering.take(),
-            _ => None,
-        };
-        let may_linger = permit.is_some() || lingering.is_some();
-        let stage = match stage {
-            Stage::FlushThenLinger if !may_linger => Stage::Flush,
-            stage => stage,
-        };
-        self.phase = Phase::Closing(Closing { stage, _permit: permit, _lingering: lingering });
-        self.core.paused_by_outbox = false;
-        self.core.paused_by_jobs = false;
-        self.core.list_ready(desk);
-        self.core.list_dirty(desk);
-        let at = desk.after(desk.config().close_timeout);
-        desk.timers.set(self.core.slot(), &mut self.core.deadline, at);
-    }
-}
-
-impl Open {
-    /// Gives the handler a message. `false` asks the caller to pause reading.
-    fn message(&mut self, core: &mut Core, desk: &mut Desk, message: Message<'_>) -> bool {
-        match &mut self.service {
-            Service::Inline { calls, state } => {
-                let mut link = WorkerLink { core, desk, client_id: self.session.client_id() };
-                guard(&mut link, |link| calls.message(state, link, message));
-                true
-            }
-            Service::Jobs(lane) => lane.message(message),
-        }
-    }
-
-    /// Tells the handler that its connection is open.
-    pub(super) fn open(&mut self, core: &mut Core, desk: &mut Desk) {
-        match &mut self.service {
-            Service::Inline { calls, state } => {
-                let mut link = WorkerLink { core, desk, client_id: self.session.client_id() };
-                guard(&mut link, |link| calls.open(state, link));
-            }
-            Service::Jobs(lane) => lane.open(),
-        }
-    }
-
-    /// Tells the handler that the server drains. `false` when the handler's jobs will ask for the close.
-    fn drain(&mut self, core: &mut Core, desk: &mut Desk) -> bool {
-        match &mut self.service {
-            Service::Inline { calls, state } => {
-                let mut link = WorkerLink { core, desk, client_id: self.session.client_id() };
-                guard(&mut link, |link| calls.drain(state, link));
-                true
-            }
-            Service::Jobs(lane) => {
-                lane.drain();
-                false
-            }
-        }
-    }
-}
-
-/// Runs handler code. A panic in it costs this one connection and nothing else.
-fn guard(link: &mut WorkerLink<'_>, call: impl FnOnce(&mut dyn Link)) {
-    if catch_unwind(AssertUnwindSafe(|| call(link))).is_err() {
-        log::error!("{} {}: the handler panicked", link.core.remote, link.client_id);
-        link.desk.metrics().handler_panics.add_shared();
-        link.close(CloseReason::INTERNAL);
-    }
-}
-
-/// Looks for the peer's Close in what still comes. `true` when the closing handshake is over.
-fn await_close(codec: &mut Codec, rest: &mut &[u8], desk: &mut Desk) -> bool {
-    loop {
-        match codec.next(rest, &mut desk.control, &mut desk.contexts) {
-            Event::Message(_) => {}
-            Event::NeedMore => return false,
-            Event::Closed(_) | Event::Failed(_) => return true,
-        }
     }
 }
 

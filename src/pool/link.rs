@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use uuid::Uuid;
 
-use super::{connection::Core, desk::Desk};
+use super::{core::Core, desk::Desk};
 use crate::{
     handler::{Link, Peer, SendStatus},
     hub::{HubError, Joined, Page, Publication, Published, Replay, rooms::RoomName},

@@ -4,15 +4,18 @@
 //! poll, read, letters, timers, flush, reap. A worker blocks in `poll` and nowhere else.
 
 pub(crate) mod acceptor;
-pub(crate) mod admission;
 pub(crate) mod bound;
-pub(crate) mod connection;
-pub(crate) mod desk;
-pub(crate) mod jobs;
-mod link;
-mod members;
-mod outbox;
-pub(crate) mod platform;
-mod timers;
-mod upgrade;
 pub(crate) mod worker;
+pub(crate) mod desk;
+mod connection;
+mod core;
+mod upgrade;
+pub(crate) mod admission;
+mod service;
+mod link;
+pub(crate) mod jobs;
+mod outbox;
+mod closing;
+mod members;
+mod timers;
+pub(crate) mod platform;

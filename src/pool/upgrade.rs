@@ -7,9 +7,11 @@ use std::{
 
 use super::{
     admission::{Answer, Permit},
-    connection::{Connection, Open, Phase, Service, Stage, Waiting},
+    closing::Stage,
+    connection::{Connection, Open, Phase, Waiting},
     desk::Desk,
     jobs::Lane,
+    service::{Caller, Service},
 };
 use crate::{
     handler::{BoxState, Refusal, retry_after_s},
@@ -140,7 +142,8 @@ impl Connection {
         };
         let mut open =
             Box::new(Open { codec: Codec::default(), session, service, permit, pinged: 0 });
-        open.open(&mut self.core, desk);
+        let client_id = open.session.client_id();
+        open.service.open(Caller { core: &mut self.core, desk, client_id });
         self.phase = Phase::Open(open);
         self.watch(desk);
     }

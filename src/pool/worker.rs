@@ -13,7 +13,9 @@ use slab::Slab;
 
 use super::{
     bound::{IpSlot, Slot},
-    connection::{Closing, Connection, Core, Phase, Stage},
+    closing::{Closing, Stage},
+    connection::{Connection, Phase},
+    core::Core,
     desk::{Desk, Shared},
     timers::Millis,
 };

@@ -21,8 +21,8 @@ macro_rules! reasons {
             $($(#[$doc])* pub const $name: CloseReason =
                 CloseReason { code: $code, reason: Cow::Borrowed($text) };)*
         }
-        /// The codes that are counted one by one; any other that a peer invents is counted together.
-        pub(crate) const COUNTED_CODES: &[u16] = &[$($code),*];
+        /// The codes that have a name here. A peer may send any other.
+        const KNOWN_CODES: &[u16] = &[$($code),*];
     };
 }
 
@@ -101,6 +101,11 @@ impl CloseReason {
     /// The close code (RFC 6455, 7.4).
     pub fn code(&self) -> u16 {
         self.code
+    }
+
+    /// The code if it has a name here, so that counting by code needs no more places than there are names.
+    pub(crate) fn known_code(&self) -> Option<u16> {
+        KNOWN_CODES.contains(&self.code).then_some(self.code)
     }
 
     /// The text beside the code; often empty.

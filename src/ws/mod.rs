@@ -1,6 +1,6 @@
 //! The bytes after the upgrade: RFC 6455, spoken by `tungstenite` without any I/O of its own.
 
-pub(crate) mod close;
+pub(crate) mod handshake;
 pub(crate) mod codec;
 pub(crate) mod frame;
-pub(crate) mod handshake;
+pub(crate) mod close;

@@ -188,3 +188,221 @@ pub fn eventually(what: &str, mut check: impl FnMut() -> Result<(), String>) {
         }
     }
 }
+
+/// The head of a proper upgrade request.
+pub fn upgrade_head(path: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+}
+
+/// A client's frame with any first byte, legal or not, masked as a client must.
+pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
+    let mut frame = vec![first];
+    match payload.len() {
+        len @ 0..=125 => frame.push(0x80 | len as u8),
+        len @ 126..=65_535 => {
+            frame.push(0x80 | 126);
+            frame.extend_from_slice(&(len as u16).to_be_bytes());
+        }
+        len => {
+            frame.push(0x80 | 127);
+            frame.extend_from_slice(&(len as u64).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&MASK);
+    frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+/// A client's Close frame.
+pub fn close_frame(code: u16) -> Vec<u8> {
+    frame(0x88, &code.to_be_bytes())
+}
+
+/// A client that says what it likes, byte by byte, and looks at the bytes that come back.
+pub struct RawClient {
+    pub stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+/// An HTTP answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+impl Answer {
+    /// The value of a header, by its name in any case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (other, value) = line.split_once(':')?;
+            other.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+
+    /// The body, which is JSON in every answer of this server.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+impl TestServer {
+    /// A socket with nothing said yet.
+    pub fn raw_client(&self) -> RawClient {
+        RawClient::new(self.socket())
+    }
+
+    /// A raw client that has been served.
+    pub fn upgrade(&self, path: &str) -> RawClient {
+        let mut client = self.raw_client();
+        client.send(upgrade_head(path).as_bytes());
+        let answer = client.answer();
+        assert_eq!(answer.status, 101, "{answer:?}");
+        client
+    }
+
+    /// Waits until `check` holds of the server's figures.
+    pub fn wait_for(&self, what: &str, mut check: impl FnMut(&Snapshot) -> bool) {
+        eventually(what, || {
+            let stats = self.stats();
+            if check(&stats) { Ok(()) } else { Err(format!("{stats:?}")) }
+        });
+    }
+
+    /// How many WebSocket connections ended with `code`.
+    pub fn closed_with(&self, code: u16) -> u64 {
+        self.stats().closed.get(&code.to_string()).copied().unwrap_or(0)
+    }
+}
+
+impl RawClient {
+    pub fn new(stream: TcpStream) -> RawClient {
+        RawClient { stream, unread: Vec::new() }
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    /// Reads once more; `false` at the end. A reset fails the test: it may have destroyed an answer.
+    fn more(&mut self) -> bool {
+        let mut buffer = [0; 16 << 10];
+        match self.stream.read(&mut buffer) {
+            Ok(n) => {
+                self.unread.extend_from_slice(&buffer[..n]);
+                n > 0
+            }
+            Err(error) => panic!("{error}; unread: {:?}", String::from_utf8_lossy(&self.unread)),
+        }
+    }
+
+    fn take(&mut self, n: usize) -> Vec<u8> {
+        while self.unread.len() < n {
+            assert!(self.more(), "the end came inside of something: {:?}", self.unread);
+        }
+        self.unread.drain(..n).collect()
+    }
+
+    /// The next answer's head, with nothing behind it.
+    pub fn answer_head(&mut self) -> Answer {
+        let end = loop {
+            let found = self.unread.windows(4).position(|four| four == b"\r\n\r\n");
+            match found {
+                Some(at) => break at + 4,
+                None => assert!(self.more(), "the end came instead of an answer"),
+            }
+        };
+        let head = String::from_utf8(self.take(end)).unwrap();
+        let status = head.get(9..12).and_then(|status| status.parse().ok());
+        Answer { status: status.unwrap_or_else(|| panic!("{head}")), head, body: String::new() }
+    }
+
+    /// The next answer, with as much of a body as it says.
+    pub fn answer(&mut self) -> Answer {
+        let mut answer = self.answer_head();
+        let length = answer.header("Content-Length").map_or(0, |length| length.parse().unwrap());
+        answer.body = String::from_utf8(self.take(length)).unwrap();
+        answer
+    }
+
+    /// The next frame: its first byte and its payload. `None` when the server has ended the connection.
+    pub fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        while self.unread.is_empty() {
+            if !self.more() {
+                return None;
+            }
+        }
+        let head = self.take(2);
+        let length = match head[1] {
+            126 => {
+                let length = self.take(2);
+                usize::from(u16::from_be_bytes([length[0], length[1]]))
+            }
+            127 => {
+                let length: [u8; 8] = self.take(8).try_into().unwrap();
+                u64::from_be_bytes(length) as usize
+            }
+            length => usize::from(length),
+        };
+        Some((head[0], self.take(length)))
+    }
+
+    /// The next text frame's text.
+    pub fn text(&mut self) -> String {
+        match self.frame() {
+            Some((0x81, payload)) => String::from_utf8(payload).unwrap(),
+            other => panic!("no text: {other:?}"),
+        }
+    }
+
+    /// Passes over frames until the Close, and returns its code; 1005 if it has none.
+    pub fn close_code(&mut self) -> u16 {
+        loop {
+            match self.frame() {
+                Some((0x88, payload)) if payload.is_empty() => return 1005,
+                Some((0x88, payload)) => return u16::from_be_bytes([payload[0], payload[1]]),
+                Some(_) => {}
+                None => panic!("the connection ended without a Close"),
+            }
+        }
+    }
+
+    /// Expects the server to end the connection in order, with nothing more to say.
+    pub fn expect_end(&mut self) {
+        while self.more() {}
+        assert!(self.unread.is_empty(), "{:?}", String::from_utf8_lossy(&self.unread));
+    }
+
+    /// Ends the connection with a reset.
+    pub fn reset(self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+}
+
+/// A small generator of numbers for random tests. Its seed is printed, and a failing test shows it.
+pub struct Random(u64);
+
+impl Random {
+    pub fn seeded() -> Random {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        Random::from_seed(since.as_nanos() as u64)
+    }
+
+    pub fn from_seed(seed: u64) -> Random {
+        println!("seed {seed}");
+        Random(seed | 1)
+    }
+
+    /// A number below `end` (xorshift64).
+    pub fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % end as u64) as usize
+    }
+}

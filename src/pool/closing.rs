@@ -1,0 +1,145 @@
+//! How a connection ends: what is still written, what is still read, and when it is gone.
+
+use std::net::Shutdown;
+
+use super::{
+    admission::Permit,
+    bound::Slot,
+    connection::{Connection, Open, Phase},
+    desk::Desk,
+    outbox::Flushed,
+    service::Caller,
+};
+use crate::ws::{
+    close::CloseReason,
+    codec::{Codec, Event},
+};
+
+pub(crate) struct Closing {
+    pub(super) stage: Stage,
+    /// Held to the end, so that `max_conn` bounds the sockets too.
+    pub(super) _permit: Option<Permit>,
+    pub(super) _lingering: Option<Slot>,
+}
+
+pub(crate) enum Stage {
+    /// Our Close is sent or queued; the peer's is due.
+    AwaitClose(Box<Codec>),
+    /// Write what is queued; that is all.
+    Flush,
+    /// Write what is queued, then end our direction and wait for the peer to end its own: closing at once
+    /// with unread input would reset the connection and might destroy our last answer.
+    FlushThenLinger,
+    /// Our direction has ended.
+    Linger,
+}
+
+impl Connection {
+    /// The grace is over: whatever is not written is lost.
+    pub(super) fn stop(&mut self, desk: &mut Desk) {
+        if matches!(self.phase, Phase::Open(_)) {
+            self.end(CloseReason::GOING_AWAY, Stage::Flush, desk);
+        }
+        self.phase = Phase::Gone;
+        self.core.list_dirty(desk);
+    }
+
+    /// The end of the turn: begins a close that was asked for, writes, and moves a closing connection on.
+    pub(super) fn settle(&mut self, desk: &mut Desk) {
+        self.core.listed_dirty = false;
+        if let Some(reason) = self.core.close_asked.take() {
+            self.begin_close(*reason, desk);
+        }
+        if !matches!(self.phase, Phase::Gone) {
+            match self.core.write(desk) {
+                Ok(Flushed::Empty) => self.on_flushed(desk),
+                Ok(Flushed::Blocked) => {}
+                Err(error) => self.on_lost(&error, desk),
+            }
+        }
+        if matches!(self.phase, Phase::Gone) {
+            desk.gone.push(self.core.slot());
+        }
+    }
+
+    fn on_flushed(&mut self, desk: &mut Desk) {
+        let Phase::Closing(closing) = &mut self.phase else { return };
+        match closing.stage {
+            Stage::Flush => self.phase = Phase::Gone,
+            Stage::FlushThenLinger => {
+                closing.stage = Stage::Linger;
+                match self.core.stream.shutdown(Shutdown::Write) {
+                    // What came before may be read away already, so that the peer's end is seen.
+                    Ok(()) => self.core.list_ready(desk),
+                    Err(_) => self.phase = Phase::Gone,
+                }
+            }
+            Stage::AwaitClose(_) | Stage::Linger => {}
+        }
+    }
+
+    /// Our side closes an open connection.
+    fn begin_close(&mut self, reason: CloseReason, desk: &mut Desk) {
+        let Phase::Open(open) = &mut self.phase else { return };
+        if reason == CloseReason::SLOW_CONSUMER {
+            let dropped = self.core.outbox.discard_unsent(&mut desk.spare);
+            desk.metrics().dropped.add(dropped as u64);
+            desk.metrics().slow_consumers.add(1);
+        }
+        open.codec.close(&reason, &mut desk.control, &mut desk.contexts);
+        self.core.queue_control(desk);
+        let codec = Box::new(std::mem::take(&mut open.codec));
+        self.end(reason, Stage::AwaitClose(codec), desk);
+        // What was read and not handled may hold the peer's Close.
+        let stash = std::mem::take(&mut self.core.stash);
+        self.advance(&stash, desk);
+    }
+
+    /// An open connection is over for its handler; its last bytes may still be on their way.
+    pub(super) fn end(&mut self, reason: CloseReason, stage: Stage, desk: &mut Desk) {
+        let Phase::Open(open) = std::mem::replace(&mut self.phase, Phase::Gone) else { return };
+        let Open { session, service, permit, .. } = *open;
+        log::debug!("{} {}: closed, {reason}", self.core.remote, session.client_id());
+        desk.metrics().count_close(reason.known_code());
+        // What a handler sends from here on has nowhere to go.
+        self.core.close_asked = Some(Box::new(CloseReason::NORMAL));
+        let client_id = session.client_id();
+        service.close(Caller { core: &mut self.core, desk, client_id }, reason);
+        self.core.close_asked = None;
+        desk.leave_all(self.core.slot());
+        drop(session);
+        self.begin_closing(stage, Some(permit), desk);
+    }
+
+    /// Nothing new begins from here on.
+    pub(super) fn begin_closing(&mut self, stage: Stage, permit: Option<Permit>, desk: &mut Desk) {
+        // A WebSocket connection is bounded by its permit; a refused one by the bound on lingering.
+        let lingering = match (&permit, &stage) {
+            (None, Stage::FlushThenLinger) => desk.shared.lingering.take(),
+            _ => None,
+        };
+        let may_linger = permit.is_some() || lingering.is_some();
+        let stage = match stage {
+            Stage::FlushThenLinger if !may_linger => Stage::Flush,
+            stage => stage,
+        };
+        self.phase = Phase::Closing(Closing { stage, _permit: permit, _lingering: lingering });
+        self.core.paused_by_outbox = false;
+        self.core.paused_by_jobs = false;
+        self.core.list_ready(desk);
+        self.core.list_dirty(desk);
+        let at = desk.after(desk.config().close_timeout);
+        desk.timers.set(self.core.slot(), &mut self.core.deadline, at);
+    }
+}
+
+/// Looks for the peer's Close in what still comes. `true` when the closing handshake is over.
+pub(super) fn await_close(codec: &mut Codec, rest: &mut &[u8], desk: &mut Desk) -> bool {
+    loop {
+        match codec.next(rest, &mut desk.control, &mut desk.contexts) {
+            Event::Message(_) => {}
+            Event::NeedMore => return false,
+            Event::Closed(_) | Event::Failed(_) => return true,
+        }
+    }
+}

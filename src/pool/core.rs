@@ -1,0 +1,152 @@
+//! What a connection has in every phase: its socket, what waits to be written, and whether it is read.
+
+use std::{io, net::SocketAddr};
+
+use mio::net::TcpStream;
+
+use super::{
+    bound::IpSlot,
+    desk::Desk,
+    outbox::{Flushed, Outbox},
+    timers::{Deadline, Millis},
+};
+use crate::{handler::SendStatus, hub::mailbox::ConnId, ws::close::CloseReason};
+
+/// The part of a connection that outlives its phases. Owned by one worker.
+pub(crate) struct Core {
+    pub(super) id: ConnId,
+    pub(super) stream: TcpStream,
+    pub(super) remote: SocketAddr,
+    pub(super) outbox: Outbox,
+    pub(super) deadline: Deadline,
+    /// Input that was read and not used yet: half a head, or what came while this connection was paused.
+    pub(super) stash: Vec<u8>,
+    /// When bytes last came.
+    pub(super) last_rx: Millis,
+    /// Someone asked for this close; it begins at the end of the turn. The first one counts.
+    pub(super) close_asked: Option<Box<CloseReason>>,
+    /// The socket may have something to read.
+    pub(super) readable: bool,
+    /// The peer has ended its direction; that is read last, and raises no event of its own.
+    pub(super) peer_ended: bool,
+    /// The protocol machine may hold messages that were not handled yet.
+    pub(super) backlog: bool,
+    /// It is in the worker's list of connections to read.
+    pub(super) listed_ready: bool,
+    /// It is in the worker's list of connections to flush.
+    pub(super) listed_dirty: bool,
+    /// Not read, because the client does not read what it is sent.
+    pub(super) paused_by_outbox: bool,
+    /// Not read, because its handler's jobs are behind.
+    pub(super) paused_by_jobs: bool,
+    pub(super) _ip_slot: Option<IpSlot>,
+}
+
+impl Core {
+    pub(super) fn new(
+        id: ConnId,
+        stream: TcpStream,
+        remote: SocketAddr,
+        ip_slot: Option<IpSlot>,
+        now: Millis,
+    ) -> Core {
+        Core {
+            id,
+            stream,
+            remote,
+            outbox: Outbox::default(),
+            deadline: Deadline::default(),
+            stash: Vec::new(),
+            last_rx: now,
+            close_asked: None,
+            readable: false,
+            peer_ended: false,
+            backlog: false,
+            listed_ready: false,
+            listed_dirty: false,
+            paused_by_outbox: false,
+            paused_by_jobs: false,
+            _ip_slot: ip_slot,
+        }
+    }
+
+    pub(super) fn slot(&self) -> usize {
+        self.id.slot as usize
+    }
+
+    /// Asks for a close at the end of the turn. Until then nothing more is queued.
+    pub(super) fn ask_close(&mut self, reason: CloseReason, desk: &mut Desk) {
+        if self.close_asked.is_none() {
+            self.close_asked = Some(Box::new(reason));
+            self.list_dirty(desk);
+        }
+    }
+
+    /// Whether a message of `bytes` may be queued. A client that is too far behind is closed for it: here
+    /// is the one place where a message is refused to a slow client.
+    pub(super) fn may_queue(&mut self, bytes: usize, desk: &mut Desk) -> bool {
+        if self.close_asked.is_some() {
+            return false;
+        }
+        if self.outbox.fits(bytes, &desk.outbox_bounds) {
+            return true;
+        }
+        // It may only look slow because this turn has not flushed yet.
+        let failed = self.write(desk).is_err();
+        if !failed && self.outbox.fits(bytes, &desk.outbox_bounds) {
+            return true;
+        }
+        desk.metrics().dropped.add(1);
+        self.ask_close(CloseReason::SLOW_CONSUMER, desk);
+        false
+    }
+
+    /// Counts a message that was just queued.
+    pub(super) fn sent(&mut self, desk: &mut Desk) -> SendStatus {
+        desk.metrics().messages_out.add(1);
+        self.list_dirty(desk);
+        self.outbox.status(&desk.outbox_bounds)
+    }
+
+    pub(super) fn list_dirty(&mut self, desk: &mut Desk) {
+        if !std::mem::replace(&mut self.listed_dirty, true) {
+            desk.dirty.push(self.slot());
+        }
+    }
+
+    /// Puts this connection on the list of those to read, unless it is paused.
+    pub(super) fn list_ready(&mut self, desk: &mut Desk) {
+        if !self.is_paused() && !std::mem::replace(&mut self.listed_ready, true) {
+            desk.ready.push(self.slot());
+        }
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused_by_outbox || self.paused_by_jobs
+    }
+
+    /// Queues what the protocol machine wants sent. Control frames know no overflow.
+    pub(super) fn queue_control(&mut self, desk: &mut Desk) {
+        if !desk.control.is_empty() {
+            let Desk { control, spare, .. } = desk;
+            self.outbox.push_own(0, spare, |out| out.append(control));
+            self.list_dirty(desk);
+        }
+    }
+
+    /// Gives the kernel what it takes, and pauses or resumes reading accordingly.
+    pub(super) fn write(&mut self, desk: &mut Desk) -> io::Result<Flushed> {
+        let (flushed, sent) = self.outbox.flush(&mut self.stream, &mut desk.spare)?;
+        desk.metrics().bytes_out.add(sent as u64);
+        if self.paused_by_outbox {
+            if self.outbox.is_low(&desk.outbox_bounds) {
+                self.paused_by_outbox = false;
+                self.list_ready(desk);
+            }
+        } else if self.outbox.status(&desk.outbox_bounds) == SendStatus::Behind {
+            self.paused_by_outbox = true;
+            desk.metrics().read_pauses.add(1);
+        }
+        Ok(flushed)
+    }
+}

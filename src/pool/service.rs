@@ -1,0 +1,93 @@
+//! Where a connection's handler runs, and what a panic in it costs.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use uuid::Uuid;
+
+use super::{core::Core, desk::Desk, jobs::Lane, link::WorkerLink};
+use crate::{
+    handler::{BoxState, Calls, Link},
+    ws::{close::CloseReason, frame::Message},
+};
+
+/// Where a connection's handler runs.
+pub(crate) enum Service {
+    /// On this worker.
+    Inline { calls: Arc<dyn Calls>, state: BoxState },
+    /// On the threads of a blocking handler.
+    Jobs(Arc<Lane>),
+}
+
+/// One connection's tools for a call of its handler.
+pub(super) struct Caller<'a> {
+    pub(super) core: &'a mut Core,
+    pub(super) desk: &'a mut Desk,
+    pub(super) client_id: Uuid,
+}
+
+impl Service {
+    /// Tells the handler that its connection is open.
+    pub(super) fn open(&mut self, caller: Caller<'_>) {
+        match self {
+            Service::Inline { calls, state } => caller.call(|link| calls.open(state, link)),
+            Service::Jobs(lane) => lane.open(),
+        }
+    }
+
+    /// Gives the handler a message. `false` asks that the connection be paused.
+    pub(super) fn message(&mut self, caller: Caller<'_>, message: Message<'_>) -> bool {
+        match self {
+            Service::Inline { calls, state } => {
+                caller.call(|link| calls.message(state, link, message));
+                true
+            }
+            Service::Jobs(lane) => lane.message(message),
+        }
+    }
+
+    /// Tells the handler that the server drains. `false` when the handler's jobs will ask for the close.
+    pub(super) fn drain(&mut self, caller: Caller<'_>) -> bool {
+        match self {
+            Service::Inline { calls, state } => {
+                caller.call(|link| calls.drain(state, link));
+                true
+            }
+            Service::Jobs(lane) => {
+                lane.drain();
+                false
+            }
+        }
+    }
+
+    /// Tells the handler that its connection is over, and drops its state.
+    pub(super) fn close(self, mut caller: Caller<'_>, reason: CloseReason) {
+        match self {
+            Service::Inline { calls, mut state } => {
+                caller.lend().call(|link| calls.close(&mut state, link, &reason));
+                // A state may do work when it is dropped, and that is the handler's code as well.
+                caller.call(|_| drop(state));
+            }
+            Service::Jobs(lane) => lane.close(reason),
+        }
+    }
+}
+
+impl Caller<'_> {
+    fn lend(&mut self) -> Caller<'_> {
+        Caller { core: self.core, desk: self.desk, client_id: self.client_id }
+    }
+
+    /// Runs handler code. A panic in it costs this one connection and nothing else.
+    fn call(self, call: impl FnOnce(&mut dyn Link)) {
+        let Caller { core, desk, client_id } = self;
+        let mut link = WorkerLink { core, desk, client_id };
+        if catch_unwind(AssertUnwindSafe(|| call(&mut link))).is_err() {
+            log::error!("{} {client_id}: the handler panicked", link.core.remote);
+            link.desk.metrics().handler_panics.add_shared();
+            link.close(CloseReason::INTERNAL);
+        }
+    }
+}
