@@ -4,7 +4,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -124,6 +127,8 @@ pub(crate) struct Metrics {
     pub(crate) sockets: Counter,
     /// Times the acceptor backed off because the process had no file descriptors left.
     pub(crate) accept_backoffs: Counter,
+    /// Panics in handlers, wherever they run.
+    pub(crate) handler_panics: Arc<Counter>,
     /// How long those who waited in line and got in had waited.
     pub(crate) queue_wait: Timing,
 }
@@ -144,7 +149,6 @@ pub(crate) struct WorkerMetrics {
     pub(crate) read_pauses: Counter,
     /// Times this worker stopped reading because a mailbox was behind.
     pub(crate) pressure_pauses: Counter,
-    pub(crate) handler_panics: Counter,
     /// Connections closed because their client was too slow.
     pub(crate) slow_consumers: Counter,
     /// How connections ended, by close code; `None` is every code that only the peer has a name for.
@@ -234,7 +238,7 @@ impl Metrics {
             dropped: sum(|worker| &worker.dropped),
             read_pauses: sum(|worker| &worker.read_pauses),
             pressure_pauses: sum(|worker| &worker.pressure_pauses),
-            handler_panics: sum(|worker| &worker.handler_panics),
+            handler_panics: self.handler_panics.value(),
             turn_us: Quantiles::of(&turn, 1.0),
             queue_wait_ms: self.queue_wait.quantiles_ms(),
             workers: self

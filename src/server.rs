@@ -108,7 +108,7 @@ impl Builder {
         let (post, inboxes) = Post::new(wakers, bounds);
         let shared = Arc::new(Shared {
             routes,
-            hub: Hub::new(&config, post.clone()),
+            hub: Arc::new(Hub::new(&config, post.clone())),
             admission: Admission::new(config.max_conn, config.max_queued_tasks, post),
             metrics: Metrics::new(config.thread_pool_size),
             pending_heads: Bound::new(config.max_pending_heads),

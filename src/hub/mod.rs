@@ -24,6 +24,8 @@ pub(crate) struct Hub {
     pub(crate) rooms: Rooms,
     pub(crate) sessions: Sessions,
     pub(crate) post: Post,
+    /// Rooms that one connection may be in.
+    pub(crate) memberships_max: usize,
     bounds: HistoryBounds,
     /// A recovered gap or a page above this would itself overflow the outbox it is sent to.
     page_bytes_max: usize,
@@ -169,6 +171,7 @@ impl Hub {
             rooms: Rooms::new(config.max_rooms, post.workers()),
             sessions: Sessions::default(),
             post,
+            memberships_max: config.max_rooms_per_conn,
             bounds,
             page_bytes_max: config.buffer_bytes / 2,
             started: Instant::now(),

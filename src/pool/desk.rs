@@ -29,7 +29,7 @@ use crate::{
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) routes: Vec<Route>,
-    pub(crate) hub: Hub,
+    pub(crate) hub: Arc<Hub>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) metrics: Metrics,
     /// Sockets in the HTTP phase.

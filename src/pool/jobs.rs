@@ -18,15 +18,15 @@ use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::desk::Shared;
 use crate::{
     error::Error,
     handler::{BoxState, Calls, Link, Peer, SendStatus},
     hub::{
-        HubError, Joined, Page, Publication, Published, Replay,
-        mailbox::{ConnId, Letter},
+        Hub, HubError, Joined, Page, Publication, Published, Replay,
+        mailbox::Letter,
         rooms::{Room, RoomName},
     },
+    metrics::Counter,
     store::Range,
     ws::{
         close::CloseReason,
@@ -63,10 +63,10 @@ enum Work {
 /// One connection's calls, in order. Shared by its worker, which adds, and one job thread at a time.
 pub(crate) struct Lane {
     pool: JobPool,
-    shared: Arc<Shared>,
+    hub: Arc<Hub>,
+    panics: Arc<Counter>,
     calls: Arc<dyn Calls>,
-    conn: ConnId,
-    client_id: Uuid,
+    peer: Peer,
     remote: SocketAddr,
     inner: Mutex<Inner>,
 }
@@ -166,10 +166,10 @@ impl JobPool {
 impl Lane {
     pub(super) fn new(
         pool: &JobPool,
-        shared: &Arc<Shared>,
+        hub: &Arc<Hub>,
+        panics: &Arc<Counter>,
         calls: &Arc<dyn Calls>,
-        conn: ConnId,
-        client_id: Uuid,
+        peer: Peer,
         remote: SocketAddr,
         state: BoxState,
     ) -> Arc<Lane> {
@@ -183,10 +183,10 @@ impl Lane {
         };
         Arc::new(Lane {
             pool: pool.clone(),
-            shared: Arc::clone(shared),
+            hub: Arc::clone(hub),
+            panics: Arc::clone(panics),
             calls: Arc::clone(calls),
-            conn,
-            client_id,
+            peer,
             remote,
             inner: Mutex::new(inner),
         })
@@ -246,8 +246,8 @@ impl Lane {
     }
 
     fn resume(&self) {
-        let letter = Letter::JobsDone { conn: self.conn };
-        self.shared.hub.post.tell(usize::from(self.conn.worker), letter);
+        let letter = Letter::JobsDone { conn: self.peer.conn };
+        self.hub.post.tell(usize::from(self.peer.conn.worker), letter);
     }
 
     /// Makes the calls that wait, on a job thread.
@@ -310,9 +310,8 @@ impl Lane {
             Event::Close(reason) => calls.close(state, &mut link, reason),
         }));
         if outcome.is_err() {
-            log::error!("{} {}: the handler panicked", self.remote, self.client_id);
-            let worker = usize::from(self.conn.worker);
-            self.shared.metrics.workers[worker].handler_panics.add_shared();
+            log::error!("{} {}: the handler panicked", self.remote, self.peer.client_id);
+            self.panics.add_shared();
             link.close(CloseReason::INTERNAL);
         }
         if is_drain {
@@ -329,18 +328,18 @@ struct JobLink<'a> {
 
 impl JobLink<'_> {
     fn worker(&self) -> usize {
-        usize::from(self.lane.conn.worker)
+        usize::from(self.lane.peer.conn.worker)
     }
 
     fn room(&self, name: &str) -> Result<Arc<Room>, HubError> {
         let own = self.rooms.iter().find(|room| room.name.as_str() == name).map(Arc::clone);
-        own.or_else(|| self.lane.shared.hub.rooms.find(name)).ok_or(HubError::NoSuchRoom)
+        own.or_else(|| self.lane.hub.rooms.find(name)).ok_or(HubError::NoSuchRoom)
     }
 }
 
 impl Link for JobLink<'_> {
     fn client_id(&self) -> Uuid {
-        self.lane.client_id
+        self.lane.peer.client_id
     }
 
     fn remote_addr(&self) -> SocketAddr {
@@ -359,10 +358,10 @@ impl Link for JobLink<'_> {
         if self.is_member(name.as_str()) {
             return Err(HubError::AlreadyMember);
         }
-        if self.rooms.len() >= self.lane.shared.config.max_rooms_per_conn {
+        if self.rooms.len() >= self.lane.hub.memberships_max {
             return Err(HubError::TooManyMemberships);
         }
-        let (hub, conn) = (&self.lane.shared.hub, self.lane.conn);
+        let (hub, conn) = (&self.lane.hub, self.lane.peer.conn);
         let (room, joined) = hub.join(name, self.worker(), replay, |room, joined| {
             let (room, from_seq) = (Arc::clone(room), joined.position.seq);
             hub.post.put(usize::from(conn.worker), Letter::Enter { conn, room, from_seq });
@@ -375,8 +374,8 @@ impl Link for JobLink<'_> {
     fn leave(&mut self, name: &str) -> Result<(), HubError> {
         let at = self.rooms.iter().position(|room| room.name.as_str() == name);
         let room = self.rooms.swap_remove(at.ok_or(HubError::NotMember)?);
-        let letter = Letter::Exit { conn: self.lane.conn, room: room.key };
-        self.lane.shared.hub.post.tell(self.worker(), letter);
+        let letter = Letter::Exit { conn: self.lane.peer.conn, room: room.key };
+        self.lane.hub.post.tell(self.worker(), letter);
         Ok(())
     }
 
@@ -390,12 +389,12 @@ impl Link for JobLink<'_> {
         publication: &Publication<'_>,
         skip_self: bool,
     ) -> Result<Published, HubError> {
-        let except = skip_self.then_some(self.lane.conn);
-        self.lane.shared.hub.publish(&*self.room(name)?, publication, except)
+        let except = skip_self.then_some(self.lane.peer.conn);
+        self.lane.hub.publish(&*self.room(name)?, publication, except)
     }
 
     fn history(&mut self, name: &str, range: Range, limit: usize) -> Result<Page, HubError> {
-        Ok(self.lane.shared.hub.history(&*self.room(name)?, range, limit))
+        Ok(self.lane.hub.history(&*self.room(name)?, range, limit))
     }
 
     fn close(&mut self, reason: CloseReason) {
@@ -403,10 +402,6 @@ impl Link for JobLink<'_> {
     }
 
     fn peer(&self) -> Peer {
-        Peer {
-            conn: self.lane.conn,
-            client_id: self.lane.client_id,
-            post: self.lane.shared.hub.post.clone(),
-        }
+        self.lane.peer.clone()
     }
 }

@@ -56,7 +56,7 @@ impl Link for WorkerLink<'_> {
         if self.is_member(name.as_str()) {
             return Err(HubError::AlreadyMember);
         }
-        if self.desk.members.count(slot) >= self.desk.config().max_rooms_per_conn {
+        if self.desk.members.count(slot) >= self.desk.shared.hub.memberships_max {
             return Err(HubError::TooManyMemberships);
         }
         let hub = &self.desk.shared.hub;

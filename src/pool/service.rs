@@ -86,7 +86,7 @@ impl Caller<'_> {
         let mut link = WorkerLink { core, desk, client_id };
         if catch_unwind(AssertUnwindSafe(|| call(&mut link))).is_err() {
             log::error!("{} {client_id}: the handler panicked", link.core.remote);
-            link.desk.metrics().handler_panics.add_shared();
+            link.desk.shared.metrics.handler_panics.add_shared();
             link.close(CloseReason::INTERNAL);
         }
     }

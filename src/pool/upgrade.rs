@@ -14,7 +14,7 @@ use super::{
     service::{Caller, Service},
 };
 use crate::{
-    handler::{BoxState, Refusal, retry_after_s},
+    handler::{BoxState, Peer, Refusal, retry_after_s},
     http::{
         head::{BadHead, HeaderSpace, Request},
         response::{Response, Status, error_body},
@@ -126,23 +126,23 @@ impl Connection {
             metrics.queue_wait.record(std::time::Duration::from_millis(waited_ms));
         }
         let session = desk.shared.hub.sessions.begin(self.core.id);
-        log::debug!("{} {}: open", self.core.remote, session.client_id());
+        let client_id = session.client_id();
+        log::debug!("{} {}: open", self.core.remote, client_id);
         let chosen = &desk.shared.routes[route];
         let service = match &chosen.jobs {
             None => Service::Inline { calls: Arc::clone(&chosen.calls), state },
             Some(jobs) => Service::Jobs(Lane::new(
                 jobs,
-                &desk.shared,
+                &desk.shared.hub,
+                &desk.shared.metrics.handler_panics,
                 &chosen.calls,
-                self.core.id,
-                session.client_id(),
+                Peer { conn: self.core.id, client_id, post: desk.shared.hub.post.clone() },
                 self.core.remote,
                 state,
             )),
         };
         let mut open =
             Box::new(Open { codec: Codec::default(), session, service, permit, pinged: 0 });
-        let client_id = open.session.client_id();
         open.service.open(Caller { core: &mut self.core, desk, client_id });
         self.phase = Phase::Open(open);
         self.watch(desk);
@@ -264,7 +264,7 @@ fn ask_upgrade(request: &Request<'_>, route: usize, desk: &Desk) -> Asked {
         Ok(Ok(state)) => Asked::Upgrade { upgrade, route, state },
         Ok(Err(Refusal { status, message })) => refused(Refused::Handler, status, message),
         Err(_) => {
-            desk.metrics().handler_panics.add_shared();
+            desk.shared.metrics.handler_panics.add_shared();
             log::error!("the handler of {} panicked in on_upgrade", request.path());
             refused(Refused::Handler, Status::InternalError, "internal error".to_owned())
         }
