@@ -219,7 +219,9 @@ impl Handler for Chat {
         if let Err(wait_ms) = self.rate.spend(&mut ctx.state().allowance, message.as_bytes().len())
         {
             let fault = Fault::new("rate_limited", "more messages or bytes than the rate allows");
-            return self.fail(ctx, &fault.retry_after_ms(wait_ms), None);
+            // It is read all the same: the client must learn which of its commands was refused.
+            let reference = message.as_text().and_then(|text| frames::parse(text).0);
+            return self.fail(ctx, &fault.retry_after_ms(wait_ms), reference.as_deref());
         }
         let Message::Text(text) = message else {
             let fault = Fault::bad_request("the protocol is JSON in text messages");

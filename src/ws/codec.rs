@@ -12,7 +12,7 @@ use tungstenite::{
     protocol::{Role, WebSocketConfig, WebSocketContext},
 };
 
-use super::close::CloseReason;
+use super::{close::CloseReason, scanner::Scanner};
 
 /// How much a context copies from the worker's buffer at a time, in bytes.
 const READ_BUFFER_BYTES: usize = 4096;
@@ -27,9 +27,20 @@ const POOLED_CONTEXTS_MAX: usize = 64;
 /// A worker's spare protocol machines. Used by one thread.
 pub(crate) struct ContextPool {
     config: WebSocketConfig,
-    // Boxed, because a context is large and only changes hands.
+    // Boxed, because a machine is large and only changes hands.
     #[allow(clippy::vec_box)]
-    spare: Vec<Box<WebSocketContext>>,
+    spare: Vec<Box<Machine>>,
+}
+
+/// A context, and what looks ahead of it in the same stream.
+struct Machine {
+    context: WebSocketContext,
+    scanner: Scanner,
+    /// How much of the input the scanner has seen and the context has not.
+    ahead: usize,
+    largest_message: usize,
+    /// A Close of ours is on its way, so this machine serves no other connection.
+    spent: bool,
 }
 
 impl ContextPool {
@@ -44,15 +55,22 @@ impl ContextPool {
         ContextPool { config, spare: Vec::new() }
     }
 
-    fn take(&mut self) -> Box<WebSocketContext> {
-        self.spare
-            .pop()
-            .unwrap_or_else(|| Box::new(WebSocketContext::new(Role::Server, Some(self.config))))
+    fn take(&mut self) -> Box<Machine> {
+        self.spare.pop().unwrap_or_else(|| {
+            Box::new(Machine {
+                context: WebSocketContext::new(Role::Server, Some(self.config)),
+                scanner: Scanner::default(),
+                ahead: 0,
+                largest_message: 0,
+                spent: false,
+            })
+        })
     }
 
-    fn put(&mut self, context: Box<WebSocketContext>) {
-        if self.spare.len() < POOLED_CONTEXTS_MAX {
-            self.spare.push(context);
+    fn put(&mut self, machine: Box<Machine>) {
+        let is_small = machine.largest_message <= POOLED_MESSAGE_BYTES_MAX;
+        if is_small && self.spare.len() < POOLED_CONTEXTS_MAX {
+            self.spare.push(machine);
         }
     }
 }
@@ -72,62 +90,31 @@ pub(crate) enum Event {
 /// A connection's side of the protocol.
 #[derive(Default)]
 pub(crate) struct Codec {
-    context: Option<Box<WebSocketContext>>,
-    /// Bytes given to this context since it was borrowed.
-    fed: usize,
-    /// The fewest bytes that can have carried the messages it returned since. The two are equal only
-    /// when nothing is left inside: no started header, no part of a payload, no open fragment.
-    accounted: usize,
-    largest_message: usize,
-    /// A Close of ours is on its way, so this context serves no other connection.
-    spent: bool,
+    machine: Option<Box<Machine>>,
 }
 
 impl Codec {
     /// Advances by at most one message. What must be answered at once (pong, Close) is appended to
-    /// `out`. Consumed bytes are taken off the front of `input`.
+    /// `out`. Consumed bytes are taken off the front of `input`; what is left of it must come first the
+    /// next time.
     pub(crate) fn next(
         &mut self,
         input: &mut &[u8],
         out: &mut Vec<u8>,
         pool: &mut ContextPool,
     ) -> Event {
-        if self.context.is_none() && input.is_empty() {
+        if self.machine.is_none() && input.is_empty() {
             return Event::NeedMore;
         }
-        let context = self.context.get_or_insert_with(|| pool.take());
-        let mut wire = Wire { input, out, taken: 0 };
-        loop {
-            let result = context.read(&mut wire);
-            self.fed += std::mem::take(&mut wire.taken);
-            match result {
-                Ok(Message::Close(frame)) => {
-                    let reason = CloseReason::from_peer(frame);
-                    // Reading once more is how the context sends the Close it owes.
-                    let _ = context.read(&mut wire);
-                    return Event::Closed(reason);
-                }
-                Ok(message @ (Message::Text(_) | Message::Binary(_))) => {
-                    self.accounted += wire_len(message.len());
-                    self.largest_message = self.largest_message.max(message.len());
-                    return Event::Message(message);
-                }
-                Ok(control) => self.accounted += wire_len(control.len()),
-                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.rest(pool);
-                    return Event::NeedMore;
-                }
-                Err(Error::ConnectionClosed | Error::AlreadyClosed) => {
-                    return Event::Closed(CloseReason::NO_STATUS);
-                }
-                Err(error) => {
-                    let reason = failure(&error);
-                    // It answers nothing to what it refuses; the code is ours to send.
-                    let _ = context.close(&mut wire, reason.frame());
-                    return Event::Failed(reason);
-                }
-            }
+        let machine = self.machine.get_or_insert_with(|| pool.take());
+        let event = machine.next(input, out);
+        if matches!(event, Event::NeedMore)
+            && machine.is_at_rest()
+            && let Some(machine) = self.machine.take()
+        {
+            pool.put(machine);
         }
+        event
     }
 
     /// Starts the closing handshake: appends a Close to `out`. Later calls append nothing.
@@ -137,28 +124,72 @@ impl Codec {
         out: &mut Vec<u8>,
         pool: &mut ContextPool,
     ) {
-        let context = self.context.get_or_insert_with(|| pool.take());
-        let mut wire = Wire { input: &mut &[][..], out, taken: 0 };
-        let _ = context.close(&mut wire, reason.frame());
-        self.spent = true;
-    }
-
-    /// Gives the context back if nothing of this connection is in it.
-    fn rest(&mut self, pool: &mut ContextPool) {
-        if self.fed == self.accounted && !self.spent {
-            if let Some(context) = self.context.take()
-                && self.largest_message <= POOLED_MESSAGE_BYTES_MAX
-            {
-                pool.put(context);
-            }
-            *self = Codec::default();
-        }
+        self.machine.get_or_insert_with(|| pool.take()).close(reason, out);
     }
 
     /// Whether a message has begun and is not whole yet.
     #[cfg(test)]
     fn is_resting(&self) -> bool {
-        self.context.is_none()
+        self.machine.is_none()
+    }
+}
+
+impl Machine {
+    fn next(&mut self, input: &mut &[u8], out: &mut Vec<u8>) -> Event {
+        if let Some(unseen) = input.get(self.ahead..) {
+            self.scanner.skim(unseen);
+        }
+        let given = input.len();
+        let event = self.advance(&mut Wire { input, out });
+        self.ahead = input.len();
+        debug_assert!(self.ahead <= given, "input is only taken off");
+        match event {
+            Event::NeedMore if self.scanner.is_bad_text() => {
+                self.fail(CloseReason::INVALID_UTF8, out)
+            }
+            event => event,
+        }
+    }
+
+    fn advance(&mut self, wire: &mut Wire<'_, '_>) -> Event {
+        loop {
+            match self.context.read(wire) {
+                Ok(Message::Close(frame)) => {
+                    let reason = CloseReason::from_peer(frame);
+                    // Reading once more is how the context sends the Close it owes.
+                    let _ = self.context.read(wire);
+                    return Event::Closed(reason);
+                }
+                Ok(message @ (Message::Text(_) | Message::Binary(_))) => {
+                    self.largest_message = self.largest_message.max(message.len());
+                    return Event::Message(message);
+                }
+                Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
+                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Event::NeedMore;
+                }
+                Err(Error::ConnectionClosed | Error::AlreadyClosed) => {
+                    return Event::Closed(CloseReason::NO_STATUS);
+                }
+                Err(error) => return self.fail(failure(&error), wire.out),
+            }
+        }
+    }
+
+    /// The context answers nothing to what it refuses; the code is ours to send.
+    fn fail(&mut self, reason: CloseReason, out: &mut Vec<u8>) -> Event {
+        self.close(&reason, out);
+        Event::Failed(reason)
+    }
+
+    fn close(&mut self, reason: &CloseReason, out: &mut Vec<u8>) {
+        self.spent = true;
+        let _ = self.context.close(&mut Wire { input: &mut &[][..], out }, reason.frame());
+    }
+
+    /// Whether nothing of this connection is left inside.
+    fn is_at_rest(&self) -> bool {
+        self.ahead == 0 && !self.spent && self.scanner.is_at_rest()
     }
 }
 
@@ -171,21 +202,10 @@ fn failure(error: &Error) -> CloseReason {
     }
 }
 
-/// The bytes of the shortest masked frame with `payload` bytes (RFC 6455, 5.2).
-fn wire_len(payload: usize) -> usize {
-    let length_field = match payload {
-        0..=125 => 0,
-        126..=65_535 => 2,
-        _ => 8,
-    };
-    2 + length_field + 4 + payload
-}
-
 /// A stream that is all memory: it never blocks on writing, so a frame is never queued twice.
 struct Wire<'a, 'i> {
     input: &'a mut &'i [u8],
     out: &'a mut Vec<u8>,
-    taken: usize,
 }
 
 impl Read for Wire<'_, '_> {
@@ -193,9 +213,7 @@ impl Read for Wire<'_, '_> {
         if self.input.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let n = self.input.read(into)?;
-        self.taken += n;
-        Ok(n)
+        self.input.read(into)
     }
 }
 
@@ -294,6 +312,22 @@ mod tests {
         assert!(!harness.codec.is_resting(), "an open fragment belongs to this connection");
         harness.feed(&client_frame(0x80, b"end"));
         assert_eq!(harness.texts, ["hello", "hello", "openend"]);
+    }
+
+    #[test]
+    fn a_fragmented_message_leaves_nothing_behind() {
+        let mut harness = Harness::new();
+        harness.feed(&client_frame(0x01, b"one"));
+        harness.feed(&client_frame(0x80, b"two"));
+        assert!(harness.codec.is_resting());
+    }
+
+    #[test]
+    fn text_fails_before_its_frame_is_whole() {
+        let mut harness = Harness::new();
+        let frame = client_frame(0x81, b"\xf4\x90\x80\x80 and much more");
+        harness.feed(&frame[..10]);
+        assert_eq!(harness.ended.map(|reason| reason.code()), Some(1007));
     }
 
     #[test]

@@ -2,5 +2,6 @@
 
 pub(crate) mod handshake;
 pub(crate) mod codec;
+mod scanner;
 pub(crate) mod frame;
 pub(crate) mod close;
