@@ -1,6 +1,12 @@
 //! What an embedder writes: a [`Handler`], and the [`Context`] it is given.
 
-use std::{any::Any, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use uuid::Uuid;
 
@@ -11,6 +17,7 @@ use crate::{
         mailbox::{ConnId, Letter, Post},
         rooms::RoomName,
     },
+    metrics::Counter,
     store::Range,
     ws::{
         close::CloseReason,
@@ -352,11 +359,27 @@ pub(crate) trait Link {
 }
 
 /// A connection's state, its type forgotten.
-pub(crate) type BoxState = Box<dyn Any + Send>;
+///
+/// Its drop is the handler's code, and runs wherever a connection ends: a panic in it is caught, logged
+/// and counted like any other of the handler's.
+pub(crate) struct BoxState {
+    state: Option<Box<dyn Any + Send>>,
+    panics: Arc<Counter>,
+}
+
+impl Drop for BoxState {
+    fn drop(&mut self) {
+        let state = self.state.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(state))).is_err() {
+            log::error!("the drop of a handler's state panicked");
+            self.panics.add_shared();
+        }
+    }
+}
 
 /// A handler, its state's type forgotten, so that routes with different handlers share one table.
 pub(crate) trait Calls: Send + Sync {
-    fn upgrade(&self, request: &Request<'_>) -> Result<BoxState, Refusal>;
+    fn upgrade(&self, request: &Request<'_>, panics: &Arc<Counter>) -> Result<BoxState, Refusal>;
     fn open(&self, state: &mut BoxState, link: &mut dyn Link);
     fn message(&self, state: &mut BoxState, link: &mut dyn Link, message: Message<'_>);
     fn drain(&self, state: &mut BoxState, link: &mut dyn Link);
@@ -367,14 +390,16 @@ struct Typed<H>(H);
 
 impl<H: Handler> Typed<H> {
     fn context<'a>(state: &'a mut BoxState, link: &'a mut dyn Link) -> Context<'a, H::State> {
-        let state = state.downcast_mut().expect("a state comes back to the handler that made it");
+        let state = state.state.as_mut().and_then(|state| state.downcast_mut());
+        let state = state.expect("a state comes back to the handler that made it");
         Context { state, link }
     }
 }
 
 impl<H: Handler> Calls for Typed<H> {
-    fn upgrade(&self, request: &Request<'_>) -> Result<BoxState, Refusal> {
-        self.0.on_upgrade(request).map(|state| Box::new(state) as BoxState)
+    fn upgrade(&self, request: &Request<'_>, panics: &Arc<Counter>) -> Result<BoxState, Refusal> {
+        let state = self.0.on_upgrade(request)?;
+        Ok(BoxState { state: Some(Box::new(state)), panics: Arc::clone(panics) })
     }
 
     fn open(&self, state: &mut BoxState, link: &mut dyn Link) {

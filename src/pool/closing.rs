@@ -57,6 +57,10 @@ impl Connection {
                 Err(error) => self.on_lost(&error, desk),
             }
         }
+        if self.core.backlog {
+            // What could not be answered before earlier answers were written.
+            self.core.list_ready(desk);
+        }
         if matches!(self.phase, Phase::Gone) {
             desk.gone.push(self.core.slot());
         }
@@ -97,7 +101,13 @@ impl Connection {
 
     /// An open connection is over for its handler; its last bytes may still be on their way.
     pub(super) fn end(&mut self, reason: CloseReason, stage: Stage, desk: &mut Desk) {
-        let Phase::Open(open) = std::mem::replace(&mut self.phase, Phase::Gone) else { return };
+        let open = match std::mem::replace(&mut self.phase, Phase::Gone) {
+            Phase::Open(open) => open,
+            other => {
+                self.phase = other;
+                return;
+            }
+        };
         let Open { session, service, permit, .. } = *open;
         log::debug!("{} {}: closed, {reason}", self.core.remote, session.client_id());
         desk.metrics().count_close(reason.known_code());

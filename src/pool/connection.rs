@@ -150,6 +150,7 @@ impl Connection {
                 Phase::Head { .. } if !self.core.outbox.fits(0, &desk.outbox_bounds) => {
                     // Who pipelines requests must read the answers before there are more.
                     self.core.backlog = true;
+                    self.core.list_dirty(desk);
                     break;
                 }
                 Phase::Head { .. } => match self.head_step(rest, desk) {

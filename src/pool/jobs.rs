@@ -78,7 +78,8 @@ struct Inner {
     scheduled: bool,
     /// It is behind by its own messages, so its connection is not read.
     full: bool,
-    closed: bool,
+    /// Its handler, or a panic, asked for a close: no message comes after that.
+    closing: bool,
     /// `None` while a thread has it.
     job: Option<Job>,
 }
@@ -151,13 +152,15 @@ impl JobPool {
         self.0.queued.load(Ordering::Relaxed) >= self.0.queue_max
     }
 
-    /// A message was handled: the longest-waiting connection may be read again.
+    /// A message was handled: as many connections may be read again as there are places, the longest
+    /// waiting first. Not all of them will have something to say, so an empty queue lets everyone in.
     fn message_done(&self) {
-        self.0.queued.fetch_sub(1, Ordering::Relaxed);
-        while !self.is_full() {
+        let left = self.0.queued.fetch_sub(1, Ordering::Relaxed) - 1;
+        let places = if left == 0 { usize::MAX } else { self.0.queue_max.saturating_sub(left) };
+        for _ in 0..places {
             let Some(lane) = self.0.waiting.lock().pop_front() else { return };
-            if let Some(lane) = lane.upgrade().filter(|lane| !lane.inner.lock().closed) {
-                return lane.resume();
+            if let Some(lane) = lane.upgrade() {
+                lane.resume();
             }
         }
     }
@@ -178,7 +181,7 @@ impl Lane {
             messages: 0,
             scheduled: false,
             full: false,
-            closed: false,
+            closing: false,
             job: Some(Job { state, rooms: Vec::new() }),
         };
         Arc::new(Lane {
@@ -218,7 +221,6 @@ impl Lane {
     }
 
     pub(super) fn close(self: &Arc<Lane>, reason: CloseReason) {
-        self.inner.lock().closed = true;
         self.push(Event::Close(reason));
     }
 
@@ -253,21 +255,21 @@ impl Lane {
     /// Makes the calls that wait, on a job thread.
     fn run(self: &Arc<Lane>) {
         for _ in 0..CALLS_PER_TURN_MAX {
-            let (event, mut job) = {
+            let (event, is_unwanted, mut job) = {
                 let mut inner = self.inner.lock();
                 let Some(event) = inner.events.pop_front() else {
                     inner.scheduled = false;
                     return;
                 };
                 let Some(job) = inner.job.take() else { return };
-                (event, job)
+                (event, inner.closing, job)
             };
             let is_message = matches!(event, Event::Message(..));
             let is_last = matches!(event, Event::Close(_));
-            self.call(&mut job, event);
+            if !(is_message && is_unwanted) {
+                self.call(&mut job, event);
+            }
             if is_last {
-                // The state's own drop is the handler's code too.
-                let _ = catch_unwind(AssertUnwindSafe(|| drop(job)));
                 return;
             }
             let caught_up = {
@@ -398,6 +400,7 @@ impl Link for JobLink<'_> {
     }
 
     fn close(&mut self, reason: CloseReason) {
+        self.lane.inner.lock().closing = true;
         self.peer().close(reason);
     }
 

@@ -63,12 +63,10 @@ impl Service {
     }
 
     /// Tells the handler that its connection is over, and drops its state.
-    pub(super) fn close(self, mut caller: Caller<'_>, reason: CloseReason) {
+    pub(super) fn close(self, caller: Caller<'_>, reason: CloseReason) {
         match self {
             Service::Inline { calls, mut state } => {
-                caller.lend().call(|link| calls.close(&mut state, link, &reason));
-                // A state may do work when it is dropped, and that is the handler's code as well.
-                caller.call(|_| drop(state));
+                caller.call(|link| calls.close(&mut state, link, &reason));
             }
             Service::Jobs(lane) => lane.close(reason),
         }
@@ -76,10 +74,6 @@ impl Service {
 }
 
 impl Caller<'_> {
-    fn lend(&mut self) -> Caller<'_> {
-        Caller { core: self.core, desk: self.desk, client_id: self.client_id }
-    }
-
     /// Runs handler code. A panic in it costs this one connection and nothing else.
     fn call(self, call: impl FnOnce(&mut dyn Link)) {
         let Caller { core, desk, client_id } = self;

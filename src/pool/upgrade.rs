@@ -1,6 +1,7 @@
 //! The HTTP phase of a connection: answers, refusals, and the way into the line or through the door.
 
 use std::{
+    borrow::Cow,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
@@ -21,7 +22,10 @@ use crate::{
         router::{self, Target},
     },
     metrics::Refused,
-    ws::{codec::Codec, handshake::Upgrade},
+    ws::{
+        codec::Codec,
+        handshake::{NotAnUpgrade, Upgrade},
+    },
 };
 
 /// What a request turned out to be, with nothing borrowed from it.
@@ -31,7 +35,24 @@ enum Asked {
     /// A proper upgrade that its handler would take.
     Upgrade { upgrade: Upgrade, route: usize, state: BoxState },
     /// A refused upgrade; the connection ends.
-    Refused { why: Refused, status: Status, message: String, advice: &'static str },
+    Refused(Refuse),
+}
+
+/// A refusal in the making.
+struct Refuse {
+    why: Refused,
+    status: Status,
+    message: Cow<'static, str>,
+    /// A header line that tells what would be right; may be empty.
+    advice: &'static str,
+    /// Whether it answers a HEAD.
+    head_only: bool,
+}
+
+impl Refuse {
+    fn new(why: Refused, status: Status, message: impl Into<Cow<'static, str>>) -> Refuse {
+        Refuse { why, status, message: message.into(), advice: "", head_only: false }
+    }
 }
 
 impl Connection {
@@ -63,9 +84,7 @@ impl Connection {
                     desk.timers.set(self.core.slot(), &mut self.core.deadline, at);
                 }
             }
-            Asked::Refused { why, status, message, advice } => {
-                self.refuse(why, status, &message, advice, desk);
-            }
+            Asked::Refused(refuse) => self.refuse(&refuse, desk),
             Asked::Upgrade { upgrade, route, state } => self.admit(upgrade, route, state, desk),
         }
         Some(used)
@@ -75,6 +94,11 @@ impl Connection {
     fn admit(&mut self, upgrade: Upgrade, route: usize, state: BoxState, desk: &mut Desk) {
         match desk.shared.admission.ask(self.core.id) {
             Answer::Served(permit) => self.open(permit, &upgrade, route, state, None, desk),
+            // Its end came together with its request, and will not be told again.
+            Answer::Waits(_) if self.core.peer_ended => {
+                self.phase = Phase::Gone;
+                self.core.list_dirty(desk);
+            }
             Answer::Waits(ticket) => {
                 let since = desk.now;
                 let waiting = Waiting { ticket, upgrade, route, state, since };
@@ -89,8 +113,13 @@ impl Connection {
 
     /// A permit was set aside for this connection.
     pub(super) fn on_admitted(&mut self, desk: &mut Desk) {
-        let Phase::Waiting(waiting) = std::mem::replace(&mut self.phase, Phase::Gone) else {
-            return;
+        let waiting = match std::mem::replace(&mut self.phase, Phase::Gone) {
+            Phase::Waiting(waiting) => waiting,
+            // The drain or the timeout came first, and its answer is on its way.
+            other => {
+                self.phase = other;
+                return;
+            }
         };
         let Waiting { ticket, upgrade, route, state, since } = *waiting;
         match ticket.claim() {
@@ -120,6 +149,8 @@ impl Connection {
     ) {
         self.core.outbox.push_own(0, &mut desk.spare, |out| upgrade.respond(out, waited_ms));
         self.core.list_dirty(desk);
+        // A client cannot be silent before it was let in.
+        self.core.last_rx = desk.now;
         let metrics = &desk.shared.metrics;
         metrics.accepted.add_shared();
         if let Some(waited_ms) = waited_ms {
@@ -159,7 +190,8 @@ impl Connection {
             return self.begin_closing(Stage::Flush, None, desk);
         }
         let message = "the request head did not come in time";
-        self.refuse(Refused::HeadTimeout, Status::RequestTimeout, message, "", desk);
+        let refuse = Refuse::new(Refused::HeadTimeout, Status::RequestTimeout, message);
+        self.refuse(&refuse, desk);
     }
 
     fn refuse_unavailable(&mut self, why: Refused, desk: &mut Desk) {
@@ -168,28 +200,27 @@ impl Connection {
             Refused::QueueTimeout => "no place became free in time",
             _ => "the server is full",
         };
-        self.refuse(why, Status::Unavailable, message, "", desk);
+        self.refuse(&Refuse::new(why, Status::Unavailable, message), desk);
     }
 
     /// Answers with a refusal, counts it, and ends the connection so that the client can read it.
-    fn refuse(
-        &mut self,
-        why: Refused,
-        status: Status,
-        message: &str,
-        advice: &str,
-        desk: &mut Desk,
-    ) {
-        desk.shared.metrics.refuse(why);
+    fn refuse(&mut self, refuse: &Refuse, desk: &mut Desk) {
+        let Refuse { why, status, message, advice, head_only } = refuse;
+        desk.shared.metrics.refuse(*why);
         log::debug!("{}: {} {}: {message}", self.core.remote, status.code(), why.name());
         // Coming back sooner than the line moves would only be refused again.
         let retry_after = retry_after_s(desk.config().queue_timeout / 4);
         let retry = format!("Retry-After: {retry_after}");
-        let is_unavailable = status == Status::Unavailable;
+        let is_unavailable = *status == Status::Unavailable;
         let body = error_body(why.name(), message, is_unavailable.then_some(retry_after));
-        let headers = [advice, if is_unavailable { &retry } else { "" }];
-        let response =
-            Response { status, body: &body, headers: &headers, closes: true, head_only: false };
+        let headers = [*advice, if is_unavailable { &retry } else { "" }];
+        let response = Response {
+            status: *status,
+            body: &body,
+            headers: &headers,
+            closes: true,
+            head_only: *head_only,
+        };
         self.respond(&response, desk);
     }
 
@@ -245,14 +276,13 @@ fn ask(request: &Request<'_>, desk: &Desk) -> Asked {
 }
 
 fn ask_upgrade(request: &Request<'_>, route: usize, desk: &Desk) -> Asked {
-    let refused =
-        |why, status, message: String| Asked::Refused { why, status, message, advice: "" };
+    let refused = |why, status, message: String| Asked::Refused(Refuse::new(why, status, message));
     let upgrade = match Upgrade::check(request) {
         Ok(upgrade) => upgrade,
-        Err(not) => {
-            let (status, advice) = (not.status, not.advice);
-            let message = not.reason.to_owned();
-            return Asked::Refused { why: Refused::BadRequest, status, message, advice };
+        Err(NotAnUpgrade { status, reason, advice }) => {
+            let head_only = request.method() == "HEAD";
+            let refuse = Refuse::new(Refused::BadRequest, status, reason);
+            return Asked::Refused(Refuse { advice, head_only, ..refuse });
         }
     };
     if !is_allowed_origin(request.header("Origin"), &desk.config().allowed_origins) {
@@ -260,11 +290,12 @@ fn ask_upgrade(request: &Request<'_>, route: usize, desk: &Desk) -> Asked {
         return refused(Refused::Origin, Status::Forbidden, message);
     }
     let calls = &desk.shared.routes[route].calls;
-    match catch_unwind(AssertUnwindSafe(|| calls.upgrade(request))) {
+    let panics = &desk.shared.metrics.handler_panics;
+    match catch_unwind(AssertUnwindSafe(|| calls.upgrade(request, panics))) {
         Ok(Ok(state)) => Asked::Upgrade { upgrade, route, state },
         Ok(Err(Refusal { status, message })) => refused(Refused::Handler, status, message),
         Err(_) => {
-            desk.shared.metrics.handler_panics.add_shared();
+            panics.add_shared();
             log::error!("the handler of {} panicked in on_upgrade", request.path());
             refused(Refused::Handler, Status::InternalError, "internal error".to_owned())
         }
@@ -278,8 +309,7 @@ fn is_allowed_origin(origin: Option<&str>, allowed: &[String]) -> bool {
 }
 
 fn bad_head(bad: BadHead) -> Asked {
-    let message = bad.reason.to_owned();
-    Asked::Refused { why: Refused::BadRequest, status: bad.status, message, advice: "" }
+    Asked::Refused(Refuse::new(Refused::BadRequest, bad.status, bad.reason))
 }
 
 fn too_large() -> Asked {
