@@ -223,6 +223,8 @@ impl Metrics {
             lingering: gauges.lingering,
             sessions: gauges.sessions,
             rooms: gauges.rooms,
+            history_bytes: gauges.history_bytes,
+            jobs_queued: gauges.jobs_queued,
             draining: gauges.draining,
             accepted_total: self.accepted.value(),
             rejected_total: rejected.values().sum(),
@@ -279,6 +281,8 @@ pub(crate) struct Gauges {
     pub(crate) lingering: usize,
     pub(crate) sessions: usize,
     pub(crate) rooms: usize,
+    pub(crate) history_bytes: usize,
+    pub(crate) jobs_queued: usize,
     pub(crate) draining: bool,
 }
 
@@ -317,6 +321,10 @@ pub struct Snapshot {
     pub sessions: usize,
     /// Rooms in the directory.
     pub rooms: usize,
+    /// Bytes kept in the histories of all rooms.
+    pub history_bytes: usize,
+    /// Messages that wait for the threads of blocking handlers.
+    pub jobs_queued: usize,
     /// Whether the server is shutting down.
     pub draining: bool,
     /// Upgrades answered with 101.
@@ -431,6 +439,8 @@ mod tests {
             lingering: 0,
             sessions: 0,
             rooms: 0,
+            history_bytes: 0,
+            jobs_queued: 0,
             draining: false,
         };
         let snapshot = metrics.snapshot(gauges, Vec::new());

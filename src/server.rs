@@ -237,26 +237,25 @@ impl Server {
         for pool in shared.routes.iter().filter_map(|route| route.jobs.as_ref()) {
             pool.start(&job_alive)?;
         }
-        let (report, reports) = crossbeam_channel::bounded(workers.len());
+        let (report, reports) = crossbeam_channel::unbounded();
         let worker_count = workers.len();
         let mut threads = Vec::new();
         let stop_all = || {
             (0..worker_count).for_each(|worker| shared.hub.post.tell(worker, Letter::Stop));
         };
+        let (drained, drains) = crossbeam_channel::bounded(worker_count);
         for (index, worker) in workers.into_iter().enumerate() {
-            let thread = start_worker(index, worker, report.clone());
+            let thread = start_worker(index, worker, drained.clone(), report.clone());
             threads.push(thread.inspect_err(|_| stop_all())?);
         }
         let accepting = Accepting::start(listener, local_addr, &shared, arrivals);
         let accepting = accepting.inspect_err(|_| stop_all())?;
 
         let mut failure = None;
-        let mut exited = 0;
         let grace = crossbeam_channel::select! {
             recv(asked) -> grace => grace.unwrap_or_default(),
-            recv(reports) -> outcome => {
-                exited += 1;
-                failure = Some(worker_failure(outcome.ok().flatten()));
+            recv(reports) -> failed => {
+                failure = failed.ok();
                 shared.config.drain_timeout
             }
         };
@@ -269,21 +268,22 @@ impl Server {
         for worker in 0..worker_count {
             shared.hub.post.tell(worker, Letter::Drain);
         }
-        while exited < worker_count {
-            match reports.recv_deadline(deadline) {
-                Ok(None) => exited += 1,
-                Ok(outcome @ Some(_)) => {
-                    exited += 1;
-                    failure = Some(worker_failure(outcome));
+        let mut to_drain = worker_count - usize::from(failure.is_some());
+        while to_drain > 0 {
+            crossbeam_channel::select! {
+                recv(drains) -> _ => to_drain -= 1,
+                recv(reports) -> failed => {
+                    failure = failed.ok();
+                    to_drain -= 1;
                 }
-                Err(_) => {
+                recv(crossbeam_channel::at(deadline)) -> _ => {
                     let left = shared.admission.gauges().0;
                     log::warn!("the grace is over with {left} connections left");
-                    stop_all();
                     break;
                 }
             }
         }
+        stop_all();
         for thread in threads {
             let _ = thread.join();
         }
@@ -298,32 +298,27 @@ impl Server {
     }
 }
 
-/// What a worker's thread came to: `None` when it ended as it should.
-type Outcome = Option<String>;
-
+/// Starts a worker's thread, which reports its failure if it has one.
 fn start_worker(
     index: usize,
     worker: Worker,
-    report: Sender<Outcome>,
+    drained: Sender<()>,
+    report: Sender<Error>,
 ) -> Result<thread::JoinHandle<()>, Error> {
     let run = move || {
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.run()));
-        let _ = report.send(match outcome {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(format!("worker {index} cannot poll: {error}")),
-            Err(_) => Some(format!("worker {index} panicked")),
-        });
+        let run = std::panic::AssertUnwindSafe(|| worker.run(&drained));
+        let failure = match std::panic::catch_unwind(run) {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => Error::io(format!("worker {index} cannot poll"), error),
+            Err(_) => Error::new(ErrorKind::System, format!("worker {index} panicked")),
+        };
+        log::error!("{failure}; shutting down");
+        let _ = report.send(failure);
     };
     thread::Builder::new()
         .name(format!("rusty-socks-worker-{index}"))
         .spawn(run)
         .map_err(|error| Error::io("cannot start a worker thread", error))
-}
-
-fn worker_failure(outcome: Outcome) -> Error {
-    let message = outcome.unwrap_or_else(|| "a worker ended before its time".to_owned());
-    log::error!("{message}; shutting down");
-    Error::new(ErrorKind::System, message)
 }
 
 /// The acceptor's thread, and how to end it though it blocks.

@@ -194,7 +194,7 @@ pub struct Config {
     ///
     /// Times [`max_rooms`](Config::max_rooms) it is the worst case of memory in histories.
     ///
-    /// Unit: bytes. Default: 1MiB. Range: 0 to 1GiB.
+    /// Unit: bytes. Default: 256KiB. Range: 0 to 1GiB.
     pub history_bytes: usize,
 
     /// Age at which a kept message is forgotten. An empty room goes with its last message.
@@ -284,7 +284,7 @@ impl Default for Config {
             default_room: "lobby".into(),
             replay: 10,
             history: 100,
-            history_bytes: 1 << 20,
+            history_bytes: 256 << 10,
             history_age: Duration::from_secs(3600),
             max_rooms: 10_000,
             max_rooms_per_conn: 100,

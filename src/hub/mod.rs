@@ -8,11 +8,17 @@ pub(crate) mod mailbox;
 pub(crate) mod rooms;
 pub(crate) mod sessions;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
 
 use crate::{
     config::Config,
-    store::{HistoryBounds, Position, Range},
+    store::{History, HistoryBounds, Position, Range},
     ws::frame::{Kind, Message, PreparedFrame},
 };
 use mailbox::{ConnId, Letter, Post, WorkerSet};
@@ -27,6 +33,7 @@ pub(crate) struct Hub {
     /// Rooms that one connection may be in.
     pub(crate) memberships_max: usize,
     bounds: HistoryBounds,
+    history_bytes: AtomicUsize,
     /// A recovered gap or a page above this would itself overflow the outbox it is sent to.
     page_bytes_max: usize,
     started: Instant,
@@ -173,6 +180,7 @@ impl Hub {
             post,
             memberships_max: config.max_rooms_per_conn,
             bounds,
+            history_bytes: AtomicUsize::new(0),
             page_bytes_max: config.buffer_bytes / 2,
             started: Instant::now(),
         }
@@ -193,8 +201,9 @@ impl Hub {
         replay: Replay,
         announce: impl FnOnce(&Arc<Room>, &Joined),
     ) -> Result<(Arc<Room>, Joined), HubError> {
+        let now_ms = self.now_ms();
         self.rooms.enter(name, |room, state| {
-            state.history.expire(self.now_ms(), &self.bounds);
+            self.change(&mut state.history, |history| history.expire(now_ms, &self.bounds));
             let (history, bytes_max) = (&state.history, self.page_bytes_max);
             let (recovered, replay) = match replay {
                 Replay::Nothing => (false, Vec::new()),
@@ -241,7 +250,7 @@ impl Hub {
             let frame = frame.clone();
             self.post.put(worker, Letter::Deliver { room: room.key, seq, frame, except });
         }
-        state.history.append(frame, now_ms, &self.bounds);
+        self.change(&mut state.history, |history| history.append(frame, now_ms, &self.bounds));
         drop(state);
         self.post.ring(&workers);
         Ok(Published { seq, behind })
@@ -268,8 +277,9 @@ impl Hub {
 
     /// A page of what the room keeps, of at most `limit` messages.
     pub(crate) fn history(&self, room: &Room, range: Range, limit: usize) -> Page {
+        let now_ms = self.now_ms();
         let mut state = room.state.lock();
-        state.history.expire(self.now_ms(), &self.bounds);
+        self.change(&mut state.history, |history| history.expire(now_ms, &self.bounds));
         Page {
             position: state.history.position(),
             messages: state.history.page(range, limit, self.page_bytes_max),
@@ -280,7 +290,22 @@ impl Hub {
     /// is looked at with each call; the next call goes on from there.
     pub(crate) fn sweep(&self) {
         let now_ms = self.now_ms();
-        self.rooms.sweep(|history| history.expire(now_ms, &self.bounds));
+        self.rooms.sweep(|history| {
+            self.change(history, |history| history.expire(now_ms, &self.bounds));
+        });
+    }
+
+    /// Bytes kept in all histories together.
+    pub(crate) fn history_bytes(&self) -> usize {
+        self.history_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Changes a history and keeps count of what all of them hold.
+    fn change(&self, history: &mut History, change: impl FnOnce(&mut History)) {
+        let before = history.bytes();
+        change(history);
+        // The sum wraps where a history has shrunk, and wraps back: the difference is what is added.
+        self.history_bytes.fetch_add(history.bytes().wrapping_sub(before), Ordering::Relaxed);
     }
 }
 

@@ -78,6 +78,11 @@ impl Connection {
                     Err(_) => self.phase = Phase::Gone,
                 }
             }
+            // A slow client may have read for long in a drain; it can answer only now.
+            Stage::AwaitClose(_) if desk.shared.is_draining() => {
+                let at = desk.after(desk.config().close_timeout);
+                desk.timers.set(self.core.slot(), &mut self.core.deadline, at);
+            }
             Stage::AwaitClose(_) | Stage::Linger => {}
         }
     }
@@ -134,6 +139,7 @@ impl Connection {
             stage => stage,
         };
         self.phase = Phase::Closing(Closing { stage, _permit: permit, _lingering: lingering });
+        self.core.closing = true;
         self.core.paused_by_outbox = false;
         self.core.paused_by_jobs = false;
         self.core.list_ready(desk);

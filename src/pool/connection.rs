@@ -270,6 +270,11 @@ impl Connection {
         true
     }
 
+    /// Whether it is in the HTTP phase, and so need not be waited for when the server drains.
+    pub(super) fn is_http(&self) -> bool {
+        matches!(self.phase, Phase::Head { .. }) && self.core.outbox.is_empty()
+    }
+
     /// Whether a handler is being served here.
     pub(super) fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open(_))
@@ -293,7 +298,8 @@ impl Connection {
     /// The server drains.
     pub(super) fn on_drain(&mut self, desk: &mut Desk) {
         match &mut self.phase {
-            Phase::Head { .. } => self.begin_closing(Stage::Flush, None, desk),
+            // Whoever watches the server over a connection of its own sees it drain.
+            Phase::Head { .. } => {}
             Phase::Waiting(_) => self.refuse_waiting(Refused::Draining, desk),
             Phase::Open(open) => {
                 let client_id = open.session.client_id();

@@ -37,6 +37,8 @@ pub(crate) struct Core {
     pub(super) listed_dirty: bool,
     /// Not read, because the client does not read what it is sent.
     pub(super) paused_by_outbox: bool,
+    /// Only the end is awaited: it is read whatever waits to be written.
+    pub(super) closing: bool,
     /// Not read, because its handler's jobs are behind.
     pub(super) paused_by_jobs: bool,
     pub(super) _ip_slot: Option<IpSlot>,
@@ -64,6 +66,7 @@ impl Core {
             backlog: false,
             listed_ready: false,
             listed_dirty: false,
+            closing: false,
             paused_by_outbox: false,
             paused_by_jobs: false,
             _ip_slot: ip_slot,
@@ -143,7 +146,7 @@ impl Core {
                 self.paused_by_outbox = false;
                 self.list_ready(desk);
             }
-        } else if self.outbox.status(&desk.outbox_bounds) == SendStatus::Behind {
+        } else if !self.closing && self.outbox.status(&desk.outbox_bounds) == SendStatus::Behind {
             self.paused_by_outbox = true;
             desk.metrics().read_pauses.add(1);
         }

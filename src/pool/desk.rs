@@ -72,6 +72,13 @@ impl Shared {
             lingering: self.lingering.used(),
             sessions: self.hub.sessions.len(),
             rooms: self.hub.rooms.len(),
+            history_bytes: self.hub.history_bytes(),
+            jobs_queued: self
+                .routes
+                .iter()
+                .filter_map(|route| route.jobs.as_ref())
+                .map(JobPool::queued)
+                .sum(),
             draining: self.is_draining(),
         };
         let workers = workers.map(|worker| WorkerGauges {

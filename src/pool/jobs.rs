@@ -148,8 +148,13 @@ impl JobPool {
         }
     }
 
+    /// Messages that wait for the threads now.
+    pub(crate) fn queued(&self) -> usize {
+        self.0.queued.load(Ordering::Relaxed)
+    }
+
     fn is_full(&self) -> bool {
-        self.0.queued.load(Ordering::Relaxed) >= self.0.queue_max
+        self.queued() >= self.0.queue_max
     }
 
     /// A message was handled: as many connections may be read again as there are places, the longest

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 use mio::{Events, Interest, Poll, Token, net::TcpStream};
 use slab::Slab;
 
@@ -83,6 +83,8 @@ pub(crate) struct Worker {
     next_report: Millis,
     reported: Refusals,
     draining: bool,
+    /// Nobody is left but those who watch.
+    drained: bool,
     stopped: bool,
 }
 
@@ -106,18 +108,19 @@ impl Worker {
             next_report: 0,
             reported: Refusals::default(),
             draining: false,
+            drained: false,
             stopped: false,
         }
     }
 
-    /// Turns until the server has drained and nobody is left.
-    pub(crate) fn run(mut self) -> io::Result<()> {
+    /// Turns until it is told to stop. Says once, through `drained`, that nobody is left to wait for.
+    pub(crate) fn run(mut self, drained: &Sender<()>) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_MAX);
         // The kernel copies into a buffer that begins on a page up to twice as fast.
         let mut storage = vec![0; READ_BYTES_MAX + PAGE_BYTES];
         let start = storage.as_ptr().align_offset(PAGE_BYTES);
         let buffer = &mut storage[start..][..READ_BYTES_MAX];
-        while !self.is_done() {
+        while !self.stopped {
             let timeout = self.timeout();
             match self.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
@@ -136,12 +139,13 @@ impl Worker {
             self.reap();
             self.desk.metrics().turns.add(1);
             self.desk.metrics().turn.record(began.elapsed());
+            if self.draining && !self.drained && self.conns.iter().all(|(_, conn)| conn.is_http()) {
+                self.drained = true;
+                // The server counts these; it is there for as long as its workers are.
+                let _ = drained.send(());
+            }
         }
         Ok(())
-    }
-
-    fn is_done(&self) -> bool {
-        self.stopped || (self.draining && self.conns.is_empty())
     }
 
     /// How long this worker may sleep: not at all while something waits for it.
@@ -386,9 +390,9 @@ impl Worker {
             let Some(mut conn) = self.conns.try_remove(slot) else { continue };
             self.desk.timers.clear(slot, &mut conn.core.deadline);
             self.desk.leave_all(slot);
-            self.desk.shared.sockets[self.desk.worker].fetch_sub(1, Ordering::Relaxed);
-            // Drops its permit, which lets the next in line come in.
+            // Drops its permit, which lets the next in line come in, and its other places.
             drop(conn);
+            self.desk.shared.sockets[self.desk.worker].fetch_sub(1, Ordering::Relaxed);
         }
     }
 }

@@ -406,3 +406,70 @@ impl Random {
         (self.0 % end as u64) as usize
     }
 }
+
+/// A server with one worker that can be kept busy, with `/echo` beside: whatever clients do meanwhile, it
+/// learns of all at once.
+pub struct BusyServer {
+    server: TestServer,
+    begun: std::sync::Mutex<std::sync::mpsc::Receiver<std::sync::mpsc::Sender<()>>>,
+}
+
+/// Keeps the worker busy until [`release`](Occupied::release).
+pub struct Occupied {
+    client: Client,
+    release: std::sync::mpsc::Sender<()>,
+}
+
+impl BusyServer {
+    pub fn start(config: Config) -> BusyServer {
+        use rusty_socks::{Context, Message as Incoming};
+        use std::sync::{Mutex, mpsc};
+
+        let (begin, begun) = mpsc::channel();
+        let begin = Mutex::new(begin);
+        let busy = move |_: &mut Context<'_, ()>, _: Incoming<'_>| {
+            let (release, released) = mpsc::channel();
+            begin.lock().unwrap().send(release).unwrap();
+            let _ = released.recv();
+        };
+        let echo = |ctx: &mut Context<'_, ()>, message: Incoming<'_>| {
+            let _status = ctx.send(message);
+        };
+        let config = Config { thread_pool_size: 1, ..config };
+        let builder = Server::builder().config(config).route("/busy", busy).route("/echo", echo);
+        let server = TestServer::run(builder.bind().unwrap());
+        BusyServer { server, begun: Mutex::new(begun) }
+    }
+
+    /// Connects a client that will occupy the worker; it takes a permit.
+    pub fn blocker(&self) -> Client {
+        self.connect("/busy")
+    }
+
+    /// Returns once the worker is busy with a message of `client`.
+    pub fn occupy(&self, mut client: Client) -> Occupied {
+        client.send("now");
+        self.until_occupied(client)
+    }
+
+    /// The same when the message was sent before.
+    pub fn until_occupied(&self, client: Client) -> Occupied {
+        let release = self.begun.lock().unwrap().recv_timeout(DEADLINE).unwrap();
+        Occupied { client, release }
+    }
+}
+
+impl Occupied {
+    pub fn release(self) -> Client {
+        drop(self.release);
+        self.client
+    }
+}
+
+impl std::ops::Deref for BusyServer {
+    type Target = TestServer;
+
+    fn deref(&self) -> &TestServer {
+        &self.server
+    }
+}

@@ -1,0 +1,34 @@
+# The server in an image: built in one stage, shipped in another without the compiler.
+
+FROM rust:1-slim-bookworm AS build
+WORKDIR /build
+
+# The dependencies, in a layer that stands until they change. Cargo wants a crate to build them for.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir -p src/bin/rusty_socks \
+    && touch src/lib.rs \
+    && echo 'fn main() {}' > src/bin/rusty_socks/main.rs \
+    && cargo build --release --locked --bin rusty_socks \
+    && rm -r src
+
+COPY src src
+# The copied files may be older than what was built of the stand-ins, and cargo goes by the time.
+RUN touch src/lib.rs src/bin/rusty_socks/main.rs \
+    && cargo build --release --locked --bin rusty_socks
+
+
+FROM debian:bookworm-slim
+# By number, so that a cluster can see that it is not root.
+RUN groupadd --gid 10001 rusty_socks \
+    && useradd --uid 10001 --gid 10001 --no-create-home --no-log-init --shell /usr/sbin/nologin rusty_socks
+COPY --from=build /build/target/release/rusty_socks /usr/local/bin/rusty_socks
+USER 10001:10001
+
+# `docker stop` kills after 10 seconds; a drain should be over by then. With a longer grace, set both.
+ENV RUSTY_SOCKS_DRAIN_TIMEOUT=8
+
+EXPOSE 3030
+STOPSIGNAL SIGTERM
+# Asks the port that the environment says, so set it there and not by a flag.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=3s --retries=3 CMD ["rusty_socks", "health"]
+ENTRYPOINT ["rusty_socks"]

@@ -1,0 +1,220 @@
+#!/usr/bin/env bash
+# THE test command: everything that must hold before a commit, in one go, from any directory.
+#
+#   scripts/test.sh                  all of it
+#   scripts/test.sh format clippy    only these steps
+#   scripts/test.sh --verbose        with every line of every step as it comes
+#
+# Needs Rust with rustfmt and clippy, and for the third-party clients Python 3 and Node; those clients
+# are installed below the target directory and nowhere else. No root, no fixed ports.
+set -euo pipefail
+
+STEPS=(format clippy library docs tests third-party)
+
+# Ranges, so that a new fault of theirs or ours shows within a major version that is known to work.
+PYTHON_CLIENTS=('websockets>=13,<18')
+NODE_CLIENTS=('ws@8' 'wscat@6')
+
+# How long one step may take, in seconds. A cold build on two busy cores stays well below it.
+STEP_SECONDS_MAX=1200
+
+# The lines of a failed step that are shown at most; its log has all of them.
+TAIL_LINES=150
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cd "$here/.."
+
+main() {
+    local verbose=no chosen=() failed=() step argument
+    for argument in "$@"; do
+        case $argument in
+            -v | --verbose) verbose=yes ;;
+            -h | --help) usage; exit 0 ;;
+            *)
+                if [[ " ${STEPS[*]} " != *" $argument "* ]]; then
+                    echo "test.sh: there is no step '$argument'; the steps are: ${STEPS[*]}" >&2
+                    exit 2
+                fi
+                chosen+=("$argument")
+                ;;
+        esac
+    done
+    ((${#chosen[@]})) || chosen=("${STEPS[@]}")
+    need cargo 'see https://rustup.rs'
+    need python3 'it reads the build directory and runs the Python clients'
+    find_target
+    mkdir -p "$target/test-logs"
+
+    for step in "${chosen[@]}"; do
+        watch_step "$step" "$verbose" || failed+=("$step")
+    done
+    if ((${#failed[@]})); then
+        echo "FAILED: ${failed[*]} (${SECONDS} s in all; logs in $target/test-logs)"
+        exit 1
+    fi
+    echo "all good (${SECONDS} s in all)"
+}
+
+usage() { sed -n '2,9{s/^# \{0,1\}//;p;}' "$here/test.sh"; }
+
+need() {
+    command -v "$1" >/dev/null && return
+    echo "test.sh: needs $1: $2" >&2
+    exit 1
+}
+
+# Where cargo builds to, whoever decided that.
+find_target() {
+    local metadata
+    metadata=$(cargo metadata --no-deps --format-version 1)
+    target=$(python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])' <<<"$metadata")
+    clients=$target/third-party
+}
+
+# Runs one step as a process of its own, so that it can be bounded and ended as a whole, and tells its
+# outcome in a line.
+watch_step() {
+    local step=$1 verbose=$2 began=$SECONDS limit=() code=0
+    local log=$target/test-logs/$step.log
+    command -v timeout >/dev/null && limit=(timeout --kill-after=10 "$STEP_SECONDS_MAX")
+    # The empty expansion is an error to older shells with `set -u`.
+    local run=(${limit[@]+"${limit[@]}"} bash "$here/test.sh" --as-step "$step")
+    printf '== %-12s' "$step"
+    if [[ $verbose == yes ]]; then
+        echo
+        # Not a pipeline: the process that is awaited must be the one that was started, and the last
+        # words of a step must come before its verdict.
+        local pipe=$target/test-logs/pipe tee
+        rm -f "$pipe"
+        mkfifo "$pipe"
+        tee "$log" <"$pipe" &
+        tee=$!
+        "${run[@]}" >"$pipe" 2>&1 &
+        running=$!
+        wait "$running" || code=$?
+        wait "$tee" || true
+    else
+        "${run[@]}" >"$log" 2>&1 &
+        running=$!
+        wait "$running" || code=$?
+    fi
+    running=
+    [[ $verbose == yes ]] && printf '== %-12s' "$step"
+    if ((code == 0)); then
+        printf 'ok     %4d s%s\n' $((SECONDS - began)) "$(summary "$step" "$log")"
+        return 0
+    fi
+    printf 'FAILED %4d s%s\n' $((SECONDS - began)) "$(summary "$step" "$log")"
+    ((code == 124)) && echo "   took longer than $STEP_SECONDS_MAX s and was ended"
+    [[ $verbose == yes ]] || what_went_wrong "$log"
+    return 1
+}
+
+# The end of a log, without the lines that say that something is well.
+what_went_wrong() {
+    grep -Ev '^ +(Compiling|Checking|Documenting|Downloading|Downloaded|Locking|Adding) |^test .* ok$' "$1" |
+        tail -n "$TAIL_LINES" | sed 's/^/   | /'
+}
+
+# What a step's log comes to, where that can be said in a few words.
+summary() {
+    case $1 in
+        tests)
+            awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 }
+                END { printf "   %d passed, %d failed, %d ignored", passed, failed, ignored }' "$2"
+            ;;
+        third-party) awk '/^[0-9]+ passed, [0-9]+ failed$/ { printf "   %s", $0 }' "$2" ;;
+    esac
+}
+
+running=
+interrupted() {
+    if [[ -n $running ]]; then
+        kill -TERM "$running" 2>/dev/null || true
+        wait "$running" || true
+    fi
+    printf '\ntest.sh: interrupted\n'
+    exit 130
+}
+trap interrupted INT TERM
+
+# --- The steps. The first command that fails ends its step.
+
+step_format() {
+    has_component rustfmt cargo fmt
+    cargo fmt --check
+    # No more than formatted: its dependencies are many, and nothing that ships depends on it.
+    cargo fmt --check --manifest-path benches/compare/Cargo.toml
+}
+
+step_clippy() {
+    has_component clippy cargo clippy
+    # The first step that resolves dependencies, so the one to say that Cargo.lock is stale.
+    cargo clippy --locked --all-targets -- -D warnings
+}
+
+# What an embedder compiles: without the binary and what only that needs.
+step_library() {
+    cargo clippy --no-default-features --lib --examples -- -D warnings
+}
+
+step_docs() {
+    RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items
+}
+
+# Unit tests, integration tests, examples and doc tests.
+step_tests() {
+    cargo test --no-fail-fast
+}
+
+step_third_party() {
+    install_python_clients
+    install_node_clients
+    # Built by the tests already; only this step on its own has work to do here.
+    cargo build --bin rusty_socks
+    PYTHONDONTWRITEBYTECODE=1 "$python" scripts/third-party/clients.py \
+        --binary "$target/debug/rusty_socks" --node-modules "$clients/node/node_modules"
+}
+
+has_component() {
+    local name=$1
+    shift
+    "$@" --version && return
+    echo "$name is missing; get it with: rustup component add $name"
+    return 1
+}
+
+install_python_clients() {
+    local home=$clients/python
+    python=$home/bin/python
+    "$python" -c 'import websockets.sync.client' 2>/dev/null && return
+    rm -rf "$home"
+    if python3 -m venv "$home"; then
+        "$python" -m pip install --disable-pip-version-check --quiet "${PYTHON_CLIENTS[@]}"
+        return
+    fi
+    # Debian packs venv apart from Python, and root is not ours to ask for.
+    echo 'no venv here (on Debian: apt-get install python3-venv); trying pip alone'
+    rm -rf "$home"
+    python3 -m pip install --disable-pip-version-check --quiet --target "$home/lib" "${PYTHON_CLIENTS[@]}"
+    mkdir -p "$home/bin"
+    printf '#!/bin/sh\nPYTHONPATH="%s" exec python3 "$@"\n' "$home/lib" >"$python"
+    chmod +x "$python"
+}
+
+install_node_clients() {
+    need node 'the clients ws and wscat run on it'
+    need npm 'it installs the clients ws and wscat'
+    local home=$clients/node
+    [[ -x $home/node_modules/.bin/wscat && -d $home/node_modules/ws ]] && return
+    mkdir -p "$home"
+    npm install --prefix "$home" --no-save --no-audit --no-fund --loglevel=error "${NODE_CLIENTS[@]}"
+}
+
+if [[ ${1-} == --as-step ]]; then
+    trap - INT TERM
+    find_target
+    "step_${2//-/_}"
+else
+    main "$@"
+fi
