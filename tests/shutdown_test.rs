@@ -239,6 +239,7 @@ fn who_watches_over_a_kept_connection_sees_the_drain() {
     }
     inside.send(&close_frame(1001));
     inside.expect_end();
+    drop(watchers);
     joins(&server);
 }
 
