@@ -373,7 +373,18 @@ mod binary {
 
     impl Binary {
         fn start(arguments: &[&str]) -> Binary {
-            let mut command = rusty_socks(arguments);
+            Binary::run(rusty_socks(arguments))
+        }
+
+        /// With no more than `files` open files, which the program cannot raise again.
+        fn start_with_files(files: usize) -> Binary {
+            let limited = format!("ulimit -n {files}; exec \"$0\" --host 127.0.0.1 \"$@\"");
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &limited, env!("CARGO_BIN_EXE_rusty_socks")]);
+            Binary::run(shell)
+        }
+
+        fn run(mut command: Command) -> Binary {
             let mut child = command.args(["--port", "0"]).stderr(Stdio::piped()).spawn().unwrap();
             let stderr = BufReader::new(child.stderr.take().unwrap());
             let (sender, said) = mpsc::channel();
@@ -456,6 +467,33 @@ mod binary {
         assert_eq!(client.close_code(), 1001, "the first one was heard");
         server.signal("-TERM");
         assert_eq!(server.exit_code(), Some(1));
+    }
+
+    #[test]
+    fn without_file_descriptors_it_waits_says_so_once_and_goes_on() {
+        // Room for what the server itself keeps open and about twenty connections.
+        let mut server = Binary::start_with_files(40);
+        let crowd: Vec<TcpStream> =
+            (0..60).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+        let mut said = Vec::new();
+        let hear = |what: &str, said: &mut Vec<String>| loop {
+            let line = server.said.recv_timeout(DEADLINE).expect(what);
+            let is_it = line.contains(what);
+            said.push(line);
+            if is_it {
+                return;
+            }
+        };
+        hear("cannot accept", &mut said);
+        drop(crowd);
+        hear("accepting again", &mut said);
+        let complaints = said.iter().filter(|line| line.contains("cannot accept")).count();
+        assert_eq!(complaints, 1, "{said:?}");
+        let mut client = server.connect();
+        server.signal("-TERM");
+        assert_eq!(client.close_code(), 1001);
+        client.send(&close_frame(1001));
+        assert_eq!(server.exit_code(), Some(0));
     }
 
     #[test]
