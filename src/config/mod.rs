@@ -162,6 +162,22 @@ pub struct Config {
     /// Unit: bytes. Default: 1MiB. Range: 256 to 1GiB.
     pub buffer_bytes: usize,
 
+    /// Whether messages are compressed (permessage-deflate, RFC 7692) where the client offers it.
+    ///
+    /// Default: off. Range: off or shared or dedicated.
+    pub compression: Compression,
+
+    /// How hard to compress, as zlib counts: 1 is fastest, 9 smallest.
+    ///
+    /// Unit: level. Default: 3. Range: 1 to 9.
+    pub compression_level: u32,
+
+    /// Size below which a message is sent uncompressed: a short one does not shrink by what
+    /// compressing it costs.
+    ///
+    /// Unit: bytes. Default: 256. Range: 0 to 1MiB.
+    pub compression_threshold: usize,
+
     /// Letters that may wait for one worker from other threads. At half of it the feeding
     /// workers stop reading their sockets, at the bound `publish` answers `overloaded`.
     ///
@@ -248,6 +264,19 @@ pub struct Config {
     pub log_format: LogFormat,
 }
 
+/// How messages are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all, whatever the client offers.
+    Off,
+    /// Each message by itself: nothing is kept for a connection, and a message to a room is
+    /// compressed once for all its members.
+    Shared,
+    /// With the context of earlier messages, where the client agrees: a better ratio, for some
+    /// hundred KiB a connection and a compression for each delivery.
+    Dedicated,
+}
+
 /// How a log line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -279,6 +308,9 @@ impl Default for Config {
             max_message_bytes: 64 << 10,
             max_head_bytes: 8 << 10,
             buffer_bytes: 1 << 20,
+            compression: Compression::Off,
+            compression_level: 3,
+            compression_threshold: 256,
             mailbox: 16384,
             mailbox_bytes: 64 << 20,
             default_room: "lobby".into(),

@@ -7,7 +7,7 @@ use std::{fmt, net::Ipv6Addr, time::Duration};
 
 use log::LevelFilter;
 
-use super::LogFormat;
+use super::{Compression, LogFormat};
 
 /// What values a key takes. Bounds are inclusive.
 pub(super) enum Kind {
@@ -241,23 +241,28 @@ plain_field! {
     Vec<String>, List;
 }
 
-impl Field for LogFormat {
-    fn to_value(&self) -> Value {
-        let word = match self {
-            LogFormat::Text => "text",
-            LogFormat::Json => "json",
-        };
-        Value::Text(word.into())
-    }
+/// Fields that are one of a few words.
+macro_rules! word_field {
+    ($field:ident: $($variant:ident = $word:literal),*) => {
+        impl Field for $field {
+            fn to_value(&self) -> Value {
+                let word = match self {
+                    $($field::$variant => $word,)*
+                };
+                Value::Text(word.into())
+            }
 
-    fn from_value(value: Value) -> Option<LogFormat> {
-        match value {
-            Value::Text(word) if word == "text" => Some(LogFormat::Text),
-            Value::Text(word) if word == "json" => Some(LogFormat::Json),
-            _ => None,
+            fn from_value(value: Value) -> Option<$field> {
+                match value {
+                    $(Value::Text(word) if word == $word => Some($field::$variant),)*
+                    _ => None,
+                }
+            }
         }
-    }
+    };
 }
+word_field!(LogFormat: Text = "text", Json = "json");
+word_field!(Compression: Off = "off", Shared = "shared", Dedicated = "dedicated");
 
 pub(super) const HOST: Rule = Rule {
     range: "a host name or an IP address, without port or brackets",

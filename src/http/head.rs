@@ -112,7 +112,8 @@ impl<'b> Request<'b> {
         values.next().filter(|_| values.next().is_none())
     }
 
-    fn values(&self, name: &str) -> impl Iterator<Item = &'b str> {
+    /// Every header of that name.
+    pub(crate) fn values(&self, name: &str) -> impl Iterator<Item = &'b str> {
         self.headers
             .iter()
             .filter(move |header| header.name.eq_ignore_ascii_case(name))

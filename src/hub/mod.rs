@@ -17,7 +17,7 @@ use std::{
 };
 
 use crate::{
-    config::Config,
+    config::{Compression, Config},
     store::{History, HistoryBounds, Position, Range},
     ws::frame::{Kind, Message, PreparedFrame},
 };
@@ -34,6 +34,8 @@ pub(crate) struct Hub {
     pub(crate) memberships_max: usize,
     bounds: HistoryBounds,
     history_bytes: AtomicUsize,
+    /// The size from which a message is compressed, if any is.
+    compressible_bytes_min: Option<usize>,
     /// A recovered gap or a page above this would itself overflow the outbox it is sent to.
     page_bytes_max: usize,
     started: Instant,
@@ -181,6 +183,8 @@ impl Hub {
             memberships_max: config.max_rooms_per_conn,
             bounds,
             history_bytes: AtomicUsize::new(0),
+            compressible_bytes_min: (config.compression != Compression::Off)
+                .then_some(config.compression_threshold),
             page_bytes_max: config.buffer_bytes / 2,
             started: Instant::now(),
         }
@@ -241,6 +245,10 @@ impl Hub {
         }
         let seq = state.history.position().seq + 1;
         let frame = publication.encode(seq);
+        let frame = match self.compressible_bytes_min {
+            Some(bytes_min) => frame.compressible(bytes_min),
+            None => frame,
+        };
         let Some(behind) = self.reserve(&state.members, frame.len(), &mut workers) else {
             drop(state);
             (0..self.post.workers()).for_each(|worker| self.post.settle(worker));
@@ -250,7 +258,8 @@ impl Hub {
             let frame = frame.clone();
             self.post.put(worker, Letter::Deliver { room: room.key, seq, frame, except });
         }
-        self.change(&mut state.history, |history| history.append(frame, now_ms, &self.bounds));
+        let kept = frame.plain();
+        self.change(&mut state.history, |history| history.append(kept, now_ms, &self.bounds));
         drop(state);
         self.post.ring(&workers);
         Ok(Published { seq, behind })

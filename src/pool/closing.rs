@@ -1,7 +1,5 @@
 //! How a connection ends: what is still written, what is still read, and when it is gone.
 
-use std::net::Shutdown;
-
 use super::{
     admission::Permit,
     bound::Slot,
@@ -13,6 +11,7 @@ use super::{
 use crate::ws::{
     close::CloseReason,
     codec::{Codec, Event},
+    deflate::Deflate,
 };
 
 pub(crate) struct Closing {
@@ -72,7 +71,7 @@ impl Connection {
             Stage::Flush => self.phase = Phase::Gone,
             Stage::FlushThenLinger => {
                 closing.stage = Stage::Linger;
-                match self.core.stream.shutdown(Shutdown::Write) {
+                match self.core.stream.end() {
                     // What came before may be read away already, so that the peer's end is seen.
                     Ok(()) => self.core.list_ready(desk),
                     Err(_) => self.phase = Phase::Gone,
@@ -150,9 +149,15 @@ impl Connection {
 }
 
 /// Looks for the peer's Close in what still comes. `true` when the closing handshake is over.
-pub(super) fn await_close(codec: &mut Codec, rest: &mut &[u8], desk: &mut Desk) -> bool {
+pub(super) fn await_close(
+    codec: &mut Codec,
+    mut deflate: Option<&mut Deflate>,
+    rest: &mut &[u8],
+    desk: &mut Desk,
+) -> bool {
     loop {
-        match codec.next(rest, &mut desk.control, &mut desk.contexts) {
+        let deflate = deflate.as_deref_mut();
+        match codec.next(rest, &mut desk.control, deflate, &mut desk.contexts) {
             Event::Message(_) => {}
             Event::NeedMore => return false,
             Event::Closed(_) | Event::Failed(_) => return true,

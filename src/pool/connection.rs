@@ -166,7 +166,8 @@ impl Connection {
                 }
                 Phase::Closing(closing) => {
                     if let Stage::AwaitClose(codec) = &mut closing.stage {
-                        let ended = await_close(codec, &mut rest, desk);
+                        let deflate = self.core.deflate.as_deref_mut();
+                        let ended = await_close(codec, deflate, &mut rest, desk);
                         self.core.queue_control(desk);
                         if ended {
                             closing.stage = Stage::Flush;
@@ -193,7 +194,8 @@ impl Connection {
             if desk.pressured {
                 return self.hold(desk);
             }
-            let event = open.codec.next(rest, &mut desk.control, &mut desk.contexts);
+            let deflate = self.core.deflate.as_deref_mut();
+            let event = open.codec.next(rest, &mut desk.control, deflate, &mut desk.contexts);
             self.core.queue_control(desk);
             match event {
                 Event::Message(message) => {
@@ -265,7 +267,7 @@ impl Connection {
         if !matches!(self.phase, Phase::Open(_)) || !self.core.may_queue(frame.len(), desk) {
             return false;
         }
-        self.core.outbox.push_shared(frame, &mut desk.spare);
+        self.core.queue_prepared(frame, desk);
         self.core.list_dirty(desk);
         true
     }

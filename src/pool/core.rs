@@ -2,20 +2,27 @@
 
 use std::{io, net::SocketAddr};
 
-use mio::net::TcpStream;
-
 use super::{
     bound::IpSlot,
     desk::Desk,
     outbox::{Flushed, Outbox},
+    stream::Stream,
     timers::{Deadline, Millis},
 };
-use crate::{handler::SendStatus, hub::mailbox::ConnId, ws::close::CloseReason};
+use crate::{
+    handler::SendStatus,
+    hub::mailbox::ConnId,
+    ws::{
+        close::CloseReason,
+        deflate::Deflate,
+        frame::{self, Message, PreparedFrame},
+    },
+};
 
 /// The part of a connection that outlives its phases. Owned by one worker.
 pub(crate) struct Core {
     pub(super) id: ConnId,
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) remote: SocketAddr,
     pub(super) outbox: Outbox,
     pub(super) deadline: Deadline,
@@ -41,13 +48,15 @@ pub(crate) struct Core {
     pub(super) closing: bool,
     /// Not read, because its handler's jobs are behind.
     pub(super) paused_by_jobs: bool,
+    /// Compression, where the handshake agreed on it.
+    pub(super) deflate: Option<Box<Deflate>>,
     pub(super) _ip_slot: Option<IpSlot>,
 }
 
 impl Core {
     pub(super) fn new(
         id: ConnId,
-        stream: TcpStream,
+        stream: Stream,
         remote: SocketAddr,
         ip_slot: Option<IpSlot>,
         now: Millis,
@@ -69,6 +78,7 @@ impl Core {
             closing: false,
             paused_by_outbox: false,
             paused_by_jobs: false,
+            deflate: None,
             _ip_slot: ip_slot,
         }
     }
@@ -102,6 +112,36 @@ impl Core {
         desk.metrics().dropped.add(1);
         self.ask_close(CloseReason::SLOW_CONSUMER, desk);
         false
+    }
+
+    /// Queues a message for which there is a place.
+    pub(super) fn queue(&mut self, message: Message<'_>, desk: &mut Desk) {
+        let (kind, payload) = (message.kind(), message.as_bytes());
+        let Desk { contexts, spare, deflated, compression_threshold, .. } = desk;
+        match &mut self.deflate {
+            Some(deflate) if payload.len() >= *compression_threshold => {
+                self.outbox.push_own(1, spare, |out| {
+                    deflate.write_frame(kind, payload, &mut contexts.deflaters, deflated, out);
+                });
+            }
+            _ => self.outbox.push_own(1, spare, |out| {
+                frame::write_header(out, kind, payload.len());
+                out.extend_from_slice(payload);
+            }),
+        }
+    }
+
+    /// Queues a frame that others are sent as well: compressed once for all of them where that is agreed.
+    pub(super) fn queue_prepared(&mut self, frame: &PreparedFrame, desk: &mut Desk) {
+        let is_short = frame.payload().len() < desk.compression_threshold;
+        let Some(deflate) = self.deflate.as_ref().filter(|_| !is_short) else {
+            return self.outbox.push_shared(frame.bytes(), &mut desk.spare);
+        };
+        let bits = deflate.shared_window_bits();
+        match bits.and_then(|bits| frame.shared(bits, &mut desk.contexts.deflaters)) {
+            Some(shared) => self.outbox.push_shared(shared, &mut desk.spare),
+            None => self.queue(frame.message(), desk),
+        }
     }
 
     /// Counts a message that was just queued.

@@ -22,7 +22,7 @@ use crate::{
     http::response,
     hub::Hub,
     metrics::{Gauges, Metrics, Snapshot, WorkerGauges, WorkerMetrics},
-    ws::codec::ContextPool,
+    ws::{codec::ContextPool, deflate::Deflaters},
 };
 
 /// The server, as every thread sees it. Immutable but for what its parts lock themselves.
@@ -99,6 +99,9 @@ pub(crate) struct Desk {
     pub(crate) members: Members,
     pub(crate) contexts: ContextPool,
     pub(crate) spare: Spare,
+    /// A message between its compression and its frame.
+    pub(crate) deflated: Vec<u8>,
+    pub(crate) compression_threshold: usize,
     pub(crate) outbox_bounds: OutboxBounds,
     pub(crate) timers: Timers,
     /// Slots that may have something to read.
@@ -129,7 +132,12 @@ impl Desk {
             worker,
             now: 0,
             members: Members::default(),
-            contexts: ContextPool::new(config.max_message_bytes),
+            contexts: ContextPool::new(
+                config.max_message_bytes,
+                Deflaters::new(config.compression_level),
+            ),
+            deflated: Vec::new(),
+            compression_threshold: config.compression_threshold,
             spare: Spare::default(),
             outbox_bounds: OutboxBounds {
                 messages_max: config.buffer,

@@ -11,7 +11,7 @@ use crate::{
     store::Range,
     ws::{
         close::CloseReason,
-        frame::{self, Message, PreparedFrame},
+        frame::{Message, PreparedFrame},
     },
 };
 
@@ -32,14 +32,10 @@ impl Link for WorkerLink<'_> {
     }
 
     fn send(&mut self, message: Message<'_>) -> SendStatus {
-        let payload = message.as_bytes();
-        if !self.core.may_queue(payload.len(), self.desk) {
+        if !self.core.may_queue(message.as_bytes().len(), self.desk) {
             return SendStatus::Dropped;
         }
-        self.core.outbox.push_own(1, &mut self.desk.spare, |out| {
-            frame::write_header(out, message.kind(), payload.len());
-            out.extend_from_slice(payload);
-        });
+        self.core.queue(message, self.desk);
         self.core.sent(self.desk)
     }
 
@@ -47,7 +43,7 @@ impl Link for WorkerLink<'_> {
         if !self.core.may_queue(frame.len(), self.desk) {
             return SendStatus::Dropped;
         }
-        self.core.outbox.push_shared(frame, &mut self.desk.spare);
+        self.core.queue_prepared(frame, self.desk);
         self.core.sent(self.desk)
     }
 

@@ -9,6 +9,9 @@ pub(crate) mod worker;
 pub(crate) mod desk;
 mod connection;
 mod core;
+mod stream;
+#[cfg(test)]
+mod harness;
 mod upgrade;
 pub(crate) mod admission;
 mod service;

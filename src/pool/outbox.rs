@@ -7,7 +7,7 @@ use std::{
 
 use bytes::{Buf, Bytes};
 
-use crate::{handler::SendStatus, ws::frame::PreparedFrame};
+use crate::handler::SendStatus;
 
 /// Slices given to one `writev`.
 const SLICES_MAX: usize = 64;
@@ -85,12 +85,12 @@ impl Outbox {
         self.messages <= bounds.messages_max / 4 && self.bytes <= bounds.bytes_max / 4
     }
 
-    /// Queues one shared frame.
-    pub(crate) fn push_shared(&mut self, frame: &PreparedFrame, spare: &mut Spare) {
+    /// Queues one frame that others are sent as well.
+    pub(crate) fn push_shared(&mut self, frame: &Bytes, spare: &mut Spare) {
         self.begin(spare);
         self.bytes += frame.len();
         self.messages += 1;
-        self.chunks.push_back(Chunk::Shared(frame.bytes().clone()));
+        self.chunks.push_back(Chunk::Shared(frame.clone()));
     }
 
     /// Queues what `write` appends, counted as `messages` (0 for control frames and HTTP).
@@ -244,7 +244,7 @@ impl Spare {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ws::frame::Message;
+    use crate::ws::frame::{Message, PreparedFrame};
 
     /// Takes at most `room` bytes, `step` at a time, then blocks.
     struct Socket {
@@ -279,7 +279,7 @@ mod tests {
             let frame = PreparedFrame::new(Message::Text("shared"));
             outbox.push_own(1, &mut spare, |out| out.extend_from_slice(b"own1"));
             outbox.push_own(0, &mut spare, |out| out.extend_from_slice(b"own2"));
-            outbox.push_shared(&frame, &mut spare);
+            outbox.push_shared(frame.bytes(), &mut spare);
             outbox.push_own(1, &mut spare, |out| out.extend_from_slice(b"own3"));
             let mut socket = Socket { got: Vec::new(), room: 10, step };
             let left = outbox.flush(&mut socket, &mut spare).expect("no error");
@@ -301,7 +301,7 @@ mod tests {
         assert!(outbox.fits(1000, &BOUNDS), "an empty outbox takes any message");
         for _ in 0..4 {
             assert!(outbox.fits(8, &BOUNDS));
-            outbox.push_shared(&PreparedFrame::new(Message::Text("shared")), &mut spare);
+            outbox.push_shared(PreparedFrame::new(Message::Text("shared")).bytes(), &mut spare);
         }
         assert!(!outbox.fits(8, &BOUNDS));
         assert_eq!(outbox.status(&BOUNDS), SendStatus::Behind);
@@ -313,7 +313,7 @@ mod tests {
         let mut spare = Spare::default();
         let mut outbox = Outbox::default();
         for _ in 0..3 {
-            outbox.push_shared(&PreparedFrame::new(Message::Text("shared")), &mut spare);
+            outbox.push_shared(PreparedFrame::new(Message::Text("shared")).bytes(), &mut spare);
         }
         let mut socket = Socket { got: Vec::new(), room: 3, step: 3 };
         outbox.flush(&mut socket, &mut spare).expect("no error");

@@ -15,6 +15,7 @@ use super::{
     service::{Caller, Service},
 };
 use crate::{
+    config::Compression,
     handler::{BoxState, Peer, Refusal, retry_after_s},
     http::{
         head::{BadHead, HeaderSpace, Request},
@@ -24,6 +25,8 @@ use crate::{
     metrics::Refused,
     ws::{
         codec::Codec,
+        deflate::Deflate,
+        extension::Takeover,
         handshake::{NotAnUpgrade, Upgrade},
     },
 };
@@ -149,6 +152,7 @@ impl Connection {
     ) {
         self.core.outbox.push_own(0, &mut desk.spare, |out| upgrade.respond(out, waited_ms));
         self.core.list_dirty(desk);
+        self.core.deflate = upgrade.compression.map(|agreed| Box::new(Deflate::new(agreed)));
         // A client cannot be silent before it was let in.
         self.core.last_rx = desk.now;
         let metrics = &desk.shared.metrics;
@@ -277,7 +281,12 @@ fn ask(request: &Request<'_>, desk: &Desk) -> Asked {
 
 fn ask_upgrade(request: &Request<'_>, route: usize, desk: &Desk) -> Asked {
     let refused = |why, status, message: String| Asked::Refused(Refuse::new(why, status, message));
-    let upgrade = match Upgrade::check(request) {
+    let takeover = match desk.config().compression {
+        Compression::Off => None,
+        Compression::Shared => Some(Takeover::Never),
+        Compression::Dedicated => Some(Takeover::Allowed),
+    };
+    let upgrade = match Upgrade::check(request, takeover) {
         Ok(upgrade) => upgrade,
         Err(NotAnUpgrade { status, reason, advice }) => {
             let head_only = request.method() == "HEAD";

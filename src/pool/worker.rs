@@ -17,6 +17,7 @@ use super::{
     connection::{Connection, Phase},
     core::Core,
     desk::{Desk, Shared},
+    stream::Stream,
     timers::Millis,
 };
 use crate::hub::{
@@ -201,7 +202,7 @@ impl Worker {
             self.desk.shared.sockets[self.desk.worker].fetch_sub(1, Ordering::Relaxed);
             return;
         }
-        let mut core = Core::new(id, stream, remote, ip_slot, self.desk.now);
+        let mut core = Core::new(id, Stream::Tcp(stream), remote, ip_slot, self.desk.now);
         let config = self.desk.config();
         let (phase, due) = match fate {
             Fate::Serve(slot) => {

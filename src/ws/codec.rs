@@ -12,7 +12,11 @@ use tungstenite::{
     protocol::{Role, WebSocketConfig, WebSocketContext},
 };
 
-use super::{close::CloseReason, scanner::Scanner};
+use super::{
+    close::CloseReason,
+    deflate::{Deflate, Deflaters, Inbound},
+    scanner::Scanner,
+};
 
 /// How much a context copies from the worker's buffer at a time, in bytes.
 const READ_BUFFER_BYTES: usize = 4096;
@@ -27,6 +31,8 @@ const POOLED_CONTEXTS_MAX: usize = 64;
 /// A worker's spare protocol machines. Used by one thread.
 pub(crate) struct ContextPool {
     config: WebSocketConfig,
+    message_bytes_max: usize,
+    pub(crate) deflaters: Deflaters,
     // Boxed, because a machine is large and only changes hands.
     #[allow(clippy::vec_box)]
     spare: Vec<Box<Machine>>,
@@ -36,6 +42,9 @@ pub(crate) struct ContextPool {
 struct Machine {
     context: WebSocketContext,
     scanner: Scanner,
+    /// Takes the scanner's place where messages come compressed, and its output.
+    inbound: Inbound,
+    inflated: Inflated,
     /// How much of the input the scanner has seen and the context has not.
     ahead: usize,
     largest_message: usize,
@@ -45,14 +54,14 @@ struct Machine {
 
 impl ContextPool {
     /// A pool whose contexts take messages and frames of at most `message_bytes_max` bytes.
-    pub(crate) fn new(message_bytes_max: usize) -> ContextPool {
+    pub(crate) fn new(message_bytes_max: usize, deflaters: Deflaters) -> ContextPool {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
             // Replies go straight to the outbox, which gathers them.
             .write_buffer_size(0)
             .max_message_size(Some(message_bytes_max))
             .max_frame_size(Some(message_bytes_max));
-        ContextPool { config, spare: Vec::new() }
+        ContextPool { config, message_bytes_max, deflaters, spare: Vec::new() }
     }
 
     fn take(&mut self) -> Box<Machine> {
@@ -60,6 +69,8 @@ impl ContextPool {
             Box::new(Machine {
                 context: WebSocketContext::new(Role::Server, Some(self.config)),
                 scanner: Scanner::default(),
+                inbound: Inbound::default(),
+                inflated: Inflated::default(),
                 ahead: 0,
                 largest_message: 0,
                 spent: false,
@@ -101,13 +112,17 @@ impl Codec {
         &mut self,
         input: &mut &[u8],
         out: &mut Vec<u8>,
+        deflate: Option<&mut Deflate>,
         pool: &mut ContextPool,
     ) -> Event {
         if self.machine.is_none() && input.is_empty() {
             return Event::NeedMore;
         }
         let machine = self.machine.get_or_insert_with(|| pool.take());
-        let event = machine.next(input, out);
+        let event = match deflate {
+            None => machine.next(input, out),
+            Some(deflate) => machine.next_inflated(input, out, deflate, pool),
+        };
         if matches!(event, Event::NeedMore)
             && machine.is_at_rest()
             && let Some(machine) = self.machine.take()
@@ -139,15 +154,42 @@ impl Machine {
         if let Some(unseen) = input.get(self.ahead..) {
             self.scanner.skim(unseen);
         }
-        let given = input.len();
         let event = self.advance(&mut Wire { input, out });
         self.ahead = input.len();
-        debug_assert!(self.ahead <= given, "input is only taken off");
         match event {
             Event::NeedMore if self.scanner.is_bad_text() => {
                 self.fail(CloseReason::INVALID_UTF8, out)
             }
             event => event,
+        }
+    }
+
+    /// The same where messages come compressed: a frame at a time is inflated and given to the context,
+    /// so no more than one message is held inflated.
+    fn next_inflated(
+        &mut self,
+        input: &mut &[u8],
+        out: &mut Vec<u8>,
+        deflate: &mut Deflate,
+        pool: &mut ContextPool,
+    ) -> Event {
+        let (deflaters, bytes_max) = (&mut pool.deflaters, pool.message_bytes_max);
+        loop {
+            let mut inflated = std::mem::take(&mut self.inflated);
+            let mut rest = &inflated.bytes[inflated.read..];
+            let event = self.advance(&mut Wire { input: &mut rest, out });
+            inflated.read = inflated.bytes.len() - rest.len();
+            inflated.forget_read();
+            self.inflated = inflated;
+            if !matches!(event, Event::NeedMore) {
+                return event;
+            }
+            let plain = &mut self.inflated.bytes;
+            match self.inbound.step(input, plain, deflate, deflaters, bytes_max) {
+                Ok(true) => {}
+                Ok(false) => return Event::NeedMore,
+                Err(reason) => return self.fail(reason, out),
+            }
         }
     }
 
@@ -189,7 +231,28 @@ impl Machine {
 
     /// Whether nothing of this connection is left inside.
     fn is_at_rest(&self) -> bool {
-        self.ahead == 0 && !self.spent && self.scanner.is_at_rest()
+        let is_used_up = self.ahead == 0 && self.inflated.bytes.is_empty();
+        is_used_up && !self.spent && self.scanner.is_at_rest() && self.inbound.is_at_rest()
+    }
+}
+
+/// Plain frames on their way from the inflater to the context.
+#[derive(Default)]
+struct Inflated {
+    bytes: Vec<u8>,
+    read: usize,
+}
+
+impl Inflated {
+    /// Lets go of what was read, and of the memory of a large message.
+    fn forget_read(&mut self) {
+        if self.read == self.bytes.len() {
+            self.read = 0;
+            self.bytes.clear();
+            if self.bytes.capacity() > POOLED_MESSAGE_BYTES_MAX {
+                self.bytes = Vec::new();
+            }
+        }
     }
 }
 
@@ -252,7 +315,7 @@ mod tests {
         fn new() -> Harness {
             Harness {
                 codec: Codec::default(),
-                pool: ContextPool::new(1000),
+                pool: ContextPool::new(1000, Deflaters::new(6)),
                 out: Vec::new(),
                 texts: Vec::new(),
                 ended: None,
@@ -261,7 +324,7 @@ mod tests {
 
         fn feed(&mut self, mut bytes: &[u8]) {
             loop {
-                match self.codec.next(&mut bytes, &mut self.out, &mut self.pool) {
+                match self.codec.next(&mut bytes, &mut self.out, None, &mut self.pool) {
                     Event::Message(message) => {
                         self.texts.push(message.into_text().expect("text").to_string());
                     }

@@ -1,13 +1,17 @@
 //! Frames to send, encoded once and shared by everyone who gets them.
 
+use std::sync::{Arc, OnceLock};
+
 use bytes::Bytes;
 use tungstenite::protocol::frame::{
     FrameHeader,
     coding::{Data, OpCode},
 };
 
+use super::deflate::{self, Deflaters};
+
 /// The longest header of an unmasked frame, in bytes (RFC 6455, 5.2).
-const HEADER_BYTES_MAX: usize = 10;
+pub(super) const HEADER_BYTES_MAX: usize = 10;
 
 /// A message as a handler gets and gives it: borrowed, whole, its UTF-8 already checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,12 +79,19 @@ pub(crate) enum Kind {
 pub struct PreparedFrame {
     bytes: Bytes,
     header_len: u8,
+    /// The same message compressed, made by whoever first needs it; `None` where nobody will.
+    compressed: Option<Arc<Twins>>,
 }
+
+/// A compressed form for each window a client may have asked for. Shared by all threads; each is made
+/// once, and who comes while it is being made waits for that, which is shorter than making it again.
+type Twins = [OnceLock<Option<Bytes>>; deflate::WINDOWS];
 
 impl PreparedFrame {
     /// Encodes `message` as one final frame.
     pub fn new(message: Message<'_>) -> PreparedFrame {
-        PreparedFrame::from_parts(message.kind(), &[message.as_bytes()])
+        let frame = PreparedFrame::from_parts(message.kind(), &[message.as_bytes()]);
+        frame.compressible(deflate::SHARED_BYTES_MIN)
     }
 
     /// Encodes the concatenation of `parts` as one final frame, in a single allocation.
@@ -92,12 +103,52 @@ impl PreparedFrame {
         for part in parts {
             bytes.extend_from_slice(part);
         }
-        PreparedFrame { bytes: bytes.into(), header_len }
+        PreparedFrame { bytes: bytes.into(), header_len, compressed: None }
     }
 
     /// The payload without the frame header.
     pub fn payload(&self) -> &[u8] {
         &self.bytes[usize::from(self.header_len)..]
+    }
+
+    /// Makes place for compressed forms, if the message has at least `bytes_min`.
+    pub(crate) fn compressible(mut self, bytes_min: usize) -> PreparedFrame {
+        if self.payload().len() >= bytes_min {
+            self.compressed = Some(Arc::default());
+        }
+        self
+    }
+
+    /// The same frame without its compressed forms, for keeping.
+    pub(crate) fn plain(&self) -> PreparedFrame {
+        PreparedFrame { bytes: self.bytes.clone(), header_len: self.header_len, compressed: None }
+    }
+
+    /// The message it was made from.
+    pub(crate) fn message(&self) -> Message<'_> {
+        match self.kind() {
+            // It came from a `str`, so this cannot fail.
+            Kind::Text => Message::Text(std::str::from_utf8(self.payload()).unwrap_or_default()),
+            Kind::Binary => Message::Binary(self.payload()),
+        }
+    }
+
+    fn kind(&self) -> Kind {
+        match self.bytes.first() {
+            Some(0x81) => Kind::Text,
+            _ => Kind::Binary,
+        }
+    }
+
+    /// The frame to send to those with that window: compressed, unless that would not be shorter. `None`
+    /// when nothing is shared for this message.
+    pub(crate) fn shared(&self, window_bits: u8, deflaters: &mut Deflaters) -> Option<&Bytes> {
+        let twin = self.compressed.as_ref()?.get(deflate::window_index(window_bits))?;
+        let compressed = twin.get_or_init(|| {
+            let frame = deflate::shared_frame(self.kind(), self.payload(), window_bits, deflaters);
+            (frame.len() < self.bytes.len()).then_some(frame)
+        });
+        Some(compressed.as_ref().unwrap_or(&self.bytes))
     }
 
     /// Header and payload together, in bytes.
@@ -112,11 +163,20 @@ impl PreparedFrame {
 
 /// Appends the header of a final, unmasked data frame (RFC 6455, 5.2).
 pub(crate) fn write_header(out: &mut Vec<u8>, kind: Kind, len: usize) {
+    write(out, kind, len, false);
+}
+
+/// The same for a compressed message, which RSV1 marks (RFC 7692, 6).
+pub(super) fn write_compressed_header(out: &mut Vec<u8>, kind: Kind, len: usize) {
+    write(out, kind, len, true);
+}
+
+fn write(out: &mut Vec<u8>, kind: Kind, len: usize, rsv1: bool) {
     let opcode = match kind {
         Kind::Text => OpCode::Data(Data::Text),
         Kind::Binary => OpCode::Data(Data::Binary),
     };
-    let header = FrameHeader { opcode, is_final: true, ..FrameHeader::default() };
+    let header = FrameHeader { opcode, is_final: true, rsv1, ..FrameHeader::default() };
     header.format(len as u64, out).expect("writing to a Vec cannot fail");
 }
 

@@ -2,12 +2,15 @@
 
 use tungstenite::handshake::derive_accept_key;
 
+use super::extension::{self, Agreement, Takeover};
 use crate::http::{head::Request, response::Status};
 
 /// A proper upgrade, reduced to what its answer needs.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Upgrade {
     accept: String,
+    /// How messages will be compressed, if they will.
+    pub(crate) compression: Option<Agreement>,
 }
 
 /// Why a request to a WebSocket route is not answered with 101.
@@ -21,7 +24,11 @@ pub(crate) struct NotAnUpgrade {
 
 impl Upgrade {
     /// Checks what RFC 6455, 4.2.1 demands of the request, in the order that gives the most useful answer.
-    pub(crate) fn check(request: &Request<'_>) -> Result<Upgrade, NotAnUpgrade> {
+    /// With `takeover`, an offer of compression is accepted in its terms.
+    pub(crate) fn check(
+        request: &Request<'_>,
+        takeover: Option<Takeover>,
+    ) -> Result<Upgrade, NotAnUpgrade> {
         let refuse = |status, reason, advice| Err(NotAnUpgrade { status, reason, advice });
         if request.method() != "GET" {
             return refuse(Status::MethodNotAllowed, "only GET can be upgraded", "Allow: GET");
@@ -40,8 +47,16 @@ impl Upgrade {
             let reason = "only version 13 of the protocol is spoken";
             return refuse(Status::UpgradeRequired, reason, "Sec-WebSocket-Version: 13");
         }
+        let offers = request.values("Sec-WebSocket-Extensions");
+        let Ok(agreed) = extension::negotiate(offers, takeover.unwrap_or(Takeover::Never)) else {
+            let reason = "Sec-WebSocket-Extensions must be a list of extensions";
+            return refuse(Status::BadRequest, reason, "");
+        };
+        let compression = agreed.filter(|_| takeover.is_some());
         match request.sole_header("Sec-WebSocket-Key") {
-            Some(key) if is_key(key) => Ok(Upgrade { accept: derive_accept_key(key.as_bytes()) }),
+            Some(key) if is_key(key) => {
+                Ok(Upgrade { accept: derive_accept_key(key.as_bytes()), compression })
+            }
             _ => {
                 let reason = "Sec-WebSocket-Key must be given once, as 16 bytes in base64";
                 refuse(Status::BadRequest, reason, "")
@@ -56,6 +71,10 @@ impl Upgrade {
               Sec-WebSocket-Accept: ",
         );
         out.extend_from_slice(self.accept.as_bytes());
+        if let Some(agreement) = &self.compression {
+            out.extend_from_slice(b"\r\nSec-WebSocket-Extensions: ");
+            out.extend_from_slice(agreement.header().as_bytes());
+        }
         if let Some(waited_ms) = waited_ms {
             out.extend_from_slice(format!("\r\nQueue-Wait-Ms: {waited_ms}").as_bytes());
         }
@@ -85,7 +104,7 @@ mod tests {
         let (request, _) = Request::parse(head.as_bytes(), &mut headers)
             .expect("a legal head")
             .expect("a whole head");
-        Upgrade::check(&request)
+        Upgrade::check(&request, None)
     }
 
     #[test]

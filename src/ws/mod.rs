@@ -2,6 +2,9 @@
 
 pub(crate) mod handshake;
 pub(crate) mod codec;
+pub(crate) mod deflate;
+pub(crate) mod extension;
 mod scanner;
+mod walker;
 pub(crate) mod frame;
 pub(crate) mod close;

@@ -1,0 +1,162 @@
+//! A client's stream, cut where frames begin and end, without copying a payload.
+
+use std::io::Cursor;
+
+use tungstenite::protocol::frame::FrameHeader;
+
+/// The longest header of a client's frame, in bytes (RFC 6455, 5.2).
+const HEADER_BYTES_MAX: usize = 14;
+
+/// Follows one stream of frames. Used by one thread.
+#[derive(Debug, Default)]
+pub(super) struct Walker {
+    /// The beginning of a header that is not whole yet.
+    header: [u8; HEADER_BYTES_MAX],
+    header_len: usize,
+    /// What is left of the payload that is passing by.
+    payload_left: u64,
+    lost: bool,
+}
+
+/// What comes next in a stream.
+#[derive(Debug)]
+pub(super) enum Piece<'b> {
+    /// A frame, and the length of its payload.
+    Begins(FrameHeader, u64),
+    /// A part of its payload, still masked; never empty.
+    Payload(&'b [u8]),
+    /// A header that cannot be one. Nothing can be told about what follows.
+    Lost,
+}
+
+impl Walker {
+    /// Takes the next piece off the front of `bytes`. `None` when they are used up.
+    pub(super) fn next<'b>(&mut self, bytes: &mut &'b [u8]) -> Option<Piece<'b>> {
+        if self.lost {
+            *bytes = &[];
+            return None;
+        }
+        if self.payload_left > 0 && !bytes.is_empty() {
+            let left = usize::try_from(self.payload_left).unwrap_or(usize::MAX);
+            let (payload, rest) = bytes.split_at(left.min(bytes.len()));
+            self.payload_left -= payload.len() as u64;
+            *bytes = rest;
+            return Some(Piece::Payload(payload));
+        }
+        while !bytes.is_empty() {
+            match self.header(bytes) {
+                Ok(Some((header, len))) => {
+                    self.payload_left = len;
+                    return Some(Piece::Begins(header, len));
+                }
+                Ok(None) => {}
+                Err(_) => {
+                    self.lost = true;
+                    *bytes = &[];
+                    return Some(Piece::Lost);
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether the payload that is passing by ends here.
+    pub(super) fn is_payload_over(&self) -> bool {
+        self.payload_left == 0
+    }
+
+    /// Whether everything so far makes whole frames.
+    pub(super) fn is_between_frames(&self) -> bool {
+        self.header_len == 0 && self.payload_left == 0 && !self.lost
+    }
+
+    /// Takes a header, or as much of it as there is, off the front of `bytes`.
+    fn header(&mut self, bytes: &mut &[u8]) -> tungstenite::Result<Option<(FrameHeader, u64)>> {
+        if self.header_len == 0 {
+            // The usual case: it is all here.
+            let mut cursor = Cursor::new(*bytes);
+            if let Some(parsed) = FrameHeader::parse(&mut cursor)? {
+                *bytes = &bytes[cursor.position() as usize..];
+                return Ok(Some(parsed));
+            }
+        }
+        let before = self.header_len;
+        let take = bytes.len().min(HEADER_BYTES_MAX - before);
+        self.header[before..before + take].copy_from_slice(&bytes[..take]);
+        self.header_len += take;
+        let mut cursor = Cursor::new(&self.header[..self.header_len]);
+        let parsed = FrameHeader::parse(&mut cursor)?;
+        let used = match parsed {
+            Some(_) => cursor.position() as usize - before,
+            None => take,
+        };
+        if parsed.is_some() {
+            self.header_len = 0;
+        }
+        *bytes = &bytes[used..];
+        Ok(parsed)
+    }
+}
+
+/// Removes a client's mask (RFC 6455, 5.3) from a part of a payload that begins at `offset` of it.
+pub(super) fn unmask(part: &mut [u8], mask: [u8; 4], offset: usize) {
+    let mut key = mask;
+    key.rotate_left(offset % 4);
+    for (index, byte) in part.iter_mut().enumerate() {
+        *byte ^= key[index % 4];
+    }
+}
+
+/// A client's frame for tests, masked so that a mask out of step is noticed.
+#[cfg(test)]
+pub(super) fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mask = [1, 2, 3, 250];
+    let mut frame = vec![first];
+    match payload.len() {
+        len @ 0..=125 => frame.push(0x80 | len as u8),
+        len => {
+            frame.push(0x80 | 126);
+            frame.extend_from_slice(&(len as u16).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&mask);
+    let start = frame.len();
+    frame.extend_from_slice(payload);
+    unmask(&mut frame[start..], mask, 0);
+    frame
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_the_same_however_the_stream_is_cut() {
+        let payload = vec![b'x'; 300];
+        let mut stream = client_frame(0x82, &payload);
+        stream.extend(client_frame(0x89, b""));
+        stream.extend(client_frame(0x81, b"text"));
+        for step in [1, 2, 3, 5, 17, 1000] {
+            let (mut walker, mut frames, mut bytes) = (Walker::default(), Vec::new(), 0);
+            for mut chunk in stream.chunks(step) {
+                while let Some(piece) = walker.next(&mut chunk) {
+                    match piece {
+                        Piece::Begins(_, len) => frames.push(len),
+                        Piece::Payload(part) => bytes += part.len(),
+                        Piece::Lost => panic!("lost in steps of {step}"),
+                    }
+                }
+            }
+            assert_eq!((frames.as_slice(), bytes), ([300, 0, 4].as_slice(), 304));
+            assert!(walker.is_between_frames());
+        }
+    }
+
+    #[test]
+    fn a_reserved_opcode_is_the_end() {
+        let mut walker = Walker::default();
+        let mut bytes: &[u8] = &[0x83, 0x80, 0, 0, 0, 0, 0x81];
+        assert!(matches!(walker.next(&mut bytes), Some(Piece::Lost)));
+        assert!(walker.next(&mut bytes).is_none() && !walker.is_between_frames());
+    }
+}
