@@ -19,7 +19,7 @@ use super::{
 };
 
 /// How much a context copies from the worker's buffer at a time, in bytes.
-const READ_BUFFER_BYTES: usize = 4096;
+const READ_BUFFER_BYTES: usize = 1024;
 
 /// A context that has seen a message above this is not kept, so that one large message does not leave
 /// a large buffer in the pool for good.
@@ -47,6 +47,8 @@ struct Machine {
     inflated: Inflated,
     /// How much of the input the scanner has seen and the context has not.
     ahead: usize,
+    /// Messages and control frames that the context has given out.
+    given: u64,
     largest_message: usize,
     /// A Close of ours is on its way, so this machine serves no other connection.
     spent: bool,
@@ -72,6 +74,7 @@ impl ContextPool {
                 inbound: Inbound::default(),
                 inflated: Inflated::default(),
                 ahead: 0,
+                given: 0,
                 largest_message: 0,
                 spent: false,
             })
@@ -154,6 +157,10 @@ impl Machine {
         if let Some(unseen) = input.get(self.ahead..) {
             self.scanner.skim(unseen);
         }
+        if input.is_empty() && self.given == self.scanner.whole() && self.is_at_rest() {
+            // Asking the context would make it clear a buffer to find nothing.
+            return Event::NeedMore;
+        }
         let event = self.advance(&mut Wire { input, out });
         self.ahead = input.len();
         match event {
@@ -203,10 +210,12 @@ impl Machine {
                     return Event::Closed(reason);
                 }
                 Ok(message @ (Message::Text(_) | Message::Binary(_))) => {
+                    self.given += 1;
                     self.largest_message = self.largest_message.max(message.len());
                     return Event::Message(message);
                 }
-                Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
+                // Its answer is written when the context is asked again, right away.
+                Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => self.given += 1,
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Event::NeedMore;
                 }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::http::head::trim;
+
 /// The one extension that is spoken (RFC 7692).
 const PERMESSAGE_DEFLATE: &str = "permessage-deflate";
 
@@ -80,7 +82,7 @@ impl<'h> Offer<'h> {
 
 fn parameter(part: &str) -> Result<(&str, Option<&str>), Malformed> {
     let (name, value) = match part.split_once('=') {
-        Some((name, value)) => (name.trim(), Some(unquote(value.trim()))),
+        Some((name, value)) => (trim(name), Some(unquote(trim(value)))),
         None => (part, None),
     };
     // What stands in quotes must be a token as well (RFC 6455, 9.1).
@@ -101,16 +103,16 @@ fn split_outside_quotes(text: &str, separator: char) -> Result<Vec<&str>, Malfor
         if c == '"' {
             quoted = !quoted;
         } else if c == separator && !quoted {
-            parts.push(text[start..at].trim());
+            parts.push(trim(&text[start..at]));
             start = at + 1;
         }
     }
-    parts.push(text[start..].trim());
+    parts.push(trim(&text[start..]));
     if quoted { Err(Malformed) } else { Ok(parts) }
 }
 
 /// RFC 9110, 5.6.2.
-fn is_token(text: &str) -> bool {
+pub(super) fn is_token(text: &str) -> bool {
     let is_char = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !text.is_empty() && text.bytes().all(is_char)
 }

@@ -3,12 +3,20 @@
 use tungstenite::handshake::derive_accept_key;
 
 use super::extension::{self, Agreement, Takeover};
-use crate::http::{head::Request, response::Status};
+use crate::http::{
+    head::{Request, trim},
+    response::Status,
+};
+
+/// What every 426 says (RFC 9110, 15.5.22; RFC 6455, 4.4).
+const WHAT_IS_SPOKEN: &str = "Upgrade: websocket\r\nSec-WebSocket-Version: 13";
 
 /// A proper upgrade, reduced to what its answer needs.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Upgrade {
     accept: String,
+    /// The subprotocol that the client offers and the route speaks.
+    subprotocol: Option<String>,
     /// How messages will be compressed, if they will.
     pub(crate) compression: Option<Agreement>,
 }
@@ -18,7 +26,7 @@ pub(crate) struct Upgrade {
 pub(crate) struct NotAnUpgrade {
     pub(crate) status: Status,
     pub(crate) reason: &'static str,
-    /// A header line that tells the client what would be right, without its line end.
+    /// Header lines that tell the client what would be right, without the last line end.
     pub(crate) advice: &'static str,
 }
 
@@ -30,38 +38,51 @@ impl Upgrade {
         takeover: Option<Takeover>,
     ) -> Result<Upgrade, NotAnUpgrade> {
         let refuse = |status, reason, advice| Err(NotAnUpgrade { status, reason, advice });
+        let malformed = |reason| refuse(Status::BadRequest, reason, "");
         if request.method() != "GET" {
             return refuse(Status::MethodNotAllowed, "only GET can be upgraded", "Allow: GET");
         }
         if !request.has_token("Upgrade", "websocket") {
             let reason = "this is a WebSocket endpoint: send Upgrade: websocket";
-            return refuse(Status::UpgradeRequired, reason, "Upgrade: websocket");
+            return refuse(Status::UpgradeRequired, reason, WHAT_IS_SPOKEN);
         }
         if !request.is_http_1_1() {
-            return refuse(Status::BadRequest, "an upgrade needs HTTP/1.1", "");
+            return malformed("an upgrade needs HTTP/1.1");
         }
         if !request.has_token("Connection", "Upgrade") {
-            return refuse(Status::BadRequest, "the Connection header must list Upgrade", "");
+            return malformed("the Connection header must list Upgrade");
         }
-        if request.header("Sec-WebSocket-Version") != Some("13") {
-            let reason = "only version 13 of the protocol is spoken";
-            return refuse(Status::UpgradeRequired, reason, "Sec-WebSocket-Version: 13");
+        let mut versions = request.values("Sec-WebSocket-Version");
+        match (versions.next(), versions.next()) {
+            (Some("13"), None) => {}
+            (Some(_), Some(_)) => return malformed("Sec-WebSocket-Version must be given once"),
+            _ => {
+                let reason = "only version 13 of the protocol is spoken";
+                return refuse(Status::UpgradeRequired, reason, WHAT_IS_SPOKEN);
+            }
         }
         let offers = request.values("Sec-WebSocket-Extensions");
         let Ok(agreed) = extension::negotiate(offers, takeover.unwrap_or(Takeover::Never)) else {
-            let reason = "Sec-WebSocket-Extensions must be a list of extensions";
-            return refuse(Status::BadRequest, reason, "");
+            return malformed("Sec-WebSocket-Extensions must be a list of extensions");
         };
+        if !offered_subprotocols(request).all(extension::is_token) {
+            return malformed("Sec-WebSocket-Protocol must be a list of names");
+        }
         let compression = agreed.filter(|_| takeover.is_some());
         match request.sole_header("Sec-WebSocket-Key") {
             Some(key) if is_key(key) => {
-                Ok(Upgrade { accept: derive_accept_key(key.as_bytes()), compression })
+                let accept = derive_accept_key(key.as_bytes());
+                Ok(Upgrade { accept, subprotocol: None, compression })
             }
-            _ => {
-                let reason = "Sec-WebSocket-Key must be given once, as 16 bytes in base64";
-                refuse(Status::BadRequest, reason, "")
-            }
+            _ => malformed("Sec-WebSocket-Key must be given once, as 16 bytes in base64"),
         }
+    }
+
+    /// Takes the first of the client's offers that is among those `spoken`. Without one the answer names
+    /// none, and whether to go on is the client's decision (RFC 6455, 4.2.2).
+    pub(crate) fn choose_subprotocol(&mut self, request: &Request<'_>, spoken: &[&str]) {
+        let chosen = offered_subprotocols(request).find(|offer| spoken.contains(offer));
+        self.subprotocol = chosen.map(str::to_owned);
     }
 
     /// Appends the 101. A client that waited in line is told for how long.
@@ -71,6 +92,10 @@ impl Upgrade {
               Sec-WebSocket-Accept: ",
         );
         out.extend_from_slice(self.accept.as_bytes());
+        if let Some(subprotocol) = &self.subprotocol {
+            out.extend_from_slice(b"\r\nSec-WebSocket-Protocol: ");
+            out.extend_from_slice(subprotocol.as_bytes());
+        }
         if let Some(agreement) = &self.compression {
             out.extend_from_slice(b"\r\nSec-WebSocket-Extensions: ");
             out.extend_from_slice(agreement.header().as_bytes());
@@ -82,7 +107,15 @@ impl Upgrade {
     }
 }
 
-/// Whether `key` is the base64 form of 16 bytes: 22 digits and two signs of padding.
+/// What the client would speak on top of WebSocket, what it likes best first. Empty items of the list are
+/// passed over (RFC 9110, 5.6.1.2).
+fn offered_subprotocols<'b>(request: &Request<'b>) -> impl Iterator<Item = &'b str> {
+    let values = request.values("Sec-WebSocket-Protocol");
+    values.flat_map(|value| value.split(',')).map(trim).filter(|offer| !offer.is_empty())
+}
+
+/// Whether `key` is the base64 form of 16 bytes: 22 digits and two signs of padding. The bits that the last
+/// digit has too many are not looked at, which RFC 4648, 3.5 leaves to us.
 fn is_key(key: &str) -> bool {
     let digits = |part: &[u8]| {
         part.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))

@@ -23,6 +23,8 @@ pub(super) struct Scanner {
     /// The kind of the message that is not whole yet.
     message: Option<Data>,
     text: TextCheck,
+    /// Messages and control frames that have passed by whole.
+    whole: u64,
 }
 
 /// What of the frame that is passing by matters for checking its text.
@@ -32,6 +34,7 @@ struct Current {
     /// Payload bytes that have passed by.
     offset: usize,
     is_text: bool,
+    /// A message ends with it; so does a control frame, which is one by itself.
     is_last: bool,
 }
 
@@ -43,9 +46,15 @@ impl Scanner {
                 Piece::Begins(header, _) => self.begin(&header),
                 Piece::Payload(payload) => self.check_text(payload),
                 // The protocol machine will say so in its own words.
-                Piece::Lost => {}
+                Piece::Lost => return,
             }
+            self.whole += u64::from(self.current.is_last && self.walker.is_payload_over());
         }
+    }
+
+    /// How many messages and control frames have passed by whole.
+    pub(super) fn whole(&self) -> u64 {
+        self.whole
     }
 
     /// Whether everything looked at so far makes whole frames and whole messages.
@@ -61,7 +70,7 @@ impl Scanner {
     /// A frame begins.
     fn begin(&mut self, header: &FrameHeader) {
         let OpCode::Data(opcode) = header.opcode else {
-            self.current = Current::default();
+            self.current = Current { is_last: true, ..Current::default() };
             return;
         };
         if opcode != Data::Continue {
