@@ -5,11 +5,12 @@
 #   scripts/test.sh format clippy    only these steps
 #   scripts/test.sh --verbose        with every line of every step as it comes
 #
-# Needs Rust with rustfmt and clippy, and for the third-party clients Python 3 and Node; those clients
-# are installed below the target directory and nowhere else. No root, no fixed ports.
+# Needs Rust with rustfmt and clippy, for the third-party clients Python 3 and Node, and for conformance
+# Python 3.10; what these need is installed below the target directory and nowhere else. No root, no fixed
+# ports.
 set -euo pipefail
 
-STEPS=(format clippy library docs tests third-party)
+STEPS=(format clippy library docs tests third-party conformance)
 
 # Ranges, so that a new fault of theirs or ours shows within a major version that is known to work.
 PYTHON_CLIENTS=('websockets>=13,<18')
@@ -55,7 +56,7 @@ main() {
     echo "all good (${SECONDS} s in all)"
 }
 
-usage() { sed -n '2,9{s/^# \{0,1\}//;p;}' "$here/test.sh"; }
+usage() { sed -n '2,10{s/^# \{0,1\}//;p;}' "$here/test.sh"; }
 
 need() {
     command -v "$1" >/dev/null && return
@@ -124,6 +125,9 @@ summary() {
                 END { printf "   %d passed, %d failed, %d ignored", passed, failed, ignored }' "$2"
             ;;
         third-party) awk '/^[0-9]+ passed, [0-9]+ failed$/ { printf "   %s", $0 }' "$2" ;;
+        conformance)
+            awk -F ': ' '/^(server|client).*: [0-9]+ cases in / { printf "   %s: %s%s", $1, $2, $NF ~ /all as pinned$/ ? "" : " (NOT AS PINNED)" }' "$2"
+            ;;
     esac
 }
 
@@ -174,6 +178,11 @@ step_third_party() {
     cargo build --bin rusty_socks
     PYTHONDONTWRITEBYTECODE=1 "$python" scripts/third-party/clients.py \
         --binary "$target/debug/rusty_socks" --node-modules "$clients/node/node_modules"
+}
+
+# Autobahn's cases, by far the longest step: a release build, and then minutes of messages.
+step_conformance() {
+    scripts/conformance.sh
 }
 
 has_component() {

@@ -52,6 +52,15 @@ pub trait Handler: Send + Sync + 'static {
         Ok(Self::State::default())
     }
 
+    /// The subprotocols that this handler speaks, by the names that clients offer in
+    /// `Sec-WebSocket-Protocol`. The first offer that is among them is confirmed in the answer; where none
+    /// is, the answer names none, and the client decides whether to stay.
+    ///
+    /// Asked at every upgrade that [`on_upgrade`](Handler::on_upgrade) takes, on the worker.
+    fn subprotocols(&self) -> &[&str] {
+        &[]
+    }
+
     /// The connection is open: it has its permit, and the 101 goes out before whatever is sent here.
     fn on_open(&self, ctx: &mut Context<'_, Self::State>) {
         let _ = ctx;
@@ -380,6 +389,7 @@ impl Drop for BoxState {
 /// A handler, its state's type forgotten, so that routes with different handlers share one table.
 pub(crate) trait Calls: Send + Sync {
     fn upgrade(&self, request: &Request<'_>, panics: &Arc<Counter>) -> Result<BoxState, Refusal>;
+    fn subprotocols(&self) -> &[&str];
     fn open(&self, state: &mut BoxState, link: &mut dyn Link);
     fn message(&self, state: &mut BoxState, link: &mut dyn Link, message: Message<'_>);
     fn drain(&self, state: &mut BoxState, link: &mut dyn Link);
@@ -400,6 +410,10 @@ impl<H: Handler> Calls for Typed<H> {
     fn upgrade(&self, request: &Request<'_>, panics: &Arc<Counter>) -> Result<BoxState, Refusal> {
         let state = self.0.on_upgrade(request)?;
         Ok(BoxState { state: Some(Box::new(state)), panics: Arc::clone(panics) })
+    }
+
+    fn subprotocols(&self) -> &[&str] {
+        self.0.subprotocols()
     }
 
     fn open(&self, state: &mut BoxState, link: &mut dyn Link) {

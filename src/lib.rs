@@ -42,6 +42,10 @@ mod metrics;
 pub mod config;
 mod error;
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use config::Config;
 pub use error::{Error, ErrorKind};
 pub use handler::{Blocking, Context, Handler, IntoService, Peer, Refusal, Request, SendStatus};

@@ -39,7 +39,10 @@ fn check(answer: &Answer) {
     );
     assert!(answer.header("Content-Length").is_some(), "{answer:?}");
     assert_eq!(answer.header("Content-Type"), Some("application/json"), "{answer:?}");
-    assert!(matches!(answer.header("Connection"), Some("close" | "keep-alive")), "{answer:?}");
+    assert!(
+        matches!(answer.header("Connection"), Some("close" | "close, Upgrade" | "keep-alive")),
+        "{answer:?}"
+    );
 }
 
 /// An answer to what was refused, whose body says why in a word and in a sentence.
@@ -118,9 +121,11 @@ fn head_is_answered_like_get_without_the_body() {
         let whole = client.answer();
         client.expect_end();
         assert_eq!(head.status, whole.status, "{path}");
-        let length = |answer: &Answer| answer.header("Content-Length").unwrap().len();
-        assert_eq!(length(&head), length(&whole), "{path}: as many digits, for figures move");
-        assert!(head.header("Content-Length") != Some("0"), "{path}: it is the length of the GET");
+        let length =
+            |answer: &Answer| answer.header("Content-Length").unwrap().parse::<i64>().unwrap();
+        // It is the length of the GET; but figures move between the two, and get or lose some digits.
+        assert!((length(&head) - length(&whole)).abs() < 100, "{path}");
+        assert!(length(&head) > 30, "{path}");
     }
 }
 

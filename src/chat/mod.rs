@@ -17,6 +17,9 @@ use crate::{
 use frames::{Command, Fault, Publish, Reference};
 use rate::Rate;
 
+/// The name of the chat protocol in `Sec-WebSocket-Protocol`.
+const SUBPROTOCOL: &str = "rusty-socks.v1";
+
 /// The path the chat protocol is served under.
 const CHAT_PATH: &str = "/ws";
 
@@ -195,6 +198,10 @@ impl Chat {
 
 impl Handler for Chat {
     type State = ChatState;
+
+    fn subprotocols(&self) -> &[&str] {
+        &[SUBPROTOCOL]
+    }
 
     fn on_open(&self, ctx: &mut Ctx<'_>) {
         let Some(room) = &self.default_room else {

@@ -71,10 +71,11 @@ impl Response<'_> {
         for line in self.headers.iter().filter(|line| !line.is_empty()) {
             let _ = write!(head, "{line}\r\n");
         }
-        head.push_str(if self.closes {
-            "Connection: close\r\n\r\n"
-        } else {
-            "Connection: keep-alive\r\n\r\n"
+        head.push_str(match (self.closes, self.status) {
+            // The answer names what to upgrade to (RFC 9110, 7.8).
+            (true, Status::UpgradeRequired) => "Connection: close, Upgrade\r\n\r\n",
+            (true, _) => "Connection: close\r\n\r\n",
+            (false, _) => "Connection: keep-alive\r\n\r\n",
         });
         out.extend_from_slice(head.as_bytes());
         if !self.head_only {

@@ -89,6 +89,12 @@ impl Connection {
     /// Our side closes an open connection.
     fn begin_close(&mut self, reason: CloseReason, desk: &mut Desk) {
         let Phase::Open(open) = &mut self.phase else { return };
+        if reason == CloseReason::LOST {
+            // There is nobody to tell.
+            self.end(reason, Stage::Flush, desk);
+            self.phase = Phase::Gone;
+            return;
+        }
         if reason == CloseReason::SLOW_CONSUMER {
             let dropped = self.core.outbox.discard_unsent(&mut desk.spare);
             desk.metrics().dropped.add(dropped as u64);
@@ -158,7 +164,7 @@ pub(super) fn await_close(
     loop {
         let deflate = deflate.as_deref_mut();
         match codec.next(rest, &mut desk.control, deflate, &mut desk.contexts) {
-            Event::Message(_) => {}
+            Event::Message(_) | Event::Control => {}
             Event::NeedMore => return false,
             Event::Closed(_) | Event::Failed(_) => return true,
         }

@@ -99,9 +99,8 @@ impl Connection {
         if std::mem::take(&mut self.core.backlog) {
             let stash = std::mem::take(&mut self.core.stash);
             self.consume_stash(stash, desk);
-            if self.core.backlog {
-                return;
-            }
+            // One round of messages a turn, whether they were read now or before.
+            return self.core.list_ready(desk);
         }
         if self.core.readable {
             self.read(desk, buffer);
@@ -210,6 +209,7 @@ impl Connection {
                         self.core.paused_by_jobs = true;
                     }
                 }
+                Event::Control => {}
                 Event::NeedMore => {
                     self.core.backlog = false;
                     return;

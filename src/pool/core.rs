@@ -105,8 +105,11 @@ impl Core {
             return true;
         }
         // It may only look slow because this turn has not flushed yet.
-        let failed = self.write(desk).is_err();
-        if !failed && self.outbox.fits(bytes, &desk.outbox_bounds) {
+        if self.write(desk).is_err() {
+            self.ask_close(CloseReason::LOST, desk);
+            return false;
+        }
+        if self.outbox.fits(bytes, &desk.outbox_bounds) {
             return true;
         }
         desk.metrics().dropped.add(1);

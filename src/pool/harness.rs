@@ -1,10 +1,13 @@
 //! A connection without a socket, a poll or a clock: what the tests of its rules run on.
+//!
+//! It tells its connection only what a poll would tell it, so a connection that forgets to ask to be looked
+//! at again stands still here as well.
 
 use std::{
-    io::{self, Read, Write},
+    io,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Instant,
 };
@@ -13,84 +16,90 @@ use mio::{Poll, Token, Waker};
 use parking_lot::Mutex;
 
 use super::{
-    admission::Admission,
+    admission::{Admission, Answer as Admitted, Permit},
     bound::{Bound, PerIp},
     connection::{Connection, Phase},
     core::Core,
     desk::{Desk, Route, Shared},
+    outbox::OutboxBounds,
     stream::Stream,
 };
 use crate::{
     config::Config,
-    handler::IntoService,
+    handler::{Context, Handler, IntoService},
     hub::{
-        Hub,
-        mailbox::{ConnId, Inbox, MailboxBounds, Post},
+        Hub, Replay,
+        mailbox::{ConnId, Inbox, Letter, MailboxBounds, Post},
+        rooms::RoomName,
     },
     metrics::Metrics,
+    ws::{
+        close::CloseReason,
+        frame::{Message, PreparedFrame},
+    },
 };
 
-/// The two directions of a socket, as the test sees them.
+mod wire;
+mod client;
+mod requests;
+mod upgrades;
+mod closes;
+mod losses;
+mod slices;
+mod costs;
+
+use client::{Answer, close, frame, upgrade};
+pub(super) use wire::{FakeSocket, Wire};
+
+/// The slot of the one connection.
+const SLOT: usize = 0;
+
+/// What one read takes at most. Smaller than a worker's, so that one read is not everything.
+const READ_BYTES_MAX: usize = 4096;
+
+/// Turns without a change of the wire or the clock, beyond which a connection is said to spin.
+const TURNS_MAX: usize = 100_000;
+
+/// A handler that joins a room, echoes, and closes when it is told to; it remembers its calls.
+#[derive(Clone, Default)]
+pub(super) struct Probe(Arc<Log>);
+
 #[derive(Default)]
-pub(super) struct Wire {
-    /// What the server will read, at most `read_step` bytes at a time.
-    pub(super) to_server: Vec<u8>,
-    pub(super) read_step: usize,
-    /// The client has ended its direction.
-    pub(super) client_ended: bool,
-    /// The next read or write fails with this.
-    pub(super) error: Option<io::ErrorKind>,
-    /// What the server has written, at most `write_room` bytes more.
-    pub(super) from_server: Vec<u8>,
-    pub(super) write_room: usize,
-    /// The server has ended its direction.
-    pub(super) server_ended: bool,
+pub(super) struct Log {
+    pub(super) opened: AtomicUsize,
+    pub(super) heard: AtomicUsize,
+    /// The codes of the closes it was told.
+    pub(super) closed: Mutex<Vec<u16>>,
 }
 
-/// The server's end of a [`Wire`].
-#[derive(Clone)]
-pub(super) struct FakeSocket(pub(super) Arc<Mutex<Wire>>);
+impl Handler for Probe {
+    type State = ();
 
-impl FakeSocket {
-    pub(super) fn end(&self) -> io::Result<()> {
-        self.0.lock().server_ended = true;
-        Ok(())
-    }
-}
-
-impl Read for FakeSocket {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let mut wire = self.0.lock();
-        if let Some(error) = wire.error {
-            return Err(error.into());
-        }
-        if wire.to_server.is_empty() {
-            return if wire.client_ended { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) };
-        }
-        let n = into.len().min(wire.read_step).min(wire.to_server.len());
-        into[..n].copy_from_slice(&wire.to_server[..n]);
-        wire.to_server.drain(..n);
-        Ok(n)
-    }
-}
-
-impl Write for FakeSocket {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut wire = self.0.lock();
-        if let Some(error) = wire.error {
-            return Err(error.into());
-        }
-        let n = bytes.len().min(wire.write_room);
-        if n == 0 {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        wire.from_server.extend_from_slice(&bytes[..n]);
-        wire.write_room -= n;
-        Ok(n)
+    fn subprotocols(&self) -> &[&str] {
+        &["chat.v2", "chat.v1"]
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    fn on_open(&self, ctx: &mut Context<'_, ()>) {
+        self.0.opened.fetch_add(1, Ordering::Relaxed);
+        let room = RoomName::new("room").expect("a legal name");
+        ctx.join(&room, Replay::Nothing, |_, joined| drop(joined.expect("a place")));
+    }
+
+    fn on_message(&self, ctx: &mut Context<'_, ()>, message: Message<'_>) {
+        self.0.heard.fetch_add(1, Ordering::Relaxed);
+        let close = message.as_text().and_then(|text| text.strip_prefix("close "));
+        match close.and_then(|close| close.split_once(' ')) {
+            Some((code, reason)) => {
+                let code = code.parse().expect("a code");
+                ctx.close(CloseReason::new(code, reason.to_owned()));
+            }
+            None if message.as_text() == Some("quiet") => {}
+            None => drop(ctx.send(message)),
+        }
+    }
+
+    fn on_close(&self, _: &mut Context<'_, ()>, reason: &CloseReason) {
+        self.0.closed.lock().push(reason.code());
     }
 }
 
@@ -99,21 +108,31 @@ pub(super) struct Harness {
     pub(super) desk: Desk,
     pub(super) conn: Connection,
     pub(super) wire: Arc<Mutex<Wire>>,
+    pub(super) log: Arc<Log>,
     buffer: Vec<u8>,
-    _inbox: Inbox,
+    inbox: Inbox,
     _poll: Poll,
 }
 
 impl Harness {
-    /// A fresh connection to a server with `handler` on `/`.
-    pub(super) fn new(config: Config, handler: impl IntoService) -> Harness {
+    /// A fresh connection to a server with a [`Probe`] on `/` and on `/ws`.
+    pub(super) fn new(config: Config) -> Harness {
+        let probe = Probe::default();
+        let log = Arc::clone(&probe.0);
+        Harness { log, ..Harness::with(config, probe) }
+    }
+
+    /// The same with any handler.
+    pub(super) fn with(config: Config, handler: impl IntoService) -> Harness {
         let poll = Poll::new().expect("a poll");
         let waker = Waker::new(poll.registry(), Token(0)).expect("a waker");
         let bounds = MailboxBounds { letters_max: config.mailbox, bytes_max: config.mailbox_bytes };
         let (post, mut inboxes) = Post::new(vec![waker], bounds);
         let calls = handler.into_service().calls;
+        let route =
+            |path: &str| Route { path: path.to_owned(), calls: Arc::clone(&calls), jobs: None };
         let shared = Arc::new(Shared {
-            routes: vec![Route { path: "/".to_owned(), calls, jobs: None }],
+            routes: vec![route("/"), route("/ws")],
             hub: Arc::new(Hub::new(&config, post.clone())),
             admission: Admission::new(config.max_conn, config.max_queued_tasks, post),
             metrics: Metrics::new(1),
@@ -127,53 +146,158 @@ impl Harness {
         });
         let slot = shared.pending_heads.take().expect("a slot");
         let mut desk = Desk::new(shared, 0);
-        let wire = Wire { read_step: usize::MAX, write_room: usize::MAX, ..Wire::default() };
-        let wire = Arc::new(Mutex::new(wire));
-        let id = ConnId { worker: 0, slot: 0, generation: 0 };
+        let wire = Arc::new(Mutex::new(Wire::default()));
+        let id = ConnId { worker: 0, slot: SLOT as u32, generation: 0 };
         let remote = ([127, 0, 0, 1], 1).into();
         let stream = Stream::Fake(FakeSocket(Arc::clone(&wire)));
         let mut core = Core::new(id, stream, remote, None, 0);
         let at = desk.after(desk.config().handshake_timeout);
-        desk.timers.set(0, &mut core.deadline, at);
+        desk.timers.set(SLOT, &mut core.deadline, at);
         let conn = Connection { core, phase: Phase::Head { _slot: slot, answered: false } };
-        Harness { desk, conn, wire, buffer: vec![0; 4096], _inbox: inboxes.remove(0), _poll: poll }
+        let (log, inbox) = (Arc::default(), inboxes.remove(0));
+        Harness { desk, conn, wire, log, buffer: vec![0; READ_BYTES_MAX], inbox, _poll: poll }
+    }
+
+    /// A connection that has been upgraded, its 101 taken away.
+    pub(super) fn open(config: Config) -> Harness {
+        let mut harness = Harness::new(config);
+        harness.feed(upgrade("").as_bytes());
+        assert_eq!(harness.answer().status, 101);
+        harness
     }
 
     /// The client sends `bytes`, and the worker makes the turns that follow.
     pub(super) fn feed(&mut self, bytes: &[u8]) {
-        self.wire.lock().to_server.extend_from_slice(bytes);
+        self.send(bytes);
         self.turns();
     }
 
-    /// Time passes, and the worker makes the turns that follow.
+    /// The client sends `bytes`, and the worker has not looked yet.
+    pub(super) fn send(&mut self, bytes: &[u8]) {
+        self.wire.lock().to_server.extend_from_slice(bytes);
+        self.readable();
+    }
+
+    /// Another thread sends `text` to the connection. Its worker has not looked yet.
+    pub(super) fn post(&self, text: &str) {
+        let frame = PreparedFrame::new(Message::Text(text));
+        assert!(self.desk.shared.hub.post.send(self.conn.core.id, frame), "the mailbox is full");
+    }
+
+    /// The client ends its direction.
+    pub(super) fn end(&mut self) {
+        self.wire.lock().client_ended = true;
+        self.hung_up();
+    }
+
+    /// The connection is lost.
+    pub(super) fn lose(&mut self, error: io::ErrorKind) {
+        self.wire.lock().error = Some(error);
+        if !self.conn.core.outbox.is_empty() {
+            // A poll calls a broken socket writable as well.
+            self.conn.core.list_dirty(&mut self.desk);
+        }
+        self.hung_up();
+    }
+
+    /// The client reads `bytes` more.
+    pub(super) fn make_room(&mut self, bytes: usize) {
+        let room = self.wire.lock().write_room;
+        self.wire.lock().write_room = room.saturating_add(bytes);
+        if !self.conn.core.outbox.is_empty() {
+            self.conn.core.list_dirty(&mut self.desk);
+        }
+        self.turns();
+    }
+
+    /// Time passes, and the worker makes its turns at each deadline on the way.
     pub(super) fn pass(&mut self, ms: u64) {
-        self.desk.now += ms;
-        while self.desk.timers.expired(self.desk.now).is_some() {
+        let end = self.desk.now + ms;
+        while let Some(at) = self.desk.timers.next().filter(|at| *at <= end) {
+            self.desk.now = self.desk.now.max(at);
             self.conn.on_deadline(&mut self.desk);
             self.turns();
         }
+        self.desk.now = end;
     }
 
-    /// Turns until nothing is left to do before the wire or the clock moves.
+    fn readable(&mut self) {
+        self.conn.core.readable = true;
+        self.conn.core.list_ready(&mut self.desk);
+    }
+
+    /// What [`Connection::on_event`] makes of a socket that says so.
+    fn hung_up(&mut self) {
+        self.conn.core.peer_ended = true;
+        self.readable();
+        if matches!(self.conn.phase, Phase::Waiting(_)) {
+            self.conn.phase = Phase::Gone;
+            self.conn.core.list_dirty(&mut self.desk);
+        }
+        self.turns();
+    }
+
+    /// Turns until the worker would sleep.
     pub(super) fn turns(&mut self) {
-        loop {
-            let before = self.moved();
-            // A short read looks like an emptied socket; what is left would raise an event of its own.
-            self.conn.core.readable = true;
-            self.conn.on_ready(&mut self.desk, &mut self.buffer);
-            self.conn.settle(&mut self.desk);
-            self.desk.ready.clear();
-            self.desk.dirty.clear();
-            self.conn.core.listed_ready = false;
-            if before == self.moved() {
+        for _ in 0..TURNS_MAX {
+            if std::mem::take(&mut self.wire.lock().cut_short) {
+                // A real socket would have given more, so this short read must not count as its last.
+                self.readable();
+            }
+            if !self.turn() {
                 return;
             }
         }
+        panic!("the connection spins");
     }
 
-    fn moved(&self) -> (usize, usize) {
-        let wire = self.wire.lock();
-        (wire.to_server.len(), wire.from_server.len())
+    /// One turn of the worker. `false` when it would sleep instead.
+    pub(super) fn turn(&mut self) -> bool {
+        let mut letters = Vec::new();
+        while let Some(letter) = self.inbox.take() {
+            letters.push(letter);
+        }
+        if self.desk.ready.is_empty() && self.desk.dirty.is_empty() && letters.is_empty() {
+            return false;
+        }
+        if !std::mem::take(&mut self.desk.ready).is_empty() {
+            self.conn.on_ready(&mut self.desk, &mut self.buffer);
+        }
+        for letter in letters {
+            self.take(letter);
+        }
+        while !std::mem::take(&mut self.desk.dirty).is_empty() {
+            self.conn.settle(&mut self.desk);
+        }
+        if !std::mem::take(&mut self.desk.gone).is_empty() {
+            self.desk.timers.clear(SLOT, &mut self.conn.core.deadline);
+            self.desk.leave_all(SLOT);
+            self.desk.ready.clear();
+        }
+        true
+    }
+
+    fn take(&mut self, letter: Letter) {
+        match letter {
+            Letter::Admitted { conn } if conn == self.conn.core.id => {
+                self.conn.on_admitted(&mut self.desk);
+            }
+            Letter::Send { frame, .. } | Letter::Deliver { frame, .. } => {
+                self.conn.deliver(&frame, &mut self.desk);
+            }
+            Letter::Close { reason, .. } => self.conn.ask_close(reason, &mut self.desk),
+            // Nothing else is posted to the one worker of a harness.
+            _ => {}
+        }
+    }
+
+    /// Takes a permit away from the connection.
+    pub(super) fn occupy(&self) -> Permit {
+        let other = ConnId { worker: 0, slot: 1, generation: 0 };
+        match self.desk.shared.admission.ask(other) {
+            Admitted::Served(permit) => permit,
+            _ => panic!("there is a permit"),
+        }
     }
 
     /// What the server has written since this was last asked.
@@ -181,27 +305,72 @@ impl Harness {
         std::mem::take(&mut self.wire.lock().from_server)
     }
 
+    /// The one HTTP answer that the server has written. What is behind a 101 stays.
+    pub(super) fn answer(&mut self) -> Answer {
+        let written = self.written();
+        let (answer, rest) = Answer::parse(&written, false);
+        if answer.status != 101 {
+            assert!(rest.is_empty(), "{:?}", String::from_utf8_lossy(rest));
+        }
+        self.wire.lock().from_server = rest.to_vec();
+        answer
+    }
+
+    /// The frames that the server has written, all of them whole.
+    pub(super) fn frames(&mut self) -> Vec<(u8, Vec<u8>)> {
+        let written = self.written();
+        let mut rest = &written[..];
+        let mut frames = Vec::new();
+        while let [first, len, behind @ ..] = rest {
+            let (len, behind) = match (len, behind) {
+                (126, [a, b, behind @ ..]) => (usize::from(u16::from_be_bytes([*a, *b])), behind),
+                (127, _) => panic!("nobody asked for a message of this size"),
+                (len, behind) => (usize::from(*len), behind),
+            };
+            frames.push((*first, behind[..len].to_vec()));
+            rest = &behind[len..];
+        }
+        assert!(rest.is_empty(), "{rest:?}");
+        frames
+    }
+
+    /// Whether at most `bytes` wait to be written.
+    pub(super) fn owes_at_most(&self, bytes: usize) -> bool {
+        let bounds = OutboxBounds { messages_max: usize::MAX, bytes_max: bytes };
+        self.conn.core.outbox.fits(0, &bounds)
+    }
+
+    /// How many messages its handler was given.
+    pub(super) fn heard(&self) -> usize {
+        self.log.heard.load(Ordering::Relaxed)
+    }
+
+    /// The codes its handler was told.
+    pub(super) fn closed(&self) -> Vec<u16> {
+        self.log.closed.lock().clone()
+    }
+
     pub(super) fn is_gone(&self) -> bool {
         matches!(self.conn.phase, Phase::Gone)
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Context, Message};
+    pub(super) fn is_open(&self) -> bool {
+        self.conn.is_open()
+    }
 
-    #[test]
-    fn a_request_is_answered_however_it_comes() {
-        for step in [1, 7, usize::MAX] {
-            let config = Config { host: "127.0.0.1".into(), ..Config::default() };
-            let mut harness = Harness::new(config, |_: &mut Context<'_, ()>, _: Message<'_>| {});
-            harness.wire.lock().read_step = step;
-            harness.feed(b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n");
-            assert!(harness.written().starts_with(b"HTTP/1.1 404 "), "in steps of {step}");
-            harness.pass(5001);
-            harness.turns();
-            assert!(harness.is_gone(), "an idle connection ends");
-        }
+    /// Fails unless the connection is gone and has left nothing behind.
+    pub(super) fn expect_nothing_left(&self, when: &str) {
+        let shared = &self.desk.shared;
+        assert!(self.is_gone(), "{when}: it is there");
+        assert_eq!(shared.admission.gauges(), (0, 0), "{when}: permits and places in line");
+        assert_eq!(shared.hub.sessions.len(), 0, "{when}: sessions");
+        assert_eq!(self.desk.members.count(SLOT), 0, "{when}: memberships");
+        let members = shared.hub.rooms.find("room").map(|room| room.state.lock().members_total());
+        assert_eq!(members.unwrap_or_default(), 0, "{when}: members of the room");
+        let heads = (shared.pending_heads.used(), shared.lingering.used());
+        assert_eq!(heads, (0, 0), "{when}: places for heads, and for those who linger");
+        assert_eq!(self.desk.timers.next(), None, "{when}: deadlines");
+        let opened = self.log.opened.load(Ordering::Relaxed);
+        assert_eq!(self.closed().len(), opened, "{when}: on_open and on_close come in pairs");
     }
 }

@@ -67,9 +67,11 @@ impl Connection {
         let mut space = HeaderSpace::default();
         let head_bytes_max = desk.config().max_head_bytes;
         let (asked, used) = match Request::parse(input, &mut space) {
-            Ok(Some((_, used))) if used > head_bytes_max => (too_large(), used),
+            Ok(Some((request, used))) if used > head_bytes_max => {
+                (too_large(request.method() == "HEAD"), used)
+            }
             Ok(Some((request, used))) => (ask(&request.with_remote(self.core.remote), desk), used),
-            Ok(None) if input.len() > head_bytes_max => (too_large(), input.len()),
+            Ok(None) if input.len() > head_bytes_max => (too_large(false), input.len()),
             Ok(None) => return None,
             Err(bad) => (bad_head(bad), input.len()),
         };
@@ -286,7 +288,7 @@ fn ask_upgrade(request: &Request<'_>, route: usize, desk: &Desk) -> Asked {
         Compression::Shared => Some(Takeover::Never),
         Compression::Dedicated => Some(Takeover::Allowed),
     };
-    let upgrade = match Upgrade::check(request, takeover) {
+    let mut upgrade = match Upgrade::check(request, takeover) {
         Ok(upgrade) => upgrade,
         Err(NotAnUpgrade { status, reason, advice }) => {
             let head_only = request.method() == "HEAD";
@@ -300,12 +302,17 @@ fn ask_upgrade(request: &Request<'_>, route: usize, desk: &Desk) -> Asked {
     }
     let calls = &desk.shared.routes[route].calls;
     let panics = &desk.shared.metrics.handler_panics;
-    match catch_unwind(AssertUnwindSafe(|| calls.upgrade(request, panics))) {
+    let asked = catch_unwind(AssertUnwindSafe(|| {
+        let state = calls.upgrade(request, panics)?;
+        upgrade.choose_subprotocol(request, calls.subprotocols());
+        Ok(state)
+    }));
+    match asked {
         Ok(Ok(state)) => Asked::Upgrade { upgrade, route, state },
         Ok(Err(Refusal { status, message })) => refused(Refused::Handler, status, message),
         Err(_) => {
             panics.add_shared();
-            log::error!("the handler of {} panicked in on_upgrade", request.path());
+            log::error!("the handler of {} panicked at an upgrade", request.path());
             refused(Refused::Handler, Status::InternalError, "internal error".to_owned())
         }
     }
@@ -318,11 +325,13 @@ fn is_allowed_origin(origin: Option<&str>, allowed: &[String]) -> bool {
 }
 
 fn bad_head(bad: BadHead) -> Asked {
-    Asked::Refused(Refuse::new(Refused::BadRequest, bad.status, bad.reason))
+    let BadHead { status, reason, head_only } = bad;
+    Asked::Refused(Refuse { head_only, ..Refuse::new(Refused::BadRequest, status, reason) })
 }
 
-fn too_large() -> Asked {
-    bad_head(BadHead { status: Status::HeadTooLarge, reason: "the request head is too large" })
+fn too_large(head_only: bool) -> Asked {
+    let (status, reason) = (Status::HeadTooLarge, "the request head is too large");
+    bad_head(BadHead { status, reason, head_only })
 }
 
 #[cfg(test)]

@@ -93,6 +93,8 @@ impl ContextPool {
 pub(crate) enum Event {
     /// A whole data message, its UTF-8 checked.
     Message(Message),
+    /// A ping, whose pong was written, or a pong.
+    Control,
     /// The peer's Close. The reply, if one is due, was written.
     Closed(CloseReason),
     /// The peer broke the protocol, with the code to tell it. The Close was written.
@@ -108,7 +110,7 @@ pub(crate) struct Codec {
 }
 
 impl Codec {
-    /// Advances by at most one message. What must be answered at once (pong, Close) is appended to
+    /// Advances by at most one message or control frame. What must be answered at once (pong, Close) is appended to
     /// `out`. Consumed bytes are taken off the front of `input`; what is left of it must come first the
     /// next time.
     pub(crate) fn next(
@@ -201,29 +203,29 @@ impl Machine {
     }
 
     fn advance(&mut self, wire: &mut Wire<'_, '_>) -> Event {
-        loop {
-            match self.context.read(wire) {
-                Ok(Message::Close(frame)) => {
-                    let reason = CloseReason::from_peer(frame);
-                    // Reading once more is how the context sends the Close it owes.
-                    let _ = self.context.read(wire);
-                    return Event::Closed(reason);
-                }
-                Ok(message @ (Message::Text(_) | Message::Binary(_))) => {
-                    self.given += 1;
-                    self.largest_message = self.largest_message.max(message.len());
-                    return Event::Message(message);
-                }
-                // Its answer is written when the context is asked again, right away.
-                Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => self.given += 1,
-                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Event::NeedMore;
-                }
-                Err(Error::ConnectionClosed | Error::AlreadyClosed) => {
-                    return Event::Closed(CloseReason::NO_STATUS);
-                }
-                Err(error) => return self.fail(failure(&error), wire.out),
+        match self.context.read(wire) {
+            Ok(Message::Close(frame)) => {
+                let reason = CloseReason::from_peer(frame);
+                // Reading once more is how the context sends the Close it owes.
+                let _ = self.context.read(wire);
+                Event::Closed(reason)
             }
+            Ok(message @ (Message::Text(_) | Message::Binary(_))) => {
+                self.given += 1;
+                self.largest_message = self.largest_message.max(message.len());
+                Event::Message(message)
+            }
+            Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {
+                self.given += 1;
+                // Writing to memory cannot fail, and a pong that is owed goes out now.
+                let _ = self.context.flush(wire);
+                Event::Control
+            }
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Event::NeedMore,
+            Err(Error::ConnectionClosed | Error::AlreadyClosed) => {
+                Event::Closed(CloseReason::NO_STATUS)
+            }
+            Err(error) => self.fail(failure(&error), wire.out),
         }
     }
 
@@ -341,6 +343,7 @@ mod tests {
                         self.ended = Some(reason);
                         return;
                     }
+                    Event::Control => {}
                     Event::NeedMore => return,
                 }
             }

@@ -322,9 +322,11 @@ fn inflate_into(
         match status {
             Err(_) => return Err(CloseReason::INVALID_UTF8.because("invalid compressed data")),
             Ok(Status::StreamEnd) => {
-                // A final block (RFC 7692, 7.2.3.4): the next message begins a stream of its own.
+                // A final block (RFC 7692, 7.2.3.4): what follows begins a stream of its own.
                 inflate.reset(false);
-                return Ok(());
+                if compressed.is_empty() {
+                    return Ok(());
+                }
             }
             Ok(Status::Ok | Status::BufError) => {
                 let is_stuck = plain.len() == given;

@@ -25,6 +25,8 @@ pub(super) struct Scanner {
     text: TextCheck,
     /// Messages and control frames that have passed by whole.
     whole: u64,
+    /// A frame came that RFC 6455 forbids whatever is in it; what follows means nothing.
+    is_broken: bool,
 }
 
 /// What of the frame that is passing by matters for checking its text.
@@ -41,8 +43,15 @@ struct Current {
 impl Scanner {
     /// Looks at the next bytes of the stream.
     pub(super) fn skim(&mut self, mut bytes: &[u8]) {
+        if self.is_broken {
+            return;
+        }
         while let Some(piece) = self.walker.next(&mut bytes) {
             match piece {
+                Piece::Begins(header, len) if self.forbids(&header, len) => {
+                    self.is_broken = true;
+                    return;
+                }
                 Piece::Begins(header, _) => self.begin(&header),
                 Piece::Payload(payload) => self.check_text(payload),
                 // The protocol machine will say so in its own words.
@@ -59,12 +68,23 @@ impl Scanner {
 
     /// Whether everything looked at so far makes whole frames and whole messages.
     pub(super) fn is_at_rest(&self) -> bool {
-        self.message.is_none() && self.walker.is_between_frames()
+        self.message.is_none() && self.walker.is_between_frames() && !self.is_broken
     }
 
     /// Whether the message that is passing by is text and cannot become valid UTF-8 any more.
     pub(super) fn is_bad_text(&self) -> bool {
         self.text.is_bad
+    }
+
+    /// Whether the protocol machine will refuse a frame for its header alone. It does so when the frame is
+    /// whole, so until then its text is not looked at, and nothing of this connection is over.
+    fn forbids(&self, header: &FrameHeader, len: u64) -> bool {
+        let is_misplaced = match header.opcode {
+            OpCode::Control(_) => !header.is_final || len > 125,
+            OpCode::Data(Data::Continue) => self.message.is_none(),
+            OpCode::Data(_) => self.message.is_some(),
+        };
+        is_misplaced || header.rsv1 || header.rsv2 || header.rsv3 || header.mask.is_none()
     }
 
     /// A frame begins.

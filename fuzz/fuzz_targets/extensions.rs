@@ -1,0 +1,4 @@
+//! The negotiation of extensions: see `rusty_socks::fuzzing::extensions`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| rusty_socks::fuzzing::extensions(data));

@@ -1,0 +1,4 @@
+//! Request heads, whole and cut: see `rusty_socks::fuzzing::head`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| rusty_socks::fuzzing::head(data));

@@ -1,0 +1,252 @@
+//! Random inputs for tests, the same for the same seed: numbers, spoilt bytes, and frame streams that are
+//! mostly legal, so that what lies behind the first check is reached.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use flate2::{Compress, Compression, FlushCompress};
+
+/// A sequence of numbers (SplitMix64), for tests alone.
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    /// The seed of this run: `TEST_SEED`, or a new one each time. Printed, so that a failure can be had again.
+    pub(super) fn seed() -> u64 {
+        let given = std::env::var("TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+        let now =
+            || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| now.as_nanos() as u64);
+        let seed = given.unwrap_or_else(now);
+        println!("TEST_SEED={seed}");
+        seed
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `end`.
+    pub(super) fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
+    }
+
+    pub(super) fn one_in(&mut self, times: usize) -> bool {
+        self.below(times) == 0
+    }
+
+    pub(super) fn one_of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
+        &choices[self.below(choices.len())]
+    }
+
+    pub(super) fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| self.next() as u8).collect()
+    }
+
+    /// Valid UTF-8 of about `len` bytes, with characters of every length.
+    fn text(&mut self, len: usize) -> Vec<u8> {
+        let mut text = String::new();
+        while text.len() < len {
+            let parts: [&str; 8] = ["a", "b ", "é", "κόσμε", "\u{ffff}", "😀", "\0", "{}"];
+            text.push_str(parts[self.below(parts.len())]);
+        }
+        text.into_bytes()
+    }
+
+    /// Spoils one input in three: a byte changed, put in or taken out, or the end cut off.
+    pub(super) fn spoil(&mut self, bytes: &mut Vec<u8>) {
+        while !bytes.is_empty() && self.one_in(3) {
+            let at = self.below(bytes.len());
+            match self.below(5) {
+                0 => bytes[at] ^= 1 << self.below(8),
+                1 => bytes[at] = self.next() as u8,
+                2 => bytes.insert(at, self.next() as u8),
+                3 => drop(bytes.remove(at)),
+                _ => bytes.truncate(at),
+            }
+        }
+    }
+}
+
+/// What kind of frame streams to make.
+pub(super) struct Streams {
+    /// Some messages come compressed.
+    pub(super) compresses: bool,
+    /// The receiver's limit: some messages are around it, some beyond.
+    pub(super) message_bytes: usize,
+}
+
+impl Streams {
+    /// A client's stream: mostly legal messages and control frames, now and then something that is not.
+    pub(super) fn stream(&self, random: &mut Random) -> Vec<u8> {
+        let mut stream = Vec::new();
+        let mut compress = Compress::new(Compression::fast(), false);
+        let keeps_context = random.one_in(2);
+        for _ in 0..=random.below(8) {
+            match random.below(16) {
+                0..=7 => {
+                    let (opcode, payload) = self.message(random);
+                    if self.compresses && random.one_in(2) {
+                        if !keeps_context {
+                            compress.reset();
+                        }
+                        let payload = deflated(&mut compress, &payload);
+                        fragments(random, 0x40 | opcode, &payload, &mut stream);
+                    } else {
+                        fragments(random, opcode, &payload, &mut stream);
+                    }
+                }
+                8..=11 => control(random, &mut stream),
+                12 => close(random, &mut stream),
+                _ => self.wrong(random, &mut stream),
+            }
+        }
+        if random.one_in(6) {
+            random.spoil(&mut stream);
+        }
+        if random.one_in(4) {
+            stream.truncate(random.below(stream.len() + 1));
+        }
+        stream
+    }
+
+    /// An opcode and a payload that fit each other, usually.
+    fn message(&self, random: &mut Random) -> (u8, Vec<u8>) {
+        let len = match random.below(8) {
+            0 => 0,
+            1 => *random.one_of(&[124, 125, 126, 127, 512, 513]),
+            2 => self.message_bytes - 1 + random.below(3),
+            3 => random.below(self.message_bytes),
+            _ => random.below(40),
+        };
+        match random.below(8) {
+            0..=2 => (0x2, random.bytes(len)),
+            // Most of it is valid, so that it goes wrong at any place of a frame.
+            3 => {
+                let mut text = random.text(len);
+                let at = random.below(text.len() + 1);
+                let wrong: [&[u8]; 6] =
+                    [b"\xff", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xce", b"\x80"];
+                text.splice(at..at, random.one_of(&wrong).iter().copied());
+                (0x1, text)
+            }
+            _ => (0x1, random.text(len)),
+        }
+    }
+
+    /// Something that RFC 6455 forbids, or what looks like it.
+    fn wrong(&self, random: &mut Random, stream: &mut Vec<u8>) {
+        let len = *random.one_of(&[0, 1, 5, 125, 126, 300]);
+        let payload = match random.one_in(2) {
+            true => random.text(len),
+            false => random.bytes(len),
+        };
+        let end = if random.one_in(2) { 0x80 } else { 0 };
+        let (opcode, any) = (random.below(3) as u8, random.below(16) as u8);
+        match random.below(8) {
+            0 => frame(random, end | any, &payload, stream),
+            1 => frame(random, end | opcode | 0x10 << (any % 3), &payload, stream),
+            // A continuation of nothing, or a message inside another.
+            2 => frame(random, end, &payload, stream),
+            3 => {
+                frame(random, 0x01 + any % 2, &payload, stream);
+                frame(random, end | opcode, &payload, stream);
+            }
+            // Unmasked.
+            4 => {
+                stream.extend([end | opcode, payload.len().min(125) as u8]);
+                stream.extend(&payload[..payload.len().min(125)]);
+            }
+            // A length beyond the limit, or beyond everything; nothing of the payload may ever come.
+            5 => {
+                let len =
+                    *random.one_of(&[self.message_bytes as u64 + 1, 1 << 31, 1 << 63, u64::MAX]);
+                stream.extend([end | opcode, 0xff]);
+                stream.extend(len.to_be_bytes());
+                stream.extend(random.bytes(4));
+            }
+            // A length in a longer form than it needs.
+            6 => {
+                stream.extend([end | 0x02, 0xff, 0, 0, 0, 0, 0, 0, 0, 3, 9, 9, 9, 9]);
+                stream.extend(random.bytes(3));
+            }
+            _ => stream.extend(random.bytes(len)),
+        }
+    }
+}
+
+/// One masked frame.
+fn frame(random: &mut Random, first: u8, payload: &[u8], stream: &mut Vec<u8>) {
+    let mask: [u8; 4] = if random.one_in(8) {
+        [0; 4]
+    } else {
+        random.next().to_le_bytes()[..4].try_into().expect("four")
+    };
+    stream.push(first);
+    match payload.len() {
+        len @ 0..=125 => stream.push(0x80 | len as u8),
+        len @ 126..=0xffff => {
+            stream.push(0x80 | 126);
+            stream.extend((len as u16).to_be_bytes());
+        }
+        len => {
+            stream.push(0x80 | 127);
+            stream.extend((len as u64).to_be_bytes());
+        }
+    }
+    stream.extend(mask);
+    stream.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
+}
+
+/// One message in one frame or several, control frames between them.
+fn fragments(random: &mut Random, first: u8, payload: &[u8], stream: &mut Vec<u8>) {
+    let parts = if random.one_in(2) { 1 } else { 1 + random.below(4) };
+    let (mut rest, mut first) = (payload, first);
+    for _ in 1..parts {
+        let (part, after) = rest.split_at(random.below(rest.len() + 1));
+        frame(random, first, part, stream);
+        (rest, first) = (after, 0);
+        if random.one_in(3) {
+            control(random, stream);
+        }
+    }
+    frame(random, 0x80 | first, rest, stream);
+}
+
+fn control(random: &mut Random, stream: &mut Vec<u8>) {
+    let len = *random.one_of(&[0, 1, 4, 30, 124, 125, 125, 126]);
+    // Too long is wrong, so it is rare.
+    let len = if len == 126 && !random.one_in(8) { 3 } else { len };
+    let (first, payload) = (*random.one_of(&[0x89, 0x89, 0x8a]), random.bytes(len));
+    frame(random, first, &payload, stream);
+}
+
+/// A Close with any code and any reason.
+fn close(random: &mut Random, stream: &mut Vec<u8>) {
+    let code = match random.below(3) {
+        0 => 1000,
+        1 => 999 + random.below(20) as u16,
+        _ => *random.one_of(&[0, 999, 1100, 2000, 2999, 3000, 3999, 4000, 4999, 5000, 65535]),
+    };
+    let mut payload = code.to_be_bytes().to_vec();
+    payload.extend(match random.below(4) {
+        0 => random.bytes(5),
+        1 => random.text(110),
+        _ => Vec::new(),
+    });
+    // None, or half a code.
+    payload.truncate(*random.one_of(&[0, 1, 125, 125, 125, 125]));
+    frame(random, 0x88, &payload, stream);
+}
+
+/// A compressed message without its tail (RFC 7692, 7.2.1).
+fn deflated(compress: &mut Compress, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(payload.len() * 2 + 100);
+    compress.compress_vec(payload, &mut bytes, FlushCompress::Sync).expect("memory takes all");
+    bytes.truncate(bytes.len().saturating_sub(4));
+    bytes
+}

@@ -1,0 +1,198 @@
+//! Frame streams through the codec, with and without compression.
+
+use std::io::Cursor;
+
+use tungstenite::protocol::frame::{
+    FrameHeader,
+    coding::{Control, Data, OpCode},
+};
+
+use crate::ws::{
+    close::CloseReason,
+    codec::{Codec, ContextPool, Event},
+    deflate::{Deflate, Deflaters},
+    extension::{Agreement, Takeover, negotiate},
+    frame::Kind,
+};
+
+/// The longest message in these streams, in bytes: small, so that streams reach it.
+pub(super) const MESSAGE_BYTES_MAX: usize = 1000;
+
+/// A frame stream through the codec, with and without compression: what comes out does not depend on how
+/// the stream was cut, nor on who else uses the worker's machines.
+///
+/// The first byte chooses what was agreed, the next two how the stream is cut; the rest is the stream.
+pub fn frames(data: &[u8]) {
+    let Some(([mode, small, large], stream)) = data.split_first_chunk::<3>() else { return };
+    let agreement = agreement(*mode);
+    let mut pool = ContextPool::new(MESSAGE_BYTES_MAX, Deflaters::new(1));
+    let mut whole = Receiver::new(agreement);
+    whole.feed(stream, &mut pool);
+    whole.check(stream.len());
+
+    // Two connections at once, so that one's bytes would show in the other if anything were shared.
+    let mut pair = [Receiver::new(agreement), Receiver::new(agreement)];
+    let (mut rest, mut turn) = (stream, 0_usize);
+    while !rest.is_empty() {
+        let size = if turn % 3 == 0 { usize::from(*large) * 8 } else { usize::from(*small) % 16 };
+        let (chunk, after) = rest.split_at((size + 1).min(rest.len()));
+        pair.iter_mut().for_each(|receiver| receiver.feed(chunk, &mut pool));
+        (rest, turn) = (after, turn + 1);
+    }
+    let [one, other] = pair;
+    assert_eq!(one.outcome, other.outcome);
+    one.check(stream.len());
+    assert!(one.outcome.agrees_with(&whole.outcome), "{:?}\n{:?}", one.outcome, whole.outcome);
+
+    if let Some(agreement) = agreement {
+        returns(agreement, &whole.outcome.messages, &mut pool);
+    }
+}
+
+/// What a mode agrees on: nothing, or some form of compression.
+pub(super) fn agreement(mode: u8) -> Option<Agreement> {
+    let bits = 9 + mode / 8 % 7;
+    let offer = match mode / 64 {
+        0 => "permessage-deflate".to_owned(),
+        1 => "permessage-deflate; client_no_context_takeover".to_owned(),
+        2 => format!("permessage-deflate; server_max_window_bits={bits}"),
+        _ => {
+            format!("permessage-deflate; server_no_context_takeover; server_max_window_bits={bits}")
+        }
+    };
+    let takeover = match mode % 4 {
+        0 | 1 => return None,
+        2 => Takeover::Never,
+        _ => Takeover::Allowed,
+    };
+    Some(negotiate([offer.as_str()], takeover).expect("legal").expect("acceptable"))
+}
+
+/// One connection's end of a stream.
+pub(super) struct Receiver {
+    codec: Codec,
+    deflate: Option<Deflate>,
+    pub(super) outcome: Outcome,
+}
+
+/// What a stream amounted to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Outcome {
+    pub(super) messages: Vec<(bool, Vec<u8>)>,
+    /// Whether the peer ended it, and the code.
+    pub(super) end: Option<(bool, CloseReason)>,
+    pub(super) out: Vec<u8>,
+}
+
+impl Outcome {
+    /// Whether this is `whole` as far as cutting may not change it.
+    ///
+    /// Text is judged as it comes, the length of a message when its frame is whole: a fragment that is wrong
+    /// in both ways fails for what is seen first.
+    fn agrees_with(&self, whole: &Outcome) -> bool {
+        let code = |outcome: &Outcome| outcome.end.as_ref().map(|(_, reason)| reason.code());
+        let wrong_twice = code(self) == Some(1007) && code(whole) == Some(1009);
+        self == whole || wrong_twice && self.messages == whole.messages
+    }
+}
+
+impl Receiver {
+    pub(super) fn new(agreement: Option<Agreement>) -> Receiver {
+        let deflate = agreement.map(Deflate::new);
+        Receiver { codec: Codec::default(), deflate, outcome: Outcome::default() }
+    }
+
+    pub(super) fn feed(&mut self, mut chunk: &[u8], pool: &mut ContextPool) {
+        let Outcome { messages, end, out } = &mut self.outcome;
+        while end.is_none() {
+            match self.codec.next(&mut chunk, out, self.deflate.as_mut(), pool) {
+                Event::Message(message) => {
+                    messages.push((message.is_text(), message.into_data().to_vec()));
+                }
+                Event::Control => {}
+                Event::Closed(reason) => *end = Some((true, reason)),
+                Event::Failed(reason) => *end = Some((false, reason)),
+                Event::NeedMore => {
+                    assert!(chunk.is_empty(), "it asked for more and left some");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// What holds for any stream of `len` bytes.
+    fn check(&self, len: usize) {
+        let Outcome { messages, end, out } = &self.outcome;
+        for (is_text, bytes) in messages {
+            assert!(bytes.len() <= MESSAGE_BYTES_MAX);
+            assert!(!is_text || std::str::from_utf8(bytes).is_ok());
+        }
+        assert!(
+            out.len() <= len + 127,
+            "answers are pongs, none longer than its ping, and one Close"
+        );
+        let mut close = None;
+        for (header, payload) in frames_of(out) {
+            assert!(header.is_final && header.mask.is_none() && payload.len() <= 125);
+            assert!(!(header.rsv1 || header.rsv2 || header.rsv3) && close.is_none());
+            match header.opcode {
+                OpCode::Control(Control::Pong) => {}
+                OpCode::Control(Control::Close) => close = Some(payload),
+                other => panic!("answered with {other:?}"),
+            }
+        }
+        match (end, close) {
+            (None, None) => {}
+            (Some((true, reason)), Some([])) => assert_eq!(reason.code(), 1005),
+            (Some((_, reason)), Some([high, low, text @ ..])) => {
+                assert_eq!(reason.code(), u16::from_be_bytes([*high, *low]));
+                assert!(std::str::from_utf8(text).is_ok());
+                assert!(matches!(reason.code(), 1000..=1003 | 1007..=1014 | 3000..=4999));
+            }
+            other => panic!("the end and the Close do not fit: {other:?}"),
+        }
+        if let Some((false, reason)) = end {
+            assert!(matches!(reason.code(), 1002 | 1007 | 1009), "{reason}");
+        }
+    }
+}
+
+/// The frames of a stream of ours, which must be whole.
+fn frames_of(mut bytes: &[u8]) -> Vec<(FrameHeader, &[u8])> {
+    let mut frames = Vec::new();
+    while !bytes.is_empty() {
+        let mut cursor = Cursor::new(bytes);
+        let parsed = FrameHeader::parse(&mut cursor).expect("a legal header");
+        let (header, len) = parsed.expect("a whole header");
+        let (payload, rest) = bytes[cursor.position() as usize..].split_at(len as usize);
+        frames.push((header, payload));
+        bytes = rest;
+    }
+    frames
+}
+
+/// Messages that are compressed for sending come back when they are received.
+fn returns(agreement: Agreement, messages: &[(bool, Vec<u8>)], pool: &mut ContextPool) {
+    let (mut sender, mut sent) = (Deflate::new(agreement), Vec::new());
+    for (is_text, message) in messages {
+        let kind = if *is_text { Kind::Text } else { Kind::Binary };
+        sender.write_frame(kind, message, &mut pool.deflaters, &mut Vec::new(), &mut sent);
+    }
+    // What we take back each message by itself must have been sent so.
+    let takes_alone = agreement.client_no_context_takeover;
+    if takes_alone && !agreement.server_no_context_takeover {
+        return;
+    }
+    let mut stream = Vec::new();
+    for (header, payload) in frames_of(&sent) {
+        assert!(header.rsv1 && header.is_final && matches!(header.opcode, OpCode::Data(_)));
+        assert!(header.opcode != OpCode::Data(Data::Continue));
+        let header = FrameHeader { mask: Some([0; 4]), ..header };
+        header.format(payload.len() as u64, &mut stream).expect("memory takes all");
+        stream.extend_from_slice(payload);
+    }
+    let mut receiver = Receiver::new(Some(agreement));
+    receiver.feed(&stream, pool);
+    assert_eq!(receiver.outcome.messages, messages);
+    assert_eq!(receiver.outcome.end, None);
+}
