@@ -28,6 +28,9 @@ const OVERHEAD_BYTES_MAX: usize = 1024;
 /// How much is inflated at a time, so that a bomb is noticed before it has gone off.
 const STEP_BYTES: usize = 16 << 10;
 
+/// Final blocks that one message may have. Two bytes make one, and each costs a reset of the inflater.
+const FINAL_BLOCKS_MAX: usize = 16;
+
 /// The smallest and largest window that is compressed with, as powers of two.
 const WINDOW_BITS_MIN: u8 = 9;
 const WINDOW_BITS_MAX: u8 = 15;
@@ -310,6 +313,7 @@ fn inflate_into(
     message_bytes_max: usize,
 ) -> Result<(), CloseReason> {
     let start = plain.len();
+    let mut final_blocks = 0;
     loop {
         let room = message_bytes_max + 1 - (plain.len() - start);
         plain.reserve(room.min(STEP_BYTES));
@@ -324,8 +328,12 @@ fn inflate_into(
             Ok(Status::StreamEnd) => {
                 // A final block (RFC 7692, 7.2.3.4): what follows begins a stream of its own.
                 inflate.reset(false);
+                final_blocks += 1;
                 if compressed.is_empty() {
                     return Ok(());
+                }
+                if final_blocks > FINAL_BLOCKS_MAX {
+                    return Err(CloseReason::INVALID_UTF8.because("too many final blocks"));
                 }
             }
             Ok(Status::Ok | Status::BufError) => {
@@ -513,6 +521,7 @@ mod tests {
             (client_frame(0xc3, &hello), 1002),
             (vec![0xc1, 0x01, 0x00], 1002),
             (client_frame(0xc1, &[0xff; 20]), 1007),
+            (client_frame(0xc1, &[0x03, 0x00].repeat(100)), 1007),
             (vec![0xc1, 0xff, 0, 0, 0, 0, 1, 0, 0, 0, 1, 2, 3, 4], 1009),
         ] {
             assert_eq!(inflate(&stream, 1000, &mut shared()), Err(code), "{stream:02x?}");
