@@ -70,7 +70,7 @@ impl ContextPool {
         self.spare.pop().unwrap_or_else(|| {
             Box::new(Machine {
                 context: WebSocketContext::new(Role::Server, Some(self.config)),
-                scanner: Scanner::default(),
+                scanner: Scanner::new(self.message_bytes_max),
                 inbound: Inbound::default(),
                 inflated: Inflated::default(),
                 ahead: 0,

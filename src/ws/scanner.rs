@@ -23,6 +23,9 @@ pub(super) struct Scanner {
     /// The kind of the message that is not whole yet.
     message: Option<Data>,
     text: TextCheck,
+    /// Payload bytes announced for the message that is not whole yet, and what they may be at most.
+    message_bytes: u64,
+    message_bytes_max: u64,
     /// Messages and control frames that have passed by whole.
     whole: u64,
     /// A frame came that RFC 6455 forbids whatever is in it; what follows means nothing.
@@ -41,6 +44,11 @@ struct Current {
 }
 
 impl Scanner {
+    /// For a stream whose messages may have `message_bytes_max` bytes.
+    pub(super) fn new(message_bytes_max: usize) -> Scanner {
+        Scanner { message_bytes_max: message_bytes_max as u64, ..Scanner::default() }
+    }
+
     /// Looks at the next bytes of the stream.
     pub(super) fn skim(&mut self, mut bytes: &[u8]) {
         if self.is_broken {
@@ -52,7 +60,7 @@ impl Scanner {
                     self.is_broken = true;
                     return;
                 }
-                Piece::Begins(header, _) => self.begin(&header),
+                Piece::Begins(header, len) => self.begin(&header, len),
                 Piece::Payload(payload) => self.check_text(payload),
                 // The protocol machine will say so in its own words.
                 Piece::Lost => return,
@@ -76,19 +84,28 @@ impl Scanner {
         self.text.is_bad
     }
 
-    /// Whether the protocol machine will refuse a frame for its header alone. It does so when the frame is
+    /// Whether the protocol machine will refuse a frame for its header, or for what came before it. It does so when the frame is
     /// whole, so until then its text is not looked at, and nothing of this connection is over.
     fn forbids(&self, header: &FrameHeader, len: u64) -> bool {
+        let is_data = matches!(header.opcode, OpCode::Data(_));
+        let is_continuation = header.opcode == OpCode::Data(Data::Continue);
         let is_misplaced = match header.opcode {
             OpCode::Control(_) => !header.is_final || len > 125,
             OpCode::Data(Data::Continue) => self.message.is_none(),
             OpCode::Data(_) => self.message.is_some(),
         };
-        is_misplaced || header.rsv1 || header.rsv2 || header.rsv3 || header.mask.is_none()
+        let before = if is_continuation { self.message_bytes } else { 0 };
+        let is_too_long = is_data && before.saturating_add(len) > self.message_bytes_max;
+        is_misplaced
+            || is_too_long
+            || header.rsv1
+            || header.rsv2
+            || header.rsv3
+            || header.mask.is_none()
     }
 
     /// A frame begins.
-    fn begin(&mut self, header: &FrameHeader) {
+    fn begin(&mut self, header: &FrameHeader, len: u64) {
         let OpCode::Data(opcode) = header.opcode else {
             self.current = Current { is_last: true, ..Current::default() };
             return;
@@ -96,7 +113,9 @@ impl Scanner {
         if opcode != Data::Continue {
             self.text = TextCheck::default();
             self.message = Some(opcode);
+            self.message_bytes = 0;
         }
+        self.message_bytes += len;
         self.current = Current {
             mask: header.mask.unwrap_or_default(),
             offset: 0,
@@ -168,7 +187,7 @@ mod tests {
     use super::{super::walker::client_frame, *};
 
     fn rests(stream: &[u8], step: usize) -> (bool, bool) {
-        let mut scanner = Scanner::default();
+        let mut scanner = Scanner::new(1 << 20);
         stream.chunks(step).for_each(|chunk| scanner.skim(chunk));
         (scanner.is_at_rest(), scanner.is_bad_text())
     }
