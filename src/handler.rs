@@ -80,6 +80,14 @@ pub trait Handler: Send + Sync + 'static {
         let _ = (ctx, reason);
     }
 
+    /// Puts into words what the server has to tell a client of this handler. `None` tells nothing.
+    ///
+    /// Called where the notice arises, from any thread, outside the calls of any connection.
+    fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame> {
+        let _ = notice;
+        None
+    }
+
     /// Mounts this handler on a pool of `threads` of its own, where it may block.
     ///
     /// At most `queue_max` messages wait for those threads. While a connection's messages are behind,
@@ -102,6 +110,26 @@ where
     fn on_message(&self, ctx: &mut Context<'_, ()>, message: Message<'_>) {
         self(ctx, message);
     }
+}
+
+/// Something that the server has to tell a client; [`Handler::notice`] says it in the handler's protocol.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Notice<'a> {
+    /// The client was too slow for messages `from..=to` of the room, and did not get them.
+    Gap {
+        /// The room.
+        room: &'a RoomName,
+        /// The first message that was not delivered.
+        from: u64,
+        /// The last message that was not delivered.
+        to: u64,
+    },
+    /// The client was too slow for notices of who came and went.
+    PresenceGap {
+        /// The room.
+        room: &'a RoomName,
+    },
 }
 
 /// A handler with threads of its own; made by [`Handler::blocking`].
@@ -390,6 +418,8 @@ impl Drop for BoxState {
 pub(crate) trait Calls: Send + Sync {
     fn upgrade(&self, request: &Request<'_>, panics: &Arc<Counter>) -> Result<BoxState, Refusal>;
     fn subprotocols(&self) -> &[&str];
+    #[cfg_attr(not(test), expect(dead_code, reason = "the overflow policies come next"))]
+    fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame>;
     fn open(&self, state: &mut BoxState, link: &mut dyn Link);
     fn message(&self, state: &mut BoxState, link: &mut dyn Link, message: Message<'_>);
     fn drain(&self, state: &mut BoxState, link: &mut dyn Link);
@@ -414,6 +444,10 @@ impl<H: Handler> Calls for Typed<H> {
 
     fn subprotocols(&self) -> &[&str] {
         self.0.subprotocols()
+    }
+
+    fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame> {
+        self.0.notice(notice)
     }
 
     fn open(&self, state: &mut BoxState, link: &mut dyn Link) {

@@ -48,8 +48,13 @@ pub mod fuzzing;
 
 pub use config::Config;
 pub use error::{Error, ErrorKind};
-pub use handler::{Blocking, Context, Handler, IntoService, Peer, Refusal, Request, SendStatus};
-pub use hub::{HubError, Joined, Page, Publication, Published, Replay, rooms::RoomName};
+pub use handler::{
+    Blocking, Context, Handler, IntoService, Notice, Peer, Refusal, Request, SendStatus,
+};
+pub use hub::{
+    HubError, Joined, Page, Publication, Published, Replay,
+    rooms::{RoomName, RoomPattern},
+};
 pub use metrics::{Quantiles, Snapshot, WorkerSnapshot};
 pub use server::{Builder, Server, ServerHandle};
 pub use store::{Epoch, Position, Range};

@@ -64,6 +64,56 @@ impl Borrow<str> for RoomName {
     }
 }
 
+/// The rooms below a name: `prices.*` matches `prices.eur` and `prices.eur.spot`, and not `prices`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RoomPattern(Arc<str>);
+
+impl RoomPattern {
+    /// Checks `pattern`. The error says what a pattern may be.
+    pub fn new(pattern: &str) -> Result<RoomPattern, Error> {
+        match pattern.strip_suffix(".*") {
+            Some(stem) if is_legal(stem) && pattern.len() <= RoomName::BYTES_MAX => {
+                Ok(RoomPattern(pattern.into()))
+            }
+            _ => {
+                let message = format!(
+                    "a room pattern is the beginning of a room name and '.*', {} bytes at most",
+                    RoomName::BYTES_MAX
+                );
+                Err(Error::new(ErrorKind::InvalidInput, message))
+            }
+        }
+    }
+
+    /// The pattern as it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What every matching name begins with.
+    pub(crate) fn prefix(&self) -> &str {
+        // What `new` checked: it ends in a star.
+        &self.0[..self.0.len() - 1]
+    }
+
+    /// Whether a room of that name belongs to it.
+    pub fn matches(&self, name: &RoomName) -> bool {
+        name.as_str().len() > self.prefix().len() && name.as_str().starts_with(self.prefix())
+    }
+}
+
+impl fmt::Debug for RoomPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.as_str())
+    }
+}
+
+impl fmt::Display for RoomPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// Names one life of a room in letters: a room that went and came back has another key.
 pub(crate) type RoomKey = u64;
 
@@ -201,6 +251,19 @@ mod tests {
         assert!(RoomName::new(&"x".repeat(128)).is_ok());
         for illegal in ["", "a\nb", "a*", "\u{7f}", &"x".repeat(129)] {
             assert!(RoomName::new(illegal).is_err(), "{illegal:?}");
+        }
+    }
+
+    #[test]
+    fn patterns_match_what_is_below_them() {
+        let pattern = RoomPattern::new("prices.*").expect("a legal pattern");
+        assert!(pattern.matches(&name("prices.eur")) && pattern.matches(&name("prices.eur.spot")));
+        assert!(!pattern.matches(&name("prices")) && !pattern.matches(&name("pricesx.a")));
+        assert!(!pattern.matches(&name("prices.")));
+        for illegal in
+            ["", "*", ".*", "a*", "a.b", "a.*.*", "a\n.*", &format!("{}.*", "x".repeat(127))]
+        {
+            assert!(RoomPattern::new(illegal).is_err(), "{illegal:?}");
         }
     }
 
