@@ -48,12 +48,15 @@ pub mod fuzzing;
 
 pub use config::Config;
 pub use error::{Error, ErrorKind};
-pub use handler::{
-    Blocking, Context, Handler, IntoService, Notice, Peer, Refusal, Request, SendStatus,
-};
+pub use handler::{Blocking, Context, Handler, IntoService, Peer, Refusal, Request, SendStatus};
 pub use hub::{
-    HubError, Joined, Page, Publication, Published, Replay,
+    HubError, Joined, Page, Replay,
+    notice::Notice,
+    publish::{Publication, Published, PublishedTo},
+    resume::{Resumed, ResumedRoom},
     rooms::{RoomName, RoomPattern},
+    seats::{Found, Presence, Present},
+    sessions::{NotAToken, SessionToken},
 };
 pub use metrics::{Quantiles, Snapshot, WorkerSnapshot};
 pub use server::{Builder, Server, ServerHandle};

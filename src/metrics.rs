@@ -222,6 +222,13 @@ impl Metrics {
             pending_heads: gauges.pending_heads,
             lingering: gauges.lingering,
             sessions: gauges.sessions,
+            sessions_away: gauges.sessions_away,
+            sessions_resumed: gauges.counts[0],
+            sessions_taken_over: gauges.counts[1],
+            sessions_expired: gauges.counts[2],
+            sessions_evicted: gauges.counts[3],
+            directs: gauges.counts[4],
+            repeats: gauges.counts[5],
             rooms: gauges.rooms,
             history_bytes: gauges.history_bytes,
             jobs_queued: gauges.jobs_queued,
@@ -280,6 +287,9 @@ pub(crate) struct Gauges {
     pub(crate) pending_heads: usize,
     pub(crate) lingering: usize,
     pub(crate) sessions: usize,
+    pub(crate) sessions_away: usize,
+    /// What the session manager counts, in the order of the snapshot's fields.
+    pub(crate) counts: [u64; 6],
     pub(crate) rooms: usize,
     pub(crate) history_bytes: usize,
     pub(crate) jobs_queued: usize,
@@ -317,8 +327,22 @@ pub struct Snapshot {
     pub pending_heads: usize,
     /// Refused sockets kept open for a moment so that the client can read why.
     pub lingering: usize,
-    /// Sessions in the session manager.
+    /// Sessions in the session manager, with those that are away.
     pub sessions: usize,
+    /// Sessions whose client lost its connection and may come back.
+    pub sessions_away: usize,
+    /// Sessions taken up again by another connection.
+    pub sessions_resumed: u64,
+    /// Those of them whose earlier connection was still there, and was closed.
+    pub sessions_taken_over: u64,
+    /// Sessions whose client did not come back within `resume_window`.
+    pub sessions_expired: u64,
+    /// Sessions that ended before that because more than `max_away_sessions` were away.
+    pub sessions_evicted: u64,
+    /// Direct messages taken.
+    pub directs: u64,
+    /// Publishes that were a repeat, and not published again.
+    pub repeats: u64,
     /// Rooms in the directory.
     pub rooms: usize,
     /// Bytes kept in the histories of all rooms.
@@ -438,6 +462,8 @@ mod tests {
             pending_heads: 0,
             lingering: 0,
             sessions: 0,
+            sessions_away: 0,
+            counts: [0; 6],
             rooms: 0,
             history_bytes: 0,
             jobs_queued: 0,

@@ -21,8 +21,9 @@ use crate::{
     handler::IntoService,
     http::router::RESERVED_PATHS,
     hub::{
-        Hub, HubError, Publication, Published,
-        mailbox::{Inbox, Letter, MailboxBounds, Post},
+        Hub, HubError,
+        mailbox::{Inbox, Letter, MailboxBounds, Post, WorkerSet},
+        publish::{Publication, Published},
         rooms::RoomName,
     },
     metrics::{Metrics, Snapshot},
@@ -397,12 +398,16 @@ impl ServerHandle {
     /// # Errors
     /// The server has as many rooms as it may have.
     pub fn open_room(&self, room: &RoomName) -> Result<(), HubError> {
-        self.shared.hub.rooms.enter(room, |_, _| ()).map(|_| ())
+        let mut ring = WorkerSet::default();
+        let entered = self.shared.hub.rooms.enter(room, &mut ring, |_, _| ());
+        self.shared.hub.post.ring(&ring);
+        entered.map(|_| ())
     }
 
     /// Closes a client's connection. `false` when there is no such client.
     pub fn close(&self, client_id: &Uuid, reason: CloseReason) -> bool {
-        let Some(conn) = self.shared.hub.sessions.find(client_id) else { return false };
+        let session = self.shared.hub.sessions.find(client_id);
+        let Some(conn) = session.and_then(|session| session.conn()) else { return false };
         self.shared.hub.post.tell(usize::from(conn.worker), Letter::Close { conn, reason });
         true
     }

@@ -131,6 +131,22 @@ fn every_problem_is_told_with_key_value_source_and_range() {
 }
 
 #[test]
+fn check_config_prints_the_rules_for_rooms() {
+    let directory = TempDir::new().unwrap();
+    let path = file(&directory, "[rooms.'prices.*']\noverflow = 'latest'\nhistory = 1\n");
+    let output = rusty_socks(&["check-config", "--config"]).arg(&path).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let from = path.display();
+    assert_eq!(told(&output, "rooms.\"prices.*\".overflow"), format!("latest {from}"));
+    assert_eq!(told(&output, "rooms.\"prices.*\".history"), format!("1 messages {from}"));
+    let path = file(&directory, "[rooms.'prices.*']\noverflow = 'lates'\n");
+    let complaints = refused(rusty_socks(&["check-config", "--config"]).arg(&path));
+    let demand = "must be close or gap or latest; did you mean latest?";
+    let told = format!("rooms.\"prices.*\".overflow = \"lates\" from {from}, line 2: {demand}");
+    assert_eq!(complaints, [told]);
+}
+
+#[test]
 fn values_that_contradict_each_other_are_refused() {
     let complaints = refused(&mut rusty_socks(&["check-config", "--buffer-bytes=64KiB"]));
     assert_eq!(complaints.len(), 1);

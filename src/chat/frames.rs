@@ -1,4 +1,4 @@
-//! The JSON of the chat protocol: what a client may say, checked, and what it is told.
+//! What a client may say, checked, and what is wrong with it.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::{Epoch, HubError, Position, PreparedFrame, Range, RoomName};
+use super::answers::{push_reference, push_string};
+use crate::{Epoch, HubError, Position, Range, RoomName, RoomPattern};
 
 /// The longest `sender`, in bytes of JSON.
 const SENDER_BYTES_MAX: usize = 256;
@@ -18,26 +19,51 @@ const REF_BYTES_MAX: usize = 128;
 /// A `ref` as it came, quotes and all, to be given back byte for byte.
 pub(super) type Reference = Option<String>;
 
+/// Rooms that one message may go to.
+const PUBLISH_ROOMS_MAX: usize = 32;
+
 /// A command whose every field is what it should be.
 #[derive(Debug)]
 pub(super) enum Command<'a> {
-    Publish(Publish<'a>),
-    Join { room: RoomName, since: Option<Position> },
+    Publish { to: Destination<'a>, content: Content<'a>, echo: bool },
+    Direct { to: Uuid, content: Content<'a> },
+    Broadcast(Content<'a>),
+    Join { room: RoomName, since: Option<Position>, watch: bool, name: Option<String> },
     Leave { room: Cow<'a, str> },
+    Subscribe(RoomPattern),
+    Unsubscribe(RoomPattern),
     History { room: Cow<'a, str>, range: Range, limit: Option<usize> },
+    Presence { room: Cow<'a, str>, watch: Option<bool> },
+    Resume(Resume<'a>),
     Ping,
 }
 
+/// Where a message goes.
 #[derive(Debug)]
-pub(super) struct Publish<'a> {
-    /// `None` is the default room.
-    pub(super) room: Option<Cow<'a, str>>,
+pub(super) enum Destination<'a> {
+    DefaultRoom,
+    Room(Cow<'a, str>),
+    Rooms(Vec<String>),
+}
+
+/// What a message says.
+#[derive(Debug)]
+pub(super) struct Content<'a> {
     /// JSON, passed on byte for byte, as are `sender` and `timestamp`.
     pub(super) content: &'a str,
     pub(super) id: Uuid,
+    /// The id is the client's, who may repeat it to be sure.
+    pub(super) is_own_id: bool,
     pub(super) sender: Option<&'a str>,
     pub(super) timestamp: Option<&'a str>,
-    pub(super) echo: bool,
+}
+
+/// What a client that comes back says.
+#[derive(Debug)]
+pub(super) struct Resume<'a> {
+    pub(super) session: Cow<'a, str>,
+    pub(super) positions: Vec<(RoomName, Position)>,
+    pub(super) direct_seq: Option<u64>,
 }
 
 /// Why a command was not carried out. The code is a stable string.
@@ -82,8 +108,14 @@ impl From<HubError> for Fault {
             HubError::AlreadyMember => fault("already_member"),
             HubError::NotMember => fault("not_member"),
             HubError::NoSuchRoom => fault("not_found"),
-            HubError::TooManyRooms | HubError::TooManyMemberships => fault("limit_exceeded"),
+            HubError::TooManyRooms | HubError::TooManyMemberships | HubError::InboxFull => {
+                fault("limit_exceeded")
+            }
             HubError::Overloaded => fault("overloaded").retry_after_ms(1000),
+            HubError::NoSuchClient => fault("not_found"),
+            HubError::SameRoomTwice | HubError::NotFresh => fault("bad_request"),
+            HubError::NoSuchSession => fault("unrecoverable"),
+            HubError::TakenOver => fault("forbidden"),
         }
     }
 }
@@ -117,6 +149,18 @@ struct Inbound<'a> {
     after: Option<&'a RawValue>,
     #[serde(borrow)]
     limit: Option<&'a RawValue>,
+    #[serde(borrow)]
+    presence: Option<&'a RawValue>,
+    #[serde(borrow)]
+    watch: Option<&'a RawValue>,
+    #[serde(borrow)]
+    to: Option<&'a RawValue>,
+    #[serde(borrow)]
+    session: Option<&'a RawValue>,
+    #[serde(borrow)]
+    rooms: Option<&'a RawValue>,
+    #[serde(borrow)]
+    direct: Option<&'a RawValue>,
 }
 
 /// `null` is content like any other, so only a missing field is `None`.
@@ -164,58 +208,154 @@ fn command<'a>(inbound: &Inbound<'a>) -> Result<Command<'a>, Fault> {
         if inbound.content.is_none() {
             return Err(Fault::bad_request("a frame has a type, or content to publish"));
         }
-        return publish(inbound).map(Command::Publish);
+        return publish(inbound);
     };
     match string("type", kind)?.as_ref() {
-        "publish" => publish(inbound).map(Command::Publish),
-        "join" => Ok(Command::Join { room: room_name(inbound)?, since: since(inbound)? }),
-        "leave" => Ok(Command::Leave { room: room(inbound)? }),
+        "publish" => publish(inbound),
+        "direct" => Ok(Command::Direct { to: client_id(inbound)?, content: content(inbound)? }),
+        "broadcast" => content(inbound).map(Command::Broadcast),
+        "join" => join(inbound),
+        "leave" => match pattern(inbound)? {
+            Some(pattern) => Ok(Command::Unsubscribe(pattern)),
+            None => Ok(Command::Leave { room: room(inbound)? }),
+        },
         "history" => Ok(Command::History {
             room: room(inbound)?,
             range: range(inbound)?,
             limit: inbound.limit.map(|raw| number("limit", raw)).transpose()?.map(clamp),
         }),
+        "presence" => {
+            let watch = inbound.watch.map(|raw| switch("watch", Some(raw))).transpose()?;
+            Ok(Command::Presence { room: room(inbound)?, watch })
+        }
+        "resume" => resume(inbound).map(Command::Resume),
         "ping" => Ok(Command::Ping),
         _ => {
-            let message = "the types are publish, join, leave, history and ping";
+            let message = "the types are publish, direct, broadcast, join, leave, history, presence, \
+                           resume and ping";
             Err(Fault::new("unknown_type", message))
         }
     }
 }
 
-fn publish<'a>(inbound: &Inbound<'a>) -> Result<Publish<'a>, Fault> {
-    let Some(content) = inbound.content else {
-        return Err(Fault::bad_request("publish needs content"));
+fn publish<'a>(inbound: &Inbound<'a>) -> Result<Command<'a>, Fault> {
+    let to = match (inbound.room, inbound.rooms) {
+        (None, None) => Destination::DefaultRoom,
+        (Some(raw), None) => Destination::Room(string("room", raw)?),
+        (None, Some(raw)) => Destination::Rooms(room_list(raw)?),
+        (Some(_), Some(_)) => return Err(Fault::bad_request("give room or rooms, not both")),
     };
+    let echo = switch("echo", inbound.echo)?;
+    Ok(Command::Publish { to, content: content(inbound)?, echo })
+}
+
+fn room_list(raw: &RawValue) -> Result<Vec<String>, Fault> {
+    let rooms: Result<Vec<String>, _> = serde_json::from_str(raw.get());
+    match rooms {
+        Ok(rooms) if (1..=PUBLISH_ROOMS_MAX).contains(&rooms.len()) => Ok(rooms),
+        _ => {
+            let message = format!("rooms must be 1 to {PUBLISH_ROOMS_MAX} names");
+            Err(Fault::bad_request(message))
+        }
+    }
+}
+
+fn content<'a>(inbound: &Inbound<'a>) -> Result<Content<'a>, Fault> {
+    let Some(content) = inbound.content else {
+        return Err(Fault::bad_request("a message needs content"));
+    };
+    let (id, is_own_id) = match given_id(inbound.id) {
+        Some(id) => (id, true),
+        None => (Uuid::new_v4(), false),
+    };
+    Ok(Content {
+        content: content.get(),
+        id,
+        is_own_id,
+        sender: sender(inbound)?,
+        timestamp: inbound.timestamp.map(RawValue::get).filter(|raw| is_timestamp(raw)),
+    })
+}
+
+fn sender<'a>(inbound: &Inbound<'a>) -> Result<Option<&'a str>, Fault> {
     let sender = inbound.sender.map(RawValue::get);
     if sender.is_some_and(|raw| !raw.starts_with('"')) {
         return Err(Fault::bad_request("sender must be a string"));
     }
     if sender.is_some_and(|raw| raw.len() > SENDER_BYTES_MAX) {
-        return Err(Fault::new(
-            "too_large",
-            format!("sender has at most {SENDER_BYTES_MAX} bytes"),
-        ));
+        let message = format!("sender has at most {SENDER_BYTES_MAX} bytes");
+        return Err(Fault::new("too_large", message));
     }
-    let echo = match inbound.echo.map(RawValue::get) {
-        None | Some("false") => false,
-        Some("true") => true,
-        Some(_) => return Err(Fault::bad_request("echo must be true or false")),
+    Ok(sender)
+}
+
+/// A `sender` as text, where it is one: JSON may hold half of a surrogate pair, which is none.
+pub(super) fn name(sender: &str) -> Option<String> {
+    serde_json::from_str(sender).ok()
+}
+
+fn client_id(inbound: &Inbound<'_>) -> Result<Uuid, Fault> {
+    let wrong = || Fault::bad_request("to must be the client_id of somebody");
+    let raw = inbound.to.ok_or_else(wrong)?;
+    unescaped(raw.get()).and_then(|id| Uuid::parse_str(id).ok()).ok_or_else(wrong)
+}
+
+fn join<'a>(inbound: &Inbound<'a>) -> Result<Command<'a>, Fault> {
+    let name = sender(inbound)?.and_then(name);
+    let watch = switch("presence", inbound.presence)?;
+    if let Some(pattern) = pattern(inbound)? {
+        if inbound.since.is_some() || watch {
+            return Err(Fault::bad_request("a pattern is joined without since and presence"));
+        }
+        return Ok(Command::Subscribe(pattern));
+    }
+    Ok(Command::Join { room: room_name(inbound)?, since: since(inbound)?, watch, name })
+}
+
+/// The room, if it is a pattern.
+fn pattern(inbound: &Inbound<'_>) -> Result<Option<RoomPattern>, Fault> {
+    let room = room(inbound)?;
+    if !room.contains('*') {
+        return Ok(None);
+    }
+    let legal = RoomPattern::new(&room).map(Some);
+    legal.map_err(|error| Fault::bad_request(error.to_string()))
+}
+
+fn resume<'a>(inbound: &Inbound<'a>) -> Result<Resume<'a>, Fault> {
+    #[derive(Deserialize)]
+    struct Place {
+        room: String,
+        epoch: String,
+        seq: u64,
+    }
+    let session = inbound.session.ok_or_else(|| Fault::bad_request("resume needs a session"))?;
+    let places: Vec<Place> = match inbound.rooms {
+        None => Vec::new(),
+        Some(raw) => serde_json::from_str(raw.get()).map_err(|_| {
+            let shape = "rooms must be a list of {\"room\":string,\"epoch\":string,\"seq\":number}";
+            Fault::bad_request(shape)
+        })?,
     };
-    Ok(Publish {
-        room: inbound.room.map(|raw| string("room", raw)).transpose()?,
-        content: content.get(),
-        id: id(inbound.id),
-        sender,
-        timestamp: inbound.timestamp.map(RawValue::get).filter(|raw| is_timestamp(raw)),
-        echo,
+    let mut positions: Vec<(RoomName, Position)> = Vec::with_capacity(places.len());
+    for Place { room, epoch, seq } in places {
+        let room = RoomName::new(&room).map_err(|error| Fault::bad_request(error.to_string()))?;
+        if positions.iter().any(|(other, _)| *other == room) {
+            return Err(Fault::bad_request("rooms names one room twice"));
+        }
+        positions.push((room, Position { epoch: epoch_of(&epoch), seq }));
+    }
+    Ok(Resume {
+        session: string("session", session)?,
+        positions,
+        direct_seq: inbound.direct.map(|raw| number("direct", raw)).transpose()?,
     })
 }
 
-/// The client's id if it is a UUID and not nil, else a fresh one.
-fn id(raw: Option<&RawValue>) -> Uuid {
+/// The client's id if it is a UUID and not nil.
+fn given_id(raw: Option<&RawValue>) -> Option<Uuid> {
     let given = raw.and_then(|raw| unescaped(raw.get())).and_then(|id| Uuid::parse_str(id).ok());
-    given.filter(|id| !id.is_nil()).unwrap_or_else(Uuid::new_v4)
+    given.filter(|id| !id.is_nil())
 }
 
 fn is_timestamp(raw: &str) -> bool {
@@ -240,9 +380,20 @@ fn since(inbound: &Inbound<'_>) -> Result<Option<Position>, Fault> {
     let Some(raw) = inbound.since else { return Ok(None) };
     let since: Since = serde_json::from_str(raw.get())
         .map_err(|_| Fault::bad_request("since must be {\"epoch\":string,\"seq\":number}"))?;
-    // An epoch we cannot read is one we do not have; the client then starts anew.
-    let epoch = since.epoch.parse().unwrap_or(Epoch::UNKNOWN);
-    Ok(Some(Position { epoch, seq: since.seq }))
+    Ok(Some(Position { epoch: epoch_of(&since.epoch), seq: since.seq }))
+}
+
+/// An epoch we cannot read is one we do not have; the client then starts anew.
+fn epoch_of(text: &str) -> Epoch {
+    text.parse().unwrap_or(Epoch::UNKNOWN)
+}
+
+fn switch(field: &'static str, raw: Option<&RawValue>) -> Result<bool, Fault> {
+    match raw.map(RawValue::get) {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(Fault::bad_request(format!("{field} must be true or false"))),
+    }
 }
 
 fn range(inbound: &Inbound<'_>) -> Result<Range, Fault> {
@@ -277,58 +428,6 @@ fn unescaped(raw: &str) -> Option<&str> {
     (!inner.contains('\\')).then_some(inner)
 }
 
-/// Begins an answer: `{"type":"…","ref":…`.
-pub(super) fn answer(kind: &str, reference: Option<&str>) -> String {
-    let mut out = String::with_capacity(96);
-    out.push_str("{\"type\":\"");
-    out.push_str(kind);
-    out.push('"');
-    push_reference(&mut out, reference);
-    out
-}
-
-fn push_reference(out: &mut String, reference: Option<&str>) {
-    if let Some(reference) = reference {
-        out.push_str(",\"ref\":");
-        out.push_str(reference);
-    }
-}
-
-/// Appends `,"room":…`.
-pub(super) fn push_room(out: &mut String, room: &str) {
-    out.push_str(",\"room\":");
-    push_string(out, room);
-}
-
-/// Appends `,"epoch":"…","seq":…`.
-pub(super) fn push_position(out: &mut String, position: &Position) {
-    out.push_str(&format!(",\"epoch\":\"{}\",\"seq\":{}", position.epoch, position.seq));
-}
-
-/// Appends `,"messages":[…]`: the messages are JSON already.
-pub(super) fn push_messages(out: &mut String, messages: &[PreparedFrame]) {
-    out.push_str(",\"messages\":[");
-    for (index, message) in messages.iter().enumerate() {
-        if index > 0 {
-            out.push(',');
-        }
-        out.push_str(&String::from_utf8_lossy(message.payload()));
-    }
-    out.push(']');
-}
-
-/// Appends a JSON string.
-pub(super) fn push_string(out: &mut String, text: &str) {
-    let plain = |c: char| c >= ' ' && c != '"' && c != '\\';
-    if text.chars().all(plain) {
-        out.push('"');
-        out.push_str(text);
-        out.push('"');
-    } else {
-        out.push_str(&serde_json::Value::from(text).to_string());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -338,9 +437,9 @@ mod tests {
         (reference, result.expect_err(text).code)
     }
 
-    fn published(text: &str) -> Publish<'_> {
+    fn published(text: &str) -> Content<'_> {
         match parse(text).1.expect(text) {
-            Command::Publish(publish) => publish,
+            Command::Publish { content, .. } => content,
             other => panic!("{other:?}"),
         }
     }
@@ -354,7 +453,7 @@ mod tests {
         assert_eq!(publish.sender, Some("\"test_user\""));
         assert_eq!(publish.timestamp, Some("\"2025-03-15T12:00:00Z\""));
         assert!(!publish.id.is_nil(), "a nil id is replaced");
-        assert!(publish.room.is_none() && !publish.echo);
+        assert!(!publish.is_own_id);
     }
 
     #[test]

@@ -7,7 +7,9 @@
 use std::{fmt, time::Duration};
 
 use super::{
-    Config, Source, source,
+    Config, Source,
+    nearest::nearest,
+    source,
     value::{Field, GIB, HOST, Kind, LOG, MIB, ORIGIN, ROOM, Value},
 };
 
@@ -34,6 +36,8 @@ pub enum Group {
     Size,
     /// Rooms and what they keep.
     Rooms,
+    /// Sessions that outlive their connections.
+    Sessions,
     /// What one client may do.
     Clients,
     /// What is logged.
@@ -136,6 +140,17 @@ pub(super) static TABLE: &[Key] = &[
     key!(Rooms, max_rooms_per_conn, count("rooms", 1, 100_000),
         "Rooms one connection may be in at once"),
 
+    key!(Sessions, overflow, Kind::Word(&["close", "gap", "latest"]),
+        "What a slow client gets: close (4102), gap (told what it missed) or latest (newest only)"),
+    key!(Sessions, resume_window, seconds(Duration::ZERO, DAY),
+        "Seconds a session outlives its lost connection; 0 ends it at once"),
+    key!(Sessions, max_away_sessions, count("sessions", 0, 10_000_000),
+        "Sessions without a connection kept at once; beyond it the longest away ends"),
+    key!(Sessions, inbox, count("messages", 0, 100_000),
+        "Direct messages kept for one client, for when it is away or resumes"),
+    key!(Sessions, inbox_bytes, bytes("bytes", 0, GIB),
+        "Bytes of direct messages kept for one client"),
+
     key!(Clients, rate_messages, count("messages per second", 0, 1_000_000),
         "Messages per second one connection may send; 0 sets no limit"),
     key!(Clients, rate_bytes, bytes("bytes per second", 0, GIB),
@@ -144,6 +159,8 @@ pub(super) static TABLE: &[Key] = &[
         "Errors in a row after which a chat connection is closed with 4008; 0 for never"),
     key!(Clients, echo, Kind::Switch,
         "Serve /echo, which returns every message as it came"),
+    key!(Clients, broadcast, Kind::Switch,
+        "Let clients of /ws send to everyone who is connected there"),
 
     key!(Logging, log, Kind::Text(LOG),
         "Which log lines are written, in the syntax of RUST_LOG"),
@@ -220,6 +237,19 @@ impl Key {
         self.kind.demand()
     }
 
+    /// What must be written instead of `text`, for the end of an error message, with the word it
+    /// was probably meant for.
+    pub(super) fn correction(&self, text: &str) -> String {
+        let near = match self.kind {
+            Kind::Word(words) => nearest(text, words.iter().map(ToString::to_string)),
+            _ => None,
+        };
+        match near {
+            Some(near) => format!("{}; did you mean {near}?", self.demand()),
+            None => self.demand(),
+        }
+    }
+
     /// The text to parse for a value from the file, or the type that should have stood there.
     pub(super) fn text_of_toml(&self, value: &toml::Value) -> Result<String, &'static str> {
         self.kind.text_of_toml(value)
@@ -253,6 +283,7 @@ impl Group {
             Group::Time => "Time limits",
             Group::Size => "Sizes and queues",
             Group::Rooms => "Rooms and history",
+            Group::Sessions => "Slow clients and sessions",
             Group::Clients => "Clients",
             Group::Logging => "Logging",
         }
@@ -279,6 +310,8 @@ mod tests {
         outermost
             .filter(|line| !line.starts_with([' ', '}', ']', ')']))
             .filter_map(|line| Some(line.split_once(':')?.0.to_string()))
+            // Rules for rooms are written in the file alone.
+            .filter(|field| field != "rooms")
             .collect()
     }
 

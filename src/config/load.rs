@@ -14,6 +14,7 @@ use std::{
 use super::{
     Config, Key, error_of,
     nearest::nearest,
+    rooms,
     source::{PREFIX, Source, told},
 };
 use crate::error::Error;
@@ -28,6 +29,7 @@ pub struct Loaded {
     pub config: Config,
     /// One source for each row of the table, in its order.
     sources: Vec<Source>,
+    rooms_source: Source,
 }
 
 impl Config {
@@ -82,8 +84,12 @@ impl Config {
 }
 
 impl Loaded {
-    /// Who set the key of this name; `None` when there is no such key.
+    /// Who set the key of this name, or the rules for rooms under `rooms`; `None` when there is no
+    /// such key.
     pub fn source(&self, name: &str) -> Option<&Source> {
+        if name == rooms::NAME {
+            return Some(&self.rooms_source);
+        }
         row(name).and_then(|row| self.sources.get(row))
     }
 
@@ -97,13 +103,15 @@ impl Loaded {
 struct Loading {
     config: Config,
     sources: Vec<Source>,
+    rooms_source: Source,
     problems: Vec<String>,
 }
 
 impl Loading {
     fn new() -> Loading {
         let sources = vec![Source::Default; Config::keys().len()];
-        Loading { config: Config::default(), sources, problems: Vec::new() }
+        let rooms_source = Source::Default;
+        Loading { config: Config::default(), sources, rooms_source, problems: Vec::new() }
     }
 
     fn file(&mut self, path: &Path, named_by: &str) {
@@ -129,8 +137,14 @@ impl Loading {
         };
         for (name, value) in &table {
             let source = Source::File(path.into());
+            if name == rooms::NAME {
+                self.config.rooms = rooms::read(value, &text, &source, &mut self.problems);
+                self.rooms_source = source;
+                continue;
+            }
             let Some(row) = row(name) else {
-                let names = Config::keys().iter().map(|key| key.name().to_string());
+                let names = Config::keys().iter().map(Key::name).chain([rooms::NAME]);
+                let names = names.map(String::from);
                 self.unknown(&format!("key {name:?} in {source}"), name, names);
                 continue;
             };
@@ -189,7 +203,7 @@ impl Loading {
             self.sources[row] = source;
         } else {
             let told = told(key.name(), written, Some(&source));
-            self.problems.push(format!("{told}: {}", key.demand()));
+            self.problems.push(format!("{told}: {}", key.correction(text)));
         }
     }
 
@@ -209,7 +223,8 @@ impl Loading {
             self.problems = self.config.problems(&source_of);
         }
         error_of(self.problems)?;
-        Ok(Loaded { config: self.config, sources: self.sources })
+        let Loading { config, sources, rooms_source, .. } = self;
+        Ok(Loaded { config, sources, rooms_source })
     }
 }
 
@@ -220,10 +235,15 @@ fn row(name: &str) -> Option<usize> {
 /// The line, from 1, on which the parser gave up.
 fn line_of(text: &str, error: &toml::de::Error) -> usize {
     let end = error.span().map_or(0, |span| span.start.min(text.len()));
-    1 + text.as_bytes()[..end].iter().filter(|byte| **byte == b'\n').count()
+    line_at(text, end)
 }
 
-fn with_article(type_name: &str) -> String {
+/// The line, from 1, that the byte at `at` is on.
+pub(super) fn line_at(text: &str, at: usize) -> usize {
+    1 + text.as_bytes()[..at.min(text.len())].iter().filter(|byte| **byte == b'\n').count()
+}
+
+pub(super) fn with_article(type_name: &str) -> String {
     let article = if type_name.starts_with(['a', 'i']) { "an" } else { "a" };
     format!("{article} {type_name}")
 }

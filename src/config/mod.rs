@@ -4,6 +4,7 @@
 //! [`Config::validate`] is the judge. The files, in reading order:
 //!
 //! - `mod.rs`: the settings, their defaults and the rules that bind several of them;
+//! - `rooms.rs`: what may hold in some rooms instead, which the file alone can say;
 //! - `keys.rs`: one table with a row for each setting, from which the file keys, the variables,
 //!   the flags, the help text and the range checks all come;
 //! - `value.rs`: what a value may be, and how it is read and shown;
@@ -11,6 +12,7 @@
 //!   was probably meant, and `source.rs`, who said what.
 
 mod keys;
+mod rooms;
 mod value;
 
 mod load;
@@ -21,6 +23,8 @@ use std::time::Duration;
 
 pub use keys::{Group, Key};
 pub use load::Loaded;
+pub use rooms::RoomRule;
+pub(crate) use rooms::RoomRules;
 pub use source::Source;
 
 use crate::error::Error;
@@ -228,6 +232,45 @@ pub struct Config {
     /// Unit: rooms. Default: 100. Range: 1 to 100000.
     pub max_rooms_per_conn: usize,
 
+    /// What holds in some rooms instead of [`overflow`](Config::overflow) and
+    /// [`history`](Config::history), by their names or by patterns such as `prices.*`.
+    ///
+    /// Only the file can say it, in tables such as `[rooms."prices.*"]`; no variable and no flag
+    /// names it, so it has no row in the table of keys. In a room holds the rule of its name, or
+    /// else that of the longest pattern it matches.
+    pub rooms: Vec<RoomRule>,
+
+    /// What a client gets that is too slow for what is sent to its rooms.
+    ///
+    /// A close is what every client understands; the other two need one that knows the notice.
+    ///
+    /// Default: close. Range: close or gap or latest.
+    pub overflow: Overflow,
+
+    /// How long a session outlives its lost connection, so that the client can resume it; zero
+    /// ends it at once.
+    ///
+    /// Long enough for a change of networks, short enough that others soon see who is gone.
+    ///
+    /// Unit: seconds. Default: 60. Range: 0 to 86400.
+    pub resume_window: Duration,
+
+    /// Sessions without a connection that are kept at once. Beyond it the one that is away for
+    /// longest ends.
+    ///
+    /// Unit: sessions. Default: 100000. Range: 0 to 10000000.
+    pub max_away_sessions: usize,
+
+    /// Direct messages kept for one client, for when it is away or resumes.
+    ///
+    /// Unit: messages. Default: 100. Range: 0 to 100000.
+    pub inbox: usize,
+
+    /// Bytes of direct messages kept for one client.
+    ///
+    /// Unit: bytes. Default: 64KiB. Range: 0 to 1GiB.
+    pub inbox_bytes: usize,
+
     /// Messages per second one connection may send; zero sets no limit.
     ///
     /// Unit: messages per second. Default: 0. Range: 0 to 1000000.
@@ -250,6 +293,13 @@ pub struct Config {
     ///
     /// Default: false. Range: true or false.
     pub echo: bool,
+
+    /// Whether clients of `/ws` may send to everyone who is connected there.
+    ///
+    /// Off by default, because one client then makes work for all.
+    ///
+    /// Default: false. Range: true or false.
+    pub broadcast: bool,
 
     /// Which log lines are written, in the syntax of `RUST_LOG` without its `/regex` part:
     /// a level, or `target=level`, or several with commas between. `RUST_LOG` itself counts
@@ -275,6 +325,21 @@ pub enum Compression {
     /// With the context of earlier messages, where the client agrees: a better ratio, for some
     /// hundred KiB a connection and a compression for each delivery.
     Dedicated,
+}
+
+/// What a client gets that is too slow for what is sent to its rooms.
+///
+/// Its connection goes on under `Gap` and `Latest`, so both need a handler that puts the notice
+/// into words ([`Handler::notice`](crate::Handler::notice)); where it has none, it is `Close`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overflow {
+    /// Its connection is closed with 4102.
+    Close,
+    /// It misses messages and is told which, so that it can fetch them from the history.
+    Gap,
+    /// Of what waits for it, it gets the newest message alone, and is told which it missed: for
+    /// rooms whose messages are states, where an old one is worth nothing.
+    Latest,
 }
 
 /// How a log line looks.
@@ -320,10 +385,17 @@ impl Default for Config {
             history_age: Duration::from_secs(3600),
             max_rooms: 10_000,
             max_rooms_per_conn: 100,
+            rooms: Vec::new(),
+            overflow: Overflow::Close,
+            resume_window: Duration::from_secs(60),
+            max_away_sessions: 100_000,
+            inbox: 100,
+            inbox_bytes: 64 << 10,
             rate_messages: 0,
             rate_bytes: 0,
             max_errors: 10,
             echo: false,
+            broadcast: false,
             log: "info".into(),
             log_format: LogFormat::Text,
         }
@@ -361,8 +433,8 @@ impl Config {
     /// The rules between keys are asked only once each key is good in itself: a complaint that
     /// follows from another one only hides it.
     fn problems<'a>(&self, source_of: &dyn Fn(&Key) -> Option<&'a Source>) -> Vec<String> {
-        let out_of_range: Vec<String> =
-            Config::keys().iter().filter_map(|key| key.problem(self, source_of(key))).collect();
+        let of_keys = Config::keys().iter().filter_map(|key| key.problem(self, source_of(key)));
+        let out_of_range: Vec<String> = of_keys.chain(rooms::problems(&self.rooms)).collect();
         if !out_of_range.is_empty() {
             return out_of_range;
         }
@@ -392,6 +464,16 @@ impl Config {
                 "{}: must be at most {}, for no more than what is kept can be replayed",
                 told("replay"),
                 told("history"),
+            ));
+        }
+        let of_default_room = rooms::find(&self.rooms, &self.default_room);
+        if let Some(rule) = of_default_room
+            && rule.history.is_some_and(|history| history < self.replay)
+        {
+            problems.push(format!(
+                "{}: must be at least {}, for it holds in the default room",
+                rule.told("history"),
+                told("replay"),
             ));
         }
         problems

@@ -7,7 +7,7 @@ use std::{fmt, net::Ipv6Addr, time::Duration};
 
 use log::LevelFilter;
 
-use super::{Compression, LogFormat};
+use super::{Compression, LogFormat, Overflow};
 
 /// What values a key takes. Bounds are inclusive.
 pub(super) enum Kind {
@@ -31,6 +31,12 @@ pub(super) enum Kind {
 pub(super) struct Rule {
     range: &'static str,
     legal: fn(&str) -> bool,
+}
+
+impl Rule {
+    pub(super) fn allows(&self, text: &str) -> bool {
+        (self.legal)(text)
+    }
 }
 
 /// What a field holds, seen without its Rust type.
@@ -262,6 +268,7 @@ macro_rules! word_field {
     };
 }
 word_field!(LogFormat: Text = "text", Json = "json");
+word_field!(Overflow: Close = "close", Gap = "gap", Latest = "latest");
 word_field!(Compression: Off = "off", Shared = "shared", Dedicated = "dedicated");
 
 pub(super) const HOST: Rule = Rule {

@@ -1,11 +1,6 @@
 //! The chat protocol on a connection that is all memory, with a hub of its own and no worker.
 
-use std::{
-    borrow::Cow,
-    collections::{BTreeSet, HashMap},
-    net::SocketAddr,
-    sync::Arc,
-};
+use std::{borrow::Cow, collections::HashMap, net::SocketAddr, sync::Arc};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -14,14 +9,19 @@ use uuid::Uuid;
 use crate::{
     chat::Chat,
     config::Config,
-    handler::{IntoService, Link, Peer, SendStatus},
+    handler::{
+        IntoService, SendStatus,
+        calls::{Calls, Link},
+    },
     http::head::{HeaderSpace, Request},
     hub::{
-        Hub, HubError, Joined, Page, Publication, Published, Replay,
-        mailbox::{MailboxBounds, Post},
-        rooms::{Room, RoomName},
+        Hub,
+        mailbox::{ConnId, Inbox, Letter, MailboxBounds, post_without_workers},
+        notice::Announcer,
+        rooms::{Room, RoomKey, RoomName},
+        seats::Door,
+        sessions::Session,
     },
-    store::Range,
     ws::{
         close::CloseReason,
         frame::{Message, PreparedFrame},
@@ -30,13 +30,13 @@ use crate::{
 
 /// Chat messages, one a line: every answer is JSON, and what is passed on is passed on byte for byte.
 pub fn chat(data: &[u8]) {
-    let config = Config { max_rooms: 4, max_errors: 0, ..Config::default() };
+    let config = Config { max_rooms: 4, max_errors: 0, broadcast: true, ..Config::default() };
     let calls = Chat::new(&config).expect("the defaults are legal").into_service().calls;
     let mut space = HeaderSpace::default();
     let head = b"GET /ws HTTP/1.1\r\nHost: a\r\n\r\n";
     let request = Request::parse(head, &mut space).expect("legal").expect("whole").0;
     let mut state = calls.upgrade(&request, &Arc::default()).expect("everyone may chat");
-    let mut link = ChatLink::new(&config);
+    let mut link = ChatLink::new(&config, &calls);
     calls.open(&mut state, &mut link);
     link.take_answers();
     for line in data.split(|byte| *byte == b'\n') {
@@ -45,14 +45,24 @@ pub fn chat(data: &[u8]) {
             Err(_) => Message::Binary(line),
         };
         calls.message(&mut state, &mut link, message);
+        link.session.set_begun();
         check_answers(line, &link.take_answers());
-        for published in std::mem::take(&mut link.published) {
-            check_published(std::str::from_utf8(line).expect("text"), &published);
+        for posted in link.take_posted() {
+            if posted.starts_with("{\"type\":\"message\"") {
+                check_published(
+                    link.session.client_id,
+                    std::str::from_utf8(line).expect("text"),
+                    &posted,
+                );
+            }
+            check_json(&[posted]);
         }
     }
     calls.drain(&mut state, &mut link);
     check_json(&link.take_answers());
     calls.close(&mut state, &mut link, &CloseReason::NORMAL);
+    link.hub.depart(&link.session, ChatLink::CONN, &CloseReason::NORMAL);
+    assert_eq!(link.hub.sessions.gauges(), (0, 0));
 }
 
 /// At most one answer to a command, and one to each that asked or failed, with its `ref`.
@@ -91,6 +101,8 @@ struct Delivered<'a> {
     kind: String,
     room: String,
     seq: u64,
+    #[serde(borrow)]
+    rooms: Option<&'a RawValue>,
     id: String,
     #[serde(borrow)]
     sender: Option<&'a RawValue>,
@@ -100,16 +112,17 @@ struct Delivered<'a> {
     client_id: String,
 }
 
-fn check_published(line: &str, published: &str) {
+fn check_published(client_id: Uuid, line: &str, published: &str) {
     let message: Delivered<'_> = serde_json::from_str(published).expect("a message is JSON");
     let uuid = |text| Uuid::parse_str(text).expect("a UUID");
-    assert_eq!((message.kind.as_str(), uuid(&message.client_id)), ("message", ChatLink::CLIENT_ID));
+    assert_eq!((message.kind.as_str(), uuid(&message.client_id)), ("message", client_id));
     assert!(message.seq > 0 && !uuid(&message.id).is_nil());
     RoomName::new(&message.room).expect("a member's room has a legal name");
     chrono::DateTime::parse_from_rfc3339(&message.timestamp).expect("a time");
     let command: HashMap<Cow<'_, str>, &RawValue> =
         serde_json::from_str(line).expect("only an object publishes");
     assert_eq!(message.content.get(), command["content"].get());
+    assert_eq!(message.rooms.is_some(), command.contains_key("rooms"));
     // JSON has `null` for a sender that is not given, and then none is passed on.
     let given = command.get("sender").filter(|sender| sender.get() != "null");
     assert_eq!(message.sender.map(RawValue::get), given.map(|sender| sender.get()));
@@ -117,23 +130,27 @@ fn check_published(line: &str, published: &str) {
 
 /// A connection of the chat protocol, with a hub of its own and no worker.
 struct ChatLink {
-    hub: Hub,
-    rooms: BTreeSet<String>,
+    hub: Arc<Hub>,
+    session: Arc<Session>,
+    rooms: HashMap<RoomKey, Arc<Room>>,
     answers: Vec<String>,
-    published: Vec<String>,
+    inbox: Inbox,
 }
 
 impl ChatLink {
-    const CLIENT_ID: Uuid = Uuid::from_u128(7);
+    const CONN: ConnId = ConnId { worker: 0, slot: 0, generation: 0 };
 
-    fn new(config: &Config) -> ChatLink {
+    fn new(config: &Config, calls: &Arc<dyn Calls>) -> ChatLink {
         let bounds = MailboxBounds { letters_max: config.mailbox, bytes_max: config.mailbox_bytes };
-        let (post, _) = Post::new(Vec::new(), bounds);
+        let (post, mut inboxes) = post_without_workers(1, bounds);
+        let hub = Hub::new(config, post);
+        let announcer: Arc<dyn Announcer> = Arc::clone(calls) as _;
         ChatLink {
-            hub: Hub::new(config, post),
-            rooms: BTreeSet::new(),
+            session: hub.sessions.begin(ChatLink::CONN, 0, true, announcer),
+            hub: Arc::new(hub),
+            rooms: HashMap::new(),
             answers: Vec::new(),
-            published: Vec::new(),
+            inbox: inboxes.remove(0),
         }
     }
 
@@ -141,14 +158,56 @@ impl ChatLink {
         std::mem::take(&mut self.answers)
     }
 
-    fn room(&self, name: &str) -> Result<Arc<Room>, HubError> {
-        self.hub.rooms.find(name).ok_or(HubError::NoSuchRoom)
+    /// What was posted to this connection's worker, the connection's own messages included.
+    fn take_posted(&mut self) -> Vec<String> {
+        let mut posted = Vec::new();
+        while let Some(letter) = self.inbox.take() {
+            match letter {
+                Letter::Deliver { frame, .. }
+                | Letter::DeliverMany { frame, .. }
+                | Letter::Announce { frame, .. }
+                | Letter::Send { frame, .. } => {
+                    posted.push(frame.message().as_text().expect("text").to_owned());
+                }
+                Letter::Matched { room, pattern, .. } => {
+                    let (hub, session) = (Arc::clone(&self.hub), Arc::clone(&self.session));
+                    hub.matched(&session, self, &room, &pattern);
+                }
+                _ => {}
+            }
+        }
+        posted
+    }
+}
+
+impl Door for ChatLink {
+    fn conn(&self) -> ConnId {
+        ChatLink::CONN
+    }
+
+    fn enter(&mut self, room: &Arc<Room>, _: u64) {
+        self.rooms.insert(room.key, Arc::clone(room));
+    }
+
+    fn exit(&mut self, room: &Arc<Room>) {
+        if self.rooms.remove(&room.key).is_some() {
+            self.hub.uncount(room, 0);
+        }
+    }
+
+    fn attach(&mut self, session: &Arc<Session>) {
+        self.rooms.clear();
+        self.session = Arc::clone(session);
     }
 }
 
 impl Link for ChatLink {
-    fn client_id(&self) -> Uuid {
-        ChatLink::CLIENT_ID
+    fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    fn session(&self) -> &Arc<Session> {
+        &self.session
     }
 
     fn remote_addr(&self) -> SocketAddr {
@@ -164,53 +223,13 @@ impl Link for ChatLink {
         self.send(frame.message())
     }
 
-    fn join(&mut self, room: &RoomName, replay: Replay) -> Result<Joined, HubError> {
-        if self.is_member(room.as_str()) {
-            return Err(HubError::AlreadyMember);
-        }
-        let (entered, position) =
-            self.hub.rooms.enter(room, |_, state| state.history.position())?;
-        let range = match replay {
-            Replay::Since(since) => Range::After(since.seq),
-            Replay::Nothing | Replay::Latest(_) => Range::Latest,
-        };
-        let replay = self.hub.history(&entered, range, 8).messages;
-        self.rooms.insert(room.as_str().to_owned());
-        Ok(Joined { position, recovered: true, replay })
+    fn own_room(&self, name: &str) -> Option<Arc<Room>> {
+        self.session.room(name)
     }
 
-    fn leave(&mut self, room: &str) -> Result<(), HubError> {
-        self.rooms.remove(room).then_some(()).ok_or(HubError::NotMember)
-    }
-
-    fn is_member(&self, room: &str) -> bool {
-        self.rooms.contains(room)
-    }
-
-    fn publish(
-        &mut self,
-        room: &str,
-        publication: &Publication<'_>,
-        _skip_self: bool,
-    ) -> Result<Published, HubError> {
-        let room = self.room(room)?;
-        let published = self.hub.publish(&room, publication, None)?;
-        // A message that is too large for the history is seen by nobody here.
-        let newest = self.hub.history(&room, Range::Latest, 1).messages.pop();
-        let newest = newest.as_ref().and_then(|frame| frame.message().as_text());
-        self.published.extend(newest.map(str::to_owned));
-        Ok(published)
-    }
-
-    fn history(&mut self, room: &str, range: Range, limit: usize) -> Result<Page, HubError> {
-        Ok(self.hub.history(&*self.room(room)?, range, limit))
-    }
+    fn feel_pressure(&mut self) {}
 
     fn close(&mut self, reason: CloseReason) {
         panic!("no number of errors closes this connection: {reason}");
-    }
-
-    fn peer(&self) -> Peer {
-        unreachable!("the chat protocol keeps no peer")
     }
 }

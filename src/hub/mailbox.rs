@@ -13,7 +13,10 @@ use std::sync::{
 use crossbeam_channel::{Receiver, Sender};
 use mio::Waker;
 
-use super::rooms::{Room, RoomKey};
+use super::{
+    rooms::{Room, RoomKey, RoomPattern},
+    sessions::Session,
+};
 use crate::ws::{close::CloseReason, frame::PreparedFrame};
 
 /// One connection's life on one worker. The generation tells a reused slot from the life before, so a
@@ -29,6 +32,10 @@ pub(crate) struct ConnId {
 pub(crate) enum Letter {
     /// A room's message for all of this worker's members but one.
     Deliver { room: RoomKey, seq: u64, frame: PreparedFrame, except: Option<ConnId> },
+    /// A message of several rooms at once: each member gets it one time, whichever of them it is in.
+    DeliverMany { rooms: Arc<[(RoomKey, u64)]>, frame: PreparedFrame, except: Option<ConnId> },
+    /// A message for every connection of a route.
+    Announce { route: Option<u16>, frame: PreparedFrame, except: Option<ConnId> },
     /// A message for one connection.
     Send { conn: ConnId, frame: PreparedFrame },
     /// A job made this connection a member: deliver to it what comes behind `from_seq`. Posted under the
@@ -36,6 +43,11 @@ pub(crate) enum Letter {
     Enter { conn: ConnId, room: Arc<Room>, from_seq: u64 },
     /// A job took this connection out of a room.
     Exit { conn: ConnId, room: RoomKey },
+    /// A job made this connection go on with another session; it is in no room until it enters one.
+    Attach { conn: ConnId, session: Arc<Session> },
+    /// A room was made that this connection waits for. It is counted in already. Posted before anyone can
+    /// publish there.
+    Matched { conn: ConnId, room: Arc<Room>, pattern: RoomPattern },
     /// Close one connection.
     Close { conn: ConnId, reason: CloseReason },
     /// A permit was set aside for the waiting connection.
@@ -54,9 +66,14 @@ impl Letter {
     /// The bytes that count towards the mailbox's bound; `None` for a letter that is never refused.
     fn weight(&self) -> Option<usize> {
         match self {
-            Letter::Deliver { frame, .. } | Letter::Send { frame, .. } => Some(frame.len()),
+            Letter::Deliver { frame, .. }
+            | Letter::DeliverMany { frame, .. }
+            | Letter::Announce { frame, .. }
+            | Letter::Send { frame, .. } => Some(frame.len()),
             Letter::Enter { .. }
             | Letter::Exit { .. }
+            | Letter::Attach { .. }
+            | Letter::Matched { .. }
             | Letter::Close { .. }
             | Letter::Admitted { .. }
             | Letter::JobsDone { .. }
@@ -151,6 +168,17 @@ impl Post {
             mailbox.behind.store(true, Ordering::SeqCst);
         }
         Some(behind)
+    }
+
+    /// Sets a place aside whether there is one or not: for notices that nobody can be asked to repeat,
+    /// and that come of something else that is bounded.
+    pub(crate) fn reserve_in_any_case(&self, worker: usize, bytes: usize) {
+        let mailbox = &self.mailboxes[worker];
+        let letters = mailbox.waiting.fetch_add(1, Ordering::SeqCst) + 1;
+        let total = mailbox.waiting_bytes.fetch_add(bytes, Ordering::SeqCst) + bytes;
+        if letters > self.bounds.letters_max / 2 || total > self.bounds.bytes_max / 2 {
+            mailbox.behind.store(true, Ordering::SeqCst);
+        }
     }
 
     /// Gives a reserved place back. [`Post::settle`] must follow once no lock is held.
@@ -266,6 +294,10 @@ impl WorkerSet {
         self.0[worker / 64] |= 1 << (worker % 64);
     }
 
+    pub(crate) fn add(&mut self, others: &WorkerSet) {
+        self.0.iter_mut().zip(others.0).for_each(|(word, other)| *word |= other);
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = usize> {
         let words = self.0;
         words.into_iter().enumerate().flat_map(|(index, mut word)| {
@@ -278,24 +310,33 @@ impl WorkerSet {
     }
 }
 
+/// A post whose workers do not exist: what is put stays in the inboxes.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn post_without_workers(count: usize, bounds: MailboxBounds) -> (Post, Vec<Inbox>) {
+    // One waker a poll; the poll may go, and its waker then wakes nobody.
+    let waker = |_| {
+        let poll = mio::Poll::new().expect("a poll");
+        Waker::new(poll.registry(), mio::Token(0)).expect("a waker")
+    };
+    Post::new((0..count).map(waker).collect(), bounds)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ws::frame::Message;
 
-    fn post(letters_max: usize) -> (Post, Inbox, mio::Poll) {
-        let poll = mio::Poll::new().expect("a poll");
-        let waker = Waker::new(poll.registry(), mio::Token(0)).expect("a waker");
-        let (post, mut inboxes) =
-            Post::new(vec![waker], MailboxBounds { letters_max, bytes_max: 1000 });
-        (post, inboxes.remove(0), poll)
+    fn post(letters_max: usize) -> (Post, Inbox) {
+        let bounds = MailboxBounds { letters_max, bytes_max: 1000 };
+        let (post, mut inboxes) = post_without_workers(1, bounds);
+        (post, inboxes.remove(0))
     }
 
     const CONN: ConnId = ConnId { worker: 0, slot: 0, generation: 0 };
 
     #[test]
     fn a_full_mailbox_refuses_messages_but_no_others() {
-        let (post, inbox, _poll) = post(2);
+        let (post, inbox) = post(2);
         let frame = PreparedFrame::new(Message::Text("x"));
         assert!(post.send(CONN, frame.clone()));
         assert!(post.send(CONN, frame.clone()));
@@ -310,7 +351,7 @@ mod tests {
 
     #[test]
     fn catching_up_is_told_once() {
-        let (post, inbox, _poll) = post(8);
+        let (post, inbox) = post(8);
         let frame = PreparedFrame::new(Message::Text("x"));
         let behind: Vec<bool> =
             (0..6).map(|_| post.reserve(0, frame.len()).expect("a place")).collect();

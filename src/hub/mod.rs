@@ -4,25 +4,28 @@
 //! that has members. Everyone therefore sees one order. No lock here is held across a system call:
 //! sleeping workers are woken after the room is unlocked.
 
-pub(crate) mod mailbox;
+pub(crate) mod publish;
 pub(crate) mod rooms;
+pub(crate) mod seats;
 pub(crate) mod sessions;
+pub(crate) mod resume;
+pub(crate) mod direct;
+pub(crate) mod notice;
+pub(crate) mod mailbox;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     time::Instant,
 };
 
 use crate::{
-    config::{Compression, Config},
-    store::{History, HistoryBounds, Position, Range},
-    ws::frame::{Kind, Message, PreparedFrame},
+    config::{Compression, Config, Overflow},
+    store::{History, Position, Range},
+    ws::frame::PreparedFrame,
 };
-use mailbox::{ConnId, Letter, Post, WorkerSet};
-use rooms::{Room, RoomName, Rooms};
+use direct::InboxBounds;
+use mailbox::Post;
+use rooms::{Room, RoomState, Rooms};
 use sessions::Sessions;
 
 /// Everything the workers share about rooms and sessions. One per server; usable from any thread.
@@ -32,77 +35,16 @@ pub(crate) struct Hub {
     pub(crate) post: Post,
     /// Rooms that one connection may be in.
     pub(crate) memberships_max: usize,
-    bounds: HistoryBounds,
     history_bytes: AtomicUsize,
     /// The size from which a message is compressed, if any is.
     compressible_bytes_min: Option<usize>,
     /// A recovered gap or a page above this would itself overflow the outbox it is sent to.
     page_bytes_max: usize,
+    inbox: InboxBounds,
+    /// How long a session waits for its client to come back.
+    resume_window_ms: u64,
+    away_max: usize,
     started: Instant,
-}
-
-/// A message on its way to a room.
-///
-/// It is sent as it stands, or, made with [`Publication::around_seq`], with its sequence number spliced
-/// in. The number is known only once the room has given it, and formatting the rest under the room's
-/// lock would make everyone wait.
-#[derive(Debug, Clone, Copy)]
-pub struct Publication<'a> {
-    kind: Kind,
-    before_seq: &'a [u8],
-    after_seq: Option<&'a [u8]>,
-}
-
-impl<'a> Publication<'a> {
-    /// A text message that reads `before`, the sequence number in decimal, `after`.
-    pub fn around_seq(before: &'a str, after: &'a str) -> Publication<'a> {
-        Publication {
-            kind: Kind::Text,
-            before_seq: before.as_bytes(),
-            after_seq: Some(after.as_bytes()),
-        }
-    }
-
-    fn encode(&self, seq: u64) -> PreparedFrame {
-        match self.after_seq {
-            None => PreparedFrame::from_parts(self.kind, &[self.before_seq]),
-            Some(after) => {
-                let mut digits = [0; 20];
-                let digits = decimal(seq, &mut digits);
-                PreparedFrame::from_parts(self.kind, &[self.before_seq, digits, after])
-            }
-        }
-    }
-}
-
-/// The decimal digits of `number`, written without allocating.
-fn decimal(mut number: u64, space: &mut [u8; 20]) -> &[u8] {
-    let mut start = space.len();
-    loop {
-        start -= 1;
-        space[start] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            return &space[start..];
-        }
-    }
-}
-
-impl<'a, M: Into<Message<'a>>> From<M> for Publication<'a> {
-    fn from(message: M) -> Self {
-        let message = message.into();
-        Publication { kind: message.kind(), before_seq: message.as_bytes(), after_seq: None }
-    }
-}
-
-/// What became of a publish.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Published {
-    /// The message's number in its room.
-    pub seq: u64,
-    /// A worker it goes to is behind. The publisher should pause; the server itself stops reading
-    /// from the sockets of the worker it was published on.
-    pub behind: bool,
 }
 
 /// Which earlier messages a new member wants.
@@ -114,6 +56,8 @@ pub enum Replay {
     Latest(usize),
     /// Everything since a position the client had reached, or, where that is not kept, none of it.
     Since(Position),
+    /// Everything since the room was made, or, where that is not kept, none of it.
+    FromStart,
 }
 
 /// What a join found.
@@ -121,10 +65,12 @@ pub enum Replay {
 pub struct Joined {
     /// The room's position at the moment of joining: everything behind it will be delivered.
     pub position: Position,
-    /// Whether [`Replay::Since`] was asked for and everything since then is in `replay`.
+    /// Whether [`Replay::Since`] or [`Replay::FromStart`] was asked for and everything since then is in `replay`.
     pub recovered: bool,
     /// The earlier messages, up to `position`, oldest first.
     pub replay: Vec<PreparedFrame>,
+    /// What the room does for a member that is too slow.
+    pub overflow: Overflow,
 }
 
 /// A page of a room's history.
@@ -152,6 +98,18 @@ pub enum HubError {
     TooManyMemberships,
     /// A worker's mailbox is full: nothing was stored. Try again after a moment.
     Overloaded,
+    /// There is no such client, or it has gone for good.
+    NoSuchClient,
+    /// One room was named twice.
+    SameRoomTwice,
+    /// The client is away, and as many messages as may be wait for it.
+    InboxFull,
+    /// There is no such session: the token is wrong, or its time has run out.
+    NoSuchSession,
+    /// This connection has begun a session of its own, so it takes up no other.
+    NotFresh,
+    /// Another connection has taken this session over.
+    TakenOver,
 }
 
 impl std::fmt::Display for HubError {
@@ -163,6 +121,14 @@ impl std::fmt::Display for HubError {
             HubError::TooManyRooms => "the server has as many rooms as it may have",
             HubError::TooManyMemberships => "this connection is in as many rooms as it may be",
             HubError::Overloaded => "the server is behind; try again after a moment",
+            HubError::NoSuchClient => "there is no such client",
+            HubError::SameRoomTwice => "one room is named twice",
+            HubError::InboxFull => "the client is away, and its inbox is full",
+            HubError::NoSuchSession => "there is no such session, or its time to come back is over",
+            HubError::NotFresh => {
+                "a session can be resumed only by the first frame of a connection"
+            }
+            HubError::TakenOver => "another connection has taken this session over",
         })
     }
 }
@@ -171,21 +137,22 @@ impl std::error::Error for HubError {}
 
 impl Hub {
     pub(crate) fn new(config: &Config, post: Post) -> Hub {
-        let bounds = HistoryBounds {
-            messages_max: config.history,
-            bytes_max: config.history_bytes,
-            age_max: config.history_age,
-        };
         Hub {
-            rooms: Rooms::new(config.max_rooms, post.workers()),
-            sessions: Sessions::default(),
+            rooms: Rooms::new(config, post.clone()),
+            sessions: Sessions::new(),
             post,
             memberships_max: config.max_rooms_per_conn,
-            bounds,
             history_bytes: AtomicUsize::new(0),
             compressible_bytes_min: (config.compression != Compression::Off)
                 .then_some(config.compression_threshold),
             page_bytes_max: config.buffer_bytes / 2,
+            inbox: InboxBounds {
+                // What waited is sent at once when its client comes back, and must fit its outbox.
+                messages_max: config.inbox.min(config.buffer / 2),
+                bytes_max: config.inbox_bytes.min(config.buffer_bytes / 2),
+            },
+            resume_window_ms: config.resume_window.as_millis() as u64,
+            away_max: config.max_away_sessions,
             started: Instant::now(),
         }
     }
@@ -195,100 +162,36 @@ impl Hub {
         self.started.elapsed().as_millis() as u64
     }
 
-    /// Counts a member of `worker` into the room, which is made if need be. The replay and
-    /// the position from which letters will come are read in the same instant; `announce` is
-    /// called in it too, and may post a letter that must come before the first message.
-    pub(crate) fn join(
-        &self,
-        name: &RoomName,
-        worker: usize,
-        replay: Replay,
-        announce: impl FnOnce(&Arc<Room>, &Joined),
-    ) -> Result<(Arc<Room>, Joined), HubError> {
-        let now_ms = self.now_ms();
-        self.rooms.enter(name, |room, state| {
-            self.change(&mut state.history, |history| history.expire(now_ms, &self.bounds));
-            let (history, bytes_max) = (&state.history, self.page_bytes_max);
-            let (recovered, replay) = match replay {
-                Replay::Nothing => (false, Vec::new()),
-                Replay::Latest(count) => (false, history.page(Range::Latest, count, bytes_max)),
-                Replay::Since(since) => match history.since(since, bytes_max) {
-                    Some(missed) => (true, missed),
-                    None => (false, Vec::new()),
-                },
-            };
-            let joined = Joined { position: history.position(), recovered, replay };
-            state.members[worker] += 1;
-            announce(room, &joined);
-            joined
-        })
-    }
-
-    /// Takes one member of `worker` out of the room's count.
-    pub(crate) fn leave(&self, room: &Room, worker: usize) {
-        let mut state = room.state.lock();
-        state.members[worker] = state.members[worker].saturating_sub(1);
-    }
-
-    /// Numbers, stores and posts a message; `except` does not get it.
-    pub(crate) fn publish(
+    /// What a new member is given of what was before.
+    fn replay(
         &self,
         room: &Room,
-        publication: &Publication<'_>,
-        except: Option<ConnId>,
-    ) -> Result<Published, HubError> {
+        state: &mut RoomState,
+        replay: Replay,
+        bytes_max: usize,
+    ) -> Joined {
         let now_ms = self.now_ms();
-        let mut workers = WorkerSet::default();
-        let mut state = room.state.lock();
-        if state.is_gone() {
-            return Err(HubError::NoSuchRoom);
-        }
-        let seq = state.history.position().seq + 1;
-        let frame = publication.encode(seq);
-        let frame = match self.compressible_bytes_min {
-            Some(bytes_min) => frame.compressible(bytes_min),
-            None => frame,
+        self.change(&mut state.history, |history| history.expire(now_ms, &room.bounds));
+        let history = &state.history;
+        let position = history.position();
+        let since = |since| match history.since(since, bytes_max) {
+            Some(missed) => (true, missed),
+            None => (false, Vec::new()),
         };
-        let Some(behind) = self.reserve(&state.members, frame.len(), &mut workers) else {
-            drop(state);
-            (0..self.post.workers()).for_each(|worker| self.post.settle(worker));
-            return Err(HubError::Overloaded);
+        let (recovered, replay) = match replay {
+            Replay::Nothing => (false, Vec::new()),
+            Replay::Latest(count) => (false, history.page(Range::Latest, count, bytes_max)),
+            Replay::Since(position) => since(position),
+            Replay::FromStart => since(Position { seq: 0, ..position }),
         };
-        for worker in workers.iter() {
-            let frame = frame.clone();
-            self.post.put(worker, Letter::Deliver { room: room.key, seq, frame, except });
-        }
-        let kept = frame.plain();
-        self.change(&mut state.history, |history| history.append(kept, now_ms, &self.bounds));
-        drop(state);
-        self.post.ring(&workers);
-        Ok(Published { seq, behind })
-    }
-
-    /// Reserves a place for a letter at every worker with members, or at none; tells whether one of them
-    /// is behind.
-    fn reserve(&self, members: &[u32], bytes: usize, reserved: &mut WorkerSet) -> Option<bool> {
-        let mut behind = false;
-        for worker in (0..members.len()).filter(|worker| members[*worker] > 0) {
-            match self.post.reserve(worker, bytes) {
-                Some(is_behind) => {
-                    reserved.insert(worker);
-                    behind |= is_behind;
-                }
-                None => {
-                    reserved.iter().for_each(|worker| self.post.cancel(worker, bytes));
-                    return None;
-                }
-            }
-        }
-        Some(behind)
+        Joined { position, recovered, replay, overflow: room.overflow }
     }
 
     /// A page of what the room keeps, of at most `limit` messages.
     pub(crate) fn history(&self, room: &Room, range: Range, limit: usize) -> Page {
         let now_ms = self.now_ms();
         let mut state = room.state.lock();
-        self.change(&mut state.history, |history| history.expire(now_ms, &self.bounds));
+        self.change(&mut state.history, |history| history.expire(now_ms, &room.bounds));
         Page {
             position: state.history.position(),
             messages: state.history.page(range, limit, self.page_bytes_max),
@@ -296,12 +199,14 @@ impl Hub {
     }
 
     /// Lets go of aged messages and of the empty rooms that have none left. A bounded part of the rooms
-    /// is looked at with each call; the next call goes on from there.
-    pub(crate) fn sweep(&self) {
+    /// is looked at with each call; the next call goes on from there. Ends the sessions whose client did
+    /// not come back; `true` when there are more of those.
+    pub(crate) fn sweep(&self) -> bool {
         let now_ms = self.now_ms();
-        self.rooms.sweep(|history| {
-            self.change(history, |history| history.expire(now_ms, &self.bounds));
+        self.rooms.sweep(|room, history| {
+            self.change(history, |history| history.expire(now_ms, &room.bounds));
         });
+        self.expire_sessions()
     }
 
     /// Bytes kept in all histories together.
@@ -315,18 +220,5 @@ impl Hub {
         change(history);
         // The sum wraps where a history has shrunk, and wraps back: the difference is what is added.
         self.history_bytes.fetch_add(history.bytes().wrapping_sub(before), Ordering::Relaxed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn seq_is_spliced_between_the_parts() {
-        let frame = Publication::around_seq("{\"seq\":", "}").encode(u64::MAX);
-        assert_eq!(frame.payload(), b"{\"seq\":18446744073709551615}");
-        assert_eq!(Publication::around_seq("", "").encode(0).payload(), b"0");
-        assert_eq!(Publication::from("as it stands").encode(7).payload(), b"as it stands");
     }
 }

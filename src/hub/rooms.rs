@@ -1,13 +1,28 @@
-//! The room directory: which rooms exist, and how many members each has on which worker.
+//! The room directory: which rooms exist, who is in each, how many of them on which worker, and who waits
+//! for rooms that do not exist yet.
 
-use std::{borrow::Borrow, collections::BTreeMap, fmt, ops::Bound, sync::Arc};
+use std::{
+    borrow::Borrow,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
+    ops::Bound,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use parking_lot::Mutex;
+use uuid::Uuid;
 
-use super::HubError;
+use super::{
+    HubError,
+    mailbox::{ConnId, Letter, Post, WorkerSet},
+};
 use crate::{
+    config::{Config, Overflow, RoomRules},
     error::{Error, ErrorKind},
-    store::History,
+    store::{History, HistoryBounds},
 };
 
 /// Rooms looked at in one sweep.
@@ -121,16 +136,41 @@ pub(crate) type RoomKey = u64;
 pub(crate) struct Room {
     pub(crate) key: RoomKey,
     pub(crate) name: RoomName,
+    pub(crate) kind: RoomKind,
+    /// What a member gets that is too slow.
+    pub(crate) overflow: Overflow,
+    pub(crate) bounds: HistoryBounds,
     /// Held for as long as it takes to number, store and post one message; never across a system call.
     pub(crate) state: Mutex<RoomState>,
+}
+
+/// What is sent to a room's members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RoomKind {
+    /// What is published.
+    Messages,
+    /// Who comes to the room of this name and who goes: such a notice is not numbered for its members, so
+    /// one who misses some is told no more than that.
+    Presence,
 }
 
 pub(crate) struct RoomState {
     pub(crate) history: History,
     /// How many members each worker has.
     pub(crate) members: Box<[u32]>,
+    /// Everyone whose session is in this room, its connection there or away.
+    pub(super) roster: HashMap<Uuid, Listed>,
+    /// Where those who watch the roster hear of changes; made for the first of them.
+    pub(super) channel: Option<Arc<Room>>,
     /// The directory has let go of this room; whoever still holds it must look again.
     gone: bool,
+}
+
+/// A session in a room's roster.
+pub(super) struct Listed {
+    pub(super) name: Option<Arc<str>>,
+    /// Those who watch know of it.
+    pub(super) announced: bool,
 }
 
 impl RoomState {
@@ -147,31 +187,51 @@ impl RoomState {
 /// All rooms, by name. The directory's lock is never taken while a room's is held.
 pub(crate) struct Rooms {
     directory: Mutex<Directory>,
+    next_key: AtomicU64,
     rooms_max: usize,
-    workers: usize,
+    rules: RoomRules,
+    /// For rooms without a rule of their own.
+    bounds: HistoryBounds,
+    post: Post,
 }
 
 struct Directory {
     by_name: BTreeMap<RoomName, Arc<Room>>,
-    next_key: RoomKey,
+    /// Who waits for new rooms, by what their names begin with.
+    subscribers: BTreeMap<RoomPattern, BTreeSet<ConnId>>,
     /// Where the next sweep begins.
     swept_to: Option<RoomName>,
 }
 
 impl Rooms {
-    pub(crate) fn new(rooms_max: usize, workers: usize) -> Rooms {
-        let directory = Directory { by_name: BTreeMap::new(), next_key: 0, swept_to: None };
-        Rooms { directory: Mutex::new(directory), rooms_max, workers }
+    pub(crate) fn new(config: &Config, post: Post) -> Rooms {
+        let directory =
+            Directory { by_name: BTreeMap::new(), subscribers: BTreeMap::new(), swept_to: None };
+        let bounds = HistoryBounds {
+            messages_max: config.history,
+            bytes_max: config.history_bytes,
+            age_max: config.history_age,
+        };
+        Rooms {
+            directory: Mutex::new(directory),
+            next_key: AtomicU64::new(0),
+            rooms_max: config.max_rooms,
+            rules: config.room_rules(),
+            bounds,
+            post,
+        }
     }
 
-    /// Runs `act` on the room of that name, which is made if need be.
+    /// Runs `act` on the room of that name, which is made if need be. `ring` gets the workers that were
+    /// sent a letter for it.
     pub(crate) fn enter<R>(
         &self,
         name: &RoomName,
+        ring: &mut WorkerSet,
         act: impl FnOnce(&Arc<Room>, &mut RoomState) -> R,
     ) -> Result<(Arc<Room>, R), HubError> {
         loop {
-            let room = self.find_or_make(name)?;
+            let room = self.find_or_make(name, ring)?;
             let mut state = room.state.lock();
             if state.gone {
                 // A sweep let go of it between our two locks. The directory no longer has it.
@@ -191,7 +251,7 @@ impl Rooms {
         self.directory.lock().by_name.len()
     }
 
-    fn find_or_make(&self, name: &RoomName) -> Result<Arc<Room>, HubError> {
+    fn find_or_make(&self, name: &RoomName, ring: &mut WorkerSet) -> Result<Arc<Room>, HubError> {
         let mut directory = self.directory.lock();
         if let Some(room) = directory.by_name.get(name) {
             return Ok(Arc::clone(room));
@@ -199,21 +259,96 @@ impl Rooms {
         if directory.by_name.len() >= self.rooms_max {
             return Err(HubError::TooManyRooms);
         }
-        let key = directory.next_key;
-        directory.next_key += 1;
-        let state = RoomState {
-            history: History::new(),
-            members: vec![0; self.workers].into(),
-            gone: false,
-        };
-        let room = Arc::new(Room { key, name: name.clone(), state: Mutex::new(state) });
+        let room = Arc::new(self.new_room(name, RoomKind::Messages));
+        self.tell_subscribers(&directory, &room, ring);
         directory.by_name.insert(name.clone(), Arc::clone(&room));
         Ok(room)
     }
 
+    /// A room with the rules that hold for its name. They are looked up here and never again.
+    fn new_room(&self, name: &RoomName, kind: RoomKind) -> Room {
+        let settings = self.rules.of(name.as_str());
+        let state = RoomState {
+            history: History::new(),
+            members: vec![0; self.post.workers()].into(),
+            roster: HashMap::new(),
+            channel: None,
+            gone: false,
+        };
+        Room {
+            key: self.next_key.fetch_add(1, Ordering::Relaxed),
+            name: name.clone(),
+            kind,
+            overflow: settings.overflow,
+            bounds: HistoryBounds { messages_max: settings.history, ..self.bounds },
+            state: Mutex::new(state),
+        }
+    }
+
+    /// A carrier for the presence notices of `room`. It is in no directory.
+    pub(super) fn channel_of(&self, room: &Room) -> Arc<Room> {
+        Arc::new(self.new_room(&room.name, RoomKind::Presence))
+    }
+
+    /// Counts those who wait for a room of this name in, and sends them the letter that lets them see it
+    /// from its first message on. Nobody else has the room yet, so nothing can come before that letter.
+    fn tell_subscribers(&self, directory: &Directory, room: &Arc<Room>, ring: &mut WorkerSet) {
+        if directory.subscribers.is_empty() {
+            return;
+        }
+        let name = room.name.as_str();
+        let mut told: Vec<ConnId> = Vec::new();
+        for (dot, _) in name.match_indices('.').filter(|(dot, _)| dot + 1 < name.len()) {
+            let Ok(pattern) = RoomPattern::new(&format!("{}*", &name[..=dot])) else { continue };
+            for conn in directory.subscribers.get(&pattern).into_iter().flatten() {
+                room.state.lock().members[usize::from(conn.worker)] += 1;
+                let letter = Letter::Matched {
+                    conn: *conn,
+                    room: Arc::clone(room),
+                    pattern: pattern.clone(),
+                };
+                self.post.put(usize::from(conn.worker), letter);
+                told.push(*conn);
+            }
+        }
+        told.iter().for_each(|conn| ring.insert(usize::from(conn.worker)));
+    }
+
+    /// From now on `conn` hears of new rooms that match. Returns the names of those that exist, unless
+    /// they are more than `max`; then nothing has changed.
+    pub(super) fn subscribe(
+        &self,
+        pattern: &RoomPattern,
+        conn: ConnId,
+        max: usize,
+    ) -> Option<Vec<RoomName>> {
+        let mut directory = self.directory.lock();
+        let from = Bound::Included(pattern.prefix());
+        let rooms = directory.by_name.range::<str, _>((from, Bound::Unbounded));
+        let matching = rooms
+            .map(|(name, _)| name)
+            .take_while(|name| name.as_str().starts_with(pattern.prefix()))
+            .filter(|name| pattern.matches(name));
+        let names: Vec<RoomName> = matching.take(max + 1).cloned().collect();
+        if names.len() > max {
+            return None;
+        }
+        directory.subscribers.entry(pattern.clone()).or_default().insert(conn);
+        Some(names)
+    }
+
+    pub(super) fn unsubscribe(&self, pattern: &RoomPattern, conn: ConnId) {
+        let mut directory = self.directory.lock();
+        let Some(subscribers) = directory.subscribers.get_mut(pattern) else { return };
+        subscribers.remove(&conn);
+        if subscribers.is_empty() {
+            directory.subscribers.remove(pattern);
+        }
+    }
+
     /// Runs `age` on the histories of the next rooms in line, and removes those that are then empty of
     /// both members and messages.
-    pub(crate) fn sweep(&self, age: impl Fn(&mut History)) {
+    pub(crate) fn sweep(&self, age: impl Fn(&Room, &mut History)) {
         let batch: Vec<Arc<Room>> = {
             let mut directory = self.directory.lock();
             let from = directory.swept_to.take().map_or(Bound::Unbounded, Bound::Excluded);
@@ -227,8 +362,8 @@ impl Rooms {
         };
         for room in batch {
             let mut state = room.state.lock();
-            age(&mut state.history);
-            if state.history.is_empty() && state.members_total() == 0 {
+            age(&room, &mut state.history);
+            if state.history.is_empty() && state.roster.is_empty() && state.members_total() == 0 {
                 state.gone = true;
                 drop(state);
                 self.directory.lock().by_name.remove(&room.name);
@@ -240,9 +375,16 @@ impl Rooms {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::mailbox::{MailboxBounds, post_without_workers};
 
     fn name(text: &str) -> RoomName {
         RoomName::new(text).expect("a legal name")
+    }
+
+    fn rooms(rooms_max: usize) -> Rooms {
+        let bounds = MailboxBounds { letters_max: 9, bytes_max: 999 };
+        let config = Config { max_rooms: rooms_max, ..Config::default() };
+        Rooms::new(&config, post_without_workers(1, bounds).0)
     }
 
     #[test]
@@ -268,14 +410,42 @@ mod tests {
     }
 
     #[test]
+    fn rules_take_the_names_and_patterns_that_there_are() {
+        use crate::config::RoomRule;
+        let long = |suffix: &str, bytes: usize| format!("{}{suffix}", "x".repeat(bytes));
+        let mut texts: Vec<String> = [
+            "", "*", ".*", "a", "a*", "a.*", "a.b.*", "a.*.*", "*.a", "a\n", "a\n.*", "ü.*", "..*",
+        ]
+        .map(String::from)
+        .into();
+        texts.extend([long("", 128), long("", 129), long(".*", 126), long(".*", 127)]);
+        for text in &texts {
+            let rule = RoomRule { overflow: Some(Overflow::Gap), ..RoomRule::new(text.as_str()) };
+            let config = Config { rooms: vec![rule], ..Config::default() };
+            let (as_name, as_pattern) = (RoomName::new(text), RoomPattern::new(text));
+            let is_legal = as_name.is_ok() || as_pattern.is_ok();
+            assert_eq!(config.validate().is_ok(), is_legal, "{text:?}");
+            let rules = config.room_rules();
+            for room in ["a", "a.", "a.b", "a.b.", "a.b.c", "b", "ab", "ü.ü", "..a"].map(name) {
+                let is_of_pattern = as_pattern.as_ref().is_ok_and(|pattern| pattern.matches(&room));
+                let is_it = as_name.as_ref().is_ok_and(|name| *name == room) || is_of_pattern;
+                let holds = rules.of(room.as_str()).overflow == Overflow::Gap;
+                assert_eq!(is_legal && holds, is_it, "{text:?} {room}");
+            }
+        }
+    }
+
+    #[test]
     fn rooms_are_bounded_and_empty_ones_go() {
-        let rooms = Rooms::new(2, 1);
-        rooms.enter(&name("a"), |_, state| state.members[0] += 1).expect("room for it");
-        let (b, ()) = rooms.enter(&name("b"), |_, _| ()).expect("room for it");
-        assert_eq!(rooms.enter(&name("c"), |_, _| ()).err(), Some(HubError::TooManyRooms));
-        rooms.sweep(|_| ());
+        let rooms = rooms(2);
+        let enter = |text| rooms.enter(&name(text), &mut WorkerSet::default(), |_, _| ());
+        let (a, ()) = enter("a").expect("room for it");
+        a.state.lock().members[0] += 1;
+        let (b, ()) = enter("b").expect("room for it");
+        assert_eq!(enter("c").err(), Some(HubError::TooManyRooms));
+        rooms.sweep(|_, _| ());
         assert_eq!(rooms.len(), 1, "a has a member and stays");
-        let (again, ()) = rooms.enter(&name("b"), |_, _| ()).expect("room for it");
+        let (again, ()) = enter("b").expect("room for it");
         assert_ne!(b.key, again.key, "another life, another key");
     }
 }

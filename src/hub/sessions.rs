@@ -1,65 +1,385 @@
-//! The session manager: which sessions are there, and on which connection each is.
+//! The session manager: who is served, on which connection, and who is away for a moment.
+//!
+//! A session outlives its connection: for a while it keeps the client's id, its rooms and what is sent to
+//! it, and another connection that knows its secret may take it up.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::mailbox::ConnId;
+use super::{
+    mailbox::ConnId,
+    notice::Announcer,
+    rooms::{Room, RoomKey, RoomPattern},
+};
+use crate::store::History;
 
-/// All sessions by client id. Clones share one table; usable from any thread.
-#[derive(Clone, Default)]
+/// Published ids that a session remembers, so that a repeat is known for one.
+const TOLD_MAX: usize = 128;
+
+/// All sessions. Usable from any thread. Its lock is taken after a session's, never before.
 pub(crate) struct Sessions {
-    by_client: Arc<Mutex<HashMap<Uuid, ConnId>>>,
+    table: Mutex<Table>,
+    pub(super) counts: Counts,
 }
 
-/// One client's session. Dropping it takes it out of the table, whatever way its connection ended.
+#[derive(Default)]
+struct Table {
+    by_client: HashMap<Uuid, Arc<Session>>,
+    /// Those without a connection, by the moment that they lost it.
+    away: BTreeMap<(u64, Uuid), Arc<Session>>,
+}
+
+/// What became of sessions, since the start of the server.
+#[derive(Default)]
+pub(crate) struct Counts {
+    /// Taken up again by another connection, living or away.
+    pub(crate) resumed: AtomicU64,
+    /// Taken up while their earlier connection was there.
+    pub(crate) taken_over: AtomicU64,
+    /// Ended because nobody came back in time.
+    pub(crate) expired: AtomicU64,
+    /// Ended early because more were away than may be.
+    pub(crate) evicted: AtomicU64,
+    /// Direct messages taken.
+    pub(crate) directs: AtomicU64,
+    /// Publishes with an id that its session had published before.
+    pub(crate) repeats: AtomicU64,
+}
+
+/// One client's session. Shared by the table and the connection it is on.
 pub(crate) struct Session {
+    pub(crate) client_id: Uuid,
+    /// Two random UUIDs: 244 bits that nobody guesses.
+    secret: [Uuid; 2],
+    /// The route it was begun on, and may be resumed on.
+    pub(crate) route: u16,
+    /// Whether it outlives its connection.
+    pub(crate) keeps: bool,
+    pub(super) announcer: Arc<dyn Announcer>,
+    /// Taken before any room's lock and before the table's, and never together with another session's.
+    pub(super) state: Mutex<SessionState>,
+}
+
+pub(super) struct SessionState {
+    pub(super) standing: Standing,
+    /// Its client has said nothing yet, and may be about to take up an earlier session.
+    pub(super) fresh: bool,
+    /// Not shown in presence yet, because of that.
+    pub(super) provisional: bool,
+    pub(super) seats: Vec<Seat>,
+    pub(super) patterns: Vec<RoomPattern>,
+    /// The name it goes by in presence.
+    pub(super) name: Option<Arc<str>>,
+    /// Direct messages, and which of them no connection was there for.
+    pub(super) inbox: Option<Box<Mail>>,
+    told: VecDeque<Told>,
+}
+
+/// Where a session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    On(ConnId),
+    /// Away since this millisecond of the hub's clock.
+    Away(u64),
+    Ended,
+}
+
+/// A session's place in a room.
+pub(super) struct Seat {
+    pub(super) room: Arc<Room>,
+    /// It is told who comes and goes.
+    pub(super) watching: bool,
+    /// The subscription that brought it here, if one did.
+    pub(super) pattern: Option<RoomPattern>,
+}
+
+pub(super) struct Mail {
+    pub(super) history: History,
+    /// The last message that was sent to a connection.
+    pub(super) delivered_seq: u64,
+}
+
+/// A publish that a repeat of it is answered from.
+struct Told {
+    id: Uuid,
+    room: RoomKey,
+    seqs: Box<[u64]>,
+}
+
+/// What a client shows to take up its session again: unguessable, and for that client alone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct SessionToken {
     client_id: Uuid,
-    sessions: Sessions,
+    secret: [Uuid; 2],
+}
+
+impl fmt::Display for SessionToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [first, second] = &self.secret;
+        write!(f, "{}{}{}", self.client_id.simple(), first.simple(), second.simple())
+    }
+}
+
+impl fmt::Debug for SessionToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // It is a secret, and debug output ends up in logs.
+        f.debug_struct("SessionToken").field("client_id", &self.client_id).finish_non_exhaustive()
+    }
+}
+
+/// A text that is no session token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotAToken;
+
+impl fmt::Display for NotAToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a session token has 96 hexadecimal digits")
+    }
+}
+
+impl std::error::Error for NotAToken {}
+
+impl std::str::FromStr for SessionToken {
+    type Err = NotAToken;
+
+    fn from_str(text: &str) -> Result<SessionToken, NotAToken> {
+        if text.len() != 96 || !text.is_ascii() {
+            return Err(NotAToken);
+        }
+        let part = |at: usize| {
+            let digits = u128::from_str_radix(&text[at..at + 32], 16);
+            // `from_str_radix` takes a sign, which is no digit.
+            let is_signed = text.as_bytes()[at] == b'+';
+            digits.ok().filter(|_| !is_signed).map(Uuid::from_u128).ok_or(NotAToken)
+        };
+        Ok(SessionToken { client_id: part(0)?, secret: [part(32)?, part(64)?] })
+    }
 }
 
 impl Sessions {
-    /// Begins a session on `conn`, under a fresh random client id.
-    pub(crate) fn begin(&self, conn: ConnId) -> Session {
-        let client_id = Uuid::new_v4();
-        self.by_client.lock().insert(client_id, conn);
-        Session { client_id, sessions: self.clone() }
+    pub(super) fn new() -> Sessions {
+        Sessions { table: Mutex::default(), counts: Counts::default() }
     }
 
-    /// The connection that a client is on.
-    pub(crate) fn find(&self, client_id: &Uuid) -> Option<ConnId> {
-        self.by_client.lock().get(client_id).copied()
+    /// Begins a session on `conn`, under a fresh random client id. Every session that was begun is given
+    /// to [`Hub::depart`](super::Hub::depart) when its connection ends.
+    pub(crate) fn begin(
+        &self,
+        conn: ConnId,
+        route: u16,
+        keeps: bool,
+        announcer: Arc<dyn Announcer>,
+    ) -> Arc<Session> {
+        let session = Arc::new(Session {
+            client_id: Uuid::new_v4(),
+            secret: [Uuid::new_v4(), Uuid::new_v4()],
+            route,
+            keeps,
+            announcer,
+            state: Mutex::new(SessionState {
+                standing: Standing::On(conn),
+                fresh: true,
+                provisional: keeps,
+                seats: Vec::new(),
+                patterns: Vec::new(),
+                name: None,
+                inbox: None,
+                told: VecDeque::new(),
+            }),
+        });
+        self.table.lock().by_client.insert(session.client_id, Arc::clone(&session));
+        session
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.by_client.lock().len()
+    pub(crate) fn find(&self, client_id: &Uuid) -> Option<Arc<Session>> {
+        self.table.lock().by_client.get(client_id).cloned()
+    }
+
+    /// The session that a token belongs to.
+    pub(super) fn find_by_token(&self, token: &SessionToken) -> Option<Arc<Session>> {
+        // The secret is compared in whole words, whose time tells nothing that helps to guess 244 bits;
+        // all of them are looked at all the same.
+        let differs = |session: &Session| {
+            let pairs = session.secret.iter().zip(&token.secret);
+            pairs.fold(0, |sum, (own, shown)| sum | (own.as_u128() ^ shown.as_u128()))
+        };
+        self.find(&token.client_id).filter(|session| differs(session) == 0)
+    }
+
+    /// Sessions, with those that are away, and how many of them are away.
+    pub(crate) fn gauges(&self) -> (usize, usize) {
+        let table = self.table.lock();
+        (table.by_client.len(), table.away.len())
+    }
+
+    /// Resumed, taken over, expired, evicted, direct messages, repeats.
+    pub(crate) fn counts(&self) -> [u64; 6] {
+        let Counts { resumed, taken_over, expired, evicted, directs, repeats } = &self.counts;
+        [resumed, taken_over, expired, evicted, directs, repeats]
+            .map(|counter| counter.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn forget(&self, session: &Session) {
+        self.table.lock().by_client.remove(&session.client_id);
+    }
+
+    /// Lists a session as away. Returns the one that is longest away if there are more than `max`.
+    pub(super) fn set_away(
+        &self,
+        session: &Arc<Session>,
+        since_ms: u64,
+        max: usize,
+    ) -> Option<(u64, Arc<Session>)> {
+        let mut table = self.table.lock();
+        table.away.insert((since_ms, session.client_id), Arc::clone(session));
+        if table.away.len() <= max {
+            return None;
+        }
+        table.away.pop_first().map(|((since_ms, _), session)| (since_ms, session))
+    }
+
+    pub(super) fn unset_away(&self, session: &Session, since_ms: u64) {
+        self.table.lock().away.remove(&(since_ms, session.client_id));
+    }
+
+    /// At most `max` of those who are away since `until_ms` or longer; they are listed no more.
+    pub(super) fn overdue(&self, until_ms: u64, max: usize) -> Vec<(u64, Arc<Session>)> {
+        let mut table = self.table.lock();
+        let mut overdue = Vec::new();
+        while overdue.len() < max
+            && let Some(entry) = table.away.first_entry()
+            && entry.key().0 <= until_ms
+        {
+            let ((since_ms, _), session) = entry.remove_entry();
+            overdue.push((since_ms, session));
+        }
+        overdue
     }
 }
 
 impl Session {
-    pub(crate) fn client_id(&self) -> Uuid {
-        self.client_id
+    pub(crate) fn token(&self) -> SessionToken {
+        SessionToken { client_id: self.client_id, secret: self.secret }
+    }
+
+    /// A room that it is in.
+    pub(crate) fn room(&self, name: &str) -> Option<Arc<Room>> {
+        let state = self.state.lock();
+        state.seat(name).map(|seat| Arc::clone(&state.seats[seat].room))
+    }
+
+    /// Its client has spoken, so it takes up no other session any more.
+    pub(crate) fn set_begun(&self) {
+        self.state.lock().fresh = false;
+    }
+
+    /// The connection it is on.
+    pub(crate) fn conn(&self) -> Option<ConnId> {
+        match self.state.lock().standing {
+            Standing::On(conn) => Some(conn),
+            Standing::Away(_) | Standing::Ended => None,
+        }
     }
 }
 
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.sessions.by_client.lock().remove(&self.client_id);
+impl SessionState {
+    pub(super) fn seat(&self, name: &str) -> Option<usize> {
+        self.seats.iter().position(|seat| seat.room.name.as_str() == name)
+    }
+
+    /// The numbers that an earlier publish of `id` to `room` got.
+    pub(super) fn told(&self, id: Uuid, room: RoomKey) -> Option<&[u64]> {
+        let told = self.told.iter().rev();
+        told.filter(|told| told.id == id && told.room == room).map(|told| &*told.seqs).next()
+    }
+
+    /// Remembers a publish, and forgets the oldest.
+    pub(super) fn tell(&mut self, id: Uuid, room: RoomKey, seqs: &[u64]) {
+        if self.told.len() == TOLD_MAX {
+            self.told.pop_front();
+        }
+        self.told.push_back(Told { id, room, seqs: seqs.into() });
+    }
+}
+
+impl Counts {
+    pub(super) fn add(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{hub::notice::Notice, ws::frame::PreparedFrame};
+
+    struct Silent;
+
+    impl Announcer for Silent {
+        fn notice(&self, _: &Notice<'_>) -> Option<PreparedFrame> {
+            None
+        }
+    }
+
+    fn begin(sessions: &Sessions) -> Arc<Session> {
+        let conn = ConnId { worker: 1, slot: 2, generation: 3 };
+        sessions.begin(conn, 0, true, Arc::new(Silent))
+    }
 
     #[test]
-    fn a_session_leaves_the_table_when_it_is_dropped() {
-        let sessions = Sessions::default();
-        let conn = ConnId { worker: 1, slot: 2, generation: 3 };
-        let session = sessions.begin(conn);
-        assert_eq!(sessions.find(&session.client_id()), Some(conn));
-        drop(session);
-        assert_eq!(sessions.len(), 0);
+    fn only_the_whole_token_finds_a_session() {
+        let sessions = Sessions::new();
+        let session = begin(&sessions);
+        let text = session.token().to_string();
+        let token: SessionToken = text.parse().expect("a token");
+        assert!(sessions.find_by_token(&token).is_some());
+        for at in [0, 32, 95] {
+            let digit = if &text[at..=at] == "0" { "1" } else { "0" };
+            let forged = format!("{}{digit}{}", &text[..at], &text[at + 1..]);
+            let forged: SessionToken = forged.parse().expect("it looks like a token");
+            assert!(sessions.find_by_token(&forged).is_none(), "digit {at} differs");
+        }
+        for bad in ["", "x", &text[1..], &format!("+{}", &text[1..]), &"ü".repeat(48)] {
+            assert_eq!(bad.parse::<SessionToken>(), Err(NotAToken), "{bad:?}");
+        }
+        assert!(!format!("{token:?}").contains(&text[40..60]), "a secret is not for logs");
+        sessions.forget(&session);
+        assert_eq!(sessions.gauges(), (0, 0));
+    }
+
+    #[test]
+    fn those_away_are_bounded_and_overdue_in_order() {
+        let sessions = Sessions::new();
+        let [a, b, c] = [(); 3].map(|()| begin(&sessions));
+        assert!(sessions.set_away(&a, 10, 2).is_none() && sessions.set_away(&b, 20, 2).is_none());
+        let (since, longest) = sessions.set_away(&c, 30, 2).expect("one too many");
+        assert_eq!((since, longest.client_id), (10, a.client_id));
+        sessions.unset_away(&b, 20);
+        assert!(sessions.overdue(29, 9).is_empty());
+        assert_eq!(sessions.overdue(30, 9).len(), 1);
+        assert_eq!(sessions.gauges(), (3, 0));
+    }
+
+    #[test]
+    fn the_oldest_publish_is_forgotten() {
+        let sessions = Sessions::new();
+        let session = begin(&sessions);
+        let mut state = session.state.lock();
+        let ids: Vec<Uuid> = (0..=TOLD_MAX).map(|_| Uuid::new_v4()).collect();
+        for (seq, id) in ids.iter().enumerate() {
+            state.tell(*id, 7, &[seq as u64]);
+        }
+        assert_eq!(state.told(ids[0], 7), None);
+        assert_eq!(state.told(ids[1], 7), Some(&[1][..]));
+        assert_eq!(state.told(ids[1], 8), None, "another room, another message");
     }
 }

@@ -118,16 +118,15 @@ impl Connection {
                 return;
             }
         };
-        let Open { session, service, permit, .. } = *open;
-        log::debug!("{} {}: closed, {reason}", self.core.remote, session.client_id());
+        let Open { mut session, service, permit, .. } = *open;
+        log::debug!("{} {}: closed, {reason}", self.core.remote, session.client_id);
         desk.metrics().count_close(reason.known_code());
         // What a handler sends from here on has nowhere to go.
         self.core.close_asked = Some(Box::new(CloseReason::NORMAL));
-        let client_id = session.client_id();
-        service.close(Caller { core: &mut self.core, desk, client_id }, reason);
+        let session = &mut session;
+        service.close(Caller { core: &mut self.core, desk, session }, reason);
         self.core.close_asked = None;
         desk.leave_all(self.core.slot());
-        drop(session);
         self.begin_closing(stage, Some(permit), desk);
     }
 

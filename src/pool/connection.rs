@@ -1,6 +1,9 @@
 //! A connection's life, one step for each readiness: Head, Waiting, Open, Closing, gone.
 
-use std::io::{self, Read};
+use std::{
+    io::{self, Read},
+    sync::Arc,
+};
 
 use tungstenite::Message as WireMessage;
 
@@ -10,13 +13,19 @@ use super::{
     closing::{Closing, Stage, await_close},
     core::Core,
     desk::Desk,
+    link::WorkerLink,
     platform,
     service::{Caller, Service},
     timers::Millis,
 };
 use crate::{
-    handler::{BoxState, SendStatus},
-    hub::sessions::Session,
+    handler::{SendStatus, calls::BoxState},
+    hub::{
+        notice::Notice,
+        rooms::{Room, RoomPattern},
+        seats::Match,
+        sessions::Session,
+    },
     metrics::Refused,
     ws::{
         close::CloseReason,
@@ -61,7 +70,9 @@ pub(crate) struct Waiting {
 
 pub(crate) struct Open {
     pub(super) codec: Codec,
-    pub(super) session: Session,
+    pub(super) session: Arc<Session>,
+    /// No message was handled yet.
+    pub(super) is_fresh: bool,
     pub(super) service: Service,
     pub(super) permit: Permit,
     /// When a ping was last sent; 0 if none was since bytes last came.
@@ -203,10 +214,14 @@ impl Connection {
                         other => Message::Binary(other_bytes(other)),
                     };
                     desk.metrics().messages_in.add(1);
-                    let client_id = open.session.client_id();
-                    let caller = Caller { core: &mut self.core, desk, client_id };
+                    let session = &mut open.session;
+                    let caller = Caller { core: &mut self.core, desk, session };
                     if !open.service.message(caller, message) {
                         self.core.paused_by_jobs = true;
+                    }
+                    if std::mem::take(&mut open.is_fresh) {
+                        open.session.set_begun();
+                        desk.shared.hub.confirm(&open.session);
                     }
                 }
                 Event::Control => {}
@@ -277,9 +292,52 @@ impl Connection {
         matches!(self.phase, Phase::Head { .. }) && self.core.outbox.is_empty()
     }
 
+    /// The route of the handler that is being served here.
+    pub(super) fn route(&self) -> Option<u16> {
+        match &self.phase {
+            Phase::Open(open) => Some(open.session.route),
+            _ => None,
+        }
+    }
+
     /// Whether a handler is being served here.
     pub(super) fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open(_))
+    }
+
+    /// It has been there for a while without a word: it is no more likely to resume an earlier session.
+    pub(super) fn on_quiet(&mut self, desk: &Desk) {
+        if let Phase::Open(open) = &self.phase {
+            desk.shared.hub.confirm(&open.session);
+        }
+    }
+
+    /// A job has taken up another session for it.
+    pub(super) fn on_attach(&mut self, session: Arc<Session>, desk: &mut Desk) {
+        if let Phase::Open(open) = &mut self.phase {
+            desk.leave_all(self.core.slot());
+            open.session = session;
+        }
+    }
+
+    /// A room was made that this connection subscribed to.
+    pub(super) fn on_matched(&mut self, room: &Arc<Room>, pattern: &RoomPattern, desk: &mut Desk) {
+        let Phase::Open(open) = &mut self.phase else {
+            return desk.shared.hub.uncount(room, desk.worker);
+        };
+        let (hub, session) = (Arc::clone(&desk.shared.hub), Arc::clone(&open.session));
+        let mut link = WorkerLink { core: &mut self.core, desk, session: &mut open.session };
+        let notice = match hub.matched(&session, &mut link, room, pattern) {
+            Match::Seated(position) => {
+                let (room, overflow) = (&room.name, room.overflow);
+                Notice::Matched { pattern, room, position, overflow }
+            }
+            Match::Full => Notice::Unmatched { pattern, room: &room.name },
+            Match::Stale => return,
+        };
+        if let Some(frame) = open.service.calls().notice(&notice) {
+            self.deliver(&frame, desk);
+        }
     }
 
     /// The jobs of its handler have caught up.
@@ -304,8 +362,8 @@ impl Connection {
             Phase::Head { .. } => {}
             Phase::Waiting(_) => self.refuse_waiting(Refused::Draining, desk),
             Phase::Open(open) => {
-                let client_id = open.session.client_id();
-                if open.service.drain(Caller { core: &mut self.core, desk, client_id }) {
+                let session = &mut open.session;
+                if open.service.drain(Caller { core: &mut self.core, desk, session }) {
                     self.core.ask_close(CloseReason::GOING_AWAY, desk);
                 }
             }

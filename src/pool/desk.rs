@@ -1,6 +1,7 @@
 //! What a worker's connections work with: the server they share, and the worker's own tools.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -18,9 +19,9 @@ use super::{
 };
 use crate::{
     config::Config,
-    handler::Calls,
+    handler::calls::Calls,
     http::response,
-    hub::Hub,
+    hub::{Hub, mailbox::ConnId, rooms::RoomKey},
     metrics::{Gauges, Metrics, Snapshot, WorkerGauges, WorkerMetrics},
     ws::{codec::ContextPool, deflate::Deflaters},
 };
@@ -59,6 +60,7 @@ impl Shared {
     /// Every gauge and counter, now.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let (active_connections, queued) = self.admission.gauges();
+        let (sessions, sessions_away) = self.hub.sessions.gauges();
         let sockets = |worker: usize| self.sockets[worker].load(Ordering::Relaxed);
         let workers = 0..self.sockets.len();
         let gauges = Gauges {
@@ -70,7 +72,9 @@ impl Shared {
             sockets: workers.clone().map(sockets).sum(),
             pending_heads: self.pending_heads.used(),
             lingering: self.lingering.used(),
-            sessions: self.hub.sessions.len(),
+            sessions,
+            sessions_away,
+            counts: self.hub.sessions.counts(),
             rooms: self.hub.rooms.len(),
             history_bytes: self.hub.history_bytes(),
             jobs_queued: self
@@ -112,6 +116,8 @@ pub(crate) struct Desk {
     pub(crate) dirty: Vec<usize>,
     /// Slots whose connection is over; freed at the end of the turn, when nobody looks at them.
     pub(crate) gone: Vec<usize>,
+    /// New connections, and when they are shown in presence if they have said nothing by then.
+    pub(crate) newcomers: VecDeque<(Millis, ConnId)>,
     /// A mailbox that this worker feeds is behind: open connections are not read.
     pub(crate) pressured: bool,
     /// What the protocol machine wants sent; empty between calls.
@@ -148,6 +154,7 @@ impl Desk {
             held: Vec::new(),
             dirty: Vec::new(),
             gone: Vec::new(),
+            newcomers: VecDeque::new(),
             pressured: false,
             control: Vec::new(),
             date: Date { value: String::new(), until: 0 },
@@ -184,10 +191,17 @@ impl Desk {
         }
     }
 
-    /// Takes a connection out of all its rooms.
+    /// Delivers nothing more of a room to a connection.
+    pub(crate) fn leave(&mut self, slot: usize, room: RoomKey) {
+        if let Some(room) = self.members.remove(slot, |other| other.key == room) {
+            self.shared.hub.uncount(&room, self.worker);
+        }
+    }
+
+    /// The same of all its rooms.
     pub(crate) fn leave_all(&mut self, slot: usize) {
         for room in self.members.remove_all(slot) {
-            self.shared.hub.leave(&room, self.worker);
+            self.shared.hub.uncount(&room, self.worker);
         }
     }
 }

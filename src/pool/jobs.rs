@@ -14,25 +14,27 @@ use std::{
     thread,
 };
 
-use crossbeam_channel::{Receiver, Sender};
-use parking_lot::Mutex;
-use uuid::Uuid;
-
 use crate::{
     error::Error,
-    handler::{BoxState, Calls, Link, Peer, SendStatus},
+    handler::{
+        Peer, SendStatus,
+        calls::{BoxState, Calls, Link},
+    },
     hub::{
-        Hub, HubError, Joined, Page, Publication, Published, Replay,
-        mailbox::Letter,
-        rooms::{Room, RoomName},
+        Hub,
+        mailbox::{ConnId, Letter},
+        rooms::Room,
+        seats::Door,
+        sessions::Session,
     },
     metrics::Counter,
-    store::Range,
     ws::{
         close::CloseReason,
         frame::{Kind, Message, PreparedFrame},
     },
 };
+use crossbeam_channel::{Receiver, Sender};
+use parking_lot::Mutex;
 
 /// Messages of one connection that may wait, so that one client cannot fill the queue for all.
 const LANE_MESSAGES_MAX: usize = 32;
@@ -66,7 +68,7 @@ pub(crate) struct Lane {
     hub: Arc<Hub>,
     panics: Arc<Counter>,
     calls: Arc<dyn Calls>,
-    peer: Peer,
+    conn: ConnId,
     remote: SocketAddr,
     inner: Mutex<Inner>,
 }
@@ -87,7 +89,9 @@ struct Inner {
 /// What travels with the thread that runs a lane.
 struct Job {
     state: BoxState,
-    rooms: Vec<Arc<Room>>,
+    session: Arc<Session>,
+    /// No message was handled yet.
+    is_fresh: bool,
 }
 
 enum Event {
@@ -177,8 +181,8 @@ impl Lane {
         hub: &Arc<Hub>,
         panics: &Arc<Counter>,
         calls: &Arc<dyn Calls>,
-        peer: Peer,
-        remote: SocketAddr,
+        (conn, remote): (ConnId, SocketAddr),
+        session: &Arc<Session>,
         state: BoxState,
     ) -> Arc<Lane> {
         let inner = Inner {
@@ -187,17 +191,21 @@ impl Lane {
             scheduled: false,
             full: false,
             closing: false,
-            job: Some(Job { state, rooms: Vec::new() }),
+            job: Some(Job { state, session: Arc::clone(session), is_fresh: true }),
         };
         Arc::new(Lane {
             pool: pool.clone(),
             hub: Arc::clone(hub),
             panics: Arc::clone(panics),
             calls: Arc::clone(calls),
-            peer,
+            conn,
             remote,
             inner: Mutex::new(inner),
         })
+    }
+
+    pub(super) fn calls(&self) -> &dyn Calls {
+        &*self.calls
     }
 
     pub(super) fn open(self: &Arc<Lane>) {
@@ -253,8 +261,8 @@ impl Lane {
     }
 
     fn resume(&self) {
-        let letter = Letter::JobsDone { conn: self.peer.conn };
-        self.hub.post.tell(usize::from(self.peer.conn.worker), letter);
+        let letter = Letter::JobsDone { conn: self.conn };
+        self.hub.post.tell(usize::from(self.conn.worker), letter);
     }
 
     /// Makes the calls that wait, on a job thread.
@@ -300,10 +308,11 @@ impl Lane {
     }
 
     fn call(&self, job: &mut Job, event: Event) {
-        let Job { state, rooms } = job;
-        let mut link = JobLink { lane: self, rooms };
+        let Job { state, session, is_fresh } = job;
+        let mut link = JobLink { lane: self, session };
         let calls = &self.calls;
         let is_drain = matches!(event, Event::Drain);
+        let begins = matches!(event, Event::Message(..)) && std::mem::take(is_fresh);
         let outcome = catch_unwind(AssertUnwindSafe(|| match &event {
             Event::Open => calls.open(state, &mut link),
             Event::Message(Kind::Text, bytes) => {
@@ -317,9 +326,16 @@ impl Lane {
             Event::Close(reason) => calls.close(state, &mut link, reason),
         }));
         if outcome.is_err() {
-            log::error!("{} {}: the handler panicked", self.remote, self.peer.client_id);
+            log::error!("{} {}: the handler panicked", self.remote, link.session.client_id);
             self.panics.add_shared();
             link.close(CloseReason::INTERNAL);
+        }
+        if begins {
+            link.session.set_begun();
+            self.hub.confirm(link.session);
+        }
+        if let Event::Close(reason) = &event {
+            self.hub.depart(link.session, self.conn, reason);
         }
         if is_drain {
             link.close(CloseReason::GOING_AWAY);
@@ -330,23 +346,48 @@ impl Lane {
 /// A handler's way to its connection from a job thread: by letter.
 struct JobLink<'a> {
     lane: &'a Lane,
-    rooms: &'a mut Vec<Arc<Room>>,
+    session: &'a mut Arc<Session>,
 }
 
 impl JobLink<'_> {
-    fn worker(&self) -> usize {
-        usize::from(self.lane.peer.conn.worker)
+    fn put(&self, letter: Letter) {
+        self.lane.hub.post.put(usize::from(self.lane.conn.worker), letter);
     }
 
-    fn room(&self, name: &str) -> Result<Arc<Room>, HubError> {
-        let own = self.rooms.iter().find(|room| room.name.as_str() == name).map(Arc::clone);
-        own.or_else(|| self.lane.hub.rooms.find(name)).ok_or(HubError::NoSuchRoom)
+    fn peer(&self) -> Peer {
+        let (conn, client_id) = (self.lane.conn, self.session.client_id);
+        Peer { conn, client_id, post: self.lane.hub.post.clone() }
+    }
+}
+
+// Whoever opens the door wakes its worker, once nothing is locked.
+impl Door for JobLink<'_> {
+    fn conn(&self) -> ConnId {
+        self.lane.conn
+    }
+
+    fn enter(&mut self, room: &Arc<Room>, from_seq: u64) {
+        let (conn, room) = (self.lane.conn, Arc::clone(room));
+        self.put(Letter::Enter { conn, room, from_seq });
+    }
+
+    fn exit(&mut self, room: &Arc<Room>) {
+        self.put(Letter::Exit { conn: self.lane.conn, room: room.key });
+    }
+
+    fn attach(&mut self, session: &Arc<Session>) {
+        self.put(Letter::Attach { conn: self.lane.conn, session: Arc::clone(session) });
+        *self.session = Arc::clone(session);
     }
 }
 
 impl Link for JobLink<'_> {
-    fn client_id(&self) -> Uuid {
-        self.lane.peer.client_id
+    fn hub(&self) -> &Arc<Hub> {
+        &self.lane.hub
+    }
+
+    fn session(&self) -> &Arc<Session> {
+        self.session
     }
 
     fn remote_addr(&self) -> SocketAddr {
@@ -361,55 +402,15 @@ impl Link for JobLink<'_> {
         self.peer().send_prepared(frame)
     }
 
-    fn join(&mut self, name: &RoomName, replay: Replay) -> Result<Joined, HubError> {
-        if self.is_member(name.as_str()) {
-            return Err(HubError::AlreadyMember);
-        }
-        if self.rooms.len() >= self.lane.hub.memberships_max {
-            return Err(HubError::TooManyMemberships);
-        }
-        let (hub, conn) = (&self.lane.hub, self.lane.peer.conn);
-        let (room, joined) = hub.join(name, self.worker(), replay, |room, joined| {
-            let (room, from_seq) = (Arc::clone(room), joined.position.seq);
-            hub.post.put(usize::from(conn.worker), Letter::Enter { conn, room, from_seq });
-        })?;
-        hub.post.ring_one(self.worker());
-        self.rooms.push(room);
-        Ok(joined)
+    fn own_room(&self, name: &str) -> Option<Arc<Room>> {
+        self.session.room(name)
     }
 
-    fn leave(&mut self, name: &str) -> Result<(), HubError> {
-        let at = self.rooms.iter().position(|room| room.name.as_str() == name);
-        let room = self.rooms.swap_remove(at.ok_or(HubError::NotMember)?);
-        let letter = Letter::Exit { conn: self.lane.peer.conn, room: room.key };
-        self.lane.hub.post.tell(self.worker(), letter);
-        Ok(())
-    }
-
-    fn is_member(&self, name: &str) -> bool {
-        self.rooms.iter().any(|room| room.name.as_str() == name)
-    }
-
-    fn publish(
-        &mut self,
-        name: &str,
-        publication: &Publication<'_>,
-        skip_self: bool,
-    ) -> Result<Published, HubError> {
-        let except = skip_self.then_some(self.lane.peer.conn);
-        self.lane.hub.publish(&*self.room(name)?, publication, except)
-    }
-
-    fn history(&mut self, name: &str, range: Range, limit: usize) -> Result<Page, HubError> {
-        Ok(self.lane.hub.history(&*self.room(name)?, range, limit))
-    }
+    // The sockets that feed these threads are paused by their lanes.
+    fn feel_pressure(&mut self) {}
 
     fn close(&mut self, reason: CloseReason) {
         self.lane.inner.lock().closing = true;
         self.peer().close(reason);
-    }
-
-    fn peer(&self) -> Peer {
-        self.lane.peer.clone()
     }
 }

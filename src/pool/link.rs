@@ -2,13 +2,10 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use uuid::Uuid;
-
 use super::{core::Core, desk::Desk};
 use crate::{
-    handler::{Link, Peer, SendStatus},
-    hub::{HubError, Joined, Page, Publication, Published, Replay, rooms::RoomName},
-    store::Range,
+    handler::{SendStatus, calls::Link},
+    hub::{Hub, mailbox::ConnId, rooms::Room, seats::Door, sessions::Session},
     ws::{
         close::CloseReason,
         frame::{Message, PreparedFrame},
@@ -19,12 +16,35 @@ use crate::{
 pub(super) struct WorkerLink<'a> {
     pub(super) core: &'a mut Core,
     pub(super) desk: &'a mut Desk,
-    pub(super) client_id: Uuid,
+    pub(super) session: &'a mut Arc<Session>,
+}
+
+impl Door for WorkerLink<'_> {
+    fn conn(&self) -> ConnId {
+        self.core.id
+    }
+
+    fn enter(&mut self, room: &Arc<Room>, from_seq: u64) {
+        self.desk.members.add(self.core.slot(), Arc::clone(room), from_seq);
+    }
+
+    fn exit(&mut self, room: &Arc<Room>) {
+        self.desk.leave(self.core.slot(), room.key);
+    }
+
+    fn attach(&mut self, session: &Arc<Session>) {
+        self.desk.leave_all(self.core.slot());
+        *self.session = Arc::clone(session);
+    }
 }
 
 impl Link for WorkerLink<'_> {
-    fn client_id(&self) -> Uuid {
-        self.client_id
+    fn hub(&self) -> &Arc<Hub> {
+        &self.desk.shared.hub
+    }
+
+    fn session(&self) -> &Arc<Session> {
+        self.session
     }
 
     fn remote_addr(&self) -> SocketAddr {
@@ -47,70 +67,15 @@ impl Link for WorkerLink<'_> {
         self.core.sent(self.desk)
     }
 
-    fn join(&mut self, name: &RoomName, replay: Replay) -> Result<Joined, HubError> {
-        let slot = self.core.slot();
-        if self.is_member(name.as_str()) {
-            return Err(HubError::AlreadyMember);
-        }
-        if self.desk.members.count(slot) >= self.desk.shared.hub.memberships_max {
-            return Err(HubError::TooManyMemberships);
-        }
-        let hub = &self.desk.shared.hub;
-        let (room, joined) = hub.join(name, self.desk.worker, replay, |_, _| ())?;
-        self.desk.members.add(slot, room, joined.position.seq);
-        Ok(joined)
+    fn own_room(&self, name: &str) -> Option<Arc<Room>> {
+        self.desk.members.find(self.core.slot(), name).map(Arc::clone)
     }
 
-    fn leave(&mut self, name: &str) -> Result<(), HubError> {
-        let slot = self.core.slot();
-        let left = self.desk.members.remove(slot, |room| room.name.as_str() == name);
-        let room = left.ok_or(HubError::NotMember)?;
-        self.desk.shared.hub.leave(&room, self.desk.worker);
-        Ok(())
-    }
-
-    fn is_member(&self, room: &str) -> bool {
-        self.desk.members.find(self.core.slot(), room).is_some()
-    }
-
-    fn publish(
-        &mut self,
-        name: &str,
-        publication: &Publication<'_>,
-        skip_self: bool,
-    ) -> Result<Published, HubError> {
-        let hub = &self.desk.shared.hub;
-        let except = skip_self.then_some(self.core.id);
-        // A member finds its room without the directory, which everyone shares.
-        let published = match self.desk.members.find(self.core.slot(), name) {
-            Some(room) => hub.publish(room, publication, except)?,
-            None => {
-                let room = hub.rooms.find(name).ok_or(HubError::NoSuchRoom)?;
-                hub.publish(&room, publication, except)?
-            }
-        };
-        if published.behind {
-            self.desk.feel_pressure();
-        }
-        Ok(published)
-    }
-
-    fn history(&mut self, name: &str, range: Range, limit: usize) -> Result<Page, HubError> {
-        let hub = &self.desk.shared.hub;
-        let found = self.desk.members.find(self.core.slot(), name).map(Arc::clone);
-        let room = found.or_else(|| hub.rooms.find(name)).ok_or(HubError::NoSuchRoom)?;
-        Ok(hub.history(&room, range, limit))
+    fn feel_pressure(&mut self) {
+        self.desk.feel_pressure();
     }
 
     fn close(&mut self, reason: CloseReason) {
         self.core.ask_close(reason, self.desk);
-    }
-
-    fn peer(&self) -> Peer {
-        Peer {
-            conn: self.core.id,
-            client_id: self.client_id,
-            post: self.desk.shared.hub.post.clone(),
-        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use crate::hub::rooms::{Room, RoomKey};
+use crate::hub::rooms::{Room, RoomKey, RoomKind};
 
 /// One worker's part of every room it has members in. Used by one thread.
 #[derive(Default)]
@@ -93,25 +93,30 @@ impl Members {
     /// The room of that name, if the connection is in it.
     pub(crate) fn find(&self, slot: usize, name: &str) -> Option<&Arc<Room>> {
         let rooms = self.by_slot.get(slot)?;
-        rooms.iter().map(|membership| &membership.room).find(|room| room.name.as_str() == name)
-    }
-
-    pub(crate) fn count(&self, slot: usize) -> usize {
-        self.by_slot.get(slot).map_or(0, Vec::len)
+        let mut rooms = rooms.iter().map(|membership| &membership.room);
+        rooms.find(|room| room.kind == RoomKind::Messages && room.name.as_str() == name)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::rooms::{RoomName, Rooms};
+    use crate::{
+        config::Config,
+        hub::{
+            mailbox::{MailboxBounds, WorkerSet, post_without_workers},
+            rooms::{RoomName, Rooms},
+        },
+    };
 
     #[test]
     fn leaving_keeps_everyone_elses_place() {
-        let rooms = Rooms::new(10, 1);
+        let bounds = MailboxBounds { letters_max: 9, bytes_max: 999 };
+        let (post, _) = post_without_workers(1, bounds);
+        let rooms = Rooms::new(&Config::default(), post);
         let room = |name: &str| {
             let name = RoomName::new(name).expect("a legal name");
-            rooms.enter(&name, |_, _| ()).expect("room for it").0
+            rooms.enter(&name, &mut WorkerSet::default(), |_, _| ()).expect("room for it").0
         };
         let (a, b) = (room("a"), room("b"));
         let mut members = Members::default();
@@ -133,6 +138,6 @@ mod tests {
         assert_eq!(members.remove_all(1).len() + members.remove_all(2).len(), 4);
         assert_eq!(of(&members, &a, 9), [0; 0]);
         assert!(members.find(0, "b").is_some() && members.find(0, "a").is_none());
-        assert_eq!((members.count(0), members.count(1), members.count(99)), (1, 0, 0));
+        assert!(members.find(1, "b").is_none() && members.find(99, "b").is_none());
     }
 }

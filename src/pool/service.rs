@@ -5,11 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use uuid::Uuid;
-
 use super::{core::Core, desk::Desk, jobs::Lane, link::WorkerLink};
 use crate::{
-    handler::{BoxState, Calls, Link},
+    handler::calls::{BoxState, Calls, Link},
+    hub::sessions::Session,
     ws::{close::CloseReason, frame::Message},
 };
 
@@ -25,10 +24,18 @@ pub(crate) enum Service {
 pub(super) struct Caller<'a> {
     pub(super) core: &'a mut Core,
     pub(super) desk: &'a mut Desk,
-    pub(super) client_id: Uuid,
+    pub(super) session: &'a mut Arc<Session>,
 }
 
 impl Service {
+    /// The handler, for what does not concern one call.
+    pub(super) fn calls(&self) -> &dyn Calls {
+        match self {
+            Service::Inline { calls, .. } => &**calls,
+            Service::Jobs(lane) => lane.calls(),
+        }
+    }
+
     /// Tells the handler that its connection is open.
     pub(super) fn open(&mut self, caller: Caller<'_>) {
         match self {
@@ -62,11 +69,13 @@ impl Service {
         }
     }
 
-    /// Tells the handler that its connection is over, and drops its state.
+    /// Tells the handler that its connection is over, drops its state, and lets the session go on or end.
     pub(super) fn close(self, caller: Caller<'_>, reason: CloseReason) {
         match self {
             Service::Inline { calls, mut state } => {
-                caller.call(|link| calls.close(&mut state, link, &reason));
+                let Caller { core, desk, session } = caller;
+                Caller { core, desk, session }.call(|link| calls.close(&mut state, link, &reason));
+                desk.shared.hub.depart(session, core.id, &reason);
             }
             Service::Jobs(lane) => lane.close(reason),
         }
@@ -76,10 +85,10 @@ impl Service {
 impl Caller<'_> {
     /// Runs handler code. A panic in it costs this one connection and nothing else.
     fn call(self, call: impl FnOnce(&mut dyn Link)) {
-        let Caller { core, desk, client_id } = self;
-        let mut link = WorkerLink { core, desk, client_id };
+        let Caller { core, desk, session } = self;
+        let mut link = WorkerLink { core, desk, session };
         if catch_unwind(AssertUnwindSafe(|| call(&mut link))).is_err() {
-            log::error!("{} {client_id}: the handler panicked", link.core.remote);
+            log::error!("{} {}: the handler panicked", link.core.remote, link.session.client_id);
             link.desk.shared.metrics.handler_panics.add_shared();
             link.close(CloseReason::INTERNAL);
         }

@@ -13,15 +13,17 @@ use super::{
     desk::Desk,
     jobs::Lane,
     service::{Caller, Service},
+    timers::Millis,
 };
 use crate::{
     config::Compression,
-    handler::{BoxState, Peer, Refusal, retry_after_s},
+    handler::{Refusal, calls::BoxState, retry_after_s},
     http::{
         head::{BadHead, HeaderSpace, Request},
         response::{Response, Status, error_body},
         router::{self, Target},
     },
+    hub::notice::Announcer,
     metrics::Refused,
     ws::{
         codec::Codec,
@@ -30,6 +32,10 @@ use crate::{
         handshake::{NotAnUpgrade, Upgrade},
     },
 };
+
+/// How long a newcomer may be silent before it is shown in presence. Who resumes an earlier session says so
+/// at once, and must not be seen to come and go under another name.
+const NEWCOMER_QUIET_MS: Millis = 1000;
 
 /// What a request turned out to be, with nothing borrowed from it.
 enum Asked {
@@ -162,26 +168,31 @@ impl Connection {
         if let Some(waited_ms) = waited_ms {
             metrics.queue_wait.record(std::time::Duration::from_millis(waited_ms));
         }
-        let session = desk.shared.hub.sessions.begin(self.core.id);
-        let client_id = session.client_id();
-        log::debug!("{} {}: open", self.core.remote, client_id);
         let chosen = &desk.shared.routes[route];
-        let service = match &chosen.jobs {
+        let announcer: Arc<dyn Announcer> = Arc::clone(&chosen.calls) as _;
+        let keeps = chosen.calls.keeps_sessions();
+        let sessions = &desk.shared.hub.sessions;
+        let mut session = sessions.begin(self.core.id, route as u16, keeps, announcer);
+        log::debug!("{} {}: open", self.core.remote, session.client_id);
+        let mut service = match &chosen.jobs {
             None => Service::Inline { calls: Arc::clone(&chosen.calls), state },
             Some(jobs) => Service::Jobs(Lane::new(
                 jobs,
                 &desk.shared.hub,
                 &desk.shared.metrics.handler_panics,
                 &chosen.calls,
-                Peer { conn: self.core.id, client_id, post: desk.shared.hub.post.clone() },
-                self.core.remote,
+                (self.core.id, self.core.remote),
+                &session,
                 state,
             )),
         };
-        let mut open =
-            Box::new(Open { codec: Codec::default(), session, service, permit, pinged: 0 });
-        open.service.open(Caller { core: &mut self.core, desk, client_id });
-        self.phase = Phase::Open(open);
+        service.open(Caller { core: &mut self.core, desk, session: &mut session });
+        let codec = Codec::default();
+        let open = Open { codec, session, is_fresh: true, service, permit, pinged: 0 };
+        self.phase = Phase::Open(Box::new(open));
+        if keeps {
+            desk.newcomers.push_back((desk.now + NEWCOMER_QUIET_MS, self.core.id));
+        }
         self.watch(desk);
     }
 

@@ -160,7 +160,8 @@ impl Worker {
             return Some(Duration::ZERO);
         }
         let sweep = self.sweeps().then_some(self.next_sweep);
-        let next = self.desk.timers.next().into_iter().chain(sweep).min()?;
+        let newcomer = self.desk.newcomers.front().map(|(due, _)| *due);
+        let next = self.desk.timers.next().into_iter().chain(sweep).chain(newcomer).min()?;
         let now = self.started.elapsed().as_millis() as Millis;
         Some(Duration::from_millis(next.saturating_sub(now)))
     }
@@ -246,6 +247,12 @@ impl Worker {
                 Letter::Deliver { room, seq, frame, except } => {
                     deliveries += self.deliver(room, seq, &frame, except);
                 }
+                Letter::DeliverMany { rooms, frame, except } => {
+                    deliveries += self.deliver_many(&rooms, &frame, except);
+                }
+                Letter::Announce { route, frame, except } => {
+                    deliveries += self.announce(route, &frame, except);
+                }
                 Letter::Send { conn, frame } => {
                     let (conn, desk) = self.find(conn);
                     if conn.is_some_and(|conn| conn.deliver(&frame, desk)) {
@@ -256,16 +263,22 @@ impl Worker {
                     (Some(conn), desk) if conn.is_open() => {
                         desk.members.add(conn.core.slot(), room, from_seq);
                     }
-                    (_, desk) => desk.shared.hub.leave(&room, desk.worker),
+                    (_, desk) => desk.shared.hub.uncount(&room, desk.worker),
                 },
                 Letter::Exit { conn, room } => {
-                    if let (Some(conn), desk) = self.find(conn)
-                        && let Some(room) =
-                            desk.members.remove(conn.core.slot(), |other| other.key == room)
-                    {
-                        desk.shared.hub.leave(&room, desk.worker);
+                    if let (Some(conn), desk) = self.find(conn) {
+                        desk.leave(conn.core.slot(), room);
                     }
                 }
+                Letter::Attach { conn, session } => {
+                    if let (Some(conn), desk) = self.find(conn) {
+                        conn.on_attach(session, desk);
+                    }
+                }
+                Letter::Matched { conn, room, pattern } => match self.find(conn) {
+                    (Some(conn), desk) => conn.on_matched(&room, &pattern, desk),
+                    (None, desk) => desk.shared.hub.uncount(&room, desk.worker),
+                },
                 Letter::Close { conn, reason } => {
                     if let (Some(conn), desk) = self.find(conn) {
                         conn.ask_close(reason, desk);
@@ -316,6 +329,57 @@ impl Worker {
         delivered
     }
 
+    /// The same for a message of several rooms: who is in more than one of them gets it once.
+    fn deliver_many(
+        &mut self,
+        rooms: &[(RoomKey, u64)],
+        frame: &PreparedFrame,
+        except: Option<ConnId>,
+    ) -> usize {
+        let members = &self.desk.members;
+        let mut slots: Vec<u32> =
+            rooms.iter().flat_map(|(room, seq)| members.of(*room, *seq)).collect();
+        slots.sort_unstable();
+        slots.dedup();
+        self.deliver_to(slots.into_iter().map(|slot| slot as usize), frame, except)
+    }
+
+    /// Puts a message into the outboxes of all open connections of a route, or of all routes.
+    fn announce(
+        &mut self,
+        route: Option<u16>,
+        frame: &PreparedFrame,
+        except: Option<ConnId>,
+    ) -> usize {
+        let of_route = |conn: &Connection| match route {
+            None => conn.is_open(),
+            route => conn.route() == route,
+        };
+        let slots: Vec<usize> =
+            self.conns.iter().filter(|(_, conn)| of_route(conn)).map(|(slot, _)| slot).collect();
+        self.deliver_to(slots.into_iter(), frame, except)
+    }
+
+    fn deliver_to(
+        &mut self,
+        slots: impl Iterator<Item = usize>,
+        frame: &PreparedFrame,
+        except: Option<ConnId>,
+    ) -> usize {
+        let mut delivered = 0;
+        for slot in slots {
+            if let Some(conn) = self.conns.get_mut(slot)
+                && Some(conn.core.id) != except
+                && conn.deliver(frame, &mut self.desk)
+            {
+                delivered += 1;
+            }
+        }
+        self.desk.metrics().deliveries.add(delivered as u64);
+        self.desk.metrics().messages_out.add(delivered as u64);
+        delivered
+    }
+
     fn pressure_off(&mut self) {
         self.desk.pressured = false;
         let held = std::mem::take(&mut self.desk.held);
@@ -349,9 +413,17 @@ impl Worker {
                 }
             }
         }
+        while let Some((due, conn)) = self.desk.newcomers.front().copied()
+            && due <= self.desk.now
+        {
+            self.desk.newcomers.pop_front();
+            if let (Some(conn), desk) = self.find(conn) {
+                conn.on_quiet(desk);
+            }
+        }
         if self.sweeps() && self.desk.now >= self.next_sweep {
-            self.desk.shared.hub.sweep();
-            self.next_sweep = self.desk.now + SWEEP_INTERVAL_MS;
+            let has_more = self.desk.shared.hub.sweep();
+            self.next_sweep = self.desk.now + if has_more { 0 } else { SWEEP_INTERVAL_MS };
             self.report();
         }
     }

@@ -101,9 +101,15 @@ impl History {
         self.expire(now_ms, bounds);
     }
 
+    /// Counts a message that is not kept, and returns its number.
+    pub(crate) fn skip(&mut self) -> u64 {
+        self.last_seq += 1;
+        self.last_seq
+    }
+
     /// Lets go of what is too old.
     pub(crate) fn expire(&mut self, now_ms: u64, bounds: &HistoryBounds) {
-        let age_max_ms = bounds.age_max.as_millis() as u64;
+        let age_max_ms = bounds.age_max.as_millis().min(u64::MAX.into()) as u64;
         while self
             .entries
             .front()
@@ -145,6 +151,13 @@ impl History {
         let frames: Vec<_> = tail.map(|entry| entry.frame.clone()).collect();
         let bytes: usize = frames.iter().map(PreparedFrame::len).sum();
         (bytes <= bytes_max).then_some(frames)
+    }
+
+    /// Those kept of the messages behind `seq`.
+    pub(crate) fn kept_since(&self, seq: u64) -> Vec<PreparedFrame> {
+        let missed = usize::try_from(self.last_seq.saturating_sub(seq)).unwrap_or(usize::MAX);
+        let tail = self.entries.range(self.entries.len().saturating_sub(missed)..);
+        tail.map(|entry| entry.frame.clone()).collect()
     }
 
     /// At most `limit` messages and `bytes_max` bytes of what `range` names, oldest first; but one

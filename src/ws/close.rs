@@ -59,6 +59,8 @@ reasons! {
     TOO_MANY_ERRORS = 4008, "too many errors in a row";
     /// Closed by the operator.
     KICKED = 4009, "closed by the operator";
+    /// Another connection has resumed the session.
+    TAKEN_OVER = 4010, "the session was resumed elsewhere";
     /// More messages or bytes than the rate allows.
     RATE_LIMITED = 4101, "rate limited";
     /// The client reads more slowly than it is sent to.
@@ -106,6 +108,12 @@ impl CloseReason {
     /// The code if it has a name here, so that counting by code needs no more places than there are names.
     pub(crate) fn known_code(&self) -> Option<u16> {
         KNOWN_CODES.contains(&self.code).then_some(self.code)
+    }
+
+    /// Whether a client whose connection ended like this is expected back: it was lost, or the server
+    /// ended it for reasons that pass. Who closes by its own will, or was told to stay away, is not.
+    pub(crate) fn may_resume(&self) -> bool {
+        matches!(self.code, 1001 | 1006 | 1011 | 1012 | 1013 | 4100..=4299)
     }
 
     /// The text beside the code; often empty.

@@ -23,6 +23,8 @@ pub fn config() -> Config {
         port: 0,
         thread_pool_size: 2,
         echo: true,
+        // Short, so that what a test leaves behind is gone soon.
+        resume_window: Duration::from_millis(200),
         ..Config::default()
     }
 }

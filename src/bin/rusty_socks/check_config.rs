@@ -2,7 +2,10 @@
 
 use std::io::{self, Write};
 
-use rusty_socks::{Error, config::Loaded};
+use rusty_socks::{
+    Error,
+    config::{Loaded, RoomRule},
+};
 
 use crate::exit::{self, Exit};
 
@@ -21,7 +24,11 @@ fn table(loaded: &Loaded) -> String {
     let rows = loaded.entries().map(|(key, source)| {
         [key.name().into(), key.show(&loaded.config), key.unit().into(), source.to_string()]
     });
-    let rows: Vec<[String; 4]> = [header].into_iter().chain(rows).collect();
+    // The rules for rooms come from the file as a whole.
+    let rules_from = loaded.source("rooms").map(ToString::to_string).unwrap_or_default();
+    let rules = loaded.config.rooms.iter().flat_map(RoomRule::entries);
+    let rules = rules.map(|[name, value, unit]| [name, value, unit, rules_from.clone()]);
+    let rows: Vec<[String; 4]> = [header].into_iter().chain(rows).chain(rules).collect();
     let width =
         |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths = [width(0), width(1), width(2)];

@@ -1,0 +1,331 @@
+//! What each command does.
+
+use super::{
+    Chat, Ctx, answer_ok,
+    answers::{self, push_joined, push_position, push_presence, push_room, push_string},
+    fail,
+    frames::{self, Command, Content, Destination, Fault, Reference, Resume},
+    ok, reply,
+};
+use crate::{
+    HubError, Position, Presence, Publication, Published, PublishedTo, Range, Replay, RoomName,
+    RoomPattern, SendStatus, SessionToken,
+};
+
+impl Chat {
+    pub(super) fn carry_out(&self, ctx: &mut Ctx<'_>, command: Command<'_>, reference: Reference) {
+        match command {
+            Command::Publish { to, content, echo } => {
+                self.take_name(ctx, &content);
+                match to {
+                    Destination::Rooms(rooms) => {
+                        self.publish_to(ctx, &rooms, &content, echo, reference);
+                    }
+                    Destination::Room(room) => {
+                        self.publish(ctx, &room, &content, echo, reference);
+                    }
+                    Destination::DefaultRoom => match &self.default_room {
+                        Some(room) => self.publish(ctx, room.as_str(), &content, echo, reference),
+                        None => {
+                            let fault = Fault::bad_request("there is no default room: name one");
+                            self.fail(ctx, &fault, &reference);
+                        }
+                    },
+                }
+            }
+            Command::Direct { to, content } => {
+                let tail = answers::message_tail(ctx.client_id(), &content);
+                let publication = once(Publication::around_seq(DIRECT_HEAD, &tail), &content);
+                let (errors_max, id) = (self.errors_max, content.id);
+                ctx.direct(&to, publication, move |ctx, result| match result {
+                    Ok(published) => ok(ctx, reference.as_deref(), |out| {
+                        out.push_str(&format!(",\"to\":\"{to}\",\"id\":\"{id}\""));
+                        push_repeated(out, published.repeated);
+                    }),
+                    Err(error) => fail(ctx, errors_max, &error.into(), reference.as_deref()),
+                });
+            }
+            Command::Broadcast(content) => self.broadcast(ctx, &content, &reference),
+            Command::Join { room, since, watch, name } => {
+                if let Some(name) = name {
+                    ctx.set_name(Some(&name));
+                    ctx.state().has_name = true;
+                }
+                self.join(ctx, room, since, watch, reference);
+            }
+            Command::Leave { room } => match ctx.leave(&room) {
+                Ok(()) => ok(ctx, reference.as_deref(), |out| push_room(out, &room)),
+                Err(error) => self.fail(ctx, &error.into(), &reference),
+            },
+            Command::Subscribe(pattern) => self.subscribe(ctx, pattern, reference),
+            Command::Unsubscribe(pattern) => match ctx.unsubscribe(&pattern) {
+                Ok(()) => ok(ctx, reference.as_deref(), |out| push_room(out, pattern.as_str())),
+                Err(error) => self.fail(ctx, &error.into(), &reference),
+            },
+            Command::History { room, range, limit } => {
+                self.history(ctx, &room, range, limit, reference);
+            }
+            Command::Presence { room, watch } => {
+                let (errors_max, name) = (self.errors_max, room.clone().into_owned());
+                ctx.presence(&room, watch, move |ctx, result| match result {
+                    Ok(presence) => answer_ok(ctx, reference.as_deref(), |out| {
+                        push_room(out, &name);
+                        push_presence(out, &presence);
+                    }),
+                    Err(error) => fail(ctx, errors_max, &error.into(), reference.as_deref()),
+                });
+            }
+            Command::Resume(resume) => self.resume(ctx, &resume, reference),
+            Command::Ping => {
+                ctx.state().errors_in_a_row = 0;
+                let mut out = answers::answer("pong", reference.as_deref());
+                out.push('}');
+                reply(ctx, &out);
+            }
+        }
+    }
+
+    /// Who says its name in a message has one in presence too.
+    fn take_name(&self, ctx: &mut Ctx<'_>, content: &Content<'_>) {
+        if let Some(sender) = content.sender
+            && !ctx.state().has_name
+            && let Some(name) = frames::name(sender)
+        {
+            ctx.set_name(Some(&name));
+            ctx.state().has_name = true;
+        }
+    }
+
+    fn publish(
+        &self,
+        ctx: &mut Ctx<'_>,
+        room: &str,
+        content: &Content<'_>,
+        echo: bool,
+        reference: Reference,
+    ) {
+        if !ctx.is_member(room) {
+            return self.fail(ctx, &HubError::NotMember.into(), &reference);
+        }
+        let mut head = String::with_capacity(48 + room.len());
+        head.push_str(MESSAGE_HEAD);
+        push_room(&mut head, room);
+        head.push_str(",\"seq\":");
+        let tail = answers::message_tail(ctx.client_id(), content);
+        let publication = once(Publication::around_seq(&head, &tail), content);
+        let (errors_max, id) = (self.errors_max, content.id);
+        // Only what the answer needs is carried over, and most publishes want none.
+        let answered_room = reference.is_some().then(|| room.to_owned());
+        let then = move |ctx: &mut Ctx<'_>, result: Result<Published, HubError>| match result {
+            Ok(published) => ok(ctx, reference.as_deref(), |out| {
+                push_room(out, answered_room.as_deref().unwrap_or_default());
+                out.push_str(&format!(",\"seq\":{},\"id\":\"{id}\"", published.seq));
+                push_repeated(out, published.repeated);
+            }),
+            Err(error) => fail(ctx, errors_max, &error.into(), reference.as_deref()),
+        };
+        match echo {
+            true => ctx.publish(room, publication, then),
+            false => ctx.broadcast(room, publication, then),
+        }
+    }
+
+    /// One message to several rooms, which says what its number is in each.
+    fn publish_to(
+        &self,
+        ctx: &mut Ctx<'_>,
+        rooms: &[String],
+        content: &Content<'_>,
+        echo: bool,
+        reference: Reference,
+    ) {
+        if rooms.iter().any(|room| !ctx.is_member(room)) {
+            return self.fail(ctx, &HubError::NotMember.into(), &reference);
+        }
+        let mut texts = Vec::with_capacity(rooms.len() + 1);
+        for (index, room) in rooms.iter().enumerate() {
+            let mut text = String::new();
+            if index == 0 {
+                text.push_str(MESSAGE_HEAD);
+                push_room(&mut text, room);
+                text.push_str(",\"seq\":");
+                texts.push((std::mem::take(&mut text), 0));
+                text.push_str(",\"rooms\":[{\"room\":");
+            } else {
+                text.push_str("},{\"room\":");
+            }
+            push_string(&mut text, room);
+            text.push_str(",\"seq\":");
+            texts.push((text, index));
+        }
+        let pieces: Vec<(&str, usize)> =
+            texts.iter().map(|(text, index)| (text.as_str(), *index)).collect();
+        let tail = format!("}}]{}", answers::message_tail(ctx.client_id(), content));
+        let publication = once(Publication::around_seqs(&pieces, &tail), content);
+        let (errors_max, id) = (self.errors_max, content.id);
+        let answered_rooms = if reference.is_some() { rooms.to_vec() } else { Vec::new() };
+        let then = move |ctx: &mut Ctx<'_>, result: Result<PublishedTo, HubError>| match result {
+            Ok(published) => ok(ctx, reference.as_deref(), |out| {
+                out.push_str(",\"rooms\":[");
+                for (index, (room, seq)) in answered_rooms.iter().zip(&published.seqs).enumerate() {
+                    out.push_str(if index > 0 { ",{\"room\":" } else { "{\"room\":" });
+                    push_string(out, room);
+                    out.push_str(&format!(",\"seq\":{seq}}}"));
+                }
+                out.push_str(&format!("],\"id\":\"{id}\""));
+                push_repeated(out, published.repeated);
+            }),
+            Err(error) => fail(ctx, errors_max, &error.into(), reference.as_deref()),
+        };
+        let rooms: Vec<&str> = rooms.iter().map(String::as_str).collect();
+        ctx.publish_to(&rooms, publication, !echo, then);
+    }
+
+    fn broadcast(&self, ctx: &mut Ctx<'_>, content: &Content<'_>, reference: &Reference) {
+        if !self.may_broadcast {
+            let fault = Fault::new("forbidden", "clients of this server may not send to everyone");
+            return self.fail(ctx, &fault, reference);
+        }
+        self.take_name(ctx, content);
+        let tail = answers::message_tail(ctx.client_id(), content);
+        match ctx.announce(&format!("{{\"type\":\"broadcast\"{tail}")) {
+            Ok(()) => ok(ctx, reference.as_deref(), |out| {
+                out.push_str(&format!(",\"id\":\"{}\"", content.id));
+            }),
+            Err(error) => self.fail(ctx, &error.into(), reference),
+        }
+    }
+
+    fn join(
+        &self,
+        ctx: &mut Ctx<'_>,
+        room: RoomName,
+        since: Option<Position>,
+        watch: bool,
+        reference: Reference,
+    ) {
+        let errors_max = self.errors_max;
+        let replay = since.map_or(Replay::Nothing, Replay::Since);
+        let (name, watched) = (room.clone(), room.clone());
+        ctx.join(&room, replay, move |ctx, result| {
+            let joined = match result {
+                Ok(joined) => joined,
+                Err(error) => return fail(ctx, errors_max, &error.into(), reference.as_deref()),
+            };
+            let told = move |ctx: &mut Ctx<'_>, presence: Option<Presence>| {
+                // Who asks what was missed, or who is there, wants the answer, with or without a ref.
+                if reference.is_none() && since.is_none() && presence.is_none() {
+                    ctx.state().errors_in_a_row = 0;
+                    return;
+                }
+                answer_ok(ctx, reference.as_deref(), |out| {
+                    push_room(out, name.as_str());
+                    push_joined(out, &joined);
+                    if let Some(presence) = &presence {
+                        push_presence(out, presence);
+                    }
+                });
+            };
+            if watch {
+                // It was just joined, so there is an answer.
+                ctx.presence(watched.as_str(), Some(true), move |ctx, result| {
+                    told(ctx, result.ok());
+                });
+            } else {
+                told(ctx, None);
+            }
+        });
+    }
+
+    fn subscribe(&self, ctx: &mut Ctx<'_>, pattern: RoomPattern, reference: Reference) {
+        let errors_max = self.errors_max;
+        let asked = pattern.clone();
+        ctx.subscribe(&asked, move |ctx, result| match result {
+            // Which rooms they are and where they stand is known from nowhere else.
+            Ok(found) => answer_ok(ctx, reference.as_deref(), |out| {
+                push_room(out, pattern.as_str());
+                out.push_str(",\"rooms\":[");
+                for (index, found) in found.iter().enumerate() {
+                    out.push_str(if index > 0 { ",{\"room\":" } else { "{\"room\":" });
+                    push_string(out, found.room.as_str());
+                    push_position(out, &found.position);
+                    answers::push_overflow(out, found.overflow);
+                    out.push('}');
+                }
+                out.push(']');
+            }),
+            Err(error) => fail(ctx, errors_max, &error.into(), reference.as_deref()),
+        });
+    }
+
+    fn history(
+        &self,
+        ctx: &mut Ctx<'_>,
+        room: &str,
+        range: Range,
+        limit: Option<usize>,
+        reference: Reference,
+    ) {
+        if !ctx.is_member(room) {
+            return self.fail(ctx, &HubError::NotMember.into(), &reference);
+        }
+        let limit = limit.map_or(self.history_max, |limit| limit.min(self.history_max));
+        let (errors_max, name) = (self.errors_max, room.to_owned());
+        ctx.history(room, range, limit, move |ctx, result| match result {
+            // It is a question, so it is answered with or without a ref.
+            Ok(page) => answer_ok(ctx, reference.as_deref(), |out| {
+                push_room(out, &name);
+                push_position(out, &page.position);
+                answers::push_messages(out, &page.messages);
+            }),
+            Err(error) => fail(ctx, errors_max, &error.into(), reference.as_deref()),
+        });
+    }
+
+    fn resume(&self, ctx: &mut Ctx<'_>, resume: &Resume<'_>, reference: Reference) {
+        if resume.positions.len() > self.rooms_max {
+            let message = format!("a client is in at most {} rooms", self.rooms_max);
+            return self.fail(ctx, &Fault::new("limit_exceeded", message), &reference);
+        }
+        // A text that cannot be a token is as unknown as one that was never given out.
+        let Ok(token) = resume.session.parse::<SessionToken>() else {
+            return self.fail(ctx, &HubError::NoSuchSession.into(), &reference);
+        };
+        let errors_max = self.errors_max;
+        ctx.resume(&token, &resume.positions, resume.direct_seq, move |ctx, result| match result {
+            Ok(resumed) => {
+                answer_ok(ctx, reference.as_deref(), |out| {
+                    answers::push_resumed(out, &resumed, &token.to_string());
+                });
+                for direct in &resumed.directs {
+                    let _: SendStatus = ctx.send_prepared(direct);
+                }
+            }
+            Err(error) => fail(ctx, errors_max, &error.into(), reference.as_deref()),
+        });
+    }
+
+    fn fail(&self, ctx: &mut Ctx<'_>, fault: &Fault, reference: &Reference) {
+        fail(ctx, self.errors_max, fault, reference.as_deref());
+    }
+}
+
+/// How the frame of a room's message begins.
+const MESSAGE_HEAD: &str = "{\"type\":\"message\"";
+
+/// How that of a direct message does, up to its number.
+const DIRECT_HEAD: &str = "{\"type\":\"direct\",\"seq\":";
+
+/// A repeat of the client's own id is known for one.
+fn once<'a>(publication: Publication<'a>, content: &Content<'_>) -> Publication<'a> {
+    match content.is_own_id {
+        true => publication.once(content.id),
+        false => publication,
+    }
+}
+
+fn push_repeated(out: &mut String, repeated: bool) {
+    if repeated {
+        out.push_str(",\"repeated\":true");
+    }
+}

@@ -1,0 +1,126 @@
+//! A handler and its connection's state with their types forgotten, and its way to that connection.
+
+use std::{
+    any::Any,
+    net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use super::{Context, Handler, Refusal, Request, SendStatus};
+use crate::{
+    hub::{
+        Hub,
+        notice::{Announcer, Notice},
+        rooms::Room,
+        seats::Door,
+        sessions::Session,
+    },
+    metrics::Counter,
+    ws::{
+        close::CloseReason,
+        frame::{Message, PreparedFrame},
+    },
+};
+
+/// How a [`Context`](super::Context) reaches its connection: directly on the worker, or by letter from a
+/// job.
+pub(crate) trait Link: Door {
+    fn hub(&self) -> &Arc<Hub>;
+    fn session(&self) -> &Arc<Session>;
+    fn remote_addr(&self) -> SocketAddr;
+    fn send(&mut self, message: Message<'_>) -> SendStatus;
+    fn send_prepared(&mut self, frame: &PreparedFrame) -> SendStatus;
+    /// A room that the connection is in. The directory, which everyone shares, is not asked.
+    fn own_room(&self, name: &str) -> Option<Arc<Room>>;
+    /// A worker that was published to is behind.
+    fn feel_pressure(&mut self);
+    fn close(&mut self, reason: CloseReason);
+}
+
+/// A connection's state, its type forgotten.
+///
+/// Its drop is the handler's code, and runs wherever a connection ends: a panic in it is caught, logged
+/// and counted like any other of the handler's.
+pub(crate) struct BoxState {
+    state: Option<Box<dyn Any + Send>>,
+    panics: Arc<Counter>,
+}
+
+impl Drop for BoxState {
+    fn drop(&mut self) {
+        let state = self.state.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(state))).is_err() {
+            log::error!("the drop of a handler's state panicked");
+            self.panics.add_shared();
+        }
+    }
+}
+
+/// A handler, its state's type forgotten, so that routes with different handlers share one table.
+pub(crate) trait Calls: Announcer {
+    fn upgrade(&self, request: &Request<'_>, panics: &Arc<Counter>) -> Result<BoxState, Refusal>;
+    fn subprotocols(&self) -> &[&str];
+    fn keeps_sessions(&self) -> bool;
+    fn open(&self, state: &mut BoxState, link: &mut dyn Link);
+    fn message(&self, state: &mut BoxState, link: &mut dyn Link, message: Message<'_>);
+    fn drain(&self, state: &mut BoxState, link: &mut dyn Link);
+    fn close(&self, state: &mut BoxState, link: &mut dyn Link, reason: &CloseReason);
+}
+
+/// A handler as [`Calls`].
+pub(super) struct Typed<H>(H);
+
+impl<H: Handler> Announcer for Typed<H> {
+    fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame> {
+        // Locks are held here, and what they guard must not be left half changed.
+        let noticed = catch_unwind(AssertUnwindSafe(|| self.0.notice(notice)));
+        noticed.unwrap_or_else(|_| {
+            log::error!("the handler panicked at {notice:?}");
+            None
+        })
+    }
+}
+
+impl<H: Handler> Typed<H> {
+    pub(super) fn new(handler: H) -> Typed<H> {
+        Typed(handler)
+    }
+
+    fn context<'a>(state: &'a mut BoxState, link: &'a mut dyn Link) -> Context<'a, H::State> {
+        let state = state.state.as_mut().and_then(|state| state.downcast_mut());
+        let state = state.expect("a state comes back to the handler that made it");
+        Context::new(state, link)
+    }
+}
+
+impl<H: Handler> Calls for Typed<H> {
+    fn upgrade(&self, request: &Request<'_>, panics: &Arc<Counter>) -> Result<BoxState, Refusal> {
+        let state = self.0.on_upgrade(request)?;
+        Ok(BoxState { state: Some(Box::new(state)), panics: Arc::clone(panics) })
+    }
+
+    fn subprotocols(&self) -> &[&str] {
+        self.0.subprotocols()
+    }
+
+    fn keeps_sessions(&self) -> bool {
+        self.0.keeps_sessions()
+    }
+
+    fn open(&self, state: &mut BoxState, link: &mut dyn Link) {
+        self.0.on_open(&mut Self::context(state, link));
+    }
+
+    fn message(&self, state: &mut BoxState, link: &mut dyn Link, message: Message<'_>) {
+        self.0.on_message(&mut Self::context(state, link), message);
+    }
+
+    fn drain(&self, state: &mut BoxState, link: &mut dyn Link) {
+        self.0.on_drain(&mut Self::context(state, link));
+    }
+
+    fn close(&self, state: &mut BoxState, link: &mut dyn Link, reason: &CloseReason) {
+        self.0.on_close(&mut Self::context(state, link), reason);
+    }
+}

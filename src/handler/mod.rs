@@ -1,0 +1,209 @@
+//! What an embedder writes: a [`Handler`], and the [`Context`] it is given.
+
+pub(crate) mod calls;
+mod context;
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    http::response::Status,
+    hub::notice::Notice,
+    ws::{
+        close::CloseReason,
+        frame::{Message, PreparedFrame},
+    },
+};
+use calls::{Calls, Typed};
+
+pub use crate::http::head::Request;
+pub use context::{Context, Peer};
+
+/// What a WebSocket route does with its connections.
+///
+/// One handler serves all connections of its route, from several threads at once; what belongs to one
+/// connection goes into its [`State`](Handler::State). The calls for one connection never overlap and
+/// come in order: `on_upgrade`, `on_open`, any number of `on_message`, at most one `on_drain`,
+/// `on_close`. `on_open` and `on_close` come in pairs.
+///
+/// A handler runs on the worker that owns the connection, and everything else on that worker waits for
+/// it, so it must be quick. One that blocks (a database, a file) is mounted with
+/// [`blocking`](Handler::blocking).
+///
+/// A panic in a handler closes that one connection with 1011, is logged and counted, and nothing else.
+///
+/// A closure `Fn(&mut Context<'_, ()>, Message<'_>)` is a handler too.
+pub trait Handler: Send + Sync + 'static {
+    /// What the handler remembers about one connection.
+    type State: Default + Send + 'static;
+
+    /// Looks at the upgrade request before anything is promised, on the worker. A refusal is answered
+    /// with its HTTP status; the connection never opens.
+    fn on_upgrade(&self, request: &Request<'_>) -> Result<Self::State, Refusal> {
+        let _ = request;
+        Ok(Self::State::default())
+    }
+
+    /// The subprotocols that this handler speaks, by the names that clients offer in
+    /// `Sec-WebSocket-Protocol`. The first offer that is among them is confirmed in the answer; where none
+    /// is, the answer names none, and the client decides whether to stay.
+    ///
+    /// Asked at every upgrade that [`on_upgrade`](Handler::on_upgrade) takes, on the worker.
+    fn subprotocols(&self) -> &[&str] {
+        &[]
+    }
+
+    /// The connection is open: it has its permit, and the 101 goes out before whatever is sent here.
+    fn on_open(&self, ctx: &mut Context<'_, Self::State>) {
+        let _ = ctx;
+    }
+
+    /// A whole message came.
+    fn on_message(&self, ctx: &mut Context<'_, Self::State>, message: Message<'_>);
+
+    /// The server drains: it will close this connection with 1001 right after this call.
+    fn on_drain(&self, ctx: &mut Context<'_, Self::State>) {
+        let _ = ctx;
+    }
+
+    /// The connection is over. It is still a member of its rooms, so a farewell can be published;
+    /// what is sent to itself goes nowhere.
+    fn on_close(&self, ctx: &mut Context<'_, Self::State>, reason: &CloseReason) {
+        let _ = (ctx, reason);
+    }
+
+    /// Puts into words what the server has to tell a client of this handler. `None` tells nothing.
+    ///
+    /// Called where the notice arises, on any thread, and while the server holds locks: it must only
+    /// format, quickly, and not call back into the server. A notice that it does not know, of a message that
+    /// was not delivered above all, it leaves at `None`; such a client is closed instead.
+    fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame> {
+        let _ = notice;
+        None
+    }
+
+    /// Whether a session outlives its connection, for [`resume_window`](crate::Config::resume_window), so
+    /// that [`Context::resume`] can take it up on another one.
+    fn keeps_sessions(&self) -> bool {
+        false
+    }
+
+    /// Mounts this handler on a pool of `threads` of its own, where it may block.
+    ///
+    /// At most `queue_max` messages wait for those threads. While a connection's messages are behind,
+    /// its socket is not read, so the pressure reaches the client as TCP backpressure. Calls for one
+    /// connection still come in order, one at a time. `on_upgrade` runs on the worker all the same.
+    fn blocking(self, threads: usize, queue_max: usize) -> Blocking<Self>
+    where
+        Self: Sized,
+    {
+        Blocking { handler: self, threads, queue_max }
+    }
+}
+
+impl<F> Handler for F
+where
+    F: Fn(&mut Context<'_, ()>, Message<'_>) + Send + Sync + 'static,
+{
+    type State = ();
+
+    fn on_message(&self, ctx: &mut Context<'_, ()>, message: Message<'_>) {
+        self(ctx, message);
+    }
+}
+
+/// A handler with threads of its own; made by [`Handler::blocking`].
+#[derive(Debug)]
+pub struct Blocking<H> {
+    handler: H,
+    threads: usize,
+    queue_max: usize,
+}
+
+/// What can be mounted under a path: a [`Handler`], or one made [`Blocking`].
+pub trait IntoService: sealed::Sealed {
+    #[doc(hidden)]
+    fn into_service(self) -> Service;
+}
+
+/// A mounted handler. Made by [`IntoService`].
+#[doc(hidden)]
+pub struct Service {
+    pub(crate) calls: Arc<dyn Calls>,
+    /// Threads and the bound of their queue, for a handler that blocks.
+    pub(crate) jobs: Option<(usize, usize)>,
+}
+
+impl<H: Handler> IntoService for H {
+    fn into_service(self) -> Service {
+        Service { calls: Arc::new(Typed::new(self)), jobs: None }
+    }
+}
+
+impl<H: Handler> IntoService for Blocking<H> {
+    fn into_service(self) -> Service {
+        let jobs = Some((self.threads, self.queue_max));
+        Service { calls: Arc::new(Typed::new(self.handler)), jobs }
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl<H: super::Handler> Sealed for H {}
+    impl<H: super::Handler> Sealed for super::Blocking<H> {}
+}
+
+/// Why an upgrade is refused by a handler, and with which HTTP status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub(crate) status: Status,
+    pub(crate) message: String,
+}
+
+impl Refusal {
+    /// 400: the request makes no sense here.
+    pub fn bad_request(message: impl Into<String>) -> Refusal {
+        Refusal { status: Status::BadRequest, message: message.into() }
+    }
+
+    /// 401: the client did not say who it is.
+    pub fn unauthorized(message: impl Into<String>) -> Refusal {
+        Refusal { status: Status::Unauthorized, message: message.into() }
+    }
+
+    /// 403: the client may not.
+    pub fn forbidden(message: impl Into<String>) -> Refusal {
+        Refusal { status: Status::Forbidden, message: message.into() }
+    }
+
+    /// 404: there is nothing under this path and query.
+    pub fn not_found(message: impl Into<String>) -> Refusal {
+        Refusal { status: Status::NotFound, message: message.into() }
+    }
+
+    /// 429: the client asks too often.
+    pub fn too_many_requests(message: impl Into<String>) -> Refusal {
+        Refusal { status: Status::TooManyRequests, message: message.into() }
+    }
+
+    /// 503: the handler cannot take the client now.
+    pub fn unavailable(message: impl Into<String>) -> Refusal {
+        Refusal { status: Status::Unavailable, message: message.into() }
+    }
+}
+
+/// What became of a message that was sent. Backpressure is a value, not an exception.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "a message may have been dropped, or the client may be behind"]
+pub enum SendStatus {
+    /// It is on its way.
+    Sent,
+    /// It is on its way, and more than half of what may wait for this client does: pause if you can.
+    Behind,
+    /// It was dropped: the connection is closing, or the client is too far behind and will be closed.
+    Dropped,
+}
+
+/// The pause a client is asked to make, in whole seconds as `Retry-After` wants it: at least one.
+pub(crate) fn retry_after_s(wait: Duration) -> u64 {
+    wait.as_secs_f64().ceil().max(1.0) as u64
+}

@@ -1,0 +1,125 @@
+//! Messages that go past the rooms: to one session, wherever it is, and to everyone who is connected.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::{
+    Hub, HubError,
+    mailbox::{ConnId, Letter, WorkerSet},
+    publish::{Publication, Published},
+    rooms::RoomKey,
+    sessions::{Counts, Mail, Session, Standing},
+};
+use crate::{
+    store::{History, HistoryBounds},
+    ws::frame::PreparedFrame,
+};
+
+/// Stands for "no room" where a publish is remembered by its room.
+const NO_ROOM: RoomKey = RoomKey::MAX;
+
+/// What an inbox may hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct InboxBounds {
+    pub(super) messages_max: usize,
+    pub(super) bytes_max: usize,
+}
+
+impl Hub {
+    /// Sends a message to one session. It is kept for a while, so that a session that is away, or loses it
+    /// on the way, has it when it is resumed.
+    pub(crate) fn direct(
+        &self,
+        from: &Session,
+        to: &Uuid,
+        publication: &Publication<'_>,
+    ) -> Result<Published, HubError> {
+        if let Some(id) = publication.once
+            && let Some(seqs) = from.state.lock().told(id, NO_ROOM)
+        {
+            Counts::add(&self.sessions.counts.repeats);
+            return Ok(Published { seq: seqs[0], behind: false, repeated: true });
+        }
+        let session = self.sessions.find(to).ok_or(HubError::NoSuchClient)?;
+        let published = self.deliver_to(&session, publication)?;
+        Counts::add(&self.sessions.counts.directs);
+        if let Some(id) = publication.once {
+            from.state.lock().tell(id, NO_ROOM, &[published.seq]);
+        }
+        Ok(published)
+    }
+
+    fn deliver_to(
+        &self,
+        session: &Session,
+        publication: &Publication<'_>,
+    ) -> Result<Published, HubError> {
+        let mut ring = WorkerSet::default();
+        let mut state = session.state.lock();
+        let standing = state.standing;
+        let mail = state
+            .inbox
+            .get_or_insert_with(|| Box::new(Mail { history: History::new(), delivered_seq: 0 }));
+        let seq = mail.history.position().seq + 1;
+        let frame = publication.encode(&[seq]);
+        let behind = match standing {
+            Standing::Ended => return Err(HubError::NoSuchClient),
+            Standing::On(conn) => {
+                let worker = usize::from(conn.worker);
+                let Some(behind) = self.post.reserve(worker, frame.len()) else {
+                    drop(state);
+                    self.post.settle(worker);
+                    return Err(HubError::Overloaded);
+                };
+                self.post.put(worker, Letter::Send { conn, frame: frame.clone() });
+                ring.insert(worker);
+                mail.delivered_seq = seq;
+                behind
+            }
+            Standing::Away(_) => {
+                let waiting = mail.history.kept_since(mail.delivered_seq);
+                let bytes: usize = waiting.iter().map(PreparedFrame::len).sum();
+                let is_full = waiting.len() >= self.inbox.messages_max
+                    || bytes + frame.len() > self.inbox.bytes_max;
+                if is_full {
+                    return Err(HubError::InboxFull);
+                }
+                false
+            }
+        };
+        let bounds = HistoryBounds {
+            messages_max: self.inbox.messages_max,
+            bytes_max: self.inbox.bytes_max,
+            // It goes with its session, and sooner only for want of space.
+            age_max: Duration::MAX,
+        };
+        mail.history.append(frame, 0, &bounds);
+        drop(state);
+        self.post.ring(&ring);
+        Ok(Published { seq, behind, repeated: false })
+    }
+
+    /// Sends a message to every connection of `route`, or of all routes, but one. It is not kept. All of
+    /// them get it or, where a mailbox is full, none.
+    pub(crate) fn announce_to_all(
+        &self,
+        route: Option<u16>,
+        publication: &Publication<'_>,
+        except: Option<ConnId>,
+    ) -> Result<(), HubError> {
+        let frame = self.compressible(publication.encode(&[0]));
+        let everyone: Vec<u32> = vec![1; self.post.workers()];
+        let mut workers = WorkerSet::default();
+        if self.reserve(&everyone, frame.len(), &mut workers).is_none() {
+            (0..self.post.workers()).for_each(|worker| self.post.settle(worker));
+            return Err(HubError::Overloaded);
+        }
+        for worker in workers.iter() {
+            let frame = frame.clone();
+            self.post.put(worker, Letter::Announce { route, frame, except });
+        }
+        self.post.ring(&workers);
+        Ok(())
+    }
+}

@@ -1,0 +1,70 @@
+//! What the server tells clients of its own accord, before a handler puts it into words.
+
+use uuid::Uuid;
+
+use super::rooms::{RoomName, RoomPattern};
+use crate::{config::Overflow, store::Position, ws::frame::PreparedFrame};
+
+/// Something that the server has to tell a client; [`Handler::notice`] says it in the handler's protocol.
+///
+/// [`Handler::notice`]: crate::Handler::notice
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Notice<'a> {
+    /// Someone is in the room now. Told to those who watch it.
+    Joined {
+        /// The room.
+        room: &'a RoomName,
+        /// Who.
+        client_id: Uuid,
+        /// The name that this client goes by, if it gave one.
+        name: Option<&'a str>,
+    },
+    /// Someone is not in the room any more. Told to those who watch it.
+    Left {
+        /// The room.
+        room: &'a RoomName,
+        /// Who.
+        client_id: Uuid,
+        /// The name that this client went by, if it gave one.
+        name: Option<&'a str>,
+    },
+    /// The client was too slow for messages `from..=to` of the room, and did not get them.
+    Gap {
+        /// The room.
+        room: &'a RoomName,
+        /// The first message that was not delivered.
+        from: u64,
+        /// The last message that was not delivered.
+        to: u64,
+    },
+    /// The client was too slow for notices of who came and went.
+    PresenceGap {
+        /// The room.
+        room: &'a RoomName,
+    },
+    /// A new room matches a pattern that the client subscribed to, and the client is in it.
+    Matched {
+        /// The pattern.
+        pattern: &'a RoomPattern,
+        /// The room.
+        room: &'a RoomName,
+        /// What is delivered comes behind this.
+        position: Position,
+        /// What the room does for a member that is too slow.
+        overflow: Overflow,
+    },
+    /// A new room matches a pattern that the client subscribed to, but the client is in as many rooms
+    /// as it may be.
+    Unmatched {
+        /// The pattern.
+        pattern: &'a RoomPattern,
+        /// The room.
+        room: &'a RoomName,
+    },
+}
+
+/// Whoever puts notices into words: a handler. Usable from any thread.
+pub(crate) trait Announcer: Send + Sync {
+    fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame>;
+}

@@ -1,0 +1,338 @@
+//! Messages to rooms: numbered, kept and posted under the locks of the rooms they go to.
+
+use std::sync::Arc;
+
+use parking_lot::MutexGuard;
+use uuid::Uuid;
+
+use super::{
+    Hub, HubError,
+    mailbox::{ConnId, Letter, WorkerSet},
+    rooms::{Room, RoomState},
+    sessions::{Counts, Session},
+};
+use crate::ws::frame::{Kind, Message, PreparedFrame};
+
+/// A message on its way to a room, to several, or to one client.
+///
+/// It is sent as it stands, or, made with [`Publication::around_seq`], with its sequence number spliced
+/// in. The number is known only once the room has given it, and formatting the rest under the room's
+/// lock would make everyone wait.
+#[derive(Debug, Clone, Copy)]
+pub struct Publication<'a> {
+    kind: Kind,
+    parts: Parts<'a>,
+    pub(super) once: Option<Uuid>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Parts<'a> {
+    Whole(&'a [u8]),
+    AroundSeq(&'a str, &'a str),
+    /// Each text is followed by the number in the room of that index.
+    AroundSeqs(&'a [(&'a str, usize)], &'a str),
+}
+
+impl<'a> Publication<'a> {
+    /// A text message that reads `before`, the sequence number in decimal, `after`.
+    pub fn around_seq(before: &'a str, after: &'a str) -> Publication<'a> {
+        Publication { kind: Kind::Text, parts: Parts::AroundSeq(before, after), once: None }
+    }
+
+    /// A text message to several rooms: each of `pieces` is a text and the index of the room whose
+    /// sequence number follows it, as the rooms are given to `publish_to`; `after` is the end. An index
+    /// beyond the rooms stands for 0.
+    pub fn around_seqs(pieces: &'a [(&'a str, usize)], after: &'a str) -> Publication<'a> {
+        Publication { kind: Kind::Text, parts: Parts::AroundSeqs(pieces, after), once: None }
+    }
+
+    /// Makes it one that is published once: when the same session publishes the same `id` to the same room
+    /// (or client) again, among its last 128 such publishes, it is answered with the first one's number.
+    pub fn once(self, id: Uuid) -> Publication<'a> {
+        Publication { once: Some(id), ..self }
+    }
+
+    pub(super) fn encode(&self, seqs: &[u64]) -> PreparedFrame {
+        let number = |index: usize| seqs.get(index).copied().unwrap_or_default();
+        match self.parts {
+            Parts::Whole(bytes) => PreparedFrame::from_parts(self.kind, &[bytes]),
+            Parts::AroundSeq(before, after) => {
+                let mut digits = [0; 20];
+                let digits = decimal(number(0), &mut digits);
+                let parts = [before.as_bytes(), digits, after.as_bytes()];
+                PreparedFrame::from_parts(self.kind, &parts)
+            }
+            Parts::AroundSeqs(pieces, after) => {
+                let mut text = String::new();
+                for (before, index) in pieces {
+                    text.push_str(before);
+                    text.push_str(&number(*index).to_string());
+                }
+                text.push_str(after);
+                PreparedFrame::from_parts(self.kind, &[text.as_bytes()])
+            }
+        }
+    }
+}
+
+/// The decimal digits of `number`, written without allocating.
+fn decimal(mut number: u64, space: &mut [u8; 20]) -> &[u8] {
+    let mut start = space.len();
+    loop {
+        start -= 1;
+        space[start] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return &space[start..];
+        }
+    }
+}
+
+impl<'a, M: Into<Message<'a>>> From<M> for Publication<'a> {
+    fn from(message: M) -> Self {
+        let message = message.into();
+        Publication { kind: message.kind(), parts: Parts::Whole(message.as_bytes()), once: None }
+    }
+}
+
+/// What became of a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Published {
+    /// The message's number in its room.
+    pub seq: u64,
+    /// A worker it goes to is behind. The publisher should pause; the server itself stops reading
+    /// from the sockets of the worker it was published on.
+    pub behind: bool,
+    /// It had been published before ([`Publication::once`]): this is the number it got then, and nobody
+    /// was sent it again.
+    pub repeated: bool,
+}
+
+/// What became of a publish to several rooms at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishedTo {
+    /// The message's number in each room, in the order in which the rooms were given.
+    pub seqs: Box<[u64]>,
+    /// As in [`Published`].
+    pub behind: bool,
+    /// As in [`Published`].
+    pub repeated: bool,
+}
+
+/// A message's number in each of its rooms; most have one.
+enum Seqs {
+    One(u64),
+    Many(Vec<u64>),
+}
+
+impl Seqs {
+    fn as_slice(&self) -> &[u64] {
+        match self {
+            Seqs::One(seq) => std::slice::from_ref(seq),
+            Seqs::Many(seqs) => seqs,
+        }
+    }
+
+    fn first(&self) -> u64 {
+        self.as_slice().first().copied().unwrap_or_default()
+    }
+}
+
+impl Hub {
+    /// Numbers, stores and posts a message; `except` does not get it.
+    pub(crate) fn publish(
+        &self,
+        room: &Room,
+        publication: &Publication<'_>,
+        except: Option<ConnId>,
+    ) -> Result<Published, HubError> {
+        let mut ring = WorkerSet::default();
+        let result = self.number(&[room], publication, except, &mut ring);
+        self.wake(&result, &ring);
+        result.map(|(seqs, behind)| Published { seq: seqs.first(), behind, repeated: false })
+    }
+
+    /// The same for a session, whose repeats are known for what they are.
+    pub(crate) fn publish_for(
+        &self,
+        session: &Session,
+        room: &Room,
+        publication: &Publication<'_>,
+        except: Option<ConnId>,
+    ) -> Result<Published, HubError> {
+        if publication.once.is_none() {
+            return self.publish(room, publication, except);
+        }
+        let published = self.publish_to(session, &[room], publication, except)?;
+        let PublishedTo { seqs, behind, repeated } = published;
+        Ok(Published { seq: seqs.first().copied().unwrap_or_default(), behind, repeated })
+    }
+
+    /// Numbers a message in several rooms at one instant. Who is in more than one of them gets it once.
+    pub(crate) fn publish_to(
+        &self,
+        session: &Session,
+        rooms: &[&Room],
+        publication: &Publication<'_>,
+        except: Option<ConnId>,
+    ) -> Result<PublishedTo, HubError> {
+        let Some(first) = rooms.first() else { return Err(HubError::NoSuchRoom) };
+        let mut ring = WorkerSet::default();
+        // Held over the publish, so that a repeat on another connection cannot slip in between.
+        let mut state = publication.once.map(|id| (id, session.state.lock()));
+        if let Some((id, state)) = &state
+            && let Some(seqs) = state.told(*id, first.key)
+        {
+            Counts::add(&self.sessions.counts.repeats);
+            return Ok(PublishedTo { seqs: seqs.into(), behind: false, repeated: true });
+        }
+        let result = self.number(rooms, publication, except, &mut ring);
+        if let (Some((id, state)), Ok((seqs, _))) = (&mut state, &result) {
+            state.tell(*id, first.key, seqs.as_slice());
+        }
+        drop(state);
+        self.wake(&result, &ring);
+        result.map(|(seqs, behind)| PublishedTo {
+            seqs: seqs.as_slice().into(),
+            behind,
+            repeated: false,
+        })
+    }
+
+    /// Numbers, stores and posts a message under the locks of its rooms. [`Hub::wake`] must follow once
+    /// no lock is held.
+    fn number(
+        &self,
+        rooms: &[&Room],
+        publication: &Publication<'_>,
+        except: Option<ConnId>,
+        ring: &mut WorkerSet,
+    ) -> Result<(Seqs, bool), HubError> {
+        match rooms {
+            [room] => self.number_in_one(room, publication, except, ring),
+            rooms => self.number_in_all(rooms, publication, except, ring),
+        }
+    }
+
+    fn number_in_one(
+        &self,
+        room: &Room,
+        publication: &Publication<'_>,
+        except: Option<ConnId>,
+        ring: &mut WorkerSet,
+    ) -> Result<(Seqs, bool), HubError> {
+        let now_ms = self.now_ms();
+        let mut state = room.state.lock();
+        if state.is_gone() {
+            return Err(HubError::NoSuchRoom);
+        }
+        let seq = state.history.position().seq + 1;
+        let frame = self.compressible(publication.encode(&[seq]));
+        let behind = self.reserve(&state.members, frame.len(), ring).ok_or(HubError::Overloaded)?;
+        for worker in ring.iter() {
+            let frame = frame.clone();
+            self.post.put(worker, Letter::Deliver { room: room.key, seq, frame, except });
+        }
+        self.keep(room, &mut state, frame, now_ms);
+        Ok((Seqs::One(seq), behind))
+    }
+
+    fn number_in_all(
+        &self,
+        rooms: &[&Room],
+        publication: &Publication<'_>,
+        except: Option<ConnId>,
+        ring: &mut WorkerSet,
+    ) -> Result<(Seqs, bool), HubError> {
+        let now_ms = self.now_ms();
+        // Everyone who locks several rooms does so in the order of their keys.
+        let mut order: Vec<usize> = (0..rooms.len()).collect();
+        order.sort_unstable_by_key(|index| rooms[*index].key);
+        if order.windows(2).any(|pair| rooms[pair[0]].key == rooms[pair[1]].key) {
+            return Err(HubError::SameRoomTwice);
+        }
+        let mut states: Vec<(usize, MutexGuard<'_, RoomState>)> =
+            order.iter().map(|index| (*index, rooms[*index].state.lock())).collect();
+        if states.iter().any(|(_, state)| state.is_gone()) {
+            return Err(HubError::NoSuchRoom);
+        }
+        let mut seqs = vec![0; rooms.len()];
+        let mut members = vec![0; self.post.workers()];
+        for (index, state) in &states {
+            seqs[*index] = state.history.position().seq + 1;
+            members.iter_mut().zip(&state.members).for_each(|(sum, count)| *sum += count);
+        }
+        let frame = self.compressible(publication.encode(&seqs));
+        let behind = self.reserve(&members, frame.len(), ring).ok_or(HubError::Overloaded)?;
+        let keys: Arc<[_]> = rooms.iter().map(|room| room.key).zip(seqs.iter().copied()).collect();
+        for worker in ring.iter() {
+            let (rooms, frame) = (Arc::clone(&keys), frame.clone());
+            self.post.put(worker, Letter::DeliverMany { rooms, frame, except });
+        }
+        for (index, state) in &mut states {
+            self.keep(rooms[*index], state, frame.clone(), now_ms);
+        }
+        Ok((Seqs::Many(seqs), behind))
+    }
+
+    fn keep(&self, room: &Room, state: &mut RoomState, frame: PreparedFrame, now_ms: u64) {
+        let kept = frame.plain();
+        self.change(&mut state.history, |history| history.append(kept, now_ms, &room.bounds));
+    }
+
+    pub(super) fn compressible(&self, frame: PreparedFrame) -> PreparedFrame {
+        match self.compressible_bytes_min {
+            Some(bytes_min) => frame.compressible(bytes_min),
+            None => frame,
+        }
+    }
+
+    /// After a publish, with no lock held: wakes those who were sent a letter, or makes good for places
+    /// that were reserved in vain.
+    fn wake<T>(&self, result: &Result<T, HubError>, ring: &WorkerSet) {
+        match result {
+            Ok(_) => self.post.ring(ring),
+            Err(HubError::Overloaded) => {
+                (0..self.post.workers()).for_each(|worker| self.post.settle(worker));
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Reserves a place for a letter at every worker with members, or at none; tells whether one of them
+    /// is behind.
+    pub(super) fn reserve(
+        &self,
+        members: &[u32],
+        bytes: usize,
+        reserved: &mut WorkerSet,
+    ) -> Option<bool> {
+        let mut behind = false;
+        for worker in (0..members.len()).filter(|worker| members[*worker] > 0) {
+            match self.post.reserve(worker, bytes) {
+                Some(is_behind) => {
+                    reserved.insert(worker);
+                    behind |= is_behind;
+                }
+                None => {
+                    reserved.iter().for_each(|worker| self.post.cancel(worker, bytes));
+                    return None;
+                }
+            }
+        }
+        Some(behind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seq_is_spliced_between_the_parts() {
+        let frame = Publication::around_seq("{\"seq\":", "}").encode(&[u64::MAX]);
+        assert_eq!(frame.payload(), b"{\"seq\":18446744073709551615}");
+        assert_eq!(Publication::around_seq("", "").encode(&[0]).payload(), b"0");
+        assert_eq!(Publication::from("as it stands").encode(&[7]).payload(), b"as it stands");
+    }
+}

@@ -1,0 +1,252 @@
+//! How a session outlives its connection: going away, coming back, being taken over, running out.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::{
+    Hub, HubError, Joined, Replay,
+    mailbox::{ConnId, Letter, WorkerSet},
+    notice::Notice,
+    rooms::{RoomName, RoomPattern},
+    seats::{Act, Door, Presence},
+    sessions::{Counts, Session, SessionState, SessionToken, Standing},
+};
+use crate::{
+    store::Position,
+    ws::{close::CloseReason, frame::PreparedFrame},
+};
+
+/// Sessions that run out in one sweep; the next one goes on.
+const EXPIRED_PER_SWEEP_MAX: usize = 1000;
+
+/// What a resumed session is told.
+#[derive(Debug, Clone)]
+pub struct Resumed {
+    /// The id that the client has again.
+    pub client_id: Uuid,
+    /// The rooms that it is in, and those that it asked for and could not join.
+    pub rooms: Vec<ResumedRoom>,
+    /// The patterns it is subscribed to.
+    pub patterns: Vec<RoomPattern>,
+    /// The direct messages that it did not get, oldest first.
+    pub directs: Vec<PreparedFrame>,
+    /// The number of the last direct message.
+    pub direct_seq: u64,
+    /// Whether `directs` are all that it did not get.
+    pub directs_recovered: bool,
+}
+
+/// One room of a resumed session.
+#[derive(Debug, Clone)]
+pub struct ResumedRoom {
+    /// The room.
+    pub room: RoomName,
+    /// What was missed there, or why the room could not be joined.
+    pub joined: Result<Joined, HubError>,
+    /// Who is there, if the session watches the room.
+    pub presence: Option<Presence>,
+}
+
+impl Hub {
+    /// The connection that `door` leads to takes up the session that `token` belongs to, and everything it
+    /// missed since `positions`, and since direct message `direct_seq`. What it was before, `fresh`, ends.
+    ///
+    /// Its rooms are those of the session; a position in any other room is joined as if the client had
+    /// asked for it.
+    pub(crate) fn resume(
+        &self,
+        fresh: &Arc<Session>,
+        door: &mut dyn Door,
+        token: &SessionToken,
+        positions: &[(RoomName, Position)],
+        direct_seq: Option<u64>,
+    ) -> Result<Resumed, HubError> {
+        let conn = door.conn();
+        let is_fresh = {
+            let state = fresh.state.lock();
+            state.fresh && state.standing == Standing::On(conn)
+        };
+        if !is_fresh {
+            return Err(HubError::NotFresh);
+        }
+        let session = self
+            .sessions
+            .find_by_token(token)
+            .filter(|session| session.route == fresh.route && !Arc::ptr_eq(session, fresh))
+            .ok_or(HubError::NoSuchSession)?;
+        let mut notices = Vec::new();
+        let resumed = self.act(&session, door, |act| {
+            match act.state.standing {
+                Standing::Ended => return Err(HubError::NoSuchSession),
+                Standing::Away(since_ms) => self.sessions.unset_away(&session, since_ms),
+                Standing::On(earlier) => {
+                    Counts::add(&self.sessions.counts.taken_over);
+                    self.unsubscribe_all(act.state);
+                    let worker = usize::from(earlier.worker);
+                    let reason = CloseReason::TAKEN_OVER;
+                    self.post.put(worker, Letter::Close { conn: earlier, reason });
+                    act.ring.insert(worker);
+                }
+            }
+            act.state.standing = Standing::On(conn);
+            act.state.fresh = false;
+            Counts::add(&self.sessions.counts.resumed);
+            act.door.attach(&session);
+            let (rooms, unmatched) = act.take_up_rooms(positions);
+            for (pattern, room) in &unmatched {
+                notices.extend(session.announcer.notice(&Notice::Unmatched { pattern, room }));
+            }
+            let patterns = act.state.patterns.clone();
+            let (directs, direct_seq, directs_recovered) = act.take_up_inbox(direct_seq);
+            let client_id = session.client_id;
+            Ok(Resumed { client_id, rooms, patterns, directs, direct_seq, directs_recovered })
+        })?;
+        // It may have been lost before anyone was told of it.
+        self.confirm(&session);
+        // If it was quick, nobody was told of this one, and nobody hears of its end.
+        self.finish(fresh, |standing| standing == Standing::On(conn));
+        for frame in notices {
+            // A mailbox that is full loses it; the rooms are in the answer all the same.
+            self.post.send(conn, frame);
+        }
+        Ok(resumed)
+    }
+
+    /// The connection of a session has ended: the session waits for another one, or ends too.
+    pub(crate) fn depart(&self, session: &Arc<Session>, conn: ConnId, reason: &CloseReason) {
+        let mut longest_away = None;
+        let waits = session.keeps && self.resume_window_ms > 0 && reason.may_resume();
+        if waits {
+            let mut state = session.state.lock();
+            if state.standing != Standing::On(conn) {
+                return;
+            }
+            self.unsubscribe_all(&state);
+            let now_ms = self.now_ms();
+            state.standing = Standing::Away(now_ms);
+            longest_away = self.sessions.set_away(session, now_ms, self.away_max);
+        } else {
+            self.finish(session, |standing| standing == Standing::On(conn));
+        }
+        if let Some((since_ms, session)) = longest_away {
+            Counts::add(&self.sessions.counts.evicted);
+            self.finish(&session, |standing| standing == Standing::Away(since_ms));
+        }
+    }
+
+    /// Ends the sessions whose time to come back has run out. `true` when there are more of them.
+    pub(super) fn expire_sessions(&self) -> bool {
+        let Some(until_ms) = self.now_ms().checked_sub(self.resume_window_ms) else { return false };
+        let overdue = self.sessions.overdue(until_ms, EXPIRED_PER_SWEEP_MAX);
+        let is_full = overdue.len() == EXPIRED_PER_SWEEP_MAX;
+        for (since_ms, session) in overdue {
+            Counts::add(&self.sessions.counts.expired);
+            self.finish(&session, |standing| standing == Standing::Away(since_ms));
+        }
+        is_full
+    }
+
+    /// Ends a session if it still stands as expected: it leaves its rooms, and those who watch are told.
+    fn finish(&self, session: &Arc<Session>, is_expected: impl FnOnce(Standing) -> bool) {
+        let mut ring = WorkerSet::default();
+        let mut state = session.state.lock();
+        if !is_expected(state.standing) {
+            return;
+        }
+        self.unsubscribe_all(&state);
+        state.standing = Standing::Ended;
+        state.patterns = Vec::new();
+        for seat in std::mem::take(&mut state.seats) {
+            self.unlist(session, &seat.room, &mut ring);
+        }
+        // Last, so that whoever finds it on a roster finds it in the table.
+        self.sessions.forget(session);
+        drop(state);
+        self.post.ring(&ring);
+    }
+
+    /// New rooms are nothing to this connection any more.
+    fn unsubscribe_all(&self, state: &SessionState) {
+        let Standing::On(conn) = state.standing else { return };
+        for pattern in &state.patterns {
+            self.rooms.unsubscribe(pattern, conn);
+        }
+    }
+}
+
+impl Act<'_> {
+    /// Enters every room of the session, those that its patterns match by now, and those asked for. What
+    /// all replays may come to together is bounded as for one. Returns also what had no place.
+    fn take_up_rooms(
+        &mut self,
+        positions: &[(RoomName, Position)],
+    ) -> (Vec<ResumedRoom>, Vec<(RoomPattern, RoomName)>) {
+        let mut bytes_max = self.hub.page_bytes_max;
+        let mut rooms = Vec::with_capacity(self.state.seats.len());
+        let spend = |bytes_max: &mut usize, joined: &Result<Joined, HubError>| {
+            let frames = joined.as_ref().map_or(&[][..], |joined| &joined.replay);
+            *bytes_max -= frames.iter().map(PreparedFrame::len).sum::<usize>().min(*bytes_max);
+        };
+        for at in 0..self.state.seats.len() {
+            let seat = &self.state.seats[at];
+            let (room, watching) = (Arc::clone(&seat.room), seat.watching);
+            let position = positions.iter().find(|(name, _)| *name == room.name);
+            let replay = position.map_or(Replay::Nothing, |(_, since)| Replay::Since(*since));
+            let mut state = room.state.lock();
+            let joined = Ok(self.enter(&room, &mut state, replay, bytes_max));
+            let presence = watching.then(|| {
+                self.enter_channel(&room, &mut state);
+                state.presence()
+            });
+            drop(state);
+            spend(&mut bytes_max, &joined);
+            rooms.push(ResumedRoom { room: room.name.clone(), joined, presence });
+        }
+        let mut unmatched = Vec::new();
+        for pattern in self.state.patterns.clone() {
+            // As many as there may be at all, so that what has no place can be named.
+            let names = self.hub.rooms.subscribe(&pattern, self.door.conn(), usize::MAX - 1);
+            for room in names.unwrap_or_default() {
+                if self.state.seat(room.as_str()).is_some() {
+                    continue;
+                }
+                if self.state.seats.len() >= self.hub.memberships_max {
+                    unmatched.push((pattern.clone(), room));
+                    continue;
+                }
+                // It was made while the session was away, so all of it was missed.
+                let by = Some(pattern.clone());
+                let joined = self.take_seat(&room, Replay::FromStart, by, bytes_max);
+                spend(&mut bytes_max, &joined);
+                rooms.push(ResumedRoom { room, joined, presence: None });
+            }
+        }
+        for (room, since) in positions {
+            if rooms.iter().all(|resumed| resumed.room != *room) {
+                let joined = self.take_seat(room, Replay::Since(*since), None, bytes_max);
+                spend(&mut bytes_max, &joined);
+                rooms.push(ResumedRoom { room: room.clone(), joined, presence: None });
+            }
+        }
+        (rooms, unmatched)
+    }
+
+    /// The direct messages behind `since`, or without it those that no connection was there for; the last
+    /// one's number; and whether that is all of them.
+    fn take_up_inbox(&mut self, since: Option<u64>) -> (Vec<PreparedFrame>, u64, bool) {
+        let Some(mail) = &mut self.state.inbox else {
+            return (Vec::new(), 0, since.unwrap_or(0) == 0);
+        };
+        let position = mail.history.position();
+        let since = Position { seq: since.unwrap_or(mail.delivered_seq), ..position };
+        mail.delivered_seq = position.seq;
+        match mail.history.since(since, usize::MAX) {
+            Some(missed) => (missed, position.seq, true),
+            None => {
+                let kept = mail.history.kept_since(since.seq);
+                (kept, position.seq, false)
+            }
+        }
+    }
+}
