@@ -1,6 +1,6 @@
 //! What a client may say, checked, and what is wrong with it.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use chrono::DateTime;
 use serde::{Deserialize, Deserializer};
@@ -338,9 +338,10 @@ fn resume<'a>(inbound: &Inbound<'a>) -> Result<Resume<'a>, Fault> {
         })?,
     };
     let mut positions: Vec<(RoomName, Position)> = Vec::with_capacity(places.len());
+    let mut named = BTreeSet::new();
     for Place { room, epoch, seq } in places {
         let room = RoomName::new(&room).map_err(|error| Fault::bad_request(error.to_string()))?;
-        if positions.iter().any(|(other, _)| *other == room) {
+        if !named.insert(room.clone()) {
             return Err(Fault::bad_request("rooms names one room twice"));
         }
         positions.push((room, Position { epoch: epoch_of(&epoch), seq }));

@@ -1,6 +1,6 @@
 //! How a session outlives its connection: going away, coming back, being taken over, running out.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use uuid::Uuid;
 
@@ -188,11 +188,12 @@ impl Act<'_> {
             let frames = joined.as_ref().map_or(&[][..], |joined| &joined.replay);
             *bytes_max -= frames.iter().map(PreparedFrame::len).sum::<usize>().min(*bytes_max);
         };
+        let mut asked: BTreeMap<&RoomName, Position> =
+            positions.iter().map(|(room, since)| (room, *since)).collect();
         for at in 0..self.state.seats.len() {
             let seat = &self.state.seats[at];
             let (room, watching) = (Arc::clone(&seat.room), seat.watching);
-            let position = positions.iter().find(|(name, _)| *name == room.name);
-            let replay = position.map_or(Replay::Nothing, |(_, since)| Replay::Since(*since));
+            let replay = asked.remove(&room.name).map_or(Replay::Nothing, Replay::Since);
             let mut state = room.state.lock();
             let joined = Ok(self.enter(&room, &mut state, replay, bytes_max));
             let presence = watching.then(|| {
@@ -216,18 +217,17 @@ impl Act<'_> {
                     continue;
                 }
                 // It was made while the session was away, so all of it was missed.
+                let replay = asked.remove(&room).map_or(Replay::FromStart, Replay::Since);
                 let by = Some(pattern.clone());
-                let joined = self.take_seat(&room, Replay::FromStart, by, bytes_max);
+                let joined = self.take_seat(&room, replay, by, bytes_max);
                 spend(&mut bytes_max, &joined);
                 rooms.push(ResumedRoom { room, joined, presence: None });
             }
         }
-        for (room, since) in positions {
-            if rooms.iter().all(|resumed| resumed.room != *room) {
-                let joined = self.take_seat(room, Replay::Since(*since), None, bytes_max);
-                spend(&mut bytes_max, &joined);
-                rooms.push(ResumedRoom { room: room.clone(), joined, presence: None });
-            }
+        for (room, since) in asked {
+            let joined = self.take_seat(room, Replay::Since(since), None, bytes_max);
+            spend(&mut bytes_max, &joined);
+            rooms.push(ResumedRoom { room: room.clone(), joined, presence: None });
         }
         (rooms, unmatched)
     }

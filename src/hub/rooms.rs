@@ -160,6 +160,8 @@ pub(crate) struct RoomState {
     pub(crate) members: Box<[u32]>,
     /// Everyone whose session is in this room, its connection there or away.
     pub(super) roster: HashMap<Uuid, Listed>,
+    /// How many of them those who watch do not know of yet.
+    pub(super) unannounced: usize,
     /// Where those who watch the roster hear of changes; made for the first of them.
     pub(super) channel: Option<Arc<Room>>,
     /// The directory has let go of this room; whoever still holds it must look again.
@@ -272,6 +274,7 @@ impl Rooms {
             history: History::new(),
             members: vec![0; self.post.workers()].into(),
             roster: HashMap::new(),
+            unannounced: 0,
             channel: None,
             gone: false,
         };

@@ -301,10 +301,11 @@ impl Hub {
     pub(super) fn unlist(&self, session: &Session, room: &Room, ring: &mut WorkerSet) {
         let mut room_state = room.state.lock();
         let Some(listed) = room_state.roster.remove(&session.client_id) else { return };
-        if listed.announced {
-            let change = (Change::Left, &listed);
-            self.tell_change(session, room, &mut room_state, change, None, ring);
+        if !listed.announced {
+            room_state.unannounced -= 1;
+            return;
         }
+        self.tell_change(session, room, &mut room_state, (Change::Left, &listed), None, ring);
     }
 
     /// Makes a session on the roster known to those who watch, if they do not know of it.
@@ -318,6 +319,7 @@ impl Hub {
         let Some(listed) = room_state.roster.get_mut(&session.client_id) else { return };
         if !std::mem::replace(&mut listed.announced, true) {
             let listed = Listed { name: listed.name.clone(), announced: true };
+            room_state.unannounced -= 1;
             let change = (Change::Joined, &listed);
             self.tell_change(session, room, room_state, change, None, ring);
         }
@@ -325,6 +327,9 @@ impl Hub {
 
     /// Makes everyone on the roster known to those who watch.
     fn announce_all(&self, room: &Room, room_state: &mut RoomState, ring: &mut WorkerSet) {
+        if room_state.unannounced == 0 {
+            return;
+        }
         let unknown = |(id, listed): (&Uuid, &Listed)| (!listed.announced).then_some(*id);
         let ids: Vec<Uuid> = room_state.roster.iter().filter_map(unknown).collect();
         for session in ids.iter().filter_map(|id| self.sessions.find(id)) {
@@ -445,6 +450,8 @@ impl Act<'_> {
         if announced {
             let (change, except) = ((Change::Joined, &listed), Some(self.door.conn()));
             self.hub.tell_change(self.session, room, room_state, change, except, self.ring);
+        } else {
+            room_state.unannounced += 1;
         }
         room_state.roster.insert(self.session.client_id, listed);
     }
