@@ -145,6 +145,10 @@ pub(crate) struct WorkerMetrics {
     pub(crate) deliveries: Counter,
     /// Messages thrown away with the outbox of a client that was too slow.
     pub(crate) dropped: Counter,
+    /// Messages of rooms that a slow client did not get, whose connection goes on.
+    pub(crate) missed: Counter,
+    /// Notices that told a slow client what it missed.
+    pub(crate) gaps: Counter,
     /// Times a socket was not read because its client was behind.
     pub(crate) read_pauses: Counter,
     /// Times this worker stopped reading because a mailbox was behind.
@@ -245,6 +249,8 @@ impl Metrics {
             bytes_out: sum(|worker| &worker.bytes_out),
             deliveries: sum(|worker| &worker.deliveries),
             dropped: sum(|worker| &worker.dropped),
+            missed: sum(|worker| &worker.missed),
+            gaps: sum(|worker| &worker.gaps),
             read_pauses: sum(|worker| &worker.read_pauses),
             pressure_pauses: sum(|worker| &worker.pressure_pauses),
             handler_panics: self.handler_panics.value(),
@@ -375,6 +381,11 @@ pub struct Snapshot {
     pub deliveries: u64,
     /// Messages thrown away because their client was closed as too slow.
     pub dropped: u64,
+    /// Messages of rooms that clients were too slow for under the policies `gap` and `latest`. The client
+    /// is told which, unless it leaves the room or is gone before.
+    pub missed: u64,
+    /// Notices that told clients what they missed.
+    pub gaps: u64,
     /// Times a socket was not read because its client did not read.
     pub read_pauses: u64,
     /// Times a worker stopped reading because a mailbox was behind.

@@ -73,12 +73,7 @@ pub(super) struct Typed<H>(H);
 
 impl<H: Handler> Announcer for Typed<H> {
     fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame> {
-        // Locks are held here, and what they guard must not be left half changed.
-        let noticed = catch_unwind(AssertUnwindSafe(|| self.0.notice(notice)));
-        noticed.unwrap_or_else(|_| {
-            log::error!("the handler panicked at {notice:?}");
-            None
-        })
+        self.0.notice(notice)
     }
 }
 

@@ -74,8 +74,8 @@ pub trait Handler: Send + Sync + 'static {
     /// Puts into words what the server has to tell a client of this handler. `None` tells nothing.
     ///
     /// Called where the notice arises, on any thread, and while the server holds locks: it must only
-    /// format, quickly, and not call back into the server. A notice that it does not know, of a message that
-    /// was not delivered above all, it leaves at `None`; such a client is closed instead.
+    /// format, quickly, and not call back into the server. `None` tells nothing, and where messages would be
+    /// lost untold, the slow client is closed with 4102 instead.
     fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame> {
         let _ = notice;
         None

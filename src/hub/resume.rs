@@ -95,7 +95,7 @@ impl Hub {
             act.door.attach(&session);
             let (rooms, unmatched) = act.take_up_rooms(positions);
             for (pattern, room) in &unmatched {
-                notices.extend(session.announcer.notice(&Notice::Unmatched { pattern, room }));
+                notices.extend(session.words(&Notice::Unmatched { pattern, room }));
             }
             let patterns = act.state.patterns.clone();
             let (directs, direct_seq, directs_recovered) = act.take_up_inbox(direct_seq);

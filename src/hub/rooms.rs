@@ -168,6 +168,29 @@ pub(crate) struct RoomState {
     gone: bool,
 }
 
+#[cfg(test)]
+impl Room {
+    /// The presence channel of `room`.
+    pub(crate) fn presence_of(room: &Room, key: RoomKey) -> Room {
+        let state = RoomState {
+            history: History::new(),
+            members: Box::new([0]),
+            roster: HashMap::new(),
+            unannounced: 0,
+            channel: None,
+            gone: false,
+        };
+        Room {
+            key,
+            name: room.name.clone(),
+            kind: RoomKind::Presence,
+            overflow: room.overflow,
+            bounds: room.bounds,
+            state: Mutex::new(state),
+        }
+    }
+}
+
 /// A session in a room's roster.
 pub(super) struct Listed {
     pub(super) name: Option<Arc<str>>,

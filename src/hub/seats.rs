@@ -359,7 +359,7 @@ impl Hub {
             Change::Joined => Notice::Joined { room, client_id, name },
             Change::Left => Notice::Left { room, client_id, name },
         };
-        let Some(frame) = session.announcer.notice(&notice) else { return };
+        let Some(frame) = session.words(&notice) else { return };
         let seq = channel_state.history.skip();
         for worker in 0..channel_state.members.len() {
             if channel_state.members[worker] > 0 {

@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -17,10 +18,10 @@ use uuid::Uuid;
 
 use super::{
     mailbox::ConnId,
-    notice::Announcer,
+    notice::{Announcer, Notice},
     rooms::{Room, RoomKey, RoomPattern},
 };
-use crate::store::History;
+use crate::{store::History, ws::frame::PreparedFrame};
 
 /// Published ids that a session remembers, so that a repeat is known for one.
 const TOLD_MAX: usize = 128;
@@ -64,7 +65,7 @@ pub(crate) struct Session {
     pub(crate) route: u16,
     /// Whether it outlives its connection.
     pub(crate) keeps: bool,
-    pub(super) announcer: Arc<dyn Announcer>,
+    announcer: Arc<dyn Announcer>,
     /// Taken before any room's lock and before the table's, and never together with another session's.
     pub(super) state: Mutex<SessionState>,
 }
@@ -271,6 +272,16 @@ impl Session {
         SessionToken { client_id: self.client_id, secret: self.secret }
     }
 
+    /// What its handler says of `notice`. Locks are held here, and what they guard must not be left half
+    /// changed, so a panic says nothing.
+    pub(super) fn words(&self, notice: &Notice<'_>) -> Option<PreparedFrame> {
+        let words = catch_unwind(AssertUnwindSafe(|| self.announcer.notice(notice)));
+        words.unwrap_or_else(|_| {
+            log::error!("the handler panicked at {notice:?}");
+            None
+        })
+    }
+
     /// A room that it is in.
     pub(crate) fn room(&self, name: &str) -> Option<Arc<Room>> {
         let state = self.state.lock();
@@ -320,7 +331,6 @@ impl Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{hub::notice::Notice, ws::frame::PreparedFrame};
 
     struct Silent;
 

@@ -49,6 +49,7 @@ impl Connection {
         if let Some(reason) = self.core.close_asked.take() {
             self.begin_close(*reason, desk);
         }
+        self.catch_up(desk);
         if !matches!(self.phase, Phase::Gone) {
             match self.core.write(desk) {
                 Ok(Flushed::Empty) => self.on_flushed(desk),

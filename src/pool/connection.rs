@@ -277,8 +277,8 @@ impl Connection {
         self.core.list_dirty(desk);
     }
 
-    /// Queues a room's message. Returns whether it was queued.
-    pub(super) fn deliver(&mut self, frame: &PreparedFrame, desk: &mut Desk) -> bool {
+    /// Queues a message to this one client. Returns whether it was queued.
+    pub(super) fn send(&mut self, frame: &PreparedFrame, desk: &mut Desk) -> bool {
         if !matches!(self.phase, Phase::Open(_)) || !self.core.may_queue(frame.len(), desk) {
             return false;
         }
@@ -335,8 +335,9 @@ impl Connection {
             Match::Full => Notice::Unmatched { pattern, room: &room.name },
             Match::Stale => return,
         };
-        if let Some(frame) = open.service.calls().notice(&notice) {
-            self.deliver(&frame, desk);
+        let caller = Caller { core: &mut self.core, desk, session: &mut open.session };
+        if let Some(frame) = open.service.notice(caller, &notice) {
+            self.send(&frame, desk);
         }
     }
 
@@ -398,6 +399,14 @@ impl Connection {
 
     /// Pings a quiet client, closes a silent one, and sets the deadline for looking again.
     pub(super) fn watch(&mut self, desk: &mut Desk) {
+        // The kernel calls a socket writable only when a good part of its buffer is free, which takes a slow
+        // client long. Whether it takes anything at all is found out by trying.
+        if self.core.blocked
+            && self.is_open()
+            && let Err(error) = self.core.write(desk)
+        {
+            return self.on_lost(&error, desk);
+        }
         let Phase::Open(open) = &mut self.phase else { return };
         let timeout = desk.config().timeout.as_millis() as Millis;
         let ping = desk.config().ping.as_millis() as Millis;
@@ -407,7 +416,8 @@ impl Connection {
         }
         let quiet = desk.now - self.core.last_rx;
         if quiet >= timeout {
-            let reason = match (self.core.paused_by_outbox, open.pinged > self.core.last_rx) {
+            let is_slow = self.core.paused_by_outbox || self.core.lag.is_some();
+            let reason = match (is_slow, open.pinged > self.core.last_rx) {
                 (true, _) => CloseReason::SLOW_CONSUMER,
                 (false, true) => CloseReason::NO_PONG,
                 (false, false) => CloseReason::IDLE,

@@ -5,6 +5,7 @@ use std::{io, net::SocketAddr};
 use super::{
     bound::IpSlot,
     desk::Desk,
+    lag::Lag,
     outbox::{Flushed, Outbox},
     stream::Stream,
     timers::{Deadline, Millis},
@@ -42,6 +43,12 @@ pub(crate) struct Core {
     pub(super) listed_ready: bool,
     /// It is in the worker's list of connections to flush.
     pub(super) listed_dirty: bool,
+    /// The kernel took no more when it was last written to.
+    pub(super) blocked: bool,
+    /// The kernel takes little that is not on the wire.
+    pub(super) unsent_limited: bool,
+    /// What this client missed for being slow, and will be told.
+    pub(super) lag: Option<Box<Lag>>,
     /// Not read, because the client does not read what it is sent.
     pub(super) paused_by_outbox: bool,
     /// Only the end is awaited: it is read whatever waits to be written.
@@ -75,6 +82,9 @@ impl Core {
             backlog: false,
             listed_ready: false,
             listed_dirty: false,
+            blocked: false,
+            unsent_limited: false,
+            lag: None,
             closing: false,
             paused_by_outbox: false,
             paused_by_jobs: false,
@@ -95,12 +105,22 @@ impl Core {
         }
     }
 
-    /// Whether a message of `bytes` may be queued. A client that is too far behind is closed for it: here
-    /// is the one place where a message is refused to a slow client.
+    /// Whether a message of `bytes` may be queued. A client that is too far behind is closed for it; for
+    /// what its rooms send, the overflow policy decides instead.
     pub(super) fn may_queue(&mut self, bytes: usize, desk: &mut Desk) -> bool {
         if self.close_asked.is_some() {
             return false;
         }
+        let has_place = self.has_place(bytes, desk);
+        if !has_place && self.close_asked.is_none() {
+            self.give_up(desk);
+        }
+        has_place
+    }
+
+    /// Whether the outbox takes a message of `bytes`, now or after a write. Asks for the close of a
+    /// connection that turns out to be lost.
+    pub(super) fn has_place(&mut self, bytes: usize, desk: &mut Desk) -> bool {
         if self.outbox.fits(bytes, &desk.outbox_bounds) {
             return true;
         }
@@ -109,12 +129,7 @@ impl Core {
             self.ask_close(CloseReason::LOST, desk);
             return false;
         }
-        if self.outbox.fits(bytes, &desk.outbox_bounds) {
-            return true;
-        }
-        desk.metrics().dropped.add(1);
-        self.ask_close(CloseReason::SLOW_CONSUMER, desk);
-        false
+        self.outbox.fits(bytes, &desk.outbox_bounds)
     }
 
     /// Queues a message for which there is a place.
@@ -184,6 +199,18 @@ impl Core {
     pub(super) fn write(&mut self, desk: &mut Desk) -> io::Result<Flushed> {
         let (flushed, sent) = self.outbox.flush(&mut self.stream, &mut desk.spare)?;
         desk.metrics().bytes_out.add(sent as u64);
+        let was_blocked = std::mem::replace(&mut self.blocked, flushed == Flushed::Blocked);
+        if was_blocked && sent > 0 {
+            // Who takes what it could not take before is alive, though it may be too slow to say so.
+            self.last_rx = desk.now;
+        }
+        if sent > 0
+            && let Some(lag) = &mut self.lag
+        {
+            lag.wrote(sent);
+            // There may be room now for what was held back.
+            self.list_dirty(desk);
+        }
         if self.paused_by_outbox {
             if self.outbox.is_low(&desk.outbox_bounds) {
                 self.paused_by_outbox = false;

@@ -47,6 +47,8 @@ mod closes;
 mod losses;
 mod slices;
 mod costs;
+mod lags;
+mod holes;
 
 use client::{Answer, close, frame, upgrade};
 pub(super) use wire::{FakeSocket, Wire};
@@ -282,8 +284,18 @@ impl Harness {
             Letter::Admitted { conn } if conn == self.conn.core.id => {
                 self.conn.on_admitted(&mut self.desk);
             }
-            Letter::Send { frame, .. } | Letter::Deliver { frame, .. } => {
-                self.conn.deliver(&frame, &mut self.desk);
+            Letter::Send { frame, .. } => {
+                self.conn.send(&frame, &mut self.desk);
+            }
+            Letter::Deliver { room, seq, frame, except } => {
+                let members = std::mem::take(&mut self.desk.members);
+                let is_meant = except != Some(self.conn.core.id);
+                if let Some((room, members)) = members.of(room, seq).filter(|_| is_meant) {
+                    for member in members {
+                        self.conn.deliver(&frame, room, member, seq, &mut self.desk);
+                    }
+                }
+                self.desk.members = members;
             }
             Letter::Close { reason, .. } => self.conn.ask_close(reason, &mut self.desk),
             // Nothing else is posted to the one worker of a harness.

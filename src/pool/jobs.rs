@@ -204,6 +204,7 @@ impl Lane {
         })
     }
 
+    /// The handler whose calls these are.
     pub(super) fn calls(&self) -> &dyn Calls {
         &*self.calls
     }

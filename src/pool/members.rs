@@ -7,9 +7,15 @@ use crate::hub::rooms::{Room, RoomKey, RoomKind};
 /// One worker's part of every room it has members in. Used by one thread.
 #[derive(Default)]
 pub(crate) struct Members {
-    by_room: HashMap<RoomKey, Vec<Member>>,
+    by_room: HashMap<RoomKey, Locals>,
     /// The rooms of each connection, by slot.
     by_slot: Vec<Vec<Membership>>,
+}
+
+/// A room and those of its members that are here.
+struct Locals {
+    room: Arc<Room>,
+    members: Vec<Member>,
 }
 
 /// A connection in a room.
@@ -17,7 +23,7 @@ pub(crate) struct Members {
 pub(crate) struct Member {
     pub(crate) slot: u32,
     /// Messages up to this one were there before it joined, and are not delivered.
-    from_seq: u64,
+    pub(crate) from_seq: u64,
 }
 
 struct Membership {
@@ -32,7 +38,8 @@ impl Members {
         if self.by_slot.len() <= slot {
             self.by_slot.resize_with(slot + 1, Vec::new);
         }
-        let members = self.by_room.entry(room.key).or_default();
+        let empty = || Locals { room: Arc::clone(&room), members: Vec::new() };
+        let members = &mut self.by_room.entry(room.key).or_insert_with(empty).members;
         let rooms = &mut self.by_slot[slot];
         // Most connections are in one room, and many are idle: no spare capacity for the first.
         if rooms.is_empty() {
@@ -68,7 +75,8 @@ impl Members {
 
     /// Takes the member at `index` off a room's list; the last one moves into its place.
     fn unlist(&mut self, room: &Room, index: u32) {
-        let Some(members) = self.by_room.get_mut(&room.key) else { return };
+        let Some(locals) = self.by_room.get_mut(&room.key) else { return };
+        let members = &mut locals.members;
         members.swap_remove(index as usize);
         match members.get(index as usize) {
             Some(moved) => {
@@ -84,10 +92,23 @@ impl Members {
         }
     }
 
-    /// The connections that get message `seq` of a room.
-    pub(crate) fn of(&self, room: RoomKey, seq: u64) -> impl Iterator<Item = u32> {
-        let members = self.by_room.get(&room).map(Vec::as_slice).unwrap_or_default();
-        members.iter().filter(move |member| member.from_seq < seq).map(|member| member.slot)
+    /// A room, and those who get its message `seq`.
+    pub(crate) fn of(
+        &self,
+        room: RoomKey,
+        seq: u64,
+    ) -> Option<(&Arc<Room>, impl Iterator<Item = Member>)> {
+        let Locals { room, members } = self.by_room.get(&room)?;
+        Some((room, members.iter().copied().filter(move |member| member.from_seq < seq)))
+    }
+
+    /// The rooms that a connection is in, each with the number up to which its messages were there before.
+    pub(crate) fn places(&self, slot: usize) -> impl Iterator<Item = (RoomKey, u64)> {
+        let rooms = self.by_slot.get(slot).map(Vec::as_slice).unwrap_or_default();
+        rooms.iter().filter_map(|Membership { room, index }| {
+            let member = self.by_room.get(&room.key)?.members.get(*index as usize)?;
+            Some((room.key, member.from_seq))
+        })
     }
 
     /// The room of that name, if the connection is in it.
@@ -125,11 +146,14 @@ mod tests {
             members.add(slot, Arc::clone(&b), slot as u64);
         }
         let of = |members: &Members, room: &Room, seq| {
-            let mut slots: Vec<u32> = members.of(room.key, seq).collect();
+            let members = members.of(room.key, seq).map(|(_, members)| members);
+            let mut slots: Vec<u32> =
+                members.into_iter().flatten().map(|member| member.slot).collect();
             slots.sort_unstable();
             slots
         };
         assert_eq!(of(&members, &b, 2), [0, 1], "later members get later messages");
+        assert_eq!(members.places(3).collect::<Vec<_>>(), [(a.key, 0), (b.key, 3)]);
         assert!(members.remove(0, |room| room.key == a.key).is_some());
         assert!(members.remove(0, |room| room.key == a.key).is_none());
         assert_eq!(members.remove_all(3).len(), 2);

@@ -18,6 +18,7 @@ mod service;
 mod link;
 pub(crate) mod jobs;
 mod outbox;
+mod lag;
 mod closing;
 mod members;
 mod timers;

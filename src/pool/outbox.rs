@@ -65,6 +65,11 @@ impl Outbox {
         self.bytes == 0
     }
 
+    /// Bytes that wait.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Whether the client is behind: more than half of either bound waits.
     pub(crate) fn status(&self, bounds: &OutboxBounds) -> SendStatus {
         if self.messages > bounds.messages_max / 2 || self.bytes > bounds.bytes_max / 2 {

@@ -8,8 +8,11 @@ use std::{
 use super::{core::Core, desk::Desk, jobs::Lane, link::WorkerLink};
 use crate::{
     handler::calls::{BoxState, Calls, Link},
-    hub::sessions::Session,
-    ws::{close::CloseReason, frame::Message},
+    hub::{notice::Notice, sessions::Session},
+    ws::{
+        close::CloseReason,
+        frame::{Message, PreparedFrame},
+    },
 };
 
 /// Where a connection's handler runs.
@@ -28,12 +31,15 @@ pub(super) struct Caller<'a> {
 }
 
 impl Service {
-    /// The handler, for what does not concern one call.
-    pub(super) fn calls(&self) -> &dyn Calls {
-        match self {
+    /// Asks the handler to put `notice` into words, on this worker wherever its calls run.
+    pub(super) fn notice(&self, caller: Caller<'_>, notice: &Notice<'_>) -> Option<PreparedFrame> {
+        let calls = match self {
             Service::Inline { calls, .. } => &**calls,
             Service::Jobs(lane) => lane.calls(),
-        }
+        };
+        let mut words = None;
+        caller.call(|_| words = calls.notice(notice));
+        words
     }
 
     /// Tells the handler that its connection is open.

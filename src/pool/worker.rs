@@ -17,6 +17,7 @@ use super::{
     connection::{Connection, Phase},
     core::Core,
     desk::{Desk, Shared},
+    lag::Place,
     stream::Stream,
     timers::Millis,
 };
@@ -255,7 +256,7 @@ impl Worker {
                 }
                 Letter::Send { conn, frame } => {
                     let (conn, desk) = self.find(conn);
-                    if conn.is_some_and(|conn| conn.deliver(&frame, desk)) {
+                    if conn.is_some_and(|conn| conn.send(&frame, desk)) {
                         self.desk.metrics().messages_out.add(1);
                     }
                 }
@@ -317,16 +318,19 @@ impl Worker {
     ) -> usize {
         let members = std::mem::take(&mut self.desk.members);
         let mut delivered = 0;
-        for slot in members.of(room, seq) {
-            let Some(conn) = self.conns.get_mut(slot as usize) else { continue };
-            if Some(conn.core.id) != except && conn.deliver(frame, &mut self.desk) {
-                delivered += 1;
+        if let Some((room, members)) = members.of(room, seq) {
+            for member in members {
+                let Some(conn) = self.conns.get_mut(member.slot as usize) else { continue };
+                // Its own message is no loss to a client that did not ask for it.
+                if Some(conn.core.id) != except
+                    && conn.deliver(frame, room, member, seq, &mut self.desk)
+                {
+                    delivered += 1;
+                }
             }
         }
         self.desk.members = members;
-        self.desk.metrics().deliveries.add(delivered as u64);
-        self.desk.metrics().messages_out.add(delivered as u64);
-        delivered
+        self.count_deliveries(delivered)
     }
 
     /// The same for a message of several rooms: who is in more than one of them gets it once.
@@ -336,12 +340,27 @@ impl Worker {
         frame: &PreparedFrame,
         except: Option<ConnId>,
     ) -> usize {
-        let members = &self.desk.members;
-        let mut slots: Vec<u32> =
-            rooms.iter().flat_map(|(room, seq)| members.of(*room, *seq)).collect();
-        slots.sort_unstable();
-        slots.dedup();
-        self.deliver_to(slots.into_iter().map(|slot| slot as usize), frame, except)
+        let members = std::mem::take(&mut self.desk.members);
+        let places_in = |(room, seq): &(RoomKey, u64)| {
+            let seq = *seq;
+            let (room, members) = members.of(*room, seq)?;
+            Some(members.map(move |member| Place { room, member, seq }))
+        };
+        let mut places: Vec<Place<'_>> = rooms.iter().filter_map(places_in).flatten().collect();
+        places.sort_unstable_by_key(|place| place.member.slot);
+        let mut delivered = 0;
+        for places in places.chunk_by(|one, other| one.member.slot == other.member.slot) {
+            let slot = places[0].member.slot as usize;
+            if let Some(conn) = self.conns.get_mut(slot)
+                && Some(conn.core.id) != except
+                && conn.deliver_once(frame, places, &mut self.desk)
+            {
+                delivered += 1;
+            }
+        }
+        drop(places);
+        self.desk.members = members;
+        self.count_deliveries(delivered)
     }
 
     /// Puts a message into the outboxes of all open connections of a route, or of all routes.
@@ -351,30 +370,17 @@ impl Worker {
         frame: &PreparedFrame,
         except: Option<ConnId>,
     ) -> usize {
-        let of_route = |conn: &Connection| match route {
-            None => conn.is_open(),
-            route => conn.route() == route,
-        };
-        let slots: Vec<usize> =
-            self.conns.iter().filter(|(_, conn)| of_route(conn)).map(|(slot, _)| slot).collect();
-        self.deliver_to(slots.into_iter(), frame, except)
-    }
-
-    fn deliver_to(
-        &mut self,
-        slots: impl Iterator<Item = usize>,
-        frame: &PreparedFrame,
-        except: Option<ConnId>,
-    ) -> usize {
         let mut delivered = 0;
-        for slot in slots {
-            if let Some(conn) = self.conns.get_mut(slot)
-                && Some(conn.core.id) != except
-                && conn.deliver(frame, &mut self.desk)
-            {
+        for (_, conn) in &mut self.conns {
+            let is_meant = route.is_none() || conn.route() == route;
+            if is_meant && Some(conn.core.id) != except && conn.send(frame, &mut self.desk) {
                 delivered += 1;
             }
         }
+        self.count_deliveries(delivered)
+    }
+
+    fn count_deliveries(&self, delivered: usize) -> usize {
         self.desk.metrics().deliveries.add(delivered as u64);
         self.desk.metrics().messages_out.add(delivered as u64);
         delivered
