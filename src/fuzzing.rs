@@ -71,13 +71,14 @@ struct Seen {
 fn parsed(bytes: &[u8]) -> Result<Option<Seen>, BadHead> {
     let mut space = HeaderSpace::default();
     let Some((request, used)) = Request::parse(bytes, &mut space)? else { return Ok(None) };
-    let target = route(&request, ["/ws", "/echo"]);
+    let target = route(&request, ["/ws", "/echo"], ["/"]);
     match &target {
         Target::Health => assert_eq!(request.path(), "/health"),
         Target::Stats => assert_eq!(request.path(), "/stats"),
         Target::Socket(at) => assert_eq!(request.path(), ["/ws", "/echo"][*at]),
+        Target::Page(_) => assert_eq!(request.path(), "/"),
         Target::MethodNotAllowed => assert!(!["GET", "HEAD"].contains(&request.method())),
-        Target::NotFound => assert!(!["/ws", "/echo", "/health"].contains(&request.path())),
+        Target::NotFound => assert!(!["/", "/ws", "/echo", "/health"].contains(&request.path())),
     }
     let takeovers = [None, Some(Takeover::Never), Some(Takeover::Allowed)];
     Ok(Some(Seen {

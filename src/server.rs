@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
 use mio::{Poll, Waker};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -19,7 +20,7 @@ use crate::{
     config::Config,
     error::{Error, ErrorKind},
     handler::IntoService,
-    http::router::RESERVED_PATHS,
+    http::{page::StaticPage, router::RESERVED_PATHS},
     hub::{
         Hub, HubError,
         mailbox::{Inbox, Letter, MailboxBounds, Post, WorkerSet},
@@ -47,6 +48,7 @@ const BACKLOG: i32 = 4096;
 pub struct Builder {
     config: Config,
     routes: Vec<Route>,
+    pages: Vec<StaticPage>,
 }
 
 /// A server that is bound and does not serve yet: clients may connect, and are accepted with
@@ -88,14 +90,28 @@ impl Builder {
         self
     }
 
+    /// Serves `body` under exactly `path`, so that a program can bring the page that opens its socket.
+    ///
+    /// GET and HEAD are answered, with the type that is given here (`text/html; charset=utf-8`), and with
+    /// an `ETag`: a browser asks each time and is sent the body once. The body is shared by all who are
+    /// sent it, so `include_str!` and `include_bytes!` cost nothing more. A page needs no permit, and may
+    /// be larger than `buffer_bytes`: it is sent as fast as it is read, and given up on when nothing of it
+    /// is read for `timeout`.
+    ///
+    /// For a few pages that belong to the program. There are no directories, no ranges, no compression.
+    pub fn page(mut self, path: &str, content_type: &str, body: impl Into<Bytes>) -> Builder {
+        self.pages.push(StaticPage::new(path, content_type, body.into()));
+        self
+    }
+
     /// Checks everything and listens. Port 0 takes a free one; [`Server::local_addr`] tells which.
     ///
     /// # Errors
-    /// A value out of range, a path that is not one, an address in use or not to be had.
+    /// A value out of range, a path that is not one or that a page shares, an address in use or not to be had.
     pub fn bind(self) -> Result<Server, Error> {
-        let Builder { config, routes } = self;
+        let Builder { config, routes, pages } = self;
         config.validate()?;
-        check_paths(&routes)?;
+        check_paths(&routes, &pages)?;
         let (listener, local_addr) = listen(&config)?;
         let cannot_poll = |error| Error::io("cannot make a poll for a worker", error);
         let mut polls = Vec::new();
@@ -109,6 +125,7 @@ impl Builder {
         let (post, inboxes) = Post::new(wakers, bounds);
         let shared = Arc::new(Shared {
             routes,
+            pages,
             hub: Arc::new(Hub::new(&config, post.clone())),
             admission: Admission::new(config.max_conn, config.max_queued_tasks, post),
             metrics: Metrics::new(config.thread_pool_size),
@@ -145,19 +162,28 @@ fn staff(
         .unzip()
 }
 
-fn check_paths(routes: &[Route]) -> Result<(), Error> {
-    for Route { path, .. } in routes {
+fn check_paths(routes: &[Route], pages: &[StaticPage]) -> Result<(), Error> {
+    let refuse = |message| Err(Error::new(ErrorKind::InvalidInput, message));
+    let routes = routes.iter().map(|route| ("route", route.path.as_str()));
+    let named = routes.chain(pages.iter().map(|page| ("page", page.path.as_str())));
+    for (index, (what, path)) in named.clone().enumerate() {
         if !path.starts_with('/') || path.contains(['?', '#', ' ']) {
-            let message =
-                format!("the route '{path}' must begin with '/' and hold no '?', '#' or space");
-            return Err(Error::new(ErrorKind::InvalidInput, message));
+            return refuse(format!(
+                "the {what} '{path}' must begin with '/' and hold no '?', '#' or space"
+            ));
         }
-        if RESERVED_PATHS.contains(&path.as_str()) {
-            let message = format!("the route '{path}' is the server's own");
-            return Err(Error::new(ErrorKind::InvalidInput, message));
+        if RESERVED_PATHS.contains(&path) {
+            return refuse(format!("the {what} '{path}' is the server's own"));
+        }
+        // Of two routes the first is served; a page that nobody would ever see is a mistake.
+        if what == "page" && named.clone().take(index).any(|(_, earlier)| earlier == path) {
+            return refuse(format!("the page '{path}' is on a path that is taken"));
         }
     }
-    Ok(())
+    match pages.iter().find(|page| !page.has_legal_type()) {
+        Some(page) => refuse(format!("the content type of the page '{}' is none", page.path)),
+        None => Ok(()),
+    }
 }
 
 /// Listens on the first address of the configured host that takes it.

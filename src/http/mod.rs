@@ -2,4 +2,5 @@
 
 pub(crate) mod head;
 pub(crate) mod router;
+pub(crate) mod page;
 pub(crate) mod response;

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Status {
     Ok,
+    NotModified,
     BadRequest,
     Unauthorized,
     Forbidden,
@@ -23,6 +24,7 @@ impl Status {
     fn line(self) -> &'static str {
         match self {
             Status::Ok => "200 OK",
+            Status::NotModified => "304 Not Modified",
             Status::BadRequest => "400 Bad Request",
             Status::Unauthorized => "401 Unauthorized",
             Status::Forbidden => "403 Forbidden",
@@ -59,29 +61,34 @@ pub(crate) struct Response<'a> {
 impl Response<'_> {
     /// Appends the answer to `out`. `date` is the value of the `Date` header.
     pub(crate) fn write(&self, out: &mut Vec<u8>, date: &str) {
-        let mut head = String::with_capacity(256);
-        // Writing to a String cannot fail.
-        let _ = write!(
-            head,
-            "HTTP/1.1 {}\r\nDate: {date}\r\nContent-Type: application/json\r\n\
-             Cache-Control: no-store\r\nContent-Length: {}\r\n",
-            self.status.line(),
+        let mut lines = format!(
+            "Content-Type: application/json\r\nCache-Control: no-store\r\nContent-Length: {}\r\n",
             self.body.len(),
         );
         for line in self.headers.iter().filter(|line| !line.is_empty()) {
-            let _ = write!(head, "{line}\r\n");
+            // Writing to a String cannot fail.
+            let _ = write!(lines, "{line}\r\n");
         }
-        head.push_str(match (self.closes, self.status) {
-            // The answer names what to upgrade to (RFC 9110, 7.8).
-            (true, Status::UpgradeRequired) => "Connection: close, Upgrade\r\n\r\n",
-            (true, _) => "Connection: close\r\n\r\n",
-            (false, _) => "Connection: keep-alive\r\n\r\n",
-        });
-        out.extend_from_slice(head.as_bytes());
+        write_head(out, self.status, date, &lines, self.closes);
         if !self.head_only {
             out.extend_from_slice(self.body.as_bytes());
         }
     }
+}
+
+/// Appends the head of an answer to `out`. `lines` are its own headers, each with its line end.
+pub(crate) fn write_head(out: &mut Vec<u8>, status: Status, date: &str, lines: &str, closes: bool) {
+    let connection = match (closes, status) {
+        // The answer names what to upgrade to (RFC 9110, 7.8).
+        (true, Status::UpgradeRequired) => "close, Upgrade",
+        (true, _) => "close",
+        (false, _) => "keep-alive",
+    };
+    for part in ["HTTP/1.1 ", status.line(), "\r\nDate: ", date, "\r\n", lines, "Connection: "] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    out.extend_from_slice(connection.as_bytes());
+    out.extend_from_slice(b"\r\n\r\n");
 }
 
 /// A body that says what was wrong: `{"error":"…","message":"…"}`, and how long to wait if that helps.

@@ -11,6 +11,8 @@ pub(crate) enum Target {
     Stats,
     /// A WebSocket route, by its index in the server's table.
     Socket(usize),
+    /// A static page, by its index in the server's table.
+    Page(usize),
     /// A known HTTP route, asked with a method it does not have.
     MethodNotAllowed,
     /// Nothing here by that name.
@@ -20,17 +22,24 @@ pub(crate) enum Target {
 /// Paths the server keeps for itself; no handler may take them.
 pub(crate) const RESERVED_PATHS: [&str; 2] = ["/health", "/stats"];
 
-/// Finds the route of `request` among the HTTP routes and `sockets`, the paths of the WebSocket ones.
+/// Finds the route of `request` among the HTTP routes, `sockets`, the paths of the WebSocket ones, and
+/// `pages`, those of the static pages.
 pub(crate) fn route<'p>(
     request: &Request<'_>,
     sockets: impl IntoIterator<Item = &'p str>,
+    pages: impl IntoIterator<Item = &'p str>,
 ) -> Target {
     let target = match request.path() {
         "/health" => Target::Health,
         "/stats" => Target::Stats,
         path => {
-            let found = sockets.into_iter().position(|socket| socket == path);
-            return found.map_or(Target::NotFound, Target::Socket);
+            if let Some(found) = sockets.into_iter().position(|socket| socket == path) {
+                return Target::Socket(found);
+            }
+            match pages.into_iter().position(|page| page == path) {
+                Some(found) => Target::Page(found),
+                None => return Target::NotFound,
+            }
         }
     };
     match request.method() {
@@ -52,6 +61,9 @@ mod tests {
             ("POST /health", Target::MethodNotAllowed),
             ("GET /echo?token=1", Target::Socket(1)),
             ("POST /ws", Target::Socket(0)),
+            ("GET /", Target::Page(1)),
+            ("HEAD /style.css?v=2", Target::Page(0)),
+            ("POST /", Target::MethodNotAllowed),
             ("GET /ws/", Target::NotFound),
             ("GET *", Target::NotFound),
         ] {
@@ -59,7 +71,7 @@ mod tests {
             let mut space = HeaderSpace::default();
             let parsed = Request::parse(head.as_bytes(), &mut space).expect("legal");
             let (request, _) = parsed.expect("whole");
-            assert_eq!(route(&request, ["/ws", "/echo"]), target, "{line}");
+            assert_eq!(route(&request, ["/ws", "/echo"], ["/style.css", "/"]), target, "{line}");
         }
     }
 }

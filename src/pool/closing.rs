@@ -67,6 +67,9 @@ impl Connection {
     }
 
     fn on_flushed(&mut self, desk: &mut Desk) {
+        if matches!(self.phase, Phase::Head { last: true, .. }) {
+            return self.begin_closing(Stage::FlushThenLinger, None, desk);
+        }
         let Phase::Closing(closing) = &mut self.phase else { return };
         match closing.stage {
             Stage::Flush => self.phase = Phase::Gone,

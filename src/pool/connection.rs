@@ -50,6 +50,8 @@ pub(crate) enum Phase {
         _slot: Slot,
         /// Whether a request was answered on this connection.
         answered: bool,
+        /// Whether it ends when what waits is written: what else it asks is not looked at.
+        last: bool,
     },
     /// An upgrade in the line of those that wait for a permit.
     Waiting(Box<Waiting>),
@@ -157,6 +159,7 @@ impl Connection {
         let mut rest = input;
         loop {
             match &mut self.phase {
+                Phase::Head { last: true, .. } => return input.len(),
                 Phase::Head { .. } if !self.core.outbox.fits(0, &desk.outbox_bounds) => {
                     // Who pipelines requests must read the answers before there are more.
                     self.core.backlog = true;
@@ -376,6 +379,10 @@ impl Connection {
     /// The deadline has passed. Sets the next one, or ends the phase.
     pub(super) fn on_deadline(&mut self, desk: &mut Desk) {
         match &mut self.phase {
+            Phase::Head { .. } if self.core.is_reading(desk) => {
+                let at = desk.after(desk.config().handshake_timeout);
+                desk.timers.set(self.core.slot(), &mut self.core.deadline, at);
+            }
             Phase::Head { answered, .. } => {
                 let idle = *answered && self.core.stash.is_empty();
                 self.head_timeout(idle, desk);

@@ -31,6 +31,8 @@ pub(crate) struct Core {
     pub(super) stash: Vec<u8>,
     /// When bytes last came.
     pub(super) last_rx: Millis,
+    /// When bytes last went.
+    pub(super) last_tx: Millis,
     /// Someone asked for this close; it begins at the end of the turn. The first one counts.
     pub(super) close_asked: Option<Box<CloseReason>>,
     /// The socket may have something to read.
@@ -76,6 +78,7 @@ impl Core {
             deadline: Deadline::default(),
             stash: Vec::new(),
             last_rx: now,
+            last_tx: now,
             close_asked: None,
             readable: false,
             peer_ended: false,
@@ -186,6 +189,13 @@ impl Core {
         self.paused_by_outbox || self.paused_by_jobs
     }
 
+    /// Whether the peer has more to read and has read on lately: an answer that takes it longer than the
+    /// next deadline is not cut off.
+    pub(super) fn is_reading(&self, desk: &Desk) -> bool {
+        let timeout = desk.config().timeout.as_millis() as Millis;
+        !self.outbox.is_empty() && desk.now < self.last_tx + timeout
+    }
+
     /// Queues what the protocol machine wants sent. Control frames know no overflow.
     pub(super) fn queue_control(&mut self, desk: &mut Desk) {
         if !desk.control.is_empty() {
@@ -210,6 +220,9 @@ impl Core {
             lag.wrote(sent);
             // There may be room now for what was held back.
             self.list_dirty(desk);
+        }
+        if sent > 0 {
+            self.last_tx = desk.now;
         }
         if self.paused_by_outbox {
             if self.outbox.is_low(&desk.outbox_bounds) {

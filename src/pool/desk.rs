@@ -20,7 +20,7 @@ use super::{
 use crate::{
     config::Config,
     handler::calls::Calls,
-    http::response,
+    http::{page::StaticPage, response},
     hub::{Hub, mailbox::ConnId, rooms::RoomKey},
     metrics::{Gauges, Metrics, Snapshot, WorkerGauges, WorkerMetrics},
     ws::{codec::ContextPool, deflate::Deflaters},
@@ -30,6 +30,7 @@ use crate::{
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) routes: Vec<Route>,
+    pub(crate) pages: Vec<StaticPage>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) metrics: Metrics,

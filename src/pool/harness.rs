@@ -12,6 +12,7 @@ use std::{
     time::Instant,
 };
 
+use bytes::Bytes;
 use mio::{Poll, Token, Waker};
 use parking_lot::Mutex;
 
@@ -27,6 +28,7 @@ use super::{
 use crate::{
     config::Config,
     handler::{Context, Handler, IntoService},
+    http::page::StaticPage,
     hub::{
         Hub, Replay,
         mailbox::{ConnId, Inbox, Letter, MailboxBounds, Post},
@@ -58,6 +60,10 @@ const SLOT: usize = 0;
 
 /// What one read takes at most. Smaller than a worker's, so that one read is not everything.
 const READ_BYTES_MAX: usize = 4096;
+
+/// The length of the static page on `/page`.
+const PAGE_BYTES: usize = 8 << 10;
+const PAGE: &[u8] = &[b'p'; PAGE_BYTES];
 
 /// Turns without a change of the wire or the clock, beyond which a connection is said to spin.
 const TURNS_MAX: usize = 100_000;
@@ -135,6 +141,7 @@ impl Harness {
             |path: &str| Route { path: path.to_owned(), calls: Arc::clone(&calls), jobs: None };
         let shared = Arc::new(Shared {
             routes: vec![route("/"), route("/ws")],
+            pages: vec![StaticPage::new("/page", "text/plain", Bytes::from_static(PAGE))],
             hub: Arc::new(Hub::new(&config, post.clone())),
             admission: Admission::new(config.max_conn, config.max_queued_tasks, post),
             metrics: Metrics::new(1),
@@ -155,7 +162,8 @@ impl Harness {
         let mut core = Core::new(id, stream, remote, None, 0);
         let at = desk.after(desk.config().handshake_timeout);
         desk.timers.set(SLOT, &mut core.deadline, at);
-        let conn = Connection { core, phase: Phase::Head { _slot: slot, answered: false } };
+        let conn =
+            Connection { core, phase: Phase::Head { _slot: slot, answered: false, last: false } };
         let (log, inbox) = (Arc::default(), inboxes.remove(0));
         Harness { desk, conn, wire, log, buffer: vec![0; READ_BYTES_MAX], inbox, _poll: poll }
     }

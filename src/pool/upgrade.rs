@@ -41,6 +41,8 @@ const NEWCOMER_QUIET_MS: Millis = 1000;
 enum Asked {
     /// An answer in JSON.
     Plain { status: Status, body: String, advice: &'static str, closes: bool, head_only: bool },
+    /// A static page, by its index; `known` if the client has its body already.
+    Page { page: usize, known: bool, closes: bool, head_only: bool },
     /// A proper upgrade that its handler would take.
     Upgrade { upgrade: Upgrade, route: usize, state: BoxState },
     /// A refused upgrade; the connection ends.
@@ -88,12 +90,11 @@ impl Connection {
                     Response { status, body: &body, headers: &headers, closes, head_only };
                 self.respond(&response, desk);
                 if !closes {
-                    if let Phase::Head { answered, .. } = &mut self.phase {
-                        *answered = true;
-                    }
-                    let at = desk.after(desk.config().handshake_timeout);
-                    desk.timers.set(self.core.slot(), &mut self.core.deadline, at);
+                    self.await_next(desk);
                 }
+            }
+            Asked::Page { page, known, closes, head_only } => {
+                self.give_page(page, known, closes, head_only, desk);
             }
             Asked::Refused(refuse) => self.refuse(&refuse, desk),
             Asked::Upgrade { upgrade, route, state } => self.admit(upgrade, route, state, desk),
@@ -241,6 +242,40 @@ impl Connection {
         self.respond(&response, desk);
     }
 
+    /// After an answer the next request is due.
+    fn await_next(&mut self, desk: &mut Desk) {
+        if let Phase::Head { answered, .. } = &mut self.phase {
+            *answered = true;
+        }
+        let at = desk.after(desk.config().handshake_timeout);
+        desk.timers.set(self.core.slot(), &mut self.core.deadline, at);
+    }
+
+    /// Answers with a page. Its body is shared, and may be larger than what else may wait for a client.
+    fn give_page(
+        &mut self,
+        page: usize,
+        known: bool,
+        closes: bool,
+        head_only: bool,
+        desk: &mut Desk,
+    ) {
+        let mut head = Vec::with_capacity(256);
+        let shared = Arc::clone(&desk.shared);
+        let page = &shared.pages[page];
+        page.write_head(&mut head, desk.date(), known, closes);
+        self.core.outbox.push_own(0, &mut desk.spare, |outbox| outbox.append(&mut head));
+        if !known && !head_only && !page.body().is_empty() {
+            self.core.outbox.push_shared(page.body(), &mut desk.spare);
+        }
+        self.core.list_dirty(desk);
+        // It closes when the page is out, however long that takes a client that reads.
+        if let Phase::Head { last, .. } = &mut self.phase {
+            *last = closes;
+        }
+        self.await_next(desk);
+    }
+
     fn respond(&mut self, response: &Response<'_>, desk: &mut Desk) {
         let mut out = Vec::with_capacity(512 + response.body.len());
         response.write(&mut out, desk.date());
@@ -259,7 +294,8 @@ fn ask(request: &Request<'_>, desk: &Desk) -> Asked {
     let closes = !request.keeps_alive() || shared.is_draining();
     let plain = |status, body, advice| Asked::Plain { status, body, advice, closes, head_only };
     let paths = shared.routes.iter().map(|route| route.path.as_str());
-    match router::route(request, paths) {
+    let pages = shared.pages.iter().map(|page| page.path.as_str());
+    match router::route(request, paths, pages) {
         Target::Health => {
             let (active, queued) = shared.admission.gauges();
             let draining = shared.is_draining();
@@ -289,6 +325,10 @@ fn ask(request: &Request<'_>, desk: &Desk) -> Asked {
             plain(Status::MethodNotAllowed, body, "Allow: GET, HEAD")
         }
         Target::Socket(route) => ask_upgrade(request, route, desk),
+        Target::Page(page) => {
+            let known = shared.pages[page].is_known_to(request);
+            Asked::Page { page, known, closes, head_only }
+        }
     }
 }
 

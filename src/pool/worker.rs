@@ -207,9 +207,10 @@ impl Worker {
         let mut core = Core::new(id, Stream::Tcp(stream), remote, ip_slot, self.desk.now);
         let config = self.desk.config();
         let (phase, due) = match fate {
-            Fate::Serve(slot) => {
-                (Phase::Head { _slot: slot, answered: false }, config.handshake_timeout)
-            }
+            Fate::Serve(slot) => (
+                Phase::Head { _slot: slot, answered: false, last: false },
+                config.handshake_timeout,
+            ),
             Fate::Linger(slot) => {
                 let stage = Stage::FlushThenLinger;
                 let closing = Closing { stage, _permit: None, _lingering: Some(slot) };

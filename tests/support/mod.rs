@@ -303,7 +303,8 @@ impl RawClient {
         }
     }
 
-    fn take(&mut self, n: usize) -> Vec<u8> {
+    /// Exactly the next `n` bytes.
+    pub fn take(&mut self, n: usize) -> Vec<u8> {
         while self.unread.len() < n {
             assert!(self.more(), "the end came inside of something: {:?}", self.unread);
         }
@@ -327,9 +328,14 @@ impl RawClient {
     /// The next answer, with as much of a body as it says.
     pub fn answer(&mut self) -> Answer {
         let mut answer = self.answer_head();
+        self.read_body(&mut answer);
+        answer
+    }
+
+    /// Reads as much of a body as the head says.
+    pub fn read_body(&mut self, answer: &mut Answer) {
         let length = answer.header("Content-Length").map_or(0, |length| length.parse().unwrap());
         answer.body = String::from_utf8(self.take(length)).unwrap();
-        answer
     }
 
     /// The next frame: its first byte and its payload. `None` when the server has ended the connection.

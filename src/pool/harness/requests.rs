@@ -1,6 +1,6 @@
 //! The rules of HTTP: what is a request, which route it means, and where one ends and the next begins.
 
-use super::{Answer, Harness, frame, upgrade};
+use super::{Answer, Harness, PAGE_BYTES, frame, upgrade};
 use crate::config::Config;
 
 const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -297,6 +297,54 @@ fn a_connection_between_requests_ends_without_a_word() {
     harness.pass(5000);
     assert!(harness.written().is_empty());
     harness.expect_nothing_left("idle");
+}
+
+/// A page is three times what may wait for such a client.
+fn for_pages() -> Harness {
+    Harness::new(Config { buffer_bytes: PAGE_BYTES / 3, ..Config::default() })
+}
+
+#[test]
+fn a_page_is_given_whole_to_who_reads_it_slowly() {
+    let page = HEALTH.replace("/health", "/page");
+    let closing = page.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+    for request in [page, closing] {
+        let mut harness = for_pages();
+        harness.wire.lock().write_room = 0;
+        harness.feed(request.as_bytes());
+        // Fifty seconds between reads, which is less than the minute of `timeout`.
+        for _ in 0..=PAGE_BYTES / 1000 {
+            harness.make_room(1000);
+            harness.pass(50_000);
+        }
+        let answer = harness.answer();
+        assert_eq!((answer.status, answer.body.len()), (200, PAGE_BYTES), "{request}");
+        harness.pass(5000);
+        harness.expect_nothing_left(&request);
+    }
+}
+
+#[test]
+fn a_page_is_given_up_on_when_nothing_of_it_is_read() {
+    let mut harness = for_pages();
+    harness.wire.lock().write_room = 1000;
+    harness.feed(HEALTH.replace("/health", "/page").as_bytes());
+    harness.pass(59_000);
+    assert!(!harness.is_gone());
+    // At the next look its patience is over; it is closed, and that has a deadline too.
+    harness.pass(10_000);
+    harness.expect_nothing_left("unread");
+}
+
+#[test]
+fn pages_that_are_not_read_are_not_heaped_up() {
+    let mut harness = for_pages();
+    harness.wire.lock().write_room = 0;
+    harness.feed(HEALTH.replace("/health", "/page").repeat(10).as_bytes());
+    assert!(harness.owes_at_most(PAGE_BYTES + 1000), "one is beyond the bound already");
+    harness.make_room(usize::MAX);
+    let written = harness.written();
+    assert_eq!(written.windows(15).filter(|it| it == b"HTTP/1.1 200 OK").count(), 10);
 }
 
 #[test]

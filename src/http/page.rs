@@ -1,0 +1,104 @@
+//! A static page: the same bytes for everyone, under one path.
+
+use std::{
+    fmt::Write as _,
+    hash::{DefaultHasher, Hasher},
+};
+
+use bytes::Bytes;
+
+use super::{
+    head::{Request, trim},
+    response::{Status, write_head},
+};
+
+/// What is answered under one path. Immutable; shared by all workers.
+pub(crate) struct StaticPage {
+    pub(crate) path: String,
+    content_type: String,
+    body: Bytes,
+    /// Names this body, quotes included, so that a browser that has it need not be sent it again.
+    etag: String,
+}
+
+impl StaticPage {
+    pub(crate) fn new(path: &str, content_type: &str, body: Bytes) -> StaticPage {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(&body);
+        let etag = format!("\"{:016x}\"", hasher.finish());
+        StaticPage { path: path.to_owned(), content_type: content_type.to_owned(), body, etag }
+    }
+
+    /// Whether its type can stand in a header.
+    pub(crate) fn has_legal_type(&self) -> bool {
+        let is_text = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
+        !self.content_type.trim().is_empty() && self.content_type.bytes().all(is_text)
+    }
+
+    /// Whether the client says that it has this body (RFC 9110, 13.1.2).
+    pub(crate) fn is_known_to(&self, request: &Request<'_>) -> bool {
+        let mut tags = request.values("If-None-Match").flat_map(|value| value.split(',')).map(trim);
+        tags.any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == self.etag)
+    }
+
+    /// Appends the answer's head to `out`: 304 if the client has the body, else 200.
+    pub(crate) fn write_head(&self, out: &mut Vec<u8>, date: &str, known: bool, closes: bool) {
+        // `no-cache` allows keeping it and demands asking: a new version of the program is seen at once.
+        let mut lines = format!("Cache-Control: no-cache\r\nETag: {}\r\n", self.etag);
+        if !known {
+            // Writing to a String cannot fail.
+            let _ = write!(
+                lines,
+                "Content-Type: {}\r\nContent-Length: {}\r\n",
+                self.content_type,
+                self.body.len()
+            );
+        }
+        let status = if known { Status::NotModified } else { Status::Ok };
+        write_head(out, status, date, &lines, closes);
+    }
+
+    /// What follows the head of a 200.
+    pub(crate) fn body(&self) -> &Bytes {
+        &self.body
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::head::HeaderSpace;
+
+    #[test]
+    fn a_body_is_known_by_its_tag() {
+        let page = StaticPage::new("/", "text/html", Bytes::from_static(b"<p>"));
+        let other = StaticPage::new("/", "text/html", Bytes::from_static(b"<p>!"));
+        assert_ne!(page.etag, other.etag);
+        let etag = &page.etag;
+        for (line, known) in [
+            (String::new(), false),
+            (format!("If-None-Match: {etag}\r\n"), true),
+            (format!("If-None-Match: \"x\" , W/{etag}\r\n"), true),
+            (format!("If-None-Match: \"x\"\r\nif-none-match: {etag}\r\n"), true),
+            ("If-None-Match: *\r\n".to_owned(), true),
+            (format!("If-None-Match: {}\r\n", other.etag), false),
+            (format!("If-None-Match: {}\r\n", etag.trim_matches('"')), false),
+        ] {
+            let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{line}\r\n");
+            let mut space = HeaderSpace::default();
+            let parsed = Request::parse(head.as_bytes(), &mut space).expect("legal");
+            let (request, _) = parsed.expect("whole");
+            assert_eq!(page.is_known_to(&request), known, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_type_cannot_end_its_line() {
+        let legal =
+            |content_type| StaticPage::new("/", content_type, Bytes::new()).has_legal_type();
+        assert!(legal("text/html; charset=utf-8"));
+        for illegal in ["", " ", "text/html\r\nX: y", "text/html\n", "text/h\u{e4}"] {
+            assert!(!legal(illegal), "{illegal:?}");
+        }
+    }
+}
