@@ -1,0 +1,273 @@
+//! The examples, run as programs: each serves its page, and does what its page relies on.
+
+#![allow(clippy::unwrap_used, reason = "a test that unwraps fails with a clear message")]
+
+use std::{
+    env,
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::Once,
+};
+
+use serde_json::{Value, json};
+use tungstenite::{Message, WebSocket};
+
+mod support;
+
+use support::{DEADLINE, eventually};
+
+/// An example that runs, ended when the test lets go of it.
+struct Example {
+    child: Child,
+    addr: String,
+}
+
+impl Example {
+    fn start(name: &str, variables: &[(&str, &str)]) -> Example {
+        let mut command = Command::new(program(name));
+        command.args(["--port", "0"]).envs(variables.iter().copied()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = lines.next().unwrap_or_else(|| panic!("{name} has ended")).unwrap();
+        let addr = line.split("http://").nth(1).and_then(|rest| rest.split('/').next());
+        let addr = addr.unwrap_or_else(|| panic!("no address in {line:?}")).to_owned();
+        Example { child, addr }
+    }
+
+    /// `GET path`: the head and the body, whole.
+    fn get(&self, path: &str) -> (String, String) {
+        let mut stream = TcpStream::connect(&self.addr).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let head = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.to_owned(), body.to_owned())
+    }
+
+    fn connect(&self, path: &str) -> Client {
+        let stream = TcpStream::connect(&self.addr).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let (socket, _) = tungstenite::client(format!("ws://{}{path}", self.addr), stream).unwrap();
+        Client { socket }
+    }
+
+    /// The page at `/`, which must be whole, and what it brings along must be there.
+    fn check_page(&self) {
+        let (head, page) = self.get("/");
+        assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
+        assert!(head.contains("Content-Type: text/html; charset=utf-8"), "{head}");
+        assert!(page.trim_end().ends_with("</html>"), "{page}");
+        for outside in ["src=\"http", "href=\"http", "url(http", "@import"] {
+            assert!(!page.contains(outside), "the page wants something from elsewhere: {outside}");
+        }
+        let script = page.split("<script type=\"module\">").nth(1).unwrap();
+        check_script(script.split("</script>").next().unwrap());
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The program that `cargo run --example` would run. A whole `cargo test` has built it already; when this
+/// file is tested alone, it is not there, or not that of today.
+fn program(name: &str) -> PathBuf {
+    static BUILT: Once = Once::new();
+    let test = env::current_exe().unwrap();
+    let profile = test.parent().and_then(|deps| deps.parent()).unwrap();
+    BUILT.call_once(|| {
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--examples", "--manifest-path"]);
+        build.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
+        build.arg("--target-dir").arg(profile.parent().unwrap());
+        let profile = profile.file_name().unwrap().to_str().unwrap();
+        build.args(["--profile", if profile == "debug" { "dev" } else { profile }]);
+        assert!(build.status().unwrap().success(), "the examples do not build");
+    });
+    profile.join("examples").join(name).with_extension(env::consts::EXE_EXTENSION)
+}
+
+/// Has Node read a module without running it, where there is one.
+fn check_script(script: &str) {
+    let mut file = tempfile::Builder::new().suffix(".mjs").tempfile().unwrap();
+    file.write_all(script.as_bytes()).unwrap();
+    match Command::new("node").arg("--check").arg(file.path()).output() {
+        Ok(checked) => {
+            assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+        }
+        Err(error) => println!("the script was not checked, for want of Node: {error}"),
+    }
+}
+
+struct Client {
+    socket: WebSocket<TcpStream>,
+}
+
+impl Client {
+    fn say(&mut self, command: &Value) {
+        self.socket.send(Message::text(command.to_string())).unwrap();
+    }
+
+    fn next(&mut self) -> Value {
+        loop {
+            match self.socket.read().unwrap() {
+                Message::Text(text) => return serde_json::from_str(text.as_str()).unwrap(),
+                Message::Close(frame) => panic!("closed: {frame:?}"),
+                _ => {}
+            }
+        }
+    }
+
+    /// Reads until a frame is as wanted, and returns it.
+    fn until(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        for _ in 0..10_000 {
+            let frame = self.next();
+            if wanted(&frame) {
+                return frame;
+            }
+        }
+        panic!("it never came: {what}");
+    }
+
+    fn until_type(&mut self, kind: &str) -> Value {
+        self.until(kind, |frame| frame["type"] == kind)
+    }
+
+    /// The code that the server closes with.
+    fn close_code(&mut self) -> u16 {
+        loop {
+            if let Message::Close(frame) = self.socket.read().unwrap() {
+                return frame.unwrap().code.into();
+            }
+        }
+    }
+}
+
+mod game {
+    use super::*;
+
+    fn start(grace: &str, scores: &std::path::Path) -> Example {
+        let scores = scores.to_str().unwrap();
+        Example::start("game", &[("GAME_GRACE", grace), ("GAME_SCORES", scores)])
+    }
+
+    fn state_of(client: &mut Client, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        client.until(what, |frame| frame["type"] == "game" && wanted(frame))
+    }
+
+    fn sit_down(client: &mut Client, name: &str) -> Value {
+        client.say(&json!({ "type": "play", "name": name }));
+        client.until_type("seat")
+    }
+
+    #[test]
+    fn a_whole_game_is_played_watched_and_written_down() {
+        let dir = tempfile::tempdir().unwrap();
+        let game = start("60", &dir.path().join("scores"));
+        game.check_page();
+
+        let (mut anna, mut ben) = (game.connect("/play"), game.connect("/play"));
+        let seat = sit_down(&mut anna, " Anna\n");
+        assert_eq!(seat["colour"], "red");
+        anna.say(&json!({ "type": "drop", "column": 3 }));
+        let alone = anna.until_type("error");
+        assert_eq!(alone["message"], "there is nobody to play against yet");
+        assert_eq!(sit_down(&mut ben, "Ben")["game"], seat["game"], "they are matched");
+        let begun =
+            state_of(&mut anna, "the second player", |it| it["players"][1]["name"] == "Ben");
+        assert_eq!(begun["players"][0]["name"], "Anna");
+
+        let mut eve = game.connect("/play");
+        eve.say(&json!({ "type": "games" }));
+        assert_eq!(eve.until_type("games")["games"][0]["players"], json!(["Anna", "Ben"]));
+        eve.say(&json!({ "type": "watch", "game": seat["game"] }));
+        state_of(&mut eve, "what is watched", |it| it["spectators"] == 1);
+        eve.say(&json!({ "type": "drop", "column": 0 }));
+        assert_eq!(eve.until_type("error")["message"], "you do not play");
+
+        ben.say(&json!({ "type": "drop", "column": 0 }));
+        assert_eq!(ben.until_type("error")["message"], "it is not your turn");
+        ben.say(&json!({ "type": "drop", "column": 7 }));
+        assert_eq!(ben.until_type("error")["message"], "it is not your turn");
+        for row in 0..3 {
+            anna.say(&json!({ "type": "drop", "column": 0 }));
+            let moved = state_of(&mut ben, "a move of Anna's", |it| it["turn"] == "yellow");
+            assert_eq!(moved["rows"][row].as_str().unwrap(), "r......", "{moved}");
+            ben.say(&json!({ "type": "drop", "column": 7 }));
+            assert_eq!(ben.until_type("error")["message"], "there is no such column");
+            ben.say(&json!({ "type": "drop", "column": 1 }));
+            let is_answered = |it: &Value| it["rows"][row] == "ry.....";
+            state_of(&mut anna, "a move of Ben's", is_answered);
+        }
+        anna.say(&json!({ "type": "drop", "column": 0 }));
+        for client in [&mut anna, &mut ben, &mut eve] {
+            let over = state_of(client, "the end", |it| !it["over"].is_null());
+            assert_eq!(over["over"]["winner"], "red");
+            assert_eq!(over["over"]["line"], json!([[0, 0], [1, 0], [2, 0], [3, 0]]));
+        }
+        ben.say(&json!({ "type": "drop", "column": 1 }));
+        assert_eq!(ben.until_type("error")["message"], "the game is over");
+
+        let mut scores = game.connect("/scores");
+        eventually("the result is written down", || {
+            scores.say(&json!({}));
+            match scores.next() {
+                table if table["scores"] == json!([["Anna", 1]]) => Ok(()),
+                table => Err(table.to_string()),
+            }
+        });
+    }
+
+    #[test]
+    fn who_vanishes_may_come_back_and_keeps_the_seat_from_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let game = start("60", &dir.path().join("scores"));
+        let (mut anna, mut ben) = (game.connect("/play"), game.connect("/play"));
+        let seat = sit_down(&mut anna, "Anna");
+        sit_down(&mut ben, "Ben");
+        // Without a word, as when a laptop is shut.
+        drop(anna);
+        state_of(&mut ben, "Anna is away", |it| it["players"][0]["away"] == true);
+        let mut anna = game.connect("/play");
+        anna.say(&json!({ "type": "return", "seat": seat["seat"] }));
+        assert_eq!(anna.until_type("seat")["colour"], "red");
+        state_of(&mut ben, "Anna is back", |it| it["players"][0]["away"] == false);
+        let mut elsewhere = game.connect("/play");
+        elsewhere.say(&json!({ "type": "return", "seat": seat["seat"] }));
+        elsewhere.until_type("seat");
+        assert_eq!(anna.close_code(), 4010, "of two windows with one seat the later one has it");
+        elsewhere.say(&json!({ "type": "drop", "column": 6 }));
+        let moved = state_of(&mut ben, "a move", |it| it["rows"][0] == "......r");
+        assert_eq!(moved["players"][0]["away"], false);
+        let mut stranger = game.connect("/play");
+        stranger.say(&json!({ "type": "return", "seat": "guessed" }));
+        stranger.until_type("gone");
+    }
+
+    #[test]
+    fn who_does_not_come_back_loses() {
+        let dir = tempfile::tempdir().unwrap();
+        let game = start("0.1", &dir.path().join("scores"));
+        let (mut anna, mut ben) = (game.connect("/play"), game.connect("/play"));
+        sit_down(&mut anna, "Anna");
+        sit_down(&mut ben, "Ben");
+        drop(anna);
+        let over = state_of(&mut ben, "the end", |it| !it["over"].is_null());
+        assert_eq!(over["over"]["winner"], "yellow");
+        // And who resigns does so at once.
+        sit_down(&mut ben, "Ben");
+        let mut carl = game.connect("/play");
+        sit_down(&mut carl, "Carl");
+        ben.say(&json!({ "type": "leave" }));
+        let over = state_of(&mut carl, "the end", |it| !it["over"].is_null());
+        assert_eq!(over["over"]["why"], "resigned");
+    }
+}
