@@ -271,3 +271,44 @@ mod game {
         assert_eq!(over["over"]["why"], "resigned");
     }
 }
+
+mod cursors {
+    use super::*;
+
+    /// Reads boards until `name` is at that place, or gone where it is `None`.
+    fn until_at(client: &mut Client, name: &str, place: Option<(f64, f64)>) -> Value {
+        client.until(&format!("{name} at {place:?}"), |frame| {
+            let pointers = frame["pointers"].as_array();
+            let found = pointers.and_then(|all| all.iter().find(|it| it["name"] == name));
+            let at = found.map(|it| (it["x"].as_f64().unwrap(), it["y"].as_f64().unwrap()));
+            frame["type"] == "board" && at == place
+        })
+    }
+
+    #[test]
+    fn pointers_come_move_and_go() {
+        let example = Example::start("cursors", &[]);
+        example.check_page();
+        let (mut anna, mut ben) = (example.connect("/board"), example.connect("/board"));
+        anna.say(&json!({ "type": "move", "x": 0, "y": 0 }));
+        anna.until_type("error");
+        anna.say(&json!({ "type": "enter", "name": "Anna" }));
+        let id = anna.until_type("entered")["id"].clone();
+        anna.say(&json!({ "type": "move", "x": 0.25, "y": 7 }));
+        until_at(&mut anna, "Anna", Some((0.25, 1.0)));
+        // Who comes later is shown the board as it is, before anybody moves.
+        ben.say(&json!({ "type": "enter", "name": "Ben" }));
+        ben.until_type("entered");
+        let board = ben.next();
+        assert_eq!((&board["type"], &board["pointers"][0]["id"]), (&json!("board"), &id));
+        for step in 0..50 {
+            ben.say(&json!({ "type": "move", "x": f64::from(step) / 64.0, "y": 0.5 }));
+        }
+        let board = until_at(&mut anna, "Ben", Some((49.0 / 64.0, 0.5)));
+        let pointers = board["pointers"].as_array().unwrap();
+        assert_eq!(pointers.len(), 2);
+        assert_ne!(pointers[0]["hue"], pointers[1]["hue"], "they can be told apart");
+        drop(anna);
+        until_at(&mut ben, "Anna", None);
+    }
+}
