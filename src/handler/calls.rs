@@ -23,8 +23,7 @@ use crate::{
     },
 };
 
-/// How a [`Context`](super::Context) reaches its connection: directly on the worker, or by letter from a
-/// job.
+/// How a [`Context`] reaches its connection: directly on the worker, or by letter from a job.
 pub(crate) trait Link: Door {
     fn hub(&self) -> &Arc<Hub>;
     fn session(&self) -> &Arc<Session>;
