@@ -3,27 +3,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with a clear message")]
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io::Write,
-    net::{SocketAddr, TcpStream},
-    time::Duration,
-};
+mod support;
+#[path = "support/stage.rs"]
+mod stage;
 
-use rusty_socks::{Config, Server, ServerHandle, chat, config::Key};
-use serde_json::Value;
-use tungstenite::{Message, WebSocket};
+use std::{collections::BTreeSet, io::Write, thread};
 
-/// How long a frame of a transcript is waited for.
-const DEADLINE: Duration = Duration::from_secs(20);
+use rusty_socks::{Config, config::Key};
+use stage::Stage;
 
-/// What differs from run to run. Of these only the kind is compared, and that one that was told once
-/// stays the same throughout a transcript.
-const VOLATILE: [&str; 8] =
-    ["client_id", "epoch", "id", "node", "reconnect_after_ms", "server", "session", "timestamp"];
-
-/// An id that the server replaces, though the client gave it.
-const NIL: &str = "00000000-0000-0000-0000-000000000000";
+/// The reference of the wire protocol.
+const PROTOCOL: &str = "docs/protocol.md";
 
 fn read(path: &str) -> String {
     let path = format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
@@ -82,12 +72,12 @@ fn every_variable_that_is_named_exists() {
 }
 
 #[test]
-fn the_toml_example_is_a_configuration() {
-    let readme = read("README.md");
-    let examples = blocks(&readme, "toml");
-    // One is what to load and one adds rules for rooms; another shows what a dependent crate writes.
+fn the_toml_examples_are_configurations() {
+    let (readme, protocol) = (read("README.md"), read(PROTOCOL));
+    let examples = [blocks(&readme, "toml"), blocks(&protocol, "toml")].concat();
+    // One is what to load and two add rules for rooms; another shows what a dependent crate writes.
     let mut files = examples.iter().filter(|block| !block.contains("[dependencies]"));
-    for _ in 0..2 {
+    for _ in 0..3 {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(files.next().unwrap().as_bytes()).unwrap();
         let nothing: [(&str, &str); 0] = [];
@@ -157,106 +147,136 @@ mod snippet {
     }
 }
 
-/// A server of the shipped kind, and what a transcript has said so far.
-struct Stage {
-    handle: ServerHandle,
-    address: SocketAddr,
-    clients: BTreeMap<String, WebSocket<TcpStream>>,
-    /// What the document writes, and what the server said in its place.
-    actual: BTreeMap<String, String>,
-    /// Everything that clients were shown to send.
-    sent: String,
-}
-
-impl Stage {
-    fn new() -> Stage {
-        let config =
-            Config { host: "127.0.0.1".into(), port: 0, thread_pool_size: 2, ..Config::default() };
-        let server: Server = chat::server(config).unwrap();
-        let address = server.local_addr();
-        let handle = server.spawn().unwrap();
-        let (clients, actual, sent) = (BTreeMap::new(), BTreeMap::new(), String::new());
-        Stage { handle, address, clients, actual, sent }
-    }
-
-    /// The client of that name, who connects when first heard of.
-    fn client(&mut self, name: &str) -> &mut WebSocket<TcpStream> {
-        let address = self.address;
-        self.clients.entry(name.to_owned()).or_insert_with(|| {
-            let stream = TcpStream::connect(address).unwrap();
-            stream.set_read_timeout(Some(DEADLINE)).unwrap();
-            tungstenite::client(format!("ws://{address}/ws"), stream).unwrap().0
-        })
-    }
-
-    fn send(&mut self, name: &str, shown: &str) {
-        self.sent.push_str(shown);
-        let mut text = shown.to_owned();
-        for (shown, actual) in &self.actual {
-            text = text.replace(shown, actual);
-        }
-        self.client(name).send(Message::text(text)).unwrap();
-    }
-
-    fn receive(&mut self, name: &str, shown: &str) {
-        let wanted: Value = serde_json::from_str(shown).unwrap_or_else(|e| panic!("{shown}: {e}"));
-        let text = self.client(name).read().unwrap_or_else(|e| panic!("no {shown}: {e}"));
-        let told: Value = serde_json::from_str(text.to_text().unwrap()).unwrap();
-        self.compare("", &wanted, &told, &format!("shown: {shown}\ntold:  {text}"));
-    }
-
-    fn compare(&mut self, key: &str, wanted: &Value, told: &Value, context: &str) {
-        match (wanted, told) {
-            (Value::Object(wanted), Value::Object(told)) => {
-                let keys = |object: &serde_json::Map<String, Value>| {
-                    object.keys().cloned().collect::<Vec<_>>()
-                };
-                assert_eq!(keys(wanted), keys(told), "{context}");
-                for (key, value) in wanted {
-                    self.compare(key, value, &told[key], context);
-                }
-            }
-            (Value::Array(wanted), Value::Array(told)) => {
-                assert_eq!(wanted.len(), told.len(), "{context}");
-                for (wanted, told) in wanted.iter().zip(told) {
-                    self.compare("", wanted, told, context);
-                }
-            }
-            (Value::String(wanted), Value::String(told)) if VOLATILE.contains(&key) => {
-                if self.sent.contains(wanted) && !self.actual.contains_key(wanted) {
-                    assert_eq!(wanted, told, "what the client gave is kept\n{context}");
-                }
-                assert_ne!(wanted, NIL, "{context}");
-                let known = self.actual.entry(wanted.clone()).or_insert_with(|| told.clone());
-                assert_eq!(known, told, "{wanted} stands for two\n{context}");
-            }
-            (Value::Number(_), Value::Number(_)) if VOLATILE.contains(&key) => {}
-            _ => assert_eq!(wanted, told, "{context}"),
-        }
-    }
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        self.clients.clear();
-        self.handle.shutdown(DEADLINE);
-    }
+/// The transcripts of a document, each with the number of its first line.
+fn transcripts(document: &str) -> Vec<(usize, &str)> {
+    let fence = "```transcript\n";
+    let starts = document.match_indices(fence).map(|(at, _)| at + fence.len());
+    let line = |start: usize| document[..start].lines().count() + 1;
+    starts.map(|at| (line(at), document[at..].split("```").next().unwrap())).collect()
 }
 
 #[test]
 fn the_transcripts_of_the_protocol_are_true() {
-    let document = read("docs/protocol.md");
-    let transcripts = blocks(&document, "transcript");
-    assert!(transcripts.len() >= 4, "where are they?");
-    for transcript in transcripts {
-        let mut stage = Stage::new();
-        for line in transcript.lines() {
-            match (line.split_once(" → "), line.split_once(" ← ")) {
-                (Some((name, sent)), None) => stage.send(name, sent),
-                (None, Some((name, told))) => stage.receive(name, told),
-                _ => panic!("neither sent nor told: {line}"),
-            }
+    let document = read(PROTOCOL);
+    let transcripts = transcripts(&document);
+    assert!(transcripts.len() >= 20, "where are they?");
+    // Each has a server of its own, and some wait; the name of a thread that panics is printed.
+    let failed = thread::scope(|scope| {
+        let play = |(line, transcript): &(usize, &'_ str)| {
+            let name = format!("{PROTOCOL}:{line}");
+            let transcript = (*transcript).to_owned();
+            let run = move || stage::play(&transcript);
+            thread::Builder::new().name(name).spawn_scoped(scope, run).unwrap()
+        };
+        let playing: Vec<_> = transcripts.iter().map(play).collect();
+        playing.into_iter().map(thread::ScopedJoinHandle::join).filter(Result::is_err).count()
+    });
+    assert_eq!(failed, 0, "transcripts that are not true");
+}
+
+/// What no transcript shows, and the test that does.
+const ELSEWHERE: [(&str, &str, &str); 5] = [
+    (
+        "gap",
+        "tests/overflow_test.rs",
+        "under_gap_a_slow_reader_is_told_what_to_fetch_and_never_closed",
+    ),
+    (
+        "overloaded",
+        "tests/chat_test.rs",
+        "a_publish_that_finds_a_full_mailbox_is_refused_and_not_stored",
+    ),
+    ("1011", "tests/library_test.rs", "a_panic_closes_its_own_connection_and_no_other"),
+    (
+        "4102",
+        "tests/slow_client_test.rs",
+        "a_client_that_stops_reading_is_closed_with_4102_and_delays_nobody",
+    ),
+    ("4201", "tests/websocket_test.rs", "a_client_that_answers_no_ping_is_closed_with_4201"),
+];
+
+/// What the tables of a section list whose first column is `head`: what there is, and what is reserved.
+fn listed(section: &str, head: &str) -> [BTreeSet<String>; 2] {
+    let document = read(PROTOCOL);
+    let section = document.split(&format!("\n## {section}\n")).nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let mut listed = [BTreeSet::new(), BTreeSet::new()];
+    let mut is_reserved = false;
+    for block in section.split("\n\n") {
+        is_reserved |= block.starts_with("Reserved");
+        if block.trim_start().starts_with(&format!("| {head} |")) {
+            let rows = block.trim().lines().skip(2).map(|row| words(row).next().unwrap());
+            listed[usize::from(is_reserved)].extend(rows);
         }
+    }
+    listed
+}
+
+fn words(text: &str) -> impl Iterator<Item = String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| !word.is_empty()).map(str::to_owned)
+}
+
+/// The words that stand behind any of `prefixes` in `text`.
+fn behind<'t>(text: &'t str, prefixes: &'t [&str]) -> impl Iterator<Item = String> + 't {
+    let rests = prefixes.iter().flat_map(|prefix| text.split(prefix).skip(1));
+    let word = |rest: &str| {
+        rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap().to_owned()
+    };
+    rests.map(word).filter(|word| !word.is_empty())
+}
+
+/// The code of the chat protocol, without white space and without unit tests.
+fn chat_source() -> String {
+    let files = ["answers", "commands", "frames", "mod", "notices"];
+    let code = files.map(|file| {
+        let text = read(&format!("src/chat/{file}.rs"));
+        text.split("#[cfg(test)]").next().unwrap().split_whitespace().collect::<String>()
+    });
+    code.concat()
+}
+
+#[test]
+fn every_command_frame_error_and_close_code_is_told_and_shown() {
+    let document = read(PROTOCOL);
+    let played: String =
+        transcripts(&document).into_iter().map(|(_, transcript)| transcript).collect();
+    let source = chat_source();
+    let commands = source.split("fncommand<").nth(1).unwrap().split("fnpublish<").next().unwrap();
+    let quoted: Vec<&str> = commands.split('"').collect();
+    let arms = quoted.windows(2).filter(|pair| pair[1].starts_with("=>"));
+    let closes = read("src/ws/close.rs");
+    let none = BTreeSet::new();
+
+    let [told, _] = listed("Commands", "command");
+    assert_eq!(told, arms.map(|pair| pair[0].to_owned()).collect(), "commands");
+    let mut unseen: BTreeSet<String> = &told - &behind(&played, &["→ {\"type\":\""]).collect();
+
+    let [told, reserved] = listed("What the server sends", "frame");
+    let written = ["answer(\"", "about(\"", "presence(\"", "{\\\"type\\\":\\\""];
+    assert_eq!((&told, &reserved), (&behind(&source, &written).collect(), &none), "frames");
+    unseen.extend(&told - &behind(&played, &["← {\"type\":\""]).collect());
+
+    let [told, reserved] = listed("Errors", "code");
+    assert_eq!(told, behind(&source, &["Fault::new(\"", "fault(\""]).collect(), "error codes");
+    assert!(told.is_disjoint(&reserved));
+    unseen.extend(&told - &behind(&played, &["\"code\":\""]).collect());
+
+    let [told, reserved] = listed("Close codes", "code");
+    let is_code = |word: &String| word.len() == 4 && word.bytes().all(|byte| byte.is_ascii_digit());
+    let named: BTreeSet<String> = behind(&closes, &[" = "]).filter(is_code).collect();
+    assert_eq!(&told | &reserved, named, "close codes");
+    assert!(told.is_disjoint(&reserved));
+    unseen.extend(&told - &behind(&played, &["← close "]).collect());
+
+    assert_eq!(
+        unseen,
+        ELSEWHERE.map(|(what, ..)| what.to_owned()).into(),
+        "what no transcript shows"
+    );
+    for (what, file, test) in ELSEWHERE {
+        let shows = format!("#[test]\nfn {test}()");
+        assert!(read(file).contains(&shows), "{file} has no test of {what} named {test}");
     }
 }
 
@@ -264,7 +284,7 @@ fn the_transcripts_of_the_protocol_are_true() {
 #[test]
 fn the_sessions_of_the_readme_are_true() {
     let readme = read("README.md");
-    let mut stage = Stage::new();
+    let mut stage = Stage::new(&[]);
     let mut frames = 0;
     for (terminal, session) in blocks(&readme, "console").into_iter().enumerate() {
         let terminal = terminal.to_string();
