@@ -34,6 +34,7 @@ impl Chat {
                 }
             }
             Command::Direct { to, content } => {
+                self.take_name(ctx, &content);
                 let tail = answers::message_tail(ctx.client_id(), &content);
                 let publication = once(Publication::around_seq(DIRECT_HEAD, &tail), &content);
                 let (errors_max, id) = (self.errors_max, content.id);
@@ -47,17 +48,17 @@ impl Chat {
             }
             Command::Broadcast(content) => self.broadcast(ctx, &content, &reference),
             Command::Join { room, since, watch, name } => {
-                if let Some(name) = name {
-                    ctx.set_name(Some(&name));
-                    ctx.state().has_name = true;
-                }
+                set_name(ctx, name.as_deref());
                 self.join(ctx, room, since, watch, reference);
             }
             Command::Leave { room } => match ctx.leave(&room) {
                 Ok(()) => ok(ctx, reference.as_deref(), |out| push_room(out, &room)),
                 Err(error) => self.fail(ctx, &error.into(), &reference),
             },
-            Command::Subscribe(pattern) => self.subscribe(ctx, pattern, reference),
+            Command::Subscribe { pattern, name } => {
+                set_name(ctx, name.as_deref());
+                self.subscribe(ctx, pattern, reference);
+            }
             Command::Unsubscribe(pattern) => match ctx.unsubscribe(&pattern) {
                 Ok(()) => ok(ctx, reference.as_deref(), |out| push_room(out, pattern.as_str())),
                 Err(error) => self.fail(ctx, &error.into(), &reference),
@@ -89,10 +90,8 @@ impl Chat {
     fn take_name(&self, ctx: &mut Ctx<'_>, content: &Content<'_>) {
         if let Some(sender) = content.sender
             && !ctx.state().has_name
-            && let Some(name) = frames::name(sender)
         {
-            ctx.set_name(Some(&name));
-            ctx.state().has_name = true;
+            set_name(ctx, frames::name(sender).as_deref());
         }
     }
 
@@ -294,6 +293,7 @@ impl Chat {
         let errors_max = self.errors_max;
         ctx.resume(&token, &resume.positions, resume.direct_seq, move |ctx, result| match result {
             Ok(resumed) => {
+                ctx.state().has_name = resumed.name.is_some();
                 answer_ok(ctx, reference.as_deref(), |out| {
                     answers::push_resumed(out, &resumed, &token.to_string());
                 });
@@ -307,6 +307,13 @@ impl Chat {
 
     fn fail(&self, ctx: &mut Ctx<'_>, fault: &Fault, reference: &Reference) {
         fail(ctx, self.errors_max, fault, reference.as_deref());
+    }
+}
+
+fn set_name(ctx: &mut Ctx<'_>, name: Option<&str>) {
+    if name.is_some() {
+        ctx.set_name(name);
+        ctx.state().has_name = true;
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) enum Command<'a> {
     Broadcast(Content<'a>),
     Join { room: RoomName, since: Option<Position>, watch: bool, name: Option<String> },
     Leave { room: Cow<'a, str> },
-    Subscribe(RoomPattern),
+    Subscribe { pattern: RoomPattern, name: Option<String> },
     Unsubscribe(RoomPattern),
     History { room: Cow<'a, str>, range: Range, limit: Option<usize> },
     Presence { room: Cow<'a, str>, watch: Option<bool> },
@@ -171,6 +171,8 @@ fn present<'de, D: Deserializer<'de>>(input: D) -> Result<Option<&'de RawValue>,
 /// Reads one frame. The `ref` is given even if the command is at fault, as far as it can be found.
 pub(super) fn parse(text: &str) -> (Reference, Result<Command<'_>, Fault>) {
     let inbound: Inbound<'_> = match serde_json::from_str(text) {
+        // A list of the right values in the right order would pass for an object.
+        Ok(_) if !is_object(text) => return (None, Err(Fault::bad_request(NO_OBJECT))),
         Ok(inbound) => inbound,
         Err(error) => return (None, Err(not_a_command(text, &error))),
     };
@@ -180,12 +182,24 @@ pub(super) fn parse(text: &str) -> (Reference, Result<Command<'_>, Fault>) {
     }
 }
 
+/// What is wrong with JSON that is no object.
+const NO_OBJECT: &str = "a command is a JSON object";
+
+fn is_object(json: &str) -> bool {
+    json.trim_start().starts_with('{')
+}
+
+/// Reads an object of a type that serde would read from a list too.
+fn object<'a, T: Deserialize<'a>>(json: &'a str) -> Option<T> {
+    serde_json::from_str(json).ok().filter(|_| is_object(json))
+}
+
 fn not_a_command(text: &str, error: &serde_json::Error) -> Fault {
     if error.is_data() {
-        match text.trim_start().starts_with('{') {
+        match is_object(text) {
             // Only a repeated key can be wrong here: all values are taken as they come.
             true => Fault::bad_request(error.to_string()),
-            false => Fault::bad_request("a command is a JSON object"),
+            false => Fault::bad_request(NO_OBJECT),
         }
     } else {
         Fault::new("invalid_json", error.to_string())
@@ -307,7 +321,7 @@ fn join<'a>(inbound: &Inbound<'a>) -> Result<Command<'a>, Fault> {
         if inbound.since.is_some() || watch {
             return Err(Fault::bad_request("a pattern is joined without since and presence"));
         }
-        return Ok(Command::Subscribe(pattern));
+        return Ok(Command::Subscribe { pattern, name });
     }
     Ok(Command::Join { room: room_name(inbound)?, since: since(inbound)?, watch, name })
 }
@@ -330,13 +344,13 @@ fn resume<'a>(inbound: &Inbound<'a>) -> Result<Resume<'a>, Fault> {
         seq: u64,
     }
     let session = inbound.session.ok_or_else(|| Fault::bad_request("resume needs a session"))?;
-    let places: Vec<Place> = match inbound.rooms {
-        None => Vec::new(),
-        Some(raw) => serde_json::from_str(raw.get()).map_err(|_| {
-            let shape = "rooms must be a list of {\"room\":string,\"epoch\":string,\"seq\":number}";
-            Fault::bad_request(shape)
-        })?,
-    };
+    let list = inbound.rooms.map_or("[]", RawValue::get);
+    let list: Option<Vec<&RawValue>> = serde_json::from_str(list).ok();
+    let places = list.and_then(|list| list.iter().map(|place| object(place.get())).collect());
+    let places: Vec<Place> = places.ok_or_else(|| {
+        let shape = "rooms must be a list of {\"room\":string,\"epoch\":string,\"seq\":number}";
+        Fault::bad_request(shape)
+    })?;
     let mut positions: Vec<(RoomName, Position)> = Vec::with_capacity(places.len());
     let mut named = BTreeSet::new();
     for Place { room, epoch, seq } in places {
@@ -379,8 +393,8 @@ fn since(inbound: &Inbound<'_>) -> Result<Option<Position>, Fault> {
         seq: u64,
     }
     let Some(raw) = inbound.since else { return Ok(None) };
-    let since: Since = serde_json::from_str(raw.get())
-        .map_err(|_| Fault::bad_request("since must be {\"epoch\":string,\"seq\":number}"))?;
+    let since: Since = object(raw.get())
+        .ok_or_else(|| Fault::bad_request("since must be {\"epoch\":string,\"seq\":number}"))?;
     Ok(Some(Position { epoch: epoch_of(&since.epoch), seq: since.seq }))
 }
 
@@ -482,6 +496,9 @@ mod tests {
             ("{\"content\":", "invalid_json"),
             ("{\"content\":1}x", "invalid_json"),
             ("[1]", "bad_request"),
+            (r#"["publish",1,"lobby","hi"]"#, "bad_request"),
+            (r#"{"type":"join","room":"a","since":["00ff",3]}"#, "bad_request"),
+            (r#"{"type":"resume","session":"a","rooms":[["a","00ff",3]]}"#, "bad_request"),
             ("\"hi\"", "bad_request"),
             ("{}", "bad_request"),
             (r#"{"content":1,"content":2}"#, "bad_request"),

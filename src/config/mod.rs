@@ -256,9 +256,9 @@ pub struct Config {
     pub resume_window: Duration,
 
     /// Sessions without a connection that are kept at once. Beyond it the one that is away for
-    /// longest ends.
+    /// longest ends. At least [`max_conn`](Config::max_conn), if all may be cut off at once.
     ///
-    /// Unit: sessions. Default: 100000. Range: 0 to 10000000.
+    /// Unit: sessions. Default: 10000. Range: 0 to 10000000.
     pub max_away_sessions: usize,
 
     /// Direct messages kept for one client, for when it is away or resumes.
@@ -388,7 +388,7 @@ impl Default for Config {
             rooms: Vec::new(),
             overflow: Overflow::Close,
             resume_window: Duration::from_secs(60),
-            max_away_sessions: 100_000,
+            max_away_sessions: 10_000,
             inbox: 100,
             inbox_bytes: 64 << 10,
             rate_messages: 0,

@@ -8,16 +8,12 @@ use super::{
     Hub, HubError,
     mailbox::{ConnId, Letter, WorkerSet},
     publish::{Publication, Published},
-    rooms::RoomKey,
-    sessions::{Counts, Mail, Session, Standing},
+    sessions::{Counts, Mail, Recipient, Session, Standing},
 };
 use crate::{
     store::{History, HistoryBounds},
     ws::frame::PreparedFrame,
 };
-
-/// Stands for "no room" where a publish is remembered by its room.
-const NO_ROOM: RoomKey = RoomKey::MAX;
 
 /// What an inbox may hold.
 #[derive(Debug, Clone, Copy)]
@@ -36,16 +32,16 @@ impl Hub {
         publication: &Publication<'_>,
     ) -> Result<Published, HubError> {
         if let Some(id) = publication.once
-            && let Some(seqs) = from.state.lock().told(id, NO_ROOM)
+            && let Some(seq) = from.state.lock().told_client(id, to)
         {
             Counts::add(&self.sessions.counts.repeats);
-            return Ok(Published { seq: seqs[0], behind: false, repeated: true });
+            return Ok(Published { seq, behind: false, repeated: true });
         }
         let session = self.sessions.find(to).ok_or(HubError::NoSuchClient)?;
         let published = self.deliver_to(&session, publication)?;
         Counts::add(&self.sessions.counts.directs);
         if let Some(id) = publication.once {
-            from.state.lock().tell(id, NO_ROOM, &[published.seq]);
+            from.state.lock().tell(id, Recipient::Client(*to, published.seq));
         }
         Ok(published)
     }

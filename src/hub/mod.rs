@@ -124,7 +124,7 @@ impl std::fmt::Display for HubError {
             HubError::NoSuchClient => "there is no such client",
             HubError::SameRoomTwice => "one room is named twice",
             HubError::InboxFull => "the client is away, and its inbox is full",
-            HubError::NoSuchSession => "there is no such session, or its time to come back is over",
+            HubError::NoSuchSession => "there is no such session, or it has ended",
             HubError::NotFresh => {
                 "a session can be resumed only by the first frame of a connection"
             }
@@ -147,9 +147,10 @@ impl Hub {
                 .then_some(config.compression_threshold),
             page_bytes_max: config.buffer_bytes / 2,
             inbox: InboxBounds {
-                // What waited is sent at once when its client comes back, and must fit its outbox.
-                messages_max: config.inbox.min(config.buffer / 2),
-                bytes_max: config.inbox_bytes.min(config.buffer_bytes / 2),
+                // What waited is sent at once when its client comes back, behind what it missed in its
+                // rooms, and must fit its outbox.
+                messages_max: config.inbox.min(config.buffer / 4),
+                bytes_max: config.inbox_bytes.min(config.buffer_bytes / 4),
             },
             resume_window_ms: config.resume_window.as_millis() as u64,
             away_max: config.max_away_sessions,

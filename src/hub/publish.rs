@@ -9,7 +9,7 @@ use super::{
     Hub, HubError,
     mailbox::{ConnId, Letter, WorkerSet},
     rooms::{Room, RoomState},
-    sessions::{Counts, Session},
+    sessions::{Counts, Recipient, Session},
 };
 use crate::ws::frame::{Kind, Message, PreparedFrame};
 
@@ -46,8 +46,8 @@ impl<'a> Publication<'a> {
         Publication { kind: Kind::Text, parts: Parts::AroundSeqs(pieces, after), once: None }
     }
 
-    /// Makes it one that is published once: when the same session publishes the same `id` to the same room
-    /// (or client) again, among its last 128 such publishes, it is answered with the first one's number.
+    /// Makes it one that is published once: when the same session publishes the same `id` to the same room,
+    /// rooms or client again, among its last 128 such publishes, it is answered with the first one's number.
     pub fn once(self, id: Uuid) -> Publication<'a> {
         Publication { once: Some(id), ..self }
     }
@@ -176,19 +176,21 @@ impl Hub {
         publication: &Publication<'_>,
         except: Option<ConnId>,
     ) -> Result<PublishedTo, HubError> {
-        let Some(first) = rooms.first() else { return Err(HubError::NoSuchRoom) };
+        if rooms.is_empty() {
+            return Err(HubError::NoSuchRoom);
+        }
         let mut ring = WorkerSet::default();
         // Held over the publish, so that a repeat on another connection cannot slip in between.
         let mut state = publication.once.map(|id| (id, session.state.lock()));
         if let Some((id, state)) = &state
-            && let Some(seqs) = state.told(*id, first.key)
+            && let Some(seqs) = state.told_rooms(*id, rooms)
         {
             Counts::add(&self.sessions.counts.repeats);
-            return Ok(PublishedTo { seqs: seqs.into(), behind: false, repeated: true });
+            return Ok(PublishedTo { seqs, behind: false, repeated: true });
         }
         let result = self.number(rooms, publication, except, &mut ring);
         if let (Some((id, state)), Ok((seqs, _))) = (&mut state, &result) {
-            state.tell(*id, first.key, seqs.as_slice());
+            state.tell(*id, Recipient::rooms(rooms, seqs.as_slice()));
         }
         drop(state);
         self.wake(&result, &ring);

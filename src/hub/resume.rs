@@ -9,7 +9,7 @@ use super::{
     mailbox::{ConnId, Letter, WorkerSet},
     notice::Notice,
     rooms::{RoomName, RoomPattern},
-    seats::{Act, Door, Presence},
+    seats::{Act, Door, LISTED_MAX, Presence},
     sessions::{Counts, Session, SessionState, SessionToken, Standing},
 };
 use crate::{
@@ -25,6 +25,8 @@ const EXPIRED_PER_SWEEP_MAX: usize = 1000;
 pub struct Resumed {
     /// The id that the client has again.
     pub client_id: Uuid,
+    /// The name that it goes by in presence.
+    pub name: Option<Arc<str>>,
     /// The rooms that it is in, and those that it asked for and could not join.
     pub rooms: Vec<ResumedRoom>,
     /// The patterns it is subscribed to.
@@ -100,7 +102,8 @@ impl Hub {
             let patterns = act.state.patterns.clone();
             let (directs, direct_seq, directs_recovered) = act.take_up_inbox(direct_seq);
             let client_id = session.client_id;
-            Ok(Resumed { client_id, rooms, patterns, directs, direct_seq, directs_recovered })
+            let name = act.state.name.clone();
+            Ok(Resumed { client_id, name, rooms, patterns, directs, direct_seq, directs_recovered })
         })?;
         // It may have been lost before anyone was told of it.
         self.confirm(&session);
@@ -177,12 +180,13 @@ impl Hub {
 
 impl Act<'_> {
     /// Enters every room of the session, those that its patterns match by now, and those asked for. What
-    /// all replays may come to together is bounded as for one. Returns also what had no place.
+    /// all replays and all lists of members may come to together is bounded as for one. Returns also what had no place.
     fn take_up_rooms(
         &mut self,
         positions: &[(RoomName, Position)],
     ) -> (Vec<ResumedRoom>, Vec<(RoomPattern, RoomName)>) {
         let mut bytes_max = self.hub.page_bytes_max;
+        let mut listed_max = LISTED_MAX;
         let mut rooms = Vec::with_capacity(self.state.seats.len());
         let spend = |bytes_max: &mut usize, joined: &Result<Joined, HubError>| {
             let frames = joined.as_ref().map_or(&[][..], |joined| &joined.replay);
@@ -198,7 +202,9 @@ impl Act<'_> {
             let joined = Ok(self.enter(&room, &mut state, replay, bytes_max));
             let presence = watching.then(|| {
                 self.enter_channel(&room, &mut state);
-                state.presence()
+                let presence = state.presence(listed_max);
+                listed_max -= presence.members.len();
+                presence
             });
             drop(state);
             spend(&mut bytes_max, &joined);
@@ -209,7 +215,9 @@ impl Act<'_> {
             // As many as there may be at all, so that what has no place can be named.
             let names = self.hub.rooms.subscribe(&pattern, self.door.conn(), usize::MAX - 1);
             for room in names.unwrap_or_default() {
-                if self.state.seat(room.as_str()).is_some() {
+                let key = self.hub.rooms.find(room.as_str()).map(|room| room.key);
+                let is_declined = key.is_some_and(|key| self.state.declined.contains(&key));
+                if is_declined || self.state.seat(room.as_str()).is_some() {
                     continue;
                 }
                 if self.state.seats.len() >= self.hub.memberships_max {

@@ -18,7 +18,7 @@ use super::{
 use crate::{config::Overflow, store::Position};
 
 /// Members that a [`Presence`] lists at most.
-const LISTED_MAX: usize = 1000;
+pub(super) const LISTED_MAX: usize = 1000;
 
 /// The hub's way to one connection's worker. What it is told takes effect in the order of the letters
 /// that the hub posts, so it may be done at once or by a letter.
@@ -117,6 +117,8 @@ impl Hub {
         self.act(session, door, |act| {
             act.must_be_served()?;
             let seat = act.state.seat(name).ok_or(HubError::NotMember)?;
+            let room = Arc::clone(&act.state.seats[seat].room);
+            act.state.decline(&room, self.memberships_max);
             act.give_up_seat(seat);
             Ok(())
         })
@@ -146,7 +148,7 @@ impl Hub {
             if !watched && watch == Some(true) {
                 act.enter_channel(&room, &mut room_state);
             }
-            Ok(room_state.presence())
+            Ok(room_state.presence(LISTED_MAX))
         })
     }
 
@@ -458,11 +460,11 @@ impl Act<'_> {
 }
 
 impl RoomState {
-    /// Who is on the roster.
-    pub(super) fn presence(&self) -> Presence {
+    /// Who is on the roster; `max` of them are listed.
+    pub(super) fn presence(&self, max: usize) -> Presence {
         let present =
             |(id, listed): (&Uuid, &Listed)| Present { client_id: *id, name: listed.name.clone() };
-        let members = self.roster.iter().take(LISTED_MAX).map(present).collect();
+        let members = self.roster.iter().take(max).map(present).collect();
         Presence { members, count: self.roster.len() }
     }
 }

@@ -78,6 +78,8 @@ pub(super) struct SessionState {
     pub(super) provisional: bool,
     pub(super) seats: Vec<Seat>,
     pub(super) patterns: Vec<RoomPattern>,
+    /// Rooms that match one of them and were left by name; as many as it may be in, the latest ones.
+    pub(super) declined: VecDeque<RoomKey>,
     /// The name it goes by in presence.
     pub(super) name: Option<Arc<str>>,
     /// Direct messages, and which of them no connection was there for.
@@ -112,8 +114,24 @@ pub(super) struct Mail {
 /// A publish that a repeat of it is answered from.
 struct Told {
     id: Uuid,
-    room: RoomKey,
-    seqs: Box<[u64]>,
+    to: Recipient,
+}
+
+/// Whom a publish went to, and the number it got there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Recipient {
+    /// In the order of their keys.
+    Rooms(Box<[(RoomKey, u64)]>),
+    Client(Uuid, u64),
+}
+
+impl Recipient {
+    pub(super) fn rooms(rooms: &[&Room], seqs: &[u64]) -> Recipient {
+        let keys = rooms.iter().map(|room| room.key);
+        let mut numbered: Box<[_]> = keys.zip(seqs.iter().copied()).collect();
+        numbered.sort_unstable();
+        Recipient::Rooms(numbered)
+    }
 }
 
 /// What a client shows to take up its session again: unguessable, and for that client alone.
@@ -192,6 +210,7 @@ impl Sessions {
                 provisional: keeps,
                 seats: Vec::new(),
                 patterns: Vec::new(),
+                declined: VecDeque::new(),
                 name: None,
                 inbox: None,
                 told: VecDeque::new(),
@@ -307,18 +326,44 @@ impl SessionState {
         self.seats.iter().position(|seat| seat.room.name.as_str() == name)
     }
 
-    /// The numbers that an earlier publish of `id` to `room` got.
-    pub(super) fn told(&self, id: Uuid, room: RoomKey) -> Option<&[u64]> {
-        let told = self.told.iter().rev();
-        told.filter(|told| told.id == id && told.room == room).map(|told| &*told.seqs).next()
+    /// The number that an earlier publish of `id` to that client got.
+    pub(super) fn told_client(&self, id: Uuid, client: &Uuid) -> Option<u64> {
+        self.told.iter().rev().filter(|told| told.id == id).find_map(|told| match &told.to {
+            Recipient::Client(other, seq) if other == client => Some(*seq),
+            Recipient::Client(..) | Recipient::Rooms(_) => None,
+        })
+    }
+
+    /// The numbers that an earlier publish of `id` to these rooms, and no others, got.
+    pub(super) fn told_rooms(&self, id: Uuid, rooms: &[&Room]) -> Option<Box<[u64]>> {
+        self.told.iter().rev().filter(|told| told.id == id).find_map(|told| match &told.to {
+            Recipient::Rooms(numbered) if numbered.len() == rooms.len() => {
+                let seq = |room: &&Room| {
+                    let at = numbered.binary_search_by_key(&room.key, |(key, _)| *key).ok()?;
+                    Some(numbered[at].1)
+                };
+                rooms.iter().map(seq).collect()
+            }
+            Recipient::Rooms(_) | Recipient::Client(..) => None,
+        })
     }
 
     /// Remembers a publish, and forgets the oldest.
-    pub(super) fn tell(&mut self, id: Uuid, room: RoomKey, seqs: &[u64]) {
+    pub(super) fn tell(&mut self, id: Uuid, to: Recipient) {
         if self.told.len() == TOLD_MAX {
             self.told.pop_front();
         }
-        self.told.push_back(Told { id, room, seqs: seqs.into() });
+        self.told.push_back(Told { id, to });
+    }
+
+    /// Notes that a room that a subscription matches was left by name: it must not come back by itself.
+    pub(super) fn decline(&mut self, room: &Room, max: usize) {
+        if self.patterns.iter().any(|pattern| pattern.matches(&room.name)) {
+            if self.declined.len() >= max {
+                self.declined.pop_front();
+            }
+            self.declined.push_back(room.key);
+        }
     }
 }
 
@@ -384,12 +429,13 @@ mod tests {
         let sessions = Sessions::new();
         let session = begin(&sessions);
         let mut state = session.state.lock();
+        let (to, other) = (Uuid::new_v4(), Uuid::new_v4());
         let ids: Vec<Uuid> = (0..=TOLD_MAX).map(|_| Uuid::new_v4()).collect();
         for (seq, id) in ids.iter().enumerate() {
-            state.tell(*id, 7, &[seq as u64]);
+            state.tell(*id, Recipient::Client(to, seq as u64));
         }
-        assert_eq!(state.told(ids[0], 7), None);
-        assert_eq!(state.told(ids[1], 7), Some(&[1][..]));
-        assert_eq!(state.told(ids[1], 8), None, "another room, another message");
+        assert_eq!(state.told_client(ids[0], &to), None);
+        assert_eq!(state.told_client(ids[1], &to), Some(1));
+        assert_eq!(state.told_client(ids[1], &other), None, "another client, another message");
     }
 }
