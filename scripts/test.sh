@@ -5,16 +5,19 @@
 #   scripts/test.sh format clippy    only these steps
 #   scripts/test.sh --verbose        with every line of every step as it comes
 #
-# Needs Rust with rustfmt and clippy, for the third-party clients Python 3 and Node, and for conformance
-# Python 3.10; what these need is installed below the target directory and nowhere else. No root, no fixed
-# ports.
+# Needs Rust with rustfmt and clippy, for the third-party clients Python 3 and Node, for the JavaScript client
+# Node 20 and Chromium, and for conformance Python 3.10; what these need is installed below the target directory
+# and nowhere else, but for Chromium, which is installed where there is none if this is Debian and root. No
+# fixed ports.
 set -euo pipefail
 
-STEPS=(format clippy library docs tests third-party conformance)
+STEPS=(format clippy library docs tests third-party js conformance)
 
 # Ranges, so that a new fault of theirs or ours shows within a major version that is known to work.
 PYTHON_CLIENTS=('websockets>=13,<18')
 NODE_CLIENTS=('ws@8' 'wscat@6')
+# What the JavaScript client is tested with; it has no dependencies itself.
+JS_TOOLS=('playwright-core@1' 'typescript@5')
 
 # How long one step may take, in seconds. A cold build on two busy cores stays well below it.
 STEP_SECONDS_MAX=1200
@@ -56,7 +59,7 @@ main() {
     echo "all good (${SECONDS} s in all)"
 }
 
-usage() { sed -n '2,10{s/^# \{0,1\}//;p;}' "$here/test.sh"; }
+usage() { sed -n '2,11{s/^# \{0,1\}//;p;}' "$here/test.sh"; }
 
 need() {
     command -v "$1" >/dev/null && return
@@ -125,6 +128,10 @@ summary() {
                 END { printf "   %d passed, %d failed, %d ignored", passed, failed, ignored }' "$2"
             ;;
         third-party) awk '/^[0-9]+ passed, [0-9]+ failed$/ { printf "   %s", $0 }' "$2" ;;
+        js)
+            awk '/^# pass /{ passed += $3 } /^# fail /{ failed += $3 } /^# skipped /{ skipped += $3 } /^!!! /{ loud = "   " $0 }
+                END { printf "   %d passed, %d failed, %d skipped%s", passed, failed, skipped, loud }' "$2"
+            ;;
         conformance)
             awk -F ': ' '/^(server|client).*: [0-9]+ cases in / { printf "   %s: %s%s", $1, $2, $NF ~ /all as pinned$/ ? "" : " (NOT AS PINNED)" }' "$2"
             ;;
@@ -180,6 +187,19 @@ step_third_party() {
         --binary "$target/debug/rusty_socks" --node-modules "$clients/node/node_modules"
 }
 
+# The JavaScript client, packed and in Node and in a browser, against the real server.
+step_js() {
+    need node 'the JavaScript client runs on it, 20 or newer'
+    need npm 'it packs the JavaScript client'
+    local home=$target/js
+    install_npm_packages "$home" playwright-core typescript "${JS_TOOLS[@]}"
+    have_chromium
+    cargo build --bin rusty_socks
+    # One file at a time, because their deadlines are for a machine that is not ours alone.
+    RUSTY_SOCKS_BINARY=$target/debug/rusty_socks TOOLS=$home \
+        node --test --test-reporter=tap --test-concurrency=1 clients/js/test/*.test.mjs
+}
+
 # Autobahn's cases, by far the longest step: a release build, and then minutes of messages.
 step_conformance() {
     scripts/conformance.sh
@@ -214,10 +234,28 @@ install_python_clients() {
 install_node_clients() {
     need node 'the clients ws and wscat run on it'
     need npm 'it installs the clients ws and wscat'
-    local home=$clients/node
-    [[ -x $home/node_modules/.bin/wscat && -d $home/node_modules/ws ]] && return
+    install_npm_packages "$clients/node" ws wscat "${NODE_CLIENTS[@]}"
+}
+
+# Installs into a directory unless these two are there: home, two names, and what to install.
+install_npm_packages() {
+    local home=$1 one=$2 other=$3
+    shift 3
+    [[ -d $home/node_modules/$one && -d $home/node_modules/$other ]] && return
     mkdir -p "$home"
-    npm install --prefix "$home" --no-save --no-audit --no-fund --loglevel=error "${NODE_CLIENTS[@]}"
+    npm install --prefix "$home" --no-save --no-audit --no-fund --loglevel=error "$@"
+}
+
+# Without a browser the step still runs, and says loudly what it has not tested.
+have_chromium() {
+    local name
+    for name in "${CHROMIUM:-chromium}" chromium-browser google-chrome google-chrome-stable; do
+        command -v "$name" >/dev/null && return
+    done
+    if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+        DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium ||
+            { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium; } || true
+    fi
 }
 
 if [[ ${1-} == --as-step ]]; then

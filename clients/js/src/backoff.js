@@ -1,0 +1,66 @@
+/** When to come back after a connection has ended, and whether to. */
+
+// What the server asks for is believed up to here; a longer wait is more likely a broken clock.
+const ASKED_MS_MAX = 10 * 60_000;
+
+// Our own fault by RFC 6455 section 7.4.1: coming back would not mend it. 1000 is a farewell.
+const STOPPING = new Set([1000, 1002, 1003, 1007, 1008, 1009]);
+
+/**
+ * What an end means: `stop`, `back_off`, or `at_once`.
+ *
+ * `status` is the HTTP status of a refused upgrade, where the platform shows it.
+ */
+export function verdict({ code, status }) {
+  if (status !== undefined) return status >= 500 ? 'back_off' : 'stop';
+  if (STOPPING.has(code) || hundreds(code) === 40) return 'stop';
+  return hundreds(code) === 42 ? 'at_once' : 'back_off';
+}
+
+function hundreds(code) {
+  return Math.floor(code / 100);
+}
+
+/** Exponential backoff with full jitter. It keeps no clock: it is told how long a connection lived. */
+export class Backoff {
+  #baseMs;
+  #capMs;
+  #settledMs;
+  #random;
+  #attempt = 0;
+
+  constructor({ baseMs, capMs, settledMs, random }) {
+    this.#baseMs = baseMs;
+    this.#capMs = capMs;
+    this.#settledMs = settledMs;
+    this.#random = random;
+  }
+
+  /** How many ends came in a row, without a connection that lasted. */
+  get attempt() {
+    return this.#attempt;
+  }
+
+  /**
+   * The delay in milliseconds before the next connection, or `null` for none.
+   *
+   * `livedMs` is how long the session was up, `retryAfterMs` what the HTTP answer asked for, and
+   * `reconnectAfterMs` what a `closing` frame did.
+   */
+  after({ code, status, livedMs, retryAfterMs, reconnectAfterMs }) {
+    const means = verdict({ code, status });
+    if (means === 'stop') return null;
+    if (livedMs !== undefined && livedMs >= this.#settledMs) this.#attempt = 0;
+    const attempt = this.#attempt;
+    this.#attempt += 1;
+    // The server has already spread its clients, so its delay is taken as it is.
+    if (reconnectAfterMs !== undefined) return asked(reconnectAfterMs);
+    if (means === 'at_once' && attempt === 0) return 0;
+    const jitter = this.#random() * Math.min(this.#capMs, this.#baseMs * 2 ** attempt);
+    return asked(retryAfterMs ?? 0) + jitter;
+  }
+}
+
+function asked(ms) {
+  return Number.isFinite(ms) ? Math.min(Math.max(ms, 0), ASKED_MS_MAX) : 0;
+}

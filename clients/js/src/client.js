@@ -1,0 +1,373 @@
+/** The client: one session over as many connections as it takes. */
+import { Backoff } from './backoff.js';
+import { Connection } from './connection.js';
+import { Emitter } from './emitter.js';
+import { RustySocksError } from './errors.js';
+import { Outbox } from './outbox.js';
+import { Queue } from './queue.js';
+import { Recovery } from './recovery.js';
+import { Session, clean, isPattern } from './session.js';
+import { socketFactory } from './socket.js';
+import { Tracker } from './tracker.js';
+
+/** What an option is if it is not given. `index.d.ts` says what each is for. */
+export const DEFAULTS = Object.freeze({
+  protocols: Object.freeze(['rusty-socks.v1']),
+  openTimeoutMs: 20_000,
+  closeTimeoutMs: 3_000,
+  pingMsMax: 25_000,
+  silenceExtraMs: 15_000,
+  backoffBaseMs: 250,
+  backoffCapMs: 30_000,
+  settledMs: 5_000,
+  attemptsMax: Infinity,
+  outboxMax: 1_000,
+  inFlightMax: 64,
+  retriesMax: 10,
+  holdMax: 10_000,
+  queueMax: 1_000,
+  echoesMax: 1_000,
+  messageBytesMax: 64 * 1024 * 1024,
+});
+
+// A server that does not ping still has to answer.
+const PING_S = 30;
+
+const systemClock = {
+  now: () => performance.now(),
+  setTimeout: (run, ms) => setTimeout(run, ms),
+  clearTimeout: (timer) => clearTimeout(timer),
+};
+
+export class Client {
+  #url;
+  #options;
+  #clock;
+  #emitter = new Emitter();
+  #session;
+  #tracker;
+  #outbox;
+  #recovery;
+  #backoff;
+  #queues = new Set();
+  #makeSocket = null;
+  #connection = null;
+  #timer = null;
+  #state = 'connecting';
+  #readiness = settleable();
+  #ending = settleable();
+
+  constructor(url, options = {}) {
+    this.#url = String(url);
+    new URL(this.#url);
+    this.#options = { ...DEFAULTS, ...clean(options) };
+    this.#clock = options.clock ?? systemClock;
+    this.#session = new Session(this.#options);
+    this.#tracker = new Tracker({
+      holdMax: this.#options.holdMax,
+      deliver: (message, isReplay) => this.#deliver(message, isReplay),
+      lost: (range) => this.#emitter.emit('lost', range),
+      fetch: (room, after) => this.#recovery.fetch(room, after),
+    });
+    this.#outbox = new Outbox({ ...this.#options, clock: this.#clock });
+    this.#recovery = new Recovery({
+      session: this.#session,
+      tracker: this.#tracker,
+      outbox: this.#outbox,
+      emit: (name, event) => this.#emitter.emit(name, event),
+      greeted: (welcome) => this.#greeted(welcome),
+      live: () => this.#live(),
+    });
+    this.#backoff = new Backoff({
+      baseMs: this.#options.backoffBaseMs,
+      capMs: this.#options.backoffCapMs,
+      settledMs: this.#options.settledMs,
+      random: options.random ?? Math.random,
+    });
+    if (options.session) this.#session.restore(options.session, this.#tracker);
+    // Whoever does not look at it must not be ended by it.
+    this.#readiness.promise.catch(() => {});
+    const { signal } = this.#options;
+    if (signal?.aborted) this.close();
+    else signal?.addEventListener('abort', () => this.close(), { once: true });
+    this.#begin();
+  }
+
+  get ready() {
+    return this.#readiness.promise;
+  }
+
+  get closed() {
+    return this.#ending.promise;
+  }
+
+  get state() {
+    return this.#state;
+  }
+
+  get clientId() {
+    return this.#session.clientId;
+  }
+
+  get session() {
+    return this.#session.save(this.#tracker);
+  }
+
+  get rooms() {
+    return this.#tracker.names();
+  }
+
+  get pending() {
+    return this.#outbox.size;
+  }
+
+  on(name, listener, options) {
+    return this.#emitter.on(name, listener, options);
+  }
+
+  once(name, listener, options) {
+    return this.#emitter.once(name, listener, options);
+  }
+
+  off(name, listener) {
+    this.#emitter.off(name, listener);
+  }
+
+  join(room, { since, presence, sender } = {}) {
+    const command = clean({ type: 'join', room, since, presence, sender });
+    return this.#add(command, { ok: (answer) => this.#recovery.joined(command, answer) });
+  }
+
+  leave(room) {
+    this.#recovery.left(room);
+    // Sent twice, the second one finds nothing to do.
+    const pardon = ({ code }, wasResent) => (wasResent && code === 'not_member' ? { room } : undefined);
+    return this.#add({ type: 'leave', room }, { ok: () => ({ room }), pardon });
+  }
+
+  publish(to, content, { id = uuid(), sender, timestamp, echo } = {}) {
+    const where = Array.isArray(to) ? { rooms: to } : { room: to };
+    if (content === undefined) return Promise.reject(new TypeError('there is no content'));
+    if (echo) this.#session.expectEcho(id);
+    const command = clean({ type: 'publish', ...where, content, id, sender, timestamp, echo });
+    const ok = (answer) => {
+      const places = answer.rooms ?? [answer];
+      // With echo the message itself comes, before or after this, and that is what moves the position.
+      if (!echo) for (const { room, seq } of places) this.#tracker.own(room, seq);
+      const rooms = answer.rooms ? { rooms: places } : {};
+      return { room: places[0].room, seq: places[0].seq, ...rooms, id, repeated: answer.repeated === true };
+    };
+    return this.#add(command, { ok });
+  }
+
+  direct(to, content, { id = uuid(), sender, timestamp } = {}) {
+    const command = clean({ type: 'direct', to, content, id, sender, timestamp });
+    return this.#add(command, { ok: (answer) => ({ to, id, repeated: answer.repeated === true }) });
+  }
+
+  broadcast(content, { id = uuid(), sender, timestamp } = {}) {
+    const command = clean({ type: 'broadcast', content, id, sender, timestamp });
+    // The server does not know a repeat of these, so that a second one would be one too many.
+    return this.#add(command, { ok: () => ({ id }), isOnce: true });
+  }
+
+  history(room, { before, after, limit } = {}) {
+    const command = clean({ type: 'history', room, before, after, limit });
+    return this.#add(command, { ok: ({ epoch, seq, messages }) => ({ room, epoch, seq, messages }) });
+  }
+
+  presence(room, { watch } = {}) {
+    const ok = ({ members, count }) => {
+      const wanted = this.#session.wanted.get(room);
+      if (wanted && watch !== undefined) wanted.presence = watch;
+      return { room, members, count };
+    };
+    return this.#add(clean({ type: 'presence', room, watch }), { ok });
+  }
+
+  /** Ends the session, on the server too. */
+  close() {
+    if (this.#state !== 'closed') this.#closeByUser();
+    return this.closed;
+  }
+
+  [Symbol.asyncIterator]() {
+    const { queueMax } = this.#options;
+    const look = () => {
+      const isFull = [...this.#queues].some(({ length }) => length >= queueMax);
+      if (!isFull) this.#tracker.paused = false;
+    };
+    const queue = new Queue({
+      onRead: () => queue.length <= queueMax / 2 && look(),
+      onReturn: () => this.#queues.delete(queue) && look(),
+    });
+    if (this.#state === 'closed') queue.end();
+    else this.#queues.add(queue);
+    return queue;
+  }
+
+  #add(command, how) {
+    if (this.#state === 'closed') {
+      return Promise.reject(new RustySocksError('closed', 'the client is closed'));
+    }
+    return this.#outbox.add(command, how);
+  }
+
+  async #begin() {
+    try {
+      this.#makeSocket = await socketFactory(this.#options);
+    } catch (error) {
+      this.#finish({ code: 1006, reason: error.message }, error);
+      return;
+    }
+    if (this.#state !== 'closed') this.#connect();
+  }
+
+  #connect() {
+    this.#timer = null;
+    this.#setState('connecting', { attempt: this.#backoff.attempt });
+    let socket;
+    try {
+      socket = this.#makeSocket(this.#url);
+    } catch (error) {
+      this.#finish({ code: 1006, reason: error.message }, error);
+      return;
+    }
+    const connection = new Connection({
+      socket,
+      clock: this.#clock,
+      openTimeoutMs: this.#options.openTimeoutMs,
+      open: () => this.#recovery.opened(connection),
+      frame: (frame) => this.#frame(frame),
+      over: (end) => this.#over(end),
+    });
+    this.#connection = connection;
+  }
+
+  /** There is a session; its rooms are still being taken up again. */
+  #greeted({ ping_s: pingS, max_message_bytes: bytesMax } = {}) {
+    const seconds = pingS > 0 ? pingS : PING_S;
+    const pingMs = Math.min((seconds * 1000) / 2, this.#options.pingMsMax);
+    const silenceMs = this.#options.silenceMs ?? seconds * 1000 + this.#options.silenceExtraMs;
+    this.#connection.greeted({ pingMs, silenceMs });
+    this.#outbox.attach(this.#connection, { bytesMax });
+  }
+
+  #live() {
+    this.#setState('open', {});
+    this.#readiness.resolve();
+    this.#outbox.open();
+  }
+
+  #frame(frame) {
+    if (this.#state === 'closing' || !this.#recovery.frame(frame)) return undefined;
+    switch (frame.type) {
+      case 'message':
+        return this.#tracker.live(frame);
+      case 'direct':
+        // Of what comes again after a resume, this is what was seen.
+        if (frame.seq <= this.#session.direct) return undefined;
+        this.#session.direct = frame.seq;
+        return this.#emitter.emit('direct', frame);
+      case 'gap':
+        if (frame.presence) return this.#recovery.askPresence(frame.room);
+        return this.#tracker.gap(frame.room, frame.from, frame.to);
+      case 'matched':
+        return this.#recovery.matched(frame);
+      case 'broadcast':
+      case 'joined':
+      case 'left':
+      case 'unmatched':
+      case 'closing':
+      case 'error':
+        return this.#emitter.emit(frame.type, frame);
+      default:
+        return undefined;
+    }
+  }
+
+  #deliver(message, isReplay) {
+    const { id } = message;
+    if (this.#session.isMine(message)) {
+      const isEcho = this.#session.takeEcho(id);
+      if (isReplay) this.#recovery.confirm(message);
+      // The server sends a message back in passing only if it was asked to.
+      if (isReplay && !isEcho) return;
+    }
+    this.#emitter.emit('message', message);
+    for (const queue of this.#queues) {
+      queue.push(message);
+      if (queue.length >= this.#options.queueMax) this.#tracker.paused = true;
+    }
+  }
+
+  #over(end) {
+    this.#connection = null;
+    this.#recovery.over();
+    this.#outbox.detach();
+    this.#tracker.interrupt();
+    if (this.#state === 'closing') return this.#finish({ code: 1000, reason: 'closed by the client' });
+    const delayMs = this.#options.reconnect === false ? null : this.#backoff.after(end);
+    if (delayMs === null || this.#backoff.attempt > this.#options.attemptsMax) {
+      return this.#finish(end, stopped(end));
+    }
+    const { attempt } = this.#backoff;
+    this.#timer = this.#clock.setTimeout(() => this.#connect(), delayMs);
+    return this.#setState('waiting', { delayMs, attempt, end: pick(end) });
+  }
+
+  #closeByUser() {
+    this.#clock.clearTimeout(this.#timer);
+    const connection = this.#connection;
+    if (!connection) return this.#finish({ code: 1000, reason: 'closed by the client' });
+    if (this.#state === 'closing') return undefined;
+    this.#setState('closing', {});
+    connection.close(1000, '');
+    this.#timer = this.#clock.setTimeout(() => connection.abort('no answer to the close'), this.#options.closeTimeoutMs);
+    return undefined;
+  }
+
+  #finish(end, error = null) {
+    if (this.#state === 'closed') return;
+    this.#clock.clearTimeout(this.#timer);
+    const reason = error ?? new RustySocksError('closed', 'the client was closed');
+    this.#readiness.reject(reason);
+    this.#outbox.fail(reason);
+    for (const queue of this.#queues) queue.end(error);
+    this.#queues.clear();
+    const told = { ...pick(end), error };
+    this.#setState('closed', { end: told });
+    this.#ending.resolve(told);
+  }
+
+  #setState(state, details) {
+    this.#state = state;
+    this.#emitter.emit('state', { state, ...details });
+  }
+}
+
+function stopped(end) {
+  const what = end.status === undefined ? `close code ${end.code}` : `HTTP status ${end.status}`;
+  const details = { end: pick(end) };
+  return new RustySocksError('stopped', `the client does not come back after ${what}: ${end.reason}`, details);
+}
+
+function pick({ code, reason, status }) {
+  return clean({ code, reason, status });
+}
+
+function settleable() {
+  const parts = {};
+  parts.promise = new Promise((resolve, reject) => Object.assign(parts, { resolve, reject }));
+  return parts;
+}
+
+/** A random UUID. `crypto.randomUUID` is missing in pages that were not loaded over TLS. */
+function uuid() {
+  if (crypto.randomUUID) return crypto.randomUUID();
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  bytes[6] = (bytes[6] & 0x0f) | 0x40;
+  bytes[8] = (bytes[8] & 0x3f) | 0x80;
+  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
+}

@@ -1,0 +1,129 @@
+/** One connection: commands and their answers, signs of life, and its one end. */
+export class Connection {
+  #socket;
+  #clock;
+  #handlers;
+  #answers = new Map();
+  #nextRef = 1;
+  #isOver = false;
+  #openTimer;
+  #lifeTimer = null;
+  #isPingOut = false;
+  #reconnectAfterMs;
+  #greetedAt;
+
+  /**
+   * The handlers are `open()`, `frame(frame)` for all that is no answer, and `over(end)`, once, with `code`,
+   * `reason`, `livedMs` and what the server asked for.
+   */
+  constructor({ socket, clock, openTimeoutMs, open, frame, over }) {
+    this.#socket = socket;
+    this.#clock = clock;
+    this.#handlers = { frame, over };
+    this.#openTimer = clock.setTimeout(
+      () => this.abort(`no session within ${openTimeoutMs} ms`),
+      openTimeoutMs,
+    );
+    socket.onopen = () => this.#isOver || open();
+    socket.onmessage = ({ data }) => this.#received(data);
+    socket.onlife = () => this.#heard();
+    socket.onclose = (end) => this.#over(end);
+  }
+
+  /**
+   * Sends a command. `answer(error, frame)` is called in the order of the wire, before the next frame is
+   * looked at; never, if the connection ends first.
+   */
+  ask(command, answer) {
+    if (this.#isOver) return;
+    const ref = this.#nextRef;
+    this.#nextRef += 1;
+    this.#answers.set(ref, answer);
+    this.#socket.send(JSON.stringify({ ...command, ref }));
+  }
+
+  /** There is a session: from now on a quiet server is asked whether it is still there. */
+  greeted({ pingMs, silenceMs }) {
+    this.#clock.clearTimeout(this.#openTimer);
+    this.#greetedAt = this.#clock.now();
+    this.#keepAlive(pingMs, Math.max(silenceMs - pingMs, 1));
+  }
+
+  close(code, reason) {
+    this.#socket.close(code, reason);
+  }
+
+  /** Gives the connection up. The session is kept by the server. */
+  abort(reason) {
+    if (this.#isOver) return;
+    this.#over({ code: 1006, reason });
+    this.#socket.terminate();
+  }
+
+  /** As `abort`, without telling anybody. */
+  discard() {
+    this.#handlers.over = () => {};
+    this.abort('discarded');
+  }
+
+  #received(data) {
+    if (this.#isOver) return;
+    this.#heard();
+    const frame = parse(data);
+    if (!frame) return this.abort('the server sent what is no JSON object');
+    if (frame.type === 'closing') this.#reconnectAfterMs = frame.reconnect_after_ms;
+    const isAnswer = ['ok', 'pong', 'error'].includes(frame.type);
+    const answer = isAnswer ? this.#answers.get(frame.ref) : undefined;
+    if (!answer) return this.#handlers.frame(frame);
+    this.#answers.delete(frame.ref);
+    if (frame.type === 'error') answer(frame);
+    else answer(null, frame);
+  }
+
+  #keepAlive(pingMs, graceMs) {
+    // A timer may fire late, in a page that is hidden or a machine that slept. So what counts is not how
+    // long it was quiet, but whether anything came since the ping.
+    const ping = () => {
+      this.#isPingOut = true;
+      this.ask({ type: 'ping' }, () => {});
+      this.#lifeTimer = this.#clock.setTimeout(look, graceMs);
+    };
+    const look = () => {
+      if (this.#isPingOut) this.abort('the server went silent');
+      else ping();
+    };
+    this.#lifeTimer = this.#clock.setTimeout(ping, pingMs);
+    this.#restartLife = () => {
+      this.#clock.clearTimeout(this.#lifeTimer);
+      this.#lifeTimer = this.#clock.setTimeout(ping, pingMs);
+    };
+  }
+
+  #restartLife = () => {};
+
+  #heard() {
+    if (!this.#isPingOut) return;
+    this.#isPingOut = false;
+    this.#restartLife();
+  }
+
+  #over(end) {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#clock.clearTimeout(this.#openTimer);
+    this.#clock.clearTimeout(this.#lifeTimer);
+    this.#answers.clear();
+    const livedMs = this.#greetedAt === undefined ? undefined : this.#clock.now() - this.#greetedAt;
+    this.#handlers.over({ ...end, livedMs, reconnectAfterMs: this.#reconnectAfterMs });
+  }
+}
+
+function parse(data) {
+  if (typeof data !== 'string') return null;
+  try {
+    const frame = JSON.parse(data);
+    return typeof frame === 'object' && frame !== null && !Array.isArray(frame) ? frame : null;
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,20 @@
+/**
+ * What a promise of the client is rejected with.
+ *
+ * `code` is one of the server's error codes, or one of the client's own: `closed`, `stopped`, `outbox_full`,
+ * `answer_lost`, `too_large`.
+ */
+export class RustySocksError extends Error {
+  constructor(code, message, details = {}) {
+    super(message);
+    this.name = 'RustySocksError';
+    this.code = code;
+    Object.assign(this, details);
+  }
+}
+
+/** The error for an `error` frame of the server. */
+export function refusal(frame) {
+  const details = frame.retry_after_ms === undefined ? {} : { retryAfterMs: frame.retry_after_ms };
+  return new RustySocksError(frame.code, frame.message ?? frame.code, details);
+}

@@ -1,0 +1,408 @@
+/**
+ * What has been yielded of each room, and in which order the rest may be.
+ *
+ * A room has a position, `{epoch, seq}`: everything up to it was yielded, is our own, or was reported as lost.
+ * Above it there is a queue, in the order of `seq`, of
+ *
+ * - `message`: yielded when it is at the head of the queue of every room it counts in;
+ * - `own`: the number of a message of ours, which nobody sends back;
+ * - `mark`: all below it is known to have come;
+ * - `gap`: a range that was not delivered. It is fetched when it is at the head, and all behind it waits;
+ * - `lost`: a range that cannot be had.
+ *
+ * There is no I/O and no clock in here.
+ */
+export class Tracker {
+  #rooms = new Map();
+  // The rooms with something in their queue.
+  #busy = new Set();
+  // Messages to several rooms that were yielded: joining one of these rooms later may bring one again.
+  #recent = new Set();
+  #draining = false;
+  #paused = false;
+  #holdMax;
+  #deliver;
+  #lost;
+  #fetch;
+
+  /**
+   * `deliver(message, isReplay)` yields, `lost({room, epoch, from, to, reason})` reports, and
+   * `fetch(room, after)` asks for a page of history, to be answered by `fill` or `unfilled`.
+   */
+  constructor({ holdMax, deliver, lost, fetch }) {
+    this.#holdMax = holdMax;
+    this.#deliver = deliver;
+    this.#lost = lost;
+    this.#fetch = fetch;
+  }
+
+  has(name) {
+    return this.#rooms.has(name);
+  }
+
+  /** The room's record: `epoch`, `seq`, `overflow` and `via`, the pattern it was joined through. */
+  room(name) {
+    return this.#rooms.get(name);
+  }
+
+  names() {
+    return [...this.#rooms.keys()];
+  }
+
+  /** How many messages and ranges wait in the queue of a room. */
+  waiting(name) {
+    const room = this.#rooms.get(name);
+    return room ? held(room) : 0;
+  }
+
+  /** Follows a room from this position on. With `replay`, older messages of it may come first. */
+  start(name, { epoch, seq, overflow, via, replay = false }) {
+    this.stop(name);
+    this.#rooms.set(name, {
+      name,
+      epoch,
+      seq,
+      overflow,
+      via,
+      replay,
+      queue: [],
+      spare: new Map(),
+      fetching: false,
+    });
+  }
+
+  stop(name) {
+    const room = this.#rooms.get(name);
+    if (!room) return;
+    this.#rooms.delete(name);
+    this.#busy.delete(room);
+    // Whoever waited for this room to come to a message of several no longer has to.
+    this.#drain();
+  }
+
+  /** A message as the server sent it in passing. */
+  live(message) {
+    this.#add(message, false);
+    this.#drain();
+  }
+
+  /** Several changes at once: nothing is yielded before `change` has returned. */
+  batch(change) {
+    const outer = this.#draining;
+    this.#draining = true;
+    try {
+      change();
+    } finally {
+      this.#draining = outer;
+    }
+    this.#drain();
+  }
+
+  /**
+   * Where the server takes a room up again: the answer to `resume`, or to `join` with `since`.
+   *
+   * `messages` is everything after our position if `recovered`, and nothing otherwise.
+   */
+  resume(name, { epoch, seq, recovered, messages = [], overflow }) {
+    const room = this.#rooms.get(name);
+    if (!room) return;
+    room.overflow = overflow ?? room.overflow;
+    room.fetching = false;
+    room.replay = false;
+    const { spare } = room;
+    room.spare = new Map();
+    this.#clear(room);
+    if (epoch !== room.epoch) {
+      Object.assign(room, { epoch, seq });
+      this.#lost({ room: name, epoch, from: null, to: null, reason: 'epoch' });
+    } else if (recovered) {
+      for (const message of messages) this.#add(message, true);
+      this.#put(room, { kind: 'mark', seq });
+    } else if (seq > room.seq) {
+      this.#putGap(room, room.seq + 1, seq, { spare });
+    }
+    this.#drain();
+  }
+
+  /** The server says that it did not deliver `from..=to`. */
+  gap(name, from, to) {
+    const room = this.#rooms.get(name);
+    if (!room) return;
+    const first = Math.max(from, room.seq + 1);
+    if (first <= to) this.#putGap(room, first, to, { isFinal: room.overflow === 'latest' });
+    this.#drain();
+  }
+
+  /** A message of ours has got this number, and will not be sent to us. */
+  own(name, seq) {
+    const room = this.#rooms.get(name);
+    if (!room || seq <= room.seq) return;
+    // Whatever was said before us comes before the answer to what we said next.
+    room.replay = false;
+    this.#put(room, { kind: 'own', seq });
+    this.#drain();
+  }
+
+  /** A page of history for the gap at the head of a room. */
+  fill(name, { epoch, seq, messages }) {
+    const room = this.#rooms.get(name);
+    const gap = room?.queue[0];
+    if (!room?.fetching || gap?.kind !== 'gap') return;
+    room.fetching = false;
+    if (epoch !== room.epoch) {
+      this.#clear(room);
+      Object.assign(room, { epoch, seq });
+      this.#lost({ room: name, epoch, from: null, to: null, reason: 'epoch' });
+      this.#drain();
+      return;
+    }
+    // A page begins with the oldest that is kept, so what is below it, or between, is gone.
+    const last = messages.length > 0 ? seqIn(messages[messages.length - 1], name) : gap.to;
+    const upto = last < gap.from ? gap.to : Math.min(gap.to, last);
+    const found = new Map([...gap.known].filter(([at]) => at <= upto));
+    for (const message of messages) {
+      const at = seqIn(message, name);
+      if (at >= gap.from && at <= upto && !found.has(at)) {
+        found.set(at, { kind: 'message', seq: at, message, isReplay: true });
+      }
+    }
+    this.#addFromOthers(room, found, gap.from, upto);
+    const items = withHoles(found, gap.from, upto, 'not_kept');
+    room.queue.shift();
+    if (upto < gap.to) {
+      const known = new Map([...gap.known].filter(([at]) => at > upto));
+      room.queue.unshift({ kind: 'gap', seq: upto + 1, from: upto + 1, to: gap.to, known });
+    }
+    room.queue.unshift(...items);
+    this.#noteBusy(room);
+    this.#drain();
+  }
+
+  /** The page cannot be had: what the gap holds is lost. */
+  unfilled(name) {
+    const room = this.#rooms.get(name);
+    if (room) this.fill(name, { epoch: room.epoch, seq: room.seq, messages: [] });
+  }
+
+  /**
+   * The connection is gone. What waited is put aside: the server tells it again, or else it fills a gap.
+   */
+  interrupt() {
+    for (const room of this.#rooms.values()) {
+      room.fetching = false;
+      for (const item of room.queue) {
+        if (item.kind === 'gap') for (const [at, known] of item.known) room.spare.set(at, known);
+        if (item.kind === 'message' || item.kind === 'own') room.spare.set(item.seq, item);
+      }
+      this.#clear(room);
+    }
+  }
+
+  /** While paused nothing is yielded, and what comes waits as behind a gap. */
+  set paused(paused) {
+    this.#paused = paused;
+    this.#drain();
+  }
+
+  #add(message, isReplay) {
+    for (const { room: name, seq } of message.rooms ?? [message]) {
+      const room = this.#rooms.get(name);
+      if (!room) continue;
+      if (room.replay) {
+        // The first message after the welcome shows how far back the replay goes.
+        room.seq = Math.min(room.seq, seq - 1);
+        room.replay = false;
+      }
+      if (seq > room.seq) this.#put(room, { kind: 'message', seq, message, isReplay });
+    }
+  }
+
+  /** Inserts in the order of `seq`; nearly always that is at the end. */
+  #put(room, item) {
+    const { queue } = room;
+    let at = queue.length;
+    while (at > 0 && queue[at - 1].seq > item.seq) at -= 1;
+    const before = queue[at - 1];
+    const isFull = held(room) >= this.#holdMax && item.kind !== 'mark';
+    if (before && 'to' in before && item.seq <= before.to) {
+      // The fetch of the gap brings it anyway, so there is no harm in not keeping it.
+      if (before === queue[0] && before.kind === 'gap' && !isFull) before.known.set(item.seq, item);
+    } else if (before?.seq === item.seq) {
+      if (before.kind === 'mark') queue[at - 1] = item;
+    } else if (!isFull || at < queue.length) {
+      queue.splice(at, 0, item);
+    } else if (item.kind === 'message') {
+      this.#overflow(room, item.seq);
+    }
+    this.#noteBusy(room);
+  }
+
+  /** No room to hold it: from here on to be fetched later. */
+  #overflow(room, seq) {
+    const last = room.queue[room.queue.length - 1];
+    if (last?.kind === 'gap') last.to = seq;
+    else room.queue.push({ kind: 'gap', seq, from: seq, to: seq, known: new Map() });
+  }
+
+  #putGap(room, from, to, { spare = new Map(), isFinal = false }) {
+    const known = new Map([...spare].filter(([at]) => at >= from && at <= to));
+    const rest = [];
+    for (const item of room.queue) {
+      if (item.kind !== 'gap' && item.kind !== 'lost' && item.seq >= from && item.seq <= to) {
+        if (item.kind !== 'mark') known.set(item.seq, item);
+      } else rest.push(item);
+    }
+    const gap = { kind: 'gap', seq: from, from, to, known };
+    const items = isFinal ? withHoles(known, from, to, 'latest') : [gap];
+    const at = rest.findIndex((item) => item.seq > from);
+    rest.splice(at < 0 ? rest.length : at, 0, ...items);
+    room.queue = rest;
+    this.#noteBusy(room);
+  }
+
+  /** A message to several rooms that waits in another room's queue is not lost to this one. */
+  #addFromOthers(room, found, from, upto) {
+    for (const other of this.#busy) {
+      for (const item of other === room ? [] : other.queue) {
+        const at = item.message?.rooms?.find((place) => place.room === room.name)?.seq;
+        if (at >= from && at <= upto && !found.has(at)) found.set(at, { ...item, seq: at });
+      }
+    }
+  }
+
+  #clear(room) {
+    room.queue = [];
+    this.#busy.delete(room);
+  }
+
+  #noteBusy(room) {
+    if (room.queue.length > 0) this.#busy.add(room);
+    else this.#busy.delete(room);
+  }
+
+  /** Yields what may be. A listener may call back into the tracker; the outermost call does the work. */
+  #drain() {
+    if (this.#draining) return;
+    this.#draining = true;
+    try {
+      for (;;) {
+        let moved = false;
+        for (const room of [...this.#busy]) {
+          while (!this.#paused && this.#rooms.get(room.name) === room && this.#step(room, false)) {
+            moved = true;
+          }
+        }
+        if (!moved && !this.#breakCircle()) return;
+      }
+    } finally {
+      this.#draining = false;
+    }
+  }
+
+  /**
+   * Two rooms that each wait for the other to come to a message cannot be, because a message is numbered in
+   * all its rooms at one instant. Should a server say so regardless, order gives way, not delivery.
+   */
+  #breakCircle() {
+    if (this.#paused) return false;
+    const heads = [...this.#busy].map((room) => [room, room.queue[0]]);
+    if (heads.some(([, head]) => head.kind === 'gap')) return false;
+    const stuck = heads.find(([, head]) => head.kind === 'message');
+    return stuck !== undefined && this.#step(stuck[0], true);
+  }
+
+  /** Takes the head of a room's queue if it may be taken, and says whether it was. */
+  #step(room, isForced) {
+    const head = room.queue[0];
+    if (!head) return false;
+    switch (head.kind) {
+      case 'gap':
+        if (!room.fetching) {
+          room.fetching = true;
+          this.#fetch(room.name, head.from - 1);
+        }
+        return false;
+      case 'lost':
+        this.#take(room, head.to);
+        this.#lost({ room: room.name, epoch: room.epoch, from: head.from, to: head.to, reason: head.reason });
+        return true;
+      case 'own':
+        // What others said before it may still be on its way, unless something later is here already.
+        if (head.seq > room.seq + 1 && room.queue.every(({ kind }) => kind === 'own')) return false;
+        this.#take(room, head.seq);
+        return true;
+      case 'mark':
+        this.#take(room, head.seq);
+        return true;
+      default:
+        return this.#stepMessage(room, head, isForced);
+    }
+  }
+
+  #stepMessage(room, { seq, message, isReplay }, isForced) {
+    if (seq <= room.seq) {
+      this.#take(room, seq);
+      return true;
+    }
+    const places = (message.rooms ?? [])
+      .map((place) => ({ room: this.#rooms.get(place.room), seq: place.seq }))
+      .filter((place) => place.room && place.room !== room && place.seq > place.room.seq);
+    if (!isForced && places.some((place) => isBefore(place.room, place.seq))) return false;
+    this.#take(room, seq);
+    // A forced message leaves the other rooms as they are: they still owe what is before it.
+    for (const place of isForced ? [] : places) this.#take(place.room, place.seq);
+    if (message.rooms && !this.#isFirst(message)) return true;
+    this.#deliver(message, isReplay);
+    return true;
+  }
+
+  /** Moves a room's position, and drops what is not above it. */
+  #take(room, seq) {
+    room.seq = Math.max(room.seq, seq);
+    while (room.queue.length > 0 && !('to' in room.queue[0]) && room.queue[0].seq <= room.seq) {
+      room.queue.shift();
+    }
+    if (room.queue[0]?.kind === 'lost' && room.queue[0].to <= room.seq) room.queue.shift();
+    this.#noteBusy(room);
+  }
+
+  #isFirst({ id, rooms }) {
+    const key = JSON.stringify([id, rooms[0].room, rooms[0].seq]);
+    if (this.#recent.has(key)) return false;
+    this.#recent.add(key);
+    if (this.#recent.size > this.#holdMax) this.#recent.delete(this.#recent.values().next().value);
+    return true;
+  }
+}
+
+/** The number of a message in a room. */
+function seqIn(message, name) {
+  return message.rooms?.find(({ room }) => room === name)?.seq ?? message.seq;
+}
+
+/** Whether something waits in `room` that must come before its message `seq`. */
+function isBefore(room, seq) {
+  const head = room.queue[0];
+  return head !== undefined && !(head.kind === 'message' && head.seq === seq) && head.seq <= seq;
+}
+
+function held(room) {
+  const gap = room.queue[0]?.kind === 'gap' ? room.queue[0].known.size : 0;
+  return room.queue.length + gap;
+}
+
+/** What was found of `from..=to`, in order, and the ranges between as lost. */
+function withHoles(found, from, to, reason) {
+  const items = [];
+  let next = from;
+  const hole = (end) => {
+    if (next <= end) items.push({ kind: 'lost', seq: next, from: next, to: end, reason });
+  };
+  for (const at of [...found.keys()].sort((a, b) => a - b)) {
+    hole(at - 1);
+    items.push(found.get(at));
+    next = at + 1;
+  }
+  hole(to);
+  return items;
+}
