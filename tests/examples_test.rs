@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with a clear message")]
 
 use std::{
+    collections::BTreeSet,
     env,
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
@@ -310,5 +311,98 @@ mod cursors {
         assert_ne!(pointers[0]["hue"], pointers[1]["hue"], "they can be told apart");
         drop(anna);
         until_at(&mut ben, "Anna", None);
+    }
+}
+
+/// The page's own JavaScript client, whole.
+fn check_client(example: &Example) {
+    let mut unread = vec!["/client/index.js".to_owned()];
+    let mut read = BTreeSet::new();
+    while let Some(path) = unread.pop() {
+        if !read.insert(path.clone()) {
+            continue;
+        }
+        let (head, module) = example.get(&path);
+        assert!(head.starts_with("HTTP/1.1 200 OK"), "{path}: {head}");
+        assert!(head.contains("Content-Type: text/javascript; charset=utf-8"), "{path}: {head}");
+        check_script(&module);
+        let folder = &path[..=path.rfind('/').unwrap()];
+        // Every `from './name.js'` names a module that must be served too.
+        for imported in module.split("from './").skip(1) {
+            let name = imported.split('\'').next().unwrap();
+            unread.push(format!("{folder}{name}"));
+        }
+    }
+    assert!(read.len() > 3, "{read:?}");
+}
+
+mod chat {
+    use super::*;
+
+    #[test]
+    fn rooms_have_names_people_and_history() {
+        let example = Example::start("chat", &[]);
+        example.check_page();
+        check_client(&example);
+        let (mut anna, mut ben) = (example.connect("/ws"), example.connect("/ws"));
+        let welcome = anna.until_type("welcome");
+        assert!(welcome["room"].is_null(), "the page joins its rooms by itself");
+        for (client, name) in [(&mut anna, "Anna"), (&mut ben, "Ben")] {
+            let join = json!({ "type": "join", "room": "tea", "presence": true, "sender": name });
+            client.say(&join);
+            client.say(&json!({ "type": "ping", "ref": "joined" }));
+            client.until("a pong", |frame| frame["ref"] == "joined");
+        }
+        let say = json!({
+            "type": "publish", "room": "tea", "content": "hi", "sender": "Anna", "echo": true, "ref": 1
+        });
+        anna.say(&say);
+        for client in [&mut anna, &mut ben] {
+            let heard = client.until_type("message");
+            assert_eq!((&heard["sender"], &heard["content"]), (&json!("Anna"), &json!("hi")));
+        }
+        ben.say(&json!({ "type": "history", "room": "tea", "limit": 30, "ref": 2 }));
+        let page = ben.until("the history", |frame| frame["ref"] == 2);
+        assert_eq!(page["messages"][0]["content"], "hi");
+    }
+}
+
+mod ticker {
+    use super::*;
+
+    #[test]
+    fn the_slow_reader_skips_and_the_others_do_not() {
+        let example = Example::start("ticker", &[]);
+        example.check_page();
+        check_client(&example);
+        let mut client = example.connect("/ws");
+        client.say(&json!({ "type": "join", "room": "readers" }));
+        client.say(&json!({ "type": "join", "room": "prices.gold" }));
+        // Every price, in order, or word of those that this busy machine was too slow for.
+        let mut last = None;
+        for _ in 0..200 {
+            let frame = client.until("a price", |frame| frame["room"] == "prices.gold");
+            let number = |field: &str| frame[field].as_u64();
+            let (first, end) = match frame["type"].as_str() {
+                Some("message") => (number("seq"), number("seq")),
+                _ => (number("from"), number("to")),
+            };
+            assert!(
+                last.is_none() || first == last.map(|last| last + 1),
+                "{frame} behind {last:?}"
+            );
+            assert!(frame["type"] == "gap" || frame["content"].as_f64().unwrap() > 0.0);
+            last = end;
+        }
+        let report = |name: &'static str| {
+            move |frame: &Value| frame["type"] == "message" && frame["content"]["reader"] == name
+        };
+        let slow = client.until("the slow reader skips", |frame| {
+            report("slow")(frame) && frame["content"]["skipped"] != 0
+        });
+        let fast = client.until("the fast reader", report("fast"));
+        let number = |report: &Value, field: &str| report["content"][field].as_u64().unwrap();
+        assert!(number(&fast, "skipped") < number(&slow, "skipped"), "{fast} and {slow}");
+        assert!(number(&fast, "received") > number(&slow, "received"), "{fast} and {slow}");
     }
 }
