@@ -24,6 +24,7 @@ use std::{
 use rusty_socks::{
     CloseReason, Config, Context, Error, Handler, Message, Notice, PreparedFrame, Replay, RoomName,
     Server, ServerHandle,
+    config::{Overflow, RoomRule},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -39,8 +40,11 @@ const FRAME: Duration = Duration::from_millis(50);
 const NAME_MAX: usize = 24;
 
 fn main() -> Result<(), Error> {
-    // Only the newest board is worth keeping: it is what a newcomer is shown at once.
-    let config = Config { history: 1, replay: 0, ..common::config(env::args().skip(1))? };
+    // Only the newest board is worth keeping, and worth sending to whoever is behind; it is also what a
+    // newcomer is shown at once.
+    let rule =
+        RoomRule { overflow: Some(Overflow::Latest), history: Some(1), ..RoomRule::new(ROOM) };
+    let config = Config { rooms: vec![rule], ..common::config(env::args().skip(1))? };
     let board = Arc::new(Board::default());
     let server = Server::builder()
         .config(config)
