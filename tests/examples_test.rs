@@ -347,12 +347,14 @@ mod chat {
         let (mut anna, mut ben) = (example.connect("/ws"), example.connect("/ws"));
         let welcome = anna.until_type("welcome");
         assert!(welcome["room"].is_null(), "the page joins its rooms by itself");
+        let session = ben.until_type("welcome")["session"].clone();
         for (client, name) in [(&mut anna, "Anna"), (&mut ben, "Ben")] {
             let join = json!({ "type": "join", "room": "tea", "presence": true, "sender": name });
             client.say(&join);
-            client.say(&json!({ "type": "ping", "ref": "joined" }));
-            client.until("a pong", |frame| frame["ref"] == "joined");
+            let joined = client.until_type("ok");
+            assert_eq!(joined["count"].as_u64(), Some(if name == "Anna" { 1 } else { 2 }));
         }
+        assert_eq!(anna.until_type("joined")["sender"], "Ben");
         let say = json!({
             "type": "publish", "room": "tea", "content": "hi", "sender": "Anna", "echo": true, "ref": 1
         });
@@ -364,6 +366,15 @@ mod chat {
         ben.say(&json!({ "type": "history", "room": "tea", "limit": 30, "ref": 2 }));
         let page = ben.until("the history", |frame| frame["ref"] == 2);
         assert_eq!(page["messages"][0]["content"], "hi");
+        // As after a reload of Ben's page: he is the same, and has missed nothing.
+        drop(ben);
+        anna.say(&json!({ "type": "publish", "room": "tea", "content": "still there?", "ref": 3 }));
+        anna.until("an answer", |frame| frame["ref"] == 3);
+        let mut ben = example.connect("/ws");
+        let known = json!([{ "room": "tea", "epoch": page["epoch"], "seq": page["seq"] }]);
+        ben.say(&json!({ "type": "resume", "session": session, "rooms": known, "ref": 4 }));
+        let resumed = ben.until("an answer", |frame| frame["ref"] == 4);
+        assert_eq!(resumed["rooms"][0]["messages"][0]["content"], "still there?", "{resumed}");
     }
 }
 
