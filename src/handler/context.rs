@@ -160,6 +160,7 @@ impl<S: 'static> Context<'_, S> {
         publication: &Publication<'_>,
         skip_self: bool,
     ) -> Result<Published, HubError> {
+        self.must_speak()?;
         let room = self.room(room)?;
         let except = skip_self.then(|| self.link.conn());
         let hub = self.link.hub();
@@ -189,6 +190,7 @@ impl<S: 'static> Context<'_, S> {
         publication: &Publication<'_>,
         skip_self: bool,
     ) -> Result<PublishedTo, HubError> {
+        self.must_speak()?;
         let rooms: Vec<_> = rooms.iter().map(|room| self.room(room)).collect::<Result<_, _>>()?;
         let rooms: Vec<&Room> = rooms.iter().map(AsRef::as_ref).collect();
         let except = skip_self.then(|| self.link.conn());
@@ -208,7 +210,9 @@ impl<S: 'static> Context<'_, S> {
         message: impl Into<Publication<'m>>,
         then: impl FnOnce(&mut Self, Result<Published, HubError>) + Send + 'static,
     ) {
-        let result = self.link.hub().direct(self.link.session(), to, &message.into());
+        let link = &self.link;
+        let sent = |()| link.hub().direct(link.session(), to, &message.into());
+        let result = self.must_speak().and_then(sent);
         if result.is_ok_and(|published| published.behind) {
             self.link.feel_pressure();
         }
@@ -218,6 +222,7 @@ impl<S: 'static> Context<'_, S> {
     /// Sends a message to every connection of this handler's route but this one. It is not kept: who is
     /// away misses it.
     pub fn announce<'m>(&mut self, message: impl Into<Publication<'m>>) -> Result<(), HubError> {
+        self.must_speak()?;
         let (hub, session) = self.parties();
         hub.announce_to_all(Some(session.route), &message.into(), Some(self.link.conn()))
     }
@@ -270,6 +275,14 @@ impl<S: 'static> Context<'_, S> {
             conn: self.link.conn(),
             client_id: self.client_id(),
             post: self.link.hub().post.clone(),
+        }
+    }
+
+    /// A connection whose session was taken over has nothing more to say in its name.
+    fn must_speak(&self) -> Result<(), HubError> {
+        match self.link.session().is_spoken_for_by(self.link.conn()) {
+            true => Ok(()),
+            false => Err(HubError::TakenOver),
         }
     }
 

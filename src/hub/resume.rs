@@ -92,6 +92,7 @@ impl Hub {
                 }
             }
             act.state.standing = Standing::On(conn);
+            session.set_speaker(conn);
             act.state.fresh = false;
             Counts::add(&self.sessions.counts.resumed);
             act.door.attach(&session);

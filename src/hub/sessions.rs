@@ -66,6 +66,8 @@ pub(crate) struct Session {
     /// Whether it outlives its connection.
     pub(crate) keeps: bool,
     announcer: Arc<dyn Announcer>,
+    /// The connection that speaks for it, as [`word`] has it; so that each publish need not take the lock.
+    speaker: AtomicU64,
     /// Taken before any room's lock and before the table's, and never together with another session's.
     pub(super) state: Mutex<SessionState>,
 }
@@ -204,6 +206,7 @@ impl Sessions {
             route,
             keeps,
             announcer,
+            speaker: AtomicU64::new(word(conn)),
             state: Mutex::new(SessionState {
                 standing: Standing::On(conn),
                 fresh: true,
@@ -307,6 +310,16 @@ impl Session {
         state.seat(name).map(|seat| Arc::clone(&state.seats[seat].room))
     }
 
+    /// Whether `conn` speaks for this session: another connection may have taken it over.
+    pub(crate) fn is_spoken_for_by(&self, conn: ConnId) -> bool {
+        self.speaker.load(Ordering::Acquire) == word(conn)
+    }
+
+    /// From now on `conn` does.
+    pub(super) fn set_speaker(&self, conn: ConnId) {
+        self.speaker.store(word(conn), Ordering::Release);
+    }
+
     /// Its client has spoken, so it takes up no other session any more.
     pub(crate) fn set_begun(&self) {
         self.state.lock().fresh = false;
@@ -319,6 +332,13 @@ impl Session {
             Standing::Away(_) | Standing::Ended => None,
         }
     }
+}
+
+/// A connection's name in one word. A worker has fewer than 2^24 connections, and a server at most 2^8
+/// workers.
+fn word(conn: ConnId) -> u64 {
+    let ConnId { worker, slot, generation } = conn;
+    u64::from(generation) << 32 | u64::from(worker & 0xff) << 24 | u64::from(slot & 0xff_ffff)
 }
 
 impl SessionState {

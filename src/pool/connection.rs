@@ -222,7 +222,9 @@ impl Connection {
                     if !open.service.message(caller, message) {
                         self.core.paused_by_jobs = true;
                     }
-                    if std::mem::take(&mut open.is_fresh) {
+                    // Jobs see to it themselves, when the message has had its turn.
+                    let is_inline = matches!(open.service, Service::Inline { .. });
+                    if std::mem::take(&mut open.is_fresh) && is_inline {
                         open.session.set_begun();
                         desk.shared.hub.confirm(&open.session);
                     }

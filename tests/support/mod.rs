@@ -3,6 +3,8 @@
 // A helper that panics fails its test with a clear message, and not every test file uses every helper.
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub)]
 
+pub mod sessions;
+
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
