@@ -27,9 +27,10 @@
 //! # Where to look
 //!
 //! [`Server`] binds and runs; [`ServerHandle`] controls it from anywhere. [`Handler`] is what you write,
-//! [`Context`] what it is given, [`Peer`] what can be kept. [`chat`] is the shipped handler. [`Config`]
-//! has every limit.
+//! [`Context`] what it is given, [`Peer`] what can be kept. [`chat`] is the shipped handler, [`client`]
+//! the other side of it. [`Config`] has every limit.
 
+pub mod client;
 pub mod chat;
 mod server;
 mod pool;

@@ -86,25 +86,27 @@ fn the_toml_examples_are_configurations() {
     }
 }
 
-/// The first block of Rust is the example of `lib.rs`, a doc test; the second stands in this file. So
-/// both are compiled.
+/// The first and the second block of Rust are the examples of a session and of `lib.rs`, doc tests both;
+/// the third stands in this file. So all are compiled.
 #[test]
 fn the_rust_code_is_compiled() {
     let readme = read("README.md");
-    let of_lib: String = read("src/lib.rs")
-        .lines()
-        .skip_while(|line| !line.starts_with("//! ```"))
-        .skip(1)
-        .take_while(|line| !line.starts_with("//! ```"))
-        .map(|line| format!("{}\n", line.trim_start_matches("//!").trim_start_matches(' ')))
-        .collect();
+    let of_docs = |path: &str, sign: &str| -> String {
+        let fence = format!("{sign} ```");
+        let text = read(path);
+        let inside = text.lines().skip_while(|line| !line.starts_with(&fence)).skip(1);
+        let inside = inside.take_while(|line| !line.starts_with(&fence));
+        inside.map(|line| format!("{}\n", line.trim_start_matches(sign))).collect()
+    };
+    let of_session = of_docs("src/client/session.rs", "///");
+    let of_lib = of_docs("src/lib.rs", "//!");
     let of_test = read("tests/readme_test.rs");
     let of_test = of_test.split("// README begins\n").nth(1).unwrap();
     let of_test = of_test.split("    // README ends").next().unwrap();
     let unindent =
         |text: &str| text.lines().map(|line| format!("{}\n", line.trim_start())).collect();
     let shown: Vec<String> = blocks(&readme, "rust").into_iter().map(unindent).collect();
-    assert_eq!(shown, [unindent(&of_lib), unindent(of_test)]);
+    assert_eq!(shown, [unindent(&of_session), unindent(&of_lib), unindent(of_test)]);
 }
 
 mod snippet {

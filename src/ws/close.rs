@@ -84,6 +84,11 @@ impl CloseReason {
         CloseReason { code, reason: reason.into() }
     }
 
+    /// What a peer said, with any code: one that must not be sent stays what it is here, for telling.
+    pub fn received(code: u16, reason: impl Into<Cow<'static, str>>) -> CloseReason {
+        CloseReason { code, reason: reason.into() }
+    }
+
     /// What a peer's Close frame said.
     pub(crate) fn from_peer(frame: Option<tungstenite::protocol::CloseFrame>) -> CloseReason {
         match frame {

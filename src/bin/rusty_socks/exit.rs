@@ -16,6 +16,12 @@ pub(crate) enum Exit {
     Failure = 1,
     /// The configuration or the command line is wrong. Trying again will not help.
     BadConfig = 2,
+    /// `connect`: nobody answers there.
+    Unreachable = 3,
+    /// `connect`: the server answered the upgrade with another status than 101.
+    Refused = 4,
+    /// `connect`: the server ended the connection with an error code, or it was lost.
+    Closed = 5,
 }
 
 impl From<Exit> for ExitCode {

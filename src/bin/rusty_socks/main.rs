@@ -7,6 +7,7 @@ mod exit;
 mod logging;
 
 mod check_config;
+mod connect;
 mod health;
 mod load;
 mod serve;
@@ -21,6 +22,7 @@ use rusty_socks::{
     config::{Key, Loaded},
 };
 
+use connect::ConnectArgs;
 use exit::Exit;
 use load::LoadArgs;
 
@@ -52,6 +54,8 @@ else. It asks the configured host and port, on the loopback if the server listen
 
 const LOAD_ABOUT: &str = "Open many connections to any server and count what became of them";
 
+const CONNECT_ABOUT: &str = "Talk to a server from a terminal or a pipe";
+
 const EPILOGUE: &str = "\
 Where values come from (later ones win):
   defaults, the TOML file, RUSTY_SOCKS_* variables, flags. --max-conn is RUSTY_SOCKS_MAX_CONN in
@@ -62,13 +66,16 @@ Exit codes:
   0  a clean end
   1  anything else, such as a port in use
   2  bad configuration or flags
+  3, 4, 5  connect: nobody there, refused, closed with an error or lost
 
 Examples:
   rusty_socks                                    serve on 0.0.0.0:3030
   rusty_socks --port 4000 --max-conn 5000        the same elsewhere, with room for more
   RUSTY_SOCKS_BUFFER_BYTES=4MiB rusty_socks      by environment
   rusty_socks check-config --config server.toml  what would hold, and why
-  rusty_socks health                             is it well?";
+  rusty_socks health                             is it well?
+  rusty_socks connect localhost:3030             say hello
+  echo hi | rusty_socks connect localhost:3030   the same from a script";
 
 fn main() -> ExitCode {
     let matches = match command().try_get_matches() {
@@ -86,20 +93,26 @@ fn main() -> ExitCode {
             let url = own.get_one::<String>("url").map(String::as_str);
             exit::report(health::run(url, || loaded(&[&matches, own]))).into()
         }
-        Some(("load", own)) => run_load(&matches, own),
+        Some(("load", own)) => run_foreign(&matches, own, "load", load::run),
+        Some(("connect", own)) => run_foreign(&matches, own, "connect", connect::run),
         // Only the commands above are known to the parser.
         Some(_) => Exit::Failure.into(),
     }
 }
 
-/// The load test is no server: it takes its own flags and none of the server's.
-fn run_load(outer: &ArgMatches, own: &ArgMatches) -> ExitCode {
+/// A command that is no server takes its own flags and none of the server's.
+fn run_foreign<A: FromArgMatches, E: Into<ExitCode>>(
+    outer: &ArgMatches,
+    own: &ArgMatches,
+    name: &str,
+    run: impl FnOnce(A) -> E,
+) -> ExitCode {
     if let Some((key, _)) = flags_of(outer).first() {
-        let problem = format!("{} is a flag of the server, not of `load`", key.flag());
+        let problem = format!("{} is a flag of the server, not of `{name}`", key.flag());
         return exit::report(Err(Error::config(problem))).into();
     }
-    match LoadArgs::from_arg_matches(own) {
-        Ok(args) => load::run(args),
+    match A::from_arg_matches(own) {
+        Ok(args) => run(args).into(),
         Err(error) => answer_usage(&error).into(),
     }
 }
@@ -135,12 +148,13 @@ fn command() -> Command {
         .args([url, config_flag()])
         .args(where_to_ask.map(server_flag));
     let load = LoadArgs::augment_args(Command::new("load")).about(LOAD_ABOUT);
+    let connect = ConnectArgs::augment_args(Command::new("connect")).about(CONNECT_ABOUT);
     with_server_flags(Command::new("rusty_socks"))
         .version(env!("CARGO_PKG_VERSION"))
         .about(ABOUT)
         .after_help(EPILOGUE)
         .max_term_width(110)
-        .subcommands([with_server_flags(serve), with_server_flags(check), health, load])
+        .subcommands([with_server_flags(serve), with_server_flags(check), health, load, connect])
 }
 
 fn with_server_flags(command: Command) -> Command {

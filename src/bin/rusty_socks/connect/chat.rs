@@ -1,0 +1,458 @@
+//! The chat protocol: rooms, names and history, over a session that reconnects.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IsTerminal},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, Receiver, SyncSender, TryRecvError, TrySendError},
+    },
+    thread,
+    time::Duration,
+};
+
+use rusty_socks::client::{
+    Error, ErrorKind, Event, JoinOptions, Member, Pages, PublishOptions, Receipt, Session, Ticket,
+};
+
+use crate::exit::{Exit, PREFIX};
+
+use super::{
+    ConnectArgs, Failure, exit_of,
+    happening::{self, Happening, Happenings, Stay},
+    line::Outcome,
+    screen::Screen,
+    show::{self, Look},
+    typed::{HELP, Typed},
+};
+
+/// Requests that may wait to be sent. A pipe is not read beyond it.
+const JOBS_MAX: usize = 1000;
+
+/// How long one line may take to be answered, reconnects included.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Others whose ids are remembered, for `/to`.
+const OTHERS_MAX: usize = 1000;
+
+/// What is asked of the server, in order.
+enum Job {
+    Say {
+        room: String,
+        text: String,
+    },
+    To {
+        client: String,
+        text: String,
+    },
+    Join(String),
+    Leave(String),
+    History(String, u64),
+    Who(String),
+    /// All input has been read.
+    End,
+}
+
+pub(super) fn run(args: &ConnectArgs, url: &str) -> Result<Exit, Failure> {
+    let is_pipe = !io::stdin().is_terminal();
+    let mut builder = Session::builder().client(args.client()).request_timeout(ANSWER_TIMEOUT);
+    if args.no_reconnect {
+        builder = builder.without_reconnect();
+    }
+    if is_pipe && !args.listens() {
+        builder = builder.without_events();
+    }
+    let session = builder.connect(url)?;
+    let room = match &args.room {
+        Some(room) => {
+            join(&session, room, args.name.as_deref())?;
+            Some(room.clone())
+        }
+        None => session.default_room(),
+    };
+    let mut look = args.look();
+    look.room = room;
+
+    let (happenings, queue) = happening::queue();
+    let (jobs, to_do) = mpsc::sync_channel(JOBS_MAX);
+    let has_failed = Arc::new(AtomicBool::new(false));
+    let worker = Worker {
+        session: session.clone(),
+        name: args.name.clone(),
+        happenings: happenings.clone(),
+        tickets: VecDeque::new(),
+        has_failed: Arc::clone(&has_failed),
+    };
+    thread::spawn(move || worker.run(&to_do));
+    watch(&session, happenings.clone());
+    let screen = Screen::open()?;
+    if screen.is_terminal() {
+        happening::read_keys(happenings);
+    } else if is_pipe {
+        pipe(look.room.clone(), jobs.clone(), happenings);
+    } else {
+        let ended = happenings.clone();
+        let take = move |line| happenings.send(Happening::Typed(line)).is_ok();
+        happening::read_lines(take, move || drop(ended.send(Happening::InputEnd)));
+    }
+    let stay = Stay::new(args.wait, args.count);
+    let mut chat = Chat { session, look, screen, jobs, stay, others: VecDeque::new(), is_pipe };
+    let exit = chat.run(&queue)?;
+    // What is left is that nobody there answers a Close.
+    let _ = chat.session.close();
+    match exit {
+        Exit::Clean if has_failed.load(Ordering::SeqCst) && is_pipe => Ok(Exit::Failure),
+        exit => Ok(exit),
+    }
+}
+
+fn join(session: &Session, room: &str, name: Option<&str>) -> Result<(), Error> {
+    let mut options = JoinOptions::default().presence();
+    options.sender = name.map(str::to_owned);
+    if room.ends_with(".*") {
+        options = JoinOptions::default();
+    }
+    session.join_with(room, options).map(drop)
+}
+
+/// Tells what the session yields, and its end.
+fn watch(session: &Session, happenings: Happenings) {
+    let session = session.clone();
+    thread::spawn(move || {
+        loop {
+            let happening = match session.recv() {
+                Ok(Some(event)) => Happening::Event(event),
+                Ok(None) => Happening::Over(Ok(())),
+                Err(error) => Happening::Over(Err(error)),
+            };
+            let is_over = matches!(happening, Happening::Over(_));
+            if happenings.send(happening).is_err() || is_over {
+                return;
+            }
+        }
+    });
+}
+
+/// Each line of a pipe is a message, whatever it begins with.
+fn pipe(room: Option<String>, jobs: SyncSender<Job>, happenings: Happenings) {
+    let ended = jobs.clone();
+    let take = move |text| match room.clone() {
+        Some(room) => jobs.send(Job::Say { room, text }).is_ok(),
+        None => {
+            let text = "the server has no default room; say which with --room".into();
+            drop(happenings.send(Happening::Problem(text)));
+            false
+        }
+    };
+    happening::read_lines(take, move || drop(ended.send(Job::End)));
+}
+
+/// The thread that asks, and waits for answers.
+struct Worker {
+    session: Session,
+    name: Option<String>,
+    happenings: Happenings,
+    /// Publishes under way, oldest first.
+    tickets: VecDeque<Ticket<Receipt>>,
+    has_failed: Arc<AtomicBool>,
+}
+
+impl Worker {
+    fn run(mut self, jobs: &Receiver<Job>) {
+        loop {
+            let job = match jobs.try_recv() {
+                Ok(job) => job,
+                Err(TryRecvError::Disconnected) => return,
+                // Nothing else to do: see what became of the oldest.
+                Err(TryRecvError::Empty) if !self.tickets.is_empty() => {
+                    self.settle_one();
+                    continue;
+                }
+                Err(TryRecvError::Empty) => match jobs.recv() {
+                    Ok(job) => job,
+                    Err(_) => return,
+                },
+            };
+            if let Err(error) = self.carry_out(job) {
+                self.failed(&error);
+            }
+        }
+    }
+
+    fn settle_one(&mut self) {
+        if let Some(ticket) = self.tickets.pop_front()
+            && let Err(error) = ticket.wait(ANSWER_TIMEOUT)
+        {
+            self.failed(&error);
+        }
+    }
+
+    fn failed(&self, error: &Error) {
+        self.has_failed.store(true, Ordering::SeqCst);
+        // The end of the session is told once, by itself.
+        if error.kind() != ErrorKind::Closed {
+            self.tell(Happening::Problem(error.to_string()));
+        }
+    }
+
+    fn tell(&self, happening: Happening) {
+        drop(self.happenings.send(happening));
+    }
+
+    fn options(&self) -> PublishOptions {
+        let mut options = PublishOptions::default();
+        options.sender.clone_from(&self.name);
+        options
+    }
+
+    fn carry_out(&mut self, job: Job) -> Result<(), Error> {
+        match job {
+            Job::Say { room, text } => loop {
+                match self.session.publish_later(&[&room], &text, self.options()) {
+                    Err(error) if error.kind() == ErrorKind::Full => self.settle_one(),
+                    outcome => {
+                        self.tickets.push_back(outcome?);
+                        break;
+                    }
+                }
+            },
+            Job::To { client, text } => {
+                self.session.direct_with(&client, &text, self.options())?;
+                self.tell(Happening::Note(format!("to {client}: {}", show::plain(&text))));
+            }
+            Job::Join(room) => {
+                join(&self.session, &room, self.name.as_deref())?;
+                self.tell(Happening::Entered(room));
+            }
+            Job::Leave(room) => {
+                self.session.leave(&room)?;
+                self.tell(Happening::Left(room));
+            }
+            Job::History(room, count) => {
+                let page = self.session.history(&room, Pages::Latest, Some(count))?;
+                self.tell(Happening::Page(room, page.messages));
+            }
+            Job::Who(room) => {
+                let members = self.session.presence(&room)?;
+                self.tell(Happening::Members(room, members));
+            }
+            Job::End => {
+                while !self.tickets.is_empty() {
+                    self.settle_one();
+                }
+                self.tell(Happening::InputEnd);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The thread that shows, and takes keys.
+struct Chat {
+    session: Session,
+    look: Look,
+    screen: Screen,
+    jobs: SyncSender<Job>,
+    stay: Stay,
+    /// Who was heard of, newest last.
+    others: VecDeque<Member>,
+    is_pipe: bool,
+}
+
+impl Chat {
+    fn run(&mut self, queue: &Receiver<Happening>) -> Result<Exit, Failure> {
+        self.show_room()?;
+        loop {
+            if self.stay.is_over() {
+                return Ok(if self.stay.is_short() { Exit::Failure } else { Exit::Clean });
+            }
+            let Some(happening) = happening::next(queue, self.stay.until) else { continue };
+            match happening {
+                Happening::Key(key) => match self.screen.press(key)? {
+                    Outcome::Changed => {}
+                    Outcome::Leave => return Ok(Exit::Clean),
+                    Outcome::Line(line) => {
+                        if self.typed(&line)?.is_some() {
+                            return Ok(Exit::Clean);
+                        }
+                    }
+                },
+                Happening::Typed(line) => {
+                    if self.typed(&line)?.is_some() {
+                        self.stay.input_ended();
+                    }
+                }
+                Happening::InputEnd if self.is_pipe => self.stay.input_ended(),
+                // What was typed is still under way.
+                Happening::InputEnd => {
+                    self.is_pipe = true;
+                    self.ask(Job::End)?;
+                }
+                Happening::Interrupt => return Ok(Exit::Clean),
+                Happening::Resized => self.screen.draw()?,
+                Happening::Event(event) => self.event(event)?,
+                Happening::Over(Ok(())) => return Ok(Exit::Clean),
+                Happening::Over(Err(error)) => return self.over(&error),
+                Happening::Entered(room) => {
+                    self.look.room = Some(room);
+                    self.show_room()?;
+                }
+                Happening::Left(room) => {
+                    self.note(&format!("left {}", show::plain(&room)))?;
+                    if self.look.room.as_ref() == Some(&room) {
+                        self.look.room = None;
+                        self.show_room()?;
+                    }
+                }
+                Happening::Page(room, messages) => {
+                    self.note(&format!("{} messages of {}:", messages.len(), show::plain(&room)))?;
+                    for message in messages {
+                        self.screen.say(&self.look.message(&message))?;
+                    }
+                    self.note("that was the history")?;
+                }
+                Happening::Members(room, members) => {
+                    self.note(&format!("{} in {}:", members.count, show::plain(&room)))?;
+                    for Member { client_id, sender } in &members.members {
+                        self.note(&format!("  {}", show::name(sender, client_id)))?;
+                        self.remember(client_id, sender.as_ref());
+                    }
+                }
+                Happening::Note(text) => self.note(&text)?,
+                Happening::Problem(text) => self.problem(&text)?,
+                Happening::Received(_) => {}
+            }
+        }
+    }
+
+    /// The session has ended by itself, which is an end in order only if the server says so.
+    fn over(&mut self, error: &Error) -> Result<Exit, Failure> {
+        let is_orderly = error.close_reason().is_some_and(|reason| reason.code() == 1000);
+        if is_orderly {
+            self.note("the server has closed the connection")?;
+            return Ok(Exit::Clean);
+        }
+        self.problem(&error.to_string())?;
+        Ok(exit_of(error))
+    }
+
+    fn event(&mut self, event: Event) -> Result<(), Failure> {
+        let text = match &event {
+            Event::Message(message) => {
+                self.remember(&message.client_id, message.sender.as_ref());
+                self.look.message(message)
+            }
+            Event::Direct(message) => {
+                self.remember(&message.client_id, message.sender.as_ref());
+                self.look.private("direct", message)
+            }
+            Event::Broadcast(message) => self.look.private("broadcast", message),
+            // A script that connects knows that it does.
+            Event::Connected { .. } if !self.screen.is_terminal() => return Ok(()),
+            _ => {
+                if let Some(text) = show::notice(&event) {
+                    self.note(&text)?;
+                }
+                return Ok(());
+            }
+        };
+        self.screen.say(&text)?;
+        self.stay.message_came();
+        Ok(())
+    }
+
+    /// Carries out a line; `Some` if it was the last.
+    fn typed(&mut self, line: &str) -> Result<Option<()>, Failure> {
+        match Typed::parse(line) {
+            Typed::Nothing => {}
+            Typed::Quit => return Ok(Some(())),
+            Typed::Help => {
+                for line in HELP.lines() {
+                    self.note(line)?;
+                }
+            }
+            Typed::Wrong(text) => self.problem(&text)?,
+            Typed::Room(room) => {
+                self.look.room = Some(room.to_owned());
+                self.show_room()?;
+            }
+            Typed::Join(room) => self.ask(Job::Join(room.to_owned()))?,
+            Typed::Leave(Some(room)) => self.ask(Job::Leave(room.to_owned()))?,
+            Typed::To(who, text) => match self.find(who) {
+                Some(client) => self.ask(Job::To { client, text: text.to_owned() })?,
+                None => self.problem(&format!("who is {}? /who tells", show::plain(who)))?,
+            },
+            Typed::Say(_) | Typed::Leave(None) | Typed::History(_) | Typed::Who => {
+                let Some(room) = self.look.room.clone() else {
+                    self.problem("in which room? Say /join ROOM or /room ROOM")?;
+                    return Ok(None);
+                };
+                match Typed::parse(line) {
+                    Typed::Say(text) => {
+                        if self.screen.is_terminal() {
+                            let line = format!("me: {}", show::plain(text));
+                            self.screen.say(&self.look.notice(&line))?;
+                        }
+                        self.ask(Job::Say { room, text: text.to_owned() })?;
+                    }
+                    Typed::Leave(_) => self.ask(Job::Leave(room))?,
+                    Typed::History(count) => self.ask(Job::History(room, count))?,
+                    _ => self.ask(Job::Who(room))?,
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn ask(&mut self, job: Job) -> Result<(), Failure> {
+        match self.jobs.try_send(job) {
+            Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
+            Err(TrySendError::Full(_)) => self.problem("too much is unanswered; try again later"),
+        }
+    }
+
+    fn note(&mut self, text: &str) -> Result<(), Failure> {
+        let line = match self.screen.is_terminal() {
+            true => self.look.notice(text),
+            false => format!("{PREFIX}{text}"),
+        };
+        Ok(self.screen.tell(&line)?)
+    }
+
+    fn problem(&mut self, text: &str) -> Result<(), Failure> {
+        let text = show::plain(text);
+        let line = match self.screen.is_terminal() {
+            true => self.look.problem(&text),
+            false => format!("{PREFIX}{text}"),
+        };
+        Ok(self.screen.tell(&line)?)
+    }
+
+    fn show_room(&mut self) -> Result<(), Failure> {
+        let room = self.look.room.clone().unwrap_or_default();
+        Ok(self.screen.prompt(&show::plain(&room))?)
+    }
+
+    fn remember(&mut self, client_id: &str, sender: Option<&String>) {
+        self.others.retain(|other| other.client_id != client_id);
+        let member = Member { client_id: client_id.to_owned(), sender: sender.cloned() };
+        self.others.push_back(member);
+        if self.others.len() > OTHERS_MAX {
+            self.others.pop_front();
+        }
+    }
+
+    /// A client by its whole id, or by the name or the beginning of the id of somebody heard of.
+    fn find(&self, who: &str) -> Option<String> {
+        let is_whole = who.len() == 36 && who.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
+        if is_whole {
+            return Some(who.to_owned());
+        }
+        let mut newest_first = self.others.iter().rev();
+        let is_it = |other: &&Member| {
+            other.sender.as_deref() == Some(who) || other.client_id.starts_with(who)
+        };
+        newest_first.find(is_it).map(|other| other.client_id.clone())
+    }
+}

@@ -1,0 +1,264 @@
+//! What a session can be asked, how it goes onto the wire, and how its answer finds the one who asked.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use serde_json::value::RawValue;
+
+use super::{
+    error::{Error, ErrorKind},
+    event::{Entered, Members, Page, Position, Receipt, Sent},
+    frames::{Command, Rooms, Since},
+};
+
+/// What goes with a message.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct PublishOptions {
+    /// Who the sender says to be.
+    pub sender: Option<String>,
+    /// RFC 3339; the server's time if there is none.
+    pub timestamp: Option<String>,
+    /// Get the message back too, in its place among the others. Rooms only.
+    pub echo: bool,
+    /// A UUID of the caller's; else a fresh one.
+    pub id: Option<String>,
+}
+
+/// How to join a room.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct JoinOptions {
+    /// Get what was missed since then.
+    pub since: Option<Position>,
+    /// Be told who comes and goes, and who is there.
+    pub presence: bool,
+    /// The name shown to those who watch.
+    pub sender: Option<String>,
+}
+
+macro_rules! setters {
+    ($options:ident: $($(#[$doc:meta])* $name:ident($($argument:ident: $kind:ty)?) = $value:expr;)*) => {
+        impl $options {
+            $($(#[$doc])* #[must_use] pub fn $name(mut self $(, $argument: $kind)?) -> Self {
+                self.$name = $value;
+                self
+            })*
+        }
+    };
+}
+
+setters! { PublishOptions:
+    /// Sets [`sender`](PublishOptions#structfield.sender).
+    sender(name: impl Into<String>) = Some(name.into());
+    /// Sets [`timestamp`](PublishOptions#structfield.timestamp).
+    timestamp(time: impl Into<String>) = Some(time.into());
+    /// Sets [`echo`](PublishOptions#structfield.echo).
+    echo() = true;
+    /// Sets [`id`](PublishOptions#structfield.id).
+    id(id: impl Into<String>) = Some(id.into());
+}
+
+setters! { JoinOptions:
+    /// Sets [`since`](JoinOptions#structfield.since).
+    since(position: Position) = Some(position);
+    /// Sets [`presence`](JoinOptions#structfield.presence).
+    presence() = true;
+    /// Sets [`sender`](JoinOptions#structfield.sender).
+    sender(name: impl Into<String>) = Some(name.into());
+}
+
+/// Which page of a room's history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pages {
+    /// The newest messages.
+    Latest,
+    /// The newest below this number.
+    Before(u64),
+    /// The oldest above this number.
+    After(u64),
+}
+
+/// What a user asks for, kept until it is answered.
+#[derive(Debug)]
+pub(super) enum Ask {
+    Publish { rooms: Vec<String>, message: Draft },
+    Direct { to: String, message: Draft },
+    Broadcast { message: Draft },
+    Join { room: String, options: JoinOptions },
+    Leave { room: String },
+    History { room: String, pages: Pages, limit: Option<u64> },
+    Presence { room: String, watch: Option<bool> },
+}
+
+/// A message to be sent. Its id stays the same however often it is sent.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) content: Box<RawValue>,
+    pub(super) id: String,
+    pub(super) options: PublishOptions,
+}
+
+impl Draft {
+    fn command<'a>(&'a self, kind: &'static str, reference: u64) -> Command<'a> {
+        Command {
+            kind,
+            content: Some(&self.content),
+            id: Some(&self.id),
+            sender: self.options.sender.as_deref(),
+            timestamp: self.options.timestamp.as_deref(),
+            reference,
+            ..Command::default()
+        }
+    }
+}
+
+impl Ask {
+    /// The frame, with the number by which the answer will be known.
+    pub(super) fn text(&self, reference: u64) -> String {
+        let command =
+            |kind, room| Command { kind, room: Some(room), reference, ..Command::default() };
+        match self {
+            Ask::Publish { rooms, message } => {
+                let mut command = message.command("publish", reference);
+                command.echo = message.options.echo;
+                match rooms.as_slice() {
+                    [room] => command.room = Some(room),
+                    rooms => command.rooms = Some(Rooms::Names(rooms)),
+                }
+                command.text()
+            }
+            Ask::Direct { to, message } => {
+                Command { to: Some(to), ..message.command("direct", reference) }.text()
+            }
+            Ask::Broadcast { message } => message.command("broadcast", reference).text(),
+            Ask::Join { room, options } => {
+                let since = options.since.as_ref();
+                let since = since.map(|at| Since { epoch: &at.epoch, seq: at.seq });
+                let presence = options.presence.then_some(true);
+                let sender = options.sender.as_deref();
+                Command { since, presence, sender, ..command("join", room) }.text()
+            }
+            Ask::Leave { room } => command("leave", room).text(),
+            Ask::History { room, pages, limit } => {
+                let (before, after) = match pages {
+                    Pages::Latest => (None, None),
+                    Pages::Before(seq) => (Some(*seq), None),
+                    Pages::After(seq) => (None, Some(*seq)),
+                };
+                Command { before, after, limit: *limit, ..command("history", room) }.text()
+            }
+            Ask::Presence { room, watch } => {
+                Command { watch: *watch, ..command("presence", room) }.text()
+            }
+        }
+    }
+}
+
+/// An answer of whatever kind.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Receipt(Receipt),
+    Sent(Sent),
+    Entered(Entered),
+    Left,
+    Page(Page),
+    Members(Members),
+}
+
+macro_rules! readers {
+    ($($name:ident: $kind:ty = $pattern:pat => $value:expr;)*) => {
+        impl Answer {
+            $(pub(super) fn $name(self) -> Option<$kind> {
+                match self { $pattern => Some($value), _ => None }
+            })*
+        }
+    };
+}
+
+readers! {
+    receipt: Receipt = Answer::Receipt(receipt) => receipt;
+    sent: Sent = Answer::Sent(sent) => sent;
+    entered: Entered = Answer::Entered(entered) => entered;
+    left: () = Answer::Left => ();
+    page: Page = Answer::Page(page) => page;
+    members: Members = Answer::Members(members) => members;
+}
+
+/// A place among the requests that may be under way; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    pub(super) fn take(taken: &Arc<AtomicUsize>, max: usize) -> Option<Place> {
+        let more = |taken| (taken < max).then_some(taken + 1);
+        taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
+        Some(Place(Arc::clone(taken)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// An ask on its way.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) ask: Ask,
+    reply: Sender<Result<Answer, Error>>,
+    _place: Place,
+    /// In the order in which they were asked; set by the session.
+    pub(super) number: u64,
+    /// How often the server put it off.
+    pub(super) attempts: u32,
+}
+
+impl Request {
+    /// The other end of it, where `read` finds its kind of answer.
+    pub(super) fn new<T>(ask: Ask, place: Place, read: Read<T>) -> (Request, Ticket<T>) {
+        let (reply, receiver) = crossbeam_channel::bounded(1);
+        let request = Request { ask, reply, _place: place, number: 0, attempts: 0 };
+        (request, Ticket { receiver, read })
+    }
+
+    pub(super) fn answer(self, answer: Result<Answer, Error>) {
+        // There is room for one, and who does not wait any more does not mind.
+        let _ = self.reply.try_send(answer);
+    }
+}
+
+/// Takes one kind of answer.
+pub(super) type Read<T> = fn(Answer) -> Option<T>;
+
+/// An answer that is still to come. Dropping it takes nothing back.
+#[derive(Debug)]
+#[must_use = "the answer, which may be a refusal, is found here"]
+pub struct Ticket<T> {
+    receiver: Receiver<Result<Answer, Error>>,
+    read: Read<T>,
+}
+
+impl<T> Ticket<T> {
+    /// Waits for the answer. After a timeout the request is still under way; wait again, or let it be.
+    pub fn wait(&self, timeout: Duration) -> Result<T, Error> {
+        let answer = match self.receiver.recv_timeout(timeout) {
+            Ok(answer) => answer?,
+            Err(RecvTimeoutError::Timeout) => {
+                return Err(Error::new(ErrorKind::Timeout, "no answer in time"));
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Error::new(ErrorKind::Closed, "the session is over"));
+            }
+        };
+        (self.read)(answer)
+            .ok_or_else(|| Error::new(ErrorKind::Misbehaved, "the answer is one to something else"))
+    }
+}

@@ -1,0 +1,264 @@
+//! The thread behind a [`Session`](super::Session): it connects, carries frames, and comes back.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, Select, Sender};
+use tungstenite::Message as Frame;
+use uuid::Uuid;
+
+use crate::CloseReason;
+
+use super::{
+    ask::Request,
+    backoff::{Backoff, Ended, Verdict},
+    conversation::{Conversation, Rules},
+    error::{Error, ErrorKind},
+    event::Event,
+    session::SessionShared,
+    socket::{Client, ClientBuilder, Received},
+    target::Target,
+};
+
+/// How much longer than its interval of pings a server may be silent.
+const SILENCE_SPARE: Duration = Duration::from_secs(15);
+
+/// How long a server may take to say its welcome, or to answer a resume.
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Longer than anything waits; the loop comes round then, and sleeps again.
+const LONG: Duration = Duration::from_secs(3600);
+
+/// The ends that the driver holds.
+pub(super) struct Channels {
+    pub(super) requests: Receiver<Request>,
+    pub(super) woken: Receiver<()>,
+    pub(super) events: Sender<Event>,
+    pub(super) greet: Sender<Result<(), Error>>,
+}
+
+/// How the session takes its ends.
+pub(super) struct Manners {
+    pub(super) is_patient: bool,
+    pub(super) takes_events: bool,
+    pub(super) reconnects: bool,
+}
+
+pub(super) struct Driver {
+    client: ClientBuilder,
+    target: Target,
+    shared: Arc<SessionShared>,
+    channels: Channels,
+    manners: Manners,
+    talk: Conversation,
+    backoff: Backoff,
+    /// The server has known us at least once.
+    was_welcome: bool,
+}
+
+/// What a wait was ended by.
+enum Wake {
+    Received(Received),
+    /// The connection is over.
+    Ended,
+    /// Something else, which is already dealt with; or it is time.
+    Other,
+}
+
+impl Driver {
+    pub(super) fn new(
+        client: ClientBuilder,
+        target: Target,
+        rules: Rules,
+        shared: Arc<SessionShared>,
+        channels: Channels,
+        manners: Manners,
+    ) -> Driver {
+        Driver {
+            client,
+            target,
+            shared,
+            channels,
+            manners,
+            talk: Conversation::new(rules),
+            backoff: Backoff::default(),
+            was_welcome: false,
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        let end = loop {
+            if self.is_closing() {
+                break Ok(());
+            }
+            let (error, lived) = match self.client.connect_to(&self.target) {
+                Ok(client) => match self.serve(&client) {
+                    Ok(()) => break Ok(()),
+                    Err(ended) => ended,
+                },
+                Err(error) => (error, None),
+            };
+            self.talk.lost();
+            let random = (Uuid::new_v4().as_u64_pair().0 >> 16) as f64 / (1u64 << 48) as f64;
+            let told = self.talk.closing.take();
+            let verdict = self.backoff.after(&ended(&error), lived, told, random);
+            let may_return =
+                self.manners.reconnects && (self.was_welcome || self.manners.is_patient);
+            let Verdict::Wait(wait) = verdict else { break Err(error) };
+            if !may_return {
+                break Err(error);
+            }
+            let reason = error.close_reason().cloned().unwrap_or_else(|| {
+                CloseReason::received(CloseReason::LOST.code(), error.to_string())
+            });
+            log::debug!("{error}; coming back in {wait:?}");
+            self.tell(Event::Disconnected { reason, retry_in: wait });
+            let until = Instant::now() + wait;
+            while Instant::now() < until && !self.is_closing() {
+                self.wait(None, until);
+            }
+        };
+        self.finish(end);
+    }
+
+    fn is_closing(&self) -> bool {
+        self.shared.close.load(Ordering::SeqCst)
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.talk.events.push_back(event);
+    }
+
+    /// Carries frames both ways until the connection ends, `Ok` if that was asked for; else why, and how
+    /// long it was of use.
+    fn serve(&mut self, client: &Client) -> Result<(), (Error, Option<Duration>)> {
+        let mut welcome_since = None;
+        let welcome_until = Instant::now() + WELCOME_TIMEOUT;
+        self.talk.opened();
+        loop {
+            self.talk.pump(Instant::now());
+            for frame in self.talk.frames.drain(..) {
+                // A connection that is over says so when it is read.
+                let _ = client.queue(Frame::text(frame));
+            }
+            if let Some(ping) = self.talk.ping.take() {
+                let silence_max = ping + SILENCE_SPARE;
+                client.expect_signs(silence_max, silence_max / 2);
+            }
+            if let Some(who) = self.talk.who.take() {
+                *self.shared.who.lock() = who;
+            }
+            if self.talk.is_welcome() && welcome_since.is_none() {
+                welcome_since = Some(Instant::now());
+                self.was_welcome = true;
+                let _ = self.channels.greet.try_send(Ok(()));
+            }
+            if !self.manners.takes_events {
+                self.talk.events.clear();
+            }
+            if self.is_closing() {
+                // However it ends, it has ended.
+                let _ = client.close(CloseReason::NORMAL);
+                return Ok(());
+            }
+            let mut until = Instant::now() + LONG;
+            if welcome_since.is_none() {
+                until = welcome_until;
+                if Instant::now() >= until {
+                    client.begin_close(CloseReason::NORMAL);
+                    let text = "no welcome: is this a route of the chat protocol?";
+                    return Err((Error::new(ErrorKind::Timeout, text), None));
+                }
+            }
+            until = self.talk.due().map_or(until, |due| due.min(until));
+            match self.wait(Some(client), until) {
+                Wake::Received(received) => {
+                    if let Some(text) = received.as_text() {
+                        self.talk.frame(text, Instant::now());
+                    }
+                }
+                Wake::Ended => {
+                    let lived = welcome_since.map(|since: Instant| since.elapsed());
+                    return Err((client.ended(), lived));
+                }
+                Wake::Other => {}
+            }
+        }
+    }
+
+    /// Sleeps until a request, a frame, room for an event, a call to close, or the time has come. While
+    /// events wait for room, frames are not taken.
+    fn wait(&mut self, client: Option<&Client>, until: Instant) -> Wake {
+        let mut select = Select::new();
+        let requests = select.recv(&self.channels.requests);
+        let woken = select.recv(&self.channels.woken);
+        let has_events = !self.talk.events.is_empty();
+        let room = has_events.then(|| select.send(&self.channels.events));
+        let incoming =
+            client.filter(|_| !has_events).map(|client| (client, select.recv(client.incoming())));
+        let Ok(ready) = select.select_deadline(until) else { return Wake::Other };
+        let index = ready.index();
+        if index == requests {
+            match ready.recv(&self.channels.requests) {
+                Ok(request) => self.talk.submit(request),
+                Err(_) => self.shared.close.store(true, Ordering::SeqCst),
+            }
+        } else if index == woken {
+            if ready.recv(&self.channels.woken).is_err() {
+                self.shared.close.store(true, Ordering::SeqCst);
+            }
+        } else if Some(index) == room {
+            match self.talk.events.pop_front() {
+                Some(event) => {
+                    if ready.send(&self.channels.events, event).is_err() {
+                        self.shared.close.store(true, Ordering::SeqCst);
+                    }
+                }
+                None => unreachable!("only offered while there is one"),
+            }
+        } else if let Some((client, _)) = incoming {
+            return match ready.recv(client.incoming()) {
+                Ok(received) => Wake::Received(client.taken(received)),
+                Err(_) => Wake::Ended,
+            };
+        }
+        Wake::Other
+    }
+
+    /// Tells everyone who waits, and hands over the last events.
+    fn finish(mut self, end: Result<(), Error>) {
+        let over = match &end {
+            Ok(()) => Error::new(ErrorKind::Closed, "the session is closed"),
+            Err(error) => error.clone(),
+        };
+        let _ = self.shared.end.set(end);
+        let _ = self.channels.greet.try_send(Err(over.clone()));
+        self.talk.end(&over);
+        while let Ok(request) = self.channels.requests.try_recv() {
+            request.answer(Err(over.clone()));
+        }
+        *self.shared.is_over.lock() = true;
+        self.shared.over.notify_all();
+        if self.manners.takes_events {
+            for event in self.talk.events.drain(..) {
+                if self.channels.events.send(event).is_err() {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// What the rules for coming back want to know of an error.
+fn ended(error: &Error) -> Ended {
+    if let Some(refused) = error.refused() {
+        return Ended::Refused { status: refused.status, retry_after: refused.retry_after };
+    }
+    match (error.close_reason(), error.kind()) {
+        (Some(reason), _) => Ended::Closed(reason.code()),
+        (None, ErrorKind::Unreachable) => Ended::Unreachable,
+        (None, _) => Ended::Lost,
+    }
+}

@@ -1,0 +1,168 @@
+//! What can go wrong for a client: one opaque error that says whose fault it is.
+
+use std::{error, fmt, io, sync::Arc, time::Duration};
+
+use crate::CloseReason;
+
+/// What went wrong, with the chain of causes behind it. Cheap to clone.
+///
+/// Printed with `{}` it reads "outer: cause" on one line. Ask [`kind`](Error::kind) whose fault it was.
+#[derive(Debug, Clone)]
+pub struct Error {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    source: Option<Box<dyn error::Error + Send + Sync>>,
+    detail: Detail,
+}
+
+/// What goes with some kinds of error.
+#[derive(Debug)]
+enum Detail {
+    None,
+    Refused(Refused),
+    Closed(CloseReason),
+    Rejected(String),
+}
+
+/// Whose fault an [`Error`] is, and so what to do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A URL, a header or a value given by the caller cannot be used.
+    InvalidInput,
+    /// Nobody answers there: no such name, nobody listens, no way.
+    Unreachable,
+    /// The server answered the upgrade with another status than 101; see [`Error::refused`].
+    Refused,
+    /// The server broke HTTP or RFC 6455.
+    Misbehaved,
+    /// It took longer than allowed. Nothing that came in the meantime is lost.
+    Timeout,
+    /// The connection was lost without a close frame.
+    Lost,
+    /// The connection is closed; see [`Error::close_reason`].
+    Closed,
+    /// A queue of this client is full. What was given was not taken.
+    Full,
+    /// The server answered a command with an error; see [`Error::code`].
+    Rejected,
+    /// The operating system refused a thread or a poll.
+    System,
+}
+
+/// The HTTP answer of a server that does not upgrade.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Refused {
+    /// The status, such as 503.
+    pub status: u16,
+    /// What `Retry-After` says, at most an hour.
+    pub retry_after: Option<Duration>,
+    /// The body, cut at 4 KiB.
+    pub body: String,
+}
+
+impl Error {
+    pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
+        Error::with(kind, message.into(), Detail::None)
+    }
+
+    fn with(kind: ErrorKind, message: String, detail: Detail) -> Error {
+        Error { inner: Arc::new(Inner { kind, message, source: None, detail }) }
+    }
+
+    pub(super) fn caused(
+        kind: ErrorKind,
+        message: impl Into<String>,
+        source: impl Into<Box<dyn error::Error + Send + Sync>>,
+    ) -> Error {
+        let (message, source) = (message.into(), Some(source.into()));
+        Error { inner: Arc::new(Inner { kind, message, source, detail: Detail::None }) }
+    }
+
+    /// An operating-system error while talking to the server: too late, or the end of the connection.
+    pub(super) fn io(doing: &str, error: io::Error) -> Error {
+        let kind = match error.kind() {
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => ErrorKind::Timeout,
+            _ => ErrorKind::Lost,
+        };
+        Error::caused(kind, doing, error)
+    }
+
+    pub(super) fn refusal(refused: Refused) -> Error {
+        let mut message = format!("the server answers {}", refused.status);
+        let line: String = refused.body.trim().chars().take(200).collect();
+        if !line.is_empty() && !line.contains(char::is_control) {
+            message.push_str(": ");
+            message.push_str(&line);
+        }
+        Error::with(ErrorKind::Refused, message, Detail::Refused(refused))
+    }
+
+    pub(super) fn closed(reason: CloseReason) -> Error {
+        let message = format!("the connection is closed: {reason}");
+        Error::with(ErrorKind::Closed, message, Detail::Closed(reason))
+    }
+
+    pub(super) fn rejected(code: &str, text: &str) -> Error {
+        let message = format!("the server refuses: {text} ({code})");
+        Error::with(ErrorKind::Rejected, message, Detail::Rejected(code.to_owned()))
+    }
+
+    /// Whose fault it was.
+    pub fn kind(&self) -> ErrorKind {
+        self.inner.kind
+    }
+
+    /// Whether it is only that nothing came in time.
+    pub fn is_timeout(&self) -> bool {
+        self.kind() == ErrorKind::Timeout
+    }
+
+    /// The HTTP answer of a server that refused the upgrade.
+    pub fn refused(&self) -> Option<&Refused> {
+        match &self.inner.detail {
+            Detail::Refused(refused) => Some(refused),
+            _ => None,
+        }
+    }
+
+    /// Why the connection was closed, if it was.
+    pub fn close_reason(&self) -> Option<&CloseReason> {
+        match &self.inner.detail {
+            Detail::Closed(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// The stable code of a command that the server refused, such as `not_member`.
+    pub fn code(&self) -> Option<&str> {
+        match &self.inner.detail {
+            Detail::Rejected(code) => Some(code),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.inner.message)?;
+        let mut cause = error::Error::source(self);
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl error::Error for Error {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        self.inner.source.as_deref().map(|error| error as _)
+    }
+}

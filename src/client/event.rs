@@ -1,0 +1,232 @@
+//! What a session yields, and what it answers: plain data.
+
+use std::time::Duration;
+
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+
+use crate::CloseReason;
+
+/// What a [`Session`](super::Session) yields, in the order in which it is to be taken in.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Event {
+    /// The server knows this client. Also after each reconnect.
+    Connected {
+        /// Who one is.
+        client_id: String,
+        /// Whether this is still the session of before. If it is not, and there was one, a
+        /// [`SessionLost`](Event::SessionLost) has said so.
+        resumed: bool,
+    },
+    /// The connection is gone; the session will try again after `retry_in`.
+    Disconnected {
+        /// The close code and its text; 1006 for a connection that was lost or never made.
+        reason: CloseReason,
+        /// How long it rests.
+        retry_in: Duration,
+    },
+    /// The session could not be resumed: one has a new client id, and others were told that one has left.
+    /// Rooms are joined again, and what can be recovered follows.
+    SessionLost {
+        /// The new one.
+        client_id: String,
+    },
+    /// The server will close the connection soon.
+    Closing {
+        /// Why.
+        reason: String,
+        /// When to come back; the session keeps to it.
+        reconnect_after: Option<Duration>,
+    },
+    /// A message in a room. Each comes once, and those of a room in order.
+    Message(RoomMessage),
+    /// A message to this client alone.
+    Direct(PrivateMessage),
+    /// A message to everyone. Not kept: who is away misses it.
+    Broadcast(PrivateMessage),
+    /// Somebody came into a room whose presence is watched.
+    Joined {
+        /// The room.
+        room: String,
+        /// Who.
+        member: Member,
+    },
+    /// Somebody left it.
+    Left {
+        /// The room.
+        room: String,
+        /// Who.
+        member: Member,
+    },
+    /// Who is in a room whose presence is watched, after it may have changed unseen.
+    Members {
+        /// The room.
+        room: String,
+        /// All of them, as far as the server lists them.
+        members: Members,
+    },
+    /// Messages of a room that cannot be had any more.
+    Lost {
+        /// The room.
+        room: String,
+        /// The first and the last; `None` if the numbers are not known, because the room began anew.
+        range: Option<(u64, u64)>,
+    },
+    /// Direct messages were lost while this client was away.
+    DirectLost,
+    /// A new room was joined through a pattern.
+    Matched {
+        /// The pattern.
+        pattern: String,
+        /// The room.
+        room: String,
+    },
+    /// A new room fits a pattern, and one is in as many rooms as one may be.
+    Unmatched {
+        /// The pattern.
+        pattern: String,
+        /// The room.
+        room: String,
+    },
+    /// After a reconnect the server does not let this client back into a room.
+    Excluded {
+        /// The room or pattern.
+        room: String,
+        /// The server's error code.
+        code: String,
+    },
+}
+
+/// A message in a room.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RoomMessage {
+    /// The room it came through.
+    pub room: String,
+    /// Its number there.
+    pub seq: u64,
+    /// Every room it was published to with its number there, if these are several.
+    pub rooms: Vec<(String, u64)>,
+    /// Its id, a UUID.
+    pub id: String,
+    /// Who its sender says to be.
+    pub sender: Option<String>,
+    /// JSON, byte for byte as it was published.
+    pub content: Box<RawValue>,
+    /// RFC 3339.
+    pub timestamp: String,
+    /// Who published it.
+    pub client_id: String,
+}
+
+/// A message that is in no room.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct PrivateMessage {
+    /// Its id, a UUID.
+    pub id: String,
+    /// Who its sender says to be.
+    pub sender: Option<String>,
+    /// JSON, byte for byte as it was sent.
+    pub content: Box<RawValue>,
+    /// RFC 3339.
+    pub timestamp: String,
+    /// Who sent it.
+    pub client_id: String,
+}
+
+impl RoomMessage {
+    /// The content as a value of the caller's.
+    pub fn content<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(self.content.get())
+    }
+}
+
+impl PrivateMessage {
+    /// The content as a value of the caller's.
+    pub fn content<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(self.content.get())
+    }
+}
+
+/// Somebody in a room.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Member {
+    /// Who.
+    pub client_id: String,
+    /// The name given when joining.
+    #[serde(default)]
+    pub sender: Option<String>,
+}
+
+/// Who is in a room.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Members {
+    /// At most as many as the server lists.
+    pub members: Vec<Member>,
+    /// How many they are indeed.
+    pub count: u64,
+}
+
+/// Where one is in a room: opaque, and good for [`JoinOptions::since`](super::JoinOptions).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// Another one when the room began anew.
+    pub epoch: String,
+    /// The number of the last message.
+    pub seq: u64,
+}
+
+/// The answer to a publish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// The room, the first of them if there are several.
+    pub room: String,
+    /// The message's number there.
+    pub seq: u64,
+    /// Every room with its number there.
+    pub rooms: Vec<(String, u64)>,
+    /// The message's id.
+    pub id: String,
+    /// The server had it already, from an attempt whose answer was lost.
+    pub repeated: bool,
+}
+
+/// The answer to a direct message or a broadcast.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Sent {
+    /// The message's id.
+    pub id: String,
+    /// The server had it already, from an attempt whose answer was lost.
+    pub repeated: bool,
+}
+
+/// The answer to a join.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Entered {
+    /// The room or pattern.
+    pub room: String,
+    /// The position from which messages follow; `None` for a pattern.
+    pub position: Option<Position>,
+    /// With `since`: whether everything missed was there. It is yielded as events.
+    pub recovered: bool,
+    /// Who is there, if presence was asked for.
+    pub members: Option<Members>,
+    /// The rooms of a pattern that exist already.
+    pub rooms: Vec<String>,
+}
+
+/// A page of history, oldest first.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Page {
+    /// The room's position.
+    pub position: Position,
+    /// What was asked for.
+    pub messages: Vec<RoomMessage>,
+}

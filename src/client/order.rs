@@ -1,0 +1,804 @@
+//! The order of each room's messages: which are new, which are missing, and when each may be yielded.
+//!
+//! Pure: messages, gaps and pages go in, and [`Step`]s come out. A room has a *position*, up to which
+//! everything is dealt with: yielded, one's own, or told to be lost. What arrives while something before
+//! it is being fetched is held. A message that is in several rooms is yielded once, when its turn has come
+//! in all of them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    mem,
+    sync::Arc,
+};
+
+/// Messages of one room that are held while earlier ones are fetched. One more, and all of them are
+/// fetched too.
+pub(super) const HELD_MAX: usize = 10_000;
+
+/// Own messages of one room that are known to be in it ahead of what has been received.
+const KNOWN_MAX: usize = 10_000;
+
+/// A message as far as its order matters.
+#[derive(Debug)]
+pub(super) struct Item<T> {
+    /// Every room it is in, with its number there.
+    pub(super) places: Vec<(String, u64)>,
+    /// What is yielded; `None` for one's own, which only counts.
+    pub(super) payload: Option<T>,
+}
+
+impl<T> Item<T> {
+    fn seq_in(&self, room: &str) -> Option<u64> {
+        self.places.iter().find(|(name, _)| name == room).map(|(_, seq)| *seq)
+    }
+}
+
+/// What is to be done next, in this order.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step<T> {
+    Yield(T),
+    /// Without numbers it is not known how many.
+    Lost {
+        room: String,
+        range: Option<(u64, u64)>,
+    },
+    /// Ask for a page of messages above `after`, and give it to [`Orders::page`].
+    Fetch {
+        room: String,
+        after: u64,
+    },
+}
+
+/// What waits for its turn in a room.
+#[derive(Debug)]
+enum Held<T> {
+    Message(Arc<Item<T>>),
+    /// Older than the position, and welcome all the same: the replay for a newcomer.
+    Old(Arc<Item<T>>),
+    Gap {
+        from: u64,
+        to: u64,
+    },
+    Lost {
+        from: u64,
+        to: u64,
+    },
+    /// Everything up to here is dealt with.
+    UpTo(u64),
+}
+
+/// What is being fetched: from `next` to `to`.
+#[derive(Debug)]
+struct Fill {
+    next: u64,
+    to: u64,
+    is_asked: bool,
+}
+
+/// One room.
+#[derive(Debug)]
+struct Order<T> {
+    epoch: String,
+    seq: u64,
+    /// Numbers above the position that are dealt with: one's own, and those yielded by way of another room.
+    known: BTreeSet<u64>,
+    /// The last message of a newcomer's replay; `None` when it is over.
+    greeted: Option<u64>,
+    /// In this room older messages give way to newer ones, and nobody fetches them.
+    is_latest: bool,
+    fill: Option<Fill>,
+    /// Fetched, before everything in `held`.
+    fetched: VecDeque<Held<T>>,
+    held: VecDeque<Held<T>>,
+}
+
+impl<T> Order<T> {
+    fn new(epoch: &str, seq: u64, is_latest: bool) -> Order<T> {
+        Order {
+            epoch: epoch.to_owned(),
+            seq,
+            known: BTreeSet::new(),
+            greeted: None,
+            is_latest,
+            fill: None,
+            fetched: VecDeque::new(),
+            held: VecDeque::new(),
+        }
+    }
+
+    fn has_seen(&self, seq: u64) -> bool {
+        seq <= self.seq || self.known.contains(&seq)
+    }
+
+    /// Everything up to `seq` is dealt with.
+    fn reach(&mut self, seq: u64) {
+        self.seq = self.seq.max(seq);
+        while self.known.remove(&(self.seq + 1)) {
+            self.seq += 1;
+        }
+        let above = self.known.split_off(&self.seq);
+        self.known = above;
+        self.known.remove(&self.seq);
+    }
+
+    /// `seq` is dealt with, whatever is before it.
+    fn know(&mut self, seq: u64) {
+        if seq > self.seq {
+            self.known.insert(seq);
+            if self.known.len() > KNOWN_MAX
+                && let Some(first) = self.known.pop_first()
+            {
+                self.reach(first);
+            }
+            self.reach(self.seq);
+        }
+    }
+
+    /// What is next, unless it is still to be fetched.
+    fn head(&self) -> Option<&Held<T>> {
+        match self.fetched.front() {
+            None if self.fill.is_none() => self.held.front(),
+            head => head,
+        }
+    }
+
+    fn pop(&mut self) -> Option<Held<T>> {
+        match self.fetched.pop_front() {
+            None if self.fill.is_none() => self.held.pop_front(),
+            head => head,
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.fill.is_none() && self.fetched.is_empty() && self.held.is_empty()
+    }
+
+    fn hold(&mut self, item: Arc<Item<T>>, seq: u64) {
+        if self.held.len() >= HELD_MAX {
+            self.held.clear();
+            self.held.push_back(Held::Gap { from: self.seq + 1, to: seq });
+        } else {
+            self.held.push_back(Held::Message(item));
+        }
+    }
+
+    /// Whether something up to `seq` is waiting here or will be looked for.
+    fn awaits(&self, room: &str, seq: u64) -> bool {
+        let is_before = |held: &Held<T>| match held {
+            Held::Message(item) => item.seq_in(room).is_some_and(|other| other <= seq),
+            Held::Gap { from, .. } | Held::Lost { from, .. } => *from <= seq,
+            Held::Old(_) | Held::UpTo(_) => false,
+        };
+        self.fill.as_ref().is_some_and(|fill| fill.next <= seq)
+            || self.fetched.iter().any(is_before)
+            || self.held.iter().any(is_before)
+    }
+
+    /// Those of `from..=to` that are lost indeed, as ranges.
+    fn push_lost(&mut self, from: u64, to: u64) {
+        let mut from = from.max(self.seq + 1);
+        if from > to {
+            return;
+        }
+        for &known in self.known.range(from..=to) {
+            if from < known {
+                self.fetched.push_back(Held::Lost { from, to: known - 1 });
+            }
+            from = known + 1;
+        }
+        if from <= to {
+            self.fetched.push_back(Held::Lost { from, to });
+        }
+    }
+}
+
+/// All rooms of a session.
+#[derive(Debug)]
+pub(super) struct Orders<T> {
+    rooms: BTreeMap<String, Order<T>>,
+    /// Rooms where something waits.
+    active: BTreeSet<String>,
+    /// What is known to be lost before anything that waits.
+    lost: Vec<String>,
+}
+
+impl<T> Default for Orders<T> {
+    fn default() -> Orders<T> {
+        Orders { rooms: BTreeMap::new(), active: BTreeSet::new(), lost: Vec::new() }
+    }
+}
+
+impl<T> Orders<T> {
+    /// A room one has just come into, at its position of that moment.
+    pub(super) fn enter(&mut self, room: &str, epoch: &str, seq: u64, is_latest: bool) {
+        self.rooms.insert(room.to_owned(), Order::new(epoch, seq, is_latest));
+    }
+
+    /// The same where older messages follow as a greeting.
+    pub(super) fn greet(&mut self, room: &str, epoch: &str, seq: u64) {
+        let order = Order { greeted: Some(0), ..Order::new(epoch, seq, false) };
+        self.rooms.insert(room.to_owned(), order);
+    }
+
+    pub(super) fn forget(&mut self, room: &str) {
+        self.rooms.remove(room);
+        self.active.remove(room);
+    }
+
+    /// Epoch and number up to which everything is dealt with.
+    pub(super) fn position(&self, room: &str) -> Option<(&str, u64)> {
+        self.rooms.get(room).map(|order| (order.epoch.as_str(), order.seq))
+    }
+
+    /// The connection is gone: what waits will come again.
+    pub(super) fn suspend(&mut self) {
+        for order in self.rooms.values_mut() {
+            order.fill = None;
+            order.greeted = None;
+            order.fetched.clear();
+            order.held.clear();
+        }
+        self.active.clear();
+    }
+
+    /// A live message.
+    pub(super) fn arrive(&mut self, item: Item<T>) {
+        let item = Arc::new(item);
+        for (room, seq) in &item.places {
+            let Some(order) = self.rooms.get_mut(room) else { continue };
+            if order.has_seen(*seq) {
+                match order.greeted {
+                    Some(last) if *seq > last && *seq <= order.seq => {
+                        order.greeted = Some(*seq);
+                        order.held.push_back(Held::Old(Arc::clone(&item)));
+                    }
+                    _ => continue,
+                }
+            } else {
+                order.greeted = None;
+                order.hold(Arc::clone(&item), *seq);
+            }
+            self.active.insert(room.clone());
+        }
+    }
+
+    /// The server did not deliver `from..=to`.
+    pub(super) fn gap(&mut self, room: &str, from: u64, to: u64) {
+        if let Some(order) = self.rooms.get_mut(room) {
+            order.held.push_back(Held::Gap { from, to });
+            self.active.insert(room.to_owned());
+        }
+    }
+
+    /// What the server tells about a room one comes back to: its position, and what was missed, or `None`
+    /// if it does not have all of that.
+    pub(super) fn replay(
+        &mut self,
+        room: &str,
+        epoch: &str,
+        seq: u64,
+        is_latest: bool,
+        missed: Option<Vec<Item<T>>>,
+    ) {
+        let Some(order) = self.rooms.get_mut(room) else {
+            self.enter(room, epoch, seq, is_latest);
+            return;
+        };
+        order.is_latest = is_latest;
+        if order.epoch != epoch {
+            self.enter(room, epoch, seq, is_latest);
+            self.lost.push(room.to_owned());
+            return;
+        }
+        match missed {
+            Some(items) => {
+                order.held.extend(items.into_iter().map(|item| Held::Message(Arc::new(item))));
+                order.held.push_back(Held::UpTo(seq));
+            }
+            None => order.held.push_back(Held::Gap { from: order.seq + 1, to: seq }),
+        }
+        self.active.insert(room.to_owned());
+    }
+
+    /// The page that was asked for, oldest first.
+    pub(super) fn page(&mut self, room: &str, epoch: &str, seq: u64, items: Vec<Item<T>>) {
+        let Some(order) = self.rooms.get_mut(room) else { return };
+        let Some(mut fill) = order.fill.take() else { return };
+        if order.epoch != epoch {
+            let held = mem::take(&mut order.held);
+            let is_latest = order.is_latest;
+            let mut fresh = Order::new(epoch, seq, is_latest);
+            fresh.held = held;
+            self.rooms.insert(room.to_owned(), fresh);
+            self.lost.push(room.to_owned());
+            return;
+        }
+        let before = fill.next;
+        for item in items {
+            let Some(seq) = item.seq_in(room).filter(|seq| *seq >= fill.next) else { continue };
+            if seq > fill.to {
+                // There are messages, and none of them is what is missing.
+                order.push_lost(fill.next, fill.to);
+                fill.next = fill.to + 1;
+                break;
+            }
+            order.push_lost(fill.next, seq - 1);
+            order.fetched.push_back(Held::Message(Arc::new(item)));
+            fill.next = seq + 1;
+        }
+        if fill.next == before {
+            order.push_lost(fill.next, fill.to);
+            fill.next = fill.to + 1;
+        }
+        if fill.next > fill.to {
+            order.fetched.push_back(Held::UpTo(fill.to));
+        } else {
+            fill.is_asked = false;
+            order.fill = Some(fill);
+        }
+        self.active.insert(room.to_owned());
+    }
+
+    /// The page cannot be had.
+    pub(super) fn page_failed(&mut self, room: &str) {
+        let Some(order) = self.rooms.get_mut(room) else { return };
+        if let Some(fill) = order.fill.take() {
+            order.push_lost(fill.next, fill.to);
+            order.fetched.push_back(Held::UpTo(fill.to));
+            self.active.insert(room.to_owned());
+        }
+    }
+
+    /// A message of one's own has this number.
+    pub(super) fn own(&mut self, room: &str, seq: u64) {
+        if let Some(order) = self.rooms.get_mut(room) {
+            order.know(seq);
+        }
+    }
+
+    /// Everything that can be done now.
+    pub(super) fn pump(&mut self, steps: &mut Vec<Step<T>>)
+    where
+        T: Clone,
+    {
+        steps.extend(self.lost.drain(..).map(|room| Step::Lost { room, range: None }));
+        loop {
+            let mut moved = false;
+            for room in self.active.iter().cloned().collect::<Vec<_>>() {
+                while self.advance(&room, false, steps) {
+                    moved = true;
+                }
+                if self.rooms.get(&room).is_none_or(Order::is_idle) {
+                    self.active.remove(&room);
+                }
+            }
+            if !moved && !self.unknot(steps) {
+                return;
+            }
+        }
+    }
+
+    /// Messages that wait for each other, which no server numbers so, must not wait for ever.
+    fn unknot(&mut self, steps: &mut Vec<Step<T>>) -> bool
+    where
+        T: Clone,
+    {
+        if self.rooms.values().any(|order| order.fill.is_some()) {
+            return false;
+        }
+        let first = self.active.iter().next().cloned();
+        first.is_some_and(|room| self.advance(&room, true, steps))
+    }
+
+    /// Deals with the head of one room, if its turn has come.
+    fn advance(&mut self, room: &str, by_force: bool, steps: &mut Vec<Step<T>>) -> bool
+    where
+        T: Clone,
+    {
+        let Some(order) = self.rooms.get_mut(room) else { return false };
+        if let Some(fill) = &mut order.fill
+            && !fill.is_asked
+            && order.fetched.is_empty()
+        {
+            fill.is_asked = true;
+            steps.push(Step::Fetch { room: room.to_owned(), after: fill.next - 1 });
+            return true;
+        }
+        let item = match order.head() {
+            None => return false,
+            Some(Held::Message(item)) => Arc::clone(item),
+            Some(_) => {
+                if let Some(held) = order.pop() {
+                    order.deal_with(room, held, steps);
+                }
+                return true;
+            }
+        };
+        let is_seen = item.seq_in(room).is_none_or(|seq| order.has_seen(seq));
+        if is_seen {
+            order.pop();
+            return true;
+        }
+        if !by_force && !self.has_turn(&item, room) {
+            return false;
+        }
+        for (place, seq) in &item.places {
+            let Some(order) = self.rooms.get_mut(place) else { continue };
+            let is_head = match order.head() {
+                Some(Held::Message(head)) => head.seq_in(place) == Some(*seq),
+                _ => false,
+            };
+            if is_head {
+                order.pop();
+            }
+            if is_head || order.is_idle() {
+                order.reach(*seq);
+            } else {
+                order.know(*seq);
+            }
+        }
+        steps.extend(item.payload.clone().map(Step::Yield));
+        true
+    }
+
+    /// Whether `item`, at the head of `room`, is at the head wherever else it waits.
+    fn has_turn(&self, item: &Item<T>, room: &str) -> bool {
+        item.places.iter().filter(|(place, _)| place != room).all(|(place, seq)| {
+            let Some(order) = self.rooms.get(place).filter(|order| !order.has_seen(*seq)) else {
+                return true;
+            };
+            match order.head() {
+                Some(Held::Message(head)) if head.seq_in(place) == Some(*seq) => true,
+                _ => !order.awaits(place, *seq),
+            }
+        })
+    }
+}
+
+impl<T: Clone> Order<T> {
+    /// Everything that is no message.
+    fn deal_with(&mut self, room: &str, held: Held<T>, steps: &mut Vec<Step<T>>) {
+        let lost = |from, to| Step::Lost { room: room.to_owned(), range: Some((from, to)) };
+        match held {
+            Held::Old(item) => steps.extend(item.payload.clone().map(Step::Yield)),
+            Held::UpTo(seq) => self.reach(seq),
+            Held::Lost { from, to } => {
+                steps.push(lost(from, to));
+                self.reach(to);
+            }
+            Held::Gap { from, to } => {
+                let from = from.max(self.seq + 1);
+                if from > to {
+                } else if self.is_latest {
+                    steps.push(lost(from, to));
+                    self.reach(to);
+                } else {
+                    self.fill = Some(Fill { next: from, to, is_asked: false });
+                }
+            }
+            // Only the caller can tell whether its turn has come.
+            Held::Message(item) => self.fetched.push_front(Held::Message(item)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(places: &[(&str, u64)], payload: Option<u64>) -> Item<u64> {
+        let places = places.iter().map(|(room, seq)| (String::from(*room), *seq)).collect();
+        Item { places, payload }
+    }
+
+    fn live(seq: u64) -> Item<u64> {
+        item(&[("a", seq)], Some(seq))
+    }
+
+    fn steps(orders: &mut Orders<u64>) -> Vec<Step<u64>> {
+        let mut steps = Vec::new();
+        orders.pump(&mut steps);
+        steps
+    }
+
+    fn lost(room: &str, range: Option<(u64, u64)>) -> Step<u64> {
+        Step::Lost { room: room.into(), range }
+    }
+
+    fn fetch(after: u64) -> Step<u64> {
+        Step::Fetch { room: "a".into(), after }
+    }
+
+    fn at(seq: u64) -> Orders<u64> {
+        let mut orders = Orders::default();
+        orders.enter("a", "e", seq, false);
+        orders
+    }
+
+    #[test]
+    fn what_was_seen_is_dropped_and_holes_are_ones_own() {
+        let mut orders = at(3);
+        for seq in [3, 4, 4, 7, 5] {
+            orders.arrive(live(seq));
+        }
+        assert_eq!(steps(&mut orders), [Step::Yield(4), Step::Yield(7)]);
+        assert_eq!(orders.position("a"), Some(("e", 7)));
+    }
+
+    #[test]
+    fn an_answer_that_overtakes_messages_hides_none_of_them() {
+        let mut orders = at(0);
+        orders.own("a", 3);
+        assert_eq!(orders.position("a"), Some(("e", 0)), "1 and 2 may still come");
+        orders.arrive(live(1));
+        orders.arrive(live(2));
+        assert_eq!(steps(&mut orders), [Step::Yield(1), Step::Yield(2)]);
+        assert_eq!(orders.position("a"), Some(("e", 3)));
+        orders.arrive(item(&[("a", 3)], None));
+        orders.arrive(live(4));
+        assert_eq!(steps(&mut orders), [Step::Yield(4)]);
+    }
+
+    #[test]
+    fn a_gap_is_fetched_while_live_messages_wait() {
+        let mut orders = at(1);
+        orders.gap("a", 2, 5);
+        orders.arrive(live(6));
+        assert_eq!(steps(&mut orders), [fetch(1)]);
+        orders.arrive(live(7));
+        assert_eq!(steps(&mut orders), []);
+        // 2 is no longer kept, and 3 is one's own.
+        orders.page("a", "e", 7, vec![item(&[("a", 3)], None), live(4)]);
+        assert_eq!(steps(&mut orders), [lost("a", Some((2, 2))), Step::Yield(4), fetch(4)]);
+        orders.page("a", "e", 7, vec![live(5), live(6), live(7)]);
+        assert_eq!(steps(&mut orders), [Step::Yield(5), Step::Yield(6), Step::Yield(7)]);
+    }
+
+    #[test]
+    fn what_cannot_be_fetched_is_lost_and_told() {
+        let mut orders = at(1);
+        orders.gap("a", 2, 5);
+        assert_eq!(steps(&mut orders), [fetch(1)]);
+        orders.page_failed("a");
+        orders.arrive(live(6));
+        assert_eq!(steps(&mut orders), [lost("a", Some((2, 5))), Step::Yield(6)]);
+        orders.gap("a", 7, 9);
+        assert_eq!(steps(&mut orders), [fetch(6)]);
+        orders.page("a", "e", 12, vec![live(10)]);
+        assert_eq!(steps(&mut orders), [lost("a", Some((7, 9)))], "10 will come by itself");
+    }
+
+    #[test]
+    fn another_epoch_loses_the_unknown() {
+        let mut orders = at(5);
+        orders.replay("a", "f", 2, false, None);
+        orders.arrive(live(3));
+        assert_eq!(steps(&mut orders), [lost("a", None), Step::Yield(3)]);
+        assert_eq!(orders.position("a"), Some(("f", 3)));
+    }
+
+    #[test]
+    fn where_only_the_latest_counts_nothing_is_fetched() {
+        let mut orders = Orders::default();
+        orders.enter("a", "e", 1, true);
+        orders.gap("a", 2, 5);
+        orders.arrive(live(6));
+        assert_eq!(steps(&mut orders), [lost("a", Some((2, 5))), Step::Yield(6)]);
+    }
+
+    #[test]
+    fn a_newcomer_is_greeted_with_older_messages_once() {
+        let mut orders = Orders::default();
+        orders.greet("a", "e", 5);
+        for seq in [4, 5, 5, 6, 4] {
+            orders.arrive(live(seq));
+        }
+        assert_eq!(steps(&mut orders), [Step::Yield(4), Step::Yield(5), Step::Yield(6)]);
+    }
+
+    #[test]
+    fn a_message_of_two_rooms_waits_for_its_turn_in_both() {
+        let mut orders = at(0);
+        orders.enter("b", "e", 0, false);
+        let both = || item(&[("a", 2), ("b", 1)], Some(21));
+        let of_b = |seq, payload| item(&[("b", seq)], Some(payload));
+        orders.replay("a", "e", 2, false, Some(vec![live(1), both()]));
+        orders.replay("b", "e", 2, false, Some(vec![both(), of_b(2, 22)]));
+        assert_eq!(steps(&mut orders), [Step::Yield(1), Step::Yield(21), Step::Yield(22)]);
+        // Live, while one of the rooms is being fetched.
+        orders.gap("a", 3, 3);
+        orders.arrive(item(&[("a", 4), ("b", 3)], Some(43)));
+        orders.arrive(of_b(4, 44));
+        assert_eq!(steps(&mut orders), [fetch(2)]);
+        orders.page("a", "e", 4, vec![live(3)]);
+        assert_eq!(steps(&mut orders), [Step::Yield(3), Step::Yield(43), Step::Yield(44)]);
+    }
+
+    #[test]
+    fn messages_that_wait_for_each_other_do_not_wait_for_ever() {
+        let mut orders = at(0);
+        orders.enter("b", "e", 0, false);
+        let (one, two) = ([("a", 1), ("b", 2)], [("a", 2), ("b", 1)]);
+        let of = |places: &[(&str, u64)], payload| item(places, Some(payload));
+        orders.replay("a", "e", 2, false, Some(vec![of(&one, 1), of(&two, 2)]));
+        orders.replay("b", "e", 2, false, Some(vec![of(&two, 2), of(&one, 1)]));
+        assert_eq!(steps(&mut orders), [Step::Yield(1), Step::Yield(2)]);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_fetched_too() {
+        let mut orders = at(0);
+        orders.gap("a", 1, 1);
+        assert_eq!(steps(&mut orders), [fetch(0)]);
+        let end = HELD_MAX as u64 + 2;
+        for seq in 2..=end {
+            orders.arrive(live(seq));
+        }
+        orders.page("a", "e", end, vec![live(1)]);
+        assert_eq!(steps(&mut orders), [Step::Yield(1), fetch(1)]);
+    }
+
+    /// A server of three rooms that loses, forgets and disconnects, and a client that must account for
+    /// each message: yielded once and in order, or told to be lost.
+    #[test]
+    fn any_course_of_events_accounts_for_every_message_once() {
+        for round in 0..400 {
+            let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 ^ round;
+            println!("seed {seed}");
+            play(seed);
+        }
+    }
+
+    /// The places of a message, and what is yielded of it.
+    type Published = (Vec<(String, u64)>, Option<u64>);
+
+    struct World {
+        random: u64,
+        /// Per room: places and payload of every message, and how many of the oldest are forgotten.
+        rooms: [Vec<Published>; 3],
+        kept_from: [u64; 3],
+        payloads: u64,
+    }
+
+    const NAMES: [&str; 3] = ["a", "b", "c"];
+
+    impl World {
+        fn below(&mut self, end: u64) -> u64 {
+            self.random ^= self.random << 13;
+            self.random ^= self.random >> 7;
+            self.random ^= self.random << 17;
+            self.random % end
+        }
+
+        fn publish(&mut self) -> Published {
+            let mask = match self.below(4) {
+                0 => 1 + self.below(7),
+                _ => 1 << self.below(3),
+            };
+            let is_own = self.below(4) == 0;
+            self.payloads += 1;
+            let payload = (!is_own).then_some(self.payloads);
+            let in_it: Vec<usize> = (0..3).filter(|room| mask & (1 << room) != 0).collect();
+            let place = |&room: &usize| (NAMES[room].to_owned(), self.rooms[room].len() as u64 + 1);
+            let places: Vec<_> = in_it.iter().map(place).collect();
+            for room in in_it {
+                self.rooms[room].push((places.clone(), payload));
+            }
+            (places, payload)
+        }
+
+        fn kept(&self, room: usize, after: u64, max: usize) -> Vec<Item<u64>> {
+            let from = after.max(self.kept_from[room]) as usize;
+            let all = self.rooms[room].iter().skip(from).take(max);
+            all.map(|(places, payload)| Item { places: places.clone(), payload: *payload })
+                .collect()
+        }
+    }
+
+    fn play(seed: u64) {
+        let rooms = [const { Vec::new() }; 3];
+        let mut world = World { random: seed | 1, rooms, kept_from: [0; 3], payloads: 0 };
+        let mut orders = Orders::default();
+        for name in NAMES {
+            orders.enter(name, "e", 0, false);
+        }
+        let mut asked: VecDeque<(String, u64)> = VecDeque::new();
+        let mut late_own: Vec<(String, u64)> = Vec::new();
+        let mut yielded = Vec::new();
+        let mut lost: BTreeSet<(String, u64)> = BTreeSet::new();
+        for step in 0..120 {
+            let is_last = step >= 100;
+            match world.below(if is_last { 1 } else { 12 }) {
+                // A page comes.
+                0 | 1 => {
+                    if let Some((room, after)) = asked.pop_front() {
+                        let index = NAMES.iter().position(|name| *name == room).unwrap();
+                        match world.below(10) {
+                            0 if !is_last => orders.page_failed(&room),
+                            _ => {
+                                let seq = world.rooms[index].len() as u64;
+                                let max = 1 + world.below(4) as usize;
+                                orders.page(&room, "e", seq, world.kept(index, after, max));
+                            }
+                        }
+                    }
+                }
+                // The connection goes, and comes back.
+                2 => {
+                    orders.suspend();
+                    asked.clear();
+                    late_own.clear();
+                    for (index, name) in NAMES.iter().enumerate() {
+                        let (_, seq) = orders.position(name).unwrap();
+                        let newest = world.rooms[index].len() as u64;
+                        let is_whole = seq >= world.kept_from[index] && world.below(3) > 0;
+                        let missed = is_whole.then(|| world.kept(index, seq, usize::MAX));
+                        orders.replay(name, "e", newest, false, missed);
+                    }
+                }
+                // A message is not delivered, in any of its rooms.
+                3 => {
+                    let (places, payload) = world.publish();
+                    match payload {
+                        Some(_) => {
+                            for (room, seq) in &places {
+                                orders.gap(room, *seq, *seq);
+                            }
+                        }
+                        None => late_own.extend(places),
+                    }
+                }
+                // The server forgets.
+                4 => {
+                    let room = world.below(3) as usize;
+                    let newest = world.rooms[room].len() as u64;
+                    world.kept_from[room] =
+                        newest.saturating_sub(world.below(4)).max(world.kept_from[room]);
+                }
+                // The answer to an own publish comes at last.
+                5 => late_own.drain(..).for_each(|(room, seq)| orders.own(&room, seq)),
+                _ => {
+                    let (places, payload) = world.publish();
+                    match payload {
+                        Some(_) => orders.arrive(Item { places, payload }),
+                        None if world.below(2) == 0 => late_own.extend(places),
+                        None => places.iter().for_each(|(room, seq)| orders.own(room, *seq)),
+                    }
+                }
+            }
+            let mut steps = Vec::new();
+            orders.pump(&mut steps);
+            for step in steps {
+                match step {
+                    Step::Yield(payload) => yielded.push(payload),
+                    Step::Fetch { room, after } => asked.push_back((room, after)),
+                    Step::Lost { room, range: Some((from, to)) } => {
+                        lost.extend((from..=to).map(|seq| (room.clone(), seq)));
+                    }
+                    Step::Lost { range: None, .. } => panic!("the epoch is always the same"),
+                }
+            }
+        }
+        assert!(asked.is_empty(), "seed {seed}: nothing is left to fetch");
+        let mut in_order = yielded.clone();
+        in_order.sort_unstable();
+        in_order.dedup();
+        assert_eq!(in_order.len(), yielded.len(), "seed {seed}: each once");
+        for (index, name) in NAMES.iter().enumerate() {
+            // What this room gave up on, another may still have found.
+            let of_room: Vec<u64> = (1u64..)
+                .zip(&world.rooms[index])
+                .filter(|(seq, _)| !lost.contains(&(name.to_string(), *seq)))
+                .filter_map(|(_, (_, payload))| *payload)
+                .collect();
+            let seen: Vec<u64> =
+                yielded.iter().copied().filter(|one| of_room.contains(one)).collect();
+            assert!(seen.is_sorted(), "seed {seed}: {name} in order: {seen:?}");
+            for (seq, (_, payload)) in (1u64..).zip(&world.rooms[index]) {
+                let Some(payload) = payload else { continue };
+                let is_told = yielded.contains(payload) || lost.contains(&(name.to_string(), seq));
+                assert!(is_told, "seed {seed}: {name} {seq} is unaccounted for");
+            }
+        }
+    }
+}

@@ -1,0 +1,431 @@
+//! The session client: the chat protocol over connections that come and go.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::{
+    ask::{Answer, Ask, Draft, JoinOptions, Pages, Place, PublishOptions, Read, Request, Ticket},
+    conversation::{Rules, Who},
+    driver::Driver,
+    error::{Error, ErrorKind},
+    event::{Entered, Event, Members, Page, Receipt, Sent},
+    socket::ClientBuilder,
+    target::Target,
+};
+
+/// Defaults of [`SessionBuilder`].
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+const REQUESTS_MAX: usize = 1000;
+const EVENTS_MAX: usize = 10_000;
+/// Fewer than the errors in a row for which the server closes, should it refuse them all.
+const IN_FLIGHT_MAX: usize = 8;
+
+/// As many publishes of a session does a server know again when they are repeated.
+const KNOWN_AGAIN_MAX: usize = 128;
+
+/// How long [`Session::close`] waits at most for a connection attempt or a close that is under way.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a session should be like. Made by [`Session::builder`].
+#[derive(Debug, Clone)]
+pub struct SessionBuilder {
+    client: ClientBuilder,
+    rules: Rules,
+    request_timeout: Duration,
+    requests_max: usize,
+    events_max: usize,
+    is_patient: bool,
+    takes_events: bool,
+    reconnects: bool,
+}
+
+impl Default for SessionBuilder {
+    fn default() -> SessionBuilder {
+        SessionBuilder {
+            client: ClientBuilder::default(),
+            rules: Rules { default_room: true, in_flight_max: IN_FLIGHT_MAX },
+            request_timeout: REQUEST_TIMEOUT,
+            requests_max: REQUESTS_MAX,
+            events_max: EVENTS_MAX,
+            is_patient: false,
+            takes_events: true,
+            reconnects: true,
+        }
+    }
+}
+
+impl SessionBuilder {
+    /// Settings of each connection: headers, timeouts, sizes. How long the server may be silent is
+    /// what it says itself.
+    pub fn client(mut self, client: ClientBuilder) -> Self {
+        self.client = client;
+        self
+    }
+
+    /// Leave the room that the server puts every newcomer in. Stays unless set to `false`.
+    pub fn default_room(mut self, stay: bool) -> Self {
+        self.rules.default_room = stay;
+        self
+    }
+
+    /// How long calls that wait for an answer do so, reconnects included. 30 s.
+    pub fn request_timeout(mut self, time: Duration) -> Self {
+        self.request_timeout = time;
+        self
+    }
+
+    /// Requests, publishes above all, that may be unanswered. Beyond it they are refused as
+    /// [`Full`](ErrorKind::Full). 1000.
+    pub fn requests_max(mut self, requests: usize) -> Self {
+        self.requests_max = requests.max(1);
+        self
+    }
+
+    /// Those of them that are on the wire at once. 8, which is fewer than the errors in a row for which the
+    /// server closes; more, up to 128, is faster over long distances. Publishes that the server puts off may be
+    /// overtaken by those on the wire; with 1 they are not.
+    pub fn in_flight_max(mut self, requests: usize) -> Self {
+        self.rules.in_flight_max = requests.clamp(1, KNOWN_AGAIN_MAX);
+        self
+    }
+
+    /// Events that may wait to be taken. Beyond it the connection is not read, answers included, until some
+    /// are taken. 10,000.
+    pub fn events_max(mut self, events: usize) -> Self {
+        self.events_max = events.max(1);
+        self
+    }
+
+    /// For a session that only asks and publishes: events are dropped as they come.
+    pub fn without_events(mut self) -> Self {
+        self.takes_events = false;
+        self
+    }
+
+    /// Keep trying even if the very first attempt fails, in the background. Without it [`connect`](Self::connect)
+    /// tells of that failure.
+    pub fn patient(mut self) -> Self {
+        self.is_patient = true;
+        self
+    }
+
+    /// End with the first connection.
+    pub fn without_reconnect(mut self) -> Self {
+        self.reconnects = false;
+        self
+    }
+
+    /// Connects, and returns once the server has said its welcome.
+    pub fn connect(&self, url: &str) -> Result<Session, Error> {
+        self.client.check()?;
+        let target = Target::parse(url)?;
+        let (requests_in, requests) = crossbeam_channel::bounded(self.requests_max);
+        let (events_out, events) = crossbeam_channel::bounded(self.events_max);
+        let (greet, greeted) = crossbeam_channel::bounded(1);
+        let (wake, woken) = crossbeam_channel::bounded(1);
+        let shared = Arc::new(SessionShared::default());
+        let driver = Driver::new(
+            self.client.clone(),
+            target,
+            self.rules.clone(),
+            Arc::clone(&shared),
+            super::driver::Channels { requests, woken, events: events_out, greet },
+            super::driver::Manners {
+                is_patient: self.is_patient,
+                takes_events: self.takes_events,
+                reconnects: self.reconnects,
+            },
+        );
+        thread::Builder::new()
+            .name("rusty-socks-session".into())
+            .spawn(move || driver.run())
+            .map_err(|error| Error::caused(ErrorKind::System, "cannot begin the session", error))?;
+        let inner = Inner {
+            shared,
+            requests: requests_in,
+            wake,
+            events,
+            under_way: Arc::default(),
+            requests_max: self.requests_max,
+            request_timeout: self.request_timeout,
+        };
+        let session = Session { inner: Arc::new(inner) };
+        if !self.is_patient {
+            // Its thread tells how the first attempt went, or ends.
+            greeted.recv().unwrap_or_else(|_| Err(session.over()))?;
+        }
+        Ok(session)
+    }
+}
+
+/// What the handles and the thread share.
+#[derive(Debug, Default)]
+pub(super) struct SessionShared {
+    pub(super) close: AtomicBool,
+    pub(super) who: parking_lot::Mutex<Who>,
+    /// `Ok` if it was closed from here.
+    pub(super) end: OnceLock<Result<(), Error>>,
+    pub(super) is_over: parking_lot::Mutex<bool>,
+    pub(super) over: parking_lot::Condvar,
+}
+
+/// A session with a Rusty Socks server, which survives its connections.
+///
+/// It reconnects by itself, with exponential backoff and full jitter, and as the server asks; resumes; and
+/// yields each message once and those of a room in order, or says which are lost. Clones are handles to
+/// the same session and work from several threads. When the last one goes, it ends.
+///
+/// ```no_run
+/// use rusty_socks::client::{Error, Event, Session};
+///
+/// fn main() -> Result<(), Error> {
+///     let session = Session::connect("ws://127.0.0.1:3030/ws")?;
+///     session.join("tea")?;
+///     let receipt = session.publish("tea", &"two cups")?;
+///     println!("number {} in {}", receipt.seq, receipt.room);
+///     while let Some(event) = session.recv()? {
+///         if let Event::Message(message) = event {
+///             println!("{}: {}", message.room, message.content);
+///         }
+///     }
+///     Ok(())
+/// }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Session {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    shared: Arc<SessionShared>,
+    requests: Sender<Request>,
+    wake: Sender<()>,
+    events: Receiver<Event>,
+    under_way: Arc<AtomicUsize>,
+    requests_max: usize,
+    request_timeout: Duration,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.close.store(true, Ordering::SeqCst);
+        let _ = self.wake.try_send(());
+    }
+}
+
+impl Session {
+    /// Connects to a `ws://` URL, with every setting at its default.
+    pub fn connect(url: &str) -> Result<Session, Error> {
+        Session::builder().connect(url)
+    }
+
+    /// Settings for a session.
+    pub fn builder() -> SessionBuilder {
+        SessionBuilder::default()
+    }
+
+    fn ask<T>(&self, ask: Ask, read: Read<T>) -> Result<Ticket<T>, Error> {
+        if self.inner.shared.end.get().is_some() {
+            return Err(self.over());
+        }
+        let full = || {
+            let text = format!("{} requests are unanswered", self.inner.requests_max);
+            Error::new(ErrorKind::Full, text)
+        };
+        let place = Place::take(&self.inner.under_way, self.inner.requests_max).ok_or_else(full)?;
+        let (request, ticket) = Request::new(ask, place, read);
+        // Every request in the channel has a place, so there is room.
+        self.inner.requests.try_send(request).map_err(|_| self.over())?;
+        Ok(ticket)
+    }
+
+    fn answer<T>(&self, ask: Ask, read: Read<T>) -> Result<T, Error> {
+        self.ask(ask, read)?.wait(self.inner.request_timeout)
+    }
+
+    /// Joins a room, or with a name that ends in `.*` all rooms that begin so, those made later too.
+    pub fn join(&self, room: &str) -> Result<Entered, Error> {
+        self.join_with(room, JoinOptions::default())
+    }
+
+    /// The same with more wishes.
+    pub fn join_with(&self, room: &str, options: JoinOptions) -> Result<Entered, Error> {
+        self.answer(Ask::Join { room: room.to_owned(), options }, Answer::entered)
+    }
+
+    /// Leaves a room, or all rooms of a pattern.
+    pub fn leave(&self, room: &str) -> Result<(), Error> {
+        self.answer(Ask::Leave { room: room.to_owned() }, Answer::left)
+    }
+
+    /// Publishes anything that is JSON to a room one is in, and waits until it has its number there. A
+    /// connection that is lost meanwhile makes no difference: it is published once.
+    pub fn publish<C: Serialize + ?Sized>(
+        &self,
+        room: &str,
+        content: &C,
+    ) -> Result<Receipt, Error> {
+        let ticket = self.publish_later(&[room], content, PublishOptions::default())?;
+        ticket.wait(self.inner.request_timeout)
+    }
+
+    /// The same with more wishes.
+    pub fn publish_with<C: Serialize + ?Sized>(
+        &self,
+        room: &str,
+        content: &C,
+        options: PublishOptions,
+    ) -> Result<Receipt, Error> {
+        self.publish_later(&[room], content, options)?.wait(self.inner.request_timeout)
+    }
+
+    /// Publishes to one or several rooms at one instant without waiting: the ticket has the answer, if
+    /// anybody wants it. The message is sent even if nobody does.
+    pub fn publish_later<C: Serialize + ?Sized>(
+        &self,
+        rooms: &[&str],
+        content: &C,
+        options: PublishOptions,
+    ) -> Result<Ticket<Receipt>, Error> {
+        let rooms: Vec<String> = rooms.iter().map(|&room| room.to_owned()).collect();
+        if rooms.is_empty() {
+            return Err(Error::new(ErrorKind::InvalidInput, "a message is published to some room"));
+        }
+        self.ask(Ask::Publish { rooms, message: draft(content, options)? }, Answer::receipt)
+    }
+
+    /// Sends a message to one client alone.
+    pub fn direct<C: Serialize + ?Sized>(&self, to: &str, content: &C) -> Result<Sent, Error> {
+        self.direct_with(to, content, PublishOptions::default())
+    }
+
+    /// The same with more wishes.
+    pub fn direct_with<C: Serialize + ?Sized>(
+        &self,
+        to: &str,
+        content: &C,
+        options: PublishOptions,
+    ) -> Result<Sent, Error> {
+        self.answer(
+            Ask::Direct { to: to.to_owned(), message: draft(content, options)? },
+            Answer::sent,
+        )
+    }
+
+    /// Sends a message to everyone who is connected, if the server allows it. The one request that is not
+    /// repeated when its answer is lost.
+    pub fn broadcast<C: Serialize + ?Sized>(&self, content: &C) -> Result<Sent, Error> {
+        self.answer(
+            Ask::Broadcast { message: draft(content, PublishOptions::default())? },
+            Answer::sent,
+        )
+    }
+
+    /// A page of what the server keeps of a room one is in. Nothing of it is yielded as an event.
+    pub fn history(&self, room: &str, pages: Pages, limit: Option<u64>) -> Result<Page, Error> {
+        self.answer(Ask::History { room: room.to_owned(), pages, limit }, Answer::page)
+    }
+
+    /// Who is in a room one is in.
+    pub fn presence(&self, room: &str) -> Result<Members, Error> {
+        self.answer(Ask::Presence { room: room.to_owned(), watch: None }, Answer::members)
+    }
+
+    /// The same, and from that instant on be told, or not be told, who comes and goes.
+    pub fn watch_presence(&self, room: &str, watch: bool) -> Result<Members, Error> {
+        self.answer(Ask::Presence { room: room.to_owned(), watch: Some(watch) }, Answer::members)
+    }
+
+    /// Who one is to others. Empty before the first welcome; another one after a
+    /// [`SessionLost`](Event::SessionLost).
+    pub fn client_id(&self) -> String {
+        self.inner.shared.who.lock().client_id.clone()
+    }
+
+    /// The room that the server puts newcomers in, if there is one.
+    pub fn default_room(&self) -> Option<String> {
+        self.inner.shared.who.lock().room.clone()
+    }
+
+    /// The next event. `None` once the session was [closed](Session::close) from here and all is taken; the
+    /// error says why it is over otherwise, such as a server that does not want this client back.
+    pub fn recv(&self) -> Result<Option<Event>, Error> {
+        match self.inner.events.recv() {
+            Ok(event) => Ok(Some(event)),
+            Err(_) => self.outcome(),
+        }
+    }
+
+    /// The same within `timeout`. When nothing came, the error [is a timeout](Error::is_timeout).
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<Event>, Error> {
+        match self.inner.events.recv_timeout(timeout) {
+            Ok(event) => Ok(Some(event)),
+            Err(RecvTimeoutError::Timeout) => {
+                Err(Error::new(ErrorKind::Timeout, "nothing came in time"))
+            }
+            Err(RecvTimeoutError::Disconnected) => self.outcome(),
+        }
+    }
+
+    /// The events until the session is over. Why it is, [`recv`](Session::recv) says then.
+    pub fn iter(&self) -> impl Iterator<Item = Event> + '_ {
+        self.inner.events.iter()
+    }
+
+    fn outcome(&self) -> Result<Option<Event>, Error> {
+        match self.inner.shared.end.get() {
+            Some(Ok(())) => Ok(None),
+            Some(Err(error)) => Err(error.clone()),
+            None => Err(self.over()),
+        }
+    }
+
+    fn over(&self) -> Error {
+        match self.inner.shared.end.get() {
+            Some(Err(error)) => error.clone(),
+            _ => Error::new(ErrorKind::Closed, "the session is over"),
+        }
+    }
+
+    /// Ends the session, so that it cannot be resumed, and waits for that. What is unanswered is given up.
+    pub fn close(&self) -> Result<(), Error> {
+        let shared = &self.inner.shared;
+        shared.close.store(true, Ordering::SeqCst);
+        // One ring is enough.
+        let _ = self.inner.wake.try_send(());
+        let deadline = Instant::now() + CLOSE_TIMEOUT;
+        let mut is_over = shared.is_over.lock();
+        while !*is_over {
+            if shared.over.wait_until(&mut is_over, deadline).timed_out() {
+                return Err(Error::new(ErrorKind::Timeout, "the session did not end in time"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn draft<C: Serialize + ?Sized>(content: &C, options: PublishOptions) -> Result<Draft, Error> {
+    let invalid = |error| Error::caused(ErrorKind::InvalidInput, "the content is no JSON", error);
+    let json = serde_json::to_string(content).map_err(invalid)?;
+    let content = RawValue::from_string(json).map_err(invalid)?;
+    let id = match &options.id {
+        Some(id) => match Uuid::parse_str(id) {
+            Ok(uuid) if !uuid.is_nil() => id.clone(),
+            _ => return Err(Error::new(ErrorKind::InvalidInput, format!("{id:?} is no id"))),
+        },
+        None => Uuid::new_v4().to_string(),
+    };
+    Ok(Draft { content, id, options })
+}

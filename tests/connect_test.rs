@@ -1,0 +1,370 @@
+//! `rusty_socks connect`, the program: from pipes, and on a terminal.
+
+#![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used, reason = "a test that unwraps fails with a clear message")]
+
+mod support;
+#[path = "support/proxy.rs"]
+mod proxy;
+
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use proxy::Proxy;
+use rusty_socks::Config;
+use serde_json::Value;
+use support::{DEADLINE, TestServer};
+
+fn config() -> Config {
+    Config { resume_window: Duration::from_secs(60), ..support::config() }
+}
+
+struct Outcome {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rusty_socks"));
+    command.arg("connect").args(arguments);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Runs it with `input` to its end.
+fn run(arguments: &[&str], input: &[u8]) -> Outcome {
+    let mut child = command(arguments).spawn().unwrap();
+    // Who has read enough closes its end.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    finish(child)
+}
+
+fn finish(child: Child) -> Outcome {
+    let id = child.id();
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || tell.send(child.wait_with_output().unwrap()));
+    let output = told
+        .recv_timeout(DEADLINE)
+        .unwrap_or_else(|_| panic!("the program (process {id}) does not end"));
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Outcome { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+fn address(server: &TestServer) -> String {
+    server.addr.to_string()
+}
+
+#[test]
+fn each_line_of_a_pipe_is_published_and_answered() {
+    let server = TestServer::start(config());
+    let mut anna = server.chat();
+    let outcome = run(&[&address(&server), "--name", "ben"], b"hi\r\n/join tea\n\nlast");
+    assert_eq!((outcome.code, outcome.out.as_str(), outcome.err.as_str()), (Some(0), "", ""));
+    for text in ["hi", "/join tea", "", "last"] {
+        let message = anna.json();
+        assert_eq!((&message["content"], &message["sender"]), (&text.into(), &"ben".into()));
+    }
+    server.wait_for("it has closed in order", |stats| stats.active_connections == 1);
+    assert_eq!(server.closed_with(1000), 1);
+}
+
+#[test]
+fn much_input_is_no_trouble() {
+    let server = TestServer::start(Config { history: 5000, history_bytes: 4 << 20, ..config() });
+    let input: String = (0..3000).map(|number| format!("{number}\n")).collect();
+    assert_eq!(run(&[&address(&server)], input.as_bytes()).code, Some(0));
+    let mut anna = server.chat();
+    for _ in 0..10 {
+        anna.json();
+    }
+    let page = anna.ask(r#"{"type":"history","ref":1,"room":"lobby","limit":1}"#);
+    assert_eq!(page["seq"], 3000);
+    assert_eq!(page["messages"][0]["content"], "2999");
+}
+
+#[test]
+fn what_comes_is_shown_on_standard_output_alone() {
+    let server = TestServer::start(config());
+    let mut anna = server.chat();
+    anna.send(r#"{"content":"a\u001b[31mb","sender":"anna","timestamp":"2025-03-15T12:00:00Z"}"#);
+    anna.ask(r#"{"content":{"n":1},"ref":1}"#);
+    let url = address(&server);
+    let outcome = run(&[&url, "--count", "2", "--no-timestamps"], b"");
+    let id = &anna.welcome["client_id"].as_str().unwrap()[..8];
+    assert_eq!(outcome.out, format!("anna: a\u{fffd}[31mb\n{id}: {{\"n\":1}}\n"));
+    assert_eq!((outcome.code, outcome.err.as_str()), (Some(0), ""));
+
+    let outcome = run(&[&url, "--wait", "0.2", "--json", "--color", "always"], b"");
+    let lines: Vec<Value> =
+        outcome.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!((&lines[1]["type"], &lines[1]["seq"]), (&"message".into(), &2.into()));
+    assert_eq!(lines[1]["content"]["n"], 1);
+
+    let outcome = run(&[&url, "--count", "1", "--color", "always"], b"");
+    assert!(outcome.out.contains("\x1b[2m") && outcome.out.contains(":00:00"), "{outcome:?}");
+    let outcome = run(&[&url, "--count", "3", "--wait", "0.2"], b"");
+    assert_eq!(outcome.code, Some(1), "fewer than were wanted");
+}
+
+impl std::fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} {:?} {:?}", self.code, self.out, self.err)
+    }
+}
+
+#[test]
+fn how_it_ends_is_the_exit_code() {
+    let server = TestServer::start(config());
+    let here = address(&server);
+    let raw = |path: &str| format!("ws://{here}{path}");
+    let nobody = {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().to_string()
+    };
+    let big = vec![b'x'; 100_000];
+    let ends: [(&[&str], &[u8], i32, &str); 10] = [
+        (&[&nobody], b"", 3, "cannot connect"),
+        (&[&raw("/nowhere")], b"", 4, "404"),
+        (&["--raw", &raw("/nowhere")], b"", 4, "404"),
+        (&["wss://localhost"], b"", 2, "TLS"),
+        (&["ws://"], b"", 2, "ws://"),
+        (&["--raw", "--room", "x"], b"", 2, "--room"),
+        (&["-H", "nonsense", &here], b"", 2, "NAME: VALUE"),
+        (&["--wait", "x", &here], b"", 2, "--wait"),
+        (&[&here], &big, 1, "too large"),
+        (&["--raw", &raw("/echo")], &big, 5, "1009"),
+    ];
+    for (arguments, input, code, text) in ends {
+        let outcome = run(arguments, input);
+        assert_eq!(outcome.code, Some(code), "{arguments:?}: {outcome:?}");
+        assert!(outcome.err.contains(text), "{arguments:?}: {outcome:?}");
+        assert!(outcome.err.starts_with("rusty_socks: "), "{arguments:?}: {outcome:?}");
+    }
+}
+
+#[test]
+fn raw_passes_everything_word_for_word() {
+    let server = TestServer::start(config());
+    let echo = format!("ws://{}/echo", server.addr);
+    let outcome = run(&["--raw", &echo], b"/quit\n{\"a\" : 1}\n\n");
+    assert_eq!((outcome.code, outcome.out.as_str()), (Some(0), "/quit\n{\"a\" : 1}\n\n"));
+    let outcome = run(&["--raw", "--count", "1", "--ping", "0.1", &echo], b"x");
+    assert_eq!((outcome.code, outcome.out.as_str()), (Some(0), "x\n"));
+}
+
+/// A server that says what it is told to say, to one client.
+fn says(bytes: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}/", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let mut socket = tungstenite::accept(stream).unwrap();
+        socket.get_mut().write_all(bytes).unwrap();
+        while socket.read().is_ok() {}
+    });
+    url
+}
+
+#[test]
+fn binary_messages_are_hex_or_raw_and_a_close_tells_its_reason() {
+    let url = says(b"\x82\x02\x00\xff\x88\x02\x03\xe8");
+    assert_eq!(run(&["--raw", "--count", "9", &url], b"").out, "00 ff\n");
+    let url = says(b"\x82\x02\x00A\x88\x02\x03\xe8");
+    assert_eq!(run(&["--raw", "--count", "9", "--binary", "raw", &url], b"").out, "\0A");
+    let url = says(b"\x88\x06\x10\x05full");
+    let outcome = run(&["--raw", "--wait", "20", &url], b"");
+    assert_eq!(outcome.code, Some(5));
+    assert!(outcome.err.contains("4101 full"), "{outcome:?}");
+}
+
+#[test]
+fn a_pipe_outlives_its_connection_unless_told_otherwise() {
+    let server = TestServer::start(config());
+    let proxy = Proxy::start(server.addr);
+    let url = proxy.url();
+    let mut anna = server.chat();
+    let mut child = command(&[&url]).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(b"before\n").unwrap();
+    assert_eq!(anna.json()["content"], "before");
+    proxy.cut(true);
+    input.write_all(b"after\n").unwrap();
+    drop(input);
+    assert_eq!(anna.json()["content"], "after");
+    assert_eq!(finish(child).code, Some(0));
+
+    let mut child = command(&[&url, "--no-reconnect", "--wait", "20"]).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(b"here\n").unwrap();
+    assert_eq!(anna.json()["content"], "here");
+    proxy.cut(true);
+    let outcome = finish(child);
+    assert_eq!(outcome.code, Some(5), "{outcome:?}");
+    drop(input);
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let server = TestServer::start(config());
+    let mut anna = server.chat();
+    let mut child = command(&[&address(&server), "--wait", "20"]).spawn().unwrap();
+    drop(child.stdout.take());
+    drop(child.stdin.take());
+    server.wait_for("it is there", |stats| stats.active_connections == 2);
+    anna.ask(r#"{"content":"x","ref":1}"#);
+    let outcome = finish(child);
+    assert_eq!((outcome.code, outcome.err.as_str()), (Some(0), ""), "{outcome:?}");
+}
+
+/// The program on a pseudo-terminal, made by `script` of util-linux.
+struct Terminal {
+    child: Child,
+    chunks: Receiver<Vec<u8>>,
+    seen: String,
+}
+
+impl Terminal {
+    /// `None` where there is no such `script`.
+    fn start(arguments: &[&str]) -> Option<Terminal> {
+        let version = Command::new("script").arg("--version").output();
+        if !version.is_ok_and(|version| version.stdout.starts_with(b"script from util-linux")) {
+            println!("skipped: no script of util-linux here");
+            return None;
+        }
+        let line = format!(
+            "stty cols 60 rows 20; exec '{}' connect {}",
+            env!("CARGO_BIN_EXE_rusty_socks"),
+            arguments.join(" ")
+        );
+        let mut child = Command::new("script")
+            .args(["-qefc", &line, "/dev/null"])
+            .env("TERM", "xterm")
+            .env("SHELL", "/bin/sh")
+            .env_remove("NO_COLOR")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut out = child.stdout.take().unwrap();
+        let (tell, chunks) = mpsc::channel();
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(n @ 1..) = out.read(&mut buffer) {
+                if tell.send(buffer[..n].to_vec()).is_err() {
+                    break;
+                }
+            }
+        });
+        Some(Terminal { child, chunks, seen: String::new() })
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.child.stdin.as_mut().unwrap().write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Reads on until `wanted` was shown, and forgets what came up to there.
+    fn read_until(&mut self, wanted: &str) {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            if let Some(at) = self.seen.find(wanted) {
+                self.seen.drain(..at + wanted.len());
+                return;
+            }
+            match self.chunks.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(chunk) => self.seen.push_str(&String::from_utf8_lossy(&chunk)),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    panic!("{wanted:?} was never shown, but {:?}", self.seen)
+                }
+            }
+        }
+    }
+
+    fn end(mut self) -> Option<i32> {
+        drop(self.child.stdin.take());
+        finish(self.child).code
+    }
+}
+
+#[test]
+fn on_a_terminal_one_talks_and_is_not_interrupted() {
+    let server = TestServer::start(config());
+    let mut anna = server.chat();
+    let Some(mut terminal) = Terminal::start(&[&address(&server), "--name", "ben"]) else { return };
+    terminal.read_until("connected as ");
+    terminal.read_until("lobby> ");
+    terminal.press("half a li");
+    terminal.read_until("half a li");
+    anna.ask(r#"{"content":"interrupting","sender":"anna","ref":1}"#);
+    terminal.read_until("interrupting\r\n");
+    terminal.read_until("lobby> half a li");
+    terminal.press("x\x7fne\r");
+    let message = anna.json();
+    assert_eq!((&message["content"], &message["sender"]), (&"half a line".into(), &"ben".into()));
+    terminal.read_until("me: half a line");
+
+    terminal.press("/join tea\r");
+    terminal.read_until("tea> ");
+    anna.ask(r#"{"type":"join","room":"tea","sender":"anna","ref":2}"#);
+    terminal.read_until("anna (");
+    terminal.read_until("came into tea");
+    terminal.press("/who\r");
+    terminal.read_until("2 in tea:");
+    terminal.press("/to anna psst\r");
+    assert_eq!(anna.json()["content"], "psst");
+    terminal.read_until("psst");
+    let to_ben =
+        format!(r#"{{"type":"direct","to":{},"content":"yes?","ref":3}}"#, message["client_id"]);
+    anna.ask(&to_ben);
+    terminal.read_until("to you");
+    terminal.read_until("yes?");
+    terminal.press("/history 5\r");
+    terminal.read_until("0 messages of tea");
+    terminal.press("/dance\r");
+    terminal.read_until("there is no /dance");
+    terminal.press("/leave\r");
+    terminal.read_until("left tea");
+    terminal.press("anybody?\r");
+    terminal.read_until("in which room?");
+    terminal.press("/room lobby\r");
+    terminal.read_until("lobby> ");
+    terminal.press("/history\r");
+    terminal.read_until("half a line");
+    terminal.press("\x04");
+    assert_eq!(terminal.end(), Some(0));
+    server.wait_for("it has left", |stats| stats.active_connections == 1);
+}
+
+#[test]
+fn on_a_terminal_the_end_of_the_session_ends_the_program() {
+    let server = TestServer::start(config());
+    let proxy = Proxy::start(server.addr);
+    let Some(mut terminal) = Terminal::start(&[&proxy.url()]) else { return };
+    terminal.read_until("connected as ");
+    terminal.press("typing");
+    terminal.read_until("typing");
+    proxy.refuse_next("HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n");
+    proxy.cut(false);
+    terminal.read_until("disconnected");
+    terminal.read_until("the server answers 403");
+    assert_eq!(terminal.end(), Some(4));
+}
+
+#[test]
+fn a_raw_terminal_sends_slashes_too() {
+    let server = TestServer::start(config());
+    let echo = format!("ws://{}/echo", server.addr);
+    let Some(mut terminal) = Terminal::start(&["--raw", &echo]) else { return };
+    terminal.read_until("> ");
+    terminal.press("/quit\r");
+    terminal.read_until("/quit\r\n");
+    terminal.press("\x03");
+    assert_eq!(terminal.end(), Some(0));
+}
