@@ -1,4 +1,8 @@
-//! What the driver and the floor share: a read buffer that the kernel can copy into at full speed.
+//! What the programs here share: a read buffer that the kernel can copy into at full speed, the command
+//! line of the peers, and the rooms that those on tokio keep.
+
+pub mod peer;
+pub mod rooms;
 
 use std::ops::{Deref, DerefMut};
 

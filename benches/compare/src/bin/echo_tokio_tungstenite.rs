@@ -1,51 +1,33 @@
-//! The first peer: an echo and a broadcast on `tokio-tungstenite`, written the way its users write them.
+//! The first peer: an echo, a broadcast and rooms on `tokio-tungstenite`, written the way its users write them.
 //!
 //! `--echo-style` has both idioms, because they differ by much once messages arrive in bursts: the loop
 //! of `next` and `send` flushes after every message, while `forward` (the crate's own example) flushes
 //! when nothing more can be read.
 
 use std::future;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use futures_util::{SinkExt, StreamExt, TryStreamExt};
-use tokio::net::{TcpListener, TcpStream};
+use rusty_socks_compare::peer::{LAG_MESSAGES_MAX, Mode, PeerArgs};
+use rusty_socks_compare::rooms::Rooms;
+use tokio::net::TcpStream;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-/// Messages a slow client may lag behind in broadcast mode before it loses the oldest.
-const BROADCAST_MESSAGES_MAX: usize = 1024;
-
 #[derive(Clone, Parser)]
-#[command(about = "Echo and broadcast servers on tokio-tungstenite, to compare with")]
+#[command(about = "Echo, broadcast and rooms on tokio-tungstenite, to compare with")]
 struct Args {
-    /// Port on 127.0.0.1; 0 picks a free one, which is printed.
-    #[arg(long, default_value_t = 0)]
-    port: u16,
-    /// 1 is the current-thread runtime, fit to be pinned to a core; more is the multi-thread one.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
-    threads: u16,
-    /// What to do with a message.
-    #[arg(long, value_enum, default_value_t = Mode::Echo)]
-    mode: Mode,
+    #[command(flatten)]
+    peer: PeerArgs,
     /// How the echo is written.
     #[arg(long, value_enum, default_value_t = EchoStyle::Send)]
     echo_style: EchoStyle,
     /// tungstenite's read buffer per connection, in bytes; its default (128 KiB) unless told.
     #[arg(long)]
     read_buffer: Option<usize>,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Mode {
-    /// Back to the client it came from.
-    Echo,
-    /// To all clients, the sender included.
-    Broadcast,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -56,33 +38,29 @@ enum EchoStyle {
     Forward,
 }
 
+/// What all connections share.
+struct Shared {
+    args: Args,
+    everyone: broadcast::Sender<Message>,
+    rooms: Arc<Rooms<Message>>,
+}
+
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let mut builder = match args.threads {
-        1 => tokio::runtime::Builder::new_current_thread(),
-        _ => tokio::runtime::Builder::new_multi_thread(),
-    };
-    if args.threads > 1 {
-        builder.worker_threads(usize::from(args.threads));
-    }
-    builder.enable_io().build()?.block_on(serve(args))
+    args.peer.runtime()?.block_on(serve(args))
 }
 
 async fn serve(args: Args) -> anyhow::Result<()> {
-    let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), args.port);
-    let listener =
-        TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-    println!("listening on {}", listener.local_addr()?);
-
-    let (everyone, _) = broadcast::channel(BROADCAST_MESSAGES_MAX);
-    let args = Arc::new(args);
+    let listener = args.peer.listen().await?;
+    let (everyone, _) = broadcast::channel(LAG_MESSAGES_MAX);
+    let shared = Arc::new(Shared { args, everyone, rooms: Rooms::new(Message::text) });
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (args, everyone) = (Arc::clone(&args), everyone.clone());
+                let shared = Arc::clone(&shared);
                 tokio::spawn(async move {
                     // A client that leaves without a word is everyday business under load.
-                    let _ = converse(stream, &args, &everyone).await;
+                    let _ = converse(stream, &shared).await;
                 });
             }
             // Most likely `EMFILE`. The other tasks must run for it to pass.
@@ -94,21 +72,19 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     }
 }
 
-async fn converse(
-    stream: TcpStream,
-    args: &Args,
-    everyone: &broadcast::Sender<Message>,
-) -> Result<(), Error> {
+async fn converse(stream: TcpStream, shared: &Shared) -> Result<(), Error> {
     stream.set_nodelay(true)?;
+    let args = &shared.args;
     let mut config = WebSocketConfig::default();
     if let Some(bytes) = args.read_buffer {
         config = config.read_buffer_size(bytes);
     }
     let socket = tokio_tungstenite::accept_async_with_config(stream, Some(config)).await?;
-    match (args.mode, args.echo_style) {
+    match (args.peer.mode, args.echo_style) {
         (Mode::Echo, EchoStyle::Send) => echo_by_send(socket).await,
         (Mode::Echo, EchoStyle::Forward) => echo_by_forward(socket).await,
-        (Mode::Broadcast, _) => share(socket, everyone).await,
+        (Mode::Broadcast, _) => share(socket, &shared.everyone).await,
+        (Mode::Rooms, _) => chat(socket, &shared.rooms).await,
     }
 }
 
@@ -158,6 +134,36 @@ async fn share(
                 Err(RecvError::Lagged(lost)) => eprintln!("a client lost {lost} messages"),
                 Err(RecvError::Closed) => return Ok(()),
             },
+        }
+    }
+}
+
+/// Does what this client asks of the rooms, and passes on what the others say there.
+async fn chat(
+    mut socket: WebSocketStream<TcpStream>,
+    rooms: &Arc<Rooms<Message>>,
+) -> Result<(), Error> {
+    let (mut client, mut inbox) = rooms.enter();
+    loop {
+        tokio::select! {
+            said = socket.next() => match said {
+                Some(Ok(Message::Text(text))) => {
+                    if let Some(answer) = client.handle(&text) {
+                        socket.send(answer).await?;
+                    }
+                }
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(error),
+                None => return Ok(()),
+            },
+            // The client holds one sender itself, so there is no end to this.
+            Some(message) = inbox.recv() => {
+                socket.feed(message).await?;
+                while let Ok(message) = inbox.try_recv() {
+                    socket.feed(message).await?;
+                }
+                socket.flush().await?;
+            }
         }
     }
 }

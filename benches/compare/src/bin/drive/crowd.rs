@@ -8,6 +8,7 @@ use mio::{Events, Interest, Poll, Token};
 use rusty_socks_compare::ReadBuffer;
 
 use crate::link::{Link, Wire, open_all};
+use crate::meter::{Latency, Stopwatch};
 use crate::target::Target;
 
 const READ_BUFFER_BYTES: usize = 256 * 1024;
@@ -22,12 +23,15 @@ pub(crate) struct Crowd {
     ended: usize,
     /// The first close code among them.
     first_code: Option<u16>,
+    /// How long each took to open.
+    opening: Stopwatch,
 }
 
 impl Crowd {
     pub(crate) fn open(target: &Target, wire: Wire, count: usize) -> anyhow::Result<Self> {
         let poll = Poll::new()?;
-        let mut links = open_all(target, wire, count)?;
+        let mut opening = Stopwatch::new();
+        let mut links = open_all(target, wire, count, &mut opening)?;
         for (index, link) in links.iter_mut().enumerate() {
             // Edge-triggered, so asking for writability at all times costs nothing.
             let interest = Interest::READABLE | Interest::WRITABLE;
@@ -40,6 +44,7 @@ impl Crowd {
             buffer: ReadBuffer::new(READ_BUFFER_BYTES),
             ended: 0,
             first_code: None,
+            opening,
         })
     }
 
@@ -48,6 +53,11 @@ impl Crowd {
             Some(Some(link)) => Ok(link),
             Some(None) | None => bail!("connection {} has ended", index + 1),
         }
+    }
+
+    /// From `connect` to the answer of the upgrade.
+    pub(crate) fn opening(&self) -> Latency {
+        self.opening.read()
     }
 
     pub(crate) fn ended(&self) -> usize {
@@ -65,12 +75,12 @@ impl Crowd {
     }
 
     /// Waits for something to happen and reads all there is: for each link that had an event, calls
-    /// `on_message` for each of its messages and then `on_link` once, with their number, which may be
-    /// none if the link only became writable. Returns the bytes read.
+    /// `on_message` for each of its messages, with its index, length and start, and then `on_link` once,
+    /// with their number, which may be none if the link only became writable. Returns the bytes read.
     pub(crate) fn turn(
         &mut self,
         timeout: Duration,
-        mut on_message: impl FnMut(u64, &[u8]),
+        mut on_message: impl FnMut(usize, u64, &[u8]),
         mut on_link: impl FnMut(usize, &mut Link, usize) -> anyhow::Result<()>,
     ) -> anyhow::Result<usize> {
         if let Err(error) = self.poll.poll(&mut self.events, Some(timeout)) {
@@ -85,7 +95,8 @@ impl Crowd {
             let Some(link) = &mut self.links[index] else {
                 continue;
             };
-            let drained = link.drain(&mut self.buffer, &mut on_message)?;
+            let drained =
+                link.drain(&mut self.buffer, |len, start| on_message(index, len, start))?;
             bytes += drained.bytes;
             match drained.ended {
                 None => on_link(index, link, drained.messages)?,
@@ -111,7 +122,7 @@ impl Crowd {
             if start.elapsed() > limit {
                 bail!("the server was not quiet for {quiet:?} within {limit:?}");
             }
-            if self.turn(left, |_, _| {}, |_, _, _| Ok(()))? > 0 {
+            if self.turn(left, |_, _, _| {}, |_, _, _| Ok(()))? > 0 {
                 last_byte = Instant::now();
             }
             self.ensure_whole()?;

@@ -7,13 +7,12 @@ use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::crowd::Crowd;
 use crate::frame::{BINARY, TEXT, client_frame, server_frame};
 use crate::link::{Repeated, Wire};
-use crate::process::Process;
+use crate::meter::{Latency, Meter, Stopwatch};
 use crate::target::Target;
 use crate::{Figure, rounded};
 
@@ -61,11 +60,7 @@ pub(crate) struct Report {
     messages: u64,
     messages_per_s: f64,
     cpu_us_per_message: Option<f64>,
-    latency_p50_us: f64,
-    latency_p99_us: f64,
-    latency_max_us: f64,
-    /// CPU time by wall time. Well below 1 the server had idle moments, and its CPU per message counts
-    /// more wake-ups than it would under full load.
+    latency: Latency,
     server_busy: Option<f64>,
     driver_busy: f64,
 }
@@ -79,11 +74,7 @@ impl fmt::Display for Report {
         )?;
         writeln!(f, "  server CPU per message  {} µs", Figure(self.cpu_us_per_message))?;
         writeln!(f, "  messages per second     {:.0}", self.messages_per_s)?;
-        writeln!(
-            f,
-            "  latency p50/p99/max     {:.0} / {:.0} / {:.0} µs",
-            self.latency_p50_us, self.latency_p99_us, self.latency_max_us
-        )?;
+        writeln!(f, "  p50/p99/p99.9/max       {}", self.latency)?;
         write!(f, "  busy: server, driver    {}, {:.2}", Figure(self.server_busy), self.driver_busy)
     }
 }
@@ -102,7 +93,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
         let wire = Wire::WebSocket { keep_start: false };
         (wire, client_frame(opcode, &payload), server_frame(opcode, &payload))
     };
-    let server = args.pid.map(Process::with_pid);
     let repeated = Repeated::new(&message, depth);
 
     let mut crowd = Crowd::open(&args.url, wire, args.connections as usize)?;
@@ -115,11 +105,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
         lanes.push(lane);
         crowd.link(index)?.send(&repeated, depth)?;
     }
-    let mut tally = Tally {
-        messages: 0,
-        wrong_len: None,
-        latency_ns: Histogram::new_with_bounds(1_000, 60_000_000_000, 3)?,
-    };
+    let mut tally = Tally { messages: 0, wrong_len: None, latency: Stopwatch::new() };
     let mut last_reply = Instant::now();
     let mut run_until = |until: Instant, tally: &mut Tally| -> anyhow::Result<()> {
         loop {
@@ -128,10 +114,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
                 return Ok(());
             }
             let before = tally.messages;
-            let Tally { messages, wrong_len, latency_ns } = tally;
+            let Tally { messages, wrong_len, latency } = tally;
             crowd.turn(
                 (until - now).min(Duration::from_secs(1)),
-                |len, _| {
+                |_, len, _| {
                     if len != size as u64 {
                         *wrong_len = Some(len);
                     }
@@ -140,7 +126,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
                     if replies > 0 {
                         let now = Instant::now();
                         *messages += replies as u64;
-                        lanes[index].replied(now, replies as u64, latency_ns)?;
+                        lanes[index].replied(now, replies as u64, latency)?;
                         lanes[index].sent(now, replies as u64);
                     }
                     link.send(&repeated, replies)
@@ -160,34 +146,24 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
 
     run_until(Instant::now() + Duration::from_secs(args.warmup), &mut tally)?;
     tally.messages = 0;
-    tally.latency_ns.reset();
+    tally.latency.reset();
 
-    let cpu = || server.as_ref().map(Process::cpu).transpose();
-    let this = Process::this();
-    let (server_before, driver_before) = (cpu()?, this.cpu()?);
-    let start = Instant::now();
-    run_until(start + Duration::from_secs(args.seconds), &mut tally)?;
-    let wall_s = start.elapsed().as_secs_f64();
-    let (server_after, driver_after) = (cpu()?, this.cpu()?);
+    let meter = Meter::start(args.pid)?;
+    run_until(Instant::now() + Duration::from_secs(args.seconds), &mut tally)?;
+    let spent = meter.stop()?;
 
-    ensure!(tally.messages > 0, "not one reply came in {wall_s:.1} s");
-    let server_s = server_after
-        .zip(server_before)
-        .map(|(after, before)| after.saturating_sub(before).as_secs_f64());
-    let latency_us = |quantile| rounded(tally.latency_ns.value_at_quantile(quantile) as f64 / 1e3);
+    ensure!(tally.messages > 0, "not one reply came in {:.1} s", spent.wall_s);
     Ok(Report {
         connections: args.connections,
         depth: args.depth,
         size: args.size,
-        seconds: rounded(wall_s),
+        seconds: rounded(spent.wall_s),
         messages: tally.messages,
-        messages_per_s: rounded(tally.messages as f64 / wall_s),
-        cpu_us_per_message: server_s.map(|s| rounded(s * 1e6 / tally.messages as f64)),
-        latency_p50_us: latency_us(0.5),
-        latency_p99_us: latency_us(0.99),
-        latency_max_us: latency_us(1.0),
-        server_busy: server_s.map(|s| rounded(s / wall_s)),
-        driver_busy: rounded(driver_after.saturating_sub(driver_before).as_secs_f64() / wall_s),
+        messages_per_s: spent.per_s(tally.messages),
+        cpu_us_per_message: spent.server_us_per(tally.messages),
+        latency: tally.latency.read(),
+        server_busy: spent.server_busy(),
+        driver_busy: spent.driver_busy(),
     })
 }
 
@@ -195,7 +171,7 @@ struct Tally {
     messages: u64,
     /// The length of a reply that was not as long as its message.
     wrong_len: Option<u64>,
-    latency_ns: Histogram<u64>,
+    latency: Stopwatch,
 }
 
 /// When the messages in flight on one link were sent: batches, oldest first.
@@ -213,7 +189,7 @@ impl Lane {
         &mut self,
         at: Instant,
         mut replies: u64,
-        latency_ns: &mut Histogram<u64>,
+        latency: &mut Stopwatch,
     ) -> anyhow::Result<()> {
         while replies > 0 {
             let (sent_at, messages) = self
@@ -221,7 +197,7 @@ impl Lane {
                 .front_mut()
                 .context("the server sent more replies than it got messages")?;
             let k = replies.min(*messages);
-            latency_ns.saturating_record_n(at.duration_since(*sent_at).as_nanos() as u64, k);
+            latency.record_n(at.duration_since(*sent_at), k);
             replies -= k;
             *messages -= k;
             if *messages == 0 {

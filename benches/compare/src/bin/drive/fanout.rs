@@ -5,13 +5,12 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
-use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::crowd::Crowd;
 use crate::frame::{TEXT, client_frame};
 use crate::link::{Repeated, Wire};
-use crate::process::Process;
+use crate::meter::{Latency, Meter, Stopwatch};
 use crate::target::Target;
 use crate::{Figure, rounded};
 
@@ -40,6 +39,9 @@ pub(crate) struct Args {
     /// Messages to measure.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     count: u64,
+    /// When so much time has passed, no more messages are published, however many were to be measured.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: Option<u64>,
     /// Messages before that.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(0..=100_000))]
     warmup: u64,
@@ -76,9 +78,10 @@ pub(crate) struct Report {
     cpu_us_per_delivery: Option<f64>,
     /// What a member got for a message: a server that adds an id and a time sends more than it received.
     delivered_bytes: f64,
-    /// From the publish until the last member has the message; only when one is on its way at a time.
-    last_member_p50_us: Option<f64>,
-    last_member_p99_us: Option<f64>,
+    /// From the publish until a member has the message, over all members, and until the last one has it;
+    /// only when one is on its way at a time.
+    latency: Option<Latency>,
+    last_member: Option<Latency>,
     server_busy: Option<f64>,
     driver_busy: f64,
 }
@@ -97,8 +100,9 @@ impl fmt::Display for Report {
         )?;
         writeln!(f, "  server CPU per delivery  {} µs", Figure(self.cpu_us_per_delivery))?;
         writeln!(f, "  deliveries per second    {:.0}", self.deliveries_per_s)?;
-        if let Some((p50, p99)) = self.last_member_p50_us.zip(self.last_member_p99_us) {
-            writeln!(f, "  last member p50/p99      {p50:.0} / {p99:.0} µs")?;
+        if let Some((each, last)) = self.latency.as_ref().zip(self.last_member.as_ref()) {
+            writeln!(f, "  p50/p99/p99.9/max        {each}")?;
+            writeln!(f, "  until the last member    {last}")?;
         }
         write!(
             f,
@@ -122,7 +126,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
         Protocol::Chat => links as u64 - 1,
         Protocol::Raw | Protocol::Tcp => links as u64,
     };
-    let server = args.pid.map(Process::with_pid);
 
     let mut crowd = Crowd::open(&args.url, wire, links)?;
     crowd.settle(QUIET, SETTLE_TIMEOUT)?;
@@ -135,44 +138,37 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
         chat: args.protocol == Protocol::Chat,
         deadline: Instant::now() + RUN_TIMEOUT,
         bytes: 0,
-        last_member_ns: Histogram::new_with_bounds(1_000, 60_000_000_000, 3)?,
+        latency: Stopwatch::new(),
+        last_member: Stopwatch::new(),
     };
 
-    room.publish(args.warmup)?;
+    let limit = args.seconds.map_or(RUN_TIMEOUT, Duration::from_secs);
+    room.publish(args.warmup, limit)?;
     room.bytes = 0;
-    room.last_member_ns.reset();
+    room.latency.reset();
+    room.last_member.reset();
 
-    let cpu = || server.as_ref().map(Process::cpu).transpose();
-    let this = Process::this();
-    let (server_before, driver_before) = (cpu()?, this.cpu()?);
-    let start = Instant::now();
-    room.publish(args.count)?;
-    let wall_s = start.elapsed().as_secs_f64();
-    let (server_after, driver_after) = (cpu()?, this.cpu()?);
+    let meter = Meter::start(args.pid)?;
+    let messages = room.publish(args.count, limit)?;
+    let spent = meter.stop()?;
 
-    let deliveries = args.count * per_message;
-    let server_s = server_after
-        .zip(server_before)
-        .map(|(after, before)| after.saturating_sub(before).as_secs_f64());
-    let last_member_us = |quantile| {
-        (args.window == 1)
-            .then(|| rounded(room.last_member_ns.value_at_quantile(quantile) as f64 / 1e3))
-    };
+    let deliveries = messages * per_message;
+    let one_at_a_time = args.window == 1;
     Ok(Report {
         members: args.members,
         publishers: args.publishers,
         size: args.size,
         window: args.window,
-        messages: args.count,
+        messages,
         deliveries,
-        seconds: rounded(wall_s),
-        deliveries_per_s: rounded(deliveries as f64 / wall_s),
-        cpu_us_per_delivery: server_s.map(|s| rounded(s * 1e6 / deliveries as f64)),
+        seconds: rounded(spent.wall_s),
+        deliveries_per_s: spent.per_s(deliveries),
+        cpu_us_per_delivery: spent.server_us_per(deliveries),
         delivered_bytes: rounded(room.bytes as f64 / deliveries as f64),
-        last_member_p50_us: last_member_us(0.5),
-        last_member_p99_us: last_member_us(0.99),
-        server_busy: server_s.map(|s| rounded(s / wall_s)),
-        driver_busy: rounded(driver_after.saturating_sub(driver_before).as_secs_f64() / wall_s),
+        latency: one_at_a_time.then(|| room.latency.read()),
+        last_member: one_at_a_time.then(|| room.last_member.read()),
+        server_busy: spent.server_busy(),
+        driver_busy: spent.driver_busy(),
     })
 }
 
@@ -201,15 +197,17 @@ struct Room {
     deadline: Instant,
     /// Payload bytes delivered.
     bytes: u64,
-    last_member_ns: Histogram<u64>,
+    latency: Stopwatch,
+    last_member: Stopwatch,
 }
 
 impl Room {
-    /// Publishes `count` messages and returns when all are delivered.
-    fn publish(&mut self, count: u64) -> anyhow::Result<()> {
-        let due = count * self.per_message;
+    /// Publishes `count` messages, or as many as `limit` has time for, and returns how many when all of
+    /// them are delivered.
+    fn publish(&mut self, mut count: u64, limit: Duration) -> anyhow::Result<u64> {
         let (mut published, mut delivered) = (0, 0);
         let mut published_at = Instant::now();
+        let until = published_at + limit;
         let mut last_delivery = published_at;
         let mut stranger = None;
         loop {
@@ -222,16 +220,23 @@ impl Room {
                 let publisher = (published % self.publishers as u64) as usize;
                 self.crowd.link(publisher)?.send(&self.repeated, 1)?;
                 published += 1;
+                if published_at >= until {
+                    count = published;
+                }
             }
-            if delivered == due {
-                return Ok(());
+            if delivered == count * self.per_message {
+                return Ok(count);
             }
             let (chat, before) = (self.chat, delivered);
             let (bytes, repeated) = (&mut self.bytes, &self.repeated);
+            let (one_at_a_time, latency) = (self.window == 1, &mut self.latency);
             self.crowd.turn(
                 Duration::from_secs(1),
-                |len, start| {
+                |_, len, start| {
                     delivered += 1;
+                    if one_at_a_time {
+                        latency.record(published_at.elapsed());
+                    }
                     *bytes += len;
                     if chat && stranger.is_none() && !is_room_message(start) {
                         stranger = Some(String::from_utf8_lossy(start).into_owned());
@@ -254,8 +259,7 @@ impl Room {
                 last_delivery = now;
             }
             if self.window == 1 && delivered == published * self.per_message {
-                let elapsed = now.duration_since(published_at);
-                self.last_member_ns.saturating_record(elapsed.as_nanos() as u64);
+                self.last_member.record(now.duration_since(published_at));
             }
             if now.duration_since(last_delivery) > STALL {
                 bail!(

@@ -135,7 +135,7 @@ fn hold(
         if left.is_zero() {
             return Ok((opening, start.elapsed(), crowd.ended()));
         }
-        crowd.turn(left, |_, _| {}, |_, _, _| Ok(()))?;
+        crowd.turn(left, |_, _, _| {}, |_, _, _| Ok(()))?;
     }
 }
 

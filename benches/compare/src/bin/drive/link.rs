@@ -1,5 +1,6 @@
 //! One connection to the server under load, from `connect` to the last byte.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use socket2::{Domain, Socket, Type};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::frame::{FrameReader, PONG, Reader, Seen, client_frame};
+use crate::meter::Stopwatch;
 use crate::target::Target;
 
 /// Handshakes under way at once. Below any server's backlog, and enough to keep it busy.
@@ -64,31 +66,39 @@ pub(crate) struct Drained {
     pub(crate) ended: Option<Option<u16>>,
 }
 
-/// Opens `count` connections, in batches: all of a batch connect, all ask, all are answered.
-pub(crate) fn open_all(target: &Target, wire: Wire, count: usize) -> anyhow::Result<Vec<Link>> {
+/// Opens `count` connections, so many at a time: once the oldest is answered, the next one asks. How long
+/// each took, from `connect` to the answer, goes to `watch`; without a handshake that says nothing.
+pub(crate) fn open_all(
+    target: &Target,
+    wire: Wire,
+    count: usize,
+    watch: &mut Stopwatch,
+) -> anyhow::Result<Vec<Link>> {
     let deadline = Instant::now() + OPENING_TIMEOUT;
+    let request = request(target);
     let mut links = Vec::with_capacity(count);
+    let mut opening = VecDeque::with_capacity(OPENING_MAX);
     while links.len() < count {
         ensure!(
             Instant::now() < deadline,
             "only {} of {count} connections are open after {OPENING_TIMEOUT:?}",
             links.len()
         );
-        let opened = links.len();
-        let batch: Vec<Socket> = (opened..count.min(opened + OPENING_MAX))
-            .map(|index| connect(target, index, count))
-            .collect::<anyhow::Result<_>>()?;
-        if let Wire::WebSocket { .. } = wire {
-            for mut socket in &batch {
-                socket.write_all(request(target).as_bytes()).context("cannot send the upgrade")?;
+        while opening.len() < OPENING_MAX && links.len() + opening.len() < count {
+            let asked_at = Instant::now();
+            let mut socket = connect(target, links.len() + opening.len(), count)?;
+            if let Wire::WebSocket { .. } = wire {
+                socket.write_all(request.as_bytes()).context("cannot send the upgrade")?;
             }
+            opening.push_back((asked_at, socket));
         }
-        for socket in batch {
-            let index = links.len();
-            let link = Link::begin(socket, wire)
-                .with_context(|| format!("connection {} of {count}", index + 1))?;
-            links.push(link);
-        }
+        let Some((asked_at, socket)) = opening.pop_front() else {
+            break;
+        };
+        let link = Link::begin(socket, wire)
+            .with_context(|| format!("connection {} of {count}", links.len() + 1))?;
+        watch.record(asked_at.elapsed());
+        links.push(link);
     }
     Ok(links)
 }
@@ -247,6 +257,15 @@ impl Link {
             let _ = self.stream.write(&pongs);
         }
         Ok(ended)
+    }
+
+    /// Sends one frame of its own kind, at a time when nothing else is owed. It must be small enough for
+    /// the socket to take it whole.
+    pub(crate) fn send_alone(&mut self, frame: &[u8]) -> anyhow::Result<()> {
+        ensure!(self.owed == 0 && self.phase == 0, "a frame in the middle of another");
+        let n = self.stream.write(frame).context("cannot write to the server")?;
+        ensure!(n == frame.len(), "the socket took only {n} of {} bytes", frame.len());
+        Ok(())
     }
 
     /// Sends `messages` more, as far as the socket takes them.

@@ -7,10 +7,13 @@ mod echo;
 mod fanout;
 mod hold;
 mod idle;
+mod presence;
+mod rooms;
 
 mod crowd;
 mod frame;
 mod link;
+mod meter;
 mod process;
 mod target;
 
@@ -33,10 +36,14 @@ struct Args {
 enum Work {
     /// Closed-loop echo: CPU per message, throughput, latency.
     Echo(echo::Args),
-    /// Opens connections, lets them go quiet, and reads the server's memory.
+    /// Opens connections, lets them go quiet, and reads the server's memory: connections a second too.
     Idle(idle::Args),
     /// One message to many members: CPU per delivery.
     Fanout(fanout::Args),
+    /// Many rooms that talk at once: CPU per publish and per delivery.
+    Rooms(rooms::Args),
+    /// One room where all see who comes and goes: CPU per join, leave and notice.
+    Presence(presence::Args),
     /// Holds many connections and asks `/health` meanwhile.
     Hold(hold::Args),
 }
@@ -47,6 +54,8 @@ fn main() {
         Work::Echo(work) => echo::run(work).map(|report| print(&report, args.json)),
         Work::Idle(work) => idle::run(work).map(|report| print(&report, args.json)),
         Work::Fanout(work) => fanout::run(work).map(|report| print(&report, args.json)),
+        Work::Rooms(work) => rooms::run(work).map(|report| print(&report, args.json)),
+        Work::Presence(work) => presence::run(work).map(|report| print(&report, args.json)),
         Work::Hold(work) => hold::run(work).map(|report| print(&report, args.json)),
     };
     if let Err(error) = done {

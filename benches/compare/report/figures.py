@@ -1,0 +1,234 @@
+"""The measurements: what was measured in which work, and what several rounds say together."""
+
+import json
+from dataclasses import dataclass, field
+from statistics import median
+
+# How each server is called on the page, in the order of its tables.
+SERVERS = {
+    "rusty": "Rusty Socks",
+    "tokio": "tokio-tungstenite",
+    "tokio-forward": "tokio-tungstenite, forward",
+    "tokio-tuned": "tokio-tungstenite, tuned",
+    "fastwebsockets": "fastwebsockets",
+    "axum": "axum",
+    "ws": "ws (Node)",
+    "uwebsockets": "uWebSockets (Node)",
+    "floor": "floor (TCP, no protocol)",
+    "rusty-2": "Rusty Socks, 2 workers",
+    "tokio-2": "tokio-tungstenite, 2 threads",
+}
+OURS = "rusty"
+# Who is no competitor: the floor has no protocol, and the others are the same servers again.
+NO_PEERS = {OURS, "floor", "rusty-2", "tokio-2"}
+# What is compared in a section of its own.
+TWO_THREADS = {"rusty-2": "rusty", "tokio-2": "tokio"}
+# Less than this between two medians is not worth a word, whatever the rounds say.
+WORTH_TELLING = 1.05
+# A server less busy than this waited for the driver, or for another program.
+SATURATED = 0.85
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure in the driver's report. `path` has a dot where it is nested."""
+
+    path: str
+    label: str
+    unit: str = ""
+    more_is_better: bool = False
+    # In the summary, and drawn.
+    headline: bool = False
+    plotted: bool = False
+
+
+def latencies(where="latency", what="latency"):
+    return [
+        Metric(f"{where}.p50_us", f"{what} p50", "µs"),
+        Metric(f"{where}.p99_us", f"{what} p99", "µs", headline=where == "latency", plotted=True),
+        Metric(f"{where}.p999_us", f"{what} p99.9", "µs"),
+    ]
+
+
+def cpu(path, label):
+    return Metric(path, label, "µs", headline=True, plotted=True)
+
+
+def rate(path, label):
+    return Metric(path, label, more_is_better=True, headline=True, plotted=True)
+
+
+METRICS = {
+    "echo": [cpu("cpu_us_per_message", "CPU per message"), rate("messages_per_s", "messages/s"), *latencies()],
+    "rooms": [
+        cpu("cpu_us_per_publish", "CPU per publish"),
+        Metric("cpu_us_per_delivery", "CPU per delivery", "µs"),
+        rate("deliveries_per_s", "deliveries/s"),
+        *latencies(),
+    ],
+    # The throughput is what was asked for.
+    "paced": [
+        cpu("cpu_us_per_publish", "CPU per publish"),
+        Metric("cpu_us_per_delivery", "CPU per delivery", "µs"),
+        *latencies(),
+    ],
+    "fanout": [
+        cpu("cpu_us_per_delivery", "CPU per delivery"),
+        rate("deliveries_per_s", "deliveries/s"),
+        *latencies(),
+        Metric("last_member.p50_us", "last member p50", "µs"),
+    ],
+    "idle": [
+        Metric("kib_per_connection", "RSS per connection", "KiB", headline=True, plotted=True),
+        rate("connects_per_s", "connects/s"),
+        cpu("cpu_us_per_connect", "CPU per connect"),
+        *latencies("opening", "opening")[:2],
+    ],
+    "presence": [
+        Metric(f"{side}.{path}", f"{side}: {label}", unit)
+        for side in ("join", "leave")
+        for path, label, unit in (
+            ("per_s", "a second", ""),
+            ("cpu_us_each", "CPU each", "µs"),
+            ("cpu_us_per_notice", "CPU per notice", "µs"),
+            ("latency.p99_us", "answer p99", "µs"),
+            ("notices_missing", "notices missing", ""),
+        )
+    ],
+    "hold": [
+        Metric("opening_s", "opened in", "s"),
+        Metric("ended", "ended by the server"),
+        *(
+            Metric(f"health_while_{when}.{path}", f"health while {when}, {label}", "ms")
+            for when in ("opening", "held")
+            for path, label in (("p50_ms", "p50"), ("p99_ms", "p99"), ("max_ms", "max"))
+        ),
+    ],
+}
+METRICS["chat-idle"] = METRICS["idle"]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One figure over the rounds."""
+
+    median: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, values):
+        return cls(median(values), min(values), max(values)) if values else None
+
+
+@dataclass
+class Server:
+    name: str
+    reports: list = field(default_factory=list)
+    failures: int = 0
+    server_command: str = ""
+    driver_command: str = ""
+
+    @property
+    def title(self):
+        return SERVERS.get(self.name, self.name)
+
+    def summary(self, path):
+        values = [value for report in self.reports if (value := dig(report, path)) is not None]
+        return Summary.of(values)
+
+
+@dataclass
+class Work:
+    """`spec` is as in WORKS of the script, such as `echo:128:1:64`."""
+
+    spec: str
+    servers: dict = field(default_factory=dict)
+
+    @property
+    def kind(self):
+        return self.spec.split(":")[0]
+
+    @property
+    def metrics(self):
+        return METRICS[self.kind]
+
+    @property
+    def title(self):
+        match self.spec.split(":"):
+            case ["echo", size, depth, count]:
+                return f"Echo of {bytes_(size)}, {depth} in flight on each of {count} connections"
+            case ["rooms", rooms, members, window]:
+                return f"{rooms} rooms of {members} members, {window} publish on its way in each"
+            case ["paced", rooms, members, pace]:
+                return f"{rooms} rooms of {members} members, {thousands(pace)} publishes a second"
+            case ["fanout", members]:
+                return f"Fan-out of 128 B to {thousands(members)} members"
+            case ["idle", count]:
+                return f"{thousands(count)} connections, opened and left idle"
+            case ["chat-idle", count]:
+                return f"{thousands(count)} connections in the chat, opened and left idle"
+            case ["presence", members]:
+                return f"{thousands(members)} members of one room who see each other come and go"
+            case ["hold", count]:
+                return f"{thousands(count)} connections held on four workers"
+        return self.spec
+
+    def peers(self):
+        return [server for server in self.in_order() if server.name not in NO_PEERS]
+
+    def in_order(self):
+        order = list(SERVERS)
+        return sorted(self.servers.values(), key=lambda server: order.index(server.name))
+
+
+def dig(report, path):
+    for key in path.split("."):
+        report = report.get(key) if isinstance(report, dict) else None
+    return report
+
+
+def bytes_(text):
+    size = int(text)
+    return f"{size // 1024} KiB" if size >= 1024 and size % 1024 == 0 else f"{size} B"
+
+
+def thousands(text):
+    return f"{int(text):,}"
+
+
+def read(path):
+    """The works in the order in which they were done."""
+    works = {}
+    with open(path) as lines:
+        for line in lines:
+            entry = json.loads(line)
+            work = works.setdefault(entry["work"], Work(entry["work"]))
+            server = work.servers.setdefault(entry["server"], Server(entry["server"]))
+            if entry.get("failed"):
+                server.failures += 1
+                continue
+            server.reports.append(entry["report"])
+            server.server_command = entry["server_command"]
+            server.driver_command = entry["driver_command"]
+    return list(works.values())
+
+
+def advantage(metric, ours, theirs):
+    """How many times better the first is: above 1 it is ahead, below 1 behind."""
+    if not ours or not theirs or ours.median <= 0 or theirs.median <= 0:
+        return None
+    ratio = theirs.median / ours.median
+    return 1 / ratio if metric.more_is_better else ratio
+
+
+def is_clear(ours, theirs):
+    """Whether no round of the one reached into the rounds of the other."""
+    return ours.most < theirs.least or theirs.most < ours.least
+
+
+def is_told(metric, ours, theirs):
+    ratio = advantage(metric, ours, theirs)
+    if ratio is None:
+        return False
+    return is_clear(ours, theirs) and max(ratio, 1 / ratio) >= WORTH_TELLING

@@ -1,0 +1,139 @@
+//! What a stretch of work cost: wall time, the server's and the driver's CPU time, and how long things took.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::process::Process;
+use crate::rounded;
+
+/// Beyond this a latency is recorded as this.
+const LATENCY_MAX: Duration = Duration::from_secs(60);
+
+/// Runs from `start` to `stop`.
+pub(crate) struct Meter {
+    server: Option<Process>,
+    server_before: Option<Duration>,
+    driver_before: Duration,
+    start: Instant,
+}
+
+/// What a [`Meter`] read.
+pub(crate) struct Spent {
+    pub(crate) wall_s: f64,
+    server_s: Option<f64>,
+    driver_s: f64,
+}
+
+impl Meter {
+    /// Without the server's `pid` its CPU time is left out.
+    pub(crate) fn start(pid: Option<u32>) -> anyhow::Result<Self> {
+        let server = pid.map(Process::with_pid);
+        let server_before = server.as_ref().map(Process::cpu).transpose()?;
+        let driver_before = Process::this().cpu()?;
+        Ok(Self { server, server_before, driver_before, start: Instant::now() })
+    }
+
+    pub(crate) fn stop(&self) -> anyhow::Result<Spent> {
+        let wall_s = self.start.elapsed().as_secs_f64();
+        let server_after = self.server.as_ref().map(Process::cpu).transpose()?;
+        let driver_after = Process::this().cpu()?;
+        let between = |after: Duration, before| after.saturating_sub(before).as_secs_f64();
+        Ok(Spent {
+            wall_s,
+            server_s: server_after.zip(self.server_before).map(|(a, b)| between(a, b)),
+            driver_s: between(driver_after, self.driver_before),
+        })
+    }
+}
+
+impl Spent {
+    pub(crate) fn per_s(&self, count: u64) -> f64 {
+        rounded(count as f64 / self.wall_s)
+    }
+
+    /// The server's CPU time for each of `count` things.
+    pub(crate) fn server_us_per(&self, count: u64) -> Option<f64> {
+        self.server_s.filter(|_| count > 0).map(|s| rounded(s * 1e6 / count as f64))
+    }
+
+    /// CPU time by wall time. Well below 1 the server had idle moments, and its CPU per message counts
+    /// more wake-ups than it would under full load.
+    pub(crate) fn server_busy(&self) -> Option<f64> {
+        self.server_s.map(|s| rounded(s / self.wall_s))
+    }
+
+    pub(crate) fn driver_busy(&self) -> f64 {
+        rounded(self.driver_s / self.wall_s)
+    }
+}
+
+/// Where latencies are gathered.
+pub(crate) struct Stopwatch(Histogram<u64>);
+
+impl Stopwatch {
+    pub(crate) fn new() -> Self {
+        let most = LATENCY_MAX.as_nanos() as u64;
+        Self(Histogram::new_with_bounds(1_000, most, 3).expect("these bounds are in order"))
+    }
+
+    pub(crate) fn record(&mut self, latency: Duration) {
+        self.record_n(latency, 1);
+    }
+
+    pub(crate) fn record_n(&mut self, latency: Duration, times: u64) {
+        self.0.saturating_record_n(latency.as_nanos() as u64, times);
+    }
+
+    pub(crate) fn reset(&mut self) {
+        self.0.reset();
+    }
+
+    pub(crate) fn read(&self) -> Latency {
+        let us = |quantile| rounded(self.0.value_at_quantile(quantile) as f64 / 1e3);
+        Latency { p50_us: us(0.5), p99_us: us(0.99), p999_us: us(0.999), max_us: us(1.0) }
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct Latency {
+    p50_us: f64,
+    p99_us: f64,
+    p999_us: f64,
+    max_us: f64,
+}
+
+impl fmt::Display for Latency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { p50_us, p99_us, p999_us, max_us } = self;
+        write!(f, "{p50_us:.0} / {p99_us:.0} / {p999_us:.0} / {max_us:.0} µs")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_of_all_that_was_recorded() {
+        let mut watch = Stopwatch::new();
+        watch.record_n(Duration::from_micros(10), 98);
+        watch.record(Duration::from_micros(1000));
+        watch.record(Duration::from_secs(3600));
+        let latency = watch.read();
+        assert!((latency.p50_us - 10.0).abs() < 0.1, "{latency}");
+        assert!((latency.p99_us - 1000.0).abs() < 2.0, "{latency}");
+        assert!((latency.max_us - 60e6).abs() < 1e5, "{latency}");
+        watch.reset();
+        assert!(watch.read().max_us < 1.0);
+    }
+
+    #[test]
+    fn without_a_server_only_the_driver_is_metered() {
+        let spent = Meter::start(None).unwrap().stop().unwrap();
+        assert!(spent.server_us_per(1).is_none() && spent.server_busy().is_none());
+        assert!(spent.wall_s >= 0.0);
+    }
+}
