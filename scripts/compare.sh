@@ -8,7 +8,7 @@ usage() {
 Usage: scripts/compare.sh            measures everything and writes docs/benchmarks.md and its plots
        scripts/compare.sh --quick    a little of everything in two minutes or so; writes to target/compare/quick
        scripts/compare.sh --report   writes the documents again from the last run's figures
-It needs Linux, at least two cores, and Python 3; Node and npm for two of the peers.
+It needs Linux, at least two cores, and Python 3.10; Node and npm for two of the peers.
 
 Settings, all from the environment:
   ROUNDS=3          rounds; the tables have their medians
@@ -86,17 +86,16 @@ ulimit -n "$(ulimit -Hn)"
 
 # ---- The servers. A new peer is a branch in the next four functions and a name in SERVERS. ----
 
-# Whether server $1 can do work of kind $2. Variants of a server only do what they are a variant for.
+# Whether server $1 can do work $2. Variants of a server only do what they are a variant for.
 suits() {
     case $1:$2 in
         rusty:*) return 0 ;;
-        *:chat-idle | *:presence) return 1 ;;
-        rusty-2:echo | rusty-2:rooms | rusty-2:fanout) return 0 ;;
-        tokio-2:echo | tokio-2:rooms | tokio-2:fanout) return 0 ;;
-        rusty-2:* | tokio-2:*) return 1 ;;
-        tokio-forward:echo | tokio-tuned:echo | tokio-tuned:idle) return 0 ;;
-        tokio-forward:* | tokio-tuned:*) return 1 ;;
-        floor:rooms | floor:paced) return 1 ;;
+        *:chat-idle:* | *:presence:*) return 1 ;;
+        *-2:echo:*:16:* | *-2:rooms:* | *-2:fanout:1000) return 0 ;;
+        *-2:*) return 1 ;;
+        tokio-forward:echo:*) return 0 ;;
+        tokio-forward:*) return 1 ;;
+        floor:rooms:* | floor:paced:*) return 1 ;;
         *) return 0 ;;
     esac
 }
@@ -284,7 +283,8 @@ for server in "${servers[@]}"; do
     fi
 done
 ((${#present[@]} > 0)) || die "there is no server to measure"
-report machine "servers=$server_core" "servers with two threads=$two_cores" "driver=$driver_core" >"$machine"
+report machine "servers=$server_core" "servers with two threads=$two_cores" "driver=$driver_core" >"$machine" ||
+    die "python3 cannot describe this machine; it has to be 3.10 or newer"
 
 for ((round = 1; round <= rounds; round++)); do
     echo "round $round of $rounds" >&2
@@ -296,7 +296,7 @@ for ((round = 1; round <= rounds; round++)); do
     fi
     for work in "${works[@]}"; do
         for server in "${order[@]}"; do
-            ! suits "$server" "${work%%:*}" || try "$server" "$work" "$round"
+            ! suits "$server" "$work" || try "$server" "$work" "$round"
         done
     done
 done

@@ -99,7 +99,8 @@ def summary(works):
         return "There is nobody to compare with."
     explained = (
         "Each cell says how many times better Rusty Socks is than that peer: **above 1 it is ahead, below 1 it is "
-        "behind** (bold). In brackets: the rounds overlap, or there are less than 5 % between the two, so nothing is claimed."
+        "behind** (bold). In brackets: the rounds overlap, or there are less than 5 % between the two, so nothing is "
+        "claimed."
     )
     header = ["work", "figure", "Rusty Socks", *(SERVERS[name] for name in names)]
     return explained + "\n\n" + table(header, rows)
@@ -156,7 +157,7 @@ def section(work):
     metrics = [m for m in work.metrics if any(server.summary(m.path) for server in servers)]
     if len(servers) == 1:
         # One server and many figures read better downwards.
-        rows = [[f"{m.label}, {m.unit}" if m.unit else m.label, with_spread(servers[0].summary(m.path))] for m in metrics]
+        rows = [[named(m), with_spread(servers[0].summary(m.path))] for m in metrics]
         return "\n\n".join([*parts, table(["", servers[0].title], rows)])
     rows = []
     for server in servers:
@@ -165,7 +166,7 @@ def section(work):
         if work.kind in BUSY:
             row.append(busy(server))
         rows.append(row)
-    header = ["server", *(f"{m.label}, {m.unit}" if m.unit else m.label for m in metrics)]
+    header = ["server", *(named(m) for m in metrics)]
     if work.kind in BUSY:
         header.append("busy: server, driver")
     parts.append(table(header, rows))
@@ -205,7 +206,8 @@ def two_threads(works):
         if metric is None:
             continue
         for double, single in TWO_THREADS.items():
-            pair = [work.servers[name].summary(metric.path) if name in work.servers else None for name in (single, double)]
+            both = [work.servers.get(name) for name in (single, double)]
+            pair = [server.summary(metric.path) if server else None for server in both]
             if None in pair:
                 continue
             ratio = pair[1].median / pair[0].median
@@ -218,16 +220,16 @@ def two_threads(works):
     if not rows:
         return ""
     text = (
-        "### One thread against two\n\nThe same work with two workers or runtime threads, pinned as the table at the top says. "
-        "On one core the second thread has nothing to gain, and what is seen is its price: letters between the workers, "
-        "and smaller batches in each."
+        "### One thread against two\n\nThe same work with two workers or runtime threads, pinned as the table at the "
+        "top says. On one core the second thread has nothing to gain, and what is seen is its price: letters between "
+        "the workers, and smaller batches in each."
     )
     return text + "\n\n" + table(["server", "work", "figure", "one", "two", "ratio"], rows)
 
 
 def commands(works):
     """Every command, as it was run; PORT and PID differ each time."""
-    lines = ["```sh", "scripts/compare.sh", "```", "", "ran these, each pair with a port and a process of its own:", "", "```sh"]
+    lines = ["`scripts/compare.sh` ran these, each pair with a port and a process of its own:", "", "```sh"]
     for work in works:
         lines.append(f"# {work.title}")
         for server in work.in_order():
@@ -251,6 +253,10 @@ def short(work):
         case ["idle", count]:
             return f"{thousands(count)} connections"
     return work.title
+
+
+def named(metric):
+    return f"{metric.label}, {metric.unit}" if metric.unit else metric.label
 
 
 def with_unit(value, metric):

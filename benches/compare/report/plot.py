@@ -49,7 +49,8 @@ def draw(work):
     height = TOP + ROW * len(servers) + BOTTOM
     panel = (WIDTH - LABELS) / len(metrics)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
+        f'width="{WIDTH}" height="{height}" role="img">',
         f"<title>{escape(work.title)}</title>",
         f"<style>{STYLE}</style>",
         f'<text class="title" x="8" y="22">{escape(work.title)}</text>',
@@ -83,14 +84,17 @@ def draw_panel(metric, servers, left, width):
         length = max(summary.median * scale, 1)
         low, high = (left + max(value * scale, 0) for value in (summary.least, summary.most))
         parts.append(
-            f'<rect class="bar {name_class(server)}" x="{left:.1f}" y="{top}" width="{length:.1f}" height="{BAR}" rx="2"/>'
+            f'<rect class="bar {name_class(server)}" x="{left:.1f}" y="{top}" '
+            f'width="{length:.1f}" height="{BAR}" rx="2"/>'
         )
         if high - low > 1:
             parts.append(
                 f'<line class="spread" x1="{low:.1f}" y1="{middle}" x2="{high:.1f}" y2="{middle}"/>'
             )
         end = max(left + length, high) + 6
-        parts.append(f'<text class="{name_class(server)}" x="{end:.1f}" y="{top + BAR - 2}">{number(summary.median)}</text>')
+        parts.append(
+            f'<text class="{name_class(server)}" x="{end:.1f}" y="{top + BAR - 2}">{number(summary.median)}</text>'
+        )
     return parts
 
 

@@ -119,11 +119,11 @@ mod tests {
     #[test]
     fn quantiles_are_of_all_that_was_recorded() {
         let mut watch = Stopwatch::new();
-        watch.record_n(Duration::from_micros(10), 98);
-        watch.record(Duration::from_micros(1000));
+        watch.record_n(Duration::from_micros(10), 980);
+        watch.record_n(Duration::from_micros(1000), 19);
         watch.record(Duration::from_secs(3600));
         let latency = watch.read();
-        assert!((latency.p50_us - 10.0).abs() < 0.1, "{latency}");
+        assert!((latency.p50_us - 10.0).abs() < 1.0, "{latency}");
         assert!((latency.p99_us - 1000.0).abs() < 2.0, "{latency}");
         assert!((latency.max_us - 60e6).abs() < 1e5, "{latency}");
         watch.reset();
