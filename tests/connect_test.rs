@@ -240,7 +240,7 @@ impl Terminal {
             return None;
         }
         let line = format!(
-            "stty cols 60 rows 20; exec '{}' connect {}",
+            "stty cols 60 rows 20; '{}' connect {}; code=$?; stty -a; exit $code",
             env!("CARGO_BIN_EXE_rusty_socks"),
             arguments.join(" ")
         );
@@ -287,7 +287,9 @@ impl Terminal {
         }
     }
 
+    /// Its exit code, once it has given the terminal back as it was.
     fn end(mut self) -> Option<i32> {
+        self.read_until(" icanon");
         drop(self.child.stdin.take());
         finish(self.child).code
     }

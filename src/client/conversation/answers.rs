@@ -516,6 +516,23 @@ mod tests {
     }
 
     #[test]
+    fn a_gap_that_a_loss_interrupts_is_closed_by_the_resume() {
+        let mut talk = ready();
+        talk.hear(json!({"type": "gap", "room": "lobby", "from": 3, "to": 4}));
+        talk.hear(message(5, "you", 5));
+        let history = talk.said().remove(0);
+        assert_eq!((&history["type"], &history["after"]), (&json!("history"), &json!(2)));
+        talk.inner.lost();
+        talk.inner.opened();
+        let lobby = json!({"room": "lobby", "epoch": "e", "seq": 5, "recovered": true,
+            "messages": [message(3, "you", 3), message(4, "you", 4), message(5, "you", 5)]});
+        let resume = talk.answer(json!({"type": "ok", "client_id": "me", "session": "me-token",
+            "patterns": [], "rooms": [lobby], "direct": {"seq": 0, "recovered": true}}));
+        assert_eq!(resume["rooms"][0]["seq"], 2);
+        assert_eq!(talk.events(), ["Connected", "3", "4", "5"]);
+    }
+
+    #[test]
     fn a_server_without_sessions_is_joined_anew() {
         let mut talk = Talk::new();
         talk.inner.opened();
