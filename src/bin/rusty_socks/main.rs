@@ -52,7 +52,8 @@ const HEALTH_EPILOGUE: &str = "\
 Made for a container's health check: prints the answer, exits 0 on a 200 within two seconds and 1 \
 else. It asks the configured host and port, on the loopback if the server listens everywhere.";
 
-const LOAD_ABOUT: &str = "Open many connections to any server and count what became of them";
+const LOAD_ABOUT: &str =
+    "Load any WebSocket server: storms of connections, round trips, fan-out, idle holding";
 
 const CONNECT_ABOUT: &str = "Talk to a server from a terminal or a pipe";
 

@@ -22,22 +22,20 @@ pub(super) struct Dialer {
     address: SocketAddr,
     /// Empty when the system shall choose.
     sources: Vec<IpAddr>,
-    /// Which source is next.
-    turn: usize,
 }
 
 impl Dialer {
     pub(super) fn new(address: SocketAddr, sources: &[IpAddr]) -> Dialer {
-        Dialer { address, sources: sources.to_vec(), turn: 0 }
+        Dialer { address, sources: sources.to_vec() }
     }
 
-    /// Begins one connection; the socket becomes writable once it stands or has failed.
-    pub(super) fn dial(&mut self) -> io::Result<TcpStream> {
+    /// Begins the connection with this number; the socket becomes writable once it stands or has
+    /// failed.
+    pub(super) fn dial(&self, number: usize) -> io::Result<TcpStream> {
         if self.sources.is_empty() {
             return TcpStream::connect(self.address);
         }
-        let source = self.sources[self.turn % self.sources.len()];
-        self.turn += 1;
+        let source = self.sources[number % self.sources.len()];
         let socket =
             Socket::new(Domain::for_address(self.address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;

@@ -1,29 +1,31 @@
-//! All connections of a run, on one thread: opened, held, closed, and counted.
+//! The connections of one thread: opened, held, put to work, closed, and counted.
+
+mod phases;
 
 use std::{
     collections::VecDeque,
     io, mem,
-    net::SocketAddr,
-    sync::mpsc::{self, Receiver, TryRecvError},
-    thread,
+    sync::{Arc, mpsc::Sender},
     time::{Duration, Instant},
 };
 
 use mio::{Events, Interest, Poll, Token, Waker, net::TcpStream};
+use tungstenite::Message;
 
 use super::{
-    LoadArgs,
     answer::Answer,
     comeback,
+    course::{Course, Phase, Word},
     dialer::Dialer,
     handshake::{self, Handshake},
     held::Held,
-    progress::Progress,
+    log::Log,
+    metronome::Metronome,
+    plan::{Mode, Plan},
     request::RequestForm,
-    stats::ServerFigures,
-    stopper::Stopper,
-    tally::{Failure, Tally},
+    tally::Failure,
     timers::{Due, Timer, Timers},
+    work::{Share, Work},
 };
 
 /// The waker's token; connections have their index, which never reaches it.
@@ -35,34 +37,41 @@ const EVENTS_MAX: usize = 1024;
 /// One buffer for all reading, since only one socket is read at a time.
 const SCRATCH_BYTES: usize = 64 * 1024;
 
-/// How long the goodbyes may take.
-const GOODBYE_MAX: Duration = Duration::from_secs(2);
+/// How often the fleet tells how it stands.
+const PULSE_EVERY: Duration = Duration::from_millis(100);
 
-/// The run. Belongs to one thread; others reach it through a [`Stopper`].
-pub(super) struct Fleet<'a> {
-    args: &'a LoadArgs,
-    address: SocketAddr,
+/// One thread's part of the run. Belongs to that thread; the captain reaches it through the
+/// [`Course`] and its waker.
+pub(super) struct Fleet {
+    plan: Arc<Plan>,
+    course: Arc<Course>,
+    words: Sender<Word>,
+    share: Share,
     dialer: Dialer,
     form: RequestForm,
     poll: Poll,
-    /// What other threads hold copies of.
-    stopper: Stopper,
+    waker: Arc<Waker>,
     /// All that will ever be; the first `opened` of them have been dialed.
     connections: Vec<Connection>,
     opened: usize,
-    /// How many hold a place in the making (`--connecting`).
+    /// How many hold a place in the making (`--connecting`), and how many may.
     connecting: u32,
+    connecting_max: u32,
     /// Rejected ones whose wait is over, and that want a place in the making again.
     returning: VecDeque<usize>,
     timers: Timers,
+    work: Work,
+    metronome: Option<Metronome>,
+    /// The phase as last seen, and what was said of it.
     phase: Phase,
-    began: Instant,
-    tally: Tally,
+    said: Said,
+    pulse_due: Instant,
+    log: Log,
     scratch: Vec<u8>,
 }
 
 /// One of the N that were asked for, over all its tries.
-struct Connection {
+pub(super) struct Connection {
     stage: Stage,
     /// When it was first dialed: connect times count from here.
     began: Instant,
@@ -82,71 +91,96 @@ enum Stage {
     Gone,
 }
 
-/// Where the run is.
-enum Phase {
-    /// Some have no answer yet.
-    Opening,
-    /// All have; the server's own figures, unless they have come, are still asked for.
-    Holding { until: Instant, figures: Option<Receiver<Option<ServerFigures>>> },
-    /// Goodbyes are said.
-    Closing { until: Instant },
+/// What the captain has been told; each once.
+#[derive(Default)]
+struct Said {
+    settled: bool,
+    ready: bool,
+    empty: bool,
+    quiet: bool,
 }
 
-/// What a look at the clock and the counts has changed.
-enum Advance {
-    None,
-    Phase,
-    Over,
+impl Connection {
+    /// The open WebSocket, if it is one.
+    pub(super) fn held(&mut self) -> Option<&mut Held> {
+        match &mut self.stage {
+            Stage::Held(held) => Some(held),
+            Stage::Ashore | Stage::Asking(_) | Stage::Gone => None,
+        }
+    }
 }
 
-impl<'a> Fleet<'a> {
-    pub(super) fn new(args: &'a LoadArgs, address: SocketAddr) -> io::Result<Fleet<'a>> {
+impl Fleet {
+    pub(super) fn new(
+        plan: &Arc<Plan>,
+        course: &Arc<Course>,
+        words: Sender<Word>,
+        share: Share,
+    ) -> io::Result<Fleet> {
         let poll = Poll::new()?;
-        let stopper = Stopper::new(Waker::new(poll.registry(), WAKER)?);
-        let began = Instant::now();
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let began = course.began;
         let ashore = || Connection { stage: Stage::Ashore, began, dials: 0, connecting: false };
+        let connections = share.of(plan.connections as usize);
         Ok(Fleet {
-            args,
-            address,
-            dialer: Dialer::new(address, &args.source),
-            form: RequestForm::new(args),
+            plan: Arc::clone(plan),
+            course: Arc::clone(course),
+            words,
+            share,
+            dialer: Dialer::new(plan.address, &plan.sources),
+            form: RequestForm::new(plan),
             poll,
-            stopper,
-            connections: (0..args.connections).map(|_| ashore()).collect(),
+            waker,
+            connections: (0..connections).map(|_| ashore()).collect(),
             opened: 0,
             connecting: 0,
+            connecting_max: (share.of(plan.opening.connecting as usize) as u32).max(1),
             returning: VecDeque::new(),
             timers: Timers::default(),
+            work: Work::new(plan, share, began),
+            metronome: None,
             phase: Phase::Opening,
-            began,
-            tally: Tally::new(),
+            said: Said::default(),
+            pulse_due: began,
+            log: Log::new(Arc::clone(course)),
             scratch: vec![0; SCRATCH_BYTES],
         })
     }
 
-    /// A handle by which another thread can end the run.
-    pub(super) fn stopper(&self) -> Stopper {
-        self.stopper.clone()
+    /// By which the captain wakes this fleet.
+    pub(super) fn waker(&self) -> Arc<Waker> {
+        Arc::clone(&self.waker)
     }
 
-    /// Runs to the end and hands over the count. Fails only if sockets cannot be watched at all.
-    pub(super) fn run(mut self, mut progress: Progress) -> io::Result<Tally> {
+    /// Runs to the end and hands over the log. Fails only if sockets cannot be watched at all.
+    pub(super) fn run(mut self) -> io::Result<Log> {
         let mut events = Events::with_capacity(EVENTS_MAX);
-        self.began = Instant::now();
+        if !self.plan.has_traffic() {
+            self.log.busy.start(Instant::now());
+        }
+        if !self.plan.opening.ramp.is_zero() {
+            self.begin_work(self.course.began);
+        }
         loop {
             let now = Instant::now();
+            self.heed(now);
+            if self.is_over(now) {
+                self.metronome = None;
+                return Ok(self.log);
+            }
             self.fire_timers(now);
             self.dial_those_due(now);
-            match self.advance(now, &progress) {
-                Advance::None => {}
-                // The new phase may have nothing to wait for, so it is not slept upon.
-                Advance::Phase => continue,
-                Advance::Over => return Ok(self.tally),
+            if matches!(self.phase, Phase::Opening | Phase::Running { .. } | Phase::Draining { .. })
+            {
+                self.work.tick(now, &mut self.connections, &mut self.log);
             }
-            if progress.is_due(now) {
-                progress.show(now, &self.doing(now), &self.tally);
-            }
-            match self.poll.poll(&mut events, Some(self.time_to_sleep(&progress))) {
+            self.note_endings();
+            self.watch_the_clock(now);
+            self.tell(now);
+            let slept_from = Instant::now();
+            let polled = self.poll.poll(&mut events, Some(self.time_to_sleep(slept_from)));
+            self.log.busy.slept(slept_from.elapsed());
+            match polled {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
@@ -157,30 +191,14 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    /// What the run is at, for the live line.
-    fn doing(&self, now: Instant) -> String {
-        match &self.phase {
-            Phase::Opening => {
-                format!("opening, {} of {} answered", self.tally.settled(), self.args.connections)
-            }
-            Phase::Holding { until, .. } => {
-                format!(
-                    "holding for {:.0} s",
-                    until.saturating_duration_since(now).as_secs_f64().ceil()
-                )
-            }
-            Phase::Closing { .. } => "closing".to_owned(),
-        }
-    }
-
     // Opening.
 
     /// Dials as many as the rate and the places in the making allow; those returning come first.
     fn dial_those_due(&mut self, now: Instant) {
-        if !matches!(self.phase, Phase::Opening) {
+        if self.phase != Phase::Opening {
             return;
         }
-        while self.connecting < self.args.connecting {
+        while self.connecting < self.connecting_max {
             if let Some(index) = self.returning.pop_front() {
                 self.dial(index);
             } else if self.next_opening().is_some_and(|at| at <= now) {
@@ -197,11 +215,10 @@ impl<'a> Fleet<'a> {
         if self.opened == self.connections.len() {
             return None;
         }
-        let wait = match self.args.rate {
-            0 => Duration::ZERO,
-            rate => Duration::from_secs_f64(self.opened as f64 / f64::from(rate)),
-        };
-        Some(self.began + wait)
+        let rate = self.plan.opening.rate;
+        let number = self.share.number(self.opened) as f64;
+        let wait = if rate > 0.0 { Duration::from_secs_f64(number / rate) } else { Duration::ZERO };
+        Some(self.course.began + wait)
     }
 
     fn dial(&mut self, index: usize) {
@@ -212,7 +229,7 @@ impl<'a> Fleet<'a> {
         }
         connection.dials += 1;
         let interest = Interest::READABLE | Interest::WRITABLE;
-        let dialed = self.dialer.dial().and_then(|mut stream| {
+        let dialed = self.dialer.dial(self.share.number(index)).and_then(|mut stream| {
             self.poll.registry().register(&mut stream, Token(index), interest)?;
             Ok(stream)
         });
@@ -222,8 +239,8 @@ impl<'a> Fleet<'a> {
                     Stage::Asking(Box::new(Handshake::new(stream, self.form.fill())));
                 connection.connecting = true;
                 self.connecting += 1;
-                self.set_timer(now + self.args.waited_after, index, Due::InLine);
-                self.set_timer(now + self.args.timeout, index, Due::Overdue);
+                self.set_timer(now + self.plan.opening.waited_after, index, Due::InLine);
+                self.set_timer(now + self.plan.opening.timeout, index, Due::Overdue);
             }
             Err(error) => self.on_failed(index, Failure::of_dial(&error)),
         }
@@ -246,10 +263,19 @@ impl<'a> Fleet<'a> {
     }
 
     fn step_held(&mut self, index: usize) {
-        if let Stage::Held(held) = &mut self.connections[index].stage {
-            self.tally.messages_received += held.step(&mut self.scratch);
-            self.note_ending(index);
+        let Stage::Held(held) = &mut self.connections[index].stage else { return };
+        let (work, log, course) = (&mut self.work, &mut self.log, &self.course);
+        held.step(&mut self.scratch, &mut |message, now| match &message {
+            Message::Pong(payload) => count_pong(payload, course.began, now, log),
+            _ => {
+                log.count_received(now);
+                work.on_message(index, &message, now, log);
+            }
+        });
+        if !held.has_ended() && matches!(self.phase, Phase::Opening | Phase::Running { .. }) {
+            self.work.after_step(index, held, &mut self.log);
         }
+        self.note_ending(index);
     }
 
     /// Counts the end of a held connection once, and lets go of a socket that is of no more use.
@@ -258,15 +284,23 @@ impl<'a> Fleet<'a> {
             return;
         };
         let over = held.is_over();
-        match (held.take_news(), &self.phase) {
-            (None, _) => {}
-            (Some(ending), Phase::Opening | Phase::Holding { .. }) => {
-                self.tally.count_closed_by_server(ending);
+        if let Some(ending) = held.take_news() {
+            self.work.on_ended(index);
+            if matches!(self.phase, Phase::Closing { .. }) {
+                self.log.count_goodbye(&ending);
+            } else {
+                self.log.count_closed_by_server(ending);
             }
-            (Some(ending), Phase::Closing { .. }) => self.tally.count_goodbye(&ending),
         }
         if over {
             self.leave(index, Stage::Gone);
+        }
+    }
+
+    /// Those whose end was met with while sending.
+    fn note_endings(&mut self) {
+        for index in mem::take(&mut self.log.ended) {
+            self.note_ending(index);
         }
     }
 
@@ -279,7 +313,7 @@ impl<'a> Fleet<'a> {
     fn fire(&mut self, timer: &Timer) {
         let index = timer.index;
         if self.connections[index].dials != timer.dial
-            || matches!(self.phase, Phase::Closing { .. })
+            || matches!(self.phase, Phase::Draining { .. } | Phase::Closing { .. })
         {
             return;
         }
@@ -308,14 +342,14 @@ impl<'a> Fleet<'a> {
             return;
         }
         match comeback::after(answer.retry_after) {
-            Some(wait) if self.connections[index].dials <= self.args.retry => {
+            Some(wait) if self.connections[index].dials <= self.plan.opening.retry => {
                 self.leave(index, Stage::Ashore);
-                self.tally.retries += 1;
+                self.log.tally.retries += 1;
                 self.set_timer(Instant::now() + wait, index, Due::Return);
             }
             Some(_) | None => {
                 self.leave(index, Stage::Gone);
-                self.tally.count_rejected(answer.status, answer.retry_after);
+                self.log.count_rejected(answer.status, answer.retry_after);
             }
         }
     }
@@ -324,19 +358,30 @@ impl<'a> Fleet<'a> {
         self.free_place(index);
         let connection = &mut self.connections[index];
         let took = connection.began.elapsed();
-        if connection.dials > 1 {
-            self.tally.count_served_after_retry(took);
-        } else {
-            self.tally.count_served(took, answer.queue_wait.is_some(), self.args.waited_after);
+        let (retried, marked) = (connection.dials > 1, answer.queue_wait.is_some());
+        self.log.count_served(took, retried, marked, self.plan.opening.waited_after);
+        let busy = self.plan.has_traffic();
+        if matches!(self.plan.mode, Mode::Storm { .. } | Mode::Idle { ping: None }) {
+            // Where nothing else is timed, the time to connect is what there is to see.
+            self.log.note_latency(took, Instant::now());
         }
         connection.stage = match mem::replace(&mut connection.stage, Stage::Gone) {
             Stage::Asking(handshake) => {
-                Stage::Held(Box::new(Held::new(handshake.stream, answer.rest)))
+                Stage::Held(Box::new(Held::new(handshake.stream, answer.rest, busy)))
             }
             stage @ (Stage::Ashore | Stage::Held(_) | Stage::Gone) => stage,
         };
-        if self.args.message.is_some() {
-            self.say(index);
+        if let Stage::Held(held) = &mut connection.stage {
+            self.work.on_served(index, held, &mut self.log);
+        }
+        match &self.plan.mode {
+            Mode::Storm { message: Some(_), .. } => self.say(index),
+            Mode::Idle { ping: Some(every) } => {
+                // Spread over the interval, so that the pings are not a storm of their own.
+                let place = self.share.number(index) as f64 / f64::from(self.plan.connections);
+                self.set_timer(Instant::now() + every.mul_f64(place), index, Due::Say);
+            }
+            Mode::Storm { .. } | Mode::Idle { .. } | Mode::Echo(_) | Mode::Fanout(_) => {}
         }
         // What came right behind the answer will not be announced by another event.
         self.step_held(index);
@@ -344,27 +389,35 @@ impl<'a> Fleet<'a> {
 
     fn on_failed(&mut self, index: usize, failure: Failure) {
         self.leave(index, Stage::Gone);
-        self.tally.count_failed(failure);
+        self.log.count_failed(failure);
     }
 
-    /// Sends the message, and sets the time for the next.
+    /// Sends what a resting connection says now and then, and sets the time for the next.
     fn say(&mut self, index: usize) {
-        let (Some(text), Stage::Held(held)) =
-            (&self.args.message, &mut self.connections[index].stage)
-        else {
-            return;
+        let plan = Arc::clone(&self.plan);
+        let now = Instant::now();
+        let (message, every) = match &plan.mode {
+            Mode::Storm { message: Some(text), every } => (Message::text(text.as_str()), *every),
+            Mode::Idle { ping: Some(every) } => (ping(self.course.began, now), Some(*every)),
+            Mode::Storm { .. } | Mode::Idle { .. } | Mode::Echo(_) | Mode::Fanout(_) => return,
         };
+        let Stage::Held(held) = &mut self.connections[index].stage else { return };
         if held.has_ended() {
             return;
         }
-        if held.say(text) {
-            self.tally.messages_sent += 1;
+        let is_ping = message.is_ping();
+        if held.say(message) {
+            if is_ping {
+                self.log.count_ping(now);
+            } else {
+                self.log.count_sent(now, now);
+            }
         } else {
-            self.tally.messages_held_back += 1;
+            self.log.tally.messages_held_back += 1;
         }
         self.note_ending(index);
-        if let Some(every) = self.args.every {
-            self.set_timer(Instant::now() + every, index, Due::Say);
+        if let Some(every) = every {
+            self.set_timer(now + every, index, Due::Say);
         }
     }
 
@@ -388,106 +441,18 @@ impl<'a> Fleet<'a> {
             self.connecting -= 1;
         }
     }
+}
 
-    // Phases.
+/// A ping that carries its time.
+fn ping(began: Instant, now: Instant) -> Message {
+    let nanos = now.saturating_duration_since(began).as_nanos() as u64;
+    Message::Ping(nanos.to_be_bytes().to_vec().into())
+}
 
-    /// Goes on to the next phase when it is time.
-    fn advance(&mut self, now: Instant, progress: &Progress) -> Advance {
-        let stopped = self.stopper.is_stopped();
-        match &mut self.phase {
-            Phase::Opening if stopped => self.give_up_opening(now),
-            Phase::Opening if self.tally.settled() == u64::from(self.args.connections) => {
-                self.tally.settled_after = now.duration_since(self.began);
-                self.phase = Phase::Holding {
-                    until: now + self.args.hold,
-                    figures: Some(self.ask_for_figures()),
-                };
-            }
-            Phase::Opening => return Advance::None,
-            Phase::Holding { until, figures } => {
-                let answer =
-                    figures.as_ref().map_or(Err(TryRecvError::Disconnected), Receiver::try_recv);
-                match answer {
-                    Ok(server) => {
-                        *figures = None;
-                        if let Some(server) = &server {
-                            progress.note(&format!("the server: {server}"));
-                        }
-                        self.tally.server = server;
-                    }
-                    Err(TryRecvError::Disconnected) => {}
-                    Err(TryRecvError::Empty) if stopped => {}
-                    // The hold is not over before the figures are in, lest they tell of a server
-                    // already left.
-                    Err(TryRecvError::Empty) => return Advance::None,
-                }
-                if !stopped && now < *until && self.tally.open > 0 {
-                    return Advance::None;
-                }
-                self.say_goodbye(now);
-            }
-            Phase::Closing { until } => {
-                let waits = self
-                    .connections
-                    .iter()
-                    .any(|connection| matches!(connection.stage, Stage::Held(_)));
-                return if waits && now < *until { Advance::None } else { Advance::Over };
-            }
-        }
-        Advance::Phase
-    }
-
-    /// Interrupted before all had their answer: those without one are given up, the others closed
-    /// as usual.
-    fn give_up_opening(&mut self, now: Instant) {
-        self.tally.settled_after = now.duration_since(self.began);
-        for index in 0..self.connections.len() {
-            if matches!(self.connections[index].stage, Stage::Ashore | Stage::Asking(_)) {
-                self.leave(index, Stage::Gone);
-                self.tally.interrupted += 1;
-            }
-        }
-        self.say_goodbye(now);
-    }
-
-    fn say_goodbye(&mut self, now: Instant) {
-        self.tally.held_for = now.duration_since(self.began) - self.tally.settled_after;
-        self.tally.held_to_the_end = self.tally.open;
-        self.phase = Phase::Closing { until: now + GOODBYE_MAX };
-        for index in 0..self.connections.len() {
-            if let Stage::Held(held) = &mut self.connections[index].stage {
-                held.close();
-                self.note_ending(index);
-            }
-        }
-    }
-
-    /// Asks for `/stats` on a thread of its own, which wakes this one when it is done.
-    fn ask_for_figures(&self) -> Receiver<Option<ServerFigures>> {
-        let (sender, receiver) = mpsc::sync_channel(1);
-        let (address, authority) = (self.address, self.args.target.authority());
-        let stopper = self.stopper();
-        thread::spawn(move || {
-            // The receiver is gone when the run was interrupted: nobody wants the figures then.
-            let _ = sender.send(ServerFigures::ask(address, &authority));
-            stopper.wake();
-        });
-        receiver
-    }
-
-    /// How long the poll may sleep: until something is due.
-    fn time_to_sleep(&self, progress: &Progress) -> Duration {
-        let phase_end = match &self.phase {
-            Phase::Opening => None,
-            Phase::Holding { figures: Some(_), .. } => None,
-            Phase::Holding { until, figures: None } | Phase::Closing { until } => Some(*until),
-        };
-        let place_free = self.connecting < self.args.connecting;
-        let opening =
-            self.next_opening().filter(|_| place_free && matches!(self.phase, Phase::Opening));
-        let timer = self.timers.next_at().filter(|_| !matches!(self.phase, Phase::Closing { .. }));
-        let soonest =
-            [phase_end, opening, timer].into_iter().flatten().fold(progress.due(), Instant::min);
-        soonest.saturating_duration_since(Instant::now())
+/// Times the answer to a ping of ours; any other pong is nobody's.
+fn count_pong(payload: &[u8], began: Instant, now: Instant, log: &mut Log) {
+    if let Ok(nanos) = <[u8; 8]>::try_from(payload) {
+        let sent = began + Duration::from_nanos(u64::from_be_bytes(nanos));
+        log.count_answered(sent, now, payload.len());
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     io::{self, ErrorKind, Read, Write},
     mem,
+    time::Instant,
 };
 
 use mio::net::TcpStream;
@@ -18,6 +19,9 @@ use super::tally::Ending;
 ///
 /// It grows by itself for a larger frame.
 const READ_BUFFER_BYTES: usize = 512;
+
+/// The same where messages come all the time, and memory is not the matter.
+const READ_BUFFER_BYTES_BUSY: usize = 4 * 1024;
 
 /// A server that sends more than this in one message is stopped: a load test shall not be its
 /// memory.
@@ -49,9 +53,10 @@ struct Wire<'a> {
 
 impl Held {
     /// Takes over after the 101; `early` are frames that came in one piece with it.
-    pub(super) fn new(stream: TcpStream, early: Vec<u8>) -> Held {
+    /// `busy` connections read in larger pieces than those that mostly rest.
+    pub(super) fn new(stream: TcpStream, early: Vec<u8>, busy: bool) -> Held {
         let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER_BYTES)
+            .read_buffer_size(if busy { READ_BUFFER_BYTES_BUSY } else { READ_BUFFER_BYTES })
             .write_buffer_size(0)
             .max_message_size(Some(MESSAGE_BYTES_MAX))
             .max_frame_size(Some(MESSAGE_BYTES_MAX));
@@ -63,37 +68,43 @@ impl Held {
         Held { stream, machine, outbox: Vec::new(), ending: None, told: false, over: false }
     }
 
-    /// Reads and writes as far as the socket allows; tells how many messages came. `scratch` is
-    /// lent for reading.
-    pub(super) fn step(&mut self, scratch: &mut [u8]) -> u64 {
+    /// Reads and writes as far as the socket allows, and hands over each message and pong with the
+    /// time it was read. `scratch` is lent for reading.
+    pub(super) fn step(&mut self, scratch: &mut [u8], on: &mut dyn FnMut(Message, Instant)) {
         // Early frames lie in the machine already, so it is asked once before the socket is.
-        let mut messages = self.digest(&[]);
+        self.digest(&[], on);
         while !self.over {
             match self.stream.read(scratch) {
                 Ok(0) => self.end(Ending::NoClose),
-                Ok(count) => messages += self.digest(&scratch[..count]),
+                Ok(count) => self.digest(&scratch[..count], on),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => self.end(Ending::Reset),
             }
         }
         self.flush();
-        messages
     }
 
-    /// Sends a text message, unless the one before has not left yet: then it tells so and sends
-    /// nothing.
-    pub(super) fn say(&mut self, text: &str) -> bool {
-        if !self.outbox.is_empty() || self.ending.is_some() {
+    /// Sends a message, unless the one before has not left yet: then it tells so and sends nothing.
+    pub(super) fn say(&mut self, message: Message) -> bool {
+        let said = self.outbox.is_empty() && self.queue(message);
+        self.flush();
+        said
+    }
+
+    /// Puts a message into the outbox, whatever lies there already; [`flush`](Self::flush) sends it.
+    /// `false` when the conversation is over.
+    pub(super) fn queue(&mut self, message: Message) -> bool {
+        if self.ending.is_some() {
             return false;
         }
         let mut wire = Wire { incoming: &[], outgoing: &mut self.outbox };
-        let said = self
-            .machine
-            .write(&mut wire, Message::text(text))
-            .and_then(|()| self.machine.flush(&mut wire));
-        self.flush();
-        said.is_ok()
+        self.machine.write(&mut wire, message).and_then(|()| self.machine.flush(&mut wire)).is_ok()
+    }
+
+    /// How many bytes the socket has not taken yet.
+    pub(super) fn outbox_bytes(&self) -> usize {
+        self.outbox.len()
     }
 
     /// Says goodbye (Close 1000); the answer comes, or does not, in later steps.
@@ -123,15 +134,17 @@ impl Held {
         self.over
     }
 
-    /// Puts bytes through the machine, counting the messages in them.
-    fn digest(&mut self, bytes: &[u8]) -> u64 {
-        let mut messages = 0;
+    /// Puts bytes through the machine, and hands over what is in them.
+    fn digest(&mut self, bytes: &[u8], on: &mut dyn FnMut(Message, Instant)) {
+        let now = Instant::now();
         let mut wire = Wire { incoming: bytes, outgoing: &mut self.outbox };
         // After the Close nothing that comes means anything; it is read only to see the end.
         while self.ending.is_none() {
             match self.machine.read(&mut wire) {
-                Ok(Message::Text(_) | Message::Binary(_)) => messages += 1,
-                Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
+                Ok(message @ (Message::Text(_) | Message::Binary(_) | Message::Pong(_))) => {
+                    on(message, now);
+                }
+                Ok(Message::Ping(_) | Message::Frame(_)) => {}
                 Ok(Message::Close(frame)) => {
                     self.ending =
                         Some(frame.map_or(Ending::NoCode, |frame| Ending::Code(frame.code.into())));
@@ -145,11 +158,10 @@ impl Held {
                 }
             }
         }
-        messages
     }
 
     /// Writes what waits, as far as the socket takes it.
-    fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         let mut sent = 0;
         while sent < self.outbox.len() && !self.over {
             match self.stream.write(&self.outbox[sent..]) {
@@ -196,7 +208,7 @@ impl Write for Wire<'_> {
 mod tests {
     use super::*;
     use std::net::{TcpListener, TcpStream as Peer};
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     /// A held connection and the server's end of it.
     fn pair(early: &[u8]) -> (Held, Peer) {
@@ -205,7 +217,7 @@ mod tests {
         ours.set_nonblocking(true).unwrap();
         let (peer, _) = listener.accept().unwrap();
         peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        (Held::new(TcpStream::from_std(ours), early.to_vec()), peer)
+        (Held::new(TcpStream::from_std(ours), early.to_vec(), false), peer)
     }
 
     /// Steps until `done` or the deadline; tells how many messages came meanwhile.
@@ -215,7 +227,7 @@ mod tests {
         let mut scratch = vec![0; 1024];
         while !done(held, messages) {
             assert!(Instant::now() < deadline, "the condition never came");
-            messages += held.step(&mut scratch);
+            held.step(&mut scratch, &mut |_, _| messages += 1);
             std::thread::yield_now();
         }
         messages
@@ -242,7 +254,7 @@ mod tests {
     #[test]
     fn a_ping_is_answered() {
         let (mut held, mut peer) = pair(b"\x89\x02yo");
-        held.step(&mut [0; 64]);
+        held.step(&mut [0; 64], &mut |_, _| {});
         assert_eq!(frame_from(&mut peer), (0xA, b"yo".to_vec()));
     }
 
@@ -270,7 +282,7 @@ mod tests {
     #[test]
     fn a_masked_frame_breaks_the_protocol() {
         let (mut held, _peer) = pair(b"\x81\x81\0\0\0\0x");
-        held.step(&mut [0; 64]);
+        held.step(&mut [0; 64], &mut |_, _| {});
         assert!(matches!(held.take_news(), Some(Ending::BrokeProtocol(_))));
     }
 
@@ -280,14 +292,14 @@ mod tests {
         held.close();
         let (opcode, payload) = frame_from(&mut peer);
         assert_eq!((opcode, &payload[..2]), (0x8, &b"\x03\xe8"[..]));
-        assert!(!held.say("too late"));
+        assert!(!held.say(Message::text("too late")));
     }
 
     #[test]
     fn a_message_is_held_back_while_the_last_one_has_not_left() {
         let (mut held, _peer) = pair(&[]);
         let text = "x".repeat(1024 * 1024);
-        let said = (0..64).take_while(|_| held.say(&text)).count();
+        let said = (0..64).take_while(|_| held.say(Message::text(text.as_str()))).count();
         assert!(said < 64, "loopback buffers hold less than 64 MiB");
     }
 }

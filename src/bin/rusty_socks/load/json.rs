@@ -2,15 +2,173 @@
 
 use std::time::Duration;
 
+use chrono::SecondsFormat;
 use serde_json::{Map, Value, json};
 
 use super::{
-    LoadArgs,
-    tally::{ConnectTimes, Tally},
+    captain::Findings,
+    machine::Machine,
+    plan::{Mode, Plan},
+    stats::ServerFigures,
+    times::Times,
+    verdict,
 };
 
-/// The whole tally. Names are stable; times are milliseconds unless the name says otherwise.
-pub(super) fn object(args: &LoadArgs, tally: &Tally) -> Value {
+/// Everything that was found. Names are stable; times are milliseconds unless the name says
+/// otherwise.
+pub(super) fn object(plan: &Plan, findings: &Findings) -> Value {
+    let mut object = connections(plan, findings);
+    let machine = Machine::here();
+    let reasons = verdict::reasons(plan, findings);
+    let further = json!({
+        "mode": plan.mode_name(),
+        "began": findings.began.to_rfc3339_opts(SecondsFormat::Secs, true),
+        "version": env!("CARGO_PKG_VERSION"),
+        "machine": {"system": machine.system, "cpu": machine.cpu, "cores": machine.cores},
+        "measured_from_ms": millis(findings.measured_from),
+        "measured_ms": millis(findings.measured),
+        "parameters": parameters(plan),
+        "traffic": traffic(plan, findings),
+        "client": {
+            "bottleneck": !reasons.is_empty(),
+            "reasons": reasons,
+            "threads": threads(findings),
+        },
+        "server_before": findings.server_before.as_ref().map(ServerFigures::numbers),
+        "server_after": findings.server_after.as_ref().map(ServerFigures::numbers),
+        "over_time": over_time(findings),
+    });
+    if let (Value::Object(object), Value::Object(further)) = (&mut object, further) {
+        object.extend(further);
+    }
+    object
+}
+
+/// What was asked for, mode by mode.
+fn parameters(plan: &Plan) -> Value {
+    let mode = match &plan.mode {
+        Mode::Storm { .. } => json!({"retry": plan.opening.retry}),
+        Mode::Idle { ping } => json!({"ping_ms": ping.map(millis)}),
+        Mode::Echo(echo) => json!({
+            "size": echo.size,
+            "binary": echo.binary,
+            "depth": echo.rate.is_none().then_some(echo.depth),
+            "rate": echo.rate,
+            "messages": echo.messages,
+        }),
+        Mode::Fanout(fanout) => json!({
+            "publishers": fanout.publishers,
+            "subscribers": fanout.subscribers,
+            "rooms": fanout.rooms,
+            "size": fanout.size,
+            "rate": fanout.rate,
+        }),
+    };
+    let mut parameters = json!({
+        "threads": plan.threads,
+        "sources": plan.sources.len(),
+        "ramp_ms": millis(plan.opening.ramp),
+        "warmup_ms": millis(plan.warmup),
+    });
+    if let (Value::Object(parameters), Value::Object(mode)) = (&mut parameters, mode) {
+        parameters.extend(mode);
+    }
+    parameters
+}
+
+/// The messages of the measured time; null where there are none to measure.
+fn traffic(plan: &Plan, findings: &Findings) -> Value {
+    let traffic = &findings.traffic;
+    if matches!(plan.mode, Mode::Storm { .. } | Mode::Idle { ping: None }) {
+        return Value::Null;
+    }
+    let seconds = findings.measured.as_secs_f64().max(1e-9);
+    let mut object = json!({
+        "latency": times(&traffic.latency),
+        "sent": traffic.sent,
+        "answered": traffic.answered,
+        "answered_per_s": (traffic.arrived as f64 / seconds * 10.0).round() / 10.0,
+        "unexpected": traffic.unexpected,
+    });
+    let further = match &plan.mode {
+        Mode::Storm { .. } => json!({}),
+        Mode::Idle { .. } => json!({"unanswered": traffic.unanswered()}),
+        Mode::Echo(_) => json!({
+            "due": traffic.due,
+            "unsent": traffic.unsent(),
+            "unanswered": traffic.unanswered(),
+            "out_of_order": traffic.out_of_order,
+            "sent_late": times(&traffic.lag),
+        }),
+        Mode::Fanout(_) => json!({
+            "due": traffic.due,
+            "unsent": traffic.unsent(),
+            "expected": traffic.expected,
+            "missing": traffic.undelivered(),
+            "to_publishers": traffic.to_publishers,
+            "holes": traffic.holes,
+            "repeated": traffic.repeated,
+            "not_joined": traffic.not_joined,
+            "errors": traffic.errors,
+            "sent_late": times(&traffic.lag),
+        }),
+    };
+    if let (Value::Object(object), Value::Object(further)) = (&mut object, further) {
+        object.extend(further);
+    }
+    object
+}
+
+/// The share of its time that each thread was busy, on a CPU, and waiting for one.
+fn threads(findings: &Findings) -> Vec<Value> {
+    let share = |share: f64| (share * 1e3).round() / 1e3;
+    let loads = findings.loads.iter();
+    loads
+        .map(|load| {
+            json!({
+                "busy": share(load.busy),
+                "cpu": load.cpu.map(share),
+                "waited_for_cpu": load.starved.map(share),
+            })
+        })
+        .collect()
+}
+
+/// Columns rather than rows: shorter, and what a plot wants.
+fn over_time(findings: &Findings) -> Value {
+    let series = &findings.series;
+    let quantile = |share: f64| -> Vec<Option<f64>> {
+        series.intervals().iter().map(|interval| interval.quantile(share).map(millis)).collect()
+    };
+    let intervals = series.intervals().len();
+    let mut outcomes: Map<String, Value> = Map::new();
+    for (at, interval) in series.intervals().iter().enumerate() {
+        for (outcome, count) in &interval.outcomes {
+            let column =
+                outcomes.entry(outcome.label()).or_insert_with(|| json!(vec![0; intervals]));
+            let before = column[at].as_u64().unwrap_or_default();
+            column[at] = json!(before + count);
+        }
+    }
+    let of = |count: fn(&super::series::Interval) -> u64| -> Vec<u64> {
+        series.intervals().iter().map(count).collect()
+    };
+    json!({
+        "interval_ms": millis(series.width()),
+        "sent": of(|interval| interval.sent),
+        "received": of(|interval| interval.received),
+        "p50_ms": quantile(0.5),
+        "p99_ms": quantile(0.99),
+        "outcomes": outcomes,
+        "server": findings.server_samples.iter().map(|(at, figures)| {
+            json!({"at_ms": millis(*at), "figures": figures.numbers()})
+        }).collect::<Vec<_>>(),
+    })
+}
+
+/// What became of the connections.
+fn connections(plan: &Plan, findings: &Findings) -> Value {
+    let tally = &findings.tally;
     let rejected: Map<String, Value> = tally
         .rejected
         .iter()
@@ -45,8 +203,8 @@ pub(super) fn object(args: &LoadArgs, tally: &Tally) -> Value {
             .collect::<Map<String, Value>>()
     });
     json!({
-        "url": args.target.to_string(),
-        "connections": args.connections,
+        "url": plan.target.to_string(),
+        "connections": plan.connections,
         "held_ms": millis(tally.held_for),
         "settled_after_ms": millis(tally.settled_after),
         "served": {
@@ -78,14 +236,16 @@ pub(super) fn object(args: &LoadArgs, tally: &Tally) -> Value {
 }
 
 /// A count with its percentiles; these are null when there is nothing to take them of.
-fn times(times: &ConnectTimes) -> Value {
+fn times(times: &Times) -> Value {
     let quantile = |share: f64| (times.count() > 0).then(|| millis(times.quantile(share)));
     json!({
         "count": times.count(),
         "p50_ms": quantile(0.5),
         "p90_ms": quantile(0.9),
         "p99_ms": quantile(0.99),
+        "p999_ms": quantile(0.999),
         "max_ms": quantile(1.0),
+        "mean_ms": (times.count() > 0).then(|| millis(times.mean())),
     })
 }
 
@@ -101,20 +261,23 @@ mod tests {
 
     #[test]
     fn figures_are_where_a_program_looks_for_them() {
-        let args = LoadArgs::typed("ws://h:1/ws -c 3").unwrap();
-        let mut tally = Tally::new();
-        tally.count_served(Duration::from_micros(1500), false, args.waited_after);
+        let plan = Plan::typed("ws://h:1/ws -c 3");
+        let mut findings = Findings::none();
+        let (tally, waited_after) = (&mut findings.tally, plan.opening.waited_after);
+        tally.count_served(Duration::from_micros(1500), false, waited_after);
         tally.count_rejected(503, Some(Duration::from_secs(2)));
-        tally.count_served(Duration::from_secs(1), true, args.waited_after);
+        tally.count_served(Duration::from_secs(1), true, waited_after);
         tally.count_closed_by_server(Ending::BrokeProtocol("a".into()));
         tally.count_closed_by_server(Ending::BrokeProtocol("b".into()));
 
-        let object = object(&args, &tally);
+        let object = object(&plan, &findings);
         assert_eq!(object["served"]["at_once"]["max_ms"], json!(1.5));
         assert_eq!(object["served"]["after_waiting"]["count"], json!(1));
         assert_eq!(object["served"]["after_retry"]["p50_ms"], Value::Null);
         assert_eq!(object["rejected"]["by_status"]["503"]["retry_after_s_max"], json!(2));
         assert_eq!(object["closed_by_server"]["by_code"]["broke_protocol"], json!(2));
         assert_eq!(object["server"], Value::Null);
+        assert_eq!((&object["mode"], &object["traffic"]), (&json!("storm"), &Value::Null));
+        assert_eq!(object["client"]["bottleneck"], json!(false));
     }
 }

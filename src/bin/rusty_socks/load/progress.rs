@@ -8,31 +8,40 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::tally::Tally;
+use super::{
+    course::{Course, Pulse},
+    plan::Plan,
+    series::quantile_of,
+    table::span,
+};
 
 /// How often the bar is redrawn.
-const BAR_EVERY: Duration = Duration::from_millis(100);
+const BAR_EVERY: Duration = Duration::from_millis(250);
 
 /// How often a line is printed.
 const LINE_EVERY: Duration = Duration::from_secs(1);
 
-/// Shows the tally as it grows.
+/// Shows the counts as they grow.
 pub(super) struct Progress {
     began: Instant,
     shown: Instant,
     /// `None` when standard error is no terminal.
     bar: Option<ProgressBar>,
+    /// Whether messages are the matter.
+    traffic: bool,
+    /// What had been sent and received at the last showing.
+    before: (u64, u64),
 }
 
 impl Progress {
-    pub(super) fn new(connections: u64) -> Progress {
+    pub(super) fn new(plan: &Plan) -> Progress {
         let bar = std::io::stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template("{bar:24} {msg}");
-            ProgressBar::new(connections)
+            ProgressBar::new(u64::from(plan.connections))
                 .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
         let now = Instant::now();
-        Progress { began: now, shown: now, bar }
+        Progress { began: now, shown: now, bar, traffic: plan.has_traffic(), before: (0, 0) }
     }
 
     /// When the next showing is due.
@@ -45,12 +54,18 @@ impl Progress {
     }
 
     /// Shows where things stand. `doing` says what the run is at.
-    pub(super) fn show(&mut self, now: Instant, doing: &str, tally: &Tally) {
+    pub(super) fn show(&mut self, now: Instant, doing: &str, course: &Course) {
+        let since = now.duration_since(self.shown).as_secs_f64();
         self.shown = now;
-        let figures = figures(tally);
+        let pulse = course.pulse();
+        let mut figures = figures(&pulse, course.open());
+        if self.traffic && since > 0.0 {
+            figures = format!("{}; {figures}", self.traffic(&pulse, course, since));
+        }
+        self.before = (pulse.sent, pulse.received);
         match &self.bar {
             Some(bar) => {
-                bar.set_position(tally.settled());
+                bar.set_position(pulse.settled);
                 bar.set_message(format!("{doing}: {figures}"));
             }
             None => eprintln!(
@@ -58,6 +73,22 @@ impl Progress {
                 now.duration_since(self.began).as_secs_f64()
             ),
         }
+    }
+
+    /// Messages per second since the last showing, and how long they took.
+    fn traffic(&self, pulse: &Pulse, course: &Course, since: f64) -> String {
+        let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / since;
+        let mut line = format!(
+            "{:.0}/s out, {:.0}/s in",
+            rate(pulse.sent, self.before.0),
+            rate(pulse.received, self.before.1)
+        );
+        let recent = course.take_recent();
+        if !recent.is_empty() {
+            let quantile = |share| span(quantile_of(&recent, share));
+            line += &format!(", p50 {}, p99 {}", quantile(0.5), quantile(0.99));
+        }
+        line
     }
 
     /// Leaves a line standing.
@@ -77,20 +108,15 @@ impl Drop for Progress {
     }
 }
 
-/// The counts, in one line.
-fn figures(tally: &Tally) -> String {
+/// What became of the connections, in one line.
+fn figures(pulse: &Pulse, open: u64) -> String {
     let mut line = format!(
-        "{} open, {} served at once, {} after waiting, {} rejected, {} failed",
-        tally.open,
-        tally.at_once().count(),
-        tally.after_waiting().count(),
-        tally.rejected_total(),
-        tally.failed_total()
+        "{open} open, {} served at once, {} after waiting, {} rejected, {} failed",
+        pulse.at_once, pulse.after_waiting, pulse.rejected, pulse.failed
     );
-    for (count, what) in [
-        (tally.after_retry.count(), "served after a retry"),
-        (tally.closed_by_server_total(), "closed by the server"),
-    ] {
+    for (count, what) in
+        [(pulse.after_retry, "served after a retry"), (pulse.closed, "closed by the server")]
+    {
         if count > 0 {
             line += &format!(", {count} {what}");
         }

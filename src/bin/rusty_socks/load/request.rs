@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use tungstenite::handshake::{client::generate_key, derive_accept_key};
 
-use super::LoadArgs;
+use super::plan::Plan;
 
 /// What all requests of a run share, written once.
 pub(super) struct RequestForm {
@@ -20,17 +20,17 @@ pub(super) struct Request {
 }
 
 impl RequestForm {
-    pub(super) fn new(args: &LoadArgs) -> RequestForm {
-        let mut text = format!("GET {} HTTP/1.1\r\n", args.target.path());
+    pub(super) fn new(plan: &Plan) -> RequestForm {
+        let mut text = format!("GET {} HTTP/1.1\r\n", plan.target.path());
         // A `Host` given by hand replaces the URL's: that is how one asks a server for another of
         // its names.
-        if !args.headers.iter().any(|header| header.name.eq_ignore_ascii_case("host")) {
-            push_line(&mut text, "Host", &args.target.authority());
+        if !plan.headers.iter().any(|header| header.name.eq_ignore_ascii_case("host")) {
+            push_line(&mut text, "Host", &plan.target.authority());
         }
         push_line(&mut text, "Connection", "Upgrade");
         push_line(&mut text, "Upgrade", "websocket");
         push_line(&mut text, "Sec-WebSocket-Version", "13");
-        for header in args.origin.iter().chain(&args.headers) {
+        for header in plan.origin.iter().chain(&plan.headers) {
             push_line(&mut text, &header.name, &header.value);
         }
         text.push_str("Sec-WebSocket-Key: ");
@@ -55,8 +55,8 @@ mod tests {
 
     #[test]
     fn the_request_is_a_proper_upgrade_with_a_fresh_key_each_time() {
-        let args = LoadArgs::typed("ws://h:81/ws --origin http://o -H X-A:b").unwrap();
-        let form = RequestForm::new(&args);
+        let plan = Plan::typed("ws://h:81/ws --origin http://o -H X-A:b");
+        let form = RequestForm::new(&plan);
         let (first, second) = (form.fill(), form.fill());
         assert_ne!(first.accept, second.accept);
 
@@ -75,8 +75,8 @@ mod tests {
 
     #[test]
     fn a_host_given_by_hand_replaces_the_urls() {
-        let args = LoadArgs::typed("ws://127.0.0.1:81/ws -H Host:chat.example").unwrap();
-        let text = String::from_utf8(RequestForm::new(&args).fill().bytes).unwrap();
+        let plan = Plan::typed("ws://127.0.0.1:81/ws -H Host:chat.example");
+        let text = String::from_utf8(RequestForm::new(&plan).fill().bytes).unwrap();
         assert_eq!(text.matches("Host:").count(), 1);
         assert!(text.contains("Host: chat.example\r\n"));
     }

@@ -44,6 +44,24 @@ impl ServerFigures {
         }
     }
 
+    /// A number, by its name or its path (`turn_us.p99`).
+    pub(super) fn number(&self, path: &str) -> Option<f64> {
+        let mut names = path.split('.');
+        let first = self.figures.get(names.next()?)?;
+        names.try_fold(first, |value, name| value.get(name))?.as_f64()
+    }
+
+    /// All that is a number or made of numbers, to be kept beside our own figures.
+    pub(super) fn numbers(&self) -> serde_json::Map<String, Value> {
+        let of_numbers = |value: &&Value| match value {
+            Value::Number(_) => true,
+            Value::Object(fields) => fields.values().all(Value::is_number),
+            Value::Null | Value::Bool(_) | Value::String(_) | Value::Array(_) => false,
+        };
+        let kept = self.figures.iter().filter(|(_, value)| of_numbers(value));
+        kept.map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
     /// Whether this server has a line in which upgrades wait, and so marks those that waited.
     pub(super) fn tells_who_waited(&self) -> bool {
         self.figures.contains_key("max_queued_tasks")
@@ -113,6 +131,18 @@ mod tests {
             body(b"HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n{}"),
             None
         );
+    }
+
+    #[test]
+    fn numbers_are_found_by_their_path() {
+        let figures = ServerFigures::read(
+            br#"{"queued":1,"turn_us":{"p99":2.5},"workers":[{"turns":1}],"version":"1"}"#,
+        )
+        .unwrap();
+        assert_eq!(figures.number("turn_us.p99"), Some(2.5));
+        assert_eq!(figures.number("turn_us.p50"), None);
+        assert_eq!(figures.number("version"), None);
+        assert_eq!(figures.numbers().len(), 2);
     }
 
     #[test]

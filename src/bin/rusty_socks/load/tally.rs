@@ -2,23 +2,21 @@
 
 use std::{collections::BTreeMap, io, time::Duration};
 
-use hdrhistogram::Histogram;
-
-use super::{open_files, stats::ServerFigures};
+use super::{open_files, stats::ServerFigures, times::Times};
 
 /// Everything counted in a run. Every connection ends up in exactly one of: a connect-time
 /// histogram (it was served), `rejected`, `failed`, `interrupted`.
 pub(super) struct Tally {
     /// Served at the first try, sooner than `--waited-after`, and without the server saying that
     /// they waited.
-    prompt: ConnectTimes,
+    prompt: Times,
     /// The same, but slower than `--waited-after`: waited, unless the server is one that would have
     /// said so.
-    slow: ConnectTimes,
+    slow: Times,
     /// Served at the first try, and the server says they waited in its line.
-    marked: ConnectTimes,
+    marked: Times,
     /// Served after a rejection and a wait outside; counted from the first try.
-    pub(super) after_retry: ConnectTimes,
+    pub(super) after_retry: Times,
     /// Whose final answer was an HTTP status other than 101, by that status.
     pub(super) rejected: BTreeMap<u16, Rejection>,
     /// Who got neither service nor an answer, by cause.
@@ -47,12 +45,6 @@ pub(super) struct Tally {
     pub(super) server: Option<ServerFigures>,
 }
 
-/// How long connections took from dial to 101.
-#[derive(Clone)]
-pub(super) struct ConnectTimes {
-    micros: Histogram<u64>,
-}
-
 /// Connections turned away with one status.
 #[derive(Default)]
 pub(super) struct Rejection {
@@ -71,7 +63,7 @@ pub(super) struct Failures {
 
 /// One failure, as it is met.
 pub(super) struct Failure {
-    cause: Cause,
+    pub(super) cause: Cause,
     detail: String,
 }
 
@@ -107,10 +99,10 @@ pub(super) enum Ending {
 impl Tally {
     pub(super) fn new() -> Tally {
         Tally {
-            prompt: ConnectTimes::new(),
-            slow: ConnectTimes::new(),
-            marked: ConnectTimes::new(),
-            after_retry: ConnectTimes::new(),
+            prompt: Times::new(),
+            slow: Times::new(),
+            marked: Times::new(),
+            after_retry: Times::new(),
             rejected: BTreeMap::new(),
             failed: BTreeMap::new(),
             closed_by_server: BTreeMap::new(),
@@ -184,7 +176,7 @@ impl Tally {
     }
 
     /// Those served at once.
-    pub(super) fn at_once(&self) -> ConnectTimes {
+    pub(super) fn at_once(&self) -> Times {
         if self.server_tells_who_waited() {
             self.prompt.with(&self.slow)
         } else {
@@ -193,8 +185,19 @@ impl Tally {
     }
 
     /// Those served after waiting in the server's line.
-    pub(super) fn after_waiting(&self) -> ConnectTimes {
+    pub(super) fn after_waiting(&self) -> Times {
         if self.server_tells_who_waited() { self.marked.clone() } else { self.slow.clone() }
+    }
+
+    /// How many of [`at_once`](Self::at_once) there are, without copying their times.
+    pub(super) fn at_once_total(&self) -> u64 {
+        let slow = if self.server_tells_who_waited() { self.slow.count() } else { 0 };
+        self.prompt.count() + slow
+    }
+
+    /// How many of [`after_waiting`](Self::after_waiting) there are.
+    pub(super) fn after_waiting_total(&self) -> u64 {
+        if self.server_tells_who_waited() { self.marked.count() } else { self.slow.count() }
     }
 
     pub(super) fn served_total(&self) -> u64 {
@@ -224,41 +227,53 @@ impl Tally {
         of(Cause::ClientOutOfFiles) + of(Cause::ClientOutOfPorts)
     }
 
+    /// Takes in what another thread counted. How many were open at once is not to be had from two
+    /// counts; whoever adds them up knows it.
+    pub(super) fn add(&mut self, other: Tally) {
+        for (ours, theirs) in [
+            (&mut self.prompt, &other.prompt),
+            (&mut self.slow, &other.slow),
+            (&mut self.marked, &other.marked),
+            (&mut self.after_retry, &other.after_retry),
+        ] {
+            ours.add(theirs);
+        }
+        for (status, theirs) in other.rejected {
+            let ours = self.rejected.entry(status).or_default();
+            ours.count += theirs.count;
+            ours.retry_after = match (ours.retry_after, theirs.retry_after) {
+                (Some(ours), Some(theirs)) => Some((ours.0.min(theirs.0), ours.1.max(theirs.1))),
+                (ours, theirs) => ours.or(theirs),
+            };
+        }
+        for (cause, theirs) in other.failed {
+            let ours = self.failed.entry(cause).or_default();
+            if ours.count == 0 {
+                ours.example = theirs.example;
+            }
+            ours.count += theirs.count;
+        }
+        for (ending, count) in other.closed_by_server {
+            *self.closed_by_server.entry(ending).or_default() += count;
+        }
+        for (ours, theirs) in [
+            (&mut self.interrupted, other.interrupted),
+            (&mut self.retries, other.retries),
+            (&mut self.open, other.open),
+            (&mut self.open_max, other.open_max),
+            (&mut self.held_to_the_end, other.held_to_the_end),
+            (&mut self.closed_cleanly, other.closed_cleanly),
+            (&mut self.messages_sent, other.messages_sent),
+            (&mut self.messages_held_back, other.messages_held_back),
+            (&mut self.messages_received, other.messages_received),
+        ] {
+            *ours += theirs;
+        }
+    }
+
     fn count_open(&mut self) {
         self.open += 1;
         self.open_max = self.open_max.max(self.open);
-    }
-}
-
-impl ConnectTimes {
-    fn new() -> ConnectTimes {
-        let micros = Histogram::new(3)
-            .expect("three significant digits are within the histogram's range of 0 to 5");
-        ConnectTimes { micros }
-    }
-
-    fn record(&mut self, took: Duration) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.micros.record(micros).expect("an auto-resizing histogram grows to any value");
-    }
-
-    fn with(&self, other: &ConnectTimes) -> ConnectTimes {
-        let mut both = self.clone();
-        both.micros
-            .add(&other.micros)
-            .expect("an auto-resizing histogram takes any other of its kind");
-        both
-    }
-
-    pub(super) fn count(&self) -> u64 {
-        self.micros.len()
-    }
-
-    /// The time within which this share of the connections (0 to 1) was served.
-    pub(super) fn quantile(&self, share: f64) -> Duration {
-        // The histogram answers with the upper end of a bucket, which may lie above anything
-        // measured.
-        Duration::from_micros(self.micros.value_at_quantile(share).min(self.micros.max()))
     }
 }
 

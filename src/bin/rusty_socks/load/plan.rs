@@ -1,0 +1,364 @@
+//! What the arguments mean: one plan for every mode, with its bounds checked.
+
+use std::{
+    fs,
+    hash::{BuildHasher, Hasher, RandomState},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    thread,
+    time::Duration,
+};
+
+use super::{
+    args::{Common, EchoArgs, FanoutArgs, IdleArgs, LoadArgs, ModeArgs, Protocol, StormArgs},
+    fanout::Audience,
+    header::Header,
+    target::Target,
+};
+
+/// More source addresses than this would ask a machine for more sockets than it has memory for.
+const SOURCES_MAX: usize = 64;
+
+/// Everything this client may have in flight: a load test shall not be its own out-of-memory test.
+const IN_FLIGHT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+/// The ports of one address are not used to the last: some are taken, some not yet free again.
+const PORTS_USED: f64 = 0.9;
+
+/// Ports of one source address where the system does not tell.
+const PORTS_ASSUMED: u32 = 16_000;
+
+/// What is to be done, whatever was typed to say so.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) target: Target,
+    /// Unspecified until the plan is resolved.
+    pub(super) address: SocketAddr,
+    /// Whether that may be another machine.
+    allow_remote: bool,
+    /// Empty when the system shall choose.
+    pub(super) sources: Vec<IpAddr>,
+    pub(super) origin: Option<Header>,
+    pub(super) headers: Vec<Header>,
+    pub(super) connections: u32,
+    pub(super) threads: usize,
+    pub(super) opening: Opening,
+    /// What runs before anything is measured, and how long the measuring lasts.
+    pub(super) warmup: Duration,
+    pub(super) hold: Duration,
+    pub(super) mode: Mode,
+    pub(super) json: bool,
+    pub(super) report: Option<PathBuf>,
+}
+
+/// How connections come about.
+#[derive(Debug)]
+pub(super) struct Opening {
+    /// New connections per second; 0 for all at once.
+    pub(super) rate: f64,
+    pub(super) ramp: Duration,
+    pub(super) connecting: u32,
+    pub(super) timeout: Duration,
+    pub(super) waited_after: Duration,
+    pub(super) retry: u32,
+}
+
+/// What the connections do once they are served.
+#[derive(Debug)]
+pub(super) enum Mode {
+    Storm { message: Option<String>, every: Option<Duration> },
+    Echo(EchoPlan),
+    Fanout(FanoutPlan),
+    Idle { ping: Option<Duration> },
+}
+
+#[derive(Debug)]
+pub(super) struct EchoPlan {
+    pub(super) size: usize,
+    pub(super) binary: bool,
+    pub(super) depth: usize,
+    /// Messages per second, for an open loop.
+    pub(super) rate: Option<u32>,
+    /// Measured so many messages, instead of for a time.
+    pub(super) messages: Option<u64>,
+}
+
+#[derive(Debug)]
+pub(super) struct FanoutPlan {
+    /// The first so many connections publish.
+    pub(super) publishers: usize,
+    pub(super) subscribers: usize,
+    pub(super) rooms: usize,
+    pub(super) rate: u32,
+    pub(super) size: usize,
+    pub(super) protocol: Protocol,
+    /// What tells this run's rooms and messages from those of another.
+    pub(super) run: u32,
+    pub(super) audience: Audience,
+}
+
+/// Why there is no plan: whose arguments are wrong is told apart from who cannot be found.
+#[derive(Debug)]
+pub(super) enum NoPlan {
+    BadArguments(String),
+    Unreachable(String),
+}
+
+impl Plan {
+    pub(super) fn new(args: LoadArgs) -> Result<Plan, NoPlan> {
+        let plan = Plan::of(args).map_err(NoPlan::BadArguments)?;
+        plan.resolved()
+    }
+
+    /// The plan before its server is looked up.
+    fn of(args: LoadArgs) -> Result<Plan, String> {
+        match args.mode {
+            None => Ok(Plan::of_storm(args.storm)),
+            Some(ModeArgs::Echo(args)) => Plan::of_echo(args),
+            Some(ModeArgs::Fanout(args)) => Plan::of_fanout(args),
+            Some(ModeArgs::Idle(args)) => Ok(Plan::of_idle(args)),
+        }
+        .and_then(Plan::checked)
+    }
+
+    fn of_storm(args: StormArgs) -> Plan {
+        let mode = Mode::Storm { message: args.message, every: args.every };
+        let mut plan = Plan::with(args.common, args.target, args.connections, mode);
+        plan.hold = args.hold;
+        plan.opening.retry = args.retry;
+        if args.rate > 0 {
+            plan.opening.rate = f64::from(args.rate);
+        }
+        plan
+    }
+
+    fn of_echo(args: EchoArgs) -> Result<Plan, String> {
+        let depth = args.depth.unwrap_or(1);
+        let in_flight = u64::from(depth) * u64::from(args.size) * u64::from(args.connections);
+        if in_flight > IN_FLIGHT_BYTES_MAX {
+            return Err(format!(
+                "--connections × --depth × --size is {in_flight} bytes in flight; \
+                 at most {IN_FLIGHT_BYTES_MAX} are allowed"
+            ));
+        }
+        let mode = Mode::Echo(EchoPlan {
+            size: args.size as usize,
+            binary: args.binary,
+            depth: depth as usize,
+            rate: args.rate,
+            messages: args.messages,
+        });
+        let mut plan = Plan::with(args.common, args.target, args.connections, mode);
+        (plan.warmup, plan.hold) = (args.warmup, args.duration);
+        Ok(plan)
+    }
+
+    fn of_fanout(args: FanoutArgs) -> Result<Plan, String> {
+        if args.protocol == Protocol::Raw && args.rooms > 1 {
+            return Err("--rooms needs --protocol chat: a raw broadcast has one room".to_owned());
+        }
+        if args.rooms > args.subscribers {
+            return Err("--rooms must not exceed --subscribers: somebody shall listen".to_owned());
+        }
+        let mode = Mode::Fanout(FanoutPlan {
+            publishers: args.publishers as usize,
+            subscribers: args.subscribers as usize,
+            rooms: args.rooms as usize,
+            rate: args.rate,
+            size: args.size as usize,
+            protocol: args.protocol,
+            // The standard library's hasher is seeded at random for each state.
+            run: RandomState::new().build_hasher().finish() as u32,
+            audience: Audience::new(args.rooms as usize),
+        });
+        let connections = args.publishers + args.subscribers;
+        let mut plan = Plan::with(args.common, args.target, connections, mode);
+        (plan.warmup, plan.hold) = (args.warmup, args.duration);
+        Ok(plan)
+    }
+
+    fn of_idle(args: IdleArgs) -> Plan {
+        let mode = Mode::Idle { ping: Some(args.ping).filter(|every| !every.is_zero()) };
+        let mut plan = Plan::with(args.common, args.target, args.connections, mode);
+        plan.hold = args.hold;
+        plan
+    }
+
+    fn with(common: Common, target: Target, connections: u32, mode: Mode) -> Plan {
+        let threads = match (common.threads, &mode) {
+            (Some(threads), _) => threads as usize,
+            (None, Mode::Storm { .. } | Mode::Idle { .. }) => 1,
+            // The other half is for the server, if it is on this machine.
+            (None, Mode::Echo(_) | Mode::Fanout(_)) => (cores() / 2).clamp(1, 8),
+        };
+        let rate = match common.ramp.as_secs_f64() {
+            0.0 => 0.0,
+            ramp => f64::from(connections) / ramp,
+        };
+        Plan {
+            target,
+            address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            allow_remote: common.allow_remote,
+            sources: common.source,
+            origin: common.origin,
+            headers: common.headers,
+            connections,
+            threads: threads.min(connections as usize),
+            opening: Opening {
+                rate,
+                ramp: common.ramp,
+                connecting: common.connecting,
+                timeout: common.timeout,
+                waited_after: common.waited_after,
+                retry: 0,
+            },
+            warmup: Duration::ZERO,
+            hold: Duration::ZERO,
+            mode,
+            json: common.json,
+            report: common.report,
+        }
+    }
+
+    fn checked(self) -> Result<Plan, String> {
+        if self.sources.len() > SOURCES_MAX {
+            return Err(format!("--source takes at most {SOURCES_MAX} addresses"));
+        }
+        if self.connections > 200_000 {
+            return Err("--publishers and --subscribers are at most 200000 together".to_owned());
+        }
+        Ok(self)
+    }
+
+    fn resolved(mut self) -> Result<Plan, NoPlan> {
+        self.address = self.target.resolve(&self.sources).map_err(NoPlan::Unreachable)?;
+        if !self.allow_remote && !self.address.ip().is_loopback() {
+            return Err(NoPlan::BadArguments(format!(
+                "{} is not on this machine: say --allow-remote if its owner agrees",
+                self.target
+            )));
+        }
+        if self.sources.is_empty() {
+            self.sources = sources_for(self.address.ip(), self.connections);
+        }
+        Ok(self)
+    }
+
+    /// The name of the mode, as it is typed.
+    pub(super) fn mode_name(&self) -> &'static str {
+        match self.mode {
+            Mode::Storm { .. } => "storm",
+            Mode::Echo(_) => "echo",
+            Mode::Fanout(_) => "fanout",
+            Mode::Idle { .. } => "idle",
+        }
+    }
+
+    /// Whether messages are the matter, rather than the connections themselves.
+    pub(super) fn has_traffic(&self) -> bool {
+        matches!(self.mode, Mode::Echo(_) | Mode::Fanout(_))
+    }
+
+    /// Whether messages leave by a timetable.
+    pub(super) fn is_open_loop(&self) -> bool {
+        match &self.mode {
+            Mode::Echo(echo) => echo.rate.is_some(),
+            Mode::Fanout(_) => true,
+            Mode::Storm { .. } | Mode::Idle { .. } => false,
+        }
+    }
+
+    /// How many messages are to be measured, where that is the end of the run.
+    pub(super) fn messages(&self) -> Option<u64> {
+        match &self.mode {
+            Mode::Echo(echo) => echo.messages,
+            Mode::Storm { .. } | Mode::Fanout(_) | Mode::Idle { .. } => None,
+        }
+    }
+}
+
+/// How many threads this machine runs at once.
+pub(super) fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The addresses to connect from so that all connections find a port. Only Linux has all of 127/8
+/// on its loopback; elsewhere, and to other machines, the system chooses.
+fn sources_for(server: IpAddr, connections: u32) -> Vec<IpAddr> {
+    let usable = (f64::from(ports_per_address()) * PORTS_USED) as u32;
+    let on_loopback = matches!(server, IpAddr::V4(address) if address.is_loopback());
+    if !cfg!(target_os = "linux") || !on_loopback || connections <= usable {
+        return Vec::new();
+    }
+    let wanted = (connections.div_ceil(usable.max(1)) as usize).min(SOURCES_MAX);
+    (1..=wanted).map(|last| IpAddr::V4(Ipv4Addr::new(127, 0, 0, last as u8))).collect()
+}
+
+/// How many ports the system hands out for each address.
+fn ports_per_address() -> u32 {
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut ends = range.split_whitespace().filter_map(|end| end.parse::<u32>().ok());
+    match (ends.next(), ends.next()) {
+        (Some(low), Some(high)) if low < high => high - low + 1,
+        _ => PORTS_ASSUMED,
+    }
+}
+
+#[cfg(test)]
+impl Plan {
+    /// The plan of a command line, for the tests beside the code. Nothing is looked up.
+    pub(super) fn typed(line: &str) -> Plan {
+        Plan::of(LoadArgs::typed(line).unwrap()).unwrap()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(line: &str) -> String {
+        match Plan::new(LoadArgs::typed(line).unwrap()) {
+            Err(NoPlan::BadArguments(reason)) => reason,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn another_machine_is_loaded_only_when_asked_to() {
+        // An address that belongs to nobody (RFC 5737); it is only looked at, never called.
+        assert!(refused("ws://192.0.2.1/").contains("--allow-remote"));
+        assert!(refused("echo ws://192.0.2.1/").contains("--allow-remote"));
+        assert!(Plan::new(LoadArgs::typed("ws://192.0.2.1/ --allow-remote").unwrap()).is_ok());
+        assert!(Plan::new(LoadArgs::typed("ws://[::1]:9/").unwrap()).is_ok());
+    }
+
+    #[test]
+    fn what_would_not_fit_is_refused() {
+        assert!(refused("echo -c 1000 --depth 100 --size 65536").contains("in flight"));
+        assert!(refused("fanout --protocol raw --rooms 2").contains("one room"));
+        assert!(refused("fanout --subscribers 3 --rooms 4").contains("somebody shall listen"));
+        assert!(refused("fanout --publishers 5 --subscribers 200000").contains("200000 together"));
+        let many = vec!["127.0.0.1"; 65].join(",");
+        assert!(refused(&format!("--source {many}")).contains("64"));
+    }
+
+    #[test]
+    fn more_connections_than_ports_bring_more_addresses() {
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        assert!(sources_for(loopback, 100).is_empty(), "the system's choice will do");
+        assert!(sources_for("192.0.2.1".parse().unwrap(), 200_000).is_empty());
+        if cfg!(target_os = "linux") {
+            let sources = sources_for(loopback, 200_000);
+            let each = ports_per_address() as usize;
+            assert!(sources.len() * each >= 200_000, "{sources:?}");
+            assert!(sources.iter().all(IpAddr::is_loopback));
+        }
+    }
+
+    #[test]
+    fn a_ramp_is_a_rate_of_opening() {
+        let plan = Plan::typed("idle -c 100 --ramp 4");
+        assert!((plan.opening.rate - 25.0).abs() < 1e-9);
+        assert_eq!(Plan::typed("echo -c 2 --threads 8").threads, 2, "no thread without work");
+    }
+}
