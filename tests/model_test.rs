@@ -652,7 +652,8 @@ impl Client {
                 .as_array()
                 .unwrap()
                 .iter()
-                .map(|message| message.to_string().len())
+                // A frame is a few bytes longer than its text.
+                .map(|message| message.to_string().len() + 10)
                 .sum();
             recovered_bytes.insert(text(&part["room"]), bytes);
         }
@@ -1080,7 +1081,8 @@ fn run(run: Run) {
     let seconds: f64 =
         std::env::var("MODEL_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2.0);
     let mut random = Numbers::seeded(run.name);
-    let inbox = run.config.inbox.min(run.config.buffer / 2) as u64;
+    // As much as fits an outbox behind everything else that a resume brings.
+    let inbox = run.config.inbox.min(run.config.buffer / 4) as u64;
     let (may_expire, clients) = (run.may_expire, run.clients);
     let (history, history_bytes) = (run.config.history, run.config.history_bytes);
     let page_bytes = run.config.buffer_bytes / 2;

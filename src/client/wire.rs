@@ -140,6 +140,8 @@ pub(super) struct Reactor {
     /// What the peer's Close said, or what went wrong; told once our own last words are written.
     end: Option<End>,
     pinged: Instant,
+    /// The first ping since something was heard.
+    asked: Instant,
 }
 
 impl Reactor {
@@ -180,6 +182,7 @@ impl Reactor {
             was_full: false,
             end: None,
             pinged: now,
+            asked: now,
         })
     }
 
@@ -411,8 +414,7 @@ impl Reactor {
             && self.closing_since.is_none()
             && !self.shared.stalled.load(Ordering::SeqCst)
         {
-            if let Some(silence_max) = self.times.silence_max {
-                let at = self.wire.heard + silence_max;
+            if let Some(at) = self.silent_at() {
                 if now >= at {
                     return self.give_up("the server is silent");
                 }
@@ -422,6 +424,9 @@ impl Reactor {
                 let mut at = self.wire.heard.max(self.pinged) + every;
                 if now >= at {
                     self.pinged = now;
+                    if self.asked <= self.wire.heard {
+                        self.asked = now;
+                    }
                     self.shared.outgoing.lock().queue.push_back(Frame::Ping(Default::default()));
                     at = now;
                 }
@@ -432,6 +437,18 @@ impl Reactor {
             return Some(Some(Duration::ZERO));
         }
         Some(due.map(|due| due.saturating_duration_since(Instant::now())))
+    }
+
+    /// When silence has lasted too long. Where pings are sent, one comes first, and has its time to be
+    /// answered: it may be this thread that was away, or the whole machine asleep.
+    fn silent_at(&self) -> Option<Instant> {
+        let silence_max = self.times.silence_max?;
+        let at = self.wire.heard + silence_max;
+        match self.times.ping.and_then(|every| silence_max.checked_sub(every)) {
+            Some(_) if self.asked <= self.wire.heard => None,
+            Some(patience) => Some(at.max(self.asked + patience)),
+            None => Some(at),
+        }
     }
 
     fn give_up<T>(&mut self, why: &str) -> Option<T> {

@@ -139,9 +139,12 @@ impl Client {
     /// The next message that is not a ping or pong.
     pub fn next(&mut self) -> Message {
         loop {
-            match self.socket.read().unwrap() {
-                Message::Ping(_) | Message::Pong(_) => {}
-                message => return message,
+            match self.socket.read() {
+                Ok(Message::Ping(_) | Message::Pong(_)) => {}
+                // A read with a deadline is not begun again by the system when a signal has come.
+                Err(tungstenite::Error::Io(error))
+                    if error.kind() == std::io::ErrorKind::Interrupted => {}
+                message => return message.unwrap(),
             }
         }
     }
