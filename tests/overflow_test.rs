@@ -192,6 +192,8 @@ fn under_gap_a_slow_reader_is_told_what_to_fetch_and_never_closed() {
     let mut slow = slow_member(server.addr, &[room]);
     let mut fast = member(server.addr, &[room]);
     let mut writer = member(server.addr, &[room]);
+    // On a busy machine the fast one may fall behind for a moment too; then it is told as well.
+    let mut fast_account = (vec![], 0);
     let (gaps, messages, took) = thread::scope(|scope| {
         let slow = scope.spawn(|| {
             let began = Instant::now();
@@ -202,7 +204,8 @@ fn under_gap_a_slow_reader_is_told_what_to_fetch_and_never_closed() {
         });
         let fast = scope.spawn(|| account(&mut fast, room, MESSAGES, || ()));
         publish(&mut writer, room, MESSAGES);
-        assert_eq!(fast.join().unwrap(), (vec![], MESSAGES), "the slow one delays nobody");
+        fast_account = fast.join().unwrap();
+        assert!(!slow.is_finished(), "the slow one delays nobody");
         // From here on it may be silent for longer than the timeout.
         drop(writer);
         slow.join().unwrap()
@@ -211,7 +214,10 @@ fn under_gap_a_slow_reader_is_told_what_to_fetch_and_never_closed() {
     assert!(missed > 0 && missed + messages == MESSAGES, "{gaps:?}");
     assert!(took > 2 * timeout, "it was slow for {took:?}");
     let stats = server.stats();
-    assert_eq!((stats.missed, stats.gaps, stats.dropped), (missed, gaps.len() as u64, 0));
+    let (fast_gaps, fast_messages) = fast_account;
+    let all_missed = missed + MESSAGES - fast_messages;
+    let all_gaps = (gaps.len() + fast_gaps.len()) as u64;
+    assert_eq!((stats.missed, stats.gaps, stats.dropped), (all_missed, all_gaps, 0));
     assert!(!stats.closed.contains_key("4102"), "{:?}", stats.closed);
     let (from, to) = gaps[0];
     fetch(&mut slow, room, from, to);
