@@ -43,6 +43,9 @@ const BACKOFF_MS: u64 = 250;
 /// How long an attempt may take before it is given up.
 const ATTEMPT: Duration = Duration::from_secs(20);
 
+/// Connections begun before what came is looked at.
+const CONNECTS_PER_TURN_MAX: usize = 32;
+
 /// How long the whole storm may take.
 const STORM: Duration = Duration::from_secs(120);
 
@@ -234,8 +237,10 @@ impl Fleet {
     /// One round of the loop.
     fn turn(&mut self, events: &mut Events) {
         let now = Instant::now();
+        let mut tried = 0;
         while let Some(Reverse((due, index, timer))) = self.timers.peek().copied() {
-            if due > now {
+            // A few at a time, so that those who have come in are heard meanwhile.
+            if due > now || tried == CONNECTS_PER_TURN_MAX {
                 break;
             }
             self.timers.pop();
@@ -243,7 +248,10 @@ impl Fleet {
                 continue;
             }
             match self.clients[index].stage {
-                Stage::Waiting => self.connect(index),
+                Stage::Waiting => {
+                    tried += 1;
+                    self.connect(index);
+                }
                 Stage::Live => {}
                 _ => self.fail(index, Duration::ZERO),
             }
