@@ -13,6 +13,10 @@ use crate::target::Target;
 
 const READ_BUFFER_BYTES: usize = 256 * 1024;
 
+/// Pauses between two looks of a crowd that does not sleep, so that it does not fight the server for the locks
+/// of its poll.
+const PAUSES: usize = 64;
+
 pub(crate) struct Crowd {
     poll: Poll,
     events: Events,
@@ -25,6 +29,9 @@ pub(crate) struct Crowd {
     first_code: Option<u16>,
     /// How long each took to open.
     opening: Stopwatch,
+    sleeps: bool,
+    /// Time in which it was awake and found nothing.
+    idle: Duration,
 }
 
 impl Crowd {
@@ -45,7 +52,42 @@ impl Crowd {
             ended: 0,
             first_code: None,
             opening,
+            sleeps: true,
+            idle: Duration::ZERO,
         })
+    }
+
+    /// From now on it looks and looks instead of sleeping. A server that writes to a sleeping client pays for
+    /// waking it, and how often it must depends on how quick the client is, not on the server.
+    pub(crate) fn stay_awake(&mut self) {
+        self.sleeps = false;
+    }
+
+    /// How long it was awake in vain since this was last asked.
+    pub(crate) fn take_idle(&mut self) -> Duration {
+        std::mem::take(&mut self.idle)
+    }
+
+    /// Returns when something has happened, or after `timeout`.
+    fn wait(&mut self, timeout: Duration) -> std::io::Result<()> {
+        if self.sleeps {
+            return self.poll.poll(&mut self.events, Some(timeout));
+        }
+        let began = Instant::now();
+        let mut looked = began;
+        loop {
+            self.poll.poll(&mut self.events, Some(Duration::ZERO))?;
+            if !self.events.is_empty() {
+                break;
+            }
+            (0..PAUSES).for_each(|_| std::hint::spin_loop());
+            looked = Instant::now();
+            if looked.duration_since(began) >= timeout {
+                break;
+            }
+        }
+        self.idle += looked.duration_since(began);
+        Ok(())
     }
 
     pub(crate) fn link(&mut self, index: usize) -> anyhow::Result<&mut Link> {
@@ -83,7 +125,7 @@ impl Crowd {
         mut on_message: impl FnMut(usize, u64, &[u8]),
         mut on_link: impl FnMut(usize, &mut Link, usize) -> anyhow::Result<()>,
     ) -> anyhow::Result<usize> {
-        if let Err(error) = self.poll.poll(&mut self.events, Some(timeout)) {
+        if let Err(error) = self.wait(timeout) {
             if error.kind() == ErrorKind::Interrupted {
                 return Ok(0);
             }

@@ -97,6 +97,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
 
     let mut crowd = Crowd::open(&args.url, wire, args.connections as usize)?;
     prove_echo(&mut crowd, &repeated, &reply)?;
+    crowd.stay_awake();
 
     let mut lanes: Vec<Lane> = Vec::new();
     for index in 0..args.connections as usize {
@@ -107,7 +108,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     }
     let mut tally = Tally { messages: 0, wrong_len: None, latency: Stopwatch::new() };
     let mut last_reply = Instant::now();
-    let mut run_until = |until: Instant, tally: &mut Tally| -> anyhow::Result<()> {
+    let mut run_until = |until: Instant, crowd: &mut Crowd, tally: &mut Tally| -> anyhow::Result<()> {
         loop {
             let now = Instant::now();
             if now >= until {
@@ -144,12 +145,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
         }
     };
 
-    run_until(Instant::now() + Duration::from_secs(args.warmup), &mut tally)?;
+    run_until(Instant::now() + Duration::from_secs(args.warmup), &mut crowd, &mut tally)?;
     tally.messages = 0;
     tally.latency.reset();
+    crowd.take_idle();
 
     let meter = Meter::start(args.pid)?;
-    run_until(Instant::now() + Duration::from_secs(args.seconds), &mut tally)?;
+    run_until(Instant::now() + Duration::from_secs(args.seconds), &mut crowd, &mut tally)?;
     let spent = meter.stop()?;
 
     ensure!(tally.messages > 0, "not one reply came in {:.1} s", spent.wall_s);
@@ -163,7 +165,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
         cpu_us_per_message: spent.server_us_per(tally.messages),
         latency: tally.latency.read(),
         server_busy: spent.server_busy(),
-        driver_busy: spent.driver_busy(),
+        driver_busy: spent.driver_busy(crowd.take_idle()),
     })
 }
 

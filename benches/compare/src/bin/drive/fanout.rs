@@ -129,6 +129,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
 
     let mut crowd = Crowd::open(&args.url, wire, links)?;
     crowd.settle(QUIET, SETTLE_TIMEOUT)?;
+    crowd.stay_awake();
     let mut room = Room {
         crowd,
         repeated: Repeated::new(&message, 1),
@@ -147,6 +148,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     room.bytes = 0;
     room.latency.reset();
     room.last_member.reset();
+    room.crowd.take_idle();
 
     let meter = Meter::start(args.pid)?;
     let messages = room.publish(args.count, limit)?;
@@ -168,7 +170,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
         latency: one_at_a_time.then(|| room.latency.read()),
         last_member: one_at_a_time.then(|| room.last_member.read()),
         server_busy: spent.server_busy(),
-        driver_busy: spent.driver_busy(),
+        driver_busy: spent.driver_busy(room.crowd.take_idle()),
     })
 }
 

@@ -85,6 +85,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
         cpu_us_per_connect: spent.server_us_per(connections).filter(|_| !args.raw),
         opening: (!args.raw).then(|| crowd.opening()),
         server_busy: spent.server_busy(),
-        driver_busy: spent.driver_busy(),
+        driver_busy: spent.driver_busy(Duration::ZERO),
     })
 }

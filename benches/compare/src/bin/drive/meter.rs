@@ -65,8 +65,9 @@ impl Spent {
         self.server_s.map(|s| rounded(s / self.wall_s))
     }
 
-    pub(crate) fn driver_busy(&self) -> f64 {
-        rounded(self.driver_s / self.wall_s)
+    /// The same for the driver, whose CPU time was in vain for `idle` of it.
+    pub(crate) fn driver_busy(&self, idle: Duration) -> f64 {
+        rounded((self.driver_s - idle.as_secs_f64()).max(0.0) / self.wall_s)
     }
 }
 

@@ -178,6 +178,6 @@ fn phase(
         bytes,
         latency: latency.read(),
         server_busy: spent.server_busy(),
-        driver_busy: spent.driver_busy(),
+        driver_busy: spent.driver_busy(Duration::ZERO),
     })
 }

@@ -28,8 +28,6 @@ const QUIET: Duration = Duration::from_millis(200);
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Publishes on their way in one room: a server that falls behind a `--rate` by more is too slow for it.
 const ROOM_IN_FLIGHT_MAX: usize = 4096;
-/// Shorter waits than this are spun away, because a poll counts in milliseconds.
-const SPIN: Duration = Duration::from_millis(2);
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -116,6 +114,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     let mut load = Load::open(args)?;
     load.run_until(Instant::now() + Duration::from_secs(args.warmup))?;
     load.tally.reset();
+    load.crowd.take_idle();
 
     let meter = Meter::start(args.pid)?;
     load.run_until(Instant::now() + Duration::from_secs(args.seconds))?;
@@ -139,7 +138,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
         delivered_bytes: rounded(bytes as f64 / deliveries as f64),
         latency: latency.read(),
         server_busy: spent.server_busy(),
-        driver_busy: spent.driver_busy(),
+        driver_busy: spent.driver_busy(load.crowd.take_idle()),
     })
 }
 
@@ -211,6 +210,7 @@ impl Load {
             .iter()
             .map(|name| Ok(Repeated::new(&publish(name, args.size as usize)?, 1)))
             .collect::<anyhow::Result<Vec<_>>>()?;
+        crowd.stay_awake();
         let now = Instant::now();
         let pace = match args.rate {
             Some(rate) => {
@@ -245,7 +245,7 @@ impl Load {
                 return Ok(());
             }
             let timeout = match self.publish_due(now)? {
-                Some(due_at) => due_at.min(until).saturating_duration_since(now + SPIN),
+                Some(due_at) => due_at.min(until).saturating_duration_since(now),
                 None => (until - now).min(Duration::from_secs(1)),
             };
             self.turn(timeout, &mut done)?;
