@@ -102,12 +102,15 @@ impl Receiver {
         Receiver { codec: Codec::default(), deflate, outcome: Outcome::default() }
     }
 
-    pub(super) fn feed(&mut self, mut chunk: &[u8], pool: &mut ContextPool) {
+    pub(super) fn feed(&mut self, chunk: &[u8], pool: &mut ContextPool) {
         let Outcome { messages, end, out } = &mut self.outcome;
+        let mut chunk = chunk.to_vec();
+        let mut chunk = &mut chunk[..];
         while end.is_none() {
             match self.codec.next(&mut chunk, out, self.deflate.as_mut(), pool) {
-                Event::Message(message) => {
-                    messages.push((message.is_text(), message.into_data().to_vec()));
+                Event::Message(received) => {
+                    let message = received.message();
+                    messages.push((message.as_text().is_some(), message.as_bytes().to_vec()));
                 }
                 Event::Control => {}
                 Event::Closed(reason) => *end = Some((true, reason)),

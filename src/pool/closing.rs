@@ -109,8 +109,8 @@ impl Connection {
         let codec = Box::new(std::mem::take(&mut open.codec));
         self.end(reason, Stage::AwaitClose(codec), desk);
         // What was read and not handled may hold the peer's Close.
-        let stash = std::mem::take(&mut self.core.stash);
-        self.advance(&stash, desk);
+        let mut stash = std::mem::take(&mut self.core.stash);
+        self.advance(&mut stash, desk);
     }
 
     /// An open connection is over for its handler; its last bytes may still be on their way.
@@ -161,7 +161,7 @@ impl Connection {
 pub(super) fn await_close(
     codec: &mut Codec,
     mut deflate: Option<&mut Deflate>,
-    rest: &mut &[u8],
+    rest: &mut &mut [u8],
     desk: &mut Desk,
 ) -> bool {
     loop {

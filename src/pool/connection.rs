@@ -5,8 +5,6 @@ use std::{
     sync::Arc,
 };
 
-use tungstenite::Message as WireMessage;
-
 use super::{
     admission::{Permit, Ticket},
     bound::Slot,
@@ -30,7 +28,7 @@ use crate::{
     ws::{
         close::CloseReason,
         codec::{Codec, Event},
-        frame::{Message, PreparedFrame},
+        frame::PreparedFrame,
         handshake::Upgrade,
     },
 };
@@ -129,7 +127,7 @@ impl Connection {
                 self.core.readable = !emptied || self.core.peer_ended;
                 desk.metrics().bytes_in.add(n as u64);
                 if self.core.stash.is_empty() {
-                    let used = self.advance(&buffer[..n], desk);
+                    let used = self.advance(&mut buffer[..n], desk);
                     self.core.stash.extend_from_slice(&buffer[used..n]);
                 } else {
                     let mut stash = std::mem::take(&mut self.core.stash);
@@ -147,7 +145,7 @@ impl Connection {
     }
 
     fn consume_stash(&mut self, mut stash: Vec<u8>, desk: &mut Desk) {
-        let used = self.advance(&stash, desk);
+        let used = self.advance(&mut stash, desk);
         if used < stash.len() {
             stash.drain(..used);
             self.core.stash = stash;
@@ -155,11 +153,12 @@ impl Connection {
     }
 
     /// Handles input as far as it goes now. Returns how many bytes of it were used.
-    pub(super) fn advance(&mut self, input: &[u8], desk: &mut Desk) -> usize {
+    pub(super) fn advance(&mut self, input: &mut [u8], desk: &mut Desk) -> usize {
+        let len = input.len();
         let mut rest = input;
         loop {
             match &mut self.phase {
-                Phase::Head { last: true, .. } => return input.len(),
+                Phase::Head { last: true, .. } => return len,
                 Phase::Head { .. } if !self.core.outbox.fits(0, &desk.outbox_bounds) => {
                     // Who pipelines requests must read the answers before there are more.
                     self.core.backlog = true;
@@ -167,7 +166,7 @@ impl Connection {
                     break;
                 }
                 Phase::Head { .. } => match self.head_step(rest, desk) {
-                    Some(used) => rest = &rest[used..],
+                    Some(used) => rest = &mut rest[used..],
                     None => break,
                 },
                 Phase::Waiting(_) => break,
@@ -188,16 +187,16 @@ impl Connection {
                         }
                     }
                     self.core.backlog = false;
-                    return input.len();
+                    return len;
                 }
-                Phase::Gone => return input.len(),
+                Phase::Gone => return len,
             }
         }
-        input.len() - rest.len()
+        len - rest.len()
     }
 
     /// Handles messages until the input is used up, the connection is paused, or others must get a turn.
-    fn messages_step(&mut self, rest: &mut &[u8], desk: &mut Desk) {
+    fn messages_step(&mut self, rest: &mut &mut [u8], desk: &mut Desk) {
         self.core.backlog = true;
         for _ in 0..MESSAGES_PER_TURN_MAX {
             let Phase::Open(open) = &mut self.phase else { return };
@@ -211,15 +210,11 @@ impl Connection {
             let event = open.codec.next(rest, &mut desk.control, deflate, &mut desk.contexts);
             self.core.queue_control(desk);
             match event {
-                Event::Message(message) => {
-                    let message = match &message {
-                        WireMessage::Text(text) => Message::Text(text.as_str()),
-                        other => Message::Binary(other_bytes(other)),
-                    };
+                Event::Message(received) => {
                     desk.metrics().messages_in.add(1);
                     let session = &mut open.session;
                     let caller = Caller { core: &mut self.core, desk, session };
-                    if !open.service.message(caller, message) {
+                    if !open.service.message(caller, received.message()) {
                         self.core.paused_by_jobs = true;
                     }
                     // Jobs see to it themselves, when the message has had its turn.
@@ -449,13 +444,5 @@ impl Connection {
             next = next.min(self.core.last_rx.max(open.pinged) + ping);
         }
         desk.timers.set(self.core.slot(), &mut self.core.deadline, next.max(desk.now + 1));
-    }
-}
-
-fn other_bytes(message: &WireMessage) -> &[u8] {
-    match message {
-        WireMessage::Binary(bytes) => bytes,
-        // The codec gives out text and binary messages only.
-        _ => &[],
     }
 }

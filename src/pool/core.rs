@@ -1,6 +1,9 @@
 //! What a connection has in every phase: its socket, what waits to be written, and whether it is read.
 
-use std::{io, net::SocketAddr};
+use std::{
+    io::{self, IoSlice, Write},
+    net::SocketAddr,
+};
 
 use super::{
     bound::IpSlot,
@@ -19,6 +22,10 @@ use crate::{
         frame::{self, Message, PreparedFrame},
     },
 };
+
+/// A message of so many bytes is given to the kernel at once if nothing waits before it: copying it into the
+/// outbox would cost more than the write that is saved by gathering.
+const WRITE_AT_ONCE_BYTES_MIN: usize = 16 << 10;
 
 /// The part of a connection that outlives its phases. Owned by one worker.
 pub(crate) struct Core {
@@ -145,11 +152,32 @@ impl Core {
                     deflate.write_frame(kind, payload, &mut contexts.deflaters, deflated, out);
                 });
             }
-            _ => self.outbox.push_own(1, spare, |out| {
-                frame::write_header(out, kind, payload.len());
-                out.extend_from_slice(payload);
-            }),
+            _ => {
+                let (header, used) = frame::header(kind, payload.len(), false);
+                let mut parts = [&header[..used], payload];
+                if payload.len() >= WRITE_AT_ONCE_BYTES_MIN && self.write_at_once(&mut parts, desk)
+                {
+                    return;
+                }
+                self.outbox.push_own(1, &mut desk.spare, |out| {
+                    out.reserve(parts[0].len() + parts[1].len());
+                    parts.iter().for_each(|part| out.extend_from_slice(part));
+                });
+            }
         }
+    }
+
+    /// Gives the kernel what it takes of a frame if nothing waits before it, and takes that off the parts.
+    /// Returns whether it took all. An error is left for the next write to find.
+    fn write_at_once(&mut self, parts: &mut [&[u8]; 2], desk: &mut Desk) -> bool {
+        if self.blocked || !self.outbox.is_empty() {
+            return false;
+        }
+        let Ok(sent) = self.stream.write_vectored(&parts.map(IoSlice::new)) else { return false };
+        self.on_sent(sent, desk);
+        let of_header = sent.min(parts[0].len());
+        *parts = [&parts[0][of_header..], &parts[1][sent - of_header..]];
+        parts[1].is_empty()
     }
 
     /// Queues a frame that others are sent as well: compressed once for all of them where that is agreed.
@@ -205,25 +233,29 @@ impl Core {
         }
     }
 
+    /// The kernel took `sent` bytes.
+    fn on_sent(&mut self, sent: usize, desk: &mut Desk) {
+        if sent == 0 {
+            return;
+        }
+        desk.metrics().bytes_out.add(sent as u64);
+        self.last_tx = desk.now;
+        if let Some(lag) = &mut self.lag {
+            lag.wrote(sent);
+            // There may be room now for what was held back.
+            self.list_dirty(desk);
+        }
+    }
+
     /// Gives the kernel what it takes, and pauses or resumes reading accordingly.
     pub(super) fn write(&mut self, desk: &mut Desk) -> io::Result<Flushed> {
         let (flushed, sent) = self.outbox.flush(&mut self.stream, &mut desk.spare)?;
-        desk.metrics().bytes_out.add(sent as u64);
         let was_blocked = std::mem::replace(&mut self.blocked, flushed == Flushed::Blocked);
         if was_blocked && sent > 0 {
             // Who takes what it could not take before is alive, though it may be too slow to say so.
             self.last_rx = desk.now;
         }
-        if sent > 0
-            && let Some(lag) = &mut self.lag
-        {
-            lag.wrote(sent);
-            // There may be room now for what was held back.
-            self.list_dirty(desk);
-        }
-        if sent > 0 {
-            self.last_tx = desk.now;
-        }
+        self.on_sent(sent, desk);
         if self.paused_by_outbox {
             if self.outbox.is_low(&desk.outbox_bounds) {
                 self.paused_by_outbox = false;

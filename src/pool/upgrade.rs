@@ -138,8 +138,8 @@ impl Connection {
             Ok(permit) => {
                 let waited = desk.now.saturating_sub(since);
                 self.open(permit, &upgrade, route, state, Some(waited), desk);
-                let stash = std::mem::take(&mut self.core.stash);
-                let used = self.advance(&stash, desk);
+                let mut stash = std::mem::take(&mut self.core.stash);
+                let used = self.advance(&mut stash, desk);
                 self.core.stash.extend_from_slice(&stash[used..]);
                 self.core.list_ready(desk);
             }

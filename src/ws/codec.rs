@@ -4,18 +4,27 @@
 //! rest has none: it borrows one from the worker's [`ContextPool`] when bytes come, and gives it back
 //! when the last of them made a whole message. An idle connection thus costs no read buffer at all,
 //! and the buffers in use stay few and warm.
+//!
+//! Most messages are one frame that is all here when it is looked at, and need no context: their mask is
+//! removed where they stand. Everything else (fragments, control frames, parts of frames, whatever is wrong) is
+//! the context's.
 
-use std::io::{self, Read, Write};
+use std::{
+    io::{self, Read, Write},
+    ops::Range,
+};
 
 use tungstenite::{
-    Error, Message,
+    Error, Message as WireMessage,
     protocol::{Role, WebSocketConfig, WebSocketContext},
 };
 
 use super::{
     close::CloseReason,
     deflate::{Deflate, Deflaters, Inbound},
+    frame::{Kind, Message},
     scanner::Scanner,
+    walker,
 };
 
 /// How much a context copies from the worker's buffer at a time, in bytes.
@@ -90,9 +99,9 @@ impl ContextPool {
 }
 
 /// What the bytes amounted to.
-pub(crate) enum Event {
+pub(crate) enum Event<'i> {
     /// A whole data message, its UTF-8 checked.
-    Message(Message),
+    Message(Received<'i>),
     /// A ping, whose pong was written, or a pong.
     Control,
     /// The peer's Close. The reply, if one is due, was written.
@@ -101,6 +110,26 @@ pub(crate) enum Event {
     Failed(CloseReason),
     /// Everything given was used up; nothing happens before more bytes come.
     NeedMore,
+}
+
+/// A message that came.
+pub(crate) enum Received<'i> {
+    /// It lies where it was read.
+    InPlace(Message<'i>),
+    /// The context has put it together.
+    Gathered(WireMessage),
+}
+
+impl Received<'_> {
+    pub(crate) fn message(&self) -> Message<'_> {
+        match self {
+            Received::InPlace(message) => *message,
+            Received::Gathered(WireMessage::Text(text)) => Message::Text(text.as_str()),
+            Received::Gathered(WireMessage::Binary(bytes)) => Message::Binary(bytes),
+            // The machine gives out text and binary messages only.
+            Received::Gathered(_) => Message::Binary(&[]),
+        }
+    }
 }
 
 /// A connection's side of the protocol.
@@ -113,21 +142,31 @@ impl Codec {
     /// Advances by at most one message or control frame. What must be answered at once (pong, Close) is appended to
     /// `out`. Consumed bytes are taken off the front of `input`; what is left of it must come first the
     /// next time.
-    pub(crate) fn next(
+    pub(crate) fn next<'i>(
         &mut self,
-        input: &mut &[u8],
+        input: &mut &'i mut [u8],
         out: &mut Vec<u8>,
         deflate: Option<&mut Deflate>,
         pool: &mut ContextPool,
-    ) -> Event {
-        if self.machine.is_none() && input.is_empty() {
-            return Event::NeedMore;
+    ) -> Event<'i> {
+        if self.machine.is_none() {
+            if input.is_empty() {
+                return Event::NeedMore;
+            }
+            if deflate.is_none()
+                && let Some(whole) = walker::whole_message(input, pool.message_bytes_max)
+            {
+                return self.take_whole(whole, input, out, pool);
+            }
         }
         let machine = self.machine.get_or_insert_with(|| pool.take());
+        let mut rest = &**input;
         let event = match deflate {
-            None => machine.next(input, out),
-            Some(deflate) => machine.next_inflated(input, out, deflate, pool),
+            None => machine.next(&mut rest, out),
+            Some(deflate) => machine.next_inflated(&mut rest, out, deflate, pool),
         };
+        let used = input.len() - rest.len();
+        *input = &mut std::mem::take(input)[used..];
         if matches!(event, Event::NeedMore)
             && machine.is_at_rest()
             && let Some(machine) = self.machine.take()
@@ -135,6 +174,31 @@ impl Codec {
             pool.put(machine);
         }
         event
+    }
+
+    /// Takes a message off the front of `input` that is all there.
+    fn take_whole<'i>(
+        &mut self,
+        (kind, payload, mask): (Kind, Range<usize>, [u8; 4]),
+        input: &mut &'i mut [u8],
+        out: &mut Vec<u8>,
+        pool: &mut ContextPool,
+    ) -> Event<'i> {
+        let (frame, rest) = std::mem::take(input).split_at_mut(payload.end);
+        *input = rest;
+        let payload = &mut frame[payload.start..];
+        walker::unmask(payload, mask, 0);
+        let message = match kind {
+            Kind::Binary => Message::Binary(payload),
+            Kind::Text => match std::str::from_utf8(payload) {
+                Ok(text) => Message::Text(text),
+                Err(_) => {
+                    let machine = self.machine.get_or_insert_with(|| pool.take());
+                    return machine.fail(CloseReason::INVALID_UTF8, out);
+                }
+            },
+        };
+        Event::Message(Received::InPlace(message))
     }
 
     /// Starts the closing handshake: appends a Close to `out`. Later calls append nothing.
@@ -155,7 +219,7 @@ impl Codec {
 }
 
 impl Machine {
-    fn next(&mut self, input: &mut &[u8], out: &mut Vec<u8>) -> Event {
+    fn next(&mut self, input: &mut &[u8], out: &mut Vec<u8>) -> Event<'static> {
         if let Some(unseen) = input.get(self.ahead..) {
             self.scanner.skim(unseen);
         }
@@ -181,7 +245,7 @@ impl Machine {
         out: &mut Vec<u8>,
         deflate: &mut Deflate,
         pool: &mut ContextPool,
-    ) -> Event {
+    ) -> Event<'static> {
         let (deflaters, bytes_max) = (&mut pool.deflaters, pool.message_bytes_max);
         loop {
             let mut inflated = std::mem::take(&mut self.inflated);
@@ -202,20 +266,20 @@ impl Machine {
         }
     }
 
-    fn advance(&mut self, wire: &mut Wire<'_, '_>) -> Event {
+    fn advance(&mut self, wire: &mut Wire<'_, '_>) -> Event<'static> {
         match self.context.read(wire) {
-            Ok(Message::Close(frame)) => {
+            Ok(WireMessage::Close(frame)) => {
                 let reason = CloseReason::from_peer(frame);
                 // Reading once more is how the context sends the Close it owes.
                 let _ = self.context.read(wire);
                 Event::Closed(reason)
             }
-            Ok(message @ (Message::Text(_) | Message::Binary(_))) => {
+            Ok(message @ (WireMessage::Text(_) | WireMessage::Binary(_))) => {
                 self.given += 1;
                 self.largest_message = self.largest_message.max(message.len());
-                Event::Message(message)
+                Event::Message(Received::Gathered(message))
             }
-            Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {
+            Ok(WireMessage::Ping(_) | WireMessage::Pong(_) | WireMessage::Frame(_)) => {
                 self.given += 1;
                 // Writing to memory cannot fail, and a pong that is owed goes out now.
                 let _ = self.context.flush(wire);
@@ -230,7 +294,7 @@ impl Machine {
     }
 
     /// The context answers nothing to what it refuses; the code is ours to send.
-    fn fail(&mut self, reason: CloseReason, out: &mut Vec<u8>) -> Event {
+    fn fail(&mut self, reason: CloseReason, out: &mut Vec<u8>) -> Event<'static> {
         self.close(&reason, out);
         Event::Failed(reason)
     }
@@ -333,11 +397,13 @@ mod tests {
             }
         }
 
-        fn feed(&mut self, mut bytes: &[u8]) {
+        fn feed(&mut self, bytes: &[u8]) {
+            let mut bytes = bytes.to_vec();
+            let mut rest = &mut bytes[..];
             loop {
-                match self.codec.next(&mut bytes, &mut self.out, None, &mut self.pool) {
-                    Event::Message(message) => {
-                        self.texts.push(message.into_text().expect("text").to_string());
+                match self.codec.next(&mut rest, &mut self.out, None, &mut self.pool) {
+                    Event::Message(received) => {
+                        self.texts.push(received.message().as_text().expect("text").to_owned());
                     }
                     Event::Closed(reason) | Event::Failed(reason) => {
                         self.ended = Some(reason);
@@ -377,12 +443,13 @@ mod tests {
         let mut harness = Harness::new();
         harness.feed(&client_frame(0x81, b"hello"));
         assert!(harness.codec.is_resting());
-        assert_eq!(harness.pool.spare.len(), 1);
+        assert_eq!(harness.pool.spare.len(), 0, "what is whole needs none");
         let frame = client_frame(0x81, b"hello");
         harness.feed(&frame[..3]);
         assert!(!harness.codec.is_resting(), "half a header belongs to this connection");
         harness.feed(&frame[3..]);
         assert!(harness.codec.is_resting());
+        assert_eq!(harness.pool.spare.len(), 1);
         harness.feed(&client_frame(0x01, b"open"));
         assert!(!harness.codec.is_resting(), "an open fragment belongs to this connection");
         harness.feed(&client_frame(0x80, b"end"));

@@ -3,15 +3,11 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use tungstenite::protocol::frame::{
-    FrameHeader,
-    coding::{Data, OpCode},
-};
 
 use super::deflate::{self, Deflaters};
 
 /// The longest header of an unmasked frame, in bytes (RFC 6455, 5.2).
-pub(super) const HEADER_BYTES_MAX: usize = 10;
+pub(crate) const HEADER_BYTES_MAX: usize = 10;
 
 /// A message as a handler gets and gives it: borrowed, whole, its UTF-8 already checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,12 +168,35 @@ pub(super) fn write_compressed_header(out: &mut Vec<u8>, kind: Kind, len: usize)
 }
 
 fn write(out: &mut Vec<u8>, kind: Kind, len: usize, rsv1: bool) {
+    let (bytes, used) = header(kind, len, rsv1);
+    out.extend_from_slice(&bytes[..used]);
+}
+
+/// A header, and how much of the space it takes.
+pub(crate) fn header(kind: Kind, len: usize, rsv1: bool) -> ([u8; HEADER_BYTES_MAX], usize) {
     let opcode = match kind {
-        Kind::Text => OpCode::Data(Data::Text),
-        Kind::Binary => OpCode::Data(Data::Binary),
+        Kind::Text => 0x1,
+        Kind::Binary => 0x2,
     };
-    let header = FrameHeader { opcode, is_final: true, rsv1, ..FrameHeader::default() };
-    header.format(len as u64, out).expect("writing to a Vec cannot fail");
+    let mut bytes = [0; HEADER_BYTES_MAX];
+    bytes[0] = 0x80 | if rsv1 { 0x40 } else { 0 } | opcode;
+    let used = match len {
+        0..=125 => {
+            bytes[1] = len as u8;
+            2
+        }
+        126..=0xffff => {
+            bytes[1] = 126;
+            bytes[2..4].copy_from_slice(&(len as u16).to_be_bytes());
+            4
+        }
+        _ => {
+            bytes[1] = 127;
+            bytes[2..].copy_from_slice(&(len as u64).to_be_bytes());
+            HEADER_BYTES_MAX
+        }
+    };
+    (bytes, used)
 }
 
 #[cfg(test)]

@@ -133,3 +133,29 @@ fn a_block_at_any_byte_of_either_direction_changes_nothing() {
         });
     }
 }
+
+/// A message this large is given to the kernel as it stands, without waiting for the end of the turn.
+#[test]
+fn a_large_message_goes_out_whole_wherever_the_kernel_stops() {
+    let payload: Vec<u8> = (0..40_000).map(|n: u32| n as u8).collect();
+    let [small, large] = [frame(0x82, b"small"), frame(0x82, &payload)];
+    let echoes = [b"\x82\x05small".as_slice(), b"\x82\x7e\x9c\x40", &payload];
+    // Alone, and behind what the turn has queued already.
+    let lives: [(&[&[u8]], Vec<u8>); 2] = [
+        (&[&large, &small], [echoes[1], echoes[2], echoes[0]].concat()),
+        (
+            &[&small, &large, &large],
+            [echoes[0], echoes[1], echoes[2], echoes[1], echoes[2]].concat(),
+        ),
+    ];
+    for (sent, expected) in lives {
+        for room in [0, 1, 3, 4, 5, 20_000, 40_003, 40_004, 40_010] {
+            let mut harness = Harness::open(Config::default());
+            harness.wire.lock().write_room = room;
+            harness.feed(&sent.concat());
+            assert!(harness.wire.lock().from_server == expected[..room], "{room} bytes");
+            harness.make_room(usize::MAX / 2);
+            assert!(harness.written() == expected, "{room} bytes, then the rest");
+        }
+    }
+}
