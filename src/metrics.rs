@@ -217,6 +217,7 @@ impl Metrics {
         Snapshot {
             version: env!("CARGO_PKG_VERSION"),
             uptime_s: gauges.started.elapsed().as_secs_f64(),
+            cpu_seconds: gauges.cpu_time.map(|time| time.as_secs_f64()),
             worker_threads: self.workers.len(),
             active_connections: gauges.active_connections,
             max_connections: gauges.max_connections,
@@ -285,6 +286,7 @@ pub(crate) struct Refusals {
 /// What is true right now, gathered from its owners.
 pub(crate) struct Gauges {
     pub(crate) started: Instant,
+    pub(crate) cpu_time: Option<Duration>,
     pub(crate) active_connections: usize,
     pub(crate) max_connections: usize,
     pub(crate) queued: usize,
@@ -317,6 +319,10 @@ pub struct Snapshot {
     pub version: &'static str,
     /// Seconds since the server was bound.
     pub uptime_s: f64,
+    /// CPU time of the whole process since it began, user and system, in seconds. Left out where the system
+    /// does not tell it (Windows).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_seconds: Option<f64>,
     /// Worker threads (`thread_pool_size`).
     pub worker_threads: usize,
     /// Permits in use: WebSocket connections served now.
@@ -465,6 +471,7 @@ mod tests {
         metrics.workers[0].count_close(None);
         let gauges = Gauges {
             started: Instant::now(),
+            cpu_time: None,
             active_connections: 0,
             max_connections: 0,
             queued: 0,

@@ -90,6 +90,7 @@ fn stats_have_the_promised_fields() {
     ] {
         assert!(stats[number].is_number(), "{number} in {stats:#}");
     }
+    assert_eq!(stats["cpu_seconds"].as_f64().is_some_and(|spent| spent > 0.0), cfg!(unix));
     assert!(stats["version"].is_string());
     assert_eq!(stats["workers"].as_array().unwrap().len(), 2, "each worker by itself");
     for timing in ["turn_us", "queue_wait_ms"] {

@@ -15,6 +15,7 @@ use super::{
     jobs::JobPool,
     members::Members,
     outbox::{OutboxBounds, Spare},
+    platform,
     timers::{Millis, Timers},
 };
 use crate::{
@@ -66,6 +67,7 @@ impl Shared {
         let workers = 0..self.sockets.len();
         let gauges = Gauges {
             started: self.started,
+            cpu_time: platform::cpu_time(),
             active_connections,
             max_connections: self.config.max_conn,
             queued,

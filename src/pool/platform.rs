@@ -1,5 +1,7 @@
 //! Where operating systems differ. Nothing outside this file assumes one of them.
 
+use std::time::Duration;
+
 use mio::net::TcpStream;
 
 /// Bytes that the kernel takes for a socket beyond what is on the wire, where that is limited.
@@ -15,6 +17,17 @@ pub(super) fn limit_unsent(stream: &TcpStream) {
     let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
     #[cfg(not(any(target_os = "android", target_os = "linux")))]
     let _ = stream;
+}
+
+/// The CPU time of all threads of this process since it began, user and system. `None` where it is not told.
+pub(super) fn cpu_time() -> Option<Duration> {
+    #[cfg(unix)]
+    {
+        let spent = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        Duration::try_from(spent).ok()
+    }
+    #[cfg(not(unix))]
+    None
 }
 
 /// Whether a read that filled less than its buffer has emptied the socket. With epoll and kqueue it has:
