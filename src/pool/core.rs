@@ -66,7 +66,8 @@ pub(crate) struct Core {
     pub(super) paused_by_jobs: bool,
     /// Compression, where the handshake agreed on it.
     pub(super) deflate: Option<Box<Deflate>>,
-    pub(super) _ip_slot: Option<IpSlot>,
+    /// Boxed, because most servers set no limit, and each connection would pay for its place.
+    pub(super) _ip_slot: Option<Box<IpSlot>>,
 }
 
 impl Core {
@@ -99,7 +100,7 @@ impl Core {
             paused_by_outbox: false,
             paused_by_jobs: false,
             deflate: None,
-            _ip_slot: ip_slot,
+            _ip_slot: ip_slot.map(Box::new),
         }
     }
 
