@@ -36,25 +36,31 @@ pub(crate) struct Crowd {
 
 impl Crowd {
     pub(crate) fn open(target: &Target, wire: Wire, count: usize) -> anyhow::Result<Self> {
-        let poll = Poll::new()?;
-        let mut opening = Stopwatch::new();
-        let mut links = open_all(target, wire, count, &mut opening)?;
-        for (index, link) in links.iter_mut().enumerate() {
-            // Edge-triggered, so asking for writability at all times costs nothing.
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            poll.registry().register(link.stream(), Token(index), interest)?;
-        }
-        Ok(Self {
-            poll,
+        let mut crowd = Self {
+            poll: Poll::new()?,
             events: Events::with_capacity(1024),
-            links: links.into_iter().map(Some).collect(),
+            links: Vec::new(),
             buffer: ReadBuffer::new(READ_BUFFER_BYTES),
             ended: 0,
             first_code: None,
-            opening,
+            opening: Stopwatch::new(),
             sleeps: true,
             idle: Duration::ZERO,
-        })
+        };
+        crowd.grow(target, wire, count)?;
+        Ok(crowd)
+    }
+
+    /// Opens `more` connections besides those that are there.
+    pub(crate) fn grow(&mut self, target: &Target, wire: Wire, more: usize) -> anyhow::Result<()> {
+        for mut link in open_all(target, wire, self.links.len(), more, &mut self.opening)? {
+            // Edge-triggered, so asking for writability at all times costs nothing.
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            let token = Token(self.links.len());
+            self.poll.registry().register(link.stream(), token, interest)?;
+            self.links.push(Some(link));
+        }
+        Ok(())
     }
 
     /// From now on it looks and looks instead of sleeping. A server that writes to a sleeping client pays for

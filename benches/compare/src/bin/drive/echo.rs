@@ -108,42 +108,43 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     }
     let mut tally = Tally { messages: 0, wrong_len: None, latency: Stopwatch::new() };
     let mut last_reply = Instant::now();
-    let mut run_until = |until: Instant, crowd: &mut Crowd, tally: &mut Tally| -> anyhow::Result<()> {
-        loop {
-            let now = Instant::now();
-            if now >= until {
-                return Ok(());
+    let mut run_until =
+        |until: Instant, crowd: &mut Crowd, tally: &mut Tally| -> anyhow::Result<()> {
+            loop {
+                let now = Instant::now();
+                if now >= until {
+                    return Ok(());
+                }
+                let before = tally.messages;
+                let Tally { messages, wrong_len, latency } = tally;
+                crowd.turn(
+                    (until - now).min(Duration::from_secs(1)),
+                    |_, len, _| {
+                        if len != size as u64 {
+                            *wrong_len = Some(len);
+                        }
+                    },
+                    |index, link, replies| {
+                        if replies > 0 {
+                            let now = Instant::now();
+                            *messages += replies as u64;
+                            lanes[index].replied(now, replies as u64, latency)?;
+                            lanes[index].sent(now, replies as u64);
+                        }
+                        link.send(&repeated, replies)
+                    },
+                )?;
+                crowd.ensure_whole()?;
+                if let Some(len) = tally.wrong_len {
+                    bail!("the server answered {size} bytes with {len}: this is no echo");
+                }
+                if tally.messages > before {
+                    last_reply = Instant::now();
+                } else if last_reply.elapsed() > STALL {
+                    bail!("no reply for {STALL:?}, with messages in flight");
+                }
             }
-            let before = tally.messages;
-            let Tally { messages, wrong_len, latency } = tally;
-            crowd.turn(
-                (until - now).min(Duration::from_secs(1)),
-                |_, len, _| {
-                    if len != size as u64 {
-                        *wrong_len = Some(len);
-                    }
-                },
-                |index, link, replies| {
-                    if replies > 0 {
-                        let now = Instant::now();
-                        *messages += replies as u64;
-                        lanes[index].replied(now, replies as u64, latency)?;
-                        lanes[index].sent(now, replies as u64);
-                    }
-                    link.send(&repeated, replies)
-                },
-            )?;
-            crowd.ensure_whole()?;
-            if let Some(len) = tally.wrong_len {
-                bail!("the server answered {size} bytes with {len}: this is no echo");
-            }
-            if tally.messages > before {
-                last_reply = Instant::now();
-            } else if last_reply.elapsed() > STALL {
-                bail!("no reply for {STALL:?}, with messages in flight");
-            }
-        }
-    };
+        };
 
     run_until(Instant::now() + Duration::from_secs(args.warmup), &mut crowd, &mut tally)?;
     tally.messages = 0;

@@ -66,11 +66,13 @@ pub(crate) struct Drained {
     pub(crate) ended: Option<Option<u16>>,
 }
 
-/// Opens `count` connections, so many at a time: once the oldest is answered, the next one asks. How long
-/// each took, from `connect` to the answer, goes to `watch`; without a handshake that says nothing.
+/// Opens `count` connections besides the `open` that there are, so many at a time: once the oldest is answered, the
+/// next one asks. How long each took, from `connect` to the answer, goes to `watch`; without a handshake that says
+/// nothing.
 pub(crate) fn open_all(
     target: &Target,
     wire: Wire,
+    open: usize,
     count: usize,
     watch: &mut Stopwatch,
 ) -> anyhow::Result<Vec<Link>> {
@@ -86,7 +88,7 @@ pub(crate) fn open_all(
         );
         while opening.len() < OPENING_MAX && links.len() + opening.len() < count {
             let asked_at = Instant::now();
-            let mut socket = connect(target, links.len() + opening.len(), count)?;
+            let mut socket = connect(target, open + links.len() + opening.len(), open + count)?;
             if let Wire::WebSocket { .. } = wire {
                 socket.write_all(request.as_bytes()).context("cannot send the upgrade")?;
             }
@@ -106,7 +108,7 @@ pub(crate) fn open_all(
 fn connect(target: &Target, index: usize, count: usize) -> anyhow::Result<Socket> {
     let attempt = || {
         let socket = Socket::new(Domain::for_address(target.address), Type::STREAM, None)?;
-        if let Some(source) = target.source(index, count) {
+        if let Some(source) = target.source(index) {
             socket.bind(&source.into())?;
         }
         socket.connect_timeout(&target.address.into(), STEP_TIMEOUT)?;

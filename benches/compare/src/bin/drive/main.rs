@@ -7,11 +7,14 @@ mod echo;
 mod fanout;
 mod hold;
 mod idle;
+mod keep;
+mod ladder;
 mod presence;
 mod rooms;
 
 mod crowd;
 mod frame;
+mod kernel;
 mod link;
 mod meter;
 mod process;
@@ -44,6 +47,10 @@ enum Work {
     Rooms(rooms::Args),
     /// One room where all see who comes and goes: CPU per join, leave and notice.
     Presence(presence::Args),
+    /// More and more connections: what each costs to let in, to keep, and as a neighbour.
+    Ladder(ladder::Args),
+    /// Many rooms and what they remember: memory per room, CPU per publish without a delivery.
+    Keep(keep::Args),
     /// Holds many connections and asks `/health` meanwhile.
     Hold(hold::Args),
 }
@@ -56,6 +63,8 @@ fn main() {
         Work::Fanout(work) => fanout::run(work).map(|report| print(&report, args.json)),
         Work::Rooms(work) => rooms::run(work).map(|report| print(&report, args.json)),
         Work::Presence(work) => presence::run(work).map(|report| print(&report, args.json)),
+        Work::Ladder(work) => ladder::run(work).map(|report| print(&report, args.json)),
+        Work::Keep(work) => keep::run(work).map(|report| print(&report, args.json)),
         Work::Hold(work) => hold::run(work).map(|report| print(&report, args.json)),
     };
     if let Err(error) = done {

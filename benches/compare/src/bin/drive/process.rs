@@ -42,6 +42,21 @@ impl Process {
         Some(sum)
     }
 
+    /// The same for the threads whose name, which the kernel cuts off after 15 bytes, is `name`. Nothing where the
+    /// scheduler keeps no books, or where there is no such thread.
+    pub(crate) fn cpu_of_threads(&self, name: &str) -> Option<Duration> {
+        let mut sum = None;
+        for task in fs::read_dir(self.root.join("task")).ok()? {
+            let task = task.ok()?.path();
+            if fs::read_to_string(task.join("comm")).ok()?.trim_end() == name {
+                let text = fs::read_to_string(task.join("schedstat")).ok()?;
+                let time = Duration::from_nanos(text.split(' ').next()?.parse().ok()?);
+                sum = Some(sum.unwrap_or(Duration::ZERO) + time);
+            }
+        }
+        sum
+    }
+
     fn cpu_by_ticks(&self) -> anyhow::Result<Duration> {
         let path = self.root.join("stat");
         let text = fs::read_to_string(&path).with_context(|| {
@@ -83,6 +98,10 @@ mod tests {
         }
         assert!(this.rss_kib().unwrap() > 100);
         assert!(this.cpu_by_ticks().is_ok());
+        assert_eq!(this.cpu_of_threads("nobody"), None);
+        let spin = std::thread::Builder::new().name("spin".to_owned());
+        let named = spin.spawn(|| Process::this().cpu_of_threads("spin").is_some()).unwrap();
+        assert!(named.join().unwrap());
     }
 
     #[test]
