@@ -53,10 +53,11 @@ pub use handler::{Blocking, Context, Handler, IntoService, Peer, Refusal, Reques
 pub use hub::{
     HubError, Joined, Page, Replay,
     notice::Notice,
+    presence::{Presence, Present},
     publish::{Publication, Published, PublishedTo},
     resume::{Resumed, ResumedRoom},
     rooms::{RoomName, RoomPattern},
-    seats::{Found, Presence, Present},
+    seats::Found,
     sessions::{NotAToken, SessionToken},
 };
 pub use metrics::{Quantiles, Snapshot, WorkerSnapshot};

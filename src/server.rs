@@ -23,7 +23,7 @@ use crate::{
     http::{page::StaticPage, router::RESERVED_PATHS},
     hub::{
         Hub, HubError,
-        mailbox::{Inbox, Letter, MailboxBounds, Post, WorkerSet},
+        mailbox::{Deferred, Inbox, Letter, MailboxBounds, Post},
         publish::{Publication, Published},
         rooms::RoomName,
     },
@@ -424,9 +424,9 @@ impl ServerHandle {
     /// # Errors
     /// The server has as many rooms as it may have.
     pub fn open_room(&self, room: &RoomName) -> Result<(), HubError> {
-        let mut ring = WorkerSet::default();
-        let entered = self.shared.hub.rooms.enter(room, &mut ring, |_, _| ());
-        self.shared.hub.post.ring(&ring);
+        let mut deferred = Deferred::default();
+        let entered = self.shared.hub.rooms.enter(room, &mut deferred, |_, _| ());
+        self.shared.hub.post.finish(&deferred);
         entered.map(|_| ())
     }
 

@@ -199,6 +199,8 @@ impl Door for ChatLink {
         self.rooms.clear();
         self.session = Arc::clone(session);
     }
+
+    fn feel_pressure(&mut self) {}
 }
 
 impl Link for ChatLink {
@@ -226,8 +228,6 @@ impl Link for ChatLink {
     fn own_room(&self, name: &str) -> Option<Arc<Room>> {
         self.session.room(name)
     }
-
-    fn feel_pressure(&mut self) {}
 
     fn close(&mut self, reason: CloseReason) {
         panic!("no number of errors closes this connection: {reason}");

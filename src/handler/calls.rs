@@ -32,8 +32,6 @@ pub(crate) trait Link: Door {
     fn send_prepared(&mut self, frame: &PreparedFrame) -> SendStatus;
     /// A room that the connection is in. The directory, which everyone shares, is not asked.
     fn own_room(&self, name: &str) -> Option<Arc<Room>>;
-    /// A worker that was published to is behind.
-    fn feel_pressure(&mut self);
     fn close(&mut self, reason: CloseReason);
 }
 

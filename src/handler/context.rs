@@ -9,10 +9,11 @@ use crate::{
     hub::{
         Hub, HubError, Joined, Page, Replay,
         mailbox::{ConnId, Letter, Post},
+        presence::Presence,
         publish::{Publication, Published, PublishedTo},
         resume::Resumed,
         rooms::{Room, RoomName, RoomPattern},
-        seats::{Found, Presence},
+        seats::Found,
         sessions::{Session, SessionToken},
     },
     store::{Position, Range},

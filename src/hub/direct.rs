@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{
     Hub, HubError,
-    mailbox::{ConnId, Letter, WorkerSet},
+    mailbox::{ConnId, Deferred, Letter},
     publish::{Publication, Published},
     sessions::{Counts, Mail, Recipient, Session, Standing},
 };
@@ -51,7 +51,7 @@ impl Hub {
         session: &Session,
         publication: &Publication<'_>,
     ) -> Result<Published, HubError> {
-        let mut ring = WorkerSet::default();
+        let mut deferred = Deferred::default();
         let mut state = session.state.lock();
         let standing = state.standing;
         let mail = state
@@ -59,19 +59,19 @@ impl Hub {
             .get_or_insert_with(|| Box::new(Mail { history: History::new(), delivered_seq: 0 }));
         let seq = mail.history.position().seq + 1;
         let frame = publication.encode(&[seq]);
-        let behind = match standing {
+        match standing {
             Standing::Ended => return Err(HubError::NoSuchClient),
             Standing::On(conn) => {
                 let worker = usize::from(conn.worker);
-                let Some(behind) = self.post.reserve(worker, frame.len()) else {
+                let place = std::iter::once((worker, frame.len()));
+                if let Err(error) = self.post.reserve_all(place, &mut deferred) {
                     drop(state);
-                    self.post.settle(worker);
-                    return Err(HubError::Overloaded);
-                };
+                    self.post.finish(&deferred);
+                    return Err(error);
+                }
                 self.post.put(worker, Letter::Send { conn, frame: frame.clone() });
-                ring.insert(worker);
+                deferred.ring.insert(worker);
                 mail.delivered_seq = seq;
-                behind
             }
             Standing::Away(_) => {
                 let waiting = mail.history.kept_since(mail.delivered_seq);
@@ -81,9 +81,8 @@ impl Hub {
                 if is_full {
                     return Err(HubError::InboxFull);
                 }
-                false
             }
-        };
+        }
         let bounds = HistoryBounds {
             messages_max: self.inbox.messages_max,
             bytes_max: self.inbox.bytes_max,
@@ -92,8 +91,8 @@ impl Hub {
         };
         mail.history.append(frame, 0, &bounds);
         drop(state);
-        self.post.ring(&ring);
-        Ok(Published { seq, behind, repeated: false })
+        self.post.finish(&deferred);
+        Ok(Published { seq, behind: deferred.behind, repeated: false })
     }
 
     /// Sends a message to every connection of `route`, or of all routes, but one. It is not kept. All of
@@ -105,17 +104,17 @@ impl Hub {
         except: Option<ConnId>,
     ) -> Result<(), HubError> {
         let frame = self.compressible(publication.encode(&[0]));
-        let everyone: Vec<u32> = vec![1; self.post.workers()];
-        let mut workers = WorkerSet::default();
-        if self.reserve(&everyone, frame.len(), &mut workers).is_none() {
-            (0..self.post.workers()).for_each(|worker| self.post.settle(worker));
-            return Err(HubError::Overloaded);
+        let mut deferred = Deferred::default();
+        let everyone = (0..self.post.workers()).map(|worker| (worker, frame.len()));
+        let result = self.post.reserve_all(everyone, &mut deferred);
+        if result.is_ok() {
+            for worker in 0..self.post.workers() {
+                let frame = frame.clone();
+                self.post.put(worker, Letter::Announce { route, frame, except });
+                deferred.ring.insert(worker);
+            }
         }
-        for worker in workers.iter() {
-            let frame = frame.clone();
-            self.post.put(worker, Letter::Announce { route, frame, except });
-        }
-        self.post.ring(&workers);
-        Ok(())
+        self.post.finish(&deferred);
+        result
     }
 }

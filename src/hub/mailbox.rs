@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, Sender};
 use mio::Waker;
 
 use super::{
+    HubError,
     rooms::{Room, RoomKey, RoomPattern},
     sessions::Session,
 };
@@ -171,14 +172,35 @@ impl Post {
     }
 
     /// Sets a place aside whether there is one or not: for notices that nobody can be asked to repeat,
-    /// and that come of something else that is bounded.
-    pub(crate) fn reserve_in_any_case(&self, worker: usize, bytes: usize) {
+    /// and that come of something else that is bounded. Returns whether the mailbox is behind.
+    pub(crate) fn reserve_in_any_case(&self, worker: usize, bytes: usize) -> bool {
         let mailbox = &self.mailboxes[worker];
         let letters = mailbox.waiting.fetch_add(1, Ordering::SeqCst) + 1;
         let total = mailbox.waiting_bytes.fetch_add(bytes, Ordering::SeqCst) + bytes;
-        if letters > self.bounds.letters_max / 2 || total > self.bounds.bytes_max / 2 {
+        let behind = letters > self.bounds.letters_max / 2 || total > self.bounds.bytes_max / 2;
+        if behind {
             mailbox.behind.store(true, Ordering::SeqCst);
         }
+        behind
+    }
+
+    /// Sets a place aside at each of these workers, with the bytes of its letter, or at none of them.
+    pub(crate) fn reserve_all(
+        &self,
+        places: impl Iterator<Item = (usize, usize)> + Clone,
+        deferred: &mut Deferred,
+    ) -> Result<(), HubError> {
+        for (nth, (worker, bytes)) in places.clone().enumerate() {
+            match self.reserve(worker, bytes) {
+                Some(behind) => deferred.behind |= behind,
+                None => {
+                    places.take(nth).for_each(|(worker, bytes)| self.cancel(worker, bytes));
+                    deferred.cancelled = true;
+                    return Err(HubError::Overloaded);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Gives a reserved place back. [`Post::settle`] must follow once no lock is held.
@@ -207,9 +229,13 @@ impl Post {
         let _ = self.mailboxes[worker].letters.send(letter);
     }
 
-    /// Wakes the workers that sleep. A system call for each of those, and none for the others.
-    pub(crate) fn ring(&self, workers: &WorkerSet) {
-        workers.iter().for_each(|worker| self.ring_one(worker));
+    /// Wakes the workers that were sent something and sleep, at a system call for each, and makes good for
+    /// places that were set aside in vain. With no lock held.
+    pub(crate) fn finish(&self, deferred: &Deferred) {
+        deferred.ring.iter().for_each(|worker| self.ring_one(worker));
+        if deferred.cancelled {
+            (0..self.workers()).for_each(|worker| self.settle(worker));
+        }
     }
 
     pub(crate) fn ring_one(&self, worker: usize) {
@@ -282,6 +308,26 @@ impl Inbox {
     }
 }
 
+/// What a change under locks leaves to be done once nothing is locked, by [`Post::finish`].
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Deferred {
+    /// Workers that were sent a letter, and may sleep.
+    pub(crate) ring: WorkerSet,
+    /// A mailbox was found behind: whoever feeds it should pause.
+    pub(crate) behind: bool,
+    /// Places were given back, which may have made a mailbox look behind.
+    cancelled: bool,
+}
+
+impl Deferred {
+    pub(crate) fn add(&mut self, other: &Deferred) {
+        let Deferred { ring, behind, cancelled } = other;
+        self.ring.0.iter_mut().zip(ring.0).for_each(|(word, other)| *word |= other);
+        self.behind |= behind;
+        self.cancelled |= cancelled;
+    }
+}
+
 /// A set of workers, as bits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct WorkerSet([u64; WorkerSet::WORKERS_MAX / 64]);
@@ -292,10 +338,6 @@ impl WorkerSet {
 
     pub(crate) fn insert(&mut self, worker: usize) {
         self.0[worker / 64] |= 1 << (worker % 64);
-    }
-
-    pub(crate) fn add(&mut self, others: &WorkerSet) {
-        self.0.iter_mut().zip(others.0).for_each(|(word, other)| *word |= other);
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = usize> {

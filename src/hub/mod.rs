@@ -7,11 +7,14 @@
 pub(crate) mod publish;
 pub(crate) mod rooms;
 pub(crate) mod seats;
+pub(crate) mod presence;
 pub(crate) mod sessions;
 pub(crate) mod resume;
 pub(crate) mod direct;
 pub(crate) mod notice;
 pub(crate) mod mailbox;
+#[cfg(test)]
+mod harness;
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -96,7 +99,7 @@ pub enum HubError {
     TooManyRooms,
     /// The connection is in as many rooms as it may be (`max_rooms_per_conn`).
     TooManyMemberships,
-    /// A worker's mailbox is full: nothing was stored. Try again after a moment.
+    /// A worker's mailbox is full: nothing was stored, and nobody joined. Try again after a moment.
     Overloaded,
     /// There is no such client, or it has gone for good.
     NoSuchClient,
@@ -110,6 +113,15 @@ pub enum HubError {
     NotFresh,
     /// Another connection has taken this session over.
     TakenOver,
+}
+
+/// What a sweep found.
+#[derive(Default)]
+pub(crate) struct Swept {
+    /// More sessions have run out than it ended.
+    pub(crate) has_more: bool,
+    /// A mailbox is behind.
+    pub(crate) behind: bool,
 }
 
 impl std::fmt::Display for HubError {
@@ -201,8 +213,8 @@ impl Hub {
 
     /// Lets go of aged messages and of the empty rooms that have none left. A bounded part of the rooms
     /// is looked at with each call; the next call goes on from there. Ends the sessions whose client did
-    /// not come back; `true` when there are more of those.
-    pub(crate) fn sweep(&self) -> bool {
+    /// not come back.
+    pub(crate) fn sweep(&self) -> Swept {
         let now_ms = self.now_ms();
         self.rooms.sweep(|room, history| {
             self.change(history, |history| history.expire(now_ms, &room.bounds));

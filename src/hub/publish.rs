@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     Hub, HubError,
-    mailbox::{ConnId, Letter, WorkerSet},
+    mailbox::{ConnId, Deferred, Letter},
     rooms::{Room, RoomState},
     sessions::{Counts, Recipient, Session},
 };
@@ -146,10 +146,11 @@ impl Hub {
         publication: &Publication<'_>,
         except: Option<ConnId>,
     ) -> Result<Published, HubError> {
-        let mut ring = WorkerSet::default();
-        let result = self.number(&[room], publication, except, &mut ring);
-        self.wake(&result, &ring);
-        result.map(|(seqs, behind)| Published { seq: seqs.first(), behind, repeated: false })
+        let mut deferred = Deferred::default();
+        let result = self.number(&[room], publication, except, &mut deferred);
+        self.post.finish(&deferred);
+        let behind = deferred.behind;
+        result.map(|seqs| Published { seq: seqs.first(), behind, repeated: false })
     }
 
     /// The same for a session, whose repeats are known for what they are.
@@ -179,7 +180,7 @@ impl Hub {
         if rooms.is_empty() {
             return Err(HubError::NoSuchRoom);
         }
-        let mut ring = WorkerSet::default();
+        let mut deferred = Deferred::default();
         // Held over the publish, so that a repeat on another connection cannot slip in between.
         let mut state = publication.once.map(|id| (id, session.state.lock()));
         if let Some((id, state)) = &state
@@ -188,31 +189,30 @@ impl Hub {
             Counts::add(&self.sessions.counts.repeats);
             return Ok(PublishedTo { seqs, behind: false, repeated: true });
         }
-        let result = self.number(rooms, publication, except, &mut ring);
-        if let (Some((id, state)), Ok((seqs, _))) = (&mut state, &result) {
+        let result = self.number(rooms, publication, except, &mut deferred);
+        if let (Some((id, state)), Ok(seqs)) = (&mut state, &result) {
             state.tell(*id, Recipient::rooms(rooms, seqs.as_slice()));
         }
         drop(state);
-        self.wake(&result, &ring);
-        result.map(|(seqs, behind)| PublishedTo {
-            seqs: seqs.as_slice().into(),
-            behind,
-            repeated: false,
-        })
+        self.post.finish(&deferred);
+        let behind = deferred.behind;
+        result.map(|seqs| PublishedTo { seqs: seqs.as_slice().into(), behind, repeated: false })
     }
 
-    /// Numbers, stores and posts a message under the locks of its rooms. [`Hub::wake`] must follow once
+    /// Numbers, stores and posts a message under the locks of its rooms. [`Post::finish`] must follow once
     /// no lock is held.
+    ///
+    /// [`Post::finish`]: super::mailbox::Post::finish
     fn number(
         &self,
         rooms: &[&Room],
         publication: &Publication<'_>,
         except: Option<ConnId>,
-        ring: &mut WorkerSet,
-    ) -> Result<(Seqs, bool), HubError> {
+        deferred: &mut Deferred,
+    ) -> Result<Seqs, HubError> {
         match rooms {
-            [room] => self.number_in_one(room, publication, except, ring),
-            rooms => self.number_in_all(rooms, publication, except, ring),
+            [room] => self.number_in_one(room, publication, except, deferred),
+            rooms => self.number_in_all(rooms, publication, except, deferred),
         }
     }
 
@@ -221,8 +221,8 @@ impl Hub {
         room: &Room,
         publication: &Publication<'_>,
         except: Option<ConnId>,
-        ring: &mut WorkerSet,
-    ) -> Result<(Seqs, bool), HubError> {
+        deferred: &mut Deferred,
+    ) -> Result<Seqs, HubError> {
         let now_ms = self.now_ms();
         let mut state = room.state.lock();
         if state.is_gone() {
@@ -230,13 +230,14 @@ impl Hub {
         }
         let seq = state.history.position().seq + 1;
         let frame = self.compressible(publication.encode(&[seq]));
-        let behind = self.reserve(&state.members, frame.len(), ring).ok_or(HubError::Overloaded)?;
-        for worker in ring.iter() {
+        self.post.reserve_all(places(&state.members, frame.len()), deferred)?;
+        for (worker, _) in places(&state.members, frame.len()) {
             let frame = frame.clone();
+            deferred.ring.insert(worker);
             self.post.put(worker, Letter::Deliver { room: room.key, seq, frame, except });
         }
         self.keep(room, &mut state, frame, now_ms);
-        Ok((Seqs::One(seq), behind))
+        Ok(Seqs::One(seq))
     }
 
     fn number_in_all(
@@ -244,8 +245,8 @@ impl Hub {
         rooms: &[&Room],
         publication: &Publication<'_>,
         except: Option<ConnId>,
-        ring: &mut WorkerSet,
-    ) -> Result<(Seqs, bool), HubError> {
+        deferred: &mut Deferred,
+    ) -> Result<Seqs, HubError> {
         let now_ms = self.now_ms();
         // Everyone who locks several rooms does so in the order of their keys.
         let mut order: Vec<usize> = (0..rooms.len()).collect();
@@ -265,16 +266,17 @@ impl Hub {
             members.iter_mut().zip(&state.members).for_each(|(sum, count)| *sum += count);
         }
         let frame = self.compressible(publication.encode(&seqs));
-        let behind = self.reserve(&members, frame.len(), ring).ok_or(HubError::Overloaded)?;
+        self.post.reserve_all(places(&members, frame.len()), deferred)?;
         let keys: Arc<[_]> = rooms.iter().map(|room| room.key).zip(seqs.iter().copied()).collect();
-        for worker in ring.iter() {
+        for (worker, _) in places(&members, frame.len()) {
             let (rooms, frame) = (Arc::clone(&keys), frame.clone());
+            deferred.ring.insert(worker);
             self.post.put(worker, Letter::DeliverMany { rooms, frame, except });
         }
         for (index, state) in &mut states {
             self.keep(rooms[*index], state, frame.clone(), now_ms);
         }
-        Ok((Seqs::Many(seqs), behind))
+        Ok(Seqs::Many(seqs))
     }
 
     fn keep(&self, room: &Room, state: &mut RoomState, frame: PreparedFrame, now_ms: u64) {
@@ -288,42 +290,15 @@ impl Hub {
             None => frame,
         }
     }
+}
 
-    /// After a publish, with no lock held: wakes those who were sent a letter, or makes good for places
-    /// that were reserved in vain.
-    fn wake<T>(&self, result: &Result<T, HubError>, ring: &WorkerSet) {
-        match result {
-            Ok(_) => self.post.ring(ring),
-            Err(HubError::Overloaded) => {
-                (0..self.post.workers()).for_each(|worker| self.post.settle(worker));
-            }
-            Err(_) => {}
-        }
-    }
-
-    /// Reserves a place for a letter at every worker with members, or at none; tells whether one of them
-    /// is behind.
-    pub(super) fn reserve(
-        &self,
-        members: &[u32],
-        bytes: usize,
-        reserved: &mut WorkerSet,
-    ) -> Option<bool> {
-        let mut behind = false;
-        for worker in (0..members.len()).filter(|worker| members[*worker] > 0) {
-            match self.post.reserve(worker, bytes) {
-                Some(is_behind) => {
-                    reserved.insert(worker);
-                    behind |= is_behind;
-                }
-                None => {
-                    reserved.iter().for_each(|worker| self.post.cancel(worker, bytes));
-                    return None;
-                }
-            }
-        }
-        Some(behind)
-    }
+/// The workers that have members, each with the bytes of the letter it gets.
+pub(super) fn places(
+    members: &[u32],
+    bytes: usize,
+) -> impl Iterator<Item = (usize, usize)> + Clone {
+    let with_members = members.iter().enumerate().filter(|(_, count)| **count > 0);
+    with_members.map(move |(worker, _)| (worker, bytes))
 }
 
 #[cfg(test)]

@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use uuid::Uuid;
 
 use super::{
-    Hub, HubError, Joined, Replay,
-    mailbox::{ConnId, Letter, WorkerSet},
+    Hub, HubError, Joined, Replay, Swept,
+    mailbox::{ConnId, Deferred, Letter},
     notice::Notice,
+    presence::{LISTED_MAX, Presence},
     rooms::{RoomName, RoomPattern},
-    seats::{Act, Door, LISTED_MAX, Presence},
+    seats::{Act, Door},
     sessions::{Counts, Session, SessionState, SessionToken, Standing},
 };
 use crate::{
@@ -88,7 +89,7 @@ impl Hub {
                     let worker = usize::from(earlier.worker);
                     let reason = CloseReason::TAKEN_OVER;
                     self.post.put(worker, Letter::Close { conn: earlier, reason });
-                    act.ring.insert(worker);
+                    act.deferred.ring.insert(worker);
                 }
             }
             act.state.standing = Standing::On(conn);
@@ -107,9 +108,12 @@ impl Hub {
             Ok(Resumed { client_id, name, rooms, patterns, directs, direct_seq, directs_recovered })
         })?;
         // It may have been lost before anyone was told of it.
-        self.confirm(&session);
+        let mut behind = self.confirm(&session);
         // If it was quick, nobody was told of this one, and nobody hears of its end.
-        self.finish(fresh, |standing| standing == Standing::On(conn));
+        behind |= self.finish(fresh, |standing| standing == Standing::On(conn));
+        if behind {
+            door.feel_pressure();
+        }
         for frame in notices {
             // A mailbox that is full loses it; the rooms are in the answer all the same.
             self.post.send(conn, frame);
@@ -118,56 +122,64 @@ impl Hub {
     }
 
     /// The connection of a session has ended: the session waits for another one, or ends too.
-    pub(crate) fn depart(&self, session: &Arc<Session>, conn: ConnId, reason: &CloseReason) {
-        let mut longest_away = None;
+    /// Returns whether a mailbox was found behind.
+    pub(crate) fn depart(
+        &self,
+        session: &Arc<Session>,
+        conn: ConnId,
+        reason: &CloseReason,
+    ) -> bool {
         let waits = session.keeps && self.resume_window_ms > 0 && reason.may_resume();
-        if waits {
-            let mut state = session.state.lock();
-            if state.standing != Standing::On(conn) {
-                return;
-            }
-            self.unsubscribe_all(&state);
-            let now_ms = self.now_ms();
-            state.standing = Standing::Away(now_ms);
-            longest_away = self.sessions.set_away(session, now_ms, self.away_max);
-        } else {
-            self.finish(session, |standing| standing == Standing::On(conn));
+        if !waits {
+            return self.finish(session, |standing| standing == Standing::On(conn));
         }
-        if let Some((since_ms, session)) = longest_away {
+        let mut state = session.state.lock();
+        if state.standing != Standing::On(conn) {
+            return false;
+        }
+        self.unsubscribe_all(&state);
+        let now_ms = self.now_ms();
+        state.standing = Standing::Away(now_ms);
+        let longest_away = self.sessions.set_away(session, now_ms, self.away_max);
+        drop(state);
+        longest_away.is_some_and(|(since_ms, session)| {
             Counts::add(&self.sessions.counts.evicted);
-            self.finish(&session, |standing| standing == Standing::Away(since_ms));
-        }
+            self.finish(&session, |standing| standing == Standing::Away(since_ms))
+        })
     }
 
-    /// Ends the sessions whose time to come back has run out. `true` when there are more of them.
-    pub(super) fn expire_sessions(&self) -> bool {
-        let Some(until_ms) = self.now_ms().checked_sub(self.resume_window_ms) else { return false };
+    /// Ends the sessions whose time to come back has run out.
+    pub(super) fn expire_sessions(&self) -> Swept {
+        let mut swept = Swept::default();
+        let Some(until_ms) = self.now_ms().checked_sub(self.resume_window_ms) else { return swept };
         let overdue = self.sessions.overdue(until_ms, EXPIRED_PER_SWEEP_MAX);
-        let is_full = overdue.len() == EXPIRED_PER_SWEEP_MAX;
+        swept.has_more = overdue.len() == EXPIRED_PER_SWEEP_MAX;
         for (since_ms, session) in overdue {
             Counts::add(&self.sessions.counts.expired);
-            self.finish(&session, |standing| standing == Standing::Away(since_ms));
+            swept.behind |= self.finish(&session, |standing| standing == Standing::Away(since_ms));
         }
-        is_full
+        swept
     }
 
     /// Ends a session if it still stands as expected: it leaves its rooms, and those who watch are told.
-    fn finish(&self, session: &Arc<Session>, is_expected: impl FnOnce(Standing) -> bool) {
-        let mut ring = WorkerSet::default();
+    /// Returns whether a mailbox was found behind.
+    fn finish(&self, session: &Arc<Session>, is_expected: impl FnOnce(Standing) -> bool) -> bool {
+        let mut deferred = Deferred::default();
         let mut state = session.state.lock();
         if !is_expected(state.standing) {
-            return;
+            return false;
         }
         self.unsubscribe_all(&state);
         state.standing = Standing::Ended;
         state.patterns = Vec::new();
         for seat in std::mem::take(&mut state.seats) {
-            self.unlist(session, &seat.room, &mut ring);
+            self.unlist(session, &seat.room, &mut deferred);
         }
         // Last, so that whoever finds it on a roster finds it in the table.
         self.sessions.forget(session);
         drop(state);
-        self.post.ring(&ring);
+        self.post.finish(&deferred);
+        deferred.behind
     }
 
     /// New rooms are nothing to this connection any more.

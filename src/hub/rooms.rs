@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::{
     HubError,
-    mailbox::{ConnId, Letter, Post, WorkerSet},
+    mailbox::{ConnId, Deferred, Letter, Post},
 };
 use crate::{
     config::{Config, Overflow, RoomRules},
@@ -161,7 +161,7 @@ pub(crate) struct RoomState {
     /// Everyone whose session is in this room, its connection there or away.
     pub(super) roster: HashMap<Uuid, Listed>,
     /// How many of them those who watch do not know of yet.
-    pub(super) unannounced: usize,
+    pub(super) unshown: usize,
     /// Where those who watch the roster hear of changes; made for the first of them.
     pub(super) channel: Option<Arc<Room>>,
     /// The directory has let go of this room; whoever still holds it must look again.
@@ -176,7 +176,7 @@ impl Room {
             history: History::new(),
             members: Box::new([0]),
             roster: HashMap::new(),
-            unannounced: 0,
+            unshown: 0,
             channel: None,
             gone: false,
         };
@@ -195,7 +195,7 @@ impl Room {
 pub(super) struct Listed {
     pub(super) name: Option<Arc<str>>,
     /// Those who watch know of it.
-    pub(super) announced: bool,
+    pub(super) shown: bool,
 }
 
 impl RoomState {
@@ -247,16 +247,16 @@ impl Rooms {
         }
     }
 
-    /// Runs `act` on the room of that name, which is made if need be. `ring` gets the workers that were
-    /// sent a letter for it.
+    /// Runs `act` on the room of that name, which is made if need be. `deferred` gets
+    /// what is to be done once nothing is locked.
     pub(crate) fn enter<R>(
         &self,
         name: &RoomName,
-        ring: &mut WorkerSet,
+        deferred: &mut Deferred,
         act: impl FnOnce(&Arc<Room>, &mut RoomState) -> R,
     ) -> Result<(Arc<Room>, R), HubError> {
         loop {
-            let room = self.find_or_make(name, ring)?;
+            let room = self.find_or_make(name, deferred)?;
             let mut state = room.state.lock();
             if state.gone {
                 // A sweep let go of it between our two locks. The directory no longer has it.
@@ -276,7 +276,11 @@ impl Rooms {
         self.directory.lock().by_name.len()
     }
 
-    fn find_or_make(&self, name: &RoomName, ring: &mut WorkerSet) -> Result<Arc<Room>, HubError> {
+    fn find_or_make(
+        &self,
+        name: &RoomName,
+        deferred: &mut Deferred,
+    ) -> Result<Arc<Room>, HubError> {
         let mut directory = self.directory.lock();
         if let Some(room) = directory.by_name.get(name) {
             return Ok(Arc::clone(room));
@@ -285,7 +289,7 @@ impl Rooms {
             return Err(HubError::TooManyRooms);
         }
         let room = Arc::new(self.new_room(name, RoomKind::Messages));
-        self.tell_subscribers(&directory, &room, ring);
+        self.tell_subscribers(&directory, &room, deferred);
         directory.by_name.insert(name.clone(), Arc::clone(&room));
         Ok(room)
     }
@@ -297,7 +301,7 @@ impl Rooms {
             history: History::new(),
             members: vec![0; self.post.workers()].into(),
             roster: HashMap::new(),
-            unannounced: 0,
+            unshown: 0,
             channel: None,
             gone: false,
         };
@@ -318,7 +322,7 @@ impl Rooms {
 
     /// Counts those who wait for a room of this name in, and sends them the letter that lets them see it
     /// from its first message on. Nobody else has the room yet, so nothing can come before that letter.
-    fn tell_subscribers(&self, directory: &Directory, room: &Arc<Room>, ring: &mut WorkerSet) {
+    fn tell_subscribers(&self, directory: &Directory, room: &Arc<Room>, deferred: &mut Deferred) {
         if directory.subscribers.is_empty() {
             return;
         }
@@ -337,7 +341,7 @@ impl Rooms {
                 told.push(*conn);
             }
         }
-        told.iter().for_each(|conn| ring.insert(usize::from(conn.worker)));
+        told.iter().for_each(|conn| deferred.ring.insert(usize::from(conn.worker)));
     }
 
     /// From now on `conn` hears of new rooms that match. Returns the names of those that exist, unless
@@ -464,7 +468,7 @@ mod tests {
     #[test]
     fn rooms_are_bounded_and_empty_ones_go() {
         let rooms = rooms(2);
-        let enter = |text| rooms.enter(&name(text), &mut WorkerSet::default(), |_, _| ());
+        let enter = |text| rooms.enter(&name(text), &mut Deferred::default(), |_, _| ());
         let (a, ()) = enter("a").expect("room for it");
         a.state.lock().members[0] += 1;
         let (b, ()) = enter("b").expect("room for it");

@@ -1,4 +1,4 @@
-//! Who is in which room: joining, leaving, watching, and subscribing to rooms that are yet to be made.
+//! Who is in which room: joining, leaving, and subscribing to rooms that are yet to be made.
 //!
 //! A session holds its seats, a room its roster; both change under the session's lock and then the room's,
 //! so a roster is exact whatever comes together. What a connection is delivered is its own worker's
@@ -6,19 +6,14 @@
 
 use std::sync::Arc;
 
-use uuid::Uuid;
-
 use super::{
     Hub, HubError, Joined, Replay,
-    mailbox::{ConnId, Letter, WorkerSet},
-    notice::Notice,
-    rooms::{Listed, Room, RoomName, RoomPattern, RoomState},
+    mailbox::{ConnId, Deferred},
+    presence::Change,
+    rooms::{Room, RoomName, RoomPattern, RoomState},
     sessions::{Seat, Session, SessionState, Standing},
 };
 use crate::{config::Overflow, store::Position};
-
-/// Members that a [`Presence`] lists at most.
-pub(super) const LISTED_MAX: usize = 1000;
 
 /// The hub's way to one connection's worker. What it is told takes effect in the order of the letters
 /// that the hub posts, so it may be done at once or by a letter.
@@ -30,24 +25,8 @@ pub(crate) trait Door {
     fn exit(&mut self, room: &Arc<Room>);
     /// The connection goes on with `session`, and is in no room until it enters one.
     fn attach(&mut self, session: &Arc<Session>);
-}
-
-/// Someone in a room.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Present {
-    /// Who.
-    pub client_id: Uuid,
-    /// The name that this client goes by, if it gave one.
-    pub name: Option<Arc<str>>,
-}
-
-/// Who is in a room.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Presence {
-    /// The members, at most 1,000 of them, in no order.
-    pub members: Vec<Present>,
-    /// How many there are.
-    pub count: usize,
+    /// A mailbox that was posted to is behind. Called with no lock held.
+    fn feel_pressure(&mut self);
 }
 
 /// A room that a subscription found.
@@ -71,21 +50,13 @@ pub(crate) enum Match {
     Stale,
 }
 
-/// Which way a roster changes.
-#[derive(Clone, Copy)]
-enum Change {
-    Joined,
-    Left,
-}
-
 /// A change of one session, made under its lock.
 pub(super) struct Act<'a> {
     pub(super) hub: &'a Hub,
     pub(super) session: &'a Arc<Session>,
     pub(super) state: &'a mut SessionState,
     pub(super) door: &'a mut dyn Door,
-    /// Whom to wake once nothing is locked.
-    pub(super) ring: &'a mut WorkerSet,
+    pub(super) deferred: &'a mut Deferred,
 }
 
 impl Hub {
@@ -124,34 +95,6 @@ impl Hub {
         })
     }
 
-    /// Says who is in a room; with `watch` also begins or ends to tell of changes, in the same instant.
-    pub(crate) fn presence(
-        &self,
-        session: &Arc<Session>,
-        door: &mut dyn Door,
-        name: &str,
-        watch: Option<bool>,
-    ) -> Result<Presence, HubError> {
-        self.act(session, door, |act| {
-            act.must_be_served()?;
-            let at = act.state.seat(name).ok_or(HubError::NotMember)?;
-            let seat = &mut act.state.seats[at];
-            let watched = seat.watching;
-            seat.watching = watch.unwrap_or(watched);
-            let room = Arc::clone(&seat.room);
-            if watched && watch == Some(false) {
-                act.exit_channel(&room);
-            }
-            let mut room_state = room.state.lock();
-            // Whoever is listed is known from here on, so its leaving will be told.
-            self.announce_all(&room, &mut room_state, act.ring);
-            if !watched && watch == Some(true) {
-                act.enter_channel(&room, &mut room_state);
-            }
-            Ok(room_state.presence(LISTED_MAX))
-        })
-    }
-
     /// Joins every room that matches, and those that are made later as they are made.
     pub(crate) fn subscribe(
         &self,
@@ -172,16 +115,27 @@ impl Hub {
             let places = self.memberships_max.saturating_sub(seats.len()) + seated;
             let names = self.rooms.subscribe(pattern, act.door.conn(), places);
             let names = names.ok_or(HubError::TooManyMemberships)?;
-            act.state.patterns.push(pattern.clone());
+            let seats_before = seats.len();
             let mut found = Vec::with_capacity(names.len());
             for name in names {
-                if act.state.seat(name.as_str()).is_none() {
-                    let by = Some(pattern.clone());
-                    let joined = act.take_seat(&name, Replay::Nothing, by, 0)?;
-                    let Joined { position, overflow, .. } = joined;
-                    found.push(Found { room: name, position, overflow });
+                if act.state.seat(name.as_str()).is_some() {
+                    continue;
+                }
+                let by = Some(pattern.clone());
+                match act.take_seat(&name, Replay::Nothing, by, 0) {
+                    Ok(Joined { position, overflow, .. }) => {
+                        found.push(Found { room: name, position, overflow });
+                    }
+                    Err(error) => {
+                        // All or none: those who watch the first rooms see it come and go.
+                        self.rooms.unsubscribe(pattern, act.door.conn());
+                        let taken = seats_before..act.state.seats.len();
+                        taken.rev().for_each(|seat| act.give_up_seat(seat));
+                        return Err(error);
+                    }
                 }
             }
+            act.state.patterns.push(pattern.clone());
             Ok(found)
         })
     }
@@ -233,7 +187,7 @@ impl Hub {
                 return Match::Full;
             }
             let mut room_state = room.state.lock();
-            act.list_member(room, &mut room_state);
+            act.list(Change::Appears, room, &mut room_state);
             act.door.enter(room, 0);
             let position = Position { seq: 0, ..room_state.history.position() };
             drop(room_state);
@@ -247,131 +201,36 @@ impl Hub {
         outcome
     }
 
-    /// Shows a session in the presence of its rooms: it will hardly take up an earlier one any more.
-    pub(crate) fn confirm(&self, session: &Arc<Session>) {
-        let mut ring = WorkerSet::default();
-        let mut state = session.state.lock();
-        if std::mem::take(&mut state.provisional) {
-            for seat in &state.seats {
-                let mut room_state = seat.room.state.lock();
-                self.announce(session, &seat.room, &mut room_state, &mut ring);
-            }
-        }
-        drop(state);
-        self.post.ring(&ring);
-    }
-
-    /// Gives a session the name that it goes by in presence. What was told before stands.
-    pub(crate) fn set_name(&self, session: &Session, name: Option<&str>) {
-        let mut state = session.state.lock();
-        if state.name.as_deref() == name {
-            return;
-        }
-        state.name = name.map(Arc::from);
-        for seat in &state.seats {
-            if let Some(listed) = seat.room.state.lock().roster.get_mut(&session.client_id) {
-                listed.name.clone_from(&state.name);
-            }
-        }
-    }
-
     /// Takes one member of `worker` out of the room's count.
     pub(crate) fn uncount(&self, room: &Room, worker: usize) {
         let mut state = room.state.lock();
         state.members[worker] = state.members[worker].saturating_sub(1);
     }
 
-    /// Runs `change` under the session's lock, and wakes after it whoever was sent a letter.
+    /// Runs `change` under the session's lock, and does after it what it leaves to be done.
     pub(super) fn act<R>(
         &self,
         session: &Arc<Session>,
         door: &mut dyn Door,
         change: impl FnOnce(&mut Act<'_>) -> R,
     ) -> R {
-        let mut ring = WorkerSet::default();
+        let mut deferred = Deferred::default();
         // The door may be a letter to its own worker.
-        ring.insert(usize::from(door.conn().worker));
+        deferred.ring.insert(usize::from(door.conn().worker));
         let mut state = session.state.lock();
-        let mut act = Act { hub: self, session, state: &mut state, door, ring: &mut ring };
-        let result = change(&mut act);
+        let result = change(&mut Act {
+            hub: self,
+            session,
+            state: &mut state,
+            door: &mut *door,
+            deferred: &mut deferred,
+        });
         drop(state);
-        self.post.ring(&ring);
+        self.post.finish(&deferred);
+        if deferred.behind {
+            door.feel_pressure();
+        }
         result
-    }
-
-    /// Takes a session off a room's roster, and tells those who watch if they knew of it.
-    pub(super) fn unlist(&self, session: &Session, room: &Room, ring: &mut WorkerSet) {
-        let mut room_state = room.state.lock();
-        let Some(listed) = room_state.roster.remove(&session.client_id) else { return };
-        if !listed.announced {
-            room_state.unannounced -= 1;
-            return;
-        }
-        self.tell_change(session, room, &mut room_state, (Change::Left, &listed), None, ring);
-    }
-
-    /// Makes a session on the roster known to those who watch, if they do not know of it.
-    fn announce(
-        &self,
-        session: &Session,
-        room: &Room,
-        room_state: &mut RoomState,
-        ring: &mut WorkerSet,
-    ) {
-        let Some(listed) = room_state.roster.get_mut(&session.client_id) else { return };
-        if !std::mem::replace(&mut listed.announced, true) {
-            let listed = Listed { name: listed.name.clone(), announced: true };
-            room_state.unannounced -= 1;
-            let change = (Change::Joined, &listed);
-            self.tell_change(session, room, room_state, change, None, ring);
-        }
-    }
-
-    /// Makes everyone on the roster known to those who watch.
-    fn announce_all(&self, room: &Room, room_state: &mut RoomState, ring: &mut WorkerSet) {
-        if room_state.unannounced == 0 {
-            return;
-        }
-        let unknown = |(id, listed): (&Uuid, &Listed)| (!listed.announced).then_some(*id);
-        let ids: Vec<Uuid> = room_state.roster.iter().filter_map(unknown).collect();
-        for session in ids.iter().filter_map(|id| self.sessions.find(id)) {
-            self.announce(&session, room, room_state, ring);
-        }
-    }
-
-    /// Tells those who watch the room of a change, in the order in which the changes are made.
-    fn tell_change(
-        &self,
-        session: &Session,
-        room: &Room,
-        room_state: &mut RoomState,
-        (change, listed): (Change, &Listed),
-        except: Option<ConnId>,
-        ring: &mut WorkerSet,
-    ) {
-        let Some(channel) = &room_state.channel else { return };
-        let mut channel_state = channel.state.lock();
-        if channel_state.members_total() == 0 {
-            drop(channel_state);
-            room_state.channel = None;
-            return;
-        }
-        let (room, client_id, name) = (&room.name, session.client_id, listed.name.as_deref());
-        let notice = match change {
-            Change::Joined => Notice::Joined { room, client_id, name },
-            Change::Left => Notice::Left { room, client_id, name },
-        };
-        let Some(frame) = session.words(&notice) else { return };
-        let seq = channel_state.history.skip();
-        for worker in 0..channel_state.members.len() {
-            if channel_state.members[worker] > 0 {
-                // Refusing it would leave somebody with a wrong list, and nobody could say it again.
-                self.post.reserve_in_any_case(worker, frame.len());
-                let frame = frame.clone();
-                self.post.put(worker, Letter::Deliver { room: channel.key, seq, frame, except });
-                ring.insert(worker);
-            }
-        }
     }
 }
 
@@ -384,7 +243,7 @@ impl Act<'_> {
         }
     }
 
-    fn worker(&self) -> usize {
+    pub(super) fn worker(&self) -> usize {
         usize::from(self.door.conn().worker)
     }
 
@@ -398,12 +257,14 @@ impl Act<'_> {
         if self.state.seats.len() >= self.hub.memberships_max {
             return Err(HubError::TooManyMemberships);
         }
-        let mut told = WorkerSet::default();
-        let (room, joined) = self.hub.rooms.enter(name, &mut told, |room, room_state| {
-            self.list_member(room, room_state);
-            self.enter(room, room_state, replay, bytes_max)
-        })?;
-        self.ring.add(&told);
+        let mut deferred = Deferred::default();
+        let entered = self.hub.rooms.enter(name, &mut deferred, |room, room_state| {
+            let is_listed = self.list(Change::Joins, room, room_state);
+            is_listed.then(|| self.enter(room, room_state, replay, bytes_max))
+        });
+        self.deferred.add(&deferred);
+        let (room, joined) = entered?;
+        let joined = joined.ok_or(HubError::Overloaded)?;
         self.state.seats.push(Seat { room, watching: false, pattern });
         Ok(joined)
     }
@@ -427,44 +288,40 @@ impl Act<'_> {
         if watching {
             self.exit_channel(&room);
         }
-        self.hub.unlist(self.session, &room, self.ring);
+        self.hub.unlist(self.session, &room, self.deferred);
         self.door.exit(&room);
-    }
-
-    /// Lets the connection hear who comes to and goes from the room.
-    pub(super) fn enter_channel(&mut self, room: &Room, room_state: &mut RoomState) {
-        let make = || self.hub.rooms.channel_of(room);
-        let channel = Arc::clone(room_state.channel.get_or_insert_with(make));
-        let mut channel_state = channel.state.lock();
-        channel_state.members[self.worker()] += 1;
-        self.door.enter(&channel, channel_state.history.position().seq);
-    }
-
-    fn exit_channel(&mut self, room: &Room) {
-        let channel = room.state.lock().channel.clone();
-        channel.iter().for_each(|channel| self.door.exit(channel));
-    }
-
-    /// Puts the session on the room's roster, and tells those who watch unless it is provisional.
-    fn list_member(&mut self, room: &Room, room_state: &mut RoomState) {
-        let announced = !self.state.provisional;
-        let listed = Listed { name: self.state.name.clone(), announced };
-        if announced {
-            let (change, except) = ((Change::Joined, &listed), Some(self.door.conn()));
-            self.hub.tell_change(self.session, room, room_state, change, except, self.ring);
-        } else {
-            room_state.unannounced += 1;
-        }
-        room_state.roster.insert(self.session.client_id, listed);
     }
 }
 
-impl RoomState {
-    /// Who is on the roster; `max` of them are listed.
-    pub(super) fn presence(&self, max: usize) -> Presence {
-        let present =
-            |(id, listed): (&Uuid, &Listed)| Present { client_id: *id, name: listed.name.clone() };
-        let members = self.roster.iter().take(max).map(present).collect();
-        Presence { members, count: self.roster.len() }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::Config,
+        hub::{harness::Bench, mailbox::Letter},
+    };
+
+    #[test]
+    fn a_subscription_joins_all_rooms_or_none() {
+        let mut bench = Bench::new(&Config::default(), 2, 2);
+        let mut watcher = bench.client(1, false);
+        ["p.a", "p.b", "p.c"].iter().for_each(|room| watcher.watch(room));
+        let mut client = bench.client(0, false);
+        client.join("p.b").expect("a place");
+        assert_eq!(bench.texts(1).len(), 1);
+        // Two notices have a place; the third room's has none, and then there are those of the way back.
+        let mut other = bench.client(0, false);
+        assert_eq!(other.subscribe("p.*"), Err(HubError::Overloaded));
+        let told: Vec<String> =
+            bench.texts(1).iter().map(|text| text[..text.find(' ').unwrap_or(0)].into()).collect();
+        assert_eq!(told, ["Joined", "Joined", "Left", "Left"]);
+        assert!(other.door.rooms.is_empty());
+        // It waits for no room either: one that is made is no letter to it.
+        watcher.watch("p.d");
+        let is_match = |letter: &Letter| matches!(letter, Letter::Matched { .. });
+        assert!(!bench.letters(0).iter().any(is_match));
+        assert_eq!((bench.listed("p.a"), bench.listed("p.b"), bench.listed("p.c")), (1, 2, 1));
+        assert_eq!(client.subscribe("p.*").map(|found| found.len()), Err(HubError::Overloaded));
+        assert_eq!(bench.listed("p.b"), 2, "where it was before it still is");
     }
 }

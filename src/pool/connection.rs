@@ -221,7 +221,9 @@ impl Connection {
                     let is_inline = matches!(open.service, Service::Inline { .. });
                     if std::mem::take(&mut open.is_fresh) && is_inline {
                         open.session.set_begun();
-                        desk.shared.hub.confirm(&open.session);
+                        if desk.shared.hub.confirm(&open.session) {
+                            desk.feel_pressure();
+                        }
                     }
                 }
                 Event::Control => {}
@@ -306,9 +308,11 @@ impl Connection {
     }
 
     /// It has been there for a while without a word: it is no more likely to resume an earlier session.
-    pub(super) fn on_quiet(&mut self, desk: &Desk) {
-        if let Phase::Open(open) = &self.phase {
-            desk.shared.hub.confirm(&open.session);
+    pub(super) fn on_quiet(&mut self, desk: &mut Desk) {
+        if let Phase::Open(open) = &self.phase
+            && desk.shared.hub.confirm(&open.session)
+        {
+            desk.feel_pressure();
         }
     }
 

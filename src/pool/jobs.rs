@@ -380,6 +380,9 @@ impl Door for JobLink<'_> {
         self.put(Letter::Attach { conn: self.lane.conn, session: Arc::clone(session) });
         *self.session = Arc::clone(session);
     }
+
+    // The sockets that feed these threads are paused by their lanes.
+    fn feel_pressure(&mut self) {}
 }
 
 impl Link for JobLink<'_> {
@@ -406,9 +409,6 @@ impl Link for JobLink<'_> {
     fn own_room(&self, name: &str) -> Option<Arc<Room>> {
         self.session.room(name)
     }
-
-    // The sockets that feed these threads are paused by their lanes.
-    fn feel_pressure(&mut self) {}
 
     fn close(&mut self, reason: CloseReason) {
         self.lane.inner.lock().closing = true;

@@ -36,6 +36,10 @@ impl Door for WorkerLink<'_> {
         self.desk.leave_all(self.core.slot());
         *self.session = Arc::clone(session);
     }
+
+    fn feel_pressure(&mut self) {
+        self.desk.feel_pressure();
+    }
 }
 
 impl Link for WorkerLink<'_> {
@@ -69,10 +73,6 @@ impl Link for WorkerLink<'_> {
 
     fn own_room(&self, name: &str) -> Option<Arc<Room>> {
         self.desk.members.find(self.core.slot(), name).map(Arc::clone)
-    }
-
-    fn feel_pressure(&mut self) {
-        self.desk.feel_pressure();
     }
 
     fn close(&mut self, reason: CloseReason) {

@@ -125,7 +125,7 @@ mod tests {
     use crate::{
         config::Config,
         hub::{
-            mailbox::{MailboxBounds, WorkerSet, post_without_workers},
+            mailbox::{Deferred, MailboxBounds, post_without_workers},
             rooms::{RoomName, Rooms},
         },
     };
@@ -137,7 +137,7 @@ mod tests {
         let rooms = Rooms::new(&Config::default(), post);
         let room = |name: &str| {
             let name = RoomName::new(name).expect("a legal name");
-            rooms.enter(&name, &mut WorkerSet::default(), |_, _| ()).expect("room for it").0
+            rooms.enter(&name, &mut Deferred::default(), |_, _| ()).expect("room for it").0
         };
         let (a, b) = (room("a"), room("b"));
         let mut members = Members::default();

@@ -81,7 +81,9 @@ impl Service {
             Service::Inline { calls, mut state } => {
                 let Caller { core, desk, session } = caller;
                 Caller { core, desk, session }.call(|link| calls.close(&mut state, link, &reason));
-                desk.shared.hub.depart(session, core.id, &reason);
+                if desk.shared.hub.depart(session, core.id, &reason) {
+                    desk.feel_pressure();
+                }
             }
             Service::Jobs(lane) => lane.close(reason),
         }

@@ -429,8 +429,11 @@ impl Worker {
             }
         }
         if self.sweeps() && self.desk.now >= self.next_sweep {
-            let has_more = self.desk.shared.hub.sweep();
-            self.next_sweep = self.desk.now + if has_more { 0 } else { SWEEP_INTERVAL_MS };
+            let swept = self.desk.shared.hub.sweep();
+            self.next_sweep = self.desk.now + if swept.has_more { 0 } else { SWEEP_INTERVAL_MS };
+            if swept.behind {
+                self.desk.feel_pressure();
+            }
             self.report();
         }
     }

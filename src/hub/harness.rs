@@ -1,0 +1,154 @@
+//! A hub without workers and clients without connections: what the hub's own tests act on.
+
+use std::sync::Arc;
+
+use super::{
+    Hub, HubError, Joined, Replay,
+    mailbox::{ConnId, Inbox, Letter, MailboxBounds, post_without_workers},
+    notice::{Announcer, Notice},
+    rooms::{Room, RoomName, RoomPattern},
+    seats::{Door, Found},
+    sessions::Session,
+};
+use crate::{
+    config::Config,
+    ws::frame::{Message, PreparedFrame},
+};
+
+/// Says what a notice looks like to a programmer.
+struct Words;
+
+impl Announcer for Words {
+    fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame> {
+        Some(PreparedFrame::new(Message::Text(&format!("{notice:?}"))))
+    }
+}
+
+/// A hub, and the mailboxes of its workers.
+pub(super) struct Bench {
+    pub(super) hub: Arc<Hub>,
+    inboxes: Vec<Inbox>,
+    slots: u32,
+}
+
+/// A session, and the way to its connection.
+pub(super) struct Client {
+    pub(super) session: Arc<Session>,
+    pub(super) door: TestDoor,
+}
+
+/// A connection that only notes what it is told.
+pub(super) struct TestDoor {
+    hub: Arc<Hub>,
+    conn: ConnId,
+    /// The rooms and the channels that it is in.
+    pub(super) rooms: Vec<Arc<Room>>,
+    /// How often it was told that a mailbox is behind.
+    pub(super) pressed: usize,
+}
+
+pub(super) fn name(text: &str) -> RoomName {
+    RoomName::new(text).expect("a legal name")
+}
+
+pub(super) fn pattern(text: &str) -> RoomPattern {
+    RoomPattern::new(text).expect("a legal pattern")
+}
+
+impl Bench {
+    /// A hub with `workers` mailboxes of `letters_max`.
+    pub(super) fn new(config: &Config, workers: usize, letters_max: usize) -> Bench {
+        let bounds = MailboxBounds { letters_max, bytes_max: 64 << 10 };
+        let (post, inboxes) = post_without_workers(workers, bounds);
+        Bench { hub: Arc::new(Hub::new(config, post)), inboxes, slots: 0 }
+    }
+
+    /// A new connection on `worker`, whose session outlives it if it `keeps`.
+    pub(super) fn client(&mut self, worker: usize, keeps: bool) -> Client {
+        self.slots += 1;
+        let conn = ConnId { worker: worker as u16, slot: self.slots, generation: 0 };
+        let session = self.hub.sessions.begin(conn, 0, keeps, Arc::new(Words));
+        let hub = Arc::clone(&self.hub);
+        Client { session, door: TestDoor { hub, conn, rooms: Vec::new(), pressed: 0 } }
+    }
+
+    /// What was posted to `worker`, in order.
+    pub(super) fn letters(&self, worker: usize) -> Vec<Letter> {
+        std::iter::from_fn(|| self.inboxes[worker].take()).collect()
+    }
+
+    /// The notices and messages among it.
+    pub(super) fn texts(&self, worker: usize) -> Vec<String> {
+        let text = |letter| match letter {
+            Letter::Deliver { frame, .. } | Letter::Send { frame, .. } => {
+                Some(frame.message().as_text().expect("text").to_owned())
+            }
+            _ => None,
+        };
+        self.letters(worker).into_iter().filter_map(text).collect()
+    }
+
+    /// How many are on a room's roster.
+    pub(super) fn listed(&self, room: &str) -> usize {
+        let room = self.hub.rooms.find(room);
+        room.map_or(0, |room| room.state.lock().roster.len())
+    }
+
+    /// How many members the workers have in a room.
+    pub(super) fn members(&self, room: &str) -> usize {
+        let room = self.hub.rooms.find(room);
+        room.map_or(0, |room| room.state.lock().members_total())
+    }
+}
+
+impl Client {
+    pub(super) fn join(&mut self, room: &str) -> Result<Joined, HubError> {
+        let hub = Arc::clone(&self.door.hub);
+        hub.join(&self.session, &mut self.door, &name(room), Replay::Nothing)
+    }
+
+    pub(super) fn leave(&mut self, room: &str) {
+        let hub = Arc::clone(&self.door.hub);
+        hub.leave(&self.session, &mut self.door, room).expect("it is a member");
+    }
+
+    /// Joins a room and watches it.
+    pub(super) fn watch(&mut self, room: &str) {
+        self.join(room).expect("a place");
+        let hub = Arc::clone(&self.door.hub);
+        let watched = hub.presence(&self.session, &mut self.door, room, Some(true));
+        watched.expect("it is a member");
+    }
+
+    pub(super) fn subscribe(&mut self, to: &str) -> Result<Vec<Found>, HubError> {
+        let hub = Arc::clone(&self.door.hub);
+        hub.subscribe(&self.session, &mut self.door, &pattern(to))
+    }
+}
+
+impl Door for TestDoor {
+    fn conn(&self) -> ConnId {
+        self.conn
+    }
+
+    fn enter(&mut self, room: &Arc<Room>, _: u64) {
+        self.rooms.push(Arc::clone(room));
+    }
+
+    fn exit(&mut self, room: &Arc<Room>) {
+        let at =
+            self.rooms.iter().position(|other| other.key == room.key).expect("it was in there");
+        self.rooms.remove(at);
+        self.hub.uncount(room, usize::from(self.conn.worker));
+    }
+
+    fn attach(&mut self, _: &Arc<Session>) {
+        for room in std::mem::take(&mut self.rooms) {
+            self.hub.uncount(&room, usize::from(self.conn.worker));
+        }
+    }
+
+    fn feel_pressure(&mut self) {
+        self.pressed += 1;
+    }
+}
