@@ -422,7 +422,7 @@ impl ServerHandle {
     /// again when it has neither members nor messages.
     ///
     /// # Errors
-    /// The server has as many rooms as it may have.
+    /// The server has as many rooms as it may have, or a worker that must hear of it is behind.
     pub fn open_room(&self, room: &RoomName) -> Result<(), HubError> {
         let mut deferred = Deferred::default();
         let entered = self.shared.hub.rooms.enter(room, &mut deferred, |_, _| ());

@@ -169,9 +169,11 @@ impl ChatLink {
                 | Letter::Send { frame, .. } => {
                     posted.push(frame.message().as_text().expect("text").to_owned());
                 }
-                Letter::Matched { room, pattern, .. } => {
+                Letter::Matched { room, waiting } => {
                     let (hub, session) = (Arc::clone(&self.hub), Arc::clone(&self.session));
-                    hub.matched(&session, self, &room, &pattern);
+                    for (_, pattern) in waiting {
+                        hub.matched(&session, self, &room, &pattern);
+                    }
                 }
                 _ => {}
             }

@@ -88,6 +88,14 @@ impl Bench {
         self.letters(worker).into_iter().filter_map(text).collect()
     }
 
+    /// Puts messages into the mailbox of `worker` until it holds `letters`.
+    pub(super) fn fill(&self, worker: usize, letters: usize) {
+        let conn = ConnId { worker: worker as u16, slot: 0, generation: 0 };
+        while self.hub.post.waiting(worker) < letters {
+            assert!(self.hub.post.send(conn, PreparedFrame::new(Message::Text("x"))));
+        }
+    }
+
     /// How many are on a room's roster.
     pub(super) fn listed(&self, room: &str) -> usize {
         let room = self.hub.rooms.find(room);

@@ -46,9 +46,9 @@ pub(crate) enum Letter {
     Exit { conn: ConnId, room: RoomKey },
     /// A job made this connection go on with another session; it is in no room until it enters one.
     Attach { conn: ConnId, session: Arc<Session> },
-    /// A room was made that this connection waits for. It is counted in already. Posted before anyone can
-    /// publish there.
-    Matched { conn: ConnId, room: Arc<Room>, pattern: RoomPattern },
+    /// A room was made that these connections wait for, each by that pattern of its own. They are counted in
+    /// already. Posted before anyone can publish there.
+    Matched { room: Arc<Room>, waiting: Box<[(ConnId, RoomPattern)]> },
     /// Close one connection.
     Close { conn: ConnId, reason: CloseReason },
     /// A permit was set aside for the waiting connection.
@@ -65,16 +65,16 @@ pub(crate) enum Letter {
 
 impl Letter {
     /// The bytes that count towards the mailbox's bound; `None` for a letter that is never refused.
-    fn weight(&self) -> Option<usize> {
+    pub(super) fn weight(&self) -> Option<usize> {
         match self {
             Letter::Deliver { frame, .. }
             | Letter::DeliverMany { frame, .. }
             | Letter::Announce { frame, .. }
             | Letter::Send { frame, .. } => Some(frame.len()),
+            Letter::Matched { waiting, .. } => Some(size_of_val::<[_]>(waiting)),
             Letter::Enter { .. }
             | Letter::Exit { .. }
             | Letter::Attach { .. }
-            | Letter::Matched { .. }
             | Letter::Close { .. }
             | Letter::Admitted { .. }
             | Letter::JobsDone { .. }

@@ -289,7 +289,7 @@ impl Rooms {
             return Err(HubError::TooManyRooms);
         }
         let room = Arc::new(self.new_room(name, RoomKind::Messages));
-        self.tell_subscribers(&directory, &room, deferred);
+        self.tell_subscribers(&directory, &room, deferred)?;
         directory.by_name.insert(name.clone(), Arc::clone(&room));
         Ok(room)
     }
@@ -320,28 +320,44 @@ impl Rooms {
         Arc::new(self.new_room(&room.name, RoomKind::Presence))
     }
 
-    /// Counts those who wait for a room of this name in, and sends them the letter that lets them see it
-    /// from its first message on. Nobody else has the room yet, so nothing can come before that letter.
-    fn tell_subscribers(&self, directory: &Directory, room: &Arc<Room>, deferred: &mut Deferred) {
+    /// Counts those who wait for a room of this name in, and sends their workers the letter that lets them
+    /// see it from its first message on. Nobody else has the room yet, so nothing can come before that
+    /// letter. Where a mailbox has no place for it, nobody is counted and the room must not be made.
+    fn tell_subscribers(
+        &self,
+        directory: &Directory,
+        room: &Arc<Room>,
+        deferred: &mut Deferred,
+    ) -> Result<(), HubError> {
         if directory.subscribers.is_empty() {
-            return;
+            return Ok(());
         }
         let name = room.name.as_str();
-        let mut told: Vec<ConnId> = Vec::new();
+        let mut waiting: BTreeMap<u16, Vec<(ConnId, RoomPattern)>> = BTreeMap::new();
         for (dot, _) in name.match_indices('.').filter(|(dot, _)| dot + 1 < name.len()) {
             let Ok(pattern) = RoomPattern::new(&format!("{}*", &name[..=dot])) else { continue };
             for conn in directory.subscribers.get(&pattern).into_iter().flatten() {
-                room.state.lock().members[usize::from(conn.worker)] += 1;
-                let letter = Letter::Matched {
-                    conn: *conn,
-                    room: Arc::clone(room),
-                    pattern: pattern.clone(),
-                };
-                self.post.put(usize::from(conn.worker), letter);
-                told.push(*conn);
+                waiting.entry(conn.worker).or_default().push((*conn, pattern.clone()));
             }
         }
-        told.iter().for_each(|conn| deferred.ring.insert(usize::from(conn.worker)));
+        let letters: Vec<(usize, Letter)> = waiting
+            .into_iter()
+            .map(|(worker, waiting)| {
+                let (room, waiting) = (Arc::clone(room), waiting.into());
+                (usize::from(worker), Letter::Matched { room, waiting })
+            })
+            .collect();
+        let weight = |(worker, letter): &(usize, Letter)| Some((*worker, letter.weight()?));
+        self.post.reserve_all(letters.iter().filter_map(weight), deferred)?;
+        let mut state = room.state.lock();
+        for (worker, letter) in letters {
+            if let Letter::Matched { waiting, .. } = &letter {
+                state.members[worker] += waiting.len() as u32;
+            }
+            self.post.put(worker, letter);
+            deferred.ring.insert(worker);
+        }
+        Ok(())
     }
 
     /// From now on `conn` hears of new rooms that match. Returns the names of those that exist, unless
@@ -405,7 +421,10 @@ impl Rooms {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::mailbox::{MailboxBounds, post_without_workers};
+    use crate::hub::{
+        harness::Bench,
+        mailbox::{MailboxBounds, post_without_workers},
+    };
 
     fn name(text: &str) -> RoomName {
         RoomName::new(text).expect("a legal name")
@@ -477,5 +496,32 @@ mod tests {
         assert_eq!(rooms.len(), 1, "a has a member and stays");
         let (again, ()) = enter("b").expect("room for it");
         assert_ne!(b.key, again.key, "another life, another key");
+    }
+
+    #[test]
+    fn a_new_room_is_one_letter_for_each_worker_that_waits_or_is_refused() {
+        const LETTERS_MAX: usize = 8;
+        let mut bench = Bench::new(&Config::default(), 3, LETTERS_MAX);
+        let mut clients: Vec<_> = [0, 1, 1, 1].map(|worker| bench.client(worker, false)).into();
+        clients.iter_mut().for_each(|client| drop(client.subscribe("p.*").expect("a place")));
+        clients[3].subscribe("p.q.*").expect("a place");
+        let mut maker = bench.client(2, false);
+        bench.fill(1, LETTERS_MAX);
+        assert_eq!(maker.join("p.q.r").err(), Some(HubError::Overloaded));
+        assert!(bench.hub.rooms.find("p.q.r").is_none() && maker.door.rooms.is_empty());
+        assert_eq!((bench.hub.post.waiting(0), maker.door.pressed), (0, 0));
+        bench.letters(1);
+        bench.fill(1, LETTERS_MAX / 2);
+        maker.join("p.q.r").expect("a place");
+        assert_eq!(maker.door.pressed, 1, "the letter finds the mailbox behind");
+        let matched = |letter: Letter| match letter {
+            Letter::Matched { waiting, .. } => Some(waiting.len()),
+            _ => None,
+        };
+        let matches = |worker| bench.letters(worker).into_iter().filter_map(matched);
+        assert_eq!(matches(0).collect::<Vec<_>>(), [1]);
+        assert_eq!(matches(1).collect::<Vec<_>>(), [4], "who waits for it twice is in there twice");
+        assert_eq!(matches(2).count(), 0);
+        assert_eq!(bench.members("p.q.r"), 6);
     }
 }

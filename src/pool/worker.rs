@@ -277,10 +277,15 @@ impl Worker {
                         conn.on_attach(session, desk);
                     }
                 }
-                Letter::Matched { conn, room, pattern } => match self.find(conn) {
-                    (Some(conn), desk) => conn.on_matched(&room, &pattern, desk),
-                    (None, desk) => desk.shared.hub.uncount(&room, desk.worker),
-                },
+                Letter::Matched { room, waiting } => {
+                    deliveries += waiting.len();
+                    for (conn, pattern) in waiting {
+                        match self.find(conn) {
+                            (Some(conn), desk) => conn.on_matched(&room, &pattern, desk),
+                            (None, desk) => desk.shared.hub.uncount(&room, desk.worker),
+                        }
+                    }
+                }
                 Letter::Close { conn, reason } => {
                     if let (Some(conn), desk) = self.find(conn) {
                         conn.ask_close(reason, desk);
