@@ -446,10 +446,9 @@ fn a_resume_beyond_the_bound_says_what_has_no_place() {
     carl.join("p.c");
     let (mut anna, answer) = Chat::back(&server, &session, json!([]));
     assert_eq!(room_names(&answer), ["own", "p.a"]);
-    let mut unmatched: Vec<String> =
-        [(); 2].map(|()| text(&anna.expect("unmatched")["room"])).into_iter().collect();
-    unmatched.sort();
-    assert_eq!(unmatched, ["p.b", "p.c"]);
+    // One notice for each pattern, about the first: as many as there are rooms would be a flood.
+    assert_eq!(text(&anna.expect("unmatched")["room"]), "p.b");
+    anna.expect_silence();
     anna.expect_silence();
 }
 

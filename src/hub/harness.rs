@@ -6,13 +6,17 @@ use super::{
     Hub, HubError, Joined, Replay,
     mailbox::{ConnId, Inbox, Letter, MailboxBounds, post_without_workers},
     notice::{Announcer, Notice},
+    resume::Resumed,
     rooms::{Room, RoomName, RoomPattern},
     seats::{Door, Found},
     sessions::Session,
 };
 use crate::{
     config::Config,
-    ws::frame::{Message, PreparedFrame},
+    ws::{
+        close::CloseReason,
+        frame::{Message, PreparedFrame},
+    },
 };
 
 /// Says what a notice looks like to a programmer.
@@ -128,9 +132,32 @@ impl Client {
         watched.expect("it is a member");
     }
 
+    /// Loses its connection, and its session waits.
+    pub(super) fn lose(&mut self) {
+        self.door.hub.depart(&self.session, self.door.conn, &CloseReason::LOST);
+        self.door.leave_all();
+    }
+
+    /// Takes up the session of `earlier`.
+    pub(super) fn resume(&mut self, earlier: &Session) -> Result<Resumed, HubError> {
+        let (hub, fresh) = (Arc::clone(&self.door.hub), Arc::clone(&self.session));
+        let resumed = hub.resume(&fresh, &mut self.door, &earlier.token(), &[], None)?;
+        self.session = hub.sessions.find(&resumed.client_id).expect("it is there");
+        Ok(resumed)
+    }
+
     pub(super) fn subscribe(&mut self, to: &str) -> Result<Vec<Found>, HubError> {
         let hub = Arc::clone(&self.door.hub);
         hub.subscribe(&self.session, &mut self.door, &pattern(to))
+    }
+}
+
+impl TestDoor {
+    /// What a worker does for a connection that ends, or goes on with another session.
+    fn leave_all(&mut self) {
+        for room in std::mem::take(&mut self.rooms) {
+            self.hub.uncount(&room, usize::from(self.conn.worker));
+        }
     }
 }
 
@@ -151,9 +178,7 @@ impl Door for TestDoor {
     }
 
     fn attach(&mut self, _: &Arc<Session>) {
-        for room in std::mem::take(&mut self.rooms) {
-            self.hub.uncount(&room, usize::from(self.conn.worker));
-        }
+        self.leave_all();
     }
 
     fn feel_pressure(&mut self) {

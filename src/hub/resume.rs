@@ -193,7 +193,8 @@ impl Hub {
 
 impl Act<'_> {
     /// Enters every room of the session, those that its patterns match by now, and those asked for. What
-    /// all replays and all lists of members may come to together is bounded as for one. Returns also what had no place.
+    /// all replays and all lists of members may come to together is bounded as for one. Returns also the
+    /// first room of each pattern that had no place: more would be as many notices as there are rooms.
     fn take_up_rooms(
         &mut self,
         positions: &[(RoomName, Position)],
@@ -225,9 +226,9 @@ impl Act<'_> {
         }
         let mut unmatched = Vec::new();
         for pattern in self.state.patterns.clone() {
-            // As many as there may be at all, so that what has no place can be named.
-            let names = self.hub.rooms.subscribe(&pattern, self.door.conn(), usize::MAX - 1);
-            for room in names.unwrap_or_default() {
+            // Some were left by name and the others have a place; one that has none is behind these.
+            let names_max = self.hub.memberships_max + self.state.declined.len() + 1;
+            for room in self.hub.rooms.resubscribe(&pattern, self.door.conn(), names_max) {
                 let key = self.hub.rooms.find(room.as_str()).map(|room| room.key);
                 let is_declined = key.is_some_and(|key| self.state.declined.contains(&key));
                 if is_declined || self.state.seat(room.as_str()).is_some() {
@@ -235,7 +236,7 @@ impl Act<'_> {
                 }
                 if self.state.seats.len() >= self.hub.memberships_max {
                     unmatched.push((pattern.clone(), room));
-                    continue;
+                    break;
                 }
                 // It was made while the session was away, so all of it was missed.
                 let replay = asked.remove(&room).map_or(Replay::FromStart, Replay::Since);
@@ -268,6 +269,59 @@ impl Act<'_> {
                 let kept = mail.history.kept_since(since.seq);
                 (kept, position.seq, false)
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::Config,
+        hub::harness::{Bench, name},
+    };
+
+    #[test]
+    fn a_resume_names_one_room_without_a_place_of_each_pattern() {
+        let config = Config { max_rooms_per_conn: 4, ..Config::default() };
+        let mut bench = Bench::new(&config, 1, 1000);
+        let mut client = bench.client(0, true);
+        client.join("own").expect("a place");
+        for pattern in ["p.*", "q.*"] {
+            client.subscribe(pattern).expect("a place");
+        }
+        bench.client(0, false).join("p.left").expect("a place");
+        client.join("p.left").expect("a place");
+        client.leave("p.left");
+        client.lose();
+        for n in 10..60 {
+            for room in ["p", "q"] {
+                let room = name(&format!("{room}.{n}"));
+                let made = bench.hub.rooms.enter(&room, &mut Deferred::default(), |_, _| ());
+                made.expect("there may be as many");
+            }
+        }
+        bench.letters(0);
+        let resumed = bench.client(0, true).resume(&client.session).expect("it waits");
+        let rooms: Vec<_> = resumed.rooms.iter().map(|room| room.room.as_str()).collect();
+        assert_eq!(rooms, ["own", "p.10", "p.11", "p.12"], "the one that was left stays left");
+        let texts = bench.texts(0);
+        let expected = [("p.*", "p.13"), ("q.*", "q.10")]
+            .map(|(pattern, room)| format!("Unmatched {{ pattern: {pattern:?}, room: {room:?} }}"));
+        assert_eq!(texts, expected);
+    }
+
+    #[test]
+    fn who_departs_waits_for_no_room() {
+        for reason in [CloseReason::LOST, CloseReason::NORMAL] {
+            let mut bench = Bench::new(&Config::default(), 1, 1000);
+            let client = &mut bench.client(0, true);
+            for pattern in ["p.*", "p.q.*"] {
+                client.subscribe(pattern).expect("a place");
+            }
+            assert_eq!(bench.hub.rooms.subscribers(), 2);
+            bench.hub.depart(&client.session, client.door.conn(), &reason);
+            assert_eq!(bench.hub.rooms.subscribers(), 0, "{reason}");
         }
     }
 }

@@ -228,6 +228,19 @@ struct Directory {
     swept_to: Option<RoomName>,
 }
 
+impl Directory {
+    /// The first `max` names that match, in order.
+    fn matching(&self, pattern: &RoomPattern, max: usize) -> Vec<RoomName> {
+        let from = Bound::Included(pattern.prefix());
+        let rooms = self.by_name.range::<str, _>((from, Bound::Unbounded));
+        let matching = rooms
+            .map(|(name, _)| name)
+            .take_while(|name| name.as_str().starts_with(pattern.prefix()))
+            .filter(|name| pattern.matches(name));
+        matching.take(max).cloned().collect()
+    }
+}
+
 impl Rooms {
     pub(crate) fn new(config: &Config, post: Post) -> Rooms {
         let directory =
@@ -369,18 +382,25 @@ impl Rooms {
         max: usize,
     ) -> Option<Vec<RoomName>> {
         let mut directory = self.directory.lock();
-        let from = Bound::Included(pattern.prefix());
-        let rooms = directory.by_name.range::<str, _>((from, Bound::Unbounded));
-        let matching = rooms
-            .map(|(name, _)| name)
-            .take_while(|name| name.as_str().starts_with(pattern.prefix()))
-            .filter(|name| pattern.matches(name));
-        let names: Vec<RoomName> = matching.take(max + 1).cloned().collect();
+        let names = directory.matching(pattern, max + 1);
         if names.len() > max {
             return None;
         }
         directory.subscribers.entry(pattern.clone()).or_default().insert(conn);
         Some(names)
+    }
+
+    /// The same for a session that is subscribed: no number of rooms ends that, and the names of the first
+    /// `max` are returned.
+    pub(super) fn resubscribe(
+        &self,
+        pattern: &RoomPattern,
+        conn: ConnId,
+        max: usize,
+    ) -> Vec<RoomName> {
+        let mut directory = self.directory.lock();
+        directory.subscribers.entry(pattern.clone()).or_default().insert(conn);
+        directory.matching(pattern, max)
     }
 
     pub(super) fn unsubscribe(&self, pattern: &RoomPattern, conn: ConnId) {
@@ -434,6 +454,13 @@ mod tests {
         let bounds = MailboxBounds { letters_max: 9, bytes_max: 999 };
         let config = Config { max_rooms: rooms_max, ..Config::default() };
         Rooms::new(&config, post_without_workers(1, bounds).0)
+    }
+
+    impl Rooms {
+        /// How many connections wait for rooms, each once for each pattern.
+        pub(in crate::hub) fn subscribers(&self) -> usize {
+            self.directory.lock().subscribers.values().map(BTreeSet::len).sum()
+        }
     }
 
     #[test]
