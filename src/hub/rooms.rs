@@ -161,7 +161,7 @@ pub(crate) struct RoomState {
     /// Everyone whose session is in this room, its connection there or away.
     pub(super) roster: HashMap<Uuid, Listed>,
     /// How many of them those who watch do not know of yet.
-    pub(super) unshown: usize,
+    pub(crate) unshown: usize,
     /// Where those who watch the roster hear of changes; made for the first of them.
     pub(super) channel: Option<Arc<Room>>,
     /// The directory has let go of this room; whoever still holds it must look again.

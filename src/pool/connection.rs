@@ -77,6 +77,8 @@ pub(crate) struct Open {
     pub(super) permit: Permit,
     /// When a ping was last sent; 0 if none was since bytes last came.
     pub(super) pinged: Millis,
+    /// When its session is shown in presence if it has said nothing by then; 0 once that is done.
+    pub(super) show_at: Millis,
 }
 
 impl Connection {
@@ -221,6 +223,7 @@ impl Connection {
                     let is_inline = matches!(open.service, Service::Inline { .. });
                     if std::mem::take(&mut open.is_fresh) && is_inline {
                         open.session.set_begun();
+                        open.show_at = 0;
                         if desk.shared.hub.confirm(&open.session) {
                             desk.feel_pressure();
                         }
@@ -305,15 +308,6 @@ impl Connection {
     /// Whether a handler is being served here.
     pub(super) fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open(_))
-    }
-
-    /// It has been there for a while without a word: it is no more likely to resume an earlier session.
-    pub(super) fn on_quiet(&mut self, desk: &mut Desk) {
-        if let Phase::Open(open) = &self.phase
-            && desk.shared.hub.confirm(&open.session)
-        {
-            desk.feel_pressure();
-        }
     }
 
     /// A job has taken up another session for it.
@@ -405,7 +399,7 @@ impl Connection {
         self.core.list_dirty(desk);
     }
 
-    /// Pings a quiet client, closes a silent one, and sets the deadline for looking again.
+    /// Shows a new client, pings a quiet one, closes a silent one, and sets the deadline for looking again.
     pub(super) fn watch(&mut self, desk: &mut Desk) {
         // The kernel calls a socket writable only when a good part of its buffer is free, which takes a slow
         // client long. Whether it takes anything at all is found out by trying.
@@ -416,6 +410,13 @@ impl Connection {
             return self.on_lost(&error, desk);
         }
         let Phase::Open(open) = &mut self.phase else { return };
+        if open.show_at > 0 && desk.now >= open.show_at {
+            // It has been there for a while without a word: it will hardly resume an earlier session.
+            open.show_at = 0;
+            if desk.shared.hub.confirm(&open.session) {
+                desk.feel_pressure();
+            }
+        }
         let timeout = desk.config().timeout.as_millis() as Millis;
         let ping = desk.config().ping.as_millis() as Millis;
         if self.core.paused_by_jobs || desk.pressured {
@@ -446,6 +447,9 @@ impl Connection {
                 self.core.list_dirty(desk);
             }
             next = next.min(self.core.last_rx.max(open.pinged) + ping);
+        }
+        if open.show_at > 0 {
+            next = next.min(open.show_at);
         }
         desk.timers.set(self.core.slot(), &mut self.core.deadline, next.max(desk.now + 1));
     }

@@ -1,7 +1,6 @@
 //! What a worker's connections work with: the server they share, and the worker's own tools.
 
 use std::{
-    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -22,7 +21,7 @@ use crate::{
     config::Config,
     handler::calls::Calls,
     http::{page::StaticPage, response},
-    hub::{Hub, mailbox::ConnId, rooms::RoomKey},
+    hub::{Hub, rooms::RoomKey},
     metrics::{Gauges, Metrics, Snapshot, WorkerGauges, WorkerMetrics},
     ws::{codec::ContextPool, deflate::Deflaters},
 };
@@ -119,8 +118,6 @@ pub(crate) struct Desk {
     pub(crate) dirty: Vec<usize>,
     /// Slots whose connection is over; freed at the end of the turn, when nobody looks at them.
     pub(crate) gone: Vec<usize>,
-    /// New connections, and when they are shown in presence if they have said nothing by then.
-    pub(crate) newcomers: VecDeque<(Millis, ConnId)>,
     /// A mailbox that this worker feeds is behind: open connections are not read.
     pub(crate) pressured: bool,
     /// What the protocol machine wants sent; empty between calls.
@@ -157,7 +154,6 @@ impl Desk {
             held: Vec::new(),
             dirty: Vec::new(),
             gone: Vec::new(),
-            newcomers: VecDeque::new(),
             pressured: false,
             control: Vec::new(),
             date: Date { value: String::new(), until: 0 },

@@ -189,11 +189,9 @@ impl Connection {
         };
         service.open(Caller { core: &mut self.core, desk, session: &mut session });
         let codec = Codec::default();
-        let open = Open { codec, session, is_fresh: true, service, permit, pinged: 0 };
+        let show_at = if keeps { desk.now + NEWCOMER_QUIET_MS } else { 0 };
+        let open = Open { codec, session, is_fresh: true, service, permit, pinged: 0, show_at };
         self.phase = Phase::Open(Box::new(open));
-        if keeps {
-            desk.newcomers.push_back((desk.now + NEWCOMER_QUIET_MS, self.core.id));
-        }
         self.watch(desk);
     }
 

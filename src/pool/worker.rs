@@ -161,8 +161,7 @@ impl Worker {
             return Some(Duration::ZERO);
         }
         let sweep = self.sweeps().then_some(self.next_sweep);
-        let newcomer = self.desk.newcomers.front().map(|(due, _)| *due);
-        let next = self.desk.timers.next().into_iter().chain(sweep).chain(newcomer).min()?;
+        let next = self.desk.timers.next().into_iter().chain(sweep).min()?;
         let now = self.started.elapsed().as_millis() as Millis;
         Some(Duration::from_millis(next.saturating_sub(now)))
     }
@@ -423,14 +422,6 @@ impl Worker {
                     debug_assert!(false, "a reaped connection has no deadline");
                     return;
                 }
-            }
-        }
-        while let Some((due, conn)) = self.desk.newcomers.front().copied()
-            && due <= self.desk.now
-        {
-            self.desk.newcomers.pop_front();
-            if let (Some(conn), desk) = self.find(conn) {
-                conn.on_quiet(desk);
             }
         }
         if self.sweeps() && self.desk.now >= self.next_sweep {

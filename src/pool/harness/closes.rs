@@ -1,7 +1,12 @@
 //! The closing handshake in both directions, and connections that end without one.
 
-use super::{Harness, close, frame};
-use crate::{config::Config, ws::close::CloseReason};
+use super::{Harness, close, frame, lags};
+use crate::{
+    config::Config,
+    handler::{Context, Handler},
+    hub::{Replay, rooms::RoomName},
+    ws::{close::CloseReason, frame::Message},
+};
 
 const TEXT: u8 = 0x81;
 const TEXT_BEGINS: u8 = 0x01;
@@ -278,4 +283,48 @@ fn silence_is_noticed() {
         Harness::open(Config { ping: std::time::Duration::ZERO, ..Config::default() });
     harness.pass(timeout);
     assert_eq!(only_close(&mut harness, "idle"), 4202);
+}
+
+/// Joins a room, and may have had a session before.
+struct Lodger;
+
+impl Handler for Lodger {
+    type State = ();
+
+    fn keeps_sessions(&self) -> bool {
+        true
+    }
+
+    fn on_open(&self, ctx: &mut Context<'_, ()>) {
+        let room = RoomName::new("room").expect("a legal name");
+        ctx.join(&room, Replay::Nothing, |_, joined| drop(joined.expect("a place")));
+    }
+
+    fn on_message(&self, _: &mut Context<'_, ()>, _: Message<'_>) {}
+}
+
+#[test]
+fn a_silent_newcomer_is_shown_after_a_second() {
+    let config = Config::default();
+    let ping = config.ping.as_millis() as u64;
+    let unshown = |harness: &Harness| {
+        let room = harness.desk.shared.hub.rooms.find("room").expect("it is in there");
+        room.state.lock().unshown
+    };
+    let mut harness = lags::open(config.clone(), Lodger);
+    harness.pass(999);
+    assert_eq!(unshown(&harness), 1);
+    harness.pass(1);
+    assert_eq!(unshown(&harness), 0);
+    // It is a deadline like the others, and moves none of them.
+    harness.pass(ping - 1001);
+    assert!(harness.written().is_empty());
+    harness.pass(1);
+    assert_eq!(harness.frames(), [(PING, vec![])]);
+    // Who speaks is shown at once, whatever comes of the deadline.
+    let mut harness = lags::open(config, Lodger);
+    harness.feed(&frame(TEXT, b"hi"));
+    assert_eq!(unshown(&harness), 0);
+    harness.pass(ping - 1);
+    assert!(harness.is_open() && harness.written().is_empty());
 }
