@@ -415,7 +415,7 @@ impl ServerHandle {
         message: impl Into<Publication<'m>>,
     ) -> Result<Published, HubError> {
         let found = self.shared.hub.rooms.find(room).ok_or(HubError::NoSuchRoom)?;
-        self.shared.hub.publish(&found, &message.into(), None)
+        self.shared.hub.publish(None, &found, &message.into(), None)
     }
 
     /// Makes `room` if it does not exist, so that it can be published to before anyone is in it. It goes

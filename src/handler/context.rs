@@ -14,7 +14,7 @@ use crate::{
         resume::Resumed,
         rooms::{Room, RoomName, RoomPattern},
         seats::Found,
-        sessions::{Session, SessionToken},
+        sessions::{Session, SessionToken, Speaker},
     },
     store::{Position, Range},
     ws::{
@@ -161,11 +161,10 @@ impl<S: 'static> Context<'_, S> {
         publication: &Publication<'_>,
         skip_self: bool,
     ) -> Result<Published, HubError> {
-        self.must_speak()?;
         let room = self.room(room)?;
         let except = skip_self.then(|| self.link.conn());
-        let hub = self.link.hub();
-        let published = hub.publish_for(self.link.session(), &room, publication, except)?;
+        let by = Some(self.speaker());
+        let published = self.link.hub().publish(by, &room, publication, except)?;
         if published.behind {
             self.link.feel_pressure();
         }
@@ -191,12 +190,10 @@ impl<S: 'static> Context<'_, S> {
         publication: &Publication<'_>,
         skip_self: bool,
     ) -> Result<PublishedTo, HubError> {
-        self.must_speak()?;
         let rooms: Vec<_> = rooms.iter().map(|room| self.room(room)).collect::<Result<_, _>>()?;
         let rooms: Vec<&Room> = rooms.iter().map(AsRef::as_ref).collect();
         let except = skip_self.then(|| self.link.conn());
-        let hub = self.link.hub();
-        let published = hub.publish_to(self.link.session(), &rooms, publication, except)?;
+        let published = self.link.hub().publish_to(self.speaker(), &rooms, publication, except)?;
         if published.behind {
             self.link.feel_pressure();
         }
@@ -211,9 +208,7 @@ impl<S: 'static> Context<'_, S> {
         message: impl Into<Publication<'m>>,
         then: impl FnOnce(&mut Self, Result<Published, HubError>) + Send + 'static,
     ) {
-        let link = &self.link;
-        let sent = |()| link.hub().direct(link.session(), to, &message.into());
-        let result = self.must_speak().and_then(sent);
+        let result = self.link.hub().direct(self.speaker(), to, &message.into());
         if result.is_ok_and(|published| published.behind) {
             self.link.feel_pressure();
         }
@@ -223,9 +218,9 @@ impl<S: 'static> Context<'_, S> {
     /// Sends a message to every connection of this handler's route but this one. It is not kept: who is
     /// away misses it.
     pub fn announce<'m>(&mut self, message: impl Into<Publication<'m>>) -> Result<(), HubError> {
-        self.must_speak()?;
-        let (hub, session) = self.parties();
-        hub.announce_to_all(Some(session.route), &message.into(), Some(self.link.conn()))
+        let by = self.speaker();
+        let (route, except) = (Some(by.session.route), Some(by.conn));
+        self.link.hub().announce_to_all(by, route, &message.into(), except)
     }
 
     /// Asks for a page of at most `limit` messages of what `room` keeps. A page also ends where it would
@@ -279,12 +274,8 @@ impl<S: 'static> Context<'_, S> {
         }
     }
 
-    /// A connection whose session was taken over has nothing more to say in its name.
-    fn must_speak(&self) -> Result<(), HubError> {
-        match self.link.session().is_spoken_for_by(self.link.conn()) {
-            true => Ok(()),
-            false => Err(HubError::TakenOver),
-        }
+    fn speaker(&self) -> Speaker<'_> {
+        Speaker { session: self.link.session(), conn: self.link.conn() }
     }
 
     fn parties(&self) -> (Arc<Hub>, Arc<Session>) {

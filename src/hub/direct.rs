@@ -1,14 +1,15 @@
 //! Messages that go past the rooms: to one session, wherever it is, and to everyone who is connected.
 
-use std::time::Duration;
+use std::{cmp::Ordering, time::Duration};
 
+use parking_lot::MutexGuard;
 use uuid::Uuid;
 
 use super::{
     Hub, HubError,
     mailbox::{ConnId, Deferred, Letter},
     publish::{Publication, Published},
-    sessions::{Counts, Mail, Recipient, Session, Standing},
+    sessions::{Counts, Mail, Recipient, Session, SessionState, Speaker, Standing},
 };
 use crate::{
     store::{History, HistoryBounds},
@@ -22,37 +23,95 @@ pub(super) struct InboxBounds {
     pub(super) bytes_max: usize,
 }
 
+/// Who sends a direct message and who gets it, both locked.
+struct Parties<'a> {
+    from: MutexGuard<'a, SessionState>,
+    to: Receiver<'a>,
+}
+
+enum Receiver<'a> {
+    Other(MutexGuard<'a, SessionState>),
+    /// The sender, whose lock is taken once.
+    Itself,
+    Nobody,
+}
+
+impl<'a> Parties<'a> {
+    /// Everyone who locks two sessions does so in the order of their client ids.
+    fn lock(from: &'a Session, to: Option<&'a Session>) -> Parties<'a> {
+        match to.map(|to| (to, from.client_id.cmp(&to.client_id))) {
+            Some((to, Ordering::Less)) => {
+                let from = from.state.lock();
+                Parties { from, to: Receiver::Other(to.state.lock()) }
+            }
+            Some((to, Ordering::Greater)) => {
+                let to = Receiver::Other(to.state.lock());
+                Parties { from: from.state.lock(), to }
+            }
+            Some((_, Ordering::Equal)) => Parties { from: from.state.lock(), to: Receiver::Itself },
+            None => Parties { from: from.state.lock(), to: Receiver::Nobody },
+        }
+    }
+
+    fn receiver(&mut self) -> Option<&mut SessionState> {
+        match &mut self.to {
+            Receiver::Other(to) => Some(to),
+            Receiver::Itself => Some(&mut self.from),
+            Receiver::Nobody => None,
+        }
+    }
+}
+
 impl Hub {
     /// Sends a message to one session. It is kept for a while, so that a session that is away, or loses it
     /// on the way, has it when it is resumed.
     pub(crate) fn direct(
         &self,
-        from: &Session,
+        by: Speaker<'_>,
         to: &Uuid,
         publication: &Publication<'_>,
     ) -> Result<Published, HubError> {
+        let receiver = self.sessions.find(to);
+        let mut deferred = Deferred::default();
+        let mut parties = Parties::lock(by.session, receiver.as_deref());
+        let result = self.direct_between(by, &mut parties, to, publication, &mut deferred);
+        drop(parties);
+        self.post.finish(&deferred);
+        result
+    }
+
+    /// With both sessions locked: neither a repeat nor a take-over slips in between.
+    fn direct_between(
+        &self,
+        by: Speaker<'_>,
+        parties: &mut Parties<'_>,
+        to: &Uuid,
+        publication: &Publication<'_>,
+        deferred: &mut Deferred,
+    ) -> Result<Published, HubError> {
+        by.must_speak()?;
         if let Some(id) = publication.once
-            && let Some(seq) = from.state.lock().told_client(id, to)
+            && let Some(seq) = parties.from.told_client(id, to)
         {
             Counts::add(&self.sessions.counts.repeats);
             return Ok(Published { seq, behind: false, repeated: true });
         }
-        let session = self.sessions.find(to).ok_or(HubError::NoSuchClient)?;
-        let published = self.deliver_to(&session, publication)?;
+        let receiver = parties.receiver().ok_or(HubError::NoSuchClient)?;
+        let seq = self.deliver_to(receiver, publication, deferred)?;
         Counts::add(&self.sessions.counts.directs);
         if let Some(id) = publication.once {
-            from.state.lock().tell(id, Recipient::Client(*to, published.seq));
+            parties.from.tell(id, Recipient::Client(*to, seq));
         }
-        Ok(published)
+        Ok(Published { seq, behind: deferred.behind, repeated: false })
     }
 
+    /// Puts a message into a session's inbox, and sends it where there is a connection. Returns its number.
     fn deliver_to(
         &self,
-        session: &Session,
+        state: &mut SessionState,
         publication: &Publication<'_>,
-    ) -> Result<Published, HubError> {
-        let mut deferred = Deferred::default();
-        let mut state = session.state.lock();
+        deferred: &mut Deferred,
+    ) -> Result<u64, HubError> {
         let standing = state.standing;
         let mail = state
             .inbox
@@ -63,12 +122,7 @@ impl Hub {
             Standing::Ended => return Err(HubError::NoSuchClient),
             Standing::On(conn) => {
                 let worker = usize::from(conn.worker);
-                let place = std::iter::once((worker, frame.len()));
-                if let Err(error) = self.post.reserve_all(place, &mut deferred) {
-                    drop(state);
-                    self.post.finish(&deferred);
-                    return Err(error);
-                }
+                self.post.reserve_all(std::iter::once((worker, frame.len())), deferred)?;
                 self.post.put(worker, Letter::Send { conn, frame: frame.clone() });
                 deferred.ring.insert(worker);
                 mail.delivered_seq = seq;
@@ -90,21 +144,23 @@ impl Hub {
             age_max: Duration::MAX,
         };
         mail.history.append(frame, 0, &bounds);
-        drop(state);
-        self.post.finish(&deferred);
-        Ok(Published { seq, behind: deferred.behind, repeated: false })
+        Ok(seq)
     }
 
     /// Sends a message to every connection of `route`, or of all routes, but one. It is not kept. All of
     /// them get it or, where a mailbox is full, none.
     pub(crate) fn announce_to_all(
         &self,
+        by: Speaker<'_>,
         route: Option<u16>,
         publication: &Publication<'_>,
         except: Option<ConnId>,
     ) -> Result<(), HubError> {
         let frame = self.compressible(publication.encode(&[0]));
         let mut deferred = Deferred::default();
+        // Held until it is posted, so that a connection that is taken over in between says nothing more.
+        let state = by.session.state.lock();
+        by.must_speak()?;
         let everyone = (0..self.post.workers()).map(|worker| (worker, frame.len()));
         let result = self.post.reserve_all(everyone, &mut deferred);
         if result.is_ok() {
@@ -114,7 +170,87 @@ impl Hub {
                 deferred.ring.insert(worker);
             }
         }
+        drop(state);
         self.post.finish(&deferred);
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, thread};
+
+    use super::*;
+    use crate::{
+        config::Config,
+        hub::harness::{Bench, DEADLINE, STUCK},
+    };
+
+    #[test]
+    fn a_repeat_at_the_same_moment_is_sent_once() {
+        let mut bench = Bench::new(&Config::default(), 2, 1000);
+        let (a, b) = (bench.client(0, true), bench.client(1, true));
+        // Whichever has the smaller id, and whatever is locked first.
+        for (from, to, worker) in [(&a, &b, 1), (&b, &a, 0), (&a, &a, 0)] {
+            let once = Uuid::new_v4();
+            let held = to.session.state.lock();
+            let (tell, told) = crossbeam_channel::unbounded();
+            for _ in 0..2 {
+                let (hub, tell) = (Arc::clone(&bench.hub), tell.clone());
+                let (from, conn) = (Arc::clone(&from.session), from.conn());
+                let to = to.session.client_id;
+                thread::spawn(move || {
+                    let by = Speaker { session: &from, conn };
+                    let _ = tell.send(hub.direct(by, &to, &Publication::from("x").once(once)));
+                });
+            }
+            assert!(told.recv_timeout(STUCK).is_err(), "both wait for the receiver");
+            drop(held);
+            let repeated = [(); 2].map(|()| {
+                let published = told.recv_timeout(DEADLINE).expect("it goes on");
+                usize::from(published.expect("it is sent").repeated)
+            });
+            assert_eq!((repeated.iter().sum::<usize>(), bench.texts(worker).len()), (1, 1));
+        }
+    }
+
+    #[test]
+    fn two_that_send_to_each_other_do_not_wait_for_each_other() {
+        const EACH: usize = 20_000;
+        let mut bench = Bench::new(&Config::default(), 2, 4 * EACH);
+        let (a, b) = (bench.client(0, true), bench.client(1, true));
+        let (tell, told) = crossbeam_channel::unbounded();
+        for (from, to) in [(&a, &b), (&b, &a)] {
+            let (hub, tell) = (Arc::clone(&bench.hub), tell.clone());
+            let (from, conn) = (Arc::clone(&from.session), from.conn());
+            let to = to.session.client_id;
+            thread::spawn(move || {
+                let by = Speaker { session: &from, conn };
+                let sent = (0..EACH).all(|_| hub.direct(by, &to, &"x".into()).is_ok());
+                let _ = tell.send(sent);
+            });
+        }
+        for _ in 0..2 {
+            assert_eq!(told.recv_timeout(DEADLINE), Ok(true));
+        }
+    }
+
+    #[test]
+    fn who_was_taken_over_says_nothing_more() {
+        let mut bench = Bench::new(&Config::default(), 1, 1000);
+        let (old, other) = (bench.client(0, true), bench.client(0, true));
+        let mut new = bench.client(0, true);
+        new.resume(&old.session).expect("it is there");
+        bench.letters(0);
+        let (hub, to) = (&bench.hub, other.session.client_id);
+        let old = Speaker { session: &old.session, conn: old.conn() };
+        assert_eq!(hub.direct(old, &to, &"x".into()).err(), Some(HubError::TakenOver));
+        let announced = hub.announce_to_all(old, None, &"x".into(), None);
+        assert_eq!(announced, Err(HubError::TakenOver));
+        assert!(bench.texts(0).is_empty());
+        let new = Speaker { session: &new.session, conn: new.conn() };
+        assert!(hub.direct(new, &to, &"x".into()).is_ok());
+        let nobody = Uuid::new_v4();
+        assert_eq!(hub.direct(new, &nobody, &"x".into()).err(), Some(HubError::NoSuchClient));
     }
 }

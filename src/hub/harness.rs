@@ -1,6 +1,6 @@
 //! A hub without workers and clients without connections: what the hub's own tests act on.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     Hub, HubError, Joined, Replay,
@@ -18,6 +18,12 @@ use crate::{
         frame::{Message, PreparedFrame},
     },
 };
+
+/// How long a test waits for what must come.
+pub(super) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long it waits to see that a thread is held up.
+pub(super) const STUCK: Duration = Duration::from_millis(50);
 
 /// Says what a notice looks like to a programmer.
 struct Words;
@@ -114,6 +120,10 @@ impl Bench {
 }
 
 impl Client {
+    pub(super) fn conn(&self) -> ConnId {
+        self.door.conn
+    }
+
     pub(super) fn join(&mut self, room: &str) -> Result<Joined, HubError> {
         let hub = Arc::clone(&self.door.hub);
         hub.join(&self.session, &mut self.door, &name(room), Replay::Nothing)

@@ -9,7 +9,7 @@ use super::{
     Hub, HubError,
     mailbox::{ConnId, Deferred, Letter},
     rooms::{Room, RoomState},
-    sessions::{Counts, Recipient, Session},
+    sessions::{Counts, Recipient, Speaker},
 };
 use crate::ws::frame::{Kind, Message, PreparedFrame};
 
@@ -119,60 +119,36 @@ pub struct PublishedTo {
     pub repeated: bool,
 }
 
-/// A message's number in each of its rooms; most have one.
-enum Seqs {
-    One(u64),
-    Many(Vec<u64>),
-}
-
-impl Seqs {
-    fn as_slice(&self) -> &[u64] {
-        match self {
-            Seqs::One(seq) => std::slice::from_ref(seq),
-            Seqs::Many(seqs) => seqs,
-        }
-    }
-
-    fn first(&self) -> u64 {
-        self.as_slice().first().copied().unwrap_or_default()
-    }
-}
-
 impl Hub {
-    /// Numbers, stores and posts a message; `except` does not get it.
+    /// Numbers, stores and posts a message; `except` does not get it. The repeats of a session are known for
+    /// what they are.
     pub(crate) fn publish(
         &self,
+        by: Option<Speaker<'_>>,
         room: &Room,
         publication: &Publication<'_>,
         except: Option<ConnId>,
     ) -> Result<Published, HubError> {
+        if let Some(by) = by.filter(|_| publication.once.is_some()) {
+            let published = self.publish_to(by, &[room], publication, except)?;
+            let PublishedTo { seqs, behind, repeated } = published;
+            return Ok(Published {
+                seq: seqs.first().copied().unwrap_or_default(),
+                behind,
+                repeated,
+            });
+        }
         let mut deferred = Deferred::default();
-        let result = self.number(&[room], publication, except, &mut deferred);
+        let result = self.number_in_one(by, room, publication, except, &mut deferred);
         self.post.finish(&deferred);
         let behind = deferred.behind;
-        result.map(|seqs| Published { seq: seqs.first(), behind, repeated: false })
-    }
-
-    /// The same for a session, whose repeats are known for what they are.
-    pub(crate) fn publish_for(
-        &self,
-        session: &Session,
-        room: &Room,
-        publication: &Publication<'_>,
-        except: Option<ConnId>,
-    ) -> Result<Published, HubError> {
-        if publication.once.is_none() {
-            return self.publish(room, publication, except);
-        }
-        let published = self.publish_to(session, &[room], publication, except)?;
-        let PublishedTo { seqs, behind, repeated } = published;
-        Ok(Published { seq: seqs.first().copied().unwrap_or_default(), behind, repeated })
+        result.map(|seq| Published { seq, behind, repeated: false })
     }
 
     /// Numbers a message in several rooms at one instant. Who is in more than one of them gets it once.
     pub(crate) fn publish_to(
         &self,
-        session: &Session,
+        by: Speaker<'_>,
         rooms: &[&Room],
         publication: &Publication<'_>,
         except: Option<ConnId>,
@@ -182,49 +158,43 @@ impl Hub {
         }
         let mut deferred = Deferred::default();
         // Held over the publish, so that a repeat on another connection cannot slip in between.
-        let mut state = publication.once.map(|id| (id, session.state.lock()));
+        let mut state = publication.once.map(|id| (id, by.session.state.lock()));
+        by.must_speak()?;
         if let Some((id, state)) = &state
             && let Some(seqs) = state.told_rooms(*id, rooms)
         {
             Counts::add(&self.sessions.counts.repeats);
             return Ok(PublishedTo { seqs, behind: false, repeated: true });
         }
-        let result = self.number(rooms, publication, except, &mut deferred);
+        let (by, next) = (Some(by), &mut deferred);
+        let result = match rooms {
+            [room] => self.number_in_one(by, room, publication, except, next).map(|seq| vec![seq]),
+            rooms => self.number_in_all(by, rooms, publication, except, next),
+        };
         if let (Some((id, state)), Ok(seqs)) = (&mut state, &result) {
-            state.tell(*id, Recipient::rooms(rooms, seqs.as_slice()));
+            state.tell(*id, Recipient::rooms(rooms, seqs));
         }
         drop(state);
         self.post.finish(&deferred);
         let behind = deferred.behind;
-        result.map(|seqs| PublishedTo { seqs: seqs.as_slice().into(), behind, repeated: false })
+        result.map(|seqs| PublishedTo { seqs: seqs.into(), behind, repeated: false })
     }
 
-    /// Numbers, stores and posts a message under the locks of its rooms. [`Post::finish`] must follow once
-    /// no lock is held.
+    /// Numbers, stores and posts a message under the room's lock, and sees there that whoever says it may.
+    /// [`Post::finish`] must follow once no lock is held.
     ///
     /// [`Post::finish`]: super::mailbox::Post::finish
-    fn number(
-        &self,
-        rooms: &[&Room],
-        publication: &Publication<'_>,
-        except: Option<ConnId>,
-        deferred: &mut Deferred,
-    ) -> Result<Seqs, HubError> {
-        match rooms {
-            [room] => self.number_in_one(room, publication, except, deferred),
-            rooms => self.number_in_all(rooms, publication, except, deferred),
-        }
-    }
-
     fn number_in_one(
         &self,
+        by: Option<Speaker<'_>>,
         room: &Room,
         publication: &Publication<'_>,
         except: Option<ConnId>,
         deferred: &mut Deferred,
-    ) -> Result<Seqs, HubError> {
+    ) -> Result<u64, HubError> {
         let now_ms = self.now_ms();
         let mut state = room.state.lock();
+        by.map_or(Ok(()), |by| by.must_speak())?;
         if state.is_gone() {
             return Err(HubError::NoSuchRoom);
         }
@@ -237,16 +207,18 @@ impl Hub {
             self.post.put(worker, Letter::Deliver { room: room.key, seq, frame, except });
         }
         self.keep(room, &mut state, frame, now_ms);
-        Ok(Seqs::One(seq))
+        Ok(seq)
     }
 
+    /// The same under the locks of several rooms.
     fn number_in_all(
         &self,
+        by: Option<Speaker<'_>>,
         rooms: &[&Room],
         publication: &Publication<'_>,
         except: Option<ConnId>,
         deferred: &mut Deferred,
-    ) -> Result<Seqs, HubError> {
+    ) -> Result<Vec<u64>, HubError> {
         let now_ms = self.now_ms();
         // Everyone who locks several rooms does so in the order of their keys.
         let mut order: Vec<usize> = (0..rooms.len()).collect();
@@ -256,6 +228,7 @@ impl Hub {
         }
         let mut states: Vec<(usize, MutexGuard<'_, RoomState>)> =
             order.iter().map(|index| (*index, rooms[*index].state.lock())).collect();
+        by.map_or(Ok(()), |by| by.must_speak())?;
         if states.iter().any(|(_, state)| state.is_gone()) {
             return Err(HubError::NoSuchRoom);
         }
@@ -276,7 +249,7 @@ impl Hub {
         for (index, state) in &mut states {
             self.keep(rooms[*index], state, frame.clone(), now_ms);
         }
-        Ok(Seqs::Many(seqs))
+        Ok(seqs)
     }
 
     fn keep(&self, room: &Room, state: &mut RoomState, frame: PreparedFrame, now_ms: u64) {
@@ -303,7 +276,13 @@ pub(super) fn places(
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
+    use crate::{
+        config::Config,
+        hub::harness::{Bench, DEADLINE, STUCK, name},
+    };
 
     #[test]
     fn seq_is_spliced_between_the_parts() {
@@ -311,5 +290,54 @@ mod tests {
         assert_eq!(frame.payload(), b"{\"seq\":18446744073709551615}");
         assert_eq!(Publication::around_seq("", "").encode(&[0]).payload(), b"0");
         assert_eq!(Publication::from("as it stands").encode(&[7]).payload(), b"as it stands");
+    }
+
+    #[test]
+    fn not_one_message_of_who_was_taken_over_passes_after_that() {
+        let mut bench = Bench::new(&Config::default(), 1, 1000);
+        let mut old = bench.client(0, true);
+        old.join("own").expect("a place");
+        for text in ["a", "b"] {
+            let made = bench.hub.rooms.enter(&name(text), &mut Deferred::default(), |_, _| ());
+            made.expect("there may be as many");
+        }
+        let room = |name: &str| bench.hub.rooms.find(name).expect("it was made");
+        let (a, b, own) = (room("a"), room("b"), room("own"));
+        // Each is under way, and held up by the lock of a room.
+        let held = a.state.lock();
+        let (tell, told) = crossbeam_channel::unbounded();
+        for rooms in [vec![Arc::clone(&a)], vec![Arc::clone(&b), Arc::clone(&a)]] {
+            let (hub, tell) = (Arc::clone(&bench.hub), tell.clone());
+            let (session, conn) = (Arc::clone(&old.session), old.conn());
+            thread::spawn(move || {
+                let by = Speaker { session: &session, conn };
+                let rooms: Vec<&Room> = rooms.iter().map(AsRef::as_ref).collect();
+                let publication = Publication::from("late");
+                let _ = tell.send(match &rooms[..] {
+                    [room] => hub.publish(Some(by), room, &publication, None).map(drop),
+                    rooms => hub.publish_to(by, rooms, &publication, None).map(drop),
+                });
+            });
+        }
+        assert!(told.recv_timeout(STUCK).is_err(), "both wait for the room");
+        let mut new = bench.client(0, true);
+        new.resume(&old.session).expect("it is there");
+        drop(held);
+        for _ in 0..2 {
+            assert_eq!(told.recv_timeout(DEADLINE), Ok(Err(HubError::TakenOver)));
+        }
+        for once in [None, Some(Uuid::new_v4())] {
+            let publication = Publication { once, ..Publication::from("x") };
+            let by = |session, conn| Some(Speaker { session, conn });
+            let late = bench.hub.publish(by(&old.session, old.conn()), &own, &publication, None);
+            assert_eq!(late.err(), Some(HubError::TakenOver));
+            let next = bench.hub.publish(by(&new.session, new.conn()), &own, &publication, None);
+            assert!(next.is_ok_and(|published| !published.repeated));
+            // Not even what it would be answered as a repeat.
+            let late = bench.hub.publish(by(&old.session, old.conn()), &own, &publication, None);
+            assert_eq!(late.err(), Some(HubError::TakenOver));
+        }
+        let seqs = [&a, &b, &own].map(|room| room.state.lock().history.position().seq);
+        assert_eq!(seqs, [0, 0, 2]);
     }
 }

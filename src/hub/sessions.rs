@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::{
+    HubError,
     mailbox::ConnId,
     notice::{Announcer, Notice},
     rooms::{Room, RoomKey, RoomPattern},
@@ -68,8 +69,16 @@ pub(crate) struct Session {
     announcer: Arc<dyn Announcer>,
     /// The connection that speaks for it, as [`word`] has it; so that each publish need not take the lock.
     speaker: AtomicU64,
-    /// Taken before any room's lock and before the table's, and never together with another session's.
+    /// Taken before any room's lock and before the table's; together with another session's only in the
+    /// order of their client ids.
     pub(super) state: Mutex<SessionState>,
+}
+
+/// A connection that says something in a session's name.
+#[derive(Clone, Copy)]
+pub(crate) struct Speaker<'a> {
+    pub(crate) session: &'a Session,
+    pub(crate) conn: ConnId,
 }
 
 pub(super) struct SessionState {
@@ -310,11 +319,6 @@ impl Session {
         state.seat(name).map(|seat| Arc::clone(&state.seats[seat].room))
     }
 
-    /// Whether `conn` speaks for this session: another connection may have taken it over.
-    pub(crate) fn is_spoken_for_by(&self, conn: ConnId) -> bool {
-        self.speaker.load(Ordering::Acquire) == word(conn)
-    }
-
     /// From now on `conn` does.
     pub(super) fn set_speaker(&self, conn: ConnId) {
         self.speaker.store(word(conn), Ordering::Release);
@@ -330,6 +334,18 @@ impl Session {
         match self.state.lock().standing {
             Standing::On(conn) => Some(conn),
             Standing::Away(_) | Standing::Ended => None,
+        }
+    }
+}
+
+impl Speaker<'_> {
+    /// A connection whose session was taken over has nothing more to say in its name. Asked under the lock of
+    /// the session, or of the room that it speaks in: a take-over locks the session and enters its rooms
+    /// before it is answered, so there nothing passes after that.
+    pub(super) fn must_speak(&self) -> Result<(), HubError> {
+        match self.session.speaker.load(Ordering::Acquire) == word(self.conn) {
+            true => Ok(()),
+            false => Err(HubError::TakenOver),
         }
     }
 }

@@ -82,7 +82,7 @@ impl Harness {
         let hub = &self.desk.shared.hub;
         let room = hub.rooms.find(room).expect("a room");
         let publication = Publication::around_seq(&before, after);
-        let published = hub.publish(&room, &publication, except).expect("a place");
+        let published = hub.publish(None, &room, &publication, except).expect("a place");
         self.turns();
         published.seq
     }
