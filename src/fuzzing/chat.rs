@@ -17,7 +17,7 @@ use crate::{
     hub::{
         Hub,
         mailbox::{ConnId, Inbox, Letter, MailboxBounds, post_without_workers},
-        notice::Announcer,
+        notice::Wording,
         rooms::{Room, RoomKey, RoomName},
         seats::Door,
         sessions::Session,
@@ -144,9 +144,9 @@ impl ChatLink {
         let bounds = MailboxBounds { letters_max: config.mailbox, bytes_max: config.mailbox_bytes };
         let (post, mut inboxes) = post_without_workers(1, bounds);
         let hub = Hub::new(config, post);
-        let announcer: Arc<dyn Announcer> = Arc::clone(calls) as _;
+        let wording: Arc<dyn Wording> = Arc::clone(calls) as _;
         ChatLink {
-            session: hub.sessions.begin(ChatLink::CONN, 0, true, announcer),
+            session: hub.sessions.begin(ChatLink::CONN, 0, true, wording),
             hub: Arc::new(hub),
             rooms: HashMap::new(),
             answers: Vec::new(),

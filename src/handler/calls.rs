@@ -11,7 +11,7 @@ use super::{Context, Handler, Refusal, Request, SendStatus};
 use crate::{
     hub::{
         Hub,
-        notice::{Announcer, Notice},
+        notice::{Notice, Wording},
         rooms::Room,
         seats::Door,
         sessions::Session,
@@ -55,7 +55,7 @@ impl Drop for BoxState {
 }
 
 /// A handler, its state's type forgotten, so that routes with different handlers share one table.
-pub(crate) trait Calls: Announcer {
+pub(crate) trait Calls: Wording {
     fn upgrade(&self, request: &Request<'_>, panics: &Arc<Counter>) -> Result<BoxState, Refusal>;
     fn subprotocols(&self) -> &[&str];
     fn keeps_sessions(&self) -> bool;
@@ -68,7 +68,7 @@ pub(crate) trait Calls: Announcer {
 /// A handler as [`Calls`].
 pub(super) struct Typed<H>(H);
 
-impl<H: Handler> Announcer for Typed<H> {
+impl<H: Handler> Wording for Typed<H> {
     fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame> {
         self.0.notice(notice)
     }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     Hub, HubError, Joined, Replay,
     mailbox::{ConnId, Inbox, Letter, MailboxBounds, post_without_workers},
-    notice::{Announcer, Notice},
+    notice::{Notice, Wording},
     resume::Resumed,
     rooms::{Room, RoomName, RoomPattern},
     seats::{Door, Found},
@@ -28,7 +28,7 @@ pub(super) const STUCK: Duration = Duration::from_millis(50);
 /// Says what a notice looks like to a programmer.
 struct Words;
 
-impl Announcer for Words {
+impl Wording for Words {
     fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame> {
         Some(PreparedFrame::new(Message::Text(&format!("{notice:?}"))))
     }

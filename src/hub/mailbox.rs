@@ -29,6 +29,14 @@ pub(crate) struct ConnId {
     pub(crate) generation: u32,
 }
 
+impl ConnId {
+    /// It in one word. A worker has fewer than 2^24 connections, and a server at most 2^8 workers.
+    pub(super) fn packed(self) -> u64 {
+        let ConnId { worker, slot, generation } = self;
+        u64::from(generation) << 32 | u64::from(worker & 0xff) << 24 | u64::from(slot & 0xff_ffff)
+    }
+}
+
 /// What one thread tells a worker.
 pub(crate) enum Letter {
     /// A room's message for all of this worker's members but one.

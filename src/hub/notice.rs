@@ -65,6 +65,6 @@ pub enum Notice<'a> {
 }
 
 /// Whoever puts notices into words: a handler. Usable from any thread.
-pub(crate) trait Announcer: Send + Sync {
+pub(crate) trait Wording: Send + Sync {
     fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame>;
 }

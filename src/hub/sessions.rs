@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::{
     HubError,
     mailbox::ConnId,
-    notice::{Announcer, Notice},
+    notice::{Notice, Wording},
     rooms::{Room, RoomKey, RoomPattern},
 };
 use crate::{store::History, ws::frame::PreparedFrame};
@@ -66,8 +66,8 @@ pub(crate) struct Session {
     pub(crate) route: u16,
     /// Whether it outlives its connection.
     pub(crate) keeps: bool,
-    announcer: Arc<dyn Announcer>,
-    /// The connection that speaks for it, as [`word`] has it; so that each publish need not take the lock.
+    wording: Arc<dyn Wording>,
+    /// The connection that speaks for it, as [`ConnId::packed`] has it; so that each publish need not take the lock.
     speaker: AtomicU64,
     /// Taken before any room's lock and before the table's; together with another session's only in the
     /// order of their client ids.
@@ -207,15 +207,15 @@ impl Sessions {
         conn: ConnId,
         route: u16,
         keeps: bool,
-        announcer: Arc<dyn Announcer>,
+        wording: Arc<dyn Wording>,
     ) -> Arc<Session> {
         let session = Arc::new(Session {
             client_id: Uuid::new_v4(),
             secret: [Uuid::new_v4(), Uuid::new_v4()],
             route,
             keeps,
-            announcer,
-            speaker: AtomicU64::new(word(conn)),
+            wording,
+            speaker: AtomicU64::new(conn.packed()),
             state: Mutex::new(SessionState {
                 standing: Standing::On(conn),
                 fresh: true,
@@ -306,7 +306,7 @@ impl Session {
     /// What its handler says of `notice`. Locks are held here, and what they guard must not be left half
     /// changed, so a panic says nothing.
     pub(super) fn words(&self, notice: &Notice<'_>) -> Option<PreparedFrame> {
-        let words = catch_unwind(AssertUnwindSafe(|| self.announcer.notice(notice)));
+        let words = catch_unwind(AssertUnwindSafe(|| self.wording.notice(notice)));
         words.unwrap_or_else(|_| {
             log::error!("the handler panicked at {notice:?}");
             None
@@ -321,7 +321,7 @@ impl Session {
 
     /// From now on `conn` does.
     pub(super) fn set_speaker(&self, conn: ConnId) {
-        self.speaker.store(word(conn), Ordering::Release);
+        self.speaker.store(conn.packed(), Ordering::Release);
     }
 
     /// Its client has spoken, so it takes up no other session any more.
@@ -343,18 +343,11 @@ impl Speaker<'_> {
     /// the session, or of the room that it speaks in: a take-over locks the session and enters its rooms
     /// before it is answered, so there nothing passes after that.
     pub(super) fn must_speak(&self) -> Result<(), HubError> {
-        match self.session.speaker.load(Ordering::Acquire) == word(self.conn) {
+        match self.session.speaker.load(Ordering::Acquire) == self.conn.packed() {
             true => Ok(()),
             false => Err(HubError::TakenOver),
         }
     }
-}
-
-/// A connection's name in one word. A worker has fewer than 2^24 connections, and a server at most 2^8
-/// workers.
-fn word(conn: ConnId) -> u64 {
-    let ConnId { worker, slot, generation } = conn;
-    u64::from(generation) << 32 | u64::from(worker & 0xff) << 24 | u64::from(slot & 0xff_ffff)
 }
 
 impl SessionState {
@@ -415,7 +408,7 @@ mod tests {
 
     struct Silent;
 
-    impl Announcer for Silent {
+    impl Wording for Silent {
         fn notice(&self, _: &Notice<'_>) -> Option<PreparedFrame> {
             None
         }

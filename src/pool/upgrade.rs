@@ -23,7 +23,7 @@ use crate::{
         response::{Response, Status, error_body},
         router::{self, Target},
     },
-    hub::notice::Announcer,
+    hub::notice::Wording,
     metrics::Refused,
     ws::{
         codec::Codec,
@@ -170,10 +170,10 @@ impl Connection {
             metrics.queue_wait.record(std::time::Duration::from_millis(waited_ms));
         }
         let chosen = &desk.shared.routes[route];
-        let announcer: Arc<dyn Announcer> = Arc::clone(&chosen.calls) as _;
+        let wording: Arc<dyn Wording> = Arc::clone(&chosen.calls) as _;
         let keeps = chosen.calls.keeps_sessions();
         let sessions = &desk.shared.hub.sessions;
-        let mut session = sessions.begin(self.core.id, route as u16, keeps, announcer);
+        let mut session = sessions.begin(self.core.id, route as u16, keeps, wording);
         log::debug!("{} {}: open", self.core.remote, session.client_id);
         let mut service = match &chosen.jobs {
             None => Service::Inline { calls: Arc::clone(&chosen.calls), state },
