@@ -197,7 +197,7 @@ impl Metrics {
     }
 
     /// Fills in what is counted here; the gauges are the caller's.
-    pub(crate) fn snapshot(&self, gauges: Gauges, workers: Vec<WorkerGauges>) -> Snapshot {
+    pub(crate) fn snapshot(&self, gauges: Gauges<'_>, workers: Vec<WorkerGauges>) -> Snapshot {
         let sum = |of: fn(&WorkerMetrics) -> &Counter| {
             self.workers.iter().map(|worker| of(worker).value()).sum()
         };
@@ -228,12 +228,12 @@ impl Metrics {
             lingering: gauges.lingering,
             sessions: gauges.sessions,
             sessions_away: gauges.sessions_away,
-            sessions_resumed: gauges.counts[0],
-            sessions_taken_over: gauges.counts[1],
-            sessions_expired: gauges.counts[2],
-            sessions_evicted: gauges.counts[3],
-            directs: gauges.counts[4],
-            repeats: gauges.counts[5],
+            sessions_resumed: gauges.of_sessions.resumed.value(),
+            sessions_taken_over: gauges.of_sessions.taken_over.value(),
+            sessions_expired: gauges.of_sessions.expired.value(),
+            sessions_evicted: gauges.of_sessions.evicted.value(),
+            directs: gauges.of_sessions.directs.value(),
+            repeats: gauges.of_sessions.repeats.value(),
             rooms: gauges.rooms,
             history_bytes: gauges.history_bytes,
             jobs_queued: gauges.jobs_queued,
@@ -283,8 +283,25 @@ pub(crate) struct Refusals {
     slow: u64,
 }
 
+/// What became of sessions, counted from whichever thread.
+#[derive(Default)]
+pub(crate) struct SessionMetrics {
+    /// Taken up again by another connection, living or away.
+    pub(crate) resumed: Counter,
+    /// Taken up while their earlier connection was there.
+    pub(crate) taken_over: Counter,
+    /// Ended because nobody came back in time.
+    pub(crate) expired: Counter,
+    /// Ended early because more were away than may be.
+    pub(crate) evicted: Counter,
+    /// Direct messages taken.
+    pub(crate) directs: Counter,
+    /// Publishes with an id that its session had published before.
+    pub(crate) repeats: Counter,
+}
+
 /// What is true right now, gathered from its owners.
-pub(crate) struct Gauges {
+pub(crate) struct Gauges<'a> {
     pub(crate) started: Instant,
     pub(crate) cpu_time: Option<Duration>,
     pub(crate) active_connections: usize,
@@ -296,8 +313,8 @@ pub(crate) struct Gauges {
     pub(crate) lingering: usize,
     pub(crate) sessions: usize,
     pub(crate) sessions_away: usize,
-    /// What the session manager counts, in the order of the snapshot's fields.
-    pub(crate) counts: [u64; 6],
+    /// What the session manager counts.
+    pub(crate) of_sessions: &'a SessionMetrics,
     pub(crate) rooms: usize,
     pub(crate) history_bytes: usize,
     pub(crate) jobs_queued: usize,
@@ -481,7 +498,7 @@ mod tests {
             lingering: 0,
             sessions: 0,
             sessions_away: 0,
-            counts: [0; 6],
+            of_sessions: &SessionMetrics::default(),
             rooms: 0,
             history_bytes: 0,
             jobs_queued: 0,

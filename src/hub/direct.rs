@@ -9,7 +9,7 @@ use super::{
     Hub, HubError,
     mailbox::{ConnId, Deferred, Letter},
     publish::{Publication, Published},
-    sessions::{Counts, Mail, Recipient, Session, SessionState, Speaker, Standing},
+    sessions::{Mail, Recipient, Session, SessionState, Speaker, Standing},
 };
 use crate::{
     store::{History, HistoryBounds},
@@ -93,12 +93,12 @@ impl Hub {
         if let Some(id) = publication.once
             && let Some(seq) = parties.from.told_client(id, to)
         {
-            Counts::add(&self.sessions.counts.repeats);
+            self.sessions.metrics.repeats.add_shared();
             return Ok(Published { seq, behind: false, repeated: true });
         }
         let receiver = parties.receiver().ok_or(HubError::NoSuchClient)?;
         let seq = self.deliver_to(receiver, publication, deferred)?;
-        Counts::add(&self.sessions.counts.directs);
+        self.sessions.metrics.directs.add_shared();
         if let Some(id) = publication.once {
             parties.from.tell(id, Recipient::Client(*to, seq));
         }

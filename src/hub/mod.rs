@@ -13,8 +13,6 @@ pub(crate) mod resume;
 pub(crate) mod direct;
 pub(crate) mod notice;
 pub(crate) mod mailbox;
-#[cfg(test)]
-mod harness;
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -235,3 +233,6 @@ impl Hub {
         self.history_bytes.fetch_add(history.bytes().wrapping_sub(before), Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod harness;

@@ -9,7 +9,7 @@ use super::{
     Hub, HubError,
     mailbox::{ConnId, Deferred, Letter},
     rooms::{Room, RoomState},
-    sessions::{Counts, Recipient, Speaker},
+    sessions::{Recipient, Speaker},
 };
 use crate::ws::frame::{Kind, Message, PreparedFrame};
 
@@ -163,7 +163,7 @@ impl Hub {
         if let Some((id, state)) = &state
             && let Some(seqs) = state.told_rooms(*id, rooms)
         {
-            Counts::add(&self.sessions.counts.repeats);
+            self.sessions.metrics.repeats.add_shared();
             return Ok(PublishedTo { seqs, behind: false, repeated: true });
         }
         let (by, next) = (Some(by), &mut deferred);

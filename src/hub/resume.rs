@@ -11,7 +11,7 @@ use super::{
     presence::{LISTED_MAX, Presence},
     rooms::{RoomName, RoomPattern},
     seats::{Act, Door},
-    sessions::{Counts, Session, SessionState, SessionToken, Standing},
+    sessions::{Session, SessionState, SessionToken, Standing},
 };
 use crate::{
     store::Position,
@@ -84,7 +84,7 @@ impl Hub {
                 Standing::Ended => return Err(HubError::NoSuchSession),
                 Standing::Away(since_ms) => self.sessions.unset_away(&session, since_ms),
                 Standing::On(earlier) => {
-                    Counts::add(&self.sessions.counts.taken_over);
+                    self.sessions.metrics.taken_over.add_shared();
                     self.unsubscribe_all(act.state);
                     let worker = usize::from(earlier.worker);
                     let reason = CloseReason::TAKEN_OVER;
@@ -95,7 +95,7 @@ impl Hub {
             act.state.standing = Standing::On(conn);
             session.set_speaker(conn);
             act.state.fresh = false;
-            Counts::add(&self.sessions.counts.resumed);
+            self.sessions.metrics.resumed.add_shared();
             act.door.attach(&session);
             let (rooms, unmatched) = act.take_up_rooms(positions);
             for (pattern, room) in &unmatched {
@@ -110,7 +110,7 @@ impl Hub {
         // It may have been lost before anyone was told of it.
         let mut behind = self.confirm(&session);
         // If it was quick, nobody was told of this one, and nobody hears of its end.
-        behind |= self.finish(fresh, |standing| standing == Standing::On(conn));
+        behind |= self.finish(fresh, Standing::On(conn));
         if behind {
             door.feel_pressure();
         }
@@ -131,7 +131,7 @@ impl Hub {
     ) -> bool {
         let waits = session.keeps && self.resume_window_ms > 0 && reason.may_resume();
         if !waits {
-            return self.finish(session, |standing| standing == Standing::On(conn));
+            return self.finish(session, Standing::On(conn));
         }
         let mut state = session.state.lock();
         if state.standing != Standing::On(conn) {
@@ -143,8 +143,8 @@ impl Hub {
         let longest_away = self.sessions.set_away(session, now_ms, self.away_max);
         drop(state);
         longest_away.is_some_and(|(since_ms, session)| {
-            Counts::add(&self.sessions.counts.evicted);
-            self.finish(&session, |standing| standing == Standing::Away(since_ms))
+            self.sessions.metrics.evicted.add_shared();
+            self.finish(&session, Standing::Away(since_ms))
         })
     }
 
@@ -155,18 +155,18 @@ impl Hub {
         let overdue = self.sessions.overdue(until_ms, EXPIRED_PER_SWEEP_MAX);
         swept.has_more = overdue.len() == EXPIRED_PER_SWEEP_MAX;
         for (since_ms, session) in overdue {
-            Counts::add(&self.sessions.counts.expired);
-            swept.behind |= self.finish(&session, |standing| standing == Standing::Away(since_ms));
+            self.sessions.metrics.expired.add_shared();
+            swept.behind |= self.finish(&session, Standing::Away(since_ms));
         }
         swept
     }
 
     /// Ends a session if it still stands as expected: it leaves its rooms, and those who watch are told.
     /// Returns whether a mailbox was found behind.
-    fn finish(&self, session: &Arc<Session>, is_expected: impl FnOnce(Standing) -> bool) -> bool {
+    fn finish(&self, session: &Arc<Session>, expected: Standing) -> bool {
         let mut deferred = Deferred::default();
         let mut state = session.state.lock();
-        if !is_expected(state.standing) {
+        if state.standing != expected {
             return false;
         }
         self.unsubscribe_all(&state);

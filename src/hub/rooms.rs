@@ -168,29 +168,6 @@ pub(crate) struct RoomState {
     gone: bool,
 }
 
-#[cfg(test)]
-impl Room {
-    /// The presence channel of `room`.
-    pub(crate) fn presence_of(room: &Room, key: RoomKey) -> Room {
-        let state = RoomState {
-            history: History::new(),
-            members: Box::new([0]),
-            roster: HashMap::new(),
-            unshown: 0,
-            channel: None,
-            gone: false,
-        };
-        Room {
-            key,
-            name: room.name.clone(),
-            kind: RoomKind::Presence,
-            overflow: room.overflow,
-            bounds: room.bounds,
-            state: Mutex::new(state),
-        }
-    }
-}
-
 /// A session in a room's roster.
 pub(super) struct Listed {
     pub(super) name: Option<Arc<str>>,
@@ -329,7 +306,7 @@ impl Rooms {
     }
 
     /// A carrier for the presence notices of `room`. It is in no directory.
-    pub(super) fn channel_of(&self, room: &Room) -> Arc<Room> {
+    pub(crate) fn channel_of(&self, room: &Room) -> Arc<Room> {
         Arc::new(self.new_room(&room.name, RoomKind::Presence))
     }
 

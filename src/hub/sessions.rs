@@ -22,7 +22,7 @@ use super::{
     notice::{Notice, Wording},
     rooms::{Room, RoomKey, RoomPattern},
 };
-use crate::{store::History, ws::frame::PreparedFrame};
+use crate::{metrics::SessionMetrics, store::History, ws::frame::PreparedFrame};
 
 /// Published ids that a session remembers, so that a repeat is known for one.
 const TOLD_MAX: usize = 128;
@@ -30,7 +30,7 @@ const TOLD_MAX: usize = 128;
 /// All sessions. Usable from any thread. Its lock is taken after a session's, never before.
 pub(crate) struct Sessions {
     table: Mutex<Table>,
-    pub(super) counts: Counts,
+    pub(crate) metrics: SessionMetrics,
 }
 
 #[derive(Default)]
@@ -38,23 +38,6 @@ struct Table {
     by_client: HashMap<Uuid, Arc<Session>>,
     /// Those without a connection, by the moment that they lost it.
     away: BTreeMap<(u64, Uuid), Arc<Session>>,
-}
-
-/// What became of sessions, since the start of the server.
-#[derive(Default)]
-pub(crate) struct Counts {
-    /// Taken up again by another connection, living or away.
-    pub(crate) resumed: AtomicU64,
-    /// Taken up while their earlier connection was there.
-    pub(crate) taken_over: AtomicU64,
-    /// Ended because nobody came back in time.
-    pub(crate) expired: AtomicU64,
-    /// Ended early because more were away than may be.
-    pub(crate) evicted: AtomicU64,
-    /// Direct messages taken.
-    pub(crate) directs: AtomicU64,
-    /// Publishes with an id that its session had published before.
-    pub(crate) repeats: AtomicU64,
 }
 
 /// One client's session. Shared by the table and the connection it is on.
@@ -197,7 +180,7 @@ impl std::str::FromStr for SessionToken {
 
 impl Sessions {
     pub(super) fn new() -> Sessions {
-        Sessions { table: Mutex::default(), counts: Counts::default() }
+        Sessions { table: Mutex::default(), metrics: SessionMetrics::default() }
     }
 
     /// Begins a session on `conn`, under a fresh random client id. Every session that was begun is given
@@ -251,13 +234,6 @@ impl Sessions {
     pub(crate) fn gauges(&self) -> (usize, usize) {
         let table = self.table.lock();
         (table.by_client.len(), table.away.len())
-    }
-
-    /// Resumed, taken over, expired, evicted, direct messages, repeats.
-    pub(crate) fn counts(&self) -> [u64; 6] {
-        let Counts { resumed, taken_over, expired, evicted, directs, repeats } = &self.counts;
-        [resumed, taken_over, expired, evicted, directs, repeats]
-            .map(|counter| counter.load(Ordering::Relaxed))
     }
 
     pub(super) fn forget(&self, session: &Session) {
@@ -393,12 +369,6 @@ impl SessionState {
             }
             self.declined.push_back(room.key);
         }
-    }
-}
-
-impl Counts {
-    pub(super) fn add(counter: &AtomicU64) {
-        counter.fetch_add(1, Ordering::Relaxed);
     }
 }
 

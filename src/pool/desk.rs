@@ -76,7 +76,7 @@ impl Shared {
             lingering: self.lingering.used(),
             sessions,
             sessions_away,
-            counts: self.hub.sessions.counts(),
+            of_sessions: &self.hub.sessions.metrics,
             rooms: self.hub.rooms.len(),
             history_bytes: self.hub.history_bytes(),
             jobs_queued: self

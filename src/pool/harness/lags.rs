@@ -11,7 +11,7 @@ use crate::{
         mailbox::ConnId,
         notice::Notice,
         publish::Publication,
-        rooms::{Room, RoomKind, RoomName},
+        rooms::{RoomKind, RoomName},
     },
     pool::{connection::Phase, link::WorkerLink},
     ws::frame::{Message, PreparedFrame},
@@ -303,11 +303,12 @@ fn a_presence_channel_tells_no_more_than_that_something_is_missing() {
         let mut harness = open(config(), Teller);
         let name = RoomName::new(room).expect("a legal name");
         harness.enter(name.as_str());
-        let plain = harness.desk.shared.hub.rooms.find(room).expect("a room");
-        let channel = Arc::new(Room::presence_of(&plain, 77));
+        let rooms = &harness.desk.shared.hub.rooms;
+        let channel = rooms.channel_of(&rooms.find(room).expect("a room"));
         assert_eq!(channel.kind, RoomKind::Presence);
         harness.desk.members.add(SLOT, Arc::clone(&channel), 0);
-        let member = harness.desk.members.of(77, 1).and_then(|(_, mut members)| members.next());
+        let member =
+            harness.desk.members.of(channel.key, 1).and_then(|(_, mut members)| members.next());
         let notice = PreparedFrame::new(Message::Text("she came"));
         harness.stall();
         for seq in 1..=6 {
