@@ -101,7 +101,7 @@ impl Hub {
             for (pattern, room) in &unmatched {
                 notices.extend(session.words(&Notice::Unmatched { pattern, room }));
             }
-            let patterns = act.state.patterns.clone();
+            let patterns = act.state.rare().patterns.clone();
             let (directs, direct_seq, directs_recovered) = act.take_up_inbox(direct_seq);
             let client_id = session.client_id;
             let name = act.state.name.clone();
@@ -171,7 +171,7 @@ impl Hub {
         }
         self.unsubscribe_all(&state);
         state.standing = Standing::Ended;
-        state.patterns = Vec::new();
+        state.rare = None;
         for seat in std::mem::take(&mut state.seats) {
             self.unlist(session, &seat.room, &mut deferred);
         }
@@ -185,7 +185,7 @@ impl Hub {
     /// New rooms are nothing to this connection any more.
     fn unsubscribe_all(&self, state: &SessionState) {
         let Standing::On(conn) = state.standing else { return };
-        for pattern in &state.patterns {
+        for pattern in &state.rare().patterns {
             self.rooms.unsubscribe(pattern, conn);
         }
     }
@@ -225,12 +225,12 @@ impl Act<'_> {
             rooms.push(ResumedRoom { room: room.name.clone(), joined, presence });
         }
         let mut unmatched = Vec::new();
-        for pattern in self.state.patterns.clone() {
+        for pattern in self.state.rare().patterns.clone() {
             // Some were left by name and the others have a place; one that has none is behind these.
-            let names_max = self.hub.memberships_max + self.state.declined.len() + 1;
+            let names_max = self.hub.memberships_max + self.state.rare().declined.len() + 1;
             for room in self.hub.rooms.resubscribe(&pattern, self.door.conn(), names_max) {
                 let key = self.hub.rooms.find(room.as_str()).map(|room| room.key);
-                let is_declined = key.is_some_and(|key| self.state.declined.contains(&key));
+                let is_declined = key.is_some_and(|key| self.state.rare().declined.contains(&key));
                 if is_declined || self.state.seat(room.as_str()).is_some() {
                     continue;
                 }

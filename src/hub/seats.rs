@@ -104,10 +104,10 @@ impl Hub {
     ) -> Result<Vec<Found>, HubError> {
         self.act(session, door, |act| {
             act.must_be_served()?;
-            if act.state.patterns.contains(pattern) {
+            if act.state.rare().patterns.contains(pattern) {
                 return Err(HubError::AlreadyMember);
             }
-            if act.state.patterns.len() >= self.memberships_max {
+            if act.state.rare().patterns.len() >= self.memberships_max {
                 return Err(HubError::TooManyMemberships);
             }
             let seats = &act.state.seats;
@@ -135,7 +135,7 @@ impl Hub {
                     }
                 }
             }
-            act.state.patterns.push(pattern.clone());
+            act.state.rare_mut().patterns.push(pattern.clone());
             Ok(found)
         })
     }
@@ -149,16 +149,16 @@ impl Hub {
     ) -> Result<(), HubError> {
         self.act(session, door, |act| {
             act.must_be_served()?;
-            let at = act.state.patterns.iter().position(|own| own == pattern);
-            act.state.patterns.swap_remove(at.ok_or(HubError::NotMember)?);
+            let at = act.state.rare().patterns.iter().position(|own| own == pattern);
+            act.state.rare_mut().patterns.swap_remove(at.ok_or(HubError::NotMember)?);
+            let others = act.state.rare().patterns.clone();
             self.rooms.unsubscribe(pattern, act.door.conn());
             for at in (0..act.state.seats.len()).rev() {
                 let seat = &mut act.state.seats[at];
                 if seat.pattern.as_ref() != Some(pattern) {
                     continue;
                 }
-                let mut others = act.state.patterns.iter();
-                seat.pattern = others.find(|other| other.matches(&seat.room.name)).cloned();
+                seat.pattern = others.iter().find(|other| other.matches(&seat.room.name)).cloned();
                 if seat.pattern.is_none() {
                     act.give_up_seat(at);
                 }
@@ -178,7 +178,7 @@ impl Hub {
     ) -> Match {
         let outcome = self.act(session, door, |act| {
             let is_wanted = act.must_be_served().is_ok()
-                && act.state.patterns.contains(pattern)
+                && act.state.rare().patterns.contains(pattern)
                 && act.state.seat(room.name.as_str()).is_none();
             if !is_wanted {
                 return Match::Stale;

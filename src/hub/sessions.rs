@@ -71,15 +71,25 @@ pub(super) struct SessionState {
     /// Not shown in presence yet, because of that.
     pub(super) provisional: bool,
     pub(super) seats: Vec<Seat>,
-    pub(super) patterns: Vec<RoomPattern>,
-    /// Rooms that match one of them and were left by name; as many as it may be in, the latest ones.
-    pub(super) declined: VecDeque<RoomKey>,
     /// The name it goes by in presence.
     pub(super) name: Option<Arc<str>>,
     /// Direct messages, and which of them no connection was there for.
     pub(super) inbox: Option<Box<Mail>>,
+    /// Boxed, so that the many that have none of it do not pay for its place.
+    pub(super) rare: Option<Box<Rare>>,
+}
+
+/// What few sessions have.
+#[derive(Default)]
+pub(super) struct Rare {
+    pub(super) patterns: Vec<RoomPattern>,
+    /// Rooms that match one of them and were left by name; as many as it may be in, the latest ones.
+    pub(super) declined: VecDeque<RoomKey>,
     told: VecDeque<Told>,
 }
+
+static NOTHING_RARE: Rare =
+    Rare { patterns: Vec::new(), declined: VecDeque::new(), told: VecDeque::new() };
 
 /// Where a session is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,11 +214,9 @@ impl Sessions {
                 fresh: true,
                 provisional: keeps,
                 seats: Vec::new(),
-                patterns: Vec::new(),
-                declined: VecDeque::new(),
                 name: None,
                 inbox: None,
-                told: VecDeque::new(),
+                rare: None,
             }),
         });
         self.table.lock().by_client.insert(session.client_id, Arc::clone(&session));
@@ -327,13 +335,22 @@ impl Speaker<'_> {
 }
 
 impl SessionState {
+    pub(super) fn rare(&self) -> &Rare {
+        self.rare.as_deref().unwrap_or(&NOTHING_RARE)
+    }
+
+    pub(super) fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
     pub(super) fn seat(&self, name: &str) -> Option<usize> {
         self.seats.iter().position(|seat| seat.room.name.as_str() == name)
     }
 
     /// The number that an earlier publish of `id` to that client got.
     pub(super) fn told_client(&self, id: Uuid, client: &Uuid) -> Option<u64> {
-        self.told.iter().rev().filter(|told| told.id == id).find_map(|told| match &told.to {
+        let mut told = self.rare().told.iter().rev().filter(|told| told.id == id);
+        told.find_map(|told| match &told.to {
             Recipient::Client(other, seq) if other == client => Some(*seq),
             Recipient::Client(..) | Recipient::Rooms(_) => None,
         })
@@ -341,7 +358,8 @@ impl SessionState {
 
     /// The numbers that an earlier publish of `id` to these rooms, and no others, got.
     pub(super) fn told_rooms(&self, id: Uuid, rooms: &[&Room]) -> Option<Box<[u64]>> {
-        self.told.iter().rev().filter(|told| told.id == id).find_map(|told| match &told.to {
+        let mut told = self.rare().told.iter().rev().filter(|told| told.id == id);
+        told.find_map(|told| match &told.to {
             Recipient::Rooms(numbered) if numbered.len() == rooms.len() => {
                 let seq = |room: &&Room| {
                     let at = numbered.binary_search_by_key(&room.key, |(key, _)| *key).ok()?;
@@ -355,19 +373,21 @@ impl SessionState {
 
     /// Remembers a publish, and forgets the oldest.
     pub(super) fn tell(&mut self, id: Uuid, to: Recipient) {
-        if self.told.len() == TOLD_MAX {
-            self.told.pop_front();
+        let told = &mut self.rare_mut().told;
+        if told.len() == TOLD_MAX {
+            told.pop_front();
         }
-        self.told.push_back(Told { id, to });
+        told.push_back(Told { id, to });
     }
 
     /// Notes that a room that a subscription matches was left by name: it must not come back by itself.
     pub(super) fn decline(&mut self, room: &Room, max: usize) {
-        if self.patterns.iter().any(|pattern| pattern.matches(&room.name)) {
-            if self.declined.len() >= max {
-                self.declined.pop_front();
+        if self.rare().patterns.iter().any(|pattern| pattern.matches(&room.name)) {
+            let declined = &mut self.rare_mut().declined;
+            if declined.len() >= max {
+                declined.pop_front();
             }
-            self.declined.push_back(room.key);
+            declined.push_back(room.key);
         }
     }
 }
