@@ -6,12 +6,12 @@
 #   scripts/test.sh --verbose        with every line of every step as it comes
 #
 # Needs Rust with rustfmt and clippy, for the third-party clients Python 3 and Node, for the JavaScript client
-# Node 20 and Chromium, and for conformance Python 3.10; what these need is installed below the target directory
-# and nowhere else, but for Chromium, which is installed where there is none if this is Debian and root. No
-# fixed ports.
+# Node 20 and Chromium, for the counts of the hot paths Valgrind, and for conformance Python 3.10; what these
+# need is installed below the target directory and nowhere else, but for Chromium and Valgrind, which are
+# installed where there are none if this is Debian and root. No fixed ports.
 set -euo pipefail
 
-STEPS=(format clippy library docs tests third-party js conformance)
+STEPS=(format clippy library docs tests third-party js perf conformance)
 
 # Ranges, so that a new fault of theirs or ours shows within a major version that is known to work.
 PYTHON_CLIENTS=('websockets>=13,<18')
@@ -132,6 +132,9 @@ summary() {
             awk '/^# pass /{ passed += $3 } /^# fail /{ failed += $3 } /^# skipped /{ skipped += $3 } /^!!! /{ loud = "   " $0 }
                 END { printf "   %d passed, %d failed, %d skipped%s", passed, failed, skipped, loud }' "$2"
             ;;
+        perf)
+            awk '/^[0-9]+ paths, / { printf "   %s", $0 } /^!!! / { printf "   %s", $0 }' "$2"
+            ;;
         conformance)
             awk -F ': ' '/^(server|client).*: [0-9]+ cases in / { printf "   %s: %s%s", $1, $2, $NF ~ /all as pinned$/ ? "" : " (NOT AS PINNED)" }' "$2"
             ;;
@@ -162,6 +165,8 @@ step_clippy() {
     has_component clippy cargo clippy
     # The first step that resolves dependencies, so the one to say that Cargo.lock is stale.
     cargo clippy --locked --all-targets -- -D warnings
+    # What these need is not a part of any other build.
+    cargo clippy --features bench --bench hot_paths --bin replay -- -D warnings
 }
 
 # What an embedder compiles: without the binary and what only that needs.
@@ -198,6 +203,12 @@ step_js() {
     # One file at a time, because their deadlines are for a machine that is not ours alone.
     RUSTY_SOCKS_BINARY=$target/debug/rusty_socks TOOLS=$home \
         node --test --test-reporter=tap --test-concurrency=1 clients/js/test/*.test.mjs
+}
+
+# The instructions of every hot path against those that are written down. The release build that it makes serves
+# the next step but for the last crate.
+step_perf() {
+    scripts/perf-gate.sh
 }
 
 # Autobahn's cases, by far the longest step: a release build, and then minutes of messages.

@@ -47,6 +47,10 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 
+#[cfg(any(test, feature = "replay"))]
+#[doc(hidden)]
+pub mod replay;
+
 pub use config::Config;
 pub use error::{Error, ErrorKind};
 pub use handler::{Blocking, Context, Handler, IntoService, Peer, Refusal, Request, SendStatus};

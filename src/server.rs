@@ -237,6 +237,13 @@ impl Server {
         self.handle.clone()
     }
 
+    /// The one worker of a server that is never run: `replay` makes its turns by hand.
+    #[cfg(any(test, feature = "replay"))]
+    pub(crate) fn into_worker(mut self) -> Worker {
+        assert_eq!(self.workers.len(), 1, "nobody makes the turns of the others");
+        self.workers.remove(0)
+    }
+
     /// Serves on threads of its own and returns at once.
     ///
     /// # Errors

@@ -8,6 +8,9 @@ use uuid::Uuid;
 use super::frames::Content;
 use crate::{Joined, Position, PreparedFrame, Presence, Resumed, config::Overflow};
 
+/// How the frame of a room's message begins.
+pub(super) const MESSAGE_HEAD: &str = "{\"type\":\"message\"";
+
 /// Begins an answer: `{"type":"…","ref":…`.
 pub(super) fn answer(kind: &str, reference: Option<&str>) -> String {
     let mut out = String::with_capacity(96);
@@ -125,6 +128,15 @@ pub(super) fn push_resumed(out: &mut String, resumed: &Resumed, session: &str) {
     }
     let (seq, recovered) = (resumed.direct_seq, resumed.directs_recovered);
     out.push_str(&format!("],\"direct\":{{\"seq\":{seq},\"recovered\":{recovered}}}"));
+}
+
+/// The beginning of a message to one room, up to its number.
+pub(super) fn message_head(room: &str) -> String {
+    let mut out = String::with_capacity(48 + room.len());
+    out.push_str(MESSAGE_HEAD);
+    push_room(&mut out, room);
+    out.push_str(",\"seq\":");
+    out
 }
 
 /// The end of every message frame: who says what, and when.

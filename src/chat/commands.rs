@@ -2,7 +2,9 @@
 
 use super::{
     Chat, Ctx, answer_ok,
-    answers::{self, push_joined, push_position, push_presence, push_room, push_string},
+    answers::{
+        self, MESSAGE_HEAD, push_joined, push_position, push_presence, push_room, push_string,
+    },
     fail,
     frames::{self, Command, Content, Destination, Fault, Reference, Resume},
     ok, reply,
@@ -106,10 +108,7 @@ impl Chat {
         if !ctx.is_member(room) {
             return self.fail(ctx, &HubError::NotMember.into(), &reference);
         }
-        let mut head = String::with_capacity(48 + room.len());
-        head.push_str(MESSAGE_HEAD);
-        push_room(&mut head, room);
-        head.push_str(",\"seq\":");
+        let head = answers::message_head(room);
         let tail = answers::message_tail(ctx.client_id(), content);
         let publication = once(Publication::around_seq(&head, &tail), content);
         let (errors_max, id) = (self.errors_max, content.id);
@@ -316,9 +315,6 @@ fn set_name(ctx: &mut Ctx<'_>, name: Option<&str>) {
         ctx.state().has_name = true;
     }
 }
-
-/// How the frame of a room's message begins.
-const MESSAGE_HEAD: &str = "{\"type\":\"message\"";
 
 /// How that of a direct message does, up to its number.
 const DIRECT_HEAD: &str = "{\"type\":\"direct\",\"seq\":";

@@ -24,6 +24,7 @@ use super::{
     desk::{Desk, Route, Shared},
     outbox::OutboxBounds,
     stream::Stream,
+    wire::{FakeSocket, Wire},
 };
 use crate::{
     config::Config,
@@ -41,7 +42,6 @@ use crate::{
     },
 };
 
-mod wire;
 mod client;
 mod requests;
 mod upgrades;
@@ -53,7 +53,6 @@ mod lags;
 mod holes;
 
 use client::{Answer, close, frame, upgrade};
-pub(super) use wire::{FakeSocket, Wire};
 
 /// The slot of the one connection.
 const SLOT: usize = 0;

@@ -10,6 +10,8 @@ pub(crate) mod desk;
 mod connection;
 mod core;
 mod stream;
+#[cfg(any(test, feature = "replay"))]
+mod wire;
 #[cfg(test)]
 mod harness;
 mod upgrade;
@@ -17,7 +19,7 @@ pub(crate) mod admission;
 mod service;
 mod link;
 pub(crate) mod jobs;
-mod outbox;
+pub(crate) mod outbox;
 mod lag;
 mod closing;
 mod members;

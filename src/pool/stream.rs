@@ -1,4 +1,4 @@
-//! A connection's socket; in tests, one that behaves as badly as the test wants.
+//! A connection's socket; in tests and for `replay`, one that is all memory.
 
 use std::{
     io::{self, IoSlice, Read, Write},
@@ -12,8 +12,8 @@ use super::platform;
 /// What a connection reads from and writes to, without ever blocking.
 pub(super) enum Stream {
     Tcp(TcpStream),
-    #[cfg(test)]
-    Fake(super::harness::FakeSocket),
+    #[cfg(any(test, feature = "replay"))]
+    Fake(super::wire::FakeSocket),
 }
 
 impl Stream {
@@ -21,7 +21,7 @@ impl Stream {
     pub(super) fn limit_unsent(&self) {
         match self {
             Stream::Tcp(stream) => platform::limit_unsent(stream),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "replay"))]
             Stream::Fake(_) => {}
         }
     }
@@ -30,7 +30,7 @@ impl Stream {
     pub(super) fn end(&self) -> io::Result<()> {
         match self {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "replay"))]
             Stream::Fake(fake) => fake.end(),
         }
     }
@@ -40,7 +40,7 @@ impl Read for Stream {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => stream.read(into),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "replay"))]
             Stream::Fake(fake) => fake.read(into),
         }
     }
@@ -50,7 +50,7 @@ impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => stream.write(bytes),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "replay"))]
             Stream::Fake(fake) => fake.write(bytes),
         }
     }
@@ -58,7 +58,7 @@ impl Write for Stream {
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => stream.write_vectored(slices),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "replay"))]
             Stream::Fake(fake) => fake.write_vectored(slices),
         }
     }

@@ -28,6 +28,9 @@ use crate::hub::{
 use crate::metrics::Refusals;
 use crate::ws::frame::PreparedFrame;
 
+#[cfg(any(test, feature = "replay"))]
+pub(crate) mod stage;
+
 /// The token of the waker; slots count up from 0 and never come near it.
 pub(crate) const WAKER: Token = Token(usize::MAX);
 
@@ -132,13 +135,7 @@ impl Worker {
             self.inbox.woke();
             let began = Instant::now();
             self.desk.now = began.duration_since(self.started).as_millis() as Millis;
-            self.take_events(&events);
-            self.take_arrivals();
-            self.read(buffer);
-            self.take_letters();
-            self.expire();
-            self.flush();
-            self.reap();
+            self.turn(&events, buffer);
             self.desk.metrics().turns.add(1);
             self.desk.metrics().turn.record(began.elapsed());
             if self.draining && !self.drained && self.conns.iter().all(|(_, conn)| conn.is_http()) {
@@ -148,6 +145,17 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// What follows a poll.
+    fn turn(&mut self, events: &Events, buffer: &mut [u8]) {
+        self.take_events(events);
+        self.take_arrivals();
+        self.read(buffer);
+        self.take_letters();
+        self.expire();
+        self.flush();
+        self.reap();
     }
 
     /// How long this worker may sleep: not at all while something waits for it.
@@ -188,6 +196,19 @@ impl Worker {
 
     fn settle_in(&mut self, arrival: Arrival) {
         let Arrival { stream, remote, ip_slot, fate } = arrival;
+        let token = Token(self.conns.vacant_key());
+        let mut stream = TcpStream::from_std(stream);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = self.poll.registry().register(&mut stream, token, interest) {
+            log::error!("cannot watch the socket of {remote}: {error}");
+            self.desk.shared.sockets[self.desk.worker].fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        self.seat(Stream::Tcp(stream), remote, ip_slot, fate);
+    }
+
+    /// Gives a socket that is watched the next slot.
+    fn seat(&mut self, stream: Stream, remote: SocketAddr, ip_slot: Option<IpSlot>, fate: Fate) {
         let entry = self.conns.vacant_entry();
         let slot = entry.key();
         let id = ConnId {
@@ -196,14 +217,7 @@ impl Worker {
             generation: self.next_generation,
         };
         self.next_generation = self.next_generation.wrapping_add(1);
-        let mut stream = TcpStream::from_std(stream);
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self.poll.registry().register(&mut stream, Token(slot), interest) {
-            log::error!("cannot watch the socket of {remote}: {error}");
-            self.desk.shared.sockets[self.desk.worker].fetch_sub(1, Ordering::Relaxed);
-            return;
-        }
-        let mut core = Core::new(id, Stream::Tcp(stream), remote, ip_slot, self.desk.now);
+        let mut core = Core::new(id, stream, remote, ip_slot, self.desk.now);
         let config = self.desk.config();
         let (phase, due) = match fate {
             Fate::Serve(slot) => (

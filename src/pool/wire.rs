@@ -1,29 +1,29 @@
-//! A socket that is all memory, and as bad as the test wants it.
+//! A socket that is all memory, and as bad as the test wants it. In tests and for `replay` only.
 
 use std::{
-    io::{self, Read, Write},
+    io::{self, IoSlice, Read, Write},
     sync::Arc,
 };
 
 use parking_lot::Mutex;
 
-/// The two directions of a socket, as the test sees them.
-pub(in crate::pool) struct Wire {
+/// The two directions of a socket, as their other end sees them.
+pub(super) struct Wire {
     /// What the server will read, at most `read_step` bytes at a time.
-    pub(in crate::pool) to_server: Vec<u8>,
-    pub(in crate::pool) read_step: usize,
+    pub(super) to_server: Vec<u8>,
+    pub(super) read_step: usize,
     /// The last read left something that a real socket would have given.
     pub(super) cut_short: bool,
     /// The client has ended its direction.
-    pub(in crate::pool) client_ended: bool,
+    pub(super) client_ended: bool,
     /// The next read or write fails with this.
-    pub(in crate::pool) error: Option<io::ErrorKind>,
+    pub(super) error: Option<io::ErrorKind>,
     /// What the server has written: `write_room` bytes more, at most `write_step` at a time.
-    pub(in crate::pool) from_server: Vec<u8>,
-    pub(in crate::pool) write_room: usize,
-    pub(in crate::pool) write_step: usize,
+    pub(super) from_server: Vec<u8>,
+    pub(super) write_room: usize,
+    pub(super) write_step: usize,
     /// The server has ended its direction.
-    pub(in crate::pool) server_ended: bool,
+    pub(super) server_ended: bool,
 }
 
 impl Default for Wire {
@@ -45,10 +45,10 @@ impl Default for Wire {
 
 /// The server's end of a [`Wire`].
 #[derive(Clone)]
-pub(in crate::pool) struct FakeSocket(pub(in crate::pool) Arc<Mutex<Wire>>);
+pub(super) struct FakeSocket(pub(super) Arc<Mutex<Wire>>);
 
 impl FakeSocket {
-    pub(in crate::pool) fn end(&self) -> io::Result<()> {
+    pub(super) fn end(&self) -> io::Result<()> {
         let mut wire = self.0.lock();
         wire.server_ended = true;
         wire.error.map_or(Ok(()), |error| Err(error.into()))
@@ -74,15 +74,25 @@ impl Read for FakeSocket {
 
 impl Write for FakeSocket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    /// Gathers, as a kernel does.
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut wire = self.0.lock();
         if let Some(error) = wire.error {
             return Err(error.into());
         }
-        let n = bytes.len().min(wire.write_room).min(wire.write_step);
+        let room = wire.write_room.min(wire.write_step);
+        let mut n = 0;
+        for slice in slices {
+            let part = &slice[..slice.len().min(room - n)];
+            wire.from_server.extend_from_slice(part);
+            n += part.len();
+        }
         if n == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        wire.from_server.extend_from_slice(&bytes[..n]);
         wire.write_room -= n;
         Ok(n)
     }

@@ -1,0 +1,142 @@
+//! A message is numbered, stored and posted, and its letters are taken by the workers they are for.
+
+use std::{hint::black_box, sync::Arc};
+
+use uuid::Uuid;
+
+use super::{AFTER_SEQ, BEFORE_SEQ, Path, Round};
+use crate::{
+    config::Config,
+    hub::{
+        Hub,
+        mailbox::{ConnId, Deferred, Inbox, MailboxBounds, post_without_workers},
+        notice::{Notice, Wording},
+        publish::Publication,
+        rooms::{Room, RoomName, RoomState},
+        sessions::{Session, Speaker},
+    },
+    ws::frame::PreparedFrame,
+};
+
+pub(super) const ROOM: Path = Path {
+    name: "publish.room",
+    unit: "message",
+    units: MESSAGES,
+    open: || Publish::open(Way::Room),
+};
+
+pub(super) const ROOMS: Path = Path {
+    name: "publish.rooms",
+    unit: "message to 8 rooms",
+    units: MESSAGES,
+    open: || Publish::open(Way::Rooms),
+};
+
+/// With an id of the client's own, which is remembered.
+pub(super) const ONCE: Path = Path {
+    name: "publish.once",
+    unit: "message with an id of its own",
+    units: MESSAGES,
+    open: || Publish::open(Way::Once),
+};
+
+const CONN: ConnId = ConnId { worker: 0, slot: 0, generation: 0 };
+
+const MESSAGES: u64 = 64;
+const WORKERS: usize = 4;
+const ROOMS_AT_ONCE: usize = 8;
+
+/// More messages than a history holds, or than a session remembers ids of.
+const HISTORY_FILLS: u64 = 256;
+
+#[derive(Clone, Copy)]
+enum Way {
+    Room,
+    Rooms,
+    Once,
+}
+
+struct Publish {
+    way: Way,
+    hub: Hub,
+    rooms: Vec<Arc<Room>>,
+    session: Arc<Session>,
+    inboxes: Vec<Inbox>,
+    next_id: u128,
+    letters: u64,
+}
+
+struct NoWords;
+
+impl Wording for NoWords {
+    fn notice(&self, _: &Notice<'_>) -> Option<PreparedFrame> {
+        None
+    }
+}
+
+impl Publish {
+    fn open(way: Way) -> Box<dyn Round> {
+        let config = Config::default();
+        let bounds = MailboxBounds { letters_max: config.mailbox, bytes_max: config.mailbox_bytes };
+        let (post, inboxes) = post_without_workers(WORKERS, bounds);
+        let hub = Hub::new(&config, post);
+        let session = hub.sessions.begin(CONN, 0, true, Arc::new(NoWords));
+        let room = |number: usize| {
+            let name = RoomName::new(&format!("room {number}")).expect("a legal name");
+            let members = |_: &Arc<Room>, state: &mut RoomState| {
+                state.members.fill(1);
+            };
+            hub.rooms.enter(&name, &mut Deferred::default(), members).expect("room for it").0
+        };
+        let rooms = (0..ROOMS_AT_ONCE).map(room).collect();
+        let mut publish = Publish { way, hub, rooms, session, inboxes, next_id: 0, letters: 0 };
+        while publish.next_id < u128::from(HISTORY_FILLS) {
+            publish.play();
+        }
+        publish.done();
+        Box::new(publish)
+    }
+
+    fn publish(&mut self) -> bool {
+        self.next_id += 1;
+        let by = Speaker { session: &self.session, conn: CONN };
+        match self.way {
+            Way::Room => {
+                let message = Publication::around_seq(BEFORE_SEQ, AFTER_SEQ);
+                self.hub.publish(Some(by), &self.rooms[0], &message, None).is_ok()
+            }
+            Way::Once => {
+                let id = Uuid::from_u128(self.next_id);
+                let message = Publication::around_seq(BEFORE_SEQ, AFTER_SEQ).once(id);
+                self.hub.publish(Some(by), &self.rooms[0], &message, None).is_ok()
+            }
+            Way::Rooms => {
+                let mut pieces = [("},{\"room\":\"lobby\",\"seq\":", 0); ROOMS_AT_ONCE];
+                pieces.iter_mut().enumerate().for_each(|(index, piece)| piece.1 = index);
+                let message = Publication::around_seqs(&pieces, AFTER_SEQ);
+                let rooms: Vec<&Room> = self.rooms.iter().map(|room| &**room).collect();
+                self.hub.publish_to(by, &rooms, &message, None).is_ok()
+            }
+        }
+    }
+}
+
+impl Round for Publish {
+    fn play(&mut self) {
+        for _ in 0..MESSAGES {
+            if !self.publish() {
+                return;
+            }
+        }
+        for inbox in &self.inboxes {
+            while let Some(letter) = inbox.take() {
+                black_box(letter);
+                self.letters += 1;
+            }
+        }
+    }
+
+    fn done(&mut self) -> u64 {
+        std::mem::take(&mut self.letters) / WORKERS as u64
+    }
+}
