@@ -46,7 +46,11 @@ pub(super) fn push_messages(out: &mut String, messages: &[PreparedFrame]) {
         if index > 0 {
             out.push(',');
         }
-        out.push_str(&String::from_utf8_lossy(message.payload()));
+        // It was text when it was published; checking that again is quick, mending it would not be.
+        match std::str::from_utf8(message.payload()) {
+            Ok(text) => out.push_str(text),
+            Err(_) => out.push_str(&String::from_utf8_lossy(message.payload())),
+        }
     }
     out.push(']');
 }
