@@ -11,6 +11,14 @@ const CAP: Duration = Duration::from_secs(30);
 /// A connection that lived this long was a good one: counting begins anew.
 const GOOD_AFTER: Duration = Duration::from_secs(5);
 
+/// What a server asks for is believed up to here; a longer wait is more likely a broken clock.
+pub(super) const ASKED_MAX: Duration = Duration::from_secs(600);
+
+/// A wait that a server asks for, in milliseconds.
+pub(super) fn asked(wait_ms: u64) -> Duration {
+    Duration::from_millis(wait_ms).min(ASKED_MAX)
+}
+
 /// How a connection, or an attempt at one, ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ended {
@@ -55,11 +63,11 @@ impl Backoff {
         let Some(comeback) = comeback(ended) else { return Verdict::Stop };
         let attempt = self.attempt;
         self.attempt = self.attempt.saturating_add(1);
-        // The server spreads its clients by itself.
-        if let Some(told) = told {
-            return Verdict::Wait(told);
-        }
         let drawn = ceiling(attempt).mul_f64(random.clamp(0.0, 1.0));
+        // The server spreads its clients by itself. One that sends them away as they come decides nothing.
+        if let Some(told) = told {
+            return Verdict::Wait(if attempt == 0 { told } else { told.max(drawn) });
+        }
         Verdict::Wait(match comeback {
             Comeback::AtOnce if attempt == 0 => Duration::ZERO,
             Comeback::AtOnce => drawn,
@@ -83,7 +91,7 @@ fn comeback(ended: &Ended) -> Option<Comeback> {
     match ended {
         Ended::Unreachable | Ended::Lost => soon,
         Ended::Refused { status: 500..=599, retry_after } => {
-            Some(Comeback::After(retry_after.unwrap_or_default()))
+            Some(Comeback::After(retry_after.unwrap_or_default().min(ASKED_MAX)))
         }
         Ended::Refused { .. } => None,
         Ended::Closed(code) => match code {
@@ -151,6 +159,21 @@ mod tests {
         let next = backoff.after(&Ended::Unreachable, None, None, 1.0);
         assert_eq!(next, Verdict::Wait(Duration::from_millis(500)));
         assert_eq!(backoff.after(&Ended::Closed(4010), None, Some(told), 1.0), Verdict::Stop);
+    }
+
+    #[test]
+    fn a_server_that_sends_everyone_away_at_once_is_not_hammered() {
+        let mut backoff = Backoff::default();
+        let mut next = || backoff.after(&Ended::Closed(1001), None, Some(Duration::ZERO), 1.0);
+        let ceilings = [0, 500, 1000].map(|ms| Verdict::Wait(Duration::from_millis(ms)));
+        assert_eq!([next(), next(), next()], ceilings);
+    }
+
+    #[test]
+    fn nobody_waits_for_years_because_a_server_said_so() {
+        assert_eq!((asked(7), asked(u64::MAX)), (Duration::from_millis(7), ASKED_MAX));
+        let ended = Ended::Refused { status: 503, retry_after: Some(Duration::MAX) };
+        assert_eq!(waits(ended, 0.0)[0], ASKED_MAX.as_millis() as u64);
     }
 
     #[test]

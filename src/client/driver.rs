@@ -104,8 +104,9 @@ impl Driver {
             let random = (Uuid::new_v4().as_u64_pair().0 >> 16) as f64 / (1u64 << 48) as f64;
             let told = self.talk.closing.take();
             let verdict = self.backoff.after(&ended(&error), lived, told, random);
-            let may_return =
-                self.manners.reconnects && (self.was_welcome || self.manners.is_patient);
+            let may_return = self.manners.reconnects
+                && self.talk.fault.is_none()
+                && (self.was_welcome || self.manners.is_patient);
             let Verdict::Wait(wait) = verdict else { break Err(error) };
             if !may_return {
                 break Err(error);
@@ -128,7 +129,9 @@ impl Driver {
     }
 
     fn tell(&mut self, event: Event) {
-        self.talk.events.push_back(event);
+        if self.manners.takes_events {
+            self.talk.events.push_back(event);
+        }
     }
 
     /// Carries frames both ways until the connection ends, `Ok` if that was asked for; else why, and how
@@ -162,6 +165,10 @@ impl Driver {
                 // However it ends, it has ended.
                 let _ = client.close(CloseReason::NORMAL);
                 return Ok(());
+            }
+            if let Some(fault) = &self.talk.fault {
+                client.begin_close(CloseReason::NORMAL);
+                return Err((fault.clone(), None));
             }
             let mut until = Instant::now() + LONG;
             if welcome_since.is_none() {

@@ -73,6 +73,19 @@ impl Command<'_> {
     }
 }
 
+/// No room ever counts so far. A number beyond it is a fault, and without them what is one more can be told.
+pub(super) const SEQ_MAX: u64 = u64::MAX >> 1;
+
+fn seq<'de, D: serde::Deserializer<'de>>(input: D) -> Result<u64, D::Error> {
+    let seq = u64::deserialize(input)?;
+    let beyond = || serde::de::Error::custom(format!("no message has the number {seq}"));
+    (seq <= SEQ_MAX).then_some(seq).ok_or_else(beyond)
+}
+
+fn some_seq<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<u64>, D::Error> {
+    seq(input).map(Some)
+}
+
 /// Any frame of the server. What is not known is passed over, for more will come.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -85,6 +98,7 @@ pub(super) struct Inbound {
     pub(super) session: Option<String>,
     pub(super) room: Option<String>,
     pub(super) epoch: Option<String>,
+    #[serde(deserialize_with = "some_seq")]
     pub(super) seq: Option<u64>,
     pub(super) ping_s: Option<f64>,
     pub(super) max_message_bytes: Option<usize>,
@@ -104,6 +118,7 @@ pub(super) struct Inbound {
     #[serde(deserialize_with = "present")]
     pub(super) content: Option<Box<RawValue>>,
     pub(super) timestamp: Option<String>,
+    #[serde(deserialize_with = "some_seq")]
     pub(super) from: Option<u64>,
     /// A number in `gap`, a client id in the answer to `direct`.
     pub(super) to: Option<Box<RawValue>>,
@@ -125,6 +140,7 @@ fn present<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<Box<RawV
 pub(super) struct InRoom {
     pub(super) room: String,
     pub(super) epoch: Option<String>,
+    #[serde(deserialize_with = "seq")]
     pub(super) seq: u64,
     pub(super) recovered: bool,
     pub(super) overflow: Option<String>,
@@ -137,6 +153,7 @@ pub(super) struct InRoom {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct DirectState {
+    #[serde(deserialize_with = "seq")]
     pub(super) seq: u64,
     pub(super) recovered: bool,
 }
@@ -145,6 +162,7 @@ pub(super) struct DirectState {
 #[derive(Debug, Deserialize)]
 pub(super) struct MessageFrame {
     room: String,
+    #[serde(deserialize_with = "seq")]
     seq: u64,
     #[serde(default)]
     rooms: Vec<Place>,
@@ -159,6 +177,7 @@ pub(super) struct MessageFrame {
 #[derive(Debug, Deserialize)]
 struct Place {
     room: String,
+    #[serde(deserialize_with = "seq")]
     seq: u64,
 }
 
@@ -189,7 +208,7 @@ impl Inbound {
 
     /// The end of a gap.
     pub(super) fn to_seq(&self) -> Option<u64> {
-        self.to.as_ref()?.get().parse().ok()
+        self.to.as_ref()?.get().parse().ok().filter(|to| *to <= SEQ_MAX)
     }
 
     pub(super) fn room_message(self) -> Option<RoomMessage> {

@@ -13,7 +13,9 @@
 //! | [`SessionBuilder::requests_max`] | 1000 | [`ErrorKind::Full`] |
 //! | [`SessionBuilder::in_flight_max`] | 8 | the others wait |
 //! | [`SessionBuilder::events_max`] | 10,000 | the connection is not read |
-//! | messages held behind a gap, per room | 10,000 | they are fetched like the gap |
+//! | [`SessionBuilder::rooms_max`] | 100,000 | the session ends as [`ErrorKind::Misbehaved`] |
+//! | messages and gaps held behind a gap, per room | 10,000 | they are fetched like the gap |
+//! | a wait that the server asks for | 10 minutes | it is cut to that |
 
 mod target;
 mod handshake;

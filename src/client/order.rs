@@ -90,6 +90,8 @@ struct Order<T> {
     /// Fetched, before everything in `held`.
     fetched: VecDeque<Held<T>>,
     held: VecDeque<Held<T>>,
+    /// The highest number in `held`.
+    held_to: u64,
 }
 
 impl<T> Order<T> {
@@ -103,6 +105,7 @@ impl<T> Order<T> {
             fill: None,
             fetched: VecDeque::new(),
             held: VecDeque::new(),
+            held_to: 0,
         }
     }
 
@@ -153,12 +156,15 @@ impl<T> Order<T> {
         self.fill.is_none() && self.fetched.is_empty() && self.held.is_empty()
     }
 
-    fn hold(&mut self, item: Arc<Item<T>>, seq: u64) {
+    /// Keeps what ends at `to` until its turn.
+    fn hold(&mut self, held: Held<T>, to: u64) {
+        self.greeted = None;
+        self.held_to = self.held_to.max(to);
         if self.held.len() >= HELD_MAX {
             self.held.clear();
-            self.held.push_back(Held::Gap { from: self.seq + 1, to: seq });
+            self.held.push_back(Held::Gap { from: self.seq + 1, to: self.held_to });
         } else {
-            self.held.push_back(Held::Message(item));
+            self.held.push_back(held);
         }
     }
 
@@ -255,8 +261,7 @@ impl<T> Orders<T> {
                     _ => continue,
                 }
             } else {
-                order.greeted = None;
-                order.hold(Arc::clone(&item), *seq);
+                order.hold(Held::Message(Arc::clone(&item)), *seq);
             }
             self.active.insert(room.clone());
         }
@@ -264,8 +269,8 @@ impl<T> Orders<T> {
 
     /// The server did not deliver `from..=to`.
     pub(super) fn gap(&mut self, room: &str, from: u64, to: u64) {
-        if let Some(order) = self.rooms.get_mut(room) {
-            order.held.push_back(Held::Gap { from, to });
+        if let Some(order) = self.rooms.get_mut(room).filter(|order| to > order.seq) {
+            order.hold(Held::Gap { from, to }, to);
             self.active.insert(room.to_owned());
         }
     }
@@ -294,8 +299,9 @@ impl<T> Orders<T> {
             Some(items) => {
                 order.held.extend(items.into_iter().map(|item| Held::Message(Arc::new(item))));
                 order.held.push_back(Held::UpTo(seq));
+                order.held_to = order.held_to.max(seq);
             }
-            None => order.held.push_back(Held::Gap { from: order.seq + 1, to: seq }),
+            None => order.hold(Held::Gap { from: order.seq + 1, to: seq }, seq),
         }
         self.active.insert(room.to_owned());
     }
@@ -306,9 +312,8 @@ impl<T> Orders<T> {
         let Some(mut fill) = order.fill.take() else { return };
         if order.epoch != epoch {
             let held = mem::take(&mut order.held);
-            let is_latest = order.is_latest;
-            let mut fresh = Order::new(epoch, seq, is_latest);
-            fresh.held = held;
+            let mut fresh = Order::new(epoch, seq, order.is_latest);
+            (fresh.held, fresh.held_to) = (held, order.held_to);
             self.rooms.insert(room.to_owned(), fresh);
             self.lost.push(room.to_owned());
             return;
@@ -612,6 +617,48 @@ mod tests {
         assert_eq!(steps(&mut orders), [fetch(2)]);
         orders.page("a", "e", 4, vec![live(3)]);
         assert_eq!(steps(&mut orders), [Step::Yield(3), Step::Yield(43), Step::Yield(44)]);
+    }
+
+    #[test]
+    fn a_server_that_tells_of_gaps_without_end_is_held_to_the_bound() {
+        let mut orders = at(0);
+        orders.gap("a", 1, 1);
+        assert_eq!(steps(&mut orders), [fetch(0)]);
+        let last = 4 * HELD_MAX as u64;
+        for seq in (4..=last).step_by(2) {
+            orders.gap("a", seq, seq);
+            orders.replay("a", "e", seq, false, None);
+            assert!(orders.rooms["a"].held.len() <= HELD_MAX);
+        }
+        orders.page("a", "e", 1, vec![live(1)]);
+        assert_eq!(steps(&mut orders), [Step::Yield(1), fetch(1)]);
+        let mut told = Vec::new();
+        while orders.rooms["a"].fill.is_some() {
+            orders.page_failed("a");
+            told.extend(steps(&mut orders));
+        }
+        assert!(matches!(told.pop(), Some(Step::Lost { range: Some((_, to)), .. }) if to == last));
+        assert_eq!(orders.position("a"), Some(("e", last)));
+    }
+
+    #[test]
+    fn a_greeting_is_over_when_something_newer_is_told() {
+        let mut orders = Orders::default();
+        orders.greet("a", "e", 5);
+        orders.gap("a", 6, 6);
+        orders.arrive(live(5));
+        assert_eq!(steps(&mut orders), [fetch(5)], "nothing old waits behind the new");
+    }
+
+    #[test]
+    fn pages_that_bring_nothing_new_end_the_search() {
+        for page in [vec![], vec![live(1), live(2)], vec![live(1000)]] {
+            let mut orders = at(2);
+            orders.gap("a", 0, 9);
+            assert_eq!(steps(&mut orders), [fetch(2)]);
+            orders.page("a", "e", 9, page);
+            assert_eq!(steps(&mut orders), [lost("a", Some((3, 9)))]);
+        }
     }
 
     #[test]

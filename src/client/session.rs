@@ -31,6 +31,9 @@ const EVENTS_MAX: usize = 10_000;
 /// Fewer than the errors in a row for which the server closes, should it refuse them all.
 const IN_FLIGHT_MAX: usize = 8;
 
+/// As many as a server can be told to allow.
+const ROOMS_MAX: usize = 100_000;
+
 /// As many publishes of a session does a server know again when they are repeated.
 const KNOWN_AGAIN_MAX: usize = 128;
 
@@ -54,7 +57,7 @@ impl Default for SessionBuilder {
     fn default() -> SessionBuilder {
         SessionBuilder {
             client: ClientBuilder::default(),
-            rules: Rules { default_room: true, in_flight_max: IN_FLIGHT_MAX },
+            rules: Rules { default_room: true, in_flight_max: IN_FLIGHT_MAX, rooms_max: ROOMS_MAX },
             request_timeout: REQUEST_TIMEOUT,
             requests_max: REQUESTS_MAX,
             events_max: EVENTS_MAX,
@@ -97,6 +100,13 @@ impl SessionBuilder {
     /// overtaken by those on the wire; with 1 they are not.
     pub fn in_flight_max(mut self, requests: usize) -> Self {
         self.rules.in_flight_max = requests.clamp(1, KNOWN_AGAIN_MAX);
+        self
+    }
+
+    /// Rooms that the server may put this session in, those of patterns above all. One that names more ends it,
+    /// as [`Misbehaved`](ErrorKind::Misbehaved). 100,000.
+    pub fn rooms_max(mut self, rooms: usize) -> Self {
+        self.rules.rooms_max = rooms.max(1);
         self
     }
 

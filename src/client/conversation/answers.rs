@@ -7,6 +7,7 @@ use std::{
 
 use crate::client::{
     ask::{Answer, Ask, JoinOptions, Request},
+    backoff::asked,
     error::Error,
     event::{Entered, Event, Page, Position, Receipt, RoomMessage, Sent},
     frames::{self, InRoom, Inbound},
@@ -19,6 +20,11 @@ use super::{
 
 /// When `welcome` does not say how often the server pings, or that it does not.
 const PING: Duration = Duration::from_secs(30);
+
+/// Other pings than these are not believed: the shortest silence would be no sign of anything, and the longest
+/// would never be one.
+const PING_MIN: Duration = Duration::from_secs(1);
+const PING_MAX: Duration = Duration::from_secs(24 * 3600);
 
 impl Conversation {
     /// A new identity, the first or one in place of a session that is gone. Rooms are joined (again).
@@ -62,7 +68,8 @@ impl Conversation {
     /// What holds on every connection with this server.
     fn heed(&mut self, welcome: &Inbound) {
         let every = welcome.ping_s.and_then(|ping| Duration::try_from_secs_f64(ping).ok());
-        self.ping = Some(every.filter(|every| !every.is_zero()).unwrap_or(PING));
+        let every = every.filter(|every| !every.is_zero()).unwrap_or(PING);
+        self.ping = Some(every.clamp(PING_MIN, PING_MAX));
         self.message_bytes_max = welcome.max_message_bytes.unwrap_or(usize::MAX);
     }
 
@@ -86,7 +93,7 @@ impl Conversation {
         let Some(wait) = frame.retry_after_ms.filter(|_| attempts < ATTEMPTS_MAX) else {
             return false;
         };
-        let at = now + Duration::from_millis(wait);
+        let at = now + asked(wait);
         self.window = 1;
         self.not_before = Some(self.not_before.map_or(at, |other| other.max(at)));
         true
@@ -141,6 +148,7 @@ impl Conversation {
             is_in: true,
             pattern: None,
             watches: options.presence,
+            is_recounted: false,
             sender: options.sender.clone(),
         };
         self.rooms.insert(room.to_owned(), membership);
@@ -244,6 +252,7 @@ impl Conversation {
                 self.orders.page(&room, &epoch, seq, items);
             }
             Errand::Recount { room } => {
+                self.recounted(&room);
                 let members = frames::members(frame.members, frame.count);
                 self.events.extend(members.map(|members| Event::Members { room, members }));
             }
@@ -274,7 +283,14 @@ impl Conversation {
                 self.events.push_back(Event::Excluded { room: pattern, code });
             }
             Errand::Fetch { room, .. } => self.orders.page_failed(&room),
-            Errand::Unjoin { .. } | Errand::Recount { .. } => {}
+            Errand::Recount { room } => self.recounted(&room),
+            Errand::Unjoin { .. } => {}
+        }
+    }
+
+    fn recounted(&mut self, room: &str) {
+        if let Some(membership) = self.rooms.get_mut(room) {
+            membership.is_recounted = false;
         }
     }
 
@@ -380,7 +396,11 @@ mod tests {
 
     use serde_json::{Value, json, value::RawValue};
 
-    use crate::client::ask::{Draft, Place, PublishOptions, Ticket};
+    use crate::client::{
+        ask::{Draft, Place, PublishOptions, Ticket},
+        backoff::ASKED_MAX,
+        frames::SEQ_MAX,
+    };
 
     use super::{super::Rules, *};
 
@@ -392,7 +412,7 @@ mod tests {
 
     impl Talk {
         fn new() -> Talk {
-            let rules = Rules { default_room: true, in_flight_max: 4 };
+            let rules = Rules { default_room: true, in_flight_max: 4, rooms_max: 4 };
             Talk { inner: Conversation::new(rules), now: Instant::now() }
         }
 
@@ -619,6 +639,108 @@ mod tests {
         }
         let said = talk.said();
         assert_eq!((&said[0]["type"], &said[0]["room"]), (&json!("leave"), &json!("p.a")));
+    }
+
+    #[test]
+    fn no_number_of_a_server_makes_one_wait_for_years() {
+        let mut talk = ready();
+        talk.hear(json!({"type": "closing", "reason": "drain", "reconnect_after_ms": u64::MAX}));
+        assert_eq!(talk.inner.closing, Some(ASKED_MAX));
+        let _ticket = talk.publish("lobby", "a");
+        talk.answer(json!({"type": "error", "code": "overloaded", "retry_after_ms": u64::MAX}));
+        assert!(talk.said().is_empty());
+        talk.now += ASKED_MAX;
+        assert_eq!(talk.said()[0]["id"], "a");
+    }
+
+    #[test]
+    fn pings_are_believed_within_bounds() {
+        let expected = [
+            (json!(0), PING),
+            (json!(-1), PING),
+            (json!(null), PING),
+            (json!(1e-9), PING_MIN),
+            (json!(90.5), Duration::from_millis(90_500)),
+            (json!(1.8e19), PING_MAX),
+            (json!(1e300), PING),
+        ];
+        for (said, understood) in expected {
+            let mut talk = Talk::new();
+            talk.inner.opened();
+            let mut frame = welcome("me");
+            frame["ping_s"] = said.clone();
+            talk.hear(frame);
+            assert_eq!(talk.inner.ping, Some(understood), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_welcome_without_the_essential_is_none_and_one_without_the_rest_will_do() {
+        let mut talk = Talk::new();
+        talk.inner.opened();
+        talk.hear(json!({"type": "welcome", "max_message_bytes": 1e300, "client_id": "me"}));
+        talk.hear(json!({"type": "welcome", "room": "lobby"}));
+        assert!(!talk.inner.is_welcome());
+        talk.hear(json!({"type": "welcome", "client_id": "me", "max_message_bytes": 0}));
+        assert!(talk.inner.is_welcome());
+        let ticket = talk.publish("lobby", "a");
+        assert!(talk.said().is_empty());
+        assert!(ticket.wait(within(0)).unwrap_err().to_string().contains("the server takes 0"));
+    }
+
+    #[test]
+    fn a_server_that_lists_rooms_without_end_is_left() {
+        let matched = |room: &str| json!({"type": "matched", "pattern": "p.*", "room": room, "epoch": "e", "seq": 0});
+        let mut talk = ready();
+        for room in ["p.1", "p.2", "p.3", "p.3"] {
+            talk.hear(matched(room));
+        }
+        assert!(talk.inner.fault.is_none(), "these and the lobby are four");
+        talk.hear(matched("p.4"));
+        let fault = talk.inner.fault.take().expect("a fault");
+        assert!(fault.to_string().contains("more than 4 rooms"), "{fault}");
+    }
+
+    #[test]
+    fn members_are_asked_for_once_at_a_time() {
+        let mut talk = ready();
+        let gap = json!({"type": "gap", "room": "lobby", "presence": true});
+        for _ in 0..3 {
+            talk.hear(gap.clone());
+            talk.hear(json!({"type": "gap", "room": "nowhere", "presence": true}));
+        }
+        talk.answer(json!({"type": "ok", "members": [], "count": 0}));
+        talk.hear(gap.clone());
+        talk.answer(json!({"type": "error", "code": "internal"}));
+        talk.hear(gap.clone());
+        assert_eq!(talk.said().len(), 1);
+        talk.inner.lost();
+        talk.inner.opened();
+        talk.answer(json!({"type": "ok", "rooms": [{"room": "lobby", "epoch": "e", "seq": 2}]}));
+        talk.hear(gap);
+        assert_eq!(
+            talk.said()[0]["type"],
+            "presence",
+            "the first question went with its connection"
+        );
+    }
+
+    #[test]
+    fn numbers_beyond_all_counting_are_no_numbers() {
+        let mut talk = ready();
+        for beyond in [1 << 63, u64::MAX] {
+            talk.hear(json!({"type": "gap", "room": "lobby", "from": 0, "to": beyond}));
+            talk.hear(message(beyond, "you", 1));
+            let mut several = message(3, "you", 1);
+            several["rooms"] = json!([{"room": "lobby", "seq": beyond}]);
+            talk.hear(several);
+        }
+        assert!(talk.said().is_empty() && talk.events().is_empty());
+        talk.hear(json!({"type": "gap", "room": "lobby", "from": 0, "to": SEQ_MAX}));
+        talk.answer(json!({"type": "ok", "epoch": "e", "seq": SEQ_MAX, "messages": []}));
+        assert_eq!(talk.events(), ["Lost"]);
+        talk.hear(message(SEQ_MAX, "you", 1));
+        assert!(talk.said().is_empty() && talk.events().is_empty());
     }
 
     #[test]

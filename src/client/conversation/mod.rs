@@ -1,8 +1,10 @@
 //! The session's rules without clock, socket or thread: frames and requests in, frames and events out.
 //!
-//! This file has what is said and asked, `answers.rs` what comes of it.
+//! This file has what is said and asked, `answers.rs` what comes of it, `notices.rs` what the server says by
+//! itself.
 
 mod answers;
+mod notices;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -13,7 +15,7 @@ use super::{
     ask::{Answer, Ask, Request},
     error::{Error, ErrorKind},
     event::{Entered, Event, Position, RoomMessage},
-    frames::{self, Command, Inbound, Known, MessageFrame, Rooms, Since},
+    frames::{Command, Inbound, Known, MessageFrame, Rooms, Since},
     order::{Item, Orders, Step},
 };
 
@@ -39,6 +41,8 @@ pub(super) struct Rules {
     pub(super) default_room: bool,
     /// Requests on the wire at once.
     pub(super) in_flight_max: usize,
+    /// Rooms that a server may put the session in.
+    pub(super) rooms_max: usize,
 }
 
 /// What a welcome says about the newcomer.
@@ -77,6 +81,8 @@ struct Membership {
     is_in: bool,
     pattern: Option<String>,
     watches: bool,
+    /// Its members have been asked for, and the answer is to come.
+    is_recounted: bool,
     sender: Option<String>,
 }
 
@@ -143,6 +149,8 @@ pub(super) struct Conversation {
     pub(super) who: Option<Who>,
     /// What `closing` said, until it is taken.
     pub(super) closing: Option<Duration>,
+    /// Why one has had enough of this server.
+    pub(super) fault: Option<Error>,
 }
 
 impl Conversation {
@@ -172,6 +180,7 @@ impl Conversation {
             ping: None,
             who: None,
             closing: None,
+            fault: None,
         }
     }
 
@@ -196,6 +205,7 @@ impl Conversation {
         self.not_before = None;
         self.frames.clear();
         self.errands.clear();
+        self.rooms.values_mut().for_each(|membership| membership.is_recounted = false);
         self.orders.suspend();
         for (_, flying) in std::mem::take(&mut self.flying) {
             match flying {
@@ -271,7 +281,7 @@ impl Conversation {
         membership.pattern = None;
         if options.presence {
             membership.watches = true;
-            self.errands.push_back((Errand::Recount { room: room.clone() }, 0));
+            self.recount(room);
         }
         let position = self.orders.position(room);
         let position = position.map(|(epoch, seq)| Position { epoch: epoch.into(), seq });
@@ -392,6 +402,7 @@ impl Conversation {
                 _ => {}
             },
         }
+        self.count_rooms();
         self.pump(now);
     }
 
@@ -430,57 +441,6 @@ impl Conversation {
             items.push(self.item_of(message, false));
         }
         items
-    }
-
-    fn direct(&mut self, frame: Inbound) {
-        let Some(seq) = frame.seq else { return };
-        if seq > self.direct_seq {
-            self.direct_seq = seq;
-            self.events.extend(frame.private_message().map(Event::Direct));
-        }
-    }
-
-    fn is_closing(&mut self, frame: Inbound) {
-        self.closing = frame.reconnect_after_ms.map(Duration::from_millis);
-        let reason = frame.reason.unwrap_or_default();
-        self.events.push_back(Event::Closing { reason, reconnect_after: self.closing });
-    }
-
-    fn notice(&mut self, frame: Inbound) {
-        let Some(room) = frame.room.clone() else { return };
-        match frame.kind.as_str() {
-            "joined" => {
-                self.events.extend(frame.member().map(|member| Event::Joined { room, member }));
-            }
-            "left" => {
-                self.events.extend(frame.member().map(|member| Event::Left { room, member }));
-            }
-            "gap" if frame.presence => self.errands.push_back((Errand::Recount { room }, 0)),
-            "gap" => {
-                if let (Some(from), Some(to)) = (frame.from, frame.to_seq()) {
-                    self.orders.gap(&room, from, to);
-                }
-            }
-            "matched" => {
-                let Some(pattern) = frame.pattern else { return };
-                let (epoch, seq) = (frame.epoch.unwrap_or_default(), frame.seq.unwrap_or(0));
-                let is_latest = frames::is_latest(frame.overflow.as_ref());
-                self.come_in(&room, Some(&pattern), &epoch, seq, is_latest);
-                self.events.push_back(Event::Matched { pattern, room });
-            }
-            _ => {
-                let Some(pattern) = frame.pattern else { return };
-                self.events.push_back(Event::Unmatched { pattern, room });
-            }
-        }
-    }
-
-    /// In a room with nothing missed, or where nobody said what.
-    fn come_in(&mut self, room: &str, pattern: Option<&str>, epoch: &str, seq: u64, latest: bool) {
-        let membership = self.rooms.entry(room.to_owned()).or_default();
-        membership.is_in = true;
-        membership.pattern = pattern.map(str::to_owned);
-        self.orders.replay(room, epoch, seq, latest, None);
     }
 
     fn carry_out_steps(&mut self) {
