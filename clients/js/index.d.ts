@@ -247,6 +247,8 @@ export interface ClientOptions {
   queueMax?: number;
   /** Messages published with `echo` that are remembered until they come back. Default: 1000. */
   echoesMax?: number;
+  /** Rooms that the server may put this client in; one more ends it with `misbehaved`. Default: 100,000. */
+  roomsMax?: number;
   /** The largest message taken from the server. Node only. Default: 64 MiB. */
   messageBytesMax?: number;
 
@@ -268,6 +270,7 @@ export interface ClientOptions {
  * - `stopped`: it was ended for good; `end` says how;
  * - `outbox_full`: too many commands wait already;
  * - `too_large`: the server does not take a message of that size;
+ * - `misbehaved`: the server answered with what makes no sense, or put the client in more than `roomsMax` rooms;
  * - `answer_lost`: a broadcast may have been sent or not, because the connection ended before the answer.
  */
 export class RustySocksError extends Error {

@@ -53,14 +53,18 @@ export class Backoff {
     if (livedMs !== undefined && livedMs >= this.#settledMs) this.#attempt = 0;
     const attempt = this.#attempt;
     this.#attempt += 1;
-    // The server has already spread its clients, so its delay is taken as it is.
-    if (reconnectAfterMs !== undefined) return asked(reconnectAfterMs);
-    if (means === 'at_once' && attempt === 0) return 0;
     const jitter = this.#random() * Math.min(this.#capMs, this.#baseMs * 2 ** attempt);
-    return asked(retryAfterMs ?? 0) + jitter;
+    const told = askedMs(reconnectAfterMs);
+    // The server has already spread its clients, so its delay is taken as it is. One that sends them away as
+    // they come decides nothing.
+    if (told !== undefined) return attempt === 0 ? told : Math.max(told, jitter);
+    if (means === 'at_once' && attempt === 0) return 0;
+    return (askedMs(retryAfterMs) ?? 0) + jitter;
   }
 }
 
-function asked(ms) {
-  return Number.isFinite(ms) ? Math.min(Math.max(ms, 0), ASKED_MS_MAX) : 0;
+/** A wait that the server asks for, within bounds; `undefined` if it is no number. */
+export function askedMs(ms) {
+  if (typeof ms !== 'number' || Number.isNaN(ms)) return undefined;
+  return Math.min(Math.max(ms, 0), ASKED_MS_MAX);
 }

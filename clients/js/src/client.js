@@ -8,7 +8,7 @@ import { Queue } from './queue.js';
 import { Recovery } from './recovery.js';
 import { Session, clean, isPattern } from './session.js';
 import { socketFactory } from './socket.js';
-import { Tracker } from './tracker.js';
+import { Tracker, checkSeq } from './tracker.js';
 
 /** What an option is if it is not given. `index.d.ts` says what each is for. */
 export const DEFAULTS = Object.freeze({
@@ -26,12 +26,18 @@ export const DEFAULTS = Object.freeze({
   retriesMax: 10,
   holdMax: 10_000,
   queueMax: 1_000,
+  roomsMax: 100_000,
   echoesMax: 1_000,
   messageBytesMax: 64 * 1024 * 1024,
 });
 
 // A server that does not ping still has to answer.
 const PING_S = 30;
+
+// Other pings than these are not believed: without the first we would ping without end, and beyond the second
+// a timer would not hold the time.
+const PING_S_MIN = 1;
+const PING_S_MAX = 24 * 3600;
 
 const systemClock = {
   now: () => performance.now(),
@@ -53,6 +59,8 @@ export class Client {
   #makeSocket = null;
   #connection = null;
   #timer = null;
+  // Why we want no more of this server.
+  #fault = null;
   #state = 'connecting';
   #readiness = settleable();
   #ending = settleable();
@@ -65,6 +73,8 @@ export class Client {
     this.#session = new Session(this.#options);
     this.#tracker = new Tracker({
       holdMax: this.#options.holdMax,
+      roomsMax: this.#options.roomsMax,
+      full: () => this.#full(),
       deliver: (message, isReplay) => this.#deliver(message, isReplay),
       lost: (range) => this.#emitter.emit('lost', range),
       fetch: (room, after) => this.#recovery.fetch(room, after),
@@ -246,7 +256,7 @@ export class Client {
 
   /** There is a session; its rooms are still being taken up again. */
   #greeted({ ping_s: pingS, max_message_bytes: bytesMax } = {}) {
-    const seconds = pingS > 0 ? pingS : PING_S;
+    const seconds = pingS > 0 ? Math.min(Math.max(pingS, PING_S_MIN), PING_S_MAX) : PING_S;
     const pingMs = Math.min((seconds * 1000) / 2, this.#options.pingMsMax);
     const silenceMs = this.#options.silenceMs ?? seconds * 1000 + this.#options.silenceExtraMs;
     this.#connection.greeted({ pingMs, silenceMs });
@@ -266,6 +276,7 @@ export class Client {
         return this.#tracker.live(frame);
       case 'direct':
         // Of what comes again after a resume, this is what was seen.
+        checkSeq(frame.seq);
         if (frame.seq <= this.#session.direct) return undefined;
         this.#session.direct = frame.seq;
         return this.#emitter.emit('direct', frame);
@@ -306,7 +317,7 @@ export class Client {
     this.#recovery.over();
     this.#outbox.detach();
     this.#tracker.interrupt();
-    if (this.#state === 'closing') return this.#finish({ code: 1000, reason: 'closed by the client' });
+    if (this.#state === 'closing') return this.#finish({ code: 1000, reason: 'closed by the client' }, this.#fault);
     const delayMs = this.#options.reconnect === false ? null : this.#backoff.after(end);
     if (delayMs === null || this.#backoff.attempt > this.#options.attemptsMax) {
       return this.#finish(end, stopped(end));
@@ -314,6 +325,13 @@ export class Client {
     const { attempt } = this.#backoff;
     this.#timer = this.#clock.setTimeout(() => this.#connect(), delayMs);
     return this.#setState('waiting', { delayMs, attempt, end: pick(end) });
+  }
+
+  /** A server that lists rooms without end would fill our memory. */
+  #full() {
+    const text = `the server put this client in more than ${this.#options.roomsMax} rooms`;
+    this.#fault ??= new RustySocksError('misbehaved', text);
+    this.close();
   }
 
   #closeByUser() {

@@ -74,10 +74,16 @@ export class Connection {
     if (frame.type === 'closing') this.#reconnectAfterMs = frame.reconnect_after_ms;
     const isAnswer = ['ok', 'pong', 'error'].includes(frame.type);
     const answer = isAnswer ? this.#answers.get(frame.ref) : undefined;
-    if (!answer) return this.#handlers.frame(frame);
     this.#answers.delete(frame.ref);
-    if (frame.type === 'error') answer(frame);
-    else answer(null, frame);
+    try {
+      if (!answer) this.#handlers.frame(frame);
+      else if (frame.type === 'error') answer(frame);
+      else answer(null, frame);
+    } catch ({ message }) {
+      // Fields that are missing, or are something else. The session goes on where it made sense.
+      this.abort(`the server sent a frame that makes no sense: ${message}`);
+    }
+    return undefined;
   }
 
   #keepAlive(pingMs, graceMs) {

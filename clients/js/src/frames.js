@@ -131,10 +131,11 @@ export class FrameReader {
 
   #data(opcode, isFinal, payload) {
     if (opcode !== OPCODE.continuation) this.#messageOpcode = opcode;
-    this.#fragments.push(payload);
+    // Those without a byte would be many before they are too many bytes.
+    if (payload.length > 0) this.#fragments.push(payload);
     this.#fragmentBytes += payload.length;
     if (!isFinal) return;
-    const bytes = this.#fragments.length === 1 ? payload : Buffer.concat(this.#fragments);
+    const bytes = this.#fragments.length === 1 ? this.#fragments[0] : Buffer.concat(this.#fragments);
     const isText = this.#messageOpcode === OPCODE.text;
     this.#fragments = [];
     this.#fragmentBytes = 0;

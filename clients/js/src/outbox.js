@@ -4,6 +4,7 @@
  * A command is sent again on the next connection if the one it was sent on ended first, and after a while if
  * the server was too busy for it.
  */
+import { askedMs } from './backoff.js';
 import { RustySocksError, refusal } from './errors.js';
 
 // What the server says when it would take the same command later.
@@ -82,7 +83,7 @@ export class Outbox {
   settle(entry, answer) {
     if (!this.#entries.delete(entry)) return;
     if (entry.isSent) this.#inFlight -= 1;
-    entry.resolve(entry.ok(answer));
+    this.#take(entry, answer);
   }
 
   /** There is a session on this connection; so far only urgent commands are sent. */
@@ -157,10 +158,19 @@ export class Outbox {
       else {
         entries.delete(entry);
         this.#window = Math.min(this.#windowMax, this.#window + 1);
-        entry.resolve(entry.ok(answer));
+        this.#take(entry, answer);
       }
       this.#pump();
     });
+  }
+
+  /** An answer that makes no sense is told to whoever asked, and not to whoever reads the socket. */
+  #take(entry, answer) {
+    try {
+      entry.resolve(entry.ok(answer));
+    } catch ({ message }) {
+      entry.reject(new RustySocksError('misbehaved', `the server's answer makes no sense: ${message}`));
+    }
   }
 
   #refused(entry, entries, error) {
@@ -169,7 +179,7 @@ export class Outbox {
       // Fewer at a time, because a server that counts errors in a row ends the connection.
       this.#window = Math.max(1, Math.floor(this.#window / 2));
       entry.isSent = false;
-      this.#pause(error.retry_after_ms ?? RETRY_AFTER_MS);
+      this.#pause(askedMs(error.retry_after_ms) ?? RETRY_AFTER_MS);
       return;
     }
     entries.delete(entry);

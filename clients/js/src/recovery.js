@@ -16,6 +16,8 @@ export class Recovery {
   // The rooms whose gap waits to be fetched: one page is asked for at a time.
   #fetches = [];
   #isFetching = false;
+  // The rooms whose members were asked for, with the answer still to come: it will be newer than the question.
+  #asked = new Set();
 
   constructor({ session, tracker, outbox, emit, greeted, live }) {
     this.#session = session;
@@ -60,10 +62,12 @@ export class Recovery {
     this.#rejoins = 0;
     this.#fetches = [];
     this.#isFetching = false;
+    this.#asked.clear();
   }
 
   /** A session that is new to the server. */
   #begin(welcome) {
+    if (typeof welcome.client_id !== 'string') throw new TypeError('a welcome without client_id');
     const previous = this.#session.identify(welcome.client_id, welcome.session);
     this.#session.direct = 0;
     this.#phase = 'rejoining';
@@ -238,7 +242,12 @@ export class Recovery {
   }
 
   askPresence(room) {
+    if (!this.#tracker.has(room) || this.#asked.has(room)) return;
+    this.#asked.add(room);
+    const connection = this.#connection;
     this.#outbox.addUrgent({ type: 'presence', room }, (error, answer) => {
+      if (connection !== this.#connection) return;
+      this.#asked.delete(room);
       if (!error) this.#tellMembers({ room, ...answer });
     });
   }

@@ -21,16 +21,21 @@ export class Tracker {
   #draining = false;
   #paused = false;
   #holdMax;
+  #roomsMax;
+  #full;
   #deliver;
   #lost;
   #fetch;
 
   /**
    * `deliver(message, isReplay)` yields, `lost({room, epoch, from, to, reason})` reports, and
-   * `fetch(room, after)` asks for a page of history, to be answered by `fill` or `unfilled`.
+   * `fetch(room, after)` asks for a page of history, to be answered by `fill` or `unfilled`. `full()` is called
+   * for a room beyond `roomsMax`, which is not followed.
    */
-  constructor({ holdMax, deliver, lost, fetch }) {
+  constructor({ holdMax, roomsMax = Infinity, full = () => {}, deliver, lost, fetch }) {
     this.#holdMax = holdMax;
+    this.#roomsMax = roomsMax;
+    this.#full = full;
     this.#deliver = deliver;
     this.#lost = lost;
     this.#fetch = fetch;
@@ -57,7 +62,9 @@ export class Tracker {
 
   /** Follows a room from this position on. With `replay`, older messages of it may come first. */
   start(name, { epoch, seq, overflow, via, replay = false }) {
+    checkSeq(seq);
     this.stop(name);
+    if (this.#rooms.size >= this.#roomsMax) return this.#full();
     this.#rooms.set(name, {
       name,
       epoch,
@@ -69,6 +76,7 @@ export class Tracker {
       spare: new Map(),
       fetching: false,
     });
+    return undefined;
   }
 
   stop(name) {
@@ -106,6 +114,7 @@ export class Tracker {
   resume(name, { epoch, seq, recovered, messages = [], overflow }) {
     const room = this.#rooms.get(name);
     if (!room) return;
+    checkSeq(seq);
     room.overflow = overflow ?? room.overflow;
     room.fetching = false;
     room.replay = false;
@@ -128,6 +137,8 @@ export class Tracker {
   gap(name, from, to) {
     const room = this.#rooms.get(name);
     if (!room) return;
+    checkSeq(from);
+    checkSeq(to);
     const first = Math.max(from, room.seq + 1);
     if (first <= to) this.#putGap(room, first, to, { isFinal: room.overflow === 'latest' });
     this.#drain();
@@ -137,6 +148,7 @@ export class Tracker {
   own(name, seq) {
     const room = this.#rooms.get(name);
     if (!room || seq <= room.seq) return;
+    checkSeq(seq);
     // Whatever was said before us comes before the answer to what we said next.
     room.replay = false;
     this.#put(room, { kind: 'own', seq });
@@ -148,6 +160,8 @@ export class Tracker {
     const room = this.#rooms.get(name);
     const gap = room?.queue[0];
     if (!room?.fetching || gap?.kind !== 'gap') return;
+    checkSeq(seq);
+    for (const message of messages) checkSeq(seqIn(message, name));
     room.fetching = false;
     if (epoch !== room.epoch) {
       this.#clear(room);
@@ -208,6 +222,7 @@ export class Tracker {
     for (const { room: name, seq } of message.rooms ?? [message]) {
       const room = this.#rooms.get(name);
       if (!room) continue;
+      checkSeq(seq);
       if (room.replay) {
         // The first message after the welcome shows how far back the replay goes.
         room.seq = Math.min(room.seq, seq - 1);
@@ -245,6 +260,7 @@ export class Tracker {
   }
 
   #putGap(room, from, to, { spare = new Map(), isFinal = false }) {
+    if (held(room) >= this.#holdMax) return this.#collapse(room, to);
     const known = new Map([...spare].filter(([at]) => at >= from && at <= to));
     const rest = [];
     for (const item of room.queue) {
@@ -257,7 +273,15 @@ export class Tracker {
     const at = rest.findIndex((item) => item.seq > from);
     rest.splice(at < 0 ? rest.length : at, 0, ...items);
     room.queue = rest;
-    this.#noteBusy(room);
+    return this.#noteBusy(room);
+  }
+
+  /** No room for one more gap: all that waits becomes one, which begins where a fetch may be under way. */
+  #collapse(room, to) {
+    const [head] = room.queue;
+    const from = head.kind === 'gap' ? head.from : room.seq + 1;
+    const last = room.queue.reduce((most, item) => Math.max(most, item.to ?? item.seq), to);
+    room.queue = [{ kind: 'gap', seq: from, from, to: last, known: new Map() }];
   }
 
   /** A message to several rooms that waits in another room's queue is not lost to this one. */
@@ -373,6 +397,11 @@ export class Tracker {
     if (this.#recent.size > this.#holdMax) this.#recent.delete(this.#recent.values().next().value);
     return true;
   }
+}
+
+/** Nobody counts beyond what a number holds exactly; what is one more could not be told. */
+export function checkSeq(seq) {
+  if (!Number.isSafeInteger(seq)) throw new TypeError(`${seq} is no number of a message`);
 }
 
 /** The number of a message in a room. */

@@ -58,8 +58,16 @@ test('reconnect_after_ms is taken as it is, and Retry-After is a floor', () => {
   assert.equal(ends.after({ code: 1006, status: 503 }), 1000);
   // Nobody waits for a day because a header said so.
   assert.equal(ends.after({ code: 1001, reconnectAfterMs: 86_400_000 }), 600_000);
-  assert.equal(ends.after({ code: 1001, reconnectAfterMs: -5 }), 0);
+  assert.equal(ends.after({ code: 1001, reconnectAfterMs: Infinity }), 600_000);
+  assert.equal(backoff().after({ code: 1001, reconnectAfterMs: -5 }), 0);
+  assert.equal(backoff().after({ code: 1001, reconnectAfterMs: 'soon' }), 250);
   assert.equal(ends.after({ code: 4001, reconnectAfterMs: 5 }), null);
+});
+
+test('a server that sends everyone away at once is not hammered', () => {
+  const ends = backoff();
+  const delays = [1, 2, 3].map(() => ends.after({ code: 1001, reconnectAfterMs: 0 }));
+  assert.deepEqual(delays, [0, 500, 1000]);
 });
 
 test('Retry-After is a number of seconds or a date', () => {

@@ -593,3 +593,103 @@ test('another WebSocket can be given', async () => {
   equal(made, [[server.url, ['rusty-socks.v1']]]);
   await client.close();
 });
+
+test('a frame that makes no sense ends the connection, not the client', async () => {
+  const senseless = [
+    say('lobby', 'x'),
+    say('lobby', undefined),
+    say('lobby', 2 ** 60),
+    { ...say('lobby', 1), rooms: 5 },
+    { type: 'gap', room: 'lobby', from: 0, to: 2 ** 63 },
+    { type: 'gap', room: 'lobby', from: 1 },
+    { type: 'matched', pattern: 'p.*', room: 'p.a', epoch: 'e' },
+    { type: 'direct', content: 'psst' },
+  ];
+  for (const frame of senseless) {
+    const { client, link } = await inLobby();
+    link.send(frame);
+    const next = await server.accept();
+    const { end } = client.states.find(({ state }) => state === 'waiting');
+    equal(end.reason.startsWith('the server sent a frame that makes no sense'), true, end.reason);
+    await next.answer({ type: 'resume' }, resumed([inRoom('lobby', 0, [])]));
+    next.send(say('lobby', 1));
+    await until('message', () => client.told().endsWith('lobby1'));
+    await client.close();
+  }
+});
+
+test('a welcome or a resume without the essential is answered by going', async () => {
+  const client = connect();
+  for (const wrong of [{ client_id: undefined }, { room: 'lobby', epoch: 'e', seq: -0.5 }]) {
+    (await server.accept()).send(welcome('me', wrong));
+  }
+  const link = await server.accept();
+  await link.answer({ type: 'resume' }, resumed(undefined));
+  const next = await server.accept();
+  await next.answer({ type: 'resume' }, resumed([]));
+  await client.ready;
+});
+
+test('an answer that makes no sense is told to whoever asked', async () => {
+  const { client, link } = await inLobby();
+  const joined = client.join('p.*');
+  await link.answer({ type: 'join' }, { room: 'p.*' });
+  await rejects(joined, 'misbehaved');
+  // A page of nothing at all: what it was to bring is lost.
+  link.send({ type: 'gap', room: 'lobby', from: 1, to: 2 }, say('lobby', 3));
+  await link.answer({ type: 'history' }, { epoch: 'e', seq: 3, messages: [null] });
+  await quiet(client, 'lost lobby 1-2, lobby3');
+  equal(server.accepted, 1);
+});
+
+test('a server that lists rooms without end is left for good', async () => {
+  const { client, link } = await inLobby({ roomsMax: 3 });
+  const matched = (room) => ({ type: 'matched', pattern: 'p.*', room, epoch: 'e', seq: 0 });
+  link.send(...['p.a', 'p.b', 'p.b'].map(matched));
+  await until('rooms', () => client.rooms.length === 3);
+  link.send(...['p.c', 'p.d', 'p.e'].map(matched));
+  const { error } = await within('end', client.closed);
+  equal([error.code, error.message], ['misbehaved', 'the server put this client in more than 3 rooms']);
+  equal(client.rooms.length, 3);
+  await until('close frame', () => link.closeCode === 1000);
+  equal(server.accepted, 1);
+});
+
+test('who is in a room is asked once at a time', async () => {
+  const { client, link } = await inLobby();
+  const gap = { type: 'gap', room: 'lobby', presence: true };
+  link.send(gap, gap, { ...gap, room: 'nowhere' }, gap);
+  await link.answer({ type: 'presence', room: 'lobby' }, { members: [], count: 0 });
+  equal(link.frames, []);
+  link.send(gap);
+  await link.take({ type: 'presence', room: 'lobby' });
+  link.destroy();
+  const next = await server.accept();
+  await next.answer({ type: 'resume' }, resumed([inRoom('lobby', 0, [])]));
+  await until('state', () => client.state === 'open');
+  next.send(gap);
+  await next.take({ type: 'presence', room: 'lobby' });
+});
+
+test('no number of a server makes a timer that is endless or beyond what timers hold', async () => {
+  const times = [];
+  const clock = {
+    now: () => performance.now(),
+    setTimeout: (run, ms) => times.push(ms) && setTimeout(run, Math.min(ms, 20)),
+    clearTimeout,
+  };
+  for (const pingS of [1e300, 1e9, 1e-9, -1, 0, null, 'often', [5]]) {
+    const client = connect({ clock, openTimeoutMs: 60_000 });
+    const link = await server.accept();
+    times.length = 0;
+    link.send(welcome('me', { ...lobby(0), ping_s: pingS }));
+    await client.ready;
+    const refused = client.publish('lobby', 'x');
+    await link.refuse({ type: 'publish' }, 'overloaded', { retry_after_ms: 1e300 });
+    await link.answer({ type: 'publish' }, { room: 'lobby', seq: 1 });
+    await refused;
+    equal(times.includes(600_000), true, `${times}`);
+    equal(times.every((ms) => ms >= 500 && ms < 2 ** 31), true, `${pingS}: ${times}`);
+    await client.close();
+  }
+});

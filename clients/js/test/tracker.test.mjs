@@ -405,3 +405,29 @@ function play(seed) {
   }
   assert.ok(yielded >= 0);
 }
+
+test('gaps without end are held to the bound', () => {
+  const { tracker, told } = setUp({ holdMax: 10 });
+  tracker.start('a', { epoch: 'e', seq: 0 });
+  for (let seq = 2; seq <= 2000; seq += 2) {
+    tracker.gap('a', seq, seq);
+    assert.ok(tracker.waiting('a') <= 11);
+  }
+  assert.equal(told(), '?a1');
+  tracker.fill('a', answer('a', 2000, [message('a', 2)]));
+  assert.equal(told(), 'a2 ?a2');
+  tracker.unfilled('a');
+  for (let asked = told(); asked.includes('?'); asked = told()) tracker.unfilled('a');
+  assert.equal(tracker.room('a').seq, 2000);
+});
+
+test('pages that bring nothing new end the search', () => {
+  for (const page of [[], [message('a', 1), message('a', 2)], [message('a', 1000)]]) {
+    const { tracker, told } = setUp();
+    tracker.start('a', { epoch: 'e', seq: 2 });
+    tracker.gap('a', 0, 9);
+    assert.equal(told(), '?a2');
+    tracker.fill('a', answer('a', 9, page));
+    assert.equal(told(), '!a3-9');
+  }
+});
