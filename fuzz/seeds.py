@@ -116,6 +116,11 @@ for name, lines in {
     "recover": '{"type":"join","room":"r","since":{"epoch":"00000000000000ff","seq":3},"ref":-7}\n{"type":"ping"}',
     "escapes": '{"type":"pub\\u006cish","content":null,"room":"\\u006cobby","sender":"\\"","ref":"\\ud83d\\ude00"}',
     "faults": '{"content":\n[1]\n{"type":"dance","ref":1e5}\n{"content":1,"content":2}\n\xff\n{"ref":[],"content":1}',
+    "session": '{"type":"resume","session":"' + "0f" * 48 + '","rooms":[{"room":"a.b","epoch":"ff","seq":3}],"direct":2}\n'
+    '{"type":"join","room":"a.b","presence":true}\n{"type":"presence","room":"a.b","watch":false}',
+    "several": '{"type":"join","room":"a.*"}\n{"type":"join","room":"a.b"}\n{"type":"publish","rooms":["lobby","a.b"],"content":1}\n'
+    '{"type":"direct","to":"67e55044-10b1-426f-9247-bb680e5fe0c8","content":1}\n{"type":"broadcast","content":1}\n'
+    '{"type":"leave","room":"a.*"}',
     "id": '{"content":[[[]]],"id":"67E55044-10B1-426F-9247-BB680E5FE0C8","echo":false}',
 }.items():
     seed("chat", name, lines.encode("latin-1"))

@@ -8,6 +8,7 @@ mod proxy;
 
 use std::{
     collections::BTreeSet,
+    net::TcpListener,
     thread,
     time::{Duration, Instant},
 };
@@ -390,6 +391,34 @@ fn the_first_attempt_tells_its_failure_unless_one_is_patient() {
         }
     };
     assert_eq!(error.kind(), ErrorKind::Lost);
+}
+
+#[test]
+fn a_server_that_lists_rooms_without_end_is_left_for_good() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}/", listener.local_addr().unwrap());
+    let server = thread::spawn(move || {
+        let mut socket = tungstenite::accept(listener.accept().unwrap().0).unwrap();
+        let mut say = |frame: Value| socket.send(tungstenite::Message::text(frame.to_string()));
+        say(json!({"type": "welcome", "client_id": "me", "ping_s": 1.8e19})).unwrap();
+        for room in ["a.1", "a.2", "a.3"] {
+            say(json!({"type": "matched", "pattern": "a.*", "room": room})).unwrap();
+        }
+        while !matches!(socket.read(), Ok(tungstenite::Message::Close(_)) | Err(_)) {}
+        listener.set_nonblocking(true).unwrap();
+        listener
+    });
+    let ben = Session::builder().rooms_max(2).connect(&url).unwrap();
+    let error = loop {
+        match ben.recv_timeout(DEADLINE) {
+            Ok(event) => assert!(event.is_some()),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::Misbehaved);
+    assert!(error.to_string().contains("more than 2 rooms"), "{error}");
+    let listener = server.join().unwrap();
+    assert!(listener.accept().is_err(), "nobody comes back");
 }
 
 #[test]

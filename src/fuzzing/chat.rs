@@ -68,6 +68,13 @@ pub fn chat(data: &[u8]) {
 /// At most one answer to a command, and one to each that asked or failed, with its `ref`.
 fn check_answers(line: &[u8], answers: &[String]) {
     assert!(answers.len() <= 1, "{answers:?}");
+    if let Some(why) = std::str::from_utf8(line).ok().and_then(contradiction) {
+        // As a fault of the command's own, before any room or client is looked for.
+        let codes = ["bad_request", "too_large", "unrecoverable", "limit_exceeded"];
+        let refusal =
+            |code| answers.iter().any(|one| one.contains(&format!("\"code\":\"{code}\"")));
+        assert!(codes.into_iter().any(refusal), "{why}: {answers:?}");
+    }
     check_json(answers);
     for answer in answers {
         let fields: HashMap<Cow<'_, str>, &RawValue> =
@@ -84,6 +91,38 @@ fn check_answers(line: &[u8], answers: &[String]) {
             assert!(fields["message"].get().starts_with('"'));
         }
     }
+}
+
+/// What no command may say, told by other means than the protocol's own.
+fn contradiction(line: &str) -> Option<&'static str> {
+    let command: HashMap<Cow<'_, str>, &RawValue> = serde_json::from_str(line).ok()?;
+    let said = |name: &str| command.get(name).map(|raw| raw.get()).filter(|raw| *raw != "null");
+    let is_no_switch = |name| said(name).is_some_and(|raw| raw != "true" && raw != "false");
+    let text = |name| said(name).and_then(|raw| serde_json::from_str::<String>(raw).ok());
+    let is_pattern = || text("room").is_some_and(|room| room.contains('*'));
+    let kind = if command.contains_key("type") { text("type")? } else { "publish".to_owned() };
+    let rules: &[(bool, &'static str)] = match kind.as_str() {
+        "publish" => &[
+            (said("room").is_some() && said("rooms").is_some(), "one room and several"),
+            (said("rooms") == Some("[]"), "several rooms that are none"),
+            (is_no_switch("echo"), "an echo that is neither on nor off"),
+        ],
+        "direct" => &[
+            (text("to").is_none_or(|id| Uuid::parse_str(&id).is_err()), "a message to nobody"),
+            (!command.contains_key("content"), "a message without content"),
+        ],
+        "broadcast" => &[(!command.contains_key("content"), "a broadcast without content")],
+        "join" => &[
+            (is_pattern() && said("since").is_some(), "a pattern since when"),
+            (is_pattern() && said("presence") == Some("true"), "the members of a pattern"),
+            (is_no_switch("presence"), "a presence that is neither on nor off"),
+        ],
+        "presence" => &[(is_no_switch("watch"), "a watch that is neither on nor off")],
+        // Nobody knows a token of this server but by chance.
+        "resume" => &[(true, "a session that was never begun")],
+        _ => &[],
+    };
+    rules.iter().find(|(is_broken, _)| *is_broken).map(|(_, why)| *why)
 }
 
 fn check_json(answers: &[String]) {

@@ -1,5 +1,5 @@
-//! Random inputs for tests, the same for the same seed: numbers, spoilt bytes, and frame streams that are
-//! mostly legal, so that what lies behind the first check is reached.
+//! Random inputs for tests, the same for the same seed: numbers, spoilt bytes, and frame streams and chat
+//! commands that are mostly legal, so that what lies behind the first check is reached.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -249,4 +249,149 @@ fn deflated(compress: &mut Compress, payload: &[u8]) -> Vec<u8> {
     compress.compress_vec(payload, &mut bytes, FlushCompress::Sync).expect("memory takes all");
     bytes.truncate(bytes.len().saturating_sub(4));
     bytes
+}
+
+/// What a field of a chat command is called, and what it may say; the first half is legal, more or less.
+type Field = (&'static str, &'static [&'static str]);
+
+const REF: Field = ("ref", &["\"r\"", "-7", "1.5e3", "\"\\ud83d\\ude00\"", "[]", "true"]);
+const ROOM: Field = (
+    "room",
+    &[
+        "\"lobby\"",
+        "\"lobby\"",
+        "\"a.b\"",
+        "\"a.b.c\"",
+        "\"a.*\"",
+        "\"a.b.*\"",
+        "\"a\"",
+        "\"\\u00e4 b\"",
+        "\"\\u006cobby\"",
+        "\"*\"",
+        "\"a.*.b\"",
+        "\"a*\"",
+        "\"\"",
+        "7",
+    ],
+);
+const ROOMS: Field = (
+    "rooms",
+    &[
+        "[\"lobby\"]",
+        "[\"a.b\",\"lobby\"]",
+        "[\"lobby\",\"a.b\",\"a.b.c\"]",
+        "[\"lobby\",\"lobby\"]",
+        "[\"a.*\"]",
+        "[]",
+        "\"lobby\"",
+    ],
+);
+const PLACES: Field = (
+    "rooms",
+    &[
+        "[]",
+        "[{\"room\":\"lobby\",\"epoch\":\"ff\",\"seq\":1}]",
+        "[{\"room\":\"lobby\",\"epoch\":\"ff\",\"seq\":0},{\"room\":\"a.b\",\"epoch\":\"\",\"seq\":18446744073709551615}]",
+        "[{\"room\":\"a.b\",\"epoch\":\"ff\",\"seq\":1},{\"room\":\"a.b\",\"epoch\":\"ff\",\"seq\":1}]",
+        "[{\"room\":\"a.*\",\"epoch\":\"ff\",\"seq\":1}]",
+        "[[\"lobby\",\"ff\",1]]",
+        "[{\"room\":\"lobby\",\"seq\":-1}]",
+        "[null]",
+    ],
+);
+const SESSION: Field = (
+    "session",
+    &[
+        "\"f7f4150d613b4719abfd12fd788db22d76e7a52c986840cdaec7effa6b0d3c67b1ab849d924f452c80a60b5ed5929c0a\"",
+        "\"000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000\"",
+        "\"f7f4150d\"",
+        "\"+7f4150d613b4719abfd12fd788db22d76e7a52c986840cdaec7effa6b0d3c67b1ab849d924f452c80a60b5ed5929c0a\"",
+        "\"\\u00e4\"",
+        "7",
+    ],
+);
+const TO: Field = (
+    "to",
+    &[
+        "\"67e55044-10b1-426f-9247-bb680e5fe0c8\"",
+        "\"00000000-0000-0000-0000-000000000000\"",
+        "\"67e55044\"",
+        "\"\\u0036\"",
+        "[]",
+    ],
+);
+const CONTENT: Field = (
+    "content",
+    &["{\"a\": [1,  2.50, \"\\ud83d\\ude00\", null]}", "null", "[[[]]]", "\"\\ud800\"", "{"],
+);
+const ID: Field = (
+    "id",
+    &["\"67e55044-10b1-426f-9247-bb680e5fe0c8\"", "\"00000000-0000-0000-0000-000000000000\"", "1"],
+);
+const SENDER: Field = ("sender", &["\"\\\"x\\\\\"", "\"anna\"", "null", "\"\\ud800\"", "7"]);
+const TIMESTAMP: Field = ("timestamp", &["\"2025-03-15T12:00:00Z\"", "\"noon\""]);
+const ECHO: Field = ("echo", &["true", "false", "null", "1"]);
+const SINCE: Field = (
+    "since",
+    &["{\"epoch\":\"ff\",\"seq\":1}", "{\"epoch\":\"\",\"seq\":0}", "null", "[\"ff\",1]", "1"],
+);
+const BEFORE: Field = ("before", &["3", "18446744073709551615", "-1"]);
+const AFTER: Field = ("after", &["0", "3", "\"3\""]);
+const LIMIT: Field = ("limit", &["2", "18446744073709551615", "1e2"]);
+const PRESENCE: Field = ("presence", &["true", "false", "null", "\"yes\""]);
+const WATCH: Field = ("watch", &["true", "false", "null", "1"]);
+const DIRECT: Field = ("direct", &["0", "3", "-1", "null"]);
+const OTHER: Field = ("other", &["[{}]"]);
+
+const FIELDS: &[Field] = &[
+    REF, ROOM, ROOMS, PLACES, SESSION, TO, CONTENT, ID, SENDER, TIMESTAMP, ECHO, SINCE, BEFORE,
+    AFTER, LIMIT, PRESENCE, WATCH, DIRECT, OTHER,
+];
+
+/// Each command with the fields that belong to it.
+const COMMANDS: &[(&str, &[Field])] = &[
+    ("", &[CONTENT, SENDER, ID, TIMESTAMP, ECHO]),
+    ("\"publish\"", &[ROOM, CONTENT, SENDER, ID, TIMESTAMP, ECHO]),
+    ("\"publish\"", &[ROOMS, CONTENT, SENDER, ID, TIMESTAMP, ECHO]),
+    ("\"direct\"", &[TO, CONTENT, SENDER, ID]),
+    ("\"broadcast\"", &[CONTENT, SENDER, ID]),
+    ("\"join\"", &[ROOM, SENDER]),
+    ("\"join\"", &[ROOM, SINCE, PRESENCE, SENDER]),
+    ("\"leave\"", &[ROOM]),
+    ("\"history\"", &[ROOM, BEFORE, AFTER, LIMIT]),
+    ("\"presence\"", &[ROOM, WATCH]),
+    ("\"resume\"", &[SESSION, PLACES, DIRECT]),
+    ("\"pub\\u006cish\"", &[ROOM, CONTENT]),
+    ("\"ping\"", &[]),
+    ("\"dance\"", &[]),
+];
+
+/// One chat command. Most have what belongs to them and little else; some have what comes, or are spoilt.
+pub(super) fn command(random: &mut Random) -> Vec<u8> {
+    let (kind, own) = *random.one_of(COMMANDS);
+    let mut fields: Vec<Field> = match random.one_in(6) {
+        true => (0..random.below(6)).map(|_| *random.one_of(FIELDS)).collect(),
+        false => own.iter().filter(|_| !random.one_in(5)).copied().collect(),
+    };
+    if !random.one_in(3) {
+        fields.push(REF);
+    }
+    if random.one_in(6) {
+        fields.push(*random.one_of(FIELDS));
+    }
+    let mut parts: Vec<String> = Vec::new();
+    if !kind.is_empty() {
+        parts.push(format!("\"type\":{kind}"));
+    }
+    for (at, (name, values)) in fields.iter().enumerate() {
+        // A repeated field is refused at once, so most commands have none.
+        if fields[..at].iter().any(|(known, _)| known == name) && !random.one_in(9) {
+            continue;
+        }
+        let legal = if random.one_in(4) { values } else { &values[..values.len().div_ceil(2)] };
+        parts.push(format!("\"{name}\":{}", random.one_of(legal)));
+    }
+    let mut line = format!("{{{}}}", parts.join(",")).into_bytes();
+    random.spoil(&mut line);
+    line
 }
