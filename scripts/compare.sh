@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Measures Rusty Socks against its peers: each server on one core, the driver on another, in alternating
-# order, over several rounds. Writes docs/benchmarks.md. How the figures are made: benches/compare/README.md.
+# Measures Rusty Socks against its peers: all servers on one core, the driver on another, in short slices that
+# take turns. Writes docs/benchmarks.md. How the figures are made: benches/compare/README.md.
 set -euo pipefail
 
 usage() {
@@ -11,8 +11,9 @@ Usage: scripts/compare.sh            measures everything and writes docs/benchma
 It needs Linux, at least two cores, and Python 3.10; Node and npm for two of the peers.
 
 Settings, all from the environment:
-  ROUNDS=3          rounds; the tables have their medians
-  MEASURE_SECONDS=2 how long each echo, rooms and fan-out is measured, after a warm-up
+  ROUNDS=3          rounds, each with fresh servers
+  SLICES=5          how often in each round the driver goes through all servers with echo, rooms and fan-out
+  SLICE_SECONDS=0.4 how long each of those measurements is, after a warm-up
   SERVERS="rusty tokio tokio-forward tokio-tuned fastwebsockets axum ws uwebsockets floor rusty-2 tokio-2"
                     -2 is with two threads
   WORKS="echo:128:1:64 …"    echo:BYTES:IN_FLIGHT:CONNECTIONS, rooms:ROOMS:MEMBERS:IN_FLIGHT_IN_EACH,
@@ -46,7 +47,7 @@ case "${1:-}" in
     '') ;;
     --quick)
         # So little that it only shows that all of it works.
-        : "${ROUNDS:=1}" "${MEASURE_SECONDS:=1}" "${HOLD:=0}"
+        : "${ROUNDS:=1}" "${SLICES:=2}" "${SLICE_SECONDS:=0.2}" "${HOLD:=0}"
         every_work="echo:128:16:16 rooms:20:5:1 paced:20:5:500 fanout:200 idle:500 chat-idle:500 presence:100"
         work_dir+=/quick
         results=$work_dir/results.jsonl
@@ -59,7 +60,8 @@ case "${1:-}" in
 esac
 
 rounds=${ROUNDS:-3}
-seconds=${MEASURE_SECONDS:-2}
+slices=${SLICES:-5}
+seconds=${SLICE_SECONDS:-0.4}
 hold=${HOLD:-15000}
 server_core=${SERVER_CORE:-0}
 driver_core=${DRIVER_CORE:-1}
@@ -76,6 +78,7 @@ die() {
 command -v taskset >/dev/null || die "this needs taskset (util-linux)"
 command -v python3 >/dev/null || die "this needs python3, for the report"
 [[ $rounds =~ ^[1-9][0-9]*$ ]] || die "ROUNDS=$rounds is no number of rounds"
+[[ $slices =~ ^[1-9][0-9]*$ ]] || die "SLICES=$slices is no number of slices"
 taskset -c "$server_core" true 2>/dev/null || die "there is no core $server_core for the server"
 taskset -c "$driver_core" true 2>/dev/null || die "there is no core $driver_core for the driver"
 taskset -c "$two_cores" true 2>/dev/null || die "TWO_CORES=$two_cores: there are no such cores"
@@ -165,20 +168,20 @@ prepare() {
     cargo build --release --locked --quiet --manifest-path benches/compare/Cargo.toml --bin "$bin"
 }
 
-# ---- Starting and stopping. Nothing is ever killed but the one server this script has running. ----
+# ---- Starting and stopping. Nothing is ever killed but the servers this script has running. ----
 
-server_pid=
+declare -A server_pids=() ports=()
 next_port=$((20000 + RANDOM % 8000))
-port=
 
 stop_server() {
-    [[ -n $server_pid ]] || return 0
-    local pid=$server_pid deadline=$((SECONDS + 10))
-    server_pid=
+    local pid=${server_pids[$1]:-} deadline=$((SECONDS + 10))
+    unset "server_pids[$1]"
+    [[ -n $pid ]] || return 0
     kill -TERM "$pid" 2>/dev/null || true
+    kill -CONT "$pid" 2>/dev/null || true
     while kill -0 "$pid" 2>/dev/null; do
         if ((SECONDS > deadline)); then
-            echo "compare: the server with pid $pid did not end by itself" >&2
+            echo "compare: $1 with pid $pid did not end by itself" >&2
             kill -KILL "$pid" 2>/dev/null || true
             break
         fi
@@ -186,31 +189,31 @@ stop_server() {
     done
     wait "$pid" 2>/dev/null || true
 }
-trap stop_server EXIT
+
+stop_servers() {
+    local server
+    for server in "${!server_pids[@]}"; do stop_server "$server"; done
+}
+trap stop_servers EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# Starts server $1 for work of kind $2 and returns once it accepts connections. Sets `port`, `server_pid`
-# and `command`.
+# Starts server $1 for work of kind $2 and returns once it accepts connections.
 start_server() {
     # A fresh port each time, below the range that clients are given: no old connection is in the way.
-    port=$next_port
+    local port=$next_port deadline=$((SECONDS + 10)) pid
     next_port=$((next_port + 1))
     server_command "$1" "$2" "$port"
     # `taskset` and `env` become the server, so that this is its pid.
-    "${command[@]}" >"$log" 2>&1 &
-    server_pid=$!
-    local deadline=$((SECONDS + 10))
+    "${command[@]}" >"$logs/$1" 2>&1 &
+    pid=$!
+    server_pids[$1]=$pid
+    ports[$1]=$port
     until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
-        if ! kill -0 "$server_pid" 2>/dev/null; then
-            cat "$log" >&2
-            server_pid=
-            return 1
-        fi
-        if ((SECONDS > deadline)); then
-            echo "compare: $1 does not accept connections after 10 s" >&2
-            cat "$log" >&2
-            stop_server
+        if ! kill -0 "$pid" 2>/dev/null || ((SECONDS > deadline)); then
+            echo "compare: $1 does not accept connections" >&2
+            cat "$logs/$1" >&2
+            stop_server "$1"
             return 1
         fi
         sleep 0.05
@@ -219,56 +222,115 @@ start_server() {
 
 # ---- Measuring ----
 
-# A command as a reader would type it: no path of this machine, and no port that was free by chance.
+# A command of or for server $1 as a reader would type it: no path of this machine, and no port that was free by chance.
 shown() {
-    local text="$*"
+    local text="${*:2}"
     text=${text//"$server_bin/"/}
     text=${text//"$peer_bin/"/}
-    text=${text//"$port"/PORT}
-    echo "${text//--pid $server_pid/--pid PID}"
+    text=${text//"${ports[$1]}"/PORT}
+    echo "${text//--pid ${server_pids[$1]}/--pid PID}"
 }
 
-# Has the driver do work $2 to server $1 in round $3, and appends what it reports to the results.
-measure() {
-    local kind first second third flags line drive
+# Sets `drive` to what does work $2 to server $1: for a while before it counts and for a while after that.
+driver_command() {
+    local kind first second third name warm=(--warmup "$3" --seconds "$4")
     IFS=: read -r kind first second third <<<"$2"
-    start_server "$1" "$kind" || return 1
-    driver_flags "$1" "$kind" "$port"
+    driver_flags "$1" "$kind" "${ports[$1]}"
+    name=$kind
     case $kind in
-        echo) flags+=(--size "$first" --depth "$second" --connections "$third" --seconds "$seconds") ;;
-        rooms) flags+=(--rooms "$first" --members "$second" --window "$third" --size 128 --seconds "$seconds") ;;
-        paced) flags+=(--rooms "$first" --members "$second" --rate "$third" --size 128 --seconds "$seconds") ;;
-        fanout) flags+=(--members "$first" --size 128 --count 1000000 --warmup 20 --seconds "$seconds") ;;
-        idle | chat-idle) flags+=(--connections "$first") ;;
+        echo) flags+=(--size "$first" --depth "$second" --connections "$third" "${warm[@]}") ;;
+        rooms) flags+=(--rooms "$first" --members "$second" --window "$third" --size 128 "${warm[@]}") ;;
+        paced)
+            name=rooms
+            flags+=(--rooms "$first" --members "$second" --rate "$third" --size 128 "${warm[@]}")
+            ;;
+        fanout) flags+=(--members "$first" --size 128 --count 1000000 --warmup 5 --seconds "$4") ;;
+        idle) flags+=(--connections "$first") ;;
+        chat-idle)
+            name=idle
+            flags+=(--connections "$first")
+            ;;
         presence) flags+=(--members "$first") ;;
-        hold) flags=(--health "http://127.0.0.1:$port/health" --connections "$first" --seconds 10) ;;
+        hold) flags+=(--health "http://127.0.0.1:${ports[$1]}/health" --connections "$first" --seconds 10) ;;
         *) die "there is no work named $kind" ;;
     esac
-    local name=$kind
-    [[ $kind != paced ]] || name=rooms
-    [[ $kind != chat-idle ]] || name=idle
-    [[ $kind == hold ]] || flags+=(--pid "$server_pid")
+    [[ $kind == hold ]] || flags+=(--pid "${server_pids[$1]}")
     drive=(taskset -c "$driver_core" "$peer_bin/drive" "$name" "${flags[@]}" --json)
-    line=$("${drive[@]}") || { cat "$log" >&2; stop_server; return 1; }
-    printf '{"round":%d,"work":"%s","server":"%s","server_command":"%s","driver_command":"%s","report":%s}\n' \
-        "$3" "$2" "$1" "$(shown "${command[@]}")" "$(shown "${drive[@]}")" "$line" >>"$results"
-    stop_server
 }
 
-# As `measure`, and if it fails says so and counts it, and goes on.
-try() {
-    local began=$SECONDS
-    if measure "$@"; then
-        printf '  %-18s %-15s %3d s\n' "$2" "$1" "$((SECONDS - began))" >&2
+# Has the driver do work $2 to server $1 in slice $3, and appends what it reports to the results. If that
+# fails, says so, counts it and goes on.
+measure() {
+    local line
+    driver_command "$1" "$2" 0.1 "$seconds"
+    if line=$("${drive[@]}"); then
+        server_command "$1" "${2%%:*}" "${ports[$1]}"
+        printf '{"slice":%d,"work":"%s","server":"%s","server_command":"%s","driver_command":"%s","report":%s}\n' \
+            "$3" "$2" "$1" "$(shown "$1" "${command[@]}")" "$(shown "$1" "${drive[@]}")" "$line" >>"$results"
     else
-        echo "compare: $2 failed with $1" >&2
-        printf '{"round":%d,"work":"%s","server":"%s","failed":true}\n' "$3" "$2" "$1" >>"$results"
-        failures=$((failures + 1))
+        cat "$logs/$1" >&2
+        failed "$@"
     fi
 }
 
+failed() {
+    echo "compare: $2 failed with $1" >&2
+    printf '{"slice":%d,"work":"%s","server":"%s","failed":true}\n' "$3" "$2" "$1" >>"$results"
+    failures=$((failures + 1))
+}
+
+# Work $1 with all servers at once, of which all but one are halted at any time: some would tidy up their memory
+# in a slice that is another's. What drifts within seconds, on a machine that is not ours alone, falls on all alike.
+take_turns() {
+    local work=$1 round=$2 server slice index number turn=()
+    shift 2
+    for server in "$@"; do
+        if start_server "$server" "${work%%:*}"; then
+            turn+=("$server")
+            # Until it has compiled what it compiles as it runs, and taken the memory that it takes.
+            driver_command "$server" "$work" 0 0.8
+            "${drive[@]}" >/dev/null || true
+            halt "$server"
+        else
+            failed "$server" "$work" "$(((round - 1) * slices))"
+        fi
+    done
+    for ((slice = 0; slice < slices; slice++)); do
+        number=$(((round - 1) * slices + slice))
+        for ((index = 0; index < ${#turn[@]}; index++)); do
+            # Every other time backwards, so that nobody always comes after the same.
+            server=${turn[number % 2 == 0 ? index : ${#turn[@]} - 1 - index]}
+            kill -CONT "${server_pids[$server]}"
+            measure "$server" "$work" "$number"
+            halt "$server"
+        done
+    done
+    stop_servers
+}
+
+halt() {
+    # It has connections to close.
+    sleep 0.1
+    kill -STOP "${server_pids[$1]}"
+}
+
+# Work $1 with one server at a time, and with each once: what it takes to be asked for the first time.
+one_by_one() {
+    local work=$1 round=$2 server
+    shift 2
+    for server in "$@"; do
+        if start_server "$server" "${work%%:*}"; then
+            measure "$server" "$work" "$round"
+            stop_server "$server"
+        else
+            failed "$server" "$work" "$round"
+        fi
+    done
+}
+
 mkdir -p "$work_dir"
-log=$work_dir/server.log
+logs=$work_dir/servers
+mkdir -p "$logs"
 : >"$results"
 failures=0
 
@@ -288,20 +350,20 @@ report machine "servers=$server_core" "servers with two threads=$two_cores" "dri
 
 for ((round = 1; round <= rounds; round++)); do
     echo "round $round of $rounds" >&2
-    # Every other round backwards: what drifts with time then falls on all servers alike.
-    order=("${present[@]}")
-    if ((round % 2 == 0)); then
-        order=()
-        for server in "${present[@]}"; do order=("$server" "${order[@]}"); done
-    fi
     for work in "${works[@]}"; do
-        for server in "${order[@]}"; do
-            ! suits "$server" "$work" || try "$server" "$work" "$round"
-        done
+        group=()
+        for server in "${present[@]}"; do ! suits "$server" "$work" || group+=("$server"); done
+        ((${#group[@]} > 0)) || continue
+        began=$SECONDS
+        case $work in
+            echo:* | rooms:* | paced:* | fanout:*) take_turns "$work" "$round" "${group[@]}" ;;
+            *) one_by_one "$work" "$round" "${group[@]}" ;;
+        esac
+        printf '  %-18s %3d s\n' "$work" "$((SECONDS - began))" >&2
     done
 done
 if ((hold > 0)) && [[ " ${present[*]} " == *" rusty "* ]]; then
-    workers=4 try rusty "hold:$hold" 1
+    workers=4 one_by_one "hold:$hold" 1 rusty
 fi
 
 report write "$results" "$machine" "$out"

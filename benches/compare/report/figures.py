@@ -1,8 +1,9 @@
-"""The measurements: what was measured in which work, and what several rounds say together."""
+"""The measurements: what was measured in which work, and what all slices of it say together."""
 
 import json
 from dataclasses import dataclass, field
-from statistics import median
+from math import comb
+from statistics import median, quantiles
 
 # How each server is called on the page, in the order of its tables.
 SERVERS = {
@@ -19,11 +20,12 @@ SERVERS = {
     "tokio-2": "tokio-tungstenite, 2 threads",
 }
 OURS = "rusty"
+FLOOR = "floor"
 # Who is no competitor: the floor has no protocol, and the others are the same servers again.
-NO_PEERS = {OURS, "floor", "rusty-2", "tokio-2"}
+NO_PEERS = {OURS, FLOOR, "rusty-2", "tokio-2"}
 # What is compared in a section of its own.
 TWO_THREADS = {"rusty-2": "rusty", "tokio-2": "tokio"}
-# Less than this between two medians is not worth a word, whatever the rounds say.
+# Less than this between two servers is not worth a word, however sure it is.
 WORTH_TELLING = 1.05
 # A server less busy than this waited for the driver, or for another program.
 SATURATED = 0.85
@@ -108,23 +110,78 @@ METRICS = {
 METRICS["chat-idle"] = METRICS["idle"]
 
 
+# From so many measurements on, their middle half is their spread; fewer are told by the least and the most.
+QUARTERS_FROM = 8
+# How sure a win or a loss is, at least.
+CONFIDENCE = 0.95
+
+
 @dataclass(frozen=True)
 class Summary:
-    """One figure over the rounds."""
+    """One figure over all slices."""
 
     median: float
-    least: float
-    most: float
+    low: float
+    high: float
 
     @classmethod
     def of(cls, values):
-        return cls(median(values), min(values), max(values)) if values else None
+        if not values:
+            return None
+        if len(values) < QUARTERS_FROM:
+            return cls(median(values), min(values), max(values))
+        low, middle, high = quantiles(values, n=4, method="inclusive")
+        return cls(middle, low, high)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times better the one server is than the other: above 1 it is ahead, below 1 behind.
+
+    Slice by slice, because what disturbs a slice lasts longer than that and falls on both. `low` and `high` are
+    what the median lies between with CONFIDENCE, by the sign test, where there are slices enough for that; else
+    the least and the most.
+    """
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, metric, ours, theirs):
+        mine, others = ours.values(metric.path), theirs.values(metric.path)
+        pairs = [(mine[key], others[key]) for key in mine.keys() & others.keys()]
+        ratios = sorted(
+            one / other if metric.more_is_better else other / one for one, other in pairs if one > 0 and other > 0
+        )
+        if not ratios:
+            return None
+        skip = skipped(len(ratios))
+        return cls(median(ratios), ratios[skip], ratios[-1 - skip])
+
+    @property
+    def is_told(self):
+        is_sure = self.low > 1 or self.high < 1
+        return is_sure and max(self.median, 1 / self.median) >= WORTH_TELLING
+
+
+def skipped(count):
+    """How many of so many sorted values may be left out at each end of an interval for their median."""
+    skip, outside = 0, 0.0
+    while skip < count // 2:
+        outside += 2 * comb(count, skip) / 2**count
+        if outside > 1 - CONFIDENCE:
+            break
+        skip += 1
+    # One less than are unlikely to lie beyond it, and none at all where nothing is unlikely.
+    return max(skip - 1, 0)
 
 
 @dataclass
 class Server:
     name: str
-    reports: list = field(default_factory=list)
+    # By slice.
+    reports: dict = field(default_factory=dict)
     failures: int = 0
     server_command: str = ""
     driver_command: str = ""
@@ -133,9 +190,12 @@ class Server:
     def title(self):
         return SERVERS.get(self.name, self.name)
 
+    def values(self, path):
+        found = ((key, dig(report, path)) for key, report in self.reports.items())
+        return {key: value for key, value in found if value is not None}
+
     def summary(self, path):
-        values = [value for report in self.reports if (value := dig(report, path)) is not None]
-        return Summary.of(values)
+        return Summary.of(list(self.values(path).values()))
 
 
 @dataclass
@@ -208,27 +268,7 @@ def read(path):
             if entry.get("failed"):
                 server.failures += 1
                 continue
-            server.reports.append(entry["report"])
+            server.reports[entry["slice"]] = entry["report"]
             server.server_command = entry["server_command"]
             server.driver_command = entry["driver_command"]
     return list(works.values())
-
-
-def advantage(metric, ours, theirs):
-    """How many times better the first is: above 1 it is ahead, below 1 behind."""
-    if not ours or not theirs or ours.median <= 0 or theirs.median <= 0:
-        return None
-    ratio = theirs.median / ours.median
-    return 1 / ratio if metric.more_is_better else ratio
-
-
-def is_clear(ours, theirs):
-    """Whether no round of the one reached into the rounds of the other."""
-    return ours.most < theirs.least or theirs.most < ours.least
-
-
-def is_told(metric, ours, theirs):
-    ratio = advantage(metric, ours, theirs)
-    if ratio is None:
-        return False
-    return is_clear(ours, theirs) and max(ratio, 1 / ratio) >= WORTH_TELLING

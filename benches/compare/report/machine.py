@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import subprocess
+import time
 from pathlib import Path
 
 COMPARE = Path(__file__).resolve().parent.parent
@@ -20,11 +21,25 @@ def describe(pins):
         "cores": os.cpu_count(),
         "memory_gib": round(memory_kib() / 1024**2, 1),
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
-        # What else ran: above 0.5 or so the figures have company in them.
-        "load_at_start": os.getloadavg()[0],
+        # What else ran: the figures have its company in them.
+        "busy_at_start": round(cores_busy(), 2),
         "pins": pins,
         "versions": versions(),
     }
+
+
+def cores_busy(seconds=2):
+    """How many cores had something to do, on an average over so long."""
+
+    def ticks():
+        fields = [int(field) for field in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+        idle = fields[3] + fields[4]
+        return sum(fields), idle
+
+    (total, idle), _ = ticks(), time.sleep(seconds)
+    later_total, later_idle = ticks()
+    passed = later_total - total
+    return os.cpu_count() * (1 - (later_idle - idle) / passed) if passed else 0.0
 
 
 def said(*command):

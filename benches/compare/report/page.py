@@ -1,14 +1,13 @@
 """docs/benchmarks.md."""
 
 from figures import (
+    FLOOR,
     OURS,
     SATURATED,
     SERVERS,
     TWO_THREADS,
-    advantage,
+    Ratio,
     bytes_,
-    is_clear,
-    is_told,
     thousands,
 )
 from plot import draw, number
@@ -17,17 +16,18 @@ BUSY = ("echo", "rooms", "fanout")
 
 
 def render(works, about):
-    rounds = max((len(server.reports) for work in works for server in work.servers.values()), default=0)
+    slices = max((len(server.reports) for work in works for server in work.servers.values()), default=0)
     parts = [
         "# Benchmarks",
         "Written by `scripts/compare.sh`, not by hand. How the figures are made, and what they do not say: "
         "[benches/compare/README.md](../benches/compare/README.md).",
-        facts(about, rounds),
-        caution(works, about, rounds),
+        facts(about, slices),
+        caution(works, about, slices),
         "## In short",
         summary(works),
         "## Where Rusty Socks loses",
-        "× says how many times better the other one is. The floor, which has no protocol, is no competitor.",
+        "× says how many times better the other one is, and between what it lies with 95 % (of fewer than 6 "
+        "measurements: all).",
         verdicts(works, lost=True),
         "## Where Rusty Socks wins",
         "× says how many times better Rusty Socks is.",
@@ -45,27 +45,31 @@ def plot_name(work):
     return work.spec.replace(":", "-") + ".svg"
 
 
-def facts(about, rounds):
+def facts(about, slices):
     rows = [
         ("when", about["date"]),
         ("commit", f"`{about['commit']}`"),
         ("processor", f"{about['cpu']}, {about['cores']} cores, {about['memory_gib']} GiB"),
         ("kernel", about["kernel"]),
         ("pinned to", ", ".join(f"{what}: core {core}" for what, core in about["pins"].items())),
-        ("rounds", f"{rounds}, every other one backwards; figures are medians, in brackets the least and the most"),
+        (
+            "slices",
+            f"up to {slices} of each server, taking turns; figures are medians, in brackets the middle half "
+            "(of fewer than 8: all)",
+        ),
         ("versions", ", ".join(f"{name} {version}" for name, version in about["versions"].items())),
     ]
     return table(["", ""], [[name, value] for name, value in rows])
 
 
-def caution(works, about, rounds):
+def caution(works, about, slices):
     """What a reader must know before believing any of it."""
     said = []
-    if rounds < 3:
-        said.append(f"Only {rounds} round{'s' * (rounds != 1)}: there is no spread to judge a difference by.")
-    if about["load_at_start"] > 0.5:
+    if slices < 6:
+        said.append(f"Only {slices} slice{'s' * (slices != 1)}: there is little to judge a difference by.")
+    if about["busy_at_start"] > 0.1:
         said.append(
-            f"The machine was not quiet: its load was {about['load_at_start']:.1f} when this began. "
+            f"The machine was not quiet: {about['busy_at_start']:.1f} of its cores were busy when this began. "
             "Wall-clock figures and latencies are those of a busy machine."
         )
     failed = [
@@ -84,6 +88,8 @@ def caution(works, about, rounds):
 def summary(works):
     present = {server.name for work in works for server in work.peers() if server.reports}
     names = [name for name in SERVERS if name in present]
+    if any(work.servers.get(FLOOR) for work in works):
+        names.append(FLOOR)
     rows = []
     for work in works:
         ours = work.servers.get(OURS)
@@ -93,28 +99,28 @@ def summary(works):
             mine = ours.summary(metric.path)
             if not metric.headline or mine is None:
                 continue
-            cells = [cell(work, metric, mine, name) for name in names]
+            cells = [cell(work, metric, ours, name) for name in names]
             rows.append([short(work), metric.label, with_unit(mine.median, metric), *cells])
     if not rows or not names:
         return "There is nobody to compare with."
     explained = (
         "Each cell says how many times better Rusty Socks is than that peer: **above 1 it is ahead, below 1 it is "
-        "behind** (bold). In brackets: the rounds overlap, or there are less than 5 % between the two, so nothing is "
-        "claimed."
+        "behind** (bold). It is the median of the slices' ratios. In brackets: it is not 95 % sure on which side of 1 "
+        "it lies, or it is within 5 %, so nothing is claimed. The floor is TCP without a protocol and no peer: "
+        "it says how much there is left to gain."
     )
     header = ["work", "figure", "Rusty Socks", *(SERVERS[name] for name in names)]
     return explained + "\n\n" + table(header, rows)
 
 
-def cell(work, metric, mine, name):
-    theirs = work.servers[name].summary(metric.path) if name in work.servers else None
-    ratio = advantage(metric, mine, theirs)
+def cell(work, metric, ours, name):
+    ratio = Ratio.of(metric, ours, work.servers[name]) if name in work.servers else None
     if ratio is None:
         return "–"
-    text = f"{ratio:.2f}" if ratio < 9.95 else f"{ratio:.0f}"
-    if not is_told(metric, mine, theirs):
+    text = f"{ratio.median:.2f}" if ratio.median < 9.95 else f"{ratio.median:.0f}"
+    if not ratio.is_told:
         return f"({text})"
-    return f"**{text}**" if ratio < 1 else text
+    return f"**{text}**" if ratio.median < 1 and name != FLOOR else text
 
 
 def verdicts(works, lost):
@@ -131,20 +137,19 @@ def verdicts(works, lost):
             mine = ours.summary(metric.path)
             against = []
             for peer in work.peers():
-                theirs = peer.summary(metric.path)
-                if theirs and is_told(metric, mine, theirs) and (advantage(metric, mine, theirs) < 1) == lost:
-                    ratio = advantage(metric, mine, theirs)
-                    times = max(ratio, 1 / ratio)
-                    against.append(f"{peer.title} {with_unit(theirs.median, metric)} (×{times:.2f})")
+                ratio = Ratio.of(metric, ours, peer)
+                if ratio and ratio.is_told and (ratio.median < 1) == lost:
+                    times = sorted((one if ratio.median > 1 else 1 / one) for one in (ratio.low, ratio.median, ratio.high))
+                    against.append(f"{peer.title} ×{times[1]:.2f} ({times[0]:.2f}–{times[2]:.2f})")
             if against:
                 lines.append(
-                    f"- {short(work)}, {metric.label}: {with_unit(mine.median, metric)} against " + ", ".join(against)
+                    f"- {short(work)}, {metric.label}, {with_unit(mine.median, metric)}: " + ", ".join(against)
                 )
     if lines:
         return "\n".join(lines)
     if lost:
-        return "Nowhere, as far as these rounds can tell."
-    return "Nowhere that these rounds are sure of."
+        return "Nowhere, as far as these slices can tell."
+    return "Nowhere that these slices are sure of."
 
 
 def section(work):
@@ -207,15 +212,13 @@ def two_threads(works):
             continue
         for double, single in TWO_THREADS.items():
             both = [work.servers.get(name) for name in (single, double)]
-            pair = [server.summary(metric.path) if server else None for server in both]
-            if None in pair:
+            ratio = Ratio.of(metric, *both) if None not in both else None
+            if ratio is None:
                 continue
-            ratio = pair[1].median / pair[0].median
-            sure = "" if is_clear(*pair) else " (the rounds overlap)"
             rows.append(
                 [SERVERS[single], short(work), metric.label]
-                + [with_unit(one.median, metric) for one in pair]
-                + [f"{ratio:.2f}{sure}"]
+                + [with_unit(server.summary(metric.path).median, metric) for server in both]
+                + [f"{ratio.median:.2f} ({ratio.low:.2f}–{ratio.high:.2f})"]
             )
     if not rows:
         return ""
@@ -229,7 +232,7 @@ def two_threads(works):
 
 def commands(works):
     """Every command, as it was run; PORT and PID differ each time."""
-    lines = ["`scripts/compare.sh` ran these, each pair with a port and a process of its own:", "", "```sh"]
+    lines = ["`scripts/compare.sh` ran these, each server with a port of its own, and its driver again and again:", "", "```sh"]
     for work in works:
         lines.append(f"# {work.title}")
         for server in work.in_order():
@@ -268,9 +271,9 @@ def with_unit(value, metric):
 def with_spread(one):
     if one is None:
         return "–"
-    if one.least == one.most:
+    if one.low == one.high:
         return number(one.median)
-    return f"{number(one.median)} ({number(one.least)}–{number(one.most)})"
+    return f"{number(one.median)} ({number(one.low)}–{number(one.high)})"
 
 
 def table(header, rows):

@@ -73,7 +73,7 @@ def draw_panel(metric, servers, left, width):
         f'<line class="axis" x1="{left:.1f}" y1="{TOP - 8}" x2="{left:.1f}" y2="{bottom}"/>',
     ]
     summaries = [(server, server.summary(metric.path)) for server in servers]
-    longest = max((summary.most for _, summary in summaries if summary), default=0)
+    longest = max((summary.high for _, summary in summaries if summary), default=0)
     scale = (width - NUMBER) / longest if longest > 0 else 0
     for row, (server, summary) in enumerate(summaries):
         top = TOP + ROW * row - 2
@@ -82,7 +82,7 @@ def draw_panel(metric, servers, left, width):
             parts.append(f'<text class="quiet" x="{left + 6:.1f}" y="{top + BAR - 2}">–</text>')
             continue
         length = max(summary.median * scale, 1)
-        low, high = (left + max(value * scale, 0) for value in (summary.least, summary.most))
+        low, high = (left + max(value * scale, 0) for value in (summary.low, summary.high))
         parts.append(
             f'<rect class="bar {name_class(server)}" x="{left:.1f}" y="{top}" '
             f'width="{length:.1f}" height="{BAR}" rx="2"/>'

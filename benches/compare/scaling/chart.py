@@ -55,7 +55,7 @@ def draw(plot):
     x_least, x_most = min(xs), max(max(xs), plot.x_most or 0)
     along = Axis(x_least, x_most, LEFT, WIDTH - RIGHT, True)
     curves = {index: curve(series, x_least, x_most) for index, series in enumerate(plot.series) if series.line}
-    ys = [y for series in plot.series for _, one in series.points for y in (one.least, one.most)]
+    ys = [y for series in plot.series for _, one in series.points for y in (one.low, one.high)]
     ys += [y for points in curves.values() for _, y in points]
     ys = [y for y in ys if y > 0] or [1]
     up = Axis(min(ys) if plot.log_y else 0, max(ys) * (1 if plot.log_y else 1.05), HEIGHT - BOTTOM, TOP, plot.log_y)
@@ -86,7 +86,7 @@ def curve(series, least, most):
 
 
 def dot(index, x, one, up):
-    low, high = up.at(max(one.least, up.least)), up.at(one.most)
+    low, high = up.at(max(one.low, up.least)), up.at(one.high)
     colour = f"c{index % 4}"
     return (
         f'<line class="whisker {colour}" x1="{x:.1f}" y1="{low:.1f}" x2="{x:.1f}" y2="{high:.1f}"/>'

@@ -77,10 +77,10 @@ def caution(results, about):
     said = []
     if results.rounds < 3:
         said.append(f"Only {results.rounds} round{'s' * (results.rounds != 1)}: there is no spread to judge by.")
-    if about["load_at_start"] > 0.5:
+    if about["busy_at_start"] > 0.1:
         said.append(
-            f"The machine was not quiet: its load was {about['load_at_start']:.1f} when this began. Latencies are those of a "
-            "busy machine, and CPU times count more waking up."
+            f"The machine was not quiet: {about['busy_at_start']:.1f} of its cores were busy when this began. Latencies are "
+            "those of a busy machine, and CPU times count more waking up."
         )
     failed = [f"{name} ({work.failures}×)" for name, work in results.works.items() if work.failures]
     if failed:

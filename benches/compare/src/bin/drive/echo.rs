@@ -14,7 +14,7 @@ use crate::frame::{BINARY, TEXT, client_frame, server_frame};
 use crate::link::{Repeated, Wire};
 use crate::meter::{Latency, Meter, Stopwatch};
 use crate::target::Target;
-use crate::{Figure, rounded};
+use crate::{Figure, a_while, rounded};
 
 /// Without any reply for so long the server counts as stuck.
 const STALL: Duration = Duration::from_secs(5);
@@ -34,12 +34,12 @@ pub(crate) struct Args {
     /// Bytes of payload in a message.
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=16 << 20))]
     size: u32,
-    /// How long to measure.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
-    seconds: u64,
-    /// How long to run before that.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=60))]
-    warmup: u64,
+    /// How long to measure, in seconds.
+    #[arg(long, default_value = "5", value_parser = a_while)]
+    seconds: Duration,
+    /// How long to run before that, in seconds.
+    #[arg(long, default_value = "1", value_parser = a_while)]
+    warmup: Duration,
     /// The server's process, to read its CPU time.
     #[arg(long)]
     pid: Option<u32>,
@@ -146,13 +146,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
             }
         };
 
-    run_until(Instant::now() + Duration::from_secs(args.warmup), &mut crowd, &mut tally)?;
+    run_until(Instant::now() + args.warmup, &mut crowd, &mut tally)?;
     tally.messages = 0;
     tally.latency.reset();
     crowd.take_idle();
 
     let meter = Meter::start(args.pid)?;
-    run_until(Instant::now() + Duration::from_secs(args.seconds), &mut crowd, &mut tally)?;
+    run_until(Instant::now() + args.seconds, &mut crowd, &mut tally)?;
     let spent = meter.stop()?;
 
     ensure!(tally.messages > 0, "not one reply came in {:.1} s", spent.wall_s);

@@ -12,7 +12,7 @@ use crate::frame::{TEXT, client_frame};
 use crate::link::{Repeated, Wire};
 use crate::meter::{Latency, Meter, Stopwatch};
 use crate::target::Target;
-use crate::{Figure, rounded};
+use crate::{Figure, a_while, rounded};
 
 /// Without any delivery for so long the server counts as stuck.
 const STALL: Duration = Duration::from_secs(10);
@@ -39,9 +39,9 @@ pub(crate) struct Args {
     /// Messages to measure.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     count: u64,
-    /// When so much time has passed, no more messages are published, however many were to be measured.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=600))]
-    seconds: Option<u64>,
+    /// When so many seconds have passed, no more messages are published, however many were to be measured.
+    #[arg(long, value_parser = a_while)]
+    seconds: Option<Duration>,
     /// Messages before that.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(0..=100_000))]
     warmup: u64,
@@ -143,7 +143,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
         last_member: Stopwatch::new(),
     };
 
-    let limit = args.seconds.map_or(RUN_TIMEOUT, Duration::from_secs);
+    let limit = args.seconds.unwrap_or(RUN_TIMEOUT);
     room.publish(args.warmup, limit)?;
     room.bytes = 0;
     room.latency.reset();

@@ -21,6 +21,7 @@ mod process;
 mod target;
 
 use std::fmt;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use serde::Serialize;
@@ -92,6 +93,16 @@ impl fmt::Display for Figure {
             None => f.write_str("- (needs --pid)"),
         }
     }
+}
+
+/// Seconds, whole or not, of which there are at most ten minutes.
+fn a_while(text: &str) -> Result<Duration, String> {
+    let fault = || format!("'{text}' is not a number of seconds from 0 to 600");
+    text.parse()
+        .ok()
+        .filter(|seconds| (0.0..=600.0).contains(seconds))
+        .map(Duration::from_secs_f64)
+        .ok_or_else(fault)
 }
 
 /// Digits beyond the third after the point are noise, and make a JSON line hard to read.

@@ -17,7 +17,7 @@ use crate::frame::{TEXT, client_frame};
 use crate::link::{Repeated, Wire};
 use crate::meter::{Latency, Meter, Stopwatch};
 use crate::target::Target;
-use crate::{Figure, rounded};
+use crate::{Figure, a_while, rounded};
 
 /// Without any delivery for so long, with publishes on their way, the server counts as stuck.
 const STALL: Duration = Duration::from_secs(5);
@@ -42,12 +42,12 @@ pub(crate) struct Args {
     /// Bytes of a `publish` as JSON.
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     size: u32,
-    /// How long to measure.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
-    seconds: u64,
-    /// How long to run before that.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=60))]
-    warmup: u64,
+    /// How long to measure, in seconds.
+    #[arg(long, default_value = "5", value_parser = a_while)]
+    seconds: Duration,
+    /// How long to run before that, in seconds.
+    #[arg(long, default_value = "1", value_parser = a_while)]
+    warmup: Duration,
     /// Publishes on their way in each room at once.
     #[arg(long, default_value_t = 1, conflicts_with = "rate",
         value_parser = clap::value_parser!(u32).range(1..=1024))]
@@ -112,12 +112,12 @@ impl fmt::Display for Report {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     let mut load = Load::open(args)?;
-    load.run_until(Instant::now() + Duration::from_secs(args.warmup))?;
+    load.run_until(Instant::now() + args.warmup)?;
     load.tally.reset();
     load.crowd.take_idle();
 
     let meter = Meter::start(args.pid)?;
-    load.run_until(Instant::now() + Duration::from_secs(args.seconds))?;
+    load.run_until(Instant::now() + args.seconds)?;
     let spent = meter.stop()?;
 
     let Tally { publishes, deliveries, bytes, ref latency, .. } = load.tally;
@@ -382,8 +382,9 @@ impl Room {
     }
 }
 
+/// Another room for each driver, because what one has published stays in its rooms, and so do their numbers.
 fn room_name(index: usize) -> String {
-    format!("room-{index}")
+    format!("room-{:x}-{index}", std::process::id())
 }
 
 /// A `publish` of `size` bytes.
