@@ -203,7 +203,7 @@ def memory(results, laws, plots):
 
 
 def scaled(one, factor):
-    return type(one)(one.median * factor, one.least * factor, one.most * factor)
+    return type(one)(one.median * factor, one.low * factor, one.high * factor)
 
 
 def kernel_kinds(results):

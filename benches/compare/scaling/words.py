@@ -38,9 +38,9 @@ def time(seconds):
 def spread(one, show=number):
     if one is None:
         return "–"
-    if one.least == one.most:
+    if one.low == one.high:
         return show(one.median)
-    return f"{show(one.median)} ({show(one.least)}–{show(one.most)})"
+    return f"{show(one.median)} ({show(one.low)}–{show(one.high)})"
 
 
 def table(header, rows):
