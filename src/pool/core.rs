@@ -19,7 +19,7 @@ use crate::{
     ws::{
         close::CloseReason,
         deflate::Deflate,
-        frame::{self, Message, PreparedFrame},
+        frame::{self, HEADER_BYTES_MAX, Kind, Message, PreparedFrame},
     },
 };
 
@@ -153,18 +153,23 @@ impl Core {
                     deflate.write_frame(kind, payload, &mut contexts.deflaters, deflated, out);
                 });
             }
-            _ => {
-                let (header, used) = frame::header(kind, payload.len(), false);
-                let mut parts = [&header[..used], payload];
-                if payload.len() >= WRITE_AT_ONCE_BYTES_MIN && self.write_at_once(&mut parts, desk)
-                {
-                    return;
-                }
-                self.outbox.push_own(1, &mut desk.spare, |out| {
-                    out.reserve(parts[0].len() + parts[1].len());
-                    parts.iter().for_each(|part| out.extend_from_slice(part));
-                });
-            }
+            _ if payload.len() >= WRITE_AT_ONCE_BYTES_MIN => self.queue_large(kind, payload, desk),
+            _ => self.outbox.push_own(1, spare, |out| {
+                out.reserve(HEADER_BYTES_MAX + payload.len());
+                frame::write_header(out, kind, payload.len());
+                out.extend_from_slice(payload);
+            }),
+        }
+    }
+
+    fn queue_large(&mut self, kind: Kind, payload: &[u8], desk: &mut Desk) {
+        let (header, used) = frame::header(kind, payload.len(), false);
+        let mut parts = [&header[..used], payload];
+        if !self.write_at_once(&mut parts, desk) {
+            self.outbox.push_own(1, &mut desk.spare, |out| {
+                out.reserve(parts[0].len() + parts[1].len());
+                parts.iter().for_each(|part| out.extend_from_slice(part));
+            });
         }
     }
 
@@ -226,6 +231,7 @@ impl Core {
     }
 
     /// Queues what the protocol machine wants sent. Control frames know no overflow.
+    #[inline]
     pub(super) fn queue_control(&mut self, desk: &mut Desk) {
         if !desk.control.is_empty() {
             let Desk { control, spare, .. } = desk;
