@@ -6,12 +6,12 @@
 #   scripts/test.sh --verbose        with every line of every step as it comes
 #
 # Needs Rust with rustfmt and clippy, for the third-party clients Python 3 and Node, for the JavaScript client
-# Node 20 and Chromium, for the counts of the hot paths Valgrind, and for conformance Python 3.10; what these
+# Node 20 and Chromium, for the counts of the hot paths Valgrind, and for conformance and the report Python 3.10; what these
 # need is installed below the target directory and nowhere else, but for Chromium and Valgrind, which are
 # installed where there are none if this is Debian and root. No fixed ports.
 set -euo pipefail
 
-STEPS=(format clippy library docs tests third-party js perf conformance)
+STEPS=(format clippy library docs report tests third-party js perf conformance)
 
 # Ranges, so that a new fault of theirs or ours shows within a major version that is known to work.
 PYTHON_CLIENTS=('websockets>=13,<18')
@@ -176,6 +176,11 @@ step_library() {
 
 step_docs() {
     RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items
+}
+
+# What the benchmarks claim from what they measured.
+step_report() {
+    python3 -B benches/compare/report/test_report.py
 }
 
 # Unit tests, integration tests, examples and doc tests.
