@@ -6,12 +6,12 @@
 #   scripts/test.sh --verbose        with every line of every step as it comes
 #
 # Needs Rust with rustfmt and clippy, for the third-party clients Python 3 and Node, for the JavaScript client
-# Node 20 and Chromium, for the counts of the hot paths Valgrind, and for conformance and the report Python 3.10; what these
+# Node 20 and Chromium, for the counts of the hot paths Valgrind, and for conformance and the benchmarks Python 3.10; what these
 # need is installed below the target directory and nowhere else, but for Chromium and Valgrind, which are
 # installed where there are none if this is Debian and root. No fixed ports.
 set -euo pipefail
 
-STEPS=(format clippy library docs report tests third-party js perf conformance)
+STEPS=(format clippy library docs report tests third-party js perf compare conformance)
 
 # Ranges, so that a new fault of theirs or ours shows within a major version that is known to work.
 PYTHON_CLIENTS=('websockets>=13,<18')
@@ -132,6 +132,7 @@ summary() {
             awk '/^# pass /{ passed += $3 } /^# fail /{ failed += $3 } /^# skipped /{ skipped += $3 } /^!!! /{ loud = "   " $0 }
                 END { printf "   %d passed, %d failed, %d skipped%s", passed, failed, skipped, loud }' "$2"
             ;;
+        compare) awk '/^!!! / { printf "   %s", $0 }' "$2" ;;
         perf)
             awk '/^[0-9]+ paths, / { printf "   %s", $0 } /^!!! / { printf "   %s", $0 }' "$2"
             ;;
@@ -214,6 +215,20 @@ step_js() {
 # the next step but for the last crate.
 step_perf() {
     scripts/perf-gate.sh
+}
+
+# That the driver and two of its servers build, and that each kind of measurement gives a figure and the pages come of them; what the
+# figures are is for a quiet machine.
+step_compare() {
+    if [[ $(uname -s) != Linux ]] || (($(nproc) < 2)); then
+        echo '!!! NOTHING WAS COMPARED: that needs Linux and two cores'
+        return
+    fi
+    cargo test --release --locked --manifest-path benches/compare/Cargo.toml --bins
+    ROUNDS=1 SLICES=1 SERVERS='rusty tokio floor' \
+        WORKS='echo:128:4:8 rooms:4:3:1 paced:4:3:100 fanout:20 idle:50 chat-idle:50 presence:20' \
+        scripts/compare.sh --quick
+    ONLY='memory-chat echo members rooms workers' MEASURE_SECONDS=0.2 scripts/scaling.sh --quick
 }
 
 # Autobahn's cases, by far the longest step: a release build, and then minutes of messages.

@@ -73,7 +73,7 @@ def works(sizes, files_max, seconds, two_cores):
     # Each connection is pinged once a second, so that three seconds tell what a ping costs.
     pings = ["ladder", "--rungs", ping_rungs, "--idle-ms", str(3 * sizes["idle_ms"])]
     yield Work("pings", pings, settings={"PING": 1})
-    yield Work("echo", ["ladder", "--rungs", rungs, "--echo-ms", str(seconds * 1000)], path="/echo")
+    yield Work("echo", ["ladder", "--rungs", rungs, "--echo-ms", round(seconds * 1000)], path="/echo")
     for members in (count for count in sizes["members"] if count < most):
         yield Work(f"members:{members}", fanout(members, seconds))
     for count in (count for count in sizes["rooms"] if count * ROOM_MEMBERS <= most):
@@ -197,7 +197,7 @@ def stop(server):
 def measure(work_dir):
     quick = os.environ.get("QUICK") == "1"
     rounds = int(os.environ.get("ROUNDS") or (1 if quick else 3))
-    seconds = int(os.environ.get("MEASURE_SECONDS") or 1)
+    seconds = float(os.environ.get("MEASURE_SECONDS") or 1)
     only = os.environ.get("ONLY", "").split()
     bench = Bench(work_dir)
     pins = {"server": bench.server_core, "driver": bench.driver_core}
