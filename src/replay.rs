@@ -11,6 +11,8 @@ mod outbox;
 mod admission;
 mod road;
 
+use crate::ws::client_frame;
+
 /// A hot path.
 #[derive(Clone, Copy)]
 pub struct Path {
@@ -82,23 +84,6 @@ const BEFORE_SEQ: &str = "{\"type\":\"message\",\"room\":\"lobby\",\"seq\":";
 const AFTER_SEQ: &str = ",\"id\":\"67e55044-10b1-426f-9247-bb680e5fe0c8\",\"sender\":\"ann\",\
     \"content\":{\"text\":\"Would you look at that? It works, and nobody knows why.\"},\
     \"timestamp\":\"2026-03-14T15:09:26.535Z\",\"client_id\":\"9f8b6c1e-2a5d-4a7e-8f00-3b1c2d4e5f60\"}";
-
-/// A client's frame with the first byte `first`, masked.
-fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
-    let mut frame = vec![first];
-    match payload.len() {
-        len @ 0..=125 => frame.push(0x80 | len as u8),
-        len @ 126..=65_535 => {
-            frame.push(0x80 | 126);
-            frame.extend_from_slice(&(len as u16).to_be_bytes());
-        }
-        len => panic!("no path has a message of {len} bytes"),
-    }
-    frame.extend_from_slice(&MASK);
-    frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    frame
-}
 
 const TEXT: u8 = 0x81;
 const BINARY: u8 = 0x82;

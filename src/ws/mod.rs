@@ -8,3 +8,6 @@ mod scanner;
 mod walker;
 pub(crate) mod frame;
 pub(crate) mod close;
+
+#[cfg(any(test, feature = "replay"))]
+pub(crate) use walker::client_frame;

@@ -170,22 +170,25 @@ pub(super) fn unmask(part: &mut [u8], mask: [u8; 4], offset: usize) {
     rest.iter_mut().zip(&key).for_each(|(byte, key)| *byte ^= key);
 }
 
-/// A client's frame for tests, masked so that a mask out of step is noticed.
-#[cfg(test)]
-pub(super) fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mask = [1, 2, 3, 250];
+/// A client's frame with any first byte, legal or not, masked so that a mask out of step is noticed. It does not
+/// trust `unmask`.
+#[cfg(any(test, feature = "replay"))]
+pub(crate) fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
     let mut frame = vec![first];
     match payload.len() {
         len @ 0..=125 => frame.push(0x80 | len as u8),
-        len => {
+        len @ 126..=65_535 => {
             frame.push(0x80 | 126);
             frame.extend_from_slice(&(len as u16).to_be_bytes());
         }
+        len => {
+            frame.push(0x80 | 127);
+            frame.extend_from_slice(&(len as u64).to_be_bytes());
+        }
     }
-    frame.extend_from_slice(&mask);
-    let start = frame.len();
-    frame.extend_from_slice(payload);
-    unmask(&mut frame[start..], mask, 0);
+    frame.extend_from_slice(&MASK);
+    frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
     frame
 }
 

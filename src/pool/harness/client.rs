@@ -1,5 +1,7 @@
 //! What a client says, and how it reads what it is answered.
 
+pub(in crate::pool) use crate::ws::client_frame as frame;
+
 /// An HTTP answer.
 #[derive(Debug)]
 pub(in crate::pool) struct Answer {
@@ -40,26 +42,6 @@ pub(in crate::pool) fn upgrade(more: &str) -> String {
         "GET /ws HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{more}\r\n"
     )
-}
-
-/// A client's frame with any first byte, masked so that a mask out of step is noticed.
-pub(in crate::pool) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
-    let mut frame = vec![first];
-    match payload.len() {
-        len @ 0..=125 => frame.push(0x80 | len as u8),
-        len @ 126..=65_535 => {
-            frame.push(0x80 | 126);
-            frame.extend_from_slice(&(len as u16).to_be_bytes());
-        }
-        len => {
-            frame.push(0x80 | 127);
-            frame.extend_from_slice(&(len as u64).to_be_bytes());
-        }
-    }
-    frame.extend_from_slice(&MASK);
-    frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    frame
 }
 
 /// A client's Close frame.
