@@ -11,6 +11,7 @@ from figures import (
     thousands,
 )
 from plot import draw, number
+from table import spread, table
 
 BUSY = ("echo", "rooms", "fanout")
 
@@ -162,12 +163,12 @@ def section(work):
     metrics = [m for m in work.metrics if any(server.summary(m.path) for server in servers)]
     if len(servers) == 1:
         # One server and many figures read better downwards.
-        rows = [[named(m), with_spread(servers[0].summary(m.path))] for m in metrics]
+        rows = [[named(m), spread(servers[0].summary(m.path))] for m in metrics]
         return "\n\n".join([*parts, table(["", servers[0].title], rows)])
     rows = []
     for server in servers:
         row = [f"**{server.title}**" if server.name == OURS else server.title]
-        row += [with_spread(server.summary(m.path)) for m in metrics]
+        row += [spread(server.summary(m.path)) for m in metrics]
         if work.kind in BUSY:
             row.append(busy(server))
         rows.append(row)
@@ -266,16 +267,3 @@ def with_unit(value, metric):
     if metric.unit == "µs" and value >= 1e4:
         return f"{number(value / 1e3)} ms"
     return number(value) + (f" {metric.unit}" if metric.unit else "")
-
-
-def with_spread(one):
-    if one is None:
-        return "–"
-    if one.low == one.high:
-        return number(one.median)
-    return f"{number(one.median)} ({number(one.low)}–{number(one.high)})"
-
-
-def table(header, rows):
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

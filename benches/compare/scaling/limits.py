@@ -4,7 +4,8 @@ each bound has its row in ARCHITECTURE.md."""
 from dataclasses import dataclass
 
 from model import PING_S, US
-from words import count, rough, size, table, time
+from table import table
+from words import count, rough, size, time
 
 PAGE = 4096
 # src/server.rs, src/pool/acceptor.rs, src/hub/rooms.rs: constants, not settings.

@@ -5,7 +5,8 @@ from chart import Plot, Series
 from measured import kernel_bytes, medians, per_publish, rss_bytes
 from model import PING_S, US, laws as find_laws, workers_with_members
 from plot import number
-from words import count, paragraphs, rough, size, spread, table, time, us
+from table import spread, table
+from words import count, paragraphs, rough, size, time, us
 
 FAR = (100_000, 1_000_000)
 CORES = (1, 16, 64)

@@ -35,18 +35,5 @@ def time(seconds):
     return us(seconds * 1e6)
 
 
-def spread(one, show=number):
-    if one is None:
-        return "–"
-    if one.low == one.high:
-        return show(one.median)
-    return f"{show(one.median)} ({show(one.low)}–{show(one.high)})"
-
-
-def table(header, rows):
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def paragraphs(*parts):
     return "\n\n".join(part for part in parts if part)
