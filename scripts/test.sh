@@ -25,6 +25,9 @@ STEP_SECONDS_MAX=1200
 # The lines of a failed step that are shown at most; its log has all of them.
 TAIL_LINES=150
 
+# The names of failed tests that stand below them at most.
+TAIL_NAMES=20
+
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$here/.."
 
@@ -114,10 +117,18 @@ watch_step() {
     return 1
 }
 
-# The end of a log, without the lines that say that something is well.
+# The end of a log without the lines that say that something is well, and below it the names of what failed, for
+# who reads no further up.
 what_went_wrong() {
-    grep -Ev '^ +(Compiling|Checking|Documenting|Downloading|Downloaded|Locking|Adding) |^test .* ok$' "$1" |
-        tail -n "$TAIL_LINES" | sed 's/^/   | /'
+    awk '
+        /^ +(Compiling|Checking|Documenting|Downloading|Downloaded|Locking|Adding) / || /^test .* ok$/ { next }
+        # In TAP, a name, a verdict and what there is to say of it.
+        /^# Subtest: / { next }
+        /^(not )?ok [0-9]+ - / { well = /^ok / }
+        well { if (/^  \.\.\.$/) well = 0; next }
+        { print "   | " $0 }
+    ' "$1" | tail -n "$TAIL_LINES"
+    grep -E '^(not ok |test .* FAILED$)' "$1" | head -n "$TAIL_NAMES" | sed 's/^/   > /' || true
 }
 
 # What a step's log comes to, where that can be said in a few words.
