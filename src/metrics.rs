@@ -119,7 +119,7 @@ impl Refused {
 /// Everything counted for the whole server.
 #[derive(Default)]
 pub(crate) struct Metrics {
-    pub(crate) workers: Box<[WorkerMetrics]>,
+    pub(crate) workers: Box<[Arc<WorkerMetrics>]>,
     refused: [Counter; Refused::ALL.len()],
     /// Upgrades that were answered 101.
     pub(crate) accepted: Counter,
@@ -169,10 +169,7 @@ impl WorkerMetrics {
 
 impl Metrics {
     pub(crate) fn new(workers: usize) -> Metrics {
-        Metrics {
-            workers: (0..workers).map(|_| WorkerMetrics::default()).collect(),
-            ..Metrics::default()
-        }
+        Metrics { workers: (0..workers).map(|_| Arc::default()).collect(), ..Metrics::default() }
     }
 
     pub(crate) fn refuse(&self, why: Refused) {

@@ -19,7 +19,7 @@ use crate::{
     ws::{
         close::CloseReason,
         deflate::Deflate,
-        frame::{self, HEADER_BYTES_MAX, Kind, Message, PreparedFrame},
+        frame::{self, Kind, Message, PreparedFrame},
     },
 };
 
@@ -118,7 +118,14 @@ impl Core {
 
     /// Whether a message of `bytes` may be queued. A client that is too far behind is closed for it; for
     /// what its rooms send, the overflow policy decides instead.
+    #[inline]
     pub(super) fn may_queue(&mut self, bytes: usize, desk: &mut Desk) -> bool {
+        let fits = self.close_asked.is_none() && self.outbox.fits(bytes, &desk.outbox_bounds);
+        fits || self.make_place(bytes, desk)
+    }
+
+    #[cold]
+    fn make_place(&mut self, bytes: usize, desk: &mut Desk) -> bool {
         if self.close_asked.is_some() {
             return false;
         }
@@ -144,8 +151,18 @@ impl Core {
     }
 
     /// Queues a message for which there is a place.
+    // In line for short messages to clients without compression; everything else stays out of the way.
+    #[inline(always)]
     pub(super) fn queue(&mut self, message: Message<'_>, desk: &mut Desk) {
         let (kind, payload) = (message.kind(), message.as_bytes());
+        if self.deflate.is_some() || payload.len() >= WRITE_AT_ONCE_BYTES_MIN {
+            return self.queue_otherwise(kind, payload, desk);
+        }
+        self.outbox.push_own(1, &mut desk.spare, |out| frame::write_frame(out, kind, payload));
+    }
+
+    #[inline(never)]
+    fn queue_otherwise(&mut self, kind: Kind, payload: &[u8], desk: &mut Desk) {
         let Desk { contexts, spare, deflated, compression_threshold, .. } = desk;
         match &mut self.deflate {
             Some(deflate) if payload.len() >= *compression_threshold => {
@@ -154,11 +171,7 @@ impl Core {
                 });
             }
             _ if payload.len() >= WRITE_AT_ONCE_BYTES_MIN => self.queue_large(kind, payload, desk),
-            _ => self.outbox.push_own(1, spare, |out| {
-                out.reserve(HEADER_BYTES_MAX + payload.len());
-                frame::write_header(out, kind, payload.len());
-                out.extend_from_slice(payload);
-            }),
+            _ => self.outbox.push_own(1, spare, |out| frame::write_frame(out, kind, payload)),
         }
     }
 

@@ -100,6 +100,7 @@ impl Shared {
 pub(crate) struct Desk {
     pub(crate) shared: Arc<Shared>,
     pub(crate) worker: usize,
+    metrics: Arc<WorkerMetrics>,
     /// When this turn began.
     pub(crate) now: Millis,
     pub(crate) members: Members,
@@ -136,6 +137,7 @@ impl Desk {
         let config = &shared.config;
         Desk {
             worker,
+            metrics: Arc::clone(&shared.metrics.workers[worker]),
             now: 0,
             members: Members::default(),
             contexts: ContextPool::new(
@@ -162,7 +164,7 @@ impl Desk {
     }
 
     pub(crate) fn metrics(&self) -> &WorkerMetrics {
-        &self.shared.metrics.workers[self.worker]
+        &self.metrics
     }
 
     pub(crate) fn config(&self) -> &Config {

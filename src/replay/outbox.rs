@@ -5,7 +5,7 @@ use std::io::{self, IoSlice, Write};
 use super::{AFTER_SEQ, Path, Round};
 use crate::{
     pool::outbox::{Flushed, Outbox, Spare},
-    ws::frame::{Kind, Message, PreparedFrame, write_header},
+    ws::frame::{Kind, Message, PreparedFrame, write_frame},
 };
 
 pub(super) const OWN: Path = Path {
@@ -90,8 +90,7 @@ impl Round for Queue {
         for _ in 0..MESSAGES / (*own + *shared) {
             for _ in 0..*own {
                 outbox.push_own(1, spare, |out| {
-                    write_header(out, Kind::Text, AFTER_SEQ.len());
-                    out.extend_from_slice(AFTER_SEQ.as_bytes());
+                    write_frame(out, Kind::Text, AFTER_SEQ.as_bytes());
                 });
             }
             for _ in 0..*shared {

@@ -142,6 +142,8 @@ impl Codec {
     /// Advances by at most one message or control frame. What must be answered at once (pong, Close) is appended to
     /// `out`. Consumed bytes are taken off the front of `input`; what is left of it must come first the
     /// next time.
+    // In line for the messages that need no machine: handing them out through a call costs as much as finding them.
+    #[inline(always)]
     pub(crate) fn next<'i>(
         &mut self,
         input: &mut &'i mut [u8],
@@ -159,6 +161,18 @@ impl Codec {
                 return self.take_whole(whole, input, out, pool);
             }
         }
+        self.step(input, out, deflate, pool)
+    }
+
+    /// Advances with a protocol machine.
+    #[inline(never)]
+    fn step<'i>(
+        &mut self,
+        input: &mut &'i mut [u8],
+        out: &mut Vec<u8>,
+        deflate: Option<&mut Deflate>,
+        pool: &mut ContextPool,
+    ) -> Event<'i> {
         let machine = self.machine.get_or_insert_with(|| pool.take());
         let mut rest = &**input;
         let event = match deflate {
@@ -177,6 +191,7 @@ impl Codec {
     }
 
     /// Takes a message off the front of `input` that is all there.
+    #[inline(always)]
     fn take_whole<'i>(
         &mut self,
         (kind, payload, mask): (Kind, Range<usize>, [u8; 4]),

@@ -157,8 +157,16 @@ impl PreparedFrame {
     }
 }
 
+/// Appends a final, unmasked data frame.
+#[inline]
+pub(crate) fn write_frame(out: &mut Vec<u8>, kind: Kind, payload: &[u8]) {
+    out.reserve(HEADER_BYTES_MAX + payload.len());
+    write_header(out, kind, payload.len());
+    out.extend_from_slice(payload);
+}
+
 /// Appends the header of a final, unmasked data frame (RFC 6455, 5.2).
-pub(crate) fn write_header(out: &mut Vec<u8>, kind: Kind, len: usize) {
+fn write_header(out: &mut Vec<u8>, kind: Kind, len: usize) {
     write(out, kind, len, false);
 }
 
