@@ -6,7 +6,7 @@ set -euo pipefail
 usage() {
     cat <<'USAGE'
 Usage: scripts/compare.sh            measures everything and writes docs/benchmarks.md and its plots
-       scripts/compare.sh --quick    a little of everything in two minutes or so; writes to target/compare/quick
+       scripts/compare.sh --quick    a little of everything from unoptimized builds; writes to target/compare/quick
        scripts/compare.sh --report   writes the documents again from the last run's figures
 It needs Linux, at least two cores, and Python 3.10; Node and npm for two of the peers.
 
@@ -32,8 +32,8 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 [[ -z ${OUT:-} ]] || OUT=$(realpath -m "$OUT")
 cd "$root"
 work_dir=${CARGO_TARGET_DIR:-$root/target}/compare
-server_bin=${CARGO_TARGET_DIR:-$root/target}/release
-peer_bin=${CARGO_TARGET_DIR:-$root/benches/compare/target}/release
+built=release
+profile=release
 results=$work_dir/results.jsonl
 machine=$work_dir/machine.json
 out=${OUT:-docs}
@@ -46,7 +46,9 @@ every_work="echo:128:1:64 echo:128:16:64 echo:1024:1:200 echo:65536:1:16 rooms:1
 case "${1:-}" in
     '') ;;
     --quick)
-        # So little that it only shows that all of it works.
+        # So little that it only shows that all of it works, and nothing is built for it alone that takes long.
+        built=debug
+        profile=dev
         : "${ROUNDS:=1}" "${SLICES:=2}" "${SLICE_SECONDS:=0.2}" "${HOLD:=0}"
         every_work="echo:128:16:16 rooms:20:5:1 paced:20:5:500 fanout:200 idle:500 chat-idle:500 presence:100"
         work_dir+=/quick
@@ -58,6 +60,10 @@ case "${1:-}" in
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
 esac
+server_bin=${CARGO_TARGET_DIR:-$root/target}/$built
+peer_bin=${CARGO_TARGET_DIR:-$root/benches/compare/target}/$built
+
+build() { cargo build --profile $profile --locked --quiet "$@"; }
 
 rounds=${ROUNDS:-3}
 slices=${SLICES:-5}
@@ -151,7 +157,7 @@ driver_flags() {
 prepare() {
     local bin
     case $1 in
-        rusty*) cargo build --release --locked --quiet --bin rusty_socks; return ;;
+        rusty*) build --bin rusty_socks; return ;;
         tokio*) bin=echo_tokio_tungstenite ;;
         floor) bin=echo_epoll ;;
         ws | uwebsockets)
@@ -165,7 +171,7 @@ prepare() {
             ;;
         *) bin=echo_$1 ;;
     esac
-    cargo build --release --locked --quiet --manifest-path benches/compare/Cargo.toml --bin "$bin"
+    build --manifest-path benches/compare/Cargo.toml --bin "$bin"
 }
 
 # ---- Starting and stopping. Nothing is ever killed but the servers this script has running. ----
@@ -335,7 +341,7 @@ mkdir -p "$logs"
 failures=0
 
 echo "building" >&2
-cargo build --release --locked --quiet --manifest-path benches/compare/Cargo.toml --bin drive
+build --manifest-path benches/compare/Cargo.toml --bin drive
 present=()
 for server in "${servers[@]}"; do
     if why=$(prepare "$server" 2>&1); then

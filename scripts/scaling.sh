@@ -6,7 +6,7 @@ set -euo pipefail
 usage() {
     cat <<'USAGE'
 Usage: scripts/scaling.sh            measures everything, in ten minutes or so, and writes docs/scaling.md and its plots
-       scripts/scaling.sh --quick    a little of everything in a minute or two; writes to target/scaling/quick
+       scripts/scaling.sh --quick    a little of everything from unoptimized builds; writes to target/scaling/quick
        scripts/scaling.sh --report   writes the page again from the last run's figures
 It needs Linux, two cores that nothing else uses, Python 3.10, and `ulimit -Hn` above 19,300 for the last rung.
 
@@ -27,6 +27,8 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 work_dir=${CARGO_TARGET_DIR:-$root/target}/scaling
 out=${OUT:-docs}
+built=release
+profile=release
 
 write_page() { python3 benches/compare/scaling write "$work_dir" "$out"; }
 
@@ -34,6 +36,9 @@ case "${1:-}" in
     '') ;;
     --quick)
         export QUICK=1
+        # Nothing is built for it alone that takes long.
+        built=debug
+        profile=dev
         work_dir+=/quick
         out=${OUT:-$work_dir}
         ;;
@@ -59,10 +64,10 @@ done
 ulimit -n "$(ulimit -Hn)"
 
 echo "building" >&2
-cargo build --release --locked --quiet --bin rusty_socks
-cargo build --release --locked --quiet --manifest-path benches/compare/Cargo.toml --bin drive
-export SERVER_BIN="${CARGO_TARGET_DIR:-$root/target}/release/rusty_socks"
-export DRIVE_BIN="${CARGO_TARGET_DIR:-$root/benches/compare/target}/release/drive"
+cargo build --profile $profile --locked --quiet --bin rusty_socks
+cargo build --profile $profile --locked --quiet --manifest-path benches/compare/Cargo.toml --bin drive
+export SERVER_BIN="${CARGO_TARGET_DIR:-$root/target}/$built/rusty_socks"
+export DRIVE_BIN="${CARGO_TARGET_DIR:-$root/benches/compare/target}/$built/drive"
 
 mkdir -p "$work_dir"
 failed=0

@@ -223,7 +223,7 @@ step_js() {
 }
 
 # The instructions of every hot path against those that are written down. The release build that it makes serves
-# the next step but for the last crate.
+# conformance but for the last crate.
 step_perf() {
     scripts/perf-gate.sh
 }
@@ -235,7 +235,7 @@ step_compare() {
         echo '!!! NOTHING WAS COMPARED: that needs Linux and two cores'
         return
     fi
-    cargo test --release --locked --manifest-path benches/compare/Cargo.toml --bins
+    cargo test --locked --manifest-path benches/compare/Cargo.toml --bins
     ROUNDS=1 SLICES=1 SERVERS='rusty tokio floor' \
         WORKS='echo:128:4:8 rooms:4:3:1 paced:4:3:100 fanout:20 idle:50 chat-idle:50 presence:20' \
         scripts/compare.sh --quick
