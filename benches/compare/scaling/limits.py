@@ -3,23 +3,24 @@ each bound has its row in ARCHITECTURE.md."""
 
 from dataclasses import dataclass
 
+from bounds import constant, default, most
 from model import PING_S, US
 from table import table
 from words import count, rough, size, time
 
 PAGE = 4096
-# src/server.rs, src/pool/acceptor.rs, src/hub/rooms.rs: constants, not settings.
-BACKLOG = 4096
-HANDOFF_MAX = 1024
-SWEEP_ROOMS_A_S = 1000
-# src/hub/sessions.rs: a connection's slot has 24 bits in the word that says who speaks for a session.
+BACKLOG = constant("src/server.rs", "BACKLOG")
+HANDOFF_MAX = constant("src/pool/acceptor.rs", "HANDOFF_MAX")
+# A sweep takes so many, once a second.
+SWEEP_ROOMS_A_S = constant("src/hub/rooms.rs", "SWEEP_ROOMS_MAX")
+# src/hub/mailbox.rs: a connection's slot has 24 bits in the word that says who speaks for a session.
 SLOTS_A_WORKER = 1 << 24
-# The README's table of settings.
-MAX_CONN, MAX_CONN_MOST = 100, 10_000_000
-MAX_QUEUED_TASKS, MAX_PENDING_HEADS = 1000, 4096
-MAX_AWAY_SESSIONS, MAX_ROOMS, MAX_ROOMS_MOST = 10_000, 10_000, 10_000_000
-BUFFER, BUFFER_BYTES, HISTORY_BYTES = 1024, 1 << 20, 256 << 10
-MAILBOX, WORKERS_MAX = 16_384, 256
+MAX_CONN, MAX_CONN_MOST = default("max_conn"), most("max_conn")
+MAX_QUEUED_TASKS, MAX_PENDING_HEADS = default("max_queued_tasks"), default("max_pending_heads")
+MAX_AWAY_SESSIONS = default("max_away_sessions")
+MAX_ROOMS, MAX_ROOMS_MOST = default("max_rooms"), most("max_rooms")
+BUFFER, BUFFER_BYTES, HISTORY_BYTES = default("buffer"), default("buffer_bytes"), default("history_bytes")
+MAILBOX, WORKERS_MAX = default("mailbox"), most("thread_pool_size")
 # The listener, the log, the signals; two for each worker come on top.
 OTHER_FILES = 16
 # How long most clients wait for a connection before they call it failed.
