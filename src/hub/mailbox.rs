@@ -297,11 +297,6 @@ impl Inbox {
         Some(letter)
     }
 
-    /// Whether no letter waits just now.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.letters.is_empty()
-    }
-
     /// Says that this worker is about to sleep. It may only if this returns `true`: a letter put before
     /// is seen here, one put after rings the bell.
     pub(crate) fn may_sleep(&self) -> bool {

@@ -288,7 +288,7 @@ impl Connection {
             return false;
         }
         self.core.queue_prepared(frame, desk);
-        self.core.list_waiting(desk);
+        self.core.list_dirty(desk);
         true
     }
 

@@ -5,8 +5,6 @@ use std::{
     net::SocketAddr,
 };
 
-use bytes::Bytes;
-
 use super::{
     bound::IpSlot,
     desk::Desk,
@@ -191,7 +189,7 @@ impl Core {
     /// Gives the kernel what it takes of a frame if nothing waits before it, and takes that off the parts.
     /// Returns whether it took all. An error is left for the next write to find.
     fn write_at_once(&mut self, parts: &mut [&[u8]; 2], desk: &mut Desk) -> bool {
-        if !self.may_write_at_once() {
+        if self.blocked || !self.outbox.is_empty() {
             return false;
         }
         let Ok(sent) = self.stream.write_vectored(&parts.map(IoSlice::new)) else { return false };
@@ -205,35 +203,13 @@ impl Core {
     pub(super) fn queue_prepared(&mut self, frame: &PreparedFrame, desk: &mut Desk) {
         let is_short = frame.payload().len() < desk.compression_threshold;
         let Some(deflate) = self.deflate.as_ref().filter(|_| !is_short) else {
-            return self.queue_shared(frame.bytes(), desk);
+            return self.outbox.push_shared(frame.bytes(), &mut desk.spare);
         };
         let bits = deflate.shared_window_bits();
         match bits.and_then(|bits| frame.shared(bits, &mut desk.contexts.deflaters)) {
-            Some(shared) => self.queue_shared(shared, desk),
+            Some(shared) => self.outbox.push_shared(shared, &mut desk.spare),
             None => self.queue(frame.message(), desk),
         }
-    }
-
-    /// Queues a frame, or what the kernel does not take of it where it may be given to it at once.
-    fn queue_shared(&mut self, frame: &Bytes, desk: &mut Desk) {
-        if desk.is_last_letter && self.may_write_at_once() {
-            return self.write_shared(frame, desk);
-        }
-        self.outbox.push_shared(frame, &mut desk.spare);
-    }
-
-    fn write_shared(&mut self, frame: &Bytes, desk: &mut Desk) {
-        // An error is left for the next write to find.
-        let sent = self.stream.write(frame).unwrap_or(0);
-        self.on_sent(sent, desk);
-        if sent < frame.len() {
-            self.outbox.push_shared(&frame.slice(sent..), &mut desk.spare);
-        }
-    }
-
-    /// Whether nothing waits that must go before.
-    fn may_write_at_once(&self) -> bool {
-        !self.blocked && self.outbox.is_empty()
     }
 
     /// Counts a message that was just queued.
@@ -241,13 +217,6 @@ impl Core {
         desk.metrics().messages_out.add(1);
         self.list_dirty(desk);
         self.outbox.status(&desk.outbox_bounds)
-    }
-
-    /// Puts this connection on the list of those to flush, if anything waits.
-    pub(super) fn list_waiting(&mut self, desk: &mut Desk) {
-        if !self.outbox.is_empty() {
-            self.list_dirty(desk);
-        }
     }
 
     pub(super) fn list_dirty(&mut self, desk: &mut Desk) {

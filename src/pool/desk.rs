@@ -121,9 +121,6 @@ pub(crate) struct Desk {
     pub(crate) gone: Vec<usize>,
     /// A mailbox that this worker feeds is behind: open connections are not read.
     pub(crate) pressured: bool,
-    /// No letter waits behind the one that is being handled: what it brings to a client has nothing to be gathered
-    /// with, and is written while the connection is at hand.
-    pub(crate) is_last_letter: bool,
     /// What the protocol machine wants sent; empty between calls.
     pub(crate) control: Vec<u8>,
     date: Date,
@@ -160,7 +157,6 @@ impl Desk {
             dirty: Vec::new(),
             gone: Vec::new(),
             pressured: false,
-            is_last_letter: false,
             control: Vec::new(),
             date: Date { value: String::new(), until: 0 },
             shared,

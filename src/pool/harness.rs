@@ -272,12 +272,9 @@ impl Harness {
         if !std::mem::take(&mut self.desk.ready).is_empty() {
             self.conn.on_ready(&mut self.desk, &mut self.buffer);
         }
-        let last = letters.len().saturating_sub(1);
-        for (index, letter) in letters.into_iter().enumerate() {
-            self.desk.is_last_letter = index == last;
+        for letter in letters {
             self.take(letter);
         }
-        self.desk.is_last_letter = false;
         while !std::mem::take(&mut self.desk.dirty).is_empty() {
             self.conn.settle(&mut self.desk);
         }

@@ -88,7 +88,7 @@ impl Connection {
         }
         if self.core.has_place(frame.len(), desk) {
             self.core.queue_prepared(frame, desk);
-            self.core.list_waiting(desk);
+            self.core.list_dirty(desk);
             return true;
         }
         if self.core.close_asked.is_none() && !self.fall_behind(frame, room, seq, true, desk) {
@@ -119,7 +119,7 @@ impl Connection {
         if !self.core.lag.as_mut().is_some_and(is_behind) && self.core.has_place(frame.len(), desk)
         {
             self.core.queue_prepared(frame, desk);
-            self.core.list_waiting(desk);
+            self.core.list_dirty(desk);
             return true;
         }
         for Place { room, member, seq } in places {

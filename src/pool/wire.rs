@@ -22,8 +22,6 @@ pub(super) struct Wire {
     pub(super) from_server: Vec<u8>,
     pub(super) write_room: usize,
     pub(super) write_step: usize,
-    /// How often something went through to the client.
-    pub(super) writes: usize,
     /// The server has ended its direction.
     pub(super) server_ended: bool,
 }
@@ -40,7 +38,6 @@ impl Default for Wire {
             from_server: Vec::new(),
             write_room: usize::MAX,
             write_step: usize::MAX,
-            writes: 0,
             server_ended: false,
         }
     }
@@ -97,7 +94,6 @@ impl Write for FakeSocket {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         wire.write_room -= n;
-        wire.writes += 1;
         Ok(n)
     }
 

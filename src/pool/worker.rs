@@ -252,18 +252,12 @@ impl Worker {
     }
 
     fn take_letters(&mut self) {
-        self.handle_letters();
-        self.desk.is_last_letter = false;
-    }
-
-    fn handle_letters(&mut self) {
         let mut deliveries = 0;
         for _ in 0..LETTERS_PER_TURN_MAX {
             if deliveries >= DELIVERIES_PER_TURN_MAX {
                 return;
             }
             let Some(letter) = self.inbox.take() else { return };
-            self.desk.is_last_letter = self.inbox.is_empty();
             match letter {
                 Letter::Deliver { room, seq, frame, except } => {
                     deliveries += self.deliver(room, seq, &frame, except);
@@ -333,8 +327,7 @@ impl Worker {
         (conn, &mut self.desk)
     }
 
-    /// Puts a room's message into the outboxes of this worker's members, or through to their sockets. Nothing is
-    /// closed here.
+    /// Puts a room's message into the outboxes of this worker's members. Nothing is written or closed here.
     fn deliver(
         &mut self,
         room: RoomKey,

@@ -171,48 +171,6 @@ fn who_does_not_read_what_others_send_is_told_so_and_let_go() {
 }
 
 #[test]
-fn what_comes_alone_goes_straight_to_the_socket_and_what_comes_together_in_one_write() {
-    let mut harness = Harness::open(Config::default());
-    let writes = |harness: &Harness| harness.wire.lock().writes;
-    for (letters, whole) in [(1, true), (3, true), (1, false), (3, false)] {
-        let before = writes(&harness);
-        if !whole {
-            harness.wire.lock().write_room = 1;
-        }
-        (0..letters).for_each(|n| harness.post(&format!("{letters} letters, {n}")));
-        assert!(harness.turn());
-        assert_eq!(writes(&harness) - before, 1, "{letters} letters, {whole}");
-        assert_eq!(harness.conn.core.outbox.is_empty(), whole);
-        harness.make_room(usize::MAX / 2);
-        let expected: Vec<String> =
-            (0..letters).map(|n| format!("{letters} letters, {n}")).collect();
-        let came = harness.frames().into_iter().map(|(_, payload)| payload);
-        assert_eq!(
-            came.collect::<Vec<_>>(),
-            expected.iter().map(String::as_bytes).collect::<Vec<_>>()
-        );
-        assert!(harness.owes_at_most(0));
-    }
-    // Straight is before the flush, which is left with nothing to do.
-    harness.post("alone");
-    let letter = harness.inbox.take().expect("a letter");
-    harness.desk.is_last_letter = true;
-    harness.take(letter);
-    assert_eq!(harness.frames(), [(TEXT, b"alone".to_vec())]);
-    assert!(harness.desk.dirty.is_empty());
-    harness.desk.is_last_letter = false;
-    // What is already waiting goes first.
-    harness.wire.lock().write_room = 0;
-    harness.post("first");
-    harness.turns();
-    harness.post("second");
-    harness.turns();
-    harness.make_room(usize::MAX / 2);
-    let frames = harness.frames();
-    assert_eq!(frames, [(TEXT, b"first".to_vec()), (TEXT, b"second".to_vec())]);
-}
-
-#[test]
 fn a_bomb_costs_its_bound_and_the_next_client_nothing() {
     use flate2::{Compress, Compression as Level, FlushCompress};
     let mut compress = Compress::new(Level::new(9), false);
