@@ -34,7 +34,7 @@ use crate::{
         bound::{Bound, PerIp},
         desk::{Route, Shared},
         jobs::JobPool,
-        platform::REUSES_ADDRESS,
+        platform::{self, REUSES_ADDRESS},
         worker::{Arrival, WAKER, Worker},
     },
     ws::close::CloseReason,
@@ -216,6 +216,7 @@ fn listen_on(address: SocketAddr) -> std::io::Result<TcpListener> {
     if REUSES_ADDRESS {
         socket.set_reuse_address(true)?;
     }
+    platform::limit_unsent(&socket);
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

@@ -54,8 +54,6 @@ pub(crate) struct Core {
     pub(super) listed_dirty: bool,
     /// The kernel took no more when it was last written to.
     pub(super) blocked: bool,
-    /// The kernel takes little that is not on the wire.
-    pub(super) unsent_limited: bool,
     /// What this client missed for being slow, and will be told.
     pub(super) lag: Option<Box<Lag>>,
     /// Not read, because the client does not read what it is sent.
@@ -94,7 +92,6 @@ impl Core {
             listed_ready: false,
             listed_dirty: false,
             blocked: false,
-            unsent_limited: false,
             lag: None,
             closing: false,
             paused_by_outbox: false,

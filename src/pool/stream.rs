@@ -7,8 +7,6 @@ use std::{
 
 use mio::net::TcpStream;
 
-use super::platform;
-
 /// What a connection reads from and writes to, without ever blocking.
 pub(super) enum Stream {
     Tcp(TcpStream),
@@ -17,15 +15,6 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Leaves what the peer does not take to the outbox rather than to the kernel.
-    pub(super) fn limit_unsent(&self) {
-        match self {
-            Stream::Tcp(stream) => platform::limit_unsent(stream),
-            #[cfg(any(test, feature = "replay"))]
-            Stream::Fake(_) => {}
-        }
-    }
-
     /// Ends our direction: the peer reads what was written, and then the end.
     pub(super) fn end(&self) -> io::Result<()> {
         match self {
