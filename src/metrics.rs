@@ -420,6 +420,17 @@ pub struct Snapshot {
     pub workers: Vec<WorkerSnapshot>,
 }
 
+/// Whether the server is well and takes work, as `/health` answers it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Health {
+    /// `ok` or `draining`.
+    pub(crate) status: &'static str,
+    pub(crate) active_connections: usize,
+    pub(crate) max_connections: usize,
+    pub(crate) queued: usize,
+    pub(crate) uptime_s: f64,
+}
+
 /// One worker's part of a [`Snapshot`].
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]

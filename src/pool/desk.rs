@@ -22,7 +22,7 @@ use crate::{
     handler::calls::Calls,
     http::{page::StaticPage, response},
     hub::{Hub, rooms::RoomKey},
-    metrics::{Gauges, Metrics, Snapshot, WorkerGauges, WorkerMetrics},
+    metrics::{Gauges, Health, Metrics, Snapshot, WorkerGauges, WorkerMetrics},
     ws::{codec::ContextPool, deflate::Deflaters},
 };
 
@@ -59,6 +59,17 @@ impl Shared {
     }
 
     /// Every gauge and counter, now.
+    pub(crate) fn health(&self) -> Health {
+        let (active_connections, queued) = self.admission.gauges();
+        Health {
+            status: if self.is_draining() { "draining" } else { "ok" },
+            active_connections,
+            max_connections: self.config.max_conn,
+            queued,
+            uptime_s: self.started.elapsed().as_secs_f64(),
+        }
+    }
+
     pub(crate) fn snapshot(&self) -> Snapshot {
         let (active_connections, queued) = self.admission.gauges();
         let (sessions, sessions_away) = self.hub.sessions.gauges();

@@ -291,29 +291,20 @@ fn ask(request: &Request<'_>, desk: &Desk) -> Asked {
     let head_only = request.method() == "HEAD";
     let closes = !request.keeps_alive() || shared.is_draining();
     let plain = |status, body, advice| Asked::Plain { status, body, advice, closes, head_only };
+    let json = |body: serde_json::Result<String>, status| match body {
+        Ok(body) => plain(status, body, ""),
+        Err(error) => {
+            plain(Status::InternalError, error_body("internal", &error.to_string(), None), "")
+        }
+    };
     let paths = shared.routes.iter().map(|route| route.path.as_str());
     let pages = shared.pages.iter().map(|page| page.path.as_str());
     match router::route(request, paths, pages) {
         Target::Health => {
-            let (active, queued) = shared.admission.gauges();
-            let draining = shared.is_draining();
-            let body = serde_json::json!({
-                "status": if draining { "draining" } else { "ok" },
-                "active_connections": active,
-                "max_connections": shared.config.max_conn,
-                "queued": queued,
-                "uptime_s": shared.started.elapsed().as_secs_f64(),
-            });
-            let status = if draining { Status::Unavailable } else { Status::Ok };
-            plain(status, body.to_string(), "")
+            let status = if shared.is_draining() { Status::Unavailable } else { Status::Ok };
+            json(serde_json::to_string(&shared.health()), status)
         }
-        Target::Stats => match serde_json::to_string(&shared.snapshot()) {
-            Ok(body) => plain(Status::Ok, body, ""),
-            Err(error) => {
-                let body = error_body("internal", &error.to_string(), None);
-                plain(Status::InternalError, body, "")
-            }
-        },
+        Target::Stats => json(serde_json::to_string(&shared.snapshot()), Status::Ok),
         Target::NotFound => {
             let message = "there is nothing here; try /health, /stats or a WebSocket route";
             plain(Status::NotFound, error_body("not_found", message, None), "")
