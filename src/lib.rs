@@ -47,10 +47,6 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 
-#[cfg(any(test, feature = "replay"))]
-#[doc(hidden)]
-pub mod replay;
-
 pub use config::Config;
 pub use error::{Error, ErrorKind};
 pub use handler::{Blocking, Context, Handler, IntoService, Peer, Refusal, Request, SendStatus};
@@ -65,7 +61,7 @@ pub use hub::{
     sessions::{NotAToken, SessionToken},
 };
 pub use metrics::{Quantiles, Snapshot, WorkerSnapshot};
-pub use server::{Builder, Server, ServerHandle};
+pub use server::{Builder, Server, ServerHandle, stepped};
 pub use store::{Epoch, Position, Range};
 pub use ws::{
     close::CloseReason,

@@ -13,9 +13,9 @@ use std::{
 ///
 /// `metrics` counts closes by their code and so stands on `ws`; `ws` reads the upgrade from a request
 /// head and answers with a status, and so stands on `http`.
-const LAYERS: [&str; 16] = [
-    "bin", "lib", "fuzzing", "replay", "client", "chat", "server", "pool", "handler", "hub",
-    "store", "metrics", "ws", "http", "config", "error",
+const LAYERS: [&str; 15] = [
+    "bin", "lib", "fuzzing", "client", "chat", "server", "pool", "handler", "hub", "store",
+    "metrics", "ws", "http", "config", "error",
 ];
 
 /// Rooms that are written against the public face alone, so that whatever they do an embedder can do too.

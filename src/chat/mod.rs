@@ -8,8 +8,6 @@ mod commands;
 mod answers;
 mod notices;
 mod rate;
-#[cfg(any(test, feature = "replay"))]
-pub(crate) mod pieces;
 
 use std::sync::Arc;
 

@@ -100,6 +100,15 @@ impl Connection {
         }
     }
 
+    /// Its peer, which is memory, may have written or read something.
+    pub(super) fn on_touched(&mut self, desk: &mut Desk) {
+        self.core.readable = true;
+        self.core.list_ready(desk);
+        if !self.core.outbox.is_empty() {
+            self.core.list_dirty(desk);
+        }
+    }
+
     /// Reads once and handles what came. `buffer` is the worker's, lent for this call.
     pub(super) fn on_ready(&mut self, desk: &mut Desk, buffer: &mut [u8]) {
         self.core.listed_ready = false;

@@ -58,7 +58,7 @@ impl Shared {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Every gauge and counter, now.
+    /// What `/health` answers now.
     pub(crate) fn health(&self) -> Health {
         let (active_connections, queued) = self.admission.gauges();
         Health {
@@ -70,6 +70,7 @@ impl Shared {
         }
     }
 
+    /// Every gauge and counter, now.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let (active_connections, queued) = self.admission.gauges();
         let (sessions, sessions_away) = self.hub.sessions.gauges();

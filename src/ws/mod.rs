@@ -9,5 +9,5 @@ mod walker;
 pub(crate) mod frame;
 pub(crate) mod close;
 
-#[cfg(any(test, feature = "replay"))]
+#[cfg(test)]
 pub(crate) use walker::client_frame;

@@ -172,7 +172,7 @@ pub(super) fn unmask(part: &mut [u8], mask: [u8; 4], offset: usize) {
 
 /// A client's frame with any first byte, legal or not, masked so that a mask out of step is noticed. It does not
 /// trust `unmask`.
-#[cfg(any(test, feature = "replay"))]
+#[cfg(test)]
 pub(crate) fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
     const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
     let mut frame = vec![first];

@@ -1,4 +1,4 @@
-//! A socket that is all memory, and as bad as the test wants it. In tests and for `replay` only.
+//! A socket that is all memory, and as bad as a test wants it.
 
 use std::{
     io::{self, IoSlice, Read, Write},
@@ -7,23 +7,25 @@ use std::{
 
 use parking_lot::Mutex;
 
-/// The two directions of a socket, as their other end sees them.
-pub(super) struct Wire {
+/// The two directions of a connection, as its client sees them.
+pub(crate) struct Wire {
     /// What the server will read, at most `read_step` bytes at a time.
-    pub(super) to_server: Vec<u8>,
-    pub(super) read_step: usize,
+    pub(crate) to_server: Vec<u8>,
+    pub(crate) read_step: usize,
     /// The last read left something that a real socket would have given.
-    pub(super) cut_short: bool,
+    pub(crate) cut_short: bool,
     /// The client has ended its direction.
-    pub(super) client_ended: bool,
+    pub(crate) client_ended: bool,
     /// The next read or write fails with this.
-    pub(super) error: Option<io::ErrorKind>,
+    pub(crate) error: Option<io::ErrorKind>,
     /// What the server has written: `write_room` bytes more, at most `write_step` at a time.
-    pub(super) from_server: Vec<u8>,
-    pub(super) write_room: usize,
-    pub(super) write_step: usize,
+    pub(crate) from_server: Vec<u8>,
+    pub(crate) write_room: usize,
+    pub(crate) write_step: usize,
     /// The server has ended its direction.
-    pub(super) server_ended: bool,
+    pub(crate) server_ended: bool,
+    /// The slot and the generation of the server's end; `None` once that is gone.
+    pub(crate) name: Option<(usize, u32)>,
 }
 
 impl Default for Wire {
@@ -39,15 +41,21 @@ impl Default for Wire {
             write_room: usize::MAX,
             write_step: usize::MAX,
             server_ended: false,
+            name: None,
         }
     }
 }
 
 /// The server's end of a [`Wire`].
-#[derive(Clone)]
-pub(super) struct FakeSocket(pub(super) Arc<Mutex<Wire>>);
+pub(crate) struct MemorySocket(pub(crate) Arc<Mutex<Wire>>);
 
-impl FakeSocket {
+impl MemorySocket {
+    /// Tells the client's end what its server calls the connection.
+    pub(super) fn name(&self, slot: usize, generation: u32) {
+        self.0.lock().name = Some((slot, generation));
+    }
+
+    /// Ends the server's direction.
     pub(super) fn end(&self) -> io::Result<()> {
         let mut wire = self.0.lock();
         wire.server_ended = true;
@@ -55,7 +63,15 @@ impl FakeSocket {
     }
 }
 
-impl Read for FakeSocket {
+impl Drop for MemorySocket {
+    fn drop(&mut self) {
+        let mut wire = self.0.lock();
+        wire.server_ended = true;
+        wire.name = None;
+    }
+}
+
+impl Read for MemorySocket {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let mut wire = self.0.lock();
         if let Some(error) = wire.error {
@@ -72,7 +88,7 @@ impl Read for FakeSocket {
     }
 }
 
-impl Write for FakeSocket {
+impl Write for MemorySocket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.write_vectored(&[IoSlice::new(bytes)])
     }

@@ -1,12 +1,12 @@
-//! The time that each hot path takes, one unit at a time: `cargo bench --features bench`.
+//! The time that each hot path takes, one unit at a time: `cargo bench -p rusty_socks_testing --features bench`.
 //!
 //! Times are of one machine and one moment. To judge a change, take them before it and behind it:
-//! `cargo bench --features bench -- --save-baseline before`, and then with `--baseline before`.
+//! `cargo bench -p rusty_socks_testing --features bench -- --save-baseline before`, and then with `--baseline before`.
 
 use std::time::{Duration, Instant};
 
 use criterion::{Bencher, Criterion, Throughput};
-use rusty_socks::replay::{PATHS, Path};
+use rusty_socks_testing::replay::{PATHS, Path};
 
 fn main() {
     let mut criterion = Criterion::default()

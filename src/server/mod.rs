@@ -1,4 +1,7 @@
-//! The server as a whole: bind, run, drain, and the handle that others hold.
+//! The server as a whole: bind, run, drain.
+
+mod handle;
+pub mod stepped;
 
 use std::{
     net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs},
@@ -14,7 +17,6 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
 use mio::{Poll, Waker};
 use socket2::{Domain, Protocol, Socket, Type};
-use uuid::Uuid;
 
 use crate::{
     config::Config,
@@ -22,12 +24,10 @@ use crate::{
     handler::IntoService,
     http::{page::StaticPage, router::RESERVED_PATHS},
     hub::{
-        Hub, HubError,
-        mailbox::{Deferred, Inbox, Letter, MailboxBounds, Post},
-        publish::{Publication, Published},
-        rooms::RoomName,
+        Hub,
+        mailbox::{Inbox, Letter, MailboxBounds, Post},
     },
-    metrics::{Metrics, Snapshot},
+    metrics::Metrics,
     pool::{
         acceptor::{Acceptor, HANDOFF_MAX},
         admission::Admission,
@@ -37,8 +37,9 @@ use crate::{
         platform::{self, REUSES_ADDRESS},
         worker::{Arrival, WAKER, Worker},
     },
-    ws::close::CloseReason,
 };
+pub use handle::ServerHandle;
+use stepped::SteppedServer;
 
 /// Connections the kernel may hold until the acceptor comes to them.
 const BACKLOG: i32 = 4096;
@@ -62,15 +63,6 @@ pub struct Server {
     asked: Receiver<Duration>,
     /// Dropped when the server has stopped, which is how [`ServerHandle::join`] hears of it.
     running: Sender<()>,
-}
-
-/// A running server, seen from anywhere: clones are the same server, and all of it works from any thread.
-#[derive(Clone)]
-pub struct ServerHandle {
-    shared: Arc<Shared>,
-    local_addr: SocketAddr,
-    ask: Sender<Duration>,
-    stopped: Receiver<()>,
 }
 
 impl Builder {
@@ -109,10 +101,42 @@ impl Builder {
     /// # Errors
     /// A value out of range, a path that is not one or that a page shares, an address in use or not to be had.
     pub fn bind(self) -> Result<Server, Error> {
+        self.check()?;
+        let (listener, local_addr) = listen(&self.config)?;
+        let Parts { shared, workers, arrivals } = self.assemble()?;
+        let (ask, asked) = crossbeam_channel::bounded(1);
+        let (running, stopped) = crossbeam_channel::bounded(0);
+        let handle = ServerHandle { shared, local_addr, ask, stopped };
+        Ok(Server { listener, local_addr, workers, arrivals, handle, asked, running })
+    }
+
+    /// Checks everything, and makes a server that listens nowhere and whose turns are made by hand,
+    /// for tests of a handler.
+    ///
+    /// # Errors
+    /// A value out of range, a path that is not one or that a page shares, a blocking handler.
+    pub fn stepped(self) -> Result<SteppedServer, Error> {
+        self.check()?;
+        if let Some(route) = self.routes.iter().find(|route| route.jobs.is_some()) {
+            let message = format!("the handler of '{}' blocks, which needs threads", route.path);
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
+        let Parts { shared, workers, .. } = self.assemble()?;
+        let ((ask, _), (_, stopped)) =
+            (crossbeam_channel::bounded(1), crossbeam_channel::bounded(0));
+        let local_addr = SocketAddr::from(([127, 0, 0, 1], 0));
+        let handle = ServerHandle { shared: Arc::clone(&shared), local_addr, ask, stopped };
+        Ok(SteppedServer::new(workers, shared, handle))
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        self.config.validate()?;
+        check_paths(&self.routes, &self.pages)
+    }
+
+    /// Everything but the listener.
+    fn assemble(self) -> Result<Parts, Error> {
         let Builder { config, routes, pages } = self;
-        config.validate()?;
-        check_paths(&routes, &pages)?;
-        let (listener, local_addr) = listen(&config)?;
         let cannot_poll = |error| Error::io("cannot make a poll for a worker", error);
         let mut polls = Vec::new();
         let mut wakers = Vec::new();
@@ -138,11 +162,15 @@ impl Builder {
             config,
         });
         let (arrivals, workers) = staff(&shared, polls, inboxes);
-        let (ask, asked) = crossbeam_channel::bounded(1);
-        let (running, stopped) = crossbeam_channel::bounded(0);
-        let handle = ServerHandle { shared, local_addr, ask, stopped };
-        Ok(Server { listener, local_addr, workers, arrivals, handle, asked, running })
+        Ok(Parts { shared, workers, arrivals })
     }
+}
+
+/// What a server is made of besides its listener.
+struct Parts {
+    shared: Arc<Shared>,
+    workers: Vec<Worker>,
+    arrivals: Vec<Sender<Arrival>>,
 }
 
 /// One worker for each poll, and the acceptor's way to it.
@@ -236,13 +264,6 @@ impl Server {
     /// A handle to control it with, from any thread.
     pub fn handle(&self) -> ServerHandle {
         self.handle.clone()
-    }
-
-    /// The one worker of a server that is never run: `replay` makes its turns by hand.
-    #[cfg(any(test, feature = "replay"))]
-    pub(crate) fn into_worker(mut self) -> Worker {
-        assert_eq!(self.workers.len(), 1, "nobody makes the turns of the others");
-        self.workers.remove(0)
     }
 
     /// Serves on threads of its own and returns at once.
@@ -404,67 +425,5 @@ impl Accepting {
             thread::park_timeout(Duration::from_millis(10));
         }
         let _ = self.thread.join();
-    }
-}
-
-impl ServerHandle {
-    /// The address the server listens on.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
-    }
-
-    /// Publishes to everyone in `room`, from outside of any connection.
-    ///
-    /// # Errors
-    /// No such room, or the server is behind; nothing was stored then.
-    pub fn publish<'m>(
-        &self,
-        room: &str,
-        message: impl Into<Publication<'m>>,
-    ) -> Result<Published, HubError> {
-        let found = self.shared.hub.rooms.find(room).ok_or(HubError::NoSuchRoom)?;
-        self.shared.hub.publish(None, &found, &message.into(), None)
-    }
-
-    /// Makes `room` if it does not exist, so that it can be published to before anyone is in it. It goes
-    /// again when it has neither members nor messages.
-    ///
-    /// # Errors
-    /// The server has as many rooms as it may have, or a worker that must hear of it is behind.
-    pub fn open_room(&self, room: &RoomName) -> Result<(), HubError> {
-        let mut deferred = Deferred::default();
-        let entered = self.shared.hub.rooms.enter(room, &mut deferred, |_, _| ());
-        self.shared.hub.post.finish(&deferred);
-        entered.map(|_| ())
-    }
-
-    /// Closes a client's connection. `false` when there is no such client.
-    pub fn close(&self, client_id: &Uuid, reason: CloseReason) -> bool {
-        let session = self.shared.hub.sessions.find(client_id);
-        let Some(conn) = session.and_then(|session| session.conn()) else { return false };
-        self.shared.hub.post.tell(usize::from(conn.worker), Letter::Close { conn, reason });
-        true
-    }
-
-    /// Every gauge and counter, now.
-    pub fn stats(&self) -> Snapshot {
-        self.shared.snapshot()
-    }
-
-    /// Begins to drain and returns at once: nobody new is accepted, everyone inside gets their last
-    /// messages and a Close 1001. Who is not done within `grace` is cut off. Later calls change nothing.
-    pub fn shutdown(&self, grace: Duration) {
-        let _ = self.ask.try_send(grace);
-    }
-
-    /// Waits until the server has stopped.
-    pub fn join(&self) {
-        let _ = self.stopped.recv();
-    }
-}
-
-impl std::fmt::Debug for ServerHandle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerHandle").field("local_addr", &self.local_addr).finish_non_exhaustive()
     }
 }

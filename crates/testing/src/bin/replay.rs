@@ -5,7 +5,7 @@
 
 use std::{hint::black_box, process::ExitCode};
 
-use rusty_socks::replay::{PATHS, Path, Round};
+use rusty_socks_testing::replay::{PATHS, Path, Round};
 
 /// Rounds before the first that is counted, so that buffers have their size and tables their place.
 const WARM_UP_ROUNDS: u64 = 20;

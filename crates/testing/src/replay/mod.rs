@@ -1,22 +1,15 @@
 //! The hot paths of the server, played over and over on fixed input: `benches/hot_paths.rs` takes their time,
-//! `benches/replay.rs` is what `scripts/perf-gate.sh` counts the instructions of. Never part of a server.
+//! `bin/replay.rs` is what `scripts/perf-gate.sh` counts the instructions of.
 //!
 //! What is played is what serves: no path is written again here, only its input. Nothing of it may depend on
 //! the clock or on chance, or two counts of the same code differ.
 
-mod codec;
-mod json;
-mod publish;
-mod outbox;
-mod admission;
 mod road;
-
-use crate::ws::client_frame;
 
 /// A hot path.
 #[derive(Clone, Copy)]
 pub struct Path {
-    /// Its name in `benches/instructions.toml`.
+    /// Its name in `instructions.toml`.
     pub name: &'static str,
     /// What it does once for each of its units.
     pub unit: &'static str,
@@ -44,32 +37,23 @@ pub trait Round {
     fn done(&mut self) -> u64;
 }
 
-/// All of them, in the order a byte travels.
-pub const PATHS: [Path; 25] = [
-    codec::SMALL_TEXT,
-    codec::SMALL_BINARY,
-    codec::LARGE_TEXT,
-    codec::LARGE_BINARY,
-    codec::PIECES,
-    json::READ,
-    json::WRITE,
-    json::STAMP,
-    publish::ROOM,
-    publish::ROOMS,
-    publish::ONCE,
-    outbox::OWN,
-    outbox::SHARED,
-    outbox::PARTIAL,
-    admission::PERMIT,
-    admission::LINE,
+/// All of them.
+pub const PATHS: [Path; 16] = [
     road::TURN,
     road::ECHO,
+    road::LARGE_TEXT,
+    road::LARGE_BINARY,
+    road::PIECES,
     road::PUBLISH,
+    road::ONCE,
+    road::ROOMS,
     road::ANSWER,
     road::HISTORY,
     road::LIFE,
+    road::LINE,
     road::FANOUT,
     road::BURST,
+    road::PARTIAL,
     road::COMPRESSED,
 ];
 
@@ -84,25 +68,6 @@ const BEFORE_SEQ: &str = "{\"type\":\"message\",\"room\":\"lobby\",\"seq\":";
 const AFTER_SEQ: &str = ",\"id\":\"67e55044-10b1-426f-9247-bb680e5fe0c8\",\"sender\":\"ann\",\
     \"content\":{\"text\":\"Would you look at that? It works, and nobody knows why.\"},\
     \"timestamp\":\"2026-03-14T15:09:26.535Z\",\"client_id\":\"9f8b6c1e-2a5d-4a7e-8f00-3b1c2d4e5f60\"}";
-
-const TEXT: u8 = 0x81;
-const BINARY: u8 = 0x82;
-const CLOSE: u8 = 0x88;
-
-/// How many whole frames `bytes` are, none of them longer than a path sends.
-fn frames_in(mut bytes: &[u8]) -> u64 {
-    let mut frames = 0;
-    while let [_, len, behind @ ..] = bytes {
-        let (len, behind) = match (len, behind) {
-            (126, [high, low, behind @ ..]) => (u16::from_be_bytes([*high, *low]), behind),
-            (len, behind) => (u16::from(*len), behind),
-        };
-        bytes = behind.get(usize::from(len)..).expect("a whole frame");
-        frames += 1;
-    }
-    assert!(bytes.is_empty(), "half a frame");
-    frames
-}
 
 #[cfg(test)]
 mod tests {
@@ -124,7 +89,7 @@ mod tests {
 
     #[test]
     fn every_path_has_its_count() {
-        let file = File::new(env!("CARGO_MANIFEST_DIR")).join("benches/instructions.toml");
+        let file = File::new(env!("CARGO_MANIFEST_DIR")).join("instructions.toml");
         let text = fs::read_to_string(file).expect("the file of the counts");
         let counted = text.lines().filter_map(|line| line.strip_prefix('"')?.split('"').next());
         let (counted, played): (BTreeSet<&str>, BTreeSet<&str>) =

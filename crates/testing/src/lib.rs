@@ -1,0 +1,4 @@
+//! What the tests, benches and fuzzers of Rusty Socks share. Never part of a server.
+
+pub mod frames;
+pub mod replay;
