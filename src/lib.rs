@@ -60,7 +60,7 @@ pub use hub::{
     seats::Found,
     sessions::{NotAToken, SessionToken},
 };
-pub use metrics::{Quantiles, Snapshot, WorkerSnapshot};
+pub use metrics::{FIGURES, Figure, FigureKind, Quantiles, Snapshot, WorkerSnapshot};
 pub use server::{Builder, Server, ServerHandle, stepped};
 pub use store::{Epoch, Position, Range};
 pub use ws::{

@@ -22,7 +22,7 @@ use crate::{
     handler::calls::Calls,
     http::{page::StaticPage, response},
     hub::{Hub, rooms::RoomKey},
-    metrics::{Gauges, Health, Metrics, Snapshot, WorkerGauges, WorkerMetrics},
+    metrics::{Gauges, Health, Metrics, Now, Snapshot, WorkerGauges, WorkerMetrics},
     ws::{codec::ContextPool, deflate::Deflaters},
 };
 
@@ -77,8 +77,7 @@ impl Shared {
         let sockets = |worker: usize| self.sockets[worker].load(Ordering::Relaxed);
         let workers = 0..self.sockets.len();
         let gauges = Gauges {
-            started: self.started,
-            cpu_time: platform::cpu_time(),
+            worker_threads: workers.len(),
             active_connections,
             max_connections: self.config.max_conn,
             queued,
@@ -88,7 +87,6 @@ impl Shared {
             lingering: self.lingering.used(),
             sessions,
             sessions_away,
-            of_sessions: &self.hub.sessions.metrics,
             rooms: self.hub.rooms.len(),
             history_bytes: self.hub.history_bytes(),
             jobs_queued: self
@@ -97,14 +95,20 @@ impl Shared {
                 .filter_map(|route| route.jobs.as_ref())
                 .map(JobPool::queued)
                 .sum(),
-            draining: self.is_draining(),
         };
         let workers = workers.map(|worker| WorkerGauges {
             sockets: sockets(worker),
             mailbox: self.hub.post.waiting(worker),
             mailbox_refused: self.hub.post.refused(worker),
         });
-        self.metrics.snapshot(gauges, workers.collect())
+        let now = Now {
+            started: self.started,
+            cpu_time: platform::cpu_time(),
+            draining: self.is_draining(),
+            gauges,
+            sessions: &self.hub.sessions.metrics,
+        };
+        self.metrics.snapshot(now, workers.collect())
     }
 }
 

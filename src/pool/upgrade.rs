@@ -165,7 +165,7 @@ impl Connection {
         // A client cannot be silent before it was let in.
         self.core.last_rx = desk.now;
         let metrics = &desk.shared.metrics;
-        metrics.accepted.add_shared();
+        metrics.server.accepted_total.add_shared();
         if let Some(waited_ms) = waited_ms {
             metrics.queue_wait.record(std::time::Duration::from_millis(waited_ms));
         }
@@ -180,7 +180,7 @@ impl Connection {
             Some(jobs) => Service::Jobs(Lane::new(
                 jobs,
                 &desk.shared.hub,
-                &desk.shared.metrics.handler_panics,
+                &desk.shared.metrics.server.handler_panics,
                 &chosen.calls,
                 (self.core.id, self.core.remote),
                 &session,
@@ -341,7 +341,7 @@ fn ask_upgrade(request: &Request<'_>, route: usize, desk: &Desk) -> Asked {
         return refused(Refused::Origin, Status::Forbidden, message);
     }
     let calls = &desk.shared.routes[route].calls;
-    let panics = &desk.shared.metrics.handler_panics;
+    let panics = &desk.shared.metrics.server.handler_panics;
     let asked = catch_unwind(AssertUnwindSafe(|| {
         let state = calls.upgrade(request, panics)?;
         upgrade.choose_subprotocol(request, calls.subprotocols());
