@@ -9,7 +9,7 @@ use rusty_socks::{
     stepped::{MemoryClient, SteppedServer},
 };
 
-use super::{AFTER_SEQ, BEFORE_SEQ, COMMAND, Path, Round};
+use super::path::{AFTER_SEQ, BEFORE_SEQ, COMMAND, Path, Round};
 use crate::frames::{BINARY, CLOSE, TEXT, behind_101, client_frame, server_frames};
 
 /// What a turn costs in which nearly nothing is done.
