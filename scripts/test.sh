@@ -2,6 +2,7 @@
 # THE test command: everything that must hold before a commit, in one go, from any directory.
 #
 #   scripts/test.sh                  all of it
+#   scripts/test.sh --quick          what most changes can break: format, clippy, tests
 #   scripts/test.sh format clippy    only these steps
 #   scripts/test.sh --verbose        with every line of every step as it comes
 #
@@ -11,6 +12,7 @@
 # installed where there are none if this is Debian and root. No fixed ports.
 set -euo pipefail
 
+QUICK_STEPS=(format clippy tests)
 STEPS=(format clippy library docs report tests third-party js perf compare conformance)
 
 # Ranges, so that a new fault of theirs or ours shows within a major version that is known to work.
@@ -36,6 +38,7 @@ main() {
     for argument in "$@"; do
         case $argument in
             -v | --verbose) verbose=yes ;;
+            -q | --quick) chosen+=("${QUICK_STEPS[@]}") ;;
             -h | --help) usage; exit 0 ;;
             *)
                 if [[ " ${STEPS[*]} " != *" $argument "* ]]; then
@@ -62,7 +65,7 @@ main() {
     echo "all good (${SECONDS} s in all)"
 }
 
-usage() { sed -n '2,11{s/^# \{0,1\}//;p;}' "$here/test.sh"; }
+usage() { sed -n '2,12{s/^# \{0,1\}//;p;}' "$here/test.sh"; }
 
 need() {
     command -v "$1" >/dev/null && return
