@@ -281,10 +281,27 @@ fn health_fails_when_the_server_is_unwell_or_absent() {
     // The stub has answered its one request and closed its port.
     let output = rusty_socks(&["health", "--url", &url]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).starts_with(&format!("rusty_socks: cannot ask {url}: ")));
+    let tried = format!("rusty_socks: cannot ask {url}: nobody listens on 127.0.0.1:{port}\n");
+    assert_eq!(stderr(&output), tried);
 
     let output = rusty_socks(&["health", "--url", "ftp://x"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("ws:// or http://"), "{}", stderr(&output));
+}
+
+#[test]
+fn health_takes_every_address_that_connect_takes() {
+    for (typed, url) in [
+        ("127.0.0.1:PORT", "http://127.0.0.1:PORT/health"),
+        ("ws://127.0.0.1:PORT/health", "http://127.0.0.1:PORT/health"),
+        ("http://127.0.0.1:PORT/health", "http://127.0.0.1:PORT/health"),
+    ] {
+        let port = stub("HTTP/1.1 418 Teapot\r\nContent-Length: 2\r\n\r\n{}").to_string();
+        let typed = typed.replace("PORT", &port);
+        let output = rusty_socks(&["health", "--url", &typed]).output().unwrap();
+        let told = format!("rusty_socks: {} answers 418\n", url.replace("PORT", &port));
+        assert_eq!((output.status.code(), stderr(&output)), (Some(1), told), "{typed}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{ValueEnum, value_parser};
 
-use super::{header, header::Header, span, target::Target};
+use super::{header, header::Header, span};
 
 const EXAMPLES: &str = "\
 Without a mode it is a storm: many connections at once, held and counted.
@@ -125,13 +125,10 @@ pub(super) struct Common {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct StormArgs {
-    /// The server. Plain ws:// only; wss:// is not supported yet.
-    #[arg(
-        value_name = "URL",
-        default_value = "ws://127.0.0.1:3030/ws",
-        value_parser = Target::parse
-    )]
-    pub(super) target: Target,
+    /// The server: localhost, localhost:4000, ws://host[:port][/path]. Without a scheme, what is left
+    /// out is port 3030 and the path /ws (/echo for echo). No TLS.
+    #[arg(value_name = "URL", default_value = "ws://127.0.0.1:3030/ws")]
+    pub(super) url: String,
 
     /// How many connections to open.
     #[arg(
@@ -184,12 +181,8 @@ pub(super) struct StormArgs {
 #[derive(Debug, clap::Args)]
 pub(super) struct EchoArgs {
     /// A route that returns every message as it came.
-    #[arg(
-        value_name = "URL",
-        default_value = "ws://127.0.0.1:3030/echo",
-        value_parser = Target::parse
-    )]
-    pub(super) target: Target,
+    #[arg(value_name = "URL", default_value = "ws://127.0.0.1:3030/echo")]
+    pub(super) url: String,
 
     /// How many connections send.
     #[arg(
@@ -255,12 +248,8 @@ pub(super) struct EchoArgs {
 #[derive(Debug, clap::Args)]
 pub(super) struct FanoutArgs {
     /// The chat route, or any route that passes each message on to all.
-    #[arg(
-        value_name = "URL",
-        default_value = "ws://127.0.0.1:3030/ws",
-        value_parser = Target::parse
-    )]
-    pub(super) target: Target,
+    #[arg(value_name = "URL", default_value = "ws://127.0.0.1:3030/ws")]
+    pub(super) url: String,
 
     /// Connections that publish, in turn; publisher n does so in room n modulo --rooms.
     #[arg(
@@ -326,12 +315,8 @@ pub(super) struct FanoutArgs {
 #[derive(Debug, clap::Args)]
 pub(super) struct IdleArgs {
     /// The server.
-    #[arg(
-        value_name = "URL",
-        default_value = "ws://127.0.0.1:3030/ws",
-        value_parser = Target::parse
-    )]
-    pub(super) target: Target,
+    #[arg(value_name = "URL", default_value = "ws://127.0.0.1:3030/ws")]
+    pub(super) url: String,
 
     /// How many connections to hold.
     #[arg(
@@ -387,7 +372,7 @@ mod tests {
     #[test]
     fn defaults_are_those_documented() {
         let args = LoadArgs::typed("").unwrap().storm;
-        assert_eq!(args.target.to_string(), "ws://127.0.0.1:3030/ws");
+        assert_eq!(args.url, "ws://127.0.0.1:3030/ws");
         let common = &args.common;
         assert_eq!((args.connections, args.rate, args.retry, common.connecting), (100, 0, 0, 512));
         assert_eq!((args.hold, common.timeout), (Duration::from_secs(10), Duration::from_secs(15)));
@@ -398,7 +383,7 @@ mod tests {
     fn sources_are_separated_by_commas() {
         let args = LoadArgs::typed("--source 127.0.0.2,127.0.0.3 ws://127.0.0.1:1/").unwrap().storm;
         assert_eq!(args.common.source.len(), 2);
-        assert_eq!(args.target.to_string(), "ws://127.0.0.1:1/");
+        assert_eq!(args.url, "ws://127.0.0.1:1/");
     }
 
     #[test]
@@ -415,13 +400,11 @@ mod tests {
     fn bad_arguments_exit_with_two_and_a_reason() {
         for line in [
             "-c 0",
-            "wss://host/",
             "--every 1",
             "--message hi --every 0",
             "-H nonsense",
             "--hold ages",
             "--ramp 5 --rate 10",
-            "-c 5 echo",
             "echo --depth 0",
             "echo --depth 2 --rate 10",
             "echo --messages 5 --duration 1",

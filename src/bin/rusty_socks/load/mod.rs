@@ -11,7 +11,6 @@
 mod args;
 mod header;
 mod span;
-mod target;
 mod plan;
 // What is done.
 mod captain;
