@@ -16,12 +16,15 @@ pub(crate) enum Exit {
     Failure = 1,
     /// The configuration or the command line is wrong. Trying again will not help.
     BadConfig = 2,
-    /// `connect`: nobody answers there.
+    /// `connect`, `load`: nobody answers there.
     Unreachable = 3,
-    /// `connect`: the server answered the upgrade with another status than 101.
+    /// `connect`, `load`: the server answered the upgrade with another status than 101.
     Refused = 4,
-    /// `connect`: the server ended the connection with an error code, or it was lost.
+    /// `connect`, `load`: the server ended the connection with an error code, or it was lost, or
+    /// messages were.
     Closed = 5,
+    /// `load`: an expectation of the command line was not met.
+    Unmet = 6,
 }
 
 impl From<Exit> for ExitCode {

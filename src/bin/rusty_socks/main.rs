@@ -69,7 +69,8 @@ Exit codes:
   0  a clean end
   1  anything else, such as a port in use
   2  bad configuration or flags
-  3, 4, 5  connect: nobody there, refused, closed with an error or lost
+  3, 4, 5  connect, load: nobody there, refused, closed with an error or lost
+  6  load: an expectation (--expect-…) was not met
 
 Examples:
   rusty_socks                                    serve on 0.0.0.0:3030

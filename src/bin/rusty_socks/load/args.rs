@@ -4,7 +4,24 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{ValueEnum, value_parser};
 
-use super::{header, header::Header, span};
+use super::{
+    expect::{Expect, ExpectMessages},
+    header,
+    header::Header,
+    span,
+};
+
+const EXIT_CODES: &str = "\
+Exit codes, of 3 to 6 the first that applies:
+  0  passed: every connection was served and stayed, and nothing was lost
+  1  the run could not be made, or its result not be written
+  2  bad arguments
+  3  connections failed: nobody there, no answer in time, or a broken one
+  4  connections were refused with an HTTP status, or not let into their room
+  5  the server closed connections early, messages were lost, or nothing was measured
+  6  an expectation was not met
+In a storm a refusal with 503 or 429 is what is measured, and no failure while anybody is served.
+Where --expect-refused is given, it decides instead.";
 
 const EXAMPLES: &str = "\
 Without a mode it is a storm: many connections at once, held and counted.
@@ -25,16 +42,13 @@ Ctrl-C ends a run early, and what was measured by then is told.";
 
 /// Opens many WebSocket connections to a server, and tells what became of each.
 ///
-/// A connection is "served at once", "served after waiting", "served after a retry", "rejected"
+/// A connection is "served at once", "served after waiting", "served after a retry", "refused"
 /// (any HTTP status but 101) or "failed". Which ones waited is told by the server when it can: an
 /// answer with the header `Queue-Wait-Ms` waited in line, and a server that sends it, or whose
 /// /stats has `max_queued_tasks`, is believed about the others too. For any other server a
 /// connection has waited when it took longer than --waited-after.
-///
-/// Exit code: 0 when every connection was served or rejected with an HTTP status, 1 when any
-/// failed or nothing came back of what was sent, 2 for bad arguments.
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+#[command(args_conflicts_with_subcommands = true, after_help = format!("{EXIT_CODES}\n\n{EXAMPLES}"))]
 pub(crate) struct LoadArgs {
     #[command(subcommand)]
     pub(super) mode: Option<ModeArgs>,
@@ -114,6 +128,9 @@ pub(super) struct Common {
     #[arg(long)]
     pub(super) allow_remote: bool,
 
+    #[command(flatten)]
+    pub(super) expect: Expect,
+
     /// Print one JSON object on standard output instead of the table.
     #[arg(long)]
     pub(super) json: bool,
@@ -154,10 +171,10 @@ pub(super) struct StormArgs {
     )]
     pub(super) rate: u32,
 
-    /// Follow the server's advice: a connection rejected with a Retry-After comes back after it,
+    /// Follow the server's advice: a connection refused with a Retry-After comes back after it,
     /// jittered, at most K times.
     ///
-    /// A rejection without Retry-After, or with one over two minutes, is taken as final.
+    /// A refusal without Retry-After, or with one over two minutes, is taken as final.
     #[arg(
         long,
         value_name = "K",
@@ -179,6 +196,7 @@ pub(super) struct StormArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXIT_CODES)]
 pub(super) struct EchoArgs {
     /// A route that returns every message as it came.
     #[arg(value_name = "URL", default_value = "ws://127.0.0.1:3030/echo")]
@@ -242,10 +260,14 @@ pub(super) struct EchoArgs {
     pub(super) warmup: Duration,
 
     #[command(flatten)]
+    pub(super) expect_messages: ExpectMessages,
+
+    #[command(flatten)]
     pub(super) common: Common,
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXIT_CODES)]
 pub(super) struct FanoutArgs {
     /// The chat route, or any route that passes each message on to all.
     #[arg(value_name = "URL", default_value = "ws://127.0.0.1:3030/ws")]
@@ -309,10 +331,14 @@ pub(super) struct FanoutArgs {
     pub(super) warmup: Duration,
 
     #[command(flatten)]
+    pub(super) expect_messages: ExpectMessages,
+
+    #[command(flatten)]
     pub(super) common: Common,
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXIT_CODES)]
 pub(super) struct IdleArgs {
     /// The server.
     #[arg(value_name = "URL", default_value = "ws://127.0.0.1:3030/ws")]
@@ -414,6 +440,11 @@ mod tests {
             "fanout --protocol mqtt",
             "idle -c 200001",
             "idle --threads 65",
+            "--expect-refused many",
+            "--expect-lost 3",
+            "--expect-rate 3",
+            "echo --expect-p99-ms 0",
+            "fanout --expect-closed 3..1",
         ] {
             let error = LoadArgs::typed(line).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");

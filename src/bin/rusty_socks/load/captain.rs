@@ -24,6 +24,7 @@ use super::{
     series::Series,
     stats::ServerFigures,
     tally::Tally,
+    times::Times,
     work::Share,
 };
 
@@ -269,10 +270,11 @@ impl Captain {
                     return;
                 }
                 let ended = now.min(until).max(from);
+                self.set_phase(Phase::Draining { ended });
                 if matches!(self.plan.mode, Mode::Storm { .. }) {
-                    self.close(now, from, ended);
+                    // Nothing is on its way that a storm would wait for.
+                    self.ask_after(now, from, ended);
                 } else {
-                    self.set_phase(Phase::Draining { ended });
                     self.stage = Stage::Draining { from, ended };
                 }
             }
@@ -280,12 +282,7 @@ impl Captain {
                 let pulse = self.course.pulse();
                 let all_in = self.quiet == all && pulse.expected <= pulse.answered;
                 if all_in || self.empty == all || now >= ended + DRAIN_MAX {
-                    // A server that did not answer before would only be waited for.
-                    self.figures.asking_after = self.figures.before.is_some();
-                    if self.figures.asking_after {
-                        self.ask(Wanted::After);
-                    }
-                    self.stage = Stage::Asking { from, ended };
+                    self.ask_after(now, from, ended);
                 }
             }
             Stage::Asking { from, ended } => {
@@ -295,6 +292,16 @@ impl Captain {
             }
             Stage::Closing { .. } => {}
         }
+    }
+
+    /// Takes the last look at the server, unless it never answered and would only be waited for.
+    fn ask_after(&mut self, now: Instant, from: Instant, ended: Instant) {
+        if self.figures.before.is_none() {
+            return self.close(now, from, ended);
+        }
+        self.figures.asking_after = true;
+        self.ask(Wanted::After);
+        self.stage = Stage::Asking { from, ended };
     }
 
     fn close(&mut self, now: Instant, from: Instant, ended: Instant) {
@@ -422,6 +429,32 @@ impl Captain {
             began,
             stopped: self.stopped,
         })
+    }
+}
+
+impl Findings {
+    /// What the run measures: connecting, round trips, deliveries, or answers to pings.
+    pub(super) fn measured_times(&self, plan: &Plan) -> Times {
+        match plan.mode {
+            Mode::Storm { .. } | Mode::Idle { ping: None } => self.tally.connects(),
+            Mode::Idle { .. } | Mode::Echo(_) | Mode::Fanout(_) => self.traffic.latency.clone(),
+        }
+    }
+
+    /// Round trips or deliveries a second.
+    pub(super) fn rate(&self) -> f64 {
+        self.traffic.arrived as f64 / self.measured.as_secs_f64().max(1e-9)
+    }
+
+    /// Messages, deliveries or pings that were owed and never came.
+    pub(super) fn lost(&self, plan: &Plan) -> u64 {
+        let traffic = &self.traffic;
+        match plan.mode {
+            Mode::Storm { .. } | Mode::Idle { ping: None } => 0,
+            Mode::Idle { .. } => traffic.unanswered(),
+            Mode::Echo(_) => traffic.unanswered() + traffic.unsent(),
+            Mode::Fanout(_) => traffic.undelivered() + traffic.unsent(),
+        }
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) struct Pulse {
     pub(super) at_once: u64,
     pub(super) after_waiting: u64,
     pub(super) after_retry: u64,
-    pub(super) rejected: u64,
+    pub(super) refused: u64,
     pub(super) failed: u64,
     pub(super) closed: u64,
     pub(super) sent: u64,
@@ -138,7 +138,7 @@ impl Course {
             sum.at_once += pulse.at_once;
             sum.after_waiting += pulse.after_waiting;
             sum.after_retry += pulse.after_retry;
-            sum.rejected += pulse.rejected;
+            sum.refused += pulse.refused;
             sum.failed += pulse.failed;
             sum.closed += pulse.closed;
             sum.sent += pulse.sent;

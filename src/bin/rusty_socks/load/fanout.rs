@@ -228,7 +228,9 @@ impl Fanout {
     /// Deliveries of this thread's messages come in on all threads, so each looks only at what it
     /// has to send; the captain sees whether deliveries still come.
     pub(super) fn is_quiet(&self, log: &Log) -> bool {
-        self.pacer.as_ref().is_none_or(|pacer| log.is_past(pacer.next_at()))
+        let is_in = |index: &usize| self.members[*index].standing == Standing::In;
+        !self.speakers.iter().any(is_in)
+            || self.pacer.as_ref().is_none_or(|pacer| log.is_past(pacer.next_at()))
     }
 
     pub(super) fn settle(&self, log: &mut Log) {

@@ -83,7 +83,7 @@ pub(super) struct Connection {
 
 /// Where a connection is in its life.
 enum Stage {
-    /// Not dialed, or resting after a rejection.
+    /// Not dialed, or resting after a refusal.
     Ashore,
     Asking(Box<Handshake>),
     Held(Box<Held>),
@@ -349,7 +349,7 @@ impl Fleet {
             }
             Some(_) | None => {
                 self.leave(index, Stage::Gone);
-                self.log.count_rejected(answer.status, answer.retry_after);
+                self.log.count_refused(answer.status, answer.retry_after);
             }
         }
     }

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::{
     captain::Findings,
     machine::Machine,
+    outcome::Outcome,
     plan::{Mode, Plan},
     stats::ServerFigures,
     times::Times,
@@ -16,11 +17,19 @@ use super::{
 
 /// Everything that was found. Names are stable; times are milliseconds unless the name says
 /// otherwise.
-pub(super) fn object(plan: &Plan, findings: &Findings) -> Value {
+pub(super) fn object(plan: &Plan, findings: &Findings, outcome: &Outcome) -> Value {
     let mut object = connections(plan, findings);
     let machine = Machine::here();
     let reasons = verdict::reasons(plan, findings);
     let further = json!({
+        "outcome": {
+            "passed": outcome.passed(),
+            "exit_code": outcome.exit() as u8,
+            "headline": outcome.headline(),
+            "problems": outcome.problems.iter().map(|problem| {
+                json!({"kind": problem.kind.key(), "text": problem.text})
+            }).collect::<Vec<_>>(),
+        },
         "mode": plan.mode_name(),
         "began": findings.began.to_rfc3339_opts(SecondsFormat::Secs, true),
         "version": env!("CARGO_PKG_VERSION"),
@@ -169,13 +178,13 @@ fn over_time(findings: &Findings) -> Value {
 /// What became of the connections.
 fn connections(plan: &Plan, findings: &Findings) -> Value {
     let tally = &findings.tally;
-    let rejected: Map<String, Value> = tally
-        .rejected
+    let refused: Map<String, Value> = tally
+        .refused
         .iter()
-        .map(|(status, rejection)| {
-            let (least, most) = rejection.retry_after.unzip();
+        .map(|(status, refusal)| {
+            let (least, most) = refusal.retry_after.unzip();
             let figures = json!({
-                "count": rejection.count,
+                "count": refusal.count,
                 "retry_after_s_min": least.map(|advice| advice.as_secs()),
                 "retry_after_s_max": most.map(|advice| advice.as_secs()),
             });
@@ -214,7 +223,7 @@ fn connections(plan: &Plan, findings: &Findings) -> Value {
             "after_retry": times(&tally.after_retry),
             "waited_according_to": if tally.server_tells_who_waited() { "server" } else { "clock" },
         },
-        "rejected": {"total": tally.rejected_total(), "by_status": rejected},
+        "rejected": {"total": tally.refused_total(), "by_status": refused},
         "retries": tally.retries,
         "failed": {
             "total": tally.failed_total(),
@@ -265,12 +274,14 @@ mod tests {
         let mut findings = Findings::none();
         let (tally, waited_after) = (&mut findings.tally, plan.opening.waited_after);
         tally.count_served(Duration::from_micros(1500), false, waited_after);
-        tally.count_rejected(503, Some(Duration::from_secs(2)));
+        tally.count_refused(503, Some(Duration::from_secs(2)));
         tally.count_served(Duration::from_secs(1), true, waited_after);
         tally.count_closed_by_server(Ending::BrokeProtocol("a".into()));
         tally.count_closed_by_server(Ending::BrokeProtocol("b".into()));
 
-        let object = object(&plan, &findings);
+        let outcome = Outcome::of(&plan, &findings);
+        let object = object(&plan, &findings, &outcome);
+        assert_eq!(object["outcome"]["exit_code"], json!(5), "the server ended two");
         assert_eq!(object["served"]["at_once"]["max_ms"], json!(1.5));
         assert_eq!(object["served"]["after_waiting"]["count"], json!(1));
         assert_eq!(object["served"]["after_retry"]["p50_ms"], Value::Null);

@@ -97,9 +97,9 @@ impl Log {
         self.series.at(Instant::now()).count(Outcome::Opened);
     }
 
-    pub(super) fn count_rejected(&mut self, status: u16, advice: Option<Duration>) {
+    pub(super) fn count_refused(&mut self, status: u16, advice: Option<Duration>) {
         self.series.at(Instant::now()).count(Outcome::Refused(status));
-        self.tally.count_rejected(status, advice);
+        self.tally.count_refused(status, advice);
     }
 
     pub(super) fn count_failed(&mut self, failure: Failure) {
@@ -196,7 +196,7 @@ impl Log {
             at_once: tally.at_once_total(),
             after_waiting: tally.after_waiting_total(),
             after_retry: tally.after_retry.count(),
-            rejected: tally.rejected_total(),
+            refused: tally.refused_total(),
             failed: tally.failed_total(),
             closed: tally.closed_by_server_total(),
             sent: tally.messages_sent,

@@ -4,11 +4,12 @@
 //! Read in this order: [`args`] is what was typed, [`plan`] what it means; [`captain`] runs it, with
 //! one [`fleet`] of connections on each thread; [`handshake`] is a connection until its answer,
 //! [`held`] after it; [`work`] is what connections then do; [`log`] is where each thread writes down
-//! what it saw; [`verdict`], [`table`], [`json`] and [`page`] tell. The server is a stranger here:
+//! what it saw; [`outcome`] judges; [`table`], [`json`] and [`page`] tell. The server is a stranger here:
 //! nothing is shared with its code, so that a fault cannot hide on both sides.
 
 // What was typed, and what it means.
 mod args;
+mod expect;
 mod header;
 mod span;
 mod plan;
@@ -39,6 +40,8 @@ mod series;
 mod busy;
 // What is told.
 mod progress;
+mod words;
+mod outcome;
 mod verdict;
 mod table;
 mod json;
@@ -49,7 +52,8 @@ mod chart;
 
 use std::{
     fs,
-    process::{self, ExitCode},
+    io::{self, IsTerminal, Write},
+    process,
     sync::{
         atomic::{AtomicBool, Ordering},
         mpsc::Sender,
@@ -62,6 +66,7 @@ pub(crate) use self::args::LoadArgs;
 use self::{
     captain::Findings,
     course::Word,
+    outcome::Outcome,
     plan::{NoPlan, Plan},
 };
 
@@ -70,11 +75,11 @@ use self::{
 const OPEN_FILES_SPARE: u64 = 160;
 
 /// Runs the load and prints what came of it; the exit code is the one [`LoadArgs`] promises.
-pub(crate) fn run(args: LoadArgs) -> ExitCode {
+pub(crate) fn run(args: LoadArgs) -> Exit {
     let plan = match Plan::new(args) {
         Ok(plan) => plan,
         Err(NoPlan::BadArguments(reason)) => return fail(Exit::BadConfig, &reason),
-        Err(NoPlan::Unreachable(reason)) => return fail(Exit::Failure, &reason),
+        Err(NoPlan::Unreachable(reason)) => return fail(Exit::Unreachable, &reason),
     };
     // A page that cannot be written is better known before the run than after it.
     if let Some(path) = &plan.report
@@ -91,20 +96,20 @@ pub(crate) fn run(args: LoadArgs) -> ExitCode {
         ));
     }
     match captain::run(plan, end_on_interrupt) {
-        Ok((plan, findings)) => report(&plan, &findings).into(),
+        Ok((plan, findings)) => report(&plan, &findings),
         Err(error) => fail(Exit::Failure, &format!("cannot watch sockets: {error}")),
     }
 }
 
 /// Says why nothing could be run at all.
-fn fail(exit: Exit, reason: &str) -> ExitCode {
-    eprintln!("{PREFIX}{reason}");
-    exit.into()
+fn fail(exit: Exit, reason: &str) -> Exit {
+    say(&format!("{PREFIX}{reason}"));
+    exit
 }
 
 /// Says what will make the run less than what was asked for.
 fn warn(reason: &str) {
-    eprintln!("{PREFIX}warning: {reason}");
+    say(&format!("{PREFIX}warning: {reason}"));
 }
 
 /// The first Ctrl-C ends the run as if its time were up; a second one does not wait for the
@@ -123,26 +128,44 @@ fn end_on_interrupt(words: Sender<Word>) {
     }
 }
 
-/// Prints the findings in the form that was asked for, and judges them.
+/// Tells the findings in the forms that were asked for, and how the run is judged.
 fn report(plan: &Plan, findings: &Findings) -> Exit {
-    if plan.json {
-        println!("{}", json::object(plan, findings));
+    let outcome = Outcome::of(plan, findings);
+    let text = if plan.json {
+        format!("{}\n", json::object(plan, findings, &outcome))
     } else {
-        print!("{}", table::render(plan, findings));
+        table::render(plan, findings, &outcome)
+    };
+    let mut exit = outcome.exit();
+    if let Err(error) = print(&text) {
+        exit = fail(Exit::Failure, &format!("cannot write to standard output: {error}"));
     }
     if let Some(path) = &plan.report {
-        match fs::write(path, page::render(plan, findings)) {
-            Ok(()) => eprintln!("The page is in {}.", path.display()),
+        match fs::write(path, page::render(plan, findings, &outcome)) {
+            Ok(()) => say(&format!("The page is in {}.", path.display())),
             Err(error) => {
-                eprintln!("{PREFIX}cannot write {}: {error}", path.display());
-                return Exit::Failure;
+                exit = fail(Exit::Failure, &format!("cannot write {}: {error}", path.display()));
             }
         }
     }
-    // Who was turned away by a status was answered; who was served and got nothing back was not.
-    let nothing_came = plan.has_traffic()
-        && findings.tally.served_total() > 0
-        && findings.traffic.answered == 0
-        && !findings.stopped;
-    if findings.tally.failed_total() > 0 || nothing_came { Exit::Failure } else { Exit::Clean }
+    // Who sees the table has read it there.
+    if !outcome.passed() && (plan.json || !io::stdout().is_terminal()) {
+        say(&format!("{PREFIX}{}", outcome.headline()));
+    }
+    exit
+}
+
+/// Writes to standard output, to the last byte. A reader that has seen enough (`| head`) is no
+/// failure.
+fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome,
+    }
+}
+
+/// Writes a line to standard error. Where that cannot be written, nobody can be told.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }

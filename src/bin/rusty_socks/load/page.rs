@@ -1,15 +1,19 @@
 //! The findings as one page: tiles, plots and tables, without anything from elsewhere.
 
+use serde_json::Value;
+
 use super::{
     captain::Findings,
     chart::{escape, push},
     json,
     machine::{self, Machine},
+    outcome::{Outcome, ProblemKind},
     plan::{Mode, Plan},
     plots::{charts, latency_name},
-    table::{self, Compared, per_second, span},
+    table::{self, Compared},
     times::Times,
     verdict,
+    words::{counted, grouped, per_second, span},
 };
 
 const STYLE: &str = include_str!("page.css");
@@ -22,7 +26,7 @@ struct Tile {
 }
 
 /// The whole page.
-pub(super) fn render(plan: &Plan, findings: &Findings) -> String {
+pub(super) fn render(plan: &Plan, findings: &Findings, outcome: &Outcome) -> String {
     let command = machine::command_line();
     let title = table::title(plan, findings);
     let mut html = format!(
@@ -33,9 +37,10 @@ pub(super) fn render(plan: &Plan, findings: &Findings) -> String {
         escape(&title),
         escape(&command)
     );
+    html += &outcome_box(outcome);
     html += &verdict_box(plan, findings);
     html += "<div class=tiles>\n";
-    for Tile { value, label, mood } in tiles(plan, findings) {
+    for Tile { value, label, mood } in tiles(plan, findings, outcome) {
         push(
             &mut html,
             format_args!(
@@ -57,19 +62,47 @@ pub(super) fn render(plan: &Plan, findings: &Findings) -> String {
     }
     html += "</section>\n";
     html += &footer(plan, findings);
+    // A style sheet shows what is in it, so that the figures stand in the page once, for people and
+    // programs.
     push(
         &mut html,
         format_args!(
-            "<script type=\"application/json\" id=figures>{}</script>\n</main>\n</html>\n",
-            in_script(&json::object(plan, findings).to_string())
+            "<section><h2>All figures</h2><script type=\"application/json\" id=figures>{}</script>\
+             </section>\n</main>\n</html>\n",
+            in_script(&a_line_each(&json::object(plan, findings, outcome)))
         ),
     );
     html
 }
 
+/// JSON with a line for each of its outermost keys.
+fn a_line_each(object: &Value) -> String {
+    let Value::Object(fields) = object else { return object.to_string() };
+    let lines: Vec<String> = fields
+        .iter()
+        .map(|(name, value)| format!("{}: {value}", Value::from(name.as_str())))
+        .collect();
+    format!("{{\n{}\n}}", lines.join(",\n"))
+}
+
 /// JSON that cannot end the element it stands in.
 fn in_script(json: &str) -> String {
     json.replace('<', "\\u003c")
+}
+
+/// The headline, above everything else.
+fn outcome_box(outcome: &Outcome) -> String {
+    if outcome.passed() {
+        return format!("<div class=verdict>{}</div>\n", escape(&outcome.headline()));
+    }
+    let mut html = format!(
+        "<div class=\"verdict failed\"><b>Failed, with exit code {}.</b><ul>",
+        outcome.exit() as u8
+    );
+    for problem in &outcome.problems {
+        push(&mut html, format_args!("<li>{}</li>", escape(&problem.text)));
+    }
+    html + "</ul></div>\n"
 }
 
 fn verdict_box(plan: &Plan, findings: &Findings) -> String {
@@ -89,10 +122,9 @@ fn verdict_box(plan: &Plan, findings: &Findings) -> String {
     html + "</ul></div>\n"
 }
 
-fn tiles(plan: &Plan, findings: &Findings) -> Vec<Tile> {
+fn tiles(plan: &Plan, findings: &Findings, outcome: &Outcome) -> Vec<Tile> {
     let (tally, traffic) = (&findings.tally, &findings.traffic);
-    let seconds = findings.measured.as_secs_f64().max(1e-9);
-    let rate = match traffic.arrived as f64 / seconds {
+    let rate = match findings.rate() {
         rate if rate >= 1000.0 => grouped(rate.round() as u64),
         rate => per_second(rate),
     };
@@ -112,11 +144,8 @@ fn tiles(plan: &Plan, findings: &Findings) -> Vec<Tile> {
     match &plan.mode {
         Mode::Storm { .. } => {
             tiles.push(tile(grouped(tally.served_total()), "served"));
-            let turned_away = tally.rejected_total();
-            let mood = if turned_away > 0 { "warn" } else { "" };
-            tiles.push(Tile { value: grouped(turned_away), label: "rejected", mood });
             let labels = ["median time to connect", "99 % connected within", "slowest"];
-            tiles.extend(quantiles(&connects(findings), labels));
+            tiles.extend(quantiles(&tally.connects(), labels));
             tiles.push(tile(span(tally.settled_after), "until all were answered"));
         }
         Mode::Idle { ping } => {
@@ -141,15 +170,19 @@ fn tiles(plan: &Plan, findings: &Findings) -> Vec<Tile> {
             tiles.push(lost(traffic.undelivered() + traffic.unsent(), "deliveries missing"));
         }
     }
+    let refused = tally.refused_total();
+    let mood = match refused {
+        0 => "",
+        _ if outcome.has(ProblemKind::Refused) || outcome.has(ProblemKind::Unmet) => "bad",
+        _ => "warn",
+    };
+    tiles.push(Tile { value: grouped(refused), label: "connections refused", mood });
     tiles.push(lost(tally.failed_total(), "connections failed"));
     tiles.push(lost(tally.closed_by_server_total(), "closed by the server"));
+    if traffic.not_joined > 0 {
+        tiles.push(lost(traffic.not_joined, "not let into a room"));
+    }
     tiles
-}
-
-/// How long all that were served took to connect.
-pub(super) fn connects(findings: &Findings) -> Times {
-    let tally = &findings.tally;
-    tally.at_once().with(&tally.after_waiting()).with(&tally.after_retry)
 }
 
 fn times_table(plan: &Plan, findings: &Findings) -> String {
@@ -180,13 +213,16 @@ fn times_table(plan: &Plan, findings: &Findings) -> String {
 
 fn server_table(findings: &Findings) -> String {
     let compared = table::compared(findings);
-    if compared.is_empty() {
+    if compared.rows.is_empty() {
         return String::new();
     }
-    let mut html = "<section><h2>The server's own count</h2><table><tr><th></th><th>this client\
-                    </th><th>the server</th></tr>"
-        .to_owned();
-    for Compared { what, client, server } in compared {
+    let mut html = format!(
+        "<section><h2>The server's own count</h2><table><tr><th></th><th>this client</th>\
+         <th>{}</th></tr>",
+        compared.server_head()
+    );
+    let remark = compared.remark().map(|remark| format!("<b>{}</b> ", escape(&remark)));
+    for Compared { what, client, server } in compared.rows {
         let (client, server) = (client.unwrap_or_default(), server.unwrap_or_default());
         push(
             &mut html,
@@ -197,8 +233,10 @@ fn server_table(findings: &Findings) -> String {
             ),
         );
     }
-    html + "</table><p class=dim>Over the whole run, the opening and the warm-up included; other \
-            clients of the server are in its count.</p></section>\n"
+    html += "</table><p class=dim>";
+    html += &remark.unwrap_or_default();
+    html + "Over the whole run, the opening and the warm-up included; other clients of the server \
+            are in its count.</p></section>\n"
 }
 
 fn footer(plan: &Plan, findings: &Findings) -> String {
@@ -207,32 +245,16 @@ fn footer(plan: &Plan, findings: &Findings) -> String {
     for load in &findings.loads {
         push(&mut loads, format_args!(" {:.0} %", load.busy * 100.0));
     }
-    let threads = match plan.threads {
-        1 => "1 thread".to_owned(),
-        threads => format!("{threads} threads"),
-    };
+    let threads = counted(plan.threads as u64, "thread");
     format!(
-        "<footer>{} · rusty_socks {} load · {} · {}, {} cores · {threads}, busy{loads} · the figures \
-         are in this page as JSON (<a href=\"#figures\">#figures</a>)</footer>\n",
+        "<footer>{} · rusty_socks {} load · {} · {}, {} · {threads}, busy{loads} · <a \
+         href=\"#figures\">all figures as JSON</a></footer>\n",
         findings.began.format("%Y-%m-%d %H:%M:%S UTC"),
         env!("CARGO_PKG_VERSION"),
         escape(&machine.system),
         escape(&machine.cpu),
-        machine.cores
+        counted(machine.cores as u64, "core")
     )
-}
-
-/// A count with its thousands apart.
-pub(super) fn grouped(count: u64) -> String {
-    let digits = count.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]
@@ -253,7 +275,7 @@ mod tests {
         for millis in 1..2000 {
             findings.traffic.latency.record(Duration::from_millis(millis));
         }
-        let page = render(&plan, &findings);
+        let page = render(&plan, &findings, &Outcome::of(&plan, &findings));
         assert!(page.contains("a=1&amp;b=&#39;x&#39;"));
         assert_eq!(page.matches("<script").count(), 1, "the figures alone");
         assert_eq!(page.matches("</script>").count(), 1);
@@ -262,12 +284,7 @@ mod tests {
         }
         assert!(page.contains("Round trip: percentiles") && page.contains("99.9 %"));
         let json = page.split("id=figures>").nth(1).unwrap().split("</script>").next().unwrap();
-        let figures: serde_json::Value = serde_json::from_str(json).unwrap();
+        let figures: Value = serde_json::from_str(json).unwrap();
         assert_eq!(figures["failed"]["by_cause"]["bad_answer"]["example"], hostile);
-    }
-
-    #[test]
-    fn numbers_are_written_for_people() {
-        assert_eq!([grouped(7), grouped(1234), grouped(1_000_000)], ["7", "1,234", "1,000,000"]);
     }
 }

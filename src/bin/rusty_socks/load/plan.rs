@@ -13,6 +13,7 @@ use rusty_socks::client::Target;
 
 use super::{
     args::{Common, EchoArgs, FanoutArgs, IdleArgs, LoadArgs, ModeArgs, Protocol, StormArgs},
+    expect::CountRange,
     fanout::Audience,
     header::Header,
 };
@@ -55,8 +56,20 @@ pub(super) struct Plan {
     pub(super) warmup: Duration,
     pub(super) hold: Duration,
     pub(super) mode: Mode,
+    pub(super) expect: Expectations,
     pub(super) json: bool,
     pub(super) report: Option<PathBuf>,
+}
+
+/// What the run is expected to find; `None` where nothing was said.
+#[derive(Debug)]
+pub(super) struct Expectations {
+    pub(super) refused: Option<CountRange>,
+    pub(super) closed: Option<CountRange>,
+    pub(super) lost: Option<CountRange>,
+    pub(super) p99: Option<Duration>,
+    /// Round trips or deliveries a second.
+    pub(super) rate: Option<u64>,
 }
 
 /// How connections come about.
@@ -166,6 +179,8 @@ impl Plan {
         let mut plan =
             Plan::with(args.common, target(&args.url, ECHO_PATH)?, args.connections, mode);
         (plan.warmup, plan.hold) = (args.warmup, args.duration);
+        (plan.expect.lost, plan.expect.rate) =
+            (args.expect_messages.expect_lost, args.expect_messages.expect_rate);
         Ok(plan)
     }
 
@@ -190,6 +205,8 @@ impl Plan {
         let connections = args.publishers + args.subscribers;
         let mut plan = Plan::with(args.common, target(&args.url, CHAT_PATH)?, connections, mode);
         (plan.warmup, plan.hold) = (args.warmup, args.duration);
+        (plan.expect.lost, plan.expect.rate) =
+            (args.expect_messages.expect_lost, args.expect_messages.expect_rate);
         Ok(plan)
     }
 
@@ -232,6 +249,13 @@ impl Plan {
             warmup: Duration::ZERO,
             hold: Duration::ZERO,
             mode,
+            expect: Expectations {
+                refused: common.expect.expect_refused,
+                closed: common.expect.expect_closed,
+                lost: None,
+                p99: common.expect.expect_p99_ms,
+                rate: None,
+            },
             json: common.json,
             report: common.report,
         }

@@ -5,12 +5,11 @@ use std::time::Duration;
 use super::{
     captain::Findings,
     chart::{Axis, Chart, Hint, Layer, Line, Marks, nines},
-    page::{connects, grouped},
     plan::{Mode, Plan},
     series::{Interval, Outcome},
     stats::ServerFigures,
-    table::{per_second, span},
     times::Times,
+    words::{grouped, per_second, span},
 };
 
 /// All plots of the page, in the order of their weight.
@@ -41,11 +40,7 @@ pub(super) fn latency_name(plan: &Plan) -> &'static str {
 
 fn percentiles(plan: &Plan, findings: &Findings) -> Option<Chart> {
     let traffic = &findings.traffic;
-    let times = if plan.has_traffic() || matches!(plan.mode, Mode::Idle { ping: Some(_) }) {
-        traffic.latency.clone()
-    } else {
-        connects(findings)
-    };
+    let times = findings.measured_times(plan);
     let line = |label: &str, colour, times: &Times| Line {
         label: label.to_owned(),
         colour,

@@ -11,8 +11,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::{
     course::{Course, Pulse},
     plan::Plan,
+    say,
     series::quantile_of,
-    table::span,
+    words::span,
 };
 
 /// How often the bar is redrawn.
@@ -68,10 +69,10 @@ impl Progress {
                 bar.set_position(pulse.settled);
                 bar.set_message(format!("{doing}: {figures}"));
             }
-            None => eprintln!(
+            None => say(&format!(
                 "{:5.1} s  {doing}: {figures}",
                 now.duration_since(self.began).as_secs_f64()
-            ),
+            )),
         }
     }
 
@@ -94,8 +95,8 @@ impl Progress {
     /// Leaves a line standing.
     pub(super) fn note(&self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{line}"),
+            Some(bar) => bar.suspend(|| say(line)),
+            None => say(line),
         }
     }
 }
@@ -111,8 +112,8 @@ impl Drop for Progress {
 /// What became of the connections, in one line.
 fn figures(pulse: &Pulse, open: u64) -> String {
     let mut line = format!(
-        "{open} open, {} served at once, {} after waiting, {} rejected, {} failed",
-        pulse.at_once, pulse.after_waiting, pulse.rejected, pulse.failed
+        "{open} open, {} served at once, {} after waiting, {} refused, {} failed",
+        pulse.at_once, pulse.after_waiting, pulse.refused, pulse.failed
     );
     for (count, what) in
         [(pulse.after_retry, "served after a retry"), (pulse.closed, "closed by the server")]

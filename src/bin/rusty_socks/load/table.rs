@@ -4,14 +4,19 @@ use std::{fmt::Write, time::Duration};
 
 use super::{
     captain::Findings,
+    outcome::Outcome,
     plan::{Mode, Plan},
     tally::Tally,
     times::Times,
     verdict,
+    words::{counted, per_second, plain, span},
 };
 
 /// Width of the first column; longer labels push their own line only.
 const LABEL_WIDTH: usize = 36;
+
+/// A run whose measured time is short by less was not cut short.
+const CUT_MIN: Duration = Duration::from_millis(50);
 
 /// Lines of the table, appended one by one.
 struct Table {
@@ -20,9 +25,10 @@ struct Table {
 
 /// All that was found. Every connection is in one of the lines that are not indented, "closed by the
 /// server" aside: that one tells what happened to served ones afterwards.
-pub(super) fn render(plan: &Plan, findings: &Findings) -> String {
+pub(super) fn render(plan: &Plan, findings: &Findings, outcome: &Outcome) -> String {
     let mut table = Table { text: String::new() };
     table.line(&title(plan, findings));
+    table.line(&outcome.headline());
     table.line("");
     table.line(&format!(
         "{:LABEL_WIDTH$}{:>8}{:>11}{:>11}{:>11}{:>11}",
@@ -52,10 +58,15 @@ pub(super) fn render(plan: &Plan, findings: &Findings) -> String {
 pub(super) fn title(plan: &Plan, findings: &Findings) -> String {
     let tally = &findings.tally;
     let settled = if tally.interrupted > 0 { "interrupted" } else { "all answered" };
-    let (target, connections) = (&plan.target, plan.connections);
+    let (target, connections) = (&plan.target, counted(u64::from(plan.connections), "connection"));
+    let is_cut = plan.messages().is_none() && findings.measured + CUT_MIN < plan.hold;
+    let measured = match is_cut {
+        true => format!("{} of {}", span(findings.measured), span(plan.hold)),
+        false => span(findings.measured),
+    };
     match &plan.mode {
         Mode::Storm { .. } | Mode::Idle { .. } => format!(
-            "{connections} connections to {target}: {settled} after {}, then held for {}",
+            "{connections} to {target}: {settled} after {}, then held for {}",
             span(tally.settled_after),
             span(tally.held_for)
         ),
@@ -66,19 +77,17 @@ pub(super) fn title(plan: &Plan, findings: &Findings) -> String {
                 None => format!("closed loop, {} in flight each", echo.depth),
             };
             format!(
-                "echo by {target}: {connections} connections, {} B {kind}, {way}, measured for {}",
-                echo.size,
-                span(findings.measured)
+                "echo by {target}: {connections}, {} B {kind}, {way}, measured for {measured}",
+                echo.size
             )
         }
         Mode::Fanout(fanout) => format!(
-            "fan-out by {target}: {} to {} in {}, {} B at {}/s, measured for {}",
+            "fan-out by {target}: {} to {} in {}, {} B at {}/s, measured for {measured}",
             counted(fanout.publishers as u64, "publisher"),
             counted(fanout.subscribers as u64, "subscriber"),
             counted(fanout.rooms as u64, "room"),
             fanout.size,
-            fanout.rate,
-            span(findings.measured)
+            fanout.rate
         ),
     }
 }
@@ -92,7 +101,7 @@ pub(super) fn remarks(plan: &Plan, findings: &Findings) -> Vec<String> {
         tally.open_max, tally.held_to_the_end, tally.closed_cleanly
     ));
     if tally.retries > 0 {
-        lines.push(format!("Rejections followed by another try: {}.", tally.retries));
+        lines.push(format!("Refusals followed by another try: {}.", tally.retries));
     }
     if !plan.has_traffic()
         && tally.messages_sent + tally.messages_received + tally.messages_held_back > 0
@@ -180,7 +189,11 @@ fn traffic_remarks(plan: &Plan, findings: &Findings, lines: &mut Vec<String>) {
                 }
             }
             for (code, count) in &traffic.errors {
-                lines.push(format!("The server answered with the error {code}: {count} times."));
+                lines.push(format!(
+                    "The server answered with the error {}: {}.",
+                    plain(code),
+                    counted(*count, "time")
+                ));
             }
         }
     }
@@ -200,9 +213,16 @@ fn traffic_remarks(plan: &Plan, findings: &Findings, lines: &mut Vec<String>) {
         lines.push(format!(
             "Messages that were no answer to ours: {}, the first: {}",
             traffic.unexpected,
-            example.escape_debug()
+            plain(example)
         ));
     }
+}
+
+/// The server's count of the run beside the client's.
+pub(super) struct Comparison {
+    pub(super) rows: Vec<Compared>,
+    /// How long before the end the server gave these figures, where it gave none at the end.
+    pub(super) stale: Option<Duration>,
 }
 
 /// One line of figures that the client and the server both have.
@@ -213,12 +233,24 @@ pub(super) struct Compared {
 }
 
 /// What the server counted during the run, beside what the client did. Empty when it tells nothing.
-pub(super) fn compared(findings: &Findings) -> Vec<Compared> {
-    let last = findings.server_after.as_ref().or(findings.server_samples.last().map(|(_, s)| s));
-    let (Some(before), Some(after)) = (&findings.server_before, last) else { return Vec::new() };
+pub(super) fn compared(findings: &Findings) -> Comparison {
+    let (last, stale) = match (&findings.server_after, findings.server_samples.last()) {
+        (Some(after), _) => (Some(after), None),
+        (None, Some((at, sample))) => {
+            let ended = findings.measured_from + findings.measured;
+            (Some(sample), Some(ended.saturating_sub(*at)))
+        }
+        (None, None) => (None, None),
+    };
+    let (Some(before), Some(after)) = (&findings.server_before, last) else {
+        return Comparison { rows: Vec::new(), stale: None };
+    };
     let grown = |name: &str| {
-        let grown = after.number(name)? - before.number(name).unwrap_or(0.0);
-        Some(format!("{grown:.0}"))
+        let after = after.number(name)?;
+        match after - before.number(name).unwrap_or(0.0) {
+            grown if grown < 0.0 => Some(format!("{after:.0} since a restart")),
+            grown => Some(format!("{grown:.0}")),
+        }
     };
     let tally = &findings.tally;
     let open = after.number("active_connections").map(|open| format!("{open:.0}"));
@@ -233,9 +265,9 @@ pub(super) fn compared(findings: &Findings) -> Vec<Compared> {
     };
     let line = |what, client, server| Compared { what, client, server };
     let count = |count: u64| Some(count.to_string());
-    [
+    let rows = [
         line("connections open", count(tally.held_to_the_end), open),
-        line("turned away", count(tally.rejected_total()), grown("rejected_total")),
+        line("refused", count(tally.refused_total()), grown("rejected_total")),
         line("messages to the server", count(tally.messages_sent), grown("messages_in")),
         line("messages from the server", count(tally.messages_received), grown("messages_out")),
         line("deliveries", None, grown("deliveries")),
@@ -246,7 +278,24 @@ pub(super) fn compared(findings: &Findings) -> Vec<Compared> {
     ]
     .into_iter()
     .filter(|line| line.server.is_some())
-    .collect()
+    .collect();
+    Comparison { rows, stale }
+}
+
+impl Comparison {
+    /// The head of the server's column: figures that are not those of the end say so.
+    pub(super) fn server_head(&self) -> &'static str {
+        if self.stale.is_some() { "the server (stale)" } else { "the server" }
+    }
+
+    /// Why they are not, in a sentence.
+    pub(super) fn remark(&self) -> Option<String> {
+        let ago = span(self.stale?);
+        Some(format!(
+            "The server did not tell its figures at the end of the run: those shown are of {ago} \
+             before it, and not to be compared with the client's."
+        ))
+    }
 }
 
 impl Table {
@@ -292,9 +341,9 @@ impl Table {
         if plan.opening.retry > 0 {
             self.times("served after a retry", &tally.after_retry);
         }
-        self.count("rejected", tally.rejected_total());
-        for (status, rejection) in &tally.rejected {
-            let advice = match rejection.retry_after {
+        self.count("refused", tally.refused_total());
+        for (status, refusal) in &tally.refused {
+            let advice = match refusal.retry_after {
                 None => "no Retry-After".to_owned(),
                 Some((least, most)) if least == most => {
                     format!("Retry-After {} s", least.as_secs())
@@ -303,7 +352,7 @@ impl Table {
                     format!("Retry-After {} to {} s", least.as_secs(), most.as_secs())
                 }
             };
-            self.count(&format!("  {status}, {advice}"), rejection.count);
+            self.count(&format!("  {status}, {advice}"), refusal.count);
         }
         self.count("failed", tally.failed_total());
         for (cause, failures) in &tally.failed {
@@ -325,38 +374,20 @@ impl Table {
     /// side by side.
     fn server(&mut self, plan: &Plan, findings: &Findings) {
         let compared = compared(findings);
-        if matches!(plan.mode, Mode::Storm { .. }) || compared.is_empty() {
+        if matches!(plan.mode, Mode::Storm { .. }) || compared.rows.is_empty() {
             return;
         }
         self.line("");
-        self.line(&format!("{:LABEL_WIDTH$}{:>19}{:>22}", "", "this client", "the server"));
-        for Compared { what, client, server } in compared {
+        let head = compared.server_head();
+        self.line(&format!("{:LABEL_WIDTH$}{:>19}{head:>22}", "", "this client"));
+        let remark = compared.remark();
+        for Compared { what, client, server } in compared.rows {
             let (client, server) = (client.unwrap_or_default(), server.unwrap_or_default());
             self.line(&format!("{what:LABEL_WIDTH$}{client:>19}{server:>22}"));
         }
-    }
-}
-
-fn counted(count: u64, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
-}
-
-/// A rate as a reader takes it in.
-pub(super) fn per_second(rate: f64) -> String {
-    if rate >= 100.0 { format!("{rate:.0}") } else { format!("{rate:.1}") }
-}
-
-/// A span in the unit a reader would choose.
-pub(super) fn span(span: Duration) -> String {
-    let seconds = span.as_secs_f64();
-    if seconds >= 9.9995 {
-        format!("{seconds:.1} s")
-    } else if seconds >= 0.9995 {
-        format!("{seconds:.2} s")
-    } else if seconds >= 0.009_995 {
-        format!("{:.0} ms", seconds * 1e3)
-    } else {
-        format!("{:.2} ms", seconds * 1e3)
+        if let Some(remark) = remark {
+            self.line(&remark);
+        }
     }
 }
 
@@ -367,6 +398,10 @@ mod tests {
         stats::ServerFigures,
         tally::{Cause, Ending, Failure},
     };
+
+    fn rendered(plan: &Plan, findings: &Findings) -> String {
+        render(plan, findings, &Outcome::of(plan, findings))
+    }
 
     #[test]
     fn a_whole_run_reads_as_it_should() {
@@ -379,7 +414,7 @@ mod tests {
         }
         tally.count_served(Duration::from_millis(2100), true, waited_after);
         for advice in [1, 3, 2] {
-            tally.count_rejected(503, Some(Duration::from_secs(advice)));
+            tally.count_refused(503, Some(Duration::from_secs(advice)));
         }
         tally.count_failed(Failure::new(Cause::BadAnswer, "no HTTP answer: invalid token"));
         tally.count_failed(Failure::new(Cause::AnswerTimeout, Cause::AnswerTimeout.meaning()));
@@ -394,11 +429,13 @@ mod tests {
 
         let expected = "\
 10 connections to ws://127.0.0.1:3030/ws: all answered after 3.00 s, then held for 5.00 s
+FAILED (exit code 3): 2 of 10 connections to 0.0.0.0:0 failed (1 no answer in time, 1 bad answer); \
+the server closed 1 of 10 connections early (1 close code 1001).
 
                                        count        p50        p90        p99        max
 served at once                             4    1.25 ms    1.25 ms    1.25 ms    1.25 ms
 served after waiting                       1     2.10 s     2.10 s     2.10 s     2.10 s
-rejected                                   3
+refused                                    3
   503, Retry-After 1 to 3 s                3
 failed                                     2
   no answer in time                        1
@@ -410,7 +447,7 @@ closed by the server while held            1
 Open at most 5, held to the end 4, of these closed cleanly 4.
 The server, when all were answered: active_connections 5, queued 0, rejected_total 3.
 ";
-        assert_eq!(render(&plan, &findings), expected);
+        assert_eq!(rendered(&plan, &findings), expected);
     }
 
     #[test]
@@ -418,7 +455,7 @@ The server, when all were answered: active_connections 5, queued 0, rejected_tot
         let plan = Plan::typed("");
         let mut findings = Findings::none();
         findings.tally.count_failed(Failure::new(Cause::ClientOutOfPorts, "address not available"));
-        let text = render(&plan, &findings);
+        let text = rendered(&plan, &findings);
         assert!(
             text.contains("The client was the bottleneck") && text.contains("ulimit"),
             "{text}"
@@ -441,9 +478,9 @@ The server, when all were answered: active_connections 5, queued 0, rejected_tot
         findings.server_before = read(r#"{"active_connections":0,"messages_in":7}"#);
         findings.server_after =
             read(r#"{"active_connections":50,"messages_in":110,"turn_us":{"p50":40,"p99":900}}"#);
-        let text = render(&plan, &findings);
+        let text = rendered(&plan, &findings);
         for wanted in [
-            "open loop at 50/s, measured for 2.00 s",
+            "open loop at 50/s, measured for 2.00 s of 10.0 s",
             "round trips                              100    2.00 ms",
             "Throughput: 50.0 round trips/s",
             "103 sent, 3 without an answer",
@@ -453,15 +490,44 @@ The server, when all were answered: active_connections 5, queued 0, rejected_tot
         ] {
             assert!(text.contains(wanted), "no {wanted:?} in\n{text}");
         }
+        assert!(!text.contains("stale"), "fresh figures\n{text}");
     }
 
     #[test]
-    fn spans_come_in_a_fitting_unit() {
-        let shown = |micros: u64| span(Duration::from_micros(micros));
-        assert_eq!([shown(40), shown(9_994), shown(12_345)], ["0.04 ms", "9.99 ms", "12 ms"]);
-        assert_eq!(
-            [shown(999_400), shown(1_500_000), shown(61_000_000)],
-            ["999 ms", "1.50 s", "61.0 s"]
-        );
+    fn figures_that_are_not_those_of_the_end_are_marked() {
+        let plan = Plan::typed("echo ws://h:1/e --rate 50");
+        let mut findings = Findings::none();
+        findings.measured = Duration::from_secs(8);
+        let read = |body: &str| ServerFigures::read(body.as_bytes()).unwrap();
+        findings.server_before = Some(read(r#"{"active_connections":0,"messages_in":7}"#));
+        let sample = read(r#"{"active_connections":50,"messages_in":5}"#);
+        findings.server_samples.push((Duration::from_millis(5500), sample));
+        let text = rendered(&plan, &findings);
+        for wanted in [
+            "the server (stale)",
+            "are of 2.50 s before",
+            "5 since a restart",
+            "not to be compared",
+        ] {
+            assert!(text.contains(wanted), "no {wanted:?} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn one_is_no_plural_and_quotes_are_quotes() {
+        let plan = Plan::typed("fanout --subscribers 1");
+        let mut findings = Findings::none();
+        findings.traffic.errors.insert("overloaded".to_owned(), 1);
+        findings.traffic.unexpected = 1;
+        findings.traffic.unexpected_example = Some("{\"type\":\"x\"}\u{1b}[2J".to_owned());
+        let text = rendered(&plan, &findings);
+        for wanted in [
+            "1 subscriber in 1 room",
+            "overloaded: 1 time.",
+            "the first: {\"type\":\"x\"}\u{fffd}[2J",
+        ] {
+            assert!(text.contains(wanted), "no {wanted:?} in\n{text}");
+        }
+        assert!(title(&Plan::typed("-c 1"), &findings).starts_with("1 connection to"));
     }
 }

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use super::{captain::Findings, plan::Plan, table::span};
+use super::{
+    captain::Findings,
+    plan::Plan,
+    words::{counted, span},
+};
 
 /// A thread that is busy for more than this share has no time left to be punctual.
 const BUSY_MAX: f64 = 0.9;
@@ -50,9 +54,8 @@ pub(super) fn reasons(plan: &Plan, findings: &Findings) -> Vec<String> {
     }
     if findings.tally.client_limited() > 0 {
         reasons.push(format!(
-            "{} connections found no file descriptor or port: raise `ulimit -n`, or add --source \
-             addresses",
-            findings.tally.client_limited()
+            "{} found no file descriptor or port: raise `ulimit -n`, or add --source addresses",
+            counted(findings.tally.client_limited(), "connection")
         ));
     }
     reasons
