@@ -48,7 +48,10 @@ Ctrl-C ends a run early, and what was measured by then is told.";
 /// /stats has `max_queued_tasks`, is believed about the others too. For any other server a
 /// connection has waited when it took longer than --waited-after.
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = format!("{EXIT_CODES}\n\n{EXAMPLES}"))]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = format!("{EXIT_CODES}\n\n{EXAMPLES}")
+)]
 pub(crate) struct LoadArgs {
     #[command(subcommand)]
     pub(super) mode: Option<ModeArgs>,

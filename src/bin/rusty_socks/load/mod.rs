@@ -1,11 +1,12 @@
 //! `rusty_socks load`: a load test for any WebSocket server, and an honest account of what came of
 //! it. Storms of connections, round trips, fan-out, idle holding.
 //!
-//! Read in this order: [`args`] is what was typed, [`plan`] what it means; [`captain`] runs it, with
-//! one [`fleet`] of connections on each thread; [`handshake`] is a connection until its answer,
-//! [`held`] after it; [`work`] is what connections then do; [`log`] is where each thread writes down
-//! what it saw; [`outcome`] judges; [`table`], [`json`] and [`page`] tell. The server is a stranger here:
-//! nothing is shared with its code, so that a fault cannot hide on both sides.
+//! Read in this order: [`args`] is what was typed, [`plan`] what it means; [`coordinator`] runs it,
+//! with one [`load_thread`] on each thread; [`handshake`] is a connection until its answer, [`held`]
+//! after it; [`work`] is what connections then do; [`log`] is where each thread writes down what it
+//! saw, [`report`] all of it; [`outcome`] judges it and [`summary`] puts it into words, of which
+//! [`table`], [`json`] and [`page`] are made. The server is a stranger here: nothing is shared with
+//! its code, so that a fault cannot hide on both sides.
 
 // What was typed, and what it means.
 mod args;
@@ -14,21 +15,21 @@ mod header;
 mod span;
 mod plan;
 // What is done.
-mod captain;
-mod course;
-mod fleet;
+mod coordinator;
+mod run_state;
+mod load_thread;
 mod dialer;
 mod request;
 mod handshake;
 mod answer;
-mod comeback;
+mod retry;
 mod held;
 mod work;
 mod echo;
 mod fanout;
 mod stamp;
 mod pacer;
-mod metronome;
+mod ticker;
 mod timers;
 mod open_files;
 mod stats;
@@ -38,11 +39,14 @@ mod tally;
 mod times;
 mod series;
 mod busy;
+mod report;
 // What is told.
 mod progress;
 mod words;
 mod outcome;
-mod verdict;
+mod bottleneck;
+mod comparison;
+mod summary;
 mod table;
 mod json;
 mod machine;
@@ -64,10 +68,10 @@ use crate::exit::{Exit, PREFIX};
 
 pub(crate) use self::args::LoadArgs;
 use self::{
-    captain::Findings,
-    course::Word,
-    outcome::Outcome,
     plan::{NoPlan, Plan},
+    report::Report,
+    run_state::ThreadEvent,
+    summary::Summary,
 };
 
 /// Descriptors the process needs beside its connections: the standard streams, `/stats`, and for
@@ -95,8 +99,8 @@ pub(crate) fn run(args: LoadArgs) -> Exit {
             plan.connections
         ));
     }
-    match captain::run(plan, end_on_interrupt) {
-        Ok((plan, findings)) => report(&plan, &findings),
+    match coordinator::run(plan, end_on_interrupt) {
+        Ok((plan, report)) => tell(&plan, &report),
         Err(error) => fail(Exit::Failure, &format!("cannot watch sockets: {error}")),
     }
 }
@@ -113,35 +117,34 @@ fn warn(reason: &str) {
 }
 
 /// The first Ctrl-C ends the run as if its time were up; a second one does not wait for the
-/// goodbyes.
-fn end_on_interrupt(words: Sender<Word>) {
+/// closing handshakes.
+fn end_on_interrupt(events: Sender<ThreadEvent>) {
     let asked = AtomicBool::new(false);
     let installed = ctrlc::set_handler(move || {
         if asked.swap(true, Ordering::Relaxed) {
             process::exit(130);
         }
         // When nobody listens the run is over anyway.
-        let _ = words.send(Word::Stop);
+        let _ = events.send(ThreadEvent::Stop);
     });
     if let Err(error) = installed {
         warn(&format!("Ctrl-C will end the run without a table: {error}"));
     }
 }
 
-/// Tells the findings in the forms that were asked for, and how the run is judged.
-fn report(plan: &Plan, findings: &Findings) -> Exit {
-    let outcome = Outcome::of(plan, findings);
-    let text = if plan.json {
-        format!("{}\n", json::object(plan, findings, &outcome))
-    } else {
-        table::render(plan, findings, &outcome)
+/// Tells the run in the forms that were asked for, and how it is judged.
+fn tell(plan: &Plan, report: &Report) -> Exit {
+    let summary = Summary::of(plan, report);
+    let text = match plan.json {
+        true => format!("{}\n", json::object(&summary)),
+        false => table::render(&summary),
     };
-    let mut exit = outcome.exit();
+    let mut exit = summary.outcome.exit();
     if let Err(error) = print(&text) {
         exit = fail(Exit::Failure, &format!("cannot write to standard output: {error}"));
     }
     if let Some(path) = &plan.report {
-        match fs::write(path, page::render(plan, findings, &outcome)) {
+        match fs::write(path, page::render(&summary)) {
             Ok(()) => say(&format!("The page is in {}.", path.display())),
             Err(error) => {
                 exit = fail(Exit::Failure, &format!("cannot write {}: {error}", path.display()));
@@ -149,8 +152,8 @@ fn report(plan: &Plan, findings: &Findings) -> Exit {
         }
     }
     // Who sees the table has read it there.
-    if !outcome.passed() && (plan.json || !io::stdout().is_terminal()) {
-        say(&format!("{PREFIX}{}", outcome.headline()));
+    if !summary.outcome.passed() && (plan.json || !io::stdout().is_terminal()) {
+        say(&format!("{PREFIX}{}", summary.outcome.headline()));
     }
     exit
 }

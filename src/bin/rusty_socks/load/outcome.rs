@@ -1,8 +1,8 @@
 //! How a run is judged: what went wrong, the exit code for it, and the headline that says so.
 
 use super::{
-    captain::Findings,
     plan::{Mode, Plan},
+    report::Report,
     tally::Refusal,
     words::{counted, per_second, span},
 };
@@ -61,8 +61,8 @@ impl ProblemKind {
 }
 
 impl Outcome {
-    pub(super) fn of(plan: &Plan, findings: &Findings) -> Outcome {
-        let mut judge = Judge { plan, findings, problems: Vec::new() };
+    pub(super) fn of(plan: &Plan, report: &Report) -> Outcome {
+        let mut judge = Judge { plan, report, problems: Vec::new() };
         judge.failures();
         judge.refusals();
         judge.endings();
@@ -71,7 +71,7 @@ impl Outcome {
         judge.limits();
         let mut problems = judge.problems;
         problems.sort_by_key(|problem| problem.kind);
-        Outcome { problems, summary: summary(plan, findings) }
+        Outcome { problems, summary: summary(plan, report) }
     }
 
     pub(super) fn passed(&self) -> bool {
@@ -100,7 +100,7 @@ impl Outcome {
 /// Looks at one kind of trouble after the other.
 struct Judge<'a> {
     plan: &'a Plan,
-    findings: &'a Findings,
+    report: &'a Report,
     problems: Vec<Problem>,
 }
 
@@ -110,7 +110,7 @@ impl Judge<'_> {
     }
 
     fn failures(&mut self) {
-        let tally = &self.findings.tally;
+        let tally = &self.report.tally;
         let count = tally.failed_total();
         if count > 0 {
             let causes = tally.failed.iter().map(|(cause, all)| (all.count, cause.meaning()));
@@ -125,7 +125,7 @@ impl Judge<'_> {
     }
 
     fn refusals(&mut self) {
-        let (tally, traffic) = (&self.findings.tally, &self.findings.traffic);
+        let (tally, traffic) = (&self.report.tally, &self.report.traffic);
         let is_storm = matches!(self.plan.mode, Mode::Storm { .. });
         let is_measured =
             |status: &u16| is_storm && tally.served_total() > 0 && OVERLOAD.contains(status);
@@ -165,7 +165,7 @@ impl Judge<'_> {
     }
 
     fn endings(&mut self) {
-        let tally = &self.findings.tally;
+        let tally = &self.report.tally;
         let count = tally.closed_by_server_total();
         match &self.plan.expect.closed {
             Some(range) if range.contains(count) => {}
@@ -188,8 +188,8 @@ impl Judge<'_> {
     }
 
     fn losses(&mut self) {
-        let traffic = &self.findings.traffic;
-        let count = self.findings.lost(self.plan);
+        let traffic = &self.report.traffic;
+        let count = self.report.lost(self.plan);
         match &self.plan.expect.lost {
             Some(range) if range.contains(count) => return,
             Some(range) => {
@@ -224,7 +224,7 @@ impl Judge<'_> {
 
     /// A run that measured nothing did not pass, whatever the reason.
     fn emptiness(&mut self) {
-        let Findings { tally, traffic, stopped, .. } = self.findings;
+        let Report { tally, traffic, stopped, .. } = self.report;
         let is_empty = if self.plan.has_traffic() {
             traffic.answered == 0
         } else {
@@ -238,7 +238,7 @@ impl Judge<'_> {
 
     fn limits(&mut self) {
         if let Some(limit) = self.plan.expect.p99 {
-            let times = self.findings.measured_times(self.plan);
+            let times = self.report.measured_times(self.plan);
             let p99 = times.quantile(0.99);
             if times.count() == 0 {
                 self.blame(ProblemKind::Unmet, format!("no p99, expected at most {}", span(limit)));
@@ -248,7 +248,7 @@ impl Judge<'_> {
             }
         }
         if let Some(least) = self.plan.expect.rate {
-            let rate = self.findings.rate();
+            let rate = self.report.rate();
             if rate < least as f64 {
                 let text = format!("{}/s, expected at least {least}/s", per_second(rate));
                 self.blame(ProblemKind::Unmet, text);
@@ -272,8 +272,8 @@ fn listed<'a>(all: impl Iterator<Item = (u64, &'a str)>) -> String {
     all.map(|(count, what)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
 }
 
-fn summary(plan: &Plan, findings: &Findings) -> String {
-    let (tally, traffic) = (&findings.tally, &findings.traffic);
+fn summary(plan: &Plan, report: &Report) -> String {
+    let (tally, traffic) = (&report.tally, &report.traffic);
     let mut parts = vec![format!(
         "{} of {} served",
         tally.served_total(),
@@ -298,7 +298,7 @@ fn summary(plan: &Plan, findings: &Findings) -> String {
         },
     }
     if plan.has_traffic() {
-        parts.push(match findings.lost(plan) {
+        parts.push(match report.lost(plan) {
             0 => "nothing lost".to_owned(),
             lost => format!("{lost} lost"),
         });
@@ -314,42 +314,42 @@ mod tests {
     use crate::load::tally::{Cause, Ending, Failure};
 
     /// The exit code and the headline of a run of `line` that `happen` tells.
-    fn judged(line: &str, happen: impl FnOnce(&mut Findings)) -> (u8, String) {
+    fn judged(line: &str, happen: impl FnOnce(&mut Report)) -> (u8, String) {
         let plan = Plan::typed(line);
-        let mut findings = Findings::none();
-        happen(&mut findings);
-        let outcome = Outcome::of(&plan, &findings);
+        let mut report = Report::none();
+        happen(&mut report);
+        let outcome = Outcome::of(&plan, &report);
         (outcome.exit() as u8, outcome.headline())
     }
 
-    fn serve(findings: &mut Findings, count: u64) {
+    fn serve(report: &mut Report, count: u64) {
         for _ in 0..count {
             let (took, after) = (Duration::from_millis(2), Duration::from_millis(250));
-            findings.tally.count_served(took, false, after);
+            report.tally.count_served(took, false, after);
         }
     }
 
-    fn refuse(findings: &mut Findings, count: u64, status: u16) {
+    fn refuse(report: &mut Report, count: u64, status: u16) {
         for _ in 0..count {
-            findings.tally.count_refused(status, None);
+            report.tally.count_refused(status, None);
         }
     }
 
-    fn answer(findings: &mut Findings, sent: u64, answered: u64) {
-        let traffic = &mut findings.traffic;
+    fn answer(report: &mut Report, sent: u64, answered: u64) {
+        let traffic = &mut report.traffic;
         (traffic.due, traffic.sent, traffic.answered, traffic.arrived) =
             (sent, sent, answered, answered);
         for _ in 0..answered {
             traffic.latency.record(Duration::from_millis(20));
         }
-        findings.measured = Duration::from_secs(2);
+        report.measured = Duration::from_secs(2);
     }
 
     #[test]
     fn a_whole_run_passes() {
-        let (code, headline) = judged("echo -c 2", |findings| {
-            serve(findings, 2);
-            answer(findings, 100, 100);
+        let (code, headline) = judged("echo -c 2", |report| {
+            serve(report, 2);
+            answer(report, 100, 100);
         });
         let wanted = "Passed: 2 of 2 connections served, 100 round trips, nothing lost.";
         assert_eq!((code, headline.as_str()), (0, wanted));
@@ -358,9 +358,9 @@ mod tests {
     #[test]
     fn a_storm_takes_a_full_server_for_an_answer_and_nothing_else() {
         let run = |line: &str, served, refused, status| {
-            judged(line, |findings| {
-                serve(findings, served);
-                refuse(findings, refused, status);
+            judged(line, |report| {
+                serve(report, served);
+                refuse(report, refused, status);
             })
         };
         let (code, headline) = run("-c 5", 2, 3, 503);
@@ -376,9 +376,9 @@ mod tests {
     #[test]
     fn refusals_that_are_expected_pass_in_their_number() {
         let run = |line: &str| {
-            judged(line, |findings| {
-                serve(findings, 2);
-                refuse(findings, 3, 404);
+            judged(line, |report| {
+                serve(report, 2);
+                refuse(report, 3, 404);
             })
         };
         assert_eq!(run("-c 5 --expect-refused 3").0, 0);
@@ -386,22 +386,21 @@ mod tests {
         let (code, headline) = run("-c 5 --expect-refused ..2");
         let wanted = "FAILED (exit code 6): 3 connections were refused, expected at most 2.";
         assert_eq!((code, headline.as_str()), (6, wanted));
-        assert_eq!(judged("-c 2 --expect-refused 1..", |findings| serve(findings, 2)).0, 6);
+        assert_eq!(judged("-c 2 --expect-refused 1..", |report| serve(report, 2)).0, 6);
     }
 
     #[test]
     fn the_first_problem_chooses_the_code_and_all_are_told() {
-        let (code, headline) =
-            judged("echo -c 9 --expect-p99-ms 5 --expect-rate 100", |findings| {
-                serve(findings, 4);
-                refuse(findings, 2, 503);
-                for cause in [Cause::ConnectRefused, Cause::Reset, Cause::Reset] {
-                    findings.tally.count_failed(Failure::new(cause, "?"));
-                }
-                findings.tally.count_closed_by_server(Ending::Reset);
-                answer(findings, 10, 9);
-                findings.traffic.due = 12;
-            });
+        let (code, headline) = judged("echo -c 9 --expect-p99-ms 5 --expect-rate 100", |report| {
+            serve(report, 4);
+            refuse(report, 2, 503);
+            for cause in [Cause::ConnectRefused, Cause::Reset, Cause::Reset] {
+                report.tally.count_failed(Failure::new(cause, "?"));
+            }
+            report.tally.count_closed_by_server(Ending::Reset);
+            answer(report, 10, 9);
+            report.traffic.due = 12;
+        });
         assert_eq!(code, 3);
         for text in [
             "3 of 9 connections to 0.0.0.0:0 failed (1 connection refused, 2 reset before an",
@@ -419,11 +418,11 @@ mod tests {
     #[test]
     fn losses_and_endings_pass_only_if_expected() {
         let run = |line: &str| {
-            judged(line, |findings| {
-                serve(findings, 2);
-                findings.tally.count_closed_by_server(Ending::Code(4102));
-                answer(findings, 0, 0);
-                let traffic = &mut findings.traffic;
+            judged(line, |report| {
+                serve(report, 2);
+                report.tally.count_closed_by_server(Ending::Code(4102));
+                answer(report, 0, 0);
+                let traffic = &mut report.traffic;
                 (traffic.expected, traffic.answered) = (10, 8);
             })
         };
@@ -437,11 +436,11 @@ mod tests {
 
     #[test]
     fn who_is_not_let_into_a_room_was_refused() {
-        let (code, headline) = judged("fanout --subscribers 3", |findings| {
-            serve(findings, 4);
-            findings.traffic.not_joined = 1;
-            findings.traffic.errors.insert("limit_exceeded".into(), 1);
-            findings.traffic.answered = 5;
+        let (code, headline) = judged("fanout --subscribers 3", |report| {
+            serve(report, 4);
+            report.traffic.not_joined = 1;
+            report.traffic.errors.insert("limit_exceeded".into(), 1);
+            report.traffic.answered = 5;
         });
         assert_eq!(code, 4);
         let wanted = "1 of 4 connections was not let into a room (1 limit_exceeded)";
@@ -451,11 +450,11 @@ mod tests {
     #[test]
     fn a_run_that_measured_nothing_did_not_pass() {
         for line in ["", "echo", "fanout", "idle"] {
-            let (code, headline) = judged(line, |findings| findings.stopped = true);
+            let (code, headline) = judged(line, |report| report.stopped = true);
             assert_eq!(code, 5, "{line}");
             assert!(headline.contains("nothing was measured (it was interrupted)"), "{headline}");
         }
-        assert_eq!(judged("echo -c 2", |findings| serve(findings, 2)).0, 5);
-        assert_eq!(judged("-c 2", |findings| serve(findings, 2)).0, 0);
+        assert_eq!(judged("echo -c 2", |report| serve(report, 2)).0, 5);
+        assert_eq!(judged("-c 2", |report| serve(report, 2)).0, 0);
     }
 }

@@ -1,18 +1,17 @@
-//! The findings as one page: tiles, plots and tables, without anything from elsewhere.
+//! The report as one page: tiles, plots and tables, without anything from elsewhere.
 
 use serde_json::Value;
 
 use super::{
-    captain::Findings,
     chart::{escape, push},
+    comparison::Comparison,
     json,
     machine::{self, Machine},
     outcome::{Outcome, ProblemKind},
-    plan::{Mode, Plan},
-    plots::{charts, latency_name},
-    table::{self, Compared},
+    plan::Mode,
+    plots::charts,
+    summary::{Figure, Row, Summary},
     times::Times,
-    verdict,
     words::{counted, grouped, per_second, span},
 };
 
@@ -26,21 +25,19 @@ struct Tile {
 }
 
 /// The whole page.
-pub(super) fn render(plan: &Plan, findings: &Findings, outcome: &Outcome) -> String {
-    let command = machine::command_line();
-    let title = table::title(plan, findings);
+pub(super) fn render(summary: &Summary<'_>) -> String {
+    let command = escape(&machine::command_line());
     let mut html = format!(
         "<!doctype html>\n<html lang=en><meta charset=utf-8>\
          <meta name=viewport content=\"width=device-width,initial-scale=1\">\
-         <title>{}</title>\n<style>\n{STYLE}</style>\n<main>\n<h1>{}</h1>\n<code>{}</code>\n",
-        escape(&command),
-        escape(&title),
-        escape(&command)
+         <title>{command}</title>\n<style>\n{STYLE}</style>\n<main>\n<h1>{}</h1>\n\
+         <code>{command}</code>\n",
+        escape(&summary.title)
     );
-    html += &outcome_box(outcome);
-    html += &verdict_box(plan, findings);
+    html += &outcome_box(&summary.outcome);
+    html += &bottleneck_box(&summary.bottleneck);
     html += "<div class=tiles>\n";
-    for Tile { value, label, mood } in tiles(plan, findings, outcome) {
+    for Tile { value, label, mood } in tiles(summary) {
         push(
             &mut html,
             format_args!(
@@ -50,18 +47,18 @@ pub(super) fn render(plan: &Plan, findings: &Findings, outcome: &Outcome) -> Str
         );
     }
     html += "</div>\n<div class=plots>\n";
-    for chart in charts(plan, findings) {
+    for chart in charts(summary.plan, summary.report) {
         html += &chart.figure();
     }
     html += "</div>\n";
-    html += &times_table(plan, findings);
-    html += &server_table(findings);
+    html += &figures_table(&summary.rows);
+    html += &server_table(&summary.comparison);
     html += "<section><h2>Remarks</h2>";
-    for remark in table::remarks(plan, findings) {
-        push(&mut html, format_args!("<p>{}</p>", escape(&remark)));
+    for remark in &summary.remarks {
+        push(&mut html, format_args!("<p>{}</p>", escape(remark)));
     }
     html += "</section>\n";
-    html += &footer(plan, findings);
+    html += &footer(summary);
     // A style sheet shows what is in it, so that the figures stand in the page once, for people and
     // programs.
     push(
@@ -69,7 +66,7 @@ pub(super) fn render(plan: &Plan, findings: &Findings, outcome: &Outcome) -> Str
         format_args!(
             "<section><h2>All figures</h2><script type=\"application/json\" id=figures>{}</script>\
              </section>\n</main>\n</html>\n",
-            in_script(&a_line_each(&json::object(plan, findings, outcome)))
+            in_script(&a_line_each(&json::object(summary)))
         ),
     );
     html
@@ -105,8 +102,7 @@ fn outcome_box(outcome: &Outcome) -> String {
     html + "</ul></div>\n"
 }
 
-fn verdict_box(plan: &Plan, findings: &Findings) -> String {
-    let reasons = verdict::reasons(plan, findings);
+fn bottleneck_box(reasons: &[String]) -> String {
     if reasons.is_empty() {
         return "<div class=verdict>The client had time to spare: what is shown here is the \
                 server and the way to it.</div>\n"
@@ -117,14 +113,15 @@ fn verdict_box(plan: &Plan, findings: &Findings) -> String {
                     tell more of it than of the server:<ul>"
             .to_owned();
     for reason in reasons {
-        push(&mut html, format_args!("<li>{}</li>", escape(&reason)));
+        push(&mut html, format_args!("<li>{}</li>", escape(reason)));
     }
     html + "</ul></div>\n"
 }
 
-fn tiles(plan: &Plan, findings: &Findings, outcome: &Outcome) -> Vec<Tile> {
-    let (tally, traffic) = (&findings.tally, &findings.traffic);
-    let rate = match findings.rate() {
+fn tiles(summary: &Summary<'_>) -> Vec<Tile> {
+    let Summary { plan, report, outcome, .. } = summary;
+    let (tally, traffic) = (&report.tally, &report.traffic);
+    let rate = match report.rate() {
         rate if rate >= 1000.0 => grouped(rate.round() as u64),
         rate => per_second(rate),
     };
@@ -185,71 +182,72 @@ fn tiles(plan: &Plan, findings: &Findings, outcome: &Outcome) -> Vec<Tile> {
     tiles
 }
 
-fn times_table(plan: &Plan, findings: &Findings) -> String {
-    let (tally, traffic) = (&findings.tally, &findings.traffic);
-    let mut rows: Vec<(&str, Times)> = vec![
-        (latency_name(plan), traffic.latency.clone()),
-        ("Sent late by", traffic.lag.clone()),
-        ("Served at once", tally.at_once()),
-        ("Served after waiting", tally.after_waiting()),
-        ("Served after a retry", tally.after_retry.clone()),
-    ];
-    rows.retain(|(_, times)| times.count() > 0);
-    let mut html = "<section><h2>Times</h2><table><tr><th></th>".to_owned();
+fn figures_table(rows: &[Row]) -> String {
+    let mut html = "<section><h2>Figures</h2><table><tr><th></th>".to_owned();
     for head in ["count", "mean", "p50", "p90", "p99", "p99.9", "max"] {
         push(&mut html, format_args!("<th>{head}</th>"));
     }
     html += "</tr>";
-    for (name, times) in rows {
-        push(&mut html, format_args!("<tr><td>{name}</td><td>{}</td>", grouped(times.count())));
-        push(&mut html, format_args!("<td>{}</td>", span(times.mean())));
-        for share in [0.5, 0.9, 0.99, 0.999, 1.0] {
-            push(&mut html, format_args!("<td>{}</td>", span(times.quantile(share))));
+    for Row { label, is_part, figure } in rows {
+        let class = if *is_part { " class=part" } else { "" };
+        push(&mut html, format_args!("<tr{class}><td>{}", escape(label)));
+        match figure {
+            Figure::Example(text) => push(&mut html, format_args!(": {}</td>", escape(text))),
+            Figure::Count(count) => {
+                push(&mut html, format_args!("</td><td>{}</td>", grouped(*count)));
+            }
+            Figure::Times(times) => {
+                push(&mut html, format_args!("</td><td>{}</td>", grouped(times.count())));
+                if times.count() > 0 {
+                    push(&mut html, format_args!("<td>{}</td>", span(times.mean())));
+                    for share in [0.5, 0.9, 0.99, 0.999, 1.0] {
+                        push(&mut html, format_args!("<td>{}</td>", span(times.quantile(share))));
+                    }
+                }
+            }
         }
         html += "</tr>";
     }
     html + "</table></section>\n"
 }
 
-fn server_table(findings: &Findings) -> String {
-    let compared = table::compared(findings);
-    if compared.rows.is_empty() {
+fn server_table(comparison: &Comparison) -> String {
+    if comparison.rows.is_empty() {
         return String::new();
     }
     let mut html = format!(
         "<section><h2>The server's own count</h2><table><tr><th></th><th>this client</th>\
          <th>{}</th></tr>",
-        compared.server_head()
+        comparison.server_head()
     );
-    let remark = compared.remark().map(|remark| format!("<b>{}</b> ", escape(&remark)));
-    for Compared { what, client, server } in compared.rows {
-        let (client, server) = (client.unwrap_or_default(), server.unwrap_or_default());
+    for row in &comparison.rows {
+        let shown = |value: &Option<String>| escape(value.as_deref().unwrap_or_default());
+        let (client, server) = (shown(&row.client), shown(&row.server));
         push(
             &mut html,
-            format_args!(
-                "<tr><td>{what}</td><td>{}</td><td>{}</td></tr>",
-                escape(&client),
-                escape(&server)
-            ),
+            format_args!("<tr><td>{}</td><td>{client}</td><td>{server}</td></tr>", row.what),
         );
     }
     html += "</table><p class=dim>";
-    html += &remark.unwrap_or_default();
+    if let Some(remark) = comparison.remark() {
+        push(&mut html, format_args!("<b>{}</b> ", escape(&remark)));
+    }
     html + "Over the whole run, the opening and the warm-up included; other clients of the server \
             are in its count.</p></section>\n"
 }
 
-fn footer(plan: &Plan, findings: &Findings) -> String {
+fn footer(summary: &Summary<'_>) -> String {
+    let Summary { plan, report, .. } = summary;
     let machine = Machine::here();
     let mut loads = String::new();
-    for load in &findings.loads {
+    for load in &report.loads {
         push(&mut loads, format_args!(" {:.0} %", load.busy * 100.0));
     }
     let threads = counted(plan.threads as u64, "thread");
     format!(
         "<footer>{} · rusty_socks {} load · {} · {}, {} · {threads}, busy{loads} · <a \
          href=\"#figures\">all figures as JSON</a></footer>\n",
-        findings.began.format("%Y-%m-%d %H:%M:%S UTC"),
+        report.began.format("%Y-%m-%d %H:%M:%S UTC"),
         env!("CARGO_PKG_VERSION"),
         escape(&machine.system),
         escape(&machine.cpu),
@@ -262,20 +260,24 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::load::tally::{Cause, Failure};
+    use crate::load::{
+        plan::Plan,
+        report::Report,
+        tally::{Cause, Failure},
+    };
 
     #[test]
     fn a_page_needs_nothing_from_elsewhere_and_obeys_nobody() {
         let plan = Plan::typed("echo ws://127.0.0.1:1/?a=1&b='x' --rate 10");
-        let mut findings = Findings::none();
+        let mut report = Report::none();
         let hostile = "</script><script>alert(1)</script>";
-        findings.tally.count_failed(Failure::new(Cause::BadAnswer, hostile));
-        findings.traffic.unexpected = 1;
-        findings.traffic.unexpected_example = Some(hostile.to_owned());
+        report.tally.count_failed(Failure::new(Cause::BadAnswer, hostile));
+        report.traffic.unexpected = 1;
+        report.traffic.unexpected_example = Some(hostile.to_owned());
         for millis in 1..2000 {
-            findings.traffic.latency.record(Duration::from_millis(millis));
+            report.traffic.latency.record(Duration::from_millis(millis));
         }
-        let page = render(&plan, &findings, &Outcome::of(&plan, &findings));
+        let page = render(&Summary::of(&plan, &report));
         assert!(page.contains("a=1&amp;b=&#39;x&#39;"));
         assert_eq!(page.matches("<script").count(), 1, "the figures alone");
         assert_eq!(page.matches("</script>").count(), 1);
@@ -285,6 +287,9 @@ mod tests {
         assert!(page.contains("Round trip: percentiles") && page.contains("99.9 %"));
         let json = page.split("id=figures>").nth(1).unwrap().split("</script>").next().unwrap();
         let figures: Value = serde_json::from_str(json).unwrap();
+        let style = page.split("</style>").next().unwrap();
+        assert!(style.contains("#figures{display:block"), "a link to what is not shown");
+        assert!(page.contains("href=\"#figures\""));
         assert_eq!(figures["failed"]["by_cause"]["bad_answer"]["example"], hostile);
     }
 }

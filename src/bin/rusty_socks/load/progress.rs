@@ -9,8 +9,8 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{
-    course::{Course, Pulse},
     plan::Plan,
+    run_state::{RunState, ThreadCounts},
     say,
     series::quantile_of,
     words::span,
@@ -55,13 +55,13 @@ impl Progress {
     }
 
     /// Shows where things stand. `doing` says what the run is at.
-    pub(super) fn show(&mut self, now: Instant, doing: &str, course: &Course) {
+    pub(super) fn show(&mut self, now: Instant, doing: &str, state: &RunState) {
         let since = now.duration_since(self.shown).as_secs_f64();
         self.shown = now;
-        let pulse = course.pulse();
-        let mut figures = figures(&pulse, course.open());
+        let pulse = state.pulse();
+        let mut figures = figures(&pulse, state.open());
         if self.traffic && since > 0.0 {
-            figures = format!("{}; {figures}", self.traffic(&pulse, course, since));
+            figures = format!("{}; {figures}", self.traffic(&pulse, state, since));
         }
         self.before = (pulse.sent, pulse.received);
         match &self.bar {
@@ -77,14 +77,14 @@ impl Progress {
     }
 
     /// Messages per second since the last showing, and how long they took.
-    fn traffic(&self, pulse: &Pulse, course: &Course, since: f64) -> String {
+    fn traffic(&self, pulse: &ThreadCounts, state: &RunState, since: f64) -> String {
         let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / since;
         let mut line = format!(
             "{:.0}/s out, {:.0}/s in",
             rate(pulse.sent, self.before.0),
             rate(pulse.received, self.before.1)
         );
-        let recent = course.take_recent();
+        let recent = state.take_recent();
         if !recent.is_empty() {
             let quantile = |share| span(quantile_of(&recent, share));
             line += &format!(", p50 {}, p99 {}", quantile(0.5), quantile(0.99));
@@ -92,7 +92,7 @@ impl Progress {
         line
     }
 
-    /// Leaves a line standing.
+    /// Leaves a line membership.
     pub(super) fn note(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| say(line)),
@@ -110,7 +110,7 @@ impl Drop for Progress {
 }
 
 /// What became of the connections, in one line.
-fn figures(pulse: &Pulse, open: u64) -> String {
+fn figures(pulse: &ThreadCounts, open: u64) -> String {
     let mut line = format!(
         "{open} open, {} served at once, {} after waiting, {} refused, {} failed",
         pulse.at_once, pulse.after_waiting, pulse.refused, pulse.failed

@@ -39,7 +39,7 @@ pub(super) struct Tally {
     pub(super) messages_received: u64,
     /// From the first dial to the last answer.
     pub(super) settled_after: Duration,
-    /// From the last answer to our goodbyes.
+    /// From the last answer to our Close frames.
     pub(super) held_for: Duration,
     /// The server's own figures, if it has any.
     pub(super) server: Option<ServerFigures>,
@@ -161,8 +161,8 @@ impl Tally {
         self.open -= 1;
     }
 
-    /// Counts the end of a connection to which we have said goodbye.
-    pub(super) fn count_goodbye(&mut self, ending: &Ending) {
+    /// Counts the end of a connection that we have sent a Close.
+    pub(super) fn count_closed_by_us(&mut self, ending: &Ending) {
         self.open -= 1;
         match ending {
             Ending::Code(_) | Ending::NoCode => self.closed_cleanly += 1,
