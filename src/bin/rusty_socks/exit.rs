@@ -1,6 +1,9 @@
 //! How the program ends: its exit codes and its one error prefix.
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use rusty_socks::Error;
 
@@ -39,9 +42,15 @@ pub(crate) fn report(outcome: Result<Exit, Error>) -> Exit {
         Ok(exit) => exit,
         Err(error) => {
             for line in error.to_string().lines() {
-                eprintln!("{PREFIX}{line}");
+                say(&format!("{PREFIX}{line}"));
             }
             if error.is_config() { Exit::BadConfig } else { Exit::Failure }
         }
     }
+}
+
+/// Writes a line to standard error. Where that cannot be written nobody can be told, and the exit
+/// code has to do.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }

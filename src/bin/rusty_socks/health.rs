@@ -14,7 +14,7 @@ use rusty_socks::{
 };
 
 use crate::{
-    exit::{Exit, PREFIX},
+    exit::{Exit, PREFIX, say},
     http_get::{self, HttpAnswer},
 };
 
@@ -43,7 +43,7 @@ pub(crate) fn run(
     let answer = match ask(&target) {
         Ok(answer) => answer,
         Err(reason) => {
-            eprintln!("{PREFIX}cannot ask {url}: {reason}");
+            say(&format!("{PREFIX}cannot ask {url}: {reason}"));
             return Ok(Exit::Failure);
         }
     };
@@ -53,14 +53,14 @@ pub(crate) fn run(
         // A reader that hung up wants the exit code alone.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         Err(error) => {
-            eprintln!("{PREFIX}cannot write to standard output: {error}");
+            say(&format!("{PREFIX}cannot write to standard output: {error}"));
             return Ok(Exit::Failure);
         }
     }
     if answer.status == 200 {
         return Ok(Exit::Clean);
     }
-    eprintln!("{PREFIX}{url} answers {}", answer.status);
+    say(&format!("{PREFIX}{url} answers {}", answer.status));
     Ok(Exit::Failure)
 }
 

@@ -64,7 +64,7 @@ use std::{
     },
 };
 
-use crate::exit::{Exit, PREFIX};
+use crate::exit::{Exit, PREFIX, say};
 
 pub(crate) use self::args::LoadArgs;
 use self::{
@@ -166,9 +166,4 @@ fn print(text: &str) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         outcome => outcome,
     }
-}
-
-/// Writes a line to standard error. Where that cannot be written, nobody can be told.
-fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
 }

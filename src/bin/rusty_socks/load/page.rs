@@ -158,7 +158,7 @@ fn tiles(summary: &Summary<'_>) -> Vec<Tile> {
             tiles.push(tile(rate, "round trips per second"));
             let labels = ["median round trip", "99 % within", "slowest"];
             tiles.extend(quantiles(&traffic.latency, labels));
-            tiles.push(lost(traffic.unanswered() + traffic.unsent(), "without an answer"));
+            tiles.push(lost(traffic.unanswered() + traffic.unsent(), "messages lost"));
         }
         Mode::Fanout(_) => {
             tiles.push(tile(rate, "deliveries per second"));
@@ -192,13 +192,20 @@ fn figures_table(rows: &[Row]) -> String {
         let class = if *is_part { " class=part" } else { "" };
         push(&mut html, format_args!("<tr{class}><td>{}", escape(label)));
         match figure {
-            Figure::Example(text) => push(&mut html, format_args!(": {}</td>", escape(text))),
+            Figure::Example(text) => {
+                push(&mut html, format_args!(": {}</td><td colspan=7></td>", escape(text)));
+            }
             Figure::Count(count) => {
-                push(&mut html, format_args!("</td><td>{}</td>", grouped(*count)));
+                push(
+                    &mut html,
+                    format_args!("</td><td>{}</td><td colspan=6></td>", grouped(*count)),
+                );
             }
             Figure::Times(times) => {
                 push(&mut html, format_args!("</td><td>{}</td>", grouped(times.count())));
-                if times.count() > 0 {
+                if times.count() == 0 {
+                    html += "<td colspan=6></td>";
+                } else {
                     push(&mut html, format_args!("<td>{}</td>", span(times.mean())));
                     for share in [0.5, 0.9, 0.99, 0.999, 1.0] {
                         push(&mut html, format_args!("<td>{}</td>", span(times.quantile(share))));

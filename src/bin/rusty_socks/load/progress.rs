@@ -11,10 +11,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::{
     plan::Plan,
     run_state::{RunState, ThreadCounts},
-    say,
     series::quantile_of,
     words::span,
 };
+use crate::exit::say;
 
 /// How often the bar is redrawn.
 const BAR_EVERY: Duration = Duration::from_millis(250);
