@@ -13,25 +13,25 @@ use mio::Waker;
 
 use super::pacer::Pacer;
 
-/// Beats come no faster than this; at higher rates a beat stands for several messages.
-const BEAT_MIN: Duration = Duration::from_micros(100);
+/// Ticks come no faster than this; at higher rates a tick stands for several messages.
+const TICK_MIN: Duration = Duration::from_micros(100);
 
-/// A thread that beats until it is dropped. `epoll` counts in whole milliseconds, and a client that
+/// A thread that ticks until it is dropped. `epoll` counts in whole milliseconds, and a client that
 /// is a millisecond late on a loopback would measure itself rather than the server.
-pub(super) struct Metronome {
+pub(super) struct Ticker {
     stopped: Arc<AtomicBool>,
-    beating: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
-impl Metronome {
+impl Ticker {
     /// Begins to wake `waker` at the times of `pacer`.
-    pub(super) fn start(mut pacer: Pacer, waker: Arc<Waker>) -> Metronome {
+    pub(super) fn start(mut pacer: Pacer, waker: Arc<Waker>) -> Ticker {
         let stopped = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&stopped);
-        let beating = thread::spawn(move || {
+        let thread = thread::spawn(move || {
             while !asked.load(Ordering::Acquire) {
                 let now = Instant::now();
-                while pacer.next_at() <= now + BEAT_MIN {
+                while pacer.next_at() <= now + TICK_MIN {
                     pacer.advance();
                 }
                 let wait = pacer.next_at().saturating_duration_since(now);
@@ -40,17 +40,17 @@ impl Metronome {
                 let _ = waker.wake();
             }
         });
-        Metronome { stopped, beating: Some(beating) }
+        Ticker { stopped, thread: Some(thread) }
     }
 }
 
-impl Drop for Metronome {
+impl Drop for Ticker {
     fn drop(&mut self) {
         self.stopped.store(true, Ordering::Release);
-        if let Some(beating) = self.beating.take() {
-            beating.thread().unpark();
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
             // It cannot panic: it only waits and wakes.
-            let _ = beating.join();
+            let _ = thread.join();
         }
     }
 }

@@ -1,21 +1,21 @@
-//! How a fleet follows the phases of the run, and what it tells of itself.
+//! How a thread follows the phases of the run, and what it tells of itself.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::{Fleet, PULSE_EVERY, Stage};
+use super::{LoadThread, PULSE_EVERY, Stage};
 use crate::load::{
-    course::{Phase, Word},
-    metronome::Metronome,
+    run_state::{Phase, ThreadEvent},
+    ticker::Ticker,
 };
 
-impl Fleet {
+impl LoadThread {
     /// Does what a new phase asks for.
-    pub(super) fn heed(&mut self, now: Instant) {
+    pub(super) fn follow_phase(&mut self, now: Instant) {
         let before = self.phase;
-        self.phase = self.course.phase();
+        self.phase = self.state.phase();
         if self.phase == before {
             return;
         }
@@ -35,7 +35,7 @@ impl Fleet {
                 if before == Phase::Opening {
                     self.give_up_opening();
                 }
-                self.say_goodbye();
+                self.close_all();
             }
         }
     }
@@ -51,9 +51,9 @@ impl Fleet {
     /// Lets the work begin, with a timetable from `at` on.
     pub(super) fn begin_work(&mut self, at: Instant) {
         self.work.begin(at, &mut self.connections, &mut self.log);
-        if self.metronome.is_none() {
-            let start = |pacer| Metronome::start(pacer, Arc::clone(&self.waker));
-            self.metronome = self.work.pacer().cloned().map(start);
+        if self.ticker.is_none() {
+            let start = |pacer| Ticker::start(pacer, Arc::clone(&self.waker));
+            self.ticker = self.work.pacer().cloned().map(start);
         }
         self.note_endings();
     }
@@ -71,56 +71,56 @@ impl Fleet {
         }
     }
 
-    /// Tells the captain what is new.
+    /// Tells the coordinator what is new.
     pub(super) fn tell(&mut self, now: Instant) {
         let all = self.connections.len() as u64;
-        if !self.said.settled && self.log.tally.settled() == all {
-            self.said.settled = true;
-            self.say_word(Word::Settled, now);
+        if !self.reported.settled && self.log.tally.settled() == all {
+            self.reported.settled = true;
+            self.send_event(ThreadEvent::Settled, now);
         }
-        if self.said.settled && !self.said.ready && self.work.is_ready() {
-            self.said.ready = true;
-            self.say_word(Word::Ready, now);
+        if self.reported.settled && !self.reported.ready && self.work.is_ready() {
+            self.reported.ready = true;
+            self.send_event(ThreadEvent::Ready, now);
         }
-        if self.said.settled && !self.said.empty && self.log.tally.open == 0 {
-            self.said.empty = true;
-            self.say_word(Word::Empty, now);
+        if self.reported.settled && !self.reported.empty && self.log.tally.open == 0 {
+            self.reported.empty = true;
+            self.send_event(ThreadEvent::Empty, now);
         }
         let works = matches!(self.phase, Phase::Running { .. } | Phase::Draining { .. });
-        if works && !self.said.quiet && self.work.is_quiet(now, &self.log) {
-            self.said.quiet = true;
-            self.say_word(Word::Quiet, now);
+        if works && !self.reported.quiet && self.work.is_quiet(now, &self.log) {
+            self.reported.quiet = true;
+            self.send_event(ThreadEvent::Quiet, now);
         }
         if now >= self.pulse_due || matches!(self.phase, Phase::Draining { .. }) {
             self.tell_pulse(now);
         }
     }
 
-    fn say_word(&mut self, word: Word, now: Instant) {
-        // The counts shall be those of the moment the word is about.
+    fn send_event(&mut self, event: ThreadEvent, now: Instant) {
+        // The counts shall be those of the moment the event is about.
         self.tell_pulse(now);
-        // The captain outlives his fleets.
-        let _ = self.words.send(word);
+        // The coordinator outlives its threads.
+        let _ = self.events.send(event);
     }
 
     fn tell_pulse(&mut self, now: Instant) {
         self.pulse_due = now + PULSE_EVERY;
         let pulse = self.log.pulse();
-        self.course.tell(self.share.thread, pulse, &mut self.log.recent);
+        self.state.tell(self.share.thread, pulse, &mut self.log.recent);
     }
 
     /// Interrupted before all had their answer: those without one are given up, the others closed
     /// as usual.
     fn give_up_opening(&mut self) {
         for index in 0..self.connections.len() {
-            if matches!(self.connections[index].stage, Stage::Ashore | Stage::Asking(_)) {
+            if matches!(self.connections[index].stage, Stage::NotDialed | Stage::Asking(_)) {
                 self.leave(index, Stage::Gone);
                 self.log.tally.interrupted += 1;
             }
         }
     }
 
-    fn say_goodbye(&mut self) {
+    fn close_all(&mut self) {
         self.log.tally.held_to_the_end = self.log.tally.open;
         for index in 0..self.connections.len() {
             if let Stage::Held(held) = &mut self.connections[index].stage {
@@ -130,7 +130,7 @@ impl Fleet {
         }
     }
 
-    /// Whether all goodbyes are answered, or the time for that is up.
+    /// Whether every Close is answered, or the time for that is up.
     pub(super) fn is_over(&mut self, now: Instant) -> bool {
         let Phase::Closing { until } = self.phase else { return false };
         now >= until

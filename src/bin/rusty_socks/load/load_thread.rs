@@ -14,16 +14,16 @@ use tungstenite::Message;
 
 use super::{
     answer::Answer,
-    comeback,
-    course::{Course, Phase, Word},
     dialer::Dialer,
     handshake::{self, Handshake},
     held::Held,
     log::Log,
-    metronome::Metronome,
     plan::{Mode, Plan},
     request::RequestForm,
+    retry,
+    run_state::{Phase, RunState, ThreadEvent},
     tally::Failure,
+    ticker::Ticker,
     timers::{Due, Timer, Timers},
     work::{Share, Work},
 };
@@ -37,15 +37,15 @@ const EVENTS_MAX: usize = 1024;
 /// One buffer for all reading, since only one socket is read at a time.
 const SCRATCH_BYTES: usize = 64 * 1024;
 
-/// How often the fleet tells how it stands.
+/// How often the thread tells how it stands.
 const PULSE_EVERY: Duration = Duration::from_millis(100);
 
-/// One thread's part of the run. Belongs to that thread; the captain reaches it through the
-/// [`Course`] and its waker.
-pub(super) struct Fleet {
+/// One thread's part of the run. Belongs to that thread; the coordinator reaches it through the
+/// [`RunState`] and its waker.
+pub(super) struct LoadThread {
     plan: Arc<Plan>,
-    course: Arc<Course>,
-    words: Sender<Word>,
+    state: Arc<RunState>,
+    events: Sender<ThreadEvent>,
     share: Share,
     dialer: Dialer,
     form: RequestForm,
@@ -61,10 +61,10 @@ pub(super) struct Fleet {
     returning: VecDeque<usize>,
     timers: Timers,
     work: Work,
-    metronome: Option<Metronome>,
+    ticker: Option<Ticker>,
     /// The phase as last seen, and what was said of it.
     phase: Phase,
-    said: Said,
+    reported: Reported,
     pulse_due: Instant,
     log: Log,
     scratch: Vec<u8>,
@@ -83,17 +83,17 @@ pub(super) struct Connection {
 
 /// Where a connection is in its life.
 enum Stage {
-    /// Not dialed, or resting after a rejection.
-    Ashore,
+    /// Not dialed, or resting after a refusal.
+    NotDialed,
     Asking(Box<Handshake>),
     Held(Box<Held>),
     /// Counted, and its socket closed.
     Gone,
 }
 
-/// What the captain has been told; each once.
+/// What the coordinator has been told; each once.
 #[derive(Default)]
-struct Said {
+struct Reported {
     settled: bool,
     ready: bool,
     empty: bool,
@@ -105,49 +105,50 @@ impl Connection {
     pub(super) fn held(&mut self) -> Option<&mut Held> {
         match &mut self.stage {
             Stage::Held(held) => Some(held),
-            Stage::Ashore | Stage::Asking(_) | Stage::Gone => None,
+            Stage::NotDialed | Stage::Asking(_) | Stage::Gone => None,
         }
     }
 }
 
-impl Fleet {
+impl LoadThread {
     pub(super) fn new(
         plan: &Arc<Plan>,
-        course: &Arc<Course>,
-        words: Sender<Word>,
+        state: &Arc<RunState>,
+        events: Sender<ThreadEvent>,
         share: Share,
-    ) -> io::Result<Fleet> {
+    ) -> io::Result<LoadThread> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-        let began = course.began;
-        let ashore = || Connection { stage: Stage::Ashore, began, dials: 0, connecting: false };
+        let began = state.began;
+        let not_dialed =
+            || Connection { stage: Stage::NotDialed, began, dials: 0, connecting: false };
         let connections = share.of(plan.connections as usize);
-        Ok(Fleet {
+        Ok(LoadThread {
             plan: Arc::clone(plan),
-            course: Arc::clone(course),
-            words,
+            state: Arc::clone(state),
+            events,
             share,
             dialer: Dialer::new(plan.address, &plan.sources),
             form: RequestForm::new(plan),
             poll,
             waker,
-            connections: (0..connections).map(|_| ashore()).collect(),
+            connections: (0..connections).map(|_| not_dialed()).collect(),
             opened: 0,
             connecting: 0,
             connecting_max: (share.of(plan.opening.connecting as usize) as u32).max(1),
             returning: VecDeque::new(),
             timers: Timers::default(),
             work: Work::new(plan, share, began),
-            metronome: None,
+            ticker: None,
             phase: Phase::Opening,
-            said: Said::default(),
+            reported: Reported::default(),
             pulse_due: began,
-            log: Log::new(Arc::clone(course)),
+            log: Log::new(Arc::clone(state)),
             scratch: vec![0; SCRATCH_BYTES],
         })
     }
 
-    /// By which the captain wakes this fleet.
+    /// By which the coordinator wakes this thread.
     pub(super) fn waker(&self) -> Arc<Waker> {
         Arc::clone(&self.waker)
     }
@@ -159,13 +160,13 @@ impl Fleet {
             self.log.busy.start(Instant::now());
         }
         if !self.plan.opening.ramp.is_zero() {
-            self.begin_work(self.course.began);
+            self.begin_work(self.state.began);
         }
         loop {
             let now = Instant::now();
-            self.heed(now);
+            self.follow_phase(now);
             if self.is_over(now) {
-                self.metronome = None;
+                self.ticker = None;
                 return Ok(self.log);
             }
             self.fire_timers(now);
@@ -218,7 +219,7 @@ impl Fleet {
         let rate = self.plan.opening.rate;
         let number = self.share.number(self.opened) as f64;
         let wait = if rate > 0.0 { Duration::from_secs_f64(number / rate) } else { Duration::ZERO };
-        Some(self.course.began + wait)
+        Some(self.state.began + wait)
     }
 
     fn dial(&mut self, index: usize) {
@@ -252,7 +253,7 @@ impl Fleet {
     fn step(&mut self, index: usize) {
         match &mut self.connections[index].stage {
             // An event may still lie in the batch for a socket that was closed a moment ago.
-            Stage::Ashore | Stage::Gone => {}
+            Stage::NotDialed | Stage::Gone => {}
             Stage::Asking(handshake) => match handshake.step(&mut self.scratch) {
                 handshake::Progress::Pending => {}
                 handshake::Progress::Answered(answer) => self.on_answer(index, answer),
@@ -264,9 +265,9 @@ impl Fleet {
 
     fn step_held(&mut self, index: usize) {
         let Stage::Held(held) = &mut self.connections[index].stage else { return };
-        let (work, log, course) = (&mut self.work, &mut self.log, &self.course);
+        let (work, log, state) = (&mut self.work, &mut self.log, &self.state);
         held.step(&mut self.scratch, &mut |message, now| match &message {
-            Message::Pong(payload) => count_pong(payload, course.began, now, log),
+            Message::Pong(payload) => count_pong(payload, state.began, now, log),
             _ => {
                 log.count_received(now);
                 work.on_message(index, &message, now, log);
@@ -287,7 +288,7 @@ impl Fleet {
         if let Some(ending) = held.take_news() {
             self.work.on_ended(index);
             if matches!(self.phase, Phase::Closing { .. }) {
-                self.log.count_goodbye(&ending);
+                self.log.count_closed_by_us(&ending);
             } else {
                 self.log.count_closed_by_server(ending);
             }
@@ -323,7 +324,7 @@ impl Fleet {
                 let failure = handshake.timed_out();
                 self.on_failed(index, failure);
             }
-            (Due::Return, Stage::Ashore) => self.returning.push_back(index),
+            (Due::Return, Stage::NotDialed) => self.returning.push_back(index),
             (Due::Say, Stage::Held(_)) => self.say(index),
             (Due::InLine | Due::Overdue | Due::Return | Due::Say, _) => {}
         }
@@ -341,15 +342,15 @@ impl Fleet {
             self.on_served(index, answer);
             return;
         }
-        match comeback::after(answer.retry_after) {
+        match retry::after(answer.retry_after) {
             Some(wait) if self.connections[index].dials <= self.plan.opening.retry => {
-                self.leave(index, Stage::Ashore);
+                self.leave(index, Stage::NotDialed);
                 self.log.tally.retries += 1;
                 self.set_timer(Instant::now() + wait, index, Due::Return);
             }
             Some(_) | None => {
                 self.leave(index, Stage::Gone);
-                self.log.count_rejected(answer.status, answer.retry_after);
+                self.log.count_refused(answer.status, answer.retry_after);
             }
         }
     }
@@ -369,7 +370,7 @@ impl Fleet {
             Stage::Asking(handshake) => {
                 Stage::Held(Box::new(Held::new(handshake.stream, answer.rest, busy)))
             }
-            stage @ (Stage::Ashore | Stage::Held(_) | Stage::Gone) => stage,
+            stage @ (Stage::NotDialed | Stage::Held(_) | Stage::Gone) => stage,
         };
         if let Stage::Held(held) = &mut connection.stage {
             self.work.on_served(index, held, &mut self.log);
@@ -398,7 +399,7 @@ impl Fleet {
         let now = Instant::now();
         let (message, every) = match &plan.mode {
             Mode::Storm { message: Some(text), every } => (Message::text(text.as_str()), *every),
-            Mode::Idle { ping: Some(every) } => (ping(self.course.began, now), Some(*every)),
+            Mode::Idle { ping: Some(every) } => (ping(self.state.began, now), Some(*every)),
             Mode::Storm { .. } | Mode::Idle { .. } | Mode::Echo(_) | Mode::Fanout(_) => return,
         };
         let Stage::Held(held) = &mut self.connections[index].stage else { return };
@@ -427,7 +428,7 @@ impl Fleet {
         match mem::replace(&mut self.connections[index].stage, next) {
             Stage::Asking(handshake) => self.forget(handshake.stream),
             Stage::Held(held) => self.forget(held.stream),
-            Stage::Ashore | Stage::Gone => {}
+            Stage::NotDialed | Stage::Gone => {}
         }
     }
 

@@ -1,5 +1,5 @@
-//! The run as a whole: the captain starts the fleets, sets the phases, asks the server how it is,
-//! shows the progress and adds up the logs.
+//! The run as a whole: the coordinator starts the load threads, sets the phases, asks the server
+//! how it is, shows the progress and adds up the logs.
 
 use std::{
     io,
@@ -15,23 +15,21 @@ use chrono::{DateTime, Utc};
 use mio::Waker;
 
 use super::{
-    busy::ThreadLoad,
-    course::{Course, Phase, Wanted, Word},
-    fleet::Fleet,
-    log::{Log, Traffic},
+    load_thread::LoadThread,
+    log::Log,
     plan::{Mode, Plan},
     progress::Progress,
-    series::Series,
+    report::Report,
+    run_state::{AskedAt, Phase, RunState, ThreadEvent},
     stats::ServerFigures,
-    tally::Tally,
     work::Share,
 };
 
 /// How long what is on its way may take to come in.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
-/// How long the goodbyes may take.
-const GOODBYE_MAX: Duration = Duration::from_secs(2);
+/// How long the closing handshakes may take.
+const CLOSING_MAX: Duration = Duration::from_secs(2);
 
 /// How often the server is asked how it is.
 const FIGURES_EVERY: Duration = Duration::from_secs(1);
@@ -39,35 +37,15 @@ const FIGURES_EVERY: Duration = Duration::from_secs(1);
 /// Far enough for a run that is ended by a count.
 const NO_END: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Everything a run has shown.
-pub(super) struct Findings {
-    pub(super) tally: Tally,
-    pub(super) traffic: Traffic,
-    pub(super) series: Series,
-    /// What each thread did with its time.
-    pub(super) loads: Vec<ThreadLoad>,
-    /// The server's own figures: before the first connection, while it lasted (by the time since
-    /// the run began), and after the last message.
-    pub(super) server_before: Option<ServerFigures>,
-    pub(super) server_samples: Vec<(Duration, ServerFigures)>,
-    pub(super) server_after: Option<ServerFigures>,
-    /// The measured time, as a part of the run.
-    pub(super) measured_from: Duration,
-    pub(super) measured: Duration,
-    pub(super) began: DateTime<Utc>,
-    /// The user ended it before its time.
-    pub(super) stopped: bool,
-}
-
-struct Captain {
+struct Coordinator {
     plan: Arc<Plan>,
-    course: Arc<Course>,
+    state: Arc<RunState>,
     wakers: Vec<Arc<Waker>>,
-    words: Receiver<Word>,
+    events: Receiver<ThreadEvent>,
     /// For the threads that ask the server.
-    sender: Sender<Word>,
+    sender: Sender<ThreadEvent>,
     progress: Progress,
-    /// How many fleets have said what.
+    /// How many threads have sent which event.
     settled: usize,
     ready: usize,
     empty: usize,
@@ -97,7 +75,7 @@ struct Figures {
     next_at: Instant,
 }
 
-/// Where the captain is: his phases are finer than those of the fleets.
+/// Where the coordinator is: its stages are finer than the phases of the threads.
 #[derive(Clone, Copy)]
 enum Stage {
     Opening,
@@ -124,29 +102,29 @@ enum Stage {
 /// watched at all.
 pub(super) fn run(
     plan: Plan,
-    on_start: impl FnOnce(Sender<Word>),
-) -> io::Result<(Arc<Plan>, Findings)> {
+    on_start: impl FnOnce(Sender<ThreadEvent>),
+) -> io::Result<(Arc<Plan>, Report)> {
     let plan = Arc::new(plan);
     let before = ServerFigures::ask(plan.address, &plan.target.authority());
-    let course = Course::new(plan.threads);
+    let state = RunState::new(plan.threads);
     let began = Utc::now();
-    let (sender, words) = mpsc::channel();
+    let (sender, events) = mpsc::channel();
     on_start(sender.clone());
     let share = |thread| Share { thread, threads: plan.threads };
-    let fleets = (0..plan.threads)
-        .map(|thread| Fleet::new(&plan, &course, sender.clone(), share(thread)))
-        .collect::<io::Result<Vec<Fleet>>>()?;
-    let wakers = fleets.iter().map(Fleet::waker).collect();
-    let threads = fleets
+    let threads = (0..plan.threads)
+        .map(|thread| LoadThread::new(&plan, &state, sender.clone(), share(thread)))
+        .collect::<io::Result<Vec<LoadThread>>>()?;
+    let wakers = threads.iter().map(LoadThread::waker).collect();
+    let threads = threads
         .into_iter()
-        .map(|fleet| start(fleet, sender.clone()))
+        .map(|thread| start(thread, sender.clone()))
         .collect::<io::Result<Vec<_>>>()?;
     let now = Instant::now();
-    let captain = Captain {
+    let coordinator = Coordinator {
         plan: Arc::clone(&plan),
         progress: Progress::new(&plan),
         wakers,
-        words,
+        events,
         sender,
         settled: 0,
         ready: 0,
@@ -167,34 +145,34 @@ pub(super) fn run(
         moved_at: now,
         received: 0,
         stage: Stage::Opening,
-        course,
+        state,
     };
-    let findings = captain.command(threads, began)?;
-    Ok((plan, findings))
+    let report = coordinator.command(threads, began)?;
+    Ok((plan, report))
 }
 
-type FleetThread = JoinHandle<io::Result<Log>>;
+type Running = JoinHandle<io::Result<Log>>;
 
-fn start(fleet: Fleet, sender: Sender<Word>) -> io::Result<FleetThread> {
+fn start(thread: LoadThread, sender: Sender<ThreadEvent>) -> io::Result<Running> {
     thread::Builder::new().name("load".to_owned()).spawn(move || {
-        let outcome = fleet.run();
-        // The captain listens until all are over.
-        let _ = sender.send(Word::Over);
+        let outcome = thread.run();
+        // The coordinator listens until all are over.
+        let _ = sender.send(ThreadEvent::Over);
         outcome
     })
 }
 
-impl Captain {
-    fn command(mut self, threads: Vec<FleetThread>, began: DateTime<Utc>) -> io::Result<Findings> {
+impl Coordinator {
+    fn command(mut self, threads: Vec<Running>, began: DateTime<Utc>) -> io::Result<Report> {
         while self.over < self.wakers.len() {
             let now = Instant::now();
             self.advance(now);
             self.ask_now_and_then(now);
             if self.progress.is_due(now) {
-                self.progress.show(now, &self.doing(now), &self.course);
+                self.progress.show(now, &self.doing(now), &self.state);
             }
-            match self.words.recv_timeout(self.time_to_wait(now)) {
-                Ok(word) => self.hear(word),
+            match self.events.recv_timeout(self.time_to_wait(now)) {
+                Ok(event) => self.on_event(event),
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
         }
@@ -207,7 +185,7 @@ impl Captain {
         match self.stage {
             Stage::Opening if self.settled_at.is_some() => "getting ready".to_owned(),
             Stage::Opening => {
-                let settled = self.course.pulse().settled;
+                let settled = self.state.pulse().settled;
                 format!("opening, {settled} of {} answered", self.plan.connections)
             }
             Stage::Running { from, .. } if now < from => "warming up".to_owned(),
@@ -221,21 +199,21 @@ impl Captain {
         }
     }
 
-    fn hear(&mut self, word: Word) {
-        match word {
-            Word::Settled => {
+    fn on_event(&mut self, event: ThreadEvent) {
+        match event {
+            ThreadEvent::Settled => {
                 self.settled += 1;
                 if self.settled == self.wakers.len() {
                     self.settled_at = Some(Instant::now());
-                    self.ask(Wanted::Settled);
+                    self.ask(AskedAt::Settled);
                 }
             }
-            Word::Ready => self.ready += 1,
-            Word::Empty => self.empty += 1,
-            Word::Quiet => self.quiet += 1,
-            Word::Over => self.over += 1,
-            Word::Stop => self.stopped = true,
-            Word::Figures(wanted, at, figures) => self.on_figures(wanted, at, figures),
+            ThreadEvent::Ready => self.ready += 1,
+            ThreadEvent::Empty => self.empty += 1,
+            ThreadEvent::Quiet => self.quiet += 1,
+            ThreadEvent::Over => self.over += 1,
+            ThreadEvent::Stop => self.stopped = true,
+            ThreadEvent::Figures(wanted, at, figures) => self.on_figures(wanted, at, figures),
         }
     }
 
@@ -269,23 +247,19 @@ impl Captain {
                     return;
                 }
                 let ended = now.min(until).max(from);
+                self.set_phase(Phase::Draining { ended });
                 if matches!(self.plan.mode, Mode::Storm { .. }) {
-                    self.close(now, from, ended);
+                    // Nothing is on its way that a storm would wait for.
+                    self.ask_after(now, from, ended);
                 } else {
-                    self.set_phase(Phase::Draining { ended });
                     self.stage = Stage::Draining { from, ended };
                 }
             }
             Stage::Draining { from, ended } => {
-                let pulse = self.course.pulse();
+                let pulse = self.state.pulse();
                 let all_in = self.quiet == all && pulse.expected <= pulse.answered;
                 if all_in || self.empty == all || now >= ended + DRAIN_MAX {
-                    // A server that did not answer before would only be waited for.
-                    self.figures.asking_after = self.figures.before.is_some();
-                    if self.figures.asking_after {
-                        self.ask(Wanted::After);
-                    }
-                    self.stage = Stage::Asking { from, ended };
+                    self.ask_after(now, from, ended);
                 }
             }
             Stage::Asking { from, ended } => {
@@ -297,13 +271,23 @@ impl Captain {
         }
     }
 
+    /// Takes the last look at the server, unless it never answered and would only be waited for.
+    fn ask_after(&mut self, now: Instant, from: Instant, ended: Instant) {
+        if self.figures.before.is_none() {
+            return self.close(now, from, ended);
+        }
+        self.figures.asking_after = true;
+        self.ask(AskedAt::After);
+        self.stage = Stage::Asking { from, ended };
+    }
+
     fn close(&mut self, now: Instant, from: Instant, ended: Instant) {
-        self.set_phase(Phase::Closing { until: now + GOODBYE_MAX });
+        self.set_phase(Phase::Closing { until: now + CLOSING_MAX });
         self.stage = Stage::Closing { from, ended };
     }
 
     fn set_phase(&self, phase: Phase) {
-        self.course.set_phase(phase);
+        self.state.set_phase(phase);
         for waker in &self.wakers {
             // A waker fails only when the poll is gone, and then nobody is left to be woken.
             let _ = waker.wake();
@@ -315,7 +299,7 @@ impl Captain {
         if self.plan.messages().is_none() {
             return false;
         }
-        let received = self.course.pulse().received;
+        let received = self.state.pulse().received;
         if received != self.received {
             self.received = received;
             self.moved_at = now;
@@ -330,36 +314,36 @@ impl Captain {
             self.figures.next_at = now + FIGURES_EVERY;
             if !self.figures.sampling && !matches!(self.stage, Stage::Closing { .. }) {
                 self.figures.sampling = true;
-                self.ask(Wanted::Sample);
+                self.ask(AskedAt::Sample);
             }
         }
     }
 
-    /// Asks on a thread of its own, which sends word when it is done.
-    fn ask(&mut self, wanted: Wanted) {
+    /// Asks on a thread of its own, which sends an event when it is done.
+    fn ask(&mut self, wanted: AskedAt) {
         let (address, authority) = (self.plan.address, self.plan.target.authority());
         let sender = self.sender.clone();
         thread::spawn(move || {
             let figures = ServerFigures::ask(address, &authority);
             // Nobody listens when the run was interrupted: nobody wants the figures then.
-            let _ = sender.send(Word::Figures(wanted, Instant::now(), figures));
+            let _ = sender.send(ThreadEvent::Figures(wanted, Instant::now(), figures));
         });
     }
 
-    fn on_figures(&mut self, wanted: Wanted, at: Instant, figures: Option<ServerFigures>) {
+    fn on_figures(&mut self, wanted: AskedAt, at: Instant, figures: Option<ServerFigures>) {
         if let Some(figures) = &figures {
-            let since = at.saturating_duration_since(self.course.began);
+            let since = at.saturating_duration_since(self.state.began);
             self.figures.samples.push((since, figures.clone()));
         }
         match wanted {
-            Wanted::Sample => self.figures.sampling = false,
-            Wanted::Settled => {
+            AskedAt::Sample => self.figures.sampling = false,
+            AskedAt::Settled => {
                 if let Some(figures) = &figures {
                     self.progress.note(&format!("the server: {figures}"));
                 }
                 self.figures.settled = Some(figures);
             }
-            Wanted::After => {
+            AskedAt::After => {
                 self.figures.asking_after = false;
                 self.figures.after = figures;
             }
@@ -374,7 +358,7 @@ impl Captain {
             Stage::Running { .. } | Stage::Asking { .. } | Stage::Closing { .. } => None,
         };
         let asking = self.figures.before.as_ref().map(|_| self.figures.next_at);
-        // What is on its way comes in without a word, so the drain is looked at more often.
+        // What is on its way comes in without an event, so the drain is looked at more often.
         let look =
             matches!(self.stage, Stage::Draining { .. }).then(|| now + Duration::from_millis(20));
         let ends = [end, asking, look].into_iter().flatten();
@@ -382,20 +366,20 @@ impl Captain {
         soonest.saturating_duration_since(now).max(Duration::from_millis(1))
     }
 
-    /// The logs of all fleets as one.
-    fn add_up(self, threads: Vec<FleetThread>, began: DateTime<Utc>) -> io::Result<Findings> {
+    /// The logs of all threads as one.
+    fn add_up(self, threads: Vec<Running>, began: DateTime<Utc>) -> io::Result<Report> {
         let mut loads = Vec::new();
-        let mut sum = Log::new(Arc::clone(&self.course));
+        let mut sum = Log::new(Arc::clone(&self.state));
         for thread in threads {
             match thread.join() {
                 Ok(log) => sum.add(log?, &mut loads),
                 Err(_) => return Err(io::Error::other("a thread of the load test panicked")),
             }
         }
-        let start = self.course.began;
+        let start = self.state.began;
         let (from, ended) = match self.stage {
             Stage::Closing { from, ended } => (from, ended),
-            // The fleets end only after they were told to close.
+            // The threads end only after they were told to close.
             Stage::Opening
             | Stage::Running { .. }
             | Stage::Draining { .. }
@@ -407,9 +391,9 @@ impl Captain {
         let mut tally = sum.tally;
         tally.settled_after = settled_at.saturating_duration_since(start);
         tally.held_for = ended.saturating_duration_since(settled_at);
-        tally.open_max = self.course.open_max();
+        tally.open_max = self.state.open_max();
         tally.server = self.figures.settled.flatten();
-        Ok(Findings {
+        Ok(Report {
             tally,
             traffic: sum.traffic,
             series: sum.series,
@@ -422,25 +406,5 @@ impl Captain {
             began,
             stopped: self.stopped,
         })
-    }
-}
-
-#[cfg(test)]
-impl Findings {
-    /// A run in which nothing happened, for the tests beside the code.
-    pub(super) fn none() -> Findings {
-        Findings {
-            tally: Tally::new(),
-            traffic: Traffic::new(),
-            series: Series::new(Instant::now()),
-            loads: Vec::new(),
-            server_before: None,
-            server_samples: Vec::new(),
-            server_after: None,
-            measured_from: Duration::ZERO,
-            measured: Duration::ZERO,
-            began: DateTime::UNIX_EPOCH,
-            stopped: false,
-        }
     }
 }

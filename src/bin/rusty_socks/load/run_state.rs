@@ -10,12 +10,12 @@ use hdrhistogram::Histogram;
 
 use super::{series, stats::ServerFigures};
 
-/// The run as all its threads see it. The captain sets the phase, the fleets tell their pulse.
-pub(super) struct Course {
+/// The run as all its threads see it. The coordinator sets the phase, the threads tell their pulse.
+pub(super) struct RunState {
     /// When the run began; all times within messages count from here.
     pub(super) began: Instant,
     phase: Mutex<Phase>,
-    pulses: Vec<Mutex<Pulse>>,
+    pulses: Vec<Mutex<ThreadCounts>>,
     /// Round trips and the like since the last look at them, of all threads.
     recent: Mutex<Histogram<u32>>,
     open: AtomicU64,
@@ -31,18 +31,18 @@ pub(super) enum Phase {
     Running { from: Instant, until: Instant },
     /// Nothing new is begun, and nothing after `ended` is measured; what is on its way may come in.
     Draining { ended: Instant },
-    /// Goodbyes are said.
+    /// The connections are being closed.
     Closing { until: Instant },
 }
 
 /// How one thread stands, told a few times a second.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Pulse {
+pub(super) struct ThreadCounts {
     pub(super) settled: u64,
     pub(super) at_once: u64,
     pub(super) after_waiting: u64,
     pub(super) after_retry: u64,
-    pub(super) rejected: u64,
+    pub(super) refused: u64,
     pub(super) failed: u64,
     pub(super) closed: u64,
     pub(super) sent: u64,
@@ -53,9 +53,9 @@ pub(super) struct Pulse {
     pub(super) answered: u64,
 }
 
-/// What a thread says to the captain. Each of the first five is said once at most.
-pub(super) enum Word {
-    /// All connections of this fleet have their answer.
+/// What a thread says to the coordinator. Each of the first five is said once at most.
+pub(super) enum ThreadEvent {
+    /// All connections of this thread have their answer.
     Settled,
     /// All of them are where their work begins: in their rooms, say.
     Ready,
@@ -63,17 +63,17 @@ pub(super) enum Word {
     Empty,
     /// Everything that was to be sent has been, and nothing is awaited.
     Quiet,
-    /// This fleet's thread has ended.
+    /// This thread's thread has ended.
     Over,
     /// The user wants an end.
     Stop,
     /// What the server says of itself, if anything.
-    Figures(Wanted, Instant, Option<ServerFigures>),
+    Figures(AskedAt, Instant, Option<ServerFigures>),
 }
 
 /// What the server was asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum AskedAt {
     /// One of many, to see how things go.
     Sample,
     /// The moment when all connections had their answer.
@@ -82,9 +82,9 @@ pub(super) enum Wanted {
     After,
 }
 
-impl Course {
-    pub(super) fn new(threads: usize) -> Arc<Course> {
-        Arc::new(Course {
+impl RunState {
+    pub(super) fn new(threads: usize) -> Arc<RunState> {
+        Arc::new(RunState {
             began: Instant::now(),
             phase: Mutex::new(Phase::Opening),
             pulses: (0..threads).map(|_| Mutex::default()).collect(),
@@ -98,7 +98,7 @@ impl Course {
         *lock(&self.phase)
     }
 
-    /// Whoever sets it wakes the fleets afterwards.
+    /// Whoever sets it wakes the threads afterwards.
     pub(super) fn set_phase(&self, phase: Phase) {
         *lock(&self.phase) = phase;
     }
@@ -121,7 +121,7 @@ impl Course {
     }
 
     /// Tells how the thread stands, and hands over what it measured since it last did.
-    pub(super) fn tell(&self, thread: usize, pulse: Pulse, recent: &mut Histogram<u32>) {
+    pub(super) fn tell(&self, thread: usize, pulse: ThreadCounts, recent: &mut Histogram<u32>) {
         *lock(&self.pulses[thread]) = pulse;
         lock(&self.recent)
             .add(&*recent)
@@ -130,15 +130,15 @@ impl Course {
     }
 
     /// All threads together.
-    pub(super) fn pulse(&self) -> Pulse {
-        let mut sum = Pulse::default();
+    pub(super) fn pulse(&self) -> ThreadCounts {
+        let mut sum = ThreadCounts::default();
         for pulse in &self.pulses {
             let pulse = *lock(pulse);
             sum.settled += pulse.settled;
             sum.at_once += pulse.at_once;
             sum.after_waiting += pulse.after_waiting;
             sum.after_retry += pulse.after_retry;
-            sum.rejected += pulse.rejected;
+            sum.refused += pulse.refused;
             sum.failed += pulse.failed;
             sum.closed += pulse.closed;
             sum.sent += pulse.sent;
@@ -166,22 +166,22 @@ mod tests {
 
     #[test]
     fn the_most_that_were_open_at_once_is_known_over_all_threads() {
-        let course = Course::new(2);
-        course.opened();
-        course.opened();
-        course.ended();
-        course.opened();
-        assert_eq!((course.open(), course.open_max()), (2, 2));
+        let state = RunState::new(2);
+        state.opened();
+        state.opened();
+        state.ended();
+        state.opened();
+        assert_eq!((state.open(), state.open_max()), (2, 2));
     }
 
     #[test]
     fn what_was_measured_is_taken_once() {
-        let course = Course::new(1);
+        let state = RunState::new(1);
         let mut recent = series::histogram();
         recent.record(7).unwrap();
-        course.tell(0, Pulse { sent: 3, ..Pulse::default() }, &mut recent);
-        assert_eq!((recent.len(), course.pulse().sent), (0, 3));
-        assert_eq!(course.take_recent().len(), 1);
-        assert_eq!(course.take_recent().len(), 0);
+        state.tell(0, ThreadCounts { sent: 3, ..ThreadCounts::default() }, &mut recent);
+        assert_eq!((recent.len(), state.pulse().sent), (0, 3));
+        assert_eq!(state.take_recent().len(), 1);
+        assert_eq!(state.take_recent().len(), 0);
     }
 }

@@ -1,14 +1,14 @@
-//! When a rejected connection comes back: after what the server asked for, but not all at once.
+//! When a refused connection comes back: after what the server asked for, but not all at once.
 
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
     time::Duration,
 };
 
-/// Advice to stay away longer than this is not followed: the rejection stands.
+/// Advice to stay away longer than this is not followed: the refusal stands.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(120);
 
-/// The least spread of the tries after a rejection, so that "come back at once" is not taken by all
+/// The least spread of the tries after a refusal, so that "come back at once" is not taken by all
 /// in the same instant.
 const JITTER_MIN: Duration = Duration::from_millis(100);
 
