@@ -2,10 +2,12 @@
 
 use std::hint::black_box;
 
+use tungstenite::protocol::Role;
+
 use super::{BINARY, COMMAND, Path, Round, TEXT, client_frame};
 use crate::ws::{
-    codec::{Codec, ContextPool, Event},
-    deflate::Deflaters,
+    decoder::{Event, ProtocolConfig},
+    endpoint::Endpoint,
 };
 
 pub(super) const SMALL_TEXT: Path = Path {
@@ -68,21 +70,21 @@ fn large(first: u8) -> Vec<u8> {
 
 struct Stream {
     sent: Vec<u8>,
-    /// The same as it was read; the codec writes over it.
+    /// The same as it was read; the decoder writes over it.
     read: Vec<u8>,
     /// How many of them come at a time.
     step: usize,
-    codec: Codec,
-    pool: ContextPool,
+    endpoint: Endpoint,
+    config: ProtocolConfig,
     out: Vec<u8>,
     messages: u64,
 }
 
 impl Stream {
     fn new(bytes: &[u8], step: usize) -> Stream {
-        let pool = ContextPool::new(64 << 10, Deflaters::new(3));
-        let (codec, out) = (Codec::default(), Vec::new());
-        Stream { sent: bytes.to_vec(), read: Vec::new(), step, codec, pool, out, messages: 0 }
+        let config = ProtocolConfig { role: Role::Server, message_bytes_max: 64 << 10 };
+        let (endpoint, out) = (Endpoint::default(), Vec::new());
+        Stream { sent: bytes.to_vec(), read: Vec::new(), step, endpoint, config, out, messages: 0 }
     }
 }
 
@@ -92,16 +94,16 @@ impl Round for Stream {
     }
 
     fn play(&mut self) {
-        let Stream { read, step, codec, pool, out, messages, .. } = self;
+        let Stream { read, step, endpoint, config, out, messages, .. } = self;
         for mut piece in read.chunks_mut(*step) {
             loop {
-                match codec.next(&mut piece, out, None, pool) {
+                match endpoint.next(&mut piece, out, config, None) {
                     Event::Message(message) => {
                         black_box(message.message());
                         *messages += 1;
                     }
                     Event::NeedMore => break,
-                    Event::Control | Event::Closed(_) | Event::Failed(_) => return,
+                    Event::Ping(_) | Event::Pong | Event::Close(_) | Event::Failed(_) => return,
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::io::{self, IoSlice, Write};
 use super::{AFTER_SEQ, Path, Round};
 use crate::{
     pool::outbox::{Flushed, Outbox, Spare},
-    ws::frame::{Kind, Message, PreparedFrame, write_frame},
+    ws::frame::{Kind, Message, PreparedFrame, encode_frame, message_header},
 };
 
 pub(super) const OWN: Path = Path {
@@ -90,7 +90,7 @@ impl Round for Queue {
         for _ in 0..MESSAGES / (*own + *shared) {
             for _ in 0..*own {
                 outbox.push_own(1, spare, |out| {
-                    write_frame(out, Kind::Text, AFTER_SEQ.as_bytes());
+                    encode_frame(out, &message_header(Kind::Text, false), AFTER_SEQ.as_bytes());
                 });
             }
             for _ in 0..*shared {
