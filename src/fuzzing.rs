@@ -238,7 +238,7 @@ mod tests {
 
     use super::{
         random::{Random, Streams, command},
-        streams::{MESSAGE_BYTES_MAX, agreement},
+        streams::{MESSAGE_BYTES_MAX, agreement, role},
         *,
     };
 
@@ -309,7 +309,9 @@ mod tests {
         try_cases(2500, frames, |random| {
             let mut bytes = random.bytes(3);
             let compresses = agreement(bytes[0]).is_some();
-            bytes.extend(Streams { compresses, message_bytes: MESSAGE_BYTES_MAX }.stream(random));
+            let role = role(bytes[0]);
+            let streams = Streams { compresses, role, message_bytes: MESSAGE_BYTES_MAX };
+            bytes.extend(streams.stream(random));
             bytes
         });
     }

@@ -1,7 +1,7 @@
 //! A WebSocket server without an async runtime.
 //!
 //! A blocking listener hands sockets to a bounded pool of worker threads; each worker owns many
-//! connections and drives them by readiness, with `tungstenite` as the protocol machine. Handlers are
+//! connections and drives them by readiness, on the frame layer of `tungstenite`. Handlers are
 //! plain synchronous code. When the server is full it says so, early and politely, and everyone already
 //! inside is unaffected.
 //!

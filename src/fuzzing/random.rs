@@ -4,6 +4,9 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use flate2::{Compress, Compression, FlushCompress};
+use tungstenite::protocol::Role;
+
+use crate::ws::frame::{encode_frame, header_of};
 
 /// A sequence of numbers (SplitMix64), for tests alone.
 pub(super) struct Random(u64);
@@ -74,6 +77,8 @@ impl Random {
 
 /// What kind of frame streams to make.
 pub(super) struct Streams {
+    /// Who reads them: a server reads masked frames, a client unmasked ones.
+    pub(super) role: Role,
     /// Some messages come compressed.
     pub(super) compresses: bool,
     /// The receiver's limit: some messages are around it, some beyond.
@@ -81,7 +86,7 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    /// A client's stream: mostly legal messages and control frames, now and then something that is not.
+    /// A peer's stream: mostly legal messages and control frames, now and then something that is not.
     pub(super) fn stream(&self, random: &mut Random) -> Vec<u8> {
         let mut stream = Vec::new();
         let mut compress = Compress::new(Compression::fast(), false);
@@ -95,13 +100,13 @@ impl Streams {
                             compress.reset();
                         }
                         let payload = deflated(&mut compress, &payload);
-                        fragments(random, 0x40 | opcode, &payload, &mut stream);
+                        self.fragments(random, 0x40 | opcode, &payload, &mut stream);
                     } else {
-                        fragments(random, opcode, &payload, &mut stream);
+                        self.fragments(random, opcode, &payload, &mut stream);
                     }
                 }
-                8..=11 => control(random, &mut stream),
-                12 => close(random, &mut stream),
+                8..=11 => self.control(random, &mut stream),
+                12 => self.close(random, &mut stream),
                 _ => self.wrong(random, &mut stream),
             }
         }
@@ -148,99 +153,91 @@ impl Streams {
         let end = if random.one_in(2) { 0x80 } else { 0 };
         let (opcode, any) = (random.below(3) as u8, random.below(16) as u8);
         match random.below(8) {
-            0 => frame(random, end | any, &payload, stream),
-            1 => frame(random, end | opcode | 0x10 << (any % 3), &payload, stream),
+            0 => self.frame(random, end | any, &payload, stream),
+            1 => self.frame(random, end | opcode | 0x10 << (any % 3), &payload, stream),
             // A continuation of nothing, or a message inside another.
-            2 => frame(random, end, &payload, stream),
+            2 => self.frame(random, end, &payload, stream),
             3 => {
-                frame(random, 0x01 + any % 2, &payload, stream);
-                frame(random, end | opcode, &payload, stream);
+                self.frame(random, 0x01 + any % 2, &payload, stream);
+                self.frame(random, end | opcode, &payload, stream);
             }
-            // Unmasked.
+            // Unmasked, or masked.
             4 => {
-                stream.extend([end | opcode, payload.len().min(125) as u8]);
-                stream.extend(&payload[..payload.len().min(125)]);
+                let mask = (self.role == Role::Client).then_some([1, 2, 3, 4]);
+                encode_frame(stream, &header_of(end | opcode, mask), &payload);
             }
             // A length beyond the limit, or beyond everything; nothing of the payload may ever come.
             5 => {
                 let len =
                     *random.one_of(&[self.message_bytes as u64 + 1, 1 << 31, 1 << 63, u64::MAX]);
-                stream.extend([end | opcode, 0xff]);
+                stream.extend([end | opcode, if self.role == Role::Server { 0xff } else { 0x7f }]);
                 stream.extend(len.to_be_bytes());
                 stream.extend(random.bytes(4));
             }
             // A length in a longer form than it needs.
             6 => {
-                stream.extend([end | 0x02, 0xff, 0, 0, 0, 0, 0, 0, 0, 3, 9, 9, 9, 9]);
+                let (masked, mask) = match self.role {
+                    Role::Server => (0x80, &[9; 4][..]),
+                    Role::Client => (0, &[][..]),
+                };
+                stream.extend([end | 0x02, masked | 0x7f, 0, 0, 0, 0, 0, 0, 0, 3]);
+                stream.extend(mask);
                 stream.extend(random.bytes(3));
             }
             _ => stream.extend(random.bytes(len)),
         }
     }
-}
 
-/// One masked frame.
-fn frame(random: &mut Random, first: u8, payload: &[u8], stream: &mut Vec<u8>) {
-    let mask: [u8; 4] = if random.one_in(8) {
-        [0; 4]
-    } else {
-        random.next().to_le_bytes()[..4].try_into().expect("four")
-    };
-    stream.push(first);
-    match payload.len() {
-        len @ 0..=125 => stream.push(0x80 | len as u8),
-        len @ 126..=0xffff => {
-            stream.push(0x80 | 126);
-            stream.extend((len as u16).to_be_bytes());
-        }
-        len => {
-            stream.push(0x80 | 127);
-            stream.extend((len as u64).to_be_bytes());
-        }
+    /// One frame, masked as its reader wants it.
+    fn frame(&self, random: &mut Random, first: u8, payload: &[u8], stream: &mut Vec<u8>) {
+        let mask: [u8; 4] = match random.one_in(8) {
+            true => [0; 4],
+            false => (random.next() as u32).to_le_bytes(),
+        };
+        let mask = (self.role == Role::Server).then_some(mask);
+        encode_frame(stream, &header_of(first, mask), payload);
     }
-    stream.extend(mask);
-    stream.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
-}
 
-/// One message in one frame or several, control frames between them.
-fn fragments(random: &mut Random, first: u8, payload: &[u8], stream: &mut Vec<u8>) {
-    let parts = if random.one_in(2) { 1 } else { 1 + random.below(4) };
-    let (mut rest, mut first) = (payload, first);
-    for _ in 1..parts {
-        let (part, after) = rest.split_at(random.below(rest.len() + 1));
-        frame(random, first, part, stream);
-        (rest, first) = (after, 0);
-        if random.one_in(3) {
-            control(random, stream);
+    /// One message in one frame or several, control frames between them.
+    fn fragments(&self, random: &mut Random, first: u8, payload: &[u8], stream: &mut Vec<u8>) {
+        let parts = if random.one_in(2) { 1 } else { 1 + random.below(4) };
+        let (mut rest, mut first) = (payload, first);
+        for _ in 1..parts {
+            let (part, after) = rest.split_at(random.below(rest.len() + 1));
+            self.frame(random, first, part, stream);
+            (rest, first) = (after, 0);
+            if random.one_in(3) {
+                self.control(random, stream);
+            }
         }
+        self.frame(random, 0x80 | first, rest, stream);
     }
-    frame(random, 0x80 | first, rest, stream);
-}
 
-fn control(random: &mut Random, stream: &mut Vec<u8>) {
-    let len = *random.one_of(&[0, 1, 4, 30, 124, 125, 125, 126]);
-    // Too long is wrong, so it is rare.
-    let len = if len == 126 && !random.one_in(8) { 3 } else { len };
-    let (first, payload) = (*random.one_of(&[0x89, 0x89, 0x8a]), random.bytes(len));
-    frame(random, first, &payload, stream);
-}
+    fn control(&self, random: &mut Random, stream: &mut Vec<u8>) {
+        let len = *random.one_of(&[0, 1, 4, 30, 124, 125, 125, 126]);
+        // Too long is wrong, so it is rare.
+        let len = if len == 126 && !random.one_in(8) { 3 } else { len };
+        let (first, payload) = (*random.one_of(&[0x89, 0x89, 0x8a]), random.bytes(len));
+        self.frame(random, first, &payload, stream);
+    }
 
-/// A Close with any code and any reason.
-fn close(random: &mut Random, stream: &mut Vec<u8>) {
-    let code = match random.below(3) {
-        0 => 1000,
-        1 => 999 + random.below(20) as u16,
-        _ => *random.one_of(&[0, 999, 1100, 2000, 2999, 3000, 3999, 4000, 4999, 5000, 65535]),
-    };
-    let mut payload = code.to_be_bytes().to_vec();
-    payload.extend(match random.below(4) {
-        0 => random.bytes(5),
-        1 => random.text(110),
-        _ => Vec::new(),
-    });
-    // None, or half a code.
-    payload.truncate(*random.one_of(&[0, 1, 125, 125, 125, 125]));
-    frame(random, 0x88, &payload, stream);
+    /// A Close with any code and any reason.
+    fn close(&self, random: &mut Random, stream: &mut Vec<u8>) {
+        let code = match random.below(3) {
+            0 => 1000,
+            1 => 999 + random.below(20) as u16,
+            _ => *random.one_of(&[0, 999, 1100, 2000, 2999, 3000, 3999, 4000, 4999, 5000, 65535]),
+        };
+        let mut payload = code.to_be_bytes().to_vec();
+        payload.extend(match random.below(4) {
+            0 => random.bytes(5),
+            1 => random.text(110),
+            _ => Vec::new(),
+        });
+        // None, or half a code.
+        payload.truncate(*random.one_of(&[0, 1, 125, 125, 125, 125]));
+        self.frame(random, 0x88, &payload, stream);
+    }
 }
 
 /// A compressed message without its tail (RFC 7692, 7.2.1).

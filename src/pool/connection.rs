@@ -26,10 +26,8 @@ use crate::{
     },
     metrics::Refused,
     ws::{
-        close::CloseReason,
-        codec::{Codec, Event},
-        frame::PreparedFrame,
-        handshake::Upgrade,
+        close::CloseReason, decoder::Event, deflate::Inflater, endpoint::Endpoint,
+        frame::PreparedFrame, handshake::Upgrade,
     },
 };
 
@@ -69,7 +67,7 @@ pub(crate) struct Waiting {
 }
 
 pub(crate) struct Open {
-    pub(super) codec: Codec,
+    pub(super) endpoint: Endpoint,
     pub(super) session: Arc<Session>,
     /// No message was handled yet.
     pub(super) is_fresh: bool,
@@ -188,9 +186,9 @@ impl Connection {
                     }
                 }
                 Phase::Closing(closing) => {
-                    if let Stage::AwaitClose(codec) = &mut closing.stage {
+                    if let Stage::AwaitClose(endpoint) = &mut closing.stage {
                         let deflate = self.core.deflate.as_deref_mut();
-                        let ended = await_close(codec, deflate, &mut rest, desk);
+                        let ended = await_close(endpoint, deflate, &mut rest, desk);
                         self.core.queue_control(desk);
                         if ended {
                             closing.stage = Stage::Flush;
@@ -217,8 +215,10 @@ impl Connection {
             if desk.pressured {
                 return self.hold(desk);
             }
+            let Desk { control, protocol, deflaters, .. } = desk;
             let deflate = self.core.deflate.as_deref_mut();
-            let event = open.codec.next(rest, &mut desk.control, deflate, &mut desk.contexts);
+            let inflater = deflate.map(|deflate| Inflater { deflate, deflaters });
+            let event = open.endpoint.next(rest, control, protocol, inflater);
             self.core.queue_control(desk);
             match event {
                 Event::Message(received) => {
@@ -238,12 +238,12 @@ impl Connection {
                         }
                     }
                 }
-                Event::Control => {}
+                Event::Ping(_) | Event::Pong => {}
                 Event::NeedMore => {
                     self.core.backlog = false;
                     return;
                 }
-                Event::Closed(reason) => return self.end(reason, Stage::Flush, desk),
+                Event::Close(reason) => return self.end(reason, Stage::Flush, desk),
                 Event::Failed(reason) => return self.end(reason, Stage::FlushThenLinger, desk),
             }
             if self.core.outbox.status(&desk.outbox_bounds) == SendStatus::Behind {

@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tungstenite::protocol::Role;
+
 use super::{
     admission::Admission,
     bound::{Bound, PerIp},
@@ -23,7 +25,7 @@ use crate::{
     http::{page::StaticPage, response},
     hub::{Hub, rooms::RoomKey},
     metrics::{Gauges, Health, Metrics, Now, Snapshot, WorkerGauges, WorkerMetrics},
-    ws::{codec::ContextPool, deflate::Deflaters},
+    ws::{decoder::ProtocolConfig, deflate::Deflaters},
 };
 
 /// The server, as every thread sees it. Immutable but for what its parts lock themselves.
@@ -120,7 +122,8 @@ pub(crate) struct Desk {
     /// When this turn began.
     pub(crate) now: Millis,
     pub(crate) members: Members,
-    pub(crate) contexts: ContextPool,
+    pub(crate) protocol: ProtocolConfig,
+    pub(crate) deflaters: Deflaters,
     pub(crate) spare: Spare,
     /// A message between its compression and its frame.
     pub(crate) deflated: Vec<u8>,
@@ -137,7 +140,7 @@ pub(crate) struct Desk {
     pub(crate) gone: Vec<usize>,
     /// A mailbox that this worker feeds is behind: open connections are not read.
     pub(crate) pressured: bool,
-    /// What the protocol machine wants sent; empty between calls.
+    /// Control frames that a connection is to send; empty between calls.
     pub(crate) control: Vec<u8>,
     date: Date,
 }
@@ -156,10 +159,11 @@ impl Desk {
             metrics: Arc::clone(&shared.metrics.workers[worker]),
             now: 0,
             members: Members::default(),
-            contexts: ContextPool::new(
-                config.max_message_bytes,
-                Deflaters::new(config.compression_level),
-            ),
+            protocol: ProtocolConfig {
+                role: Role::Server,
+                message_bytes_max: config.max_message_bytes,
+            },
+            deflaters: Deflaters::new(config.compression_level),
             deflated: Vec::new(),
             compression_threshold: config.compression_threshold,
             spare: Spare::default(),

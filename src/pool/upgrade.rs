@@ -26,8 +26,8 @@ use crate::{
     hub::notice::Wording,
     metrics::Refused,
     ws::{
-        codec::Codec,
         deflate::Deflate,
+        endpoint::Endpoint,
         extension::Takeover,
         handshake::{NotAnUpgrade, Upgrade},
     },
@@ -188,9 +188,9 @@ impl Connection {
             )),
         };
         service.open(Caller { core: &mut self.core, desk, session: &mut session });
-        let codec = Codec::default();
+        let endpoint = Endpoint::default();
         let show_at = if keeps { desk.now + NEWCOMER_QUIET_MS } else { 0 };
-        let open = Open { codec, session, is_fresh: true, service, permit, pinged: 0, show_at };
+        let open = Open { endpoint, session, is_fresh: true, service, permit, pinged: 0, show_at };
         self.phase = Phase::Open(Box::new(open));
         self.watch(desk);
     }

@@ -2,6 +2,8 @@
 
 use std::{borrow::Cow, fmt};
 
+use tungstenite::{error::ProtocolError, protocol::frame::coding::CloseCode};
+
 /// The longest reason that fits a Close frame: 125 bytes of payload less the code (RFC 6455, 5.5).
 const REASON_BYTES_MAX: usize = 123;
 
@@ -89,14 +91,23 @@ impl CloseReason {
         CloseReason { code, reason: reason.into() }
     }
 
-    /// What a peer's Close frame said.
-    pub(crate) fn from_peer(frame: Option<tungstenite::protocol::CloseFrame>) -> CloseReason {
-        match frame {
-            None => CloseReason::NO_STATUS,
-            Some(frame) => CloseReason {
-                code: frame.code.into(),
-                reason: Cow::Owned(frame.reason.as_str().to_owned()),
-            },
+    /// Reads the payload of a peer's Close (RFC 6455, 5.5.1). An error is the reason to close for. A code that
+    /// must not be sent (7.4) reads as 1002: it ends the connection too, and that is the answer to it.
+    pub(crate) fn parse(payload: &[u8]) -> Result<CloseReason, CloseReason> {
+        match payload {
+            [] => Ok(CloseReason::NO_STATUS),
+            [_] => {
+                let error = tungstenite::Error::Protocol(ProtocolError::InvalidCloseSequence);
+                Err(CloseReason::PROTOCOL.because(error.to_string()))
+            }
+            [high, low, reason @ ..] => {
+                let code = u16::from_be_bytes([*high, *low]);
+                let reason = std::str::from_utf8(reason).map_err(|_| CloseReason::INVALID_UTF8)?;
+                if !CloseCode::from(code).is_allowed() {
+                    return Ok(CloseReason::PROTOCOL.because("Protocol violation"));
+                }
+                Ok(CloseReason { code, reason: Cow::Owned(reason.to_owned()) })
+            }
         }
     }
 
@@ -126,19 +137,13 @@ impl CloseReason {
         &self.reason
     }
 
-    /// As a frame to send: the codes that must not appear on the wire give an empty Close.
-    pub(crate) fn frame(&self) -> Option<tungstenite::protocol::CloseFrame> {
+    /// The payload of a Close frame that says so, which is empty for the codes that must not appear on the wire.
+    pub(crate) fn payload(&self) -> Vec<u8> {
         if matches!(self.code, 1005 | 1006 | 1015) {
-            return None;
+            return Vec::new();
         }
-        let mut end = self.reason.len().min(REASON_BYTES_MAX);
-        while !self.reason.is_char_boundary(end) {
-            end -= 1;
-        }
-        Some(tungstenite::protocol::CloseFrame {
-            code: self.code.into(),
-            reason: self.reason[..end].into(),
-        })
+        let end = self.reason.floor_char_boundary(REASON_BYTES_MAX);
+        [&self.code.to_be_bytes(), &self.reason.as_bytes()[..end]].concat()
     }
 }
 
@@ -157,14 +162,33 @@ mod tests {
 
     #[test]
     fn a_long_reason_is_cut_at_a_character() {
-        let frame = CloseReason::new(4000, "é".repeat(100)).frame().expect("4000 may be sent");
-        assert_eq!(frame.reason.len(), 122);
+        let payload = CloseReason::new(4000, "é".repeat(100)).payload();
+        assert_eq!(payload.len(), 2 + 122);
+        let read = CloseReason::parse(&payload).expect("a legal Close");
+        assert_eq!((read.code(), read.reason()), (4000, "é".repeat(61).as_str()));
     }
 
     #[test]
     fn codes_that_must_not_be_sent_are_not() {
         assert_eq!(CloseReason::new(1006, "").code(), 1000);
-        assert_eq!(CloseReason::LOST.frame(), None);
-        assert_eq!(CloseReason::NO_STATUS.frame(), None);
+        assert_eq!(CloseReason::LOST.payload(), b"");
+        assert_eq!(CloseReason::NO_STATUS.payload(), b"");
+    }
+
+    #[test]
+    fn a_peers_close_is_read_or_refused() {
+        assert_eq!(CloseReason::parse(b""), Ok(CloseReason::NO_STATUS));
+        assert_eq!(CloseReason::parse(b"\x03\xe8"), Ok(CloseReason::NORMAL));
+        let code = |payload: &[u8]| {
+            CloseReason::parse(payload).map(|reason| reason.code()).map_err(|reason| reason.code())
+        };
+        assert_eq!(code(b"\x03"), Err(1002));
+        assert_eq!(code(b"\x03\xe8\xff"), Err(1007));
+        for illegal in [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65_535_u16] {
+            assert_eq!(code(&illegal.to_be_bytes()), Ok(1002), "{illegal}");
+        }
+        for legal in [1000, 1003, 1007, 1013, 3000, 4999_u16] {
+            assert_eq!(code(&legal.to_be_bytes()), Ok(legal));
+        }
     }
 }

@@ -1,13 +1,14 @@
-//! The bytes after the upgrade: RFC 6455, spoken by `tungstenite` without any I/O of its own.
+//! The bytes after the upgrade: RFC 6455 on the frame layer of `tungstenite`, without any I/O of its own.
 
 pub(crate) mod handshake;
-pub(crate) mod codec;
-pub(crate) mod deflate;
 pub(crate) mod extension;
-mod scanner;
-mod walker;
+pub(crate) mod endpoint;
+pub(crate) mod decoder;
+mod message;
+mod utf8;
+pub(crate) mod deflate;
 pub(crate) mod frame;
 pub(crate) mod close;
 
 #[cfg(test)]
-pub(crate) use walker::client_frame;
+pub(crate) use frame::client_frame;
