@@ -38,14 +38,11 @@ mod handler;
 mod hub;
 mod store;
 mod http;
-mod ws;
 mod metrics;
 pub mod config;
 mod error;
 
-#[cfg(any(test, feature = "fuzzing"))]
-#[doc(hidden)]
-pub mod fuzzing;
+use rusty_socks_ws as ws;
 
 pub use config::Config;
 pub use error::{Error, ErrorKind};

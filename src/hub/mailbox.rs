@@ -366,7 +366,7 @@ impl WorkerSet {
 }
 
 /// A post whose workers do not exist: what is put stays in the inboxes.
-#[cfg(any(test, feature = "fuzzing"))]
+#[cfg(test)]
 pub(crate) fn post_without_workers(count: usize, bounds: MailboxBounds) -> (Post, Vec<Inbox>) {
     // One waker a poll; the poll may go, and its waker then wakes nobody.
     let waker = |_| {

@@ -19,7 +19,8 @@ use crate::{
     ws::{
         close::CloseReason,
         deflate::Deflate,
-        frame::{Kind, Message, PreparedFrame, encode_frame, header_bytes, message_header},
+        encode::{encode_frame, header_bytes, message_header},
+        frame::{Kind, Message, PreparedFrame},
     },
 };
 

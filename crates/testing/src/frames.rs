@@ -1,5 +1,8 @@
 //! A client's bytes, written by hand, and a look at what comes back.
 
+use rusty_socks_ws::encode::encode_frame;
+use tungstenite::protocol::frame::{FrameHeader, coding::OpCode};
+
 /// The first byte of a whole text message (RFC 6455, 5.2).
 pub const TEXT: u8 = 0x81;
 /// The first byte of a whole binary message.
@@ -12,21 +15,21 @@ const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
 
 /// A client's frame with any first byte, legal or not, masked as a client must.
 pub fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![first];
-    match payload.len() {
-        len @ 0..=125 => frame.push(0x80 | len as u8),
-        len @ 126..=65_535 => {
-            frame.push(0x80 | 126);
-            frame.extend_from_slice(&(len as u16).to_be_bytes());
-        }
-        len => {
-            frame.push(0x80 | 127);
-            frame.extend_from_slice(&(len as u64).to_be_bytes());
-        }
-    }
-    frame.extend_from_slice(&MASK);
-    frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    let mut frame = Vec::new();
+    encode_frame(&mut frame, &header_of(first, Some(MASK)), payload);
     frame
+}
+
+/// A header with any first byte.
+pub fn header_of(first: u8, mask: Option<[u8; 4]>) -> FrameHeader {
+    FrameHeader {
+        is_final: first & 0x80 != 0,
+        rsv1: first & 0x40 != 0,
+        rsv2: first & 0x20 != 0,
+        rsv3: first & 0x10 != 0,
+        opcode: OpCode::from(first & 0x0f),
+        mask,
+    }
 }
 
 /// The server's frames in `bytes`: the first byte and the payload of each.

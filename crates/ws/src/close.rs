@@ -93,7 +93,7 @@ impl CloseReason {
 
     /// Reads the payload of a peer's Close (RFC 6455, 5.5.1). An error is the reason to close for. A code that
     /// must not be sent (7.4) reads as 1002: it ends the connection too, and that is the answer to it.
-    pub(crate) fn parse(payload: &[u8]) -> Result<CloseReason, CloseReason> {
+    pub fn parse(payload: &[u8]) -> Result<CloseReason, CloseReason> {
         match payload {
             [] => Ok(CloseReason::NO_STATUS),
             [_] => {
@@ -112,7 +112,7 @@ impl CloseReason {
     }
 
     /// The same code, with a text that says more.
-    pub(crate) fn because(&self, reason: impl Into<Cow<'static, str>>) -> CloseReason {
+    pub fn because(&self, reason: impl Into<Cow<'static, str>>) -> CloseReason {
         CloseReason { code: self.code, reason: reason.into() }
     }
 
@@ -122,13 +122,13 @@ impl CloseReason {
     }
 
     /// The code if it has a name here, so that counting by code needs no more places than there are names.
-    pub(crate) fn known_code(&self) -> Option<u16> {
+    pub fn known_code(&self) -> Option<u16> {
         KNOWN_CODES.contains(&self.code).then_some(self.code)
     }
 
     /// Whether a client whose connection ended like this is expected back: it was lost, or the server
     /// ended it for reasons that pass. Who closes by its own will, or was told to stay away, is not.
-    pub(crate) fn may_resume(&self) -> bool {
+    pub fn may_resume(&self) -> bool {
         matches!(self.code, 1001 | 1006 | 1011 | 1012 | 1013 | 4100..=4299)
     }
 
@@ -138,7 +138,7 @@ impl CloseReason {
     }
 
     /// The payload of a Close frame that says so, which is empty for the codes that must not appear on the wire.
-    pub(crate) fn payload(&self) -> Vec<u8> {
+    pub fn payload(&self) -> Vec<u8> {
         if matches!(self.code, 1005 | 1006 | 1015) {
             return Vec::new();
         }

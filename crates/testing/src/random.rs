@@ -6,18 +6,21 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use flate2::{Compress, Compression, FlushCompress};
 use tungstenite::protocol::Role;
 
-use crate::ws::frame::{encode_frame, header_of};
+use rusty_socks_ws::encode::encode_frame;
+
+use crate::frames::header_of;
 
 /// A sequence of numbers (SplitMix64), for tests alone.
-pub(super) struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Random {
+    /// The sequence that begins with `seed`.
+    pub fn new(seed: u64) -> Random {
         Random(seed)
     }
 
     /// The seed of this run: `TEST_SEED`, or a new one each time. Printed, so that a failure can be had again.
-    pub(super) fn seed() -> u64 {
+    pub fn seed() -> u64 {
         let given = std::env::var("TEST_SEED").ok().and_then(|seed| seed.parse().ok());
         let now =
             || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| now.as_nanos() as u64);
@@ -26,7 +29,8 @@ impl Random {
         seed
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    /// The next number.
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -34,20 +38,23 @@ impl Random {
     }
 
     /// A number below `end`.
-    pub(super) fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.number() % end as u64) as usize
     }
 
-    pub(super) fn one_in(&mut self, times: usize) -> bool {
+    /// Whether the die, which has so many faces, fell on one of them.
+    pub fn one_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
 
-    pub(super) fn one_of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
+    /// One of the choices.
+    pub fn one_of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
         &choices[self.below(choices.len())]
     }
 
-    pub(super) fn bytes(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map(|_| self.next() as u8).collect()
+    /// So many bytes.
+    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| self.number() as u8).collect()
     }
 
     /// Valid UTF-8 of about `len` bytes, with characters of every length.
@@ -61,13 +68,13 @@ impl Random {
     }
 
     /// Spoils one input in three: a byte changed, put in or taken out, or the end cut off.
-    pub(super) fn spoil(&mut self, bytes: &mut Vec<u8>) {
+    pub fn spoil(&mut self, bytes: &mut Vec<u8>) {
         while !bytes.is_empty() && self.one_in(3) {
             let at = self.below(bytes.len());
             match self.below(5) {
                 0 => bytes[at] ^= 1 << self.below(8),
-                1 => bytes[at] = self.next() as u8,
-                2 => bytes.insert(at, self.next() as u8),
+                1 => bytes[at] = self.number() as u8,
+                2 => bytes.insert(at, self.number() as u8),
                 3 => drop(bytes.remove(at)),
                 _ => bytes.truncate(at),
             }
@@ -76,18 +83,18 @@ impl Random {
 }
 
 /// What kind of frame streams to make.
-pub(super) struct Streams {
+pub struct Streams {
     /// Who reads them: a server reads masked frames, a client unmasked ones.
-    pub(super) role: Role,
+    pub role: Role,
     /// Some messages come compressed.
-    pub(super) compresses: bool,
+    pub compresses: bool,
     /// The receiver's limit: some messages are around it, some beyond.
-    pub(super) message_bytes: usize,
+    pub message_bytes: usize,
 }
 
 impl Streams {
     /// A peer's stream: mostly legal messages and control frames, now and then something that is not.
-    pub(super) fn stream(&self, random: &mut Random) -> Vec<u8> {
+    pub fn stream(&self, random: &mut Random) -> Vec<u8> {
         let mut stream = Vec::new();
         let mut compress = Compress::new(Compression::fast(), false);
         let keeps_context = random.one_in(2);
@@ -192,7 +199,7 @@ impl Streams {
     fn frame(&self, random: &mut Random, first: u8, payload: &[u8], stream: &mut Vec<u8>) {
         let mask: [u8; 4] = match random.one_in(8) {
             true => [0; 4],
-            false => (random.next() as u32).to_le_bytes(),
+            false => (random.number() as u32).to_le_bytes(),
         };
         let mask = (self.role == Role::Server).then_some(mask);
         encode_frame(stream, &header_of(first, mask), payload);
@@ -364,7 +371,7 @@ const COMMANDS: &[(&str, &[Field])] = &[
 ];
 
 /// One chat command. Most have what belongs to them and little else; some have what comes, or are spoilt.
-pub(super) fn command(random: &mut Random) -> Vec<u8> {
+pub fn command(random: &mut Random) -> Vec<u8> {
     let (kind, own) = *random.one_of(COMMANDS);
     let mut fields: Vec<Field> = match random.one_in(6) {
         true => (0..random.below(6)).map(|_| *random.one_of(FIELDS)).collect(),

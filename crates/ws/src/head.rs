@@ -1,12 +1,12 @@
 //! Request heads (RFC 9112), parsed by `httparse` from bytes that may not all be here yet.
 
-use super::response::Status;
+use super::status::Status;
 
 /// Headers a request may have; one more is answered 431.
 const HEADERS_MAX: usize = 64;
 
 /// Where a parse puts its headers; lives on the caller's stack.
-pub(crate) struct HeaderSpace<'b>([httparse::Header<'b>; HEADERS_MAX]);
+pub struct HeaderSpace<'b>([httparse::Header<'b>; HEADERS_MAX]);
 
 impl Default for HeaderSpace<'_> {
     fn default() -> Self {
@@ -26,11 +26,13 @@ pub struct Request<'b> {
 
 /// A head that cannot be one, and the answer it gets before the connection is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct BadHead {
-    pub(crate) status: Status,
-    pub(crate) reason: &'static str,
+pub struct BadHead {
+    /// The status of that answer.
+    pub status: Status,
+    /// What is wrong, for people.
+    pub reason: &'static str,
     /// Whether it answers a HEAD.
-    pub(crate) head_only: bool,
+    pub head_only: bool,
 }
 
 fn bad(reason: &'static str) -> BadHead {
@@ -42,7 +44,7 @@ impl<'b> Request<'b> {
     /// the number of bytes it took.
     ///
     /// Stricter than `httparse` where a proxy in front might read the same bytes in another way.
-    pub(crate) fn parse(
+    pub fn parse(
         bytes: &'b [u8],
         space: &'b mut HeaderSpace<'b>,
     ) -> Result<Option<(Request<'b>, usize)>, BadHead> {
@@ -93,7 +95,8 @@ impl<'b> Request<'b> {
         }
     }
 
-    pub(crate) fn with_remote(self, remote: std::net::SocketAddr) -> Request<'b> {
+    /// The same request, and where it came from.
+    pub fn with_remote(self, remote: std::net::SocketAddr) -> Request<'b> {
         Request { remote: Some(remote), ..self }
     }
 
@@ -127,13 +130,13 @@ impl<'b> Request<'b> {
     }
 
     /// The header of that name if it was given exactly once.
-    pub(crate) fn sole_header(&self, name: &str) -> Option<&str> {
+    pub fn sole_header(&self, name: &str) -> Option<&str> {
         let mut values = self.values(name);
         values.next().filter(|_| values.next().is_none())
     }
 
     /// Every header of that name.
-    pub(crate) fn values(&self, name: &str) -> impl Iterator<Item = &'b str> {
+    pub fn values(&self, name: &str) -> impl Iterator<Item = &'b str> {
         self.headers
             .iter()
             .filter(move |header| header.name.eq_ignore_ascii_case(name))
@@ -141,18 +144,19 @@ impl<'b> Request<'b> {
     }
 
     /// Whether the comma-separated lists under `name` hold `token` (RFC 9110, 5.6.1), in any case.
-    pub(crate) fn has_token(&self, name: &str, token: &str) -> bool {
+    pub fn has_token(&self, name: &str, token: &str) -> bool {
         self.values(name)
             .flat_map(|value| value.split(','))
             .any(|item| trim(item).eq_ignore_ascii_case(token))
     }
 
-    pub(crate) fn is_http_1_1(&self) -> bool {
+    /// Whether it speaks HTTP/1.1, not 1.0.
+    pub fn is_http_1_1(&self) -> bool {
         self.minor_version == 1
     }
 
     /// Whether the client will send another request on this connection (RFC 9112, 9.3).
-    pub(crate) fn keeps_alive(&self) -> bool {
+    pub fn keeps_alive(&self) -> bool {
         match self.is_http_1_1() {
             true => !self.has_token("Connection", "close"),
             false => self.has_token("Connection", "keep-alive"),
@@ -166,7 +170,7 @@ fn text(value: &[u8]) -> &str {
 }
 
 /// Without optional whitespace (RFC 9110, 5.6.3), which is spaces and tabs and nothing else.
-pub(crate) fn trim(text: &str) -> &str {
+pub fn trim(text: &str) -> &str {
     text.trim_matches([' ', '\t'])
 }
 

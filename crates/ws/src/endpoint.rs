@@ -13,12 +13,12 @@ use super::{
     close::CloseReason,
     decoder::{Decoder, Event, ProtocolConfig},
     deflate::Inflater,
-    frame::encode_frame,
+    encode::encode_frame,
 };
 
 /// The decoder of a connection and the state of its closing handshake. Used by one thread.
 #[derive(Debug, Default)]
-pub(crate) struct Endpoint {
+pub struct Endpoint {
     decoder: Decoder,
     close_sent: bool,
 }
@@ -28,7 +28,7 @@ impl Endpoint {
     /// a Close or a failure with our only Close) is appended to `out`. Bytes that were used are taken off
     /// the front of `input`; all are used before more are asked for. Those behind the end are passed over.
     #[inline(always)]
-    pub(crate) fn next<'i>(
+    pub fn next<'i>(
         &mut self,
         input: &mut &'i mut [u8],
         out: &mut Vec<u8>,
@@ -55,7 +55,7 @@ impl Endpoint {
     }
 
     /// Appends our Close to `out`: it begins the closing handshake, or ends it. Later calls append nothing.
-    pub(crate) fn close(&mut self, reason: &CloseReason, out: &mut Vec<u8>, role: Role) {
+    pub fn close(&mut self, reason: &CloseReason, out: &mut Vec<u8>, role: Role) {
         if !std::mem::replace(&mut self.close_sent, true) {
             encode_control(out, Control::Close, &reason.payload(), role);
         }
@@ -75,7 +75,7 @@ fn encode_control(out: &mut Vec<u8>, control: Control, payload: &[u8], role: Rol
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ws::client_frame;
+    use rusty_socks_testing::frames::client_frame;
 
     const CONFIG: ProtocolConfig = ProtocolConfig { role: Role::Server, message_bytes_max: 1000 };
 

@@ -11,15 +11,17 @@ use super::{
 
 /// A message that came: borrowed where it lies in the input, owned where it was put together.
 #[derive(Debug)]
-pub(crate) enum Received<'i> {
+pub enum Received<'i> {
+    /// Checked to be UTF-8.
     Text(Cow<'i, str>),
+    /// Any bytes.
     Binary(Cow<'i, [u8]>),
 }
 
 impl<'i> Received<'i> {
     /// Takes `payload` as it lies there. `None` for text that is not UTF-8.
     #[inline(always)]
-    pub(super) fn in_place(kind: Kind, payload: &'i [u8]) -> Option<Received<'i>> {
+    pub(crate) fn in_place(kind: Kind, payload: &'i [u8]) -> Option<Received<'i>> {
         match kind {
             Kind::Binary => Some(Received::Binary(Cow::Borrowed(payload))),
             Kind::Text => {
@@ -30,7 +32,7 @@ impl<'i> Received<'i> {
 
     /// Takes `payload` as it lies there, or inflated where an inflater is given. An error is the reason to
     /// close for.
-    pub(super) fn whole(
+    pub(crate) fn whole(
         kind: Kind,
         payload: &'i [u8],
         inflater: Option<&mut Inflater<'_>>,
@@ -56,7 +58,8 @@ impl<'i> Received<'i> {
         }
     }
 
-    pub(crate) fn message(&self) -> Message<'_> {
+    /// The message, borrowed.
+    pub fn message(&self) -> Message<'_> {
         match self {
             Received::Text(text) => Message::Text(text),
             Received::Binary(bytes) => Message::Binary(bytes),
@@ -66,7 +69,7 @@ impl<'i> Received<'i> {
 
 /// The payload of a message, as far as it has come.
 #[derive(Debug)]
-pub(super) enum PartialMessage {
+pub(crate) enum PartialMessage {
     Text(PartialText),
     Binary(Vec<u8>),
     /// Inflated when the last of it has come, so that one inflater serves all connections of a thread.
@@ -74,7 +77,7 @@ pub(super) enum PartialMessage {
 }
 
 impl PartialMessage {
-    pub(super) fn new(kind: Kind, is_compressed: bool) -> PartialMessage {
+    pub(crate) fn new(kind: Kind, is_compressed: bool) -> PartialMessage {
         match (is_compressed, kind) {
             (true, kind) => PartialMessage::Compressed(kind, Vec::new()),
             (false, Kind::Text) => PartialMessage::Text(PartialText::default()),
@@ -82,12 +85,12 @@ impl PartialMessage {
         }
     }
 
-    pub(super) fn is_compressed(&self) -> bool {
+    pub(crate) fn is_compressed(&self) -> bool {
         matches!(self, PartialMessage::Compressed(..))
     }
 
     /// How many bytes have come.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             PartialMessage::Text(text) => text.len(),
             PartialMessage::Binary(bytes) | PartialMessage::Compressed(_, bytes) => bytes.len(),
@@ -95,7 +98,7 @@ impl PartialMessage {
     }
 
     /// Adds what comes next. Text is refused as soon as nothing can make it right.
-    pub(super) fn push(&mut self, part: &[u8]) -> Result<(), CloseReason> {
+    pub(crate) fn push(&mut self, part: &[u8]) -> Result<(), CloseReason> {
         match self {
             PartialMessage::Text(text) => text.push(part).map_err(|_| CloseReason::INVALID_UTF8),
             PartialMessage::Binary(bytes) | PartialMessage::Compressed(_, bytes) => {
@@ -106,7 +109,7 @@ impl PartialMessage {
     }
 
     /// The whole message. A compressed one is inflated to at most `bytes_max` bytes.
-    pub(super) fn finish(
+    pub(crate) fn finish(
         self,
         inflater: Option<&mut Inflater<'_>>,
         bytes_max: usize,

@@ -3,9 +3,9 @@
 use tungstenite::handshake::derive_accept_key;
 
 use super::extension::{self, Agreement, Takeover};
-use crate::http::{
+use crate::{
     head::{Request, trim},
-    response::Status,
+    status::Status,
 };
 
 /// What every 426 says (RFC 9110, 15.5.22; RFC 6455, 4.4).
@@ -13,27 +13,29 @@ const WHAT_IS_SPOKEN: &str = "Upgrade: websocket\r\nSec-WebSocket-Version: 13";
 
 /// A proper upgrade, reduced to what its answer needs.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Upgrade {
+pub struct Upgrade {
     accept: String,
     /// The subprotocol that the client offers and the route speaks.
     subprotocol: Option<String>,
     /// How messages will be compressed, if they will.
-    pub(crate) compression: Option<Agreement>,
+    pub compression: Option<Agreement>,
 }
 
 /// Why a request to a WebSocket route is not answered with 101.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct NotAnUpgrade {
-    pub(crate) status: Status,
-    pub(crate) reason: &'static str,
+pub struct NotAnUpgrade {
+    /// The status of the answer.
+    pub status: Status,
+    /// What is wrong, for people.
+    pub reason: &'static str,
     /// Header lines that tell the client what would be right, without the last line end.
-    pub(crate) advice: &'static str,
+    pub advice: &'static str,
 }
 
 impl Upgrade {
     /// Checks what RFC 6455, 4.2.1 demands of the request, in the order that gives the most useful answer.
     /// With `takeover`, an offer of compression is accepted in its terms.
-    pub(crate) fn check(
+    pub fn check(
         request: &Request<'_>,
         takeover: Option<Takeover>,
     ) -> Result<Upgrade, NotAnUpgrade> {
@@ -80,13 +82,13 @@ impl Upgrade {
 
     /// Takes the first of the client's offers that is among those `spoken`. Without one the answer names
     /// none, and whether to go on is the client's decision (RFC 6455, 4.2.2).
-    pub(crate) fn choose_subprotocol(&mut self, request: &Request<'_>, spoken: &[&str]) {
+    pub fn choose_subprotocol(&mut self, request: &Request<'_>, spoken: &[&str]) {
         let chosen = offered_subprotocols(request).find(|offer| spoken.contains(offer));
         self.subprotocol = chosen.map(str::to_owned);
     }
 
     /// Appends the 101. A client that waited in line is told for how long.
-    pub(crate) fn respond(&self, out: &mut Vec<u8>, waited_ms: Option<u64>) {
+    pub fn respond(&self, out: &mut Vec<u8>, waited_ms: Option<u64>) {
         out.extend_from_slice(
             b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
               Sec-WebSocket-Accept: ",
@@ -126,7 +128,7 @@ fn is_key(key: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::head::{HeaderSpace, Request};
+    use crate::head::{HeaderSpace, Request};
 
     const GOOD: &str = "GET /ws HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upgrade\r\n\
         Upgrade: WebSocket\r\nSec-WebSocket-Version: 13\r\n\

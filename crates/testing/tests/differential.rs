@@ -8,9 +8,9 @@ use tungstenite::{
     protocol::{Role, WebSocketConfig, WebSocketContext, frame::FrameHeader},
 };
 
-use super::{
+use rusty_socks_testing::{
+    fuzz::streams::{MESSAGE_BYTES_MAX, Receiver, Worker, without_masks},
     random::{Random, Streams},
-    streams::{MESSAGE_BYTES_MAX, Receiver, Worker, without_masks},
 };
 
 /// How many streams.

@@ -1,68 +1,95 @@
-//! The chat protocol on a connection that is all memory, with a hub of its own and no worker.
+//! The chat protocol, on connections that are all memory.
 
-use std::{borrow::Cow, collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{borrow::Cow, collections::HashMap};
 
+use rusty_socks::{
+    Config, RoomName, Server,
+    chat::Chat,
+    stepped::{MemoryClient, SteppedServer},
+};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::{
-    chat::Chat,
-    config::Config,
-    handler::{
-        IntoService, SendStatus,
-        calls::{Calls, Link},
-    },
-    http::head::{HeaderSpace, Request},
-    hub::{
-        Hub,
-        mailbox::{ConnId, Inbox, Letter, MailboxBounds, post_without_workers},
-        notice::Wording,
-        rooms::{Room, RoomKey, RoomName},
-        seats::Door,
-        sessions::Session,
-    },
-    ws::{
-        close::CloseReason,
-        frame::{Message, PreparedFrame},
-    },
-};
+use crate::frames::{BINARY, CLOSE, TEXT, behind_101, client_frame, server_frames};
 
 /// Chat messages, one a line: every answer is JSON, and what is passed on is passed on byte for byte.
 pub fn chat(data: &[u8]) {
-    let config = Config { max_rooms: 4, max_errors: 0, broadcast: true, ..Config::default() };
-    let calls = Chat::new(&config).expect("the defaults are legal").into_service().calls;
-    let mut space = HeaderSpace::default();
-    let head = b"GET /ws HTTP/1.1\r\nHost: a\r\n\r\n";
-    let request = Request::parse(head, &mut space).expect("legal").expect("whole").0;
-    let mut state = calls.upgrade(&request, &Arc::default()).expect("everyone may chat");
-    let mut link = ChatLink::new(&config, &calls);
-    calls.open(&mut state, &mut link);
-    link.take_answers();
+    let mut server = server();
+    let (speaker, listener) = (Speaker::enter(&mut server), Speaker::enter(&mut server));
     for line in data.split(|byte| *byte == b'\n') {
-        let message = match std::str::from_utf8(line) {
-            Ok(text) => Message::Text(text),
-            Err(_) => Message::Binary(line),
-        };
-        calls.message(&mut state, &mut link, message);
-        link.session.set_begun();
-        check_answers(line, &link.take_answers());
-        for posted in link.take_posted() {
-            if posted.starts_with("{\"type\":\"message\"") {
-                check_published(
-                    link.session.client_id,
-                    std::str::from_utf8(line).expect("text"),
-                    &posted,
-                );
-            }
-            check_json(&[posted]);
+        let first = if std::str::from_utf8(line).is_ok() { TEXT } else { BINARY };
+        speaker.client.write(&client_frame(first, line));
+        server.settle();
+        let (answers, told) =
+            speaker.hear().into_iter().partition::<Vec<_>, _>(|text| is_answer(text));
+        check_answers(line, &answers);
+        check_json(&told);
+        let heard = listener.hear();
+        check_json(&heard);
+        for message in heard.iter().filter(|text| text.starts_with("{\"type\":\"message\"")) {
+            check_published(speaker.id, std::str::from_utf8(line).expect("text"), message);
+        }
+        if let Some(room) = joined(line, &answers) {
+            let join = serde_json::json!({ "type": "join", "room": room }).to_string();
+            listener.client.write(&client_frame(TEXT, join.as_bytes()));
+            server.settle();
+            listener.hear();
         }
     }
-    calls.drain(&mut state, &mut link);
-    check_json(&link.take_answers());
-    calls.close(&mut state, &mut link, &CloseReason::NORMAL);
-    link.hub.depart(&link.session, ChatLink::CONN, &CloseReason::NORMAL);
-    assert_eq!(link.hub.sessions.gauges(), (0, 0));
+    speaker.client.write(&client_frame(CLOSE, &1000_u16.to_be_bytes()));
+    server.settle();
+    assert_eq!((server.connections(), server.handle().stats().sessions), (1, 1));
+}
+
+fn server() -> SteppedServer {
+    let config = Config { max_rooms: 4, max_errors: 0, broadcast: true, ..Config::default() };
+    let config = Config { thread_pool_size: 1, ..config };
+    let chat = Chat::new(&config).expect("the defaults are legal");
+    Server::builder().route("/ws", chat).config(config).stepped().expect("a server")
+}
+
+/// Whether a frame answers a command, and is not told of one's own accord.
+fn is_answer(text: &str) -> bool {
+    ["ok", "pong", "error"].iter().any(|kind| text.starts_with(&format!("{{\"type\":\"{kind}\"")))
+}
+
+/// The room that the speaker asked to join, unless it was refused.
+fn joined(line: &[u8], answers: &[String]) -> Option<String> {
+    let is_refused = answers.iter().any(|answer| answer.starts_with("{\"type\":\"error\""));
+    let command: HashMap<String, &RawValue> = serde_json::from_slice(line).ok()?;
+    let text = |name| serde_json::from_str::<String>(command.get(name)?.get()).ok();
+    text("type").filter(|kind| kind == "join" && !is_refused).and(text("room"))
+}
+
+/// A client and its id.
+struct Speaker {
+    client: MemoryClient,
+    id: Uuid,
+}
+
+impl Speaker {
+    fn enter(server: &mut SteppedServer) -> Speaker {
+        let client = server.connect().expect("a place");
+        client.write(
+            b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        );
+        server.settle();
+        let written = client.read();
+        let (_, welcome) = server_frames(behind_101(&written)).next().expect("a welcome");
+        let welcome: serde_json::Value = serde_json::from_slice(welcome).expect("it is JSON");
+        let id = welcome["client_id"].as_str().and_then(|id| Uuid::parse_str(id).ok());
+        Speaker { client, id: id.expect("a welcome has the id") }
+    }
+
+    fn hear(&self) -> Vec<String> {
+        let frames = |(first, payload): (u8, &[u8])| {
+            assert_eq!(first, TEXT, "no number of errors closes this connection");
+            String::from_utf8(payload.to_vec()).expect("text is UTF-8")
+        };
+        server_frames(&self.client.read()).map(frames).collect()
+    }
 }
 
 /// At most one answer to a command, and one to each that asked or failed, with its `ref`.
@@ -165,112 +192,4 @@ fn check_published(client_id: Uuid, line: &str, published: &str) {
     // JSON has `null` for a sender that is not given, and then none is passed on.
     let given = command.get("sender").filter(|sender| sender.get() != "null");
     assert_eq!(message.sender.map(RawValue::get), given.map(|sender| sender.get()));
-}
-
-/// A connection of the chat protocol, with a hub of its own and no worker.
-struct ChatLink {
-    hub: Arc<Hub>,
-    session: Arc<Session>,
-    rooms: HashMap<RoomKey, Arc<Room>>,
-    answers: Vec<String>,
-    inbox: Inbox,
-}
-
-impl ChatLink {
-    const CONN: ConnId = ConnId { worker: 0, slot: 0, generation: 0 };
-
-    fn new(config: &Config, calls: &Arc<dyn Calls>) -> ChatLink {
-        let bounds = MailboxBounds { letters_max: config.mailbox, bytes_max: config.mailbox_bytes };
-        let (post, mut inboxes) = post_without_workers(1, bounds);
-        let hub = Hub::new(config, post);
-        let wording: Arc<dyn Wording> = Arc::clone(calls) as _;
-        ChatLink {
-            session: hub.sessions.begin(ChatLink::CONN, 0, true, wording),
-            hub: Arc::new(hub),
-            rooms: HashMap::new(),
-            answers: Vec::new(),
-            inbox: inboxes.remove(0),
-        }
-    }
-
-    fn take_answers(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.answers)
-    }
-
-    /// What was posted to this connection's worker, the connection's own messages included.
-    fn take_posted(&mut self) -> Vec<String> {
-        let mut posted = Vec::new();
-        while let Some(letter) = self.inbox.take() {
-            match letter {
-                Letter::Deliver { frame, .. }
-                | Letter::DeliverMany { frame, .. }
-                | Letter::Announce { frame, .. }
-                | Letter::Send { frame, .. } => {
-                    posted.push(frame.message().as_text().expect("text").to_owned());
-                }
-                Letter::Matched { room, waiting } => {
-                    let (hub, session) = (Arc::clone(&self.hub), Arc::clone(&self.session));
-                    for (_, pattern) in waiting {
-                        hub.matched(&session, self, &room, &pattern);
-                    }
-                }
-                _ => {}
-            }
-        }
-        posted
-    }
-}
-
-impl Door for ChatLink {
-    fn conn(&self) -> ConnId {
-        ChatLink::CONN
-    }
-
-    fn enter(&mut self, room: &Arc<Room>, _: u64) {
-        self.rooms.insert(room.key, Arc::clone(room));
-    }
-
-    fn exit(&mut self, room: &Arc<Room>) {
-        if self.rooms.remove(&room.key).is_some() {
-            self.hub.uncount(room, 0);
-        }
-    }
-
-    fn attach(&mut self, session: &Arc<Session>) {
-        self.rooms.clear();
-        self.session = Arc::clone(session);
-    }
-
-    fn feel_pressure(&mut self) {}
-}
-
-impl Link for ChatLink {
-    fn hub(&self) -> &Arc<Hub> {
-        &self.hub
-    }
-
-    fn session(&self) -> &Arc<Session> {
-        &self.session
-    }
-
-    fn remote_addr(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], 1))
-    }
-
-    fn send(&mut self, message: Message<'_>) -> SendStatus {
-        self.answers.push(message.as_text().expect("the protocol is text").to_owned());
-        SendStatus::Sent
-    }
-
-    fn send_prepared(&mut self, frame: &PreparedFrame) -> SendStatus {
-        self.send(frame.message())
-    }
-
-    fn own_room(&self, name: &str) -> Option<Arc<Room>> {
-        self.session.room(name)
-    }
-
-    fn close(&mut self, reason: CloseReason) {
-        panic!("no number of errors closes this connection: {reason}");
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::http::head::trim;
+use crate::head::trim;
 
 /// The one extension that is spoken (RFC 7692).
 const PERMESSAGE_DEFLATE: &str = "permessage-deflate";
@@ -16,20 +16,20 @@ const WINDOW_BITS_SPOKEN_MIN: u8 = 9;
 
 /// How a connection's messages are compressed, as agreed in the handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Agreement {
+pub struct Agreement {
     /// We compress each message by itself.
-    pub(crate) server_no_context_takeover: bool,
+    pub server_no_context_takeover: bool,
     /// The client compresses each message by itself.
-    pub(crate) client_no_context_takeover: bool,
+    pub client_no_context_takeover: bool,
     /// The window that our messages need at most, as a power of two: 9 to 15.
-    pub(crate) server_window_bits: u8,
+    pub server_window_bits: u8,
     /// Whether the client asked for that window, and so must be told.
     server_window_named: bool,
 }
 
 /// What the server wants of compression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Takeover {
+pub enum Takeover {
     /// Each message by itself in both directions, so that nothing is kept for a connection.
     Never,
     /// Whatever the client agrees to, for a better ratio.
@@ -38,11 +38,11 @@ pub(crate) enum Takeover {
 
 /// A header that is no list of extensions. The handshake fails (RFC 6455, 9.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Malformed;
+pub struct Malformed;
 
 /// Chooses the first acceptable offer of `permessage-deflate` in the `Sec-WebSocket-Extensions` headers.
 /// Offers of other extensions, and offers that RFC 7692 has us decline, are passed over.
-pub(crate) fn negotiate<'h>(
+pub fn negotiate<'h>(
     headers: impl IntoIterator<Item = &'h str>,
     takeover: Takeover,
 ) -> Result<Option<Agreement>, Malformed> {
@@ -112,7 +112,7 @@ fn split_outside_quotes(text: &str, separator: char) -> Result<Vec<&str>, Malfor
 }
 
 /// RFC 9110, 5.6.2.
-pub(super) fn is_token(text: &str) -> bool {
+pub(crate) fn is_token(text: &str) -> bool {
     let is_char = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !text.is_empty() && text.bytes().all(is_char)
 }
@@ -156,7 +156,7 @@ fn window_bits(value: &str) -> Option<u8> {
 
 impl Agreement {
     /// The value of the `Sec-WebSocket-Extensions` header of the answer.
-    pub(crate) fn header(&self) -> String {
+    pub fn header(&self) -> String {
         let mut header = PERMESSAGE_DEFLATE.to_owned();
         if self.server_no_context_takeover {
             header.push_str("; server_no_context_takeover");

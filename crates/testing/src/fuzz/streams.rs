@@ -10,17 +10,17 @@ use tungstenite::protocol::{
     },
 };
 
-use crate::ws::{
+use rusty_socks_ws::{
     close::CloseReason,
     decoder::{Event, ProtocolConfig},
     deflate::{Deflate, Deflaters, Inflater},
+    encode::{Kind, apply_mask, encode_frame},
     endpoint::Endpoint,
     extension::{Agreement, Takeover, negotiate},
-    frame::{Kind, apply_mask, encode_frame},
 };
 
 /// The longest message in these streams, in bytes: small, so that streams reach it.
-pub(super) const MESSAGE_BYTES_MAX: usize = 1000;
+pub const MESSAGE_BYTES_MAX: usize = 1000;
 
 /// A frame stream through an endpoint, with and without compression: what comes out does not depend on how
 /// the stream was cut, nor on who else uses the worker's inflater.
@@ -55,25 +55,26 @@ pub fn frames(data: &[u8]) {
 }
 
 /// What the receivers of one thread share.
-pub(super) struct Worker {
+pub struct Worker {
     config: ProtocolConfig,
     deflaters: Deflaters,
 }
 
 impl Worker {
-    pub(super) fn new(role: Role) -> Worker {
+    /// A worker for connections of this side.
+    pub fn new(role: Role) -> Worker {
         let config = ProtocolConfig { role, message_bytes_max: MESSAGE_BYTES_MAX };
         Worker { config, deflaters: Deflaters::new(1) }
     }
 }
 
 /// Who reads in a mode.
-pub(super) fn role(mode: u8) -> Role {
+pub fn role(mode: u8) -> Role {
     if mode & 4 == 0 { Role::Server } else { Role::Client }
 }
 
 /// What a mode agrees on: nothing, or some form of compression.
-pub(super) fn agreement(mode: u8) -> Option<Agreement> {
+pub fn agreement(mode: u8) -> Option<Agreement> {
     let bits = 9 + mode / 8 % 7;
     let offer = match mode / 64 {
         0 => "permessage-deflate".to_owned(),
@@ -92,29 +93,33 @@ pub(super) fn agreement(mode: u8) -> Option<Agreement> {
 }
 
 /// One connection's end of a stream.
-pub(super) struct Receiver {
+pub struct Receiver {
     endpoint: Endpoint,
     deflate: Option<Deflate>,
-    pub(super) outcome: Outcome,
+    /// What has come of the stream so far.
+    pub outcome: Outcome,
 }
 
 /// What a stream amounted to.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Outcome {
-    pub(super) messages: Vec<(bool, Vec<u8>)>,
+pub struct Outcome {
+    /// Whether each was text, and its payload.
+    pub messages: Vec<(bool, Vec<u8>)>,
     /// Whether the peer ended it, and the code.
-    pub(super) end: Option<(bool, CloseReason)>,
+    pub end: Option<(bool, CloseReason)>,
     /// What was answered, without masks.
-    pub(super) out: Vec<u8>,
+    pub out: Vec<u8>,
 }
 
 impl Receiver {
-    pub(super) fn new(agreement: Option<Agreement>) -> Receiver {
+    /// A receiver that has read nothing.
+    pub fn new(agreement: Option<Agreement>) -> Receiver {
         let deflate = agreement.map(Deflate::new);
         Receiver { endpoint: Endpoint::default(), deflate, outcome: Outcome::default() }
     }
 
-    pub(super) fn feed(&mut self, chunk: &[u8], worker: &mut Worker) {
+    /// Reads a part of the stream.
+    pub fn feed(&mut self, chunk: &[u8], worker: &mut Worker) {
         let Outcome { messages, end, out } = &mut self.outcome;
         let mut chunk = chunk.to_vec();
         let mut chunk = &mut chunk[..];
@@ -194,7 +199,7 @@ fn frames_of(mut bytes: &[u8]) -> Vec<(FrameHeader, &[u8])> {
 }
 
 /// Frames of `role`, which masks them or not as RFC 6455, 5.1 has it, without their masks.
-pub(super) fn without_masks(frames: &[u8], role: Role) -> Vec<u8> {
+pub fn without_masks(frames: &[u8], role: Role) -> Vec<u8> {
     let mut plain = Vec::new();
     for (header, payload) in frames_of(frames) {
         assert_eq!(header.mask.is_some(), role == Role::Client);

@@ -7,11 +7,11 @@ const TAIL_BYTES_MAX: usize = 3;
 
 /// Bytes that no later byte can make valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct InvalidUtf8;
+pub(crate) struct InvalidUtf8;
 
 /// Text that has not ended.
 #[derive(Debug, Default)]
-pub(super) struct PartialText {
+pub(crate) struct PartialText {
     text: String,
     /// The beginning of a character that is not whole yet.
     tail: [u8; TAIL_BYTES_MAX + 1],
@@ -20,12 +20,12 @@ pub(super) struct PartialText {
 
 impl PartialText {
     /// How many bytes have come.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.text.len() + self.tail_len
     }
 
     /// Adds what comes next.
-    pub(super) fn push(&mut self, mut part: &[u8]) -> Result<(), InvalidUtf8> {
+    pub(crate) fn push(&mut self, mut part: &[u8]) -> Result<(), InvalidUtf8> {
         while self.tail_len > 0
             && let [first, rest @ ..] = part
         {
@@ -55,7 +55,7 @@ impl PartialText {
     }
 
     /// The text, unless it ends within a character.
-    pub(super) fn finish(self) -> Result<String, InvalidUtf8> {
+    pub(crate) fn finish(self) -> Result<String, InvalidUtf8> {
         if self.tail_len == 0 { Ok(self.text) } else { Err(InvalidUtf8) }
     }
 }

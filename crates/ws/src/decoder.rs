@@ -23,7 +23,7 @@ use tungstenite::{
 use super::{
     close::CloseReason,
     deflate::{self, Inflater},
-    frame::{HEADER_BYTES_MAX, Kind, apply_mask},
+    encode::{HEADER_BYTES_MAX, Kind, apply_mask},
     message::{PartialMessage, Received},
 };
 
@@ -32,16 +32,16 @@ const CONTROL_BYTES_MAX: u64 = 125;
 
 /// What is the same for all connections of one side.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct ProtocolConfig {
+pub struct ProtocolConfig {
     /// Which side this is. A server takes masked frames only, a client unmasked ones only.
-    pub(crate) role: Role,
+    pub role: Role,
     /// The longest message that is taken, in bytes, compressed or not.
-    pub(crate) message_bytes_max: usize,
+    pub message_bytes_max: usize,
 }
 
 /// What the next bytes of a stream amount to.
 #[derive(Debug)]
-pub(crate) enum Event<'i> {
+pub enum Event<'i> {
     /// A whole data message, its UTF-8 checked.
     Message(Received<'i>),
     /// A ping and its payload, which a pong must repeat (RFC 6455, 5.5.2).
@@ -58,7 +58,7 @@ pub(crate) enum Event<'i> {
 
 /// One direction of one connection. Used by one thread.
 #[derive(Debug, Default)]
-pub(crate) struct Decoder {
+pub struct Decoder {
     /// What has begun; `None` between messages.
     unfinished: Option<Box<Unfinished>>,
 }
@@ -108,7 +108,7 @@ impl Decoder {
     /// `inflater` belongs to a connection that has agreed on compression, `config` to its side.
     // In line for short plain messages: handing them out through a call costs as much as finding them.
     #[inline(always)]
-    pub(crate) fn next<'i>(
+    pub fn next<'i>(
         &mut self,
         input: &mut &'i mut [u8],
         config: &ProtocolConfig,
@@ -305,7 +305,7 @@ impl Decoder {
 
     /// Whether nothing has begun that is not whole.
     #[cfg(test)]
-    pub(super) fn is_resting(&self) -> bool {
+    pub(crate) fn is_resting(&self) -> bool {
         self.unfinished.is_none()
     }
 }
@@ -401,7 +401,7 @@ fn protocol(error: &Error) -> CloseReason {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ws::client_frame;
+    use rusty_socks_testing::frames::client_frame;
 
     const CONFIG: ProtocolConfig = ProtocolConfig { role: Role::Server, message_bytes_max: 1000 };
 

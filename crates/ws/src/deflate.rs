@@ -8,8 +8,8 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, 
 
 use super::{
     close::CloseReason,
+    encode::{self, Kind},
     extension::Agreement,
-    frame::{self, Kind},
 };
 
 /// What a sender takes off the end of each message, and a receiver puts back (RFC 7692, 7.2.1).
@@ -17,7 +17,7 @@ const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 
 /// What compression may add to a message that does not compress: five bytes for each block of 64 KiB,
 /// and some for the end. A message whose compressed form is longer cannot fit the limit.
-pub(super) const OVERHEAD_BYTES_MAX: usize = 1024;
+pub(crate) const OVERHEAD_BYTES_MAX: usize = 1024;
 
 /// How much is inflated at a time, so that a bomb is noticed before it has gone off.
 const STEP_BYTES: usize = 16 << 10;
@@ -34,18 +34,18 @@ const WINDOW_BITS_MIN: u8 = 9;
 const WINDOW_BITS_MAX: u8 = 15;
 
 /// How many windows those are.
-pub(super) const WINDOWS: usize = (WINDOW_BITS_MAX - WINDOW_BITS_MIN + 1) as usize;
+pub(crate) const WINDOWS: usize = (WINDOW_BITS_MAX - WINDOW_BITS_MIN + 1) as usize;
 
 /// A prepared frame with less is not worth a place for its compressed form, whatever the threshold.
-pub(super) const SHARED_BYTES_MIN: usize = 64;
+pub(crate) const SHARED_BYTES_MIN: usize = 64;
 
 /// The place of a window among all of them.
-pub(super) fn window_index(window_bits: u8) -> usize {
+pub(crate) fn window_index(window_bits: u8) -> usize {
     usize::from(window_bits.clamp(WINDOW_BITS_MIN, WINDOW_BITS_MAX) - WINDOW_BITS_MIN)
 }
 
 /// A worker's compressors and its inflater, made when they are first needed. Used by one thread.
-pub(crate) struct Deflaters {
+pub struct Deflaters {
     level: Compression,
     compress: [Option<Box<Compress>>; WINDOWS],
     inflate: Option<Box<Decompress>>,
@@ -54,7 +54,7 @@ pub(crate) struct Deflaters {
 }
 
 /// One connection's side of the extension.
-pub(crate) struct Deflate {
+pub struct Deflate {
     agreement: Agreement,
     /// Kept across messages where the agreement allows it; `None` until the first.
     own_compress: Option<Box<Compress>>,
@@ -62,7 +62,8 @@ pub(crate) struct Deflate {
 }
 
 impl Deflaters {
-    pub(crate) fn new(level: u32) -> Deflaters {
+    /// Compressors of `level`, from 0 (store) to 9 (best), made as they are needed.
+    pub fn new(level: u32) -> Deflaters {
         Deflaters {
             level: Compression::new(level),
             compress: Default::default(),
@@ -86,19 +87,20 @@ fn new_compress(level: Compression, window_bits: u8) -> Box<Compress> {
 }
 
 impl Deflate {
-    pub(crate) fn new(agreement: Agreement) -> Deflate {
+    /// The compression of one connection; it holds nothing before the first message.
+    pub fn new(agreement: Agreement) -> Deflate {
         Deflate { agreement, own_compress: None, own_inflate: None }
     }
 
     /// The window that a shared compressed form must keep to, or `None` when this connection's messages
     /// depend on each other and nothing can be shared.
-    pub(crate) fn shared_window_bits(&self) -> Option<u8> {
+    pub fn shared_window_bits(&self) -> Option<u8> {
         let shares = self.agreement.server_no_context_takeover;
         shares.then_some(self.agreement.server_window_bits)
     }
 
     /// Appends `payload` as one compressed frame.
-    pub(crate) fn write_frame(
+    pub fn write_frame(
         &mut self,
         kind: Kind,
         payload: &[u8],
@@ -115,19 +117,21 @@ impl Deflate {
                 compress_into(compress, payload, scratch);
             }
         }
-        frame::encode_frame(out, &frame::message_header(kind, true), scratch);
+        encode::encode_frame(out, &encode::message_header(kind, true), scratch);
     }
 }
 
 /// What a connection's compressed messages are inflated with.
-pub(crate) struct Inflater<'c> {
-    pub(crate) deflate: &'c mut Deflate,
-    pub(crate) deflaters: &'c mut Deflaters,
+pub struct Inflater<'c> {
+    /// The connection's own state.
+    pub deflate: &'c mut Deflate,
+    /// What all connections of a worker share.
+    pub deflaters: &'c mut Deflaters,
 }
 
 impl Inflater<'_> {
     /// The plain form of one message, of at most `bytes_max` bytes. An error is the reason to close for.
-    pub(super) fn inflate(
+    pub(crate) fn inflate(
         &mut self,
         compressed: &[u8],
         bytes_max: usize,
@@ -147,7 +151,7 @@ impl Inflater<'_> {
 }
 
 /// A message as one compressed frame that every connection with that window can be sent.
-pub(crate) fn shared_frame(
+pub fn shared_frame(
     kind: Kind,
     payload: &[u8],
     window_bits: u8,
@@ -155,8 +159,8 @@ pub(crate) fn shared_frame(
 ) -> Bytes {
     let mut compressed = Vec::with_capacity(payload.len() / 2 + 16);
     deflaters.compress_alone(window_bits, payload, &mut compressed);
-    let mut out = Vec::with_capacity(compressed.len() + frame::HEADER_BYTES_MAX);
-    frame::encode_frame(&mut out, &frame::message_header(kind, true), &compressed);
+    let mut out = Vec::with_capacity(compressed.len() + encode::HEADER_BYTES_MAX);
+    encode::encode_frame(&mut out, &encode::message_header(kind, true), &compressed);
     out.into()
 }
 
@@ -233,11 +237,11 @@ fn inflate_into(
 
 #[cfg(test)]
 mod tests {
+    use rusty_socks_testing::frames::client_frame;
     use tungstenite::protocol::Role;
 
     use super::{
         super::{
-            client_frame,
             decoder::{Decoder, Event, ProtocolConfig},
             extension,
         },
