@@ -93,21 +93,22 @@ fn parsed(bytes: &[u8]) -> Result<Option<Seen>, BadHead> {
 /// The answer to an upgrade, once it is known to be well-formed.
 fn answer(request: &Request<'_>, takeover: Option<Takeover>) -> Result<Vec<u8>, Status> {
     let mut out = Vec::new();
-    let refused = match Upgrade::check(request, takeover) {
+    let refused = match Upgrade::check(request.upgrade(), takeover) {
         Ok(upgrade) => {
             assert_eq!(request.method(), "GET");
-            assert!(request.is_http_1_1() && request.sole_header("Sec-WebSocket-Key").is_some());
+            assert!(request.is_http_1_1() && request.values("Sec-WebSocket-Key").count() == 1);
             assert!(takeover.is_some() || upgrade.compression.is_none());
             upgrade.respond(&mut out, Some(7));
             None
         }
         Err(refusal) => {
             let body = error_body("refused", refusal.reason, None);
-            let (status, headers, body) = (refusal.status, &[refusal.advice], body.as_str());
+            let (status, headers, body) =
+                (Status::of_fault(refusal.fault), &[refusal.advice], body.as_str());
             let head_only = request.method() == "HEAD";
             Response { status, body, headers, closes: true, head_only }
                 .write(&mut out, &date_now());
-            Some(refusal.status)
+            Some(status)
         }
     };
     let mut headers = [httparse::EMPTY_HEADER; 16];

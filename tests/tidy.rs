@@ -11,11 +11,11 @@ use std::{
 
 /// The rooms of the house, upper floors first. A file imports from its own room and from those below it.
 ///
-/// `metrics` counts closes by their code and so stands on `ws`; `ws` reads the upgrade from a request
-/// head and answers with a status, and so stands on `http`.
+/// `metrics` counts closes by their code and so stands on `ws`; `http` has the upgrade judged there, and so
+/// does it too. `ws` itself stands on nothing of the server.
 const LAYERS: [&str; 16] = [
     "bin", "lib", "fuzzing", "replay", "client", "chat", "server", "pool", "handler", "hub",
-    "store", "metrics", "ws", "http", "config", "error",
+    "store", "metrics", "http", "ws", "config", "error",
 ];
 
 /// Rooms that are written against the public face alone, so that whatever they do an embedder can do too.

@@ -1,5 +1,6 @@
 //! The bytes after the upgrade: RFC 6455 on the frame layer of `tungstenite`, without any I/O of its own.
 
+pub(crate) mod headers;
 pub(crate) mod handshake;
 pub(crate) mod extension;
 pub(crate) mod endpoint;
