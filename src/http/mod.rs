@@ -1,7 +1,6 @@
 //! The bytes before the upgrade: request heads, the few routes, and their answers.
 
+pub(crate) mod head;
 pub(crate) mod router;
 pub(crate) mod page;
 pub(crate) mod response;
-
-pub(crate) use rusty_socks_ws::head;

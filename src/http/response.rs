@@ -2,7 +2,59 @@
 
 use std::fmt::Write as _;
 
-pub(crate) use rusty_socks_ws::status::Status;
+use crate::ws::handshake::UpgradeFault;
+
+/// The statuses this server answers with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    Ok,
+    NotModified,
+    BadRequest,
+    Unauthorized,
+    Forbidden,
+    NotFound,
+    MethodNotAllowed,
+    RequestTimeout,
+    UpgradeRequired,
+    TooManyRequests,
+    HeadTooLarge,
+    InternalError,
+    Unavailable,
+}
+
+impl Status {
+    fn line(self) -> &'static str {
+        match self {
+            Status::Ok => "200 OK",
+            Status::NotModified => "304 Not Modified",
+            Status::BadRequest => "400 Bad Request",
+            Status::Unauthorized => "401 Unauthorized",
+            Status::Forbidden => "403 Forbidden",
+            Status::NotFound => "404 Not Found",
+            Status::MethodNotAllowed => "405 Method Not Allowed",
+            Status::RequestTimeout => "408 Request Timeout",
+            Status::UpgradeRequired => "426 Upgrade Required",
+            Status::TooManyRequests => "429 Too Many Requests",
+            Status::HeadTooLarge => "431 Request Header Fields Too Large",
+            Status::InternalError => "500 Internal Server Error",
+            Status::Unavailable => "503 Service Unavailable",
+        }
+    }
+
+    /// The answer to a request that is no proper upgrade.
+    pub(crate) fn of_fault(fault: UpgradeFault) -> Status {
+        match fault {
+            UpgradeFault::MethodNotAllowed => Status::MethodNotAllowed,
+            UpgradeFault::UpgradeRequired => Status::UpgradeRequired,
+            UpgradeFault::Malformed => Status::BadRequest,
+        }
+    }
+
+    /// The number alone.
+    pub(crate) fn code(self) -> u16 {
+        self.line()[..3].parse().unwrap_or(500)
+    }
+}
 
 /// One answer, about to be written.
 pub(crate) struct Response<'a> {

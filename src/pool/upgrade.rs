@@ -328,10 +328,10 @@ fn ask_upgrade(request: &Request<'_>, route: usize, desk: &Desk) -> Asked {
         Compression::Shared => Some(Takeover::Never),
         Compression::Dedicated => Some(Takeover::Allowed),
     };
-    let mut upgrade = match Upgrade::check(request, takeover) {
+    let mut upgrade = match Upgrade::check(request.upgrade(), takeover) {
         Ok(upgrade) => upgrade,
-        Err(NotAnUpgrade { status, reason, advice }) => {
-            let head_only = request.method() == "HEAD";
+        Err(NotAnUpgrade { fault, reason, advice }) => {
+            let (status, head_only) = (Status::of_fault(fault), request.method() == "HEAD");
             let refuse = Refuse::new(Refused::BadRequest, status, reason);
             return Asked::Refused(Refuse { advice, head_only, ..refuse });
         }
@@ -344,7 +344,7 @@ fn ask_upgrade(request: &Request<'_>, route: usize, desk: &Desk) -> Asked {
     let panics = &desk.shared.metrics.server.handler_panics;
     let asked = catch_unwind(AssertUnwindSafe(|| {
         let state = calls.upgrade(request, panics)?;
-        upgrade.choose_subprotocol(request, calls.subprotocols());
+        upgrade.choose_subprotocol(request.upgrade().headers, calls.subprotocols());
         Ok(state)
     }));
     match asked {

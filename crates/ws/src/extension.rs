@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::head::trim;
+use super::headers::{is_token, trim};
 
 /// The one extension that is spoken (RFC 7692).
 const PERMESSAGE_DEFLATE: &str = "permessage-deflate";
@@ -109,12 +109,6 @@ fn split_outside_quotes(text: &str, separator: char) -> Result<Vec<&str>, Malfor
     }
     parts.push(trim(&text[start..]));
     if quoted { Err(Malformed) } else { Ok(parts) }
-}
-
-/// RFC 9110, 5.6.2.
-pub(crate) fn is_token(text: &str) -> bool {
-    let is_char = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    !text.is_empty() && text.bytes().all(is_char)
 }
 
 /// What is agreed for an offer, or `None` when it must be declined: a parameter that is unknown, given

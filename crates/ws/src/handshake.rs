@@ -2,10 +2,9 @@
 
 use tungstenite::handshake::derive_accept_key;
 
-use super::extension::{self, Agreement, Takeover};
-use crate::{
-    head::{Request, trim},
-    status::Status,
+use super::{
+    extension::{self, Agreement, Takeover},
+    headers::{Headers, is_token},
 };
 
 /// What every 426 says (RFC 9110, 15.5.22; RFC 6455, 4.4).
@@ -21,11 +20,33 @@ pub struct Upgrade {
     pub compression: Option<Agreement>,
 }
 
+/// What of a request head decides about an upgrade.
+#[derive(Debug, Clone, Copy)]
+pub struct UpgradeRequest<'b> {
+    /// The method as it was sent.
+    pub method: &'b str,
+    /// Whether it speaks HTTP/1.1.
+    pub is_http_1_1: bool,
+    /// Its header lines.
+    pub headers: Headers<'b>,
+}
+
+/// What kind of answer a request gets that is no proper upgrade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpgradeFault {
+    /// 405.
+    MethodNotAllowed,
+    /// 426: it asks for no upgrade, or for another version.
+    UpgradeRequired,
+    /// 400.
+    Malformed,
+}
+
 /// Why a request to a WebSocket route is not answered with 101.
 #[derive(Debug, PartialEq, Eq)]
 pub struct NotAnUpgrade {
-    /// The status of the answer.
-    pub status: Status,
+    /// What kind of answer it gets.
+    pub fault: UpgradeFault,
     /// What is wrong, for people.
     pub reason: &'static str,
     /// Header lines that tell the client what would be right, without the last line end.
@@ -36,42 +57,44 @@ impl Upgrade {
     /// Checks what RFC 6455, 4.2.1 demands of the request, in the order that gives the most useful answer.
     /// With `takeover`, an offer of compression is accepted in its terms.
     pub fn check(
-        request: &Request<'_>,
+        request: UpgradeRequest<'_>,
         takeover: Option<Takeover>,
     ) -> Result<Upgrade, NotAnUpgrade> {
-        let refuse = |status, reason, advice| Err(NotAnUpgrade { status, reason, advice });
-        let malformed = |reason| refuse(Status::BadRequest, reason, "");
-        if request.method() != "GET" {
-            return refuse(Status::MethodNotAllowed, "only GET can be upgraded", "Allow: GET");
+        let UpgradeRequest { method, is_http_1_1, headers } = request;
+        let refuse = |fault, reason, advice| Err(NotAnUpgrade { fault, reason, advice });
+        let malformed = |reason| refuse(UpgradeFault::Malformed, reason, "");
+        if method != "GET" {
+            let reason = "only GET can be upgraded";
+            return refuse(UpgradeFault::MethodNotAllowed, reason, "Allow: GET");
         }
-        if !request.has_token("Upgrade", "websocket") {
+        if !headers.has_token("Upgrade", "websocket") {
             let reason = "this is a WebSocket endpoint: send Upgrade: websocket";
-            return refuse(Status::UpgradeRequired, reason, WHAT_IS_SPOKEN);
+            return refuse(UpgradeFault::UpgradeRequired, reason, WHAT_IS_SPOKEN);
         }
-        if !request.is_http_1_1() {
+        if !is_http_1_1 {
             return malformed("an upgrade needs HTTP/1.1");
         }
-        if !request.has_token("Connection", "Upgrade") {
+        if !headers.has_token("Connection", "Upgrade") {
             return malformed("the Connection header must list Upgrade");
         }
-        let mut versions = request.values("Sec-WebSocket-Version");
+        let mut versions = headers.values("Sec-WebSocket-Version");
         match (versions.next(), versions.next()) {
             (Some("13"), None) => {}
             (Some(_), Some(_)) => return malformed("Sec-WebSocket-Version must be given once"),
             _ => {
                 let reason = "only version 13 of the protocol is spoken";
-                return refuse(Status::UpgradeRequired, reason, WHAT_IS_SPOKEN);
+                return refuse(UpgradeFault::UpgradeRequired, reason, WHAT_IS_SPOKEN);
             }
         }
-        let offers = request.values("Sec-WebSocket-Extensions");
+        let offers = headers.values("Sec-WebSocket-Extensions");
         let Ok(agreed) = extension::negotiate(offers, takeover.unwrap_or(Takeover::Never)) else {
             return malformed("Sec-WebSocket-Extensions must be a list of extensions");
         };
-        if !offered_subprotocols(request).all(extension::is_token) {
+        if !headers.items("Sec-WebSocket-Protocol").all(is_token) {
             return malformed("Sec-WebSocket-Protocol must be a list of names");
         }
         let compression = agreed.filter(|_| takeover.is_some());
-        match request.sole_header("Sec-WebSocket-Key") {
+        match headers.sole_value("Sec-WebSocket-Key") {
             Some(key) if is_key(key) => {
                 let accept = derive_accept_key(key.as_bytes());
                 Ok(Upgrade { accept, subprotocol: None, compression })
@@ -82,8 +105,9 @@ impl Upgrade {
 
     /// Takes the first of the client's offers that is among those `spoken`. Without one the answer names
     /// none, and whether to go on is the client's decision (RFC 6455, 4.2.2).
-    pub fn choose_subprotocol(&mut self, request: &Request<'_>, spoken: &[&str]) {
-        let chosen = offered_subprotocols(request).find(|offer| spoken.contains(offer));
+    pub fn choose_subprotocol(&mut self, headers: Headers<'_>, spoken: &[&str]) {
+        let mut offers = headers.items("Sec-WebSocket-Protocol");
+        let chosen = offers.find(|offer| spoken.contains(offer));
         self.subprotocol = chosen.map(str::to_owned);
     }
 
@@ -109,13 +133,6 @@ impl Upgrade {
     }
 }
 
-/// What the client would speak on top of WebSocket, what it likes best first. Empty items of the list are
-/// passed over (RFC 9110, 5.6.1.2).
-fn offered_subprotocols<'b>(request: &Request<'b>) -> impl Iterator<Item = &'b str> {
-    let values = request.values("Sec-WebSocket-Protocol");
-    values.flat_map(|value| value.split(',')).map(trim).filter(|offer| !offer.is_empty())
-}
-
 /// Whether `key` is the base64 form of 16 bytes: 22 digits and two signs of padding. The bits that the last
 /// digit has too many are not looked at, which RFC 4648, 3.5 leaves to us.
 fn is_key(key: &str) -> bool {
@@ -128,18 +145,21 @@ fn is_key(key: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::head::{HeaderSpace, Request};
 
     const GOOD: &str = "GET /ws HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upgrade\r\n\
         Upgrade: WebSocket\r\nSec-WebSocket-Version: 13\r\n\
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
     fn check(head: &str) -> Result<Upgrade, NotAnUpgrade> {
-        let mut headers = HeaderSpace::default();
-        let (request, _) = Request::parse(head.as_bytes(), &mut headers)
-            .expect("a legal head")
-            .expect("a whole head");
-        Upgrade::check(&request, None)
+        let mut lines = [httparse::EMPTY_HEADER; 16];
+        let mut parsed = httparse::Request::new(&mut lines);
+        assert!(parsed.parse(head.as_bytes()).expect("a legal head").is_complete());
+        let request = UpgradeRequest {
+            method: parsed.method.expect("it is whole"),
+            is_http_1_1: parsed.version == Some(1),
+            headers: Headers(parsed.headers),
+        };
+        Upgrade::check(request, None)
     }
 
     #[test]
@@ -154,17 +174,17 @@ mod tests {
 
     #[test]
     fn what_is_not_an_upgrade_is_told_why() {
-        for (from, to, status) in [
-            ("GET", "POST", Status::MethodNotAllowed),
-            ("Upgrade: WebSocket", "Upgrade: h2c", Status::UpgradeRequired),
-            ("keep-alive, Upgrade", "keep-alive", Status::BadRequest),
-            ("Version: 13", "Version: 8", Status::UpgradeRequired),
-            ("HTTP/1.1", "HTTP/1.0", Status::BadRequest),
-            ("dGhlIHNhbXBsZSBub25jZQ==", "short", Status::BadRequest),
-            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZ!==", Status::BadRequest),
+        for (from, to, fault) in [
+            ("GET", "POST", UpgradeFault::MethodNotAllowed),
+            ("Upgrade: WebSocket", "Upgrade: h2c", UpgradeFault::UpgradeRequired),
+            ("keep-alive, Upgrade", "keep-alive", UpgradeFault::Malformed),
+            ("Version: 13", "Version: 8", UpgradeFault::UpgradeRequired),
+            ("HTTP/1.1", "HTTP/1.0", UpgradeFault::Malformed),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "short", UpgradeFault::Malformed),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZ!==", UpgradeFault::Malformed),
         ] {
             let refused = check(&GOOD.replace(from, to)).expect_err(to);
-            assert_eq!(refused.status, status, "{to}");
+            assert_eq!(refused.fault, fault, "{to}");
         }
     }
 }

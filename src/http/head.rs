@@ -1,12 +1,13 @@
 //! Request heads (RFC 9112), parsed by `httparse` from bytes that may not all be here yet.
 
-use super::status::Status;
+use super::response::Status;
+use crate::ws::{handshake::UpgradeRequest, headers::Headers};
 
 /// Headers a request may have; one more is answered 431.
 const HEADERS_MAX: usize = 64;
 
 /// Where a parse puts its headers; lives on the caller's stack.
-pub struct HeaderSpace<'b>([httparse::Header<'b>; HEADERS_MAX]);
+pub(crate) struct HeaderSpace<'b>([httparse::Header<'b>; HEADERS_MAX]);
 
 impl Default for HeaderSpace<'_> {
     fn default() -> Self {
@@ -20,19 +21,17 @@ pub struct Request<'b> {
     method: &'b str,
     target: &'b str,
     minor_version: u8,
-    headers: &'b [httparse::Header<'b>],
+    headers: Headers<'b>,
     remote: Option<std::net::SocketAddr>,
 }
 
 /// A head that cannot be one, and the answer it gets before the connection is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BadHead {
-    /// The status of that answer.
-    pub status: Status,
-    /// What is wrong, for people.
-    pub reason: &'static str,
+pub(crate) struct BadHead {
+    pub(crate) status: Status,
+    pub(crate) reason: &'static str,
     /// Whether it answers a HEAD.
-    pub head_only: bool,
+    pub(crate) head_only: bool,
 }
 
 fn bad(reason: &'static str) -> BadHead {
@@ -44,7 +43,7 @@ impl<'b> Request<'b> {
     /// the number of bytes it took.
     ///
     /// Stricter than `httparse` where a proxy in front might read the same bytes in another way.
-    pub fn parse(
+    pub(crate) fn parse(
         bytes: &'b [u8],
         space: &'b mut HeaderSpace<'b>,
     ) -> Result<Option<(Request<'b>, usize)>, BadHead> {
@@ -69,8 +68,8 @@ impl<'b> Request<'b> {
         }
         let refused = |reason| BadHead { head_only, ..bad(reason) };
         let target = origin_form(target).map_err(refused)?;
-        let request =
-            Request { method, target, minor_version, headers: parsed.headers, remote: None };
+        let headers = Headers(parsed.headers);
+        let request = Request { method, target, minor_version, headers, remote: None };
         request.check().map_err(refused)?;
         Ok(Some((request, used)))
     }
@@ -95,8 +94,7 @@ impl<'b> Request<'b> {
         }
     }
 
-    /// The same request, and where it came from.
-    pub fn with_remote(self, remote: std::net::SocketAddr) -> Request<'b> {
+    pub(crate) fn with_remote(self, remote: std::net::SocketAddr) -> Request<'b> {
         Request { remote: Some(remote), ..self }
     }
 
@@ -129,49 +127,28 @@ impl<'b> Request<'b> {
         self.remote
     }
 
-    /// The header of that name if it was given exactly once.
-    pub fn sole_header(&self, name: &str) -> Option<&str> {
-        let mut values = self.values(name);
-        values.next().filter(|_| values.next().is_none())
+    /// What of it decides about an upgrade.
+    pub(crate) fn upgrade(&self) -> UpgradeRequest<'b> {
+        let (method, is_http_1_1) = (self.method, self.is_http_1_1());
+        UpgradeRequest { method, is_http_1_1, headers: self.headers }
     }
 
     /// Every header of that name.
-    pub fn values(&self, name: &str) -> impl Iterator<Item = &'b str> {
-        self.headers
-            .iter()
-            .filter(move |header| header.name.eq_ignore_ascii_case(name))
-            .map(|header| text(header.value))
+    pub(crate) fn values(&self, name: &str) -> impl Iterator<Item = &'b str> {
+        self.headers.values(name)
     }
 
-    /// Whether the comma-separated lists under `name` hold `token` (RFC 9110, 5.6.1), in any case.
-    pub fn has_token(&self, name: &str, token: &str) -> bool {
-        self.values(name)
-            .flat_map(|value| value.split(','))
-            .any(|item| trim(item).eq_ignore_ascii_case(token))
-    }
-
-    /// Whether it speaks HTTP/1.1, not 1.0.
-    pub fn is_http_1_1(&self) -> bool {
+    pub(crate) fn is_http_1_1(&self) -> bool {
         self.minor_version == 1
     }
 
     /// Whether the client will send another request on this connection (RFC 9112, 9.3).
-    pub fn keeps_alive(&self) -> bool {
+    pub(crate) fn keeps_alive(&self) -> bool {
         match self.is_http_1_1() {
-            true => !self.has_token("Connection", "close"),
-            false => self.has_token("Connection", "keep-alive"),
+            true => !self.headers.has_token("Connection", "close"),
+            false => self.headers.has_token("Connection", "keep-alive"),
         }
     }
-}
-
-/// A header's value without the whitespace around it; empty if it is no text.
-fn text(value: &[u8]) -> &str {
-    trim(std::str::from_utf8(value).unwrap_or_default())
-}
-
-/// Without optional whitespace (RFC 9110, 5.6.3), which is spaces and tabs and nothing else.
-pub fn trim(text: &str) -> &str {
-    text.trim_matches([' ', '\t'])
 }
 
 /// Whether a line ends in LF alone. RFC 9112, 2.2 lets a server take that, but then it may see more lines
