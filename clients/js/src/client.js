@@ -167,9 +167,16 @@ export class Client {
       this.#loops.forget(ended);
     };
     // Sent twice, or after the session was lost, it finds nothing to do.
-    const pardon = ({ code }, wasResent) =>
-      code === 'not_member' && (wasResent || ended.size > 0) ? { room } : undefined;
-    return this.#add(commands.leave(room), { queued, ok: () => ({ room }), pardon, isFirm: true });
+    const pardon = ({ code }, wasResent) => {
+      if (code === 'not_member' && (wasResent || ended.size > 0)) return { room };
+      this.#recovery.notLeft(room);
+      return undefined;
+    };
+    const ok = () => {
+      this.#recovery.leaveDone(room);
+      return { room };
+    };
+    return this.#add(commands.leave(room), { queued, ok, pardon, isFirm: true });
   }
 
   async publish(to, content, options) {

@@ -1,6 +1,6 @@
 /**
- * Commands. What a caller gives is checked and turned into text at the call, so that only that call can fail,
- * and nothing that is changed later changes what is sent.
+ * Commands. What a caller gives is checked and turned into text at the call, so that only that call
+ * can fail, and nothing that is changed later changes what is sent.
  */
 import { RustySocksError } from './errors.js';
 import { clean, isPattern } from './session.js';

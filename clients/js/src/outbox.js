@@ -15,7 +15,8 @@ const PASSING = new Set(['rate_limited', 'overloaded']);
 // For a server that says so without saying when.
 const RETRY_AFTER_MS = 1000;
 
-// Fewer errors in a row than a server ends a connection for, which is ten unless its operator says otherwise.
+// Fewer errors in a row than a server ends a connection for, which is ten unless its operator says
+// otherwise.
 const STREAK_MAX = 8;
 
 const WAIT_MS_MAX = 10 * 60_000;
@@ -63,9 +64,10 @@ export class Outbox {
   }
 
   /**
-   * Queues a command, and gives a promise of what `ok(answer)` returns. `queued()` is called when it has its place
-   * and nothing of it was sent, and `ok` in the order of the wire. `pardon(error, wasResent)` may return a value to
-   * take an error as success. `isOnce` commands are not sent twice, and `isFirm` ones are tried without end.
+   * Queues a command, and gives a promise of what `ok(answer)` returns. `queued()` is called when
+   * it has its place and nothing of it was sent, and `ok` in the order of the wire. `pardon(error,
+   * wasResent)` may return a value to take an error as success. `isOnce` commands are not sent
+   * twice, and `isFirm` ones are tried without end.
    */
   add(command, { queued, ok = (answer) => answer, pardon = () => undefined, isOnce = false, isFirm = false } = {}) {
     if (this.#entries.size >= this.#max) {
@@ -120,14 +122,16 @@ export class Outbox {
   }
 
   /**
-   * There is a session on this connection; so far only urgent commands are sent. `bytesMax` is the largest command,
-   * `limits` what the welcome says of rates, absent from older servers, and `sent` what was sent before.
+   * There is a session on this connection; so far only urgent commands are sent. `bytesMax` is the
+   * largest command, `limits` what the welcome says of rates, absent from older servers, and `sent`
+   * what was sent before.
    */
   attach(connection, { bytesMax, limits, sent }) {
     this.#connection = connection;
     this.#commandBytesMax = bytesMax ?? Infinity;
     this.#rate = new Rate({ messages: limits?.rate_messages, bytes: limits?.rate_bytes, sent }, this.#clock);
-    // A server that tells no limits may have one, and all that is in flight would be refused by it in a row.
+    // A server that tells no limits may have one, and all that is in flight would be refused by it
+    // in a row.
     this.#windowMax = limits ? this.#inFlightMax : Math.min(this.#inFlightMax, STREAK_MAX);
     this.#window = Math.min(this.#window, this.#windowMax);
     this.#isOpen = false;
@@ -234,7 +238,10 @@ export class Outbox {
     return true;
   }
 
-  /** Its answer ends a row of errors: a mistake of the caller's that is made often must not end the connection. */
+  /**
+   * Its answer ends a row of errors: a mistake of the caller's that is made often must not end the
+   * connection.
+   */
   #sendPing() {
     const ping = new Command({ type: 'ping' });
     if (!this.#mayByRate(ping.bytes)) return false;
@@ -321,7 +328,10 @@ export class Outbox {
     else entry.resolve(pardoned);
   }
 
-  /** Whether a join that was to come first was refused for the moment: then this one follows it again. */
+  /**
+   * Whether a join that was to come first was refused for the moment: then this one follows it
+   * again.
+   */
   #isBehindMembership({ command }) {
     for (const earlier of this.#entries) {
       if (earlier.command === command) return false;

@@ -7,8 +7,8 @@ class Queue {
   #onReturn;
 
   /**
-   * `onRead()` is called when an item was taken, `onReturn(items)` when the loop was left, with what it did not
-   * read.
+   * `onRead()` is called when an item was taken, `onReturn(items)` when the loop was left, with
+   * what it did not read.
    */
   constructor(items, { onRead, onReturn }) {
     this.#items = items;
@@ -76,8 +76,8 @@ class Queue {
 }
 
 /**
- * All `for await` loops of a client. While there is none, the newest messages wait for the next, so that a loop
- * begins where the one before was left, and the first where the client began.
+ * All `for await` loops of a client. While there is none, the newest messages wait for the next, so
+ * that a loop begins where the one before was left, and the first where the client began.
  */
 export class Loops {
   #queues = new Set();
@@ -90,7 +90,10 @@ export class Loops {
   #hold;
   #lost;
 
-  /** `hold(isFull)` is told whether a loop is as far behind as it may be, and `lost(range)` what none will yield. */
+  /**
+   * `hold(isFull)` is told whether a loop is as far behind as it may be, and `lost(range)` what
+   * none will yield.
+   */
   constructor({ queueMax, backlogMax, hold, lost }) {
     this.#queueMax = queueMax;
     this.#backlogMax = backlogMax;
@@ -98,7 +101,9 @@ export class Loops {
     this.#lost = lost;
   }
 
-  /** A message, and its places: `{room, seq, epoch}` for each of the rooms that it counts in here. */
+  /**
+   * A message, and its places: `{room, seq, epoch}` for each of the rooms that it counts in here.
+   */
   push(message, places) {
     for (const queue of this.#queues) queue.push({ message, places });
     if (this.#queues.size === 0) {

@@ -1,9 +1,9 @@
 /**
  * How much may be sent on one connection: the server's own token buckets, seen from here.
  *
- * The server takes a message out of its bucket at some time between the sending and the answer. Taken out here at
- * the answer, and counted as taken before, what is left is never more than the server has: so a network that holds
- * messages back and lets them go at once causes no refusal.
+ * The server takes a message out of its bucket at some time between the sending and the answer.
+ * Taken out here at the answer, and counted as taken before, what is left is never more than the
+ * server has: so a network that holds messages back and lets them go at once causes no refusal.
  */
 
 // Of what the server refills, because there are pings that are not counted here.
@@ -15,8 +15,8 @@ export class Rate {
   #clock;
 
   /**
-   * `messages` and `bytes` are what the server allows in a second; what is no positive number is no limit. `sent`
-   * is what this connection has sent already, `{messages, bytes}`.
+   * `messages` and `bytes` are what the server allows in a second; what is no positive number is no
+   * limit. `sent` is what this connection has sent already, `{messages, bytes}`.
    */
   constructor({ messages, bytes, sent = { messages: 0, bytes: 0 } }, clock) {
     this.#clock = clock;

@@ -3,6 +3,8 @@ import { Command, touches } from './command.js';
 import { clean, isPattern, matches } from './session.js';
 import { checkSeq } from './tracker.js';
 
+const BROUGHT_MAX = 10_000;
+
 export class Recovery {
   #session;
   #tracker;
@@ -19,6 +21,8 @@ export class Recovery {
   #rejoins = 0;
   // Rooms that a pattern has brought, and that nothing has told of since the session was lost.
   #unconfirmed = new Set();
+  // Rooms that a pattern has brought after it was left: `{place, pattern}`.
+  #brought = new Map();
   // The rooms whose gap waits to be fetched: one page is asked for at a time.
   #fetches = [];
   #isFetching = false;
@@ -70,6 +74,7 @@ export class Recovery {
     this.#phase = 'greeting';
     this.#rejoins = 0;
     this.#unconfirmed.clear();
+    this.#brought.clear();
     this.#fetches = [];
     this.#isFetching = false;
     this.#asked.clear();
@@ -129,16 +134,24 @@ export class Recovery {
   #rejoinPattern(pattern) {
     const wish = this.#session.wanted.get(pattern);
     this.#ask({ type: 'join', room: pattern }, (error, answer) => {
-      if (this.#session.wanted.get(pattern) !== wish) return;
-      if (error) return this.#dropped(pattern, error);
+      const isWanted = this.#session.wanted.get(pattern) === wish;
+      if (error) return isWanted ? this.#dropped(pattern, error) : undefined;
       return this.#tracker.batch(() => {
-        for (const place of answer.rooms) {
-          // This session does not know yet that it was left by name.
-          if (this.#session.declined.has(place.room) && !this.#isLeaving(place.room)) this.#leave(place.room);
-          else this.#takeUp({ ...place, recovered: false });
-        }
+        for (const place of answer.rooms) this.#broughtAgain(place, isWanted ? pattern : this.#patternOf(place.room), pattern);
       });
     });
+  }
+
+  /** A room that `pattern` brings into a session begun anew, held by `via` if anything. */
+  #broughtAgain(place, via, pattern) {
+    const { room } = place;
+    this.#unconfirmed.delete(room);
+    if (this.#tracker.has(room)) this.#tracker.resume(room, { ...place, recovered: false });
+    else if (this.#isLeaving(room)) return;
+    // This session does not know yet that it was left by name.
+    else if (this.#session.declined.has(room)) this.#leave(room);
+    else if (via === undefined) this.#bring(place, pattern);
+    else this.#appear(place, via);
   }
 
   #resumed(answer) {
@@ -175,23 +188,40 @@ export class Recovery {
     this.#maybeLive();
   }
 
-  /** A room that the server says the session is in, with what was missed; `patterns` are those it is in. */
-  #takeUp(place, patterns = new Set()) {
+  /**
+   * A room that the server says the session is in, with what was missed; `patterns` are those it is
+   * in.
+   */
+  #takeUp(place, patterns) {
     const { room } = place;
-    this.#unconfirmed.delete(room);
     if (this.#tracker.has(room)) return this.#tracker.resume(room, place);
-    if (this.#settleJoin(room, [place])) return undefined;
+    if (this.#settleJoin(room, [place])) {
+      // By that join or through a pattern: nobody tells which, and a leave of the pattern would.
+      if ([...patterns].some((pattern) => matches(pattern, room)) && this.#session.wanted.has(room)) {
+        this.#leave(room);
+        this.#rejoin(room);
+      }
+      return undefined;
+    }
     // Still to be left, by name or with a pattern.
     const isLeft = (name) => !this.#session.wanted.has(name) && isPattern(name) && matches(name, room);
     if (this.#isLeaving(room)) return undefined;
     if (this.#session.wanted.has(room)) return this.#tracker.start(room, position(place));
     const pattern = this.#patternOf(room);
-    if (pattern === undefined) return [...patterns].some(isLeft) ? undefined : this.#leave(room);
-    // Matched while we were away, so that all of it is new to us.
+    if (pattern === undefined) {
+      const left = [...patterns].find(isLeft);
+      return left === undefined ? this.#leave(room) : this.#bring(place, left);
+    }
+    return this.#appear(place, pattern);
+  }
+
+  /** A room that was matched while we were away, so that all of it is new to us. */
+  #appear(place, pattern) {
+    const { room } = place;
     this.#session.declined.delete(room);
     this.#tracker.start(room, { ...position(place), seq: 0, via: pattern });
     this.#emit('matched', { ...position(place), seq: 0, pattern, room });
-    return this.#tracker.resume(room, { ...place, recovered: false });
+    this.#tracker.resume(room, { ...place, recovered: false });
   }
 
   /** Whether a join of ours was waiting for an answer that the lost connection has swallowed. */
@@ -203,12 +233,18 @@ export class Recovery {
     return true;
   }
 
-  /** Whether the user has called `leave` with this very name, and the server has not carried it out yet. */
+  /**
+   * Whether the user has called `leave` with this very name, and the server has not carried it out
+   * yet.
+   */
   #isLeaving(name) {
     return this.#outbox.find(({ type, room }) => type === 'leave' && room === name) !== undefined;
   }
 
-  /** What keeps us in a room that was joined through a pattern: a pattern we are in, or are about to be in. */
+  /**
+   * What keeps us in a room that was joined through a pattern: a pattern we are in, or are about to
+   * be in.
+   */
   #patternOf(room) {
     const own = this.#session.patternOf(room);
     if (own !== undefined) return own;
@@ -220,7 +256,9 @@ export class Recovery {
     return undefined;
   }
 
-  /** The session is where we do not want to be, because it was saved before or a leave has failed. */
+  /**
+   * The session is where we do not want to be, because it was saved before or a leave has failed.
+   */
   #leave(name) {
     this.#ask({ type: 'leave', room: name }, () => {});
   }
@@ -258,12 +296,16 @@ export class Recovery {
     const isLeft = this.#isLeaving(name);
     if (isPattern(name)) {
       const rooms = answer.rooms.map(position);
-      if (isLeft) return { room: name, rooms };
-      wanted.set(name, {});
+      if (!isLeft) wanted.set(name, {});
       for (const place of rooms) {
-        if (this.#tracker.has(place.room) || this.#isLeaving(place.room)) continue;
-        declined.delete(place.room);
-        this.#tracker.start(place.room, { ...place, via: name });
+        // What another pattern holds stays when this one is left.
+        const via = isLeft ? this.#patternOf(place.room) : name;
+        if (via === undefined) this.#bring(place, name);
+        else this.#startThrough(via, place);
+      }
+      // What was brought before is not listed again.
+      for (const { place } of isLeft ? [] : [...this.#brought.values()]) {
+        if (matches(name, place.room)) this.#startThrough(name, place);
       }
       return { room: name, rooms };
     }
@@ -277,18 +319,58 @@ export class Recovery {
     return clean({ ...position(answer), recovered, members, count });
   }
 
+  #startThrough(pattern, place) {
+    const { room } = place;
+    if (this.#tracker.has(room) || this.#isLeaving(room)) return;
+    this.#brought.delete(room);
+    this.#session.declined.delete(room);
+    this.#tracker.start(room, { ...position(place), via: pattern });
+  }
+
+  /**
+   * The server has put us in a room through a pattern that was left, and does not know that yet.
+   */
+  #bring(place, pattern) {
+    if (this.#brought.size < BROUGHT_MAX) this.#brought.set(place.room, { place, pattern });
+  }
+
+  /** The server has carried out a leave. */
+  leaveDone(name) {
+    this.#brought.delete(name);
+    for (const [room, entry] of this.#brought) {
+      if (entry.pattern !== name) continue;
+      const isOther = ({ type, room: other }) => type === 'leave' && isPattern(other) && other !== name && matches(other, room);
+      const other = this.#outbox.find(isOther);
+      if (other) entry.pattern = other.command.room;
+      else this.#brought.delete(room);
+    }
+  }
+
   /** A join of the user's was refused: it no longer holds what another pattern has brought. */
   notJoined(name) {
     if (isPattern(name) && !this.#session.wanted.has(name)) this.#end(name);
   }
 
   /**
-   * The user wants to be in a room or pattern no more, and the command that says so is queued: nothing of it is
-   * told from now on. Returns the names that it ends.
+   * The user wants to be in a room or pattern no more, and the command that says so is queued:
+   * nothing of it is told from now on. Returns the names that it ends, that of a join which is not
+   * answered yet among them.
    */
   left(name) {
     if (!isPattern(name) && this.#patternOf(name) !== undefined) this.#session.decline(name);
-    return this.#end(name);
+    const held = this.#tracker.names().map((room) => ({ room, ...position(this.#tracker.room(room)) }));
+    const ended = this.#end(name);
+    if (isPattern(name)) for (const place of held) if (ended.has(place.room)) this.#bring(place, name);
+    if (this.#outbox.find(({ type, room }) => type === 'join' && room === name)) ended.add(name);
+    return ended;
+  }
+
+  /**
+   * There was nothing to leave, so nothing is kept away: a room that is made later comes through
+   * its pattern.
+   */
+  notLeft(name) {
+    this.#session.declined.delete(name);
   }
 
   /** Forgets a name, and with a pattern the rooms that no other pattern of ours holds. */
@@ -315,10 +397,13 @@ export class Recovery {
   matched(frame) {
     const { room, epoch, seq } = frame;
     checkSeq(seq);
-    const isLeft = this.#isLeaving(frame.pattern);
-    const pattern = isLeft ? this.#patternOf(room) : frame.pattern;
     // On its way when the room or the pattern was left.
-    if (pattern === undefined || this.#isLeaving(room)) return;
+    if (this.#isLeaving(room)) return;
+    const pattern = this.#isLeaving(frame.pattern) ? this.#patternOf(room) : frame.pattern;
+    if (pattern === undefined) {
+      this.#bring(position(frame), frame.pattern);
+      return;
+    }
     this.#session.declined.delete(room);
     if (!this.#tracker.has(room)) this.#tracker.start(room, { ...position(frame), via: pattern });
     else if (this.#tracker.room(room).epoch !== epoch) this.#tracker.resume(room, { ...frame, recovered: false });

@@ -12,7 +12,10 @@ export class Session {
   direct = 0;
   /** How each room and pattern that we want to be in was joined: `{presence, sender}`. */
   wanted = new Map();
-  /** Rooms that were left by name, and that a pattern of ours matches: a session begun anew must not bring them. */
+  /**
+   * Rooms that were left by name, and that a pattern of ours matches: a session begun anew must not
+   * bring them.
+   */
   declined = new Set();
   #ids = new Set();
   // Ids of messages that we published with `echo` and have not been given yet.
@@ -97,7 +100,9 @@ export function clean(fields) {
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
 }
 
-/** What comes from a store may be anything, and a wrong part of it would be found out long after. */
+/**
+ * What comes from a store may be anything, and a wrong part of it would be found out long after.
+ */
 function checkSaved(saved) {
   const isText = (value) => typeof value === 'string';
   const isTextOrNone = (value) => value === undefined || value === null || isText(value);
