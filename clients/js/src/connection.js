@@ -1,3 +1,5 @@
+import { textOf } from './command.js';
+
 /** One connection: commands and their answers, signs of life, and its one end. */
 export class Connection {
   #socket;
@@ -39,7 +41,7 @@ export class Connection {
     const ref = this.#nextRef;
     this.#nextRef += 1;
     this.#answers.set(ref, answer);
-    this.#socket.send(JSON.stringify({ ...command, ref }));
+    this.#socket.send(textOf(command, ref));
   }
 
   /** There is a session: from now on a quiet server is asked whether it is still there. */
