@@ -12,8 +12,8 @@ use std::{
 };
 
 use rusty_socks::{
-    CloseReason, Config, Context, Error, Handler, HubError, Message, Refusal, Replay, Request,
-    RoomName, Server,
+    CloseReason, Config, Context, Error, Handler, MayBlock, Message, Refusal, Replay, Request,
+    RoomError, RoomName, Server,
 };
 
 /// What a client must know to come in. A real server would look it up.
@@ -92,11 +92,10 @@ impl Handler for Boards {
             entry.people += 1;
             entry.total
         };
-        // The answer may come later than this call returns if rooms live on another machine one day, so
-        // it comes to a closure.
-        ctx.join(&board, Replay::Nothing, move |ctx, joined| match joined {
+        // A reply comes to a closure, because it may come later if rooms live on another machine one day.
+        ctx.join(&board, Replay::Nothing).then(move |ctx, joined| match joined {
             Ok(_) => {
-                let _status = ctx.send(&format!("total {total}"));
+                ctx.send(&format!("total {total}"));
             }
             Err(error) => ctx.close(CloseReason::new(4000, error.to_string())),
         });
@@ -104,7 +103,7 @@ impl Handler for Boards {
 
     fn on_message(&self, ctx: &mut Context<'_, Person>, message: Message<'_>) {
         let Some(step) = message.as_text().and_then(|text| text.trim().parse::<i64>().ok()) else {
-            let _status = ctx.send("send a whole number, such as +2");
+            ctx.send("send a whole number, such as +2");
             return;
         };
         let Some(board) = ctx.state().board.clone() else { return };
@@ -115,9 +114,9 @@ impl Handler for Boards {
         // Publishing never blocks, so the lock may be held: then totals go out in the order in which
         // they came about.
         let text = format!("total {}", entry.total);
-        ctx.publish(board.as_str(), &text, |ctx, published| {
-            if let Err(HubError::Overloaded) = published {
-                let _status = ctx.send("the others were not told: try again in a moment");
+        ctx.publish(board.as_str(), &text).then(|ctx, published| {
+            if let Err(RoomError::Overloaded) = published {
+                ctx.send("the others were not told: try again in a moment");
             }
         });
     }
@@ -134,9 +133,7 @@ impl Handler for Boards {
                 }
             }
         }
-        // Who leaves is still a member during this call, and what it is sent goes nowhere.
-        let text = format!("someone left after {moves} moves");
-        ctx.broadcast(board.as_str(), &text, |_, _| ());
+        ctx.publish_to_others(board.as_str(), &format!("someone left after {moves} moves"));
     }
 }
 
@@ -150,7 +147,7 @@ fn query<'r>(request: &'r Request<'_>, key: &str) -> Option<&'r str> {
 }
 
 /// A function is a handler too, here one that may take its time.
-fn primes(ctx: &mut Context<'_, ()>, message: Message<'_>) {
+fn primes(ctx: &mut Context<'_, (), MayBlock>, message: Message<'_>) {
     let answer = match message.as_text().and_then(|text| text.trim().parse::<u32>().ok()) {
         Some(below) if below <= 5_000_000 => {
             let is_prime =
@@ -159,5 +156,5 @@ fn primes(ctx: &mut Context<'_, ()>, message: Message<'_>) {
         }
         _ => "send a number up to 5000000".to_owned(),
     };
-    let _status = ctx.send(&answer);
+    ctx.send(&answer);
 }

@@ -22,7 +22,7 @@ use crate::{
     handler::IntoService,
     http::{page::StaticPage, router::RESERVED_PATHS},
     hub::{
-        Hub, HubError,
+        Hub, RoomError,
         mailbox::{Deferred, Inbox, Letter, MailboxBounds, Post},
         publish::{Publication, Published},
         rooms::RoomName,
@@ -421,9 +421,9 @@ impl ServerHandle {
         &self,
         room: &str,
         message: impl Into<Publication<'m>>,
-    ) -> Result<Published, HubError> {
-        let found = self.shared.hub.rooms.find(room).ok_or(HubError::NoSuchRoom)?;
-        self.shared.hub.publish(None, &found, &message.into(), None)
+    ) -> Result<Published, RoomError> {
+        let found = self.shared.hub.rooms.find(room).ok_or(RoomError::NoSuchRoom)?;
+        self.shared.hub.publish(None, &found, &message.into())
     }
 
     /// Makes `room` if it does not exist, so that it can be published to before anyone is in it. It goes
@@ -431,19 +431,22 @@ impl ServerHandle {
     ///
     /// # Errors
     /// The server has as many rooms as it may have, or a worker that must hear of it is behind.
-    pub fn open_room(&self, room: &RoomName) -> Result<(), HubError> {
+    pub fn open_room(&self, room: &RoomName) -> Result<(), RoomError> {
         let mut deferred = Deferred::default();
         let entered = self.shared.hub.rooms.enter(room, &mut deferred, |_, _| ());
         self.shared.hub.post.finish(&deferred);
         entered.map(|_| ())
     }
 
-    /// Closes a client's connection. `false` when there is no such client.
-    pub fn close(&self, client_id: &Uuid, reason: CloseReason) -> bool {
+    /// Closes a client's connection.
+    ///
+    /// # Errors
+    /// No such client is connected.
+    pub fn close(&self, client_id: &Uuid, reason: CloseReason) -> Result<(), RoomError> {
         let session = self.shared.hub.sessions.find(client_id);
-        let Some(conn) = session.and_then(|session| session.conn()) else { return false };
+        let conn = session.and_then(|session| session.conn()).ok_or(RoomError::NoSuchClient)?;
         self.shared.hub.post.tell(usize::from(conn.worker), Letter::Close { conn, reason });
-        true
+        Ok(())
     }
 
     /// Every gauge and counter, now.

@@ -111,11 +111,13 @@ fn the_rust_code_is_compiled() {
 
 mod snippet {
     // README begins
-    use rusty_socks::{Config, Context, Error, Handler, Message, Refusal, Request, Server};
+    use rusty_socks::{
+        Config, Context, Error, Handler, MayBlock, Message, Refusal, Request, Server,
+    };
 
     struct Lookup;
 
-    impl Handler for Lookup {
+    impl Handler<MayBlock> for Lookup {
         /// What belongs to one connection. Its calls never overlap, so it needs no lock.
         type State = u32;
 
@@ -127,12 +129,12 @@ mod snippet {
             }
         }
 
-        fn on_message(&self, ctx: &mut Context<'_, u32>, message: Message<'_>) {
+        fn on_message(&self, ctx: &mut Context<'_, u32, MayBlock>, message: Message<'_>) {
             *ctx.state() += 1;
             // Stands for a database that takes its time: this handler is mounted with threads of its own.
             std::thread::sleep(std::time::Duration::from_millis(20));
             let answer = format!("answer {} to {:?}", ctx.state(), message.as_text());
-            let _status = ctx.send(&answer);
+            ctx.send(&answer);
         }
     }
 

@@ -173,11 +173,11 @@ impl Pointers {
         // The golden angle: however many come, the newest colour is far from the last ones.
         let hue = self.board.came.fetch_add(1, Ordering::Relaxed).wrapping_mul(137) % 360;
         *ctx.state() = true;
-        let _status = ctx.send(&json!({ "type": "entered", "id": id.to_string() }).to_string());
-        ctx.join(&self.room, Replay::Latest(1), |ctx, joined| match joined {
+        ctx.send(&json!({ "type": "entered", "id": id.to_string() }).to_string());
+        ctx.join(&self.room, Replay::Latest(1)).then(|ctx, joined| match joined {
             Ok(joined) => {
                 for board in &joined.replay {
-                    let _status = ctx.send_prepared(board);
+                    ctx.send_prepared(board);
                 }
             }
             Err(error) => ctx.close(CloseReason::new(4000, error.to_string())),
@@ -188,5 +188,5 @@ impl Pointers {
 }
 
 fn refuse(ctx: &mut Context<'_, bool>, message: &str) {
-    let _status = ctx.send(&json!({ "type": "error", "message": message }).to_string());
+    ctx.send(&json!({ "type": "error", "message": message }).to_string());
 }

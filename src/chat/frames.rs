@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::answers::{push_reference, push_string};
-use crate::{Epoch, HubError, Position, Range, RoomName, RoomPattern};
+use crate::{Epoch, Position, Range, RoomError, RoomName, RoomPattern, Watch};
 
 /// The longest `sender`, in bytes of JSON.
 const SENDER_BYTES_MAX: usize = 256;
@@ -33,7 +33,7 @@ pub(super) enum Command<'a> {
     Subscribe { pattern: RoomPattern, name: Option<String> },
     Unsubscribe(RoomPattern),
     History { room: Cow<'a, str>, range: Range, limit: Option<usize> },
-    Presence { room: Cow<'a, str>, watch: Option<bool> },
+    Presence { room: Cow<'a, str>, watch: Watch },
     Resume(Resume<'a>),
     Ping,
 }
@@ -101,21 +101,21 @@ impl Fault {
     }
 }
 
-impl From<HubError> for Fault {
-    fn from(error: HubError) -> Fault {
+impl From<RoomError> for Fault {
+    fn from(error: RoomError) -> Fault {
         let fault = |code| Fault::new(code, error.to_string());
         match error {
-            HubError::AlreadyMember => fault("already_member"),
-            HubError::NotMember => fault("not_member"),
-            HubError::NoSuchRoom => fault("not_found"),
-            HubError::TooManyRooms | HubError::TooManyMemberships | HubError::InboxFull => {
+            RoomError::AlreadyMember => fault("already_member"),
+            RoomError::NotMember => fault("not_member"),
+            RoomError::NoSuchRoom => fault("not_found"),
+            RoomError::TooManyRooms | RoomError::TooManyMemberships | RoomError::InboxFull => {
                 fault("limit_exceeded")
             }
-            HubError::Overloaded => fault("overloaded").retry_after_ms(1000),
-            HubError::NoSuchClient => fault("not_found"),
-            HubError::SameRoomTwice | HubError::NotFresh => fault("bad_request"),
-            HubError::NoSuchSession => fault("unrecoverable"),
-            HubError::TakenOver => fault("forbidden"),
+            RoomError::Overloaded => fault("overloaded").retry_after_ms(1000),
+            RoomError::NoSuchClient => fault("not_found"),
+            RoomError::SameRoomTwice | RoomError::NotFresh => fault("bad_request"),
+            RoomError::NoSuchSession => fault("unrecoverable"),
+            RoomError::TakenOver => fault("forbidden"),
         }
     }
 }
@@ -239,7 +239,11 @@ fn command<'a>(inbound: &Inbound<'a>) -> Result<Command<'a>, Fault> {
             limit: inbound.limit.map(|raw| number("limit", raw)).transpose()?.map(clamp),
         }),
         "presence" => {
-            let watch = inbound.watch.map(|raw| switch("watch", Some(raw))).transpose()?;
+            let watch = match inbound.watch {
+                None => Watch::AsBefore,
+                raw if switch("watch", raw)? => Watch::Begin,
+                _ => Watch::End,
+            };
             Ok(Command::Presence { room: room(inbound)?, watch })
         }
         "resume" => resume(inbound).map(Command::Resume),

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::{
     CloseReason, Config, Context, Error, Handler, Joined, Message, Notice, PreparedFrame, Replay,
-    RoomName, SendStatus, Server,
+    RoomName, Server,
 };
 use frames::Fault;
 use rate::Rate;
@@ -56,7 +56,7 @@ fn kept_max(config: &Config) -> usize {
 /// Returns every message as it came.
 fn echo(ctx: &mut Context<'_, ()>, message: Message<'_>) {
     // A client that does not read its echoes is paused, and one that never reads is closed.
-    let _: SendStatus = ctx.send(message);
+    ctx.send(message);
 }
 
 /// The chat protocol as a [`Handler`].
@@ -153,7 +153,7 @@ impl Handler for Chat {
         Some(notices::frame(notice))
     }
 
-    fn keeps_sessions(&self) -> bool {
+    fn resumable(&self) -> bool {
         true
     }
 
@@ -162,16 +162,16 @@ impl Handler for Chat {
             return welcome(ctx, None, &self.welcome_tail);
         };
         let (name, tail) = (room.clone(), Arc::clone(&self.welcome_tail));
-        ctx.join(room, Replay::Latest(self.replay), move |ctx, result| match result {
+        ctx.join(room, Replay::Latest(self.replay)).then(move |ctx, joined| match joined {
             Ok(joined) => {
                 welcome(ctx, Some((&name, &joined)), &tail);
                 for message in &joined.replay {
-                    let _: SendStatus = ctx.send_prepared(message);
+                    ctx.send_prepared(message);
                 }
             }
             Err(error) => {
                 welcome(ctx, None, &tail);
-                reply(ctx, &Fault::from(error).frame(None));
+                ctx.send(&Fault::from(error).frame(None));
             }
         });
     }
@@ -200,7 +200,7 @@ impl Handler for Chat {
         let delay = ctx.client_id().as_u128() % RECONNECT_SPREAD_MS;
         let frame =
             format!("{{\"type\":\"closing\",\"reason\":\"drain\",\"reconnect_after_ms\":{delay}}}");
-        reply(ctx, &frame);
+        ctx.send(&frame);
     }
 }
 
@@ -213,28 +213,21 @@ fn welcome(ctx: &mut Ctx<'_>, joined: Option<(&RoomName, &Joined)>, tail: &str) 
         answers::push_position(&mut out, &joined.position);
     }
     out.push_str(tail);
-    reply(ctx, &out);
+    ctx.send(&out);
 }
 
-/// A command succeeded: answers if it had a `ref`.
-fn ok(ctx: &mut Ctx<'_>, reference: Option<&str>, fields: impl FnOnce(&mut String)) {
-    match reference {
-        Some(_) => answer_ok(ctx, reference, fields),
-        None => ctx.state().errors_in_a_row = 0,
-    }
-}
-
+/// Answers a command that succeeded.
 fn answer_ok(ctx: &mut Ctx<'_>, reference: Option<&str>, fields: impl FnOnce(&mut String)) {
     ctx.state().errors_in_a_row = 0;
     let mut out = answers::answer("ok", reference);
     fields(&mut out);
     out.push('}');
-    reply(ctx, &out);
+    ctx.send(&out);
 }
 
-/// A command failed: answers in any case, and closes a connection that does nothing but fail.
+/// Answers a command that failed, and closes a connection that does nothing but fail.
 fn fail(ctx: &mut Ctx<'_>, errors_max: u32, fault: &Fault, reference: Option<&str>) {
-    reply(ctx, &fault.frame(reference));
+    ctx.send(&fault.frame(reference));
     let errors = ctx.state().errors_in_a_row.saturating_add(1);
     ctx.state().errors_in_a_row = errors;
     if errors_max > 0 && errors >= errors_max {
@@ -243,9 +236,4 @@ fn fail(ctx: &mut Ctx<'_>, errors_max: u32, fault: &Fault, reference: Option<&st
             _ => CloseReason::TOO_MANY_ERRORS,
         });
     }
-}
-
-fn reply(ctx: &mut Ctx<'_>, frame: &str) {
-    // A reply that finds its client too far behind closes it; there is nothing to add to that here.
-    let _: SendStatus = ctx.send(frame);
 }

@@ -204,7 +204,7 @@ impl ChatLink {
             match letter {
                 Letter::Deliver { frame, .. }
                 | Letter::DeliverMany { frame, .. }
-                | Letter::Announce { frame, .. }
+                | Letter::Broadcast { frame, .. }
                 | Letter::Send { frame, .. } => {
                     posted.push(frame.message().as_text().expect("text").to_owned());
                 }

@@ -2,12 +2,13 @@
 
 use std::{
     any::Any,
+    marker::PhantomData,
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
 
-use super::{Context, Handler, Refusal, Request, SendStatus};
+use super::{Context, Handler, Mode, Refusal, Request, SendStatus};
 use crate::{
     hub::{
         Hub,
@@ -58,7 +59,7 @@ impl Drop for BoxState {
 pub(crate) trait Calls: Wording {
     fn upgrade(&self, request: &Request<'_>, panics: &Arc<Counter>) -> Result<BoxState, Refusal>;
     fn subprotocols(&self) -> &[&str];
-    fn keeps_sessions(&self) -> bool;
+    fn resumable(&self) -> bool;
     fn open(&self, state: &mut BoxState, link: &mut dyn Link);
     fn message(&self, state: &mut BoxState, link: &mut dyn Link, message: Message<'_>);
     fn drain(&self, state: &mut BoxState, link: &mut dyn Link);
@@ -66,27 +67,27 @@ pub(crate) trait Calls: Wording {
 }
 
 /// A handler as [`Calls`].
-pub(super) struct Typed<H>(H);
+pub(super) struct Typed<H, M>(H, PhantomData<M>);
 
-impl<H: Handler> Wording for Typed<H> {
+impl<H: Handler<M>, M: Mode> Wording for Typed<H, M> {
     fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame> {
         self.0.notice(notice)
     }
 }
 
-impl<H: Handler> Typed<H> {
-    pub(super) fn new(handler: H) -> Typed<H> {
-        Typed(handler)
+impl<H: Handler<M>, M: Mode> Typed<H, M> {
+    pub(super) fn new(handler: H) -> Typed<H, M> {
+        Typed(handler, PhantomData)
     }
 
-    fn context<'a>(state: &'a mut BoxState, link: &'a mut dyn Link) -> Context<'a, H::State> {
+    fn context<'a>(state: &'a mut BoxState, link: &'a mut dyn Link) -> Context<'a, H::State, M> {
         let state = state.state.as_mut().and_then(|state| state.downcast_mut());
         let state = state.expect("a state comes back to the handler that made it");
         Context::new(state, link)
     }
 }
 
-impl<H: Handler> Calls for Typed<H> {
+impl<H: Handler<M>, M: Mode> Calls for Typed<H, M> {
     fn upgrade(&self, request: &Request<'_>, panics: &Arc<Counter>) -> Result<BoxState, Refusal> {
         let state = self.0.on_upgrade(request)?;
         Ok(BoxState { state: Some(Box::new(state)), panics: Arc::clone(panics) })
@@ -96,8 +97,8 @@ impl<H: Handler> Calls for Typed<H> {
         self.0.subprotocols()
     }
 
-    fn keeps_sessions(&self) -> bool {
-        self.0.keeps_sessions()
+    fn resumable(&self) -> bool {
+        self.0.resumable()
     }
 
     fn open(&self, state: &mut BoxState, link: &mut dyn Link) {

@@ -1,16 +1,16 @@
 //! What a handler is given for a call, and what it may keep.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{marker::PhantomData, net::SocketAddr, sync::Arc};
 
 use uuid::Uuid;
 
-use super::{SendStatus, calls::Link};
+use super::{MayBlock, Mode, OnWorker, SendStatus, calls::Link};
 use crate::{
     hub::{
-        Hub, HubError, Joined, Page, Replay,
+        Hub, Joined, Page, Replay, RoomError,
         mailbox::{ConnId, Letter, Post},
-        presence::Presence,
-        publish::{Publication, Published, PublishedTo},
+        presence::{Presence, Watch},
+        publish::{Publication, Published, PublishedToRooms},
         resume::Resumed,
         rooms::{Room, RoomName, RoomPattern},
         seats::Found,
@@ -27,20 +27,27 @@ use crate::{
 ///
 /// It cannot be kept, so nothing done through it can come too late; [`Context::peer`] gives what can.
 ///
-/// What may one day be asked of another machine answers through a closure. With the in-memory store it runs before the
-/// call returns; with a store on another machine it would run later. Write for either.
-pub struct Context<'a, S> {
+/// # Replies
+/// Whatever concerns rooms, sessions or other clients is answered with a [`Reply`], because the answer may
+/// one day come from another machine. Each verb takes effect at once, whether its reply is used or not:
+///
+/// - Drop the reply where the answer does not matter: `ctx.publish("tea", "hi");`.
+/// - Go on with the answer in a closure: `ctx.publish("tea", "hi").then(|ctx, published| …);`.
+/// - Wait for the answer in a handler that [may block](crate::MayBlock):
+///   `let published = ctx.publish("tea", "hi").wait()?;`.
+pub struct Context<'a, S, M = OnWorker> {
     state: &'a mut S,
     link: &'a mut dyn Link,
+    mode: PhantomData<M>,
 }
 
-impl<'a, S> Context<'a, S> {
-    pub(super) fn new(state: &'a mut S, link: &'a mut dyn Link) -> Context<'a, S> {
-        Context { state, link }
+impl<'a, S, M> Context<'a, S, M> {
+    pub(super) fn new(state: &'a mut S, link: &'a mut dyn Link) -> Context<'a, S, M> {
+        Context { state, link, mode: PhantomData }
     }
 }
 
-impl<S: 'static> Context<'_, S> {
+impl<S: 'static, M: Mode> Context<'_, S, M> {
     /// What the handler remembers about this connection.
     pub fn state(&mut self) -> &mut S {
         self.state
@@ -61,31 +68,28 @@ impl<S: 'static> Context<'_, S> {
         self.link.send(message.into())
     }
 
-    /// Sends a message that is encoded already. It is shared, not copied.
+    /// Sends a message that is encoded already. The bytes are shared, not copied.
     pub fn send_prepared(&mut self, frame: &PreparedFrame) -> SendStatus {
         self.link.send_prepared(frame)
     }
 
-    /// Makes this connection a member of `room`; `then` learns from which position on messages come, and
-    /// gets the earlier ones that `replay` asks for: none is missed between the two, and none comes twice.
+    /// Makes this connection a member of `room`, which is made if it does not exist. The answer says from
+    /// which position on messages come, and has the earlier ones that `replay` asks for: none is missed
+    /// between the two, and none comes twice.
     ///
-    /// On a [`Blocking`](crate::Blocking) handler a message of the room may overtake `then`: compare
-    /// sequence numbers.
-    pub fn join(
-        &mut self,
-        room: &RoomName,
-        replay: Replay,
-        then: impl FnOnce(&mut Self, Result<Joined, HubError>) + Send + 'static,
-    ) {
+    /// In a handler that may block, a message of the room may overtake the answer: compare sequence
+    /// numbers.
+    pub fn join(&mut self, room: &RoomName, replay: Replay) -> Reply<'_, S, Joined, M> {
         let (hub, session) = self.parties();
-        let result = hub.join(&session, self.link, room, replay);
-        then(self, result);
+        let outcome = hub.join(&session, self.link, room, replay);
+        self.reply(outcome)
     }
 
     /// Takes this connection out of `room`.
-    pub fn leave(&mut self, room: &str) -> Result<(), HubError> {
+    pub fn leave(&mut self, room: &str) -> Reply<'_, S, (), M> {
         let (hub, session) = self.parties();
-        hub.leave(&session, self.link, room)
+        let outcome = hub.leave(&session, self.link, room);
+        self.reply(outcome)
     }
 
     /// Whether this connection is a member of `room`.
@@ -93,40 +97,31 @@ impl<S: 'static> Context<'_, S> {
         self.link.own_room(room).is_some()
     }
 
-    /// Joins every room that matches `pattern`, and each that is made later as it is made; the latter is
-    /// told by [`Notice::Matched`](crate::Notice::Matched). All of them count as rooms of this connection,
-    /// and where there is no place for all that exist, none is joined.
-    pub fn subscribe(
-        &mut self,
-        pattern: &RoomPattern,
-        then: impl FnOnce(&mut Self, Result<Vec<Found>, HubError>) + Send + 'static,
-    ) {
+    /// Joins every room that matches `pattern`, and each that is made later as it is made; the client is
+    /// told of the latter by [`Notice::Matched`](crate::Notice::Matched). All of them count as rooms of
+    /// this connection. Where there is no room for all that exist, none is joined.
+    pub fn subscribe(&mut self, pattern: &RoomPattern) -> Reply<'_, S, Vec<Found>, M> {
         let (hub, session) = self.parties();
-        let result = hub.subscribe(&session, self.link, pattern);
-        then(self, result);
+        let outcome = hub.subscribe(&session, self.link, pattern);
+        self.reply(outcome)
     }
 
-    /// Ends a subscription, and leaves the rooms it brought.
-    pub fn unsubscribe(&mut self, pattern: &RoomPattern) -> Result<(), HubError> {
+    /// Ends a subscription, and leaves the rooms that it brought.
+    pub fn unsubscribe(&mut self, pattern: &RoomPattern) -> Reply<'_, S, (), M> {
         let (hub, session) = self.parties();
-        hub.unsubscribe(&session, self.link, pattern)
+        let outcome = hub.unsubscribe(&session, self.link, pattern);
+        self.reply(outcome)
     }
 
-    /// Asks who is in `room`, in which this connection is. `Some(true)` has it told, by
-    /// [`Notice::Joined`](crate::Notice::Joined) and [`Left`](crate::Notice::Left), of every change since
-    /// that answer; `Some(false)` ends that; `None` leaves it as it is.
-    pub fn presence(
-        &mut self,
-        room: &str,
-        watch: Option<bool>,
-        then: impl FnOnce(&mut Self, Result<Presence, HubError>) + Send + 'static,
-    ) {
+    /// Asks who is in `room`, of which this connection is a member, and begins or ends to have the client
+    /// told of every change since the answer.
+    pub fn presence(&mut self, room: &str, watch: Watch) -> Reply<'_, S, Presence, M> {
         let (hub, session) = self.parties();
-        let result = hub.presence(&session, self.link, room, watch);
-        then(self, result);
+        let outcome = hub.presence(&session, self.link, room, watch);
+        self.reply(outcome)
     }
 
-    /// The name that this client goes by in presence.
+    /// Sets the name that this client goes by in presence.
     pub fn set_name(&mut self, name: Option<&str>) {
         self.link.hub().set_name(self.link.session(), name);
     }
@@ -138,106 +133,64 @@ impl<S: 'static> Context<'_, S> {
         &mut self,
         room: &str,
         message: impl Into<Publication<'m>>,
-        then: impl FnOnce(&mut Self, Result<Published, HubError>) + Send + 'static,
-    ) {
-        let result = self.publish_in(room, &message.into(), false);
-        then(self, result);
+    ) -> Reply<'_, S, Published, M> {
+        let outcome = self.publish_in(room, &message.into());
+        self.reply(outcome)
     }
 
-    /// Publishes to everyone in `room` but this connection.
-    pub fn broadcast<'m>(
+    /// Publishes to everyone in `room` but this connection, as
+    /// [`Publication::to_others`] does.
+    pub fn publish_to_others<'m>(
         &mut self,
         room: &str,
         message: impl Into<Publication<'m>>,
-        then: impl FnOnce(&mut Self, Result<Published, HubError>) + Send + 'static,
-    ) {
-        let result = self.publish_in(room, &message.into(), true);
-        then(self, result);
+    ) -> Reply<'_, S, Published, M> {
+        self.publish(room, message.into().to_others())
     }
 
-    fn publish_in(
-        &mut self,
-        room: &str,
-        publication: &Publication<'_>,
-        skip_self: bool,
-    ) -> Result<Published, HubError> {
-        let room = self.room(room)?;
-        let except = skip_self.then(|| self.link.conn());
-        let by = Some(self.speaker());
-        let published = self.link.hub().publish(by, &room, publication, except)?;
-        if published.behind {
-            self.link.feel_pressure();
-        }
-        Ok(published)
-    }
-
-    /// Publishes to several rooms at one instant: numbered in each, and sent once to everyone who is in any
-    /// of them; with `skip_self` not to this connection.
-    pub fn publish_to<'m>(
+    /// Publishes to several rooms at one instant: the message is numbered in each, and sent once to
+    /// everyone who is in any of them.
+    pub fn publish_to_rooms<'m>(
         &mut self,
         rooms: &[&str],
         message: impl Into<Publication<'m>>,
-        skip_self: bool,
-        then: impl FnOnce(&mut Self, Result<PublishedTo, HubError>) + Send + 'static,
-    ) {
-        let result = self.publish_in_all(rooms, &message.into(), skip_self);
-        then(self, result);
+    ) -> Reply<'_, S, PublishedToRooms, M> {
+        let outcome = self.publish_in_all(rooms, &message.into());
+        self.reply(outcome)
     }
 
-    fn publish_in_all(
-        &mut self,
-        rooms: &[&str],
-        publication: &Publication<'_>,
-        skip_self: bool,
-    ) -> Result<PublishedTo, HubError> {
-        let rooms: Vec<_> = rooms.iter().map(|room| self.room(room)).collect::<Result<_, _>>()?;
-        let rooms: Vec<&Room> = rooms.iter().map(AsRef::as_ref).collect();
-        let except = skip_self.then(|| self.link.conn());
-        let published = self.link.hub().publish_to(self.speaker(), &rooms, publication, except)?;
-        if published.behind {
-            self.link.feel_pressure();
-        }
-        Ok(published)
-    }
-
-    /// Sends a message to one client, wherever it is connected. [`Published::seq`] counts what that
-    /// client was sent like this. Where its handler keeps sessions, it waits there while the client is away.
+    /// Sends a message to one client, wherever it is connected. [`Published::seq`] counts what that client
+    /// was sent like this. Where its handler is [resumable](crate::Handler::resumable), the message waits
+    /// while the client is away.
     pub fn direct<'m>(
         &mut self,
         to: &Uuid,
         message: impl Into<Publication<'m>>,
-        then: impl FnOnce(&mut Self, Result<Published, HubError>) + Send + 'static,
-    ) {
-        let result = self.link.hub().direct(self.speaker(), to, &message.into());
-        if result.is_ok_and(|published| published.behind) {
+    ) -> Reply<'_, S, Published, M> {
+        let outcome = self.link.hub().direct(self.speaker(), to, &message.into());
+        if outcome.is_ok_and(|published| published.behind) {
             self.link.feel_pressure();
         }
-        then(self, result);
+        self.reply(outcome)
     }
 
-    /// Sends a message to every connection of this handler's route but this one. It is not kept: who is
-    /// away misses it.
-    pub fn announce<'m>(&mut self, message: impl Into<Publication<'m>>) -> Result<(), HubError> {
-        let by = self.speaker();
-        let (route, except) = (Some(by.session.route), Some(by.conn));
-        self.link.hub().announce_to_all(by, route, &message.into(), except)
+    /// Sends a message to everyone who is connected to this handler's route, but this connection. The
+    /// message is not kept: who is away misses it.
+    pub fn broadcast<'m>(&mut self, message: impl Into<Publication<'m>>) -> Reply<'_, S, (), M> {
+        let outcome = self.link.hub().broadcast(self.speaker(), &message.into());
+        self.reply(outcome)
     }
 
     /// Asks for a page of at most `limit` messages of what `room` keeps. A page also ends where it would
     /// fill half of what may wait for one client.
-    pub fn history(
-        &mut self,
-        room: &str,
-        range: Range,
-        limit: usize,
-        then: impl FnOnce(&mut Self, Result<Page, HubError>) + Send + 'static,
-    ) {
-        let result = self.room(room).map(|room| self.link.hub().history(&room, range, limit));
-        then(self, result);
+    #[must_use = "the page is found in the reply"]
+    pub fn history(&mut self, room: &str, range: Range, limit: usize) -> Reply<'_, S, Page, M> {
+        let outcome = self.room(room).map(|room| self.link.hub().history(&room, range, limit));
+        self.reply(outcome)
     }
 
-    /// What another connection must show to take this client's session up, if the handler
-    /// [keeps sessions](crate::Handler::keeps_sessions).
+    /// What another connection must show to take this client's session up, if the handler is
+    /// [resumable](crate::Handler::resumable).
     pub fn session_token(&self) -> SessionToken {
         self.link.session().token()
     }
@@ -248,16 +201,16 @@ impl<S: 'static> Context<'_, S> {
     ///
     /// Only with the first message of a connection. The session it began with is gone then, and so are
     /// the rooms it had joined.
+    #[must_use = "whether the session was taken up, and what it missed, is found in the reply"]
     pub fn resume(
         &mut self,
         token: &SessionToken,
         positions: &[(RoomName, Position)],
         direct_seq: Option<u64>,
-        then: impl FnOnce(&mut Self, Result<Resumed, HubError>) + Send + 'static,
-    ) {
+    ) -> Reply<'_, S, Resumed, M> {
         let (hub, session) = self.parties();
-        let result = hub.resume(&session, self.link, token, positions, direct_seq);
-        then(self, result);
+        let outcome = hub.resume(&session, self.link, token, positions, direct_seq);
+        self.reply(outcome)
     }
 
     /// Closes this connection once the handler has returned. What was sent before still goes out.
@@ -274,6 +227,37 @@ impl<S: 'static> Context<'_, S> {
         }
     }
 
+    fn publish_in(
+        &mut self,
+        room: &str,
+        publication: &Publication<'_>,
+    ) -> Result<Published, RoomError> {
+        let room = self.room(room)?;
+        let published = self.link.hub().publish(Some(self.speaker()), &room, publication)?;
+        if published.behind {
+            self.link.feel_pressure();
+        }
+        Ok(published)
+    }
+
+    fn publish_in_all(
+        &mut self,
+        rooms: &[&str],
+        publication: &Publication<'_>,
+    ) -> Result<PublishedToRooms, RoomError> {
+        let rooms: Vec<_> = rooms.iter().map(|room| self.room(room)).collect::<Result<_, _>>()?;
+        let rooms: Vec<&Room> = rooms.iter().map(AsRef::as_ref).collect();
+        let published = self.link.hub().publish_to_rooms(self.speaker(), &rooms, publication)?;
+        if published.behind {
+            self.link.feel_pressure();
+        }
+        Ok(published)
+    }
+
+    fn reply<T>(&mut self, outcome: Result<T, RoomError>) -> Reply<'_, S, T, M> {
+        Reply { ctx: Context::new(self.state, self.link), outcome }
+    }
+
     fn speaker(&self) -> Speaker<'_> {
         Speaker { session: self.link.session(), conn: self.link.conn() }
     }
@@ -282,9 +266,65 @@ impl<S: 'static> Context<'_, S> {
         (Arc::clone(self.link.hub()), Arc::clone(self.link.session()))
     }
 
-    fn room(&self, name: &str) -> Result<Arc<Room>, HubError> {
+    fn room(&self, name: &str) -> Result<Arc<Room>, RoomError> {
         let own = self.link.own_room(name);
-        own.or_else(|| self.link.hub().rooms.find(name)).ok_or(HubError::NoSuchRoom)
+        own.or_else(|| self.link.hub().rooms.find(name)).ok_or(RoomError::NoSuchRoom)
+    }
+}
+
+/// The answer to a verb of a [`Context`]: there already, or still to come. What was asked for has its
+/// effect in any case, so a reply may be dropped.
+pub struct Reply<'a, S, T, M = OnWorker> {
+    ctx: Context<'a, S, M>,
+    outcome: Result<T, RoomError>,
+}
+
+impl<S, T, M> Reply<'_, S, T, M> {
+    /// Runs `next` with the answer, once it is there: before this call returns if the rooms are kept in
+    /// memory, as they are now; later, between two calls of the handler, if they were kept on another
+    /// machine. Write for either. `next` is not run when the connection ends first.
+    pub fn then(
+        self,
+        next: impl FnOnce(&mut Context<'_, S, M>, Result<T, RoomError>) + Send + 'static,
+    ) {
+        let Reply { mut ctx, outcome } = self;
+        next(&mut ctx, outcome);
+    }
+}
+
+impl<S, T> Reply<'_, S, T, MayBlock> {
+    /// Waits for the answer. Only a handler that [may block](crate::Handler::blocking) can wait: a worker
+    /// must not, because everyone else on it would wait too.
+    ///
+    /// ```
+    /// use rusty_socks::{Context, Handler, MayBlock, Message, RoomError, Server};
+    ///
+    /// fn forward(ctx: &mut Context<'_, (), MayBlock>, message: Message<'_>) -> Result<u64, RoomError> {
+    ///     let published = ctx.publish("tea", message).wait()?;
+    ///     Ok(published.seq)
+    /// }
+    ///
+    /// let handler = |ctx: &mut Context<'_, (), MayBlock>, message: Message<'_>| {
+    ///     if let Err(error) = forward(ctx, message) {
+    ///         ctx.send(&error.to_string());
+    ///     }
+    /// };
+    /// Server::builder().route("/tea", handler.blocking(2, 100));
+    /// ```
+    ///
+    /// On a worker this does not compile:
+    ///
+    /// ```compile_fail
+    /// # use rusty_socks::{Context, Message};
+    /// let handler = |ctx: &mut Context<'_, ()>, message: Message<'_>| {
+    ///     ctx.publish("tea", message).wait();
+    /// };
+    /// ```
+    ///
+    /// # Errors
+    /// Why the server did not do as asked. Nothing was changed then.
+    pub fn wait(self) -> Result<T, RoomError> {
+        self.outcome
     }
 }
 

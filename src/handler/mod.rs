@@ -2,6 +2,7 @@
 
 pub(crate) mod calls;
 mod context;
+mod mode;
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +17,8 @@ use crate::{
 use calls::{Calls, Typed};
 
 pub use crate::http::head::Request;
-pub use context::{Context, Peer};
+pub use context::{Context, Peer, Reply};
+pub use mode::{MayBlock, Mode, OnWorker};
 
 /// What a WebSocket route does with its connections.
 ///
@@ -25,57 +27,68 @@ pub use context::{Context, Peer};
 /// come in order: `on_upgrade`, `on_open`, any number of `on_message`, at most one `on_drain`,
 /// `on_close`. `on_open` and `on_close` come in pairs.
 ///
-/// A handler runs on the worker that owns the connection, and everything else on that worker waits for
-/// it, so it must be quick. One that blocks (a database, a file) is mounted with
-/// [`blocking`](Handler::blocking).
+/// `M` says where the calls run. A plain `Handler` runs [`OnWorker`]: everything else on the worker
+/// waits for it, so it must be quick. A handler that waits for a database or a file is a
+/// `Handler<MayBlock>`, mounted with [`blocking`](Handler::blocking). It cannot be mounted on a worker;
+/// this does not compile:
+///
+/// ```compile_fail
+/// # use rusty_socks::{Context, MayBlock, Message, Server};
+/// let handler = |ctx: &mut Context<'_, (), MayBlock>, message: Message<'_>| {
+///     ctx.send(message);
+/// };
+/// Server::builder().route("/", handler);
+/// ```
+///
+/// A handler that works in either place implements `Handler<M>` for every [`Mode`].
 ///
 /// A panic in a handler closes that one connection with 1011, is logged and counted, and nothing else.
 ///
 /// A closure `Fn(&mut Context<'_, ()>, Message<'_>)` is a handler too.
-pub trait Handler: Send + Sync + 'static {
+pub trait Handler<M: Mode = OnWorker>: Send + Sync + 'static {
     /// What the handler remembers about one connection.
     type State: Default + Send + 'static;
 
-    /// Looks at the upgrade request before anything is promised, on the worker. A refusal is answered
-    /// with its HTTP status; the connection never opens.
+    /// Looks at the upgrade request before anything is promised. Runs on the worker, whatever `M` is. A
+    /// refusal is answered with its HTTP status; the connection never opens.
     fn on_upgrade(&self, request: &Request<'_>) -> Result<Self::State, Refusal> {
         let _ = request;
         Ok(Self::State::default())
     }
 
-    /// The subprotocols that this handler speaks, by the names that clients offer in
-    /// `Sec-WebSocket-Protocol`. The first offer that is among them is confirmed in the answer; where none
-    /// is, the answer names none, and the client decides whether to stay.
+    /// Names the subprotocols that this handler speaks, as clients offer them in
+    /// `Sec-WebSocket-Protocol` (RFC 6455, 1.9). The first offer that is among them is confirmed in the
+    /// answer; where none is, the answer names none, and the client decides whether to stay.
     ///
-    /// Asked at every upgrade that [`on_upgrade`](Handler::on_upgrade) takes, on the worker.
+    /// Called on the worker, at every upgrade that [`on_upgrade`](Handler::on_upgrade) takes.
     fn subprotocols(&self) -> &[&str] {
         &[]
     }
 
-    /// The connection is open: it has its permit, and the 101 goes out before whatever is sent here.
-    fn on_open(&self, ctx: &mut Context<'_, Self::State>) {
+    /// Begins a connection that has its permit. The 101 goes out before whatever is sent here.
+    fn on_open(&self, ctx: &mut Context<'_, Self::State, M>) {
         let _ = ctx;
     }
 
-    /// A whole message came.
-    fn on_message(&self, ctx: &mut Context<'_, Self::State>, message: Message<'_>);
+    /// Handles a whole message.
+    fn on_message(&self, ctx: &mut Context<'_, Self::State, M>, message: Message<'_>);
 
-    /// The server drains: it will close this connection with 1001 right after this call.
-    fn on_drain(&self, ctx: &mut Context<'_, Self::State>) {
+    /// Says farewell when the server drains: the connection is closed with 1001 right after this call.
+    fn on_drain(&self, ctx: &mut Context<'_, Self::State, M>) {
         let _ = ctx;
     }
 
-    /// The connection is over. It is still a member of its rooms, so a farewell can be published;
-    /// what is sent to itself goes nowhere.
-    fn on_close(&self, ctx: &mut Context<'_, Self::State>, reason: &CloseReason) {
+    /// Ends a connection. It is still a member of its rooms, so a farewell can be published; what is
+    /// sent to the connection itself goes nowhere.
+    fn on_close(&self, ctx: &mut Context<'_, Self::State, M>, reason: &CloseReason) {
         let _ = (ctx, reason);
     }
 
-    /// Puts into words what the server has to tell a client of this handler. `None` tells nothing.
+    /// Puts into words what the server has to tell a client of this handler. `None` tells nothing; where
+    /// messages would be lost untold, the slow client is closed with 4102 instead.
     ///
     /// Called where the notice arises, on any thread, and while the server holds locks: it must only
-    /// format, quickly, and not call back into the server. `None` tells nothing, and where messages would be
-    /// lost untold, the slow client is closed with 4102 instead.
+    /// format, quickly, and not call back into the server.
     fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame> {
         let _ = notice;
         None
@@ -83,30 +96,30 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Whether a session outlives its connection, for [`resume_window`](crate::Config::resume_window), so
     /// that [`Context::resume`] can take it up on another one.
-    fn keeps_sessions(&self) -> bool {
+    fn resumable(&self) -> bool {
         false
     }
 
     /// Mounts this handler on a pool of `threads` of its own, where it may block.
     ///
-    /// At most `queue_max` messages wait for those threads. While a connection's messages are behind,
-    /// its socket is not read, so the pressure reaches the client as TCP backpressure. Calls for one
-    /// connection still come in order, one at a time. `on_upgrade` runs on the worker all the same.
+    /// At most `queue_max` messages wait for those threads; 0 of either counts as 1. While a connection's
+    /// messages are behind, its socket is not read, so the pressure reaches the client as TCP
+    /// backpressure. Calls for one connection still come in order, one at a time.
     fn blocking(self, threads: usize, queue_max: usize) -> Blocking<Self>
     where
-        Self: Sized,
+        Self: Handler<MayBlock> + Sized,
     {
         Blocking { handler: self, threads, queue_max }
     }
 }
 
-impl<F> Handler for F
+impl<F, M: Mode> Handler<M> for F
 where
-    F: Fn(&mut Context<'_, ()>, Message<'_>) + Send + Sync + 'static,
+    F: Fn(&mut Context<'_, (), M>, Message<'_>) + Send + Sync + 'static,
 {
     type State = ();
 
-    fn on_message(&self, ctx: &mut Context<'_, ()>, message: Message<'_>) {
+    fn on_message(&self, ctx: &mut Context<'_, (), M>, message: Message<'_>) {
         self(ctx, message);
     }
 }
@@ -120,6 +133,11 @@ pub struct Blocking<H> {
 }
 
 /// What can be mounted under a path: a [`Handler`], or one made [`Blocking`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be mounted on a worker",
+    label = "not a `Handler` that runs on a worker",
+    note = "a `Handler<MayBlock>` is mounted with `.blocking(threads, queue_max)`"
+)]
 pub trait IntoService: sealed::Sealed {
     #[doc(hidden)]
     fn into_service(self) -> Service;
@@ -135,21 +153,21 @@ pub struct Service {
 
 impl<H: Handler> IntoService for H {
     fn into_service(self) -> Service {
-        Service { calls: Arc::new(Typed::new(self)), jobs: None }
+        Service { calls: Arc::new(Typed::<_, OnWorker>::new(self)), jobs: None }
     }
 }
 
-impl<H: Handler> IntoService for Blocking<H> {
+impl<H: Handler<MayBlock>> IntoService for Blocking<H> {
     fn into_service(self) -> Service {
         let jobs = Some((self.threads, self.queue_max));
-        Service { calls: Arc::new(Typed::new(self.handler)), jobs }
+        Service { calls: Arc::new(Typed::<_, MayBlock>::new(self.handler)), jobs }
     }
 }
 
 mod sealed {
     pub trait Sealed {}
     impl<H: super::Handler> Sealed for H {}
-    impl<H: super::Handler> Sealed for super::Blocking<H> {}
+    impl<H: super::Handler<super::MayBlock>> Sealed for super::Blocking<H> {}
 }
 
 /// Why an upgrade is refused by a handler, and with which HTTP status.
@@ -191,15 +209,19 @@ impl Refusal {
     }
 }
 
-/// What became of a message that was sent. Backpressure is a value, not an exception.
+/// What became of a message that was sent.
+///
+/// A handler may ignore it: a client that does not read is paused, and closed if it never does. A handler
+/// that sends without being asked looks at it, and pauses where it is not [`Sent`](SendStatus::Sent).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use = "a message may have been dropped, or the client may be behind"]
 pub enum SendStatus {
-    /// It is on its way.
+    /// The message is on its way.
     Sent,
-    /// It is on its way, and more than half of what may wait for this client does: pause if you can.
+    /// The message is on its way, and more than half of what may wait for this client does: pause if you
+    /// can.
     Behind,
-    /// It was dropped: the connection is closing, or the client is too far behind and will be closed.
+    /// The message was dropped: the connection is closing, or the client is too far behind and will be
+    /// closed.
     Dropped,
 }
 

@@ -6,8 +6,8 @@ use parking_lot::MutexGuard;
 use uuid::Uuid;
 
 use super::{
-    Hub, HubError,
-    mailbox::{ConnId, Deferred, Letter},
+    Hub, RoomError,
+    mailbox::{Deferred, Letter},
     publish::{Publication, Published},
     sessions::{Mail, Recipient, Session, SessionState, Speaker, Standing},
 };
@@ -70,7 +70,7 @@ impl Hub {
         by: Speaker<'_>,
         to: &Uuid,
         publication: &Publication<'_>,
-    ) -> Result<Published, HubError> {
+    ) -> Result<Published, RoomError> {
         let receiver = self.sessions.find(to);
         let mut deferred = Deferred::default();
         let mut parties = Parties::lock(by.session, receiver.as_deref());
@@ -88,18 +88,18 @@ impl Hub {
         to: &Uuid,
         publication: &Publication<'_>,
         deferred: &mut Deferred,
-    ) -> Result<Published, HubError> {
+    ) -> Result<Published, RoomError> {
         by.must_speak()?;
-        if let Some(id) = publication.once
+        if let Some(id) = publication.dedup_id
             && let Some(seq) = parties.from.told_client(id, to)
         {
             self.sessions.metrics.repeats.add_shared();
             return Ok(Published { seq, behind: false, repeated: true });
         }
-        let receiver = parties.receiver().ok_or(HubError::NoSuchClient)?;
+        let receiver = parties.receiver().ok_or(RoomError::NoSuchClient)?;
         let seq = self.deliver_to(receiver, publication, deferred)?;
         self.sessions.metrics.directs.add_shared();
-        if let Some(id) = publication.once {
+        if let Some(id) = publication.dedup_id {
             parties.from.tell(id, Recipient::Client(*to, seq));
         }
         Ok(Published { seq, behind: deferred.behind, repeated: false })
@@ -111,7 +111,7 @@ impl Hub {
         state: &mut SessionState,
         publication: &Publication<'_>,
         deferred: &mut Deferred,
-    ) -> Result<u64, HubError> {
+    ) -> Result<u64, RoomError> {
         let standing = state.standing;
         let mail = state
             .inbox
@@ -119,7 +119,7 @@ impl Hub {
         let seq = mail.history.position().seq + 1;
         let frame = publication.encode(&[seq]);
         match standing {
-            Standing::Ended => return Err(HubError::NoSuchClient),
+            Standing::Ended => return Err(RoomError::NoSuchClient),
             Standing::On(conn) => {
                 let worker = usize::from(conn.worker);
                 self.post.reserve_all(std::iter::once((worker, frame.len())), deferred)?;
@@ -133,7 +133,7 @@ impl Hub {
                 let is_full = waiting.len() >= self.inbox.messages_max
                     || bytes + frame.len() > self.inbox.bytes_max;
                 if is_full {
-                    return Err(HubError::InboxFull);
+                    return Err(RoomError::InboxFull);
                 }
             }
         }
@@ -147,15 +147,13 @@ impl Hub {
         Ok(seq)
     }
 
-    /// Sends a message to every connection of `route`, or of all routes, but one. It is not kept. All of
-    /// them get it or, where a mailbox is full, none.
-    pub(crate) fn announce_to_all(
+    /// Sends a message to every connection of the speaker's route but its own. It is not kept. All of them
+    /// get it or, where a mailbox is full, none.
+    pub(crate) fn broadcast(
         &self,
         by: Speaker<'_>,
-        route: Option<u16>,
         publication: &Publication<'_>,
-        except: Option<ConnId>,
-    ) -> Result<(), HubError> {
+    ) -> Result<(), RoomError> {
         let frame = self.compressible(publication.encode(&[0]));
         let mut deferred = Deferred::default();
         // Held until it is posted, so that a connection that is taken over in between says nothing more.
@@ -166,7 +164,10 @@ impl Hub {
         if result.is_ok() {
             for worker in 0..self.post.workers() {
                 let frame = frame.clone();
-                self.post.put(worker, Letter::Announce { route, frame, except });
+                self.post.put(
+                    worker,
+                    Letter::Broadcast { route: by.session.route, frame, except: by.conn },
+                );
                 deferred.ring.insert(worker);
             }
         }
@@ -192,7 +193,7 @@ mod tests {
         let (a, b) = (bench.client(0, true), bench.client(1, true));
         // Whichever has the smaller id, and whatever is locked first.
         for (from, to, worker) in [(&a, &b, 1), (&b, &a, 0), (&a, &a, 0)] {
-            let once = Uuid::new_v4();
+            let id = Uuid::new_v4();
             let held = to.session.state.lock();
             let (tell, told) = crossbeam_channel::unbounded();
             for _ in 0..2 {
@@ -201,7 +202,7 @@ mod tests {
                 let to = to.session.client_id;
                 thread::spawn(move || {
                     let by = Speaker { session: &from, conn };
-                    let _ = tell.send(hub.direct(by, &to, &Publication::from("x").once(once)));
+                    let _ = tell.send(hub.direct(by, &to, &Publication::from("x").dedup_id(id)));
                 });
             }
             assert!(told.recv_timeout(STUCK).is_err(), "both wait for the receiver");
@@ -244,13 +245,13 @@ mod tests {
         bench.letters(0);
         let (hub, to) = (&bench.hub, other.session.client_id);
         let old = Speaker { session: &old.session, conn: old.conn() };
-        assert_eq!(hub.direct(old, &to, &"x".into()).err(), Some(HubError::TakenOver));
-        let announced = hub.announce_to_all(old, None, &"x".into(), None);
-        assert_eq!(announced, Err(HubError::TakenOver));
+        assert_eq!(hub.direct(old, &to, &"x".into()).err(), Some(RoomError::TakenOver));
+        let broadcast = hub.broadcast(old, &"x".into());
+        assert_eq!(broadcast, Err(RoomError::TakenOver));
         assert!(bench.texts(0).is_empty());
         let new = Speaker { session: &new.session, conn: new.conn() };
         assert!(hub.direct(new, &to, &"x".into()).is_ok());
         let nobody = Uuid::new_v4();
-        assert_eq!(hub.direct(new, &nobody, &"x".into()).err(), Some(HubError::NoSuchClient));
+        assert_eq!(hub.direct(new, &nobody, &"x".into()).err(), Some(RoomError::NoSuchClient));
     }
 }

@@ -3,9 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Hub, HubError, Joined, Replay,
+    Hub, Joined, Replay, RoomError,
     mailbox::{ConnId, Inbox, Letter, MailboxBounds, post_without_workers},
     notice::{Notice, Wording},
+    presence::Watch,
     resume::Resumed,
     rooms::{Room, RoomName, RoomPattern},
     seats::{Door, Found},
@@ -73,11 +74,11 @@ impl Bench {
         Bench { hub: Arc::new(Hub::new(config, post)), inboxes, slots: 0 }
     }
 
-    /// A new connection on `worker`, whose session outlives it if it `keeps`.
-    pub(super) fn client(&mut self, worker: usize, keeps: bool) -> Client {
+    /// A new connection on `worker`, whose session outlives it if it is `resumable`.
+    pub(super) fn client(&mut self, worker: usize, resumable: bool) -> Client {
         self.slots += 1;
         let conn = ConnId { worker: worker as u16, slot: self.slots, generation: 0 };
-        let session = self.hub.sessions.begin(conn, 0, keeps, Arc::new(Words));
+        let session = self.hub.sessions.begin(conn, 0, resumable, Arc::new(Words));
         let hub = Arc::clone(&self.hub);
         Client { session, door: TestDoor { hub, conn, rooms: Vec::new(), pressed: 0 } }
     }
@@ -124,7 +125,7 @@ impl Client {
         self.door.conn
     }
 
-    pub(super) fn join(&mut self, room: &str) -> Result<Joined, HubError> {
+    pub(super) fn join(&mut self, room: &str) -> Result<Joined, RoomError> {
         let hub = Arc::clone(&self.door.hub);
         hub.join(&self.session, &mut self.door, &name(room), Replay::Nothing)
     }
@@ -138,7 +139,7 @@ impl Client {
     pub(super) fn watch(&mut self, room: &str) {
         self.join(room).expect("a place");
         let hub = Arc::clone(&self.door.hub);
-        let watched = hub.presence(&self.session, &mut self.door, room, Some(true));
+        let watched = hub.presence(&self.session, &mut self.door, room, Watch::Begin);
         watched.expect("it is a member");
     }
 
@@ -149,14 +150,14 @@ impl Client {
     }
 
     /// Takes up the session of `earlier`.
-    pub(super) fn resume(&mut self, earlier: &Session) -> Result<Resumed, HubError> {
+    pub(super) fn resume(&mut self, earlier: &Session) -> Result<Resumed, RoomError> {
         let (hub, fresh) = (Arc::clone(&self.door.hub), Arc::clone(&self.session));
         let resumed = hub.resume(&fresh, &mut self.door, &earlier.token(), &[], None)?;
         self.session = hub.sessions.find(&resumed.client_id).expect("it is there");
         Ok(resumed)
     }
 
-    pub(super) fn subscribe(&mut self, to: &str) -> Result<Vec<Found>, HubError> {
+    pub(super) fn subscribe(&mut self, to: &str) -> Result<Vec<Found>, RoomError> {
         let hub = Arc::clone(&self.door.hub);
         hub.subscribe(&self.session, &mut self.door, &pattern(to))
     }

@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender};
 use mio::Waker;
 
 use super::{
-    HubError,
+    RoomError,
     rooms::{Room, RoomKey, RoomPattern},
     sessions::Session,
 };
@@ -43,8 +43,8 @@ pub(crate) enum Letter {
     Deliver { room: RoomKey, seq: u64, frame: PreparedFrame, except: Option<ConnId> },
     /// A message of several rooms at once: each member gets it one time, whichever of them it is in.
     DeliverMany { rooms: Arc<[(RoomKey, u64)]>, frame: PreparedFrame, except: Option<ConnId> },
-    /// A message for every connection of a route.
-    Announce { route: Option<u16>, frame: PreparedFrame, except: Option<ConnId> },
+    /// A message for every connection of a route but one.
+    Broadcast { route: u16, frame: PreparedFrame, except: ConnId },
     /// A message for one connection.
     Send { conn: ConnId, frame: PreparedFrame },
     /// A job made this connection a member: deliver to it what comes behind `from_seq`. Posted under the
@@ -77,7 +77,7 @@ impl Letter {
         match self {
             Letter::Deliver { frame, .. }
             | Letter::DeliverMany { frame, .. }
-            | Letter::Announce { frame, .. }
+            | Letter::Broadcast { frame, .. }
             | Letter::Send { frame, .. } => Some(frame.len()),
             Letter::Matched { waiting, .. } => Some(size_of_val::<[_]>(waiting)),
             Letter::Enter { .. }
@@ -197,14 +197,14 @@ impl Post {
         &self,
         places: impl Iterator<Item = (usize, usize)> + Clone,
         deferred: &mut Deferred,
-    ) -> Result<(), HubError> {
+    ) -> Result<(), RoomError> {
         for (nth, (worker, bytes)) in places.clone().enumerate() {
             match self.reserve(worker, bytes) {
                 Some(behind) => deferred.behind |= behind,
                 None => {
                     places.take(nth).for_each(|(worker, bytes)| self.cancel(worker, bytes));
                     deferred.cancelled = true;
-                    return Err(HubError::Overloaded);
+                    return Err(RoomError::Overloaded);
                 }
             }
         }

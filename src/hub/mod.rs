@@ -86,7 +86,7 @@ pub struct Page {
 /// Why the hub did not do as asked. Nothing was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum HubError {
+pub enum RoomError {
     /// The connection is in that room already.
     AlreadyMember,
     /// The connection is not in that room.
@@ -122,28 +122,28 @@ pub(crate) struct Swept {
     pub(crate) behind: bool,
 }
 
-impl std::fmt::Display for HubError {
+impl std::fmt::Display for RoomError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            HubError::AlreadyMember => "already a member of this room",
-            HubError::NotMember => "not a member of this room",
-            HubError::NoSuchRoom => "there is no such room",
-            HubError::TooManyRooms => "the server has as many rooms as it may have",
-            HubError::TooManyMemberships => "this connection is in as many rooms as it may be",
-            HubError::Overloaded => "the server is behind; try again after a moment",
-            HubError::NoSuchClient => "there is no such client",
-            HubError::SameRoomTwice => "one room is named twice",
-            HubError::InboxFull => "the client is away, and its inbox is full",
-            HubError::NoSuchSession => "there is no such session, or it has ended",
-            HubError::NotFresh => {
+            RoomError::AlreadyMember => "already a member of this room",
+            RoomError::NotMember => "not a member of this room",
+            RoomError::NoSuchRoom => "there is no such room",
+            RoomError::TooManyRooms => "the server has as many rooms as it may have",
+            RoomError::TooManyMemberships => "this connection is in as many rooms as it may be",
+            RoomError::Overloaded => "the server is behind; try again after a moment",
+            RoomError::NoSuchClient => "there is no such client",
+            RoomError::SameRoomTwice => "one room is named twice",
+            RoomError::InboxFull => "the client is away, and its inbox is full",
+            RoomError::NoSuchSession => "there is no such session, or it has ended",
+            RoomError::NotFresh => {
                 "a session can be resumed only by the first frame of a connection"
             }
-            HubError::TakenOver => "another connection has taken this session over",
+            RoomError::TakenOver => "another connection has taken this session over",
         })
     }
 }
 
-impl std::error::Error for HubError {}
+impl std::error::Error for RoomError {}
 
 impl Hub {
     pub(crate) fn new(config: &Config, post: Post) -> Hub {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::{
-    Hub, HubError,
+    Hub, RoomError,
     mailbox::{Deferred, Letter},
     notice::Notice,
     publish::places,
@@ -40,6 +40,18 @@ pub struct Presence {
     pub count: usize,
 }
 
+/// Whether a client is told of who comes to a room and who goes, by
+/// [`Notice::Joined`](crate::Notice::Joined) and [`Notice::Left`](crate::Notice::Left).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watch {
+    /// As it was before: nothing changes.
+    AsBefore,
+    /// From now on.
+    Begin,
+    /// No longer.
+    End,
+}
+
 /// How a roster changes for those who watch it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
@@ -57,22 +69,27 @@ impl Hub {
         session: &Arc<Session>,
         door: &mut dyn Door,
         name: &str,
-        watch: Option<bool>,
-    ) -> Result<Presence, HubError> {
+        watch: Watch,
+    ) -> Result<Presence, RoomError> {
         self.act(session, door, |act| {
             act.must_be_served()?;
-            let at = act.state.seat(name).ok_or(HubError::NotMember)?;
+            let at = act.state.seat(name).ok_or(RoomError::NotMember)?;
             let seat = &mut act.state.seats[at];
             let watched = seat.watching;
-            seat.watching = watch.unwrap_or(watched);
+            seat.watching = match watch {
+                Watch::AsBefore => watched,
+                Watch::Begin => true,
+                Watch::End => false,
+            };
+            let watching = seat.watching;
             let room = Arc::clone(&seat.room);
-            if watched && watch == Some(false) {
+            if watched && !watching {
                 act.exit_channel(&room);
             }
             let mut room_state = room.state.lock();
             // Whoever is listed is known from here on, so its leaving will be told.
             self.show_all(&room, &mut room_state, act.deferred);
-            if !watched && watch == Some(true) {
+            if !watched && watching {
                 act.enter_channel(&room, &mut room_state);
             }
             Ok(room_state.presence(LISTED_MAX))
@@ -256,7 +273,7 @@ mod tests {
             assert_eq!(client.door.pressed > 0, is_behind, "{waiting} waited");
         }
         let outside = &mut clients[LETTERS_MAX];
-        assert_eq!(outside.join("a").err(), Some(HubError::Overloaded));
+        assert_eq!(outside.join("a").err(), Some(RoomError::Overloaded));
         assert_eq!(bench.hub.post.waiting(1), LETTERS_MAX);
         assert_eq!((bench.listed("a"), bench.members("a")), (LETTERS_MAX + 1, LETTERS_MAX + 1));
         assert!(outside.door.rooms.is_empty() && outside.session.room("a").is_none());

@@ -6,7 +6,7 @@ use parking_lot::MutexGuard;
 use uuid::Uuid;
 
 use super::{
-    Hub, HubError,
+    Hub, RoomError,
     mailbox::{ConnId, Deferred, Letter},
     rooms::{Room, RoomState},
     sessions::{Recipient, Speaker},
@@ -22,7 +22,8 @@ use crate::ws::frame::{Kind, Message, PreparedFrame};
 pub struct Publication<'a> {
     kind: Kind,
     parts: Parts<'a>,
-    pub(super) once: Option<Uuid>,
+    pub(super) dedup_id: Option<Uuid>,
+    to_others: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -34,22 +35,39 @@ enum Parts<'a> {
 }
 
 impl<'a> Publication<'a> {
+    fn new(kind: Kind, parts: Parts<'a>) -> Publication<'a> {
+        Publication { kind, parts, dedup_id: None, to_others: false }
+    }
+
     /// A text message that reads `before`, the sequence number in decimal, `after`.
     pub fn around_seq(before: &'a str, after: &'a str) -> Publication<'a> {
-        Publication { kind: Kind::Text, parts: Parts::AroundSeq(before, after), once: None }
+        Publication::new(Kind::Text, Parts::AroundSeq(before, after))
     }
 
     /// A text message to several rooms: each of `pieces` is a text and the index of the room whose
-    /// sequence number follows it, as the rooms are given to `publish_to`; `after` is the end. An index
+    /// sequence number follows it, as the rooms are given to
+    /// [`publish_to_rooms`](crate::Context::publish_to_rooms); `after` is the end. An index
     /// beyond the rooms stands for 0.
     pub fn around_seqs(pieces: &'a [(&'a str, usize)], after: &'a str) -> Publication<'a> {
-        Publication { kind: Kind::Text, parts: Parts::AroundSeqs(pieces, after), once: None }
+        Publication::new(Kind::Text, Parts::AroundSeqs(pieces, after))
     }
 
-    /// Makes it one that is published once: when the same session publishes the same `id` to the same room,
-    /// rooms or client again, among its last 128 such publishes, it is answered with the first one's number.
-    pub fn once(self, id: Uuid) -> Publication<'a> {
-        Publication { once: Some(id), ..self }
+    /// Lets a repeat of this message be known for one: when the same session publishes the same `id` to
+    /// the same room, rooms or client again, among its last 128 such publishes, nobody is sent the message
+    /// again, and the answer has the first one's number.
+    pub fn dedup_id(self, id: Uuid) -> Publication<'a> {
+        Publication { dedup_id: Some(id), ..self }
+    }
+
+    /// Keeps the message from the connection that publishes it. A direct message and one that is
+    /// published from outside of any connection are not changed by it.
+    pub fn to_others(self) -> Publication<'a> {
+        Publication { to_others: true, ..self }
+    }
+
+    /// The connection that is not sent the message.
+    fn except(&self, by: Option<Speaker<'_>>) -> Option<ConnId> {
+        by.filter(|_| self.to_others).map(|by| by.conn)
     }
 
     pub(super) fn encode(&self, seqs: &[u64]) -> PreparedFrame {
@@ -91,7 +109,7 @@ fn decimal(mut number: u64, space: &mut [u8; 20]) -> &[u8] {
 impl<'a, M: Into<Message<'a>>> From<M> for Publication<'a> {
     fn from(message: M) -> Self {
         let message = message.into();
-        Publication { kind: message.kind(), parts: Parts::Whole(message.as_bytes()), once: None }
+        Publication::new(message.kind(), Parts::Whole(message.as_bytes()))
     }
 }
 
@@ -103,14 +121,14 @@ pub struct Published {
     /// A worker it goes to is behind. The publisher should pause; the server itself stops reading
     /// from the sockets of the worker it was published on.
     pub behind: bool,
-    /// It had been published before ([`Publication::once`]): this is the number it got then, and nobody
+    /// It had been published before ([`Publication::dedup_id`]): this is the number it got then, and nobody
     /// was sent it again.
     pub repeated: bool,
 }
 
 /// What became of a publish to several rooms at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PublishedTo {
+pub struct PublishedToRooms {
     /// The message's number in each room, in the order in which the rooms were given.
     pub seqs: Box<[u64]>,
     /// As in [`Published`].
@@ -120,18 +138,16 @@ pub struct PublishedTo {
 }
 
 impl Hub {
-    /// Numbers, stores and posts a message; `except` does not get it. The repeats of a session are known for
-    /// what they are.
+    /// Numbers, stores and posts a message. The repeats of a session are known for what they are.
     pub(crate) fn publish(
         &self,
         by: Option<Speaker<'_>>,
         room: &Room,
         publication: &Publication<'_>,
-        except: Option<ConnId>,
-    ) -> Result<Published, HubError> {
-        if let Some(by) = by.filter(|_| publication.once.is_some()) {
-            let published = self.publish_to(by, &[room], publication, except)?;
-            let PublishedTo { seqs, behind, repeated } = published;
+    ) -> Result<Published, RoomError> {
+        if let Some(by) = by.filter(|_| publication.dedup_id.is_some()) {
+            let published = self.publish_to_rooms(by, &[room], publication)?;
+            let PublishedToRooms { seqs, behind, repeated } = published;
             return Ok(Published {
                 seq: seqs.first().copied().unwrap_or_default(),
                 behind,
@@ -139,37 +155,36 @@ impl Hub {
             });
         }
         let mut deferred = Deferred::default();
-        let result = self.number_in_one(by, room, publication, except, &mut deferred);
+        let result = self.number_in_one(by, room, publication, &mut deferred);
         self.post.finish(&deferred);
         let behind = deferred.behind;
         result.map(|seq| Published { seq, behind, repeated: false })
     }
 
     /// Numbers a message in several rooms at one instant. Who is in more than one of them gets it once.
-    pub(crate) fn publish_to(
+    pub(crate) fn publish_to_rooms(
         &self,
         by: Speaker<'_>,
         rooms: &[&Room],
         publication: &Publication<'_>,
-        except: Option<ConnId>,
-    ) -> Result<PublishedTo, HubError> {
+    ) -> Result<PublishedToRooms, RoomError> {
         if rooms.is_empty() {
-            return Err(HubError::NoSuchRoom);
+            return Err(RoomError::NoSuchRoom);
         }
         let mut deferred = Deferred::default();
         // Held over the publish, so that a repeat on another connection cannot slip in between.
-        let mut state = publication.once.map(|id| (id, by.session.state.lock()));
+        let mut state = publication.dedup_id.map(|id| (id, by.session.state.lock()));
         by.must_speak()?;
         if let Some((id, state)) = &state
             && let Some(seqs) = state.told_rooms(*id, rooms)
         {
             self.sessions.metrics.repeats.add_shared();
-            return Ok(PublishedTo { seqs, behind: false, repeated: true });
+            return Ok(PublishedToRooms { seqs, behind: false, repeated: true });
         }
         let (by, next) = (Some(by), &mut deferred);
         let result = match rooms {
-            [room] => self.number_in_one(by, room, publication, except, next).map(|seq| vec![seq]),
-            rooms => self.number_in_all(by, rooms, publication, except, next),
+            [room] => self.number_in_one(by, room, publication, next).map(|seq| vec![seq]),
+            rooms => self.number_in_all(by, rooms, publication, next),
         };
         if let (Some((id, state)), Ok(seqs)) = (&mut state, &result) {
             state.tell(*id, Recipient::rooms(rooms, seqs));
@@ -177,7 +192,7 @@ impl Hub {
         drop(state);
         self.post.finish(&deferred);
         let behind = deferred.behind;
-        result.map(|seqs| PublishedTo { seqs: seqs.into(), behind, repeated: false })
+        result.map(|seqs| PublishedToRooms { seqs: seqs.into(), behind, repeated: false })
     }
 
     /// Numbers, stores and posts a message under the room's lock, and sees there that whoever says it may.
@@ -189,15 +204,15 @@ impl Hub {
         by: Option<Speaker<'_>>,
         room: &Room,
         publication: &Publication<'_>,
-        except: Option<ConnId>,
         deferred: &mut Deferred,
-    ) -> Result<u64, HubError> {
+    ) -> Result<u64, RoomError> {
         let now_ms = self.now_ms();
         let mut state = room.state.lock();
         by.map_or(Ok(()), |by| by.must_speak())?;
         if state.is_gone() {
-            return Err(HubError::NoSuchRoom);
+            return Err(RoomError::NoSuchRoom);
         }
+        let except = publication.except(by);
         let seq = state.history.position().seq + 1;
         let frame = self.compressible(publication.encode(&[seq]));
         self.post.reserve_all(places(&state.members, frame.len()), deferred)?;
@@ -216,22 +231,22 @@ impl Hub {
         by: Option<Speaker<'_>>,
         rooms: &[&Room],
         publication: &Publication<'_>,
-        except: Option<ConnId>,
         deferred: &mut Deferred,
-    ) -> Result<Vec<u64>, HubError> {
+    ) -> Result<Vec<u64>, RoomError> {
         let now_ms = self.now_ms();
         // Everyone who locks several rooms does so in the order of their keys.
         let mut order: Vec<usize> = (0..rooms.len()).collect();
         order.sort_unstable_by_key(|index| rooms[*index].key);
         if order.windows(2).any(|pair| rooms[pair[0]].key == rooms[pair[1]].key) {
-            return Err(HubError::SameRoomTwice);
+            return Err(RoomError::SameRoomTwice);
         }
         let mut states: Vec<(usize, MutexGuard<'_, RoomState>)> =
             order.iter().map(|index| (*index, rooms[*index].state.lock())).collect();
         by.map_or(Ok(()), |by| by.must_speak())?;
         if states.iter().any(|(_, state)| state.is_gone()) {
-            return Err(HubError::NoSuchRoom);
+            return Err(RoomError::NoSuchRoom);
         }
+        let except = publication.except(by);
         let mut seqs = vec![0; rooms.len()];
         let mut members = vec![0; self.post.workers()];
         for (index, state) in &states {
@@ -314,8 +329,8 @@ mod tests {
                 let rooms: Vec<&Room> = rooms.iter().map(AsRef::as_ref).collect();
                 let publication = Publication::from("late");
                 let _ = tell.send(match &rooms[..] {
-                    [room] => hub.publish(Some(by), room, &publication, None).map(drop),
-                    rooms => hub.publish_to(by, rooms, &publication, None).map(drop),
+                    [room] => hub.publish(Some(by), room, &publication).map(drop),
+                    rooms => hub.publish_to_rooms(by, rooms, &publication).map(drop),
                 });
             });
         }
@@ -324,18 +339,18 @@ mod tests {
         new.resume(&old.session).expect("it is there");
         drop(held);
         for _ in 0..2 {
-            assert_eq!(told.recv_timeout(DEADLINE), Ok(Err(HubError::TakenOver)));
+            assert_eq!(told.recv_timeout(DEADLINE), Ok(Err(RoomError::TakenOver)));
         }
-        for once in [None, Some(Uuid::new_v4())] {
-            let publication = Publication { once, ..Publication::from("x") };
+        for dedup_id in [None, Some(Uuid::new_v4())] {
+            let publication = Publication { dedup_id, ..Publication::from("x") };
             let by = |session, conn| Some(Speaker { session, conn });
-            let late = bench.hub.publish(by(&old.session, old.conn()), &own, &publication, None);
-            assert_eq!(late.err(), Some(HubError::TakenOver));
-            let next = bench.hub.publish(by(&new.session, new.conn()), &own, &publication, None);
+            let late = bench.hub.publish(by(&old.session, old.conn()), &own, &publication);
+            assert_eq!(late.err(), Some(RoomError::TakenOver));
+            let next = bench.hub.publish(by(&new.session, new.conn()), &own, &publication);
             assert!(next.is_ok_and(|published| !published.repeated));
             // Not even what it would be answered as a repeat.
-            let late = bench.hub.publish(by(&old.session, old.conn()), &own, &publication, None);
-            assert_eq!(late.err(), Some(HubError::TakenOver));
+            let late = bench.hub.publish(by(&old.session, old.conn()), &own, &publication);
+            assert_eq!(late.err(), Some(RoomError::TakenOver));
         }
         let seqs = [&a, &b, &own].map(|room| room.state.lock().history.position().seq);
         assert_eq!(seqs, [0, 0, 2]);

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use uuid::Uuid;
 
 use super::{
-    Hub, HubError, Joined, Replay, Swept,
+    Hub, Joined, Replay, RoomError, Swept,
     mailbox::{ConnId, Deferred, Letter},
     notice::Notice,
     presence::{LISTED_MAX, Presence},
@@ -46,7 +46,7 @@ pub struct ResumedRoom {
     /// The room.
     pub room: RoomName,
     /// What was missed there, or why the room could not be joined.
-    pub joined: Result<Joined, HubError>,
+    pub joined: Result<Joined, RoomError>,
     /// Who is there, if the session watches the room.
     pub presence: Option<Presence>,
 }
@@ -64,24 +64,24 @@ impl Hub {
         token: &SessionToken,
         positions: &[(RoomName, Position)],
         direct_seq: Option<u64>,
-    ) -> Result<Resumed, HubError> {
+    ) -> Result<Resumed, RoomError> {
         let conn = door.conn();
         let is_fresh = {
             let state = fresh.state.lock();
             state.fresh && state.standing == Standing::On(conn)
         };
         if !is_fresh {
-            return Err(HubError::NotFresh);
+            return Err(RoomError::NotFresh);
         }
         let session = self
             .sessions
             .find_by_token(token)
             .filter(|session| session.route == fresh.route && !Arc::ptr_eq(session, fresh))
-            .ok_or(HubError::NoSuchSession)?;
+            .ok_or(RoomError::NoSuchSession)?;
         let mut notices = Vec::new();
         let resumed = self.act(&session, door, |act| {
             match act.state.standing {
-                Standing::Ended => return Err(HubError::NoSuchSession),
+                Standing::Ended => return Err(RoomError::NoSuchSession),
                 Standing::Away(since_ms) => self.sessions.unset_away(&session, since_ms),
                 Standing::On(earlier) => {
                     self.sessions.metrics.taken_over.add_shared();
@@ -129,7 +129,7 @@ impl Hub {
         conn: ConnId,
         reason: &CloseReason,
     ) -> bool {
-        let waits = session.keeps && self.resume_window_ms > 0 && reason.may_resume();
+        let waits = session.resumable && self.resume_window_ms > 0 && reason.may_resume();
         if !waits {
             return self.finish(session, Standing::On(conn));
         }
@@ -202,7 +202,7 @@ impl Act<'_> {
         let mut bytes_max = self.hub.page_bytes_max;
         let mut listed_max = LISTED_MAX;
         let mut rooms = Vec::with_capacity(self.state.seats.len());
-        let spend = |bytes_max: &mut usize, joined: &Result<Joined, HubError>| {
+        let spend = |bytes_max: &mut usize, joined: &Result<Joined, RoomError>| {
             let frames = joined.as_ref().map_or(&[][..], |joined| &joined.replay);
             *bytes_max -= frames.iter().map(PreparedFrame::len).sum::<usize>().min(*bytes_max);
         };

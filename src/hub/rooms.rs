@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::{
-    HubError,
+    RoomError,
     mailbox::{ConnId, Deferred, Letter, Post},
 };
 use crate::{
@@ -244,7 +244,7 @@ impl Rooms {
         name: &RoomName,
         deferred: &mut Deferred,
         act: impl FnOnce(&Arc<Room>, &mut RoomState) -> R,
-    ) -> Result<(Arc<Room>, R), HubError> {
+    ) -> Result<(Arc<Room>, R), RoomError> {
         loop {
             let room = self.find_or_make(name, deferred)?;
             let mut state = room.state.lock();
@@ -270,13 +270,13 @@ impl Rooms {
         &self,
         name: &RoomName,
         deferred: &mut Deferred,
-    ) -> Result<Arc<Room>, HubError> {
+    ) -> Result<Arc<Room>, RoomError> {
         let mut directory = self.directory.lock();
         if let Some(room) = directory.by_name.get(name) {
             return Ok(Arc::clone(room));
         }
         if directory.by_name.len() >= self.rooms_max {
-            return Err(HubError::TooManyRooms);
+            return Err(RoomError::TooManyRooms);
         }
         let room = Arc::new(self.new_room(name, RoomKind::Messages));
         self.tell_subscribers(&directory, &room, deferred)?;
@@ -318,7 +318,7 @@ impl Rooms {
         directory: &Directory,
         room: &Arc<Room>,
         deferred: &mut Deferred,
-    ) -> Result<(), HubError> {
+    ) -> Result<(), RoomError> {
         if directory.subscribers.is_empty() {
             return Ok(());
         }
@@ -495,7 +495,7 @@ mod tests {
         let (a, ()) = enter("a").expect("room for it");
         a.state.lock().members[0] += 1;
         let (b, ()) = enter("b").expect("room for it");
-        assert_eq!(enter("c").err(), Some(HubError::TooManyRooms));
+        assert_eq!(enter("c").err(), Some(RoomError::TooManyRooms));
         rooms.sweep(|_, _| ());
         assert_eq!(rooms.len(), 1, "a has a member and stays");
         let (again, ()) = enter("b").expect("room for it");
@@ -511,7 +511,7 @@ mod tests {
         clients[3].subscribe("p.q.*").expect("a place");
         let mut maker = bench.client(2, false);
         bench.fill(1, LETTERS_MAX);
-        assert_eq!(maker.join("p.q.r").err(), Some(HubError::Overloaded));
+        assert_eq!(maker.join("p.q.r").err(), Some(RoomError::Overloaded));
         assert!(bench.hub.rooms.find("p.q.r").is_none() && maker.door.rooms.is_empty());
         assert_eq!((bench.hub.post.waiting(0), maker.door.pressed), (0, 0));
         bench.letters(1);

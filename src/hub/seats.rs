@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::{
-    Hub, HubError, Joined, Replay,
+    Hub, Joined, Replay, RoomError,
     mailbox::{ConnId, Deferred},
     presence::Change,
     rooms::{Room, RoomName, RoomPattern, RoomState},
@@ -68,11 +68,11 @@ impl Hub {
         door: &mut dyn Door,
         name: &RoomName,
         replay: Replay,
-    ) -> Result<Joined, HubError> {
+    ) -> Result<Joined, RoomError> {
         self.act(session, door, |act| {
             act.must_be_served()?;
             match act.state.seat(name.as_str()) {
-                Some(_) => Err(HubError::AlreadyMember),
+                Some(_) => Err(RoomError::AlreadyMember),
                 None => act.take_seat(name, replay, None, self.page_bytes_max),
             }
         })
@@ -84,10 +84,10 @@ impl Hub {
         session: &Arc<Session>,
         door: &mut dyn Door,
         name: &str,
-    ) -> Result<(), HubError> {
+    ) -> Result<(), RoomError> {
         self.act(session, door, |act| {
             act.must_be_served()?;
-            let seat = act.state.seat(name).ok_or(HubError::NotMember)?;
+            let seat = act.state.seat(name).ok_or(RoomError::NotMember)?;
             let room = Arc::clone(&act.state.seats[seat].room);
             act.state.decline(&room, self.memberships_max);
             act.give_up_seat(seat);
@@ -101,20 +101,20 @@ impl Hub {
         session: &Arc<Session>,
         door: &mut dyn Door,
         pattern: &RoomPattern,
-    ) -> Result<Vec<Found>, HubError> {
+    ) -> Result<Vec<Found>, RoomError> {
         self.act(session, door, |act| {
             act.must_be_served()?;
             if act.state.rare().patterns.contains(pattern) {
-                return Err(HubError::AlreadyMember);
+                return Err(RoomError::AlreadyMember);
             }
             if act.state.rare().patterns.len() >= self.memberships_max {
-                return Err(HubError::TooManyMemberships);
+                return Err(RoomError::TooManyMemberships);
             }
             let seats = &act.state.seats;
             let seated = seats.iter().filter(|seat| pattern.matches(&seat.room.name)).count();
             let places = self.memberships_max.saturating_sub(seats.len()) + seated;
             let names = self.rooms.subscribe(pattern, act.door.conn(), places);
-            let names = names.ok_or(HubError::TooManyMemberships)?;
+            let names = names.ok_or(RoomError::TooManyMemberships)?;
             let seats_before = seats.len();
             let mut found = Vec::with_capacity(names.len());
             for name in names {
@@ -146,11 +146,11 @@ impl Hub {
         session: &Arc<Session>,
         door: &mut dyn Door,
         pattern: &RoomPattern,
-    ) -> Result<(), HubError> {
+    ) -> Result<(), RoomError> {
         self.act(session, door, |act| {
             act.must_be_served()?;
             let at = act.state.rare().patterns.iter().position(|own| own == pattern);
-            act.state.rare_mut().patterns.swap_remove(at.ok_or(HubError::NotMember)?);
+            act.state.rare_mut().patterns.swap_remove(at.ok_or(RoomError::NotMember)?);
             let others = act.state.rare().patterns.clone();
             self.rooms.unsubscribe(pattern, act.door.conn());
             for at in (0..act.state.seats.len()).rev() {
@@ -236,10 +236,10 @@ impl Hub {
 
 impl Act<'_> {
     /// Whether this connection may act for the session: another one may have taken it over.
-    pub(super) fn must_be_served(&self) -> Result<(), HubError> {
+    pub(super) fn must_be_served(&self) -> Result<(), RoomError> {
         match self.state.standing {
             Standing::On(conn) if conn == self.door.conn() => Ok(()),
-            _ => Err(HubError::TakenOver),
+            _ => Err(RoomError::TakenOver),
         }
     }
 
@@ -253,9 +253,9 @@ impl Act<'_> {
         replay: Replay,
         pattern: Option<RoomPattern>,
         bytes_max: usize,
-    ) -> Result<Joined, HubError> {
+    ) -> Result<Joined, RoomError> {
         if self.state.seats.len() >= self.hub.memberships_max {
-            return Err(HubError::TooManyMemberships);
+            return Err(RoomError::TooManyMemberships);
         }
         let mut deferred = Deferred::default();
         let entered = self.hub.rooms.enter(name, &mut deferred, |room, room_state| {
@@ -264,7 +264,7 @@ impl Act<'_> {
         });
         self.deferred.add(&deferred);
         let (room, joined) = entered?;
-        let joined = joined.ok_or(HubError::Overloaded)?;
+        let joined = joined.ok_or(RoomError::Overloaded)?;
         self.state.seats.push(Seat { room, watching: false, pattern });
         Ok(joined)
     }
@@ -311,7 +311,7 @@ mod tests {
         assert_eq!(bench.texts(1).len(), 1);
         // Two notices have a place; the third room's has none, and then there are those of the way back.
         let mut other = bench.client(0, false);
-        assert_eq!(other.subscribe("p.*"), Err(HubError::Overloaded));
+        assert_eq!(other.subscribe("p.*"), Err(RoomError::Overloaded));
         let told: Vec<String> =
             bench.texts(1).iter().map(|text| text[..text.find(' ').unwrap_or(0)].into()).collect();
         assert_eq!(told, ["Joined", "Joined", "Left", "Left"]);
@@ -321,7 +321,7 @@ mod tests {
         let is_match = |letter: &Letter| matches!(letter, Letter::Matched { .. });
         assert!(!bench.letters(0).iter().any(is_match));
         assert_eq!((bench.listed("p.a"), bench.listed("p.b"), bench.listed("p.c")), (1, 2, 1));
-        assert_eq!(client.subscribe("p.*").map(|found| found.len()), Err(HubError::Overloaded));
+        assert_eq!(client.subscribe("p.*").map(|found| found.len()), Err(RoomError::Overloaded));
         assert_eq!(bench.listed("p.b"), 2, "where it was before it still is");
     }
 }

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::{
-    HubError,
+    RoomError,
     mailbox::ConnId,
     notice::{Notice, Wording},
     rooms::{Room, RoomKey, RoomPattern},
@@ -48,7 +48,7 @@ pub(crate) struct Session {
     /// The route it was begun on, and may be resumed on.
     pub(crate) route: u16,
     /// Whether it outlives its connection.
-    pub(crate) keeps: bool,
+    pub(crate) resumable: bool,
     wording: Arc<dyn Wording>,
     /// The connection that speaks for it, as [`ConnId::packed`] has it; so that each publish need not take the lock.
     speaker: AtomicU64,
@@ -199,20 +199,20 @@ impl Sessions {
         &self,
         conn: ConnId,
         route: u16,
-        keeps: bool,
+        resumable: bool,
         wording: Arc<dyn Wording>,
     ) -> Arc<Session> {
         let session = Arc::new(Session {
             client_id: Uuid::new_v4(),
             secret: [Uuid::new_v4(), Uuid::new_v4()],
             route,
-            keeps,
+            resumable,
             wording,
             speaker: AtomicU64::new(conn.packed()),
             state: Mutex::new(SessionState {
                 standing: Standing::On(conn),
                 fresh: true,
-                provisional: keeps,
+                provisional: resumable,
                 seats: Vec::new(),
                 name: None,
                 inbox: None,
@@ -326,10 +326,10 @@ impl Speaker<'_> {
     /// A connection whose session was taken over has nothing more to say in its name. Asked under the lock of
     /// the session, or of the room that it speaks in: a take-over locks the session and enters its rooms
     /// before it is answered, so there nothing passes after that.
-    pub(super) fn must_speak(&self) -> Result<(), HubError> {
+    pub(super) fn must_speak(&self) -> Result<(), RoomError> {
         match self.session.speaker.load(Ordering::Acquire) == self.conn.packed() {
             true => Ok(()),
-            false => Err(HubError::TakenOver),
+            false => Err(RoomError::TakenOver),
         }
     }
 }

@@ -89,7 +89,7 @@ impl Handler for Probe {
     fn on_open(&self, ctx: &mut Context<'_, ()>) {
         self.0.opened.fetch_add(1, Ordering::Relaxed);
         let room = RoomName::new("room").expect("a legal name");
-        ctx.join(&room, Replay::Nothing, |_, joined| drop(joined.expect("a place")));
+        ctx.join(&room, Replay::Nothing).then(|_, joined| drop(joined.expect("a place")));
     }
 
     fn on_message(&self, ctx: &mut Context<'_, ()>, message: Message<'_>) {
@@ -101,7 +101,9 @@ impl Handler for Probe {
                 ctx.close(CloseReason::new(code, reason.to_owned()));
             }
             None if message.as_text() == Some("quiet") => {}
-            None => drop(ctx.send(message)),
+            None => {
+                ctx.send(message);
+            }
         }
     }
 

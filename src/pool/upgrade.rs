@@ -171,7 +171,7 @@ impl Connection {
         }
         let chosen = &desk.shared.routes[route];
         let wording: Arc<dyn Wording> = Arc::clone(&chosen.calls) as _;
-        let keeps = chosen.calls.keeps_sessions();
+        let keeps = chosen.calls.resumable();
         let sessions = &desk.shared.hub.sessions;
         let mut session = sessions.begin(self.core.id, route as u16, keeps, wording);
         log::debug!("{} {}: open", self.core.remote, session.client_id);

@@ -265,8 +265,8 @@ impl Worker {
                 Letter::DeliverMany { rooms, frame, except } => {
                     deliveries += self.deliver_many(&rooms, &frame, except);
                 }
-                Letter::Announce { route, frame, except } => {
-                    deliveries += self.announce(route, &frame, except);
+                Letter::Broadcast { route, frame, except } => {
+                    deliveries += self.broadcast(route, &frame, except);
                 }
                 Letter::Send { conn, frame } => {
                     let (conn, desk) = self.find(conn);
@@ -382,17 +382,12 @@ impl Worker {
         self.count_deliveries(delivered)
     }
 
-    /// Puts a message into the outboxes of all open connections of a route, or of all routes.
-    fn announce(
-        &mut self,
-        route: Option<u16>,
-        frame: &PreparedFrame,
-        except: Option<ConnId>,
-    ) -> usize {
+    /// Puts a message into the outboxes of all open connections of a route but one.
+    fn broadcast(&mut self, route: u16, frame: &PreparedFrame, except: ConnId) -> usize {
         let mut delivered = 0;
         for (_, conn) in &mut self.conns {
-            let is_meant = route.is_none() || conn.route() == route;
-            if is_meant && Some(conn.core.id) != except && conn.send(frame, &mut self.desk) {
+            let is_meant = conn.route() == Some(route) && conn.core.id != except;
+            if is_meant && conn.send(frame, &mut self.desk) {
                 delivered += 1;
             }
         }

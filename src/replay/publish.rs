@@ -103,19 +103,19 @@ impl Publish {
         match self.way {
             Way::Room => {
                 let message = Publication::around_seq(BEFORE_SEQ, AFTER_SEQ);
-                self.hub.publish(Some(by), &self.rooms[0], &message, None).is_ok()
+                self.hub.publish(Some(by), &self.rooms[0], &message).is_ok()
             }
             Way::Once => {
                 let id = Uuid::from_u128(self.next_id);
-                let message = Publication::around_seq(BEFORE_SEQ, AFTER_SEQ).once(id);
-                self.hub.publish(Some(by), &self.rooms[0], &message, None).is_ok()
+                let message = Publication::around_seq(BEFORE_SEQ, AFTER_SEQ).dedup_id(id);
+                self.hub.publish(Some(by), &self.rooms[0], &message).is_ok()
             }
             Way::Rooms => {
                 let mut pieces = [("},{\"room\":\"lobby\",\"seq\":", 0); ROOMS_AT_ONCE];
                 pieces.iter_mut().enumerate().for_each(|(index, piece)| piece.1 = index);
                 let message = Publication::around_seqs(&pieces, AFTER_SEQ);
                 let rooms: Vec<&Room> = self.rooms.iter().map(|room| &**room).collect();
-                self.hub.publish_to(by, &rooms, &message, None).is_ok()
+                self.hub.publish_to_rooms(by, &rooms, &message).is_ok()
             }
         }
     }

@@ -6,7 +6,7 @@ use super::{AFTER_SEQ, BEFORE_SEQ, CLOSE, COMMAND, Path, Round, TEXT, client_fra
 use crate::{
     chat::Chat,
     config::{Compression, Config},
-    handler::{Context, SendStatus},
+    handler::Context,
     hub::{
         Hub,
         publish::Publication,
@@ -96,7 +96,7 @@ fn chat(config: Config) -> Stage {
     let config = Config { host: "127.0.0.1".into(), port: 0, thread_pool_size: 1, ..config };
     let chat = Chat::new(&config).expect("the defaults are legal");
     let echo = |ctx: &mut Context<'_, ()>, message: Message<'_>| {
-        let _: SendStatus = ctx.send(message);
+        ctx.send(message);
     };
     let builder = Server::builder().route("/ws", chat).route("/echo", echo).config(config);
     let stage = Stage::new(builder.bind().expect("a free port of the loopback").into_worker());
@@ -114,7 +114,7 @@ fn lobby(stage: &Stage) -> Arc<Room> {
 /// Publishes from outside, as a handle of the server does.
 fn say(hub: &Hub, room: &Room) {
     let message = Publication::around_seq(BEFORE_SEQ, AFTER_SEQ);
-    hub.publish(None, room, &message, None).expect("there is a place");
+    hub.publish(None, room, &message).expect("there is a place");
 }
 
 fn upgrade(path: &str) -> String {

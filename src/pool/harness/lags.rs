@@ -12,6 +12,7 @@ use crate::{
         notice::Notice,
         publish::Publication,
         rooms::{RoomKind, RoomName},
+        sessions::Speaker,
     },
     pool::{connection::Phase, link::WorkerLink},
     ws::frame::{Message, PreparedFrame},
@@ -24,7 +25,7 @@ impl Handler for Teller {
     type State = ();
 
     fn on_message(&self, ctx: &mut Context<'_, ()>, message: Message<'_>) {
-        let _status = ctx.send(message);
+        ctx.send(message);
     }
 
     fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame> {
@@ -76,13 +77,18 @@ impl Harness {
         hub.leave(&session, &mut link, name).expect("a member");
     }
 
-    /// Publishes to a room, whose members here get it in turns that follow.
+    /// Publishes to a room, whose members here but `except` get it in turns that follow.
     pub(super) fn publish(&mut self, room: &str, except: Option<ConnId>) -> u64 {
         let (before, after) = (format!("{room} "), "");
         let hub = &self.desk.shared.hub;
         let room = hub.rooms.find(room).expect("a room");
-        let publication = Publication::around_seq(&before, after);
-        let published = hub.publish(None, &room, &publication, except).expect("a place");
+        let publication = Publication::around_seq(&before, after).to_others();
+        let session = match &self.conn.phase {
+            Phase::Open(open) => Some(&*open.session),
+            _ => None,
+        };
+        let by = session.zip(except).map(|(session, conn)| Speaker { session, conn });
+        let published = hub.publish(by, &room, &publication).expect("a place");
         self.turns();
         published.seq
     }
