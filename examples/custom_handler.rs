@@ -2,8 +2,8 @@
 //!
 //! `cargo run --example custom_handler -- 3030`, then
 //!
-//! - `ws://127.0.0.1:3030/board?name=tea&token=let-me-in`: send `+2` or `-1`, and everyone on the board
-//!   `tea` is told the new total;
+//! - `ws://127.0.0.1:3030/board?name=tea&token=let-me-in`: send `+2` or `-1`, and everyone on the
+//!   board `tea` is told the new total;
 //! - `ws://127.0.0.1:3030/primes`: send `100000`, and learn how many primes are below it.
 
 use std::{
@@ -33,14 +33,14 @@ pub fn server(config: Config) -> Result<Server, Error> {
     Server::builder()
         .config(config)
         .route("/board", Boards::default())
-        // Counting primes takes as long as it takes. On two threads of its own it delays nobody on a
-        // board; at most 64 questions wait, and beyond that the askers' sockets are not read.
+        // Counting primes takes as long as it takes. On two threads of its own it delays nobody on
+        // a board; at most 64 questions wait, and beyond that the askers' sockets are not read.
         .route("/primes", primes.blocking(2, 64))
         .bind()
 }
 
-/// All boards that somebody is on. One handler serves every connection, from several threads at once, so
-/// what connections share is behind a lock.
+/// All boards that somebody is on. One handler serves every connection, from several threads at
+/// once, so what connections share is behind a lock.
 #[derive(Default)]
 pub struct Boards {
     by_name: Mutex<HashMap<RoomName, Board>>,
@@ -71,8 +71,8 @@ impl Boards {
 impl Handler for Boards {
     type State = Person;
 
-    /// Whoever is refused here costs no permit and hears why in plain HTTP. The token may stand in the
-    /// query because a browser's WebSocket cannot set headers.
+    /// Whoever is refused here costs no permit and hears why in plain HTTP. The token may stand in
+    /// the query because a browser's WebSocket cannot set headers.
     fn on_upgrade(&self, request: &Request<'_>) -> Result<Person, Refusal> {
         let bearer =
             request.header("Authorization").and_then(|value| value.strip_prefix("Bearer "));
@@ -92,7 +92,8 @@ impl Handler for Boards {
             entry.people += 1;
             entry.total
         };
-        // A reply comes to a closure, because it may come later if rooms live on another machine one day.
+        // A reply comes to a closure, because it may come later if rooms live on another machine
+        // one day.
         ctx.join(&board, Replay::Nothing).then(move |ctx, joined| match joined {
             Ok(_) => {
                 ctx.send(&format!("total {total}"));
@@ -111,8 +112,8 @@ impl Handler for Boards {
         let mut boards = self.lock();
         let Some(entry) = boards.get_mut(&board) else { return };
         entry.total = entry.total.saturating_add(step);
-        // Publishing never blocks, so the lock may be held: then totals go out in the order in which
-        // they came about.
+        // Publishing never blocks, so the lock may be held: then totals go out in the order in
+        // which they came about.
         let text = format!("total {}", entry.total);
         ctx.publish(board.as_str(), &text).then(|ctx, published| {
             if let Err(RoomError::Overloaded) = published {

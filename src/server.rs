@@ -22,10 +22,11 @@ use crate::{
     handler::IntoService,
     http::{page::StaticPage, router::RESERVED_PATHS},
     hub::{
-        Hub, RoomError,
-        mailbox::{Deferred, Inbox, Letter, MailboxBounds, Post},
+        Hub,
+        error::RoomError,
+        mailbox::{Letter, MailboxBounds, MailboxReceiver, Mailboxes},
+        names::RoomName,
         publish::{Publication, Published},
-        rooms::RoomName,
     },
     metrics::{Metrics, Snapshot},
     pool::{
@@ -64,7 +65,8 @@ pub struct Server {
     running: Sender<()>,
 }
 
-/// A running server, seen from anywhere: clones are the same server, and all of it works from any thread.
+/// A running server, seen from anywhere: clones are the same server, and all of it works from any
+/// thread.
 #[derive(Clone)]
 pub struct ServerHandle {
     shared: Arc<Shared>,
@@ -82,23 +84,26 @@ impl Builder {
 
     /// Mounts a handler on the WebSocket route `path`.
     ///
-    /// Of two handlers on one path the first is served. `/health` and `/stats` are the server's own.
+    /// Of two handlers on one path the first is served. `/health` and `/stats` are the server's
+    /// own.
     pub fn route(mut self, path: &str, handler: impl IntoService) -> Builder {
         let service = handler.into_service();
         let jobs = service.jobs.map(|(threads, queue_max)| JobPool::new(threads, queue_max));
-        self.routes.push(Route { path: path.to_owned(), calls: service.calls, jobs });
+        self.routes.push(Route { path: path.to_owned(), handler: service.handler, jobs });
         self
     }
 
-    /// Serves `body` under exactly `path`, so that a program can bring the page that opens its socket.
+    /// Serves `body` under exactly `path`, so that a program can bring the page that opens its
+    /// socket.
     ///
-    /// GET and HEAD are answered, with the type that is given here (`text/html; charset=utf-8`), and with
-    /// an `ETag`: a browser asks each time and is sent the body once. The body is shared by all who are
-    /// sent it, so `include_str!` and `include_bytes!` cost nothing more. A page needs no permit, and may
-    /// be larger than `buffer_bytes`: it is sent as fast as it is read, and given up on when nothing of it
-    /// is read for `timeout`.
+    /// GET and HEAD are answered, with the type that is given here (`text/html; charset=utf-8`),
+    /// and with an `ETag`: a browser asks each time and is sent the body once. The body is shared
+    /// by all who are sent it, so `include_str!` and `include_bytes!` cost nothing more. A page
+    /// needs no permit, and may be larger than `buffer_bytes`: it is sent as fast as it is read,
+    /// and given up on when nothing of it is read for `timeout`.
     ///
-    /// For a few pages that belong to the program. There are no directories, no ranges, no compression.
+    /// For a few pages that belong to the program. There are no directories, no ranges, no
+    /// compression.
     pub fn page(mut self, path: &str, content_type: &str, body: impl Into<Bytes>) -> Builder {
         self.pages.push(StaticPage::new(path, content_type, body.into()));
         self
@@ -107,7 +112,8 @@ impl Builder {
     /// Checks everything and listens. Port 0 takes a free one; [`Server::local_addr`] tells which.
     ///
     /// # Errors
-    /// A value out of range, a path that is not one or that a page shares, an address in use or not to be had.
+    /// A value out of range, a path that is not one or that a page shares, an address in use or not
+    /// to be had.
     pub fn bind(self) -> Result<Server, Error> {
         let Builder { config, routes, pages } = self;
         config.validate()?;
@@ -122,12 +128,12 @@ impl Builder {
             polls.push(poll);
         }
         let bounds = MailboxBounds { letters_max: config.mailbox, bytes_max: config.mailbox_bytes };
-        let (post, inboxes) = Post::new(wakers, bounds);
+        let (mailboxes, inboxes) = Mailboxes::new(wakers, bounds);
         let shared = Arc::new(Shared {
             routes,
             pages,
-            hub: Arc::new(Hub::new(&config, post.clone())),
-            admission: Admission::new(config.max_conn, config.max_queued_tasks, post),
+            hub: Arc::new(Hub::new(&config, mailboxes.clone())),
+            admission: Admission::new(config.max_conn, config.max_queued_tasks, mailboxes),
             metrics: Metrics::new(config.thread_pool_size),
             pending_heads: Bound::new(config.max_pending_heads),
             lingering: Bound::new(config.max_lingering),
@@ -149,7 +155,7 @@ impl Builder {
 fn staff(
     shared: &Arc<Shared>,
     polls: Vec<Poll>,
-    inboxes: Vec<Inbox>,
+    inboxes: Vec<MailboxReceiver>,
 ) -> (Vec<Sender<Arrival>>, Vec<Worker>) {
     polls
         .into_iter()
@@ -276,7 +282,8 @@ impl Server {
         let worker_count = workers.len();
         let mut threads = Vec::new();
         let stop_all = || {
-            (0..worker_count).for_each(|worker| shared.hub.post.tell(worker, Letter::Stop));
+            (0..worker_count)
+                .for_each(|worker| shared.hub.mailboxes.send_control(worker, Letter::Stop));
         };
         let (drained, drains) = crossbeam_channel::bounded(worker_count);
         for (index, worker) in workers.into_iter().enumerate() {
@@ -301,7 +308,7 @@ impl Server {
         shared.admission.close();
         accepting.stop();
         for worker in 0..worker_count {
-            shared.hub.post.tell(worker, Letter::Drain);
+            shared.hub.mailboxes.send_control(worker, Letter::Drain);
         }
         let mut to_drain = worker_count - usize::from(failure.is_some());
         while to_drain > 0 {
@@ -394,8 +401,8 @@ impl Accepting {
         Ok(Accepting { thread, stopping, pause, wake_addr })
     }
 
-    /// Stops accepting and closes the listener. A connection to itself is what ends a blocking `accept`
-    /// on every platform; it is tried again for as long as file descriptors are short.
+    /// Stops accepting and closes the listener. A connection to itself is what ends a blocking
+    /// `accept` on every platform; it is tried again for as long as file descriptors are short.
     fn stop(self) {
         self.stopping.store(true, Ordering::SeqCst);
         drop(self.pause);
@@ -413,10 +420,11 @@ impl ServerHandle {
         self.local_addr
     }
 
-    /// Publishes to everyone in `room`, from outside of any connection.
+    /// Publishes to everyone in `room`, from outside of any connection. Never blocks.
     ///
     /// # Errors
-    /// No such room, or the server is behind; nothing was stored then.
+    /// [`RoomError::NoSuchRoom`], or [`RoomError::Overloaded`] when the server is behind; nothing was
+    /// stored then.
     pub fn publish<'m>(
         &self,
         room: &str,
@@ -426,26 +434,24 @@ impl ServerHandle {
         self.shared.hub.publish(None, &found, &message.into())
     }
 
-    /// Makes `room` if it does not exist, so that it can be published to before anyone is in it. It goes
-    /// again when it has neither members nor messages.
+    /// Makes `room` if it does not exist, so that it can be published to before anyone is in it. It
+    /// goes again when it has neither members nor messages.
     ///
     /// # Errors
-    /// The server has as many rooms as it may have, or a worker that must hear of it is behind.
+    /// [`RoomError::TooManyRooms`], or [`RoomError::Overloaded`] when a worker that must hear of the
+    /// room is behind.
     pub fn open_room(&self, room: &RoomName) -> Result<(), RoomError> {
-        let mut deferred = Deferred::default();
-        let entered = self.shared.hub.rooms.enter(room, &mut deferred, |_, _| ());
-        self.shared.hub.post.finish(&deferred);
-        entered.map(|_| ())
+        self.shared.hub.open_room(room)
     }
 
     /// Closes a client's connection.
     ///
     /// # Errors
-    /// No such client is connected.
+    /// [`RoomError::NoSuchClient`]: no such client is connected.
     pub fn close(&self, client_id: &Uuid, reason: CloseReason) -> Result<(), RoomError> {
         let session = self.shared.hub.sessions.find(client_id);
         let conn = session.and_then(|session| session.conn()).ok_or(RoomError::NoSuchClient)?;
-        self.shared.hub.post.tell(usize::from(conn.worker), Letter::Close { conn, reason });
+        self.shared.hub.mailboxes.send_control(conn.worker(), Letter::Close { conn, reason });
         Ok(())
     }
 
@@ -454,8 +460,9 @@ impl ServerHandle {
         self.shared.snapshot()
     }
 
-    /// Begins to drain and returns at once: nobody new is accepted, everyone inside gets their last
-    /// messages and a Close 1001. Who is not done within `grace` is cut off. Later calls change nothing.
+    /// Begins to drain and returns at once: no connection is accepted any more, and everyone inside gets
+    /// their last messages and a Close 1001. A connection that is not done within `grace` is cut off.
+    /// Later calls change nothing.
     pub fn shutdown(&self, grace: Duration) {
         let _ = self.ask.try_send(grace);
     }

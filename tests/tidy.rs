@@ -359,7 +359,7 @@ fn the_reader_of_imports_reads_trees() {
     assert_eq!(first_names("pool::worker::Worker;"), ["pool"]);
     assert_eq!(
         first_names(
-            "{\n    config::Config,\n    hub::{Hub, mailbox::{Post, Letter}},\n    Error,\n};"
+            "{\n    config::Config,\n    hub::{Hub, mailbox::{Mailboxes, Letter}},\n    Error,\n};"
         ),
         ["config", "hub", "Error"]
     );
@@ -370,7 +370,7 @@ fn the_reader_of_imports_reads_trees() {
         "use super::pool::X;\n// crate::server\n#[cfg(test)]\nuse crate::chat;",
     );
     assert_eq!(imports(&top), ["pool".to_owned()].into());
-    let deep = file("src/hub/rooms.rs", "use super::RoomError;\nuse super::super::pool;");
+    let deep = file("src/hub/rooms.rs", "use super::Hub;\nuse super::super::pool;");
     assert_eq!(imports(&deep), ["pool".to_owned()].into());
     assert_eq!(deep.room(), Some("hub"));
     assert_eq!(file("src/error.rs", "").room(), Some("error"));

@@ -1,11 +1,12 @@
 //! A board on which everyone sees everyone's pointer.
 //!
-//! `cargo run --example cursors`, then open the address that it prints in two windows, side by side.
+//! `cargo run --example cursors`, then open the address that it prints in two windows, side by
+//! side.
 //!
-//! The socket is `/board`. A client says `{"type":"enter","name":…}` and then `{"type":"move","x":…,"y":…}`
-//! with numbers from 0 to 1. What it is sent is the whole board, at most twenty times a second: who is there
-//! and where. So the work grows with the number of people and not with its square, and whoever misses a
-//! board needs only the next one.
+//! The socket is `/board`. A client says `{"type":"enter","name":…}` and then
+//! `{"type":"move","x":…,"y":…}` with numbers from 0 to 1. What it is sent is the whole board, at
+//! most twenty times a second: who is there and where. So the work grows with the number of people
+//! and not with its square, and whoever misses a board needs only the next one.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -40,8 +41,8 @@ const FRAME: Duration = Duration::from_millis(50);
 const NAME_MAX: usize = 24;
 
 fn main() -> Result<(), Error> {
-    // Only the newest board is worth keeping, and worth sending to whoever is behind; it is also what a
-    // newcomer is shown at once.
+    // Only the newest board is worth keeping, and worth sending to whoever is behind; it is also
+    // what a newcomer is shown at once.
     let rule =
         RoomRule { overflow: Some(Overflow::Latest), history: Some(1), ..RoomRule::new(ROOM) };
     let config = Config { rooms: vec![rule], ..common::config(env::args().skip(1))? };

@@ -2,10 +2,11 @@
 //!
 //! `cargo run --example game`, then open the address that it prints in two windows.
 //!
-//! The socket is `/play`, JSON in both directions. A client says `{"type":"play","name":…}` and is seated;
-//! `drop` with a `column` makes a move, `watch` with a `game` looks on, `leave` resigns or looks away, and
-//! `return` with the `seat` it was given takes a player back to the game after a lost connection. The server
-//! keeps the rules; after each change it publishes the whole game to everyone in the game's room.
+//! The socket is `/play`, JSON in both directions. A client says `{"type":"play","name":…}` and is
+//! seated; `drop` with a `column` makes a move, `watch` with a `game` looks on, `leave` resigns or
+//! looks away, and `return` with the `seat` it was given takes a player back to the game after a
+//! lost connection. The server keeps the rules; after each change it publishes the whole game to
+//! everyone in the game's room.
 //!
 //! Who is away for `GAME_GRACE` seconds (30) loses. Results are kept in the file `GAME_SCORES`.
 
@@ -64,7 +65,8 @@ fn main() -> Result<(), Error> {
     server.run()
 }
 
-/// The socket of players and spectators. One handler serves all of them, from several threads at once.
+/// The socket of players and spectators. One handler serves all of them, from several threads at
+/// once.
 struct Play {
     hall: Arc<Hall>,
 }
@@ -235,8 +237,8 @@ impl Play {
         let was_over = game.is_over();
         change(game)?;
         let state = game.state();
-        // Publishing never blocks, so the lock may be held: then states go out in the order in which
-        // they came about.
+        // Publishing never blocks, so the lock may be held: then states go out in the order in
+        // which they came about.
         ctx.publish(game.room.as_str(), &state).then(|ctx, published| {
             if let Err(RoomError::Overloaded) = published {
                 let message = "the others were not told: the next move will tell them";

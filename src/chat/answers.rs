@@ -168,7 +168,8 @@ pub(super) fn message_tail(client_id: Uuid, content: &Content<'_>) -> String {
     out
 }
 
-/// Calls `with` with the time as a JSON string, formatted at most once a millisecond on each thread.
+/// Calls `with` with the time as a JSON string, formatted at most once a millisecond on each
+/// thread.
 fn with_timestamp(with: impl FnOnce(&str)) {
     thread_local! {
         static STAMP: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };

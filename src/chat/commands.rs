@@ -190,7 +190,8 @@ impl Chat {
             };
             let name = room.clone();
             let told = move |ctx: &mut Ctx<'_>, presence: Option<Presence>| {
-                // A client that asks what was missed, or who is there, gets the answer without a ref too.
+                // A client that asks what was missed, or who is there, gets the answer without a
+                // ref too.
                 if reference.is_none() && since.is_none() && presence.is_none() {
                     ctx.state().errors_in_a_row = 0;
                     return;
@@ -214,7 +215,8 @@ impl Chat {
     }
 
     fn subscribe(&self, ctx: &mut Ctx<'_>, pattern: RoomPattern, reference: Reference) {
-        // Which rooms they are and where they stand is known from nowhere else, so it is always answered.
+        // Which rooms they are and where they stand is known from nowhere else, so it is always
+        // answered.
         self.answer(ctx.subscribe(&pattern), reference, move |out, found| {
             push_room(out, pattern.as_str());
             out.push_str(",\"rooms\":[");

@@ -120,8 +120,8 @@ impl From<RoomError> for Fault {
     }
 }
 
-/// Everything a command may have. All of it is borrowed and unparsed, so that what is passed on is passed
-/// on byte for byte and what is not needed costs nothing.
+/// Everything a command may have. All of it is borrowed and unparsed, so that what is passed on is
+/// passed on byte for byte and what is not needed costs nothing.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Inbound<'a> {

@@ -1,7 +1,8 @@
 //! The shipped handler: rooms, history, presence and sessions that survive, in JSON text frames
 //! (`rusty-socks.v1`).
 //!
-//! Written against the library's public face alone, so that whatever it does an embedder can do too.
+//! Written against the library's public face alone, so that whatever it does an embedder can do
+//! too.
 
 mod frames;
 mod commands;

@@ -9,18 +9,18 @@ use uuid::Uuid;
 use crate::{
     chat::Chat,
     config::Config,
-    handler::{
-        IntoService, SendStatus,
-        calls::{Calls, Link},
-    },
+    handler::{IntoService, erased::DynHandler},
     http::head::{HeaderSpace, Request},
     hub::{
         Hub,
-        mailbox::{ConnId, Inbox, Letter, MailboxBounds, post_without_workers},
-        notice::Wording,
-        rooms::{Room, RoomKey, RoomName},
-        seats::Door,
-        sessions::Session,
+        conn_handle::ConnHandle,
+        conn_id::ConnId,
+        mailbox::{Letter, MailboxBounds, MailboxReceiver, mailboxes_without_workers},
+        names::RoomName,
+        notice::NoticeFormatter,
+        room::{Room, RoomKey},
+        send_status::SendStatus,
+        session::Session,
     },
     ws::{
         close::CloseReason,
@@ -31,26 +31,26 @@ use crate::{
 /// Chat messages, one a line: every answer is JSON, and what is passed on is passed on byte for byte.
 pub fn chat(data: &[u8]) {
     let config = Config { max_rooms: 4, max_errors: 0, broadcast: true, ..Config::default() };
-    let calls = Chat::new(&config).expect("the defaults are legal").into_service().calls;
+    let handler = Chat::new(&config).expect("the defaults are legal").into_service().handler;
     let mut space = HeaderSpace::default();
     let head = b"GET /ws HTTP/1.1\r\nHost: a\r\n\r\n";
     let request = Request::parse(head, &mut space).expect("legal").expect("whole").0;
-    let mut state = calls.upgrade(&request, &Arc::default()).expect("everyone may chat");
-    let mut link = ChatLink::new(&config, &calls);
-    calls.open(&mut state, &mut link);
-    link.take_answers();
+    let mut state = handler.upgrade(&request, &Arc::default()).expect("everyone may chat");
+    let mut conn = ChatConn::new(&config, &handler);
+    handler.open(&mut state, &mut conn);
+    conn.take_answers();
     for line in data.split(|byte| *byte == b'\n') {
         let message = match std::str::from_utf8(line) {
             Ok(text) => Message::Text(text),
             Err(_) => Message::Binary(line),
         };
-        calls.message(&mut state, &mut link, message);
-        link.session.set_begun();
-        check_answers(line, &link.take_answers());
-        for posted in link.take_posted() {
+        handler.message(&mut state, &mut conn, message);
+        conn.session.set_begun();
+        check_answers(line, &conn.take_answers());
+        for posted in conn.take_posted() {
             if posted.starts_with("{\"type\":\"message\"") {
                 check_published(
-                    link.session.client_id,
+                    conn.session.client_id,
                     std::str::from_utf8(line).expect("text"),
                     &posted,
                 );
@@ -58,11 +58,11 @@ pub fn chat(data: &[u8]) {
             check_json(&[posted]);
         }
     }
-    calls.drain(&mut state, &mut link);
-    check_json(&link.take_answers());
-    calls.close(&mut state, &mut link, &CloseReason::NORMAL);
-    link.hub.depart(&link.session, ChatLink::CONN, &CloseReason::NORMAL);
-    assert_eq!(link.hub.sessions.gauges(), (0, 0));
+    handler.drain(&mut state, &mut conn);
+    check_json(&conn.take_answers());
+    handler.close(&mut state, &mut conn, &CloseReason::NORMAL);
+    conn.hub.depart(&conn.session, ChatConn::ID, &CloseReason::NORMAL);
+    assert_eq!(conn.hub.sessions.gauges(), (0, 0));
 }
 
 /// At most one answer to a command, and one to each that asked or failed, with its `ref`.
@@ -168,28 +168,28 @@ fn check_published(client_id: Uuid, line: &str, published: &str) {
 }
 
 /// A connection of the chat protocol, with a hub of its own and no worker.
-struct ChatLink {
+struct ChatConn {
     hub: Arc<Hub>,
     session: Arc<Session>,
     rooms: HashMap<RoomKey, Arc<Room>>,
     answers: Vec<String>,
-    inbox: Inbox,
+    mailbox: MailboxReceiver,
 }
 
-impl ChatLink {
-    const CONN: ConnId = ConnId { worker: 0, slot: 0, generation: 0 };
+impl ChatConn {
+    const ID: ConnId = ConnId { worker: 0, slot: 0, generation: 0 };
 
-    fn new(config: &Config, calls: &Arc<dyn Calls>) -> ChatLink {
+    fn new(config: &Config, handler: &Arc<dyn DynHandler>) -> ChatConn {
         let bounds = MailboxBounds { letters_max: config.mailbox, bytes_max: config.mailbox_bytes };
-        let (post, mut inboxes) = post_without_workers(1, bounds);
-        let hub = Hub::new(config, post);
-        let wording: Arc<dyn Wording> = Arc::clone(calls) as _;
-        ChatLink {
-            session: hub.sessions.begin(ChatLink::CONN, 0, true, wording),
+        let (mailboxes, mut receivers) = mailboxes_without_workers(1, bounds);
+        let hub = Hub::new(config, mailboxes);
+        let formatter: Arc<dyn NoticeFormatter> = Arc::clone(handler) as _;
+        ChatConn {
+            session: hub.sessions.begin(ChatConn::ID, 0, true, formatter),
             hub: Arc::new(hub),
             rooms: HashMap::new(),
             answers: Vec::new(),
-            inbox: inboxes.remove(0),
+            mailbox: receivers.remove(0),
         }
     }
 
@@ -200,7 +200,7 @@ impl ChatLink {
     /// What was posted to this connection's worker, the connection's own messages included.
     fn take_posted(&mut self) -> Vec<String> {
         let mut posted = Vec::new();
-        while let Some(letter) = self.inbox.take() {
+        while let Some(letter) = self.mailbox.take() {
             match letter {
                 Letter::Deliver { frame, .. }
                 | Letter::DeliverMany { frame, .. }
@@ -209,9 +209,9 @@ impl ChatLink {
                     posted.push(frame.message().as_text().expect("text").to_owned());
                 }
                 Letter::Matched { room, waiting } => {
-                    let (hub, session) = (Arc::clone(&self.hub), Arc::clone(&self.session));
+                    let hub = Arc::clone(&self.hub);
                     for (_, pattern) in waiting {
-                        hub.matched(&session, self, &room, &pattern);
+                        hub.matched(self, &room, &pattern);
                     }
                 }
                 _ => {}
@@ -221,30 +221,11 @@ impl ChatLink {
     }
 }
 
-impl Door for ChatLink {
-    fn conn(&self) -> ConnId {
-        ChatLink::CONN
+impl ConnHandle for ChatConn {
+    fn id(&self) -> ConnId {
+        ChatConn::ID
     }
 
-    fn enter(&mut self, room: &Arc<Room>, _: u64) {
-        self.rooms.insert(room.key, Arc::clone(room));
-    }
-
-    fn exit(&mut self, room: &Arc<Room>) {
-        if self.rooms.remove(&room.key).is_some() {
-            self.hub.uncount(room, 0);
-        }
-    }
-
-    fn attach(&mut self, session: &Arc<Session>) {
-        self.rooms.clear();
-        self.session = Arc::clone(session);
-    }
-
-    fn feel_pressure(&mut self) {}
-}
-
-impl Link for ChatLink {
     fn hub(&self) -> &Arc<Hub> {
         &self.hub
     }
@@ -266,11 +247,28 @@ impl Link for ChatLink {
         self.send(frame.message())
     }
 
-    fn own_room(&self, name: &str) -> Option<Arc<Room>> {
+    fn room(&self, name: &str) -> Option<Arc<Room>> {
         self.session.room(name)
     }
 
     fn close(&mut self, reason: CloseReason) {
         panic!("no number of errors closes this connection: {reason}");
     }
+
+    fn enter(&mut self, room: &Arc<Room>, _: u64) {
+        self.rooms.insert(room.key, Arc::clone(room));
+    }
+
+    fn exit(&mut self, room: &Arc<Room>) {
+        if self.rooms.remove(&room.key).is_some() {
+            self.hub.uncount(room, 0);
+        }
+    }
+
+    fn attach(&mut self, session: &Arc<Session>) {
+        self.rooms.clear();
+        self.session = Arc::clone(session);
+    }
+
+    fn on_backpressure(&mut self) {}
 }

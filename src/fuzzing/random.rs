@@ -219,7 +219,7 @@ fn fragments(random: &mut Random, first: u8, payload: &[u8], stream: &mut Vec<u8
 
 fn control(random: &mut Random, stream: &mut Vec<u8>) {
     let len = *random.one_of(&[0, 1, 4, 30, 124, 125, 125, 126]);
-    // Too long is wrong, so it is rare.
+    // Too long is wrong, so it is cold.
     let len = if len == 126 && !random.one_in(8) { 3 } else { len };
     let (first, payload) = (*random.one_of(&[0x89, 0x89, 0x8a]), random.bytes(len));
     frame(random, first, &payload, stream);

@@ -1,20 +1,28 @@
-//! What a handler is given for a call, and what it may keep.
+//! What a handler is given for a call, and how what it asks for is answered.
 
 use std::{marker::PhantomData, net::SocketAddr, sync::Arc};
 
 use uuid::Uuid;
 
-use super::{MayBlock, Mode, OnWorker, SendStatus, calls::Link};
+use super::{
+    mode::{MayBlock, Mode, OnWorker},
+    peer::Peer,
+};
 use crate::{
     hub::{
-        Hub, Joined, Page, Replay, RoomError,
-        mailbox::{ConnId, Letter, Post},
+        Hub,
+        conn_handle::ConnHandle,
+        error::RoomError,
+        history::{Joined, Page, Replay},
+        memberships::MatchedRoom,
+        names::{RoomName, RoomPattern},
         presence::{Presence, Watch},
         publish::{Publication, Published, PublishedToRooms},
         resume::Resumed,
-        rooms::{Room, RoomName, RoomPattern},
-        seats::Found,
-        sessions::{Session, SessionToken, Speaker},
+        room::Room,
+        send_status::SendStatus,
+        session::Sender,
+        session_token::SessionToken,
     },
     store::{Position, Range},
     ws::{
@@ -25,11 +33,13 @@ use crate::{
 
 /// A connection, for the length of one handler call.
 ///
-/// It cannot be kept, so nothing done through it can come too late; [`Context::peer`] gives what can.
+/// It cannot be kept, so nothing done through it can come too late; [`Context::peer`] gives what
+/// can.
 ///
 /// # Replies
-/// Whatever concerns rooms, sessions or other clients is answered with a [`Reply`], because the answer may
-/// one day come from another machine. Each verb takes effect at once, whether its reply is used or not:
+/// Whatever concerns rooms, sessions or other clients is answered with a [`Reply`], because the
+/// answer may one day come from another machine. Each verb takes effect at once, whether its reply
+/// is used or not:
 ///
 /// - Drop the reply where the answer does not matter: `ctx.publish("tea", "hi");`.
 /// - Go on with the answer in a closure: `ctx.publish("tea", "hi").then(|ctx, published| …);`.
@@ -37,13 +47,13 @@ use crate::{
 ///   `let published = ctx.publish("tea", "hi").wait()?;`.
 pub struct Context<'a, S, M = OnWorker> {
     state: &'a mut S,
-    link: &'a mut dyn Link,
+    conn: &'a mut dyn ConnHandle,
     mode: PhantomData<M>,
 }
 
 impl<'a, S, M> Context<'a, S, M> {
-    pub(super) fn new(state: &'a mut S, link: &'a mut dyn Link) -> Context<'a, S, M> {
-        Context { state, link, mode: PhantomData }
+    pub(super) fn new(state: &'a mut S, conn: &'a mut dyn ConnHandle) -> Context<'a, S, M> {
+        Context { state, conn, mode: PhantomData }
     }
 }
 
@@ -55,75 +65,71 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
 
     /// The random id of this client's session.
     pub fn client_id(&self) -> Uuid {
-        self.link.session().client_id
+        self.conn.session().client_id
     }
 
     /// The peer of the socket, which may be a proxy.
     pub fn remote_addr(&self) -> SocketAddr {
-        self.link.remote_addr()
+        self.conn.remote_addr()
     }
 
     /// Sends a message to this client.
     pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> SendStatus {
-        self.link.send(message.into())
+        self.conn.send(message.into())
     }
 
     /// Sends a message that is encoded already. The bytes are shared, not copied.
     pub fn send_prepared(&mut self, frame: &PreparedFrame) -> SendStatus {
-        self.link.send_prepared(frame)
+        self.conn.send_prepared(frame)
     }
 
-    /// Makes this connection a member of `room`, which is made if it does not exist. The answer says from
-    /// which position on messages come, and has the earlier ones that `replay` asks for: none is missed
-    /// between the two, and none comes twice.
+    /// Makes this connection a member of `room`, which is made if it does not exist. The answer
+    /// says from which position on messages come, and has the earlier ones that `replay` asks for:
+    /// none is missed between the two, and none comes twice.
     ///
     /// In a handler that may block, a message of the room may overtake the answer: compare sequence
     /// numbers.
     pub fn join(&mut self, room: &RoomName, replay: Replay) -> Reply<'_, S, Joined, M> {
-        let (hub, session) = self.parties();
-        let outcome = hub.join(&session, self.link, room, replay);
+        let outcome = self.hub().join(self.conn, room, replay);
         self.reply(outcome)
     }
 
     /// Takes this connection out of `room`.
     pub fn leave(&mut self, room: &str) -> Reply<'_, S, (), M> {
-        let (hub, session) = self.parties();
-        let outcome = hub.leave(&session, self.link, room);
+        let outcome = self.hub().leave(self.conn, room);
         self.reply(outcome)
     }
 
     /// Whether this connection is a member of `room`.
     pub fn is_member(&self, room: &str) -> bool {
-        self.link.own_room(room).is_some()
+        self.conn.room(room).is_some()
     }
 
-    /// Joins every room that matches `pattern`, and each that is made later as it is made; the client is
-    /// told of the latter by [`Notice::Matched`](crate::Notice::Matched). All of them count as rooms of
-    /// this connection. Where there is no room for all that exist, none is joined.
-    pub fn subscribe(&mut self, pattern: &RoomPattern) -> Reply<'_, S, Vec<Found>, M> {
-        let (hub, session) = self.parties();
-        let outcome = hub.subscribe(&session, self.link, pattern);
+    /// Joins every room that matches `pattern`, and each that is made later as it is made; the
+    /// client is told of the latter by [`Notice::Matched`](crate::Notice::Matched). All of them
+    /// count as rooms of this connection. Where there is no room for all that exist, none is
+    /// joined.
+    pub fn subscribe(&mut self, pattern: &RoomPattern) -> Reply<'_, S, Vec<MatchedRoom>, M> {
+        let outcome = self.hub().subscribe(self.conn, pattern);
         self.reply(outcome)
     }
 
     /// Ends a subscription, and leaves the rooms that it brought.
     pub fn unsubscribe(&mut self, pattern: &RoomPattern) -> Reply<'_, S, (), M> {
-        let (hub, session) = self.parties();
-        let outcome = hub.unsubscribe(&session, self.link, pattern);
+        let outcome = self.hub().unsubscribe(self.conn, pattern);
         self.reply(outcome)
     }
 
-    /// Asks who is in `room`, of which this connection is a member, and begins or ends to have the client
-    /// told of every change since the answer.
+    /// Asks who is in `room`, of which this connection is a member, and begins or ends to have the
+    /// client told of every change since the answer.
     pub fn presence(&mut self, room: &str, watch: Watch) -> Reply<'_, S, Presence, M> {
-        let (hub, session) = self.parties();
-        let outcome = hub.presence(&session, self.link, room, watch);
+        let outcome = self.hub().presence(self.conn, room, watch);
         self.reply(outcome)
     }
 
     /// Sets the name that this client goes by in presence.
     pub fn set_name(&mut self, name: Option<&str>) {
-        self.link.hub().set_name(self.link.session(), name);
+        self.conn.hub().set_name(self.conn.session(), name);
     }
 
     /// Publishes to everyone in `room`, this connection included if it is a member.
@@ -159,48 +165,49 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         self.reply(outcome)
     }
 
-    /// Sends a message to one client, wherever it is connected. [`Published::seq`] counts what that client
-    /// was sent like this. Where its handler is [resumable](crate::Handler::resumable), the message waits
-    /// while the client is away.
+    /// Sends a message to one client, wherever it is connected. [`Published::seq`] counts what that
+    /// client was sent like this. Where its handler is [resumable](crate::Handler::resumable), the
+    /// message waits while the client is away.
     pub fn direct<'m>(
         &mut self,
         to: &Uuid,
         message: impl Into<Publication<'m>>,
     ) -> Reply<'_, S, Published, M> {
-        let outcome = self.link.hub().direct(self.speaker(), to, &message.into());
+        let outcome = self.conn.hub().direct(self.sender(), to, &message.into());
         if outcome.is_ok_and(|published| published.behind) {
-            self.link.feel_pressure();
+            self.conn.on_backpressure();
         }
         self.reply(outcome)
     }
 
-    /// Sends a message to everyone who is connected to this handler's route, but this connection. The
-    /// message is not kept: who is away misses it.
+    /// Sends a message to everyone who is connected to this handler's route, but this connection.
+    /// The message is not kept: who is away misses it.
     pub fn broadcast<'m>(&mut self, message: impl Into<Publication<'m>>) -> Reply<'_, S, (), M> {
-        let outcome = self.link.hub().broadcast(self.speaker(), &message.into());
+        let outcome = self.conn.hub().broadcast(self.sender(), &message.into());
         self.reply(outcome)
     }
 
-    /// Asks for a page of at most `limit` messages of what `room` keeps. A page also ends where it would
-    /// fill half of what may wait for one client.
+    /// Asks for a page of at most `limit` messages of what `room` keeps. A page also ends where it
+    /// would fill half of what may wait for one client.
     #[must_use = "the page is found in the reply"]
     pub fn history(&mut self, room: &str, range: Range, limit: usize) -> Reply<'_, S, Page, M> {
-        let outcome = self.room(room).map(|room| self.link.hub().history(&room, range, limit));
+        let outcome = self.room(room).map(|room| self.conn.hub().history(&room, range, limit));
         self.reply(outcome)
     }
 
     /// What another connection must show to take this client's session up, if the handler is
     /// [resumable](crate::Handler::resumable).
     pub fn session_token(&self) -> SessionToken {
-        self.link.session().token()
+        self.conn.session().token()
     }
 
-    /// Takes up the session of an earlier connection: this connection gets its client id, its rooms, and
-    /// what it missed since `positions` and since direct message `direct_seq` (without it, what came while
-    /// it was away). A connection that the session was still on is closed with 4010.
+    /// Takes up the session of an earlier connection: this connection gets its client id, its
+    /// rooms, and what it missed since `positions` and since direct message `direct_seq` (without
+    /// it, what came while it was away). A connection that the session was still on is closed with
+    /// 4010.
     ///
-    /// Only with the first message of a connection. The session it began with is gone then, and so are
-    /// the rooms it had joined.
+    /// Only with the first message of a connection. The session it began with is gone then, and so
+    /// are the rooms it had joined.
     #[must_use = "whether the session was taken up, and what it missed, is found in the reply"]
     pub fn resume(
         &mut self,
@@ -208,22 +215,21 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         positions: &[(RoomName, Position)],
         direct_seq: Option<u64>,
     ) -> Reply<'_, S, Resumed, M> {
-        let (hub, session) = self.parties();
-        let outcome = hub.resume(&session, self.link, token, positions, direct_seq);
+        let outcome = self.hub().resume(self.conn, token, positions, direct_seq);
         self.reply(outcome)
     }
 
     /// Closes this connection once the handler has returned. What was sent before still goes out.
     pub fn close(&mut self, reason: CloseReason) {
-        self.link.close(reason);
+        self.conn.close(reason);
     }
 
     /// A handle to this connection that can be kept and used from any thread.
     pub fn peer(&self) -> Peer {
         Peer {
-            conn: self.link.conn(),
+            conn: self.conn.id(),
             client_id: self.client_id(),
-            post: self.link.hub().post.clone(),
+            mailboxes: self.conn.hub().mailboxes.clone(),
         }
     }
 
@@ -233,9 +239,9 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         publication: &Publication<'_>,
     ) -> Result<Published, RoomError> {
         let room = self.room(room)?;
-        let published = self.link.hub().publish(Some(self.speaker()), &room, publication)?;
+        let published = self.conn.hub().publish(Some(self.sender()), &room, publication)?;
         if published.behind {
-            self.link.feel_pressure();
+            self.conn.on_backpressure();
         }
         Ok(published)
     }
@@ -247,42 +253,42 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
     ) -> Result<PublishedToRooms, RoomError> {
         let rooms: Vec<_> = rooms.iter().map(|room| self.room(room)).collect::<Result<_, _>>()?;
         let rooms: Vec<&Room> = rooms.iter().map(AsRef::as_ref).collect();
-        let published = self.link.hub().publish_to_rooms(self.speaker(), &rooms, publication)?;
+        let published = self.conn.hub().publish_to_rooms(self.sender(), &rooms, publication)?;
         if published.behind {
-            self.link.feel_pressure();
+            self.conn.on_backpressure();
         }
         Ok(published)
     }
 
     fn reply<T>(&mut self, outcome: Result<T, RoomError>) -> Reply<'_, S, T, M> {
-        Reply { ctx: Context::new(self.state, self.link), outcome }
+        Reply { ctx: Context::new(self.state, self.conn), outcome }
     }
 
-    fn speaker(&self) -> Speaker<'_> {
-        Speaker { session: self.link.session(), conn: self.link.conn() }
+    fn sender(&self) -> Sender<'_> {
+        Sender { session: self.conn.session(), conn: self.conn.id() }
     }
 
-    fn parties(&self) -> (Arc<Hub>, Arc<Session>) {
-        (Arc::clone(self.link.hub()), Arc::clone(self.link.session()))
+    fn hub(&self) -> Arc<Hub> {
+        Arc::clone(self.conn.hub())
     }
 
     fn room(&self, name: &str) -> Result<Arc<Room>, RoomError> {
-        let own = self.link.own_room(name);
-        own.or_else(|| self.link.hub().rooms.find(name)).ok_or(RoomError::NoSuchRoom)
+        let own = self.conn.room(name);
+        own.or_else(|| self.conn.hub().rooms.find(name)).ok_or(RoomError::NoSuchRoom)
     }
 }
 
-/// The answer to a verb of a [`Context`]: there already, or still to come. What was asked for has its
-/// effect in any case, so a reply may be dropped.
+/// The answer to a verb of a [`Context`]: there already, or still to come. What was asked for has
+/// its effect in any case, so a reply may be dropped.
 pub struct Reply<'a, S, T, M = OnWorker> {
     ctx: Context<'a, S, M>,
     outcome: Result<T, RoomError>,
 }
 
 impl<S, T, M> Reply<'_, S, T, M> {
-    /// Runs `next` with the answer, once it is there: before this call returns if the rooms are kept in
-    /// memory, as they are now; later, between two calls of the handler, if they were kept on another
-    /// machine. Write for either. `next` is not run when the connection ends first.
+    /// Runs `next` with the answer, once it is there: before this call returns if the rooms are
+    /// kept in memory, as they are now; later, between two calls of the handler, if they were kept
+    /// on another machine. Write for either. `next` is not run when the connection ends first.
     pub fn then(
         self,
         next: impl FnOnce(&mut Context<'_, S, M>, Result<T, RoomError>) + Send + 'static,
@@ -293,8 +299,8 @@ impl<S, T, M> Reply<'_, S, T, M> {
 }
 
 impl<S, T> Reply<'_, S, T, MayBlock> {
-    /// Waits for the answer. Only a handler that [may block](crate::Handler::blocking) can wait: a worker
-    /// must not, because everyone else on it would wait too.
+    /// Waits for the answer. Only a handler that [may block](crate::Handler::blocking) can wait: a
+    /// worker must not, because everyone else on it would wait too.
     ///
     /// ```
     /// use rusty_socks::{Context, Handler, MayBlock, Message, RoomError, Server};
@@ -325,47 +331,5 @@ impl<S, T> Reply<'_, S, T, MayBlock> {
     /// Why the server did not do as asked. Nothing was changed then.
     pub fn wait(self) -> Result<T, RoomError> {
         self.outcome
-    }
-}
-
-/// A connection, seen from anywhere. Clones are the same peer; all of it works from any thread, and does
-/// nothing once the connection is gone.
-#[derive(Clone)]
-pub struct Peer {
-    pub(crate) conn: ConnId,
-    pub(crate) client_id: Uuid,
-    pub(crate) post: Post,
-}
-
-impl Peer {
-    /// The random id of this client's session.
-    pub fn client_id(&self) -> Uuid {
-        self.client_id
-    }
-
-    /// Sends a message to this client. [`SendStatus::Dropped`] says that its worker's mailbox is full;
-    /// whether the connection still exists is not known here.
-    pub fn send<'m>(&self, message: impl Into<Message<'m>>) -> SendStatus {
-        self.send_prepared(&PreparedFrame::new(message.into()))
-    }
-
-    /// Sends a message that is encoded already.
-    pub fn send_prepared(&self, frame: &PreparedFrame) -> SendStatus {
-        match self.post.send(self.conn, frame.clone()) {
-            true => SendStatus::Sent,
-            false => SendStatus::Dropped,
-        }
-    }
-
-    /// Closes this connection.
-    pub fn close(&self, reason: CloseReason) {
-        let letter = Letter::Close { conn: self.conn, reason };
-        self.post.tell(usize::from(self.conn.worker), letter);
-    }
-}
-
-impl std::fmt::Debug for Peer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Peer").field("client_id", &self.client_id).finish_non_exhaustive()
     }
 }

@@ -17,6 +17,7 @@ impl Mode for MayBlock {}
 
 mod sealed {
     pub trait Sealed {}
-    impl Sealed for super::OnWorker {}
-    impl Sealed for super::MayBlock {}
 }
+
+impl sealed::Sealed for OnWorker {}
+impl sealed::Sealed for MayBlock {}

@@ -6,18 +6,20 @@ use parking_lot::MutexGuard;
 use uuid::Uuid;
 
 use super::{
-    Hub, RoomError,
-    mailbox::{ConnId, Deferred, Letter},
-    rooms::{Room, RoomState},
-    sessions::{Recipient, Speaker},
+    Hub,
+    conn_id::ConnId,
+    error::RoomError,
+    mailbox::{Deferred, Letter},
+    room::{Room, RoomState, workers_with_members},
+    session::{Recipient, Sender},
 };
 use crate::ws::frame::{Kind, Message, PreparedFrame};
 
 /// A message on its way to a room, to several, or to one client.
 ///
-/// It is sent as it stands, or, made with [`Publication::around_seq`], with its sequence number spliced
-/// in. The number is known only once the room has given it, and formatting the rest under the room's
-/// lock would make everyone wait.
+/// A message is sent as it stands, or, made with [`Publication::around_seq`], with its sequence
+/// number spliced in. The number is known only once the room has given it, and formatting the rest
+/// under the room's lock would make everyone wait.
 #[derive(Debug, Clone, Copy)]
 pub struct Publication<'a> {
     kind: Kind,
@@ -52,9 +54,9 @@ impl<'a> Publication<'a> {
         Publication::new(Kind::Text, Parts::AroundSeqs(pieces, after))
     }
 
-    /// Lets a repeat of this message be known for one: when the same session publishes the same `id` to
-    /// the same room, rooms or client again, among its last 128 such publishes, nobody is sent the message
-    /// again, and the answer has the first one's number.
+    /// Lets a repeat of this message be known for one: when the same session publishes the same
+    /// `id` to the same room, rooms or client again, among its last 128 such publishes, nobody is
+    /// sent the message again, and the answer has the first one's number.
     pub fn dedup_id(self, id: Uuid) -> Publication<'a> {
         Publication { dedup_id: Some(id), ..self }
     }
@@ -66,7 +68,7 @@ impl<'a> Publication<'a> {
     }
 
     /// The connection that is not sent the message.
-    fn except(&self, by: Option<Speaker<'_>>) -> Option<ConnId> {
+    fn except(&self, by: Option<Sender<'_>>) -> Option<ConnId> {
         by.filter(|_| self.to_others).map(|by| by.conn)
     }
 
@@ -118,15 +120,15 @@ impl<'a, M: Into<Message<'a>>> From<M> for Publication<'a> {
 pub struct Published {
     /// The message's number in its room.
     pub seq: u64,
-    /// A worker it goes to is behind. The publisher should pause; the server itself stops reading
-    /// from the sockets of the worker it was published on.
+    /// A worker that the message goes to is behind. The publisher should pause; the server itself
+    /// stops reading from the sockets of the worker that it was published on.
     pub behind: bool,
-    /// It had been published before ([`Publication::dedup_id`]): this is the number it got then, and nobody
-    /// was sent it again.
+    /// The message had been published before ([`Publication::dedup_id`]): this is the number it got
+    /// then, and nobody was sent it again.
     pub repeated: bool,
 }
 
-/// What became of a publish to several rooms at once.
+/// What became of a publish to several rooms at one instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublishedToRooms {
     /// The message's number in each room, in the order in which the rooms were given.
@@ -138,10 +140,11 @@ pub struct PublishedToRooms {
 }
 
 impl Hub {
-    /// Numbers, stores and posts a message. The repeats of a session are known for what they are.
+    /// Numbers, stores and posts a message. Without a sender it comes from outside of any
+    /// connection.
     pub(crate) fn publish(
         &self,
-        by: Option<Speaker<'_>>,
+        by: Option<Sender<'_>>,
         room: &Room,
         publication: &Publication<'_>,
     ) -> Result<Published, RoomError> {
@@ -156,15 +159,15 @@ impl Hub {
         }
         let mut deferred = Deferred::default();
         let result = self.number_in_one(by, room, publication, &mut deferred);
-        self.post.finish(&deferred);
+        self.mailboxes.after_unlock(&deferred);
         let behind = deferred.behind;
         result.map(|seq| Published { seq, behind, repeated: false })
     }
 
-    /// Numbers a message in several rooms at one instant. Who is in more than one of them gets it once.
+    /// Numbers a message in several rooms at one instant. A member of several of them gets it once.
     pub(crate) fn publish_to_rooms(
         &self,
-        by: Speaker<'_>,
+        by: Sender<'_>,
         rooms: &[&Room],
         publication: &Publication<'_>,
     ) -> Result<PublishedToRooms, RoomError> {
@@ -174,9 +177,9 @@ impl Hub {
         let mut deferred = Deferred::default();
         // Held over the publish, so that a repeat on another connection cannot slip in between.
         let mut state = publication.dedup_id.map(|id| (id, by.session.state.lock()));
-        by.must_speak()?;
+        by.check_not_taken_over()?;
         if let Some((id, state)) = &state
-            && let Some(seqs) = state.told_rooms(*id, rooms)
+            && let Some(seqs) = state.recent_publish(*id, rooms)
         {
             self.sessions.metrics.repeats.add_shared();
             return Ok(PublishedToRooms { seqs, behind: false, repeated: true });
@@ -187,48 +190,48 @@ impl Hub {
             rooms => self.number_in_all(by, rooms, publication, next),
         };
         if let (Some((id, state)), Ok(seqs)) = (&mut state, &result) {
-            state.tell(*id, Recipient::rooms(rooms, seqs));
+            state.remember_publish(*id, Recipient::rooms(rooms, seqs));
         }
         drop(state);
-        self.post.finish(&deferred);
+        self.mailboxes.after_unlock(&deferred);
         let behind = deferred.behind;
         result.map(|seqs| PublishedToRooms { seqs: seqs.into(), behind, repeated: false })
     }
 
-    /// Numbers, stores and posts a message under the room's lock, and sees there that whoever says it may.
-    /// [`Post::finish`] must follow once no lock is held.
+    /// Numbers, stores and posts a message under the room's lock, unless its sender was taken over.
+    /// [`Mailboxes::after_unlock`] must follow once no lock is held.
     ///
-    /// [`Post::finish`]: super::mailbox::Post::finish
+    /// [`Mailboxes::after_unlock`]: super::mailbox::Mailboxes::after_unlock
     fn number_in_one(
         &self,
-        by: Option<Speaker<'_>>,
+        by: Option<Sender<'_>>,
         room: &Room,
         publication: &Publication<'_>,
         deferred: &mut Deferred,
     ) -> Result<u64, RoomError> {
         let now_ms = self.now_ms();
         let mut state = room.state.lock();
-        by.map_or(Ok(()), |by| by.must_speak())?;
+        by.map_or(Ok(()), |by| by.check_not_taken_over())?;
         if state.is_gone() {
             return Err(RoomError::NoSuchRoom);
         }
         let except = publication.except(by);
         let seq = state.history.position().seq + 1;
         let frame = self.compressible(publication.encode(&[seq]));
-        self.post.reserve_all(places(&state.members, frame.len()), deferred)?;
-        for (worker, _) in places(&state.members, frame.len()) {
+        self.mailboxes.reserve_all(workers_with_members(&state.members, frame.len()), deferred)?;
+        for (worker, _) in workers_with_members(&state.members, frame.len()) {
             let frame = frame.clone();
-            deferred.ring.insert(worker);
-            self.post.put(worker, Letter::Deliver { room: room.key, seq, frame, except });
+            let letter = Letter::Deliver { room: room.key, seq, frame, except };
+            self.mailboxes.push_reserved(worker, letter, deferred);
         }
         self.keep(room, &mut state, frame, now_ms);
         Ok(seq)
     }
 
-    /// The same under the locks of several rooms.
+    /// Numbers, stores and posts a message under the locks of several rooms.
     fn number_in_all(
         &self,
-        by: Option<Speaker<'_>>,
+        by: Option<Sender<'_>>,
         rooms: &[&Room],
         publication: &Publication<'_>,
         deferred: &mut Deferred,
@@ -242,24 +245,24 @@ impl Hub {
         }
         let mut states: Vec<(usize, MutexGuard<'_, RoomState>)> =
             order.iter().map(|index| (*index, rooms[*index].state.lock())).collect();
-        by.map_or(Ok(()), |by| by.must_speak())?;
+        by.map_or(Ok(()), |by| by.check_not_taken_over())?;
         if states.iter().any(|(_, state)| state.is_gone()) {
             return Err(RoomError::NoSuchRoom);
         }
         let except = publication.except(by);
         let mut seqs = vec![0; rooms.len()];
-        let mut members = vec![0; self.post.workers()];
+        let mut members = vec![0; self.mailboxes.workers()];
         for (index, state) in &states {
             seqs[*index] = state.history.position().seq + 1;
             members.iter_mut().zip(&state.members).for_each(|(sum, count)| *sum += count);
         }
         let frame = self.compressible(publication.encode(&seqs));
-        self.post.reserve_all(places(&members, frame.len()), deferred)?;
+        self.mailboxes.reserve_all(workers_with_members(&members, frame.len()), deferred)?;
         let keys: Arc<[_]> = rooms.iter().map(|room| room.key).zip(seqs.iter().copied()).collect();
-        for (worker, _) in places(&members, frame.len()) {
+        for (worker, _) in workers_with_members(&members, frame.len()) {
             let (rooms, frame) = (Arc::clone(&keys), frame.clone());
-            deferred.ring.insert(worker);
-            self.post.put(worker, Letter::DeliverMany { rooms, frame, except });
+            let letter = Letter::DeliverMany { rooms, frame, except };
+            self.mailboxes.push_reserved(worker, letter, deferred);
         }
         for (index, state) in &mut states {
             self.keep(rooms[*index], state, frame.clone(), now_ms);
@@ -278,15 +281,6 @@ impl Hub {
             None => frame,
         }
     }
-}
-
-/// The workers that have members, each with the bytes of the letter it gets.
-pub(super) fn places(
-    members: &[u32],
-    bytes: usize,
-) -> impl Iterator<Item = (usize, usize)> + Clone {
-    let with_members = members.iter().enumerate().filter(|(_, count)| **count > 0);
-    with_members.map(move |(worker, _)| (worker, bytes))
 }
 
 #[cfg(test)]
@@ -325,7 +319,7 @@ mod tests {
             let (hub, tell) = (Arc::clone(&bench.hub), tell.clone());
             let (session, conn) = (Arc::clone(&old.session), old.conn());
             thread::spawn(move || {
-                let by = Speaker { session: &session, conn };
+                let by = Sender { session: &session, conn };
                 let rooms: Vec<&Room> = rooms.iter().map(AsRef::as_ref).collect();
                 let publication = Publication::from("late");
                 let _ = tell.send(match &rooms[..] {
@@ -343,7 +337,7 @@ mod tests {
         }
         for dedup_id in [None, Some(Uuid::new_v4())] {
             let publication = Publication { dedup_id, ..Publication::from("x") };
-            let by = |session, conn| Some(Speaker { session, conn });
+            let by = |session, conn| Some(Sender { session, conn });
             let late = bench.hub.publish(by(&old.session, old.conn()), &own, &publication);
             assert_eq!(late.err(), Some(RoomError::TakenOver));
             let next = bench.hub.publish(by(&new.session, new.conn()), &own, &publication);

@@ -9,11 +9,13 @@ use crate::{
     config::Config,
     hub::{
         Hub,
-        mailbox::{ConnId, Deferred, Inbox, MailboxBounds, post_without_workers},
-        notice::{Notice, Wording},
+        conn_id::ConnId,
+        mailbox::{Deferred, MailboxBounds, MailboxReceiver, mailboxes_without_workers},
+        names::RoomName,
+        notice::{Notice, NoticeFormatter},
         publish::Publication,
-        rooms::{Room, RoomName, RoomState},
-        sessions::{Session, Speaker},
+        room::{Room, RoomState},
+        session::{Sender, Session},
     },
     ws::frame::PreparedFrame,
 };
@@ -61,14 +63,14 @@ struct Publish {
     hub: Hub,
     rooms: Vec<Arc<Room>>,
     session: Arc<Session>,
-    inboxes: Vec<Inbox>,
+    receivers: Vec<MailboxReceiver>,
     next_id: u128,
     letters: u64,
 }
 
 struct NoWords;
 
-impl Wording for NoWords {
+impl NoticeFormatter for NoWords {
     fn notice(&self, _: &Notice<'_>) -> Option<PreparedFrame> {
         None
     }
@@ -78,8 +80,8 @@ impl Publish {
     fn open(way: Way) -> Box<dyn Round> {
         let config = Config::default();
         let bounds = MailboxBounds { letters_max: config.mailbox, bytes_max: config.mailbox_bytes };
-        let (post, inboxes) = post_without_workers(WORKERS, bounds);
-        let hub = Hub::new(&config, post);
+        let (mailboxes, receivers) = mailboxes_without_workers(WORKERS, bounds);
+        let hub = Hub::new(&config, mailboxes);
         let session = hub.sessions.begin(CONN, 0, true, Arc::new(NoWords));
         let room = |number: usize| {
             let name = RoomName::new(&format!("room {number}")).expect("a legal name");
@@ -89,7 +91,7 @@ impl Publish {
             hub.rooms.enter(&name, &mut Deferred::default(), members).expect("room for it").0
         };
         let rooms = (0..ROOMS_AT_ONCE).map(room).collect();
-        let mut publish = Publish { way, hub, rooms, session, inboxes, next_id: 0, letters: 0 };
+        let mut publish = Publish { way, hub, rooms, session, receivers, next_id: 0, letters: 0 };
         while publish.next_id < u128::from(HISTORY_FILLS) {
             publish.play();
         }
@@ -99,7 +101,7 @@ impl Publish {
 
     fn publish(&mut self) -> bool {
         self.next_id += 1;
-        let by = Speaker { session: &self.session, conn: CONN };
+        let by = Sender { session: &self.session, conn: CONN };
         match self.way {
             Way::Room => {
                 let message = Publication::around_seq(BEFORE_SEQ, AFTER_SEQ);
@@ -128,8 +130,8 @@ impl Round for Publish {
                 return;
             }
         }
-        for inbox in &self.inboxes {
-            while let Some(letter) = inbox.take() {
+        for receiver in &self.receivers {
+            while let Some(letter) = receiver.take() {
                 black_box(letter);
                 self.letters += 1;
             }

@@ -7,11 +7,7 @@ use crate::{
     chat::Chat,
     config::{Compression, Config},
     handler::Context,
-    hub::{
-        Hub,
-        publish::Publication,
-        rooms::{Room, RoomName},
-    },
+    hub::{Hub, names::RoomName, publish::Publication, room::Room},
     pool::worker::stage::Stage,
     server::Server,
     ws::frame::Message,

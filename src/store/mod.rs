@@ -137,8 +137,8 @@ impl History {
         self.entries.is_empty()
     }
 
-    /// Everything behind `since`, or `None` when not all of it is kept any more, or it is no position
-    /// of this epoch, or it has more than `bytes_max` bytes.
+    /// Everything behind `since`, or `None` when not all of it is kept any more, or it is no
+    /// position of this epoch, or it has more than `bytes_max` bytes.
     pub(crate) fn since(&self, since: Position, bytes_max: usize) -> Option<Vec<PreparedFrame>> {
         if since.epoch != self.epoch || since.seq > self.last_seq {
             return None;

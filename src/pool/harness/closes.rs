@@ -4,7 +4,7 @@ use super::{Harness, close, frame, lags};
 use crate::{
     config::Config,
     handler::{Context, Handler},
-    hub::{Replay, rooms::RoomName},
+    hub::{history::Replay, names::RoomName},
     ws::{close::CloseReason, frame::Message},
 };
 
