@@ -168,7 +168,7 @@ trap interrupted INT TERM
 
 step_format() {
     has_component rustfmt cargo fmt
-    cargo fmt --check
+    cargo fmt --all --check
     # No more than formatted: its dependencies are many, and nothing that ships depends on it.
     cargo fmt --check --manifest-path benches/compare/Cargo.toml
 }
@@ -176,7 +176,7 @@ step_format() {
 step_clippy() {
     has_component clippy cargo clippy
     # The first step that resolves dependencies, so the one to say that Cargo.lock is stale.
-    cargo clippy --locked --all-targets -- -D warnings
+    cargo clippy --locked --workspace --all-targets -- -D warnings
     # What these need is not a part of any other build.
     cargo clippy --features bench --bench hot_paths --bin replay -- -D warnings
 }
@@ -187,7 +187,7 @@ step_library() {
 }
 
 step_docs() {
-    RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items
+    RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items
 }
 
 # What the benchmarks claim from what they measured.
@@ -197,7 +197,7 @@ step_report() {
 
 # Unit tests, integration tests, examples and doc tests.
 step_tests() {
-    cargo test --no-fail-fast
+    cargo test --workspace --no-fail-fast
 }
 
 step_third_party() {

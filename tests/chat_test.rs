@@ -869,6 +869,19 @@ fn what_the_operator_publishes_reaches_all_members() {
 }
 
 #[test]
+fn a_published_text_that_is_no_json_leaves_answers_whole() {
+    let server = TestServer::start(config());
+    let mut client = server.chat();
+    server.handle.publish("lobby", "it's \"raw\"").unwrap();
+    assert_eq!(client.next(), Message::text("it's \"raw\""));
+    server.handle.publish("lobby", &b"\xff"[..]).unwrap();
+    client.next();
+    client.send(r#"{"type":"history","room":"lobby"}"#);
+    let messages = &client.json()["messages"];
+    assert_eq!(messages, &json!(["it's \"raw\"", "\u{fffd}"]));
+}
+
+#[test]
 fn the_protocol_may_be_mounted_beside_other_handlers() {
     let config = config();
     let chat = Chat::new(&config).unwrap();

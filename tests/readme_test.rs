@@ -10,6 +10,7 @@ mod stage;
 use std::{collections::BTreeSet, io::Write, thread};
 
 use rusty_socks::{Config, config::Key};
+use rusty_socks_protocol::ErrorCode;
 use stage::Stage;
 
 /// The reference of the wire protocol.
@@ -232,7 +233,7 @@ fn behind<'t>(text: &'t str, prefixes: &'t [&str]) -> impl Iterator<Item = Strin
 
 /// The code of the chat protocol, without white space and without unit tests.
 fn chat_source() -> String {
-    let files = ["answers", "commands", "frames", "mod", "notices"];
+    let files = ["answers", "command", "commands", "fault", "message", "mod", "notices"];
     let code = files.map(|file| {
         let text = read(&format!("src/chat/{file}.rs"));
         text.split("#[cfg(test)]").next().unwrap().split_whitespace().collect::<String>()
@@ -257,13 +258,17 @@ fn every_command_frame_error_and_close_code_is_told_and_shown() {
     let mut unseen: BTreeSet<String> = &told - &behind(&played, &["→ {\"type\":\""]).collect();
 
     let [told, reserved] = listed("What the server sends", "frame");
-    let written = ["answer(\"", "about(\"", "presence(\"", "{\\\"type\\\":\\\""];
-    assert_eq!((&told, &reserved), (&behind(&source, &written).collect(), &none), "frames");
+    let written = behind(&source, &["Answer::", "protocol::Notice::", "{\\\"type\\\":\\\""]);
+    let written = written.map(|name| name.to_ascii_lowercase()).collect();
+    assert_eq!((&told, &reserved), (&written, &none), "frames");
     unseen.extend(&told - &behind(&played, &["← {\"type\":\""]).collect());
 
     let [told, reserved] = listed("Errors", "code");
-    assert_eq!(told, behind(&source, &["Fault::new(\"", "fault(\""]).collect(), "error codes");
-    assert!(told.is_disjoint(&reserved));
+    let names: BTreeSet<String> = behind(&source, &["ErrorCode::"]).collect();
+    let is_used = |code: &&ErrorCode| names.contains(&format!("{code:?}"));
+    let (used, unused): (Vec<_>, Vec<_>) = ErrorCode::KNOWN.iter().partition(is_used);
+    let words = |codes: Vec<&ErrorCode>| codes.into_iter().map(ToString::to_string).collect();
+    assert_eq!((&told, &reserved), (&words(used), &words(unused)), "error codes");
     unseen.extend(&told - &behind(&played, &["\"code\":\""]).collect());
 
     let [told, reserved] = listed("Close codes", "code");

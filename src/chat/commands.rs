@@ -1,12 +1,17 @@
 //! What each command does.
 
+use rusty_socks_protocol::{Answer, ErrorCode, RoomSeq, answer};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
 use super::{
     Chat, ChatState, Ctx, answer_ok,
-    answers::{
-        self, MESSAGE_HEAD, push_joined, push_position, push_presence, push_room, push_string,
-    },
+    answers::{self, Messages},
+    command::{self, Command, Content, Destination, Reference, Resume},
     fail,
-    frames::{self, Command, Content, Destination, Fault, Reference, Resume},
+    fault::Fault,
+    json, message,
 };
 use crate::{
     Position, Presence, Publication, Range, Replay, Reply, RoomError, RoomName, RoomPattern,
@@ -36,13 +41,16 @@ impl Chat {
             }
             Command::Direct { to, content } => {
                 self.take_name(ctx, &content);
-                let tail = answers::message_tail(ctx.client_id(), &content);
-                let publication = Publication::around_seq(DIRECT_HEAD, &tail);
+                let tail = message::tail(ctx.client_id(), &content);
+                let publication = Publication::around_seq(message::DIRECT_HEAD, &tail);
                 let (publication, id) = (known_by_id(publication, &content), content.id);
-                self.confirm(ctx.direct(&to, publication), reference, move |out, published| {
-                    out.push_str(&format!(",\"to\":\"{to}\",\"id\":\"{id}\""));
-                    push_repeated(out, published.repeated);
-                });
+                self.confirm(
+                    ctx.direct(&to, publication),
+                    reference,
+                    move |reference, published| {
+                        ok(reference, sent(Some(to), id, published.repeated))
+                    },
+                );
             }
             Command::Broadcast(content) => self.broadcast(ctx, &content, reference),
             Command::Join { room, since, watch, name } => {
@@ -51,7 +59,9 @@ impl Chat {
             }
             Command::Leave { room } => {
                 let name = room.clone().into_owned();
-                self.confirm(ctx.leave(&room), reference, move |out, ()| push_room(out, &name));
+                self.confirm(ctx.leave(&room), reference, move |reference, ()| {
+                    ok(reference, answer::Left { room: name.into() })
+                });
             }
             Command::Subscribe { pattern, name } => {
                 set_name(ctx, name.as_deref());
@@ -59,24 +69,23 @@ impl Chat {
             }
             Command::Unsubscribe(pattern) => {
                 let left = ctx.unsubscribe(&pattern);
-                self.confirm(left, reference, move |out, ()| push_room(out, pattern.as_str()));
+                self.confirm(left, reference, move |reference, ()| {
+                    ok(reference, answer::Left { room: pattern.as_str().into() })
+                });
             }
             Command::History { room, range, limit } => {
                 self.history(ctx, &room, range, limit, reference);
             }
             Command::Presence { room, watch } => {
                 let name = room.clone().into_owned();
-                self.answer(ctx.presence(&room, watch), reference, move |out, presence| {
-                    push_room(out, &name);
-                    push_presence(out, &presence);
+                self.answer(ctx.presence(&room, watch), reference, move |reference, presence| {
+                    ok(reference, answers::presence(&name, &presence))
                 });
             }
             Command::Resume(resume) => self.resume(ctx, &resume, reference),
             Command::Ping => {
                 ctx.state().errors_in_a_row = 0;
-                let mut out = answers::answer("pong", reference.as_deref());
-                out.push('}');
-                ctx.send(&out);
+                ctx.send(&json::text(&Answer::pong(reference.as_deref())));
             }
         }
     }
@@ -86,7 +95,7 @@ impl Chat {
         if let Some(sender) = content.sender
             && !ctx.state().has_name
         {
-            set_name(ctx, frames::name(sender).as_deref());
+            set_name(ctx, command::name(sender).as_deref());
         }
     }
 
@@ -101,16 +110,22 @@ impl Chat {
         if !ctx.is_member(room) {
             return self.fail(ctx, &RoomError::NotMember.into(), &reference);
         }
-        let head = answers::message_head(room);
-        let tail = answers::message_tail(ctx.client_id(), content);
+        let head = message::room_head(room);
+        let tail = message::tail(ctx.client_id(), content);
         let publication = addressed(Publication::around_seq(&head, &tail), content, echo);
         let id = content.id;
         // Only what the answer needs is carried over, and most publishes want none.
         let answered_room = reference.is_some().then(|| room.to_owned());
-        self.confirm(ctx.publish(room, publication), reference, move |out, published| {
-            push_room(out, answered_room.as_deref().unwrap_or_default());
-            out.push_str(&format!(",\"seq\":{},\"id\":\"{id}\"", published.seq));
-            push_repeated(out, published.repeated);
+        self.confirm(ctx.publish(room, publication), reference, move |reference, published| {
+            ok(
+                reference,
+                answer::Published {
+                    room: answered_room.unwrap_or_default().into(),
+                    seq: published.seq,
+                    id: id.to_string().into(),
+                    repeated: published.repeated,
+                },
+            )
         });
     }
 
@@ -126,51 +141,38 @@ impl Chat {
         if rooms.iter().any(|room| !ctx.is_member(room)) {
             return self.fail(ctx, &RoomError::NotMember.into(), &reference);
         }
-        let mut texts = Vec::with_capacity(rooms.len() + 1);
-        for (index, room) in rooms.iter().enumerate() {
-            let mut text = String::new();
-            if index == 0 {
-                text.push_str(MESSAGE_HEAD);
-                push_room(&mut text, room);
-                text.push_str(",\"seq\":");
-                texts.push((std::mem::take(&mut text), 0));
-                text.push_str(",\"rooms\":[{\"room\":");
-            } else {
-                text.push_str("},{\"room\":");
-            }
-            push_string(&mut text, room);
-            text.push_str(",\"seq\":");
-            texts.push((text, index));
-        }
+        let (texts, tail) = message::to_rooms(rooms, ctx.client_id(), content);
         let pieces: Vec<(&str, usize)> =
             texts.iter().map(|(text, index)| (text.as_str(), *index)).collect();
-        let tail = format!("}}]{}", answers::message_tail(ctx.client_id(), content));
         let publication = addressed(Publication::around_seqs(&pieces, &tail), content, echo);
         let id = content.id;
         let answered_rooms = if reference.is_some() { rooms.to_vec() } else { Vec::new() };
         let rooms: Vec<&str> = rooms.iter().map(String::as_str).collect();
         let reply = ctx.publish_to_rooms(&rooms, publication);
-        self.confirm(reply, reference, move |out, published| {
-            out.push_str(",\"rooms\":[");
-            for (index, (room, seq)) in answered_rooms.iter().zip(&published.seqs).enumerate() {
-                out.push_str(if index > 0 { ",{\"room\":" } else { "{\"room\":" });
-                push_string(out, room);
-                out.push_str(&format!(",\"seq\":{seq}}}"));
-            }
-            out.push_str(&format!("],\"id\":\"{id}\""));
-            push_repeated(out, published.repeated);
+        self.confirm(reply, reference, move |reference, published| {
+            let numbered = answered_rooms.into_iter().zip(published.seqs);
+            ok(
+                reference,
+                answer::PublishedToRooms {
+                    rooms: numbered.map(|(room, seq)| RoomSeq { room: room.into(), seq }).collect(),
+                    id: id.to_string().into(),
+                    repeated: published.repeated,
+                },
+            )
         });
     }
 
     fn broadcast(&self, ctx: &mut Ctx<'_>, content: &Content<'_>, reference: Reference) {
         if !self.may_broadcast {
-            let fault = Fault::new("forbidden", "clients of this server may not send to everyone");
+            let fault =
+                Fault::new(ErrorCode::Forbidden, "clients of this server may not send to everyone");
             return self.fail(ctx, &fault, &reference);
         }
         self.take_name(ctx, content);
-        let tail = answers::message_tail(ctx.client_id(), content);
-        let (reply, id) = (ctx.broadcast(&format!("{{\"type\":\"broadcast\"{tail}")), content.id);
-        self.confirm(reply, reference, move |out, ()| out.push_str(&format!(",\"id\":\"{id}\"")));
+        let (text, id) = (message::broadcast(ctx.client_id(), content), content.id);
+        self.confirm(ctx.broadcast(&text), reference, move |reference, ()| {
+            ok(reference, sent(None, id, false))
+        });
     }
 
     fn join(
@@ -196,13 +198,9 @@ impl Chat {
                     ctx.state().errors_in_a_row = 0;
                     return;
                 }
-                answer_ok(ctx, reference.as_deref(), |out| {
-                    push_room(out, name.as_str());
-                    push_joined(out, &joined);
-                    if let Some(presence) = &presence {
-                        push_presence(out, presence);
-                    }
-                });
+                let messages = Messages::new(&joined.replay);
+                let body = answers::joined(name.as_str(), &joined, &messages, presence.as_ref());
+                answer_ok(ctx, &ok(reference.as_deref(), body));
             };
             if watch {
                 // The room was just joined, so there is an answer.
@@ -217,17 +215,8 @@ impl Chat {
     fn subscribe(&self, ctx: &mut Ctx<'_>, pattern: RoomPattern, reference: Reference) {
         // Which rooms they are and where they stand is known from nowhere else, so it is always
         // answered.
-        self.answer(ctx.subscribe(&pattern), reference, move |out, found| {
-            push_room(out, pattern.as_str());
-            out.push_str(",\"rooms\":[");
-            for (index, found) in found.iter().enumerate() {
-                out.push_str(if index > 0 { ",{\"room\":" } else { "{\"room\":" });
-                push_string(out, found.room.as_str());
-                push_position(out, &found.position);
-                answers::push_overflow(out, found.overflow);
-                out.push('}');
-            }
-            out.push(']');
+        self.answer(ctx.subscribe(&pattern), reference, move |reference, matched| {
+            ok(reference, answers::subscribed(pattern.as_str(), &matched))
         });
     }
 
@@ -244,17 +233,16 @@ impl Chat {
         }
         let limit = limit.map_or(self.history_max, |limit| limit.min(self.history_max));
         let name = room.to_owned();
-        self.answer(ctx.history(room, range, limit), reference, move |out, page| {
-            push_room(out, &name);
-            push_position(out, &page.position);
-            answers::push_messages(out, &page.messages);
+        self.answer(ctx.history(room, range, limit), reference, move |reference, page| {
+            let messages = Messages::new(&page.messages);
+            ok(reference, answers::page(&name, &page, &messages))
         });
     }
 
     fn resume(&self, ctx: &mut Ctx<'_>, resume: &Resume<'_>, reference: Reference) {
         if resume.positions.len() > self.rooms_max {
             let message = format!("a client is in at most {} rooms", self.rooms_max);
-            return self.fail(ctx, &Fault::new("limit_exceeded", message), &reference);
+            return self.fail(ctx, &Fault::new(ErrorCode::LimitExceeded, message), &reference);
         }
         // A text that cannot be a token is as unknown as one that was never given out.
         let Ok(token) = resume.session.parse::<SessionToken>() else {
@@ -265,9 +253,13 @@ impl Chat {
         reply.then(move |ctx, resumed| match resumed {
             Ok(resumed) => {
                 ctx.state().has_name = resumed.name.is_some();
-                answer_ok(ctx, reference.as_deref(), |out| {
-                    answers::push_resumed(out, &resumed, &token.to_string());
+                let replays = resumed.rooms.iter().map(|room| match &room.joined {
+                    Ok(joined) => Messages::new(&joined.replay),
+                    Err(_) => Messages::new(&[]),
                 });
+                let replays: Vec<_> = replays.collect();
+                let body = answers::resumed(&resumed, &replays, &token);
+                answer_ok(ctx, &ok(reference.as_deref(), body));
                 for direct in &resumed.directs {
                     ctx.send_prepared(direct);
                 }
@@ -281,14 +273,16 @@ impl Chat {
         &self,
         reply: Reply<'_, ChatState, T>,
         reference: Reference,
-        fields: impl FnOnce(&mut String, T) + Send + 'static,
+        frame: impl FnOnce(Option<&RawValue>, T) -> String + Send + 'static,
     ) {
         let errors_max = self.errors_max;
-        reply.then(move |ctx, outcome| match outcome {
-            Ok(_) if reference.is_none() => ctx.state().errors_in_a_row = 0,
-            Ok(done) => answer_ok(ctx, reference.as_deref(), |out| fields(out, done)),
-            Err(error) => fail(ctx, errors_max, &error.into(), reference.as_deref()),
-        });
+        match reference {
+            Some(_) => self.answer(reply, reference, frame),
+            None => reply.then(move |ctx, outcome| match outcome {
+                Ok(_) => ctx.state().errors_in_a_row = 0,
+                Err(error) => fail(ctx, errors_max, &error.into(), None),
+            }),
+        }
     }
 
     /// Answers a command that is a question: with a `ref` or without.
@@ -296,11 +290,11 @@ impl Chat {
         &self,
         reply: Reply<'_, ChatState, T>,
         reference: Reference,
-        fields: impl FnOnce(&mut String, T) + Send + 'static,
+        frame: impl FnOnce(Option<&RawValue>, T) -> String + Send + 'static,
     ) {
         let errors_max = self.errors_max;
         reply.then(move |ctx, outcome| match outcome {
-            Ok(done) => answer_ok(ctx, reference.as_deref(), |out| fields(out, done)),
+            Ok(done) => answer_ok(ctx, &frame(reference.as_deref(), done)),
             Err(error) => fail(ctx, errors_max, &error.into(), reference.as_deref()),
         });
     }
@@ -316,9 +310,6 @@ fn set_name(ctx: &mut Ctx<'_>, name: Option<&str>) {
         ctx.state().has_name = true;
     }
 }
-
-/// How that of a direct message does, up to its number.
-const DIRECT_HEAD: &str = "{\"type\":\"direct\",\"seq\":";
 
 /// Lets a repeat of the client's own id be known for one.
 fn known_by_id<'a>(publication: Publication<'a>, content: &Content<'_>) -> Publication<'a> {
@@ -338,8 +329,12 @@ fn addressed<'a>(
     if echo { publication } else { publication.to_others() }
 }
 
-fn push_repeated(out: &mut String, repeated: bool) {
-    if repeated {
-        out.push_str(",\"repeated\":true");
-    }
+/// Writes the answer to a command that was carried out.
+fn ok(reference: Option<&RawValue>, body: impl Serialize) -> String {
+    json::text(&Answer::ok(reference, body))
+}
+
+fn sent(to: Option<Uuid>, id: Uuid, repeated: bool) -> answer::Sent<'static> {
+    let text = |id: Uuid| id.to_string().into();
+    answer::Sent { to: to.map(text), id: text(id), repeated }
 }

@@ -3,13 +3,13 @@
 use uuid::Uuid;
 
 use super::{
-    answers,
-    frames::{self, Command, Content},
+    command::{self, Command, Content},
+    message,
 };
 
 /// Whether `text` is a command; it is read as one that is carried out.
 pub(crate) fn is_command(text: &str) -> bool {
-    frames::parse(text).1.is_ok()
+    command::parse(text).1.is_ok()
 }
 
 /// What a client has said and its room is to be told.
@@ -18,7 +18,7 @@ pub(crate) struct Said<'a>(Content<'a>);
 impl<'a> Said<'a> {
     /// The content of the publish command `text`.
     pub(crate) fn new(text: &'a str) -> Option<Said<'a>> {
-        match frames::parse(text).1 {
+        match command::parse(text).1 {
             Ok(Command::Publish { content, .. }) => Some(Said(content)),
             _ => None,
         }
@@ -26,6 +26,6 @@ impl<'a> Said<'a> {
 
     /// The frame for the room's members, around the number that only the room can give it.
     pub(crate) fn write(&self, room: &str, client_id: Uuid) -> [String; 2] {
-        [answers::message_head(room), answers::message_tail(client_id, &self.0)]
+        [message::room_head(room), message::tail(client_id, &self.0)]
     }
 }
