@@ -4,7 +4,7 @@
 //! `ARCHITECTURE.md`, in the same commit as the code that needs it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -20,6 +20,9 @@ const LAYERS: [&str; 16] = [
 
 /// Rooms that are written against the public face alone, so that whatever they do an embedder can do too.
 const OUTSIDERS: [&str; 2] = ["client", "chat"];
+
+/// Rooms in which no two files need each other.
+const WITHOUT_CIRCLES: [&str; 4] = ["chat", "handler", "hub", "store"];
 
 /// A file above this is asking to be two. Unit tests do not count.
 const LINES_MAX: usize = 500;
@@ -109,6 +112,13 @@ fn collect(path: &Path, extensions: &[&str], found: &mut Vec<PathBuf>) {
 
 fn sources() -> Vec<SourceFile> {
     files(&["src"], &[".rs"])
+}
+
+/// The sources of the server and of the crates beside it.
+fn all_sources() -> Vec<SourceFile> {
+    let mut all = sources();
+    all.extend(files(&["crates"], &[".rs"]).into_iter().filter(|file| file.path.contains("/src/")));
+    all
 }
 
 /// Fails with all of `violations`, one a line.
@@ -265,9 +275,93 @@ fn the_map_names_every_file() {
     none("ARCHITECTURE.md says what each file of the library is for", &missing);
 }
 
+/// The modules of the library that a file imports from, by the names of their files.
+fn imported_files(file: &SourceFile, modules: &BTreeSet<String>) -> BTreeSet<String> {
+    let own = module_of(file);
+    let parent = own.rsplit_once("::").map_or("", |(parent, _)| parent);
+    let code: String = file.code().flat_map(|(_, line)| [line, "\n"]).collect();
+    let mut paths = Vec::new();
+    for (at, _) in code.match_indices("use ") {
+        let begins = code[..at].rsplit('\n').next().unwrap_or_default().trim();
+        let is_statement = begins.is_empty() || begins.starts_with("pub");
+        if let (true, Some(end)) = (is_statement, code[at..].find(';')) {
+            expand("", &code[at + "use ".len()..at + end], &mut paths);
+        }
+    }
+    let absolute = |path: &String| match path.strip_prefix("super::") {
+        Some(rest) => format!("{parent}::{rest}"),
+        None => match path.strip_prefix("crate::") {
+            Some(rest) => rest.to_owned(),
+            None => format!("{own}::{path}"),
+        },
+    };
+    let module = |path: String| {
+        let ends = path.match_indices("::").map(|(end, _)| end).chain([path.len()]);
+        ends.map(|end| &path[..end])
+            .filter(|name| modules.contains(*name))
+            .last()
+            .map(str::to_owned)
+    };
+    paths.iter().map(absolute).filter_map(module).filter(|module| *module != own).collect()
+}
+
+/// `a::b` and `a::c` of `a::{b, c}`.
+fn expand(before: &str, tree: &str, paths: &mut Vec<String>) {
+    let tree = tree.trim();
+    let list = tree.strip_suffix('}').and_then(|tree| tree.split_once('{'));
+    let Some((head, list)) = list else {
+        if !tree.is_empty() {
+            paths.push(format!("{before}{tree}"));
+        }
+        return;
+    };
+    let before = format!("{before}{}", head.trim());
+    let (mut depth, mut begins) = (0, 0);
+    for (at, c) in list.char_indices().chain([(list.len(), ',')]) {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                expand(&before, &list[begins..at], paths);
+                begins = at + 1;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// `hub::rooms` of `src/hub/rooms.rs`.
+fn module_of(file: &SourceFile) -> String {
+    let inside = file.path.strip_prefix("src/").unwrap_or(&file.path);
+    let inside = inside.strip_suffix(".rs").unwrap_or(inside);
+    inside.strip_suffix("/mod").unwrap_or(inside).replace('/', "::")
+}
+
+#[test]
+fn no_files_of_a_room_need_each_other() {
+    let files: Vec<SourceFile> = sources()
+        .into_iter()
+        .filter(|file| file.room().is_some_and(|room| WITHOUT_CIRCLES.contains(&room)))
+        .collect();
+    let modules: BTreeSet<String> = files.iter().map(module_of).collect();
+    let mut needs: BTreeMap<String, BTreeSet<String>> =
+        files.iter().map(|file| (module_of(file), imported_files(file, &modules))).collect();
+    // Files that need none of the others go, until none goes any more.
+    while let Some(free) = needs.iter().find(|(_, of)| of.is_empty()).map(|(name, _)| name.clone())
+    {
+        needs.remove(&free);
+        for of in needs.values_mut() {
+            of.remove(&free);
+        }
+    }
+    let circle: Vec<String> =
+        needs.iter().map(|(name, of)| format!("{name} needs {of:?}")).collect();
+    none("what two files need of each other is a third file with a noun for a name", &circle);
+}
+
 #[test]
 fn no_source_file_is_too_long() {
-    let too_long: Vec<String> = sources()
+    let too_long: Vec<String> = all_sources()
         .iter()
         .map(|file| (&file.path, file.lines().count()))
         .filter(|(_, lines)| *lines > LINES_MAX)
@@ -278,7 +372,7 @@ fn no_source_file_is_too_long() {
 
 #[test]
 fn every_module_says_what_it_is_for() {
-    let silent: Vec<String> = files(&["src", "tests", "examples"], &[".rs"])
+    let silent: Vec<String> = files(&["src", "crates", "tests", "examples"], &[".rs"])
         .into_iter()
         .filter(|file| !file.text.starts_with("//! "))
         .map(|file| file.path)
@@ -302,7 +396,7 @@ fn lines_with(files: &[SourceFile], words: &[&str]) -> Vec<String> {
 #[test]
 fn nothing_unfinished_is_left_behind() {
     let words = ["dbg!(", "todo!(", "unimplemented!("];
-    let files: Vec<SourceFile> = files(&["src", "tests", "examples"], &[".rs"])
+    let files: Vec<SourceFile> = files(&["src", "crates", "tests", "examples"], &[".rs"])
         .into_iter()
         .filter(|file| file.path != "tests/tidy.rs")
         .collect();
@@ -313,15 +407,15 @@ fn nothing_unfinished_is_left_behind() {
 fn nothing_outside_tests_unwraps() {
     none(
         "give an error, or expect() with the reason why it holds",
-        &lines_with(&sources(), &[".unwrap()"]),
+        &lines_with(&all_sources(), &[".unwrap()"]),
     );
 }
 
 #[test]
 fn nobody_sleeps() {
     let mut violations = Vec::new();
-    for file in files(&["src", "tests", "examples"], &[".rs"]) {
-        let is_library = file.path.starts_with("src/");
+    for file in files(&["src", "crates", "tests", "examples"], &[".rs"]) {
+        let is_library = file.path.contains("src/");
         let mut above = "";
         // Unit tests are no exception, so all lines count; this file only names what it forbids.
         for (index, line) in file.text.lines().enumerate() {
@@ -373,5 +467,9 @@ fn the_reader_of_imports_reads_trees() {
     let deep = file("src/hub/rooms.rs", "use super::Hub;\nuse super::super::pool;");
     assert_eq!(imports(&deep), ["pool".to_owned()].into());
     assert_eq!(deep.room(), Some("hub"));
+    let uses = "use super::{\n    Hub,\n    mailbox::{Deferred, Letter},\n    rooms::Room,\n};\nuse crate::hub::names::{self};";
+    let modules = ["hub", "hub::mailbox", "hub::rooms", "hub::names"].map(str::to_owned).into();
+    let needed = imported_files(&file("src/hub/publish.rs", uses), &modules);
+    assert_eq!(needed, modules);
     assert_eq!(file("src/error.rs", "").room(), Some("error"));
 }
