@@ -33,7 +33,7 @@ use crate::{
 
 /// A connection, for the length of one handler call.
 ///
-/// It cannot be kept, so nothing done through it can come too late; [`Context::peer`] gives what
+/// A context cannot be kept, so nothing done through it can come too late; [`Context::peer`] gives what
 /// can.
 ///
 /// # Replies

@@ -12,20 +12,20 @@ use crate::{config::Overflow, store::Position, ws::frame::PreparedFrame};
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum Notice<'a> {
-    /// Someone is in the room now. Told to those who watch it.
+    /// Another client is in the room now. Sent to the clients that watch the room.
     Joined {
         /// The room.
         room: &'a RoomName,
-        /// Who came.
+        /// The client that came.
         client_id: Uuid,
         /// The name that this client goes by, if it gave one.
         name: Option<&'a str>,
     },
-    /// Someone is not in the room any more. Told to those who watch it.
+    /// Another client is not in the room any more. Sent to the clients that watch the room.
     Left {
         /// The room.
         room: &'a RoomName,
-        /// Who went.
+        /// The client that went.
         client_id: Uuid,
         /// The name that this client went by, if it gave one.
         name: Option<&'a str>,

@@ -32,7 +32,7 @@ pub struct Present {
     pub name: Option<Arc<str>>,
 }
 
-/// Who is in a room.
+/// The clients in a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Presence {
     /// The members, at most 1,000 of them, in no order.

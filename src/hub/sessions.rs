@@ -25,7 +25,7 @@ pub(crate) struct Sessions {
 #[derive(Default)]
 struct Table {
     by_client: HashMap<Uuid, Arc<Session>>,
-    /// Those without a connection, by the millisecond at which they lost it.
+    /// Sessions without a connection, by the millisecond at which they lost it.
     away: BTreeMap<(u64, Uuid), Arc<Session>>,
 }
 
@@ -86,7 +86,7 @@ impl Sessions {
         self.table.lock().away.remove(&(since_ms, session.client_id));
     }
 
-    /// Takes at most `max` of those who are away since `until_ms` or longer off the list.
+    /// Takes at most `max` sessions off the list that are away since `until_ms` or longer.
     pub(super) fn overdue(&self, until_ms: u64, max: usize) -> Vec<(u64, Arc<Session>)> {
         let mut table = self.table.lock();
         let mut overdue = Vec::new();

@@ -74,7 +74,7 @@ struct Inner {
     messages: usize,
     /// A thread has it, or it is in the work queue.
     scheduled: bool,
-    /// It is behind by its own messages, so its connection is not read.
+    /// The connection has too many messages here, so it is not read.
     full: bool,
     /// Its handler, or a panic, asked for a close: no message comes after that.
     closing: bool,

@@ -153,7 +153,7 @@ impl History {
         (bytes <= bytes_max).then_some(frames)
     }
 
-    /// Those kept of the messages behind `seq`.
+    /// Lists the messages after `seq`, as far as they are kept.
     pub(crate) fn kept_since(&self, seq: u64) -> Vec<PreparedFrame> {
         let missed = usize::try_from(self.last_seq.saturating_sub(seq)).unwrap_or(usize::MAX);
         let tail = self.entries.range(self.entries.len().saturating_sub(missed)..);

@@ -11,24 +11,24 @@ use crate::Overflow;
 #[serde(tag = "type", rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Notice<'a> {
-    /// Someone is in a watched room now.
+    /// Another client is in a watched room now.
     Joined {
         /// The room.
         #[serde(borrow)]
         room: Cow<'a, str>,
-        /// Who came.
+        /// The client that came.
         #[serde(borrow)]
         client_id: Cow<'a, str>,
         /// The name that this client goes by.
         #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
         sender: Option<Cow<'a, str>>,
     },
-    /// Someone is not in a watched room any more.
+    /// Another client is not in a watched room any more.
     Left {
         /// The room.
         #[serde(borrow)]
         room: Cow<'a, str>,
-        /// Who went.
+        /// The client that went.
         #[serde(borrow)]
         client_id: Cow<'a, str>,
         /// The name that this client went by.

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Overflow {
-    /// Its connection is closed with 4102.
+    /// The member's connection is closed with 4102.
     Close,
-    /// It misses messages, and a `gap` says which.
+    /// The member misses messages, and a `gap` says which.
     Gap,
-    /// It gets the newest message alone.
+    /// The member gets the newest message alone.
     Latest,
 }
