@@ -1,45 +1,18 @@
-//! What the hub answers, in the types of the protocol.
+//! What the hub answers, in the types of the protocol. Lists of messages are left empty here:
+//! `json.rs` fills in their text, which is JSON already.
 
 use std::borrow::Cow;
 
 use rusty_socks_protocol::{self as protocol, answer};
-use serde_json::value::{RawValue, to_raw_value};
 
 use super::fault;
 use crate::{
-    Joined, MatchedRoom, Page, Position, PreparedFrame, Presence, Resumed, SessionToken,
-    config::Overflow,
+    Joined, MatchedRoom, Page, Position, Presence, Resumed, SessionToken, config::Overflow,
 };
-
-/// Messages that an answer holds, as the JSON that they are.
-pub(super) struct Messages<'a>(Vec<Cow<'a, RawValue>>);
-
-impl<'a> Messages<'a> {
-    pub(super) fn new(frames: &'a [PreparedFrame]) -> Messages<'a> {
-        Messages(frames.iter().map(raw).collect())
-    }
-
-    fn list(&self) -> Vec<&RawValue> {
-        self.0.iter().map(AsRef::as_ref).collect()
-    }
-}
-
-/// A message as JSON. A program can publish what is none ([`crate::ServerHandle::publish`]); as a string
-/// it leaves the answer whole.
-fn raw(frame: &PreparedFrame) -> Cow<'_, RawValue> {
-    match serde_json::from_slice(frame.payload()) {
-        Ok(raw) => Cow::Borrowed(raw),
-        Err(_) => {
-            let text = String::from_utf8_lossy(frame.payload());
-            Cow::Owned(to_raw_value(&*text).expect("a string is JSON"))
-        }
-    }
-}
 
 pub(super) fn joined<'a>(
     room: &'a str,
     joined: &Joined,
-    messages: &'a Messages<'_>,
     presence: Option<&'a Presence>,
 ) -> answer::Joined<'a> {
     answer::Joined {
@@ -48,7 +21,7 @@ pub(super) fn joined<'a>(
         seq: joined.position.seq,
         recovered: joined.recovered,
         overflow: overflow(joined.overflow),
-        messages: messages.list(),
+        messages: Vec::new(),
         members: presence.map(members),
         count: presence.map(|presence| presence.count),
     }
@@ -67,22 +40,18 @@ pub(super) fn subscribed<'a>(
     answer::Subscribed { room: pattern.into(), rooms: matched.iter().map(room).collect() }
 }
 
-pub(super) fn page<'a>(room: &'a str, page: &Page, messages: &'a Messages<'_>) -> answer::Page<'a> {
+pub(super) fn page<'a>(room: &'a str, page: &Page) -> answer::Page<'a> {
     let Position { seq, .. } = page.position;
-    answer::Page { room: room.into(), epoch: epoch(&page.position), seq, messages: messages.list() }
+    answer::Page { room: room.into(), epoch: epoch(&page.position), seq, messages: Vec::new() }
 }
 
 pub(super) fn presence<'a>(room: &'a str, presence: &'a Presence) -> answer::Members<'a> {
     answer::Members { room: room.into(), members: members(presence), count: presence.count }
 }
 
-/// Everything that a client that came back is told in one answer. `messages` are those of each room.
-pub(super) fn resumed<'a>(
-    resumed: &'a Resumed,
-    messages: &'a [Messages<'_>],
-    session: &SessionToken,
-) -> answer::Resumed<'a> {
-    let rooms = resumed.rooms.iter().zip(messages).map(|(room, messages)| {
+/// Everything that a client that came back is told in one answer.
+pub(super) fn resumed<'a>(resumed: &'a Resumed, session: &SessionToken) -> answer::Resumed<'a> {
+    let rooms = resumed.rooms.iter().map(|room| {
         let joined = room.joined.as_ref().ok();
         answer::ResumedRoom {
             room: room.room.as_str().into(),
@@ -90,7 +59,7 @@ pub(super) fn resumed<'a>(
             seq: joined.map(|joined| joined.position.seq),
             recovered: joined.map(|joined| joined.recovered),
             overflow: joined.map(|joined| overflow(joined.overflow)),
-            messages: joined.map(|_| messages.list()),
+            messages: joined.map(|_| Vec::new()),
             error: room.joined.as_ref().err().map(|error| fault::code(*error)),
             members: room.presence.as_ref().map(members),
             count: room.presence.as_ref().map(|presence| presence.count),

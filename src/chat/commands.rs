@@ -1,21 +1,22 @@
 //! What each command does.
 
+use std::iter;
+
 use rusty_socks_protocol::{Answer, ErrorCode, RoomSeq, answer};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{
-    Chat, ChatState, Ctx, answer_ok,
-    answers::{self, Messages},
+    Chat, ChatState, Ctx, answer_ok, answers,
     command::{self, Command, Content, Destination, Reference, Resume},
     fail,
     fault::Fault,
     json, message,
 };
 use crate::{
-    Position, Presence, Publication, Range, Replay, Reply, RoomError, RoomName, RoomPattern,
-    SessionToken, Watch,
+    Position, PreparedFrame, Presence, Publication, Range, Replay, Reply, RoomError, RoomName,
+    RoomPattern, SessionToken, Watch,
 };
 
 impl Chat {
@@ -198,9 +199,9 @@ impl Chat {
                     ctx.state().errors_in_a_row = 0;
                     return;
                 }
-                let messages = Messages::new(&joined.replay);
-                let body = answers::joined(name.as_str(), &joined, &messages, presence.as_ref());
-                answer_ok(ctx, &ok(reference.as_deref(), body));
+                let body = answers::joined(name.as_str(), &joined, presence.as_ref());
+                let messages = iter::once(&joined.replay[..]);
+                answer_ok(ctx, &ok_with_messages(reference.as_deref(), body, messages));
             };
             if watch {
                 // The room was just joined, so there is an answer.
@@ -234,8 +235,8 @@ impl Chat {
         let limit = limit.map_or(self.history_max, |limit| limit.min(self.history_max));
         let name = room.to_owned();
         self.answer(ctx.history(room, range, limit), reference, move |reference, page| {
-            let messages = Messages::new(&page.messages);
-            ok(reference, answers::page(&name, &page, &messages))
+            let messages = iter::once(&page.messages[..]);
+            ok_with_messages(reference, answers::page(&name, &page), messages)
         });
     }
 
@@ -253,13 +254,10 @@ impl Chat {
         reply.then(move |ctx, resumed| match resumed {
             Ok(resumed) => {
                 ctx.state().has_name = resumed.name.is_some();
-                let replays = resumed.rooms.iter().map(|room| match &room.joined {
-                    Ok(joined) => Messages::new(&joined.replay),
-                    Err(_) => Messages::new(&[]),
-                });
-                let replays: Vec<_> = replays.collect();
-                let body = answers::resumed(&resumed, &replays, &token);
-                answer_ok(ctx, &ok(reference.as_deref(), body));
+                let joined = resumed.rooms.iter().filter_map(|room| room.joined.as_ref().ok());
+                let messages = joined.map(|joined| &joined.replay[..]);
+                let body = answers::resumed(&resumed, &token);
+                answer_ok(ctx, &ok_with_messages(reference.as_deref(), body, messages));
                 for direct in &resumed.directs {
                     ctx.send_prepared(direct);
                 }
@@ -332,6 +330,15 @@ fn addressed<'a>(
 /// Writes the answer to a command that was carried out.
 fn ok(reference: Option<&RawValue>, body: impl Serialize) -> String {
     json::text(&Answer::ok(reference, body))
+}
+
+/// Writes that answer with the messages of its lists.
+fn ok_with_messages<'a>(
+    reference: Option<&RawValue>,
+    body: impl Serialize,
+    messages: impl Iterator<Item = &'a [PreparedFrame]> + Clone,
+) -> String {
+    json::text_with_messages(&Answer::ok(reference, body), messages)
 }
 
 fn sent(to: Option<Uuid>, id: Uuid, repeated: bool) -> answer::Sent<'static> {
