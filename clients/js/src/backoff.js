@@ -6,13 +6,17 @@ const ASKED_MS_MAX = 10 * 60_000;
 // Our own fault by RFC 6455 section 7.4.1: coming back would not mend it. 1000 is a farewell.
 const STOPPING = new Set([1000, 1002, 1003, 1007, 1008, 1009]);
 
+// Refusals below 500 that pass by themselves: a slow network (RFC 9110 section 15.5.9), a proxy that will not
+// replay early data (RFC 8470 section 5.2), a rate limit (RFC 6585 section 4).
+const PASSING_STATUSES = new Set([408, 425, 429]);
+
 /**
  * What an end means: `stop`, `back_off`, or `at_once`.
  *
  * `status` is the HTTP status of a refused upgrade, where the platform shows it.
  */
 export function verdict({ code, status }) {
-  if (status !== undefined) return status >= 500 ? 'back_off' : 'stop';
+  if (status !== undefined) return status >= 500 || PASSING_STATUSES.has(status) ? 'back_off' : 'stop';
   if (STOPPING.has(code) || hundreds(code) === 40) return 'stop';
   return hundreds(code) === 42 ? 'at_once' : 'back_off';
 }

@@ -438,6 +438,18 @@ test('a 503 is waited out as it asks, and a 403 ends it', async () => {
   equal((await refused.closed).status, 403);
 });
 
+test('408, 425 and 429 pass, and are waited out as they ask', async () => {
+  server.refuse(408);
+  server.refuse(425);
+  server.refuse(429, { 'retry-after': '1' });
+  const client = connect({ random: () => 0, backoffBaseMs: 1 });
+  const link = await server.accept();
+  link.send(welcome('me'));
+  await client.ready;
+  const delays = client.states.filter(({ state }) => state === 'waiting').map(({ delayMs, end }) => [delayMs, end.status]);
+  equal(delays, [[0, 408], [0, 425], [1000, 429]]);
+});
+
 test('attemptsMax ends it, and reconnect: false does at once', async () => {
   for (let i = 0; i < 3; i += 1) server.refuse(500);
   const client = connect({ attemptsMax: 2, backoffBaseMs: 1 });
