@@ -301,7 +301,11 @@ export class Client implements AsyncIterable<Message> {
   /** Commands that wait for their answers. */
   readonly pending: number;
 
-  /** Calls `listener` with each event from now on. What it returns ends that. */
+  /**
+   * Calls `listener` with each event from now on. What it returns ends that; so do `off`, `signal` and the end of
+   * the client. A function that is added twice is called twice. What a listener throws is reported as an uncaught
+   * error, and the other listeners and the client go on.
+   */
   on<Name extends keyof ClientEvents>(
     name: Name,
     listener: (event: ClientEvents[Name]) => void,
@@ -313,6 +317,7 @@ export class Client implements AsyncIterable<Message> {
     listener: (event: ClientEvents[Name]) => void,
     options?: { signal?: AbortSignal },
   ): () => void;
+  /** Ends what the latest `on` or `once` with this listener began. */
   off<Name extends keyof ClientEvents>(name: Name, listener: (event: ClientEvents[Name]) => void): void;
 
   /** Joins all rooms that match, those made later too. */

@@ -62,6 +62,7 @@ export class Client {
   // Why we want no more of this server.
   #fault = null;
   #state = 'connecting';
+  #closeOnAbort = () => this.close();
   #readiness = settleable();
   #ending = settleable();
 
@@ -99,7 +100,7 @@ export class Client {
     this.#readiness.promise.catch(() => {});
     const { signal } = this.#options;
     if (signal?.aborted) this.close();
-    else signal?.addEventListener('abort', () => this.close(), { once: true });
+    else signal?.addEventListener('abort', this.#closeOnAbort);
     this.#begin();
   }
 
@@ -149,7 +150,7 @@ export class Client {
   }
 
   leave(room) {
-    this.#recovery.left(room);
+    if (this.#state !== 'closed') this.#recovery.left(room);
     // Sent twice, the second one finds nothing to do.
     const pardon = ({ code }, wasResent) => (wasResent && code === 'not_member' ? { room } : undefined);
     return this.#add({ type: 'leave', room }, { ok: () => ({ room }), pardon });
@@ -236,6 +237,8 @@ export class Client {
   #connect() {
     this.#timer = null;
     this.#setState('connecting', { attempt: this.#backoff.attempt });
+    // A listener may have closed the client.
+    if (this.#state !== 'connecting') return;
     let socket;
     try {
       socket = this.#makeSocket(this.#url);
@@ -355,6 +358,9 @@ export class Client {
     this.#queues.clear();
     const told = { ...pick(end), error };
     this.#setState('closed', { end: told });
+    // Whatever outlives this client, a signal above all, keeps nothing of it.
+    this.#emitter.close();
+    this.#options.signal?.removeEventListener('abort', this.#closeOnAbort);
     this.#ending.resolve(told);
   }
 
