@@ -251,6 +251,11 @@ export interface ClientOptions {
   roomsMax?: number;
   /** The largest message taken from the server. Node only. Default: 64 MiB. */
   messageBytesMax?: number;
+  /**
+   * Bytes that may wait to be sent; while there are as many, commands wait for them. A server that takes none of
+   * them for as long as it may be silent is given up. Default: 1 MiB.
+   */
+  unsentBytesMax?: number;
 
   /** A source of jitter in [0, 1), for tests. */
   random?: () => number;

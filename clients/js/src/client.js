@@ -29,6 +29,7 @@ export const DEFAULTS = Object.freeze({
   roomsMax: 100_000,
   echoesMax: 1_000,
   messageBytesMax: 64 * 1024 * 1024,
+  unsentBytesMax: 1024 * 1024,
 });
 
 // A server that does not ping still has to answer.
@@ -250,8 +251,10 @@ export class Client {
       socket,
       clock: this.#clock,
       openTimeoutMs: this.#options.openTimeoutMs,
+      unsentBytesMax: this.#options.unsentBytesMax,
       open: () => this.#recovery.opened(connection),
       frame: (frame) => this.#frame(frame),
+      drained: () => this.#outbox.drained(),
       over: (end) => this.#over(end),
     });
     this.#connection = connection;

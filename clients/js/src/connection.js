@@ -1,4 +1,11 @@
 /** One connection: commands and their answers, signs of life, and its one end. */
+
+// The answer to a ping is looked for by its type, so all of them may have one `ref`.
+const PING = JSON.stringify({ type: 'ping', ref: 'ping' });
+
+// How often a connection with too much to send is looked at; no platform tells when it is less.
+const DRAIN_POLL_MS = 50;
+
 export class Connection {
   #socket;
   #clock;
@@ -9,17 +16,21 @@ export class Connection {
   #openTimer;
   #lifeTimer = null;
   #isPingOut = false;
+  #unsentBytesMax;
+  #drainTimer = null;
+  #silenceMs = Infinity;
   #reconnectAfterMs;
   #greetedAt;
 
   /**
-   * The handlers are `open()`, `frame(frame)` for all that is no answer, and `over(end)`, once, with `code`,
-   * `reason`, `livedMs` and what the server asked for.
+   * The handlers are `open()`, `frame(frame)` for all that is no answer, `drained()` when the connection is
+   * congested no more, and `over(end)`, once, with `code`, `reason`, `livedMs` and what the server asked for.
    */
-  constructor({ socket, clock, openTimeoutMs, open, frame, over }) {
+  constructor({ socket, clock, openTimeoutMs, unsentBytesMax, open, frame, drained, over }) {
     this.#socket = socket;
     this.#clock = clock;
-    this.#handlers = { frame, over };
+    this.#unsentBytesMax = unsentBytesMax;
+    this.#handlers = { frame, drained, over };
     this.#openTimer = clock.setTimeout(
       () => this.abort(`no session within ${openTimeoutMs} ms`),
       openTimeoutMs,
@@ -28,6 +39,11 @@ export class Connection {
     socket.onmessage = ({ data }) => this.#received(data);
     socket.onlife = () => this.#heard();
     socket.onclose = (end) => this.#over(end);
+  }
+
+  /** Whether so much waits to be sent that commands should wait instead. */
+  get isCongested() {
+    return this.#socket.bufferedAmount >= this.#unsentBytesMax;
   }
 
   /**
@@ -40,12 +56,14 @@ export class Connection {
     this.#nextRef += 1;
     this.#answers.set(ref, answer);
     this.#socket.send(JSON.stringify({ ...command, ref }));
+    if (this.isCongested) this.#awaitDrain();
   }
 
   /** There is a session: from now on a quiet server is asked whether it is still there. */
   greeted({ pingMs, silenceMs }) {
     this.#clock.clearTimeout(this.#openTimer);
     this.#greetedAt = this.#clock.now();
+    this.#silenceMs = silenceMs;
     this.#keepAlive(pingMs, Math.max(silenceMs - pingMs, 1));
   }
 
@@ -72,7 +90,7 @@ export class Connection {
     const frame = parse(data);
     if (!frame) return this.abort('the server sent what is no JSON object');
     if (frame.type === 'closing') this.#reconnectAfterMs = frame.reconnect_after_ms;
-    const isAnswer = ['ok', 'pong', 'error'].includes(frame.type);
+    const isAnswer = ['ok', 'error'].includes(frame.type);
     const answer = isAnswer ? this.#answers.get(frame.ref) : undefined;
     this.#answers.delete(frame.ref);
     try {
@@ -91,7 +109,8 @@ export class Connection {
     // long it was quiet, but whether anything came since the ping.
     const ping = () => {
       this.#isPingOut = true;
-      this.ask({ type: 'ping' }, () => {});
+      // Behind all that waits it would tell nothing.
+      if (!this.isCongested) this.#socket.send(PING);
       this.#lifeTimer = this.#clock.setTimeout(look, graceMs);
     };
     const look = () => {
@@ -107,6 +126,30 @@ export class Connection {
 
   #restartLife = () => {};
 
+  /**
+   * Looks until there is less to send. A server that talks and does not read would have the commands wait for
+   * ever: one that takes nothing for as long as it may be silent is given up.
+   */
+  #awaitDrain() {
+    if (this.#drainTimer !== null) return;
+    let least = Infinity;
+    let movedAt = this.#clock.now();
+    const look = () => {
+      this.#drainTimer = null;
+      const bytes = this.#socket.bufferedAmount;
+      if (bytes < this.#unsentBytesMax) return this.#handlers.drained();
+      const now = this.#clock.now();
+      if (bytes < least) movedAt = now;
+      least = Math.min(least, bytes);
+      if (now - movedAt >= this.#silenceMs) {
+        return this.abort(`the server takes nothing: ${bytes} bytes wait to be sent`);
+      }
+      this.#drainTimer = this.#clock.setTimeout(look, DRAIN_POLL_MS);
+      return undefined;
+    };
+    look();
+  }
+
   #heard() {
     if (!this.#isPingOut) return;
     this.#isPingOut = false;
@@ -118,6 +161,7 @@ export class Connection {
     this.#isOver = true;
     this.#clock.clearTimeout(this.#openTimer);
     this.#clock.clearTimeout(this.#lifeTimer);
+    this.#clock.clearTimeout(this.#drainTimer);
     this.#answers.clear();
     const livedMs = this.#greetedAt === undefined ? undefined : this.#clock.now() - this.#greetedAt;
     this.#handlers.over({ ...end, livedMs, reconnectAfterMs: this.#reconnectAfterMs });

@@ -100,6 +100,11 @@ export class Outbox {
     this.#pump();
   }
 
+  /** The connection takes commands again. */
+  drained() {
+    this.#pump();
+  }
+
   detach() {
     this.#connection = null;
     this.#isOpen = false;
@@ -132,7 +137,7 @@ export class Outbox {
 
   #pumpFrom(entries) {
     for (const entry of entries) {
-      if (this.#inFlight >= this.#window) return;
+      if (this.#inFlight >= this.#window || this.#connection.isCongested) return;
       if (!entry.isSent) this.#send(entry, entries);
       // An answer may come from within, and a refusal stops everything.
       if (!this.#connection || this.#timer !== null) return;

@@ -100,11 +100,24 @@ class ScriptedConnection {
 
   send(...frames) {
     // In one piece, so that they come in one read.
-    this.bytes(Buffer.concat(frames.map((frame) => encodeFrame(OPCODE.text, Buffer.from(JSON.stringify(frame))))));
+    return this.bytes(Buffer.concat(frames.map((frame) => encodeFrame(OPCODE.text, Buffer.from(JSON.stringify(frame))))));
   }
 
+  /** Settles when the system has taken them. */
   bytes(bytes) {
-    if (this.#socket.writable) this.#socket.write(bytes);
+    return new Promise((resolve) => {
+      if (this.#socket.writable) this.#socket.write(bytes, () => resolve());
+      else resolve();
+    });
+  }
+
+  /** Reads nothing until `resume()`. */
+  pause() {
+    this.#socket.pause();
+  }
+
+  resume() {
+    this.#socket.resume();
   }
 
   /** The first frame with these fields that was not taken yet. */
