@@ -63,7 +63,19 @@ export interface Member {
 /** What a room does to a client that is too slow: end its connection, leave a gap, or keep the latest only. */
 export type Overflow = 'close' | 'gap' | 'latest';
 
-export interface JoinOptions {
+/**
+ * How long to wait for the answer to a command. A command that was not sent by then is withdrawn, and never happens.
+ * One that was sent is not waited for any more and not sent again: the server may have carried it out or not, and
+ * `wasSent` of the error says so.
+ */
+export interface WaitOptions {
+  /** Milliseconds from 0 on; then the command is rejected with `timeout`. Default: no bound. */
+  timeoutMs?: number;
+  /** When it is aborted, the command is rejected with `aborted`, and the signal's reason as the error's `cause`. */
+  signal?: AbortSignal | null;
+}
+
+export interface JoinOptions extends WaitOptions {
   /** Everything said after this position is yielded first; what of it is no longer kept is told as `lost`. */
   since?: Position;
   /** Asks for `joined` and `left`, and for the members. */
@@ -89,7 +101,7 @@ export interface JoinedPattern {
   rooms: (Position & { room: string; overflow?: Overflow })[];
 }
 
-export interface SendOptions {
+export interface SendOptions extends WaitOptions {
   /** A UUID, by which the server knows a repeat. A fresh one by default. */
   id?: string;
   sender?: string;
@@ -113,7 +125,7 @@ export interface Published {
   repeated: boolean;
 }
 
-export interface HistoryOptions {
+export interface HistoryOptions extends WaitOptions {
   /** The newest below this number. */
   before?: number;
   /** The oldest above this number. */
@@ -157,7 +169,8 @@ export interface End {
 export type StateEvent =
   | { state: 'connecting'; attempt: number }
   | { state: 'open' }
-  | { state: 'waiting'; delayMs: number; attempt: number; end: End }
+  /** `offline`: the platform knows of no network. The next attempt comes with the network, or now and then. */
+  | { state: 'waiting'; delayMs: number; attempt: number; offline: boolean; end: End }
   | { state: 'closing' }
   | { state: 'closed'; end: End & { error: RustySocksError | null } };
 
@@ -199,6 +212,17 @@ export interface SavedSession {
   patterns: string[];
 }
 
+/** What the world tells the client. */
+export interface Platform {
+  /** Whether there may be a network. `false` makes attempts rare, and is never trusted so far as to end them. */
+  isOnline(): boolean;
+  /**
+   * Calls `tell` with each change until the returned function is called. `wake`: the page is seen again, or the
+   * machine has slept; what was connected may be so no more.
+   */
+  watch(tell: (change: 'online' | 'offline' | 'wake') => void): () => void;
+}
+
 export interface ClientOptions {
   /** A session to go on with. If the server has forgotten it, its rooms are joined again where it was. */
   session?: SavedSession;
@@ -217,6 +241,11 @@ export interface ClientOptions {
   openTimeoutMs?: number;
   /** How long the server has to answer our close. Default: 3 s. */
   closeTimeoutMs?: number;
+  /**
+   * How long the server has to answer when it is asked whether it is still there, because the network or the page has
+   * changed or the machine slept. Default: 5 s.
+   */
+  checkTimeoutMs?: number;
   /** The longest time between our pings; half of the server's `ping_s` if that is less. Default: 25 s. */
   pingMsMax?: number;
   /** A server is dead that is silent for its `ping_s` and this much. Default: 15 s. */
@@ -259,9 +288,14 @@ export interface ClientOptions {
 
   /** A source of jitter in [0, 1), for tests. */
   random?: () => number;
+  /** What tells of the network and the page, for tests and for platforms without the events of browsers. */
+  platform?: Platform;
   /** Time, for tests. */
   clock?: {
+    /** Milliseconds that only count up. */
     now(): number;
+    /** Milliseconds of the date, which go on while a machine sleeps. Default: `now`. */
+    date?(): number;
     setTimeout(run: () => void, ms: number): unknown;
     clearTimeout(timer: any): void;
   };
@@ -276,6 +310,7 @@ export interface ClientOptions {
  * - `outbox_full`: too many commands wait already;
  * - `too_large`: the server does not take a message of that size;
  * - `misbehaved`: the server answered with what makes no sense, or put the client in more than `roomsMax` rooms;
+ * - `timeout`, `aborted`: the command's `timeoutMs` passed, or its `signal` was aborted; see `wasSent`;
  * - `answer_lost`: a broadcast may have been sent or not, because the connection ended before the answer.
  */
 export class RustySocksError extends Error {
@@ -283,6 +318,8 @@ export class RustySocksError extends Error {
   readonly code: string;
   readonly retryAfterMs?: number;
   readonly end?: End;
+  /** Of `timeout` and `aborted`: whether the command was sent, so that the server may carry it out. */
+  readonly wasSent?: boolean;
 }
 
 /** The options' defaults. */
@@ -326,11 +363,14 @@ export class Client implements AsyncIterable<Message> {
   off<Name extends keyof ClientEvents>(name: Name, listener: (event: ClientEvents[Name]) => void): void;
 
   /** Joins all rooms that match, those made later too. */
-  join(pattern: `${string}.*`): Promise<JoinedPattern>;
-  /** Joins a room, and stays in it over reconnects. */
+  join(pattern: `${string}.*`, options?: WaitOptions): Promise<JoinedPattern>;
+  /** Joins a room, and stays in it over reconnects. After `timeout` or `aborted`, `leave` makes sure of being out. */
   join(room: string, options?: JoinOptions): Promise<Joined>;
-  /** Leaves a room, or all that were joined through a pattern. Nothing of it is yielded from this call on. */
-  leave(room: string): Promise<{ room: string }>;
+  /**
+   * Leaves a room, or all that were joined through a pattern. Nothing of it is yielded from this call on, so the
+   * command is sent even when its wait has ended.
+   */
+  leave(room: string, options?: WaitOptions): Promise<{ room: string }>;
   /**
    * Publishes to a room, or to several at one instant. Settles when the server has it, if need be over
    * several connections; the same session does not publish it twice.
@@ -342,7 +382,12 @@ export class Client implements AsyncIterable<Message> {
   broadcast(content: Json, options?: SendOptions): Promise<{ id: string }>;
   history(room: string, options?: HistoryOptions): Promise<HistoryPage>;
   /** Who is in a room. `watch` begins or ends `joined` and `left` in the same instant. */
-  presence(room: string, options?: { watch?: boolean }): Promise<Presence>;
+  presence(room: string, options?: WaitOptions & { watch?: boolean }): Promise<Presence>;
+  /**
+   * Connects anew at once: a wait for the next attempt ends, an open connection is given up and its session goes on
+   * over another one, an attempt under way goes on. The backoff begins anew. Does nothing after `close` or the end.
+   */
+  reconnect(): void;
   /** Ends the session, on the server too. Commands that wait are rejected with `closed`. */
   close(): Promise<End & { error: RustySocksError | null }>;
 

@@ -32,6 +32,7 @@ export class Backoff {
   #settledMs;
   #random;
   #attempt = 0;
+  #askedMs = 0;
 
   constructor({ baseMs, capMs, settledMs, random }) {
     this.#baseMs = baseMs;
@@ -45,15 +46,34 @@ export class Backoff {
     return this.#attempt;
   }
 
+  /** What the server asked for with the last end: the least of the delay. */
+  get askedMs() {
+    return this.#askedMs;
+  }
+
+  /** Begins anew. */
+  reset() {
+    this.#attempt = 0;
+  }
+
+  /** A delay for clients that all see the same change of the world, so that they do not come in one instant. */
+  spread() {
+    return this.#random() * Math.min(this.#capMs, this.#baseMs);
+  }
+
   /**
    * The delay in milliseconds before the next connection, or `null` for none.
    *
    * `livedMs` is how long the session was up, `retryAfterMs` what the HTTP answer asked for, and
-   * `reconnectAfterMs` what a `closing` frame did.
+   * `reconnectAfterMs` what a `closing` frame did. `offline` says that the platform knows of no network.
    */
-  after({ code, status, livedMs, retryAfterMs, reconnectAfterMs }) {
+  after({ code, status, livedMs, retryAfterMs, reconnectAfterMs, offline = false }) {
     const means = verdict({ code, status });
     if (means === 'stop') return null;
+    this.#askedMs = askedMs(reconnectAfterMs) ?? askedMs(retryAfterMs) ?? 0;
+    // Without a network an attempt is no news, and is not counted. The platform may be wrong, though: a connection
+    // that was made proves it, and else there is a try now and then.
+    if (offline && livedMs === undefined) return this.#askedMs + (this.#capMs * (1 + this.#random())) / 2;
     if (livedMs !== undefined && livedMs >= this.#settledMs) this.#attempt = 0;
     const attempt = this.#attempt;
     this.#attempt += 1;

@@ -1,20 +1,25 @@
 /** The client: one session over as many connections as it takes. */
 import { Backoff } from './backoff.js';
+import { systemClock } from './clock.js';
 import { Connection } from './connection.js';
 import { Emitter } from './emitter.js';
 import { RustySocksError } from './errors.js';
 import { Outbox } from './outbox.js';
+import { systemPlatform } from './platform.js';
 import { Queue } from './queue.js';
+import { Reconnect } from './reconnect.js';
 import { Recovery } from './recovery.js';
 import { Session, clean, isPattern } from './session.js';
 import { socketFactory } from './socket.js';
 import { Tracker, checkSeq } from './tracker.js';
+import { waitFault } from './wait.js';
 
 /** What an option is if it is not given. `index.d.ts` says what each is for. */
 export const DEFAULTS = Object.freeze({
   protocols: Object.freeze(['rusty-socks.v1']),
   openTimeoutMs: 20_000,
   closeTimeoutMs: 3_000,
+  checkTimeoutMs: 5_000,
   pingMsMax: 25_000,
   silenceExtraMs: 15_000,
   backoffBaseMs: 250,
@@ -40,12 +45,6 @@ const PING_S = 30;
 const PING_S_MIN = 1;
 const PING_S_MAX = 24 * 3600;
 
-const systemClock = {
-  now: () => performance.now(),
-  setTimeout: (run, ms) => setTimeout(run, ms),
-  clearTimeout: (timer) => clearTimeout(timer),
-};
-
 export class Client {
   #url;
   #options;
@@ -56,10 +55,11 @@ export class Client {
   #outbox;
   #recovery;
   #backoff;
+  #reconnect;
   #queues = new Set();
   #makeSocket = null;
   #connection = null;
-  #timer = null;
+  #closeTimer = null;
   // Why we want no more of this server.
   #fault = null;
   #state = 'connecting';
@@ -95,6 +95,12 @@ export class Client {
       capMs: this.#options.backoffCapMs,
       settledMs: this.#options.settledMs,
       random: options.random ?? Math.random,
+    });
+    this.#reconnect = new Reconnect({
+      clock: this.#clock,
+      platform: options.platform ?? systemPlatform,
+      backoff: this.#backoff,
+      connect: () => this.#connect(),
     });
     if (options.session) this.#session.restore(options.session, this.#tracker);
     // Whoever does not look at it must not be ended by it.
@@ -145,19 +151,20 @@ export class Client {
     this.#emitter.off(name, listener);
   }
 
-  join(room, { since, presence, sender } = {}) {
+  join(room, { since, presence, sender, ...wait } = {}) {
     const command = clean({ type: 'join', room, since, presence, sender });
-    return this.#add(command, { ok: (answer) => this.#recovery.joined(command, answer) });
+    return this.#add(command, { ok: (answer) => this.#recovery.joined(command, answer), wait });
   }
 
-  leave(room) {
-    if (this.#state !== 'closed') this.#recovery.left(room);
+  leave(room, wait) {
+    // What is done here is done for good, so the command is sent whoever waits for its answer.
+    if (this.#state !== 'closed' && !waitFault(wait)) this.#recovery.left(room);
     // Sent twice, the second one finds nothing to do.
     const pardon = ({ code }, wasResent) => (wasResent && code === 'not_member' ? { room } : undefined);
-    return this.#add({ type: 'leave', room }, { ok: () => ({ room }), pardon });
+    return this.#add({ type: 'leave', room }, { ok: () => ({ room }), pardon, isBound: true, wait });
   }
 
-  publish(to, content, { id = uuid(), sender, timestamp, echo } = {}) {
+  publish(to, content, { id = uuid(), sender, timestamp, echo, ...wait } = {}) {
     const where = Array.isArray(to) ? { rooms: to } : { room: to };
     if (content === undefined) return Promise.reject(new TypeError('there is no content'));
     if (echo) this.#session.expectEcho(id);
@@ -169,32 +176,40 @@ export class Client {
       const rooms = answer.rooms ? { rooms: places } : {};
       return { room: places[0].room, seq: places[0].seq, ...rooms, id, repeated: answer.repeated === true };
     };
-    return this.#add(command, { ok });
+    return this.#add(command, { ok, wait });
   }
 
-  direct(to, content, { id = uuid(), sender, timestamp } = {}) {
+  direct(to, content, { id = uuid(), sender, timestamp, ...wait } = {}) {
     const command = clean({ type: 'direct', to, content, id, sender, timestamp });
-    return this.#add(command, { ok: (answer) => ({ to, id, repeated: answer.repeated === true }) });
+    return this.#add(command, { ok: (answer) => ({ to, id, repeated: answer.repeated === true }), wait });
   }
 
-  broadcast(content, { id = uuid(), sender, timestamp } = {}) {
+  broadcast(content, { id = uuid(), sender, timestamp, ...wait } = {}) {
     const command = clean({ type: 'broadcast', content, id, sender, timestamp });
     // The server does not know a repeat of these, so that a second one would be one too many.
-    return this.#add(command, { ok: () => ({ id }), isOnce: true });
+    return this.#add(command, { ok: () => ({ id }), isOnce: true, wait });
   }
 
-  history(room, { before, after, limit } = {}) {
+  history(room, { before, after, limit, ...wait } = {}) {
     const command = clean({ type: 'history', room, before, after, limit });
-    return this.#add(command, { ok: ({ epoch, seq, messages }) => ({ room, epoch, seq, messages }) });
+    return this.#add(command, { ok: ({ epoch, seq, messages }) => ({ room, epoch, seq, messages }), wait });
   }
 
-  presence(room, { watch } = {}) {
+  presence(room, { watch, ...wait } = {}) {
     const ok = ({ members, count }) => {
       const wanted = this.#session.wanted.get(room);
       if (wanted && watch !== undefined) wanted.presence = watch;
       return { room, members, count };
     };
-    return this.#add(clean({ type: 'presence', room, watch }), { ok });
+    return this.#add(clean({ type: 'presence', room, watch }), { ok, wait });
+  }
+
+  /** Begins another connection now, whatever was planned, and goes on with the session there. */
+  reconnect() {
+    if (this.#state === 'closing' || this.#state === 'closed') return;
+    // One that is under way is what was asked for.
+    if (this.#state === 'connecting' && !this.#connection?.isGreeted) return;
+    this.#reconnect.now();
   }
 
   /** Ends the session, on the server too. */
@@ -222,7 +237,8 @@ export class Client {
     if (this.#state === 'closed') {
       return Promise.reject(new RustySocksError('closed', 'the client is closed'));
     }
-    return this.#outbox.add(command, how);
+    const fault = waitFault(how.wait);
+    return fault ? Promise.reject(fault) : this.#outbox.add(command, how);
   }
 
   async #begin() {
@@ -232,11 +248,17 @@ export class Client {
       this.#finish({ code: 1006, reason: error.message }, error);
       return;
     }
-    if (this.#state !== 'closed') this.#connect();
+    if (this.#state === 'closed') return;
+    this.#reconnect.watch((change) => this.#worldChanged(change));
+    this.#connect();
   }
 
   #connect() {
-    this.#timer = null;
+    if (this.#connection) {
+      this.#connection.discard();
+      this.#disconnected();
+    }
+    this.#reconnect.begun();
     this.#setState('connecting', { attempt: this.#backoff.attempt });
     // A listener may have closed the client.
     if (this.#state !== 'connecting') return;
@@ -318,19 +340,33 @@ export class Client {
     }
   }
 
-  #over(end) {
+  /** A change of the network or the page: what stands is looked at, and what waits need wait no longer. */
+  #worldChanged(change) {
+    if (this.#state === 'closing') return;
+    if (!this.#connection) {
+      if (change !== 'offline') this.#reconnect.hasten();
+      return;
+    }
+    if (this.#connection.check(this.#options.checkTimeoutMs)) return;
+    // An attempt that began on another network, or on none, would be tried again late or never.
+    if (change === 'online' && this.#reconnect.mayBeginAnew) this.#connect();
+  }
+
+  #disconnected() {
     this.#connection = null;
     this.#recovery.over();
     this.#outbox.detach();
     this.#tracker.interrupt();
+  }
+
+  #over(end) {
+    this.#disconnected();
     if (this.#state === 'closing') return this.#finish({ code: 1000, reason: 'closed by the client' }, this.#fault);
-    const delayMs = this.#options.reconnect === false ? null : this.#backoff.after(end);
-    if (delayMs === null || this.#backoff.attempt > this.#options.attemptsMax) {
+    const plan = this.#options.reconnect === false ? null : this.#reconnect.after(end);
+    if (plan === null || plan.attempt > this.#options.attemptsMax) {
       return this.#finish(end, stopped(end));
     }
-    const { attempt } = this.#backoff;
-    this.#timer = this.#clock.setTimeout(() => this.#connect(), delayMs);
-    return this.#setState('waiting', { delayMs, attempt, end: pick(end) });
+    return this.#setState('waiting', { ...plan, end: pick(end) });
   }
 
   /** A server that lists rooms without end would fill our memory. */
@@ -341,19 +377,20 @@ export class Client {
   }
 
   #closeByUser() {
-    this.#clock.clearTimeout(this.#timer);
+    this.#reconnect.cancel();
     const connection = this.#connection;
     if (!connection) return this.#finish({ code: 1000, reason: 'closed by the client' });
     if (this.#state === 'closing') return undefined;
     this.#setState('closing', {});
     connection.close(1000, '');
-    this.#timer = this.#clock.setTimeout(() => connection.abort('no answer to the close'), this.#options.closeTimeoutMs);
+    this.#closeTimer = this.#clock.setTimeout(() => connection.abort('no answer to the close'), this.#options.closeTimeoutMs);
     return undefined;
   }
 
   #finish(end, error = null) {
     if (this.#state === 'closed') return;
-    this.#clock.clearTimeout(this.#timer);
+    this.#reconnect.end();
+    this.#clock.clearTimeout(this.#closeTimer);
     const reason = error ?? new RustySocksError('closed', 'the client was closed');
     this.#readiness.reject(reason);
     this.#outbox.fail(reason);

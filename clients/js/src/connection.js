@@ -1,4 +1,5 @@
 /** One connection: commands and their answers, signs of life, and its one end. */
+import { setDatedTimeout } from './clock.js';
 
 // The answer to a ping is looked for by its type, so all of them may have one `ref`.
 const PING = JSON.stringify({ type: 'ping', ref: 'ping' });
@@ -15,7 +16,10 @@ export class Connection {
   #isOver = false;
   #openTimer;
   #lifeTimer = null;
-  #isPingOut = false;
+  #pingMs;
+  #graceMs;
+  // The ping that is out: `{graceMs, isCheck, wasAsleep, unsent}`.
+  #ping = null;
   #unsentBytesMax;
   #drainTimer = null;
   #silenceMs = Infinity;
@@ -24,7 +28,8 @@ export class Connection {
 
   /**
    * The handlers are `open()`, `frame(frame)` for all that is no answer, `drained()` when the connection is
-   * congested no more, and `over(end)`, once, with `code`, `reason`, `livedMs` and what the server asked for.
+   * congested no more, and `over(end)`, once, with `code`, `reason`, `livedMs`, `wasChecked` and what the server
+   * asked for.
    */
   constructor({ socket, clock, openTimeoutMs, unsentBytesMax, open, frame, drained, over }) {
     this.#socket = socket;
@@ -39,6 +44,11 @@ export class Connection {
     socket.onmessage = ({ data }) => this.#received(data);
     socket.onlife = () => this.#heard();
     socket.onclose = (end) => this.#over(end);
+  }
+
+  /** Whether there is a session on it. */
+  get isGreeted() {
+    return this.#greetedAt !== undefined;
   }
 
   /** Whether so much waits to be sent that commands should wait instead. */
@@ -64,7 +74,19 @@ export class Connection {
     this.#clock.clearTimeout(this.#openTimer);
     this.#greetedAt = this.#clock.now();
     this.#silenceMs = silenceMs;
-    this.#keepAlive(pingMs, Math.max(silenceMs - pingMs, 1));
+    this.#pingMs = pingMs;
+    this.#graceMs = Math.max(silenceMs - pingMs, 1);
+    this.#awaitQuiet();
+  }
+
+  /**
+   * Asks the server now whether it is there, and gives it up if it does not answer within `graceMs`. Gives `false`
+   * where there is no session to look after.
+   */
+  check(graceMs) {
+    if (this.#isOver || !this.isGreeted) return false;
+    if (!this.#ping?.isCheck) this.#sendPing(graceMs, true);
+    return true;
   }
 
   close(code, reason) {
@@ -86,8 +108,8 @@ export class Connection {
 
   #received(data) {
     if (this.#isOver) return;
-    this.#heard();
     const frame = parse(data);
+    this.#heard(frame?.type === 'pong');
     if (!frame) return this.abort('the server sent what is no JSON object');
     if (frame.type === 'closing') this.#reconnectAfterMs = frame.reconnect_after_ms;
     const isAnswer = ['ok', 'error'].includes(frame.type);
@@ -104,27 +126,50 @@ export class Connection {
     return undefined;
   }
 
-  #keepAlive(pingMs, graceMs) {
-    // A timer may fire late, in a page that is hidden or a machine that slept. So what counts is not how
-    // long it was quiet, but whether anything came since the ping.
-    const ping = () => {
-      this.#isPingOut = true;
-      // Behind all that waits it would tell nothing.
-      if (!this.isCongested) this.#socket.send(PING);
-      this.#lifeTimer = this.#clock.setTimeout(look, graceMs);
-    };
-    const look = () => {
-      if (this.#isPingOut) this.abort('the server went silent');
-      else ping();
-    };
-    this.#lifeTimer = this.#clock.setTimeout(ping, pingMs);
-    this.#restartLife = () => {
-      this.#clock.clearTimeout(this.#lifeTimer);
-      this.#lifeTimer = this.#clock.setTimeout(ping, pingMs);
-    };
+  #awaitQuiet() {
+    this.#ping = null;
+    this.#clock.clearTimeout(this.#lifeTimer);
+    this.#lifeTimer = this.#clock.setTimeout(() => this.#sendPing(this.#graceMs, false), this.#pingMs);
   }
 
-  #restartLife = () => {};
+  #sendPing(graceMs, isCheck) {
+    // Behind all that waits it would tell nothing; then any sign will do.
+    const isAsked = !this.isCongested;
+    if (isAsked) this.#socket.send(PING);
+    this.#ping = { graceMs, isCheck: isCheck && isAsked, wasAsleep: false, unsent: this.#unsent };
+    this.#awaitSign();
+  }
+
+  #awaitSign() {
+    this.#clock.clearTimeout(this.#lifeTimer);
+    this.#lifeTimer = setDatedTimeout(this.#clock, (wasLate) => this.#missedSign(wasLate), this.#ping.graceMs);
+  }
+
+  #missedSign(wasLate) {
+    const { graceMs, isCheck, wasAsleep, unsent } = this.#ping;
+    if (this.#unsent > 0 && this.#unsent < unsent) {
+      // The ping may wait behind what is on its way still. A server that takes that is alive.
+      this.#ping.unsent = this.#unsent;
+      this.#awaitSign();
+    } else if (wasLate && !wasAsleep) {
+      // The page or the machine slept, and the answer may not have been read. Asked once more.
+      this.#sendPing(graceMs, isCheck);
+      this.#ping.wasAsleep = true;
+    } else {
+      this.abort('the server went silent');
+    }
+  }
+
+  get #unsent() {
+    return this.#socket.bufferedAmount ?? 0;
+  }
+
+  /** A sign of life. What ends a check is the answer alone, because other things may have been here before. */
+  #heard(isPong = false) {
+    if (!this.#ping) return;
+    if (this.#ping.isCheck && !isPong) this.#awaitSign();
+    else this.#awaitQuiet();
+  }
 
   /**
    * Looks until there is less to send. A server that talks and does not read would have the commands wait for
@@ -150,12 +195,6 @@ export class Connection {
     look();
   }
 
-  #heard() {
-    if (!this.#isPingOut) return;
-    this.#isPingOut = false;
-    this.#restartLife();
-  }
-
   #over(end) {
     if (this.#isOver) return;
     this.#isOver = true;
@@ -163,8 +202,9 @@ export class Connection {
     this.#clock.clearTimeout(this.#lifeTimer);
     this.#clock.clearTimeout(this.#drainTimer);
     this.#answers.clear();
+    const wasChecked = this.#ping?.isCheck ?? false;
     const livedMs = this.#greetedAt === undefined ? undefined : this.#clock.now() - this.#greetedAt;
-    this.#handlers.over({ ...end, livedMs, reconnectAfterMs: this.#reconnectAfterMs });
+    this.#handlers.over({ ...end, livedMs, wasChecked, reconnectAfterMs: this.#reconnectAfterMs });
   }
 }
 

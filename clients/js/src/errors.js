@@ -2,7 +2,7 @@
  * What a promise of the client is rejected with.
  *
  * `code` is one of the server's error codes, or one of the client's own: `closed`, `stopped`, `outbox_full`,
- * `answer_lost`, `too_large`, `misbehaved`.
+ * `answer_lost`, `too_large`, `misbehaved`, `timeout`, `aborted`.
  */
 export class RustySocksError extends Error {
   constructor(code, message, details = {}) {

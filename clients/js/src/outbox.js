@@ -6,6 +6,7 @@
  */
 import { askedMs } from './backoff.js';
 import { RustySocksError, refusal } from './errors.js';
+import { boundWait } from './wait.js';
 
 // What the server says when it would take the same command later.
 const PASSING = new Set(['rate_limited', 'overloaded']);
@@ -43,16 +44,17 @@ export class Outbox {
   /**
    * Queues a command, and gives a promise of what `ok(answer)` returns. `ok` is called in the order of the
    * wire. `pardon(error, wasResent)` may return a value to take an error as success; `isOnce` commands are not
-   * sent twice.
+   * sent twice; `isBound` ones are sent whoever waits. The wait ends with `wait`, `{timeoutMs, signal}`.
    */
-  add(command, { ok = (answer) => answer, pardon = () => undefined, isOnce = false } = {}) {
+  add(command, { ok = (answer) => answer, pardon = () => undefined, isOnce = false, isBound = false, wait } = {}) {
     if (this.#entries.size >= this.#max) {
       const error = new RustySocksError('outbox_full', `${this.#max} commands wait for an answer already`);
       return Promise.reject(error);
     }
     return new Promise((resolve, reject) => {
-      const entry = { command, ok, pardon, isOnce, resolve, reject, sends: 0, refusals: 0, isSent: false };
+      const entry = { command, ok, pardon, isOnce, isBound, resolve, reject, sends: 0, refusals: 0, isSent: false };
       this.#entries.add(entry);
+      boundWait(entry, { ...wait, clock: this.#clock, end: (error) => this.#abandon(entry, error) });
       this.#pump();
     });
   }
@@ -119,6 +121,7 @@ export class Outbox {
         entry.reject(new RustySocksError('answer_lost', text));
       }
       entry.isSent = false;
+      if (entry.isAbandoned) this.#entries.delete(entry);
     }
   }
 
@@ -180,7 +183,7 @@ export class Outbox {
 
   #refused(entry, entries, error) {
     entry.refusals += 1;
-    if (PASSING.has(error.code) && entry.refusals <= this.#retriesMax) {
+    if (PASSING.has(error.code) && entry.refusals <= this.#retriesMax && !entry.isAbandoned) {
       // Fewer at a time, because a server that counts errors in a row ends the connection.
       this.#window = Math.max(1, Math.floor(this.#window / 2));
       entry.isSent = false;
@@ -191,6 +194,17 @@ export class Outbox {
     const pardoned = entry.pardon(error, entry.sends > 1);
     if (pardoned === undefined) entry.reject(refusal(error));
     else entry.resolve(pardoned);
+  }
+
+  /**
+   * Nobody waits for this command any more. One that is out has its answer taken note of, because it tells what the
+   * server did; it is not sent again.
+   */
+  #abandon(entry, makeError) {
+    entry.reject(makeError(entry.sends > 0));
+    if (entry.isBound) return;
+    if (entry.isSent) entry.isAbandoned = true;
+    else this.#entries.delete(entry);
   }
 
   /** What is refused goes first again, so nothing later overtakes it. */
