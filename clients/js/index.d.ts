@@ -3,8 +3,23 @@
  * of a room once and in order.
  */
 
-/** What can be sent. It is passed on as JSON. */
+/** What comes out of JSON. */
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json | undefined };
+
+/**
+ * What of a type can be sent, as JSON: all of it, or `never` in the place of what cannot. Interfaces and classes without
+ * methods pass, `undefined` passes in fields, where JSON leaves it out, and so does what has a `toJSON` (a `Date`).
+ * Functions, symbols and bigints do not, nor do maps and sets, which JSON would empty.
+ */
+export type Sendable<T> = [T] extends [Json]
+  ? T
+  : T extends null | boolean | number | string | { toJSON(...parameters: any[]): unknown }
+    ? T
+    : T extends ((...parameters: any[]) => unknown) | symbol | bigint | undefined
+      ? never
+      : T extends object
+        ? { [Key in keyof T]: Sendable<Exclude<T[Key], undefined>> | Extract<T[Key], undefined> }
+        : never;
 
 /** A message of a room, as the server sent it. */
 export interface Message<Content = any> {
@@ -225,7 +240,7 @@ export interface Platform {
 
 export interface ClientOptions {
   /** A session to go on with. If the server has forgotten it, its rooms are joined again where it was. */
-  session?: SavedSession;
+  session?: SavedSession | undefined;
   /** Closes the client when it is aborted. */
   signal?: AbortSignal;
   /** `false`: the first end is the last. */
@@ -375,11 +390,15 @@ export class Client implements AsyncIterable<Message> {
    * Publishes to a room, or to several at one instant. Settles when the server has it, if need be over
    * several connections; the same session does not publish it twice.
    */
-  publish(to: string | string[], content: Json, options?: PublishOptions): Promise<Published>;
+  publish<Content>(to: string | string[], content: Content & Sendable<Content>, options?: PublishOptions): Promise<Published>;
   /** Sends to one client. Rejects with `not_found` or, if it is away and its inbox full, `limit_exceeded`. */
-  direct(to: string, content: Json, options?: SendOptions): Promise<{ to: string; id: string; repeated: boolean }>;
+  direct<Content>(
+    to: string,
+    content: Content & Sendable<Content>,
+    options?: SendOptions,
+  ): Promise<{ to: string; id: string; repeated: boolean }>;
   /** Sends to everyone, where the server allows that. Never sent twice: see `answer_lost`. */
-  broadcast(content: Json, options?: SendOptions): Promise<{ id: string }>;
+  broadcast<Content>(content: Content & Sendable<Content>, options?: SendOptions): Promise<{ id: string }>;
   history(room: string, options?: HistoryOptions): Promise<HistoryPage>;
   /** Who is in a room. `watch` begins or ends `joined` and `left` in the same instant. */
   presence(room: string, options?: WaitOptions & { watch?: boolean }): Promise<Presence>;

@@ -1,3 +1,6 @@
+// The package may be loaded twice in a program, by `import` and by `require`, with a class each.
+const BRAND = Symbol.for('rusty-socks.RustySocksError');
+
 /**
  * What a promise of the client is rejected with.
  *
@@ -10,6 +13,16 @@ export class RustySocksError extends Error {
     this.name = 'RustySocksError';
     this.code = code;
     Object.assign(this, details);
+  }
+
+  get [BRAND]() {
+    return true;
+  }
+
+  /** An error of the one class is one of the other too. */
+  static [Symbol.hasInstance](value) {
+    if (this === RustySocksError) return value?.[BRAND] === true;
+    return Function.prototype[Symbol.hasInstance].call(this, value);
   }
 }
 
