@@ -120,8 +120,8 @@ export interface SendOptions extends WaitOptions {
   /** A UUID, by which the server knows a repeat. A fresh one by default. */
   id?: string;
   sender?: string;
-  /** RFC 3339. The server's time by default. */
-  timestamp?: string;
+  /** RFC 3339, or a `Date`. The server's time by default. */
+  timestamp?: string | Date;
 }
 
 export interface PublishOptions extends SendOptions {
@@ -163,12 +163,14 @@ export interface Presence {
 }
 
 /**
- * What will not come. `not_kept` and `latest`: messages `from` to `to`, both included, that the server no longer
- * keeps, or did not keep for a slow client. `epoch`: the room was forgotten and made anew, so nobody knows what
- * there was. `direct`: some of the direct messages `from` to `to`.
+ * What will not come. `not_read`: came before a `for await` loop began, and was more than
+ * `backlogMax`; listeners had it, and it is told when the loop begins. `not_kept` and `latest`:
+ * messages `from` to `to`, both included, that the server no longer keeps, or did not keep for a
+ * slow client. `epoch`: the room was forgotten and made anew, so nobody knows what there was.
+ * `direct`: some of the direct messages `from` to `to`.
  */
 export type Lost =
-  | { room: string; epoch: string; from: number; to: number; reason: 'not_kept' | 'latest'; direct?: undefined }
+  | { room: string; epoch: string; from: number; to: number; reason: 'not_kept' | 'latest' | 'not_read'; direct?: undefined }
   | { room: string; epoch: string; from: null; to: null; reason: 'epoch'; direct?: undefined }
   | { direct: true; from: number; to: number; reason: 'not_kept'; room?: undefined };
 
@@ -225,6 +227,8 @@ export interface SavedSession {
   direct: number;
   rooms: { room: string; epoch: string; seq: number; pattern?: string; presence?: boolean; sender?: string }[];
   patterns: string[];
+  /** Rooms that were left by name and that a pattern matches. */
+  declined?: string[];
 }
 
 /** What the world tells the client. */
@@ -278,17 +282,32 @@ export interface ClientOptions {
 
   /** Commands that may wait for their answers; one more is rejected with `outbox_full`. Default: 1000. */
   outboxMax?: number;
-  /** Commands sent and not answered at once; less after the server was too busy. Default: 64. */
+  /** The bytes of all these commands together. Default: 64 MiB. */
+  outboxBytesMax?: number;
+  /**
+   * Commands sent and not answered at once; less after the server was too busy, and at most 8 where
+   * the server does not tell its rate limits. At least 1. Default: 64.
+   */
   inFlightMax?: number;
-  /** How often a command is tried again that was `rate_limited` or `overloaded`. Default: 10. */
+  /**
+   * How often a command is tried again that was `rate_limited` or `overloaded`; a leave always is.
+   * Default: 10.
+   */
   retriesMax?: number;
   /** Messages of a room that wait while a gap is fetched; more are fetched from history. Default: 10,000. */
   holdMax?: number;
   /**
-   * Messages that wait for a `for await` loop. When there are as many, nothing more is yielded, to listeners
-   * neither, until half are read; what comes meanwhile waits as behind a gap. Default: 1000.
+   * Messages that wait for a `for await` loop. When there are as many, nothing more is yielded, to
+   * listeners neither, until half are read; what comes meanwhile waits as behind a gap. At least 1.
+   * Default: 1000.
    */
   queueMax?: number;
+  /**
+   * Messages that wait for the next `for await` loop while there is none. Of more than that the
+   * newest wait, and the others are told as `lost` when it begins. 0 for a client that has
+   * listeners alone. Default: 1000.
+   */
+  backlogMax?: number;
   /** Messages published with `echo` that are remembered until they come back. Default: 1000. */
   echoesMax?: number;
   /** Rooms that the server may put this client in; one more ends it with `misbehaved`. Default: 100,000. */
@@ -319,7 +338,9 @@ export interface ClientOptions {
 /**
  * What promises are rejected with.
  *
- * `code` is the server's (`not_member`, `forbidden`, …) or one of
+ * `code` is the server's (`not_member`, `forbidden`, …; `bad_request` also for arguments that are
+ * wrong before anything is sent, such as content that JSON cannot hold, which is then the `cause`)
+ * or one of
  * - `closed`: the client was closed by its user;
  * - `stopped`: it was ended for good; `end` says how;
  * - `outbox_full`: too many commands wait already;
@@ -382,8 +403,10 @@ export class Client implements AsyncIterable<Message> {
   /** Joins a room, and stays in it over reconnects. After `timeout` or `aborted`, `leave` makes sure of being out. */
   join(room: string, options?: JoinOptions): Promise<Joined>;
   /**
-   * Leaves a room, or all that were joined through a pattern. Nothing of it is yielded from this call on, so the
-   * command is sent even when its wait has ended.
+   * Leaves a room, or all that were joined through a pattern and that no other one holds. Nothing
+   * of it is yielded or told from this call on, whatever is on its way. A room that was left by
+   * name comes back through a pattern only when it is made anew. The command is sent even when its
+   * wait has ended.
    */
   leave(room: string, options?: WaitOptions): Promise<{ room: string }>;
   /**
@@ -410,6 +433,10 @@ export class Client implements AsyncIterable<Message> {
   /** Ends the session, on the server too. Commands that wait are rejected with `closed`. */
   close(): Promise<End & { error: RustySocksError | null }>;
 
-  /** The messages of all rooms from now on. Ends with the client, and throws if that was `stopped`. */
+  /**
+   * The messages of all rooms since the client began, or since the loop before this one was left;
+   * see `backlogMax`. A second loop beside the first has them from now on. Ends with the client,
+   * and throws if that was `stopped`.
+   */
   [Symbol.asyncIterator](): AsyncIterableIterator<Message>;
 }

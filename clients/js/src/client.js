@@ -1,15 +1,16 @@
 /** The client: one session over as many connections as it takes. */
 import { Backoff } from './backoff.js';
 import { systemClock } from './clock.js';
+import * as commands from './command.js';
 import { Connection } from './connection.js';
 import { Emitter } from './emitter.js';
 import { RustySocksError } from './errors.js';
 import { Outbox } from './outbox.js';
 import { systemPlatform } from './platform.js';
-import { Queue } from './queue.js';
+import { Loops } from './queue.js';
 import { Reconnect } from './reconnect.js';
 import { Recovery } from './recovery.js';
-import { Session, clean, isPattern } from './session.js';
+import { Session, clean } from './session.js';
 import { socketFactory } from './socket.js';
 import { Tracker, checkSeq } from './tracker.js';
 import { waitFault } from './wait.js';
@@ -27,10 +28,12 @@ export const DEFAULTS = Object.freeze({
   settledMs: 5_000,
   attemptsMax: Infinity,
   outboxMax: 1_000,
+  outboxBytesMax: 64 * 1024 * 1024,
   inFlightMax: 64,
   retriesMax: 10,
   holdMax: 10_000,
   queueMax: 1_000,
+  backlogMax: 1_000,
   roomsMax: 100_000,
   echoesMax: 1_000,
   messageBytesMax: 64 * 1024 * 1024,
@@ -56,7 +59,7 @@ export class Client {
   #recovery;
   #backoff;
   #reconnect;
-  #queues = new Set();
+  #loops;
   #makeSocket = null;
   #connection = null;
   #closeTimer = null;
@@ -71,6 +74,7 @@ export class Client {
     this.#url = String(url);
     new URL(this.#url);
     this.#options = { ...DEFAULTS, ...clean(options) };
+    checkNumbers(this.#options);
     this.#clock = options.clock ?? systemClock;
     this.#session = new Session(this.#options);
     this.#tracker = new Tracker({
@@ -81,13 +85,20 @@ export class Client {
       lost: (range) => this.#emitter.emit('lost', range),
       fetch: (room, after) => this.#recovery.fetch(room, after),
     });
+    this.#loops = new Loops({
+      ...this.#options,
+      hold: (isFull) => {
+        this.#tracker.paused = isFull;
+      },
+      lost: (range) => this.#emitter.emit('lost', range),
+    });
     this.#outbox = new Outbox({ ...this.#options, clock: this.#clock });
     this.#recovery = new Recovery({
       session: this.#session,
       tracker: this.#tracker,
       outbox: this.#outbox,
       emit: (name, event) => this.#emitter.emit(name, event),
-      greeted: (welcome) => this.#greeted(welcome),
+      greeted: (welcome, sent) => this.#greeted(welcome, sent),
       live: () => this.#live(),
     });
     this.#backoff = new Backoff({
@@ -151,24 +162,36 @@ export class Client {
     this.#emitter.off(name, listener);
   }
 
-  join(room, { since, presence, sender, ...wait } = {}) {
-    const command = clean({ type: 'join', room, since, presence, sender });
-    return this.#add(command, { ok: (answer) => this.#recovery.joined(command, answer), wait });
+  async join(room, options) {
+    const command = commands.join(room, options);
+    const ok = (answer) => this.#recovery.joined(command, answer);
+    const notJoined = () => this.#recovery.notJoined(room);
+    return this.#add(command, { ok, pardon: notJoined, withdrawn: notJoined, wait: options });
   }
 
-  leave(room, wait) {
-    // What is done here is done for good, so the command is sent whoever waits for its answer.
-    if (this.#state !== 'closed' && !waitFault(wait)) this.#recovery.left(room);
-    // Sent twice, the second one finds nothing to do.
-    const pardon = ({ code }, wasResent) => (wasResent && code === 'not_member' ? { room } : undefined);
-    return this.#add({ type: 'leave', room }, { ok: () => ({ room }), pardon, isBound: true, wait });
+  async leave(room, options) {
+    let ended;
+    const queued = () => {
+      ended = this.#recovery.left(room);
+      this.#loops.forget(ended);
+    };
+    // Sent twice, or after the session was lost, it finds nothing to do.
+    const pardon = ({ code }, wasResent) => {
+      if (code === 'not_member' && (wasResent || ended.size > 0)) return { room };
+      this.#recovery.notLeft(room);
+      return undefined;
+    };
+    const ok = () => {
+      this.#recovery.leaveDone(room);
+      return { room };
+    };
+    return this.#add(commands.leave(room), { queued, ok, pardon, isFirm: true, wait: options });
   }
 
-  publish(to, content, { id = uuid(), sender, timestamp, echo, ...wait } = {}) {
-    const where = Array.isArray(to) ? { rooms: to } : { room: to };
-    if (content === undefined) return Promise.reject(new TypeError('there is no content'));
-    if (echo) this.#session.expectEcho(id);
-    const command = clean({ type: 'publish', ...where, content, id, sender, timestamp, echo });
+  async publish(to, content, options) {
+    const command = commands.publish(to, content, options, uuid);
+    const { id, echo } = command;
+    const queued = () => echo && this.#session.expectEcho(id);
     const ok = (answer) => {
       const places = answer.rooms ?? [answer];
       // With echo the message itself comes, before or after this, and that is what moves the position.
@@ -176,32 +199,36 @@ export class Client {
       const rooms = answer.rooms ? { rooms: places } : {};
       return { room: places[0].room, seq: places[0].seq, ...rooms, id, repeated: answer.repeated === true };
     };
-    return this.#add(command, { ok, wait });
+    return this.#add(command, { queued, ok, wait: options });
   }
 
-  direct(to, content, { id = uuid(), sender, timestamp, ...wait } = {}) {
-    const command = clean({ type: 'direct', to, content, id, sender, timestamp });
-    return this.#add(command, { ok: (answer) => ({ to, id, repeated: answer.repeated === true }), wait });
+  async direct(to, content, options) {
+    const command = commands.direct(to, content, options, uuid);
+    const { id } = command;
+    return this.#add(command, { ok: (answer) => ({ to, id, repeated: answer.repeated === true }), wait: options });
   }
 
-  broadcast(content, { id = uuid(), sender, timestamp, ...wait } = {}) {
-    const command = clean({ type: 'broadcast', content, id, sender, timestamp });
+  async broadcast(content, options) {
+    const command = commands.broadcast(content, options, uuid);
+    const { id } = command;
     // The server does not know a repeat of these, so that a second one would be one too many.
-    return this.#add(command, { ok: () => ({ id }), isOnce: true, wait });
+    return this.#add(command, { ok: () => ({ id }), isOnce: true, wait: options });
   }
 
-  history(room, { before, after, limit, ...wait } = {}) {
-    const command = clean({ type: 'history', room, before, after, limit });
-    return this.#add(command, { ok: ({ epoch, seq, messages }) => ({ room, epoch, seq, messages }), wait });
+  async history(room, options) {
+    const command = commands.history(room, options);
+    return this.#add(command, { ok: ({ epoch, seq, messages }) => ({ room, epoch, seq, messages }), wait: options });
   }
 
-  presence(room, { watch, ...wait } = {}) {
+  async presence(room, options) {
+    const command = commands.presence(room, options);
+    const { watch } = command;
     const ok = ({ members, count }) => {
       const wanted = this.#session.wanted.get(room);
       if (wanted && watch !== undefined) wanted.presence = watch;
       return { room, members, count };
     };
-    return this.#add(clean({ type: 'presence', room, watch }), { ok, wait });
+    return this.#add(command, { ok, wait: options });
   }
 
   /** Begins another connection now, whatever was planned, and goes on with the session there. */
@@ -219,22 +246,11 @@ export class Client {
   }
 
   [Symbol.asyncIterator]() {
-    const { queueMax } = this.#options;
-    const look = () => {
-      const isFull = [...this.#queues].some(({ length }) => length >= queueMax);
-      if (!isFull) this.#tracker.paused = false;
-    };
-    const queue = new Queue({
-      onRead: () => queue.length <= queueMax / 2 && look(),
-      onReturn: () => this.#queues.delete(queue) && look(),
-    });
-    if (this.#state === 'closed') queue.end();
-    else this.#queues.add(queue);
-    return queue;
+    return this.#loops.open();
   }
 
   #add(command, how) {
-    if (this.#state === 'closed') {
+    if (this.#state === 'closed' || this.#state === 'closing') {
       return Promise.reject(new RustySocksError('closed', 'the client is closed'));
     }
     const fault = waitFault(how.wait);
@@ -283,12 +299,12 @@ export class Client {
   }
 
   /** There is a session; its rooms are still being taken up again. */
-  #greeted({ ping_s: pingS, max_message_bytes: bytesMax } = {}) {
+  #greeted({ ping_s: pingS, max_message_bytes: bytesMax, limits } = {}, sent) {
     const seconds = pingS > 0 ? Math.min(Math.max(pingS, PING_S_MIN), PING_S_MAX) : PING_S;
     const pingMs = Math.min((seconds * 1000) / 2, this.#options.pingMsMax);
     const silenceMs = this.#options.silenceMs ?? seconds * 1000 + this.#options.silenceExtraMs;
     this.#connection.greeted({ pingMs, silenceMs });
-    this.#outbox.attach(this.#connection, { bytesMax });
+    this.#outbox.attach(this.#connection, { bytesMax, limits, sent });
   }
 
   #live() {
@@ -313,10 +329,13 @@ export class Client {
         return this.#tracker.gap(frame.room, frame.from, frame.to);
       case 'matched':
         return this.#recovery.matched(frame);
-      case 'broadcast':
       case 'joined':
       case 'left':
+        // On its way when the room was left.
+        return this.#tracker.has(frame.room) ? this.#emitter.emit(frame.type, frame) : undefined;
       case 'unmatched':
+        return this.#recovery.unmatched(frame);
+      case 'broadcast':
       case 'closing':
       case 'error':
         return this.#emitter.emit(frame.type, frame);
@@ -334,10 +353,13 @@ export class Client {
       if (isReplay && !isEcho) return;
     }
     this.#emitter.emit('message', message);
-    for (const queue of this.#queues) {
-      queue.push(message);
-      if (queue.length >= this.#options.queueMax) this.#tracker.paused = true;
-    }
+    // A listener may have left all its rooms.
+    const places = (message.rooms ?? [message]).filter(({ room }) => this.#tracker.has(room));
+    if (places.length === 0) return;
+    this.#loops.push(
+      message,
+      places.map(({ room, seq }) => ({ room, seq, epoch: this.#tracker.room(room).epoch })),
+    );
   }
 
   /** A change of the network or the page: what stands is looked at, and what waits need wait no longer. */
@@ -394,8 +416,7 @@ export class Client {
     const reason = error ?? new RustySocksError('closed', 'the client was closed');
     this.#readiness.reject(reason);
     this.#outbox.fail(reason);
-    for (const queue of this.#queues) queue.end(error);
-    this.#queues.clear();
+    this.#loops.end(error);
     const told = { ...pick(end), error };
     this.#setState('closed', { end: told });
     // Whatever outlives this client, a signal above all, keeps nothing of it.
@@ -407,6 +428,19 @@ export class Client {
   #setState(state, details) {
     this.#state = state;
     this.#emitter.emit('state', { state, ...details });
+  }
+}
+
+/** Wrong numbers would be found out late, and far from here. */
+function checkNumbers(options) {
+  for (const [name, standard] of Object.entries(DEFAULTS)) {
+    if (typeof standard !== 'number') continue;
+    // Of these, none at all would be sent or yielded.
+    const least = ['inFlightMax', 'queueMax', 'unsentBytesMax'].includes(name) ? 1 : 0;
+    const value = options[name];
+    if (typeof value !== 'number' || !(value >= least)) {
+      throw new TypeError(`the option ${name} must be a number from ${least} up, not ${String(value)}`);
+    }
   }
 }
 

@@ -1,7 +1,8 @@
 /** One connection: commands and their answers, signs of life, and its one end. */
 import { setDatedTimeout } from './clock.js';
+import { textOf } from './command.js';
 
-// The answer to a ping is looked for by its type, so all of them may have one `ref`.
+// Its answer is known by its type, so that all pings may have one `ref`.
 const PING = JSON.stringify({ type: 'ping', ref: 'ping' });
 
 // How often a connection with too much to send is looked at; no platform tells when it is less.
@@ -65,7 +66,7 @@ export class Connection {
     const ref = this.#nextRef;
     this.#nextRef += 1;
     this.#answers.set(ref, answer);
-    this.#socket.send(JSON.stringify({ ...command, ref }));
+    this.#socket.send(textOf(command, ref));
     if (this.isCongested) this.#awaitDrain();
   }
 
@@ -112,7 +113,7 @@ export class Connection {
     this.#heard(frame?.type === 'pong');
     if (!frame) return this.abort('the server sent what is no JSON object');
     if (frame.type === 'closing') this.#reconnectAfterMs = frame.reconnect_after_ms;
-    const isAnswer = ['ok', 'error'].includes(frame.type);
+    const isAnswer = ['ok', 'pong', 'error'].includes(frame.type);
     const answer = isAnswer ? this.#answers.get(frame.ref) : undefined;
     this.#answers.delete(frame.ref);
     try {

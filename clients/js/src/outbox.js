@@ -2,10 +2,12 @@
  * The commands that have no answer yet, in order, across connections.
  *
  * A command is sent again on the next connection if the one it was sent on ended first, and after a while if
- * the server was too busy for it.
+ * the server was too busy for it. What is sent keeps to the rates that the server has told.
  */
 import { askedMs } from './backoff.js';
+import { Command, isMembership, touches } from './command.js';
 import { RustySocksError, refusal } from './errors.js';
+import { Rate } from './rate.js';
 import { boundWait } from './wait.js';
 
 // What the server says when it would take the same command later.
@@ -14,27 +16,48 @@ const PASSING = new Set(['rate_limited', 'overloaded']);
 // For a server that says so without saying when.
 const RETRY_AFTER_MS = 1000;
 
+// Fewer errors in a row than a server ends a connection for, which is ten unless its operator says
+// otherwise.
+const STREAK_MAX = 8;
+
+const WAIT_MS_MAX = 10 * 60_000;
+
 export class Outbox {
   #entries = new Set();
   // Commands of the client's own, which the user's wait for; they end with their connection.
   #urgent = new Set();
+  #bytes = 0;
   #connection = null;
   #isOpen = false;
-  #bytesMax = Infinity;
+  #isPumping = false;
+  #isPumpDue = false;
+  #commandBytesMax = Infinity;
+  #rate;
   #window;
+  #windowMax;
   #inFlight = 0;
-  #timer = null;
+  // How many errors in a row there may be on this connection once all that was sent is answered.
+  #streak = 0;
+  // Nothing is sent before a refused command may come again.
+  #pauseTimer = null;
+  #pausedUntil = 0;
+  // The next command waits for what the server's rate allows.
+  #rateTimer = null;
   #clock;
   #max;
-  #windowMax;
+  #bytesMax;
+  #inFlightMax;
   #retriesMax;
 
-  constructor({ clock, outboxMax, inFlightMax, retriesMax }) {
+  constructor({ clock, outboxMax, outboxBytesMax, inFlightMax, retriesMax }) {
     this.#clock = clock;
     this.#max = outboxMax;
+    this.#bytesMax = outboxBytesMax;
+    this.#inFlightMax = inFlightMax;
+    this.#retriesMax = retriesMax;
+    this.#rate = new Rate({}, clock);
     this.#window = inFlightMax;
     this.#windowMax = inFlightMax;
-    this.#retriesMax = retriesMax;
   }
 
   get size() {
@@ -42,27 +65,51 @@ export class Outbox {
   }
 
   /**
-   * Queues a command, and gives a promise of what `ok(answer)` returns. `ok` is called in the order of the
-   * wire. `pardon(error, wasResent)` may return a value to take an error as success; `isOnce` commands are not
-   * sent twice; `isBound` ones are sent whoever waits. The wait ends with `wait`, `{timeoutMs, signal}`.
+   * Queues a command, and gives a promise of what `ok(answer)` returns. `queued()` is called when
+   * it has its place and nothing of it was sent, and `ok` in the order of the wire. `pardon(error,
+   * wasResent)` may return a value to take an error as success. `isOnce` commands are not sent
+   * twice, and `isFirm` ones are tried without end, whoever waits. The wait for the answer ends with
+   * `wait`, `{timeoutMs, signal}`; `withdrawn()` is called if the command is given up with it.
    */
-  add(command, { ok = (answer) => answer, pardon = () => undefined, isOnce = false, isBound = false, wait } = {}) {
+  add(
+    command,
+    { queued, withdrawn, ok = (answer) => answer, pardon = () => undefined, isOnce = false, isFirm = false, wait } = {},
+  ) {
     if (this.#entries.size >= this.#max) {
       const error = new RustySocksError('outbox_full', `${this.#max} commands wait for an answer already`);
       return Promise.reject(error);
     }
+    if (this.#bytes + command.bytes > this.#bytesMax) {
+      const text = `the commands that wait for an answer have ${this.#bytes} bytes, and this one ${command.bytes}: more than ${this.#bytesMax}`;
+      return Promise.reject(new RustySocksError('outbox_full', text));
+    }
     return new Promise((resolve, reject) => {
-      const entry = { command, ok, pardon, isOnce, isBound, resolve, reject, sends: 0, refusals: 0, isSent: false };
+      const entry = {
+        command,
+        withdrawn,
+        ok,
+        pardon,
+        isOnce,
+        isFirm,
+        resolve,
+        reject,
+        sends: 0,
+        refusals: 0,
+        isSent: false,
+        isAbandoned: false,
+      };
+      boundWait(entry, { ...wait, clock: this.#clock, end: (makeError) => this.#abandon(entry, makeError) });
       this.#entries.add(entry);
-      boundWait(entry, { ...wait, clock: this.#clock, end: (error) => this.#abandon(entry, error) });
+      this.#bytes += command.bytes;
+      queued?.();
       this.#pump();
     });
   }
 
   /** Queues a command before all others, for this connection only. `done(error, answer)` is called once. */
-  addUrgent(command, done) {
+  addUrgent(fields, done) {
     const entry = {
-      command,
+      command: new Command(fields),
       ok: (answer) => done(null, answer),
       pardon: () => undefined,
       resolve: () => {},
@@ -81,17 +128,31 @@ export class Outbox {
     return undefined;
   }
 
+  /** The joins and leaves that wait for an answer, in order. */
+  memberships() {
+    return [...this.#entries].map(({ command }) => command).filter(isMembership);
+  }
+
   /** Answers a command by what was learned in another way. */
   settle(entry, answer) {
-    if (!this.#entries.delete(entry)) return;
-    if (entry.isSent) this.#inFlight -= 1;
+    if (!this.#remove(entry, this.#entries)) return;
+    if (entry.isSent) this.#answered(entry.command.bytes);
     this.#take(entry, answer);
   }
 
-  /** There is a session on this connection; so far only urgent commands are sent. */
-  attach(connection, { bytesMax }) {
+  /**
+   * There is a session on this connection; so far only urgent commands are sent. `bytesMax` is the
+   * largest command, `limits` what the welcome says of rates, absent from older servers, and `sent`
+   * what was sent before.
+   */
+  attach(connection, { bytesMax, limits, sent }) {
     this.#connection = connection;
-    this.#bytesMax = bytesMax ?? Infinity;
+    this.#commandBytesMax = bytesMax ?? Infinity;
+    this.#rate = new Rate({ messages: limits?.rate_messages, bytes: limits?.rate_bytes, sent }, this.#clock);
+    // A server that tells no limits may have one, and all that is in flight would be refused by it
+    // in a row.
+    this.#windowMax = limits ? this.#inFlightMax : Math.min(this.#inFlightMax, STREAK_MAX);
+    this.#window = Math.min(this.#window, this.#windowMax);
     this.#isOpen = false;
     this.#pump();
   }
@@ -111,17 +172,20 @@ export class Outbox {
     this.#connection = null;
     this.#isOpen = false;
     this.#inFlight = 0;
-    this.#clock.clearTimeout(this.#timer);
-    this.#timer = null;
+    this.#streak = 0;
+    this.#clock.clearTimeout(this.#pauseTimer);
+    this.#clock.clearTimeout(this.#rateTimer);
+    this.#pauseTimer = null;
+    this.#rateTimer = null;
     this.#urgent.clear();
     for (const entry of this.#entries) {
       if (entry.isSent && entry.isOnce) {
-        this.#entries.delete(entry);
+        this.#remove(entry, this.#entries);
         const text = 'the connection was lost before the answer; it may have been done or not';
         entry.reject(new RustySocksError('answer_lost', text));
       }
       entry.isSent = false;
-      if (entry.isAbandoned) this.#entries.delete(entry);
+      if (entry.isAbandoned) this.#withdraw(entry);
     }
   }
 
@@ -130,46 +194,138 @@ export class Outbox {
     this.detach();
     for (const entry of this.#entries) entry.reject(error);
     this.#entries.clear();
+    this.#bytes = 0;
   }
 
   #pump() {
-    if (!this.#connection || this.#timer !== null) return;
-    this.#pumpFrom(this.#urgent);
-    if (this.#isOpen) this.#pumpFrom(this.#entries);
+    // An answer may come from within a send; then the outermost call begins again.
+    this.#isPumpDue = true;
+    if (this.#isPumping) return;
+    this.#isPumping = true;
+    try {
+      while (this.#isPumpDue) {
+        this.#isPumpDue = false;
+        this.#pumpFrom(this.#urgent);
+        if (this.#isOpen) this.#pumpFrom(this.#entries);
+      }
+    } finally {
+      this.#isPumping = false;
+    }
   }
 
   #pumpFrom(entries) {
+    const memberships = [];
     for (const entry of entries) {
-      if (this.#inFlight >= this.#window || this.#connection.isCongested) return;
-      if (!entry.isSent) this.#send(entry, entries);
-      // An answer may come from within, and a refusal stops everything.
-      if (!this.#connection || this.#timer !== null) return;
+      if (!this.#maySend()) return;
+      const { command } = entry;
+      if (isMembership(command)) {
+        // Refused for the moment and sent again, the first would come after the second.
+        const mustWait = memberships.some((room) => touches(room, command.room));
+        if (!entry.isSent && mustWait) return;
+        memberships.push(command.room);
+      }
+      if (!entry.isSent && !this.#send(entry, entries)) return;
     }
   }
 
+  #maySend() {
+    if (this.#connection === null || this.#connection.isCongested) return false;
+    return this.#pauseTimer === null && this.#inFlight < this.#window;
+  }
+
+  /** Sends a command or refuses it for good, and says whether that could be done now. */
   #send(entry, entries) {
-    const bytes = byteLength(entry.command);
-    if (bytes > this.#bytesMax) {
+    const { bytes } = entry.command;
+    if (bytes > this.#commandBytesMax) {
       // The server would end the connection, and for good.
-      const text = `the command has ${bytes} bytes, and the server takes ${this.#bytesMax}`;
-      entries.delete(entry);
+      const text = `the command has ${bytes} bytes, and the server takes ${this.#commandBytesMax}`;
+      this.#remove(entry, entries);
       entry.reject(new RustySocksError('too_large', text));
-      return;
+      return true;
     }
+    if (this.#streak >= STREAK_MAX && !this.#sendPing()) return false;
+    if (!this.#mayByRate(bytes)) return false;
     entry.isSent = true;
     entry.sends += 1;
-    this.#inFlight += 1;
-    this.#connection.ask(entry.command, (error, answer) => {
+    this.#streak += 1;
+    const connection = this.#ask(entry.command, bytes, (error, answer) => {
       if (!entries.has(entry) || !entry.isSent) return;
-      this.#inFlight -= 1;
+      entry.isSent = false;
+      this.#answered(entry.command.bytes, error);
       if (error) this.#refused(entry, entries, error);
       else {
-        entries.delete(entry);
+        this.#remove(entry, entries);
+        this.#succeeded();
         this.#window = Math.min(this.#windowMax, this.#window + 1);
         this.#take(entry, answer);
       }
+      if (connection === this.#connection) this.#pump();
+    });
+    return true;
+  }
+
+  /**
+   * Its answer ends a row of errors: a mistake of the caller's that is made often must not end the
+   * connection.
+   */
+  #sendPing() {
+    const ping = new Command({ type: 'ping' });
+    if (!this.#mayByRate(ping.bytes)) return false;
+    this.#streak = 0;
+    const connection = this.#ask(ping, ping.bytes, (error) => {
+      if (connection !== this.#connection) return;
+      this.#answered(ping.bytes, error);
+      if (!error) this.#succeeded();
+      else {
+        this.#streak = STREAK_MAX;
+        if (PASSING.has(error.code)) this.#pause(error);
+      }
       this.#pump();
     });
+    return this.#maySend();
+  }
+
+  #ask(command, bytes, answer) {
+    const connection = this.#connection;
+    this.#inFlight += 1;
+    this.#rate.sent(bytes);
+    try {
+      connection.ask(command, answer);
+    } catch ({ message }) {
+      // What is wrong is the socket, and no command can be blamed for it.
+      connection.abort(`the socket does not send: ${message}`);
+    }
+    return connection;
+  }
+
+  #mayByRate(bytes) {
+    const waitMs = this.#rate.waitMs(bytes);
+    if (waitMs <= 0) return true;
+    this.#clock.clearTimeout(this.#rateTimer);
+    this.#rateTimer = null;
+    if (waitMs === Infinity) return false;
+    this.#rateTimer = this.#clock.setTimeout(() => {
+      this.#rateTimer = null;
+      this.#pump();
+    }, Math.min(Math.ceil(waitMs), WAIT_MS_MAX));
+    return false;
+  }
+
+  #answered(bytes, error) {
+    this.#inFlight -= 1;
+    if (error?.code === 'rate_limited') this.#rate.refused(bytes, waitMs(error));
+    else this.#rate.answered(bytes);
+  }
+
+  /** What was sent before it counts no more. */
+  #succeeded() {
+    this.#streak = Math.min(this.#streak, this.#inFlight);
+  }
+
+  #remove(entry, entries) {
+    const wasThere = entries.delete(entry);
+    if (wasThere && entries === this.#entries) this.#bytes -= entry.command.bytes;
+    return wasThere;
   }
 
   /** An answer that makes no sense is told to whoever asked, and not to whoever reads the socket. */
@@ -183,43 +339,66 @@ export class Outbox {
 
   #refused(entry, entries, error) {
     entry.refusals += 1;
-    if (PASSING.has(error.code) && entry.refusals <= this.#retriesMax && !entry.isAbandoned) {
-      // Fewer at a time, because a server that counts errors in a row ends the connection.
+    const mayRetry = entry.isFirm || (entry.refusals <= this.#retriesMax && !entry.isAbandoned);
+    if (PASSING.has(error.code)) {
+      // Fewer at a time, and whatever becomes of this one, nothing is sent before that.
       this.#window = Math.max(1, Math.floor(this.#window / 2));
-      entry.isSent = false;
-      this.#pause(askedMs(error.retry_after_ms) ?? RETRY_AFTER_MS);
+      this.#pause(error);
+      if (mayRetry) return;
+    } else if (error.code === 'not_member' && mayRetry && this.#isBehindMembership(entry)) {
       return;
     }
-    entries.delete(entry);
+    this.#remove(entry, entries);
     const pardoned = entry.pardon(error, entry.sends > 1);
     if (pardoned === undefined) entry.reject(refusal(error));
     else entry.resolve(pardoned);
   }
 
   /**
-   * Nobody waits for this command any more. One that is out has its answer taken note of, because it tells what the
-   * server did; it is not sent again.
+   * Whether a join that was to come first was refused for the moment: then this one follows it
+   * again.
+   */
+  #isBehindMembership({ command }) {
+    for (const earlier of this.#entries) {
+      if (earlier.command === command) return false;
+      const names = command.rooms ?? [command.room];
+      const isJoin = earlier.command.type === 'join' && names.some((room) => touches(earlier.command.room, room));
+      if (isJoin) return true;
+    }
+    return false;
+  }
+
+  /**
+   * Nobody waits for this command any more. One that is out has its answer taken note of, because it
+   * tells what the server did; it is not sent again.
    */
   #abandon(entry, makeError) {
     entry.reject(makeError(entry.sends > 0));
-    if (entry.isBound) return;
-    if (entry.isSent) entry.isAbandoned = true;
-    else this.#entries.delete(entry);
+    if (entry.isFirm) return;
+    entry.isAbandoned = true;
+    if (!entry.isSent) this.#withdraw(entry);
+    this.#pump();
+  }
+
+  #withdraw(entry) {
+    if (this.#remove(entry, this.#entries)) entry.withdrawn?.();
   }
 
   /** What is refused goes first again, so nothing later overtakes it. */
-  #pause(ms) {
-    if (this.#timer !== null) return;
-    this.#timer = this.#clock.setTimeout(() => {
-      this.#timer = null;
+  #pause(error) {
+    const ms = waitMs(error);
+    const until = this.#clock.now() + ms;
+    if (this.#pauseTimer !== null && until <= this.#pausedUntil) return;
+    this.#clock.clearTimeout(this.#pauseTimer);
+    this.#pausedUntil = until;
+    this.#pauseTimer = this.#clock.setTimeout(() => {
+      this.#pauseTimer = null;
       this.#pump();
     }, ms);
   }
 }
 
-// What `ref` adds to a command, at most.
-const REF_BYTES = 30;
-
-function byteLength(command) {
-  return new TextEncoder().encode(JSON.stringify(command)).length + REF_BYTES;
+/** When the server would take again what it refused for the moment. */
+function waitMs(error) {
+  return askedMs(error.retry_after_ms) ?? RETRY_AFTER_MS;
 }

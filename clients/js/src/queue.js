@@ -1,13 +1,17 @@
 /** The messages that wait for one `for await` loop. */
-export class Queue {
-  #items = [];
+class Queue {
+  #items;
   #readers = [];
   #end = null;
   #onRead;
   #onReturn;
 
-  /** `onRead` is called when an item was taken, `onReturn` when the loop was left. */
-  constructor({ onRead, onReturn }) {
+  /**
+   * `onRead()` is called when an item was taken, `onReturn(items)` when the loop was left, with
+   * what it did not read.
+   */
+  constructor(items, { onRead, onReturn }) {
+    this.#items = items;
     this.#onRead = onRead;
     this.#onReturn = onReturn;
   }
@@ -21,6 +25,11 @@ export class Queue {
     const reader = this.#readers.shift();
     if (reader) reader.resolve({ value, done: false });
     else this.#items.push(value);
+  }
+
+  /** Changes what waits. */
+  change(rest) {
+    this.#items = rest(this.#items);
   }
 
   /** No more comes; what waits can still be read, and then `error` is thrown if there is one. */
@@ -45,9 +54,11 @@ export class Queue {
   }
 
   async return(value) {
+    const unread = this.#items;
     this.#items = [];
     this.end();
-    this.#onReturn();
+    this.#end = { error: null };
+    this.#onReturn(unread);
     return { value, done: true };
   }
 
@@ -62,4 +73,117 @@ export class Queue {
     this.#end = { error: null };
     reject(error);
   }
+}
+
+/**
+ * All `for await` loops of a client. While there is none, the newest messages wait for the next, so
+ * that a loop begins where the one before was left, and the first where the client began.
+ */
+export class Loops {
+  #queues = new Set();
+  #backlog = [];
+  // What of each room was too much for the backlog: `{room, epoch, from, to}`.
+  #unread = new Map();
+  #end = null;
+  #queueMax;
+  #backlogMax;
+  #hold;
+  #lost;
+
+  /**
+   * `hold(isFull)` is told whether a loop is as far behind as it may be, and `lost(range)` what
+   * none will yield.
+   */
+  constructor({ queueMax, backlogMax, hold, lost }) {
+    this.#queueMax = queueMax;
+    this.#backlogMax = backlogMax;
+    this.#hold = hold;
+    this.#lost = lost;
+  }
+
+  /**
+   * A message, and its places: `{room, seq, epoch}` for each of the rooms that it counts in here.
+   */
+  push(message, places) {
+    for (const queue of this.#queues) queue.push({ message, places });
+    if (this.#queues.size === 0) {
+      this.#backlog.push({ message, places });
+      this.#trim();
+    } else if (this.#isFull()) this.#hold(true);
+  }
+
+  /** An iterator of messages. */
+  open() {
+    const queue = new Queue(this.#backlog, {
+      onRead: () => queue.length <= this.#queueMax / 2 && this.#look(),
+      onReturn: (unread) => this.#close(queue, unread),
+    });
+    const unread = [...this.#unread.values()];
+    this.#backlog = [];
+    this.#unread.clear();
+    this.#queues.add(queue);
+    if (this.#end) queue.end(this.#end.error);
+    if (this.#isFull()) this.#hold(true);
+    for (const range of unread) this.#lost({ ...range, reason: 'not_read' });
+    return iterator(queue);
+  }
+
+  /** These rooms were left: what waits of them alone is not yielded. */
+  forget(rooms) {
+    const rest = (items) =>
+      items
+        .map(({ message, places }) => ({ message, places: places.filter(({ room }) => !rooms.has(room)) }))
+        .filter(({ places }) => places.length > 0);
+    for (const queue of this.#queues) queue.change(rest);
+    this.#backlog = rest(this.#backlog);
+    for (const room of rooms) this.#unread.delete(room);
+    this.#look();
+  }
+
+  /** The client has ended. What waits can still be read. */
+  end(error) {
+    this.#end = { error };
+    for (const queue of this.#queues) queue.end(error);
+  }
+
+  #close(queue, unread) {
+    if (!this.#queues.delete(queue)) return;
+    if (this.#queues.size === 0) {
+      this.#backlog = unread;
+      this.#trim();
+    }
+    this.#look();
+  }
+
+  #trim() {
+    const tooMany = Math.max(0, this.#backlog.length - this.#backlogMax);
+    for (const { places } of this.#backlog.splice(0, tooMany)) {
+      for (const { room, epoch, seq } of places) {
+        const range = this.#unread.get(room);
+        // What another life of the room had was told as lost when this one began.
+        if (range?.epoch === epoch) range.to = Math.max(range.to, seq);
+        else this.#unread.set(room, { room, epoch, from: seq, to: seq });
+      }
+    }
+  }
+
+  #isFull() {
+    for (const { length } of this.#queues) if (length >= this.#queueMax) return true;
+    return false;
+  }
+
+  #look() {
+    if (!this.#isFull()) this.#hold(false);
+  }
+}
+
+/** A queue's messages, without what the queue keeps beside them. */
+function iterator(queue) {
+  return {
+    next: () => queue.next().then(({ value, done }) => ({ value: value?.message, done })),
+    return: (value) => queue.return(value),
+    [Symbol.asyncIterator]() {
+      return this;
+    },
+  };
 }

@@ -1,5 +1,9 @@
 /** How a new connection becomes the session that was: `resume`, or joining all rooms again. */
-import { isPattern, clean } from './session.js';
+import { Command, touches } from './command.js';
+import { clean, isPattern, matches } from './session.js';
+import { checkSeq } from './tracker.js';
+
+const BROUGHT_MAX = 10_000;
 
 export class Recovery {
   #session;
@@ -10,9 +14,15 @@ export class Recovery {
   #live;
   #connection = null;
   #welcome = null;
+  // What was sent before there was a session: `{messages, bytes}`.
+  #sent = { messages: 0, bytes: 0 };
   // `greeting` until there is a session, `resuming` while its answer is awaited, then `rejoining`, then `live`.
   #phase = 'greeting';
   #rejoins = 0;
+  // Rooms that a pattern has brought, and that nothing has told of since the session was lost.
+  #unconfirmed = new Set();
+  // Rooms that a pattern has brought after it was left: `{place, pattern}`.
+  #brought = new Map();
   // The rooms whose gap waits to be fetched: one page is asked for at a time.
   #fetches = [];
   #isFetching = false;
@@ -30,6 +40,7 @@ export class Recovery {
 
   opened(connection) {
     this.#connection = connection;
+    this.#sent = { messages: 0, bytes: 0 };
     if (this.#session.token === null) return;
     this.#phase = 'resuming';
     const rooms = this.#tracker.names().map((room) => {
@@ -37,7 +48,9 @@ export class Recovery {
       return { room, epoch, seq };
     });
     const { token, direct } = this.#session;
-    connection.ask({ type: 'resume', session: token, rooms, direct }, (error, answer) => {
+    const command = new Command({ type: 'resume', session: token, rooms, direct });
+    this.#sent = { messages: 1, bytes: command.bytes };
+    connection.ask(command, (error, answer) => {
       if (!error) return this.#resumed(answer);
       // Whatever the reason, what is left is the identity of the welcome.
       this.#phase = 'greeting';
@@ -60,6 +73,8 @@ export class Recovery {
     this.#welcome = null;
     this.#phase = 'greeting';
     this.#rejoins = 0;
+    this.#unconfirmed.clear();
+    this.#brought.clear();
     this.#fetches = [];
     this.#isFetching = false;
     this.#asked.clear();
@@ -71,33 +86,44 @@ export class Recovery {
     const previous = this.#session.identify(welcome.client_id, welcome.session);
     this.#session.direct = 0;
     this.#phase = 'rejoining';
-    this.#greeted(welcome);
+    this.#greeted(welcome, this.#sent);
     const event = { clientId: welcome.client_id, resumed: false, previous, welcome };
     this.#emit('session', event);
     const isFirst = previous === null;
     if (isFirst && welcome.room !== undefined) {
-      this.#session.wanted.set(welcome.room, {});
-      this.#tracker.start(welcome.room, { ...position(welcome), replay: true });
+      if (!this.#isLeaving(welcome.room)) {
+        this.#session.wanted.set(welcome.room, {});
+        this.#tracker.start(welcome.room, { ...position(welcome), replay: true });
+      }
     } else if (welcome.room !== undefined) {
       // It is joined without regard to our position, or though we had left it.
-      this.#ask({ type: 'leave', room: welcome.room }, () => {});
+      this.#leave(welcome.room);
     }
     if (!isFirst) this.#rejoinAll();
     this.#maybeLive();
   }
 
   #rejoinAll() {
-    const { wanted } = this.#session;
-    for (const [room, { presence, sender }] of [...wanted]) {
-      if (isPattern(room)) this.#rejoinPattern(room);
-      else this.#rejoin(room, { presence, sender });
-    }
+    this.#unconfirmed = new Set(this.#tracker.names().filter((room) => this.#tracker.room(room).via));
+    const names = [...this.#session.wanted.keys()];
+    // A room that a pattern has brought cannot be joined by name any more.
+    for (const name of names) if (!isPattern(name)) this.#rejoin(name);
+    for (const name of names) if (isPattern(name)) this.#rejoin(name);
   }
 
-  #rejoin(room, { presence, sender }) {
+  #rejoin(name) {
+    if (isPattern(name)) this.#rejoinPattern(name);
+    else this.#rejoinRoom(name);
+  }
+
+  #rejoinRoom(room) {
+    const wish = this.#session.wanted.get(room);
     const known = this.#tracker.room(room);
     const since = known ? { epoch: known.epoch, seq: known.seq } : undefined;
-    this.#ask(clean({ type: 'join', room, since, presence, sender }), (error, answer) => {
+    const { presence, sender } = wish;
+    this.#ask({ type: 'join', room, since, presence, sender }, (error, answer) => {
+      // Left meanwhile, and joined again perhaps: that join has an answer of its own.
+      if (this.#session.wanted.get(room) !== wish) return;
       if (error) return this.#dropped(room, error);
       if (known) this.#tracker.resume(room, answer);
       else this.#tracker.start(room, position(answer));
@@ -106,37 +132,54 @@ export class Recovery {
   }
 
   #rejoinPattern(pattern) {
+    const wish = this.#session.wanted.get(pattern);
     this.#ask({ type: 'join', room: pattern }, (error, answer) => {
-      if (error) return this.#dropped(pattern, error);
+      const isWanted = this.#session.wanted.get(pattern) === wish;
+      if (error) return isWanted ? this.#dropped(pattern, error) : undefined;
       return this.#tracker.batch(() => {
-        for (const place of answer.rooms) this.#takeUp({ ...place, recovered: false }, pattern);
+        for (const place of answer.rooms) this.#broughtAgain(place, isWanted ? pattern : this.#patternOf(place.room), pattern);
       });
     });
+  }
+
+  /** A room that `pattern` brings into a session begun anew, held by `via` if anything. */
+  #broughtAgain(place, via, pattern) {
+    const { room } = place;
+    this.#unconfirmed.delete(room);
+    if (this.#tracker.has(room)) this.#tracker.resume(room, { ...place, recovered: false });
+    else if (this.#isLeaving(room)) return;
+    // This session does not know yet that it was left by name.
+    else if (this.#session.declined.has(room)) this.#leave(room);
+    else if (via === undefined) this.#bring(place, pattern);
+    else this.#appear(place, via);
   }
 
   #resumed(answer) {
     this.#session.identify(answer.client_id, answer.session);
     this.#phase = 'rejoining';
-    this.#greeted(this.#welcome ?? undefined);
+    this.#greeted(this.#welcome ?? undefined, this.#sent);
     this.#emit('session', { clientId: answer.client_id, resumed: true, previous: answer.client_id });
     const { wanted } = this.#session;
     const patterns = new Set(answer.patterns ?? []);
     this.#tracker.batch(() => {
-      for (const pattern of patterns) this.#answerJoin(pattern, answer.rooms);
+      for (const pattern of patterns) {
+        const isKnown = wanted.has(pattern) || this.#settleJoin(pattern, answer.rooms) || this.#isLeaving(pattern);
+        if (!isKnown) this.#leave(pattern);
+      }
       const missing = new Set(this.#tracker.names());
       for (const place of answer.rooms) {
         missing.delete(place.room);
-        if (place.error) this.#dropped(place.room, { code: place.error });
-        else this.#takeUp(place, this.#session.patternOf(place.room));
+        if (!place.error) this.#takeUp(place, patterns);
+        else if (this.#tracker.has(place.room)) this.#dropped(place.room, { code: place.error });
         this.#tellMembers(place);
       }
       for (const room of missing) {
-        if (wanted.has(room)) this.#rejoin(room, wanted.get(room));
+        if (wanted.has(room)) this.#rejoin(room);
         else this.#dropped(room, { code: 'not_member' });
       }
     });
     for (const pattern of wanted.keys()) {
-      if (isPattern(pattern) && !patterns.has(pattern)) this.#rejoinPattern(pattern);
+      if (isPattern(pattern) && !patterns.has(pattern)) this.#rejoin(pattern);
     }
     const { direct } = answer;
     if (direct && !direct.recovered && direct.seq > this.#session.direct) {
@@ -145,36 +188,79 @@ export class Recovery {
     this.#maybeLive();
   }
 
-  /** A room that the server says the session is in, with what was missed. */
-  #takeUp(place, pattern) {
+  /**
+   * A room that the server says the session is in, with what was missed; `patterns` are those it is
+   * in.
+   */
+  #takeUp(place, patterns) {
     const { room } = place;
-    if (this.#isLeaving(room)) return;
     if (this.#tracker.has(room)) return this.#tracker.resume(room, place);
-    if (this.#answerJoin(room, [place])) return;
-    if (pattern === undefined) {
-      this.#session.wanted.set(room, {});
-      this.#tracker.start(room, position(place));
-      return;
+    if (this.#settleJoin(room, [place])) {
+      // By that join or through a pattern: nobody tells which, and a leave of the pattern would.
+      if ([...patterns].some((pattern) => matches(pattern, room)) && this.#session.wanted.has(room)) {
+        this.#leave(room);
+        this.#rejoin(room);
+      }
+      return undefined;
     }
-    // Matched while we were away, so that all of it is new to us.
+    // Still to be left, by name or with a pattern.
+    const isLeft = (name) => !this.#session.wanted.has(name) && isPattern(name) && matches(name, room);
+    if (this.#isLeaving(room)) return undefined;
+    if (this.#session.wanted.has(room)) return this.#tracker.start(room, position(place));
+    const pattern = this.#patternOf(room);
+    if (pattern === undefined) {
+      const left = [...patterns].find(isLeft);
+      return left === undefined ? this.#leave(room) : this.#bring(place, left);
+    }
+    return this.#appear(place, pattern);
+  }
+
+  /** A room that was matched while we were away, so that all of it is new to us. */
+  #appear(place, pattern) {
+    const { room } = place;
+    this.#session.declined.delete(room);
     this.#tracker.start(room, { ...position(place), seq: 0, via: pattern });
     this.#emit('matched', { ...position(place), seq: 0, pattern, room });
     this.#tracker.resume(room, { ...place, recovered: false });
   }
 
   /** Whether a join of ours was waiting for an answer that the lost connection has swallowed. */
-  #answerJoin(name, rooms) {
+  #settleJoin(name, rooms) {
     const sent = this.#outbox.find(({ type, room }, wasSent) => type === 'join' && room === name && wasSent);
     if (!sent) return false;
-    const matching = rooms.filter(({ room, error }) => !error && room.startsWith(name.slice(0, -1)));
+    const matching = rooms.filter(({ room, error }) => !error && matches(name, room));
     this.#outbox.settle(sent, isPattern(name) ? { room: name, rooms: matching } : rooms[0]);
     return true;
   }
 
+  /**
+   * Whether the user has called `leave` with this very name, and the server has not carried it out
+   * yet.
+   */
   #isLeaving(name) {
-    const isLeave = ({ type, room }) =>
-      type === 'leave' && (room === name || (isPattern(room) && name.startsWith(room.slice(0, -1))));
-    return !this.#tracker.has(name) && this.#outbox.find(isLeave) !== undefined;
+    return this.#outbox.find(({ type, room }) => type === 'leave' && room === name) !== undefined;
+  }
+
+  /**
+   * What keeps us in a room that was joined through a pattern: a pattern we are in, or are about to
+   * be in.
+   */
+  #patternOf(room) {
+    const own = this.#session.patternOf(room);
+    if (own !== undefined) return own;
+    for (const { type, room: name } of this.#outbox.memberships()) {
+      // What is joined after this leave is joined anew.
+      if (type === 'leave' && touches(name, room)) return undefined;
+      if (type === 'join' && isPattern(name) && matches(name, room) && !this.#isLeaving(name)) return name;
+    }
+    return undefined;
+  }
+
+  /**
+   * The session is where we do not want to be, because it was saved before or a leave has failed.
+   */
+  #leave(name) {
+    this.#ask({ type: 'leave', room: name }, () => {});
   }
 
   /** A command that must be answered before the session is as it was. */
@@ -191,48 +277,141 @@ export class Recovery {
 
   #maybeLive() {
     if (this.#phase !== 'rejoining' || this.#rejoins > 0) return;
+    // They have ended with the session, and nobody has made them anew.
+    for (const room of this.#unconfirmed) if (this.#tracker.has(room)) this.#dropped(room, { code: 'not_member' });
+    this.#unconfirmed.clear();
     this.#phase = 'live';
     this.#live();
   }
 
   #dropped(name, { code }) {
-    this.left(name);
+    this.#end(name);
     this.#emit('dropped', { room: name, code });
   }
 
   /** The answer to a join of the user's. */
   joined({ room: name, since, presence, sender }, answer) {
-    const { wanted } = this.#session;
-    wanted.set(name, clean({ presence, sender }));
+    const { wanted, declined } = this.#session;
+    // A leave that was called after it is still to be carried out: the room is not ours any more.
+    const isLeft = this.#isLeaving(name);
     if (isPattern(name)) {
-      for (const place of answer.rooms) {
-        if (!this.#tracker.has(place.room)) this.#tracker.start(place.room, { ...position(place), via: name });
+      const rooms = answer.rooms.map(position);
+      if (!isLeft) wanted.set(name, {});
+      for (const place of rooms) {
+        // What another pattern holds stays when this one is left.
+        const via = isLeft ? this.#patternOf(place.room) : name;
+        if (via === undefined) this.#bring(place, name);
+        else this.#startThrough(via, place);
       }
-      return { room: name, rooms: answer.rooms.map(position) };
+      // What was brought before is not listed again.
+      for (const { place } of isLeft ? [] : [...this.#brought.values()]) {
+        if (matches(name, place.room)) this.#startThrough(name, place);
+      }
+      return { room: name, rooms };
     }
-    if (since) {
+    if (!isLeft) {
       this.#tracker.start(name, { ...position(answer), ...since });
-      this.#tracker.resume(name, answer);
-    } else {
-      this.#tracker.start(name, position(answer));
+      wanted.set(name, clean({ presence, sender }));
+      declined.delete(name);
+      if (since) this.#tracker.resume(name, answer);
     }
     const { recovered, members, count } = answer;
     return clean({ ...position(answer), recovered, members, count });
   }
 
-  /** We are, or want to be, in a room no more: nothing of it is yielded from now on. */
+  #startThrough(pattern, place) {
+    const { room } = place;
+    if (this.#tracker.has(room) || this.#isLeaving(room)) return;
+    this.#brought.delete(room);
+    this.#session.declined.delete(room);
+    this.#tracker.start(room, { ...position(place), via: pattern });
+  }
+
+  /**
+   * The server has put us in a room through a pattern that was left, and does not know that yet.
+   */
+  #bring(place, pattern) {
+    if (this.#brought.size < BROUGHT_MAX) this.#brought.set(place.room, { place, pattern });
+  }
+
+  /** The server has carried out a leave. */
+  leaveDone(name) {
+    this.#brought.delete(name);
+    for (const [room, entry] of this.#brought) {
+      if (entry.pattern !== name) continue;
+      const isOther = ({ type, room: other }) => type === 'leave' && isPattern(other) && other !== name && matches(other, room);
+      const other = this.#outbox.find(isOther);
+      if (other) entry.pattern = other.command.room;
+      else this.#brought.delete(room);
+    }
+  }
+
+  /** A join of the user's was refused: it no longer holds what another pattern has brought. */
+  notJoined(name) {
+    if (isPattern(name) && !this.#session.wanted.has(name)) this.#end(name);
+  }
+
+  /**
+   * The user wants to be in a room or pattern no more, and the command that says so is queued:
+   * nothing of it is told from now on. Returns the names that it ends, that of a join which is not
+   * answered yet among them.
+   */
   left(name) {
-    this.#session.wanted.delete(name);
-    this.#tracker.stop(name);
-    if (!isPattern(name)) return;
-    for (const room of this.#tracker.names()) if (this.#tracker.room(room).via === name) this.#tracker.stop(room);
+    if (!isPattern(name) && this.#patternOf(name) !== undefined) this.#session.decline(name);
+    const held = this.#tracker.names().map((room) => ({ room, ...position(this.#tracker.room(room)) }));
+    const ended = this.#end(name);
+    if (isPattern(name)) for (const place of held) if (ended.has(place.room)) this.#bring(place, name);
+    if (this.#outbox.find(({ type, room }) => type === 'join' && room === name)) ended.add(name);
+    return ended;
+  }
+
+  /**
+   * There was nothing to leave, so nothing is kept away: a room that is made later comes through
+   * its pattern.
+   */
+  notLeft(name) {
+    this.#session.declined.delete(name);
+  }
+
+  /** Forgets a name, and with a pattern the rooms that no other pattern of ours holds. */
+  #end(name) {
+    const ended = new Set();
+    if (this.#session.wanted.delete(name) || this.#tracker.has(name)) ended.add(name);
+    this.#tracker.batch(() => {
+      this.#tracker.stop(name);
+      if (!isPattern(name)) return;
+      for (const room of this.#tracker.names()) {
+        const record = this.#tracker.room(room);
+        if (record.via !== name) continue;
+        record.via = this.#patternOf(room);
+        if (record.via !== undefined) continue;
+        ended.add(room);
+        this.#tracker.stop(room);
+      }
+      const { declined } = this.#session;
+      for (const room of declined) if (this.#patternOf(room) === undefined) declined.delete(room);
+    });
+    return ended;
   }
 
   matched(frame) {
-    if (!this.#tracker.has(frame.room)) {
-      this.#tracker.start(frame.room, { ...position(frame), via: frame.pattern });
+    const { room, epoch, seq } = frame;
+    checkSeq(seq);
+    // On its way when the room or the pattern was left.
+    if (this.#isLeaving(room)) return;
+    const pattern = this.#isLeaving(frame.pattern) ? this.#patternOf(room) : frame.pattern;
+    if (pattern === undefined) {
+      this.#bring(position(frame), frame.pattern);
+      return;
     }
+    this.#session.declined.delete(room);
+    if (!this.#tracker.has(room)) this.#tracker.start(room, { ...position(frame), via: pattern });
+    else if (this.#tracker.room(room).epoch !== epoch) this.#tracker.resume(room, { ...frame, recovered: false });
     this.#emit('matched', frame);
+  }
+
+  unmatched(frame) {
+    if (!this.#isLeaving(frame.pattern)) this.#emit('unmatched', frame);
   }
 
   /** A message of ours was found in what we missed, so the command that published it needs no answer. */
@@ -253,24 +432,34 @@ export class Recovery {
   }
 
   #tellMembers({ room, members, count }) {
-    if (members) this.#emit('presence', { room, members, count });
+    if (members && this.#tracker.has(room)) this.#emit('presence', { room, members, count });
   }
 
   fetch(room, after) {
-    this.#fetches.push({ room, after });
+    this.#fetches.push({ room, after, record: this.#tracker.room(room) });
     this.#fetchNext();
   }
 
   #fetchNext() {
-    if (this.#isFetching || this.#fetches.length === 0 || !this.#connection) return;
+    if (this.#isFetching || !this.#connection) return;
+    // A room that was left, and joined again perhaps, asks for itself.
+    const isCurrent = ({ room, record }) => this.#tracker.room(room) === record;
+    const next = this.#fetches.findIndex(isCurrent);
+    const [fetch] = next < 0 ? [] : this.#fetches.splice(0, next + 1).slice(-1);
+    if (!fetch) {
+      this.#fetches = [];
+      return;
+    }
     this.#isFetching = true;
-    const { room, after } = this.#fetches.shift();
+    const { room, after } = fetch;
     const connection = this.#connection;
     this.#outbox.addUrgent({ type: 'history', room, after }, (error, answer) => {
       if (connection !== this.#connection) return;
       this.#isFetching = false;
-      if (error) this.#tracker.unfilled(room);
-      else this.#tracker.fill(room, answer);
+      if (isCurrent(fetch)) {
+        if (error) this.#tracker.unfilled(room);
+        else this.#tracker.fill(room, answer);
+      }
       this.#fetchNext();
     });
   }

@@ -3,6 +3,8 @@
 // Sessions that were lost in a row, whose messages are still known as ours.
 const OLD_IDS_MAX = 16;
 
+const DECLINED_MAX = 1000;
+
 export class Session {
   token = null;
   clientId = null;
@@ -10,6 +12,11 @@ export class Session {
   direct = 0;
   /** How each room and pattern that we want to be in was joined: `{presence, sender}`. */
   wanted = new Map();
+  /**
+   * Rooms that were left by name, and that a pattern of ours matches: a session begun anew must not
+   * bring them.
+   */
+  declined = new Set();
   #ids = new Set();
   // Ids of messages that we published with `echo` and have not been given yet.
   #echoes = new Set();
@@ -50,18 +57,27 @@ export class Session {
       return { room: name, epoch, seq, ...(via ? { pattern: via } : {}), ...this.wanted.get(name) };
     });
     const patterns = [...this.wanted.keys()].filter(isPattern);
-    return { token: this.token, clientId: this.clientId, direct: this.direct, rooms, patterns };
+    const declined = this.declined.size > 0 ? { declined: [...this.declined] } : {};
+    return { token: this.token, clientId: this.clientId, direct: this.direct, rooms, patterns, ...declined };
   }
 
   /** From what `save` gave. */
-  restore({ token, clientId, direct, rooms = [], patterns = [] }, tracker) {
+  restore(saved, tracker) {
+    checkSaved(saved);
+    const { token, clientId, direct, rooms = [], patterns = [], declined = [] } = saved;
     this.identify(clientId, token);
     this.direct = direct ?? 0;
     for (const pattern of patterns) this.wanted.set(pattern, {});
+    for (const room of declined) this.decline(room);
     for (const { room, epoch, seq, pattern, presence, sender } of rooms) {
       if (!pattern) this.wanted.set(room, clean({ presence, sender }));
       tracker.start(room, { epoch, seq, via: pattern });
     }
+  }
+
+  decline(room) {
+    this.declined.add(room);
+    if (this.declined.size > DECLINED_MAX) this.declined.delete(this.declined.values().next().value);
   }
 
   /** The pattern of ours that a room matches, if any. */
@@ -75,11 +91,31 @@ export function isPattern(name) {
 }
 
 /** `prices.*` matches `prices.eur` and `prices.eur.spot`, and not `prices`. */
-function matches(pattern, room) {
+export function matches(pattern, room) {
   return room.startsWith(pattern.slice(0, -1)) && room.length >= pattern.length;
 }
 
 /** Without the fields that are undefined, which JSON leaves out but `in` and a spread do not. */
 export function clean(fields) {
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
+}
+
+/**
+ * What comes from a store may be anything, and a wrong part of it would be found out long after.
+ */
+function checkSaved(saved) {
+  const isText = (value) => typeof value === 'string';
+  const isTextOrNone = (value) => value === undefined || value === null || isText(value);
+  const isCount = (value) => Number.isSafeInteger(value) && value >= 0;
+  const isTexts = (value) => value === undefined || (Array.isArray(value) && value.every(isText));
+  const isPlace = (place) => isText(place?.room) && isText(place.epoch) && isCount(place.seq);
+  const isRight =
+    typeof saved === 'object' &&
+    isTextOrNone(saved.token) &&
+    isTextOrNone(saved.clientId) &&
+    (saved.direct === undefined || isCount(saved.direct)) &&
+    (saved.rooms === undefined || (Array.isArray(saved.rooms) && saved.rooms.every(isPlace))) &&
+    isTexts(saved.patterns) &&
+    isTexts(saved.declined);
+  if (!isRight) throw new TypeError('the option session must be what client.session gave');
 }

@@ -5,13 +5,14 @@ import { RustySocksError } from './errors.js';
 const TIMEOUT_MS_MAX = 2 ** 31 - 1;
 
 /** Why there is to be no wait at all, or `null`. */
-export function waitFault({ timeoutMs, signal } = {}) {
+export function waitFault(wait) {
+  const { timeoutMs, signal } = wait ?? {};
   const isTime = typeof timeoutMs === 'number' && timeoutMs >= 0;
   if (timeoutMs !== undefined && !isTime) {
-    return new TypeError(`timeoutMs is a number of milliseconds from 0 on, not ${String(timeoutMs)}`);
+    return new RustySocksError('bad_request', `timeoutMs must be a number of milliseconds from 0 up, not ${String(timeoutMs)}`);
   }
   if (signal && typeof signal.addEventListener !== 'function') {
-    return new TypeError(`signal is an AbortSignal, not ${String(signal)}`);
+    return new RustySocksError('bad_request', `signal must be an AbortSignal, not ${String(signal)}`);
   }
   return signal?.aborted ? aborted(signal, false) : null;
 }

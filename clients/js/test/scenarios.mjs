@@ -400,6 +400,60 @@ export const scenarios = [
       equal(ben.seen.sort((a, b) => a - b), range(1, 250));
     },
   },
+  {
+    name: 'a burst far over the rate costs no connection',
+    server: { rate_messages: 20, history: 100 },
+    async run({ connect }, world) {
+      const [anna, ben] = [connect(), connect({}, world.url)];
+      await Promise.all([anna.ready, ben.ready]);
+      const results = await within('answers', Promise.all(range(1, 70).map((i) => anna.publish('lobby', i))));
+      equal(results.map(({ seq }) => seq), range(1, 70));
+      await until('messages', () => ben.seen.length >= 70);
+      equal(ben.seen, range(1, 70));
+      equal([anna.sessions.length, ben.sessions.length], [1, 1]);
+    },
+  },
+  {
+    name: 'mistakes without number cost no connection',
+    async run({ connect }) {
+      const client = connect();
+      await client.ready;
+      await Promise.all(range(1, 100).map((i) => rejects(client.publish('nowhere', i), 'not_member')));
+      await rejects(client.publish('lobby', 10n), 'bad_request');
+      equal([(await client.publish('lobby', 'fine')).seq, client.sessions.length], [1, 1]);
+    },
+  },
+  {
+    name: 'a room that is joined and left in one turn stays left, and one that is joined again is in',
+    async run({ connect }, world) {
+      const [anna, ben] = [connect({}, world.url), connect()];
+      await Promise.all([anna.ready, ben.ready]);
+      await Promise.all(['tea', 'p.a'].map((room) => anna.join(room)));
+      await Promise.all([ben.join('tea'), ben.leave('tea'), ben.join('p.*'), ben.leave('p.*')]);
+      for (const verb of ['cut', 'reset']) {
+        equal(ben.rooms, ['lobby']);
+        equal([(await anna.presence('tea')).count, (await anna.presence('p.a')).count], [1, 1]);
+        await breakAndReturn(world, ben, verb);
+      }
+      await Promise.all([ben.join('tea'), ben.leave('tea'), ben.join('tea')]);
+      await anna.publish('p.a', 'unheard');
+      await anna.publish('tea', 'heard');
+      await until('message', () => ben.seen.length > 0);
+      equal([ben.seen, ben.rooms], [['heard'], ['lobby', 'tea']]);
+    },
+  },
+  {
+    name: 'what came before the first loop is yielded by it',
+    async run({ connect }, world) {
+      const [anna, ben] = [connect({}, world.url), connect()];
+      await Promise.all([anna.ready, ben.ready]);
+      for (const i of range(1, 3)) await anna.publish('lobby', i);
+      await until('messages', () => ben.seen.length === 3);
+      const yielded = [];
+      for await (const { content } of ben) if (yielded.push(content) === 3) break;
+      equal(yielded, range(1, 3));
+    },
+  },
   ...['gap', 'latest'].map((overflow) => ({
     name: `too slow in a room that says "${overflow}": every number is yielded or told as lost`,
     server: { overflow, buffer: 16, history: 1000, history_bytes: '64MiB' },

@@ -64,11 +64,12 @@ function send(client: Client, chat: Chat, json: Json, any: any, unknown: unknown
 }
 
 async function chat(saved: SavedSession | undefined, signal: AbortSignal): Promise<number> {
-  const options: ClientOptions = { session: saved, signal, headers: { authorization: 'Bearer x' }, queueMax: 10 };
+  const options: ClientOptions = { session: saved, signal, headers: { authorization: 'Bearer x' }, queueMax: 10, backlogMax: 0, outboxBytesMax: 1e6 };
   const client = new Client(new URL('ws://localhost:3030/ws'), options);
   const off: () => void = client.on('message', (message: Message<Cups>) => console.log(message.content.cups));
   client.on('lost', (lost: Lost) => {
     if (lost.direct) console.log(lost.from);
+    else if (lost.reason === 'not_read') console.log(lost.room, lost.epoch, lost.from);
     else if (lost.reason === 'epoch') console.log(lost.room, lost.from satisfies null);
     else console.log(lost.room, lost.to - lost.from);
   });
@@ -84,7 +85,7 @@ async function chat(saved: SavedSession | undefined, signal: AbortSignal): Promi
   const published = await client.publish(['tea', 'milk'], { cups: 2, list: [1, null] }, { echo: true });
   const places: { room: string; seq: number }[] | undefined = published.rooms;
   try {
-    await client.direct('somebody', 'hi');
+    await client.direct('somebody', 'hi', { timestamp: new Date() });
   } catch (error) {
     if (error instanceof RustySocksError && error.code === 'not_found') console.log(error.retryAfterMs);
   }
