@@ -42,8 +42,9 @@ def deflated(*messages, takeover=False):
         yield (squeeze.compress(message) + squeeze.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
-# The first byte of a frame stream chooses the agreement, the next two how it is cut.
+# The first byte of a frame stream chooses who reads and the agreement, the next two how it is cut.
 PLAIN, SHARED, DEDICATED = b"\x00\x03\x02", b"\x02\x03\x02", b"\x03\x03\x02"
+CLIENT = b"\x04\x03\x02"
 hello = bytes.fromhex("f248cdc9c90700")
 text = "grüße an alle, ".encode() * 20
 
@@ -56,8 +57,10 @@ seed("frames", "bad-text", PLAIN + frame(0x81, b"\xce\xba\xe1\xbd\xb9\xf4\x90\x8
 seed("frames", "too-big", PLAIN + frame(0x02, bytes(900)) + frame(0x80, bytes(200)))
 seed("frames", "huge", PLAIN + b"\x82\xff\x7f" + b"\xff" * 7 + bytes(4))
 seed("frames", "unmasked", PLAIN + b"\x81\x05Hello")
+seed("frames", "client", CLIENT + b"\x81\x05Hello\x01\x03Hel\x89\x04ping\x80\x02lo\x88\x02\x03\xe8")
+seed("frames", "client-masked", CLIENT + b"\x81\x02ok" + frame(0x81, b"Hello"))
 seed("frames", "reserved", PLAIN + frame(0x81, b"ok") + frame(0xB3, b"no"))
-# Found by the differential test: what follows the message once stayed in the worker's machine.
+# Found by the differential test: what follows the message once reached another connection.
 seed("frames", "stray", b"\x00\xff\xff" + frame(0x82, b"") + frame(0x00, b"stray"))
 seed("frames", "open-ping", b"\x00\xff\xff" + frame(0x82, b"") + frame(0x09, b"open"))
 # Two rules broken at once: the code must not depend on the cut.

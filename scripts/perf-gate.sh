@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Counts the instructions of every hot path and fails where one has grown since they were written down.
 #
-#   scripts/perf-gate.sh                       all paths against benches/instructions.toml
+#   scripts/perf-gate.sh                       all paths against crates/testing/instructions.toml
 #   scripts/perf-gate.sh json.write road.echo  only these
 #   scripts/perf-gate.sh --update              writes the file anew: for a commit that says why
 #   scripts/perf-gate.sh --strict              fails as well where nothing can be counted or compared
@@ -18,7 +18,7 @@ PERCENT_MAX=5
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$here/.."
-file=benches/instructions.toml
+file=crates/testing/instructions.toml
 
 main() {
     local update=no strict=no chosen=() argument
@@ -39,7 +39,7 @@ main() {
         exit
     fi
     find_target
-    cargo build --release --features replay --bin replay
+    cargo build --release -p rusty_socks_testing --bin replay
     replay=$target/release/replay
     home=$target/perf
     mkdir -p "$home"

@@ -2,6 +2,7 @@
 # THE test command: everything that must hold before a commit, in one go, from any directory.
 #
 #   scripts/test.sh                  all of it
+#   scripts/test.sh --quick          what most changes can break: format, clippy, tests
 #   scripts/test.sh format clippy    only these steps
 #   scripts/test.sh --verbose        with every line of every step as it comes
 #
@@ -11,6 +12,7 @@
 # installed where there are none if this is Debian and root. No fixed ports.
 set -euo pipefail
 
+QUICK_STEPS=(format clippy tests)
 STEPS=(format clippy library docs report tests third-party js perf compare conformance)
 
 # Ranges, so that a new fault of theirs or ours shows within a major version that is known to work.
@@ -36,6 +38,7 @@ main() {
     for argument in "$@"; do
         case $argument in
             -v | --verbose) verbose=yes ;;
+            -q | --quick) chosen+=("${QUICK_STEPS[@]}") ;;
             -h | --help) usage; exit 0 ;;
             *)
                 if [[ " ${STEPS[*]} " != *" $argument "* ]]; then
@@ -62,7 +65,7 @@ main() {
     echo "all good (${SECONDS} s in all)"
 }
 
-usage() { sed -n '2,11{s/^# \{0,1\}//;p;}' "$here/test.sh"; }
+usage() { sed -n '2,12{s/^# \{0,1\}//;p;}' "$here/test.sh"; }
 
 need() {
     command -v "$1" >/dev/null && return
@@ -168,7 +171,7 @@ trap interrupted INT TERM
 
 step_format() {
     has_component rustfmt cargo fmt
-    cargo fmt --check
+    cargo fmt --all --check
     # No more than formatted: its dependencies are many, and nothing that ships depends on it.
     cargo fmt --check --manifest-path benches/compare/Cargo.toml
 }
@@ -176,9 +179,9 @@ step_format() {
 step_clippy() {
     has_component clippy cargo clippy
     # The first step that resolves dependencies, so the one to say that Cargo.lock is stale.
-    cargo clippy --locked --all-targets -- -D warnings
+    cargo clippy --locked --workspace --all-targets -- -D warnings
     # What these need is not a part of any other build.
-    cargo clippy --features bench --bench hot_paths --bin replay -- -D warnings
+    cargo clippy -p rusty_socks_testing --features bench --bench hot_paths -- -D warnings
 }
 
 # What an embedder compiles: without the binary and what only that needs.
@@ -187,7 +190,7 @@ step_library() {
 }
 
 step_docs() {
-    RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --document-private-items
+    RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items
 }
 
 # What the benchmarks claim from what they measured.
@@ -197,7 +200,7 @@ step_report() {
 
 # Unit tests, integration tests, examples and doc tests.
 step_tests() {
-    cargo test --no-fail-fast
+    cargo test --workspace --no-fail-fast
 }
 
 step_third_party() {
@@ -226,7 +229,7 @@ step_js() {
 # conformance but for the last crate.
 step_perf() {
     # Each bench once, unmeasured: that the clock can play what the gate counts.
-    cargo test --locked --features bench --bench hot_paths
+    cargo test --locked -p rusty_socks_testing --features bench --bench hot_paths
     scripts/perf-gate.sh
 }
 

@@ -1,7 +1,7 @@
 //! A WebSocket server without an async runtime.
 //!
 //! A blocking listener hands sockets to a bounded pool of worker threads; each worker owns many
-//! connections and drives them by readiness, with `tungstenite` as the protocol machine. Handlers are
+//! connections and drives them by readiness, on the frame layer of `tungstenite`. Handlers are
 //! plain synchronous code. When the server is full it says so, early and politely, and everyone already
 //! inside is unaffected.
 //!
@@ -38,18 +38,11 @@ mod handler;
 mod hub;
 mod store;
 mod http;
-mod ws;
 mod metrics;
 pub mod config;
 mod error;
 
-#[cfg(any(test, feature = "fuzzing"))]
-#[doc(hidden)]
-pub mod fuzzing;
-
-#[cfg(any(test, feature = "replay"))]
-#[doc(hidden)]
-pub mod replay;
+use rusty_socks_ws as ws;
 
 pub use config::Config;
 pub use error::{Error, ErrorKind};
@@ -64,8 +57,8 @@ pub use hub::{
     seats::Found,
     sessions::{NotAToken, SessionToken},
 };
-pub use metrics::{Quantiles, Snapshot, WorkerSnapshot};
-pub use server::{Builder, Server, ServerHandle};
+pub use metrics::{FIGURES, Figure, FigureKind, Quantiles, Snapshot, WorkerSnapshot};
+pub use server::{Builder, Server, ServerHandle, stepped};
 pub use store::{Epoch, Position, Range};
 pub use ws::{
     close::CloseReason,

@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Deref,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -116,48 +117,247 @@ impl Refused {
     }
 }
 
+/// One figure of `/stats`, told to who reads it and to what makes pages of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Figure {
+    /// Its name in `/stats` and its field in [`Snapshot`].
+    pub name: &'static str,
+    /// Whether it counts or measures.
+    pub kind: FigureKind,
+    /// What it says, in a sentence or two of Markdown.
+    pub help: &'static str,
+}
+
+/// Whether a [`Figure`] only grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FigureKind {
+    /// What is true right now.
+    Gauge,
+    /// A count from the start of the server on.
+    Counter,
+}
+
+/// Makes the counters, the snapshot and the list of figures from one table, so that a new figure is
+/// one row.
+macro_rules! figures {
+    (
+        gauges { $( $(#[doc = $gauge_doc:literal])+ $gauge:ident: $gauge_type:ty, )* }
+        server { $( $(#[doc = $server_doc:literal])+ $server:ident, )* }
+        sessions { $( $(#[doc = $session_doc:literal])+ $session:ident, )* }
+        workers { $( $(#[doc = $worker_doc:literal])+ $worker:ident, )* }
+    ) => {
+        /// What is true right now, gathered from its owners.
+        pub(crate) struct Gauges { $( pub(crate) $gauge: $gauge_type, )* }
+
+        /// Counters of the whole server, written from whichever thread.
+        #[derive(Default)]
+        pub(crate) struct ServerCounters { $( pub(crate) $server: Arc<Counter>, )* }
+
+        /// What became of sessions, counted from whichever thread.
+        #[derive(Default)]
+        pub(crate) struct SessionMetrics { $( pub(crate) $session: Counter, )* }
+
+        /// The counters of one worker. Written by that worker alone.
+        #[derive(Default)]
+        pub(crate) struct WorkerCounters { $( pub(crate) $worker: Counter, )* }
+
+        /// Every figure of [`Snapshot`] that is one number, in the order of `/stats`.
+        pub const FIGURES: &[Figure] = &[
+            $( figure(stringify!($gauge), FigureKind::Gauge, concat!($($gauge_doc),+)), )*
+            $( figure(stringify!($server), FigureKind::Counter, concat!($($server_doc),+)), )*
+            $( figure(stringify!($session), FigureKind::Counter, concat!($($session_doc),+)), )*
+            $( figure(stringify!($worker), FigureKind::Counter, concat!($($worker_doc),+)), )*
+        ];
+
+        /// The server's state at one moment, as `/stats` answers it. Totals count from the start of
+        /// the server.
+        #[derive(Debug, Clone, Serialize)]
+        #[non_exhaustive]
+        pub struct Snapshot {
+            /// The version of this crate.
+            pub version: &'static str,
+            /// Seconds since the server was bound.
+            pub uptime_s: f64,
+            /// CPU time of the whole process since it began, user and system, in seconds. Left out
+            /// where the system does not tell it (Windows).
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub cpu_seconds: Option<f64>,
+            /// Whether the server is shutting down.
+            pub draining: bool,
+            $( $(#[doc = $gauge_doc])+ pub $gauge: $gauge_type, )*
+            $( $(#[doc = $server_doc])+ pub $server: u64, )*
+            $( $(#[doc = $session_doc])+ pub $session: u64, )*
+            $( $(#[doc = $worker_doc])+ pub $worker: u64, )*
+            /// Everything refused, for whatever reason.
+            pub rejected_total: u64,
+            /// The same by reason.
+            pub rejected: BTreeMap<&'static str, u64>,
+            /// WebSocket connections that ended, by close code; 1006 was lost without one.
+            pub closed: BTreeMap<String, u64>,
+            /// How long a worker's turn takes, in microseconds, without its sleep.
+            pub turn_us: Quantiles,
+            /// How long those who waited in line and got in had waited, in milliseconds.
+            pub queue_wait_ms: Quantiles,
+            /// Each worker by itself.
+            pub workers: Vec<WorkerSnapshot>,
+        }
+
+        impl Metrics {
+            /// Fills in what is counted here; the gauges are the caller's.
+            pub(crate) fn snapshot(&self, now: Now<'_>, workers: Vec<WorkerGauges>) -> Snapshot {
+                let rejected: BTreeMap<_, _> = Refused::ALL
+                    .iter()
+                    .map(|why| (why.name(), self.refused[*why as usize].value()))
+                    .collect();
+                let (closed, turn) = self.closed_and_turns();
+                Snapshot {
+                    version: env!("CARGO_PKG_VERSION"),
+                    uptime_s: now.started.elapsed().as_secs_f64(),
+                    cpu_seconds: now.cpu_time.map(|time| time.as_secs_f64()),
+                    draining: now.draining,
+                    $( $gauge: now.gauges.$gauge, )*
+                    $( $server: self.server.$server.value(), )*
+                    $( $session: now.sessions.$session.value(), )*
+                    $( $worker: self.workers.iter().map(|worker| worker.$worker.value()).sum(), )*
+                    rejected_total: rejected.values().sum(),
+                    rejected,
+                    closed,
+                    turn_us: Quantiles::of(&turn, 1.0),
+                    queue_wait_ms: self.queue_wait.quantiles_ms(),
+                    workers: self.workers.iter().zip(workers).map(WorkerSnapshot::of).collect(),
+                }
+            }
+        }
+    };
+}
+
+const fn figure(name: &'static str, kind: FigureKind, help: &'static str) -> Figure {
+    Figure { name, kind, help }
+}
+
+figures! {
+    gauges {
+        /// Worker threads (`thread_pool_size`).
+        worker_threads: usize,
+        /// Permits in use: WebSocket connections served now.
+        active_connections: usize,
+        /// Permits there are (`max_conn`).
+        max_connections: usize,
+        /// Upgrades waiting in line.
+        queued: usize,
+        /// The longest the line may be (`max_queued_tasks`).
+        max_queued_tasks: usize,
+        /// Open sockets of every kind.
+        sockets: usize,
+        /// Sockets in the HTTP phase: their head has not come, or they wait for a next request.
+        pending_heads: usize,
+        /// Refused sockets kept open for a moment so that the client can read why.
+        lingering: usize,
+        /// Sessions in the session manager, with those that are away.
+        sessions: usize,
+        /// Sessions whose client lost its connection and may come back.
+        sessions_away: usize,
+        /// Rooms in the directory.
+        rooms: usize,
+        /// Bytes kept in the histories of all rooms.
+        history_bytes: usize,
+        /// Messages that wait for the threads of blocking handlers.
+        jobs_queued: usize,
+    }
+    server {
+        /// Upgrades answered with 101.
+        accepted_total,
+        /// Sockets taken from the listener.
+        sockets_total,
+        /// Times the acceptor waited because the process had no file descriptors left.
+        accept_backoffs_total,
+        /// Panics in handlers; each cost one connection.
+        handler_panics,
+    }
+    sessions {
+        /// Sessions taken up again by another connection.
+        sessions_resumed,
+        /// Those of them whose earlier connection was still there, and was closed.
+        sessions_taken_over,
+        /// Sessions whose client did not come back within `resume_window`.
+        sessions_expired,
+        /// Sessions that ended before that because more than `max_away_sessions` were away.
+        sessions_evicted,
+        /// Direct messages taken.
+        directs,
+        /// Publishes that were a repeat, and not published again.
+        repeats,
+    }
+    workers {
+        /// Messages received.
+        messages_in,
+        /// Messages put on their way.
+        messages_out,
+        /// Bytes received, of every kind.
+        bytes_in,
+        /// Bytes written to sockets, of every kind.
+        bytes_out,
+        /// Turns of all workers.
+        turns,
+        /// Those of `messages_out` that came from a room.
+        deliveries,
+        /// Messages thrown away because their client was closed as too slow.
+        dropped,
+        /// Messages of rooms that clients were too slow for under the policies `gap` and `latest`. The
+        /// client is told which, unless it leaves the room or is gone before.
+        missed,
+        /// Notices that told clients what they missed.
+        gaps,
+        /// Times a socket was not read because its client did not read.
+        read_pauses,
+        /// Times a worker stopped reading because a mailbox was behind.
+        pressure_pauses,
+        /// Connections closed because their client was too slow.
+        slow_consumers,
+    }
+}
+
 /// Everything counted for the whole server.
 #[derive(Default)]
 pub(crate) struct Metrics {
     pub(crate) workers: Box<[Arc<WorkerMetrics>]>,
+    pub(crate) server: ServerCounters,
     refused: [Counter; Refused::ALL.len()],
-    /// Upgrades that were answered 101.
-    pub(crate) accepted: Counter,
-    /// Sockets that the acceptor took from the listener.
-    pub(crate) sockets: Counter,
-    /// Times the acceptor backed off because the process had no file descriptors left.
-    pub(crate) accept_backoffs: Counter,
-    /// Panics in handlers, wherever they run.
-    pub(crate) handler_panics: Arc<Counter>,
     /// How long those who waited in line and got in had waited.
     pub(crate) queue_wait: Timing,
 }
 
-/// What one worker counts. Written by that worker alone.
+/// What one worker counts.
 #[derive(Default)]
 pub(crate) struct WorkerMetrics {
-    pub(crate) messages_in: Counter,
-    pub(crate) messages_out: Counter,
-    pub(crate) bytes_in: Counter,
-    pub(crate) bytes_out: Counter,
-    pub(crate) turns: Counter,
-    /// Messages put into outboxes from rooms.
-    pub(crate) deliveries: Counter,
-    /// Messages thrown away with the outbox of a client that was too slow.
-    pub(crate) dropped: Counter,
-    /// Messages of rooms that a slow client did not get, whose connection goes on.
-    pub(crate) missed: Counter,
-    /// Notices that told a slow client what it missed.
-    pub(crate) gaps: Counter,
-    /// Times a socket was not read because its client was behind.
-    pub(crate) read_pauses: Counter,
-    /// Times this worker stopped reading because a mailbox was behind.
-    pub(crate) pressure_pauses: Counter,
-    /// Connections closed because their client was too slow.
-    pub(crate) slow_consumers: Counter,
+    counters: WorkerCounters,
     /// How connections ended, by close code; `None` is every code that only the peer has a name for.
     closed: Mutex<BTreeMap<Option<u16>, u64>>,
     pub(crate) turn: Timing,
+}
+
+impl Deref for WorkerMetrics {
+    type Target = WorkerCounters;
+
+    fn deref(&self) -> &WorkerCounters {
+        &self.counters
+    }
+}
+
+/// What is true of a server right now, beside what it counts.
+pub(crate) struct Now<'a> {
+    pub(crate) started: Instant,
+    pub(crate) cpu_time: Option<Duration>,
+    pub(crate) draining: bool,
+    pub(crate) gauges: Gauges,
+    pub(crate) sessions: &'a SessionMetrics,
+}
+
+/// What is true of one worker right now.
+pub(crate) struct WorkerGauges {
+    pub(crate) sockets: usize,
+    pub(crate) mailbox: usize,
+    pub(crate) mailbox_refused: usize,
 }
 
 impl WorkerMetrics {
@@ -193,15 +393,8 @@ impl Metrics {
         (!parts.is_empty()).then(|| parts.join(", "))
     }
 
-    /// Fills in what is counted here; the gauges are the caller's.
-    pub(crate) fn snapshot(&self, gauges: Gauges<'_>, workers: Vec<WorkerGauges>) -> Snapshot {
-        let sum = |of: fn(&WorkerMetrics) -> &Counter| {
-            self.workers.iter().map(|worker| of(worker).value()).sum()
-        };
-        let rejected: BTreeMap<_, _> = Refused::ALL
-            .iter()
-            .map(|why| (why.name(), self.refused[*why as usize].value()))
-            .collect();
+    /// How connections ended, by close code, and how long turns took, over all workers.
+    fn closed_and_turns(&self) -> (BTreeMap<String, u64>, Histogram<u64>) {
         let mut turn = Histogram::new_from(&*Timing::default().0.lock());
         let mut closed = BTreeMap::new();
         for worker in &self.workers {
@@ -211,65 +404,7 @@ impl Metrics {
                 *closed.entry(name).or_default() += count;
             }
         }
-        Snapshot {
-            version: env!("CARGO_PKG_VERSION"),
-            uptime_s: gauges.started.elapsed().as_secs_f64(),
-            cpu_seconds: gauges.cpu_time.map(|time| time.as_secs_f64()),
-            worker_threads: self.workers.len(),
-            active_connections: gauges.active_connections,
-            max_connections: gauges.max_connections,
-            queued: gauges.queued,
-            max_queued_tasks: gauges.max_queued_tasks,
-            sockets: gauges.sockets,
-            pending_heads: gauges.pending_heads,
-            lingering: gauges.lingering,
-            sessions: gauges.sessions,
-            sessions_away: gauges.sessions_away,
-            sessions_resumed: gauges.of_sessions.resumed.value(),
-            sessions_taken_over: gauges.of_sessions.taken_over.value(),
-            sessions_expired: gauges.of_sessions.expired.value(),
-            sessions_evicted: gauges.of_sessions.evicted.value(),
-            directs: gauges.of_sessions.directs.value(),
-            repeats: gauges.of_sessions.repeats.value(),
-            rooms: gauges.rooms,
-            history_bytes: gauges.history_bytes,
-            jobs_queued: gauges.jobs_queued,
-            draining: gauges.draining,
-            accepted_total: self.accepted.value(),
-            rejected_total: rejected.values().sum(),
-            rejected,
-            closed,
-            sockets_total: self.sockets.value(),
-            accept_backoffs_total: self.accept_backoffs.value(),
-            messages_in: sum(|worker| &worker.messages_in),
-            messages_out: sum(|worker| &worker.messages_out),
-            bytes_in: sum(|worker| &worker.bytes_in),
-            bytes_out: sum(|worker| &worker.bytes_out),
-            deliveries: sum(|worker| &worker.deliveries),
-            dropped: sum(|worker| &worker.dropped),
-            missed: sum(|worker| &worker.missed),
-            gaps: sum(|worker| &worker.gaps),
-            read_pauses: sum(|worker| &worker.read_pauses),
-            pressure_pauses: sum(|worker| &worker.pressure_pauses),
-            handler_panics: self.handler_panics.value(),
-            turn_us: Quantiles::of(&turn, 1.0),
-            queue_wait_ms: self.queue_wait.quantiles_ms(),
-            workers: self
-                .workers
-                .iter()
-                .zip(workers)
-                .map(|(worker, gauges)| WorkerSnapshot {
-                    sockets: gauges.sockets,
-                    mailbox: gauges.mailbox,
-                    mailbox_refused: gauges.mailbox_refused,
-                    turns: worker.turns.value(),
-                    messages_in: worker.messages_in.value(),
-                    messages_out: worker.messages_out.value(),
-                    bytes_in: worker.bytes_in.value(),
-                    bytes_out: worker.bytes_out.value(),
-                })
-                .collect(),
-        }
+        (closed, turn)
     }
 }
 
@@ -280,144 +415,15 @@ pub(crate) struct Refusals {
     slow: u64,
 }
 
-/// What became of sessions, counted from whichever thread.
-#[derive(Default)]
-pub(crate) struct SessionMetrics {
-    /// Taken up again by another connection, living or away.
-    pub(crate) resumed: Counter,
-    /// Taken up while their earlier connection was there.
-    pub(crate) taken_over: Counter,
-    /// Ended because nobody came back in time.
-    pub(crate) expired: Counter,
-    /// Ended early because more were away than may be.
-    pub(crate) evicted: Counter,
-    /// Direct messages taken.
-    pub(crate) directs: Counter,
-    /// Publishes with an id that its session had published before.
-    pub(crate) repeats: Counter,
-}
-
-/// What is true right now, gathered from its owners.
-pub(crate) struct Gauges<'a> {
-    pub(crate) started: Instant,
-    pub(crate) cpu_time: Option<Duration>,
+/// Whether the server is well and takes work, as `/health` answers it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Health {
+    /// `ok` or `draining`.
+    pub(crate) status: &'static str,
     pub(crate) active_connections: usize,
     pub(crate) max_connections: usize,
     pub(crate) queued: usize,
-    pub(crate) max_queued_tasks: usize,
-    pub(crate) sockets: usize,
-    pub(crate) pending_heads: usize,
-    pub(crate) lingering: usize,
-    pub(crate) sessions: usize,
-    pub(crate) sessions_away: usize,
-    /// What the session manager counts.
-    pub(crate) of_sessions: &'a SessionMetrics,
-    pub(crate) rooms: usize,
-    pub(crate) history_bytes: usize,
-    pub(crate) jobs_queued: usize,
-    pub(crate) draining: bool,
-}
-
-/// The same for one worker.
-pub(crate) struct WorkerGauges {
-    pub(crate) sockets: usize,
-    pub(crate) mailbox: usize,
-    pub(crate) mailbox_refused: usize,
-}
-
-/// The server's state at one moment, as `/stats` answers it. Totals count from the start of the server.
-#[derive(Debug, Clone, Serialize)]
-#[non_exhaustive]
-pub struct Snapshot {
-    /// The version of this crate.
-    pub version: &'static str,
-    /// Seconds since the server was bound.
-    pub uptime_s: f64,
-    /// CPU time of the whole process since it began, user and system, in seconds. Left out where the system
-    /// does not tell it (Windows).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cpu_seconds: Option<f64>,
-    /// Worker threads (`thread_pool_size`).
-    pub worker_threads: usize,
-    /// Permits in use: WebSocket connections served now.
-    pub active_connections: usize,
-    /// Permits there are (`max_conn`).
-    pub max_connections: usize,
-    /// Upgrades waiting in line.
-    pub queued: usize,
-    /// The longest the line may be (`max_queued_tasks`).
-    pub max_queued_tasks: usize,
-    /// Open sockets of every kind.
-    pub sockets: usize,
-    /// Sockets in the HTTP phase: their head has not come, or they wait for a next request.
-    pub pending_heads: usize,
-    /// Refused sockets kept open for a moment so that the client can read why.
-    pub lingering: usize,
-    /// Sessions in the session manager, with those that are away.
-    pub sessions: usize,
-    /// Sessions whose client lost its connection and may come back.
-    pub sessions_away: usize,
-    /// Sessions taken up again by another connection.
-    pub sessions_resumed: u64,
-    /// Those of them whose earlier connection was still there, and was closed.
-    pub sessions_taken_over: u64,
-    /// Sessions whose client did not come back within `resume_window`.
-    pub sessions_expired: u64,
-    /// Sessions that ended before that because more than `max_away_sessions` were away.
-    pub sessions_evicted: u64,
-    /// Direct messages taken.
-    pub directs: u64,
-    /// Publishes that were a repeat, and not published again.
-    pub repeats: u64,
-    /// Rooms in the directory.
-    pub rooms: usize,
-    /// Bytes kept in the histories of all rooms.
-    pub history_bytes: usize,
-    /// Messages that wait for the threads of blocking handlers.
-    pub jobs_queued: usize,
-    /// Whether the server is shutting down.
-    pub draining: bool,
-    /// Upgrades answered with 101.
-    pub accepted_total: u64,
-    /// Everything refused, for whatever reason.
-    pub rejected_total: u64,
-    /// The same by reason.
-    pub rejected: BTreeMap<&'static str, u64>,
-    /// WebSocket connections that ended, by close code; 1006 was lost without one.
-    pub closed: BTreeMap<String, u64>,
-    /// Sockets taken from the listener.
-    pub sockets_total: u64,
-    /// Times the acceptor waited because the process had no file descriptors left.
-    pub accept_backoffs_total: u64,
-    /// Messages received.
-    pub messages_in: u64,
-    /// Messages put on their way.
-    pub messages_out: u64,
-    /// Bytes received, of every kind.
-    pub bytes_in: u64,
-    /// Bytes written to sockets, of every kind.
-    pub bytes_out: u64,
-    /// Those of `messages_out` that came from a room.
-    pub deliveries: u64,
-    /// Messages thrown away because their client was closed as too slow.
-    pub dropped: u64,
-    /// Messages of rooms that clients were too slow for under the policies `gap` and `latest`. The client
-    /// is told which, unless it leaves the room or is gone before.
-    pub missed: u64,
-    /// Notices that told clients what they missed.
-    pub gaps: u64,
-    /// Times a socket was not read because its client did not read.
-    pub read_pauses: u64,
-    /// Times a worker stopped reading because a mailbox was behind.
-    pub pressure_pauses: u64,
-    /// Panics in handlers; each cost one connection.
-    pub handler_panics: u64,
-    /// How long a worker's turn takes, in microseconds, without its sleep.
-    pub turn_us: Quantiles,
-    /// How long those who waited in line and got in had waited, in milliseconds.
-    pub queue_wait_ms: Quantiles,
-    /// Each worker by itself.
-    pub workers: Vec<WorkerSnapshot>,
+    pub(crate) uptime_s: f64,
 }
 
 /// One worker's part of a [`Snapshot`].
@@ -440,6 +446,21 @@ pub struct WorkerSnapshot {
     pub bytes_in: u64,
     /// Bytes it wrote.
     pub bytes_out: u64,
+}
+
+impl WorkerSnapshot {
+    fn of((worker, gauges): (&Arc<WorkerMetrics>, WorkerGauges)) -> WorkerSnapshot {
+        WorkerSnapshot {
+            sockets: gauges.sockets,
+            mailbox: gauges.mailbox,
+            mailbox_refused: gauges.mailbox_refused,
+            turns: worker.turns.value(),
+            messages_in: worker.messages_in.value(),
+            messages_out: worker.messages_out.value(),
+            bytes_in: worker.bytes_in.value(),
+            bytes_out: worker.bytes_out.value(),
+        }
+    }
 }
 
 /// The shape of a distribution, to two significant digits.
@@ -483,26 +504,29 @@ mod tests {
         let metrics = Metrics::new(1);
         metrics.workers[0].count_close(Some(1000));
         metrics.workers[0].count_close(None);
-        let gauges = Gauges {
-            started: Instant::now(),
-            cpu_time: None,
-            active_connections: 0,
-            max_connections: 0,
-            queued: 0,
-            max_queued_tasks: 0,
-            sockets: 0,
-            pending_heads: 0,
-            lingering: 0,
-            sessions: 0,
-            sessions_away: 0,
-            of_sessions: &SessionMetrics::default(),
-            rooms: 0,
-            history_bytes: 0,
-            jobs_queued: 0,
-            draining: false,
+        let (closed, _) = metrics.closed_and_turns();
+        assert_eq!(closed.get("1000"), Some(&1));
+        assert_eq!(closed.get("other"), Some(&1));
+    }
+
+    #[test]
+    fn every_figure_has_its_row_in_the_documents() {
+        let text = include_str!("../docs/stats.md").replace("\r\n", "\n");
+        let is_row = |line: &&str| line.contains("| gauge |") || line.contains("| counter |");
+        let shown: Vec<&str> = text.lines().filter(is_row).collect();
+        let row = |figure: &Figure| {
+            let kind = match figure.kind {
+                FigureKind::Gauge => "gauge",
+                FigureKind::Counter => "counter",
+            };
+            format!("| `{}` | {kind} | {} |", figure.name, figure.help.trim())
         };
-        let snapshot = metrics.snapshot(gauges, Vec::new());
-        assert_eq!(snapshot.closed.get("1000"), Some(&1));
-        assert_eq!(snapshot.closed.get("other"), Some(&1));
+        let rows: Vec<String> = FIGURES.iter().map(row).collect();
+        assert_eq!(
+            shown,
+            rows,
+            "docs/stats.md should have the rows on the right:\n{}",
+            rows.join("\n")
+        );
     }
 }

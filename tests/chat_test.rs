@@ -74,6 +74,15 @@ fn the_first_frame_says_who_and_where_one_is() {
     assert_eq!(welcome["epoch"].as_str().unwrap().len(), 16, "{welcome}");
     assert_eq!(welcome["ping_s"], 1.5);
     assert_eq!(welcome["max_message_bytes"], 64 << 10);
+    assert_eq!(welcome["limits"], json!({"max_rooms": 100}), "what is off is left out");
+}
+
+#[test]
+fn welcome_tells_the_limits_of_a_client() {
+    let limited = Config { rate_messages: 20, rate_bytes: 9000, max_rooms_per_conn: 7, ..config() };
+    let server = TestServer::start(limited);
+    let limits = &server.chat().welcome["limits"];
+    assert_eq!(*limits, json!({"rate_messages": 20, "rate_bytes": 9000, "max_rooms": 7}));
 }
 
 #[test]

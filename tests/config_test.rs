@@ -7,7 +7,7 @@ use std::{
     io::{Read, Write},
     net::TcpListener,
     path::PathBuf,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     thread,
 };
 
@@ -228,7 +228,7 @@ fn a_port_in_use_is_one_line_and_code_one() {
 #[cfg(unix)]
 #[test]
 fn a_signal_drains_and_ends_with_code_zero() {
-    use std::{io::BufRead, io::BufReader, process::Stdio};
+    use std::{io::BufRead, io::BufReader};
 
     // A drain with nobody inside should be quick; the bound is for the day when it is not.
     let arguments = ["--host", "127.0.0.1", "--port", "0", "--drain-timeout", "2"];
@@ -281,10 +281,43 @@ fn health_fails_when_the_server_is_unwell_or_absent() {
     // The stub has answered its one request and closed its port.
     let output = rusty_socks(&["health", "--url", &url]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).starts_with(&format!("rusty_socks: cannot ask {url}: ")));
+    let tried = format!("rusty_socks: cannot ask {url}: nobody listens on 127.0.0.1:{port}\n");
+    assert_eq!(stderr(&output), tried);
 
     let output = rusty_socks(&["health", "--url", "ftp://x"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("ws:// or http://"), "{}", stderr(&output));
+}
+
+#[test]
+fn health_takes_every_address_that_connect_takes() {
+    for (typed, url) in [
+        ("127.0.0.1:PORT", "http://127.0.0.1:PORT/health"),
+        ("ws://127.0.0.1:PORT/health", "http://127.0.0.1:PORT/health"),
+        ("http://127.0.0.1:PORT/health", "http://127.0.0.1:PORT/health"),
+    ] {
+        let port = stub("HTTP/1.1 418 Teapot\r\nContent-Length: 2\r\n\r\n{}").to_string();
+        let typed = typed.replace("PORT", &port);
+        let output = rusty_socks(&["health", "--url", &typed]).output().unwrap();
+        let told = format!("rusty_socks: {} answers 418\n", url.replace("PORT", &port));
+        assert_eq!((output.status.code(), stderr(&output)), (Some(1), told), "{typed}");
+    }
+}
+
+/// The device on which there is never any room.
+#[cfg(target_os = "linux")]
+#[test]
+fn health_that_cannot_be_told_is_a_failure() {
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    let ask = |out: Stdio, err: Stdio| {
+        let port = stub("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
+        let url = format!("127.0.0.1:{port}");
+        rusty_socks(&["health", "--url", &url]).stdout(out).stderr(err).output().unwrap()
+    };
+    let output = ask(full().into(), Stdio::piped());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("standard output"), "{}", stderr(&output));
+    assert_eq!(ask(full().into(), full().into()).status.code(), Some(1), "and no panic");
 }
 
 #[test]

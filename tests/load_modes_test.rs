@@ -244,6 +244,8 @@ fn what_is_never_answered_is_told() {
         },
     );
     let outcome = load("echo URL -c 1 --rate 100 --duration 1 --warmup 0", &url);
+    assert_eq!(outcome.code, Some(5), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("50 of 100 messages without an answer"), "{}", outcome.stderr);
     assert_eq!((outcome.count("/traffic/sent"), outcome.count("/traffic/answered")), (100, 50));
     assert_eq!(outcome.count("/traffic/unanswered"), 50);
     assert_eq!(outcome.count("/traffic/out_of_order"), 50, "each came before the one swallowed");
@@ -256,7 +258,7 @@ fn a_server_that_takes_nothing_leaves_the_timetable_behind() {
     let url = serve(|_| false, move |socket| kept.lock().unwrap().push(socket));
     let line = "echo URL -c 1 --rate 400 --size 65536 --duration 1 --warmup 0 --ramp 0";
     let outcome = load(line, &url);
-    assert_eq!(outcome.code, Some(1), "nothing came back: {}", outcome.stderr);
+    assert_eq!(outcome.code, Some(5), "nothing came back: {}", outcome.stderr);
     assert_eq!(outcome.count("/traffic/due"), 400);
     let (sent, unsent) = (outcome.count("/traffic/sent"), outcome.count("/traffic/unsent"));
     assert_eq!(sent + unsent, 400);
@@ -274,7 +276,7 @@ fn refusals_and_endings_are_counted_and_dated() {
         },
     );
     let outcome = load("idle URL -c 10 --hold 1 --ping 0", &url);
-    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert_eq!(outcome.code, Some(4), "{}", outcome.stderr);
     assert_eq!(outcome.count("/rejected/by_status/503/count"), 5);
     assert_eq!(outcome.count("/closed_by_server/by_code/4102"), 5);
     let over_time = |kind: &str| -> u64 {
@@ -291,7 +293,7 @@ fn what_is_no_echo_is_called_so() {
     let server = TestServer::start(support::config());
     let outcome =
         load("echo URL -c 2 --duration 0.5 --warmup 0", &format!("ws://{}/ws", server.addr));
-    assert_eq!(outcome.code, Some(1), "served, and not one answer");
+    assert_eq!(outcome.code, Some(5), "served, and not one answer");
     assert_eq!(outcome.count("/traffic/answered"), 0);
     assert!(outcome.count("/traffic/unexpected") >= 2, "a welcome is no echo");
 }
@@ -363,7 +365,7 @@ fn what_a_broadcast_loses_is_missing() {
     );
     let line = "fanout URL --protocol raw --subscribers 3 --rate 20 --duration 1 --warmup 0";
     let outcome = load(line, &url);
-    assert_eq!(outcome.code, Some(1), "not one delivery: {}", outcome.stderr);
+    assert_eq!(outcome.code, Some(5), "not one delivery: {}", outcome.stderr);
     assert_eq!(outcome.count("/traffic/missing"), 60);
     assert_eq!(lost.load(Ordering::SeqCst), 20);
 }
@@ -405,6 +407,88 @@ fn the_page_stands_alone() {
     let json = page.split("id=figures>").nth(1).unwrap().split("</script>").next().unwrap();
     let figures: Value = serde_json::from_str(json).unwrap();
     assert_eq!(figures["traffic"]["answered"], outcome.figures["traffic"]["answered"]);
+}
+
+#[test]
+fn an_echo_by_a_route_that_is_not_there_is_no_success() {
+    let server = TestServer::start(support::config());
+    let url = format!("http://{}/nowhere", server.addr);
+    let outcome = load("echo URL -c 5 --duration 1 --warmup 0", &url);
+    assert_eq!(outcome.code, Some(4), "{}", outcome.stderr);
+    let told = "5 of 5 connections were refused (5 with 404); nothing was measured.";
+    assert!(outcome.stderr.contains(told), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_fan_out_that_was_mostly_refused_says_so_everywhere() {
+    let server = TestServer::start(rusty_socks::Config {
+        max_conn: 3,
+        max_queued_tasks: 0,
+        ..support::config()
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let page = dir.path().join("page.html");
+    let line = format!(
+        "fanout URL --subscribers 9 --rate 20 --duration 0.5 --warmup 0 --threads 1 --report {}",
+        page.display()
+    );
+    let outcome = load(&line, &server.addr.to_string());
+    assert_eq!(outcome.code, Some(4), "{}", outcome.stderr);
+    let told = "7 of 10 connections were refused (7 with 503)";
+    assert!(outcome.at("/outcome/headline").as_str().unwrap().contains(told));
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.contains(told), "the headline");
+    assert!(page.contains("<b>7</b><span>connections refused</span>"), "the tile");
+
+    let outcome = load(&format!("{line} --expect-refused 7"), &server.addr.to_string());
+    assert!(!outcome.stderr.contains("refused ("), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_server_that_dies_in_the_middle_ends_the_run_as_a_failure() {
+    for mode in ["echo --rate 100", "echo --depth 4", "fanout --protocol raw --subscribers 3"] {
+        // Hangs up on everybody at the 40th message of anybody.
+        let seen = AtomicU64::new(0);
+        let url = serve(
+            |_| false,
+            move |mut socket| {
+                socket.get_ref().set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+                while seen.load(Ordering::SeqCst) < 40 {
+                    match socket.read() {
+                        Ok(message) if message.is_text() => {
+                            seen.fetch_add(1, Ordering::SeqCst);
+                            let _ = socket.send(message);
+                        }
+                        Ok(_) => {}
+                        Err(tungstenite::Error::Io(error)) if is_early(&error) => {}
+                        Err(_) => return,
+                    }
+                }
+            },
+        );
+        let line = mode.replacen(' ', " URL ", 1);
+        let outcome = load(&format!("{line} --duration 50 --warmup 0"), &url);
+        assert_eq!(outcome.code, Some(5), "{mode}: {}", outcome.stderr);
+        let all = outcome.count("/connections");
+        assert_eq!(outcome.count("/closed_by_server/total"), all, "{mode}");
+        let told = format!("the server closed {all} of {all} connections early");
+        assert!(outcome.stderr.contains(&told), "{mode}: {}", outcome.stderr);
+    }
+}
+
+/// Whether only nothing came yet.
+fn is_early(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
+}
+
+#[test]
+fn a_rate_that_is_not_reached_fails_the_run() {
+    let url = serve(|_| false, |socket| echo(socket, |_| {}));
+    let line = "echo URL -c 1 --rate 50 --duration 1 --warmup 0 --expect-rate";
+    assert_eq!(load(&format!("{line} 20"), &url).code, Some(0));
+    let outcome = load(&format!("{line} 1000"), &url);
+    assert_eq!(outcome.code, Some(6), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("expected at least 1000/s"), "{}", outcome.stderr);
 }
 
 #[test]

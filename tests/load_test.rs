@@ -198,7 +198,7 @@ fn rejections_are_counted_by_status_with_their_advice() {
         _ => upgrade.reject("503 Service Unavailable", &format!("Retry-After: {}\r\n", index % 4)),
     });
     let outcome = load(address, "-c 20 --hold 0 --waited-after 10s");
-    assert_eq!(outcome.code, Some(0), "a rejection is no failure: {}", outcome.stderr);
+    assert_eq!(outcome.code, Some(0), "a storm measures a full server: {}", outcome.stderr);
     assert_eq!(outcome.count("/served/at_once/count"), 10);
     assert_eq!(outcome.count("/rejected/by_status/503/count"), 10);
     assert_eq!(outcome.count("/rejected/by_status/503/retry_after_s_min"), 1);
@@ -213,7 +213,7 @@ fn advice_is_followed_when_asked_to() {
         _ => echo(upgrade.accept("")),
     });
     let outcome = load(address, "-c 8 --retry 3 --hold 0 --waited-after 10s");
-    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert_eq!(outcome.code, Some(4), "a 403 is no answer of a full server: {}", outcome.stderr);
     assert_eq!(outcome.count("/retries"), 4);
     assert_eq!(outcome.count("/served/total"), 7);
     assert!(outcome.count("/served/after_retry/count") >= 3, "one of the four may meet the 403");
@@ -226,6 +226,7 @@ fn tries_end_when_they_are_used_up() {
         upgrade.reject("503 Service Unavailable", "Retry-After: 0\r\n");
     });
     let outcome = load(address, "-c 3 --retry 2 --hold 0");
+    assert_eq!(outcome.code, Some(4), "nobody was served: {}", outcome.stderr);
     assert_eq!(outcome.count("/retries"), 6);
     assert_eq!(outcome.count("/rejected/total"), 3);
 }
@@ -234,7 +235,7 @@ fn tries_end_when_they_are_used_up() {
 fn a_server_that_hangs_up_fails_the_run() {
     let address = serve(None, |_, upgrade| drop(upgrade));
     let outcome = load(address, "-c 5 --hold 0");
-    assert_eq!(outcome.code, Some(1));
+    assert_eq!(outcome.code, Some(3));
     assert_eq!(outcome.count("/failed/by_cause/closed_before_answer/count"), 5);
     assert_eq!(outcome.count("/failed/client_limited"), 0);
 }
@@ -246,7 +247,7 @@ fn a_server_that_never_answers_fails_the_run_in_time() {
         let _ = upgrade.stream.read(&mut [0]);
     });
     let outcome = load(address, "-c 5 --hold 0 --timeout 300ms");
-    assert_eq!(outcome.code, Some(1));
+    assert_eq!(outcome.code, Some(3));
     assert_eq!(outcome.count("/failed/by_cause/answer_timeout/count"), 5);
 }
 
@@ -267,7 +268,7 @@ fn an_answer_before_a_reset_is_read_nevertheless() {
     });
     let outcome = load(address, "-c 5 --hold 0");
     assert_eq!(outcome.count("/rejected/by_status/503/count"), 5);
-    assert_eq!(outcome.code, Some(0));
+    assert_eq!(outcome.code, Some(4));
 }
 
 #[test]
@@ -276,7 +277,8 @@ fn nobody_listening_is_a_refused_connection() {
     let address = listener.local_addr().unwrap();
     drop(listener);
     let outcome = load(address, "-c 5 --hold 0");
-    assert_eq!(outcome.code, Some(1));
+    assert_eq!(outcome.code, Some(3));
+    assert!(outcome.stderr.contains(&format!("connections to {address} failed")));
     assert_eq!(outcome.count("/failed/by_cause/connect_refused/count"), 5);
 }
 
@@ -290,7 +292,7 @@ fn an_answer_that_proves_nothing_is_a_bad_answer() {
         ),
     });
     let outcome = load(address, "-c 2 --hold 0");
-    assert_eq!(outcome.code, Some(1));
+    assert_eq!(outcome.code, Some(3));
     assert_eq!(outcome.count("/failed/by_cause/bad_answer/count"), 2);
 }
 
@@ -364,7 +366,7 @@ fn those_the_server_ends_are_counted_by_close_code() {
         }
     });
     let outcome = load(address, "-c 6 --hold 500ms");
-    assert_eq!(outcome.code, Some(0), "all were served: {}", outcome.stderr);
+    assert_eq!(outcome.code, Some(5), "three were ended early: {}", outcome.stderr);
     assert_eq!(outcome.count("/served/total"), 6);
     assert_eq!(outcome.count("/closed_by_server/by_code/4102"), 2);
     assert_eq!(outcome.count("/closed_by_server/by_code/no_close_frame"), 1);
@@ -378,6 +380,7 @@ fn the_servers_own_figures_stand_beside() {
     let outcome = load(address, "-c 2 --hold 0 --waited-after 1ms");
     assert_eq!(outcome.count("/server/rejected_total"), 9);
     assert!(outcome.stderr.contains("rejected_total 9"), "{}", outcome.stderr);
+    assert_eq!(outcome.count("/server_after/rejected_total"), 9, "asked again at the end");
     assert_eq!(outcome.count("/served/at_once/count"), 2, "a server with a line says who waited");
 }
 
@@ -413,19 +416,70 @@ fn without_json_a_table_is_printed() {
         .output()
         .unwrap();
     let table = String::from_utf8(output.stdout).unwrap();
-    assert!(table.contains("served at once") && table.contains("rejected"), "{table}");
+    assert!(table.contains("served at once") && table.contains("refused"), "{table}");
 }
 
 #[test]
 fn bad_arguments_are_told_plainly() {
-    for (flag, reason) in [("wss://h/", "wss:// (TLS) is not supported yet"), ("h:1", "ws://host")]
-    {
+    for (flag, reason) in [("wss://h/", "TLS is needed"), ("h:0", "allowed is HOST, HOST:PORT")] {
         let output =
             Command::new(env!("CARGO_BIN_EXE_rusty_socks")).args(["load", flag]).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{stderr}");
         assert!(stderr.contains(reason), "{stderr}");
     }
+}
+
+#[test]
+fn refusals_are_a_failure_unless_they_are_expected() {
+    let address = serve(None, |index, upgrade| match index % 10 {
+        0 => echo(upgrade.accept("")),
+        _ => upgrade.reject("404 Not Found", ""),
+    });
+    let outcome = load(address, "-c 20 --hold 0");
+    assert_eq!(outcome.code, Some(4), "{}", outcome.stderr);
+    let told = "FAILED (exit code 4): 18 of 20 connections were refused (18 with 404).";
+    assert_eq!(outcome.figures["outcome"]["headline"], told);
+    assert!(outcome.stderr.contains(told), "{}", outcome.stderr);
+    assert_eq!(outcome.figures["outcome"]["problems"][0]["kind"], "refused");
+
+    let outcome = load(address, "-c 20 --hold 0 --expect-refused 18");
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert_eq!(outcome.figures["outcome"]["passed"], true);
+    assert_eq!(load(address, "-c 20 --hold 0 --expect-refused ..17").code, Some(6));
+}
+
+#[test]
+fn a_limit_that_is_not_kept_has_an_exit_code_of_its_own() {
+    let address = serve(None, |_, upgrade| echo(upgrade.accept("")));
+    assert_eq!(load(address, "-c 2 --hold 0 --expect-p99-ms 0.001").code, Some(6));
+    assert_eq!(load(address, "-c 2 --hold 0 --expect-p99-ms 60000").code, Some(0));
+}
+
+/// The device on which there is never any room.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_result_that_cannot_be_written_is_a_failure() {
+    let address = serve(None, |_, upgrade| echo(upgrade.accept("")));
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let run = |flags: &[&str], out: Stdio, err: Stdio| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rusty_socks"));
+        command.args(["load", &address.to_string(), "-c", "1", "--hold", "0"]).args(flags);
+        command.stdin(Stdio::null()).stdout(out).stderr(err).output().unwrap()
+    };
+    for flags in [&[][..], &["--json"]] {
+        let output = run(flags, full().into(), Stdio::piped());
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{flags:?}: {stderr}");
+        assert!(stderr.contains("cannot write to standard output"), "{stderr}");
+    }
+    let output = run(&["--report", "/dev/full"], Stdio::piped(), Stdio::piped());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("cannot write /dev/full"));
+    // Nobody can be told then, but the run goes on and its result is printed.
+    let output = run(&[], Stdio::piped(), full().into());
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("Passed"));
 }
 
 #[cfg(unix)]

@@ -247,7 +247,7 @@ fn every_command_frame_error_and_close_code_is_told_and_shown() {
     let commands = source.split("fncommand<").nth(1).unwrap().split("fnpublish<").next().unwrap();
     let quoted: Vec<&str> = commands.split('"').collect();
     let arms = quoted.windows(2).filter(|pair| pair[1].starts_with("=>"));
-    let closes = read("src/ws/close.rs");
+    let closes = read("crates/ws/src/close.rs");
     let none = BTreeSet::new();
 
     let [told, _] = listed("Commands", "command");

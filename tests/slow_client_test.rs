@@ -284,6 +284,48 @@ fn a_reader_that_is_slow_but_reads_gets_everything() {
     assert_eq!(server.stats().dropped, 0);
 }
 
+/// A client that takes all it is sent, at `bytes_per_second`, and answers each ping as it reads it.
+/// Returns how many messages it read before the end, or before `enough`.
+fn read_steadily(client: &mut RawClient, bytes_per_second: f64, enough: usize) -> usize {
+    let (start, mut bytes, mut messages) = (Instant::now(), 0, 0);
+    while messages < enough {
+        let Some((first, payload)) = client.frame() else { break };
+        bytes += payload.len();
+        match first {
+            0x81 => messages += 1,
+            0x89 => client.send(&frame(0x8A, &payload)),
+            0x88 => break,
+            other => panic!("a frame that begins with {other:#x}"),
+        }
+        let due = start + Duration::from_secs_f64(bytes as f64 / bytes_per_second);
+        while let Some(ahead) = due.checked_duration_since(Instant::now()) {
+            thread::park_timeout(ahead);
+        }
+    }
+    messages
+}
+
+// Elsewhere than on Linux nothing limits what the kernel holds before a ping.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_client_that_reads_steadily_is_alive_however_much_is_before_the_ping() {
+    // 30 messages at this rate take three times the timeout, which the kernel would swallow at once.
+    let (messages, content) = (30, "x".repeat(60 << 10));
+    let server = TestServer::start(Config {
+        buffer_bytes: 8 << 20,
+        timeout: Duration::from_millis(1500),
+        ping: Duration::from_millis(400),
+        ..config()
+    });
+    let mut client = server.upgrade("/ws");
+    assert!(client.text().contains("welcome"));
+    for _ in 0..messages {
+        server.handle.publish("lobby", content.as_str()).unwrap();
+    }
+    assert_eq!(read_steadily(&mut client, f64::from(400 << 10), messages), messages);
+    assert_eq!(server.closed_with(4201), 0);
+}
+
 /// Memory is measured in a process of its own.
 #[cfg(target_os = "linux")]
 mod memory {

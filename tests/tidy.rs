@@ -4,18 +4,22 @@
 //! `ARCHITECTURE.md`, in the same commit as the code that needs it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
 
+use syn::{
+    Attribute, Item, ItemMod, ItemUse, UseName, UseRename, UseTree,
+    visit::{self, Visit},
+};
+
 /// The rooms of the house, upper floors first. A file imports from its own room and from those below it.
 ///
-/// `metrics` counts closes by their code and so stands on `ws`; `ws` reads the upgrade from a request
-/// head and answers with a status, and so stands on `http`.
-const LAYERS: [&str; 16] = [
-    "bin", "lib", "fuzzing", "replay", "client", "chat", "server", "pool", "handler", "hub",
-    "store", "metrics", "ws", "http", "config", "error",
+/// The crates below the server, such as `rusty_socks_ws`, are everybody's.
+const LAYERS: [&str; 13] = [
+    "bin", "lib", "client", "chat", "server", "pool", "handler", "hub", "store", "metrics", "http",
+    "config", "error",
 ];
 
 /// Rooms that are written against the public face alone, so that whatever they do an embedder can do too.
@@ -41,6 +45,18 @@ impl SourceFile {
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let without = |(number, line): (usize, _)| (number, without_comment(line));
         self.lines().map(without)
+    }
+
+    /// Its module, from the root of its crate.
+    fn module(&self) -> Vec<String> {
+        let inside = self.path.split_once("src/").map_or(self.path.as_str(), |(_, inside)| inside);
+        let inside = inside.strip_prefix("bin/rusty_socks/").unwrap_or(inside);
+        let name = inside.strip_suffix(".rs").unwrap_or(inside);
+        let mut parts: Vec<String> = name.split('/').map(str::to_owned).collect();
+        if parts.last().is_some_and(|last| ["mod", "lib", "main"].contains(&last.as_str())) {
+            parts.pop();
+        }
+        parts
     }
 
     /// The room of the house this file is in, for a file of the library.
@@ -116,54 +132,203 @@ fn none(rule: &str, violations: &[String]) {
     assert!(violations.is_empty(), "{rule}:\n  {}", violations.join("\n  "));
 }
 
-/// The first names behind `crate::` and, where it leads to the crate's root, behind `super::`.
-fn imports(file: &SourceFile) -> BTreeSet<String> {
-    let code: String = file.code().flat_map(|(_, line)| [line, "\n"]).collect();
-    let inside = file.path.strip_prefix("src/").unwrap_or(&file.path);
-    let is_top =
-        !inside.contains('/') || inside.matches('/').count() == 1 && inside.ends_with("/mod.rs");
-    let to_root = if is_top { "super::" } else { "super::super::" };
-    let mut names = BTreeSet::new();
-    for prefix in ["crate::", to_root] {
-        for (at, _) in code.match_indices(prefix) {
-            let before = code[..at].chars().next_back();
-            if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {
-                continue;
-            }
-            // An inline module names what is around it with `super::` too; those are types.
-            let from_root =
-                |name: &String| prefix == "crate::" || name.starts_with(char::is_lowercase);
-            names.extend(first_names(&code[at + prefix.len()..]).into_iter().filter(from_root));
-        }
-    }
-    names
+/// What the code of a file names of its own crate, tests left out: paths of modules and of what is
+/// in them, from the root of the crate.
+fn references(file: &SourceFile) -> BTreeSet<Vec<String>> {
+    let parsed = syn::parse_file(&file.text).unwrap_or_else(|error| {
+        panic!("{}: {error}", file.path);
+    });
+    let children = parsed.items.iter().filter_map(|item| match item {
+        Item::Mod(module) => Some(module.ident.to_string()),
+        _ => None,
+    });
+    let mut reader =
+        Reader { module: file.module(), children: children.collect(), found: BTreeSet::new() };
+    reader.visit_file(&parsed);
+    reader.found
 }
 
-/// `a` of `a::b`, or `a` and `c` of `{a::b, c::{d, e}}`.
-fn first_names(tree: &str) -> Vec<String> {
-    let name = |text: &str| {
-        text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
-    };
-    let Some(list) = tree.strip_prefix('{') else { return vec![name(tree)] };
-    let mut names = Vec::new();
-    let mut depth = 0;
-    let mut item_begins = 0;
-    for (at, c) in list.char_indices() {
-        match c {
-            '{' => depth += 1,
-            '}' | ',' if depth == 0 => {
-                names.push(name(&list[item_begins..at]));
-                item_begins = at + 1;
-                if c == '}' {
-                    break;
-                }
+struct Reader {
+    /// The module that is being read.
+    module: Vec<String>,
+    /// The modules that its file declares.
+    children: BTreeSet<String>,
+    found: BTreeSet<Vec<String>>,
+}
+
+impl Reader {
+    /// Notes a path if it leads into this crate.
+    fn note(&mut self, path: &[String]) {
+        let mut from_root = match path.first().map(String::as_str) {
+            Some("crate") => Vec::new(),
+            Some("self" | "super") => self.module.clone(),
+            Some(name) if self.children.contains(name) => self.module.clone(),
+            _ => return,
+        };
+        for name in path {
+            match name.as_str() {
+                "crate" | "self" => {}
+                "super" => drop(from_root.pop()),
+                name => from_root.push(name.to_owned()),
             }
-            '}' => depth -= 1,
-            _ => {}
+        }
+        self.found.insert(from_root);
+    }
+
+    fn note_tree(&mut self, before: &mut Vec<String>, tree: &UseTree) {
+        match tree {
+            UseTree::Path(path) => {
+                before.push(path.ident.to_string());
+                self.note_tree(before, &path.tree);
+                before.pop();
+            }
+            UseTree::Group(group) => {
+                group.items.iter().for_each(|tree| self.note_tree(before, tree));
+            }
+            UseTree::Name(UseName { ident, .. }) | UseTree::Rename(UseRename { ident, .. }) => {
+                before.push(ident.to_string());
+                self.note(before);
+                before.pop();
+            }
+            UseTree::Glob(_) => self.note(before),
         }
     }
-    names.retain(|name| !name.is_empty());
-    names
+}
+
+fn is_for_tests(attributes: &[Attribute]) -> bool {
+    let is_cfg = |attribute: &&Attribute| attribute.path().is_ident("cfg");
+    attributes
+        .iter()
+        .filter(is_cfg)
+        .any(|cfg| cfg.parse_args::<syn::Path>().is_ok_and(|path| path.is_ident("test")))
+}
+
+impl<'a> Visit<'a> for Reader {
+    fn visit_item_use(&mut self, item: &'a ItemUse) {
+        if !is_for_tests(&item.attrs) {
+            self.note_tree(&mut Vec::new(), &item.tree);
+        }
+    }
+
+    fn visit_item_mod(&mut self, item: &'a ItemMod) {
+        if !is_for_tests(&item.attrs) {
+            self.module.push(item.ident.to_string());
+            visit::visit_item_mod(self, item);
+            self.module.pop();
+        }
+    }
+
+    // `pub(super)` imports nothing.
+    fn visit_vis_restricted(&mut self, _: &'a syn::VisRestricted) {}
+
+    fn visit_path(&mut self, path: &'a syn::Path) {
+        let names: Vec<String> =
+            path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+        self.note(&names);
+        visit::visit_path(self, path);
+    }
+}
+
+/// The rooms that a file imports from; a name that begins with a capital is one of `lib`.
+fn imports(file: &SourceFile) -> BTreeSet<String> {
+    references(file).into_iter().filter_map(|path| path.into_iter().next()).collect()
+}
+
+/// Which files import which, of one crate. Its root re-exports what is everybody's, and does not count.
+fn imported_files(files: &[SourceFile]) -> Vec<BTreeSet<usize>> {
+    let by_module: BTreeMap<Vec<String>, usize> =
+        files.iter().enumerate().map(|(index, file)| (file.module(), index)).collect();
+    let imports = |(index, file): (usize, &SourceFile)| {
+        let file_of = |path: Vec<String>| {
+            let file = (1..=path.len()).rev().find_map(|len| by_module.get(&path[..len]));
+            file.copied().filter(|other| *other != index)
+        };
+        references(file).into_iter().filter_map(file_of).collect()
+    };
+    files.iter().enumerate().map(imports).collect()
+}
+
+/// The files that can be reached from a file by imports.
+fn reached(from: usize, imports: &[BTreeSet<usize>]) -> BTreeSet<usize> {
+    let (mut found, mut ahead) = (BTreeSet::new(), vec![from]);
+    while let Some(file) = ahead.pop() {
+        ahead.extend(imports[file].iter().filter(|next| found.insert(**next)));
+    }
+    found
+}
+
+/// Folders whose files still import each other. The list only gets shorter.
+const CIRCLES_OWED: [&str; 7] = [
+    "src/bin/rusty_socks/connect/",
+    "src/bin/rusty_socks/load/",
+    "src/chat/",
+    "src/client/",
+    "src/handler/",
+    "src/hub/",
+    "src/pool/",
+];
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    let mut violations = Vec::new();
+    for root in crate_roots() {
+        // What is declared for tests alone is no part of the product.
+        let all = files(&[&root], &[".rs"]);
+        let for_tests = modules_for_tests(&all);
+        let files: Vec<SourceFile> = all
+            .into_iter()
+            .filter(|file| !file.module().is_empty())
+            .filter(|file| root != "src" || file.room() != Some("bin"))
+            .filter(|file| !for_tests.iter().any(|module| file.module().starts_with(module)))
+            .collect();
+        let imports = imported_files(&files);
+        let reached: Vec<_> = (0..files.len()).map(|file| reached(file, &imports)).collect();
+        let mut told = BTreeSet::new();
+        for file in 0..files.len() {
+            let is_owed = CIRCLES_OWED.iter().any(|folder| files[file].path.starts_with(folder));
+            if reached[file].contains(&file) && !told.contains(&file) && !is_owed {
+                let circle: Vec<usize> = reached[file]
+                    .iter()
+                    .copied()
+                    .filter(|other| reached[*other].contains(&file))
+                    .collect();
+                let arrows = circle.iter().flat_map(|from| {
+                    let to = imports[*from].iter().filter(|to| circle.contains(to));
+                    to.map(|to| format!("\n    {} -> {}", files[*from].path, files[*to].path))
+                });
+                violations.push(format!("{} files{}", circle.len(), arrows.collect::<String>()));
+                told.extend(circle);
+            }
+        }
+    }
+    none("what two files need of each other is a third file", &violations);
+}
+
+/// The source folder of every crate of the workspace; the program counts as one.
+fn crate_roots() -> Vec<String> {
+    let crates = fs::read_dir(root().join("crates")).into_iter().flatten();
+    let crates = crates.map(|entry| {
+        format!("crates/{}/src", entry.expect("a directory").file_name().to_string_lossy())
+    });
+    ["src".to_owned(), "src/bin/rusty_socks".to_owned()].into_iter().chain(crates).collect()
+}
+
+/// The modules that are declared with `#[cfg(test)]` in files of their own.
+fn modules_for_tests(files: &[SourceFile]) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    for file in files {
+        for item in syn::parse_file(&file.text).expect("it is Rust").items {
+            if let Item::Mod(module) = item
+                && module.content.is_none()
+                && is_for_tests(&module.attrs)
+            {
+                let mut path = file.module();
+                path.push(module.ident.to_string());
+                found.push(path);
+            }
+        }
+    }
+    found
 }
 
 /// The names that are modules of the library, and whether each is public.
@@ -355,23 +520,21 @@ fn no_file_names_somebodys_home() {
 }
 
 #[test]
-fn the_reader_of_imports_reads_trees() {
-    assert_eq!(first_names("pool::worker::Worker;"), ["pool"]);
-    assert_eq!(
-        first_names(
-            "{\n    config::Config,\n    hub::{Hub, mailbox::{Post, Letter}},\n    Error,\n};"
-        ),
-        ["config", "hub", "Error"]
-    );
+fn the_reader_of_imports_reads_all_paths() {
     assert_eq!(without_comment("let url = \"http://x\"; // why"), "let url = \"http://x\"; ");
     let file = |path: &str, text: &str| SourceFile { path: path.into(), text: text.into() };
     let top = file(
         "src/hub/mod.rs",
-        "use super::pool::X;\n// crate::server\n#[cfg(test)]\nuse crate::chat;",
+        "mod rooms; use super::pool::{X, y::Z}; use rooms::Room; #[cfg(test)] use crate::chat;
+         pub(super) fn f() { crate::http::head::parse(); std::mem::drop(1) }",
     );
-    assert_eq!(imports(&top), ["pool".to_owned()].into());
-    let deep = file("src/hub/rooms.rs", "use super::HubError;\nuse super::super::pool;");
-    assert_eq!(imports(&deep), ["pool".to_owned()].into());
-    assert_eq!(deep.room(), Some("hub"));
+    let path = |text: &str| text.split("::").map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(
+        references(&top),
+        ["hub::rooms::Room", "http::head::parse", "pool::X", "pool::y::Z"].map(path).into()
+    );
+    let deep = file("src/hub/rooms.rs", "use super::HubError; use super::super::pool;");
+    assert_eq!(imports(&deep), ["hub".to_owned(), "pool".to_owned()].into());
+    assert_eq!(imported_files(&[top, deep])[0], BTreeSet::from([1]));
     assert_eq!(file("src/error.rs", "").room(), Some("error"));
 }

@@ -1,4 +1,4 @@
-//! Settings from a file, variables and flags: see `rusty_socks::fuzzing::config`.
+//! Settings from a file, variables and flags: see `rusty_socks_testing::fuzz::config`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| rusty_socks::fuzzing::config(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| rusty_socks_testing::fuzz::config(data));

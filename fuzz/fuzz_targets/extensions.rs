@@ -1,4 +1,4 @@
-//! The negotiation of extensions: see `rusty_socks::fuzzing::extensions`.
+//! The negotiation of extensions: see `rusty_socks_testing::fuzz::extensions`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| rusty_socks::fuzzing::extensions(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| rusty_socks_testing::fuzz::extensions(data));

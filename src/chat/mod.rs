@@ -8,11 +8,10 @@ mod commands;
 mod answers;
 mod notices;
 mod rate;
-#[cfg(any(test, feature = "replay"))]
-pub(crate) mod pieces;
 
 use std::sync::Arc;
 
+use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
@@ -83,6 +82,31 @@ pub struct ChatState {
 
 type Ctx<'a> = Context<'a, ChatState>;
 
+/// What one client may do, as its `welcome` tells it, so that it can pace itself instead of being
+/// refused. A limit that is off is left out.
+#[derive(Debug, Serialize)]
+struct Limits {
+    /// Messages a second, and as many at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate_messages: Option<u32>,
+    /// Bytes of messages a second, and as many at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate_bytes: Option<u32>,
+    /// Rooms, and as many patterns.
+    max_rooms: usize,
+}
+
+impl Limits {
+    fn of(config: &Config) -> Limits {
+        let unless_off = |limit: u32| (limit > 0).then_some(limit);
+        Limits {
+            rate_messages: unless_off(config.rate_messages),
+            rate_bytes: unless_off(config.rate_bytes),
+            max_rooms: config.max_rooms_per_conn,
+        }
+    }
+}
+
 impl Chat {
     /// A handler with the rooms and limits of `config`.
     ///
@@ -93,8 +117,10 @@ impl Chat {
             "" => None,
             name => Some(RoomName::new(name)?),
         };
+        let limits = serde_json::to_string(&Limits::of(config))
+            .map_err(|error| Error::config(format!("the limits of a client: {error}")))?;
         let welcome_tail = format!(
-            ",\"server\":\"rusty_socks/{}\",\"node\":\"{}\",\"ping_s\":{},\"max_message_bytes\":{},\"resume_window_s\":{}}}",
+            ",\"server\":\"rusty_socks/{}\",\"node\":\"{}\",\"ping_s\":{},\"max_message_bytes\":{},\"resume_window_s\":{},\"limits\":{limits}}}",
             env!("CARGO_PKG_VERSION"),
             Uuid::new_v4(),
             config.ping.as_secs_f64(),

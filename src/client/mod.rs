@@ -39,3 +39,4 @@ pub use event::{
 };
 pub use session::{Session, SessionBuilder};
 pub use socket::{Client, ClientBuilder, Iter, Received};
+pub use target::Target;

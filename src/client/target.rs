@@ -1,8 +1,8 @@
-//! Where a client connects to: a `ws://` URL taken apart, and a TCP connection there.
+//! Where a client connects to: an address as people type it, and a TCP connection there.
 
 use std::{
     fmt, io,
-    net::{TcpStream, ToSocketAddrs},
+    net::{Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs},
     time::{Duration, Instant},
 };
 
@@ -10,15 +10,42 @@ use tungstenite::http::Uri;
 
 use super::error::{Error, ErrorKind};
 
-/// What every refusal of a URL ends with.
-const ALLOWED: &str = "allowed is ws://host[:port][/path], for example ws://127.0.0.1:3030/ws";
+/// What every refusal of an address ends with.
+const ALLOWED: &str = "allowed is HOST, HOST:PORT[/PATH], ws://HOST[:PORT][/PATH] or the same with \
+                       http://, for example localhost:3030";
 
-/// The port of a `ws://` URL that names none.
-const PORT_DEFAULT: u16 = 80;
+/// The port of a URL that names none (RFC 6455, section 3).
+const URL_PORT: u16 = 80;
 
-/// A server and the path of its WebSocket route.
+/// The port of an address without a scheme that names none: that of the shipped server.
+const PORT: u16 = 3030;
+
+/// The path of an address without a scheme that names none: the shipped server's chat.
+const PATH: &str = "/ws";
+
+/// A server and the path of one of its routes, read from an address as people type it.
+///
+/// An address with a scheme is a URL (RFC 6455, section 3): `ws://`, or `http://` for the same,
+/// and what it leaves out is port 80 and the path `/`. An address without a scheme is completed
+/// to that of the shipped server: port 3030 and the path `/ws`.
+///
+/// | typed | meant |
+/// |---|---|
+/// | `localhost` | `ws://localhost:3030/ws` |
+/// | `localhost:4000` | `ws://localhost:4000/ws` |
+/// | `[::1]:4000/chat?token=x` | `ws://[::1]:4000/chat?token=x` |
+/// | `ws://example.org` | `ws://example.org:80/` |
+/// | `http://localhost:3030/ws` | `ws://localhost:3030/ws` |
+///
+/// ```
+/// use rusty_socks::client::Target;
+///
+/// let target = Target::parse("localhost")?;
+/// assert_eq!(target.to_string(), "ws://localhost:3030/ws");
+/// # Ok::<(), rusty_socks::client::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Target {
+pub struct Target {
     /// As written, an IPv6 address in its brackets.
     host: String,
     port: u16,
@@ -27,75 +54,124 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Takes a URL apart, or says what is wrong with it and what would be right.
-    pub(super) fn parse(url: &str) -> Result<Target, Error> {
+    /// Reads an address. The error is [`ErrorKind::InvalidInput`], says what is wrong, and what is
+    /// allowed.
+    pub fn parse(address: &str) -> Result<Target, Error> {
+        Target::parse_for(address, PATH)
+    }
+
+    /// Reads an address like [`parse`](Self::parse), but completes one without a scheme by
+    /// `path`, which begins with `/`, in place of `/ws`.
+    pub fn parse_for(address: &str, path: &str) -> Result<Target, Error> {
         let refuse = |reason: &str| {
-            Err(Error::new(ErrorKind::InvalidInput, format!("{url:?}: {reason}; {ALLOWED}")))
+            Err(Error::new(ErrorKind::InvalidInput, format!("{address:?}: {reason}; {ALLOWED}")))
         };
-        if url.contains('#') {
-            return refuse("a WebSocket URL has no fragment (#…)");
+        if address.contains('#') {
+            return refuse("an address has no fragment (#…)");
         }
-        let uri = match url.parse::<Uri>() {
+        let (is_url, rest) = match address.split_once("://") {
+            None => (false, address),
+            Some((scheme, rest)) => match scheme.to_ascii_lowercase().as_str() {
+                "ws" | "http" => (true, rest),
+                "wss" | "https" => {
+                    return refuse("TLS is needed for wss:// and https://, and is not built in");
+                }
+                _ => return refuse("the scheme must be ws:// or http://, or be left out"),
+            },
+        };
+        // Nobody who types `::1` means the port 1.
+        let rest = match rest.parse::<Ipv6Addr>() {
+            Ok(ip) => format!("[{ip}]"),
+            Err(_) => rest.to_owned(),
+        };
+        let uri = match format!("ws://{rest}").parse::<Uri>() {
             Ok(uri) => uri,
+            Err(_) if rest.is_empty() => return refuse("it names no host"),
             Err(error) => return refuse(&error.to_string()),
         };
-        match uri.scheme_str().map(str::to_ascii_lowercase).as_deref() {
-            Some("ws") => {}
-            Some("wss") => return refuse("wss:// needs TLS, which this client is built without"),
-            Some(_) | None => return refuse("the URL must begin with ws://"),
-        }
         let Some(authority) = uri.authority().filter(|authority| !authority.host().is_empty())
         else {
-            return refuse("the URL names no host");
+            return refuse("it names no host");
         };
         if authority.as_str().contains('@') {
-            return refuse("a user and password do not belong in the URL (use a header)");
+            return refuse("a user and password do not belong in it (use a header)");
         }
         let named_port = &authority.as_str()[authority.host().len()..];
         let port = match (named_port, authority.port_u16()) {
-            ("", None) => PORT_DEFAULT,
+            ("", None) if is_url => URL_PORT,
+            ("", None) => PORT,
             (_, Some(port)) if port > 0 => port,
             _ => return refuse("the port must be from 1 to 65535"),
         };
-        let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        let slash = if path.starts_with('/') { "" } else { "/" };
-        Ok(Target { host: authority.host().to_owned(), port, path: format!("{slash}{path}") })
+        let typed = match uri.path() {
+            "" | "/" if !is_url => path,
+            "" => "/",
+            typed => typed,
+        };
+        let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+        Ok(Target { host: authority.host().to_owned(), port, path: format!("{typed}{query}") })
     }
 
-    /// The request target of the upgrade.
-    pub(super) fn path(&self) -> &str {
+    /// The path and query for the request line of HTTP. Begins with `/`.
+    pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// The value of the `Host` header; the default port goes unsaid, as browsers do.
-    pub(super) fn authority(&self) -> String {
+    /// The value of the `Host` header; port 80 goes unsaid, as browsers do.
+    pub fn authority(&self) -> String {
         match self.port {
-            PORT_DEFAULT => self.host.clone(),
+            URL_PORT => self.host.clone(),
             port => format!("{}:{port}", self.host),
         }
     }
 
-    /// Tries each address of the name in turn, and gives what is left of the time to each.
-    pub(super) fn dial(&self, deadline: Instant) -> Result<TcpStream, Error> {
-        let failed = |error: io::Error| {
-            let kind = match error.kind() {
-                io::ErrorKind::TimedOut => ErrorKind::Timeout,
-                _ => ErrorKind::Unreachable,
-            };
-            Error::caused(kind, format!("cannot connect to {self}"), error)
-        };
-        let host = self.host.trim_start_matches('[').trim_end_matches(']');
-        let addresses: Vec<_> = (host, self.port).to_socket_addrs().map_err(failed)?.collect();
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for (tried, address) in addresses.iter().enumerate() {
+    /// Looks up the addresses of the host. Blocks for as long as the system's resolver does. The
+    /// error is [`ErrorKind::Unreachable`].
+    pub fn addresses(&self) -> Result<Vec<SocketAddr>, Error> {
+        let Target { host, port, .. } = self;
+        let name = host.trim_start_matches('[').trim_end_matches(']');
+        let found = (name, *port).to_socket_addrs().map(Iterator::collect);
+        let unknown =
+            |why| Error::caused(ErrorKind::Unreachable, format!("cannot look up {name}"), why);
+        match found {
+            Ok(addresses) if Vec::<SocketAddr>::is_empty(&addresses) => {
+                Err(unknown(io::Error::new(io::ErrorKind::NotFound, "the name has no address")))
+            }
+            Ok(addresses) => Ok(addresses),
+            Err(error) => Err(unknown(error)),
+        }
+    }
+
+    /// Connects by TCP: tries each address of the host in turn, and gives what is left of the time
+    /// to each. Blocks until `deadline` at most, the look-up aside.
+    ///
+    /// The error is [`ErrorKind::Timeout`] or [`ErrorKind::Unreachable`], and names each address
+    /// and port that was tried.
+    pub fn dial(&self, deadline: Instant) -> Result<TcpStream, Error> {
+        let addresses = self.addresses()?;
+        let mut kind = io::ErrorKind::NotFound;
+        let mut tried = Vec::new();
+        for (count, address) in addresses.iter().enumerate() {
             // An address that is silent leaves the others their share.
-            let share = left(deadline) / (addresses.len() - tried) as u32;
+            let share = left(deadline) / (addresses.len() - count) as u32;
             match TcpStream::connect_timeout(address, share.max(Duration::from_millis(1))) {
                 Ok(stream) => return Ok(stream),
-                Err(error) => last = error,
+                Err(error) => {
+                    kind = error.kind();
+                    tried.push(match kind {
+                        io::ErrorKind::ConnectionRefused => format!("nobody listens on {address}"),
+                        io::ErrorKind::TimedOut => format!("{address} does not answer in time"),
+                        _ => format!("{address}: {error}"),
+                    });
+                }
             }
         }
-        Err(failed(last))
+        let blame = match kind {
+            io::ErrorKind::TimedOut => ErrorKind::Timeout,
+            _ => ErrorKind::Unreachable,
+        };
+        let cause = io::Error::new(kind, tried.join("; "));
+        Err(Error::caused(blame, format!("cannot connect to {self}"), cause))
     }
 }
 
@@ -112,44 +188,91 @@ impl fmt::Display for Target {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]
-    fn host_port_and_path_are_told_apart() {
+    fn a_url_means_what_it_says() {
         for (url, authority, path) in [
             ("ws://example.org:3030/ws?a=b", "example.org:3030", "/ws?a=b"),
             ("ws://[::1]:9/x", "[::1]:9", "/x"),
             ("WS://h", "h", "/"),
             ("ws://h:80?q", "h", "/?q"),
+            ("http://h/", "h", "/"),
+            ("HTTP://h:81/ws", "h:81", "/ws"),
         ] {
             let target = Target::parse(url).unwrap();
-            assert_eq!((target.authority().as_str(), target.path()), (authority, path));
+            assert_eq!((target.authority().as_str(), target.path()), (authority, path), "{url}");
         }
     }
 
     #[test]
-    fn a_bad_url_is_told_what_is_allowed() {
-        for url in [
+    fn what_an_address_leaves_out_is_that_of_the_shipped_server() {
+        for (typed, meant) in [
+            ("localhost", "ws://localhost:3030/ws"),
+            ("localhost/", "ws://localhost:3030/ws"),
+            ("localhost:80", "ws://localhost/ws"),
+            ("localhost:4000/chat", "ws://localhost:4000/chat"),
+            ("localhost?token=x", "ws://localhost:3030/ws?token=x"),
+            ("127.0.0.1", "ws://127.0.0.1:3030/ws"),
+            ("[::1]", "ws://[::1]:3030/ws"),
+            ("::1", "ws://[::1]:3030/ws"),
+            ("[::1]:80/?token=x", "ws://[::1]/ws?token=x"),
+        ] {
+            assert_eq!(Target::parse(typed).unwrap().to_string(), meant, "{typed}");
+        }
+        let meant = |typed| Target::parse_for(typed, "/echo").unwrap().to_string();
+        assert_eq!(meant("localhost"), "ws://localhost:3030/echo");
+        assert_eq!(meant("localhost/ws"), "ws://localhost:3030/ws");
+        assert_eq!(meant("ws://localhost:3030"), "ws://localhost:3030/");
+    }
+
+    #[test]
+    fn a_bad_address_is_told_what_is_allowed() {
+        for address in [
             "",
-            "localhost",
-            "localhost:3030/ws",
             "/ws",
-            "http://h/",
+            "?q",
+            ":3030",
+            "ftp://h/",
             "wss://h/",
+            "https://h/",
+            "://h",
             "ws://",
             "ws:///ws",
             "ws://:80/",
             "ws://h:0/",
             "ws://h:70000/",
+            "h:70000",
+            "h:port",
             "ws://h:/",
             "ws://u:p@h/",
+            "u@h",
             "ws://h/#top",
             "ws://h/a b",
+            "ws://h/\r\nX: y",
+            "http://[::1/",
+            "http://[::1]x/",
         ] {
-            let error = Target::parse(url).expect_err(url);
+            let error = Target::parse(address).expect_err(address);
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
-            assert!(error.to_string().ends_with(ALLOWED), "{url}: {error}");
+            assert!(error.to_string().ends_with(ALLOWED), "{address}: {error}");
         }
-        assert!(Target::parse("wss://h/").unwrap_err().to_string().contains("TLS"));
+        for address in ["wss://h/", "https://h/"] {
+            assert!(Target::parse(address).unwrap_err().to_string().contains("TLS"), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_failure_names_the_address_and_port_that_were_tried() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let target = Target::parse(&format!("127.0.0.1:{port}")).unwrap();
+        let error = target.dial(Instant::now() + Duration::from_secs(5)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unreachable);
+        let text = error.to_string();
+        assert!(text.ends_with(&format!(": nobody listens on 127.0.0.1:{port}")), "{text}");
     }
 }

@@ -7,9 +7,9 @@
 use std::{fmt, time::Duration};
 
 use super::{
-    Config, Source,
     nearest::nearest,
-    source,
+    settings::Config,
+    source::{self, Source},
     value::{Field, GIB, HOST, Kind, LOG, MIB, ORIGIN, ROOM, Value},
 };
 
@@ -180,6 +180,13 @@ const fn seconds(min: Duration, max: Duration) -> Kind {
     Kind::Seconds { min, max }
 }
 
+impl Config {
+    /// Every setting there is, in the order that help and `check-config` show.
+    pub fn keys() -> &'static [Key] {
+        TABLE
+    }
+}
+
 impl Key {
     /// The name in the file and in [`Config`], such as `max_conn`.
     pub fn name(&self) -> &'static str {
@@ -324,7 +331,7 @@ mod tests {
     #[test]
     fn the_documentation_of_each_field_states_what_the_table_says() {
         // A checkout on Windows may end its lines in two bytes.
-        let source = include_str!("mod.rs").replace("\r\n", "\n");
+        let source = include_str!("settings.rs").replace("\r\n", "\n");
         for key in TABLE {
             let unit = match key.unit() {
                 "" => String::new(),
@@ -336,7 +343,7 @@ mod tests {
                 key.range(),
                 key.name
             );
-            assert!(source.contains(&facts), "mod.rs does not say\n{facts}");
+            assert!(source.contains(&facts), "settings.rs does not say\n{facts}");
         }
     }
 

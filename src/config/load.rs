@@ -12,10 +12,13 @@ use std::{
 };
 
 use super::{
-    Config, Key, error_of,
+    judge::error_of,
+    keys::Key,
     nearest::nearest,
     rooms,
+    settings::Config,
     source::{PREFIX, Source, told},
+    toml_text::{line_at, with_article},
 };
 use crate::error::Error;
 
@@ -236,16 +239,6 @@ fn row(name: &str) -> Option<usize> {
 fn line_of(text: &str, error: &toml::de::Error) -> usize {
     let end = error.span().map_or(0, |span| span.start.min(text.len()));
     line_at(text, end)
-}
-
-/// The line, from 1, that the byte at `at` is on.
-pub(super) fn line_at(text: &str, at: usize) -> usize {
-    1 + text.as_bytes()[..at.min(text.len())].iter().filter(|byte| **byte == b'\n').count()
-}
-
-pub(super) fn with_article(type_name: &str) -> String {
-    let article = if type_name.starts_with(['a', 'i']) { "an" } else { "a" };
-    format!("{article} {type_name}")
 }
 
 #[cfg(test)]

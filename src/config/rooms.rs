@@ -11,10 +11,11 @@
 //! Each setting of a rule is read, shown and judged as the key of the same name is.
 
 use super::{
-    Config, Key, Overflow, Source,
-    load::{line_at, with_article},
+    keys::Key,
     nearest::nearest,
-    source::told,
+    settings::{Config, Overflow, RoomRule},
+    source::{Source, told},
+    toml_text::{line_at, with_article},
     value::ROOM,
 };
 
@@ -26,18 +27,6 @@ const RULES_MAX: usize = 1000;
 
 /// The longest room name or pattern, in bytes.
 const PATTERN_BYTES_MAX: usize = 128;
-
-/// What holds in the rooms of one name or pattern. What is `None` is as for all rooms.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RoomRule {
-    /// The name of a room; or the beginning of names and `.*`, such as `prices.*`, which matches
-    /// `prices.eur` and `prices.eur.spot` and not `prices`.
-    pub pattern: String,
-    /// What a client gets that is too slow for these rooms.
-    pub overflow: Option<Overflow>,
-    /// Messages kept in each of these rooms, within the range of [`Config::history`].
-    pub history: Option<usize>,
-}
 
 /// What holds in one room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

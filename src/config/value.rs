@@ -7,7 +7,7 @@ use std::{fmt, net::Ipv6Addr, time::Duration};
 
 use log::LevelFilter;
 
-use super::{Compression, LogFormat, Overflow};
+use super::settings::{Compression, LogFormat, Overflow};
 
 /// What values a key takes. Bounds are inclusive.
 pub(super) enum Kind {

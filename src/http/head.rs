@@ -1,6 +1,7 @@
 //! Request heads (RFC 9112), parsed by `httparse` from bytes that may not all be here yet.
 
 use super::response::Status;
+use crate::ws::{handshake::UpgradeRequest, headers::Headers};
 
 /// Headers a request may have; one more is answered 431.
 const HEADERS_MAX: usize = 64;
@@ -20,7 +21,7 @@ pub struct Request<'b> {
     method: &'b str,
     target: &'b str,
     minor_version: u8,
-    headers: &'b [httparse::Header<'b>],
+    headers: Headers<'b>,
     remote: Option<std::net::SocketAddr>,
 }
 
@@ -67,8 +68,8 @@ impl<'b> Request<'b> {
         }
         let refused = |reason| BadHead { head_only, ..bad(reason) };
         let target = origin_form(target).map_err(refused)?;
-        let request =
-            Request { method, target, minor_version, headers: parsed.headers, remote: None };
+        let headers = Headers(parsed.headers);
+        let request = Request { method, target, minor_version, headers, remote: None };
         request.check().map_err(refused)?;
         Ok(Some((request, used)))
     }
@@ -126,25 +127,15 @@ impl<'b> Request<'b> {
         self.remote
     }
 
-    /// The header of that name if it was given exactly once.
-    pub(crate) fn sole_header(&self, name: &str) -> Option<&str> {
-        let mut values = self.values(name);
-        values.next().filter(|_| values.next().is_none())
+    /// What of it decides about an upgrade.
+    pub(crate) fn upgrade(&self) -> UpgradeRequest<'b> {
+        let (method, is_http_1_1) = (self.method, self.is_http_1_1());
+        UpgradeRequest { method, is_http_1_1, headers: self.headers }
     }
 
     /// Every header of that name.
     pub(crate) fn values(&self, name: &str) -> impl Iterator<Item = &'b str> {
-        self.headers
-            .iter()
-            .filter(move |header| header.name.eq_ignore_ascii_case(name))
-            .map(|header| text(header.value))
-    }
-
-    /// Whether the comma-separated lists under `name` hold `token` (RFC 9110, 5.6.1), in any case.
-    pub(crate) fn has_token(&self, name: &str, token: &str) -> bool {
-        self.values(name)
-            .flat_map(|value| value.split(','))
-            .any(|item| trim(item).eq_ignore_ascii_case(token))
+        self.headers.values(name)
     }
 
     pub(crate) fn is_http_1_1(&self) -> bool {
@@ -154,20 +145,10 @@ impl<'b> Request<'b> {
     /// Whether the client will send another request on this connection (RFC 9112, 9.3).
     pub(crate) fn keeps_alive(&self) -> bool {
         match self.is_http_1_1() {
-            true => !self.has_token("Connection", "close"),
-            false => self.has_token("Connection", "keep-alive"),
+            true => !self.headers.has_token("Connection", "close"),
+            false => self.headers.has_token("Connection", "keep-alive"),
         }
     }
-}
-
-/// A header's value without the whitespace around it; empty if it is no text.
-fn text(value: &[u8]) -> &str {
-    trim(std::str::from_utf8(value).unwrap_or_default())
-}
-
-/// Without optional whitespace (RFC 9110, 5.6.3), which is spaces and tabs and nothing else.
-pub(crate) fn trim(text: &str) -> &str {
-    text.trim_matches([' ', '\t'])
 }
 
 /// Whether a line ends in LF alone. RFC 9112, 2.2 lets a server take that, but then it may see more lines

@@ -8,9 +8,10 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    head::{Request, trim},
+    head::Request,
     response::{Status, write_head},
 };
+use crate::ws::headers::trim;
 
 /// What is answered under one path. Immutable; shared by all workers.
 pub(crate) struct StaticPage {

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::ws::handshake::UpgradeFault;
+
 /// The statuses this server answers with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Status {
@@ -36,6 +38,15 @@ impl Status {
             Status::HeadTooLarge => "431 Request Header Fields Too Large",
             Status::InternalError => "500 Internal Server Error",
             Status::Unavailable => "503 Service Unavailable",
+        }
+    }
+
+    /// The answer to a request that is no proper upgrade.
+    pub(crate) fn of_fault(fault: UpgradeFault) -> Status {
+        match fault {
+            UpgradeFault::MethodNotAllowed => Status::MethodNotAllowed,
+            UpgradeFault::UpgradeRequired => Status::UpgradeRequired,
+            UpgradeFault::Malformed => Status::BadRequest,
         }
     }
 

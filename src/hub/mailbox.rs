@@ -297,6 +297,11 @@ impl Inbox {
         Some(letter)
     }
 
+    /// Whether no letter waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.letters.is_empty()
+    }
+
     /// Says that this worker is about to sleep. It may only if this returns `true`: a letter put before
     /// is seen here, one put after rings the bell.
     pub(crate) fn may_sleep(&self) -> bool {
@@ -361,7 +366,7 @@ impl WorkerSet {
 }
 
 /// A post whose workers do not exist: what is put stays in the inboxes.
-#[cfg(any(test, feature = "fuzzing", feature = "replay"))]
+#[cfg(test)]
 pub(crate) fn post_without_workers(count: usize, bounds: MailboxBounds) -> (Post, Vec<Inbox>) {
     // One waker a poll; the poll may go, and its waker then wakes nobody.
     let waker = |_| {

@@ -84,7 +84,7 @@ impl Hub {
                 Standing::Ended => return Err(HubError::NoSuchSession),
                 Standing::Away(since_ms) => self.sessions.unset_away(&session, since_ms),
                 Standing::On(earlier) => {
-                    self.sessions.metrics.taken_over.add_shared();
+                    self.sessions.metrics.sessions_taken_over.add_shared();
                     self.unsubscribe_all(act.state);
                     let worker = usize::from(earlier.worker);
                     let reason = CloseReason::TAKEN_OVER;
@@ -95,7 +95,7 @@ impl Hub {
             act.state.standing = Standing::On(conn);
             session.set_speaker(conn);
             act.state.fresh = false;
-            self.sessions.metrics.resumed.add_shared();
+            self.sessions.metrics.sessions_resumed.add_shared();
             act.door.attach(&session);
             let (rooms, unmatched) = act.take_up_rooms(positions);
             for (pattern, room) in &unmatched {
@@ -143,7 +143,7 @@ impl Hub {
         let longest_away = self.sessions.set_away(session, now_ms, self.away_max);
         drop(state);
         longest_away.is_some_and(|(since_ms, session)| {
-            self.sessions.metrics.evicted.add_shared();
+            self.sessions.metrics.sessions_evicted.add_shared();
             self.finish(&session, Standing::Away(since_ms))
         })
     }
@@ -155,7 +155,7 @@ impl Hub {
         let overdue = self.sessions.overdue(until_ms, EXPIRED_PER_SWEEP_MAX);
         swept.has_more = overdue.len() == EXPIRED_PER_SWEEP_MAX;
         for (since_ms, session) in overdue {
-            self.sessions.metrics.expired.add_shared();
+            self.sessions.metrics.sessions_expired.add_shared();
             swept.behind |= self.finish(&session, Standing::Away(since_ms));
         }
         swept

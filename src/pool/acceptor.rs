@@ -53,7 +53,7 @@ impl Acceptor {
                         log::info!("accepting again");
                         backoff = BACKOFF_MIN;
                     }
-                    self.shared.metrics.sockets.add(1);
+                    self.shared.metrics.server.sockets_total.add(1);
                     if let Err(error) = self.take(stream, remote) {
                         log::debug!("{remote}: lost before it was served: {error}");
                     }
@@ -65,7 +65,7 @@ impl Acceptor {
                     if backoff == BACKOFF_MIN {
                         log::error!("cannot accept, will keep trying: {error}");
                     }
-                    self.shared.metrics.accept_backoffs.add(1);
+                    self.shared.metrics.server.accept_backoffs_total.add(1);
                     backoff = (backoff * 2).min(BACKOFF_MAX);
                     let _ = self.stop.recv_timeout(backoff);
                 }

@@ -10,8 +10,9 @@ use super::{
 };
 use crate::ws::{
     close::CloseReason,
-    codec::{Codec, Event},
-    deflate::Deflate,
+    decoder::Event,
+    deflate::{Deflate, Inflater},
+    endpoint::Endpoint,
 };
 
 pub(crate) struct Closing {
@@ -23,7 +24,7 @@ pub(crate) struct Closing {
 
 pub(crate) enum Stage {
     /// Our Close is sent or queued; the peer's is due.
-    AwaitClose(Box<Codec>),
+    AwaitClose(Box<Endpoint>),
     /// Write what is queued; that is all.
     Flush,
     /// Write what is queued, then end our direction and wait for the peer to end its own: closing at once
@@ -104,10 +105,10 @@ impl Connection {
             desk.metrics().dropped.add(dropped as u64);
             desk.metrics().slow_consumers.add(1);
         }
-        open.codec.close(&reason, &mut desk.control, &mut desk.contexts);
+        open.endpoint.close(&reason, &mut desk.control, desk.protocol.role);
         self.core.queue_control(desk);
-        let codec = Box::new(std::mem::take(&mut open.codec));
-        self.end(reason, Stage::AwaitClose(codec), desk);
+        let endpoint = Box::new(std::mem::take(&mut open.endpoint));
+        self.end(reason, Stage::AwaitClose(endpoint), desk);
         // What was read and not handled may hold the peer's Close.
         let mut stash = std::mem::take(&mut self.core.stash);
         self.advance(&mut stash, desk);
@@ -159,17 +160,19 @@ impl Connection {
 
 /// Looks for the peer's Close in what still comes. `true` when the closing handshake is over.
 pub(super) fn await_close(
-    codec: &mut Codec,
+    endpoint: &mut Endpoint,
     mut deflate: Option<&mut Deflate>,
     rest: &mut &mut [u8],
     desk: &mut Desk,
 ) -> bool {
     loop {
+        let Desk { control, protocol, deflaters, .. } = desk;
         let deflate = deflate.as_deref_mut();
-        match codec.next(rest, &mut desk.control, deflate, &mut desk.contexts) {
-            Event::Message(_) | Event::Control => {}
+        let inflater = deflate.map(|deflate| Inflater { deflate, deflaters });
+        match endpoint.next(rest, control, protocol, inflater) {
+            Event::Message(_) | Event::Ping(_) | Event::Pong => {}
             Event::NeedMore => return false,
-            Event::Closed(_) | Event::Failed(_) => return true,
+            Event::Close(_) | Event::Failed(_) => return true,
         }
     }
 }

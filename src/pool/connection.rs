@@ -26,10 +26,8 @@ use crate::{
     },
     metrics::Refused,
     ws::{
-        close::CloseReason,
-        codec::{Codec, Event},
-        frame::PreparedFrame,
-        handshake::Upgrade,
+        close::CloseReason, decoder::Event, deflate::Inflater, endpoint::Endpoint,
+        frame::PreparedFrame, handshake::Upgrade,
     },
 };
 
@@ -69,7 +67,7 @@ pub(crate) struct Waiting {
 }
 
 pub(crate) struct Open {
-    pub(super) codec: Codec,
+    pub(super) endpoint: Endpoint,
     pub(super) session: Arc<Session>,
     /// No message was handled yet.
     pub(super) is_fresh: bool,
@@ -96,6 +94,15 @@ impl Connection {
         if hung_up && matches!(self.phase, Phase::Waiting(_)) {
             // Who hangs up leaves the line. Its socket is not read while it waits.
             self.phase = Phase::Gone;
+            self.core.list_dirty(desk);
+        }
+    }
+
+    /// Its peer, which is memory, may have written or read something.
+    pub(super) fn on_touched(&mut self, desk: &mut Desk) {
+        self.core.readable = true;
+        self.core.list_ready(desk);
+        if !self.core.outbox.is_empty() {
             self.core.list_dirty(desk);
         }
     }
@@ -179,9 +186,9 @@ impl Connection {
                     }
                 }
                 Phase::Closing(closing) => {
-                    if let Stage::AwaitClose(codec) = &mut closing.stage {
+                    if let Stage::AwaitClose(endpoint) = &mut closing.stage {
                         let deflate = self.core.deflate.as_deref_mut();
-                        let ended = await_close(codec, deflate, &mut rest, desk);
+                        let ended = await_close(endpoint, deflate, &mut rest, desk);
                         self.core.queue_control(desk);
                         if ended {
                             closing.stage = Stage::Flush;
@@ -208,8 +215,10 @@ impl Connection {
             if desk.pressured {
                 return self.hold(desk);
             }
+            let Desk { control, protocol, deflaters, .. } = desk;
             let deflate = self.core.deflate.as_deref_mut();
-            let event = open.codec.next(rest, &mut desk.control, deflate, &mut desk.contexts);
+            let inflater = deflate.map(|deflate| Inflater { deflate, deflaters });
+            let event = open.endpoint.next(rest, control, protocol, inflater);
             self.core.queue_control(desk);
             match event {
                 Event::Message(received) => {
@@ -229,12 +238,12 @@ impl Connection {
                         }
                     }
                 }
-                Event::Control => {}
+                Event::Ping(_) | Event::Pong => {}
                 Event::NeedMore => {
                     self.core.backlog = false;
                     return;
                 }
-                Event::Closed(reason) => return self.end(reason, Stage::Flush, desk),
+                Event::Close(reason) => return self.end(reason, Stage::Flush, desk),
                 Event::Failed(reason) => return self.end(reason, Stage::FlushThenLinger, desk),
             }
             if self.core.outbox.status(&desk.outbox_bounds) == SendStatus::Behind {

@@ -19,7 +19,8 @@ use crate::{
     ws::{
         close::CloseReason,
         deflate::Deflate,
-        frame::{self, Kind, Message, PreparedFrame},
+        encode::{encode_frame, header_bytes, message_header},
+        frame::{Kind, Message, PreparedFrame},
     },
 };
 
@@ -46,7 +47,7 @@ pub(crate) struct Core {
     pub(super) readable: bool,
     /// The peer has ended its direction; that is read last, and raises no event of its own.
     pub(super) peer_ended: bool,
-    /// The protocol machine may hold messages that were not handled yet.
+    /// What was read may hold messages that were not handled yet.
     pub(super) backlog: bool,
     /// It is in the worker's list of connections to read.
     pub(super) listed_ready: bool,
@@ -54,8 +55,6 @@ pub(crate) struct Core {
     pub(super) listed_dirty: bool,
     /// The kernel took no more when it was last written to.
     pub(super) blocked: bool,
-    /// The kernel takes little that is not on the wire.
-    pub(super) unsent_limited: bool,
     /// What this client missed for being slow, and will be told.
     pub(super) lag: Option<Box<Lag>>,
     /// Not read, because the client does not read what it is sent.
@@ -94,7 +93,6 @@ impl Core {
             listed_ready: false,
             listed_dirty: false,
             blocked: false,
-            unsent_limited: false,
             lag: None,
             closing: false,
             paused_by_outbox: false,
@@ -158,25 +156,29 @@ impl Core {
         if self.deflate.is_some() || payload.len() >= WRITE_AT_ONCE_BYTES_MIN {
             return self.queue_otherwise(kind, payload, desk);
         }
-        self.outbox.push_own(1, &mut desk.spare, |out| frame::write_frame(out, kind, payload));
+        let header = message_header(kind, false);
+        self.outbox.push_own(1, &mut desk.spare, |out| encode_frame(out, &header, payload));
     }
 
     #[inline(never)]
     fn queue_otherwise(&mut self, kind: Kind, payload: &[u8], desk: &mut Desk) {
-        let Desk { contexts, spare, deflated, compression_threshold, .. } = desk;
+        let Desk { deflaters, spare, deflated, compression_threshold, .. } = desk;
         match &mut self.deflate {
             Some(deflate) if payload.len() >= *compression_threshold => {
                 self.outbox.push_own(1, spare, |out| {
-                    deflate.write_frame(kind, payload, &mut contexts.deflaters, deflated, out);
+                    deflate.write_frame(kind, payload, deflaters, deflated, out);
                 });
             }
             _ if payload.len() >= WRITE_AT_ONCE_BYTES_MIN => self.queue_large(kind, payload, desk),
-            _ => self.outbox.push_own(1, spare, |out| frame::write_frame(out, kind, payload)),
+            _ => {
+                let header = message_header(kind, false);
+                self.outbox.push_own(1, spare, |out| encode_frame(out, &header, payload));
+            }
         }
     }
 
     fn queue_large(&mut self, kind: Kind, payload: &[u8], desk: &mut Desk) {
-        let (header, used) = frame::header(kind, payload.len(), false);
+        let (header, used) = header_bytes(&message_header(kind, false), payload.len());
         let mut parts = [&header[..used], payload];
         if !self.write_at_once(&mut parts, desk) {
             self.outbox.push_own(1, &mut desk.spare, |out| {
@@ -206,7 +208,7 @@ impl Core {
             return self.outbox.push_shared(frame.bytes(), &mut desk.spare);
         };
         let bits = deflate.shared_window_bits();
-        match bits.and_then(|bits| frame.shared(bits, &mut desk.contexts.deflaters)) {
+        match bits.and_then(|bits| frame.shared(bits, &mut desk.deflaters)) {
             Some(shared) => self.outbox.push_shared(shared, &mut desk.spare),
             None => self.queue(frame.message(), desk),
         }
@@ -243,7 +245,7 @@ impl Core {
         !self.outbox.is_empty() && desk.now < self.last_tx + timeout
     }
 
-    /// Queues what the protocol machine wants sent. Control frames know no overflow.
+    /// Queues the control frames that the endpoint wants sent. They know no overflow.
     #[inline]
     pub(super) fn queue_control(&mut self, desk: &mut Desk) {
         if !desk.control.is_empty() {

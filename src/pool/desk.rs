@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tungstenite::protocol::Role;
+
 use super::{
     admission::Admission,
     bound::{Bound, PerIp},
@@ -22,8 +24,8 @@ use crate::{
     handler::calls::Calls,
     http::{page::StaticPage, response},
     hub::{Hub, rooms::RoomKey},
-    metrics::{Gauges, Metrics, Snapshot, WorkerGauges, WorkerMetrics},
-    ws::{codec::ContextPool, deflate::Deflaters},
+    metrics::{Gauges, Health, Metrics, Now, Snapshot, WorkerGauges, WorkerMetrics},
+    ws::{decoder::ProtocolConfig, deflate::Deflaters},
 };
 
 /// The server, as every thread sees it. Immutable but for what its parts lock themselves.
@@ -58,6 +60,18 @@ impl Shared {
         self.draining.load(Ordering::Relaxed)
     }
 
+    /// What `/health` answers now.
+    pub(crate) fn health(&self) -> Health {
+        let (active_connections, queued) = self.admission.gauges();
+        Health {
+            status: if self.is_draining() { "draining" } else { "ok" },
+            active_connections,
+            max_connections: self.config.max_conn,
+            queued,
+            uptime_s: self.started.elapsed().as_secs_f64(),
+        }
+    }
+
     /// Every gauge and counter, now.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let (active_connections, queued) = self.admission.gauges();
@@ -65,8 +79,7 @@ impl Shared {
         let sockets = |worker: usize| self.sockets[worker].load(Ordering::Relaxed);
         let workers = 0..self.sockets.len();
         let gauges = Gauges {
-            started: self.started,
-            cpu_time: platform::cpu_time(),
+            worker_threads: workers.len(),
             active_connections,
             max_connections: self.config.max_conn,
             queued,
@@ -76,7 +89,6 @@ impl Shared {
             lingering: self.lingering.used(),
             sessions,
             sessions_away,
-            of_sessions: &self.hub.sessions.metrics,
             rooms: self.hub.rooms.len(),
             history_bytes: self.hub.history_bytes(),
             jobs_queued: self
@@ -85,14 +97,20 @@ impl Shared {
                 .filter_map(|route| route.jobs.as_ref())
                 .map(JobPool::queued)
                 .sum(),
-            draining: self.is_draining(),
         };
         let workers = workers.map(|worker| WorkerGauges {
             sockets: sockets(worker),
             mailbox: self.hub.post.waiting(worker),
             mailbox_refused: self.hub.post.refused(worker),
         });
-        self.metrics.snapshot(gauges, workers.collect())
+        let now = Now {
+            started: self.started,
+            cpu_time: platform::cpu_time(),
+            draining: self.is_draining(),
+            gauges,
+            sessions: &self.hub.sessions.metrics,
+        };
+        self.metrics.snapshot(now, workers.collect())
     }
 }
 
@@ -104,7 +122,8 @@ pub(crate) struct Desk {
     /// When this turn began.
     pub(crate) now: Millis,
     pub(crate) members: Members,
-    pub(crate) contexts: ContextPool,
+    pub(crate) protocol: ProtocolConfig,
+    pub(crate) deflaters: Deflaters,
     pub(crate) spare: Spare,
     /// A message between its compression and its frame.
     pub(crate) deflated: Vec<u8>,
@@ -121,7 +140,7 @@ pub(crate) struct Desk {
     pub(crate) gone: Vec<usize>,
     /// A mailbox that this worker feeds is behind: open connections are not read.
     pub(crate) pressured: bool,
-    /// What the protocol machine wants sent; empty between calls.
+    /// Control frames that a connection is to send; empty between calls.
     pub(crate) control: Vec<u8>,
     date: Date,
 }
@@ -140,10 +159,11 @@ impl Desk {
             metrics: Arc::clone(&shared.metrics.workers[worker]),
             now: 0,
             members: Members::default(),
-            contexts: ContextPool::new(
-                config.max_message_bytes,
-                Deflaters::new(config.compression_level),
-            ),
+            protocol: ProtocolConfig {
+                role: Role::Server,
+                message_bytes_max: config.max_message_bytes,
+            },
+            deflaters: Deflaters::new(config.compression_level),
             deflated: Vec::new(),
             compression_threshold: config.compression_threshold,
             spare: Spare::default(),

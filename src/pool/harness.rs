@@ -22,9 +22,9 @@ use super::{
     connection::{Connection, Phase},
     core::Core,
     desk::{Desk, Route, Shared},
+    memory::{MemorySocket, Wire},
     outbox::OutboxBounds,
     stream::Stream,
-    wire::{FakeSocket, Wire},
 };
 use crate::{
     config::Config,
@@ -157,7 +157,7 @@ impl Harness {
         let wire = Arc::new(Mutex::new(Wire::default()));
         let id = ConnId { worker: 0, slot: SLOT as u32, generation: 0 };
         let remote = ([127, 0, 0, 1], 1).into();
-        let stream = Stream::Fake(FakeSocket(Arc::clone(&wire)));
+        let stream = Stream::Memory(MemorySocket(Arc::clone(&wire)));
         let mut core = Core::new(id, stream, remote, None, 0);
         let at = desk.after(desk.config().handshake_timeout);
         desk.timers.set(SLOT, &mut core.deadline, at);

@@ -77,11 +77,6 @@ impl Connection {
             desk.metrics().missed.add(u64::from(lost));
             return false;
         }
-        if room.overflow != Overflow::Close
-            && !std::mem::replace(&mut self.core.unsent_limited, true)
-        {
-            self.core.stream.limit_unsent();
-        }
         let must_wait = keeps_newest(room) && self.core.blocked && !self.core.outbox.is_empty();
         if must_wait && self.fall_behind(frame, room, seq, true, desk) {
             return false;

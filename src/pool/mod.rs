@@ -10,8 +10,7 @@ pub(crate) mod desk;
 mod connection;
 mod core;
 mod stream;
-#[cfg(any(test, feature = "replay"))]
-mod wire;
+pub(crate) mod memory;
 #[cfg(test)]
 mod harness;
 mod upgrade;

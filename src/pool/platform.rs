@@ -2,21 +2,22 @@
 
 use std::time::Duration;
 
-use mio::net::TcpStream;
+use socket2::Socket;
 
-/// Bytes that the kernel takes for a socket beyond what is on the wire, where that is limited.
+/// Bytes that the kernel takes for a client beyond what is on the wire, where that can be limited.
 #[cfg(any(target_os = "android", target_os = "linux"))]
 const UNSENT_BYTES_MAX: u32 = 128 << 10;
 
-/// Keeps what a client has not taken in its outbox, where an overflow policy holds. Otherwise the kernel may
-/// take megabytes of it, which are stale when they arrive, and behind which a ping comes late. What is on
-/// the wire does not count, so a fast client far away is not slowed.
-pub(super) fn limit_unsent(stream: &TcpStream) {
-    // Without it all is the same, but later.
+/// Limits what the kernel holds unsent for each client of `listener`, whose sockets inherit the
+/// limit. Without it the kernel takes megabytes for a client that reads slowly: they are stale when
+/// they arrive, and a ping behind them is answered so late that the client is taken for dead. Bytes
+/// on the wire do not count, so a fast client far away is not slowed.
+pub(crate) fn limit_unsent(listener: &Socket) {
+    // A kernel without the option serves as well, but slow clients hear pings later.
     #[cfg(any(target_os = "android", target_os = "linux"))]
-    let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
+    let _ = listener.set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
     #[cfg(not(any(target_os = "android", target_os = "linux")))]
-    let _ = stream;
+    let _ = listener;
 }
 
 /// The CPU time of all threads of this process since it began, user and system. `None` where it is not told.

@@ -97,7 +97,7 @@ impl Caller<'_> {
         let mut link = WorkerLink { core, desk, session };
         if catch_unwind(AssertUnwindSafe(|| call(&mut link))).is_err() {
             log::error!("{} {}: the handler panicked", link.core.remote, link.session.client_id);
-            link.desk.shared.metrics.handler_panics.add_shared();
+            link.desk.shared.metrics.server.handler_panics.add_shared();
             link.close(CloseReason::INTERNAL);
         }
     }

@@ -1,4 +1,4 @@
-//! A connection's socket; in tests and for `replay`, one that is all memory.
+//! A connection's socket: the kernel's, or one of memory.
 
 use std::{
     io::{self, IoSlice, Read, Write},
@@ -7,31 +7,20 @@ use std::{
 
 use mio::net::TcpStream;
 
-use super::platform;
+use super::memory::MemorySocket;
 
 /// What a connection reads from and writes to, without ever blocking.
 pub(super) enum Stream {
     Tcp(TcpStream),
-    #[cfg(any(test, feature = "replay"))]
-    Fake(super::wire::FakeSocket),
+    Memory(MemorySocket),
 }
 
 impl Stream {
-    /// Leaves what the peer does not take to the outbox rather than to the kernel.
-    pub(super) fn limit_unsent(&self) {
-        match self {
-            Stream::Tcp(stream) => platform::limit_unsent(stream),
-            #[cfg(any(test, feature = "replay"))]
-            Stream::Fake(_) => {}
-        }
-    }
-
     /// Ends our direction: the peer reads what was written, and then the end.
     pub(super) fn end(&self) -> io::Result<()> {
         match self {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
-            #[cfg(any(test, feature = "replay"))]
-            Stream::Fake(fake) => fake.end(),
+            Stream::Memory(socket) => socket.end(),
         }
     }
 }
@@ -40,8 +29,7 @@ impl Read for Stream {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => stream.read(into),
-            #[cfg(any(test, feature = "replay"))]
-            Stream::Fake(fake) => fake.read(into),
+            Stream::Memory(socket) => socket.read(into),
         }
     }
 }
@@ -50,16 +38,14 @@ impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => stream.write(bytes),
-            #[cfg(any(test, feature = "replay"))]
-            Stream::Fake(fake) => fake.write(bytes),
+            Stream::Memory(socket) => socket.write(bytes),
         }
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => stream.write_vectored(slices),
-            #[cfg(any(test, feature = "replay"))]
-            Stream::Fake(fake) => fake.write_vectored(slices),
+            Stream::Memory(socket) => socket.write_vectored(slices),
         }
     }
 

@@ -26,8 +26,8 @@ use crate::{
     hub::notice::Wording,
     metrics::Refused,
     ws::{
-        codec::Codec,
         deflate::Deflate,
+        endpoint::Endpoint,
         extension::Takeover,
         handshake::{NotAnUpgrade, Upgrade},
     },
@@ -165,7 +165,7 @@ impl Connection {
         // A client cannot be silent before it was let in.
         self.core.last_rx = desk.now;
         let metrics = &desk.shared.metrics;
-        metrics.accepted.add_shared();
+        metrics.server.accepted_total.add_shared();
         if let Some(waited_ms) = waited_ms {
             metrics.queue_wait.record(std::time::Duration::from_millis(waited_ms));
         }
@@ -180,7 +180,7 @@ impl Connection {
             Some(jobs) => Service::Jobs(Lane::new(
                 jobs,
                 &desk.shared.hub,
-                &desk.shared.metrics.handler_panics,
+                &desk.shared.metrics.server.handler_panics,
                 &chosen.calls,
                 (self.core.id, self.core.remote),
                 &session,
@@ -188,9 +188,9 @@ impl Connection {
             )),
         };
         service.open(Caller { core: &mut self.core, desk, session: &mut session });
-        let codec = Codec::default();
+        let endpoint = Endpoint::default();
         let show_at = if keeps { desk.now + NEWCOMER_QUIET_MS } else { 0 };
-        let open = Open { codec, session, is_fresh: true, service, permit, pinged: 0, show_at };
+        let open = Open { endpoint, session, is_fresh: true, service, permit, pinged: 0, show_at };
         self.phase = Phase::Open(Box::new(open));
         self.watch(desk);
     }
@@ -291,29 +291,20 @@ fn ask(request: &Request<'_>, desk: &Desk) -> Asked {
     let head_only = request.method() == "HEAD";
     let closes = !request.keeps_alive() || shared.is_draining();
     let plain = |status, body, advice| Asked::Plain { status, body, advice, closes, head_only };
+    let json = |body: serde_json::Result<String>, status| match body {
+        Ok(body) => plain(status, body, ""),
+        Err(error) => {
+            plain(Status::InternalError, error_body("internal", &error.to_string(), None), "")
+        }
+    };
     let paths = shared.routes.iter().map(|route| route.path.as_str());
     let pages = shared.pages.iter().map(|page| page.path.as_str());
     match router::route(request, paths, pages) {
         Target::Health => {
-            let (active, queued) = shared.admission.gauges();
-            let draining = shared.is_draining();
-            let body = serde_json::json!({
-                "status": if draining { "draining" } else { "ok" },
-                "active_connections": active,
-                "max_connections": shared.config.max_conn,
-                "queued": queued,
-                "uptime_s": shared.started.elapsed().as_secs_f64(),
-            });
-            let status = if draining { Status::Unavailable } else { Status::Ok };
-            plain(status, body.to_string(), "")
+            let status = if shared.is_draining() { Status::Unavailable } else { Status::Ok };
+            json(serde_json::to_string(&shared.health()), status)
         }
-        Target::Stats => match serde_json::to_string(&shared.snapshot()) {
-            Ok(body) => plain(Status::Ok, body, ""),
-            Err(error) => {
-                let body = error_body("internal", &error.to_string(), None);
-                plain(Status::InternalError, body, "")
-            }
-        },
+        Target::Stats => json(serde_json::to_string(&shared.snapshot()), Status::Ok),
         Target::NotFound => {
             let message = "there is nothing here; try /health, /stats or a WebSocket route";
             plain(Status::NotFound, error_body("not_found", message, None), "")
@@ -337,10 +328,10 @@ fn ask_upgrade(request: &Request<'_>, route: usize, desk: &Desk) -> Asked {
         Compression::Shared => Some(Takeover::Never),
         Compression::Dedicated => Some(Takeover::Allowed),
     };
-    let mut upgrade = match Upgrade::check(request, takeover) {
+    let mut upgrade = match Upgrade::check(request.upgrade(), takeover) {
         Ok(upgrade) => upgrade,
-        Err(NotAnUpgrade { status, reason, advice }) => {
-            let head_only = request.method() == "HEAD";
+        Err(NotAnUpgrade { fault, reason, advice }) => {
+            let (status, head_only) = (Status::of_fault(fault), request.method() == "HEAD");
             let refuse = Refuse::new(Refused::BadRequest, status, reason);
             return Asked::Refused(Refuse { advice, head_only, ..refuse });
         }
@@ -350,10 +341,10 @@ fn ask_upgrade(request: &Request<'_>, route: usize, desk: &Desk) -> Asked {
         return refused(Refused::Origin, Status::Forbidden, message);
     }
     let calls = &desk.shared.routes[route].calls;
-    let panics = &desk.shared.metrics.handler_panics;
+    let panics = &desk.shared.metrics.server.handler_panics;
     let asked = catch_unwind(AssertUnwindSafe(|| {
         let state = calls.upgrade(request, panics)?;
-        upgrade.choose_subprotocol(request, calls.subprotocols());
+        upgrade.choose_subprotocol(request.upgrade().headers, calls.subprotocols());
         Ok(state)
     }));
     match asked {

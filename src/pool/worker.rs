@@ -28,8 +28,7 @@ use crate::hub::{
 use crate::metrics::Refusals;
 use crate::ws::frame::PreparedFrame;
 
-#[cfg(any(test, feature = "replay"))]
-pub(crate) mod stage;
+pub(crate) mod stepped;
 
 /// The token of the waker; slots count up from 0 and never come near it.
 pub(crate) const WAKER: Token = Token(usize::MAX);

@@ -153,8 +153,8 @@ def of_connections(laws, about):
             f"the kernel's memory for data in sockets, {size(pages * PAGE)} for the whole machine, where each of them has "
             f"as much as one may hold unsent ({size(largest)})",
             "`TCP: out of memory` in `dmesg`; everyone's segments are dropped and come late",
-            "the third number of `net.ipv4.tcp_mem`, that of `net.ipv4.tcp_wmem`; in rooms with `overflow` of `gap` or "
-            "`latest` the server itself lets the kernel have 128 KiB of it",
+            "the third number of `net.ipv4.tcp_mem`, that of `net.ipv4.tcp_wmem`; of data that is not on the wire yet, "
+            "the server lets the kernel have 128 KiB a connection",
             shown=f"{rough(pages * PAGE / largest)} of them slow",
         )
     if laws.ping:

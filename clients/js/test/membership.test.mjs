@@ -3,7 +3,7 @@ import { test } from 'node:test';
 
 import { Client } from '../index.js';
 import { equal, generator, ok } from './environment.mjs';
-import { ModelClock, ModelServer } from './model.mjs';
+import { ModelClock, ModelServer, run } from './model.mjs';
 
 const ROUNDS = Number(process.env.ROUNDS ?? 400);
 const ROOMS = ['lobby', 'tea', 'p.a', 'p.b', 'p.q.x', 'p.q.y'];
@@ -24,6 +24,95 @@ test('random calls, answers and cuts', { timeout: 300_000 }, async (t) => {
       throw error;
     }
   }
+});
+
+/** A client that is open, in `lobby` and in these, with what it is told of rooms. */
+async function inRooms(rooms) {
+  const [server, clock, told] = [new ModelServer(), new ModelClock(), []];
+  const client = new Client('ws://model/ws', { WebSocket: server.WebSocket, clock, random: () => 0 });
+  for (const name of ['message', 'matched', 'dropped']) client.on(name, ({ room, seq }) => told.push(`${name} ${room} ${seq}`));
+  client.on('lost', ({ room, from, to }) => told.push(`lost ${room} ${from}-${to}`));
+  const settle = () => run(server, clock, () => client.state === 'open' && client.pending === 0 && server.link.isIdle);
+  const joined = rooms.map((room) => client.join(room));
+  await settle();
+  await Promise.all(joined);
+  const end = () => {
+    client.close();
+    server.link.end(1000);
+  };
+  return { client, server, clock, told, settle, end };
+}
+
+test('a room that was left by name does not come back with its pattern when the session was lost', async () => {
+  const { client, server, told, settle, end } = await inRooms(['p.*']);
+  server.makeRoom('p.a');
+  server.makeRoom('p.b');
+  await settle();
+  const left = client.leave('p.a');
+  await settle();
+  await left;
+  told.length = 0;
+  server.link.end(1006);
+  server.expire();
+  server.say(['p.a', 'p.b']);
+  server.say(['p.a']);
+  await settle();
+  equal([client.rooms, told], [['lobby', 'p.b'], ['message p.a 1']], 'what is told');
+  equal([...server.session.seats.keys()], ['lobby', 'p.b']);
+  // In a client that goes on with what this one has saved neither.
+  const { declined } = client.session;
+  equal(declined, ['p.a']);
+  const again = client.join('p.a');
+  await settle();
+  await again;
+  equal([client.rooms, client.session.declined], [['lobby', 'p.b', 'p.a'], undefined]);
+  end();
+});
+
+test('a room that is left while it is taken up again is not told as dropped', async () => {
+  const { client, server, clock, told, settle, end } = await inRooms(['tea']);
+  server.link.end(1006);
+  server.expire();
+  server.refuses = ({ type, room }) => (type === 'join' && room === 'tea' ? { code: 'limit_exceeded' } : undefined);
+  await run(server, clock, () => server.link.up.some(({ type, room }) => type === 'join' && room === 'tea'));
+  const left = client.leave('tea');
+  await settle();
+  await left;
+  equal([client.rooms, told], [['lobby'], []]);
+  end();
+});
+
+test('a leave is tried until it is done', async () => {
+  const { client, server, settle, end } = await inRooms(['tea']);
+  let refusals = 30;
+  server.refuses = ({ type }) => (type === 'leave' && refusals-- > 0 ? { code: 'overloaded', retry_after_ms: 1 } : undefined);
+  const left = client.leave('tea');
+  await settle();
+  equal([await left, [...server.session.seats.keys()]], [{ room: 'tea' }, ['lobby']]);
+  end();
+});
+
+test('a page of history that was asked for before a leave fills no gap after it', async () => {
+  const { client, server, clock, told, end } = await inRooms(['tea']);
+  for (let i = 0; i < 4; i += 1) server.makeRoom('tea').log.push({ type: 'message', room: 'tea', seq: i + 1, id: `t${i}`, content: 'x', client_id: 'other' });
+  server.link.down.push({ type: 'gap', room: 'lobby', from: 1, to: 1 }, { type: 'gap', room: 'tea', from: 1, to: 2 });
+  server.link.stepDown();
+  server.link.stepDown();
+  const calls = [client.leave('tea'), client.join('tea')];
+  let refusals = 1;
+  server.refuses = ({ type, room }) =>
+    type === 'history' && room === 'tea' && refusals-- > 0 ? { code: 'overloaded', retry_after_ms: 50 } : undefined;
+  // The page of lobby and the leave, then what these let go.
+  for (let i = 0; i < 2; i += 1) server.link.stepUp();
+  for (let i = 0; i < 2; i += 1) server.link.stepDown();
+  while (server.link.up.length > 0) server.link.stepUp();
+  for (let i = 0; i < 2; i += 1) server.makeRoom('tea').log.push({ type: 'message', room: 'tea', seq: i + 5, id: `u${i}`, content: 'x', client_id: 'other' });
+  server.link.down.push({ type: 'gap', room: 'tea', from: 5, to: 6 });
+  while (server.link.down.length > 0) server.link.stepDown();
+  await run(server, clock, () => told.length === 3);
+  await Promise.all(calls);
+  equal(told, ['lost lobby 1-1', 'message tea 5', 'message tea 6']);
+  end();
 });
 
 async function play(seed) {
@@ -102,6 +191,10 @@ async function play(seed) {
       note('cut');
       server.link?.end(1006);
     },
+    lose: () => {
+      actions.cut();
+      actions.expire();
+    },
     expire: () => {
       if (server.link?.isOver) note('the session ends');
       if (server.link?.isOver) server.expire();
@@ -111,7 +204,7 @@ async function play(seed) {
     ...['join', 'join', 'join', 'leave', 'leave', 'leave', 'publish', 'presence', 'say', 'say', 'notice', 'gap', 'pass', 'pass'],
     ...Array(7).fill('up'),
     ...Array(7).fill('down'),
-    ...(random() < 0.7 ? ['cut', 'expire'] : []),
+    ...(random() < 0.7 ? ['cut', 'expire', 'lose'] : []),
   ];
   await turn();
   const steps = 20 + Math.floor(random() * 150);

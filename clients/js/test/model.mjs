@@ -6,6 +6,8 @@
 // What the real server does after so many.
 const ERRORS_MAX = 10;
 
+const PAGE_MAX = 3;
+
 const matches = (pattern, room) => pattern.endsWith('.*') && room.startsWith(pattern.slice(0, -1));
 
 export class ModelServer {
@@ -119,7 +121,7 @@ export class ModelServer {
         return this.#resume(command, link);
       case 'history': {
         if (!session.seats.has(room)) return 'not_member';
-        return { ...this.#place(room), messages: this.#since(room, command.after) };
+        return { ...this.#place(room), messages: this.#since(room, command.after).slice(0, PAGE_MAX) };
       }
       case 'presence':
         if (!session.seats.has(room)) return 'not_member';
@@ -305,15 +307,13 @@ export class ModelClock {
 }
 
 /** Lets everything arrive, until `isDone()`. */
-export async function run(server, clock, isDone, { stepMs = 1, steps = 100_000 } = {}) {
+export async function run(server, clock, isDone, { steps = 100_000 } = {}) {
   for (let step = 0; step < steps; step += 1) {
+    if (isDone()) return;
     server.link?.stepUp();
     server.link?.stepDown();
-    clock.pass(stepMs);
-    if (step % 8 === 0) {
-      await new Promise((resolve) => setImmediate(resolve));
-      if (isDone()) return;
-    }
+    clock.pass(1);
+    if (step % 8 === 0) await new Promise((resolve) => setImmediate(resolve));
   }
   throw new Error(`not done after ${steps} steps`);
 }

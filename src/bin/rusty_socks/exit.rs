@@ -1,6 +1,9 @@
 //! How the program ends: its exit codes and its one error prefix.
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use rusty_socks::Error;
 
@@ -16,12 +19,15 @@ pub(crate) enum Exit {
     Failure = 1,
     /// The configuration or the command line is wrong. Trying again will not help.
     BadConfig = 2,
-    /// `connect`: nobody answers there.
+    /// `connect`, `load`: nobody answers there.
     Unreachable = 3,
-    /// `connect`: the server answered the upgrade with another status than 101.
+    /// `connect`, `load`: the server answered the upgrade with another status than 101.
     Refused = 4,
-    /// `connect`: the server ended the connection with an error code, or it was lost.
+    /// `connect`, `load`: the server ended the connection with an error code, or it was lost, or
+    /// messages were.
     Closed = 5,
+    /// `load`: an expectation of the command line was not met.
+    Unmet = 6,
 }
 
 impl From<Exit> for ExitCode {
@@ -36,9 +42,15 @@ pub(crate) fn report(outcome: Result<Exit, Error>) -> Exit {
         Ok(exit) => exit,
         Err(error) => {
             for line in error.to_string().lines() {
-                eprintln!("{PREFIX}{line}");
+                say(&format!("{PREFIX}{line}"));
             }
             if error.is_config() { Exit::BadConfig } else { Exit::Failure }
         }
     }
+}
+
+/// Writes a line to standard error. Where that cannot be written nobody can be told, and the exit
+/// code has to do.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }

@@ -4,6 +4,7 @@
 //! server are not listed here: they come from the table of keys in the library.
 
 mod exit;
+mod http_get;
 mod logging;
 
 mod check_config;
@@ -50,7 +51,8 @@ const HEALTH_ABOUT: &str = "Ask a running server whether it is well";
 
 const HEALTH_EPILOGUE: &str = "\
 Made for a container's health check: prints the answer, exits 0 on a 200 within two seconds and 1 \
-else. It asks the configured host and port, on the loopback if the server listens everywhere.";
+else. It asks the configured host and port, on the loopback if the server listens everywhere. An \
+address may be written as for `connect`; without a scheme or a path it means /health.";
 
 const LOAD_ABOUT: &str =
     "Load any WebSocket server: storms of connections, round trips, fan-out, idle holding";
@@ -67,7 +69,8 @@ Exit codes:
   0  a clean end
   1  anything else, such as a port in use
   2  bad configuration or flags
-  3, 4, 5  connect: nobody there, refused, closed with an error or lost
+  3, 4, 5  connect, load: nobody there, refused, closed with an error or lost
+  6  load: an expectation (--expect-…) was not met
 
 Examples:
   rusty_socks                                    serve on 0.0.0.0:3030
@@ -142,7 +145,7 @@ fn command() -> Command {
     let url = Arg::new("url")
         .long("url")
         .value_name("URL")
-        .help("What to ask instead, such as http://127.0.0.1:3030/health");
+        .help("What to ask instead: localhost, localhost:4000 or http://localhost:4000/health");
     let health = Command::new("health")
         .about(HEALTH_ABOUT)
         .after_help(HEALTH_EPILOGUE)

@@ -1,6 +1,6 @@
 //! What a client says, and how it reads what it is answered.
 
-pub(in crate::pool) use crate::ws::client_frame as frame;
+pub(in crate::pool) use rusty_socks_testing::frames::client_frame as frame;
 
 /// An HTTP answer.
 #[derive(Debug)]

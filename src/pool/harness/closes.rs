@@ -44,7 +44,7 @@ fn every_code_that_may_be_sent_is_answered_with_itself() {
 #[test]
 fn every_code_that_must_not_be_sent_is_a_protocol_error() {
     let ranges = [0, 1, 999, 1016, 1100, 2000, 2999, 5000, 9999, 65_535];
-    // 1014 was registered after the RFC, and the protocol machine does not know it.
+    // 1014 was registered after the RFC, and `tungstenite` does not know it.
     for code in ranges.into_iter().chain([1004, 1005, 1006, 1014, 1015]) {
         let mut harness = Harness::open(Config::default());
         harness.feed(&close(code, "bye"));

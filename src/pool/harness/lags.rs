@@ -342,7 +342,7 @@ fn a_panic_over_the_words_costs_the_connection() {
     harness.stall();
     harness.publish_some("gap.a", 5);
     assert_eq!(harness.code(), Some(1011));
-    assert_eq!(harness.desk.shared.metrics.handler_panics.value(), 1);
+    assert_eq!(harness.desk.shared.metrics.server.handler_panics.value(), 1);
 }
 
 #[test]

@@ -5,7 +5,6 @@
 //! either waits for, in one queue; [`screen`] is where things are shown, by one thread alone.
 
 // What was typed.
-mod address;
 mod line;
 mod typed;
 // What happens.
@@ -42,7 +41,8 @@ use self::show::Look;
 /// status is told), 5 when the server closed with an error code or the connection was lost.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConnectArgs {
-    /// The server. What is left out is completed: localhost is ws://localhost:3030/ws.
+    /// The server: localhost, localhost:4000, ws://host[:port][/path]. Without a scheme, what is left
+    /// out is port 3030 and the path /ws.
     #[arg(value_name = "URL", default_value = "ws://127.0.0.1:3030/ws")]
     url: String,
 
@@ -120,8 +120,8 @@ enum Binary {
 }
 
 pub(crate) fn run(args: ConnectArgs) -> Exit {
-    let url = address::complete(&args.url, args.raw);
-    match if args.raw { raw::run(&args, &url) } else { chat::run(&args, &url) } {
+    let url = &args.url;
+    match if args.raw { raw::run(&args, url) } else { chat::run(&args, url) } {
         Ok(exit) => exit,
         // Whoever read has seen enough, as `| head` has.
         Err(Failure::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Clean,

@@ -23,7 +23,7 @@ pub(super) struct Answer {
     extensions: bool,
     /// How long the server says the upgrade stood in line; absent when it did not.
     pub(super) queue_wait: Option<Duration>,
-    /// How long the server asks a rejected client to stay away.
+    /// How long the server asks a refused client to stay away.
     pub(super) retry_after: Option<Duration>,
     /// What came behind the head: after a 101 these are the first frames.
     pub(super) rest: Vec<u8>,
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rejection_carries_its_advice() {
+    fn a_refusal_carries_its_advice() {
         let answer = read_by_the_byte(
             b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n",
         );

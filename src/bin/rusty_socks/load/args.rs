@@ -4,7 +4,24 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{ValueEnum, value_parser};
 
-use super::{header, header::Header, span, target::Target};
+use super::{
+    expect::{Expect, ExpectMessages},
+    header,
+    header::Header,
+    span,
+};
+
+const EXIT_CODES: &str = "\
+Exit codes, of 3 to 6 the first that applies:
+  0  passed: every connection was served and stayed, and nothing was lost
+  1  the run could not be made, or its result not be written
+  2  bad arguments
+  3  connections failed: nobody there, no answer in time, or a broken one
+  4  connections were refused with an HTTP status, or not let into their room
+  5  the server closed connections early, messages were lost, or nothing was measured
+  6  an expectation was not met
+In a storm a refusal with 503 or 429 is what is measured, and no failure while anybody is served.
+Where --expect-refused is given, it decides instead.";
 
 const EXAMPLES: &str = "\
 Without a mode it is a storm: many connections at once, held and counted.
@@ -25,16 +42,16 @@ Ctrl-C ends a run early, and what was measured by then is told.";
 
 /// Opens many WebSocket connections to a server, and tells what became of each.
 ///
-/// A connection is "served at once", "served after waiting", "served after a retry", "rejected"
+/// A connection is "served at once", "served after waiting", "served after a retry", "refused"
 /// (any HTTP status but 101) or "failed". Which ones waited is told by the server when it can: an
 /// answer with the header `Queue-Wait-Ms` waited in line, and a server that sends it, or whose
 /// /stats has `max_queued_tasks`, is believed about the others too. For any other server a
 /// connection has waited when it took longer than --waited-after.
-///
-/// Exit code: 0 when every connection was served or rejected with an HTTP status, 1 when any
-/// failed or nothing came back of what was sent, 2 for bad arguments.
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = format!("{EXIT_CODES}\n\n{EXAMPLES}")
+)]
 pub(crate) struct LoadArgs {
     #[command(subcommand)]
     pub(super) mode: Option<ModeArgs>,
@@ -114,6 +131,9 @@ pub(super) struct Common {
     #[arg(long)]
     pub(super) allow_remote: bool,
 
+    #[command(flatten)]
+    pub(super) expect: Expect,
+
     /// Print one JSON object on standard output instead of the table.
     #[arg(long)]
     pub(super) json: bool,
@@ -125,13 +145,10 @@ pub(super) struct Common {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct StormArgs {
-    /// The server. Plain ws:// only; wss:// is not supported yet.
-    #[arg(
-        value_name = "URL",
-        default_value = "ws://127.0.0.1:3030/ws",
-        value_parser = Target::parse
-    )]
-    pub(super) target: Target,
+    /// The server: localhost, localhost:4000, ws://host[:port][/path]. Without a scheme, what is left
+    /// out is port 3030 and the path /ws (/echo for echo). No TLS.
+    #[arg(value_name = "URL", default_value = "ws://127.0.0.1:3030/ws")]
+    pub(super) url: String,
 
     /// How many connections to open.
     #[arg(
@@ -157,10 +174,10 @@ pub(super) struct StormArgs {
     )]
     pub(super) rate: u32,
 
-    /// Follow the server's advice: a connection rejected with a Retry-After comes back after it,
+    /// Follow the server's advice: a connection refused with a Retry-After comes back after it,
     /// jittered, at most K times.
     ///
-    /// A rejection without Retry-After, or with one over two minutes, is taken as final.
+    /// A refusal without Retry-After, or with one over two minutes, is taken as final.
     #[arg(
         long,
         value_name = "K",
@@ -182,14 +199,11 @@ pub(super) struct StormArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXIT_CODES)]
 pub(super) struct EchoArgs {
     /// A route that returns every message as it came.
-    #[arg(
-        value_name = "URL",
-        default_value = "ws://127.0.0.1:3030/echo",
-        value_parser = Target::parse
-    )]
-    pub(super) target: Target,
+    #[arg(value_name = "URL", default_value = "ws://127.0.0.1:3030/echo")]
+    pub(super) url: String,
 
     /// How many connections send.
     #[arg(
@@ -249,18 +263,18 @@ pub(super) struct EchoArgs {
     pub(super) warmup: Duration,
 
     #[command(flatten)]
+    pub(super) expect_messages: ExpectMessages,
+
+    #[command(flatten)]
     pub(super) common: Common,
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXIT_CODES)]
 pub(super) struct FanoutArgs {
     /// The chat route, or any route that passes each message on to all.
-    #[arg(
-        value_name = "URL",
-        default_value = "ws://127.0.0.1:3030/ws",
-        value_parser = Target::parse
-    )]
-    pub(super) target: Target,
+    #[arg(value_name = "URL", default_value = "ws://127.0.0.1:3030/ws")]
+    pub(super) url: String,
 
     /// Connections that publish, in turn; publisher n does so in room n modulo --rooms.
     #[arg(
@@ -320,18 +334,18 @@ pub(super) struct FanoutArgs {
     pub(super) warmup: Duration,
 
     #[command(flatten)]
+    pub(super) expect_messages: ExpectMessages,
+
+    #[command(flatten)]
     pub(super) common: Common,
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXIT_CODES)]
 pub(super) struct IdleArgs {
     /// The server.
-    #[arg(
-        value_name = "URL",
-        default_value = "ws://127.0.0.1:3030/ws",
-        value_parser = Target::parse
-    )]
-    pub(super) target: Target,
+    #[arg(value_name = "URL", default_value = "ws://127.0.0.1:3030/ws")]
+    pub(super) url: String,
 
     /// How many connections to hold.
     #[arg(
@@ -387,7 +401,7 @@ mod tests {
     #[test]
     fn defaults_are_those_documented() {
         let args = LoadArgs::typed("").unwrap().storm;
-        assert_eq!(args.target.to_string(), "ws://127.0.0.1:3030/ws");
+        assert_eq!(args.url, "ws://127.0.0.1:3030/ws");
         let common = &args.common;
         assert_eq!((args.connections, args.rate, args.retry, common.connecting), (100, 0, 0, 512));
         assert_eq!((args.hold, common.timeout), (Duration::from_secs(10), Duration::from_secs(15)));
@@ -398,7 +412,7 @@ mod tests {
     fn sources_are_separated_by_commas() {
         let args = LoadArgs::typed("--source 127.0.0.2,127.0.0.3 ws://127.0.0.1:1/").unwrap().storm;
         assert_eq!(args.common.source.len(), 2);
-        assert_eq!(args.target.to_string(), "ws://127.0.0.1:1/");
+        assert_eq!(args.url, "ws://127.0.0.1:1/");
     }
 
     #[test]
@@ -415,13 +429,11 @@ mod tests {
     fn bad_arguments_exit_with_two_and_a_reason() {
         for line in [
             "-c 0",
-            "wss://host/",
             "--every 1",
             "--message hi --every 0",
             "-H nonsense",
             "--hold ages",
             "--ramp 5 --rate 10",
-            "-c 5 echo",
             "echo --depth 0",
             "echo --depth 2 --rate 10",
             "echo --messages 5 --duration 1",
@@ -431,6 +443,11 @@ mod tests {
             "fanout --protocol mqtt",
             "idle -c 200001",
             "idle --threads 65",
+            "--expect-refused many",
+            "--expect-lost 3",
+            "--expect-rate 3",
+            "echo --expect-p99-ms 0",
+            "fanout --expect-closed 3..1",
         ] {
             let error = LoadArgs::typed(line).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");

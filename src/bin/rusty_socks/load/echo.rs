@@ -8,8 +8,8 @@ use std::{
 use tungstenite::{Bytes, Message};
 
 use super::{
-    fleet::Connection,
     held::Held,
+    load_thread::Connection,
     log::Log,
     pacer::Pacer,
     plan::{EchoPlan, Plan},
@@ -27,10 +27,10 @@ const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
 const IN_FLIGHT_MAX: usize = 1 << 20;
 const IN_FLIGHT_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// So many messages leave before answers are looked at again; the next beat sends more.
+/// So many messages leave before answers are looked at again; the next tick sends more.
 const TURN_MAX: usize = 1024;
 
-/// The echo work of one fleet.
+/// The echo work of one thread.
 pub(super) struct Echo {
     lanes: Vec<Lane>,
     /// What every message looks like but for its number.

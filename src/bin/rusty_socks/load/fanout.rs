@@ -14,8 +14,8 @@ use tungstenite::Message;
 
 use super::{
     args::Protocol,
-    fleet::Connection,
     held::Held,
+    load_thread::Connection,
     log::Log,
     pacer::Pacer,
     plan::{FanoutPlan, Plan},
@@ -26,13 +26,13 @@ use super::{
 /// A publisher whose socket has not taken this much publishes nothing more for now.
 const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
 
-/// So many messages leave before deliveries are looked at again; the next beat sends more.
+/// So many messages leave before deliveries are looked at again; the next tick sends more.
 const TURN_MAX: usize = 256;
 
 /// The `ref` by which a join is answered.
 const JOIN_REF: &str = "load";
 
-/// The fan-out work of one fleet.
+/// The fan-out work of one thread.
 pub(super) struct Fanout {
     protocol: Protocol,
     run: u32,
@@ -41,7 +41,7 @@ pub(super) struct Fanout {
     /// How many wait for the answer to their join.
     joining: usize,
     /// Who is to publish here, by index; in turn.
-    speakers: Vec<usize>,
+    publisher_indexes: Vec<usize>,
     turn: usize,
     /// How many subscribers each room has, over all threads: what a message owes.
     audience: Audience,
@@ -53,7 +53,7 @@ pub(super) struct Fanout {
     pacer: Option<Pacer>,
 }
 
-/// Subscribers in each room; shared by all fleets of a run.
+/// Subscribers in each room; shared by all threads of a run.
 #[derive(Debug, Clone)]
 pub(super) struct Audience(Arc<[AtomicU32]>);
 
@@ -61,13 +61,13 @@ pub(super) struct Audience(Arc<[AtomicU32]>);
 struct Member {
     room: usize,
     publishes: bool,
-    standing: Standing,
+    membership: Membership,
     /// The number of the last message seen in the room, where the server numbers them.
     seq: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum Membership {
     /// Not served, or over.
     Out,
     /// Has asked to join.
@@ -99,20 +99,20 @@ impl Fanout {
             let number = share.number(index);
             let publishes = number < fanout.publishers;
             let place = if publishes { number } else { number - fanout.publishers };
-            Member { room: place % fanout.rooms, publishes, standing: Standing::Out, seq: None }
+            Member { room: place % fanout.rooms, publishes, membership: Membership::Out, seq: None }
         };
         let members: Vec<Member> = (0..share.of(plan.connections as usize)).map(member).collect();
-        let speakers: Vec<usize> =
+        let publisher_indexes: Vec<usize> =
             (0..members.len()).filter(|index| members[*index].publishes).collect();
         // Publishers are the first, so each thread has its fair part of them, or none.
-        let part = speakers.len() as f64 / fanout.publishers as f64;
+        let part = publisher_indexes.len() as f64 / fanout.publishers as f64;
         Fanout {
             protocol: fanout.protocol,
             run: fanout.run,
             publishers: fanout.publishers,
             members,
             joining: 0,
-            speakers,
+            publisher_indexes,
             turn: 0,
             audience: fanout.audience.clone(),
             stamps: Stamps::new(fanout.run, began),
@@ -139,7 +139,7 @@ impl Fanout {
                     let now = Instant::now();
                     log.count_sent(now, now);
                 }
-                self.members[index].standing = Standing::Joining;
+                self.members[index].membership = Membership::Joining;
                 self.joining += 1;
             }
         }
@@ -147,7 +147,7 @@ impl Fanout {
 
     /// `at` is the beginning of the timetable, the same for all threads.
     pub(super) fn begin(&mut self, at: Instant) {
-        if self.pacer.is_none() && !self.speakers.is_empty() {
+        if self.pacer.is_none() && !self.publisher_indexes.is_empty() {
             self.pacer = Some(Pacer::new(at, self.rate, self.ramp, self.offset()));
         }
     }
@@ -189,12 +189,12 @@ impl Fanout {
 
     pub(super) fn on_ended(&mut self, index: usize) {
         let member = &mut self.members[index];
-        match mem::replace(&mut member.standing, Standing::Out) {
-            Standing::In if !member.publishes => {
+        match mem::replace(&mut member.membership, Membership::Out) {
+            Membership::In if !member.publishes => {
                 self.audience.0[member.room].fetch_sub(1, Ordering::Relaxed);
             }
-            Standing::Joining => self.joining -= 1,
-            Standing::In | Standing::Out | Standing::Refused => {}
+            Membership::Joining => self.joining -= 1,
+            Membership::In | Membership::Out | Membership::Refused => {}
         }
     }
 
@@ -206,9 +206,9 @@ impl Fanout {
             if intended > now || log.is_past(intended) {
                 break;
             }
-            let Some(index) = self.next_speaker(connections) else {
-                let is_in = |index: &usize| self.members[*index].standing == Standing::In;
-                log.traffic.held_back += u64::from(self.speakers.iter().any(is_in));
+            let Some(index) = self.next_publisher(connections) else {
+                let is_in = |index: &usize| self.members[*index].membership == Membership::In;
+                log.traffic.held_back += u64::from(self.publisher_indexes.iter().any(is_in));
                 break;
             };
             pacer.advance();
@@ -226,17 +226,20 @@ impl Fanout {
     }
 
     /// Deliveries of this thread's messages come in on all threads, so each looks only at what it
-    /// has to send; the captain sees whether deliveries still come.
+    /// has to send; the coordinator sees whether deliveries still come.
     pub(super) fn is_quiet(&self, log: &Log) -> bool {
-        self.pacer.as_ref().is_none_or(|pacer| log.is_past(pacer.next_at()))
+        let is_in = |index: &usize| self.members[*index].membership == Membership::In;
+        !self.publisher_indexes.iter().any(is_in)
+            || self.pacer.as_ref().is_none_or(|pacer| log.is_past(pacer.next_at()))
     }
 
     pub(super) fn settle(&self, log: &mut Log) {
         if let Some(pacer) = &self.pacer {
             log.count_due(pacer);
         }
-        let outside =
-            |member: &&Member| matches!(member.standing, Standing::Joining | Standing::Refused);
+        let outside = |member: &&Member| {
+            matches!(member.membership, Membership::Joining | Membership::Refused)
+        };
         log.traffic.not_joined = self.members.iter().filter(outside).count() as u64;
     }
 
@@ -247,7 +250,7 @@ impl Fanout {
 
     fn enter(&mut self, index: usize) {
         let member = &mut self.members[index];
-        if mem::replace(&mut member.standing, Standing::In) == Standing::Joining {
+        if mem::replace(&mut member.membership, Membership::In) == Membership::Joining {
             self.joining -= 1;
         }
         if !member.publishes {
@@ -267,14 +270,14 @@ impl Fanout {
         };
         let ours = answer.reference.as_ref().is_some_and(|reference| *reference == JOIN_REF);
         match answer.kind.as_deref() {
-            Some("ok") if ours && self.members[index].standing == Standing::Joining => {
+            Some("ok") if ours && self.members[index].membership == Membership::Joining => {
                 self.enter(index);
             }
             Some("error") => {
                 let code = answer.code.unwrap_or_else(|| "without a code".to_owned());
                 *log.traffic.errors.entry(code).or_default() += 1;
-                if ours && self.members[index].standing == Standing::Joining {
-                    self.members[index].standing = Standing::Refused;
+                if ours && self.members[index].membership == Membership::Joining {
+                    self.members[index].membership = Membership::Refused;
                     self.joining -= 1;
                 }
             }
@@ -284,14 +287,14 @@ impl Fanout {
         }
     }
 
-    fn next_speaker(&mut self, connections: &mut [Connection]) -> Option<usize> {
-        for _ in 0..self.speakers.len() {
-            let index = self.speakers[self.turn];
-            self.turn = (self.turn + 1) % self.speakers.len();
+    fn next_publisher(&mut self, connections: &mut [Connection]) -> Option<usize> {
+        for _ in 0..self.publisher_indexes.len() {
+            let index = self.publisher_indexes[self.turn];
+            self.turn = (self.turn + 1) % self.publisher_indexes.len();
             let takes = connections[index]
                 .held()
                 .is_some_and(|held| !held.has_ended() && held.outbox_bytes() < OUTBOX_BYTES_MAX);
-            if self.members[index].standing == Standing::In && takes {
+            if self.members[index].membership == Membership::In && takes {
                 return Some(index);
             }
         }

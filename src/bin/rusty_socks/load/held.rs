@@ -107,12 +107,12 @@ impl Held {
         self.outbox.len()
     }
 
-    /// Says goodbye (Close 1000); the answer comes, or does not, in later steps.
+    /// Sends Close 1000; the answer comes, or does not, in later steps.
     pub(super) fn close(&mut self) {
-        let goodbye = CloseFrame { code: CloseCode::Normal, reason: "load test done".into() };
+        let frame = CloseFrame { code: CloseCode::Normal, reason: "load test done".into() };
         let mut wire = Wire { incoming: &[], outgoing: &mut self.outbox };
         // The wire cannot fail, and a machine that has closed already has nothing to say.
-        let _ = self.machine.close(&mut wire, Some(goodbye));
+        let _ = self.machine.close(&mut wire, Some(frame));
         self.flush();
     }
 
@@ -121,7 +121,7 @@ impl Held {
         self.ending.is_some()
     }
 
-    /// How it ended, once: an ending may show in reading, in writing or in saying goodbye, and
+    /// How it ended, once: an ending may show in reading, in writing or in closing, and
     /// counts but once.
     pub(super) fn take_news(&mut self) -> Option<Ending> {
         if mem::replace(&mut self.told, self.ending.is_some()) { None } else { self.ending.clone() }
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn goodbye_is_close_1000() {
+    fn closing_sends_1000() {
         let (mut held, mut peer) = pair(&[]);
         held.close();
         let (opcode, payload) = frame_from(&mut peer);

@@ -6,37 +6,45 @@ use chrono::SecondsFormat;
 use serde_json::{Map, Value, json};
 
 use super::{
-    captain::Findings,
     machine::Machine,
     plan::{Mode, Plan},
+    report::Report,
     stats::ServerFigures,
+    summary::Summary,
     times::Times,
-    verdict,
 };
 
 /// Everything that was found. Names are stable; times are milliseconds unless the name says
 /// otherwise.
-pub(super) fn object(plan: &Plan, findings: &Findings) -> Value {
-    let mut object = connections(plan, findings);
+pub(super) fn object(summary: &Summary<'_>) -> Value {
+    let Summary { plan, report, outcome, bottleneck, .. } = summary;
+    let mut object = connections(plan, report);
     let machine = Machine::here();
-    let reasons = verdict::reasons(plan, findings);
     let further = json!({
+        "outcome": {
+            "passed": outcome.passed(),
+            "exit_code": outcome.exit() as u8,
+            "headline": outcome.headline(),
+            "problems": outcome.problems.iter().map(|problem| {
+                json!({"kind": problem.kind.key(), "text": problem.text})
+            }).collect::<Vec<_>>(),
+        },
         "mode": plan.mode_name(),
-        "began": findings.began.to_rfc3339_opts(SecondsFormat::Secs, true),
+        "began": report.began.to_rfc3339_opts(SecondsFormat::Secs, true),
         "version": env!("CARGO_PKG_VERSION"),
         "machine": {"system": machine.system, "cpu": machine.cpu, "cores": machine.cores},
-        "measured_from_ms": millis(findings.measured_from),
-        "measured_ms": millis(findings.measured),
+        "measured_from_ms": millis(report.measured_from),
+        "measured_ms": millis(report.measured),
         "parameters": parameters(plan),
-        "traffic": traffic(plan, findings),
+        "traffic": traffic(plan, report),
         "client": {
-            "bottleneck": !reasons.is_empty(),
-            "reasons": reasons,
-            "threads": threads(findings),
+            "bottleneck": !bottleneck.is_empty(),
+            "reasons": bottleneck,
+            "threads": threads(report),
         },
-        "server_before": findings.server_before.as_ref().map(ServerFigures::numbers),
-        "server_after": findings.server_after.as_ref().map(ServerFigures::numbers),
-        "over_time": over_time(findings),
+        "server_before": report.server_before.as_ref().map(ServerFigures::numbers),
+        "server_after": report.server_after.as_ref().map(ServerFigures::numbers),
+        "over_time": over_time(report),
     });
     if let (Value::Object(object), Value::Object(further)) = (&mut object, further) {
         object.extend(further);
@@ -77,12 +85,12 @@ fn parameters(plan: &Plan) -> Value {
 }
 
 /// The messages of the measured time; null where there are none to measure.
-fn traffic(plan: &Plan, findings: &Findings) -> Value {
-    let traffic = &findings.traffic;
+fn traffic(plan: &Plan, report: &Report) -> Value {
+    let traffic = &report.traffic;
     if matches!(plan.mode, Mode::Storm { .. } | Mode::Idle { ping: None }) {
         return Value::Null;
     }
-    let seconds = findings.measured.as_secs_f64().max(1e-9);
+    let seconds = report.measured.as_secs_f64().max(1e-9);
     let mut object = json!({
         "latency": times(&traffic.latency),
         "sent": traffic.sent,
@@ -120,9 +128,9 @@ fn traffic(plan: &Plan, findings: &Findings) -> Value {
 }
 
 /// The share of its time that each thread was busy, on a CPU, and waiting for one.
-fn threads(findings: &Findings) -> Vec<Value> {
+fn threads(report: &Report) -> Vec<Value> {
     let share = |share: f64| (share * 1e3).round() / 1e3;
-    let loads = findings.loads.iter();
+    let loads = report.loads.iter();
     loads
         .map(|load| {
             json!({
@@ -135,8 +143,8 @@ fn threads(findings: &Findings) -> Vec<Value> {
 }
 
 /// Columns rather than rows: shorter, and what a plot wants.
-fn over_time(findings: &Findings) -> Value {
-    let series = &findings.series;
+fn over_time(report: &Report) -> Value {
+    let series = &report.series;
     let quantile = |share: f64| -> Vec<Option<f64>> {
         series.intervals().iter().map(|interval| interval.quantile(share).map(millis)).collect()
     };
@@ -160,22 +168,22 @@ fn over_time(findings: &Findings) -> Value {
         "p50_ms": quantile(0.5),
         "p99_ms": quantile(0.99),
         "outcomes": outcomes,
-        "server": findings.server_samples.iter().map(|(at, figures)| {
+        "server": report.server_samples.iter().map(|(at, figures)| {
             json!({"at_ms": millis(*at), "figures": figures.numbers()})
         }).collect::<Vec<_>>(),
     })
 }
 
 /// What became of the connections.
-fn connections(plan: &Plan, findings: &Findings) -> Value {
-    let tally = &findings.tally;
-    let rejected: Map<String, Value> = tally
-        .rejected
+fn connections(plan: &Plan, report: &Report) -> Value {
+    let tally = &report.tally;
+    let refused: Map<String, Value> = tally
+        .refused
         .iter()
-        .map(|(status, rejection)| {
-            let (least, most) = rejection.retry_after.unzip();
+        .map(|(status, refusal)| {
+            let (least, most) = refusal.retry_after.unzip();
             let figures = json!({
-                "count": rejection.count,
+                "count": refusal.count,
                 "retry_after_s_min": least.map(|advice| advice.as_secs()),
                 "retry_after_s_max": most.map(|advice| advice.as_secs()),
             });
@@ -214,7 +222,7 @@ fn connections(plan: &Plan, findings: &Findings) -> Value {
             "after_retry": times(&tally.after_retry),
             "waited_according_to": if tally.server_tells_who_waited() { "server" } else { "clock" },
         },
-        "rejected": {"total": tally.rejected_total(), "by_status": rejected},
+        "rejected": {"total": tally.refused_total(), "by_status": refused},
         "retries": tally.retries,
         "failed": {
             "total": tally.failed_total(),
@@ -262,15 +270,16 @@ mod tests {
     #[test]
     fn figures_are_where_a_program_looks_for_them() {
         let plan = Plan::typed("ws://h:1/ws -c 3");
-        let mut findings = Findings::none();
-        let (tally, waited_after) = (&mut findings.tally, plan.opening.waited_after);
+        let mut report = Report::none();
+        let (tally, waited_after) = (&mut report.tally, plan.opening.waited_after);
         tally.count_served(Duration::from_micros(1500), false, waited_after);
-        tally.count_rejected(503, Some(Duration::from_secs(2)));
+        tally.count_refused(503, Some(Duration::from_secs(2)));
         tally.count_served(Duration::from_secs(1), true, waited_after);
         tally.count_closed_by_server(Ending::BrokeProtocol("a".into()));
         tally.count_closed_by_server(Ending::BrokeProtocol("b".into()));
 
-        let object = object(&plan, &findings);
+        let object = object(&Summary::of(&plan, &report));
+        assert_eq!(object["outcome"]["exit_code"], json!(5), "the server ended two");
         assert_eq!(object["served"]["at_once"]["max_ms"], json!(1.5));
         assert_eq!(object["served"]["after_waiting"]["count"], json!(1));
         assert_eq!(object["served"]["after_retry"]["p50_ms"], Value::Null);

@@ -10,8 +10,8 @@ use hdrhistogram::Histogram;
 
 use super::{
     busy::{Busy, ThreadLoad},
-    course::{Course, Pulse},
     pacer::Pacer,
+    run_state::{RunState, ThreadCounts},
     series::{self, Outcome, Series},
     tally::{Ending, Failure, Tally},
     times::Times,
@@ -23,7 +23,7 @@ pub(super) struct Log {
     pub(super) traffic: Traffic,
     pub(super) series: Series,
     pub(super) busy: Busy,
-    course: Arc<Course>,
+    state: Arc<RunState>,
     /// What is begun in this time is measured; `None` until that is known.
     pub(super) window: Option<(Instant, Instant)>,
     /// Measured since the live line was last told.
@@ -66,13 +66,13 @@ pub(super) struct Traffic {
 }
 
 impl Log {
-    pub(super) fn new(course: Arc<Course>) -> Log {
+    pub(super) fn new(state: Arc<RunState>) -> Log {
         Log {
             tally: Tally::new(),
             traffic: Traffic::new(),
-            series: Series::new(course.began),
+            series: Series::new(state.began),
             busy: Busy::default(),
-            course,
+            state,
             window: None,
             recent: series::histogram(),
             ended: Vec::new(),
@@ -93,13 +93,13 @@ impl Log {
         } else {
             self.tally.count_served(took, marked, after);
         }
-        self.course.opened();
+        self.state.opened();
         self.series.at(Instant::now()).count(Outcome::Opened);
     }
 
-    pub(super) fn count_rejected(&mut self, status: u16, advice: Option<Duration>) {
+    pub(super) fn count_refused(&mut self, status: u16, advice: Option<Duration>) {
         self.series.at(Instant::now()).count(Outcome::Refused(status));
-        self.tally.count_rejected(status, advice);
+        self.tally.count_refused(status, advice);
     }
 
     pub(super) fn count_failed(&mut self, failure: Failure) {
@@ -108,14 +108,14 @@ impl Log {
     }
 
     pub(super) fn count_closed_by_server(&mut self, ending: Ending) {
-        self.course.ended();
+        self.state.ended();
         self.series.at(Instant::now()).count(Outcome::Closed(ending.clone()));
         self.tally.count_closed_by_server(ending);
     }
 
-    pub(super) fn count_goodbye(&mut self, ending: &Ending) {
-        self.course.ended();
-        self.tally.count_goodbye(ending);
+    pub(super) fn count_closed_by_us(&mut self, ending: &Ending) {
+        self.state.ended();
+        self.tally.count_closed_by_us(ending);
     }
 
     // Messages.
@@ -189,14 +189,14 @@ impl Log {
 
     // Telling.
 
-    pub(super) fn pulse(&self) -> Pulse {
+    pub(super) fn pulse(&self) -> ThreadCounts {
         let tally = &self.tally;
-        Pulse {
+        ThreadCounts {
             settled: tally.settled(),
             at_once: tally.at_once_total(),
             after_waiting: tally.after_waiting_total(),
             after_retry: tally.after_retry.count(),
-            rejected: tally.rejected_total(),
+            refused: tally.refused_total(),
             failed: tally.failed_total(),
             closed: tally.closed_by_server_total(),
             sent: tally.messages_sent,

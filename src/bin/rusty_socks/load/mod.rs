@@ -1,34 +1,35 @@
 //! `rusty_socks load`: a load test for any WebSocket server, and an honest account of what came of
 //! it. Storms of connections, round trips, fan-out, idle holding.
 //!
-//! Read in this order: [`args`] is what was typed, [`plan`] what it means; [`captain`] runs it, with
-//! one [`fleet`] of connections on each thread; [`handshake`] is a connection until its answer,
-//! [`held`] after it; [`work`] is what connections then do; [`log`] is where each thread writes down
-//! what it saw; [`verdict`], [`table`], [`json`] and [`page`] tell. The server is a stranger here:
-//! nothing is shared with its code, so that a fault cannot hide on both sides.
+//! Read in this order: [`args`] is what was typed, [`plan`] what it means; [`coordinator`] runs it,
+//! with one [`load_thread`] on each thread; [`handshake`] is a connection until its answer, [`held`]
+//! after it; [`work`] is what connections then do; [`log`] is where each thread writes down what it
+//! saw, [`report`] all of it; [`outcome`] judges it and [`summary`] puts it into words, of which
+//! [`table`], [`json`] and [`page`] are made. The server is a stranger here: nothing is shared with
+//! its code, so that a fault cannot hide on both sides.
 
 // What was typed, and what it means.
 mod args;
+mod expect;
 mod header;
 mod span;
-mod target;
 mod plan;
 // What is done.
-mod captain;
-mod course;
-mod fleet;
+mod coordinator;
+mod run_state;
+mod load_thread;
 mod dialer;
 mod request;
 mod handshake;
 mod answer;
-mod comeback;
+mod retry;
 mod held;
 mod work;
 mod echo;
 mod fanout;
 mod stamp;
 mod pacer;
-mod metronome;
+mod ticker;
 mod timers;
 mod open_files;
 mod stats;
@@ -38,9 +39,14 @@ mod tally;
 mod times;
 mod series;
 mod busy;
+mod report;
 // What is told.
 mod progress;
-mod verdict;
+mod words;
+mod outcome;
+mod bottleneck;
+mod comparison;
+mod summary;
 mod table;
 mod json;
 mod machine;
@@ -50,20 +56,22 @@ mod chart;
 
 use std::{
     fs,
-    process::{self, ExitCode},
+    io::{self, IsTerminal, Write},
+    process,
     sync::{
         atomic::{AtomicBool, Ordering},
         mpsc::Sender,
     },
 };
 
-use crate::exit::{Exit, PREFIX};
+use crate::exit::{Exit, PREFIX, say};
 
 pub(crate) use self::args::LoadArgs;
 use self::{
-    captain::Findings,
-    course::Word,
     plan::{NoPlan, Plan},
+    report::Report,
+    run_state::ThreadEvent,
+    summary::Summary,
 };
 
 /// Descriptors the process needs beside its connections: the standard streams, `/stats`, and for
@@ -71,11 +79,11 @@ use self::{
 const OPEN_FILES_SPARE: u64 = 160;
 
 /// Runs the load and prints what came of it; the exit code is the one [`LoadArgs`] promises.
-pub(crate) fn run(args: LoadArgs) -> ExitCode {
+pub(crate) fn run(args: LoadArgs) -> Exit {
     let plan = match Plan::new(args) {
         Ok(plan) => plan,
         Err(NoPlan::BadArguments(reason)) => return fail(Exit::BadConfig, &reason),
-        Err(NoPlan::Unreachable(reason)) => return fail(Exit::Failure, &reason),
+        Err(NoPlan::Unreachable(reason)) => return fail(Exit::Unreachable, &reason),
     };
     // A page that cannot be written is better known before the run than after it.
     if let Some(path) = &plan.report
@@ -91,59 +99,71 @@ pub(crate) fn run(args: LoadArgs) -> ExitCode {
             plan.connections
         ));
     }
-    match captain::run(plan, end_on_interrupt) {
-        Ok((plan, findings)) => report(&plan, &findings).into(),
+    match coordinator::run(plan, end_on_interrupt) {
+        Ok((plan, report)) => tell(&plan, &report),
         Err(error) => fail(Exit::Failure, &format!("cannot watch sockets: {error}")),
     }
 }
 
 /// Says why nothing could be run at all.
-fn fail(exit: Exit, reason: &str) -> ExitCode {
-    eprintln!("{PREFIX}{reason}");
-    exit.into()
+fn fail(exit: Exit, reason: &str) -> Exit {
+    say(&format!("{PREFIX}{reason}"));
+    exit
 }
 
 /// Says what will make the run less than what was asked for.
 fn warn(reason: &str) {
-    eprintln!("{PREFIX}warning: {reason}");
+    say(&format!("{PREFIX}warning: {reason}"));
 }
 
 /// The first Ctrl-C ends the run as if its time were up; a second one does not wait for the
-/// goodbyes.
-fn end_on_interrupt(words: Sender<Word>) {
+/// closing handshakes.
+fn end_on_interrupt(events: Sender<ThreadEvent>) {
     let asked = AtomicBool::new(false);
     let installed = ctrlc::set_handler(move || {
         if asked.swap(true, Ordering::Relaxed) {
             process::exit(130);
         }
         // When nobody listens the run is over anyway.
-        let _ = words.send(Word::Stop);
+        let _ = events.send(ThreadEvent::Stop);
     });
     if let Err(error) = installed {
         warn(&format!("Ctrl-C will end the run without a table: {error}"));
     }
 }
 
-/// Prints the findings in the form that was asked for, and judges them.
-fn report(plan: &Plan, findings: &Findings) -> Exit {
-    if plan.json {
-        println!("{}", json::object(plan, findings));
-    } else {
-        print!("{}", table::render(plan, findings));
+/// Tells the run in the forms that were asked for, and how it is judged.
+fn tell(plan: &Plan, report: &Report) -> Exit {
+    let summary = Summary::of(plan, report);
+    let text = match plan.json {
+        true => format!("{}\n", json::object(&summary)),
+        false => table::render(&summary),
+    };
+    let mut exit = summary.outcome.exit();
+    if let Err(error) = print(&text) {
+        exit = fail(Exit::Failure, &format!("cannot write to standard output: {error}"));
     }
     if let Some(path) = &plan.report {
-        match fs::write(path, page::render(plan, findings)) {
-            Ok(()) => eprintln!("The page is in {}.", path.display()),
+        match fs::write(path, page::render(&summary)) {
+            Ok(()) => say(&format!("The page is in {}.", path.display())),
             Err(error) => {
-                eprintln!("{PREFIX}cannot write {}: {error}", path.display());
-                return Exit::Failure;
+                exit = fail(Exit::Failure, &format!("cannot write {}: {error}", path.display()));
             }
         }
     }
-    // Who was turned away by a status was answered; who was served and got nothing back was not.
-    let nothing_came = plan.has_traffic()
-        && findings.tally.served_total() > 0
-        && findings.traffic.answered == 0
-        && !findings.stopped;
-    if findings.tally.failed_total() > 0 || nothing_came { Exit::Failure } else { Exit::Clean }
+    // Who sees the table has read it there.
+    if !summary.outcome.passed() && (plan.json || !io::stdout().is_terminal()) {
+        say(&format!("{PREFIX}{}", summary.outcome.headline()));
+    }
+    exit
+}
+
+/// Writes to standard output, to the last byte. A reader that has seen enough (`| head`) is no
+/// failure.
+fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome,
+    }
 }

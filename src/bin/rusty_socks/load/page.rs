@@ -1,15 +1,18 @@
-//! The findings as one page: tiles, plots and tables, without anything from elsewhere.
+//! The report as one page: tiles, plots and tables, without anything from elsewhere.
+
+use serde_json::Value;
 
 use super::{
-    captain::Findings,
     chart::{escape, push},
+    comparison::Comparison,
     json,
     machine::{self, Machine},
-    plan::{Mode, Plan},
-    plots::{charts, latency_name},
-    table::{self, Compared, per_second, span},
+    outcome::{Outcome, ProblemKind},
+    plan::Mode,
+    plots::charts,
+    summary::{Figure, Row, Summary},
     times::Times,
-    verdict,
+    words::{counted, grouped, per_second, span},
 };
 
 const STYLE: &str = include_str!("page.css");
@@ -22,20 +25,19 @@ struct Tile {
 }
 
 /// The whole page.
-pub(super) fn render(plan: &Plan, findings: &Findings) -> String {
-    let command = machine::command_line();
-    let title = table::title(plan, findings);
+pub(super) fn render(summary: &Summary<'_>) -> String {
+    let command = escape(&machine::command_line());
     let mut html = format!(
         "<!doctype html>\n<html lang=en><meta charset=utf-8>\
          <meta name=viewport content=\"width=device-width,initial-scale=1\">\
-         <title>{}</title>\n<style>\n{STYLE}</style>\n<main>\n<h1>{}</h1>\n<code>{}</code>\n",
-        escape(&command),
-        escape(&title),
-        escape(&command)
+         <title>{command}</title>\n<style>\n{STYLE}</style>\n<main>\n<h1>{}</h1>\n\
+         <code>{command}</code>\n",
+        escape(&summary.title)
     );
-    html += &verdict_box(plan, findings);
+    html += &outcome_box(&summary.outcome);
+    html += &bottleneck_box(&summary.bottleneck);
     html += "<div class=tiles>\n";
-    for Tile { value, label, mood } in tiles(plan, findings) {
+    for Tile { value, label, mood } in tiles(summary) {
         push(
             &mut html,
             format_args!(
@@ -45,26 +47,39 @@ pub(super) fn render(plan: &Plan, findings: &Findings) -> String {
         );
     }
     html += "</div>\n<div class=plots>\n";
-    for chart in charts(plan, findings) {
+    for chart in charts(summary.plan, summary.report) {
         html += &chart.figure();
     }
     html += "</div>\n";
-    html += &times_table(plan, findings);
-    html += &server_table(findings);
+    html += &figures_table(&summary.rows);
+    html += &server_table(&summary.comparison);
     html += "<section><h2>Remarks</h2>";
-    for remark in table::remarks(plan, findings) {
-        push(&mut html, format_args!("<p>{}</p>", escape(&remark)));
+    for remark in &summary.remarks {
+        push(&mut html, format_args!("<p>{}</p>", escape(remark)));
     }
     html += "</section>\n";
-    html += &footer(plan, findings);
+    html += &footer(summary);
+    // A style sheet shows what is in it, so that the figures stand in the page once, for people and
+    // programs.
     push(
         &mut html,
         format_args!(
-            "<script type=\"application/json\" id=figures>{}</script>\n</main>\n</html>\n",
-            in_script(&json::object(plan, findings).to_string())
+            "<section><h2>All figures</h2><script type=\"application/json\" id=figures>{}</script>\
+             </section>\n</main>\n</html>\n",
+            in_script(&a_line_each(&json::object(summary)))
         ),
     );
     html
+}
+
+/// JSON with a line for each of its outermost keys.
+fn a_line_each(object: &Value) -> String {
+    let Value::Object(fields) = object else { return object.to_string() };
+    let lines: Vec<String> = fields
+        .iter()
+        .map(|(name, value)| format!("{}: {value}", Value::from(name.as_str())))
+        .collect();
+    format!("{{\n{}\n}}", lines.join(",\n"))
 }
 
 /// JSON that cannot end the element it stands in.
@@ -72,8 +87,22 @@ fn in_script(json: &str) -> String {
     json.replace('<', "\\u003c")
 }
 
-fn verdict_box(plan: &Plan, findings: &Findings) -> String {
-    let reasons = verdict::reasons(plan, findings);
+/// The headline, above everything else.
+fn outcome_box(outcome: &Outcome) -> String {
+    if outcome.passed() {
+        return format!("<div class=verdict>{}</div>\n", escape(&outcome.headline()));
+    }
+    let mut html = format!(
+        "<div class=\"verdict failed\"><b>Failed, with exit code {}.</b><ul>",
+        outcome.exit() as u8
+    );
+    for problem in &outcome.problems {
+        push(&mut html, format_args!("<li>{}</li>", escape(&problem.text)));
+    }
+    html + "</ul></div>\n"
+}
+
+fn bottleneck_box(reasons: &[String]) -> String {
     if reasons.is_empty() {
         return "<div class=verdict>The client had time to spare: what is shown here is the \
                 server and the way to it.</div>\n"
@@ -84,15 +113,15 @@ fn verdict_box(plan: &Plan, findings: &Findings) -> String {
                     tell more of it than of the server:<ul>"
             .to_owned();
     for reason in reasons {
-        push(&mut html, format_args!("<li>{}</li>", escape(&reason)));
+        push(&mut html, format_args!("<li>{}</li>", escape(reason)));
     }
     html + "</ul></div>\n"
 }
 
-fn tiles(plan: &Plan, findings: &Findings) -> Vec<Tile> {
-    let (tally, traffic) = (&findings.tally, &findings.traffic);
-    let seconds = findings.measured.as_secs_f64().max(1e-9);
-    let rate = match traffic.arrived as f64 / seconds {
+fn tiles(summary: &Summary<'_>) -> Vec<Tile> {
+    let Summary { plan, report, outcome, .. } = summary;
+    let (tally, traffic) = (&report.tally, &report.traffic);
+    let rate = match report.rate() {
         rate if rate >= 1000.0 => grouped(rate.round() as u64),
         rate => per_second(rate),
     };
@@ -112,11 +141,8 @@ fn tiles(plan: &Plan, findings: &Findings) -> Vec<Tile> {
     match &plan.mode {
         Mode::Storm { .. } => {
             tiles.push(tile(grouped(tally.served_total()), "served"));
-            let turned_away = tally.rejected_total();
-            let mood = if turned_away > 0 { "warn" } else { "" };
-            tiles.push(Tile { value: grouped(turned_away), label: "rejected", mood });
             let labels = ["median time to connect", "99 % connected within", "slowest"];
-            tiles.extend(quantiles(&connects(findings), labels));
+            tiles.extend(quantiles(&tally.connects(), labels));
             tiles.push(tile(span(tally.settled_after), "until all were answered"));
         }
         Mode::Idle { ping } => {
@@ -132,7 +158,7 @@ fn tiles(plan: &Plan, findings: &Findings) -> Vec<Tile> {
             tiles.push(tile(rate, "round trips per second"));
             let labels = ["median round trip", "99 % within", "slowest"];
             tiles.extend(quantiles(&traffic.latency, labels));
-            tiles.push(lost(traffic.unanswered() + traffic.unsent(), "without an answer"));
+            tiles.push(lost(traffic.unanswered() + traffic.unsent(), "messages lost"));
         }
         Mode::Fanout(_) => {
             tiles.push(tile(rate, "deliveries per second"));
@@ -141,98 +167,99 @@ fn tiles(plan: &Plan, findings: &Findings) -> Vec<Tile> {
             tiles.push(lost(traffic.undelivered() + traffic.unsent(), "deliveries missing"));
         }
     }
+    let refused = tally.refused_total();
+    let mood = match refused {
+        0 => "",
+        _ if outcome.has(ProblemKind::Refused) || outcome.has(ProblemKind::Unmet) => "bad",
+        _ => "warn",
+    };
+    tiles.push(Tile { value: grouped(refused), label: "connections refused", mood });
     tiles.push(lost(tally.failed_total(), "connections failed"));
     tiles.push(lost(tally.closed_by_server_total(), "closed by the server"));
+    if traffic.not_joined > 0 {
+        tiles.push(lost(traffic.not_joined, "not let into a room"));
+    }
     tiles
 }
 
-/// How long all that were served took to connect.
-pub(super) fn connects(findings: &Findings) -> Times {
-    let tally = &findings.tally;
-    tally.at_once().with(&tally.after_waiting()).with(&tally.after_retry)
-}
-
-fn times_table(plan: &Plan, findings: &Findings) -> String {
-    let (tally, traffic) = (&findings.tally, &findings.traffic);
-    let mut rows: Vec<(&str, Times)> = vec![
-        (latency_name(plan), traffic.latency.clone()),
-        ("Sent late by", traffic.lag.clone()),
-        ("Served at once", tally.at_once()),
-        ("Served after waiting", tally.after_waiting()),
-        ("Served after a retry", tally.after_retry.clone()),
-    ];
-    rows.retain(|(_, times)| times.count() > 0);
-    let mut html = "<section><h2>Times</h2><table><tr><th></th>".to_owned();
+fn figures_table(rows: &[Row]) -> String {
+    let mut html = "<section><h2>Figures</h2><table><tr><th></th>".to_owned();
     for head in ["count", "mean", "p50", "p90", "p99", "p99.9", "max"] {
         push(&mut html, format_args!("<th>{head}</th>"));
     }
     html += "</tr>";
-    for (name, times) in rows {
-        push(&mut html, format_args!("<tr><td>{name}</td><td>{}</td>", grouped(times.count())));
-        push(&mut html, format_args!("<td>{}</td>", span(times.mean())));
-        for share in [0.5, 0.9, 0.99, 0.999, 1.0] {
-            push(&mut html, format_args!("<td>{}</td>", span(times.quantile(share))));
+    for Row { label, is_part, figure } in rows {
+        let class = if *is_part { " class=part" } else { "" };
+        push(&mut html, format_args!("<tr{class}><td>{}", escape(label)));
+        match figure {
+            Figure::Example(text) => {
+                push(&mut html, format_args!(": {}</td><td colspan=7></td>", escape(text)));
+            }
+            Figure::Count(count) => {
+                push(
+                    &mut html,
+                    format_args!("</td><td>{}</td><td colspan=6></td>", grouped(*count)),
+                );
+            }
+            Figure::Times(times) => {
+                push(&mut html, format_args!("</td><td>{}</td>", grouped(times.count())));
+                if times.count() == 0 {
+                    html += "<td colspan=6></td>";
+                } else {
+                    push(&mut html, format_args!("<td>{}</td>", span(times.mean())));
+                    for share in [0.5, 0.9, 0.99, 0.999, 1.0] {
+                        push(&mut html, format_args!("<td>{}</td>", span(times.quantile(share))));
+                    }
+                }
+            }
         }
         html += "</tr>";
     }
     html + "</table></section>\n"
 }
 
-fn server_table(findings: &Findings) -> String {
-    let compared = table::compared(findings);
-    if compared.is_empty() {
+fn server_table(comparison: &Comparison) -> String {
+    if comparison.rows.is_empty() {
         return String::new();
     }
-    let mut html = "<section><h2>The server's own count</h2><table><tr><th></th><th>this client\
-                    </th><th>the server</th></tr>"
-        .to_owned();
-    for Compared { what, client, server } in compared {
-        let (client, server) = (client.unwrap_or_default(), server.unwrap_or_default());
+    let mut html = format!(
+        "<section><h2>The server's own count</h2><table><tr><th></th><th>this client</th>\
+         <th>{}</th></tr>",
+        comparison.server_head()
+    );
+    for row in &comparison.rows {
+        let shown = |value: &Option<String>| escape(value.as_deref().unwrap_or_default());
+        let (client, server) = (shown(&row.client), shown(&row.server));
         push(
             &mut html,
-            format_args!(
-                "<tr><td>{what}</td><td>{}</td><td>{}</td></tr>",
-                escape(&client),
-                escape(&server)
-            ),
+            format_args!("<tr><td>{}</td><td>{client}</td><td>{server}</td></tr>", row.what),
         );
     }
-    html + "</table><p class=dim>Over the whole run, the opening and the warm-up included; other \
-            clients of the server are in its count.</p></section>\n"
+    html += "</table><p class=dim>";
+    if let Some(remark) = comparison.remark() {
+        push(&mut html, format_args!("<b>{}</b> ", escape(&remark)));
+    }
+    html + "Over the whole run, the opening and the warm-up included; other clients of the server \
+            are in its count.</p></section>\n"
 }
 
-fn footer(plan: &Plan, findings: &Findings) -> String {
+fn footer(summary: &Summary<'_>) -> String {
+    let Summary { plan, report, .. } = summary;
     let machine = Machine::here();
     let mut loads = String::new();
-    for load in &findings.loads {
+    for load in &report.loads {
         push(&mut loads, format_args!(" {:.0} %", load.busy * 100.0));
     }
-    let threads = match plan.threads {
-        1 => "1 thread".to_owned(),
-        threads => format!("{threads} threads"),
-    };
+    let threads = counted(plan.threads as u64, "thread");
     format!(
-        "<footer>{} · rusty_socks {} load · {} · {}, {} cores · {threads}, busy{loads} · the figures \
-         are in this page as JSON (<a href=\"#figures\">#figures</a>)</footer>\n",
-        findings.began.format("%Y-%m-%d %H:%M:%S UTC"),
+        "<footer>{} · rusty_socks {} load · {} · {}, {} · {threads}, busy{loads} · <a \
+         href=\"#figures\">all figures as JSON</a></footer>\n",
+        report.began.format("%Y-%m-%d %H:%M:%S UTC"),
         env!("CARGO_PKG_VERSION"),
         escape(&machine.system),
         escape(&machine.cpu),
-        machine.cores
+        counted(machine.cores as u64, "core")
     )
-}
-
-/// A count with its thousands apart.
-pub(super) fn grouped(count: u64) -> String {
-    let digits = count.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]
@@ -240,20 +267,24 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::load::tally::{Cause, Failure};
+    use crate::load::{
+        plan::Plan,
+        report::Report,
+        tally::{Cause, Failure},
+    };
 
     #[test]
     fn a_page_needs_nothing_from_elsewhere_and_obeys_nobody() {
         let plan = Plan::typed("echo ws://127.0.0.1:1/?a=1&b='x' --rate 10");
-        let mut findings = Findings::none();
+        let mut report = Report::none();
         let hostile = "</script><script>alert(1)</script>";
-        findings.tally.count_failed(Failure::new(Cause::BadAnswer, hostile));
-        findings.traffic.unexpected = 1;
-        findings.traffic.unexpected_example = Some(hostile.to_owned());
+        report.tally.count_failed(Failure::new(Cause::BadAnswer, hostile));
+        report.traffic.unexpected = 1;
+        report.traffic.unexpected_example = Some(hostile.to_owned());
         for millis in 1..2000 {
-            findings.traffic.latency.record(Duration::from_millis(millis));
+            report.traffic.latency.record(Duration::from_millis(millis));
         }
-        let page = render(&plan, &findings);
+        let page = render(&Summary::of(&plan, &report));
         assert!(page.contains("a=1&amp;b=&#39;x&#39;"));
         assert_eq!(page.matches("<script").count(), 1, "the figures alone");
         assert_eq!(page.matches("</script>").count(), 1);
@@ -262,12 +293,10 @@ mod tests {
         }
         assert!(page.contains("Round trip: percentiles") && page.contains("99.9 %"));
         let json = page.split("id=figures>").nth(1).unwrap().split("</script>").next().unwrap();
-        let figures: serde_json::Value = serde_json::from_str(json).unwrap();
+        let figures: Value = serde_json::from_str(json).unwrap();
+        let style = page.split("</style>").next().unwrap();
+        assert!(style.contains("#figures{display:block"), "a link to what is not shown");
+        assert!(page.contains("href=\"#figures\""));
         assert_eq!(figures["failed"]["by_cause"]["bad_answer"]["example"], hostile);
-    }
-
-    #[test]
-    fn numbers_are_written_for_people() {
-        assert_eq!([grouped(7), grouped(1234), grouped(1_000_000)], ["7", "1,234", "1,000,000"]);
     }
 }

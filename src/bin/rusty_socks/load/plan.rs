@@ -3,17 +3,19 @@
 use std::{
     fs,
     hash::{BuildHasher, Hasher, RandomState},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     path::PathBuf,
     thread,
     time::Duration,
 };
 
+use rusty_socks::client::Target;
+
 use super::{
     args::{Common, EchoArgs, FanoutArgs, IdleArgs, LoadArgs, ModeArgs, Protocol, StormArgs},
+    expect::CountRange,
     fanout::Audience,
     header::Header,
-    target::Target,
 };
 
 /// More source addresses than this would ask a machine for more sockets than it has memory for.
@@ -27,6 +29,13 @@ const PORTS_USED: f64 = 0.9;
 
 /// Ports of one source address where the system does not tell.
 const PORTS_ASSUMED: u32 = 16_000;
+
+/// The routes that are asked for where the address names none.
+const CHAT_PATH: &str = "/ws";
+const ECHO_PATH: &str = "/echo";
+
+/// How long one address of a name with several may take to show that somebody listens there.
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What is to be done, whatever was typed to say so.
 #[derive(Debug)]
@@ -47,8 +56,20 @@ pub(super) struct Plan {
     pub(super) warmup: Duration,
     pub(super) hold: Duration,
     pub(super) mode: Mode,
+    pub(super) expect: Expectations,
     pub(super) json: bool,
     pub(super) report: Option<PathBuf>,
+}
+
+/// What the run is expected to find; `None` where nothing was said.
+#[derive(Debug)]
+pub(super) struct Expectations {
+    pub(super) refused: Option<CountRange>,
+    pub(super) closed: Option<CountRange>,
+    pub(super) lost: Option<CountRange>,
+    pub(super) p99: Option<Duration>,
+    /// Round trips or deliveries a second.
+    pub(super) rate: Option<u64>,
 }
 
 /// How connections come about.
@@ -113,23 +134,30 @@ impl Plan {
     /// The plan before its server is looked up.
     fn of(args: LoadArgs) -> Result<Plan, String> {
         match args.mode {
-            None => Ok(Plan::of_storm(args.storm)),
+            None => Plan::of_storm(args.storm),
             Some(ModeArgs::Echo(args)) => Plan::of_echo(args),
             Some(ModeArgs::Fanout(args)) => Plan::of_fanout(args),
-            Some(ModeArgs::Idle(args)) => Ok(Plan::of_idle(args)),
+            Some(ModeArgs::Idle(args)) => Plan::of_idle(args),
         }
         .and_then(Plan::checked)
     }
 
-    fn of_storm(args: StormArgs) -> Plan {
+    fn of_storm(args: StormArgs) -> Result<Plan, String> {
+        // `load -c 5 echo` would else be a storm on a host of that name.
+        if let Some(mode) = ["echo", "fanout", "idle"].iter().find(|mode| **mode == args.url) {
+            return Err(format!(
+                "the mode comes before its flags: load {mode} …; a host of that name is {mode}:3030"
+            ));
+        }
         let mode = Mode::Storm { message: args.message, every: args.every };
-        let mut plan = Plan::with(args.common, args.target, args.connections, mode);
+        let mut plan =
+            Plan::with(args.common, target(&args.url, CHAT_PATH)?, args.connections, mode);
         plan.hold = args.hold;
         plan.opening.retry = args.retry;
         if args.rate > 0 {
             plan.opening.rate = f64::from(args.rate);
         }
-        plan
+        Ok(plan)
     }
 
     fn of_echo(args: EchoArgs) -> Result<Plan, String> {
@@ -148,8 +176,11 @@ impl Plan {
             rate: args.rate,
             messages: args.messages,
         });
-        let mut plan = Plan::with(args.common, args.target, args.connections, mode);
+        let mut plan =
+            Plan::with(args.common, target(&args.url, ECHO_PATH)?, args.connections, mode);
         (plan.warmup, plan.hold) = (args.warmup, args.duration);
+        (plan.expect.lost, plan.expect.rate) =
+            (args.expect_messages.expect_lost, args.expect_messages.expect_rate);
         Ok(plan)
     }
 
@@ -172,16 +203,19 @@ impl Plan {
             audience: Audience::new(args.rooms as usize),
         });
         let connections = args.publishers + args.subscribers;
-        let mut plan = Plan::with(args.common, args.target, connections, mode);
+        let mut plan = Plan::with(args.common, target(&args.url, CHAT_PATH)?, connections, mode);
         (plan.warmup, plan.hold) = (args.warmup, args.duration);
+        (plan.expect.lost, plan.expect.rate) =
+            (args.expect_messages.expect_lost, args.expect_messages.expect_rate);
         Ok(plan)
     }
 
-    fn of_idle(args: IdleArgs) -> Plan {
+    fn of_idle(args: IdleArgs) -> Result<Plan, String> {
         let mode = Mode::Idle { ping: Some(args.ping).filter(|every| !every.is_zero()) };
-        let mut plan = Plan::with(args.common, args.target, args.connections, mode);
+        let mut plan =
+            Plan::with(args.common, target(&args.url, CHAT_PATH)?, args.connections, mode);
         plan.hold = args.hold;
-        plan
+        Ok(plan)
     }
 
     fn with(common: Common, target: Target, connections: u32, mode: Mode) -> Plan {
@@ -215,6 +249,13 @@ impl Plan {
             warmup: Duration::ZERO,
             hold: Duration::ZERO,
             mode,
+            expect: Expectations {
+                refused: common.expect.expect_refused,
+                closed: common.expect.expect_closed,
+                lost: None,
+                p99: common.expect.expect_p99_ms,
+                rate: None,
+            },
             json: common.json,
             report: common.report,
         }
@@ -231,7 +272,7 @@ impl Plan {
     }
 
     fn resolved(mut self) -> Result<Plan, NoPlan> {
-        self.address = self.target.resolve(&self.sources).map_err(NoPlan::Unreachable)?;
+        self.address = address_of(&self.target, &self.sources).map_err(NoPlan::Unreachable)?;
         if !self.allow_remote && !self.address.ip().is_loopback() {
             return Err(NoPlan::BadArguments(format!(
                 "{} is not on this machine: say --allow-remote if its owner agrees",
@@ -275,6 +316,32 @@ impl Plan {
             Mode::Storm { .. } | Mode::Fanout(_) | Mode::Idle { .. } => None,
         }
     }
+}
+
+/// Reads an address, or says what is wrong with it.
+fn target(address: &str, path: &str) -> Result<Target, String> {
+    Target::parse_for(address, path).map_err(|error| error.to_string())
+}
+
+/// The one address all connections go to, reachable from `sources` where these are given.
+///
+/// A name may stand for several addresses, as `localhost` does, and the server may listen on only
+/// one of them; so each is tried with one connection, lest all connections be refused at the wrong
+/// one.
+fn address_of(target: &Target, sources: &[IpAddr]) -> Result<SocketAddr, String> {
+    let mut addresses = target.addresses().map_err(|error| error.to_string())?;
+    let fits =
+        |address: &SocketAddr| sources.iter().all(|source| source.is_ipv4() == address.is_ipv4());
+    addresses.retain(fits);
+    let Some(first) = addresses.first() else {
+        return Err(format!(
+            "{target} has no address of the same family (IPv4, IPv6) as every --source"
+        ));
+    };
+    let is_heard = |address: &&SocketAddr| {
+        addresses.len() == 1 || TcpStream::connect_timeout(address, TRIAL_TIMEOUT).is_ok()
+    };
+    Ok(*addresses.iter().find(is_heard).unwrap_or(first))
 }
 
 /// How many threads this machine runs at once.
@@ -330,6 +397,28 @@ mod tests {
         assert!(refused("echo ws://192.0.2.1/").contains("--allow-remote"));
         assert!(Plan::new(LoadArgs::typed("ws://192.0.2.1/ --allow-remote").unwrap()).is_ok());
         assert!(Plan::new(LoadArgs::typed("ws://[::1]:9/").unwrap()).is_ok());
+    }
+
+    #[test]
+    fn an_address_is_completed_by_the_route_of_the_mode() {
+        for (line, target) in [
+            ("localhost", "ws://localhost:3030/ws"),
+            ("echo localhost", "ws://localhost:3030/echo"),
+            ("fanout localhost:4000", "ws://localhost:4000/ws"),
+            ("idle http://localhost:4000/x", "ws://localhost:4000/x"),
+            ("echo ws://localhost:4000", "ws://localhost:4000/"),
+        ] {
+            assert_eq!(Plan::typed(line).target.to_string(), target, "{line}");
+        }
+        assert!(refused("echo wss://localhost").contains("TLS"));
+        assert!(refused("-c 5 echo").contains("load echo"), "a mode, and no host");
+    }
+
+    #[test]
+    fn sources_choose_the_family() {
+        let target = target("127.0.0.1:9", "/").unwrap();
+        assert!(address_of(&target, &["127.0.0.2".parse().unwrap()]).is_ok());
+        assert!(address_of(&target, &["::1".parse().unwrap()]).unwrap_err().contains("family"));
     }
 
     #[test]

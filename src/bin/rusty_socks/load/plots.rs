@@ -3,34 +3,33 @@
 use std::time::Duration;
 
 use super::{
-    captain::Findings,
     chart::{Axis, Chart, Hint, Layer, Line, Marks, nines},
-    page::{connects, grouped},
     plan::{Mode, Plan},
+    report::Report,
     series::{Interval, Outcome},
     stats::ServerFigures,
-    table::{per_second, span},
     times::Times,
+    words::{grouped, per_second, span},
 };
 
 /// All plots of the page, in the order of their weight.
-pub(super) fn charts(plan: &Plan, findings: &Findings) -> Vec<Chart> {
-    let percentiles = percentiles(plan, findings);
-    let over_time = latency_over_time(plan, findings);
-    let has_messages = findings.tally.messages_sent + findings.tally.messages_received > 0;
-    let throughput = has_messages.then(|| throughput(plan, findings));
-    let server = server_over_time(plan, findings);
+pub(super) fn charts(plan: &Plan, report: &Report) -> Vec<Chart> {
+    let percentiles = percentiles(plan, report);
+    let over_time = latency_over_time(plan, report);
+    let has_messages = report.tally.messages_sent + report.tally.messages_received > 0;
+    let throughput = has_messages.then(|| throughput(plan, report));
+    let server = server_over_time(plan, report);
     percentiles
         .into_iter()
         .chain(over_time)
         .chain(throughput)
-        .chain([outcomes(plan, findings)])
+        .chain([outcomes(plan, report)])
         .chain(server)
         .collect()
 }
 
 /// What a storm measures is the way in; the others, messages.
-pub(super) fn latency_name(plan: &Plan) -> &'static str {
+fn latency_name(plan: &Plan) -> &'static str {
     match &plan.mode {
         Mode::Storm { .. } | Mode::Idle { ping: None } => "Time to connect",
         Mode::Idle { ping: Some(_) } => "Answer to a ping",
@@ -39,13 +38,9 @@ pub(super) fn latency_name(plan: &Plan) -> &'static str {
     }
 }
 
-fn percentiles(plan: &Plan, findings: &Findings) -> Option<Chart> {
-    let traffic = &findings.traffic;
-    let times = if plan.has_traffic() || matches!(plan.mode, Mode::Idle { ping: Some(_) }) {
-        traffic.latency.clone()
-    } else {
-        connects(findings)
-    };
+fn percentiles(plan: &Plan, report: &Report) -> Option<Chart> {
+    let traffic = &report.traffic;
+    let times = report.measured_times(plan);
     let line = |label: &str, colour, times: &Times| Line {
         label: label.to_owned(),
         colour,
@@ -126,13 +121,13 @@ struct Timeline {
 }
 
 impl Timeline {
-    fn of(plan: &Plan, findings: &Findings) -> Timeline {
-        let from = findings.measured_from.as_secs_f64();
-        let until = from + findings.measured.as_secs_f64();
+    fn of(plan: &Plan, report: &Report) -> Timeline {
+        let from = report.measured_from.as_secs_f64();
+        let until = from + report.measured.as_secs_f64();
         let measured = (plan.has_traffic() && until > from).then_some((from, until));
         Timeline {
-            width: findings.series.width().as_secs_f64(),
-            intervals: findings.series.intervals().len(),
+            width: report.series.width().as_secs_f64(),
+            intervals: report.series.intervals().len(),
             measured,
         }
     }
@@ -160,8 +155,8 @@ impl Timeline {
     }
 }
 
-fn latency_over_time(plan: &Plan, findings: &Findings) -> Option<Chart> {
-    let (timeline, intervals) = (Timeline::of(plan, findings), findings.series.intervals());
+fn latency_over_time(plan: &Plan, report: &Report) -> Option<Chart> {
+    let (timeline, intervals) = (Timeline::of(plan, report), report.series.intervals());
     let points = |share: f64| -> Vec<Option<(f64, f64)>> {
         let of = |(at, interval): (usize, &Interval)| {
             Some((timeline.middle(at), interval.quantile(share)?.as_secs_f64()))
@@ -195,8 +190,8 @@ fn latency_over_time(plan: &Plan, findings: &Findings) -> Option<Chart> {
     })
 }
 
-fn throughput(plan: &Plan, findings: &Findings) -> Chart {
-    let (timeline, intervals) = (Timeline::of(plan, findings), findings.series.intervals());
+fn throughput(plan: &Plan, report: &Report) -> Chart {
+    let (timeline, intervals) = (Timeline::of(plan, report), report.series.intervals());
     let rate = |count: u64| count as f64 / timeline.width;
     let points = |of: fn(&Interval) -> u64| {
         let point = |(at, interval)| Some((timeline.middle(at), rate(of(interval))));
@@ -227,8 +222,8 @@ fn throughput(plan: &Plan, findings: &Findings) -> Chart {
     }
 }
 
-fn outcomes(plan: &Plan, findings: &Findings) -> Chart {
-    let (timeline, intervals) = (Timeline::of(plan, findings), findings.series.intervals());
+fn outcomes(plan: &Plan, report: &Report) -> Chart {
+    let (timeline, intervals) = (Timeline::of(plan, report), report.series.intervals());
     let mut layers: Vec<Layer> = Vec::new();
     for (at, interval) in intervals.iter().enumerate() {
         for (outcome, count) in &interval.outcomes {
@@ -277,9 +272,9 @@ fn colour_of(outcome: &Outcome) -> &'static str {
 }
 
 /// Messages per second as the server counts them, between one look at it and the next.
-fn server_over_time(plan: &Plan, findings: &Findings) -> Option<Chart> {
-    let timeline = Timeline::of(plan, findings);
-    let samples = &findings.server_samples;
+fn server_over_time(plan: &Plan, report: &Report) -> Option<Chart> {
+    let timeline = Timeline::of(plan, report);
+    let samples = &report.server_samples;
     let points = |name: &str| -> Vec<Option<(f64, f64)>> {
         let rate = |pair: &[(Duration, ServerFigures)]| {
             let seconds = (pair[1].0.saturating_sub(pair[0].0)).as_secs_f64();

@@ -9,11 +9,12 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{
-    course::{Course, Pulse},
     plan::Plan,
+    run_state::{RunState, ThreadCounts},
     series::quantile_of,
-    table::span,
+    words::span,
 };
+use crate::exit::say;
 
 /// How often the bar is redrawn.
 const BAR_EVERY: Duration = Duration::from_millis(250);
@@ -54,13 +55,13 @@ impl Progress {
     }
 
     /// Shows where things stand. `doing` says what the run is at.
-    pub(super) fn show(&mut self, now: Instant, doing: &str, course: &Course) {
+    pub(super) fn show(&mut self, now: Instant, doing: &str, state: &RunState) {
         let since = now.duration_since(self.shown).as_secs_f64();
         self.shown = now;
-        let pulse = course.pulse();
-        let mut figures = figures(&pulse, course.open());
+        let pulse = state.pulse();
+        let mut figures = figures(&pulse, state.open());
         if self.traffic && since > 0.0 {
-            figures = format!("{}; {figures}", self.traffic(&pulse, course, since));
+            figures = format!("{}; {figures}", self.traffic(&pulse, state, since));
         }
         self.before = (pulse.sent, pulse.received);
         match &self.bar {
@@ -68,22 +69,22 @@ impl Progress {
                 bar.set_position(pulse.settled);
                 bar.set_message(format!("{doing}: {figures}"));
             }
-            None => eprintln!(
+            None => say(&format!(
                 "{:5.1} s  {doing}: {figures}",
                 now.duration_since(self.began).as_secs_f64()
-            ),
+            )),
         }
     }
 
     /// Messages per second since the last showing, and how long they took.
-    fn traffic(&self, pulse: &Pulse, course: &Course, since: f64) -> String {
+    fn traffic(&self, pulse: &ThreadCounts, state: &RunState, since: f64) -> String {
         let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / since;
         let mut line = format!(
             "{:.0}/s out, {:.0}/s in",
             rate(pulse.sent, self.before.0),
             rate(pulse.received, self.before.1)
         );
-        let recent = course.take_recent();
+        let recent = state.take_recent();
         if !recent.is_empty() {
             let quantile = |share| span(quantile_of(&recent, share));
             line += &format!(", p50 {}, p99 {}", quantile(0.5), quantile(0.99));
@@ -91,11 +92,11 @@ impl Progress {
         line
     }
 
-    /// Leaves a line standing.
+    /// Leaves a line membership.
     pub(super) fn note(&self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{line}"),
+            Some(bar) => bar.suspend(|| say(line)),
+            None => say(line),
         }
     }
 }
@@ -109,10 +110,10 @@ impl Drop for Progress {
 }
 
 /// What became of the connections, in one line.
-fn figures(pulse: &Pulse, open: u64) -> String {
+fn figures(pulse: &ThreadCounts, open: u64) -> String {
     let mut line = format!(
-        "{open} open, {} served at once, {} after waiting, {} rejected, {} failed",
-        pulse.at_once, pulse.after_waiting, pulse.rejected, pulse.failed
+        "{open} open, {} served at once, {} after waiting, {} refused, {} failed",
+        pulse.at_once, pulse.after_waiting, pulse.refused, pulse.failed
     );
     for (count, what) in
         [(pulse.after_retry, "served after a retry"), (pulse.closed, "closed by the server")]

@@ -2,18 +2,19 @@
 
 use std::{
     fmt,
-    io::{Read, Write},
     net::{SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
 
+use crate::http_get;
+
 /// How long the whole exchange may take; a server without `/stats` shall not hold up the run.
 const TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// More than this is not the statistics of a server.
-const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
 /// The server's own count, taken when the last connection had its answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,12 +27,9 @@ impl ServerFigures {
     /// time. Blocks up to [`TIMEOUT`], so it belongs on a thread of its own.
     pub(super) fn ask(address: SocketAddr, authority: &str) -> Option<ServerFigures> {
         let deadline = Instant::now() + TIMEOUT;
-        let mut stream = TcpStream::connect_timeout(&address, TIMEOUT).ok()?;
-        stream.set_write_timeout(Some(TIMEOUT)).ok()?;
-        let request =
-            format!("GET /stats HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).ok()?;
-        ServerFigures::read(body(&read_answer(stream, deadline)?)?)
+        let stream = TcpStream::connect_timeout(&address, TIMEOUT).ok()?;
+        let answer = http_get::get(stream, authority, "/stats", ANSWER_BYTES_MAX, deadline).ok()?;
+        ServerFigures::read(&answer.body).filter(|_| answer.status == 200)
     }
 
     /// Reads the body of an answer; `None` when it has nothing in it that is worth showing.
@@ -84,54 +82,9 @@ impl fmt::Display for ServerFigures {
     }
 }
 
-/// Everything the server sends until it closes, or until the body it announced is there.
-fn read_answer(mut stream: TcpStream, deadline: Instant) -> Option<Vec<u8>> {
-    let mut answer = Vec::new();
-    let mut piece = [0; 4096];
-    while (answer.len() as u64) < ANSWER_BYTES_MAX && body(&answer).is_none() {
-        let left =
-            deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
-        stream.set_read_timeout(Some(left)).ok()?;
-        match stream.read(&mut piece).ok()? {
-            0 => break,
-            count => answer.extend_from_slice(&piece[..count]),
-        }
-    }
-    Some(answer)
-}
-
-/// The body of a whole `200` answer that says how long it is.
-fn body(answer: &[u8]) -> Option<&[u8]> {
-    let mut lines = [httparse::EMPTY_HEADER; 64];
-    let mut head = httparse::Response::new(&mut lines);
-    let Ok(httparse::Status::Complete(head_bytes)) = head.parse(answer) else {
-        return None;
-    };
-    if head.code != Some(200) {
-        return None;
-    }
-    let line = head.headers.iter().find(|line| line.name.eq_ignore_ascii_case("content-length"))?;
-    let body_bytes: usize = std::str::from_utf8(line.value).ok()?.trim().parse().ok()?;
-    answer.get(head_bytes..head_bytes.checked_add(body_bytes)?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_body_is_there_once_it_is_whole() {
-        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
-        for end in 0..answer.len() {
-            assert_eq!(body(&answer[..end]), None);
-        }
-        assert_eq!(body(answer), Some(&b"{}"[..]));
-        assert_eq!(body(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}"), None);
-        assert_eq!(
-            body(b"HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n{}"),
-            None
-        );
-    }
 
     #[test]
     fn numbers_are_found_by_their_path() {

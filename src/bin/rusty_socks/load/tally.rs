@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io, time::Duration};
 use super::{open_files, stats::ServerFigures, times::Times};
 
 /// Everything counted in a run. Every connection ends up in exactly one of: a connect-time
-/// histogram (it was served), `rejected`, `failed`, `interrupted`.
+/// histogram (it was served), `refused`, `failed`, `interrupted`.
 pub(super) struct Tally {
     /// Served at the first try, sooner than `--waited-after`, and without the server saying that
     /// they waited.
@@ -15,17 +15,17 @@ pub(super) struct Tally {
     slow: Times,
     /// Served at the first try, and the server says they waited in its line.
     marked: Times,
-    /// Served after a rejection and a wait outside; counted from the first try.
+    /// Served after a refusal and a wait outside; counted from the first try.
     pub(super) after_retry: Times,
     /// Whose final answer was an HTTP status other than 101, by that status.
-    pub(super) rejected: BTreeMap<u16, Rejection>,
+    pub(super) refused: BTreeMap<u16, Refusal>,
     /// Who got neither service nor an answer, by cause.
     pub(super) failed: BTreeMap<Cause, Failures>,
     /// Served ones that ended before we closed them, by how.
     pub(super) closed_by_server: BTreeMap<Ending, u64>,
     /// Still without an answer when the run was interrupted, or never opened.
     pub(super) interrupted: u64,
-    /// Rejections that were followed by another try.
+    /// Refusals that were followed by another try.
     pub(super) retries: u64,
     /// Open now, at most, and when the hold was over.
     pub(super) open: u64,
@@ -39,7 +39,7 @@ pub(super) struct Tally {
     pub(super) messages_received: u64,
     /// From the first dial to the last answer.
     pub(super) settled_after: Duration,
-    /// From the last answer to our goodbyes.
+    /// From the last answer to our Close frames.
     pub(super) held_for: Duration,
     /// The server's own figures, if it has any.
     pub(super) server: Option<ServerFigures>,
@@ -47,7 +47,7 @@ pub(super) struct Tally {
 
 /// Connections turned away with one status.
 #[derive(Default)]
-pub(super) struct Rejection {
+pub(super) struct Refusal {
     pub(super) count: u64,
     /// The shortest and longest advice that came with it, if any did.
     pub(super) retry_after: Option<(Duration, Duration)>,
@@ -103,7 +103,7 @@ impl Tally {
             slow: Times::new(),
             marked: Times::new(),
             after_retry: Times::new(),
-            rejected: BTreeMap::new(),
+            refused: BTreeMap::new(),
             failed: BTreeMap::new(),
             closed_by_server: BTreeMap::new(),
             interrupted: 0,
@@ -131,19 +131,19 @@ impl Tally {
         self.count_open();
     }
 
-    /// Counts a connection that was rejected before and is served now.
+    /// Counts a connection that was refused before and is served now.
     pub(super) fn count_served_after_retry(&mut self, took: Duration) {
         self.after_retry.record(took);
         self.count_open();
     }
 
     /// Counts a connection turned away for good.
-    pub(super) fn count_rejected(&mut self, status: u16, retry_after: Option<Duration>) {
-        let rejection = self.rejected.entry(status).or_default();
-        rejection.count += 1;
+    pub(super) fn count_refused(&mut self, status: u16, retry_after: Option<Duration>) {
+        let refusal = self.refused.entry(status).or_default();
+        refusal.count += 1;
         if let Some(advice) = retry_after {
-            let (least, most) = rejection.retry_after.unwrap_or((advice, advice));
-            rejection.retry_after = Some((least.min(advice), most.max(advice)));
+            let (least, most) = refusal.retry_after.unwrap_or((advice, advice));
+            refusal.retry_after = Some((least.min(advice), most.max(advice)));
         }
     }
 
@@ -161,8 +161,8 @@ impl Tally {
         self.open -= 1;
     }
 
-    /// Counts the end of a connection to which we have said goodbye.
-    pub(super) fn count_goodbye(&mut self, ending: &Ending) {
+    /// Counts the end of a connection that we have sent a Close.
+    pub(super) fn count_closed_by_us(&mut self, ending: &Ending) {
         self.open -= 1;
         match ending {
             Ending::Code(_) | Ending::NoCode => self.closed_cleanly += 1,
@@ -189,6 +189,11 @@ impl Tally {
         if self.server_tells_who_waited() { self.marked.clone() } else { self.slow.clone() }
     }
 
+    /// All that were served, whenever.
+    pub(super) fn connects(&self) -> Times {
+        self.at_once().with(&self.after_waiting()).with(&self.after_retry)
+    }
+
     /// How many of [`at_once`](Self::at_once) there are, without copying their times.
     pub(super) fn at_once_total(&self) -> u64 {
         let slow = if self.server_tells_who_waited() { self.slow.count() } else { 0 };
@@ -204,8 +209,8 @@ impl Tally {
         self.prompt.count() + self.slow.count() + self.marked.count() + self.after_retry.count()
     }
 
-    pub(super) fn rejected_total(&self) -> u64 {
-        self.rejected.values().map(|rejection| rejection.count).sum()
+    pub(super) fn refused_total(&self) -> u64 {
+        self.refused.values().map(|refusal| refusal.count).sum()
     }
 
     pub(super) fn failed_total(&self) -> u64 {
@@ -218,7 +223,7 @@ impl Tally {
 
     /// How many connections have got their answer, whatever it was.
     pub(super) fn settled(&self) -> u64 {
-        self.served_total() + self.rejected_total() + self.failed_total() + self.interrupted
+        self.served_total() + self.refused_total() + self.failed_total() + self.interrupted
     }
 
     /// How many failed because this machine, not the server, had nothing left to give.
@@ -238,8 +243,8 @@ impl Tally {
         ] {
             ours.add(theirs);
         }
-        for (status, theirs) in other.rejected {
-            let ours = self.rejected.entry(status).or_default();
+        for (status, theirs) in other.refused {
+            let ours = self.refused.entry(status).or_default();
             ours.count += theirs.count;
             ours.retry_after = match (ours.retry_after, theirs.retry_after) {
                 (Some(ours), Some(theirs)) => Some((ours.0.min(theirs.0), ours.1.max(theirs.1))),
@@ -410,13 +415,10 @@ mod tests {
     fn advice_is_kept_as_a_range() {
         let mut tally = Tally::new();
         for advice in [Some(millis(2000)), None, Some(millis(1000)), Some(millis(3000))] {
-            tally.count_rejected(503, advice);
+            tally.count_refused(503, advice);
         }
-        let rejection = &tally.rejected[&503];
-        assert_eq!(
-            (rejection.count, rejection.retry_after),
-            (4, Some((millis(1000), millis(3000))))
-        );
+        let refusal = &tally.refused[&503];
+        assert_eq!((refusal.count, refusal.retry_after), (4, Some((millis(1000), millis(3000)))));
     }
 
     #[test]

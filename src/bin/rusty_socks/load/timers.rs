@@ -27,7 +27,7 @@ pub(super) enum Due {
     InLine,
     /// No answer for `--timeout`.
     Overdue,
-    /// The wait after a rejection is over.
+    /// The wait after a refusal is over.
     Return,
     /// The message is to be sent again.
     Say,

@@ -7,25 +7,25 @@ use tungstenite::Message;
 use super::{
     echo::Echo,
     fanout::Fanout,
-    fleet::Connection,
     held::Held,
+    load_thread::Connection,
     log::Log,
     pacer::Pacer,
     plan::{Mode, Plan},
 };
 
-/// The work of one fleet. The fleet owns the sockets and says when something may be done; the work
-/// decides what, and writes down what came of it.
+/// The work of one load thread. The thread owns the sockets and says when something may be done;
+/// the work decides what, and writes down what came of it.
 ///
-/// Connections are named by their index within the fleet.
+/// Connections are named by their index within the thread.
 pub(super) enum Work {
-    /// Held, pinged or sent a line now and then; the fleet's timers do all of it.
+    /// Held, pinged or sent a line now and then; the thread's timers do all of it.
     Rest,
     Echo(Echo),
     Fanout(Fanout),
 }
 
-/// Which of all connections of a run belong to a fleet: every `threads`-th, beginning with `thread`.
+/// Which of all connections of a run belong to a thread: every `threads`-th, from `thread` on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Share {
     pub(super) thread: usize,
@@ -38,7 +38,7 @@ impl Share {
         (total + self.threads - 1 - self.thread) / self.threads
     }
 
-    /// The number in the whole run of a connection of this fleet.
+    /// The number in the whole run of a connection of this thread.
     pub(super) fn number(self, index: usize) -> usize {
         index * self.threads + self.thread
     }
@@ -142,7 +142,7 @@ impl Work {
         }
     }
 
-    /// Closes the books, before the goodbyes: what never was sent or joined is counted.
+    /// Closes the books before the connections are closed: counts what never was sent or joined.
     pub(super) fn settle(&self, log: &mut Log) {
         match self {
             Work::Rest => {}

@@ -1,0 +1,60 @@
+//! The hot paths of the server, played over and over on fixed input: `benches/hot_paths.rs` takes their time,
+//! `bin/replay.rs` is what `scripts/perf-gate.sh` counts the instructions of.
+//!
+//! What is played is what serves: no path is written again here, only its input. Nothing of it may depend on
+//! the clock or on chance, or two counts of the same code differ.
+
+mod path;
+mod road;
+
+pub use path::{Path, Round};
+
+/// All of them.
+pub const PATHS: [Path; 16] = [
+    road::TURN,
+    road::ECHO,
+    road::LARGE_TEXT,
+    road::LARGE_BINARY,
+    road::PIECES,
+    road::PUBLISH,
+    road::ONCE,
+    road::ROOMS,
+    road::ANSWER,
+    road::HISTORY,
+    road::LIFE,
+    road::LINE,
+    road::FANOUT,
+    road::BURST,
+    road::PARTIAL,
+    road::COMPRESSED,
+];
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs, path::Path as File};
+
+    use super::PATHS;
+
+    #[test]
+    fn every_path_does_what_it_says_round_after_round() {
+        for path in PATHS {
+            let mut round = path.open();
+            for number in 0..3 {
+                round.lay_out();
+                round.play();
+                assert_eq!(round.done(), path.units, "{}, round {number}", path.name);
+            }
+        }
+    }
+
+    #[test]
+    fn every_path_has_its_count() {
+        let file = File::new(env!("CARGO_MANIFEST_DIR")).join("instructions.toml");
+        let text = fs::read_to_string(file).expect("the file of the counts");
+        let counted = text.lines().filter_map(|line| line.strip_prefix('"')?.split('"').next());
+        let (counted, played): (BTreeSet<&str>, BTreeSet<&str>) =
+            (counted.collect(), PATHS.iter().map(|path| path.name).collect());
+        assert_eq!(counted, played, "scripts/perf-gate.sh --update writes them");
+        assert_eq!(played.len(), PATHS.len(), "no name twice");
+    }
+}

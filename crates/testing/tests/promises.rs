@@ -1,0 +1,161 @@
+//! The promises that hold for any bytes, with seeded random cases.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use rusty_socks::Config;
+use rusty_socks_testing::{
+    fuzz::{
+        chat, config, extensions, frames, head,
+        streams::{MESSAGE_BYTES_MAX, agreement, role},
+    },
+    random::{Random, Streams, command},
+};
+
+/// Gives `entry` random inputs, and tells the seed and the input that broke a promise.
+fn try_cases(cases: u64, entry: fn(&[u8]), make: impl Fn(&mut Random) -> Vec<u8>) {
+    let seed = Random::seed();
+    for case in 0..cases {
+        let input = make(&mut Random::new(seed.wrapping_add(case)));
+        if catch_unwind(AssertUnwindSafe(|| entry(&input))).is_err() {
+            let seed = seed.wrapping_add(case);
+            panic!("TEST_SEED={seed} breaks a promise with b\"{}\"", input.escape_ascii());
+        }
+    }
+}
+
+/// One of `words` after another, `separators` between them, some bytes spoilt.
+fn sentence(random: &mut Random, words: &[&str], separators: &[&str]) -> Vec<u8> {
+    let mut text = Vec::new();
+    for _ in 0..random.below(12) {
+        text.extend_from_slice(random.one_of(words).as_bytes());
+        text.extend_from_slice(random.one_of(separators).as_bytes());
+    }
+    random.spoil(&mut text);
+    text
+}
+
+#[test]
+fn heads() {
+    const LINES: &[&str] = &[
+        "Host: a",
+        "Connection: Upgrade",
+        "connection: keep-alive, upgrade",
+        "Connection: close",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits",
+        "Sec-WebSocket-Protocol: rusty-socks.v1, other",
+        "Content-Length: 0",
+        "Content-Length: 7",
+        "Transfer-Encoding: chunked",
+        " folded",
+        "X-\u{e4}: \u{e4}",
+    ];
+    try_cases(400, head, |random| {
+        let mut bytes = random.bytes(3);
+        let method = random.one_of(&["GET", "HEAD", "POST", "G"]);
+        let targets = ["/ws", "/echo?a=b#c", "/health", "/stats", "*", "http://h/ws", "/ ws"];
+        let (target, version) = (random.one_of(&targets), random.one_of(&["1.1", "1.0", "2"]));
+        bytes.extend(format!("{method} {target} HTTP/{version}\r\n").bytes());
+        // Mostly a proper upgrade, so that what comes after the first refusal is reached.
+        let proper = if random.one_in(3) { &LINES[..0] } else { &LINES[..7] };
+        for line in proper.iter().filter(|line| !line.ends_with("close")) {
+            bytes.extend(format!("{line}\r\n").bytes());
+        }
+        for _ in 0..random.below(4) {
+            let end = if random.one_in(9) { "\n" } else { "\r\n" };
+            bytes.extend(format!("{}{end}", random.one_of(LINES)).bytes());
+        }
+        bytes.extend(b"\r\nGET ");
+        random.spoil(&mut bytes);
+        bytes
+    });
+}
+
+#[test]
+fn streams() {
+    try_cases(2500, frames, |random| {
+        let mut bytes = random.bytes(3);
+        let compresses = agreement(bytes[0]).is_some();
+        let role = role(bytes[0]);
+        let streams = Streams { compresses, role, message_bytes: MESSAGE_BYTES_MAX };
+        bytes.extend(streams.stream(random));
+        bytes
+    });
+}
+
+#[test]
+fn offers() {
+    const WORDS: &[&str] = &[
+        "permessage-deflate",
+        "permessage-deflate; client_max_window_bits",
+        "server_no_context_takeover",
+        "client_no_context_takeover",
+        "server_max_window_bits",
+        "server_max_window_bits=8",
+        "server_max_window_bits=\"9\"",
+        "client_max_window_bits=15",
+        "x; y=\"a,b\"",
+        "\"",
+        "=1",
+    ];
+    const SEPARATORS: &[&str] = &[";", "; ", ",", ", ", "\n", ";", ",\t", ""];
+    try_cases(5000, extensions, |random| sentence(random, WORDS, SEPARATORS));
+}
+
+#[test]
+fn commands() {
+    try_cases(3000, chat, |random| {
+        let lines: Vec<Vec<u8>> = (0..=random.below(5)).map(|_| command(random)).collect();
+        lines.join(&b'\n')
+    });
+}
+
+#[test]
+fn settings() {
+    const VALUES: &[&str] = &[
+        "0",
+        "1",
+        "7",
+        "300",
+        "65536",
+        "1.5",
+        "-1",
+        "true",
+        "'64KiB'",
+        "'1GiB'",
+        "'off'",
+        "'shared'",
+        "'json'",
+        "''",
+        "[]",
+        "['https://a', 'null']",
+        "'a=debug'",
+        "'\\u0007'",
+        "1e9",
+        "[[1]]",
+        "99999999999999999999",
+        "\"\\u0007\"",
+    ];
+    try_cases(800, config, |random| {
+        let mut text = String::new();
+        let keys = Config::keys();
+        for _ in 0..random.below(5) {
+            let name = random.one_of(keys).name();
+            text.push_str(&format!("{name} = {}\n", random.one_of(VALUES)));
+        }
+        text.push_str("%%\n");
+        for _ in 0..random.below(4) {
+            let name = random.one_of(keys).name();
+            let value = random.one_of(VALUES).trim_matches('\'');
+            match random.one_in(2) {
+                true => text.push_str(&format!("--{name}={value}\n")),
+                false => text.push_str(&format!("{}={value}\n", name.to_uppercase())),
+            }
+        }
+        let mut bytes = text.into_bytes();
+        random.spoil(&mut bytes);
+        bytes
+    });
+}

@@ -1,0 +1,170 @@
+//! Frames to send, encoded once and shared by everyone who gets them.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+
+pub use super::encode::Kind;
+use super::{
+    deflate::{self, Deflaters},
+    encode::{HEADER_BYTES_MAX, encode_header, message_header},
+};
+
+/// A message as a handler gets and gives it: borrowed, whole, its UTF-8 already checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Message<'a> {
+    /// A text message.
+    Text(&'a str),
+    /// A binary message.
+    Binary(&'a [u8]),
+}
+
+impl<'a> Message<'a> {
+    /// The payload, whatever its kind.
+    pub fn as_bytes(&self) -> &'a [u8] {
+        match self {
+            Message::Text(text) => text.as_bytes(),
+            Message::Binary(bytes) => bytes,
+        }
+    }
+
+    /// The text, or `None` for a binary message.
+    pub fn as_text(&self) -> Option<&'a str> {
+        match self {
+            Message::Text(text) => Some(text),
+            Message::Binary(_) => None,
+        }
+    }
+
+    /// Whether it is text or binary.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Message::Text(_) => Kind::Text,
+            Message::Binary(_) => Kind::Binary,
+        }
+    }
+}
+
+impl<'a> From<&'a str> for Message<'a> {
+    fn from(text: &'a str) -> Self {
+        Message::Text(text)
+    }
+}
+
+impl<'a> From<&'a String> for Message<'a> {
+    fn from(text: &'a String) -> Self {
+        Message::Text(text)
+    }
+}
+
+impl<'a> From<&'a [u8]> for Message<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Message::Binary(bytes)
+    }
+}
+
+/// A whole unmasked frame as it goes on the wire, cheap to clone and to share between threads.
+///
+/// Encode a message once with [`PreparedFrame::new`], then send it to any number of peers.
+#[derive(Debug, Clone)]
+pub struct PreparedFrame {
+    bytes: Bytes,
+    header_len: u8,
+    /// The same message compressed, made by whoever first needs it; `None` where nobody will.
+    compressed: Option<Arc<Twins>>,
+}
+
+/// A compressed form for each window a client may have asked for. Shared by all threads; each is made
+/// once, and who comes while it is being made waits for that, which is shorter than making it again.
+type Twins = [OnceLock<Option<Bytes>>; deflate::WINDOWS];
+
+impl PreparedFrame {
+    /// Encodes `message` as one final frame.
+    pub fn new(message: Message<'_>) -> PreparedFrame {
+        let frame = PreparedFrame::from_parts(message.kind(), &[message.as_bytes()]);
+        frame.compressible(deflate::SHARED_BYTES_MIN)
+    }
+
+    /// Encodes the concatenation of `parts` as one final frame, in a single allocation.
+    pub fn from_parts(kind: Kind, parts: &[&[u8]]) -> PreparedFrame {
+        let len = parts.iter().map(|part| part.len()).sum();
+        let mut bytes = Vec::with_capacity(HEADER_BYTES_MAX + len);
+        encode_header(&mut bytes, &message_header(kind, false), len);
+        let header_len = bytes.len() as u8;
+        for part in parts {
+            bytes.extend_from_slice(part);
+        }
+        PreparedFrame { bytes: bytes.into(), header_len, compressed: None }
+    }
+
+    /// The payload without the frame header.
+    pub fn payload(&self) -> &[u8] {
+        &self.bytes[usize::from(self.header_len)..]
+    }
+
+    /// Makes place for compressed forms, if the message has at least `bytes_min`.
+    pub fn compressible(mut self, bytes_min: usize) -> PreparedFrame {
+        if self.payload().len() >= bytes_min {
+            self.compressed = Some(Arc::default());
+        }
+        self
+    }
+
+    /// The same frame without its compressed forms, for keeping.
+    pub fn plain(&self) -> PreparedFrame {
+        PreparedFrame { bytes: self.bytes.clone(), header_len: self.header_len, compressed: None }
+    }
+
+    /// The message it was made from.
+    pub fn message(&self) -> Message<'_> {
+        match self.kind() {
+            // It came from a `str`, so this cannot fail.
+            Kind::Text => Message::Text(std::str::from_utf8(self.payload()).unwrap_or_default()),
+            Kind::Binary => Message::Binary(self.payload()),
+        }
+    }
+
+    fn kind(&self) -> Kind {
+        match self.bytes.first() {
+            Some(0x81) => Kind::Text,
+            _ => Kind::Binary,
+        }
+    }
+
+    /// The frame to send to those with that window: compressed, unless that would not be shorter. `None`
+    /// when nothing is shared for this message.
+    pub fn shared(&self, window_bits: u8, deflaters: &mut Deflaters) -> Option<&Bytes> {
+        let twin = self.compressed.as_ref()?.get(deflate::window_index(window_bits))?;
+        let compressed = twin.get_or_init(|| {
+            let frame = deflate::shared_frame(self.kind(), self.payload(), window_bits, deflaters);
+            (frame.len() < self.bytes.len()).then_some(frame)
+        });
+        Some(compressed.as_ref().unwrap_or(&self.bytes))
+    }
+
+    /// Header and payload together, in bytes.
+    #[allow(clippy::len_without_is_empty, reason = "a frame has a header and is never empty")]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The whole frame, header and payload.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_length_form_is_encoded() {
+        for (len, header) in [(0, 2), (125, 2), (126, 4), (65_535, 4), (65_536, 10)] {
+            let frame = PreparedFrame::new(Message::Binary(&vec![7; len]));
+            assert_eq!(frame.len(), header + len, "payload of {len} bytes");
+            assert_eq!(frame.payload().len(), len);
+            assert_eq!(frame.bytes()[0], 0x82);
+        }
+    }
+}

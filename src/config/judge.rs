@@ -1,0 +1,207 @@
+//! Whether the values are in their ranges and agree with each other.
+
+use super::{
+    keys::Key,
+    rooms,
+    settings::Config,
+    source::{self, Source},
+};
+use crate::error::Error;
+
+impl Config {
+    /// Whether every value is in its range and the values agree with each other.
+    ///
+    /// The error names every key at fault, one a line, with its value and what is allowed.
+    pub fn validate(&self) -> Result<(), Error> {
+        error_of(self.problems(&|_| None))
+    }
+
+    /// What is legal but probably not meant, one sentence each. Worth a log line at start.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if !self.ping.is_zero() && self.timeout <= self.ping {
+            warnings.push(format!(
+                "timeout ({} s) is not above ping ({} s): quiet clients are closed before a ping can keep them",
+                self.timeout.as_secs_f64(),
+                self.ping.as_secs_f64(),
+            ));
+        }
+        warnings
+    }
+
+    /// What is wrong with the values, each told with its source where `source_of` knows one.
+    ///
+    /// The rules between keys are asked only once each key is good in itself: a complaint that
+    /// follows from another one only hides it.
+    pub(super) fn problems<'a>(
+        &self,
+        source_of: &dyn Fn(&Key) -> Option<&'a Source>,
+    ) -> Vec<String> {
+        let of_keys = Config::keys().iter().filter_map(|key| key.problem(self, source_of(key)));
+        let out_of_range: Vec<String> = of_keys.chain(rooms::problems(&self.rooms)).collect();
+        if !out_of_range.is_empty() {
+            return out_of_range;
+        }
+
+        let told = |name| match Config::keys().iter().find(|key| key.name() == name) {
+            Some(key) => source::told(key.name(), &key.show(self), source_of(key)),
+            None => String::from(name),
+        };
+        let mut problems = Vec::new();
+        let largest = self.max_message_bytes.saturating_mul(2);
+        if self.buffer_bytes < largest {
+            problems.push(format!(
+                "{}: must be at least twice {}, so that one largest message and its frame always fit",
+                told("buffer_bytes"),
+                told("max_message_bytes"),
+            ));
+        }
+        if self.mailbox_bytes < largest {
+            problems.push(format!(
+                "{}: must be at least twice {}, so that one largest message fits below the half-way mark",
+                told("mailbox_bytes"),
+                told("max_message_bytes"),
+            ));
+        }
+        if self.replay > self.history {
+            problems.push(format!(
+                "{}: must be at most {}, for no more than what is kept can be replayed",
+                told("replay"),
+                told("history"),
+            ));
+        }
+        let of_default_room = rooms::find(&self.rooms, &self.default_room);
+        if let Some(rule) = of_default_room
+            && rule.history.is_some_and(|history| history < self.replay)
+        {
+            problems.push(format!(
+                "{}: must be at least {}, for it holds in the default room",
+                rule.told("history"),
+                told("replay"),
+            ));
+        }
+        problems
+    }
+}
+
+/// All problems as one error, one a line; no problem is no error.
+pub(super) fn error_of(problems: Vec<String>) -> Result<(), Error> {
+    if problems.is_empty() { Ok(()) } else { Err(Error::config(problems.join("\n"))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn complaint(config: Config) -> String {
+        config.validate().expect_err("the config should be refused").to_string()
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_need_no_warning() {
+        let config = Config::default();
+        config.validate().unwrap();
+        assert!(config.warnings().is_empty());
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_named_with_its_range() {
+        let text = complaint(Config { max_conn: 0, ..Config::default() });
+        assert_eq!(text, "max_conn = 0: must be a whole number, 1 to 10000000");
+    }
+
+    #[test]
+    fn all_values_at_fault_are_named_one_a_line() {
+        let text = complaint(Config {
+            thread_pool_size: 257,
+            close_timeout: Duration::ZERO,
+            max_message_bytes: usize::MAX,
+            ..Config::default()
+        });
+        let names: Vec<&str> = text.lines().filter_map(|line| line.split(' ').next()).collect();
+        assert_eq!(names, ["thread_pool_size", "close_timeout", "max_message_bytes"]);
+    }
+
+    #[test]
+    fn an_outbox_holds_the_largest_message() {
+        let text = complaint(Config { buffer_bytes: 100 << 10, ..Config::default() });
+        assert!(text.starts_with(
+            "buffer_bytes = 100KiB: must be at least twice max_message_bytes = 64KiB"
+        ));
+        let just = Config { buffer_bytes: 128 << 10, ..Config::default() };
+        just.validate().unwrap();
+    }
+
+    #[test]
+    fn a_mailbox_holds_the_largest_message() {
+        let text = complaint(Config {
+            max_message_bytes: 64 << 20,
+            buffer_bytes: 128 << 20,
+            ..Config::default()
+        });
+        assert!(text.starts_with("mailbox_bytes = 64MiB: must be at least twice"), "{text}");
+    }
+
+    #[test]
+    fn no_more_is_replayed_than_is_kept() {
+        let text = complaint(Config { history: 5, ..Config::default() });
+        assert!(text.starts_with("replay = 10: must be at most history = 5"), "{text}");
+    }
+
+    #[test]
+    fn a_default_room_is_a_legal_name_or_empty() {
+        let with = |room: &str| Config { default_room: room.into(), ..Config::default() };
+        for legal in ["", "a", "café au lait", &"x".repeat(128)] {
+            with(legal).validate().unwrap();
+        }
+        for illegal in ["a*", "*", "tab\there", "nul\0", &"x".repeat(129), &"é".repeat(65)] {
+            assert!(complaint(with(illegal)).starts_with("default_room = "));
+        }
+    }
+
+    #[test]
+    fn a_host_is_an_address_or_a_name() {
+        let with = |host: &str| Config { host: host.into(), ..Config::default() };
+        for legal in ["0.0.0.0", "::", "::1", "fe80::1%eth0", "localhost", "a.example.org"] {
+            with(legal).validate().unwrap();
+        }
+        for illegal in ["", " ", "[::1]", "localhost:3030", "http://x", "a b", "x\n", "1:2"] {
+            assert!(complaint(with(illegal)).starts_with("host = "));
+        }
+    }
+
+    #[test]
+    fn an_origin_is_what_a_browser_sends() {
+        let with =
+            |origin: &str| Config { allowed_origins: vec![origin.into()], ..Config::default() };
+        for legal in ["https://example.com", "http://localhost:8080", "http://[::1]:80", "null"] {
+            with(legal).validate().unwrap();
+        }
+        for illegal in ["", "*", "example.com", "https://example.com/", "https://", "a://b c"] {
+            assert!(complaint(with(illegal)).starts_with("allowed_origins = "), "{illegal}");
+        }
+    }
+
+    #[test]
+    fn a_log_filter_is_levels_and_targets() {
+        let with = |log: &str| Config { log: log.into(), ..Config::default() };
+        for legal in ["off", "INFO", "warn,rusty_socks=debug", "mio", "rusty_socks::pool=trace"] {
+            with(legal).validate().unwrap();
+        }
+        for illegal in ["", ",", "inof", "rusty_socks=loud", "a=b=c", "info/regex", "a b", "=info"]
+        {
+            assert!(complaint(with(illegal)).starts_with("log = "), "{illegal}");
+        }
+    }
+
+    #[test]
+    fn a_timeout_within_the_ping_is_a_warning() {
+        let config = Config { timeout: Duration::from_secs(30), ..Config::default() };
+        config.validate().unwrap();
+        assert_eq!(config.warnings().len(), 1);
+        let no_ping = Config { ping: Duration::ZERO, ..config };
+        assert!(no_ping.warnings().is_empty());
+    }
+}

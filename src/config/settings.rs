@@ -1,0 +1,388 @@
+//! The settings, their defaults, and what each is for.
+
+use std::time::Duration;
+
+/// Everything an operator may set.
+///
+/// A setting has one name everywhere: `max_conn` here and in the file, `RUSTY_SOCKS_MAX_CONN` in
+/// the environment, `--max-conn` on the command line. Times are written there as seconds, with
+/// decimals if need be (`0.5`); sizes as bytes or with a suffix (`64KiB`, `1MiB`, `1GiB`).
+///
+/// ```
+/// use rusty_socks::Config;
+///
+/// let config = Config { port: 0, max_conn: 5_000, ..Config::default() };
+/// config.validate().expect("these values are in range");
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Address to listen on: an IPv4 or IPv6 address without brackets, or a host name.
+    ///
+    /// All IPv4 interfaces by default, because inside a container nothing else can be reached.
+    ///
+    /// Default: 0.0.0.0. Range: a host name or an IP address, without port or brackets.
+    pub host: String,
+
+    /// TCP port to listen on. `0` picks a free one, which the server logs.
+    ///
+    /// Default: 3030. Range: 0 to 65535.
+    pub port: u16,
+
+    /// WebSocket sessions served at once; each holds one permit.
+    ///
+    /// Low by default, so that the first person to try the server also sees how it refuses.
+    ///
+    /// Unit: sessions. Default: 100. Range: 1 to 10000000.
+    pub max_conn: usize,
+
+    /// Messages that may wait for one slow client before the overflow policy acts.
+    ///
+    /// This bounds how far behind a client may fall; [`buffer_bytes`](Config::buffer_bytes)
+    /// bounds what that costs.
+    ///
+    /// Unit: messages. Default: 1024. Range: 1 to 1000000.
+    pub buffer: usize,
+
+    /// Silence after which a connection is closed. Any byte received counts, a pong too.
+    ///
+    /// Twice [`ping`](Config::ping), so that one lost pong is forgiven.
+    ///
+    /// Unit: seconds. Default: 60. Range: 0.001 to 86400.
+    pub timeout: Duration,
+
+    /// Time between pings to a quiet client; zero turns them off.
+    ///
+    /// Half a minute also keeps most proxies and address translators from forgetting the
+    /// connection.
+    ///
+    /// Unit: seconds. Default: 30. Range: 0 to 86400.
+    pub ping: Duration,
+
+    /// Worker threads. Each owns many connections, so this follows the cores, not the clients.
+    ///
+    /// Unit: threads. Default: 4. Range: 1 to 256.
+    pub thread_pool_size: usize,
+
+    /// Upgrades that may wait in line for a permit; beyond it they are rejected with a 503.
+    ///
+    /// Unit: upgrades. Default: 1000. Range: 0 to 1000000.
+    pub max_queued_tasks: usize,
+
+    /// Connections from one IP address; zero sets no limit.
+    ///
+    /// Off by default, because behind a proxy every client has the proxy's address.
+    ///
+    /// Unit: connections. Default: 0. Range: 0 to 10000000.
+    pub max_conn_per_ip: usize,
+
+    /// Origins a browser page may connect from, such as `https://example.com`; empty allows any.
+    ///
+    /// Comma separated in the environment and in flags, a list or such a string in the file.
+    ///
+    /// Default: empty. Range: scheme://host or scheme://host:port or null, without a path.
+    pub allowed_origins: Vec<String>,
+
+    /// Sockets whose request head has not arrived yet. Beyond it the acceptor itself answers
+    /// with a canned 503, so that a flood of silent sockets cannot fill the workers.
+    ///
+    /// Unit: sockets. Default: 4096. Range: 1 to 1000000.
+    pub max_pending_heads: usize,
+
+    /// Closed connections that may linger so that the peer can read the last answer. Beyond it
+    /// a socket is closed at once.
+    ///
+    /// Unit: sockets. Default: 1024. Range: 0 to 1000000.
+    pub max_lingering: usize,
+
+    /// Time a client has to send its request head.
+    ///
+    /// Unit: seconds. Default: 5. Range: 0.001 to 86400.
+    pub handshake_timeout: Duration,
+
+    /// Time an upgrade may wait in line for a permit before it gets the 503.
+    ///
+    /// Shorter than the patience of most clients, so that they hear the answer.
+    ///
+    /// Unit: seconds. Default: 10. Range: 0.001 to 86400.
+    pub queue_timeout: Duration,
+
+    /// Time a peer has to answer a close frame before its socket is closed regardless.
+    ///
+    /// Unit: seconds. Default: 3. Range: 0.001 to 86400.
+    pub close_timeout: Duration,
+
+    /// Time a shutdown spends on flushing what waits for clients before it cuts the rest off.
+    ///
+    /// Container platforms commonly kill after 30 seconds or less: set this below their figure.
+    ///
+    /// Unit: seconds. Default: 30. Range: 0.001 to 86400.
+    pub drain_timeout: Duration,
+
+    /// Largest message a client may send; a larger one closes the connection with 1009.
+    ///
+    /// At least 125, the largest control frame.
+    ///
+    /// Unit: bytes. Default: 64KiB. Range: 125 to 64MiB.
+    pub max_message_bytes: usize,
+
+    /// Bytes of a request head; beyond it the answer is 431.
+    ///
+    /// Unit: bytes. Default: 8KiB. Range: 512 to 1MiB.
+    pub max_head_bytes: usize,
+
+    /// Bytes that may wait for one slow client before the overflow policy acts. At least twice
+    /// [`max_message_bytes`](Config::max_message_bytes).
+    ///
+    /// Times [`max_conn`](Config::max_conn) it is the worst case of memory in outboxes, though
+    /// members of a room share each frame.
+    ///
+    /// Unit: bytes. Default: 1MiB. Range: 256 to 1GiB.
+    pub buffer_bytes: usize,
+
+    /// Whether messages are compressed (permessage-deflate, RFC 7692) where the client offers it.
+    ///
+    /// Default: off. Range: off or shared or dedicated.
+    pub compression: Compression,
+
+    /// How hard to compress, as zlib counts: 1 is fastest, 9 smallest.
+    ///
+    /// Unit: level. Default: 3. Range: 1 to 9.
+    pub compression_level: u32,
+
+    /// Size below which a message is sent uncompressed: a short one does not shrink by what
+    /// compressing it costs.
+    ///
+    /// Unit: bytes. Default: 256. Range: 0 to 1MiB.
+    pub compression_threshold: usize,
+
+    /// Letters that may wait for one worker from other threads. At half of it the feeding
+    /// workers stop reading their sockets, at the bound `publish` answers `overloaded`.
+    ///
+    /// Unit: letters. Default: 16384. Range: 2 to 10000000.
+    pub mailbox: usize,
+
+    /// Bytes in the letters that may wait for one worker, with the same two steps. At least
+    /// twice [`max_message_bytes`](Config::max_message_bytes).
+    ///
+    /// Unit: bytes. Default: 64MiB. Range: 256 to 1GiB.
+    pub mailbox_bytes: usize,
+
+    /// Room each connection joins on open; empty for none.
+    ///
+    /// Default: lobby. Range: 1 to 128 bytes without control characters or *, or empty.
+    pub default_room: String,
+
+    /// Messages of the default room sent after the welcome, oldest first. At most
+    /// [`history`](Config::history).
+    ///
+    /// Unit: messages. Default: 10. Range: 0 to 1000000.
+    pub replay: usize,
+
+    /// Messages kept per room.
+    ///
+    /// Unit: messages. Default: 100. Range: 0 to 1000000.
+    pub history: usize,
+
+    /// Bytes of messages kept per room.
+    ///
+    /// Times [`max_rooms`](Config::max_rooms) it is the worst case of memory in histories.
+    ///
+    /// Unit: bytes. Default: 256KiB. Range: 0 to 1GiB.
+    pub history_bytes: usize,
+
+    /// Age at which a kept message is forgotten. An empty room goes with its last message.
+    ///
+    /// Unit: seconds. Default: 3600. Range: 0.001 to 31536000.
+    pub history_age: Duration,
+
+    /// Rooms that may exist at once. Clients name rooms freely, so something must end it.
+    ///
+    /// Unit: rooms. Default: 10000. Range: 1 to 10000000.
+    pub max_rooms: usize,
+
+    /// Rooms one connection may be in at once, the default room included.
+    ///
+    /// Unit: rooms. Default: 100. Range: 1 to 100000.
+    pub max_rooms_per_conn: usize,
+
+    /// What holds in some rooms instead of [`overflow`](Config::overflow) and
+    /// [`history`](Config::history), by their names or by patterns such as `prices.*`.
+    ///
+    /// Only the file can say it, in tables such as `[rooms."prices.*"]`; no variable and no flag
+    /// names it, so it has no row in the table of keys. In a room holds the rule of its name, or
+    /// else that of the longest pattern it matches.
+    pub rooms: Vec<RoomRule>,
+
+    /// What a client gets that is too slow for what is sent to its rooms.
+    ///
+    /// A close is what every client understands; the other two need one that knows the notice.
+    ///
+    /// Default: close. Range: close or gap or latest.
+    pub overflow: Overflow,
+
+    /// How long a session outlives its lost connection, so that the client can resume it; zero
+    /// ends it at once.
+    ///
+    /// Long enough for a change of networks, short enough that others soon see who is gone.
+    ///
+    /// Unit: seconds. Default: 60. Range: 0 to 86400.
+    pub resume_window: Duration,
+
+    /// Sessions without a connection that are kept at once. Beyond it the one that is away for
+    /// longest ends. At least [`max_conn`](Config::max_conn), if all may be cut off at once.
+    ///
+    /// Unit: sessions. Default: 10000. Range: 0 to 10000000.
+    pub max_away_sessions: usize,
+
+    /// Direct messages kept for one client, for when it is away or resumes.
+    ///
+    /// Unit: messages. Default: 100. Range: 0 to 100000.
+    pub inbox: usize,
+
+    /// Bytes of direct messages kept for one client.
+    ///
+    /// Unit: bytes. Default: 64KiB. Range: 0 to 1GiB.
+    pub inbox_bytes: usize,
+
+    /// Messages per second one connection may send; zero sets no limit.
+    ///
+    /// Unit: messages per second. Default: 0. Range: 0 to 1000000.
+    pub rate_messages: u32,
+
+    /// Bytes per second one connection may send; zero sets no limit.
+    ///
+    /// Unit: bytes per second. Default: 0. Range: 0 to 1GiB.
+    pub rate_bytes: u32,
+
+    /// Errors in a row after which a chat connection is closed with 4008; zero for never.
+    ///
+    /// A client that only makes mistakes is broken or hostile, and answering it costs work.
+    ///
+    /// Unit: errors. Default: 10. Range: 0 to 1000000.
+    pub max_errors: u32,
+
+    /// Whether `/echo` is served: every message comes back as it came. For conformance suites
+    /// and load tests, and off otherwise because it is open to all.
+    ///
+    /// Default: false. Range: true or false.
+    pub echo: bool,
+
+    /// Whether clients of `/ws` may send to everyone who is connected there.
+    ///
+    /// Off by default, because one client then makes work for all.
+    ///
+    /// Default: false. Range: true or false.
+    pub broadcast: bool,
+
+    /// Which log lines are written, in the syntax of `RUST_LOG` without its `/regex` part:
+    /// a level, or `target=level`, or several with commas between. `RUST_LOG` itself counts
+    /// only when this key is not set.
+    ///
+    /// Default: info. Range: off, error, warn, info, debug or trace, or target=level, comma separated.
+    pub log: String,
+
+    /// How a log line looks: for people, or one JSON object a line for collectors.
+    ///
+    /// Default: text. Range: text or json.
+    pub log_format: LogFormat,
+}
+
+/// How messages are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all, whatever the client offers.
+    Off,
+    /// Each message by itself: nothing is kept for a connection, and a message to a room is
+    /// compressed once for all its members.
+    Shared,
+    /// With the context of earlier messages, where the client agrees: a better ratio, for some
+    /// hundred KiB a connection and a compression for each delivery.
+    Dedicated,
+}
+
+/// What a client gets that is too slow for what is sent to its rooms.
+///
+/// Its connection goes on under `Gap` and `Latest`, so both need a handler that puts the notice
+/// into words ([`Handler::notice`](crate::Handler::notice)); where it has none, it is `Close`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overflow {
+    /// Its connection is closed with 4102.
+    Close,
+    /// It misses messages and is told which, so that it can fetch them from the history.
+    Gap,
+    /// Of what waits for it, it gets the newest message alone, and is told which it missed: for
+    /// rooms whose messages are states, where an old one is worth nothing.
+    Latest,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people: time, level, target and message in columns.
+    Text,
+    /// For collectors: one JSON object a line with `ts`, `level`, `target` and `message`.
+    Json,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            host: "0.0.0.0".into(),
+            port: 3030,
+            max_conn: 100,
+            buffer: 1024,
+            timeout: Duration::from_secs(60),
+            ping: Duration::from_secs(30),
+            thread_pool_size: 4,
+            max_queued_tasks: 1000,
+            max_conn_per_ip: 0,
+            allowed_origins: Vec::new(),
+            max_pending_heads: 4096,
+            max_lingering: 1024,
+            handshake_timeout: Duration::from_secs(5),
+            queue_timeout: Duration::from_secs(10),
+            close_timeout: Duration::from_secs(3),
+            drain_timeout: Duration::from_secs(30),
+            max_message_bytes: 64 << 10,
+            max_head_bytes: 8 << 10,
+            buffer_bytes: 1 << 20,
+            compression: Compression::Off,
+            compression_level: 3,
+            compression_threshold: 256,
+            mailbox: 16384,
+            mailbox_bytes: 64 << 20,
+            default_room: "lobby".into(),
+            replay: 10,
+            history: 100,
+            history_bytes: 256 << 10,
+            history_age: Duration::from_secs(3600),
+            max_rooms: 10_000,
+            max_rooms_per_conn: 100,
+            rooms: Vec::new(),
+            overflow: Overflow::Close,
+            resume_window: Duration::from_secs(60),
+            max_away_sessions: 10_000,
+            inbox: 100,
+            inbox_bytes: 64 << 10,
+            rate_messages: 0,
+            rate_bytes: 0,
+            max_errors: 10,
+            echo: false,
+            broadcast: false,
+            log: "info".into(),
+            log_format: LogFormat::Text,
+        }
+    }
+}
+
+/// What holds in the rooms of one name or pattern. What is `None` is as for all rooms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomRule {
+    /// The name of a room; or the beginning of names and `.*`, such as `prices.*`, which matches
+    /// `prices.eur` and `prices.eur.spot` and not `prices`.
+    pub pattern: String,
+    /// What a client gets that is too slow for these rooms.
+    pub overflow: Option<Overflow>,
+    /// Messages kept in each of these rooms, within the range of [`Config::history`].
+    pub history: Option<usize>,
+}

@@ -1,0 +1,429 @@
+//! The server as a whole: bind, run, drain.
+
+mod handle;
+pub mod stepped;
+
+use std::{
+    net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender};
+use mio::{Poll, Waker};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::{
+    config::Config,
+    error::{Error, ErrorKind},
+    handler::IntoService,
+    http::{page::StaticPage, router::RESERVED_PATHS},
+    hub::{
+        Hub,
+        mailbox::{Inbox, Letter, MailboxBounds, Post},
+    },
+    metrics::Metrics,
+    pool::{
+        acceptor::{Acceptor, HANDOFF_MAX},
+        admission::Admission,
+        bound::{Bound, PerIp},
+        desk::{Route, Shared},
+        jobs::JobPool,
+        platform::{self, REUSES_ADDRESS},
+        worker::{Arrival, WAKER, Worker},
+    },
+};
+pub use handle::ServerHandle;
+use stepped::SteppedServer;
+
+/// Connections the kernel may hold until the acceptor comes to them.
+const BACKLOG: i32 = 4096;
+
+/// What a server is made of, before it is bound.
+#[derive(Default)]
+pub struct Builder {
+    config: Config,
+    routes: Vec<Route>,
+    pages: Vec<StaticPage>,
+}
+
+/// A server that is bound and does not serve yet: clients may connect, and are accepted with
+/// [`run`](Server::run) or [`spawn`](Server::spawn).
+pub struct Server {
+    listener: TcpListener,
+    local_addr: SocketAddr,
+    workers: Vec<Worker>,
+    arrivals: Vec<Sender<Arrival>>,
+    handle: ServerHandle,
+    asked: Receiver<Duration>,
+    /// Dropped when the server has stopped, which is how [`ServerHandle::join`] hears of it.
+    running: Sender<()>,
+}
+
+impl Builder {
+    /// Replaces the configuration, which is the default one otherwise.
+    pub fn config(mut self, config: Config) -> Builder {
+        self.config = config;
+        self
+    }
+
+    /// Mounts a handler on the WebSocket route `path`.
+    ///
+    /// Of two handlers on one path the first is served. `/health` and `/stats` are the server's own.
+    pub fn route(mut self, path: &str, handler: impl IntoService) -> Builder {
+        let service = handler.into_service();
+        let jobs = service.jobs.map(|(threads, queue_max)| JobPool::new(threads, queue_max));
+        self.routes.push(Route { path: path.to_owned(), calls: service.calls, jobs });
+        self
+    }
+
+    /// Serves `body` under exactly `path`, so that a program can bring the page that opens its socket.
+    ///
+    /// GET and HEAD are answered, with the type that is given here (`text/html; charset=utf-8`), and with
+    /// an `ETag`: a browser asks each time and is sent the body once. The body is shared by all who are
+    /// sent it, so `include_str!` and `include_bytes!` cost nothing more. A page needs no permit, and may
+    /// be larger than `buffer_bytes`: it is sent as fast as it is read, and given up on when nothing of it
+    /// is read for `timeout`.
+    ///
+    /// For a few pages that belong to the program. There are no directories, no ranges, no compression.
+    pub fn page(mut self, path: &str, content_type: &str, body: impl Into<Bytes>) -> Builder {
+        self.pages.push(StaticPage::new(path, content_type, body.into()));
+        self
+    }
+
+    /// Checks everything and listens. Port 0 takes a free one; [`Server::local_addr`] tells which.
+    ///
+    /// # Errors
+    /// A value out of range, a path that is not one or that a page shares, an address in use or not to be had.
+    pub fn bind(self) -> Result<Server, Error> {
+        self.check()?;
+        let (listener, local_addr) = listen(&self.config)?;
+        let Parts { shared, workers, arrivals } = self.assemble()?;
+        let (ask, asked) = crossbeam_channel::bounded(1);
+        let (running, stopped) = crossbeam_channel::bounded(0);
+        let handle = ServerHandle { shared, local_addr, ask, stopped };
+        Ok(Server { listener, local_addr, workers, arrivals, handle, asked, running })
+    }
+
+    /// Checks everything, and makes a server that listens nowhere and whose turns are made by hand,
+    /// for tests of a handler.
+    ///
+    /// # Errors
+    /// A value out of range, a path that is not one or that a page shares, a blocking handler.
+    pub fn stepped(self) -> Result<SteppedServer, Error> {
+        self.check()?;
+        if let Some(route) = self.routes.iter().find(|route| route.jobs.is_some()) {
+            let message = format!("the handler of '{}' blocks, which needs threads", route.path);
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
+        let Parts { shared, workers, .. } = self.assemble()?;
+        let ((ask, _), (_, stopped)) =
+            (crossbeam_channel::bounded(1), crossbeam_channel::bounded(0));
+        let local_addr = SocketAddr::from(([127, 0, 0, 1], 0));
+        let handle = ServerHandle { shared: Arc::clone(&shared), local_addr, ask, stopped };
+        Ok(SteppedServer::new(workers, shared, handle))
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        self.config.validate()?;
+        check_paths(&self.routes, &self.pages)
+    }
+
+    /// Everything but the listener.
+    fn assemble(self) -> Result<Parts, Error> {
+        let Builder { config, routes, pages } = self;
+        let cannot_poll = |error| Error::io("cannot make a poll for a worker", error);
+        let mut polls = Vec::new();
+        let mut wakers = Vec::new();
+        for _ in 0..config.thread_pool_size {
+            let poll = Poll::new().map_err(cannot_poll)?;
+            wakers.push(Waker::new(poll.registry(), WAKER).map_err(cannot_poll)?);
+            polls.push(poll);
+        }
+        let bounds = MailboxBounds { letters_max: config.mailbox, bytes_max: config.mailbox_bytes };
+        let (post, inboxes) = Post::new(wakers, bounds);
+        let shared = Arc::new(Shared {
+            routes,
+            pages,
+            hub: Arc::new(Hub::new(&config, post.clone())),
+            admission: Admission::new(config.max_conn, config.max_queued_tasks, post),
+            metrics: Metrics::new(config.thread_pool_size),
+            pending_heads: Bound::new(config.max_pending_heads),
+            lingering: Bound::new(config.max_lingering),
+            per_ip: PerIp::new(config.max_conn_per_ip),
+            sockets: (0..config.thread_pool_size).map(|_| AtomicUsize::new(0)).collect(),
+            draining: AtomicBool::new(false),
+            started: Instant::now(),
+            config,
+        });
+        let (arrivals, workers) = staff(&shared, polls, inboxes);
+        Ok(Parts { shared, workers, arrivals })
+    }
+}
+
+/// What a server is made of besides its listener.
+struct Parts {
+    shared: Arc<Shared>,
+    workers: Vec<Worker>,
+    arrivals: Vec<Sender<Arrival>>,
+}
+
+/// One worker for each poll, and the acceptor's way to it.
+fn staff(
+    shared: &Arc<Shared>,
+    polls: Vec<Poll>,
+    inboxes: Vec<Inbox>,
+) -> (Vec<Sender<Arrival>>, Vec<Worker>) {
+    polls
+        .into_iter()
+        .zip(inboxes)
+        .enumerate()
+        .map(|(index, (poll, inbox))| {
+            let (arrivals, receiver) = crossbeam_channel::bounded(HANDOFF_MAX);
+            (arrivals, Worker::new(poll, inbox, receiver, Arc::clone(shared), index))
+        })
+        .unzip()
+}
+
+fn check_paths(routes: &[Route], pages: &[StaticPage]) -> Result<(), Error> {
+    let refuse = |message| Err(Error::new(ErrorKind::InvalidInput, message));
+    let routes = routes.iter().map(|route| ("route", route.path.as_str()));
+    let named = routes.chain(pages.iter().map(|page| ("page", page.path.as_str())));
+    for (index, (what, path)) in named.clone().enumerate() {
+        if !path.starts_with('/') || path.contains(['?', '#', ' ']) {
+            return refuse(format!(
+                "the {what} '{path}' must begin with '/' and hold no '?', '#' or space"
+            ));
+        }
+        if RESERVED_PATHS.contains(&path) {
+            return refuse(format!("the {what} '{path}' is the server's own"));
+        }
+        // Of two routes the first is served; a page that nobody would ever see is a mistake.
+        if what == "page" && named.clone().take(index).any(|(_, earlier)| earlier == path) {
+            return refuse(format!("the page '{path}' is on a path that is taken"));
+        }
+    }
+    match pages.iter().find(|page| !page.has_legal_type()) {
+        Some(page) => refuse(format!("the content type of the page '{}' is none", page.path)),
+        None => Ok(()),
+    }
+}
+
+/// Listens on the first address of the configured host that takes it.
+fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), Error> {
+    let shown = match config.host.contains(':') {
+        true => format!("[{}]:{}", config.host, config.port),
+        false => format!("{}:{}", config.host, config.port),
+    };
+    let cannot = |error| Error::io(format!("cannot listen on {shown}"), error);
+    let addresses = (config.host.as_str(), config.port).to_socket_addrs().map_err(cannot)?;
+    let mut refused = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
+    for address in addresses {
+        match listen_on(address) {
+            Ok(listener) => {
+                let local_addr = listener.local_addr().map_err(cannot)?;
+                return Ok((listener, local_addr));
+            }
+            Err(error) => refused = error,
+        }
+    }
+    Err(cannot(refused))
+}
+
+fn listen_on(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // `::` is everyone, IPv4 included.
+        socket.set_only_v6(false)?;
+    }
+    if REUSES_ADDRESS {
+        socket.set_reuse_address(true)?;
+    }
+    platform::limit_unsent(&socket);
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+impl Server {
+    /// Begins to describe a server.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// The address it listens on, with the port that was found for port 0.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// A handle to control it with, from any thread.
+    pub fn handle(&self) -> ServerHandle {
+        self.handle.clone()
+    }
+
+    /// Serves on threads of its own and returns at once.
+    ///
+    /// # Errors
+    /// The operating system refused a thread.
+    pub fn spawn(self) -> Result<ServerHandle, Error> {
+        let handle = self.handle();
+        let run = move || {
+            if let Err(error) = self.run() {
+                log::error!("{error}");
+            }
+        };
+        let spawned = thread::Builder::new().name("rusty-socks".to_owned()).spawn(run);
+        spawned.map_err(|error| Error::io("cannot start the server's thread", error))?;
+        Ok(handle)
+    }
+
+    /// Serves until [`ServerHandle::shutdown`] is called and the connections are drained.
+    ///
+    /// # Errors
+    /// The operating system refused a thread, or a worker failed; the server has then stopped.
+    pub fn run(self) -> Result<(), Error> {
+        let Server { listener, local_addr, workers, arrivals, handle, asked, running } = self;
+        let shared = handle.shared;
+        let (job_alive, jobs_done) = crossbeam_channel::bounded(0);
+        for pool in shared.routes.iter().filter_map(|route| route.jobs.as_ref()) {
+            pool.start(&job_alive)?;
+        }
+        let (report, reports) = crossbeam_channel::unbounded();
+        let worker_count = workers.len();
+        let mut threads = Vec::new();
+        let stop_all = || {
+            (0..worker_count).for_each(|worker| shared.hub.post.tell(worker, Letter::Stop));
+        };
+        let (drained, drains) = crossbeam_channel::bounded(worker_count);
+        for (index, worker) in workers.into_iter().enumerate() {
+            let thread = start_worker(index, worker, drained.clone(), report.clone());
+            threads.push(thread.inspect_err(|_| stop_all())?);
+        }
+        let accepting = Accepting::start(listener, local_addr, &shared, arrivals);
+        let accepting = accepting.inspect_err(|_| stop_all())?;
+
+        let mut failure = None;
+        let grace = crossbeam_channel::select! {
+            recv(asked) -> grace => grace.unwrap_or_default(),
+            recv(reports) -> failed => {
+                failure = failed.ok();
+                shared.config.drain_timeout
+            }
+        };
+
+        // The order matters: nobody new comes in, then everyone inside is told.
+        let deadline = Instant::now() + grace;
+        shared.draining.store(true, Ordering::SeqCst);
+        shared.admission.close();
+        accepting.stop();
+        for worker in 0..worker_count {
+            shared.hub.post.tell(worker, Letter::Drain);
+        }
+        let mut to_drain = worker_count - usize::from(failure.is_some());
+        while to_drain > 0 {
+            crossbeam_channel::select! {
+                recv(drains) -> _ => to_drain -= 1,
+                recv(reports) -> failed => {
+                    failure = failed.ok();
+                    to_drain -= 1;
+                }
+                recv(crossbeam_channel::at(deadline)) -> _ => {
+                    let left = shared.admission.gauges().0;
+                    log::warn!("the grace is over with {left} connections left");
+                    break;
+                }
+            }
+        }
+        stop_all();
+        for thread in threads {
+            let _ = thread.join();
+        }
+        for pool in shared.routes.iter().filter_map(|route| route.jobs.as_ref()) {
+            pool.stop();
+        }
+        drop(job_alive);
+        // Jobs that outlive the grace are the handler's own; the process need not wait for them.
+        let _ = jobs_done.recv_deadline(deadline);
+        drop(running);
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+/// Starts a worker's thread, which reports its failure if it has one.
+fn start_worker(
+    index: usize,
+    worker: Worker,
+    drained: Sender<()>,
+    report: Sender<Error>,
+) -> Result<thread::JoinHandle<()>, Error> {
+    let run = move || {
+        let run = std::panic::AssertUnwindSafe(|| worker.run(&drained));
+        let failure = match std::panic::catch_unwind(run) {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => Error::io(format!("worker {index} cannot poll"), error),
+            Err(_) => Error::new(ErrorKind::System, format!("worker {index} panicked")),
+        };
+        log::error!("{failure}; shutting down");
+        let _ = report.send(failure);
+    };
+    thread::Builder::new()
+        .name(format!("rusty-socks-worker-{index}"))
+        .spawn(run)
+        .map_err(|error| Error::io("cannot start a worker thread", error))
+}
+
+/// The acceptor's thread, and how to end it though it blocks.
+struct Accepting {
+    thread: thread::JoinHandle<()>,
+    stopping: Arc<AtomicBool>,
+    pause: Sender<()>,
+    wake_addr: SocketAddr,
+}
+
+impl Accepting {
+    fn start(
+        listener: TcpListener,
+        local_addr: SocketAddr,
+        shared: &Arc<Shared>,
+        arrivals: Vec<Sender<Arrival>>,
+    ) -> Result<Accepting, Error> {
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (pause, stop) = crossbeam_channel::bounded(0);
+        let acceptor = Acceptor {
+            listener,
+            shared: Arc::clone(shared),
+            arrivals,
+            stopping: Arc::clone(&stopping),
+            stop,
+        };
+        let thread = thread::Builder::new()
+            .name("rusty-socks-acceptor".to_owned())
+            .spawn(move || acceptor.run())
+            .map_err(|error| Error::io("cannot start the acceptor thread", error))?;
+        let mut wake_addr = local_addr;
+        if wake_addr.ip().is_unspecified() {
+            wake_addr.set_ip(match local_addr {
+                SocketAddr::V4(_) => [127, 0, 0, 1].into(),
+                SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        Ok(Accepting { thread, stopping, pause, wake_addr })
+    }
+
+    /// Stops accepting and closes the listener. A connection to itself is what ends a blocking `accept`
+    /// on every platform; it is tried again for as long as file descriptors are short.
+    fn stop(self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        drop(self.pause);
+        let reach = || TcpStream::connect_timeout(&self.wake_addr, Duration::from_millis(100));
+        while reach().is_err() && !self.thread.is_finished() {
+            thread::park_timeout(Duration::from_millis(10));
+        }
+        let _ = self.thread.join();
+    }
+}

@@ -1,0 +1,235 @@
+//! A server whose turns are made by hand, with clients of memory: no port, no thread, no sleep.
+//!
+//! For tests of a [`Handler`](crate::Handler): everything that a worker does for a connection, from
+//! its request head to its last byte, is done by the code that serves, in an order that is the same
+//! each time. What is written to a client is there as soon as a turn is over.
+//!
+//! ```
+//! use rusty_socks::{Context, Message, Server};
+//!
+//! let echo = |ctx: &mut Context<'_, ()>, message: Message<'_>| {
+//!     let _ = ctx.send(message);
+//! };
+//! let mut server = Server::builder().route("/echo", echo).stepped()?;
+//! let client = server.connect()?;
+//! client.write(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+//! server.turn();
+//! assert!(client.read().starts_with(b"HTTP/1.1 200 OK\r\n"));
+//! # Ok::<(), rusty_socks::Error>(())
+//! ```
+//!
+//! Bytes go in and come out as they would on a socket: a test brings its own WebSocket client, such
+//! as `tungstenite::protocol::WebSocketContext` over [`MemoryClient`].
+//!
+//! Time stands still until [`SteppedServer::advance`], for all that concerns connections: deadlines,
+//! pings, closes. What the hub measures (the age of histories, how long a session may be away) goes
+//! by the clock of the machine. The jobs of a [`blocking`](crate::Handler::blocking) handler need
+//! threads, which a stepped server has not: its calls wait for ever.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+
+use super::handle::ServerHandle;
+use crate::{
+    error::{Error, ErrorKind},
+    pool::{
+        desk::Shared,
+        memory::{MemorySocket, Wire},
+        worker::{Worker, stepped::Steps},
+    },
+};
+
+/// Where a client of memory seems to come from.
+const REMOTE: ([u8; 4], u16) = ([127, 0, 0, 1], 1);
+
+/// Turns that [`SteppedServer::settle`] makes at most.
+const SETTLE_TURNS_MAX: usize = 100_000;
+
+/// Slots and generations of the connections whose client has done something since the last turn.
+type Touched = Arc<Mutex<Vec<(usize, u32)>>>;
+
+/// A server that does nothing between the turns it is told to make. Made by
+/// [`Builder::stepped`](crate::Builder::stepped); used by one thread.
+pub struct SteppedServer {
+    workers: Vec<SteppedWorker>,
+    steps: Steps,
+    shared: Arc<Shared>,
+    handle: ServerHandle,
+    next_worker: usize,
+}
+
+/// One worker and who has something for it.
+struct SteppedWorker {
+    worker: Worker,
+    touched: Touched,
+}
+
+/// The client's end of a connection to a [`SteppedServer`]. Clones are the same end. What a client
+/// does takes effect in the server's next turn.
+#[derive(Clone)]
+pub struct MemoryClient {
+    wire: Arc<Mutex<Wire>>,
+    touched: Touched,
+}
+
+impl SteppedServer {
+    pub(crate) fn new(workers: Vec<Worker>, shared: Arc<Shared>, handle: ServerHandle) -> Self {
+        let workers = workers
+            .into_iter()
+            .map(|worker| SteppedWorker { worker, touched: Touched::default() })
+            .collect();
+        SteppedServer { workers, steps: Steps::new(), shared, handle, next_worker: 0 }
+    }
+
+    /// The handle that a running server would have. [`shutdown`](ServerHandle::shutdown) and
+    /// [`join`](ServerHandle::join) do nothing here.
+    pub fn handle(&self) -> &ServerHandle {
+        &self.handle
+    }
+
+    /// Dials; the workers get connections in turn. The server has not read a byte of it yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Overloaded`]: `max_pending_heads` connections have not sent their request yet.
+    pub fn connect(&mut self) -> Result<MemoryClient, Error> {
+        let Some(head) = self.shared.pending_heads.take() else {
+            return Err(Error::new(ErrorKind::Overloaded, "too many request heads are pending"));
+        };
+        let stepped = &mut self.workers[self.next_worker];
+        self.next_worker = (self.next_worker + 1) % self.shared.sockets.len();
+        let wire = Arc::new(Mutex::new(Wire::default()));
+        stepped.worker.connect(MemorySocket(Arc::clone(&wire)), SocketAddr::from(REMOTE), head);
+        Ok(MemoryClient { wire, touched: Arc::clone(&stepped.touched) })
+    }
+
+    /// One turn of every worker, in their order: what clients did is read, handlers are called, and
+    /// what they sent is written.
+    pub fn turn(&mut self) {
+        for stepped in &mut self.workers {
+            stepped.worker.step(&mut stepped.touched.lock(), &mut self.steps);
+        }
+    }
+
+    /// Makes turns until there is nothing left to do. Returns how many it made.
+    ///
+    /// # Panics
+    /// The server is still busy after 100,000 turns, which is a fault of a handler or of the server.
+    pub fn settle(&mut self) -> usize {
+        for turns in 1..=SETTLE_TURNS_MAX {
+            self.turn();
+            let has_work = |stepped: &SteppedWorker| {
+                stepped.worker.has_work() || !stepped.touched.lock().is_empty()
+            };
+            if !self.workers.iter().any(has_work) {
+                return turns;
+            }
+        }
+        panic!("the server is still busy after {SETTLE_TURNS_MAX} turns");
+    }
+
+    /// Lets time pass. What is due by then happens in the next turn.
+    pub fn advance(&mut self, by: Duration) {
+        self.workers.iter_mut().for_each(|stepped| stepped.worker.advance(by));
+    }
+
+    /// Connections that are not over.
+    pub fn connections(&self) -> usize {
+        self.workers.iter().map(|stepped| stepped.worker.connections()).sum()
+    }
+}
+
+impl MemoryClient {
+    /// Sends bytes to the server.
+    pub fn write(&self, bytes: &[u8]) {
+        self.wire.lock().to_server.extend_from_slice(bytes);
+        self.touch();
+    }
+
+    /// What the server has written since the last call.
+    pub fn read(&self) -> Vec<u8> {
+        std::mem::take(&mut self.wire.lock().from_server)
+    }
+
+    /// Shows `look` what the server has written since the last call, without giving it away.
+    pub fn read_with<R>(&self, look: impl FnOnce(&[u8]) -> R) -> R {
+        let mut wire = self.wire.lock();
+        let result = look(&wire.from_server);
+        wire.from_server.clear();
+        result
+    }
+
+    /// Bytes that were written and that the server has not read.
+    pub fn unread(&self) -> usize {
+        self.wire.lock().to_server.len()
+    }
+
+    /// The server may write so many bytes from now on before the connection takes no more; without
+    /// a call there is no limit.
+    pub fn set_window(&self, bytes: usize) {
+        self.wire.lock().write_room = bytes;
+        self.touch();
+    }
+
+    /// Ends the client's direction: the server reads what was written, and then the end.
+    pub fn end(&self) {
+        self.wire.lock().client_ended = true;
+        self.touch();
+    }
+
+    /// Cuts the connection: every read and write of the server fails.
+    pub fn reset(&self) {
+        self.wire.lock().error = Some(io::ErrorKind::ConnectionReset);
+        self.touch();
+    }
+
+    /// Whether the server has ended its direction, or the whole connection.
+    pub fn is_ended(&self) -> bool {
+        self.wire.lock().server_ended
+    }
+
+    fn touch(&self) {
+        if let Some(name) = self.wire.lock().name {
+            self.touched.lock().push(name);
+        }
+    }
+}
+
+impl io::Read for MemoryClient {
+    /// Takes what the server has written; `WouldBlock` where there is nothing, 0 at its end.
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let mut wire = self.wire.lock();
+        let n = into.len().min(wire.from_server.len());
+        if n == 0 && !into.is_empty() && !wire.server_ended {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        into[..n].copy_from_slice(&wire.from_server[..n]);
+        wire.from_server.drain(..n);
+        Ok(n)
+    }
+}
+
+impl io::Write for MemoryClient {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        MemoryClient::write(self, bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for SteppedServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SteppedServer")
+            .field("workers", &self.workers.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for MemoryClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryClient").field("is_ended", &self.is_ended()).finish_non_exhaustive()
+    }
+}
