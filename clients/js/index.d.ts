@@ -3,8 +3,23 @@
  * of a room once and in order.
  */
 
-/** What can be sent. It is passed on as JSON. */
+/** What comes out of JSON. */
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json | undefined };
+
+/**
+ * What of a type can be sent, as JSON: all of it, or `never` in the place of what cannot. Interfaces and classes without
+ * methods pass, `undefined` passes in fields, where JSON leaves it out, and so does what has a `toJSON` (a `Date`).
+ * Functions, symbols and bigints do not, nor do maps and sets, which JSON would empty.
+ */
+export type Sendable<T> = [T] extends [Json]
+  ? T
+  : T extends null | boolean | number | string | { toJSON(...parameters: any[]): unknown }
+    ? T
+    : T extends ((...parameters: any[]) => unknown) | symbol | bigint | undefined
+      ? never
+      : T extends object
+        ? { [Key in keyof T]: Sendable<Exclude<T[Key], undefined>> | Extract<T[Key], undefined> }
+        : never;
 
 /** A message of a room, as the server sent it. */
 export interface Message<Content = any> {
@@ -63,7 +78,19 @@ export interface Member {
 /** What a room does to a client that is too slow: end its connection, leave a gap, or keep the latest only. */
 export type Overflow = 'close' | 'gap' | 'latest';
 
-export interface JoinOptions {
+/**
+ * How long to wait for the answer to a command. A command that was not sent by then is withdrawn, and never happens.
+ * One that was sent is not waited for any more and not sent again: the server may have carried it out or not, and
+ * `wasSent` of the error says so.
+ */
+export interface WaitOptions {
+  /** Milliseconds from 0 on; then the command is rejected with `timeout`. Default: no bound. */
+  timeoutMs?: number;
+  /** When it is aborted, the command is rejected with `aborted`, and the signal's reason as the error's `cause`. */
+  signal?: AbortSignal | null;
+}
+
+export interface JoinOptions extends WaitOptions {
   /** Everything said after this position is yielded first; what of it is no longer kept is told as `lost`. */
   since?: Position;
   /** Asks for `joined` and `left`, and for the members. */
@@ -89,7 +116,7 @@ export interface JoinedPattern {
   rooms: (Position & { room: string; overflow?: Overflow })[];
 }
 
-export interface SendOptions {
+export interface SendOptions extends WaitOptions {
   /** A UUID, by which the server knows a repeat. A fresh one by default. */
   id?: string;
   sender?: string;
@@ -113,7 +140,7 @@ export interface Published {
   repeated: boolean;
 }
 
-export interface HistoryOptions {
+export interface HistoryOptions extends WaitOptions {
   /** The newest below this number. */
   before?: number;
   /** The oldest above this number. */
@@ -159,7 +186,8 @@ export interface End {
 export type StateEvent =
   | { state: 'connecting'; attempt: number }
   | { state: 'open' }
-  | { state: 'waiting'; delayMs: number; attempt: number; end: End }
+  /** `offline`: the platform knows of no network. The next attempt comes with the network, or now and then. */
+  | { state: 'waiting'; delayMs: number; attempt: number; offline: boolean; end: End }
   | { state: 'closing' }
   | { state: 'closed'; end: End & { error: RustySocksError | null } };
 
@@ -203,9 +231,20 @@ export interface SavedSession {
   declined?: string[];
 }
 
+/** What the world tells the client. */
+export interface Platform {
+  /** Whether there may be a network. `false` makes attempts rare, and is never trusted so far as to end them. */
+  isOnline(): boolean;
+  /**
+   * Calls `tell` with each change until the returned function is called. `wake`: the page is seen again, or the
+   * machine has slept; what was connected may be so no more.
+   */
+  watch(tell: (change: 'online' | 'offline' | 'wake') => void): () => void;
+}
+
 export interface ClientOptions {
   /** A session to go on with. If the server has forgotten it, its rooms are joined again where it was. */
-  session?: SavedSession;
+  session?: SavedSession | undefined;
   /** Closes the client when it is aborted. */
   signal?: AbortSignal;
   /** `false`: the first end is the last. */
@@ -221,6 +260,11 @@ export interface ClientOptions {
   openTimeoutMs?: number;
   /** How long the server has to answer our close. Default: 3 s. */
   closeTimeoutMs?: number;
+  /**
+   * How long the server has to answer when it is asked whether it is still there, because the network or the page has
+   * changed or the machine slept. Default: 5 s.
+   */
+  checkTimeoutMs?: number;
   /** The longest time between our pings; half of the server's `ping_s` if that is less. Default: 25 s. */
   pingMsMax?: number;
   /** A server is dead that is silent for its `ping_s` and this much. Default: 15 s. */
@@ -270,12 +314,22 @@ export interface ClientOptions {
   roomsMax?: number;
   /** The largest message taken from the server. Node only. Default: 64 MiB. */
   messageBytesMax?: number;
+  /**
+   * Bytes that may wait to be sent; while there are as many, commands wait for them. A server that takes none of
+   * them for as long as it may be silent is given up. Default: 1 MiB.
+   */
+  unsentBytesMax?: number;
 
   /** A source of jitter in [0, 1), for tests. */
   random?: () => number;
+  /** What tells of the network and the page, for tests and for platforms without the events of browsers. */
+  platform?: Platform;
   /** Time, for tests. */
   clock?: {
+    /** Milliseconds that only count up. */
     now(): number;
+    /** Milliseconds of the date, which go on while a machine sleeps. Default: `now`. */
+    date?(): number;
     setTimeout(run: () => void, ms: number): unknown;
     clearTimeout(timer: any): void;
   };
@@ -292,6 +346,7 @@ export interface ClientOptions {
  * - `outbox_full`: too many commands wait already;
  * - `too_large`: the server does not take a message of that size;
  * - `misbehaved`: the server answered with what makes no sense, or put the client in more than `roomsMax` rooms;
+ * - `timeout`, `aborted`: the command's `timeoutMs` passed, or its `signal` was aborted; see `wasSent`;
  * - `answer_lost`: a broadcast may have been sent or not, because the connection ended before the answer.
  */
 export class RustySocksError extends Error {
@@ -299,6 +354,8 @@ export class RustySocksError extends Error {
   readonly code: string;
   readonly retryAfterMs?: number;
   readonly end?: End;
+  /** Of `timeout` and `aborted`: whether the command was sent, so that the server may carry it out. */
+  readonly wasSent?: boolean;
 }
 
 /** The options' defaults. */
@@ -322,7 +379,11 @@ export class Client implements AsyncIterable<Message> {
   /** Commands that wait for their answers. */
   readonly pending: number;
 
-  /** Calls `listener` with each event from now on. What it returns ends that. */
+  /**
+   * Calls `listener` with each event from now on. What it returns ends that; so do `off`, `signal` and the end of
+   * the client. A function that is added twice is called twice. What a listener throws is reported as an uncaught
+   * error, and the other listeners and the client go on.
+   */
   on<Name extends keyof ClientEvents>(
     name: Name,
     listener: (event: ClientEvents[Name]) => void,
@@ -334,30 +395,41 @@ export class Client implements AsyncIterable<Message> {
     listener: (event: ClientEvents[Name]) => void,
     options?: { signal?: AbortSignal },
   ): () => void;
+  /** Ends what the latest `on` or `once` with this listener began. */
   off<Name extends keyof ClientEvents>(name: Name, listener: (event: ClientEvents[Name]) => void): void;
 
   /** Joins all rooms that match, those made later too. */
-  join(pattern: `${string}.*`): Promise<JoinedPattern>;
-  /** Joins a room, and stays in it over reconnects. */
+  join(pattern: `${string}.*`, options?: WaitOptions): Promise<JoinedPattern>;
+  /** Joins a room, and stays in it over reconnects. After `timeout` or `aborted`, `leave` makes sure of being out. */
   join(room: string, options?: JoinOptions): Promise<Joined>;
   /**
    * Leaves a room, or all that were joined through a pattern and that no other one holds. Nothing
    * of it is yielded or told from this call on, whatever is on its way. A room that was left by
-   * name comes back through a pattern only when it is made anew.
+   * name comes back through a pattern only when it is made anew. The command is sent even when its
+   * wait has ended.
    */
-  leave(room: string): Promise<{ room: string }>;
+  leave(room: string, options?: WaitOptions): Promise<{ room: string }>;
   /**
    * Publishes to a room, or to several at one instant. Settles when the server has it, if need be over
    * several connections; the same session does not publish it twice.
    */
-  publish(to: string | string[], content: Json, options?: PublishOptions): Promise<Published>;
+  publish<Content>(to: string | string[], content: Content & Sendable<Content>, options?: PublishOptions): Promise<Published>;
   /** Sends to one client. Rejects with `not_found` or, if it is away and its inbox full, `limit_exceeded`. */
-  direct(to: string, content: Json, options?: SendOptions): Promise<{ to: string; id: string; repeated: boolean }>;
+  direct<Content>(
+    to: string,
+    content: Content & Sendable<Content>,
+    options?: SendOptions,
+  ): Promise<{ to: string; id: string; repeated: boolean }>;
   /** Sends to everyone, where the server allows that. Never sent twice: see `answer_lost`. */
-  broadcast(content: Json, options?: SendOptions): Promise<{ id: string }>;
+  broadcast<Content>(content: Content & Sendable<Content>, options?: SendOptions): Promise<{ id: string }>;
   history(room: string, options?: HistoryOptions): Promise<HistoryPage>;
   /** Who is in a room. `watch` begins or ends `joined` and `left` in the same instant. */
-  presence(room: string, options?: { watch?: boolean }): Promise<Presence>;
+  presence(room: string, options?: WaitOptions & { watch?: boolean }): Promise<Presence>;
+  /**
+   * Connects anew at once: a wait for the next attempt ends, an open connection is given up and its session goes on
+   * over another one, an attempt under way goes on. The backoff begins anew. Does nothing after `close` or the end.
+   */
+  reconnect(): void;
   /** Ends the session, on the server too. Commands that wait are rejected with `closed`. */
   close(): Promise<End & { error: RustySocksError | null }>;
 

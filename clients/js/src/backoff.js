@@ -6,13 +6,17 @@ const ASKED_MS_MAX = 10 * 60_000;
 // Our own fault by RFC 6455 section 7.4.1: coming back would not mend it. 1000 is a farewell.
 const STOPPING = new Set([1000, 1002, 1003, 1007, 1008, 1009]);
 
+// Refusals below 500 that pass by themselves: a slow network (RFC 9110 section 15.5.9), a proxy that will not
+// replay early data (RFC 8470 section 5.2), a rate limit (RFC 6585 section 4).
+const PASSING_STATUSES = new Set([408, 425, 429]);
+
 /**
  * What an end means: `stop`, `back_off`, or `at_once`.
  *
  * `status` is the HTTP status of a refused upgrade, where the platform shows it.
  */
 export function verdict({ code, status }) {
-  if (status !== undefined) return status >= 500 ? 'back_off' : 'stop';
+  if (status !== undefined) return status >= 500 || PASSING_STATUSES.has(status) ? 'back_off' : 'stop';
   if (STOPPING.has(code) || hundreds(code) === 40) return 'stop';
   return hundreds(code) === 42 ? 'at_once' : 'back_off';
 }
@@ -28,6 +32,7 @@ export class Backoff {
   #settledMs;
   #random;
   #attempt = 0;
+  #askedMs = 0;
 
   constructor({ baseMs, capMs, settledMs, random }) {
     this.#baseMs = baseMs;
@@ -41,15 +46,34 @@ export class Backoff {
     return this.#attempt;
   }
 
+  /** What the server asked for with the last end: the least of the delay. */
+  get askedMs() {
+    return this.#askedMs;
+  }
+
+  /** Begins anew. */
+  reset() {
+    this.#attempt = 0;
+  }
+
+  /** A delay for clients that all see the same change of the world, so that they do not come in one instant. */
+  spread() {
+    return this.#random() * Math.min(this.#capMs, this.#baseMs);
+  }
+
   /**
    * The delay in milliseconds before the next connection, or `null` for none.
    *
    * `livedMs` is how long the session was up, `retryAfterMs` what the HTTP answer asked for, and
-   * `reconnectAfterMs` what a `closing` frame did.
+   * `reconnectAfterMs` what a `closing` frame did. `offline` says that the platform knows of no network.
    */
-  after({ code, status, livedMs, retryAfterMs, reconnectAfterMs }) {
+  after({ code, status, livedMs, retryAfterMs, reconnectAfterMs, offline = false }) {
     const means = verdict({ code, status });
     if (means === 'stop') return null;
+    this.#askedMs = askedMs(reconnectAfterMs) ?? askedMs(retryAfterMs) ?? 0;
+    // Without a network an attempt is no news, and is not counted. The platform may be wrong, though: a connection
+    // that was made proves it, and else there is a try now and then.
+    if (offline && livedMs === undefined) return this.#askedMs + (this.#capMs * (1 + this.#random())) / 2;
     if (livedMs !== undefined && livedMs >= this.#settledMs) this.#attempt = 0;
     const attempt = this.#attempt;
     this.#attempt += 1;

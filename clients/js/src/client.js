@@ -1,21 +1,26 @@
 /** The client: one session over as many connections as it takes. */
 import { Backoff } from './backoff.js';
+import { systemClock } from './clock.js';
 import * as commands from './command.js';
 import { Connection } from './connection.js';
 import { Emitter } from './emitter.js';
 import { RustySocksError } from './errors.js';
 import { Outbox } from './outbox.js';
+import { systemPlatform } from './platform.js';
 import { Loops } from './queue.js';
+import { Reconnect } from './reconnect.js';
 import { Recovery } from './recovery.js';
 import { Session, clean } from './session.js';
 import { socketFactory } from './socket.js';
 import { Tracker, checkSeq } from './tracker.js';
+import { waitFault } from './wait.js';
 
 /** What an option is if it is not given. `index.d.ts` says what each is for. */
 export const DEFAULTS = Object.freeze({
   protocols: Object.freeze(['rusty-socks.v1']),
   openTimeoutMs: 20_000,
   closeTimeoutMs: 3_000,
+  checkTimeoutMs: 5_000,
   pingMsMax: 25_000,
   silenceExtraMs: 15_000,
   backoffBaseMs: 250,
@@ -32,6 +37,7 @@ export const DEFAULTS = Object.freeze({
   roomsMax: 100_000,
   echoesMax: 1_000,
   messageBytesMax: 64 * 1024 * 1024,
+  unsentBytesMax: 1024 * 1024,
 });
 
 // A server that does not ping still has to answer.
@@ -41,12 +47,6 @@ const PING_S = 30;
 // a timer would not hold the time.
 const PING_S_MIN = 1;
 const PING_S_MAX = 24 * 3600;
-
-const systemClock = {
-  now: () => performance.now(),
-  setTimeout: (run, ms) => setTimeout(run, ms),
-  clearTimeout: (timer) => clearTimeout(timer),
-};
 
 export class Client {
   #url;
@@ -58,13 +58,15 @@ export class Client {
   #outbox;
   #recovery;
   #backoff;
+  #reconnect;
   #loops;
   #makeSocket = null;
   #connection = null;
-  #timer = null;
+  #closeTimer = null;
   // Why we want no more of this server.
   #fault = null;
   #state = 'connecting';
+  #closeOnAbort = () => this.close();
   #readiness = settleable();
   #ending = settleable();
 
@@ -105,12 +107,18 @@ export class Client {
       settledMs: this.#options.settledMs,
       random: options.random ?? Math.random,
     });
+    this.#reconnect = new Reconnect({
+      clock: this.#clock,
+      platform: options.platform ?? systemPlatform,
+      backoff: this.#backoff,
+      connect: () => this.#connect(),
+    });
     if (options.session) this.#session.restore(options.session, this.#tracker);
     // Whoever does not look at it must not be ended by it.
     this.#readiness.promise.catch(() => {});
     const { signal } = this.#options;
     if (signal?.aborted) this.close();
-    else signal?.addEventListener('abort', () => this.close(), { once: true });
+    else signal?.addEventListener('abort', this.#closeOnAbort);
     this.#begin();
   }
 
@@ -156,11 +164,12 @@ export class Client {
 
   async join(room, options) {
     const command = commands.join(room, options);
-    const pardon = () => this.#recovery.notJoined(room);
-    return this.#add(command, { ok: (answer) => this.#recovery.joined(command, answer), pardon });
+    const ok = (answer) => this.#recovery.joined(command, answer);
+    const notJoined = () => this.#recovery.notJoined(room);
+    return this.#add(command, { ok, pardon: notJoined, withdrawn: notJoined, wait: options });
   }
 
-  async leave(room) {
+  async leave(room, options) {
     let ended;
     const queued = () => {
       ended = this.#recovery.left(room);
@@ -176,7 +185,7 @@ export class Client {
       this.#recovery.leaveDone(room);
       return { room };
     };
-    return this.#add(commands.leave(room), { queued, ok, pardon, isFirm: true });
+    return this.#add(commands.leave(room), { queued, ok, pardon, isFirm: true, wait: options });
   }
 
   async publish(to, content, options) {
@@ -190,25 +199,25 @@ export class Client {
       const rooms = answer.rooms ? { rooms: places } : {};
       return { room: places[0].room, seq: places[0].seq, ...rooms, id, repeated: answer.repeated === true };
     };
-    return this.#add(command, { queued, ok });
+    return this.#add(command, { queued, ok, wait: options });
   }
 
   async direct(to, content, options) {
     const command = commands.direct(to, content, options, uuid);
     const { id } = command;
-    return this.#add(command, { ok: (answer) => ({ to, id, repeated: answer.repeated === true }) });
+    return this.#add(command, { ok: (answer) => ({ to, id, repeated: answer.repeated === true }), wait: options });
   }
 
   async broadcast(content, options) {
     const command = commands.broadcast(content, options, uuid);
     const { id } = command;
     // The server does not know a repeat of these, so that a second one would be one too many.
-    return this.#add(command, { ok: () => ({ id }), isOnce: true });
+    return this.#add(command, { ok: () => ({ id }), isOnce: true, wait: options });
   }
 
   async history(room, options) {
     const command = commands.history(room, options);
-    return this.#add(command, { ok: ({ epoch, seq, messages }) => ({ room, epoch, seq, messages }) });
+    return this.#add(command, { ok: ({ epoch, seq, messages }) => ({ room, epoch, seq, messages }), wait: options });
   }
 
   async presence(room, options) {
@@ -219,7 +228,15 @@ export class Client {
       if (wanted && watch !== undefined) wanted.presence = watch;
       return { room, members, count };
     };
-    return this.#add(command, { ok });
+    return this.#add(command, { ok, wait: options });
+  }
+
+  /** Begins another connection now, whatever was planned, and goes on with the session there. */
+  reconnect() {
+    if (this.#state === 'closing' || this.#state === 'closed') return;
+    // One that is under way is what was asked for.
+    if (this.#state === 'connecting' && !this.#connection?.isGreeted) return;
+    this.#reconnect.now();
   }
 
   /** Ends the session, on the server too. */
@@ -236,7 +253,8 @@ export class Client {
     if (this.#state === 'closed' || this.#state === 'closing') {
       return Promise.reject(new RustySocksError('closed', 'the client is closed'));
     }
-    return this.#outbox.add(command, how);
+    const fault = waitFault(how.wait);
+    return fault ? Promise.reject(fault) : this.#outbox.add(command, how);
   }
 
   async #begin() {
@@ -246,12 +264,20 @@ export class Client {
       this.#finish({ code: 1006, reason: error.message }, error);
       return;
     }
-    if (this.#state !== 'closed') this.#connect();
+    if (this.#state === 'closed') return;
+    this.#reconnect.watch((change) => this.#worldChanged(change));
+    this.#connect();
   }
 
   #connect() {
-    this.#timer = null;
+    if (this.#connection) {
+      this.#connection.discard();
+      this.#disconnected();
+    }
+    this.#reconnect.begun();
     this.#setState('connecting', { attempt: this.#backoff.attempt });
+    // A listener may have closed the client.
+    if (this.#state !== 'connecting') return;
     let socket;
     try {
       socket = this.#makeSocket(this.#url);
@@ -263,8 +289,10 @@ export class Client {
       socket,
       clock: this.#clock,
       openTimeoutMs: this.#options.openTimeoutMs,
+      unsentBytesMax: this.#options.unsentBytesMax,
       open: () => this.#recovery.opened(connection),
       frame: (frame) => this.#frame(frame),
+      drained: () => this.#outbox.drained(),
       over: (end) => this.#over(end),
     });
     this.#connection = connection;
@@ -334,19 +362,33 @@ export class Client {
     );
   }
 
-  #over(end) {
+  /** A change of the network or the page: what stands is looked at, and what waits need wait no longer. */
+  #worldChanged(change) {
+    if (this.#state === 'closing') return;
+    if (!this.#connection) {
+      if (change !== 'offline') this.#reconnect.hasten();
+      return;
+    }
+    if (this.#connection.check(this.#options.checkTimeoutMs)) return;
+    // An attempt that began on another network, or on none, would be tried again late or never.
+    if (change === 'online' && this.#reconnect.mayBeginAnew) this.#connect();
+  }
+
+  #disconnected() {
     this.#connection = null;
     this.#recovery.over();
     this.#outbox.detach();
     this.#tracker.interrupt();
+  }
+
+  #over(end) {
+    this.#disconnected();
     if (this.#state === 'closing') return this.#finish({ code: 1000, reason: 'closed by the client' }, this.#fault);
-    const delayMs = this.#options.reconnect === false ? null : this.#backoff.after(end);
-    if (delayMs === null || this.#backoff.attempt > this.#options.attemptsMax) {
+    const plan = this.#options.reconnect === false ? null : this.#reconnect.after(end);
+    if (plan === null || plan.attempt > this.#options.attemptsMax) {
       return this.#finish(end, stopped(end));
     }
-    const { attempt } = this.#backoff;
-    this.#timer = this.#clock.setTimeout(() => this.#connect(), delayMs);
-    return this.#setState('waiting', { delayMs, attempt, end: pick(end) });
+    return this.#setState('waiting', { ...plan, end: pick(end) });
   }
 
   /** A server that lists rooms without end would fill our memory. */
@@ -357,25 +399,29 @@ export class Client {
   }
 
   #closeByUser() {
-    this.#clock.clearTimeout(this.#timer);
+    this.#reconnect.cancel();
     const connection = this.#connection;
     if (!connection) return this.#finish({ code: 1000, reason: 'closed by the client' });
     if (this.#state === 'closing') return undefined;
     this.#setState('closing', {});
     connection.close(1000, '');
-    this.#timer = this.#clock.setTimeout(() => connection.abort('no answer to the close'), this.#options.closeTimeoutMs);
+    this.#closeTimer = this.#clock.setTimeout(() => connection.abort('no answer to the close'), this.#options.closeTimeoutMs);
     return undefined;
   }
 
   #finish(end, error = null) {
     if (this.#state === 'closed') return;
-    this.#clock.clearTimeout(this.#timer);
+    this.#reconnect.end();
+    this.#clock.clearTimeout(this.#closeTimer);
     const reason = error ?? new RustySocksError('closed', 'the client was closed');
     this.#readiness.reject(reason);
     this.#outbox.fail(reason);
     this.#loops.end(error);
     const told = { ...pick(end), error };
     this.#setState('closed', { end: told });
+    // Whatever outlives this client, a signal above all, keeps nothing of it.
+    this.#emitter.close();
+    this.#options.signal?.removeEventListener('abort', this.#closeOnAbort);
     this.#ending.resolve(told);
   }
 
@@ -390,7 +436,7 @@ function checkNumbers(options) {
   for (const [name, standard] of Object.entries(DEFAULTS)) {
     if (typeof standard !== 'number') continue;
     // Of these, none at all would be sent or yielded.
-    const least = ['inFlightMax', 'queueMax'].includes(name) ? 1 : 0;
+    const least = ['inFlightMax', 'queueMax', 'unsentBytesMax'].includes(name) ? 1 : 0;
     const value = options[name];
     if (typeof value !== 'number' || !(value >= least)) {
       throw new TypeError(`the option ${name} must be a number from ${least} up, not ${String(value)}`);

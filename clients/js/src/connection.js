@@ -1,6 +1,13 @@
+/** One connection: commands and their answers, signs of life, and its one end. */
+import { setDatedTimeout } from './clock.js';
 import { textOf } from './command.js';
 
-/** One connection: commands and their answers, signs of life, and its one end. */
+// Its answer is known by its type, so that all pings may have one `ref`.
+const PING = JSON.stringify({ type: 'ping', ref: 'ping' });
+
+// How often a connection with too much to send is looked at; no platform tells when it is less.
+const DRAIN_POLL_MS = 50;
+
 export class Connection {
   #socket;
   #clock;
@@ -10,18 +17,26 @@ export class Connection {
   #isOver = false;
   #openTimer;
   #lifeTimer = null;
-  #isPingOut = false;
+  #pingMs;
+  #graceMs;
+  // The ping that is out: `{graceMs, isCheck, wasAsleep, unsent}`.
+  #ping = null;
+  #unsentBytesMax;
+  #drainTimer = null;
+  #silenceMs = Infinity;
   #reconnectAfterMs;
   #greetedAt;
 
   /**
-   * The handlers are `open()`, `frame(frame)` for all that is no answer, and `over(end)`, once, with `code`,
-   * `reason`, `livedMs` and what the server asked for.
+   * The handlers are `open()`, `frame(frame)` for all that is no answer, `drained()` when the connection is
+   * congested no more, and `over(end)`, once, with `code`, `reason`, `livedMs`, `wasChecked` and what the server
+   * asked for.
    */
-  constructor({ socket, clock, openTimeoutMs, open, frame, over }) {
+  constructor({ socket, clock, openTimeoutMs, unsentBytesMax, open, frame, drained, over }) {
     this.#socket = socket;
     this.#clock = clock;
-    this.#handlers = { frame, over };
+    this.#unsentBytesMax = unsentBytesMax;
+    this.#handlers = { frame, drained, over };
     this.#openTimer = clock.setTimeout(
       () => this.abort(`no session within ${openTimeoutMs} ms`),
       openTimeoutMs,
@@ -30,6 +45,16 @@ export class Connection {
     socket.onmessage = ({ data }) => this.#received(data);
     socket.onlife = () => this.#heard();
     socket.onclose = (end) => this.#over(end);
+  }
+
+  /** Whether there is a session on it. */
+  get isGreeted() {
+    return this.#greetedAt !== undefined;
+  }
+
+  /** Whether so much waits to be sent that commands should wait instead. */
+  get isCongested() {
+    return this.#socket.bufferedAmount >= this.#unsentBytesMax;
   }
 
   /**
@@ -42,13 +67,27 @@ export class Connection {
     this.#nextRef += 1;
     this.#answers.set(ref, answer);
     this.#socket.send(textOf(command, ref));
+    if (this.isCongested) this.#awaitDrain();
   }
 
   /** There is a session: from now on a quiet server is asked whether it is still there. */
   greeted({ pingMs, silenceMs }) {
     this.#clock.clearTimeout(this.#openTimer);
     this.#greetedAt = this.#clock.now();
-    this.#keepAlive(pingMs, Math.max(silenceMs - pingMs, 1));
+    this.#silenceMs = silenceMs;
+    this.#pingMs = pingMs;
+    this.#graceMs = Math.max(silenceMs - pingMs, 1);
+    this.#awaitQuiet();
+  }
+
+  /**
+   * Asks the server now whether it is there, and gives it up if it does not answer within `graceMs`. Gives `false`
+   * where there is no session to look after.
+   */
+  check(graceMs) {
+    if (this.#isOver || !this.isGreeted) return false;
+    if (!this.#ping?.isCheck) this.#sendPing(graceMs, true);
+    return true;
   }
 
   close(code, reason) {
@@ -70,8 +109,8 @@ export class Connection {
 
   #received(data) {
     if (this.#isOver) return;
-    this.#heard();
     const frame = parse(data);
+    this.#heard(frame?.type === 'pong');
     if (!frame) return this.abort('the server sent what is no JSON object');
     if (frame.type === 'closing') this.#reconnectAfterMs = frame.reconnect_after_ms;
     const isAnswer = ['ok', 'pong', 'error'].includes(frame.type);
@@ -88,31 +127,73 @@ export class Connection {
     return undefined;
   }
 
-  #keepAlive(pingMs, graceMs) {
-    // A timer may fire late, in a page that is hidden or a machine that slept. So what counts is not how
-    // long it was quiet, but whether anything came since the ping.
-    const ping = () => {
-      this.#isPingOut = true;
-      this.ask({ type: 'ping' }, () => {});
-      this.#lifeTimer = this.#clock.setTimeout(look, graceMs);
-    };
-    const look = () => {
-      if (this.#isPingOut) this.abort('the server went silent');
-      else ping();
-    };
-    this.#lifeTimer = this.#clock.setTimeout(ping, pingMs);
-    this.#restartLife = () => {
-      this.#clock.clearTimeout(this.#lifeTimer);
-      this.#lifeTimer = this.#clock.setTimeout(ping, pingMs);
-    };
+  #awaitQuiet() {
+    this.#ping = null;
+    this.#clock.clearTimeout(this.#lifeTimer);
+    this.#lifeTimer = this.#clock.setTimeout(() => this.#sendPing(this.#graceMs, false), this.#pingMs);
   }
 
-  #restartLife = () => {};
+  #sendPing(graceMs, isCheck) {
+    // Behind all that waits it would tell nothing; then any sign will do.
+    const isAsked = !this.isCongested;
+    if (isAsked) this.#socket.send(PING);
+    this.#ping = { graceMs, isCheck: isCheck && isAsked, wasAsleep: false, unsent: this.#unsent };
+    this.#awaitSign();
+  }
 
-  #heard() {
-    if (!this.#isPingOut) return;
-    this.#isPingOut = false;
-    this.#restartLife();
+  #awaitSign() {
+    this.#clock.clearTimeout(this.#lifeTimer);
+    this.#lifeTimer = setDatedTimeout(this.#clock, (wasLate) => this.#missedSign(wasLate), this.#ping.graceMs);
+  }
+
+  #missedSign(wasLate) {
+    const { graceMs, isCheck, wasAsleep, unsent } = this.#ping;
+    if (this.#unsent > 0 && this.#unsent < unsent) {
+      // The ping may wait behind what is on its way still. A server that takes that is alive.
+      this.#ping.unsent = this.#unsent;
+      this.#awaitSign();
+    } else if (wasLate && !wasAsleep) {
+      // The page or the machine slept, and the answer may not have been read. Asked once more.
+      this.#sendPing(graceMs, isCheck);
+      this.#ping.wasAsleep = true;
+    } else {
+      this.abort('the server went silent');
+    }
+  }
+
+  get #unsent() {
+    return this.#socket.bufferedAmount ?? 0;
+  }
+
+  /** A sign of life. What ends a check is the answer alone, because other things may have been here before. */
+  #heard(isPong = false) {
+    if (!this.#ping) return;
+    if (this.#ping.isCheck && !isPong) this.#awaitSign();
+    else this.#awaitQuiet();
+  }
+
+  /**
+   * Looks until there is less to send. A server that talks and does not read would have the commands wait for
+   * ever: one that takes nothing for as long as it may be silent is given up.
+   */
+  #awaitDrain() {
+    if (this.#drainTimer !== null) return;
+    let least = Infinity;
+    let movedAt = this.#clock.now();
+    const look = () => {
+      this.#drainTimer = null;
+      const bytes = this.#socket.bufferedAmount;
+      if (bytes < this.#unsentBytesMax) return this.#handlers.drained();
+      const now = this.#clock.now();
+      if (bytes < least) movedAt = now;
+      least = Math.min(least, bytes);
+      if (now - movedAt >= this.#silenceMs) {
+        return this.abort(`the server takes nothing: ${bytes} bytes wait to be sent`);
+      }
+      this.#drainTimer = this.#clock.setTimeout(look, DRAIN_POLL_MS);
+      return undefined;
+    };
+    look();
   }
 
   #over(end) {
@@ -120,9 +201,11 @@ export class Connection {
     this.#isOver = true;
     this.#clock.clearTimeout(this.#openTimer);
     this.#clock.clearTimeout(this.#lifeTimer);
+    this.#clock.clearTimeout(this.#drainTimer);
     this.#answers.clear();
+    const wasChecked = this.#ping?.isCheck ?? false;
     const livedMs = this.#greetedAt === undefined ? undefined : this.#clock.now() - this.#greetedAt;
-    this.#handlers.over({ ...end, livedMs, reconnectAfterMs: this.#reconnectAfterMs });
+    this.#handlers.over({ ...end, livedMs, wasChecked, reconnectAfterMs: this.#reconnectAfterMs });
   }
 }
 

@@ -1,41 +1,36 @@
 /** Listeners by event name. */
 export class Emitter {
-  #listeners = new Map();
+  // Each name's registrations, in the order in which they were made. The arrays are replaced, never changed: a
+  // listener may add and remove listeners.
+  #registrations = new Map();
+  #isClosed = false;
 
-  /** Calls `listener` with each event of this name from now on; what it returns ends that. */
-  on(name, listener, { signal } = {}) {
-    if (typeof listener !== 'function') throw new TypeError('a listener is a function');
-    if (signal?.aborted) return () => {};
-    const listeners = this.#listeners.get(name) ?? new Set();
-    this.#listeners.set(name, listeners);
-    listeners.add(listener);
-    const off = () => this.off(name, listener);
-    signal?.addEventListener('abort', off, { once: true });
-    return off;
+  /**
+   * Calls `listener` with each event of this name from now on; what it returns ends that, once or more often.
+   * As in Node, a function that is added twice is called twice.
+   */
+  on(name, listener, options) {
+    return this.#add(name, listener, options, false);
   }
 
   /** As `on`, for the next event alone. */
   once(name, listener, options) {
-    const off = this.on(
-      name,
-      (event) => {
-        off();
-        listener(event);
-      },
-      options,
-    );
-    return off;
+    return this.#add(name, listener, options, true);
   }
 
+  /** Ends the latest registration of `listener`, by `on` or by `once`; does nothing if there is none. */
   off(name, listener) {
-    this.#listeners.get(name)?.delete(listener);
+    const registration = this.#registrations.get(name)?.findLast((candidate) => candidate.listener === listener);
+    registration?.end();
   }
 
   emit(name, event) {
-    // A copy, because a listener may add and remove listeners.
-    for (const listener of [...(this.#listeners.get(name) ?? [])]) {
+    for (const registration of this.#registrations.get(name) ?? []) {
+      // As EventTarget does it: what an earlier listener has removed is not called any more.
+      if (registration.hasEnded) continue;
+      if (registration.isOnce) registration.end();
       try {
-        listener(event);
+        registration.listener(event);
       } catch (error) {
         // As EventTarget does it: the fault of one listener is reported, and stops nobody else.
         queueMicrotask(() => {
@@ -43,5 +38,28 @@ export class Emitter {
         });
       }
     }
+  }
+
+  /** Ends all registrations; later ones are void. */
+  close() {
+    this.#isClosed = true;
+    for (const registration of [...this.#registrations.values()].flat()) registration.end();
+  }
+
+  #add(name, listener, { signal } = {}, isOnce) {
+    if (typeof listener !== 'function') throw new TypeError('a listener is a function');
+    if (signal?.aborted || this.#isClosed) return () => {};
+    const registration = { listener, isOnce, hasEnded: false };
+    registration.end = () => {
+      if (registration.hasEnded) return;
+      registration.hasEnded = true;
+      signal?.removeEventListener('abort', registration.end);
+      const rest = this.#registrations.get(name).filter((other) => other !== registration);
+      if (rest.length > 0) this.#registrations.set(name, rest);
+      else this.#registrations.delete(name);
+    };
+    signal?.addEventListener('abort', registration.end);
+    this.#registrations.set(name, [...(this.#registrations.get(name) ?? []), registration]);
+    return registration.end;
   }
 }

@@ -1,8 +1,11 @@
+// The package may be loaded twice in a program, by `import` and by `require`, with a class each.
+const BRAND = Symbol.for('rusty-socks.RustySocksError');
+
 /**
  * What a promise of the client is rejected with.
  *
  * `code` is one of the server's error codes, or one of the client's own: `closed`, `stopped`, `outbox_full`,
- * `answer_lost`, `too_large`, `misbehaved`.
+ * `answer_lost`, `too_large`, `misbehaved`, `timeout`, `aborted`.
  */
 export class RustySocksError extends Error {
   constructor(code, message, details = {}) {
@@ -10,6 +13,16 @@ export class RustySocksError extends Error {
     this.name = 'RustySocksError';
     this.code = code;
     Object.assign(this, details);
+  }
+
+  get [BRAND]() {
+    return true;
+  }
+
+  /** An error of the one class is one of the other too. */
+  static [Symbol.hasInstance](value) {
+    if (this === RustySocksError) return value?.[BRAND] === true;
+    return Function.prototype[Symbol.hasInstance].call(this, value);
   }
 }
 

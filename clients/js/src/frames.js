@@ -1,4 +1,5 @@
 /** The frames of RFC 6455 section 5, without extensions; bytes in, bytes out. */
+import { ByteQueue } from './byte-queue.js';
 
 export const OPCODE = { continuation: 0, text: 1, binary: 2, close: 8, ping: 9, pong: 10 };
 
@@ -45,11 +46,10 @@ export function closePayload(code, reason = '') {
  * throws a `FrameError` at the first thing that the RFC forbids, and must not be called after that.
  */
 export class FrameReader {
-  #chunks = [];
-  #size = 0;
+  #bytes = new ByteQueue();
   #frame = null;
-  #fragments = [];
-  #fragmentBytes = 0;
+  // The fragments of a message so far.
+  #message = new ByteQueue();
   #messageOpcode = null;
   #isMasked;
   #bytesMax;
@@ -66,13 +66,12 @@ export class FrameReader {
   }
 
   push(chunk) {
-    this.#chunks.push(chunk);
-    this.#size += chunk.length;
+    this.#bytes.push(chunk);
     for (;;) {
       if (!this.#frame && !this.#readHead()) return;
-      if (this.#size < this.#frame.length) return;
+      if (this.#bytes.length < this.#frame.length) return;
       const { opcode, isFinal, length, mask } = this.#frame;
-      const payload = this.#takeBytes(length);
+      const payload = this.#bytes.take(length);
       if (mask) applyMask(payload, mask);
       this.#frame = null;
       if (opcode >= OPCODE.close) this.#control(opcode, payload);
@@ -82,14 +81,14 @@ export class FrameReader {
 
   /** Reads the head of a frame (section 5.2) if all of it is here. */
   #readHead() {
-    if (this.#size < 2) return false;
-    const start = this.#peek(2);
+    if (this.#bytes.length < 2) return false;
+    const start = this.#bytes.peek(2);
     const length7 = start[1] & 0x7f;
     const hasMask = (start[1] & 0x80) !== 0;
     const size = 2 + (length7 === 126 ? 2 : length7 === 127 ? 8 : 0) + (hasMask ? 4 : 0);
     this.#checkStart(start, hasMask);
-    if (this.#size < size) return false;
-    const head = this.#takeBytes(size);
+    if (this.#bytes.length < size) return false;
+    const head = this.#bytes.take(size);
     let length = length7;
     if (length7 === 126) length = head.readUInt16BE(2);
     if (length7 === 127) {
@@ -102,7 +101,7 @@ export class FrameReader {
       throw new FrameError(1002, 'a length that is not in its shortest form');
     }
     const opcode = head[0] & 0x0f;
-    if (opcode < OPCODE.close && this.#fragmentBytes + length > this.#bytesMax) {
+    if (opcode < OPCODE.close && this.#message.length + length > this.#bytesMax) {
       throw new FrameError(1009, `a message of more than ${this.#bytesMax} bytes`);
     }
     const mask = hasMask ? head.subarray(size - 4) : null;
@@ -131,14 +130,10 @@ export class FrameReader {
 
   #data(opcode, isFinal, payload) {
     if (opcode !== OPCODE.continuation) this.#messageOpcode = opcode;
-    // Those without a byte would be many before they are too many bytes.
-    if (payload.length > 0) this.#fragments.push(payload);
-    this.#fragmentBytes += payload.length;
+    this.#message.push(payload);
     if (!isFinal) return;
-    const bytes = this.#fragments.length === 1 ? this.#fragments[0] : Buffer.concat(this.#fragments);
+    const bytes = this.#message.take(this.#message.length);
     const isText = this.#messageOpcode === OPCODE.text;
-    this.#fragments = [];
-    this.#fragmentBytes = 0;
     this.#messageOpcode = null;
     this.#handlers.message(isText ? decodeText(bytes) : bytes);
   }
@@ -151,33 +146,6 @@ export class FrameReader {
     const code = payload.readUInt16BE(0);
     if (!isSendable(code)) throw new FrameError(1002, `the close code ${code}`);
     this.#handlers.close({ code, reason: decodeText(payload.subarray(2)) });
-  }
-
-  /** The first `count` bytes, left where they are. */
-  #peek(count) {
-    if (this.#chunks[0].length < count) this.#chunks = [Buffer.concat(this.#chunks)];
-    return this.#chunks[0].subarray(0, count);
-  }
-
-  #takeBytes(count) {
-    if (count === 0) return Buffer.alloc(0);
-    this.#size -= count;
-    const parts = [];
-    let missing = count;
-    let taken = 0;
-    while (missing > 0) {
-      const chunk = this.#chunks[taken];
-      if (chunk.length > missing) {
-        parts.push(chunk.subarray(0, missing));
-        this.#chunks[taken] = chunk.subarray(missing);
-        break;
-      }
-      parts.push(chunk);
-      missing -= chunk.length;
-      taken += 1;
-    }
-    this.#chunks.splice(0, taken);
-    return parts.length === 1 ? parts[0] : Buffer.concat(parts, count);
   }
 }
 

@@ -8,10 +8,14 @@ import { createHash, randomBytes } from 'node:crypto';
 import { request as requestPlain } from 'node:http';
 import { request as requestTls } from 'node:https';
 
+import { FrameWriter } from './frame-writer.js';
 import { FrameError, FrameReader, OPCODE, closePayload, encodeFrame } from './frames.js';
 
 // RFC 6455 section 1.3.
 const ACCEPT_GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11';
+
+// The largest head of an answer to the upgrade. It is Node's default, which a flag may have raised.
+const HEAD_BYTES_MAX = 16 * 1024;
 
 // A server that was sent our close frame, or has sent its own, has this long to end the connection.
 const LINGER_MS = 2000;
@@ -27,6 +31,7 @@ export class NodeSocket {
   onclose = null;
   #request;
   #socket = null;
+  #writer = null;
   #reader;
   #isOver = false;
   #isClosing = false;
@@ -37,6 +42,7 @@ export class NodeSocket {
     const options = {
       // A connection of its own, which no pool takes back.
       agent: false,
+      maxHeaderSize: HEAD_BYTES_MAX,
       headers: {
         ...headers,
         connection: 'Upgrade',
@@ -54,7 +60,7 @@ export class NodeSocket {
       close: (end) => this.#closeFrame(end),
       ping: (payload) => {
         // Section 5.5.3: a pong bears what the ping bore.
-        this.#write(OPCODE.pong, payload);
+        if (this.#isWritable) this.#writer.pong(encode(OPCODE.pong, payload));
         this.onlife?.();
       },
       pong: () => this.onlife?.(),
@@ -80,6 +86,11 @@ export class NodeSocket {
     this.#request.end();
   }
 
+  /** The bytes that wait to be sent. */
+  get bufferedAmount() {
+    return this.#writer?.bufferedAmount ?? 0;
+  }
+
   send(text) {
     this.#write(OPCODE.text, Buffer.from(text));
   }
@@ -102,6 +113,7 @@ export class NodeSocket {
 
   #opened(socket, head) {
     this.#socket = socket;
+    this.#writer = new FrameWriter(socket);
     socket.setNoDelay(true);
     socket.setTimeout(0);
     let why = 'the connection was lost';
@@ -125,7 +137,8 @@ export class NodeSocket {
       // To come back would bring a message that is too large again; other faults may have been the network's.
       const code = error.code === 1009 ? 1009 : 1006;
       this.#over({ code, reason: `the server sent ${error.message}` });
-      this.#socket.destroySoon();
+      this.#writer.end();
+      this.#linger();
     }
   }
 
@@ -146,8 +159,11 @@ export class NodeSocket {
   }
 
   #write(opcode, payload) {
-    if (!this.#socket || this.#isOver || this.#isClosing) return;
-    this.#socket.write(encodeFrame(opcode, payload, { mask: randomBytes(4) }));
+    if (this.#isWritable) this.#writer.send(encode(opcode, payload));
+  }
+
+  get #isWritable() {
+    return this.#socket !== null && !this.#isOver && !this.#isClosing;
   }
 
   #over(end) {
@@ -155,6 +171,11 @@ export class NodeSocket {
     this.#isOver = true;
     this.onclose?.(end);
   }
+}
+
+/** A frame of a client, with a mask that nobody can foresee (section 5.3). */
+function encode(opcode, payload) {
+  return encodeFrame(opcode, payload, { mask: randomBytes(4) });
 }
 
 /** What is wrong with a 101 (section 4.1), or `null`. */

@@ -8,6 +8,7 @@ import { askedMs } from './backoff.js';
 import { Command, isMembership, touches } from './command.js';
 import { RustySocksError, refusal } from './errors.js';
 import { Rate } from './rate.js';
+import { boundWait } from './wait.js';
 
 // What the server says when it would take the same command later.
 const PASSING = new Set(['rate_limited', 'overloaded']);
@@ -67,9 +68,13 @@ export class Outbox {
    * Queues a command, and gives a promise of what `ok(answer)` returns. `queued()` is called when
    * it has its place and nothing of it was sent, and `ok` in the order of the wire. `pardon(error,
    * wasResent)` may return a value to take an error as success. `isOnce` commands are not sent
-   * twice, and `isFirm` ones are tried without end.
+   * twice, and `isFirm` ones are tried without end, whoever waits. The wait for the answer ends with
+   * `wait`, `{timeoutMs, signal}`; `withdrawn()` is called if the command is given up with it.
    */
-  add(command, { queued, ok = (answer) => answer, pardon = () => undefined, isOnce = false, isFirm = false } = {}) {
+  add(
+    command,
+    { queued, withdrawn, ok = (answer) => answer, pardon = () => undefined, isOnce = false, isFirm = false, wait } = {},
+  ) {
     if (this.#entries.size >= this.#max) {
       const error = new RustySocksError('outbox_full', `${this.#max} commands wait for an answer already`);
       return Promise.reject(error);
@@ -79,7 +84,21 @@ export class Outbox {
       return Promise.reject(new RustySocksError('outbox_full', text));
     }
     return new Promise((resolve, reject) => {
-      const entry = { command, ok, pardon, isOnce, isFirm, resolve, reject, sends: 0, refusals: 0, isSent: false };
+      const entry = {
+        command,
+        withdrawn,
+        ok,
+        pardon,
+        isOnce,
+        isFirm,
+        resolve,
+        reject,
+        sends: 0,
+        refusals: 0,
+        isSent: false,
+        isAbandoned: false,
+      };
+      boundWait(entry, { ...wait, clock: this.#clock, end: (makeError) => this.#abandon(entry, makeError) });
       this.#entries.add(entry);
       this.#bytes += command.bytes;
       queued?.();
@@ -144,6 +163,11 @@ export class Outbox {
     this.#pump();
   }
 
+  /** The connection takes commands again. */
+  drained() {
+    this.#pump();
+  }
+
   detach() {
     this.#connection = null;
     this.#isOpen = false;
@@ -161,6 +185,7 @@ export class Outbox {
         entry.reject(new RustySocksError('answer_lost', text));
       }
       entry.isSent = false;
+      if (entry.isAbandoned) this.#withdraw(entry);
     }
   }
 
@@ -204,7 +229,8 @@ export class Outbox {
   }
 
   #maySend() {
-    return this.#connection !== null && this.#pauseTimer === null && this.#inFlight < this.#window;
+    if (this.#connection === null || this.#connection.isCongested) return false;
+    return this.#pauseTimer === null && this.#inFlight < this.#window;
   }
 
   /** Sends a command or refuses it for good, and says whether that could be done now. */
@@ -313,7 +339,7 @@ export class Outbox {
 
   #refused(entry, entries, error) {
     entry.refusals += 1;
-    const mayRetry = entry.isFirm || entry.refusals <= this.#retriesMax;
+    const mayRetry = entry.isFirm || (entry.refusals <= this.#retriesMax && !entry.isAbandoned);
     if (PASSING.has(error.code)) {
       // Fewer at a time, and whatever becomes of this one, nothing is sent before that.
       this.#window = Math.max(1, Math.floor(this.#window / 2));
@@ -340,6 +366,22 @@ export class Outbox {
       if (isJoin) return true;
     }
     return false;
+  }
+
+  /**
+   * Nobody waits for this command any more. One that is out has its answer taken note of, because it
+   * tells what the server did; it is not sent again.
+   */
+  #abandon(entry, makeError) {
+    entry.reject(makeError(entry.sends > 0));
+    if (entry.isFirm) return;
+    entry.isAbandoned = true;
+    if (!entry.isSent) this.#withdraw(entry);
+    this.#pump();
+  }
+
+  #withdraw(entry) {
+    if (this.#remove(entry, this.#entries)) entry.withdrawn?.();
   }
 
   /** What is refused goes first again, so nothing later overtakes it. */

@@ -1,8 +1,8 @@
 /** Which WebSocket to use, and one face for all of them. */
 
 /**
- * A function `(url) => socket`. The socket has `send`, `close(code, reason)`, `terminate()` and the handlers
- * `onopen`, `onmessage`, `onlife`, `onclose`, as described at `NodeSocket`.
+ * A function `(url) => socket`. The socket has `send`, `bufferedAmount`, `close(code, reason)`, `terminate()` and the
+ * handlers `onopen`, `onmessage`, `onlife`, `onclose`, as described at `NodeSocket`.
  */
 export async function socketFactory({ WebSocket, headers, protocols, messageBytesMax }) {
   if (WebSocket) return (url) => new StandardSocket(WebSocket, url, protocols);
@@ -33,6 +33,10 @@ class StandardSocket {
     this.#socket.onclose = ({ code, reason }) => this.#over({ code, reason: reason || 'the connection was lost' });
     // A close event follows, and has what there is to know.
     this.#socket.onerror = () => {};
+  }
+
+  get bufferedAmount() {
+    return this.#socket.bufferedAmount;
   }
 
   send(text) {

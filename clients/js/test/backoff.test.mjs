@@ -15,8 +15,8 @@ test('what an end means', () => {
   for (const [means, codes] of Object.entries(expected)) {
     for (const code of codes) assert.equal(verdict({ code }), means, `close code ${code}`);
   }
-  for (const status of [301, 400, 401, 403, 404, 426]) assert.equal(verdict({ code: 1006, status }), 'stop');
-  for (const status of [500, 502, 503]) assert.equal(verdict({ code: 1006, status }), 'back_off');
+  for (const status of [200, 301, 400, 401, 403, 404, 407, 409, 410, 426, 431]) assert.equal(verdict({ code: 1006, status }), 'stop');
+  for (const status of [408, 425, 429, 500, 502, 503, 504, 599]) assert.equal(verdict({ code: 1006, status }), 'back_off');
 });
 
 test('the window doubles up to its cap, and jitter is full', () => {

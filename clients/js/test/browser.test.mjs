@@ -3,7 +3,7 @@
  *
  * `CHROMIUM` names the browser, and `TOOLS` a directory with `playwright-core` in its `node_modules`.
  */
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
@@ -66,7 +66,13 @@ before(async () => {
   profile = mkdtempSync(join(tmpdir(), 'rusty-socks-'));
   // Without its sandbox where there is root only, as in containers; no page here is a stranger's.
   const args = process.getuid?.() === 0 ? ['--no-sandbox'] : [];
-  browser = await playwright.chromium.launchPersistentContext(profile, { executablePath, headless: true, args });
+  browser = await playwright.chromium.launchPersistentContext(profile, {
+    executablePath,
+    headless: true,
+    args,
+    // Pages are to be kept for coming back to, as in a browser that is used.
+    ignoreDefaultArgs: ['--disable-back-forward-cache'],
+  });
 });
 
 after(async () => {
@@ -106,34 +112,128 @@ for (const { name, server } of scenarios) {
   );
 }
 
+// As the README says it, in a page whose client backs off for ever unless the world tells it something.
+const readme = readFileSync(new URL('../README.md', import.meta.url), 'utf8');
+const [, RECIPE] = /```js\n(const saved = [^]*?)```/.exec(readme);
+const NEVER_MS = 600_000;
+
+/** Waits until this holds in the page. */
+const inPage = (what, page, look) => until(what, () => page.evaluate(look));
+
+/** Does in a page what the README says, and gives the client's id. `client` and `seen` are the page's then. */
+async function load(page, url, options = {}) {
+  const given = { backoffBaseMs: NEVER_MS, backoffCapMs: NEVER_MS, checkTimeoutMs: 300, ...options };
+  await page.addScriptTag({
+    type: 'module',
+    content: `
+      import { Client as Plain } from '/index.js';
+      const given = ${JSON.stringify(given)};
+      // The first wait has no end, and the others are none.
+      const jitter = [1];
+      class Client extends Plain {
+        constructor(url, options) {
+          super(url, { ...options, ...given, random: () => jitter.shift() ?? 0 });
+        }
+      }
+      const url = ${JSON.stringify(url)};
+      ${RECIPE}
+      globalThis.seen = [];
+      globalThis.states = [];
+      client.on('message', ({ content }) => seen.push(content));
+      client.on('state', (event) => states.push(event));
+      globalThis.client = client;
+    `,
+  });
+  await inPage('client', page, () => globalThis.client !== undefined);
+  return page.evaluate(async () => {
+    await client.ready;
+    return client.clientId;
+  });
+}
+
 test('a page that is loaded again goes on where it was', options, () =>
   inWorld({}, async (world) => {
     const { page } = await openPage(world);
     const anna = new Client(world.url);
     await anna.ready;
-    // As the README says it.
-    const load = (url) =>
-      page.evaluate(async (address) => {
-        const { Client: PageClient } = await import('/index.js');
-        const saved = sessionStorage.getItem('chat');
-        const client = new PageClient(address, { session: saved ? JSON.parse(saved) : undefined });
-        addEventListener('pagehide', () => sessionStorage.setItem('chat', JSON.stringify(client.session)));
-        globalThis.seen = [];
-        client.on('message', ({ content }) => globalThis.seen.push(content));
-        await client.ready;
-        return client.clientId;
-      }, url);
-    const first = await load(world.proxied);
+    const first = await load(page, world.url);
     await anna.publish('lobby', 'before');
-    await until('message', () => page.evaluate(() => globalThis.seen.length === 1));
+    await inPage('message', page, () => seen.length === 1);
     await page.goto('about:blank');
     await anna.publish('lobby', 'while away');
     await page.goto(origin);
-    equal(await load(world.proxied), first);
+    equal(await load(page, world.url), first);
     await anna.publish('lobby', 'after');
-    await until('messages', () => page.evaluate(() => globalThis.seen.length >= 2));
-    equal(await page.evaluate(() => globalThis.seen), ['while away', 'after']);
+    await inPage('messages', page, () => seen.length >= 2);
+    equal(await page.evaluate(() => seen), ['while away', 'after']);
     await page.close();
     await anna.close();
+  }),
+);
+
+test('a duplicated tab is another client, and harms the first in nothing', options, () =>
+  inWorld({}, async (world) => {
+    const { page } = await openPage(world);
+    const first = await load(page, world.url);
+    await page.reload();
+    equal(await load(page, world.url), first);
+    // A window that is opened has a copy of the storage, as a duplicated tab has.
+    const [copy] = await Promise.all([page.waitForEvent('popup'), page.evaluate(() => void open('/'))]);
+    await copy.waitForLoadState();
+    const second = await load(copy, world.url);
+    equal(second === first, false);
+    await page.evaluate(() => client.publish('lobby', 'from the first'));
+    await inPage('message', copy, () => seen.length === 1);
+    equal(await page.evaluate(() => [client.state, client.clientId]), ['open', first]);
+    await copy.close();
+    await page.close();
+  }),
+);
+
+test('a page that comes out of the back/forward cache has its session again, and nobody else', options, () =>
+  inWorld({}, async (world) => {
+    const { page } = await openPage(world);
+    const first = await load(page, world.url);
+    await page.evaluate(() => addEventListener('pageshow', ({ persisted }) => (globalThis.cameBack = persisted)));
+    await page.goto(`${origin}?other`);
+    // The other page takes the session over, as one of the same application does.
+    equal(await load(page, world.url), first);
+    await page.evaluate(() => client.publish('lobby', 'from the other page'));
+    await page.goBack({ waitUntil: 'commit' });
+    await inPage('session', page, () => globalThis.cameBack && client.state === 'open' && client.clientId);
+    equal(await page.evaluate(() => client.clientId), first);
+    await inPage('empty storage', page, () => sessionStorage.getItem('chat') === null);
+    await page.close();
+  }),
+);
+
+test('the network goes and comes: found out at once, and nothing is tried meanwhile', options, () =>
+  inWorld({}, async (world) => {
+    const { page } = await openPage(world);
+    const first = await load(page, world.proxied);
+    await world.proxy('stall', 'up', 'down');
+    await browser.setOffline(true);
+    await inPage('loss', page, () => client.state === 'waiting');
+    equal(await page.evaluate(() => [navigator.onLine, states.at(-1).delayMs]), [false, NEVER_MS]);
+    await world.proxy('release');
+    await browser.setOffline(false);
+    await inPage('session', page, () => client.state === 'open');
+    equal(await page.evaluate(() => client.clientId), first);
+    await page.close();
+  }),
+);
+
+test('a page that is seen again finds out that the server is silent', options, () =>
+  inWorld({}, async (world) => {
+    const { page } = await openPage(world);
+    const first = await load(page, world.proxied);
+    await world.proxy('stall', 'up', 'down');
+    // What a headless browser shows is always visible, so that the event is all there is to send.
+    await page.evaluate(() => document.dispatchEvent(new Event('visibilitychange')));
+    await inPage('loss', page, () => states.some(({ state }) => state === 'waiting'));
+    await world.proxy('release');
+    await inPage('session', page, () => client.state === 'open');
+    equal(await page.evaluate(() => client.clientId), first);
+    await page.close();
   }),
 );

@@ -1,5 +1,6 @@
 /** The client against a server whose every frame is the test's. */
 import assert from 'node:assert/strict';
+import { getEventListeners } from 'node:events';
 import { afterEach, beforeEach, test as bareTest } from 'node:test';
 
 import { Client } from '../index.js';
@@ -438,6 +439,18 @@ test('a 503 is waited out as it asks, and a 403 ends it', async () => {
   equal((await refused.closed).status, 403);
 });
 
+test('408, 425 and 429 pass, and are waited out as they ask', async () => {
+  server.refuse(408);
+  server.refuse(425);
+  server.refuse(429, { 'retry-after': '1' });
+  const client = connect({ random: () => 0, backoffBaseMs: 1 });
+  const link = await server.accept();
+  link.send(welcome('me'));
+  await client.ready;
+  const delays = client.states.filter(({ state }) => state === 'waiting').map(({ delayMs, end }) => [delayMs, end.status]);
+  equal(delays, [[0, 408], [0, 425], [1000, 429]]);
+});
+
 test('attemptsMax ends it, and reconnect: false does at once', async () => {
   for (let i = 0; i < 3; i += 1) server.refuse(500);
   const client = connect({ attemptsMax: 2, backoffBaseMs: 1 });
@@ -564,6 +577,47 @@ test('a listener may change everything, and one that throws stops nobody', async
   await link.answer({ type: 'leave' }, { room: 'lobby' });
   equal(client.told(), 'lobby1, lobby2');
   equal(faults, ['my own fault', 'my own fault']);
+});
+
+test('a client that has ended leaves nothing at a signal', async () => {
+  const { signal } = new AbortController();
+  const { client } = await inLobby({ signal });
+  client.on('message', () => {}, { signal });
+  client.once('direct', () => {}, { signal });
+  equal(getEventListeners(signal, 'abort').length, 3);
+  await client.close();
+  equal(getEventListeners(signal, 'abort').length, 0);
+  client.on('message', () => {}, { signal });
+  equal(getEventListeners(signal, 'abort').length, 0);
+});
+
+test('a listener may close the client at any of its states', async () => {
+  for (const state of ['connecting', 'open', 'waiting', 'closing', 'closed']) {
+    const before = server.accepted;
+    const client = connect({ random: () => 1 });
+    client.on('state', (event) => event.state === state && client.close());
+    if (state !== 'connecting') {
+      const link = await server.accept();
+      link.send(welcome('me', lobby(0)));
+      if (state === 'waiting') link.destroy();
+      if (state === 'closing' || state === 'closed') await client.ready.then(() => client.close());
+    }
+    equal((await within(`end at ${state}`, client.closed)).error, null);
+    equal(server.accepted, state === 'connecting' ? before : before + 1);
+  }
+});
+
+test('after the end each call breaks itself alone', async () => {
+  const { client } = await inLobby();
+  const end = await client.close();
+  const calls = [client.join('tea'), client.leave('lobby'), client.publish('lobby', 'x'), client.direct('you', 'x')];
+  calls.push(client.broadcast('x'), client.history('lobby'), client.presence('lobby'));
+  for (const call of calls) await rejects(call, 'closed');
+  client.on('message', () => {})();
+  client.off('message', () => {});
+  equal(await client.close(), end);
+  for await (const _ of client) assert.fail('a closed client yields nothing');
+  equal([client.state, client.pending, client.rooms], ['closed', 0, ['lobby']]);
 });
 
 test('pings of the protocol are answered with what they bear', async () => {

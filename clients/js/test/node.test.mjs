@@ -2,7 +2,7 @@
 import { test } from 'node:test';
 
 import { Client } from '../index.js';
-import { rejects, until } from './environment.mjs';
+import { equal, rejects, until, within } from './environment.mjs';
 import { runScenario, scenarios } from './scenarios.mjs';
 import { inWorld } from './world.mjs';
 
@@ -28,6 +28,24 @@ test('a full server is waited for as long as it asks', { timeout: 60_000 }, () =
     const { delayMs, end } = states.find(({ state }) => state === 'waiting');
     if (end.status !== 503 || delayMs !== 1000) throw new Error(`${end.status} after ${delayMs} ms`);
     await second.close();
+  }),
+);
+
+test('a head that the network delays is refused with 408, and the client comes back', { timeout: 60_000 }, (t) =>
+  inWorld({ handshake_timeout: 0.3 }, async (world) => {
+    const client = new Client(world.proxied, { backoffBaseMs: 20, backoffCapMs: 200 });
+    t.after(() => client.close());
+    const ends = [];
+    client.on('state', ({ state, end }) => state === 'waiting' && ends.push(end));
+    await client.ready;
+    const { clientId } = client;
+    await world.proxy('stall', 'up');
+    await world.proxy('reset');
+    const published = client.publish('lobby', 'said while away');
+    await until('refusal', () => ends.some(({ status }) => status === 408));
+    await world.proxy('release');
+    equal((await within('answer', published)).seq, 1);
+    equal([client.state, client.clientId], ['open', clientId]);
   }),
 );
 

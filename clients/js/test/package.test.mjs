@@ -33,7 +33,7 @@ after(() => rmSync(home, { recursive: true, force: true }));
 
 test('the package has what it needs and nothing else', async () => {
   const paths = packed.files.map(({ path }) => path);
-  for (const path of ['LICENSE', 'README.md', 'package.json', 'index.js', 'index.d.ts', 'src/client.js']) {
+  for (const path of ['LICENSE', 'README.md', 'package.json', 'index.js', 'index.d.ts', 'src/client.js', 'cjs/index.js', 'cjs/index.d.ts', 'cjs/src/client.js']) {
     assert.ok(paths.includes(path), path);
   }
   assert.deepEqual(paths.filter((path) => /test|node_modules/.test(path)), []);
@@ -51,9 +51,66 @@ test('the example of the README runs with the installed package', { timeout: 60_
   }),
 );
 
-test('the types hold', { skip: missing, timeout: 60_000 }, async () => {
-  await copyFile(new URL('types/sample.ts', import.meta.url), join(home, 'sample.ts'));
-  const options = ['--noEmit', '--strict', '--module', 'nodenext', '--target', 'es2022', '--lib', 'es2023,dom'];
-  const { stdout } = await run(process.execPath, [tsc, ...options, 'sample.ts'], { cwd: home }).catch((error) => error);
-  assert.equal(stdout, '');
+test('it can be required, without any help of newer versions of Node', { timeout: 60_000 }, () =>
+  inWorld({}, async ({ url }) => {
+    const script = `
+      const assert = require('node:assert');
+      const { Client, DEFAULTS, RustySocksError } = require('rusty-socks');
+      (async () => {
+        const [anna, ben] = [new Client('${url}'), new Client('${url}')];
+        await Promise.all([anna.ready, ben.ready]);
+        const seen = new Promise((resolve) => ben.once('message', resolve));
+        await anna.publish('lobby', { from: 'require' });
+        assert.deepStrictEqual((await seen).content, { from: 'require' });
+        assert.equal(DEFAULTS.outboxMax, 1000);
+        // Both ways of loading in one program: two copies, whose errors are each other's.
+        const module = await import('rusty-socks');
+        assert.notEqual(module.Client, Client);
+        const error = await anna.publish('nowhere', 1).catch((error) => error);
+        const other = await new module.Client('${url}', { signal: AbortSignal.abort() }).ready.catch((error) => error);
+        for (const kind of [RustySocksError, module.RustySocksError]) {
+          for (const value of [error, other]) assert.ok(value instanceof kind);
+          for (const value of [new Error(), null, {}]) assert.ok(!(value instanceof kind));
+        }
+        class Mine extends RustySocksError {}
+        assert.ok(!(error instanceof Mine) && new Mine('mine', 'text') instanceof Mine);
+        await Promise.all([anna.close(), ben.close()]);
+        console.log('well');
+      })();`;
+    await writeFile(join(home, 'required.cjs'), script);
+    const flags = process.allowedNodeEnvironmentFlags.has('--experimental-require-module')
+      ? ['--no-experimental-require-module']
+      : [];
+    const { stdout } = await run(process.execPath, [...flags, 'required.cjs'], { cwd: home, timeout: 30_000 });
+    assert.equal(stdout, 'well\n');
+  }),
+);
+
+test('both entries export the same', async () => {
+  const script = `import { createRequire } from 'node:module';
+    import * as module from 'rusty-socks';
+    const required = createRequire(import.meta.url)('rusty-socks');
+    console.log(JSON.stringify([Object.keys(module).sort(), Object.keys(required).sort()]));`;
+  await writeFile(join(home, 'both.mjs'), script);
+  const { stdout } = await run(process.execPath, ['both.mjs'], { cwd: home, timeout: 30_000 });
+  const [imported, required] = JSON.parse(stdout);
+  assert.deepEqual(imported, required);
 });
+
+const RESOLUTIONS = {
+  'node16, as a module and as CommonJS': ['--module', 'node16', 'sample.mts', 'sample.cts'],
+  'nodenext, as a module and as CommonJS': ['--module', 'nodenext', 'sample.mts', 'sample.cts'],
+  bundler: ['--module', 'esnext', '--moduleResolution', 'bundler', 'sample.mts'],
+  'node10, as CommonJS': ['--module', 'commonjs', '--moduleResolution', 'node10', 'sample.cts'],
+};
+
+for (const [name, resolution] of Object.entries(RESOLUTIONS)) {
+  test(`the types hold: ${name}`, { skip: missing, timeout: 60_000 }, async () => {
+    for (const file of ['sample.mts', 'sample.cts']) {
+      await copyFile(new URL('types/sample.ts', import.meta.url), join(home, file));
+    }
+    const options = ['--noEmit', '--strict', '--exactOptionalPropertyTypes', '--target', 'es2022', '--lib', 'es2023,dom'];
+    const { stdout } = await run(process.execPath, [tsc, ...options, ...resolution], { cwd: home }).catch((error) => error);
+    assert.equal(stdout, '');
+  });
+}

@@ -15,6 +15,7 @@ export class ScriptedServer {
   #taken = 0;
   // What the next upgrades are answered instead of 101.
   #refusals = [];
+  #held = new Set();
 
   static async start() {
     const server = new ScriptedServer();
@@ -33,6 +34,16 @@ export class ScriptedServer {
     this.#refusals.push({ status, headers });
   }
 
+  /** The next upgrade is left without an answer. */
+  hold() {
+    this.#refusals.push(null);
+  }
+
+  /** The upgrades that are left without an answer. */
+  get held() {
+    return this.#held.size;
+  }
+
   /** The next connection that nobody has taken. */
   async accept() {
     await until('connection', () => this.#connections.length > this.#taken);
@@ -46,6 +57,7 @@ export class ScriptedServer {
 
   async stop() {
     for (const connection of this.#connections) connection.destroy();
+    for (const socket of this.#held) reset(socket);
     this.#http.closeAllConnections();
     await new Promise((resolve) => this.#http.close(resolve));
   }
@@ -53,6 +65,13 @@ export class ScriptedServer {
   #upgrade(request, socket) {
     socket.on('error', () => {});
     const refusal = this.#refusals.shift();
+    if (refusal === null) {
+      this.#held.add(socket);
+      socket.on('close', () => this.#held.delete(socket));
+      socket.on('end', () => socket.end());
+      socket.resume();
+      return;
+    }
     if (refusal) {
       const lines = Object.entries(refusal.headers).map(([name, value]) => `${name}: ${value}\r\n`);
       socket.end(`HTTP/1.1 ${refusal.status} No\r\n${lines.join('')}Content-Length: 0\r\nConnection: close\r\n\r\n`);
@@ -75,6 +94,7 @@ class ScriptedConnection {
   /** The code of the close frame that came, `1006` if there was none, `null` while it is open. */
   closeCode = null;
   answersPings = true;
+  pings = 0;
   #socket;
 
   constructor(socket, request) {
@@ -93,6 +113,7 @@ class ScriptedConnection {
       pong: (payload) => this.frames.push({ type: 'control pong', payload: payload.toString() }),
     });
     socket.on('data', (chunk) => reader.push(chunk));
+    socket.on('end', () => socket.end());
     socket.on('close', () => {
       this.closeCode ??= 1006;
     });
@@ -100,11 +121,24 @@ class ScriptedConnection {
 
   send(...frames) {
     // In one piece, so that they come in one read.
-    this.bytes(Buffer.concat(frames.map((frame) => encodeFrame(OPCODE.text, Buffer.from(JSON.stringify(frame))))));
+    return this.bytes(Buffer.concat(frames.map((frame) => encodeFrame(OPCODE.text, Buffer.from(JSON.stringify(frame))))));
   }
 
+  /** Settles when the system has taken them. */
   bytes(bytes) {
-    if (this.#socket.writable) this.#socket.write(bytes);
+    return new Promise((resolve) => {
+      if (this.#socket.writable) this.#socket.write(bytes, () => resolve());
+      else resolve();
+    });
+  }
+
+  /** Reads nothing until `resume()`. */
+  pause() {
+    this.#socket.pause();
+  }
+
+  resume() {
+    this.#socket.resume();
   }
 
   /** The first frame with these fields that was not taken yet. */
@@ -145,6 +179,7 @@ class ScriptedConnection {
 
   #message(frame) {
     if (frame.type === 'ping') {
+      this.pings += 1;
       if (this.answersPings) this.send({ type: 'pong', ref: frame.ref });
     } else {
       this.frames.push(frame);

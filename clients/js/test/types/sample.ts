@@ -1,9 +1,66 @@
 // Compiled and never run: what a user writes must have the types it seems to have.
 import { Client, DEFAULTS, RustySocksError } from 'rusty-socks';
-import type { ClientOptions, Lost, Message, SavedSession } from 'rusty-socks';
+import type { ClientOptions, Json, Lost, Message, SavedSession } from 'rusty-socks';
 
 interface Cups {
   cups: number;
+}
+
+interface Chat {
+  text: string;
+  readonly tags: readonly string[];
+  at: Date;
+  cups?: Cups;
+  replies: Chat[];
+  mood: 'good' | 'bad' | null;
+}
+
+enum Mood {
+  Good,
+  Bad = 'bad',
+}
+
+class Point {
+  constructor(
+    readonly x: number,
+    readonly y: number,
+  ) {}
+}
+
+class Shape {
+  area(): number {
+    return 1;
+  }
+}
+
+/** What can be sent, and what cannot. */
+function send(client: Client, chat: Chat, json: Json, any: any, unknown: unknown, signal: AbortSignal): void {
+  client.publish('tea', chat);
+  client.publish<Chat>('tea', { text: 'hi', tags: [], at: new Date(), replies: [], mood: null }, { signal, timeoutMs: 5 });
+  client.publish('tea', [chat, { chat, point: new Point(1, 2) }]);
+  client.direct('somebody', chat, { signal: null });
+  client.broadcast({ chat, pair: [1, 'two'] as const, maybe: undefined as string | undefined });
+  for (const content of [null, true, 1, 'text', Mood.Bad]) client.publish('tea', content);
+  client.publish('tea', json);
+  client.publish('tea', any);
+  client.publish('tea', JSON.parse('{}'));
+  client.reconnect();
+  // @ts-expect-error: not known to be JSON
+  client.publish('tea', unknown);
+  // @ts-expect-error: JSON has no bigint
+  client.publish('tea', 10n);
+  // @ts-expect-error: deep down neither
+  client.publish('tea', { deep: [{ down: 10n }] });
+  // @ts-expect-error: no symbol
+  client.direct('somebody', Symbol('x'));
+  // @ts-expect-error: nothing at all
+  client.publish('tea', undefined);
+  // @ts-expect-error: a map would be empty
+  client.publish('tea', new Map([['a', 1]]));
+  // @ts-expect-error: methods do not travel
+  client.broadcast(new Shape());
+  // @ts-expect-error: there is no such option
+  client.publish('tea', 'x', { timeout: 5 });
 }
 
 async function chat(saved: SavedSession | undefined, signal: AbortSignal): Promise<number> {
@@ -50,4 +107,4 @@ async function chat(saved: SavedSession | undefined, signal: AbortSignal): Promi
   return end.code + count + rooms.length + (places?.length ?? 0) + session.rooms.length + (members?.length ?? 0) + (DEFAULTS.queueMax ?? 0);
 }
 
-export { chat };
+export { chat, send };

@@ -1,0 +1,20 @@
+/** Time. Another clock can be given for tests; see `index.d.ts`. */
+export const systemClock = {
+  now: () => performance.now(),
+  date: () => Date.now(),
+  setTimeout: (run, ms) => setTimeout(run, ms),
+  clearTimeout: (timer) => clearTimeout(timer),
+};
+
+// How late a timer may be on a machine that is busy, in milliseconds.
+const LATE_MS = 5_000;
+
+/**
+ * Calls `run(wasLate)` after `ms`. `wasLate` says that the machine slept meanwhile, or the page was frozen. That is told
+ * by the date, because on most systems the other clock stands still in sleep.
+ */
+export function setDatedTimeout(clock, run, ms) {
+  const date = () => clock.date?.() ?? clock.now();
+  const due = date() + ms;
+  return clock.setTimeout(() => run(date() - due > LATE_MS), ms);
+}
