@@ -9,7 +9,7 @@ from table import table
 from words import count, rough, size, time
 
 PAGE = 4096
-BACKLOG = constant("src/server.rs", "BACKLOG")
+BACKLOG = constant("src/server/mod.rs", "BACKLOG")
 HANDOFF_MAX = constant("src/pool/acceptor.rs", "HANDOFF_MAX")
 # A sweep takes so many, once a second.
 SWEEP_ROOMS_A_S = constant("src/hub/rooms.rs", "SWEEP_ROOMS_MAX")
