@@ -347,7 +347,7 @@ fn a_drain_tells_when_to_come_back_and_is_believed() {
 }
 
 #[test]
-fn a_refusal_with_retry_after_is_waited_for_and_a_403_is_final() {
+fn a_temporary_refusal_is_waited_for_and_a_403_is_final() {
     let server = TestServer::start(config());
     let proxy = Proxy::start(server.addr);
     let ben = session(&proxy.url());
@@ -368,6 +368,27 @@ fn a_refusal_with_retry_after_is_waited_for_and_a_403_is_final() {
         }
     };
     assert_eq!(error.refused().unwrap().status, 403);
+}
+
+/// A request that was late, early or one too many says nothing about the next.
+#[test]
+fn a_408_a_425_and_a_429_are_waited_for_too() {
+    let server = TestServer::start(config());
+    thread::scope(|scope| {
+        for status in ["408 Request Timeout", "425 Too Early", "429 Too Many Requests"] {
+            let proxy = Proxy::start(server.addr);
+            scope.spawn(move || {
+                let ben = session(&proxy.url());
+                let answer =
+                    format!("HTTP/1.1 {status}\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n");
+                proxy.refuse_next(&answer);
+                proxy.cut(false);
+                assert!(retry_in(&ben) < Duration::from_secs(1), "{status}: after the cut");
+                assert!(retry_in(&ben) >= Duration::from_secs(1), "{status}");
+                assert!(connected(&ben).1, "{status}");
+            });
+        }
+    });
 }
 
 #[test]

@@ -261,7 +261,8 @@ impl Driver {
 /// What the rules for coming back want to know of an error.
 fn ended(error: &Error) -> Ended {
     if let Some(refused) = error.refused() {
-        return Ended::Refused { status: refused.status, retry_after: refused.retry_after };
+        let (is_temporary, retry_after) = (refused.is_temporary(), refused.retry_after);
+        return Ended::Refused { is_temporary, retry_after };
     }
     match (error.close_reason(), error.kind()) {
         (Some(reason), _) => Ended::Closed(reason.code()),
