@@ -7,8 +7,8 @@ use std::{fmt, io};
 /// What went wrong, with the chain of causes behind it.
 ///
 /// Printed with `{}` it reads "outer: cause: cause" on one line, so that a log line or an exit
-/// message needs nothing else. Ask [`kind`](Error::kind) whose fault it was.
-#[derive(Debug)]
+/// message needs nothing else; and so it does with `{:?}`, which is what a `main` that returns it
+/// prints. `{:#?}` shows its fields. Ask [`kind`](Error::kind) whose fault it was.
 pub struct Error {
     kind: ErrorKind,
     message: String,
@@ -73,13 +73,28 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
+        let mut text = self.message.clone();
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {
-            write!(f, ": {error}")?;
+            let reason = error.to_string();
+            // Some errors of libraries say their cause themselves.
+            if !text.ends_with(&reason) {
+                text = format!("{text}: {reason}");
+            }
             cause = error.source();
         }
-        Ok(())
+        f.write_str(&text)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return fmt::Display::fmt(self, f);
+        }
+        let Error { kind, message, source } = self;
+        let mut fields = f.debug_struct("Error");
+        fields.field("kind", kind).field("message", message).field("source", source).finish()
     }
 }
 
@@ -99,5 +114,15 @@ mod tests {
         let error = Error::io("cannot listen on 127.0.0.1:80", cause);
         assert_eq!(error.to_string(), "cannot listen on 127.0.0.1:80: in use");
         assert_eq!(error.kind(), ErrorKind::AddressInUse);
+    }
+
+    #[test]
+    fn what_main_prints_is_that_line_and_the_fields_are_for_those_who_ask() {
+        let error = Error::io("cannot listen", io::Error::other("in use"));
+        assert_eq!(format!("{error:?}"), "cannot listen: in use");
+        assert!(format!("{error:#?}").contains("kind: System"), "{error:#?}");
+        let twice =
+            Error::config("no").with_source(Error::config("a").with_source(io::Error::other("b")));
+        assert_eq!(twice.to_string(), "no: a: b", "each cause once");
     }
 }

@@ -347,7 +347,7 @@ fn a_drain_tells_when_to_come_back_and_is_believed() {
 }
 
 #[test]
-fn a_refusal_with_retry_after_is_waited_for_and_a_403_is_final() {
+fn a_temporary_refusal_is_waited_for_and_a_403_is_final() {
     let server = TestServer::start(config());
     let proxy = Proxy::start(server.addr);
     let ben = session(&proxy.url());
@@ -368,6 +368,27 @@ fn a_refusal_with_retry_after_is_waited_for_and_a_403_is_final() {
         }
     };
     assert_eq!(error.refused().unwrap().status, 403);
+}
+
+/// A request that was late, early or one too many says nothing about the next.
+#[test]
+fn a_408_a_425_and_a_429_are_waited_for_too() {
+    let server = TestServer::start(config());
+    thread::scope(|scope| {
+        for status in ["408 Request Timeout", "425 Too Early", "429 Too Many Requests"] {
+            let proxy = Proxy::start(server.addr);
+            scope.spawn(move || {
+                let ben = session(&proxy.url());
+                let answer =
+                    format!("HTTP/1.1 {status}\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n");
+                proxy.refuse_next(&answer);
+                proxy.cut(false);
+                assert!(retry_in(&ben) < Duration::from_secs(1), "{status}: after the cut");
+                assert!(retry_in(&ben) >= Duration::from_secs(1), "{status}");
+                assert!(connected(&ben).1, "{status}");
+            });
+        }
+    });
 }
 
 #[test]
@@ -401,6 +422,10 @@ fn a_server_that_lists_rooms_without_end_is_left_for_good() {
         let mut socket = tungstenite::accept(listener.accept().unwrap().0).unwrap();
         let mut say = |frame: Value| socket.send(tungstenite::Message::text(frame.to_string()));
         say(json!({"type": "welcome", "client_id": "me", "ping_s": 1.8e19})).unwrap();
+        let join = socket.read().unwrap();
+        let join: Value = serde_json::from_str(join.to_text().unwrap()).unwrap();
+        let mut say = |frame: Value| socket.send(tungstenite::Message::text(frame.to_string()));
+        say(json!({"type": "ok", "ref": join["ref"], "room": "a.*", "rooms": []})).unwrap();
         for room in ["a.1", "a.2", "a.3"] {
             say(json!({"type": "matched", "pattern": "a.*", "room": room})).unwrap();
         }
@@ -409,6 +434,7 @@ fn a_server_that_lists_rooms_without_end_is_left_for_good() {
         listener
     });
     let ben = Session::builder().rooms_max(2).connect(&url).unwrap();
+    ben.join("a.*").unwrap();
     let error = loop {
         match ben.recv_timeout(DEADLINE) {
             Ok(event) => assert!(event.is_some()),
@@ -487,6 +513,35 @@ fn presence_is_watched_and_patterns_match() {
     silence(&anna);
 }
 
+/// What waits to be taken when a room is left is void, and a later stay begins where it begins.
+#[test]
+fn nothing_of_a_room_comes_after_it_was_left() {
+    let server = TestServer::start(config());
+    let (anna, ben) = (session(&url(&server)), session(&url(&server)));
+    for session in [&anna, &ben] {
+        session.join("tea").unwrap();
+        session.join_with("cake", JoinOptions::default().presence()).unwrap();
+    }
+    let presence = anna.presence("cake").unwrap();
+    assert_eq!(presence.count, 2);
+    for number in 0..20 {
+        anna.publish("tea", &number).unwrap();
+    }
+    let both = anna.publish_later(&["tea", "cake"], "both", PublishOptions::default()).unwrap();
+    both.wait(DEADLINE).unwrap();
+    // Most of it is there by now, and nobody has taken it.
+    let page = ben.history("tea", Pages::Latest, Some(1)).unwrap();
+    assert_eq!(page.position.seq, 21);
+    anna.publish("tea", "on its way").unwrap();
+    ben.leave("tea").unwrap();
+    anna.publish("tea", "unheard").unwrap();
+    assert_eq!(ben.join("tea").unwrap().position.unwrap().seq, 23);
+    anna.publish("tea", "heard").unwrap();
+    assert_eq!(message(&ben).content.get(), "\"both\"", "that is in another room too");
+    assert_eq!(message(&ben).content.get(), "\"heard\"");
+    silence(&ben);
+}
+
 /// A slow client of such a room is told of a gap, and gets the missing messages from the history.
 #[test]
 fn a_gap_is_closed_from_the_history_and_what_is_gone_is_told() {
@@ -563,17 +618,78 @@ fn a_joiner_may_say_since_when() {
     wait_for(&ben, "loss", |event| is_loss(event).then_some(()));
 }
 
+/// A burst of ten seconds' worth, which the limits of the `welcome` spread over ten seconds.
 #[test]
-fn what_is_rate_limited_is_tried_again() {
-    let server = TestServer::start(Config { rate_messages: 20, ..config() });
-    let ben = session(&url(&server));
+fn a_burst_over_the_rate_arrives_without_a_refusal_or_a_disconnect() {
+    const BURST: u64 = 100;
+    let limits = Config { rate_messages: 10, rate_bytes: 100_000, ..config() };
+    let server = TestServer::start(Config { history: 200, ..limits });
+    let proxy = Proxy::start(server.addr);
+    let ben = session(&proxy.url());
     ben.join("tea").unwrap();
     let publish =
-        |number: &u64| ben.publish_later(&["tea"], number, PublishOptions::default()).unwrap();
-    let tickets: Vec<_> = (0..50).collect::<Vec<u64>>().iter().map(publish).collect();
+        |number: u64| ben.publish_later(&["tea"], &number, PublishOptions::default()).unwrap();
+    let tickets: Vec<_> = (1..=BURST).map(publish).collect();
+    for (seq, ticket) in (1..).zip(tickets) {
+        assert_eq!(ticket.wait(DEADLINE).unwrap().seq, seq, "in the order of the calls");
+    }
+    assert_eq!(proxy.came(), 1, "one connection");
+    assert!(!proxy.said().contains("rate_limited"), "the server had nothing to refuse");
+}
+
+/// The server's bucket, in a server that speaks for itself: what a burst of `count` publishes costs, as refusals in
+/// all and the most of them in a row.
+fn burst_at(rate: f64, count: usize, tells_limits: bool) -> (usize, usize) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}/", listener.local_addr().unwrap());
+    let server = thread::spawn(move || {
+        let mut socket = tungstenite::accept(listener.accept().unwrap().0).unwrap();
+        let mut welcome = json!({"type": "welcome", "client_id": "me"});
+        if tells_limits {
+            welcome["limits"] = json!({"rate_messages": rate, "max_rooms": 9});
+        }
+        socket.send(tungstenite::Message::text(welcome.to_string())).unwrap();
+        let (mut bucket, mut at) = (rate, Instant::now());
+        let (mut granted, mut refused, mut in_a_row, mut in_a_row_max) = (0, 0, 0, 0);
+        while let Ok(frame) = socket.read() {
+            let tungstenite::Message::Text(text) = frame else { continue };
+            let command: Value = serde_json::from_str(text.as_str()).unwrap();
+            bucket = (bucket + at.elapsed().as_secs_f64() * rate).min(rate);
+            at = Instant::now();
+            let answer = if bucket >= 1.0 {
+                (granted, in_a_row, bucket) = (granted + 1, 0, bucket - 1.0);
+                json!({"type": "ok", "ref": command["ref"], "room": "tea", "seq": granted})
+            } else {
+                (refused, in_a_row) = (refused + 1, in_a_row + 1);
+                in_a_row_max = in_a_row_max.max(in_a_row);
+                let wait = ((1.0 - bucket) / rate * 1000.0).ceil() as u64;
+                json!({"type": "error", "ref": command["ref"], "code": "rate_limited",
+                    "retry_after_ms": wait})
+            };
+            socket.send(tungstenite::Message::text(answer.to_string())).unwrap();
+        }
+        (refused, in_a_row_max)
+    });
+    let ben = Session::connect(&url).unwrap();
+    let publish = |number| ben.publish_later(&["tea"], &number, PublishOptions::default()).unwrap();
+    let tickets: Vec<_> = (0..count).map(publish).collect();
     for ticket in tickets {
         ticket.wait(DEADLINE).unwrap();
     }
+    ben.close().unwrap();
+    server.join().unwrap()
+}
+
+#[test]
+fn a_server_that_tells_its_limits_has_nothing_to_refuse() {
+    assert_eq!(burst_at(25.0, 75, true), (0, 0));
+}
+
+/// Ten errors in a row, and a server closes.
+#[test]
+fn a_server_that_does_not_is_not_pressed_until_it_closes() {
+    let (refused, in_a_row) = burst_at(25.0, 75, false);
+    assert!(refused > 0 && in_a_row < 10, "{refused} refused, {in_a_row} in a row");
 }
 
 #[test]

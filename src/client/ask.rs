@@ -1,6 +1,7 @@
 //! What a session can be asked, how it goes onto the wire, and how its answer finds the one who asked.
 
 use std::{
+    slice,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -120,6 +121,23 @@ impl Draft {
 }
 
 impl Ask {
+    /// The rooms and patterns that it is about.
+    pub(super) fn rooms(&self) -> &[String] {
+        match self {
+            Ask::Publish { rooms, .. } => rooms,
+            Ask::Join { room, .. }
+            | Ask::Leave { room }
+            | Ask::History { room, .. }
+            | Ask::Presence { room, .. } => slice::from_ref(room),
+            Ask::Direct { .. } | Ask::Broadcast { .. } => &[],
+        }
+    }
+
+    /// Whether it changes which rooms one is in.
+    pub(super) fn moves(&self) -> bool {
+        matches!(self, Ask::Join { .. } | Ask::Leave { .. })
+    }
+
     /// The frame, with the number by which the answer will be known.
     pub(super) fn text(&self, reference: u64) -> String {
         let command =

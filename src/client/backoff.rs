@@ -24,8 +24,8 @@ pub(super) fn asked(wait_ms: u64) -> Duration {
 pub(super) enum Ended {
     /// No connection came about.
     Unreachable,
-    /// The server answered the upgrade with this status.
-    Refused { status: u16, retry_after: Option<Duration> },
+    /// The server answered the upgrade with a status that another attempt may change, or will not.
+    Refused { is_temporary: bool, retry_after: Option<Duration> },
     /// Without a close frame, or with nonsense from the server.
     Lost,
     /// With this code.
@@ -90,10 +90,10 @@ fn comeback(ended: &Ended) -> Option<Comeback> {
     let soon = Some(Comeback::After(Duration::ZERO));
     match ended {
         Ended::Unreachable | Ended::Lost => soon,
-        Ended::Refused { status: 500..=599, retry_after } => {
+        Ended::Refused { is_temporary: true, retry_after } => {
             Some(Comeback::After(retry_after.unwrap_or_default().min(ASKED_MAX)))
         }
-        Ended::Refused { .. } => None,
+        Ended::Refused { is_temporary: false, .. } => None,
         Ended::Closed(code) => match code {
             4200..=4299 => Some(Comeback::AtOnce),
             // 1005 is a close without a code, as some proxies do; the rest of 1xxx are the server's troubles.
@@ -126,7 +126,8 @@ mod tests {
 
     #[test]
     fn retry_after_is_a_floor() {
-        let ended = Ended::Refused { status: 503, retry_after: Some(Duration::from_secs(3)) };
+        let ended =
+            Ended::Refused { is_temporary: true, retry_after: Some(Duration::from_secs(3)) };
         assert_eq!(waits(ended.clone(), 0.0)[..2], [3000, 3000]);
         assert_eq!(waits(ended, 1.0)[..2], [3250, 3500]);
     }
@@ -142,11 +143,9 @@ mod tests {
         for code in [4200, 4201, 4299] {
             assert_eq!(waits(Ended::Closed(code), 1.0)[..2], [0, 500], "{code}");
         }
-        for (status, wait) in
-            [(500, 250), (503, 250), (401, u64::MAX), (404, u64::MAX), (200, u64::MAX)]
-        {
-            let ended = Ended::Refused { status, retry_after: None };
-            assert_eq!(waits(ended, 1.0)[0], wait, "{status}");
+        for (is_temporary, wait) in [(true, 250), (false, u64::MAX)] {
+            let ended = Ended::Refused { is_temporary, retry_after: None };
+            assert_eq!(waits(ended, 1.0)[0], wait);
         }
     }
 
@@ -172,7 +171,7 @@ mod tests {
     #[test]
     fn nobody_waits_for_years_because_a_server_said_so() {
         assert_eq!((asked(7), asked(u64::MAX)), (Duration::from_millis(7), ASKED_MAX));
-        let ended = Ended::Refused { status: 503, retry_after: Some(Duration::MAX) };
+        let ended = Ended::Refused { is_temporary: true, retry_after: Some(Duration::MAX) };
         assert_eq!(waits(ended, 0.0)[0], ASKED_MAX.as_millis() as u64);
     }
 

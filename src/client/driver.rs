@@ -1,6 +1,8 @@
 //! The thread behind a [`Session`](super::Session): it connects, carries frames, and comes back.
 
 use std::{
+    collections::VecDeque,
+    mem,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -17,6 +19,7 @@ use super::{
     conversation::{Conversation, Rules},
     error::{Error, ErrorKind},
     event::Event,
+    queue::EventQueue,
     session::SessionShared,
     socket::{Client, ClientBuilder, Received},
     target::Target,
@@ -35,8 +38,15 @@ const LONG: Duration = Duration::from_secs(3600);
 pub(super) struct Channels {
     pub(super) requests: Receiver<Request>,
     pub(super) woken: Receiver<()>,
-    pub(super) events: Sender<Event>,
+    pub(super) events: Arc<EventQueue>,
     pub(super) greet: Sender<Result<(), Error>>,
+}
+
+impl Drop for Channels {
+    /// Whoever waits for an event waits no longer, even if the thread has panicked.
+    fn drop(&mut self) {
+        self.events.end(VecDeque::new());
+    }
 }
 
 /// How the session takes its ends.
@@ -93,6 +103,7 @@ impl Driver {
             if self.is_closing() {
                 break Ok(());
             }
+            self.hand_over();
             let (error, lived) = match self.client.connect_to(&self.target) {
                 Ok(client) => match self.serve(&client) {
                     Ok(()) => break Ok(()),
@@ -139,7 +150,7 @@ impl Driver {
     fn serve(&mut self, client: &Client) -> Result<(), (Error, Option<Duration>)> {
         let mut welcome_since = None;
         let welcome_until = Instant::now() + WELCOME_TIMEOUT;
-        self.talk.opened();
+        self.talk.opened(Instant::now());
         loop {
             self.talk.pump(Instant::now());
             for frame in self.talk.frames.drain(..) {
@@ -157,9 +168,6 @@ impl Driver {
                 welcome_since = Some(Instant::now());
                 self.was_welcome = true;
                 let _ = self.channels.greet.try_send(Ok(()));
-            }
-            if !self.manners.takes_events {
-                self.talk.events.clear();
             }
             if self.is_closing() {
                 // However it ends, it has ended.
@@ -195,16 +203,26 @@ impl Driver {
         }
     }
 
-    /// Sleeps until a request, a frame, room for an event, a call to close, or the time has come. While
-    /// events wait for room, frames are not taken.
+    /// Hands over events until the queue is full; and takes back those of rooms that were left meanwhile.
+    fn hand_over(&mut self) {
+        if !self.manners.takes_events {
+            self.talk.events.clear();
+        }
+        for leave in mem::take(&mut self.talk.left) {
+            self.channels.events.retain(|event| !self.talk.is_void(event, leave));
+        }
+        self.channels.events.fill(&mut self.talk.events);
+    }
+
+    /// Sleeps until a request, a frame, a ring, or the time has come. While events wait for room, frames are
+    /// not taken.
     fn wait(&mut self, client: Option<&Client>, until: Instant) -> Wake {
+        self.hand_over();
         let mut select = Select::new();
         let requests = select.recv(&self.channels.requests);
         let woken = select.recv(&self.channels.woken);
-        let has_events = !self.talk.events.is_empty();
-        let room = has_events.then(|| select.send(&self.channels.events));
-        let incoming =
-            client.filter(|_| !has_events).map(|client| (client, select.recv(client.incoming())));
+        let client = client.filter(|_| self.talk.events.is_empty());
+        let incoming = client.map(|client| (client, select.recv(client.incoming())));
         let Ok(ready) = select.select_deadline(until) else { return Wake::Other };
         let index = ready.index();
         if index == requests {
@@ -213,17 +231,9 @@ impl Driver {
                 Err(_) => self.shared.close.store(true, Ordering::SeqCst),
             }
         } else if index == woken {
+            // A close, or there is room for events.
             if ready.recv(&self.channels.woken).is_err() {
                 self.shared.close.store(true, Ordering::SeqCst);
-            }
-        } else if Some(index) == room {
-            match self.talk.events.pop_front() {
-                Some(event) => {
-                    if ready.send(&self.channels.events, event).is_err() {
-                        self.shared.close.store(true, Ordering::SeqCst);
-                    }
-                }
-                None => unreachable!("only offered while there is one"),
             }
         } else if let Some((client, _)) = incoming {
             return match ready.recv(client.incoming()) {
@@ -248,20 +258,16 @@ impl Driver {
         }
         *self.shared.is_over.lock() = true;
         self.shared.over.notify_all();
-        if self.manners.takes_events {
-            for event in self.talk.events.drain(..) {
-                if self.channels.events.send(event).is_err() {
-                    break;
-                }
-            }
-        }
+        self.hand_over();
+        self.channels.events.end(mem::take(&mut self.talk.events));
     }
 }
 
 /// What the rules for coming back want to know of an error.
 fn ended(error: &Error) -> Ended {
     if let Some(refused) = error.refused() {
-        return Ended::Refused { status: refused.status, retry_after: refused.retry_after };
+        let (is_temporary, retry_after) = (refused.is_temporary(), refused.retry_after);
+        return Ended::Refused { is_temporary, retry_after };
     }
     match (error.close_reason(), error.kind()) {
         (Some(reason), _) => Ended::Closed(reason.code()),

@@ -6,8 +6,9 @@ use crate::CloseReason;
 
 /// What went wrong, with the chain of causes behind it. Cheap to clone.
 ///
-/// Printed with `{}` it reads "outer: cause" on one line. Ask [`kind`](Error::kind) whose fault it was.
-#[derive(Debug, Clone)]
+/// Printed with `{}` it reads "outer: cause" on one line, and so it does with `{:?}`: a `main` that returns it
+/// ends with a sentence. `{:#?}` shows its fields. Ask [`kind`](Error::kind) whose fault it was.
+#[derive(Clone)]
 pub struct Error {
     inner: Arc<Inner>,
 }
@@ -65,6 +66,14 @@ pub struct Refused {
     pub retry_after: Option<Duration>,
     /// The body, cut at 4 KiB.
     pub body: String,
+}
+
+impl Refused {
+    /// Whether the same request may be granted later: 408, 425, 429 and 5xx. Any other status is the answer
+    /// to a mistake of the request, and stays the same.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self.status, 408 | 425 | 429 | 500..=599)
+    }
 }
 
 impl Error {
@@ -151,18 +160,61 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.inner.message)?;
+        let mut text = self.inner.message.clone();
         let mut cause = error::Error::source(self);
         while let Some(error) = cause {
-            write!(f, ": {error}")?;
+            let reason = error.to_string();
+            // Some errors of libraries say their cause themselves.
+            if !text.ends_with(&reason) {
+                text = format!("{text}: {reason}");
+            }
             cause = error.source();
         }
-        Ok(())
+        f.write_str(&text)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match f.alternate() {
+            true => f.debug_tuple("Error").field(&self.inner).finish(),
+            false => fmt::Display::fmt(self, f),
+        }
     }
 }
 
 impl error::Error for Error {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         self.inner.source.as_deref().map(|error| error as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_main_prints_is_a_sentence_that_says_each_cause_once() {
+        let cause = || io::Error::other("broken pipe");
+        let error = Error::caused(ErrorKind::Lost, "the connection is lost", cause());
+        assert_eq!(format!("{error:?}"), "the connection is lost: broken pipe");
+        assert!(format!("{error:#?}").contains("kind: Lost"), "{error:#?}");
+        let error = Error::caused(
+            ErrorKind::Lost,
+            "the connection is lost",
+            tungstenite::Error::Io(cause()),
+        );
+        assert_eq!(error.to_string(), "the connection is lost: IO error: broken pipe");
+    }
+
+    #[test]
+    fn a_refusal_is_temporary_or_final_by_its_status() {
+        let refused = |status| Refused { status, retry_after: None, body: String::new() };
+        for status in [408, 425, 429, 500, 502, 503, 504, 599] {
+            assert!(refused(status).is_temporary(), "{status}");
+        }
+        for status in [200, 301, 400, 401, 403, 404, 407, 410, 426, 499, 600] {
+            assert!(!refused(status).is_temporary(), "{status}");
+        }
     }
 }

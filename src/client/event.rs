@@ -211,7 +211,7 @@ pub struct Sent {
 pub struct Entered {
     /// The room or pattern.
     pub room: String,
-    /// The position from which messages follow; `None` for a pattern.
+    /// The position from which messages follow; `None` for a pattern, and for a room that was left meanwhile.
     pub position: Option<Position>,
     /// With `since`: whether everything missed was there. It is yielded as events.
     pub recovered: bool,
@@ -219,6 +219,18 @@ pub struct Entered {
     pub members: Option<Members>,
     /// The rooms of a pattern that exist already.
     pub rooms: Vec<String>,
+}
+
+impl Entered {
+    pub(super) fn empty(room: &str) -> Entered {
+        Entered {
+            room: room.to_owned(),
+            position: None,
+            recovered: false,
+            members: None,
+            rooms: Vec::new(),
+        }
+    }
 }
 
 /// A page of history, oldest first.

@@ -102,6 +102,7 @@ pub(super) struct Inbound {
     pub(super) seq: Option<u64>,
     pub(super) ping_s: Option<f64>,
     pub(super) max_message_bytes: Option<usize>,
+    pub(super) limits: Option<Limits>,
     pub(super) rooms: Vec<InRoom>,
     pub(super) patterns: Vec<String>,
     pub(super) pattern: Option<String>,
@@ -132,6 +133,14 @@ pub(super) struct Inbound {
 /// `null` is content like any other.
 fn present<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<Box<RawValue>>, D::Error> {
     <Box<RawValue>>::deserialize(input).map(Some)
+}
+
+/// What a `welcome` allows a second; older servers do not say.
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[serde(default)]
+pub(super) struct Limits {
+    pub(super) rate_messages: Option<f64>,
+    pub(super) rate_bytes: Option<f64>,
 }
 
 /// One room of several in an answer.

@@ -1,6 +1,7 @@
 //! The session client: the chat protocol over connections that come and go.
 
 use std::{
+    iter,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -9,17 +10,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::Sender;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{
     ask::{Answer, Ask, Draft, JoinOptions, Pages, Place, PublishOptions, Read, Request, Ticket},
-    conversation::{Rules, Who},
+    conversation::{DefaultRoom, Rules, Who},
     driver::Driver,
     error::{Error, ErrorKind},
     event::{Entered, Event, Members, Page, Receipt, Sent},
+    queue::{EventQueue, Nothing},
     socket::ClientBuilder,
     target::Target,
 };
@@ -57,7 +59,11 @@ impl Default for SessionBuilder {
     fn default() -> SessionBuilder {
         SessionBuilder {
             client: ClientBuilder::default(),
-            rules: Rules { default_room: true, in_flight_max: IN_FLIGHT_MAX, rooms_max: ROOMS_MAX },
+            rules: Rules {
+                default_room: DefaultRoom::Stay,
+                in_flight_max: IN_FLIGHT_MAX,
+                rooms_max: ROOMS_MAX,
+            },
             request_timeout: REQUEST_TIMEOUT,
             requests_max: REQUESTS_MAX,
             events_max: EVENTS_MAX,
@@ -78,7 +84,14 @@ impl SessionBuilder {
 
     /// Leave the room that the server puts every newcomer in. Stays unless set to `false`.
     pub fn default_room(mut self, stay: bool) -> Self {
-        self.rules.default_room = stay;
+        self.rules.default_room = if stay { DefaultRoom::Stay } else { DefaultRoom::Leave };
+        self
+    }
+
+    /// Leave the room that the server puts every newcomer in, unless it is this one. Where it is, its last
+    /// messages come as they do to every newcomer.
+    pub fn default_room_only(mut self, room: impl Into<String>) -> Self {
+        self.rules.default_room = DefaultRoom::StayIf(room.into());
         self
     }
 
@@ -95,7 +108,7 @@ impl SessionBuilder {
         self
     }
 
-    /// Those of them that are on the wire at once. 8, which is fewer than the errors in a row for which the
+    /// Commands that are on the wire at once. 8, which is fewer than the errors in a row for which the
     /// server closes; more, up to 128, is faster over long distances. Publishes that the server puts off may be
     /// overtaken by those on the wire; with 1 they are not.
     pub fn in_flight_max(mut self, requests: usize) -> Self {
@@ -141,7 +154,7 @@ impl SessionBuilder {
         self.client.check()?;
         let target = Target::parse(url)?;
         let (requests_in, requests) = crossbeam_channel::bounded(self.requests_max);
-        let (events_out, events) = crossbeam_channel::bounded(self.events_max);
+        let events = Arc::new(EventQueue::new(self.events_max));
         let (greet, greeted) = crossbeam_channel::bounded(1);
         let (wake, woken) = crossbeam_channel::bounded(1);
         let shared = Arc::new(SessionShared::default());
@@ -150,7 +163,7 @@ impl SessionBuilder {
             target,
             self.rules.clone(),
             Arc::clone(&shared),
-            super::driver::Channels { requests, woken, events: events_out, greet },
+            super::driver::Channels { requests, woken, events: Arc::clone(&events), greet },
             super::driver::Manners {
                 is_patient: self.is_patient,
                 takes_events: self.takes_events,
@@ -222,7 +235,7 @@ struct Inner {
     shared: Arc<SessionShared>,
     requests: Sender<Request>,
     wake: Sender<()>,
-    events: Receiver<Event>,
+    events: Arc<EventQueue>,
     under_way: Arc<AtomicUsize>,
     requests_max: usize,
     request_timeout: Duration,
@@ -275,7 +288,9 @@ impl Session {
         self.answer(Ask::Join { room: room.to_owned(), options }, Answer::entered)
     }
 
-    /// Leaves a room, or all rooms of a pattern.
+    /// Leaves a room, or all rooms of a pattern. From this call on nothing of them is yielded, whatever is on
+    /// its way or waits to be taken, until they are joined again. A room that was left by its name does not come
+    /// back through a pattern either, before it or that pattern is joined again.
     pub fn leave(&self, room: &str) -> Result<(), Error> {
         self.answer(Ask::Leave { room: room.to_owned() }, Answer::left)
     }
@@ -372,26 +387,32 @@ impl Session {
     /// The next event. `None` once the session was [closed](Session::close) from here and all is taken; the
     /// error says why it is over otherwise, such as a server that does not want this client back.
     pub fn recv(&self) -> Result<Option<Event>, Error> {
-        match self.inner.events.recv() {
-            Ok(event) => Ok(Some(event)),
-            Err(_) => self.outcome(),
-        }
+        self.take(None)
     }
 
     /// The same within `timeout`. When nothing came, the error [is a timeout](Error::is_timeout).
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<Event>, Error> {
-        match self.inner.events.recv_timeout(timeout) {
-            Ok(event) => Ok(Some(event)),
-            Err(RecvTimeoutError::Timeout) => {
-                Err(Error::new(ErrorKind::Timeout, "nothing came in time"))
+        // What is beyond the clock's reach is for ever.
+        self.take(Instant::now().checked_add(timeout))
+    }
+
+    fn take(&self, deadline: Option<Instant>) -> Result<Option<Event>, Error> {
+        match self.inner.events.take(deadline) {
+            Ok((event, was_full)) => {
+                if was_full {
+                    // One ring is enough.
+                    let _ = self.inner.wake.try_send(());
+                }
+                Ok(Some(event))
             }
-            Err(RecvTimeoutError::Disconnected) => self.outcome(),
+            Err(Nothing::Late) => Err(Error::new(ErrorKind::Timeout, "nothing came in time")),
+            Err(Nothing::Over) => self.outcome(),
         }
     }
 
     /// The events until the session is over. Why it is, [`recv`](Session::recv) says then.
     pub fn iter(&self) -> impl Iterator<Item = Event> + '_ {
-        self.inner.events.iter()
+        iter::from_fn(|| self.recv().ok().flatten())
     }
 
     fn outcome(&self) -> Result<Option<Event>, Error> {

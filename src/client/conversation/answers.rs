@@ -9,13 +9,12 @@ use crate::client::{
     ask::{Answer, Ask, JoinOptions, Request},
     backoff::asked,
     error::Error,
-    event::{Entered, Event, Page, Position, Receipt, RoomMessage, Sent},
-    frames::{self, InRoom, Inbound},
+    event::{Entered, Event, Member, Page, Position, Receipt, RoomMessage, Sent},
+    frames::{self, Inbound},
 };
 
 use super::{
-    ATTEMPTS_MAX, Conversation, DECLINED_MAX, Errand, FORMER_MAX, Flying, Identity, Membership,
-    Phase, Who,
+    ATTEMPTS_MAX, Conversation, Errand, FORMER_MAX, Flying, Identity, Membership, Phase, Task, Who,
 };
 
 /// When `welcome` does not say how often the server pings, or that it does not.
@@ -45,24 +44,32 @@ impl Conversation {
         }
         self.events.push_back(Event::Connected { client_id, resumed: false });
         self.phase = Phase::Rejoining;
-        for membership in self.rooms.values_mut() {
+        self.patterns.clear();
+        for (room, membership) in &mut self.rooms {
             membership.is_in = false;
+            if self.wanted.by_name().contains(room) {
+                membership.pattern = None;
+            }
         }
         if let Some(room) = welcome.room {
-            if is_first && self.rules.default_room {
+            if is_first && self.rules.default_room.stays_in(&room) {
                 let epoch = welcome.epoch.unwrap_or_default();
                 self.orders.greet(&room, &epoch, welcome.seq.unwrap_or(0));
+                self.wanted.join(room.clone());
                 self.rooms.insert(room, Membership { is_in: true, ..Membership::default() });
             } else {
                 // The server joined it by itself, without our position.
-                self.errands.push_back((Errand::Unjoin { room }, 0));
+                self.add_errand(Errand::Unjoin { room });
             }
         }
-        let wanted = self.rooms.iter().filter(|(_, of)| !of.is_in && of.pattern.is_none());
-        let rejoin = |(room, _): (&String, _)| (Errand::Rejoin { room: room.clone() }, 0);
-        self.errands.extend(wanted.map(rejoin));
-        let patterns = self.patterns.iter().cloned();
-        self.errands.extend(patterns.map(|pattern| (Errand::RejoinPattern { pattern }, 0)));
+        for room in self.wanted.by_name().iter().cloned().collect::<Vec<_>>() {
+            if !self.is_in(&room) {
+                self.add_errand(Errand::Rejoin { room });
+            }
+        }
+        for pattern in self.wanted.patterns().iter().cloned().collect::<Vec<_>>() {
+            self.add_errand(Errand::RejoinPattern { pattern });
+        }
     }
 
     /// What holds on every connection with this server.
@@ -71,6 +78,8 @@ impl Conversation {
         let every = every.filter(|every| !every.is_zero()).unwrap_or(PING);
         self.ping = Some(every.clamp(PING_MIN, PING_MAX));
         self.message_bytes_max = welcome.max_message_bytes.unwrap_or(usize::MAX);
+        let limits = welcome.limits.unwrap_or_default();
+        self.pace.limit(limits.rate_messages, limits.rate_bytes);
     }
 
     /// `ok` or `error`.
@@ -80,10 +89,8 @@ impl Conversation {
         match flying {
             Some(Flying::Request(request)) if is_ok => self.granted(request, frame),
             Some(Flying::Request(request)) => self.refused(request, &frame, now),
-            Some(Flying::Errand { errand, .. }) if is_ok => self.done(errand, frame),
-            Some(Flying::Errand { errand, attempts }) => {
-                self.failed(errand, attempts, &frame, now);
-            }
+            Some(Flying::Errand(task)) if is_ok => self.done(task.errand, frame),
+            Some(Flying::Errand(task)) => self.failed(task, &frame, now),
             None => log::debug!("an answer to nothing: {frame:?}"),
         }
     }
@@ -115,19 +122,13 @@ impl Conversation {
                 id: frame.id.unwrap_or_else(|| message.id.clone()),
                 repeated: frame.repeated,
             }),
-            Ask::Join { room, options } if room.ends_with(".*") => {
-                Answer::Entered(self.joined_pattern(room, options, frame))
+            Ask::Join { room, .. } if room.ends_with(".*") => {
+                Answer::Entered(self.joined_pattern(room, frame))
             }
             Ask::Join { room, options } => Answer::Entered(self.joined(room, options, frame)),
             Ask::Leave { room } => {
-                let membership = self.rooms.get(room);
-                if membership.is_some_and(|of| of.pattern.is_some())
-                    && self.declined.len() < DECLINED_MAX
-                {
-                    self.declined.insert(room.clone());
-                }
-                self.gone_from(room);
-                Answer::Left
+                self.has_left(room, request.number);
+                return request.answer(Ok(Answer::Left));
             }
             Ask::History { .. } => Answer::Page(Page {
                 position: position(&frame),
@@ -140,20 +141,30 @@ impl Conversation {
                 Answer::Members(frames::members(frame.members, frame.count).unwrap_or_default())
             }
         };
-        request.answer(Ok(answer));
+        self.conclude(request, Ok(answer));
+    }
+
+    fn has_left(&mut self, name: &str, number: u64) {
+        self.wanted.answered(number, true);
+        self.gone_from(name);
+        self.reconcile(name);
     }
 
     fn joined(&mut self, room: &str, options: &JoinOptions, frame: Inbound) -> Entered {
+        let position = position(&frame);
+        let entered = Entered {
+            position: Some(position.clone()),
+            recovered: frame.recovered,
+            members: frames::members(frame.members, frame.count),
+            ..Entered::empty(room)
+        };
         let membership = Membership {
             is_in: true,
-            pattern: None,
             watches: options.presence,
-            is_recounted: false,
             sender: options.sender.clone(),
+            ..Membership::default()
         };
         self.rooms.insert(room.to_owned(), membership);
-        self.declined.remove(room);
-        let position = position(&frame);
         let latest = frames::is_latest(frame.overflow.as_ref());
         match &options.since {
             Some(since) => {
@@ -163,51 +174,13 @@ impl Conversation {
             }
             None => self.orders.enter(room, &position.epoch, position.seq, latest),
         }
-        Entered {
-            room: room.to_owned(),
-            position: Some(position),
-            recovered: frame.recovered,
-            members: frames::members(frame.members, frame.count),
-            rooms: Vec::new(),
-        }
+        entered
     }
 
-    fn joined_pattern(&mut self, pattern: &str, _: &JoinOptions, frame: Inbound) -> Entered {
-        self.patterns.insert(pattern.to_owned());
-        self.declined.retain(|room| !fits(pattern, room));
+    fn joined_pattern(&mut self, pattern: &str, frame: Inbound) -> Entered {
         let rooms = frame.rooms.iter().map(|listed| listed.room.clone()).collect();
-        self.come_into_all(pattern, frame.rooms);
-        Entered { room: pattern.to_owned(), position: None, recovered: false, members: None, rooms }
-    }
-
-    fn come_into_all(&mut self, pattern: &str, listed: Vec<InRoom>) {
-        for InRoom { room, epoch, seq, overflow, .. } in listed {
-            if self.declined.contains(&room) {
-                self.errands.push_back((Errand::Unjoin { room }, 0));
-                continue;
-            }
-            if !self.rooms.get(&room).is_some_and(|membership| membership.is_in) {
-                let latest = frames::is_latest(overflow.as_ref());
-                self.come_in(&room, Some(pattern), &epoch.unwrap_or_default(), seq, latest);
-            }
-        }
-    }
-
-    /// No longer in a room, or in those of a pattern.
-    fn gone_from(&mut self, room: &str) {
-        self.patterns.remove(room);
-        let is_gone =
-            |name: &String, of: &Membership| name == room || of.pattern.as_deref() == Some(room);
-        let gone: Vec<String> = self
-            .rooms
-            .iter()
-            .filter(|(name, of)| is_gone(name, of))
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in gone {
-            self.rooms.remove(&name);
-            self.orders.forget(&name);
-        }
+        self.come_into_all(pattern, frame.rooms, false);
+        Entered { rooms, ..Entered::empty(pattern) }
     }
 
     fn refused(&mut self, mut request: Request, frame: &Inbound, now: Instant) {
@@ -220,12 +193,16 @@ impl Conversation {
         match &request.ask {
             // As it should be, by an earlier attempt whose answer was lost.
             Ask::Leave { room } if code == "not_member" => {
-                self.gone_from(room);
+                self.has_left(room, request.number);
                 request.answer(Ok(Answer::Left));
             }
-            _ => {
+            ask => {
                 let text = frame.message.as_deref().unwrap_or_default();
-                request.answer(Err(Error::rejected(code, text)));
+                let refusal = Error::rejected(code, text);
+                match (ask, code) {
+                    (Ask::Join { .. }, "already_member") => self.is_there_already(request, refusal),
+                    _ => self.conclude(request, Err(refusal)),
+                }
             }
         }
     }
@@ -233,19 +210,21 @@ impl Conversation {
     fn done(&mut self, errand: Errand, frame: Inbound) {
         match errand {
             Errand::Resume => self.resumed(frame),
-            Errand::Unjoin { .. } => {}
+            Errand::Unjoin { room } => self.unjoined(&room),
             Errand::Rejoin { room } => {
-                if let Some(membership) = self.rooms.get_mut(&room) {
-                    membership.is_in = true;
-                }
+                let membership = self.rooms.entry(room.clone()).or_default();
+                (membership.is_in, membership.pattern) = (true, None);
                 let Position { epoch, seq } = position(&frame);
                 let latest = frames::is_latest(frame.overflow.as_ref());
                 let missed = frame.recovered.then(|| self.items_of(frame.messages));
                 self.orders.replay(&room, &epoch, seq, latest, missed);
-                let members = frames::members(frame.members, frame.count);
-                self.events.extend(members.map(|members| Event::Members { room, members }));
+                self.tell_members(room.clone(), frame.members, frame.count);
+                self.reconcile(&room);
             }
-            Errand::RejoinPattern { pattern } => self.come_into_all(&pattern, frame.rooms),
+            Errand::RejoinPattern { pattern } => {
+                self.come_into_all(&pattern, frame.rooms, true);
+                self.reconcile(&pattern);
+            }
             Errand::Fetch { room, .. } => {
                 let Position { epoch, seq } = position(&frame);
                 let items = self.items_of(frame.messages);
@@ -253,37 +232,58 @@ impl Conversation {
             }
             Errand::Recount { room } => {
                 self.recounted(&room);
-                let members = frames::members(frame.members, frame.count);
-                self.events.extend(members.map(|members| Event::Members { room, members }));
+                self.tell_members(room, frame.members, frame.count);
             }
         }
     }
 
-    fn failed(&mut self, errand: Errand, attempts: u32, frame: &Inbound, now: Instant) {
-        let attempts = attempts + 1;
-        let is_resume = matches!(errand, Errand::Resume);
-        if !is_resume && self.put_off(frame, attempts, now) {
-            self.errands.push_front((errand, attempts));
+    /// A room that was let go, to be joined again if it is wanted.
+    fn unjoined(&mut self, name: &str) {
+        match self.rooms.get_mut(name) {
+            Some(membership) if self.wanted.by_name().contains(name) => {
+                (membership.is_in, membership.pattern) = (false, None);
+                self.orders.suspend_room(name);
+            }
+            _ => self.gone_from(name),
+        }
+        self.reconcile(name);
+    }
+
+    pub(super) fn tell_members(
+        &mut self,
+        room: String,
+        members: Option<Vec<Member>>,
+        count: Option<u64>,
+    ) {
+        if let Some(members) = frames::members(members, count).filter(|_| self.hears(&room)) {
+            self.events.push_back(Event::Members { room, members });
+        }
+    }
+
+    fn failed(&mut self, mut task: Task, frame: &Inbound, now: Instant) {
+        task.attempts += 1;
+        let is_resume = matches!(task.errand, Errand::Resume);
+        if !is_resume && self.put_off(frame, task.attempts, now) {
+            self.try_again(task);
             return;
         }
         let code = frame.code.clone().unwrap_or_default();
-        match errand {
+        match &task.errand {
             Errand::Resume => {
                 let phase = mem::replace(&mut self.phase, Phase::Greeting);
                 if let Phase::Resuming { welcome: Some(welcome) } = phase {
                     self.begin_anew(*welcome);
                 }
             }
-            Errand::Rejoin { room } => {
-                self.gone_from(&room);
-                self.events.push_back(Event::Excluded { room, code });
+            Errand::Rejoin { .. } | Errand::RejoinPattern { .. } => {
+                self.cannot_rejoin(task, code);
             }
-            Errand::RejoinPattern { pattern } => {
-                self.gone_from(&pattern);
-                self.events.push_back(Event::Excluded { room: pattern, code });
+            Errand::Fetch { room, .. } => self.orders.page_failed(room),
+            Errand::Recount { room } => self.recounted(room),
+            Errand::Unjoin { room } if code == "not_member" => {
+                let room = room.clone();
+                self.unjoined(&room);
             }
-            Errand::Fetch { room, .. } => self.orders.page_failed(&room),
-            Errand::Recount { room } => self.recounted(&room),
             Errand::Unjoin { .. } => {}
         }
     }
@@ -308,39 +308,7 @@ impl Conversation {
         if frame.direct.is_some_and(|direct| !direct.recovered) {
             self.events.push_back(Event::DirectLost);
         }
-        self.patterns = frame.patterns.into_iter().collect();
-        for membership in self.rooms.values_mut() {
-            membership.is_in = false;
-        }
-        for listed in frame.rooms.iter().filter(|listed| listed.error.is_none()) {
-            if !self.rooms.contains_key(&listed.room) {
-                let pattern = self.patterns.iter().find(|pattern| fits(pattern, &listed.room));
-                let membership = Membership { pattern: pattern.cloned(), ..Membership::default() };
-                self.rooms.insert(listed.room.clone(), membership);
-            }
-        }
-        for listed in frame.rooms {
-            let InRoom { room, epoch, seq, recovered, overflow, messages, members, count, error } =
-                listed;
-            if let Some(code) = error {
-                self.gone_from(&room);
-                self.events.push_back(Event::Excluded { room, code });
-                continue;
-            }
-            if let Some(membership) = self.rooms.get_mut(&room) {
-                membership.is_in = true;
-            }
-            let missed = recovered.then(|| self.items_of(messages));
-            let latest = frames::is_latest(overflow.as_ref());
-            self.orders.replay(&room, &epoch.unwrap_or_default(), seq, latest, missed);
-            let members = frames::members(members, count);
-            self.events.extend(members.map(|members| Event::Members { room, members }));
-        }
-        let left_out = self.rooms.iter().filter(|(_, of)| !of.is_in);
-        for room in left_out.map(|(room, _)| room.clone()).collect::<Vec<_>>() {
-            self.gone_from(&room);
-            self.events.push_back(Event::Excluded { room, code: "not_member".into() });
-        }
+        self.take_up(frame.patterns, frame.rooms);
     }
 
     /// A publish that waits to be sent again, and is in a replay: it got there.
@@ -383,13 +351,6 @@ fn receipt(asked: &[String], id: &str, frame: Inbound) -> Receipt {
     Receipt { room, seq, rooms, id, repeated: frame.repeated }
 }
 
-/// `a.*` has in it `a.b` and `a.b.c`, and not `a`.
-fn fits(pattern: &str, room: &str) -> bool {
-    pattern
-        .strip_suffix('*')
-        .is_some_and(|prefix| room.len() > prefix.len() && room.starts_with(prefix))
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -402,7 +363,10 @@ mod tests {
         frames::SEQ_MAX,
     };
 
-    use super::{super::Rules, *};
+    use super::{
+        super::{DefaultRoom, Rules},
+        *,
+    };
 
     /// A conversation, and what its frames say.
     struct Talk {
@@ -412,8 +376,13 @@ mod tests {
 
     impl Talk {
         fn new() -> Talk {
-            let rules = Rules { default_room: true, in_flight_max: 4, rooms_max: 4 };
+            let default_room = DefaultRoom::Stay;
+            let rules = Rules { default_room, in_flight_max: 4, rooms_max: 4 };
             Talk { inner: Conversation::new(rules), now: Instant::now() }
+        }
+
+        fn open(&mut self) {
+            self.inner.opened(self.now);
         }
 
         fn hear(&mut self, frame: Value) {
@@ -439,6 +408,15 @@ mod tests {
             let (request, ticket) = Request::new(ask, place, read);
             self.inner.submit(request);
             ticket
+        }
+
+        fn join(&mut self, room: &str) -> Ticket<Entered> {
+            let options = JoinOptions::default();
+            self.ask(Ask::Join { room: room.into(), options }, Answer::entered)
+        }
+
+        fn leave(&mut self, room: &str) -> Ticket<()> {
+            self.ask(Ask::Leave { room: room.into() }, Answer::left)
         }
 
         fn publish(&mut self, room: &str, id: &str) -> Ticket<Receipt> {
@@ -472,7 +450,7 @@ mod tests {
 
     fn ready() -> Talk {
         let mut talk = Talk::new();
-        talk.inner.opened();
+        talk.open();
         assert!(talk.said().is_empty(), "nothing is said before the welcome");
         talk.hear(welcome("me"));
         assert_eq!(talk.inner.ping.take(), Some(Duration::from_secs(5)));
@@ -489,7 +467,7 @@ mod tests {
         let mut talk = ready();
         talk.hear(message(3, "you", 3));
         talk.inner.lost();
-        talk.inner.opened();
+        talk.open();
         let resume = talk.said().remove(0);
         assert_eq!(resume["type"], "resume");
         assert_eq!(resume["session"], "me-token");
@@ -511,7 +489,7 @@ mod tests {
     fn without_recovery_rooms_are_joined_again_from_where_one_was() {
         let mut talk = ready();
         talk.inner.lost();
-        talk.inner.opened();
+        talk.open();
         talk.hear(welcome("new"));
         let waiting = talk.publish("lobby", "id4");
         let code = json!({"type": "error", "code": "unrecoverable", "message": "gone"});
@@ -543,7 +521,7 @@ mod tests {
         let history = talk.said().remove(0);
         assert_eq!((&history["type"], &history["after"]), (&json!("history"), &json!(2)));
         talk.inner.lost();
-        talk.inner.opened();
+        talk.open();
         let lobby = json!({"room": "lobby", "epoch": "e", "seq": 5, "recovered": true,
             "messages": [message(3, "you", 3), message(4, "you", 4), message(5, "you", 5)]});
         let resume = talk.answer(json!({"type": "ok", "client_id": "me", "session": "me-token",
@@ -555,12 +533,12 @@ mod tests {
     #[test]
     fn a_server_without_sessions_is_joined_anew() {
         let mut talk = Talk::new();
-        talk.inner.opened();
+        talk.open();
         let mut old = welcome("me");
         old.as_object_mut().unwrap().remove("session");
         talk.hear(old.clone());
         talk.inner.lost();
-        talk.inner.opened();
+        talk.open();
         assert!(talk.said().is_empty());
         talk.hear(old);
         assert_eq!(talk.said().len(), 2);
@@ -586,6 +564,161 @@ mod tests {
         assert_eq!(ids, ["b", "c"]);
         assert_eq!(one.wait(within(0)).unwrap().seq, 3);
         drop(two);
+    }
+
+    /// What `welcome` tells, in the words of the server.
+    fn limited(limits: Value) -> Talk {
+        let mut talk = Talk::new();
+        talk.open();
+        let mut frame = welcome("me");
+        frame["limits"] = limits;
+        talk.hear(frame);
+        talk
+    }
+
+    #[test]
+    fn no_more_is_sent_than_the_welcome_allows() {
+        let mut talk = limited(json!({"rate_messages": 3, "max_rooms": 100}));
+        let tickets: Vec<_> = (0..6).map(|id| talk.publish("lobby", &id.to_string())).collect();
+        let mut times = Vec::new();
+        let start = talk.now;
+        while times.len() < tickets.len() {
+            for command in talk.said() {
+                times.push((talk.now - start).as_millis() as u64);
+                let seq = times.len();
+                talk.hear(json!({"type": "ok", "ref": command["ref"], "seq": seq}));
+            }
+            if let Some(due) = talk.inner.due() {
+                talk.now = due;
+            }
+        }
+        // 2.7 at once, and 2.7 a second from then on.
+        assert_eq!(times[..2], [0, 0]);
+        for (at, expected) in times[2..].iter().zip([112, 482, 852, 1223]) {
+            assert!(at.abs_diff(expected) < 5, "{times:?}");
+        }
+    }
+
+    #[test]
+    fn the_session_s_own_commands_are_paced_too_and_each_connection_by_itself() {
+        let mut talk = limited(json!({"rate_messages": 2}));
+        let _joined = [talk.join("a"), talk.join("b")];
+        assert_eq!(talk.said().len(), 1, "1.8 at once");
+        talk.inner.lost();
+        talk.open();
+        let resume = talk.said();
+        assert_eq!((resume.len(), &resume[0]["type"]), (1, &json!("resume")));
+        talk.hear(json!({"type": "ok", "ref": resume[0]["ref"]}));
+        assert!(talk.said().is_empty(), "the resume has used what there was");
+        assert!(talk.inner.due().is_some());
+    }
+
+    #[test]
+    fn limits_that_make_no_sense_are_none() {
+        for limits in [json!({}), json!({"rate_messages": 0, "rate_bytes": -1}), json!(null)] {
+            let mut talk = limited(limits.clone());
+            let _tickets: Vec<_> =
+                (0..4).map(|id| talk.publish("lobby", &id.to_string())).collect();
+            assert_eq!(talk.said().len(), 4, "{limits}");
+        }
+    }
+
+    /// A server that does not tell its limits refuses what is on the wire, and nothing after that.
+    #[test]
+    fn after_a_refusal_nothing_is_sent_before_its_time() {
+        let mut talk = ready();
+        let _tickets: Vec<_> = (0..9).map(|id| talk.publish("lobby", &id.to_string())).collect();
+        let said = talk.said();
+        assert_eq!(said.len(), 4);
+        for command in &said {
+            talk.hear(json!({"type": "error", "ref": command["ref"], "code": "rate_limited",
+                "retry_after_ms": 500}));
+            assert!(talk.said().is_empty());
+        }
+        talk.now += within(499);
+        assert!(talk.said().is_empty());
+        talk.now += within(1);
+        assert_eq!(talk.said()[0]["id"], "0", "and one at a time, in their order");
+    }
+
+    /// After the loss of a session the default room is left and joined again, in this order even if both are put off.
+    #[test]
+    fn what_is_put_off_of_a_rejoin_keeps_its_order() {
+        let mut talk = ready();
+        talk.inner.lost();
+        talk.open();
+        talk.hear(welcome("new"));
+        talk.answer(json!({"type": "error", "code": "unrecoverable"}));
+        for command in talk.said() {
+            talk.hear(json!({"type": "error", "ref": command["ref"], "code": "overloaded",
+                "retry_after_ms": 10}));
+        }
+        talk.now += within(10);
+        let leave = talk.answer(json!({"type": "ok", "room": "lobby"}));
+        assert_eq!((&leave["type"], &leave["room"]), (&json!("leave"), &json!("lobby")));
+        let join = talk.answer(json!({"type": "ok", "room": "lobby", "epoch": "e", "seq": 2}));
+        assert_eq!((&join["type"], &join["room"]), (&json!("join"), &json!("lobby")));
+        assert_eq!(talk.events(), ["SessionLost", "Connected"]);
+    }
+
+    #[test]
+    fn a_leave_counts_from_its_call_on_and_a_join_behind_it_from_its_answer() {
+        let mut talk = ready();
+        talk.hear(message(3, "you", 3));
+        let left = talk.leave("lobby");
+        talk.hear(message(4, "you", 4));
+        talk.hear(json!({"type": "joined", "room": "lobby", "client_id": "you"}));
+        let joined = talk.join("lobby");
+        talk.hear(message(5, "you", 5));
+        assert!(talk.events().is_empty(), "not even what came before, for nobody has taken it");
+        assert_eq!(talk.answer(json!({"type": "ok", "room": "lobby"}))["type"], "leave");
+        assert!(left.wait(within(0)).is_ok());
+        let ok = json!({"type": "ok", "room": "lobby", "epoch": "e", "seq": 6});
+        assert_eq!(talk.answer(ok)["type"], "join", "which has waited for the answer to the leave");
+        assert_eq!(joined.wait(within(0)).unwrap().position.unwrap().seq, 6);
+        talk.hear(message(7, "you", 7));
+        assert_eq!(talk.events(), ["7"]);
+    }
+
+    #[test]
+    fn a_room_that_was_left_while_away_does_not_come_back_with_the_resume() {
+        let mut talk = ready();
+        talk.inner.lost();
+        let _left = talk.leave("lobby");
+        talk.open();
+        let lobby = json!({"room": "lobby", "epoch": "e", "seq": 3, "recovered": true,
+            "messages": [message(3, "you", 3)]});
+        let resume = talk.answer(json!({"type": "ok", "rooms": [lobby]}));
+        assert_eq!(resume["rooms"], json!([]), "or the server would join it");
+        assert_eq!(talk.answer(json!({"type": "ok"}))["type"], "leave");
+        assert_eq!(talk.events(), ["Connected"]);
+        // Nor one that the server has it in though the answer to its leave was lost.
+        talk.inner.lost();
+        talk.open();
+        let lobby = json!({"room": "lobby", "epoch": "e", "seq": 3});
+        talk.answer(json!({"type": "ok", "rooms": [lobby]}));
+        talk.hear(message(4, "you", 4));
+        assert_eq!(talk.events(), ["Connected"]);
+        assert_eq!(talk.said()[0]["type"], "leave");
+    }
+
+    #[test]
+    fn a_room_of_a_pattern_that_is_joined_by_its_name_too_outlives_the_pattern() {
+        let mut talk = ready();
+        let _pattern = talk.join("p.*");
+        let rooms = json!([{"room": "p.a", "epoch": "e", "seq": 1}]);
+        talk.answer(json!({"type": "ok", "room": "p.*", "rooms": rooms}));
+        let by_name = talk.join("p.a");
+        assert!(talk.said().is_empty(), "it is in it");
+        assert_eq!(by_name.wait(within(0)).unwrap().position.unwrap().seq, 1);
+        let _left = talk.leave("p.*");
+        talk.answer(json!({"type": "ok", "room": "p.*"}));
+        let join = talk.answer(json!({"type": "ok", "room": "p.a", "epoch": "e", "seq": 1}));
+        assert_eq!(join["since"], json!({"epoch": "e", "seq": 1}));
+        let mut live = message(2, "you", 2);
+        live["room"] = json!("p.a");
+        talk.hear(live);
+        assert_eq!(talk.events(), ["2"]);
     }
 
     #[test]
@@ -617,17 +750,14 @@ mod tests {
     #[test]
     fn a_room_left_one_by_one_does_not_come_back_with_its_pattern() {
         let mut talk = ready();
-        let _joined = talk.ask(
-            Ask::Join { room: "p.*".into(), options: JoinOptions::default() },
-            Answer::entered,
-        );
+        let _joined = talk.join("p.*");
         let rooms = json!([{"room": "p.a", "epoch": "e", "seq": 1}, {"room": "p.b", "epoch": "e", "seq": 1}]);
         let listed = json!({"type": "ok", "room": "p.*", "rooms": rooms});
         talk.answer(listed.clone());
-        let _left = talk.ask(Ask::Leave { room: "p.a".into() }, Answer::left);
+        let _left = talk.leave("p.a");
         talk.answer(json!({"type": "ok", "room": "p.a"}));
         talk.inner.lost();
-        talk.inner.opened();
+        talk.open();
         talk.hear(welcome("new"));
         talk.answer(json!({"type": "error", "code": "unrecoverable"}));
         for command in talk.said() {
@@ -666,7 +796,7 @@ mod tests {
         ];
         for (said, understood) in expected {
             let mut talk = Talk::new();
-            talk.inner.opened();
+            talk.open();
             let mut frame = welcome("me");
             frame["ping_s"] = said.clone();
             talk.hear(frame);
@@ -677,7 +807,7 @@ mod tests {
     #[test]
     fn a_welcome_without_the_essential_is_none_and_one_without_the_rest_will_do() {
         let mut talk = Talk::new();
-        talk.inner.opened();
+        talk.open();
         talk.hear(json!({"type": "welcome", "max_message_bytes": 1e300, "client_id": "me"}));
         talk.hear(json!({"type": "welcome", "room": "lobby"}));
         assert!(!talk.inner.is_welcome());
@@ -692,6 +822,8 @@ mod tests {
     fn a_server_that_lists_rooms_without_end_is_left() {
         let matched = |room: &str| json!({"type": "matched", "pattern": "p.*", "room": room, "epoch": "e", "seq": 0});
         let mut talk = ready();
+        let _joined = talk.join("p.*");
+        talk.answer(json!({"type": "ok", "room": "p.*", "rooms": []}));
         for room in ["p.1", "p.2", "p.3", "p.3"] {
             talk.hear(matched(room));
         }
@@ -715,7 +847,7 @@ mod tests {
         talk.hear(gap.clone());
         assert_eq!(talk.said().len(), 1);
         talk.inner.lost();
-        talk.inner.opened();
+        talk.open();
         talk.answer(json!({"type": "ok", "rooms": [{"room": "lobby", "epoch": "e", "seq": 2}]}));
         talk.hear(gap);
         assert_eq!(

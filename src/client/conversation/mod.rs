@@ -1,23 +1,31 @@
 //! The session's rules without clock, socket or thread: frames and requests in, frames and events out.
 //!
-//! This file has what is said and asked, `answers.rs` what comes of it, `notices.rs` what the server says by
-//! itself.
+//! This file has what is asked and what comes, `outgoing.rs` what is sent, `answers.rs` what comes of it, `notices.rs` what the server says by
+//! itself; `wanted.rs` where one wants to be, and `rooms.rs` where one is.
 
 mod answers;
 mod notices;
+mod outgoing;
+mod wanted;
+mod rooms;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    hash::{DefaultHasher, Hash, Hasher},
+    mem,
     time::{Duration, Instant},
 };
 
 use super::{
-    ask::{Answer, Ask, Request},
+    ask::{Ask, Request},
     error::{Error, ErrorKind},
-    event::{Entered, Event, Position, RoomMessage},
-    frames::{Command, Inbound, Known, MessageFrame, Rooms, Since},
+    event::{Event, RoomMessage},
+    frames::{Inbound, MessageFrame},
     order::{Item, Orders, Step},
+    pace::Pace,
 };
+
+use self::{rooms::Membership, wanted::Wanted};
 
 /// How often a request that the server puts off is tried in all.
 const ATTEMPTS_MAX: u32 = 10;
@@ -28,21 +36,36 @@ const PAGE_MESSAGES: u64 = 100;
 /// Own messages published with echo whose ids are remembered, so that a replay yields them.
 const ECHOES_MAX: usize = 1000;
 
-/// Rooms left one by one, though they fit a pattern, that are remembered.
-const DECLINED_MAX: usize = 1000;
-
 /// Former client ids of one's own that are remembered.
 const FORMER_MAX: usize = 16;
 
 /// What concerns the session as a whole.
 #[derive(Debug, Clone)]
 pub(super) struct Rules {
-    /// Stay in the server's default room.
-    pub(super) default_room: bool,
-    /// Requests on the wire at once.
+    pub(super) default_room: DefaultRoom,
+    /// Commands on the wire at once.
     pub(super) in_flight_max: usize,
     /// Rooms that a server may put the session in.
     pub(super) rooms_max: usize,
+}
+
+/// Whether one stays in the room that the server puts newcomers in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum DefaultRoom {
+    Stay,
+    Leave,
+    /// Stay if it has this name.
+    StayIf(String),
+}
+
+impl DefaultRoom {
+    fn stays_in(&self, room: &str) -> bool {
+        match self {
+            DefaultRoom::Stay => true,
+            DefaultRoom::Leave => false,
+            DefaultRoom::StayIf(name) => name == room,
+        }
+    }
 }
 
 /// What a welcome says about the newcomer.
@@ -74,23 +97,11 @@ enum Phase {
     Ready,
 }
 
-/// A room one is in, or wants to be in again.
-#[derive(Debug, Default)]
-struct Membership {
-    /// In on this connection. Messages of a room one is not in yet come with the answer to the join.
-    is_in: bool,
-    pattern: Option<String>,
-    watches: bool,
-    /// Its members have been asked for, and the answer is to come.
-    is_recounted: bool,
-    sender: Option<String>,
-}
-
 /// A command of the session's own.
 #[derive(Debug)]
 enum Errand {
     Resume,
-    /// Out of the default room, to be joined again or not.
+    /// Out of a room or pattern that is not wanted, or to be joined again.
     Unjoin {
         room: String,
     },
@@ -109,10 +120,32 @@ enum Errand {
     },
 }
 
+/// An errand in its order among the others.
+#[derive(Debug)]
+struct Task {
+    errand: Errand,
+    number: u64,
+    /// How often the server put it off.
+    attempts: u32,
+}
+
+impl Errand {
+    /// The room or pattern that it joins or leaves.
+    fn moves(&self) -> Option<&str> {
+        match self {
+            Errand::Unjoin { room }
+            | Errand::Rejoin { room }
+            | Errand::RejoinPattern { pattern: room } => Some(room),
+            Errand::Resume | Errand::Fetch { .. } | Errand::Recount { .. } => None,
+        }
+    }
+}
+
+/// What is on the wire.
 #[derive(Debug)]
 enum Flying {
     Request(Request),
-    Errand { errand: Errand, attempts: u32 },
+    Errand(Task),
 }
 
 /// See the module.
@@ -123,9 +156,9 @@ pub(super) struct Conversation {
     former: VecDeque<String>,
     phase: Phase,
     rooms: BTreeMap<String, Membership>,
+    /// Those that the server has joined.
     patterns: BTreeSet<String>,
-    /// Left one by one, though they fit a pattern; a pattern that is joined again does not bring them back.
-    declined: BTreeSet<String>,
+    wanted: Wanted,
     orders: Orders<RoomMessage>,
     direct_seq: u64,
     echoes: VecDeque<String>,
@@ -134,15 +167,19 @@ pub(super) struct Conversation {
     references: u64,
     numbers: u64,
     flying: BTreeMap<u64, Flying>,
-    errands: VecDeque<(Errand, u32)>,
+    errands: VecDeque<Task>,
     waiting: VecDeque<Request>,
-    /// Requests on the wire at once: one after the server has put one off, then ever more.
+    /// Commands on the wire at once: one after the server has put one off, then ever more.
     window: usize,
-    /// The server said so.
+    pace: Pace,
+    /// Nothing is sent before: the server said so, or its limits do.
     not_before: Option<Instant>,
     /// Frames to send, in order.
     pub(super) frames: VecDeque<String>,
     pub(super) events: VecDeque<Event>,
+    /// Calls of `leave`, until they are taken: what waits to be taken of their rooms is
+    /// [void](Conversation::is_void).
+    pub(super) left: Vec<u64>,
     /// What `welcome` said about pings, until it is taken.
     pub(super) ping: Option<Duration>,
     /// Who we are and the room we were put in, until it is taken.
@@ -163,7 +200,7 @@ impl Conversation {
             phase: Phase::Offline,
             rooms: BTreeMap::new(),
             patterns: BTreeSet::new(),
-            declined: BTreeSet::new(),
+            wanted: Wanted::default(),
             orders: Orders::default(),
             direct_seq: 0,
             echoes: VecDeque::new(),
@@ -174,9 +211,11 @@ impl Conversation {
             errands: VecDeque::new(),
             waiting: VecDeque::new(),
             window,
+            pace: Pace::default(),
             not_before: None,
             frames: VecDeque::new(),
             events: VecDeque::new(),
+            left: Vec::new(),
             ping: None,
             who: None,
             closing: None,
@@ -190,12 +229,15 @@ impl Conversation {
     }
 
     /// A connection is there.
-    pub(super) fn opened(&mut self) {
+    pub(super) fn opened(&mut self, now: Instant) {
         self.frames.clear();
+        self.pace.begin_anew();
         self.phase = Phase::Greeting;
         if self.me.as_ref().is_some_and(|me| me.session.is_some()) {
             self.phase = Phase::Resuming { welcome: None };
-            self.fly(Flying::Errand { errand: Errand::Resume, attempts: 0 });
+            let number = self.next_number();
+            // The first message always passes.
+            self.fly(Flying::Errand(Task { errand: Errand::Resume, number, attempts: 0 }), now);
         }
     }
 
@@ -207,9 +249,9 @@ impl Conversation {
         self.errands.clear();
         self.rooms.values_mut().for_each(|membership| membership.is_recounted = false);
         self.orders.suspend();
-        for (_, flying) in std::mem::take(&mut self.flying) {
+        for (_, flying) in mem::take(&mut self.flying) {
             match flying {
-                Flying::Errand { .. } => {}
+                Flying::Errand(_) => {}
                 Flying::Request(request) if matches!(request.ask, Ask::Broadcast { .. }) => {
                     let text = "the connection was lost before the answer; it may have been sent";
                     request.answer(Err(Error::new(ErrorKind::Lost, text)));
@@ -227,10 +269,22 @@ impl Conversation {
         }
     }
 
+    /// Takes a request. What it means for what is yielded holds from now on.
     pub(super) fn submit(&mut self, mut request: Request) {
-        self.numbers += 1;
-        request.number = self.numbers;
+        request.number = self.next_number();
+        self.wanted.call(request.number, &request.ask);
+        if matches!(request.ask, Ask::Leave { .. }) {
+            let events = mem::take(&mut self.events);
+            let stays = |event: &Event| !self.is_void(event, request.number);
+            self.events = events.into_iter().filter(stays).collect();
+            self.left.push(request.number);
+        }
         self.waiting.push_back(request);
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
     }
 
     /// Back among those that wait, in the order in which they were asked.
@@ -239,142 +293,20 @@ impl Conversation {
         self.waiting.insert(at, request);
     }
 
+    fn add_errand(&mut self, errand: Errand) {
+        let number = self.next_number();
+        self.errands.push_back(Task { errand, number, attempts: 0 });
+    }
+
+    /// Back among those that wait, in their order: a leave comes before the join that follows it.
+    fn try_again(&mut self, task: Task) {
+        let at = self.errands.partition_point(|other| other.number < task.number);
+        self.errands.insert(at, task);
+    }
+
     /// When something that was put off is due.
     pub(super) fn due(&self) -> Option<Instant> {
         self.not_before.filter(|_| !self.waiting.is_empty() || !self.errands.is_empty())
-    }
-
-    /// Sends what may be sent.
-    pub(super) fn pump(&mut self, now: Instant) {
-        self.carry_out_steps();
-        if self.not_before.is_some_and(|at| at > now) || !self.is_welcome() {
-            return;
-        }
-        self.not_before = None;
-        while let Some((errand, attempts)) = self.errands.pop_front() {
-            self.fly(Flying::Errand { errand, attempts });
-        }
-        if matches!(self.phase, Phase::Rejoining) {
-            if !self.flying.is_empty() {
-                return;
-            }
-            self.phase = Phase::Ready;
-        }
-        let is_request = |flying: &&Flying| matches!(flying, Flying::Request(_));
-        let mut under_way = self.flying.values().filter(is_request).count();
-        while under_way < self.window
-            && let Some(request) = self.waiting.pop_front()
-        {
-            if let Some(request) = self.answered_from_memory(request) {
-                self.fly(Flying::Request(request));
-                under_way += 1;
-            }
-        }
-    }
-
-    /// A join of a room one is in already, by a pattern, as the default room or by a resume.
-    fn answered_from_memory(&mut self, request: Request) -> Option<Request> {
-        let Ask::Join { room, options } = &request.ask else { return Some(request) };
-        let Some(membership) = self.rooms.get_mut(room).filter(|room| room.is_in) else {
-            return Some(request);
-        };
-        membership.pattern = None;
-        if options.presence {
-            membership.watches = true;
-            self.recount(room);
-        }
-        let position = self.orders.position(room);
-        let position = position.map(|(epoch, seq)| Position { epoch: epoch.into(), seq });
-        let entered = Entered {
-            room: room.clone(),
-            position,
-            recovered: false,
-            members: None,
-            rooms: Vec::new(),
-        };
-        request.answer(Ok(Answer::Entered(entered)));
-        None
-    }
-
-    fn fly(&mut self, flying: Flying) {
-        self.references += 1;
-        let reference = self.references;
-        let text = match &flying {
-            Flying::Request(request) => request.ask.text(reference),
-            Flying::Errand { errand, .. } => self.errand_text(errand, reference),
-        };
-        if let Flying::Request(request) = flying {
-            if text.len() > self.message_bytes_max {
-                let (bytes, max) = (text.len(), self.message_bytes_max);
-                let text = format!("{bytes} bytes are too large: the server takes {max}");
-                request.answer(Err(Error::new(ErrorKind::InvalidInput, text)));
-                return;
-            }
-            self.remember_echo(&request.ask);
-            self.flying.insert(reference, Flying::Request(request));
-        } else {
-            self.flying.insert(reference, flying);
-        }
-        self.frames.push_back(text);
-    }
-
-    fn remember_echo(&mut self, ask: &Ask) {
-        if let Ask::Publish { message, .. } = ask
-            && message.options.echo
-            && !self.echoes.contains(&message.id)
-        {
-            self.echoes.push_back(message.id.clone());
-            if self.echoes.len() > ECHOES_MAX {
-                self.echoes.pop_front();
-            }
-        }
-    }
-
-    fn errand_text(&self, errand: &Errand, reference: u64) -> String {
-        let command =
-            |kind, room| Command { kind, room: Some(room), reference, ..Command::default() };
-        match errand {
-            Errand::Resume => {
-                let known = |room: &'_ String| {
-                    let (epoch, seq) = self.orders.position(room)?;
-                    Some((room.clone(), epoch.to_owned(), seq))
-                };
-                let known: Vec<_> = self.rooms.keys().filter_map(known).collect();
-                let rooms = known.iter();
-                let rooms = rooms.map(|(room, epoch, seq)| Known { room, epoch, seq: *seq });
-                Command {
-                    kind: "resume",
-                    session: self.me.as_ref().and_then(|me| me.session.as_deref()),
-                    rooms: Some(Rooms::Positions(rooms.collect())),
-                    direct: Some(self.direct_seq),
-                    reference,
-                    ..Command::default()
-                }
-                .text()
-            }
-            Errand::Unjoin { room } => command("leave", room).text(),
-            Errand::Rejoin { room } => {
-                let membership = self.rooms.get(room);
-                let position = self.orders.position(room);
-                Command {
-                    since: position.map(|(epoch, seq)| Since { epoch, seq }),
-                    presence: membership.is_some_and(|of| of.watches).then_some(true),
-                    sender: membership.and_then(|of| of.sender.as_deref()),
-                    ..command("join", room)
-                }
-                .text()
-            }
-            Errand::RejoinPattern { pattern } => command("join", pattern).text(),
-            Errand::Fetch { room, after } => Command {
-                after: Some(*after),
-                limit: Some(PAGE_MESSAGES),
-                ..command("history", room)
-            }
-            .text(),
-            Errand::Recount { room } => {
-                Command { watch: Some(true), ..command("presence", room) }.text()
-            }
-        }
     }
 
     /// A frame of the server.
@@ -402,7 +334,7 @@ impl Conversation {
                 _ => {}
             },
         }
-        self.count_rooms();
+        self.bound_rooms(self.rooms.len());
         self.pump(now);
     }
 
@@ -411,18 +343,19 @@ impl Conversation {
         self.orders.arrive(self.item_of(message, true));
     }
 
-    /// What counts of a message: its places in rooms one is in. One's own is yielded when it is live, for
-    /// then it was asked for, or when it was published with echo.
+    /// What counts of a message: its places in rooms one is in or comes back to. One's own is yielded when it is
+    /// live, for then it was asked for, or when it was published with echo.
     fn item_of(&self, message: RoomMessage, is_live: bool) -> Item<RoomMessage> {
         let mut places = match message.rooms.is_empty() {
             true => vec![(message.room.clone(), message.seq)],
             false => message.rooms.clone(),
         };
-        let is_in = |room: &String| self.rooms.get(room).is_some_and(|of| of.is_in || !is_live);
-        places.retain(|(room, _)| is_in(room));
+        places.retain(|(room, _)| self.rooms.contains_key(room));
         let hidden =
             !is_live && self.is_mine(&message.client_id) && !self.echoes.contains(&message.id);
-        Item { places, payload: (!hidden).then_some(message) }
+        let mut hasher = DefaultHasher::new();
+        message.id.hash(&mut hasher);
+        Item { places, id: hasher.finish(), payload: (!hidden).then_some(message) }
     }
 
     fn is_mine(&self, client_id: &str) -> bool {
@@ -448,12 +381,25 @@ impl Conversation {
         self.orders.pump(&mut steps);
         for step in steps {
             match step {
-                Step::Yield(message) => self.events.push_back(Event::Message(message)),
-                Step::Lost { room, range } => self.events.push_back(Event::Lost { room, range }),
+                // What is counted and not heard is of a room that was left.
+                Step::Yield(message) => {
+                    let is_heard = match message.rooms.is_empty() {
+                        true => self.wanted.hears(&message.room),
+                        false => message.rooms.iter().any(|(room, _)| self.wanted.hears(room)),
+                    };
+                    self.events.extend(is_heard.then_some(Event::Message(message)));
+                }
+                Step::Lost { room, range } => {
+                    let is_heard = self.wanted.hears(&room);
+                    self.events.extend(is_heard.then_some(Event::Lost { room, range }));
+                }
                 Step::Fetch { room, after } => {
-                    self.errands.push_back((Errand::Fetch { room, after }, 0));
+                    self.add_errand(Errand::Fetch { room, after });
                 }
             }
         }
     }
 }
+
+#[cfg(test)]
+mod model;

@@ -4,7 +4,7 @@ use crate::client::{
     backoff::asked,
     error::{Error, ErrorKind},
     event::Event,
-    frames::{self, Inbound},
+    frames::Inbound,
 };
 
 use super::{Conversation, Errand};
@@ -27,6 +27,8 @@ impl Conversation {
     pub(super) fn notice(&mut self, frame: Inbound) {
         let Some(room) = frame.room.clone() else { return };
         match frame.kind.as_str() {
+            // One may have left it a moment ago.
+            "joined" | "left" if !self.hears(&room) => {}
             "joined" => {
                 self.events.extend(frame.member().map(|member| Event::Joined { room, member }));
             }
@@ -39,16 +41,11 @@ impl Conversation {
                     self.orders.gap(&room, from, to);
                 }
             }
-            "matched" => {
-                let Some(pattern) = frame.pattern else { return };
-                let (epoch, seq) = (frame.epoch.unwrap_or_default(), frame.seq.unwrap_or(0));
-                let is_latest = frames::is_latest(frame.overflow.as_ref());
-                self.come_in(&room, Some(&pattern), &epoch, seq, is_latest);
-                self.events.push_back(Event::Matched { pattern, room });
-            }
+            "matched" => self.matched(room, frame),
             _ => {
-                let Some(pattern) = frame.pattern else { return };
-                self.events.push_back(Event::Unmatched { pattern, room });
+                let pattern = frame.pattern.filter(|pattern| self.wanted.hears_pattern(pattern));
+                let pattern = pattern.filter(|_| self.wanted.hears(&room));
+                self.events.extend(pattern.map(|pattern| Event::Unmatched { pattern, room }));
             }
         }
     }
@@ -60,31 +57,17 @@ impl Conversation {
             && !membership.is_recounted
         {
             membership.is_recounted = true;
-            self.errands.push_back((Errand::Recount { room: room.to_owned() }, 0));
+            self.add_errand(Errand::Recount { room: room.to_owned() });
         }
     }
 
-    /// A server that lists rooms without end would fill our memory.
-    pub(super) fn count_rooms(&mut self) {
+    /// Has had enough of a server that names more rooms than allowed: they would fill our memory.
+    pub(super) fn bound_rooms(&mut self, rooms: usize) -> bool {
         let max = self.rules.rooms_max;
-        if self.rooms.len() > max {
+        if rooms > max {
             let text = format!("the server put this session in more than {max} rooms");
             self.fault.get_or_insert(Error::new(ErrorKind::Misbehaved, text));
         }
-    }
-
-    /// In a room with nothing missed, or where nobody said what.
-    pub(super) fn come_in(
-        &mut self,
-        room: &str,
-        pattern: Option<&str>,
-        epoch: &str,
-        seq: u64,
-        latest: bool,
-    ) {
-        let membership = self.rooms.entry(room.to_owned()).or_default();
-        membership.is_in = true;
-        membership.pattern = pattern.map(str::to_owned);
-        self.orders.replay(room, epoch, seq, latest, None);
+        rooms <= max
     }
 }

@@ -3,200 +3,20 @@
 //! Pure: messages, gaps and pages go in, and [`Step`]s come out. A room has a *position*, up to which
 //! everything is dealt with: yielded, one's own, or told to be lost. What arrives while something before
 //! it is being fetched is held. A message that is in several rooms is yielded once, when its turn has come
-//! in all of them.
+//! in all of them. `order/room.rs` has the order of one room, this file what its messages have to do with those
+//! of others.
+
+mod room;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     mem,
     sync::Arc,
 };
 
-/// Messages of one room that are held while earlier ones are fetched. One more, and all of them are
-/// fetched too.
-pub(super) const HELD_MAX: usize = 10_000;
+use self::room::{Held, Order, Standing};
 
-/// Own messages of one room that are known to be in it ahead of what has been received.
-const KNOWN_MAX: usize = 10_000;
-
-/// A message as far as its order matters.
-#[derive(Debug)]
-pub(super) struct Item<T> {
-    /// Every room it is in, with its number there.
-    pub(super) places: Vec<(String, u64)>,
-    /// What is yielded; `None` for one's own, which only counts.
-    pub(super) payload: Option<T>,
-}
-
-impl<T> Item<T> {
-    fn seq_in(&self, room: &str) -> Option<u64> {
-        self.places.iter().find(|(name, _)| name == room).map(|(_, seq)| *seq)
-    }
-}
-
-/// What is to be done next, in this order.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step<T> {
-    Yield(T),
-    /// Without numbers it is not known how many.
-    Lost {
-        room: String,
-        range: Option<(u64, u64)>,
-    },
-    /// Ask for a page of messages above `after`, and give it to [`Orders::page`].
-    Fetch {
-        room: String,
-        after: u64,
-    },
-}
-
-/// What waits for its turn in a room.
-#[derive(Debug)]
-enum Held<T> {
-    Message(Arc<Item<T>>),
-    /// Older than the position, and welcome all the same: the replay for a newcomer.
-    Old(Arc<Item<T>>),
-    Gap {
-        from: u64,
-        to: u64,
-    },
-    Lost {
-        from: u64,
-        to: u64,
-    },
-    /// Everything up to here is dealt with.
-    UpTo(u64),
-}
-
-/// What is being fetched: from `next` to `to`.
-#[derive(Debug)]
-struct Fill {
-    next: u64,
-    to: u64,
-    is_asked: bool,
-}
-
-/// One room.
-#[derive(Debug)]
-struct Order<T> {
-    epoch: String,
-    seq: u64,
-    /// Numbers above the position that are dealt with: one's own, and those yielded by way of another room.
-    known: BTreeSet<u64>,
-    /// The last message of a newcomer's replay; `None` when it is over.
-    greeted: Option<u64>,
-    /// In this room older messages give way to newer ones, and nobody fetches them.
-    is_latest: bool,
-    fill: Option<Fill>,
-    /// Fetched, before everything in `held`.
-    fetched: VecDeque<Held<T>>,
-    held: VecDeque<Held<T>>,
-    /// The highest number in `held`.
-    held_to: u64,
-}
-
-impl<T> Order<T> {
-    fn new(epoch: &str, seq: u64, is_latest: bool) -> Order<T> {
-        Order {
-            epoch: epoch.to_owned(),
-            seq,
-            known: BTreeSet::new(),
-            greeted: None,
-            is_latest,
-            fill: None,
-            fetched: VecDeque::new(),
-            held: VecDeque::new(),
-            held_to: 0,
-        }
-    }
-
-    fn has_seen(&self, seq: u64) -> bool {
-        seq <= self.seq || self.known.contains(&seq)
-    }
-
-    /// Everything up to `seq` is dealt with.
-    fn reach(&mut self, seq: u64) {
-        self.seq = self.seq.max(seq);
-        while self.known.remove(&(self.seq + 1)) {
-            self.seq += 1;
-        }
-        let above = self.known.split_off(&self.seq);
-        self.known = above;
-        self.known.remove(&self.seq);
-    }
-
-    /// `seq` is dealt with, whatever is before it.
-    fn know(&mut self, seq: u64) {
-        if seq > self.seq {
-            self.known.insert(seq);
-            if self.known.len() > KNOWN_MAX
-                && let Some(first) = self.known.pop_first()
-            {
-                self.reach(first);
-            }
-            self.reach(self.seq);
-        }
-    }
-
-    /// What is next, unless it is still to be fetched.
-    fn head(&self) -> Option<&Held<T>> {
-        match self.fetched.front() {
-            None if self.fill.is_none() => self.held.front(),
-            head => head,
-        }
-    }
-
-    fn pop(&mut self) -> Option<Held<T>> {
-        match self.fetched.pop_front() {
-            None if self.fill.is_none() => self.held.pop_front(),
-            head => head,
-        }
-    }
-
-    fn is_idle(&self) -> bool {
-        self.fill.is_none() && self.fetched.is_empty() && self.held.is_empty()
-    }
-
-    /// Keeps what ends at `to` until its turn.
-    fn hold(&mut self, held: Held<T>, to: u64) {
-        self.greeted = None;
-        self.held_to = self.held_to.max(to);
-        if self.held.len() >= HELD_MAX {
-            self.held.clear();
-            self.held.push_back(Held::Gap { from: self.seq + 1, to: self.held_to });
-        } else {
-            self.held.push_back(held);
-        }
-    }
-
-    /// Whether something up to `seq` is waiting here or will be looked for.
-    fn awaits(&self, room: &str, seq: u64) -> bool {
-        let is_before = |held: &Held<T>| match held {
-            Held::Message(item) => item.seq_in(room).is_some_and(|other| other <= seq),
-            Held::Gap { from, .. } | Held::Lost { from, .. } => *from <= seq,
-            Held::Old(_) | Held::UpTo(_) => false,
-        };
-        self.fill.as_ref().is_some_and(|fill| fill.next <= seq)
-            || self.fetched.iter().any(is_before)
-            || self.held.iter().any(is_before)
-    }
-
-    /// Those of `from..=to` that are lost indeed, as ranges.
-    fn push_lost(&mut self, from: u64, to: u64) {
-        let mut from = from.max(self.seq + 1);
-        if from > to {
-            return;
-        }
-        for &known in self.known.range(from..=to) {
-            if from < known {
-                self.fetched.push_back(Held::Lost { from, to: known - 1 });
-            }
-            from = known + 1;
-        }
-        if from <= to {
-            self.fetched.push_back(Held::Lost { from, to });
-        }
-    }
-}
+pub(super) use self::room::{Item, Step};
 
 /// All rooms of a session.
 #[derive(Debug)]
@@ -226,9 +46,26 @@ impl<T> Orders<T> {
         self.rooms.insert(room.to_owned(), order);
     }
 
-    pub(super) fn forget(&mut self, room: &str) {
+    /// Drops a room that one is no longer in, and all that waits there. What waits in other rooms too stays, and
+    /// has never been in this one: a later life of the room may use its numbers again.
+    pub(super) fn forget(&mut self, room: &str)
+    where
+        T: Clone,
+    {
         self.rooms.remove(room);
         self.active.remove(room);
+        self.lost.retain(|lost| lost != room);
+        for order in self.rooms.values_mut() {
+            for held in order.fetched.iter_mut().chain(&mut order.held) {
+                if let Held::Message(item) | Held::Old(item) = held
+                    && item.seq_in(room).is_some()
+                {
+                    let places = item.places.iter().filter(|(place, _)| place != room).cloned();
+                    let payload = item.payload.clone();
+                    *item = Arc::new(Item { places: places.collect(), id: item.id, payload });
+                }
+            }
+        }
     }
 
     /// Epoch and number up to which everything is dealt with.
@@ -239,20 +76,40 @@ impl<T> Orders<T> {
     /// The connection is gone: what waits will come again.
     pub(super) fn suspend(&mut self) {
         for order in self.rooms.values_mut() {
-            order.fill = None;
-            order.greeted = None;
-            order.fetched.clear();
-            order.held.clear();
+            order.suspend();
         }
         self.active.clear();
     }
 
-    /// A live message.
+    /// One is out of a room, and about to come back.
+    pub(super) fn suspend_room(&mut self, room: &str) {
+        if let Some(order) = self.rooms.get_mut(room) {
+            order.suspend();
+        }
+        self.active.remove(room);
+    }
+
+    /// Nothing more is to be expected of rooms that one has not come back to.
+    pub(super) fn give_up_waiting(&mut self) {
+        for order in self.rooms.values_mut() {
+            if order.standing == Standing::Expected {
+                order.standing = Standing::Away;
+            }
+        }
+    }
+
+    /// A live message. In rooms that one has not come back to yet it comes once more, with what was missed there.
     pub(super) fn arrive(&mut self, item: Item<T>) {
         let item = Arc::new(item);
         for (room, seq) in &item.places {
             let Some(order) = self.rooms.get_mut(room) else { continue };
-            if order.has_seen(*seq) {
+            if order.standing != Standing::Live {
+                continue;
+            }
+            if order.has_seen(*seq, item.id) {
+                if order.ahead.remove(seq).is_some() {
+                    order.know(*seq);
+                }
                 match order.greeted {
                     Some(last) if *seq > last && *seq <= order.seq => {
                         order.greeted = Some(*seq);
@@ -269,7 +126,9 @@ impl<T> Orders<T> {
 
     /// The server did not deliver `from..=to`.
     pub(super) fn gap(&mut self, room: &str, from: u64, to: u64) {
-        if let Some(order) = self.rooms.get_mut(room).filter(|order| to > order.seq) {
+        let order = self.rooms.get_mut(room);
+        let counts = |order: &&mut Order<T>| order.standing == Standing::Live && to > order.seq;
+        if let Some(order) = order.filter(counts) {
             order.hold(Held::Gap { from, to }, to);
             self.active.insert(room.to_owned());
         }
@@ -289,7 +148,7 @@ impl<T> Orders<T> {
             self.enter(room, epoch, seq, is_latest);
             return;
         };
-        order.is_latest = is_latest;
+        (order.is_latest, order.standing) = (is_latest, Standing::Live);
         if order.epoch != epoch {
             self.enter(room, epoch, seq, is_latest);
             self.lost.push(room.to_owned());
@@ -388,11 +247,22 @@ impl<T> Orders<T> {
     where
         T: Clone,
     {
-        if self.rooms.values().any(|order| order.fill.is_some()) {
+        let is_waiting =
+            |order: &Order<T>| order.is_asking() || order.standing == Standing::Expected;
+        if self.rooms.values().any(is_waiting) {
             return false;
         }
-        let first = self.active.iter().next().cloned();
-        first.is_some_and(|room| self.advance(&room, true, steps))
+        // One that waits for what is not there is of an earlier life of that room.
+        let is_late = |room: &&String| {
+            let head = self.rooms.get(*room).and_then(Order::head);
+            let Some(Held::Message(item)) = head else { return false };
+            item.places.iter().filter(|(place, _)| place != *room).all(|(place, seq)| {
+                let order = self.rooms.get(place);
+                order.is_none_or(|order| order.has_seen(*seq, item.id) || !order.holds(place, *seq))
+            })
+        };
+        let room = self.active.iter().find(is_late).or_else(|| self.active.first()).cloned();
+        room.is_some_and(|room| self.advance(&room, true, steps))
     }
 
     /// Deals with the head of one room, if its turn has come.
@@ -419,7 +289,7 @@ impl<T> Orders<T> {
                 return true;
             }
         };
-        let is_seen = item.seq_in(room).is_none_or(|seq| order.has_seen(seq));
+        let is_seen = item.seq_in(room).is_none_or(|seq| order.has_seen(seq, item.id));
         if is_seen {
             order.pop();
             return true;
@@ -435,11 +305,11 @@ impl<T> Orders<T> {
             };
             if is_head {
                 order.pop();
-            }
-            if is_head || order.is_idle() {
                 order.reach(*seq);
-            } else {
+            } else if order.holds(place, *seq) {
                 order.know(*seq);
+            } else {
+                order.overtake(*seq, item.id);
             }
         }
         steps.extend(item.payload.clone().map(Step::Yield));
@@ -449,9 +319,13 @@ impl<T> Orders<T> {
     /// Whether `item`, at the head of `room`, is at the head wherever else it waits.
     fn has_turn(&self, item: &Item<T>, room: &str) -> bool {
         item.places.iter().filter(|(place, _)| place != room).all(|(place, seq)| {
-            let Some(order) = self.rooms.get(place).filter(|order| !order.has_seen(*seq)) else {
+            let Some(order) = self.rooms.get(place).filter(|order| !order.has_seen(*seq, item.id))
+            else {
                 return true;
             };
+            if order.standing != Standing::Live {
+                return order.standing == Standing::Away;
+            }
             match order.head() {
                 Some(Held::Message(head)) if head.seq_in(place) == Some(*seq) => true,
                 _ => !order.awaits(place, *seq),
@@ -460,40 +334,16 @@ impl<T> Orders<T> {
     }
 }
 
-impl<T: Clone> Order<T> {
-    /// Everything that is no message.
-    fn deal_with(&mut self, room: &str, held: Held<T>, steps: &mut Vec<Step<T>>) {
-        let lost = |from, to| Step::Lost { room: room.to_owned(), range: Some((from, to)) };
-        match held {
-            Held::Old(item) => steps.extend(item.payload.clone().map(Step::Yield)),
-            Held::UpTo(seq) => self.reach(seq),
-            Held::Lost { from, to } => {
-                steps.push(lost(from, to));
-                self.reach(to);
-            }
-            Held::Gap { from, to } => {
-                let from = from.max(self.seq + 1);
-                if from > to {
-                } else if self.is_latest {
-                    steps.push(lost(from, to));
-                    self.reach(to);
-                } else {
-                    self.fill = Some(Fill { next: from, to, is_asked: false });
-                }
-            }
-            // Only the caller can tell whether its turn has come.
-            Held::Message(item) => self.fetched.push_front(Held::Message(item)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::VecDeque;
+
+    use super::{room::HELD_MAX, *};
 
     fn item(places: &[(&str, u64)], payload: Option<u64>) -> Item<u64> {
         let places = places.iter().map(|(room, seq)| (String::from(*room), *seq)).collect();
-        Item { places, payload }
+        let id = payload.unwrap_or(0);
+        Item { places, id, payload }
     }
 
     fn live(seq: u64) -> Item<u64> {
@@ -620,6 +470,84 @@ mod tests {
     }
 
     #[test]
+    fn a_room_that_is_left_takes_with_it_what_waited_there_alone() {
+        let mut orders = at(0);
+        orders.enter("b", "e", 0, false);
+        orders.gap("a", 1, 1);
+        orders.gap("b", 1, 1);
+        assert_eq!(steps(&mut orders).len(), 2, "both are being fetched");
+        orders.arrive(live(2));
+        orders.arrive(item(&[("a", 3), ("b", 2)], Some(32)));
+        orders.forget("a");
+        // The room began anew meanwhile, and its numbers with it.
+        orders.enter("a", "f", 0, false);
+        orders.page("b", "e", 2, vec![item(&[("b", 1)], None)]);
+        assert_eq!(steps(&mut orders), [Step::Yield(32)]);
+        for seq in 1..=3 {
+            orders.arrive(live(seq));
+        }
+        assert_eq!(steps(&mut orders), [Step::Yield(1), Step::Yield(2), Step::Yield(3)]);
+    }
+
+    /// After the loss of a session each room is joined by itself.
+    #[test]
+    fn a_message_of_two_rooms_waits_for_the_room_that_one_comes_back_to_later() {
+        for comes_back in [true, false] {
+            let mut orders = at(0);
+            orders.enter("b", "e", 0, false);
+            orders.suspend();
+            let both = || item(&[("a", 1), ("b", 3)], Some(13));
+            let of_b = |seq| item(&[("b", seq)], Some(seq));
+            orders.replay("a", "e", 1, false, Some(vec![both()]));
+            assert_eq!(steps(&mut orders), []);
+            if comes_back {
+                orders.replay("b", "e", 3, false, Some(vec![of_b(1), of_b(2), both()]));
+                assert_eq!(steps(&mut orders), [Step::Yield(1), Step::Yield(2), Step::Yield(13)]);
+                continue;
+            }
+            orders.give_up_waiting();
+            assert_eq!(steps(&mut orders), [Step::Yield(13)]);
+            assert_eq!(orders.position("b"), Some(("e", 0)), "1 and 2 are not seen");
+        }
+    }
+
+    /// A page is answered at once, and a live message takes its time.
+    #[test]
+    fn a_message_that_a_page_of_another_room_brings_first_comes_once() {
+        let mut orders = at(0);
+        orders.enter("b", "e", 1, false);
+        orders.gap("a", 1, 1);
+        assert_eq!(steps(&mut orders), [fetch(0)]);
+        let both = || item(&[("a", 1), ("b", 2)], Some(12));
+        orders.page("a", "e", 1, vec![both()]);
+        assert_eq!(steps(&mut orders), [Step::Yield(12)]);
+        orders.arrive(both());
+        orders.arrive(item(&[("b", 3)], Some(3)));
+        assert_eq!(steps(&mut orders), [Step::Yield(3)]);
+    }
+
+    #[test]
+    fn a_message_of_an_earlier_life_of_a_room_hides_none_of_the_later_one() {
+        let mut orders = at(0);
+        orders.enter("b", "later", 0, false);
+        orders.gap("a", 1, 1);
+        assert_eq!(steps(&mut orders), [fetch(0)]);
+        orders.page("a", "e", 1, vec![item(&[("a", 1), ("b", 2)], Some(12))]);
+        assert_eq!(steps(&mut orders), [Step::Yield(12)]);
+        orders.arrive(item(&[("b", 1)], Some(1)));
+        orders.arrive(item(&[("b", 2)], Some(2)));
+        assert_eq!(steps(&mut orders), [Step::Yield(1), Step::Yield(2)]);
+    }
+
+    #[test]
+    fn a_loss_in_a_room_that_is_left_is_not_told() {
+        let mut orders = at(5);
+        orders.replay("a", "f", 2, false, None);
+        orders.forget("a");
+        assert_eq!(steps(&mut orders), []);
+    }
+
+    #[test]
     fn a_server_that_tells_of_gaps_without_end_is_held_to_the_bound() {
         let mut orders = at(0);
         orders.gap("a", 1, 1);
@@ -739,8 +667,12 @@ mod tests {
         fn kept(&self, room: usize, after: u64, max: usize) -> Vec<Item<u64>> {
             let from = after.max(self.kept_from[room]) as usize;
             let all = self.rooms[room].iter().skip(from).take(max);
-            all.map(|(places, payload)| Item { places: places.clone(), payload: *payload })
-                .collect()
+            let item = |(places, payload): &Published| Item {
+                places: places.clone(),
+                id: payload.unwrap_or(0),
+                payload: *payload,
+            };
+            all.map(item).collect()
         }
     }
 
@@ -809,7 +741,9 @@ mod tests {
                 _ => {
                     let (places, payload) = world.publish();
                     match payload {
-                        Some(_) => orders.arrive(Item { places, payload }),
+                        Some(_) => {
+                            orders.arrive(Item { places, id: payload.unwrap_or(0), payload });
+                        }
                         None if world.below(2) == 0 => late_own.extend(places),
                         None => places.iter().for_each(|(room, seq)| orders.own(room, *seq)),
                     }

@@ -1,0 +1,353 @@
+//! Where the server has a session, as far as it has said so, and how that is brought to what is wanted.
+
+use std::{collections::BTreeSet, mem};
+
+use crate::client::{
+    ask::{Answer, Ask, Request},
+    error::Error,
+    event::{Entered, Event, Position},
+    frames::{self, InRoom, Inbound},
+};
+
+use super::{
+    ATTEMPTS_MAX, Conversation, Errand, Flying, Task,
+    wanted::{fits, overlap},
+};
+
+/// A room that the server has the session in, or that is to be joined again.
+#[derive(Debug, Default)]
+pub(super) struct Membership {
+    /// In on this connection. Messages of a room one is not in yet come with the answer to the join.
+    pub(super) is_in: bool,
+    /// The pattern by which the server has it, and with which it goes there.
+    pub(super) pattern: Option<String>,
+    pub(super) watches: bool,
+    /// Its members have been asked for, and the answer is to come.
+    pub(super) is_recounted: bool,
+    pub(super) sender: Option<String>,
+}
+
+impl Conversation {
+    /// Answers a request. What it means for where one is counts from now on.
+    pub(super) fn conclude(&mut self, request: Request, answer: Result<Answer, Error>) {
+        if request.ask.moves() {
+            self.wanted.answered(request.number, answer.is_ok());
+            request.ask.rooms().iter().for_each(|name| self.reconcile(name));
+        }
+        request.answer(answer);
+    }
+
+    pub(super) fn is_in(&self, room: &str) -> bool {
+        self.rooms.get(room).is_some_and(|membership| membership.is_in)
+    }
+
+    /// Whether a notice of a room is to be yielded.
+    pub(super) fn hears(&self, room: &str) -> bool {
+        self.is_in(room) && self.wanted.hears(room)
+    }
+
+    /// Whether an event that waits to be taken is void, because of the call of `leave` with that number.
+    pub(in super::super) fn is_void(&self, event: &Event, leave: u64) -> bool {
+        let is_left = |room: &str| self.wanted.is_left_by(leave, room);
+        match event {
+            Event::Message(message) if message.rooms.is_empty() => is_left(&message.room),
+            Event::Message(message) => {
+                message.rooms.iter().any(|(room, _)| is_left(room))
+                    && !message.rooms.iter().any(|(room, _)| self.wanted.hears(room))
+            }
+            Event::Matched { pattern, room } | Event::Unmatched { pattern, room } => {
+                (is_left(pattern) || is_left(room)) && !self.wanted.hears(room)
+            }
+            Event::Joined { room, .. }
+            | Event::Left { room, .. }
+            | Event::Members { room, .. }
+            | Event::Lost { room, .. }
+            | Event::Excluded { room, .. } => is_left(room),
+            Event::Connected { .. }
+            | Event::Disconnected { .. }
+            | Event::SessionLost { .. }
+            | Event::Closing { .. }
+            | Event::Direct(_)
+            | Event::Broadcast(_)
+            | Event::DirectLost => false,
+        }
+    }
+
+    /// Whether a request has to wait for the answer to another: what changes where one is keeps its place among
+    /// all that concerns the same rooms, even if the server puts some of it off.
+    pub(super) fn must_wait(&self, ask: &Ask) -> bool {
+        let touches = |name: &String| ask.rooms().iter().any(|room| overlap(room, name));
+        self.flying.values().any(|flying| match flying {
+            Flying::Request(other) => {
+                (ask.moves() || other.ask.moves()) && other.ask.rooms().iter().any(touches)
+            }
+            Flying::Errand(Task { errand, .. }) => match errand {
+                Errand::Unjoin { room }
+                | Errand::Rejoin { room }
+                | Errand::RejoinPattern { pattern: room } => touches(room),
+                Errand::Resume | Errand::Fetch { .. } | Errand::Recount { .. } => false,
+            },
+        })
+    }
+
+    /// A join of what the server has joined already: a room, by a pattern, as the default room or by a resume; or
+    /// a pattern.
+    pub(super) fn answered_from_memory(&mut self, request: Request) -> Option<Request> {
+        let Ask::Join { room, options } = &request.ask else { return Some(request) };
+        let mut entered = Entered::empty(room);
+        if self.patterns.contains(room) {
+            let of_it = |(name, of): &(&String, &Membership)| of.is_in && fits(room, name);
+            entered.rooms = self.rooms.iter().filter(of_it).map(|(name, _)| name.clone()).collect();
+        } else if let Some(membership) = self.rooms.get_mut(room).filter(|of| of.is_in) {
+            if options.presence {
+                membership.watches = true;
+                self.recount(room);
+            }
+            let position = self.orders.position(room);
+            entered.position = position.map(|(epoch, seq)| Position { epoch: epoch.into(), seq });
+        } else {
+            return Some(request);
+        }
+        self.conclude(request, Ok(Answer::Entered(entered)));
+        None
+    }
+
+    /// The server says that one is there already.
+    pub(super) fn is_there_already(&mut self, request: Request, refusal: Error) {
+        if let Some(request) = self.answered_from_memory(request) {
+            if request.attempts >= ATTEMPTS_MAX {
+                return self.conclude(request, Err(refusal));
+            }
+            // Since when, nobody knows: out, and in again.
+            for room in request.ask.rooms() {
+                self.add_errand(Errand::Unjoin { room: room.clone() });
+            }
+            self.wait_again(request);
+        }
+    }
+
+    /// The server has joined a pattern, and through it these rooms. With `again`, as it had before: rooms that are not
+    /// known were made since.
+    pub(super) fn come_into_all(&mut self, pattern: &str, listed: Vec<InRoom>, again: bool) {
+        self.patterns.insert(pattern.to_owned());
+        if !self.bound_rooms(listed.len()) {
+            return;
+        }
+        for InRoom { room, epoch, seq, overflow, .. } in listed {
+            if self.is_in(&room) {
+                continue;
+            }
+            let epoch = epoch.unwrap_or_default();
+            let latest = frames::is_latest(overflow.as_ref());
+            let is_new = !self.rooms.contains_key(&room);
+            self.come_in(&room, pattern, &epoch, seq, latest);
+            if again && is_new {
+                self.was_made(pattern, &room, seq);
+            }
+        }
+    }
+
+    /// Tells of a room that a pattern matched unseen, and of the messages missed there. Some of them may have come by way
+    /// of other rooms, so they are not fetched.
+    fn was_made(&mut self, pattern: &str, room: &str, missed_to: u64) {
+        if !self.wanted.hears(room) {
+            return;
+        }
+        let (pattern, room) = (pattern.to_owned(), room.to_owned());
+        self.events.push_back(Event::Matched { pattern, room: room.clone() });
+        if missed_to > 0 {
+            self.events.push_back(Event::Lost { room, range: Some((1, missed_to)) });
+        }
+    }
+
+    /// In a room through a pattern.
+    fn come_in(&mut self, room: &str, pattern: &str, epoch: &str, seq: u64, latest: bool) {
+        let membership = self.rooms.entry(room.to_owned()).or_default();
+        membership.is_in = true;
+        membership.pattern = Some(pattern.to_owned());
+        self.orders.replay(room, epoch, seq, latest, None);
+    }
+
+    /// A room was made that a pattern matches.
+    pub(super) fn matched(&mut self, room: String, frame: Inbound) {
+        // Of a pattern that one has never joined, or whose leave is answered.
+        let Some(pattern) = frame.pattern.filter(|pattern| self.patterns.contains(pattern)) else {
+            return;
+        };
+        let (epoch, seq) = (frame.epoch.unwrap_or_default(), frame.seq.unwrap_or(0));
+        let latest = frames::is_latest(frame.overflow.as_ref());
+        self.come_in(&room, &pattern, &epoch, seq, latest);
+        self.reconcile(&room);
+        if self.hears(&room) {
+            self.events.push_back(Event::Matched { pattern, room });
+        }
+    }
+
+    /// The server has one no longer in a room, or in those that only this pattern brought.
+    pub(super) fn gone_from(&mut self, name: &str) {
+        self.patterns.remove(name);
+        let mut gone = Vec::new();
+        for (room, membership) in &mut self.rooms {
+            if membership.pattern.as_deref() == Some(name) {
+                membership.pattern = self.patterns.iter().find(|other| fits(other, room)).cloned();
+                if membership.pattern.is_none() {
+                    gone.push(room.clone());
+                }
+            } else if room == name {
+                gone.push(room.clone());
+            }
+        }
+        for room in gone {
+            match self.rooms.get_mut(&room) {
+                // It is to be joined again, from where one was.
+                Some(membership) if self.wanted.by_name().contains(&room) && room != name => {
+                    (membership.is_in, membership.pattern) = (false, None);
+                    self.orders.suspend_room(&room);
+                }
+                _ => self.drop_room(&room),
+            }
+        }
+    }
+
+    fn drop_room(&mut self, room: &str) {
+        self.rooms.remove(room);
+        self.orders.forget(room);
+    }
+
+    /// A room or pattern cannot be had.
+    pub(super) fn exclude(&mut self, name: &str, code: String) {
+        let is_heard = self.wanted.hears(name) || self.wanted.hears_pattern(name);
+        self.wanted.lose(name);
+        self.gone_from(name);
+        if is_heard {
+            self.events.push_back(Event::Excluded { room: name.to_owned(), code });
+        }
+    }
+
+    /// Has the server brought to what the calls that are answered want of a room, or of a pattern and its rooms.
+    pub(super) fn reconcile(&mut self, name: &str) {
+        let wanted = self.wanted.by_name().iter();
+        let wanted = wanted.filter(|room| overlap(name, room) && !self.is_in(room));
+        let rejoin: Vec<String> = wanted.cloned().collect();
+        let unwanted = self.rooms.iter().filter(|(room, of)| of.is_in && !self.wanted.has(room));
+        let unwanted = unwanted.map(|(room, _)| room);
+        let patterns = self.patterns.difference(self.wanted.patterns());
+        let unjoin = unwanted.chain(patterns).filter(|other| overlap(name, other));
+        let unjoin: Vec<String> = unjoin.cloned().collect();
+        // A call that is yet to be answered may want it.
+        for room in unjoin.into_iter().filter(|room| !self.wanted.is_open(room)).collect::<Vec<_>>()
+        {
+            self.add_move(Errand::Unjoin { room });
+        }
+        for room in rejoin {
+            self.add_move(Errand::Rejoin { room });
+        }
+        let patterns = self.wanted.patterns().difference(&self.patterns);
+        let patterns: Vec<String> =
+            patterns.filter(|other| overlap(name, other)).cloned().collect();
+        for pattern in patterns {
+            self.add_move(Errand::RejoinPattern { pattern });
+        }
+    }
+
+    /// Adds an errand, unless there is something that will do the same.
+    fn add_move(&mut self, errand: Errand) {
+        let Some(name) = errand.moves().map(str::to_owned) else { return };
+        let is_same = |task: &Task| task.errand.moves() == Some(&name);
+        let is_flying = self.flying.values().any(|flying| match flying {
+            Flying::Errand(task) => is_same(task),
+            Flying::Request(_) => false,
+        });
+        if !is_flying && !self.errands.iter().any(is_same) {
+            self.add_errand(errand);
+        }
+    }
+
+    /// The rooms and patterns of a session that goes on: the server has it in these, and in no others.
+    pub(super) fn take_up(&mut self, patterns: Vec<String>, listed: Vec<InRoom>) {
+        if !self.bound_rooms(listed.len().max(patterns.len())) {
+            return;
+        }
+        self.patterns = patterns.into_iter().collect();
+        let (mut known, mut left_out) = (BTreeSet::new(), BTreeSet::new());
+        for (room, membership) in &mut self.rooms {
+            let was_in = mem::take(&mut membership.is_in);
+            if was_in {
+                known.insert(room.clone());
+            }
+            if was_in || self.wanted.by_name().contains(room) {
+                left_out.insert(room.clone());
+            }
+        }
+        // First where one is, since a message may be in several of them.
+        for InRoom { room, epoch, seq, recovered, overflow, error, .. } in &listed {
+            left_out.remove(room);
+            if let Some(code) = error {
+                self.exclude(room, code.clone());
+                continue;
+            }
+            let is_new = !self.rooms.contains_key(room);
+            let pattern = self.patterns.iter().find(|pattern| fits(pattern, room)).cloned();
+            if let Some(pattern) = pattern.as_ref().filter(|_| is_new) {
+                self.was_made(pattern, room, if *recovered { 0 } else { *seq });
+            }
+            if is_new && *recovered {
+                // Made while nobody was there for the session: it comes whole.
+                let latest = frames::is_latest(overflow.as_ref());
+                self.orders.enter(room, epoch.as_deref().unwrap_or_default(), 0, latest);
+            }
+            let membership = self.rooms.entry(room.clone()).or_default();
+            membership.is_in = true;
+            if !known.contains(room) {
+                // Or by its name. That shows when the pattern is left, and the room joined again.
+                membership.pattern = pattern;
+            }
+        }
+        for listed in listed.into_iter().filter(|listed| listed.error.is_none()) {
+            let InRoom { room, epoch, seq, recovered, overflow, messages, members, count, .. } =
+                listed;
+            let latest = frames::is_latest(overflow.as_ref());
+            let missed = recovered.then(|| self.items_of(messages));
+            self.orders.replay(&room, &epoch.unwrap_or_default(), seq, latest, missed);
+            self.tell_members(room, members, count);
+        }
+        for room in left_out {
+            self.exclude(&room, "not_member".into());
+        }
+        self.reconcile_all();
+    }
+
+    pub(super) fn reconcile_all(&mut self) {
+        let mut names: BTreeSet<String> = self.rooms.keys().cloned().collect();
+        names.extend(self.wanted.by_name().union(&self.patterns).cloned());
+        names.extend(self.wanted.patterns().iter().cloned());
+        for name in names {
+            self.reconcile(&name);
+        }
+    }
+
+    /// An own command that nobody needs any more.
+    pub(super) fn is_moot(&self, errand: &Errand) -> bool {
+        match errand {
+            Errand::Resume | Errand::Unjoin { .. } => false,
+            Errand::Fetch { room, .. } | Errand::Recount { room } => !self.rooms.contains_key(room),
+            // One that is about to be left is joined all the same: another call may keep some of its rooms.
+            Errand::Rejoin { room } => !self.wanted.by_name().contains(room),
+            Errand::RejoinPattern { pattern } => !self.wanted.patterns().contains(pattern),
+        }
+    }
+
+    /// A rejoin is answered by an error.
+    pub(super) fn cannot_rejoin(&mut self, task: Task, code: String) {
+        let Some(name) = task.errand.moves().map(str::to_owned) else { return };
+        if code != "already_member" || task.attempts >= ATTEMPTS_MAX {
+            return self.exclude(&name, code);
+        }
+        // By a pattern, which does as well; or it was not let go yet, as that was put off.
+        if !self.is_in(&name) && !self.patterns.contains(&name) {
+            self.add_errand(Errand::Unjoin { room: name });
+            let number = self.next_number();
+            self.errands.push_back(Task { number, ..task });
+        }
+    }
+}
