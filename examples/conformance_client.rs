@@ -1,7 +1,9 @@
-//! Autobahn's cases against a client: plain tungstenite, with limits and close codes as in the server.
+//! Autobahn's cases against a client: plain tungstenite, with limits and close codes as in the
+//! server.
 //!
-//! `cargo run --example conformance_client -- 127.0.0.1:9001` plays all the cases of the fuzzing server
-//! at that address and asks it for its reports. `scripts/conformance.sh --client` starts both.
+//! `cargo run --example conformance_client -- 127.0.0.1:9001` plays all the cases of the fuzzing
+//! server at that address and asks it for its reports. `scripts/conformance.sh --client` starts
+//! both.
 
 use std::{
     error::Error,
@@ -34,7 +36,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let address = std::env::args().nth(1).ok_or("the first argument is the address, HOST:PORT")?;
     let count = case_count(&address)?;
     for case in 1..=count {
-        // How a case ends is for the fuzzing server to judge; one that does not begin is ours to tell.
+        // How a case ends is for the fuzzing server to judge; one that does not begin is ours to
+        // tell.
         play(connect(&address, &format!("/runCase?case={case}&agent={AGENT}"))?);
     }
     let mut socket = connect(&address, &format!("/updateReports?agent={AGENT}"))?;

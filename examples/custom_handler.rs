@@ -2,8 +2,8 @@
 //!
 //! `cargo run --example custom_handler -- 3030`, then
 //!
-//! - `ws://127.0.0.1:3030/board?name=tea&token=let-me-in`: send `+2` or `-1`, and everyone on the board
-//!   `tea` is told the new total;
+//! - `ws://127.0.0.1:3030/board?name=tea&token=let-me-in`: send `+2` or `-1`, and everyone on the
+//!   board `tea` is told the new total;
 //! - `ws://127.0.0.1:3030/primes`: send `100000`, and learn how many primes are below it.
 
 use std::{
@@ -12,8 +12,8 @@ use std::{
 };
 
 use rusty_socks::{
-    CloseReason, Config, Context, Error, Handler, HubError, Message, Refusal, Replay, Request,
-    RoomName, Server,
+    CloseReason, Config, Context, Error, Handler, MayBlock, Message, Refusal, Replay, Request,
+    RoomError, RoomName, Server,
 };
 
 /// What a client must know to come in. A real server would look it up.
@@ -33,14 +33,14 @@ pub fn server(config: Config) -> Result<Server, Error> {
     Server::builder()
         .config(config)
         .route("/board", Boards::default())
-        // Counting primes takes as long as it takes. On two threads of its own it delays nobody on a
-        // board; at most 64 questions wait, and beyond that the askers' sockets are not read.
+        // Counting primes takes as long as it takes. On two threads of its own it delays nobody on
+        // a board; at most 64 questions wait, and beyond that the askers' sockets are not read.
         .route("/primes", primes.blocking(2, 64))
         .bind()
 }
 
-/// All boards that somebody is on. One handler serves every connection, from several threads at once, so
-/// what connections share is behind a lock.
+/// All boards that somebody is on. One handler serves every connection, from several threads at
+/// once, so what connections share is behind a lock.
 #[derive(Default)]
 pub struct Boards {
     by_name: Mutex<HashMap<RoomName, Board>>,
@@ -71,8 +71,8 @@ impl Boards {
 impl Handler for Boards {
     type State = Person;
 
-    /// Whoever is refused here costs no permit and hears why in plain HTTP. The token may stand in the
-    /// query because a browser's WebSocket cannot set headers.
+    /// Whoever is refused here costs no permit and hears why in plain HTTP. The token may stand in
+    /// the query because a browser's WebSocket cannot set headers.
     fn on_upgrade(&self, request: &Request<'_>) -> Result<Person, Refusal> {
         let bearer =
             request.header("Authorization").and_then(|value| value.strip_prefix("Bearer "));
@@ -92,11 +92,11 @@ impl Handler for Boards {
             entry.people += 1;
             entry.total
         };
-        // The answer may come later than this call returns if rooms live on another machine one day, so
-        // it comes to a closure.
-        ctx.join(&board, Replay::Nothing, move |ctx, joined| match joined {
+        // A reply comes to a closure, because it may come later if rooms live on another machine
+        // one day.
+        ctx.join(&board, Replay::Nothing).then(move |ctx, joined| match joined {
             Ok(_) => {
-                let _status = ctx.send(&format!("total {total}"));
+                ctx.send(&format!("total {total}"));
             }
             Err(error) => ctx.close(CloseReason::new(4000, error.to_string())),
         });
@@ -104,7 +104,7 @@ impl Handler for Boards {
 
     fn on_message(&self, ctx: &mut Context<'_, Person>, message: Message<'_>) {
         let Some(step) = message.as_text().and_then(|text| text.trim().parse::<i64>().ok()) else {
-            let _status = ctx.send("send a whole number, such as +2");
+            ctx.send("send a whole number, such as +2");
             return;
         };
         let Some(board) = ctx.state().board.clone() else { return };
@@ -112,12 +112,12 @@ impl Handler for Boards {
         let mut boards = self.lock();
         let Some(entry) = boards.get_mut(&board) else { return };
         entry.total = entry.total.saturating_add(step);
-        // Publishing never blocks, so the lock may be held: then totals go out in the order in which
-        // they came about.
+        // Publishing never blocks, so the lock may be held: then totals go out in the order in
+        // which they came about.
         let text = format!("total {}", entry.total);
-        ctx.publish(board.as_str(), &text, |ctx, published| {
-            if let Err(HubError::Overloaded) = published {
-                let _status = ctx.send("the others were not told: try again in a moment");
+        ctx.publish(board.as_str(), &text).then(|ctx, published| {
+            if let Err(RoomError::Overloaded) = published {
+                ctx.send("the others were not told: try again in a moment");
             }
         });
     }
@@ -134,9 +134,7 @@ impl Handler for Boards {
                 }
             }
         }
-        // Who leaves is still a member during this call, and what it is sent goes nowhere.
-        let text = format!("someone left after {moves} moves");
-        ctx.broadcast(board.as_str(), &text, |_, _| ());
+        ctx.publish_to_others(board.as_str(), &format!("someone left after {moves} moves"));
     }
 }
 
@@ -150,7 +148,7 @@ fn query<'r>(request: &'r Request<'_>, key: &str) -> Option<&'r str> {
 }
 
 /// A function is a handler too, here one that may take its time.
-fn primes(ctx: &mut Context<'_, ()>, message: Message<'_>) {
+fn primes(ctx: &mut Context<'_, (), MayBlock>, message: Message<'_>) {
     let answer = match message.as_text().and_then(|text| text.trim().parse::<u32>().ok()) {
         Some(below) if below <= 5_000_000 => {
             let is_prime =
@@ -159,5 +157,5 @@ fn primes(ctx: &mut Context<'_, ()>, message: Message<'_>) {
         }
         _ => "send a number up to 5000000".to_owned(),
     };
-    let _status = ctx.send(&answer);
+    ctx.send(&answer);
 }

@@ -56,7 +56,7 @@ case "${1:-}" in
         machine=$work_dir/machine.json
         out=${OUT:-$work_dir}
         ;;
-    --report) report write "$results" "$machine" "$out"; exit ;;
+    --report) report benchmarks "$results" "$machine" "$out"; exit ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
 esac
@@ -372,6 +372,6 @@ if ((hold > 0)) && [[ " ${present[*]} " == *" rusty "* ]]; then
     workers=4 one_by_one "hold:$hold" 1 rusty
 fi
 
-report write "$results" "$machine" "$out"
+report benchmarks "$results" "$machine" "$out"
 echo "every measurement: $results" >&2
 ((failures == 0)) || die "$failures measurements failed; what failed is said above"

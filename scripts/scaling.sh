@@ -30,7 +30,7 @@ out=${OUT:-docs}
 built=release
 profile=release
 
-write_page() { python3 benches/compare/scaling write "$work_dir" "$out"; }
+write_page() { python3 benches/compare/report scaling "$work_dir/results.jsonl" "$work_dir/machine.json" "$out"; }
 
 case "${1:-}" in
     '') ;;
@@ -71,7 +71,7 @@ export DRIVE_BIN="${CARGO_TARGET_DIR:-$root/benches/compare/target}/$built/drive
 
 mkdir -p "$work_dir"
 failed=0
-python3 benches/compare/scaling measure "$work_dir" || failed=1
+python3 benches/compare/report measure "$work_dir" || failed=1
 write_page
 echo "every measurement: $work_dir/results.jsonl" >&2
 ((failed == 0)) || die "some measurements failed; which is said above"

@@ -8,8 +8,7 @@ mod support;
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use rusty_socks::{
-    Config, Context, HubError, Message as Sent, Publication, RoomName, SendStatus, Server,
-    chat::Chat,
+    Config, Context, Message as Sent, Publication, RoomError, RoomName, Server, chat::Chat,
 };
 use serde_json::{Value, json};
 use support::{Client, DEADLINE, TestServer, config, eventually};
@@ -829,7 +828,7 @@ fn a_publish_that_finds_a_full_mailbox_is_refused_and_not_stored() {
         assert_eq!(server.handle.publish("lobby", publication).unwrap().seq, u64::from(n));
     }
     let refused = server.handle.publish("lobby", "one too many");
-    assert_eq!(refused, Err(HubError::Overloaded));
+    assert_eq!(refused, Err(RoomError::Overloaded));
 
     let command = r#"{"type":"publish","content":3,"ref":1}"#;
     let answer = expect_error(&mut publisher, command, "overloaded");
@@ -866,7 +865,20 @@ fn what_the_operator_publishes_reaches_all_members() {
     for client in &mut clients {
         assert_eq!(client.json()["content"], "from above");
     }
-    assert_eq!(server.handle.publish("nowhere", "x"), Err(HubError::NoSuchRoom));
+    assert_eq!(server.handle.publish("nowhere", "x"), Err(RoomError::NoSuchRoom));
+}
+
+#[test]
+fn a_published_text_that_is_no_json_leaves_answers_whole() {
+    let server = TestServer::start(config());
+    let mut client = server.chat();
+    server.handle.publish("lobby", "it's \"raw\"").unwrap();
+    assert_eq!(client.next(), Message::text("it's \"raw\""));
+    server.handle.publish("lobby", &b"\xff"[..]).unwrap();
+    client.next();
+    client.send(r#"{"type":"history","room":"lobby"}"#);
+    let messages = &client.json()["messages"];
+    assert_eq!(messages, &json!(["it's \"raw\"", "\u{fffd}"]));
 }
 
 #[test]
@@ -875,7 +887,7 @@ fn the_protocol_may_be_mounted_beside_other_handlers() {
     let chat = Chat::new(&config).unwrap();
     let shout = |ctx: &mut Context<'_, ()>, message: Sent<'_>| {
         let text = message.as_text().unwrap_or_default().to_uppercase();
-        let _: SendStatus = ctx.send(&text);
+        ctx.send(&text);
     };
     let builder = Server::builder().config(config).route("/chat", chat).route("/shout", shout);
     let server = TestServer::run(builder.bind().unwrap());

@@ -7,7 +7,8 @@ mod support;
 use std::{net::Shutdown, panic, sync::Once, time::Duration};
 
 use rusty_socks::{
-    CloseReason, Config, Context, Handler, Message as Incoming, Refusal, Request, RoomName, Server,
+    CloseReason, Config, Context, Handler, MayBlock, Message as Incoming, Mode, Refusal, Request,
+    RoomName, Server,
 };
 use support::{RawClient, TestServer, close_frame, config, eventually, frame, upgrade_head};
 
@@ -313,7 +314,7 @@ impl Panics {
     }
 }
 
-impl Handler for Panics {
+impl<M: Mode> Handler<M> for Panics {
     type State = Fragile;
 
     fn on_upgrade(&self, _: &Request<'_>) -> Result<Fragile, Refusal> {
@@ -321,24 +322,24 @@ impl Handler for Panics {
         Ok(Fragile(self.0 == "drop"))
     }
 
-    fn on_open(&self, _: &mut Context<'_, Fragile>) {
+    fn on_open(&self, _: &mut Context<'_, Fragile, M>) {
         self.at("on_open");
     }
 
-    fn on_message(&self, ctx: &mut Context<'_, Fragile>, message: Incoming<'_>) {
+    fn on_message(&self, ctx: &mut Context<'_, Fragile, M>, message: Incoming<'_>) {
         self.at("on_message");
         if message == Incoming::Text("close") {
             ctx.close(CloseReason::NORMAL);
         }
     }
 
-    fn on_close(&self, _: &mut Context<'_, Fragile>, _: &CloseReason) {
+    fn on_close(&self, _: &mut Context<'_, Fragile, M>, _: &CloseReason) {
         self.at("on_close");
     }
 }
 
 fn echo(ctx: &mut Context<'_, ()>, message: Incoming<'_>) {
-    let _status = ctx.send(message);
+    ctx.send(message);
 }
 
 fn panicking(config: Config, place: &'static str) -> TestServer {
@@ -349,7 +350,9 @@ fn panicking(config: Config, place: &'static str) -> TestServer {
 
 fn panicking_on_threads(config: Config, place: &'static str) -> TestServer {
     be_quiet_about_wanted_panics();
-    let builder = Server::builder().config(config).route("/ws", Panics(place).blocking(2, 100));
+    let builder = Server::builder()
+        .config(config)
+        .route("/ws", Handler::<MayBlock>::blocking(Panics(place), 2, 100));
     TestServer::run(builder.route("/echo", echo).bind().unwrap())
 }
 

@@ -21,8 +21,9 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender};
 use rusty_socks::{
-    CloseReason, Config, Context, Epoch, ErrorKind, Handler, HubError, IntoService, Message as Got,
-    Peer, Position, PreparedFrame, Range, Refusal, Replay, Request, RoomName, SendStatus, Server,
+    CloseReason, Config, Context, Epoch, ErrorKind, Handler, IntoService, MayBlock, Message as Got,
+    Mode, Peer, Position, PreparedFrame, Published, Range, Refusal, Replay, Request, RoomError,
+    RoomName, SendStatus, Server,
 };
 use support::{Client, DEADLINE, TestServer, config, eventually};
 use tungstenite::Message;
@@ -52,8 +53,8 @@ fn ask(client: &mut Client, question: &str) -> String {
 }
 
 /// Sends to this client; what became of it does not matter here.
-fn say<S: 'static>(ctx: &mut Context<'_, S>, text: &str) {
-    let _: SendStatus = ctx.send(text);
+fn say<S: 'static, M: Mode>(ctx: &mut Context<'_, S, M>, text: &str) {
+    ctx.send(text);
 }
 
 /// A door that the test opens.
@@ -136,7 +137,9 @@ fn a_closure_is_a_handler() {
 
 #[test]
 fn each_route_has_its_handler() {
-    fn name(name: &'static str) -> impl Fn(&mut Context<'_, ()>, Got<'_>) + Send + Sync + 'static {
+    fn name<M: Mode>(
+        name: &'static str,
+    ) -> impl Fn(&mut Context<'_, (), M>, Got<'_>) + Send + Sync + 'static {
         move |ctx, _| say(ctx, name)
     }
     let builder = Server::builder()
@@ -156,7 +159,7 @@ fn each_route_has_its_handler() {
 #[test]
 fn messages_come_whole_and_of_their_kind() {
     let server = serve(config(), |ctx: &mut Context<'_, ()>, message: Got<'_>| {
-        let _: SendStatus = match message {
+        match message {
             Got::Text(text) => ctx.send(text.as_bytes()),
             Got::Binary(bytes) => ctx.send(&format!("{bytes:?}")),
         };
@@ -172,7 +175,7 @@ fn messages_come_whole_and_of_their_kind() {
 fn a_prepared_frame_goes_to_many() {
     let frame = PreparedFrame::new(Got::Text("hello"));
     let server = serve(config(), move |ctx: &mut Context<'_, ()>, _: Got<'_>| {
-        let _: SendStatus = ctx.send_prepared(&frame);
+        ctx.send_prepared(&frame);
     });
     for _ in 0..3 {
         assert_eq!(ask(&mut server.connect("/"), "?"), "hello");
@@ -214,7 +217,7 @@ impl Handler for Doorkeeper {
     }
 
     fn on_message(&self, ctx: &mut Context<'_, ()>, message: Got<'_>) {
-        let _: SendStatus = ctx.send(message);
+        ctx.send(message);
     }
 }
 
@@ -278,20 +281,20 @@ impl Scribe {
         (Scribe { log: Arc::clone(&log), room: room("scribes") }, log)
     }
 
-    fn note(&self, ctx: &Context<'_, ()>, what: impl Into<String>) {
+    fn note<M: Mode>(&self, ctx: &Context<'_, (), M>, what: impl Into<String>) {
         self.log.lock().unwrap().push((ctx.client_id().to_string(), what.into()));
     }
 }
 
-impl Handler for Scribe {
+impl<M: Mode> Handler<M> for Scribe {
     type State = ();
 
-    fn on_open(&self, ctx: &mut Context<'_, ()>) {
+    fn on_open(&self, ctx: &mut Context<'_, (), M>) {
         self.note(ctx, "open");
-        ctx.join(&self.room, Replay::Nothing, |_, joined| assert!(joined.is_ok()));
+        ctx.join(&self.room, Replay::Nothing).then(|_, joined| assert!(joined.is_ok()));
     }
 
-    fn on_message(&self, ctx: &mut Context<'_, ()>, message: Got<'_>) {
+    fn on_message(&self, ctx: &mut Context<'_, (), M>, message: Got<'_>) {
         let text = message.as_text().unwrap_or_default();
         self.note(ctx, text);
         match text {
@@ -301,15 +304,16 @@ impl Handler for Scribe {
         }
     }
 
-    fn on_drain(&self, ctx: &mut Context<'_, ()>) {
+    fn on_drain(&self, ctx: &mut Context<'_, (), M>) {
         self.note(ctx, "drain");
         say(ctx, "last words");
     }
 
-    fn on_close(&self, ctx: &mut Context<'_, ()>, reason: &CloseReason) {
+    fn on_close(&self, ctx: &mut Context<'_, (), M>, reason: &CloseReason) {
         self.note(ctx, format!("closed {}", reason.code()));
         assert!(ctx.is_member(self.room.as_str()));
-        ctx.broadcast(self.room.as_str(), "farewell", |_, published| assert!(published.is_ok()));
+        let published = ctx.publish_to_others(self.room.as_str(), "farewell");
+        published.then(|_, published| assert!(published.is_ok()));
     }
 }
 
@@ -481,7 +485,10 @@ fn beginnings_and_ends_come_in_pairs() {
 #[test]
 fn beginnings_and_ends_come_in_pairs_where_the_handler_blocks() {
     let (scribe, log) = Scribe::new();
-    churn(&serve(Config { max_conn: 1000, ..config() }, scribe.blocking(3, 16)), &log);
+    churn(
+        &serve(Config { max_conn: 1000, ..config() }, Handler::<MayBlock>::blocking(scribe, 3, 16)),
+        &log,
+    );
 }
 
 /// Panics when it is dropped, once it is told to.
@@ -504,7 +511,7 @@ impl Handler for BrittleHandler {
     }
 
     fn on_message(&self, ctx: &mut Context<'_, Brittle>, message: Got<'_>) {
-        let _: SendStatus = ctx.send(message);
+        ctx.send(message);
     }
 }
 
@@ -593,9 +600,9 @@ fn a_peer_that_is_gone_is_nobody_else() {
     // The next connection lives in the same slot.
     let (mut client, peer) = connect_peer(&server, &peers);
     assert_ne!(gone.client_id(), peer.client_id());
-    let _: SendStatus = gone.send("to someone gone");
+    gone.send("to someone gone");
     gone.close(CloseReason::KICKED);
-    let _: SendStatus = peer.send("to someone here");
+    peer.send("to someone here");
     assert_eq!(text(&mut client), "to someone here");
 }
 
@@ -605,22 +612,23 @@ fn the_handle_closes_a_client_by_its_id() {
     let server = serve(config(), handler);
     let (mut client, peer) = connect_peer(&server, &peers);
     let (_other, _) = connect_peer(&server, &peers);
-    assert!(!server.handle.close(&uuid::Uuid::new_v4(), CloseReason::KICKED));
-    assert!(server.handle.close(&peer.client_id(), CloseReason::KICKED));
+    let close = |id| server.handle.close(&id, CloseReason::KICKED);
+    assert_eq!(close(uuid::Uuid::new_v4()), Err(RoomError::NoSuchClient));
+    assert_eq!(close(peer.client_id()), Ok(()));
     assert_eq!(close_of(&mut client).0, 4009);
     drop(client);
     eventually("the client is forgotten", || match server.stats().sessions {
         1 => Ok(()),
         sessions => Err(sessions.to_string()),
     });
-    assert!(!server.handle.close(&peer.client_id(), CloseReason::KICKED));
+    assert_eq!(close(peer.client_id()), Err(RoomError::NoSuchClient));
 }
 
 #[test]
 fn the_handle_publishes_to_a_room_that_is_there() {
     let (scribe, _) = Scribe::new();
     let server = serve(config(), scribe);
-    assert_eq!(server.handle.publish("scribes", "x"), Err(HubError::NoSuchRoom));
+    assert_eq!(server.handle.publish("scribes", "x"), Err(RoomError::NoSuchRoom));
     let mut client = server.connect("/");
     ask(&mut client, "here");
     assert_eq!(server.handle.publish("scribes", "text").unwrap().seq, 1);
@@ -637,7 +645,7 @@ fn a_room_can_be_opened_before_anyone_is_in_it() {
         server.handle.open_room(&room("news")).unwrap();
         server.handle.publish("news", "x").map(|_| ()).map_err(|error| error.to_string())
     });
-    assert_eq!(server.handle.open_room(&room("more")), Err(HubError::TooManyRooms));
+    assert_eq!(server.handle.open_room(&room("more")), Err(RoomError::TooManyRooms));
 }
 
 #[test]
@@ -699,14 +707,14 @@ fn a_port_in_use_is_told_as_one() {
 /// Does with rooms what its messages say, on a worker or on a thread of its own.
 struct Roomy;
 
-impl Handler for Roomy {
+impl<M: Mode> Handler<M> for Roomy {
     type State = ();
 
-    fn on_message(&self, ctx: &mut Context<'_, ()>, message: Got<'_>) {
+    fn on_message(&self, ctx: &mut Context<'_, (), M>, message: Got<'_>) {
         let words: Vec<&str> = message.as_text().unwrap_or_default().split(' ').collect();
         match words[..] {
             ["join", name] => {
-                ctx.join(&room(name), Replay::Latest(2), |ctx, joined| match joined {
+                ctx.join(&room(name), Replay::Latest(2)).then(|ctx, joined| match joined {
                     Ok(joined) => {
                         let replay: Vec<_> = joined.replay.iter().map(payload).collect();
                         say(ctx, &format!("joined at {} {replay:?}", joined.position.seq));
@@ -716,33 +724,35 @@ impl Handler for Roomy {
             }
             ["since", name, seq] => {
                 let since = Position { epoch: Epoch::UNKNOWN, seq: seq.parse().unwrap() };
-                ctx.join(&room(name), Replay::Since(since), |ctx, joined| {
+                ctx.join(&room(name), Replay::Since(since)).then(|ctx, joined| {
                     say(ctx, &format!("recovered {}", joined.unwrap().recovered));
                 });
             }
             ["leave", name] => {
                 let left = ctx.leave(name);
-                say(ctx, &format!("left {}", left.is_ok()));
+                left.then(|ctx, left| say(ctx, &format!("left {}", left.is_ok())));
             }
             ["member", name] => {
                 let is_member = ctx.is_member(name);
                 say(ctx, &is_member.to_string());
             }
-            ["publish", name, text] => ctx.publish(name, text, told),
-            ["broadcast", name, text] => ctx.broadcast(name, text, told),
-            ["history", name] => ctx.history(name, Range::Latest, 9, |ctx, page| match page {
-                Ok(page) => {
-                    let messages: Vec<_> = page.messages.iter().map(payload).collect();
-                    say(ctx, &format!("{} {messages:?}", page.position.seq));
-                }
-                Err(error) => say(ctx, &error.to_string()),
-            }),
+            ["publish", name, text] => ctx.publish(name, text).then(told),
+            ["broadcast", name, text] => ctx.publish_to_others(name, text).then(told),
+            ["history", name] => {
+                ctx.history(name, Range::Latest, 9).then(|ctx, page| match page {
+                    Ok(page) => {
+                        let messages: Vec<_> = page.messages.iter().map(payload).collect();
+                        say(ctx, &format!("{} {messages:?}", page.position.seq));
+                    }
+                    Err(error) => say(ctx, &error.to_string()),
+                });
+            }
             _ => panic!("{words:?}"),
         }
     }
 }
 
-fn told(ctx: &mut Context<'_, ()>, published: Result<rusty_socks::Published, HubError>) {
+fn told<M: Mode>(ctx: &mut Context<'_, (), M>, published: Result<Published, RoomError>) {
     match published {
         Ok(published) => say(ctx, &format!("published {}", published.seq)),
         Err(error) => say(ctx, &error.to_string()),
@@ -808,7 +818,29 @@ fn rooms_work_from_a_handler_on_a_worker() {
 
 #[test]
 fn rooms_work_from_a_handler_that_blocks() {
-    rooms_work(Roomy.blocking(2, 8));
+    rooms_work(Handler::<MayBlock>::blocking(Roomy, 2, 8));
+}
+
+#[test]
+fn a_broadcast_reaches_everyone_on_its_route_but_its_sender() {
+    fn cry<M: Mode>(ctx: &mut Context<'_, (), M>, message: Got<'_>) {
+        ctx.broadcast(message).then(|ctx, done| say(ctx, &format!("{done:?}")));
+    }
+    let builder = Server::builder()
+        .config(config())
+        .route("/a", cry)
+        .route("/b", cry.blocking(1, 8))
+        .route("/c", |_: &mut Context<'_, ()>, _: Got<'_>| {});
+    let server = TestServer::run(builder.bind().unwrap());
+    let [mut a, mut a2, mut b, mut b2] = ["/a", "/a", "/b", "/b"].map(|path| server.connect(path));
+    let mut c = server.connect("/c");
+    assert_eq!((ask(&mut a, "one"), text(&mut a2)), ("Ok(())".to_owned(), "one".to_owned()));
+    assert_eq!((ask(&mut b, "two"), text(&mut b2)), ("Ok(())".to_owned(), "two".to_owned()));
+    // Each gets the next one and nothing before it, and the third route gets nothing but its close.
+    assert_eq!((ask(&mut a2, "three"), text(&mut a)), ("Ok(())".to_owned(), "three".to_owned()));
+    assert_eq!((ask(&mut b2, "four"), text(&mut b)), ("Ok(())".to_owned(), "four".to_owned()));
+    server.handle.shutdown(DEADLINE);
+    assert_eq!(close_of(&mut c).0, 1001);
 }
 
 // ---- handlers that block ---------------------------------------------------------------------------
@@ -816,12 +848,12 @@ fn rooms_work_from_a_handler_that_blocks() {
 #[test]
 fn a_blocking_handler_delays_no_other_route() {
     let (gate, door) = Gate::new();
-    let slow = move |ctx: &mut Context<'_, ()>, message: Got<'_>| {
+    let slow = move |ctx: &mut Context<'_, (), MayBlock>, message: Got<'_>| {
         door.pass();
-        let _: SendStatus = ctx.send(message);
+        ctx.send(message);
     };
     let quick = |ctx: &mut Context<'_, ()>, message: Got<'_>| {
-        let _: SendStatus = ctx.send(message);
+        ctx.send(message);
     };
     let one_worker = Config { thread_pool_size: 1, ..config() };
     let builder =
@@ -839,11 +871,38 @@ fn a_blocking_handler_delays_no_other_route() {
 }
 
 #[test]
+fn a_blocking_handler_waits_for_its_replies() {
+    fn talk(ctx: &mut Context<'_, (), MayBlock>, message: Got<'_>) -> Result<String, RoomError> {
+        let tea = room("tea");
+        if !ctx.is_member(tea.as_str()) {
+            let joined = ctx.join(&tea, Replay::Nothing).wait()?;
+            assert_eq!(joined.position.seq, 0);
+        }
+        let published = ctx.publish_to_others(tea.as_str(), message).wait()?;
+        let page = ctx.history(tea.as_str(), Range::Latest, 9).wait()?;
+        let texts: Vec<_> = page.messages.iter().map(payload).collect();
+        if page.position.seq == 3 {
+            ctx.leave("coffee").wait()?;
+        }
+        Ok(format!("{} {texts:?}", published.seq))
+    }
+    let handler = |ctx: &mut Context<'_, (), MayBlock>, message: Got<'_>| match talk(ctx, message) {
+        Ok(text) => say(ctx, &text),
+        Err(error) => say(ctx, &error.to_string()),
+    };
+    let server = serve(config(), handler.blocking(1, 8));
+    let mut client = server.connect("/");
+    assert_eq!(ask(&mut client, "one"), "1 [\"one\"]");
+    assert_eq!(ask(&mut client, "two"), "2 [\"one\", \"two\"]");
+    assert_eq!(ask(&mut client, "three"), "not a member of this room");
+}
+
+#[test]
 fn two_threads_serve_two_connections_at_once() {
     let (gate, door) = Gate::new();
-    let meet = move |ctx: &mut Context<'_, ()>, message: Got<'_>| {
+    let meet = move |ctx: &mut Context<'_, (), MayBlock>, message: Got<'_>| {
         door.pass();
-        let _: SendStatus = ctx.send(message);
+        ctx.send(message);
     };
     let server = serve(config(), meet.blocking(2, 4));
     let (mut a, mut b) = (server.connect("/"), server.connect("/"));
@@ -860,16 +919,16 @@ fn two_threads_serve_two_connections_at_once() {
 fn calls_for_one_connection_never_overlap_and_keep_their_order() {
     const MESSAGES: usize = 500;
     struct Serial;
-    impl Handler for Serial {
+    impl Handler<MayBlock> for Serial {
         type State = (Arc<AtomicUsize>, usize);
 
-        fn on_message(&self, ctx: &mut Context<'_, Self::State>, message: Got<'_>) {
+        fn on_message(&self, ctx: &mut Context<'_, Self::State, MayBlock>, message: Got<'_>) {
             let inside = Arc::clone(&ctx.state().0);
             assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two calls at once");
             ctx.state().1 += 1;
             let count = ctx.state().1;
             let said = message.as_text().unwrap_or_default();
-            say(ctx, &format!("{said} {count}"));
+            ctx.send(&format!("{said} {count}"));
             thread::yield_now();
             inside.fetch_sub(1, Ordering::SeqCst);
         }
@@ -897,9 +956,9 @@ fn a_client_whose_jobs_are_behind_is_not_read_and_loses_nothing() {
     // One connection may have 32 messages in its lane, so of so many most are never taken at first.
     const MESSAGES: u64 = 2000;
     let (gate, door) = Gate::new();
-    let slow = move |ctx: &mut Context<'_, ()>, message: Got<'_>| {
+    let slow = move |ctx: &mut Context<'_, (), MayBlock>, message: Got<'_>| {
         door.pass();
-        let _: SendStatus = ctx.send(message);
+        ctx.send(message);
     };
     let server = serve(config(), slow.blocking(1, 4));
     let mut client = server.connect("/");
@@ -933,9 +992,9 @@ fn everyone_who_was_paused_is_read_again() {
     // say when it is read again, so nobody's next message can wake another.
     const CLIENTS: usize = 8;
     let (gate, door) = Gate::new();
-    let slow = move |ctx: &mut Context<'_, ()>, message: Got<'_>| {
+    let slow = move |ctx: &mut Context<'_, (), MayBlock>, message: Got<'_>| {
         door.pass();
-        let _: SendStatus = ctx.send(message);
+        ctx.send(message);
     };
     let server = serve(config(), slow.blocking(1, 1));
     let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.connect("/")).collect();
@@ -959,7 +1018,7 @@ fn everyone_who_was_paused_is_read_again() {
 #[test]
 fn a_panic_where_the_handler_blocks_closes_its_own_connection_and_no_other() {
     let (scribe, log) = Scribe::new();
-    let server = serve(config(), scribe.blocking(1, 16));
+    let server = serve(config(), Handler::<MayBlock>::blocking(scribe, 1, 16));
     let (mut lucky, mut unlucky) = (server.connect("/"), server.connect("/"));
     unlucky.send("panic");
     assert_eq!(close_of(&mut unlucky).0, 1011);
@@ -975,23 +1034,23 @@ struct Behind {
     door: Door,
 }
 
-impl Handler for Behind {
+impl Handler<MayBlock> for Behind {
     type State = ();
 
-    fn on_open(&self, ctx: &mut Context<'_, ()>) {
+    fn on_open(&self, ctx: &mut Context<'_, (), MayBlock>) {
         self.scribe.on_open(ctx);
     }
 
-    fn on_message(&self, ctx: &mut Context<'_, ()>, message: Got<'_>) {
+    fn on_message(&self, ctx: &mut Context<'_, (), MayBlock>, message: Got<'_>) {
         self.door.pass();
         self.scribe.on_message(ctx, message);
     }
 
-    fn on_drain(&self, ctx: &mut Context<'_, ()>) {
+    fn on_drain(&self, ctx: &mut Context<'_, (), MayBlock>) {
         self.scribe.on_drain(ctx);
     }
 
-    fn on_close(&self, ctx: &mut Context<'_, ()>, reason: &CloseReason) {
+    fn on_close(&self, ctx: &mut Context<'_, (), MayBlock>, reason: &CloseReason) {
         self.scribe.on_close(ctx, reason);
     }
 }

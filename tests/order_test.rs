@@ -18,7 +18,8 @@ use std::{
 };
 
 use rusty_socks::{
-    Config, Context, HubError, Message as Sent, Peer, Publication, SendStatus, Server, ServerHandle,
+    Config, Context, Message as Sent, Peer, Publication, RoomError, SendStatus, Server,
+    ServerHandle,
 };
 use serde_json::{Value, json};
 use support::{Client, DEADLINE, TestServer, config};
@@ -93,7 +94,7 @@ fn publish_from_outside(
     room: &str,
     by: &str,
     n: u64,
-) -> Result<u64, HubError> {
+) -> Result<u64, RoomError> {
     let before = format!("{{\"type\":\"message\",\"room\":{},\"seq\":", json!(room));
     let after = format!(",\"content\":{}}}", content(by, n));
     handle.publish(room, Publication::around_seq(&before, &after)).map(|published| published.seq)
@@ -104,7 +105,7 @@ fn publish_surely(handle: &ServerHandle, room: &str, by: &str, n: u64) -> u64 {
     for refused in 0.. {
         match publish_from_outside(handle, room, by, n) {
             Ok(_) => return refused,
-            Err(HubError::Overloaded) => thread::yield_now(),
+            Err(RoomError::Overloaded) => thread::yield_now(),
             Err(error) => panic!("{room}: {error}"),
         }
     }

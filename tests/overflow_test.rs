@@ -14,7 +14,8 @@ use std::{
 };
 
 use rusty_socks::{
-    Config, Context, Handler, Message, Notice, PreparedFrame, Replay, RoomName, Server,
+    Config, Context, Handler, MayBlock, Message, Mode, Notice, PreparedFrame, Replay, RoomName,
+    Server,
     config::{Overflow, RoomRule},
 };
 use socket2::{Domain, Socket, Type};
@@ -335,17 +336,17 @@ struct Member {
     has_words: bool,
 }
 
-impl Handler for Member {
+impl<M: Mode> Handler<M> for Member {
     type State = ();
 
-    fn on_open(&self, ctx: &mut Context<'_, ()>) {
-        ctx.join(&RoomName::new("gap.a").unwrap(), Replay::Nothing, |ctx, joined| {
+    fn on_open(&self, ctx: &mut Context<'_, (), M>) {
+        ctx.join(&RoomName::new("gap.a").unwrap(), Replay::Nothing).then(|ctx, joined| {
             assert!(joined.is_ok());
-            let _status = ctx.send("joined");
+            ctx.send("joined");
         });
     }
 
-    fn on_message(&self, _: &mut Context<'_, ()>, _: Message<'_>) {}
+    fn on_message(&self, _: &mut Context<'_, (), M>, _: Message<'_>) {}
 
     fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame> {
         match notice {
@@ -362,7 +363,7 @@ fn embedded(path: &str) -> (TestServer, RawClient) {
     let builder = Server::builder()
         .config(policies())
         .route("/words", Member { has_words: true })
-        .route("/blocking", Member { has_words: true }.blocking(1, 10))
+        .route("/blocking", Handler::<MayBlock>::blocking(Member { has_words: true }, 1, 10))
         .route("/none", Member { has_words: false });
     let server = TestServer::run(builder.bind().unwrap());
     let mut client = server.upgrade(path);

@@ -15,7 +15,7 @@ const HTML: &str = "<!doctype html><title>a page</title>";
 const LARGE_BYTES: usize = 24 << 20;
 
 fn echo(ctx: &mut Context<'_, ()>, message: Message<'_>) {
-    let _status = ctx.send(message);
+    ctx.send(message);
 }
 
 fn large() -> Vec<u8> {

@@ -415,7 +415,7 @@ fn an_end_for_good_shows_at_once() {
     let mut ben = Chat::outside(&server);
     ben.join("a");
     expect_notice(&mut anna, "joined", "a", &ben.id);
-    server.handle.close(&ben.id.parse().unwrap(), CloseReason::KICKED);
+    server.handle.close(&ben.id.parse().unwrap(), CloseReason::KICKED).unwrap();
     ben.closed();
     assert_eq!(anna.settled(), [json!({"type": "left", "room": "a", "client_id": ben.id})]);
 }

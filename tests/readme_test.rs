@@ -10,6 +10,7 @@ mod stage;
 use std::{collections::BTreeSet, io::Write, thread};
 
 use rusty_socks::{Config, config::Key};
+use rusty_socks_protocol::ErrorCode;
 use stage::Stage;
 
 /// The reference of the wire protocol.
@@ -111,11 +112,13 @@ fn the_rust_code_is_compiled() {
 
 mod snippet {
     // README begins
-    use rusty_socks::{Config, Context, Error, Handler, Message, Refusal, Request, Server};
+    use rusty_socks::{
+        Config, Context, Error, Handler, MayBlock, Message, Refusal, Request, Server,
+    };
 
     struct Lookup;
 
-    impl Handler for Lookup {
+    impl Handler<MayBlock> for Lookup {
         /// What belongs to one connection. Its calls never overlap, so it needs no lock.
         type State = u32;
 
@@ -127,12 +130,12 @@ mod snippet {
             }
         }
 
-        fn on_message(&self, ctx: &mut Context<'_, u32>, message: Message<'_>) {
+        fn on_message(&self, ctx: &mut Context<'_, u32, MayBlock>, message: Message<'_>) {
             *ctx.state() += 1;
             // Stands for a database that takes its time: this handler is mounted with threads of its own.
             std::thread::sleep(std::time::Duration::from_millis(20));
             let answer = format!("answer {} to {:?}", ctx.state(), message.as_text());
-            let _status = ctx.send(&answer);
+            ctx.send(&answer);
         }
     }
 
@@ -230,7 +233,7 @@ fn behind<'t>(text: &'t str, prefixes: &'t [&str]) -> impl Iterator<Item = Strin
 
 /// The code of the chat protocol, without white space and without unit tests.
 fn chat_source() -> String {
-    let files = ["answers", "commands", "frames", "mod", "notices"];
+    let files = ["answers", "command", "commands", "fault", "message", "mod", "notices"];
     let code = files.map(|file| {
         let text = read(&format!("src/chat/{file}.rs"));
         text.split("#[cfg(test)]").next().unwrap().split_whitespace().collect::<String>()
@@ -255,13 +258,17 @@ fn every_command_frame_error_and_close_code_is_told_and_shown() {
     let mut unseen: BTreeSet<String> = &told - &behind(&played, &["→ {\"type\":\""]).collect();
 
     let [told, reserved] = listed("What the server sends", "frame");
-    let written = ["answer(\"", "about(\"", "presence(\"", "{\\\"type\\\":\\\""];
-    assert_eq!((&told, &reserved), (&behind(&source, &written).collect(), &none), "frames");
+    let written = behind(&source, &["Answer::", "protocol::Notice::", "{\\\"type\\\":\\\""]);
+    let written = written.map(|name| name.to_ascii_lowercase()).collect();
+    assert_eq!((&told, &reserved), (&written, &none), "frames");
     unseen.extend(&told - &behind(&played, &["← {\"type\":\""]).collect());
 
     let [told, reserved] = listed("Errors", "code");
-    assert_eq!(told, behind(&source, &["Fault::new(\"", "fault(\""]).collect(), "error codes");
-    assert!(told.is_disjoint(&reserved));
+    let names: BTreeSet<String> = behind(&source, &["ErrorCode::"]).collect();
+    let is_used = |code: &&ErrorCode| names.contains(&format!("{code:?}"));
+    let (used, unused): (Vec<_>, Vec<_>) = ErrorCode::KNOWN.iter().partition(is_used);
+    let words = |codes: Vec<&ErrorCode>| codes.into_iter().map(ToString::to_string).collect();
+    assert_eq!((&told, &reserved), (&words(used), &words(unused)), "error codes");
     unseen.extend(&told - &behind(&played, &["\"code\":\""]).collect());
 
     let [told, reserved] = listed("Close codes", "code");

@@ -17,8 +17,8 @@ use std::{
 };
 
 use rusty_socks::{
-    CloseReason, Config, Context, Handler, IntoService, Message as Incoming, Position, Publication,
-    Replay, RoomName, SendStatus, Server, SessionToken, chat::Chat as ChatHandler,
+    CloseReason, Config, Context, Handler, IntoService, MayBlock, Message as Incoming, Mode,
+    Position, Publication, Replay, RoomName, Server, SessionToken, chat::Chat as ChatHandler,
 };
 use serde_json::{Value, json};
 use support::{
@@ -640,7 +640,7 @@ fn a_session_survives_what_passes_and_ends_with_what_does_not() {
     ] {
         let mut chat = Chat::new(&server);
         let session = chat.session.clone();
-        assert!(server.handle.close(&chat.id.parse().unwrap(), reason.clone()));
+        server.handle.close(&chat.id.parse().unwrap(), reason.clone()).unwrap();
         assert_eq!(chat.closed().0, reason.code());
         check(&server, &session, survives(reason.code()), &format!("the server closed: {reason}"));
     }
@@ -1441,20 +1441,20 @@ fn a_repeat_is_published_if_the_first_was_refused() {
 #[derive(Clone)]
 struct Plain;
 
-type Ctx<'a> = Context<'a, ()>;
+type Ctx<'a, M> = Context<'a, (), M>;
 
-fn tell(ctx: &mut Ctx<'_>, text: &str) {
-    let _: SendStatus = ctx.send(text);
+fn tell<M: Mode>(ctx: &mut Ctx<'_, M>, text: &str) {
+    ctx.send(text);
 }
 
-impl Handler for Plain {
+impl<M: Mode> Handler<M> for Plain {
     type State = ();
 
-    fn keeps_sessions(&self) -> bool {
+    fn resumable(&self) -> bool {
         true
     }
 
-    fn on_message(&self, ctx: &mut Ctx<'_>, message: Incoming<'_>) {
+    fn on_message(&self, ctx: &mut Ctx<'_, M>, message: Incoming<'_>) {
         let words: Vec<&str> = message.as_text().unwrap_or_default().split(' ').collect();
         match words[..] {
             ["who"] => {
@@ -1463,20 +1463,19 @@ impl Handler for Plain {
             }
             ["join", room] => {
                 let name = RoomName::new(room).unwrap();
-                ctx.join(&name, Replay::Nothing, |ctx, joined| {
+                ctx.join(&name, Replay::Nothing).then(|ctx, joined| {
                     let Position { epoch, seq } = joined.unwrap().position;
                     tell(ctx, &format!("at {epoch} {seq}"));
                 });
             }
             ["leave", room] => {
-                let left = ctx.leave(room);
-                tell(ctx, &format!("left {left:?}"));
+                ctx.leave(room).then(|ctx, left| tell(ctx, &format!("left {left:?}")));
             }
             ["say", room, text] => {
                 let before = format!("{room} ");
                 let after = format!(" {text}");
                 let publication = Publication::around_seq(&before, &after);
-                ctx.broadcast(room, publication, |ctx, said| {
+                ctx.publish_to_others(room, publication).then(|ctx, said| {
                     tell(ctx, &format!("said {:?}", said.map(|said| said.seq)));
                 });
             }
@@ -1484,8 +1483,8 @@ impl Handler for Plain {
                 let before = format!("{room} ");
                 let after = format!(" {text}");
                 let publication =
-                    Publication::around_seq(&before, &after).once(id.parse().unwrap());
-                ctx.broadcast(room, publication, |ctx, said| {
+                    Publication::around_seq(&before, &after).dedup_id(id.parse().unwrap());
+                ctx.publish_to_others(room, publication).then(|ctx, said| {
                     let said = said.unwrap();
                     tell(ctx, &format!("said {} {}", said.seq, said.repeated));
                 });
@@ -1493,7 +1492,7 @@ impl Handler for Plain {
             ["direct", to, text] => {
                 let after = format!(" {text}");
                 let publication = Publication::around_seq("direct ", &after);
-                ctx.direct(&to.parse().unwrap(), publication, |ctx, sent| {
+                ctx.direct(&to.parse().unwrap(), publication).then(|ctx, sent| {
                     tell(ctx, &format!("sent {:?}", sent.map(|sent| sent.seq)));
                 });
             }
@@ -1509,7 +1508,7 @@ impl Handler for Plain {
                         (RoomName::new(part[0]).unwrap(), position)
                     })
                     .collect();
-                ctx.resume(&token, &places, direct.parse().ok(), |ctx, resumed| {
+                ctx.resume(&token, &places, direct.parse().ok()).then(|ctx, resumed| {
                     let resumed = match resumed {
                         Ok(resumed) => resumed,
                         Err(error) => return tell(ctx, &format!("refused {error:?}")),
@@ -1533,7 +1532,7 @@ impl Handler for Plain {
                     }
                     tell(ctx, &text);
                     for direct in &resumed.directs {
-                        let _: SendStatus = ctx.send_prepared(direct);
+                        ctx.send_prepared(direct);
                     }
                 });
             }
@@ -1596,7 +1595,7 @@ fn on_both(mut test: impl FnMut(&TestServer)) {
         Server::builder().route("/", handler)
     }
     test(&serve(|| mounted(Plain)));
-    test(&serve(|| mounted(Plain.blocking(3, 100))));
+    test(&serve(|| mounted(Handler::<MayBlock>::blocking(Plain, 3, 100))));
 }
 
 #[test]
@@ -1681,7 +1680,7 @@ fn an_embedders_session_is_not_kept_unless_it_says_so() {
         }
         text => {
             let token: SessionToken = text.unwrap_or_default().parse().unwrap();
-            ctx.resume(&token, &[], None, |ctx, resumed| {
+            ctx.resume(&token, &[], None).then(|ctx, resumed| {
                 tell(ctx, &format!("{:?}", resumed.map(|_| ())));
             });
         }
@@ -1701,12 +1700,12 @@ fn a_blocking_handlers_messages_after_a_takeover_say_nothing_any_more() {
     let (gate, closed) = crossbeam_channel::bounded::<()>(0);
     let (stalled, is_stalled) = crossbeam_channel::bounded(1);
     struct Held(crossbeam_channel::Receiver<()>, crossbeam_channel::Sender<()>);
-    impl Handler for Held {
+    impl Handler<MayBlock> for Held {
         type State = ();
-        fn keeps_sessions(&self) -> bool {
+        fn resumable(&self) -> bool {
             true
         }
-        fn on_message(&self, ctx: &mut Ctx<'_>, message: Incoming<'_>) {
+        fn on_message(&self, ctx: &mut Ctx<'_, MayBlock>, message: Incoming<'_>) {
             if message.as_text() == Some("wait") {
                 self.1.send(()).unwrap();
                 let _ = self.0.recv_timeout(DEADLINE);

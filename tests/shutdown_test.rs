@@ -13,7 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusty_socks::{CloseReason, Config, Context, Handler, Message as Incoming, Server};
+use rusty_socks::{
+    CloseReason, Config, Context, Handler, MayBlock, Message as Incoming, Mode, Server,
+};
 use support::{
     BusyServer, DEADLINE, RawClient, TestServer, close_frame, config, eventually, frame,
     upgrade_head,
@@ -283,23 +285,23 @@ struct Counts {
 
 struct Counting(Arc<Counts>);
 
-impl Handler for Counting {
+impl<M: Mode> Handler<M> for Counting {
     type State = ();
 
-    fn on_open(&self, _: &mut Context<'_, ()>) {
+    fn on_open(&self, _: &mut Context<'_, (), M>) {
         self.0.opened.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn on_message(&self, ctx: &mut Context<'_, ()>, message: Incoming<'_>) {
-        let _status = ctx.send(message);
+    fn on_message(&self, ctx: &mut Context<'_, (), M>, message: Incoming<'_>) {
+        ctx.send(message);
     }
 
-    fn on_drain(&self, ctx: &mut Context<'_, ()>) {
+    fn on_drain(&self, ctx: &mut Context<'_, (), M>) {
         self.0.drained.fetch_add(1, Ordering::SeqCst);
-        let _status = ctx.send("farewell");
+        ctx.send("farewell");
     }
 
-    fn on_close(&self, _: &mut Context<'_, ()>, reason: &CloseReason) {
+    fn on_close(&self, _: &mut Context<'_, (), M>, reason: &CloseReason) {
         assert_eq!(reason.code(), 1001);
         self.0.closed.fetch_add(1, Ordering::SeqCst);
     }
@@ -334,7 +336,7 @@ fn every_open_has_its_drain_and_its_close() {
 fn every_open_has_its_drain_and_its_close_on_threads_of_its_own() {
     let counts = Arc::<Counts>::default();
     let config = Config { close_timeout: LONG, ..config() };
-    let handler = Counting(Arc::clone(&counts)).blocking(2, 10);
+    let handler = Handler::<MayBlock>::blocking(Counting(Arc::clone(&counts)), 2, 10);
     let builder = Server::builder().config(config).route("/", handler);
     every_open_has_its_close(&counts, &TestServer::run(builder.bind().unwrap()));
 }

@@ -5,11 +5,11 @@
 
 mod support;
 
-use rusty_socks::{Config, Context, Handler, Message, SendStatus, Server};
+use rusty_socks::{Config, Context, Handler, MayBlock, Message, Server};
 use support::{frame, upgrade_head};
 
 fn echo(ctx: &mut Context<'_, ()>, message: Message<'_>) {
-    let _: SendStatus = ctx.send(message);
+    ctx.send(message);
 }
 
 #[test]
@@ -62,6 +62,9 @@ fn a_slow_client_of_memory_takes_what_its_window_lets_through() {
 
 #[test]
 fn a_blocking_handler_cannot_be_stepped() {
+    let echo = |ctx: &mut Context<'_, (), MayBlock>, message: Message<'_>| {
+        ctx.send(message);
+    };
     let error = Server::builder().route("/", echo.blocking(1, 1)).stepped().unwrap_err();
     assert!(error.to_string().contains("the handler of '/' blocks"), "{error}");
 }

@@ -238,7 +238,7 @@ fn closing_server() -> TestServer {
     let handler = |ctx: &mut Context<'_, ()>, message: Incoming<'_>| match message {
         Incoming::Text("close") => ctx.close(CloseReason::new(4000, "as you wish")),
         other => {
-            let _status = ctx.send(other);
+            ctx.send(other);
         }
     };
     TestServer::run(Server::builder().config(config()).route("/echo", handler).bind().unwrap())
@@ -277,7 +277,7 @@ fn a_client_that_never_answers_the_close_is_cut_off() {
     let mut client = server.upgrade("/ws");
     let welcome: serde_json::Value = serde_json::from_str(&client.text()).unwrap();
     let id = welcome["client_id"].as_str().unwrap().parse().unwrap();
-    assert!(server.handle.close(&id, CloseReason::KICKED));
+    server.handle.close(&id, CloseReason::KICKED).unwrap();
     assert_eq!(client.close_code(), 4009);
     client.expect_end();
     server.wait_until_empty();

@@ -2,8 +2,9 @@
 //!
 //! `cargo run --example chat`, then open the address that it prints in two windows.
 //!
-//! The server is the shipped chat protocol, mounted as any handler is, beside the page and the project's
-//! JavaScript client that the page imports. All limits are those of `rusty_socks`, by the same names.
+//! The server is the shipped chat protocol, mounted as any handler is, beside the page and the
+//! project's JavaScript client that the page imports. All limits are those of `rusty_socks`, by the
+//! same names.
 
 #[path = "../common/client.rs"]
 mod client;

@@ -7,8 +7,9 @@ use rusty_socks::{Builder, Error};
 /// Where the client is, in the repository that this example was built from.
 const CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/js");
 
-/// Serves the client's modules under `/client/`, so that a page can `import` `/client/index.js`. They are
-/// plain modules that need no build, and are read at the start: a change is one restart away.
+/// Serves the client's modules under `/client/`, so that a page can `import` `/client/index.js`.
+/// They are plain modules that need no build, and are read at the start: a change is one restart
+/// away.
 pub(crate) fn with_client(mut builder: Builder) -> Result<Builder, Error> {
     let index = Path::new(CLIENT).join("index.js");
     let mut files = vec![(index, "/client/index.js".to_owned())];

@@ -4,8 +4,9 @@ use std::env;
 
 use rusty_socks::{Config, Error, Server};
 
-/// The settings of the shipped server, by `RUSTY_SOCKS_*` and by flags such as `--port 0`, but listening on
-/// this machine alone unless told otherwise. `arguments` are those that the example has not used itself.
+/// The settings of the shipped server, by `RUSTY_SOCKS_*` and by flags such as `--port 0`, but
+/// listening on this machine alone unless told otherwise. `arguments` are those that the example
+/// has not used itself.
 pub(crate) fn config(arguments: impl IntoIterator<Item = String>) -> Result<Config, Error> {
     let mut variables: Vec<_> = env::vars_os().collect();
     if env::var_os("RUSTY_SOCKS_HOST").is_none() {

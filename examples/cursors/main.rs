@@ -1,11 +1,12 @@
 //! A board on which everyone sees everyone's pointer.
 //!
-//! `cargo run --example cursors`, then open the address that it prints in two windows, side by side.
+//! `cargo run --example cursors`, then open the address that it prints in two windows, side by
+//! side.
 //!
-//! The socket is `/board`. A client says `{"type":"enter","name":…}` and then `{"type":"move","x":…,"y":…}`
-//! with numbers from 0 to 1. What it is sent is the whole board, at most twenty times a second: who is there
-//! and where. So the work grows with the number of people and not with its square, and whoever misses a
-//! board needs only the next one.
+//! The socket is `/board`. A client says `{"type":"enter","name":…}` and then
+//! `{"type":"move","x":…,"y":…}` with numbers from 0 to 1. What it is sent is the whole board, at
+//! most twenty times a second: who is there and where. So the work grows with the number of people
+//! and not with its square, and whoever misses a board needs only the next one.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -40,8 +41,8 @@ const FRAME: Duration = Duration::from_millis(50);
 const NAME_MAX: usize = 24;
 
 fn main() -> Result<(), Error> {
-    // Only the newest board is worth keeping, and worth sending to whoever is behind; it is also what a
-    // newcomer is shown at once.
+    // Only the newest board is worth keeping, and worth sending to whoever is behind; it is also
+    // what a newcomer is shown at once.
     let rule =
         RoomRule { overflow: Some(Overflow::Latest), history: Some(1), ..RoomRule::new(ROOM) };
     let config = Config { rooms: vec![rule], ..common::config(env::args().skip(1))? };
@@ -173,11 +174,11 @@ impl Pointers {
         // The golden angle: however many come, the newest colour is far from the last ones.
         let hue = self.board.came.fetch_add(1, Ordering::Relaxed).wrapping_mul(137) % 360;
         *ctx.state() = true;
-        let _status = ctx.send(&json!({ "type": "entered", "id": id.to_string() }).to_string());
-        ctx.join(&self.room, Replay::Latest(1), |ctx, joined| match joined {
+        ctx.send(&json!({ "type": "entered", "id": id.to_string() }).to_string());
+        ctx.join(&self.room, Replay::Latest(1)).then(|ctx, joined| match joined {
             Ok(joined) => {
                 for board in &joined.replay {
-                    let _status = ctx.send_prepared(board);
+                    ctx.send_prepared(board);
                 }
             }
             Err(error) => ctx.close(CloseReason::new(4000, error.to_string())),
@@ -188,5 +189,5 @@ impl Pointers {
 }
 
 fn refuse(ctx: &mut Context<'_, bool>, message: &str) {
-    let _status = ctx.send(&json!({ "type": "error", "message": message }).to_string());
+    ctx.send(&json!({ "type": "error", "message": message }).to_string());
 }

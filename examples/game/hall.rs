@@ -140,7 +140,8 @@ impl Games {
         Ok((Place { game: id, colour: Colour::Red }, token))
     }
 
-    /// Gives a player back the seat that the token belongs to, and the connection that held it, if any.
+    /// Gives a player back the seat that the token belongs to, and the connection that held it, if
+    /// any.
     pub(crate) fn reseat(&mut self, token: &str, peer: Peer) -> Option<(Place, Option<Peer>)> {
         for game in self.by_id.values_mut() {
             for colour in [Colour::Red, Colour::Yellow] {
@@ -197,7 +198,8 @@ impl Game {
         self.seats().map(|(_, seat)| seat.name.as_str()).collect()
     }
 
-    /// A player's move. The rules are kept here and nowhere else: a page can be made to send anything.
+    /// A player's move. The rules are kept here and nowhere else: a page can be made to send
+    /// anything.
     pub(crate) fn drop(&mut self, colour: Colour, column: usize) -> Result<(), &'static str> {
         if self.is_over() {
             return Err("the game is over");
@@ -259,8 +261,8 @@ impl Game {
         Some(format!("{}\t{}\n", name(winner)?, name(winner.other())?))
     }
 
-    /// The whole game as everyone in its room is told it. A game is small; whoever missed a state needs
-    /// only the next one.
+    /// The whole game as everyone in its room is told it. A game is small; whoever missed a state
+    /// needs only the next one.
     pub(crate) fn state(&mut self) -> String {
         self.version += 1;
         let players: Vec<Value> = self

@@ -2,10 +2,11 @@
 //!
 //! `cargo run --example game`, then open the address that it prints in two windows.
 //!
-//! The socket is `/play`, JSON in both directions. A client says `{"type":"play","name":…}` and is seated;
-//! `drop` with a `column` makes a move, `watch` with a `game` looks on, `leave` resigns or looks away, and
-//! `return` with the `seat` it was given takes a player back to the game after a lost connection. The server
-//! keeps the rules; after each change it publishes the whole game to everyone in the game's room.
+//! The socket is `/play`, JSON in both directions. A client says `{"type":"play","name":…}` and is
+//! seated; `drop` with a `column` makes a move, `watch` with a `game` looks on, `leave` resigns or
+//! looks away, and `return` with the `seat` it was given takes a player back to the game after a
+//! lost connection. The server keeps the rules; after each change it publishes the whole game to
+//! everyone in the game's room.
 //!
 //! Who is away for `GAME_GRACE` seconds (30) loses. Results are kept in the file `GAME_SCORES`.
 
@@ -26,7 +27,8 @@ use std::{
 };
 
 use rusty_socks::{
-    CloseReason, Context, Error, Handler, HubError, Message, Replay, Server, ServerHandle,
+    CloseReason, Context, Error, Handler, MayBlock, Message, Replay, RoomError, Server,
+    ServerHandle,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -63,7 +65,8 @@ fn main() -> Result<(), Error> {
     server.run()
 }
 
-/// The socket of players and spectators. One handler serves all of them, from several threads at once.
+/// The socket of players and spectators. One handler serves all of them, from several threads at
+/// once.
 struct Play {
     hall: Arc<Hall>,
 }
@@ -199,14 +202,14 @@ impl Play {
             }
             None => return,
         };
-        let _ = ctx.leave(&format!("game.{game}"));
+        ctx.leave(&format!("game.{game}"));
     }
 
     /// Joins the game's room, then tells everyone in it how things stand.
     fn enter(&self, ctx: &mut Ctx<'_>, id: u64, change: impl FnOnce(&mut Game)) {
         let room = self.hall.lock().by_id.get(&id).map(|game| game.room.clone());
         let Some(room) = room else { return };
-        ctx.join(&room, Replay::Nothing, |ctx, joined| {
+        ctx.join(&room, Replay::Nothing).then(|ctx, joined| {
             if let Err(error) = joined {
                 ctx.close(CloseReason::new(4000, error.to_string()));
             }
@@ -234,10 +237,10 @@ impl Play {
         let was_over = game.is_over();
         change(game)?;
         let state = game.state();
-        // Publishing never blocks, so the lock may be held: then states go out in the order in which
-        // they came about.
-        ctx.publish(game.room.as_str(), &state, |ctx, published| {
-            if let Err(HubError::Overloaded) = published {
+        // Publishing never blocks, so the lock may be held: then states go out in the order in
+        // which they came about.
+        ctx.publish(game.room.as_str(), &state).then(|ctx, published| {
+            if let Err(RoomError::Overloaded) = published {
                 let message = "the others were not told: the next move will tell them";
                 say(ctx, &json!({ "type": "error", "message": message }));
             }
@@ -253,7 +256,7 @@ impl Play {
 
 fn say(ctx: &mut Ctx<'_>, answer: &serde_json::Value) {
     // Who does not read its answers is paused by the server, and closed if it never does.
-    let _status = ctx.send(&answer.to_string());
+    ctx.send(&answer.to_string());
 }
 
 /// Ends the games of those who did not come back, and writes down who has won.
@@ -298,10 +301,10 @@ struct Scores {
     path: PathBuf,
 }
 
-impl Handler for Scores {
+impl Handler<MayBlock> for Scores {
     type State = ();
 
-    fn on_message(&self, ctx: &mut Context<'_, ()>, _message: Message<'_>) {
+    fn on_message(&self, ctx: &mut Context<'_, (), MayBlock>, _message: Message<'_>) {
         let text = fs::read_to_string(&self.path).unwrap_or_default();
         let mut wins: BTreeMap<&str, u32> = BTreeMap::new();
         for (winner, _) in text.lines().filter_map(|line| line.split_once('\t')) {
@@ -310,6 +313,6 @@ impl Handler for Scores {
         let mut table: Vec<_> = wins.into_iter().collect();
         table.sort_by_key(|(_, wins)| std::cmp::Reverse(*wins));
         table.truncate(SCORES_MAX);
-        let _status = ctx.send(&json!({ "type": "scores", "scores": table }).to_string());
+        ctx.send(&json!({ "type": "scores", "scores": table }).to_string());
     }
 }

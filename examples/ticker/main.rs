@@ -2,11 +2,11 @@
 //!
 //! `cargo run --example ticker`, then open the address that it prints.
 //!
-//! A thread publishes to the rooms `prices.eur`, `prices.gold` and so on, `TICKER_RATE` times a second (2000)
-//! in all. An old price is worth nothing, so these rooms have the overflow policy `latest`: a client that
-//! keeps up gets every price, one that does not gets the newest and is told how many it did not get. Two
-//! readers inside this program show both, one at full speed and one that rests after each message; what
-//! they got is published to the room `readers`.
+//! A thread publishes to the rooms `prices.eur`, `prices.gold` and so on, `TICKER_RATE` times a
+//! second (2000) in all. An old price is worth nothing, so these rooms have the overflow policy
+//! `latest`: a client that keeps up gets every price, one that does not gets the newest and is told
+//! how many it did not get. Two readers inside this program show both, one at full speed and one
+//! that rests after each message; what they got is published to the room `readers`.
 
 #[path = "../common/client.rs"]
 mod client;
@@ -181,8 +181,8 @@ fn read(
     }
 }
 
-/// A plain client's connection. The slow one takes little from the kernel at a time, as it would at the far
-/// end of a slow line; else megabytes would wait there, and be stale.
+/// A plain client's connection. The slow one takes little from the kernel at a time, as it would at
+/// the far end of a slow line; else megabytes would wait there, and be stale.
 fn connect(
     addr: SocketAddr,
     takes_little: bool,

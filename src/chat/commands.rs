@@ -1,17 +1,22 @@
 //! What each command does.
 
+use std::iter;
+
+use rusty_socks_protocol::{Answer, ErrorCode, RoomSeq, answer};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
 use super::{
-    Chat, Ctx, answer_ok,
-    answers::{
-        self, MESSAGE_HEAD, push_joined, push_position, push_presence, push_room, push_string,
-    },
+    Chat, ChatState, Ctx, answer_ok, answers,
+    command::{self, Command, Content, Destination, Reference, Resume},
     fail,
-    frames::{self, Command, Content, Destination, Fault, Reference, Resume},
-    ok, reply,
+    fault::Fault,
+    json, message,
 };
 use crate::{
-    HubError, Position, Presence, Publication, Published, PublishedTo, Range, Replay, RoomName,
-    RoomPattern, SendStatus, SessionToken,
+    Position, PreparedFrame, Presence, Publication, Range, Replay, Reply, RoomError, RoomName,
+    RoomPattern, SessionToken, Watch,
 };
 
 impl Chat {
@@ -21,7 +26,7 @@ impl Chat {
                 self.take_name(ctx, &content);
                 match to {
                     Destination::Rooms(rooms) => {
-                        self.publish_to(ctx, &rooms, &content, echo, reference);
+                        self.publish_to_rooms(ctx, &rooms, &content, echo, reference);
                     }
                     Destination::Room(room) => {
                         self.publish(ctx, &room, &content, echo, reference);
@@ -37,63 +42,61 @@ impl Chat {
             }
             Command::Direct { to, content } => {
                 self.take_name(ctx, &content);
-                let tail = answers::message_tail(ctx.client_id(), &content);
-                let publication = once(Publication::around_seq(DIRECT_HEAD, &tail), &content);
-                let (errors_max, id) = (self.errors_max, content.id);
-                ctx.direct(&to, publication, move |ctx, result| match result {
-                    Ok(published) => ok(ctx, reference.as_deref(), |out| {
-                        out.push_str(&format!(",\"to\":\"{to}\",\"id\":\"{id}\""));
-                        push_repeated(out, published.repeated);
-                    }),
-                    Err(error) => fail(ctx, errors_max, &error.into(), reference.as_deref()),
-                });
+                let tail = message::tail(ctx.client_id(), &content);
+                let publication = Publication::around_seq(message::DIRECT_HEAD, &tail);
+                let (publication, id) = (known_by_id(publication, &content), content.id);
+                self.confirm(
+                    ctx.direct(&to, publication),
+                    reference,
+                    move |reference, published| {
+                        ok(reference, sent(Some(to), id, published.repeated))
+                    },
+                );
             }
-            Command::Broadcast(content) => self.broadcast(ctx, &content, &reference),
+            Command::Broadcast(content) => self.broadcast(ctx, &content, reference),
             Command::Join { room, since, watch, name } => {
                 set_name(ctx, name.as_deref());
                 self.join(ctx, room, since, watch, reference);
             }
-            Command::Leave { room } => match ctx.leave(&room) {
-                Ok(()) => ok(ctx, reference.as_deref(), |out| push_room(out, &room)),
-                Err(error) => self.fail(ctx, &error.into(), &reference),
-            },
+            Command::Leave { room } => {
+                let name = room.clone().into_owned();
+                self.confirm(ctx.leave(&room), reference, move |reference, ()| {
+                    ok(reference, answer::Left { room: name.into() })
+                });
+            }
             Command::Subscribe { pattern, name } => {
                 set_name(ctx, name.as_deref());
                 self.subscribe(ctx, pattern, reference);
             }
-            Command::Unsubscribe(pattern) => match ctx.unsubscribe(&pattern) {
-                Ok(()) => ok(ctx, reference.as_deref(), |out| push_room(out, pattern.as_str())),
-                Err(error) => self.fail(ctx, &error.into(), &reference),
-            },
+            Command::Unsubscribe(pattern) => {
+                let left = ctx.unsubscribe(&pattern);
+                self.confirm(left, reference, move |reference, ()| {
+                    ok(reference, answer::Left { room: pattern.as_str().into() })
+                });
+            }
             Command::History { room, range, limit } => {
                 self.history(ctx, &room, range, limit, reference);
             }
             Command::Presence { room, watch } => {
-                let (errors_max, name) = (self.errors_max, room.clone().into_owned());
-                ctx.presence(&room, watch, move |ctx, result| match result {
-                    Ok(presence) => answer_ok(ctx, reference.as_deref(), |out| {
-                        push_room(out, &name);
-                        push_presence(out, &presence);
-                    }),
-                    Err(error) => fail(ctx, errors_max, &error.into(), reference.as_deref()),
+                let name = room.clone().into_owned();
+                self.answer(ctx.presence(&room, watch), reference, move |reference, presence| {
+                    ok(reference, answers::presence(&name, &presence))
                 });
             }
             Command::Resume(resume) => self.resume(ctx, &resume, reference),
             Command::Ping => {
                 ctx.state().errors_in_a_row = 0;
-                let mut out = answers::answer("pong", reference.as_deref());
-                out.push('}');
-                reply(ctx, &out);
+                ctx.send(&json::text(&Answer::pong(reference.as_deref())));
             }
         }
     }
 
-    /// Who says its name in a message has one in presence too.
+    /// Gives a client that says its name in a message that name in presence too.
     fn take_name(&self, ctx: &mut Ctx<'_>, content: &Content<'_>) {
         if let Some(sender) = content.sender
             && !ctx.state().has_name
         {
-            set_name(ctx, frames::name(sender).as_deref());
+            set_name(ctx, command::name(sender).as_deref());
         }
     }
 
@@ -106,30 +109,29 @@ impl Chat {
         reference: Reference,
     ) {
         if !ctx.is_member(room) {
-            return self.fail(ctx, &HubError::NotMember.into(), &reference);
+            return self.fail(ctx, &RoomError::NotMember.into(), &reference);
         }
-        let head = answers::message_head(room);
-        let tail = answers::message_tail(ctx.client_id(), content);
-        let publication = once(Publication::around_seq(&head, &tail), content);
-        let (errors_max, id) = (self.errors_max, content.id);
+        let head = message::room_head(room);
+        let tail = message::tail(ctx.client_id(), content);
+        let publication = addressed(Publication::around_seq(&head, &tail), content, echo);
+        let id = content.id;
         // Only what the answer needs is carried over, and most publishes want none.
         let answered_room = reference.is_some().then(|| room.to_owned());
-        let then = move |ctx: &mut Ctx<'_>, result: Result<Published, HubError>| match result {
-            Ok(published) => ok(ctx, reference.as_deref(), |out| {
-                push_room(out, answered_room.as_deref().unwrap_or_default());
-                out.push_str(&format!(",\"seq\":{},\"id\":\"{id}\"", published.seq));
-                push_repeated(out, published.repeated);
-            }),
-            Err(error) => fail(ctx, errors_max, &error.into(), reference.as_deref()),
-        };
-        match echo {
-            true => ctx.publish(room, publication, then),
-            false => ctx.broadcast(room, publication, then),
-        }
+        self.confirm(ctx.publish(room, publication), reference, move |reference, published| {
+            ok(
+                reference,
+                answer::Published {
+                    room: answered_room.unwrap_or_default().into(),
+                    seq: published.seq,
+                    id: id.to_string().into(),
+                    repeated: published.repeated,
+                },
+            )
+        });
     }
 
-    /// One message to several rooms, which says what its number is in each.
-    fn publish_to(
+    /// Publishes one message to several rooms; it says what its number is in each.
+    fn publish_to_rooms(
         &self,
         ctx: &mut Ctx<'_>,
         rooms: &[String],
@@ -138,60 +140,40 @@ impl Chat {
         reference: Reference,
     ) {
         if rooms.iter().any(|room| !ctx.is_member(room)) {
-            return self.fail(ctx, &HubError::NotMember.into(), &reference);
+            return self.fail(ctx, &RoomError::NotMember.into(), &reference);
         }
-        let mut texts = Vec::with_capacity(rooms.len() + 1);
-        for (index, room) in rooms.iter().enumerate() {
-            let mut text = String::new();
-            if index == 0 {
-                text.push_str(MESSAGE_HEAD);
-                push_room(&mut text, room);
-                text.push_str(",\"seq\":");
-                texts.push((std::mem::take(&mut text), 0));
-                text.push_str(",\"rooms\":[{\"room\":");
-            } else {
-                text.push_str("},{\"room\":");
-            }
-            push_string(&mut text, room);
-            text.push_str(",\"seq\":");
-            texts.push((text, index));
-        }
+        let (texts, tail) = message::to_rooms(rooms, ctx.client_id(), content);
         let pieces: Vec<(&str, usize)> =
             texts.iter().map(|(text, index)| (text.as_str(), *index)).collect();
-        let tail = format!("}}]{}", answers::message_tail(ctx.client_id(), content));
-        let publication = once(Publication::around_seqs(&pieces, &tail), content);
-        let (errors_max, id) = (self.errors_max, content.id);
+        let publication = addressed(Publication::around_seqs(&pieces, &tail), content, echo);
+        let id = content.id;
         let answered_rooms = if reference.is_some() { rooms.to_vec() } else { Vec::new() };
-        let then = move |ctx: &mut Ctx<'_>, result: Result<PublishedTo, HubError>| match result {
-            Ok(published) => ok(ctx, reference.as_deref(), |out| {
-                out.push_str(",\"rooms\":[");
-                for (index, (room, seq)) in answered_rooms.iter().zip(&published.seqs).enumerate() {
-                    out.push_str(if index > 0 { ",{\"room\":" } else { "{\"room\":" });
-                    push_string(out, room);
-                    out.push_str(&format!(",\"seq\":{seq}}}"));
-                }
-                out.push_str(&format!("],\"id\":\"{id}\""));
-                push_repeated(out, published.repeated);
-            }),
-            Err(error) => fail(ctx, errors_max, &error.into(), reference.as_deref()),
-        };
         let rooms: Vec<&str> = rooms.iter().map(String::as_str).collect();
-        ctx.publish_to(&rooms, publication, !echo, then);
+        let reply = ctx.publish_to_rooms(&rooms, publication);
+        self.confirm(reply, reference, move |reference, published| {
+            let numbered = answered_rooms.into_iter().zip(published.seqs);
+            ok(
+                reference,
+                answer::PublishedToRooms {
+                    rooms: numbered.map(|(room, seq)| RoomSeq { room: room.into(), seq }).collect(),
+                    id: id.to_string().into(),
+                    repeated: published.repeated,
+                },
+            )
+        });
     }
 
-    fn broadcast(&self, ctx: &mut Ctx<'_>, content: &Content<'_>, reference: &Reference) {
+    fn broadcast(&self, ctx: &mut Ctx<'_>, content: &Content<'_>, reference: Reference) {
         if !self.may_broadcast {
-            let fault = Fault::new("forbidden", "clients of this server may not send to everyone");
-            return self.fail(ctx, &fault, reference);
+            let fault =
+                Fault::new(ErrorCode::Forbidden, "clients of this server may not send to everyone");
+            return self.fail(ctx, &fault, &reference);
         }
         self.take_name(ctx, content);
-        let tail = answers::message_tail(ctx.client_id(), content);
-        match ctx.announce(&format!("{{\"type\":\"broadcast\"{tail}")) {
-            Ok(()) => ok(ctx, reference.as_deref(), |out| {
-                out.push_str(&format!(",\"id\":\"{}\"", content.id));
-            }),
-            Err(error) => self.fail(ctx, &error.into(), reference),
-        }
+        let (text, id) = (message::broadcast(ctx.client_id(), content), content.id);
+        self.confirm(ctx.broadcast(&text), reference, move |reference, ()| {
+            ok(reference, sent(None, id, false))
+        });
     }
 
     fn join(
@@ -204,31 +186,27 @@ impl Chat {
     ) {
         let errors_max = self.errors_max;
         let replay = since.map_or(Replay::Nothing, Replay::Since);
-        let (name, watched) = (room.clone(), room.clone());
-        ctx.join(&room, replay, move |ctx, result| {
-            let joined = match result {
+        ctx.join(&room.clone(), replay).then(move |ctx, joined| {
+            let joined = match joined {
                 Ok(joined) => joined,
                 Err(error) => return fail(ctx, errors_max, &error.into(), reference.as_deref()),
             };
+            let name = room.clone();
             let told = move |ctx: &mut Ctx<'_>, presence: Option<Presence>| {
-                // Who asks what was missed, or who is there, wants the answer, with or without a ref.
+                // A client that asks what was missed, or who is there, gets the answer without a
+                // ref too.
                 if reference.is_none() && since.is_none() && presence.is_none() {
                     ctx.state().errors_in_a_row = 0;
                     return;
                 }
-                answer_ok(ctx, reference.as_deref(), |out| {
-                    push_room(out, name.as_str());
-                    push_joined(out, &joined);
-                    if let Some(presence) = &presence {
-                        push_presence(out, presence);
-                    }
-                });
+                let body = answers::joined(name.as_str(), &joined, presence.as_ref());
+                let messages = iter::once(&joined.replay[..]);
+                answer_ok(ctx, &ok_with_messages(reference.as_deref(), body, messages));
             };
             if watch {
-                // It was just joined, so there is an answer.
-                ctx.presence(watched.as_str(), Some(true), move |ctx, result| {
-                    told(ctx, result.ok());
-                });
+                // The room was just joined, so there is an answer.
+                let watched = ctx.presence(room.as_str(), Watch::Begin);
+                watched.then(move |ctx, presence| told(ctx, presence.ok()));
             } else {
                 told(ctx, None);
             }
@@ -236,23 +214,10 @@ impl Chat {
     }
 
     fn subscribe(&self, ctx: &mut Ctx<'_>, pattern: RoomPattern, reference: Reference) {
-        let errors_max = self.errors_max;
-        let asked = pattern.clone();
-        ctx.subscribe(&asked, move |ctx, result| match result {
-            // Which rooms they are and where they stand is known from nowhere else.
-            Ok(found) => answer_ok(ctx, reference.as_deref(), |out| {
-                push_room(out, pattern.as_str());
-                out.push_str(",\"rooms\":[");
-                for (index, found) in found.iter().enumerate() {
-                    out.push_str(if index > 0 { ",{\"room\":" } else { "{\"room\":" });
-                    push_string(out, found.room.as_str());
-                    push_position(out, &found.position);
-                    answers::push_overflow(out, found.overflow);
-                    out.push('}');
-                }
-                out.push(']');
-            }),
-            Err(error) => fail(ctx, errors_max, &error.into(), reference.as_deref()),
+        // Which rooms they are and where they stand is known from nowhere else, so it is always
+        // answered.
+        self.answer(ctx.subscribe(&pattern), reference, move |reference, matched| {
+            ok(reference, answers::subscribed(pattern.as_str(), &matched))
         });
     }
 
@@ -265,41 +230,69 @@ impl Chat {
         reference: Reference,
     ) {
         if !ctx.is_member(room) {
-            return self.fail(ctx, &HubError::NotMember.into(), &reference);
+            return self.fail(ctx, &RoomError::NotMember.into(), &reference);
         }
         let limit = limit.map_or(self.history_max, |limit| limit.min(self.history_max));
-        let (errors_max, name) = (self.errors_max, room.to_owned());
-        ctx.history(room, range, limit, move |ctx, result| match result {
-            // It is a question, so it is answered with or without a ref.
-            Ok(page) => answer_ok(ctx, reference.as_deref(), |out| {
-                push_room(out, &name);
-                push_position(out, &page.position);
-                answers::push_messages(out, &page.messages);
-            }),
-            Err(error) => fail(ctx, errors_max, &error.into(), reference.as_deref()),
+        let name = room.to_owned();
+        self.answer(ctx.history(room, range, limit), reference, move |reference, page| {
+            let messages = iter::once(&page.messages[..]);
+            ok_with_messages(reference, answers::page(&name, &page), messages)
         });
     }
 
     fn resume(&self, ctx: &mut Ctx<'_>, resume: &Resume<'_>, reference: Reference) {
         if resume.positions.len() > self.rooms_max {
             let message = format!("a client is in at most {} rooms", self.rooms_max);
-            return self.fail(ctx, &Fault::new("limit_exceeded", message), &reference);
+            return self.fail(ctx, &Fault::new(ErrorCode::LimitExceeded, message), &reference);
         }
         // A text that cannot be a token is as unknown as one that was never given out.
         let Ok(token) = resume.session.parse::<SessionToken>() else {
-            return self.fail(ctx, &HubError::NoSuchSession.into(), &reference);
+            return self.fail(ctx, &RoomError::NoSuchSession.into(), &reference);
         };
         let errors_max = self.errors_max;
-        ctx.resume(&token, &resume.positions, resume.direct_seq, move |ctx, result| match result {
+        let reply = ctx.resume(&token, &resume.positions, resume.direct_seq);
+        reply.then(move |ctx, resumed| match resumed {
             Ok(resumed) => {
                 ctx.state().has_name = resumed.name.is_some();
-                answer_ok(ctx, reference.as_deref(), |out| {
-                    answers::push_resumed(out, &resumed, &token.to_string());
-                });
+                let joined = resumed.rooms.iter().filter_map(|room| room.joined.as_ref().ok());
+                let messages = joined.map(|joined| &joined.replay[..]);
+                let body = answers::resumed(&resumed, &token);
+                answer_ok(ctx, &ok_with_messages(reference.as_deref(), body, messages));
                 for direct in &resumed.directs {
-                    let _: SendStatus = ctx.send_prepared(direct);
+                    ctx.send_prepared(direct);
                 }
             }
+            Err(error) => fail(ctx, errors_max, &error.into(), reference.as_deref()),
+        });
+    }
+
+    /// Answers a command that may be answered by silence: with a `ref`, or if it failed.
+    fn confirm<T>(
+        &self,
+        reply: Reply<'_, ChatState, T>,
+        reference: Reference,
+        frame: impl FnOnce(Option<&RawValue>, T) -> String + Send + 'static,
+    ) {
+        let errors_max = self.errors_max;
+        match reference {
+            Some(_) => self.answer(reply, reference, frame),
+            None => reply.then(move |ctx, outcome| match outcome {
+                Ok(_) => ctx.state().errors_in_a_row = 0,
+                Err(error) => fail(ctx, errors_max, &error.into(), None),
+            }),
+        }
+    }
+
+    /// Answers a command that is a question: with a `ref` or without.
+    fn answer<T>(
+        &self,
+        reply: Reply<'_, ChatState, T>,
+        reference: Reference,
+        frame: impl FnOnce(Option<&RawValue>, T) -> String + Send + 'static,
+    ) {
+        let errors_max = self.errors_max;
+        reply.then(move |ctx, outcome| match outcome {
+            Ok(done) => answer_ok(ctx, &frame(reference.as_deref(), done)),
             Err(error) => fail(ctx, errors_max, &error.into(), reference.as_deref()),
         });
     }
@@ -316,19 +309,39 @@ fn set_name(ctx: &mut Ctx<'_>, name: Option<&str>) {
     }
 }
 
-/// How that of a direct message does, up to its number.
-const DIRECT_HEAD: &str = "{\"type\":\"direct\",\"seq\":";
-
-/// A repeat of the client's own id is known for one.
-fn once<'a>(publication: Publication<'a>, content: &Content<'_>) -> Publication<'a> {
+/// Lets a repeat of the client's own id be known for one.
+fn known_by_id<'a>(publication: Publication<'a>, content: &Content<'_>) -> Publication<'a> {
     match content.is_own_id {
-        true => publication.once(content.id),
+        true => publication.dedup_id(content.id),
         false => publication,
     }
 }
 
-fn push_repeated(out: &mut String, repeated: bool) {
-    if repeated {
-        out.push_str(",\"repeated\":true");
-    }
+/// A message to rooms, which the publisher gets back if it wants an `echo`.
+fn addressed<'a>(
+    publication: Publication<'a>,
+    content: &Content<'_>,
+    echo: bool,
+) -> Publication<'a> {
+    let publication = known_by_id(publication, content);
+    if echo { publication } else { publication.to_others() }
+}
+
+/// Writes the answer to a command that was carried out.
+fn ok(reference: Option<&RawValue>, body: impl Serialize) -> String {
+    json::text(&Answer::ok(reference, body))
+}
+
+/// Writes that answer with the messages of its lists.
+fn ok_with_messages<'a>(
+    reference: Option<&RawValue>,
+    body: impl Serialize,
+    messages: impl Iterator<Item = &'a [PreparedFrame]> + Clone,
+) -> String {
+    json::text_with_messages(&Answer::ok(reference, body), messages)
+}
+
+fn sent(to: Option<Uuid>, id: Uuid, repeated: bool) -> answer::Sent<'static> {
+    let text = |id: Uuid| id.to_string().into();
+    answer::Sent { to: to.map(text), id: text(id), repeated }
 }

@@ -1,28 +1,36 @@
 //! The shipped handler: rooms, history, presence and sessions that survive, in JSON text frames
 //! (`rusty-socks.v1`).
 //!
-//! Written against the library's public face alone, so that whatever it does an embedder can do too.
+//! Written against the library's public face alone, so that whatever it does an embedder can do
+//! too.
 
-mod frames;
-mod commands;
+mod json;
+mod fault;
+mod command;
+mod message;
 mod answers;
 mod notices;
 mod rate;
+mod commands;
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use rusty_socks_protocol::{
+    self as protocol, Answer, ErrorCode, SUBPROTOCOL, Seconds,
+    answer::{Limits, Welcome},
+};
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::{
     CloseReason, Config, Context, Error, Handler, Joined, Message, Notice, PreparedFrame, Replay,
-    RoomName, SendStatus, Server,
+    RoomName, Server,
 };
-use frames::Fault;
+use fault::Fault;
 use rate::Rate;
 
-/// The name of the chat protocol in `Sec-WebSocket-Protocol`.
-const SUBPROTOCOL: &str = "rusty-socks.v1";
+/// What `welcome` calls the server.
+const SERVER: &str = concat!("rusty_socks/", env!("CARGO_PKG_VERSION"));
 
 /// The path the chat protocol is served under.
 const CHAT_PATH: &str = "/ws";
@@ -54,7 +62,7 @@ fn kept_max(config: &Config) -> usize {
 /// Returns every message as it came.
 fn echo(ctx: &mut Context<'_, ()>, message: Message<'_>) {
     // A client that does not read its echoes is paused, and one that never reads is closed.
-    let _: SendStatus = ctx.send(message);
+    ctx.send(message);
 }
 
 /// The chat protocol as a [`Handler`].
@@ -67,8 +75,7 @@ pub struct Chat {
     errors_max: u32,
     may_broadcast: bool,
     rate: Rate,
-    /// The end of every `welcome`, which is the same for all.
-    welcome_tail: Arc<str>,
+    about: Arc<About>,
 }
 
 /// What the protocol remembers about one connection.
@@ -82,27 +89,29 @@ pub struct ChatState {
 
 type Ctx<'a> = Context<'a, ChatState>;
 
-/// What one client may do, as its `welcome` tells it, so that it can pace itself instead of being
-/// refused. A limit that is off is left out.
-#[derive(Debug, Serialize)]
-struct Limits {
-    /// Messages a second, and as many at once.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rate_messages: Option<u32>,
-    /// Bytes of messages a second, and as many at once.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rate_bytes: Option<u32>,
-    /// Rooms, and as many patterns.
-    max_rooms: usize,
+/// What every client is told about the server.
+#[derive(Debug)]
+struct About {
+    node: String,
+    ping: Seconds,
+    max_message_bytes: usize,
+    resume_window: Seconds,
+    limits: Limits,
 }
 
-impl Limits {
-    fn of(config: &Config) -> Limits {
+impl About {
+    fn new(config: &Config) -> About {
         let unless_off = |limit: u32| (limit > 0).then_some(limit);
-        Limits {
-            rate_messages: unless_off(config.rate_messages),
-            rate_bytes: unless_off(config.rate_bytes),
-            max_rooms: config.max_rooms_per_conn,
+        About {
+            node: Uuid::new_v4().to_string(),
+            ping: Seconds(config.ping.as_secs_f64()),
+            max_message_bytes: config.max_message_bytes,
+            resume_window: Seconds(config.resume_window.as_secs_f64()),
+            limits: Limits {
+                rate_messages: unless_off(config.rate_messages),
+                rate_bytes: unless_off(config.rate_bytes),
+                max_rooms: config.max_rooms_per_conn,
+            },
         }
     }
 }
@@ -117,16 +126,6 @@ impl Chat {
             "" => None,
             name => Some(RoomName::new(name)?),
         };
-        let limits = serde_json::to_string(&Limits::of(config))
-            .map_err(|error| Error::config(format!("the limits of a client: {error}")))?;
-        let welcome_tail = format!(
-            ",\"server\":\"rusty_socks/{}\",\"node\":\"{}\",\"ping_s\":{},\"max_message_bytes\":{},\"resume_window_s\":{},\"limits\":{limits}}}",
-            env!("CARGO_PKG_VERSION"),
-            Uuid::new_v4(),
-            config.ping.as_secs_f64(),
-            config.max_message_bytes,
-            config.resume_window.as_secs_f64(),
-        );
         Ok(Chat {
             default_room,
             replay: config.replay,
@@ -135,7 +134,7 @@ impl Chat {
             errors_max: config.max_errors,
             may_broadcast: config.broadcast,
             rate: Rate::new(config.rate_messages, config.rate_bytes),
-            welcome_tail: welcome_tail.into(),
+            about: Arc::new(About::new(config)),
         })
     }
 }
@@ -151,25 +150,25 @@ impl Handler for Chat {
         Some(notices::frame(notice))
     }
 
-    fn keeps_sessions(&self) -> bool {
+    fn resumable(&self) -> bool {
         true
     }
 
     fn on_open(&self, ctx: &mut Ctx<'_>) {
         let Some(room) = &self.default_room else {
-            return welcome(ctx, None, &self.welcome_tail);
+            return welcome(ctx, None, &self.about);
         };
-        let (name, tail) = (room.clone(), Arc::clone(&self.welcome_tail));
-        ctx.join(room, Replay::Latest(self.replay), move |ctx, result| match result {
+        let (name, about) = (room.clone(), Arc::clone(&self.about));
+        ctx.join(room, Replay::Latest(self.replay)).then(move |ctx, joined| match joined {
             Ok(joined) => {
-                welcome(ctx, Some((&name, &joined)), &tail);
+                welcome(ctx, Some((&name, &joined)), &about);
                 for message in &joined.replay {
-                    let _: SendStatus = ctx.send_prepared(message);
+                    ctx.send_prepared(message);
                 }
             }
             Err(error) => {
-                welcome(ctx, None, &tail);
-                reply(ctx, &Fault::from(error).frame(None));
+                welcome(ctx, None, &about);
+                ctx.send(&Fault::from(error).frame(None));
             }
         });
     }
@@ -177,9 +176,10 @@ impl Handler for Chat {
     fn on_message(&self, ctx: &mut Ctx<'_>, message: Message<'_>) {
         if let Err(wait_ms) = self.rate.spend(&mut ctx.state().allowance, message.as_bytes().len())
         {
-            let fault = Fault::new("rate_limited", "more messages or bytes than the rate allows");
+            let fault =
+                Fault::new(ErrorCode::RateLimited, "more messages or bytes than the rate allows");
             // It is read all the same: the client must learn which of its commands was refused.
-            let reference = message.as_text().and_then(|text| frames::parse(text).0);
+            let reference = message.as_text().and_then(|text| command::parse(text).0);
             let fault = fault.retry_after_ms(wait_ms);
             return fail(ctx, self.errors_max, &fault, reference.as_deref());
         }
@@ -187,7 +187,7 @@ impl Handler for Chat {
             let fault = Fault::bad_request("the protocol is JSON in text messages");
             return fail(ctx, self.errors_max, &fault, None);
         };
-        match frames::parse(text) {
+        match command::parse(text) {
             (reference, Ok(command)) => self.carry_out(ctx, command, reference),
             (reference, Err(fault)) => fail(ctx, self.errors_max, &fault, reference.as_deref()),
         }
@@ -196,54 +196,45 @@ impl Handler for Chat {
     fn on_drain(&self, ctx: &mut Ctx<'_>) {
         // Everyone gets another delay, so that not everyone comes back at once.
         let delay = ctx.client_id().as_u128() % RECONNECT_SPREAD_MS;
-        let frame =
-            format!("{{\"type\":\"closing\",\"reason\":\"drain\",\"reconnect_after_ms\":{delay}}}");
-        reply(ctx, &frame);
+        let (reason, reconnect_after_ms) = ("drain".into(), delay as u64);
+        ctx.send(&json::text(&protocol::Notice::Closing { reason, reconnect_after_ms }));
     }
 }
 
-fn welcome(ctx: &mut Ctx<'_>, joined: Option<(&RoomName, &Joined)>, tail: &str) {
-    let mut out = answers::answer("welcome", None);
-    let (client_id, session) = (ctx.client_id(), ctx.session_token());
-    out.push_str(&format!(",\"client_id\":\"{client_id}\",\"session\":\"{session}\""));
-    if let Some((room, joined)) = joined {
-        answers::push_room(&mut out, room.as_str());
-        answers::push_position(&mut out, &joined.position);
-    }
-    out.push_str(tail);
-    reply(ctx, &out);
+fn welcome(ctx: &mut Ctx<'_>, joined: Option<(&RoomName, &Joined)>, about: &About) {
+    let (client_id, session) = (ctx.client_id().to_string(), ctx.session_token().to_string());
+    let position = joined.map(|(_, joined)| &joined.position);
+    let frame = json::text(&Answer::welcome(Welcome {
+        client_id: client_id.into(),
+        session: session.into(),
+        room: joined.map(|(room, _)| room.as_str().into()),
+        epoch: position.map(answers::epoch),
+        seq: position.map(|position| position.seq),
+        server: SERVER.into(),
+        node: about.node.as_str().into(),
+        ping_s: about.ping,
+        max_message_bytes: about.max_message_bytes,
+        resume_window_s: about.resume_window,
+        limits: about.limits,
+    }));
+    ctx.send(&frame);
 }
 
-/// A command succeeded: answers if it had a `ref`.
-fn ok(ctx: &mut Ctx<'_>, reference: Option<&str>, fields: impl FnOnce(&mut String)) {
-    match reference {
-        Some(_) => answer_ok(ctx, reference, fields),
-        None => ctx.state().errors_in_a_row = 0,
-    }
-}
-
-fn answer_ok(ctx: &mut Ctx<'_>, reference: Option<&str>, fields: impl FnOnce(&mut String)) {
+/// Answers a command that succeeded.
+fn answer_ok(ctx: &mut Ctx<'_>, frame: &str) {
     ctx.state().errors_in_a_row = 0;
-    let mut out = answers::answer("ok", reference);
-    fields(&mut out);
-    out.push('}');
-    reply(ctx, &out);
+    ctx.send(frame);
 }
 
-/// A command failed: answers in any case, and closes a connection that does nothing but fail.
-fn fail(ctx: &mut Ctx<'_>, errors_max: u32, fault: &Fault, reference: Option<&str>) {
-    reply(ctx, &fault.frame(reference));
+/// Answers a command that failed, and closes a connection that does nothing but fail.
+fn fail(ctx: &mut Ctx<'_>, errors_max: u32, fault: &Fault, reference: Option<&RawValue>) {
+    ctx.send(&fault.frame(reference));
     let errors = ctx.state().errors_in_a_row.saturating_add(1);
     ctx.state().errors_in_a_row = errors;
     if errors_max > 0 && errors >= errors_max {
         ctx.close(match fault.code {
-            "rate_limited" => CloseReason::RATE_LIMITED,
+            ErrorCode::RateLimited => CloseReason::RATE_LIMITED,
             _ => CloseReason::TOO_MANY_ERRORS,
         });
     }
-}
-
-fn reply(ctx: &mut Ctx<'_>, frame: &str) {
-    // A reply that finds its client too far behind closes it; there is nothing to add to that here.
-    let _: SendStatus = ctx.send(frame);
 }

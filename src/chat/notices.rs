@@ -1,54 +1,53 @@
 //! What the server tells clients of its own accord, in the words of the chat protocol.
 
+use rusty_socks_protocol as protocol;
 use uuid::Uuid;
 
-use super::answers::{answer, push_overflow, push_position, push_room, push_string, push_who};
-use crate::{Message, Notice, PreparedFrame, RoomName};
+use super::{
+    answers::{epoch, overflow},
+    json,
+};
+use crate::{Message, Notice, PreparedFrame};
 
 /// The frame that says `notice`.
 pub(super) fn frame(notice: &Notice<'_>) -> PreparedFrame {
-    let text = match notice {
-        Notice::Joined { room, client_id, name } => presence("joined", room, *client_id, *name),
-        Notice::Left { room, client_id, name } => presence("left", room, *client_id, *name),
-        Notice::Gap { room, from, to } => {
-            let mut out = about("gap", room);
-            out.push_str(&format!(",\"from\":{from},\"to\":{to}"));
-            out
+    let id = |client_id: &Uuid| client_id.to_string().into();
+    let notice = match notice {
+        Notice::Joined { room, client_id, name } => protocol::Notice::Joined {
+            room: room.as_str().into(),
+            client_id: id(client_id),
+            sender: name.map(Into::into),
+        },
+        Notice::Left { room, client_id, name } => protocol::Notice::Left {
+            room: room.as_str().into(),
+            client_id: id(client_id),
+            sender: name.map(Into::into),
+        },
+        Notice::Gap { room, from, to } => protocol::Notice::Gap {
+            room: room.as_str().into(),
+            from: Some(*from),
+            to: Some(*to),
+            presence: false,
+        },
+        Notice::PresenceGap { room } => protocol::Notice::Gap {
+            room: room.as_str().into(),
+            from: None,
+            to: None,
+            presence: true,
+        },
+        Notice::Matched { pattern, room, position, overflow: policy } => {
+            protocol::Notice::Matched {
+                pattern: pattern.as_str().into(),
+                room: room.as_str().into(),
+                epoch: epoch(position),
+                seq: position.seq,
+                overflow: overflow(*policy),
+            }
         }
-        Notice::PresenceGap { room } => {
-            let mut out = about("gap", room);
-            out.push_str(",\"presence\":true");
-            out
-        }
-        Notice::Matched { pattern, room, position, overflow } => {
-            let mut out = answer("matched", None);
-            out.push_str(",\"pattern\":");
-            push_string(&mut out, pattern.as_str());
-            push_room(&mut out, room.as_str());
-            push_position(&mut out, position);
-            push_overflow(&mut out, *overflow);
-            out
-        }
-        Notice::Unmatched { pattern, room } => {
-            let mut out = answer("unmatched", None);
-            out.push_str(",\"pattern\":");
-            push_string(&mut out, pattern.as_str());
-            push_room(&mut out, room.as_str());
-            out
-        }
+        Notice::Unmatched { pattern, room } => protocol::Notice::Unmatched {
+            pattern: pattern.as_str().into(),
+            room: room.as_str().into(),
+        },
     };
-    PreparedFrame::new(Message::Text(&(text + "}")))
-}
-
-fn presence(kind: &str, room: &RoomName, client_id: Uuid, name: Option<&str>) -> String {
-    let mut out = about(kind, room);
-    out.push(',');
-    push_who(&mut out, client_id, name);
-    out
-}
-
-fn about(kind: &str, room: &RoomName) -> String {
-    let mut out = answer(kind, None);
-    push_room(&mut out, room.as_str());
-    out
+    PreparedFrame::new(Message::Text(&json::text(&notice)))
 }

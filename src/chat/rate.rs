@@ -22,9 +22,11 @@ impl Rate {
         Rate { messages: messages.into(), bytes: bytes.into() }
     }
 
-    /// Spends one message of `bytes`, or says for how many milliseconds there is no allowance for it.
+    /// Spends one message of `bytes`, or says for how many milliseconds there is no allowance for
+    /// it.
     ///
-    /// A message larger than a second's bytes passes when the bucket is full, and is paid for afterwards.
+    /// A message larger than a second's bytes passes when the bucket is full, and is paid for
+    /// afterwards.
     pub(super) fn spend(
         &self,
         allowance: &mut Option<Box<Allowance>>,

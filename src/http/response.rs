@@ -1,6 +1,6 @@
 //! Answers: always with a length and a date, so that a client never has to guess where one ends.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use crate::ws::handshake::UpgradeFault;
 
@@ -114,6 +114,11 @@ pub(crate) fn error_body(error: &str, message: &str, retry_after_s: Option<u64>)
 /// The current time as a `Date` header wants it (RFC 9110, 5.6.7).
 pub(crate) fn date_now() -> String {
     chrono::Utc::now().format("%a, %d %b %Y %H:%M:%S GMT").to_string()
+}
+
+/// Rounds a pause up to whole seconds, as `Retry-After` wants it: at least one.
+pub(crate) fn retry_after_s(wait: Duration) -> u64 {
+    wait.as_secs_f64().ceil().max(1.0) as u64
 }
 
 #[cfg(test)]

@@ -1,29 +1,21 @@
-//! Messages that go past the rooms: to one session, wherever it is, and to everyone who is connected.
+//! Messages that go past the rooms: to one session, wherever it is, and to everyone who is
+//! connected.
 
-use std::{cmp::Ordering, time::Duration};
+use std::cmp::Ordering;
 
 use parking_lot::MutexGuard;
 use uuid::Uuid;
 
 use super::{
-    Hub, HubError,
-    mailbox::{ConnId, Deferred, Letter},
+    Hub,
+    error::RoomError,
+    inbox::Inbox,
+    mailbox::{Deferred, Letter},
     publish::{Publication, Published},
-    sessions::{Mail, Recipient, Session, SessionState, Speaker, Standing},
-};
-use crate::{
-    store::{History, HistoryBounds},
-    ws::frame::PreparedFrame,
+    session::{Attachment, Recipient, Sender, Session, SessionState},
 };
 
-/// What an inbox may hold.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct InboxBounds {
-    pub(super) messages_max: usize,
-    pub(super) bytes_max: usize,
-}
-
-/// Who sends a direct message and who gets it, both locked.
+/// The sessions that send and receive a direct message, both locked.
 struct Parties<'a> {
     from: MutexGuard<'a, SessionState>,
     to: Receiver<'a>,
@@ -63,115 +55,101 @@ impl<'a> Parties<'a> {
 }
 
 impl Hub {
-    /// Sends a message to one session. It is kept for a while, so that a session that is away, or loses it
-    /// on the way, has it when it is resumed.
+    /// Sends a message to one session. It is kept for a while, so that a session that is away, or
+    /// loses it on the way, has it when it is resumed.
     pub(crate) fn direct(
         &self,
-        by: Speaker<'_>,
+        by: Sender<'_>,
         to: &Uuid,
         publication: &Publication<'_>,
-    ) -> Result<Published, HubError> {
+    ) -> Result<Published, RoomError> {
         let receiver = self.sessions.find(to);
         let mut deferred = Deferred::default();
         let mut parties = Parties::lock(by.session, receiver.as_deref());
         let result = self.direct_between(by, &mut parties, to, publication, &mut deferred);
         drop(parties);
-        self.post.finish(&deferred);
+        self.mailboxes.after_unlock(&deferred);
         result
     }
 
-    /// With both sessions locked: neither a repeat nor a take-over slips in between.
+    /// Sends with both sessions locked: neither a repeat nor a takeover slips in between.
     fn direct_between(
         &self,
-        by: Speaker<'_>,
+        by: Sender<'_>,
         parties: &mut Parties<'_>,
         to: &Uuid,
         publication: &Publication<'_>,
         deferred: &mut Deferred,
-    ) -> Result<Published, HubError> {
-        by.must_speak()?;
-        if let Some(id) = publication.once
-            && let Some(seq) = parties.from.told_client(id, to)
+    ) -> Result<Published, RoomError> {
+        by.check_not_taken_over()?;
+        if let Some(id) = publication.dedup_id
+            && let Some(seq) = parties.from.recent_direct(id, to)
         {
             self.sessions.metrics.repeats.add_shared();
             return Ok(Published { seq, behind: false, repeated: true });
         }
-        let receiver = parties.receiver().ok_or(HubError::NoSuchClient)?;
+        let receiver = parties.receiver().ok_or(RoomError::NoSuchClient)?;
         let seq = self.deliver_to(receiver, publication, deferred)?;
         self.sessions.metrics.directs.add_shared();
-        if let Some(id) = publication.once {
-            parties.from.tell(id, Recipient::Client(*to, seq));
+        if let Some(id) = publication.dedup_id {
+            parties.from.remember_publish(id, Recipient::Client(*to, seq));
         }
         Ok(Published { seq, behind: deferred.behind, repeated: false })
     }
 
-    /// Puts a message into a session's inbox, and sends it where there is a connection. Returns its number.
+    /// Puts a message into a session's inbox, and sends it if there is a connection. Returns its
+    /// number.
     fn deliver_to(
         &self,
         state: &mut SessionState,
         publication: &Publication<'_>,
         deferred: &mut Deferred,
-    ) -> Result<u64, HubError> {
-        let standing = state.standing;
-        let mail = state
-            .inbox
-            .get_or_insert_with(|| Box::new(Mail { history: History::new(), delivered_seq: 0 }));
-        let seq = mail.history.position().seq + 1;
+    ) -> Result<u64, RoomError> {
+        let attachment = state.attachment;
+        let inbox = state.inbox.get_or_insert_with(|| Box::new(Inbox::new()));
+        let seq = inbox.next_seq();
         let frame = publication.encode(&[seq]);
-        match standing {
-            Standing::Ended => return Err(HubError::NoSuchClient),
-            Standing::On(conn) => {
-                let worker = usize::from(conn.worker);
-                self.post.reserve_all(std::iter::once((worker, frame.len())), deferred)?;
-                self.post.put(worker, Letter::Send { conn, frame: frame.clone() });
-                deferred.ring.insert(worker);
-                mail.delivered_seq = seq;
+        match attachment {
+            Attachment::Ended => return Err(RoomError::NoSuchClient),
+            Attachment::To(conn) => {
+                let worker = conn.worker();
+                self.mailboxes.reserve_all(std::iter::once((worker, frame.len())), deferred)?;
+                let letter = Letter::Send { conn, frame: frame.clone() };
+                self.mailboxes.push_reserved(worker, letter, deferred);
             }
-            Standing::Away(_) => {
-                let waiting = mail.history.kept_since(mail.delivered_seq);
-                let bytes: usize = waiting.iter().map(PreparedFrame::len).sum();
-                let is_full = waiting.len() >= self.inbox.messages_max
-                    || bytes + frame.len() > self.inbox.bytes_max;
-                if is_full {
-                    return Err(HubError::InboxFull);
-                }
+            Attachment::Away(_) if inbox.is_full(frame.len(), &self.inbox) => {
+                return Err(RoomError::InboxFull);
             }
+            Attachment::Away(_) => {}
         }
-        let bounds = HistoryBounds {
-            messages_max: self.inbox.messages_max,
-            bytes_max: self.inbox.bytes_max,
-            // It goes with its session, and sooner only for want of space.
-            age_max: Duration::MAX,
-        };
-        mail.history.append(frame, 0, &bounds);
+        inbox.push(frame, matches!(attachment, Attachment::To(_)), &self.inbox);
         Ok(seq)
     }
 
-    /// Sends a message to every connection of `route`, or of all routes, but one. It is not kept. All of
-    /// them get it or, where a mailbox is full, none.
-    pub(crate) fn announce_to_all(
+    /// Sends a message to every connection of the sender's route but its own. The message is not
+    /// kept. All of them get it or, where a mailbox is full, none.
+    pub(crate) fn broadcast(
         &self,
-        by: Speaker<'_>,
-        route: Option<u16>,
+        by: Sender<'_>,
         publication: &Publication<'_>,
-        except: Option<ConnId>,
-    ) -> Result<(), HubError> {
+    ) -> Result<(), RoomError> {
         let frame = self.compressible(publication.encode(&[0]));
         let mut deferred = Deferred::default();
-        // Held until it is posted, so that a connection that is taken over in between says nothing more.
+        // Held until it is posted, so that a connection that is taken over in between says nothing
+        // more.
         let state = by.session.state.lock();
-        by.must_speak()?;
-        let everyone = (0..self.post.workers()).map(|worker| (worker, frame.len()));
-        let result = self.post.reserve_all(everyone, &mut deferred);
+        by.check_not_taken_over()?;
+        let everyone = (0..self.mailboxes.workers()).map(|worker| (worker, frame.len()));
+        let result = self.mailboxes.reserve_all(everyone, &mut deferred);
         if result.is_ok() {
-            for worker in 0..self.post.workers() {
+            for worker in 0..self.mailboxes.workers() {
                 let frame = frame.clone();
-                self.post.put(worker, Letter::Announce { route, frame, except });
-                deferred.ring.insert(worker);
+                let letter = Letter::Broadcast { route: by.session.route, frame, except: by.conn };
+                self.mailboxes.push_reserved(worker, letter, &mut deferred);
             }
         }
         drop(state);
-        self.post.finish(&deferred);
+        self.mailboxes.after_unlock(&deferred);
         result
     }
 }
@@ -192,7 +170,7 @@ mod tests {
         let (a, b) = (bench.client(0, true), bench.client(1, true));
         // Whichever has the smaller id, and whatever is locked first.
         for (from, to, worker) in [(&a, &b, 1), (&b, &a, 0), (&a, &a, 0)] {
-            let once = Uuid::new_v4();
+            let id = Uuid::new_v4();
             let held = to.session.state.lock();
             let (tell, told) = crossbeam_channel::unbounded();
             for _ in 0..2 {
@@ -200,8 +178,8 @@ mod tests {
                 let (from, conn) = (Arc::clone(&from.session), from.conn());
                 let to = to.session.client_id;
                 thread::spawn(move || {
-                    let by = Speaker { session: &from, conn };
-                    let _ = tell.send(hub.direct(by, &to, &Publication::from("x").once(once)));
+                    let by = Sender { session: &from, conn };
+                    let _ = tell.send(hub.direct(by, &to, &Publication::from("x").dedup_id(id)));
                 });
             }
             assert!(told.recv_timeout(STUCK).is_err(), "both wait for the receiver");
@@ -225,7 +203,7 @@ mod tests {
             let (from, conn) = (Arc::clone(&from.session), from.conn());
             let to = to.session.client_id;
             thread::spawn(move || {
-                let by = Speaker { session: &from, conn };
+                let by = Sender { session: &from, conn };
                 let sent = (0..EACH).all(|_| hub.direct(by, &to, &"x".into()).is_ok());
                 let _ = tell.send(sent);
             });
@@ -243,14 +221,14 @@ mod tests {
         new.resume(&old.session).expect("it is there");
         bench.letters(0);
         let (hub, to) = (&bench.hub, other.session.client_id);
-        let old = Speaker { session: &old.session, conn: old.conn() };
-        assert_eq!(hub.direct(old, &to, &"x".into()).err(), Some(HubError::TakenOver));
-        let announced = hub.announce_to_all(old, None, &"x".into(), None);
-        assert_eq!(announced, Err(HubError::TakenOver));
+        let old = Sender { session: &old.session, conn: old.conn() };
+        assert_eq!(hub.direct(old, &to, &"x".into()).err(), Some(RoomError::TakenOver));
+        let broadcast = hub.broadcast(old, &"x".into());
+        assert_eq!(broadcast, Err(RoomError::TakenOver));
         assert!(bench.texts(0).is_empty());
-        let new = Speaker { session: &new.session, conn: new.conn() };
+        let new = Sender { session: &new.session, conn: new.conn() };
         assert!(hub.direct(new, &to, &"x".into()).is_ok());
         let nobody = Uuid::new_v4();
-        assert_eq!(hub.direct(new, &nobody, &"x".into()).err(), Some(HubError::NoSuchClient));
+        assert_eq!(hub.direct(new, &nobody, &"x".into()).err(), Some(RoomError::NoSuchClient));
     }
 }

@@ -1,15 +1,22 @@
 //! A hub without workers and clients without connections: what the hub's own tests act on.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
-    Hub, HubError, Joined, Replay,
-    mailbox::{ConnId, Inbox, Letter, MailboxBounds, post_without_workers},
-    notice::{Notice, Wording},
+    Hub,
+    conn_handle::ConnHandle,
+    conn_id::ConnId,
+    error::RoomError,
+    history::{Joined, Replay},
+    mailbox::{Letter, MailboxBounds, MailboxReceiver, mailboxes_without_workers},
+    memberships::MatchedRoom,
+    names::{RoomName, RoomPattern},
+    notice::{Notice, NoticeFormatter},
+    presence::Watch,
     resume::Resumed,
-    rooms::{Room, RoomName, RoomPattern},
-    seats::{Door, Found},
-    sessions::Session,
+    room::Room,
+    send_status::SendStatus,
+    session::Session,
 };
 use crate::{
     config::Config,
@@ -28,7 +35,7 @@ pub(super) const STUCK: Duration = Duration::from_millis(50);
 /// Says what a notice looks like to a programmer.
 struct Words;
 
-impl Wording for Words {
+impl NoticeFormatter for Words {
     fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame> {
         Some(PreparedFrame::new(Message::Text(&format!("{notice:?}"))))
     }
@@ -37,20 +44,22 @@ impl Wording for Words {
 /// A hub, and the mailboxes of its workers.
 pub(super) struct Bench {
     pub(super) hub: Arc<Hub>,
-    inboxes: Vec<Inbox>,
+    receivers: Vec<MailboxReceiver>,
     slots: u32,
 }
 
 /// A session, and the way to its connection.
 pub(super) struct Client {
+    hub: Arc<Hub>,
     pub(super) session: Arc<Session>,
-    pub(super) door: TestDoor,
+    pub(super) conn: TestConn,
 }
 
 /// A connection that only notes what it is told.
-pub(super) struct TestDoor {
+pub(super) struct TestConn {
     hub: Arc<Hub>,
-    conn: ConnId,
+    id: ConnId,
+    session: Arc<Session>,
     /// The rooms and the channels that it is in.
     pub(super) rooms: Vec<Arc<Room>>,
     /// How often it was told that a mailbox is behind.
@@ -69,22 +78,23 @@ impl Bench {
     /// A hub with `workers` mailboxes of `letters_max`.
     pub(super) fn new(config: &Config, workers: usize, letters_max: usize) -> Bench {
         let bounds = MailboxBounds { letters_max, bytes_max: 64 << 10 };
-        let (post, inboxes) = post_without_workers(workers, bounds);
-        Bench { hub: Arc::new(Hub::new(config, post)), inboxes, slots: 0 }
+        let (mailboxes, receivers) = mailboxes_without_workers(workers, bounds);
+        Bench { hub: Arc::new(Hub::new(config, mailboxes)), receivers, slots: 0 }
     }
 
-    /// A new connection on `worker`, whose session outlives it if it `keeps`.
-    pub(super) fn client(&mut self, worker: usize, keeps: bool) -> Client {
+    /// A new connection on `worker`, whose session outlives it if it is `resumable`.
+    pub(super) fn client(&mut self, worker: usize, resumable: bool) -> Client {
         self.slots += 1;
-        let conn = ConnId { worker: worker as u16, slot: self.slots, generation: 0 };
-        let session = self.hub.sessions.begin(conn, 0, keeps, Arc::new(Words));
-        let hub = Arc::clone(&self.hub);
-        Client { session, door: TestDoor { hub, conn, rooms: Vec::new(), pressed: 0 } }
+        let id = ConnId { worker: worker as u16, slot: self.slots, generation: 0 };
+        let session = self.hub.sessions.begin(id, 0, resumable, Arc::new(Words));
+        let (hub, own) = (Arc::clone(&self.hub), Arc::clone(&session));
+        let conn = TestConn { hub, id, session: own, rooms: Vec::new(), pressed: 0 };
+        Client { hub: Arc::clone(&self.hub), session, conn }
     }
 
     /// What was posted to `worker`, in order.
     pub(super) fn letters(&self, worker: usize) -> Vec<Letter> {
-        std::iter::from_fn(|| self.inboxes[worker].take()).collect()
+        std::iter::from_fn(|| self.receivers[worker].take()).collect()
     }
 
     /// The notices and messages among it.
@@ -101,8 +111,9 @@ impl Bench {
     /// Puts messages into the mailbox of `worker` until it holds `letters`.
     pub(super) fn fill(&self, worker: usize, letters: usize) {
         let conn = ConnId { worker: worker as u16, slot: 0, generation: 0 };
-        while self.hub.post.waiting(worker) < letters {
-            assert!(self.hub.post.send(conn, PreparedFrame::new(Message::Text("x"))));
+        while self.hub.mailboxes.waiting(worker) < letters {
+            let sent = self.hub.mailboxes.send(conn, PreparedFrame::new(Message::Text("x")));
+            assert_eq!(sent, SendStatus::Sent);
         }
     }
 
@@ -121,59 +132,82 @@ impl Bench {
 
 impl Client {
     pub(super) fn conn(&self) -> ConnId {
-        self.door.conn
+        self.conn.id
     }
 
-    pub(super) fn join(&mut self, room: &str) -> Result<Joined, HubError> {
-        let hub = Arc::clone(&self.door.hub);
-        hub.join(&self.session, &mut self.door, &name(room), Replay::Nothing)
+    pub(super) fn join(&mut self, room: &str) -> Result<Joined, RoomError> {
+        self.hub.join(&mut self.conn, &name(room), Replay::Nothing)
     }
 
     pub(super) fn leave(&mut self, room: &str) {
-        let hub = Arc::clone(&self.door.hub);
-        hub.leave(&self.session, &mut self.door, room).expect("it is a member");
+        self.hub.leave(&mut self.conn, room).expect("it is a member");
     }
 
     /// Joins a room and watches it.
     pub(super) fn watch(&mut self, room: &str) {
         self.join(room).expect("a place");
-        let hub = Arc::clone(&self.door.hub);
-        let watched = hub.presence(&self.session, &mut self.door, room, Some(true));
+        let watched = self.hub.presence(&mut self.conn, room, Watch::Begin);
         watched.expect("it is a member");
     }
 
     /// Loses its connection, and its session waits.
     pub(super) fn lose(&mut self) {
-        self.door.hub.depart(&self.session, self.door.conn, &CloseReason::LOST);
-        self.door.leave_all();
+        self.hub.depart(&self.session, self.conn.id, &CloseReason::LOST);
+        self.conn.leave_all();
     }
 
     /// Takes up the session of `earlier`.
-    pub(super) fn resume(&mut self, earlier: &Session) -> Result<Resumed, HubError> {
-        let (hub, fresh) = (Arc::clone(&self.door.hub), Arc::clone(&self.session));
-        let resumed = hub.resume(&fresh, &mut self.door, &earlier.token(), &[], None)?;
-        self.session = hub.sessions.find(&resumed.client_id).expect("it is there");
+    pub(super) fn resume(&mut self, earlier: &Session) -> Result<Resumed, RoomError> {
+        let resumed = self.hub.resume(&mut self.conn, &earlier.token(), &[], None)?;
+        self.session = Arc::clone(&self.conn.session);
         Ok(resumed)
     }
 
-    pub(super) fn subscribe(&mut self, to: &str) -> Result<Vec<Found>, HubError> {
-        let hub = Arc::clone(&self.door.hub);
-        hub.subscribe(&self.session, &mut self.door, &pattern(to))
+    pub(super) fn subscribe(&mut self, to: &str) -> Result<Vec<MatchedRoom>, RoomError> {
+        self.hub.subscribe(&mut self.conn, &pattern(to))
     }
 }
 
-impl TestDoor {
+impl TestConn {
     /// What a worker does for a connection that ends, or goes on with another session.
     fn leave_all(&mut self) {
         for room in std::mem::take(&mut self.rooms) {
-            self.hub.uncount(&room, usize::from(self.conn.worker));
+            self.hub.uncount(&room, self.id.worker());
         }
     }
 }
 
-impl Door for TestDoor {
-    fn conn(&self) -> ConnId {
-        self.conn
+impl ConnHandle for TestConn {
+    fn id(&self) -> ConnId {
+        self.id
+    }
+
+    fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    fn remote_addr(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 1))
+    }
+
+    fn room(&self, name: &str) -> Option<Arc<Room>> {
+        self.session.room(name)
+    }
+
+    fn send(&mut self, message: Message<'_>) -> SendStatus {
+        unreachable!("the hub sends by letter: {message:?}")
+    }
+
+    fn send_prepared(&mut self, frame: &PreparedFrame) -> SendStatus {
+        self.send(frame.message())
+    }
+
+    fn close(&mut self, reason: CloseReason) {
+        unreachable!("the hub closes by letter: {reason}")
     }
 
     fn enter(&mut self, room: &Arc<Room>, _: u64) {
@@ -181,17 +215,18 @@ impl Door for TestDoor {
     }
 
     fn exit(&mut self, room: &Arc<Room>) {
-        let at =
-            self.rooms.iter().position(|other| other.key == room.key).expect("it was in there");
+        let is_it = |other: &Arc<Room>| other.key == room.key;
+        let at = self.rooms.iter().position(is_it).expect("it was in there");
         self.rooms.remove(at);
-        self.hub.uncount(room, usize::from(self.conn.worker));
+        self.hub.uncount(room, self.id.worker());
     }
 
-    fn attach(&mut self, _: &Arc<Session>) {
+    fn attach(&mut self, session: &Arc<Session>) {
         self.leave_all();
+        self.session = Arc::clone(session);
     }
 
-    fn feel_pressure(&mut self) {
+    fn on_backpressure(&mut self) {
         self.pressed += 1;
     }
 }

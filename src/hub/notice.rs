@@ -2,29 +2,30 @@
 
 use uuid::Uuid;
 
-use super::rooms::{RoomName, RoomPattern};
+use super::names::{RoomName, RoomPattern};
 use crate::{config::Overflow, store::Position, ws::frame::PreparedFrame};
 
-/// Something that the server has to tell a client; [`Handler::notice`] says it in the handler's protocol.
+/// Something that the server has to tell a client; [`Handler::notice`] says it in the handler's
+/// protocol.
 ///
 /// [`Handler::notice`]: crate::Handler::notice
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum Notice<'a> {
-    /// Someone is in the room now. Told to those who watch it.
+    /// Another client is in the room now. Sent to the clients that watch the room.
     Joined {
         /// The room.
         room: &'a RoomName,
-        /// Who.
+        /// The client that came.
         client_id: Uuid,
         /// The name that this client goes by, if it gave one.
         name: Option<&'a str>,
     },
-    /// Someone is not in the room any more. Told to those who watch it.
+    /// Another client is not in the room any more. Sent to the clients that watch the room.
     Left {
         /// The room.
         room: &'a RoomName,
-        /// Who.
+        /// The client that went.
         client_id: Uuid,
         /// The name that this client went by, if it gave one.
         name: Option<&'a str>,
@@ -49,13 +50,13 @@ pub enum Notice<'a> {
         pattern: &'a RoomPattern,
         /// The room.
         room: &'a RoomName,
-        /// What is delivered comes behind this.
+        /// Messages after this position are delivered.
         position: Position,
-        /// What the room does for a member that is too slow.
+        /// What happens to a member that is too slow.
         overflow: Overflow,
     },
-    /// A new room matches a pattern that the client subscribed to, but the client is in as many rooms
-    /// as it may be.
+    /// A new room matches a pattern that the client subscribed to, but the client is in as many
+    /// rooms as it may be.
     Unmatched {
         /// The pattern.
         pattern: &'a RoomPattern,
@@ -64,7 +65,7 @@ pub enum Notice<'a> {
     },
 }
 
-/// Whoever puts notices into words: a handler. Usable from any thread.
-pub(crate) trait Wording: Send + Sync {
+/// Puts notices into words: a handler does. Usable from any thread.
+pub(crate) trait NoticeFormatter: Send + Sync {
     fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame>;
 }

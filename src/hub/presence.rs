@@ -1,97 +1,114 @@
 //! Who is in a room, in the eyes of those who watch it: the roster, and the notices of its changes.
 //!
-//! A notice goes out under the room's lock and then its channel's, so everyone is told of the changes in the
-//! order in which they were made. A join is refused where there is no place for its notice. All that follows
-//! from a join that was taken is told in any case, because nobody could say it again; so there are never
-//! more such notices than there were joins.
+//! A notice goes out under the room's lock and then its channel's, so every watcher is told of the
+//! changes in the order in which they were made. A join is refused where there is no space for its
+//! notice. All that follows from a join that was taken is told in any case, because nobody could
+//! say it again; so there are never more such notices than there were joins.
 
 use std::sync::Arc;
 
 use uuid::Uuid;
 
 use super::{
-    Hub, HubError,
+    Hub,
+    conn_handle::ConnHandle,
+    error::RoomError,
+    locked_session::LockedSession,
     mailbox::{Deferred, Letter},
     notice::Notice,
-    publish::places,
-    rooms::{Listed, Room, RoomState},
-    seats::{Act, Door},
-    sessions::Session,
+    room::{Room, RoomState, RosterEntry, workers_with_members},
+    session::Session,
 };
 
 /// Members that a [`Presence`] lists at most.
-pub(super) const LISTED_MAX: usize = 1000;
+pub(super) const PRESENCE_MEMBERS_MAX: usize = 1000;
 
-/// Someone in a room.
+/// A client in a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Present {
-    /// Who.
+    /// Its id.
     pub client_id: Uuid,
     /// The name that this client goes by, if it gave one.
     pub name: Option<Arc<str>>,
 }
 
-/// Who is in a room.
+/// The clients in a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Presence {
     /// The members, at most 1,000 of them, in no order.
     pub members: Vec<Present>,
-    /// How many there are.
+    /// How many members there are.
     pub count: usize,
 }
 
-/// How a roster changes for those who watch it.
+/// Whether a client is told of who comes to a room and who goes, by
+/// [`Notice::Joined`] and [`Notice::Left`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watch {
+    /// As it was before: nothing changes.
+    AsBefore,
+    /// From now on.
+    Begin,
+    /// No longer.
+    End,
+}
+
+/// How a roster changes in the eyes of its watchers.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
-    /// Someone asks to be in the room, and can ask again.
+pub(super) enum RosterChange {
+    /// A session asks to be in the room, and can ask again.
     Joins,
-    /// Someone who has a place in it already can be seen from now on.
+    /// A session that is in the room already can be seen from now on.
     Appears,
     Leaves,
 }
 
 impl Hub {
-    /// Says who is in a room; with `watch` also begins or ends to tell of changes, in the same instant.
+    /// Says who is in a room, and begins or ends the watch of it in the same instant.
     pub(crate) fn presence(
         &self,
-        session: &Arc<Session>,
-        door: &mut dyn Door,
+        conn: &mut dyn ConnHandle,
         name: &str,
-        watch: Option<bool>,
-    ) -> Result<Presence, HubError> {
-        self.act(session, door, |act| {
-            act.must_be_served()?;
-            let at = act.state.seat(name).ok_or(HubError::NotMember)?;
-            let seat = &mut act.state.seats[at];
-            let watched = seat.watching;
-            seat.watching = watch.unwrap_or(watched);
-            let room = Arc::clone(&seat.room);
-            if watched && watch == Some(false) {
-                act.exit_channel(&room);
+        watch: Watch,
+    ) -> Result<Presence, RoomError> {
+        self.lock_own_session(conn, |locked| {
+            let at = locked.state.membership(name).ok_or(RoomError::NotMember)?;
+            let membership = &mut locked.state.memberships[at];
+            let watched = membership.watching;
+            let watching = match watch {
+                Watch::AsBefore => watched,
+                Watch::Begin => true,
+                Watch::End => false,
+            };
+            membership.watching = watching;
+            let room = Arc::clone(&membership.room);
+            if watched && !watching {
+                locked.exit_channel(&room);
             }
             let mut room_state = room.state.lock();
-            // Whoever is listed is known from here on, so its leaving will be told.
-            self.show_all(&room, &mut room_state, act.deferred);
-            if !watched && watch == Some(true) {
-                act.enter_channel(&room, &mut room_state);
+            // A session that is listed in the answer is known from here on, so its leaving will be
+            // told.
+            self.show_all(&room, &mut room_state, locked.deferred);
+            if !watched && watching {
+                locked.enter_channel(&room, &mut room_state);
             }
-            Ok(room_state.presence(LISTED_MAX))
+            Ok(room_state.presence(PRESENCE_MEMBERS_MAX))
         })
     }
 
-    /// Shows a session in the presence of its rooms: it will hardly take up an earlier one any more.
-    /// Returns whether a mailbox was found behind.
+    /// Shows a session in the presence of its rooms: it will hardly take up an earlier one any
+    /// more. Returns whether a mailbox was found behind.
     pub(crate) fn confirm(&self, session: &Arc<Session>) -> bool {
         let mut deferred = Deferred::default();
         let mut state = session.state.lock();
         if std::mem::take(&mut state.provisional) {
-            for seat in &state.seats {
-                let mut room_state = seat.room.state.lock();
-                self.show(session, &seat.room, &mut room_state, &mut deferred);
+            for membership in &state.memberships {
+                let mut room_state = membership.room.state.lock();
+                self.show(session, &membership.room, &mut room_state, &mut deferred);
             }
         }
         drop(state);
-        self.post.finish(&deferred);
+        self.mailboxes.after_unlock(&deferred);
         deferred.behind
     }
 
@@ -102,26 +119,32 @@ impl Hub {
             return;
         }
         state.name = name.map(Arc::from);
-        for seat in &state.seats {
-            if let Some(listed) = seat.room.state.lock().roster.get_mut(&session.client_id) {
-                listed.name.clone_from(&state.name);
+        for membership in &state.memberships {
+            let mut room_state = membership.room.state.lock();
+            if let Some(entry) = room_state.roster.get_mut(&session.client_id) {
+                entry.name.clone_from(&state.name);
             }
         }
     }
 
-    /// Takes a session off a room's roster, and tells those who watch if they knew of it.
-    pub(super) fn unlist(&self, session: &Session, room: &Room, deferred: &mut Deferred) {
+    /// Takes a session off a room's roster, and tells the watchers if they knew of it.
+    pub(super) fn remove_from_roster(
+        &self,
+        session: &Session,
+        room: &Room,
+        deferred: &mut Deferred,
+    ) {
         let mut room_state = room.state.lock();
-        let Some(listed) = room_state.roster.remove(&session.client_id) else { return };
-        if listed.shown {
-            let name = listed.name.as_deref();
-            self.tell(session, name, Change::Leaves, room, &mut room_state, deferred);
+        let Some(entry) = room_state.roster.remove(&session.client_id) else { return };
+        if entry.shown {
+            let (name, leaves) = (entry.name.as_deref(), RosterChange::Leaves);
+            self.notify_watchers(session, name, leaves, room, &mut room_state, deferred);
         } else {
             room_state.unshown -= 1;
         }
     }
 
-    /// Makes a session on the roster known to those who watch, if they do not know of it.
+    /// Makes a session on the roster known to the watchers, if they do not know of it.
     fn show(
         &self,
         session: &Session,
@@ -129,33 +152,33 @@ impl Hub {
         room_state: &mut RoomState,
         deferred: &mut Deferred,
     ) {
-        let Some(listed) = room_state.roster.get_mut(&session.client_id) else { return };
-        if !std::mem::replace(&mut listed.shown, true) {
-            let name = listed.name.clone();
+        let Some(entry) = room_state.roster.get_mut(&session.client_id) else { return };
+        if !std::mem::replace(&mut entry.shown, true) {
+            let (name, appears) = (entry.name.clone(), RosterChange::Appears);
             room_state.unshown -= 1;
-            self.tell(session, name.as_deref(), Change::Appears, room, room_state, deferred);
+            self.notify_watchers(session, name.as_deref(), appears, room, room_state, deferred);
         }
     }
 
-    /// Makes everyone on the roster known to those who watch.
+    /// Makes every session on the roster known to the watchers.
     fn show_all(&self, room: &Room, room_state: &mut RoomState, deferred: &mut Deferred) {
         if room_state.unshown == 0 {
             return;
         }
-        let unknown = |(id, listed): (&Uuid, &Listed)| (!listed.shown).then_some(*id);
+        let unknown = |(id, entry): (&Uuid, &RosterEntry)| (!entry.shown).then_some(*id);
         let ids: Vec<Uuid> = room_state.roster.iter().filter_map(unknown).collect();
         for session in ids.iter().filter_map(|id| self.sessions.find(id)) {
             self.show(&session, room, room_state, deferred);
         }
     }
 
-    /// Tells those who watch the room of a change, in the order in which the changes are made. `false`
-    /// when a join must be refused, because a mailbox has no place for it.
-    fn tell(
+    /// Tells the watchers of a room of a change, in the order in which the changes are made.
+    /// Returns `false` when a join must be refused, because a mailbox has no space for its notice.
+    fn notify_watchers(
         &self,
         session: &Session,
         name: Option<&str>,
-        change: Change,
+        change: RosterChange,
         room: &Room,
         room_state: &mut RoomState,
         deferred: &mut Deferred,
@@ -169,69 +192,75 @@ impl Hub {
         }
         let (room, client_id) = (&room.name, session.client_id);
         let notice = match change {
-            Change::Joins | Change::Appears => Notice::Joined { room, client_id, name },
-            Change::Leaves => Notice::Left { room, client_id, name },
+            RosterChange::Joins | RosterChange::Appears => Notice::Joined { room, client_id, name },
+            RosterChange::Leaves => Notice::Left { room, client_id, name },
         };
-        let Some(frame) = session.words(&notice) else { return true };
+        let Some(frame) = session.format_notice(&notice) else { return true };
         let RoomState { members, history, .. } = &mut *channel_state;
-        let places = places(members, frame.len());
-        if change == Change::Joins {
-            if self.post.reserve_all(places.clone(), deferred).is_err() {
+        let letters = workers_with_members(members, frame.len());
+        if change == RosterChange::Joins {
+            if self.mailboxes.reserve_all(letters.clone(), deferred).is_err() {
                 return false;
             }
         } else {
-            places.clone().for_each(|(worker, bytes)| {
-                deferred.behind |= self.post.reserve_in_any_case(worker, bytes);
-            });
+            for (worker, bytes) in letters.clone() {
+                self.mailboxes.reserve_over_bound(worker, bytes, deferred);
+            }
         }
         let seq = history.skip();
-        for (worker, _) in places {
+        for (worker, _) in letters {
             let frame = frame.clone();
             let letter = Letter::Deliver { room: channel.key, seq, frame, except: None };
-            self.post.put(worker, letter);
-            deferred.ring.insert(worker);
+            self.mailboxes.push_reserved(worker, letter, deferred);
         }
         true
     }
 }
 
-impl Act<'_> {
-    /// Puts the session on the room's roster, and tells those who watch unless it is provisional. `false`,
-    /// and nothing has changed, when a join cannot be told.
-    pub(super) fn list(&mut self, change: Change, room: &Room, room_state: &mut RoomState) -> bool {
+impl LockedSession<'_> {
+    /// Puts the session on the room's roster, and tells the watchers unless the session is
+    /// provisional. Returns `false`, and nothing has changed, when a join cannot be told.
+    pub(super) fn add_to_roster(
+        &mut self,
+        change: RosterChange,
+        room: &Room,
+        room_state: &mut RoomState,
+    ) -> bool {
         let (shown, name) = (!self.state.provisional, self.state.name.clone());
         if shown {
-            let name = name.as_deref();
-            if !self.hub.tell(self.session, name, change, room, room_state, self.deferred) {
+            let (session, name) = (self.session, name.as_deref());
+            if !self.hub.notify_watchers(session, name, change, room, room_state, self.deferred) {
                 return false;
             }
         } else {
             room_state.unshown += 1;
         }
-        room_state.roster.insert(self.session.client_id, Listed { name, shown });
+        room_state.roster.insert(self.session.client_id, RosterEntry { name, shown });
         true
     }
 
-    /// Lets the connection hear who comes to and goes from the room.
+    /// Has the connection told who comes to the room and who goes.
     pub(super) fn enter_channel(&mut self, room: &Room, room_state: &mut RoomState) {
         let make = || self.hub.rooms.channel_of(room);
         let channel = Arc::clone(room_state.channel.get_or_insert_with(make));
         let mut channel_state = channel.state.lock();
         channel_state.members[self.worker()] += 1;
-        self.door.enter(&channel, channel_state.history.position().seq);
+        self.conn.enter(&channel, channel_state.history.position().seq);
     }
 
     pub(super) fn exit_channel(&mut self, room: &Room) {
         let channel = room.state.lock().channel.clone();
-        channel.iter().for_each(|channel| self.door.exit(channel));
+        channel.iter().for_each(|channel| self.conn.exit(channel));
     }
 }
 
 impl RoomState {
-    /// Who is on the roster; `max` of them are listed.
+    /// Lists the first `max` members of the roster, and counts all of them.
     pub(super) fn presence(&self, max: usize) -> Presence {
-        let present =
-            |(id, listed): (&Uuid, &Listed)| Present { client_id: *id, name: listed.name.clone() };
+        let present = |(id, entry): (&Uuid, &RosterEntry)| Present {
+            client_id: *id,
+            name: entry.name.clone(),
+        };
         let members = self.roster.iter().take(max).map(present).collect();
         Presence { members, count: self.roster.len() }
     }
@@ -253,13 +282,13 @@ mod tests {
         for (waiting, client) in clients[..LETTERS_MAX].iter_mut().enumerate() {
             client.join("a").expect("a place");
             let is_behind = waiting + 1 > LETTERS_MAX / 2;
-            assert_eq!(client.door.pressed > 0, is_behind, "{waiting} waited");
+            assert_eq!(client.conn.pressed > 0, is_behind, "{waiting} waited");
         }
         let outside = &mut clients[LETTERS_MAX];
-        assert_eq!(outside.join("a").err(), Some(HubError::Overloaded));
-        assert_eq!(bench.hub.post.waiting(1), LETTERS_MAX);
+        assert_eq!(outside.join("a").err(), Some(RoomError::Overloaded));
+        assert_eq!(bench.hub.mailboxes.waiting(1), LETTERS_MAX);
         assert_eq!((bench.listed("a"), bench.members("a")), (LETTERS_MAX + 1, LETTERS_MAX + 1));
-        assert!(outside.door.rooms.is_empty() && outside.session.room("a").is_none());
+        assert!(outside.conn.rooms.is_empty() && outside.session.room("a").is_none());
         // A room that nobody watches is in nobody's way.
         outside.join("b").expect("a place");
         assert_eq!(bench.texts(1).len(), LETTERS_MAX);
@@ -280,11 +309,11 @@ mod tests {
             bench.hub.confirm(&newcomer.session),
             "who shows it hears that a mailbox is behind"
         );
-        let pressed = crowd[0].door.pressed;
+        let pressed = crowd[0].conn.pressed;
         crowd[0].leave("a");
-        assert_eq!(crowd[0].door.pressed, pressed + 1, "and so does who leaves");
+        assert_eq!(crowd[0].conn.pressed, pressed + 1, "and so does who leaves");
         let gone = &crowd[1];
-        assert!(bench.hub.depart(&gone.session, gone.door.conn(), &CloseReason::NORMAL));
+        assert!(bench.hub.depart(&gone.session, gone.conn(), &CloseReason::NORMAL));
         let texts = bench.texts(1);
         assert_eq!(texts.len(), LETTERS_MAX + 3);
         assert!(texts[LETTERS_MAX].starts_with("Joined"), "{texts:?}");

@@ -6,23 +6,26 @@ use parking_lot::MutexGuard;
 use uuid::Uuid;
 
 use super::{
-    Hub, HubError,
-    mailbox::{ConnId, Deferred, Letter},
-    rooms::{Room, RoomState},
-    sessions::{Recipient, Speaker},
+    Hub,
+    conn_id::ConnId,
+    error::RoomError,
+    mailbox::{Deferred, Letter},
+    room::{Room, RoomState, workers_with_members},
+    session::{Recipient, Sender},
 };
 use crate::ws::frame::{Kind, Message, PreparedFrame};
 
 /// A message on its way to a room, to several, or to one client.
 ///
-/// It is sent as it stands, or, made with [`Publication::around_seq`], with its sequence number spliced
-/// in. The number is known only once the room has given it, and formatting the rest under the room's
-/// lock would make everyone wait.
+/// A message is sent as it stands, or, made with [`Publication::around_seq`], with its sequence
+/// number spliced in. The number is known only once the room has given it, and formatting the rest
+/// under the room's lock would make everyone wait.
 #[derive(Debug, Clone, Copy)]
 pub struct Publication<'a> {
     kind: Kind,
     parts: Parts<'a>,
-    pub(super) once: Option<Uuid>,
+    pub(super) dedup_id: Option<Uuid>,
+    to_others: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -34,22 +37,39 @@ enum Parts<'a> {
 }
 
 impl<'a> Publication<'a> {
+    fn new(kind: Kind, parts: Parts<'a>) -> Publication<'a> {
+        Publication { kind, parts, dedup_id: None, to_others: false }
+    }
+
     /// A text message that reads `before`, the sequence number in decimal, `after`.
     pub fn around_seq(before: &'a str, after: &'a str) -> Publication<'a> {
-        Publication { kind: Kind::Text, parts: Parts::AroundSeq(before, after), once: None }
+        Publication::new(Kind::Text, Parts::AroundSeq(before, after))
     }
 
     /// A text message to several rooms: each of `pieces` is a text and the index of the room whose
-    /// sequence number follows it, as the rooms are given to `publish_to`; `after` is the end. An index
+    /// sequence number follows it, as the rooms are given to
+    /// [`publish_to_rooms`](crate::Context::publish_to_rooms); `after` is the end. An index
     /// beyond the rooms stands for 0.
     pub fn around_seqs(pieces: &'a [(&'a str, usize)], after: &'a str) -> Publication<'a> {
-        Publication { kind: Kind::Text, parts: Parts::AroundSeqs(pieces, after), once: None }
+        Publication::new(Kind::Text, Parts::AroundSeqs(pieces, after))
     }
 
-    /// Makes it one that is published once: when the same session publishes the same `id` to the same room,
-    /// rooms or client again, among its last 128 such publishes, it is answered with the first one's number.
-    pub fn once(self, id: Uuid) -> Publication<'a> {
-        Publication { once: Some(id), ..self }
+    /// Lets a repeat of this message be known for one: when the same session publishes the same
+    /// `id` to the same room, rooms or client again, among its last 128 such publishes, nobody is
+    /// sent the message again, and the answer has the first one's number.
+    pub fn dedup_id(self, id: Uuid) -> Publication<'a> {
+        Publication { dedup_id: Some(id), ..self }
+    }
+
+    /// Keeps the message from the connection that publishes it. A direct message and one that is
+    /// published from outside of any connection are not changed by it.
+    pub fn to_others(self) -> Publication<'a> {
+        Publication { to_others: true, ..self }
+    }
+
+    /// The connection that is not sent the message.
+    fn except(&self, by: Option<Sender<'_>>) -> Option<ConnId> {
+        by.filter(|_| self.to_others).map(|by| by.conn)
     }
 
     pub(super) fn encode(&self, seqs: &[u64]) -> PreparedFrame {
@@ -91,7 +111,7 @@ fn decimal(mut number: u64, space: &mut [u8; 20]) -> &[u8] {
 impl<'a, M: Into<Message<'a>>> From<M> for Publication<'a> {
     fn from(message: M) -> Self {
         let message = message.into();
-        Publication { kind: message.kind(), parts: Parts::Whole(message.as_bytes()), once: None }
+        Publication::new(message.kind(), Parts::Whole(message.as_bytes()))
     }
 }
 
@@ -100,17 +120,17 @@ impl<'a, M: Into<Message<'a>>> From<M> for Publication<'a> {
 pub struct Published {
     /// The message's number in its room.
     pub seq: u64,
-    /// A worker it goes to is behind. The publisher should pause; the server itself stops reading
-    /// from the sockets of the worker it was published on.
+    /// A worker that the message goes to is behind. The publisher should pause; the server itself
+    /// stops reading from the sockets of the worker that it was published on.
     pub behind: bool,
-    /// It had been published before ([`Publication::once`]): this is the number it got then, and nobody
-    /// was sent it again.
+    /// The message had been published before ([`Publication::dedup_id`]): this is the number it got
+    /// then, and nobody was sent it again.
     pub repeated: bool,
 }
 
-/// What became of a publish to several rooms at once.
+/// What became of a publish to several rooms at one instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PublishedTo {
+pub struct PublishedToRooms {
     /// The message's number in each room, in the order in which the rooms were given.
     pub seqs: Box<[u64]>,
     /// As in [`Published`].
@@ -120,18 +140,17 @@ pub struct PublishedTo {
 }
 
 impl Hub {
-    /// Numbers, stores and posts a message; `except` does not get it. The repeats of a session are known for
-    /// what they are.
+    /// Numbers, stores and posts a message. Without a sender it comes from outside of any
+    /// connection.
     pub(crate) fn publish(
         &self,
-        by: Option<Speaker<'_>>,
+        by: Option<Sender<'_>>,
         room: &Room,
         publication: &Publication<'_>,
-        except: Option<ConnId>,
-    ) -> Result<Published, HubError> {
-        if let Some(by) = by.filter(|_| publication.once.is_some()) {
-            let published = self.publish_to(by, &[room], publication, except)?;
-            let PublishedTo { seqs, behind, repeated } = published;
+    ) -> Result<Published, RoomError> {
+        if let Some(by) = by.filter(|_| publication.dedup_id.is_some()) {
+            let published = self.publish_to_rooms(by, &[room], publication)?;
+            let PublishedToRooms { seqs, behind, repeated } = published;
             return Ok(Published {
                 seq: seqs.first().copied().unwrap_or_default(),
                 behind,
@@ -139,112 +158,111 @@ impl Hub {
             });
         }
         let mut deferred = Deferred::default();
-        let result = self.number_in_one(by, room, publication, except, &mut deferred);
-        self.post.finish(&deferred);
+        let result = self.number_in_one(by, room, publication, &mut deferred);
+        self.mailboxes.after_unlock(&deferred);
         let behind = deferred.behind;
         result.map(|seq| Published { seq, behind, repeated: false })
     }
 
-    /// Numbers a message in several rooms at one instant. Who is in more than one of them gets it once.
-    pub(crate) fn publish_to(
+    /// Numbers a message in several rooms at one instant. A member of several of them gets it once.
+    pub(crate) fn publish_to_rooms(
         &self,
-        by: Speaker<'_>,
+        by: Sender<'_>,
         rooms: &[&Room],
         publication: &Publication<'_>,
-        except: Option<ConnId>,
-    ) -> Result<PublishedTo, HubError> {
+    ) -> Result<PublishedToRooms, RoomError> {
         if rooms.is_empty() {
-            return Err(HubError::NoSuchRoom);
+            return Err(RoomError::NoSuchRoom);
         }
         let mut deferred = Deferred::default();
         // Held over the publish, so that a repeat on another connection cannot slip in between.
-        let mut state = publication.once.map(|id| (id, by.session.state.lock()));
-        by.must_speak()?;
+        let mut state = publication.dedup_id.map(|id| (id, by.session.state.lock()));
+        by.check_not_taken_over()?;
         if let Some((id, state)) = &state
-            && let Some(seqs) = state.told_rooms(*id, rooms)
+            && let Some(seqs) = state.recent_publish(*id, rooms)
         {
             self.sessions.metrics.repeats.add_shared();
-            return Ok(PublishedTo { seqs, behind: false, repeated: true });
+            return Ok(PublishedToRooms { seqs, behind: false, repeated: true });
         }
         let (by, next) = (Some(by), &mut deferred);
         let result = match rooms {
-            [room] => self.number_in_one(by, room, publication, except, next).map(|seq| vec![seq]),
-            rooms => self.number_in_all(by, rooms, publication, except, next),
+            [room] => self.number_in_one(by, room, publication, next).map(|seq| vec![seq]),
+            rooms => self.number_in_all(by, rooms, publication, next),
         };
         if let (Some((id, state)), Ok(seqs)) = (&mut state, &result) {
-            state.tell(*id, Recipient::rooms(rooms, seqs));
+            state.remember_publish(*id, Recipient::rooms(rooms, seqs));
         }
         drop(state);
-        self.post.finish(&deferred);
+        self.mailboxes.after_unlock(&deferred);
         let behind = deferred.behind;
-        result.map(|seqs| PublishedTo { seqs: seqs.into(), behind, repeated: false })
+        result.map(|seqs| PublishedToRooms { seqs: seqs.into(), behind, repeated: false })
     }
 
-    /// Numbers, stores and posts a message under the room's lock, and sees there that whoever says it may.
-    /// [`Post::finish`] must follow once no lock is held.
+    /// Numbers, stores and posts a message under the room's lock, unless its sender was taken over.
+    /// [`Mailboxes::after_unlock`] must follow once no lock is held.
     ///
-    /// [`Post::finish`]: super::mailbox::Post::finish
+    /// [`Mailboxes::after_unlock`]: super::mailbox::Mailboxes::after_unlock
     fn number_in_one(
         &self,
-        by: Option<Speaker<'_>>,
+        by: Option<Sender<'_>>,
         room: &Room,
         publication: &Publication<'_>,
-        except: Option<ConnId>,
         deferred: &mut Deferred,
-    ) -> Result<u64, HubError> {
+    ) -> Result<u64, RoomError> {
         let now_ms = self.now_ms();
         let mut state = room.state.lock();
-        by.map_or(Ok(()), |by| by.must_speak())?;
+        by.map_or(Ok(()), |by| by.check_not_taken_over())?;
         if state.is_gone() {
-            return Err(HubError::NoSuchRoom);
+            return Err(RoomError::NoSuchRoom);
         }
+        let except = publication.except(by);
         let seq = state.history.position().seq + 1;
         let frame = self.compressible(publication.encode(&[seq]));
-        self.post.reserve_all(places(&state.members, frame.len()), deferred)?;
-        for (worker, _) in places(&state.members, frame.len()) {
+        self.mailboxes.reserve_all(workers_with_members(&state.members, frame.len()), deferred)?;
+        for (worker, _) in workers_with_members(&state.members, frame.len()) {
             let frame = frame.clone();
-            deferred.ring.insert(worker);
-            self.post.put(worker, Letter::Deliver { room: room.key, seq, frame, except });
+            let letter = Letter::Deliver { room: room.key, seq, frame, except };
+            self.mailboxes.push_reserved(worker, letter, deferred);
         }
         self.keep(room, &mut state, frame, now_ms);
         Ok(seq)
     }
 
-    /// The same under the locks of several rooms.
+    /// Numbers, stores and posts a message under the locks of several rooms.
     fn number_in_all(
         &self,
-        by: Option<Speaker<'_>>,
+        by: Option<Sender<'_>>,
         rooms: &[&Room],
         publication: &Publication<'_>,
-        except: Option<ConnId>,
         deferred: &mut Deferred,
-    ) -> Result<Vec<u64>, HubError> {
+    ) -> Result<Vec<u64>, RoomError> {
         let now_ms = self.now_ms();
         // Everyone who locks several rooms does so in the order of their keys.
         let mut order: Vec<usize> = (0..rooms.len()).collect();
         order.sort_unstable_by_key(|index| rooms[*index].key);
         if order.windows(2).any(|pair| rooms[pair[0]].key == rooms[pair[1]].key) {
-            return Err(HubError::SameRoomTwice);
+            return Err(RoomError::SameRoomTwice);
         }
         let mut states: Vec<(usize, MutexGuard<'_, RoomState>)> =
             order.iter().map(|index| (*index, rooms[*index].state.lock())).collect();
-        by.map_or(Ok(()), |by| by.must_speak())?;
+        by.map_or(Ok(()), |by| by.check_not_taken_over())?;
         if states.iter().any(|(_, state)| state.is_gone()) {
-            return Err(HubError::NoSuchRoom);
+            return Err(RoomError::NoSuchRoom);
         }
+        let except = publication.except(by);
         let mut seqs = vec![0; rooms.len()];
-        let mut members = vec![0; self.post.workers()];
+        let mut members = vec![0; self.mailboxes.workers()];
         for (index, state) in &states {
             seqs[*index] = state.history.position().seq + 1;
             members.iter_mut().zip(&state.members).for_each(|(sum, count)| *sum += count);
         }
         let frame = self.compressible(publication.encode(&seqs));
-        self.post.reserve_all(places(&members, frame.len()), deferred)?;
+        self.mailboxes.reserve_all(workers_with_members(&members, frame.len()), deferred)?;
         let keys: Arc<[_]> = rooms.iter().map(|room| room.key).zip(seqs.iter().copied()).collect();
-        for (worker, _) in places(&members, frame.len()) {
+        for (worker, _) in workers_with_members(&members, frame.len()) {
             let (rooms, frame) = (Arc::clone(&keys), frame.clone());
-            deferred.ring.insert(worker);
-            self.post.put(worker, Letter::DeliverMany { rooms, frame, except });
+            let letter = Letter::DeliverMany { rooms, frame, except };
+            self.mailboxes.push_reserved(worker, letter, deferred);
         }
         for (index, state) in &mut states {
             self.keep(rooms[*index], state, frame.clone(), now_ms);
@@ -263,15 +281,6 @@ impl Hub {
             None => frame,
         }
     }
-}
-
-/// The workers that have members, each with the bytes of the letter it gets.
-pub(super) fn places(
-    members: &[u32],
-    bytes: usize,
-) -> impl Iterator<Item = (usize, usize)> + Clone {
-    let with_members = members.iter().enumerate().filter(|(_, count)| **count > 0);
-    with_members.map(move |(worker, _)| (worker, bytes))
 }
 
 #[cfg(test)]
@@ -310,12 +319,12 @@ mod tests {
             let (hub, tell) = (Arc::clone(&bench.hub), tell.clone());
             let (session, conn) = (Arc::clone(&old.session), old.conn());
             thread::spawn(move || {
-                let by = Speaker { session: &session, conn };
+                let by = Sender { session: &session, conn };
                 let rooms: Vec<&Room> = rooms.iter().map(AsRef::as_ref).collect();
                 let publication = Publication::from("late");
                 let _ = tell.send(match &rooms[..] {
-                    [room] => hub.publish(Some(by), room, &publication, None).map(drop),
-                    rooms => hub.publish_to(by, rooms, &publication, None).map(drop),
+                    [room] => hub.publish(Some(by), room, &publication).map(drop),
+                    rooms => hub.publish_to_rooms(by, rooms, &publication).map(drop),
                 });
             });
         }
@@ -324,18 +333,18 @@ mod tests {
         new.resume(&old.session).expect("it is there");
         drop(held);
         for _ in 0..2 {
-            assert_eq!(told.recv_timeout(DEADLINE), Ok(Err(HubError::TakenOver)));
+            assert_eq!(told.recv_timeout(DEADLINE), Ok(Err(RoomError::TakenOver)));
         }
-        for once in [None, Some(Uuid::new_v4())] {
-            let publication = Publication { once, ..Publication::from("x") };
-            let by = |session, conn| Some(Speaker { session, conn });
-            let late = bench.hub.publish(by(&old.session, old.conn()), &own, &publication, None);
-            assert_eq!(late.err(), Some(HubError::TakenOver));
-            let next = bench.hub.publish(by(&new.session, new.conn()), &own, &publication, None);
+        for dedup_id in [None, Some(Uuid::new_v4())] {
+            let publication = Publication { dedup_id, ..Publication::from("x") };
+            let by = |session, conn| Some(Sender { session, conn });
+            let late = bench.hub.publish(by(&old.session, old.conn()), &own, &publication);
+            assert_eq!(late.err(), Some(RoomError::TakenOver));
+            let next = bench.hub.publish(by(&new.session, new.conn()), &own, &publication);
             assert!(next.is_ok_and(|published| !published.repeated));
             // Not even what it would be answered as a repeat.
-            let late = bench.hub.publish(by(&old.session, old.conn()), &own, &publication, None);
-            assert_eq!(late.err(), Some(HubError::TakenOver));
+            let late = bench.hub.publish(by(&old.session, old.conn()), &own, &publication);
+            assert_eq!(late.err(), Some(RoomError::TakenOver));
         }
         let seqs = [&a, &b, &own].map(|room| room.state.lock().history.position().seq);
         assert_eq!(seqs, [0, 0, 2]);

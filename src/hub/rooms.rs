@@ -1,10 +1,8 @@
-//! The room directory: which rooms exist, who is in each, how many of them on which worker, and who waits
-//! for rooms that do not exist yet.
+//! The room directory: which rooms exist, and which connections wait for rooms that do not exist
+//! yet.
 
 use std::{
-    borrow::Borrow,
-    collections::{BTreeMap, BTreeSet, HashMap},
-    fmt,
+    collections::{BTreeMap, BTreeSet},
     ops::Bound,
     sync::{
         Arc,
@@ -13,178 +11,21 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use uuid::Uuid;
 
 use super::{
-    HubError,
-    mailbox::{ConnId, Deferred, Letter, Post},
+    conn_id::ConnId,
+    error::RoomError,
+    mailbox::{Deferred, Letter, Mailboxes},
+    names::{RoomName, RoomPattern},
+    room::{Room, RoomKind, RoomState},
 };
 use crate::{
-    config::{Config, Overflow, RoomRules},
-    error::{Error, ErrorKind},
+    config::{Config, RoomRules},
     store::{History, HistoryBounds},
 };
 
 /// Rooms looked at in one sweep.
 const SWEEP_ROOMS_MAX: usize = 1000;
-
-/// A legal room name; it is legal because it exists.
-///
-/// 1 to 128 bytes of UTF-8 without control characters and without `*`, which is kept for patterns.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RoomName(Arc<str>);
-
-impl RoomName {
-    /// The longest name, in bytes.
-    pub const BYTES_MAX: usize = 128;
-
-    /// Checks `name`. The error says what a name may be.
-    pub fn new(name: &str) -> Result<RoomName, Error> {
-        if is_legal(name) {
-            return Ok(RoomName(name.into()));
-        }
-        let message = format!(
-            "a room name has 1 to {} bytes, no control characters and no '*'",
-            RoomName::BYTES_MAX
-        );
-        Err(Error::new(ErrorKind::InvalidInput, message))
-    }
-
-    /// The name as it was given.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-fn is_legal(name: &str) -> bool {
-    (1..=RoomName::BYTES_MAX).contains(&name.len())
-        && !name.chars().any(|c| c.is_control() || c == '*')
-}
-
-impl fmt::Debug for RoomName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.as_str())
-    }
-}
-
-impl fmt::Display for RoomName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl Borrow<str> for RoomName {
-    fn borrow(&self) -> &str {
-        self.as_str()
-    }
-}
-
-/// The rooms below a name: `prices.*` matches `prices.eur` and `prices.eur.spot`, and not `prices`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RoomPattern(Arc<str>);
-
-impl RoomPattern {
-    /// Checks `pattern`. The error says what a pattern may be.
-    pub fn new(pattern: &str) -> Result<RoomPattern, Error> {
-        match pattern.strip_suffix(".*") {
-            Some(stem) if is_legal(stem) && pattern.len() <= RoomName::BYTES_MAX => {
-                Ok(RoomPattern(pattern.into()))
-            }
-            _ => {
-                let message = format!(
-                    "a room pattern is the beginning of a room name and '.*', {} bytes at most",
-                    RoomName::BYTES_MAX
-                );
-                Err(Error::new(ErrorKind::InvalidInput, message))
-            }
-        }
-    }
-
-    /// The pattern as it was given.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// What every matching name begins with.
-    pub(crate) fn prefix(&self) -> &str {
-        // What `new` checked: it ends in a star.
-        &self.0[..self.0.len() - 1]
-    }
-
-    /// Whether a room of that name belongs to it.
-    pub fn matches(&self, name: &RoomName) -> bool {
-        name.as_str().len() > self.prefix().len() && name.as_str().starts_with(self.prefix())
-    }
-}
-
-impl fmt::Debug for RoomPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.as_str())
-    }
-}
-
-impl fmt::Display for RoomPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// Names one life of a room in letters: a room that went and came back has another key.
-pub(crate) type RoomKey = u64;
-
-/// One room. Shared by the directory and by every worker that has members in it.
-pub(crate) struct Room {
-    pub(crate) key: RoomKey,
-    pub(crate) name: RoomName,
-    pub(crate) kind: RoomKind,
-    /// What a member gets that is too slow.
-    pub(crate) overflow: Overflow,
-    pub(crate) bounds: HistoryBounds,
-    /// Held for as long as it takes to number, store and post one message; never across a system call.
-    pub(crate) state: Mutex<RoomState>,
-}
-
-/// What is sent to a room's members.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RoomKind {
-    /// What is published.
-    Messages,
-    /// Who comes to the room of this name and who goes: such a notice is not numbered for its members, so
-    /// one who misses some is told no more than that.
-    Presence,
-}
-
-pub(crate) struct RoomState {
-    pub(crate) history: History,
-    /// How many members each worker has.
-    pub(crate) members: Box<[u32]>,
-    /// Everyone whose session is in this room, its connection there or away.
-    pub(super) roster: HashMap<Uuid, Listed>,
-    /// How many of them those who watch do not know of yet.
-    pub(crate) unshown: usize,
-    /// Where those who watch the roster hear of changes; made for the first of them.
-    pub(super) channel: Option<Arc<Room>>,
-    /// The directory has let go of this room; whoever still holds it must look again.
-    gone: bool,
-}
-
-/// A session in a room's roster.
-pub(super) struct Listed {
-    pub(super) name: Option<Arc<str>>,
-    /// Those who watch know of it.
-    pub(super) shown: bool,
-}
-
-impl RoomState {
-    /// Whether nobody would ever see what is published here.
-    pub(crate) fn is_gone(&self) -> bool {
-        self.gone
-    }
-
-    pub(crate) fn members_total(&self) -> usize {
-        self.members.iter().map(|count| *count as usize).sum()
-    }
-}
 
 /// All rooms, by name. The directory's lock is never taken while a room's is held.
 pub(crate) struct Rooms {
@@ -194,19 +35,19 @@ pub(crate) struct Rooms {
     rules: RoomRules,
     /// For rooms without a rule of their own.
     bounds: HistoryBounds,
-    post: Post,
+    mailboxes: Mailboxes,
 }
 
 struct Directory {
     by_name: BTreeMap<RoomName, Arc<Room>>,
-    /// Who waits for new rooms, by what their names begin with.
+    /// The connections that wait for new rooms, by pattern.
     subscribers: BTreeMap<RoomPattern, BTreeSet<ConnId>>,
     /// Where the next sweep begins.
     swept_to: Option<RoomName>,
 }
 
 impl Directory {
-    /// The first `max` names that match, in order.
+    /// Lists the first `max` names that match, in order.
     fn matching(&self, pattern: &RoomPattern, max: usize) -> Vec<RoomName> {
         let from = Bound::Included(pattern.prefix());
         let rooms = self.by_name.range::<str, _>((from, Bound::Unbounded));
@@ -219,7 +60,7 @@ impl Directory {
 }
 
 impl Rooms {
-    pub(crate) fn new(config: &Config, post: Post) -> Rooms {
+    pub(crate) fn new(config: &Config, mailboxes: Mailboxes) -> Rooms {
         let directory =
             Directory { by_name: BTreeMap::new(), subscribers: BTreeMap::new(), swept_to: None };
         let bounds = HistoryBounds {
@@ -233,18 +74,18 @@ impl Rooms {
             rooms_max: config.max_rooms,
             rules: config.room_rules(),
             bounds,
-            post,
+            mailboxes,
         }
     }
 
-    /// Runs `act` on the room of that name, which is made if need be. `deferred` gets
-    /// what is to be done once nothing is locked.
+    /// Runs `change` on the room of that name, which is made if need be. `deferred` gets what is to
+    /// be done once nothing is locked.
     pub(crate) fn enter<R>(
         &self,
         name: &RoomName,
         deferred: &mut Deferred,
-        act: impl FnOnce(&Arc<Room>, &mut RoomState) -> R,
-    ) -> Result<(Arc<Room>, R), HubError> {
+        change: impl FnOnce(&Arc<Room>, &mut RoomState) -> R,
+    ) -> Result<(Arc<Room>, R), RoomError> {
         loop {
             let room = self.find_or_make(name, deferred)?;
             let mut state = room.state.lock();
@@ -252,7 +93,7 @@ impl Rooms {
                 // A sweep let go of it between our two locks. The directory no longer has it.
                 continue;
             }
-            let result = act(&room, &mut state);
+            let result = change(&room, &mut state);
             drop(state);
             return Ok((room, result));
         }
@@ -270,55 +111,48 @@ impl Rooms {
         &self,
         name: &RoomName,
         deferred: &mut Deferred,
-    ) -> Result<Arc<Room>, HubError> {
+    ) -> Result<Arc<Room>, RoomError> {
         let mut directory = self.directory.lock();
         if let Some(room) = directory.by_name.get(name) {
             return Ok(Arc::clone(room));
         }
         if directory.by_name.len() >= self.rooms_max {
-            return Err(HubError::TooManyRooms);
+            return Err(RoomError::TooManyRooms);
         }
         let room = Arc::new(self.new_room(name, RoomKind::Messages));
-        self.tell_subscribers(&directory, &room, deferred)?;
+        self.notify_subscribers(&directory, &room, deferred)?;
         directory.by_name.insert(name.clone(), Arc::clone(&room));
         Ok(room)
     }
 
-    /// A room with the rules that hold for its name. They are looked up here and never again.
+    /// Makes a room with the rules that hold for its name. They are looked up here and never again.
     fn new_room(&self, name: &RoomName, kind: RoomKind) -> Room {
         let settings = self.rules.of(name.as_str());
-        let state = RoomState {
-            history: History::new(),
-            members: vec![0; self.post.workers()].into(),
-            roster: HashMap::new(),
-            unshown: 0,
-            channel: None,
-            gone: false,
-        };
         Room {
             key: self.next_key.fetch_add(1, Ordering::Relaxed),
             name: name.clone(),
             kind,
             overflow: settings.overflow,
             bounds: HistoryBounds { messages_max: settings.history, ..self.bounds },
-            state: Mutex::new(state),
+            state: Mutex::new(RoomState::new(self.mailboxes.workers())),
         }
     }
 
-    /// A carrier for the presence notices of `room`. It is in no directory.
+    /// Makes the room that carries the presence notices of `room`. It is in no directory.
     pub(crate) fn channel_of(&self, room: &Room) -> Arc<Room> {
         Arc::new(self.new_room(&room.name, RoomKind::Presence))
     }
 
-    /// Counts those who wait for a room of this name in, and sends their workers the letter that lets them
-    /// see it from its first message on. Nobody else has the room yet, so nothing can come before that
-    /// letter. Where a mailbox has no place for it, nobody is counted and the room must not be made.
-    fn tell_subscribers(
+    /// Counts the connections that wait for a room of this name as members, and sends their workers
+    /// the letter that lets them see the room from its first message on. Nobody else has the room
+    /// yet, so nothing can come before that letter. Where a mailbox has no room for the letter,
+    /// nobody is counted and the room must not be made.
+    fn notify_subscribers(
         &self,
         directory: &Directory,
         room: &Arc<Room>,
         deferred: &mut Deferred,
-    ) -> Result<(), HubError> {
+    ) -> Result<(), RoomError> {
         if directory.subscribers.is_empty() {
             return Ok(());
         }
@@ -338,19 +172,18 @@ impl Rooms {
             })
             .collect();
         let weight = |(worker, letter): &(usize, Letter)| Some((*worker, letter.weight()?));
-        self.post.reserve_all(letters.iter().filter_map(weight), deferred)?;
+        self.mailboxes.reserve_all(letters.iter().filter_map(weight), deferred)?;
         let mut state = room.state.lock();
         for (worker, letter) in letters {
             if let Letter::Matched { waiting, .. } = &letter {
                 state.members[worker] += waiting.len() as u32;
             }
-            self.post.put(worker, letter);
-            deferred.ring.insert(worker);
+            self.mailboxes.push_reserved(worker, letter, deferred);
         }
         Ok(())
     }
 
-    /// From now on `conn` hears of new rooms that match. Returns the names of those that exist, unless
+    /// Subscribes `conn` to new rooms that match. Returns the names of those that exist, unless
     /// they are more than `max`; then nothing has changed.
     pub(super) fn subscribe(
         &self,
@@ -367,8 +200,8 @@ impl Rooms {
         Some(names)
     }
 
-    /// The same for a session that is subscribed: no number of rooms ends that, and the names of the first
-    /// `max` are returned.
+    /// Subscribes the new connection of a session that is subscribed: no number of rooms ends that,
+    /// and the names of the first `max` are returned.
     pub(super) fn resubscribe(
         &self,
         pattern: &RoomPattern,
@@ -389,8 +222,8 @@ impl Rooms {
         }
     }
 
-    /// Runs `age` on the histories of the next rooms in line, and removes those that are then empty of
-    /// both members and messages.
+    /// Runs `age` on the histories of the next rooms in line, and removes those that are then empty
+    /// of both members and messages.
     pub(crate) fn sweep(&self, age: impl Fn(&Room, &mut History)) {
         let batch: Vec<Arc<Room>> = {
             let mut directory = self.directory.lock();
@@ -420,7 +253,7 @@ mod tests {
     use super::*;
     use crate::hub::{
         harness::Bench,
-        mailbox::{MailboxBounds, post_without_workers},
+        mailbox::{MailboxBounds, mailboxes_without_workers},
     };
 
     fn name(text: &str) -> RoomName {
@@ -430,7 +263,7 @@ mod tests {
     fn rooms(rooms_max: usize) -> Rooms {
         let bounds = MailboxBounds { letters_max: 9, bytes_max: 999 };
         let config = Config { max_rooms: rooms_max, ..Config::default() };
-        Rooms::new(&config, post_without_workers(1, bounds).0)
+        Rooms::new(&config, mailboxes_without_workers(1, bounds).0)
     }
 
     impl Rooms {
@@ -441,61 +274,13 @@ mod tests {
     }
 
     #[test]
-    fn names_are_checked() {
-        assert!(RoomName::new("prices.EUR/USD ü").is_ok());
-        assert!(RoomName::new(&"x".repeat(128)).is_ok());
-        for illegal in ["", "a\nb", "a*", "\u{7f}", &"x".repeat(129)] {
-            assert!(RoomName::new(illegal).is_err(), "{illegal:?}");
-        }
-    }
-
-    #[test]
-    fn patterns_match_what_is_below_them() {
-        let pattern = RoomPattern::new("prices.*").expect("a legal pattern");
-        assert!(pattern.matches(&name("prices.eur")) && pattern.matches(&name("prices.eur.spot")));
-        assert!(!pattern.matches(&name("prices")) && !pattern.matches(&name("pricesx.a")));
-        assert!(!pattern.matches(&name("prices.")));
-        for illegal in
-            ["", "*", ".*", "a*", "a.b", "a.*.*", "a\n.*", &format!("{}.*", "x".repeat(127))]
-        {
-            assert!(RoomPattern::new(illegal).is_err(), "{illegal:?}");
-        }
-    }
-
-    #[test]
-    fn rules_take_the_names_and_patterns_that_there_are() {
-        use crate::config::RoomRule;
-        let long = |suffix: &str, bytes: usize| format!("{}{suffix}", "x".repeat(bytes));
-        let mut texts: Vec<String> = [
-            "", "*", ".*", "a", "a*", "a.*", "a.b.*", "a.*.*", "*.a", "a\n", "a\n.*", "ü.*", "..*",
-        ]
-        .map(String::from)
-        .into();
-        texts.extend([long("", 128), long("", 129), long(".*", 126), long(".*", 127)]);
-        for text in &texts {
-            let rule = RoomRule { overflow: Some(Overflow::Gap), ..RoomRule::new(text.as_str()) };
-            let config = Config { rooms: vec![rule], ..Config::default() };
-            let (as_name, as_pattern) = (RoomName::new(text), RoomPattern::new(text));
-            let is_legal = as_name.is_ok() || as_pattern.is_ok();
-            assert_eq!(config.validate().is_ok(), is_legal, "{text:?}");
-            let rules = config.room_rules();
-            for room in ["a", "a.", "a.b", "a.b.", "a.b.c", "b", "ab", "ü.ü", "..a"].map(name) {
-                let is_of_pattern = as_pattern.as_ref().is_ok_and(|pattern| pattern.matches(&room));
-                let is_it = as_name.as_ref().is_ok_and(|name| *name == room) || is_of_pattern;
-                let holds = rules.of(room.as_str()).overflow == Overflow::Gap;
-                assert_eq!(is_legal && holds, is_it, "{text:?} {room}");
-            }
-        }
-    }
-
-    #[test]
     fn rooms_are_bounded_and_empty_ones_go() {
         let rooms = rooms(2);
         let enter = |text| rooms.enter(&name(text), &mut Deferred::default(), |_, _| ());
         let (a, ()) = enter("a").expect("room for it");
         a.state.lock().members[0] += 1;
         let (b, ()) = enter("b").expect("room for it");
-        assert_eq!(enter("c").err(), Some(HubError::TooManyRooms));
+        assert_eq!(enter("c").err(), Some(RoomError::TooManyRooms));
         rooms.sweep(|_, _| ());
         assert_eq!(rooms.len(), 1, "a has a member and stays");
         let (again, ()) = enter("b").expect("room for it");
@@ -511,13 +296,13 @@ mod tests {
         clients[3].subscribe("p.q.*").expect("a place");
         let mut maker = bench.client(2, false);
         bench.fill(1, LETTERS_MAX);
-        assert_eq!(maker.join("p.q.r").err(), Some(HubError::Overloaded));
-        assert!(bench.hub.rooms.find("p.q.r").is_none() && maker.door.rooms.is_empty());
-        assert_eq!((bench.hub.post.waiting(0), maker.door.pressed), (0, 0));
+        assert_eq!(maker.join("p.q.r").err(), Some(RoomError::Overloaded));
+        assert!(bench.hub.rooms.find("p.q.r").is_none() && maker.conn.rooms.is_empty());
+        assert_eq!((bench.hub.mailboxes.waiting(0), maker.conn.pressed), (0, 0));
         bench.letters(1);
         bench.fill(1, LETTERS_MAX / 2);
         maker.join("p.q.r").expect("a place");
-        assert_eq!(maker.door.pressed, 1, "the letter finds the mailbox behind");
+        assert_eq!(maker.conn.pressed, 1, "the letter finds the mailbox behind");
         let matched = |letter: Letter| match letter {
             Letter::Matched { waiting, .. } => Some(waiting.len()),
             _ => None,

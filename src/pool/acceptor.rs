@@ -17,8 +17,7 @@ use super::{
     worker::{Arrival, Fate},
 };
 use crate::{
-    handler::retry_after_s,
-    http::response::{Response, Status, date_now, error_body},
+    http::response::{Response, Status, date_now, error_body, retry_after_s},
     metrics::Refused,
 };
 
@@ -99,7 +98,7 @@ impl Acceptor {
             sockets[worker].fetch_add(1, Ordering::Relaxed);
             match self.arrivals[worker].try_send(arrival) {
                 Ok(()) => {
-                    self.shared.hub.post.ring_one(worker);
+                    self.shared.hub.mailboxes.wake(worker);
                     return Ok(());
                 }
                 Err(TrySendError::Full(back) | TrySendError::Disconnected(back)) => {

@@ -7,14 +7,17 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::hub::mailbox::{ConnId, Letter, Post};
+use crate::hub::{
+    conn_id::ConnId,
+    mailbox::{Letter, Mailboxes},
+};
 
 /// The permits and the line. One per server; usable from any thread.
 pub(crate) struct Admission {
     state: Mutex<State>,
     permits_max: usize,
     line_max: usize,
-    post: Post,
+    mailboxes: Mailboxes,
 }
 
 struct State {
@@ -46,7 +49,7 @@ pub(crate) enum Answer {
 }
 
 impl Admission {
-    pub(crate) fn new(permits_max: usize, line_max: usize, post: Post) -> Arc<Admission> {
+    pub(crate) fn new(permits_max: usize, line_max: usize, mailboxes: Mailboxes) -> Arc<Admission> {
         let state = State {
             permits_used: 0,
             line: BTreeMap::new(),
@@ -54,7 +57,7 @@ impl Admission {
             next_ticket: 0,
             closed: false,
         };
-        Arc::new(Admission { state: Mutex::new(state), permits_max, line_max, post })
+        Arc::new(Admission { state: Mutex::new(state), permits_max, line_max, mailboxes })
     }
 
     /// Asks for a permit on behalf of `conn`. Nobody overtakes the line.
@@ -104,7 +107,7 @@ impl Admission {
             }
         };
         if let Some(conn) = next {
-            self.post.tell(usize::from(conn.worker), Letter::Admitted { conn });
+            self.mailboxes.send_control(conn.worker(), Letter::Admitted { conn });
         }
     }
 }
@@ -143,21 +146,21 @@ impl Drop for Permit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::mailbox::{Inbox, MailboxBounds};
+    use crate::hub::mailbox::{MailboxBounds, MailboxReceiver};
 
-    fn admission(permits: usize, line: usize) -> (Arc<Admission>, Inbox, mio::Poll) {
+    fn admission(permits: usize, line: usize) -> (Arc<Admission>, MailboxReceiver, mio::Poll) {
         let poll = mio::Poll::new().expect("a poll");
         let waker = mio::Waker::new(poll.registry(), mio::Token(0)).expect("a waker");
         let bounds = MailboxBounds { letters_max: 100, bytes_max: 1000 };
-        let (post, mut inboxes) = Post::new(vec![waker], bounds);
-        (Admission::new(permits, line, post), inboxes.remove(0), poll)
+        let (mailboxes, mut receivers) = Mailboxes::new(vec![waker], bounds);
+        (Admission::new(permits, line, mailboxes), receivers.remove(0), poll)
     }
 
     fn conn(slot: u32) -> ConnId {
         ConnId { worker: 0, slot, generation: 0 }
     }
 
-    fn admitted(inbox: &Inbox) -> Option<u32> {
+    fn admitted(inbox: &MailboxReceiver) -> Option<u32> {
         match inbox.take() {
             Some(Letter::Admitted { conn }) => Some(conn.slot),
             _ => None,

@@ -5,8 +5,8 @@ use super::{
     bound::Slot,
     connection::{Connection, Open, Phase},
     desk::Desk,
+    inline_conn::InlineConn,
     outbox::Flushed,
-    service::Caller,
 };
 use crate::ws::{
     close::CloseReason,
@@ -129,7 +129,7 @@ impl Connection {
         // What a handler sends from here on has nowhere to go.
         self.core.close_asked = Some(Box::new(CloseReason::NORMAL));
         let session = &mut session;
-        service.close(Caller { core: &mut self.core, desk, session }, reason);
+        service.close(InlineConn { core: &mut self.core, desk, session }, reason);
         self.core.close_asked = None;
         desk.leave_all(self.core.slot());
         self.begin_closing(stage, Some(permit), desk);

@@ -11,18 +11,16 @@ use super::{
     closing::{Closing, Stage, await_close},
     core::Core,
     desk::Desk,
-    link::WorkerLink,
+    inline_conn::InlineConn,
     platform,
-    service::{Caller, Service},
+    service::Service,
     timers::Millis,
 };
 use crate::{
-    handler::{SendStatus, calls::BoxState},
+    handler::erased::BoxState,
     hub::{
-        notice::Notice,
-        rooms::{Room, RoomPattern},
-        seats::Match,
-        sessions::Session,
+        memberships::Match, names::RoomPattern, notice::Notice, room::Room,
+        send_status::SendStatus, session::Session,
     },
     metrics::Refused,
     ws::{
@@ -113,7 +111,7 @@ impl Connection {
         match self.phase {
             Phase::Waiting(_) | Phase::Gone => return,
             Phase::Open(_) | Phase::Head { .. } if self.core.is_paused() => return,
-            Phase::Open(_) if desk.pressured => return self.hold(desk),
+            Phase::Open(_) if desk.pressured => return self.park(desk),
             Phase::Open(_) | Phase::Head { .. } | Phase::Closing(_) => {}
         }
         if std::mem::take(&mut self.core.backlog) {
@@ -213,7 +211,7 @@ impl Connection {
                 return;
             }
             if desk.pressured {
-                return self.hold(desk);
+                return self.park(desk);
             }
             let Desk { control, protocol, deflaters, .. } = desk;
             let deflate = self.core.deflate.as_deref_mut();
@@ -224,8 +222,8 @@ impl Connection {
                 Event::Message(received) => {
                     desk.metrics().messages_in.add(1);
                     let session = &mut open.session;
-                    let caller = Caller { core: &mut self.core, desk, session };
-                    if !open.service.message(caller, received.message()) {
+                    let conn = InlineConn { core: &mut self.core, desk, session };
+                    if !open.service.message(conn, received.message()) {
                         self.core.paused_by_jobs = true;
                     }
                     // Jobs see to it themselves, when the message has had its turn.
@@ -234,7 +232,7 @@ impl Connection {
                         open.session.set_begun();
                         open.show_at = 0;
                         if desk.shared.hub.confirm(&open.session) {
-                            desk.feel_pressure();
+                            desk.on_backpressure();
                         }
                     }
                 }
@@ -260,9 +258,9 @@ impl Connection {
     }
 
     /// Leaves this connection unread until the pressure is off.
-    fn hold(&mut self, desk: &mut Desk) {
+    fn park(&mut self, desk: &mut Desk) {
         if !std::mem::replace(&mut self.core.listed_ready, true) {
-            desk.held.push(self.core.slot());
+            desk.parked.push(self.core.slot());
         }
     }
 
@@ -332,18 +330,18 @@ impl Connection {
         let Phase::Open(open) = &mut self.phase else {
             return desk.shared.hub.uncount(room, desk.worker);
         };
-        let (hub, session) = (Arc::clone(&desk.shared.hub), Arc::clone(&open.session));
-        let mut link = WorkerLink { core: &mut self.core, desk, session: &mut open.session };
-        let notice = match hub.matched(&session, &mut link, room, pattern) {
-            Match::Seated(position) => {
+        let hub = Arc::clone(&desk.shared.hub);
+        let session = &mut open.session;
+        let mut conn = InlineConn { core: &mut self.core, desk, session };
+        let notice = match hub.matched(&mut conn, room, pattern) {
+            Match::Joined(position) => {
                 let (room, overflow) = (&room.name, room.overflow);
                 Notice::Matched { pattern, room, position, overflow }
             }
             Match::Full => Notice::Unmatched { pattern, room: &room.name },
             Match::Stale => return,
         };
-        let caller = Caller { core: &mut self.core, desk, session: &mut open.session };
-        if let Some(frame) = open.service.notice(caller, &notice) {
+        if let Some(frame) = open.service.notice(conn, &notice) {
             self.send(&frame, desk);
         }
     }
@@ -371,7 +369,7 @@ impl Connection {
             Phase::Waiting(_) => self.refuse_waiting(Refused::Draining, desk),
             Phase::Open(open) => {
                 let session = &mut open.session;
-                if open.service.drain(Caller { core: &mut self.core, desk, session }) {
+                if open.service.drain(InlineConn { core: &mut self.core, desk, session }) {
                     self.core.ask_close(CloseReason::GOING_AWAY, desk);
                 }
             }
@@ -423,7 +421,7 @@ impl Connection {
             // It has been there for a while without a word: it will hardly resume an earlier session.
             open.show_at = 0;
             if desk.shared.hub.confirm(&open.session) {
-                desk.feel_pressure();
+                desk.on_backpressure();
             }
         }
         let timeout = desk.config().timeout.as_millis() as Millis;

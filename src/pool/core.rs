@@ -14,8 +14,7 @@ use super::{
     timers::{Deadline, Millis},
 };
 use crate::{
-    handler::SendStatus,
-    hub::mailbox::ConnId,
+    hub::{conn_id::ConnId, send_status::SendStatus},
     ws::{
         close::CloseReason,
         deflate::Deflate,

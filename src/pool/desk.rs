@@ -21,9 +21,9 @@ use super::{
 };
 use crate::{
     config::Config,
-    handler::calls::Calls,
+    handler::erased::DynHandler,
     http::{page::StaticPage, response},
-    hub::{Hub, rooms::RoomKey},
+    hub::{Hub, room::RoomKey},
     metrics::{Gauges, Health, Metrics, Now, Snapshot, WorkerGauges, WorkerMetrics},
     ws::{decoder::ProtocolConfig, deflate::Deflaters},
 };
@@ -50,7 +50,7 @@ pub(crate) struct Shared {
 /// A WebSocket route.
 pub(crate) struct Route {
     pub(crate) path: String,
-    pub(crate) calls: Arc<dyn Calls>,
+    pub(crate) handler: Arc<dyn DynHandler>,
     /// The threads of a handler that blocks.
     pub(crate) jobs: Option<JobPool>,
 }
@@ -100,8 +100,8 @@ impl Shared {
         };
         let workers = workers.map(|worker| WorkerGauges {
             sockets: sockets(worker),
-            mailbox: self.hub.post.waiting(worker),
-            mailbox_refused: self.hub.post.refused(worker),
+            mailbox: self.hub.mailboxes.waiting(worker),
+            mailbox_refused: self.hub.mailboxes.refused(worker),
         });
         let now = Now {
             started: self.started,
@@ -133,7 +133,7 @@ pub(crate) struct Desk {
     /// Slots that may have something to read.
     pub(crate) ready: Vec<usize>,
     /// Open connections that are not read because a mailbox is behind.
-    pub(crate) held: Vec<usize>,
+    pub(crate) parked: Vec<usize>,
     /// Slots with something to write, or with a close to begin, at the end of the turn.
     pub(crate) dirty: Vec<usize>,
     /// Slots whose connection is over; freed at the end of the turn, when nobody looks at them.
@@ -173,7 +173,7 @@ impl Desk {
             },
             timers: Timers::default(),
             ready: Vec::new(),
-            held: Vec::new(),
+            parked: Vec::new(),
             dirty: Vec::new(),
             gone: Vec::new(),
             pressured: false,
@@ -205,7 +205,7 @@ impl Desk {
     }
 
     /// Stops reading from open connections until the mailbox that is behind has caught up.
-    pub(crate) fn feel_pressure(&mut self) {
+    pub(crate) fn on_backpressure(&mut self) {
         if !self.pressured {
             self.pressured = true;
             self.metrics().pressure_pauses.add(1);

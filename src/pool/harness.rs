@@ -31,9 +31,12 @@ use crate::{
     handler::{Context, Handler, IntoService},
     http::page::StaticPage,
     hub::{
-        Hub, Replay,
-        mailbox::{ConnId, Inbox, Letter, MailboxBounds, Post},
-        rooms::RoomName,
+        Hub,
+        conn_id::ConnId,
+        history::Replay,
+        mailbox::{Letter, MailboxBounds, MailboxReceiver, Mailboxes},
+        names::RoomName,
+        send_status::SendStatus,
     },
     metrics::Metrics,
     ws::{
@@ -89,7 +92,7 @@ impl Handler for Probe {
     fn on_open(&self, ctx: &mut Context<'_, ()>) {
         self.0.opened.fetch_add(1, Ordering::Relaxed);
         let room = RoomName::new("room").expect("a legal name");
-        ctx.join(&room, Replay::Nothing, |_, joined| drop(joined.expect("a place")));
+        ctx.join(&room, Replay::Nothing).then(|_, joined| drop(joined.expect("a place")));
     }
 
     fn on_message(&self, ctx: &mut Context<'_, ()>, message: Message<'_>) {
@@ -101,7 +104,9 @@ impl Handler for Probe {
                 ctx.close(CloseReason::new(code, reason.to_owned()));
             }
             None if message.as_text() == Some("quiet") => {}
-            None => drop(ctx.send(message)),
+            None => {
+                ctx.send(message);
+            }
         }
     }
 
@@ -117,7 +122,7 @@ pub(super) struct Harness {
     pub(super) wire: Arc<Mutex<Wire>>,
     pub(super) log: Arc<Log>,
     buffer: Vec<u8>,
-    inbox: Inbox,
+    mailbox: MailboxReceiver,
     _poll: Poll,
 }
 
@@ -134,15 +139,15 @@ impl Harness {
         let poll = Poll::new().expect("a poll");
         let waker = Waker::new(poll.registry(), Token(0)).expect("a waker");
         let bounds = MailboxBounds { letters_max: config.mailbox, bytes_max: config.mailbox_bytes };
-        let (post, mut inboxes) = Post::new(vec![waker], bounds);
-        let calls = handler.into_service().calls;
+        let (mailboxes, mut receivers) = Mailboxes::new(vec![waker], bounds);
+        let handler = handler.into_service().handler;
         let route =
-            |path: &str| Route { path: path.to_owned(), calls: Arc::clone(&calls), jobs: None };
+            |path: &str| Route { path: path.to_owned(), handler: Arc::clone(&handler), jobs: None };
         let shared = Arc::new(Shared {
             routes: vec![route("/"), route("/ws")],
             pages: vec![StaticPage::new("/page", "text/plain", Bytes::from_static(PAGE))],
-            hub: Arc::new(Hub::new(&config, post.clone())),
-            admission: Admission::new(config.max_conn, config.max_queued_tasks, post),
+            hub: Arc::new(Hub::new(&config, mailboxes.clone())),
+            admission: Admission::new(config.max_conn, config.max_queued_tasks, mailboxes),
             metrics: Metrics::new(1),
             pending_heads: Bound::new(config.max_pending_heads),
             lingering: Bound::new(config.max_lingering),
@@ -163,8 +168,8 @@ impl Harness {
         desk.timers.set(SLOT, &mut core.deadline, at);
         let conn =
             Connection { core, phase: Phase::Head { _slot: slot, answered: false, last: false } };
-        let (log, inbox) = (Arc::default(), inboxes.remove(0));
-        Harness { desk, conn, wire, log, buffer: vec![0; READ_BYTES_MAX], inbox, _poll: poll }
+        let (log, mailbox) = (Arc::default(), receivers.remove(0));
+        Harness { desk, conn, wire, log, buffer: vec![0; READ_BYTES_MAX], mailbox, _poll: poll }
     }
 
     /// A connection that has been upgraded, its 101 taken away.
@@ -190,7 +195,8 @@ impl Harness {
     /// Another thread sends `text` to the connection. Its worker has not looked yet.
     pub(super) fn post(&self, text: &str) {
         let frame = PreparedFrame::new(Message::Text(text));
-        assert!(self.desk.shared.hub.post.send(self.conn.core.id, frame), "the mailbox is full");
+        let status = self.desk.shared.hub.mailboxes.send(self.conn.core.id, frame);
+        assert_eq!(status, SendStatus::Sent, "the mailbox is full");
     }
 
     /// The client ends its direction.
@@ -263,7 +269,7 @@ impl Harness {
     /// One turn of the worker. `false` when it would sleep instead.
     pub(super) fn turn(&mut self) -> bool {
         let mut letters = Vec::new();
-        while let Some(letter) = self.inbox.take() {
+        while let Some(letter) = self.mailbox.take() {
             letters.push(letter);
         }
         if self.desk.ready.is_empty() && self.desk.dirty.is_empty() && letters.is_empty() {

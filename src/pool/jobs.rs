@@ -1,7 +1,7 @@
-//! Handlers that block: a bounded pool of threads of their own, and a lane for each connection.
+//! Handlers that block: a bounded pool of threads of their own, and a queue for each connection.
 //!
-//! A lane keeps a connection's calls in order, one at a time. A lane that is behind pauses the reading of
-//! its connection, so the pressure reaches the client as TCP backpressure.
+//! A queue keeps a connection's calls in order, one at a time. A queue that is behind pauses the
+//! reading of its connection, so the pressure reaches the client as TCP backpressure.
 
 use std::{
     collections::VecDeque,
@@ -16,16 +16,10 @@ use std::{
 
 use crate::{
     error::Error,
-    handler::{
-        Peer, SendStatus,
-        calls::{BoxState, Calls, Link},
-    },
+    handler::erased::{BoxState, DynHandler},
     hub::{
-        Hub,
-        mailbox::{ConnId, Letter},
-        rooms::Room,
-        seats::Door,
-        sessions::Session,
+        Hub, conn_handle::ConnHandle, conn_id::ConnId, mailbox::Letter, room::Room,
+        send_status::SendStatus, session::Session,
     },
     metrics::Counter,
     ws::{
@@ -36,10 +30,10 @@ use crate::{
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
 
-/// Messages of one connection that may wait, so that one client cannot fill the queue for all.
-const LANE_MESSAGES_MAX: usize = 32;
+/// Messages of one connection that may wait, so that one client cannot fill the pool for all.
+const QUEUE_MESSAGES_MAX: usize = 32;
 
-/// Calls made for one lane before the others get their turn.
+/// Calls made for one queue before the others get their turn.
 const CALLS_PER_TURN_MAX: usize = 16;
 
 /// The threads of one blocking handler. Usable from any thread.
@@ -48,26 +42,28 @@ pub(crate) struct JobPool(Arc<Pool>);
 
 struct Pool {
     threads: usize,
-    /// Messages waiting in all lanes together.
+    /// Messages waiting in all queues together.
     queued: AtomicUsize,
     queue_max: usize,
-    /// Lanes with something to do, each at most once; so at most one entry for each connection.
+    /// SerialQueues with something to do, each at most once; so at most one entry for each
+    /// connection.
     work: (Sender<Work>, Receiver<Work>),
-    /// Paused lanes that wait for the queue to get shorter.
-    waiting: Mutex<VecDeque<Weak<Lane>>>,
+    /// Paused queues that wait for the pool to catch up.
+    waiting: Mutex<VecDeque<Weak<SerialQueue>>>,
 }
 
 enum Work {
-    Run(Arc<Lane>),
+    Run(Arc<SerialQueue>),
     Stop,
 }
 
-/// One connection's calls, in order. Shared by its worker, which adds, and one job thread at a time.
-pub(crate) struct Lane {
+/// One connection's calls, in order. Shared by its worker, which adds, and one job thread at a
+/// time.
+pub(crate) struct SerialQueue {
     pool: JobPool,
     hub: Arc<Hub>,
     panics: Arc<Counter>,
-    calls: Arc<dyn Calls>,
+    handler: Arc<dyn DynHandler>,
     conn: ConnId,
     remote: SocketAddr,
     inner: Mutex<Inner>,
@@ -78,7 +74,7 @@ struct Inner {
     messages: usize,
     /// A thread has it, or it is in the work queue.
     scheduled: bool,
-    /// It is behind by its own messages, so its connection is not read.
+    /// The connection has too many messages here, so it is not read.
     full: bool,
     /// Its handler, or a panic, asked for a close: no message comes after that.
     closing: bool,
@@ -86,7 +82,7 @@ struct Inner {
     job: Option<Job>,
 }
 
-/// What travels with the thread that runs a lane.
+/// What travels with the thread that runs a queue.
 struct Job {
     state: BoxState,
     session: Arc<Session>,
@@ -140,13 +136,13 @@ impl JobPool {
 
     fn run(&self) {
         let work = &self.0.work.1;
-        while let Ok(Work::Run(lane)) = work.recv() {
-            lane.run();
+        while let Ok(Work::Run(queue)) = work.recv() {
+            queue.run();
         }
-        // A lane with many calls comes back behind the sign to stop; its last call is still owed.
+        // A queue with many calls comes back behind the sign to stop; its last call is still owed.
         while let Ok(next) = work.try_recv() {
             match next {
-                Work::Run(lane) => lane.run(),
+                Work::Run(queue) => queue.run(),
                 Work::Stop => return self.stop_one(),
             }
         }
@@ -161,30 +157,31 @@ impl JobPool {
         self.queued() >= self.0.queue_max
     }
 
-    /// A message was handled: as many connections may be read again as there are places, the longest
-    /// waiting first. Not all of them will have something to say, so an empty queue lets everyone in.
+    /// A message was handled: as many connections may be read again as there are places, the
+    /// longest waiting first. Not all of them will have something to say, so an empty pool lets
+    /// everyone in.
     fn message_done(&self) {
         let left = self.0.queued.fetch_sub(1, Ordering::Relaxed) - 1;
         let places = if left == 0 { usize::MAX } else { self.0.queue_max.saturating_sub(left) };
         for _ in 0..places {
-            let Some(lane) = self.0.waiting.lock().pop_front() else { return };
-            if let Some(lane) = lane.upgrade() {
-                lane.resume();
+            let Some(queue) = self.0.waiting.lock().pop_front() else { return };
+            if let Some(queue) = queue.upgrade() {
+                queue.resume();
             }
         }
     }
 }
 
-impl Lane {
+impl SerialQueue {
     pub(super) fn new(
         pool: &JobPool,
         hub: &Arc<Hub>,
         panics: &Arc<Counter>,
-        calls: &Arc<dyn Calls>,
+        handler: &Arc<dyn DynHandler>,
         (conn, remote): (ConnId, SocketAddr),
         session: &Arc<Session>,
         state: BoxState,
-    ) -> Arc<Lane> {
+    ) -> Arc<SerialQueue> {
         let inner = Inner {
             events: VecDeque::new(),
             messages: 0,
@@ -193,11 +190,11 @@ impl Lane {
             closing: false,
             job: Some(Job { state, session: Arc::clone(session), is_fresh: true }),
         };
-        Arc::new(Lane {
+        Arc::new(SerialQueue {
             pool: pool.clone(),
             hub: Arc::clone(hub),
             panics: Arc::clone(panics),
-            calls: Arc::clone(calls),
+            handler: Arc::clone(handler),
             conn,
             remote,
             inner: Mutex::new(inner),
@@ -205,40 +202,44 @@ impl Lane {
     }
 
     /// The handler whose calls these are.
-    pub(super) fn calls(&self) -> &dyn Calls {
-        &*self.calls
+    pub(super) fn handler(&self) -> &dyn DynHandler {
+        &*self.handler
     }
 
-    pub(super) fn open(self: &Arc<Lane>) {
+    pub(super) fn open(self: &Arc<SerialQueue>) {
         self.push(Event::Open);
     }
 
-    /// Queues a message. `false` when the connection must not be read until it hears that jobs are done;
-    /// so each connection may be one message over the bound.
-    pub(super) fn message(self: &Arc<Lane>, message: Message<'_>) -> bool {
+    /// Queues a message. `false` when the connection must not be read until it hears that jobs are
+    /// done; so each connection may be one message over the bound.
+    pub(super) fn message(self: &Arc<SerialQueue>, message: Message<'_>) -> bool {
         self.pool.0.queued.fetch_add(1, Ordering::Relaxed);
         let full = {
             let mut inner = self.inner.lock();
             inner.messages += 1;
-            inner.full = inner.messages >= LANE_MESSAGES_MAX;
+            inner.full = inner.messages >= QUEUE_MESSAGES_MAX;
             inner.full
         };
         self.push(Event::Message(message.kind(), message.as_bytes().into()));
         if full {
             return false;
         }
-        !self.pool.is_full() || self.wait()
+        let must_wait = self.pool.is_full();
+        if must_wait {
+            self.wait();
+        }
+        !must_wait
     }
 
-    pub(super) fn drain(self: &Arc<Lane>) {
+    pub(super) fn drain(self: &Arc<SerialQueue>) {
         self.push(Event::Drain);
     }
 
-    pub(super) fn close(self: &Arc<Lane>, reason: CloseReason) {
+    pub(super) fn close(self: &Arc<SerialQueue>, reason: CloseReason) {
         self.push(Event::Close(reason));
     }
 
-    fn push(self: &Arc<Lane>, event: Event) {
+    fn push(self: &Arc<SerialQueue>, event: Event) {
         let mut inner = self.inner.lock();
         inner.events.push_back(event);
         if !std::mem::replace(&mut inner.scheduled, true) {
@@ -247,27 +248,29 @@ impl Lane {
         }
     }
 
-    fn schedule(self: &Arc<Lane>) {
+    fn schedule(self: &Arc<SerialQueue>) {
         let _ = self.pool.0.work.0.send(Work::Run(Arc::clone(self)));
     }
 
-    /// Joins those who wait for the queue; `true` when there is no need to after all.
-    fn wait(self: &Arc<Lane>) -> bool {
+    /// Joins the queues that wait for the pool. The connection is told when it may be read again.
+    fn wait(self: &Arc<SerialQueue>) {
         self.pool.0.waiting.lock().push_back(Arc::downgrade(self));
-        // The queue may have emptied before we stood in it; then nobody would call us.
+        // The pool may have emptied before this queue waited for it; then nobody would call it.
         if self.pool.0.queued.load(Ordering::Relaxed) == 0 {
             self.resume();
         }
-        false
     }
 
     fn resume(&self) {
-        let letter = Letter::JobsDone { conn: self.conn };
-        self.hub.post.tell(usize::from(self.conn.worker), letter);
+        self.send_control(Letter::JobsDone { conn: self.conn });
+    }
+
+    fn send_control(&self, letter: Letter) {
+        self.hub.mailboxes.send_control(self.conn.worker(), letter);
     }
 
     /// Makes the calls that wait, on a job thread.
-    fn run(self: &Arc<Lane>) {
+    fn run(self: &Arc<SerialQueue>) {
         for _ in 0..CALLS_PER_TURN_MAX {
             let (event, is_unwanted, mut job) = {
                 let mut inner = self.inner.lock();
@@ -291,7 +294,7 @@ impl Lane {
                 inner.job = Some(job);
                 inner.messages -= usize::from(is_message);
                 inner.full
-                    && inner.messages <= LANE_MESSAGES_MAX / 2
+                    && inner.messages <= QUEUE_MESSAGES_MAX / 2
                     && std::mem::replace(&mut inner.full, false)
             };
             if is_message {
@@ -310,84 +313,59 @@ impl Lane {
 
     fn call(&self, job: &mut Job, event: Event) {
         let Job { state, session, is_fresh } = job;
-        let mut link = JobLink { lane: self, session };
-        let calls = &self.calls;
+        let mut conn = RemoteConn { queue: self, session };
+        let handler = &self.handler;
         let is_drain = matches!(event, Event::Drain);
         let begins = matches!(event, Event::Message(..)) && std::mem::take(is_fresh);
         let outcome = catch_unwind(AssertUnwindSafe(|| match &event {
-            Event::Open => calls.open(state, &mut link),
+            Event::Open => handler.open(state, &mut conn),
             Event::Message(Kind::Text, bytes) => {
                 let text = std::str::from_utf8(bytes).unwrap_or_default();
-                calls.message(state, &mut link, Message::Text(text));
+                handler.message(state, &mut conn, Message::Text(text));
             }
             Event::Message(Kind::Binary, bytes) => {
-                calls.message(state, &mut link, Message::Binary(bytes));
+                handler.message(state, &mut conn, Message::Binary(bytes));
             }
-            Event::Drain => calls.drain(state, &mut link),
-            Event::Close(reason) => calls.close(state, &mut link, reason),
+            Event::Drain => handler.drain(state, &mut conn),
+            Event::Close(reason) => handler.close(state, &mut conn, reason),
         }));
         if outcome.is_err() {
-            log::error!("{} {}: the handler panicked", self.remote, link.session.client_id);
+            log::error!("{} {}: the handler panicked", self.remote, conn.session.client_id);
             self.panics.add_shared();
-            link.close(CloseReason::INTERNAL);
+            conn.close(CloseReason::INTERNAL);
         }
         if begins {
-            link.session.set_begun();
-            self.hub.confirm(link.session);
+            conn.session.set_begun();
+            self.hub.confirm(conn.session);
         }
         if let Event::Close(reason) = &event {
-            self.hub.depart(link.session, self.conn, reason);
+            self.hub.depart(conn.session, self.conn, reason);
         }
         if is_drain {
-            link.close(CloseReason::GOING_AWAY);
+            conn.close(CloseReason::GOING_AWAY);
         }
     }
 }
 
-/// A handler's way to its connection from a job thread: by letter.
-struct JobLink<'a> {
-    lane: &'a Lane,
+/// A connection as its handler reaches it from a job thread: by letter.
+struct RemoteConn<'a> {
+    queue: &'a SerialQueue,
     session: &'a mut Arc<Session>,
 }
 
-impl JobLink<'_> {
-    fn put(&self, letter: Letter) {
-        self.lane.hub.post.put(usize::from(self.lane.conn.worker), letter);
-    }
-
-    fn peer(&self) -> Peer {
-        let (conn, client_id) = (self.lane.conn, self.session.client_id);
-        Peer { conn, client_id, post: self.lane.hub.post.clone() }
+impl RemoteConn<'_> {
+    fn push(&self, letter: Letter) {
+        self.queue.hub.mailboxes.push(self.queue.conn.worker(), letter);
     }
 }
 
-// Whoever opens the door wakes its worker, once nothing is locked.
-impl Door for JobLink<'_> {
-    fn conn(&self) -> ConnId {
-        self.lane.conn
+impl ConnHandle for RemoteConn<'_> {
+    fn id(&self) -> ConnId {
+        self.queue.conn
     }
 
-    fn enter(&mut self, room: &Arc<Room>, from_seq: u64) {
-        let (conn, room) = (self.lane.conn, Arc::clone(room));
-        self.put(Letter::Enter { conn, room, from_seq });
-    }
-
-    fn exit(&mut self, room: &Arc<Room>) {
-        self.put(Letter::Exit { conn: self.lane.conn, room: room.key });
-    }
-
-    fn attach(&mut self, session: &Arc<Session>) {
-        self.put(Letter::Attach { conn: self.lane.conn, session: Arc::clone(session) });
-        *self.session = Arc::clone(session);
-    }
-
-    // The sockets that feed these threads are paused by their lanes.
-    fn feel_pressure(&mut self) {}
-}
-
-impl Link for JobLink<'_> {
     fn hub(&self) -> &Arc<Hub> {
-        &self.lane.hub
+        &self.queue.hub
     }
 
     fn session(&self) -> &Arc<Session> {
@@ -395,23 +373,40 @@ impl Link for JobLink<'_> {
     }
 
     fn remote_addr(&self) -> SocketAddr {
-        self.lane.remote
+        self.queue.remote
     }
 
-    fn send(&mut self, message: Message<'_>) -> SendStatus {
-        self.peer().send(message)
-    }
-
-    fn send_prepared(&mut self, frame: &PreparedFrame) -> SendStatus {
-        self.peer().send_prepared(frame)
-    }
-
-    fn own_room(&self, name: &str) -> Option<Arc<Room>> {
+    fn room(&self, name: &str) -> Option<Arc<Room>> {
         self.session.room(name)
     }
 
-    fn close(&mut self, reason: CloseReason) {
-        self.lane.inner.lock().closing = true;
-        self.peer().close(reason);
+    fn send(&mut self, message: Message<'_>) -> SendStatus {
+        self.send_prepared(&PreparedFrame::new(message))
     }
+
+    fn send_prepared(&mut self, frame: &PreparedFrame) -> SendStatus {
+        self.queue.hub.mailboxes.send(self.queue.conn, frame.clone())
+    }
+
+    fn close(&mut self, reason: CloseReason) {
+        self.queue.inner.lock().closing = true;
+        self.queue.send_control(Letter::Close { conn: self.queue.conn, reason });
+    }
+
+    fn enter(&mut self, room: &Arc<Room>, from_seq: u64) {
+        let (conn, room) = (self.queue.conn, Arc::clone(room));
+        self.push(Letter::Enter { conn, room, from_seq });
+    }
+
+    fn exit(&mut self, room: &Arc<Room>) {
+        self.push(Letter::Exit { conn: self.queue.conn, room: room.key });
+    }
+
+    fn attach(&mut self, session: &Arc<Session>) {
+        self.push(Letter::Attach { conn: self.queue.conn, session: Arc::clone(session) });
+        *self.session = Arc::clone(session);
+    }
+
+    // The sockets that feed these threads are paused by their queues.
+    fn on_backpressure(&mut self) {}
 }

@@ -15,15 +15,15 @@ use super::{
     connection::{Connection, Phase},
     core::Core,
     desk::Desk,
-    members::Member,
+    inline_conn::InlineConn,
+    members::LocalMember,
     outbox::{Outbox, OutboxBounds},
-    service::Caller,
 };
 use crate::{
     config::Overflow,
     hub::{
         notice::Notice,
-        rooms::{Room, RoomKey, RoomKind},
+        room::{Room, RoomKey, RoomKind},
     },
     ws::{close::CloseReason, frame::PreparedFrame},
 };
@@ -37,10 +37,10 @@ pub(super) struct Lag {
     written: u64,
 }
 
-/// A client's place in one of the rooms that a message goes to.
-pub(super) struct Place<'a> {
+/// A message as it goes to a member of one of its rooms.
+pub(super) struct Delivery<'a> {
     pub(super) room: &'a Arc<Room>,
-    pub(super) member: Member,
+    pub(super) member: LocalMember,
     /// The message's number there.
     pub(super) seq: u64,
 }
@@ -63,7 +63,7 @@ impl Connection {
         &mut self,
         frame: &PreparedFrame,
         room: &Arc<Room>,
-        member: Member,
+        member: LocalMember,
         seq: u64,
         desk: &mut Desk,
     ) -> bool {
@@ -97,18 +97,18 @@ impl Connection {
     pub(super) fn deliver_once(
         &mut self,
         frame: &PreparedFrame,
-        places: &[Place<'_>],
+        deliveries: &[Delivery<'_>],
         desk: &mut Desk,
     ) -> bool {
-        if let [Place { room, member, seq }] = places {
+        if let [Delivery { room, member, seq }] = deliveries {
             return self.deliver(frame, room, *member, *seq, desk);
         }
         if !matches!(self.phase, Phase::Open(_)) || self.core.close_asked.is_some() {
             return false;
         }
         let is_behind = |lag: &mut Box<Lag>| {
-            let mut places = places.iter();
-            places.any(|place| lag.find(place.room, place.member.from_seq).is_some())
+            let is_behind = |of: &Delivery<'_>| lag.find(of.room, of.member.from_seq).is_some();
+            deliveries.iter().any(is_behind)
         };
         // Where it is behind in one, the message must not overtake what it is yet to be told of that.
         if !self.core.lag.as_mut().is_some_and(is_behind) && self.core.has_place(frame.len(), desk)
@@ -117,7 +117,7 @@ impl Connection {
             self.core.list_dirty(desk);
             return true;
         }
-        for Place { room, member, seq } in places {
+        for Delivery { room, member, seq } in deliveries {
             if self.core.close_asked.is_some() {
                 return false;
             }
@@ -147,8 +147,8 @@ impl Connection {
         if room.overflow == Overflow::Close {
             return false;
         }
-        let caller = Caller { core: &mut self.core, desk, session: &mut open.session };
-        if open.service.notice(caller, &notice(room, (seq, seq))).is_none() {
+        let conn = InlineConn { core: &mut self.core, desk, session: &mut open.session };
+        if open.service.notice(conn, &notice(room, (seq, seq))).is_none() {
             return false;
         }
         let waiting = self.core.outbox.bytes() as u64;
@@ -169,7 +169,7 @@ impl Connection {
     pub(super) fn catch_up(&mut self, desk: &mut Desk) {
         let Some(mut lag) = self.core.lag.take() else { return };
         let Phase::Open(open) = &mut self.phase else { return };
-        lag.forget_left(desk.members.places(self.core.slot()));
+        lag.forget_left(desk.members.memberships(self.core.slot()));
         for (key, behind) in std::mem::take(&mut lag.rooms) {
             let core = &mut self.core;
             if core.close_asked.is_some() {
@@ -181,8 +181,8 @@ impl Connection {
             }
             let Behind { room, missed, newest, .. } = behind;
             if let Some(missed) = missed {
-                let caller = Caller { core, desk, session: &mut open.session };
-                match open.service.notice(caller, &notice(&room, missed)) {
+                let conn = InlineConn { core, desk, session: &mut open.session };
+                match open.service.notice(conn, &notice(&room, missed)) {
                     Some(notice) => {
                         core.queue_prepared(&notice, desk);
                         desk.metrics().gaps.add(1);
@@ -229,9 +229,9 @@ impl Lag {
     }
 
     /// Drops what is owed by rooms that the connection has left, given those it is in and from where on.
-    fn forget_left(&mut self, places: impl Iterator<Item = (RoomKey, u64)>) {
+    fn forget_left(&mut self, memberships: impl Iterator<Item = (RoomKey, u64)>) {
         let mut before = std::mem::take(&mut self.rooms);
-        for (key, from_seq) in places {
+        for (key, from_seq) in memberships {
             if let Some(behind) = before.remove(&key)
                 && behind.begins() > from_seq
             {

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use crate::hub::rooms::{Room, RoomKey, RoomKind};
+use crate::hub::room::{Room, RoomKey, RoomKind};
 
 /// One worker's part of every room it has members in. Used by one thread.
 #[derive(Default)]
@@ -15,12 +15,12 @@ pub(crate) struct Members {
 /// A room and those of its members that are here.
 struct Locals {
     room: Arc<Room>,
-    members: Vec<Member>,
+    members: Vec<LocalMember>,
 }
 
 /// A connection in a room.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Member {
+pub(crate) struct LocalMember {
     pub(crate) slot: u32,
     /// Messages up to this one were there before it joined, and are not delivered.
     pub(crate) from_seq: u64,
@@ -46,7 +46,7 @@ impl Members {
             rooms.reserve_exact(1);
         }
         rooms.push(Membership { room, index: members.len() as u32 });
-        members.push(Member { slot: slot as u32, from_seq });
+        members.push(LocalMember { slot: slot as u32, from_seq });
     }
 
     /// Removes a connection from a room, which is returned so that the hub can count it out.
@@ -97,13 +97,13 @@ impl Members {
         &self,
         room: RoomKey,
         seq: u64,
-    ) -> Option<(&Arc<Room>, impl Iterator<Item = Member>)> {
+    ) -> Option<(&Arc<Room>, impl Iterator<Item = LocalMember>)> {
         let Locals { room, members } = self.by_room.get(&room)?;
         Some((room, members.iter().copied().filter(move |member| member.from_seq < seq)))
     }
 
     /// The rooms that a connection is in, each with the number up to which its messages were there before.
-    pub(crate) fn places(&self, slot: usize) -> impl Iterator<Item = (RoomKey, u64)> {
+    pub(crate) fn memberships(&self, slot: usize) -> impl Iterator<Item = (RoomKey, u64)> {
         let rooms = self.by_slot.get(slot).map(Vec::as_slice).unwrap_or_default();
         rooms.iter().filter_map(|Membership { room, index }| {
             let member = self.by_room.get(&room.key)?.members.get(*index as usize)?;
@@ -125,16 +125,17 @@ mod tests {
     use crate::{
         config::Config,
         hub::{
-            mailbox::{Deferred, MailboxBounds, post_without_workers},
-            rooms::{RoomName, Rooms},
+            mailbox::{Deferred, MailboxBounds, mailboxes_without_workers},
+            names::RoomName,
+            rooms::Rooms,
         },
     };
 
     #[test]
     fn leaving_keeps_everyone_elses_place() {
         let bounds = MailboxBounds { letters_max: 9, bytes_max: 999 };
-        let (post, _) = post_without_workers(1, bounds);
-        let rooms = Rooms::new(&Config::default(), post);
+        let (mailboxes, _) = mailboxes_without_workers(1, bounds);
+        let rooms = Rooms::new(&Config::default(), mailboxes);
         let room = |name: &str| {
             let name = RoomName::new(name).expect("a legal name");
             rooms.enter(&name, &mut Deferred::default(), |_, _| ()).expect("room for it").0
@@ -153,7 +154,7 @@ mod tests {
             slots
         };
         assert_eq!(of(&members, &b, 2), [0, 1], "later members get later messages");
-        assert_eq!(members.places(3).collect::<Vec<_>>(), [(a.key, 0), (b.key, 3)]);
+        assert_eq!(members.memberships(3).collect::<Vec<_>>(), [(a.key, 0), (b.key, 3)]);
         assert!(members.remove(0, |room| room.key == a.key).is_some());
         assert!(members.remove(0, |room| room.key == a.key).is_none());
         assert_eq!(members.remove_all(3).len(), 2);

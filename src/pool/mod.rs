@@ -16,7 +16,7 @@ mod harness;
 mod upgrade;
 pub(crate) mod admission;
 mod service;
-mod link;
+mod inline_conn;
 pub(crate) mod jobs;
 pub(crate) mod outbox;
 mod lag;

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::{Buf, Bytes};
 
-use crate::handler::SendStatus;
+use crate::hub::send_status::SendStatus;
 
 /// Slices given to one `writev`.
 const SLICES_MAX: usize = 64;

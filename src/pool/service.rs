@@ -1,14 +1,11 @@
-//! Where a connection's handler runs, and what a panic in it costs.
+//! Where a connection's handler runs.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::sync::Arc;
 
-use super::{core::Core, desk::Desk, jobs::Lane, link::WorkerLink};
+use super::{inline_conn::InlineConn, jobs::SerialQueue};
 use crate::{
-    handler::calls::{BoxState, Calls, Link},
-    hub::{notice::Notice, sessions::Session},
+    handler::erased::{BoxState, DynHandler},
+    hub::notice::Notice,
     ws::{
         close::CloseReason,
         frame::{Message, PreparedFrame},
@@ -18,87 +15,73 @@ use crate::{
 /// Where a connection's handler runs.
 pub(crate) enum Service {
     /// On this worker.
-    Inline { calls: Arc<dyn Calls>, state: BoxState },
+    Inline { handler: Arc<dyn DynHandler>, state: BoxState },
     /// On the threads of a blocking handler.
-    Jobs(Arc<Lane>),
-}
-
-/// One connection's tools for a call of its handler.
-pub(super) struct Caller<'a> {
-    pub(super) core: &'a mut Core,
-    pub(super) desk: &'a mut Desk,
-    pub(super) session: &'a mut Arc<Session>,
+    Jobs(Arc<SerialQueue>),
 }
 
 impl Service {
     /// Asks the handler to put `notice` into words, on this worker wherever its calls run.
-    pub(super) fn notice(&self, caller: Caller<'_>, notice: &Notice<'_>) -> Option<PreparedFrame> {
-        let calls = match self {
-            Service::Inline { calls, .. } => &**calls,
-            Service::Jobs(lane) => lane.calls(),
+    pub(super) fn notice(
+        &self,
+        mut conn: InlineConn<'_>,
+        notice: &Notice<'_>,
+    ) -> Option<PreparedFrame> {
+        let handler = match self {
+            Service::Inline { handler, .. } => &**handler,
+            Service::Jobs(queue) => queue.handler(),
         };
-        let mut words = None;
-        caller.call(|_| words = calls.notice(notice));
-        words
+        let mut frame = None;
+        conn.call(|_| frame = handler.notice(notice));
+        frame
     }
 
     /// Tells the handler that its connection is open.
-    pub(super) fn open(&mut self, caller: Caller<'_>) {
+    pub(super) fn open(&mut self, mut conn: InlineConn<'_>) {
         match self {
-            Service::Inline { calls, state } => caller.call(|link| calls.open(state, link)),
-            Service::Jobs(lane) => lane.open(),
+            Service::Inline { handler, state } => conn.call(|conn| handler.open(state, conn)),
+            Service::Jobs(queue) => queue.open(),
         }
     }
 
     /// Gives the handler a message. `false` asks that the connection be paused.
-    pub(super) fn message(&mut self, caller: Caller<'_>, message: Message<'_>) -> bool {
+    pub(super) fn message(&mut self, mut conn: InlineConn<'_>, message: Message<'_>) -> bool {
         match self {
-            Service::Inline { calls, state } => {
-                caller.call(|link| calls.message(state, link, message));
+            Service::Inline { handler, state } => {
+                conn.call(|conn| handler.message(state, conn, message));
                 true
             }
-            Service::Jobs(lane) => lane.message(message),
+            Service::Jobs(queue) => queue.message(message),
         }
     }
 
-    /// Tells the handler that the server drains. `false` when the handler's jobs will ask for the close.
-    pub(super) fn drain(&mut self, caller: Caller<'_>) -> bool {
+    /// Tells the handler that the server drains. `false` when the handler's jobs will ask for the
+    /// close.
+    pub(super) fn drain(&mut self, mut conn: InlineConn<'_>) -> bool {
         match self {
-            Service::Inline { calls, state } => {
-                caller.call(|link| calls.drain(state, link));
+            Service::Inline { handler, state } => {
+                conn.call(|conn| handler.drain(state, conn));
                 true
             }
-            Service::Jobs(lane) => {
-                lane.drain();
+            Service::Jobs(queue) => {
+                queue.drain();
                 false
             }
         }
     }
 
-    /// Tells the handler that its connection is over, drops its state, and lets the session go on or end.
-    pub(super) fn close(self, caller: Caller<'_>, reason: CloseReason) {
+    /// Tells the handler that its connection is over, drops its state, and lets the session go on
+    /// or end.
+    pub(super) fn close(self, mut conn: InlineConn<'_>, reason: CloseReason) {
         match self {
-            Service::Inline { calls, mut state } => {
-                let Caller { core, desk, session } = caller;
-                Caller { core, desk, session }.call(|link| calls.close(&mut state, link, &reason));
+            Service::Inline { handler, mut state } => {
+                conn.call(|conn| handler.close(&mut state, conn, &reason));
+                let InlineConn { core, desk, session } = conn;
                 if desk.shared.hub.depart(session, core.id, &reason) {
-                    desk.feel_pressure();
+                    desk.on_backpressure();
                 }
             }
-            Service::Jobs(lane) => lane.close(reason),
-        }
-    }
-}
-
-impl Caller<'_> {
-    /// Runs handler code. A panic in it costs this one connection and nothing else.
-    fn call(self, call: impl FnOnce(&mut dyn Link)) {
-        let Caller { core, desk, session } = self;
-        let mut link = WorkerLink { core, desk, session };
-        if catch_unwind(AssertUnwindSafe(|| call(&mut link))).is_err() {
-            log::error!("{} {}: the handler panicked", link.core.remote, link.session.client_id);
-            link.desk.shared.metrics.server.handler_panics.add_shared();
-            link.close(CloseReason::INTERNAL);
+            Service::Jobs(queue) => queue.close(reason),
         }
     }
 }

@@ -11,19 +11,20 @@ use super::{
     closing::Stage,
     connection::{Connection, Open, Phase, Waiting},
     desk::Desk,
-    jobs::Lane,
-    service::{Caller, Service},
+    inline_conn::InlineConn,
+    jobs::SerialQueue,
+    service::Service,
     timers::Millis,
 };
 use crate::{
     config::Compression,
-    handler::{Refusal, calls::BoxState, retry_after_s},
+    handler::{Refusal, erased::BoxState},
     http::{
         head::{BadHead, HeaderSpace, Request},
-        response::{Response, Status, error_body},
+        response::{Response, Status, error_body, retry_after_s},
         router::{self, Target},
     },
-    hub::notice::Wording,
+    hub::notice::NoticeFormatter,
     metrics::Refused,
     ws::{
         deflate::Deflate,
@@ -170,26 +171,26 @@ impl Connection {
             metrics.queue_wait.record(std::time::Duration::from_millis(waited_ms));
         }
         let chosen = &desk.shared.routes[route];
-        let wording: Arc<dyn Wording> = Arc::clone(&chosen.calls) as _;
-        let keeps = chosen.calls.keeps_sessions();
+        let formatter: Arc<dyn NoticeFormatter> = Arc::clone(&chosen.handler) as _;
+        let resumable = chosen.handler.resumable();
         let sessions = &desk.shared.hub.sessions;
-        let mut session = sessions.begin(self.core.id, route as u16, keeps, wording);
+        let mut session = sessions.begin(self.core.id, route as u16, resumable, formatter);
         log::debug!("{} {}: open", self.core.remote, session.client_id);
         let mut service = match &chosen.jobs {
-            None => Service::Inline { calls: Arc::clone(&chosen.calls), state },
-            Some(jobs) => Service::Jobs(Lane::new(
+            None => Service::Inline { handler: Arc::clone(&chosen.handler), state },
+            Some(jobs) => Service::Jobs(SerialQueue::new(
                 jobs,
                 &desk.shared.hub,
                 &desk.shared.metrics.server.handler_panics,
-                &chosen.calls,
+                &chosen.handler,
                 (self.core.id, self.core.remote),
                 &session,
                 state,
             )),
         };
-        service.open(Caller { core: &mut self.core, desk, session: &mut session });
+        service.open(InlineConn { core: &mut self.core, desk, session: &mut session });
         let endpoint = Endpoint::default();
-        let show_at = if keeps { desk.now + NEWCOMER_QUIET_MS } else { 0 };
+        let show_at = if resumable { desk.now + NEWCOMER_QUIET_MS } else { 0 };
         let open = Open { endpoint, session, is_fresh: true, service, permit, pinged: 0, show_at };
         self.phase = Phase::Open(Box::new(open));
         self.watch(desk);
@@ -340,11 +341,11 @@ fn ask_upgrade(request: &Request<'_>, route: usize, desk: &Desk) -> Asked {
         let message = "this origin is not allowed".to_owned();
         return refused(Refused::Origin, Status::Forbidden, message);
     }
-    let calls = &desk.shared.routes[route].calls;
+    let handler = &desk.shared.routes[route].handler;
     let panics = &desk.shared.metrics.server.handler_panics;
     let asked = catch_unwind(AssertUnwindSafe(|| {
-        let state = calls.upgrade(request, panics)?;
-        upgrade.choose_subprotocol(request.upgrade().headers, calls.subprotocols());
+        let state = handler.upgrade(request, panics)?;
+        upgrade.choose_subprotocol(request.upgrade().headers, handler.subprotocols());
         Ok(state)
     }));
     match asked {

@@ -17,13 +17,14 @@ use super::{
     connection::{Connection, Phase},
     core::Core,
     desk::{Desk, Shared},
-    lag::Place,
+    lag::Delivery,
     stream::Stream,
     timers::Millis,
 };
 use crate::hub::{
-    mailbox::{ConnId, Inbox, Letter},
-    rooms::RoomKey,
+    conn_id::ConnId,
+    mailbox::{Letter, MailboxReceiver},
+    room::RoomKey,
 };
 use crate::metrics::Refusals;
 use crate::ws::frame::PreparedFrame;
@@ -77,7 +78,7 @@ const REPORT_INTERVAL_MS: Millis = 10_000;
 /// One thread of the pool and everything it owns.
 pub(crate) struct Worker {
     poll: Poll,
-    inbox: Inbox,
+    mailbox: MailboxReceiver,
     arrivals: Receiver<Arrival>,
     conns: Slab<Connection>,
     desk: Desk,
@@ -95,14 +96,14 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn new(
         poll: Poll,
-        inbox: Inbox,
+        mailbox: MailboxReceiver,
         arrivals: Receiver<Arrival>,
         shared: Arc<Shared>,
         worker: usize,
     ) -> Worker {
         Worker {
             poll,
-            inbox,
+            mailbox,
             arrivals,
             conns: Slab::new(),
             desk: Desk::new(shared, worker),
@@ -131,7 +132,7 @@ impl Worker {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             }
-            self.inbox.woke();
+            self.mailbox.woke();
             let began = Instant::now();
             self.desk.now = began.duration_since(self.started).as_millis() as Millis;
             self.turn(&events, buffer);
@@ -160,11 +161,11 @@ impl Worker {
     /// How long this worker may sleep: not at all while something waits for it.
     fn timeout(&mut self) -> Option<Duration> {
         let waits = !self.desk.ready.is_empty() || !self.desk.dirty.is_empty();
-        if waits || !self.inbox.may_sleep() {
+        if waits || !self.mailbox.may_sleep() {
             return Some(Duration::ZERO);
         }
         if !self.arrivals.is_empty() {
-            self.inbox.woke();
+            self.mailbox.woke();
             return Some(Duration::ZERO);
         }
         let sweep = self.sweeps().then_some(self.next_sweep);
@@ -256,7 +257,7 @@ impl Worker {
             if deliveries >= DELIVERIES_PER_TURN_MAX {
                 return;
             }
-            let Some(letter) = self.inbox.take() else { return };
+            let Some(letter) = self.mailbox.take() else { return };
             match letter {
                 Letter::Deliver { room, seq, frame, except } => {
                     deliveries += self.deliver(room, seq, &frame, except);
@@ -264,8 +265,8 @@ impl Worker {
                 Letter::DeliverMany { rooms, frame, except } => {
                     deliveries += self.deliver_many(&rooms, &frame, except);
                 }
-                Letter::Announce { route, frame, except } => {
-                    deliveries += self.announce(route, &frame, except);
+                Letter::Broadcast { route, frame, except } => {
+                    deliveries += self.broadcast(route, &frame, except);
                 }
                 Letter::Send { conn, frame } => {
                     let (conn, desk) = self.find(conn);
@@ -359,39 +360,35 @@ impl Worker {
         except: Option<ConnId>,
     ) -> usize {
         let members = std::mem::take(&mut self.desk.members);
-        let places_in = |(room, seq): &(RoomKey, u64)| {
+        let in_room = |(room, seq): &(RoomKey, u64)| {
             let seq = *seq;
             let (room, members) = members.of(*room, seq)?;
-            Some(members.map(move |member| Place { room, member, seq }))
+            Some(members.map(move |member| Delivery { room, member, seq }))
         };
-        let mut places: Vec<Place<'_>> = rooms.iter().filter_map(places_in).flatten().collect();
-        places.sort_unstable_by_key(|place| place.member.slot);
+        let mut deliveries: Vec<Delivery<'_>> =
+            rooms.iter().filter_map(in_room).flatten().collect();
+        deliveries.sort_unstable_by_key(|delivery| delivery.member.slot);
         let mut delivered = 0;
-        for places in places.chunk_by(|one, other| one.member.slot == other.member.slot) {
-            let slot = places[0].member.slot as usize;
+        for of_member in deliveries.chunk_by(|one, other| one.member.slot == other.member.slot) {
+            let slot = of_member[0].member.slot as usize;
             if let Some(conn) = self.conns.get_mut(slot)
                 && Some(conn.core.id) != except
-                && conn.deliver_once(frame, places, &mut self.desk)
+                && conn.deliver_once(frame, of_member, &mut self.desk)
             {
                 delivered += 1;
             }
         }
-        drop(places);
+        drop(deliveries);
         self.desk.members = members;
         self.count_deliveries(delivered)
     }
 
-    /// Puts a message into the outboxes of all open connections of a route, or of all routes.
-    fn announce(
-        &mut self,
-        route: Option<u16>,
-        frame: &PreparedFrame,
-        except: Option<ConnId>,
-    ) -> usize {
+    /// Puts a message into the outboxes of all open connections of a route but one.
+    fn broadcast(&mut self, route: u16, frame: &PreparedFrame, except: ConnId) -> usize {
         let mut delivered = 0;
         for (_, conn) in &mut self.conns {
-            let is_meant = route.is_none() || conn.route() == route;
-            if is_meant && Some(conn.core.id) != except && conn.send(frame, &mut self.desk) {
+            let is_meant = conn.route() == Some(route) && conn.core.id != except;
+            if is_meant && conn.send(frame, &mut self.desk) {
                 delivered += 1;
             }
         }
@@ -406,8 +403,8 @@ impl Worker {
 
     fn pressure_off(&mut self) {
         self.desk.pressured = false;
-        let held = std::mem::take(&mut self.desk.held);
-        self.desk.ready.extend(held);
+        let parked = std::mem::take(&mut self.desk.parked);
+        self.desk.ready.extend(parked);
     }
 
     fn drain(&mut self) {
@@ -441,7 +438,7 @@ impl Worker {
             let swept = self.desk.shared.hub.sweep();
             self.next_sweep = self.desk.now + if swept.has_more { 0 } else { SWEEP_INTERVAL_MS };
             if swept.behind {
-                self.desk.feel_pressure();
+                self.desk.on_backpressure();
             }
             self.report();
         }

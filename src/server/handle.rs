@@ -7,17 +7,18 @@ use uuid::Uuid;
 
 use crate::{
     hub::{
-        HubError,
-        mailbox::{Deferred, Letter},
+        error::RoomError,
+        mailbox::Letter,
+        names::RoomName,
         publish::{Publication, Published},
-        rooms::RoomName,
     },
     metrics::Snapshot,
     pool::desk::Shared,
     ws::close::CloseReason,
 };
 
-/// A running server, seen from anywhere: clones are the same server, and all of it works from any thread.
+/// A running server, seen from anywhere: clones are the same server, and all of it works from any
+/// thread.
 #[derive(Clone)]
 pub struct ServerHandle {
     pub(super) shared: Arc<Shared>,
@@ -32,37 +33,39 @@ impl ServerHandle {
         self.local_addr
     }
 
-    /// Publishes to everyone in `room`, from outside of any connection.
+    /// Publishes to everyone in `room`, from outside of any connection. Never blocks.
     ///
     /// # Errors
-    /// No such room, or the server is behind; nothing was stored then.
+    /// [`RoomError::NoSuchRoom`], or [`RoomError::Overloaded`] when the server is behind; nothing was
+    /// stored then.
     pub fn publish<'m>(
         &self,
         room: &str,
         message: impl Into<Publication<'m>>,
-    ) -> Result<Published, HubError> {
-        let found = self.shared.hub.rooms.find(room).ok_or(HubError::NoSuchRoom)?;
-        self.shared.hub.publish(None, &found, &message.into(), None)
+    ) -> Result<Published, RoomError> {
+        let found = self.shared.hub.rooms.find(room).ok_or(RoomError::NoSuchRoom)?;
+        self.shared.hub.publish(None, &found, &message.into())
     }
 
-    /// Makes `room` if it does not exist, so that it can be published to before anyone is in it. It goes
-    /// again when it has neither members nor messages.
+    /// Makes `room` if it does not exist, so that it can be published to before anyone is in it. It
+    /// goes again when it has neither members nor messages.
     ///
     /// # Errors
-    /// The server has as many rooms as it may have, or a worker that must hear of it is behind.
-    pub fn open_room(&self, room: &RoomName) -> Result<(), HubError> {
-        let mut deferred = Deferred::default();
-        let entered = self.shared.hub.rooms.enter(room, &mut deferred, |_, _| ());
-        self.shared.hub.post.finish(&deferred);
-        entered.map(|_| ())
+    /// [`RoomError::TooManyRooms`], or [`RoomError::Overloaded`] when a worker that must hear of the
+    /// room is behind.
+    pub fn open_room(&self, room: &RoomName) -> Result<(), RoomError> {
+        self.shared.hub.open_room(room)
     }
 
-    /// Closes a client's connection. `false` when there is no such client.
-    pub fn close(&self, client_id: &Uuid, reason: CloseReason) -> bool {
+    /// Closes a client's connection.
+    ///
+    /// # Errors
+    /// [`RoomError::NoSuchClient`]: no such client is connected.
+    pub fn close(&self, client_id: &Uuid, reason: CloseReason) -> Result<(), RoomError> {
         let session = self.shared.hub.sessions.find(client_id);
-        let Some(conn) = session.and_then(|session| session.conn()) else { return false };
-        self.shared.hub.post.tell(usize::from(conn.worker), Letter::Close { conn, reason });
-        true
+        let conn = session.and_then(|session| session.conn()).ok_or(RoomError::NoSuchClient)?;
+        self.shared.hub.mailboxes.send_control(conn.worker(), Letter::Close { conn, reason });
+        Ok(())
     }
 
     /// Every gauge and counter, now.
@@ -70,8 +73,9 @@ impl ServerHandle {
         self.shared.snapshot()
     }
 
-    /// Begins to drain and returns at once: nobody new is accepted, everyone inside gets their last
-    /// messages and a Close 1001. Who is not done within `grace` is cut off. Later calls change nothing.
+    /// Begins to drain and returns at once: no connection is accepted any more, and everyone inside gets
+    /// their last messages and a Close 1001. A connection that is not done within `grace` is cut off.
+    /// Later calls change nothing.
     pub fn shutdown(&self, grace: Duration) {
         let _ = self.ask.try_send(grace);
     }

@@ -25,7 +25,7 @@ use crate::{
     http::{page::StaticPage, router::RESERVED_PATHS},
     hub::{
         Hub,
-        mailbox::{Inbox, Letter, MailboxBounds, Post},
+        mailbox::{Letter, MailboxBounds, MailboxReceiver, Mailboxes},
     },
     metrics::Metrics,
     pool::{
@@ -74,23 +74,26 @@ impl Builder {
 
     /// Mounts a handler on the WebSocket route `path`.
     ///
-    /// Of two handlers on one path the first is served. `/health` and `/stats` are the server's own.
+    /// Of two handlers on one path the first is served. `/health` and `/stats` are the server's
+    /// own.
     pub fn route(mut self, path: &str, handler: impl IntoService) -> Builder {
         let service = handler.into_service();
         let jobs = service.jobs.map(|(threads, queue_max)| JobPool::new(threads, queue_max));
-        self.routes.push(Route { path: path.to_owned(), calls: service.calls, jobs });
+        self.routes.push(Route { path: path.to_owned(), handler: service.handler, jobs });
         self
     }
 
-    /// Serves `body` under exactly `path`, so that a program can bring the page that opens its socket.
+    /// Serves `body` under exactly `path`, so that a program can bring the page that opens its
+    /// socket.
     ///
-    /// GET and HEAD are answered, with the type that is given here (`text/html; charset=utf-8`), and with
-    /// an `ETag`: a browser asks each time and is sent the body once. The body is shared by all who are
-    /// sent it, so `include_str!` and `include_bytes!` cost nothing more. A page needs no permit, and may
-    /// be larger than `buffer_bytes`: it is sent as fast as it is read, and given up on when nothing of it
-    /// is read for `timeout`.
+    /// GET and HEAD are answered, with the type that is given here (`text/html; charset=utf-8`),
+    /// and with an `ETag`: a browser asks each time and is sent the body once. The body is shared
+    /// by all who are sent it, so `include_str!` and `include_bytes!` cost nothing more. A page
+    /// needs no permit, and may be larger than `buffer_bytes`: it is sent as fast as it is read,
+    /// and given up on when nothing of it is read for `timeout`.
     ///
-    /// For a few pages that belong to the program. There are no directories, no ranges, no compression.
+    /// For a few pages that belong to the program. There are no directories, no ranges, no
+    /// compression.
     pub fn page(mut self, path: &str, content_type: &str, body: impl Into<Bytes>) -> Builder {
         self.pages.push(StaticPage::new(path, content_type, body.into()));
         self
@@ -99,7 +102,8 @@ impl Builder {
     /// Checks everything and listens. Port 0 takes a free one; [`Server::local_addr`] tells which.
     ///
     /// # Errors
-    /// A value out of range, a path that is not one or that a page shares, an address in use or not to be had.
+    /// A value out of range, a path that is not one or that a page shares, an address in use or not
+    /// to be had.
     pub fn bind(self) -> Result<Server, Error> {
         self.check()?;
         let (listener, local_addr) = listen(&self.config)?;
@@ -146,12 +150,12 @@ impl Builder {
             polls.push(poll);
         }
         let bounds = MailboxBounds { letters_max: config.mailbox, bytes_max: config.mailbox_bytes };
-        let (post, inboxes) = Post::new(wakers, bounds);
+        let (mailboxes, inboxes) = Mailboxes::new(wakers, bounds);
         let shared = Arc::new(Shared {
             routes,
             pages,
-            hub: Arc::new(Hub::new(&config, post.clone())),
-            admission: Admission::new(config.max_conn, config.max_queued_tasks, post),
+            hub: Arc::new(Hub::new(&config, mailboxes.clone())),
+            admission: Admission::new(config.max_conn, config.max_queued_tasks, mailboxes),
             metrics: Metrics::new(config.thread_pool_size),
             pending_heads: Bound::new(config.max_pending_heads),
             lingering: Bound::new(config.max_lingering),
@@ -177,7 +181,7 @@ struct Parts {
 fn staff(
     shared: &Arc<Shared>,
     polls: Vec<Poll>,
-    inboxes: Vec<Inbox>,
+    inboxes: Vec<MailboxReceiver>,
 ) -> (Vec<Sender<Arrival>>, Vec<Worker>) {
     polls
         .into_iter()
@@ -297,7 +301,8 @@ impl Server {
         let worker_count = workers.len();
         let mut threads = Vec::new();
         let stop_all = || {
-            (0..worker_count).for_each(|worker| shared.hub.post.tell(worker, Letter::Stop));
+            (0..worker_count)
+                .for_each(|worker| shared.hub.mailboxes.send_control(worker, Letter::Stop));
         };
         let (drained, drains) = crossbeam_channel::bounded(worker_count);
         for (index, worker) in workers.into_iter().enumerate() {
@@ -322,7 +327,7 @@ impl Server {
         shared.admission.close();
         accepting.stop();
         for worker in 0..worker_count {
-            shared.hub.post.tell(worker, Letter::Drain);
+            shared.hub.mailboxes.send_control(worker, Letter::Drain);
         }
         let mut to_drain = worker_count - usize::from(failure.is_some());
         while to_drain > 0 {
@@ -415,8 +420,8 @@ impl Accepting {
         Ok(Accepting { thread, stopping, pause, wake_addr })
     }
 
-    /// Stops accepting and closes the listener. A connection to itself is what ends a blocking `accept`
-    /// on every platform; it is tried again for as long as file descriptors are short.
+    /// Stops accepting and closes the listener. A connection to itself is what ends a blocking
+    /// `accept` on every platform; it is tried again for as long as file descriptors are short.
     fn stop(self) {
         self.stopping.store(true, Ordering::SeqCst);
         drop(self.pause);

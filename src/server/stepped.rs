@@ -8,7 +8,7 @@
 //! use rusty_socks::{Context, Message, Server};
 //!
 //! let echo = |ctx: &mut Context<'_, ()>, message: Message<'_>| {
-//!     let _ = ctx.send(message);
+//!     ctx.send(message);
 //! };
 //! let mut server = Server::builder().route("/echo", echo).stepped()?;
 //! let client = server.connect()?;

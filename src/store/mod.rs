@@ -137,8 +137,8 @@ impl History {
         self.entries.is_empty()
     }
 
-    /// Everything behind `since`, or `None` when not all of it is kept any more, or it is no position
-    /// of this epoch, or it has more than `bytes_max` bytes.
+    /// Everything behind `since`, or `None` when not all of it is kept any more, or it is no
+    /// position of this epoch, or it has more than `bytes_max` bytes.
     pub(crate) fn since(&self, since: Position, bytes_max: usize) -> Option<Vec<PreparedFrame>> {
         if since.epoch != self.epoch || since.seq > self.last_seq {
             return None;
@@ -153,7 +153,7 @@ impl History {
         (bytes <= bytes_max).then_some(frames)
     }
 
-    /// Those kept of the messages behind `seq`.
+    /// Lists the messages after `seq`, as far as they are kept.
     pub(crate) fn kept_since(&self, seq: u64) -> Vec<PreparedFrame> {
         let missed = usize::try_from(self.last_seq.saturating_sub(seq)).unwrap_or(usize::MAX);
         let tail = self.entries.range(self.entries.len().saturating_sub(missed)..);

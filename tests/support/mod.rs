@@ -446,7 +446,7 @@ impl BusyServer {
             let _ = released.recv();
         };
         let echo = |ctx: &mut Context<'_, ()>, message: Incoming<'_>| {
-            let _status = ctx.send(message);
+            ctx.send(message);
         };
         let config = Config { thread_pool_size: 1, ..config };
         let builder = Server::builder().config(config).route("/busy", busy).route("/echo", echo);

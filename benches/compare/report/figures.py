@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from math import comb
 from statistics import median, quantiles
 
+from page import number
+
 # How each server is called on the page, in the order of its tables.
 SERVERS = {
     "rusty": "Rusty Socks",
@@ -42,6 +44,15 @@ class Metric:
     # In the summary, and drawn.
     headline: bool = False
     plotted: bool = False
+
+    @property
+    def named(self):
+        return f"{self.label}, {self.unit}" if self.unit else self.label
+
+    def shown(self, value):
+        if self.unit == "µs" and value >= 1e4:
+            return f"{number(value / 1e3)} ms"
+        return f"{number(value)} {self.unit}".rstrip()
 
 
 def latencies(where="latency", what="latency"):
@@ -110,7 +121,7 @@ METRICS = {
 METRICS["chat-idle"] = METRICS["idle"]
 
 
-# From so many measurements on, their middle half is their spread; fewer are told by the least and the most.
+# From so many measurements on, their middle half is their spread; of fewer all are.
 QUARTERS_FROM = 8
 # How sure a win or a loss is, at least.
 CONFIDENCE = 0.95
@@ -133,14 +144,17 @@ class Summary:
         low, middle, high = quantiles(values, n=4, method="inclusive")
         return cls(middle, low, high)
 
+    def times(self, factor):
+        return Summary(self.median * factor, self.low * factor, self.high * factor)
+
 
 @dataclass(frozen=True)
 class Ratio:
     """How many times better the one server is than the other: above 1 it is ahead, below 1 behind.
 
-    Slice by slice, because what disturbs a slice lasts longer than that and falls on both. `low` and `high` are
-    what the median lies between with CONFIDENCE, by the sign test, where there are slices enough for that; else
-    the least and the most.
+    Slice by slice, because what disturbs a slice lasts longer than that and falls on both. The
+    median lies between `low` and `high` with CONFIDENCE, by the sign test, where there are slices
+    enough for that; else they are the least and the most.
     """
 
     median: float
@@ -166,7 +180,7 @@ class Ratio:
 
 
 def skipped(count):
-    """How many of so many sorted values may be left out at each end of an interval for their median."""
+    """How many of `count` sorted values may be left out at each end of an interval for the median."""
     skip, outside = 0, 0.0
     while skip < count // 2:
         outside += 2 * comb(count, skip) / 2**count
@@ -210,29 +224,46 @@ class Work:
         return self.spec.split(":")[0]
 
     @property
+    def name(self):
+        """That of its drawing."""
+        return self.spec.replace(":", "-")
+
+    @property
     def metrics(self):
         return METRICS[self.kind]
 
     @property
     def title(self):
+        return self.titles()[0]
+
+    @property
+    def short(self):
+        return self.titles()[1] or self.title
+
+    def titles(self):
+        """The whole title, and a short one for works that are in the summary."""
         match self.spec.split(":"):
-            case ["echo", size, depth, count]:
-                return f"Echo of {bytes_(size)}, {depth} in flight on each of {count} connections"
+            case ["echo", size, depth, n]:
+                each = f"{depth} in flight on each of {n} connections"
+                return f"Echo of {bytes_(size)}, {each}", f"echo {bytes_(size)}, {depth} × {n}"
             case ["rooms", rooms, members, window]:
-                return f"{rooms} rooms of {members} members, {window} publish on its way in each"
+                where = f"{rooms} rooms of {members} members"
+                return f"{where}, {window} publish on its way in each", f"rooms {rooms} × {members}"
             case ["paced", rooms, members, pace]:
-                return f"{rooms} rooms of {members} members, {thousands(pace)} publishes a second"
-            case ["fanout", members]:
-                return f"Fan-out of 128 B to {thousands(members)} members"
-            case ["idle", count]:
-                return f"{thousands(count)} connections, opened and left idle"
-            case ["chat-idle", count]:
-                return f"{thousands(count)} connections in the chat, opened and left idle"
-            case ["presence", members]:
-                return f"{thousands(members)} members of one room who see each other come and go"
-            case ["hold", count]:
-                return f"{thousands(count)} connections held on four workers"
-        return self.spec
+                short = f"rooms {rooms} × {members}, {thousands(pace)}/s"
+                return f"{rooms} rooms of {members} members, {thousands(pace)} publishes a second", short
+            case ["fanout", n]:
+                return f"Fan-out of 128 B to {thousands(n)} members", f"fan-out to {thousands(n)}"
+            case ["idle", n]:
+                short = f"{thousands(n)} connections"
+                return f"{short}, opened and left idle", short
+            case ["chat-idle", n]:
+                return f"{thousands(n)} connections in the chat, opened and left idle", ""
+            case ["presence", n]:
+                return f"{thousands(n)} members of one room who see each other come and go", ""
+            case ["hold", n]:
+                return f"{thousands(n)} connections held on four workers", ""
+        return self.spec, ""
 
     def peers(self):
         return [server for server in self.in_order() if server.name not in NO_PEERS]

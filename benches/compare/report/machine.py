@@ -11,6 +11,16 @@ from pathlib import Path
 
 COMPARE = Path(__file__).resolve().parent.parent
 ROOT = COMPARE.parent.parent
+# Limits of the kernel that a server meets, as `/proc/sys` has them.
+KERNEL_LIMITS = (
+    "fs.epoll.max_user_watches",
+    "fs.nr_open",
+    "net.core.somaxconn",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.tcp_mem",
+    "net.ipv4.tcp_wmem",
+    "net.netfilter.nf_conntrack_max",
+)
 
 
 def describe(pins):
@@ -26,6 +36,18 @@ def describe(pins):
         "pins": pins,
         "versions": versions(),
     }
+
+
+def kernel_limits():
+    """Each limit by name, as the numbers it has. What this kernel does not have is left out."""
+    found = {}
+    for name in KERNEL_LIMITS:
+        path = Path("/proc/sys") / name.replace(".", "/")
+        try:
+            found[name] = [int(number) for number in path.read_text().split()]
+        except (OSError, ValueError):
+            continue
+    return found
 
 
 def cores_busy(seconds=2):

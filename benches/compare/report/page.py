@@ -1,269 +1,151 @@
-"""docs/benchmarks.md."""
+"""What both pages are made of: numbers in words, tables, and prose that wraps by itself."""
 
-from figures import (
-    FLOOR,
-    OURS,
-    SATURATED,
-    SERVERS,
-    TWO_THREADS,
-    Ratio,
-    bytes_,
-    thousands,
-)
-from plot import draw, number
-from table import spread, table
+import re
+import sys
+import textwrap
 
-BUSY = ("echo", "rooms", "fanout")
+WIDTH = 100
 
 
-def render(works, about):
-    slices = max((len(server.reports) for work in works for server in work.servers.values()), default=0)
-    parts = [
-        "# Benchmarks",
-        "Written by `scripts/compare.sh`, not by hand. How the figures are made, and what they do not say: "
-        "[benches/compare/README.md](../benches/compare/README.md).",
-        facts(about, slices),
-        caution(works, about, slices),
-        "## In short",
-        summary(works),
-        "## Where Rusty Socks loses",
-        "× says how many times better the other one is, and between what it lies with 95 % (of fewer than 6 "
-        "measurements: all).",
-        verdicts(works, lost=True),
-        "## Where Rusty Socks wins",
-        "× says how many times better Rusty Socks is.",
-        verdicts(works, lost=False),
-        "## Each work",
-        *(section(work) for work in works if any(server.reports for server in work.servers.values())),
-        two_threads(works),
-        "## Commands",
-        commands(works),
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+# ---- Numbers ----
 
 
-def plot_name(work):
-    return work.spec.replace(":", "-") + ".svg"
+def number(value):
+    """Three digits or so: more would claim more than was measured."""
+    size = abs(value)
+    if size >= 1e6:
+        return f"{value / 1e6:.2f} M"
+    if size >= 1e5:
+        return f"{value / 1e3:.0f} k"
+    if size >= 100 or value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if size >= 10 else f"{value:.2f}"
 
 
-def facts(about, slices):
-    rows = [
+def count(value):
+    return f"{round(value):,}"
+
+
+def rough(value):
+    """Two digits of what was never measured."""
+    if value < 10:
+        return f"{value:.2f}" if value < 1 else f"{value:.1f}"
+    return f"{round(value, 2 - len(str(int(value)))):,.0f}"
+
+
+def size(value):
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if value >= unit:
+            return f"{number(value / unit)} {name}"
+    return f"{value:.0f} B"
+
+
+def us(value):
+    return f"{number(value)} µs"
+
+
+def time(seconds):
+    for unit, name in ((1, "s"), (1e-3, "ms")):
+        if seconds >= unit:
+            return f"{number(seconds / unit)} {name}"
+    return us(seconds * 1e6)
+
+
+def spread(one, show=number):
+    if one is None:
+        return "–"
+    if one.low == one.high:
+        return show(one.median)
+    return f"{show(one.median)} ({show(one.low)}–{show(one.high)})"
+
+
+# ---- Markdown ----
+
+
+class Missing(LookupError):
+    """A figure that this run did not measure."""
+
+
+def known(*makers):
+    """What the makers return, without those that need a figure that is missing."""
+    found = []
+    for make in makers:
+        try:
+            found.append(make())
+        except Missing:
+            continue
+    return found
+
+
+def prose(text):
+    """Markdown whose paragraphs and list items were written with any line breaks and indentation.
+    Headings, pictures and tables stay as they are."""
+    blocks = re.split(r"\n\s*\n", text.strip())
+    return "\n\n".join(filter(None, map(reflowed, blocks)))
+
+
+def reflowed(block):
+    lines = [line.strip() for line in block.strip().split("\n")]
+    if lines[0].startswith(("#", "!", "|")):
+        return "\n".join(lines)
+    items = re.split(r"\n(?=- )", "\n".join(lines))
+    return "\n".join(wrapped(item, "  " if item.startswith("- ") else "") for item in items)
+
+
+def wrapped(text, indent="", first=""):
+    # A line must not begin with what would make a list or a heading of it.
+    text = re.sub(r" (?=([-+*#>]|\d+[.)]) )", "\u00a0", " ".join(text.split()))
+    filled = textwrap.fill(
+        text, WIDTH, initial_indent=first, subsequent_indent=indent, break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
+    return filled.replace("\u00a0", " ")
+
+
+def table(header, rows):
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def facts(about, *rows):
+    pins = ", ".join(f"{what}: core {core}" for what, core in about["pins"].items())
+    machine = [
         ("when", about["date"]),
         ("commit", f"`{about['commit']}`"),
         ("processor", f"{about['cpu']}, {about['cores']} cores, {about['memory_gib']} GiB"),
         ("kernel", about["kernel"]),
-        ("pinned to", ", ".join(f"{what}: core {core}" for what, core in about["pins"].items())),
-        (
-            "slices",
-            f"up to {slices} of each server, taking turns; figures are medians, in brackets the middle half "
-            "(of fewer than 8: all)",
-        ),
-        ("versions", ", ".join(f"{name} {version}" for name, version in about["versions"].items())),
+        ("pinned to", pins),
     ]
-    return table(["", ""], [[name, value] for name, value in rows])
+    return table(["", ""], [*machine, *rows])
 
 
-def caution(works, about, slices):
+def caution(about, few, failed):
     """What a reader must know before believing any of it."""
-    said = []
-    if slices < 6:
-        said.append(f"Only {slices} slice{'s' * (slices != 1)}: there is little to judge a difference by.")
+    said = [few] if few else []
     if about["busy_at_start"] > 0.1:
         said.append(
-            f"The machine was not quiet: {about['busy_at_start']:.1f} of its cores were busy when this began. "
-            "Wall-clock figures and latencies are those of a busy machine."
+            f"The machine was not quiet: {about['busy_at_start']:.1f} of its cores were busy when "
+            "this began. Wall-clock figures and latencies are those of a busy machine, and CPU times "
+            "count more waking up."
         )
-    failed = [
-        f"{server.title} in *{work.title}* ({server.failures}×)"
-        for work in works
-        for server in work.in_order()
-        if server.failures
-    ]
     if failed:
         said.append("Failed: " + "; ".join(failed) + ".")
-    if not said:
-        return ""
-    return "\n".join(["> **Caution.**", *(f"> {line}" for line in said)])
+    return "\n".join(wrapped(line, "> ", "> ") for line in ["**Caution.**", *said]) if said else ""
 
 
-def summary(works):
-    present = {server.name for work in works for server in work.peers() if server.reports}
-    names = [name for name in SERVERS if name in present]
-    if any(work.servers.get(FLOOR) for work in works):
-        names.append(FLOOR)
-    rows = []
-    for work in works:
-        ours = work.servers.get(OURS)
-        if ours is None or not work.peers():
-            continue
-        for metric in work.metrics:
-            mine = ours.summary(metric.path)
-            if not metric.headline or mine is None:
-                continue
-            cells = [cell(work, metric, ours, name) for name in names]
-            rows.append([short(work), metric.label, with_unit(mine.median, metric), *cells])
-    if not rows or not names:
-        return "There is nobody to compare with."
-    explained = (
-        "Each cell says how many times better Rusty Socks is than that peer: **above 1 it is ahead, below 1 it is "
-        "behind** (bold). It is the median of the slices' ratios. In brackets: it is not 95 % sure on which side of 1 "
-        "it lies, or it is within 5 %, so nothing is claimed. The floor is TCP without a protocol and no peer: "
-        "it says how much there is left to gain."
-    )
-    header = ["work", "figure", "Rusty Socks", *(SERVERS[name] for name in names)]
-    return explained + "\n\n" + table(header, rows)
+def commands(script, groups):
+    """Every command as it was run; PORT and PID differ each time."""
+    lines = "\n\n".join("\n".join(group) for group in groups)
+    return f"`{script}` ran these, each server with a port of its own:\n\n```sh\n{lines}\n```"
 
 
-def cell(work, metric, ours, name):
-    ratio = Ratio.of(metric, ours, work.servers[name]) if name in work.servers else None
-    if ratio is None:
-        return "–"
-    text = f"{ratio.median:.2f}" if ratio.median < 9.95 else f"{ratio.median:.0f}"
-    if not ratio.is_told:
-        return f"({text})"
-    return f"**{text}**" if ratio.median < 1 and name != FLOOR else text
-
-
-def verdicts(works, lost):
-    """What is clear, work by work: against whom, and by how much."""
-    lines = []
-    for work in works:
-        ours = work.servers.get(OURS)
-        if ours is None:
-            continue
-        for metric in work.metrics:
-            # A loss is told in every figure. A win has the summary, and here its numbers.
-            if not lost and not metric.headline:
-                continue
-            mine = ours.summary(metric.path)
-            against = []
-            for peer in work.peers():
-                ratio = Ratio.of(metric, ours, peer)
-                if ratio and ratio.is_told and (ratio.median < 1) == lost:
-                    times = sorted((one if ratio.median > 1 else 1 / one) for one in (ratio.low, ratio.median, ratio.high))
-                    against.append(f"{peer.title} ×{times[1]:.2f} ({times[0]:.2f}–{times[2]:.2f})")
-            if against:
-                lines.append(
-                    f"- {short(work)}, {metric.label}, {with_unit(mine.median, metric)}: " + ", ".join(against)
-                )
-    if lines:
-        return "\n".join(lines)
-    if lost:
-        return "Nowhere, as far as these slices can tell."
-    return "Nowhere that these slices are sure of."
-
-
-def section(work):
-    parts = [f"### {work.title}"]
-    if draw(work):
-        parts.append(f"![{work.title}: bars for each server](benchmarks/{plot_name(work)})")
-    servers = [server for server in work.in_order() if server.name not in TWO_THREADS]
-    if not any(server.reports for server in servers):
-        return ""
-    metrics = [m for m in work.metrics if any(server.summary(m.path) for server in servers)]
-    if len(servers) == 1:
-        # One server and many figures read better downwards.
-        rows = [[named(m), spread(servers[0].summary(m.path))] for m in metrics]
-        return "\n\n".join([*parts, table(["", servers[0].title], rows)])
-    rows = []
-    for server in servers:
-        row = [f"**{server.title}**" if server.name == OURS else server.title]
-        row += [spread(server.summary(m.path)) for m in metrics]
-        if work.kind in BUSY:
-            row.append(busy(server))
-        rows.append(row)
-    header = ["server", *(named(m) for m in metrics)]
-    if work.kind in BUSY:
-        header.append("busy: server, driver")
-    parts.append(table(header, rows))
-    notes = delivered(work, servers)
-    if work.kind in BUSY and any("†" in row[-1] for row in rows):
-        notes.append(
-            "† The server was not saturated: the driver was the slower side, or another program took the core. "
-            "Its throughput is not its limit, and its CPU time counts more wake-ups than at full load."
-        )
-    return "\n\n".join([*parts, *notes])
-
-
-def busy(server):
-    theirs, drivers = server.summary("server_busy"), server.summary("driver_busy")
-    if theirs is None or drivers is None:
-        return "–"
-    return f"{theirs.median:.2f}, {drivers.median:.2f}" + (" †" if theirs.median < SATURATED else "")
-
-
-def delivered(work, servers):
-    """Who sends more bytes than it was given does more work, and a reader must know."""
-    sizes = {}
-    for server in servers:
-        size = server.summary("delivered_bytes")
-        if size:
-            sizes.setdefault(round(size.median), []).append(server.title)
-    if len(sizes) < 2:
-        return []
-    listed = "; ".join(f"{size} B from {', '.join(titles)}" for size, titles in sorted(sizes.items()))
-    return [f"A delivery has {listed}."]
-
-
-def two_threads(works):
-    rows = []
-    for work in works:
-        metric = next((m for m in work.metrics if m.headline), None)
-        if metric is None:
-            continue
-        for double, single in TWO_THREADS.items():
-            both = [work.servers.get(name) for name in (single, double)]
-            ratio = Ratio.of(metric, *both) if None not in both else None
-            if ratio is None:
-                continue
-            rows.append(
-                [SERVERS[single], short(work), metric.label]
-                + [with_unit(server.summary(metric.path).median, metric) for server in both]
-                + [f"{ratio.median:.2f} ({ratio.low:.2f}–{ratio.high:.2f})"]
-            )
-    if not rows:
-        return ""
-    text = (
-        "### One thread against two\n\nThe same work with two workers or runtime threads, pinned as the table at the "
-        "top says. On one core the second thread has nothing to gain, and what is seen is its price: letters between "
-        "the workers, and smaller batches in each."
-    )
-    return text + "\n\n" + table(["server", "work", "figure", "one", "two", "ratio"], rows)
-
-
-def commands(works):
-    """Every command, as it was run; PORT and PID differ each time."""
-    lines = ["`scripts/compare.sh` ran these, each server with a port of its own, and its driver again and again:", "", "```sh"]
-    for work in works:
-        lines.append(f"# {work.title}")
-        for server in work.in_order():
-            if server.reports:
-                lines += [f"{server.server_command} &", f"{server.driver_command}"]
-        lines.append("")
-    lines[-1] = "```"
-    return "\n".join(lines)
-
-
-def short(work):
-    match work.spec.split(":"):
-        case ["echo", size, depth, count]:
-            return f"echo {bytes_(size)}, {depth} × {count}"
-        case ["rooms", rooms, members, _]:
-            return f"rooms {rooms} × {members}"
-        case ["paced", rooms, members, pace]:
-            return f"rooms {rooms} × {members}, {thousands(pace)}/s"
-        case ["fanout", members]:
-            return f"fan-out to {thousands(members)}"
-        case ["idle", count]:
-            return f"{thousands(count)} connections"
-    return work.title
-
-
-def named(metric):
-    return f"{metric.label}, {metric.unit}" if metric.unit else metric.label
-
-
-def with_unit(value, metric):
-    if metric.unit == "µs" and value >= 1e4:
-        return f"{number(value / 1e3)} ms"
-    return number(value) + (f" {metric.unit}" if metric.unit else "")
+def write(out, name, parts, drawings):
+    """The page `name`.md from its parts, and its drawings by their names in a folder beside it."""
+    folder = out / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.svg"):
+        old.unlink()
+    for drawing, svg in drawings.items():
+        (folder / f"{drawing}.svg").write_text(svg)
+    (out / f"{name}.md").write_text("\n\n".join(part for part in parts if part) + "\n")
+    print(f"wrote {out / name}.md", file=sys.stderr)

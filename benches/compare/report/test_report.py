@@ -1,4 +1,4 @@
-"""What is claimed from measurements, and that a page comes of them: python3 benches/compare/report/test_report.py"""
+"""What is claimed from measurements, and that pages come of them."""
 
 import json
 import sys
@@ -8,9 +8,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import benchmarks  # noqa: E402
 import figures  # noqa: E402
 import page  # noqa: E402
-import plot  # noqa: E402
+import scaling  # noqa: E402
 
 ABOUT = {
     "date": "2000-01-01",
@@ -59,7 +60,7 @@ class Claims(unittest.TestCase):
         self.assertFalse(ratio({"rusty": [10.0] * 15, "tokio": [10.3] * 15}).is_told)
 
     def test_the_interval_is_that_of_the_sign_test(self):
-        # From the binomial distribution: the widest of 15 without three at each end holds the median with 96.5 %.
+        # From the binomial distribution: 15 without three at each end hold the median with 96.5 %.
         expected = {1: 0, 5: 0, 6: 0, 8: 0, 9: 1, 15: 3, 25: 7}
         self.assertEqual({count: figures.skipped(count) for count in expected}, expected)
 
@@ -70,12 +71,34 @@ class Claims(unittest.TestCase):
 class Pages(unittest.TestCase):
     def test_a_loss_stands_first_and_the_floor_is_none(self):
         works = measured({"rusty": [10.0] * 15, "tokio": [5.0] * 15, "axum": [20.0] * 15, "floor": [4.0] * 15})
-        text = page.render(works, ABOUT)
+        text = "\n".join(filter(None, benchmarks.render(works, ABOUT)))
         lost, won = text.index("CPU per message, 10 µs: tokio-tungstenite ×2.00"), text.index("axum ×2.00")
         self.assertLess(lost, won)
         self.assertIn("| **0.50** |", text)
         self.assertIn("| 0.40 |", text)
-        self.assertIn("<svg", plot.draw(works[0]))
+        self.assertEqual(benchmarks.draw(works[0]).count("<rect "), 4 * 3)
+
+    def test_the_law_of_a_publish_is_found_and_what_was_not_measured_is_left_out(self):
+        works = []
+        for members in (1, 10, 100, 1000):
+            report = {"deliveries": members, "messages": 1, "cpu_us_per_delivery": 20 / members + 4}
+            report |= {"last_member": {"p50_us": 1}, "server_busy": 1.0}
+            server = figures.Server("rusty", {1: report}, server_command="serve", driver_command="drive")
+            works.append(figures.Work(f"members:{members}", {"rusty": server}))
+        parts, plots = scaling.render(works, ABOUT | {"files_max": 1000, "kernel_limits": {}})
+        text = " ".join("\n".join(filter(None, parts)).split())
+        self.assertIn("A publish costs ≈ **20 µs + 4 µs × members**", text)
+        self.assertIn("250,000 messages a second", text)
+        self.assertNotIn("### Memory", text)
+        self.assertEqual(list(plots), ["members"])
+        self.assertEqual(plots["members"].draw().count("<circle "), 1 + 4)
+
+    def test_prose_wraps_and_no_line_becomes_a_list(self):
+        text = page.prose("a cost of " + "1 µs + 2 µs - 3 µs " * 20 + "\n\n- one\n  two\n- three")
+        lines = text.split("\n")
+        self.assertLessEqual(max(map(len, lines)), page.WIDTH)
+        self.assertEqual(lines[-2:], ["- one two", "- three"])
+        self.assertFalse([line for line in lines[:-2] if line.startswith(("+", "-"))])
 
 
 unittest.main()

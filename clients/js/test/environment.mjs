@@ -3,13 +3,13 @@
 /** The longest that anything here may take; who reaches it hangs. */
 export const DEADLINE_MS = 20_000;
 
-/** Waits until `look()` gives something true, and gives that. */
+/** Waits until `look()` gives something true, and gives that. `what` names it; a function is asked when it did not come. */
 export async function until(what, look, deadlineMs = DEADLINE_MS) {
   const end = performance.now() + deadlineMs;
   for (;;) {
     const found = await look();
     if (found) return found;
-    if (performance.now() > end) throw new Error(`no ${what} within ${deadlineMs} ms`);
+    if (performance.now() > end) throw new Error(`no ${typeof what === 'function' ? what() : what} within ${deadlineMs} ms`);
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }

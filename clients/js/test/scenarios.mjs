@@ -534,7 +534,11 @@ async function soak({ connect }, world) {
   }
   const want = counts.x + counts.y;
   const total = ({ log }) => log.x.length + log.y.length;
-  for (const client of all) await until(`messages (${hint})`, () => total(client) >= want);
+  for (const client of all) {
+    const missing = (room) => control.log[room].filter((line) => !client.log[room].includes(line)).slice(0, 3);
+    const story = () => `${client.state}, ${client.sessions.length} sessions, ${all.map(total)} of ${want}, without ${rooms.flatMap(missing)}`;
+    await until(() => `messages (${hint}; ${story()})`, () => total(client) >= want);
+  }
   for (const client of all) {
     equal(client.losses, [], `losses, ${hint},`);
     for (const room of rooms) equal(client.log[room], control.log[room], `room ${room}, ${hint},`);

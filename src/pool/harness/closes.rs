@@ -4,7 +4,7 @@ use super::{Harness, close, frame, lags};
 use crate::{
     config::Config,
     handler::{Context, Handler},
-    hub::{Replay, rooms::RoomName},
+    hub::{history::Replay, names::RoomName},
     ws::{close::CloseReason, frame::Message},
 };
 
@@ -291,13 +291,13 @@ struct Lodger;
 impl Handler for Lodger {
     type State = ();
 
-    fn keeps_sessions(&self) -> bool {
+    fn resumable(&self) -> bool {
         true
     }
 
     fn on_open(&self, ctx: &mut Context<'_, ()>) {
         let room = RoomName::new("room").expect("a legal name");
-        ctx.join(&room, Replay::Nothing, |_, joined| drop(joined.expect("a place")));
+        ctx.join(&room, Replay::Nothing).then(|_, joined| drop(joined.expect("a place")));
     }
 
     fn on_message(&self, _: &mut Context<'_, ()>, _: Message<'_>) {}

@@ -5,15 +5,12 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use super::{Harness, Probe, SLOT, frame, upgrade};
 use crate::{
     config::{Config, Overflow, RoomRule},
-    handler::{Context, Handler, calls::Link},
+    handler::{Context, Handler},
     hub::{
-        Replay,
-        mailbox::ConnId,
-        notice::Notice,
-        publish::Publication,
-        rooms::{RoomKind, RoomName},
+        conn_handle::ConnHandle, conn_id::ConnId, history::Replay, names::RoomName, notice::Notice,
+        publish::Publication, room::RoomKind, session::Sender,
     },
-    pool::{connection::Phase, link::WorkerLink},
+    pool::{connection::Phase, inline_conn::InlineConn},
     ws::frame::{Message, PreparedFrame},
 };
 
@@ -24,7 +21,7 @@ impl Handler for Teller {
     type State = ();
 
     fn on_message(&self, ctx: &mut Context<'_, ()>, message: Message<'_>) {
-        let _status = ctx.send(message);
+        ctx.send(message);
     }
 
     fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame> {
@@ -54,35 +51,38 @@ pub(super) fn open(config: Config, handler: impl Handler) -> Harness {
     harness
 }
 
-fn link(harness: &mut Harness) -> WorkerLink<'_> {
+fn conn(harness: &mut Harness) -> InlineConn<'_> {
     let Phase::Open(open) = &mut harness.conn.phase else { panic!("it is not open") };
     let (core, desk) = (&mut harness.conn.core, &mut harness.desk);
-    WorkerLink { core, desk, session: &mut open.session }
+    InlineConn { core, desk, session: &mut open.session }
 }
 
 impl Harness {
     /// Makes the connection a member of a room. Returns the number of the room's last message.
     pub(super) fn enter(&mut self, name: &str) -> u64 {
         let name = RoomName::new(name).expect("a legal name");
-        let mut link = link(self);
-        let (hub, session) = (Arc::clone(link.hub()), Arc::clone(link.session()));
-        let joined = hub.join(&session, &mut link, &name, Replay::Nothing);
+        let mut conn = conn(self);
+        let joined = Arc::clone(conn.hub()).join(&mut conn, &name, Replay::Nothing);
         joined.expect("a place").position.seq
     }
 
     pub(super) fn exit(&mut self, name: &str) {
-        let mut link = link(self);
-        let (hub, session) = (Arc::clone(link.hub()), Arc::clone(link.session()));
-        hub.leave(&session, &mut link, name).expect("a member");
+        let mut conn = conn(self);
+        Arc::clone(conn.hub()).leave(&mut conn, name).expect("a member");
     }
 
-    /// Publishes to a room, whose members here get it in turns that follow.
+    /// Publishes to a room, whose members here but `except` get it in turns that follow.
     pub(super) fn publish(&mut self, room: &str, except: Option<ConnId>) -> u64 {
         let (before, after) = (format!("{room} "), "");
         let hub = &self.desk.shared.hub;
         let room = hub.rooms.find(room).expect("a room");
-        let publication = Publication::around_seq(&before, after);
-        let published = hub.publish(None, &room, &publication, except).expect("a place");
+        let publication = Publication::around_seq(&before, after).to_others();
+        let session = match &self.conn.phase {
+            Phase::Open(open) => Some(&*open.session),
+            _ => None,
+        };
+        let by = session.zip(except).map(|(session, conn)| Sender { session, conn });
+        let published = hub.publish(by, &room, &publication).expect("a place");
         self.turns();
         published.seq
     }

@@ -49,7 +49,7 @@ impl Worker {
 
     /// Whether the next turn has something to do without a new event.
     pub(crate) fn has_work(&self) -> bool {
-        !self.desk.ready.is_empty() || !self.desk.dirty.is_empty() || !self.inbox.is_empty()
+        !self.desk.ready.is_empty() || !self.desk.dirty.is_empty() || !self.mailbox.is_empty()
     }
 
     /// Connections that are not over.

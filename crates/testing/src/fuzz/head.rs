@@ -1,6 +1,6 @@
 //! Request heads.
 
-use rusty_socks::{Context, Message, SendStatus, Server};
+use rusty_socks::{Context, Message, Server};
 use rusty_socks_ws::{
     extension::Takeover,
     handshake::{Upgrade, UpgradeRequest},
@@ -57,7 +57,7 @@ fn check_upgrade(request: &httparse::Request<'_, '_>, takeover: Option<Takeover>
 /// The statuses that a server answers with, up to the upgrade.
 fn statuses(pieces: &[&[u8]]) -> Vec<u16> {
     let echo = |ctx: &mut Context<'_, ()>, message: Message<'_>| {
-        let _: SendStatus = ctx.send(message);
+        ctx.send(message);
     };
     let builder = Server::builder().route(SOCKETS[0], echo).route(SOCKETS[1], echo);
     let mut server = builder.page("/", "text/html", "hello").stepped().expect("a server");

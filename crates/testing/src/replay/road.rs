@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rusty_socks::{
-    Config, Context, Message, Publication, RoomName, SendStatus, Server,
+    Config, Context, Message, Publication, RoomName, Server,
     chat::Chat,
     config::Compression,
     stepped::{MemoryClient, SteppedServer},
@@ -149,7 +149,7 @@ fn chat(config: Config) -> SteppedServer {
     let config = Config { thread_pool_size: 1, ..config };
     let chat = Chat::new(&config).expect("the defaults are legal");
     let echo = |ctx: &mut Context<'_, ()>, message: Message<'_>| {
-        let _: SendStatus = ctx.send(message);
+        ctx.send(message);
     };
     let builder = Server::builder().route("/ws", chat).route("/echo", echo).config(config);
     let server = builder.stepped().expect("a server");

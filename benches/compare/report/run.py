@@ -1,4 +1,4 @@
-"""Runs the server and the driver, one measurement after the other, and keeps what the driver reports."""
+"""Runs the server and the driver, one measurement after the other, and keeps the reports."""
 
 import json
 import os
@@ -12,8 +12,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import kernel
 import machine
+from figures import OURS
 
 START_TIMEOUT = 10
 # The server has said goodbye to everyone long before; this is for one that hangs.
@@ -42,10 +42,10 @@ SIZES = {
         "idle_ms": 500,
     },
 }
-# Messages kept in each room and their size as a publish. The last is more than a room may keep by default.
+# Messages kept in each room, and their size as a publish. The last is more than a room keeps.
 KEPT = [(0, 1), (10, 128), (100, 128), (100, 1024), (100, 4096)]
-# Members of the room whose publishes go to all workers: so few that the letters are a good part of the cost, and so many
-# that each worker has one.
+# Members of the room whose publishes go to all workers: so few that the letters are a good part of
+# the cost, and so many that each worker has one.
 SPREAD_MEMBERS = 64
 ROOM_MEMBERS = 10
 
@@ -63,7 +63,7 @@ class Work:
 
 
 def works(sizes, files_max, seconds, two_cores):
-    """In the order in which they are done. A name has what it is measured against behind its colon."""
+    """In the order in which they are done. The x of a sweep stands behind the colon of a name."""
     most = files_max - SPARE_FILES
     rungs = ",".join(str(rung) for rung in sizes["rungs"] if rung <= most)
     ping_rungs = ",".join(str(rung) for rung in sizes["ping_rungs"] if rung <= most)
@@ -114,7 +114,8 @@ class Bench:
         self.two_cores = os.environ.get("TWO_CORES", "")
         self.work_dir = work_dir
         _, self.files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
-        # Below the range that clients are given, and a fresh one each time: no old connection is in the way.
+        # Below the range that clients are given, and a fresh one each time, so that no old connection
+        # is in the way.
         self.port = random.randrange(20_000, 28_000)
 
     def command(self, work):
@@ -174,7 +175,7 @@ class Bench:
 
 
 def cpu_of_workers(pid):
-    """The CPU time of each worker since the server began, in µs and in their order, which is that of their ids."""
+    """The CPU time of each worker since the server began, in µs, in the order of their ids."""
     found = []
     for task in sorted(Path(f"/proc/{pid}/task").iterdir(), key=lambda task: int(task.name)):
         # The kernel keeps 15 letters of a name.
@@ -203,7 +204,7 @@ def measure(work_dir):
     pins = {"server": bench.server_core, "driver": bench.driver_core}
     if bench.two_cores:
         pins["server with two workers apart"] = bench.two_cores
-    about = machine.describe(pins) | {"kernel_limits": kernel.limits(), "files_max": bench.files_max}
+    about = machine.describe(pins) | {"kernel_limits": machine.kernel_limits(), "files_max": bench.files_max}
     (work_dir / "machine.json").write_text(json.dumps(about))
     todo = list(works(SIZES["quick" if quick else "full"], bench.files_max, seconds, bench.two_cores))
     todo = [work for work in todo if not only or work.name.split(":")[0] in only]
@@ -221,7 +222,7 @@ def measure(work_dir):
                     print(f"scaling: {work.name} failed: {error}", file=sys.stderr)
                     entry = {"failed": True}
                     failures += 1
-                results.write(json.dumps({"round": number, "work": work.name} | entry) + "\n")
+                results.write(json.dumps({"slice": number, "work": work.name, "server": OURS} | entry) + "\n")
                 results.flush()
                 print(f"  {work.name:16} {time.monotonic() - began:5.1f} s", file=sys.stderr)
     return failures > 0

@@ -1,4 +1,4 @@
-"""The server's own bounds, read where they are written down, so that what is said of them stays true."""
+"""The server's own bounds, read where they are written down, so that the page stays true."""
 
 import re
 from functools import cache

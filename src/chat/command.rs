@@ -1,14 +1,15 @@
-//! What a client may say, checked, and what is wrong with it.
+//! What a client may say, checked.
 
 use std::{borrow::Cow, collections::BTreeSet};
 
 use chrono::DateTime;
-use serde::{Deserialize, Deserializer};
+use rusty_socks_protocol::{CommandFields, ErrorCode, Position as Since, RoomPosition};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::answers::{push_reference, push_string};
-use crate::{Epoch, HubError, Position, Range, RoomName, RoomPattern};
+use super::fault::Fault;
+use crate::{Epoch, Position, Range, RoomName, RoomPattern, Watch};
 
 /// The longest `sender`, in bytes of JSON.
 const SENDER_BYTES_MAX: usize = 256;
@@ -17,7 +18,7 @@ const SENDER_BYTES_MAX: usize = 256;
 const REF_BYTES_MAX: usize = 128;
 
 /// A `ref` as it came, quotes and all, to be given back byte for byte.
-pub(super) type Reference = Option<String>;
+pub(super) type Reference = Option<Box<RawValue>>;
 
 /// Rooms that one message may go to.
 const PUBLISH_ROOMS_MAX: usize = 32;
@@ -33,7 +34,7 @@ pub(super) enum Command<'a> {
     Subscribe { pattern: RoomPattern, name: Option<String> },
     Unsubscribe(RoomPattern),
     History { room: Cow<'a, str>, range: Range, limit: Option<usize> },
-    Presence { room: Cow<'a, str>, watch: Option<bool> },
+    Presence { room: Cow<'a, str>, watch: Watch },
     Resume(Resume<'a>),
     Ping,
 }
@@ -66,118 +67,16 @@ pub(super) struct Resume<'a> {
     pub(super) direct_seq: Option<u64>,
 }
 
-/// Why a command was not carried out. The code is a stable string.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fault {
-    pub(super) code: &'static str,
-    message: Cow<'static, str>,
-    retry_after_ms: Option<u64>,
-}
-
-impl Fault {
-    pub(super) fn new(code: &'static str, message: impl Into<Cow<'static, str>>) -> Fault {
-        Fault { code, message: message.into(), retry_after_ms: None }
-    }
-
-    pub(super) fn bad_request(message: impl Into<Cow<'static, str>>) -> Fault {
-        Fault::new("bad_request", message)
-    }
-
-    pub(super) fn retry_after_ms(self, wait: u64) -> Fault {
-        Fault { retry_after_ms: Some(wait), ..self }
-    }
-
-    /// The `error` frame.
-    pub(super) fn frame(&self, reference: Option<&str>) -> String {
-        let mut out = String::from("{\"type\":\"error\"");
-        push_reference(&mut out, reference);
-        out.push_str(&format!(",\"code\":\"{}\",\"message\":", self.code));
-        push_string(&mut out, &self.message);
-        if let Some(wait) = self.retry_after_ms {
-            out.push_str(&format!(",\"retry_after_ms\":{wait}"));
-        }
-        out.push('}');
-        out
-    }
-}
-
-impl From<HubError> for Fault {
-    fn from(error: HubError) -> Fault {
-        let fault = |code| Fault::new(code, error.to_string());
-        match error {
-            HubError::AlreadyMember => fault("already_member"),
-            HubError::NotMember => fault("not_member"),
-            HubError::NoSuchRoom => fault("not_found"),
-            HubError::TooManyRooms | HubError::TooManyMemberships | HubError::InboxFull => {
-                fault("limit_exceeded")
-            }
-            HubError::Overloaded => fault("overloaded").retry_after_ms(1000),
-            HubError::NoSuchClient => fault("not_found"),
-            HubError::SameRoomTwice | HubError::NotFresh => fault("bad_request"),
-            HubError::NoSuchSession => fault("unrecoverable"),
-            HubError::TakenOver => fault("forbidden"),
-        }
-    }
-}
-
-/// Everything a command may have. All of it is borrowed and unparsed, so that what is passed on is passed
-/// on byte for byte and what is not needed costs nothing.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Inbound<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Option<&'a RawValue>,
-    #[serde(borrow, rename = "ref")]
-    reference: Option<&'a RawValue>,
-    #[serde(borrow)]
-    room: Option<&'a RawValue>,
-    #[serde(borrow, deserialize_with = "present")]
-    content: Option<&'a RawValue>,
-    #[serde(borrow)]
-    id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    sender: Option<&'a RawValue>,
-    #[serde(borrow)]
-    timestamp: Option<&'a RawValue>,
-    #[serde(borrow)]
-    echo: Option<&'a RawValue>,
-    #[serde(borrow)]
-    since: Option<&'a RawValue>,
-    #[serde(borrow)]
-    before: Option<&'a RawValue>,
-    #[serde(borrow)]
-    after: Option<&'a RawValue>,
-    #[serde(borrow)]
-    limit: Option<&'a RawValue>,
-    #[serde(borrow)]
-    presence: Option<&'a RawValue>,
-    #[serde(borrow)]
-    watch: Option<&'a RawValue>,
-    #[serde(borrow)]
-    to: Option<&'a RawValue>,
-    #[serde(borrow)]
-    session: Option<&'a RawValue>,
-    #[serde(borrow)]
-    rooms: Option<&'a RawValue>,
-    #[serde(borrow)]
-    direct: Option<&'a RawValue>,
-}
-
-/// `null` is content like any other, so only a missing field is `None`.
-fn present<'de, D: Deserializer<'de>>(input: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(input).map(Some)
-}
-
 /// Reads one frame. The `ref` is given even if the command is at fault, as far as it can be found.
 pub(super) fn parse(text: &str) -> (Reference, Result<Command<'_>, Fault>) {
-    let inbound: Inbound<'_> = match serde_json::from_str(text) {
+    let fields: CommandFields<'_> = match serde_json::from_str(text) {
         // A list of the right values in the right order would pass for an object.
         Ok(_) if !is_object(text) => return (None, Err(Fault::bad_request(NO_OBJECT))),
-        Ok(inbound) => inbound,
+        Ok(fields) => fields,
         Err(error) => return (None, Err(not_a_command(text, &error))),
     };
-    match reference(&inbound) {
-        Ok(reference) => (reference, command(&inbound)),
+    match reference(&fields) {
+        Ok(reference) => (reference, command(&fields)),
         Err(fault) => (None, Err(fault)),
     }
 }
@@ -202,65 +101,73 @@ fn not_a_command(text: &str, error: &serde_json::Error) -> Fault {
             false => Fault::bad_request(NO_OBJECT),
         }
     } else {
-        Fault::new("invalid_json", error.to_string())
+        Fault::new(ErrorCode::InvalidJson, error.to_string())
     }
 }
 
-fn reference(inbound: &Inbound<'_>) -> Result<Reference, Fault> {
-    let Some(raw) = inbound.reference.map(RawValue::get) else { return Ok(None) };
+fn reference(fields: &CommandFields<'_>) -> Result<Reference, Fault> {
+    let Some(reference) = fields.reference else { return Ok(None) };
+    let raw = reference.get();
     if !raw.starts_with(|c: char| c == '"' || c == '-' || c.is_ascii_digit()) {
         return Err(Fault::bad_request("ref must be a string or a number"));
     }
     if raw.len() > REF_BYTES_MAX {
-        return Err(Fault::new("too_large", format!("ref has at most {REF_BYTES_MAX} bytes")));
+        return Err(Fault::new(
+            ErrorCode::TooLarge,
+            format!("ref has at most {REF_BYTES_MAX} bytes"),
+        ));
     }
-    Ok(Some(raw.to_owned()))
+    Ok(Some(reference.to_owned()))
 }
 
-fn command<'a>(inbound: &Inbound<'a>) -> Result<Command<'a>, Fault> {
-    let Some(kind) = inbound.kind else {
-        if inbound.content.is_none() {
+fn command<'a>(fields: &CommandFields<'a>) -> Result<Command<'a>, Fault> {
+    let Some(kind) = fields.kind else {
+        if fields.content.is_none() {
             return Err(Fault::bad_request("a frame has a type, or content to publish"));
         }
-        return publish(inbound);
+        return publish(fields);
     };
     match string("type", kind)?.as_ref() {
-        "publish" => publish(inbound),
-        "direct" => Ok(Command::Direct { to: client_id(inbound)?, content: content(inbound)? }),
-        "broadcast" => content(inbound).map(Command::Broadcast),
-        "join" => join(inbound),
-        "leave" => match pattern(inbound)? {
+        "publish" => publish(fields),
+        "direct" => Ok(Command::Direct { to: client_id(fields)?, content: content(fields)? }),
+        "broadcast" => content(fields).map(Command::Broadcast),
+        "join" => join(fields),
+        "leave" => match pattern(fields)? {
             Some(pattern) => Ok(Command::Unsubscribe(pattern)),
-            None => Ok(Command::Leave { room: room(inbound)? }),
+            None => Ok(Command::Leave { room: room(fields)? }),
         },
         "history" => Ok(Command::History {
-            room: room(inbound)?,
-            range: range(inbound)?,
-            limit: inbound.limit.map(|raw| number("limit", raw)).transpose()?.map(clamp),
+            room: room(fields)?,
+            range: range(fields)?,
+            limit: fields.limit.map(|raw| number("limit", raw)).transpose()?.map(clamp),
         }),
         "presence" => {
-            let watch = inbound.watch.map(|raw| switch("watch", Some(raw))).transpose()?;
-            Ok(Command::Presence { room: room(inbound)?, watch })
+            let watch = match fields.watch {
+                None => Watch::AsBefore,
+                raw if switch("watch", raw)? => Watch::Begin,
+                _ => Watch::End,
+            };
+            Ok(Command::Presence { room: room(fields)?, watch })
         }
-        "resume" => resume(inbound).map(Command::Resume),
+        "resume" => resume(fields).map(Command::Resume),
         "ping" => Ok(Command::Ping),
         _ => {
             let message = "the types are publish, direct, broadcast, join, leave, history, presence, \
                            resume and ping";
-            Err(Fault::new("unknown_type", message))
+            Err(Fault::new(ErrorCode::UnknownType, message))
         }
     }
 }
 
-fn publish<'a>(inbound: &Inbound<'a>) -> Result<Command<'a>, Fault> {
-    let to = match (inbound.room, inbound.rooms) {
+fn publish<'a>(fields: &CommandFields<'a>) -> Result<Command<'a>, Fault> {
+    let to = match (fields.room, fields.rooms) {
         (None, None) => Destination::DefaultRoom,
         (Some(raw), None) => Destination::Room(string("room", raw)?),
         (None, Some(raw)) => Destination::Rooms(room_list(raw)?),
         (Some(_), Some(_)) => return Err(Fault::bad_request("give room or rooms, not both")),
     };
-    let echo = switch("echo", inbound.echo)?;
-    Ok(Command::Publish { to, content: content(inbound)?, echo })
+    let echo = switch("echo", fields.echo)?;
+    Ok(Command::Publish { to, content: content(fields)?, echo })
 }
 
 fn room_list(raw: &RawValue) -> Result<Vec<String>, Fault> {
@@ -274,11 +181,11 @@ fn room_list(raw: &RawValue) -> Result<Vec<String>, Fault> {
     }
 }
 
-fn content<'a>(inbound: &Inbound<'a>) -> Result<Content<'a>, Fault> {
-    let Some(content) = inbound.content else {
+fn content<'a>(fields: &CommandFields<'a>) -> Result<Content<'a>, Fault> {
+    let Some(content) = fields.content else {
         return Err(Fault::bad_request("a message needs content"));
     };
-    let (id, is_own_id) = match given_id(inbound.id) {
+    let (id, is_own_id) = match given_id(fields.id) {
         Some(id) => (id, true),
         None => (Uuid::new_v4(), false),
     };
@@ -286,19 +193,19 @@ fn content<'a>(inbound: &Inbound<'a>) -> Result<Content<'a>, Fault> {
         content: content.get(),
         id,
         is_own_id,
-        sender: sender(inbound)?,
-        timestamp: inbound.timestamp.map(RawValue::get).filter(|raw| is_timestamp(raw)),
+        sender: sender(fields)?,
+        timestamp: fields.timestamp.map(RawValue::get).filter(|raw| is_timestamp(raw)),
     })
 }
 
-fn sender<'a>(inbound: &Inbound<'a>) -> Result<Option<&'a str>, Fault> {
-    let sender = inbound.sender.map(RawValue::get);
+fn sender<'a>(fields: &CommandFields<'a>) -> Result<Option<&'a str>, Fault> {
+    let sender = fields.sender.map(RawValue::get);
     if sender.is_some_and(|raw| !raw.starts_with('"')) {
         return Err(Fault::bad_request("sender must be a string"));
     }
     if sender.is_some_and(|raw| raw.len() > SENDER_BYTES_MAX) {
         let message = format!("sender has at most {SENDER_BYTES_MAX} bytes");
-        return Err(Fault::new("too_large", message));
+        return Err(Fault::new(ErrorCode::TooLarge, message));
     }
     Ok(sender)
 }
@@ -308,27 +215,27 @@ pub(super) fn name(sender: &str) -> Option<String> {
     serde_json::from_str(sender).ok()
 }
 
-fn client_id(inbound: &Inbound<'_>) -> Result<Uuid, Fault> {
+fn client_id(fields: &CommandFields<'_>) -> Result<Uuid, Fault> {
     let wrong = || Fault::bad_request("to must be the client_id of somebody");
-    let raw = inbound.to.ok_or_else(wrong)?;
+    let raw = fields.to.ok_or_else(wrong)?;
     unescaped(raw.get()).and_then(|id| Uuid::parse_str(id).ok()).ok_or_else(wrong)
 }
 
-fn join<'a>(inbound: &Inbound<'a>) -> Result<Command<'a>, Fault> {
-    let name = sender(inbound)?.and_then(name);
-    let watch = switch("presence", inbound.presence)?;
-    if let Some(pattern) = pattern(inbound)? {
-        if inbound.since.is_some() || watch {
+fn join<'a>(fields: &CommandFields<'a>) -> Result<Command<'a>, Fault> {
+    let name = sender(fields)?.and_then(name);
+    let watch = switch("presence", fields.presence)?;
+    if let Some(pattern) = pattern(fields)? {
+        if fields.since.is_some() || watch {
             return Err(Fault::bad_request("a pattern is joined without since and presence"));
         }
         return Ok(Command::Subscribe { pattern, name });
     }
-    Ok(Command::Join { room: room_name(inbound)?, since: since(inbound)?, watch, name })
+    Ok(Command::Join { room: room_name(fields)?, since: since(fields)?, watch, name })
 }
 
 /// The room, if it is a pattern.
-fn pattern(inbound: &Inbound<'_>) -> Result<Option<RoomPattern>, Fault> {
-    let room = room(inbound)?;
+fn pattern(fields: &CommandFields<'_>) -> Result<Option<RoomPattern>, Fault> {
+    let room = room(fields)?;
     if !room.contains('*') {
         return Ok(None);
     }
@@ -336,24 +243,18 @@ fn pattern(inbound: &Inbound<'_>) -> Result<Option<RoomPattern>, Fault> {
     legal.map_err(|error| Fault::bad_request(error.to_string()))
 }
 
-fn resume<'a>(inbound: &Inbound<'a>) -> Result<Resume<'a>, Fault> {
-    #[derive(Deserialize)]
-    struct Place {
-        room: String,
-        epoch: String,
-        seq: u64,
-    }
-    let session = inbound.session.ok_or_else(|| Fault::bad_request("resume needs a session"))?;
-    let list = inbound.rooms.map_or("[]", RawValue::get);
+fn resume<'a>(fields: &CommandFields<'a>) -> Result<Resume<'a>, Fault> {
+    let session = fields.session.ok_or_else(|| Fault::bad_request("resume needs a session"))?;
+    let list = fields.rooms.map_or("[]", RawValue::get);
     let list: Option<Vec<&RawValue>> = serde_json::from_str(list).ok();
-    let places = list.and_then(|list| list.iter().map(|place| object(place.get())).collect());
-    let places: Vec<Place> = places.ok_or_else(|| {
+    let given = list.and_then(|list| list.iter().map(|raw| object(raw.get())).collect());
+    let given: Vec<RoomPosition<'_>> = given.ok_or_else(|| {
         let shape = "rooms must be a list of {\"room\":string,\"epoch\":string,\"seq\":number}";
         Fault::bad_request(shape)
     })?;
-    let mut positions: Vec<(RoomName, Position)> = Vec::with_capacity(places.len());
+    let mut positions: Vec<(RoomName, Position)> = Vec::with_capacity(given.len());
     let mut named = BTreeSet::new();
-    for Place { room, epoch, seq } in places {
+    for RoomPosition { room, epoch, seq } in given {
         let room = RoomName::new(&room).map_err(|error| Fault::bad_request(error.to_string()))?;
         if !named.insert(room.clone()) {
             return Err(Fault::bad_request("rooms names one room twice"));
@@ -363,7 +264,7 @@ fn resume<'a>(inbound: &Inbound<'a>) -> Result<Resume<'a>, Fault> {
     Ok(Resume {
         session: string("session", session)?,
         positions,
-        direct_seq: inbound.direct.map(|raw| number("direct", raw)).transpose()?,
+        direct_seq: fields.direct.map(|raw| number("direct", raw)).transpose()?,
     })
 }
 
@@ -377,23 +278,18 @@ fn is_timestamp(raw: &str) -> bool {
     unescaped(raw).is_some_and(|text| DateTime::parse_from_rfc3339(text).is_ok())
 }
 
-fn room<'a>(inbound: &Inbound<'a>) -> Result<Cow<'a, str>, Fault> {
-    let raw = inbound.room.ok_or_else(|| Fault::bad_request("this command needs a room"))?;
+fn room<'a>(fields: &CommandFields<'a>) -> Result<Cow<'a, str>, Fault> {
+    let raw = fields.room.ok_or_else(|| Fault::bad_request("this command needs a room"))?;
     string("room", raw)
 }
 
-fn room_name(inbound: &Inbound<'_>) -> Result<RoomName, Fault> {
-    RoomName::new(&room(inbound)?).map_err(|error| Fault::bad_request(error.to_string()))
+fn room_name(fields: &CommandFields<'_>) -> Result<RoomName, Fault> {
+    RoomName::new(&room(fields)?).map_err(|error| Fault::bad_request(error.to_string()))
 }
 
-fn since(inbound: &Inbound<'_>) -> Result<Option<Position>, Fault> {
-    #[derive(Deserialize)]
-    struct Since {
-        epoch: String,
-        seq: u64,
-    }
-    let Some(raw) = inbound.since else { return Ok(None) };
-    let since: Since = object(raw.get())
+fn since(fields: &CommandFields<'_>) -> Result<Option<Position>, Fault> {
+    let Some(raw) = fields.since else { return Ok(None) };
+    let since: Since<'_> = object(raw.get())
         .ok_or_else(|| Fault::bad_request("since must be {\"epoch\":string,\"seq\":number}"))?;
     Ok(Some(Position { epoch: epoch_of(&since.epoch), seq: since.seq }))
 }
@@ -411,8 +307,8 @@ fn switch(field: &'static str, raw: Option<&RawValue>) -> Result<bool, Fault> {
     }
 }
 
-fn range(inbound: &Inbound<'_>) -> Result<Range, Fault> {
-    match (inbound.before, inbound.after) {
+fn range(fields: &CommandFields<'_>) -> Result<Range, Fault> {
+    match (fields.before, fields.after) {
         (None, None) => Ok(Range::Latest),
         (Some(raw), None) => number("before", raw).map(Range::Before),
         (None, Some(raw)) => number("after", raw).map(Range::After),
@@ -445,11 +341,14 @@ fn unescaped(raw: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use rusty_socks_protocol as protocol;
+
     use super::*;
 
-    fn fault(text: &str) -> (Reference, &'static str) {
+    fn fault(text: &str) -> (Option<String>, String) {
         let (reference, result) = parse(text);
-        (reference, result.expect_err(text).code)
+        let reference = reference.map(|reference| reference.get().to_owned());
+        (reference, result.expect_err(text).code.to_string())
     }
 
     fn published(text: &str) -> Content<'_> {
@@ -515,10 +414,13 @@ mod tests {
             (r#"{"type":"publish"}"#, "bad_request"),
             (r#"{"type":"dance"}"#, "unknown_type"),
         ] {
-            assert_eq!(fault(text), (None, code), "{text}");
+            assert_eq!(fault(text), (None, code.to_owned()), "{text}");
         }
-        assert_eq!(fault(r#"{"type":"dance","ref":-7}"#), (Some("-7".into()), "unknown_type"));
-        assert_eq!(fault(r#"{"ref":"a\"b"}"#), (Some(r#""a\"b""#.into()), "bad_request"));
+        assert_eq!(
+            fault(r#"{"type":"dance","ref":-7}"#),
+            (Some("-7".into()), "unknown_type".into())
+        );
+        assert_eq!(fault(r#"{"ref":"a\"b"}"#), (Some(r#""a\"b""#.into()), "bad_request".into()));
         let long = format!(r#"{{"content":1,"sender":"{}"}}"#, "x".repeat(300));
         assert_eq!(fault(&long).1, "too_large");
         let long = format!(r#"{{"content":1,"ref":"{}"}}"#, "x".repeat(300));
@@ -536,11 +438,69 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_json_whatever_they_hold() {
-        let fault = Fault::new("overloaded", "a \"b\"\n").retry_after_ms(5);
-        let value: serde_json::Value =
-            serde_json::from_str(&fault.frame(Some("\"r\""))).expect("JSON");
-        assert_eq!(value["message"], "a \"b\"\n");
-        assert_eq!((&value["ref"], &value["retry_after_ms"]), (&"r".into(), &5.into()));
+    fn each_command_that_a_client_writes_is_read() {
+        use protocol::Command as Written;
+        let raw: &RawValue = serde_json::from_str("{\"a\":1}").expect("JSON");
+        let content = || protocol::Content {
+            content: raw,
+            id: Some("67e55044-10b1-426f-9247-bb680e5fe0c8".into()),
+            sender: Some("anna".into()),
+            timestamp: Some("2025-03-15T12:00:00Z".into()),
+        };
+        let position = || protocol::Position { epoch: "ff".into(), seq: 3 };
+        let (room, rooms) = (Some("tea".into()), vec!["a".into(), "b".into()]);
+        let known = RoomPosition { room: "tea".into(), epoch: "ff".into(), seq: 3 };
+        let join = |room: &'static str, since, presence| Written::Join {
+            room: room.into(),
+            since,
+            presence,
+            sender: Some("anna".into()),
+        };
+        let (before, limit) = (Some(5), Some(10));
+        let commands = [
+            Written::Publish { room, rooms: None, content: content(), echo: true },
+            Written::Publish { room: None, rooms: Some(rooms), content: content(), echo: false },
+            Written::Direct { to: Uuid::nil().to_string().into(), content: content() },
+            Written::Broadcast { content: content() },
+            join("tea", Some(position()), true),
+            join("a.*", None, false),
+            Written::Leave { room: "tea".into() },
+            Written::Leave { room: "a.*".into() },
+            Written::History { room: "tea".into(), before, after: None, limit },
+            Written::Presence { room: "tea".into(), watch: Some(true) },
+            Written::Resume { session: "s".into(), rooms: vec![known], direct: Some(4) },
+            Written::Ping,
+        ];
+        let read = commands.map(|command| {
+            let request = protocol::Request { command, reference: Some("r") };
+            let text = serde_json::to_string(&request).expect("JSON");
+            let (reference, command) = parse(&text);
+            assert_eq!(reference.as_deref().map(RawValue::get), Some("\"r\""));
+            format!("{:?}", command.expect(&text))
+        });
+        let content = "Content { content: \"{\\\"a\\\":1}\", id: \
+            67e55044-10b1-426f-9247-bb680e5fe0c8, is_own_id: true, sender: Some(\"\\\"anna\\\"\"), \
+            timestamp: Some(\"\\\"2025-03-15T12:00:00Z\\\"\") }";
+        let position = "Position { epoch: Epoch(255), seq: 3 }";
+        let nobody = Uuid::nil();
+        let expected = [
+            format!("Publish {{ to: Room(\"tea\"), content: {content}, echo: true }}"),
+            format!("Publish {{ to: Rooms([\"a\", \"b\"]), content: {content}, echo: false }}"),
+            format!("Direct {{ to: {nobody}, content: {content} }}"),
+            format!("Broadcast({content})"),
+            format!(
+                "Join {{ room: \"tea\", since: Some({position}), watch: true, name: Some(\"anna\") }}"
+            ),
+            "Subscribe { pattern: \"a.*\", name: Some(\"anna\") }".to_owned(),
+            "Leave { room: \"tea\" }".to_owned(),
+            "Unsubscribe(\"a.*\")".to_owned(),
+            "History { room: \"tea\", range: Before(5), limit: Some(10) }".to_owned(),
+            "Presence { room: \"tea\", watch: Begin }".to_owned(),
+            format!(
+                "Resume(Resume {{ session: \"s\", positions: [(\"tea\", {position})], direct_seq: Some(4) }})"
+            ),
+            "Ping".to_owned(),
+        ];
+        assert_eq!(read, expected);
     }
 }

@@ -1,0 +1,79 @@
+//! Why a command was not carried out.
+
+use std::borrow::Cow;
+
+use rusty_socks_protocol::{Answer, ErrorCode, answer};
+use serde_json::value::RawValue;
+
+use super::json;
+use crate::RoomError;
+
+/// Why a command was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) code: ErrorCode,
+    message: Cow<'static, str>,
+    retry_after_ms: Option<u64>,
+}
+
+impl Fault {
+    pub(super) fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Fault {
+        Fault { code, message: message.into(), retry_after_ms: None }
+    }
+
+    pub(super) fn bad_request(message: impl Into<Cow<'static, str>>) -> Fault {
+        Fault::new(ErrorCode::BadRequest, message)
+    }
+
+    pub(super) fn retry_after_ms(self, wait: u64) -> Fault {
+        Fault { retry_after_ms: Some(wait), ..self }
+    }
+
+    /// Writes the `error` frame.
+    pub(super) fn frame(&self, reference: Option<&RawValue>) -> String {
+        let (code, retry_after_ms) = (self.code.clone(), self.retry_after_ms);
+        let message = Cow::Borrowed(&*self.message);
+        json::text(&Answer::error(reference, answer::Error { code, message, retry_after_ms }))
+    }
+}
+
+impl From<RoomError> for Fault {
+    fn from(error: RoomError) -> Fault {
+        let fault = Fault::new(code(error), error.to_string());
+        match error {
+            RoomError::Overloaded => fault.retry_after_ms(1000),
+            _ => fault,
+        }
+    }
+}
+
+/// The code that says `error`.
+pub(super) fn code(error: RoomError) -> ErrorCode {
+    match error {
+        RoomError::AlreadyMember => ErrorCode::AlreadyMember,
+        RoomError::NotMember => ErrorCode::NotMember,
+        RoomError::NoSuchRoom | RoomError::NoSuchClient => ErrorCode::NotFound,
+        RoomError::TooManyRooms | RoomError::TooManyMemberships | RoomError::InboxFull => {
+            ErrorCode::LimitExceeded
+        }
+        RoomError::Overloaded => ErrorCode::Overloaded,
+        RoomError::SameRoomTwice | RoomError::NotFresh => ErrorCode::BadRequest,
+        RoomError::NoSuchSession => ErrorCode::Unrecoverable,
+        RoomError::TakenOver => ErrorCode::Forbidden,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_json_whatever_it_holds() {
+        let fault = Fault::new(ErrorCode::Overloaded, "a \"b\"\n").retry_after_ms(5);
+        let reference = serde_json::value::to_raw_value("r").expect("JSON");
+        let frame = fault.frame(Some(&reference));
+        let value: serde_json::Value = serde_json::from_str(&frame).expect("JSON");
+        assert_eq!(value["message"], "a \"b\"\n");
+        assert_eq!((&value["ref"], &value["retry_after_ms"]), (&"r".into(), &5.into()));
+    }
+}

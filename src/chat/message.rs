@@ -1,0 +1,140 @@
+//! The frame of a message, written by hand: it is the one that goes to everyone.
+//!
+//! It is the `Message` of the protocol's crate, around numbers that only the rooms can give it.
+
+use std::cell::RefCell;
+
+use chrono::{SecondsFormat, Utc};
+use uuid::Uuid;
+
+use super::{command::Content, json::push_string};
+
+/// How the frame of a room's message begins.
+const ROOM_HEAD: &str = "{\"type\":\"message\",\"room\":";
+
+/// How the frame of a direct message begins, up to its number.
+pub(super) const DIRECT_HEAD: &str = "{\"type\":\"direct\",\"seq\":";
+
+/// Writes the beginning of a message to one room, up to its number.
+pub(super) fn room_head(room: &str) -> String {
+    let mut out = String::with_capacity(48 + room.len());
+    out.push_str(ROOM_HEAD);
+    push_string(&mut out, room);
+    out.push_str(",\"seq\":");
+    out
+}
+
+/// Writes a message to several rooms: each text is followed by the number in the room of that index, and
+/// the last text is the end.
+pub(super) fn to_rooms(
+    rooms: &[String],
+    client_id: Uuid,
+    content: &Content<'_>,
+) -> (Vec<(String, usize)>, String) {
+    let mut texts = Vec::with_capacity(rooms.len() + 1);
+    for (index, room) in rooms.iter().enumerate() {
+        let mut text = String::new();
+        if index == 0 {
+            texts.push((room_head(room), 0));
+            text.push_str(",\"rooms\":[{\"room\":");
+        } else {
+            text.push_str("},{\"room\":");
+        }
+        push_string(&mut text, room);
+        text.push_str(",\"seq\":");
+        texts.push((text, index));
+    }
+    (texts, format!("}}]{}", tail(client_id, content)))
+}
+
+/// Writes a message to everyone who is connected.
+pub(super) fn broadcast(client_id: Uuid, content: &Content<'_>) -> String {
+    format!("{{\"type\":\"broadcast\"{}", tail(client_id, content))
+}
+
+/// Writes the end of every message frame: who says what, and when.
+pub(super) fn tail(client_id: Uuid, content: &Content<'_>) -> String {
+    let mut out = String::with_capacity(192 + content.content.len());
+    let mut space = Uuid::encode_buffer();
+    out.push_str(",\"id\":\"");
+    out.push_str(content.id.hyphenated().encode_lower(&mut space));
+    if let Some(sender) = content.sender {
+        out.push_str("\",\"sender\":");
+        out.push_str(sender);
+    } else {
+        out.push('"');
+    }
+    out.push_str(",\"content\":");
+    out.push_str(content.content);
+    out.push_str(",\"timestamp\":");
+    match content.timestamp {
+        Some(timestamp) => out.push_str(timestamp),
+        None => with_timestamp(|now| out.push_str(now)),
+    }
+    out.push_str(",\"client_id\":\"");
+    out.push_str(client_id.hyphenated().encode_lower(&mut space));
+    out.push_str("\"}");
+    out
+}
+
+/// Calls `with` with the time as a JSON string, formatted at most once a millisecond on each
+/// thread.
+fn with_timestamp(with: impl FnOnce(&str)) {
+    thread_local! {
+        static STAMP: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
+    }
+    STAMP.with_borrow_mut(|(at, text)| {
+        let now = Utc::now();
+        if now.timestamp_millis() != *at {
+            *at = now.timestamp_millis();
+            *text = format!("\"{}\"", now.to_rfc3339_opts(SecondsFormat::Millis, true));
+        }
+        with(text);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use rusty_socks_protocol::{Message, RoomSeq};
+    use serde_json::value::RawValue;
+
+    use super::*;
+
+    /// The frame is what the protocol's own type writes of it.
+    fn is_of_the_protocol(text: &str) -> Message<'_> {
+        let message: Message<'_> = serde_json::from_str(text).expect("a message");
+        assert_eq!(serde_json::to_string(&message).expect("JSON"), text);
+        message
+    }
+
+    #[test]
+    fn each_message_is_one_of_the_protocol() {
+        let client_id = Uuid::new_v4();
+        let say = |sender, timestamp| Content {
+            content: "[1,  \"\\u00e9\"]",
+            id: Uuid::new_v4(),
+            is_own_id: true,
+            sender,
+            timestamp,
+        };
+        for content in [say(None, None), say(Some("\"a\\nb\""), Some("\"2025-03-15T12:00:00Z\""))] {
+            let tail = tail(client_id, &content);
+            let text = format!("{}7{tail}", room_head("a \"room\""));
+            let message = is_of_the_protocol(&text);
+            assert_eq!((message.room.as_deref(), message.seq), (Some("a \"room\""), Some(7)));
+            assert_eq!(message.content.get(), content.content);
+            assert_eq!(message.sender.map(RawValue::get), content.sender);
+            assert_eq!(message.client_id, client_id.to_string());
+
+            let text = format!("{DIRECT_HEAD}7{tail}");
+            assert_eq!(is_of_the_protocol(&text).kind, "direct");
+            assert_eq!(is_of_the_protocol(&broadcast(client_id, &content)).kind, "broadcast");
+
+            let (texts, tail) = to_rooms(&["a".into(), "b".into()], client_id, &content);
+            let numbered = |(text, index): &(String, usize)| format!("{text}{}", index + 1);
+            let text = texts.iter().map(numbered).collect::<String>() + &tail;
+            let rooms = [("a", 1), ("b", 2)].map(|(room, seq)| RoomSeq { room: room.into(), seq });
+            assert_eq!(is_of_the_protocol(&text).rooms, rooms);
+        }
+    }
+}

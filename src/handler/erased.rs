@@ -1,0 +1,107 @@
+//! A handler, and the state of a connection, without their types.
+
+use std::{
+    any::Any,
+    marker::PhantomData,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use super::{callbacks::Handler, context::Context, mode::Mode, refusal::Refusal};
+use crate::{
+    http::head::Request,
+    hub::{
+        conn_handle::ConnHandle,
+        notice::{Notice, NoticeFormatter},
+    },
+    metrics::Counter,
+    ws::{
+        close::CloseReason,
+        frame::{Message, PreparedFrame},
+    },
+};
+
+/// A connection's state without its type.
+///
+/// Its drop is the handler's code, and runs wherever a connection ends: a panic in it is caught,
+/// logged and counted like any other of the handler's.
+pub(crate) struct BoxState {
+    state: Option<Box<dyn Any + Send>>,
+    panics: Arc<Counter>,
+}
+
+impl Drop for BoxState {
+    fn drop(&mut self) {
+        let state = self.state.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(state))).is_err() {
+            log::error!("the drop of a handler's state panicked");
+            self.panics.add_shared();
+        }
+    }
+}
+
+/// A handler without the type of its state, so that routes with different handlers share one table.
+pub(crate) trait DynHandler: NoticeFormatter {
+    fn upgrade(&self, request: &Request<'_>, panics: &Arc<Counter>) -> Result<BoxState, Refusal>;
+    fn subprotocols(&self) -> &[&str];
+    fn resumable(&self) -> bool;
+    fn open(&self, state: &mut BoxState, conn: &mut dyn ConnHandle);
+    fn message(&self, state: &mut BoxState, conn: &mut dyn ConnHandle, message: Message<'_>);
+    fn drain(&self, state: &mut BoxState, conn: &mut dyn ConnHandle);
+    fn close(&self, state: &mut BoxState, conn: &mut dyn ConnHandle, reason: &CloseReason);
+}
+
+/// A handler of type `H` as a [`DynHandler`].
+pub(super) struct Erased<H, M>(H, PhantomData<M>);
+
+impl<H: Handler<M>, M: Mode> NoticeFormatter for Erased<H, M> {
+    fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame> {
+        self.0.notice(notice)
+    }
+}
+
+impl<H: Handler<M>, M: Mode> Erased<H, M> {
+    pub(super) fn new(handler: H) -> Erased<H, M> {
+        Erased(handler, PhantomData)
+    }
+
+    fn context<'a>(
+        state: &'a mut BoxState,
+        conn: &'a mut dyn ConnHandle,
+    ) -> Context<'a, H::State, M> {
+        let state = state.state.as_mut().and_then(|state| state.downcast_mut());
+        let state = state.expect("a state comes back to the handler that made it");
+        Context::new(state, conn)
+    }
+}
+
+impl<H: Handler<M>, M: Mode> DynHandler for Erased<H, M> {
+    fn upgrade(&self, request: &Request<'_>, panics: &Arc<Counter>) -> Result<BoxState, Refusal> {
+        let state = self.0.on_upgrade(request)?;
+        Ok(BoxState { state: Some(Box::new(state)), panics: Arc::clone(panics) })
+    }
+
+    fn subprotocols(&self) -> &[&str] {
+        self.0.subprotocols()
+    }
+
+    fn resumable(&self) -> bool {
+        self.0.resumable()
+    }
+
+    fn open(&self, state: &mut BoxState, conn: &mut dyn ConnHandle) {
+        self.0.on_open(&mut Self::context(state, conn));
+    }
+
+    fn message(&self, state: &mut BoxState, conn: &mut dyn ConnHandle, message: Message<'_>) {
+        self.0.on_message(&mut Self::context(state, conn), message);
+    }
+
+    fn drain(&self, state: &mut BoxState, conn: &mut dyn ConnHandle) {
+        self.0.on_drain(&mut Self::context(state, conn));
+    }
+
+    fn close(&self, state: &mut BoxState, conn: &mut dyn ConnHandle, reason: &CloseReason) {
+        self.0.on_close(&mut Self::context(state, conn), reason);
+    }
+}

@@ -1,0 +1,48 @@
+//! A handler as it is mounted under a path.
+
+use std::sync::Arc;
+
+use super::{
+    callbacks::{Blocking, Handler},
+    erased::{DynHandler, Erased},
+    mode::{MayBlock, OnWorker},
+};
+
+/// What can be mounted under a path: a [`Handler`], or one made [`Blocking`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be mounted on a worker",
+    label = "not a `Handler` that runs on a worker",
+    note = "a `Handler<MayBlock>` is mounted with `.blocking(threads, queue_max)`"
+)]
+pub trait IntoService: sealed::Sealed {
+    #[doc(hidden)]
+    fn into_service(self) -> Service;
+}
+
+/// A mounted handler. Made by [`IntoService`].
+#[doc(hidden)]
+pub struct Service {
+    pub(crate) handler: Arc<dyn DynHandler>,
+    /// Threads and the bound of their queue, for a handler that blocks.
+    pub(crate) jobs: Option<(usize, usize)>,
+}
+
+impl<H: Handler> IntoService for H {
+    fn into_service(self) -> Service {
+        Service { handler: Arc::new(Erased::<_, OnWorker>::new(self)), jobs: None }
+    }
+}
+
+impl<H: Handler<MayBlock>> IntoService for Blocking<H> {
+    fn into_service(self) -> Service {
+        let jobs = Some((self.threads, self.queue_max));
+        Service { handler: Arc::new(Erased::<_, MayBlock>::new(self.handler)), jobs }
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+impl<H: Handler> sealed::Sealed for H {}
+impl<H: Handler<MayBlock>> sealed::Sealed for Blocking<H> {}

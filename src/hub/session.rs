@@ -1,0 +1,267 @@
+//! One session: which connection it is attached to, the rooms it is in, and what it remembers.
+
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use super::{
+    conn_id::ConnId,
+    error::RoomError,
+    inbox::Inbox,
+    names::RoomPattern,
+    notice::{Notice, NoticeFormatter},
+    room::{Room, RoomKey},
+    session_token::SessionToken,
+};
+use crate::ws::frame::PreparedFrame;
+
+/// Published ids that a session remembers, so that a repeat is known for one.
+pub(super) const RECENT_IDS_MAX: usize = 128;
+
+/// One client's session. Shared by the table of sessions and the connection that it is attached to.
+pub(crate) struct Session {
+    pub(crate) client_id: Uuid,
+    /// The secret of its [`SessionToken`].
+    secret: [Uuid; 2],
+    /// The route it was begun on, and may be resumed on.
+    pub(crate) route: u16,
+    /// Whether it outlives its connection.
+    pub(crate) resumable: bool,
+    formatter: Arc<dyn NoticeFormatter>,
+    /// The connection that may publish for it, as [`ConnId::packed`] has it. Beside the lock, so
+    /// that a publish need not take that.
+    sender: AtomicU64,
+    /// Taken before any room's lock and before the table's; together with another session's only in
+    /// the order of their client ids.
+    pub(super) state: Mutex<SessionState>,
+}
+
+/// A connection that publishes or sends for a session.
+#[derive(Clone, Copy)]
+pub(crate) struct Sender<'a> {
+    pub(crate) session: &'a Session,
+    pub(crate) conn: ConnId,
+}
+
+/// What the lock of a [`Session`] protects.
+pub(super) struct SessionState {
+    pub(super) attachment: Attachment,
+    /// Its client has said nothing yet, and may be about to take up an earlier session.
+    pub(super) fresh: bool,
+    /// Not shown in presence yet, because of that.
+    pub(super) provisional: bool,
+    pub(super) memberships: Vec<SessionMembership>,
+    /// The name it goes by in presence.
+    pub(super) name: Option<Arc<str>>,
+    /// Boxed, as `cold` is, so that the many sessions without any do not pay for the space.
+    pub(super) inbox: Option<Box<Inbox>>,
+    cold: Option<Box<ColdState>>,
+}
+
+/// What few sessions have.
+#[derive(Default)]
+pub(super) struct ColdState {
+    pub(super) patterns: Vec<RoomPattern>,
+    /// Rooms that match one of the patterns and were left by name; as many as the session may be
+    /// in, the latest ones.
+    pub(super) declined: VecDeque<RoomKey>,
+    recent_ids: VecDeque<RecentId>,
+}
+
+static EMPTY_COLD_STATE: ColdState =
+    ColdState { patterns: Vec::new(), declined: VecDeque::new(), recent_ids: VecDeque::new() };
+
+/// Which connection a session is attached to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attachment {
+    To(ConnId),
+    /// To none since this millisecond of the hub's clock.
+    Away(u64),
+    Ended,
+}
+
+/// A room that a session is in.
+pub(super) struct SessionMembership {
+    pub(super) room: Arc<Room>,
+    /// The client is told who comes and goes.
+    pub(super) watching: bool,
+    /// The subscription that joined the room, if one did.
+    pub(super) pattern: Option<RoomPattern>,
+}
+
+/// A publish with an id, from which a repeat of it is answered.
+struct RecentId {
+    id: Uuid,
+    to: Recipient,
+}
+
+/// Whom a publish went to, and the number it got there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Recipient {
+    /// In the order of their keys.
+    Rooms(Box<[(RoomKey, u64)]>),
+    Client(Uuid, u64),
+}
+
+impl Recipient {
+    pub(super) fn rooms(rooms: &[&Room], seqs: &[u64]) -> Recipient {
+        let keys = rooms.iter().map(|room| room.key);
+        let mut numbered: Box<[_]> = keys.zip(seqs.iter().copied()).collect();
+        numbered.sort_unstable();
+        Recipient::Rooms(numbered)
+    }
+}
+
+impl Session {
+    /// A session that begins on `conn`, under a random client id.
+    pub(super) fn new(
+        conn: ConnId,
+        route: u16,
+        resumable: bool,
+        formatter: Arc<dyn NoticeFormatter>,
+    ) -> Session {
+        Session {
+            client_id: Uuid::new_v4(),
+            secret: [Uuid::new_v4(), Uuid::new_v4()],
+            route,
+            resumable,
+            formatter,
+            sender: AtomicU64::new(conn.packed()),
+            state: Mutex::new(SessionState {
+                attachment: Attachment::To(conn),
+                fresh: true,
+                provisional: resumable,
+                memberships: Vec::new(),
+                name: None,
+                inbox: None,
+                cold: None,
+            }),
+        }
+    }
+
+    pub(crate) fn token(&self) -> SessionToken {
+        SessionToken { client_id: self.client_id, secret: self.secret }
+    }
+
+    /// Puts `notice` into the words of its handler. Locks are held here, and what they protect must
+    /// not be left half changed, so a handler that panics tells nothing.
+    pub(super) fn format_notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame> {
+        let formatted = catch_unwind(AssertUnwindSafe(|| self.formatter.notice(notice)));
+        formatted.unwrap_or_else(|_| {
+            log::error!("the handler panicked at {notice:?}");
+            None
+        })
+    }
+
+    /// The room of that name, if it is in it.
+    pub(crate) fn room(&self, name: &str) -> Option<Arc<Room>> {
+        let state = self.state.lock();
+        state.membership(name).map(|at| Arc::clone(&state.memberships[at].room))
+    }
+
+    /// Makes `conn` the only connection that may publish for it.
+    pub(super) fn set_sender(&self, conn: ConnId) {
+        self.sender.store(conn.packed(), Ordering::Release);
+    }
+
+    /// Notes that its client has spoken, so that it takes up no other session any more.
+    pub(crate) fn set_begun(&self) {
+        self.state.lock().fresh = false;
+    }
+
+    /// The connection that it is attached to.
+    pub(crate) fn conn(&self) -> Option<ConnId> {
+        match self.state.lock().attachment {
+            Attachment::To(conn) => Some(conn),
+            Attachment::Away(_) | Attachment::Ended => None,
+        }
+    }
+}
+
+impl Sender<'_> {
+    /// Fails where another connection has taken the session over.
+    ///
+    /// Called under the lock of the session, or of the room that is published to: a takeover locks
+    /// the session and enters its rooms before it is answered, so nothing passes there after that.
+    pub(super) fn check_not_taken_over(&self) -> Result<(), RoomError> {
+        match self.session.sender.load(Ordering::Acquire) == self.conn.packed() {
+            true => Ok(()),
+            false => Err(RoomError::TakenOver),
+        }
+    }
+}
+
+impl SessionState {
+    pub(super) fn cold(&self) -> &ColdState {
+        self.cold.as_deref().unwrap_or(&EMPTY_COLD_STATE)
+    }
+
+    pub(super) fn cold_mut(&mut self) -> &mut ColdState {
+        self.cold.get_or_insert_default()
+    }
+
+    pub(super) fn clear_cold(&mut self) {
+        self.cold = None;
+    }
+
+    /// The index of its membership in the room of that name.
+    pub(super) fn membership(&self, name: &str) -> Option<usize> {
+        self.memberships.iter().position(|membership| membership.room.name.as_str() == name)
+    }
+
+    /// The number that an earlier message with `id` to that client got.
+    pub(super) fn recent_direct(&self, id: Uuid, client: &Uuid) -> Option<u64> {
+        self.recent(id).find_map(|to| match to {
+            Recipient::Client(other, seq) if other == client => Some(*seq),
+            Recipient::Client(..) | Recipient::Rooms(_) => None,
+        })
+    }
+
+    /// The numbers that an earlier message with `id` to these rooms, and no others, got.
+    pub(super) fn recent_publish(&self, id: Uuid, rooms: &[&Room]) -> Option<Box<[u64]>> {
+        self.recent(id).find_map(|to| match to {
+            Recipient::Rooms(numbered) if numbered.len() == rooms.len() => {
+                let seq = |room: &&Room| {
+                    let at = numbered.binary_search_by_key(&room.key, |(key, _)| *key).ok()?;
+                    Some(numbered[at].1)
+                };
+                rooms.iter().map(seq).collect()
+            }
+            Recipient::Rooms(_) | Recipient::Client(..) => None,
+        })
+    }
+
+    fn recent(&self, id: Uuid) -> impl Iterator<Item = &Recipient> {
+        let recent = self.cold().recent_ids.iter().rev().filter(move |recent| recent.id == id);
+        recent.map(|recent| &recent.to)
+    }
+
+    /// Remembers a publish with an id, and forgets the oldest.
+    pub(super) fn remember_publish(&mut self, id: Uuid, to: Recipient) {
+        let recent_ids = &mut self.cold_mut().recent_ids;
+        if recent_ids.len() == RECENT_IDS_MAX {
+            recent_ids.pop_front();
+        }
+        recent_ids.push_back(RecentId { id, to });
+    }
+
+    /// Notes that a room that a subscription matches was left by name: it must not come back by
+    /// itself.
+    pub(super) fn decline(&mut self, room: &Room, max: usize) {
+        if self.cold().patterns.iter().any(|pattern| pattern.matches(&room.name)) {
+            let declined = &mut self.cold_mut().declined;
+            if declined.len() >= max {
+                declined.pop_front();
+            }
+            declined.push_back(room.key);
+        }
+    }
+}
