@@ -7,9 +7,10 @@
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json | undefined };
 
 /**
- * What of a type can be sent, as JSON: all of it, or `never` in the place of what cannot. Interfaces and classes without
- * methods pass, `undefined` passes in fields, where JSON leaves it out, and so does what has a `toJSON` (a `Date`).
- * Functions, symbols and bigints do not, nor do maps and sets, which JSON would empty.
+ * What of a type can be sent, as JSON: all of it, or `never` in the place of what cannot.
+ * Interfaces and classes without methods pass, `undefined` passes in fields, where JSON leaves it
+ * out, and so does what has a `toJSON` (a `Date`). Functions, symbols and bigints do not, nor do
+ * maps and sets, which JSON would empty.
  */
 export type Sendable<T> = [T] extends [Json]
   ? T
@@ -79,14 +80,17 @@ export interface Member {
 export type Overflow = 'close' | 'gap' | 'latest';
 
 /**
- * How long to wait for the answer to a command. A command that was not sent by then is withdrawn, and never happens.
- * One that was sent is not waited for any more and not sent again: the server may have carried it out or not, and
- * `wasSent` of the error says so.
+ * How long to wait for the answer to a command. A command that was not sent by then is withdrawn,
+ * and never happens. One that was sent is not waited for any more and not sent again: the server
+ * may have carried it out or not, and `wasSent` of the error says so.
  */
 export interface WaitOptions {
   /** Milliseconds from 0 on; then the command is rejected with `timeout`. Default: no bound. */
   timeoutMs?: number;
-  /** When it is aborted, the command is rejected with `aborted`, and the signal's reason as the error's `cause`. */
+  /**
+   * When it is aborted, the command is rejected with `aborted`, and the signal's reason as the
+   * error's `cause`.
+   */
   signal?: AbortSignal | null;
 }
 
@@ -186,7 +190,10 @@ export interface End {
 export type StateEvent =
   | { state: 'connecting'; attempt: number }
   | { state: 'open' }
-  /** `offline`: the platform knows of no network. The next attempt comes with the network, or now and then. */
+  /**
+   * `offline`: the platform knows of no network. The next attempt comes with the network, or now
+   * and then.
+   */
   | { state: 'waiting'; delayMs: number; attempt: number; offline: boolean; end: End }
   | { state: 'closing' }
   | { state: 'closed'; end: End & { error: RustySocksError | null } };
@@ -233,11 +240,14 @@ export interface SavedSession {
 
 /** What the world tells the client. */
 export interface Platform {
-  /** Whether there may be a network. `false` makes attempts rare, and is never trusted so far as to end them. */
+  /**
+   * Whether there may be a network. `false` makes attempts rare, and is never trusted so far as to
+   * end them.
+   */
   isOnline(): boolean;
   /**
-   * Calls `tell` with each change until the returned function is called. `wake`: the page is seen again, or the
-   * machine has slept; what was connected may be so no more.
+   * Calls `tell` with each change until the returned function is called. `wake`: the page is seen
+   * again, or the machine has slept; what was connected may be so no more.
    */
   watch(tell: (change: 'online' | 'offline' | 'wake') => void): () => void;
 }
@@ -261,8 +271,8 @@ export interface ClientOptions {
   /** How long the server has to answer our close. Default: 3 s. */
   closeTimeoutMs?: number;
   /**
-   * How long the server has to answer when it is asked whether it is still there, because the network or the page has
-   * changed or the machine slept. Default: 5 s.
+   * How long the server has to answer when it is asked whether it is still there, because the
+   * network or the page has changed or the machine slept. Default: 5 s.
    */
   checkTimeoutMs?: number;
   /** The longest time between our pings; half of the server's `ping_s` if that is less. Default: 25 s. */
@@ -297,11 +307,21 @@ export interface ClientOptions {
   /** Messages of a room that wait while a gap is fetched; more are fetched from history. Default: 10,000. */
   holdMax?: number;
   /**
+   * Bytes of the messages that wait in all rooms; beyond about as many, those of the rooms with the
+   * most are let go, and fetched from history later. Default: 64 MiB.
+   */
+  holdBytesMax?: number;
+  /**
    * Messages that wait for a `for await` loop. When there are as many, nothing more is yielded, to
    * listeners neither, until half are read; what comes meanwhile waits as behind a gap. At least 1.
    * Default: 1000.
    */
   queueMax?: number;
+  /**
+   * Bytes of these messages, and of those that `backlogMax` counts; about as many are as good as
+   * too many messages. Default: 64 MiB.
+   */
+  queueBytesMax?: number;
   /**
    * Messages that wait for the next `for await` loop while there is none. Of more than that the
    * newest wait, and the others are told as `lost` when it begins. 0 for a client that has
@@ -315,14 +335,17 @@ export interface ClientOptions {
   /** The largest message taken from the server. Node only. Default: 64 MiB. */
   messageBytesMax?: number;
   /**
-   * Bytes that may wait to be sent; while there are as many, commands wait for them. A server that takes none of
-   * them for as long as it may be silent is given up. Default: 1 MiB.
+   * Bytes that may wait to be sent; while there are as many, commands wait for them. A server that
+   * takes none of them for as long as it may be silent is given up. Default: 1 MiB.
    */
   unsentBytesMax?: number;
 
   /** A source of jitter in [0, 1), for tests. */
   random?: () => number;
-  /** What tells of the network and the page, for tests and for platforms without the events of browsers. */
+  /**
+   * What tells of the network and the page, for tests and for platforms without the events of
+   * browsers.
+   */
   platform?: Platform;
   /** Time, for tests. */
   clock?: {
@@ -346,7 +369,8 @@ export interface ClientOptions {
  * - `outbox_full`: too many commands wait already;
  * - `too_large`: the server does not take a message of that size;
  * - `misbehaved`: the server answered with what makes no sense, or put the client in more than `roomsMax` rooms;
- * - `timeout`, `aborted`: the command's `timeoutMs` passed, or its `signal` was aborted; see `wasSent`;
+ * - `timeout`, `aborted`: the command's `timeoutMs` passed, or its `signal` was aborted; see
+ *   `wasSent`;
  * - `answer_lost`: a broadcast may have been sent or not, because the connection ended before the answer.
  */
 export class RustySocksError extends Error {
@@ -354,7 +378,9 @@ export class RustySocksError extends Error {
   readonly code: string;
   readonly retryAfterMs?: number;
   readonly end?: End;
-  /** Of `timeout` and `aborted`: whether the command was sent, so that the server may carry it out. */
+  /**
+   * Of `timeout` and `aborted`: whether the command was sent, so that the server may carry it out.
+   */
   readonly wasSent?: boolean;
 }
 
@@ -380,9 +406,9 @@ export class Client implements AsyncIterable<Message> {
   readonly pending: number;
 
   /**
-   * Calls `listener` with each event from now on. What it returns ends that; so do `off`, `signal` and the end of
-   * the client. A function that is added twice is called twice. What a listener throws is reported as an uncaught
-   * error, and the other listeners and the client go on.
+   * Calls `listener` with each event from now on. What it returns ends that; so do `off`, `signal`
+   * and the end of the client. A function that is added twice is called twice. What a listener
+   * throws is reported as an uncaught error, and the other listeners and the client go on.
    */
   on<Name extends keyof ClientEvents>(
     name: Name,
@@ -400,7 +426,10 @@ export class Client implements AsyncIterable<Message> {
 
   /** Joins all rooms that match, those made later too. */
   join(pattern: `${string}.*`, options?: WaitOptions): Promise<JoinedPattern>;
-  /** Joins a room, and stays in it over reconnects. After `timeout` or `aborted`, `leave` makes sure of being out. */
+  /**
+   * Joins a room, and stays in it over reconnects. After `timeout` or `aborted`, `leave` makes sure
+   * of being out.
+   */
   join(room: string, options?: JoinOptions): Promise<Joined>;
   /**
    * Leaves a room, or all that were joined through a pattern and that no other one holds. Nothing
@@ -426,8 +455,9 @@ export class Client implements AsyncIterable<Message> {
   /** Who is in a room. `watch` begins or ends `joined` and `left` in the same instant. */
   presence(room: string, options?: WaitOptions & { watch?: boolean }): Promise<Presence>;
   /**
-   * Connects anew at once: a wait for the next attempt ends, an open connection is given up and its session goes on
-   * over another one, an attempt under way goes on. The backoff begins anew. Does nothing after `close` or the end.
+   * Connects anew at once: a wait for the next attempt ends, an open connection is given up and its
+   * session goes on over another one, an attempt under way goes on. The backoff begins anew. Does
+   * nothing after `close` or the end.
    */
   reconnect(): void;
   /** Ends the session, on the server too. Commands that wait are rejected with `closed`. */

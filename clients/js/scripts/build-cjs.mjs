@@ -1,8 +1,8 @@
 /**
  * Writes `cjs/`: the client for `require`, each module a file of the same name, and the types.
  *
- * It knows the forms of `import` and `export` that the client uses and refuses every other one, so nothing is
- * left out in silence. npm runs it before it packs.
+ * It knows the forms of `import` and `export` that the client uses and refuses every other one, so
+ * nothing is left out in silence. npm runs it before it packs.
  */
 import { mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 

@@ -6,8 +6,8 @@ const ASKED_MS_MAX = 10 * 60_000;
 // Our own fault by RFC 6455 section 7.4.1: coming back would not mend it. 1000 is a farewell.
 const STOPPING = new Set([1000, 1002, 1003, 1007, 1008, 1009]);
 
-// Refusals below 500 that pass by themselves: a slow network (RFC 9110 section 15.5.9), a proxy that will not
-// replay early data (RFC 8470 section 5.2), a rate limit (RFC 6585 section 4).
+// Refusals below 500 that pass by themselves: a slow network (RFC 9110 section 15.5.9), a proxy
+// that will not replay early data (RFC 8470 section 5.2), a rate limit (RFC 6585 section 4).
 const PASSING_STATUSES = new Set([408, 425, 429]);
 
 /**
@@ -56,7 +56,10 @@ export class Backoff {
     this.#attempt = 0;
   }
 
-  /** A delay for clients that all see the same change of the world, so that they do not come in one instant. */
+  /**
+   * A delay for clients that all see the same change of the world, so that they do not come in one
+   * instant.
+   */
   spread() {
     return this.#random() * Math.min(this.#capMs, this.#baseMs);
   }
@@ -65,14 +68,15 @@ export class Backoff {
    * The delay in milliseconds before the next connection, or `null` for none.
    *
    * `livedMs` is how long the session was up, `retryAfterMs` what the HTTP answer asked for, and
-   * `reconnectAfterMs` what a `closing` frame did. `offline` says that the platform knows of no network.
+   * `reconnectAfterMs` what a `closing` frame did. `offline` says that the platform knows of no
+   * network.
    */
   after({ code, status, livedMs, retryAfterMs, reconnectAfterMs, offline = false }) {
     const means = verdict({ code, status });
     if (means === 'stop') return null;
     this.#askedMs = askedMs(reconnectAfterMs) ?? askedMs(retryAfterMs) ?? 0;
-    // Without a network an attempt is no news, and is not counted. The platform may be wrong, though: a connection
-    // that was made proves it, and else there is a try now and then.
+    // Without a network an attempt is no news, and is not counted. The platform may be wrong,
+    // though: a connection that was made proves it, and else there is a try now and then.
     if (offline && livedMs === undefined) return this.#askedMs + (this.#capMs * (1 + this.#random())) / 2;
     if (livedMs !== undefined && livedMs >= this.#settledMs) this.#attempt = 0;
     const attempt = this.#attempt;

@@ -3,14 +3,15 @@ const NOTHING = Buffer.alloc(0);
 /**
  * Bytes that are added at the end and taken from the front.
  *
- * They lie in one buffer: pieces without number, as a peer may send them, cost no more than their bytes, but for a
- * factor of two.
+ * They lie in one buffer: pieces without number, as a peer may send them, cost no more than their
+ * bytes, but for a factor of two.
  */
 export class ByteQueue {
   #buffer = NOTHING;
   #start = 0;
   #end = 0;
-  // A piece that came into an empty queue is left where it is, and nothing may be written behind it.
+  // A piece that came into an empty queue is left where it is, and nothing may be written behind
+  // it.
   #isOwn = false;
 
   get length() {
@@ -35,7 +36,9 @@ export class ByteQueue {
     return this.#buffer.subarray(this.#start, this.#start + count);
   }
 
-  /** Takes the first `count` bytes. There must be as many. What is given is not written to again. */
+  /**
+   * Takes the first `count` bytes. There must be as many. What is given is not written to again.
+   */
   take(count) {
     const bytes = this.peek(count);
     this.#start += count;
@@ -44,7 +47,10 @@ export class ByteQueue {
     return bytes;
   }
 
-  /** Makes space for `count` more, by doubling: on the average a byte is moved a bounded number of times. */
+  /**
+   * Makes space for `count` more, by doubling: on the average a byte is moved a bounded number of
+   * times.
+   */
   #grow(count) {
     const { length } = this;
     const grown = Buffer.allocUnsafe(Math.max(length * 2, length + count));

@@ -32,7 +32,9 @@ export const DEFAULTS = Object.freeze({
   inFlightMax: 64,
   retriesMax: 10,
   holdMax: 10_000,
+  holdBytesMax: 64 * 1024 * 1024,
   queueMax: 1_000,
+  queueBytesMax: 64 * 1024 * 1024,
   backlogMax: 1_000,
   roomsMax: 100_000,
   echoesMax: 1_000,
@@ -79,6 +81,7 @@ export class Client {
     this.#session = new Session(this.#options);
     this.#tracker = new Tracker({
       holdMax: this.#options.holdMax,
+      holdBytesMax: this.#options.holdBytesMax,
       roomsMax: this.#options.roomsMax,
       full: () => this.#full(),
       deliver: (message, isReplay) => this.#deliver(message, isReplay),
@@ -291,6 +294,10 @@ export class Client {
       openTimeoutMs: this.#options.openTimeoutMs,
       unsentBytesMax: this.#options.unsentBytesMax,
       open: () => this.#recovery.opened(connection),
+      received: (bytes) => {
+        this.#tracker.received(bytes);
+        this.#loops.received(bytes);
+      },
       frame: (frame) => this.#frame(frame),
       drained: () => this.#outbox.drained(),
       over: (end) => this.#over(end),
@@ -362,7 +369,10 @@ export class Client {
     );
   }
 
-  /** A change of the network or the page: what stands is looked at, and what waits need wait no longer. */
+  /**
+   * A change of the network or the page: what stands is looked at, and what waits need wait no
+   * longer.
+   */
   #worldChanged(change) {
     if (this.#state === 'closing') return;
     if (!this.#connection) {

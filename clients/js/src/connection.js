@@ -28,15 +28,15 @@ export class Connection {
   #greetedAt;
 
   /**
-   * The handlers are `open()`, `frame(frame)` for all that is no answer, `drained()` when the connection is
-   * congested no more, and `over(end)`, once, with `code`, `reason`, `livedMs`, `wasChecked` and what the server
-   * asked for.
+   * The handlers are `open()`, `received(bytes)` for each text, `frame(frame)` for all that is no
+   * answer, `drained()` when the connection is congested no more, and `over(end)`, once, with
+   * `code`, `reason`, `livedMs`, `wasChecked` and what the server asked for.
    */
-  constructor({ socket, clock, openTimeoutMs, unsentBytesMax, open, frame, drained, over }) {
+  constructor({ socket, clock, openTimeoutMs, unsentBytesMax, open, received, frame, drained, over }) {
     this.#socket = socket;
     this.#clock = clock;
     this.#unsentBytesMax = unsentBytesMax;
-    this.#handlers = { frame, drained, over };
+    this.#handlers = { received, frame, drained, over };
     this.#openTimer = clock.setTimeout(
       () => this.abort(`no session within ${openTimeoutMs} ms`),
       openTimeoutMs,
@@ -81,8 +81,8 @@ export class Connection {
   }
 
   /**
-   * Asks the server now whether it is there, and gives it up if it does not answer within `graceMs`. Gives `false`
-   * where there is no session to look after.
+   * Asks the server now whether it is there, and gives it up if it does not answer within
+   * `graceMs`. Gives `false` where there is no session to look after.
    */
   check(graceMs) {
     if (this.#isOver || !this.isGreeted) return false;
@@ -112,6 +112,7 @@ export class Connection {
     const frame = parse(data);
     this.#heard(frame?.type === 'pong');
     if (!frame) return this.abort('the server sent what is no JSON object');
+    this.#handlers.received(data.length);
     if (frame.type === 'closing') this.#reconnectAfterMs = frame.reconnect_after_ms;
     const isAnswer = ['ok', 'pong', 'error'].includes(frame.type);
     const answer = isAnswer ? this.#answers.get(frame.ref) : undefined;
@@ -165,7 +166,10 @@ export class Connection {
     return this.#socket.bufferedAmount ?? 0;
   }
 
-  /** A sign of life. What ends a check is the answer alone, because other things may have been here before. */
+  /**
+   * A sign of life. What ends a check is the answer alone, because other things may have been here
+   * before.
+   */
   #heard(isPong = false) {
     if (!this.#ping) return;
     if (this.#ping.isCheck && !isPong) this.#awaitSign();
@@ -173,8 +177,8 @@ export class Connection {
   }
 
   /**
-   * Looks until there is less to send. A server that talks and does not read would have the commands wait for
-   * ever: one that takes nothing for as long as it may be silent is given up.
+   * Looks until there is less to send. A server that talks and does not read would have the
+   * commands wait for ever: one that takes nothing for as long as it may be silent is given up.
    */
   #awaitDrain() {
     if (this.#drainTimer !== null) return;

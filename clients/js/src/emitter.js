@@ -1,13 +1,13 @@
 /** Listeners by event name. */
 export class Emitter {
-  // Each name's registrations, in the order in which they were made. The arrays are replaced, never changed: a
-  // listener may add and remove listeners.
+  // Each name's registrations, in the order in which they were made. The arrays are replaced, never
+  // changed: a listener may add and remove listeners.
   #registrations = new Map();
   #isClosed = false;
 
   /**
-   * Calls `listener` with each event of this name from now on; what it returns ends that, once or more often.
-   * As in Node, a function that is added twice is called twice.
+   * Calls `listener` with each event of this name from now on; what it returns ends that, once or
+   * more often. As in Node, a function that is added twice is called twice.
    */
   on(name, listener, options) {
     return this.#add(name, listener, options, false);
@@ -18,7 +18,10 @@ export class Emitter {
     return this.#add(name, listener, options, true);
   }
 
-  /** Ends the latest registration of `listener`, by `on` or by `once`; does nothing if there is none. */
+  /**
+   * Ends the latest registration of `listener`, by `on` or by `once`; does nothing if there is
+   * none.
+   */
   off(name, listener) {
     const registration = this.#registrations.get(name)?.findLast((candidate) => candidate.listener === listener);
     registration?.end();

@@ -1,8 +1,8 @@
 /**
  * What waits to be written to a socket.
  *
- * It is written in pieces, one at a time, because Node tells of a write only when all of it is done: in pieces
- * one can see whether a large message moves.
+ * It is written in pieces, one at a time, because Node tells of a write only when all of it is
+ * done: in pieces one can see whether a large message moves.
  */
 const PIECE_BYTES = 64 * 1024;
 
@@ -32,8 +32,9 @@ export class FrameWriter {
   }
 
   /**
-   * Sends a pong before all other frames. It takes the place of one that waits still: of many pings the latest is
-   * answered (RFC 6455 section 5.5.3), so a peer that sends pings and reads nothing fills no memory.
+   * Sends a pong before all other frames. It takes the place of one that waits still: of many pings
+   * the latest is answered (RFC 6455 section 5.5.3), so a peer that sends pings and reads nothing
+   * fills no memory.
    */
   pong(frame) {
     this.#bytes += frame.length - (this.#pong?.length ?? 0);

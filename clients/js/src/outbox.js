@@ -68,8 +68,8 @@ export class Outbox {
    * Queues a command, and gives a promise of what `ok(answer)` returns. `queued()` is called when
    * it has its place and nothing of it was sent, and `ok` in the order of the wire. `pardon(error,
    * wasResent)` may return a value to take an error as success. `isOnce` commands are not sent
-   * twice, and `isFirm` ones are tried without end, whoever waits. The wait for the answer ends with
-   * `wait`, `{timeoutMs, signal}`; `withdrawn()` is called if the command is given up with it.
+   * twice, and `isFirm` ones are tried without end, whoever waits. The wait for the answer ends
+   * with `wait`, `{timeoutMs, signal}`; `withdrawn()` is called if the command is given up with it.
    */
   add(
     command,
@@ -369,8 +369,8 @@ export class Outbox {
   }
 
   /**
-   * Nobody waits for this command any more. One that is out has its answer taken note of, because it
-   * tells what the server did; it is not sent again.
+   * Nobody waits for this command any more. One that is out has its answer taken note of, because
+   * it tells what the server did; it is not sent again.
    */
   #abandon(entry, makeError) {
     entry.reject(makeError(entry.sends > 0));

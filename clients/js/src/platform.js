@@ -1,5 +1,6 @@
 /**
- * What the platform tells of the network and of the page. Another one can be given with the option `platform`.
+ * What the platform tells of the network and of the page. Another one can be given with the option
+ * `platform`.
  *
  * In Node there is none of this: the events never come, and there is always a network.
  */

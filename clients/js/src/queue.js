@@ -1,5 +1,9 @@
+import { Weight, weightOf } from './weight.js';
+
 /** The messages that wait for one `for await` loop. */
 class Queue {
+  /** How many may wait. */
+  max;
   #items;
   #readers = [];
   #end = null;
@@ -10,7 +14,8 @@ class Queue {
    * `onRead()` is called when an item was taken, `onReturn(items)` when the loop was left, with
    * what it did not read.
    */
-  constructor(items, { onRead, onReturn }) {
+  constructor(items, { max, onRead, onReturn }) {
+    this.max = max;
     this.#items = items;
     this.#onRead = onRead;
     this.#onReturn = onReturn;
@@ -25,6 +30,10 @@ class Queue {
     const reader = this.#readers.shift();
     if (reader) reader.resolve({ value, done: false });
     else this.#items.push(value);
+  }
+
+  get weight() {
+    return weigh(this.#items);
   }
 
   /** Changes what waits. */
@@ -86,6 +95,8 @@ export class Loops {
   #unread = new Map();
   #end = null;
   #queueMax;
+  #queueBytesMax;
+  #weight;
   #backlogMax;
   #hold;
   #lost;
@@ -94,8 +105,10 @@ export class Loops {
    * `hold(isFull)` is told whether a loop is as far behind as it may be, and `lost(range)` what
    * none will yield.
    */
-  constructor({ queueMax, backlogMax, hold, lost }) {
+  constructor({ queueMax, queueBytesMax, backlogMax, hold, lost }) {
     this.#queueMax = queueMax;
+    this.#queueBytesMax = queueBytesMax;
+    this.#weight = new Weight(queueBytesMax);
     this.#backlogMax = backlogMax;
     this.#hold = hold;
     this.#lost = lost;
@@ -112,10 +125,28 @@ export class Loops {
     } else if (this.#isFull()) this.#hold(true);
   }
 
+  /**
+   * So many bytes have come, with messages or without. Where those that wait weigh too much, there
+   * are too many of them.
+   */
+  received(bytes) {
+    if (!this.#weight.isDue(bytes)) return;
+    if (weigh(this.#backlog) > this.#queueBytesMax) this.#drop(this.#backlog.length / 2);
+    for (const queue of this.#queues) {
+      if (queue.weight > this.#queueBytesMax) queue.max = Math.min(queue.max, queue.length);
+    }
+    if (this.#isFull()) this.#hold(true);
+  }
+
   /** An iterator of messages. */
   open() {
     const queue = new Queue(this.#backlog, {
-      onRead: () => queue.length <= this.#queueMax / 2 && this.#look(),
+      max: this.#queueMax,
+      onRead: () => {
+        if (queue.length > queue.max / 2) return;
+        queue.max = this.#queueMax;
+        this.#look();
+      },
       onReturn: (unread) => this.#close(queue, unread),
     });
     const unread = [...this.#unread.values()];
@@ -156,8 +187,12 @@ export class Loops {
   }
 
   #trim() {
-    const tooMany = Math.max(0, this.#backlog.length - this.#backlogMax);
-    for (const { places } of this.#backlog.splice(0, tooMany)) {
+    this.#drop(Math.max(0, this.#backlog.length - this.#backlogMax));
+  }
+
+  /** The oldest so many of the backlog are not to be read any more. */
+  #drop(count) {
+    for (const { places } of this.#backlog.splice(0, Math.ceil(count))) {
       for (const { room, epoch, seq } of places) {
         const range = this.#unread.get(room);
         // What another life of the room had was told as lost when this one began.
@@ -168,13 +203,17 @@ export class Loops {
   }
 
   #isFull() {
-    for (const { length } of this.#queues) if (length >= this.#queueMax) return true;
+    for (const { length, max } of this.#queues) if (length >= max) return true;
     return false;
   }
 
   #look() {
     if (!this.#isFull()) this.#hold(false);
   }
+}
+
+function weigh(items) {
+  return items.reduce((sum, { message }) => sum + weightOf(message), 0);
 }
 
 /** A queue's messages, without what the queue keeps beside them. */

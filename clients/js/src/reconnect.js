@@ -1,4 +1,6 @@
-/** When the next connection begins: as the backoff says, or earlier because the world has changed. */
+/**
+ * When the next connection begins: as the backoff says, or earlier because the world has changed.
+ */
 import { setDatedTimeout } from './clock.js';
 
 // Between the beginnings of two attempts that the world's changes bring forward.
@@ -56,14 +58,16 @@ export class Reconnect {
   }
 
   /**
-   * Plans the next connection after an end. Gives `{delayMs, attempt, offline}`, or `null` if there is none to be.
+   * Plans the next connection after an end. Gives `{delayMs, attempt, offline}`, or `null` if there
+   * is none to be.
    */
   after(end) {
     const offline = !this.#platform.isOnline();
     const backoffMs = this.#backoff.after({ ...end, offline });
     if (backoffMs === null) return null;
     this.#notBefore = this.#clock.now() + this.#backoff.askedMs;
-    // That the page slept is told before its connection is found to be gone: the same change of the world.
+    // That the page slept is told before its connection is found to be gone: the same change of the
+    // world.
     const delayMs = end.wasChecked && !offline ? Math.min(backoffMs, this.#leastMs()) : backoffMs;
     this.#plan(delayMs);
     return { delayMs, attempt: this.#backoff.attempt, offline };

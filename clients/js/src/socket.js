@@ -1,8 +1,9 @@
 /** Which WebSocket to use, and one face for all of them. */
 
 /**
- * A function `(url) => socket`. The socket has `send`, `bufferedAmount`, `close(code, reason)`, `terminate()` and the
- * handlers `onopen`, `onmessage`, `onlife`, `onclose`, as described at `NodeSocket`.
+ * A function `(url) => socket`. The socket has `send`, `bufferedAmount`, `close(code, reason)`,
+ * `terminate()` and the handlers `onopen`, `onmessage`, `onlife`, `onclose`, as described at
+ * `NodeSocket`.
  */
 export async function socketFactory({ WebSocket, headers, protocols, messageBytesMax }) {
   if (WebSocket) return (url) => new StandardSocket(WebSocket, url, protocols);

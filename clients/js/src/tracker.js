@@ -12,6 +12,8 @@
  *
  * There is no I/O and no clock in here.
  */
+import { Weight, weightOf } from './weight.js';
+
 export class Tracker {
   #rooms = new Map();
   // The rooms with something in their queue.
@@ -21,6 +23,8 @@ export class Tracker {
   #draining = false;
   #paused = false;
   #holdMax;
+  #holdBytesMax;
+  #weight;
   #roomsMax;
   #full;
   #deliver;
@@ -32,8 +36,10 @@ export class Tracker {
    * `fetch(room, after)` asks for a page of history, to be answered by `fill` or `unfilled`. `full()` is called
    * for a room beyond `roomsMax`, which is not followed.
    */
-  constructor({ holdMax, roomsMax = Infinity, full = () => {}, deliver, lost, fetch }) {
+  constructor({ holdMax, holdBytesMax = Infinity, roomsMax = Infinity, full = () => {}, deliver, lost, fetch }) {
     this.#holdMax = holdMax;
+    this.#holdBytesMax = holdBytesMax;
+    this.#weight = new Weight(holdBytesMax);
     this.#roomsMax = roomsMax;
     this.#full = full;
     this.#deliver = deliver;
@@ -92,6 +98,14 @@ export class Tracker {
   live(message) {
     this.#add(message, false);
     this.#drain();
+  }
+
+  /**
+   * So many bytes have come, with messages or without. When those that wait weigh too much, they
+   * are let go where they weigh most, to be fetched later.
+   */
+  received(bytes) {
+    if (this.#weight.isDue(bytes)) this.#lighten();
   }
 
   /** Several changes at once: nothing is yielded before `change` has returned. */
@@ -284,6 +298,20 @@ export class Tracker {
     room.queue = [{ kind: 'gap', seq: from, from, to: last, known: new Map() }];
   }
 
+  #lighten() {
+    const heaviest = [...this.#rooms.values()]
+      .map((room) => ({ room, weight: weigh(room) }))
+      .sort((a, b) => b.weight - a.weight);
+    let total = heaviest.reduce((sum, { weight }) => sum + weight, 0);
+    if (total <= this.#holdBytesMax) return;
+    for (const { room, weight } of heaviest) {
+      room.spare = new Map();
+      if (room.queue.length > 0) this.#collapse(room, room.seq);
+      total -= weight;
+      if (total <= this.#holdBytesMax / 2) return;
+    }
+  }
+
   /** A message to several rooms that waits in another room's queue is not lost to this one. */
   #addFromOthers(room, found, from, upto) {
     for (const other of this.#busy) {
@@ -418,6 +446,13 @@ function isBefore(room, seq) {
 function held(room) {
   const gap = room.queue[0]?.kind === 'gap' ? room.queue[0].known.size : 0;
   return room.queue.length + gap;
+}
+
+/** What all that a room holds weighs. */
+function weigh(room) {
+  const items = [...room.queue, ...room.spare.values()];
+  for (const item of room.queue) if (item.kind === 'gap') items.push(...item.known.values());
+  return items.reduce((sum, { message }) => sum + (message ? weightOf(message) : 0), 0);
 }
 
 /** What was found of `from..=to`, in order, and the ranges between as lost. */

@@ -18,8 +18,9 @@ export function waitFault(wait) {
 }
 
 /**
- * Calls `end(makeError)` when the time is up or the signal is aborted, unless `settleable` was resolved or rejected
- * before. `makeError(wasSent)` gives what the wait is rejected with. Nothing stays at the signal.
+ * Calls `end(makeError)` when the time is up or the signal is aborted, unless `settleable` was
+ * resolved or rejected before. `makeError(wasSent)` gives what the wait is rejected with. Nothing
+ * stays at the signal.
  */
 export function boundWait(settleable, { timeoutMs, signal, clock, end }) {
   if (timeoutMs === undefined && !signal) return;

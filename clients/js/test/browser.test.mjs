@@ -112,7 +112,8 @@ for (const { name, server } of scenarios) {
   );
 }
 
-// As the README says it, in a page whose client backs off for ever unless the world tells it something.
+// As the README says it, in a page whose client backs off for ever unless the world tells it
+// something.
 const readme = readFileSync(new URL('../README.md', import.meta.url), 'utf8');
 const [, RECIPE] = /```js\n(const saved = [^]*?)```/.exec(readme);
 const NEVER_MS = 600_000;
@@ -120,7 +121,10 @@ const NEVER_MS = 600_000;
 /** Waits until this holds in the page. */
 const inPage = (what, page, look) => until(what, () => page.evaluate(look));
 
-/** Does in a page what the README says, and gives the client's id. `client` and `seen` are the page's then. */
+/**
+ * Does in a page what the README says, and gives the client's id. `client` and `seen` are the
+ * page's then.
+ */
 async function load(page, url, options = {}) {
   const given = { backoffBaseMs: NEVER_MS, backoffCapMs: NEVER_MS, checkTimeoutMs: 300, ...options };
   await page.addScriptTag({

@@ -104,7 +104,8 @@ test('a server that answers what it cannot have read makes the client write no m
   const { client, link } = await begin({ unsentBytesMax: 100_000, silenceMs: 60_000 });
   link.pause();
   const before = held();
-  // The refs count up, so that their answers can be foreseen. Each notice asks for a question of 60 bytes.
+  // The refs count up, so that their answers can be foreseen. Each notice asks for a question of 60
+  // bytes.
   for (let ref = 1; ref < 200_000; ref += 1000) {
     const frames = Array.from({ length: 1000 }, (_, i) => [
       { type: 'gap', room: 'lobby', presence: true },
@@ -115,6 +116,69 @@ test('a server that answers what it cannot have read makes the client write no m
   link.send({ type: 'broadcast', id: 'x', content: 'all came' });
   await within('the end of the flood', new Promise((resolve) => client.once('broadcast', resolve)));
   checkHeld(before);
+});
+
+const TEXT = 'x'.repeat(100_000);
+const big = (seq) => ({ type: 'message', room: 'lobby', seq, id: `id-${seq}`, content: `${seq}${TEXT}`, client_id: 'other' });
+const COUNT = 300;
+const ALL = Array.from({ length: COUNT }, (_, i) => i + 1);
+
+/** Answers questions for history, a few messages at a time, until there are no more. */
+async function tellHistory(link) {
+  for (let after = 0; after < COUNT; ) {
+    await link.answer({ type: 'history' }, (question) => {
+      const messages = ALL.filter((seq) => seq > question.after).slice(0, 10).map(big);
+      after = messages.at(-1).seq;
+      return { epoch: 'e', seq: COUNT, messages };
+    });
+  }
+}
+
+/** Sends big messages, and waits until they have come. */
+async function sendAll(client, link, seqs) {
+  for (const seq of seqs) await link.send(big(seq));
+  const came = new Promise((resolve) => client.once('broadcast', resolve));
+  link.send({ type: 'broadcast', id: 'x', content: 'all came' });
+  await within('the end of the messages', came);
+}
+
+test('messages behind a gap that is never filled are let go, and fetched when it can be', async () => {
+  const { client, link } = await begin({ holdBytesMax: MIB, backlogMax: 0 });
+  const seen = [];
+  client.on('message', ({ seq }) => seen.push(seq));
+  const before = held();
+  link.send({ type: 'gap', room: 'lobby', from: 1, to: 1 });
+  await sendAll(client, link, ALL.slice(1));
+  checkHeld(before);
+  equal(seen, []);
+  tellHistory(link).catch(() => {});
+  await until('messages', () => seen.length === COUNT);
+  equal(seen, ALL);
+});
+
+test('messages that no loop reads are dropped by their weight, and told as lost', async () => {
+  const { client, link } = await begin({ queueBytesMax: MIB });
+  const lost = [];
+  client.on('lost', ({ from, to, reason }) => lost.push([from, to, reason]));
+  const before = held();
+  await sendAll(client, link, ALL);
+  checkHeld(before);
+  const loop = client[Symbol.asyncIterator]();
+  const { value } = await loop.next();
+  equal(lost, [[1, value.seq - 1, 'not_read']]);
+  equal(value.seq > 1, true);
+});
+
+test('a loop that reads slowly holds the client by the weight of what waits, and has everything', async () => {
+  const { client, link } = await begin({ queueBytesMax: MIB, holdBytesMax: MIB });
+  const loop = client[Symbol.asyncIterator]();
+  const before = held();
+  await sendAll(client, link, ALL);
+  checkHeld(before);
+  tellHistory(link).catch(() => {});
+  const seen = [];
+  while (seen.length < COUNT) seen.push((await within('message', loop.next())).value.seq);
+  equal(seen, ALL);
 });
 
 test('a close is not held up by a server that does not read', async () => {

@@ -1,4 +1,7 @@
-/** A loop begins where the client began, or where the loop before was left; what it cannot yield is told. */
+/**
+ * A loop begins where the client began, or where the loop before was left; what it cannot yield is
+ * told.
+ */
 import { afterEach, beforeEach, test } from 'node:test';
 
 import { Client } from '../index.js';

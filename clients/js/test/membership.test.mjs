@@ -137,7 +137,8 @@ async function play(seed) {
     const last = own.at(-1);
     if (last ? last.type === 'join' : room === 'lobby') return true;
     const patterns = PATTERNS.filter((pattern) => matches(pattern, room));
-    // Left by name, it comes back with the next pattern that is joined, and stays for as long as any matches.
+    // Left by name, it comes back with the next pattern that is joined, and stays for as long as
+    // any matches.
     const isBack = patterns.some((pattern) => calls.get(pattern).some(({ type, number }) => type === 'join' && number > last?.number));
     const isHeld = patterns.some((pattern) => calls.get(pattern).at(-1)?.type === 'join');
     return isHeld && (!last || last.wasNoMember || isBack);

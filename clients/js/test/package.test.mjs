@@ -1,6 +1,7 @@
 /** What `npm pack` makes is what a user installs: it imports, it runs, and its types hold. */
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { copyFile, readFile, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -9,6 +10,7 @@ import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
+import { within } from './environment.mjs';
 import { inWorld } from './world.mjs';
 
 const run = promisify(execFile);
@@ -48,6 +50,22 @@ test('the example of the README runs with the installed package', { timeout: 60_
     await writeFile(join(home, 'example.mjs'), example);
     const { stdout } = await run(process.execPath, ['example.mjs'], { cwd: home, timeout: 30_000 });
     assert.equal(stdout, 'ben: hello\n');
+  }),
+);
+
+test('the example of the front page runs with the installed package', { timeout: 60_000 }, () =>
+  inWorld({}, async ({ url }) => {
+    const readme = await readFile(join(here, '../../README.md'), 'utf8');
+    const example = /```js\n(import [^]*?)```/.exec(readme)[1].replaceAll('ws://localhost:3030/ws', url);
+    await writeFile(join(home, 'front.mjs'), example);
+    // It reads for ever.
+    const child = spawn(process.execPath, ['front.mjs'], { cwd: home, stdio: ['ignore', 'pipe', 'inherit'] });
+    try {
+      const [line] = await within('line', once(child.stdout, 'data'));
+      assert.equal(String(line), 'me hello\n');
+    } finally {
+      child.kill();
+    }
   }),
 );
 

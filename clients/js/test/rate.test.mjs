@@ -6,7 +6,10 @@ import { Rate } from '../src/rate.js';
 import { equal, generator, ok } from './environment.mjs';
 import { ModelClock, ModelServer, run } from './model.mjs';
 
-/** The bucket of the server's `src/chat/rate.rs`: what it says is the time to wait, 0 if the message passes. */
+/**
+ * The bucket of the server's `src/chat/rate.rs`: what it says is the time to wait, 0 if the message
+ * passes.
+ */
 class ServerBucket {
   constructor({ messages = 0, bytes = 0 }) {
     this.rates = [messages, bytes];

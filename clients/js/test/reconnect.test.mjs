@@ -1,4 +1,7 @@
-/** What the world tells the client: of the network, the page and sleep; and a reconnect that is asked for. */
+/**
+ * What the world tells the client: of the network, the page and sleep; and a reconnect that is
+ * asked for.
+ */
 import { afterEach, beforeEach, test as bareTest } from 'node:test';
 
 import { Client } from '../index.js';
@@ -65,7 +68,9 @@ class World {
 const WELCOME = { type: 'welcome', client_id: 'me', session: 'secret', room: 'lobby', epoch: 'e', seq: 0, ping_s: 30 };
 const RESUMED = { client_id: 'me', session: 'secret', patterns: [], rooms: [{ room: 'lobby', epoch: 'e', seq: 0, recovered: true }] };
 
-/** A client whose first wait has no end, unless the world ends it, and whose other ones are none. */
+/**
+ * A client whose first wait has no end, unless the world ends it, and whose other ones are none.
+ */
 function connect(options = {}) {
   const world = new World();
   const jitter = [1];

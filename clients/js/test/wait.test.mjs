@@ -121,6 +121,22 @@ test('what was refused for the moment after its caller had gone is not sent agai
   equal([link.frames, client.pending], [[], 0]);
 });
 
+test('a join that was given up and may have been carried out is undone by the next connection', async () => {
+  const link = await begin();
+  const abort = new AbortController();
+  const joined = client.join('tea', { signal: abort.signal });
+  await link.take({ type: 'join' });
+  abort.abort();
+  await rejects(joined, 'aborted');
+  link.destroy();
+  const next = await server.accept();
+  const tea = { room: 'tea', epoch: 'e', seq: 0, recovered: false };
+  await next.answer({ type: 'resume' }, { ...RESUMED, rooms: [...RESUMED.rooms, tea] });
+  await next.answer({ type: 'leave', room: 'tea' }, { room: 'tea' });
+  await until('session', () => client.state === 'open');
+  equal([client.rooms, client.pending], [['lobby'], 0]);
+});
+
 test('a leave is sent though nobody waits for it, because it has been done here', async () => {
   const abort = new AbortController();
   const left = client.leave('lobby', { signal: abort.signal });
