@@ -5,7 +5,7 @@ import page
 from chart import Plot, Series
 from figures import Summary
 from model import PING_S, US, Laws, Results, workers_with_members
-from model import kept_bytes, kernel_bytes, per_publish, rss_bytes, values
+from model import kept_bytes, kernel_bytes, rss_bytes, values
 from page import Missing, count, known, number, prose, rough, size, spread, table, time, us
 
 FAR = (100_000, 1_000_000)
@@ -253,7 +253,7 @@ def echo(results, laws, picture):
 
 
 def members(results, laws, picture):
-    points = results.sweep("members", per_publish)
+    points = results.sweep("members", "cpu_us_per_publish")
     plot = picture(
         "members",
         "CPU time of a publish",
@@ -367,13 +367,13 @@ def workers(results, laws, picture):
         "CPU time of a publish to 64 members",
         "workers, all on one core, with members in each, logarithmic",
         "µs",
-        [Series("measured, and the line through it", results.sweep("workers", per_publish), laws.letter.at)],
+        [Series("measured, and the line through it", results.sweep("workers", "cpu_us_per_publish"), laws.letter.at)],
     )
     rows = []
     for what, kind, figure in (
         ("echo of 128 B, 64 connections, CPU per message", "pair-echo", "cpu_us_per_message"),
         ("100 rooms of 10, CPU per publish", "pair-rooms", "cpu_us_per_publish"),
-        ("one member, CPU per publish", "hop", per_publish),
+        ("one member, CPU per publish", "hop", "cpu_us_per_publish"),
         ("one member, from the publish to the delivery, p50", "hop", "latency.p50_us"),
         ("the same, p99", "hop", "latency.p99_us"),
     ):

@@ -1,5 +1,6 @@
-//! A peer: an echo, a broadcast and rooms on `axum`'s WebSockets, written as its documentation does.
-//! axum is tokio-tungstenite behind hyper and a router: what differs between the two is what that costs.
+//! A peer: an echo, a broadcast and rooms on `axum`'s WebSockets, written as its documentation
+//! does. axum is tokio-tungstenite behind hyper and a router: what differs between the two is what
+//! that costs.
 
 use std::sync::Arc;
 
@@ -69,8 +70,8 @@ async fn echo(mut socket: WebSocket) -> Result<(), axum::Error> {
     Ok(())
 }
 
-/// Passes what this client says to everyone, and to this client what anyone says. What has gathered while
-/// this task slept leaves in one flush.
+/// Passes what this client says to everyone, and to this client what anyone says. What has gathered
+/// while this task slept leaves in one flush.
 async fn share(
     mut socket: WebSocket,
     everyone: &broadcast::Sender<Message>,

@@ -1,7 +1,8 @@
 //! A peer: an echo, a broadcast and rooms on `fastwebsockets`, behind hyper as its examples are.
 //!
-//! Reading a frame cannot be given up half way there, so where a client is also sent what others say, one
-//! task reads and another writes, and both hold the writing half in turn: pongs are the reader's duty.
+//! Reading a frame cannot be given up half way there, so where a client is also sent what others
+//! say, one task reads and another writes, and both hold the writing half in turn: pongs are the
+//! reader's duty.
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -1,8 +1,9 @@
-//! The first peer: an echo, a broadcast and rooms on `tokio-tungstenite`, written the way its users write them.
+//! The first peer: an echo, a broadcast and rooms on `tokio-tungstenite`, written the way its users
+//! write them.
 //!
-//! `--echo-style` has both idioms, because they differ by much once messages arrive in bursts: the loop
-//! of `next` and `send` flushes after every message, while `forward` (the crate's own example) flushes
-//! when nothing more can be read.
+//! `--echo-style` has both idioms, because they differ by much once messages arrive in bursts: the
+//! loop of `next` and `send` flushes after every message, while `forward` (the crate's own example)
+//! flushes when nothing more can be read.
 
 use std::future;
 use std::sync::Arc;
@@ -105,8 +106,8 @@ async fn echo_by_forward(socket: WebSocketStream<TcpStream>) -> Result<(), Error
         .await
 }
 
-/// Passes what this client says to everyone, and to this client what anyone says. A message is shared
-/// by reference count; what has gathered while this task slept leaves in one flush.
+/// Passes what this client says to everyone, and to this client what anyone says. A message is
+/// shared by reference count; what has gathered while this task slept leaves in one flush.
 async fn share(
     mut socket: WebSocketStream<TcpStream>,
     everyone: &broadcast::Sender<Message>,

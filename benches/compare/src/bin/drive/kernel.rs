@@ -10,25 +10,23 @@ const NOISE_BYTES: i64 = 16;
 
 /// The kernel's books at one moment.
 pub(crate) struct Kernel {
-    /// Slabs that cannot be given back, in KiB: sockets, files, epoll entries, and all else that it needs.
+    /// Slabs that cannot be given back, in KiB: sockets, files, epoll entries, and all else that it
+    /// needs.
     unreclaimable_kib: Option<i64>,
     /// Bytes of live objects by cache; only the superuser may read them.
     caches: BTreeMap<String, i64>,
     /// Pages of data that waits in TCP sockets, as `net.ipv4.tcp_mem` counts them.
     tcp_pages: Option<i64>,
-    /// Connections that the packet filter tracks.
-    tracked: Option<i64>,
 }
 
-/// What changed between two moments. It is the whole machine's: both ends of each connection, and whatever else
-/// ran.
+/// What changed between two moments. It is the whole machine's: both ends of each connection, and
+/// whatever else ran.
 #[derive(Serialize)]
 pub(crate) struct Growth {
     unreclaimable_kib: Option<i64>,
     /// By cache, in bytes, where it is not noise.
     caches: BTreeMap<String, i64>,
     tcp_pages: Option<i64>,
-    tracked: Option<i64>,
 }
 
 impl Kernel {
@@ -41,7 +39,6 @@ impl Kernel {
                 .lines()
                 .find(|line| line.starts_with("TCP:"))
                 .and_then(|line| number_after(line, " mem")),
-            tracked: read("/proc/sys/net/netfilter/nf_conntrack_count").trim().parse().ok(),
         }
     }
 
@@ -56,7 +53,6 @@ impl Kernel {
             unreclaimable_kib: between(self.unreclaimable_kib, before.unreclaimable_kib),
             caches: caches.collect(),
             tcp_pages: between(self.tcp_pages, before.tcp_pages),
-            tracked: between(self.tracked, before.tracked),
         }
     }
 }
@@ -99,11 +95,10 @@ mod tests {
             unreclaimable_kib: Some(bytes),
             caches: BTreeMap::from([("TCP".to_owned(), bytes)]),
             tcp_pages: None,
-            tracked: Some(1),
         };
         let growth = books(100 * NOISE_BYTES).since(&books(0), 100);
         assert_eq!(growth.caches.len(), 1);
-        assert_eq!((growth.tcp_pages, growth.tracked), (None, Some(0)));
+        assert_eq!(growth.tcp_pages, None);
         assert!(books(100 * NOISE_BYTES).since(&books(0), 101).caches.is_empty());
     }
 }

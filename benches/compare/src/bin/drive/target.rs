@@ -6,8 +6,9 @@ use std::str::FromStr;
 
 use anyhow::{Context, bail, ensure};
 
-/// Connections from one source address. The default range of local ports holds some 28,000, and once every other
-/// one of them is taken, Linux searches so long for the next that `connect` takes a millisecond.
+/// Connections from one source address. The default range of local ports holds some 28,000, and
+/// once every other one of them is taken, Linux searches so long for the next that `connect` takes
+/// a millisecond.
 pub(crate) const PER_SOURCE_MAX: usize = 10_000;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,8 +48,8 @@ impl FromStr for Target {
 }
 
 impl Target {
-    /// The address that connection `index` comes from, where the system's choice would run out of ports. All of
-    /// 127.0.0.0/8 is loopback, so each further address is a further range.
+    /// The address that connection `index` comes from, where the system's choice would run out of
+    /// ports. All of 127.0.0.0/8 is loopback, so each further address is a further range.
     pub(crate) fn source(&self, index: usize) -> Option<SocketAddr> {
         let further = index / PER_SOURCE_MAX;
         if further == 0 || self.address.is_ipv6() {
