@@ -5,7 +5,10 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::handshake::client::Response;
+use tokio_tungstenite::tungstenite::handshake::{derive_accept_key, machine::TryParse};
+use tokio_tungstenite::tungstenite::http::StatusCode;
+use tokio_tungstenite::tungstenite::http::header::{CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT};
 
 use crate::target::Target;
 
@@ -15,14 +18,6 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 const BODY_BYTES_MAX: usize = 1 << 20;
 /// Sixteen zero bytes: the server hashes it, and here nobody guards against a cache.
 const KEY: &str = "AAAAAAAAAAAAAAAAAAAAAA==";
-
-struct Answer {
-    status: u16,
-    accept_key: String,
-    body_len: usize,
-    /// What was read behind the head.
-    rest: Vec<u8>,
-}
 
 pub(crate) fn upgrade_request(target: &Target) -> String {
     let headers = format!(
@@ -37,14 +32,17 @@ fn request(Target { address, path }: &Target, headers: &str) -> String {
 
 /// Reads the answer to an upgrade. Returns what came after it.
 pub(crate) fn read_upgrade(mut socket: impl Read) -> anyhow::Result<Vec<u8>> {
-    let answer = read_head(&mut socket)?;
-    if answer.status != 101 {
-        let body = String::from_utf8_lossy(&answer.rest);
-        bail!("the upgrade was rejected: {} {body}", answer.status);
-    }
-    let is_right = answer.accept_key == derive_accept_key(KEY.as_bytes());
+    let (head, rest) = read_head(&mut socket)?;
+    let status = head.status();
+    ensure!(
+        status == StatusCode::SWITCHING_PROTOCOLS,
+        "the upgrade was rejected: {status} {}",
+        String::from_utf8_lossy(&rest)
+    );
+    let key = head.headers().get(SEC_WEBSOCKET_ACCEPT);
+    let is_right = key.is_some_and(|key| *key == derive_accept_key(KEY.as_bytes()));
     ensure!(is_right, "the answer's Sec-WebSocket-Accept is wrong or missing");
-    Ok(answer.rest)
+    Ok(rest)
 }
 
 /// Asks for a page on a fresh connection, and returns when its whole body is there.
@@ -53,16 +51,19 @@ pub(crate) fn get(target: &Target) -> anyhow::Result<Vec<u8>> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(STEP_TIMEOUT))?;
     stream.write_all(request(target, "Connection: close").as_bytes())?;
-    let Answer { status, body_len, mut rest, .. } = read_head(&mut stream)?;
-    ensure!(status == 200, "{} answers {status}", target.path);
-    ensure!(body_len <= BODY_BYTES_MAX, "{} has over {BODY_BYTES_MAX} bytes", target.path);
-    let have = rest.len().min(body_len);
-    rest.resize(body_len, 0);
-    stream.read_exact(&mut rest[have..]).context("the answer is not whole")?;
-    Ok(rest)
+    let (head, mut body) = read_head(&mut stream)?;
+    ensure!(head.status() == StatusCode::OK, "{} answers {}", target.path, head.status());
+    let len = head.headers().get(CONTENT_LENGTH).context("the answer has no Content-Length")?;
+    let len: usize = len.to_str()?.parse().context("the Content-Length is no number")?;
+    ensure!(len <= BODY_BYTES_MAX, "{} has over {BODY_BYTES_MAX} bytes", target.path);
+    let have = body.len().min(len);
+    body.resize(len, 0);
+    stream.read_exact(&mut body[have..]).context("the answer is not whole")?;
+    Ok(body)
 }
 
-fn read_head(socket: &mut impl Read) -> anyhow::Result<Answer> {
+/// Reads the head of an answer. Returns it, and what was read behind it.
+fn read_head(socket: &mut impl Read) -> anyhow::Result<(Response, Vec<u8>)> {
     let mut have = Vec::with_capacity(4096);
     let mut chunk = [0; 4096];
     loop {
@@ -76,24 +77,9 @@ fn read_head(socket: &mut impl Read) -> anyhow::Result<Answer> {
         };
         ensure!(n > 0, "the server hung up before its answer");
         have.extend_from_slice(&chunk[..n]);
-
-        let mut headers = [httparse::EMPTY_HEADER; 64];
-        let mut head = httparse::Response::new(&mut headers);
-        let httparse::Status::Complete(head_len) =
-            head.parse(&have).context("the answer is not HTTP")?
-        else {
-            ensure!(have.len() < HEAD_BYTES_MAX, "the head is over {HEAD_BYTES_MAX} bytes");
-            continue;
-        };
-        let header = |name: &str| {
-            let found = head.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
-            found.map_or_else(String::new, |header| String::from_utf8_lossy(header.value).into())
-        };
-        return Ok(Answer {
-            status: head.code.unwrap_or(0),
-            accept_key: header("sec-websocket-accept"),
-            body_len: header("content-length").parse().unwrap_or(0),
-            rest: have.split_off(head_len),
-        });
+        if let Some((len, head)) = Response::try_parse(&have).context("the answer is not HTTP")? {
+            return Ok((head, have.split_off(len)));
+        }
+        ensure!(have.len() < HEAD_BYTES_MAX, "the answer's head is over {HEAD_BYTES_MAX} bytes");
     }
 }

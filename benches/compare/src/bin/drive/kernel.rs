@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use serde::Serialize;
+use serde_json::{Value, json};
 
 /// Growth that is not worth a name, in bytes for each connection.
 const NOISE_BYTES: i64 = 16;
@@ -16,16 +16,6 @@ pub(crate) struct Kernel {
     /// Bytes of live objects by cache; only the superuser may read them.
     caches: BTreeMap<String, i64>,
     /// Pages of data that waits in TCP sockets, as `net.ipv4.tcp_mem` counts them.
-    tcp_pages: Option<i64>,
-}
-
-/// What changed between two moments. It is the whole machine's: both ends of each connection, and
-/// whatever else ran.
-#[derive(Serialize)]
-pub(crate) struct Growth {
-    unreclaimable_kib: Option<i64>,
-    /// By cache, in bytes, where it is not noise.
-    caches: BTreeMap<String, i64>,
     tcp_pages: Option<i64>,
 }
 
@@ -42,18 +32,20 @@ impl Kernel {
         }
     }
 
-    /// What changed since `before`, with `connections` that are to be seen in it.
-    pub(crate) fn since(&self, before: &Self, connections: usize) -> Growth {
+    /// What changed since `before`, with `connections` that are to be seen in it. It is the whole
+    /// machine's: both ends of each connection, and whatever else ran.
+    pub(crate) fn since(&self, before: &Self, connections: usize) -> Value {
         let between = |now: Option<i64>, then: Option<i64>| Some(now? - then?);
         let caches = self.caches.iter().filter_map(|(name, bytes)| {
             let grown = bytes - before.caches.get(name).unwrap_or(&0);
             (grown >= NOISE_BYTES * connections as i64).then(|| (name.clone(), grown))
         });
-        Growth {
-            unreclaimable_kib: between(self.unreclaimable_kib, before.unreclaimable_kib),
-            caches: caches.collect(),
-            tcp_pages: between(self.tcp_pages, before.tcp_pages),
-        }
+        json!({
+            "unreclaimable_kib": between(self.unreclaimable_kib, before.unreclaimable_kib),
+            // In bytes, where it is not noise.
+            "caches": caches.collect::<BTreeMap<_, _>>(),
+            "tcp_pages": between(self.tcp_pages, before.tcp_pages),
+        })
     }
 }
 
@@ -97,8 +89,8 @@ mod tests {
             tcp_pages: None,
         };
         let growth = books(100 * NOISE_BYTES).since(&books(0), 100);
-        assert_eq!(growth.caches.len(), 1);
-        assert_eq!(growth.tcp_pages, None);
-        assert!(books(100 * NOISE_BYTES).since(&books(0), 101).caches.is_empty());
+        assert_eq!(growth["caches"], json!({ "TCP": 1600 }));
+        assert_eq!(growth["tcp_pages"], Value::Null);
+        assert_eq!(books(100 * NOISE_BYTES).since(&books(0), 101)["caches"], json!({}));
     }
 }
