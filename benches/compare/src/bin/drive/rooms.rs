@@ -453,9 +453,10 @@ mod tests {
 
     #[test]
     fn without_numbers_a_link_counts_what_it_is_sent() {
-        let (mut room, mut tally) = room(1, 2);
+        let (mut room, mut tally) = room(2, 2);
         (room.prefix, room.is_numbered) = (String::new(), false);
         let mut last_seen = [0; 2];
+        assert!(!room.delivered(b"", &mut last_seen[0], &mut tally).unwrap());
         assert!(!room.delivered(b"", &mut last_seen[0], &mut tally).unwrap());
         assert!(room.delivered(b"", &mut last_seen[0], &mut tally).is_err(), "one too many");
         assert!(room.delivered(b"", &mut last_seen[1], &mut tally).unwrap());
