@@ -250,7 +250,7 @@ driver_command() {
             name=rooms
             flags+=(--rooms "$first" --members "$second" --rate "$third" --size 128 "${warm[@]}")
             ;;
-        fanout) flags+=(--members "$first" --size 128 --count 1000000 --warmup 5 --seconds "$4") ;;
+        fanout) flags+=(--members "$first" --size 128 "${warm[@]}") ;;
         idle) flags+=(--connections "$first") ;;
         chat-idle)
             name=idle

@@ -1,11 +1,12 @@
-// The command line that both servers have: PORT echo|broadcast|rooms
-const [port, mode] = process.argv.slice(2);
-if (!(Number(port) > 0) || !["echo", "broadcast", "rooms"].includes(mode)) {
-  console.error("usage: node SERVER.mjs PORT echo|broadcast|rooms");
+// The command line that both servers have, and the compression that ws alone has.
+const [port, mode, compression = "off"] = process.argv.slice(2);
+const isKnown = ["echo", "broadcast", "rooms"].includes(mode) && ["off", "shared", "dedicated"].includes(compression);
+if (!(Number(port) > 0) || !isKnown) {
+  console.error("usage: node SERVER.mjs PORT echo|broadcast|rooms [off|shared|dedicated]");
   process.exit(2);
 }
 
-export const options = { host: "127.0.0.1", port: Number(port), mode };
+export const options = { host: "127.0.0.1", port: Number(port), mode, compression };
 
 // What is sent in mode `rooms`, with the fields in the order in which all peers have them.
 export const ok = (room) => JSON.stringify({ type: "ok", room });

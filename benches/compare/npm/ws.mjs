@@ -2,8 +2,16 @@
 import { WebSocketServer } from "ws";
 import { error, ok, options, parse, roomMessage } from "./arguments.mjs";
 
-const { host, port, mode } = options;
-const server = new WebSocketServer({ host, port });
+const { host, port, mode, compression } = options;
+const isShared = compression === "shared";
+const perMessageDeflate = compression !== "off" && {
+  // The same terms and level as the server it is compared with.
+  serverNoContextTakeover: isShared,
+  clientNoContextTakeover: isShared,
+  threshold: 256,
+  zlibDeflateOptions: { level: 3 },
+};
+const server = new WebSocketServer({ host, port, perMessageDeflate });
 const rooms = new Map();
 
 function command(socket, text) {

@@ -10,8 +10,6 @@ BACKLOG = constant("src/server/mod.rs", "BACKLOG")
 HANDOFF_MAX = constant("src/pool/acceptor.rs", "HANDOFF_MAX")
 # A sweep takes so many, once a second.
 SWEEP_ROOMS_A_S = constant("src/hub/rooms.rs", "SWEEP_ROOMS_MAX")
-# src/hub/mailbox.rs: a connection's slot has 24 bits in the word that names a session's speaker.
-SLOTS_A_WORKER = 1 << 24
 MAX_CONN, MAX_CONN_MOST = default("max_conn"), most("max_conn")
 MAX_QUEUED_TASKS, MAX_PENDING_HEADS = default("max_queued_tasks"), default("max_pending_heads")
 MAX_AWAY_SESSIONS = default("max_away_sessions")
@@ -106,12 +104,6 @@ def of_connections(laws, about):
             | `RUSTY_SOCKS_PING` (with `RUSTY_SOCKS_TIMEOUT` above it),
               `RUSTY_SOCKS_THREAD_POOL_SIZE`"""
 
-    def watches():
-        most = sysctl("fs.epoll.max_user_watches")
-        return most, f"""{count(most)} | sockets that the user's polls may watch
-            | the log's `cannot watch the socket of …`; the connection is closed at once
-            | `fs.epoll.max_user_watches`"""
-
     above = "".join(known(lambda: f"above {count(sysctl('fs.nr_open'))} also `fs.nr_open`; "))
     return ranked(
         "connections",
@@ -150,11 +142,6 @@ def of_connections(laws, about):
             | `RUSTY_SOCKS_BUFFER_BYTES`, `RUSTY_SOCKS_BUFFER`, `RUSTY_SOCKS_OVERFLOW`"""),
         unsent,
         pings,
-        watches,
-        lambda: (MAX_CONN_MOST, f"""{count(MAX_CONN_MOST)} | what `max_conn` may be set to | an
-            error at start
-            | nothing; by then a worker's names for connections (24 bits, {count(SLOTS_A_WORKER)})
-              would come next"""),
     )  # fmt: skip
 
 
@@ -179,12 +166,6 @@ def of_traffic(laws):
     def deliveries():
         return laws.deliveries_per_s, f"""{rough(laws.deliveries_per_s)} deliveries a second
             | the same, however they are divided into rooms | `deliveries`, `turn_us` | {cores}"""
-
-    def answers():
-        rate = 1 / (laws.echo_at(100_000) * US)
-        return rate, f"""{rough(rate)} messages a second, answered one by one, on 100,000
-            connections
-            | the same | `messages_in`, `turn_us` | {cores}"""
 
     def lock():
         rate = 1 / (laws.one_room * US)
@@ -213,7 +194,7 @@ def of_traffic(laws):
               `dropped`, `missed`, `gaps`
             | `RUSTY_SOCKS_BUFFER`, `RUSTY_SOCKS_BUFFER_BYTES`, `RUSTY_SOCKS_OVERFLOW`"""
 
-    return ranked("traffic", turn, thousand, deliveries, answers, lock, letters, behind)
+    return ranked("traffic", turn, thousand, deliveries, lock, letters, behind)
 
 
 def of_rooms(laws, about):

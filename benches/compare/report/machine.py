@@ -13,7 +13,6 @@ COMPARE = Path(__file__).resolve().parent.parent
 ROOT = COMPARE.parent.parent
 # Limits of the kernel that a server meets, as `/proc/sys` has them.
 KERNEL_LIMITS = (
-    "fs.epoll.max_user_watches",
     "fs.nr_open",
     "net.core.somaxconn",
     "net.ipv4.ip_local_port_range",

@@ -61,12 +61,6 @@ def missing(what):
 # ---- Figures that a report has not as one number ----
 
 
-def per_publish(report):
-    """CPU time of a publish, in µs, where the driver says what a delivery costs."""
-    each = report["cpu_us_per_delivery"]
-    return each * report["deliveries"] / report["messages"] if each is not None else None
-
-
 def kernel_bytes(rung, _report):
     """What the kernel keeps for one end of one connection.
 
@@ -156,11 +150,11 @@ class Laws:
     echo_all = law(lambda r: Line.through(r.ladder("echo", "all.cpu_us_per_message"), True))
     echo_few = law(lambda r: Line.through(r.ladder("echo", "few.cpu_us_per_message"), True))
     # Of a publish, by members, and of a delivery in the largest room, which no cache holds.
-    publish = law(lambda r: Line.through(r.sweep("members", per_publish)))
-    members_most = law(lambda r: max(r.sweep("members", per_publish)))
+    publish = law(lambda r: Line.through(r.sweep("members", "cpu_us_per_publish")))
+    members_most = law(lambda r: max(r.sweep("members", "cpu_us_per_publish")))
     delivery_far = law(lambda r: last(r.sweep("members", "cpu_us_per_delivery")))
     # Of a publish, by workers that have members in the room.
-    letter = law(lambda r: Line.through(r.sweep("workers", per_publish)))
+    letter = law(lambda r: Line.through(r.sweep("workers", "cpu_us_per_publish")))
     # Of a publish that nobody is sent, and of one to one member in a busy room.
     keep = law(lambda r: r.summary("keep:100:128", "cpu_us_per_publish").median)
     one_room = law(lambda r: r.summary("one-room", "cpu_us_per_publish").median)
@@ -186,7 +180,8 @@ class Laws:
                 return None
             busiest = max(report["workers_us"])
             deliveries = report["members"] / len(report["workers_us"]) * self.publish.each
-            return max(busiest / (report["messages"] + report["warmup"]) - deliveries, 0.001)
+            publishes = report["publishes"] + report["warmup_publishes"]
+            return max(busiest / publishes - deliveries, 0.001)
 
         posting = Line.through(self.results.sweep("workers", own_part))
         return min(max(posting.each, 0), self.letter_us)

@@ -96,8 +96,8 @@ def works(sizes, files_max, seconds, two_cores):
 
 
 def fanout(members, seconds):
-    return ["fanout", "--protocol", "chat", "--members", members, "--size", 128, "--count", 10_000_000,
-            "--warmup", 20, "--seconds", seconds]  # fmt: skip
+    return ["fanout", "--protocol", "chat", "--members", members, "--size", 128,
+            "--warmup", 1, "--seconds", seconds]  # fmt: skip
 
 
 def rooms(count, members, window, seconds):

@@ -5,7 +5,7 @@ import page
 from chart import Plot, Series
 from figures import Summary
 from model import PING_S, US, Laws, Results, workers_with_members
-from model import kept_bytes, kernel_bytes, per_publish, rss_bytes, values
+from model import kept_bytes, kernel_bytes, rss_bytes, values
 from page import Missing, count, known, number, prose, rough, size, spread, table, time, us
 
 FAR = (100_000, 1_000_000)
@@ -108,10 +108,10 @@ def line(fitted, what, unit=us, name="connections"):
     return f"{what} ≈ **{unit(fitted.fixed)} {sign} {unit(abs(fitted.each))} × {x}**.{doubt}"
 
 
-def columns(points, *shown):
-    """A row for each x: its count, and what each of `shown` makes of it, a function and the
-    summaries by x."""
-    return [[count(x), *(show(of[x]) if x in of else "–" for show, of in shown)] for x in points]
+def by_x(x, points, *columns):
+    """A table with a row for each x. A column is a header, what shows a cell, and its cells by x."""
+    rows = [[count(at), *(show(of[at]) if at in of else "–" for _, show, of in columns)] for at in points]
+    return table([x, *(header for header, _, _ in columns)], rows)
 
 
 def median(show, factor=1):
@@ -164,10 +164,15 @@ def memory(results, laws, picture):
         lambda: f"""While all {count(most)} said nothing, and before the first ping, the server used
             {number(at_most("idle.cpu_ms_per_s"))} ms of CPU time a second.""",
     )
-    rows = columns(chat, (sizes, each(chat)), (sizes, each(echo)), (sizes, kernel))
     yield "### Memory"
     yield plot
-    yield table(["connections", "server, each, chat", "server, each, echo", "kernel, each"], rows)
+    yield by_x(
+        "connections",
+        chat,
+        ("server, each, chat", sizes, each(chat)),
+        ("server, each, echo", sizes, each(echo)),
+        ("kernel, each", sizes, kernel),
+    )
     yield prose("""The server's share is the growth of VmRSS since before the first connection, so
         the first hundreds also pay for what is made once. The kernel's share is half the growth of
         its slabs, because both ends are on this machine; the first connections find slabs that are
@@ -230,17 +235,17 @@ def echo(results, laws, picture):
             Series("64 talk, the others are idle", few, laws.echo_few.at),
         ],
     )
-    rows = columns(
-        everyone,
-        (spread, everyone),
-        (spread, few),
-        (median(time, US), results.ladder("echo", "all.latency.p50_us")),
-        (median(number), results.ladder("echo", "all.server_busy")),
-    )
     grew = laws.echo_all.each > 0.05 * laws.echo_all.at(100)
     yield "### Among its neighbours"
     yield plot
-    yield table(["connections", "all talk, µs", "64 of them talk, µs", "all talk: latency p50", "server busy"], rows)
+    yield by_x(
+        "connections",
+        everyone,
+        ("all talk, µs", spread, everyone),
+        ("64 of them talk, µs", spread, few),
+        ("all talk: latency p50", median(time, US), results.ladder("echo", "all.latency.p50_us")),
+        ("server busy", median(number), results.ladder("echo", "all.server_busy")),
+    )
     yield prose(f"""
         One message is in flight on each connection that talks. Nothing in a turn goes through
         connections that have no event. What can grow is the cost of memory that is no longer in the
@@ -253,7 +258,7 @@ def echo(results, laws, picture):
 
 
 def members(results, laws, picture):
-    points = results.sweep("members", per_publish)
+    points = results.sweep("members", "cpu_us_per_publish")
     plot = picture(
         "members",
         "CPU time of a publish",
@@ -262,18 +267,17 @@ def members(results, laws, picture):
         [Series("measured, and the line through it", points, laws.publish.at)],
         log_y=True,
     )
-    rows = columns(
-        points,
-        (spread, points),
-        (number, {x: laws.publish.at(x) for x in points}),
-        (median(number), results.sweep("members", "cpu_us_per_delivery")),
-        (median(time, US), results.sweep("members", "last_member.p50_us")),
-        (median(number), results.sweep("members", "server_busy")),
-    )
-    header = ["CPU per publish, µs", "the line, µs", "per delivery, µs", "last member has it, p50", "server busy"]
     yield "### To the members of one room"
     yield plot
-    yield table(["members", *header], rows)
+    yield by_x(
+        "members",
+        points,
+        ("CPU per publish, µs", spread, points),
+        ("the line, µs", number, {x: laws.publish.at(x) for x in points}),
+        ("per delivery, µs", median(number), results.sweep("members", "cpu_us_per_delivery")),
+        ("last member has it, p50", median(time, US), results.sweep("members", "last_member.p50_us")),
+        ("server busy", median(number), results.sweep("members", "server_busy")),
+    )
     yield prose(f"""
         {line(laws.publish, "A publish costs", name="members")} The first part is one turn: waking
         up, reading, parsing, numbering, keeping. The second is one write to a socket for each
@@ -291,16 +295,15 @@ def rooms(results, laws, picture):
         "µs",
         [Series("measured", points)],
     )
-    rows = columns(
+    yield by_x(
+        "rooms",
         points,
-        (spread, points),
-        (median(number), results.sweep("rooms", "cpu_us_per_publish")),
-        (median(rough), results.sweep("rooms", "publishes_per_s")),
-        (median(time, US), results.sweep("rooms", "latency.p99_us")),
-        (median(number), results.sweep("rooms", "server_busy")),
+        ("per delivery, µs", spread, points),
+        ("per publish, µs", median(number), results.sweep("rooms", "cpu_us_per_publish")),
+        ("publishes a second", median(rough), results.sweep("rooms", "publishes_per_s")),
+        ("delivery p99", median(time, US), results.sweep("rooms", "latency.p99_us")),
+        ("server busy", median(number), results.sweep("rooms", "server_busy")),
     )
-    header = ["per delivery, µs", "per publish, µs", "publishes a second", "delivery p99", "server busy"]
-    yield table(["rooms", *header], rows)
     yield prose("""
         In each room one publish is on its way at a time. Rooms know nothing of each other: a
         publish takes its own room's lock and no other, and finds the room without the directory,
@@ -367,13 +370,13 @@ def workers(results, laws, picture):
         "CPU time of a publish to 64 members",
         "workers, all on one core, with members in each, logarithmic",
         "µs",
-        [Series("measured, and the line through it", results.sweep("workers", per_publish), laws.letter.at)],
+        [Series("measured, and the line through it", results.sweep("workers", "cpu_us_per_publish"), laws.letter.at)],
     )
     rows = []
     for what, kind, figure in (
         ("echo of 128 B, 64 connections, CPU per message", "pair-echo", "cpu_us_per_message"),
         ("100 rooms of 10, CPU per publish", "pair-rooms", "cpu_us_per_publish"),
-        ("one member, CPU per publish", "hop", per_publish),
+        ("one member, CPU per publish", "hop", "cpu_us_per_publish"),
         ("one member, from the publish to the delivery, p50", "hop", "latency.p50_us"),
         ("the same, p99", "hop", "latency.p99_us"),
     ):
@@ -495,10 +498,9 @@ def cores(_results, laws, picture):
 
         - **Measured**: a publish's own cost ({us(a)}), a delivery's ({us(b)}), a letter's ({us(l)},
           {us(posting)} of it the sender's), a connection's, and the accepting thread's part of it.
-        - **Taken for granted**: work that is not a letter divides evenly among the cores. There is
-          no lock that all workers take for a message: an echo takes none, a publish its room's.
-          Memory bandwidth, the kernel's own locks and the network card are not in the model, and of
-          those one is usually next.
+        - **Taken for granted**: work that is not a letter divides evenly among the cores, because no
+          message takes a lock that all workers share. Memory bandwidth, the kernel's own locks and the
+          network card are not in the model, and of those one is usually next.
         - **In many rooms** of *m* members each, spread over *W* workers at random, a publish
           reaches *k* = *W* (1 − (1 − 1/*W*)ᵐ) of them ({rough(workers_with_members(10, 64))} of 64
           with 10 members) and costs {number(a)} + {number(b)} *m* + {number(l)} (*k* − 1) µs in

@@ -81,14 +81,15 @@ class Pages(unittest.TestCase):
     def test_the_law_of_a_publish_is_found_and_what_was_not_measured_is_left_out(self):
         works = []
         for members in (1, 10, 100, 1000):
-            report = {"deliveries": members, "messages": 1, "cpu_us_per_delivery": 20 / members + 4}
+            cost = 19.5 + 4.5 * members
+            report = {"cpu_us_per_publish": cost, "cpu_us_per_delivery": cost / members}
             report |= {"last_member": {"p50_us": 1}, "server_busy": 1.0}
             server = figures.Server("rusty", {1: report}, server_command="serve", driver_command="drive")
             works.append(figures.Work(f"members:{members}", {"rusty": server}))
         parts, plots = scaling.render(works, ABOUT | {"files_max": 1000, "kernel_limits": {}})
         text = " ".join("\n".join(filter(None, parts)).split())
-        self.assertIn("A publish costs ≈ **20 µs + 4 µs × members**", text)
-        self.assertIn("250,000 messages a second", text)
+        self.assertIn("A publish costs ≈ **19.5 µs + 4.50 µs × members**", text)
+        self.assertIn("220,000 messages a second", text)
         self.assertNotIn("### Memory", text)
         self.assertEqual(list(plots), ["members"])
         self.assertEqual(plots["members"].draw().count("<circle "), 1 + 4)

@@ -1,5 +1,5 @@
-//! What the programs here share: a read buffer that the kernel can copy into at full speed, the command
-//! line of the peers, and the rooms that those on tokio keep.
+//! What the programs here share: a read buffer that the kernel can copy into at full speed, the
+//! command line of the peers, and the rooms that those on tokio keep.
 
 pub mod peer;
 pub mod rooms;
@@ -10,9 +10,9 @@ const PAGE_BYTES: usize = 4096;
 
 /// A buffer that starts on a page boundary.
 ///
-/// A large `Vec` starts 16 bytes into a page, where the allocator's header ends. On some processors (AMD
-/// Zen 3, seen here) a copy by `rep movsb` to just that place runs at a third of its speed, and the figures
-/// for large messages would measure that and nothing else.
+/// A large `Vec` starts 16 bytes into a page, where the allocator's header ends. On some processors
+/// (AMD Zen 3, seen here) a copy by `rep movsb` to just that place runs at a third of its speed,
+/// and the figures for large messages would measure that and nothing else.
 pub struct ReadBuffer {
     storage: Vec<u8>,
     start: usize,

@@ -1,10 +1,10 @@
-//! Rooms with JSON, as an application on tokio keeps them: one directory behind a lock, and for each client
-//! an inbox that its own task empties.
+//! Rooms with JSON, as an application on tokio keeps them: one directory behind a lock, and for
+//! each client an inbox that its own task empties.
 //!
 //! A client says `{"type":"join","room":…}`, `{"type":"leave","room":…}` and
-//! `{"type":"publish","room":…,"content":…}`. The first two are answered, and the other members of a room are
-//! sent `{"type":"message","room":…,"seq":…,"content":…}`. That is the least a room server can do: there is no
-//! id, no time, no history, and who is too slow loses messages.
+//! `{"type":"publish","room":…,"content":…}`. The first two are answered, and the other members of
+//! a room are sent `{"type":"message","room":…,"seq":…,"content":…}`. That is the least a room
+//! server can do: there is no id, no time, no history, and who is too slow loses messages.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

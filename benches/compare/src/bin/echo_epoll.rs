@@ -1,8 +1,9 @@
 //! The floor: a TCP echo on bare readiness, with no protocol at all.
 //!
 //! One thread, one shared read buffer, what was read is written back at once. A server that speaks
-//! WebSocket cannot do with fewer system calls than this one, so its figure is what the kernel charges.
-//! With `--mode broadcast` every chunk that arrives is written to every client, as the floor of a fan-out.
+//! WebSocket cannot do with fewer system calls than this one, so its figure is what the kernel
+//! charges. With `--mode broadcast` every chunk that arrives is written to every client, as the
+//! floor of a fan-out.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -86,8 +87,8 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-/// Takes every connection that waits. An error is told and not fatal: the listener is edge-triggered,
-/// so after `EMFILE` the next arrival tries again.
+/// Takes every connection that waits. An error is told and not fatal: the listener is
+/// edge-triggered, so after `EMFILE` the next arrival tries again.
 fn accept_all(listener: &TcpListener, poll: &Poll, clients: &mut Slab<Client>) {
     loop {
         let mut stream = match listener.accept() {
@@ -107,7 +108,8 @@ fn accept_all(listener: &TcpListener, poll: &Poll, clients: &mut Slab<Client>) {
     }
 }
 
-/// Reads until the socket is empty and writes each chunk back. While the socket takes no more, nothing is read.
+/// Reads until the socket is empty and writes each chunk back. While the socket takes no more,
+/// nothing is read.
 fn echo(client: &mut Client, buffer: &mut [u8]) -> io::Result<()> {
     while client.leftover.is_empty() {
         let Some(n) = read(&mut client.stream, buffer)? else {

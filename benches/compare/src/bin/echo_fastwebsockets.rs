@@ -1,7 +1,8 @@
 //! A peer: an echo, a broadcast and rooms on `fastwebsockets`, behind hyper as its examples are.
 //!
-//! Reading a frame cannot be given up half way there, so where a client is also sent what others say, one
-//! task reads and another writes, and both hold the writing half in turn: pongs are the reader's duty.
+//! Reading a frame cannot be given up half way there, so where a client is also sent what others
+//! say, one task reads and another writes, and both hold the writing half in turn: pongs are the
+//! reader's duty.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -20,60 +21,26 @@ use hyper::service::service_fn;
 use hyper::upgrade::Upgraded;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use rusty_socks_compare::peer::{LAG_MESSAGES_MAX, Mode, PeerArgs};
+use rusty_socks_compare::peer::{Mode, PeerArgs, Shared};
 use rusty_socks_compare::rooms::Rooms;
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
+use tokio::sync::Mutex;
 use tokio::sync::broadcast::{self, error::RecvError};
-use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinHandle;
 
 type Stream = TokioIo<Upgraded>;
 type Reader = FragmentCollectorRead<ReadHalf<Stream>>;
 type Writer = Arc<Mutex<WebSocketWrite<WriteHalf<Stream>>>>;
 
-#[derive(Parser)]
-#[command(about = "Echo, broadcast and rooms on fastwebsockets, to compare with")]
-struct Args {
-    #[command(flatten)]
-    peer: PeerArgs,
-}
-
-/// What all connections share.
-struct Shared {
-    mode: Mode,
-    everyone: broadcast::Sender<Bytes>,
-    rooms: Arc<Rooms<Bytes>>,
-}
-
 fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
-    args.peer.runtime()?.block_on(serve(&args.peer))
+    let args = PeerArgs::parse();
+    let shared = Shared::new(args.mode, Bytes::from);
+    let serve = args.serve(|stream| answer_http(stream, Arc::clone(&shared)));
+    args.runtime()?.block_on(serve)
 }
 
-async fn serve(args: &PeerArgs) -> anyhow::Result<()> {
-    let listener = args.listen().await?;
-    let (everyone, _) = broadcast::channel(LAG_MESSAGES_MAX);
-    let shared = Arc::new(Shared { mode: args.mode, everyone, rooms: Rooms::new(Bytes::from) });
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let shared = Arc::clone(&shared);
-                tokio::spawn(async move {
-                    // A client that leaves without a word is everyday business under load.
-                    let _ = answer_http(stream, shared).await;
-                });
-            }
-            // Most likely `EMFILE`. The other tasks must run for it to pass.
-            Err(error) => {
-                eprintln!("cannot accept: {error}");
-                tokio::task::yield_now().await;
-            }
-        }
-    }
-}
-
-async fn answer_http(stream: TcpStream, shared: Arc<Shared>) -> anyhow::Result<()> {
-    stream.set_nodelay(true)?;
+async fn answer_http(stream: TcpStream, shared: Arc<Shared<Bytes>>) -> anyhow::Result<()> {
     let service = service_fn(move |request| {
         let answer = begin(request, Arc::clone(&shared));
         async move { Ok::<_, Infallible>(answer) }
@@ -83,7 +50,7 @@ async fn answer_http(stream: TcpStream, shared: Arc<Shared>) -> anyhow::Result<(
     Ok(())
 }
 
-fn begin(mut request: Request<Incoming>, shared: Arc<Shared>) -> Response<Empty<Bytes>> {
+fn begin(mut request: Request<Incoming>, shared: Arc<Shared<Bytes>>) -> Response<Empty<Bytes>> {
     let Ok((response, upgraded)) = upgrade::upgrade(&mut request) else {
         let mut response = Response::new(Empty::new());
         *response.status_mut() = StatusCode::BAD_REQUEST;
@@ -145,24 +112,13 @@ async fn share(
     everyone: &broadcast::Sender<Bytes>,
 ) -> Result<(), WebSocketError> {
     let (mut reader, writer) = split(upgraded).await?;
-    let inbox = everyone.subscribe();
-    let passing_on = tokio::spawn(pass_on_broadcast(inbox, Arc::clone(&writer)));
-    let mut done = Ok(());
-    loop {
-        match next(&mut reader, &writer).await {
-            Ok(Some(message)) => {
-                // It fails only without receivers, and this client has one.
-                let _ = everyone.send(message);
-            }
-            Ok(None) => break,
-            Err(error) => {
-                done = Err(error);
-                break;
-            }
-        }
+    let _passing_on =
+        Aborted(tokio::spawn(pass_on_broadcast(everyone.subscribe(), writer.clone())));
+    while let Some(message) = next(&mut reader, &writer).await? {
+        // It fails only without receivers, and this client has one.
+        let _ = everyone.send(message);
     }
-    passing_on.abort();
-    done
+    Ok(())
 }
 
 async fn pass_on_broadcast(mut inbox: broadcast::Receiver<Bytes>, writer: Writer) {
@@ -182,33 +138,29 @@ async fn pass_on_broadcast(mut inbox: broadcast::Receiver<Bytes>, writer: Writer
 /// Does what this client asks of the rooms, and passes on what the others say there.
 async fn chat(upgraded: UpgradeFut, rooms: &Arc<Rooms<Bytes>>) -> Result<(), WebSocketError> {
     let (mut reader, writer) = split(upgraded).await?;
-    let (mut client, inbox) = rooms.enter();
-    let passing_on = tokio::spawn(pass_on_rooms(inbox, Arc::clone(&writer)));
-    let mut done = Ok(());
-    loop {
-        match next(&mut reader, &writer).await {
-            Ok(Some(message)) => {
-                let answer =
-                    std::str::from_utf8(&message).ok().and_then(|text| client.handle(text));
-                if let Some(answer) = answer {
-                    done = send(&writer, &answer).await;
-                }
+    let (mut client, mut inbox) = rooms.enter();
+    let passing_to = Arc::clone(&writer);
+    let _passing_on = Aborted(tokio::spawn(async move {
+        while let Some(message) = inbox.recv().await {
+            if send(&passing_to, &message).await.is_err() {
+                return;
             }
-            Ok(None) => break,
-            Err(error) => done = Err(error),
         }
-        if done.is_err() {
-            break;
+    }));
+    while let Some(message) = next(&mut reader, &writer).await? {
+        let answer = std::str::from_utf8(&message).ok().and_then(|text| client.handle(text));
+        if let Some(answer) = answer {
+            send(&writer, &answer).await?;
         }
     }
-    passing_on.abort();
-    done
+    Ok(())
 }
 
-async fn pass_on_rooms(mut inbox: mpsc::Receiver<Bytes>, writer: Writer) {
-    while let Some(message) = inbox.recv().await {
-        if send(&writer, &message).await.is_err() {
-            return;
-        }
+/// A task that ends when this is dropped.
+struct Aborted(JoinHandle<()>);
+
+impl Drop for Aborted {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }

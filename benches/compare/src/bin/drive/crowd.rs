@@ -6,15 +6,20 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use mio::{Events, Interest, Poll, Token};
 use rusty_socks_compare::ReadBuffer;
+use serde_json::Value;
 
 use crate::link::{Link, Wire, open_all};
-use crate::meter::{Latency, Stopwatch};
+use crate::meter::Stopwatch;
 use crate::target::Target;
 
 const READ_BUFFER_BYTES: usize = 256 * 1024;
+/// Quiet enough after the welcome and the replay.
+pub(crate) const QUIET: Duration = Duration::from_millis(500);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
+const STALL: Duration = Duration::from_secs(10);
 
-/// Pauses between two looks of a crowd that does not sleep, so that it does not fight the server for the locks
-/// of its poll.
+/// Pauses between two looks of a crowd that does not sleep, so that it does not fight the server
+/// for the locks of its poll.
 const PAUSES: usize = 64;
 
 pub(crate) struct Crowd {
@@ -27,9 +32,10 @@ pub(crate) struct Crowd {
     ended: usize,
     /// The first close code among them.
     first_code: Option<u16>,
-    /// How long each took to open.
     opening: Stopwatch,
     sleeps: bool,
+    /// Whether an end is no fault, and only counted.
+    pub(crate) may_end: bool,
     /// Time in which it was awake and found nothing.
     idle: Duration,
 }
@@ -45,6 +51,7 @@ impl Crowd {
             first_code: None,
             opening: Stopwatch::new(),
             sleeps: true,
+            may_end: false,
             idle: Duration::ZERO,
         };
         crowd.grow(target, wire, count)?;
@@ -63,8 +70,9 @@ impl Crowd {
         Ok(())
     }
 
-    /// From now on it looks and looks instead of sleeping. A server that writes to a sleeping client pays for
-    /// waking it, and how often it must depends on how quick the client is, not on the server.
+    /// From now on it looks and looks instead of sleeping. A server that writes to a sleeping
+    /// client pays for waking it, and how often it must depends on how quick the client is, not on
+    /// the server.
     pub(crate) fn stay_awake(&mut self) {
         self.sleeps = false;
     }
@@ -103,32 +111,30 @@ impl Crowd {
         }
     }
 
-    /// From `connect` to the answer of the upgrade.
-    pub(crate) fn opening(&self) -> Latency {
-        self.opening.read()
+    /// All links that were ever opened.
+    pub(crate) fn len(&self) -> usize {
+        self.links.len()
+    }
+
+    /// How long each link took from `connect` to the answer of the upgrade.
+    pub(crate) fn opening(&self) -> Value {
+        self.opening.report()
     }
 
     pub(crate) fn ended(&self) -> usize {
         self.ended
     }
 
-    /// An error once the server has ended any connection.
-    pub(crate) fn ensure_whole(&self) -> anyhow::Result<()> {
-        if self.ended > 0 {
-            let code =
-                self.first_code.map_or_else(String::new, |code| format!(" (close code {code})"));
-            bail!("the server ended {} of {} connections{code}", self.ended, self.links.len());
-        }
-        Ok(())
-    }
-
     /// Waits for something to happen and reads all there is: for each link that had an event, calls
-    /// `on_message` for each of its messages, with its index, length and start, and then `on_link` once,
-    /// with their number, which may be none if the link only became writable. Returns the bytes read.
+    /// `on_message` for each of its messages, with its index, length and start, and then `on_link`
+    /// once, with their number, which may be none if the link only became writable. Returns the
+    /// bytes read.
+    ///
+    /// Fails once the server has ended any connection, unless it may.
     pub(crate) fn turn(
         &mut self,
         timeout: Duration,
-        mut on_message: impl FnMut(usize, u64, &[u8]),
+        mut on_message: impl FnMut(usize, u64, &[u8]) -> anyhow::Result<()>,
         mut on_link: impl FnMut(usize, &mut Link, usize) -> anyhow::Result<()>,
     ) -> anyhow::Result<usize> {
         if let Err(error) = self.wait(timeout) {
@@ -155,11 +161,29 @@ impl Crowd {
                 }
             }
         }
+        if self.ended > 0 && !self.may_end {
+            let code =
+                self.first_code.map_or_else(String::new, |code| format!(" (close code {code})"));
+            bail!("the server ended {} of {} connections{code}", self.ended, self.links.len());
+        }
         Ok(bytes)
     }
 
-    /// Reads what the server has to say of itself, until it has been quiet for `quiet`.
-    pub(crate) fn settle(&mut self, quiet: Duration, limit: Duration) -> anyhow::Result<()> {
+    /// Reads whatever comes for so long, and answers pings. Returns the bytes that came.
+    pub(crate) fn listen(&mut self, time: Duration) -> anyhow::Result<u64> {
+        let until = Instant::now() + time;
+        let mut bytes = 0;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(bytes);
+            }
+            bytes += self.turn(left, |_, _, _| Ok(()), |_, _, _| Ok(()))? as u64;
+        }
+    }
+
+    /// Reads what the server has to say of itself, until it has been quiet for so long.
+    pub(crate) fn settle(&mut self, quiet: Duration) -> anyhow::Result<()> {
         let start = Instant::now();
         let mut last_byte = start;
         loop {
@@ -167,13 +191,37 @@ impl Crowd {
             if left.is_zero() {
                 return Ok(());
             }
-            if start.elapsed() > limit {
-                bail!("the server was not quiet for {quiet:?} within {limit:?}");
+            if start.elapsed() > quiet + SETTLE_TIMEOUT {
+                bail!("the server was not quiet for {quiet:?} within {SETTLE_TIMEOUT:?}");
             }
-            if self.turn(left, |_, _, _| {}, |_, _, _| Ok(()))? > 0 {
+            if self.turn(left, |_, _, _| Ok(()), |_, _, _| Ok(()))? > 0 {
                 last_byte = Instant::now();
             }
-            self.ensure_whole()?;
         }
+    }
+}
+
+/// How long a server that owes something may say nothing before it counts as stuck.
+pub(crate) struct Patience {
+    last: Instant,
+}
+
+impl Patience {
+    pub(crate) fn new() -> Self {
+        Self { last: Instant::now() }
+    }
+
+    /// Takes note of a turn. `owed` is what is missing if that turn brought nothing.
+    pub(crate) fn after(
+        &mut self,
+        progress: bool,
+        owed: impl Fn() -> String,
+    ) -> anyhow::Result<()> {
+        if progress {
+            self.last = Instant::now();
+        } else if self.last.elapsed() > STALL {
+            bail!("nothing came for {STALL:?}: {}", owed());
+        }
+        Ok(())
     }
 }

@@ -1,31 +1,35 @@
-//! Closed-loop echo: each connection keeps `depth` messages in flight, and a reply is answered by the
-//! next message. Replies that came in one read are answered in one write.
+//! Closed-loop echo: each connection keeps `depth` messages in flight, and a reply is answered by
+//! the next message. Replies that came in one read are answered in one write.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::io::{Read, Write};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
-use serde::Serialize;
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
 
-use crate::crowd::Crowd;
-use crate::frame::{BINARY, TEXT, client_frame, server_frame};
-use crate::link::{Repeated, Wire};
-use crate::meter::{Latency, Meter, Stopwatch};
+use crate::crowd::{Crowd, Patience};
+use crate::frame::{Data, OpCode, client_frame, server_frame};
+use crate::http::{read_upgrade, upgrade_request};
+use crate::link::{Repeated, Wire, connect};
+use crate::meter::{Meter, Stopwatch};
 use crate::target::Target;
-use crate::{Figure, a_while, rounded};
+use crate::{Server, Timing};
 
-/// Without any reply for so long the server counts as stuck.
-const STALL: Duration = Duration::from_secs(5);
 /// All that may be in flight on one connection.
 const IN_FLIGHT_BYTES_MAX: usize = 64 << 20;
+/// The most that one look at the links waits for.
+const LOOK: Duration = Duration::from_secs(1);
+/// Replies on each connection before those that are measured, however short the warm-up.
+const WARMUP_ROUNDS: u64 = 2;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The echo of the server, ws://127.0.0.1:PORT/echo
-    #[arg(long)]
-    url: Target,
+    #[command(flatten)]
+    server: Server,
+    #[command(flatten)]
+    timing: Timing,
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     connections: u32,
     /// Messages in flight on each connection.
@@ -34,208 +38,178 @@ pub(crate) struct Args {
     /// Bytes of payload in a message.
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=16 << 20))]
     size: u32,
-    /// How long to measure, in seconds.
-    #[arg(long, default_value = "5", value_parser = a_while)]
-    seconds: Duration,
-    /// How long to run before that, in seconds.
-    #[arg(long, default_value = "1", value_parser = a_while)]
-    warmup: Duration,
-    /// The server's process, to read its CPU time.
-    #[arg(long)]
-    pid: Option<u32>,
-    /// Text messages instead of binary ones.
-    #[arg(long, conflicts_with = "raw")]
-    text: bool,
     /// No WebSocket: bytes out are bytes in.
     #[arg(long)]
     raw: bool,
 }
 
-#[derive(Serialize)]
-pub(crate) struct Report {
-    connections: u32,
-    depth: u32,
-    size: u32,
-    seconds: f64,
-    messages: u64,
-    messages_per_s: f64,
-    cpu_us_per_message: Option<f64>,
-    latency: Latency,
-    server_busy: Option<f64>,
-    driver_busy: f64,
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { connections, depth, size, seconds, messages, .. } = self;
-        writeln!(
-            f,
-            "echo: {size} B, {depth} in flight × {connections}, {messages} messages in {seconds:.2} s"
-        )?;
-        writeln!(f, "  server CPU per message  {} µs", Figure(self.cpu_us_per_message))?;
-        writeln!(f, "  messages per second     {:.0}", self.messages_per_s)?;
-        writeln!(f, "  p50/p99/p99.9/max       {}", self.latency)?;
-        write!(f, "  busy: server, driver    {}, {:.2}", Figure(self.server_busy), self.driver_busy)
-    }
-}
-
-pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<Value> {
     let (depth, size) = (args.depth as usize, args.size as usize);
     ensure!(
         depth * size <= IN_FLIGHT_BYTES_MAX,
         "depth × size is over {IN_FLIGHT_BYTES_MAX} bytes"
     );
-    let payload = vec![b'x'; size];
-    let opcode = if args.text { TEXT } else { BINARY };
-    let (wire, message, reply) = if args.raw {
-        (Wire::Tcp { size: size as u64 }, payload.clone(), payload)
-    } else {
-        let wire = Wire::WebSocket { keep_start: false };
-        (wire, client_frame(opcode, &payload), server_frame(opcode, &payload))
+    let wire = match args.raw {
+        true => Wire::Tcp { size: size as u64 },
+        false => Wire::WebSocket { keep_start: false },
     };
-    let repeated = Repeated::new(&message, depth);
-
-    let mut crowd = Crowd::open(&args.url, wire, args.connections as usize)?;
-    prove_echo(&mut crowd, &repeated, &reply)?;
-    crowd.stay_awake();
-
-    let mut lanes: Vec<Lane> = Vec::new();
-    for index in 0..args.connections as usize {
-        let mut lane = Lane::default();
-        lane.sent(Instant::now(), depth as u64);
-        lanes.push(lane);
-        crowd.link(index)?.send(&repeated, depth)?;
-    }
-    let mut tally = Tally { messages: 0, wrong_len: None, latency: Stopwatch::new() };
-    let mut last_reply = Instant::now();
-    let mut run_until =
-        |until: Instant, crowd: &mut Crowd, tally: &mut Tally| -> anyhow::Result<()> {
-            loop {
-                let now = Instant::now();
-                if now >= until {
-                    return Ok(());
-                }
-                let before = tally.messages;
-                let Tally { messages, wrong_len, latency } = tally;
-                crowd.turn(
-                    (until - now).min(Duration::from_secs(1)),
-                    |_, len, _| {
-                        if len != size as u64 {
-                            *wrong_len = Some(len);
-                        }
-                    },
-                    |index, link, replies| {
-                        if replies > 0 {
-                            let now = Instant::now();
-                            *messages += replies as u64;
-                            lanes[index].replied(now, replies as u64, latency)?;
-                            lanes[index].sent(now, replies as u64);
-                        }
-                        link.send(&repeated, replies)
-                    },
-                )?;
-                crowd.ensure_whole()?;
-                if let Some(len) = tally.wrong_len {
-                    bail!("the server answered {size} bytes with {len}: this is no echo");
-                }
-                if tally.messages > before {
-                    last_reply = Instant::now();
-                } else if last_reply.elapsed() > STALL {
-                    bail!("no reply for {STALL:?}, with messages in flight");
-                }
-            }
-        };
-
-    run_until(Instant::now() + args.warmup, &mut crowd, &mut tally)?;
-    tally.messages = 0;
-    tally.latency.reset();
-    crowd.take_idle();
-
-    let meter = Meter::start(args.pid)?;
-    run_until(Instant::now() + args.seconds, &mut crowd, &mut tally)?;
-    let spent = meter.stop()?;
-
-    ensure!(tally.messages > 0, "not one reply came in {:.1} s", spent.wall_s);
-    Ok(Report {
-        connections: args.connections,
-        depth: args.depth,
-        size: args.size,
-        seconds: rounded(spent.wall_s),
-        messages: tally.messages,
-        messages_per_s: spent.per_s(tally.messages),
-        cpu_us_per_message: spent.server_us_per(tally.messages),
-        latency: tally.latency.read(),
-        server_busy: spent.server_busy(),
-        driver_busy: spent.driver_busy(crowd.take_idle()),
-    })
+    let connections = args.connections as usize;
+    let mut echo = Echo::new(wire, size, depth);
+    echo.prove(&args.server.url, wire)?;
+    let mut crowd = Crowd::open(&args.server.url, wire, connections)?;
+    let mut report = echo.measure(&mut crowd, 0..connections, &args.timing, args.server.pid)?;
+    (report["depth"], report["size"]) = (json!(depth), json!(size));
+    Ok(report)
 }
 
-struct Tally {
+/// An echo on some of the connections of a crowd.
+pub(crate) struct Echo {
+    message: Repeated,
+    reply: Vec<u8>,
+    size: u64,
+    depth: usize,
     messages: u64,
-    /// The length of a reply that was not as long as its message.
-    wrong_len: Option<u64>,
     latency: Stopwatch,
 }
 
 /// When the messages in flight on one link were sent: batches, oldest first.
-#[derive(Default)]
-struct Lane {
-    batches: VecDeque<(Instant, u64)>,
-}
+type Lane = VecDeque<(Instant, u64)>;
 
-impl Lane {
-    fn sent(&mut self, at: Instant, messages: u64) {
-        self.batches.push_back((at, messages));
+impl Echo {
+    pub(crate) fn new(wire: Wire, size: usize, depth: usize) -> Self {
+        let payload = vec![b'x'; size];
+        let binary = OpCode::Data(Data::Binary);
+        let (message, reply) = match wire {
+            Wire::Tcp { .. } => (payload.clone(), payload),
+            Wire::WebSocket { .. } => {
+                (client_frame(binary, &payload), server_frame(binary, &payload))
+            }
+        };
+        let message = Repeated::new(&message, depth);
+        Self { message, reply, size: size as u64, depth, messages: 0, latency: Stopwatch::new() }
     }
 
-    fn replied(
-        &mut self,
-        at: Instant,
-        mut replies: u64,
-        latency: &mut Stopwatch,
-    ) -> anyhow::Result<()> {
-        while replies > 0 {
-            let (sent_at, messages) = self
-                .batches
-                .front_mut()
-                .context("the server sent more replies than it got messages")?;
-            let k = replies.min(*messages);
-            latency.record_n(at.duration_since(*sent_at), k);
-            replies -= k;
-            *messages -= k;
-            if *messages == 0 {
-                self.batches.pop_front();
+    /// One message there and back on a connection of its own, compared to the byte: the loop itself
+    /// looks only at lengths.
+    fn prove(&self, target: &Target, wire: Wire) -> anyhow::Result<()> {
+        let socket = connect(target, 0, 1)?;
+        let (mut reader, mut writer) = (&socket, &socket);
+        let mut got = match wire {
+            Wire::Tcp { .. } => Vec::new(),
+            Wire::WebSocket { .. } => {
+                writer.write_all(upgrade_request(target).as_bytes())?;
+                read_upgrade(&mut reader)?
             }
+        };
+        let have = got.len().min(self.reply.len());
+        got.resize(self.reply.len(), 0);
+        thread::scope(|scope| {
+            // A large message is still being sent when its reply begins.
+            scope.spawn(|| writer.write_all(self.message.one()));
+            reader.read_exact(&mut got[have..]).context("no whole echo of the first message")
+        })?;
+        ensure!(got == self.reply, "the first reply is not the message: this is no echo");
+        Ok(())
+    }
+
+    /// Echoes on the links with these indices, and reports what it cost. In the end all are
+    /// answered.
+    pub(crate) fn measure(
+        &mut self,
+        crowd: &mut Crowd,
+        links: impl ExactSizeIterator<Item = usize>,
+        timing: &Timing,
+        pid: Option<u32>,
+    ) -> anyhow::Result<Value> {
+        let connections = links.len() as u64;
+        let mut lanes = vec![Lane::new(); crowd.len()];
+        crowd.stay_awake();
+        for index in links {
+            lanes[index].push_back((Instant::now(), self.depth as u64));
+            crowd.link(index)?.send(&self.message, self.depth)?;
+        }
+        self.messages = 0;
+        let warm_at = Instant::now() + timing.warmup;
+        let rounds = WARMUP_ROUNDS * connections;
+        self.run(crowd, &mut lanes, true, |echo| {
+            Instant::now() < warm_at || echo.messages < rounds
+        })?;
+        self.messages = 0;
+        self.latency.reset();
+        crowd.take_idle();
+
+        let meter = Meter::start(pid)?;
+        let until = Instant::now() + timing.seconds;
+        self.run(crowd, &mut lanes, true, |_| Instant::now() < until)?;
+        let spent = meter.stop()?;
+
+        ensure!(self.messages > 0, "not one reply came in {:.1} s", spent.wall_s);
+        let report = spent.report(
+            crowd.take_idle(),
+            json!({
+                "connections": connections,
+                "messages": self.messages,
+                "messages_per_s": spent.per_s(self.messages),
+                "cpu_us_per_message": spent.server_us_per(self.messages),
+                "latency": self.latency.report(),
+            }),
+        );
+        let last = self.messages + connections * self.depth as u64;
+        self.run(crowd, &mut lanes, false, |echo| echo.messages < last)?;
+        Ok(report)
+    }
+
+    /// Takes replies `while_` that holds, and answers them with the next messages if it `goes_on`.
+    fn run(
+        &mut self,
+        crowd: &mut Crowd,
+        lanes: &mut [Lane],
+        goes_on: bool,
+        while_: impl Fn(&Self) -> bool,
+    ) -> anyhow::Result<()> {
+        let mut patience = Patience::new();
+        while while_(self) {
+            let Self { message, size, messages, latency, .. } = self;
+            let before = *messages;
+            crowd.turn(
+                LOOK,
+                |_, len, _| {
+                    ensure!(len == *size, "{size} bytes were answered with {len}: this is no echo");
+                    Ok(())
+                },
+                |index, link, replies| {
+                    let now = Instant::now();
+                    take(&mut lanes[index], now, replies as u64, latency)?;
+                    *messages += replies as u64;
+                    if goes_on && replies > 0 {
+                        lanes[index].push_back((now, replies as u64));
+                        return link.send(message, replies);
+                    }
+                    link.flush(message)
+                },
+            )?;
+            patience.after(*messages > before, || "messages are in flight".to_owned())?;
         }
         Ok(())
     }
 }
 
-/// One message there and back, compared to the byte, before the counting starts: the loop itself looks
-/// only at lengths.
-fn prove_echo(crowd: &mut Crowd, repeated: &Repeated, reply: &[u8]) -> anyhow::Result<()> {
-    let stream = crowd.link(0)?.stream();
-    let message = repeated.one();
-    let (mut sent, mut got) = (0, Vec::with_capacity(reply.len()));
-    let mut chunk = vec![0; 64 * 1024];
-    let deadline = Instant::now() + STALL;
-    while got.len() < reply.len() {
-        ensure!(Instant::now() < deadline, "no echo of the first message within {STALL:?}");
-        let would_block = |error: &std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
-        if sent < message.len() {
-            match stream.write(&message[sent..]) {
-                Ok(n) => sent += n,
-                Err(error) if would_block(&error) => {}
-                Err(error) => return Err(error).context("cannot send the first message"),
-            }
-        }
-        match stream.read(&mut chunk) {
-            Ok(0) => bail!("the server hung up on the first message"),
-            Ok(n) => got.extend_from_slice(&chunk[..n]),
-            Err(error) if would_block(&error) => std::thread::yield_now(),
-            Err(error) => return Err(error).context("cannot read the first reply"),
+fn take(
+    lane: &mut Lane,
+    now: Instant,
+    mut replies: u64,
+    latency: &mut Stopwatch,
+) -> anyhow::Result<()> {
+    while replies > 0 {
+        let (sent_at, messages) =
+            lane.front_mut().context("the server sent more replies than it got messages")?;
+        let taken = replies.min(*messages);
+        latency.record_n(now.duration_since(*sent_at), taken);
+        replies -= taken;
+        *messages -= taken;
+        if *messages == 0 {
+            lane.pop_front();
         }
     }
-    ensure!(got == reply, "the first reply is not the message that was sent: this is no echo");
     Ok(())
 }

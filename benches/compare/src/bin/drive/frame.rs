@@ -1,53 +1,49 @@
 //! The little of RFC 6455 that a load driver needs: frames made once, and frames counted.
 
-use anyhow::{bail, ensure};
+use std::io::Cursor;
 
-/// All frames wear the same mask. The RFC wants a fresh one each, for the sake of proxies between; here
+use anyhow::ensure;
+use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
+pub(crate) use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+/// The mask of all frames. The RFC wants a fresh one each, for the sake of proxies between; here
 /// the server's work is the same and the driver's is nothing.
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 const CONTROL_BYTES_MAX: usize = 125;
-
-pub(crate) const TEXT: u8 = 0x1;
-pub(crate) const BINARY: u8 = 0x2;
-pub(crate) const PONG: u8 = 0xa;
+const HEAD_BYTES_MAX: usize = 14;
 
 /// A masked, final frame, as a client sends it.
-pub(crate) fn client_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = header(opcode, payload.len(), 0x80);
-    frame.extend(MASK);
+pub(crate) fn client_frame(opcode: OpCode, payload: &[u8]) -> Vec<u8> {
+    let mut frame = head(opcode, Some(MASK), payload.len());
     frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
     frame
 }
 
+/// A client's text frame.
+pub(crate) fn client_text(text: &str) -> Vec<u8> {
+    client_frame(OpCode::Data(Data::Text), text.as_bytes())
+}
+
 /// A final frame, as a server that does not fragment sends it.
-pub(crate) fn server_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = header(opcode, payload.len(), 0);
+pub(crate) fn server_frame(opcode: OpCode, payload: &[u8]) -> Vec<u8> {
+    let mut frame = head(opcode, None, payload.len());
     frame.extend(payload);
     frame
 }
 
-fn header(opcode: u8, len: usize, mask_bit: u8) -> Vec<u8> {
-    let mut head = vec![0x80 | opcode];
-    match len {
-        0..=125 => head.push(mask_bit | len as u8),
-        126..=0xffff => {
-            head.push(mask_bit | 126);
-            head.extend((len as u16).to_be_bytes());
-        }
-        _ => {
-            head.push(mask_bit | 127);
-            head.extend((len as u64).to_be_bytes());
-        }
-    }
+fn head(opcode: OpCode, mask: Option<[u8; 4]>, len: usize) -> Vec<u8> {
+    let mut head = Vec::with_capacity(HEAD_BYTES_MAX + len);
+    let header = FrameHeader { opcode, mask, ..FrameHeader::default() };
+    header.format(len as u64, &mut head).expect("a Vec takes every byte");
     head
 }
 
-/// What a reader saw. `start` is the first bytes of a message, kept only by a reader that was asked to.
-#[derive(Debug, PartialEq, Eq)]
+/// What a reader saw. `start` is the first bytes of a message, kept only by a reader that was asked
+/// to.
+#[derive(Debug)]
 pub(crate) enum Seen<'a> {
     Message { len: u64, start: &'a [u8] },
     Ping(&'a [u8]),
-    Pong,
     Close(Option<u16>),
 }
 
@@ -63,7 +59,7 @@ impl Reader {
     pub(crate) fn feed(
         &mut self,
         bytes: &[u8],
-        mut on: impl FnMut(Seen<'_>),
+        mut on: impl FnMut(Seen<'_>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         match self {
             Self::WebSocket(reader) => reader.feed(bytes, on),
@@ -71,7 +67,7 @@ impl Reader {
                 *have += bytes.len() as u64;
                 while *have >= *size {
                     *have -= *size;
-                    on(Seen::Message { len: *size, start: &[] });
+                    on(Seen::Message { len: *size, start: &[] })?;
                 }
                 Ok(())
             }
@@ -84,11 +80,10 @@ impl Reader {
 pub(crate) struct FrameReader {
     /// Whether the start of data messages is kept for the caller to look at.
     keep_start: bool,
-    head: [u8; 10],
-    head_len: usize,
-    in_payload: bool,
-    /// Payload bytes of this frame still to come.
-    remaining: u64,
+    /// The first bytes of a frame whose header is not whole.
+    head: Vec<u8>,
+    /// The frame whose payload is being read, and the bytes of it still to come.
+    frame: Option<(FrameHeader, u64)>,
     /// Bytes of this message so far, over all its fragments.
     message_len: u64,
     start: Vec<u8>,
@@ -101,136 +96,108 @@ impl FrameReader {
         Self { keep_start, ..Self::default() }
     }
 
-    pub(crate) fn feed(
+    fn feed(
         &mut self,
         mut bytes: &[u8],
-        mut on: impl FnMut(Seen<'_>),
+        mut on: impl FnMut(Seen<'_>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         loop {
-            if !self.in_payload {
-                let Some((&byte, rest)) = bytes.split_first() else {
+            let Some((header, remaining)) = &mut self.frame else {
+                let before = self.head.len();
+                self.head.extend(&bytes[..bytes.len().min(HEAD_BYTES_MAX - before)]);
+                let mut head = Cursor::new(&self.head);
+                let Some((header, len)) = FrameHeader::parse(&mut head)? else {
                     return Ok(());
                 };
-                bytes = rest;
-                self.head[self.head_len] = byte;
-                self.head_len += 1;
-                if !self.head_is_whole()? {
-                    continue;
+                bytes = &bytes[head.position() as usize - before..];
+                self.head.clear();
+                check(&header, len)?;
+                self.frame = Some((header, len));
+                continue;
+            };
+            let (payload, rest) = bytes.split_at(bytes.len().min(*remaining as usize));
+            bytes = rest;
+            *remaining -= payload.len() as u64;
+            let is_whole = *remaining == 0;
+            let (opcode, is_last) = (header.opcode, header.is_final);
+            if let OpCode::Control(_) = opcode {
+                self.control.extend_from_slice(payload);
+            } else {
+                self.message_len += payload.len() as u64;
+                if self.keep_start {
+                    let room = CONTROL_BYTES_MAX.saturating_sub(self.start.len());
+                    self.start.extend_from_slice(&payload[..payload.len().min(room)]);
                 }
             }
-            let here = self.remaining.min(bytes.len() as u64) as usize;
-            let (payload, rest) = bytes.split_at(here);
-            bytes = rest;
-            self.take(payload);
-            if self.remaining > 0 {
+            if !is_whole {
                 return Ok(());
             }
-            self.end_frame(&mut on)?;
-        }
-    }
-
-    /// Whether the head has all its bytes; if so, the payload is next.
-    fn head_is_whole(&mut self) -> anyhow::Result<bool> {
-        if self.head_len < 2 {
-            return Ok(false);
-        }
-        let [first, second, ..] = self.head;
-        ensure!(second & 0x80 == 0, "the server masked a frame");
-        ensure!(first & 0x70 == 0, "the server set a reserved bit, and no extension was agreed on");
-        let len = u64::from(second & 0x7f);
-        let (need, len) = match len {
-            126 => (4, u64::from(u16::from_be_bytes([self.head[2], self.head[3]]))),
-            127 => {
-                let [_, _, len @ ..] = self.head;
-                (10, u64::from_be_bytes(len))
-            }
-            _ => (2, len),
-        };
-        if self.head_len < need {
-            return Ok(false);
-        }
-        if self.is_control() {
-            ensure!(len <= CONTROL_BYTES_MAX as u64, "a control frame of {len} bytes");
-        }
-        self.remaining = len;
-        self.in_payload = true;
-        Ok(true)
-    }
-
-    fn is_control(&self) -> bool {
-        self.head[0] & 0x8 != 0
-    }
-
-    fn take(&mut self, payload: &[u8]) {
-        self.remaining -= payload.len() as u64;
-        if self.is_control() {
-            self.control.extend_from_slice(payload);
-            return;
-        }
-        self.message_len += payload.len() as u64;
-        if self.keep_start && self.start.len() < CONTROL_BYTES_MAX {
-            let room = CONTROL_BYTES_MAX - self.start.len();
-            self.start.extend_from_slice(&payload[..payload.len().min(room)]);
-        }
-    }
-
-    fn end_frame(&mut self, on: &mut impl FnMut(Seen<'_>)) -> anyhow::Result<()> {
-        let [first, ..] = self.head;
-        self.head = [0; 10];
-        self.head_len = 0;
-        self.in_payload = false;
-        match first & 0x0f {
-            0x0..=0x2 => {
-                if first & 0x80 != 0 {
-                    on(Seen::Message { len: self.message_len, start: &self.start });
+            self.frame = None;
+            match opcode {
+                OpCode::Data(_) if is_last => {
+                    on(Seen::Message { len: self.message_len, start: &self.start })?;
                     self.message_len = 0;
                     self.start.clear();
                 }
+                OpCode::Data(_) => {}
+                OpCode::Control(control) => {
+                    match control {
+                        Control::Ping => on(Seen::Ping(&self.control))?,
+                        Control::Close => {
+                            let code = self.control.first_chunk();
+                            on(Seen::Close(code.map(|code| u16::from_be_bytes(*code))))?;
+                        }
+                        Control::Pong | Control::Reserved(_) => {}
+                    }
+                    self.control.clear();
+                }
             }
-            0x8 => {
-                let code = self.control.first_chunk().map(|code| u16::from_be_bytes(*code));
-                on(Seen::Close(code));
-                self.control.clear();
-            }
-            0x9 => {
-                on(Seen::Ping(&self.control));
-                self.control.clear();
-            }
-            0xa => {
-                on(Seen::Pong);
-                self.control.clear();
-            }
-            opcode => bail!("a frame with the unknown opcode {opcode:#x}"),
         }
-        Ok(())
     }
+}
+
+fn check(header: &FrameHeader, len: u64) -> anyhow::Result<()> {
+    let FrameHeader { rsv1, rsv2, rsv3, mask, opcode, .. } = header;
+    ensure!(mask.is_none(), "the server masked a frame");
+    ensure!(
+        !(*rsv1 || *rsv2 || *rsv3),
+        "the server set a reserved bit, and no extension was agreed on"
+    );
+    let is_control = matches!(opcode, OpCode::Control(_));
+    ensure!(!is_control || len <= CONTROL_BYTES_MAX as u64, "a control frame of {len} bytes");
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Everything a reader can see, as chunks of `chunk` bytes show it.
+    const TEXT: OpCode = OpCode::Data(Data::Text);
+
     fn seen(bytes: &[u8], chunk: usize) -> anyhow::Result<Vec<String>> {
         let mut reader = FrameReader::new(true);
         let mut all = Vec::new();
-        for chunk in bytes.chunks(chunk) {
-            reader.feed(chunk, |seen| all.push(format!("{seen:?}")))?;
+        for part in bytes.chunks(chunk) {
+            reader.feed(part, |seen| {
+                all.push(format!("{seen:?}"));
+                Ok(())
+            })?;
         }
         Ok(all)
     }
 
     #[test]
-    fn frames_are_found_wherever_the_chunks_are_cut() {
-        let mut bytes = server_frame(TEXT, b"hi");
-        bytes.extend(server_frame(BINARY, &[]));
-        bytes.extend(server_frame(BINARY, &[7; 126]));
-        // A ping between the two halves of a message.
+    fn frames_are_the_same_however_they_are_cut() {
+        let mut bytes = Vec::new();
+        bytes.extend(server_frame(TEXT, b"hi"));
+        bytes.extend(server_frame(TEXT, b""));
+        bytes.extend(server_frame(OpCode::Data(Data::Binary), &[7; 300]));
+        // In two fragments, with a ping between.
         bytes.extend([0x01, 1, b'a']);
-        bytes.extend(server_frame(0x9, b"ping"));
+        bytes.extend(server_frame(OpCode::Control(Control::Ping), b"ping"));
         bytes.extend([0x80, 1, b'b']);
         bytes.extend(server_frame(TEXT, &[b'x'; 70_000]));
-        bytes.extend(server_frame(0x8, &1001u16.to_be_bytes()));
+        bytes.extend(server_frame(OpCode::Control(Control::Close), &1001u16.to_be_bytes()));
         let whole = seen(&bytes, bytes.len()).unwrap();
         assert_eq!(whole.len(), 7);
         assert_eq!(whole[0], format!("{:?}", Seen::Message { len: 2, start: b"hi" }));
@@ -244,7 +211,7 @@ mod tests {
 
     #[test]
     fn what_no_server_may_send_is_an_error() {
-        assert!(seen(&client_frame(TEXT, b"masked"), 1).is_err());
+        assert!(seen(&client_text("masked"), 1).is_err());
         assert!(seen(&[0xc1, 0], 1).is_err(), "a reserved bit");
         assert!(seen(&[0x83, 0], 1).is_err(), "an unknown opcode");
         assert!(seen(&[0x89, 126, 1, 0], 1).is_err(), "a ping of 256 bytes");
@@ -252,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_client_frame_unmasks_to_its_payload() {
-        let frame = client_frame(TEXT, b"hello");
+        let frame = client_text("hello");
         assert_eq!(frame[..2], [0x81, 0x85]);
         let payload: Vec<u8> =
             frame[6..].iter().zip(MASK.iter().cycle()).map(|(b, m)| b ^ m).collect();
@@ -264,7 +231,11 @@ mod tests {
         let mut reader = Reader::Tcp { size: 10, have: 0 };
         let mut messages = 0;
         for _ in 0..5 {
-            reader.feed(&[0; 5], |_| messages += 1).unwrap();
+            let count = |_: Seen<'_>| {
+                messages += 1;
+                Ok(())
+            };
+            reader.feed(&[0; 5], count).unwrap();
         }
         assert_eq!(messages, 2);
     }

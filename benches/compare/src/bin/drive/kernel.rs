@@ -3,32 +3,20 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use serde::Serialize;
+use serde_json::{Value, json};
 
 /// Growth that is not worth a name, in bytes for each connection.
 const NOISE_BYTES: i64 = 16;
 
 /// The kernel's books at one moment.
 pub(crate) struct Kernel {
-    /// Slabs that cannot be given back, in KiB: sockets, files, epoll entries, and all else that it needs.
+    /// Slabs that cannot be given back, in KiB: sockets, files, epoll entries, and all else that it
+    /// needs.
     unreclaimable_kib: Option<i64>,
     /// Bytes of live objects by cache; only the superuser may read them.
     caches: BTreeMap<String, i64>,
     /// Pages of data that waits in TCP sockets, as `net.ipv4.tcp_mem` counts them.
     tcp_pages: Option<i64>,
-    /// Connections that the packet filter tracks.
-    tracked: Option<i64>,
-}
-
-/// What changed between two moments. It is the whole machine's: both ends of each connection, and whatever else
-/// ran.
-#[derive(Serialize)]
-pub(crate) struct Growth {
-    unreclaimable_kib: Option<i64>,
-    /// By cache, in bytes, where it is not noise.
-    caches: BTreeMap<String, i64>,
-    tcp_pages: Option<i64>,
-    tracked: Option<i64>,
 }
 
 impl Kernel {
@@ -41,23 +29,23 @@ impl Kernel {
                 .lines()
                 .find(|line| line.starts_with("TCP:"))
                 .and_then(|line| number_after(line, " mem")),
-            tracked: read("/proc/sys/net/netfilter/nf_conntrack_count").trim().parse().ok(),
         }
     }
 
-    /// What changed since `before`, with `connections` that are to be seen in it.
-    pub(crate) fn since(&self, before: &Self, connections: usize) -> Growth {
+    /// What changed since `before`, with `connections` that are to be seen in it. It is the whole
+    /// machine's: both ends of each connection, and whatever else ran.
+    pub(crate) fn since(&self, before: &Self, connections: usize) -> Value {
         let between = |now: Option<i64>, then: Option<i64>| Some(now? - then?);
         let caches = self.caches.iter().filter_map(|(name, bytes)| {
             let grown = bytes - before.caches.get(name).unwrap_or(&0);
             (grown >= NOISE_BYTES * connections as i64).then(|| (name.clone(), grown))
         });
-        Growth {
-            unreclaimable_kib: between(self.unreclaimable_kib, before.unreclaimable_kib),
-            caches: caches.collect(),
-            tcp_pages: between(self.tcp_pages, before.tcp_pages),
-            tracked: between(self.tracked, before.tracked),
-        }
+        json!({
+            "unreclaimable_kib": between(self.unreclaimable_kib, before.unreclaimable_kib),
+            // In bytes, where it is not noise.
+            "caches": caches.collect::<BTreeMap<_, _>>(),
+            "tcp_pages": between(self.tcp_pages, before.tcp_pages),
+        })
     }
 }
 
@@ -99,11 +87,10 @@ mod tests {
             unreclaimable_kib: Some(bytes),
             caches: BTreeMap::from([("TCP".to_owned(), bytes)]),
             tcp_pages: None,
-            tracked: Some(1),
         };
         let growth = books(100 * NOISE_BYTES).since(&books(0), 100);
-        assert_eq!(growth.caches.len(), 1);
-        assert_eq!((growth.tcp_pages, growth.tracked), (None, Some(0)));
-        assert!(books(100 * NOISE_BYTES).since(&books(0), 101).caches.is_empty());
+        assert_eq!(growth["caches"], json!({ "TCP": 1600 }));
+        assert_eq!(growth["tcp_pages"], Value::Null);
+        assert_eq!(books(100 * NOISE_BYTES).since(&books(0), 101)["caches"], json!({}));
     }
 }

@@ -7,21 +7,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail, ensure};
 use mio::net::TcpStream;
 use socket2::{Domain, Socket, Type};
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::frame::{FrameReader, PONG, Reader, Seen, client_frame};
+use crate::frame::{Control, FrameReader, OpCode, Reader, Seen, client_frame};
+use crate::http::{STEP_TIMEOUT, read_upgrade, upgrade_request};
 use crate::meter::Stopwatch;
 use crate::target::Target;
 
 /// Handshakes under way at once. Below any server's backlog, and enough to keep it busy.
 const OPENING_MAX: usize = 64;
-/// How long one step of a handshake may take.
-const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the opening of all connections may take.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(120);
-const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Sixteen zero bytes: the server hashes it, and here nobody guards against a cache.
-const KEY: &str = "AAAAAAAAAAAAAAAAAAAAAA==";
 
 /// What is spoken on a link.
 #[derive(Clone, Copy, Debug)]
@@ -32,8 +27,8 @@ pub(crate) enum Wire {
     Tcp { size: u64 },
 }
 
-/// One message as it goes over the wire, many times in a row, so that any number of messages from any
-/// point in the middle of one is a slice.
+/// One message as it goes over the wire, many times in a row, so that any number of messages from
+/// any point in the middle of one is a slice.
 pub(crate) struct Repeated {
     bytes: Vec<u8>,
     one: usize,
@@ -66,9 +61,9 @@ pub(crate) struct Drained {
     pub(crate) ended: Option<Option<u16>>,
 }
 
-/// Opens `count` connections besides the `open` that there are, so many at a time: once the oldest is answered, the
-/// next one asks. How long each took, from `connect` to the answer, goes to `watch`; without a handshake that says
-/// nothing.
+/// Opens `count` connections besides the `open` that there are, so many at a time: once the oldest
+/// is answered, the next one asks. How long each took, from `connect` to the answer, goes to
+/// `watch`; without a handshake that says nothing.
 pub(crate) fn open_all(
     target: &Target,
     wire: Wire,
@@ -77,7 +72,7 @@ pub(crate) fn open_all(
     watch: &mut Stopwatch,
 ) -> anyhow::Result<Vec<Link>> {
     let deadline = Instant::now() + OPENING_TIMEOUT;
-    let request = request(target);
+    let request = upgrade_request(target);
     let mut links = Vec::with_capacity(count);
     let mut opening = VecDeque::with_capacity(OPENING_MAX);
     while links.len() < count {
@@ -105,7 +100,7 @@ pub(crate) fn open_all(
     Ok(links)
 }
 
-fn connect(target: &Target, index: usize, count: usize) -> anyhow::Result<Socket> {
+pub(crate) fn connect(target: &Target, index: usize, count: usize) -> anyhow::Result<Socket> {
     let attempt = || {
         let socket = Socket::new(Domain::for_address(target.address), Type::STREAM, None)?;
         if let Some(source) = target.source(index) {
@@ -134,68 +129,18 @@ fn connect(target: &Target, index: usize, count: usize) -> anyhow::Result<Socket
     })
 }
 
-fn request(target: &Target) -> String {
-    let Target { address, path } = target;
-    format!(
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
-    )
-}
-
-/// Reads the answer to an upgrade. Returns what came after it.
-fn read_answer(mut socket: &Socket) -> anyhow::Result<Vec<u8>> {
-    let mut have = Vec::with_capacity(4096);
-    let mut chunk = [0; 4096];
-    loop {
-        let n = match socket.read(&mut chunk) {
-            Ok(n) => n,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                bail!("no answer to the upgrade within {STEP_TIMEOUT:?}; is there room for it?")
-            }
-            Err(error) => return Err(error).context("the server broke off during the handshake"),
-        };
-        ensure!(n > 0, "the server hung up during the handshake");
-        have.extend_from_slice(&chunk[..n]);
-
-        let mut headers = [httparse::EMPTY_HEADER; 64];
-        let mut answer = httparse::Response::new(&mut headers);
-        let httparse::Status::Complete(head_len) =
-            answer.parse(&have).context("the answer to the upgrade is not HTTP")?
-        else {
-            ensure!(
-                have.len() < HEAD_BYTES_MAX,
-                "the answer's head is over {HEAD_BYTES_MAX} bytes"
-            );
-            continue;
-        };
-        let status = answer.code.unwrap_or(0);
-        if status != 101 {
-            let body = String::from_utf8_lossy(&have[head_len..]);
-            bail!("the upgrade was rejected: {status} {} {body}", answer.reason.unwrap_or(""));
-        }
-        let accepted = answer
-            .headers
-            .iter()
-            .find(|header| header.name.eq_ignore_ascii_case("sec-websocket-accept"))
-            .is_some_and(|header| header.value == derive_accept_key(KEY.as_bytes()).as_bytes());
-        ensure!(accepted, "the answer's Sec-WebSocket-Accept is wrong or missing");
-        return Ok(have.split_off(head_len));
-    }
-}
-
 impl Link {
     fn begin(socket: Socket, wire: Wire) -> anyhow::Result<Self> {
         let (reader, early) = match wire {
             Wire::WebSocket { keep_start } => {
-                (Reader::WebSocket(FrameReader::new(keep_start)), read_answer(&socket)?)
+                (Reader::WebSocket(FrameReader::new(keep_start)), read_upgrade(&socket)?)
             }
             Wire::Tcp { size } => (Reader::Tcp { size, have: 0 }, Vec::new()),
         };
         socket.set_nonblocking(true)?;
         let stream = TcpStream::from_std(socket.into());
         let mut link = Self { stream, reader, owed: 0, phase: 0 };
-        if let Some(code) = link.digest(&early, |_, _| {})? {
+        if let Some(code) = link.digest(&early, |_, _| Ok(()))? {
             bail!("the server closed at once (code {code:?})");
         }
         Ok(link)
@@ -209,7 +154,7 @@ impl Link {
     pub(crate) fn drain(
         &mut self,
         buffer: &mut [u8],
-        mut on_message: impl FnMut(u64, &[u8]),
+        mut on_message: impl FnMut(u64, &[u8]) -> anyhow::Result<()>,
     ) -> anyhow::Result<Drained> {
         let mut drained = Drained { bytes: 0, messages: 0, ended: None };
         loop {
@@ -229,7 +174,7 @@ impl Link {
             drained.bytes += n;
             drained.ended = self.digest(&buffer[..n], |len, start| {
                 drained.messages += 1;
-                on_message(len, start);
+                on_message(len, start)
             })?;
             // On Linux a short read means an empty socket, and the next byte raises a new edge. It
             // spares a system call per turn, half of what a reader costs.
@@ -239,19 +184,23 @@ impl Link {
         }
     }
 
-    /// Passes on the messages in `bytes` and answers the pings. Says whether a close was among them.
+    /// Passes on the messages in `bytes` and answers the pings. Says whether a close was among
+    /// them.
     fn digest(
         &mut self,
         bytes: &[u8],
-        mut on_message: impl FnMut(u64, &[u8]),
+        mut on_message: impl FnMut(u64, &[u8]) -> anyhow::Result<()>,
     ) -> anyhow::Result<Option<Option<u16>>> {
         let mut ended = None;
         let mut pongs = Vec::new();
-        self.reader.feed(bytes, |seen| match seen {
-            Seen::Message { len, start } => on_message(len, start),
-            Seen::Ping(payload) => pongs.extend(client_frame(PONG, payload)),
-            Seen::Pong => {}
-            Seen::Close(code) => ended = Some(code),
+        let pong = OpCode::Control(Control::Pong);
+        self.reader.feed(bytes, |seen| {
+            match seen {
+                Seen::Message { len, start } => return on_message(len, start),
+                Seen::Ping(payload) => pongs.extend(client_frame(pong, payload)),
+                Seen::Close(code) => ended = Some(code),
+            }
+            Ok(())
         })?;
         // In the middle of a message a pong would be taken for its payload. The server asks again.
         if !pongs.is_empty() && self.phase == 0 {
@@ -261,8 +210,8 @@ impl Link {
         Ok(ended)
     }
 
-    /// Sends one frame of its own kind, at a time when nothing else is owed. It must be small enough for
-    /// the socket to take it whole.
+    /// Sends one frame of its own kind, at a time when nothing else is owed. It must be small
+    /// enough for the socket to take it whole.
     pub(crate) fn send_alone(&mut self, frame: &[u8]) -> anyhow::Result<()> {
         ensure!(self.owed == 0 && self.phase == 0, "a frame in the middle of another");
         let n = self.stream.write(frame).context("cannot write to the server")?;

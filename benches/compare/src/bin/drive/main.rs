@@ -1,10 +1,10 @@
 //! `drive`: one load driver for every server in the comparison.
 //!
-//! It runs on one thread, builds the bytes it sends once, and parses no more of what comes back than the
-//! length of each frame, so that the server's core is busy before its own. It needs Linux, for `/proc`.
+//! It runs on one thread, builds the bytes it sends once, and parses no more of what comes back
+//! than the length of each frame, so that the server's core is busy before its own. It needs Linux,
+//! for `/proc`.
 
 mod echo;
-mod fanout;
 mod hold;
 mod idle;
 mod keep;
@@ -12,24 +12,28 @@ mod ladder;
 mod presence;
 mod rooms;
 
+mod commands;
 mod crowd;
 mod frame;
+mod http;
 mod kernel;
 mod link;
 mod meter;
 mod process;
 mod target;
 
-use std::fmt;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
-use serde::Serialize;
+
+use process::Process;
+use target::Target;
 
 #[derive(Parser)]
 #[command(about = "Loads a WebSocket server on this machine and measures what it costs")]
 struct Args {
-    /// One line of JSON instead of words.
+    /// The report on one line.
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -40,10 +44,11 @@ struct Args {
 enum Work {
     /// Closed-loop echo: CPU per message, throughput, latency.
     Echo(echo::Args),
-    /// Opens connections, lets them go quiet, and reads the server's memory: connections a second too.
+    /// Opens connections, lets them go quiet, and reads the server's memory: connections a second
+    /// too.
     Idle(idle::Args),
     /// One message to many members: CPU per delivery.
-    Fanout(fanout::Args),
+    Fanout(rooms::FanoutArgs),
     /// Many rooms that talk at once: CPU per publish and per delivery.
     Rooms(rooms::Args),
     /// One room where all see who comes and goes: CPU per join, leave and notice.
@@ -56,41 +61,52 @@ enum Work {
     Hold(hold::Args),
 }
 
+/// The server under load.
+#[derive(clap::Args)]
+struct Server {
+    /// Where to connect, such as ws://127.0.0.1:3030/ws
+    #[arg(long)]
+    url: Target,
+    /// The server's process, to read its CPU time and memory.
+    #[arg(long)]
+    pid: Option<u32>,
+}
+
+impl Server {
+    fn process(&self) -> anyhow::Result<Process> {
+        Ok(Process::with_pid(self.pid.context("this work needs the server's --pid")?))
+    }
+}
+
+/// How long to run a load.
+#[derive(clap::Args)]
+struct Timing {
+    /// How long to measure, in seconds.
+    #[arg(long, default_value = "5", value_parser = a_while)]
+    seconds: Duration,
+    /// How long to run before that, in seconds.
+    #[arg(long, default_value = "1", value_parser = a_while)]
+    warmup: Duration,
+}
+
 fn main() {
     let args = Args::parse();
     let done = match &args.work {
-        Work::Echo(work) => echo::run(work).map(|report| print(&report, args.json)),
-        Work::Idle(work) => idle::run(work).map(|report| print(&report, args.json)),
-        Work::Fanout(work) => fanout::run(work).map(|report| print(&report, args.json)),
-        Work::Rooms(work) => rooms::run(work).map(|report| print(&report, args.json)),
-        Work::Presence(work) => presence::run(work).map(|report| print(&report, args.json)),
-        Work::Ladder(work) => ladder::run(work).map(|report| print(&report, args.json)),
-        Work::Keep(work) => keep::run(work).map(|report| print(&report, args.json)),
-        Work::Hold(work) => hold::run(work).map(|report| print(&report, args.json)),
+        Work::Echo(work) => echo::run(work),
+        Work::Idle(work) => idle::run(work),
+        Work::Fanout(work) => rooms::fanout(work),
+        Work::Rooms(work) => rooms::run(work),
+        Work::Presence(work) => presence::run(work),
+        Work::Ladder(work) => ladder::run(work),
+        Work::Keep(work) => keep::run(work),
+        Work::Hold(work) => hold::run(work),
     };
-    if let Err(error) = done {
-        eprintln!("drive: {error:#}");
-        std::process::exit(1);
-    }
-}
-
-fn print<R: Serialize + fmt::Display>(report: &R, json: bool) {
-    if json {
-        let line = serde_json::to_string(report).expect("a report has only strings and numbers");
-        println!("{line}");
-    } else {
-        println!("{report}");
-    }
-}
-
-/// A figure that needs a `--pid` or is left out.
-struct Figure(Option<f64>);
-
-impl fmt::Display for Figure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(value) => write!(f, "{value:.2}"),
-            None => f.write_str("- (needs --pid)"),
+    match done {
+        Ok(report) if args.json => println!("{report}"),
+        Ok(report) => println!("{report:#}"),
+        Err(error) => {
+            eprintln!("drive: {error:#}");
+            std::process::exit(1);
         }
     }
 }
@@ -105,7 +121,7 @@ fn a_while(text: &str) -> Result<Duration, String> {
         .ok_or_else(fault)
 }
 
-/// Digits beyond the third after the point are noise, and make a JSON line hard to read.
+/// Digits beyond the third after the point are noise, and make a report hard to read.
 fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }

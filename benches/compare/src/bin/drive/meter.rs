@@ -1,10 +1,10 @@
-//! What a stretch of work cost: wall time, the server's and the driver's CPU time, and how long things took.
+//! What a stretch of work cost: wall time, the server's and the driver's CPU time, and how long
+//! things took.
 
-use std::fmt;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::process::Process;
 use crate::rounded;
@@ -59,15 +59,20 @@ impl Spent {
         self.server_s.filter(|_| count > 0).map(|s| rounded(s * 1e6 / count as f64))
     }
 
-    /// CPU time by wall time. Well below 1 the server had idle moments, and its CPU per message counts
-    /// more wake-ups than it would under full load.
+    /// CPU time by wall time. Well below 1 the server had idle moments, and its CPU per message
+    /// counts more wake-ups than it would under full load.
     pub(crate) fn server_busy(&self) -> Option<f64> {
         self.server_s.map(|s| rounded(s / self.wall_s))
     }
 
-    /// The same for the driver, whose CPU time was in vain for `idle` of it.
-    pub(crate) fn driver_busy(&self, idle: Duration) -> f64 {
-        rounded((self.driver_s - idle.as_secs_f64()).max(0.0) / self.wall_s)
+    /// `figures` with how long that took and how busy both sides were. Of the driver's CPU time
+    /// `idle` was in vain.
+    pub(crate) fn report(&self, idle: Duration, mut figures: Value) -> Value {
+        figures["seconds"] = json!(rounded(self.wall_s));
+        figures["server_busy"] = json!(self.server_busy());
+        let driver_s = (self.driver_s - idle.as_secs_f64()).max(0.0);
+        figures["driver_busy"] = json!(rounded(driver_s / self.wall_s));
+        figures
     }
 }
 
@@ -92,24 +97,17 @@ impl Stopwatch {
         self.0.reset();
     }
 
-    pub(crate) fn read(&self) -> Latency {
-        let us = |quantile| rounded(self.0.value_at_quantile(quantile) as f64 / 1e3);
-        Latency { p50_us: us(0.5), p99_us: us(0.99), p999_us: us(0.999), max_us: us(1.0) }
+    pub(crate) fn count(&self) -> u64 {
+        self.0.len()
     }
-}
 
-#[derive(Serialize)]
-pub(crate) struct Latency {
-    p50_us: f64,
-    p99_us: f64,
-    p999_us: f64,
-    max_us: f64,
-}
+    pub(crate) fn quantile_us(&self, quantile: f64) -> f64 {
+        rounded(self.0.value_at_quantile(quantile) as f64 / 1e3)
+    }
 
-impl fmt::Display for Latency {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { p50_us, p99_us, p999_us, max_us } = self;
-        write!(f, "{p50_us:.0} / {p99_us:.0} / {p999_us:.0} / {max_us:.0} µs")
+    pub(crate) fn report(&self) -> Value {
+        let us = |quantile| self.quantile_us(quantile);
+        json!({ "p50_us": us(0.5), "p99_us": us(0.99), "p999_us": us(0.999), "max_us": us(1.0) })
     }
 }
 
@@ -123,12 +121,12 @@ mod tests {
         watch.record_n(Duration::from_micros(10), 980);
         watch.record_n(Duration::from_micros(1000), 19);
         watch.record(Duration::from_secs(3600));
-        let latency = watch.read();
-        assert!((latency.p50_us - 10.0).abs() < 1.0, "{latency}");
-        assert!((latency.p99_us - 1000.0).abs() < 2.0, "{latency}");
-        assert!((latency.max_us - 60e6).abs() < 1e5, "{latency}");
+        for (quantile, us) in [(0.5, 10.0_f64), (0.99, 1000.0), (1.0, 60e6)] {
+            let found = watch.quantile_us(quantile);
+            assert!((found - us).abs() < 1.0 + us / 1000.0, "{quantile}: {found} µs");
+        }
         watch.reset();
-        assert!(watch.read().max_us < 1.0);
+        assert!(watch.quantile_us(1.0) < 1.0);
     }
 
     #[test]

@@ -23,32 +23,24 @@ impl Process {
         Self { root: PathBuf::from("/proc/self") }
     }
 
-    /// User and kernel time of all threads. In nanoseconds from the scheduler where it keeps them, else
-    /// in ticks of 10 ms. A thread that ended takes its nanoseconds along, so ask of servers whose
-    /// threads stay.
+    /// User and kernel time of all threads. In nanoseconds from the scheduler where it keeps them,
+    /// else in ticks of 10 ms. A thread that ended takes its nanoseconds along, so ask of servers
+    /// whose threads stay.
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
-        match self.cpu_by_scheduler() {
-            Some(time) => Ok(time),
-            None => self.cpu_by_ticks(),
-        }
+        self.scheduled(|_| true).map_or_else(|| self.cpu_by_ticks(), Ok)
     }
 
-    fn cpu_by_scheduler(&self) -> Option<Duration> {
-        let mut sum = Duration::ZERO;
-        for task in fs::read_dir(self.root.join("task")).ok()? {
-            let text = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-            sum += Duration::from_nanos(text.split(' ').next()?.parse().ok()?);
-        }
-        Some(sum)
-    }
-
-    /// The same for the threads whose name, which the kernel cuts off after 15 bytes, is `name`. Nothing where the
-    /// scheduler keeps no books, or where there is no such thread.
+    /// The same for the threads whose name, which the kernel cuts off after 15 bytes, is `name`.
+    /// Nothing where the scheduler keeps no books, or where there is no such thread.
     pub(crate) fn cpu_of_threads(&self, name: &str) -> Option<Duration> {
+        self.scheduled(|thread| thread == name)
+    }
+
+    fn scheduled(&self, counts: impl Fn(&str) -> bool) -> Option<Duration> {
         let mut sum = None;
         for task in fs::read_dir(self.root.join("task")).ok()? {
             let task = task.ok()?.path();
-            if fs::read_to_string(task.join("comm")).ok()?.trim_end() == name {
+            if counts(fs::read_to_string(task.join("comm")).ok()?.trim_end()) {
                 let text = fs::read_to_string(task.join("schedstat")).ok()?;
                 let time = Duration::from_nanos(text.split(' ').next()?.parse().ok()?);
                 sum = Some(sum.unwrap_or(Duration::ZERO) + time);
@@ -58,10 +50,7 @@ impl Process {
     }
 
     fn cpu_by_ticks(&self) -> anyhow::Result<Duration> {
-        let path = self.root.join("stat");
-        let text = fs::read_to_string(&path).with_context(|| {
-            format!("cannot read {}; is the server still there?", path.display())
-        })?;
+        let text = self.read("stat")?;
         // The second field is the program's name in brackets, and a name may have spaces.
         let after_name = text.rsplit_once(')').map_or("", |(_, rest)| rest);
         let fields: Vec<&str> = after_name.split_whitespace().collect();
@@ -72,15 +61,16 @@ impl Process {
 
     /// Resident memory in KiB. What the kernel holds for sockets is not in it.
     pub(crate) fn rss_kib(&self) -> anyhow::Result<u64> {
-        let path = self.root.join("status");
-        let text = fs::read_to_string(&path).with_context(|| {
-            format!("cannot read {}; is the server still there?", path.display())
-        })?;
-        text.lines()
-            .find_map(|line| {
-                line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.trim().parse().ok()
-            })
-            .context("/proc/PID/status has no VmRSS")
+        let text = self.read("status")?;
+        let rss = text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix(" kB"));
+        let kib = rss.context("/proc/PID/status has no VmRSS")?.trim();
+        kib.parse().with_context(|| format!("VmRSS is '{kib}'"))
+    }
+
+    fn read(&self, name: &str) -> anyhow::Result<String> {
+        let path = self.root.join(name);
+        fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {}; is the server still there?", path.display()))
     }
 }
 

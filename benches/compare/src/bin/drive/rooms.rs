@@ -1,39 +1,41 @@
-//! Many rooms that talk at once, as JSON. In each room a member publishes and all others get it, and what a
-//! member is sent is known by its room and number.
+//! Messages to many. In each room a member publishes, all others get it, and the time from the
+//! publish to each delivery is known.
 //!
-//! Two kinds of load: with `--window` each room has so many publishes on their way at all times, and with
-//! `--rate` publishes come when the clock says so, whether or not the earlier ones have arrived. The latter
-//! counts latency from the moment a publish was due.
+//! Many rooms talk at once as JSON, where a delivery is known by its room and number. Two kinds of
+//! load: with `--window` each room has so many publishes on their way at all times, and with
+//! `--rate` publishes come when the clock says so, whether or not the earlier ones have arrived.
+//! The latter counts latency from the moment a publish was due.
+//!
+//! A fan-out is one room in which always the same link publishes, and the next message only when
+//! everybody has the last. It also loads servers that know no rooms and send what they get to
+//! everyone.
 
 use std::collections::VecDeque;
-use std::fmt;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use serde::Serialize;
+use serde_json::{Value, json};
 
-use crate::crowd::Crowd;
-use crate::frame::{TEXT, client_frame};
+use crate::commands::{Commands, is_answer};
+use crate::crowd::{Crowd, Patience, QUIET};
+use crate::frame::{Data, OpCode, client_frame, client_text};
 use crate::link::{Repeated, Wire};
-use crate::meter::{Latency, Meter, Stopwatch};
-use crate::target::Target;
-use crate::{Figure, a_while, rounded};
+use crate::meter::{Meter, Stopwatch};
+use crate::{Server, Timing, rounded};
 
-/// Without any delivery for so long, with publishes on their way, the server counts as stuck.
-const STALL: Duration = Duration::from_secs(5);
-/// For all joins to be answered.
-const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// Quiet enough after the welcome.
-const QUIET: Duration = Duration::from_millis(200);
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Publishes on their way in one room: a server that falls behind a `--rate` by more is too slow for it.
+/// Publishes on their way in one room: a server that falls behind a `--rate` by more is too slow
+/// for it.
 const ROOM_IN_FLIGHT_MAX: usize = 4096;
+/// The most that one look at the links waits for.
+const LOOK: Duration = Duration::from_secs(1);
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Where the room protocol is spoken, ws://127.0.0.1:PORT/ws
-    #[arg(long)]
-    url: Target,
+    #[command(flatten)]
+    server: Server,
+    #[command(flatten)]
+    timing: Timing,
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rooms: u32,
     /// Connections in each room.
@@ -42,12 +44,6 @@ pub(crate) struct Args {
     /// Bytes of a `publish` as JSON.
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     size: u32,
-    /// How long to measure, in seconds.
-    #[arg(long, default_value = "5", value_parser = a_while)]
-    seconds: Duration,
-    /// How long to run before that, in seconds.
-    #[arg(long, default_value = "1", value_parser = a_while)]
-    warmup: Duration,
     /// Publishes on their way in each room at once.
     #[arg(long, default_value_t = 1, conflicts_with = "rate",
         value_parser = clap::value_parser!(u32).range(1..=1024))]
@@ -55,112 +51,106 @@ pub(crate) struct Args {
     /// Publishes a second over all rooms, at even intervals, instead of a window.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     rate: Option<u32>,
-    /// The server's process, to read its CPU time.
-    #[arg(long)]
-    pid: Option<u32>,
 }
 
-#[derive(Serialize)]
-pub(crate) struct Report {
-    rooms: u32,
+#[derive(clap::Args)]
+pub(crate) struct FanoutArgs {
+    #[command(flatten)]
+    server: Server,
+    #[command(flatten)]
+    timing: Timing,
+    /// Connections that only listen.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     members: u32,
+    /// Bytes of a published message.
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     size: u32,
-    window: Option<u32>,
-    rate: Option<u32>,
-    seconds: f64,
-    publishes: u64,
-    deliveries: u64,
-    publishes_per_s: f64,
-    deliveries_per_s: f64,
-    /// The same CPU time, divided by the publishes and by the deliveries.
-    cpu_us_per_publish: Option<f64>,
-    cpu_us_per_delivery: Option<f64>,
-    /// What a member got for a message: a server that adds an id and a time sends more than it received.
-    delivered_bytes: f64,
-    /// From the publish to each delivery.
-    latency: Latency,
-    server_busy: Option<f64>,
-    driver_busy: f64,
+    #[arg(long, value_enum, default_value_t = Protocol::Chat)]
+    protocol: Protocol,
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rooms, members, size, publishes, deliveries, seconds, .. } = self;
-        write!(f, "rooms: {size} B in {rooms} rooms × {members} members, ")?;
-        match (self.rate, self.window) {
-            (Some(rate), _) => write!(f, "{rate} publishes/s asked for")?,
-            (None, window) => write!(f, "{} on their way in each", window.unwrap_or(1))?,
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Protocol {
+    /// Rusty Socks: JSON to the default room, and all but the sender get it.
+    Chat,
+    /// Any text frame goes to every client, the sender included.
+    Raw,
+    /// No WebSocket: any bytes go to every client, the sender included.
+    Tcp,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<Value> {
+    let (rooms, members) = (args.rooms as usize, args.members as usize);
+    let wire = Wire::WebSocket { keep_start: true };
+    let mut crowd = Crowd::open(&args.server.url, wire, rooms * members)?;
+    crowd.settle(QUIET)?;
+    join_all(&mut crowd, members)?;
+    let room = |index| {
+        let name = room_name(index);
+        let head = format!(r#"{{"type":"publish","room":"{name}","content":""#);
+        let message = padded(&head, r#""}"#, args.size as usize)?;
+        Ok((Room::named(&name, members - 1), Repeated::new(&message, 1)))
+    };
+    let rooms = (0..rooms).map(room).collect::<anyhow::Result<_>>()?;
+    let pace = match args.rate {
+        Some(rate) => {
+            let every = Duration::from_secs(1) / rate;
+            Pace::Rate { every, due_at: Instant::now(), room: 0 }
         }
-        writeln!(
-            f,
-            ": {publishes} publishes, {deliveries} deliveries of {:.0} B in {seconds:.2} s",
-            self.delivered_bytes
-        )?;
-        writeln!(f, "  server CPU per publish   {} µs", Figure(self.cpu_us_per_publish))?;
-        writeln!(f, "  server CPU per delivery  {} µs", Figure(self.cpu_us_per_delivery))?;
-        writeln!(f, "  publishes per second     {:.0}", self.publishes_per_s)?;
-        writeln!(f, "  deliveries per second    {:.0}", self.deliveries_per_s)?;
-        writeln!(f, "  p50/p99/p99.9/max        {}", self.latency)?;
-        write!(
-            f,
-            "  busy: server, driver     {}, {:.2}",
-            Figure(self.server_busy),
-            self.driver_busy
-        )
-    }
+        None => Pace::Window(args.window as usize),
+    };
+    let mut report = Load::new(crowd, rooms, pace).measure(&args.timing, args.server.pid)?;
+    report["rooms"] = json!(args.rooms);
+    report["members"] = json!(members);
+    Ok(report)
 }
 
-pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
-    let mut load = Load::open(args)?;
-    load.run_until(Instant::now() + args.warmup)?;
-    load.tally.reset();
-    load.crowd.take_idle();
-
-    let meter = Meter::start(args.pid)?;
-    load.run_until(Instant::now() + args.seconds)?;
-    let spent = meter.stop()?;
-
-    let Tally { publishes, deliveries, bytes, ref latency, .. } = load.tally;
-    ensure!(deliveries > 0, "not one delivery came in {:.1} s", spent.wall_s);
-    Ok(Report {
-        rooms: args.rooms,
-        members: args.members,
-        size: args.size,
-        window: args.rate.is_none().then_some(args.window),
-        rate: args.rate,
-        seconds: rounded(spent.wall_s),
-        publishes,
-        deliveries,
-        publishes_per_s: spent.per_s(publishes),
-        deliveries_per_s: spent.per_s(deliveries),
-        cpu_us_per_publish: spent.server_us_per(publishes),
-        cpu_us_per_delivery: spent.server_us_per(deliveries),
-        delivered_bytes: rounded(bytes as f64 / deliveries as f64),
-        latency: latency.read(),
-        server_busy: spent.server_busy(),
-        driver_busy: spent.driver_busy(load.crowd.take_idle()),
-    })
+pub(crate) fn fanout(args: &FanoutArgs) -> anyhow::Result<Value> {
+    let (size, links) = (args.size as usize, args.members as usize + 1);
+    let (keep_start, message) = match args.protocol {
+        Protocol::Chat => (true, padded(r#"{"content":""#, r#""}"#, size)?),
+        Protocol::Raw => (false, client_frame(OpCode::Data(Data::Text), &vec![b'x'; size])),
+        Protocol::Tcp => (false, vec![b'x'; size]),
+    };
+    let wire = match args.protocol {
+        Protocol::Tcp => Wire::Tcp { size: size as u64 },
+        Protocol::Chat | Protocol::Raw => Wire::WebSocket { keep_start },
+    };
+    let room = match args.protocol {
+        Protocol::Chat => Room::new(r#"{"type":"message""#.to_owned(), false, links - 1),
+        Protocol::Raw | Protocol::Tcp => Room::new(String::new(), false, links),
+    };
+    let room = (room, Repeated::new(&message, 1));
+    let mut crowd = Crowd::open(&args.server.url, wire, links)?;
+    crowd.settle(QUIET)?;
+    let load = Load::new(crowd, vec![room], Pace::OneByOne);
+    let mut report = load.measure(&args.timing, args.server.pid)?;
+    report["members"] = json!(args.members);
+    Ok(report)
 }
 
-/// The wire and the rooms, between which the members go in order: the first ones are in room 0.
+/// The links and the rooms, among which the members go in order: the first ones are in room 0.
 struct Load {
     crowd: Crowd,
     rooms: Vec<Room>,
     /// What is published in each room.
-    publishes: Vec<Repeated>,
+    messages: Vec<Repeated>,
+    /// Links in each room.
     members: usize,
     /// The number that each link saw last.
     last_seen: Vec<u64>,
     pace: Pace,
     tally: Tally,
-    last_delivery: Instant,
 }
 
 struct Room {
-    /// What every message of this room starts with, up to its number.
+    /// What every delivery in this room starts with, and whether its number follows.
     prefix: String,
-    /// The member whose turn it is. It changes only while nothing is on its way: of two publishers at once
-    /// nobody could say who comes first.
+    is_numbered: bool,
+    /// Deliveries that a publish makes.
+    hearers: usize,
+    /// The member whose turn it is. It changes only while nothing is on its way: of two publishers
+    /// at once nobody could say who comes first.
     publisher: usize,
     /// Publishes on their way, oldest first, and the number of the first.
     in_flight: VecDeque<InFlight>,
@@ -181,123 +171,115 @@ enum Pace {
         due_at: Instant,
         room: usize,
     },
+    /// As a window of one, but always by the same link, and measured until everybody has the last.
+    OneByOne,
 }
 
 struct Tally {
     publishes: u64,
     deliveries: u64,
     bytes: u64,
+    /// From the publish until a member has the message, over all members.
     latency: Stopwatch,
-}
-
-impl Tally {
-    fn reset(&mut self) {
-        (self.publishes, self.deliveries, self.bytes) = (0, 0, 0);
-        self.latency.reset();
-    }
+    /// From the publish until the last one has it.
+    last_member: Stopwatch,
 }
 
 impl Load {
-    /// Connects everybody and has them join.
-    fn open(args: &Args) -> anyhow::Result<Self> {
-        let (rooms, members) = (args.rooms as usize, args.members as usize);
-        let wire = Wire::WebSocket { keep_start: true };
-        let mut crowd = Crowd::open(&args.url, wire, rooms * members)?;
-        crowd.settle(QUIET, SETTLE_TIMEOUT)?;
-        join_all(&mut crowd, rooms * members, |index| room_name(index / members))?;
-        let names: Vec<String> = (0..rooms).map(room_name).collect();
-        let publishes = names
-            .iter()
-            .map(|name| Ok(Repeated::new(&publish(name, args.size as usize)?, 1)))
-            .collect::<anyhow::Result<Vec<_>>>()?;
+    /// With what is published in each room.
+    fn new(mut crowd: Crowd, rooms: Vec<(Room, Repeated)>, pace: Pace) -> Self {
         crowd.stay_awake();
-        let now = Instant::now();
-        let pace = match args.rate {
-            Some(rate) => {
-                let every = Duration::from_secs(1) / rate;
-                Pace::Rate { every, due_at: now, room: 0 }
-            }
-            None => Pace::Window(args.window as usize),
-        };
-        Ok(Self {
-            crowd,
-            rooms: names.iter().map(|name| Room::named(name)).collect(),
-            publishes,
-            last_seen: vec![0; rooms * members],
-            members,
-            pace,
-            tally: Tally { publishes: 0, deliveries: 0, bytes: 0, latency: Stopwatch::new() },
-            last_delivery: now,
-        })
+        let (last_seen, members) = (vec![0; crowd.len()], crowd.len() / rooms.len());
+        let (rooms, messages) = rooms.into_iter().unzip();
+        Self { crowd, rooms, messages, members, last_seen, pace, tally: Tally::new() }
     }
 
-    fn run_until(&mut self, until: Instant) -> anyhow::Result<()> {
-        if let Pace::Window(_) = self.pace {
-            for room in 0..self.rooms.len() {
-                self.fill(room)?;
-            }
+    fn measure(mut self, timing: &Timing, pid: Option<u32>) -> anyhow::Result<Value> {
+        self.run_for(timing.warmup)?;
+        let warmup = std::mem::replace(&mut self.tally, Tally::new()).publishes;
+        self.crowd.take_idle();
+
+        let meter = Meter::start(pid)?;
+        self.run_for(timing.seconds)?;
+        let spent = meter.stop()?;
+
+        let Tally { publishes, deliveries, bytes, latency, last_member } = &self.tally;
+        ensure!(*deliveries > 0, "not one delivery came in {:.1} s", spent.wall_s);
+        let figures = json!({
+            "warmup_publishes": warmup,
+            "publishes": publishes,
+            "deliveries": deliveries,
+            "publishes_per_s": spent.per_s(*publishes),
+            "deliveries_per_s": spent.per_s(*deliveries),
+            // The same CPU time, divided by the publishes and by the deliveries.
+            "cpu_us_per_publish": spent.server_us_per(*publishes),
+            "cpu_us_per_delivery": spent.server_us_per(*deliveries),
+            // A server that adds an id and a time sends more than it received.
+            "delivered_bytes": rounded(*bytes as f64 / *deliveries as f64),
+            "latency": latency.report(),
+            "last_member": last_member.report(),
+        });
+        Ok(spent.report(self.crowd.take_idle(), figures))
+    }
+
+    fn run_for(&mut self, time: Duration) -> anyhow::Result<()> {
+        let until = Instant::now() + time;
+        for room in 0..self.rooms.len() {
+            self.fill(room)?;
         }
+        let mut patience = Patience::new();
         // Rooms in which something came to everybody.
         let mut done = Vec::new();
         loop {
             let now = Instant::now();
-            if now >= until {
+            let is_over = now >= until;
+            if is_over && !(matches!(self.pace, Pace::OneByOne) && self.is_owed()) {
                 return Ok(());
             }
-            let timeout = match self.publish_due(now)? {
-                Some(due_at) => due_at.min(until).saturating_duration_since(now),
-                None => (until - now).min(Duration::from_secs(1)),
-            };
-            self.turn(timeout, &mut done)?;
-            if let Pace::Window(_) = self.pace {
-                for room in done.drain(..) {
+            let due_at = self.publish_due(now)?.map(|due_at| due_at.min(until));
+            let left = due_at.unwrap_or(until).saturating_duration_since(now);
+            let before = self.tally.deliveries;
+            self.turn(if is_over { LOOK } else { left.min(LOOK) }, &mut done)?;
+            let is_well = self.tally.deliveries > before || !self.is_owed();
+            patience.after(is_well, || "publishes are on their way".to_owned())?;
+            for room in done.drain(..) {
+                if !is_over {
                     self.fill(room)?;
                 }
             }
-            done.clear();
         }
+    }
+
+    fn is_owed(&self) -> bool {
+        self.rooms.iter().any(|room| !room.in_flight.is_empty())
     }
 
     /// Reads what came.
     fn turn(&mut self, timeout: Duration, done: &mut Vec<usize>) -> anyhow::Result<()> {
-        let Self { crowd, rooms, publishes, members, last_seen, tally, .. } = self;
+        let Self { crowd, rooms, messages, members, last_seen, tally, .. } = self;
         let members = *members;
-        let mut wrong = None;
-        let before = tally.deliveries;
         crowd.turn(
             timeout,
             |index, len, start| {
                 let room = index / members;
-                let last = &mut last_seen[index];
-                match rooms[room].delivered(start, last, tally) {
-                    Ok(true) => done.push(room),
-                    Ok(false) => {}
-                    Err(error) => wrong = wrong.take().or(Some(error)),
-                }
                 tally.bytes += len;
+                if rooms[room].delivered(start, &mut last_seen[index], tally)? {
+                    done.push(room);
+                }
+                Ok(())
             },
             // A publish that the socket did not take whole goes on once it may.
-            |index, link, _| link.flush(&publishes[index / members]),
+            |index, link, _| link.flush(&messages[index / members]),
         )?;
-        crowd.ensure_whole()?;
-        if let Some(error) = wrong {
-            return Err(error);
-        }
-        let now = Instant::now();
-        if tally.deliveries > before || rooms.iter().all(|room| room.in_flight.is_empty()) {
-            self.last_delivery = now;
-        }
-        ensure!(
-            now.duration_since(self.last_delivery) < STALL,
-            "no delivery for {STALL:?}, with publishes on their way"
-        );
         Ok(())
     }
 
     /// Publishes in `room` until its window is full.
     fn fill(&mut self, room: usize) -> anyhow::Result<()> {
-        let Pace::Window(window) = self.pace else {
-            return Ok(());
+        let window = match self.pace {
+            Pace::Window(window) => window,
+            Pace::OneByOne => 1,
+            Pace::Rate { .. } => return Ok(()),
         };
         while self.rooms[room].in_flight.len() < window {
             self.publish(room, Instant::now())?;
@@ -324,27 +306,29 @@ impl Load {
 
     fn publish(&mut self, index: usize, due_at: Instant) -> anyhow::Result<()> {
         let room = &mut self.rooms[index];
-        if room.in_flight.is_empty() {
+        if room.in_flight.is_empty() && !matches!(self.pace, Pace::OneByOne) {
             room.publisher = (room.publisher + 1) % self.members;
         }
         ensure!(
             room.in_flight.len() < ROOM_IN_FLIGHT_MAX,
             "the server is too slow for this rate: {ROOM_IN_FLIGHT_MAX} publishes wait in one room"
         );
-        room.in_flight.push_back(InFlight { due_at, missing: self.members - 1 });
+        room.in_flight.push_back(InFlight { due_at, missing: room.hearers });
         let link = self.crowd.link(index * self.members + room.publisher)?;
-        link.send(&self.publishes[index], 1)
+        link.send(&self.messages[index], 1)
     }
 }
 
 impl Room {
-    fn named(name: &str) -> Self {
-        Self {
-            prefix: format!(r#"{{"type":"message","room":"{name}","seq":"#),
-            publisher: 0,
-            in_flight: VecDeque::new(),
-            first_seq: 1,
-        }
+    /// Whose deliveries start with `prefix`, and then have a number if `is_numbered`.
+    fn new(prefix: String, is_numbered: bool, hearers: usize) -> Self {
+        let in_flight = VecDeque::new();
+        Self { prefix, is_numbered, hearers, publisher: 0, in_flight, first_seq: 1 }
+    }
+
+    fn named(name: &str, hearers: usize) -> Self {
+        let prefix = format!(r#"{{"type":"message","room":"{name}","seq":"#);
+        Self::new(prefix, true, hearers)
     }
 
     /// Takes note of a delivery. Says whether everybody has that message now.
@@ -358,10 +342,8 @@ impl Room {
         let Some(rest) = start.strip_prefix(self.prefix.as_bytes()) else {
             bail!("the server sent something other than a message of this room: {}", said());
         };
-        let seq = rest
-            .iter()
-            .take_while(|byte| byte.is_ascii_digit())
-            .fold(0, |seq: u64, digit| seq.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')));
+        // Where others may have published before, a link counts what it is sent.
+        let seq = if self.is_numbered { number(rest) } else { *last_seen + 1 };
         ensure!(seq > *last_seen, "out of order: number {seq} came after {last_seen}");
         *last_seen = seq;
         let message = seq
@@ -370,80 +352,75 @@ impl Room {
             .with_context(|| format!("nobody published what this is: {}", said()))?;
         message.missing =
             message.missing.checked_sub(1).context("a message came once too often")?;
+        let took = message.due_at.elapsed();
         tally.deliveries += 1;
-        tally.latency.record(message.due_at.elapsed());
+        tally.latency.record(took);
         let before = self.first_seq;
         while self.in_flight.front().is_some_and(|message| message.missing == 0) {
             self.in_flight.pop_front();
             self.first_seq += 1;
+            tally.last_member.record(took);
         }
         tally.publishes += self.first_seq - before;
         Ok(self.first_seq > before)
     }
 }
 
-/// Another room for each driver, because what one has published stays in its rooms, and so do their numbers.
+impl Tally {
+    fn new() -> Self {
+        let (latency, last_member) = (Stopwatch::new(), Stopwatch::new());
+        Self { publishes: 0, deliveries: 0, bytes: 0, latency, last_member }
+    }
+}
+
+/// The number that `text` starts with.
+fn number(text: &[u8]) -> u64 {
+    let digits = text.iter().take_while(|byte| byte.is_ascii_digit());
+    digits.fold(0, |n: u64, digit| n.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')))
+}
+
+/// Another room for each driver, because what one has published stays in its rooms, and so do their
+/// numbers.
 fn room_name(index: usize) -> String {
     format!("room-{:x}-{index}", std::process::id())
 }
 
-/// A `publish` of `size` bytes.
-fn publish(room: &str, size: usize) -> anyhow::Result<Vec<u8>> {
-    let frame =
-        |content: &str| format!(r#"{{"type":"publish","room":"{room}","content":"{content}"}}"#);
-    let least = frame("").len();
-    ensure!(size > least, "a publish has at least {} bytes", least + 1);
-    Ok(client_frame(TEXT, frame(&"x".repeat(size - least)).as_bytes()))
+/// Has all links join, `members` of them each room.
+fn join_all(crowd: &mut Crowd, members: usize) -> anyhow::Result<()> {
+    let count = crowd.len();
+    let commands = Commands { count, window: count, refill_at: 0 };
+    let join = |crowd: &mut Crowd, links: Range<usize>| {
+        for index in links {
+            let room = room_name(index / members);
+            let join = format!(r#"{{"type":"join","room":"{room}","ref":0}}"#);
+            crowd.link(index)?.send_alone(&client_text(&join))?;
+        }
+        Ok(())
+    };
+    commands.run(crowd, join, is_answer)
 }
 
-/// Has the first `count` links join a room each, and waits for the answers.
-fn join_all(
-    crowd: &mut Crowd,
-    count: usize,
-    room_of: impl Fn(usize) -> String,
-) -> anyhow::Result<()> {
-    for index in 0..count {
-        let join = format!(r#"{{"type":"join","room":"{}","ref":0}}"#, room_of(index));
-        crowd.link(index)?.send_alone(&client_frame(TEXT, join.as_bytes()))?;
-    }
-    let (mut joined, mut refused) = (0, None);
-    let deadline = Instant::now() + JOIN_TIMEOUT;
-    while joined < count {
-        ensure!(Instant::now() < deadline, "only {joined} of {count} joins were answered");
-        crowd.turn(
-            Duration::from_secs(1),
-            |_, _, start| {
-                if start.starts_with(br#"{"type":"ok""#) {
-                    joined += 1;
-                } else {
-                    refused = Some(String::from_utf8_lossy(start).into_owned());
-                }
-            },
-            |_, _, _| Ok(()),
-        )?;
-        crowd.ensure_whole()?;
-        if let Some(said) = refused {
-            bail!("this is no answer to a join: {said}");
-        }
-    }
-    Ok(())
+/// A frame of JSON with `size` bytes, of which those between `head` and `tail` are content.
+pub(crate) fn padded(head: &str, tail: &str, size: usize) -> anyhow::Result<Vec<u8>> {
+    let least = head.len() + tail.len() + 1;
+    ensure!(size >= least, "such a message has at least {least} bytes, and --size is {size}");
+    Ok(client_text(&format!("{head}{}{tail}", "x".repeat(size + 1 - least))))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn room(in_flight: usize, members: usize) -> (Room, Tally) {
+    fn room(in_flight: usize, hearers: usize) -> (Room, Tally) {
         let due_at = Instant::now();
-        let mut room = Room::named("a");
-        room.in_flight.extend((0..in_flight).map(|_| InFlight { due_at, missing: members - 1 }));
-        let latency = Stopwatch::new();
-        (room, Tally { publishes: 0, deliveries: 0, bytes: 0, latency })
+        let mut room = Room::named("a", hearers);
+        room.in_flight.extend((0..in_flight).map(|_| InFlight { due_at, missing: hearers }));
+        (room, Tally::new())
     }
 
     #[test]
     fn a_message_is_done_when_all_but_the_sender_have_it() {
-        let (mut room, mut tally) = room(2, 3);
+        let (mut room, mut tally) = room(2, 2);
         let mut last_seen = [0; 2];
         let first = br#"{"type":"message","room":"a","seq":1,"content":""}"#;
         let second = br#"{"type":"message","room":"a","seq":2,"content":""}"#;
@@ -457,7 +434,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_delivery_is_told() {
-        let (mut room, mut tally) = room(2, 2);
+        let (mut room, mut tally) = room(2, 1);
         let mut last_seen = 0;
         for wrong in [
             r#"{"type":"message","room":"b","seq":1}"#,
@@ -475,9 +452,20 @@ mod tests {
     }
 
     #[test]
-    fn a_publish_has_the_size_that_was_asked_for() {
+    fn without_numbers_a_link_counts_what_it_is_sent() {
+        let (mut room, mut tally) = room(2, 2);
+        (room.prefix, room.is_numbered) = (String::new(), false);
+        let mut last_seen = [0; 2];
+        assert!(!room.delivered(b"", &mut last_seen[0], &mut tally).unwrap());
+        assert!(!room.delivered(b"", &mut last_seen[0], &mut tally).unwrap());
+        assert!(room.delivered(b"", &mut last_seen[0], &mut tally).is_err(), "one too many");
+        assert!(room.delivered(b"", &mut last_seen[1], &mut tally).unwrap());
+    }
+
+    #[test]
+    fn a_message_has_the_size_that_was_asked_for() {
         // Two bytes of head with an extended length, and the mask.
-        assert_eq!(publish("room-1", 128).unwrap().len(), 4 + 4 + 128);
-        assert!(publish("room-1", 20).is_err());
+        assert_eq!(padded("head", "tail", 128).unwrap().len(), 4 + 4 + 128);
+        assert!(padded("head", "tail", 8).is_err());
     }
 }

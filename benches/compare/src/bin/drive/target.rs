@@ -5,9 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
 use anyhow::{Context, bail, ensure};
+use tokio_tungstenite::tungstenite::http::Uri;
 
-/// Connections from one source address. The default range of local ports holds some 28,000, and once every other
-/// one of them is taken, Linux searches so long for the next that `connect` takes a millisecond.
+/// Connections from one source address. The default range of local ports holds some 28,000, and
+/// once every other one of them is taken, Linux searches so long for the next that `connect` takes
+/// a millisecond.
 pub(crate) const PER_SOURCE_MAX: usize = 10_000;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,35 +22,29 @@ impl FromStr for Target {
     type Err = anyhow::Error;
 
     fn from_str(url: &str) -> anyhow::Result<Self> {
-        let (scheme, rest) =
-            url.split_once("://").context("a URL looks like ws://127.0.0.1:3030/ws")?;
+        let uri: Uri = url.parse().with_context(|| format!("`{url}` is no URL"))?;
+        let scheme = uri.scheme_str().context("a URL looks like ws://127.0.0.1:3030/ws")?;
         ensure!(
             matches!(scheme, "ws" | "http" | "tcp"),
             "the scheme `{scheme}` is none of ws, http, tcp"
         );
-        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        let (host, port) = authority.rsplit_once(':').context("the URL needs a port")?;
-        let port = port.parse().with_context(|| format!("`{port}` is no port"))?;
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let ip = match host {
+        let port = uri.port_u16().context("the URL needs a port")?;
+        let host = uri.host().unwrap_or_default();
+        let ip = match host.trim_start_matches('[').trim_end_matches(']') {
             "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            _ => host.parse().with_context(|| format!("`{host}` is no IP address"))?,
+            ip => ip.parse().with_context(|| format!("`{host}` is no IP address"))?,
         };
         if !ip.is_loopback() {
             bail!("{ip} is not a loopback address; this driver loads only the machine it runs on");
         }
-        let path = if path.is_empty() { "/" } else { path };
-        ensure!(
-            path.bytes().all(|byte| byte.is_ascii_graphic()),
-            "the path `{path}` has characters that a request line must not have"
-        );
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
         Ok(Self { address: SocketAddr::new(ip, port), path: path.to_owned() })
     }
 }
 
 impl Target {
-    /// The address that connection `index` comes from, where the system's choice would run out of ports. All of
-    /// 127.0.0.0/8 is loopback, so each further address is a further range.
+    /// The address that connection `index` comes from, where the system's choice would run out of
+    /// ports. All of 127.0.0.0/8 is loopback, so each further address is a further range.
     pub(crate) fn source(&self, index: usize) -> Option<SocketAddr> {
         let further = index / PER_SOURCE_MAX;
         if further == 0 || self.address.is_ipv6() {

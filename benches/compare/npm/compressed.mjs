@@ -1,5 +1,5 @@
 // Drives a server with compressing clients and prints what it cost the server.
-// Usage: node drive.mjs echo|fanout|idle URL SERVER_PID CONNECTIONS [SECONDS|MESSAGES] [plain]
+// Usage: node compressed.mjs echo|fanout|idle URL SERVER_PID CONNECTIONS [SECONDS|MESSAGES] [plain]
 import { readFileSync, readdirSync } from "node:fs";
 import WebSocket from "ws";
 
