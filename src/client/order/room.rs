@@ -42,7 +42,7 @@ pub(in super::super) enum Step<T> {
         room: String,
         range: Option<(u64, u64)>,
     },
-    /// Ask for a page of messages above `after`, and give it to [`Orders::page`].
+    /// Ask for a page of messages above `after`, and give it to [`page`](super::Orders::page).
     Fetch {
         room: String,
         after: u64,

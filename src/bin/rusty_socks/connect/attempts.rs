@@ -1,7 +1,7 @@
 //! The way in: a server that is busy is asked again, for as long as the command line allows.
 
 use std::{
-    thread,
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
@@ -40,7 +40,9 @@ pub(super) fn until_served<T>(
             return Err(Failure::Ended(text, Exit::Refused));
         }
         say(&format!("{PREFIX}{text}; trying again in {:.1} s", wait.as_secs_f64()));
-        thread::sleep(wait);
+        // Nobody sends. Ctrl-C ends the program at once here, for nothing has begun yet.
+        let (_sender, never) = mpsc::channel::<()>();
+        let _ = never.recv_timeout(wait);
         jitter_max = (jitter_max * 2).min(JITTER_MAX);
     }
 }
