@@ -9,9 +9,12 @@ mod proxy;
 
 use std::{
     io::{Read, Write},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     process::{Child, Command, Stdio},
-    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    sync::{
+        Mutex,
+        mpsc::{self, Receiver, RecvTimeoutError},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -147,6 +150,230 @@ fn how_it_ends_is_the_exit_code() {
         assert_eq!(outcome.code, Some(code), "{arguments:?}: {outcome:?}");
         assert!(outcome.err.contains(text), "{arguments:?}: {outcome:?}");
         assert!(outcome.err.starts_with("rusty_socks: "), "{arguments:?}: {outcome:?}");
+    }
+}
+
+/// `--room` is that room: what others say in the default room is neither shown nor counted.
+#[test]
+fn a_room_that_is_named_is_the_only_one() {
+    let server = TestServer::start(config());
+    let mut anna = server.chat();
+    anna.ask(r#"{"content":"in the lobby","ref":1}"#);
+    anna.ask(r#"{"type":"join","room":"builds","ref":2}"#);
+    let url = address(&server);
+    let child = command(&[&url, "--room", "builds", "--count", "1", "--json"]).spawn().unwrap();
+    let is_there = || anna.ask(r#"{"type":"presence","room":"builds","ref":3}"#)["count"] == 2;
+    support::eventually("it is in the room", {
+        let mut is_there = is_there;
+        move || if is_there() { Ok(()) } else { Err("not yet".into()) }
+    });
+    anna.ask(r#"{"content":"in the lobby again","ref":4}"#);
+    anna.ask(r#"{"room":"builds","content":"done","ref":5}"#);
+    let outcome = finish(child);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    let message: Value = serde_json::from_str(&outcome.out).unwrap();
+    assert_eq!((&message["room"], &message["content"]), (&"builds".into(), &"done".into()));
+
+    let outcome = run(&[&url, "--room", "lobby", "--count", "2"], b"");
+    assert_eq!(outcome.out.lines().count(), 2, "asked for, it greets as ever: {outcome:?}");
+}
+
+#[test]
+fn a_line_that_is_not_utf_8_is_told_or_sent_as_it_is() {
+    let server = TestServer::start(config());
+    let mut anna = server.chat();
+    let outcome = run(&[&address(&server)], b"one\n\xff\nthree\n");
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert_eq!(
+        outcome.err,
+        "rusty_socks: line 2 is not sent: it is not UTF-8, and the chat protocol is text\n"
+    );
+    assert_eq!(
+        (&anna.json()["content"], &anna.json()["content"]),
+        (&"one".into(), &"three".into())
+    );
+    let echo = format!("ws://{}/echo", server.addr);
+    let outcome = run(&["--raw", &echo], b"a\n\xff\x00\nb");
+    assert_eq!((outcome.code, outcome.out.as_str()), (Some(0), "a\nff 00\nb\n"), "{outcome:?}");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_standard_input_that_cannot_be_read_is_told() {
+    let server = TestServer::start(config());
+    let mut child = command(&[&address(&server)]);
+    let child = child.stdin(std::fs::File::open("/").unwrap()).spawn().unwrap();
+    let outcome = finish(child);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.err.contains("cannot read standard input"), "{outcome:?}");
+    assert_eq!(outcome.err.lines().count(), 1, "{outcome:?}");
+}
+
+/// A server that does with each connection what it is told to.
+fn serves(each: impl Fn(TcpStream) + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}/ws", listener.local_addr().unwrap());
+    thread::spawn(move || listener.incoming().for_each(|stream| each(stream.unwrap())));
+    url
+}
+
+/// Reads the request, answers, and ends the connection.
+fn answers(text: &'static str) -> String {
+    serves(move |mut stream| {
+        let mut head = [0; 4096];
+        let _ = stream.read(&mut head);
+        let _ = stream.write_all(text.as_bytes());
+    })
+}
+
+/// Servers that are silent, broken or gone get one sentence, which names them and says what they do.
+#[test]
+fn each_failure_is_one_clear_sentence() {
+    let held = Mutex::new(Vec::new());
+    let silent = serves(move |stream| held.lock().unwrap().push(stream));
+    let ends = serves(|mut stream| drop(stream.read(&mut [0; 4096])));
+    let foreign = answers("220 mail.example.org ESMTP\r\n");
+    let refuses = answers(
+        "HTTP/1.1 403 No\r\nContent-Length: 43\r\n\r\n{\"error\":\"origin\",\"message\":\"not \\\"here\\\"\"}",
+    );
+    let welcome_and_gone = serves(|stream| {
+        let mut socket = tungstenite::accept(stream).unwrap();
+        let welcome = r#"{"type":"welcome","client_id":"me","room":"lobby","epoch":"e","seq":0}"#;
+        let _ = socket.send(tungstenite::Message::text(welcome));
+        let _ = socket.read();
+    });
+    let cases: [(&[&str], i32, String); 6] = [
+        (
+            &["--timeout", "0.3", &silent],
+            3,
+            format!("{silent} takes the connection, and does not answer in time"),
+        ),
+        (
+            &["--raw", "--timeout", "0.3", &silent],
+            3,
+            format!("{silent} takes the connection, and does not answer in time"),
+        ),
+        (&[&ends], 5, format!("{ends} ends the connection without an answer to the upgrade")),
+        (&[&foreign], 5, "this is no WebSocket server: invalid HTTP version".into()),
+        (&[&refuses], 4, "the server answers 403: not \"here\"".into()),
+        (
+            &["--no-reconnect", &welcome_and_gone],
+            5,
+            "the connection is lost: the server ended it without a Close frame".into(),
+        ),
+    ];
+    for (arguments, code, sentence) in cases {
+        let outcome = run(arguments, b"a line\nand another\n");
+        assert_eq!(outcome.code, Some(code), "{arguments:?}: {outcome:?}");
+        assert_eq!(outcome.err, format!("rusty_socks: {sentence}\n"), "{arguments:?}");
+        assert_eq!(outcome.out, "");
+    }
+}
+
+/// A server that is busy is asked again as it says, which is told; unless that is beyond what was allowed.
+#[test]
+fn a_busy_server_is_waited_for_within_the_timeout() {
+    let busy = "HTTP/1.1 503 Busy\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n";
+    let server = TestServer::start(config());
+    let proxy = Proxy::start(server.addr);
+    proxy.refuse_next(busy);
+    proxy.refuse_next("HTTP/1.1 429 Slowly\r\nContent-Length: 0\r\n\r\n");
+    let outcome = run(&[&proxy.url()], b"hi");
+    assert_eq!((outcome.code, proxy.came()), (Some(0), 3), "{outcome:?}");
+    let lines: Vec<&str> = outcome.err.lines().collect();
+    assert!(
+        lines[0].starts_with("rusty_socks: the server answers 503; trying again in 1."),
+        "{outcome:?}"
+    );
+    assert!(
+        lines[1].starts_with("rusty_socks: the server answers 429; trying again in 0."),
+        "{outcome:?}"
+    );
+    assert_eq!(lines.len(), 2, "{outcome:?}");
+
+    let ends: [&[&str]; 3] =
+        [&["--no-reconnect"], &["--timeout", "0.5"], &["--raw", "--timeout", "0.5"]];
+    for flags in ends {
+        proxy.refuse_next(busy);
+        let (url, came) = (proxy.url(), proxy.came());
+        let outcome = run(&[&[url.as_str()], flags].concat(), b"hi");
+        assert_eq!((outcome.code, proxy.came()), (Some(4), came + 1), "{flags:?}: {outcome:?}");
+        assert_eq!(outcome.err.lines().count(), 1, "{flags:?}: {outcome:?}");
+        assert!(
+            outcome.err.starts_with("rusty_socks: the server answers 503"),
+            "{flags:?}: {outcome:?}"
+        );
+    }
+}
+
+/// What is lost and comes back is told to whoever only writes, too.
+#[test]
+fn a_pipe_is_told_of_its_connection_and_of_nothing_else() {
+    let server = TestServer::start(config());
+    let proxy = Proxy::start(server.addr);
+    let mut anna = server.chat();
+    let mut child = command(&[&proxy.url()]).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(b"before\n").unwrap();
+    assert_eq!(anna.json()["content"], "before");
+    proxy.refuse_next("HTTP/1.1 503 Busy\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n");
+    proxy.cut(true);
+    anna.ask(r#"{"content":"not for a pipe","ref":1}"#);
+    input.write_all(b"after\n").unwrap();
+    drop(input);
+    assert_eq!(anna.json()["content"], "after");
+    let outcome = finish(child);
+    assert_eq!((outcome.code, outcome.out.as_str()), (Some(0), ""), "{outcome:?}");
+    let lines: Vec<&str> = outcome.err.lines().collect();
+    assert_eq!(lines.len(), 3, "{outcome:?}");
+    assert!(lines[0].contains("disconnected") && lines[1].contains("503"), "{outcome:?}");
+    assert_eq!(lines[2], "rusty_socks: connected again");
+}
+
+/// The device that is always full.
+#[cfg(target_os = "linux")]
+fn full() -> std::fs::File {
+    std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_output_that_cannot_be_written_is_a_failure() {
+    let server = TestServer::start(config());
+    server.chat().ask(r#"{"content":"x","ref":1}"#);
+    let echo = format!("ws://{}/echo", server.addr);
+    let here = address(&server);
+    let program = || Command::new(env!("CARGO_BIN_EXE_rusty_socks"));
+    let invocations: [&[&str]; 6] = [
+        &["connect", &here, "--count", "1"],
+        &["connect", "--raw", &echo, "--count", "1"],
+        &["check-config"],
+        &["--help"],
+        &["connect", "--help"],
+        &["--version"],
+    ];
+    for arguments in invocations {
+        let mut child = program()
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(full())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(b"x\n").unwrap_or_default();
+        let outcome = finish(child);
+        assert_eq!(outcome.code, Some(1), "{arguments:?}: {outcome:?}");
+        let sentence = "rusty_socks: cannot write to standard output: ";
+        assert!(outcome.err.starts_with(sentence), "{arguments:?}: {outcome:?}");
+        assert_eq!(outcome.err.lines().count(), 1, "{arguments:?}: {outcome:?}");
+    }
+    // Where nobody can be told, the exit code is what there is.
+    let invocations: [&[&str]; 2] = [&["connect", "ws://"], &["--nonsense"]];
+    for arguments in invocations {
+        let mut child = program();
+        let child =
+            child.args(arguments).stdin(Stdio::null()).stdout(full()).stderr(full()).spawn();
+        assert_eq!(finish(child.unwrap()).code, Some(2), "{arguments:?}");
     }
 }
 
@@ -338,7 +565,10 @@ fn on_a_terminal_one_talks_and_is_not_interrupted() {
     terminal.press("/room lobby\r");
     terminal.read_until("lobby> ");
     terminal.press("/history\r");
+    terminal.read_until("2 messages of lobby:");
     terminal.read_until("half a line");
+    terminal.press("/history 1\r");
+    terminal.read_until("1 message of lobby:");
     terminal.press("\x04");
     assert_eq!(terminal.end(), Some(0));
     server.wait_for("it has left", |stats| stats.active_connections == 1);

@@ -76,6 +76,12 @@ impl Refused {
     }
 }
 
+/// The part of a refusal's body that is for people.
+#[derive(serde::Deserialize)]
+struct Told {
+    message: String,
+}
+
 impl Error {
     pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
         Error::with(kind, message.into(), Detail::None)
@@ -105,7 +111,10 @@ impl Error {
 
     pub(super) fn refusal(refused: Refused) -> Error {
         let mut message = format!("the server answers {}", refused.status);
-        let line: String = refused.body.trim().chars().take(200).collect();
+        // Our own server, and others, say in JSON why.
+        let told = serde_json::from_str::<Told>(&refused.body).map(|told| told.message);
+        let body = told.unwrap_or_else(|_| refused.body.trim().to_owned());
+        let line: String = body.chars().take(200).collect();
         if !line.is_empty() && !line.contains(char::is_control) {
             message.push_str(": ");
             message.push_str(&line);
@@ -205,6 +214,23 @@ mod tests {
             tungstenite::Error::Io(cause()),
         );
         assert_eq!(error.to_string(), "the connection is lost: IO error: broken pipe");
+    }
+
+    #[test]
+    fn a_refusal_says_what_its_body_says_to_people() {
+        let says = |body: &str| {
+            let body = body.to_owned();
+            Error::refusal(Refused { status: 503, retry_after: None, body }).to_string()
+        };
+        assert_eq!(
+            says(r#"{"error":"full","message":"no place"}"#),
+            "the server answers 503: no place"
+        );
+        assert_eq!(says("busy\n"), "the server answers 503: busy");
+        assert_eq!(says(r#"{"message":7}"#), r#"the server answers 503: {"message":7}"#);
+        for nothing in ["", "<html>\n<body>", r#"{"message":"\u001b[2J"}"#] {
+            assert_eq!(says(nothing), "the server answers 503", "{nothing}");
+        }
     }
 
     #[test]

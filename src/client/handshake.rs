@@ -109,7 +109,14 @@ pub(super) fn shake(
     deadline: Instant,
 ) -> Result<Accepted, Error> {
     let key = generate_key();
-    let failed = |error| Error::io("no answer to the upgrade", error);
+    let failed = |error: io::Error| match error.kind() {
+        // A read that is late is told as one that would block, which means nothing to people.
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
+            let text = format!("{target} takes the connection, and does not answer in time");
+            Error::new(ErrorKind::Timeout, text)
+        }
+        _ => Error::io(&format!("{target} does not answer the upgrade"), error),
+    };
     stream.set_write_timeout(Some(at_least_one_ms(left(deadline)))).map_err(failed)?;
     stream.write_all(wishes.request(target, &key).as_bytes()).map_err(failed)?;
 
@@ -122,10 +129,8 @@ pub(super) fn shake(
             return Err(misbehaved("the head of the answer is too long"));
         }
         if more(stream, &mut bytes, deadline).map_err(failed)? == 0 {
-            return Err(Error::new(
-                ErrorKind::Lost,
-                "the connection ended before the answer to the upgrade",
-            ));
+            let text = format!("{target} ends the connection without an answer to the upgrade");
+            return Err(Error::new(ErrorKind::Lost, text));
         }
     };
     let mut rest = bytes.split_off(head.bytes);

@@ -415,6 +415,12 @@ impl Session {
         iter::from_fn(|| self.recv().ok().flatten())
     }
 
+    /// Whether the session is over: closed from here, or ended for a reason that [`recv`](Session::recv) tells.
+    /// Every request is answered by that reason then.
+    pub fn is_over(&self) -> bool {
+        self.inner.shared.end.get().is_some()
+    }
+
     fn outcome(&self) -> Result<Option<Event>, Error> {
         match self.inner.shared.end.get() {
             Some(Ok(())) => Ok(None),

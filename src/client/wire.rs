@@ -327,6 +327,10 @@ impl Reactor {
             let lost = "the connection is lost";
             let error = match fault {
                 Fault::Io(error) => Error::caused(ErrorKind::Lost, lost, error),
+                Fault::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+                    let text = "the connection is lost: the server ended it without a Close frame";
+                    Error::new(ErrorKind::Lost, text)
+                }
                 fault => Error::caused(ErrorKind::Lost, lost, fault),
             };
             self.end.get_or_insert(End::Failed(error));

@@ -11,12 +11,11 @@ use crate::exit::{self, Exit};
 
 /// Prints the table. A bad configuration never comes here: loading it has already failed.
 pub(crate) fn run(loaded: Loaded) -> Result<Exit, Error> {
-    // A reader that has seen enough and hung up (`| head`) is no failure of the check.
-    let _ = io::stdout().write_all(table(&loaded).as_bytes());
+    let exit = exit::printed(io::stdout().write_all(table(&loaded).as_bytes()));
     for warning in loaded.config.warnings() {
-        eprintln!("{}warning: {warning}", exit::PREFIX);
+        exit::say(&format!("{}warning: {warning}", exit::PREFIX));
     }
-    Ok(Exit::Clean)
+    Ok(exit)
 }
 
 fn table(loaded: &Loaded) -> String {

@@ -213,14 +213,11 @@ fn value_name(key: &Key) -> &'static str {
 /// Help and version go to standard output; a wrong command line gets the one error prefix.
 fn answer_usage(error: &clap::Error) -> Exit {
     match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            // A reader that has seen enough and hung up (`| head`) is no failure.
-            let _ = error.print();
-            Exit::Clean
-        }
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => exit::printed(error.print()),
         _ => {
             let text = error.to_string();
-            eprint!("{}{}", exit::PREFIX, text.strip_prefix("error: ").unwrap_or(&text));
+            let text = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
+            exit::say(&format!("{}{text}", exit::PREFIX));
             Exit::BadConfig
         }
     }

@@ -41,7 +41,7 @@ fn drain_on_signal(handle: ServerHandle, drain_timeout: Duration) {
     let mut draining = false;
     let on_signal = move || {
         if draining {
-            eprintln!("{}second signal: leaving at once", exit::PREFIX);
+            exit::say(&format!("{}second signal: leaving at once", exit::PREFIX));
             std::process::exit(Exit::Failure as i32);
         }
         draining = true;

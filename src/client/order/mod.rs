@@ -258,7 +258,9 @@ impl<T> Orders<T> {
             let Some(Held::Message(item)) = head else { return false };
             item.places.iter().filter(|(place, _)| place != *room).all(|(place, seq)| {
                 let order = self.rooms.get(place);
-                order.is_none_or(|order| order.has_seen(*seq, item.id) || !order.holds(place, *seq))
+                order.is_none_or(|order| {
+                    order.has_seen(*seq, item.id) || !order.holds(place, *seq, item.id)
+                })
             })
         };
         let room = self.active.iter().find(is_late).or_else(|| self.active.first()).cloned();
@@ -300,13 +302,13 @@ impl<T> Orders<T> {
         for (place, seq) in &item.places {
             let Some(order) = self.rooms.get_mut(place) else { continue };
             let is_head = match order.head() {
-                Some(Held::Message(head)) => head.seq_in(place) == Some(*seq),
+                Some(Held::Message(head)) => head.is(place, *seq, item.id),
                 _ => false,
             };
             if is_head {
                 order.pop();
                 order.reach(*seq);
-            } else if order.holds(place, *seq) {
+            } else if order.holds(place, *seq, item.id) {
                 order.know(*seq);
             } else {
                 order.overtake(*seq, item.id);
@@ -327,7 +329,7 @@ impl<T> Orders<T> {
                 return order.standing == Standing::Away;
             }
             match order.head() {
-                Some(Held::Message(head)) if head.seq_in(place) == Some(*seq) => true,
+                Some(Held::Message(head)) if head.is(place, *seq, item.id) => true,
                 _ => !order.awaits(place, *seq),
             }
         })

@@ -24,6 +24,10 @@ pub(in super::super) struct Item<T> {
 }
 
 impl<T> Item<T> {
+    pub(super) fn is(&self, room: &str, seq: u64, id: u64) -> bool {
+        self.id == id && self.seq_in(room) == Some(seq)
+    }
+
     pub(super) fn seq_in(&self, room: &str) -> Option<u64> {
         self.places.iter().find(|(name, _)| name == room).map(|(_, seq)| *seq)
     }
@@ -38,7 +42,7 @@ pub(in super::super) enum Step<T> {
         room: String,
         range: Option<(u64, u64)>,
     },
-    /// Ask for a page of messages above `after`, and give it to `Orders::page`.
+    /// Ask for a page of messages above `after`, and give it to [`page`](super::Orders::page).
     Fetch {
         room: String,
         after: u64,
@@ -134,10 +138,10 @@ impl<T> Order<T> {
         seq <= self.seq || self.known.contains(&seq) || self.ahead.get(&seq) == Some(&id)
     }
 
-    /// Whether a message of that number waits here.
-    pub(super) fn holds(&self, room: &str, seq: u64) -> bool {
+    /// Whether a message waits here.
+    pub(super) fn holds(&self, room: &str, seq: u64, id: u64) -> bool {
         let is_it = |held: &Held<T>| match held {
-            Held::Message(item) => item.seq_in(room) == Some(seq),
+            Held::Message(item) => item.is(room, seq, id),
             _ => false,
         };
         self.fetched.iter().chain(&self.held).any(is_it)

@@ -3,56 +3,32 @@
 use std::{
     collections::VecDeque,
     io::{self, IsTerminal},
+    mem,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc::{self, Receiver, SyncSender, TryRecvError, TrySendError},
+        mpsc::{self, Receiver, SyncSender, TrySendError},
     },
     thread,
-    time::Duration,
 };
 
-use rusty_socks::client::{
-    Error, ErrorKind, Event, JoinOptions, Member, Pages, PublishOptions, Receipt, Session, Ticket,
-};
+use rusty_socks::client::{Error, Event, Member, Session};
 
 use crate::exit::{Exit, PREFIX};
 
 use super::{
-    ConnectArgs, Failure, exit_of,
-    happening::{self, Happening, Happenings, Stay},
+    ConnectArgs, Failure,
+    asking::{ANSWER_TIMEOUT, JOBS_MAX, Job, Worker, join},
+    attempts, exit_of,
+    happening::{self, Happening, Happenings, Input, Stay},
     line::Outcome,
     screen::Screen,
     show::{self, Look},
     typed::{HELP, Typed},
 };
 
-/// Requests that may wait to be sent. A pipe is not read beyond it.
-const JOBS_MAX: usize = 1000;
-
-/// How long one line may take to be answered, reconnects included.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
-
 /// Others whose ids are remembered, for `/to`.
 const OTHERS_MAX: usize = 1000;
-
-/// What is asked of the server, in order.
-enum Job {
-    Say {
-        room: String,
-        text: String,
-    },
-    To {
-        client: String,
-        text: String,
-    },
-    Join(String),
-    Leave(String),
-    History(String, u64),
-    Who(String),
-    /// All input has been read.
-    End,
-}
 
 pub(super) fn run(args: &ConnectArgs, url: &str) -> Result<Exit, Failure> {
     let is_pipe = !io::stdin().is_terminal();
@@ -60,13 +36,15 @@ pub(super) fn run(args: &ConnectArgs, url: &str) -> Result<Exit, Failure> {
     if args.no_reconnect {
         builder = builder.without_reconnect();
     }
-    if is_pipe && !args.listens() {
-        builder = builder.without_events();
+    if let Some(room) = &args.room {
+        builder = builder.default_room_only(room);
     }
-    let session = builder.connect(url)?;
+    let session = attempts::until_served(args, || builder.connect(url))?;
+    // A pipe that does not listen needs to know of the connection alone.
+    let listens = !is_pipe || args.listens();
     let room = match &args.room {
         Some(room) => {
-            join(&session, room, args.name.as_deref())?;
+            join(&session, room, args.name.as_deref(), listens)?;
             Some(room.clone())
         }
         None => session.default_room(),
@@ -90,14 +68,16 @@ pub(super) fn run(args: &ConnectArgs, url: &str) -> Result<Exit, Failure> {
     if screen.is_terminal() {
         happening::read_keys(happenings);
     } else if is_pipe {
-        pipe(look.room.clone(), jobs.clone(), happenings);
+        pipe(look.room.clone(), jobs.clone());
     } else {
         let ended = happenings.clone();
-        let take = move |line| happenings.send(Happening::Typed(line)).is_ok();
+        let take = move |input| happenings.send(Happening::Typed(input)).is_ok();
         happening::read_lines(take, move || drop(ended.send(Happening::InputEnd)));
     }
     let stay = Stay::new(args.wait, args.count);
-    let mut chat = Chat { session, look, screen, jobs, stay, others: VecDeque::new(), is_pipe };
+    let others = VecDeque::new();
+    let mut chat =
+        Chat { session, look, screen, jobs, stay, others, is_pipe, listens, was_connected: false };
     let exit = chat.run(&queue)?;
     // What is left is that nobody there answers a Close.
     let _ = chat.session.close();
@@ -105,15 +85,6 @@ pub(super) fn run(args: &ConnectArgs, url: &str) -> Result<Exit, Failure> {
         Exit::Clean if has_failed.load(Ordering::SeqCst) && is_pipe => Ok(Exit::Failure),
         exit => Ok(exit),
     }
-}
-
-fn join(session: &Session, room: &str, name: Option<&str>) -> Result<(), Error> {
-    let mut options = JoinOptions::default().presence();
-    options.sender = name.map(str::to_owned);
-    if room.ends_with(".*") {
-        options = JoinOptions::default();
-    }
-    session.join_with(room, options).map(drop)
 }
 
 /// Tells what the session yields, and its end.
@@ -135,117 +106,24 @@ fn watch(session: &Session, happenings: Happenings) {
 }
 
 /// Each line of a pipe is a message, whatever it begins with.
-fn pipe(room: Option<String>, jobs: SyncSender<Job>, happenings: Happenings) {
+fn pipe(room: Option<String>, jobs: SyncSender<Job>) {
     let ended = jobs.clone();
-    let take = move |text| match room.clone() {
-        Some(room) => jobs.send(Job::Say { room, text }).is_ok(),
-        None => {
-            let text = "the server has no default room; say which with --room".into();
-            drop(happenings.send(Happening::Problem(text)));
+    let take = move |input| match (room.clone(), input) {
+        (Some(room), Input::Text(text)) => jobs.send(Job::Say { room, text }).is_ok(),
+        (Some(_), Input::Bytes(_, number)) => {
+            let text = format!(
+                "line {number} is not sent: it is not UTF-8, and the chat protocol is text"
+            );
+            jobs.send(Job::Lost(text)).is_ok()
+        }
+        (Some(_), Input::Lost(text)) => jobs.send(Job::Lost(text)).is_ok(),
+        (None, _) => {
+            let text = "the server has no default room; say which with --room";
+            drop(jobs.send(Job::Lost(text.into())));
             false
         }
     };
     happening::read_lines(take, move || drop(ended.send(Job::End)));
-}
-
-/// The thread that asks, and waits for answers.
-struct Worker {
-    session: Session,
-    name: Option<String>,
-    happenings: Happenings,
-    /// Publishes under way, oldest first.
-    tickets: VecDeque<Ticket<Receipt>>,
-    has_failed: Arc<AtomicBool>,
-}
-
-impl Worker {
-    fn run(mut self, jobs: &Receiver<Job>) {
-        loop {
-            let job = match jobs.try_recv() {
-                Ok(job) => job,
-                Err(TryRecvError::Disconnected) => return,
-                // Nothing else to do: see what became of the oldest.
-                Err(TryRecvError::Empty) if !self.tickets.is_empty() => {
-                    self.settle_one();
-                    continue;
-                }
-                Err(TryRecvError::Empty) => match jobs.recv() {
-                    Ok(job) => job,
-                    Err(_) => return,
-                },
-            };
-            if let Err(error) = self.carry_out(job) {
-                self.failed(&error);
-            }
-        }
-    }
-
-    fn settle_one(&mut self) {
-        if let Some(ticket) = self.tickets.pop_front()
-            && let Err(error) = ticket.wait(ANSWER_TIMEOUT)
-        {
-            self.failed(&error);
-        }
-    }
-
-    fn failed(&self, error: &Error) {
-        self.has_failed.store(true, Ordering::SeqCst);
-        // The end of the session is told once, by itself.
-        if error.kind() != ErrorKind::Closed {
-            self.tell(Happening::Problem(error.to_string()));
-        }
-    }
-
-    fn tell(&self, happening: Happening) {
-        drop(self.happenings.send(happening));
-    }
-
-    fn options(&self) -> PublishOptions {
-        let mut options = PublishOptions::default();
-        options.sender.clone_from(&self.name);
-        options
-    }
-
-    fn carry_out(&mut self, job: Job) -> Result<(), Error> {
-        match job {
-            Job::Say { room, text } => loop {
-                match self.session.publish_later(&[&room], &text, self.options()) {
-                    Err(error) if error.kind() == ErrorKind::Full => self.settle_one(),
-                    outcome => {
-                        self.tickets.push_back(outcome?);
-                        break;
-                    }
-                }
-            },
-            Job::To { client, text } => {
-                self.session.direct_with(&client, &text, self.options())?;
-                self.tell(Happening::Note(format!("to {client}: {}", show::plain(&text))));
-            }
-            Job::Join(room) => {
-                join(&self.session, &room, self.name.as_deref())?;
-                self.tell(Happening::Entered(room));
-            }
-            Job::Leave(room) => {
-                self.session.leave(&room)?;
-                self.tell(Happening::Left(room));
-            }
-            Job::History(room, count) => {
-                let page = self.session.history(&room, Pages::Latest, Some(count))?;
-                self.tell(Happening::Page(room, page.messages));
-            }
-            Job::Who(room) => {
-                let members = self.session.presence(&room)?;
-                self.tell(Happening::Members(room, members));
-            }
-            Job::End => {
-                while !self.tickets.is_empty() {
-                    self.settle_one();
-                }
-                self.tell(Happening::InputEnd);
-            }
-        }
-        Ok(())
-    }
 }
 
 /// The thread that shows, and takes keys.
@@ -258,16 +136,22 @@ struct Chat {
     /// Who was heard of, newest last.
     others: VecDeque<Member>,
     is_pipe: bool,
+    /// Whether messages are shown, and what happens in rooms.
+    listens: bool,
+    was_connected: bool,
 }
 
 impl Chat {
     fn run(&mut self, queue: &Receiver<Happening>) -> Result<Exit, Failure> {
         self.show_room()?;
         loop {
-            if self.stay.is_over() {
+            // Why the session is over comes last, and is told in any case.
+            let is_over = self.session.is_over();
+            if self.stay.is_over() && !is_over {
                 return Ok(if self.stay.is_short() { Exit::Failure } else { Exit::Clean });
             }
-            let Some(happening) = happening::next(queue, self.stay.until) else { continue };
+            let until = self.stay.until.filter(|_| !is_over);
+            let Some(happening) = happening::next(queue, until) else { continue };
             match happening {
                 Happening::Key(key) => match self.screen.press(key)? {
                     Outcome::Changed => {}
@@ -278,16 +162,20 @@ impl Chat {
                         }
                     }
                 },
-                Happening::Typed(line) => {
+                Happening::Typed(Input::Text(line)) => {
                     if self.typed(&line)?.is_some() {
                         self.stay.input_ended();
                     }
                 }
+                Happening::Typed(Input::Bytes(..)) => {
+                    self.problem("not sent: that is not UTF-8");
+                }
+                Happening::Typed(Input::Lost(text)) => self.problem(&text),
                 Happening::InputEnd if self.is_pipe => self.stay.input_ended(),
                 // What was typed is still under way.
                 Happening::InputEnd => {
                     self.is_pipe = true;
-                    self.ask(Job::End)?;
+                    self.ask(Job::End);
                 }
                 Happening::Interrupt => return Ok(Exit::Clean),
                 Happening::Resized => self.screen.draw()?,
@@ -299,28 +187,29 @@ impl Chat {
                     self.show_room()?;
                 }
                 Happening::Left(room) => {
-                    self.note(&format!("left {}", show::plain(&room)))?;
+                    self.note(&format!("left {}", show::plain(&room)));
                     if self.look.room.as_ref() == Some(&room) {
                         self.look.room = None;
                         self.show_room()?;
                     }
                 }
                 Happening::Page(room, messages) => {
-                    self.note(&format!("{} messages of {}:", messages.len(), show::plain(&room)))?;
+                    let count = show::counted(messages.len() as u64, "message");
+                    self.note(&format!("{count} of {}:", show::plain(&room)));
                     for message in messages {
                         self.screen.say(&self.look.message(&message))?;
                     }
-                    self.note("that was the history")?;
+                    self.note("that was the history");
                 }
                 Happening::Members(room, members) => {
-                    self.note(&format!("{} in {}:", members.count, show::plain(&room)))?;
+                    self.note(&format!("{} in {}:", members.count, show::plain(&room)));
                     for Member { client_id, sender } in &members.members {
-                        self.note(&format!("  {}", show::name(sender, client_id)))?;
+                        self.note(&format!("  {}", show::name(sender, client_id)));
                         self.remember(client_id, sender.as_ref());
                     }
                 }
-                Happening::Note(text) => self.note(&text)?,
-                Happening::Problem(text) => self.problem(&text)?,
+                Happening::Note(text) => self.note(&text),
+                Happening::Problem(text) => self.problem(&text),
                 Happening::Received(_) => {}
             }
         }
@@ -330,14 +219,26 @@ impl Chat {
     fn over(&mut self, error: &Error) -> Result<Exit, Failure> {
         let is_orderly = error.close_reason().is_some_and(|reason| reason.code() == 1000);
         if is_orderly {
-            self.note("the server has closed the connection")?;
+            self.note("the server has closed the connection");
             return Ok(Exit::Clean);
         }
-        self.problem(&error.to_string())?;
+        self.problem(&error.to_string());
         Ok(exit_of(error))
     }
 
     fn event(&mut self, event: Event) -> Result<(), Failure> {
+        let is_told = self.listens
+            || matches!(
+                event,
+                Event::Connected { .. }
+                    | Event::Disconnected { .. }
+                    | Event::SessionLost { .. }
+                    | Event::Closing { .. }
+                    | Event::Excluded { .. }
+            );
+        if !is_told {
+            return Ok(());
+        }
         let text = match &event {
             Event::Message(message) => {
                 self.remember(&message.client_id, message.sender.as_ref());
@@ -349,10 +250,14 @@ impl Chat {
             }
             Event::Broadcast(message) => self.look.private("broadcast", message),
             // A script that connects knows that it does.
-            Event::Connected { .. } if !self.screen.is_terminal() => return Ok(()),
+            Event::Connected { .. }
+                if !mem::replace(&mut self.was_connected, true) && !self.screen.is_terminal() =>
+            {
+                return Ok(());
+            }
             _ => {
                 if let Some(text) = show::notice(&event) {
-                    self.note(&text)?;
+                    self.note(&text);
                 }
                 return Ok(());
             }
@@ -369,23 +274,23 @@ impl Chat {
             Typed::Quit => return Ok(Some(())),
             Typed::Help => {
                 for line in HELP.lines() {
-                    self.note(line)?;
+                    self.note(line);
                 }
             }
-            Typed::Wrong(text) => self.problem(&text)?,
+            Typed::Wrong(text) => self.problem(&text),
             Typed::Room(room) => {
                 self.look.room = Some(room.to_owned());
                 self.show_room()?;
             }
-            Typed::Join(room) => self.ask(Job::Join(room.to_owned()))?,
-            Typed::Leave(Some(room)) => self.ask(Job::Leave(room.to_owned()))?,
+            Typed::Join(room) => self.ask(Job::Join(room.to_owned())),
+            Typed::Leave(Some(room)) => self.ask(Job::Leave(room.to_owned())),
             Typed::To(who, text) => match self.find(who) {
-                Some(client) => self.ask(Job::To { client, text: text.to_owned() })?,
-                None => self.problem(&format!("who is {}? /who tells", show::plain(who)))?,
+                Some(client) => self.ask(Job::To { client, text: text.to_owned() }),
+                None => self.problem(&format!("who is {}? /who tells", show::plain(who))),
             },
             Typed::Say(_) | Typed::Leave(None) | Typed::History(_) | Typed::Who => {
                 let Some(room) = self.look.room.clone() else {
-                    self.problem("in which room? Say /join ROOM or /room ROOM")?;
+                    self.problem("in which room? Say /join ROOM or /room ROOM");
                     return Ok(None);
                 };
                 match Typed::parse(line) {
@@ -394,39 +299,38 @@ impl Chat {
                             let line = format!("me: {}", show::plain(text));
                             self.screen.say(&self.look.notice(&line))?;
                         }
-                        self.ask(Job::Say { room, text: text.to_owned() })?;
+                        self.ask(Job::Say { room, text: text.to_owned() });
                     }
-                    Typed::Leave(_) => self.ask(Job::Leave(room))?,
-                    Typed::History(count) => self.ask(Job::History(room, count))?,
-                    _ => self.ask(Job::Who(room))?,
+                    Typed::Leave(_) => self.ask(Job::Leave(room)),
+                    Typed::History(count) => self.ask(Job::History(room, count)),
+                    _ => self.ask(Job::Who(room)),
                 }
             }
         }
         Ok(None)
     }
 
-    fn ask(&mut self, job: Job) -> Result<(), Failure> {
-        match self.jobs.try_send(job) {
-            Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
-            Err(TrySendError::Full(_)) => self.problem("too much is unanswered; try again later"),
+    fn ask(&mut self, job: Job) {
+        if let Err(TrySendError::Full(_)) = self.jobs.try_send(job) {
+            self.problem("too much is unanswered; try again later");
         }
     }
 
-    fn note(&mut self, text: &str) -> Result<(), Failure> {
+    fn note(&mut self, text: &str) {
         let line = match self.screen.is_terminal() {
             true => self.look.notice(text),
             false => format!("{PREFIX}{text}"),
         };
-        Ok(self.screen.tell(&line)?)
+        self.screen.tell(&line);
     }
 
-    fn problem(&mut self, text: &str) -> Result<(), Failure> {
+    fn problem(&mut self, text: &str) {
         let text = show::plain(text);
         let line = match self.screen.is_terminal() {
             true => self.look.problem(&text),
             false => format!("{PREFIX}{text}"),
         };
-        Ok(self.screen.tell(&line)?)
+        self.screen.tell(&line);
     }
 
     fn show_room(&mut self) -> Result<(), Failure> {

@@ -4,10 +4,13 @@
 //! session that reconnects, [`raw`] passes messages to and from any server. [`happening`] is all that
 //! either waits for, in one queue; [`screen`] is where things are shown, by one thread alone.
 
+// The way in.
+mod attempts;
 // What was typed.
 mod line;
 mod typed;
 // What happens.
+mod asking;
 mod chat;
 mod happening;
 mod raw;
@@ -24,21 +27,23 @@ use std::{
 use clap::{ValueEnum, builder::StringValueParser, builder::TypedValueParser};
 use rusty_socks::client::{Client, ClientBuilder, Error, ErrorKind};
 
-use crate::exit::{Exit, PREFIX};
+use crate::exit::{Exit, PREFIX, say};
 
 use self::show::Look;
 
 /// Talks to a server: what you type is sent, and what comes is shown.
 ///
 /// At a terminal, lines that begin with a slash are commands: /join, /leave, /room, /history, /who,
-/// /to, /quit; /help tells more. From a pipe each line is published as it is, and once all are
-/// answered the program ends; --wait and --count show what comes before. Messages go to standard
-/// output, everything else to standard error. A lost connection is made anew, and nothing is missed
-/// or said twice.
+/// /to, /quit; /help tells more. From a pipe each line is published as it is, without its line end
+/// (LF or CR LF), and once all are answered the program ends; --wait and --count show what comes
+/// before. Messages go to standard output, everything else to standard error. A lost connection is
+/// made anew, and nothing is missed or said twice. A server that is busy (408, 425, 429, 5xx) is
+/// asked again after its Retry-After, for as long as --timeout; --no-reconnect asks once.
 ///
-/// Exit code: 0 when it is done, 1 when the server refused a line or --count was not reached in
-/// time, 2 for bad arguments, 3 when nobody answers, 4 when the server refused the upgrade (its
-/// status is told), 5 when the server closed with an error code or the connection was lost.
+/// Exit code: 0 when it is done, 1 when a line was not sent or refused, when --count was not
+/// reached in time or standard output cannot be written, 2 for bad arguments, 3 when nobody
+/// answers, 4 when the server refused the upgrade (its status is told), 5 when the server closed
+/// with an error code or the connection was lost.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConnectArgs {
     /// The server: localhost, localhost:4000, ws://host[:port][/path]. Without a scheme, what is left
@@ -47,11 +52,12 @@ pub(crate) struct ConnectArgs {
     url: String,
 
     /// Talk to any WebSocket server: what is typed is sent word for word, and what comes is shown
-    /// word for word. No commands; Ctrl-D ends it.
+    /// word for word. A line from a pipe that is not UTF-8 is sent as a binary message. No commands;
+    /// Ctrl-D ends it.
     #[arg(long)]
     raw: bool,
 
-    /// Join this room and talk there; the server's default room else.
+    /// Join this room and talk there, and in no other; the server's default room else.
     #[arg(long, value_name = "ROOM", conflicts_with = "raw")]
     room: Option<String>,
 
@@ -95,11 +101,12 @@ pub(crate) struct ConnectArgs {
     #[arg(long, value_name = "NAME")]
     subprotocol: Vec<String>,
 
-    /// How long to try to connect, waiting in the server's line included.
+    /// How long an attempt to connect may take, waiting in the server's line included; and for how
+    /// long to ask a server again that is busy.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds())]
     timeout: Duration,
 
-    /// End with the first connection.
+    /// End with the first connection, or with the first refusal.
     #[arg(long)]
     no_reconnect: bool,
 }
@@ -125,21 +132,23 @@ pub(crate) fn run(args: ConnectArgs) -> Exit {
         Ok(exit) => exit,
         // Whoever read has seen enough, as `| head` has.
         Err(Failure::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Clean,
-        Err(Failure::Io(error)) => {
-            eprintln!("{PREFIX}{error}");
-            Exit::Failure
-        }
-        Err(Failure::Client(error)) => {
-            eprintln!("{PREFIX}{}", show::plain(&error.to_string()));
-            exit_of(&error)
-        }
+        Err(Failure::Io(error)) => ended(&error.to_string(), Exit::Failure),
+        Err(Failure::Client(error)) => ended(&error.to_string(), exit_of(&error)),
+        Err(Failure::Ended(text, exit)) => ended(&text, exit),
     }
+}
+
+fn ended(text: &str, exit: Exit) -> Exit {
+    say(&format!("{PREFIX}{}", show::plain(text)));
+    exit
 }
 
 /// Why it ends before its time.
 enum Failure {
     Io(io::Error),
     Client(Error),
+    /// What to say, and how to end.
+    Ended(String, Exit),
 }
 
 impl From<io::Error> for Failure {

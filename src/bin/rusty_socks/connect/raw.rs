@@ -14,8 +14,8 @@ use rusty_socks::{
 use crate::exit::{Exit, PREFIX};
 
 use super::{
-    Binary, ConnectArgs, Failure, exit_of,
-    happening::{self, Happening, Happenings, Stay},
+    Binary, ConnectArgs, Failure, attempts, exit_of,
+    happening::{self, Happening, Happenings, Input, Stay},
     line::Outcome,
     screen::Screen,
     show,
@@ -30,7 +30,7 @@ pub(super) fn run(args: &ConnectArgs, url: &str) -> Result<Exit, Failure> {
     if let Some(ping) = args.ping {
         builder = builder.ping_after(ping).silence_max(ping * 2);
     }
-    let client = builder.connect(url)?;
+    let client = attempts::until_served(args, || builder.connect(url))?;
     let (happenings, queue) = happening::queue();
     let (lines, to_send) = mpsc::sync_channel(LINES_MAX);
     send_all(&client, to_send, happenings.clone());
@@ -40,27 +40,38 @@ pub(super) fn run(args: &ConnectArgs, url: &str) -> Result<Exit, Failure> {
         happening::read_keys(happenings);
     } else {
         let ended = lines.clone();
-        let take = move |line| lines.send(Some(line)).is_ok();
+        let take = move |input| lines.send(Some(input)).is_ok();
         happening::read_lines(take, move || drop(ended.send(None)));
-        return Raw { args, client, screen, lines: None, is_pipe }.run(&queue);
+        return Raw { args, client, screen, lines: None, is_pipe, has_failed: false }.run(&queue);
     }
-    Raw { args, client, screen, lines: Some(lines), is_pipe }.run(&queue)
+    Raw { args, client, screen, lines: Some(lines), is_pipe, has_failed: false }.run(&queue)
 }
 
-/// Sends line by line; `None` is the end of them.
-fn send_all(client: &Client, lines: Receiver<Option<String>>, happenings: Happenings) {
+/// Sends line by line, what is not UTF-8 as a binary message; `None` is the end of them.
+fn send_all(client: &Client, lines: Receiver<Option<Input>>, happenings: Happenings) {
     let client = client.clone();
     thread::spawn(move || {
         for line in lines {
-            let happening = match line {
-                Some(line) => match client.send(&line) {
-                    Ok(()) => continue,
-                    // The end is told by itself.
-                    Err(_) => return,
-                },
-                None => Happening::InputEnd,
+            let sent = match line {
+                Some(Input::Text(line)) => client.send(&line),
+                Some(Input::Bytes(bytes, _)) => client.send(&bytes[..]),
+                Some(Input::Lost(text)) => {
+                    drop(happenings.send(Happening::Problem(text)));
+                    continue;
+                }
+                None => {
+                    drop(happenings.send(Happening::InputEnd));
+                    continue;
+                }
             };
-            drop(happenings.send(happening));
+            match sent {
+                Ok(()) => {}
+                Err(error) if error.is_timeout() => {
+                    drop(happenings.send(Happening::Problem(format!("not sent: {error}"))));
+                }
+                // The end is told by itself.
+                Err(_) => return,
+            }
         }
     });
 }
@@ -87,8 +98,10 @@ struct Raw<'a> {
     client: Client,
     screen: Screen,
     /// Where typed lines go.
-    lines: Option<SyncSender<Option<String>>>,
+    lines: Option<SyncSender<Option<Input>>>,
     is_pipe: bool,
+    /// A line was not sent.
+    has_failed: bool,
 }
 
 impl Raw<'_> {
@@ -111,9 +124,9 @@ impl Raw<'_> {
                     Outcome::Leave => stay = self.leave(),
                     Outcome::Line(line) => {
                         if let Some(lines) = &self.lines
-                            && lines.try_send(Some(line)).is_err()
+                            && lines.try_send(Some(Input::Text(line))).is_err()
                         {
-                            self.screen.tell("* too much is waiting; not sent")?;
+                            self.screen.tell("* too much is waiting; not sent");
                         }
                     }
                 },
@@ -124,7 +137,14 @@ impl Raw<'_> {
                     self.show(&received)?;
                     stay.message_came();
                 }
-                Happening::Over(outcome) => return self.over(outcome, is_closing, stay.is_short()),
+                Happening::Problem(text) => {
+                    self.has_failed = true;
+                    self.screen.tell(&format!("{PREFIX}{}", show::plain(&text)));
+                }
+                Happening::Over(outcome) => {
+                    let is_short = stay.is_short() || self.has_failed;
+                    return self.over(outcome, is_closing, is_short);
+                }
                 _ => {}
             }
         }
@@ -149,14 +169,14 @@ impl Raw<'_> {
             if is_ours && error.is_timeout() {
                 return Ok(done);
             }
-            self.screen.tell(&format!("{PREFIX}{}", show::plain(&error.to_string())))?;
+            self.screen.tell(&format!("{PREFIX}{}", show::plain(&error.to_string())));
             return Ok(exit_of(&error));
         }
         let reason = self.client.close_reason().unwrap_or(CloseReason::NORMAL);
         let is_orderly = matches!(reason.code(), 1000 | 1005);
         if !is_ours || !is_orderly {
             let text = show::plain(&reason.to_string());
-            self.screen.tell(&format!("{PREFIX}the server closed the connection: {text}"))?;
+            self.screen.tell(&format!("{PREFIX}the server closed the connection: {text}"));
         }
         Ok(if is_orderly { done } else { Exit::Closed })
     }

@@ -50,26 +50,24 @@ impl Screen {
     pub(super) fn say(&mut self, text: &str) -> io::Result<()> {
         match self {
             Screen::Streams { out, .. } => {
-                writeln!(out, "{text}")?;
-                out.flush()
+                writeln!(out, "{text}").and_then(|()| out.flush()).map_err(unwritten)
             }
             Screen::Terminal { .. } => self.above(text),
         }
     }
 
-    /// Says what is no message.
-    pub(super) fn tell(&mut self, text: &str) -> io::Result<()> {
-        match self {
+    /// Says what is no message. Where that cannot be written, nobody can be told.
+    pub(super) fn tell(&mut self, text: &str) {
+        let _ = match self {
             Screen::Streams { err, .. } => writeln!(err, "{text}"),
             Screen::Terminal { .. } => self.above(text),
-        }
+        };
     }
 
     /// Puts bytes on standard output as they are.
     pub(super) fn pass(&mut self, bytes: &[u8]) -> io::Result<()> {
         let (Screen::Streams { out, .. } | Screen::Terminal { out, .. }) = self;
-        out.write_all(bytes)?;
-        out.flush()
+        out.write_all(bytes).and_then(|()| out.flush()).map_err(unwritten)
     }
 
     fn above(&mut self, text: &str) -> io::Result<()> {
@@ -105,6 +103,11 @@ impl Screen {
         )?;
         out.flush()
     }
+}
+
+/// Names what could not be written, and stays of its kind.
+fn unwritten(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot write to standard output: {error}"))
 }
 
 impl Drop for Screen {

@@ -149,6 +149,9 @@ pub(super) fn notice(event: &Event) -> Option<String> {
             format!("{} left {}", name(&member.sender, &member.client_id), plain(room))
         }
         Event::Members { .. } => return None,
+        Event::Lost { room, range: Some((from, to)) } if from == to => {
+            format!("message {from} of {} is lost", plain(room))
+        }
         Event::Lost { room, range: Some((from, to)) } => {
             format!("messages {from} to {to} of {} are lost", plain(room))
         }
@@ -163,6 +166,11 @@ pub(super) fn notice(event: &Event) -> Option<String> {
         // More will come.
         _ => return None,
     })
+}
+
+/// A count and its noun, in the plural unless it is one.
+pub(super) fn counted(count: u64, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 pub(super) fn name(sender: &Option<String>, client_id: &str) -> String {
