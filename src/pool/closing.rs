@@ -170,7 +170,7 @@ pub(super) fn await_close(
         let deflate = deflate.as_deref_mut();
         let inflater = deflate.map(|deflate| Inflater { deflate, deflaters });
         match endpoint.next(rest, control, protocol, inflater) {
-            Event::Message(_) | Event::Ping(_) | Event::Pong => {}
+            Event::Message(_) | Event::Ping(_) | Event::Pong(_) => {}
             Event::NeedMore => return false,
             Event::Close(_) | Event::Failed(_) => return true,
         }

@@ -236,7 +236,7 @@ impl Connection {
                         }
                     }
                 }
-                Event::Ping(_) | Event::Pong => {}
+                Event::Ping(_) | Event::Pong(_) => {}
                 Event::NeedMore => {
                     self.core.backlog = false;
                     return;

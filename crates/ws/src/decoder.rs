@@ -6,7 +6,7 @@
 //!
 //! A frame that is all here stays where it was read, and between two messages a decoder holds nothing.
 
-use std::{borrow::Cow, io::Cursor};
+use std::{borrow::Cow, io::Cursor, ops::Range};
 
 use tungstenite::{
     Error,
@@ -46,8 +46,8 @@ pub enum Event<'i> {
     Message(Received<'i>),
     /// A ping and its payload, which a pong must repeat (RFC 6455, 5.5.2).
     Ping(Cow<'i, [u8]>),
-    /// A pong.
-    Pong,
+    /// A pong and its payload.
+    Pong(Cow<'i, [u8]>),
     /// The peer's Close. The stream has ended.
     Close(CloseReason),
     /// The peer broke the protocol; the reason has the code to tell it. The stream has ended.
@@ -76,6 +76,8 @@ struct Unfinished {
     message: Option<PartialMessage>,
     /// A Close came, or a failure: what follows means nothing.
     has_ended: bool,
+    /// The endpoint's, here because a connection at rest would pay for a place of its own.
+    close_sent: bool,
 }
 
 /// A frame that may be taken.
@@ -118,15 +120,14 @@ impl Decoder {
             if input.is_empty() {
                 return Event::NeedMore;
             }
-            if let Some((kind, start, end, mask)) = plain_message(input, config) {
-                let (frame, rest) = std::mem::take(input).split_at_mut(end);
-                *input = rest;
-                let payload = &mut frame[start..];
-                apply_mask(payload, mask, 0);
-                return match Received::in_place(kind, payload) {
-                    Some(message) => Event::Message(message),
-                    None => self.fail(CloseReason::INVALID_UTF8),
-                };
+            let message = match config.role {
+                Role::Server => take_plain_message::<true>(input, config.message_bytes_max),
+                Role::Client => take_plain_message::<false>(input, config.message_bytes_max),
+            };
+            match message {
+                Some(Some(message)) => return Event::Message(message),
+                Some(None) => return self.fail(CloseReason::INVALID_UTF8),
+                None => {}
             }
         }
         self.step(input, config, inflater)
@@ -166,7 +167,9 @@ impl Decoder {
     }
 
     fn end(&mut self) {
-        self.unfinished = Some(Box::new(Unfinished { has_ended: true, ..Unfinished::default() }));
+        let close_sent = self.close_sent();
+        let end = Unfinished { has_ended: true, close_sent, ..Unfinished::default() };
+        self.unfinished = Some(Box::new(end));
     }
 
     /// Takes one frame, or what there is of it.
@@ -296,6 +299,16 @@ impl Decoder {
         Ok(Frame { opcode, is_final, is_compressed, mask, len, taken: 0 })
     }
 
+    /// Whether our side has sent its Close.
+    pub(super) fn close_sent(&self) -> bool {
+        self.unfinished.as_ref().is_some_and(|unfinished| unfinished.close_sent)
+    }
+
+    /// Notes that our side has sent its Close.
+    pub(super) fn set_close_sent(&mut self) {
+        self.unfinished.get_or_insert_default().close_sent = true;
+    }
+
     /// Lets go of everything between two messages.
     fn rest(&mut self) {
         if self.unfinished.as_ref().is_some_and(|unfinished| unfinished.is_empty()) {
@@ -347,25 +360,42 @@ impl Unfinished {
 
     fn is_empty(&self) -> bool {
         let has_begun = self.header_len > 0 || self.frame.is_some() || self.message.is_some();
-        !has_begun && !self.has_ended
+        !has_begun && !self.has_ended && !self.close_sent
     }
 }
 
-/// A data message that is one plain frame and all here, if that is what `bytes` begin with: its kind, where its
-/// payload is, and its mask. Whatever else they begin with is `None`, and not judged.
+/// Takes a data message off the front of `input` that is one plain frame and all here; it is `Some(None)` if it
+/// is text and not UTF-8. Whatever else `input` begins with is `None`, and not judged.
+// Once for each side, so that neither is asked which it is more than once a message.
 #[inline(always)]
-fn plain_message(bytes: &[u8], config: &ProtocolConfig) -> Option<(Kind, usize, usize, [u8; 4])> {
+fn take_plain_message<'i, const IS_MASKED: bool>(
+    input: &mut &'i mut [u8],
+    bytes_max: usize,
+) -> Option<Option<Received<'i>>> {
+    let (kind, at, mask) = plain_message::<IS_MASKED>(input, bytes_max)?;
+    let (frame, rest) = std::mem::take(input).split_at_mut(at.end);
+    *input = rest;
+    let payload = &mut frame[at.start..];
+    if IS_MASKED {
+        apply_mask(payload, mask, 0);
+    }
+    Some(Received::in_place(kind, payload))
+}
+
+/// The kind of that message, where its payload is, and its mask.
+#[inline(always)]
+fn plain_message<const IS_MASKED: bool>(
+    bytes: &[u8],
+    bytes_max: usize,
+) -> Option<(Kind, Range<usize>, [u8; 4])> {
     let kind = match bytes.first()? {
         // FIN, no reserved bits, and one of the two opcodes of data.
         0x81 => Kind::Text,
         0x82 => Kind::Binary,
         _ => return None,
     };
-    if config.role != Role::Server {
-        return None;
-    }
     let [_, second, rest @ ..] = bytes else { return None };
-    let (len, rest) = match second.checked_sub(0x80)? {
+    let (len, rest) = match second.checked_sub(if IS_MASKED { 0x80 } else { 0 })? {
         126 => {
             let (len, rest) = rest.split_first_chunk()?;
             (u64::from(u16::from_be_bytes(*len)), rest)
@@ -374,18 +404,23 @@ fn plain_message(bytes: &[u8], config: &ProtocolConfig) -> Option<(Kind, usize, 
             let (len, rest) = rest.split_first_chunk()?;
             (u64::from_be_bytes(*len), rest)
         }
-        len => (u64::from(len), rest),
+        len @ 0..126 => (u64::from(len), rest),
+        // Masked by a server, which must not.
+        128.. => return None,
     };
-    let (mask, rest) = rest.split_first_chunk()?;
+    let (mask, rest) = match IS_MASKED {
+        true => rest.split_first_chunk().map(|(mask, rest)| (*mask, rest))?,
+        false => ([0; 4], rest),
+    };
     let start = bytes.len() - rest.len();
-    let len = usize::try_from(len).ok().filter(|len| *len <= config.message_bytes_max)?;
-    (len <= rest.len()).then_some((kind, start, start + len, *mask))
+    let len = usize::try_from(len).ok().filter(|len| *len <= bytes_max)?;
+    (len <= rest.len()).then_some((kind, start..start + len, mask))
 }
 
 fn control_event(control: Control, payload: Cow<'_, [u8]>) -> Result<Event<'_>, CloseReason> {
     match control {
         Control::Ping => Ok(Event::Ping(payload)),
-        Control::Pong => Ok(Event::Pong),
+        Control::Pong => Ok(Event::Pong(payload)),
         Control::Close => CloseReason::parse(&payload).map(Event::Close),
         Control::Reserved(opcode) => {
             Err(protocol(&Error::Protocol(ProtocolError::InvalidOpcode(opcode))))
@@ -412,8 +447,7 @@ mod tests {
             loop {
                 match decoder.next(&mut chunk, &CONFIG, None) {
                     Event::Message(message) => payloads.push(message.message().as_bytes().to_vec()),
-                    Event::Ping(payload) => payloads.push(payload.into()),
-                    Event::Pong => payloads.push(b"pong".into()),
+                    Event::Ping(payload) | Event::Pong(payload) => payloads.push(payload.into()),
                     Event::Close(reason) | Event::Failed(reason) => {
                         return (payloads, Some(reason.code()));
                     }

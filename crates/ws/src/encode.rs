@@ -1,9 +1,14 @@
 //! Frames written (RFC 6455, 5.2): headers, masks, payloads.
 
-use tungstenite::protocol::frame::{
-    FrameHeader,
-    coding::{Data, OpCode},
+use tungstenite::protocol::{
+    Role,
+    frame::{
+        FrameHeader,
+        coding::{Control, Data, OpCode},
+    },
 };
+
+use super::frame::Message;
 
 /// The longest header of a frame, in bytes (RFC 6455, 5.2).
 pub const HEADER_BYTES_MAX: usize = 14;
@@ -42,6 +47,27 @@ pub fn encode_frame(out: &mut Vec<u8>, header: &FrameHeader, payload: &[u8]) {
     out.extend_from_slice(payload);
     if let Some(mask) = header.mask {
         apply_mask(&mut out[start..], mask, 0);
+    }
+}
+
+/// Appends a message as one frame, as `role` sends it.
+pub fn encode_message(out: &mut Vec<u8>, message: Message<'_>, role: Role) {
+    let header = FrameHeader { mask: mask_of(role), ..message_header(message.kind(), false) };
+    encode_frame(out, &header, message.as_bytes());
+}
+
+/// Appends a control frame, as `role` sends it. Its payload has at most 125 bytes (RFC 6455, 5.5).
+pub fn encode_control(out: &mut Vec<u8>, control: Control, payload: &[u8], role: Role) {
+    let opcode = OpCode::Control(control);
+    let header = FrameHeader { opcode, mask: mask_of(role), ..FrameHeader::default() };
+    encode_frame(out, &header, payload);
+}
+
+/// The mask of one frame: a client's is new each time, and nobody can foresee it (RFC 6455, 5.3).
+fn mask_of(role: Role) -> Option<[u8; 4]> {
+    match role {
+        Role::Server => None,
+        Role::Client => Some(rand::random()),
     }
 }
 

@@ -1,26 +1,19 @@
 //! One side of a connection after its handshake: what comes is decoded, what must be answered is answered
 //! (RFC 6455, 5.5 and 7).
 
-use tungstenite::protocol::{
-    Role,
-    frame::{
-        FrameHeader,
-        coding::{Control, OpCode},
-    },
-};
+use tungstenite::protocol::{Role, frame::coding::Control};
 
 use super::{
     close::CloseReason,
     decoder::{Decoder, Event, ProtocolConfig},
     deflate::Inflater,
-    encode::encode_frame,
+    encode::encode_control,
 };
 
 /// The decoder of a connection and the state of its closing handshake. Used by one thread.
 #[derive(Debug, Default)]
 pub struct Endpoint {
     decoder: Decoder,
-    close_sent: bool,
 }
 
 impl Endpoint {
@@ -46,36 +39,34 @@ impl Endpoint {
     fn answer(&mut self, event: &Event<'_>, out: &mut Vec<u8>, role: Role) {
         match event {
             // Who has sent a Close sends nothing after it.
-            Event::Ping(payload) if !self.close_sent => {
+            Event::Ping(payload) if !self.has_sent_close() => {
                 encode_control(out, Control::Pong, payload, role);
             }
             Event::Close(reason) | Event::Failed(reason) => self.close(reason, out, role),
-            Event::Ping(_) | Event::Pong | Event::Message(_) | Event::NeedMore => {}
+            Event::Ping(_) | Event::Pong(_) | Event::Message(_) | Event::NeedMore => {}
         }
+    }
+
+    /// Whether our Close was sent, behind which nothing may be sent.
+    pub fn has_sent_close(&self) -> bool {
+        self.decoder.close_sent()
     }
 
     /// Appends our Close to `out`: it begins the closing handshake, or ends it. Later calls append nothing.
     pub fn close(&mut self, reason: &CloseReason, out: &mut Vec<u8>, role: Role) {
-        if !std::mem::replace(&mut self.close_sent, true) {
+        if !self.has_sent_close() {
+            self.decoder.set_close_sent();
             encode_control(out, Control::Close, &reason.payload(), role);
         }
     }
-}
-
-fn encode_control(out: &mut Vec<u8>, control: Control, payload: &[u8], role: Role) {
-    let opcode = OpCode::Control(control);
-    let mask = match role {
-        Role::Server => None,
-        // Nobody can foresee it (RFC 6455, 5.3).
-        Role::Client => Some(rand::random()),
-    };
-    encode_frame(out, &FrameHeader { opcode, mask, ..FrameHeader::default() }, payload);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use rusty_socks_testing::frames::client_frame;
+
+    use crate::{encode::encode_message, frame::Message};
 
     const CONFIG: ProtocolConfig = ProtocolConfig { role: Role::Server, message_bytes_max: 1000 };
 
@@ -97,7 +88,7 @@ mod tests {
                         self.texts.push(received.message().as_text().expect("text").to_owned());
                     }
                     Event::Close(reason) | Event::Failed(reason) => self.ended = Some(reason),
-                    Event::Ping(_) | Event::Pong => {}
+                    Event::Ping(_) | Event::Pong(_) => {}
                     Event::NeedMore => return assert!(rest.is_empty(), "all is used"),
                 }
             }
@@ -175,6 +166,18 @@ mod tests {
         assert_eq!(peer.ended.take().map(|reason| reason.code()), Some(4102));
         assert_eq!(peer.closes_sent(), 1);
         assert!(!peer.out.contains(&0x8a), "nothing follows a Close");
+        for wrong in [client_frame(0x83, b""), client_frame(0x88, b"x")] {
+            let mut peer = Peer::default();
+            peer.endpoint.close(&CloseReason::NORMAL, &mut peer.out, Role::Server);
+            peer.feed(&wrong);
+            let code = peer.ended.take().map(|reason| reason.code());
+            assert_eq!((peer.closes_sent(), code), (1, Some(1002)), "a fault adds no other");
+        }
+    }
+
+    #[test]
+    fn a_connection_at_rest_pays_for_one_pointer() {
+        assert_eq!(size_of::<Endpoint>(), size_of::<usize>());
     }
 
     #[test]
@@ -190,9 +193,15 @@ mod tests {
         let (mut answers, mut none) = (&mut out[..], Vec::new());
         assert_eq!(answers[..2], [0x8a, 0x84]);
         let pong = server.next(&mut answers, &mut none, &CONFIG, None);
-        assert!(matches!(pong, Event::Pong));
+        assert!(matches!(pong, Event::Pong(payload) if *payload == *b"ping"));
         let close = server.next(&mut answers, &mut none, &CONFIG, None);
         assert!(matches!(close, Event::Close(reason) if reason == CloseReason::NORMAL));
+        out.clear();
+        encode_message(&mut out, Message::Text("hi"), Role::Client);
+        let mut message = &mut out[..];
+        let event = Endpoint::default().next(&mut message, &mut none, &CONFIG, None);
+        assert!(matches!(event, Event::Message(text) if text.message().as_text() == Some("hi")));
+        assert!(client.has_sent_close());
         let mut masked = client_frame(0x81, b"hi");
         let failed = Endpoint::default().next(&mut &mut masked[..], &mut none, &config, None);
         assert!(matches!(failed, Event::Failed(reason) if reason.code() == 1002));

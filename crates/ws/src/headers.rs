@@ -5,6 +5,11 @@
 pub struct Headers<'b>(pub &'b [httparse::Header<'b>]);
 
 impl<'b> Headers<'b> {
+    /// All lines, name and value.
+    pub(crate) fn lines(self) -> impl Iterator<Item = (&'b str, &'b str)> {
+        self.0.iter().map(|line| (line.name, text(line.value)))
+    }
+
     /// Every value under that name (in any case), trimmed; empty where it is no text.
     pub fn values(self, name: &str) -> impl Iterator<Item = &'b str> {
         let named = move |line: &&httparse::Header<'_>| line.name.eq_ignore_ascii_case(name);

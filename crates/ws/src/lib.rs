@@ -7,6 +7,7 @@
 
 pub mod headers;
 pub mod handshake;
+pub mod client_handshake;
 pub mod extension;
 pub mod endpoint;
 pub mod decoder;

@@ -135,8 +135,7 @@ impl Receiver {
                     let message = received.message();
                     messages.push((message.as_text().is_some(), message.as_bytes().to_vec()));
                 }
-                Event::Ping(payload) => assert!(payload.len() <= 125),
-                Event::Pong => {}
+                Event::Ping(payload) | Event::Pong(payload) => assert!(payload.len() <= 125),
                 Event::Close(reason) => *end = Some((true, reason)),
                 Event::Failed(reason) => *end = Some((false, reason)),
                 Event::NeedMore => {
