@@ -38,7 +38,8 @@ impl Error {
         Error { kind, message: message.into(), source: None }
     }
 
-    /// A configuration error. Public so that a program which reads its own keys can report them alike.
+    /// A configuration error. Public so that a program which reads its own keys can report them
+    /// alike.
     pub fn config(message: impl Into<String>) -> Error {
         Error::new(ErrorKind::Config, message)
     }

@@ -303,8 +303,8 @@ figures! {
         deliveries,
         /// Messages thrown away because their client was closed as too slow.
         dropped,
-        /// Messages of rooms that clients were too slow for under the policies `gap` and `latest`. The
-        /// client is told which, unless it leaves the room or is gone before.
+        /// Messages of rooms that clients were too slow for under the policies `gap` and `latest`.
+        /// The client is told which, unless it leaves the room or is gone before.
         missed,
         /// Notices that told clients what they missed.
         gaps,
@@ -331,7 +331,8 @@ pub(crate) struct Metrics {
 #[derive(Default)]
 pub(crate) struct WorkerMetrics {
     counters: WorkerCounters,
-    /// How connections ended, by close code; `None` is every code that only the peer has a name for.
+    /// How connections ended, by close code; `None` is every code that only the peer has a name
+    /// for.
     closed: Mutex<BTreeMap<Option<u16>, u64>>,
     pub(crate) turn: Timing,
 }
@@ -361,7 +362,8 @@ pub(crate) struct WorkerGauges {
 }
 
 impl WorkerMetrics {
-    /// Counts an ended connection, under its code if that is one of the bounded number we have names for.
+    /// Counts an ended connection, under its code if that is one of the bounded number we have
+    /// names for.
     pub(crate) fn count_close(&self, known_code: Option<u16>) {
         *self.closed.lock().entry(known_code).or_default() += 1;
     }
@@ -376,7 +378,8 @@ impl Metrics {
         self.refused[why as usize].add_shared();
     }
 
-    /// One line on what was refused or dropped since `last`, or `None` when nothing was; `last` moves on.
+    /// One line on what was refused or dropped since `last`, or `None` when nothing was; `last`
+    /// moves on.
     pub(crate) fn refusals_since(&self, last: &mut Refusals) -> Option<String> {
         let now = Refusals {
             refused: std::array::from_fn(|index| self.refused[index].value()),

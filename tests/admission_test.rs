@@ -21,8 +21,8 @@ const SHORT: Duration = Duration::from_millis(200);
 /// Never reached by a test that passes.
 const LONG: Duration = Duration::from_secs(60);
 
-/// Four workers, as by default, few places, and all the patience one needs in line: nobody is to leave it
-/// by the clock unless that is the test.
+/// Four workers, as by default, few places, and all the patience one needs in line: nobody is to
+/// leave it by the clock unless that is the test.
 fn few(max_conn: usize, max_queued_tasks: usize) -> Config {
     let queue_timeout = LONG;
     Config { thread_pool_size: 4, max_conn, max_queued_tasks, queue_timeout, ..config() }

@@ -1,5 +1,6 @@
-//! What a client may get wrong: every field of every command with every wrong kind of value, and worse.
-//! Each is told by its documented code, costs no connection, and is none of anybody else's business.
+//! What a client may get wrong: every field of every command with every wrong kind of value, and
+//! worse. Each is told by its documented code, costs no connection, and is none of anybody else's
+//! business.
 
 // A helper that panics fails its test with a clear message.
 #![allow(clippy::unwrap_used)]
@@ -92,7 +93,8 @@ const VALUES: &[(&str, &str)] = &[
     ("{\"room\":\"a\"}", "object"),
 ];
 
-/// The commands as they should be, each with a session that may say it: all but the field in question.
+/// The commands as they should be, each with a session that may say it: all but the field in
+/// question.
 const COMMANDS: &[(&str, &[(&str, &str)])] = &[
     ("publish", &[("room", "\"lobby\""), ("content", "1")]),
     ("direct", &[("to", "\"67e55044-10b1-426f-9247-bb680e5fe0c8\""), ("content", "1")]),
@@ -105,8 +107,8 @@ const COMMANDS: &[(&str, &[(&str, &str)])] = &[
     ("ping", &[]),
 ];
 
-/// What a field takes, and what is said of anything else. `null` is as good as missing everywhere but in
-/// `content`; whether that is a mistake is for the command to say.
+/// What a field takes, and what is said of anything else. `null` is as good as missing everywhere
+/// but in `content`; whether that is a mistake is for the command to say.
 const FIELDS: &[(&str, &str, &[&str])] = &[
     (
         "ref",

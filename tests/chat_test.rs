@@ -60,7 +60,8 @@ fn is_uuid(value: &Value) -> bool {
     value.as_str().is_some_and(|text| uuid::Uuid::parse_str(text).is_ok())
 }
 
-// ---- welcome ---------------------------------------------------------------------------------------
+// ---- welcome
+// ---------------------------------------------------------------------------------
 
 #[test]
 fn the_first_frame_says_who_and_where_one_is() {
@@ -125,7 +126,8 @@ fn a_client_that_finds_no_place_in_the_default_room_is_told() {
     assert_eq!(client.json()["code"], "limit_exceeded");
 }
 
-// ---- publish ---------------------------------------------------------------------------------------
+// ---- publish
+// ---------------------------------------------------------------------------------
 
 #[test]
 fn the_seed_message_reaches_the_others_as_it_stands() {
@@ -256,7 +258,8 @@ fn who_left_gets_no_more() {
     assert_eq!(member.json()["seq"], 2);
 }
 
-// ---- answers ---------------------------------------------------------------------------------------
+// ---- answers
+// ---------------------------------------------------------------------------------
 
 #[test]
 fn a_command_with_a_ref_is_answered_with_it() {
@@ -313,7 +316,8 @@ fn a_command_without_a_ref_is_answered_only_if_it_fails() {
     assert_eq!(client.json(), json!({"type": "pong"}));
 }
 
-// ---- replay, recovery, history ---------------------------------------------------------------------
+// ---- replay, recovery, history
+// ---------------------------------------------------------------
 
 #[test]
 fn the_last_messages_come_after_the_welcome_and_before_live_ones() {
@@ -506,7 +510,8 @@ fn old_messages_are_forgotten_and_numbers_go_on() {
     assert_eq!(publish(&mut client, "4"), 4);
 }
 
-// ---- rooms -----------------------------------------------------------------------------------------
+// ---- rooms
+// -----------------------------------------------------------------------------------
 
 fn wait_for_rooms(server: &TestServer, expected: usize) {
     eventually("empty rooms are let go", || {
@@ -595,7 +600,8 @@ fn a_room_may_not_have_an_illegal_name() {
     assert_eq!(server.stats().rooms, 1);
 }
 
-// ---- errors ----------------------------------------------------------------------------------------
+// ---- errors
+// ----------------------------------------------------------------------------------
 
 #[test]
 fn a_faulty_frame_is_told_by_its_code_and_costs_no_connection() {
@@ -753,7 +759,7 @@ fn a_success_forgives_the_errors_before_it() {
     expect_silence(&mut client);
 }
 
-// ---- rate ------------------------------------------------------------------------------------------
+// ---- rate ---------------------------------------------------------------------------------------
 
 /// A rate so low that no second message passes while a test runs.
 fn rate_limited() -> Config {
@@ -800,7 +806,8 @@ fn a_rate_is_for_each_connection_by_itself() {
     assert_eq!(modest.ask(r#"{"type":"ping"}"#)["type"], "pong");
 }
 
-// ---- overload and drain ----------------------------------------------------------------------------
+// ---- overload and drain
+// ----------------------------------------------------------------------
 
 #[test]
 fn a_publish_that_finds_a_full_mailbox_is_refused_and_not_stored() {

@@ -344,7 +344,8 @@ fn a_server_that_takes_nothing_is_given_up_and_sending_waits_till_then() {
     drop(release);
 }
 
-/// Much more in flight than all buffers on the way hold: were reading to wait for writing, it would be for ever.
+/// Much more in flight than all buffers on the way hold: were reading to wait for writing, it would
+/// be for ever.
 #[test]
 fn sending_and_receiving_do_not_wait_for_each_other() {
     let url = upgraded(|mut stream| {
@@ -457,7 +458,8 @@ fn headers_and_subprotocols_are_sent() {
     );
 }
 
-/// Text and binary messages in fragments of any size, with pings between, cut into writes of any size.
+/// Text and binary messages in fragments of any size, with pings between, cut into writes of any
+/// size.
 #[test]
 fn any_way_of_cutting_the_stream_gives_the_same_messages() {
     let mut random = Random::seeded();

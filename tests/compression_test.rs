@@ -491,8 +491,8 @@ fn bombs_are_closed_with_1009_and_cost_no_memory() {
             peer.raw.send(&bomb);
             assert_eq!(peer.raw.close_code(), 1009);
         }
-        // A message's limit and a window for each would be 5 MiB, their content 2.4 GiB. Other tests run
-        // in this process at the same time.
+        // A message's limit and a window for each would be 5 MiB, their content 2.4 GiB. Other
+        // tests run in this process at the same time.
         let grown = resident_bytes().saturating_sub(before);
         assert!(grown < 256 << 20, "{} MiB", grown >> 20);
         assert_eq!(server.closed_with(1009), BOMBS as u64 + 1);

@@ -226,7 +226,8 @@ fn answers(text: &'static str) -> String {
     })
 }
 
-/// Servers that are silent, broken or gone get one sentence, which names them and says what they do.
+/// Servers that are silent, broken or gone get one sentence, which names them and says what they
+/// do.
 #[test]
 fn each_failure_is_one_clear_sentence() {
     let held = Mutex::new(Vec::new());
@@ -270,7 +271,8 @@ fn each_failure_is_one_clear_sentence() {
     }
 }
 
-/// A server that is busy is asked again as it says, which is told; unless that is beyond what was allowed.
+/// A server that is busy is asked again as it says, which is told; unless that is beyond what was
+/// allowed.
 #[test]
 fn a_busy_server_is_waited_for_within_the_timeout() {
     let busy = "HTTP/1.1 503 Busy\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n";

@@ -78,8 +78,8 @@ impl Drop for Example {
     }
 }
 
-/// The program that `cargo run --example` would run. A whole `cargo test` has built it already; when this
-/// file is tested alone, it is not there, or not that of today.
+/// The program that `cargo run --example` would run. A whole `cargo test` has built it already;
+/// when this file is tested alone, it is not there, or not that of today.
 fn program(name: &str) -> PathBuf {
     static BUILT: Once = Once::new();
     let test = env::current_exe().unwrap();

@@ -130,7 +130,8 @@ fn head_is_answered_like_get_without_the_body() {
         assert_eq!(head.status, whole.status, "{path}");
         let length =
             |answer: &Answer| answer.header("Content-Length").unwrap().parse::<i64>().unwrap();
-        // It is the length of the GET; but figures move between the two, and get or lose some digits.
+        // It is the length of the GET; but figures move between the two, and get or lose some
+        // digits.
         assert!((length(&head) - length(&whole)).abs() < 100, "{path}");
         assert!(length(&head) > 30, "{path}");
     }

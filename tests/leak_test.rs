@@ -12,15 +12,15 @@ use rusty_socks::{
 };
 use support::{RawClient, TestServer, close_frame, config, eventually, frame, upgrade_head};
 
-/// Connections at once. Both sides are files of this process, and tests run side by side: with two dozen
-/// of them the usual limit of 1024 open files still holds.
+/// Connections at once. Both sides are files of this process, and tests run side by side: with two
+/// dozen of them the usual limit of 1024 open files still holds.
 const BATCH: usize = 16;
 
 /// About a thousand connections each way: a leak of one in a hundred would use up the permits.
 const BATCHES: usize = 64;
 
-/// As many permits as connections at once, so that the first one that is lost is missed. Who comes while
-/// a permit is still on its way back waits for it.
+/// As many permits as connections at once, so that the first one that is lost is missed. Who comes
+/// while a permit is still on its way back waits for it.
 fn tight() -> Config {
     Config { max_conn: BATCH, max_queued_tasks: 2 * BATCH, ..config() }
 }
@@ -273,7 +273,8 @@ fn a_waiter_that_waits_too_long_leaves_nothing() {
 
 #[test]
 fn a_slow_consumer_leaves_nothing() {
-    // Each costs the kernel a few MiB of unread messages, so here it is a hundred and not a thousand.
+    // Each costs the kernel a few MiB of unread messages, so here it is a hundred and not a
+    // thousand.
     const SLOW_BATCHES: usize = 7;
     let close_timeout = Duration::from_millis(20);
     let config = Config { buffer: 4, history: 0, replay: 0, close_timeout, ..tight() };

@@ -1,4 +1,5 @@
-//! The library as an embedder meets it: handlers, refusals, peers, the handle, and handlers that block.
+//! The library as an embedder meets it: handlers, refusals, peers, the handle, and handlers that
+//! block.
 
 // A helper that panics fails its test with a clear message.
 #![allow(clippy::unwrap_used)]
@@ -96,7 +97,8 @@ impl Door {
     }
 }
 
-// ---- handlers and their state ----------------------------------------------------------------------
+// ---- handlers and their state
+// ----------------------------------------------------------------------
 
 /// Counts its connection's messages, from where the query says.
 struct Counting;
@@ -193,7 +195,8 @@ fn a_context_knows_its_client() {
     assert_eq!(ask(&mut client, "?"), expected);
 }
 
-// ---- refusals --------------------------------------------------------------------------------------
+// ---- refusals
+// --------------------------------------------------------------------------------------
 
 struct Doorkeeper;
 
@@ -263,7 +266,8 @@ fn a_refused_upgrade_takes_no_permit() {
     server.wait_until_empty();
 }
 
-// ---- beginnings and ends ---------------------------------------------------------------------------
+// ---- beginnings and ends
+// ---------------------------------------------------------------------------
 
 /// What happened to whom, in order.
 type Log = Arc<Mutex<Vec<(String, String)>>>;
@@ -553,7 +557,8 @@ fn a_state_that_panics_when_it_leaves_the_line_costs_no_other_connection() {
     assert_eq!(ask(&mut inside, "still here"), "still here");
 }
 
-// ---- peers and the handle --------------------------------------------------------------------------
+// ---- peers and the handle
+// --------------------------------------------------------------------------
 
 /// Gives each client's peer to the test.
 fn peers() -> (impl Fn(&mut Context<'_, ()>, Got<'_>) + Send + Sync + 'static, Receiver<Peer>) {
@@ -661,7 +666,8 @@ fn a_server_stops_once_however_often_it_is_told() {
     assert!(std::net::TcpStream::connect(addr).is_err(), "nobody listens any more");
 }
 
-// ---- what bind refuses -----------------------------------------------------------------------------
+// ---- what bind refuses
+// -----------------------------------------------------------------------------
 
 fn bind_error(config: Config, path: &str) -> rusty_socks::Error {
     match Server::builder().config(config).route(path, Counting).bind() {
@@ -702,7 +708,8 @@ fn a_port_in_use_is_told_as_one() {
     assert!(error.to_string().contains(&server.addr.to_string()), "{error}");
 }
 
-// ---- rooms from a handler --------------------------------------------------------------------------
+// ---- rooms from a handler
+// --------------------------------------------------------------------------
 
 /// Does with rooms what its messages say, on a worker or on a thread of its own.
 struct Roomy;
@@ -843,7 +850,8 @@ fn a_broadcast_reaches_everyone_on_its_route_but_its_sender() {
     assert_eq!(close_of(&mut c).0, 1001);
 }
 
-// ---- handlers that block ---------------------------------------------------------------------------
+// ---- handlers that block
+// ---------------------------------------------------------------------------
 
 #[test]
 fn a_blocking_handler_delays_no_other_route() {
@@ -988,8 +996,8 @@ fn a_client_whose_jobs_are_behind_is_not_read_and_loses_nothing() {
 
 #[test]
 fn everyone_who_was_paused_is_read_again() {
-    // More connections than the queue takes messages: most are paused, and each has said all it has to
-    // say when it is read again, so nobody's next message can wake another.
+    // More connections than the queue takes messages: most are paused, and each has said all it has
+    // to say when it is read again, so nobody's next message can wake another.
     const CLIENTS: usize = 8;
     let (gate, door) = Gate::new();
     let slow = move |ctx: &mut Context<'_, (), MayBlock>, message: Got<'_>| {
@@ -1140,7 +1148,8 @@ fn a_drain_ends_though_a_blocking_handler_does_not() {
     gate.open();
 }
 
-// ---- the example -----------------------------------------------------------------------------------
+// ---- the example
+// -----------------------------------------------------------------------------------
 
 fn example() -> TestServer {
     TestServer::run(custom_handler::server(config()).unwrap())

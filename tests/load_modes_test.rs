@@ -183,7 +183,8 @@ fn an_open_loop_counts_what_a_stall_means_to_everybody() {
     assert_eq!((outcome.count("/traffic/due"), outcome.count("/traffic/answered")), (600, 600));
     assert_eq!(outcome.count("/traffic/unanswered") + outcome.count("/traffic/unexpected"), 0);
     let stall_ms = STALL.as_secs_f64() * 1e3;
-    // A third of all waited, evenly from nothing to the whole stall: the 90 % mark lies at 0.7 of it.
+    // A third of all waited, evenly from nothing to the whole stall: the 90 % mark lies at 0.7 of
+    // it.
     let p90 = outcome.number("/traffic/latency/p90_ms");
     assert!(p90 > stall_ms * 0.5, "p90 {p90} ms hides a stall of {stall_ms} ms");
     assert!(outcome.number("/traffic/latency/max_ms") >= stall_ms * 0.95);

@@ -1,10 +1,10 @@
-//! Many clients on real sockets join, leave, publish, stall, vanish and resume, and a model of what each of
-//! them must have got: in every room each number once and in order, from where it joined to where it left,
-//! apart from what it was told that it missed.
+//! Many clients on real sockets join, leave, publish, stall, vanish and resume, and a model of what
+//! each of them must have got: in every room each number once and in order, from where it joined to
+//! where it left, apart from what it was told that it missed.
 //!
-//! Every message is published with an id and repeated until it is answered, so that the answers and what
-//! anybody got are together all that there is: in the end each room must be whole. `TEST_SEED` plays a run
-//! again as far as threads allow, and `MODEL_SECONDS` makes it longer.
+//! Every message is published with an id and repeated until it is answered, so that the answers and
+//! what anybody got are together all that there is: in the end each room must be whole. `TEST_SEED`
+//! plays a run again as far as threads allow, and `MODEL_SECONDS` makes it longer.
 
 // A helper that panics fails its test with a clear message.
 #![allow(clippy::unwrap_used)]
@@ -36,8 +36,8 @@ use support::{
 use tungstenite::{Error, Message, WebSocket};
 use uuid::Uuid;
 
-/// Publishes and direct messages of one client that are not answered yet. Fewer than the server remembers ids
-/// for, so that repeating them is safe.
+/// Publishes and direct messages of one client that are not answered yet. Fewer than the server
+/// remembers ids for, so that repeating them is safe.
 const PENDING_MAX: usize = 60;
 
 /// A life of a room.
@@ -270,8 +270,8 @@ impl Client {
         stream.set_read_timeout(Some(Duration::from_millis(2))).unwrap();
         stream.set_write_timeout(Some(Duration::from_millis(20))).unwrap();
         if self.random.chance(50) {
-            // So that a stall is felt by the server soon. Less than two of the loopback's segments would have the
-            // kernels wait for each other.
+            // So that a stall is felt by the server soon. Less than two of the loopback's segments
+            // would have the kernels wait for each other.
             socket2::SockRef::from(stream).set_recv_buffer_size(128 << 10).unwrap();
         }
         wire
@@ -355,8 +355,8 @@ impl Client {
         }
     }
 
-    /// Asks, and waits for the answer, which `then` is given before anything that comes behind it is looked at.
-    /// `None` when the connection is lost on the way.
+    /// Asks, and waits for the answer, which `then` is given before anything that comes behind it
+    /// is looked at. `None` when the connection is lost on the way.
     fn ask_then(
         &mut self,
         mut command: Value,
@@ -904,7 +904,8 @@ impl Client {
         if self.wire.is_none() || !self.patterns.contains(&pattern) {
             return;
         }
-        // Which of its rooms came by it is what the server knows, so it leaves all that match before.
+        // Which of its rooms came by it is what the server knows, so it leaves all that match
+        // before.
         let stem = pattern.strip_suffix('*').unwrap().to_owned();
         self.unsure_patterns.insert(pattern.clone());
         for room in
@@ -922,7 +923,8 @@ impl Client {
             assert_eq!(answer["type"], "ok", "{answer}");
             client.patterns.remove(&pattern);
             client.unsure_patterns.remove(&pattern);
-            // Those that were matched meanwhile went with it, unless another pattern has them as well.
+            // Those that were matched meanwhile went with it, unless another pattern has them as
+            // well.
             let others: Vec<String> = client.patterns.iter().cloned().collect();
             client.rooms.retain(|room, _| {
                 let is_below =

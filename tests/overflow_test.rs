@@ -24,7 +24,8 @@ use support::{DEADLINE, RawClient, TestServer, close_frame, config, frame, upgra
 /// Never reached by a test that passes.
 const LONG: Duration = Duration::from_secs(60);
 
-/// Together with what a stalled client's sockets hold, its outbox overflows long before the last of these.
+/// Together with what a stalled client's sockets hold, its outbox overflows long before the last of
+/// these.
 const MESSAGES: u64 = 2000;
 const CONTENT_BYTES: usize = 8 << 10;
 
@@ -132,8 +133,8 @@ fn next(client: &mut RawClient) -> Told {
     }
 }
 
-/// Reads what a room sends, up to message `last`, all of which must be accounted for. Returns the ranges that
-/// are missing, and how many messages came.
+/// Reads what a room sends, up to message `last`, all of which must be accounted for. Returns the
+/// ranges that are missing, and how many messages came.
 fn account(
     client: &mut RawClient,
     room: &str,
@@ -243,7 +244,8 @@ fn under_latest_a_stalled_reader_gets_the_newest_and_what_it_skipped() {
         stats.workers.iter().all(|worker| worker.mailbox == 0)
     });
     let (gaps, messages) = account(&mut stalled, room, MESSAGES, || ());
-    // What was with the kernel before it was full is not taken back; behind it comes the newest alone.
+    // What was with the kernel before it was full is not taken back; behind it comes the newest
+    // alone.
     assert_eq!(gaps, [(messages, MESSAGES - 1)]);
     // Where the system can be told to, it takes little: what is stale stays out.
     let kernel = if cfg!(target_os = "linux") { 100 } else { MESSAGES / 2 };
@@ -284,7 +286,8 @@ fn two_rooms_lag_at_once_and_each_is_accounted_for() {
     assert!(server.stats().closed.is_empty());
 }
 
-/// Leaves `room` while it is behind, and reads up to the answer. Returns the last number it was told.
+/// Leaves `room` while it is behind, and reads up to the answer. Returns the last number it was
+/// told.
 fn leave_behind(room: &str) -> (u64, TestServer) {
     let server = TestServer::start(policies());
     let mut stalled = slow_member(server.addr, &[room]);

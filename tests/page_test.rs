@@ -114,7 +114,8 @@ fn a_page_needs_no_place() {
 
 #[test]
 fn a_page_larger_than_every_buffer_comes_whole() {
-    // Shorter than the time the client leaves it unread: what it has to read is no reason to hang up.
+    // Shorter than the time the client leaves it unread: what it has to read is no reason to hang
+    // up.
     let wait = Duration::from_millis(200);
     let server = start(Config { handshake_timeout: wait, close_timeout: wait, ..config() });
     for connection in ["keep-alive", "close"] {

@@ -54,7 +54,8 @@ fn expect_notice(chat: &mut Chat, kind: &str, room: &str, id: &str) -> Value {
     notice
 }
 
-// ---- who is there ----------------------------------------------------------------------------------
+// ---- who is there
+// ----------------------------------------------------------------------------------
 
 #[test]
 fn presence_says_who_is_there() {
@@ -209,7 +210,8 @@ fn a_thousand_are_listed_and_all_are_counted() {
     assert_eq!((ids(&answer).len(), &answer["count"]), (11, &json!(11)));
 }
 
-// ---- names -----------------------------------------------------------------------------------------
+// ---- names
+// -----------------------------------------------------------------------------------------
 
 /// The name of a client in the list.
 fn name_of(answer: &Value, id: &str) -> Value {
@@ -282,7 +284,8 @@ fn what_is_no_text_is_no_name() {
     assert_eq!(name_of(&presence(&mut anna, "lobby"), &ben.id), Value::Null);
 }
 
-// ---- newcomers -------------------------------------------------------------------------------------
+// ---- newcomers
+// -------------------------------------------------------------------------------------
 
 #[test]
 fn a_silent_newcomer_is_shown_within_a_second() {
@@ -340,7 +343,8 @@ fn a_newcomer_that_goes_at_once_is_never_shown() {
     assert_eq!(anna.settled(), [json!({"type": "joined", "room": "lobby", "client_id": carl.id})]);
 }
 
-// ---- resume, takeover, expiry ----------------------------------------------------------------------
+// ---- resume, takeover, expiry
+// ----------------------------------------------------------------------
 
 #[test]
 fn a_resume_within_the_window_shows_nothing() {
@@ -524,7 +528,8 @@ fn who_comes_through_a_pattern_is_shown() {
     anna.expect_silence();
 }
 
-// ---- under churn -----------------------------------------------------------------------------------
+// ---- under churn
+// -----------------------------------------------------------------------------------
 
 const ROOMS: [&str; 2] = ["a", "b"];
 

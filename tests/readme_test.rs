@@ -1,5 +1,5 @@
-//! What the documents promise, held against what is built: the table of settings, the TOML example, the
-//! Rust code, the names of variables and the transcripts.
+//! What the documents promise, held against what is built: the table of settings, the TOML example,
+//! the Rust code, the names of variables and the transcripts.
 
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with a clear message")]
 
@@ -87,8 +87,8 @@ fn the_toml_examples_are_configurations() {
     }
 }
 
-/// The first and the second block of Rust are the examples of a session and of `lib.rs`, doc tests both;
-/// the third stands in this file. So all are compiled.
+/// The first and the second block of Rust are the examples of a session and of `lib.rs`, doc tests
+/// both; the third stands in this file. So all are compiled.
 #[test]
 fn the_rust_code_is_compiled() {
     let readme = read("README.md");
@@ -132,7 +132,8 @@ mod snippet {
 
         fn on_message(&self, ctx: &mut Context<'_, u32, MayBlock>, message: Message<'_>) {
             *ctx.state() += 1;
-            // Stands for a database that takes its time: this handler is mounted with threads of its own.
+            // Stands for a database that takes its time: this handler is mounted with threads of
+            // its own.
             std::thread::sleep(std::time::Duration::from_millis(20));
             let answer = format!("answer {} to {:?}", ctx.state(), message.as_text());
             ctx.send(&answer);
@@ -140,7 +141,8 @@ mod snippet {
     }
 
     fn server(config: Config) -> Result<Server, Error> {
-        // Eight threads; at most 100 messages wait for them, and beyond that their senders' sockets are not read.
+        // Eight threads; at most 100 messages wait for them, and beyond that their senders' sockets
+        // are not read.
         Server::builder().config(config).route("/lookup", Lookup.blocking(8, 100)).bind()
     }
     // README ends
@@ -200,7 +202,8 @@ const ELSEWHERE: [(&str, &str, &str); 5] = [
     ("4201", "tests/websocket_test.rs", "a_client_that_answers_no_ping_is_closed_with_4201"),
 ];
 
-/// What the tables of a section list whose first column is `head`: what there is, and what is reserved.
+/// What the tables of a section list whose first column is `head`: what there is, and what is
+/// reserved.
 fn listed(section: &str, head: &str) -> [BTreeSet<String>; 2] {
     let document = read(PROTOCOL);
     let section = document.split(&format!("\n## {section}\n")).nth(1).unwrap();

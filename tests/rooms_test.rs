@@ -41,7 +41,8 @@ fn expect_matched(chat: &mut Chat, pattern: &str, room: &str) -> Value {
     matched
 }
 
-// ---- patterns --------------------------------------------------------------------------------------
+// ---- patterns
+// --------------------------------------------------------------------------------------
 
 #[test]
 fn a_pattern_joins_the_rooms_that_there_are() {
@@ -485,7 +486,8 @@ fn those_who_wait_for_rooms_and_are_gone_cost_nothing() {
     }
 }
 
-// ---- several rooms at once -------------------------------------------------------------------------
+// ---- several rooms at once
+// -------------------------------------------------------------------------
 
 #[test]
 fn one_message_to_several_rooms_is_numbered_in_each_and_comes_once() {
@@ -771,7 +773,8 @@ fn what_is_refused_in_one_room_is_in_none() {
     member.expect_silence();
 }
 
-// ---- everyone --------------------------------------------------------------------------------------
+// ---- everyone
+// --------------------------------------------------------------------------------------
 
 #[test]
 fn a_broadcast_is_forbidden_unless_the_operator_allows_it() {

@@ -1,4 +1,5 @@
-//! The session client against the real server, over connections that are cut, reset, stalled and refused.
+//! The session client against the real server, over connections that are cut, reset, stalled and
+//! refused.
 
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with a clear message")]
 
@@ -168,7 +169,8 @@ fn a_lost_connection_is_resumed_and_nothing_is_missed_or_repeated() {
     assert_eq!(anna.presence("tea").unwrap().count, 2);
 }
 
-/// Connections are cut all the time; several threads publish over them, and one watches undisturbed.
+/// Connections are cut all the time; several threads publish over them, and one watches
+/// undisturbed.
 #[test]
 fn over_a_bad_network_everything_is_published_once_and_received_once_in_order() {
     const EACH: usize = 150;
@@ -637,8 +639,8 @@ fn a_burst_over_the_rate_arrives_without_a_refusal_or_a_disconnect() {
     assert!(!proxy.said().contains("rate_limited"), "the server had nothing to refuse");
 }
 
-/// The server's bucket, in a server that speaks for itself: what a burst of `count` publishes costs, as refusals in
-/// all and the most of them in a row.
+/// The server's bucket, in a server that speaks for itself: what a burst of `count` publishes
+/// costs, as refusals in all and the most of them in a row.
 fn burst_at(rate: f64, count: usize, tells_limits: bool) -> (usize, usize) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}/", listener.local_addr().unwrap());

@@ -1,5 +1,5 @@
-//! Sessions that outlive their connections: resume, takeover, direct messages, and publishes that are
-//! repeated to be sure.
+//! Sessions that outlive their connections: resume, takeover, direct messages, and publishes that
+//! are repeated to be sure.
 
 // A helper that panics fails its test with a clear message.
 #![allow(clippy::unwrap_used)]
@@ -54,7 +54,8 @@ fn expect_unrecoverable(server: &TestServer, session: &str) {
     chat.close(None);
 }
 
-// ---- resume ----------------------------------------------------------------------------------------
+// ---- resume
+// ----------------------------------------------------------------------------------------
 
 #[test]
 fn who_comes_back_has_its_id_its_rooms_and_all_it_missed() {
@@ -407,7 +408,8 @@ fn watched_rooms_do_not_make_a_returning_client_a_slow_one() {
     drop(members);
 }
 
-// ---- what is refused -------------------------------------------------------------------------------
+// ---- what is refused
+// -------------------------------------------------------------------------------
 
 #[test]
 fn only_the_sessions_own_token_resumes_it() {
@@ -601,7 +603,8 @@ fn nobody_is_away_where_nobody_may_be() {
     expect_unrecoverable(&server, &session);
 }
 
-// ---- which ends are the end ------------------------------------------------------------------------
+// ---- which ends are the end
+// ------------------------------------------------------------------------
 
 #[test]
 fn a_session_survives_what_passes_and_ends_with_what_does_not() {
@@ -712,7 +715,8 @@ fn a_client_that_was_too_slow_comes_back_and_has_missed_nothing() {
     }
 }
 
-// ---- takeover --------------------------------------------------------------------------------------
+// ---- takeover
+// --------------------------------------------------------------------------------------
 
 #[test]
 fn who_resumes_a_living_session_takes_it_over() {
@@ -970,7 +974,8 @@ fn a_connection_that_was_taken_over_sends_nothing_direct_any_more() {
     assert_eq!(ben.settled(), [] as [Value; 0]);
 }
 
-// ---- direct messages -------------------------------------------------------------------------------
+// ---- direct messages
+// -------------------------------------------------------------------------------
 
 fn direct(to: &str, content: impl Into<Value>) -> Value {
     json!({"type": "direct", "to": to, "content": content.into()})
@@ -1192,7 +1197,8 @@ fn direct_messages_of_many_senders_come_in_the_order_of_their_numbers() {
     ben.unwrap().expect_silence();
 }
 
-// ---- publishes that are repeated to be sure --------------------------------------------------------
+// ---- publishes that are repeated to be sure
+// --------------------------------------------------------
 
 fn publish(room: &str, id: &str) -> Value {
     json!({"type": "publish", "room": room, "content": "once", "id": id})
@@ -1433,7 +1439,8 @@ fn a_repeat_is_published_if_the_first_was_refused() {
     assert_eq!(anna.fails(publish("a", &id)), "not_member", "one must be there, repeat or not");
 }
 
-// ---- the same through the library ------------------------------------------------------------------
+// ---- the same through the library
+// ------------------------------------------------------------------
 
 /// A small protocol of its own, so that sessions are tried on the face that embedders have:
 /// `join ROOM`, `leave ROOM`, `say ROOM TEXT`, `once ROOM ID TEXT`, `direct ID TEXT`,

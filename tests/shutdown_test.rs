@@ -122,7 +122,8 @@ fn a_permit_that_comes_too_late_does_not_take_the_answer_away() {
     let second = server.until_occupied(second);
     server.handle.shutdown(LONG);
     wait_until_closed(&server);
-    // The worker's letter is posted right behind that. Should it come later, the drain simply comes first.
+    // The worker's letter is posted right behind that. Should it come later, the drain simply comes
+    // first.
     let second = second.release();
     // Either the drain or the permit came first; silence is no answer.
     let answer = waiter.answer();

@@ -19,8 +19,8 @@ use support::{DEADLINE, RawClient, TestServer, close_frame, config, frame, upgra
 /// Never reached by a test that passes.
 const LONG: Duration = Duration::from_secs(60);
 
-/// Together with what a stalled client's sockets hold (some 3 MiB here, and 4 MiB by the usual limit of
-/// the kernel) its outbox overflows long before the last of these.
+/// Together with what a stalled client's sockets hold (some 3 MiB here, and 4 MiB by the usual
+/// limit of the kernel) its outbox overflows long before the last of these.
 const MESSAGES: usize = 3000;
 const CONTENT_BYTES: usize = 8 << 10;
 
@@ -67,8 +67,9 @@ fn publish_frame(number: usize) -> Vec<u8> {
     frame(0x81, format!("{{\"content\":\"{content}\"}}").as_bytes())
 }
 
-/// Publishes all messages to `readers`, who each must get all of them in order with no gap. The publisher
-/// goes no further ahead than half an outbox, so that a reader who is closed was closed wrongly.
+/// Publishes all messages to `readers`, who each must get all of them in order with no gap. The
+/// publisher goes no further ahead than half an outbox, so that a reader who is closed was closed
+/// wrongly.
 fn publish_to(writer: &mut RawClient, readers: Vec<RawClient>) {
     let read: Vec<AtomicUsize> = readers.iter().map(|_| AtomicUsize::new(0)).collect();
     thread::scope(|scope| {
@@ -112,7 +113,8 @@ fn a_client_that_stops_reading_is_closed_with_4102_and_delays_nobody() {
     let stats = server.stats();
     assert_eq!(stats.closed.get("4102"), Some(&1), "{stats:?}");
     assert!(stats.dropped > 0, "what was thrown away is counted");
-    // When it reads again it finds messages without a gap, and then the reason why there are no more.
+    // When it reads again it finds messages without a gap, and then the reason why there are no
+    // more.
     let mut read = 0;
     let code = loop {
         match stalled.frame() {
@@ -166,8 +168,8 @@ fn patient() -> Config {
     Config { timeout: LONG, ping: Duration::ZERO, buffer: 1_000_000, ..config() }
 }
 
-/// Sends the same frame again and again without reading, until the server takes no more. Returns how many
-/// are sent, the last one whole.
+/// Sends the same frame again and again without reading, until the server takes no more. Returns
+/// how many are sent, the last one whole.
 fn flood(client: &mut RawClient, frame: &[u8]) -> (usize, thread::JoinHandle<io::Result<()>>) {
     // Thrice what the kernel can hold on both ways by its usual limits, which are 6 and 4 MiB.
     const ENOUGH_BYTES: usize = 64 << 20;
@@ -182,7 +184,8 @@ fn flood(client: &mut RawClient, frame: &[u8]) -> (usize, thread::JoinHandle<io:
                 Err(error)
                     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
                 {
-                    // The rest of the frame goes as soon as there is room, which only reading makes.
+                    // The rest of the frame goes as soon as there is room, which only reading
+                    // makes.
                     let (mut writer, rest) = (client.stream.try_clone().unwrap(), rest.to_vec());
                     writer.set_write_timeout(Some(DEADLINE)).unwrap();
                     let finish = thread::spawn(move || writer.write_all(&rest));
@@ -309,7 +312,8 @@ fn read_steadily(client: &mut RawClient, bytes_per_second: f64, enough: usize) -
 #[cfg(target_os = "linux")]
 #[test]
 fn a_client_that_reads_steadily_is_alive_however_much_is_before_the_ping() {
-    // 30 messages at this rate take three times the timeout, which the kernel would swallow at once.
+    // 30 messages at this rate take three times the timeout, which the kernel would swallow at
+    // once.
     let (messages, content) = (30, "x".repeat(60 << 10));
     let server = TestServer::start(Config {
         buffer_bytes: 8 << 20,
@@ -408,8 +412,8 @@ mod memory {
         publish_to(&mut writer, vec![reader]);
         let grown = server.memory_kib("VmHWM") - before;
         println!("{grown} KiB more at the peak");
-        // All messages are 24 MiB. What may stay is a history of 1 MiB, 64 messages in 20 outboxes that
-        // share them, and buffers that are kept for their next use.
+        // All messages are 24 MiB. What may stay is a history of 1 MiB, 64 messages in 20 outboxes
+        // that share them, and buffers that are kept for their next use.
         assert!(grown < 12 << 10, "{grown} KiB more than before");
         let stats = server.stats();
         assert_eq!(stats["closed"]["4102"], 20, "{stats:#}");

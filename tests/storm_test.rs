@@ -1,7 +1,9 @@
-//! A storm: everyone is cut off at once and comes back, as clients are told to, while messages go on.
+//! A storm: everyone is cut off at once and comes back, as clients are told to, while messages go
+//! on.
 //!
-//! The real server is a process of its own, and all clients are driven by one loop. `STORM_CLIENTS` says how
-//! many there are (300 unless it says otherwise; 10,000 want a release build of the server and of this).
+//! The real server is a process of its own, and all clients are driven by one loop. `STORM_CLIENTS`
+//! says how many there are (300 unless it says otherwise; 10,000 want a release build of the server
+//! and of this).
 
 // A helper that panics fails its test with a clear message.
 #![allow(clippy::unwrap_used)]
@@ -638,7 +640,8 @@ fn everyone_is_cut_off_at_once_and_comes_back() {
             &backs,
             Duration::from_millis(if count > 1000 { 250 } else { 25 }),
         );
-        // Full jitter spreads the first attempts over a quarter of a second, whoever is late with them.
+        // Full jitter spreads the first attempts over a quarter of a second, whoever is late with
+        // them.
         let spread = quantile(&tries, 0.9) - quantile(&tries, 0.1);
         assert!(spread > Duration::from_millis(150), "{spread:?}");
         quiet(&mut fleet, Duration::from_secs(1));

@@ -1,4 +1,5 @@
-//! The rules of the house that no compiler keeps: who may import whom, and what is never left behind.
+//! The rules of the house that no compiler keeps: who may import whom, and what is never left
+//! behind.
 //!
 //! Each test lists every violation, not the first. A rule that hurts is changed here and in
 //! `ARCHITECTURE.md`, in the same commit as the code that needs it.
@@ -14,7 +15,8 @@ use syn::{
     visit::{self, Visit},
 };
 
-/// The rooms of the house, upper floors first. A file imports from its own room and from those below it.
+/// The rooms of the house, upper floors first. A file imports from its own room and from those
+/// below it.
 ///
 /// The crates below the server, such as `rusty_socks_ws`, are everybody's.
 const LAYERS: [&str; 13] = [
@@ -22,7 +24,8 @@ const LAYERS: [&str; 13] = [
     "config", "error",
 ];
 
-/// Rooms that are written against the public face alone, so that whatever they do an embedder can do too.
+/// Rooms that are written against the public face alone, so that whatever they do an embedder can
+/// do too.
 const OUTSIDERS: [&str; 2] = ["client", "chat"];
 
 /// A file above this is asking to be two. Unit tests do not count.
@@ -244,7 +247,8 @@ fn imports(file: &SourceFile) -> BTreeSet<String> {
     references(file).into_iter().filter_map(|path| path.into_iter().next()).collect()
 }
 
-/// Which files import which, of one crate. Its root re-exports what is everybody's, and does not count.
+/// Which files import which, of one crate. Its root re-exports what is everybody's, and does not
+/// count.
 fn imported_files(files: &[SourceFile]) -> Vec<BTreeSet<usize>> {
     let by_module: BTreeMap<Vec<String>, usize> =
         files.iter().enumerate().map(|(index, file)| (file.module(), index)).collect();
@@ -442,6 +446,42 @@ fn no_source_file_is_too_long() {
         .map(|(path, lines)| format!("{path}: {lines} lines before its tests"))
         .collect();
     none(&format!("a file has at most {LINES_MAX} lines before its tests"), &too_long);
+}
+
+/// Columns of a line of prose: of comments, and of paragraphs of Markdown.
+const COLUMNS_MAX: usize = 100;
+
+/// The numbers of the lines of prose in a Markdown `text`: neither in a fence nor of a table.
+fn prose_of_markdown(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut in_fence = false;
+    text.lines().enumerate().filter_map(move |(index, line)| {
+        let start = line.trim_start();
+        let is_fence = start.starts_with("```");
+        in_fence ^= is_fence;
+        let is_prose = !in_fence && !is_fence && !start.starts_with(['|', '#', '<', '[', '!']);
+        is_prose.then_some((index + 1, line))
+    })
+}
+
+#[test]
+fn prose_is_wrapped() {
+    let mut violations = Vec::new();
+    for file in files(&["."], &[".rs", ".md"]) {
+        let is_markdown = file.path.ends_with(".md");
+        let comments = || file.text.lines().enumerate().map(|(index, line)| (index + 1, line));
+        let prose: Vec<(usize, &str)> = match is_markdown {
+            true => prose_of_markdown(&file.text).collect(),
+            false => comments().filter(|(_, line)| line.trim_start().starts_with("//")).collect(),
+        };
+        for (number, line) in prose {
+            // What has no space to break it at, such as a link, may be as long as it is.
+            let breaks = line.trim_start().trim_start_matches(['/', '!', '-', ' ']).contains(' ');
+            if line.chars().count() > COLUMNS_MAX && breaks {
+                violations.push(format!("{}:{number}", file.path));
+            }
+        }
+    }
+    none(&format!("comments and paragraphs have at most {COLUMNS_MAX} columns"), &violations);
 }
 
 #[test]

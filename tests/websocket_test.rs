@@ -233,7 +233,8 @@ fn messages_before_a_close_are_answered_and_those_behind_it_are_not() {
     client.expect_end();
 }
 
-/// A server whose connections close themselves when they are told `close`, and echo everything else.
+/// A server whose connections close themselves when they are told `close`, and echo everything
+/// else.
 fn closing_server() -> TestServer {
     let handler = |ctx: &mut Context<'_, ()>, message: Incoming<'_>| match message {
         Incoming::Text("close") => ctx.close(CloseReason::new(4000, "as you wish")),

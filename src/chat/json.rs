@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use crate::PreparedFrame;
 
-/// How a list of messages that is still empty stands in an answer. Inside of a JSON string its quotes
-/// would be escaped, so nothing that a client says looks like it.
+/// How a list of messages that is still empty stands in an answer. Inside of a JSON string its
+/// quotes would be escaped, so nothing that a client says looks like it.
 const EMPTY_LIST: &str = "\"messages\":[]";
 
 /// How every frame of the protocol begins.
@@ -16,8 +16,9 @@ pub(super) fn text(frame: &impl Serialize) -> String {
     serde_json::to_string(frame).expect("strings, numbers and JSON can be written")
 }
 
-/// Writes a frame, and `lists` into its lists of messages, in order, which are empty so far. Messages are
-/// JSON already: reading them again would cost three times what all the rest of the answer does.
+/// Writes a frame, and `lists` into its lists of messages, in order, which are empty so far.
+/// Messages are JSON already: reading them again would cost three times what all the rest of the
+/// answer does.
 pub(super) fn text_with_messages<'a>(
     frame: &impl Serialize,
     lists: impl Iterator<Item = &'a [PreparedFrame]> + Clone,

@@ -24,8 +24,8 @@ pub(super) fn room_head(room: &str) -> String {
     out
 }
 
-/// Writes a message to several rooms: each text is followed by the number in the room of that index, and
-/// the last text is the end.
+/// Writes a message to several rooms: each text is followed by the number in the room of that
+/// index, and the last text is the end.
 pub(super) fn to_rooms(
     rooms: &[String],
     client_id: Uuid,

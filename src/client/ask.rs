@@ -1,4 +1,5 @@
-//! What a session can be asked, how it goes onto the wire, and how its answer finds the one who asked.
+//! What a session can be asked, how it goes onto the wire, and how its answer finds the one who
+//! asked.
 
 use std::{
     slice,
@@ -265,7 +266,8 @@ pub struct Ticket<T> {
 }
 
 impl<T> Ticket<T> {
-    /// Waits for the answer. After a timeout the request is still under way; wait again, or let it be.
+    /// Waits for the answer. After a timeout the request is still under way; wait again, or let it
+    /// be.
     pub fn wait(&self, timeout: Duration) -> Result<T, Error> {
         let answer = match self.receiver.recv_timeout(timeout) {
             Ok(answer) => answer?,

@@ -1,4 +1,5 @@
-//! When to come back after a connection has ended, and when not to: pure rules, no clock and no socket.
+//! When to come back after a connection has ended, and when not to: pure rules, no clock and no
+//! socket.
 
 use std::time::Duration;
 
@@ -48,8 +49,8 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// Judges an end. `lived` is how long the connection was of use, `told` what a `closing` frame has said,
-    /// `random` a number from 0 to 1.
+    /// Judges an end. `lived` is how long the connection was of use, `told` what a `closing` frame
+    /// has said, `random` a number from 0 to 1.
     pub(super) fn after(
         &mut self,
         ended: &Ended,
@@ -64,7 +65,8 @@ impl Backoff {
         let attempt = self.attempt;
         self.attempt = self.attempt.saturating_add(1);
         let drawn = ceiling(attempt).mul_f64(random.clamp(0.0, 1.0));
-        // The server spreads its clients by itself. One that sends them away as they come decides nothing.
+        // The server spreads its clients by itself. One that sends them away as they come decides
+        // nothing.
         if let Some(told) = told {
             return Verdict::Wait(if attempt == 0 { told } else { told.max(drawn) });
         }
@@ -96,7 +98,8 @@ fn comeback(ended: &Ended) -> Option<Comeback> {
         Ended::Refused { is_temporary: false, .. } => None,
         Ended::Closed(code) => match code {
             4200..=4299 => Some(Comeback::AtOnce),
-            // 1005 is a close without a code, as some proxies do; the rest of 1xxx are the server's troubles.
+            // 1005 is a close without a code, as some proxies do; the rest of 1xxx are the server's
+            // troubles.
             1001 | 1005 | 1006 | 1010..=1015 | 4100..=4199 => soon,
             _ => None,
         },

@@ -145,8 +145,8 @@ impl Driver {
         }
     }
 
-    /// Carries frames both ways until the connection ends, `Ok` if that was asked for; else why, and how
-    /// long it was of use.
+    /// Carries frames both ways until the connection ends, `Ok` if that was asked for; else why,
+    /// and how long it was of use.
     fn serve(&mut self, client: &Client) -> Result<(), (Error, Option<Duration>)> {
         let mut welcome_since = None;
         let welcome_until = Instant::now() + WELCOME_TIMEOUT;
@@ -203,7 +203,8 @@ impl Driver {
         }
     }
 
-    /// Hands over events until the queue is full; and takes back those of rooms that were left meanwhile.
+    /// Hands over events until the queue is full; and takes back those of rooms that were left
+    /// meanwhile.
     fn hand_over(&mut self) {
         if !self.manners.takes_events {
             self.talk.events.clear();
@@ -214,8 +215,8 @@ impl Driver {
         self.channels.events.fill(&mut self.talk.events);
     }
 
-    /// Sleeps until a request, a frame, a ring, or the time has come. While events wait for room, frames are
-    /// not taken.
+    /// Sleeps until a request, a frame, a ring, or the time has come. While events wait for room,
+    /// frames are not taken.
     fn wait(&mut self, client: Option<&Client>, until: Instant) -> Wake {
         self.hand_over();
         let mut select = Select::new();

@@ -6,8 +6,9 @@ use crate::CloseReason;
 
 /// What went wrong, with the chain of causes behind it. Cheap to clone.
 ///
-/// Printed with `{}` it reads "outer: cause" on one line, and so it does with `{:?}`: a `main` that returns it
-/// ends with a sentence. `{:#?}` shows its fields. Ask [`kind`](Error::kind) whose fault it was.
+/// Printed with `{}` it reads "outer: cause" on one line, and so it does with `{:?}`: a `main` that
+/// returns it ends with a sentence. `{:#?}` shows its fields. Ask [`kind`](Error::kind) whose fault
+/// it was.
 #[derive(Clone)]
 pub struct Error {
     inner: Arc<Inner>,
@@ -69,8 +70,8 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// Whether the same request may be granted later: 408, 425, 429 and 5xx. Any other status is the answer
-    /// to a mistake of the request, and stays the same.
+    /// Whether the same request may be granted later: 408, 425, 429 and 5xx. Any other status is
+    /// the answer to a mistake of the request, and stays the same.
     pub fn is_temporary(&self) -> bool {
         matches!(self.status, 408 | 425 | 429 | 500..=599)
     }
@@ -100,7 +101,8 @@ impl Error {
         Error { inner: Arc::new(Inner { kind, message, source, detail: Detail::None }) }
     }
 
-    /// An operating-system error while talking to the server: too late, or the end of the connection.
+    /// An operating-system error while talking to the server: too late, or the end of the
+    /// connection.
     pub(super) fn io(doing: &str, error: io::Error) -> Error {
         let kind = match error.kind() {
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => ErrorKind::Timeout,

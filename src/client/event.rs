@@ -26,8 +26,8 @@ pub enum Event {
         /// How long it rests.
         retry_in: Duration,
     },
-    /// The session could not be resumed: one has a new client id, and others were told that one has left.
-    /// Rooms are joined again, and what can be recovered follows.
+    /// The session could not be resumed: one has a new client id, and others were told that one has
+    /// left. Rooms are joined again, and what can be recovered follows.
     SessionLost {
         /// The new one.
         client_id: String,
@@ -70,7 +70,8 @@ pub enum Event {
     Lost {
         /// The room.
         room: String,
-        /// The first and the last; `None` if the numbers are not known, because the room began anew.
+        /// The first and the last; `None` if the numbers are not known, because the room began
+        /// anew.
         range: Option<(u64, u64)>,
     },
     /// Direct messages were lost while this client was away.
@@ -211,7 +212,8 @@ pub struct Sent {
 pub struct Entered {
     /// The room or pattern.
     pub room: String,
-    /// The position from which messages follow; `None` for a pattern, and for a room that was left meanwhile.
+    /// The position from which messages follow; `None` for a pattern, and for a room that was left
+    /// meanwhile.
     pub position: Option<Position>,
     /// With `since`: whether everything missed was there. It is yielded as events.
     pub recovered: bool,

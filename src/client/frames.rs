@@ -73,7 +73,8 @@ impl Command<'_> {
     }
 }
 
-/// No room ever counts so far. A number beyond it is a fault, and without them what is one more can be told.
+/// No room ever counts so far. A number beyond it is a fault, and without them what is one more can
+/// be told.
 pub(super) const SEQ_MAX: u64 = u64::MAX >> 1;
 
 fn seq<'de, D: serde::Deserializer<'de>>(input: D) -> Result<u64, D::Error> {

@@ -1,7 +1,8 @@
 //! The opening handshake from the client's side: one request, one answer, one deadline for both.
 //!
-//! `tungstenite` makes the key and the accept value. Its own reader is not used: it has no deadline for
-//! the whole head, loses a refusal's body beyond the first read, and keeps what came behind the head.
+//! `tungstenite` makes the key and the accept value. Its own reader is not used: it has no deadline
+//! for the whole head, loses a refusal's body beyond the first read, and keeps what came behind the
+//! head.
 
 use std::{
     io::{self, Read, Write},

@@ -1,9 +1,9 @@
 //! A blocking client, of two storeys.
 //!
-//! [`Client`] is one WebSocket connection to any server: send, receive, close. [`Session`] speaks the chat
-//! protocol over connections that come and go: it comes back by itself, resumes, and yields each
-//! message once. Both are handles that can be cloned and used from several threads, and neither
-//! sees an async runtime: a thread behind each does the waiting.
+//! [`Client`] is one WebSocket connection to any server: send, receive, close. [`Session`] speaks
+//! the chat protocol over connections that come and go: it comes back by itself, resumes, and
+//! yields each message once. Both are handles that can be cloned and used from several threads, and
+//! neither sees an async runtime: a thread behind each does the waiting.
 //!
 //! | bound | default | beyond it |
 //! |---|---|---|

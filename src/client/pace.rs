@@ -4,11 +4,12 @@ use std::time::{Duration, Instant};
 
 use super::backoff::ASKED_MAX;
 
-/// The part of a limit that is used. What is sent evenly arrives in bursts, and what arrives too early is refused.
+/// The part of a limit that is used. What is sent evenly arrives in bursts, and what arrives too
+/// early is refused.
 const SHARE: f64 = 0.9;
 
-/// What one connection may still send: a bucket for messages and one for bytes, as the server has them. Each
-/// holds one second's worth and fills at its rate. Pure: the clock is the caller's.
+/// What one connection may still send: a bucket for messages and one for bytes, as the server has
+/// them. Each holds one second's worth and fills at its rate. Pure: the clock is the caller's.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     messages: Bucket,
@@ -69,8 +70,8 @@ impl Bucket {
         self.missing = (self.missing - back).max(0.0);
     }
 
-    /// Seconds until there is room for `amount`. What is larger than the bucket passes when it is full, and
-    /// is paid for afterwards.
+    /// Seconds until there is room for `amount`. What is larger than the bucket passes when it is
+    /// full, and is paid for afterwards.
     fn wait_s(&mut self, amount: f64, now: Instant) -> f64 {
         let Some(rate) = self.rate else { return 0.0 };
         self.refill(now);

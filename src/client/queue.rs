@@ -6,8 +6,8 @@ use parking_lot::{Condvar, Mutex};
 
 use super::event::Event;
 
-/// A bounded queue, filled by the session's thread and emptied by any number of others. No lock is held
-/// while anything but the queue is looked at.
+/// A bounded queue, filled by the session's thread and emptied by any number of others. No lock is
+/// held while anything but the queue is looked at.
 #[derive(Debug)]
 pub(super) struct EventQueue {
     state: Mutex<State>,
@@ -64,8 +64,8 @@ impl EventQueue {
         self.came.notify_all();
     }
 
-    /// Waits for an event, at most until `deadline`. Also says whether the queue was full: then its filler waits
-    /// for a ring.
+    /// Waits for an event, at most until `deadline`. Also says whether the queue was full: then its
+    /// filler waits for a ring.
     pub(super) fn take(&self, deadline: Option<Instant>) -> Result<(Event, bool), Nothing> {
         let mut state = self.state.lock();
         loop {

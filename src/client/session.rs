@@ -88,8 +88,8 @@ impl SessionBuilder {
         self
     }
 
-    /// Leave the room that the server puts every newcomer in, unless it is this one. Where it is, its last
-    /// messages come as they do to every newcomer.
+    /// Leave the room that the server puts every newcomer in, unless it is this one. Where it is,
+    /// its last messages come as they do to every newcomer.
     pub fn default_room_only(mut self, room: impl Into<String>) -> Self {
         self.rules.default_room = DefaultRoom::StayIf(room.into());
         self
@@ -108,23 +108,23 @@ impl SessionBuilder {
         self
     }
 
-    /// Commands that are on the wire at once. 8, which is fewer than the errors in a row for which the
-    /// server closes; more, up to 128, is faster over long distances. Publishes that the server puts off may be
-    /// overtaken by those on the wire; with 1 they are not.
+    /// Commands that are on the wire at once. 8, which is fewer than the errors in a row for which
+    /// the server closes; more, up to 128, is faster over long distances. Publishes that the
+    /// server puts off may be overtaken by those on the wire; with 1 they are not.
     pub fn in_flight_max(mut self, requests: usize) -> Self {
         self.rules.in_flight_max = requests.clamp(1, KNOWN_AGAIN_MAX);
         self
     }
 
-    /// Rooms that the server may put this session in, those of patterns above all. One that names more ends it,
-    /// as [`Misbehaved`](ErrorKind::Misbehaved). 100,000.
+    /// Rooms that the server may put this session in, those of patterns above all. One that names
+    /// more ends it, as [`Misbehaved`](ErrorKind::Misbehaved). 100,000.
     pub fn rooms_max(mut self, rooms: usize) -> Self {
         self.rules.rooms_max = rooms.max(1);
         self
     }
 
-    /// Events that may wait to be taken. Beyond it the connection is not read, answers included, until some
-    /// are taken. 10,000.
+    /// Events that may wait to be taken. Beyond it the connection is not read, answers included,
+    /// until some are taken. 10,000.
     pub fn events_max(mut self, events: usize) -> Self {
         self.events_max = events.max(1);
         self
@@ -136,8 +136,8 @@ impl SessionBuilder {
         self
     }
 
-    /// Keep trying even if the very first attempt fails, in the background. Without it [`connect`](Self::connect)
-    /// tells of that failure.
+    /// Keep trying even if the very first attempt fails, in the background. Without it
+    /// [`connect`](Self::connect) tells of that failure.
     pub fn patient(mut self) -> Self {
         self.is_patient = true;
         self
@@ -205,9 +205,10 @@ pub(super) struct SessionShared {
 
 /// A session with a Rusty Socks server, which survives its connections.
 ///
-/// It reconnects by itself, with exponential backoff and full jitter, and as the server asks; resumes; and
-/// yields each message once and those of a room in order, or says which are lost. Clones are handles to
-/// the same session and work from several threads. When the last one goes, it ends.
+/// It reconnects by itself, with exponential backoff and full jitter, and as the server asks;
+/// resumes; and yields each message once and those of a room in order, or says which are lost.
+/// Clones are handles to the same session and work from several threads. When the last one goes, it
+/// ends.
 ///
 /// ```no_run
 /// use rusty_socks::client::{Error, Event, Session};
@@ -278,7 +279,8 @@ impl Session {
         self.ask(ask, read)?.wait(self.inner.request_timeout)
     }
 
-    /// Joins a room, or with a name that ends in `.*` all rooms that begin so, those made later too.
+    /// Joins a room, or with a name that ends in `.*` all rooms that begin so, those made later
+    /// too.
     pub fn join(&self, room: &str) -> Result<Entered, Error> {
         self.join_with(room, JoinOptions::default())
     }
@@ -288,15 +290,16 @@ impl Session {
         self.answer(Ask::Join { room: room.to_owned(), options }, Answer::entered)
     }
 
-    /// Leaves a room, or all rooms of a pattern. From this call on nothing of them is yielded, whatever is on
-    /// its way or waits to be taken, until they are joined again. A room that was left by its name does not come
-    /// back through a pattern either, before it or that pattern is joined again.
+    /// Leaves a room, or all rooms of a pattern. From this call on nothing of them is yielded,
+    /// whatever is on its way or waits to be taken, until they are joined again. A room that
+    /// was left by its name does not come back through a pattern either, before it or that
+    /// pattern is joined again.
     pub fn leave(&self, room: &str) -> Result<(), Error> {
         self.answer(Ask::Leave { room: room.to_owned() }, Answer::left)
     }
 
-    /// Publishes anything that is JSON to a room one is in, and waits until it has its number there. A
-    /// connection that is lost meanwhile makes no difference: it is published once.
+    /// Publishes anything that is JSON to a room one is in, and waits until it has its number
+    /// there. A connection that is lost meanwhile makes no difference: it is published once.
     pub fn publish<C: Serialize + ?Sized>(
         &self,
         room: &str,
@@ -316,8 +319,8 @@ impl Session {
         self.publish_later(&[room], content, options)?.wait(self.inner.request_timeout)
     }
 
-    /// Publishes to one or several rooms at one instant without waiting: the ticket has the answer, if
-    /// anybody wants it. The message is sent even if nobody does.
+    /// Publishes to one or several rooms at one instant without waiting: the ticket has the answer,
+    /// if anybody wants it. The message is sent even if nobody does.
     pub fn publish_later<C: Serialize + ?Sized>(
         &self,
         rooms: &[&str],
@@ -349,8 +352,8 @@ impl Session {
         )
     }
 
-    /// Sends a message to everyone who is connected, if the server allows it. The one request that is not
-    /// repeated when its answer is lost.
+    /// Sends a message to everyone who is connected, if the server allows it. The one request that
+    /// is not repeated when its answer is lost.
     pub fn broadcast<C: Serialize + ?Sized>(&self, content: &C) -> Result<Sent, Error> {
         self.answer(
             Ask::Broadcast { message: draft(content, PublishOptions::default())? },
@@ -384,8 +387,9 @@ impl Session {
         self.inner.shared.who.lock().room.clone()
     }
 
-    /// The next event. `None` once the session was [closed](Session::close) from here and all is taken; the
-    /// error says why it is over otherwise, such as a server that does not want this client back.
+    /// The next event. `None` once the session was [closed](Session::close) from here and all is
+    /// taken; the error says why it is over otherwise, such as a server that does not want this
+    /// client back.
     pub fn recv(&self) -> Result<Option<Event>, Error> {
         self.take(None)
     }
@@ -415,8 +419,8 @@ impl Session {
         iter::from_fn(|| self.recv().ok().flatten())
     }
 
-    /// Whether the session is over: closed from here, or ended for a reason that [`recv`](Session::recv) tells.
-    /// Every request is answered by that reason then.
+    /// Whether the session is over: closed from here, or ended for a reason that
+    /// [`recv`](Session::recv) tells. Every request is answered by that reason then.
     pub fn is_over(&self) -> bool {
         self.inner.shared.end.get().is_some()
     }
@@ -436,7 +440,8 @@ impl Session {
         }
     }
 
-    /// Ends the session, so that it cannot be resumed, and waits for that. What is unanswered is given up.
+    /// Ends the session, so that it cannot be resumed, and waits for that. What is unanswered is
+    /// given up.
     pub fn close(&self) -> Result<(), Error> {
         let shared = &self.inner.shared;
         shared.close.store(true, Ordering::SeqCst);

@@ -112,8 +112,8 @@ impl ClientBuilder {
         self
     }
 
-    /// How long the server may take nothing of what is to be sent, and how long [`Client::send`] waits
-    /// for room. 30 s.
+    /// How long the server may take nothing of what is to be sent, and how long [`Client::send`]
+    /// waits for room. 30 s.
     pub fn write_timeout(mut self, time: Duration) -> Self {
         self.times.write = time;
         self
@@ -125,8 +125,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Silence of the server after which the connection counts as lost. Any byte is heard, a pong too.
-    /// Without limit unless set.
+    /// Silence of the server after which the connection counts as lost. Any byte is heard, a pong
+    /// too. Without limit unless set.
     pub fn silence_max(mut self, time: Duration) -> Self {
         self.times.silence_max = Some(time);
         self
@@ -144,15 +144,16 @@ impl ClientBuilder {
         self
     }
 
-    /// Messages, and bytes of them, that may wait to be received. Beyond either the socket is not read, and
-    /// so pings are not answered. 1024 and 16 MiB; one message always fits.
+    /// Messages, and bytes of them, that may wait to be received. Beyond either the socket is not
+    /// read, and so pings are not answered. 1024 and 16 MiB; one message always fits.
     pub fn incoming_max(mut self, messages: usize, bytes: usize) -> Self {
         self.incoming_max = messages.max(1);
         self.incoming_bytes_max = bytes.max(1);
         self
     }
 
-    /// Bytes that may wait to be sent. Beyond it [`Client::send`] waits. 1 MiB; one message always fits.
+    /// Bytes that may wait to be sent. Beyond it [`Client::send`] waits. 1 MiB; one message always
+    /// fits.
     pub fn outgoing_bytes_max(mut self, bytes: usize) -> Self {
         self.outgoing_bytes_max = bytes;
         self
@@ -208,10 +209,10 @@ impl ClientBuilder {
 
 /// A WebSocket connection to any server.
 ///
-/// Clones are handles to the same connection, and all of it works from several threads: what several send
-/// goes out in some order, each message whole, and what comes is received by one of them. A thread behind
-/// it reads, writes and answers pings. When the last clone goes, the connection is closed in the
-/// background; call [`close`](Client::close) to see it through.
+/// Clones are handles to the same connection, and all of it works from several threads: what
+/// several send goes out in some order, each message whole, and what comes is received by one of
+/// them. A thread behind it reads, writes and answers pings. When the last clone goes, the
+/// connection is closed in the background; call [`close`](Client::close) to see it through.
 ///
 /// ```no_run
 /// use rusty_socks::client::{Client, Error};
@@ -260,8 +261,8 @@ impl Client {
         self.handle.subprotocol.as_deref()
     }
 
-    /// Queues a message to be sent. Waits for room where too much is queued already, and when there is
-    /// none within the write timeout the message was not taken.
+    /// Queues a message to be sent. Waits for room where too much is queued already, and when there
+    /// is none within the write timeout the message was not taken.
     pub fn send<'m>(&self, message: impl Into<Message<'m>>) -> Result<(), Error> {
         let frame = match message.into() {
             Message::Text(text) => Frame::text(text),
@@ -315,8 +316,9 @@ impl Client {
         self.handle.shared.wake();
     }
 
-    /// The next message. `None` when the connection was closed with a close frame, by either side, and
-    /// everything before it has been received: [`close_reason`](Client::close_reason) tells why.
+    /// The next message. `None` when the connection was closed with a close frame, by either side,
+    /// and everything before it has been received: [`close_reason`](Client::close_reason) tells
+    /// why.
     pub fn recv(&self) -> Result<Option<Received>, Error> {
         match self.handle.incoming.recv() {
             Ok(received) => Ok(Some(self.taken(received))),
@@ -324,8 +326,8 @@ impl Client {
         }
     }
 
-    /// The same within `timeout`. When nothing came, the error [is a timeout](Error::is_timeout), and
-    /// nothing is lost: a message that has come in part is given whole by a later call.
+    /// The same within `timeout`. When nothing came, the error [is a timeout](Error::is_timeout),
+    /// and nothing is lost: a message that has come in part is given whole by a later call.
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<Received>, Error> {
         match self.handle.incoming.recv_timeout(timeout) {
             Ok(received) => Ok(Some(self.taken(received))),
@@ -382,8 +384,9 @@ impl Client {
         }
     }
 
-    /// Sends what is queued and then a Close, and waits for the server's, within the write and the close
-    /// timeout. Returns what the server's Close said. Messages that came before can still be received.
+    /// Sends what is queued and then a Close, and waits for the server's, within the write and the
+    /// close timeout. Returns what the server's Close said. Messages that came before can still
+    /// be received.
     pub fn close(&self, reason: CloseReason) -> Result<CloseReason, Error> {
         let shared = &self.handle.shared;
         shared.ask_to_close(reason);

@@ -1,8 +1,8 @@
 //! The thread behind a [`Client`](super::Client): it owns the socket and the protocol machine.
 //!
-//! One thread that both reads and writes when the socket is ready, rather than a lock that readers and
-//! writers fight for: a client whose writes are stuck because the peer is stuck writing goes on reading,
-//! so both come free. Pings are answered whether or not anybody receives.
+//! One thread that both reads and writes when the socket is ready, rather than a lock that readers
+//! and writers fight for: a client whose writes are stuck because the peer is stuck writing goes on
+//! reading, so both come free. Pings are answered whether or not anybody receives.
 
 use std::{
     io::{self, Read, Write},
@@ -33,13 +33,15 @@ const WAKER: Token = Token(1);
 /// Frames are encoded ahead of the socket until this many bytes wait there.
 const ENCODED_BYTES_MAX: usize = 64 << 10;
 
-/// Pongs that may wait for a peer that pings and does not read, in bytes. Beyond it nothing is read.
+/// Pongs that may wait for a peer that pings and does not read, in bytes. Beyond it nothing is
+/// read.
 const OWED_BYTES_MAX: usize = 16 << 10;
 
 /// Messages read before writing has its turn.
 const MESSAGES_PER_TURN_MAX: usize = 64;
 
-/// The socket as the protocol machine sees it: reads come from it, writes go to memory and never block.
+/// The socket as the protocol machine sees it: reads come from it, writes go to memory and never
+/// block.
 struct Wire {
     socket: mio::net::TcpStream,
     readable: bool,
@@ -284,8 +286,8 @@ impl Reactor {
         }
     }
 
-    /// Whether nothing more may be read until somebody receives. On the way to the end what finds no room
-    /// is passed over instead, so that the peer's Close is reached.
+    /// Whether nothing more may be read until somebody receives. On the way to the end what finds
+    /// no room is passed over instead, so that the peer's Close is reached.
     fn is_full(&mut self) -> bool {
         let Some(incoming) = &self.incoming else { return false };
         if self.is_closing || self.closing_since.is_some() {
@@ -349,7 +351,8 @@ impl Reactor {
         self.linger();
     }
 
-    /// Reads past what still comes, so that the peer is not reset before it has read our last words.
+    /// Reads past what still comes, so that the peer is not reset before it has read our last
+    /// words.
     fn linger(&mut self) {
         let until = Instant::now() + self.times.close;
         self.announce();
@@ -377,7 +380,8 @@ impl Reactor {
         self.is_over = true;
     }
 
-    /// Tells the handles of the end, once our answer to it is written. What has been received stays.
+    /// Tells the handles of the end, once our answer to it is written. What has been received
+    /// stays.
     fn announce(&mut self) {
         if self.wire.waiting() > 0 {
             return;
@@ -443,8 +447,8 @@ impl Reactor {
         Some(due.map(|due| due.saturating_duration_since(Instant::now())))
     }
 
-    /// When silence has lasted too long. Where pings are sent, one comes first, and has its time to be
-    /// answered: it may be this thread that was away, or the whole machine asleep.
+    /// When silence has lasted too long. Where pings are sent, one comes first, and has its time to
+    /// be answered: it may be this thread that was away, or the whole machine asleep.
     fn silent_at(&self) -> Option<Instant> {
         let silence_max = self.times.silence_max?;
         let at = self.wire.heard + silence_max;

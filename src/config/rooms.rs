@@ -1,4 +1,5 @@
-//! Rules for rooms: what holds in the rooms of one name or pattern instead of the server's settings.
+//! Rules for rooms: what holds in the rooms of one name or pattern instead of the server's
+//! settings.
 //!
 //! They are written in the file alone, one table a rule:
 //!

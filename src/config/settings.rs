@@ -278,7 +278,8 @@ pub struct Config {
     /// a level, or `target=level`, or several with commas between. `RUST_LOG` itself counts
     /// only when this key is not set.
     ///
-    /// Default: info. Range: off, error, warn, info, debug or trace, or target=level, comma separated.
+    /// Default: info. Range: off, error, warn, info, debug or trace, or target=level, comma
+    /// separated.
     pub log: String,
 
     /// How a log line looks: for people, or one JSON object a line for collectors.

@@ -200,8 +200,8 @@ impl fmt::Display for Size {
     }
 }
 
-/// A type that a field of [`Config`](super::Config) may have. `from_value` answers none for a value of another
-/// kind or beyond the type.
+/// A type that a field of [`Config`](super::Config) may have. `from_value` answers none for a value
+/// of another kind or beyond the type.
 pub(super) trait Field: Sized {
     fn to_value(&self) -> Value;
     fn from_value(value: Value) -> Option<Self>;

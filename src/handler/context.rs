@@ -33,8 +33,8 @@ use crate::{
 
 /// A connection, for the length of one handler call.
 ///
-/// A context cannot be kept, so nothing done through it can come too late; [`Context::peer`] gives what
-/// can.
+/// A context cannot be kept, so nothing done through it can come too late; [`Context::peer`] gives
+/// what can.
 ///
 /// # Replies
 /// Whatever concerns rooms, sessions or other clients is answered with a [`Reply`], because the
@@ -43,8 +43,8 @@ use crate::{
 ///
 /// - Drop the reply where the answer does not matter: `ctx.publish("tea", "hi");`.
 /// - Go on with the answer in a closure: `ctx.publish("tea", "hi").then(|ctx, published| …);`.
-/// - Wait for the answer in a handler that [may block](crate::MayBlock):
-///   `let published = ctx.publish("tea", "hi").wait()?;`.
+/// - Wait for the answer in a handler that [may block](crate::MayBlock): `let published =
+///   ctx.publish("tea", "hi").wait()?;`.
 pub struct Context<'a, S, M = OnWorker> {
     state: &'a mut S,
     conn: &'a mut dyn ConnHandle,
@@ -305,7 +305,10 @@ impl<S, T> Reply<'_, S, T, MayBlock> {
     /// ```
     /// use rusty_socks::{Context, Handler, MayBlock, Message, RoomError, Server};
     ///
-    /// fn forward(ctx: &mut Context<'_, (), MayBlock>, message: Message<'_>) -> Result<u64, RoomError> {
+    /// fn forward(
+    ///     ctx: &mut Context<'_, (), MayBlock>,
+    ///     message: Message<'_>,
+    /// ) -> Result<u64, RoomError> {
     ///     let published = ctx.publish("tea", message).wait()?;
     ///     Ok(published.seq)
     /// }

@@ -39,8 +39,8 @@ fn bad(reason: &'static str) -> BadHead {
 }
 
 impl<'b> Request<'b> {
-    /// Parses one head off the front of `bytes`: `None` while it is not whole yet, else the request and
-    /// the number of bytes it took.
+    /// Parses one head off the front of `bytes`: `None` while it is not whole yet, else the request
+    /// and the number of bytes it took.
     ///
     /// Stricter than `httparse` where a proxy in front might read the same bytes in another way.
     pub(crate) fn parse(
@@ -103,8 +103,8 @@ impl<'b> Request<'b> {
         self.method
     }
 
-    /// The request target without its query, and without scheme and host where it came with them. Not
-    /// decoded: `/%77s` is not `/ws`.
+    /// The request target without its query, and without scheme and host where it came with them.
+    /// Not decoded: `/%77s` is not `/ws`.
     pub fn path(&self) -> &str {
         match self.target.split('?').next().unwrap_or_default() {
             "" => "/",
@@ -151,8 +151,8 @@ impl<'b> Request<'b> {
     }
 }
 
-/// Whether a line ends in LF alone. RFC 9112, 2.2 lets a server take that, but then it may see more lines
-/// than a proxy in front of it did.
+/// Whether a line ends in LF alone. RFC 9112, 2.2 lets a server take that, but then it may see more
+/// lines than a proxy in front of it did.
 fn has_bare_line_feed(head: &[u8]) -> bool {
     let ends_line = |at: usize| at > 0 && head[at - 1] == b'\r';
     head.iter().enumerate().any(|(at, byte)| *byte == b'\n' && !ends_line(at))
@@ -177,7 +177,8 @@ fn origin_form(target: &str) -> Result<&str, &'static str> {
     }
 }
 
-/// Whether `host` can be a host and a port (RFC 3986, 3.2.2); no more is asked of it. It may be empty.
+/// Whether `host` can be a host and a port (RFC 3986, 3.2.2); no more is asked of it. It may be
+/// empty.
 fn is_host(host: &str) -> bool {
     let is_char = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte);
     host.bytes().all(is_char)

@@ -44,7 +44,8 @@ impl StaticPage {
 
     /// Appends the answer's head to `out`: 304 if the client has the body, else 200.
     pub(crate) fn write_head(&self, out: &mut Vec<u8>, date: &str, known: bool, closes: bool) {
-        // `no-cache` allows keeping it and demands asking: a new version of the program is seen at once.
+        // `no-cache` allows keeping it and demands asking: a new version of the program is seen at
+        // once.
         let mut lines = format!("Cache-Control: no-cache\r\nETag: {}\r\n", self.etag);
         if !known {
             // Writing to a String cannot fail.

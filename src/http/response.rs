@@ -102,7 +102,8 @@ pub(crate) fn write_head(out: &mut Vec<u8>, status: Status, date: &str, lines: &
     out.extend_from_slice(b"\r\n\r\n");
 }
 
-/// A body that says what was wrong: `{"error":"…","message":"…"}`, and how long to wait if that helps.
+/// A body that says what was wrong: `{"error":"…","message":"…"}`, and how long to wait if that
+/// helps.
 pub(crate) fn error_body(error: &str, message: &str, retry_after_s: Option<u64>) -> String {
     let mut body = serde_json::json!({ "error": error, "message": message });
     if let Some(seconds) = retry_after_s {

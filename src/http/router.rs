@@ -22,8 +22,8 @@ pub(crate) enum Target {
 /// Paths the server keeps for itself; no handler may take them.
 pub(crate) const RESERVED_PATHS: [&str; 2] = ["/health", "/stats"];
 
-/// Finds the route of `request` among the HTTP routes, `sockets`, the paths of the WebSocket ones, and
-/// `pages`, those of the static pages.
+/// Finds the route of `request` among the HTTP routes, `sockets`, the paths of the WebSocket ones,
+/// and `pages`, those of the static pages.
 pub(crate) fn route<'p>(
     request: &Request<'_>,
     sockets: impl IntoIterator<Item = &'p str>,

@@ -123,8 +123,8 @@ pub struct Published {
     /// A worker that the message goes to is behind. The publisher should pause; the server itself
     /// stops reading from the sockets of the worker that it was published on.
     pub behind: bool,
-    /// The message had been published before ([`Publication::dedup_id`]): this is the number it got
-    /// then, and nobody was sent it again.
+    /// The message had been published before ([`Publication::dedup_id`]): this is the number it
+    /// got then, and nobody was sent it again.
     pub repeated: bool,
 }
 

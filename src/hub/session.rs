@@ -39,8 +39,8 @@ pub(crate) struct Session {
     /// The connection that may publish for it, as [`ConnId::packed`] has it. Beside the lock, so
     /// that a publish need not take that.
     sender: AtomicU64,
-    /// Taken before any room's lock and before the table's; together with another session's only in
-    /// the order of their client ids.
+    /// Taken before any room's lock and before the table's; together with another session's only
+    /// in the order of their client ids.
     pub(super) state: Mutex<SessionState>,
 }
 

@@ -21,8 +21,8 @@ use crate::{
     metrics::Refused,
 };
 
-/// Sockets on their way to one worker. Reached only when a worker is stuck; the bound on pending heads
-/// comes first otherwise.
+/// Sockets on their way to one worker. Reached only when a worker is stuck; the bound on pending
+/// heads comes first otherwise.
 pub(crate) const HANDOFF_MAX: usize = 1024;
 
 /// The pause after an `accept` that failed for want of something, and what it grows to.
@@ -59,8 +59,9 @@ impl Acceptor {
                 }
                 Err(error) if is_the_peers(&error) => {}
                 Err(error) => {
-                    // Usually EMFILE or ENFILE: the socket stays in the backlog, and trying again at once
-                    // would only spin. It is said once, not at each try.
+                    // Usually EMFILE or ENFILE: the socket stays in the backlog, and trying again
+                    // at once would only spin. It is said once, not at each
+                    // try.
                     if backoff == BACKOFF_MIN {
                         log::error!("cannot accept, will keep trying: {error}");
                     }
@@ -110,8 +111,8 @@ impl Acceptor {
         Err(arrival)
     }
 
-    /// Answers with the canned 503. If there is a place to linger, a worker keeps the socket until the
-    /// client has read it.
+    /// Answers with the canned 503. If there is a place to linger, a worker keeps the socket until
+    /// the client has read it.
     fn refuse(&self, why: Refused, mut stream: TcpStream, remote: SocketAddr) -> io::Result<()> {
         self.shared.metrics.refuse(why);
         let message = match why {

@@ -113,7 +113,8 @@ impl Admission {
 }
 
 impl Ticket {
-    /// Turns a ticket whose permit was set aside into that permit; gives it back unchanged otherwise.
+    /// Turns a ticket whose permit was set aside into that permit; gives it back unchanged
+    /// otherwise.
     pub(crate) fn claim(self) -> Result<Permit, Ticket> {
         let granted = self.admission.state.lock().granted.remove(&self.number);
         match granted {

@@ -27,8 +27,8 @@ pub(crate) enum Stage {
     AwaitClose(Box<Endpoint>),
     /// Write what is queued; that is all.
     Flush,
-    /// Write what is queued, then end our direction and wait for the peer to end its own: closing at once
-    /// with unread input would reset the connection and might destroy our last answer.
+    /// Write what is queued, then end our direction and wait for the peer to end its own: closing
+    /// at once with unread input would reset the connection and might destroy our last answer.
     FlushThenLinger,
     /// Our direction has ended.
     Linger,
@@ -44,7 +44,8 @@ impl Connection {
         self.core.list_dirty(desk);
     }
 
-    /// The end of the turn: begins a close that was asked for, writes, and moves a closing connection on.
+    /// The end of the turn: begins a close that was asked for, writes, and moves a closing
+    /// connection on.
     pub(super) fn settle(&mut self, desk: &mut Desk) {
         self.core.listed_dirty = false;
         if let Some(reason) = self.core.close_asked.take() {

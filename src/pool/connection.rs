@@ -202,7 +202,8 @@ impl Connection {
         len - rest.len()
     }
 
-    /// Handles messages until the input is used up, the connection is paused, or others must get a turn.
+    /// Handles messages until the input is used up, the connection is paused, or others must get a
+    /// turn.
     fn messages_step(&mut self, rest: &mut &mut [u8], desk: &mut Desk) {
         self.core.backlog = true;
         for _ in 0..MESSAGES_PER_TURN_MAX {
@@ -406,10 +407,12 @@ impl Connection {
         self.core.list_dirty(desk);
     }
 
-    /// Shows a new client, pings a quiet one, closes a silent one, and sets the deadline for looking again.
+    /// Shows a new client, pings a quiet one, closes a silent one, and sets the deadline for
+    /// looking again.
     pub(super) fn watch(&mut self, desk: &mut Desk) {
-        // The kernel calls a socket writable only when a good part of its buffer is free, which takes a slow
-        // client long. Whether it takes anything at all is found out by trying.
+        // The kernel calls a socket writable only when a good part of its buffer is free, which
+        // takes a slow client long. Whether it takes anything at all is found out by
+        // trying.
         if self.core.blocked
             && self.is_open()
             && let Err(error) = self.core.write(desk)
@@ -418,7 +421,8 @@ impl Connection {
         }
         let Phase::Open(open) = &mut self.phase else { return };
         if open.show_at > 0 && desk.now >= open.show_at {
-            // It has been there for a while without a word: it will hardly resume an earlier session.
+            // It has been there for a while without a word: it will hardly resume an earlier
+            // session.
             open.show_at = 0;
             if desk.shared.hub.confirm(&open.session) {
                 desk.on_backpressure();

@@ -1,4 +1,5 @@
-//! What a connection has in every phase: its socket, what waits to be written, and whether it is read.
+//! What a connection has in every phase: its socket, what waits to be written, and whether it is
+//! read.
 
 use std::{
     io::{self, IoSlice, Write},
@@ -23,8 +24,8 @@ use crate::{
     },
 };
 
-/// A message of so many bytes is given to the kernel at once if nothing waits before it: copying it into the
-/// outbox would cost more than the write that is saved by gathering.
+/// A message of so many bytes is given to the kernel at once if nothing waits before it: copying it
+/// into the outbox would cost more than the write that is saved by gathering.
 const WRITE_AT_ONCE_BYTES_MIN: usize = 16 << 10;
 
 /// The part of a connection that outlives its phases. Owned by one worker.
@@ -34,7 +35,8 @@ pub(crate) struct Core {
     pub(super) remote: SocketAddr,
     pub(super) outbox: Outbox,
     pub(super) deadline: Deadline,
-    /// Input that was read and not used yet: half a head, or what came while this connection was paused.
+    /// Input that was read and not used yet: half a head, or what came while this connection was
+    /// paused.
     pub(super) stash: Vec<u8>,
     /// When bytes last came.
     pub(super) last_rx: Millis,
@@ -113,8 +115,8 @@ impl Core {
         }
     }
 
-    /// Whether a message of `bytes` may be queued. A client that is too far behind is closed for it; for
-    /// what its rooms send, the overflow policy decides instead.
+    /// Whether a message of `bytes` may be queued. A client that is too far behind is closed for
+    /// it; for what its rooms send, the overflow policy decides instead.
     #[inline]
     pub(super) fn may_queue(&mut self, bytes: usize, desk: &mut Desk) -> bool {
         let fits = self.close_asked.is_none() && self.outbox.fits(bytes, &desk.outbox_bounds);
@@ -148,7 +150,8 @@ impl Core {
     }
 
     /// Queues a message for which there is a place.
-    // In line for short messages to clients without compression; everything else stays out of the way.
+    // In line for short messages to clients without compression; everything else stays out of the
+    // way.
     #[inline(always)]
     pub(super) fn queue(&mut self, message: Message<'_>, desk: &mut Desk) {
         let (kind, payload) = (message.kind(), message.as_bytes());
@@ -187,8 +190,8 @@ impl Core {
         }
     }
 
-    /// Gives the kernel what it takes of a frame if nothing waits before it, and takes that off the parts.
-    /// Returns whether it took all. An error is left for the next write to find.
+    /// Gives the kernel what it takes of a frame if nothing waits before it, and takes that off the
+    /// parts. Returns whether it took all. An error is left for the next write to find.
     fn write_at_once(&mut self, parts: &mut [&[u8]; 2], desk: &mut Desk) -> bool {
         if self.blocked || !self.outbox.is_empty() {
             return false;
@@ -200,7 +203,8 @@ impl Core {
         parts[1].is_empty()
     }
 
-    /// Queues a frame that others are sent as well: compressed once for all of them where that is agreed.
+    /// Queues a frame that others are sent as well: compressed once for all of them where that is
+    /// agreed.
     pub(super) fn queue_prepared(&mut self, frame: &PreparedFrame, desk: &mut Desk) {
         let is_short = frame.payload().len() < desk.compression_threshold;
         let Some(deflate) = self.deflate.as_ref().filter(|_| !is_short) else {
@@ -237,8 +241,8 @@ impl Core {
         self.paused_by_outbox || self.paused_by_jobs
     }
 
-    /// Whether the peer has more to read and has read on lately: an answer that takes it longer than the
-    /// next deadline is not cut off.
+    /// Whether the peer has more to read and has read on lately: an answer that takes it longer
+    /// than the next deadline is not cut off.
     pub(super) fn is_reading(&self, desk: &Desk) -> bool {
         let timeout = desk.config().timeout.as_millis() as Millis;
         !self.outbox.is_empty() && desk.now < self.last_tx + timeout
@@ -273,7 +277,8 @@ impl Core {
         let (flushed, sent) = self.outbox.flush(&mut self.stream, &mut desk.spare)?;
         let was_blocked = std::mem::replace(&mut self.blocked, flushed == Flushed::Blocked);
         if was_blocked && sent > 0 {
-            // Who takes what it could not take before is alive, though it may be too slow to say so.
+            // Who takes what it could not take before is alive, though it may be too slow to say
+            // so.
             self.last_rx = desk.now;
         }
         self.on_sent(sent, desk);

@@ -1,7 +1,7 @@
 //! A connection without a socket, a poll or a clock: what the tests of its rules run on.
 //!
-//! It tells its connection only what a poll would tell it, so a connection that forgets to ask to be looked
-//! at again stands still here as well.
+//! It tells its connection only what a poll would tell it, so a connection that forgets to ask to
+//! be looked at again stands still here as well.
 
 use std::{
     io,
@@ -256,7 +256,8 @@ impl Harness {
     pub(super) fn turns(&mut self) {
         for _ in 0..TURNS_MAX {
             if std::mem::take(&mut self.wire.lock().cut_short) {
-                // A real socket would have given more, so this short read must not count as its last.
+                // A real socket would have given more, so this short read must not count as its
+                // last.
                 self.readable();
             }
             if !self.turn() {

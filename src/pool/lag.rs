@@ -1,13 +1,14 @@
 //! What a client misses that is too slow for its rooms, and how it is told: the overflow policies.
 //!
-//! A room says what becomes of a message that a member cannot take. Under `close` the connection ends.
-//! Under `gap` the message is left out, and so is all that follows in this room, until the outbox has
-//! nearly drained; then one notice names the numbers that are missing, and what comes behind it is whole
-//! again. Under `latest` the newest message waits beside the outbox instead of in it, where a newer one
-//! takes its place, so that a slow client gets few messages and none that is stale.
+//! A room says what becomes of a message that a member cannot take. Under `close` the connection
+//! ends. Under `gap` the message is left out, and so is all that follows in this room, until the
+//! outbox has nearly drained; then one notice names the numbers that are missing, and what comes
+//! behind it is whole again. Under `latest` the newest message waits beside the outbox instead of
+//! in it, where a newer one takes its place, so that a slow client gets few messages and none that
+//! is stale.
 //!
-//! Only a room's messages follow its policy. An answer to the client's own command that does not fit
-//! closes the connection whatever the room.
+//! Only a room's messages follow its policy. An answer to the client's own command that does not
+//! fit closes the connection whatever the room.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -52,13 +53,14 @@ struct Behind {
     missed: Option<(u64, u64)>,
     /// The message that waits for its turn, in a room where the newest alone is worth sending.
     newest: Option<(u64, PreparedFrame)>,
-    /// The newest goes when so many bytes are written: then all that was queued before it has gone.
+    /// The newest goes when so many bytes are written: then all that was queued before it has
+    /// gone.
     place: u64,
 }
 
 impl Connection {
-    /// Queues a room's message, or does what the room's policy says when the client is too slow for it.
-    /// Returns whether it was queued.
+    /// Queues a room's message, or does what the room's policy says when the client is too slow for
+    /// it. Returns whether it was queued.
     pub(super) fn deliver(
         &mut self,
         frame: &PreparedFrame,
@@ -92,8 +94,8 @@ impl Connection {
         false
     }
 
-    /// The same for a message of several rooms that this client is in: it goes out once, or is missed in
-    /// all of them.
+    /// The same for a message of several rooms that this client is in: it goes out once, or is
+    /// missed in all of them.
     pub(super) fn deliver_once(
         &mut self,
         frame: &PreparedFrame,
@@ -110,7 +112,8 @@ impl Connection {
             let is_behind = |of: &Delivery<'_>| lag.find(of.room, of.member.from_seq).is_some();
             deliveries.iter().any(is_behind)
         };
-        // Where it is behind in one, the message must not overtake what it is yet to be told of that.
+        // Where it is behind in one, the message must not overtake what it is yet to be told of
+        // that.
         if !self.core.lag.as_mut().is_some_and(is_behind) && self.core.has_place(frame.len(), desk)
         {
             self.core.queue_prepared(frame, desk);
@@ -133,8 +136,8 @@ impl Connection {
         false
     }
 
-    /// Begins to leave out the room's messages. `false` where they must not be: the policy is to close, or
-    /// the handler has no words for what is missing, and nothing is dropped silently.
+    /// Begins to leave out the room's messages. `false` where they must not be: the policy is to
+    /// close, or the handler has no words for what is missing, and nothing is dropped silently.
     fn fall_behind(
         &mut self,
         frame: &PreparedFrame,
@@ -218,8 +221,8 @@ impl Lag {
         self.written += bytes as u64;
     }
 
-    /// What `room` owes a member that joined at `from_seq`. What it owed to an earlier membership is void:
-    /// the join has told the client where it stands.
+    /// What `room` owes a member that joined at `from_seq`. What it owed to an earlier membership
+    /// is void: the join has told the client where it stands.
     fn find(&mut self, room: &Room, from_seq: u64) -> Option<&mut Behind> {
         if self.rooms.get(&room.key)?.begins() <= from_seq {
             self.rooms.remove(&room.key);
@@ -228,7 +231,8 @@ impl Lag {
         self.rooms.get_mut(&room.key)
     }
 
-    /// Drops what is owed by rooms that the connection has left, given those it is in and from where on.
+    /// Drops what is owed by rooms that the connection has left, given those it is in and from
+    /// where on.
     fn forget_left(&mut self, memberships: impl Iterator<Item = (RoomKey, u64)>) {
         let mut before = std::mem::take(&mut self.rooms);
         for (key, from_seq) in memberships {
@@ -248,7 +252,8 @@ impl Behind {
         self.missed.map(|(from, _)| from).or(newest).unwrap_or_default()
     }
 
-    /// One more message that cannot go now. Returns whether one is lost: this one, or the one it replaces.
+    /// One more message that cannot go now. Returns whether one is lost: this one, or the one it
+    /// replaces.
     fn miss(&mut self, seq: u64, frame: &PreparedFrame) -> bool {
         if !keeps_newest(&self.room) {
             self.lose(seq);

@@ -28,7 +28,8 @@ pub(crate) struct LocalMember {
 
 struct Membership {
     room: Arc<Room>,
-    /// Where the connection stands in the room's list, so that leaving a large room costs no search.
+    /// Where the connection stands in the room's list, so that leaving a large room costs no
+    /// search.
     index: u32,
 }
 
@@ -102,7 +103,8 @@ impl Members {
         Some((room, members.iter().copied().filter(move |member| member.from_seq < seq)))
     }
 
-    /// The rooms that a connection is in, each with the number up to which its messages were there before.
+    /// The rooms that a connection is in, each with the number up to which its messages were there
+    /// before.
     pub(crate) fn memberships(&self, slot: usize) -> impl Iterator<Item = (RoomKey, u64)> {
         let rooms = self.by_slot.get(slot).map(Vec::as_slice).unwrap_or_default();
         rooms.iter().filter_map(|Membership { room, index }| {

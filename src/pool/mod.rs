@@ -1,7 +1,7 @@
 //! The bounded worker pool, in the order a byte travels.
 //!
-//! The acceptor hands sockets to workers; each worker owns many connections and drives them in turns:
-//! poll, read, letters, timers, flush, reap. A worker blocks in `poll` and nowhere else.
+//! The acceptor hands sockets to workers; each worker owns many connections and drives them in
+//! turns: poll, read, letters, timers, flush, reap. A worker blocks in `poll` and nowhere else.
 
 pub(crate) mod acceptor;
 pub(crate) mod bound;

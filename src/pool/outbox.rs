@@ -1,4 +1,5 @@
-//! What waits to be written to one socket: shared frames by reference, own replies gathered in one buffer.
+//! What waits to be written to one socket: shared frames by reference, own replies gathered in one
+//! buffer.
 
 use std::{
     collections::VecDeque,
@@ -27,8 +28,8 @@ pub(crate) struct OutboxBounds {
 
 /// The queue in front of one socket. Owned by its connection.
 ///
-/// An empty outbox has no allocation of its own: it borrows from its worker's [`Spare`] when the first
-/// byte comes and gives back when the last has left.
+/// An empty outbox has no allocation of its own: it borrows from its worker's [`Spare`] when the
+/// first byte comes and gives back when the last has left.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     chunks: VecDeque<Chunk>,
@@ -126,8 +127,8 @@ impl Outbox {
         }
     }
 
-    /// Writes as much as the kernel takes, in as few calls as possible. Returns what is left and how many
-    /// bytes went.
+    /// Writes as much as the kernel takes, in as few calls as possible. Returns what is left and
+    /// how many bytes went.
     pub(crate) fn flush(
         &mut self,
         socket: &mut impl Write,
@@ -192,8 +193,8 @@ impl Outbox {
         }
     }
 
-    /// Throws away all but the first chunk, which may have begun: the peer could make nothing of a frame
-    /// that ends in the middle. Returns how many messages that were.
+    /// Throws away all but the first chunk, which may have begun: the peer could make nothing of a
+    /// frame that ends in the middle. Returns how many messages that were.
     pub(crate) fn discard_unsent(&mut self, spare: &mut Spare) -> usize {
         let before = self.messages;
         let begun = self.chunks.pop_front();
@@ -202,7 +203,8 @@ impl Outbox {
         }
         (self.bytes, self.messages) = (0, 0);
         if let Some(begun) = begun {
-            // Where a frame ends inside an own chunk is not known, so the first chunk is kept whole.
+            // Where a frame ends inside an own chunk is not known, so the first chunk is kept
+            // whole.
             self.bytes = begun.rest().len();
             self.messages = begun.messages();
             self.chunks.push_back(begun);

@@ -20,7 +20,8 @@ pub(crate) fn limit_unsent(listener: &Socket) {
     let _ = listener;
 }
 
-/// The CPU time of all threads of this process since it began, user and system. `None` where it is not told.
+/// The CPU time of all threads of this process since it began, user and system. `None` where it is
+/// not told.
 pub(super) fn cpu_time() -> Option<Duration> {
     #[cfg(unix)]
     {
@@ -31,10 +32,11 @@ pub(super) fn cpu_time() -> Option<Duration> {
     None
 }
 
-/// Whether a read that filled less than its buffer has emptied the socket. With epoll and kqueue it has:
-/// what comes later raises a new event. Elsewhere readiness comes back only after `WouldBlock`.
+/// Whether a read that filled less than its buffer has emptied the socket. With epoll and kqueue it
+/// has: what comes later raises a new event. Elsewhere readiness comes back only after
+/// `WouldBlock`.
 pub(super) const SHORT_READ_EMPTIES: bool = cfg!(unix);
 
-/// Whether a listening socket may take an address that old connections still linger on. On Windows the
-/// same option would let two servers share one port.
+/// Whether a listening socket may take an address that old connections still linger on. On Windows
+/// the same option would let two servers share one port.
 pub(crate) const REUSES_ADDRESS: bool = cfg!(unix);

@@ -1,12 +1,13 @@
-//! A worker's deadlines: one for each connection, moved only when it must come earlier or has passed.
+//! A worker's deadlines: one for each connection, moved only when it must come earlier or has
+//! passed.
 
 use std::{collections::BTreeSet, num::NonZeroU64};
 
 /// Milliseconds since the worker began; what all its deadlines are measured in.
 pub(crate) type Millis = u64;
 
-/// Which slot is due when. Used by one thread. At most one deadline a slot, so it is as large as the
-/// number of connections and no larger.
+/// Which slot is due when. Used by one thread. At most one deadline a slot, so it is as large as
+/// the number of connections and no larger.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     due: BTreeSet<(Millis, usize)>,
@@ -19,7 +20,8 @@ pub(crate) struct Deadline(Option<NonZeroU64>);
 impl Timers {
     /// Sets the one deadline of `slot`.
     pub(crate) fn set(&mut self, slot: usize, deadline: &mut Deadline, at: Millis) {
-        // A worker's first millisecond is as good as its second, and without it a slot's place is half as large.
+        // A worker's first millisecond is as good as its second, and without it a slot's place is
+        // half as large.
         let at = NonZeroU64::new(at).unwrap_or(NonZeroU64::MIN);
         if deadline.0 != Some(at) {
             self.clear(slot, deadline);
@@ -39,7 +41,8 @@ impl Timers {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// The next slot whose deadline has passed. It keeps coming until its deadline is moved or cleared.
+    /// The next slot whose deadline has passed. It keeps coming until its deadline is moved or
+    /// cleared.
     pub(crate) fn expired(&self, now: Millis) -> Option<usize> {
         self.due.first().filter(|(at, _)| *at <= now).map(|(_, slot)| *slot)
     }

@@ -1,4 +1,5 @@
-//! The HTTP phase of a connection: answers, refusals, and the way into the line or through the door.
+//! The HTTP phase of a connection: answers, refusals, and the way into the line or through the
+//! door.
 
 use std::{
     borrow::Cow,
@@ -34,8 +35,8 @@ use crate::{
     },
 };
 
-/// How long a newcomer may be silent before it is shown in presence. Who resumes an earlier session says so
-/// at once, and must not be seen to come and go under another name.
+/// How long a newcomer may be silent before it is shown in presence. Who resumes an earlier session
+/// says so at once, and must not be seen to come and go under another name.
 const NEWCOMER_QUIET_MS: Millis = 1000;
 
 /// What a request turned out to be, with nothing borrowed from it.
@@ -250,7 +251,8 @@ impl Connection {
         desk.timers.set(self.core.slot(), &mut self.core.deadline, at);
     }
 
-    /// Answers with a page. Its body is shared, and may be larger than what else may wait for a client.
+    /// Answers with a page. Its body is shared, and may be larger than what else may wait for a
+    /// client.
     fn give_page(
         &mut self,
         page: usize,

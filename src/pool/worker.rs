@@ -34,7 +34,8 @@ pub(crate) mod stepped;
 /// The token of the waker; slots count up from 0 and never come near it.
 pub(crate) const WAKER: Token = Token(usize::MAX);
 
-/// What one read takes from a socket at most, in bytes; one buffer serves all connections of a worker.
+/// What one read takes from a socket at most, in bytes; one buffer serves all connections of a
+/// worker.
 const READ_BYTES_MAX: usize = 128 << 10;
 
 /// What that buffer is aligned to.
@@ -118,7 +119,8 @@ impl Worker {
         }
     }
 
-    /// Turns until it is told to stop. Says once, through `drained`, that nobody is left to wait for.
+    /// Turns until it is told to stop. Says once, through `drained`, that nobody is left to wait
+    /// for.
     pub(crate) fn run(mut self, drained: &Sender<()>) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_MAX);
         // The kernel copies into a buffer that begins on a page up to twice as fast.
@@ -327,7 +329,8 @@ impl Worker {
         (conn, &mut self.desk)
     }
 
-    /// Puts a room's message into the outboxes of this worker's members. Nothing is written or closed here.
+    /// Puts a room's message into the outboxes of this worker's members. Nothing is written or
+    /// closed here.
     fn deliver(
         &mut self,
         room: RoomKey,
@@ -444,8 +447,8 @@ impl Worker {
         }
     }
 
-    /// Tells the operator what was refused: at once when it begins, and then at intervals, so that a storm
-    /// of refusals is no storm of log lines.
+    /// Tells the operator what was refused: at once when it begins, and then at intervals, so that
+    /// a storm of refusals is no storm of log lines.
     fn report(&mut self) {
         if self.desk.now >= self.next_report
             && let Some(refused) = self.desk.shared.metrics.refusals_since(&mut self.reported)

@@ -36,8 +36,8 @@ impl ServerHandle {
     /// Publishes to everyone in `room`, from outside of any connection. Never blocks.
     ///
     /// # Errors
-    /// [`RoomError::NoSuchRoom`], or [`RoomError::Overloaded`] when the server is behind; nothing was
-    /// stored then.
+    /// [`RoomError::NoSuchRoom`], or [`RoomError::Overloaded`] when the server is behind; nothing
+    /// was stored then.
     pub fn publish<'m>(
         &self,
         room: &str,
@@ -51,8 +51,8 @@ impl ServerHandle {
     /// goes again when it has neither members nor messages.
     ///
     /// # Errors
-    /// [`RoomError::TooManyRooms`], or [`RoomError::Overloaded`] when a worker that must hear of the
-    /// room is behind.
+    /// [`RoomError::TooManyRooms`], or [`RoomError::Overloaded`] when a worker that must hear of
+    /// the room is behind.
     pub fn open_room(&self, room: &RoomName) -> Result<(), RoomError> {
         self.shared.hub.open_room(room)
     }
@@ -73,9 +73,9 @@ impl ServerHandle {
         self.shared.snapshot()
     }
 
-    /// Begins to drain and returns at once: no connection is accepted any more, and everyone inside gets
-    /// their last messages and a Close 1001. A connection that is not done within `grace` is cut off.
-    /// Later calls change nothing.
+    /// Begins to drain and returns at once: no connection is accepted any more, and everyone inside
+    /// gets their last messages and a Close 1001. A connection that is not done within `grace`
+    /// is cut off. Later calls change nothing.
     pub fn shutdown(&self, grace: Duration) {
         let _ = self.ask.try_send(grace);
     }

@@ -21,10 +21,10 @@
 //! Bytes go in and come out as they would on a socket: a test brings its own WebSocket client, such
 //! as `tungstenite::protocol::WebSocketContext` over [`MemoryClient`].
 //!
-//! Time stands still until [`SteppedServer::advance`], for all that concerns connections: deadlines,
-//! pings, closes. What the hub measures (the age of histories, how long a session may be away) goes
-//! by the clock of the machine. The jobs of a [`blocking`](crate::Handler::blocking) handler need
-//! threads, which a stepped server has not: its calls wait for ever.
+//! Time stands still until [`SteppedServer::advance`], for all that concerns connections:
+//! deadlines, pings, closes. What the hub measures (the age of histories, how long a session may be
+//! away) goes by the clock of the machine. The jobs of a [`blocking`](crate::Handler::blocking)
+//! handler need threads, which a stepped server has not: its calls wait for ever.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -114,7 +114,8 @@ impl SteppedServer {
     /// Makes turns until there is nothing left to do. Returns how many it made.
     ///
     /// # Panics
-    /// The server is still busy after 100,000 turns, which is a fault of a handler or of the server.
+    /// The server is still busy after 100,000 turns, which is a fault of a handler or of the
+    /// server.
     pub fn settle(&mut self) -> usize {
         for turns in 1..=SETTLE_TURNS_MAX {
             self.turn();

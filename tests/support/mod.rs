@@ -1,6 +1,7 @@
 //! A server on a free port, and a blocking client of somebody else's making to talk to it.
 
-// A helper that panics fails its test with a clear message, and not every test file uses every helper.
+// A helper that panics fails its test with a clear message, and not every test file uses every
+// helper.
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub)]
 
 pub mod sessions;
@@ -296,7 +297,8 @@ impl RawClient {
         self.stream.write_all(bytes).unwrap();
     }
 
-    /// Reads once more; `false` at the end. A reset fails the test: it may have destroyed an answer.
+    /// Reads once more; `false` at the end. A reset fails the test: it may have destroyed an
+    /// answer.
     fn more(&mut self) -> bool {
         let mut buffer = [0; 16 << 10];
         match self.stream.read(&mut buffer) {
@@ -343,7 +345,8 @@ impl RawClient {
         answer.body = String::from_utf8(self.take(length)).unwrap();
     }
 
-    /// The next frame: its first byte and its payload. `None` when the server has ended the connection.
+    /// The next frame: its first byte and its payload. `None` when the server has ended the
+    /// connection.
     pub fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
         while self.unread.is_empty() {
             if !self.more() {
@@ -420,8 +423,8 @@ impl Random {
     }
 }
 
-/// A server with one worker that can be kept busy, with `/echo` beside: whatever clients do meanwhile, it
-/// learns of all at once.
+/// A server with one worker that can be kept busy, with `/echo` beside: whatever clients do
+/// meanwhile, it learns of all at once.
 pub struct BusyServer {
     server: TestServer,
     begun: std::sync::Mutex<std::sync::mpsc::Receiver<std::sync::mpsc::Sender<()>>>,

@@ -205,8 +205,8 @@ impl Chat {
         number(&answer["seq"])
     }
 
-    /// Everything that was on its way to this client. What another client was told is done is on its way:
-    /// a letter takes one turn of the worker, and each ping takes another.
+    /// Everything that was on its way to this client. What another client was told is done is on
+    /// its way: a letter takes one turn of the worker, and each ping takes another.
     pub fn settled(&mut self) -> Vec<Value> {
         for _ in 0..3 {
             let pong = self.ask(json!({"type": "ping"}));
@@ -270,7 +270,8 @@ pub fn wait_for_away(server: &TestServer, count: usize) {
     server.wait_for("sessions are away", |stats| stats.sessions_away == count);
 }
 
-/// Loses a connection, and waits until the server knows. Nobody else may be away or come back meanwhile.
+/// Loses a connection, and waits until the server knows. Nobody else may be away or come back
+/// meanwhile.
 pub fn lose(server: &TestServer, chat: Chat, how: Loss) -> String {
     let session = chat.session.clone();
     let before = server.stats().sessions_away;

@@ -12,8 +12,8 @@
 //! | `(the session ends)` | nobody's session waits for its client any more |
 //! | `(the server shuts down)` | it begins to |
 //!
-//! In what is received, `,…}` stands for fields that are not shown, `"…"` for any value, and a [`VOLATILE`]
-//! text stands for what the server said in its place, there and everywhere else.
+//! In what is received, `,…}` stands for fields that are not shown, `"…"` for any value, and a
+//! [`VOLATILE`] text stands for what the server said in its place, there and everywhere else.
 
 use std::{
     collections::BTreeMap,
@@ -27,8 +27,8 @@ use tungstenite::{Message, WebSocket, protocol::CloseFrame};
 
 use crate::support::{DEADLINE, eventually, frame};
 
-/// What differs from run to run. Of these only the kind is compared, and that one that was told once
-/// stays the same throughout a transcript.
+/// What differs from run to run. Of these only the kind is compared, and that one that was told
+/// once stays the same throughout a transcript.
 const VOLATILE: [&str; 10] = [
     "client_id",
     "epoch",

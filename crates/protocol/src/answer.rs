@@ -1,7 +1,7 @@
 //! What a command is answered with.
 //!
-//! Each body is the fields behind `type` and `ref`. A body is read from the text of the whole frame,
-//! because fields that a type does not know are passed over.
+//! Each body is the fields behind `type` and `ref`. A body is read from the text of the whole
+//! frame, because fields that a type does not know are passed over.
 
 use std::borrow::Cow;
 
@@ -112,8 +112,8 @@ pub struct Welcome<'a> {
     pub limits: Limits,
 }
 
-/// What one client may do, so that it can pace itself instead of being refused. A limit that is off is
-/// absent.
+/// What one client may do, so that it can pace itself instead of being refused. A limit that is off
+/// is absent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Messages a second, and as many at once.

@@ -146,8 +146,8 @@ pub struct RoomPosition<'a> {
 
 /// Every field that a command may have, for a server to read.
 ///
-/// All of it is borrowed and unread, so that what is passed on is passed on byte for byte, what is not
-/// needed costs nothing, and an error can name the field that is wrong.
+/// All of it is borrowed and unread, so that what is passed on is passed on byte for byte, what is
+/// not needed costs nothing, and an error can name the field that is wrong.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs, reason = "they are named as in the protocol")]

@@ -1,14 +1,15 @@
-//! The frames of the chat protocol `rusty-socks.v1`, as types that a server writes and a client reads,
-//! or the other way round. `docs/protocol.md` of Rusty Socks is their reference.
+//! The frames of the chat protocol `rusty-socks.v1`, as types that a server writes and a client
+//! reads, or the other way round. `docs/protocol.md` of Rusty Socks is their reference.
 //!
-//! Each frame is one JSON object in a WebSocket text message. What a program passes on byte for byte (a
-//! `ref`, a `content`, a `sender`) is borrowed as [`RawValue`], so reading a frame copies nothing that
-//! needs no unescaping.
+//! Each frame is one JSON object in a WebSocket text message. What a program passes on byte for
+//! byte (a `ref`, a `content`, a `sender`) is borrowed as [`RawValue`], so reading a frame copies
+//! nothing that needs no unescaping.
 //!
-//! - [`Command`] is what a client says. A server reads it as [`CommandFields`], so that it can say which
-//!   field is wrong.
-//! - [`Answer`] is what a command is answered with; its bodies are in [`answer`]. Its `type` and `ref`
-//!   are read with [`Head`], and then the body that belongs to the command, from the same text.
+//! - [`Command`] is what a client says. A server reads it as [`CommandFields`], so that it can say
+//!   which field is wrong.
+//! - [`Answer`] is what a command is answered with; its bodies are in [`answer`]. Its `type` and
+//!   `ref` are read with [`Head`], and then the body that belongs to the command, from the same
+//!   text.
 //! - [`Notice`] is what the server says of its own accord, and [`Message`] a message that somebody
 //!   published or sent.
 //! - [`ErrorCode`] says why a command was not carried out.

@@ -7,9 +7,9 @@ use serde_json::value::RawValue;
 
 /// A frame of type `message`, `direct` or `broadcast`.
 ///
-/// A message to a room has `room` and `seq`, one to several rooms has `rooms` too; a direct message has
-/// `seq` alone, and a broadcast none of them. A server that delivers one message to many connections
-/// writes this frame by hand, in the same order.
+/// A message to a room has `room` and `seq`, one to several rooms has `rooms` too; a direct message
+/// has `seq` alone, and a broadcast none of them. A server that delivers one message to many
+/// connections writes this frame by hand, in the same order.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Message<'a> {
     /// `message`, `direct` or `broadcast`.

@@ -1,7 +1,9 @@
-//! The time that each hot path takes, one unit at a time: `cargo bench -p rusty_socks_testing --features bench`.
+//! The time that each hot path takes, one unit at a time: `cargo bench -p rusty_socks_testing
+//! --features bench`.
 //!
 //! Times are of one machine and one moment. To judge a change, take them before it and behind it:
-//! `cargo bench -p rusty_socks_testing --features bench -- --save-baseline before`, and then with `--baseline before`.
+//! `cargo bench -p rusty_socks_testing --features bench -- --save-baseline before`, and then with
+//! `--baseline before`.
 
 use std::time::{Duration, Instant};
 

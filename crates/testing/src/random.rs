@@ -1,5 +1,5 @@
-//! Random inputs for tests, the same for the same seed: numbers, spoilt bytes, and frame streams and chat
-//! commands that are mostly legal, so that what lies behind the first check is reached.
+//! Random inputs for tests, the same for the same seed: numbers, spoilt bytes, and frame streams
+//! and chat commands that are mostly legal, so that what lies behind the first check is reached.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -19,7 +19,8 @@ impl Random {
         Random(seed)
     }
 
-    /// The seed of this run: `TEST_SEED`, or a new one each time. Printed, so that a failure can be had again.
+    /// The seed of this run: `TEST_SEED`, or a new one each time. Printed, so that a failure can be
+    /// had again.
     pub fn seed() -> u64 {
         let given = std::env::var("TEST_SEED").ok().and_then(|seed| seed.parse().ok());
         let now =
@@ -93,7 +94,8 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// A peer's stream: mostly legal messages and control frames, now and then something that is not.
+    /// A peer's stream: mostly legal messages and control frames, now and then something that is
+    /// not.
     pub fn stream(&self, random: &mut Random) -> Vec<u8> {
         let mut stream = Vec::new();
         let mut compress = Compress::new(Compression::fast(), false);
@@ -173,7 +175,8 @@ impl Streams {
                 let mask = (self.role == Role::Client).then_some([1, 2, 3, 4]);
                 encode_frame(stream, &header_of(end | opcode, mask), &payload);
             }
-            // A length beyond the limit, or beyond everything; nothing of the payload may ever come.
+            // A length beyond the limit, or beyond everything; nothing of the payload may ever
+            // come.
             5 => {
                 let len =
                     *random.one_of(&[self.message_bytes as u64 + 1, 1 << 31, 1 << 63, u64::MAX]);
@@ -255,7 +258,8 @@ fn deflated(compress: &mut Compress, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// What a field of a chat command is called, and what it may say; the first half is legal, more or less.
+/// What a field of a chat command is called, and what it may say; the first half is legal, more or
+/// less.
 type Field = (&'static str, &'static [&'static str]);
 
 const REF: Field = ("ref", &["\"r\"", "-7", "1.5e3", "\"\\ud83d\\ude00\"", "[]", "true"]);
@@ -370,7 +374,8 @@ const COMMANDS: &[(&str, &[Field])] = &[
     ("\"dance\"", &[]),
 ];
 
-/// One chat command. Most have what belongs to them and little else; some have what comes, or are spoilt.
+/// One chat command. Most have what belongs to them and little else; some have what comes, or are
+/// spoilt.
 pub fn command(random: &mut Random) -> Vec<u8> {
     let (kind, own) = *random.one_of(COMMANDS);
     let mut fields: Vec<Field> = match random.one_in(6) {

@@ -1,5 +1,5 @@
-//! Our side of the protocol against plain `tungstenite`: the same streams, ours cut at random, the other's
-//! whole; the same messages, the same answers, the same close code.
+//! Our side of the protocol against plain `tungstenite`: the same streams, ours cut at random, the
+//! other's whole; the same messages, the same answers, the same close code.
 
 use std::io::{self, Cursor, Read, Write};
 
@@ -121,8 +121,8 @@ fn compare(stream: &[u8], ours: &Receiver, role: Role) {
     assert_eq!(ours.messages, theirs.messages);
     let end = ours.end.as_ref().map(|(by_peer, reason)| (*by_peer, reason.code()));
     if end != theirs.end {
-        // Ours does not wait for the end of a frame that is wrong already. That it is wrong must show when
-        // the end comes.
+        // Ours does not wait for the end of a frame that is wrong already. That it is wrong must
+        // show when the end comes.
         assert!(matches!(end, Some((false, _))) && theirs.end.is_none(), "{end:?}, {theirs:?}");
         let later = Reference::of(&completed(stream), role);
         assert_eq!((&ours.messages, end), (&later.messages, later.end));
@@ -176,7 +176,8 @@ fn compare_streams(role: Role) {
 fn a_frame_that_is_wrong_behind_a_message_fails_its_own_connection_alone() {
     let mut worker = Worker::new(Role::Server);
     let message = [0x82, 0x80, 1, 2, 3, 4];
-    // A continuation of nothing, open and last; an open ping; reserved bits; unmasked; bad text unmasked.
+    // A continuation of nothing, open and last; an open ping; reserved bits; unmasked; bad text
+    // unmasked.
     let wrong: [&[u8]; 6] = [
         &[0x00, 0x80, 0, 0, 0, 0],
         &[0x80, 0x80, 0, 0, 0, 0],

@@ -1,4 +1,5 @@
-//! The opening handshake, client side (RFC 6455, 4.1): the request, and whether the answer agrees to it.
+//! The opening handshake, client side (RFC 6455, 4.1): the request, and whether the answer agrees
+//! to it.
 
 use std::fmt::{self, Write as _};
 
@@ -28,7 +29,8 @@ pub struct ClientRequest {
 /// A part of a request that would break it, or would change what it asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InvalidRequest {
-    /// This cannot stand in the request line: a target begins with `/` and has no spaces or control characters.
+    /// This cannot stand in the request line: a target begins with `/` and has no spaces or control
+    /// characters.
     Target(String),
     /// This cannot be in the header `Host`.
     Authority(String),
@@ -177,8 +179,8 @@ pub enum BadAnswer {
 }
 
 impl ClientHandshake {
-    /// Takes what came next. `None` while the head is not whole; interim answers (RFC 9110, 15.2) announce
-    /// another one and are passed over.
+    /// Takes what came next. `None` while the head is not whole; interim answers (RFC 9110, 15.2)
+    /// announce another one and are passed over.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<Option<Reply>, BadAnswer> {
         self.bytes.extend_from_slice(bytes);
         loop {
@@ -210,8 +212,8 @@ impl ClientHandshake {
         !self.bytes.is_empty()
     }
 
-    /// What a client must see before it believes in the upgrade (RFC 6455, 4.1). The subprotocol, if one was
-    /// chosen.
+    /// What a client must see before it believes in the upgrade (RFC 6455, 4.1). The subprotocol,
+    /// if one was chosen.
     fn judge(&self, headers: Headers<'_>) -> Result<Option<String>, BadAnswer> {
         if !headers.has_token("Upgrade", "websocket") {
             return Err(BadAnswer::NoUpgrade);

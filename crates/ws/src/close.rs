@@ -86,13 +86,15 @@ impl CloseReason {
         CloseReason { code, reason: reason.into() }
     }
 
-    /// What a peer said, with any code: one that must not be sent stays what it is here, for telling.
+    /// What a peer said, with any code: one that must not be sent stays what it is here, for
+    /// telling.
     pub fn received(code: u16, reason: impl Into<Cow<'static, str>>) -> CloseReason {
         CloseReason { code, reason: reason.into() }
     }
 
-    /// Reads the payload of a peer's Close (RFC 6455, 5.5.1). An error is the reason to close for. A code that
-    /// must not be sent (7.4) reads as 1002: it ends the connection too, and that is the answer to it.
+    /// Reads the payload of a peer's Close (RFC 6455, 5.5.1). An error is the reason to close for.
+    /// A code that must not be sent (7.4) reads as 1002: it ends the connection too, and that
+    /// is the answer to it.
     pub fn parse(payload: &[u8]) -> Result<CloseReason, CloseReason> {
         match payload {
             [] => Ok(CloseReason::NO_STATUS),
@@ -121,13 +123,15 @@ impl CloseReason {
         self.code
     }
 
-    /// The code if it has a name here, so that counting by code needs no more places than there are names.
+    /// The code if it has a name here, so that counting by code needs no more places than there are
+    /// names.
     pub fn known_code(&self) -> Option<u16> {
         KNOWN_CODES.contains(&self.code).then_some(self.code)
     }
 
-    /// Whether a client whose connection ended like this is expected back: it was lost, or the server
-    /// ended it for reasons that pass. Who closes by its own will, or was told to stay away, is not.
+    /// Whether a client whose connection ended like this is expected back: it was lost, or the
+    /// server ended it for reasons that pass. Who closes by its own will, or was told to stay
+    /// away, is not.
     pub fn may_resume(&self) -> bool {
         matches!(self.code, 1001 | 1006 | 1011 | 1012 | 1013 | 4100..=4299)
     }
@@ -137,7 +141,8 @@ impl CloseReason {
         &self.reason
     }
 
-    /// The payload of a Close frame that says so, which is empty for the codes that must not appear on the wire.
+    /// The payload of a Close frame that says so, which is empty for the codes that must not appear
+    /// on the wire.
     pub fn payload(&self) -> Vec<u8> {
         if matches!(self.code, 1005 | 1006 | 1015) {
             return Vec::new();

@@ -1,10 +1,11 @@
 //! The decoder: a peer's bytes in, messages and control frames out (RFC 6455, 5; RFC 7692, 6.2).
 //!
-//! It reads and writes nothing itself. Every rule is judged once, and as early as it can be: those on a
-//! frame's header before its payload comes, its text while it comes. The header itself is parsed by
-//! `tungstenite`, but for that of a short plain message, which is most of them.
+//! It reads and writes nothing itself. Every rule is judged once, and as early as it can be: those
+//! on a frame's header before its payload comes, its text while it comes. The header itself is
+//! parsed by `tungstenite`, but for that of a short plain message, which is most of them.
 //!
-//! A frame that is all here stays where it was read, and between two messages a decoder holds nothing.
+//! A frame that is all here stays where it was read, and between two messages a decoder holds
+//! nothing.
 
 use std::{borrow::Cow, io::Cursor, ops::Range};
 
@@ -104,11 +105,12 @@ impl Frame {
 }
 
 impl Decoder {
-    /// Advances by at most one message or control frame. Bytes that were used are taken off the front of
-    /// `input`, and changed; all are used before more are asked for.
+    /// Advances by at most one message or control frame. Bytes that were used are taken off the
+    /// front of `input`, and changed; all are used before more are asked for.
     ///
     /// `inflater` belongs to a connection that has agreed on compression, `config` to its side.
-    // In line for short plain messages: handing them out through a call costs as much as finding them.
+    // In line for short plain messages: handing them out through a call costs as much as finding
+    // them.
     #[inline(always)]
     pub fn next<'i>(
         &mut self,
@@ -221,7 +223,8 @@ impl Decoder {
         Ok(Some(event))
     }
 
-    /// Takes a header off the front of `input`, with the length of its payload. A part of one is kept.
+    /// Takes a header off the front of `input`, with the length of its payload. A part of one is
+    /// kept.
     fn header(&mut self, input: &mut &mut [u8]) -> Result<Option<(FrameHeader, u64)>, CloseReason> {
         let (before, mut bytes) = match &self.unfinished {
             Some(unfinished) => (unfinished.header_len, unfinished.header),
@@ -247,7 +250,8 @@ impl Decoder {
         Ok(parsed)
     }
 
-    /// Judges a frame by its header and by what came before it. `may_compress` where that was agreed.
+    /// Judges a frame by its header and by what came before it. `may_compress` where that was
+    /// agreed.
     fn judge(
         &self,
         header: &FrameHeader,
@@ -364,8 +368,9 @@ impl Unfinished {
     }
 }
 
-/// Takes a data message off the front of `input` that is one plain frame and all here; it is `Some(None)` if it
-/// is text and not UTF-8. Whatever else `input` begins with is `None`, and not judged.
+/// Takes a data message off the front of `input` that is one plain frame and all here; it is
+/// `Some(None)` if it is text and not UTF-8. Whatever else `input` begins with is `None`, and not
+/// judged.
 // Once for each side, so that neither is asked which it is more than once a message.
 #[inline(always)]
 fn take_plain_message<'i, const IS_MASKED: bool>(

@@ -1,7 +1,8 @@
-//! permessage-deflate (RFC 7692): the payload of one message at a time, to its compressed form and back.
+//! permessage-deflate (RFC 7692): the payload of one message at a time, to its compressed form and
+//! back.
 //!
-//! A message is inflated when the last of it has come, so the one inflater of a thread serves all its
-//! connections, and an idle connection keeps nothing.
+//! A message is inflated when the last of it has come, so the one inflater of a thread serves all
+//! its connections, and an idle connection keeps nothing.
 
 use bytes::Bytes;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
@@ -15,18 +16,19 @@ use super::{
 /// What a sender takes off the end of each message, and a receiver puts back (RFC 7692, 7.2.1).
 const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 
-/// What compression may add to a message that does not compress: five bytes for each block of 64 KiB,
-/// and some for the end. A message whose compressed form is longer cannot fit the limit.
+/// What compression may add to a message that does not compress: five bytes for each block of 64
+/// KiB, and some for the end. A message whose compressed form is longer cannot fit the limit.
 pub(crate) const OVERHEAD_BYTES_MAX: usize = 1024;
 
 /// How much is inflated at a time, so that a bomb is noticed before it has gone off.
 const STEP_BYTES: usize = 16 << 10;
 
-/// Final blocks that one message may have. Two bytes make one, and each costs a reset of the inflater.
+/// Final blocks that one message may have. Two bytes make one, and each costs a reset of the
+/// inflater.
 const FINAL_BLOCKS_MAX: usize = 16;
 
-/// A thread keeps what it inflates into up to this size, so that one large message does not leave a large
-/// buffer for good.
+/// A thread keeps what it inflates into up to this size, so that one large message does not leave a
+/// large buffer for good.
 const INFLATED_KEPT_BYTES_MAX: usize = 64 << 10;
 
 /// The smallest and largest window that is compressed with, as powers of two.
@@ -92,8 +94,8 @@ impl Deflate {
         Deflate { agreement, own_compress: None, own_inflate: None }
     }
 
-    /// The window that a shared compressed form must keep to, or `None` when this connection's messages
-    /// depend on each other and nothing can be shared.
+    /// The window that a shared compressed form must keep to, or `None` when this connection's
+    /// messages depend on each other and nothing can be shared.
     pub fn shared_window_bits(&self) -> Option<u8> {
         let shares = self.agreement.server_no_context_takeover;
         shares.then_some(self.agreement.server_window_bits)
@@ -130,7 +132,8 @@ pub struct Inflater<'c> {
 }
 
 impl Inflater<'_> {
-    /// The plain form of one message, of at most `bytes_max` bytes. An error is the reason to close for.
+    /// The plain form of one message, of at most `bytes_max` bytes. An error is the reason to close
+    /// for.
     pub(crate) fn inflate(
         &mut self,
         compressed: &[u8],
@@ -170,7 +173,8 @@ fn compress_into(compress: &mut Compress, payload: &[u8], out: &mut Vec<u8>) {
     loop {
         out.reserve((payload.len() / 2).clamp(64, STEP_BYTES));
         let taken = (compress.total_in() - before) as usize;
-        // Compressing into memory fails only on misuse, and then nothing is added and the loop ends.
+        // Compressing into memory fails only on misuse, and then nothing is added and the loop
+        // ends.
         let status = compress.compress_vec(&payload[taken..], out, FlushCompress::Sync);
         let taken = (compress.total_in() - before) as usize;
         let has_room = out.len() < out.capacity();
@@ -333,8 +337,8 @@ mod tests {
 
     #[test]
     fn the_examples_of_the_rfc_are_read() {
-        // RFC 7692, 7.2.3.1 to 7.2.3.6: one block, a shared window, no compression, a final block, two
-        // blocks, and an empty message.
+        // RFC 7692, 7.2.3.1 to 7.2.3.6: one block, a shared window, no compression, a final block,
+        // two blocks, and an empty message.
         for payload in [
             &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00][..],
             &[0x00, 0x05, 0x00, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x00],

@@ -8,8 +8,6 @@ use tungstenite::protocol::{
     },
 };
 
-use super::frame::Message;
-
 /// The longest header of a frame, in bytes (RFC 6455, 5.2).
 pub const HEADER_BYTES_MAX: usize = 14;
 
@@ -50,10 +48,10 @@ pub fn encode_frame(out: &mut Vec<u8>, header: &FrameHeader, payload: &[u8]) {
     }
 }
 
-/// Appends a message as one frame, as `role` sends it.
-pub fn encode_message(out: &mut Vec<u8>, message: Message<'_>, role: Role) {
-    let header = FrameHeader { mask: mask_of(role), ..message_header(message.kind(), false) };
-    encode_frame(out, &header, message.as_bytes());
+/// Appends a message as one frame, as `role` sends it. Text is UTF-8.
+pub fn encode_message(out: &mut Vec<u8>, kind: Kind, payload: &[u8], role: Role) {
+    let header = FrameHeader { mask: mask_of(role), ..message_header(kind, false) };
+    encode_frame(out, &header, payload);
 }
 
 /// Appends a control frame, as `role` sends it. Its payload has at most 125 bytes (RFC 6455, 5.5).
@@ -118,8 +116,8 @@ pub fn apply_mask(part: &mut [u8], mask: [u8; 4], offset: usize) {
     let mut key = mask;
     key.rotate_left(offset % 4);
     let wide = u32::from_ne_bytes(key);
-    // A word at a time, and the compiler takes as many as the processor's vectors hold. Words of 16 bytes it would
-    // take apart again, which large messages are slower for.
+    // A word at a time, and the compiler takes as many as the processor's vectors hold. Words of 16
+    // bytes it would take apart again, which large messages are slower for.
     let (words, rest) = part.as_chunks_mut::<4>();
     for word in words {
         *word = (u32::from_ne_bytes(*word) ^ wide).to_ne_bytes();

@@ -1,5 +1,5 @@
-//! One side of a connection after its handshake: what comes is decoded, what must be answered is answered
-//! (RFC 6455, 5.5 and 7).
+//! One side of a connection after its handshake: what comes is decoded, what must be answered is
+//! answered (RFC 6455, 5.5 and 7).
 
 use tungstenite::protocol::{Role, frame::coding::Control};
 
@@ -17,9 +17,10 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Advances by at most one message or control frame. What must be answered at once (a ping with a pong,
-    /// a Close or a failure with our only Close) is appended to `out`. Bytes that were used are taken off
-    /// the front of `input`; all are used before more are asked for. Those behind the end are passed over.
+    /// Advances by at most one message or control frame. What must be answered at once (a ping with
+    /// a pong, a Close or a failure with our only Close) is appended to `out`. Bytes that were
+    /// used are taken off the front of `input`; all are used before more are asked for. Those
+    /// behind the end are passed over.
     #[inline(always)]
     pub fn next<'i>(
         &mut self,
@@ -52,7 +53,8 @@ impl Endpoint {
         self.decoder.close_sent()
     }
 
-    /// Appends our Close to `out`: it begins the closing handshake, or ends it. Later calls append nothing.
+    /// Appends our Close to `out`: it begins the closing handshake, or ends it. Later calls append
+    /// nothing.
     pub fn close(&mut self, reason: &CloseReason, out: &mut Vec<u8>, role: Role) {
         if !self.has_sent_close() {
             self.decoder.set_close_sent();
@@ -66,7 +68,7 @@ mod tests {
     use super::*;
     use rusty_socks_testing::frames::client_frame;
 
-    use crate::{encode::encode_message, frame::Message};
+    use crate::encode::{Kind, encode_message};
 
     const CONFIG: ProtocolConfig = ProtocolConfig { role: Role::Server, message_bytes_max: 1000 };
 
@@ -197,7 +199,7 @@ mod tests {
         let close = server.next(&mut answers, &mut none, &CONFIG, None);
         assert!(matches!(close, Event::Close(reason) if reason == CloseReason::NORMAL));
         out.clear();
-        encode_message(&mut out, Message::Text("hi"), Role::Client);
+        encode_message(&mut out, Kind::Text, b"hi", Role::Client);
         let mut message = &mut out[..];
         let event = Endpoint::default().next(&mut message, &mut none, &CONFIG, None);
         assert!(matches!(event, Event::Message(text) if text.message().as_text() == Some("hi")));

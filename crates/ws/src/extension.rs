@@ -7,7 +7,8 @@ use super::headers::{is_token, trim};
 /// The one extension that is spoken (RFC 7692).
 const PERMESSAGE_DEFLATE: &str = "permessage-deflate";
 
-/// The smallest and the largest LZ77 window that a peer may name, as powers of two (RFC 7692, 7.1.2).
+/// The smallest and the largest LZ77 window that a peer may name, as powers of two (RFC 7692,
+/// 7.1.2).
 const WINDOW_BITS_MIN: u8 = 8;
 const WINDOW_BITS_MAX: u8 = 15;
 
@@ -40,8 +41,8 @@ pub enum Takeover {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed;
 
-/// Chooses the first acceptable offer of `permessage-deflate` in the `Sec-WebSocket-Extensions` headers.
-/// Offers of other extensions, and offers that RFC 7692 has us decline, are passed over.
+/// Chooses the first acceptable offer of `permessage-deflate` in the `Sec-WebSocket-Extensions`
+/// headers. Offers of other extensions, and offers that RFC 7692 has us decline, are passed over.
 pub fn negotiate<'h>(
     headers: impl IntoIterator<Item = &'h str>,
     takeover: Takeover,
@@ -111,8 +112,9 @@ fn split_outside_quotes(text: &str, separator: char) -> Result<Vec<&str>, Malfor
     if quoted { Err(Malformed) } else { Ok(parts) }
 }
 
-/// What is agreed for an offer, or `None` when it must be declined: a parameter that is unknown, given
-/// twice or with a value it cannot have (RFC 7692, 7.1), or a window too small to compress with.
+/// What is agreed for an offer, or `None` when it must be declined: a parameter that is unknown,
+/// given twice or with a value it cannot have (RFC 7692, 7.1), or a window too small to compress
+/// with.
 fn accept(offer: &Offer<'_>, takeover: Takeover) -> Option<Agreement> {
     let mut seen: Vec<&str> = Vec::new();
     let mut agreement = Agreement {

@@ -74,8 +74,9 @@ pub struct PreparedFrame {
     compressed: Option<Arc<Twins>>,
 }
 
-/// A compressed form for each window a client may have asked for. Shared by all threads; each is made
-/// once, and who comes while it is being made waits for that, which is shorter than making it again.
+/// A compressed form for each window a client may have asked for. Shared by all threads; each is
+/// made once, and who comes while it is being made waits for that, which is shorter than making it
+/// again.
 type Twins = [OnceLock<Option<Bytes>>; deflate::WINDOWS];
 
 impl PreparedFrame {
@@ -131,8 +132,8 @@ impl PreparedFrame {
         }
     }
 
-    /// The frame to send to those with that window: compressed, unless that would not be shorter. `None`
-    /// when nothing is shared for this message.
+    /// The frame to send to those with that window: compressed, unless that would not be shorter.
+    /// `None` when nothing is shared for this message.
     pub fn shared(&self, window_bits: u8, deflaters: &mut Deflaters) -> Option<&Bytes> {
         let twin = self.compressed.as_ref()?.get(deflate::window_index(window_bits))?;
         let compressed = twin.get_or_init(|| {

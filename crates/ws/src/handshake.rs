@@ -54,8 +54,8 @@ pub struct NotAnUpgrade {
 }
 
 impl Upgrade {
-    /// Checks what RFC 6455, 4.2.1 demands of the request, in the order that gives the most useful answer.
-    /// With `takeover`, an offer of compression is accepted in its terms.
+    /// Checks what RFC 6455, 4.2.1 demands of the request, in the order that gives the most useful
+    /// answer. With `takeover`, an offer of compression is accepted in its terms.
     pub fn check(
         request: UpgradeRequest<'_>,
         takeover: Option<Takeover>,
@@ -103,8 +103,8 @@ impl Upgrade {
         }
     }
 
-    /// Takes the first of the client's offers that is among those `spoken`. Without one the answer names
-    /// none, and whether to go on is the client's decision (RFC 6455, 4.2.2).
+    /// Takes the first of the client's offers that is among those `spoken`. Without one the answer
+    /// names none, and whether to go on is the client's decision (RFC 6455, 4.2.2).
     pub fn choose_subprotocol(&mut self, headers: Headers<'_>, spoken: &[&str]) {
         let mut offers = headers.items("Sec-WebSocket-Protocol");
         let chosen = offers.find(|offer| spoken.contains(offer));
@@ -133,8 +133,8 @@ impl Upgrade {
     }
 }
 
-/// Whether `key` is the base64 form of 16 bytes: 22 digits and two signs of padding. The bits that the last
-/// digit has too many are not looked at, which RFC 4648, 3.5 leaves to us.
+/// Whether `key` is the base64 form of 16 bytes: 22 digits and two signs of padding. The bits that
+/// the last digit has too many are not looked at, which RFC 4648, 3.5 leaves to us.
 fn is_key(key: &str) -> bool {
     let digits = |part: &[u8]| {
         part.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))

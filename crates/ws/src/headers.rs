@@ -22,7 +22,8 @@ impl<'b> Headers<'b> {
         values.next().filter(|_| values.next().is_none())
     }
 
-    /// The items of the comma-separated lists under that name (RFC 9110, 5.6.1), trimmed, without empty ones.
+    /// The items of the comma-separated lists under that name (RFC 9110, 5.6.1), trimmed, without
+    /// empty ones.
     pub fn items(self, name: &str) -> impl Iterator<Item = &'b str> {
         let items = self.values(name).flat_map(|value| value.split(','));
         items.map(trim).filter(|item| !item.is_empty())

@@ -30,8 +30,8 @@ impl<'i> Received<'i> {
         }
     }
 
-    /// Takes `payload` as it lies there, or inflated where an inflater is given. An error is the reason to
-    /// close for.
+    /// Takes `payload` as it lies there, or inflated where an inflater is given. An error is the
+    /// reason to close for.
     pub(crate) fn whole(
         kind: Kind,
         payload: &'i [u8],
@@ -72,7 +72,8 @@ impl<'i> Received<'i> {
 pub(crate) enum PartialMessage {
     Text(PartialText),
     Binary(Vec<u8>),
-    /// Inflated when the last of it has come, so that one inflater serves all connections of a thread.
+    /// Inflated when the last of it has come, so that one inflater serves all connections of a
+    /// thread.
     Compressed(Kind, Vec<u8>),
 }
 

@@ -49,8 +49,8 @@ pub(crate) fn report(outcome: Result<Exit, Error>) -> Exit {
     }
 }
 
-/// Chooses the code for what was written to standard output: a reader that has seen enough and hung up
-/// (`| head`) is no failure, and a disk that is full is one.
+/// Chooses the code for what was written to standard output: a reader that has seen enough and hung
+/// up (`| head`) is no failure, and a disk that is full is one.
 pub(crate) fn printed(outcome: io::Result<()>) -> Exit {
     match outcome.and_then(|()| io::stdout().flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

@@ -180,7 +180,8 @@ fn server_flag(key: &'static Key) -> Arg {
         default => default.to_string(),
     };
     let help = format!("{} [{}={default}]", key.help(), key.variable());
-    // The parser wants names that live as long as the program, and these do: a few bytes, made once.
+    // The parser wants names that live as long as the program, and these do: a few bytes, made
+    // once.
     let long: &'static str = key.name().replace('_', "-").leak();
     let arg = Arg::new(key.name())
         .long(long)

@@ -20,13 +20,14 @@ use super::{
 /// When `welcome` does not say how often the server pings, or that it does not.
 const PING: Duration = Duration::from_secs(30);
 
-/// Other pings than these are not believed: the shortest silence would be no sign of anything, and the longest
-/// would never be one.
+/// Other pings than these are not believed: the shortest silence would be no sign of anything, and
+/// the longest would never be one.
 const PING_MIN: Duration = Duration::from_secs(1);
 const PING_MAX: Duration = Duration::from_secs(24 * 3600);
 
 impl Conversation {
-    /// A new identity, the first or one in place of a session that is gone. Rooms are joined (again).
+    /// A new identity, the first or one in place of a session that is gone. Rooms are joined
+    /// (again).
     pub(super) fn begin_anew(&mut self, welcome: Inbound) {
         self.heed(&welcome);
         let Some(client_id) = welcome.client_id else { return };
@@ -641,7 +642,8 @@ mod tests {
         assert_eq!(talk.said()[0]["id"], "0", "and one at a time, in their order");
     }
 
-    /// After the loss of a session the default room is left and joined again, in this order even if both are put off.
+    /// After the loss of a session the default room is left and joined again, in this order even if
+    /// both are put off.
     #[test]
     fn what_is_put_off_of_a_rejoin_keeps_its_order() {
         let mut talk = ready();

@@ -1,7 +1,9 @@
-//! The session's rules without clock, socket or thread: frames and requests in, frames and events out.
+//! The session's rules without clock, socket or thread: frames and requests in, frames and events
+//! out.
 //!
-//! This file has what is asked and what comes, `outgoing.rs` what is sent, `answers.rs` what comes of it, `notices.rs` what the server says by
-//! itself; `wanted.rs` where one wants to be, and `rooms.rs` where one is.
+//! This file has what is asked and what comes, `outgoing.rs` what is sent, `answers.rs` what comes
+//! of it, `notices.rs` what the server says by itself; `wanted.rs` where one wants to be, and
+//! `rooms.rs` where one is.
 
 mod answers;
 mod notices;
@@ -343,8 +345,8 @@ impl Conversation {
         self.orders.arrive(self.item_of(message, true));
     }
 
-    /// What counts of a message: its places in rooms one is in or comes back to. One's own is yielded when it is
-    /// live, for then it was asked for, or when it was published with echo.
+    /// What counts of a message: its places in rooms one is in or comes back to. One's own is
+    /// yielded when it is live, for then it was asked for, or when it was published with echo.
     fn item_of(&self, message: RoomMessage, is_live: bool) -> Item<RoomMessage> {
         let mut places = match message.rooms.is_empty() {
             true => vec![(message.room.clone(), message.seq)],

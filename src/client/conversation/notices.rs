@@ -50,8 +50,8 @@ impl Conversation {
         }
     }
 
-    /// Asks who is in a room. A question that is under way is answered later than whatever made one ask again, so
-    /// there is never a second.
+    /// Asks who is in a room. A question that is under way is answered later than whatever made one
+    /// ask again, so there is never a second.
     pub(super) fn recount(&mut self, room: &str) {
         if let Some(membership) = self.rooms.get_mut(room)
             && !membership.is_recounted

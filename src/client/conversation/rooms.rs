@@ -1,4 +1,5 @@
-//! Where the server has a session, as far as it has said so, and how that is brought to what is wanted.
+//! Where the server has a session, as far as it has said so, and how that is brought to what is
+//! wanted.
 
 use std::{collections::BTreeSet, mem};
 
@@ -17,7 +18,8 @@ use super::{
 /// A room that the server has the session in, or that is to be joined again.
 #[derive(Debug, Default)]
 pub(super) struct Membership {
-    /// In on this connection. Messages of a room one is not in yet come with the answer to the join.
+    /// In on this connection. Messages of a room one is not in yet come with the answer to the
+    /// join.
     pub(super) is_in: bool,
     /// The pattern by which the server has it, and with which it goes there.
     pub(super) pattern: Option<String>,
@@ -46,7 +48,8 @@ impl Conversation {
         self.is_in(room) && self.wanted.hears(room)
     }
 
-    /// Whether an event that waits to be taken is void, because of the call of `leave` with that number.
+    /// Whether an event that waits to be taken is void, because of the call of `leave` with that
+    /// number.
     pub(in super::super) fn is_void(&self, event: &Event, leave: u64) -> bool {
         let is_left = |room: &str| self.wanted.is_left_by(leave, room);
         match event {
@@ -73,8 +76,8 @@ impl Conversation {
         }
     }
 
-    /// Whether a request has to wait for the answer to another: what changes where one is keeps its place among
-    /// all that concerns the same rooms, even if the server puts some of it off.
+    /// Whether a request has to wait for the answer to another: what changes where one is keeps its
+    /// place among all that concerns the same rooms, even if the server puts some of it off.
     pub(super) fn must_wait(&self, ask: &Ask) -> bool {
         let touches = |name: &String| ask.rooms().iter().any(|room| overlap(room, name));
         self.flying.values().any(|flying| match flying {
@@ -90,8 +93,8 @@ impl Conversation {
         })
     }
 
-    /// A join of what the server has joined already: a room, by a pattern, as the default room or by a resume; or
-    /// a pattern.
+    /// A join of what the server has joined already: a room, by a pattern, as the default room or
+    /// by a resume; or a pattern.
     pub(super) fn answered_from_memory(&mut self, request: Request) -> Option<Request> {
         let Ask::Join { room, options } = &request.ask else { return Some(request) };
         let mut entered = Entered::empty(room);
@@ -126,8 +129,8 @@ impl Conversation {
         }
     }
 
-    /// The server has joined a pattern, and through it these rooms. With `again`, as it had before: rooms that are not
-    /// known were made since.
+    /// The server has joined a pattern, and through it these rooms. With `again`, as it had before:
+    /// rooms that are not known were made since.
     pub(super) fn come_into_all(&mut self, pattern: &str, listed: Vec<InRoom>, again: bool) {
         self.patterns.insert(pattern.to_owned());
         if !self.bound_rooms(listed.len()) {
@@ -147,8 +150,8 @@ impl Conversation {
         }
     }
 
-    /// Tells of a room that a pattern matched unseen, and of the messages missed there. Some of them may have come by way
-    /// of other rooms, so they are not fetched.
+    /// Tells of a room that a pattern matched unseen, and of the messages missed there. Some of
+    /// them may have come by way of other rooms, so they are not fetched.
     fn was_made(&mut self, pattern: &str, room: &str, missed_to: u64) {
         if !self.wanted.hears(room) {
             return;
@@ -224,7 +227,8 @@ impl Conversation {
         }
     }
 
-    /// Has the server brought to what the calls that are answered want of a room, or of a pattern and its rooms.
+    /// Has the server brought to what the calls that are answered want of a room, or of a pattern
+    /// and its rooms.
     pub(super) fn reconcile(&mut self, name: &str) {
         let wanted = self.wanted.by_name().iter();
         let wanted = wanted.filter(|room| overlap(name, room) && !self.is_in(room));
@@ -263,7 +267,8 @@ impl Conversation {
         }
     }
 
-    /// The rooms and patterns of a session that goes on: the server has it in these, and in no others.
+    /// The rooms and patterns of a session that goes on: the server has it in these, and in no
+    /// others.
     pub(super) fn take_up(&mut self, patterns: Vec<String>, listed: Vec<InRoom>) {
         if !self.bound_rooms(listed.len().max(patterns.len())) {
             return;
@@ -331,7 +336,8 @@ impl Conversation {
         match errand {
             Errand::Resume | Errand::Unjoin { .. } => false,
             Errand::Fetch { room, .. } | Errand::Recount { room } => !self.rooms.contains_key(room),
-            // One that is about to be left is joined all the same: another call may keep some of its rooms.
+            // One that is about to be left is joined all the same: another call may keep some of
+            // its rooms.
             Errand::Rejoin { room } => !self.wanted.by_name().contains(room),
             Errand::RejoinPattern { pattern } => !self.wanted.patterns().contains(pattern),
         }

@@ -1,8 +1,10 @@
-//! Which rooms and patterns are wanted: by the calls that are answered, and by those that are not yet.
+//! Which rooms and patterns are wanted: by the calls that are answered, and by those that are not
+//! yet.
 //!
-//! What was called last counts, from the call on. A room is *heard* while it is wanted after each call: from a call of
-//! `leave` on it is not, and a `join` that follows is heard only once it is answered. So nothing that is on
-//! its way when a room is left, be it an answer, a notice or a message, is taken for one of a later stay.
+//! What was called last counts, from the call on. A room is *heard* while it is wanted after each
+//! call: from a call of `leave` on it is not, and a `join` that follows is heard only once it is
+//! answered. So nothing that is on its way when a room is left, be it an answer, a notice or a
+//! message, is taken for one of a later stay.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,8 +67,8 @@ impl Wanted {
         self.calls.insert(number, Call { is_join, name: name.clone() });
     }
 
-    /// A call is answered. One that was refused has changed nothing, but that nobody wants to hear of a room
-    /// whose leave was refused.
+    /// A call is answered. One that was refused has changed nothing, but that nobody wants to hear
+    /// of a room whose leave was refused.
     pub(super) fn answered(&mut self, number: u64, is_granted: bool) {
         match self.calls.remove(&number) {
             Some(Call { is_join: true, name }) if is_granted => self.join(name),

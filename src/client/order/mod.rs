@@ -1,10 +1,11 @@
-//! The order of each room's messages: which are new, which are missing, and when each may be yielded.
+//! The order of each room's messages: which are new, which are missing, and when each may be
+//! yielded.
 //!
-//! Pure: messages, gaps and pages go in, and [`Step`]s come out. A room has a *position*, up to which
-//! everything is dealt with: yielded, one's own, or told to be lost. What arrives while something before
-//! it is being fetched is held. A message that is in several rooms is yielded once, when its turn has come
-//! in all of them. `order/room.rs` has the order of one room, this file what its messages have to do with those
-//! of others.
+//! Pure: messages, gaps and pages go in, and [`Step`]s come out. A room has a *position*, up to
+//! which everything is dealt with: yielded, one's own, or told to be lost. What arrives while
+//! something before it is being fetched is held. A message that is in several rooms is yielded
+//! once, when its turn has come in all of them. `order/room.rs` has the order of one room, this
+//! file what its messages have to do with those of others.
 
 mod room;
 
@@ -46,8 +47,9 @@ impl<T> Orders<T> {
         self.rooms.insert(room.to_owned(), order);
     }
 
-    /// Drops a room that one is no longer in, and all that waits there. What waits in other rooms too stays, and
-    /// has never been in this one: a later life of the room may use its numbers again.
+    /// Drops a room that one is no longer in, and all that waits there. What waits in other rooms
+    /// too stays, and has never been in this one: a later life of the room may use its numbers
+    /// again.
     pub(super) fn forget(&mut self, room: &str)
     where
         T: Clone,
@@ -98,7 +100,8 @@ impl<T> Orders<T> {
         }
     }
 
-    /// A live message. In rooms that one has not come back to yet it comes once more, with what was missed there.
+    /// A live message. In rooms that one has not come back to yet it comes once more, with what was
+    /// missed there.
     pub(super) fn arrive(&mut self, item: Item<T>) {
         let item = Arc::new(item);
         for (room, seq) in &item.places {
@@ -134,8 +137,8 @@ impl<T> Orders<T> {
         }
     }
 
-    /// What the server tells about a room one comes back to: its position, and what was missed, or `None`
-    /// if it does not have all of that.
+    /// What the server tells about a room one comes back to: its position, and what was missed, or
+    /// `None` if it does not have all of that.
     pub(super) fn replay(
         &mut self,
         room: &str,
@@ -617,8 +620,8 @@ mod tests {
         assert_eq!(steps(&mut orders), [Step::Yield(1), fetch(1)]);
     }
 
-    /// A server of three rooms that loses, forgets and disconnects, and a client that must account for
-    /// each message: yielded once and in order, or told to be lost.
+    /// A server of three rooms that loses, forgets and disconnects, and a client that must account
+    /// for each message: yielded once and in order, or told to be lost.
     #[test]
     fn any_course_of_events_accounts_for_every_message_once() {
         for round in 0..400 {
@@ -633,7 +636,8 @@ mod tests {
 
     struct World {
         random: u64,
-        /// Per room: places and payload of every message, and how many of the oldest are forgotten.
+        /// Per room: places and payload of every message, and how many of the oldest are
+        /// forgotten.
         rooms: [Vec<Published>; 3],
         kept_from: [u64; 3],
         payloads: u64,

@@ -9,7 +9,8 @@ use std::{
 /// fetched too.
 pub(super) const HELD_MAX: usize = 10_000;
 
-/// Messages of one room, one's own and others, that are known to be in it ahead of what has been received.
+/// Messages of one room, one's own and others, that are known to be in it ahead of what has been
+/// received.
 const KNOWN_MAX: usize = 10_000;
 
 /// A message as far as its order matters.
@@ -93,8 +94,8 @@ pub(super) struct Order<T> {
     pub(super) seq: u64,
     /// Numbers above the position that are dealt with: one's own above all.
     pub(super) known: BTreeSet<u64>,
-    /// Messages above the position that came by way of another room before they came here, by their numbers. They
-    /// may be of an earlier life of this room.
+    /// Messages above the position that came by way of another room before they came here, by
+    /// their numbers. They may be of an earlier life of this room.
     pub(super) ahead: BTreeMap<u64, u64>,
     /// The last message of a newcomer's replay; `None` when it is over.
     pub(super) greeted: Option<u64>,

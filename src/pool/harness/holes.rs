@@ -50,7 +50,8 @@ impl Account {
     }
 }
 
-/// Whatever comes in whatever order: each room's messages and gaps are one row of numbers without a hole.
+/// Whatever comes in whatever order: each room's messages and gaps are one row of numbers without a
+/// hole.
 #[test]
 fn messages_and_gaps_leave_no_hole() {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);

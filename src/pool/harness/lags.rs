@@ -1,4 +1,5 @@
-//! Clients that are too slow for their rooms: each gets what its room's policy says, and knows what it missed.
+//! Clients that are too slow for their rooms: each gets what its room's policy says, and knows what
+//! it missed.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -381,7 +382,8 @@ fn a_client_that_does_not_take_the_newest_is_slow_and_not_silent() {
 
 #[test]
 fn newest_messages_that_wait_come_out_as_the_outbox_takes_them() {
-    // Each fills more than half of the bound, so one goes at a time, and nothing is lost or starves.
+    // Each fills more than half of the bound, so one goes at a time, and nothing is lost or
+    // starves.
     let mut harness =
         open(Config { buffer_bytes: 256, max_message_bytes: 125, ..config() }, Teller);
     let rooms: Vec<String> = (0..20).map(|n| format!("latest.{}{n}", "x".repeat(100))).collect();

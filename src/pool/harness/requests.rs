@@ -1,11 +1,13 @@
-//! The rules of HTTP: what is a request, which route it means, and where one ends and the next begins.
+//! The rules of HTTP: what is a request, which route it means, and where one ends and the next
+//! begins.
 
 use super::{Answer, Harness, PAGE_BYTES, frame, upgrade};
 use crate::config::Config;
 
 const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// What holds of every answer to what is no proper request: it is HTTP, says why, and is the last one.
+/// What holds of every answer to what is no proper request: it is HTTP, says why, and is the last
+/// one.
 fn expect_refused(what: &str, request: &[u8], status: u16, head_only: bool) {
     for step in [1, usize::MAX] {
         let mut harness = Harness::new(Config::default());

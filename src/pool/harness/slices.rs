@@ -49,8 +49,8 @@ fn dialogue(compression: Compression) -> (Config, Vec<u8>) {
     (config, stream)
 }
 
-/// Lives a life at once, and gives its configuration, input and output to `lives`, which must come to the
-/// same in another way.
+/// Lives a life at once, and gives its configuration, input and output to `lives`, which must come
+/// to the same in another way.
 fn is_the_same_life(compression: Compression, lives: impl FnOnce(&Config, &[u8], &[u8])) {
     let (config, stream) = dialogue(compression);
     let mut harness = Harness::new(config.clone());
@@ -134,7 +134,8 @@ fn a_block_at_any_byte_of_either_direction_changes_nothing() {
     }
 }
 
-/// A message this large is given to the kernel as it stands, without waiting for the end of the turn.
+/// A message this large is given to the kernel as it stands, without waiting for the end of the
+/// turn.
 #[test]
 fn a_large_message_goes_out_whole_wherever_the_kernel_stops() {
     let payload: Vec<u8> = (0..40_000).map(|n: u32| n as u8).collect();

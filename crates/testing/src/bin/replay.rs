@@ -10,8 +10,8 @@ use rusty_socks_testing::replay::{PATHS, Path, Round};
 /// Rounds before the first that is counted, so that buffers have their size and tables their place.
 const WARM_UP_ROUNDS: u64 = 20;
 
-/// Rounds that are counted: so many that what differs by chance, such as the seed of a hash table, does
-/// not show.
+/// Rounds that are counted: so many that what differs by chance, such as the seed of a hash table,
+/// does not show.
 const ROUNDS: u64 = 100;
 
 fn main() -> ExitCode {

@@ -13,7 +13,8 @@ use uuid::Uuid;
 
 use crate::frames::{BINARY, CLOSE, TEXT, behind_101, client_frame, server_frames};
 
-/// Chat messages, one a line: every answer is JSON, and what is passed on is passed on byte for byte.
+/// Chat messages, one a line: every answer is JSON, and what is passed on is passed on byte for
+/// byte.
 pub fn chat(data: &[u8]) {
     let mut server = server();
     let (speaker, listener) = (Speaker::enter(&mut server), Speaker::enter(&mut server));
@@ -154,7 +155,8 @@ fn contradiction(line: &str) -> Option<&'static str> {
 
 fn check_json(answers: &[String]) {
     for answer in answers {
-        // As RFC 8259 has it: a `ref` and a content may hold half of a surrogate pair, as they came.
+        // As RFC 8259 has it: a `ref` and a content may hold half of a surrogate pair, as they
+        // came.
         serde_json::from_str::<&RawValue>(answer).expect("answers are JSON");
     }
 }

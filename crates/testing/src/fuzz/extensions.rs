@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use rusty_socks_ws::extension::{Malformed, Takeover, negotiate};
 
-/// `Sec-WebSocket-Extensions` headers, one a line: what is agreed was offered, and is what the answer says.
+/// `Sec-WebSocket-Extensions` headers, one a line: what is agreed was offered, and is what the
+/// answer says.
 pub fn extensions(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let headers = || text.split('\n');

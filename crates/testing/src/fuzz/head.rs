@@ -78,8 +78,8 @@ fn statuses(pieces: &[&[u8]]) -> Vec<u16> {
     statuses
 }
 
-/// The status of the answer at the front of `bytes`, and its length; none if there is none. The body of
-/// an answer to a HEAD is not there, and what looks like an answer behind it is one.
+/// The status of the answer at the front of `bytes`, and its length; none if there is none. The
+/// body of an answer to a HEAD is not there, and what looks like an answer behind it is one.
 fn status_of(bytes: &[u8]) -> Option<(u16, usize)> {
     let mut headers = [httparse::EMPTY_HEADER; 16];
     let mut response = httparse::Response::new(&mut headers);

@@ -22,11 +22,11 @@ use rusty_socks_ws::{
 /// The longest message in these streams, in bytes: small, so that streams reach it.
 pub const MESSAGE_BYTES_MAX: usize = 1000;
 
-/// A frame stream through an endpoint, with and without compression: what comes out does not depend on how
-/// the stream was cut, nor on who else uses the worker's inflater.
+/// A frame stream through an endpoint, with and without compression: what comes out does not depend
+/// on how the stream was cut, nor on who else uses the worker's inflater.
 ///
-/// The first byte chooses who reads and what was agreed, the next two how the stream is cut; the rest is
-/// the stream.
+/// The first byte chooses who reads and what was agreed, the next two how the stream is cut; the
+/// rest is the stream.
 pub fn frames(data: &[u8]) {
     let Some(([mode, small, large], stream)) = data.split_first_chunk::<3>() else { return };
     let agreement = agreement(*mode);

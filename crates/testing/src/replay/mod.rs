@@ -1,8 +1,8 @@
-//! The hot paths of the server, played over and over on fixed input: `benches/hot_paths.rs` takes their time,
-//! `bin/replay.rs` is what `scripts/perf-gate.sh` counts the instructions of.
+//! The hot paths of the server, played over and over on fixed input: `benches/hot_paths.rs` takes
+//! their time, `bin/replay.rs` is what `scripts/perf-gate.sh` counts the instructions of.
 //!
-//! What is played is what serves: no path is written again here, only its input. Nothing of it may depend on
-//! the clock or on chance, or two counts of the same code differ.
+//! What is played is what serves: no path is written again here, only its input. Nothing of it may
+//! depend on the clock or on chance, or two counts of the same code differ.
 
 mod path;
 mod road;

@@ -27,17 +27,20 @@ pub trait Round {
     /// The path itself.
     fn play(&mut self);
 
-    /// How many units the last round has done, and that it has done them right. Not part of the path.
+    /// How many units the last round has done, and that it has done them right. Not part of the
+    /// path.
     fn done(&mut self) -> u64;
 }
 
-/// The publish command that the paths of the chat protocol say, of a length that people write. It brings its
-/// own time: the server's would be formatted once a millisecond, and so cost more on a slower machine.
+/// The publish command that the paths of the chat protocol say, of a length that people write. It
+/// brings its own time: the server's would be formatted once a millisecond, and so cost more on a
+/// slower machine.
 pub(super) const COMMAND: &str = "{\"type\":\"publish\",\"room\":\"lobby\",\"sender\":\"ann\",\
     \"content\":{\"text\":\"Would you look at that? It works, and nobody knows why.\"},\
     \"timestamp\":\"2026-03-14T15:09:26.535Z\"}";
 
-/// The text around the number of a message that its room is sent, as long as one that [`COMMAND`] makes.
+/// The text around the number of a message that its room is sent, as long as one that [`COMMAND`]
+/// makes.
 pub(super) const BEFORE_SEQ: &str = "{\"type\":\"message\",\"room\":\"lobby\",\"seq\":";
 pub(super) const AFTER_SEQ: &str = ",\"id\":\"67e55044-10b1-426f-9247-bb680e5fe0c8\",\"sender\":\"ann\",\
     \"content\":{\"text\":\"Would you look at that? It works, and nobody knows why.\"},\

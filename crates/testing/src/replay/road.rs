@@ -305,7 +305,8 @@ impl Ask {
 }
 
 impl Ask {
-    /// Tells how far the room is, by one message more that the client is sent and that does not count.
+    /// Tells how far the room is, by one message more that the client is sent and that does not
+    /// count.
     fn seq(&mut self) -> u64 {
         let seq = say_in(&self.server, self.room);
         self.server.turn();

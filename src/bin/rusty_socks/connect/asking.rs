@@ -22,7 +22,8 @@ use super::{
 /// Requests that may wait to be sent. A pipe is not read beyond it.
 pub(super) const JOBS_MAX: usize = 1000;
 
-/// Publishes that may be unanswered. Each is answered in time even where the server allows one a second.
+/// Publishes that may be unanswered. Each is answered in time even where the server allows one a
+/// second.
 pub(super) const TICKETS_MAX: usize = 100;
 
 /// How long one line may take to be answered, reconnects included.

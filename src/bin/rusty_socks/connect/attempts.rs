@@ -17,8 +17,8 @@ const JITTER: Duration = Duration::from_millis(250);
 /// No random wait is longer.
 const JITTER_MAX: Duration = Duration::from_secs(8);
 
-/// Makes attempts until the server is not busy: until one succeeds, fails for good, or the next one would
-/// come after `--timeout`. Tells of each wait.
+/// Makes attempts until the server is not busy: until one succeeds, fails for good, or the next one
+/// would come after `--timeout`. Tells of each wait.
 pub(super) fn until_served<T>(
     args: &ConnectArgs,
     attempt: impl Fn() -> Result<T, Error>,

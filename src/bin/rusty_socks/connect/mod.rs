@@ -1,8 +1,9 @@
 //! `rusty_socks connect`: a client for people at a terminal, and for scripts.
 //!
-//! Read in this order: [`ConnectArgs`] is what was asked for; [`chat`] speaks the chat protocol through a
-//! session that reconnects, [`raw`] passes messages to and from any server. [`happening`] is all that
-//! either waits for, in one queue; [`screen`] is where things are shown, by one thread alone.
+//! Read in this order: [`ConnectArgs`] is what was asked for; [`chat`] speaks the chat protocol
+//! through a session that reconnects, [`raw`] passes messages to and from any server. [`happening`]
+//! is all that either waits for, in one queue; [`screen`] is where things are shown, by one thread
+//! alone.
 
 // The way in.
 mod attempts;
@@ -46,14 +47,14 @@ use self::show::Look;
 /// with an error code or the connection was lost.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConnectArgs {
-    /// The server: localhost, localhost:4000, ws://host[:port][/path]. Without a scheme, what is left
-    /// out is port 3030 and the path /ws.
+    /// The server: localhost, localhost:4000, ws://host[:port][/path]. Without a scheme, what is
+    /// left out is port 3030 and the path /ws.
     #[arg(value_name = "URL", default_value = "ws://127.0.0.1:3030/ws")]
     url: String,
 
     /// Talk to any WebSocket server: what is typed is sent word for word, and what comes is shown
-    /// word for word. A line from a pipe that is not UTF-8 is sent as a binary message. No commands;
-    /// Ctrl-D ends it.
+    /// word for word. A line from a pipe that is not UTF-8 is sent as a binary message. No
+    /// commands; Ctrl-D ends it.
     #[arg(long)]
     raw: bool,
 

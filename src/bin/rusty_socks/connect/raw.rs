@@ -1,4 +1,5 @@
-//! Any WebSocket server: what is typed is sent word for word, and what comes is shown word for word.
+//! Any WebSocket server: what is typed is sent word for word, and what comes is shown word for
+//! word.
 
 use std::{
     io::{self, IsTerminal},

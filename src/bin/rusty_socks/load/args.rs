@@ -114,8 +114,8 @@ pub(super) struct Common {
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=64))]
     pub(super) threads: Option<u32>,
 
-    /// Local addresses to connect from, in turn (127.0.0.2,127.0.0.3): each brings its own range of
-    /// ports. On the loopback of Linux they are taken by themselves when one has too few.
+    /// Local addresses to connect from, in turn (127.0.0.2,127.0.0.3): each brings its own range
+    /// of ports. On the loopback of Linux they are taken by themselves when one has too few.
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
     pub(super) source: Vec<IpAddr>,
 
@@ -145,8 +145,8 @@ pub(super) struct Common {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct StormArgs {
-    /// The server: localhost, localhost:4000, ws://host[:port][/path]. Without a scheme, what is left
-    /// out is port 3030 and the path /ws (/echo for echo). No TLS.
+    /// The server: localhost, localhost:4000, ws://host[:port][/path]. Without a scheme, what is
+    /// left out is port 3030 and the path /ws (/echo for echo). No TLS.
     #[arg(value_name = "URL", default_value = "ws://127.0.0.1:3030/ws")]
     pub(super) url: String,
 

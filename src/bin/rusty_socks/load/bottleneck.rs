@@ -17,7 +17,8 @@ const STARVED_MAX: f64 = 0.1;
 /// Messages of an open loop that leave later than this are late.
 const LAG_MAX: Duration = Duration::from_millis(5);
 
-/// Less than that is late too where it is most of what was measured, from here on: a timer may be so late by itself.
+/// Less than that is late too where it is most of what was measured, from here on: a timer may be
+/// so late by itself.
 const LAG_OF_NOTE: Duration = Duration::from_millis(2);
 
 /// Why the client, not the server, was the limit; empty when it was not.

@@ -18,7 +18,8 @@ pub(super) struct Busy {
 pub(super) struct ThreadLoad {
     /// The share of the time (0 to 1) outside of `poll`: at 1 there was always something to do.
     pub(super) busy: f64,
-    /// The share of the time on a CPU, and the share spent waiting for one, where the system tells.
+    /// The share of the time on a CPU, and the share spent waiting for one, where the system
+    /// tells.
     pub(super) cpu: Option<f64>,
     pub(super) starved: Option<f64>,
 }

@@ -19,7 +19,8 @@ pub(super) struct Compared {
 }
 
 impl Comparison {
-    /// What the server counted during the run, beside what the client did. Empty when it tells nothing.
+    /// What the server counted during the run, beside what the client did. Empty when it tells
+    /// nothing.
     pub(super) fn of(report: &Report) -> Comparison {
         let (last, stale) = match (&report.server_after, report.server_samples.last()) {
             (Some(after), _) => (Some(after), None),

@@ -92,8 +92,8 @@ impl Held {
         said
     }
 
-    /// Puts a message into the outbox, whatever lies there already; [`flush`](Self::flush) sends it.
-    /// `false` when the conversation is over.
+    /// Puts a message into the outbox, whatever lies there already; [`flush`](Self::flush) sends
+    /// it. `false` when the conversation is over.
     pub(super) fn queue(&mut self, message: Message) -> bool {
         if self.ending.is_some() {
             return false;

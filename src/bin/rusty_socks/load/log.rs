@@ -1,4 +1,5 @@
-//! What one thread writes down: the tally of its connections, its traffic, and when it all happened.
+//! What one thread writes down: the tally of its connections, its traffic, and when it all
+//! happened.
 
 use std::{
     collections::BTreeMap,

@@ -2,11 +2,11 @@
 //! it. Storms of connections, round trips, fan-out, idle holding.
 //!
 //! Read in this order: [`args`] is what was typed, [`plan`] what it means; [`coordinator`] runs it,
-//! with one [`load_thread`] on each thread; [`handshake`] is a connection until its answer, [`held`]
-//! after it; [`work`] is what connections then do; [`log`] is where each thread writes down what it
-//! saw, [`report`] all of it; [`outcome`] judges it and [`summary`] puts it into words, of which
-//! [`table`], [`json`] and [`page`] are made. The server is a stranger here: nothing is shared with
-//! its code, so that a fault cannot hide on both sides.
+//! with one [`load_thread`] on each thread; [`handshake`] is a connection until its answer,
+//! [`held`] after it; [`work`] is what connections then do; [`log`] is where each thread writes
+//! down what it saw, [`report`] all of it; [`outcome`] judges it and [`summary`] puts it into
+//! words, of which [`table`], [`json`] and [`page`] are made. The server is a stranger here:
+//! nothing is shared with its code, so that a fault cannot hide on both sides.
 
 // What was typed, and what it means.
 mod args;

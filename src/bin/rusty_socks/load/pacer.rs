@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// The times at which one thread is to send. They are fixed by the rate alone, so that a server that
-/// stalls cannot make the client ask less of it: that is what keeps the latencies honest.
+/// The times at which one thread is to send. They are fixed by the rate alone, so that a server
+/// that stalls cannot make the client ask less of it: that is what keeps the latencies honest.
 #[derive(Clone)]
 pub(super) struct Pacer {
     began: Instant,

@@ -47,8 +47,8 @@ pub(super) struct ThreadCounts {
     pub(super) closed: u64,
     pub(super) sent: u64,
     pub(super) received: u64,
-    /// Deliveries owed by what this thread published, and deliveries it saw; a thread alone may see
-    /// more than it owes.
+    /// Deliveries owed by what this thread published, and deliveries it saw; a thread alone may
+    /// see more than it owes.
     pub(super) expected: u64,
     pub(super) answered: u64,
 }

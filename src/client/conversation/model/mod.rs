@@ -1,7 +1,8 @@
-//! A model of a server, its rooms and a bad network, in which calls, answers and cuts come in any order.
+//! A model of a server, its rooms and a bad network, in which calls, answers and cuts come in any
+//! order.
 //!
-//! Whatever the order, nothing of a room is yielded from the call of `leave` on, what was called last holds in the
-//! end on both sides, and of what is wanted all along nothing is missing.
+//! Whatever the order, nothing of a room is yielded from the call of `leave` on, what was called
+//! last holds in the end on both sides, and of what is wanted all along nothing is missing.
 
 mod server;
 
@@ -110,8 +111,8 @@ struct World {
     names: u64,
     published: u64,
     is_calm: bool,
-    /// Of each room: the last message that was published before it was made, or before the client came into it
-    /// without a position.
+    /// Of each room: the last message that was published before it was made, or before the client
+    /// came into it without a position.
     begun_at: BTreeMap<String, u64>,
 
     talk: Conversation,
@@ -338,8 +339,8 @@ impl World {
         };
         let wanted: Vec<&(String, u64)> = places.iter().filter(is_wanted).collect();
         assert!(!wanted.is_empty(), "{number} is of rooms that were left: {places:?}");
-        // What is of an earlier life of a room, or of before one came, or is told to be lost, may still come by way of
-        // another one.
+        // What is of an earlier life of a room, or of before one came, or is told to be lost, may
+        // still come by way of another one.
         for place in wanted {
             let room = &place.0;
             let is_late = number <= self.begun_at[room] || self.lost.contains(place);

@@ -10,8 +10,8 @@ const NOISE_BYTES: i64 = 16;
 
 /// The kernel's books at one moment.
 pub(crate) struct Kernel {
-    /// Slabs that cannot be given back, in KiB: sockets, files, epoll entries, and all else that it
-    /// needs.
+    /// Slabs that cannot be given back, in KiB: sockets, files, epoll entries, and all else that
+    /// it needs.
     unreclaimable_kib: Option<i64>,
     /// Bytes of live objects by cache; only the superuser may read them.
     caches: BTreeMap<String, i64>,
