@@ -99,7 +99,8 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use rusty_socks::{Config, Context, Message, Server, client::Client};
+//! use rusty_socks::{Config, Context, Message, Server};
+//! use rusty_socks_client::Client;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let shout = |ctx: &mut Context<'_, ()>, message: Message<'_>| {
@@ -125,10 +126,10 @@
 //!
 //! [`Server`] binds and runs; [`ServerHandle`] controls it from anywhere. [`Handler`] is what you
 //! write, [`Context`] what it is given, [`Peer`] what can be kept. [`chat`] is the shipped handler,
-//! [`client`] the other side of it. [`Config`] has every limit. `ARCHITECTURE.md` follows a byte
+//! the crate `rusty_socks_client`
+//! the other side of it. [`Config`] has every limit. `ARCHITECTURE.md` follows a byte
 //! through the code.
 
-pub mod client;
 pub mod chat;
 mod server;
 mod pool;

@@ -12,10 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusty_socks::{
-    CloseReason, Config,
-    client::{Client, ClientBuilder, Error, ErrorKind, Received},
-};
+use rusty_socks::{CloseReason, Config};
+use rusty_socks_client::{Client, ClientBuilder, Error, ErrorKind, Received};
 use support::{DEADLINE, Random, TestServer, config, eventually};
 use tungstenite::handshake::derive_accept_key;
 

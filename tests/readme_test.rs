@@ -99,7 +99,7 @@ fn the_rust_code_is_compiled() {
         let inside = inside.take_while(|line| !line.starts_with(&fence));
         inside.map(|line| format!("{}\n", line.trim_start_matches(sign))).collect()
     };
-    let of_session = of_docs("src/client/session.rs", "///");
+    let of_session = of_docs("crates/client/src/session.rs", "///");
     let of_lib = of_docs("src/lib.rs", "//!");
     let of_test = read("tests/readme_test.rs");
     let of_test = of_test.split("// README begins\n").nth(1).unwrap();

@@ -17,11 +17,10 @@ use std::{
 use proxy::Proxy;
 use rusty_socks::{
     CloseReason, Config,
-    client::{
-        Client, ErrorKind, Event, JoinOptions, Pages, Position, PublishOptions, RoomMessage,
-        Session,
-    },
     config::{Overflow, RoomRule},
+};
+use rusty_socks_client::{
+    Client, ErrorKind, Event, JoinOptions, Pages, Position, PublishOptions, RoomMessage, Session,
 };
 use serde_json::{Value, json};
 use support::{DEADLINE, Random, TestServer, eventually};

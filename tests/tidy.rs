@@ -19,14 +19,14 @@ use syn::{
 /// below it.
 ///
 /// The crates below the server, such as `rusty_socks_ws`, are everybody's.
-const LAYERS: [&str; 13] = [
-    "bin", "lib", "client", "chat", "server", "pool", "handler", "hub", "store", "metrics", "http",
-    "config", "error",
+const LAYERS: [&str; 12] = [
+    "bin", "lib", "chat", "server", "pool", "handler", "hub", "store", "metrics", "http", "config",
+    "error",
 ];
 
 /// Rooms that are written against the public face alone, so that whatever they do an embedder can
 /// do too.
-const OUTSIDERS: [&str; 2] = ["client", "chat"];
+const OUTSIDERS: [&str; 1] = ["chat"];
 
 /// A file above this is asking to be two. Unit tests do not count.
 const LINES_MAX: usize = 500;
@@ -272,8 +272,12 @@ fn reached(from: usize, imports: &[BTreeSet<usize>]) -> BTreeSet<usize> {
 }
 
 /// Folders whose files still import each other. The list only gets shorter.
-const CIRCLES_OWED: [&str; 4] =
-    ["src/bin/rusty_socks/connect/", "src/bin/rusty_socks/load/", "src/client/", "src/pool/"];
+const CIRCLES_OWED: [&str; 4] = [
+    "src/bin/rusty_socks/connect/",
+    "src/bin/rusty_socks/load/",
+    "crates/client/src/",
+    "src/pool/",
+];
 
 #[test]
 fn no_files_import_each_other_in_a_circle() {

@@ -7,11 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusty_socks::{
-    Config, Error,
-    client::{self, Target},
-    config::Loaded,
-};
+use rusty_socks::{Config, Error, config::Loaded};
+use rusty_socks_client::{self as client, Target};
 
 use crate::{
     exit::{Exit, PREFIX, say},

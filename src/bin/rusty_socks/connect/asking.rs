@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use rusty_socks::client::{
+use rusty_socks_client::{
     Error, ErrorKind, JoinOptions, Pages, PublishOptions, Receipt, Session, Ticket,
 };
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusty_socks::client::Error;
+use rusty_socks_client::Error;
 
 use crate::exit::{Exit, PREFIX, say};
 

@@ -12,7 +12,7 @@ use std::{
     thread,
 };
 
-use rusty_socks::client::{Error, Event, Member, Session};
+use rusty_socks_client::{Error, Event, Member, Session};
 
 use crate::exit::{Exit, PREFIX};
 

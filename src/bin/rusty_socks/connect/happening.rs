@@ -8,7 +8,7 @@ use std::{
 };
 
 use crossterm::event::{self, KeyEvent};
-use rusty_socks::client::{Error, Event, Members, Received, RoomMessage};
+use rusty_socks_client::{Error, Event, Members, Received, RoomMessage};
 
 /// Happenings that may wait to be shown. Whoever brings one more waits.
 const QUEUE_MAX: usize = 1024;

@@ -26,7 +26,7 @@ use std::{
 };
 
 use clap::{ValueEnum, builder::StringValueParser, builder::TypedValueParser};
-use rusty_socks::client::{Client, ClientBuilder, Error, ErrorKind};
+use rusty_socks_client::{Client, ClientBuilder, Error, ErrorKind};
 
 use crate::exit::{Exit, PREFIX, say};
 

@@ -7,10 +7,7 @@ use std::{
     thread,
 };
 
-use rusty_socks::{
-    CloseReason,
-    client::{Client, Received},
-};
+use rusty_socks_client::{Client, CloseReason, Received};
 
 use crate::exit::{Exit, PREFIX};
 
@@ -160,7 +157,7 @@ impl Raw<'_> {
 
     fn over(
         &mut self,
-        outcome: Result<(), rusty_socks::client::Error>,
+        outcome: Result<(), rusty_socks_client::Error>,
         is_ours: bool,
         is_short: bool,
     ) -> Result<Exit, Failure> {

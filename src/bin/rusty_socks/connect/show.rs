@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use chrono::{DateTime, Local};
-use rusty_socks::client::{Event, PrivateMessage, RoomMessage};
+use rusty_socks_client::{Event, PrivateMessage, RoomMessage};
 use serde::Serialize;
 use serde_json::value::RawValue;
 

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use rusty_socks::client::Target;
+use rusty_socks_client::Target;
 
 use super::{
     args::{Common, EchoArgs, FanoutArgs, IdleArgs, LoadArgs, ModeArgs, Protocol, StormArgs},

@@ -15,7 +15,7 @@ use std::{
 
 use serde_json::{Value, json, value::RawValue};
 
-use crate::client::{
+use crate::{
     ask::{Answer, Ask, Draft, JoinOptions, Place, PublishOptions, Request, Ticket},
     event::{Entered, Event, Receipt},
 };
@@ -326,7 +326,7 @@ impl World {
         }
     }
 
-    fn check_message(&mut self, message: &crate::client::RoomMessage) {
+    fn check_message(&mut self, message: &crate::RoomMessage) {
         let number: u64 = message.content().expect("a number");
         assert!(self.all_taken.insert(number), "{number} comes twice");
         let places = match message.rooms.is_empty() {

@@ -7,7 +7,7 @@ use std::{
 
 /// Messages of one room that are held while earlier ones are fetched. One more, and all of them are
 /// fetched too.
-pub(super) const HELD_MAX: usize = 10_000;
+pub(crate) const HELD_MAX: usize = 10_000;
 
 /// Messages of one room, one's own and others, that are known to be in it ahead of what has been
 /// received.
@@ -15,28 +15,28 @@ const KNOWN_MAX: usize = 10_000;
 
 /// A message as far as its order matters.
 #[derive(Debug)]
-pub(in super::super) struct Item<T> {
+pub(crate) struct Item<T> {
     /// Every room it is in, with its number there.
-    pub(in super::super) places: Vec<(String, u64)>,
+    pub(crate) places: Vec<(String, u64)>,
     /// Tells it from others of the same number: a room that begins anew counts from one.
-    pub(in super::super) id: u64,
+    pub(crate) id: u64,
     /// What is yielded; `None` for one's own, which only counts.
-    pub(in super::super) payload: Option<T>,
+    pub(crate) payload: Option<T>,
 }
 
 impl<T> Item<T> {
-    pub(super) fn is(&self, room: &str, seq: u64, id: u64) -> bool {
+    pub(crate) fn is(&self, room: &str, seq: u64, id: u64) -> bool {
         self.id == id && self.seq_in(room) == Some(seq)
     }
 
-    pub(super) fn seq_in(&self, room: &str) -> Option<u64> {
+    pub(crate) fn seq_in(&self, room: &str) -> Option<u64> {
         self.places.iter().find(|(name, _)| name == room).map(|(_, seq)| *seq)
     }
 }
 
 /// What is to be done next, in this order.
 #[derive(Debug, PartialEq, Eq)]
-pub(in super::super) enum Step<T> {
+pub(crate) enum Step<T> {
     Yield(T),
     /// Without numbers it is not known how many.
     Lost {
@@ -52,7 +52,7 @@ pub(in super::super) enum Step<T> {
 
 /// What waits for its turn in a room.
 #[derive(Debug)]
-pub(super) enum Held<T> {
+pub(crate) enum Held<T> {
     Message(Arc<Item<T>>),
     /// Older than the position, and welcome all the same: the replay for a newcomer.
     Old(Arc<Item<T>>),
@@ -70,15 +70,15 @@ pub(super) enum Held<T> {
 
 /// What is being fetched: from `next` to `to`.
 #[derive(Debug)]
-pub(super) struct Fill {
-    pub(super) next: u64,
-    pub(super) to: u64,
-    pub(super) is_asked: bool,
+pub(crate) struct Fill {
+    pub(crate) next: u64,
+    pub(crate) to: u64,
+    pub(crate) is_asked: bool,
 }
 
 /// Whether one is told of a room's messages on this connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(crate) enum Standing {
     Live,
     /// Not yet: what was missed will come, and what is in other rooms too waits for it.
     Expected,
@@ -88,29 +88,29 @@ pub(super) enum Standing {
 
 /// One room.
 #[derive(Debug)]
-pub(super) struct Order<T> {
-    pub(super) standing: Standing,
-    pub(super) epoch: String,
-    pub(super) seq: u64,
+pub(crate) struct Order<T> {
+    pub(crate) standing: Standing,
+    pub(crate) epoch: String,
+    pub(crate) seq: u64,
     /// Numbers above the position that are dealt with: one's own above all.
-    pub(super) known: BTreeSet<u64>,
+    pub(crate) known: BTreeSet<u64>,
     /// Messages above the position that came by way of another room before they came here, by
     /// their numbers. They may be of an earlier life of this room.
-    pub(super) ahead: BTreeMap<u64, u64>,
+    pub(crate) ahead: BTreeMap<u64, u64>,
     /// The last message of a newcomer's replay; `None` when it is over.
-    pub(super) greeted: Option<u64>,
+    pub(crate) greeted: Option<u64>,
     /// In this room older messages give way to newer ones, and nobody fetches them.
-    pub(super) is_latest: bool,
-    pub(super) fill: Option<Fill>,
+    pub(crate) is_latest: bool,
+    pub(crate) fill: Option<Fill>,
     /// Fetched, before everything in `held`.
-    pub(super) fetched: VecDeque<Held<T>>,
-    pub(super) held: VecDeque<Held<T>>,
+    pub(crate) fetched: VecDeque<Held<T>>,
+    pub(crate) held: VecDeque<Held<T>>,
     /// The highest number in `held`.
-    pub(super) held_to: u64,
+    pub(crate) held_to: u64,
 }
 
 impl<T> Order<T> {
-    pub(super) fn new(epoch: &str, seq: u64, is_latest: bool) -> Order<T> {
+    pub(crate) fn new(epoch: &str, seq: u64, is_latest: bool) -> Order<T> {
         Order {
             standing: Standing::Live,
             epoch: epoch.to_owned(),
@@ -126,7 +126,7 @@ impl<T> Order<T> {
         }
     }
 
-    pub(super) fn suspend(&mut self) {
+    pub(crate) fn suspend(&mut self) {
         self.standing = Standing::Expected;
         self.fill = None;
         self.greeted = None;
@@ -135,12 +135,12 @@ impl<T> Order<T> {
     }
 
     /// Whether a message, which has the number `seq` here, is dealt with.
-    pub(super) fn has_seen(&self, seq: u64, id: u64) -> bool {
+    pub(crate) fn has_seen(&self, seq: u64, id: u64) -> bool {
         seq <= self.seq || self.known.contains(&seq) || self.ahead.get(&seq) == Some(&id)
     }
 
     /// Whether a message waits here.
-    pub(super) fn holds(&self, room: &str, seq: u64, id: u64) -> bool {
+    pub(crate) fn holds(&self, room: &str, seq: u64, id: u64) -> bool {
         let is_it = |held: &Held<T>| match held {
             Held::Message(item) => item.is(room, seq, id),
             _ => false,
@@ -149,7 +149,7 @@ impl<T> Order<T> {
     }
 
     /// A message is yielded by way of another room, before it has come here.
-    pub(super) fn overtake(&mut self, seq: u64, id: u64) {
+    pub(crate) fn overtake(&mut self, seq: u64, id: u64) {
         if seq > self.seq {
             self.ahead.insert(seq, id);
             if self.ahead.len() > KNOWN_MAX {
@@ -159,7 +159,7 @@ impl<T> Order<T> {
     }
 
     /// Everything up to `seq` is dealt with.
-    pub(super) fn reach(&mut self, seq: u64) {
+    pub(crate) fn reach(&mut self, seq: u64) {
         self.seq = self.seq.max(seq);
         while self.known.remove(&(self.seq + 1)) {
             self.seq += 1;
@@ -169,7 +169,7 @@ impl<T> Order<T> {
     }
 
     /// `seq` is dealt with, whatever is before it.
-    pub(super) fn know(&mut self, seq: u64) {
+    pub(crate) fn know(&mut self, seq: u64) {
         if seq > self.seq {
             self.known.insert(seq);
             if self.known.len() > KNOWN_MAX
@@ -182,14 +182,14 @@ impl<T> Order<T> {
     }
 
     /// What is next, unless it is still to be fetched.
-    pub(super) fn head(&self) -> Option<&Held<T>> {
+    pub(crate) fn head(&self) -> Option<&Held<T>> {
         match self.fetched.front() {
             None if self.fill.is_none() => self.held.front(),
             head => head,
         }
     }
 
-    pub(super) fn pop(&mut self) -> Option<Held<T>> {
+    pub(crate) fn pop(&mut self) -> Option<Held<T>> {
         match self.fetched.pop_front() {
             None if self.fill.is_none() => self.held.pop_front(),
             head => head,
@@ -197,16 +197,16 @@ impl<T> Order<T> {
     }
 
     /// Whether a page is under way. What was fetched before it does not wait for it.
-    pub(super) fn is_asking(&self) -> bool {
+    pub(crate) fn is_asking(&self) -> bool {
         self.fill.as_ref().is_some_and(|fill| fill.is_asked)
     }
 
-    pub(super) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.fill.is_none() && self.fetched.is_empty() && self.held.is_empty()
     }
 
     /// Keeps what ends at `to` until its turn.
-    pub(super) fn hold(&mut self, held: Held<T>, to: u64) {
+    pub(crate) fn hold(&mut self, held: Held<T>, to: u64) {
         self.greeted = None;
         self.held_to = self.held_to.max(to);
         if self.held.len() >= HELD_MAX {
@@ -218,7 +218,7 @@ impl<T> Order<T> {
     }
 
     /// Whether something up to `seq` is waiting here or will be looked for.
-    pub(super) fn awaits(&self, room: &str, seq: u64) -> bool {
+    pub(crate) fn awaits(&self, room: &str, seq: u64) -> bool {
         let is_before = |held: &Held<T>| match held {
             Held::Message(item) => item.seq_in(room).is_some_and(|other| other <= seq),
             Held::Gap { from, .. } | Held::Lost { from, .. } => *from <= seq,
@@ -230,7 +230,7 @@ impl<T> Order<T> {
     }
 
     /// Those of `from..=to` that are lost indeed, as ranges.
-    pub(super) fn push_lost(&mut self, from: u64, to: u64) {
+    pub(crate) fn push_lost(&mut self, from: u64, to: u64) {
         let mut from = from.max(self.seq + 1);
         if from > to {
             return;
@@ -249,7 +249,7 @@ impl<T> Order<T> {
 
 impl<T: Clone> Order<T> {
     /// Everything that is no message.
-    pub(super) fn deal_with(&mut self, room: &str, held: Held<T>, steps: &mut Vec<Step<T>>) {
+    pub(crate) fn deal_with(&mut self, room: &str, held: Held<T>, steps: &mut Vec<Step<T>>) {
         let lost = |from, to| Step::Lost { room: room.to_owned(), range: Some((from, to)) };
         match held {
             Held::Old(item) => steps.extend(item.payload.clone().map(Step::Yield)),

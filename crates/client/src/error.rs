@@ -84,7 +84,7 @@ struct Told {
 }
 
 impl Error {
-    pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
         Error::with(kind, message.into(), Detail::None)
     }
 
@@ -92,7 +92,7 @@ impl Error {
         Error { inner: Arc::new(Inner { kind, message, source: None, detail }) }
     }
 
-    pub(super) fn caused(
+    pub(crate) fn caused(
         kind: ErrorKind,
         message: impl Into<String>,
         source: impl Into<Box<dyn error::Error + Send + Sync>>,
@@ -103,7 +103,7 @@ impl Error {
 
     /// An operating-system error while talking to the server: too late, or the end of the
     /// connection.
-    pub(super) fn io(doing: &str, error: io::Error) -> Error {
+    pub(crate) fn io(doing: &str, error: io::Error) -> Error {
         let kind = match error.kind() {
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => ErrorKind::Timeout,
             _ => ErrorKind::Lost,
@@ -111,7 +111,7 @@ impl Error {
         Error::caused(kind, doing, error)
     }
 
-    pub(super) fn refusal(refused: Refused) -> Error {
+    pub(crate) fn refusal(refused: Refused) -> Error {
         let mut message = format!("the server answers {}", refused.status);
         // Our own server, and others, say in JSON why.
         let told = serde_json::from_str::<Told>(&refused.body).map(|told| told.message);
@@ -124,12 +124,12 @@ impl Error {
         Error::with(ErrorKind::Refused, message, Detail::Refused(refused))
     }
 
-    pub(super) fn closed(reason: CloseReason) -> Error {
+    pub(crate) fn closed(reason: CloseReason) -> Error {
         let message = format!("the connection is closed: {reason}");
         Error::with(ErrorKind::Closed, message, Detail::Closed(reason))
     }
 
-    pub(super) fn rejected(code: &str, text: &str) -> Error {
+    pub(crate) fn rejected(code: &str, text: &str) -> Error {
         let message = format!("the server refuses: {text} ({code})");
         Error::with(ErrorKind::Rejected, message, Detail::Rejected(code.to_owned()))
     }

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::client::ask::Ask;
+use crate::ask::Ask;
 
 /// Rooms left one by one, though they fit a pattern, that are remembered.
 const DECLINED_MAX: usize = 1000;
@@ -180,7 +180,7 @@ pub(super) fn overlap(one: &str, other: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::client::ask::JoinOptions;
+    use crate::ask::JoinOptions;
 
     use super::*;
 

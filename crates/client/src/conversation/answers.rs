@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::client::{
+use crate::{
     ask::{Answer, Ask, JoinOptions, Request},
     backoff::asked,
     error::Error,
@@ -358,7 +358,7 @@ mod tests {
 
     use serde_json::{Value, json, value::RawValue};
 
-    use crate::client::{
+    use crate::{
         ask::{Draft, Place, PublishOptions, Ticket},
         backoff::ASKED_MAX,
         frames::SEQ_MAX,

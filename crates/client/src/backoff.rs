@@ -13,16 +13,16 @@ const CAP: Duration = Duration::from_secs(30);
 const GOOD_AFTER: Duration = Duration::from_secs(5);
 
 /// What a server asks for is believed up to here; a longer wait is more likely a broken clock.
-pub(super) const ASKED_MAX: Duration = Duration::from_secs(600);
+pub(crate) const ASKED_MAX: Duration = Duration::from_secs(600);
 
 /// A wait that a server asks for, in milliseconds.
-pub(super) fn asked(wait_ms: u64) -> Duration {
+pub(crate) fn asked(wait_ms: u64) -> Duration {
     Duration::from_millis(wait_ms).min(ASKED_MAX)
 }
 
 /// How a connection, or an attempt at one, ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(crate) enum Ended {
     /// No connection came about.
     Unreachable,
     /// The server answered the upgrade with a status that another attempt may change, or will not.
@@ -35,7 +35,7 @@ pub(super) enum Ended {
 
 /// What to do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// Coming back as one is will not help.
     Stop,
     /// Come back after this.
@@ -44,14 +44,14 @@ pub(super) enum Verdict {
 
 /// The memory of how often it has failed.
 #[derive(Debug, Default)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     attempt: u32,
 }
 
 impl Backoff {
     /// Judges an end. `lived` is how long the connection was of use, `told` what a `closing` frame
     /// has said, `random` a number from 0 to 1.
-    pub(super) fn after(
+    pub(crate) fn after(
         &mut self,
         ended: &Ended,
         lived: Option<Duration>,

@@ -7,67 +7,67 @@ use super::event::{Member, Members, PrivateMessage, RoomMessage};
 
 /// A command; absent fields are left out.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Command<'a> {
+pub(crate) struct Command<'a> {
     #[serde(rename = "type")]
-    pub(super) kind: &'static str,
+    pub(crate) kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) room: Option<&'a str>,
+    pub(crate) room: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) rooms: Option<Rooms<'a>>,
+    pub(crate) rooms: Option<Rooms<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) session: Option<&'a str>,
+    pub(crate) session: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) direct: Option<u64>,
+    pub(crate) direct: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) to: Option<&'a str>,
+    pub(crate) to: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) content: Option<&'a RawValue>,
+    pub(crate) content: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) id: Option<&'a str>,
+    pub(crate) id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) sender: Option<&'a str>,
+    pub(crate) sender: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) timestamp: Option<&'a str>,
+    pub(crate) timestamp: Option<&'a str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub(super) echo: bool,
+    pub(crate) echo: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) since: Option<Since<'a>>,
+    pub(crate) since: Option<Since<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) presence: Option<bool>,
+    pub(crate) presence: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) watch: Option<bool>,
+    pub(crate) watch: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) before: Option<u64>,
+    pub(crate) before: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) after: Option<u64>,
+    pub(crate) after: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) limit: Option<u64>,
+    pub(crate) limit: Option<u64>,
     #[serde(rename = "ref")]
-    pub(super) reference: u64,
+    pub(crate) reference: u64,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-pub(super) enum Rooms<'a> {
+pub(crate) enum Rooms<'a> {
     Names(&'a [String]),
     Positions(Vec<Known<'a>>),
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Known<'a> {
-    pub(super) room: &'a str,
-    pub(super) epoch: &'a str,
-    pub(super) seq: u64,
+pub(crate) struct Known<'a> {
+    pub(crate) room: &'a str,
+    pub(crate) epoch: &'a str,
+    pub(crate) seq: u64,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Since<'a> {
-    pub(super) epoch: &'a str,
-    pub(super) seq: u64,
+pub(crate) struct Since<'a> {
+    pub(crate) epoch: &'a str,
+    pub(crate) seq: u64,
 }
 
 impl Command<'_> {
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         // Strings, numbers and JSON that is JSON already: there is nothing that could fail.
         serde_json::to_string(self).unwrap_or_default()
     }
@@ -75,7 +75,7 @@ impl Command<'_> {
 
 /// No room ever counts so far. A number beyond it is a fault, and without them what is one more can
 /// be told.
-pub(super) const SEQ_MAX: u64 = u64::MAX >> 1;
+pub(crate) const SEQ_MAX: u64 = u64::MAX >> 1;
 
 fn seq<'de, D: serde::Deserializer<'de>>(input: D) -> Result<u64, D::Error> {
     let seq = u64::deserialize(input)?;
@@ -90,45 +90,45 @@ fn some_seq<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<u64>, D
 /// Any frame of the server. What is not known is passed over, for more will come.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Inbound {
+pub(crate) struct Inbound {
     #[serde(rename = "type")]
-    pub(super) kind: String,
+    pub(crate) kind: String,
     #[serde(rename = "ref")]
-    pub(super) reference: Option<Box<RawValue>>,
-    pub(super) client_id: Option<String>,
-    pub(super) session: Option<String>,
-    pub(super) room: Option<String>,
-    pub(super) epoch: Option<String>,
+    pub(crate) reference: Option<Box<RawValue>>,
+    pub(crate) client_id: Option<String>,
+    pub(crate) session: Option<String>,
+    pub(crate) room: Option<String>,
+    pub(crate) epoch: Option<String>,
     #[serde(deserialize_with = "some_seq")]
-    pub(super) seq: Option<u64>,
-    pub(super) ping_s: Option<f64>,
-    pub(super) max_message_bytes: Option<usize>,
-    pub(super) limits: Option<Limits>,
-    pub(super) rooms: Vec<InRoom>,
-    pub(super) patterns: Vec<String>,
-    pub(super) pattern: Option<String>,
-    pub(super) recovered: bool,
-    pub(super) repeated: bool,
-    pub(super) presence: bool,
-    pub(super) overflow: Option<String>,
-    pub(super) messages: Vec<MessageFrame>,
-    pub(super) members: Option<Vec<Member>>,
-    pub(super) count: Option<u64>,
-    pub(super) direct: Option<DirectState>,
-    pub(super) id: Option<String>,
-    pub(super) sender: Option<String>,
+    pub(crate) seq: Option<u64>,
+    pub(crate) ping_s: Option<f64>,
+    pub(crate) max_message_bytes: Option<usize>,
+    pub(crate) limits: Option<Limits>,
+    pub(crate) rooms: Vec<InRoom>,
+    pub(crate) patterns: Vec<String>,
+    pub(crate) pattern: Option<String>,
+    pub(crate) recovered: bool,
+    pub(crate) repeated: bool,
+    pub(crate) presence: bool,
+    pub(crate) overflow: Option<String>,
+    pub(crate) messages: Vec<MessageFrame>,
+    pub(crate) members: Option<Vec<Member>>,
+    pub(crate) count: Option<u64>,
+    pub(crate) direct: Option<DirectState>,
+    pub(crate) id: Option<String>,
+    pub(crate) sender: Option<String>,
     #[serde(deserialize_with = "present")]
-    pub(super) content: Option<Box<RawValue>>,
-    pub(super) timestamp: Option<String>,
+    pub(crate) content: Option<Box<RawValue>>,
+    pub(crate) timestamp: Option<String>,
     #[serde(deserialize_with = "some_seq")]
-    pub(super) from: Option<u64>,
+    pub(crate) from: Option<u64>,
     /// A number in `gap`, a client id in the answer to `direct`.
-    pub(super) to: Option<Box<RawValue>>,
-    pub(super) code: Option<String>,
-    pub(super) message: Option<String>,
-    pub(super) retry_after_ms: Option<u64>,
-    pub(super) reason: Option<String>,
-    pub(super) reconnect_after_ms: Option<u64>,
+    pub(crate) to: Option<Box<RawValue>>,
+    pub(crate) code: Option<String>,
+    pub(crate) message: Option<String>,
+    pub(crate) retry_after_ms: Option<u64>,
+    pub(crate) reason: Option<String>,
+    pub(crate) reconnect_after_ms: Option<u64>,
 }
 
 /// `null` is content like any other.
@@ -139,38 +139,38 @@ fn present<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<Box<RawV
 /// What a `welcome` allows a second; older servers do not say.
 #[derive(Debug, Default, Clone, Copy, Deserialize)]
 #[serde(default)]
-pub(super) struct Limits {
-    pub(super) rate_messages: Option<f64>,
-    pub(super) rate_bytes: Option<f64>,
+pub(crate) struct Limits {
+    pub(crate) rate_messages: Option<f64>,
+    pub(crate) rate_bytes: Option<f64>,
 }
 
 /// One room of several in an answer.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct InRoom {
-    pub(super) room: String,
-    pub(super) epoch: Option<String>,
+pub(crate) struct InRoom {
+    pub(crate) room: String,
+    pub(crate) epoch: Option<String>,
     #[serde(deserialize_with = "seq")]
-    pub(super) seq: u64,
-    pub(super) recovered: bool,
-    pub(super) overflow: Option<String>,
-    pub(super) messages: Vec<MessageFrame>,
-    pub(super) members: Option<Vec<Member>>,
-    pub(super) count: Option<u64>,
-    pub(super) error: Option<String>,
+    pub(crate) seq: u64,
+    pub(crate) recovered: bool,
+    pub(crate) overflow: Option<String>,
+    pub(crate) messages: Vec<MessageFrame>,
+    pub(crate) members: Option<Vec<Member>>,
+    pub(crate) count: Option<u64>,
+    pub(crate) error: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct DirectState {
+pub(crate) struct DirectState {
     #[serde(deserialize_with = "seq")]
-    pub(super) seq: u64,
-    pub(super) recovered: bool,
+    pub(crate) seq: u64,
+    pub(crate) recovered: bool,
 }
 
 /// A message, live or replayed.
 #[derive(Debug, Deserialize)]
-pub(super) struct MessageFrame {
+pub(crate) struct MessageFrame {
     room: String,
     #[serde(deserialize_with = "seq")]
     seq: u64,
@@ -200,11 +200,11 @@ impl From<MessageFrame> for RoomMessage {
 }
 
 /// The latest of a room: older messages give way, and are not fetched.
-pub(super) fn is_latest(overflow: Option<&String>) -> bool {
+pub(crate) fn is_latest(overflow: Option<&String>) -> bool {
     overflow.is_some_and(|overflow| overflow == "latest")
 }
 
-pub(super) fn members(listed: Option<Vec<Member>>, count: Option<u64>) -> Option<Members> {
+pub(crate) fn members(listed: Option<Vec<Member>>, count: Option<u64>) -> Option<Members> {
     let members = listed?;
     let count = count.unwrap_or(members.len() as u64);
     Some(Members { members, count })
@@ -212,16 +212,16 @@ pub(super) fn members(listed: Option<Vec<Member>>, count: Option<u64>) -> Option
 
 impl Inbound {
     /// The number we gave the command that this answers.
-    pub(super) fn reference(&self) -> Option<u64> {
+    pub(crate) fn reference(&self) -> Option<u64> {
         self.reference.as_ref()?.get().parse().ok()
     }
 
     /// The end of a gap.
-    pub(super) fn to_seq(&self) -> Option<u64> {
+    pub(crate) fn to_seq(&self) -> Option<u64> {
         self.to.as_ref()?.get().parse().ok().filter(|to| *to <= SEQ_MAX)
     }
 
-    pub(super) fn room_message(self) -> Option<RoomMessage> {
+    pub(crate) fn room_message(self) -> Option<RoomMessage> {
         Some(RoomMessage {
             room: self.room?,
             seq: self.seq?,
@@ -234,7 +234,7 @@ impl Inbound {
         })
     }
 
-    pub(super) fn private_message(self) -> Option<PrivateMessage> {
+    pub(crate) fn private_message(self) -> Option<PrivateMessage> {
         Some(PrivateMessage {
             id: self.id?,
             sender: self.sender,
@@ -244,7 +244,7 @@ impl Inbound {
         })
     }
 
-    pub(super) fn member(self) -> Option<Member> {
+    pub(crate) fn member(self) -> Option<Member> {
         Some(Member { client_id: self.client_id?, sender: self.sender })
     }
 }

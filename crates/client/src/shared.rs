@@ -19,7 +19,7 @@ use super::error::Error;
 
 /// How a connection ended.
 #[derive(Debug, Clone)]
-pub(super) enum End {
+pub(crate) enum End {
     /// With the peer's Close frame.
     Closed(CloseReason),
     /// Without one.
@@ -27,43 +27,43 @@ pub(super) enum End {
 }
 
 /// What the handles and the thread share. All of it may be used from any thread.
-pub(super) struct Shared {
-    pub(super) outgoing: Mutex<Outgoing>,
+pub(crate) struct Shared {
+    pub(crate) outgoing: Mutex<Outgoing>,
     /// There is room in `outgoing`, or the connection has ended.
-    pub(super) moved: Condvar,
-    pub(super) waker: Waker,
+    pub(crate) moved: Condvar,
+    pub(crate) waker: Waker,
     /// The thread reads no more until somebody receives.
-    pub(super) stalled: AtomicBool,
+    pub(crate) stalled: AtomicBool,
     /// Bytes in the queue of received messages.
-    pub(super) incoming_bytes: AtomicUsize,
+    pub(crate) incoming_bytes: AtomicUsize,
     /// Set before the thread lets go of the queue of received messages.
-    pub(super) end: OnceLock<End>,
+    pub(crate) end: OnceLock<End>,
 }
 
 /// What waits to be sent.
 #[derive(Default)]
-pub(super) struct Outgoing {
-    pub(super) queue: VecDeque<Frame>,
-    pub(super) bytes: usize,
+pub(crate) struct Outgoing {
+    pub(crate) queue: VecDeque<Frame>,
+    pub(crate) bytes: usize,
     /// Close with this when the queue is empty.
-    pub(super) close: Option<CloseReason>,
-    pub(super) ended: bool,
-    pub(super) times: Times,
+    pub(crate) close: Option<CloseReason>,
+    pub(crate) ended: bool,
+    pub(crate) times: Times,
 }
 
 /// How long what may take. The first two may change while the connection lives.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Times {
+pub(crate) struct Times {
     /// Nothing is heard for this long: the connection is lost.
-    pub(super) silence_max: Option<Duration>,
+    pub(crate) silence_max: Option<Duration>,
     /// Nothing is heard for this long: a ping.
-    pub(super) ping: Option<Duration>,
-    pub(super) write: Duration,
-    pub(super) close: Duration,
+    pub(crate) ping: Option<Duration>,
+    pub(crate) write: Duration,
+    pub(crate) close: Duration,
 }
 
 impl Shared {
-    pub(super) fn new(waker: Waker, times: Times) -> Shared {
+    pub(crate) fn new(waker: Waker, times: Times) -> Shared {
         Shared {
             outgoing: Mutex::new(Outgoing { times, ..Outgoing::default() }),
             moved: Condvar::new(),
@@ -75,19 +75,19 @@ impl Shared {
     }
 
     /// Rings the thread. A waker that fails has no thread to ring.
-    pub(super) fn wake(&self) {
+    pub(crate) fn wake(&self) {
         let _ = self.waker.wake();
     }
 
     /// Asks for the close; the first reason counts.
-    pub(super) fn ask_to_close(&self, reason: CloseReason) {
+    pub(crate) fn ask_to_close(&self, reason: CloseReason) {
         self.outgoing.lock().close.get_or_insert(reason);
         self.wake();
     }
 }
 
 /// As a frame to send: the codes that must not appear on the wire give an empty Close.
-pub(super) fn close_frame(reason: &CloseReason) -> Option<CloseFrame> {
+pub(crate) fn close_frame(reason: &CloseReason) -> Option<CloseFrame> {
     if matches!(reason.code(), 1005 | 1006 | 1015) {
         return None;
     }

@@ -35,11 +35,11 @@ const WELCOME_TIMEOUT: Duration = Duration::from_secs(15);
 const LONG: Duration = Duration::from_secs(3600);
 
 /// The ends that the driver holds.
-pub(super) struct Channels {
-    pub(super) requests: Receiver<Request>,
-    pub(super) woken: Receiver<()>,
-    pub(super) events: Arc<EventQueue>,
-    pub(super) greet: Sender<Result<(), Error>>,
+pub(crate) struct Channels {
+    pub(crate) requests: Receiver<Request>,
+    pub(crate) woken: Receiver<()>,
+    pub(crate) events: Arc<EventQueue>,
+    pub(crate) greet: Sender<Result<(), Error>>,
 }
 
 impl Drop for Channels {
@@ -50,13 +50,13 @@ impl Drop for Channels {
 }
 
 /// How the session takes its ends.
-pub(super) struct Manners {
-    pub(super) is_patient: bool,
-    pub(super) takes_events: bool,
-    pub(super) reconnects: bool,
+pub(crate) struct Manners {
+    pub(crate) is_patient: bool,
+    pub(crate) takes_events: bool,
+    pub(crate) reconnects: bool,
 }
 
-pub(super) struct Driver {
+pub(crate) struct Driver {
     client: ClientBuilder,
     target: Target,
     shared: Arc<SessionShared>,
@@ -78,7 +78,7 @@ enum Wake {
 }
 
 impl Driver {
-    pub(super) fn new(
+    pub(crate) fn new(
         client: ClientBuilder,
         target: Target,
         rules: Rules,
@@ -98,7 +98,7 @@ impl Driver {
         }
     }
 
-    pub(super) fn run(mut self) {
+    pub(crate) fn run(mut self) {
         let end = loop {
             if self.is_closing() {
                 break Ok(());

@@ -194,13 +194,13 @@ impl SessionBuilder {
 
 /// What the handles and the thread share.
 #[derive(Debug, Default)]
-pub(super) struct SessionShared {
-    pub(super) close: AtomicBool,
-    pub(super) who: parking_lot::Mutex<Who>,
+pub(crate) struct SessionShared {
+    pub(crate) close: AtomicBool,
+    pub(crate) who: parking_lot::Mutex<Who>,
     /// `Ok` if it was closed from here.
-    pub(super) end: OnceLock<Result<(), Error>>,
-    pub(super) is_over: parking_lot::Mutex<bool>,
-    pub(super) over: parking_lot::Condvar,
+    pub(crate) end: OnceLock<Result<(), Error>>,
+    pub(crate) is_over: parking_lot::Mutex<bool>,
+    pub(crate) over: parking_lot::Condvar,
 }
 
 /// A session with a Rusty Socks server, which survives its connections.
@@ -211,7 +211,7 @@ pub(super) struct SessionShared {
 /// ends.
 ///
 /// ```no_run
-/// use rusty_socks::client::{Error, Event, Session};
+/// use rusty_socks_client::{Error, Event, Session};
 ///
 /// fn main() -> Result<(), Error> {
 ///     let session = Session::connect("ws://127.0.0.1:3030/ws")?;

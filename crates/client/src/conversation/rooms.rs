@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, mem};
 
-use crate::client::{
+use crate::{
     ask::{Answer, Ask, Request},
     error::Error,
     event::{Entered, Event, Position},
@@ -17,21 +17,21 @@ use super::{
 
 /// A room that the server has the session in, or that is to be joined again.
 #[derive(Debug, Default)]
-pub(super) struct Membership {
+pub(crate) struct Membership {
     /// In on this connection. Messages of a room one is not in yet come with the answer to the
     /// join.
-    pub(super) is_in: bool,
+    pub(crate) is_in: bool,
     /// The pattern by which the server has it, and with which it goes there.
-    pub(super) pattern: Option<String>,
-    pub(super) watches: bool,
+    pub(crate) pattern: Option<String>,
+    pub(crate) watches: bool,
     /// Its members have been asked for, and the answer is to come.
-    pub(super) is_recounted: bool,
-    pub(super) sender: Option<String>,
+    pub(crate) is_recounted: bool,
+    pub(crate) sender: Option<String>,
 }
 
 impl Conversation {
     /// Answers a request. What it means for where one is counts from now on.
-    pub(super) fn conclude(&mut self, request: Request, answer: Result<Answer, Error>) {
+    pub(crate) fn conclude(&mut self, request: Request, answer: Result<Answer, Error>) {
         if request.ask.moves() {
             self.wanted.answered(request.number, answer.is_ok());
             request.ask.rooms().iter().for_each(|name| self.reconcile(name));
@@ -39,18 +39,18 @@ impl Conversation {
         request.answer(answer);
     }
 
-    pub(super) fn is_in(&self, room: &str) -> bool {
+    pub(crate) fn is_in(&self, room: &str) -> bool {
         self.rooms.get(room).is_some_and(|membership| membership.is_in)
     }
 
     /// Whether a notice of a room is to be yielded.
-    pub(super) fn hears(&self, room: &str) -> bool {
+    pub(crate) fn hears(&self, room: &str) -> bool {
         self.is_in(room) && self.wanted.hears(room)
     }
 
     /// Whether an event that waits to be taken is void, because of the call of `leave` with that
     /// number.
-    pub(in super::super) fn is_void(&self, event: &Event, leave: u64) -> bool {
+    pub(crate) fn is_void(&self, event: &Event, leave: u64) -> bool {
         let is_left = |room: &str| self.wanted.is_left_by(leave, room);
         match event {
             Event::Message(message) if message.rooms.is_empty() => is_left(&message.room),
@@ -78,7 +78,7 @@ impl Conversation {
 
     /// Whether a request has to wait for the answer to another: what changes where one is keeps its
     /// place among all that concerns the same rooms, even if the server puts some of it off.
-    pub(super) fn must_wait(&self, ask: &Ask) -> bool {
+    pub(crate) fn must_wait(&self, ask: &Ask) -> bool {
         let touches = |name: &String| ask.rooms().iter().any(|room| overlap(room, name));
         self.flying.values().any(|flying| match flying {
             Flying::Request(other) => {
@@ -95,7 +95,7 @@ impl Conversation {
 
     /// A join of what the server has joined already: a room, by a pattern, as the default room or
     /// by a resume; or a pattern.
-    pub(super) fn answered_from_memory(&mut self, request: Request) -> Option<Request> {
+    pub(crate) fn answered_from_memory(&mut self, request: Request) -> Option<Request> {
         let Ask::Join { room, options } = &request.ask else { return Some(request) };
         let mut entered = Entered::empty(room);
         if self.patterns.contains(room) {
@@ -116,7 +116,7 @@ impl Conversation {
     }
 
     /// The server says that one is there already.
-    pub(super) fn is_there_already(&mut self, request: Request, refusal: Error) {
+    pub(crate) fn is_there_already(&mut self, request: Request, refusal: Error) {
         if let Some(request) = self.answered_from_memory(request) {
             if request.attempts >= ATTEMPTS_MAX {
                 return self.conclude(request, Err(refusal));
@@ -131,7 +131,7 @@ impl Conversation {
 
     /// The server has joined a pattern, and through it these rooms. With `again`, as it had before:
     /// rooms that are not known were made since.
-    pub(super) fn come_into_all(&mut self, pattern: &str, listed: Vec<InRoom>, again: bool) {
+    pub(crate) fn come_into_all(&mut self, pattern: &str, listed: Vec<InRoom>, again: bool) {
         self.patterns.insert(pattern.to_owned());
         if !self.bound_rooms(listed.len()) {
             return;
@@ -172,7 +172,7 @@ impl Conversation {
     }
 
     /// A room was made that a pattern matches.
-    pub(super) fn matched(&mut self, room: String, frame: Inbound) {
+    pub(crate) fn matched(&mut self, room: String, frame: Inbound) {
         // Of a pattern that one has never joined, or whose leave is answered.
         let Some(pattern) = frame.pattern.filter(|pattern| self.patterns.contains(pattern)) else {
             return;
@@ -187,7 +187,7 @@ impl Conversation {
     }
 
     /// The server has one no longer in a room, or in those that only this pattern brought.
-    pub(super) fn gone_from(&mut self, name: &str) {
+    pub(crate) fn gone_from(&mut self, name: &str) {
         self.patterns.remove(name);
         let mut gone = Vec::new();
         for (room, membership) in &mut self.rooms {
@@ -218,7 +218,7 @@ impl Conversation {
     }
 
     /// A room or pattern cannot be had.
-    pub(super) fn exclude(&mut self, name: &str, code: String) {
+    pub(crate) fn exclude(&mut self, name: &str, code: String) {
         let is_heard = self.wanted.hears(name) || self.wanted.hears_pattern(name);
         self.wanted.lose(name);
         self.gone_from(name);
@@ -229,7 +229,7 @@ impl Conversation {
 
     /// Has the server brought to what the calls that are answered want of a room, or of a pattern
     /// and its rooms.
-    pub(super) fn reconcile(&mut self, name: &str) {
+    pub(crate) fn reconcile(&mut self, name: &str) {
         let wanted = self.wanted.by_name().iter();
         let wanted = wanted.filter(|room| overlap(name, room) && !self.is_in(room));
         let rejoin: Vec<String> = wanted.cloned().collect();
@@ -269,7 +269,7 @@ impl Conversation {
 
     /// The rooms and patterns of a session that goes on: the server has it in these, and in no
     /// others.
-    pub(super) fn take_up(&mut self, patterns: Vec<String>, listed: Vec<InRoom>) {
+    pub(crate) fn take_up(&mut self, patterns: Vec<String>, listed: Vec<InRoom>) {
         if !self.bound_rooms(listed.len().max(patterns.len())) {
             return;
         }
@@ -322,7 +322,7 @@ impl Conversation {
         self.reconcile_all();
     }
 
-    pub(super) fn reconcile_all(&mut self) {
+    pub(crate) fn reconcile_all(&mut self) {
         let mut names: BTreeSet<String> = self.rooms.keys().cloned().collect();
         names.extend(self.wanted.by_name().union(&self.patterns).cloned());
         names.extend(self.wanted.patterns().iter().cloned());

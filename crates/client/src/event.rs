@@ -224,7 +224,7 @@ pub struct Entered {
 }
 
 impl Entered {
-    pub(super) fn empty(room: &str) -> Entered {
+    pub(crate) fn empty(room: &str) -> Entered {
         Entered {
             room: room.to_owned(),
             position: None,

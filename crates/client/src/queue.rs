@@ -9,7 +9,7 @@ use super::event::Event;
 /// A bounded queue, filled by the session's thread and emptied by any number of others. No lock is
 /// held while anything but the queue is looked at.
 #[derive(Debug)]
-pub(super) struct EventQueue {
+pub(crate) struct EventQueue {
     state: Mutex<State>,
     /// There is an event, or there will be none.
     came: Condvar,
@@ -24,7 +24,7 @@ struct State {
 
 /// Why there is no event.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Nothing {
+pub(crate) enum Nothing {
     /// None came in time.
     Late,
     /// None will come any more.
@@ -32,12 +32,12 @@ pub(super) enum Nothing {
 }
 
 impl EventQueue {
-    pub(super) fn new(max: usize) -> EventQueue {
+    pub(crate) fn new(max: usize) -> EventQueue {
         EventQueue { state: Mutex::default(), came: Condvar::new(), max }
     }
 
     /// Moves events from the front of `waiting` until the queue is full.
-    pub(super) fn fill(&self, waiting: &mut VecDeque<Event>) {
+    pub(crate) fn fill(&self, waiting: &mut VecDeque<Event>) {
         if waiting.is_empty() {
             return;
         }
@@ -51,12 +51,12 @@ impl EventQueue {
     }
 
     /// Takes back what `keep` does not want.
-    pub(super) fn retain(&self, keep: impl FnMut(&Event) -> bool) {
+    pub(crate) fn retain(&self, keep: impl FnMut(&Event) -> bool) {
         self.state.lock().events.retain(keep);
     }
 
     /// Adds the last events, which may be more than the bound: they are there already.
-    pub(super) fn end(&self, last: VecDeque<Event>) {
+    pub(crate) fn end(&self, last: VecDeque<Event>) {
         let mut state = self.state.lock();
         state.events.extend(last);
         state.is_over = true;
@@ -66,7 +66,7 @@ impl EventQueue {
 
     /// Waits for an event, at most until `deadline`. Also says whether the queue was full: then its
     /// filler waits for a ring.
-    pub(super) fn take(&self, deadline: Option<Instant>) -> Result<(Event, bool), Nothing> {
+    pub(crate) fn take(&self, deadline: Option<Instant>) -> Result<(Event, bool), Nothing> {
         let mut state = self.state.lock();
         loop {
             let was_full = state.events.len() >= self.max;

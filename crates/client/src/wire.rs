@@ -122,7 +122,7 @@ impl Wire {
 }
 
 /// Everything the thread owns.
-pub(super) struct Reactor {
+pub(crate) struct Reactor {
     poll: Poll,
     wire: Wire,
     context: WebSocketContext,
@@ -147,7 +147,7 @@ pub(super) struct Reactor {
 }
 
 impl Reactor {
-    pub(super) fn new(
+    pub(crate) fn new(
         poll: Poll,
         mut socket: mio::net::TcpStream,
         context: WebSocketContext,
@@ -188,7 +188,7 @@ impl Reactor {
         })
     }
 
-    pub(super) fn run(mut self) {
+    pub(crate) fn run(mut self) {
         let mut events = Events::with_capacity(8);
         loop {
             let turn = self.turn();
@@ -476,7 +476,7 @@ impl Reactor {
 }
 
 /// The poll and its waker, for a thread that is about to begin.
-pub(super) fn poll() -> io::Result<(Poll, Waker)> {
+pub(crate) fn poll() -> io::Result<(Poll, Waker)> {
     let poll = Poll::new()?;
     let waker = Waker::new(poll.registry(), WAKER)?;
     Ok((poll, waker))

@@ -89,7 +89,7 @@ pub enum Pages {
 
 /// What a user asks for, kept until it is answered.
 #[derive(Debug)]
-pub(super) enum Ask {
+pub(crate) enum Ask {
     Publish { rooms: Vec<String>, message: Draft },
     Direct { to: String, message: Draft },
     Broadcast { message: Draft },
@@ -101,10 +101,10 @@ pub(super) enum Ask {
 
 /// A message to be sent. Its id stays the same however often it is sent.
 #[derive(Debug)]
-pub(super) struct Draft {
-    pub(super) content: Box<RawValue>,
-    pub(super) id: String,
-    pub(super) options: PublishOptions,
+pub(crate) struct Draft {
+    pub(crate) content: Box<RawValue>,
+    pub(crate) id: String,
+    pub(crate) options: PublishOptions,
 }
 
 impl Draft {
@@ -123,7 +123,7 @@ impl Draft {
 
 impl Ask {
     /// The rooms and patterns that it is about.
-    pub(super) fn rooms(&self) -> &[String] {
+    pub(crate) fn rooms(&self) -> &[String] {
         match self {
             Ask::Publish { rooms, .. } => rooms,
             Ask::Join { room, .. }
@@ -135,12 +135,12 @@ impl Ask {
     }
 
     /// Whether it changes which rooms one is in.
-    pub(super) fn moves(&self) -> bool {
+    pub(crate) fn moves(&self) -> bool {
         matches!(self, Ask::Join { .. } | Ask::Leave { .. })
     }
 
     /// The frame, with the number by which the answer will be known.
-    pub(super) fn text(&self, reference: u64) -> String {
+    pub(crate) fn text(&self, reference: u64) -> String {
         let command =
             |kind, room| Command { kind, room: Some(room), reference, ..Command::default() };
         match self {
@@ -182,7 +182,7 @@ impl Ask {
 
 /// An answer of whatever kind.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     Receipt(Receipt),
     Sent(Sent),
     Entered(Entered),
@@ -194,7 +194,7 @@ pub(super) enum Answer {
 macro_rules! readers {
     ($($name:ident: $kind:ty = $pattern:pat => $value:expr;)*) => {
         impl Answer {
-            $(pub(super) fn $name(self) -> Option<$kind> {
+            $(pub(crate) fn $name(self) -> Option<$kind> {
                 match self { $pattern => Some($value), _ => None }
             })*
         }
@@ -212,10 +212,10 @@ readers! {
 
 /// A place among the requests that may be under way; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Place(Arc<AtomicUsize>);
+pub(crate) struct Place(Arc<AtomicUsize>);
 
 impl Place {
-    pub(super) fn take(taken: &Arc<AtomicUsize>, max: usize) -> Option<Place> {
+    pub(crate) fn take(taken: &Arc<AtomicUsize>, max: usize) -> Option<Place> {
         let more = |taken| (taken < max).then_some(taken + 1);
         taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
         Some(Place(Arc::clone(taken)))
@@ -230,32 +230,32 @@ impl Drop for Place {
 
 /// An ask on its way.
 #[derive(Debug)]
-pub(super) struct Request {
-    pub(super) ask: Ask,
+pub(crate) struct Request {
+    pub(crate) ask: Ask,
     reply: Sender<Result<Answer, Error>>,
     _place: Place,
     /// In the order in which they were asked; set by the session.
-    pub(super) number: u64,
+    pub(crate) number: u64,
     /// How often the server put it off.
-    pub(super) attempts: u32,
+    pub(crate) attempts: u32,
 }
 
 impl Request {
     /// The other end of it, where `read` finds its kind of answer.
-    pub(super) fn new<T>(ask: Ask, place: Place, read: Read<T>) -> (Request, Ticket<T>) {
+    pub(crate) fn new<T>(ask: Ask, place: Place, read: Read<T>) -> (Request, Ticket<T>) {
         let (reply, receiver) = crossbeam_channel::bounded(1);
         let request = Request { ask, reply, _place: place, number: 0, attempts: 0 };
         (request, Ticket { receiver, read })
     }
 
-    pub(super) fn answer(self, answer: Result<Answer, Error>) {
+    pub(crate) fn answer(self, answer: Result<Answer, Error>) {
         // There is room for one, and who does not wait any more does not mind.
         let _ = self.reply.try_send(answer);
     }
 }
 
 /// Takes one kind of answer.
-pub(super) type Read<T> = fn(Answer) -> Option<T>;
+pub(crate) type Read<T> = fn(Answer) -> Option<T>;
 
 /// An answer that is still to come. Dropping it takes nothing back.
 #[derive(Debug)]

@@ -38,11 +38,11 @@ const PATH: &str = "/ws";
 /// | `http://localhost:3030/ws` | `ws://localhost:3030/ws` |
 ///
 /// ```
-/// use rusty_socks::client::Target;
+/// use rusty_socks_client::Target;
 ///
 /// let target = Target::parse("localhost")?;
 /// assert_eq!(target.to_string(), "ws://localhost:3030/ws");
-/// # Ok::<(), rusty_socks::client::Error>(())
+/// # Ok::<(), rusty_socks_client::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -176,7 +176,7 @@ impl Target {
 }
 
 /// The time until `deadline`, zero when it has passed.
-pub(super) fn left(deadline: Instant) -> Duration {
+pub(crate) fn left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
 }
 

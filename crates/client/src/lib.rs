@@ -34,6 +34,8 @@ mod driver;
 mod session;
 mod error;
 
+pub use rusty_socks_ws::{close::CloseReason, frame::Message};
+
 pub use ask::{JoinOptions, Pages, PublishOptions, Ticket};
 pub use error::{Error, ErrorKind, Refused};
 pub use event::{

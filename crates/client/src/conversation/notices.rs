@@ -1,6 +1,6 @@
 //! What frames that nobody asked for change in a session.
 
-use crate::client::{
+use crate::{
     backoff::asked,
     error::{Error, ErrorKind},
     event::Event,

@@ -11,7 +11,7 @@ const SHARE: f64 = 0.9;
 /// What one connection may still send: a bucket for messages and one for bytes, as the server has
 /// them. Each holds one second's worth and fills at its rate. Pure: the clock is the caller's.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     messages: Bucket,
     bytes: Bucket,
 }
@@ -27,25 +27,25 @@ struct Bucket {
 
 impl Pace {
     /// Sets the limits a second, which the server has told. What was sent before counts.
-    pub(super) fn limit(&mut self, messages: Option<f64>, bytes: Option<f64>) {
+    pub(crate) fn limit(&mut self, messages: Option<f64>, bytes: Option<f64>) {
         self.messages.limit(messages);
         self.bytes.limit(bytes);
     }
 
     /// Fills both buckets: the server counts each connection by itself.
-    pub(super) fn begin_anew(&mut self) {
+    pub(crate) fn begin_anew(&mut self) {
         self.messages.missing = 0.0;
         self.bytes.missing = 0.0;
     }
 
     /// When a message of `bytes` may be sent; `None` is now.
-    pub(super) fn due(&mut self, bytes: usize, now: Instant) -> Option<Instant> {
+    pub(crate) fn due(&mut self, bytes: usize, now: Instant) -> Option<Instant> {
         let wait = self.messages.wait_s(1.0, now).max(self.bytes.wait_s(bytes as f64, now));
         (wait > 0.0).then(|| now + Duration::from_secs_f64(wait).max(Duration::from_millis(1)))
     }
 
     /// Counts a message that is sent, whether or not it was due.
-    pub(super) fn spend(&mut self, bytes: usize, now: Instant) {
+    pub(crate) fn spend(&mut self, bytes: usize, now: Instant) {
         self.messages.spend(1.0, now);
         self.bytes.spend(bytes as f64, now);
     }

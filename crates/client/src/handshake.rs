@@ -38,22 +38,22 @@ const RESERVED: [&str; 4] = ["connection", "upgrade", "content-length", "transfe
 
 /// What a caller wants said in the request.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Wishes {
-    pub(super) headers: Vec<(String, String)>,
-    pub(super) subprotocols: Vec<String>,
+pub(crate) struct Wishes {
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) subprotocols: Vec<String>,
 }
 
 /// A server that upgrades.
 #[derive(Debug)]
-pub(super) struct Accepted {
-    pub(super) subprotocol: Option<String>,
+pub(crate) struct Accepted {
+    pub(crate) subprotocol: Option<String>,
     /// What came behind the head: the first frames.
-    pub(super) rest: Vec<u8>,
+    pub(crate) rest: Vec<u8>,
 }
 
 impl Wishes {
     /// A header or a subprotocol that would break the request, or change what it asks, is refused.
-    pub(super) fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         for (name, value) in &self.headers {
             let lower = name.to_ascii_lowercase();
             let reserved =
@@ -103,7 +103,7 @@ fn is_token(name: &str) -> bool {
 }
 
 /// Asks for the upgrade and reads the answer. All of it ends by `deadline`.
-pub(super) fn shake(
+pub(crate) fn shake(
     stream: &mut TcpStream,
     target: &Target,
     wishes: &Wishes,

@@ -57,7 +57,7 @@ impl Received {
         self.as_message().as_text()
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.as_message().as_bytes().len()
     }
 }
@@ -165,11 +165,11 @@ impl ClientBuilder {
     }
 
     /// What can be told without a network: whether the headers and subprotocols may be sent.
-    pub(super) fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         self.wishes.check()
     }
 
-    pub(super) fn connect_to(&self, target: &Target) -> Result<Client, Error> {
+    pub(crate) fn connect_to(&self, target: &Target) -> Result<Client, Error> {
         self.check()?;
         let deadline = Instant::now() + self.connect_timeout;
         let mut stream = target.dial(deadline)?;
@@ -215,7 +215,7 @@ impl ClientBuilder {
 /// connection is closed in the background; call [`close`](Client::close) to see it through.
 ///
 /// ```no_run
-/// use rusty_socks::client::{Client, Error};
+/// use rusty_socks_client::{Client, Error};
 ///
 /// fn main() -> Result<(), Error> {
 ///     let client = Client::connect("ws://127.0.0.1:3030/ws")?;
@@ -290,7 +290,7 @@ impl Client {
     }
 
     /// Queues a frame beyond the bound, for callers with a bound of their own.
-    pub(super) fn queue(&self, frame: Frame) -> Result<(), Error> {
+    pub(crate) fn queue(&self, frame: Frame) -> Result<(), Error> {
         let shared = &self.handle.shared;
         let mut outgoing = shared.outgoing.lock();
         if outgoing.ended {
@@ -308,7 +308,7 @@ impl Client {
     }
 
     /// Changes how long the server may be silent, and when to ping it.
-    pub(super) fn expect_signs(&self, silence_max: Duration, ping: Duration) {
+    pub(crate) fn expect_signs(&self, silence_max: Duration, ping: Duration) {
         let mut outgoing = self.handle.shared.outgoing.lock();
         outgoing.times.silence_max = Some(silence_max);
         outgoing.times.ping = Some(ping);
@@ -344,12 +344,12 @@ impl Client {
     }
 
     /// The queue itself, for a thread that waits for more than this.
-    pub(super) fn incoming(&self) -> &Receiver<Received> {
+    pub(crate) fn incoming(&self) -> &Receiver<Received> {
         &self.handle.incoming
     }
 
     /// Counts a message from [`incoming`](Client::incoming) as taken.
-    pub(super) fn taken(&self, received: Received) -> Received {
+    pub(crate) fn taken(&self, received: Received) -> Received {
         let shared = &self.handle.shared;
         shared.incoming_bytes.fetch_sub(received.bytes(), Ordering::SeqCst);
         if shared.stalled.swap(false, Ordering::SeqCst) {
@@ -376,7 +376,7 @@ impl Client {
     }
 
     /// The end as an error.
-    pub(super) fn ended(&self) -> Error {
+    pub(crate) fn ended(&self) -> Error {
         match self.handle.shared.end.get() {
             Some(End::Failed(error)) => error.clone(),
             Some(End::Closed(reason)) => Error::closed(reason.clone()),
@@ -404,7 +404,7 @@ impl Client {
     }
 
     /// Asks for the close without waiting for it.
-    pub(super) fn begin_close(&self, reason: CloseReason) {
+    pub(crate) fn begin_close(&self, reason: CloseReason) {
         self.handle.shared.ask_to_close(reason);
     }
 }

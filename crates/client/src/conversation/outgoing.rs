@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::client::{
+use crate::{
     ask::Ask,
     error::{Error, ErrorKind},
     frames::{Command, Known, Rooms, Since},
