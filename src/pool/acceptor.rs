@@ -13,8 +13,8 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::{
-    desk::Shared,
-    worker::{Arrival, Fate},
+    shared::Shared,
+    worker::{Arrival, Disposition},
 };
 use crate::{
     http::response::{Response, Status, date_now, error_body, retry_after_s},
@@ -82,7 +82,7 @@ impl Acceptor {
         let Some(slot) = self.shared.pending_heads.take() else {
             return self.refuse(Refused::PendingHeads, stream, remote);
         };
-        let arrival = Arrival { stream, remote, ip_slot, fate: Fate::Serve(slot) };
+        let arrival = Arrival { stream, remote, ip_slot, disposition: Disposition::Serve(slot) };
         match self.hand_off(arrival) {
             Ok(()) => Ok(()),
             Err(arrival) => self.refuse(Refused::PendingHeads, arrival.stream, remote),
@@ -133,8 +133,8 @@ impl Acceptor {
         // A fresh socket takes this much without blocking.
         stream.write_all(&answer)?;
         if let Some(slot) = self.shared.lingering.take() {
-            let fate = Fate::Linger(slot);
-            let _ = self.hand_off(Arrival { stream, remote, ip_slot: None, fate });
+            let disposition = Disposition::Linger(slot);
+            let _ = self.hand_off(Arrival { stream, remote, ip_slot: None, disposition });
         }
         Ok(())
     }

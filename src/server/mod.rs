@@ -32,9 +32,9 @@ use crate::{
         acceptor::{Acceptor, HANDOFF_MAX},
         admission::Admission,
         bound::{Bound, PerIp},
-        desk::{Route, Shared},
         jobs::JobPool,
         platform::{self, REUSES_ADDRESS},
+        shared::{Route, Shared},
         worker::{Arrival, WAKER, Worker},
     },
 };

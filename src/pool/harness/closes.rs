@@ -156,7 +156,7 @@ fn a_message_may_be_cut_off_by_a_close_of_either_side() {
         }
         let mut harness = Harness::open(Config::default());
         harness.feed(&begun);
-        harness.conn.ask_close(CloseReason::KICKED, &mut harness.desk);
+        harness.ask_close(CloseReason::KICKED);
         harness.turns();
         assert_eq!(only_close(&mut harness, what), 4009, "{what}");
         harness.feed(&rest);
@@ -308,7 +308,7 @@ fn a_silent_newcomer_is_shown_after_a_second() {
     let config = Config::default();
     let ping = config.ping.as_millis() as u64;
     let unshown = |harness: &Harness| {
-        let room = harness.desk.shared.hub.rooms.find("room").expect("it is in there");
+        let room = harness.cx.shared.hub.rooms.find("room").expect("it is in there");
         room.state.lock().unshown
     };
     let mut harness = lags::open(config.clone(), Lodger);

@@ -74,7 +74,7 @@ const STAGES: &[Stage] = &[
             let permit = harness.occupy();
             harness.feed(upgrade("").as_bytes());
             harness.feed(&frame(TEXT, b"early"));
-            assert_eq!(harness.desk.shared.admission.gauges(), (1, 1));
+            assert_eq!(harness.cx.shared.admission.gauges(), (1, 1));
             Some(permit)
         },
         told: None,
@@ -85,7 +85,7 @@ const STAGES: &[Stage] = &[
             let permit = harness.occupy();
             harness.feed(upgrade("").as_bytes());
             drop(permit);
-            assert_eq!(harness.desk.shared.admission.gauges(), (1, 0));
+            assert_eq!(harness.cx.shared.admission.gauges(), (1, 0));
             None
         },
         told: None,
@@ -150,7 +150,7 @@ const STAGES: &[Stage] = &[
             open(harness);
             blocked(harness);
             harness.feed(&frame(TEXT, b"text").repeat(5000));
-            assert!(harness.conn.core.is_paused());
+            assert!(harness.conn.io.pauses.is_paused());
             None
         },
         told: Some(1006),
@@ -251,7 +251,7 @@ fn a_loss_that_meets_our_close_leaves_nothing() {
             // Lost before the handler hears of the close it is about to get.
             harness.lose(ErrorKind::ConnectionReset);
         }
-        harness.conn.ask_close(CloseReason::KICKED, &mut harness.desk);
+        harness.ask_close(CloseReason::KICKED);
         harness.turns();
         harness.lose(ErrorKind::ConnectionReset);
     });
@@ -269,7 +269,7 @@ fn an_end_leaves_nothing_when_what_was_owed_is_written() {
 fn an_end_leaves_nothing_when_what_was_owed_is_never_read() {
     at_every_stage("ended", |harness| {
         harness.end();
-        if harness.conn.core.is_paused() {
+        if harness.conn.io.pauses.is_paused() {
             // It is not read, so the end is noticed when it has been silent for long enough.
             harness.make_room(1 << 20);
         }
@@ -282,7 +282,7 @@ fn a_server_that_stops_leaves_nothing() {
     for Stage { name, reach, .. } in STAGES {
         let mut harness = Harness::new(Config { max_conn: 1, ..Config::default() });
         let permit = reach(&mut harness);
-        harness.conn.stop(&mut harness.desk);
+        harness.conn.stop(&mut harness.cx);
         drop(permit);
         harness.turns();
         harness.expect_nothing_left(name);
