@@ -310,6 +310,8 @@ figures! {
         gaps,
         /// Times a socket was not read because its client did not read.
         read_pauses,
+        /// Times a connection was not read until the deliveries it had caused were made.
+        publish_pauses,
         /// Times a worker stopped reading because a mailbox was behind.
         pressure_pauses,
         /// Connections closed because their client was too slow.

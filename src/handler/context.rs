@@ -184,6 +184,7 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
     /// The message is not kept: who is away misses it.
     pub fn broadcast<'m>(&mut self, message: impl Into<Publication<'m>>) -> Reply<'_, S, (), M> {
         let outcome = self.conn.hub().broadcast(self.sender(), &message.into());
+        self.slow_down(false);
         self.reply(outcome)
     }
 
@@ -240,9 +241,7 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
     ) -> Result<Published, RoomError> {
         let room = self.room(room)?;
         let published = self.conn.hub().publish(Some(self.sender()), &room, publication)?;
-        if published.behind {
-            self.conn.on_backpressure();
-        }
+        self.slow_down(published.behind);
         Ok(published)
     }
 
@@ -254,10 +253,18 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         let rooms: Vec<_> = rooms.iter().map(|room| self.room(room)).collect::<Result<_, _>>()?;
         let rooms: Vec<&Room> = rooms.iter().map(AsRef::as_ref).collect();
         let published = self.conn.hub().publish_to_rooms(self.sender(), &rooms, publication)?;
-        if published.behind {
+        self.slow_down(published.behind);
+        Ok(published)
+    }
+
+    /// Reads slower from the client if what it says is more work than is done.
+    fn slow_down(&mut self, mailbox_is_behind: bool) {
+        if mailbox_is_behind {
             self.conn.on_backpressure();
         }
-        Ok(published)
+        if self.conn.session().in_flight.is_over() {
+            self.conn.await_deliveries();
+        }
     }
 
     fn reply<T>(&mut self, outcome: Result<T, RoomError>) -> Reply<'_, S, T, M> {

@@ -30,6 +30,9 @@ pub(crate) trait ConnHandle {
     fn exit(&mut self, room: &Arc<Room>);
     /// Goes on with `session`, and is in no room until it enters one.
     fn attach(&mut self, session: &Arc<Session>);
+    /// Stops reading from the connection until the deliveries that its session has caused are
+    /// made. Called after every lock is released.
+    fn await_deliveries(&mut self);
     /// Notes that a mailbox that was posted to is behind. Called after every lock is released.
     fn on_backpressure(&mut self);
 }

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::{
     Hub,
+    charge::Charge,
     error::RoomError,
     inbox::Inbox,
     mailbox::{Deferred, Letter},
@@ -142,9 +143,13 @@ impl Hub {
         let everyone = (0..self.mailboxes.workers()).map(|worker| (worker, frame.len()));
         let result = self.mailboxes.reserve_all(everyone, &mut deferred);
         if result.is_ok() {
-            for worker in 0..self.mailboxes.workers() {
-                let frame = frame.clone();
-                let letter = Letter::Broadcast { route: by.session.route, frame, except: by.conn };
+            let (workers, (connected, _)) = (self.mailboxes.workers(), self.sessions.gauges());
+            // How many of them each worker has, only the worker knows.
+            let here = (connected / workers) as u32;
+            for worker in 0..workers {
+                let (frame, route, except) = (frame.clone(), by.session.route, by.conn);
+                let charge = Charge::new(Some(by.session), connected, here);
+                let letter = Letter::Broadcast { route, frame, except, charge };
                 self.mailboxes.push_reserved(worker, letter, &mut deferred);
             }
         }

@@ -94,7 +94,13 @@ impl Bench {
 
     /// What was posted to `worker`, in order.
     pub(super) fn letters(&self, worker: usize) -> Vec<Letter> {
-        std::iter::from_fn(|| self.receivers[worker].take()).collect()
+        let receiver = &self.receivers[worker];
+        let release = |letter: &Letter| {
+            if let Some(bytes) = letter.weight() {
+                receiver.release(bytes, None);
+            }
+        };
+        std::iter::from_fn(|| receiver.take()).inspect(release).collect()
     }
 
     /// The notices and messages among it.
@@ -225,6 +231,8 @@ impl ConnHandle for TestConn {
         self.leave_all();
         self.session = Arc::clone(session);
     }
+
+    fn await_deliveries(&mut self) {}
 
     fn on_backpressure(&mut self) {
         self.pressed += 1;

@@ -43,6 +43,9 @@ impl Hub {
         if deferred.behind {
             conn.on_backpressure();
         }
+        if session.in_flight.is_over() {
+            conn.await_deliveries();
+        }
         result
     }
 

@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, Sender};
 use mio::Waker;
 
 use super::{
+    charge::Charge,
     conn_id::ConnId,
     error::RoomError,
     names::RoomPattern,
@@ -27,11 +28,22 @@ use crate::ws::{close::CloseReason, frame::PreparedFrame};
 /// What one thread tells a worker.
 pub(crate) enum Letter {
     /// A room's message for all of this worker's members but one.
-    Deliver { room: RoomKey, seq: u64, frame: PreparedFrame, except: Option<ConnId> },
+    Deliver {
+        room: RoomKey,
+        seq: u64,
+        frame: PreparedFrame,
+        except: Option<ConnId>,
+        charge: Option<Charge>,
+    },
     /// A message of several rooms at once: each member gets it one time, whichever rooms it is in.
-    DeliverMany { rooms: Arc<[(RoomKey, u64)]>, frame: PreparedFrame, except: Option<ConnId> },
+    DeliverMany {
+        rooms: Arc<[(RoomKey, u64)]>,
+        frame: PreparedFrame,
+        except: Option<ConnId>,
+        charge: Option<Charge>,
+    },
     /// A message for every connection of a route but one.
-    Broadcast { route: u16, frame: PreparedFrame, except: ConnId },
+    Broadcast { route: u16, frame: PreparedFrame, except: ConnId, charge: Option<Charge> },
     /// A message for one connection.
     Send { conn: ConnId, frame: PreparedFrame },
     /// A job made this connection a member: deliver the messages after `from_seq` to it. Posted
@@ -48,6 +60,11 @@ pub(crate) enum Letter {
     Close { conn: ConnId, reason: CloseReason },
     /// A permit was set aside for the waiting connection.
     Admitted { conn: ConnId },
+    /// The connection's blocking handler has caused many deliveries: do not read from it until
+    /// they are made.
+    Await { conn: ConnId },
+    /// The deliveries that the connection has caused are made: read from it again.
+    Resume { conn: ConnId },
     /// The connection's blocking jobs have caught up: read from it again.
     JobsDone { conn: ConnId },
     /// A mailbox that was behind is not any more: read from sockets again.
@@ -60,7 +77,7 @@ pub(crate) enum Letter {
 
 impl Letter {
     /// The bytes that count towards the mailbox's bound; `None` for a letter that is never refused.
-    pub(super) fn weight(&self) -> Option<usize> {
+    pub(crate) fn weight(&self) -> Option<usize> {
         match self {
             Letter::Deliver { frame, .. }
             | Letter::DeliverMany { frame, .. }
@@ -73,6 +90,8 @@ impl Letter {
             | Letter::Close { .. }
             | Letter::Admitted { .. }
             | Letter::JobsDone { .. }
+            | Letter::Await { .. }
+            | Letter::Resume { .. }
             | Letter::PressureOff
             | Letter::Drain
             | Letter::Stop => None,
@@ -299,15 +318,20 @@ impl Mailbox {
 }
 
 impl MailboxReceiver {
-    /// Takes the next letter. When the mailbox has caught up after being behind, every worker is
-    /// told.
+    /// Takes the next letter. One with a weight fills its space until it is
+    /// [`released`](MailboxReceiver::release).
     pub(crate) fn take(&self) -> Option<Letter> {
-        let letter = self.letters.try_recv().ok()?;
-        if let Some(bytes) = letter.weight() {
-            self.mailboxes.cancel(self.worker, bytes);
-            self.mailboxes.check_low_water(self.worker);
+        self.letters.try_recv().ok()
+    }
+
+    /// Frees the space of a letter of that weight, now that it is dealt with, and settles what its
+    /// sender was charged. When the mailbox has caught up after being behind, every worker is told.
+    pub(crate) fn release(&self, bytes: usize, charge: Option<Charge>) {
+        self.mailboxes.cancel(self.worker, bytes);
+        self.mailboxes.check_low_water(self.worker);
+        if let Some(conn) = charge.and_then(Charge::settle) {
+            self.mailboxes.send_control(conn.worker(), Letter::Resume { conn });
         }
-        Some(letter)
     }
 
     /// Whether no letter waits.

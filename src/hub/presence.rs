@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::{
     Hub,
+    charge::Charge,
     conn_handle::ConnHandle,
     error::RoomError,
     locked_session::LockedSession,
@@ -130,7 +131,7 @@ impl Hub {
     /// Takes a session off a room's roster, and tells the watchers if they knew of it.
     pub(super) fn remove_from_roster(
         &self,
-        session: &Session,
+        session: &Arc<Session>,
         room: &Room,
         deferred: &mut Deferred,
     ) {
@@ -147,7 +148,7 @@ impl Hub {
     /// Makes a session on the roster known to the watchers, if they do not know of it.
     fn show(
         &self,
-        session: &Session,
+        session: &Arc<Session>,
         room: &Room,
         room_state: &mut RoomState,
         deferred: &mut Deferred,
@@ -176,7 +177,7 @@ impl Hub {
     /// Returns `false` when a join must be refused, because a mailbox has no space for its notice.
     fn notify_watchers(
         &self,
-        session: &Session,
+        session: &Arc<Session>,
         name: Option<&str>,
         change: RosterChange,
         room: &Room,
@@ -207,10 +208,11 @@ impl Hub {
                 self.mailboxes.reserve_over_bound(worker, bytes, deferred);
             }
         }
-        let seq = history.skip();
+        let (seq, total) = (history.skip(), members.iter().map(|count| *count as usize).sum());
         for (worker, _) in letters {
             let frame = frame.clone();
-            let letter = Letter::Deliver { room: channel.key, seq, frame, except: None };
+            let charge = Charge::new(Some(session), total, members[worker]);
+            let letter = Letter::Deliver { room: channel.key, seq, frame, except: None, charge };
             self.mailboxes.push_reserved(worker, letter, deferred);
         }
         true

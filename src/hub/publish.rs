@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{
     Hub,
+    charge::Charge,
     conn_id::ConnId,
     error::RoomError,
     mailbox::{Deferred, Letter},
@@ -219,9 +220,10 @@ impl Hub {
         let seq = state.history.position().seq + 1;
         let frame = self.compressible(publication.encode(&[seq]));
         self.mailboxes.reserve_all(workers_with_members(&state.members, frame.len()), deferred)?;
+        let (payer, total) = (by.map(|by| by.session), state.members_total());
         for (worker, _) in workers_with_members(&state.members, frame.len()) {
-            let frame = frame.clone();
-            let letter = Letter::Deliver { room: room.key, seq, frame, except };
+            let (frame, charge) = (frame.clone(), Charge::new(payer, total, state.members[worker]));
+            let letter = Letter::Deliver { room: room.key, seq, frame, except, charge };
             self.mailboxes.push_reserved(worker, letter, deferred);
         }
         self.keep(room, &mut state, frame, now_ms);
@@ -259,9 +261,12 @@ impl Hub {
         let frame = self.compressible(publication.encode(&seqs));
         self.mailboxes.reserve_all(workers_with_members(&members, frame.len()), deferred)?;
         let keys: Arc<[_]> = rooms.iter().map(|room| room.key).zip(seqs.iter().copied()).collect();
+        let payer = by.map(|by| by.session);
+        let total = members.iter().map(|count| *count as usize).sum();
         for (worker, _) in workers_with_members(&members, frame.len()) {
             let (rooms, frame) = (Arc::clone(&keys), frame.clone());
-            let letter = Letter::DeliverMany { rooms, frame, except };
+            let charge = Charge::new(payer, total, members[worker]);
+            let letter = Letter::DeliverMany { rooms, frame, except, charge };
             self.mailboxes.push_reserved(worker, letter, deferred);
         }
         for (index, state) in &mut states {

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::{
     conn_id::ConnId,
     error::RoomError,
+    in_flight::InFlight,
     inbox::Inbox,
     names::RoomPattern,
     notice::{Notice, NoticeFormatter},
@@ -39,6 +40,8 @@ pub(crate) struct Session {
     /// The connection that may publish for it, as [`ConnId::packed`] has it. Beside the lock, so
     /// that a publish need not take that.
     sender: AtomicU64,
+    /// What it has caused and is not done yet.
+    pub(crate) in_flight: InFlight,
     /// Taken before any room's lock and before the table's; together with another session's only
     /// in the order of their client ids.
     pub(super) state: Mutex<SessionState>,
@@ -47,7 +50,7 @@ pub(crate) struct Session {
 /// A connection that publishes or sends for a session.
 #[derive(Clone, Copy)]
 pub(crate) struct Sender<'a> {
-    pub(crate) session: &'a Session,
+    pub(crate) session: &'a Arc<Session>,
     pub(crate) conn: ConnId,
 }
 
@@ -135,6 +138,7 @@ impl Session {
             resumable,
             formatter,
             sender: AtomicU64::new(conn.packed()),
+            in_flight: InFlight::default(),
             state: Mutex::new(SessionState {
                 attachment: Attachment::To(conn),
                 fresh: true,

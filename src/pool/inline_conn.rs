@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use super::{conn_io::ConnIo, worker_cx::WorkerCtx};
+use super::{conn_io::ConnIo, pauses::PauseReasons, worker_cx::WorkerCtx};
 use crate::{
     hub::{
         Hub, conn_handle::ConnHandle, conn_id::ConnId, room::Room, send_status::SendStatus,
@@ -65,6 +65,14 @@ impl ConnHandle for InlineConn<'_> {
     fn attach(&mut self, session: &Arc<Session>) {
         self.cx.leave_all(self.io.slot());
         *self.session = Arc::clone(session);
+    }
+
+    fn await_deliveries(&mut self) {
+        if self.session.in_flight.begin_wait(self.io.id)
+            && self.io.pauses.set(PauseReasons::DELIVERIES)
+        {
+            self.cx.metrics().publish_pauses.add(1);
+        }
     }
 
     fn on_backpressure(&mut self) {

@@ -380,6 +380,10 @@ impl ConnHandle for RemoteConn<'_> {
         *self.session = Arc::clone(session);
     }
 
+    fn await_deliveries(&mut self) {
+        self.queue.send_control(Letter::Await { conn: self.queue.conn });
+    }
+
     // The sockets that feed these threads are paused by their queues.
     fn on_backpressure(&mut self) {}
 }

@@ -12,6 +12,8 @@ bitflags! {
         const JOBS = 1 << 1;
         /// A mailbox that its worker feeds is behind.
         const MAILBOX = 1 << 2;
+        /// Many deliveries that it has caused are not made yet.
+        const DELIVERIES = 1 << 3;
     }
 }
 

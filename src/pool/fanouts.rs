@@ -1,0 +1,183 @@
+//! Messages for many connections of one worker, delivered in slices.
+//!
+//! A message to more members than one turn should carry waits here with its room, and rooms take
+//! turns, so that the members of a large room delay nobody else by more than a slice. A room's
+//! messages keep their order: while one waits, those behind it wait too. A message of several rooms
+//! waits in each of them, and is delivered when it is the first in all.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    vec,
+};
+
+use slab::Slab;
+
+use crate::{
+    hub::{charge::Charge, conn_id::ConnId, room::RoomKey},
+    ws::frame::PreparedFrame,
+};
+
+/// To whom a message goes.
+#[derive(Debug, Clone)]
+pub(super) enum Audience {
+    /// The members of rooms, each with the message's number there.
+    Rooms(Arc<[(RoomKey, u64)]>),
+    /// Everyone who is connected to a route.
+    Route(u16),
+}
+
+/// What the messages of one queue have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Line {
+    Room(RoomKey),
+    Route(u16),
+}
+
+/// A message and how far it is delivered.
+pub(super) struct Fanout {
+    pub(super) audience: Audience,
+    pub(super) frame: PreparedFrame,
+    pub(super) except: Option<ConnId>,
+    /// The connections that are still to get it; `None` before the first slice.
+    pub(super) recipients: Option<vec::IntoIter<ConnId>>,
+    /// The space that its letter takes in the mailbox, in bytes.
+    pub(super) weight: usize,
+    pub(super) charge: Option<Charge>,
+}
+
+/// The messages of one worker that wait. Bounded by the mailbox, in which each keeps its space
+/// until it is delivered.
+#[derive(Default)]
+pub(super) struct Fanouts {
+    fanouts: Slab<Fanout>,
+    lines: HashMap<Line, VecDeque<usize>>,
+    /// The lines, the one whose turn is next first.
+    turns: VecDeque<Line>,
+}
+
+impl Audience {
+    fn lines(&self) -> impl Iterator<Item = Line> {
+        let (rooms, route) = match self {
+            Audience::Rooms(rooms) => (&rooms[..], None),
+            Audience::Route(route) => (&[][..], Some(Line::Route(*route))),
+        };
+        rooms.iter().map(|(room, _)| Line::Room(*room)).chain(route)
+    }
+}
+
+impl Fanouts {
+    pub(super) fn is_empty(&self) -> bool {
+        self.fanouts.is_empty()
+    }
+
+    /// Whether a message for `audience` must wait for another one.
+    pub(super) fn is_before(&self, audience: &Audience) -> bool {
+        !self.is_empty() && audience.lines().any(|line| self.lines.contains_key(&line))
+    }
+
+    /// Whether a message of `room` must wait for another one.
+    #[inline]
+    pub(super) fn is_before_room(&self, room: RoomKey) -> bool {
+        !self.is_empty() && self.lines.contains_key(&Line::Room(room))
+    }
+
+    pub(super) fn push(&mut self, fanout: Fanout) {
+        let lines: Vec<Line> = fanout.audience.lines().collect();
+        let id = self.fanouts.insert(fanout);
+        for line in lines {
+            let queue = self.lines.entry(line).or_default();
+            if queue.is_empty() {
+                self.turns.push_back(line);
+            }
+            queue.push_back(id);
+        }
+    }
+
+    /// Finds the message whose slice is next, by turns of the lines. `None` if none waits.
+    pub(super) fn next(&mut self) -> Option<usize> {
+        // The oldest message is the first in all its lines, so the search ends.
+        for _ in 0..self.turns.len() {
+            let line = self.turns.pop_front()?;
+            self.turns.push_back(line);
+            let id = *self.lines.get(&line)?.front()?;
+            let is_first = |line: Line| self.lines.get(&line).is_some_and(|q| q.front() == Some(&id));
+            if self.fanouts.get(id)?.audience.lines().all(is_first) {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    pub(super) fn get_mut(&mut self, id: usize) -> Option<&mut Fanout> {
+        self.fanouts.get_mut(id)
+    }
+
+    /// Takes out the message `id`, which is the first in all its lines.
+    pub(super) fn finish(&mut self, id: usize) -> Option<Fanout> {
+        let fanout = self.fanouts.try_remove(id)?;
+        for line in fanout.audience.lines() {
+            let Some(queue) = self.lines.get_mut(&line) else { continue };
+            queue.pop_front();
+            if queue.is_empty() {
+                self.lines.remove(&line);
+                self.turns.retain(|other| *other != line);
+            }
+        }
+        Some(fanout)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ws::frame::Message;
+
+    fn fanout(audience: Audience) -> Fanout {
+        let frame = PreparedFrame::new(Message::Text("x"));
+        Fanout { audience, frame, except: None, recipients: None, weight: 1, charge: None }
+    }
+
+    fn rooms(keys: &[RoomKey]) -> Audience {
+        Audience::Rooms(keys.iter().map(|key| (*key, 1)).collect())
+    }
+
+    /// Finishes everything, one slice a message. Returns the order by the lowest room.
+    fn play(fanouts: &mut Fanouts) -> Vec<Vec<RoomKey>> {
+        let mut order = Vec::new();
+        while let Some(id) = fanouts.next() {
+            let fanout = fanouts.finish(id).expect("it waits");
+            order.push(match fanout.audience {
+                Audience::Rooms(rooms) => rooms.iter().map(|(key, _)| *key).collect(),
+                Audience::Route(_) => Vec::new(),
+            });
+        }
+        assert!(fanouts.is_empty() && fanouts.lines.is_empty() && fanouts.turns.is_empty());
+        order
+    }
+
+    #[test]
+    fn rooms_take_turns() {
+        let mut fanouts = Fanouts::default();
+        for key in [1, 1, 1, 2, 3] {
+            fanouts.push(fanout(rooms(&[key])));
+        }
+        assert!(fanouts.is_before_room(2) && !fanouts.is_before_room(4));
+        assert_eq!(play(&mut fanouts), [[1], [2], [3], [1], [1]]);
+    }
+
+    #[test]
+    fn a_message_of_several_rooms_keeps_its_place_in_each() {
+        let mut fanouts = Fanouts::default();
+        fanouts.push(fanout(rooms(&[1])));
+        fanouts.push(fanout(rooms(&[2])));
+        fanouts.push(fanout(rooms(&[1, 2])));
+        fanouts.push(fanout(rooms(&[2])));
+        fanouts.push(fanout(Audience::Route(0)));
+        assert!(fanouts.is_before(&rooms(&[9, 2])) && !fanouts.is_before(&Audience::Route(1)));
+        let order = play(&mut fanouts);
+        let at = |keys: &[RoomKey]| order.iter().position(|other| other == keys).expect("it came");
+        let last = order.iter().rposition(|other| other == &[2]).expect("it came");
+        assert!(at(&[1]) < at(&[1, 2]) && at(&[2]) < at(&[1, 2]) && at(&[1, 2]) < last);
+    }
+}
