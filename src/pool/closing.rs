@@ -1,7 +1,7 @@
 //! How a connection ends: what is still written, what is still read, and when it is gone.
 
 use super::{
-    admission::Permit, bound::Slot, conn_io::ConnIo, pauses::Pauses, worker_cx::WorkerCtx,
+    admission::Permit, bound::BoundToken, conn_io::ConnIo, pauses::Pauses, worker_cx::WorkerCtx,
 };
 use crate::ws::{decoder::Event, endpoint::Endpoint};
 
@@ -10,7 +10,7 @@ pub(crate) struct Closing {
     stage: Stage,
     /// Held to the end, so that `max_conn` bounds the sockets too.
     _permit: Option<Permit>,
-    _lingering: Option<Slot>,
+    _lingering: Option<BoundToken>,
 }
 
 pub(crate) enum Stage {
@@ -55,7 +55,7 @@ impl Closing {
     }
 
     /// Takes over a socket that got its refusal from the acceptor.
-    pub(super) fn refused(lingering: Slot, io: &mut ConnIo, cx: &mut WorkerCtx) -> Closing {
+    pub(super) fn refused(lingering: BoundToken, io: &mut ConnIo, cx: &mut WorkerCtx) -> Closing {
         let stage = Stage::FlushThenLinger;
         Closing { stage, _permit: None, _lingering: Some(lingering) }.watched(io, cx)
     }

@@ -10,7 +10,7 @@ use std::{
 use bitflags::bitflags;
 
 use super::{
-    bound::IpSlot,
+    bound::IpToken,
     outbox::{Flushed, Outbox},
     pauses::{PauseReasons, Pauses},
     stream::Stream,
@@ -79,7 +79,7 @@ pub(crate) struct ConnIo {
     /// Compression, where the handshake agreed on it.
     pub(super) deflate: Option<Box<Deflate>>,
     /// Boxed, because most servers set no limit, and each connection would pay for the space.
-    _ip_slot: Option<Box<IpSlot>>,
+    _ip_token: Option<Box<IpToken>>,
 }
 
 impl ConnIo {
@@ -87,7 +87,7 @@ impl ConnIo {
         id: ConnId,
         stream: Stream,
         remote: SocketAddr,
-        ip_slot: Option<IpSlot>,
+        ip_token: Option<IpToken>,
         now: Millis,
     ) -> ConnIo {
         ConnIo {
@@ -106,7 +106,7 @@ impl ConnIo {
             bytes_sent: 0,
             close_asked: None,
             deflate: None,
-            _ip_slot: ip_slot.map(Box::new),
+            _ip_token: ip_token.map(Box::new),
         }
     }
 

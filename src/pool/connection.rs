@@ -213,7 +213,7 @@ impl Connection {
     pub(super) fn on_admitted(&mut self, cx: &mut WorkerCtx) {
         let waiting = match std::mem::replace(&mut self.phase, Phase::Gone) {
             Phase::Waiting(waiting) => waiting,
-            // The drain or the timeout came first, and its answer is on its way.
+            // The drain or the timeout came first, and the answer to that is on its way.
             other => {
                 self.phase = other;
                 return;
@@ -302,7 +302,7 @@ impl Connection {
     /// The server drains.
     pub(super) fn on_drain(&mut self, cx: &mut WorkerCtx) {
         match &mut self.phase {
-            // Whoever watches the server over a connection of its own sees it drain.
+            // A health check on a connection of its own sees the server drain.
             Phase::Head(_) | Phase::Closing(_) | Phase::Gone => {}
             Phase::Waiting(_) => self.refuse(Refused::Draining, cx),
             Phase::Open(open) => open.drain(&mut self.io, cx),

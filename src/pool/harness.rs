@@ -7,9 +7,8 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
-    time::Instant,
 };
 
 use bytes::Bytes;
@@ -17,8 +16,7 @@ use mio::{Poll, Token, Waker};
 use parking_lot::Mutex;
 
 use super::{
-    admission::{Admission, Answer as Admitted, Permit},
-    bound::{Bound, PerIp},
+    admission::{Answer as Admitted, Permit},
     conn_io::{ConnIo, Readiness},
     connection::{Connection, Phase},
     delivery::Delivery,
@@ -34,14 +32,12 @@ use crate::{
     handler::{Context, Handler, IntoService},
     http::page::StaticPage,
     hub::{
-        Hub,
         conn_id::ConnId,
         history::Replay,
         mailbox::{Letter, MailboxBounds, MailboxReceiver, Mailboxes},
         names::RoomName,
         send_status::SendStatus,
     },
-    metrics::Metrics,
     ws::{
         close::CloseReason,
         frame::{Message, PreparedFrame},
@@ -81,7 +77,7 @@ pub(super) struct Probe(Arc<Log>);
 pub(super) struct Log {
     pub(super) opened: AtomicUsize,
     pub(super) heard: AtomicUsize,
-    /// The codes of the closes it was told.
+    /// The codes of the closes it heard of.
     pub(super) closed: Mutex<Vec<u16>>,
 }
 
@@ -95,7 +91,7 @@ impl Handler for Probe {
     fn on_open(&self, ctx: &mut Context<'_, ()>) {
         self.0.opened.fetch_add(1, Ordering::Relaxed);
         let room = RoomName::new("room").expect("a legal name");
-        ctx.join(&room, Replay::Nothing).then(|_, joined| drop(joined.expect("a place")));
+        ctx.join(&room, Replay::Nothing).then(|_, joined| drop(joined.expect("a vacancy")));
     }
 
     fn on_message(&self, ctx: &mut Context<'_, ()>, message: Message<'_>) {
@@ -126,6 +122,8 @@ pub(super) struct Harness {
     pub(super) log: Arc<Log>,
     buffer: Vec<u8>,
     mailbox: MailboxReceiver,
+    /// Permits that other connections hold.
+    occupied: Vec<Permit>,
     _poll: Poll,
 }
 
@@ -146,31 +144,30 @@ impl Harness {
         let handler = handler.into_service().handler;
         let route =
             |path: &str| Route { path: path.to_owned(), handler: Arc::clone(&handler), jobs: None };
-        let shared = Arc::new(Shared {
-            routes: vec![route("/"), route("/ws")],
-            pages: vec![StaticPage::new("/page", "text/plain", Bytes::from_static(PAGE))],
-            hub: Arc::new(Hub::new(&config, mailboxes.clone())),
-            admission: Admission::new(config.max_conn, config.max_queued_tasks, mailboxes),
-            metrics: Metrics::new(1),
-            pending_heads: Bound::new(config.max_pending_heads),
-            lingering: Bound::new(config.max_lingering),
-            per_ip: PerIp::new(0),
-            sockets: Box::new([AtomicUsize::new(1)]),
-            draining: AtomicBool::new(false),
-            started: Instant::now(),
-            config,
-        });
-        let slot = shared.pending_heads.take().expect("a slot");
+        let routes = vec![route("/"), route("/ws")];
+        let pages = vec![StaticPage::new("/page", "text/plain", Bytes::from_static(PAGE))];
+        let config = Config { thread_pool_size: 1, ..config };
+        let shared = Arc::new(Shared::new(config, routes, pages, mailboxes));
+        shared.sockets[0].fetch_add(1, Ordering::Relaxed);
+        let token = shared.pending_heads.take().expect("one is left");
         let mut cx = WorkerCtx::new(shared, 0);
         let wire = Arc::new(Mutex::new(Wire::default()));
         let id = ConnId { worker: 0, slot: SLOT as u32, generation: 0 };
         let remote = ([127, 0, 0, 1], 1).into();
         let stream = Stream::Memory(MemorySocket(Arc::clone(&wire)));
         let mut io = ConnIo::new(id, stream, remote, None, 0);
-        let phase = Phase::Head(Head::new(slot, &mut io, &mut cx));
+        let phase = Phase::Head(Head::new(token, &mut io, &mut cx));
         let conn = Connection { io, phase };
-        let (log, mailbox) = (Arc::default(), receivers.remove(0));
-        Harness { cx, conn, wire, log, buffer: vec![0; READ_BYTES_MAX], mailbox, _poll: poll }
+        Harness {
+            cx,
+            conn,
+            wire,
+            log: Arc::default(),
+            buffer: vec![0; READ_BYTES_MAX],
+            mailbox: receivers.remove(0),
+            occupied: Vec::new(),
+            _poll: poll,
+        }
     }
 
     /// A connection that has been upgraded, its 101 taken away.
@@ -325,12 +322,17 @@ impl Harness {
     }
 
     /// Takes a permit away from the connection.
-    pub(super) fn occupy(&self) -> Permit {
+    pub(super) fn occupy(&mut self) {
         let other = ConnId { worker: 0, slot: 1, generation: 0 };
         match self.cx.shared.admission.ask(other) {
-            Admitted::Served(permit) => permit,
-            _ => panic!("there is a permit"),
+            Admitted::Served(permit) => self.occupied.push(permit),
+            _ => panic!("there is no permit left"),
         }
+    }
+
+    /// Gives back the permits that were taken away.
+    pub(super) fn vacate(&mut self) {
+        self.occupied.clear();
     }
 
     /// What the server has written since this was last asked.
@@ -378,7 +380,7 @@ impl Harness {
         self.log.heard.load(Ordering::Relaxed)
     }
 
-    /// The codes its handler was told.
+    /// The codes of the closes that its handler heard of.
     pub(super) fn closed(&self) -> Vec<u16> {
         self.log.closed.lock().clone()
     }
@@ -395,13 +397,13 @@ impl Harness {
     pub(super) fn expect_nothing_left(&self, when: &str) {
         let shared = &self.cx.shared;
         assert!(self.is_gone(), "{when}: it is there");
-        assert_eq!(shared.admission.gauges(), (0, 0), "{when}: permits and places in line");
+        assert_eq!(shared.admission.gauges(), (0, 0), "{when}: permits and positions in line");
         assert_eq!(shared.hub.sessions.gauges(), (0, 0), "{when}: sessions");
         assert!(self.cx.members.find(SLOT, "room").is_none(), "{when}: memberships");
         let members = shared.hub.rooms.find("room").map(|room| room.state.lock().members_total());
         assert_eq!(members.unwrap_or_default(), 0, "{when}: members of the room");
         let heads = (shared.pending_heads.used(), shared.lingering.used());
-        assert_eq!(heads, (0, 0), "{when}: places for heads, and for those who linger");
+        assert_eq!(heads, (0, 0), "{when}: heads that are due, and refusals that linger");
         assert_eq!(self.cx.timers.next(), None, "{when}: deadlines");
         let opened = self.log.opened.load(Ordering::Relaxed);
         assert_eq!(self.closed().len(), opened, "{when}: on_open and on_close come in pairs");

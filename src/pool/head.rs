@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    bound::Slot, closing::Stage, conn_io::ConnIo, open::UpgradeRequest, worker_cx::WorkerCtx,
+    bound::BoundToken, closing::Stage, conn_io::ConnIo, open::UpgradeRequest, worker_cx::WorkerCtx,
 };
 use crate::{
     config::Compression,
@@ -27,7 +27,7 @@ use crate::{
 /// A connection that speaks HTTP.
 pub(crate) struct Head {
     awaits: Awaited,
-    _slot: Slot,
+    _token: BoundToken,
 }
 
 /// Which request is due.
@@ -91,10 +91,10 @@ impl RefusedRequest {
 }
 
 impl Head {
-    /// A connection whose first request is due; `slot` is its part of the bound on such.
-    pub(super) fn new(slot: Slot, io: &mut ConnIo, cx: &mut WorkerCtx) -> Head {
+    /// A connection whose first request is due; `token` counts it among those.
+    pub(super) fn new(token: BoundToken, io: &mut ConnIo, cx: &mut WorkerCtx) -> Head {
         io.set_deadline(cx.config().handshake_timeout, cx);
-        Head { awaits: Awaited::First, _slot: slot }
+        Head { awaits: Awaited::First, _token: token }
     }
 
     /// Handles one request off the front of `input`.
@@ -177,7 +177,7 @@ impl Head {
 pub(super) fn refuse_unavailable(why: Refused, io: &mut ConnIo, cx: &mut WorkerCtx) {
     let message = match why {
         Refused::Draining => "the server is shutting down",
-        Refused::QueueTimeout => "no place became free in time",
+        Refused::QueueTimeout => "the server stayed full for too long",
         _ => "the server is full",
     };
     refuse(&RefusedRequest::new(why, Status::Unavailable, message), io, cx);

@@ -156,13 +156,13 @@ impl JobPool {
         self.queued() >= self.0.queue_max
     }
 
-    /// A message was handled: as many connections may be read again as there are places, the
+    /// A message was handled: as many connections may be read again as messages fit, the
     /// longest waiting first. Not all of them will have something to say, so an empty pool lets
     /// everyone in.
     fn message_done(&self) {
         let left = self.0.queued.fetch_sub(1, Ordering::Relaxed) - 1;
-        let places = if left == 0 { usize::MAX } else { self.0.queue_max.saturating_sub(left) };
-        for _ in 0..places {
+        let vacant = if left == 0 { usize::MAX } else { self.0.queue_max.saturating_sub(left) };
+        for _ in 0..vacant {
             let Some(queue) = self.0.waiting.lock().pop_front() else { return };
             if let Some(queue) = queue.upgrade() {
                 queue.resume();
@@ -234,7 +234,8 @@ impl SerialQueue {
         let _ = self.pool.0.work.0.send(Work::Run(Arc::clone(self)));
     }
 
-    /// Joins the queues that wait for the pool. The connection is told when it may be read again.
+    /// Joins the queues that wait for the pool. A letter says when the connection may be read
+    /// again.
     fn wait(self: &Arc<SerialQueue>) {
         self.pool.0.waiting.lock().push_back(Arc::downgrade(self));
         // The pool may have emptied before this queue waited for it; then nobody would call it.

@@ -18,7 +18,7 @@ use crate::{
     config::Config,
     handler::erased::DynHandler,
     http::page::StaticPage,
-    hub::Hub,
+    hub::{Hub, mailbox::Mailboxes},
     metrics::{Gauges, Health, Metrics, Now, Snapshot, WorkerGauges},
 };
 
@@ -50,6 +50,29 @@ pub(crate) struct Route {
 }
 
 impl Shared {
+    /// A server without connections, with the workers that `mailboxes` are for.
+    pub(crate) fn new(
+        config: Config,
+        routes: Vec<Route>,
+        pages: Vec<StaticPage>,
+        mailboxes: Mailboxes,
+    ) -> Shared {
+        Shared {
+            routes,
+            pages,
+            hub: Arc::new(Hub::new(&config, mailboxes.clone())),
+            admission: Admission::new(config.max_conn, config.max_queued_tasks, mailboxes),
+            metrics: Metrics::new(config.thread_pool_size),
+            pending_heads: Bound::new(config.max_pending_heads),
+            lingering: Bound::new(config.max_lingering),
+            per_ip: PerIp::new(config.max_conn_per_ip),
+            sockets: (0..config.thread_pool_size).map(|_| AtomicUsize::new(0)).collect(),
+            draining: AtomicBool::new(false),
+            started: Instant::now(),
+            config,
+        }
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }

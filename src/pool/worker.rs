@@ -12,7 +12,7 @@ use mio::{Events, Interest, Poll, Token, net::TcpStream};
 use slab::Slab;
 
 use super::{
-    bound::{IpSlot, Slot},
+    bound::{BoundToken, IpToken},
     closing::Closing,
     conn_io::ConnIo,
     connection::{Connection, Phase},
@@ -55,19 +55,19 @@ const SWEEP_INTERVAL_MS: Millis = 1000;
 pub(crate) struct Arrival {
     pub(crate) stream: std::net::TcpStream,
     pub(crate) remote: SocketAddr,
-    pub(crate) ip_slot: Option<IpSlot>,
+    pub(crate) ip_token: Option<IpToken>,
     pub(crate) disposition: Disposition,
 }
 
 /// What is to be done with a new socket.
 pub(crate) enum Disposition {
     /// Its request is awaited.
-    Serve(Slot),
+    Serve(BoundToken),
     /// It got its refusal from the acceptor, and lingers so that the client can read it.
-    Linger(Slot),
+    Linger(BoundToken),
 }
 
-/// How often the operator is told what was refused, if anything was.
+/// How often refusals are logged, if there are any.
 const REPORT_INTERVAL_MS: Millis = 10_000;
 
 /// One thread of the pool and everything it owns.
@@ -83,7 +83,7 @@ pub(crate) struct Worker {
     next_report: Millis,
     reported: Refusals,
     draining: bool,
-    /// Nobody is left but those who watch.
+    /// No connection is left to wait for.
     drained: bool,
     stopped: bool,
 }
@@ -113,8 +113,8 @@ impl Worker {
         }
     }
 
-    /// Turns until it is told to stop. Says once, through `drained`, that nobody is left to wait
-    /// for.
+    /// Makes turns until the server stops. Reports once, through `drained`, that no connection is
+    /// left to wait for.
     pub(crate) fn run(mut self, drained: &Sender<()>) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_MAX);
         // The kernel copies into a buffer that begins on a page up to twice as fast.
@@ -154,7 +154,7 @@ impl Worker {
         self.reap();
     }
 
-    /// How long this worker may sleep: not at all while something waits for it.
+    /// How long this worker may sleep: not at all while there is work for it.
     fn timeout(&mut self) -> Option<Duration> {
         let waits = !self.cx.work.ready.is_empty() || !self.cx.work.dirty.is_empty();
         if waits || !self.mailbox.may_sleep() {
@@ -170,7 +170,7 @@ impl Worker {
         Some(Duration::from_millis(next.saturating_sub(now)))
     }
 
-    /// One worker does it for all.
+    /// Whether this worker sweeps the rooms, for all workers.
     fn sweeps(&self) -> bool {
         self.cx.worker == 0
     }
@@ -191,7 +191,7 @@ impl Worker {
     }
 
     fn accept(&mut self, arrival: Arrival) {
-        let Arrival { stream, remote, ip_slot, disposition } = arrival;
+        let Arrival { stream, remote, ip_token, disposition } = arrival;
         let token = Token(self.conns.vacant_key());
         let mut stream = TcpStream::from_std(stream);
         let interest = Interest::READABLE | Interest::WRITABLE;
@@ -200,7 +200,7 @@ impl Worker {
             self.cx.shared.sockets[self.cx.worker].fetch_sub(1, Ordering::Relaxed);
             return;
         }
-        self.insert(Stream::Tcp(stream), remote, ip_slot, disposition);
+        self.insert(Stream::Tcp(stream), remote, ip_token, disposition);
     }
 
     /// Gives a socket that is watched the next slot.
@@ -208,7 +208,7 @@ impl Worker {
         &mut self,
         stream: Stream,
         remote: SocketAddr,
-        ip_slot: Option<IpSlot>,
+        ip_token: Option<IpToken>,
         disposition: Disposition,
     ) {
         let entry = self.conns.vacant_entry();
@@ -219,10 +219,10 @@ impl Worker {
             generation: self.next_generation,
         };
         self.next_generation = self.next_generation.wrapping_add(1);
-        let (mut io, cx) = (ConnIo::new(id, stream, remote, ip_slot, self.cx.now), &mut self.cx);
+        let (mut io, cx) = (ConnIo::new(id, stream, remote, ip_token, self.cx.now), &mut self.cx);
         let phase = match disposition {
-            Disposition::Serve(slot) => Phase::Head(Head::new(slot, &mut io, cx)),
-            Disposition::Linger(slot) => Phase::Closing(Closing::refused(slot, &mut io, cx)),
+            Disposition::Serve(token) => Phase::Head(Head::new(token, &mut io, cx)),
+            Disposition::Linger(token) => Phase::Closing(Closing::refused(token, &mut io, cx)),
         };
         entry.insert(Connection { io, phase });
     }
@@ -287,7 +287,7 @@ impl Worker {
         }
     }
 
-    /// Tells the operator what was refused: at once when it begins, and then at intervals, so that
+    /// Logs what was refused: at once when refusals begin, and then at intervals, so that
     /// a storm of refusals is no storm of log lines.
     fn report(&mut self) {
         if self.cx.now >= self.next_report
@@ -316,13 +316,13 @@ impl Worker {
         }
     }
 
-    /// Frees what is over, now that nobody looks at it any more.
+    /// Frees what is over, now that nothing refers to it any more.
     fn reap(&mut self) {
         while let Some(slot) = self.cx.work.gone.pop() {
             let Some(mut conn) = self.conns.try_remove(slot) else { continue };
             self.cx.timers.clear(slot, &mut conn.io.deadline);
             self.cx.leave_all(slot);
-            // Drops its permit, which lets the next in line come in, and its other places.
+            // Its permit goes to the next in line, and its other tokens count it out.
             drop(conn);
             self.cx.shared.sockets[self.cx.worker].fetch_sub(1, Ordering::Relaxed);
         }

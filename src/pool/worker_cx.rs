@@ -34,8 +34,7 @@ pub(crate) struct WorkerCtx {
     date: Date,
 }
 
-/// The slots that a worker comes to later in this turn, or in the next. Each list is as long as the
-/// number of connections at most.
+/// The slots that a worker comes to later in this turn, or in the next: each connection once.
 #[derive(Default)]
 pub(crate) struct WorkLists {
     /// Slots that may have something to read.

@@ -6,7 +6,7 @@ use mio::Events;
 
 use super::{Disposition, READ_BYTES_MAX, Worker};
 use crate::pool::{
-    bound::Slot, conn_io::Readiness, memory::MemorySocket, stream::Stream, timers::Millis,
+    bound::BoundToken, conn_io::Readiness, memory::MemorySocket, stream::Stream, timers::Millis,
 };
 
 /// What a poll and its thread would give a worker.
@@ -24,7 +24,7 @@ impl Steps {
 
 impl Worker {
     /// Takes a new socket into the next free slot.
-    pub(crate) fn connect(&mut self, socket: MemorySocket, remote: SocketAddr, head: Slot) {
+    pub(crate) fn connect(&mut self, socket: MemorySocket, remote: SocketAddr, head: BoundToken) {
         self.cx.shared.sockets[self.cx.worker].fetch_add(1, Ordering::Relaxed);
         let slot = self.conns.vacant_key();
         socket.name(slot, self.next_generation);
