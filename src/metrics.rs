@@ -310,6 +310,9 @@ figures! {
         gaps,
         /// Times a socket was not read because its client did not read.
         read_pauses,
+        /// Times a worker ran 100 ms later than it meant to, or took as long for one turn. Its clients are
+        /// given that time.
+        stalls,
         /// Times a connection was not read until the deliveries it had caused were made.
         publish_pauses,
         /// Times a worker stopped reading because a mailbox was behind.

@@ -57,6 +57,14 @@ impl<'a, S, M> Context<'a, S, M> {
     }
 }
 
+/// What entering a room costs, in microseconds or so.
+const JOIN_COST: usize = 4;
+
+/// What an answer with these messages costs, in microseconds or so.
+fn cost_of_frames(frames: &[PreparedFrame]) -> usize {
+    frames.iter().map(|frame| 1 + frame.len() / 1024).sum()
+}
+
 impl<S: 'static, M: Mode> Context<'_, S, M> {
     /// What the handler remembers about this connection.
     pub fn state(&mut self) -> &mut S {
@@ -91,6 +99,9 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
     /// numbers.
     pub fn join(&mut self, room: &RoomName, replay: Replay) -> Reply<'_, S, Joined, M> {
         let outcome = self.hub().join(self.conn, room, replay);
+        if let Ok(joined) = &outcome {
+            self.conn.spend(JOIN_COST + cost_of_frames(&joined.replay));
+        }
         self.reply(outcome)
     }
 
@@ -111,6 +122,9 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
     /// joined.
     pub fn subscribe(&mut self, pattern: &RoomPattern) -> Reply<'_, S, Vec<MatchedRoom>, M> {
         let outcome = self.hub().subscribe(self.conn, pattern);
+        if let Ok(matched) = &outcome {
+            self.conn.spend(JOIN_COST * (1 + matched.len()));
+        }
         self.reply(outcome)
     }
 
@@ -124,6 +138,9 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
     /// client told of every change since the answer.
     pub fn presence(&mut self, room: &str, watch: Watch) -> Reply<'_, S, Presence, M> {
         let outcome = self.hub().presence(self.conn, room, watch);
+        if let Ok(presence) = &outcome {
+            self.conn.spend(presence.members.len());
+        }
         self.reply(outcome)
     }
 
@@ -193,6 +210,9 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
     #[must_use = "the page is found in the reply"]
     pub fn history(&mut self, room: &str, range: Range, limit: usize) -> Reply<'_, S, Page, M> {
         let outcome = self.room(room).map(|room| self.conn.hub().history(&room, range, limit));
+        if let Ok(page) = &outcome {
+            self.conn.spend(cost_of_frames(&page.messages));
+        }
         self.reply(outcome)
     }
 
@@ -217,6 +237,12 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         direct_seq: Option<u64>,
     ) -> Reply<'_, S, Resumed, M> {
         let outcome = self.hub().resume(self.conn, token, positions, direct_seq);
+        if let Ok(resumed) = &outcome {
+            let joined = resumed.rooms.iter().filter_map(|room| room.joined.as_ref().ok());
+            let replays: usize =
+                joined.map(|joined| JOIN_COST + cost_of_frames(&joined.replay)).sum();
+            self.conn.spend(replays + cost_of_frames(&resumed.directs));
+        }
         self.reply(outcome)
     }
 

@@ -30,6 +30,9 @@ pub(crate) trait ConnHandle {
     fn exit(&mut self, room: &Arc<Room>);
     /// Goes on with `session`, and is in no room until it enters one.
     fn attach(&mut self, session: &Arc<Session>);
+    /// Notes what a request costs beside its message, in microseconds or so, so that the connection
+    /// waits for its next turn when it has had its share of this one.
+    fn spend(&mut self, cost: usize);
     /// Stops reading from the connection until the deliveries that its session has caused are
     /// made. Called after every lock is released.
     fn await_deliveries(&mut self);

@@ -232,6 +232,8 @@ impl ConnHandle for TestConn {
         self.session = Arc::clone(session);
     }
 
+    fn spend(&mut self, _: usize) {}
+
     fn await_deliveries(&mut self) {}
 
     fn on_backpressure(&mut self) {

@@ -15,6 +15,12 @@ use super::{
 };
 use crate::{metrics::Refused, ws::close::CloseReason};
 
+/// HTTP requests answered on one connection before the others get their turn.
+const REQUESTS_PER_TURN_MAX: usize = 16;
+
+/// What a request costs, as [`WorkerCtx::spent`] counts it.
+const REQUEST_COST: usize = 8;
+
 /// One socket, from the hand-off until it is reaped. Owned by one worker.
 pub(crate) struct Connection {
     pub(super) io: ConnIo,
@@ -148,11 +154,21 @@ impl Connection {
     fn advance(&mut self, input: &mut [u8], cx: &mut WorkerCtx) -> usize {
         let len = input.len();
         let mut rest = input;
+        let mut requests = 0;
         loop {
             match &mut self.phase {
                 Phase::Head(head) => match head.read(rest, &mut self.io, cx) {
                     HeadStep::Wait => break,
-                    HeadStep::Answered(used) => rest = &mut rest[used..],
+                    HeadStep::Answered(used) => {
+                        rest = &mut rest[used..];
+                        cx.spent += REQUEST_COST;
+                        requests += 1;
+                        if requests == REQUESTS_PER_TURN_MAX {
+                            self.io.has_backlog = !rest.is_empty();
+                            self.io.list_ready(&mut cx.work);
+                            break;
+                        }
+                    }
                     HeadStep::Last => {
                         if !head.is_last() {
                             self.close(Stage::FlushThenLinger, cx);

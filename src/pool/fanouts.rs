@@ -101,7 +101,8 @@ impl Fanouts {
             let line = self.turns.pop_front()?;
             self.turns.push_back(line);
             let id = *self.lines.get(&line)?.front()?;
-            let is_first = |line: Line| self.lines.get(&line).is_some_and(|q| q.front() == Some(&id));
+            let is_first =
+                |line: Line| self.lines.get(&line).is_some_and(|q| q.front() == Some(&id));
             if self.fanouts.get(id)?.audience.lines().all(is_first) {
                 return Some(id);
             }

@@ -287,7 +287,7 @@ impl Harness {
                     io.send_prepared(&frame, &mut self.cx);
                 }
             }
-            Letter::Deliver { room, seq, frame, except } => {
+            Letter::Deliver { room, seq, frame, except, .. } => {
                 let members = std::mem::take(&mut self.cx.members);
                 let is_meant = except != Some(self.conn.io.id);
                 if let Some((room, members)) = members.of(room, seq).filter(|_| is_meant) {

@@ -231,8 +231,8 @@ fn give_page(
 }
 
 /// Finds out what a request asks for. The handler of an upgrade is asked here, before any promise.
-fn ask(request: &Request<'_>, cx: &WorkerCtx) -> Asked {
-    let shared = &cx.shared;
+fn ask(request: &Request<'_>, cx: &mut WorkerCtx) -> Asked {
+    let shared = Arc::clone(&cx.shared);
     let head_only = request.method() == "HEAD";
     let closes = !request.keeps_alive() || shared.is_draining();
     let plain = |status, body, advice| Asked::Plain { status, body, advice, closes, head_only };
@@ -249,7 +249,7 @@ fn ask(request: &Request<'_>, cx: &WorkerCtx) -> Asked {
             let status = if shared.is_draining() { Status::Unavailable } else { Status::Ok };
             json(serde_json::to_string(&shared.health()), status)
         }
-        Target::Stats => json(serde_json::to_string(&shared.snapshot()), Status::Ok),
+        Target::Stats => json(cx.stats(), Status::Ok),
         Target::NotFound => {
             let message = "there is nothing here; try /health, /stats or a WebSocket route";
             plain(Status::NotFound, error_body("not_found", message, None), "")

@@ -67,6 +67,10 @@ impl ConnHandle for InlineConn<'_> {
         *self.session = Arc::clone(session);
     }
 
+    fn spend(&mut self, cost: usize) {
+        self.cx.spent += cost;
+    }
+
     fn await_deliveries(&mut self) {
         if self.session.in_flight.begin_wait(self.io.id)
             && self.io.pauses.set(PauseReasons::DELIVERIES)

@@ -381,6 +381,9 @@ impl ConnHandle for RemoteConn<'_> {
         *self.session = Arc::clone(session);
     }
 
+    // A thread of its own delays nobody else.
+    fn spend(&mut self, _: usize) {}
+
     fn await_deliveries(&mut self) {
         self.queue.send_control(Letter::Await { conn: self.queue.conn });
     }

@@ -93,6 +93,25 @@ impl Members {
         }
     }
 
+    /// How many members of a room are here.
+    pub(crate) fn count(&self, room: RoomKey) -> usize {
+        self.by_room.get(&room).map_or(0, |locals| locals.members.len())
+    }
+
+    /// A room and the membership of one connection, if that gets the room's message `seq`.
+    pub(crate) fn membership(
+        &self,
+        slot: usize,
+        room: RoomKey,
+        seq: u64,
+    ) -> Option<(&Arc<Room>, LocalMember)> {
+        let rooms = self.by_slot.get(slot)?;
+        let Membership { index, .. } = rooms.iter().find(|other| other.room.key == room)?;
+        let Locals { room, members } = self.by_room.get(&room)?;
+        let member = members.get(*index as usize).copied()?;
+        (member.from_seq < seq).then_some((room, member))
+    }
+
     /// A room, and the members that get its message `seq`.
     pub(crate) fn of(
         &self,

@@ -26,5 +26,6 @@ mod delivery;
 mod room_lag;
 mod closing;
 mod members;
+mod fanouts;
 mod timers;
 pub(crate) mod platform;

@@ -37,6 +37,9 @@ use crate::{
 /// Messages handled for one connection before the others get their turn.
 const MESSAGES_PER_TURN_MAX: usize = 256;
 
+/// What these may cost, as [`WorkerCtx::spent`] counts it.
+const COST_PER_TURN_MAX: usize = 1024;
+
 /// How long a newcomer may be silent before it is shown in presence. A client that resumes an
 /// earlier session does so at once, and must not be seen to come and go under another name.
 const NEWCOMER_QUIET_MS: Millis = 1000;
@@ -128,7 +131,11 @@ impl Open {
         cx: &mut WorkerCtx,
     ) -> io::Result<Option<Ended>> {
         io.has_backlog = true;
+        let spent_max = cx.spent + COST_PER_TURN_MAX;
         for _ in 0..MESSAGES_PER_TURN_MAX {
+            if cx.spent >= spent_max {
+                break;
+            }
             if io.close_asked.is_some() {
                 return Ok(None);
             }
@@ -139,6 +146,7 @@ impl Open {
             match io.next_event(&mut self.endpoint, rest, cx) {
                 Event::Message(received) => {
                     cx.metrics().messages_in.add(1);
+                    cx.spent += 1 + received.message().as_bytes().len() / 1024;
                     if !self.call(&Call::Message(received.message()), io, cx) {
                         io.pauses.set(PauseReasons::JOBS);
                     }
@@ -210,6 +218,23 @@ impl Open {
         io.resume(PauseReasons::JOBS, &mut cx.work);
     }
 
+    /// Stops reading until the deliveries that the session has caused are made.
+    pub(super) fn await_deliveries(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) {
+        let in_flight = &self.session.in_flight;
+        if in_flight.is_over()
+            && in_flight.begin_wait(io.id)
+            && io.pauses.set(PauseReasons::DELIVERIES)
+        {
+            cx.metrics().publish_pauses.add(1);
+        }
+    }
+
+    /// Reads on, now that the deliveries that the session has caused are made.
+    pub(super) fn on_delivered(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) {
+        io.last_rx = cx.now;
+        io.resume(PauseReasons::DELIVERIES, &mut cx.work);
+    }
+
     /// Tells the handler that the server drains; the close follows its call.
     pub(super) fn drain(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) {
         self.call(&Call::Drain, io, cx);
@@ -238,7 +263,8 @@ impl Open {
         }
         let timeout = cx.config().timeout.as_millis() as Millis;
         let ping = cx.config().ping.as_millis() as Millis;
-        if io.pauses.has(PauseReasons::JOBS) || cx.work.has_backpressure {
+        if io.pauses.has(PauseReasons::JOBS | PauseReasons::DELIVERIES) || cx.work.has_backpressure
+        {
             // It is the server that does not read; silence means nothing.
             io.last_rx = cx.now;
         }

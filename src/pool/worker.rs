@@ -45,6 +45,12 @@ const EVENTS_MAX: usize = 1024;
 /// New sockets taken in one turn, so that a storm of them does not delay those inside.
 const ARRIVALS_PER_TURN_MAX: usize = 256;
 
+/// What the requests of one turn may cost, as [`WorkerCtx::spent`] counts it: some milliseconds.
+const READ_COST_PER_TURN_MAX: usize = 8192;
+
+/// A worker that runs so much later than it meant to was stopped or starved.
+const PAUSE_MIN_MS: Millis = 100;
+
 /// Rounds of the flush: a close that begins in one is written in the next.
 const FLUSH_ROUNDS_MAX: usize = 4;
 
@@ -78,10 +84,14 @@ pub(crate) struct Worker {
     conns: Slab<Connection>,
     cx: WorkerCtx,
     started: Instant,
+    /// The time that this worker was stopped or starved: its clock stands still then.
+    paused_ms: Millis,
     next_generation: u32,
     next_sweep: Millis,
     next_report: Millis,
     reported: Refusals,
+    /// Deliveries made in this turn.
+    deliveries: usize,
     draining: bool,
     /// No connection is left to wait for.
     drained: bool,
@@ -103,10 +113,12 @@ impl Worker {
             conns: Slab::new(),
             cx: WorkerCtx::new(shared, worker),
             started: Instant::now(),
+            paused_ms: 0,
             next_generation: 0,
             next_sweep: 0,
             next_report: 0,
             reported: Refusals::default(),
+            deliveries: 0,
             draining: false,
             drained: false,
             stopped: false,
@@ -123,6 +135,7 @@ impl Worker {
         let buffer = &mut storage[start..][..READ_BYTES_MAX];
         while !self.stopped {
             let timeout = self.timeout();
+            let latest = timeout.map(|timeout| self.clock_ms() + timeout.as_millis() as Millis);
             match self.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -130,10 +143,14 @@ impl Worker {
             }
             self.mailbox.woke();
             let began = Instant::now();
-            self.cx.now = began.duration_since(self.started).as_millis() as Millis;
+            self.cx.now = self.clock_ms();
+            if let Some(latest) = latest {
+                self.forget_pause(latest);
+            }
             self.turn(&events, buffer);
             self.cx.metrics().turns.add(1);
             self.cx.metrics().turn.record(began.elapsed());
+            self.forget_turn();
             if self.draining && !self.drained && self.conns.iter().all(|(_, conn)| conn.is_http()) {
                 self.drained = true;
                 // The server counts these; it is there for as long as its workers are.
@@ -154,10 +171,40 @@ impl Worker {
         self.reap();
     }
 
+    /// The milliseconds that this worker has run.
+    fn clock_ms(&self) -> Millis {
+        let elapsed = self.started.elapsed().as_millis() as Millis;
+        elapsed.saturating_sub(self.paused_ms)
+    }
+
+    /// Sets the clock back to `latest` if the poll returned much later than that. A client must not
+    /// be closed for a time in which the server was stopped and neither read nor pinged.
+    fn forget_pause(&mut self, latest: Millis) {
+        let pause = self.cx.now.saturating_sub(latest);
+        if pause >= PAUSE_MIN_MS {
+            self.paused_ms += pause;
+            self.cx.now -= pause;
+            self.cx.metrics().stalls.add(1);
+            log::warn!("worker {}: stopped or starved for {pause} ms", self.cx.worker);
+        }
+    }
+
+    /// Sets the clock back by a turn that took long.
+    fn forget_turn(&mut self) {
+        let took = self.clock_ms().saturating_sub(self.cx.now);
+        if took >= PAUSE_MIN_MS {
+            self.paused_ms += took;
+            self.cx.metrics().stalls.add(1);
+            log::warn!("worker {}: a turn took {took} ms", self.cx.worker);
+        }
+    }
+
     /// How long this worker may sleep: not at all while there is work for it.
     fn timeout(&mut self) -> Option<Duration> {
-        let waits = !self.cx.work.ready.is_empty() || !self.cx.work.dirty.is_empty();
-        if waits || !self.mailbox.may_sleep() {
+        let work = &self.cx.work;
+        let has_work =
+            !work.ready.is_empty() || !work.dirty.is_empty() || !self.cx.fanouts.is_empty();
+        if has_work || !self.mailbox.may_sleep() {
             return Some(Duration::ZERO);
         }
         if !self.arrivals.is_empty() {
@@ -166,7 +213,7 @@ impl Worker {
         }
         let sweep = self.sweeps().then_some(self.next_sweep);
         let next = self.cx.timers.next().into_iter().chain(sweep).min()?;
-        let now = self.started.elapsed().as_millis() as Millis;
+        let now = self.clock_ms();
         Some(Duration::from_millis(next.saturating_sub(now)))
     }
 
@@ -228,16 +275,22 @@ impl Worker {
     }
 
     fn read(&mut self, buffer: &mut [u8]) {
+        self.cx.spent = 0;
         let mut ready = std::mem::take(&mut self.cx.work.ready);
-        for slot in ready.drain(..) {
-            if let Some(conn) = self.conns.get_mut(slot) {
+        let mut reached = 0;
+        for slot in &ready {
+            if self.cx.spent >= READ_COST_PER_TURN_MAX {
+                break;
+            }
+            reached += 1;
+            if let Some(conn) = self.conns.get_mut(*slot) {
                 conn.on_ready(&mut self.cx, buffer);
             }
         }
-        if self.cx.work.ready.is_empty() {
-            // Keeps the allocation for the next turn.
-            self.cx.work.ready = ready;
-        }
+        // Connections that were not reached are the first of the next turn.
+        ready.drain(..reached);
+        ready.append(&mut self.cx.work.ready);
+        self.cx.work.ready = ready;
     }
 
     /// Reads again from the connections that were parked for a mailbox.

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tungstenite::protocol::Role;
 
 use super::{
+    fanouts::Fanouts,
     members::Members,
     outbox::{OutboxBounds, Spare},
     shared::Shared,
@@ -26,12 +27,16 @@ pub(crate) struct WorkerCtx {
     metrics: Arc<WorkerMetrics>,
     /// When this turn began.
     pub(crate) now: Millis,
+    /// What the requests of this turn have cost so far. A message is 1, about a microsecond.
+    pub(crate) spent: usize,
     pub(crate) members: Members,
+    pub(super) fanouts: Fanouts,
     pub(crate) timers: Timers,
     pub(crate) work: WorkLists,
     pub(crate) scratch: Scratch,
     pub(crate) limits: ConnLimits,
     date: Date,
+    stats: Stats,
 }
 
 /// The slots that a worker comes to later in this turn, or in the next: each connection once.
@@ -67,6 +72,25 @@ pub(crate) struct ConnLimits {
     pub(crate) compression_threshold: usize,
 }
 
+/// The answer to `/stats`.
+#[derive(Default)]
+struct Stats {
+    json: String,
+    /// How often it may still be made anew before `until`.
+    fresh_left: u32,
+    until: Millis,
+}
+
+/// Answers to `/stats` that one worker makes anew in [`STATS_INTERVAL_MS`]. Further requests get the
+/// latest of them: a snapshot costs as much as a hundred messages.
+const STATS_FRESH_MAX: u32 = 8;
+
+/// How old the answer to `/stats` may be.
+const STATS_INTERVAL_MS: Millis = 100;
+
+/// What a snapshot costs, as [`WorkerCtx::spent`] counts it.
+const STATS_COST: usize = 100;
+
 /// The `Date` header of this second.
 struct Date {
     value: String,
@@ -80,7 +104,9 @@ impl WorkerCtx {
             worker,
             metrics: Arc::clone(&shared.metrics.workers[worker]),
             now: 0,
+            spent: 0,
             members: Members::default(),
+            fanouts: Fanouts::default(),
             timers: Timers::default(),
             work: WorkLists::default(),
             scratch: Scratch {
@@ -101,6 +127,7 @@ impl WorkerCtx {
                 compression_threshold: config.compression_threshold,
             },
             date: Date { value: String::new(), until: 0 },
+            stats: Stats::default(),
             shared,
         }
     }
@@ -124,6 +151,20 @@ impl WorkerCtx {
             self.date = Date { value: response::date_now(), until: self.now + 1000 };
         }
         &self.date.value
+    }
+
+    /// The body of an answer to `/stats`, at most [`STATS_INTERVAL_MS`] old.
+    pub(crate) fn stats(&mut self) -> serde_json::Result<String> {
+        let Stats { json, fresh_left, until } = &mut self.stats;
+        if self.now >= *until {
+            (*fresh_left, *until) = (STATS_FRESH_MAX, self.now + STATS_INTERVAL_MS);
+        }
+        if *fresh_left > 0 {
+            *fresh_left -= 1;
+            self.spent += STATS_COST;
+            *json = serde_json::to_string(&self.shared.snapshot())?;
+        }
+        Ok(json.clone())
     }
 
     /// Stops reading from open connections until the mailbox that is behind has caught up.

@@ -78,7 +78,7 @@ impl Harness {
         let room = hub.rooms.find(room).expect("a room");
         let publication = Publication::around_seq(&before, after).to_others();
         let session = match &self.conn.phase {
-            Phase::Open(open) => Some(&*open.session),
+            Phase::Open(open) => Some(&open.session),
             _ => None,
         };
         let by = session.zip(except).map(|(session, conn)| Sender { session, conn });

@@ -2,36 +2,72 @@
 
 use super::Worker;
 use crate::{
-    hub::{conn_id::ConnId, mailbox::Letter, room::RoomKey, send_status::SendStatus},
+    hub::{
+        charge::Charge, conn_id::ConnId, mailbox::Letter, room::RoomKey, send_status::SendStatus,
+    },
     pool::{
-        conn_io::ConnIo, connection::Connection, delivery::Delivery, open::Open,
+        conn_io::ConnIo,
+        connection::{Connection, Phase},
+        delivery::Delivery,
+        fanouts::{Audience, Fanout},
+        open::Open,
         worker_cx::WorkerCtx,
     },
     ws::frame::PreparedFrame,
 };
 
-/// Letters taken in one turn, and messages they may put into outboxes, before sockets are written.
+/// Letters taken in one turn, before sockets are written.
 const LETTERS_PER_TURN_MAX: usize = 256;
-const DELIVERIES_PER_TURN_MAX: usize = 16_384;
+
+/// What the deliveries of one turn may cost: each is 1, and [`WRITE_COST`] for each socket that has
+/// something to be written.
+const DELIVERY_COST_PER_TURN_MAX: usize = 16_384;
+
+/// What a write costs, in deliveries into a buffer.
+const WRITE_COST: usize = 8;
+
+/// Deliveries of one message that are made at once. Others are made in slices of as many.
+const SLICE_MAX: usize = 1024;
 
 impl Worker {
-    /// Takes the letters that wait, up to the bounds of a turn.
+    /// Takes the letters that wait, and delivers what waits in slices, up to the bounds of a turn.
     pub(super) fn take_letters(&mut self) {
-        let mut deliveries = 0;
+        self.deliveries = 0;
         for _ in 0..LETTERS_PER_TURN_MAX {
-            if deliveries >= DELIVERIES_PER_TURN_MAX {
+            if self.has_delivered_enough() {
                 return;
             }
-            let Some(letter) = self.mailbox.take() else { return };
+            let Some(letter) = self.mailbox.take() else { break };
+            let weight = letter.weight();
             match letter {
-                Letter::Deliver { room, seq, frame, except } => {
-                    deliveries += self.deliver(room, seq, &frame, except);
+                Letter::Deliver { room, seq, frame, except, charge } => {
+                    let is_waiting = self.cx.fanouts.is_before_room(room);
+                    if is_waiting || self.cx.members.count(room) > SLICE_MAX {
+                        let audience = Audience::Rooms([(room, seq)].into());
+                        self.wait(audience, frame, except, charge, weight);
+                        continue;
+                    }
+                    self.deliver(room, seq, &frame, except);
+                    self.release(weight, charge);
+                    continue;
                 }
-                Letter::DeliverMany { rooms, frame, except } => {
-                    deliveries += self.deliver_many(&rooms, &frame, except);
+                Letter::DeliverMany { rooms, frame, except, charge } => {
+                    let count: usize =
+                        rooms.iter().map(|(room, _)| self.cx.members.count(*room)).sum();
+                    let audience = Audience::Rooms(rooms);
+                    if count > SLICE_MAX || self.cx.fanouts.is_before(&audience) {
+                        self.wait(audience, frame, except, charge, weight);
+                        continue;
+                    }
+                    let Audience::Rooms(rooms) = audience else { continue };
+                    self.deliver_many(&rooms, &frame, except);
+                    self.release(weight, charge);
+                    continue;
                 }
-                Letter::Broadcast { route, frame, except } => {
-                    deliveries += self.broadcast(route, &frame, except);
+                Letter::Broadcast { route, frame, except, charge } => {
+                    let audience = Audience::Route(route);
+                    self.wait(audience, frame, Some(except), charge, weight);
+                    continue;
                 }
                 Letter::Send { conn, frame } => {
                     if let Some((_, io, cx)) = self.find_open(conn) {
@@ -53,7 +89,7 @@ impl Worker {
                     }
                 }
                 Letter::Matched { room, waiting } => {
-                    deliveries += waiting.len();
+                    self.deliveries += waiting.len();
                     for (conn, pattern) in waiting {
                         match self.find_open(conn) {
                             Some((open, io, cx)) => open.on_matched(&room, &pattern, io, cx),
@@ -76,11 +112,131 @@ impl Worker {
                         open.on_jobs_done(io, cx);
                     }
                 }
+                Letter::Await { conn } => {
+                    if let Some((open, io, cx)) = self.find_open(conn) {
+                        open.await_deliveries(io, cx);
+                    }
+                }
+                Letter::Resume { conn } => {
+                    if let Some((open, io, cx)) = self.find_open(conn) {
+                        open.on_delivered(io, cx);
+                    }
+                }
                 Letter::PressureOff => self.end_backpressure(),
-                Letter::Drain => self.drain(),
+                Letter::Drain => {
+                    // What was published before the drain is delivered before the Close.
+                    while self.deliver_slice() {}
+                    self.drain();
+                }
                 Letter::Stop => return self.stop(),
             }
+            self.release(weight, None);
         }
+        while !self.has_delivered_enough() && self.deliver_slice() {}
+    }
+
+    fn has_delivered_enough(&self) -> bool {
+        self.deliveries + self.cx.work.dirty.len() * WRITE_COST >= DELIVERY_COST_PER_TURN_MAX
+    }
+
+    /// Gives the space of a letter back.
+    fn release(&self, weight: Option<usize>, charge: Option<Charge>) {
+        if let Some(weight) = weight {
+            self.mailbox.release(weight, charge);
+        }
+    }
+
+    /// Lets a message wait for its slices.
+    fn wait(
+        &mut self,
+        audience: Audience,
+        frame: PreparedFrame,
+        except: Option<ConnId>,
+        charge: Option<Charge>,
+        weight: Option<usize>,
+    ) {
+        let weight = weight.unwrap_or_default();
+        let fanout = Fanout { audience, frame, except, recipients: None, weight, charge };
+        self.cx.fanouts.push(fanout);
+    }
+
+    /// Delivers the next slice of a message that waits. Returns whether there was one.
+    fn deliver_slice(&mut self) -> bool {
+        let Some(id) = self.cx.fanouts.next() else { return false };
+        let Some(fanout) = self.cx.fanouts.get_mut(id) else { return false };
+        let (audience, frame) = (fanout.audience.clone(), fanout.frame.clone());
+        let (except, begun) = (fanout.except, fanout.recipients.take());
+        let mut recipients = begun.unwrap_or_else(|| self.recipients(&audience).into_iter());
+        let members = std::mem::take(&mut self.cx.members);
+        let mut delivered = 0;
+        for id in recipients.by_ref().take(SLICE_MAX).filter(|id| Some(*id) != except) {
+            let Some(conn) = self.conns.get_mut(id.slot as usize).filter(is(id)) else { continue };
+            let Some((open, io)) = conn.open_mut() else { continue };
+            let is_delivered = match &audience {
+                Audience::Route(_) => io.send_prepared(&frame, &mut self.cx) != SendStatus::Dropped,
+                Audience::Rooms(rooms) => {
+                    let of_member = |(room, seq): &(RoomKey, u64)| {
+                        let (seq, slot) = (*seq, id.slot as usize);
+                        let (room, member) = members.membership(slot, *room, seq)?;
+                        Some(Delivery { room, member, seq })
+                    };
+                    let deliveries: Vec<Delivery<'_>> = match &rooms[..] {
+                        [room] => {
+                            let delivery = of_member(room);
+                            let cx = &mut self.cx;
+                            delivered += usize::from(
+                                delivery.is_some_and(|of| open.deliver(&frame, &of, io, cx)),
+                            );
+                            continue;
+                        }
+                        rooms => rooms.iter().filter_map(of_member).collect(),
+                    };
+                    !deliveries.is_empty()
+                        && open.deliver_once(&frame, &deliveries, io, &mut self.cx)
+                }
+            };
+            delivered += usize::from(is_delivered);
+        }
+        self.cx.members = members;
+        match audience {
+            Audience::Rooms(_) => self.count_deliveries(delivered),
+            Audience::Route(_) => {
+                self.deliveries += delivered;
+                self.cx.metrics().deliveries.add(delivered as u64);
+            }
+        }
+        if recipients.len() > 0 {
+            if let Some(fanout) = self.cx.fanouts.get_mut(id) {
+                fanout.recipients = Some(recipients);
+            }
+        } else if let Some(Fanout { weight, charge, .. }) = self.cx.fanouts.finish(id) {
+            self.mailbox.release(weight, charge);
+        }
+        true
+    }
+
+    /// Lists the connections that are to get a message, each once.
+    fn recipients(&self, audience: &Audience) -> Vec<ConnId> {
+        let rooms = match audience {
+            Audience::Rooms(rooms) => rooms,
+            Audience::Route(route) => {
+                let is_there = |conn: &&Connection| match &conn.phase {
+                    Phase::Open(open) => open.session.route == *route,
+                    Phase::Head(_) | Phase::Waiting(_) | Phase::Closing(_) | Phase::Gone => false,
+                };
+                let conns = self.conns.iter().map(|(_, conn)| conn);
+                return conns.filter(is_there).map(|conn| conn.io.id).collect();
+            }
+        };
+        let of_room = |(room, seq): &(RoomKey, u64)| self.cx.members.of(*room, *seq);
+        let members = rooms.iter().filter_map(of_room).flat_map(|(_, members)| members);
+        let conns = members.filter_map(|member| self.conns.get(member.slot as usize));
+        let mut ids: Vec<ConnId> = conns.map(|conn| conn.io.id).collect();
+        if rooms.len() > 1 {
+            ids.sort_unstable_by_key(|id| id.slot);
+            ids.dedup();
+        }
+        ids
     }
 
     /// The open connection of that name, unless it is gone and another one has its slot now.
@@ -92,13 +248,7 @@ impl Worker {
 
     /// Puts a room's message into the outboxes of this worker's members. Nothing is written or
     /// closed here.
-    fn deliver(
-        &mut self,
-        room: RoomKey,
-        seq: u64,
-        frame: &PreparedFrame,
-        except: Option<ConnId>,
-    ) -> usize {
+    fn deliver(&mut self, room: RoomKey, seq: u64, frame: &PreparedFrame, except: Option<ConnId>) {
         let members = std::mem::take(&mut self.cx.members);
         let mut delivered = 0;
         if let Some((room, members)) = members.of(room, seq) {
@@ -114,7 +264,7 @@ impl Worker {
             }
         }
         self.cx.members = members;
-        self.count_deliveries(delivered)
+        self.count_deliveries(delivered);
     }
 
     /// Puts a message of several rooms into the outboxes of their members: a member of more than
@@ -124,7 +274,7 @@ impl Worker {
         rooms: &[(RoomKey, u64)],
         frame: &PreparedFrame,
         except: Option<ConnId>,
-    ) -> usize {
+    ) {
         let members = std::mem::take(&mut self.cx.members);
         let in_room = |(room, seq): &(RoomKey, u64)| {
             let seq = *seq;
@@ -147,29 +297,13 @@ impl Worker {
         }
         drop(deliveries);
         self.cx.members = members;
-        self.count_deliveries(delivered)
+        self.count_deliveries(delivered);
     }
 
-    /// Puts a message into the outboxes of all open connections of a route but one.
-    fn broadcast(&mut self, route: u16, frame: &PreparedFrame, except: ConnId) -> usize {
-        let mut delivered = 0;
-        for (_, conn) in &mut self.conns {
-            if conn.io.id != except
-                && let Some((open, io)) = conn.open_mut()
-                && open.session.route == route
-                && io.send_prepared(frame, &mut self.cx) != SendStatus::Dropped
-            {
-                delivered += 1;
-            }
-        }
-        self.cx.metrics().deliveries.add(delivered as u64);
-        delivered
-    }
-
-    fn count_deliveries(&self, delivered: usize) -> usize {
+    fn count_deliveries(&mut self, delivered: usize) {
+        self.deliveries += delivered;
         self.cx.metrics().deliveries.add(delivered as u64);
         self.cx.metrics().messages_out.add(delivered as u64);
-        delivered
     }
 }
 

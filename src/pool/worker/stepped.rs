@@ -51,7 +51,9 @@ impl Worker {
 
     /// Whether the next turn has something to do without a new event.
     pub(crate) fn has_work(&self) -> bool {
-        !self.cx.work.ready.is_empty() || !self.cx.work.dirty.is_empty() || !self.mailbox.is_empty()
+        let (work, fanouts) = (&self.cx.work, &self.cx.fanouts);
+        let is_idle = work.ready.is_empty() && work.dirty.is_empty() && fanouts.is_empty();
+        !is_idle || !self.mailbox.is_empty()
     }
 
     /// Connections that are not over.
