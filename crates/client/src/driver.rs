@@ -8,10 +8,9 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Select, Sender};
-use tungstenite::Message as Frame;
 use uuid::Uuid;
 
-use crate::CloseReason;
+use crate::{CloseReason, Message};
 
 use super::{
     ask::Request,
@@ -20,8 +19,9 @@ use super::{
     error::{Error, ErrorKind},
     event::Event,
     queue::EventQueue,
+    received::Received,
     session::SessionShared,
-    socket::{Client, ClientBuilder, Received},
+    socket::{Client, ClientBuilder},
     target::Target,
 };
 
@@ -155,7 +155,7 @@ impl Driver {
             self.talk.pump(Instant::now());
             for frame in self.talk.frames.drain(..) {
                 // A connection that is over says so when it is read.
-                let _ = client.queue(Frame::text(frame));
+                let _ = client.queue(Message::Text(&frame));
             }
             if let Some(ping) = self.talk.ping.take() {
                 let silence_max = ping + SILENCE_SPARE;

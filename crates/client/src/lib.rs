@@ -19,8 +19,10 @@
 
 mod target;
 mod handshake;
+mod received;
 mod shared;
 mod wire;
+mod reactor;
 mod socket;
 mod frames;
 mod event;
@@ -41,6 +43,7 @@ pub use error::{Error, ErrorKind, Refused};
 pub use event::{
     Entered, Event, Member, Members, Page, Position, PrivateMessage, Receipt, RoomMessage, Sent,
 };
+pub use received::Received;
 pub use session::{Session, SessionBuilder};
-pub use socket::{Client, ClientBuilder, Iter, Received};
+pub use socket::{Client, ClientBuilder, Iter};
 pub use target::Target;

@@ -151,8 +151,8 @@ impl SessionBuilder {
 
     /// Connects, and returns once the server has said its welcome.
     pub fn connect(&self, url: &str) -> Result<Session, Error> {
-        self.client.check()?;
         let target = Target::parse(url)?;
+        self.client.check(&target)?;
         let (requests_in, requests) = crossbeam_channel::bounded(self.requests_max);
         let events = Arc::new(EventQueue::new(self.events_max));
         let (greet, greeted) = crossbeam_channel::bounded(1);
