@@ -212,17 +212,17 @@ readers! {
 
 /// A place among the requests that may be under way; given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Place(Arc<AtomicUsize>);
+pub(crate) struct RequestSlot(Arc<AtomicUsize>);
 
-impl Place {
-    pub(crate) fn take(taken: &Arc<AtomicUsize>, max: usize) -> Option<Place> {
+impl RequestSlot {
+    pub(crate) fn take(taken: &Arc<AtomicUsize>, max: usize) -> Option<RequestSlot> {
         let more = |taken| (taken < max).then_some(taken + 1);
         taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
-        Some(Place(Arc::clone(taken)))
+        Some(RequestSlot(Arc::clone(taken)))
     }
 }
 
-impl Drop for Place {
+impl Drop for RequestSlot {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
@@ -233,7 +233,7 @@ impl Drop for Place {
 pub(crate) struct Request {
     pub(crate) ask: Ask,
     reply: Sender<Result<Answer, Error>>,
-    _place: Place,
+    _place: RequestSlot,
     /// In the order in which they were asked; set by the session.
     pub(crate) number: u64,
     /// How often the server put it off.
@@ -242,7 +242,7 @@ pub(crate) struct Request {
 
 impl Request {
     /// The other end of it, where `read` finds its kind of answer.
-    pub(crate) fn new<T>(ask: Ask, place: Place, read: Read<T>) -> (Request, Ticket<T>) {
+    pub(crate) fn new<T>(ask: Ask, place: RequestSlot, read: Read<T>) -> (Request, Ticket<T>) {
         let (reply, receiver) = crossbeam_channel::bounded(1);
         let request = Request { ask, reply, _place: place, number: 0, attempts: 0 };
         (request, Ticket { receiver, read })

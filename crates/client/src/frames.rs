@@ -175,7 +175,7 @@ pub(crate) struct MessageFrame {
     #[serde(deserialize_with = "seq")]
     seq: u64,
     #[serde(default)]
-    rooms: Vec<Place>,
+    rooms: Vec<RequestSlot>,
     id: String,
     #[serde(default)]
     sender: Option<String>,
@@ -185,7 +185,7 @@ pub(crate) struct MessageFrame {
 }
 
 #[derive(Debug, Deserialize)]
-struct Place {
+struct RequestSlot {
     room: String,
     #[serde(deserialize_with = "seq")]
     seq: u64,

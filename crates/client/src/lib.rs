@@ -1,4 +1,4 @@
-//! A blocking client, of two storeys.
+//! A blocking client, in two layers.
 //!
 //! [`Client`] is one WebSocket connection to any server: send, receive, close. [`Session`] speaks
 //! the chat protocol over connections that come and go: it comes back by itself, resumes, and
@@ -32,6 +32,7 @@ mod pace;
 mod conversation;
 mod backoff;
 mod queue;
+mod session_shared;
 mod driver;
 mod session;
 mod error;

@@ -3,8 +3,8 @@
 use std::{
     iter,
     sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc,
+        atomic::{AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -16,12 +16,15 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{
-    ask::{Answer, Ask, Draft, JoinOptions, Pages, Place, PublishOptions, Read, Request, Ticket},
-    conversation::{DefaultRoom, Rules, Who},
-    driver::Driver,
+    ask::{
+        Answer, Ask, Draft, JoinOptions, Pages, PublishOptions, Read, Request, RequestSlot, Ticket,
+    },
+    conversation::{DefaultRoom, Rules},
+    driver::{Channels, Driver, SessionPolicy},
     error::{Error, ErrorKind},
     event::{Entered, Event, Members, Page, Receipt, Sent},
     queue::{EventQueue, Nothing},
+    session_shared::SessionShared,
     socket::ClientBuilder,
     target::Target,
 };
@@ -163,8 +166,8 @@ impl SessionBuilder {
             target,
             self.rules.clone(),
             Arc::clone(&shared),
-            super::driver::Channels { requests, woken, events: Arc::clone(&events), greet },
-            super::driver::Manners {
+            Channels { requests, woken, events: Arc::clone(&events), greet },
+            SessionPolicy {
                 is_patient: self.is_patient,
                 takes_events: self.takes_events,
                 reconnects: self.reconnects,
@@ -190,17 +193,6 @@ impl SessionBuilder {
         }
         Ok(session)
     }
-}
-
-/// What the handles and the thread share.
-#[derive(Debug, Default)]
-pub(crate) struct SessionShared {
-    pub(crate) close: AtomicBool,
-    pub(crate) who: parking_lot::Mutex<Who>,
-    /// `Ok` if it was closed from here.
-    pub(crate) end: OnceLock<Result<(), Error>>,
-    pub(crate) is_over: parking_lot::Mutex<bool>,
-    pub(crate) over: parking_lot::Condvar,
 }
 
 /// A session with a Rusty Socks server, which survives its connections.
@@ -268,7 +260,8 @@ impl Session {
             let text = format!("{} requests are unanswered", self.inner.requests_max);
             Error::new(ErrorKind::Full, text)
         };
-        let place = Place::take(&self.inner.under_way, self.inner.requests_max).ok_or_else(full)?;
+        let place =
+            RequestSlot::take(&self.inner.under_way, self.inner.requests_max).ok_or_else(full)?;
         let (request, ticket) = Request::new(ask, place, read);
         // Every request in the channel has a place, so there is room.
         self.inner.requests.try_send(request).map_err(|_| self.over())?;

@@ -14,7 +14,9 @@ use crate::{
 };
 
 use super::{
-    ATTEMPTS_MAX, Conversation, Errand, FORMER_MAX, Flying, Identity, Membership, Phase, Task, Who,
+    in_flight::{InFlight, InternalCommand, QueuedCommand},
+    membership::Membership,
+    state::{ATTEMPTS_MAX, Conversation, FORMER_MAX, Identity, Phase, Who},
 };
 
 /// When `welcome` does not say how often the server pings, or that it does not.
@@ -28,8 +30,8 @@ const PING_MAX: Duration = Duration::from_secs(24 * 3600);
 impl Conversation {
     /// A new identity, the first or one in place of a session that is gone. Rooms are joined
     /// (again).
-    pub(super) fn begin_anew(&mut self, welcome: Inbound) {
-        self.heed(&welcome);
+    pub(crate) fn begin_anew(&mut self, welcome: Inbound) {
+        self.apply_limits(&welcome);
         let Some(client_id) = welcome.client_id else { return };
         self.who = Some(Who { client_id: client_id.clone(), room: welcome.room.clone() });
         let me = Identity { client_id: client_id.clone(), session: welcome.session };
@@ -55,26 +57,26 @@ impl Conversation {
         if let Some(room) = welcome.room {
             if is_first && self.rules.default_room.stays_in(&room) {
                 let epoch = welcome.epoch.unwrap_or_default();
-                self.orders.greet(&room, &epoch, welcome.seq.unwrap_or(0));
+                self.reorderer.greet(&room, &epoch, welcome.seq.unwrap_or(0));
                 self.wanted.join(room.clone());
                 self.rooms.insert(room, Membership { is_in: true, ..Membership::default() });
             } else {
                 // The server joined it by itself, without our position.
-                self.add_errand(Errand::Unjoin { room });
+                self.add_internal(InternalCommand::Unjoin { room });
             }
         }
         for room in self.wanted.by_name().iter().cloned().collect::<Vec<_>>() {
             if !self.is_in(&room) {
-                self.add_errand(Errand::Rejoin { room });
+                self.add_internal(InternalCommand::Rejoin { room });
             }
         }
         for pattern in self.wanted.patterns().iter().cloned().collect::<Vec<_>>() {
-            self.add_errand(Errand::RejoinPattern { pattern });
+            self.add_internal(InternalCommand::RejoinPattern { pattern });
         }
     }
 
     /// What holds on every connection with this server.
-    fn heed(&mut self, welcome: &Inbound) {
+    fn apply_limits(&mut self, welcome: &Inbound) {
         let every = welcome.ping_s.and_then(|ping| Duration::try_from_secs_f64(ping).ok());
         let every = every.filter(|every| !every.is_zero()).unwrap_or(PING);
         self.ping = Some(every.clamp(PING_MIN, PING_MAX));
@@ -84,14 +86,14 @@ impl Conversation {
     }
 
     /// `ok` or `error`.
-    pub(super) fn answered(&mut self, frame: Inbound, now: Instant) {
-        let flying = frame.reference().and_then(|reference| self.flying.remove(&reference));
+    pub(crate) fn answered(&mut self, frame: Inbound, now: Instant) {
+        let in_flight = frame.reference().and_then(|reference| self.in_flight.remove(&reference));
         let is_ok = frame.kind == "ok";
-        match flying {
-            Some(Flying::Request(request)) if is_ok => self.granted(request, frame),
-            Some(Flying::Request(request)) => self.refused(request, &frame, now),
-            Some(Flying::Errand(task)) if is_ok => self.done(task.errand, frame),
-            Some(Flying::Errand(task)) => self.failed(task, &frame, now),
+        match in_flight {
+            Some(InFlight::Request(request)) if is_ok => self.granted(request, frame),
+            Some(InFlight::Request(request)) => self.refused(request, &frame, now),
+            Some(InFlight::Internal(task)) if is_ok => self.done(task.command, frame),
+            Some(InFlight::Internal(task)) => self.failed(task, &frame, now),
             None => log::debug!("an answer to nothing: {frame:?}"),
         }
     }
@@ -114,7 +116,7 @@ impl Conversation {
                 let receipt = receipt(rooms, &message.id, frame);
                 if !message.options.echo {
                     for (room, seq) in &receipt.rooms {
-                        self.orders.own(room, *seq);
+                        self.reorderer.own(room, *seq);
                     }
                 }
                 Answer::Receipt(receipt)
@@ -147,7 +149,7 @@ impl Conversation {
 
     fn has_left(&mut self, name: &str, number: u64) {
         self.wanted.answered(number, true);
-        self.gone_from(name);
+        self.remove_left(name);
         self.reconcile(name);
     }
 
@@ -169,18 +171,18 @@ impl Conversation {
         let latest = frames::is_latest(frame.overflow.as_ref());
         match &options.since {
             Some(since) => {
-                self.orders.enter(room, &since.epoch, since.seq, latest);
+                self.reorderer.enter(room, &since.epoch, since.seq, latest);
                 let missed = frame.recovered.then(|| self.items_of(frame.messages));
-                self.orders.replay(room, &position.epoch, position.seq, latest, missed);
+                self.reorderer.replay(room, &position.epoch, position.seq, latest, missed);
             }
-            None => self.orders.enter(room, &position.epoch, position.seq, latest),
+            None => self.reorderer.enter(room, &position.epoch, position.seq, latest),
         }
         entered
     }
 
     fn joined_pattern(&mut self, pattern: &str, frame: Inbound) -> Entered {
         let rooms = frame.rooms.iter().map(|listed| listed.room.clone()).collect();
-        self.come_into_all(pattern, frame.rooms, false);
+        self.enter_all(pattern, frame.rooms, false);
         Entered { rooms, ..Entered::empty(pattern) }
     }
 
@@ -208,30 +210,30 @@ impl Conversation {
         }
     }
 
-    fn done(&mut self, errand: Errand, frame: Inbound) {
-        match errand {
-            Errand::Resume => self.resumed(frame),
-            Errand::Unjoin { room } => self.unjoined(&room),
-            Errand::Rejoin { room } => {
+    fn done(&mut self, command: InternalCommand, frame: Inbound) {
+        match command {
+            InternalCommand::Resume => self.resumed(frame),
+            InternalCommand::Unjoin { room } => self.unjoined(&room),
+            InternalCommand::Rejoin { room } => {
                 let membership = self.rooms.entry(room.clone()).or_default();
                 (membership.is_in, membership.pattern) = (true, None);
                 let Position { epoch, seq } = position(&frame);
                 let latest = frames::is_latest(frame.overflow.as_ref());
                 let missed = frame.recovered.then(|| self.items_of(frame.messages));
-                self.orders.replay(&room, &epoch, seq, latest, missed);
+                self.reorderer.replay(&room, &epoch, seq, latest, missed);
                 self.tell_members(room.clone(), frame.members, frame.count);
                 self.reconcile(&room);
             }
-            Errand::RejoinPattern { pattern } => {
-                self.come_into_all(&pattern, frame.rooms, true);
+            InternalCommand::RejoinPattern { pattern } => {
+                self.enter_all(&pattern, frame.rooms, true);
                 self.reconcile(&pattern);
             }
-            Errand::Fetch { room, .. } => {
+            InternalCommand::Fetch { room, .. } => {
                 let Position { epoch, seq } = position(&frame);
                 let items = self.items_of(frame.messages);
-                self.orders.page(&room, &epoch, seq, items);
+                self.reorderer.page(&room, &epoch, seq, items);
             }
-            Errand::Recount { room } => {
+            InternalCommand::Recount { room } => {
                 self.recounted(&room);
                 self.tell_members(room, frame.members, frame.count);
             }
@@ -243,14 +245,14 @@ impl Conversation {
         match self.rooms.get_mut(name) {
             Some(membership) if self.wanted.by_name().contains(name) => {
                 (membership.is_in, membership.pattern) = (false, None);
-                self.orders.suspend_room(name);
+                self.reorderer.suspend_room(name);
             }
-            _ => self.gone_from(name),
+            _ => self.remove_left(name),
         }
         self.reconcile(name);
     }
 
-    pub(super) fn tell_members(
+    pub(crate) fn tell_members(
         &mut self,
         room: String,
         members: Option<Vec<Member>>,
@@ -261,31 +263,31 @@ impl Conversation {
         }
     }
 
-    fn failed(&mut self, mut task: Task, frame: &Inbound, now: Instant) {
+    fn failed(&mut self, mut task: QueuedCommand, frame: &Inbound, now: Instant) {
         task.attempts += 1;
-        let is_resume = matches!(task.errand, Errand::Resume);
+        let is_resume = matches!(task.command, InternalCommand::Resume);
         if !is_resume && self.put_off(frame, task.attempts, now) {
             self.try_again(task);
             return;
         }
         let code = frame.code.clone().unwrap_or_default();
-        match &task.errand {
-            Errand::Resume => {
+        match &task.command {
+            InternalCommand::Resume => {
                 let phase = mem::replace(&mut self.phase, Phase::Greeting);
                 if let Phase::Resuming { welcome: Some(welcome) } = phase {
                     self.begin_anew(*welcome);
                 }
             }
-            Errand::Rejoin { .. } | Errand::RejoinPattern { .. } => {
+            InternalCommand::Rejoin { .. } | InternalCommand::RejoinPattern { .. } => {
                 self.cannot_rejoin(task, code);
             }
-            Errand::Fetch { room, .. } => self.orders.page_failed(room),
-            Errand::Recount { room } => self.recounted(room),
-            Errand::Unjoin { room } if code == "not_member" => {
+            InternalCommand::Fetch { room, .. } => self.reorderer.page_failed(room),
+            InternalCommand::Recount { room } => self.recounted(room),
+            InternalCommand::Unjoin { room } if code == "not_member" => {
                 let room = room.clone();
                 self.unjoined(&room);
             }
-            Errand::Unjoin { .. } => {}
+            InternalCommand::Unjoin { .. } => {}
         }
     }
 
@@ -299,7 +301,7 @@ impl Conversation {
     fn resumed(&mut self, frame: Inbound) {
         let phase = mem::replace(&mut self.phase, Phase::Rejoining);
         if let Phase::Resuming { welcome: Some(welcome) } = phase {
-            self.heed(&welcome);
+            self.apply_limits(&welcome);
         }
         let Some(me) = &mut self.me else { return };
         me.client_id = frame.client_id.unwrap_or_else(|| me.client_id.clone());
@@ -309,11 +311,11 @@ impl Conversation {
         if frame.direct.is_some_and(|direct| !direct.recovered) {
             self.events.push_back(Event::DirectLost);
         }
-        self.take_up(frame.patterns, frame.rooms);
+        self.adopt_rooms(frame.patterns, frame.rooms);
     }
 
     /// A publish that waits to be sent again, and is in a replay: it got there.
-    pub(super) fn settle(&mut self, message: &RoomMessage) {
+    pub(crate) fn confirm_publish(&mut self, message: &RoomMessage) {
         let is_it = |request: &Request| match &request.ask {
             Ask::Publish { message: draft, .. } => draft.id == message.id,
             _ => false,
@@ -359,13 +361,13 @@ mod tests {
     use serde_json::{Value, json, value::RawValue};
 
     use crate::{
-        ask::{Draft, Place, PublishOptions, Ticket},
+        ask::{Draft, PublishOptions, RequestSlot, Ticket},
         backoff::ASKED_MAX,
         frames::SEQ_MAX,
     };
 
     use super::{
-        super::{DefaultRoom, Rules},
+        super::state::{DefaultRoom, Rules},
         *,
     };
 
@@ -405,7 +407,7 @@ mod tests {
         }
 
         fn ask<T>(&mut self, ask: Ask, read: fn(Answer) -> Option<T>) -> Ticket<T> {
-            let place = Place::take(&Arc::default(), 1).unwrap();
+            let place = RequestSlot::take(&Arc::default(), 1).unwrap();
             let (request, ticket) = Request::new(ask, place, read);
             self.inner.submit(request);
             ticket

@@ -7,10 +7,10 @@ use crate::{
     frames::Inbound,
 };
 
-use super::{Conversation, Errand};
+use super::{in_flight::InternalCommand, state::Conversation};
 
 impl Conversation {
-    pub(super) fn direct(&mut self, frame: Inbound) {
+    pub(crate) fn direct(&mut self, frame: Inbound) {
         let Some(seq) = frame.seq else { return };
         if seq > self.direct_seq {
             self.direct_seq = seq;
@@ -18,13 +18,13 @@ impl Conversation {
         }
     }
 
-    pub(super) fn is_closing(&mut self, frame: Inbound) {
+    pub(crate) fn is_closing(&mut self, frame: Inbound) {
         self.closing = frame.reconnect_after_ms.map(asked);
         let reason = frame.reason.unwrap_or_default();
         self.events.push_back(Event::Closing { reason, reconnect_after: self.closing });
     }
 
-    pub(super) fn notice(&mut self, frame: Inbound) {
+    pub(crate) fn notice(&mut self, frame: Inbound) {
         let Some(room) = frame.room.clone() else { return };
         match frame.kind.as_str() {
             // One may have left it a moment ago.
@@ -38,7 +38,7 @@ impl Conversation {
             "gap" if frame.presence => self.recount(&room),
             "gap" => {
                 if let (Some(from), Some(to)) = (frame.from, frame.to_seq()) {
-                    self.orders.gap(&room, from, to);
+                    self.reorderer.gap(&room, from, to);
                 }
             }
             "matched" => self.matched(room, frame),
@@ -52,17 +52,17 @@ impl Conversation {
 
     /// Asks who is in a room. A question that is under way is answered later than whatever made one
     /// ask again, so there is never a second.
-    pub(super) fn recount(&mut self, room: &str) {
+    pub(crate) fn recount(&mut self, room: &str) {
         if let Some(membership) = self.rooms.get_mut(room)
             && !membership.is_recounted
         {
             membership.is_recounted = true;
-            self.add_errand(Errand::Recount { room: room.to_owned() });
+            self.add_internal(InternalCommand::Recount { room: room.to_owned() });
         }
     }
 
     /// Has had enough of a server that names more rooms than allowed: they would fill our memory.
-    pub(super) fn bound_rooms(&mut self, rooms: usize) -> bool {
+    pub(crate) fn bound_rooms(&mut self, rooms: usize) -> bool {
         let max = self.rules.rooms_max;
         if rooms > max {
             let text = format!("the server put this session in more than {max} rooms");
