@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use crate::CloseReason;
@@ -111,7 +111,7 @@ pub struct RoomMessage {
     pub rooms: Vec<(String, u64)>,
     /// Its id, a UUID.
     pub id: String,
-    /// Who its sender says to be.
+    /// Who its sender says to be. U+FFFD stands for half of a surrogate pair, which JSON may hold.
     pub sender: Option<String>,
     /// JSON, byte for byte as it was published.
     pub content: Box<RawValue>,
@@ -127,7 +127,7 @@ pub struct RoomMessage {
 pub struct PrivateMessage {
     /// Its id, a UUID.
     pub id: String,
-    /// Who its sender says to be.
+    /// Who its sender says to be. U+FFFD stands for half of a surrogate pair, which JSON may hold.
     pub sender: Option<String>,
     /// JSON, byte for byte as it was sent.
     pub content: Box<RawValue>,
@@ -138,26 +138,35 @@ pub struct PrivateMessage {
 }
 
 impl RoomMessage {
-    /// The content as a value of the caller's.
+    /// Every room it is in, with its number there.
+    pub(crate) fn positions(&self) -> Vec<(String, u64)> {
+        match self.rooms.is_empty() {
+            true => vec![(self.room.clone(), self.seq)],
+            false => self.rooms.clone(),
+        }
+    }
+
+    /// The content as a value of the caller's. A string in it that holds half of a surrogate pair
+    /// is no Rust text, and an error: the field `content` has it as it was published.
     pub fn content<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_str(self.content.get())
     }
 }
 
 impl PrivateMessage {
-    /// The content as a value of the caller's.
+    /// The content as a value of the caller's. A string in it that holds half of a surrogate pair
+    /// is no Rust text, and an error: the field `content` has it as it was sent.
     pub fn content<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_str(self.content.get())
     }
 }
 
 /// Somebody in a room.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     /// Who.
     pub client_id: String,
     /// The name given when joining.
-    #[serde(default)]
     pub sender: Option<String>,
 }
 

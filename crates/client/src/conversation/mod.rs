@@ -20,9 +20,12 @@ use std::{
     time::Instant,
 };
 
+use rusty_socks_protocol::{Head, Message, answer::Welcome};
+use serde_json::value::RawValue;
+
 use crate::{
     event::{Event, RoomMessage},
-    frames::{Inbound, MessageFrame},
+    frames,
     order::{Item, Step},
 };
 
@@ -33,26 +36,20 @@ pub(crate) use self::state::{Conversation, DefaultRoom, Rules, Who};
 impl Conversation {
     /// A frame of the server.
     pub(crate) fn frame(&mut self, text: &str, now: Instant) {
-        let frame: Inbound = match serde_json::from_str(text) {
-            Ok(frame) => frame,
-            Err(error) => {
-                log::debug!("a frame that is none of the protocol: {error}");
-                return;
-            }
-        };
-        match (&mut self.phase, frame.kind.as_str()) {
+        let Some(head) = frames::read::<Head<'_>>(text) else { return };
+        match (&mut self.phase, &*head.kind) {
             (Phase::Offline, _) => {}
-            (Phase::Greeting, "welcome") => self.begin_anew(frame),
-            (Phase::Resuming { welcome }, "welcome") => *welcome = Some(Box::new(frame)),
-            (Phase::Resuming { .. }, "ok" | "error") => self.answered(frame, now),
-            (_, "closing") => self.is_closing(frame),
+            (Phase::Greeting, "welcome") => self.welcome(text),
+            (Phase::Resuming { welcome }, "welcome") => {
+                *welcome = frames::read::<Welcome<'_>>(text).map(|_| text.to_owned());
+            }
+            (Phase::Resuming { .. }, "ok" | "error") => self.answered(&head, text, now),
+            (_, "closing") => self.notice(text),
             (Phase::Greeting | Phase::Resuming { .. }, _) => {}
             (Phase::Rejoining | Phase::Ready, kind) => match kind {
-                "message" => self.message(frame),
-                "ok" | "error" => self.answered(frame, now),
-                "direct" => self.direct(frame),
-                "broadcast" => self.events.extend(frame.private_message().map(Event::Broadcast)),
-                "joined" | "left" | "gap" | "matched" | "unmatched" => self.notice(frame),
+                "message" | "direct" | "broadcast" => self.message(text),
+                "ok" | "error" => self.answered(&head, text, now),
+                "joined" | "left" | "gap" | "matched" | "unmatched" => self.notice(text),
                 _ => {}
             },
         }
@@ -60,18 +57,28 @@ impl Conversation {
         self.pump(now);
     }
 
-    fn message(&mut self, frame: Inbound) {
-        let Some(message) = frame.room_message() else { return };
-        self.reorderer.arrive(self.item_of(message, true));
+    fn message(&mut self, text: &str) {
+        let Some(frame) = frames::read::<Message<'_>>(text) else { return };
+        match &*frame.kind {
+            "message" => {
+                if let Some(message) = frames::room_message(frame) {
+                    self.reorderer.arrive(self.item_of(message, true));
+                }
+            }
+            "direct" => {
+                if let Some(seq) = frame.seq.filter(|seq| *seq > self.direct_seq) {
+                    self.direct_seq = seq;
+                    self.events.push_back(Event::Direct(frames::private_message(frame)));
+                }
+            }
+            _ => self.events.push_back(Event::Broadcast(frames::private_message(frame))),
+        }
     }
 
     /// What counts of a message: its places in rooms one is in or comes back to. One's own is
     /// yielded when it is live, for then it was asked for, or when it was published with echo.
     fn item_of(&self, message: RoomMessage, is_live: bool) -> Item<RoomMessage> {
-        let mut places = match message.rooms.is_empty() {
-            true => vec![(message.room.clone(), message.seq)],
-            false => message.rooms.clone(),
-        };
+        let mut places = message.positions();
         places.retain(|(room, _)| self.rooms.contains_key(room));
         let hidden =
             !is_live && self.is_mine(&message.client_id) && !self.echoes.contains(&message.id);
@@ -86,16 +93,15 @@ impl Conversation {
     }
 
     /// Replayed messages; a publish of one's own whose answer was lost finds it here.
-    fn items_of(&mut self, messages: Vec<MessageFrame>) -> Vec<Item<RoomMessage>> {
-        let mut items = Vec::with_capacity(messages.len());
-        for message in messages {
-            let message = RoomMessage::from(message);
+    fn items_of(&mut self, frames: &[&RawValue]) -> Vec<Item<RoomMessage>> {
+        let messages = frames::room_messages(frames).into_iter();
+        let item = |message: RoomMessage| {
             if self.is_mine(&message.client_id) {
                 self.confirm_publish(&message);
             }
-            items.push(self.item_of(message, false));
-        }
-        items
+            self.item_of(message, false)
+        };
+        messages.map(item).collect()
     }
 
     fn take_steps(&mut self) {

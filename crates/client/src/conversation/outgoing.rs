@@ -2,10 +2,12 @@
 
 use std::time::Instant;
 
+use rusty_socks_protocol::{Command, Position, RoomPosition};
+
 use crate::{
     ask::Ask,
     error::{Error, ErrorKind},
-    frames::{Command, Known, Rooms, Since},
+    frames,
 };
 
 use super::{
@@ -58,10 +60,11 @@ impl Conversation {
     /// Sends a command; gives it back if it is not due yet.
     pub(crate) fn dispatch(&mut self, in_flight: InFlight, now: Instant) -> Option<InFlight> {
         let reference = self.references + 1;
-        let text = match &in_flight {
-            InFlight::Request(request) => request.ask.text(reference),
-            InFlight::Internal(task) => self.internal_text(&task.command, reference),
+        let command = match &in_flight {
+            InFlight::Request(request) => request.ask.command(),
+            InFlight::Internal(task) => self.internal_command(&task.command),
         };
+        let text = frames::write(command, reference);
         if let InFlight::Request(request) = in_flight {
             if text.len() > self.message_bytes_max {
                 let (bytes, max) = (text.len(), self.message_bytes_max);
@@ -102,60 +105,51 @@ impl Conversation {
         }
     }
 
-    fn internal_text(&self, internal: &InternalCommand, reference: u64) -> String {
-        let command =
-            |kind, room| Command { kind, room: Some(room), reference, ..Command::default() };
+    fn internal_command<'a>(&'a self, internal: &'a InternalCommand) -> Command<'a> {
         match internal {
             InternalCommand::Resume => {
-                let known = |room: &'_ String| {
-                    let (epoch, seq) = self.reorderer.position(room)?;
-                    Some((room.clone(), epoch.to_owned(), seq))
-                };
-                // One that is not there any more would be made, and one that was left joined again.
-                let by_name = self.wanted.by_name();
-                let is_known = |(room, of): &(&String, &Membership)| {
-                    (of.is_in || by_name.contains(*room)) && self.wanted.hears(room)
-                };
-                let known: Vec<_> = self
-                    .rooms
-                    .iter()
-                    .filter(is_known)
-                    .filter_map(|(room, _)| known(room))
-                    .collect();
-                let rooms = known.iter();
-                let rooms = rooms.map(|(room, epoch, seq)| Known { room, epoch, seq: *seq });
-                Command {
-                    kind: "resume",
-                    session: self.me.as_ref().and_then(|me| me.session.as_deref()),
-                    rooms: Some(Rooms::Positions(rooms.collect())),
-                    direct: Some(self.direct_seq),
-                    reference,
-                    ..Command::default()
-                }
-                .text()
+                let session = self.me.as_ref().and_then(|me| me.session.as_deref());
+                let direct = Some(self.direct_seq);
+                let session = session.unwrap_or_default().into();
+                Command::Resume { session, rooms: self.known_positions(), direct }
             }
-            InternalCommand::Unjoin { room } => command("leave", room).text(),
+            InternalCommand::Unjoin { room } => Command::Leave { room: room.into() },
             InternalCommand::Rejoin { room } => {
                 let membership = self.rooms.get(room);
                 let position = self.reorderer.position(room);
-                Command {
-                    since: position.map(|(epoch, seq)| Since { epoch, seq }),
-                    presence: membership.is_some_and(|of| of.watches).then_some(true),
-                    sender: membership.and_then(|of| of.sender.as_deref()),
-                    ..command("join", room)
+                let sender = membership.and_then(|of| of.sender.as_deref());
+                Command::Join {
+                    room: room.into(),
+                    since: position.map(|(epoch, seq)| Position { epoch: epoch.into(), seq }),
+                    presence: membership.is_some_and(|of| of.watches),
+                    sender: sender.map(Into::into),
                 }
-                .text()
             }
-            InternalCommand::RejoinPattern { pattern } => command("join", pattern).text(),
-            InternalCommand::Fetch { room, after } => Command {
-                after: Some(*after),
-                limit: Some(PAGE_MESSAGES),
-                ..command("history", room)
+            InternalCommand::RejoinPattern { pattern } => {
+                Command::Join { room: pattern.into(), since: None, presence: false, sender: None }
             }
-            .text(),
+            InternalCommand::Fetch { room, after } => {
+                let (room, after, limit) = (room.into(), Some(*after), Some(PAGE_MESSAGES));
+                Command::History { room, before: None, after, limit }
+            }
             InternalCommand::Recount { room } => {
-                Command { watch: Some(true), ..command("presence", room) }.text()
+                Command::Presence { room: room.into(), watch: Some(true) }
             }
         }
+    }
+
+    /// The positions to resume from. A room that is not there any more would be made, and one that
+    /// was left joined again.
+    fn known_positions(&self) -> Vec<RoomPosition<'_>> {
+        let by_name = self.wanted.by_name();
+        let is_known = |(room, of): &(&String, &Membership)| {
+            (of.is_in || by_name.contains(*room)) && self.wanted.hears(room)
+        };
+        let position = |room| {
+            let (epoch, seq) = self.reorderer.position(room)?;
+            Some(frames::room_position(room, epoch, seq))
+        };
+        let rooms = self.rooms.iter().filter(is_known).map(|(room, _)| room.as_str());
+        rooms.filter_map(position).collect()
     }
 }

@@ -3,11 +3,16 @@
 
 use std::{collections::BTreeSet, mem};
 
+use rusty_socks_protocol::{
+    ErrorCode, Overflow,
+    answer::{MatchedRoom, ResumedRoom},
+};
+
 use crate::{
     ask::{Answer, Ask, Request},
     error::Error,
     event::{Entered, Event, Position},
-    frames::{self, InRoom, Inbound},
+    frames,
 };
 
 use super::{
@@ -121,21 +126,19 @@ impl Conversation {
 
     /// The server has joined a pattern, and through it these rooms. With `again`, as it had before:
     /// rooms that are not known were made since.
-    pub(crate) fn enter_all(&mut self, pattern: &str, listed: Vec<InRoom>, again: bool) {
+    pub(crate) fn enter_all(&mut self, pattern: &str, listed: &[MatchedRoom<'_>], again: bool) {
         self.patterns.insert(pattern.to_owned());
         if !self.bound_rooms(listed.len()) {
             return;
         }
-        for InRoom { room, epoch, seq, overflow, .. } in listed {
-            if self.is_in(&room) {
+        for matched in listed {
+            if self.is_in(&matched.room) {
                 continue;
             }
-            let epoch = epoch.unwrap_or_default();
-            let latest = frames::is_latest(overflow.as_ref());
-            let is_new = !self.rooms.contains_key(&room);
-            self.enter_through(&room, pattern, &epoch, seq, latest);
+            let is_new = !self.rooms.contains_key(&*matched.room);
+            self.enter_through(pattern, matched);
             if again && is_new {
-                self.announce_created(pattern, &room, seq);
+                self.announce_created(pattern, &matched.room, matched.seq);
             }
         }
     }
@@ -154,24 +157,24 @@ impl Conversation {
     }
 
     /// In a room through a pattern.
-    fn enter_through(&mut self, room: &str, pattern: &str, epoch: &str, seq: u64, latest: bool) {
-        let membership = self.rooms.entry(room.to_owned()).or_default();
+    fn enter_through(&mut self, pattern: &str, matched: &MatchedRoom<'_>) {
+        let MatchedRoom { room, epoch, seq, overflow } = matched;
+        let membership = self.rooms.entry(room.to_string()).or_default();
         membership.is_in = true;
         membership.pattern = Some(pattern.to_owned());
-        self.reorderer.replay(room, epoch, seq, latest, None);
+        self.reorderer.replay(room, epoch, *seq, *overflow == Overflow::Latest, None);
     }
 
     /// A room was made that a pattern matches.
-    pub(crate) fn matched(&mut self, room: String, frame: Inbound) {
+    pub(crate) fn matched(&mut self, pattern: &str, matched: &MatchedRoom<'_>) {
         // Of a pattern that one has never joined, or whose leave is answered.
-        let Some(pattern) = frame.pattern.filter(|pattern| self.patterns.contains(pattern)) else {
+        if !self.patterns.contains(pattern) {
             return;
-        };
-        let (epoch, seq) = (frame.epoch.unwrap_or_default(), frame.seq.unwrap_or(0));
-        let latest = frames::is_latest(frame.overflow.as_ref());
-        self.enter_through(&room, &pattern, &epoch, seq, latest);
-        self.reconcile(&room);
-        if self.hears(&room) {
+        }
+        self.enter_through(pattern, matched);
+        self.reconcile(&matched.room);
+        if self.hears(&matched.room) {
+            let (pattern, room) = (pattern.to_owned(), matched.room.to_string());
             self.events.push_back(Event::Matched { pattern, room });
         }
     }
@@ -208,12 +211,13 @@ impl Conversation {
     }
 
     /// A room or pattern cannot be had.
-    pub(crate) fn exclude(&mut self, name: &str, code: String) {
+    pub(crate) fn exclude(&mut self, name: &str, code: &ErrorCode) {
         let is_heard = self.wanted.hears(name) || self.wanted.hears_pattern(name);
         self.wanted.lose(name);
         self.remove_left(name);
         if is_heard {
-            self.events.push_back(Event::Excluded { room: name.to_owned(), code });
+            let (room, code) = (name.to_owned(), code.to_string());
+            self.events.push_back(Event::Excluded { room, code });
         }
     }
 
@@ -259,11 +263,11 @@ impl Conversation {
 
     /// The rooms and patterns of a session that goes on: the server has it in these, and in no
     /// others.
-    pub(crate) fn adopt_rooms(&mut self, patterns: Vec<String>, listed: Vec<InRoom>) {
+    pub(crate) fn adopt_rooms(&mut self, patterns: BTreeSet<String>, listed: Vec<ResumedRoom<'_>>) {
         if !self.bound_rooms(listed.len().max(patterns.len())) {
             return;
         }
-        self.patterns = patterns.into_iter().collect();
+        self.patterns = patterns;
         let (mut known, mut left_out) = (BTreeSet::new(), BTreeSet::new());
         for (room, membership) in &mut self.rooms {
             let was_in = mem::take(&mut membership.is_in);
@@ -275,39 +279,42 @@ impl Conversation {
             }
         }
         // First where one is, since a message may be in several of them.
-        for InRoom { room, epoch, seq, recovered, overflow, error, .. } in &listed {
-            left_out.remove(room);
+        for ResumedRoom { room, epoch, seq, recovered, overflow, error, .. } in &listed {
+            left_out.remove(&**room);
             if let Some(code) = error {
-                self.exclude(room, code.clone());
+                self.exclude(room, code);
                 continue;
             }
-            let is_new = !self.rooms.contains_key(room);
+            let is_new = !self.rooms.contains_key(&**room);
+            let is_whole = recovered.unwrap_or_default();
             let pattern = self.patterns.iter().find(|pattern| fits(pattern, room)).cloned();
             if let Some(pattern) = pattern.as_ref().filter(|_| is_new) {
-                self.announce_created(pattern, room, if *recovered { 0 } else { *seq });
+                let missed_to = if is_whole { 0 } else { seq.unwrap_or_default() };
+                self.announce_created(pattern, room, missed_to);
             }
-            if is_new && *recovered {
+            if is_new && is_whole {
                 // Made while nobody was there for the session: it comes whole.
-                let latest = frames::is_latest(overflow.as_ref());
-                self.reorderer.enter(room, epoch.as_deref().unwrap_or_default(), 0, latest);
+                let is_latest = *overflow == Some(Overflow::Latest);
+                self.reorderer.enter(room, epoch.as_deref().unwrap_or_default(), 0, is_latest);
             }
-            let membership = self.rooms.entry(room.clone()).or_default();
+            let membership = self.rooms.entry(room.to_string()).or_default();
             membership.is_in = true;
-            if !known.contains(room) {
+            if !known.contains(&**room) {
                 // Or by its name. That shows when the pattern is left, and the room joined again.
                 membership.pattern = pattern;
             }
         }
         for listed in listed.into_iter().filter(|listed| listed.error.is_none()) {
-            let InRoom { room, epoch, seq, recovered, overflow, messages, members, count, .. } =
-                listed;
-            let latest = frames::is_latest(overflow.as_ref());
-            let missed = recovered.then(|| self.items_of(messages));
-            self.reorderer.replay(&room, &epoch.unwrap_or_default(), seq, latest, missed);
-            self.tell_members(room, members, count);
+            let ResumedRoom { room, epoch, seq, recovered, overflow, messages, .. } = listed;
+            let missed = recovered.unwrap_or_default();
+            let missed = missed.then(|| self.items_of(&messages.unwrap_or_default()));
+            let (epoch, seq) = (epoch.unwrap_or_default(), seq.unwrap_or_default());
+            let is_latest = overflow == Some(Overflow::Latest);
+            self.reorderer.replay(&room, &epoch, seq, is_latest, missed);
+            self.tell_members(&room, frames::members(listed.members, listed.count));
         }
         for room in left_out {
-            self.exclude(&room, "not_member".into());
+            self.exclude(&room, &ErrorCode::NotMember);
         }
         self.reconcile_all();
     }
@@ -336,9 +343,9 @@ impl Conversation {
     }
 
     /// A rejoin is answered by an error.
-    pub(crate) fn cannot_rejoin(&mut self, task: QueuedCommand, code: String) {
+    pub(crate) fn cannot_rejoin(&mut self, task: QueuedCommand, code: &ErrorCode) {
         let Some(name) = task.command.moves().map(str::to_owned) else { return };
-        if code != "already_member" || task.attempts >= ATTEMPTS_MAX {
+        if *code != ErrorCode::AlreadyMember || task.attempts >= ATTEMPTS_MAX {
             return self.exclude(&name, code);
         }
         // By a pattern, which does as well; or it was not let go yet, as that was put off.

@@ -10,7 +10,6 @@ use crate::{
     ask::{Ask, Request},
     error::{Error, ErrorKind},
     event::{Event, RoomMessage},
-    frames::Inbound,
     order::Reorderer,
     pace::Pace,
 };
@@ -84,7 +83,7 @@ pub(super) enum Phase {
     Greeting,
     /// The answer to `resume` is to come; meanwhile the welcome is kept, and nothing else counts.
     Resuming {
-        welcome: Option<Box<Inbound>>,
+        welcome: Option<String>,
     },
     /// Rooms are joined again; requests wait.
     Rejoining,
