@@ -24,7 +24,7 @@ use super::{
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct PublishOptions {
-    /// Who the sender says to be.
+    /// The name that the sender goes by.
     pub sender: Option<String>,
     /// RFC 3339; the server's time if there is none.
     pub timestamp: Option<String>,

@@ -278,7 +278,8 @@ impl Session {
         self.join_with(room, JoinOptions::default())
     }
 
-    /// The same with more wishes.
+    /// Joins a room like [`join`](Session::join), with a name, a position to start from, or
+    /// presence.
     pub fn join_with(&self, room: &str, options: JoinOptions) -> Result<Entered, Error> {
         self.answer(Ask::Join { room: room.to_owned(), options }, Answer::entered)
     }
@@ -302,7 +303,7 @@ impl Session {
         ticket.wait(self.inner.request_timeout)
     }
 
-    /// The same with more wishes.
+    /// Publishes like [`publish`](Session::publish), with an id, a name or a time, or echoed.
     pub fn publish_with<C: Serialize + ?Sized>(
         &self,
         room: &str,
@@ -332,7 +333,7 @@ impl Session {
         self.direct_with(to, content, PublishOptions::default())
     }
 
-    /// The same with more wishes.
+    /// Sends a message like [`direct`](Session::direct), with an id, a name or a time.
     pub fn direct_with<C: Serialize + ?Sized>(
         &self,
         to: &str,
@@ -359,17 +360,17 @@ impl Session {
         self.answer(Ask::History { room: room.to_owned(), pages, limit }, Answer::page)
     }
 
-    /// Who is in a room one is in.
+    /// Tells who is in a room one is in.
     pub fn presence(&self, room: &str) -> Result<Members, Error> {
         self.answer(Ask::Presence { room: room.to_owned(), watch: None }, Answer::members)
     }
 
-    /// The same, and from that instant on be told, or not be told, who comes and goes.
+    /// Tells who is in a room one is in, and begins or ends to tell who comes and goes from then on.
     pub fn watch_presence(&self, room: &str, watch: bool) -> Result<Members, Error> {
         self.answer(Ask::Presence { room: room.to_owned(), watch: Some(watch) }, Answer::members)
     }
 
-    /// Who one is to others. Empty before the first welcome; another one after a
+    /// The id of this client to others. Empty before the first welcome; another one after a
     /// [`SessionLost`](Event::SessionLost).
     pub fn client_id(&self) -> String {
         self.inner.shared.who.lock().client_id.clone()
@@ -387,7 +388,8 @@ impl Session {
         self.take(None)
     }
 
-    /// The same within `timeout`. When nothing came, the error [is a timeout](Error::is_timeout).
+    /// Waits for the next event for at most `timeout`. When nothing came, the error
+    /// [is a timeout](Error::is_timeout).
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<Event>, Error> {
         // What is beyond the clock's reach is for ever.
         self.take(Instant::now().checked_add(timeout))

@@ -276,8 +276,9 @@ impl Client {
         }
     }
 
-    /// The same within `timeout`. When nothing came, the error [is a timeout](Error::is_timeout),
-    /// and nothing is lost: a message that has come in part is given whole by a later call.
+    /// Waits for the next message for at most `timeout`. When nothing came, the error
+    /// [is a timeout](Error::is_timeout), and nothing is lost: a message that has come in part is
+    /// given whole by a later call.
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<Received>, Error> {
         match self.handle.incoming.recv_timeout(timeout) {
             Ok(received) => Ok(Some(self.taken(received))),

@@ -124,7 +124,7 @@ pub(crate) struct Conversation {
     pub(crate) left: Vec<u64>,
     /// What `welcome` said about pings, until it is taken.
     pub(crate) ping: Option<Duration>,
-    /// Who we are and the room we were put in, until it is taken.
+    /// Our id and the room we were put in, until it is taken.
     pub(crate) who: Option<Who>,
     /// What `closing` said, until it is taken.
     pub(crate) closing: Option<Duration>,

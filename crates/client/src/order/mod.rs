@@ -41,7 +41,7 @@ impl<T> Reorderer<T> {
         self.rooms.insert(room.to_owned(), RoomOrder::new(epoch, seq, is_latest));
     }
 
-    /// The same where older messages follow as a greeting.
+    /// A room one has just come into, where older messages follow as a greeting.
     pub(super) fn greet(&mut self, room: &str, epoch: &str, seq: u64) {
         let order = RoomOrder { greeted: Some(0), ..RoomOrder::new(epoch, seq, false) };
         self.rooms.insert(room.to_owned(), order);

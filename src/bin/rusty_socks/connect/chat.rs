@@ -129,7 +129,7 @@ struct Chat {
     screen: Screen,
     jobs: SyncSender<Job>,
     exit_condition: ExitCondition,
-    /// Who was heard of, newest last.
+    /// Clients that were heard of, newest last.
     others: VecDeque<Member>,
     is_pipe: bool,
     /// Whether messages are shown, and what happens in rooms.
