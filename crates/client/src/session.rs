@@ -365,7 +365,7 @@ impl Session {
         self.answer(Ask::Presence { room: room.to_owned(), watch: None }, Answer::members)
     }
 
-    /// Tells who is in a room one is in, and begins or ends to tell who comes and goes from then on.
+    /// Tells who is in a room one is in, and begins or ends to tell who comes and goes.
     pub fn watch_presence(&self, room: &str, watch: bool) -> Result<Members, Error> {
         self.answer(Ask::Presence { room: room.to_owned(), watch: Some(watch) }, Answer::members)
     }
