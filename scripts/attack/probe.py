@@ -50,7 +50,8 @@ class Probe:
         return self._answer()
 
     def finish(self):
-        """Ends the clients. Returns for each phase the waits, in seconds, and who was closed."""
+        """Ends the clients. Returns for each phase the waits, each a client and its seconds, and who
+        was closed."""
         self.pipe.send(("finish", None))
         answer = self._answer()
         self.process.join(5)
@@ -174,7 +175,9 @@ class _Watch:
     def note(self, kind, number, now):
         if asked := self.open.pop((kind, number), None):
             self.last_wait = now - asked[0]
-            self.waits.setdefault(asked[1], {}).setdefault(kind, []).append(self.last_wait)
+            self.waits.setdefault(asked[1], {}).setdefault(kind, []).append(
+                (number % CLIENTS, self.last_wait)
+            )
 
     def refuse(self, reference):
         kind, _, number = reference.rpartition(" ")
@@ -201,9 +204,10 @@ class _Watch:
     def result(self):
         # What was never answered waits at least until now.
         now, unanswered = time.monotonic(), {}
-        for (kind, _), (asked, phase) in self.open.items():
+        for (kind, number), (asked, phase) in self.open.items():
             if now - asked > CALM_S:
-                self.waits.setdefault(phase, {}).setdefault(kind, []).append(now - asked)
+                waits = self.waits.setdefault(phase, {}).setdefault(kind, [])
+                waits.append((number % CLIENTS, now - asked))
                 unanswered[phase] = unanswered.get(phase, 0) + 1
         closed = [client.closed for client in self.order if client.closed]
         return {

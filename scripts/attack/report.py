@@ -2,13 +2,12 @@
 
 import re
 
-HEAD = ("attack", "ping p50/p99 ms: before", "during", "after", "publish p50/p99 ms: during",
+HEAD = ("attack", "ping p50/worst/p99 ms: before", "during", "after", "publish: during",
         "RSS MB: before/peak/after", "longest turn ms", "insiders closed", "over after s")
 
 
 def pair(phase, kind):
-    low, high = phase.get(f"{kind}_p50_ms"), phase.get(f"{kind}_p99_ms")
-    return f"{short(low)}/{short(high)}"
+    return "/".join(short(phase.get(f"{kind}_{at}_ms")) for at in ("p50", "worst_p50", "p99"))
 
 
 def short(value):

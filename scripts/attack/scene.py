@@ -34,7 +34,7 @@ class Scene:
         self.figures = {"before": {}, "during": {}, "after": {}}
         start = attack.own_server or Server
         self.server = start(binary, attack.settings, self.server_core)
-        self.probe = None
+        self.probe = self.quiet = None
 
     @property
     def address(self):
@@ -61,9 +61,9 @@ class Scene:
         self.crowds.append(crowd)
         return crowd
 
-    def stranger(self, *commands, extra=""):
+    def stranger(self, *commands, **how):
         """A WebSocket of the attacker's, which has sent these commands."""
-        sock, _ = wire.upgrade(self.address, extra=extra)
+        sock, _ = wire.upgrade(self.address, **how)
         sock.sendall(b"".join(commands))
         self.socks.append(sock)
         return sock
@@ -108,6 +108,8 @@ class Scene:
             self.probe.begin("after")
             time.sleep(QUIET_S[self.short])
             self.note("after")
+            # What the attack does from here on is none of theirs.
+            self.quiet = self.probe.finish()
 
     def wait_for_calm(self, limit):
         """Waits until the quiet clients have been answered promptly for a while."""
@@ -133,12 +135,19 @@ class Scene:
 
     def result(self):
         """All figures, when everything is over."""
-        quiet = self.probe.finish()
+        quiet = self.quiet
         for phase, waits in quiet["waits"].items():
             if phase not in self.figures:
                 continue
             figures = self.figures[phase]
-            for kind, seconds in waits.items():
+            for kind, waited in waits.items():
+                seconds = [wait for _, wait in waited]
+                # A worker that stands still is not seen in the middle of four.
+                of_client = {}
+                for client, wait in waited:
+                    of_client.setdefault(client, []).append(wait)
+                worst = max(quantile(one, 0.5) for one in of_client.values())
+                figures[f"{kind}_worst_p50_ms"] = round(worst * 1000, 2)
                 for name, share in (("p50", 0.5), ("p99", 0.99)):
                     figures[f"{kind}_{name}_ms"] = round(quantile(seconds, share) * 1000, 2)
             figures["unanswered"] = quiet["unanswered"].get(phase, 0)

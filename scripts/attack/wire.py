@@ -134,20 +134,22 @@ class Client:
     def __init__(self, server, source=STRANGER, timeout=10.0, extra=""):
         self.sock, rest = upgrade(server, source, timeout, extra)
         self.frames = Frames(rest)
-        self.queued = []
+        self.queued, self.closed = [], None
 
     def send(self, **fields):
         self.sock.sendall(command(**fields))
 
     def payloads(self):
-        """The next text frames, raw. Raises `Closed` at a close frame or the end."""
+        """The next text frames, raw. Raises `Closed` where a close frame comes next."""
         for opcode, payload in self.frames.take():
             if opcode == TEXT:
                 self.queued.append(payload)
             elif opcode == PING:
                 self.sock.sendall(frame(payload, PONG))
             elif opcode == CLOSE:
-                raise Closed("closed", struct.unpack(">H", payload[:2])[0] if payload else 1005)
+                self.closed = struct.unpack(">H", payload[:2])[0] if payload else 1005
+        if self.closed and not self.queued:
+            raise Closed(f"closed {self.closed}", self.closed)
         taken, self.queued = self.queued, []
         return taken
 

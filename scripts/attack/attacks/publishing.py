@@ -25,9 +25,10 @@ def burst_5000(scene):
     burst(scene, scene.scale(5000, 500), scene.scale(10_000, 2000))
 
 
-@attack("burst-1000", "the same into a room of 1,000 readers", MAX_CONN=2000)
+@attack("burst-1000", "one burst of 16,000 into a room of 1,000 readers", MAX_CONN=2000)
 def burst_1000(scene):
-    burst(scene, scene.scale(1000, 200), scene.scale(10_000, 2000))
+    # As many letters as fill a mailbox, so that the pressure is felt too.
+    burst(scene, scene.scale(1000, 200), scene.scale(16_000, 2000))
 
 
 @attack("flood", "keeps flooding a room of 5,000 readers", MAX_CONN=6000)
