@@ -121,6 +121,8 @@ def of_result(result):
     for key, wanted in bound.facts.items():
         value = result["facts"].get(key)
         is_number = isinstance(wanted, (int, float)) and not isinstance(wanted, bool)
-        holds = isinstance(value, (int, float)) and value <= wanted if is_number else value == wanted
+        holds = value == wanted
+        if is_number:
+            holds = isinstance(value, (int, float)) and value <= wanted
         if not holds:
             yield f"{key} is {value}, wanted {wanted} ({bound.why})"

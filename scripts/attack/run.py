@@ -25,7 +25,7 @@ from .scene import Scene  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BINARY = REPOSITORY / "target/release/rusty_socks"
-# An attack takes a minute and a half at most; beyond this something hangs.
+# Beyond this something hangs.
 ATTACK_S_MAX = 240
 
 

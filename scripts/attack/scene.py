@@ -11,7 +11,6 @@ from .crowd import Crowd
 from .probe import Probe
 from .server import Server, kernel_mb
 
-SERVER_CORE, ATTACK_CORE = 0, 1
 # How long an attack's aftermath is waited for; until then the attack is not over.
 CALM_S_MAX = {False: 60.0, True: 8.0}
 CALM_POLL_S, CALM_POLLS = 0.1, 5
@@ -33,7 +32,8 @@ class Scene:
         self.facts, self.socks, self.crowds = {}, [], []
         self.figures = {"before": {}, "during": {}, "after": {}}
         start = attack.own_server or Server
-        self.server = start(binary, attack.settings, self.server_core)
+        self.settings = attack.settings | (attack.short_settings if short else {})
+        self.server = start(binary, self.settings, self.server_core)
         self.probe = self.quiet = None
 
     @property
@@ -158,7 +158,7 @@ class Scene:
         return {
             "name": self.attack.name,
             "line": self.attack.line,
-            "settings": self.attack.settings,
+            "settings": self.settings,
             "short": self.short,
             "phases": self.figures,
             "insiders_closed": len(quiet["closed"]) + ended,

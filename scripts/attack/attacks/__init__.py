@@ -14,16 +14,18 @@ class Attack:
     settings: dict
     # Starts the server itself, where it needs an unusual one.
     own_server: typing.Callable | None = None
+    # What is smaller in the short form, so that it is reached all the same.
+    short_settings: dict = dataclasses.field(default_factory=dict)
 
 
 ATTACKS: dict[str, Attack] = {}
 
 
-def attack(name, line, own_server=None, **settings):
+def attack(name, line, own_server=None, short=None, **settings):
     """Makes a function of a scene an attack."""
 
     def register(run):
-        ATTACKS[name] = Attack(name, line, run, settings, own_server)
+        ATTACKS[name] = Attack(name, line, run, settings, own_server, short or {})
         return run
 
     return register

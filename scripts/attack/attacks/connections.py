@@ -6,9 +6,13 @@ from .. import wire
 from . import attack
 
 
-@attack("resets", "10,200 connects and resets from one address, while clients are away")
+@attack(
+    "resets",
+    "10,200 connects and resets from one address, while clients are away",
+    short={"MAX_AWAY_SESSIONS": 1000},
+)
 def resets(scene):
-    count, away = scene.scale(10_200, 1500), []
+    count, away = scene.scale(10_200, 1200), []
     for nth in range(20):
         client = wire.Client(scene.address, f"127.3.0.{nth + 1}")
         session = client.wait_for(type="welcome")["session"]
@@ -40,7 +44,7 @@ def resets(scene):
 def squat(scene):
     opening = wire.UPGRADE.format(extra="").encode()
     with scene.measured():
-        for _ in range(scene.scale(1200, 1200)):
+        for _ in range(1200):
             sock = scene.dial()
             sock.sendall(opening)
         outcomes = [newcomer(scene, nth) for nth in range(scene.scale(4, 2))]

@@ -68,7 +68,7 @@ def patterns(scene):
     subscribe = b"".join(
         wire.command(type="join", room="." * depth + ".*") for depth in range(1, 101)
     )
-    scene.crowd(scene.scale(1000, 100), subscribe)
+    scene.crowd(scene.scale(1000, 400), subscribe)
     stranger = scene.stranger()
     with scene.measured():
         deadline = time.monotonic() + scene.scale(ASK_S, ASK_SHORT_S)

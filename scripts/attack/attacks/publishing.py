@@ -20,7 +20,11 @@ def burst(scene, readers, publishes):
         stranger.sendall(TINY * publishes)
 
 
-@attack("burst-5000", "one burst of 10,000 tiny publishes into a room of 5,000 readers", MAX_CONN=6000)
+@attack(
+    "burst-5000",
+    "one burst of 10,000 tiny publishes into a room of 5,000 readers",
+    MAX_CONN=6000,
+)
 def burst_5000(scene):
     burst(scene, scene.scale(5000, 500), scene.scale(10_000, 2000))
 
