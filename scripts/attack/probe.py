@@ -50,8 +50,8 @@ class Probe:
         return self._answer()
 
     def finish(self):
-        """Ends the clients. Returns for each phase the waits, each a client and its seconds, and who
-        was closed."""
+        """Ends the clients. Returns for each phase the waits, each a client and its seconds, and
+        who was closed."""
         self.pipe.send(("finish", None))
         answer = self._answer()
         self.process.join(5)

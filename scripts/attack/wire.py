@@ -1,4 +1,4 @@
-"""Sockets to the loopback, and WebSocket frames by hand: fast to make, and as wrong as one likes."""
+"""Sockets to the loopback, and WebSocket frames by hand: fast to make, as wrong as one likes."""
 
 import ipaddress
 import json

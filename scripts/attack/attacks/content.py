@@ -31,10 +31,10 @@ POISONS = 10
 
 def listen(scene, kind):
     """Starts a client of the project's own; it ends when it has heard the content 'last'."""
-    url = "ws://{}:{}/ws".format(*scene.address)
+    url, count = "ws://{}:{}/ws".format(*scene.address), str(POISONS + 1)
     run = {
         "javascript": ["node", "--input-type=module", "-e", JS_READER, str(JS_CLIENT), url],
-        "rust": [scene.binary, "connect", "--json", "--count", str(POISONS + 1), "--wait", "6", url],
+        "rust": [scene.binary, "connect", "--json", "--count", count, "--wait", "6", url],
     }[kind]
     said = tempfile.TemporaryFile()
     process = subprocess.Popen(
