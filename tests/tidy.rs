@@ -272,7 +272,7 @@ fn reached(from: usize, imports: &[BTreeSet<usize>]) -> BTreeSet<usize> {
 }
 
 /// Folders whose files still import each other. The list only gets shorter.
-const CIRCLES_OWED: [&str; 2] = ["src/bin/rusty_socks/load/", "src/pool/"];
+const CIRCLES_OWED: [&str; 1] = ["src/bin/rusty_socks/load/"];
 
 #[test]
 fn no_files_import_each_other_in_a_circle() {
