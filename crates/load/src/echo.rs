@@ -1,0 +1,327 @@
+//! Echo: each message is to come back as it went. Open loop by a timetable, or closed by depth.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use tungstenite::{Bytes, Message};
+
+use super::{
+    held::Held,
+    load_thread::Connection,
+    log::Log,
+    pacer::Pacer,
+    plan::{EchoPlan, Plan},
+    work::Share,
+};
+
+/// A message with room for it begins with its number on the connection, in so many hex digits.
+const STAMP_BYTES: usize = 16;
+
+/// A connection whose socket has not taken this much gets nothing more for now.
+const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
+
+/// All that one thread may have on its way in the open loop. Beyond it messages leave late, and the
+/// lateness counts.
+const IN_FLIGHT_MAX: usize = 1 << 20;
+const IN_FLIGHT_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// So many messages leave before answers are looked at again; the next tick sends more.
+const TURN_MAX: usize = 1024;
+
+/// The echo work of one thread.
+pub(crate) struct Echo {
+    lanes: Vec<Lane>,
+    /// What every message looks like but for its number.
+    form: Vec<u8>,
+    binary: bool,
+    depth: usize,
+    /// The thread's part of `--rate`; `None` in a closed loop.
+    rate: Option<f64>,
+    ramp: Duration,
+    share: Share,
+    /// Once the open loop has begun.
+    pacer: Option<Pacer>,
+    /// Whose turn it is in the open loop.
+    turn: usize,
+    /// Messages of the measured time still to be sent, where their number ends the run.
+    quota: Option<u64>,
+    /// Whether the work has begun.
+    begun: bool,
+    in_flight: usize,
+    in_flight_max: usize,
+}
+
+/// One connection's messages on their way.
+#[derive(Default)]
+struct Lane {
+    served: bool,
+    sent: u64,
+    /// The numbers of the messages without an answer and when they were meant to leave, oldest
+    /// first.
+    waiting: VecDeque<(u64, Instant)>,
+}
+
+impl Echo {
+    pub(crate) fn new(plan: &Plan, echo: &EchoPlan, share: Share) -> Echo {
+        let connections = share.of(plan.connections as usize);
+        let part = connections as f64 / f64::from(plan.connections);
+        Echo {
+            lanes: (0..connections).map(|_| Lane::default()).collect(),
+            form: vec![b'x'; echo.size],
+            binary: echo.binary,
+            depth: echo.depth,
+            rate: echo.rate.map(|rate| f64::from(rate) * part),
+            ramp: plan.opening.ramp,
+            share,
+            pacer: None,
+            turn: 0,
+            quota: echo.messages.map(|messages| messages_of(messages, share)),
+            begun: false,
+            in_flight: 0,
+            in_flight_max: (IN_FLIGHT_BYTES_MAX / echo.size).clamp(1, IN_FLIGHT_MAX),
+        }
+    }
+
+    pub(crate) fn pacer(&self) -> Option<&Pacer> {
+        self.pacer.as_ref()
+    }
+
+    pub(crate) fn on_served(&mut self, index: usize, held: &mut Held, log: &mut Log) {
+        self.lanes[index].served = true;
+        if self.begun {
+            self.fill(index, held, log);
+        }
+    }
+
+    /// `at` is the beginning of the timetable, the same for all threads.
+    pub(crate) fn begin(&mut self, at: Instant, connections: &mut [Connection], log: &mut Log) {
+        if self.begun {
+            return;
+        }
+        self.begun = true;
+        self.pacer = self.rate.map(|rate| Pacer::new(at, rate, self.ramp, self.share.offset()));
+        for (index, connection) in connections.iter_mut().enumerate() {
+            if let Some(held) = connection.held() {
+                self.fill(index, held, log);
+            }
+        }
+    }
+
+    pub(crate) fn on_message(
+        &mut self,
+        index: usize,
+        message: &Message,
+        now: Instant,
+        log: &mut Log,
+    ) {
+        let bytes: &[u8] = match message {
+            Message::Text(text) => text.as_bytes(),
+            Message::Binary(bytes) => bytes,
+            Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => return,
+        };
+        let lane = &mut self.lanes[index];
+        let place = (bytes.len() == self.form.len() && message.is_binary() == self.binary)
+            .then(|| lane.place_of(bytes))
+            .flatten();
+        let Some((_, intended)) = place.and_then(|place| {
+            log.traffic.out_of_order += u64::from(place > 0);
+            lane.waiting.remove(place)
+        }) else {
+            log.count_unexpected(&String::from_utf8_lossy(bytes));
+            return;
+        };
+        self.in_flight -= 1;
+        log.count_answered(intended, now, bytes.len());
+    }
+
+    /// Closed loop: every answer makes room for a message.
+    pub(crate) fn after_step(&mut self, index: usize, held: &mut Held, log: &mut Log) {
+        if self.begun {
+            self.fill(index, held, log);
+        }
+    }
+
+    pub(crate) fn on_ended(&mut self, index: usize) {
+        let lane = &mut self.lanes[index];
+        lane.served = false;
+        self.in_flight -= lane.waiting.len();
+        lane.waiting.clear();
+    }
+
+    /// Open loop: sends all that are due, over the connections in turn.
+    pub(crate) fn tick(&mut self, now: Instant, connections: &mut [Connection], log: &mut Log) {
+        let Some(mut pacer) = self.pacer.take() else { return };
+        let mut touched = Vec::new();
+        for _ in 0..TURN_MAX {
+            let intended = pacer.next_at();
+            // What was due before the end is still sent after it: late, and counted as late.
+            if intended > now || log.is_past(intended) || !self.may_send(intended, log) {
+                break;
+            }
+            let Some(index) = self.next_lane(connections) else {
+                log.traffic.held_back += u64::from(self.lanes.iter().any(|lane| lane.served));
+                break;
+            };
+            pacer.advance();
+            log.traffic.due += u64::from(log.measures(intended));
+            if let Some(held) = connections[index].held() {
+                self.send(index, held, intended, Instant::now(), log);
+                touched.push(index);
+            }
+        }
+        // One write carries all that a connection was given in this turn.
+        touched.sort_unstable();
+        touched.dedup();
+        for index in touched {
+            if let Some(held) = connections[index].held() {
+                held.flush();
+                if held.has_ended() {
+                    log.ended.push(index);
+                }
+            }
+        }
+        self.pacer = Some(pacer);
+    }
+
+    pub(crate) fn is_quiet(&self, now: Instant, log: &Log) -> bool {
+        let all_sent = match (self.quota, &self.pacer) {
+            (Some(quota), _) => log.traffic.sent >= quota || log.is_past(now),
+            // The timetable may have messages that were due before the end and could not leave.
+            (None, Some(pacer)) => log.is_past(now) && log.is_past(pacer.next_at()),
+            (None, None) => log.is_past(now),
+        };
+        all_sent && self.in_flight == 0
+    }
+
+    pub(crate) fn settle(&self, log: &mut Log) {
+        match &self.pacer {
+            // A closed loop, and one that ends by a count, owes nothing but what it has sent.
+            Some(pacer) if self.quota.is_none() => log.count_due(pacer),
+            Some(_) | None => log.traffic.due = log.traffic.sent,
+        }
+    }
+
+    /// Sends until the depth is reached. Nothing to do in an open loop.
+    fn fill(&mut self, index: usize, held: &mut Held, log: &mut Log) {
+        if self.rate.is_some() {
+            return;
+        }
+        let mut sent = false;
+        while self.lanes[index].waiting.len() < self.depth {
+            let now = Instant::now();
+            if log.is_past(now) || !self.may_send(now, log) || held.has_ended() {
+                break;
+            }
+            self.send(index, held, now, now, log);
+            sent = true;
+        }
+        if sent {
+            held.flush();
+            if held.has_ended() {
+                log.ended.push(index);
+            }
+        }
+    }
+
+    /// Whether the number of messages allows one more.
+    fn may_send(&self, intended: Instant, log: &Log) -> bool {
+        !log.measures(intended) || self.quota.is_none_or(|quota| log.traffic.sent < quota)
+    }
+
+    fn send(
+        &mut self,
+        index: usize,
+        held: &mut Held,
+        intended: Instant,
+        now: Instant,
+        log: &mut Log,
+    ) {
+        let lane = &mut self.lanes[index];
+        if !held.queue(message(&mut self.form, lane.sent, self.binary)) {
+            return;
+        }
+        lane.waiting.push_back((lane.sent, intended));
+        lane.sent += 1;
+        self.in_flight += 1;
+        if self.rate.is_some() && log.measures(intended) {
+            log.traffic.lag.record(now.saturating_duration_since(intended));
+        }
+        log.count_sent(intended, now);
+    }
+
+    /// The next connection that takes a message, if the bounds allow one at all.
+    fn next_lane(&mut self, connections: &mut [Connection]) -> Option<usize> {
+        if self.in_flight >= self.in_flight_max {
+            return None;
+        }
+        for _ in 0..self.lanes.len() {
+            let index = self.turn;
+            self.turn = (self.turn + 1) % self.lanes.len();
+            let takes = connections[index]
+                .held()
+                .is_some_and(|held| !held.has_ended() && held.outbox_bytes() < OUTBOX_BYTES_MAX);
+            if self.lanes[index].served && takes {
+                return Some(index);
+            }
+        }
+        None
+    }
+}
+
+impl Lane {
+    /// Where in `waiting` the message is that comes back as `bytes`.
+    fn place_of(&self, bytes: &[u8]) -> Option<usize> {
+        let Some(stamp) = bytes.get(..STAMP_BYTES) else {
+            return (!self.waiting.is_empty()).then_some(0);
+        };
+        let number = u64::from_str_radix(std::str::from_utf8(stamp).ok()?, 16).ok()?;
+        self.waiting.binary_search_by_key(&number, |(number, _)| *number).ok()
+    }
+}
+
+/// A thread's part of a number of messages.
+fn messages_of(total: u64, share: Share) -> u64 {
+    share.of(usize::try_from(total).unwrap_or(usize::MAX / 2)) as u64
+}
+
+/// The message with this number, written over the form of all.
+fn message(form: &mut [u8], number: u64, binary: bool) -> Message {
+    if form.len() >= STAMP_BYTES {
+        use std::io::Write;
+        write!(&mut form[..STAMP_BYTES], "{number:016x}").expect("16 digits fit into 16 bytes");
+    }
+    let bytes = Bytes::copy_from_slice(form);
+    if binary {
+        Message::Binary(bytes)
+    } else {
+        let text = bytes.try_into().expect("hex digits and the letter x are UTF-8");
+        Message::Text(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_has_its_size_and_its_number() {
+        let mut form = vec![b'x'; 20];
+        let Message::Text(text) = message(&mut form, 255, false) else { panic!("no text") };
+        assert_eq!(text.as_str(), "00000000000000ffxxxx");
+        let small = message(&mut [b'x'; 3], 7, true);
+        assert_eq!(small, Message::binary(&b"xxx"[..]));
+    }
+
+    #[test]
+    fn an_answer_finds_its_message_also_out_of_order() {
+        let now = Instant::now();
+        let lane = Lane { waiting: [(4, now), (5, now), (9, now)].into(), ..Lane::default() };
+        assert_eq!(lane.place_of(b"0000000000000009xx"), Some(2));
+        assert_eq!(lane.place_of(b"0000000000000006xx"), None, "answered before, or never sent");
+        assert_eq!(lane.place_of(b"{\"type\":\"welcome\"}"), None);
+        assert_eq!(lane.place_of(b"short"), Some(0), "without a number the oldest is meant");
+        assert_eq!(Lane::default().place_of(b"short"), None);
+    }
+}

@@ -1,0 +1,188 @@
+//! What the threads of a run share: where the run is, and how each of them stands.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+use std::time::Instant;
+
+use hdrhistogram::Histogram;
+
+use super::{series, stats::ServerFigures};
+
+/// The run as all its threads see it. The coordinator sets the phase, the threads tell their pulse.
+pub(crate) struct RunState {
+    /// When the run began; all times within messages count from here.
+    pub(crate) began: Instant,
+    phase: Mutex<Phase>,
+    pulses: Vec<Mutex<ThreadCounts>>,
+    /// Round trips and the like since the last look at them, of all threads.
+    recent: Mutex<Histogram<u32>>,
+    open: AtomicU64,
+    open_max: AtomicU64,
+}
+
+/// Where the run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Some have no answer yet, or are not ready.
+    Opening,
+    /// All are; what is begun from `from` to `until` is measured.
+    Running { from: Instant, until: Instant },
+    /// Nothing new is begun, and nothing after `ended` is measured; what is on its way may come in.
+    Draining { ended: Instant },
+    /// The connections are being closed.
+    Closing { until: Instant },
+}
+
+/// How one thread stands, told a few times a second.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ThreadCounts {
+    pub(crate) settled: u64,
+    pub(crate) at_once: u64,
+    pub(crate) after_waiting: u64,
+    pub(crate) after_retry: u64,
+    pub(crate) refused: u64,
+    pub(crate) failed: u64,
+    pub(crate) closed: u64,
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+    /// Deliveries owed by what this thread published, and deliveries it saw; a thread alone may
+    /// see more than it owes.
+    pub(crate) expected: u64,
+    pub(crate) answered: u64,
+}
+
+/// What a thread says to the coordinator. Each of the first five is said once at most.
+#[derive(Debug)]
+pub(crate) enum ThreadEvent {
+    /// All connections of this thread have their answer.
+    Settled,
+    /// All of them are where their work begins: in their rooms, say.
+    Ready,
+    /// None of them is open any more, and none will be.
+    Empty,
+    /// Everything that was to be sent has been, and nothing is awaited.
+    Quiet,
+    /// This thread's thread has ended.
+    Over,
+    /// The user wants an end.
+    Stop,
+    /// What the server says of itself, if anything.
+    Figures(AskedAt, Instant, Option<ServerFigures>),
+}
+
+/// What the server was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AskedAt {
+    /// One of many, to see how things go.
+    Sample,
+    /// The moment when all connections had their answer.
+    Settled,
+    /// The end of the run.
+    After,
+}
+
+impl RunState {
+    pub(crate) fn new(threads: usize) -> Arc<RunState> {
+        Arc::new(RunState {
+            began: Instant::now(),
+            phase: Mutex::new(Phase::Opening),
+            pulses: (0..threads).map(|_| Mutex::default()).collect(),
+            recent: Mutex::new(series::histogram()),
+            open: AtomicU64::new(0),
+            open_max: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        *lock(&self.phase)
+    }
+
+    /// Whoever sets it wakes the threads afterwards.
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        *lock(&self.phase) = phase;
+    }
+
+    pub(crate) fn opened(&self) {
+        let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
+        self.open_max.fetch_max(open, Ordering::Relaxed);
+    }
+
+    pub(crate) fn ended(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn open(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn open_max(&self) -> u64 {
+        self.open_max.load(Ordering::Relaxed)
+    }
+
+    /// Tells how the thread stands, and hands over what it measured since it last did.
+    pub(crate) fn tell(&self, thread: usize, pulse: ThreadCounts, recent: &mut Histogram<u32>) {
+        *lock(&self.pulses[thread]) = pulse;
+        lock(&self.recent)
+            .add(&*recent)
+            .expect("an auto-resizing histogram takes any other of its kind");
+        recent.reset();
+    }
+
+    /// All threads together.
+    pub(crate) fn counts(&self) -> ThreadCounts {
+        let mut sum = ThreadCounts::default();
+        for pulse in &self.pulses {
+            let pulse = *lock(pulse);
+            sum.settled += pulse.settled;
+            sum.at_once += pulse.at_once;
+            sum.after_waiting += pulse.after_waiting;
+            sum.after_retry += pulse.after_retry;
+            sum.refused += pulse.refused;
+            sum.failed += pulse.failed;
+            sum.closed += pulse.closed;
+            sum.sent += pulse.sent;
+            sum.received += pulse.received;
+            sum.expected += pulse.expected;
+            sum.answered += pulse.answered;
+        }
+        sum
+    }
+
+    /// What was measured since the last call, by all threads.
+    pub(crate) fn take_recent(&self) -> Histogram<u32> {
+        std::mem::replace(&mut *lock(&self.recent), series::histogram())
+    }
+}
+
+/// Nothing that is held under these locks can be left half done by a panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_that_were_open_at_once_is_known_over_all_threads() {
+        let state = RunState::new(2);
+        state.opened();
+        state.opened();
+        state.ended();
+        state.opened();
+        assert_eq!((state.open(), state.open_max()), (2, 2));
+    }
+
+    #[test]
+    fn what_was_measured_is_taken_once() {
+        let state = RunState::new(1);
+        let mut recent = series::histogram();
+        recent.record(7).unwrap();
+        state.tell(0, ThreadCounts { sent: 3, ..ThreadCounts::default() }, &mut recent);
+        assert_eq!((recent.len(), state.counts().sent), (0, 3));
+        assert_eq!(state.take_recent().len(), 1);
+        assert_eq!(state.take_recent().len(), 0);
+    }
+}
