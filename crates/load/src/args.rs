@@ -6,8 +6,7 @@ use clap::{ValueEnum, value_parser};
 
 use super::{
     expect::{Expect, ExpectMessages},
-    header,
-    header::Header,
+    request::Header,
     span,
 };
 
@@ -120,11 +119,11 @@ pub(crate) struct Common {
     pub(crate) source: Vec<IpAddr>,
 
     /// The Origin header of the upgrade.
-    #[arg(long, value_name = "ORIGIN", value_parser = header::parse_origin)]
+    #[arg(long, value_name = "ORIGIN", value_parser = Header::origin)]
     pub(crate) origin: Option<Header>,
 
     /// One more header for the upgrade, 'Name: value'; may be repeated.
-    #[arg(short = 'H', long = "header", value_name = "HEADER", value_parser = Header::parse)]
+    #[arg(short = 'H', long = "header", value_name = "HEADER")]
     pub(crate) headers: Vec<Header>,
 
     /// Load a server that is not on this machine. Ask its owner first.

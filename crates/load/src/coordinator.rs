@@ -21,8 +21,8 @@ use super::{
     progress::{LiveLine, Progress},
     report::Report,
     run_state::{AskedAt, Phase, RunState, ThreadEvent},
+    share::Share,
     stats::ServerFigures,
-    work::Share,
 };
 
 /// How long what is on its way may take to come in.
@@ -122,7 +122,7 @@ pub fn run(
 ) -> io::Result<(Arc<Plan>, Report)> {
     let plan = Arc::new(plan);
     let before = ServerFigures::ask(plan.address, &plan.target.authority());
-    let state = RunState::new(plan.threads);
+    let state = RunState::new(&plan);
     let began = Utc::now();
     let (sender, events) = mpsc::channel();
     on_start(StopHandle(sender.clone()));

@@ -18,20 +18,22 @@ const IN_PROGRESS: i32 = if cfg!(windows) {
 };
 
 /// Where connections go to, and come from.
-pub(crate) struct Dialer {
+pub struct Dialer {
     address: SocketAddr,
     /// Empty when the system shall choose.
     sources: Vec<IpAddr>,
 }
 
 impl Dialer {
-    pub(crate) fn new(address: SocketAddr, sources: &[IpAddr]) -> Dialer {
+    /// Dials `address` from each of `sources` in turn, which are of its family. Where there are
+    /// none, the system chooses.
+    pub fn new(address: SocketAddr, sources: &[IpAddr]) -> Dialer {
         Dialer { address, sources: sources.to_vec() }
     }
 
     /// Begins the connection with this number; the socket becomes writable once it stands or has
     /// failed.
-    pub(crate) fn dial(&self, number: usize) -> io::Result<TcpStream> {
+    pub fn dial(&self, number: usize) -> io::Result<TcpStream> {
         if self.sources.is_empty() {
             return TcpStream::connect(self.address);
         }

@@ -2,18 +2,19 @@
 
 use std::{
     collections::VecDeque,
+    io::Write,
     time::{Duration, Instant},
 };
 
-use tungstenite::{Bytes, Message};
+use rusty_socks_ws::{encode::Kind, frame::Message};
 
 use super::{
-    held::Held,
-    load_thread::Connection,
+    connection::Connection,
     log::Log,
     pacer::Pacer,
     plan::{EchoPlan, Plan},
-    work::Share,
+    share::Share,
+    websocket::WebSocket,
 };
 
 /// A message with room for it begins with its number on the connection, in so many hex digits.
@@ -35,7 +36,7 @@ pub(crate) struct Echo {
     lanes: Vec<Lane>,
     /// What every message looks like but for its number.
     form: Vec<u8>,
-    binary: bool,
+    kind: Kind,
     depth: usize,
     /// The thread's part of `--rate`; `None` in a closed loop.
     rate: Option<f64>,
@@ -70,7 +71,7 @@ impl Echo {
         Echo {
             lanes: (0..connections).map(|_| Lane::default()).collect(),
             form: vec![b'x'; echo.size],
-            binary: echo.binary,
+            kind: if echo.binary { Kind::Binary } else { Kind::Text },
             depth: echo.depth,
             rate: echo.rate.map(|rate| f64::from(rate) * part),
             ramp: plan.opening.ramp,
@@ -88,10 +89,10 @@ impl Echo {
         self.pacer.as_ref()
     }
 
-    pub(crate) fn on_served(&mut self, index: usize, held: &mut Held, log: &mut Log) {
+    pub(crate) fn on_served(&mut self, index: usize, socket: &mut WebSocket, log: &mut Log) {
         self.lanes[index].served = true;
         if self.begun {
-            self.fill(index, held, log);
+            self.fill(index, socket, log);
         }
     }
 
@@ -103,8 +104,8 @@ impl Echo {
         self.begun = true;
         self.pacer = self.rate.map(|rate| Pacer::new(at, rate, self.ramp, self.share.offset()));
         for (index, connection) in connections.iter_mut().enumerate() {
-            if let Some(held) = connection.held() {
-                self.fill(index, held, log);
+            if let Some(socket) = connection.socket() {
+                self.fill(index, socket, log);
             }
         }
     }
@@ -112,17 +113,13 @@ impl Echo {
     pub(crate) fn on_message(
         &mut self,
         index: usize,
-        message: &Message,
+        message: Message<'_>,
         now: Instant,
         log: &mut Log,
     ) {
-        let bytes: &[u8] = match message {
-            Message::Text(text) => text.as_bytes(),
-            Message::Binary(bytes) => bytes,
-            Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => return,
-        };
+        let bytes = message.as_bytes();
         let lane = &mut self.lanes[index];
-        let place = (bytes.len() == self.form.len() && message.is_binary() == self.binary)
+        let place = (bytes.len() == self.form.len() && message.kind() == self.kind)
             .then(|| lane.place_of(bytes))
             .flatten();
         let Some((_, intended)) = place.and_then(|place| {
@@ -137,9 +134,9 @@ impl Echo {
     }
 
     /// Closed loop: every answer makes room for a message.
-    pub(crate) fn after_step(&mut self, index: usize, held: &mut Held, log: &mut Log) {
+    pub(crate) fn after_step(&mut self, index: usize, socket: &mut WebSocket, log: &mut Log) {
         if self.begun {
-            self.fill(index, held, log);
+            self.fill(index, socket, log);
         }
     }
 
@@ -166,8 +163,8 @@ impl Echo {
             };
             pacer.advance();
             log.traffic.due += u64::from(log.measures(intended));
-            if let Some(held) = connections[index].held() {
-                self.send(index, held, intended, Instant::now(), log);
+            if let Some(socket) = connections[index].socket() {
+                self.send(index, socket, intended, Instant::now(), log);
                 touched.push(index);
             }
         }
@@ -175,9 +172,9 @@ impl Echo {
         touched.sort_unstable();
         touched.dedup();
         for index in touched {
-            if let Some(held) = connections[index].held() {
-                held.flush();
-                if held.has_ended() {
+            if let Some(socket) = connections[index].socket() {
+                socket.flush();
+                if socket.has_ended() {
                     log.ended.push(index);
                 }
             }
@@ -204,22 +201,22 @@ impl Echo {
     }
 
     /// Sends until the depth is reached. Nothing to do in an open loop.
-    fn fill(&mut self, index: usize, held: &mut Held, log: &mut Log) {
+    fn fill(&mut self, index: usize, socket: &mut WebSocket, log: &mut Log) {
         if self.rate.is_some() {
             return;
         }
         let mut sent = false;
         while self.lanes[index].waiting.len() < self.depth {
             let now = Instant::now();
-            if log.is_past(now) || !self.may_send(now, log) || held.has_ended() {
+            if log.is_past(now) || !self.may_send(now, log) || socket.has_ended() {
                 break;
             }
-            self.send(index, held, now, now, log);
+            self.send(index, socket, now, now, log);
             sent = true;
         }
         if sent {
-            held.flush();
-            if held.has_ended() {
+            socket.flush();
+            if socket.has_ended() {
                 log.ended.push(index);
             }
         }
@@ -233,13 +230,14 @@ impl Echo {
     fn send(
         &mut self,
         index: usize,
-        held: &mut Held,
+        socket: &mut WebSocket,
         intended: Instant,
         now: Instant,
         log: &mut Log,
     ) {
         let lane = &mut self.lanes[index];
-        if !held.queue(message(&mut self.form, lane.sent, self.binary)) {
+        number(&mut self.form, lane.sent);
+        if !socket.queue(self.kind, &self.form) {
             return;
         }
         lane.waiting.push_back((lane.sent, intended));
@@ -259,9 +257,9 @@ impl Echo {
         for _ in 0..self.lanes.len() {
             let index = self.turn;
             self.turn = (self.turn + 1) % self.lanes.len();
-            let takes = connections[index]
-                .held()
-                .is_some_and(|held| !held.has_ended() && held.outbox_bytes() < OUTBOX_BYTES_MAX);
+            let takes = connections[index].socket().is_some_and(|socket| {
+                !socket.has_ended() && socket.outbox_bytes() < OUTBOX_BYTES_MAX
+            });
             if self.lanes[index].served && takes {
                 return Some(index);
             }
@@ -286,18 +284,10 @@ fn messages_of(total: u64, share: Share) -> u64 {
     share.of(usize::try_from(total).unwrap_or(usize::MAX / 2)) as u64
 }
 
-/// The message with this number, written over the form of all.
-fn message(form: &mut [u8], number: u64, binary: bool) -> Message {
-    if form.len() >= STAMP_BYTES {
-        use std::io::Write;
-        write!(&mut form[..STAMP_BYTES], "{number:016x}").expect("16 digits fit into 16 bytes");
-    }
-    let bytes = Bytes::copy_from_slice(form);
-    if binary {
-        Message::Binary(bytes)
-    } else {
-        let text = bytes.try_into().expect("hex digits and the letter x are UTF-8");
-        Message::Text(text)
+/// Writes the number of a message over the beginning of `form`, where there is room for it.
+fn number(form: &mut [u8], number: u64) {
+    if let Some(mut stamp) = form.get_mut(..STAMP_BYTES) {
+        write!(stamp, "{number:016x}").expect("16 digits fit into 16 bytes");
     }
 }
 
@@ -307,11 +297,10 @@ mod tests {
 
     #[test]
     fn a_message_has_its_size_and_its_number() {
-        let mut form = vec![b'x'; 20];
-        let Message::Text(text) = message(&mut form, 255, false) else { panic!("no text") };
-        assert_eq!(text.as_str(), "00000000000000ffxxxx");
-        let small = message(&mut [b'x'; 3], 7, true);
-        assert_eq!(small, Message::binary(&b"xxx"[..]));
+        let (mut form, mut small) = ([b'x'; 20], [b'x'; 3]);
+        number(&mut form, 255);
+        number(&mut small, 7);
+        assert_eq!((&form, &small), (b"00000000000000ffxxxx", b"xxx"));
     }
 
     #[test]

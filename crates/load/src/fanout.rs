@@ -2,25 +2,23 @@
 
 use std::{
     mem,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
+use rusty_socks_ws::{encode::Kind, frame::Message};
 use serde::Deserialize;
-use tungstenite::Message;
 
 use super::{
     args::Protocol,
-    held::Held,
-    load_thread::Connection,
+    connection::Connection,
     log::Log,
     pacer::Pacer,
     plan::{FanoutPlan, Plan},
+    run_state::RunState,
+    share::Share,
     stamp::{self, Stamps},
-    work::Share,
+    websocket::WebSocket,
 };
 
 /// A publisher whose socket has not taken this much publishes nothing more for now.
@@ -43,8 +41,8 @@ pub(crate) struct Fanout {
     /// Who is to publish here, by index; in turn.
     publisher_indexes: Vec<usize>,
     turn: usize,
-    /// How many subscribers each room has, over all threads: what a message owes.
-    audience: Audience,
+    /// Knows how many subscribers each room has, over all threads: what a message owes.
+    state: Arc<RunState>,
     stamps: Stamps,
     form: Vec<u8>,
     rate: f64,
@@ -52,10 +50,6 @@ pub(crate) struct Fanout {
     share: Share,
     pacer: Option<Pacer>,
 }
-
-/// Subscribers in each room; shared by all threads of a run.
-#[derive(Debug, Clone)]
-pub(crate) struct Audience(Arc<[AtomicU32]>);
 
 /// One connection and its room.
 struct Member {
@@ -87,14 +81,13 @@ struct Answer {
     code: Option<String>,
 }
 
-impl Audience {
-    pub(crate) fn new(rooms: usize) -> Audience {
-        Audience((0..rooms).map(|_| AtomicU32::new(0)).collect())
-    }
-}
-
 impl Fanout {
-    pub(crate) fn new(plan: &Plan, fanout: &FanoutPlan, share: Share, began: Instant) -> Fanout {
+    pub(crate) fn new(
+        plan: &Plan,
+        fanout: &FanoutPlan,
+        share: Share,
+        state: &Arc<RunState>,
+    ) -> Fanout {
         let member = |index| {
             let number = share.number(index);
             let publishes = number < fanout.publishers;
@@ -114,8 +107,8 @@ impl Fanout {
             joining: 0,
             publisher_indexes,
             turn: 0,
-            audience: fanout.audience.clone(),
-            stamps: Stamps::new(fanout.run, began),
+            state: Arc::clone(state),
+            stamps: Stamps::new(fanout.run, state.began),
             form: vec![b'x'; fanout.size.max(stamp::BYTES)],
             rate: f64::from(fanout.rate) * part,
             ramp: plan.opening.ramp,
@@ -128,14 +121,14 @@ impl Fanout {
         self.pacer.as_ref()
     }
 
-    pub(crate) fn on_served(&mut self, index: usize, held: &mut Held, log: &mut Log) {
+    pub(crate) fn on_served(&mut self, index: usize, socket: &mut WebSocket, log: &mut Log) {
         match self.protocol {
             Protocol::Raw => self.enter(index),
             Protocol::Chat => {
                 let room = self.room_name(self.members[index].room);
                 let join = format!(r#"{{"type":"join","room":"{room}","ref":"{JOIN_REF}"}}"#);
                 // If the connection has ended already, so has its joining.
-                if held.say(Message::text(join)) {
+                if socket.send_alone(Kind::Text, join.as_bytes()) {
                     let now = Instant::now();
                     log.count_sent(now, now);
                 }
@@ -155,15 +148,11 @@ impl Fanout {
     pub(crate) fn on_message(
         &mut self,
         index: usize,
-        message: &Message,
+        message: Message<'_>,
         now: Instant,
         log: &mut Log,
     ) {
-        let bytes: &[u8] = match message {
-            Message::Text(text) => text.as_bytes(),
-            Message::Binary(bytes) => bytes,
-            Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => return,
-        };
+        let bytes = message.as_bytes();
         let Some(intended) = self.stamps.read(bytes) else {
             self.on_other(index, bytes, log);
             return;
@@ -191,7 +180,7 @@ impl Fanout {
         let member = &mut self.members[index];
         match mem::replace(&mut member.membership, Membership::Out) {
             Membership::In if !member.publishes => {
-                self.audience.0[member.room].fetch_sub(1, Ordering::Relaxed);
+                self.state.audience(member.room).fetch_sub(1, Ordering::Relaxed);
             }
             Membership::Joining => self.joining -= 1,
             Membership::In | Membership::Out | Membership::Refused => {}
@@ -213,8 +202,8 @@ impl Fanout {
             };
             pacer.advance();
             log.traffic.due += u64::from(log.measures(intended));
-            if let Some(held) = connections[index].held() {
-                self.publish(index, held, intended, Instant::now(), log);
+            if let Some(socket) = connections[index].socket() {
+                self.publish(index, socket, intended, Instant::now(), log);
             }
         }
         self.pacer = Some(pacer);
@@ -254,7 +243,7 @@ impl Fanout {
             self.joining -= 1;
         }
         if !member.publishes {
-            self.audience.0[member.room].fetch_add(1, Ordering::Relaxed);
+            self.state.audience(member.room).fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -291,9 +280,9 @@ impl Fanout {
         for _ in 0..self.publisher_indexes.len() {
             let index = self.publisher_indexes[self.turn];
             self.turn = (self.turn + 1) % self.publisher_indexes.len();
-            let takes = connections[index]
-                .held()
-                .is_some_and(|held| !held.has_ended() && held.outbox_bytes() < OUTBOX_BYTES_MAX);
+            let takes = connections[index].socket().is_some_and(|socket| {
+                !socket.has_ended() && socket.outbox_bytes() < OUTBOX_BYTES_MAX
+            });
             if self.members[index].membership == Membership::In && takes {
                 return Some(index);
             }
@@ -304,7 +293,7 @@ impl Fanout {
     fn publish(
         &mut self,
         index: usize,
-        held: &mut Held,
+        socket: &mut WebSocket,
         intended: Instant,
         now: Instant,
         log: &mut Log,
@@ -319,15 +308,16 @@ impl Fanout {
                 format!(r#"{{"type":"publish","room":"{name}","content":"{content}"}}"#)
             }
         };
-        if held.queue(Message::text(text)) {
-            held.flush();
+        if socket.queue(Kind::Text, text.as_bytes()) {
+            socket.flush();
             if log.measures(intended) {
-                log.traffic.expected += u64::from(self.audience.0[room].load(Ordering::Relaxed));
+                log.traffic.expected +=
+                    u64::from(self.state.audience(room).load(Ordering::Relaxed));
                 log.traffic.lag.record(now.saturating_duration_since(intended));
             }
             log.count_sent(intended, now);
         }
-        if held.has_ended() {
+        if socket.has_ended() {
             log.ended.push(index);
         }
     }
@@ -363,7 +353,7 @@ mod tests {
         let plan = Plan::typed(line);
         let crate::plan::Mode::Fanout(fanout) = &plan.mode else { panic!("{line}") };
         let share = Share { thread, threads };
-        let fanout = Fanout::new(&plan, fanout, share, Instant::now());
+        let fanout = Fanout::new(&plan, fanout, share, &RunState::new(&plan));
         fanout.members.iter().map(|member| (member.room, member.publishes)).collect()
     }
 

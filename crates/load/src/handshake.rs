@@ -3,67 +3,47 @@
 use std::io::{self, ErrorKind, Read, Write};
 
 use mio::net::TcpStream;
+use rusty_socks_ws::client_handshake::{Answer, ClientHandshake, ClientRequest, Reply};
 
 use super::{
-    answer::{Answer, AnswerReader},
     dialer,
-    request::Request,
-    tally::{Cause, Failure},
+    failure::{Cause, Failure},
 };
 
-/// A socket being connected, or connected and waiting for its answer.
-pub(crate) struct Handshake {
-    pub(crate) stream: TcpStream,
+/// A socket being connected, or connected and waiting for its answer. Used by one thread.
+pub struct Handshake {
+    /// The socket, which never blocks.
+    pub stream: TcpStream,
     /// Whether TCP stands: before it, a timeout is the network's or the backlog's; after it, the
     /// server's.
     connected: bool,
-    request: Request,
+    request: Vec<u8>,
     request_bytes_sent: usize,
     /// An error met before there was anything to read. A full server may have answered and closed
     /// before it read a byte of ours, and that answer is still to be read; so this is told only if
     /// none comes.
     fault: Option<io::Error>,
-    answer: AnswerReader,
-}
-
-/// Where a handshake stands after a step.
-pub(crate) enum Progress {
-    Pending,
-    Answered(Answer),
-    Failed(Failure),
+    answer: ClientHandshake,
 }
 
 impl Handshake {
-    pub(crate) fn new(stream: TcpStream, request: Request) -> Handshake {
+    /// Asks for the upgrade on a socket that is being connected.
+    pub fn new(stream: TcpStream, request: &ClientRequest) -> Handshake {
+        let mut bytes = Vec::new();
+        let answer = request.begin(&mut bytes);
         Handshake {
             stream,
             connected: false,
-            request,
+            request: bytes,
             request_bytes_sent: 0,
             fault: None,
-            answer: AnswerReader::default(),
+            answer,
         }
     }
 
-    /// Goes as far as the socket allows. `scratch` is lent for reading.
-    pub(crate) fn step(&mut self, scratch: &mut [u8]) -> Progress {
-        match self.advance(scratch) {
-            Ok(Some(answer)) => match self.check(answer) {
-                Ok(answer) => Progress::Answered(answer),
-                Err(failure) => Progress::Failed(failure),
-            },
-            Ok(None) => Progress::Pending,
-            Err(failure) => Progress::Failed(failure),
-        }
-    }
-
-    /// What it means that the time for an answer is up.
-    pub(crate) fn timed_out(&self) -> Failure {
-        let cause = if self.connected { Cause::AnswerTimeout } else { Cause::ConnectTimeout };
-        Failure::new(cause, cause.meaning())
-    }
-
-    fn advance(&mut self, scratch: &mut [u8]) -> Result<Option<Answer>, Failure> {
+    /// Goes as far as the socket allows; the answer, once it is there: a 101 has proved itself.
+    /// `scratch` is lent for reading.
+    pub fn step(&mut self, scratch: &mut [u8]) -> Result<Option<Answer>, Failure> {
         if !self.connected && !self.connect()? {
             return Ok(None);
         }
@@ -71,20 +51,24 @@ impl Handshake {
         loop {
             match self.stream.read(scratch) {
                 Ok(0) => return Err(self.hung_up()),
-                Ok(count) => {
-                    let answer = self
-                        .answer
-                        .feed(&scratch[..count])
-                        .map_err(|why| Failure::new(Cause::BadAnswer, &why))?;
-                    if answer.is_some() {
-                        return Ok(answer);
+                Ok(count) => match self.answer.feed(&scratch[..count]) {
+                    Ok(None) => {}
+                    Ok(Some(Reply::Accepted { answer, .. } | Reply::Refused(answer))) => {
+                        return Ok(Some(answer));
                     }
-                }
+                    Err(why) => return Err(Failure::new(Cause::BadAnswer, &why.to_string())),
+                },
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(Failure::of_socket(&error)),
             }
         }
+    }
+
+    /// What it means that the time for an answer is up.
+    pub fn timed_out(&self) -> Failure {
+        let cause = if self.connected { Cause::AnswerTimeout } else { Cause::ConnectTimeout };
+        Failure::new(cause, cause.meaning())
     }
 
     /// Whether the connection stands by now.
@@ -110,8 +94,8 @@ impl Handshake {
 
     /// Sends what remains of the request, unless the socket has shown a fault.
     fn send_request(&mut self) {
-        while self.fault.is_none() && self.request_bytes_sent < self.request.bytes.len() {
-            match self.stream.write(&self.request.bytes[self.request_bytes_sent..]) {
+        while self.fault.is_none() && self.request_bytes_sent < self.request.len() {
+            match self.stream.write(&self.request[self.request_bytes_sent..]) {
                 Ok(count) => self.request_bytes_sent += count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
@@ -124,20 +108,10 @@ impl Handshake {
     fn hung_up(&self) -> Failure {
         if let Some(fault) = &self.fault {
             Failure::of_socket(fault)
-        } else if self.answer.is_empty() {
-            Failure::new(Cause::ClosedBeforeAnswer, Cause::ClosedBeforeAnswer.meaning())
-        } else {
+        } else if self.answer.has_begun() {
             Failure::new(Cause::BadAnswer, "closed in the middle of the answer")
+        } else {
+            Failure::new(Cause::ClosedBeforeAnswer, Cause::ClosedBeforeAnswer.meaning())
         }
-    }
-
-    /// Only a 101 has something to prove.
-    fn check(&self, answer: Answer) -> Result<Answer, Failure> {
-        if answer.status == 101 {
-            answer
-                .check_upgrade(&self.request.accept)
-                .map_err(|why| Failure::new(Cause::BadAnswer, why))?;
-        }
-        Ok(answer)
     }
 }

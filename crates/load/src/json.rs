@@ -265,7 +265,7 @@ fn millis(span: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tally::Ending;
+    use crate::websocket::Ending;
 
     #[test]
     fn figures_are_where_a_program_looks_for_them() {

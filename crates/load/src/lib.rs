@@ -13,19 +13,19 @@
 // What was typed, and what it means.
 mod args;
 mod expect;
-mod header;
 mod span;
+mod request;
 mod plan;
 // What is done.
 mod coordinator;
 mod run_state;
 mod load_thread;
 mod dialer;
-mod request;
 mod handshake;
-mod answer;
-mod retry;
-mod held;
+mod retry_after;
+mod websocket;
+mod connection;
+mod share;
 mod work;
 mod echo;
 mod fanout;
@@ -33,11 +33,11 @@ mod stamp;
 mod pacer;
 mod ticker;
 mod timers;
-mod open_files;
 mod stats;
 pub mod http_get;
 // What is counted.
 mod log;
+mod failure;
 mod tally;
 mod times;
 mod series;
@@ -58,9 +58,15 @@ mod plots;
 mod chart;
 
 pub use args::LoadArgs;
+pub use dialer::Dialer;
+pub use failure::Failure;
+pub use handshake::Handshake;
+pub use websocket::{Ending, Incoming, WebSocket};
+
 pub use coordinator::{StopHandle, run};
 pub use outcome::{Outcome, Problem, ProblemKind};
 pub use plan::{NoPlan, Plan};
 pub use progress::Progress;
 pub use report::Report;
 pub use summary::Summary;
+pub use times::Times;

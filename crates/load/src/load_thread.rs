@@ -9,23 +9,24 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chrono::Utc;
 use mio::{Events, Interest, Poll, Token, Waker, net::TcpStream};
-use tungstenite::Message;
+use rusty_socks_ws::{client_handshake::Answer, encode::Kind};
 
 use super::{
-    answer::Answer,
+    connection::{Connection, Stage},
     dialer::Dialer,
-    handshake::{self, Handshake},
-    held::Held,
+    failure::Failure,
+    handshake::Handshake,
     log::Log,
     plan::{Mode, Plan},
-    request::RequestForm,
-    retry,
+    retry_after,
     run_state::{Phase, RunState, ThreadEvent},
-    tally::Failure,
+    share::Share,
     ticker::Ticker,
     timers::{Due, Timer, Timers},
-    work::{Share, Work},
+    websocket::{Incoming, WebSocket},
+    work::Work,
 };
 
 /// The waker's token; connections have their index, which never reaches it.
@@ -36,6 +37,9 @@ const EVENTS_MAX: usize = 1024;
 
 /// One buffer for all reading, since only one socket is read at a time.
 const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// The header by which Rusty Socks says that an upgrade waited in line, and how many milliseconds.
+const QUEUE_WAIT: &str = "Queue-Wait-Ms";
 
 /// How often the thread tells how it stands.
 const PULSE_EVERY: Duration = Duration::from_millis(100);
@@ -48,7 +52,6 @@ pub(crate) struct LoadThread {
     events: Sender<ThreadEvent>,
     share: Share,
     dialer: Dialer,
-    form: RequestForm,
     poll: Poll,
     waker: Arc<Waker>,
     /// All that will ever be; the first `opened` of them have been dialed.
@@ -70,27 +73,6 @@ pub(crate) struct LoadThread {
     scratch: Vec<u8>,
 }
 
-/// One of the N that were asked for, over all its tries.
-pub(crate) struct Connection {
-    stage: Stage,
-    /// When it was first dialed: connect times count from here.
-    began: Instant,
-    /// How often it was dialed.
-    dials: u32,
-    /// Whether it holds a place in the making.
-    connecting: bool,
-}
-
-/// Where a connection is in its life.
-enum Stage {
-    /// Not dialed, or resting after a refusal.
-    NotDialed,
-    Asking(Box<Handshake>),
-    Held(Box<Held>),
-    /// Counted, and its socket closed.
-    Gone,
-}
-
 /// What the coordinator has been told; each once.
 #[derive(Default)]
 struct Reported {
@@ -98,16 +80,6 @@ struct Reported {
     ready: bool,
     empty: bool,
     quiet: bool,
-}
-
-impl Connection {
-    /// The open WebSocket, if it is one.
-    pub(crate) fn held(&mut self) -> Option<&mut Held> {
-        match &mut self.stage {
-            Stage::Held(held) => Some(held),
-            Stage::NotDialed | Stage::Asking(_) | Stage::Gone => None,
-        }
-    }
 }
 
 impl LoadThread {
@@ -120,8 +92,6 @@ impl LoadThread {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let began = state.began;
-        let not_dialed =
-            || Connection { stage: Stage::NotDialed, began, dials: 0, connecting: false };
         let connections = share.of(plan.connections as usize);
         Ok(LoadThread {
             plan: Arc::clone(plan),
@@ -129,16 +99,15 @@ impl LoadThread {
             events,
             share,
             dialer: Dialer::new(plan.address, &plan.sources),
-            form: RequestForm::new(plan),
             poll,
             waker,
-            connections: (0..connections).map(|_| not_dialed()).collect(),
+            connections: (0..connections).map(|_| Connection::new(began)).collect(),
             opened: 0,
             connecting: 0,
             connecting_max: (share.of(plan.opening.connecting as usize) as u32).max(1),
             returning: VecDeque::new(),
             timers: Timers::default(),
-            work: Work::new(plan, share, began),
+            work: Work::new(plan, share, state),
             ticker: None,
             phase: Phase::Opening,
             reported: Reported::default(),
@@ -187,7 +156,7 @@ impl LoadThread {
                 Err(error) => return Err(error),
             }
             for event in events.iter().filter(|event| event.token() != WAKER) {
-                self.step(event.token().0);
+                self.step(event.token().0, event.is_read_closed());
             }
         }
     }
@@ -236,8 +205,8 @@ impl LoadThread {
         });
         match dialed {
             Ok(stream) => {
-                connection.stage =
-                    Stage::Asking(Box::new(Handshake::new(stream, self.form.fill())));
+                let handshake = Handshake::new(stream, &self.plan.request);
+                connection.stage = Stage::Asking(Box::new(handshake));
                 connection.connecting = true;
                 self.connecting += 1;
                 self.set_timer(now + self.plan.opening.waited_after, index, Due::InLine);
@@ -250,42 +219,43 @@ impl LoadThread {
     // Events and timers.
 
     /// Lets a connection go as far as its socket allows, and counts what comes of it.
-    fn step(&mut self, index: usize) {
+    /// `to_the_end` as in [`WebSocket::step`].
+    fn step(&mut self, index: usize, to_the_end: bool) {
         match &mut self.connections[index].stage {
             // An event may still lie in the batch for a socket that was closed a moment ago.
             Stage::NotDialed | Stage::Gone => {}
             Stage::Asking(handshake) => match handshake.step(&mut self.scratch) {
-                handshake::Progress::Pending => {}
-                handshake::Progress::Answered(answer) => self.on_answer(index, answer),
-                handshake::Progress::Failed(failure) => self.on_failed(index, failure),
+                Ok(None) => {}
+                Ok(Some(answer)) => self.on_answer(index, answer),
+                Err(failure) => self.on_failed(index, failure),
             },
-            Stage::Held(_) => self.step_held(index),
+            Stage::Open(_) => self.step_open(index, to_the_end),
         }
     }
 
-    fn step_held(&mut self, index: usize) {
-        let Stage::Held(held) = &mut self.connections[index].stage else { return };
+    fn step_open(&mut self, index: usize, to_the_end: bool) {
+        let Stage::Open(socket) = &mut self.connections[index].stage else { return };
         let (work, log, state) = (&mut self.work, &mut self.log, &self.state);
-        held.step(&mut self.scratch, &mut |message, now| match &message {
-            Message::Pong(payload) => count_pong(payload, state.began, now, log),
-            _ => {
+        socket.step(&mut self.scratch, to_the_end, |incoming, now| match incoming {
+            Incoming::Pong(payload) => count_pong(payload, state.began, now, log),
+            Incoming::Message(message) => {
                 log.count_received(now);
-                work.on_message(index, &message, now, log);
+                work.on_message(index, message, now, log);
             }
         });
-        if !held.has_ended() && matches!(self.phase, Phase::Opening | Phase::Running { .. }) {
-            self.work.after_step(index, held, &mut self.log);
+        if !socket.has_ended() && matches!(self.phase, Phase::Opening | Phase::Running { .. }) {
+            self.work.after_step(index, socket, &mut self.log);
         }
         self.note_ending(index);
     }
 
     /// Counts the end of a held connection once, and lets go of a socket that is of no more use.
     fn note_ending(&mut self, index: usize) {
-        let Stage::Held(held) = &mut self.connections[index].stage else {
+        let Stage::Open(socket) = &mut self.connections[index].stage else {
             return;
         };
-        let over = held.is_over();
-        if let Some(ending) = held.take_news() {
+        let over = socket.is_over();
+        if let Some(ending) = socket.take_ending() {
             self.work.on_ended(index);
             if matches!(self.phase, Phase::Closing { .. }) {
                 self.log.count_closed_by_us(&ending);
@@ -319,13 +289,13 @@ impl LoadThread {
             return;
         }
         match (timer.due, &mut self.connections[index].stage) {
-            (Due::InLine, Stage::Asking(_)) => self.free_place(index),
+            (Due::InLine, Stage::Asking(_)) => self.leave_the_making(index),
             (Due::Overdue, Stage::Asking(handshake)) => {
                 let failure = handshake.timed_out();
                 self.on_failed(index, failure);
             }
             (Due::Return, Stage::NotDialed) => self.returning.push_back(index),
-            (Due::Say, Stage::Held(_)) => self.say(index),
+            (Due::Say, Stage::Open(_)) => self.say(index),
             (Due::InLine | Due::Overdue | Due::Return | Due::Say, _) => {}
         }
     }
@@ -342,7 +312,9 @@ impl LoadThread {
             self.on_served(index, answer);
             return;
         }
-        match retry::after(answer.retry_after) {
+        let advice = answer.header("Retry-After");
+        let advice = advice.and_then(|value| retry_after::parse(value, Utc::now()));
+        match retry_after::wait(advice) {
             Some(wait) if self.connections[index].dials <= self.plan.opening.retry => {
                 self.leave(index, Stage::NotDialed);
                 self.log.tally.retries += 1;
@@ -350,30 +322,29 @@ impl LoadThread {
             }
             Some(_) | None => {
                 self.leave(index, Stage::Gone);
-                self.log.count_refused(answer.status, answer.retry_after);
+                self.log.count_refused(answer.status, advice);
             }
         }
     }
 
     fn on_served(&mut self, index: usize, answer: Answer) {
-        self.free_place(index);
+        self.leave_the_making(index);
         let connection = &mut self.connections[index];
         let took = connection.began.elapsed();
-        let (retried, marked) = (connection.dials > 1, answer.queue_wait.is_some());
+        let (retried, marked) = (connection.dials > 1, waited_in_line(&answer));
         self.log.count_served(took, retried, marked, self.plan.opening.waited_after);
-        let busy = self.plan.has_traffic();
         if matches!(self.plan.mode, Mode::Storm { .. } | Mode::Idle { ping: None }) {
             // Where nothing else is timed, the time to connect is what there is to see.
             self.log.note_latency(took, Instant::now());
         }
         connection.stage = match mem::replace(&mut connection.stage, Stage::Gone) {
             Stage::Asking(handshake) => {
-                Stage::Held(Box::new(Held::new(handshake.stream, answer.rest, busy)))
+                Stage::Open(Box::new(WebSocket::new(handshake.stream, answer.rest)))
             }
-            stage @ (Stage::NotDialed | Stage::Held(_) | Stage::Gone) => stage,
+            stage @ (Stage::NotDialed | Stage::Open(_) | Stage::Gone) => stage,
         };
-        if let Stage::Held(held) = &mut connection.stage {
-            self.work.on_served(index, held, &mut self.log);
+        if let Stage::Open(socket) = &mut connection.stage {
+            self.work.on_served(index, socket, &mut self.log);
         }
         match &self.plan.mode {
             Mode::Storm { message: Some(_), .. } => self.say(index),
@@ -385,7 +356,7 @@ impl LoadThread {
             Mode::Storm { .. } | Mode::Idle { .. } | Mode::Echo(_) | Mode::Fanout(_) => {}
         }
         // What came right behind the answer will not be announced by another event.
-        self.step_held(index);
+        self.step_open(index, true);
     }
 
     fn on_failed(&mut self, index: usize, failure: Failure) {
@@ -397,25 +368,29 @@ impl LoadThread {
     fn say(&mut self, index: usize) {
         let plan = Arc::clone(&self.plan);
         let now = Instant::now();
-        let (message, every) = match &plan.mode {
-            Mode::Storm { message: Some(text), every } => (Message::text(text.as_str()), *every),
-            Mode::Idle { ping: Some(every) } => (ping(self.state.began, now), Some(*every)),
-            Mode::Storm { .. } | Mode::Idle { .. } | Mode::Echo(_) | Mode::Fanout(_) => return,
-        };
-        let Stage::Held(held) = &mut self.connections[index].stage else { return };
-        if held.has_ended() {
+        let Stage::Open(socket) = &mut self.connections[index].stage else { return };
+        if socket.has_ended() {
             return;
         }
-        let is_ping = message.is_ping();
-        if held.say(message) {
-            if is_ping {
-                self.log.count_ping(now);
-            } else {
-                self.log.count_sent(now, now);
+        let every = match &plan.mode {
+            Mode::Storm { message: Some(text), every } => {
+                if socket.send_alone(Kind::Text, text.as_bytes()) {
+                    self.log.count_sent(now, now);
+                } else {
+                    self.log.tally.messages_held_back += 1;
+                }
+                *every
             }
-        } else {
-            self.log.tally.messages_held_back += 1;
-        }
+            Mode::Idle { ping: Some(every) } => {
+                if socket.ping(&stamp(self.state.began, now)) {
+                    self.log.count_ping(now);
+                } else {
+                    self.log.tally.messages_held_back += 1;
+                }
+                Some(*every)
+            }
+            Mode::Storm { .. } | Mode::Idle { .. } | Mode::Echo(_) | Mode::Fanout(_) => return,
+        };
         self.note_ending(index);
         if let Some(every) = every {
             self.set_timer(now + every, index, Due::Say);
@@ -424,30 +399,34 @@ impl LoadThread {
 
     /// Closes the socket, if there is one, and frees what the connection held.
     fn leave(&mut self, index: usize, next: Stage) {
-        self.free_place(index);
+        self.leave_the_making(index);
         match mem::replace(&mut self.connections[index].stage, next) {
-            Stage::Asking(handshake) => self.forget(handshake.stream),
-            Stage::Held(held) => self.forget(held.stream),
+            Stage::Asking(mut handshake) => self.forget(&mut handshake.stream),
+            Stage::Open(mut socket) => self.forget(socket.stream()),
             Stage::NotDialed | Stage::Gone => {}
         }
     }
 
-    fn forget(&self, mut stream: TcpStream) {
+    fn forget(&self, stream: &mut TcpStream) {
         // The socket is closed either way, and mostly that ends the watch too.
-        let _ = self.poll.registry().deregister(&mut stream);
+        let _ = self.poll.registry().deregister(stream);
     }
 
-    fn free_place(&mut self, index: usize) {
+    fn leave_the_making(&mut self, index: usize) {
         if mem::take(&mut self.connections[index].connecting) {
             self.connecting -= 1;
         }
     }
 }
 
-/// A ping that carries its time.
-fn ping(began: Instant, now: Instant) -> Message {
-    let nanos = now.saturating_duration_since(began).as_nanos() as u64;
-    Message::Ping(nanos.to_be_bytes().to_vec().into())
+/// Whether the server says that the upgrade waited in its line.
+fn waited_in_line(answer: &Answer) -> bool {
+    answer.header(QUEUE_WAIT).is_some_and(|wait| wait.parse::<u64>().is_ok())
+}
+
+/// The payload of a ping: its time.
+fn stamp(began: Instant, now: Instant) -> [u8; 8] {
+    (now.saturating_duration_since(began).as_nanos() as u64).to_be_bytes()
 }
 
 /// Times the answer to a ping of ours; any other pong is nobody's.

@@ -7,15 +7,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hdrhistogram::Histogram;
-
 use super::{
     busy::{Busy, ThreadLoad},
+    failure::Failure,
     pacer::Pacer,
     run_state::{RunState, ThreadCounts},
-    series::{self, Outcome, Series},
-    tally::{Ending, Failure, Tally},
+    series::{Outcome, Series},
+    tally::Tally,
     times::Times,
+    websocket::Ending,
 };
 
 /// Belongs to one thread; those of all threads are added up at the end.
@@ -28,7 +28,7 @@ pub(crate) struct Log {
     /// What is begun in this time is measured; `None` until that is known.
     pub(crate) window: Option<(Instant, Instant)>,
     /// Measured since the live line was last told.
-    pub(crate) recent: Histogram<u32>,
+    pub(crate) recent: Times,
     /// Connections whose end a worker has met with while sending.
     pub(crate) ended: Vec<usize>,
 }
@@ -75,7 +75,7 @@ impl Log {
             busy: Busy::default(),
             state,
             window: None,
-            recent: series::histogram(),
+            recent: Times::coarse(),
             ended: Vec::new(),
         }
     }
@@ -178,7 +178,7 @@ impl Log {
     /// Puts a time into what is shown over time, and into the live line.
     pub(crate) fn note_latency(&mut self, took: Duration, now: Instant) {
         self.series.at(now).record(took);
-        series::record_micros(&mut self.recent, took);
+        self.recent.record(took);
     }
 
     pub(crate) fn count_unexpected(&mut self, what: &str) {

@@ -316,7 +316,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::tally::{Cause, Ending, Failure};
+    use crate::{
+        failure::{Cause, Failure},
+        websocket::Ending,
+    };
 
     /// The exit code and the headline of a run of `line` that `happen` tells.
     fn judged(line: &str, happen: impl FnOnce(&mut Report)) -> (u8, String) {

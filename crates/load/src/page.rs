@@ -268,9 +268,9 @@ mod tests {
 
     use super::*;
     use crate::{
+        failure::{Cause, Failure},
         plan::Plan,
         report::Report,
-        tally::{Cause, Failure},
     };
 
     #[test]

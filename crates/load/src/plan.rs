@@ -10,12 +10,12 @@ use std::{
 };
 
 use rusty_socks_client::Target;
+use rusty_socks_ws::client_handshake::ClientRequest;
 
 use super::{
     args::{Common, EchoArgs, FanoutArgs, IdleArgs, LoadArgs, ModeArgs, Protocol, StormArgs},
     expect::CountRange,
-    fanout::Audience,
-    header::Header,
+    request,
 };
 
 /// More source addresses than this would ask a machine for more sockets than it has memory for.
@@ -47,8 +47,7 @@ pub struct Plan {
     allow_remote: bool,
     /// Empty when the system shall choose.
     pub(crate) sources: Vec<IpAddr>,
-    pub(crate) origin: Option<Header>,
-    pub(crate) headers: Vec<Header>,
+    pub(crate) request: ClientRequest,
     /// How many connections are to be opened.
     pub connections: u32,
     pub(crate) threads: usize,
@@ -118,7 +117,6 @@ pub(crate) struct FanoutPlan {
     pub(crate) protocol: Protocol,
     /// What tells this run's rooms and messages from those of another.
     pub(crate) run: u32,
-    pub(crate) audience: Audience,
 }
 
 /// Why there is no plan: whose arguments are wrong is told apart from who cannot be found.
@@ -157,8 +155,7 @@ impl Plan {
             ));
         }
         let mode = Mode::Storm { message: args.message, every: args.every };
-        let mut plan =
-            Plan::with(args.common, target(&args.url, CHAT_PATH)?, args.connections, mode);
+        let mut plan = Plan::with(args.common, &args.url, CHAT_PATH, args.connections, mode)?;
         plan.hold = args.hold;
         plan.opening.retry = args.retry;
         if args.rate > 0 {
@@ -183,8 +180,7 @@ impl Plan {
             rate: args.rate,
             messages: args.messages,
         });
-        let mut plan =
-            Plan::with(args.common, target(&args.url, ECHO_PATH)?, args.connections, mode);
+        let mut plan = Plan::with(args.common, &args.url, ECHO_PATH, args.connections, mode)?;
         (plan.warmup, plan.hold) = (args.warmup, args.duration);
         (plan.expect.lost, plan.expect.rate) =
             (args.expect_messages.expect_lost, args.expect_messages.expect_rate);
@@ -207,10 +203,9 @@ impl Plan {
             protocol: args.protocol,
             // The standard library's hasher is seeded at random for each state.
             run: RandomState::new().build_hasher().finish() as u32,
-            audience: Audience::new(args.rooms as usize),
         });
         let connections = args.publishers + args.subscribers;
-        let mut plan = Plan::with(args.common, target(&args.url, CHAT_PATH)?, connections, mode);
+        let mut plan = Plan::with(args.common, &args.url, CHAT_PATH, connections, mode)?;
         (plan.warmup, plan.hold) = (args.warmup, args.duration);
         (plan.expect.lost, plan.expect.rate) =
             (args.expect_messages.expect_lost, args.expect_messages.expect_rate);
@@ -219,13 +214,20 @@ impl Plan {
 
     fn of_idle(args: IdleArgs) -> Result<Plan, String> {
         let mode = Mode::Idle { ping: Some(args.ping).filter(|every| !every.is_zero()) };
-        let mut plan =
-            Plan::with(args.common, target(&args.url, CHAT_PATH)?, args.connections, mode);
+        let mut plan = Plan::with(args.common, &args.url, CHAT_PATH, args.connections, mode)?;
         plan.hold = args.hold;
         Ok(plan)
     }
 
-    fn with(common: Common, target: Target, connections: u32, mode: Mode) -> Plan {
+    fn with(
+        common: Common,
+        url: &str,
+        path: &str,
+        connections: u32,
+        mode: Mode,
+    ) -> Result<Plan, String> {
+        let target = target(url, path)?;
+        let request = request::request(&target, common.origin.iter().chain(&common.headers))?;
         let threads = match (common.threads, &mode) {
             (Some(threads), _) => threads as usize,
             (None, Mode::Storm { .. } | Mode::Idle { .. }) => 1,
@@ -236,13 +238,12 @@ impl Plan {
             0.0 => 0.0,
             ramp => f64::from(connections) / ramp,
         };
-        Plan {
+        Ok(Plan {
             target,
             address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
             allow_remote: common.allow_remote,
             sources: common.source,
-            origin: common.origin,
-            headers: common.headers,
+            request,
             connections,
             threads: threads.min(connections as usize),
             opening: Opening {
@@ -265,7 +266,7 @@ impl Plan {
             },
             json: common.json,
             report: common.report,
-        }
+        })
     }
 
     fn checked(self) -> Result<Plan, String> {

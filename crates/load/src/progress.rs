@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use super::{
     plan::Plan,
     run_state::{RunState, ThreadCounts},
-    series::quantile_of,
     words::span,
 };
 
@@ -73,8 +72,8 @@ impl LiveLine {
             rate(counts.received, self.before.1)
         );
         let recent = state.take_recent();
-        if !recent.is_empty() {
-            let quantile = |share| span(quantile_of(&recent, share));
+        if recent.count() > 0 {
+            let quantile = |share| span(recent.quantile(share));
             line += &format!(", p50 {}, p99 {}", quantile(0.5), quantile(0.99));
         }
         line

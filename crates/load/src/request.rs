@@ -1,83 +1,98 @@
-//! The upgrade request: the same for every connection but for its key.
+//! What the flags add to the upgrade request.
 
-use std::fmt::Write;
+use std::str::FromStr;
 
-use tungstenite::handshake::{client::generate_key, derive_accept_key};
+use rusty_socks_client::Target;
+use rusty_socks_ws::client_handshake::{ClientRequest, InvalidRequest};
 
-use super::plan::Plan;
+/// The one header of the handshake itself that may be given: the subprotocols to offer.
+const SUBPROTOCOLS: &str = "sec-websocket-protocol";
 
-/// What all requests of a run share, written once.
-pub(crate) struct RequestForm {
-    /// Everything up to the value of `Sec-WebSocket-Key`, which comes last.
-    before_key: String,
+/// A header that may be added to the request: its name and value are legal, and not those of the
+/// handshake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    name: String,
+    value: String,
 }
 
-/// One connection's request and the proof it expects back.
-pub(crate) struct Request {
-    pub(crate) bytes: Vec<u8>,
-    /// The only right value of `Sec-WebSocket-Accept` in the answer.
-    pub(crate) accept: String,
-}
-
-impl RequestForm {
-    pub(crate) fn new(plan: &Plan) -> RequestForm {
-        let mut text = format!("GET {} HTTP/1.1\r\n", plan.target.path());
-        // A `Host` given by hand replaces the URL's: that is how one asks a server for another of
-        // its names.
-        if !plan.headers.iter().any(|header| header.name.eq_ignore_ascii_case("host")) {
-            push_line(&mut text, "Host", &plan.target.authority());
-        }
-        push_line(&mut text, "Connection", "Upgrade");
-        push_line(&mut text, "Upgrade", "websocket");
-        push_line(&mut text, "Sec-WebSocket-Version", "13");
-        for header in plan.origin.iter().chain(&plan.headers) {
-            push_line(&mut text, &header.name, &header.value);
-        }
-        text.push_str("Sec-WebSocket-Key: ");
-        RequestForm { before_key: text }
+impl Header {
+    /// The header `Origin`.
+    pub(crate) fn origin(value: &str) -> Result<Header, InvalidRequest> {
+        Header::new("Origin", value)
     }
 
-    /// A request with a key of its own.
-    pub(crate) fn fill(&self) -> Request {
-        let key = generate_key();
-        let accept = derive_accept_key(key.as_bytes());
-        Request { bytes: format!("{}{key}\r\n\r\n", self.before_key).into_bytes(), accept }
+    fn new(name: &str, value: &str) -> Result<Header, InvalidRequest> {
+        let header = Header { name: name.to_owned(), value: value.to_owned() };
+        ClientRequest::new("", "/").and_then(|request| header.add_to(request))?;
+        Ok(header)
+    }
+
+    fn add_to(&self, request: ClientRequest) -> Result<ClientRequest, InvalidRequest> {
+        if self.name.eq_ignore_ascii_case(SUBPROTOCOLS) {
+            let mut names = self.value.split(',').map(str::trim);
+            return names.try_fold(request, ClientRequest::subprotocol);
+        }
+        request.header(&self.name, &self.value)
     }
 }
 
-fn push_line(text: &mut String, name: &str, value: &str) {
-    write!(text, "{name}: {value}\r\n").expect("writing to a String cannot fail");
+impl FromStr for Header {
+    type Err = String;
+
+    /// Reads `Name: value`.
+    fn from_str(line: &str) -> Result<Header, String> {
+        let (name, value) = line.split_once(':').ok_or("allowed is 'Name: value'")?;
+        Header::new(name.trim(), value.trim()).map_err(|error| error.to_string())
+    }
+}
+
+/// The upgrade request of all connections. A `Host` among the headers replaces the address: that is
+/// how one asks a server for another of its names.
+pub(crate) fn request<'a>(
+    target: &Target,
+    headers: impl IntoIterator<Item = &'a Header>,
+) -> Result<ClientRequest, String> {
+    let request = ClientRequest::new(&target.authority(), target.path());
+    let mut headers = headers.into_iter();
+    request
+        .and_then(|request| headers.try_fold(request, |request, header| header.add_to(request)))
+        .map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_request_is_a_proper_upgrade_with_a_fresh_key_each_time() {
-        let plan = Plan::typed("ws://h:81/ws --origin http://o -H X-A:b");
-        let form = RequestForm::new(&plan);
-        let (first, second) = (form.fill(), form.fill());
-        assert_ne!(first.accept, second.accept);
+    fn sent(address: &str, headers: &[&str]) -> String {
+        let headers: Vec<Header> = headers.iter().map(|line| line.parse().unwrap()).collect();
+        let mut bytes = Vec::new();
+        request(&Target::parse(address).unwrap(), &headers).unwrap().begin(&mut bytes);
+        String::from_utf8(bytes).unwrap()
+    }
 
-        let mut headers = [httparse::EMPTY_HEADER; 16];
-        let mut head = httparse::Request::new(&mut headers);
-        assert!(head.parse(&first.bytes).unwrap().is_complete());
-        assert_eq!((head.method, head.path), (Some("GET"), Some("/ws")));
-        let value = |name: &str| {
-            head.headers.iter().find(|header| header.name == name).map(|header| header.value)
-        };
-        assert_eq!(value("Host"), Some("h:81".as_bytes()));
-        assert_eq!(value("Origin"), Some("http://o".as_bytes()));
-        assert_eq!(value("X-A"), Some("b".as_bytes()));
-        assert_eq!(derive_accept_key(value("Sec-WebSocket-Key").unwrap()), first.accept);
+    #[test]
+    fn a_header_is_sent_as_it_was_given() {
+        let text = sent("ws://h:81/ws", &["X-Colour:  blue: dark ", "Sec-WebSocket-Protocol: a,b"]);
+        for line in ["GET /ws HTTP", "Host: h:81", "X-Colour: blue: dark", "Protocol: a, b"] {
+            assert!(text.contains(line), "no {line:?} in {text}");
+        }
+        assert_eq!(Header::origin("http://o").unwrap().value, "http://o");
     }
 
     #[test]
     fn a_host_given_by_hand_replaces_the_urls() {
-        let plan = Plan::typed("ws://127.0.0.1:81/ws -H Host:chat.example");
-        let text = String::from_utf8(RequestForm::new(&plan).fill().bytes).unwrap();
+        let text = sent("ws://127.0.0.1:81/ws", &["Host:chat.example"]);
         assert_eq!(text.matches("Host:").count(), 1);
         assert!(text.contains("Host: chat.example\r\n"));
+    }
+
+    #[test]
+    fn nothing_can_be_smuggled_into_the_request() {
+        for line in
+            ["no colon", ": x", "A B: x", "A: x\r\nB: y", "sec-websocket-key: mine", "Upgrade: h2c"]
+        {
+            assert!(line.parse::<Header>().is_err(), "{line:?}");
+        }
     }
 }

@@ -2,13 +2,15 @@
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicU32, AtomicU64, Ordering},
 };
 use std::time::Instant;
 
-use hdrhistogram::Histogram;
-
-use super::{series, stats::ServerFigures};
+use super::{
+    plan::{Mode, Plan},
+    stats::ServerFigures,
+    times::Times,
+};
 
 /// The run as all its threads see it. The coordinator sets the phase, the threads tell their pulse.
 pub(crate) struct RunState {
@@ -17,9 +19,11 @@ pub(crate) struct RunState {
     phase: Mutex<Phase>,
     pulses: Vec<Mutex<ThreadCounts>>,
     /// Round trips and the like since the last look at them, of all threads.
-    recent: Mutex<Histogram<u32>>,
+    recent: Mutex<Times>,
     open: AtomicU64,
     open_max: AtomicU64,
+    /// Subscribers in each room: what a message published there owes.
+    audience: Box<[AtomicU32]>,
 }
 
 /// Where the run is.
@@ -84,14 +88,19 @@ pub(crate) enum AskedAt {
 }
 
 impl RunState {
-    pub(crate) fn new(threads: usize) -> Arc<RunState> {
+    pub(crate) fn new(plan: &Plan) -> Arc<RunState> {
+        let rooms = match &plan.mode {
+            Mode::Fanout(fanout) => fanout.rooms,
+            Mode::Storm { .. } | Mode::Echo(_) | Mode::Idle { .. } => 0,
+        };
         Arc::new(RunState {
             began: Instant::now(),
             phase: Mutex::new(Phase::Opening),
-            pulses: (0..threads).map(|_| Mutex::default()).collect(),
-            recent: Mutex::new(series::histogram()),
+            pulses: (0..plan.threads).map(|_| Mutex::default()).collect(),
+            recent: Mutex::new(Times::coarse()),
             open: AtomicU64::new(0),
             open_max: AtomicU64::new(0),
+            audience: (0..rooms).map(|_| AtomicU32::new(0)).collect(),
         })
     }
 
@@ -121,12 +130,15 @@ impl RunState {
         self.open_max.load(Ordering::Relaxed)
     }
 
+    /// How many subscribers a room has.
+    pub(crate) fn audience(&self, room: usize) -> &AtomicU32 {
+        &self.audience[room]
+    }
+
     /// Tells how the thread stands, and hands over what it measured since it last did.
-    pub(crate) fn tell(&self, thread: usize, pulse: ThreadCounts, recent: &mut Histogram<u32>) {
+    pub(crate) fn tell(&self, thread: usize, pulse: ThreadCounts, recent: &mut Times) {
         *lock(&self.pulses[thread]) = pulse;
-        lock(&self.recent)
-            .add(&*recent)
-            .expect("an auto-resizing histogram takes any other of its kind");
+        lock(&self.recent).add(recent);
         recent.reset();
     }
 
@@ -151,8 +163,8 @@ impl RunState {
     }
 
     /// What was measured since the last call, by all threads.
-    pub(crate) fn take_recent(&self) -> Histogram<u32> {
-        std::mem::replace(&mut *lock(&self.recent), series::histogram())
+    pub(crate) fn take_recent(&self) -> Times {
+        std::mem::replace(&mut *lock(&self.recent), Times::coarse())
     }
 }
 
@@ -163,11 +175,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn the_most_that_were_open_at_once_is_known_over_all_threads() {
-        let state = RunState::new(2);
+        let state = RunState::new(&Plan::typed("-c 2 --threads 2"));
         state.opened();
         state.opened();
         state.ended();
@@ -177,12 +191,12 @@ mod tests {
 
     #[test]
     fn what_was_measured_is_taken_once() {
-        let state = RunState::new(1);
-        let mut recent = series::histogram();
-        recent.record(7).unwrap();
+        let state = RunState::new(&Plan::typed("-c 1"));
+        let mut recent = Times::coarse();
+        recent.record(Duration::from_micros(7));
         state.tell(0, ThreadCounts { sent: 3, ..ThreadCounts::default() }, &mut recent);
-        assert_eq!((recent.len(), state.counts().sent), (0, 3));
-        assert_eq!(state.take_recent().len(), 1);
-        assert_eq!(state.take_recent().len(), 0);
+        assert_eq!((recent.count(), state.counts().sent), (0, 3));
+        assert_eq!(state.take_recent().count(), 1);
+        assert_eq!(state.take_recent().count(), 0);
     }
 }

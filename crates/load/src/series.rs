@@ -5,9 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hdrhistogram::Histogram;
-
-use super::tally::{Cause, Ending};
+use super::{failure::Cause, times::Times, websocket::Ending};
 
 /// The width a run begins with.
 const WIDTH: Duration = Duration::from_millis(250);
@@ -31,8 +29,8 @@ pub(crate) struct Interval {
     pub(crate) received: u64,
     /// What became of connections.
     pub(crate) outcomes: BTreeMap<Outcome, u64>,
-    /// What the run measures (connect times, round trips, deliveries), in microseconds.
-    latency: Option<Histogram<u32>>,
+    /// What the run measures: connect times, round trips, deliveries.
+    latency: Option<Times>,
 }
 
 /// What can become of a connection, at one moment of its life.
@@ -108,12 +106,12 @@ impl Interval {
     }
 
     pub(crate) fn record(&mut self, took: Duration) {
-        record_micros(self.latency.get_or_insert_with(histogram), took);
+        self.latency.get_or_insert_with(Times::coarse).record(took);
     }
 
     /// The time below which this share lies, where anything was measured.
     pub(crate) fn quantile(&self, share: f64) -> Option<Duration> {
-        self.latency.as_ref().map(|latency| quantile_of(latency, share))
+        self.latency.as_ref().map(|latency| latency.quantile(share))
     }
 
     fn add(&mut self, other: Interval) {
@@ -125,9 +123,7 @@ impl Interval {
         match (&mut self.latency, other.latency) {
             (_, None) => {}
             (ours @ None, theirs @ Some(_)) => *ours = theirs,
-            (Some(ours), Some(theirs)) => {
-                ours.add(theirs).expect("an auto-resizing histogram takes any other of its kind");
-            }
+            (Some(ours), Some(theirs)) => ours.add(&theirs),
         }
     }
 }
@@ -143,20 +139,6 @@ impl Outcome {
             Outcome::Closed(ending) => format!("closed: {}", ending.meaning()),
         }
     }
-}
-
-/// A small histogram of microseconds: there are many, and two digits are as much as a plot shows.
-pub(crate) fn histogram() -> Histogram<u32> {
-    Histogram::new(2).expect("two significant digits are within the histogram's range of 0 to 5")
-}
-
-pub(crate) fn record_micros(latency: &mut Histogram<u32>, took: Duration) {
-    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-    latency.record(micros).expect("an auto-resizing histogram grows to any value");
-}
-
-pub(crate) fn quantile_of(latency: &Histogram<u32>, share: f64) -> Duration {
-    Duration::from_micros(latency.value_at_quantile(share).min(latency.max()))
 }
 
 #[cfg(test)]

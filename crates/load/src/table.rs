@@ -84,10 +84,11 @@ mod tests {
 
     use super::*;
     use crate::{
+        failure::{Cause, Failure},
         plan::Plan,
         report::Report,
         stats::ServerFigures,
-        tally::{Cause, Ending, Failure},
+        websocket::Ending,
     };
 
     fn rendered(plan: &Plan, report: &Report) -> String {

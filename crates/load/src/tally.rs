@@ -1,8 +1,13 @@
 //! What became of the connections: counts and connect times, with no opinion on how they are shown.
 
-use std::{collections::BTreeMap, io, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
-use super::{open_files, stats::ServerFigures, times::Times};
+use super::{
+    failure::{Cause, Failure},
+    stats::ServerFigures,
+    times::Times,
+    websocket::Ending,
+};
 
 /// Everything counted in a run. Every connection ends up in exactly one of: a connect-time
 /// histogram (it was served), `refused`, `failed`, `interrupted`.
@@ -60,41 +65,6 @@ pub(crate) struct Failures {
     pub(crate) count: u64,
     /// What the first one of them met with.
     pub(crate) example: String,
-}
-
-/// One failure, as it is met.
-pub(crate) struct Failure {
-    pub(crate) cause: Cause,
-    detail: String,
-}
-
-/// Why a connection got neither service nor an HTTP status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Cause {
-    ConnectRefused,
-    ConnectTimeout,
-    Unreachable,
-    Reset,
-    ClosedBeforeAnswer,
-    AnswerTimeout,
-    BadAnswer,
-    ClientOutOfFiles,
-    ClientOutOfPorts,
-    Other,
-}
-
-/// How a served connection ended before its time.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Ending {
-    /// A Close frame with this code.
-    Code(u16),
-    /// A Close frame without a code.
-    NoCode,
-    /// The end of the stream, without a Close frame.
-    NoClose,
-    Reset,
-    /// The server sent what no WebSocket server may.
-    BrokeProtocol(String),
 }
 
 impl Tally {
@@ -283,100 +253,10 @@ impl Tally {
     }
 }
 
-impl Failure {
-    pub(crate) fn new(cause: Cause, detail: &str) -> Failure {
-        Failure { cause, detail: detail.to_owned() }
-    }
-
-    /// An error while the connection was being made.
-    pub(crate) fn of_dial(error: &io::Error) -> Failure {
-        let cause = match error.kind() {
-            // Binding to a source whose ports are all taken says "in use", connecting says "not
-            // available".
-            io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable => Cause::ClientOutOfPorts,
-            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-                Cause::Unreachable
-            }
-            io::ErrorKind::TimedOut => Cause::ConnectTimeout,
-            _ => return Failure::of_socket(error),
-        };
-        Failure { cause, detail: error.to_string() }
-    }
-
-    /// An error on a socket that was connected.
-    pub(crate) fn of_socket(error: &io::Error) -> Failure {
-        let cause = match error.kind() {
-            _ if open_files::exhausted(error) => Cause::ClientOutOfFiles,
-            io::ErrorKind::ConnectionRefused => Cause::ConnectRefused,
-            io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::BrokenPipe => Cause::Reset,
-            _ => Cause::Other,
-        };
-        Failure { cause, detail: error.to_string() }
-    }
-}
-
-impl Cause {
-    /// The stable name in JSON.
-    pub(crate) fn key(self) -> &'static str {
-        match self {
-            Cause::ConnectRefused => "connect_refused",
-            Cause::ConnectTimeout => "connect_timeout",
-            Cause::Unreachable => "unreachable",
-            Cause::Reset => "reset",
-            Cause::ClosedBeforeAnswer => "closed_before_answer",
-            Cause::AnswerTimeout => "answer_timeout",
-            Cause::BadAnswer => "bad_answer",
-            Cause::ClientOutOfFiles => "client_out_of_files",
-            Cause::ClientOutOfPorts => "client_out_of_ports",
-            Cause::Other => "other",
-        }
-    }
-
-    /// The line in the table.
-    pub(crate) fn meaning(self) -> &'static str {
-        match self {
-            Cause::ConnectRefused => "connection refused",
-            Cause::ConnectTimeout => "no connection in time",
-            Cause::Unreachable => "network or host unreachable",
-            Cause::Reset => "reset before an answer",
-            Cause::ClosedBeforeAnswer => "closed before an answer",
-            Cause::AnswerTimeout => "no answer in time",
-            Cause::BadAnswer => "bad answer",
-            Cause::ClientOutOfFiles => "client out of file descriptors",
-            Cause::ClientOutOfPorts => "client out of ports",
-            Cause::Other => "other",
-        }
-    }
-}
-
-impl Ending {
-    /// The stable name in JSON; what the close code is where there is one.
-    pub(crate) fn key(&self) -> String {
-        match self {
-            Ending::Code(code) => code.to_string(),
-            Ending::NoCode => "no_code".to_owned(),
-            Ending::NoClose => "no_close_frame".to_owned(),
-            Ending::Reset => "reset".to_owned(),
-            Ending::BrokeProtocol(_) => "broke_protocol".to_owned(),
-        }
-    }
-
-    /// The line in the table.
-    pub(crate) fn meaning(&self) -> String {
-        match self {
-            Ending::Code(code) => format!("close code {code}"),
-            Ending::NoCode => "close without a code".to_owned(),
-            Ending::NoClose => "hung up without a close".to_owned(),
-            Ending::Reset => "reset".to_owned(),
-            Ending::BrokeProtocol(why) => format!("broke the protocol: {why}"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     const WAITED_AFTER: Duration = Duration::from_millis(250);

@@ -1,30 +1,54 @@
-//! Times measured, all of them, and what share of them was below what.
+//! Times measured, all of them, and what share of them was below what: the one wrapper of a
+//! histogram.
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-/// Every time recorded, to three significant digits; the longest exactly.
+/// Every time recorded, to so many significant digits; the longest exactly.
 #[derive(Debug, Clone)]
-pub(crate) struct Times {
+pub struct Times {
     nanos: Histogram<u64>,
     max: Duration,
 }
 
 impl Times {
-    pub(crate) fn new() -> Times {
-        let nanos = Histogram::new(3)
-            .expect("three significant digits are within the histogram's range of 0 to 5");
+    /// No times yet, to three significant digits.
+    pub fn new() -> Times {
+        Times::with_digits(3)
+    }
+
+    /// No times yet, to two significant digits: for where there are many histograms, and as much as
+    /// a plot shows.
+    pub(crate) fn coarse() -> Times {
+        Times::with_digits(2)
+    }
+
+    fn with_digits(digits: u8) -> Times {
+        let nanos = Histogram::new(digits).expect("a histogram has up to five significant digits");
         Times { nanos, max: Duration::ZERO }
     }
 
-    pub(crate) fn record(&mut self, took: Duration) {
+    /// Records a time.
+    pub fn record(&mut self, took: Duration) {
+        self.record_n(took, 1);
+    }
+
+    /// Records a time that `count` things took.
+    pub fn record_n(&mut self, took: Duration, count: u64) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.nanos.record(nanos).expect("an auto-resizing histogram grows to any value");
+        self.nanos.record_n(nanos, count).expect("an auto-resizing histogram grows to any value");
         self.max = self.max.max(took);
     }
 
-    pub(crate) fn add(&mut self, other: &Times) {
+    /// Forgets all, and keeps the memory.
+    pub fn reset(&mut self) {
+        self.nanos.reset();
+        self.max = Duration::ZERO;
+    }
+
+    /// Takes in what was recorded elsewhere.
+    pub fn add(&mut self, other: &Times) {
         self.nanos
             .add(&other.nanos)
             .expect("an auto-resizing histogram takes any other of its kind");
@@ -37,16 +61,18 @@ impl Times {
         both
     }
 
-    pub(crate) fn count(&self) -> u64 {
+    /// How many times were recorded.
+    pub fn count(&self) -> u64 {
         self.nanos.len()
     }
 
-    pub(crate) fn mean(&self) -> Duration {
+    /// The mean of all.
+    pub fn mean(&self) -> Duration {
         Duration::from_nanos(self.nanos.mean() as u64)
     }
 
     /// The time below which this share (0 to 1) of all lie; the longest for 1.
-    pub(crate) fn quantile(&self, share: f64) -> Duration {
+    pub fn quantile(&self, share: f64) -> Duration {
         // The histogram answers with the upper end of a bucket, which may lie above anything
         // measured.
         Duration::from_nanos(self.nanos.value_at_quantile(share)).min(self.max)
@@ -69,6 +95,12 @@ impl Times {
             points.push((last, self.max));
         }
         points
+    }
+}
+
+impl Default for Times {
+    fn default() -> Times {
+        Times::new()
     }
 }
 

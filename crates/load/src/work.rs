@@ -1,17 +1,19 @@
 //! What connections do once they are served: one kind of work for each mode.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
-use tungstenite::Message;
+use rusty_socks_ws::frame::Message;
 
 use super::{
+    connection::Connection,
     echo::Echo,
     fanout::Fanout,
-    held::Held,
-    load_thread::Connection,
     log::Log,
     pacer::Pacer,
     plan::{Mode, Plan},
+    run_state::RunState,
+    share::Share,
+    websocket::WebSocket,
 };
 
 /// The work of one load thread. The thread owns the sockets and says when something may be done;
@@ -25,45 +27,21 @@ pub(crate) enum Work {
     Fanout(Fanout),
 }
 
-/// Which of all connections of a run belong to a thread: every `threads`-th, from `thread` on.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Share {
-    pub(crate) thread: usize,
-    pub(crate) threads: usize,
-}
-
-impl Share {
-    /// How many of `total` things are this thread's.
-    pub(crate) fn of(self, total: usize) -> usize {
-        (total + self.threads - 1 - self.thread) / self.threads
-    }
-
-    /// The number in the whole run of a connection of this thread.
-    pub(crate) fn number(self, index: usize) -> usize {
-        index * self.threads + self.thread
-    }
-
-    /// How far this thread's times lie behind those of the first, in messages of its own.
-    pub(crate) fn offset(self) -> f64 {
-        self.thread as f64 / self.threads as f64
-    }
-}
-
 impl Work {
-    pub(crate) fn new(plan: &Plan, share: Share, began: Instant) -> Work {
+    pub(crate) fn new(plan: &Plan, share: Share, state: &Arc<RunState>) -> Work {
         match &plan.mode {
             Mode::Storm { .. } | Mode::Idle { .. } => Work::Rest,
             Mode::Echo(echo) => Work::Echo(Echo::new(plan, echo, share)),
-            Mode::Fanout(fanout) => Work::Fanout(Fanout::new(plan, fanout, share, began)),
+            Mode::Fanout(fanout) => Work::Fanout(Fanout::new(plan, fanout, share, state)),
         }
     }
 
     /// A connection was served.
-    pub(crate) fn on_served(&mut self, index: usize, held: &mut Held, log: &mut Log) {
+    pub(crate) fn on_served(&mut self, index: usize, socket: &mut WebSocket, log: &mut Log) {
         match self {
             Work::Rest => {}
-            Work::Echo(echo) => echo.on_served(index, held, log),
-            Work::Fanout(fanout) => fanout.on_served(index, held, log),
+            Work::Echo(echo) => echo.on_served(index, socket, log),
+            Work::Fanout(fanout) => fanout.on_served(index, socket, log),
         }
     }
 
@@ -80,7 +58,7 @@ impl Work {
     pub(crate) fn on_message(
         &mut self,
         index: usize,
-        message: &Message,
+        message: Message<'_>,
         now: Instant,
         log: &mut Log,
     ) {
@@ -92,9 +70,9 @@ impl Work {
     }
 
     /// Everything that could be read was.
-    pub(crate) fn after_step(&mut self, index: usize, held: &mut Held, log: &mut Log) {
+    pub(crate) fn after_step(&mut self, index: usize, socket: &mut WebSocket, log: &mut Log) {
         if let Work::Echo(echo) = self {
-            echo.after_step(index, held, log);
+            echo.after_step(index, socket, log);
         }
     }
 
@@ -148,23 +126,6 @@ impl Work {
             Work::Rest => {}
             Work::Echo(echo) => echo.settle(log),
             Work::Fanout(fanout) => fanout.settle(log),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_connection_is_somebodys() {
-        for total in 0..20 {
-            let mut numbers: Vec<usize> = (0..3)
-                .map(|thread| Share { thread, threads: 3 })
-                .flat_map(|share| (0..share.of(total)).map(move |index| share.number(index)))
-                .collect();
-            numbers.sort_unstable();
-            assert_eq!(numbers, (0..total).collect::<Vec<_>>());
         }
     }
 }

@@ -5,8 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{LoadThread, PULSE_EVERY, Stage};
+use super::{LoadThread, PULSE_EVERY};
 use crate::{
+    connection::Stage,
     run_state::{Phase, ThreadEvent},
     ticker::Ticker,
 };
@@ -123,8 +124,8 @@ impl LoadThread {
     fn close_all(&mut self) {
         self.log.tally.held_to_the_end = self.log.tally.open;
         for index in 0..self.connections.len() {
-            if let Stage::Held(held) = &mut self.connections[index].stage {
-                held.close();
+            if let Stage::Open(socket) = &mut self.connections[index].stage {
+                socket.close();
                 self.note_ending(index);
             }
         }
@@ -134,7 +135,7 @@ impl LoadThread {
     pub(crate) fn is_over(&mut self, now: Instant) -> bool {
         let Phase::Closing { until } = self.phase else { return false };
         now >= until
-            || !self.connections.iter().any(|connection| matches!(connection.stage, Stage::Held(_)))
+            || !self.connections.iter().any(|connection| matches!(connection.stage, Stage::Open(_)))
     }
 
     /// How long the poll may sleep: until something is due.
