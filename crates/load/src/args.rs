@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use clap::{ValueEnum, value_parser};
+use clap::{ValueEnum, builder::RangedI64ValueParser, value_parser};
 
 use super::{
     expect::{Expect, ExpectMessages},
@@ -86,17 +86,12 @@ pub(crate) struct Common {
     #[arg(long, value_name = "TIME", default_value = "15", value_parser = span::parse_positive)]
     pub(crate) timeout: Duration,
 
-    /// How many connections may be in the making together.
+    /// How many connections may wait for their answer at once.
     ///
     /// More than a server's backlog takes would be lost in the kernel and repeated after a second,
     /// and that second would be charged to the server. One that has had no answer for
     /// --waited-after is deemed to stand in line and counts no longer.
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 512,
-        value_parser = value_parser!(u32).range(1..=200_000)
-    )]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = count(200_000))]
     pub(crate) connecting: u32,
 
     /// From servers that do not say who waited, an answer slower than this counts as "served after
@@ -110,7 +105,7 @@ pub(crate) struct Common {
 
     /// Threads of this client, each with connections of its own [default: 1, for echo and fanout
     /// half the cores].
-    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=64))]
+    #[arg(long, value_name = "N", value_parser = count(64))]
     pub(crate) threads: Option<u32>,
 
     /// Local addresses to connect from, in turn (127.0.0.2,127.0.0.3): each brings its own range
@@ -150,13 +145,7 @@ pub(crate) struct StormArgs {
     pub(crate) url: String,
 
     /// How many connections to open.
-    #[arg(
-        short,
-        long,
-        value_name = "N",
-        default_value_t = 100,
-        value_parser = value_parser!(u32).range(1..=200_000)
-    )]
+    #[arg(short, long, value_name = "N", default_value_t = 100, value_parser = count(200_000))]
     pub(crate) connections: u32,
 
     /// How long to hold them, counted from when the last one was answered (10, 1.5, 250ms, 2m).
@@ -205,22 +194,11 @@ pub(crate) struct EchoArgs {
     pub(crate) url: String,
 
     /// How many connections send.
-    #[arg(
-        short,
-        long,
-        value_name = "N",
-        default_value_t = 50,
-        value_parser = value_parser!(u32).range(1..=200_000)
-    )]
+    #[arg(short, long, value_name = "N", default_value_t = 50, value_parser = count(200_000))]
     pub(crate) connections: u32,
 
     /// Messages in flight on each connection of the closed loop [default: 1].
-    #[arg(
-        long,
-        value_name = "N",
-        conflicts_with = "rate",
-        value_parser = value_parser!(u32).range(1..=4096)
-    )]
+    #[arg(long, value_name = "N", conflicts_with = "rate", value_parser = count(4096))]
     pub(crate) depth: Option<u32>,
 
     /// Bytes in a message. From 16 on it carries a number, and each answer is checked for its own.
@@ -228,7 +206,7 @@ pub(crate) struct EchoArgs {
         long,
         value_name = "BYTES",
         default_value_t = 128,
-        value_parser = value_parser!(u32).range(1..=16 * 1024 * 1024)
+        value_parser = count(16 * 1024 * 1024)
     )]
     pub(crate) size: u32,
 
@@ -237,16 +215,8 @@ pub(crate) struct EchoArgs {
     pub(crate) binary: bool,
 
     /// Messages per second over all connections, as an open loop.
-    #[arg(
-        long,
-        value_name = "N",
-        value_parser = value_parser!(u32).range(1..=10_000_000)
-    )]
+    #[arg(long, value_name = "N", value_parser = count(10_000_000))]
     pub(crate) rate: Option<u32>,
-
-    /// How long to measure.
-    #[arg(long, value_name = "TIME", default_value = "10", value_parser = span::parse_positive)]
-    pub(crate) duration: Duration,
 
     /// Measure so many messages instead, however long they take.
     #[arg(
@@ -257,12 +227,8 @@ pub(crate) struct EchoArgs {
     )]
     pub(crate) messages: Option<u64>,
 
-    /// How long to run before measuring.
-    #[arg(long, value_name = "TIME", default_value = "1", value_parser = span::parse)]
-    pub(crate) warmup: Duration,
-
     #[command(flatten)]
-    pub(crate) expect_messages: ExpectMessages,
+    pub(crate) measuring: Measuring,
 
     #[command(flatten)]
     pub(crate) common: Common,
@@ -276,39 +242,19 @@ pub(crate) struct FanoutArgs {
     pub(crate) url: String,
 
     /// Connections that publish, in turn; publisher n does so in room n modulo --rooms.
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 1,
-        value_parser = value_parser!(u32).range(1..=100_000)
-    )]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count(100_000))]
     pub(crate) publishers: u32,
 
     /// Connections that listen, spread over the rooms in the same way.
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 100,
-        value_parser = value_parser!(u32).range(1..=200_000)
-    )]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = count(200_000))]
     pub(crate) subscribers: u32,
 
     /// Rooms (chat only).
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 1,
-        value_parser = value_parser!(u32).range(1..=100_000)
-    )]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count(100_000))]
     pub(crate) rooms: u32,
 
     /// Messages published per second, over all publishers.
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 100,
-        value_parser = value_parser!(u32).range(1..=10_000_000)
-    )]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = count(10_000_000))]
     pub(crate) rate: u32,
 
     /// Bytes of what is published; 32 of them are the stamp by which a delivery is known.
@@ -324,6 +270,16 @@ pub(crate) struct FanoutArgs {
     #[arg(long, value_enum, default_value_t = Protocol::Chat)]
     pub(crate) protocol: Protocol,
 
+    #[command(flatten)]
+    pub(crate) measuring: Measuring,
+
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+// What the modes with messages know. Not a doc comment, for the same reason.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Measuring {
     /// How long to measure.
     #[arg(long, value_name = "TIME", default_value = "10", value_parser = span::parse_positive)]
     pub(crate) duration: Duration,
@@ -334,9 +290,6 @@ pub(crate) struct FanoutArgs {
 
     #[command(flatten)]
     pub(crate) expect_messages: ExpectMessages,
-
-    #[command(flatten)]
-    pub(crate) common: Common,
 }
 
 #[derive(Debug, clap::Args)]
@@ -347,13 +300,7 @@ pub(crate) struct IdleArgs {
     pub(crate) url: String,
 
     /// How many connections to hold.
-    #[arg(
-        short,
-        long,
-        value_name = "N",
-        default_value_t = 1000,
-        value_parser = value_parser!(u32).range(1..=200_000)
-    )]
+    #[arg(short, long, value_name = "N", default_value_t = 1000, value_parser = count(200_000))]
     pub(crate) connections: u32,
 
     /// How long to hold them, counted from when the last one was answered.
@@ -366,6 +313,11 @@ pub(crate) struct IdleArgs {
 
     #[command(flatten)]
     pub(crate) common: Common,
+}
+
+/// Reads a count from 1 to `max`.
+fn count(max: i64) -> RangedI64ValueParser<u32> {
+    value_parser!(u32).range(1..=max)
 }
 
 /// How a fan-out speaks to its server.

@@ -1,7 +1,5 @@
 //! Plots as inline SVG: no script, so that they show wherever a page is shown.
 
-use std::fmt::Write;
-
 /// The plot in its own units; the page scales it.
 const WIDTH: f64 = 520.0;
 const HEIGHT: f64 = 250.0;
@@ -140,13 +138,10 @@ impl Chart {
             }
         };
         for (label, colour) in legend {
-            push(
-                &mut html,
-                format_args!("<span><i class=\"{colour}\"></i>{}</span>", escape(label)),
-            );
+            html += &format!("<span><i class=\"{colour}\"></i>{}</span>", escape(label));
         }
-        push(&mut html, format_args!("</p>{}", self.svg()));
-        push(&mut html, format_args!("<figcaption>{}</figcaption></figure>\n", escape(&self.note)));
+        html += &format!("</p>{}", self.svg());
+        html += &format!("<figcaption>{}</figcaption></figure>\n", escape(&self.note));
         html
     }
 
@@ -158,27 +153,21 @@ impl Chart {
         let (bottom, right) = (HEIGHT - BOTTOM, WIDTH - RIGHT);
         for (at, label) in &self.y.ticks {
             let y = self.y(*at);
-            push(
-                &mut svg,
-                format_args!(
-                    "<path class=grid d=\"M{LEFT} {y:.1}H{right}\"/><text x={:.1} y={:.1} \
+            svg += &format!(
+                "<path class=grid d=\"M{LEFT} {y:.1}H{right}\"/><text x={:.1} y={:.1} \
                      text-anchor=end>{}</text>",
-                    LEFT - 6.0,
-                    y + 4.0,
-                    escape(label)
-                ),
+                LEFT - 6.0,
+                y + 4.0,
+                escape(label)
             );
         }
         for (at, label) in &self.x.ticks {
             let x = self.x(*at);
-            push(
-                &mut svg,
-                format_args!(
-                    "<path class=grid d=\"M{x:.1} {TOP}V{bottom}\"/><text x={x:.1} y={:.1} \
+            svg += &format!(
+                "<path class=grid d=\"M{x:.1} {TOP}V{bottom}\"/><text x={x:.1} y={:.1} \
                      text-anchor=middle>{}</text>",
-                    bottom + 17.0,
-                    escape(label)
-                ),
+                bottom + 17.0,
+                escape(label)
             );
         }
         if let Some((from, to)) = self.measured {
@@ -192,14 +181,11 @@ impl Chart {
         }
         for hint in &self.hints {
             let (x, width) = self.span(hint.from, hint.to);
-            push(
-                &mut svg,
-                format_args!(
-                    "<rect class=hint x={x:.1} y={TOP} width={width:.1} height={:.1}><title>{}\
+            svg += &format!(
+                "<rect class=hint x={x:.1} y={TOP} width={width:.1} height={:.1}><title>{}\
                      </title></rect>",
-                    bottom - TOP,
-                    escape(&hint.text)
-                ),
+                bottom - TOP,
+                escape(&hint.text)
             );
         }
         svg + "</svg>"
@@ -215,14 +201,14 @@ impl Chart {
             };
             let (x, y) = (self.x(*x), self.y(*y));
             let is_alone = !pen_down && line.points.get(at + 1).is_none_or(Option::is_none);
-            push(&mut path, format_args!("{}{x:.1} {y:.1}", if pen_down { 'L' } else { 'M' }));
+            path += &format!("{}{x:.1} {y:.1}", if pen_down { 'L' } else { 'M' });
             if is_alone {
                 // A line to itself, which round ends make a dot.
                 path.push_str("h0");
             }
             pen_down = true;
         }
-        push(svg, format_args!("<path class=\"line {}\" d=\"{path}\"/>", line.colour));
+        *svg += &format!("<path class=\"line {}\" d=\"{path}\"/>", line.colour);
     }
 
     fn bars(&self, svg: &mut String, width: f64, layers: &[Layer]) {
@@ -253,11 +239,8 @@ impl Chart {
     ) {
         let (x, width) = self.span(from, to);
         let height = bottom - top;
-        push(
-            svg,
-            format_args!(
-                "<rect class=\"{class}\" x={x:.1} y={top:.1} width={width:.1} height={height:.1} />"
-            ),
+        *svg += &format!(
+            "<rect class=\"{class}\" x={x:.1} y={top:.1} width={width:.1} height={height:.1} />"
         );
     }
 
@@ -291,10 +274,6 @@ pub(crate) fn escape(text: &str) -> String {
         }
     }
     safe
-}
-
-pub(crate) fn push(text: &mut String, piece: std::fmt::Arguments<'_>) {
-    text.write_fmt(piece).expect("writing to a String cannot fail");
 }
 
 #[cfg(test)]

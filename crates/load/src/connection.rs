@@ -11,7 +11,7 @@ pub(crate) struct Connection {
     pub(crate) began: Instant,
     /// How often it was dialed.
     pub(crate) dials: u32,
-    /// Whether it is one of those in the making (`--connecting`).
+    /// Whether it counts against `--connecting`.
     pub(crate) connecting: bool,
 }
 

@@ -244,7 +244,7 @@ impl Coordinator<'_> {
             }
             Stage::Opening => {
                 let Some(settled_at) = self.settled_at else { return };
-                // Who is never let into a room shall not hold up the others for ever.
+                // A connection that is never let into a room shall not hold up the others for ever.
                 if self.ready < all && now < settled_at + self.plan.opening.timeout {
                     return;
                 }
@@ -255,7 +255,7 @@ impl Coordinator<'_> {
                 self.stage = Stage::Running { from, until };
             }
             Stage::Running { from, until } => {
-                // It is not over before the figures are in, lest they tell of a server already
+                // The run is not over before the figures are in, lest they tell of a server already
                 // left.
                 if self.figures.settled.is_none() && !self.stopped {
                     return;
@@ -274,8 +274,8 @@ impl Coordinator<'_> {
                 }
             }
             Stage::Draining { from, ended } => {
-                let pulse = self.state.counts();
-                let all_in = self.quiet == all && pulse.expected <= pulse.answered;
+                let counts = self.state.counts();
+                let all_in = self.quiet == all && counts.expected <= counts.answered;
                 if all_in || self.empty == all || now >= ended + DRAIN_MAX {
                     self.ask_after(now, from, ended);
                 }

@@ -15,6 +15,7 @@ use super::{
     plan::{EchoPlan, Plan},
     share::Share,
     websocket::WebSocket,
+    work::Work,
 };
 
 /// A message with room for it begins with its number on the connection, in so many hex digits.
@@ -44,7 +45,7 @@ pub(crate) struct Echo {
     share: Share,
     /// Once the open loop has begun.
     pacer: Option<Pacer>,
-    /// Whose turn it is in the open loop.
+    /// The connection whose turn it is in the open loop.
     turn: usize,
     /// Messages of the measured time still to be sent, where their number ends the run.
     quota: Option<u64>,
@@ -84,20 +85,21 @@ impl Echo {
             in_flight_max: (IN_FLIGHT_BYTES_MAX / echo.size).clamp(1, IN_FLIGHT_MAX),
         }
     }
+}
 
-    pub(crate) fn pacer(&self) -> Option<&Pacer> {
+impl Work for Echo {
+    fn pacer(&self) -> Option<&Pacer> {
         self.pacer.as_ref()
     }
 
-    pub(crate) fn on_served(&mut self, index: usize, socket: &mut WebSocket, log: &mut Log) {
+    fn on_served(&mut self, index: usize, socket: &mut WebSocket, log: &mut Log) {
         self.lanes[index].served = true;
         if self.begun {
             self.fill(index, socket, log);
         }
     }
 
-    /// `at` is the beginning of the timetable, the same for all threads.
-    pub(crate) fn begin(&mut self, at: Instant, connections: &mut [Connection], log: &mut Log) {
+    fn begin(&mut self, at: Instant, connections: &mut [Connection], log: &mut Log) {
         if self.begun {
             return;
         }
@@ -110,13 +112,7 @@ impl Echo {
         }
     }
 
-    pub(crate) fn on_message(
-        &mut self,
-        index: usize,
-        message: Message<'_>,
-        now: Instant,
-        log: &mut Log,
-    ) {
+    fn on_message(&mut self, index: usize, message: Message<'_>, now: Instant, log: &mut Log) {
         let bytes = message.as_bytes();
         let lane = &mut self.lanes[index];
         let place = (bytes.len() == self.form.len() && message.kind() == self.kind)
@@ -133,22 +129,20 @@ impl Echo {
         log.count_answered(intended, now, bytes.len());
     }
 
-    /// Closed loop: every answer makes room for a message.
-    pub(crate) fn after_step(&mut self, index: usize, socket: &mut WebSocket, log: &mut Log) {
+    fn after_step(&mut self, index: usize, socket: &mut WebSocket, log: &mut Log) {
         if self.begun {
             self.fill(index, socket, log);
         }
     }
 
-    pub(crate) fn on_ended(&mut self, index: usize) {
+    fn on_ended(&mut self, index: usize) {
         let lane = &mut self.lanes[index];
         lane.served = false;
         self.in_flight -= lane.waiting.len();
         lane.waiting.clear();
     }
 
-    /// Open loop: sends all that are due, over the connections in turn.
-    pub(crate) fn tick(&mut self, now: Instant, connections: &mut [Connection], log: &mut Log) {
+    fn tick(&mut self, now: Instant, connections: &mut [Connection], log: &mut Log) {
         let Some(mut pacer) = self.pacer.take() else { return };
         let mut touched = Vec::new();
         for _ in 0..TURN_MAX {
@@ -182,7 +176,7 @@ impl Echo {
         self.pacer = Some(pacer);
     }
 
-    pub(crate) fn is_quiet(&self, now: Instant, log: &Log) -> bool {
+    fn is_quiet(&self, now: Instant, log: &Log) -> bool {
         let all_sent = match (self.quota, &self.pacer) {
             (Some(quota), _) => log.traffic.sent >= quota || log.is_past(now),
             // The timetable may have messages that were due before the end and could not leave.
@@ -192,14 +186,16 @@ impl Echo {
         all_sent && self.in_flight == 0
     }
 
-    pub(crate) fn settle(&self, log: &mut Log) {
+    fn settle(&self, log: &mut Log) {
         match &self.pacer {
             // A closed loop, and one that ends by a count, owes nothing but what it has sent.
             Some(pacer) if self.quota.is_none() => log.count_due(pacer),
             Some(_) | None => log.traffic.due = log.traffic.sent,
         }
     }
+}
 
+impl Echo {
     /// Sends until the depth is reached. Nothing to do in an open loop.
     fn fill(&mut self, index: usize, socket: &mut WebSocket, log: &mut Log) {
         if self.rate.is_some() {

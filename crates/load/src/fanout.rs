@@ -19,6 +19,7 @@ use super::{
     share::Share,
     stamp::{self, Stamps},
     websocket::WebSocket,
+    work::Work,
 };
 
 /// A publisher whose socket has not taken this much publishes nothing more for now.
@@ -38,7 +39,7 @@ pub(crate) struct Fanout {
     members: Vec<Member>,
     /// How many wait for the answer to their join.
     joining: usize,
-    /// Who is to publish here, by index; in turn.
+    /// The connections that publish here, in turn.
     publisher_indexes: Vec<usize>,
     turn: usize,
     /// Knows how many subscribers each room has, over all threads: what a message owes.
@@ -116,12 +117,14 @@ impl Fanout {
             pacer: None,
         }
     }
+}
 
-    pub(crate) fn pacer(&self) -> Option<&Pacer> {
+impl Work for Fanout {
+    fn pacer(&self) -> Option<&Pacer> {
         self.pacer.as_ref()
     }
 
-    pub(crate) fn on_served(&mut self, index: usize, socket: &mut WebSocket, log: &mut Log) {
+    fn on_served(&mut self, index: usize, socket: &mut WebSocket, log: &mut Log) {
         match self.protocol {
             Protocol::Raw => self.enter(index),
             Protocol::Chat => {
@@ -138,20 +141,13 @@ impl Fanout {
         }
     }
 
-    /// `at` is the beginning of the timetable, the same for all threads.
-    pub(crate) fn begin(&mut self, at: Instant) {
+    fn begin(&mut self, at: Instant, _: &mut [Connection], _: &mut Log) {
         if self.pacer.is_none() && !self.publisher_indexes.is_empty() {
             self.pacer = Some(Pacer::new(at, self.rate, self.ramp, self.offset()));
         }
     }
 
-    pub(crate) fn on_message(
-        &mut self,
-        index: usize,
-        message: Message<'_>,
-        now: Instant,
-        log: &mut Log,
-    ) {
+    fn on_message(&mut self, index: usize, message: Message<'_>, now: Instant, log: &mut Log) {
         let bytes = message.as_bytes();
         let Some(intended) = self.stamps.read(bytes) else {
             self.on_other(index, bytes, log);
@@ -176,7 +172,7 @@ impl Fanout {
         }
     }
 
-    pub(crate) fn on_ended(&mut self, index: usize) {
+    fn on_ended(&mut self, index: usize) {
         let member = &mut self.members[index];
         match mem::replace(&mut member.membership, Membership::Out) {
             Membership::In if !member.publishes => {
@@ -187,8 +183,7 @@ impl Fanout {
         }
     }
 
-    /// Publishes all that is due, the publishers in turn.
-    pub(crate) fn tick(&mut self, now: Instant, connections: &mut [Connection], log: &mut Log) {
+    fn tick(&mut self, now: Instant, connections: &mut [Connection], log: &mut Log) {
         let Some(mut pacer) = self.pacer.take() else { return };
         for _ in 0..TURN_MAX {
             let intended = pacer.next_at();
@@ -209,20 +204,20 @@ impl Fanout {
         self.pacer = Some(pacer);
     }
 
-    /// Whether nobody still waits to get into a room.
-    pub(crate) fn is_ready(&self) -> bool {
+    fn is_ready(&self) -> bool {
         self.joining == 0
     }
 
-    /// Deliveries of this thread's messages come in on all threads, so each looks only at what it
-    /// has to send; the coordinator sees whether deliveries still come.
-    pub(crate) fn is_quiet(&self, log: &Log) -> bool {
+    fn is_quiet(&self, now: Instant, log: &Log) -> bool {
+        // Deliveries of this thread's messages come in on all threads, so each looks only at what
+        // it has to send; the coordinator sees whether deliveries still come.
         let is_in = |index: &usize| self.members[*index].membership == Membership::In;
-        !self.publisher_indexes.iter().any(is_in)
-            || self.pacer.as_ref().is_none_or(|pacer| log.is_past(pacer.next_at()))
+        let all_sent = !self.publisher_indexes.iter().any(is_in)
+            || self.pacer.as_ref().is_none_or(|pacer| log.is_past(pacer.next_at()));
+        log.is_past(now) && all_sent
     }
 
-    pub(crate) fn settle(&self, log: &mut Log) {
+    fn settle(&self, log: &mut Log) {
         if let Some(pacer) = &self.pacer {
             log.count_due(pacer);
         }
@@ -231,7 +226,9 @@ impl Fanout {
         };
         log.traffic.not_joined = self.members.iter().filter(outside).count() as u64;
     }
+}
 
+impl Fanout {
     /// Publishers lie behind each other by their numbers in the run.
     fn offset(&self) -> f64 {
         self.share.thread as f64 / self.share.threads.min(self.publishers) as f64

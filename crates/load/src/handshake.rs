@@ -6,7 +6,7 @@ use mio::net::TcpStream;
 use rusty_socks_ws::client_handshake::{Answer, ClientHandshake, ClientRequest, Reply};
 
 use super::{
-    dialer,
+    dial,
     failure::{Cause, Failure},
 };
 
@@ -84,7 +84,7 @@ impl Handshake {
         }
         match self.stream.peer_addr() {
             Ok(_) => self.connected = true,
-            Err(error) if dialer::in_progress(&error) => return Ok(false),
+            Err(error) if dial::is_in_progress(&error) => return Ok(false),
             Err(error) => return Err(Failure::of_dial(&error)),
         }
         // Small messages shall leave at once; a socket that cannot do it is still a socket.

@@ -20,7 +20,7 @@ mod plan;
 mod coordinator;
 mod run_state;
 mod load_thread;
-mod dialer;
+mod dial;
 mod handshake;
 mod retry_after;
 mod websocket;
@@ -58,7 +58,7 @@ mod plots;
 mod chart;
 
 pub use args::LoadArgs;
-pub use dialer::Dialer;
+pub use dial::dial;
 pub use failure::Failure;
 pub use handshake::Handshake;
 pub use websocket::{Ending, Incoming, WebSocket};

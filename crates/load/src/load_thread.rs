@@ -15,8 +15,10 @@ use rusty_socks_ws::{client_handshake::Answer, encode::Kind};
 
 use super::{
     connection::{Connection, Stage},
-    dialer::Dialer,
+    dial::dial,
+    echo::Echo,
     failure::Failure,
+    fanout::Fanout,
     handshake::Handshake,
     log::Log,
     plan::{Mode, Plan},
@@ -26,7 +28,7 @@ use super::{
     ticker::Ticker,
     timers::{Due, Timer, Timers},
     websocket::{Incoming, WebSocket},
-    work::Work,
+    work::{Rest, Work},
 };
 
 /// The waker's token; connections have their index, which never reaches it.
@@ -42,7 +44,7 @@ const SCRATCH_BYTES: usize = 64 * 1024;
 const QUEUE_WAIT: &str = "Queue-Wait-Ms";
 
 /// How often the thread tells how it stands.
-const PULSE_EVERY: Duration = Duration::from_millis(100);
+const COUNTS_EVERY: Duration = Duration::from_millis(100);
 
 /// One thread's part of the run. Belongs to that thread; the coordinator reaches it through the
 /// [`RunState`] and its waker.
@@ -51,24 +53,23 @@ pub(crate) struct LoadThread {
     state: Arc<RunState>,
     events: Sender<ThreadEvent>,
     share: Share,
-    dialer: Dialer,
     poll: Poll,
     waker: Arc<Waker>,
     /// All that will ever be; the first `opened` of them have been dialed.
     connections: Vec<Connection>,
     opened: usize,
-    /// How many hold a place in the making (`--connecting`), and how many may.
+    /// How many count against `--connecting`, and how many may.
     connecting: u32,
     connecting_max: u32,
-    /// Rejected ones whose wait is over, and that want a place in the making again.
+    /// Refused ones whose wait is over, which are dialed again as soon as `--connecting` allows.
     returning: VecDeque<usize>,
     timers: Timers,
-    work: Work,
+    work: Box<dyn Work>,
     ticker: Option<Ticker>,
     /// The phase as last seen, and what was said of it.
     phase: Phase,
     reported: Reported,
-    pulse_due: Instant,
+    counts_due: Instant,
     log: Log,
     scratch: Vec<u8>,
 }
@@ -98,7 +99,6 @@ impl LoadThread {
             state: Arc::clone(state),
             events,
             share,
-            dialer: Dialer::new(plan.address, &plan.sources),
             poll,
             waker,
             connections: (0..connections).map(|_| Connection::new(began)).collect(),
@@ -107,11 +107,15 @@ impl LoadThread {
             connecting_max: (share.of(plan.opening.connecting as usize) as u32).max(1),
             returning: VecDeque::new(),
             timers: Timers::default(),
-            work: Work::new(plan, share, state),
+            work: match &plan.mode {
+                Mode::Storm { .. } | Mode::Idle { .. } => Box::new(Rest),
+                Mode::Echo(echo) => Box::new(Echo::new(plan, echo, share)),
+                Mode::Fanout(fanout) => Box::new(Fanout::new(plan, fanout, share, state)),
+            },
             ticker: None,
             phase: Phase::Opening,
             reported: Reported::default(),
-            pulse_due: began,
+            counts_due: began,
             log: Log::new(Arc::clone(state)),
             scratch: vec![0; SCRATCH_BYTES],
         })
@@ -163,7 +167,7 @@ impl LoadThread {
 
     // Opening.
 
-    /// Dials as many as the rate and the places in the making allow; those returning come first.
+    /// Dials as many as the rate and `--connecting` allow; those returning come first.
     fn dial_those_due(&mut self, now: Instant) {
         if self.phase != Phase::Opening {
             return;
@@ -199,7 +203,9 @@ impl LoadThread {
         }
         connection.dials += 1;
         let interest = Interest::READABLE | Interest::WRITABLE;
-        let dialed = self.dialer.dial(self.share.number(index)).and_then(|mut stream| {
+        let (sources, number) = (&self.plan.sources, self.share.number(index));
+        let source = sources.get(number % sources.len().max(1));
+        let dialed = dial(self.plan.address, source.copied()).and_then(|mut stream| {
             self.poll.registry().register(&mut stream, Token(index), interest)?;
             Ok(stream)
         });
@@ -268,7 +274,7 @@ impl LoadThread {
         }
     }
 
-    /// Those whose end was met with while sending.
+    /// Counts the ends that were met with while sending.
     fn note_endings(&mut self) {
         for index in mem::take(&mut self.log.ended) {
             self.note_ending(index);
@@ -289,7 +295,7 @@ impl LoadThread {
             return;
         }
         match (timer.due, &mut self.connections[index].stage) {
-            (Due::InLine, Stage::Asking(_)) => self.leave_the_making(index),
+            (Due::InLine, Stage::Asking(_)) => self.stop_connecting(index),
             (Due::Overdue, Stage::Asking(handshake)) => {
                 let failure = handshake.timed_out();
                 self.on_failed(index, failure);
@@ -328,7 +334,7 @@ impl LoadThread {
     }
 
     fn on_served(&mut self, index: usize, answer: Answer) {
-        self.leave_the_making(index);
+        self.stop_connecting(index);
         let connection = &mut self.connections[index];
         let took = connection.began.elapsed();
         let (retried, marked) = (connection.dials > 1, waited_in_line(&answer));
@@ -399,7 +405,7 @@ impl LoadThread {
 
     /// Closes the socket, if there is one, and frees what the connection held.
     fn leave(&mut self, index: usize, next: Stage) {
-        self.leave_the_making(index);
+        self.stop_connecting(index);
         match mem::replace(&mut self.connections[index].stage, next) {
             Stage::Asking(mut handshake) => self.forget(&mut handshake.stream),
             Stage::Open(mut socket) => self.forget(socket.stream()),
@@ -412,7 +418,7 @@ impl LoadThread {
         let _ = self.poll.registry().deregister(stream);
     }
 
-    fn leave_the_making(&mut self, index: usize) {
+    fn stop_connecting(&mut self, index: usize) {
         if mem::take(&mut self.connections[index].connecting) {
             self.connecting -= 1;
         }

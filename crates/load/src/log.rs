@@ -29,13 +29,13 @@ pub(crate) struct Log {
     pub(crate) window: Option<(Instant, Instant)>,
     /// Measured since the live line was last told.
     pub(crate) recent: Times,
-    /// Connections whose end a worker has met with while sending.
+    /// Connections whose end was met with while sending.
     pub(crate) ended: Vec<usize>,
 }
 
 /// The messages of the measured time. What is begun in it counts, even if its answer comes later;
 /// what was begun before does not.
-#[derive(Debug, Clone)]
+#[derive(Debug, Default)]
 pub(crate) struct Traffic {
     /// From when a message was meant to leave to its answer or delivery; for pings likewise.
     pub(crate) latency: Times,
@@ -69,8 +69,8 @@ pub(crate) struct Traffic {
 impl Log {
     pub(crate) fn new(state: Arc<RunState>) -> Log {
         Log {
-            tally: Tally::new(),
-            traffic: Traffic::new(),
+            tally: Tally::default(),
+            traffic: Traffic::default(),
             series: Series::new(state.began),
             busy: Busy::default(),
             state,
@@ -190,7 +190,7 @@ impl Log {
 
     // Telling.
 
-    pub(crate) fn pulse(&self) -> ThreadCounts {
+    pub(crate) fn counts(&self) -> ThreadCounts {
         let tally = &self.tally;
         ThreadCounts {
             settled: tally.settled(),
@@ -217,28 +217,6 @@ impl Log {
 }
 
 impl Traffic {
-    pub(crate) fn new() -> Traffic {
-        Traffic {
-            latency: Times::new(),
-            lag: Times::new(),
-            due: 0,
-            sent: 0,
-            answered: 0,
-            arrived: 0,
-            arrived_bytes: 0,
-            out_of_order: 0,
-            unexpected: 0,
-            unexpected_example: None,
-            held_back: 0,
-            expected: 0,
-            to_publishers: 0,
-            holes: 0,
-            repeated: 0,
-            errors: BTreeMap::new(),
-            not_joined: 0,
-        }
-    }
-
     fn add(&mut self, other: Traffic) {
         self.latency.add(&other.latency);
         self.lag.add(&other.lag);

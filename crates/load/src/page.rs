@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{
-    chart::{escape, push},
+    chart::escape,
     comparison::Comparison,
     json,
     machine::{self, Machine},
@@ -38,12 +38,9 @@ pub fn render(summary: &Summary<'_>) -> String {
     html += &bottleneck_box(&summary.bottleneck);
     html += "<div class=tiles>\n";
     for Tile { value, label, mood } in tiles(summary) {
-        push(
-            &mut html,
-            format_args!(
-                "<div class=\"tile {mood}\"><b>{}</b><span>{label}</span></div>\n",
-                escape(&value)
-            ),
+        html += &format!(
+            "<div class=\"tile {mood}\"><b>{}</b><span>{label}</span></div>\n",
+            escape(&value)
         );
     }
     html += "</div>\n<div class=plots>\n";
@@ -55,19 +52,16 @@ pub fn render(summary: &Summary<'_>) -> String {
     html += &server_table(&summary.comparison);
     html += "<section><h2>Remarks</h2>";
     for remark in &summary.remarks {
-        push(&mut html, format_args!("<p>{}</p>", escape(remark)));
+        html += &format!("<p>{}</p>", escape(remark));
     }
     html += "</section>\n";
     html += &footer(summary);
     // A style sheet shows what is in it, so that the figures stand in the page once, for people and
     // programs.
-    push(
-        &mut html,
-        format_args!(
-            "<section><h2>All figures</h2><script type=\"application/json\" id=figures>{}</script>\
+    html += &format!(
+        "<section><h2>All figures</h2><script type=\"application/json\" id=figures>{}</script>\
              </section>\n</main>\n</html>\n",
-            in_script(&a_line_each(&json::object(summary)))
-        ),
+        in_script(&a_line_each(&json::object(summary)))
     );
     html
 }
@@ -97,7 +91,7 @@ fn outcome_box(outcome: &Outcome) -> String {
         outcome.exit_code()
     );
     for problem in &outcome.problems {
-        push(&mut html, format_args!("<li>{}</li>", escape(&problem.text)));
+        html += &format!("<li>{}</li>", escape(&problem.text));
     }
     html + "</ul></div>\n"
 }
@@ -113,7 +107,7 @@ fn bottleneck_box(reasons: &[String]) -> String {
                     tell more of it than of the server:<ul>"
             .to_owned();
     for reason in reasons {
-        push(&mut html, format_args!("<li>{}</li>", escape(reason)));
+        html += &format!("<li>{}</li>", escape(reason));
     }
     html + "</ul></div>\n"
 }
@@ -185,30 +179,27 @@ fn tiles(summary: &Summary<'_>) -> Vec<Tile> {
 fn figures_table(rows: &[Row]) -> String {
     let mut html = "<section><h2>Figures</h2><table><tr><th></th>".to_owned();
     for head in ["count", "mean", "p50", "p90", "p99", "p99.9", "max"] {
-        push(&mut html, format_args!("<th>{head}</th>"));
+        html += &format!("<th>{head}</th>");
     }
     html += "</tr>";
     for Row { label, is_part, figure } in rows {
         let class = if *is_part { " class=part" } else { "" };
-        push(&mut html, format_args!("<tr{class}><td>{}", escape(label)));
+        html += &format!("<tr{class}><td>{}", escape(label));
         match figure {
             Figure::Example(text) => {
-                push(&mut html, format_args!(": {}</td><td colspan=7></td>", escape(text)));
+                html += &format!(": {}</td><td colspan=7></td>", escape(text));
             }
             Figure::Count(count) => {
-                push(
-                    &mut html,
-                    format_args!("</td><td>{}</td><td colspan=6></td>", grouped(*count)),
-                );
+                html += &format!("</td><td>{}</td><td colspan=6></td>", grouped(*count));
             }
             Figure::Times(times) => {
-                push(&mut html, format_args!("</td><td>{}</td>", grouped(times.count())));
+                html += &format!("</td><td>{}</td>", grouped(times.count()));
                 if times.count() == 0 {
                     html += "<td colspan=6></td>";
                 } else {
-                    push(&mut html, format_args!("<td>{}</td>", span(times.mean())));
+                    html += &format!("<td>{}</td>", span(times.mean()));
                     for share in [0.5, 0.9, 0.99, 0.999, 1.0] {
-                        push(&mut html, format_args!("<td>{}</td>", span(times.quantile(share))));
+                        html += &format!("<td>{}</td>", span(times.quantile(share)));
                     }
                 }
             }
@@ -230,14 +221,11 @@ fn server_table(comparison: &Comparison) -> String {
     for row in &comparison.rows {
         let shown = |value: &Option<String>| escape(value.as_deref().unwrap_or_default());
         let (client, server) = (shown(&row.client), shown(&row.server));
-        push(
-            &mut html,
-            format_args!("<tr><td>{}</td><td>{client}</td><td>{server}</td></tr>", row.what),
-        );
+        html += &format!("<tr><td>{}</td><td>{client}</td><td>{server}</td></tr>", row.what);
     }
     html += "</table><p class=dim>";
     if let Some(remark) = comparison.remark() {
-        push(&mut html, format_args!("<b>{}</b> ", escape(&remark)));
+        html += &format!("<b>{}</b> ", escape(&remark));
     }
     html + "Over the whole run, the opening and the warm-up included; other clients of the server \
             are in its count.</p></section>\n"
@@ -248,7 +236,7 @@ fn footer(summary: &Summary<'_>) -> String {
     let machine = Machine::here();
     let mut loads = String::new();
     for load in &report.loads {
-        push(&mut loads, format_args!(" {:.0} %", load.busy * 100.0));
+        loads += &format!(" {:.0} %", load.busy * 100.0);
     }
     let threads = counted(plan.threads as u64, "thread");
     format!(

@@ -13,7 +13,9 @@ use rusty_socks_client::Target;
 use rusty_socks_ws::client_handshake::ClientRequest;
 
 use super::{
-    args::{Common, EchoArgs, FanoutArgs, IdleArgs, LoadArgs, ModeArgs, Protocol, StormArgs},
+    args::{
+        Common, EchoArgs, FanoutArgs, IdleArgs, LoadArgs, Measuring, ModeArgs, Protocol, StormArgs,
+    },
     expect::CountRange,
     request,
 };
@@ -181,9 +183,7 @@ impl Plan {
             messages: args.messages,
         });
         let mut plan = Plan::with(args.common, &args.url, ECHO_PATH, args.connections, mode)?;
-        (plan.warmup, plan.hold) = (args.warmup, args.duration);
-        (plan.expect.lost, plan.expect.rate) =
-            (args.expect_messages.expect_lost, args.expect_messages.expect_rate);
+        plan.measure(args.measuring);
         Ok(plan)
     }
 
@@ -206,9 +206,7 @@ impl Plan {
         });
         let connections = args.publishers + args.subscribers;
         let mut plan = Plan::with(args.common, &args.url, CHAT_PATH, connections, mode)?;
-        (plan.warmup, plan.hold) = (args.warmup, args.duration);
-        (plan.expect.lost, plan.expect.rate) =
-            (args.expect_messages.expect_lost, args.expect_messages.expect_rate);
+        plan.measure(args.measuring);
         Ok(plan)
     }
 
@@ -267,6 +265,12 @@ impl Plan {
             json: common.json,
             report: common.report,
         })
+    }
+
+    fn measure(&mut self, Measuring { duration, warmup, expect_messages }: Measuring) {
+        (self.warmup, self.hold) = (warmup, duration);
+        (self.expect.lost, self.expect.rate) =
+            (expect_messages.expect_lost, expect_messages.expect_rate);
     }
 
     fn checked(self) -> Result<Plan, String> {

@@ -68,8 +68,8 @@ impl Report {
     /// A run in which nothing happened, for the tests beside the code.
     pub(crate) fn none() -> Report {
         Report {
-            tally: Tally::new(),
-            traffic: Traffic::new(),
+            tally: Tally::default(),
+            traffic: Traffic::default(),
             series: Series::new(Instant::now()),
             loads: Vec::new(),
             server_before: None,

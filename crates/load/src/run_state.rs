@@ -12,12 +12,12 @@ use super::{
     times::Times,
 };
 
-/// The run as all its threads see it. The coordinator sets the phase, the threads tell their pulse.
+/// The run as all its threads see it. The coordinator sets the phase, the threads tell their counts.
 pub(crate) struct RunState {
     /// When the run began; all times within messages count from here.
     pub(crate) began: Instant,
     phase: Mutex<Phase>,
-    pulses: Vec<Mutex<ThreadCounts>>,
+    counts: Vec<Mutex<ThreadCounts>>,
     /// Round trips and the like since the last look at them, of all threads.
     recent: Mutex<Times>,
     open: AtomicU64,
@@ -39,22 +39,36 @@ pub(crate) enum Phase {
     Closing { until: Instant },
 }
 
-/// How one thread stands, told a few times a second.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct ThreadCounts {
-    pub(crate) settled: u64,
-    pub(crate) at_once: u64,
-    pub(crate) after_waiting: u64,
-    pub(crate) after_retry: u64,
-    pub(crate) refused: u64,
-    pub(crate) failed: u64,
-    pub(crate) closed: u64,
-    pub(crate) sent: u64,
-    pub(crate) received: u64,
-    /// Deliveries owed by what this thread published, and deliveries it saw; a thread alone may
-    /// see more than it owes.
-    pub(crate) expected: u64,
-    pub(crate) answered: u64,
+/// Declares [`ThreadCounts`] with the sum of two.
+macro_rules! thread_counts {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// How one thread stands, told a few times a second.
+        #[derive(Debug, Clone, Copy, Default)]
+        pub(crate) struct ThreadCounts {
+            $($(#[$doc])* pub(crate) $name: u64),*
+        }
+
+        impl ThreadCounts {
+            fn add(&mut self, other: &ThreadCounts) {
+                $(self.$name += other.$name;)*
+            }
+        }
+    };
+}
+
+thread_counts! {
+    settled,
+    at_once,
+    after_waiting,
+    after_retry,
+    refused,
+    failed,
+    closed,
+    sent,
+    received,
+    /// Deliveries owed by what this thread published; a thread alone may see more than it owes.
+    expected,
+    answered,
 }
 
 /// What a thread says to the coordinator. Each of the first five is said once at most.
@@ -96,7 +110,7 @@ impl RunState {
         Arc::new(RunState {
             began: Instant::now(),
             phase: Mutex::new(Phase::Opening),
-            pulses: (0..plan.threads).map(|_| Mutex::default()).collect(),
+            counts: (0..plan.threads).map(|_| Mutex::default()).collect(),
             recent: Mutex::new(Times::coarse()),
             open: AtomicU64::new(0),
             open_max: AtomicU64::new(0),
@@ -108,7 +122,7 @@ impl RunState {
         *lock(&self.phase)
     }
 
-    /// Whoever sets it wakes the threads afterwards.
+    /// Sets the phase; the caller wakes the threads afterwards.
     pub(crate) fn set_phase(&self, phase: Phase) {
         *lock(&self.phase) = phase;
     }
@@ -136,8 +150,8 @@ impl RunState {
     }
 
     /// Tells how the thread stands, and hands over what it measured since it last did.
-    pub(crate) fn tell(&self, thread: usize, pulse: ThreadCounts, recent: &mut Times) {
-        *lock(&self.pulses[thread]) = pulse;
+    pub(crate) fn tell(&self, thread: usize, counts: ThreadCounts, recent: &mut Times) {
+        *lock(&self.counts[thread]) = counts;
         lock(&self.recent).add(recent);
         recent.reset();
     }
@@ -145,19 +159,8 @@ impl RunState {
     /// All threads together.
     pub(crate) fn counts(&self) -> ThreadCounts {
         let mut sum = ThreadCounts::default();
-        for pulse in &self.pulses {
-            let pulse = *lock(pulse);
-            sum.settled += pulse.settled;
-            sum.at_once += pulse.at_once;
-            sum.after_waiting += pulse.after_waiting;
-            sum.after_retry += pulse.after_retry;
-            sum.refused += pulse.refused;
-            sum.failed += pulse.failed;
-            sum.closed += pulse.closed;
-            sum.sent += pulse.sent;
-            sum.received += pulse.received;
-            sum.expected += pulse.expected;
-            sum.answered += pulse.answered;
+        for counts in &self.counts {
+            sum.add(&lock(counts));
         }
         sum
     }

@@ -11,21 +11,21 @@ use super::{
 
 /// Everything counted in a run. Every connection ends up in exactly one of: a connect-time
 /// histogram (it was served), `refused`, `failed`, `interrupted`.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Tally {
     /// Served at the first try, sooner than `--waited-after`, and without the server saying that
     /// they waited.
     prompt: Times,
-    /// The same, but slower than `--waited-after`: waited, unless the server is one that would
+    /// Served at the first try, but slower than `--waited-after`: waited, unless the server is one that would
     /// have said so.
     slow: Times,
     /// Served at the first try, and the server says they waited in its line.
     marked: Times,
     /// Served after a refusal and a wait outside; counted from the first try.
     pub(crate) after_retry: Times,
-    /// Whose final answer was an HTTP status other than 101, by that status.
+    /// Connections whose final answer was an HTTP status other than 101, by that status.
     pub(crate) refused: BTreeMap<u16, Refusal>,
-    /// Who got neither service nor an answer, by cause.
+    /// Connections that got neither service nor an answer, by cause.
     pub(crate) failed: BTreeMap<Cause, Failures>,
     /// Served ones that ended before we closed them, by how.
     pub(crate) closed_by_server: BTreeMap<Ending, u64>,
@@ -68,30 +68,6 @@ pub(crate) struct Failures {
 }
 
 impl Tally {
-    pub(crate) fn new() -> Tally {
-        Tally {
-            prompt: Times::new(),
-            slow: Times::new(),
-            marked: Times::new(),
-            after_retry: Times::new(),
-            refused: BTreeMap::new(),
-            failed: BTreeMap::new(),
-            closed_by_server: BTreeMap::new(),
-            interrupted: 0,
-            retries: 0,
-            open: 0,
-            open_max: 0,
-            held_to_the_end: 0,
-            closed_cleanly: 0,
-            messages_sent: 0,
-            messages_held_back: 0,
-            messages_received: 0,
-            settled_after: Duration::ZERO,
-            held_for: Duration::ZERO,
-            server: None,
-        }
-    }
-
     /// Counts a connection served at its first try. `marked`: the server says that it waited.
     pub(crate) fn count_served(&mut self, took: Duration, marked: bool, waited_after: Duration) {
         match (marked, took >= waited_after) {
@@ -267,7 +243,7 @@ mod tests {
 
     #[test]
     fn the_clock_decides_who_waited_when_the_server_does_not_say() {
-        let mut tally = Tally::new();
+        let mut tally = Tally::default();
         tally.count_served(millis(3), false, WAITED_AFTER);
         tally.count_served(millis(900), false, WAITED_AFTER);
         assert_eq!((tally.at_once().count(), tally.after_waiting().count()), (1, 1));
@@ -275,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_server_that_says_who_waited_is_believed_about_the_others_too() {
-        let mut tally = Tally::new();
+        let mut tally = Tally::default();
         tally.count_served(millis(3), false, WAITED_AFTER);
         tally.count_served(millis(900), false, WAITED_AFTER);
         tally.count_served(millis(20), true, WAITED_AFTER);
@@ -286,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_server_with_a_waiting_line_is_believed_when_nobody_waited() {
-        let mut tally = Tally::new();
+        let mut tally = Tally::default();
         tally.count_served(millis(900), false, WAITED_AFTER);
         tally.server = ServerFigures::read(br#"{"active_connections":1,"max_queued_tasks":5}"#);
         assert_eq!((tally.at_once().count(), tally.after_waiting().count()), (1, 0));
@@ -294,7 +270,7 @@ mod tests {
 
     #[test]
     fn advice_is_kept_as_a_range() {
-        let mut tally = Tally::new();
+        let mut tally = Tally::default();
         for advice in [Some(millis(2000)), None, Some(millis(1000)), Some(millis(3000))] {
             tally.count_refused(503, advice);
         }
@@ -304,7 +280,7 @@ mod tests {
 
     #[test]
     fn the_client_is_named_when_it_was_the_limit() {
-        let mut tally = Tally::new();
+        let mut tally = Tally::default();
         tally.count_failed(Failure::of_dial(&io::ErrorKind::AddrNotAvailable.into()));
         tally.count_failed(Failure::of_dial(&io::ErrorKind::ConnectionRefused.into()));
         #[cfg(unix)]

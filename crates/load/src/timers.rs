@@ -22,8 +22,8 @@ pub(crate) struct Timer {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Due {
-    /// No answer for `--waited-after`: it stands in the server's line and gives its place in the
-    /// making to another.
+    /// No answer for `--waited-after`: it waits in the server's line and no longer counts against
+    /// `--connecting`.
     InLine,
     /// No answer for `--timeout`.
     Overdue,

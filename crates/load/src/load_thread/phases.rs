@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{LoadThread, PULSE_EVERY};
+use super::{COUNTS_EVERY, LoadThread};
 use crate::{
     connection::Stage,
     run_state::{Phase, ThreadEvent},
@@ -92,22 +92,22 @@ impl LoadThread {
             self.reported.quiet = true;
             self.send_event(ThreadEvent::Quiet, now);
         }
-        if now >= self.pulse_due || matches!(self.phase, Phase::Draining { .. }) {
-            self.tell_pulse(now);
+        if now >= self.counts_due || matches!(self.phase, Phase::Draining { .. }) {
+            self.tell_counts(now);
         }
     }
 
     fn send_event(&mut self, event: ThreadEvent, now: Instant) {
         // The counts shall be those of the moment the event is about.
-        self.tell_pulse(now);
+        self.tell_counts(now);
         // The coordinator outlives its threads.
         let _ = self.events.send(event);
     }
 
-    fn tell_pulse(&mut self, now: Instant) {
-        self.pulse_due = now + PULSE_EVERY;
-        let pulse = self.log.pulse();
-        self.state.tell(self.share.thread, pulse, &mut self.log.recent);
+    fn tell_counts(&mut self, now: Instant) {
+        self.counts_due = now + COUNTS_EVERY;
+        let counts = self.log.counts();
+        self.state.tell(self.share.thread, counts, &mut self.log.recent);
     }
 
     /// Interrupted before all had their answer: those without one are given up, the others closed
@@ -145,11 +145,11 @@ impl LoadThread {
             Phase::Running { from, until } => (Some(from), Some(until)),
             Phase::Closing { until } => (None, Some(until)),
         };
-        let place_free = self.connecting < self.connecting_max;
-        let opening = self.next_opening().filter(|_| place_free && self.phase == Phase::Opening);
+        let may_connect = self.connecting < self.connecting_max;
+        let opening = self.next_opening().filter(|_| may_connect && self.phase == Phase::Opening);
         let timer = self.timers.next_at().filter(|_| !matches!(self.phase, Phase::Closing { .. }));
         let ends = [from, until].into_iter().flatten().filter(|end| *end > now);
-        let soonest = ends.chain(opening).chain(timer).fold(self.pulse_due, Instant::min);
+        let soonest = ends.chain(opening).chain(timer).fold(self.counts_due, Instant::min);
         soonest.saturating_duration_since(now)
     }
 }
