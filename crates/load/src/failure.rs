@@ -1,13 +1,12 @@
 //! Why a connection got neither service nor an HTTP status.
 
-use std::io;
+use std::{error, fmt, io};
 
 /// A failure, as it is met.
 #[derive(Debug)]
 pub struct Failure {
     pub(crate) cause: Cause,
-    /// What was met with, in words.
-    pub detail: String,
+    pub(crate) detail: String,
 }
 
 /// Why a connection got neither service nor an HTTP status.
@@ -58,6 +57,17 @@ impl Failure {
         Failure { cause, detail: error.to_string() }
     }
 }
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.cause.meaning() {
+            meaning if meaning == self.detail => f.write_str(meaning),
+            meaning => write!(f, "{meaning}: {}", self.detail),
+        }
+    }
+}
+
+impl error::Error for Failure {}
 
 impl Cause {
     /// The stable name in JSON.

@@ -12,7 +12,8 @@ use super::{
     times::Times,
 };
 
-/// The run as all its threads see it. The coordinator sets the phase, the threads tell their counts.
+/// The run as all its threads see it. The coordinator sets the phase, the threads tell their
+/// counts.
 pub(crate) struct RunState {
     /// When the run began; all times within messages count from here.
     pub(crate) began: Instant,

@@ -16,8 +16,8 @@ pub(crate) struct Tally {
     /// Served at the first try, sooner than `--waited-after`, and without the server saying that
     /// they waited.
     prompt: Times,
-    /// Served at the first try, but slower than `--waited-after`: waited, unless the server is one that would
-    /// have said so.
+    /// Served at the first try, but slower than `--waited-after`: waited, unless the server is one
+    /// that would have said so.
     slow: Times,
     /// Served at the first try, and the server says they waited in its line.
     marked: Times,
