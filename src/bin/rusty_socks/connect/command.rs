@@ -14,7 +14,7 @@ anything else       a message to the current room";
 
 /// A line that was typed, taken apart.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Typed<'l> {
+pub(super) enum Command<'l> {
     Nothing,
     Say(&'l str),
     Join(&'l str),
@@ -32,39 +32,39 @@ pub(super) enum Typed<'l> {
 /// Messages that `/history` asks for when it is not told how many.
 const HISTORY: u64 = 10;
 
-impl Typed<'_> {
-    pub(super) fn parse(line: &str) -> Typed<'_> {
+impl Command<'_> {
+    pub(super) fn parse(line: &str) -> Command<'_> {
         if line.trim().is_empty() {
-            return Typed::Nothing;
+            return Command::Nothing;
         }
-        let Some(command) = line.strip_prefix('/') else { return Typed::Say(line) };
+        let Some(command) = line.strip_prefix('/') else { return Command::Say(line) };
         if command.starts_with('/') {
-            return Typed::Say(command);
+            return Command::Say(command);
         }
         let (name, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
         let rest = rest.trim();
-        let wrong = |usage: &str| Typed::Wrong(format!("it is {usage}"));
+        let wrong = |usage: &str| Command::Wrong(format!("it is {usage}"));
         match (name, rest) {
             ("join", "") => wrong("/join ROOM"),
-            ("join", room) => Typed::Join(room),
-            ("leave", "") => Typed::Leave(None),
-            ("leave", room) => Typed::Leave(Some(room)),
+            ("join", room) => Command::Join(room),
+            ("leave", "") => Command::Leave(None),
+            ("leave", room) => Command::Leave(Some(room)),
             ("room", "") => wrong("/room ROOM"),
-            ("room", room) => Typed::Room(room),
-            ("history", "") => Typed::History(HISTORY),
+            ("room", room) => Command::Room(room),
+            ("history", "") => Command::History(HISTORY),
             ("history", count) => match count.parse() {
-                Ok(count @ 1..) => Typed::History(count),
+                Ok(count @ 1..) => Command::History(count),
                 _ => wrong("/history [N]"),
             },
-            ("who", "") => Typed::Who,
+            ("who", "") => Command::Who,
             ("who", _) => wrong("/who"),
             ("to", rest) => match rest.split_once(char::is_whitespace) {
-                Some((client, text)) => Typed::To(client, text.trim_start()),
+                Some((client, text)) => Command::To(client, text.trim_start()),
                 None => wrong("/to CLIENT TEXT"),
             },
-            ("help", _) => Typed::Help,
-            ("quit" | "exit", _) => Typed::Quit,
-            _ => Typed::Wrong(format!("there is no /{name}; /help tells what there is")),
+            ("help", _) => Command::Help,
+            ("quit" | "exit", _) => Command::Quit,
+            _ => Command::Wrong(format!("there is no /{name}; /help tells what there is")),
         }
     }
 }
@@ -75,17 +75,17 @@ mod tests {
 
     #[test]
     fn a_line_is_a_message_unless_it_begins_with_a_slash() {
-        assert_eq!(Typed::parse("hi there "), Typed::Say("hi there "));
-        assert_eq!(Typed::parse("//shrug"), Typed::Say("/shrug"));
-        assert_eq!(Typed::parse(" \t"), Typed::Nothing);
-        assert_eq!(Typed::parse("/join  tea"), Typed::Join("tea"));
-        assert_eq!(Typed::parse("/leave"), Typed::Leave(None));
-        assert_eq!(Typed::parse("/to ab12 how  are you"), Typed::To("ab12", "how  are you"));
-        assert_eq!(Typed::parse("/history"), Typed::History(10));
-        assert_eq!(Typed::parse("/history 3"), Typed::History(3));
-        assert_eq!(Typed::parse("/quit"), Typed::Quit);
+        assert_eq!(Command::parse("hi there "), Command::Say("hi there "));
+        assert_eq!(Command::parse("//shrug"), Command::Say("/shrug"));
+        assert_eq!(Command::parse(" \t"), Command::Nothing);
+        assert_eq!(Command::parse("/join  tea"), Command::Join("tea"));
+        assert_eq!(Command::parse("/leave"), Command::Leave(None));
+        assert_eq!(Command::parse("/to ab12 how  are you"), Command::To("ab12", "how  are you"));
+        assert_eq!(Command::parse("/history"), Command::History(10));
+        assert_eq!(Command::parse("/history 3"), Command::History(3));
+        assert_eq!(Command::parse("/quit"), Command::Quit);
         for line in ["/join", "/history x", "/history 0", "/to ab12", "/dance", "/"] {
-            assert!(matches!(Typed::parse(line), Typed::Wrong(_)), "{line}");
+            assert!(matches!(Command::parse(line), Command::Wrong(_)), "{line}");
         }
     }
 }

@@ -15,8 +15,8 @@ use rusty_socks_client::{
 };
 
 use super::{
-    happening::{Happening, Happenings},
-    show,
+    text,
+    ui_event::{UiEvent, UiEvents},
 };
 
 /// Requests that may wait to be sent. A pipe is not read beyond it.
@@ -69,7 +69,7 @@ pub(super) fn join(
 pub(super) struct Worker {
     pub(super) session: Session,
     pub(super) name: Option<String>,
-    pub(super) happenings: Happenings,
+    pub(super) events: UiEvents,
     /// Publishes under way, oldest first.
     pub(super) tickets: VecDeque<Ticket<Receipt>>,
     pub(super) has_failed: Arc<AtomicBool>,
@@ -83,7 +83,7 @@ impl Worker {
                 Err(TryRecvError::Disconnected) => return,
                 // Nothing else to do: see what became of the oldest.
                 Err(TryRecvError::Empty) if !self.tickets.is_empty() => {
-                    self.settle_one();
+                    self.finish_oldest();
                     continue;
                 }
                 Err(TryRecvError::Empty) => match jobs.recv() {
@@ -97,7 +97,7 @@ impl Worker {
         }
     }
 
-    fn settle_one(&mut self) {
+    fn finish_oldest(&mut self) {
         if let Some(ticket) = self.tickets.pop_front()
             && let Err(error) = ticket.wait(ANSWER_TIMEOUT)
         {
@@ -109,12 +109,12 @@ impl Worker {
         self.has_failed.store(true, Ordering::SeqCst);
         // The end of the session is told once, by itself.
         if !self.session.is_over() {
-            self.tell(Happening::Problem(error.to_string()));
+            self.tell(UiEvent::Problem(error.to_string()));
         }
     }
 
-    fn tell(&self, happening: Happening) {
-        drop(self.happenings.send(happening));
+    fn tell(&self, event: UiEvent) {
+        drop(self.events.send(event));
     }
 
     fn options(&self) -> PublishOptions {
@@ -127,11 +127,11 @@ impl Worker {
         match job {
             Job::Say { room, text } => loop {
                 match self.session.publish_later(&[&room], &text, self.options()) {
-                    Err(error) if error.kind() == ErrorKind::Full => self.settle_one(),
+                    Err(error) if error.kind() == ErrorKind::Full => self.finish_oldest(),
                     outcome => {
                         self.tickets.push_back(outcome?);
                         if self.tickets.len() >= TICKETS_MAX {
-                            self.settle_one();
+                            self.finish_oldest();
                         }
                         break;
                     }
@@ -139,33 +139,33 @@ impl Worker {
             },
             Job::To { client, text } => {
                 self.session.direct_with(&client, &text, self.options())?;
-                self.tell(Happening::Note(format!("to {client}: {}", show::plain(&text))));
+                self.tell(UiEvent::Note(format!("to {client}: {}", text::plain(&text))));
             }
             Job::Join(room) => {
                 join(&self.session, &room, self.name.as_deref(), true)?;
-                self.tell(Happening::Entered(room));
+                self.tell(UiEvent::Entered(room));
             }
             Job::Leave(room) => {
                 self.session.leave(&room)?;
-                self.tell(Happening::Left(room));
+                self.tell(UiEvent::Left(room));
             }
             Job::History(room, count) => {
                 let page = self.session.history(&room, Pages::Latest, Some(count))?;
-                self.tell(Happening::Page(room, page.messages));
+                self.tell(UiEvent::Page(room, page.messages));
             }
             Job::Who(room) => {
                 let members = self.session.presence(&room)?;
-                self.tell(Happening::Members(room, members));
+                self.tell(UiEvent::Members(room, members));
             }
             Job::Lost(text) => {
                 self.has_failed.store(true, Ordering::SeqCst);
-                self.tell(Happening::Problem(text));
+                self.tell(UiEvent::Problem(text));
             }
             Job::End => {
                 while !self.tickets.is_empty() {
-                    self.settle_one();
+                    self.finish_oldest();
                 }
-                self.tell(Happening::InputEnd);
+                self.tell(UiEvent::InputEnd);
             }
         }
         Ok(())

@@ -1,11 +1,11 @@
-//! How things look: colours, times, and nothing in a message that a terminal would obey.
-
-use std::fmt::Write;
+//! How things look: colours, times, and messages as lines.
 
 use chrono::{DateTime, Local};
 use rusty_socks_client::{Event, PrivateMessage, RoomMessage};
 use serde::Serialize;
 use serde_json::value::RawValue;
+
+use super::text::plain;
 
 /// Of colours that can be read on dark and on light.
 const NAMES: [&str; 6] = ["31", "32", "33", "34", "35", "36"];
@@ -17,7 +17,7 @@ const ID_CHARS: usize = 8;
 
 /// How to show things.
 #[derive(Debug, Clone)]
-pub(super) struct Look {
+pub(super) struct Renderer {
     pub(super) is_coloured: bool,
     pub(super) has_times: bool,
     pub(super) is_json: bool,
@@ -25,9 +25,9 @@ pub(super) struct Look {
     pub(super) room: Option<String>,
 }
 
-/// A message as a line for programs, in the words of the protocol.
+/// What is shown of a message; for programs in the words of the protocol.
 #[derive(Serialize)]
-struct Json<'a> {
+struct Fields<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,63 +42,36 @@ struct Json<'a> {
     client_id: &'a str,
 }
 
-impl Look {
+impl Renderer {
     pub(super) fn message(&self, message: &RoomMessage) -> String {
         let RoomMessage { room, seq, id, sender, content, timestamp, client_id, .. } = message;
-        if self.is_json {
-            let (room, seq) = (Some(room.as_str()), Some(*seq));
-            let sender = sender.as_deref();
-            return json(&Json {
-                kind: "message",
-                room,
-                seq,
-                id,
-                sender,
-                content,
-                timestamp,
-                client_id,
-            });
-        }
-        let place = match &self.room {
-            Some(current) if current == room => String::new(),
-            _ => format!("{} ", self.paint(DIM, &plain(room))),
+        let (kind, sender) = ("message", sender.as_deref());
+        let (room, seq) = (Some(room.as_str()), Some(*seq));
+        let prefix = match room {
+            room if room == self.room.as_deref() => String::new(),
+            room => format!("{} ", self.paint(DIM, &plain(room.unwrap_or_default()))),
         };
-        self.line(timestamp, &place, sender.as_deref(), client_id, content)
+        self.line(&prefix, &Fields { kind, room, seq, id, sender, content, timestamp, client_id })
     }
 
     pub(super) fn private(&self, kind: &'static str, message: &PrivateMessage) -> String {
         let PrivateMessage { id, sender, content, timestamp, client_id, .. } = message;
-        if self.is_json {
-            let sender = sender.as_deref();
-            return json(&Json {
-                kind,
-                room: None,
-                seq: None,
-                id,
-                sender,
-                content,
-                timestamp,
-                client_id,
-            });
-        }
-        let place =
-            format!("{} ", self.paint(BOLD, if kind == "direct" { "to you" } else { "to all" }));
-        self.line(timestamp, &place, sender.as_deref(), client_id, content)
+        let (room, seq, sender) = (None, None, sender.as_deref());
+        let to = if kind == "direct" { "to you" } else { "to all" };
+        let prefix = format!("{} ", self.paint(BOLD, to));
+        self.line(&prefix, &Fields { kind, room, seq, id, sender, content, timestamp, client_id })
     }
 
-    fn line(
-        &self,
-        timestamp: &str,
-        place: &str,
-        sender: Option<&str>,
-        client_id: &str,
-        content: &RawValue,
-    ) -> String {
-        let id: String = client_id.chars().take(ID_CHARS).collect();
-        let name = plain(sender.unwrap_or(&id));
+    fn line(&self, prefix: &str, fields: &Fields<'_>) -> String {
+        if self.is_json {
+            // Strings, numbers and JSON that is JSON already.
+            return serde_json::to_string(fields).unwrap_or_default();
+        }
+        let id: String = fields.client_id.chars().take(ID_CHARS).collect();
+        let name = plain(fields.sender.unwrap_or(&id));
         let colour = NAMES[name.bytes().fold(0, |sum, byte| sum + usize::from(byte)) % NAMES.len()];
         let name = self.paint(colour, &name);
-        format!("{}{place}{name}: {}", self.time(timestamp), text_of(content))
+        format!("{}{prefix}{name}: {}", self.time(fields.timestamp), text_of(fields.content))
     }
 
     /// The time of day here; a time that cannot be read is not shown.
@@ -168,21 +141,11 @@ pub(super) fn notice(event: &Event) -> Option<String> {
     })
 }
 
-/// A count and its noun, in the plural unless it is one.
-pub(super) fn counted(count: u64, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
-}
-
 pub(super) fn name(sender: &Option<String>, client_id: &str) -> String {
     match sender {
         Some(sender) => format!("{} ({})", plain(sender), plain(client_id)),
         None => plain(client_id),
     }
-}
-
-fn json(line: &Json<'_>) -> String {
-    // Strings, numbers and JSON that is JSON already.
-    serde_json::to_string(line).unwrap_or_default()
 }
 
 /// A text as it is, anything else as JSON.
@@ -193,44 +156,15 @@ fn text_of(content: &RawValue) -> String {
     }
 }
 
-/// Without what a terminal would obey; tabs and line breaks as spaces.
-pub(super) fn plain(text: &str) -> String {
-    text.chars()
-        .map(|c| match c {
-            '\t' | '\n' => ' ',
-            c if c.is_control() || is_bidi(c) => '\u{fffd}',
-            c => c,
-        })
-        .collect()
-}
-
-/// What turns the order of the letters around it, names of others included.
-fn is_bidi(c: char) -> bool {
-    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-/// Bytes as `00 ff`.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 3);
-    for (index, byte) in bytes.iter().enumerate() {
-        let space = if index == 0 { "" } else { " " };
-        // Writing to a string does not fail.
-        let _ = write!(text, "{space}{byte:02x}");
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_message_cannot_move_the_cursor() {
-        assert_eq!(plain("a\x1b[2Jb\r\nc\td"), "a\u{fffd}[2Jb\u{fffd} c d");
+    fn a_text_is_shown_without_its_quotes_and_other_content_as_json() {
         let content = RawValue::from_string(r#""\u001b]0;x\u0007""#.into()).unwrap();
         assert_eq!(text_of(&content), "\u{fffd}]0;x\u{fffd}");
         let content = RawValue::from_string("{ \"a\":1}".into()).unwrap();
         assert_eq!(text_of(&content), "{ \"a\":1}");
-        assert_eq!(hex(&[0, 255]), "00 ff");
     }
 }
