@@ -43,7 +43,7 @@ export function join(room, options) {
   const { since, presence, sender } = given(options);
   const name = text('room', room);
   if (isPattern(name) && ((since ?? null) !== null || presence === true)) {
-    throw wrong('a pattern is joined without since and presence');
+    throw wrong('a join of a pattern must have neither since nor presence');
   }
   return new Command({
     type: 'join',
@@ -80,7 +80,7 @@ export function broadcast(content, options, freshId) {
 
 export function history(room, options) {
   const { before, after, limit } = given(options);
-  if ((before ?? null) !== null && (after ?? null) !== null) throw wrong('give before or after, not both');
+  if ((before ?? null) !== null && (after ?? null) !== null) throw wrong('history must have before or after, not both');
   return new Command({
     type: 'history',
     room: text('room', room),
