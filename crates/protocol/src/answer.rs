@@ -1,14 +1,15 @@
 //! The answers to commands.
 //!
 //! A body has the fields besides `type` and `ref`. Parse a body from the text of the whole frame:
-//! unknown fields are ignored.
+//! unknown fields are ignored. A field may be missing in frames of older or other servers; it is
+//! then empty, 0 or `false`, unless its documentation says otherwise.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{ErrorCode, Overflow, RoomSeq, Seconds};
+use crate::{ErrorCode, Overflow, RoomSeq, Seconds, lenient};
 
 /// The kinds of answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -83,8 +84,8 @@ pub struct Welcome<'a> {
     /// The client's id, a UUID.
     #[serde(borrow)]
     pub client_id: Cow<'a, str>,
-    /// The secret that resumes the session.
-    #[serde(borrow)]
+    /// The secret that resumes the session; empty if the server has no sessions.
+    #[serde(borrow, default)]
     pub session: Cow<'a, str>,
     /// The default room, if the client is in it.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -93,7 +94,11 @@ pub struct Welcome<'a> {
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Cow<'a, str>>,
     /// The position in the default room.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "lenient::some_seq",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub seq: Option<u64>,
     /// Name and version of the server.
     #[serde(borrow, default)]
@@ -102,13 +107,16 @@ pub struct Welcome<'a> {
     #[serde(borrow, default)]
     pub node: Cow<'a, str>,
     /// Time between pings to a quiet client; 0 if there are none.
+    #[serde(default, deserialize_with = "lenient::or_default")]
     pub ping_s: Seconds,
-    /// The largest message that the server accepts.
+    /// The largest message that the server accepts; `usize::MAX` if the server does not state it.
+    #[serde(default = "unlimited")]
     pub max_message_bytes: usize,
     /// How long the session outlives a lost connection.
+    #[serde(default)]
     pub resume_window_s: Seconds,
     /// The limits of the client.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::or_default")]
     pub limits: Limits,
 }
 
@@ -117,10 +125,10 @@ pub struct Welcome<'a> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Messages a second, which is also the burst size.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient::limit", skip_serializing_if = "Option::is_none")]
     pub rate_messages: Option<u32>,
     /// Bytes of messages a second, which is also the burst size.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient::limit", skip_serializing_if = "Option::is_none")]
     pub rate_bytes: Option<u32>,
     /// Rooms that the client may be in; also the limit for patterns.
     #[serde(default)]
@@ -131,12 +139,13 @@ pub struct Limits {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published<'a> {
     /// The room.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub room: Cow<'a, str>,
     /// The message's sequence number in the room.
+    #[serde(default, deserialize_with = "lenient::seq")]
     pub seq: u64,
     /// The message's id.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub id: Cow<'a, str>,
     /// Whether the message is a repeat, which was not published again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -147,10 +156,10 @@ pub struct Published<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishedToRooms<'a> {
     /// The rooms, with the message's number in each.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub rooms: Vec<RoomSeq<'a>>,
     /// The message's id.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub id: Cow<'a, str>,
     /// Whether the message is a repeat, which was not published again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -164,7 +173,7 @@ pub struct Sent<'a> {
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Cow<'a, str>>,
     /// The message's id.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub id: Cow<'a, str>,
     /// Whether the message is a repeat, which was not published again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -175,19 +184,22 @@ pub struct Sent<'a> {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Joined<'a> {
     /// The room.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub room: Cow<'a, str>,
     /// The epoch of the room.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub epoch: Cow<'a, str>,
     /// Messages after this one are delivered.
+    #[serde(default, deserialize_with = "lenient::seq")]
     pub seq: u64,
     /// Whether `messages` has all messages since `since`.
+    #[serde(default)]
     pub recovered: bool,
     /// The policy of the room for a member that is too slow.
+    #[serde(default)]
     pub overflow: Overflow,
     /// The messages since `since`, oldest first: a [`Message`](crate::Message) each.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub messages: Vec<&'a RawValue>,
     /// The members, if `presence` was set.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -201,7 +213,7 @@ pub struct Joined<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Left<'a> {
     /// The room or pattern.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub room: Cow<'a, str>,
 }
 
@@ -209,10 +221,10 @@ pub struct Left<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subscribed<'a> {
     /// The pattern.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub room: Cow<'a, str>,
     /// The rooms that were joined.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub rooms: Vec<MatchedRoom<'a>>,
 }
 
@@ -220,14 +232,16 @@ pub struct Subscribed<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MatchedRoom<'a> {
     /// The room.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub room: Cow<'a, str>,
     /// The epoch of the room.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub epoch: Cow<'a, str>,
     /// Messages after this one are delivered.
+    #[serde(default, deserialize_with = "lenient::seq")]
     pub seq: u64,
     /// The policy of the room for a member that is too slow.
+    #[serde(default)]
     pub overflow: Overflow,
 }
 
@@ -235,15 +249,16 @@ pub struct MatchedRoom<'a> {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Page<'a> {
     /// The room.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub room: Cow<'a, str>,
     /// The epoch of the room.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub epoch: Cow<'a, str>,
     /// The room's position when the page was taken.
+    #[serde(default, deserialize_with = "lenient::seq")]
     pub seq: u64,
     /// The messages, oldest first: a [`Message`](crate::Message) each.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub messages: Vec<&'a RawValue>,
 }
 
@@ -251,12 +266,13 @@ pub struct Page<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Members<'a> {
     /// The room.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub room: Cow<'a, str>,
     /// The members that the server lists.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub members: Vec<Member<'a>>,
     /// How many members there are.
+    #[serde(default)]
     pub count: usize,
 }
 
@@ -275,18 +291,19 @@ pub struct Member<'a> {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Resumed<'a> {
     /// The client id of the session, which the client has again.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub client_id: Cow<'a, str>,
     /// The secret of the session, unchanged.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub session: Cow<'a, str>,
     /// The patterns of the session.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub patterns: Vec<Cow<'a, str>>,
     /// The rooms of the session.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub rooms: Vec<ResumedRoom<'a>>,
     /// The position in the direct messages. The missed ones follow as frames.
+    #[serde(default)]
     pub direct: DirectState,
 }
 
@@ -300,7 +317,11 @@ pub struct ResumedRoom<'a> {
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Cow<'a, str>>,
     /// Messages after this one are delivered.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "lenient::some_seq",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub seq: Option<u64>,
     /// Whether `messages` has all messages since the client's position.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -326,9 +347,22 @@ pub struct ResumedRoom<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DirectState {
     /// The number of the last direct message.
+    #[serde(default, deserialize_with = "lenient::seq")]
     pub seq: u64,
     /// Whether all missed messages follow.
+    #[serde(default)]
     pub recovered: bool,
+}
+
+impl Default for DirectState {
+    /// Where nothing is said, nothing was missed.
+    fn default() -> DirectState {
+        DirectState { seq: 0, recovered: true }
+    }
+}
+
+fn unlimited() -> usize {
+    usize::MAX
 }
 
 /// The answer to `ping`.
@@ -336,9 +370,10 @@ pub struct DirectState {
 pub struct Pong {}
 
 /// The body of `error`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Error<'a> {
     /// The stable code.
+    #[serde(default)]
     pub code: ErrorCode,
     /// A text for people, which may change.
     #[serde(borrow, default)]

@@ -95,7 +95,6 @@ pub enum Command<'a> {
         /// The secret from the session's `welcome`.
         session: Cow<'a, str>,
         /// The positions that the client had reached.
-        #[serde(skip_serializing_if = "Vec::is_empty")]
         rooms: Vec<RoomPosition<'a>>,
         /// The number of the last direct message that the client got.
         #[serde(skip_serializing_if = "Option::is_none")]

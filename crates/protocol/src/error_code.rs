@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal,)*) => {
         /// The stable `code` of an `error` frame: why a command failed.
-        #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum ErrorCode {
             $($(#[$doc])* $variant,)*
@@ -67,7 +67,8 @@ codes! {
     Unrecoverable = "unrecoverable",
     /// Reserved: the client must authenticate.
     Unauthorized = "unauthorized",
-    /// Reserved: the server failed.
+    /// Reserved: the server failed. Also the value for a missing code.
+    #[default]
     Internal = "internal",
 }
 

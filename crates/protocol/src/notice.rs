@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Overflow;
+use crate::{Overflow, lenient};
 
 /// A notice, which a server sends without a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,10 +42,18 @@ pub enum Notice<'a> {
         #[serde(borrow)]
         room: Cow<'a, str>,
         /// The first message that was not delivered.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(
+            default,
+            deserialize_with = "lenient::some_seq",
+            skip_serializing_if = "Option::is_none"
+        )]
         from: Option<u64>,
         /// The last message that was not delivered.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(
+            default,
+            deserialize_with = "lenient::some_seq",
+            skip_serializing_if = "Option::is_none"
+        )]
         to: Option<u64>,
         /// Whether presence notices are missing.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -60,11 +68,13 @@ pub enum Notice<'a> {
         #[serde(borrow)]
         room: Cow<'a, str>,
         /// The epoch of the room.
-        #[serde(borrow)]
+        #[serde(borrow, default)]
         epoch: Cow<'a, str>,
         /// Messages after this one are delivered.
+        #[serde(default, deserialize_with = "lenient::seq")]
         seq: u64,
         /// The room's policy for a member that is too slow.
+        #[serde(default)]
         overflow: Overflow,
     },
     /// A new room matches a pattern, but the client is in as many rooms as allowed and did not
@@ -80,9 +90,10 @@ pub enum Notice<'a> {
     /// The server is about to close the connection.
     Closing {
         /// The reason.
-        #[serde(borrow)]
+        #[serde(borrow, default)]
         reason: Cow<'a, str>,
-        /// Milliseconds after which the client should reconnect.
-        reconnect_after_ms: u64,
+        /// Milliseconds after which the client should reconnect, if the server states them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reconnect_after_ms: Option<u64>,
     },
 }
