@@ -23,6 +23,7 @@ impl HandlerInstance {
     }
 
     /// Calls the handler, and does what the server owes its session after that call.
+    #[inline]
     pub(crate) fn call(&mut self, conn: &mut dyn ConnHandle, call: &Call<'_>) {
         let HandlerInstance { handler, state, is_fresh } = self;
         let outcome = catch_unwind(AssertUnwindSafe(|| handler.call(state, conn, call)));

@@ -150,10 +150,13 @@ impl ConnIo {
 
     /// Whether the outbox takes a message of `bytes`, now or after a write. Asks for the close of a
     /// connection that turns out to be lost.
+    #[inline]
     pub(super) fn fits(&mut self, bytes: usize, cx: &mut WorkerCtx) -> bool {
-        if self.outbox.fits(bytes, &cx.limits.outbox) {
-            return true;
-        }
+        self.outbox.fits(bytes, &cx.limits.outbox) || self.fits_after_write(bytes, cx)
+    }
+
+    #[cold]
+    fn fits_after_write(&mut self, bytes: usize, cx: &mut WorkerCtx) -> bool {
         // It may only look slow because this turn has not flushed yet.
         if self.write(cx).is_err() {
             self.ask_close(CloseReason::LOST, &mut cx.work);
@@ -363,6 +366,14 @@ impl ConnIo {
         }
         self.readiness.set(Readiness::WRITABLE, flushed == Flushed::Empty);
         self.on_sent(sent, cx);
+        // Most writes empty an outbox that nothing was paused for.
+        if flushed == Flushed::Blocked || self.pauses.is_paused() {
+            self.update_outbox_pause(cx);
+        }
+        Ok(flushed)
+    }
+
+    fn update_outbox_pause(&mut self, cx: &mut WorkerCtx) {
         if self.pauses.has(PauseReasons::OUTBOX) {
             if self.outbox.is_low(&cx.limits.outbox) {
                 self.resume(PauseReasons::OUTBOX, &mut cx.work);
@@ -372,6 +383,5 @@ impl ConnIo {
         {
             cx.metrics().read_pauses.add(1);
         }
-        Ok(flushed)
     }
 }

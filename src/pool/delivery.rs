@@ -34,7 +34,7 @@ pub(super) struct Delivery<'a> {
 impl Open {
     /// Queues a room's message, or does what the room's policy says when the client is too slow for
     /// it. Returns whether it was queued.
-    #[inline]
+    #[inline(always)]
     pub(super) fn deliver(
         &mut self,
         frame: &PreparedFrame,

@@ -174,9 +174,12 @@ impl Open {
     /// Writes what the kernel takes. Where that may have made room for what is held back, the
     /// connection is flushed once more.
     pub(super) fn write(&self, io: &mut ConnIo, cx: &mut WorkerCtx) -> io::Result<Flushed> {
+        if self.lags.is_none() {
+            return io.write(cx);
+        }
         let before = io.bytes_sent;
         let flushed = io.write(cx)?;
-        if self.lags.is_some() && io.bytes_sent > before {
+        if io.bytes_sent > before {
             io.list_dirty(&mut cx.work);
         }
         Ok(flushed)

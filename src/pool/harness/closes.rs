@@ -193,6 +193,19 @@ fn what_comes_behind_a_close_is_nobodys() {
 }
 
 #[test]
+fn the_answer_to_our_close_is_read_while_a_mailbox_is_behind() {
+    let mut harness = Harness::open(Config::default());
+    harness.cx.on_backpressure();
+    harness.feed(&frame(TEXT, b"not read before the close"));
+    assert!(harness.conn.io.pauses.is_paused() && harness.heard() == 0);
+    harness.ask_close(CloseReason::KICKED);
+    harness.turns();
+    assert_eq!(only_close(&mut harness, "parked"), 4009);
+    harness.feed(&close(4009, ""));
+    harness.expect_nothing_left("closed while parked");
+}
+
+#[test]
 fn who_never_answers_our_close_is_not_waited_for() {
     let mut harness = Harness::open(Config::default());
     harness.feed(&frame(TEXT, b"close 4000 x"));
