@@ -232,9 +232,9 @@ pub struct Config {
     /// Unit: seconds. Default: 60. Range: 0 to 86400.
     pub resume_window: Duration,
 
-    /// Sessions without a connection that are kept at once. Beyond it, the one that is away longest
-    /// ends. Set it to at least [`max_conn`](Config::max_conn) if all clients may lose their
-    /// connections at once.
+    /// Sessions without a connection that are kept at once. Beyond it, the one that is away
+    /// longest ends. Set it to at least [`max_conn`](Config::max_conn) if all clients may lose
+    /// their connections at once.
     ///
     /// Unit: sessions. Default: 10000. Range: 0 to 10000000.
     pub max_away_sessions: usize,
@@ -279,9 +279,9 @@ pub struct Config {
     /// Default: false. Range: true or false.
     pub broadcast: bool,
 
-    /// Which log lines are written, in the syntax of `RUST_LOG` without its `/regex` part: a level,
-    /// or `target=level`, or several with commas between. `RUST_LOG` itself counts only if this key
-    /// is not set.
+    /// Which log lines are written, in the syntax of `RUST_LOG` without its `/regex` part: a
+    /// level, or `target=level`, or several with commas between. `RUST_LOG` itself counts only
+    /// if this key is not set.
     ///
     /// Default: info. Range: off, error, warn, info, debug or trace, or target=level, comma
     /// separated.

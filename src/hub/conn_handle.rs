@@ -31,7 +31,8 @@ pub(crate) trait ConnHandle {
     /// Attaches the connection to `session`. The connection is in no room until it enters one.
     fn attach(&mut self, session: &Arc<Session>);
     /// Adds to the cost of the request that the handler serves, beside that of its message, in
-    /// microseconds or so. When the connection has had its share of this turn, it waits for the next.
+    /// microseconds or so. When the connection has had its share of this turn, it waits for the
+    /// next.
     fn spend(&mut self, cost: usize);
     /// Stops reading from the connection until the deliveries that its session caused are made.
     /// Called after every lock is released.

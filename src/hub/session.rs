@@ -38,13 +38,13 @@ pub(crate) struct Session {
     /// Whether the session outlives its connection.
     pub(crate) resumable: bool,
     formatter: Arc<dyn NoticeFormatter>,
-    /// The connection that may publish for the session, as [`ConnId::packed`]. Outside the lock, so
-    /// that a publish need not take it.
+    /// The connection that may publish for the session, as [`ConnId::packed`]. Outside the lock,
+    /// so that a publish need not take it.
     sender: AtomicU64,
     /// The deliveries that the session caused and that are not made yet.
     pub(crate) in_flight: InFlight,
-    /// Taken before any room's lock and before the table's. Two sessions are locked in the order of
-    /// their client ids.
+    /// Taken before any room's lock and before the table's. Two sessions are locked in the order
+    /// of their client ids.
     pub(super) state: Mutex<SessionState>,
 }
 

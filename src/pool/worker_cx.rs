@@ -81,8 +81,8 @@ struct Stats {
     until: Millis,
 }
 
-/// Answers to `/stats` that one worker makes anew in [`STATS_INTERVAL_MS`]. Further requests get the
-/// latest of them: a snapshot costs as much as a hundred messages.
+/// Answers to `/stats` that one worker makes anew in [`STATS_INTERVAL_MS`]. Further requests get
+/// the latest of them: a snapshot costs as much as a hundred messages.
 const STATS_FRESH_MAX: u32 = 8;
 
 /// How old the answer to `/stats` may be.

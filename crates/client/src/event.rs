@@ -111,8 +111,8 @@ pub struct RoomMessage {
     pub rooms: Vec<(String, u64)>,
     /// Its id, a UUID.
     pub id: String,
-    /// The name that the sender goes by. U+FFFD stands for half of a surrogate pair, which JSON may
-    /// hold.
+    /// The name that the sender goes by. U+FFFD stands for half of a surrogate pair, which JSON
+    /// may hold.
     pub sender: Option<String>,
     /// JSON, byte for byte as it was published.
     pub content: Box<RawValue>,
@@ -128,8 +128,8 @@ pub struct RoomMessage {
 pub struct PrivateMessage {
     /// Its id, a UUID.
     pub id: String,
-    /// The name that the sender goes by. U+FFFD stands for half of a surrogate pair, which JSON may
-    /// hold.
+    /// The name that the sender goes by. U+FFFD stands for half of a surrogate pair, which JSON
+    /// may hold.
     pub sender: Option<String>,
     /// JSON, byte for byte as it was sent.
     pub content: Box<RawValue>,
