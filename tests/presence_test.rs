@@ -273,17 +273,6 @@ fn a_name_survives_a_resume() {
     assert_eq!(name_of(&presence(&mut anna, "lobby"), &id), "ben", "it has a name already");
 }
 
-#[test]
-fn what_is_no_text_is_no_name() {
-    let server = TestServer::start(lasting());
-    let mut ben = Chat::new(&server);
-    ben.raw(r#"{"content":1,"sender":"\ud800"}"#);
-    ben.settled();
-    // Whoever was there would have got it, and cannot read it.
-    let mut anna = Chat::new(&server);
-    assert_eq!(name_of(&presence(&mut anna, "lobby"), &ben.id), Value::Null);
-}
-
 // ---- newcomers
 // -------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::fault::Fault;
+use super::{fault::Fault, ijson};
 use crate::{Epoch, Position, Range, RoomName, RoomPattern, Watch};
 
 /// The longest `sender`, in bytes of JSON.
@@ -185,6 +185,7 @@ fn content<'a>(fields: &CommandFields<'a>) -> Result<Content<'a>, Fault> {
     let Some(content) = fields.content else {
         return Err(Fault::bad_request("a message needs content"));
     };
+    ijson::check(content.get()).map_err(|why| why.fault("content"))?;
     let (id, is_own_id) = match given_id(fields.id) {
         Some(id) => (id, true),
         None => (Uuid::new_v4(), false),
@@ -207,10 +208,13 @@ fn sender<'a>(fields: &CommandFields<'a>) -> Result<Option<&'a str>, Fault> {
         let message = format!("sender has at most {SENDER_BYTES_MAX} bytes");
         return Err(Fault::new(ErrorCode::TooLarge, message));
     }
+    if let Some(raw) = sender {
+        ijson::check(raw).map_err(|why| why.fault("sender"))?;
+    }
     Ok(sender)
 }
 
-/// A `sender` as text, where it is one: JSON may hold half of a surrogate pair, which is none.
+/// A `sender` as text.
 pub(super) fn name(sender: &str) -> Option<String> {
     serde_json::from_str(sender).ok()
 }
@@ -372,12 +376,16 @@ mod tests {
 
     #[test]
     fn content_is_kept_byte_for_byte() {
-        for content in [r#"{"a": [1,  2.50, "\u00e9"]}"#, "null", "\"\"", "1e400", "[]"] {
+        for content in [r#"{"a": [1,  2.50, "\u00e9"]}"#, "null", "\"\"", "1e300", "[]"] {
             let text = format!("{{\"content\":{content}}}");
             assert_eq!(published(&text).content, content);
         }
-        let deep = format!("{{\"content\":{}{}}}", "[".repeat(5000), "]".repeat(5000));
-        assert_eq!(published(&deep).content.len(), 10_000);
+        let nested = |depth: usize| {
+            format!("{{\"content\":{}{},\"ref\":1}}", "[".repeat(depth), "]".repeat(depth))
+        };
+        let deepest = ijson::DEPTH_MAX;
+        assert_eq!(published(&nested(deepest)).content.len(), 2 * deepest);
+        assert_eq!(fault(&nested(deepest + 1)), (Some("1".into()), "bad_request".into()));
     }
 
     #[test]
