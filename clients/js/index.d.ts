@@ -203,7 +203,7 @@ export interface ClientEvents {
   message: Message;
   direct: DirectMessage;
   broadcast: Broadcast;
-  /** Someone else came to a room whose presence is watched. */
+  /** Someone else came to a room whose presence is watched. Where many do, they are told together, one event each. */
   joined: { type: 'joined'; room: string; client_id: string; sender?: string };
   left: { type: 'left'; room: string; client_id: string; sender?: string };
   /** All members of a watched room, after `joined` and `left` may have been missed. */
@@ -452,8 +452,14 @@ export class Client implements AsyncIterable<Message> {
   /** Sends to everyone, where the server allows that. Never sent twice: see `answer_lost`. */
   broadcast<Content>(content: Content & Sendable<Content>, options?: SendOptions): Promise<{ id: string }>;
   history(room: string, options?: HistoryOptions): Promise<HistoryPage>;
-  /** Who is in a room. `watch` begins or ends `joined` and `left` in the same instant. */
-  presence(room: string, options?: WaitOptions & { watch?: boolean }): Promise<Presence>;
+  /**
+   * Who is in a room, at most 1000 or `limit` of them, behind the `client_id` `after`. `watch` begins
+   * or ends `joined` and `left` in the same instant.
+   */
+  presence(
+    room: string,
+    options?: WaitOptions & { watch?: boolean; after?: string; limit?: number },
+  ): Promise<Presence>;
   /**
    * Connects anew at once: a wait for the next attempt ends, an open connection is given up and its
    * session goes on over another one, an attempt under way goes on. The backoff begins anew. Does

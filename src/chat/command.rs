@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{fault::Fault, ijson};
-use crate::{Epoch, Position, Range, RoomName, RoomPattern, Watch};
+use crate::{Epoch, MembersPage, Position, Range, RoomName, RoomPattern, Watch};
 
 /// The longest `sender`, in bytes of JSON.
 const SENDER_BYTES_MAX: usize = 256;
@@ -34,7 +34,7 @@ pub(super) enum Command<'a> {
     Subscribe { pattern: RoomPattern, name: Option<String> },
     Unsubscribe(RoomPattern),
     History { room: Cow<'a, str>, range: Range, limit: Option<usize> },
-    Presence { room: Cow<'a, str>, watch: Watch },
+    Presence { room: Cow<'a, str>, watch: Watch, page: MembersPage },
     Resume(Resume<'a>),
     Ping,
 }
@@ -147,7 +147,7 @@ fn command<'a>(fields: &CommandFields<'a>) -> Result<Command<'a>, Fault> {
                 raw if switch("watch", raw)? => Watch::Begin,
                 _ => Watch::End,
             };
-            Ok(Command::Presence { room: room(fields)?, watch })
+            Ok(Command::Presence { room: room(fields)?, watch, page: members_page(fields)? })
         }
         "resume" => resume(fields).map(Command::Resume),
         "ping" => Ok(Command::Ping),
@@ -296,6 +296,14 @@ fn since(fields: &CommandFields<'_>) -> Result<Option<Position>, Fault> {
     let since: Since<'_> = object(raw.get())
         .ok_or_else(|| Fault::bad_request("since must be {\"epoch\":string,\"seq\":number}"))?;
     Ok(Some(Position { epoch: epoch_of(&since.epoch), seq: since.seq }))
+}
+
+fn members_page(fields: &CommandFields<'_>) -> Result<MembersPage, Fault> {
+    let wrong = || Fault::bad_request("after must be the client_id of a member");
+    let id = |raw: &RawValue| unescaped(raw.get()).and_then(|id| Uuid::parse_str(id).ok());
+    let after = fields.after.map(|raw| id(raw).ok_or_else(wrong)).transpose()?;
+    let limit = fields.limit.map(|raw| number("limit", raw)).transpose()?;
+    Ok(MembersPage { after, limit: limit.map_or(MembersPage::FIRST.limit, clamp) })
 }
 
 /// An epoch we cannot read is one we do not have; the client then starts anew.
@@ -503,7 +511,8 @@ mod tests {
             "Leave { room: \"tea\" }".to_owned(),
             "Unsubscribe(\"a.*\")".to_owned(),
             "History { room: \"tea\", range: Before(5), limit: Some(10) }".to_owned(),
-            "Presence { room: \"tea\", watch: Begin }".to_owned(),
+            "Presence { room: \"tea\", watch: Begin, page: MembersPage { after: None, limit: 1000 } }"
+                .to_owned(),
             format!(
                 "Resume(Resume {{ session: \"s\", positions: [(\"tea\", {position})], direct_seq: Some(4) }})"
             ),

@@ -185,17 +185,24 @@ pub struct Config {
 
     /// Bytes of messages kept per room.
     ///
-    /// Times [`max_rooms`](Config::max_rooms) it is the worst case of memory in histories.
+    /// All rooms together keep [`history_total_bytes`](Config::history_total_bytes).
     ///
     /// Unit: bytes. Default: 256KiB. Range: 0 to 1GiB.
     pub history_bytes: usize,
+
+    /// Bytes of messages kept in all rooms together. Beyond it the rooms that nobody is in go
+    /// first, those left longest ago before others, and then the oldest messages of large rooms.
+    ///
+    /// Unit: bytes. Default: 256MiB. Range: 0 to 1024GiB.
+    pub history_total_bytes: usize,
 
     /// Age at which a kept message is forgotten. An empty room goes with its last message.
     ///
     /// Unit: seconds. Default: 3600. Range: 0.001 to 31536000.
     pub history_age: Duration,
 
-    /// Rooms that may exist at once. Clients name rooms freely, so something must end it.
+    /// Rooms that may exist at once, beside the default room. Clients name rooms freely, so
+    /// something must end it. Beyond it the room that nobody has been in for longest goes.
     ///
     /// Unit: rooms. Default: 10000. Range: 1 to 10000000.
     pub max_rooms: usize,
@@ -229,7 +236,9 @@ pub struct Config {
     pub resume_window: Duration,
 
     /// Sessions without a connection that are kept at once. Beyond it the one that is away for
-    /// longest ends. At least [`max_conn`](Config::max_conn), if all may be cut off at once.
+    /// longest ends, but first those that are seconds old and whose client joined no room and
+    /// published nothing with an id. At least [`max_conn`](Config::max_conn), if all may be cut off
+    /// at once.
     ///
     /// Unit: sessions. Default: 10000. Range: 0 to 10000000.
     pub max_away_sessions: usize,
@@ -356,6 +365,7 @@ impl Default for Config {
             replay: 10,
             history: 100,
             history_bytes: 256 << 10,
+            history_total_bytes: 256 << 20,
             history_age: Duration::from_secs(3600),
             max_rooms: 10_000,
             max_rooms_per_conn: 100,

@@ -10,7 +10,7 @@ pub enum RoomError {
     NotMember,
     /// No room of that name exists.
     NoSuchRoom,
-    /// The server holds as many rooms as it may (`max_rooms`).
+    /// The server holds as many rooms as it may (`max_rooms`), and somebody is in each.
     TooManyRooms,
     /// The connection is in as many rooms as it may be (`max_rooms_per_conn`).
     TooManyMemberships,

@@ -1,7 +1,5 @@
 //! What a room remembers, as members are given it: with a join, and page by page.
 
-use std::sync::atomic::Ordering;
-
 use super::{
     Hub,
     room::{Room, RoomState},
@@ -89,8 +87,6 @@ impl Hub {
     pub(super) fn change(&self, history: &mut History, change: impl FnOnce(&mut History)) {
         let before = history.bytes();
         change(history);
-        // The sum wraps where a history has shrunk, and wraps back: the difference is what is
-        // added.
-        self.history_bytes.fetch_add(history.bytes().wrapping_sub(before), Ordering::Relaxed);
+        self.bytes.histories.change(before, history.bytes());
     }
 }

@@ -17,12 +17,14 @@ use mio::Waker;
 use super::{
     conn_id::ConnId,
     error::RoomError,
-    names::RoomPattern,
     room::{Room, RoomKey},
     send_status::SendStatus,
     session::Session,
 };
 use crate::ws::{close::CloseReason, frame::PreparedFrame};
+
+/// The worker that sweeps for all.
+pub(crate) const SWEEPER: usize = 0;
 
 /// What one thread tells a worker.
 pub(crate) enum Letter {
@@ -41,9 +43,9 @@ pub(crate) enum Letter {
     Exit { conn: ConnId, room: RoomKey },
     /// A job made this connection go on with another session; it is in no room until it enters one.
     Attach { conn: ConnId, session: Arc<Session> },
-    /// A room was made that these connections wait for, each by a pattern of its own. The room
-    /// counts them already. Posted before anyone can publish there.
-    Matched { room: Arc<Room>, waiting: Box<[(ConnId, RoomPattern)]> },
+    /// A room was made that these connections wait for. The room counts them already. Posted before
+    /// anyone can publish there.
+    Matched { room: Arc<Room>, waiting: Box<[ConnId]> },
     /// Close one connection.
     Close { conn: ConnId, reason: CloseReason },
     /// A permit was set aside for the waiting connection.
@@ -52,6 +54,8 @@ pub(crate) enum Letter {
     JobsDone { conn: ConnId },
     /// A mailbox that was behind is not any more: read from sockets again.
     PressureOff,
+    /// Changes in presence were gathered, and are to be told soon: sweep within a moment.
+    SweepSoon,
     /// Close everyone politely, and stop when nobody is left.
     Drain,
     /// The grace is over: stop now.
@@ -74,6 +78,7 @@ impl Letter {
             | Letter::Admitted { .. }
             | Letter::JobsDone { .. }
             | Letter::PressureOff
+            | Letter::SweepSoon
             | Letter::Drain
             | Letter::Stop => None,
         }
@@ -234,6 +239,9 @@ impl Mailboxes {
     /// good for space that was reserved in vain. Called after every lock is released.
     pub(crate) fn after_unlock(&self, deferred: &Deferred) {
         deferred.wake.iter().for_each(|worker| self.wake(worker));
+        if deferred.sweep_soon {
+            self.send_control(SWEEPER, Letter::SweepSoon);
+        }
         if deferred.cancelled {
             (0..self.workers()).for_each(|worker| self.check_low_water(worker));
         }
@@ -344,14 +352,17 @@ pub(crate) struct Deferred {
     pub(super) behind: bool,
     /// Reserved space was given back, which may have made a mailbox look behind.
     cancelled: bool,
+    /// Something was gathered that a sweep tells.
+    pub(super) sweep_soon: bool,
 }
 
 impl Deferred {
     pub(super) fn add(&mut self, other: &Deferred) {
-        let Deferred { wake, behind, cancelled } = other;
+        let Deferred { wake, behind, cancelled, sweep_soon } = other;
         self.wake.0.iter_mut().zip(wake.0).for_each(|(word, other)| *word |= other);
         self.behind |= behind;
         self.cancelled |= cancelled;
+        self.sweep_soon |= sweep_soon;
     }
 }
 

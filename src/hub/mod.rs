@@ -8,10 +8,14 @@ pub(crate) mod error;
 pub(crate) mod names;
 pub(crate) mod conn_id;
 pub(crate) mod room;
+pub(crate) mod present;
 pub(crate) mod notice;
 pub(crate) mod send_status;
 pub(crate) mod session_token;
+mod bytes;
 mod inbox;
+mod patterns;
+pub(crate) mod roster;
 pub(crate) mod session;
 pub(crate) mod mailbox;
 pub(crate) mod rooms;
@@ -27,16 +31,17 @@ pub(crate) mod resume;
 #[cfg(test)]
 mod harness;
 
-use std::{
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
+
+use parking_lot::Mutex;
 
 use crate::config::{Compression, Config};
+use bytes::{HubBytes, HubBytesNow};
 use error::RoomError;
 use inbox::InboxBounds;
 use mailbox::{Deferred, Mailboxes};
 use names::RoomName;
+use room::Room;
 use rooms::Rooms;
 use sessions::Sessions;
 
@@ -47,7 +52,11 @@ pub(crate) struct Hub {
     pub(crate) mailboxes: Mailboxes,
     /// Rooms that one connection may be in.
     pub(crate) memberships_max: usize,
-    history_bytes: AtomicUsize,
+    bytes: Arc<HubBytes>,
+    /// What all histories may hold together.
+    histories_bytes_max: usize,
+    /// Rooms with changes that watchers are told soon. Its lock is taken under a room's.
+    gathering: Mutex<Vec<Arc<Room>>>,
     /// The size from which a message is compressed, if any is.
     compressible_bytes_min: Option<usize>,
     /// A recovered gap or a page above this would itself overflow the outbox it is sent to.
@@ -70,12 +79,15 @@ pub(crate) struct Swept {
 
 impl Hub {
     pub(crate) fn new(config: &Config, mailboxes: Mailboxes) -> Hub {
+        let bytes = Arc::new(HubBytes::default());
         Hub {
-            rooms: Rooms::new(config, mailboxes.clone()),
-            sessions: Sessions::new(),
+            rooms: Rooms::new(config, mailboxes.clone(), Arc::clone(&bytes)),
+            sessions: Sessions::new(Arc::clone(&bytes)),
             mailboxes,
             memberships_max: config.max_rooms_per_conn,
-            history_bytes: AtomicUsize::new(0),
+            bytes,
+            histories_bytes_max: config.history_total_bytes,
+            gathering: Mutex::default(),
             compressible_bytes_min: (config.compression != Compression::Off)
                 .then_some(config.compression_threshold),
             page_bytes_max: config.buffer_bytes / 2,
@@ -104,19 +116,21 @@ impl Hub {
         entered.map(|_| ())
     }
 
-    /// Drops aged messages, and the empty rooms that have none left. A bounded part of the rooms is
-    /// looked at with each call; the next call goes on from there. Ends the sessions whose client
-    /// did not come back.
+    /// Tells watchers of the changes that were gathered for them. Drops aged messages, and the empty
+    /// rooms that have none left. A bounded part of the rooms is looked at with each call; the next
+    /// call goes on from there. Ends the sessions whose client did not come back.
     pub(crate) fn sweep(&self) -> Swept {
         let now_ms = self.now_ms();
         self.rooms.sweep(|room, history| {
             self.change(history, |history| history.expire(now_ms, &room.bounds));
         });
-        self.expire_sessions()
+        let behind = self.tell_all_gathered();
+        let swept = self.expire_sessions();
+        Swept { behind: swept.behind || behind, ..swept }
     }
 
-    /// Bytes kept in all histories together.
-    pub(crate) fn history_bytes(&self) -> usize {
-        self.history_bytes.load(Ordering::Relaxed)
+    /// What is held in bytes, by kind.
+    pub(crate) fn bytes(&self) -> HubBytesNow {
+        self.bytes.now()
     }
 }

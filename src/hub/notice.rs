@@ -2,7 +2,10 @@
 
 use uuid::Uuid;
 
-use super::names::{RoomName, RoomPattern};
+use super::{
+    names::{RoomName, RoomPattern},
+    present::Present,
+};
 use crate::{config::Overflow, store::Position, ws::frame::PreparedFrame};
 
 /// Something that the server has to tell a client; [`Handler::notice`] says it in the handler's
@@ -29,6 +32,17 @@ pub enum Notice<'a> {
         client_id: Uuid,
         /// The name that this client went by, if it gave one.
         name: Option<&'a str>,
+    },
+    /// Several clients came or went within a moment; each is named once. Sent to the clients that
+    /// watch the room, in place of [`Notice::Joined`] and [`Notice::Left`], where many come and go.
+    PresenceChanged {
+        /// The room.
+        room: &'a RoomName,
+        /// The clients that are in the room now and were not before. The client that is told may be
+        /// among them.
+        joined: &'a [Present],
+        /// The clients that were in the room before and are not now.
+        left: &'a [Present],
     },
     /// The client was too slow for messages `from..=to` of the room, and did not get them.
     Gap {

@@ -1,11 +1,11 @@
 //! One room: its history, its roster, and how many members each worker has.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::names::RoomName;
+use super::{names::RoomName, roster::Roster};
 use crate::{
     config::Overflow,
     store::{History, HistoryBounds},
@@ -22,6 +22,8 @@ pub(crate) struct Room {
     /// What happens to a member that is too slow.
     pub(crate) overflow: Overflow,
     pub(crate) bounds: HistoryBounds,
+    /// It is the default room: there from the start, and for as long as the server is.
+    pub(crate) is_default: bool,
     /// Held for as long as it takes to number, store and post one message; never across a system
     /// call.
     pub(crate) state: Mutex<RoomState>,
@@ -42,21 +44,27 @@ pub(crate) struct RoomState {
     pub(crate) history: History,
     /// How many members each worker has.
     pub(crate) members: Box<[u32]>,
-    /// Every session in this room, by client id, whether it has a connection or is away.
-    pub(super) roster: HashMap<Uuid, RosterEntry>,
-    /// How many entries of the roster are not shown to watchers yet.
-    pub(crate) unshown: usize,
+    /// Every session in this room, whether it has a connection or is away.
+    pub(super) roster: Roster,
     /// The room that carries presence notices to the watchers; made for the first of them.
     pub(super) channel: Option<Arc<Room>>,
+    /// Where it stands in the list of rooms that nobody is in, if nobody is.
+    pub(super) vacancy: Option<u64>,
+    pub(super) owner: Owner,
     /// The directory has dropped this room; code that still holds it must look the name up again.
     pub(super) gone: bool,
 }
 
-/// A session in a room's roster.
-pub(super) struct RosterEntry {
-    pub(super) name: Option<Arc<str>>,
-    /// Watchers know of it.
-    pub(super) shown: bool,
+/// Whose a room is, so that one session leaves only so many behind.
+pub(super) enum Owner {
+    /// Nobody was in it yet.
+    Nobody,
+    /// Nobody but this client was in it; with `is_left_behind` it stands in its session's list.
+    One {
+        client_id: Uuid,
+        is_left_behind: bool,
+    },
+    Many,
 }
 
 impl RoomState {
@@ -65,9 +73,10 @@ impl RoomState {
         RoomState {
             history: History::new(),
             members: vec![0; workers].into(),
-            roster: HashMap::new(),
-            unshown: 0,
+            roster: Roster::default(),
             channel: None,
+            vacancy: None,
+            owner: Owner::Nobody,
             gone: false,
         }
     }
@@ -75,6 +84,28 @@ impl RoomState {
     /// Whether nobody would ever see what is published here.
     pub(crate) fn is_gone(&self) -> bool {
         self.gone
+    }
+
+    /// How many are in it whom watchers do not know of yet.
+    #[cfg(test)]
+    pub(crate) fn unshown(&self) -> usize {
+        self.roster.provisional().len()
+    }
+
+    /// Whether nobody is in it, connected or away.
+    pub(super) fn is_vacant(&self) -> bool {
+        self.roster.is_empty() && self.members_total() == 0
+    }
+
+    /// Notes that a client comes.
+    pub(super) fn note_owner(&mut self, client: Uuid) {
+        match self.owner {
+            Owner::Nobody => {
+                self.owner = Owner::One { client_id: client, is_left_behind: false };
+            }
+            Owner::One { client_id, .. } if client_id != client => self.owner = Owner::Many,
+            Owner::One { .. } | Owner::Many => {}
+        }
     }
 
     pub(crate) fn members_total(&self) -> usize {

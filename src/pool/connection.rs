@@ -19,8 +19,7 @@ use super::{
 use crate::{
     handler::erased::BoxState,
     hub::{
-        memberships::Match, names::RoomPattern, notice::Notice, room::Room,
-        send_status::SendStatus, session::Session,
+        memberships::Match, notice::Notice, room::Room, send_status::SendStatus, session::Session,
     },
     metrics::Refused,
     ws::{
@@ -327,19 +326,20 @@ impl Connection {
     }
 
     /// A room was made that this connection subscribed to.
-    pub(super) fn on_matched(&mut self, room: &Arc<Room>, pattern: &RoomPattern, desk: &mut Desk) {
+    pub(super) fn on_matched(&mut self, room: &Arc<Room>, desk: &mut Desk) {
         let Phase::Open(open) = &mut self.phase else {
             return desk.shared.hub.uncount(room, desk.worker);
         };
         let hub = Arc::clone(&desk.shared.hub);
         let session = &mut open.session;
         let mut conn = InlineConn { core: &mut self.core, desk, session };
-        let notice = match hub.matched(&mut conn, room, pattern) {
-            Match::Joined(position) => {
-                let (room, overflow) = (&room.name, room.overflow);
+        let matched = hub.matched(&mut conn, room);
+        let notice = match &matched {
+            Match::Joined(pattern, position) => {
+                let (room, overflow, position) = (&room.name, room.overflow, *position);
                 Notice::Matched { pattern, room, position, overflow }
             }
-            Match::Full => Notice::Unmatched { pattern, room: &room.name },
+            Match::Full(pattern) => Notice::Unmatched { pattern, room: &room.name },
             Match::Stale => return,
         };
         if let Some(frame) = open.service.notice(conn, &notice) {

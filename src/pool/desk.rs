@@ -76,6 +76,7 @@ impl Shared {
     pub(crate) fn snapshot(&self) -> Snapshot {
         let (active_connections, queued) = self.admission.gauges();
         let (sessions, sessions_away) = self.hub.sessions.gauges();
+        let bytes = self.hub.bytes();
         let sockets = |worker: usize| self.sockets[worker].load(Ordering::Relaxed);
         let workers = 0..self.sockets.len();
         let gauges = Gauges {
@@ -90,7 +91,10 @@ impl Shared {
             sessions,
             sessions_away,
             rooms: self.hub.rooms.len(),
-            history_bytes: self.hub.history_bytes(),
+            history_bytes: bytes.histories,
+            inbox_bytes: bytes.inboxes,
+            session_bytes: bytes.sessions,
+            pattern_bytes: bytes.patterns,
             jobs_queued: self
                 .routes
                 .iter()
@@ -109,6 +113,7 @@ impl Shared {
             draining: self.is_draining(),
             gauges,
             sessions: &self.hub.sessions.metrics,
+            rooms: &self.hub.rooms.metrics,
         };
         self.metrics.snapshot(now, workers.collect())
     }

@@ -23,8 +23,9 @@ use super::{
 };
 use crate::hub::{
     conn_id::ConnId,
-    mailbox::{Letter, MailboxReceiver},
+    mailbox::{Letter, MailboxReceiver, SWEEPER},
     room::RoomKey,
+    roster::WINDOW_MS,
 };
 use crate::metrics::Refusals;
 use crate::ws::frame::PreparedFrame;
@@ -178,7 +179,7 @@ impl Worker {
 
     /// One worker does it for all.
     fn sweeps(&self) -> bool {
-        self.desk.worker == 0
+        self.desk.worker == SWEEPER
     }
 
     fn take_events(&mut self, events: &Events) {
@@ -294,9 +295,9 @@ impl Worker {
                 }
                 Letter::Matched { room, waiting } => {
                     deliveries += waiting.len();
-                    for (conn, pattern) in waiting {
+                    for conn in waiting {
                         match self.find(conn) {
-                            (Some(conn), desk) => conn.on_matched(&room, &pattern, desk),
+                            (Some(conn), desk) => conn.on_matched(&room, desk),
                             (None, desk) => desk.shared.hub.uncount(&room, desk.worker),
                         }
                     }
@@ -317,6 +318,9 @@ impl Worker {
                     }
                 }
                 Letter::PressureOff => self.pressure_off(),
+                Letter::SweepSoon => {
+                    self.next_sweep = self.next_sweep.min(self.desk.now + WINDOW_MS);
+                }
                 Letter::Drain => self.drain(),
                 Letter::Stop => return self.stop(),
             }

@@ -48,10 +48,11 @@ impl ServerHandle {
     }
 
     /// Makes `room` if it does not exist, so that it can be published to before anyone is in it. It
-    /// goes again when it has neither members nor messages.
+    /// goes again when it has neither members nor messages, and while nobody is in it it yields to
+    /// others that are made.
     ///
     /// # Errors
-    /// [`RoomError::TooManyRooms`], or [`RoomError::Overloaded`] when a worker that must hear of
+    /// [`RoomError::TooManyRooms`] when somebody is in each of the rooms that there may be, or [`RoomError::Overloaded`] when a worker that must hear of
     /// the room is behind.
     pub fn open_room(&self, room: &RoomName) -> Result<(), RoomError> {
         self.shared.hub.open_room(room)

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Overflow;
+use crate::{Overflow, answer::Member};
 
 /// What the server says of its own accord.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,18 @@ pub enum Notice<'a> {
         /// The name that this client went by.
         #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
         sender: Option<Cow<'a, str>>,
+    },
+    /// Several clients came to a watched room or went from it within a moment. Each is named once.
+    Presence {
+        /// The room.
+        #[serde(borrow)]
+        room: Cow<'a, str>,
+        /// The clients that came. The client that is told may be among them.
+        #[serde(borrow)]
+        joined: Vec<Member<'a>>,
+        /// The clients that went.
+        #[serde(borrow)]
+        left: Vec<Member<'a>>,
     },
     /// The client was too slow: for messages `from..=to` of the room, or for its presence.
     Gap {
