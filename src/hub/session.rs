@@ -217,8 +217,8 @@ impl Session {
     }
 }
 
-/// Puts `notice` into the words of a handler. Locks are held here, and what they protect must not be
-/// left half changed, so a handler that panics tells nothing.
+/// Puts `notice` into the words of a handler. Locks are held here, and what they protect must not
+/// be left half changed, so a handler that panics tells nothing.
 pub(super) fn format_notice(
     formatter: &dyn NoticeFormatter,
     notice: &Notice<'_>,
