@@ -117,8 +117,8 @@ impl Hub {
     }
 
     /// Tells watchers of the changes that were gathered for them. Drops aged messages, and the
-    /// empty rooms that have none left. A bounded part of the rooms is looked at with each call; the
-    /// next call goes on from there. Ends the sessions whose client did not come back.
+    /// empty rooms that have none left. A bounded part of the rooms is looked at with each call;
+    /// the next call goes on from there. Ends the sessions whose client did not come back.
     pub(crate) fn sweep(&self) -> Swept {
         let now_ms = self.now_ms();
         self.rooms.sweep(|room, history| {

@@ -374,7 +374,7 @@ mod tests {
                 true => crowd[nth].leave("a"),
             }
             is_in[nth] = !is_in[nth];
-            if random % 97 == 0 {
+            if random.is_multiple_of(97) {
                 bench.hub.sweep();
             }
             let (before, texts) = (known.clone(), bench.texts(1));

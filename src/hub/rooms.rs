@@ -552,8 +552,7 @@ mod tests {
         }
         let bytes = |room: &str| {
             let room = bench.hub.rooms.find(room).expect("it is there");
-            let bytes = room.state.lock().history.bytes();
-            bytes
+            room.state.lock().history.bytes()
         };
         assert!(bench.hub.rooms.metrics.history_trimmed.value() > 0);
         assert!(bytes("small") > 0 && rooms.iter().all(|room| bytes(room) > 0));

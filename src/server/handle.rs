@@ -52,8 +52,8 @@ impl ServerHandle {
     /// others that are made.
     ///
     /// # Errors
-    /// [`RoomError::TooManyRooms`] when somebody is in each of the rooms that there may be, or [`RoomError::Overloaded`] when a worker that must hear of
-    /// the room is behind.
+    /// [`RoomError::TooManyRooms`] when somebody is in each of the rooms that there may be, or
+    /// [`RoomError::Overloaded`] when a worker that must hear of the room is behind.
     pub fn open_room(&self, room: &RoomName) -> Result<(), RoomError> {
         self.shared.hub.open_room(room)
     }
