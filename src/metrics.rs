@@ -278,8 +278,8 @@ figures! {
         sessions_expired,
         /// Sessions that ended before that because more than `max_away_sessions` were away.
         sessions_evicted,
-        /// Those of them that were seconds old, and of clients that had joined no room and published
-        /// nothing with an id.
+        /// Those of them that were seconds old, and of clients that had joined no room and
+        /// published nothing with an id.
         sessions_evicted_trivial,
         /// Direct messages taken.
         directs,
@@ -289,8 +289,8 @@ figures! {
         presence_batches,
     }
     rooms {
-        /// Rooms that nobody was in and that went before their messages were too old: for a new room,
-        /// for other histories, or because their client had left too many behind.
+        /// Rooms that nobody was in and that went before their messages were too old: for a new
+        /// room, for other histories, or because their client had left too many behind.
         rooms_evicted,
         /// Messages of rooms with members that were forgotten for want of `history_total_bytes`.
         history_trimmed,
