@@ -30,7 +30,7 @@ impl Tally {
 
     /// Notes that something of `before` bytes has `after` now.
     pub(super) fn change(&self, before: usize, after: usize) {
-        // The sum wraps where the thing has shrunk, and wraps back.
+        // If the thing shrank, the difference wraps, and adding it wraps back.
         self.0.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
     }
 

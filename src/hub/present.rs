@@ -4,37 +4,37 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-/// Members that a [`Presence`] lists at most.
+/// The most members that a [`Presence`] lists.
 pub(super) const PRESENCE_MEMBERS_MAX: usize = 1000;
 
 /// A client in a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Present {
-    /// Its id.
+    /// The client's id.
     pub client_id: Uuid,
-    /// The name that this client goes by, if it gave one.
+    /// The client's name in presence, if it set one.
     pub name: Option<Arc<str>>,
 }
 
 /// The clients in a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Presence {
-    /// The members, in the order of their ids and at most 1,000 of them.
+    /// The members, at most 1,000 of them, in the order of their ids.
     pub members: Vec<Present>,
-    /// How many members there are.
+    /// The number of all members.
     pub count: usize,
 }
 
-/// Which of a room's members are asked for, in the order of their ids.
+/// A page of a room's members, in the order of their ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MembersPage {
-    /// Those behind this id; without it, the first.
+    /// The id after which the page begins; `None` for the first page.
     pub after: Option<Uuid>,
-    /// At most so many, and never more than 1,000.
+    /// The most members on the page; values above 1,000 count as 1,000.
     pub limit: usize,
 }
 
 impl MembersPage {
-    /// The first members, as many as one answer has.
+    /// The first page, with as many members as one answer may have.
     pub const FIRST: MembersPage = MembersPage { after: None, limit: PRESENCE_MEMBERS_MAX };
 }

@@ -11,7 +11,7 @@ use crate::{
     store::{History, HistoryBounds},
 };
 
-/// Names one life of a room in letters: a room that went and came back has another key.
+/// Identifies a room in letters. A room that was removed and made again has another key.
 pub(crate) type RoomKey = u64;
 
 /// One room. Shared by the directory and by every worker that has members in it.
@@ -19,47 +19,48 @@ pub(crate) struct Room {
     pub(crate) key: RoomKey,
     pub(crate) name: RoomName,
     pub(crate) kind: RoomKind,
-    /// What happens to a member that is too slow.
+    /// The policy for a member that is too slow.
     pub(crate) overflow: Overflow,
     pub(crate) bounds: HistoryBounds,
-    /// It is the default room: there from the start, and for as long as the server is.
+    /// Whether this is the default room, which exists as long as the server.
     pub(crate) is_default: bool,
-    /// Held for as long as it takes to number, store and post one message; never across a system
-    /// call.
+    /// Held only to number, store and post one message; never across a system call.
     pub(crate) state: Mutex<RoomState>,
 }
 
-/// What is sent to a room's members.
+/// The kind of messages that a room carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RoomKind {
-    /// What is published.
+    /// Published messages.
     Messages,
-    /// Notices of who comes to the room of this name and who goes. They are not numbered for
-    /// clients, so a client that misses some is told only that it did.
+    /// Presence notices of the room of this name. Clients see no numbers in them, so the gap notice
+    /// of a client that missed some has none.
     Presence,
 }
 
-/// What the lock of a [`Room`] protects.
+/// The state that the lock of a [`Room`] protects.
 pub(crate) struct RoomState {
     pub(crate) history: History,
-    /// How many members each worker has.
+    /// Number of members on each worker.
     pub(crate) members: Box<[u32]>,
-    /// Every session in this room, whether it has a connection or is away.
+    /// Every session in this room, attached or away.
     pub(super) roster: Roster,
-    /// The room that carries presence notices to the watchers; made for the first of them.
+    /// The room that carries presence notices to the watchers; made for the first watcher.
     pub(super) channel: Option<Arc<Room>>,
-    /// Where it stands in the list of rooms that nobody is in, if nobody is.
+    /// The room's key in the list of rooms without members, while it is there.
     pub(super) vacancy: Option<u64>,
     pub(super) owner: Owner,
-    /// The directory has dropped this room; code that still holds it must look the name up again.
+    /// Whether the directory has dropped this room. Code that still holds the room must look its
+    /// name up again.
     pub(super) gone: bool,
 }
 
-/// Whose a room is, so that one session leaves only so many behind.
+/// The client that a room belongs to, so that one session leaves a bounded number of rooms behind.
 pub(super) enum Owner {
-    /// Nobody was in it yet.
+    /// No client has been in the room.
     Nobody,
-    /// Nobody but this client was in it; with `is_left_behind` it stands in its session's list.
+    /// Only this client has been in the room. `is_left_behind` if the room is in the list of its
+    /// session.
     One {
         client_id: Uuid,
         is_left_behind: bool,
@@ -68,7 +69,7 @@ pub(super) enum Owner {
 }
 
 impl RoomState {
-    /// State of a room that nobody is in, for `workers` workers.
+    /// Makes the state of an empty room, for `workers` workers.
     pub(super) fn new(workers: usize) -> RoomState {
         RoomState {
             history: History::new(),
@@ -81,7 +82,7 @@ impl RoomState {
         }
     }
 
-    /// Whether nobody would ever see what is published here.
+    /// Whether the room was dropped, so that a message published here would reach nobody.
     pub(crate) fn is_gone(&self) -> bool {
         self.gone
     }
@@ -113,7 +114,7 @@ impl RoomState {
     }
 }
 
-/// Lists the workers that have members, each with the `bytes` of the letter that it is sent.
+/// Lists the workers that have members, each paired with `bytes`, the size of its letter.
 pub(super) fn workers_with_members(
     members: &[u32],
     bytes: usize,

@@ -1,5 +1,5 @@
-//! The room directory: which rooms exist, and which connections wait for rooms that do not exist
-//! yet.
+//! The room directory: the existing rooms, and the connections that wait for rooms that do not
+//! exist yet.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -28,7 +28,7 @@ use crate::{
     store::{History, HistoryBounds},
 };
 
-/// Rooms looked at in one sweep.
+/// The most rooms that one sweep looks at.
 const SWEEP_ROOMS_MAX: usize = 1000;
 
 /// Rooms that go at most for one message, so that no publish costs more than so many.
@@ -49,17 +49,17 @@ pub(crate) struct Rooms {
     next_key: AtomicU64,
     rooms_max: usize,
     rules: RoomRules,
-    /// For rooms without a rule of their own.
+    /// The bounds of rooms without a rule of their own.
     bounds: HistoryBounds,
     mailboxes: Mailboxes,
 }
 
 struct Directory {
     by_name: BTreeMap<RoomName, Arc<Room>>,
-    /// The connections that wait for new rooms, by pattern. A connection waits by no pattern that
-    /// another one of its own covers, so it waits for each room once.
+    /// The connections that wait for new rooms, by pattern. A connection does not wait by a pattern
+    /// that another of its patterns covers, so it waits for each room once.
     subscribers: HashMap<ByPrefix, HashSet<ConnId>>,
-    /// Where the next sweep begins.
+    /// The room at which the next sweep begins.
     swept_to: Option<RoomName>,
     /// Where the next search for a large history begins.
     shed_to: Option<RoomName>,
@@ -128,8 +128,8 @@ impl Rooms {
         rooms
     }
 
-    /// Runs `change` on the room of that name, which is made if need be. `deferred` gets what is to
-    /// be done once nothing is locked.
+    /// Runs `change` on the room `name`, and makes the room if it does not exist. Adds to
+    /// `deferred` the work to do once no lock is held.
     pub(crate) fn enter<R>(
         &self,
         name: &RoomName,
@@ -140,7 +140,7 @@ impl Rooms {
             let room = self.find_or_make(name, deferred)?;
             let mut state = room.state.lock();
             if state.gone {
-                // A sweep let go of it between our two locks. The directory no longer has it.
+                // A sweep dropped the room between the two locks. The directory no longer has it.
                 continue;
             }
             let result = change(&room, &mut state);
@@ -179,7 +179,7 @@ impl Rooms {
         Ok(room)
     }
 
-    /// Makes a room with the rules that hold for its name. They are looked up here and never again.
+    /// Makes a room with the rules for its name, which are looked up only here.
     fn new_room(&self, name: &RoomName, kind: RoomKind) -> Room {
         let settings = self.rules.of(name.as_str());
         Room {
@@ -193,15 +193,15 @@ impl Rooms {
         }
     }
 
-    /// Makes the room that carries the presence notices of `room`. It is in no directory.
+    /// Makes the room that carries the presence notices of `room`. It is not in the directory.
     pub(crate) fn channel_of(&self, room: &Room) -> Arc<Room> {
         Arc::new(self.new_room(&room.name, RoomKind::Presence))
     }
 
-    /// Counts the connections that wait for a room of this name as members, and sends their workers
-    /// the letter that lets them see the room from its first message on. Nobody else has the room
-    /// yet, so nothing can come before that letter. Where a mailbox has no room for the letter,
-    /// nobody is counted and the room must not be made.
+    /// Counts the connections that wait for a room of this name as members, and posts the `Matched`
+    /// letters to their workers. Nothing can be published before these letters, because the room is
+    /// not in the directory yet. If a mailbox has no space, nobody is counted and the room must not
+    /// be made.
     fn notify_subscribers(
         &self,
         directory: &Directory,
@@ -236,8 +236,8 @@ impl Rooms {
         Ok(())
     }
 
-    /// Subscribes `conn` to new rooms that match. Returns the names of those that exist, unless
-    /// they are more than `max`; then nothing has changed.
+    /// Subscribes `conn` to new rooms that match. Returns the names of the existing matches, or
+    /// `None`, with nothing changed, if there are more than `max`.
     pub(super) fn subscribe(
         &self,
         pattern: &RoomPattern,
@@ -253,22 +253,22 @@ impl Rooms {
         Some(names)
     }
 
-    /// Lists the names of the rooms that match a pattern whose new rooms come by another one,
-    /// unless they are more than `max`.
+    /// Lists the names of the rooms that match a pattern for whose new rooms the connection already
+    /// waits by another pattern. `None` if there are more than `max`.
     pub(super) fn matching(&self, pattern: &RoomPattern, max: usize) -> Option<Vec<RoomName>> {
         let names = self.directory.lock().matching(pattern, max + 1);
         (names.len() <= max).then_some(names)
     }
 
-    /// Lets `conn` wait by `to` in place of `from`, in one instant.
+    /// Replaces the patterns `from`, by which `conn` waits, by `to`, in one atomic step.
     pub(super) fn exchange(&self, conn: ConnId, from: &[RoomPattern], to: &[RoomPattern]) {
         let mut directory = self.directory.lock();
         from.iter().for_each(|pattern| directory.unsubscribe(pattern, conn));
         to.iter().for_each(|pattern| directory.subscribe(pattern, conn));
     }
 
-    /// Subscribes the new connection of a session that is subscribed: no number of rooms ends that,
-    /// and the names of the first `max` are returned.
+    /// Subscribes the new connection of a resumed session, however many rooms match. Returns the
+    /// names of the first `max` matches.
     pub(super) fn resubscribe(
         &self,
         pattern: &RoomPattern,
@@ -374,8 +374,8 @@ impl Rooms {
         }
     }
 
-    /// Runs `age` on the histories of the next rooms in line, and removes those that are then empty
-    /// of both members and messages.
+    /// Runs `age` on the histories of the next rooms, and removes the rooms that then have neither
+    /// members nor messages.
     pub(crate) fn sweep(&self, age: impl Fn(&Room, &mut History)) {
         let batch: Vec<Arc<Room>> = {
             let mut directory = self.directory.lock();
@@ -425,7 +425,7 @@ mod tests {
     }
 
     impl Rooms {
-        /// How many connections wait for rooms, each once for each pattern.
+        /// Counts the pairs of a waiting connection and a pattern.
         pub(in crate::hub) fn subscribers(&self) -> usize {
             self.directory.lock().subscribers.values().map(HashSet::len).sum()
         }

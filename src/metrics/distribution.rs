@@ -1,4 +1,4 @@
-//! How long things take: distributions, and their shapes.
+//! Distributions of durations, and their quantiles.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-/// The longest time a histogram tells apart: an hour, in microseconds.
+/// The longest time that a histogram distinguishes: an hour, in microseconds.
 const TIMED_US_MAX: u64 = 3_600_000_000;
 
 /// A distribution of durations.
@@ -25,13 +25,13 @@ impl Timing {
         self.0.lock().saturating_record(took.as_micros() as u64);
     }
 
-    /// An empty sum that [`add_to`](Timing::add_to) adds to.
+    /// Makes an empty sum that [`add_to`](Timing::add_to) adds to.
     pub(super) fn empty_sum() -> Histogram<u64> {
         Histogram::new_from(&*Timing::default().0.lock())
     }
 
     pub(super) fn add_to(&self, sum: &mut Histogram<u64>) {
-        // Both have the same bounds, so adding cannot fail.
+        // Both have equal bounds, so adding cannot fail.
         let _ = sum.add(&*self.0.lock());
     }
 
@@ -40,17 +40,17 @@ impl Timing {
     }
 }
 
-/// The shape of a distribution, to two significant digits.
+/// Quantiles of a distribution, to two significant digits.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[non_exhaustive]
 pub struct Quantiles {
-    /// How many were measured.
+    /// Number of measured values.
     pub count: u64,
-    /// Half took no longer than this.
+    /// Median.
     pub p50: f64,
-    /// 99 of 100 took no longer than this.
+    /// 99th percentile.
     pub p99: f64,
-    /// The longest.
+    /// Maximum.
     pub max: f64,
 }
 
