@@ -95,6 +95,7 @@ impl Shared {
         let (sessions, sessions_away) = self.hub.sessions.gauges();
         let sockets = |worker: usize| self.sockets[worker].load(Ordering::Relaxed);
         let workers = 0..self.sockets.len();
+        let bytes = self.hub.bytes();
         let gauges = Gauges {
             worker_threads: workers.len(),
             active_connections,
@@ -107,7 +108,10 @@ impl Shared {
             sessions,
             sessions_away,
             rooms: self.hub.rooms.len(),
-            history_bytes: self.hub.history_bytes(),
+            history_bytes: bytes.histories,
+            inbox_bytes: bytes.inboxes,
+            session_bytes: bytes.sessions,
+            pattern_bytes: bytes.patterns,
             jobs_queued: self
                 .routes
                 .iter()
@@ -126,6 +130,7 @@ impl Shared {
             draining: self.is_draining(),
             gauges,
             sessions: &self.hub.sessions.metrics,
+            rooms: &self.hub.rooms.metrics,
         };
         self.metrics.snapshot(now, workers.collect())
     }

@@ -23,7 +23,10 @@ use super::{
     timers::Millis,
     worker_cx::WorkerCtx,
 };
-use crate::hub::{conn_id::ConnId, mailbox::MailboxReceiver};
+use crate::hub::{
+    conn_id::ConnId,
+    mailbox::{MailboxReceiver, SWEEPER},
+};
 use crate::metrics::Refusals;
 
 mod letters;
@@ -138,7 +141,8 @@ impl Worker {
             let latest = timeout.map(|timeout| self.clock_ms() + timeout.as_millis() as Millis);
             match self.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // A process that goes on after a stop is told so by an interruption.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
                 Err(error) => return Err(error),
             }
             self.mailbox.woke();
@@ -219,7 +223,7 @@ impl Worker {
 
     /// Whether this worker sweeps the rooms, for all workers.
     fn sweeps(&self) -> bool {
-        self.cx.worker == 0
+        self.cx.worker == SWEEPER
     }
 
     fn take_events(&mut self, events: &Events) {

@@ -3,7 +3,8 @@
 use super::Worker;
 use crate::{
     hub::{
-        charge::Charge, conn_id::ConnId, mailbox::Letter, room::RoomKey, send_status::SendStatus,
+        charge::Charge, conn_id::ConnId, mailbox::Letter, room::RoomKey, roster::WINDOW_MS,
+        send_status::SendStatus,
     },
     pool::{
         conn_io::ConnIo,
@@ -90,9 +91,9 @@ impl Worker {
                 }
                 Letter::Matched { room, waiting } => {
                     self.deliveries += waiting.len();
-                    for (conn, pattern) in waiting {
+                    for conn in waiting {
                         match self.find_open(conn) {
-                            Some((open, io, cx)) => open.on_matched(&room, &pattern, io, cx),
+                            Some((open, io, cx)) => open.on_matched(&room, io, cx),
                             None => self.cx.shared.hub.uncount(&room, self.cx.worker),
                         }
                     }
@@ -123,6 +124,9 @@ impl Worker {
                     }
                 }
                 Letter::PressureOff => self.end_backpressure(),
+                Letter::SweepSoon => {
+                    self.next_sweep = self.next_sweep.min(self.cx.now + WINDOW_MS);
+                }
                 Letter::Drain => {
                     // What was published before the drain is delivered before the Close.
                     while self.deliver_slice() {}
