@@ -352,6 +352,7 @@ mod binary {
         process::{Child, Command, Stdio},
         sync::mpsc::{self, Receiver},
         thread,
+        time::Duration,
     };
 
     use super::{DEADLINE, RawClient, TcpStream, close_frame, eventually, frame, upgrade_head};
@@ -523,6 +524,23 @@ mod binary {
         server.signal("-TERM");
         assert_eq!(server.exit_code(), Some(1));
         drop(log);
+    }
+
+    /// The clients did nothing wrong while the server stood still.
+    #[test]
+    fn a_process_that_was_stopped_closes_nobody_for_it() {
+        let server = Binary::start(&["--timeout", "2", "--ping", "0.5"]);
+        let mut client = server.connect();
+        client.text();
+        server.signal("-STOP");
+        // Longer than the timeout: it is the time itself that is tested.
+        thread::sleep(Duration::from_millis(3000));
+        server.signal("-CONT");
+        for _ in 0..3 {
+            let (first, payload) = client.frame().expect("a ping, and no close");
+            assert_eq!((first, payload.len()), (0x89, 0));
+            client.send(&frame(0x8a, b""));
+        }
     }
 
     #[cfg(target_os = "linux")]

@@ -1,0 +1,157 @@
+//! What is expensive costs the client that asks for it, and delays nobody else.
+
+// A helper that panics fails its test with a clear message.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use rusty_socks::{
+    Config, Server,
+    chat::Chat,
+    stepped::{MemoryClient, SteppedServer},
+};
+use support::{frame, upgrade_head};
+
+/// More members than are delivered to in one slice, twice over.
+const CROWD: usize = 2500;
+
+/// A server of one worker with the chat protocol.
+fn server() -> SteppedServer {
+    let config = Config {
+        thread_pool_size: 1,
+        max_conn: CROWD + 10,
+        max_pending_heads: CROWD + 10,
+        replay: 0,
+        ..Config::default()
+    };
+    let chat = Chat::new(&config).unwrap();
+    Server::builder().route("/ws", chat).config(config).stepped().unwrap()
+}
+
+fn client(server: &mut SteppedServer) -> MemoryClient {
+    let client = server.connect().unwrap();
+    client.write(upgrade_head("/ws").as_bytes());
+    client
+}
+
+fn say(client: &MemoryClient, text: &str) {
+    client.write(&frame(0x81, text.as_bytes()));
+}
+
+fn join(client: &MemoryClient, room: &str) {
+    say(client, &format!(r#"{{"type":"join","room":"{room}"}}"#));
+}
+
+/// The contents of the messages that the client was sent since the last look.
+fn contents(client: &MemoryClient) -> Vec<String> {
+    let text = String::from_utf8_lossy(&client.read()).into_owned();
+    let parts = text.split(r#""content":""#).skip(1);
+    parts.map(|part| part.split('"').next().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn a_message_to_a_large_room_delays_a_small_room_by_a_turn_at_most() {
+    let mut server = server();
+    let crowd: Vec<MemoryClient> = (0..CROWD).map(|_| client(&mut server)).collect();
+    let (writer, reader) = (client(&mut server), client(&mut server));
+    server.settle();
+    crowd.iter().for_each(|member| join(member, "large"));
+    [&writer, &reader].into_iter().for_each(|member| join(member, "small"));
+    join(&writer, "large");
+    server.settle();
+    crowd.iter().for_each(|member| drop(member.read()));
+    reader.read();
+    for number in 0..3 {
+        say(&writer, &format!(r#"{{"room":"large","content":"{number}"}}"#));
+    }
+    server.turn();
+    let mut got: Vec<Vec<String>> = crowd.iter().map(contents).collect();
+    let served = got.iter().filter(|contents| !contents.is_empty()).count();
+    assert!((1..CROWD).contains(&served), "a slice, not all: {served}");
+    say(&writer, r#"{"room":"small","content":"quick"}"#);
+    server.turn();
+    assert_eq!(contents(&reader), ["quick"], "in the next turn");
+    server.settle();
+    for (member, got) in crowd.iter().zip(&mut got) {
+        got.extend(contents(member));
+        assert_eq!(*got, ["0", "1", "2"], "each message once, and in order");
+    }
+}
+
+#[test]
+fn a_member_that_leaves_and_one_that_comes_get_no_part_of_a_message_they_must_not() {
+    let mut server = server();
+    let crowd: Vec<MemoryClient> = (0..CROWD).map(|_| client(&mut server)).collect();
+    let (writer, late) = (client(&mut server), client(&mut server));
+    server.settle();
+    crowd.iter().for_each(|member| join(member, "large"));
+    join(&writer, "large");
+    server.settle();
+    crowd.iter().for_each(|member| drop(member.read()));
+    say(&writer, r#"{"room":"large","content":"x"}"#);
+    server.turn();
+    let had: Vec<bool> = crowd.iter().map(|member| contents(member) == ["x"]).collect();
+    let at = had.iter().position(|had| !had).expect("the message is under way");
+    assert!(had.contains(&true));
+    let has_not = &crowd[at];
+    say(has_not, r#"{"type":"leave","room":"large"}"#);
+    join(&late, "large");
+    server.settle();
+    assert!(contents(has_not).is_empty(), "it left before its slice came");
+    assert!(contents(&late).is_empty(), "it came after the message");
+    for (member, had) in crowd.iter().zip(had).filter(|(member, _)| !std::ptr::eq(*member, has_not))
+    {
+        assert_eq!(contents(member).len(), usize::from(!had), "once each");
+    }
+}
+
+#[test]
+fn a_burst_into_a_large_room_is_read_as_fast_as_it_is_delivered() {
+    let mut server = server();
+    let crowd: Vec<MemoryClient> = (0..CROWD).map(|_| client(&mut server)).collect();
+    let (writer, quiet) = (client(&mut server), client(&mut server));
+    server.settle();
+    crowd.iter().for_each(|member| join(member, "large"));
+    join(&writer, "large");
+    server.settle();
+    crowd.iter().for_each(|member| drop(member.read()));
+    quiet.read();
+    for _ in 0..200 {
+        say(&writer, r#"{"room":"large","content":"b"}"#);
+    }
+    let mut turns = 0;
+    while server.handle().stats().deliveries < (200 * CROWD) as u64 {
+        let before = server.handle().stats();
+        say(&quiet, r#"{"type":"ping"}"#);
+        server.turn();
+        assert!(!quiet.read().is_empty(), "an answer in the same turn, number {turns}");
+        let made = server.handle().stats().deliveries - before.deliveries;
+        assert!(made <= 16_384, "{made} deliveries in one turn");
+        crowd.iter().for_each(|member| drop(member.read()));
+        turns += 1;
+        assert!(turns < 10_000, "it never ends");
+    }
+    let stats = server.handle().stats();
+    assert!(stats.publish_pauses > 0, "the writer was not read meanwhile");
+    assert_eq!((stats.pressure_pauses, stats.slow_consumers), (0, 0), "and nobody else noticed");
+}
+
+#[test]
+fn pipelined_requests_take_turns() {
+    let mut server = server();
+    let greedy = server.connect().unwrap();
+    let quick = client(&mut server);
+    server.settle();
+    quick.read();
+    greedy.write("HEAD /stats HTTP/1.1\r\nHost: x\r\n\r\n".repeat(300).as_bytes());
+    say(&quick, r#"{"type":"ping"}"#);
+    server.turn();
+    assert!(!quick.read().is_empty());
+    let answers = |client: &MemoryClient| {
+        String::from_utf8_lossy(&client.read()).matches("HTTP/1.1 200").count()
+    };
+    let at_once = answers(&greedy);
+    assert!((1..=16).contains(&at_once), "{at_once} requests in one turn");
+    server.settle();
+    assert_eq!(at_once + answers(&greedy), 300, "none is forgotten");
+}
