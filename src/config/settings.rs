@@ -204,9 +204,9 @@ pub struct Config {
     /// Unit: seconds. Default: 3600. Range: 0.001 to 31536000.
     pub history_age: Duration,
 
-    /// Rooms that may exist at once, beside the default room. Clients choose the names of rooms, so
-    /// their number needs a bound. Beyond it, the room that has been without members longest is
-    /// removed.
+    /// Rooms that may exist at once, beside the default room. Clients choose the names of rooms,
+    /// so their number needs a bound. Beyond it, the room that has been without members
+    /// longest is removed.
     ///
     /// Unit: rooms. Default: 10000. Range: 1 to 10000000.
     pub max_rooms: usize,
@@ -239,10 +239,10 @@ pub struct Config {
     /// Unit: seconds. Default: 60. Range: 0 to 86400.
     pub resume_window: Duration,
 
-    /// Sessions without a connection that are kept at once. Beyond it, the one that is away longest
-    /// ends, but first those that are seconds old and whose client joined no room and published
-    /// nothing with an id. Set it to at least [`max_conn`](Config::max_conn) if all clients may
-    /// lose their connections at once.
+    /// Sessions without a connection that are kept at once. Beyond it, the one that is away
+    /// longest ends, but first those that are seconds old and whose client joined no room and
+    /// published nothing with an id. Set it to at least [`max_conn`](Config::max_conn) if all
+    /// clients may lose their connections at once.
     ///
     /// Unit: sessions. Default: 10000. Range: 0 to 10000000.
     pub max_away_sessions: usize,

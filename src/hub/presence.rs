@@ -214,8 +214,8 @@ impl Hub {
         }
     }
 
-    /// Posts a notice to every member of `channel`, and charges `payer` for it. Returns `false` if it may be refused and a
-    /// mailbox has no space for it.
+    /// Posts a notice to every member of `channel`, and charges `payer` for it. Returns `false` if
+    /// it may be refused and a mailbox has no space for it.
     fn tell(
         &self,
         channel: &Room,

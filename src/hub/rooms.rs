@@ -56,8 +56,8 @@ pub(crate) struct Rooms {
 
 struct Directory {
     by_name: BTreeMap<RoomName, Arc<Room>>,
-    /// The connections that wait for new rooms, by pattern. A connection does not wait by a pattern
-    /// that another of its patterns covers, so it waits for each room once.
+    /// The connections that wait for new rooms, by pattern. A connection does not wait by a
+    /// pattern that another of its patterns covers, so it waits for each room once.
     subscribers: HashMap<ByPrefix, HashSet<ConnId>>,
     /// The room at which the next sweep begins.
     swept_to: Option<RoomName>,
