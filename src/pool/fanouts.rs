@@ -5,12 +5,9 @@
 //! messages keep their order: while one waits, those behind it wait too. A message of several rooms
 //! waits in each of them, and is delivered when it is the first in all.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-    vec,
-};
+use std::{collections::VecDeque, sync::Arc, vec};
 
+use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use crate::{
@@ -51,7 +48,7 @@ pub(super) struct Fanout {
 #[derive(Default)]
 pub(super) struct Fanouts {
     fanouts: Slab<Fanout>,
-    lines: HashMap<Line, VecDeque<usize>>,
+    lines: FxHashMap<Line, VecDeque<usize>>,
     /// The lines, the one whose turn is next first.
     turns: VecDeque<Line>,
 }

@@ -1,13 +1,16 @@
 //! The rooms that one worker's connections are in. The hub knows only how many members there are.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
 
 use crate::hub::room::{Room, RoomKey, RoomKind};
 
 /// One worker's part of every room it has members in. Used by one thread.
 #[derive(Default)]
 pub(crate) struct Members {
-    by_room: HashMap<RoomKey, Locals>,
+    /// Keys are the server's own, so nobody can choose them to collide.
+    by_room: FxHashMap<RoomKey, Locals>,
     /// The rooms of each connection, by slot.
     by_slot: Vec<Vec<Membership>>,
 }

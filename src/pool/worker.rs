@@ -292,8 +292,14 @@ impl Worker {
             }
         }
         // Connections that were not reached are the first of the next turn.
-        ready.drain(..reached);
-        ready.append(&mut self.cx.work.ready);
+        if reached < ready.len() {
+            ready.drain(..reached);
+        } else {
+            ready.clear();
+        }
+        if !self.cx.work.ready.is_empty() {
+            ready.append(&mut self.cx.work.ready);
+        }
         self.cx.work.ready = ready;
     }
 

@@ -42,14 +42,14 @@ impl Worker {
             let weight = letter.weight();
             match letter {
                 Letter::Deliver { room, seq, frame, except, charge } => {
-                    let is_waiting = self.cx.fanouts.is_before_room(room);
-                    if is_waiting || self.cx.members.count(room) > SLICE_MAX {
+                    if self.cx.fanouts.is_before_room(room)
+                        || !self.deliver(room, seq, &frame, except)
+                    {
                         let audience = Audience::Rooms([(room, seq)].into());
                         self.wait(audience, frame, except, charge, weight);
-                        continue;
+                    } else {
+                        self.release(weight, charge);
                     }
-                    self.deliver(room, seq, &frame, except);
-                    self.release(weight, charge);
                     continue;
                 }
                 Letter::DeliverMany { rooms, frame, except, charge } => {
@@ -136,7 +136,9 @@ impl Worker {
             }
             self.release(weight, None);
         }
-        while !self.has_delivered_enough() && self.deliver_slice() {}
+        while !self.cx.fanouts.is_empty() && !self.has_delivered_enough() {
+            self.deliver_slice();
+        }
     }
 
     fn has_delivered_enough(&self) -> bool {
@@ -251,12 +253,19 @@ impl Worker {
     }
 
     /// Puts a room's message into the outboxes of this worker's members. Nothing is written or
-    /// closed here.
-    fn deliver(&mut self, room: RoomKey, seq: u64, frame: &PreparedFrame, except: Option<ConnId>) {
+    /// closed here. Returns `false`, and delivers nothing, if they are more than one slice.
+    fn deliver(
+        &mut self,
+        room: RoomKey,
+        seq: u64,
+        frame: &PreparedFrame,
+        except: Option<ConnId>,
+    ) -> bool {
         let members = std::mem::take(&mut self.cx.members);
-        let mut delivered = 0;
-        if let Some((room, members)) = members.of(room, seq) {
-            for member in members {
+        let (mut delivered, mut is_slice) = (0, true);
+        if let Some((room, of_room)) = members.of(room, seq) {
+            is_slice = of_room.size_hint().1.is_some_and(|count| count <= SLICE_MAX);
+            for member in of_room.take_while(|_| is_slice) {
                 let Some(conn) = self.conns.get_mut(member.slot as usize) else { continue };
                 // Its own message is no loss to a client that did not ask for it.
                 if Some(conn.io.id) != except
@@ -269,6 +278,7 @@ impl Worker {
         }
         self.cx.members = members;
         self.count_deliveries(delivered);
+        is_slice
     }
 
     /// Puts a message of several rooms into the outboxes of their members: a member of more than
