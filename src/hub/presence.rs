@@ -88,11 +88,11 @@ impl Hub {
             let mut room_state = room.state.lock();
             // A session that is listed in the answer is known from here on, so its leaving will be
             // told.
-            self.show_all(&room, &mut room_state, locked.deferred);
+            self.show_all(&room, &mut room_state, None, locked.deferred);
             if !watched && watching {
                 locked.enter_channel(&room, &mut room_state);
             }
-            Ok(room_state.presence(PRESENCE_MEMBERS_MAX))
+            Ok(room_state.presence(PRESENCE_MEMBERS_MAX, None))
         })
     }
 
@@ -160,13 +160,23 @@ impl Hub {
         }
     }
 
-    /// Makes every session on the roster known to the watchers.
-    fn show_all(&self, room: &Room, room_state: &mut RoomState, deferred: &mut Deferred) {
+    /// Makes every session on the roster known to the watchers, but for `except`, which is about to
+    /// end.
+    pub(super) fn show_all(
+        &self,
+        room: &Room,
+        room_state: &mut RoomState,
+        except: Option<&Uuid>,
+        deferred: &mut Deferred,
+    ) {
         if room_state.unshown == 0 {
             return;
         }
-        let unknown = |(id, entry): (&Uuid, &RosterEntry)| (!entry.shown).then_some(*id);
-        let ids: Vec<Uuid> = room_state.roster.iter().filter_map(unknown).collect();
+        let is_unknown = |id: &Uuid, entry: &RosterEntry| !entry.shown && except != Some(id);
+        let unknown = |(id, entry): (&Uuid, &RosterEntry)| is_unknown(id, entry).then_some(*id);
+        let mut ids: Vec<Uuid> = room_state.roster.iter().filter_map(unknown).collect();
+        // In an order that is the same in each run, for tests that must be repeatable.
+        ids.sort_unstable();
         for session in ids.iter().filter_map(|id| self.sessions.find(id)) {
             self.show(&session, room, room_state, deferred);
         }
@@ -255,14 +265,17 @@ impl LockedSession<'_> {
 }
 
 impl RoomState {
-    /// Lists the first `max` members of the roster, and counts all of them.
-    pub(super) fn presence(&self, max: usize) -> Presence {
+    /// Lists the first `max` members of the roster, and counts all of them. `except` is neither
+    /// listed nor counted if the watchers do not know of it.
+    pub(super) fn presence(&self, max: usize, except: Option<&Uuid>) -> Presence {
+        let except = except.filter(|id| self.roster.get(id).is_some_and(|entry| !entry.shown));
         let present = |(id, entry): (&Uuid, &RosterEntry)| Present {
             client_id: *id,
             name: entry.name.clone(),
         };
-        let members = self.roster.iter().take(max).map(present).collect();
-        Presence { members, count: self.roster.len() }
+        let listed = self.roster.iter().filter(|(id, _)| Some(*id) != except);
+        let members = listed.take(max).map(present).collect();
+        Presence { members, count: self.roster.len() - usize::from(except.is_some()) }
     }
 }
 

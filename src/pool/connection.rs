@@ -342,8 +342,10 @@ impl Connection {
             Match::Full => Notice::Unmatched { pattern, room: &room.name },
             Match::Stale => return,
         };
-        if let Some(frame) = open.service.notice(conn, &notice) {
-            self.send(&frame, desk);
+        if let Some(frame) = open.service.notice(conn, &notice)
+            && self.send(&frame, desk)
+        {
+            desk.metrics().messages_out.add(1);
         }
     }
 
