@@ -12,6 +12,7 @@ pub(crate) mod notice;
 pub(crate) mod send_status;
 pub(crate) mod session_token;
 mod inbox;
+pub(crate) mod clock;
 pub(crate) mod session;
 pub(crate) mod mailbox;
 pub(crate) mod rooms;
@@ -27,12 +28,10 @@ pub(crate) mod resume;
 #[cfg(test)]
 mod harness;
 
-use std::{
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Instant,
-};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::config::{Compression, Config};
+use clock::Clock;
 use error::RoomError;
 use inbox::InboxBounds;
 use mailbox::{Deferred, Mailboxes};
@@ -56,7 +55,7 @@ pub(crate) struct Hub {
     /// How long a session waits for its client to come back.
     resume_window_ms: u64,
     away_max: usize,
-    started: Instant,
+    pub(crate) clock: Clock,
 }
 
 /// What a sweep found.
@@ -69,10 +68,10 @@ pub(crate) struct Swept {
 }
 
 impl Hub {
-    pub(crate) fn new(config: &Config, mailboxes: Mailboxes) -> Hub {
+    pub(crate) fn new(config: &Config, mailboxes: Mailboxes, clock: Clock) -> Hub {
         Hub {
             rooms: Rooms::new(config, mailboxes.clone()),
-            sessions: Sessions::new(),
+            sessions: Sessions::new(matches!(clock, Clock::Stepped(_))),
             mailboxes,
             memberships_max: config.max_rooms_per_conn,
             history_bytes: AtomicUsize::new(0),
@@ -87,13 +86,13 @@ impl Hub {
             },
             resume_window_ms: config.resume_window.as_millis() as u64,
             away_max: config.max_away_sessions,
-            started: Instant::now(),
+            clock,
         }
     }
 
     /// Milliseconds since this hub was made.
     fn now_ms(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
+        self.clock.now_ms()
     }
 
     /// Makes a room if there is none of that name, so that it can be published to.

@@ -121,15 +121,16 @@ impl Recipient {
 }
 
 impl Session {
-    /// A session that begins on `conn`, under a random client id.
+    /// A session that begins on `conn`.
     pub(super) fn new(
+        client_id: Uuid,
         conn: ConnId,
         route: u16,
         resumable: bool,
         formatter: Arc<dyn NoticeFormatter>,
     ) -> Session {
         Session {
-            client_id: Uuid::new_v4(),
+            client_id,
             secret: [Uuid::new_v4(), Uuid::new_v4()],
             route,
             resumable,

@@ -5,7 +5,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
@@ -19,6 +22,8 @@ use crate::metrics::SessionMetrics;
 /// All sessions. Usable from any thread. Its lock is taken after a session's, never before.
 pub(crate) struct Sessions {
     table: Mutex<Table>,
+    /// Where the ids of clients are counted up instead of drawn: the next one.
+    counted_ids: Option<AtomicU64>,
     pub(crate) metrics: SessionMetrics,
 }
 
@@ -30,11 +35,17 @@ struct Table {
 }
 
 impl Sessions {
-    pub(super) fn new() -> Sessions {
-        Sessions { table: Mutex::default(), metrics: SessionMetrics::default() }
+    /// A table for sessions under random client ids, or, where `counts_ids`, under ids that are the
+    /// same in each run, for tests that must be repeatable.
+    pub(super) fn new(counts_ids: bool) -> Sessions {
+        Sessions {
+            table: Mutex::default(),
+            counted_ids: counts_ids.then(AtomicU64::default),
+            metrics: SessionMetrics::default(),
+        }
     }
 
-    /// Begins a session on `conn`, under a fresh random client id. Every session that was begun is
+    /// Begins a session on `conn`, under a fresh client id. Every session that was begun is
     /// given to [`Hub::depart`](super::Hub::depart) when its connection ends.
     pub(crate) fn begin(
         &self,
@@ -43,7 +54,11 @@ impl Sessions {
         resumable: bool,
         formatter: Arc<dyn NoticeFormatter>,
     ) -> Arc<Session> {
-        let session = Arc::new(Session::new(conn, route, resumable, formatter));
+        let client_id = self.counted_ids.as_ref().map_or_else(Uuid::new_v4, |next| {
+            let count = next.fetch_add(1, Ordering::Relaxed);
+            uuid::Builder::from_random_bytes(u128::from(count).to_be_bytes()).into_uuid()
+        });
+        let session = Arc::new(Session::new(client_id, conn, route, resumable, formatter));
         self.table.lock().by_client.insert(session.client_id, Arc::clone(&session));
         session
     }
@@ -128,7 +143,7 @@ mod tests {
 
     #[test]
     fn only_the_whole_token_finds_a_session() {
-        let sessions = Sessions::new();
+        let sessions = Sessions::new(false);
         let session = begin(&sessions);
         let text = session.token().to_string();
         let token: SessionToken = text.parse().expect("a token");
@@ -149,7 +164,7 @@ mod tests {
 
     #[test]
     fn those_away_are_bounded_and_overdue_in_order() {
-        let sessions = Sessions::new();
+        let sessions = Sessions::new(false);
         let [a, b, c] = [(); 3].map(|()| begin(&sessions));
         assert!(sessions.set_away(&a, 10, 2).is_none() && sessions.set_away(&b, 20, 2).is_none());
         let (since, longest) = sessions.set_away(&c, 30, 2).expect("one too many");
@@ -162,7 +177,7 @@ mod tests {
 
     #[test]
     fn the_oldest_publish_is_forgotten() {
-        let sessions = Sessions::new();
+        let sessions = Sessions::new(false);
         let session = begin(&sessions);
         let mut state = session.state.lock();
         let (to, other) = (Uuid::new_v4(), Uuid::new_v4());

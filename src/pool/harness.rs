@@ -32,6 +32,7 @@ use crate::{
     http::page::StaticPage,
     hub::{
         Hub,
+        clock::Clock,
         conn_id::ConnId,
         history::Replay,
         mailbox::{Letter, MailboxBounds, MailboxReceiver, Mailboxes},
@@ -146,7 +147,7 @@ impl Harness {
         let shared = Arc::new(Shared {
             routes: vec![route("/"), route("/ws")],
             pages: vec![StaticPage::new("/page", "text/plain", Bytes::from_static(PAGE))],
-            hub: Arc::new(Hub::new(&config, mailboxes.clone())),
+            hub: Arc::new(Hub::new(&config, mailboxes.clone(), Clock::machine())),
             admission: Admission::new(config.max_conn, config.max_queued_tasks, mailboxes),
             metrics: Metrics::new(1),
             pending_heads: Bound::new(config.max_pending_heads),

@@ -25,6 +25,7 @@ use crate::{
     http::{page::StaticPage, router::RESERVED_PATHS},
     hub::{
         Hub,
+        clock::Clock,
         mailbox::{Letter, MailboxBounds, MailboxReceiver, Mailboxes},
     },
     metrics::Metrics,
@@ -107,7 +108,7 @@ impl Builder {
     pub fn bind(self) -> Result<Server, Error> {
         self.check()?;
         let (listener, local_addr) = listen(&self.config)?;
-        let Parts { shared, workers, arrivals } = self.assemble()?;
+        let Parts { shared, workers, arrivals } = self.assemble(Clock::machine())?;
         let (ask, asked) = crossbeam_channel::bounded(1);
         let (running, stopped) = crossbeam_channel::bounded(0);
         let handle = ServerHandle { shared, local_addr, ask, stopped };
@@ -125,7 +126,7 @@ impl Builder {
             let message = format!("the handler of '{}' blocks, which needs threads", route.path);
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
-        let Parts { shared, workers, .. } = self.assemble()?;
+        let Parts { shared, workers, .. } = self.assemble(Clock::stepped())?;
         let ((ask, _), (_, stopped)) =
             (crossbeam_channel::bounded(1), crossbeam_channel::bounded(0));
         let local_addr = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -139,7 +140,7 @@ impl Builder {
     }
 
     /// Everything but the listener.
-    fn assemble(self) -> Result<Parts, Error> {
+    fn assemble(self, clock: Clock) -> Result<Parts, Error> {
         let Builder { config, routes, pages } = self;
         let cannot_poll = |error| Error::io("cannot make a poll for a worker", error);
         let mut polls = Vec::new();
@@ -154,7 +155,7 @@ impl Builder {
         let shared = Arc::new(Shared {
             routes,
             pages,
-            hub: Arc::new(Hub::new(&config, mailboxes.clone())),
+            hub: Arc::new(Hub::new(&config, mailboxes.clone(), clock)),
             admission: Admission::new(config.max_conn, config.max_queued_tasks, mailboxes),
             metrics: Metrics::new(config.thread_pool_size),
             pending_heads: Bound::new(config.max_pending_heads),

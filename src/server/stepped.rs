@@ -21,9 +21,11 @@
 //! Bytes go in and come out as they would on a socket: a test brings its own WebSocket client, such
 //! as `tungstenite::protocol::WebSocketContext` over [`MemoryClient`].
 //!
-//! Time stands still until [`SteppedServer::advance`], for all that concerns connections:
-//! deadlines, pings, closes. What the hub measures (the age of histories, how long a session may be
-//! away) goes by the clock of the machine. The jobs of a [`blocking`](crate::Handler::blocking)
+//! Time stands still until [`SteppedServer::advance`]: deadlines, pings and closes, the age of
+//! histories, how long a session may be away. Client ids are counted up, so that what is sorted by
+//! them is the same in each run; message ids, epochs and session tokens are random. What a handler
+//! measures by itself goes by the clock of the machine, such as the rate limits of the chat
+//! protocol. The jobs of a [`blocking`](crate::Handler::blocking)
 //! handler need threads, which a stepped server has not: its calls wait for ever.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -111,6 +113,44 @@ impl SteppedServer {
         }
     }
 
+    /// Worker threads that the server would have.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// One turn of one worker, unless it would sleep: no client has done anything, no letter has
+    /// woken it, no deadline has passed. Returns whether a turn was made.
+    ///
+    /// # Panics
+    /// There are not that many workers.
+    pub fn turn_of(&mut self, worker: usize) -> bool {
+        let stepped = &mut self.workers[worker];
+        let mut touched = stepped.touched.lock();
+        if touched.is_empty() && !stepped.worker.is_awake() {
+            return false;
+        }
+        stepped.worker.wake();
+        stepped.worker.step(&mut touched, &mut self.steps);
+        stepped.worker.rest();
+        true
+    }
+
+    /// Whether something waits for a worker that nothing would wake: a fault of the server.
+    pub fn has_overslept(&self) -> bool {
+        let is_late = |stepped: &SteppedWorker| {
+            stepped.touched.lock().is_empty()
+                && !stepped.worker.is_awake()
+                && stepped.worker.has_work()
+        };
+        self.workers.iter().any(is_late)
+    }
+
+    /// Bytes that wait for the client for which most do.
+    pub fn largest_outbox_bytes(&self) -> usize {
+        let largest = |stepped: &SteppedWorker| stepped.worker.largest_outbox_bytes();
+        self.workers.iter().map(largest).max().unwrap_or_default()
+    }
+
     /// Makes turns until there is nothing left to do. Returns how many it made.
     ///
     /// # Panics
@@ -132,6 +172,7 @@ impl SteppedServer {
     /// Lets time pass. What is due by then happens in the next turn.
     pub fn advance(&mut self, by: Duration) {
         self.workers.iter_mut().for_each(|stepped| stepped.worker.advance(by));
+        self.shared.hub.clock.advance(by);
     }
 
     /// Connections that are not over.

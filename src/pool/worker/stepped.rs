@@ -42,6 +42,31 @@ impl Worker {
         self.desk.metrics().turns.add(1);
     }
 
+    /// Notes that the worker sleeps if it has nothing left to do, as its poll would see it.
+    pub(crate) fn rest(&mut self) {
+        if self.desk.ready.is_empty() && self.desk.dirty.is_empty() {
+            self.mailbox.may_sleep();
+        }
+    }
+
+    /// Notes that the worker is up, so that letters need not wake it.
+    pub(crate) fn wake(&mut self) {
+        self.mailbox.woke();
+    }
+
+    /// Whether a poll would return without an event of a socket: the worker has not slept since its
+    /// last turn, a letter has woken it, or a deadline has passed.
+    pub(crate) fn is_awake(&self) -> bool {
+        let sweep = self.sweeps().then_some(self.next_sweep);
+        let next = self.desk.timers.next().into_iter().chain(sweep).min();
+        self.mailbox.is_awake() || next.is_some_and(|at| at <= self.desk.now)
+    }
+
+    /// Bytes that wait for the connection for which most do.
+    pub(crate) fn largest_outbox_bytes(&self) -> usize {
+        self.conns.iter().map(|(_, conn)| conn.core.outbox.bytes()).max().unwrap_or_default()
+    }
+
     /// Lets time pass. Deadlines are looked at in the next turn.
     pub(crate) fn advance(&mut self, by: Duration) {
         self.desk.now += by.as_millis() as Millis;
