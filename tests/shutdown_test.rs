@@ -354,7 +354,7 @@ mod binary {
         thread,
     };
 
-    use super::{DEADLINE, RawClient, TcpStream, close_frame, eventually, upgrade_head};
+    use super::{DEADLINE, RawClient, TcpStream, close_frame, eventually, frame, upgrade_head};
 
     struct Binary {
         child: Child,
@@ -497,6 +497,78 @@ mod binary {
         assert_eq!(client.close_code(), 1001);
         client.send(&close_frame(1001));
         assert_eq!(server.exit_code(), Some(0));
+    }
+
+    /// A process whose log nobody reads must serve on and end all the same.
+    #[test]
+    fn a_log_that_nobody_reads_holds_up_neither_clients_nor_signals() {
+        let arguments = ["--log", "debug", "--close-timeout", "600", "--drain-timeout", "600"];
+        let mut command = rusty_socks(&arguments);
+        let mut child = command.args(["--port", "0"]).stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::with_capacity(1, child.stderr.take().unwrap());
+        let mut line = String::new();
+        log.read_line(&mut line).unwrap();
+        let address = line.split_once("listens on ").unwrap().1.split_once(": ").unwrap().0;
+        let (_, said) = mpsc::channel();
+        let mut server = Binary { child, address: address.parse().unwrap(), said };
+        // Each is logged when it opens and when it closes: more than a pipe of 64 KiB holds.
+        for _ in 0..600 {
+            let mut client = server.connect();
+            client.send(&close_frame(1000));
+            assert_eq!(client.close_code(), 1000);
+        }
+        let mut client = server.connect();
+        server.signal("-TERM");
+        assert_eq!(client.close_code(), 1001, "the first one was heard");
+        server.signal("-TERM");
+        assert_eq!(server.exit_code(), Some(1));
+        drop(log);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_last_file_descriptor_is_not_needed_to_stop() {
+        const FILES: usize = 40;
+        let mut server = Binary::start_with_files(FILES);
+        // The last of these numbers is what the blocked `accept` has reserved for itself.
+        let last_but_one = format!("/proc/{}/fd/{}", server.child.id(), FILES - 2);
+        let mut clients = Vec::new();
+        while std::fs::symlink_metadata(&last_but_one).is_err() {
+            clients.push(server.connect());
+        }
+        server.signal("-TERM");
+        for client in &mut clients {
+            assert_eq!(client.close_code(), 1001);
+            client.send(&close_frame(1001));
+        }
+        assert_eq!(server.exit_code(), Some(0));
+    }
+
+    #[test]
+    fn a_log_of_everything_holds_no_session_token() {
+        let mut server = Binary::start(&["--log", "trace"]);
+        let mut client = server.connect();
+        let welcome: serde_json::Value = serde_json::from_str(&client.text()).unwrap();
+        let token = welcome["session"].as_str().unwrap().to_owned();
+        client.reset();
+        let mut again = server.connect();
+        again.text();
+        let resume = format!(r#"{{"type":"resume","session":"{token}","rooms":[]}}"#);
+        let (first, second) = resume.as_bytes().split_at(resume.len() - 20);
+        again.send(&frame(0x01, first));
+        again.send(&frame(0x80, second));
+        assert!(again.text().contains(r#""type":"ok""#));
+        server.signal("-TERM");
+        assert_eq!(again.close_code(), 1001);
+        again.send(&close_frame(1001));
+        assert_eq!(server.exit_code(), Some(0));
+        let said: Vec<String> = server.said.iter().collect();
+        assert!(said.iter().any(|line| line.contains("DEBUG")), "it logs everything: {said:?}");
+        let bytes = format!("{:?}", &token.as_bytes()[..8]);
+        let bytes = bytes.trim_matches(['[', ']']);
+        let telling: Vec<&String> =
+            said.iter().filter(|line| line.contains(&token) || line.contains(bytes)).collect();
+        assert!(telling.is_empty(), "{telling:?}");
     }
 
     #[test]

@@ -240,8 +240,12 @@ fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), Error> {
     Err(cannot(refused))
 }
 
+fn tcp_socket(address: SocketAddr) -> std::io::Result<Socket> {
+    Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
+}
+
 fn listen_on(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = tcp_socket(address)?;
     if address.is_ipv6() {
         // `::` is everyone, IPv4 included.
         socket.set_only_v6(false)?;
@@ -388,6 +392,9 @@ struct Accepting {
     thread: thread::JoinHandle<()>,
     stopping: Arc<AtomicBool>,
     pause: Sender<()>,
+    /// Connects to the listener to end a blocking `accept`. Made at the start, because when the
+    /// server stops no file descriptor may be left.
+    wake_socket: Socket,
     wake_addr: SocketAddr,
 }
 
@@ -398,6 +405,8 @@ impl Accepting {
         shared: &Arc<Shared>,
         arrivals: Vec<Sender<Arrival>>,
     ) -> Result<Accepting, Error> {
+        let wake_socket = tcp_socket(local_addr)
+            .map_err(|error| Error::io("cannot make the socket that ends the accepting", error))?;
         let stopping = Arc::new(AtomicBool::new(false));
         let (pause, stop) = crossbeam_channel::bounded(0);
         let acceptor = Acceptor {
@@ -418,16 +427,19 @@ impl Accepting {
                 SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
             });
         }
-        Ok(Accepting { thread, stopping, pause, wake_addr })
+        Ok(Accepting { thread, stopping, pause, wake_socket, wake_addr })
     }
 
-    /// Stops accepting and closes the listener. A connection to itself is what ends a blocking
-    /// `accept` on every platform; it is tried again for as long as file descriptors are short.
+    /// Stops accepting and closes the listener. A connection to itself ends a blocking `accept` on
+    /// every platform.
     fn stop(self) {
+        const PATIENCE: Duration = Duration::from_millis(100);
         self.stopping.store(true, Ordering::SeqCst);
         drop(self.pause);
-        let reach = || TcpStream::connect_timeout(&self.wake_addr, Duration::from_millis(100));
-        while reach().is_err() && !self.thread.is_finished() {
+        let mut is_awake =
+            self.wake_socket.connect_timeout(&self.wake_addr.into(), PATIENCE).is_ok();
+        while !is_awake && !self.thread.is_finished() {
+            is_awake = TcpStream::connect_timeout(&self.wake_addr, PATIENCE).is_ok();
             thread::park_timeout(Duration::from_millis(10));
         }
         let _ = self.thread.join();

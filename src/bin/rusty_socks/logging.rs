@@ -1,26 +1,142 @@
 //! Where log lines go and how they look: to standard error, as the keys `log` and `log_format` say.
+//!
+//! No thread that logs waits for standard error, which may be a pipe that nobody reads: lines go
+//! through a bounded queue to a thread of their own, and lines beyond the bound are dropped,
+//! counted and reported.
 
 use std::{
+    backtrace::{Backtrace, BacktraceStatus},
     env,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
+    panic,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
 };
 
 use chrono::{SecondsFormat, Utc};
-use env_logger::{Builder, Target, fmt::Formatter};
-use log::Record;
+use crossbeam_channel::{Receiver, Sender};
+use env_logger::{Builder, Target, WriteStyle, fmt::Formatter};
+use log::{Record, error, warn};
 use rusty_socks::config::{Loaded, LogFormat, Source};
 use serde::Serialize;
 
+/// Bytes of log lines that may wait to be written. Lines beyond it are dropped.
+const LOG_QUEUE_BYTES_MAX: usize = 1 << 20;
+
+/// How long the end of the program waits for the last lines to be written.
+const LAST_LINES_WAIT: Duration = Duration::from_secs(1);
+
 /// Starts logging for the rest of the program's life. The first call counts.
-pub(crate) fn start(loaded: &Loaded) {
+///
+/// The error is that of the system, which refused the thread that writes.
+pub(crate) fn start(loaded: &Loaded) -> io::Result<LogQueue> {
+    let queue = LogQueue::start(io::stderr())?;
     let mut builder = Builder::new();
-    builder.target(Target::Stderr).parse_filters(&filter(loaded, env::var("RUST_LOG").ok()));
+    builder.parse_filters(&filter(loaded, env::var("RUST_LOG").ok()));
+    builder.target(Target::Pipe(Box::new(queue.clone())));
+    builder.write_style(match io::stderr().is_terminal() {
+        true => WriteStyle::Auto,
+        false => WriteStyle::Never,
+    });
     match loaded.config.log_format {
         LogFormat::Text => builder.format_timestamp_millis(),
         LogFormat::Json => builder.format(write_json),
     };
     // An earlier logger can only be this one again.
     let _ = builder.try_init();
+    // The usual hook writes to standard error itself, and so would wait for it.
+    panic::set_hook(Box::new(|panic| {
+        let backtrace = Backtrace::capture();
+        match backtrace.status() {
+            BacktraceStatus::Captured => error!("{panic}\n{backtrace}"),
+            _ => error!("{panic}"),
+        }
+    }));
+    Ok(queue)
+}
+
+/// The lines that wait to be written, for the threads that log and for the end of the program.
+/// Clones are handles of one queue.
+#[derive(Clone)]
+pub(crate) struct LogQueue {
+    lines: Sender<Entry>,
+    counts: Arc<Counts>,
+}
+
+enum Entry {
+    Line(Vec<u8>),
+    /// Everything before it has been written once this is taken.
+    Mark(Sender<()>),
+}
+
+#[derive(Default)]
+struct Counts {
+    waiting_bytes: AtomicUsize,
+    /// Lines dropped that were not reported yet.
+    dropped: AtomicU64,
+}
+
+impl LogQueue {
+    fn start(output: impl Write + Send + 'static) -> io::Result<LogQueue> {
+        // Bounded by `waiting_bytes`.
+        let (lines, waiting) = crossbeam_channel::unbounded();
+        let counts = Arc::new(Counts::default());
+        let theirs = Arc::clone(&counts);
+        thread::Builder::new()
+            .name("rusty-socks-log".to_owned())
+            .spawn(move || write_lines(&waiting, &theirs, output))?;
+        Ok(LogQueue { lines, counts })
+    }
+
+    /// Waits until what was logged before is written, for a second at most.
+    pub(crate) fn flush(&self) {
+        let (written, is_written) = crossbeam_channel::bounded(1);
+        let _ = self.lines.send(Entry::Mark(written));
+        let _ = is_written.recv_timeout(LAST_LINES_WAIT);
+    }
+}
+
+/// The logger writes each line in one call.
+impl Write for LogQueue {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let before = self.counts.waiting_bytes.fetch_add(line.len(), Ordering::Relaxed);
+        if before + line.len() > LOG_QUEUE_BYTES_MAX {
+            self.counts.waiting_bytes.fetch_sub(line.len(), Ordering::Relaxed);
+            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+        } else {
+            let _ = self.lines.send(Entry::Line(line.to_vec()));
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes lines for as long as the program runs. An output that is broken changes nothing else: its
+/// lines are lost, and the next one is tried again.
+fn write_lines(waiting: &Receiver<Entry>, counts: &Counts, mut output: impl Write) {
+    for entry in waiting {
+        match entry {
+            Entry::Line(line) => {
+                let _ = output.write_all(&line);
+                counts.waiting_bytes.fetch_sub(line.len(), Ordering::Relaxed);
+            }
+            Entry::Mark(written) => drop(written),
+        }
+        // Once there is room again for the line that says so.
+        if counts.waiting_bytes.load(Ordering::Relaxed) < LOG_QUEUE_BYTES_MAX / 2 {
+            let dropped = counts.dropped.swap(0, Ordering::Relaxed);
+            if dropped > 0 {
+                warn!("{dropped} log lines were dropped: standard error was not read");
+            }
+        }
+    }
 }
 
 /// The key, or else the variable that every Rust program knows.
@@ -93,5 +209,41 @@ mod tests {
         assert_eq!(value["message"], "a \"quote\"\nand a line");
         let ts = value["ts"].as_str().unwrap();
         assert!(chrono::DateTime::parse_from_rfc3339(ts).is_ok(), "{ts}");
+    }
+
+    /// An output that blocks until it is told to go on.
+    struct Blocked {
+        go_on: Receiver<()>,
+        written: Sender<Vec<u8>>,
+    }
+
+    impl Write for Blocked {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.go_on.recv();
+            let _ = self.written.send(bytes.to_vec());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_output_that_blocks_holds_up_nobody_and_the_queue_is_bounded() {
+        let (open, go_on) = crossbeam_channel::unbounded();
+        let (written, lines) = crossbeam_channel::unbounded();
+        let mut queue = LogQueue::start(Blocked { go_on, written }).unwrap();
+        let line = vec![b'x'; 1000];
+        for _ in 0..3000 {
+            queue.write_all(&line).unwrap();
+        }
+        assert!(queue.counts.waiting_bytes.load(Ordering::Relaxed) <= LOG_QUEUE_BYTES_MAX);
+        let dropped = queue.counts.dropped.load(Ordering::Relaxed);
+        assert_eq!(dropped, 3000 - (LOG_QUEUE_BYTES_MAX / line.len()) as u64);
+        drop(open);
+        queue.flush();
+        assert_eq!(lines.len() as u64, 3000 - dropped);
+        assert_eq!(queue.counts.waiting_bytes.load(Ordering::Relaxed), 0);
     }
 }

@@ -7,13 +7,24 @@ use rusty_socks::{Config, Error, ServerHandle, chat, config::Loaded};
 
 use crate::{
     exit::{self, Exit},
-    logging,
+    logging::{self, LogQueue},
 };
 
 /// Serves until a signal and a drain end it.
 pub(crate) fn run(loaded: Loaded) -> Result<Exit, Error> {
-    logging::start(&loaded);
-    let config = loaded.config;
+    let log = match logging::start(&loaded) {
+        Ok(log) => log,
+        Err(error) => {
+            exit::say(&format!("{}cannot start the thread of the log: {error}", exit::PREFIX));
+            return Ok(Exit::Failure);
+        }
+    };
+    let outcome = serve(loaded.config, &log);
+    log.flush();
+    outcome
+}
+
+fn serve(config: Config, log: &LogQueue) -> Result<Exit, Error> {
     for warning in config.warnings() {
         warn!("{warning}");
     }
@@ -24,7 +35,7 @@ pub(crate) fn run(loaded: Loaded) -> Result<Exit, Error> {
         (config.max_conn, config.max_queued_tasks, config.thread_pool_size);
     let server = chat::server(config)?;
     // Whoever reads the next line may send a signal at once.
-    drain_on_signal(server.handle(), drain_timeout);
+    drain_on_signal(server.handle(), drain_timeout, log.clone());
     info!(
         "rusty_socks {} listens on {}: {max_conn} sessions at once, {max_queued_tasks} in line, {threads} workers",
         env!("CARGO_PKG_VERSION"),
@@ -37,11 +48,12 @@ pub(crate) fn run(loaded: Loaded) -> Result<Exit, Error> {
 
 /// The first signal drains, the second does not wait. A server that cannot be told is still a
 /// server, so a refusal by the system is logged and no more.
-fn drain_on_signal(handle: ServerHandle, drain_timeout: Duration) {
+fn drain_on_signal(handle: ServerHandle, drain_timeout: Duration, log: LogQueue) {
     let mut draining = false;
     let on_signal = move || {
         if draining {
-            exit::say(&format!("{}second signal: leaving at once", exit::PREFIX));
+            warn!("second signal: leaving at once");
+            log.flush();
             std::process::exit(Exit::Failure as i32);
         }
         draining = true;
