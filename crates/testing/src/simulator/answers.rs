@@ -141,6 +141,7 @@ impl Client {
                 let Some(view) = session.rooms.remove(&room) else {
                     return Err(self.broken(AGREES, format!("left {room}, being elsewhere")));
                 };
+                session.declined.insert(room.clone());
                 self.remembered.insert(room, (view.epoch.clone(), view.position()));
                 Ok(())
             }
@@ -361,9 +362,8 @@ impl Client {
         let promise = "what was missed is recovered exactly, or not at all";
         match since {
             Some((before, seq)) if recovered => {
-                if before != epoch || !seqs.iter().copied().eq(seq + 1..=head) {
-                    return Err(self.broken(promise, what));
-                }
+                let is_exact = before == epoch && seqs.iter().copied().eq(seq + 1..=head);
+                return if is_exact { Ok(()) } else { Err(self.broken(promise, what)) };
             }
             Some((before, seq)) if before == epoch && seq <= head => {
                 let missed = (head - seq) as usize;
@@ -406,7 +406,10 @@ impl Client {
         }
         for answer in &resumed.rooms {
             let room = answer.room.as_ref();
-            let (Some(epoch), Some(seq)) = (&answer.epoch, answer.seq) else { continue };
+            let (Some(epoch), Some(seq)) = (&answer.epoch, answer.seq) else {
+                session.was_full = true;
+                continue;
+            };
             let recovered = answer.recovered == Some(true);
             let messages = answer.messages.as_deref().unwrap_or_default();
             let since = positions.get(room).map(|(epoch, seq)| (epoch.as_str(), *seq));

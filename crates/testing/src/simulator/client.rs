@@ -141,6 +141,10 @@ pub struct Session {
     pub rooms: BTreeMap<String, View>,
     /// The patterns it has joined.
     pub patterns: BTreeSet<String>,
+    /// Rooms that were left by name, which patterns do not join again.
+    pub declined: BTreeSet<String>,
+    /// A room that a pattern matches found no place.
+    pub was_full: bool,
     /// The number of the last direct message.
     pub direct_last: u64,
     /// The next direct message may leave some out.
@@ -305,7 +309,9 @@ impl Client {
         let asked = std::mem::take(&mut self.asked);
         self.has_stray_resume |= self.is_resuming;
         if let Some(session) = &mut self.session {
-            session.lost_ms.get_or_insert(scene.now_ms);
+            // The server may have closed it long ago, and the client has not read that yet.
+            let is_late = self.was_delayed || self.was_slow;
+            session.lost_ms.get_or_insert(if is_late { 0 } else { scene.now_ms });
             session.is_unsure |= asked.iter().any(|(_, asked)| asked.changes_rooms());
             let again = asked.into_iter().map(|(_, asked)| asked);
             self.retries.extend(again.filter(Asked::may_be_repeated));

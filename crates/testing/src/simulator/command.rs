@@ -65,7 +65,7 @@ impl Asked {
             }
             Asked::Publish { rooms, echo, id, content } => {
                 let id = if id.is_some() { " with an id" } else { "" };
-                format!("publish {:.12}… to {rooms:?}, echo {echo}{id}", content)
+                format!("publish {content:.12}… to {rooms:?}, echo {echo}{id}")
             }
             Asked::History { room, before, after, limit } => {
                 format!("history of {room}, before {before:?}, after {after:?}, limit {limit}")

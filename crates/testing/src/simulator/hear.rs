@@ -126,6 +126,8 @@ impl Client {
             token: welcome.session.into_owned(),
             rooms: Default::default(),
             patterns: BTreeSet::new(),
+            declined: BTreeSet::new(),
+            was_full: false,
             direct_last: 0,
             direct_may_skip: false,
             direct_owed: 0,
@@ -322,6 +324,7 @@ impl Client {
             }
             Notice::Unmatched { pattern, room } => {
                 say(format!("hears unmatched {room}"));
+                session.was_full = true;
                 let max = scene.plan.config.max_rooms_per_conn;
                 if session.rooms.len() < max || !session.patterns.contains(&**pattern) {
                     return wrong(

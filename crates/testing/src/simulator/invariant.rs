@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::{
     act::author_of,
     client::{Broken, Client, Seen, Session, Verdict, View},
+    socket::Socket,
     world::World,
 };
 
@@ -296,7 +297,7 @@ pub(super) struct Answers;
 impl Invariant for Answers {
     fn at_rest(&mut self, world: &World) -> Verdict {
         for client in &world.clients {
-            let is_open = client.socket.as_ref().is_some_and(|socket| socket.is_open());
+            let is_open = client.socket.as_ref().is_some_and(Socket::is_open);
             if let Some((reference, asked)) = client.asked.front()
                 && is_open
                 && !client.is_leaving
@@ -307,6 +308,36 @@ impl Invariant for Answers {
             if is_open && client.current().is_none() && !client.is_leaving {
                 let seen = "no welcome".to_owned();
                 return broken("each client is welcomed", Some(client.index), seen);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Who has joined a pattern is in every room that matches, unless there was no place or the client
+/// has left the room by name.
+pub(super) struct Patterns;
+
+impl Invariant for Patterns {
+    fn at_rest(&mut self, world: &World) -> Verdict {
+        let rooms: BTreeSet<&String> =
+            settled(world).flat_map(|(_, session)| session.rooms.keys()).collect();
+        for (client, session) in settled(world) {
+            let is_full = session.rooms.len() >= world.plan.config.max_rooms_per_conn;
+            if is_full || session.was_full || session.is_unsure {
+                continue;
+            }
+            let is_matched = |room: &str| {
+                session.patterns.iter().any(|of| room.starts_with(of.trim_end_matches('*')))
+            };
+            let is_missing = |room: &&&String| {
+                is_matched(room)
+                    && !session.rooms.contains_key(**room)
+                    && !session.declined.contains(**room)
+            };
+            if let Some(room) = rooms.iter().find(is_missing) {
+                let seen = format!("it is not in {room}, with {:?}", session.patterns);
+                return broken("a pattern joins every room it matches", Some(client.index), seen);
             }
         }
         Ok(())

@@ -38,7 +38,7 @@ pub use world::World;
 use crate::random::Random;
 use bounds::{Bounds, Counts};
 use fault::faults;
-use invariant::{Answers, Letters, OneTruth, Presence};
+use invariant::{Answers, Letters, OneTruth, Patterns, Presence};
 
 /// Rounds in which everything must come to rest.
 const ROUNDS_MAX: usize = 20_000;
@@ -156,6 +156,7 @@ fn invariants() -> Vec<Box<dyn Invariant>> {
         Box::new(Letters::default()),
         Box::new(Presence::default()),
         Box::new(Answers),
+        Box::new(Patterns),
         Box::new(Bounds),
         Box::new(Counts),
     ]
