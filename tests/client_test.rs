@@ -15,7 +15,11 @@ use std::{
 use rusty_socks::{CloseReason, Config};
 use rusty_socks_client::{Client, ClientBuilder, Error, ErrorKind, Received};
 use support::{DEADLINE, Random, TestServer, config, eventually};
-use tungstenite::handshake::derive_accept_key;
+use tungstenite::{
+    Message, WebSocket,
+    handshake::derive_accept_key,
+    protocol::{CloseFrame, Role},
+};
 
 /// For what must not happen.
 const A_WHILE: Duration = Duration::from_millis(150);
@@ -503,4 +507,69 @@ fn any_way_of_cutting_the_stream_gives_the_same_messages() {
         let received: Vec<_> = client.iter().map(Result::unwrap).collect();
         assert_eq!(received, wanted);
     }
+}
+
+/// Every length form of a frame, both ways, and a closing handshake, with a protocol machine that
+/// is not ours.
+#[test]
+fn another_implementation_understands_what_is_sent() {
+    let url = upgraded(|stream| {
+        let mut peer = WebSocket::from_raw_socket(stream, Role::Server, None);
+        let end = loop {
+            match peer.read() {
+                Ok(message @ (Message::Text(_) | Message::Binary(_))) => {
+                    peer.write(Message::Ping(vec![b'p'; 125].into())).unwrap();
+                    peer.send(message).unwrap();
+                }
+                Ok(Message::Pong(payload)) => assert_eq!(payload.len(), 125),
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(end, tungstenite::Error::ConnectionClosed), "{end}");
+    });
+    let client = quick().connect(&url).unwrap();
+    let mut random = Random::seeded();
+    for size in [0, 1, 125, 126, 65_535, 65_536, random.below(200_000), random.below(2000)] {
+        let sent = match random.below(2) {
+            0 => Received::Text("é".repeat(size)),
+            _ => Received::Binary((0..size).map(|_| random.below(256) as u8).collect()),
+        };
+        client.send(sent.as_message()).unwrap();
+        client.ping().unwrap();
+        assert_eq!(client.recv_timeout(DEADLINE).unwrap(), Some(sent));
+    }
+    let reason = client.close(CloseReason::new(4000, "done")).unwrap();
+    assert_eq!((reason.code(), reason.reason()), (4000, "done"));
+}
+
+/// What comes behind a fault is read past, and not for ever.
+#[test]
+fn a_peer_that_goes_on_after_a_fault_is_left() {
+    let (tell, told) = mpsc::channel();
+    let url = upgraded(move |mut stream| {
+        stream.write_all(b"\x83\x00").unwrap();
+        while stream.write_all(&[0; 4096]).is_ok() {}
+        tell.send(()).unwrap();
+    });
+    let client = quick().connect(&url).unwrap();
+    assert_eq!(client.recv_timeout(DEADLINE).unwrap_err().kind(), ErrorKind::Misbehaved);
+    told.recv_timeout(DEADLINE).unwrap();
+}
+
+#[test]
+fn a_close_of_another_implementation_is_answered() {
+    let (tell, told) = mpsc::channel();
+    let url = upgraded(move |stream| {
+        let mut peer = WebSocket::from_raw_socket(stream, Role::Server, None);
+        let close = CloseFrame { code: 4100.into(), reason: "busy".into() };
+        peer.close(Some(close)).unwrap();
+        while let Ok(message) = peer.read() {
+            tell.send(message).unwrap();
+        }
+    });
+    let client = quick().connect(&url).unwrap();
+    assert_eq!(client.recv_timeout(DEADLINE).unwrap(), None);
+    let answer = told.recv_timeout(DEADLINE).unwrap();
+    assert!(matches!(answer, Message::Close(Some(close)) if u16::from(close.code) == 4100));
 }

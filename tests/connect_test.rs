@@ -255,7 +255,11 @@ fn each_failure_is_one_clear_sentence() {
             format!("{silent} takes the connection, and does not answer in time"),
         ),
         (&[&ends], 5, format!("{ends} ends the connection without an answer to the upgrade")),
-        (&[&foreign], 5, "this is no WebSocket server: invalid HTTP version".into()),
+        (
+            &[&foreign],
+            5,
+            "this is no WebSocket server: the answer is no HTTP: invalid HTTP version".into(),
+        ),
         (&[&refuses], 4, "the server answers 403: not \"here\"".into()),
         (
             &["--no-reconnect", &welcome_and_gone],

@@ -115,6 +115,25 @@ fn what_one_publishes_the_other_gets_byte_for_byte() {
     server.wait_until_empty();
 }
 
+/// The server passes names and contents on as they are, and JSON may hold half of a surrogate pair.
+#[test]
+fn half_of_a_surrogate_pair_hides_no_message() {
+    let server = TestServer::start(config());
+    let ben = session(&url(&server));
+    let anna = Client::connect(&url(&server)).unwrap();
+    ben.join("tea").unwrap();
+    anna.send(r#"{"type":"join","room":"tea"}"#).unwrap();
+    let publish = r#"{"type":"publish","room":"tea","sender":"a\ud800","content":"\udc00!"}"#;
+    anna.send(publish).unwrap();
+    let message = message(&ben);
+    assert_eq!(message.sender.as_deref(), Some("a\u{fffd}"));
+    assert_eq!(message.content.get(), r#""\udc00!""#);
+    assert!(message.content::<String>().is_err(), "that is no Rust text");
+    let page = ben.history("tea", Pages::Latest, None).unwrap();
+    assert_eq!(page.messages[0].sender.as_deref(), Some("a\u{fffd}"));
+    ben.close().unwrap();
+}
+
 fn wait_until_over(session: &Session) {
     while session.recv_timeout(DEADLINE).unwrap().is_some() {}
 }

@@ -196,7 +196,7 @@ impl Handler for Chat {
     fn on_drain(&self, ctx: &mut Ctx<'_>) {
         // Everyone gets another delay, so that not everyone comes back at once.
         let delay = ctx.client_id().as_u128() % RECONNECT_SPREAD_MS;
-        let (reason, reconnect_after_ms) = ("drain".into(), delay as u64);
+        let (reason, reconnect_after_ms) = ("drain".into(), Some(delay as u64));
         ctx.send(&json::text(&protocol::Notice::Closing { reason, reconnect_after_ms }));
     }
 }

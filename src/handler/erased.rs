@@ -30,6 +30,13 @@ pub(crate) struct BoxState {
     panics: Arc<Counter>,
 }
 
+impl BoxState {
+    /// Counts the panics of the handler that made this state.
+    pub(super) fn panics(&self) -> &Counter {
+        &self.panics
+    }
+}
+
 impl Drop for BoxState {
     fn drop(&mut self) {
         let state = self.state.take();
@@ -45,10 +52,15 @@ pub(crate) trait DynHandler: NoticeFormatter {
     fn upgrade(&self, request: &Request<'_>, panics: &Arc<Counter>) -> Result<BoxState, Refusal>;
     fn subprotocols(&self) -> &[&str];
     fn resumable(&self) -> bool;
-    fn open(&self, state: &mut BoxState, conn: &mut dyn ConnHandle);
-    fn message(&self, state: &mut BoxState, conn: &mut dyn ConnHandle, message: Message<'_>);
-    fn drain(&self, state: &mut BoxState, conn: &mut dyn ConnHandle);
-    fn close(&self, state: &mut BoxState, conn: &mut dyn ConnHandle, reason: &CloseReason);
+    fn call(&self, state: &mut BoxState, conn: &mut dyn ConnHandle, call: &Call<'_>);
+}
+
+/// A call of a handler, for a connection that has its permit.
+pub(crate) enum Call<'a> {
+    Open,
+    Message(Message<'a>),
+    Drain,
+    Close(&'a CloseReason),
 }
 
 /// A handler of type `H` as a [`DynHandler`].
@@ -89,19 +101,13 @@ impl<H: Handler<M>, M: Mode> DynHandler for Erased<H, M> {
         self.0.resumable()
     }
 
-    fn open(&self, state: &mut BoxState, conn: &mut dyn ConnHandle) {
-        self.0.on_open(&mut Self::context(state, conn));
-    }
-
-    fn message(&self, state: &mut BoxState, conn: &mut dyn ConnHandle, message: Message<'_>) {
-        self.0.on_message(&mut Self::context(state, conn), message);
-    }
-
-    fn drain(&self, state: &mut BoxState, conn: &mut dyn ConnHandle) {
-        self.0.on_drain(&mut Self::context(state, conn));
-    }
-
-    fn close(&self, state: &mut BoxState, conn: &mut dyn ConnHandle, reason: &CloseReason) {
-        self.0.on_close(&mut Self::context(state, conn), reason);
+    fn call(&self, state: &mut BoxState, conn: &mut dyn ConnHandle, call: &Call<'_>) {
+        let mut ctx = Self::context(state, conn);
+        match call {
+            Call::Open => self.0.on_open(&mut ctx),
+            Call::Message(message) => self.0.on_message(&mut ctx, *message),
+            Call::Drain => self.0.on_drain(&mut ctx),
+            Call::Close(reason) => self.0.on_close(&mut ctx, reason),
+        }
     }
 }

@@ -7,6 +7,7 @@ mod peer;
 mod context;
 mod callbacks;
 pub(crate) mod erased;
+pub(crate) mod instance;
 mod service;
 
 pub use callbacks::{Blocking, Handler};

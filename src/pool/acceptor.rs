@@ -13,8 +13,8 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::{
-    desk::Shared,
-    worker::{Arrival, Fate},
+    shared::Shared,
+    worker::{Arrival, Disposition},
 };
 use crate::{
     http::response::{Response, Status, date_now, error_body, retry_after_s},
@@ -41,7 +41,7 @@ pub(crate) struct Acceptor {
 }
 
 impl Acceptor {
-    /// Accepts until it is told to stop.
+    /// Accepts until the server stops.
     pub(crate) fn run(self) {
         let mut backoff = BACKOFF_MIN;
         while !self.stopping.load(Ordering::SeqCst) {
@@ -60,8 +60,7 @@ impl Acceptor {
                 Err(error) if is_the_peers(&error) => {}
                 Err(error) => {
                     // Usually EMFILE or ENFILE: the socket stays in the backlog, and trying again
-                    // at once would only spin. It is said once, not at each
-                    // try.
+                    // at once would only spin. It is logged once, not at each try.
                     if backoff == BACKOFF_MIN {
                         log::error!("cannot accept, will keep trying: {error}");
                     }
@@ -76,13 +75,13 @@ impl Acceptor {
     fn take(&self, stream: TcpStream, remote: SocketAddr) -> io::Result<()> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
-        let Ok(ip_slot) = self.shared.per_ip.take(remote.ip()) else {
+        let Ok(ip_token) = self.shared.per_ip.take(remote.ip()) else {
             return self.refuse(Refused::PerIp, stream, remote);
         };
-        let Some(slot) = self.shared.pending_heads.take() else {
+        let Some(token) = self.shared.pending_heads.take() else {
             return self.refuse(Refused::PendingHeads, stream, remote);
         };
-        let arrival = Arrival { stream, remote, ip_slot, fate: Fate::Serve(slot) };
+        let arrival = Arrival { stream, remote, ip_token, disposition: Disposition::Serve(token) };
         match self.hand_off(arrival) {
             Ok(()) => Ok(()),
             Err(arrival) => self.refuse(Refused::PendingHeads, arrival.stream, remote),
@@ -111,8 +110,8 @@ impl Acceptor {
         Err(arrival)
     }
 
-    /// Answers with the canned 503. If there is a place to linger, a worker keeps the socket until
-    /// the client has read it.
+    /// Answers with the canned 503. Where the bound on lingering allows it, a worker keeps the
+    /// socket until the client has read it.
     fn refuse(&self, why: Refused, mut stream: TcpStream, remote: SocketAddr) -> io::Result<()> {
         self.shared.metrics.refuse(why);
         let message = match why {
@@ -132,9 +131,9 @@ impl Acceptor {
         response.write(&mut answer, &date_now());
         // A fresh socket takes this much without blocking.
         stream.write_all(&answer)?;
-        if let Some(slot) = self.shared.lingering.take() {
-            let fate = Fate::Linger(slot);
-            let _ = self.hand_off(Arrival { stream, remote, ip_slot: None, fate });
+        if let Some(token) = self.shared.lingering.take() {
+            let disposition = Disposition::Linger(token);
+            let _ = self.hand_off(Arrival { stream, remote, ip_token: None, disposition });
         }
         Ok(())
     }

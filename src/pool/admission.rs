@@ -1,4 +1,4 @@
-//! Who may come in: permits, and the line of upgrades that wait for one.
+//! Admission: permits, and the line of upgrades that wait for one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,9 +21,9 @@ pub(crate) struct Admission {
 }
 
 struct State {
-    /// Permits held by connections, and those set aside for a waiter who has not heard yet.
+    /// Permits held by connections, and those set aside for upgrades whose letter is on its way.
     permits_used: usize,
-    /// Who waits, by ticket number: the order of arrival.
+    /// The waiting upgrades by ticket number, which is the order of arrival.
     line: BTreeMap<u64, ConnId>,
     /// Tickets whose permit is set aside.
     granted: BTreeSet<u64>,
@@ -31,10 +31,10 @@ struct State {
     closed: bool,
 }
 
-/// The right to be served. Dropping it lets the next in line come in.
+/// The right to be served. Dropping it passes it to the first in line.
 pub(crate) struct Permit(Arc<Admission>);
 
-/// A place in the line. Dropping it leaves the line, or passes on the permit that was set aside.
+/// A position in the line. Dropping it leaves the line, or passes on the permit that was set aside.
 pub(crate) struct Ticket {
     admission: Arc<Admission>,
     number: u64,
@@ -60,7 +60,7 @@ impl Admission {
         Arc::new(Admission { state: Mutex::new(state), permits_max, line_max, mailboxes })
     }
 
-    /// Asks for a permit on behalf of `conn`. Nobody overtakes the line.
+    /// Asks for a permit on behalf of `conn`. No upgrade overtakes the line.
     pub(crate) fn ask(self: &Arc<Admission>, conn: ConnId) -> Answer {
         let mut state = self.state.lock();
         if state.closed {
@@ -79,7 +79,7 @@ impl Admission {
         Answer::Waits(Ticket { admission: Arc::clone(self), number })
     }
 
-    /// Lets nobody else in: from now on every upgrade is told that the server drains.
+    /// Admits no more: from now on every upgrade is refused because the server drains.
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;
     }
@@ -118,7 +118,7 @@ impl Ticket {
     pub(crate) fn claim(self) -> Result<Permit, Ticket> {
         let granted = self.admission.state.lock().granted.remove(&self.number);
         match granted {
-            // The ticket's own drop then finds neither a place in line nor a grant.
+            // The ticket's own drop then finds neither a position in line nor a grant.
             true => Ok(Permit(Arc::clone(&self.admission))),
             false => Err(self),
         }

@@ -20,19 +20,19 @@ pub(crate) struct Bound {
 
 /// One of a [`Bound`]; gives itself back when dropped.
 #[derive(Debug)]
-pub(crate) struct Slot(Arc<Bound>);
+pub(crate) struct BoundToken(Arc<Bound>);
 
 impl Bound {
     pub(crate) fn new(max: usize) -> Arc<Bound> {
         Arc::new(Bound { used: AtomicUsize::new(0), max })
     }
 
-    pub(crate) fn take(self: &Arc<Bound>) -> Option<Slot> {
+    pub(crate) fn take(self: &Arc<Bound>) -> Option<BoundToken> {
         if self.used.fetch_add(1, Ordering::Relaxed) >= self.max {
             self.used.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        Some(Slot(Arc::clone(self)))
+        Some(BoundToken(Arc::clone(self)))
     }
 
     pub(crate) fn used(&self) -> usize {
@@ -40,7 +40,7 @@ impl Bound {
     }
 }
 
-impl Drop for Slot {
+impl Drop for BoundToken {
     fn drop(&mut self) {
         self.0.used.fetch_sub(1, Ordering::Relaxed);
     }
@@ -53,9 +53,9 @@ pub(crate) struct PerIp {
     max: usize,
 }
 
-/// One connection's place among those of its address; gives itself back when dropped.
+/// One connection of an address, counted until this token is dropped.
 #[derive(Debug)]
-pub(crate) struct IpSlot {
+pub(crate) struct IpToken {
     per_ip: Arc<PerIp>,
     ip: IpAddr,
 }
@@ -66,8 +66,8 @@ impl PerIp {
         Arc::new(PerIp { counts: Mutex::default(), max })
     }
 
-    /// `Err` when the address has as many as it may; `Ok(None)` when nobody counts.
-    pub(crate) fn take(self: &Arc<PerIp>, ip: IpAddr) -> Result<Option<IpSlot>, ()> {
+    /// `Err` when the address has as many as it may; `Ok(None)` when there is no bound.
+    pub(crate) fn take(self: &Arc<PerIp>, ip: IpAddr) -> Result<Option<IpToken>, ()> {
         if self.max == 0 {
             return Ok(None);
         }
@@ -77,11 +77,11 @@ impl PerIp {
             return Err(());
         }
         *count += 1;
-        Ok(Some(IpSlot { per_ip: Arc::clone(self), ip }))
+        Ok(Some(IpToken { per_ip: Arc::clone(self), ip }))
     }
 }
 
-impl Drop for IpSlot {
+impl Drop for IpToken {
     fn drop(&mut self) {
         let mut counts = self.per_ip.counts.lock();
         if let Some(count) = counts.get_mut(&self.ip) {
@@ -98,11 +98,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slots_come_back() {
+    fn tokens_come_back() {
         let bound = Bound::new(1);
-        let slot = bound.take();
-        assert!(slot.is_some() && bound.take().is_none());
-        drop(slot);
+        let token = bound.take();
+        assert!(token.is_some() && bound.take().is_none());
+        drop(token);
         assert_eq!(bound.used(), 0);
         assert!(bound.take().is_some());
     }
@@ -111,10 +111,10 @@ mod tests {
     fn addresses_are_counted_apart_and_forgotten() {
         let per_ip = PerIp::new(1);
         let (a, b) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
-        let slot = per_ip.take(a).expect("the first");
+        let token = per_ip.take(a).expect("the first");
         assert!(per_ip.take(a).is_err());
         assert!(per_ip.take(b).is_ok());
-        drop(slot);
+        drop(token);
         assert!(per_ip.counts.lock().is_empty());
         assert!(PerIp::new(0).take(a).expect("no bound").is_none());
     }

@@ -7,9 +7,8 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
-    time::Instant,
 };
 
 use bytes::Bytes;
@@ -17,21 +16,22 @@ use mio::{Poll, Token, Waker};
 use parking_lot::Mutex;
 
 use super::{
-    admission::{Admission, Answer as Admitted, Permit},
-    bound::{Bound, PerIp},
+    admission::{Answer as Admitted, Permit},
+    conn_io::{ConnIo, Readiness},
     connection::{Connection, Phase},
-    core::Core,
-    desk::{Desk, Route, Shared},
+    delivery::Delivery,
+    head::Head,
     memory::{MemorySocket, Wire},
     outbox::OutboxBounds,
+    shared::{Route, Shared},
     stream::Stream,
+    worker_cx::WorkerCtx,
 };
 use crate::{
     config::Config,
     handler::{Context, Handler, IntoService},
     http::page::StaticPage,
     hub::{
-        Hub,
         clock::Clock,
         conn_id::ConnId,
         history::Replay,
@@ -39,7 +39,6 @@ use crate::{
         names::RoomName,
         send_status::SendStatus,
     },
-    metrics::Metrics,
     ws::{
         close::CloseReason,
         frame::{Message, PreparedFrame},
@@ -79,7 +78,7 @@ pub(super) struct Probe(Arc<Log>);
 pub(super) struct Log {
     pub(super) opened: AtomicUsize,
     pub(super) heard: AtomicUsize,
-    /// The codes of the closes it was told.
+    /// The codes of the closes it heard of.
     pub(super) closed: Mutex<Vec<u16>>,
 }
 
@@ -93,7 +92,7 @@ impl Handler for Probe {
     fn on_open(&self, ctx: &mut Context<'_, ()>) {
         self.0.opened.fetch_add(1, Ordering::Relaxed);
         let room = RoomName::new("room").expect("a legal name");
-        ctx.join(&room, Replay::Nothing).then(|_, joined| drop(joined.expect("a place")));
+        ctx.join(&room, Replay::Nothing).then(|_, joined| drop(joined.expect("a vacancy")));
     }
 
     fn on_message(&self, ctx: &mut Context<'_, ()>, message: Message<'_>) {
@@ -116,14 +115,16 @@ impl Handler for Probe {
     }
 }
 
-/// One connection on one worker's desk.
+/// One connection and its worker's context.
 pub(super) struct Harness {
-    pub(super) desk: Desk,
+    pub(super) cx: WorkerCtx,
     pub(super) conn: Connection,
     pub(super) wire: Arc<Mutex<Wire>>,
     pub(super) log: Arc<Log>,
     buffer: Vec<u8>,
     mailbox: MailboxReceiver,
+    /// Permits that other connections hold.
+    occupied: Vec<Permit>,
     _poll: Poll,
 }
 
@@ -135,7 +136,7 @@ impl Harness {
         Harness { log, ..Harness::with(config, probe) }
     }
 
-    /// The same with any handler.
+    /// A fresh connection to a server with any handler.
     pub(super) fn with(config: Config, handler: impl IntoService) -> Harness {
         let poll = Poll::new().expect("a poll");
         let waker = Waker::new(poll.registry(), Token(0)).expect("a waker");
@@ -144,33 +145,30 @@ impl Harness {
         let handler = handler.into_service().handler;
         let route =
             |path: &str| Route { path: path.to_owned(), handler: Arc::clone(&handler), jobs: None };
-        let shared = Arc::new(Shared {
-            routes: vec![route("/"), route("/ws")],
-            pages: vec![StaticPage::new("/page", "text/plain", Bytes::from_static(PAGE))],
-            hub: Arc::new(Hub::new(&config, mailboxes.clone(), Clock::machine())),
-            admission: Admission::new(config.max_conn, config.max_queued_tasks, mailboxes),
-            metrics: Metrics::new(1),
-            pending_heads: Bound::new(config.max_pending_heads),
-            lingering: Bound::new(config.max_lingering),
-            per_ip: PerIp::new(0),
-            sockets: Box::new([AtomicUsize::new(1)]),
-            draining: AtomicBool::new(false),
-            started: Instant::now(),
-            config,
-        });
-        let slot = shared.pending_heads.take().expect("a slot");
-        let mut desk = Desk::new(shared, 0);
+        let routes = vec![route("/"), route("/ws")];
+        let pages = vec![StaticPage::new("/page", "text/plain", Bytes::from_static(PAGE))];
+        let config = Config { thread_pool_size: 1, ..config };
+        let shared = Arc::new(Shared::new(config, routes, pages, mailboxes, Clock::machine()));
+        shared.sockets[0].fetch_add(1, Ordering::Relaxed);
+        let token = shared.pending_heads.take().expect("one is left");
+        let mut cx = WorkerCtx::new(shared, 0);
         let wire = Arc::new(Mutex::new(Wire::default()));
         let id = ConnId { worker: 0, slot: SLOT as u32, generation: 0 };
         let remote = ([127, 0, 0, 1], 1).into();
         let stream = Stream::Memory(MemorySocket(Arc::clone(&wire)));
-        let mut core = Core::new(id, stream, remote, None, 0);
-        let at = desk.after(desk.config().handshake_timeout);
-        desk.timers.set(SLOT, &mut core.deadline, at);
-        let conn =
-            Connection { core, phase: Phase::Head { _slot: slot, answered: false, last: false } };
-        let (log, mailbox) = (Arc::default(), receivers.remove(0));
-        Harness { desk, conn, wire, log, buffer: vec![0; READ_BYTES_MAX], mailbox, _poll: poll }
+        let mut io = ConnIo::new(id, stream, remote, None, 0);
+        let phase = Phase::Head(Head::new(token, &mut io, &mut cx));
+        let conn = Connection { io, phase };
+        Harness {
+            cx,
+            conn,
+            wire,
+            log: Arc::default(),
+            buffer: vec![0; READ_BYTES_MAX],
+            mailbox: receivers.remove(0),
+            occupied: Vec::new(),
+            _poll: poll,
+        }
     }
 
     /// A connection that has been upgraded, its 101 taken away.
@@ -190,67 +188,53 @@ impl Harness {
     /// The client sends `bytes`, and the worker has not looked yet.
     pub(super) fn send(&mut self, bytes: &[u8]) {
         self.wire.lock().to_server.extend_from_slice(bytes);
-        self.readable();
+        self.notify(Readiness::READABLE);
     }
 
     /// Another thread sends `text` to the connection. Its worker has not looked yet.
     pub(super) fn post(&self, text: &str) {
         let frame = PreparedFrame::new(Message::Text(text));
-        let status = self.desk.shared.hub.mailboxes.send(self.conn.core.id, frame);
+        let status = self.cx.shared.hub.mailboxes.send(self.conn.io.id, frame);
         assert_eq!(status, SendStatus::Sent, "the mailbox is full");
     }
 
     /// The client ends its direction.
     pub(super) fn end(&mut self) {
         self.wire.lock().client_ended = true;
-        self.hung_up();
+        self.notify(Readiness::READ_CLOSED);
+        self.turns();
     }
 
     /// The connection is lost.
     pub(super) fn lose(&mut self, error: io::ErrorKind) {
         self.wire.lock().error = Some(error);
-        if !self.conn.core.outbox.is_empty() {
-            // A poll calls a broken socket writable as well.
-            self.conn.core.list_dirty(&mut self.desk);
-        }
-        self.hung_up();
+        // A poll calls a broken socket writable as well.
+        self.notify(Readiness::READ_CLOSED | Readiness::WRITABLE);
+        self.turns();
     }
 
     /// The client reads `bytes` more.
     pub(super) fn make_room(&mut self, bytes: usize) {
         let room = self.wire.lock().write_room;
         self.wire.lock().write_room = room.saturating_add(bytes);
-        if !self.conn.core.outbox.is_empty() {
-            self.conn.core.list_dirty(&mut self.desk);
-        }
+        self.notify(Readiness::WRITABLE);
         self.turns();
     }
 
     /// Time passes, and the worker makes its turns at each deadline on the way.
     pub(super) fn pass(&mut self, ms: u64) {
-        let end = self.desk.now + ms;
-        while let Some(at) = self.desk.timers.next().filter(|at| *at <= end) {
-            self.desk.now = self.desk.now.max(at);
-            self.conn.on_deadline(&mut self.desk);
+        let end = self.cx.now + ms;
+        while let Some(at) = self.cx.timers.next().filter(|at| *at <= end) {
+            self.cx.now = self.cx.now.max(at);
+            self.conn.on_deadline(&mut self.cx);
             self.turns();
         }
-        self.desk.now = end;
+        self.cx.now = end;
     }
 
-    fn readable(&mut self) {
-        self.conn.core.readable = true;
-        self.conn.core.list_ready(&mut self.desk);
-    }
-
-    /// What [`Connection::on_event`] makes of a socket that says so.
-    fn hung_up(&mut self) {
-        self.conn.core.peer_ended = true;
-        self.readable();
-        if matches!(self.conn.phase, Phase::Waiting(_)) {
-            self.conn.phase = Phase::Gone;
-            self.conn.core.list_dirty(&mut self.desk);
-        }
-        self.turns();
+    /// A poll reports the socket.
+    fn notify(&mut self, readiness: Readiness) {
+        self.conn.on_readiness(readiness, &mut self.cx);
     }
 
     /// Turns until the worker would sleep.
@@ -259,7 +243,7 @@ impl Harness {
             if std::mem::take(&mut self.wire.lock().cut_short) {
                 // A real socket would have given more, so this short read must not count as its
                 // last.
-                self.readable();
+                self.notify(Readiness::READABLE);
             }
             if !self.turn() {
                 return;
@@ -274,57 +258,82 @@ impl Harness {
         while let Some(letter) = self.mailbox.take() {
             letters.push(letter);
         }
-        if self.desk.ready.is_empty() && self.desk.dirty.is_empty() && letters.is_empty() {
+        if self.cx.work.ready.is_empty() && self.cx.work.dirty.is_empty() && letters.is_empty() {
             return false;
         }
-        if !std::mem::take(&mut self.desk.ready).is_empty() {
-            self.conn.on_ready(&mut self.desk, &mut self.buffer);
+        if !std::mem::take(&mut self.cx.work.ready).is_empty() {
+            self.conn.on_ready(&mut self.cx, &mut self.buffer);
         }
         for letter in letters {
             self.take(letter);
         }
-        while !std::mem::take(&mut self.desk.dirty).is_empty() {
-            self.conn.settle(&mut self.desk);
+        while !std::mem::take(&mut self.cx.work.dirty).is_empty() {
+            self.conn.flush(&mut self.cx);
         }
-        if !std::mem::take(&mut self.desk.gone).is_empty() {
-            self.desk.timers.clear(SLOT, &mut self.conn.core.deadline);
-            self.desk.leave_all(SLOT);
-            self.desk.ready.clear();
+        if !std::mem::take(&mut self.cx.work.gone).is_empty() {
+            self.cx.timers.clear(SLOT, &mut self.conn.io.deadline);
+            self.cx.leave_all(SLOT);
+            self.cx.work.ready.clear();
         }
         true
     }
 
     fn take(&mut self, letter: Letter) {
         match letter {
-            Letter::Admitted { conn } if conn == self.conn.core.id => {
-                self.conn.on_admitted(&mut self.desk);
+            Letter::Admitted { conn } if conn == self.conn.io.id => {
+                self.conn.on_admitted(&mut self.cx);
             }
             Letter::Send { frame, .. } => {
-                self.conn.send(&frame, &mut self.desk);
+                if let Some((_, io)) = self.conn.open_mut() {
+                    io.send_prepared(&frame, &mut self.cx);
+                }
             }
             Letter::Deliver { room, seq, frame, except } => {
-                let members = std::mem::take(&mut self.desk.members);
-                let is_meant = except != Some(self.conn.core.id);
+                let members = std::mem::take(&mut self.cx.members);
+                let is_meant = except != Some(self.conn.io.id);
                 if let Some((room, members)) = members.of(room, seq).filter(|_| is_meant) {
                     for member in members {
-                        self.conn.deliver(&frame, room, member, seq, &mut self.desk);
+                        self.deliver(&frame, &Delivery { room, member, seq });
                     }
                 }
-                self.desk.members = members;
+                self.cx.members = members;
             }
-            Letter::Close { reason, .. } => self.conn.ask_close(reason, &mut self.desk),
+            Letter::Close { reason, .. } => self.ask_close(reason),
             // Nothing else is posted to the one worker of a harness.
             _ => {}
         }
     }
 
-    /// Takes a permit away from the connection.
-    pub(super) fn occupy(&self) -> Permit {
-        let other = ConnId { worker: 0, slot: 1, generation: 0 };
-        match self.desk.shared.admission.ask(other) {
-            Admitted::Served(permit) => permit,
-            _ => panic!("there is a permit"),
+    pub(super) fn deliver(&mut self, frame: &PreparedFrame, delivery: &Delivery<'_>) {
+        if let Some((open, io)) = self.conn.open_mut() {
+            open.deliver(frame, delivery, io, &mut self.cx);
         }
+    }
+
+    /// Asks for a close, if there is a WebSocket to close.
+    pub(super) fn ask_close(&mut self, reason: CloseReason) {
+        if let Some((_, io)) = self.conn.open_mut() {
+            io.ask_close(reason, &mut self.cx.work);
+        }
+    }
+
+    /// Whether the client lags in one of its rooms.
+    pub(super) fn has_lags(&mut self) -> bool {
+        self.conn.open_mut().is_some_and(|(open, _)| open.lags.is_some())
+    }
+
+    /// Takes a permit away from the connection.
+    pub(super) fn occupy(&mut self) {
+        let other = ConnId { worker: 0, slot: 1, generation: 0 };
+        match self.cx.shared.admission.ask(other) {
+            Admitted::Served(permit) => self.occupied.push(permit),
+            _ => panic!("there is no permit left"),
+        }
+    }
+
+    /// Gives back the permits that were taken away.
+    pub(super) fn vacate(&mut self) {
+        self.occupied.clear();
     }
 
     /// What the server has written since this was last asked.
@@ -364,7 +373,7 @@ impl Harness {
     /// Whether at most `bytes` wait to be written.
     pub(super) fn owes_at_most(&self, bytes: usize) -> bool {
         let bounds = OutboxBounds { messages_max: usize::MAX, bytes_max: bytes };
-        self.conn.core.outbox.fits(0, &bounds)
+        self.conn.io.outbox.fits(0, &bounds)
     }
 
     /// How many messages its handler was given.
@@ -372,7 +381,7 @@ impl Harness {
         self.log.heard.load(Ordering::Relaxed)
     }
 
-    /// The codes its handler was told.
+    /// The codes of the closes that its handler heard of.
     pub(super) fn closed(&self) -> Vec<u16> {
         self.log.closed.lock().clone()
     }
@@ -382,21 +391,21 @@ impl Harness {
     }
 
     pub(super) fn is_open(&self) -> bool {
-        self.conn.is_open()
+        matches!(self.conn.phase, Phase::Open(_))
     }
 
     /// Fails unless the connection is gone and has left nothing behind.
     pub(super) fn expect_nothing_left(&self, when: &str) {
-        let shared = &self.desk.shared;
+        let shared = &self.cx.shared;
         assert!(self.is_gone(), "{when}: it is there");
-        assert_eq!(shared.admission.gauges(), (0, 0), "{when}: permits and places in line");
+        assert_eq!(shared.admission.gauges(), (0, 0), "{when}: permits and positions in line");
         assert_eq!(shared.hub.sessions.gauges(), (0, 0), "{when}: sessions");
-        assert!(self.desk.members.find(SLOT, "room").is_none(), "{when}: memberships");
+        assert!(self.cx.members.find(SLOT, "room").is_none(), "{when}: memberships");
         let members = shared.hub.rooms.find("room").map(|room| room.state.lock().members_total());
         assert_eq!(members.unwrap_or_default(), 0, "{when}: members of the room");
         let heads = (shared.pending_heads.used(), shared.lingering.used());
-        assert_eq!(heads, (0, 0), "{when}: places for heads, and for those who linger");
-        assert_eq!(self.desk.timers.next(), None, "{when}: deadlines");
+        assert_eq!(heads, (0, 0), "{when}: heads that are due, and refusals that linger");
+        assert_eq!(self.cx.timers.next(), None, "{when}: deadlines");
         let opened = self.log.opened.load(Ordering::Relaxed);
         assert_eq!(self.closed().len(), opened, "{when}: on_open and on_close come in pairs");
     }

@@ -1,12 +1,8 @@
 //! A connection as its handler reaches it on the worker: directly, without a letter.
 
-use std::{
-    net::SocketAddr,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::{net::SocketAddr, sync::Arc};
 
-use super::{core::Core, desk::Desk};
+use super::{conn_io::ConnIo, worker_cx::WorkerCtx};
 use crate::{
     hub::{
         Hub, conn_handle::ConnHandle, conn_id::ConnId, room::Room, send_status::SendStatus,
@@ -18,31 +14,20 @@ use crate::{
     },
 };
 
-/// One connection and its worker's desk, for the length of one handler call.
+/// One connection and its worker's context, for the length of one handler call.
 pub(super) struct InlineConn<'a> {
-    pub(super) core: &'a mut Core,
-    pub(super) desk: &'a mut Desk,
+    pub(super) io: &'a mut ConnIo,
+    pub(super) cx: &'a mut WorkerCtx,
     pub(super) session: &'a mut Arc<Session>,
-}
-
-impl InlineConn<'_> {
-    /// Runs handler code. A panic in it costs this one connection and nothing else.
-    pub(super) fn call(&mut self, call: impl FnOnce(&mut dyn ConnHandle)) {
-        if catch_unwind(AssertUnwindSafe(|| call(self))).is_err() {
-            log::error!("{} {}: the handler panicked", self.core.remote, self.session.client_id);
-            self.desk.shared.metrics.server.handler_panics.add_shared();
-            self.close(CloseReason::INTERNAL);
-        }
-    }
 }
 
 impl ConnHandle for InlineConn<'_> {
     fn id(&self) -> ConnId {
-        self.core.id
+        self.io.id
     }
 
     fn hub(&self) -> &Arc<Hub> {
-        &self.desk.shared.hub
+        &self.cx.shared.hub
     }
 
     fn session(&self) -> &Arc<Session> {
@@ -50,47 +35,39 @@ impl ConnHandle for InlineConn<'_> {
     }
 
     fn remote_addr(&self) -> SocketAddr {
-        self.core.remote
+        self.io.remote
     }
 
     fn room(&self, name: &str) -> Option<Arc<Room>> {
-        self.desk.members.find(self.core.slot(), name).map(Arc::clone)
+        self.cx.members.find(self.io.slot(), name).map(Arc::clone)
     }
 
     fn send(&mut self, message: Message<'_>) -> SendStatus {
-        if !self.core.may_queue(message.as_bytes().len(), self.desk) {
-            return SendStatus::Dropped;
-        }
-        self.core.queue(message, self.desk);
-        self.core.sent(self.desk)
+        self.io.send(message, self.cx)
     }
 
     fn send_prepared(&mut self, frame: &PreparedFrame) -> SendStatus {
-        if !self.core.may_queue(frame.len(), self.desk) {
-            return SendStatus::Dropped;
-        }
-        self.core.queue_prepared(frame, self.desk);
-        self.core.sent(self.desk)
+        self.io.send_prepared(frame, self.cx)
     }
 
     fn close(&mut self, reason: CloseReason) {
-        self.core.ask_close(reason, self.desk);
+        self.io.ask_close(reason, &mut self.cx.work);
     }
 
     fn enter(&mut self, room: &Arc<Room>, from_seq: u64) {
-        self.desk.members.add(self.core.slot(), Arc::clone(room), from_seq);
+        self.cx.members.add(self.io.slot(), Arc::clone(room), from_seq);
     }
 
     fn exit(&mut self, room: &Arc<Room>) {
-        self.desk.leave(self.core.slot(), room.key);
+        self.cx.leave(self.io.slot(), room.key);
     }
 
     fn attach(&mut self, session: &Arc<Session>) {
-        self.desk.leave_all(self.core.slot());
+        self.cx.leave_all(self.io.slot());
         *self.session = Arc::clone(session);
     }
 
     fn on_backpressure(&mut self) {
-        self.desk.on_backpressure();
+        self.cx.on_backpressure();
     }
 }

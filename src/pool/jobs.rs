@@ -6,7 +6,6 @@
 use std::{
     collections::VecDeque,
     net::SocketAddr,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Weak,
         atomic::{AtomicUsize, Ordering},
@@ -16,12 +15,14 @@ use std::{
 
 use crate::{
     error::Error,
-    handler::erased::{BoxState, DynHandler},
+    handler::{
+        erased::{Call, DynHandler},
+        instance::HandlerInstance,
+    },
     hub::{
         Hub, conn_handle::ConnHandle, conn_id::ConnId, mailbox::Letter, room::Room,
         send_status::SendStatus, session::Session,
     },
-    metrics::Counter,
     ws::{
         close::CloseReason,
         frame::{Kind, Message, PreparedFrame},
@@ -45,7 +46,7 @@ struct Pool {
     /// Messages waiting in all queues together.
     queued: AtomicUsize,
     queue_max: usize,
-    /// SerialQueues with something to do, each at most once; so at most one entry for each
+    /// Queues with something to do, each at most once; so at most one entry for each
     /// connection.
     work: (Sender<Work>, Receiver<Work>),
     /// Paused queues that wait for the pool to catch up.
@@ -62,7 +63,6 @@ enum Work {
 pub(crate) struct SerialQueue {
     pool: JobPool,
     hub: Arc<Hub>,
-    panics: Arc<Counter>,
     handler: Arc<dyn DynHandler>,
     conn: ConnId,
     remote: SocketAddr,
@@ -70,7 +70,7 @@ pub(crate) struct SerialQueue {
 }
 
 struct Inner {
-    events: VecDeque<Event>,
+    calls: VecDeque<QueuedCall>,
     messages: usize,
     /// A thread has it, or it is in the work queue.
     scheduled: bool,
@@ -82,15 +82,14 @@ struct Inner {
     job: Option<Job>,
 }
 
-/// What travels with the thread that runs a queue.
+/// What the thread that runs a queue takes with it.
 struct Job {
-    state: BoxState,
+    instance: HandlerInstance,
     session: Arc<Session>,
-    /// No message was handled yet.
-    is_fresh: bool,
 }
 
-enum Event {
+/// A [`Call`] that owns its message.
+enum QueuedCall {
     Open,
     Message(Kind, Box<[u8]>),
     Drain,
@@ -157,13 +156,13 @@ impl JobPool {
         self.queued() >= self.0.queue_max
     }
 
-    /// A message was handled: as many connections may be read again as there are places, the
+    /// A message was handled: as many connections may be read again as messages fit, the
     /// longest waiting first. Not all of them will have something to say, so an empty pool lets
     /// everyone in.
     fn message_done(&self) {
         let left = self.0.queued.fetch_sub(1, Ordering::Relaxed) - 1;
-        let places = if left == 0 { usize::MAX } else { self.0.queue_max.saturating_sub(left) };
-        for _ in 0..places {
+        let vacant = if left == 0 { usize::MAX } else { self.0.queue_max.saturating_sub(left) };
+        for _ in 0..vacant {
             let Some(queue) = self.0.waiting.lock().pop_front() else { return };
             if let Some(queue) = queue.upgrade() {
                 queue.resume();
@@ -176,25 +175,23 @@ impl SerialQueue {
     pub(super) fn new(
         pool: &JobPool,
         hub: &Arc<Hub>,
-        panics: &Arc<Counter>,
-        handler: &Arc<dyn DynHandler>,
         (conn, remote): (ConnId, SocketAddr),
         session: &Arc<Session>,
-        state: BoxState,
+        instance: HandlerInstance,
     ) -> Arc<SerialQueue> {
+        let handler = Arc::clone(&instance.handler);
         let inner = Inner {
-            events: VecDeque::new(),
+            calls: VecDeque::new(),
             messages: 0,
             scheduled: false,
             full: false,
             closing: false,
-            job: Some(Job { state, session: Arc::clone(session), is_fresh: true }),
+            job: Some(Job { instance, session: Arc::clone(session) }),
         };
         Arc::new(SerialQueue {
             pool: pool.clone(),
             hub: Arc::clone(hub),
-            panics: Arc::clone(panics),
-            handler: Arc::clone(handler),
+            handler,
             conn,
             remote,
             inner: Mutex::new(inner),
@@ -206,23 +203,25 @@ impl SerialQueue {
         &*self.handler
     }
 
-    pub(super) fn open(self: &Arc<SerialQueue>) {
-        self.push(Event::Open);
-    }
-
-    /// Queues a message. `false` when the connection must not be read until it hears that jobs are
+    /// Queues a call. `false` when the connection must not be read until it hears that jobs are
     /// done; so each connection may be one message over the bound.
-    pub(super) fn message(self: &Arc<SerialQueue>, message: Message<'_>) -> bool {
-        self.pool.0.queued.fetch_add(1, Ordering::Relaxed);
-        let full = {
-            let mut inner = self.inner.lock();
-            inner.messages += 1;
-            inner.full = inner.messages >= QUEUE_MESSAGES_MAX;
-            inner.full
-        };
-        self.push(Event::Message(message.kind(), message.as_bytes().into()));
-        if full {
-            return false;
+    pub(super) fn call(self: &Arc<SerialQueue>, call: &Call<'_>) -> bool {
+        let is_message = matches!(call, Call::Message(_));
+        if is_message {
+            self.pool.0.queued.fetch_add(1, Ordering::Relaxed);
+        }
+        let mut inner = self.inner.lock();
+        inner.calls.push_back(QueuedCall::new(call));
+        inner.messages += usize::from(is_message);
+        inner.full |= inner.messages >= QUEUE_MESSAGES_MAX;
+        let is_full = inner.full;
+        let is_scheduled = std::mem::replace(&mut inner.scheduled, true);
+        drop(inner);
+        if !is_scheduled {
+            self.schedule();
+        }
+        if is_full || !is_message {
+            return !is_full;
         }
         let must_wait = self.pool.is_full();
         if must_wait {
@@ -231,28 +230,12 @@ impl SerialQueue {
         !must_wait
     }
 
-    pub(super) fn drain(self: &Arc<SerialQueue>) {
-        self.push(Event::Drain);
-    }
-
-    pub(super) fn close(self: &Arc<SerialQueue>, reason: CloseReason) {
-        self.push(Event::Close(reason));
-    }
-
-    fn push(self: &Arc<SerialQueue>, event: Event) {
-        let mut inner = self.inner.lock();
-        inner.events.push_back(event);
-        if !std::mem::replace(&mut inner.scheduled, true) {
-            drop(inner);
-            self.schedule();
-        }
-    }
-
     fn schedule(self: &Arc<SerialQueue>) {
         let _ = self.pool.0.work.0.send(Work::Run(Arc::clone(self)));
     }
 
-    /// Joins the queues that wait for the pool. The connection is told when it may be read again.
+    /// Joins the queues that wait for the pool. A letter says when the connection may be read
+    /// again.
     fn wait(self: &Arc<SerialQueue>) {
         self.pool.0.waiting.lock().push_back(Arc::downgrade(self));
         // The pool may have emptied before this queue waited for it; then nobody would call it.
@@ -272,19 +255,20 @@ impl SerialQueue {
     /// Makes the calls that wait, on a job thread.
     fn run(self: &Arc<SerialQueue>) {
         for _ in 0..CALLS_PER_TURN_MAX {
-            let (event, is_unwanted, mut job) = {
+            let (call, is_unwanted, mut job) = {
                 let mut inner = self.inner.lock();
-                let Some(event) = inner.events.pop_front() else {
+                let Some(call) = inner.calls.pop_front() else {
                     inner.scheduled = false;
                     return;
                 };
                 let Some(job) = inner.job.take() else { return };
-                (event, inner.closing, job)
+                (call, inner.closing, job)
             };
-            let is_message = matches!(event, Event::Message(..));
-            let is_last = matches!(event, Event::Close(_));
+            let is_message = matches!(call, QueuedCall::Message(..));
+            let is_last = matches!(call, QueuedCall::Close(_));
             if !(is_message && is_unwanted) {
-                self.call(&mut job, event);
+                let mut conn = RemoteConn { queue: self, session: &mut job.session };
+                job.instance.call(&mut conn, &call.borrowed());
             }
             if is_last {
                 return;
@@ -310,39 +294,29 @@ impl SerialQueue {
         }
         self.schedule();
     }
+}
 
-    fn call(&self, job: &mut Job, event: Event) {
-        let Job { state, session, is_fresh } = job;
-        let mut conn = RemoteConn { queue: self, session };
-        let handler = &self.handler;
-        let is_drain = matches!(event, Event::Drain);
-        let begins = matches!(event, Event::Message(..)) && std::mem::take(is_fresh);
-        let outcome = catch_unwind(AssertUnwindSafe(|| match &event {
-            Event::Open => handler.open(state, &mut conn),
-            Event::Message(Kind::Text, bytes) => {
-                let text = std::str::from_utf8(bytes).unwrap_or_default();
-                handler.message(state, &mut conn, Message::Text(text));
+impl QueuedCall {
+    fn new(call: &Call<'_>) -> QueuedCall {
+        match call {
+            Call::Open => QueuedCall::Open,
+            Call::Message(message) => {
+                QueuedCall::Message(message.kind(), message.as_bytes().into())
             }
-            Event::Message(Kind::Binary, bytes) => {
-                handler.message(state, &mut conn, Message::Binary(bytes));
+            Call::Drain => QueuedCall::Drain,
+            Call::Close(reason) => QueuedCall::Close((*reason).clone()),
+        }
+    }
+
+    fn borrowed(&self) -> Call<'_> {
+        match self {
+            QueuedCall::Open => Call::Open,
+            QueuedCall::Message(Kind::Text, bytes) => {
+                Call::Message(Message::Text(std::str::from_utf8(bytes).unwrap_or_default()))
             }
-            Event::Drain => handler.drain(state, &mut conn),
-            Event::Close(reason) => handler.close(state, &mut conn, reason),
-        }));
-        if outcome.is_err() {
-            log::error!("{} {}: the handler panicked", self.remote, conn.session.client_id);
-            self.panics.add_shared();
-            conn.close(CloseReason::INTERNAL);
-        }
-        if begins {
-            conn.session.set_begun();
-            self.hub.confirm(conn.session);
-        }
-        if let Event::Close(reason) = &event {
-            self.hub.depart(conn.session, self.conn, reason);
-        }
-        if is_drain {
-            conn.close(CloseReason::GOING_AWAY);
+            QueuedCall::Message(Kind::Binary, bytes) => Call::Message(Message::Binary(bytes)),
+            QueuedCall::Drain => Call::Drain,
+            QueuedCall::Close(reason) => Call::Close(reason),
         }
     }
 }

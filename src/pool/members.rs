@@ -1,4 +1,4 @@
-//! Which of one worker's connections are in which rooms. The hub knows only how many they are.
+//! The rooms that one worker's connections are in. The hub knows only how many members there are.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -74,7 +74,7 @@ impl Members {
         left
     }
 
-    /// Takes the member at `index` off a room's list; the last one moves into its place.
+    /// Takes the member at `index` off a room's list; the last one takes over its index.
     fn unlist(&mut self, room: &Room, index: u32) {
         let Some(locals) = self.by_room.get_mut(&room.key) else { return };
         let members = &mut locals.members;
@@ -93,7 +93,7 @@ impl Members {
         }
     }
 
-    /// A room, and those who get its message `seq`.
+    /// A room, and the members that get its message `seq`.
     pub(crate) fn of(
         &self,
         room: RoomKey,

@@ -20,8 +20,8 @@ pub(crate) fn limit_unsent(listener: &Socket) {
     let _ = listener;
 }
 
-/// The CPU time of all threads of this process since it began, user and system. `None` where it is
-/// not told.
+/// The CPU time of all threads of this process since it began, user and system. `None` where the
+/// system does not say.
 pub(super) fn cpu_time() -> Option<Duration> {
     #[cfg(unix)]
     {

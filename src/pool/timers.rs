@@ -6,22 +6,22 @@ use std::{collections::BTreeSet, num::NonZeroU64};
 /// Milliseconds since the worker began; what all its deadlines are measured in.
 pub(crate) type Millis = u64;
 
-/// Which slot is due when. Used by one thread. At most one deadline a slot, so it is as large as
-/// the number of connections and no larger.
+/// The slots in the order in which they are due. Used by one thread. At most one deadline a slot,
+/// so it is as large as the number of connections and no larger.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     due: BTreeSet<(Millis, usize)>,
 }
 
-/// A slot's place in its worker's timers; the slot keeps it.
+/// When a slot is due, as its connection remembers it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Deadline(Option<NonZeroU64>);
 
 impl Timers {
     /// Sets the one deadline of `slot`.
     pub(crate) fn set(&mut self, slot: usize, deadline: &mut Deadline, at: Millis) {
-        // A worker's first millisecond is as good as its second, and without it a slot's place is
-        // half as large.
+        // A worker's first millisecond is as good as its second, and without it a deadline is half
+        // as large.
         let at = NonZeroU64::new(at).unwrap_or(NonZeroU64::MIN);
         if deadline.0 != Some(at) {
             self.clear(slot, deadline);

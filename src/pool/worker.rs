@@ -12,23 +12,21 @@ use mio::{Events, Interest, Poll, Token, net::TcpStream};
 use slab::Slab;
 
 use super::{
-    bound::{IpSlot, Slot},
-    closing::{Closing, Stage},
+    bound::{BoundToken, IpToken},
+    closing::Closing,
+    conn_io::ConnIo,
     connection::{Connection, Phase},
-    core::Core,
-    desk::{Desk, Shared},
-    lag::Delivery,
+    head::Head,
+    pauses::PauseReasons,
+    shared::Shared,
     stream::Stream,
     timers::Millis,
+    worker_cx::WorkerCtx,
 };
-use crate::hub::{
-    conn_id::ConnId,
-    mailbox::{Letter, MailboxReceiver},
-    room::RoomKey,
-};
+use crate::hub::{conn_id::ConnId, mailbox::MailboxReceiver};
 use crate::metrics::Refusals;
-use crate::ws::frame::PreparedFrame;
 
+mod letters;
 pub(crate) mod stepped;
 
 /// The token of the waker; slots count up from 0 and never come near it.
@@ -47,10 +45,6 @@ const EVENTS_MAX: usize = 1024;
 /// New sockets taken in one turn, so that a storm of them does not delay those inside.
 const ARRIVALS_PER_TURN_MAX: usize = 256;
 
-/// Letters taken in one turn, and messages they may put into outboxes, before sockets are written.
-const LETTERS_PER_TURN_MAX: usize = 256;
-const DELIVERIES_PER_TURN_MAX: usize = 16_384;
-
 /// Rounds of the flush: a close that begins in one is written in the next.
 const FLUSH_ROUNDS_MAX: usize = 4;
 
@@ -61,19 +55,19 @@ const SWEEP_INTERVAL_MS: Millis = 1000;
 pub(crate) struct Arrival {
     pub(crate) stream: std::net::TcpStream,
     pub(crate) remote: SocketAddr,
-    pub(crate) ip_slot: Option<IpSlot>,
-    pub(crate) fate: Fate,
+    pub(crate) ip_token: Option<IpToken>,
+    pub(crate) disposition: Disposition,
 }
 
-/// What becomes of a new socket.
-pub(crate) enum Fate {
+/// What is to be done with a new socket.
+pub(crate) enum Disposition {
     /// Its request is awaited.
-    Serve(Slot),
+    Serve(BoundToken),
     /// It got its refusal from the acceptor, and lingers so that the client can read it.
-    Linger(Slot),
+    Linger(BoundToken),
 }
 
-/// How often the operator is told what was refused, if anything was.
+/// How often refusals are logged, if there are any.
 const REPORT_INTERVAL_MS: Millis = 10_000;
 
 /// One thread of the pool and everything it owns.
@@ -82,14 +76,14 @@ pub(crate) struct Worker {
     mailbox: MailboxReceiver,
     arrivals: Receiver<Arrival>,
     conns: Slab<Connection>,
-    desk: Desk,
+    cx: WorkerCtx,
     started: Instant,
     next_generation: u32,
     next_sweep: Millis,
     next_report: Millis,
     reported: Refusals,
     draining: bool,
-    /// Nobody is left but those who watch.
+    /// No connection is left to wait for.
     drained: bool,
     stopped: bool,
 }
@@ -107,7 +101,7 @@ impl Worker {
             mailbox,
             arrivals,
             conns: Slab::new(),
-            desk: Desk::new(shared, worker),
+            cx: WorkerCtx::new(shared, worker),
             started: Instant::now(),
             next_generation: 0,
             next_sweep: 0,
@@ -119,8 +113,8 @@ impl Worker {
         }
     }
 
-    /// Turns until it is told to stop. Says once, through `drained`, that nobody is left to wait
-    /// for.
+    /// Makes turns until the server stops. Reports once, through `drained`, that no connection is
+    /// left to wait for.
     pub(crate) fn run(mut self, drained: &Sender<()>) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_MAX);
         // The kernel copies into a buffer that begins on a page up to twice as fast.
@@ -136,10 +130,10 @@ impl Worker {
             }
             self.mailbox.woke();
             let began = Instant::now();
-            self.desk.now = began.duration_since(self.started).as_millis() as Millis;
+            self.cx.now = began.duration_since(self.started).as_millis() as Millis;
             self.turn(&events, buffer);
-            self.desk.metrics().turns.add(1);
-            self.desk.metrics().turn.record(began.elapsed());
+            self.cx.metrics().turns.add(1);
+            self.cx.metrics().turn.record(began.elapsed());
             if self.draining && !self.drained && self.conns.iter().all(|(_, conn)| conn.is_http()) {
                 self.drained = true;
                 // The server counts these; it is there for as long as its workers are.
@@ -160,9 +154,9 @@ impl Worker {
         self.reap();
     }
 
-    /// How long this worker may sleep: not at all while something waits for it.
+    /// How long this worker may sleep: not at all while there is work for it.
     fn timeout(&mut self) -> Option<Duration> {
-        let waits = !self.desk.ready.is_empty() || !self.desk.dirty.is_empty();
+        let waits = !self.cx.work.ready.is_empty() || !self.cx.work.dirty.is_empty();
         if waits || !self.mailbox.may_sleep() {
             return Some(Duration::ZERO);
         }
@@ -171,20 +165,20 @@ impl Worker {
             return Some(Duration::ZERO);
         }
         let sweep = self.sweeps().then_some(self.next_sweep);
-        let next = self.desk.timers.next().into_iter().chain(sweep).min()?;
+        let next = self.cx.timers.next().into_iter().chain(sweep).min()?;
         let now = self.started.elapsed().as_millis() as Millis;
         Some(Duration::from_millis(next.saturating_sub(now)))
     }
 
-    /// One worker does it for all.
+    /// Whether this worker sweeps the rooms, for all workers.
     fn sweeps(&self) -> bool {
-        self.desk.worker == 0
+        self.cx.worker == 0
     }
 
     fn take_events(&mut self, events: &Events) {
         for event in events.iter().filter(|event| event.token() != WAKER) {
             if let Some(conn) = self.conns.get_mut(event.token().0) {
-                conn.on_event(event, &mut self.desk);
+                conn.on_event(event, &mut self.cx);
             }
         }
     }
@@ -192,299 +186,145 @@ impl Worker {
     fn take_arrivals(&mut self) {
         for _ in 0..ARRIVALS_PER_TURN_MAX {
             let Ok(arrival) = self.arrivals.try_recv() else { return };
-            self.settle_in(arrival);
+            self.accept(arrival);
         }
     }
 
-    fn settle_in(&mut self, arrival: Arrival) {
-        let Arrival { stream, remote, ip_slot, fate } = arrival;
+    fn accept(&mut self, arrival: Arrival) {
+        let Arrival { stream, remote, ip_token, disposition } = arrival;
         let token = Token(self.conns.vacant_key());
         let mut stream = TcpStream::from_std(stream);
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.poll.registry().register(&mut stream, token, interest) {
             log::error!("cannot watch the socket of {remote}: {error}");
-            self.desk.shared.sockets[self.desk.worker].fetch_sub(1, Ordering::Relaxed);
+            self.cx.shared.sockets[self.cx.worker].fetch_sub(1, Ordering::Relaxed);
             return;
         }
-        self.seat(Stream::Tcp(stream), remote, ip_slot, fate);
+        self.insert(Stream::Tcp(stream), remote, ip_token, disposition);
     }
 
     /// Gives a socket that is watched the next slot.
-    fn seat(&mut self, stream: Stream, remote: SocketAddr, ip_slot: Option<IpSlot>, fate: Fate) {
+    fn insert(
+        &mut self,
+        stream: Stream,
+        remote: SocketAddr,
+        ip_token: Option<IpToken>,
+        disposition: Disposition,
+    ) {
         let entry = self.conns.vacant_entry();
         let slot = entry.key();
         let id = ConnId {
-            worker: self.desk.worker as u16,
+            worker: self.cx.worker as u16,
             slot: slot as u32,
             generation: self.next_generation,
         };
         self.next_generation = self.next_generation.wrapping_add(1);
-        let mut core = Core::new(id, stream, remote, ip_slot, self.desk.now);
-        let config = self.desk.config();
-        let (phase, due) = match fate {
-            Fate::Serve(slot) => (
-                Phase::Head { _slot: slot, answered: false, last: false },
-                config.handshake_timeout,
-            ),
-            Fate::Linger(slot) => {
-                let stage = Stage::FlushThenLinger;
-                let closing = Closing { stage, _permit: None, _lingering: Some(slot) };
-                (Phase::Closing(closing), config.close_timeout)
-            }
+        let (mut io, cx) = (ConnIo::new(id, stream, remote, ip_token, self.cx.now), &mut self.cx);
+        let phase = match disposition {
+            Disposition::Serve(token) => Phase::Head(Head::new(token, &mut io, cx)),
+            Disposition::Linger(token) => Phase::Closing(Closing::refused(token, &mut io, cx)),
         };
-        let at = self.desk.after(due);
-        self.desk.timers.set(slot, &mut core.deadline, at);
-        if matches!(phase, Phase::Closing(_)) {
-            core.list_dirty(&mut self.desk);
-        }
-        entry.insert(Connection { core, phase });
+        entry.insert(Connection { io, phase });
     }
 
     fn read(&mut self, buffer: &mut [u8]) {
-        let mut ready = std::mem::take(&mut self.desk.ready);
+        let mut ready = std::mem::take(&mut self.cx.work.ready);
         for slot in ready.drain(..) {
             if let Some(conn) = self.conns.get_mut(slot) {
-                conn.on_ready(&mut self.desk, buffer);
+                conn.on_ready(&mut self.cx, buffer);
             }
         }
-        if self.desk.ready.is_empty() {
+        if self.cx.work.ready.is_empty() {
             // Keeps the allocation for the next turn.
-            self.desk.ready = ready;
+            self.cx.work.ready = ready;
         }
     }
 
-    fn take_letters(&mut self) {
-        let mut deliveries = 0;
-        for _ in 0..LETTERS_PER_TURN_MAX {
-            if deliveries >= DELIVERIES_PER_TURN_MAX {
-                return;
-            }
-            let Some(letter) = self.mailbox.take() else { return };
-            match letter {
-                Letter::Deliver { room, seq, frame, except } => {
-                    deliveries += self.deliver(room, seq, &frame, except);
-                }
-                Letter::DeliverMany { rooms, frame, except } => {
-                    deliveries += self.deliver_many(&rooms, &frame, except);
-                }
-                Letter::Broadcast { route, frame, except } => {
-                    deliveries += self.broadcast(route, &frame, except);
-                }
-                Letter::Send { conn, frame } => {
-                    let (conn, desk) = self.find(conn);
-                    if conn.is_some_and(|conn| conn.send(&frame, desk)) {
-                        self.desk.metrics().messages_out.add(1);
-                    }
-                }
-                Letter::Enter { conn, room, from_seq } => match self.find(conn) {
-                    (Some(conn), desk) if conn.is_open() => {
-                        desk.members.add(conn.core.slot(), room, from_seq);
-                    }
-                    (_, desk) => desk.shared.hub.uncount(&room, desk.worker),
-                },
-                Letter::Exit { conn, room } => {
-                    if let (Some(conn), desk) = self.find(conn) {
-                        desk.leave(conn.core.slot(), room);
-                    }
-                }
-                Letter::Attach { conn, session } => {
-                    if let (Some(conn), desk) = self.find(conn) {
-                        conn.on_attach(session, desk);
-                    }
-                }
-                Letter::Matched { room, waiting } => {
-                    deliveries += waiting.len();
-                    for (conn, pattern) in waiting {
-                        match self.find(conn) {
-                            (Some(conn), desk) => conn.on_matched(&room, &pattern, desk),
-                            (None, desk) => desk.shared.hub.uncount(&room, desk.worker),
-                        }
-                    }
-                }
-                Letter::Close { conn, reason } => {
-                    if let (Some(conn), desk) = self.find(conn) {
-                        conn.ask_close(reason, desk);
-                    }
-                }
-                Letter::Admitted { conn } => {
-                    if let (Some(conn), desk) = self.find(conn) {
-                        conn.on_admitted(desk);
-                    }
-                }
-                Letter::JobsDone { conn } => {
-                    if let (Some(conn), desk) = self.find(conn) {
-                        conn.on_jobs_done(desk);
-                    }
-                }
-                Letter::PressureOff => self.pressure_off(),
-                Letter::Drain => self.drain(),
-                Letter::Stop => return self.stop(),
+    /// Reads again from the connections that were parked for a mailbox.
+    fn end_backpressure(&mut self) {
+        self.cx.work.has_backpressure = false;
+        for slot in std::mem::take(&mut self.cx.work.parked) {
+            if let Some(conn) = self.conns.get_mut(slot) {
+                conn.io.resume(PauseReasons::MAILBOX, &mut self.cx.work);
             }
         }
-    }
-
-    /// The connection of that name, unless it is gone and its slot is somebody else's now.
-    fn find(&mut self, id: ConnId) -> (Option<&mut Connection>, &mut Desk) {
-        let conn = self.conns.get_mut(id.slot as usize).filter(|conn| conn.core.id == id);
-        (conn, &mut self.desk)
-    }
-
-    /// Puts a room's message into the outboxes of this worker's members. Nothing is written or
-    /// closed here.
-    fn deliver(
-        &mut self,
-        room: RoomKey,
-        seq: u64,
-        frame: &PreparedFrame,
-        except: Option<ConnId>,
-    ) -> usize {
-        let members = std::mem::take(&mut self.desk.members);
-        let mut delivered = 0;
-        if let Some((room, members)) = members.of(room, seq) {
-            for member in members {
-                let Some(conn) = self.conns.get_mut(member.slot as usize) else { continue };
-                // Its own message is no loss to a client that did not ask for it.
-                if Some(conn.core.id) != except
-                    && conn.deliver(frame, room, member, seq, &mut self.desk)
-                {
-                    delivered += 1;
-                }
-            }
-        }
-        self.desk.members = members;
-        self.count_deliveries(delivered)
-    }
-
-    /// The same for a message of several rooms: who is in more than one of them gets it once.
-    fn deliver_many(
-        &mut self,
-        rooms: &[(RoomKey, u64)],
-        frame: &PreparedFrame,
-        except: Option<ConnId>,
-    ) -> usize {
-        let members = std::mem::take(&mut self.desk.members);
-        let in_room = |(room, seq): &(RoomKey, u64)| {
-            let seq = *seq;
-            let (room, members) = members.of(*room, seq)?;
-            Some(members.map(move |member| Delivery { room, member, seq }))
-        };
-        let mut deliveries: Vec<Delivery<'_>> =
-            rooms.iter().filter_map(in_room).flatten().collect();
-        deliveries.sort_unstable_by_key(|delivery| delivery.member.slot);
-        let mut delivered = 0;
-        for of_member in deliveries.chunk_by(|one, other| one.member.slot == other.member.slot) {
-            let slot = of_member[0].member.slot as usize;
-            if let Some(conn) = self.conns.get_mut(slot)
-                && Some(conn.core.id) != except
-                && conn.deliver_once(frame, of_member, &mut self.desk)
-            {
-                delivered += 1;
-            }
-        }
-        drop(deliveries);
-        self.desk.members = members;
-        self.count_deliveries(delivered)
-    }
-
-    /// Puts a message into the outboxes of all open connections of a route but one.
-    fn broadcast(&mut self, route: u16, frame: &PreparedFrame, except: ConnId) -> usize {
-        let mut delivered = 0;
-        for (_, conn) in &mut self.conns {
-            let is_meant = conn.route() == Some(route) && conn.core.id != except;
-            if is_meant && conn.send(frame, &mut self.desk) {
-                delivered += 1;
-            }
-        }
-        self.count_deliveries(delivered)
-    }
-
-    fn count_deliveries(&self, delivered: usize) -> usize {
-        self.desk.metrics().deliveries.add(delivered as u64);
-        self.desk.metrics().messages_out.add(delivered as u64);
-        delivered
-    }
-
-    fn pressure_off(&mut self) {
-        self.desk.pressured = false;
-        let parked = std::mem::take(&mut self.desk.parked);
-        self.desk.ready.extend(parked);
     }
 
     fn drain(&mut self) {
         self.draining = true;
         while let Ok(arrival) = self.arrivals.try_recv() {
-            self.settle_in(arrival);
+            self.accept(arrival);
         }
         for (_, conn) in &mut self.conns {
-            conn.on_drain(&mut self.desk);
+            conn.on_drain(&mut self.cx);
         }
     }
 
     fn stop(&mut self) {
         for (_, conn) in &mut self.conns {
-            conn.stop(&mut self.desk);
+            conn.stop(&mut self.cx);
         }
         self.stopped = true;
     }
 
     fn expire(&mut self) {
-        while let Some(slot) = self.desk.timers.expired(self.desk.now) {
+        while let Some(slot) = self.cx.timers.expired(self.cx.now) {
             match self.conns.get_mut(slot) {
-                Some(conn) => conn.on_deadline(&mut self.desk),
+                Some(conn) => conn.on_deadline(&mut self.cx),
                 None => {
                     debug_assert!(false, "a reaped connection has no deadline");
                     return;
                 }
             }
         }
-        if self.sweeps() && self.desk.now >= self.next_sweep {
-            let swept = self.desk.shared.hub.sweep();
-            self.next_sweep = self.desk.now + if swept.has_more { 0 } else { SWEEP_INTERVAL_MS };
+        if self.sweeps() && self.cx.now >= self.next_sweep {
+            let swept = self.cx.shared.hub.sweep();
+            self.next_sweep = self.cx.now + if swept.has_more { 0 } else { SWEEP_INTERVAL_MS };
             if swept.behind {
-                self.desk.on_backpressure();
+                self.cx.on_backpressure();
             }
             self.report();
         }
     }
 
-    /// Tells the operator what was refused: at once when it begins, and then at intervals, so that
+    /// Logs what was refused: at once when refusals begin, and then at intervals, so that
     /// a storm of refusals is no storm of log lines.
     fn report(&mut self) {
-        if self.desk.now >= self.next_report
-            && let Some(refused) = self.desk.shared.metrics.refusals_since(&mut self.reported)
+        if self.cx.now >= self.next_report
+            && let Some(refused) = self.cx.shared.metrics.refusals_since(&mut self.reported)
         {
             log::warn!("refused: {refused}");
-            self.next_report = self.desk.now + REPORT_INTERVAL_MS;
+            self.next_report = self.cx.now + REPORT_INTERVAL_MS;
         }
     }
 
     /// One write for each socket that has something to send.
     fn flush(&mut self) {
         for _ in 0..FLUSH_ROUNDS_MAX {
-            if self.desk.dirty.is_empty() {
+            if self.cx.work.dirty.is_empty() {
                 return;
             }
-            let mut dirty = std::mem::take(&mut self.desk.dirty);
+            let mut dirty = std::mem::take(&mut self.cx.work.dirty);
             for slot in dirty.drain(..) {
                 if let Some(conn) = self.conns.get_mut(slot) {
-                    conn.settle(&mut self.desk);
+                    conn.flush(&mut self.cx);
                 }
             }
-            if self.desk.dirty.is_empty() {
-                self.desk.dirty = dirty;
+            if self.cx.work.dirty.is_empty() {
+                self.cx.work.dirty = dirty;
             }
         }
     }
 
-    /// Frees what is over, now that nobody looks at it any more.
+    /// Frees what is over, now that nothing refers to it any more.
     fn reap(&mut self) {
-        while let Some(slot) = self.desk.gone.pop() {
+        while let Some(slot) = self.cx.work.gone.pop() {
             let Some(mut conn) = self.conns.try_remove(slot) else { continue };
-            self.desk.timers.clear(slot, &mut conn.core.deadline);
-            self.desk.leave_all(slot);
-            // Drops its permit, which lets the next in line come in, and its other places.
+            self.cx.timers.clear(slot, &mut conn.io.deadline);
+            self.cx.leave_all(slot);
+            // Its permit goes to the next in line, and its other tokens count it out.
             drop(conn);
-            self.desk.shared.sockets[self.desk.worker].fetch_sub(1, Ordering::Relaxed);
+            self.cx.shared.sockets[self.cx.worker].fetch_sub(1, Ordering::Relaxed);
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::{
         publish::{Publication, Published},
     },
     metrics::Snapshot,
-    pool::desk::Shared,
+    pool::shared::Shared,
     ws::close::CloseReason,
 };
 

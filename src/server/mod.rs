@@ -7,7 +7,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -24,18 +24,14 @@ use crate::{
     handler::IntoService,
     http::{page::StaticPage, router::RESERVED_PATHS},
     hub::{
-        Hub,
         clock::Clock,
         mailbox::{Letter, MailboxBounds, MailboxReceiver, Mailboxes},
     },
-    metrics::Metrics,
     pool::{
         acceptor::{Acceptor, HANDOFF_MAX},
-        admission::Admission,
-        bound::{Bound, PerIp},
-        desk::{Route, Shared},
         jobs::JobPool,
         platform::{self, REUSES_ADDRESS},
+        shared::{Route, Shared},
         worker::{Arrival, WAKER, Worker},
     },
 };
@@ -152,20 +148,7 @@ impl Builder {
         }
         let bounds = MailboxBounds { letters_max: config.mailbox, bytes_max: config.mailbox_bytes };
         let (mailboxes, inboxes) = Mailboxes::new(wakers, bounds);
-        let shared = Arc::new(Shared {
-            routes,
-            pages,
-            hub: Arc::new(Hub::new(&config, mailboxes.clone(), clock)),
-            admission: Admission::new(config.max_conn, config.max_queued_tasks, mailboxes),
-            metrics: Metrics::new(config.thread_pool_size),
-            pending_heads: Bound::new(config.max_pending_heads),
-            lingering: Bound::new(config.max_lingering),
-            per_ip: PerIp::new(config.max_conn_per_ip),
-            sockets: (0..config.thread_pool_size).map(|_| AtomicUsize::new(0)).collect(),
-            draining: AtomicBool::new(false),
-            started: Instant::now(),
-            config,
-        });
+        let shared = Arc::new(Shared::new(config, routes, pages, mailboxes, clock));
         let (arrivals, workers) = staff(&shared, polls, inboxes);
         Ok(Parts { shared, workers, arrivals })
     }

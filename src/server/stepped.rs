@@ -36,8 +36,8 @@ use super::handle::ServerHandle;
 use crate::{
     error::{Error, ErrorKind},
     pool::{
-        desk::Shared,
         memory::{MemorySocket, Wire},
+        shared::Shared,
         worker::{Worker, stepped::Steps},
     },
 };

@@ -11,19 +11,20 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use rusty_socks_protocol::{Command, Content};
 use serde_json::value::RawValue;
 
 use super::{
     error::{Error, ErrorKind},
     event::{Entered, Members, Page, Position, Receipt, Sent},
-    frames::{Command, Rooms, Since},
+    frames,
 };
 
 /// What goes with a message.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct PublishOptions {
-    /// Who the sender says to be.
+    /// The name that the sender goes by.
     pub sender: Option<String>,
     /// RFC 3339; the server's time if there is none.
     pub timestamp: Option<String>,
@@ -108,15 +109,13 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    fn command<'a>(&'a self, kind: &'static str, reference: u64) -> Command<'a> {
-        Command {
-            kind,
-            content: Some(&self.content),
-            id: Some(&self.id),
-            sender: self.options.sender.as_deref(),
-            timestamp: self.options.timestamp.as_deref(),
-            reference,
-            ..Command::default()
+    fn content(&self) -> Content<'_> {
+        let PublishOptions { sender, timestamp, .. } = &self.options;
+        Content {
+            content: &self.content,
+            id: Some((&self.id).into()),
+            sender: sender.as_ref().map(Into::into),
+            timestamp: timestamp.as_ref().map(Into::into),
         }
     }
 }
@@ -139,43 +138,37 @@ impl Ask {
         matches!(self, Ask::Join { .. } | Ask::Leave { .. })
     }
 
-    /// The frame, with the number by which the answer will be known.
-    pub(crate) fn text(&self, reference: u64) -> String {
-        let command =
-            |kind, room| Command { kind, room: Some(room), reference, ..Command::default() };
+    /// What is said to the server.
+    pub(crate) fn command(&self) -> Command<'_> {
         match self {
             Ask::Publish { rooms, message } => {
-                let mut command = message.command("publish", reference);
-                command.echo = message.options.echo;
-                match rooms.as_slice() {
-                    [room] => command.room = Some(room),
-                    rooms => command.rooms = Some(Rooms::Names(rooms)),
-                }
-                command.text()
+                let (room, rooms) = match rooms.as_slice() {
+                    [room] => (Some(room.into()), None),
+                    rooms => (None, Some(rooms.iter().map(Into::into).collect())),
+                };
+                let echo = message.options.echo;
+                Command::Publish { room, rooms, content: message.content(), echo }
             }
             Ask::Direct { to, message } => {
-                Command { to: Some(to), ..message.command("direct", reference) }.text()
+                Command::Direct { to: to.into(), content: message.content() }
             }
-            Ask::Broadcast { message } => message.command("broadcast", reference).text(),
-            Ask::Join { room, options } => {
-                let since = options.since.as_ref();
-                let since = since.map(|at| Since { epoch: &at.epoch, seq: at.seq });
-                let presence = options.presence.then_some(true);
-                let sender = options.sender.as_deref();
-                Command { since, presence, sender, ..command("join", room) }.text()
-            }
-            Ask::Leave { room } => command("leave", room).text(),
+            Ask::Broadcast { message } => Command::Broadcast { content: message.content() },
+            Ask::Join { room, options: JoinOptions { since, presence, sender } } => Command::Join {
+                room: room.into(),
+                since: since.as_ref().map(frames::since),
+                presence: *presence,
+                sender: sender.as_ref().map(Into::into),
+            },
+            Ask::Leave { room } => Command::Leave { room: room.into() },
             Ask::History { room, pages, limit } => {
                 let (before, after) = match pages {
                     Pages::Latest => (None, None),
                     Pages::Before(seq) => (Some(*seq), None),
                     Pages::After(seq) => (None, Some(*seq)),
                 };
-                Command { before, after, limit: *limit, ..command("history", room) }.text()
+                Command::History { room: room.into(), before, after, limit: *limit }
             }
-            Ask::Presence { room, watch } => {
-                Command { watch: *watch, ..command("presence", room) }.text()
-            }
+            Ask::Presence { room, watch } => Command::Presence { room: room.into(), watch: *watch },
         }
     }
 }
@@ -212,17 +205,17 @@ readers! {
 
 /// A place among the requests that may be under way; given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Place(Arc<AtomicUsize>);
+pub(crate) struct RequestSlot(Arc<AtomicUsize>);
 
-impl Place {
-    pub(crate) fn take(taken: &Arc<AtomicUsize>, max: usize) -> Option<Place> {
+impl RequestSlot {
+    pub(crate) fn take(taken: &Arc<AtomicUsize>, max: usize) -> Option<RequestSlot> {
         let more = |taken| (taken < max).then_some(taken + 1);
         taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
-        Some(Place(Arc::clone(taken)))
+        Some(RequestSlot(Arc::clone(taken)))
     }
 }
 
-impl Drop for Place {
+impl Drop for RequestSlot {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
@@ -233,7 +226,7 @@ impl Drop for Place {
 pub(crate) struct Request {
     pub(crate) ask: Ask,
     reply: Sender<Result<Answer, Error>>,
-    _place: Place,
+    _place: RequestSlot,
     /// In the order in which they were asked; set by the session.
     pub(crate) number: u64,
     /// How often the server put it off.
@@ -242,7 +235,7 @@ pub(crate) struct Request {
 
 impl Request {
     /// The other end of it, where `read` finds its kind of answer.
-    pub(crate) fn new<T>(ask: Ask, place: Place, read: Read<T>) -> (Request, Ticket<T>) {
+    pub(crate) fn new<T>(ask: Ask, place: RequestSlot, read: Read<T>) -> (Request, Ticket<T>) {
         let (reply, receiver) = crossbeam_channel::bounded(1);
         let request = Request { ask, reply, _place: place, number: 0, attempts: 0 };
         (request, Ticket { receiver, read })

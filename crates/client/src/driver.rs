@@ -8,10 +8,9 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Select, Sender};
-use tungstenite::Message as Frame;
 use uuid::Uuid;
 
-use crate::CloseReason;
+use crate::{CloseReason, Message};
 
 use super::{
     ask::Request,
@@ -20,8 +19,9 @@ use super::{
     error::{Error, ErrorKind},
     event::Event,
     queue::EventQueue,
-    session::SessionShared,
-    socket::{Client, ClientBuilder, Received},
+    received::Received,
+    session_shared::SessionShared,
+    socket::{Client, ClientBuilder},
     target::Target,
 };
 
@@ -50,7 +50,7 @@ impl Drop for Channels {
 }
 
 /// How the session takes its ends.
-pub(crate) struct Manners {
+pub(crate) struct SessionPolicy {
     pub(crate) is_patient: bool,
     pub(crate) takes_events: bool,
     pub(crate) reconnects: bool,
@@ -61,8 +61,8 @@ pub(crate) struct Driver {
     target: Target,
     shared: Arc<SessionShared>,
     channels: Channels,
-    manners: Manners,
-    talk: Conversation,
+    policy: SessionPolicy,
+    conversation: Conversation,
     backoff: Backoff,
     /// The server has known us at least once.
     was_welcome: bool,
@@ -84,15 +84,15 @@ impl Driver {
         rules: Rules,
         shared: Arc<SessionShared>,
         channels: Channels,
-        manners: Manners,
+        policy: SessionPolicy,
     ) -> Driver {
         Driver {
             client,
             target,
             shared,
             channels,
-            manners,
-            talk: Conversation::new(rules),
+            policy,
+            conversation: Conversation::new(rules),
             backoff: Backoff::default(),
             was_welcome: false,
         }
@@ -111,13 +111,13 @@ impl Driver {
                 },
                 Err(error) => (error, None),
             };
-            self.talk.lost();
+            self.conversation.lost();
             let random = (Uuid::new_v4().as_u64_pair().0 >> 16) as f64 / (1u64 << 48) as f64;
-            let told = self.talk.closing.take();
+            let told = self.conversation.closing.take();
             let verdict = self.backoff.after(&ended(&error), lived, told, random);
-            let may_return = self.manners.reconnects
-                && self.talk.fault.is_none()
-                && (self.was_welcome || self.manners.is_patient);
+            let may_return = self.policy.reconnects
+                && self.conversation.fault.is_none()
+                && (self.was_welcome || self.policy.is_patient);
             let Verdict::Wait(wait) = verdict else { break Err(error) };
             if !may_return {
                 break Err(error);
@@ -140,8 +140,8 @@ impl Driver {
     }
 
     fn tell(&mut self, event: Event) {
-        if self.manners.takes_events {
-            self.talk.events.push_back(event);
+        if self.policy.takes_events {
+            self.conversation.events.push_back(event);
         }
     }
 
@@ -150,21 +150,21 @@ impl Driver {
     fn serve(&mut self, client: &Client) -> Result<(), (Error, Option<Duration>)> {
         let mut welcome_since = None;
         let welcome_until = Instant::now() + WELCOME_TIMEOUT;
-        self.talk.opened(Instant::now());
+        self.conversation.opened(Instant::now());
         loop {
-            self.talk.pump(Instant::now());
-            for frame in self.talk.frames.drain(..) {
+            self.conversation.pump(Instant::now());
+            for frame in self.conversation.frames.drain(..) {
                 // A connection that is over says so when it is read.
-                let _ = client.queue(Frame::text(frame));
+                let _ = client.queue(Message::Text(&frame));
             }
-            if let Some(ping) = self.talk.ping.take() {
+            if let Some(ping) = self.conversation.ping.take() {
                 let silence_max = ping + SILENCE_SPARE;
                 client.expect_signs(silence_max, silence_max / 2);
             }
-            if let Some(who) = self.talk.who.take() {
+            if let Some(who) = self.conversation.who.take() {
                 *self.shared.who.lock() = who;
             }
-            if self.talk.is_welcome() && welcome_since.is_none() {
+            if self.conversation.is_welcome() && welcome_since.is_none() {
                 welcome_since = Some(Instant::now());
                 self.was_welcome = true;
                 let _ = self.channels.greet.try_send(Ok(()));
@@ -174,7 +174,7 @@ impl Driver {
                 let _ = client.close(CloseReason::NORMAL);
                 return Ok(());
             }
-            if let Some(fault) = &self.talk.fault {
+            if let Some(fault) = &self.conversation.fault {
                 client.begin_close(CloseReason::NORMAL);
                 return Err((fault.clone(), None));
             }
@@ -187,11 +187,11 @@ impl Driver {
                     return Err((Error::new(ErrorKind::Timeout, text), None));
                 }
             }
-            until = self.talk.due().map_or(until, |due| due.min(until));
+            until = self.conversation.due().map_or(until, |due| due.min(until));
             match self.wait(Some(client), until) {
                 Wake::Received(received) => {
                     if let Some(text) = received.as_text() {
-                        self.talk.frame(text, Instant::now());
+                        self.conversation.frame(text, Instant::now());
                     }
                 }
                 Wake::Ended => {
@@ -206,13 +206,13 @@ impl Driver {
     /// Hands over events until the queue is full; and takes back those of rooms that were left
     /// meanwhile.
     fn hand_over(&mut self) {
-        if !self.manners.takes_events {
-            self.talk.events.clear();
+        if !self.policy.takes_events {
+            self.conversation.events.clear();
         }
-        for leave in mem::take(&mut self.talk.left) {
-            self.channels.events.retain(|event| !self.talk.is_void(event, leave));
+        for leave in mem::take(&mut self.conversation.left) {
+            self.channels.events.retain(|event| !self.conversation.is_void(event, leave));
         }
-        self.channels.events.fill(&mut self.talk.events);
+        self.channels.events.fill(&mut self.conversation.events);
     }
 
     /// Sleeps until a request, a frame, a ring, or the time has come. While events wait for room,
@@ -222,13 +222,13 @@ impl Driver {
         let mut select = Select::new();
         let requests = select.recv(&self.channels.requests);
         let woken = select.recv(&self.channels.woken);
-        let client = client.filter(|_| self.talk.events.is_empty());
+        let client = client.filter(|_| self.conversation.events.is_empty());
         let incoming = client.map(|client| (client, select.recv(client.incoming())));
         let Ok(ready) = select.select_deadline(until) else { return Wake::Other };
         let index = ready.index();
         if index == requests {
             match ready.recv(&self.channels.requests) {
-                Ok(request) => self.talk.submit(request),
+                Ok(request) => self.conversation.submit(request),
                 Err(_) => self.shared.close.store(true, Ordering::SeqCst),
             }
         } else if index == woken {
@@ -253,14 +253,14 @@ impl Driver {
         };
         let _ = self.shared.end.set(end);
         let _ = self.channels.greet.try_send(Err(over.clone()));
-        self.talk.end(&over);
+        self.conversation.end(&over);
         while let Ok(request) = self.channels.requests.try_recv() {
             request.answer(Err(over.clone()));
         }
         *self.shared.is_over.lock() = true;
         self.shared.over.notify_all();
         self.hand_over();
-        self.channels.events.end(mem::take(&mut self.talk.events));
+        self.channels.events.end(mem::take(&mut self.conversation.events));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use crate::CloseReason;
@@ -13,7 +13,7 @@ use crate::CloseReason;
 pub enum Event {
     /// The server knows this client. Also after each reconnect.
     Connected {
-        /// Who one is.
+        /// The id of this client to others.
         client_id: String,
         /// Whether this is still the session of before. If it is not, and there was one, a
         /// [`SessionLost`](Event::SessionLost) has said so.
@@ -49,17 +49,17 @@ pub enum Event {
     Joined {
         /// The room.
         room: String,
-        /// Who.
+        /// The one that came or left.
         member: Member,
     },
     /// Somebody left it.
     Left {
         /// The room.
         room: String,
-        /// Who.
+        /// The one that came or left.
         member: Member,
     },
-    /// Who is in a room whose presence is watched, after it may have changed unseen.
+    /// The members of a room whose presence is watched, after they may have changed unseen.
     Members {
         /// The room.
         room: String,
@@ -111,13 +111,14 @@ pub struct RoomMessage {
     pub rooms: Vec<(String, u64)>,
     /// Its id, a UUID.
     pub id: String,
-    /// Who its sender says to be.
+    /// The name that the sender goes by. U+FFFD stands for half of a surrogate pair, which JSON may
+    /// hold.
     pub sender: Option<String>,
     /// JSON, byte for byte as it was published.
     pub content: Box<RawValue>,
     /// RFC 3339.
     pub timestamp: String,
-    /// Who published it.
+    /// The client id of the publisher.
     pub client_id: String,
 }
 
@@ -127,51 +128,61 @@ pub struct RoomMessage {
 pub struct PrivateMessage {
     /// Its id, a UUID.
     pub id: String,
-    /// Who its sender says to be.
+    /// The name that the sender goes by. U+FFFD stands for half of a surrogate pair, which JSON may
+    /// hold.
     pub sender: Option<String>,
     /// JSON, byte for byte as it was sent.
     pub content: Box<RawValue>,
     /// RFC 3339.
     pub timestamp: String,
-    /// Who sent it.
+    /// The client id of the sender.
     pub client_id: String,
 }
 
 impl RoomMessage {
-    /// The content as a value of the caller's.
+    /// Every room it is in, with its number there.
+    pub(crate) fn positions(&self) -> Vec<(String, u64)> {
+        match self.rooms.is_empty() {
+            true => vec![(self.room.clone(), self.seq)],
+            false => self.rooms.clone(),
+        }
+    }
+
+    /// The content as a value of the caller's. A string in it that holds half of a surrogate pair
+    /// is no Rust text, and an error: the field `content` has it as it was published.
     pub fn content<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_str(self.content.get())
     }
 }
 
 impl PrivateMessage {
-    /// The content as a value of the caller's.
+    /// The content as a value of the caller's. A string in it that holds half of a surrogate pair
+    /// is no Rust text, and an error: the field `content` has it as it was sent.
     pub fn content<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_str(self.content.get())
     }
 }
 
 /// Somebody in a room.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
-    /// Who.
+    /// The id of the client.
     pub client_id: String,
     /// The name given when joining.
-    #[serde(default)]
     pub sender: Option<String>,
 }
 
-/// Who is in a room.
+/// The members of a room.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Members {
     /// At most as many as the server lists.
     pub members: Vec<Member>,
-    /// How many they are indeed.
+    /// How many members there are.
     pub count: u64,
 }
 
-/// Where one is in a room: opaque, and good for [`JoinOptions::since`](super::JoinOptions).
+/// A position in a room: opaque, and good for [`JoinOptions::since`](super::JoinOptions).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Position {
     /// Another one when the room began anew.
@@ -217,7 +228,7 @@ pub struct Entered {
     pub position: Option<Position>,
     /// With `since`: whether everything missed was there. It is yielded as events.
     pub recovered: bool,
-    /// Who is there, if presence was asked for.
+    /// The members, if presence was asked for.
     pub members: Option<Members>,
     /// The rooms of a pattern that exist already.
     pub rooms: Vec<String>,

@@ -1,250 +1,134 @@
-//! The JSON of the chat protocol as a client writes and reads it.
+//! The frames of the protocol as a session reads and writes them: as owned data, and tolerant of
+//! what it does not know.
 
-use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+
+use rusty_socks_protocol::{Command, Message, Request, RoomPosition, answer};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::event::{Member, Members, PrivateMessage, RoomMessage};
+use crate::event::{Member, Members, Position, PrivateMessage, RoomMessage};
 
-/// A command; absent fields are left out.
-#[derive(Debug, Default, Serialize)]
-pub(crate) struct Command<'a> {
-    #[serde(rename = "type")]
-    pub(crate) kind: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) room: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) rooms: Option<Rooms<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) session: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) direct: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) to: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) content: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) sender: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) timestamp: Option<&'a str>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) echo: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) since: Option<Since<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) presence: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) watch: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) before: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) after: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) limit: Option<u64>,
-    #[serde(rename = "ref")]
-    pub(crate) reference: u64,
+/// A command as text, with the number by which the answer will be known.
+pub(crate) fn write(command: Command<'_>, reference: u64) -> String {
+    // Strings, numbers and JSON that is JSON already: there is nothing that could fail.
+    serde_json::to_string(&Request { command, reference: Some(reference) }).unwrap_or_default()
 }
 
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-pub(crate) enum Rooms<'a> {
-    Names(&'a [String]),
-    Positions(Vec<Known<'a>>),
+/// Reads a frame, or a message in one. `None` for what is none of the protocol, which is passed
+/// over: more will come with later versions.
+pub(crate) fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
+    let outcome = serde_json::from_str(text);
+    outcome.inspect_err(|error| log::debug!("a frame that is not understood: {error}")).ok()
 }
 
-#[derive(Debug, Serialize)]
-pub(crate) struct Known<'a> {
-    pub(crate) room: &'a str,
-    pub(crate) epoch: &'a str,
-    pub(crate) seq: u64,
+/// A message of a room.
+pub(crate) fn room_message(frame: Message<'_>) -> Option<RoomMessage> {
+    Some(RoomMessage {
+        room: frame.room?.into_owned(),
+        seq: frame.seq?,
+        rooms: frame.rooms.into_iter().map(|at| (at.room.into_owned(), at.seq)).collect(),
+        id: frame.id.into_owned(),
+        sender: frame.sender.and_then(text),
+        content: frame.content.to_owned(),
+        timestamp: frame.timestamp.into_owned(),
+        client_id: frame.client_id.into_owned(),
+    })
 }
 
-#[derive(Debug, Serialize)]
-pub(crate) struct Since<'a> {
-    pub(crate) epoch: &'a str,
-    pub(crate) seq: u64,
+/// Messages in an answer.
+pub(crate) fn room_messages(frames: &[&RawValue]) -> Vec<RoomMessage> {
+    frames.iter().filter_map(|frame| room_message(read(frame.get())?)).collect()
 }
 
-impl Command<'_> {
-    pub(crate) fn text(&self) -> String {
-        // Strings, numbers and JSON that is JSON already: there is nothing that could fail.
-        serde_json::to_string(self).unwrap_or_default()
+/// A message that is in no room.
+pub(crate) fn private_message(frame: Message<'_>) -> PrivateMessage {
+    PrivateMessage {
+        id: frame.id.into_owned(),
+        sender: frame.sender.and_then(text),
+        content: frame.content.to_owned(),
+        timestamp: frame.timestamp.into_owned(),
+        client_id: frame.client_id.into_owned(),
     }
 }
 
-/// No room ever counts so far. A number beyond it is a fault, and without them what is one more can
-/// be told.
-pub(crate) const SEQ_MAX: u64 = u64::MAX >> 1;
-
-fn seq<'de, D: serde::Deserializer<'de>>(input: D) -> Result<u64, D::Error> {
-    let seq = u64::deserialize(input)?;
-    let beyond = || serde::de::Error::custom(format!("no message has the number {seq}"));
-    (seq <= SEQ_MAX).then_some(seq).ok_or_else(beyond)
+pub(crate) fn member(client_id: Cow<'_, str>, sender: Option<Cow<'_, str>>) -> Member {
+    Member { client_id: client_id.into_owned(), sender: sender.map(Cow::into_owned) }
 }
 
-fn some_seq<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<u64>, D::Error> {
-    seq(input).map(Some)
+/// Those who are listed, if they are; a server may count more.
+pub(crate) fn members(
+    listed: Option<Vec<answer::Member<'_>>>,
+    count: Option<usize>,
+) -> Option<Members> {
+    let listed = listed?.into_iter();
+    let members: Vec<Member> = listed.map(|one| member(one.client_id, one.sender)).collect();
+    Some(Members { count: count.unwrap_or(members.len()) as u64, members })
 }
 
-/// Any frame of the server. What is not known is passed over, for more will come.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct Inbound {
-    #[serde(rename = "type")]
-    pub(crate) kind: String,
-    #[serde(rename = "ref")]
-    pub(crate) reference: Option<Box<RawValue>>,
-    pub(crate) client_id: Option<String>,
-    pub(crate) session: Option<String>,
-    pub(crate) room: Option<String>,
-    pub(crate) epoch: Option<String>,
-    #[serde(deserialize_with = "some_seq")]
-    pub(crate) seq: Option<u64>,
-    pub(crate) ping_s: Option<f64>,
-    pub(crate) max_message_bytes: Option<usize>,
-    pub(crate) limits: Option<Limits>,
-    pub(crate) rooms: Vec<InRoom>,
-    pub(crate) patterns: Vec<String>,
-    pub(crate) pattern: Option<String>,
-    pub(crate) recovered: bool,
-    pub(crate) repeated: bool,
-    pub(crate) presence: bool,
-    pub(crate) overflow: Option<String>,
-    pub(crate) messages: Vec<MessageFrame>,
-    pub(crate) members: Option<Vec<Member>>,
-    pub(crate) count: Option<u64>,
-    pub(crate) direct: Option<DirectState>,
-    pub(crate) id: Option<String>,
-    pub(crate) sender: Option<String>,
-    #[serde(deserialize_with = "present")]
-    pub(crate) content: Option<Box<RawValue>>,
-    pub(crate) timestamp: Option<String>,
-    #[serde(deserialize_with = "some_seq")]
-    pub(crate) from: Option<u64>,
-    /// A number in `gap`, a client id in the answer to `direct`.
-    pub(crate) to: Option<Box<RawValue>>,
-    pub(crate) code: Option<String>,
-    pub(crate) message: Option<String>,
-    pub(crate) retry_after_ms: Option<u64>,
-    pub(crate) reason: Option<String>,
-    pub(crate) reconnect_after_ms: Option<u64>,
+/// A position for the server to read.
+pub(crate) fn since(position: &Position) -> rusty_socks_protocol::Position<'_> {
+    rusty_socks_protocol::Position { epoch: (&position.epoch).into(), seq: position.seq }
 }
 
-/// `null` is content like any other.
-fn present<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<Box<RawValue>>, D::Error> {
-    <Box<RawValue>>::deserialize(input).map(Some)
+/// A room, and the position in it, for the server to read.
+pub(crate) fn room_position<'a>(room: &'a str, epoch: &'a str, seq: u64) -> RoomPosition<'a> {
+    RoomPosition { room: room.into(), epoch: epoch.into(), seq }
 }
 
-/// What a `welcome` allows a second; older servers do not say.
-#[derive(Debug, Default, Clone, Copy, Deserialize)]
-#[serde(default)]
-pub(crate) struct Limits {
-    pub(crate) rate_messages: Option<f64>,
-    pub(crate) rate_bytes: Option<f64>,
+/// The text of a JSON string. JSON may hold half of a surrogate pair, which is no Rust text: U+FFFD
+/// stands for it. `None` for what is no string.
+fn text(json: &RawValue) -> Option<String> {
+    let json = json.get();
+    serde_json::from_str(json).or_else(|_| serde_json::from_str(&without_halves(json))).ok()
 }
 
-/// One room of several in an answer.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct InRoom {
-    pub(crate) room: String,
-    pub(crate) epoch: Option<String>,
-    #[serde(deserialize_with = "seq")]
-    pub(crate) seq: u64,
-    pub(crate) recovered: bool,
-    pub(crate) overflow: Option<String>,
-    pub(crate) messages: Vec<MessageFrame>,
-    pub(crate) members: Option<Vec<Member>>,
-    pub(crate) count: Option<u64>,
-    pub(crate) error: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct DirectState {
-    #[serde(deserialize_with = "seq")]
-    pub(crate) seq: u64,
-    pub(crate) recovered: bool,
-}
-
-/// A message, live or replayed.
-#[derive(Debug, Deserialize)]
-pub(crate) struct MessageFrame {
-    room: String,
-    #[serde(deserialize_with = "seq")]
-    seq: u64,
-    #[serde(default)]
-    rooms: Vec<Place>,
-    id: String,
-    #[serde(default)]
-    sender: Option<String>,
-    content: Box<RawValue>,
-    timestamp: String,
-    client_id: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct Place {
-    room: String,
-    #[serde(deserialize_with = "seq")]
-    seq: u64,
-}
-
-impl From<MessageFrame> for RoomMessage {
-    fn from(frame: MessageFrame) -> RoomMessage {
-        let MessageFrame { room, seq, rooms, id, sender, content, timestamp, client_id } = frame;
-        let rooms = rooms.into_iter().map(|place| (place.room, place.seq)).collect();
-        RoomMessage { room, seq, rooms, id, sender, content, timestamp, client_id }
+/// JSON with U+FFFD for each half of a surrogate pair.
+fn without_halves(json: &str) -> String {
+    /// The number of the `\u` escape that `json` begins with.
+    fn unit(json: &str) -> Option<u16> {
+        u16::from_str_radix(json.strip_prefix("\\u")?.get(..4)?, 16).ok()
     }
+    let mut whole = String::with_capacity(json.len());
+    let mut rest = json;
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        whole.push_str(before);
+        let second = || escape.get(6..).and_then(unit);
+        let (len, is_half) = match unit(escape) {
+            Some(0xd800..=0xdbff) if matches!(second(), Some(0xdc00..=0xdfff)) => (12, false),
+            Some(0xd800..=0xdfff) => (6, true),
+            Some(_) => (6, false),
+            // The backslash and what it escapes, which is one character.
+            None => (1 + escape.chars().nth(1).map_or(0, char::len_utf8), false),
+        };
+        let (escape, behind) = escape.split_at(len);
+        whole.push_str(if is_half { "\\ufffd" } else { escape });
+        rest = behind;
+    }
+    whole + rest
 }
 
-/// The latest of a room: older messages give way, and are not fetched.
-pub(crate) fn is_latest(overflow: Option<&String>) -> bool {
-    overflow.is_some_and(|overflow| overflow == "latest")
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-pub(crate) fn members(listed: Option<Vec<Member>>, count: Option<u64>) -> Option<Members> {
-    let members = listed?;
-    let count = count.unwrap_or(members.len() as u64);
-    Some(Members { members, count })
-}
-
-impl Inbound {
-    /// The number we gave the command that this answers.
-    pub(crate) fn reference(&self) -> Option<u64> {
-        self.reference.as_ref()?.get().parse().ok()
-    }
-
-    /// The end of a gap.
-    pub(crate) fn to_seq(&self) -> Option<u64> {
-        self.to.as_ref()?.get().parse().ok().filter(|to| *to <= SEQ_MAX)
-    }
-
-    pub(crate) fn room_message(self) -> Option<RoomMessage> {
-        Some(RoomMessage {
-            room: self.room?,
-            seq: self.seq?,
-            rooms: self.rooms.into_iter().map(|place| (place.room, place.seq)).collect(),
-            id: self.id?,
-            sender: self.sender,
-            content: self.content?,
-            timestamp: self.timestamp.unwrap_or_default(),
-            client_id: self.client_id?,
-        })
-    }
-
-    pub(crate) fn private_message(self) -> Option<PrivateMessage> {
-        Some(PrivateMessage {
-            id: self.id?,
-            sender: self.sender,
-            content: self.content?,
-            timestamp: self.timestamp.unwrap_or_default(),
-            client_id: self.client_id?,
-        })
-    }
-
-    pub(crate) fn member(self) -> Option<Member> {
-        Some(Member { client_id: self.client_id?, sender: self.sender })
+    #[test]
+    fn half_of_a_surrogate_pair_is_replaced_and_nothing_else() {
+        for (json, read) in [
+            (r#""a\ud800b""#, "a\u{fffd}b"),
+            (r#""\udc00\ud83d\ude00""#, "\u{fffd}\u{1f600}"),
+            (r#""\ud83d\ud83d\ude00""#, "\u{fffd}\u{1f600}"),
+            (r#""\\ud800\ud800""#, "\\ud800\u{fffd}"),
+            (r#""\ud800\\é\"""#, "\u{fffd}\\é\""),
+            (r#""plain""#, "plain"),
+        ] {
+            let json = RawValue::from_string(json.into()).unwrap();
+            assert_eq!(text(&json).as_deref(), Some(read), "{json}");
+        }
+        assert_eq!(text(&RawValue::from_string("7".into()).unwrap()), None);
+        for odd in ["\\", "\\u", "\\ud800", "\\ud8", "\\ü", "\\ud800\\u", ""] {
+            without_halves(odd);
+        }
     }
 }

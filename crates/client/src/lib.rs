@@ -1,9 +1,44 @@
-//! A blocking client, of two storeys.
+//! A blocking client, in two layers.
 //!
 //! [`Client`] is one WebSocket connection to any server: send, receive, close. [`Session`] speaks
 //! the chat protocol over connections that come and go: it comes back by itself, resumes, and
-//! yields each message once. Both are handles that can be cloned and used from several threads, and
-//! neither sees an async runtime: a thread behind each does the waiting.
+//! yields each message once. Neither needs an async runtime.
+//!
+//! # Threads and blocking
+//!
+//! A [`Client`] and a [`Session`] are handles: `Clone`, `Send` and `Sync`. All clones stand for the
+//! same connection or session, and work from several threads at once; each message is received by
+//! one of them. A thread behind a client, and two behind a session, do the waiting: they answer
+//! pings, keep the timeouts and reconnect, whether or not anybody receives. When the last handle
+//! goes, they close and end.
+//!
+//! Each call that blocks has a limit: connecting [`ClientBuilder::connect_timeout`] (and the time
+//! of the system's resolver), sending [`ClientBuilder::write_timeout`], a request
+//! [`SessionBuilder::request_timeout`]. Only `recv` waits for as long as it takes. One thread can
+//! send while another receives:
+//!
+//! ```no_run
+//! # fn main() -> Result<(), rusty_socks_client::Error> {
+//! use rusty_socks_client::{Client, CloseReason};
+//!
+//! let client = Client::connect("ws://127.0.0.1:3030/echo")?;
+//! let receiver = client.clone();
+//! let receiving = std::thread::spawn(move || receiver.iter().filter_map(Result::ok).count());
+//! client.send("one")?;
+//! client.send(&b"two"[..])?;
+//! client.close(CloseReason::NORMAL)?;
+//! println!("{:?} came back", receiving.join());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Backpressure
+//!
+//! Whoever is too slow is waited for, and nothing grows without end. What nobody receives fills the
+//! queue of received messages; then the socket is not read, and TCP slows the server down. What the
+//! server does not take fills the queue of what is to be sent; then [`Client::send`] waits, and
+//! fails with [`ErrorKind::Timeout`] and the message not taken. A session refuses one more request
+//! as [`ErrorKind::Full`], and keeps to the rates that the server tells.
 //!
 //! | bound | default | beyond it |
 //! |---|---|---|
@@ -14,13 +49,70 @@
 //! | [`SessionBuilder::in_flight_max`] | 8 | the others wait |
 //! | [`SessionBuilder::events_max`] | 10,000 | the connection is not read |
 //! | [`SessionBuilder::rooms_max`] | 100,000 | the session ends as [`ErrorKind::Misbehaved`] |
+//! | pongs that wait for a server that does not read | 16 KiB | the socket is not read |
 //! | messages and gaps held behind a gap, per room | 10,000 | they are fetched like the gap |
 //! | a wait that the server asks for | 10 minutes | it is cut to that |
+//!
+//! # Errors
+//!
+//! There is one [`Error`], which says in a sentence what went wrong and why. Its
+//! [`kind`](Error::kind) says whose fault it is, and so what to do:
+//!
+//! ```no_run
+//! use rusty_socks_client::{Client, ErrorKind};
+//!
+//! match Client::connect("ws://127.0.0.1:3030/ws") {
+//!     Ok(_) => println!("connected"),
+//!     Err(error) => match (error.kind(), error.refused()) {
+//!         (_, Some(refused)) if refused.is_temporary() => {
+//!             println!("busy; come back in {:?}", refused.retry_after);
+//!         }
+//!         (ErrorKind::Unreachable | ErrorKind::Timeout, _) => println!("nobody there: {error}"),
+//!         _ => println!("{error}"),
+//!     },
+//! }
+//! ```
+//!
+//! A connection that was closed with a Close frame is no error for who receives:
+//! [`Client::recv`] gives `None`, and [`Client::close_reason`] tells the code.
+//!
+//! # Reconnecting and order
+//!
+//! A session that loses its connection tries again, with exponential backoff and jitter, or when
+//! the server asks it to. It stops where coming back will not help: a status or a close code that
+//! stays the same, such as 401 or 4001. Requests wait meanwhile. A publish has an id, by which a
+//! server knows it again, so it is published once however often it is sent; a broadcast whose
+//! answer was lost is the one request that is not repeated.
+//!
+//! Messages of one room are yielded in their order, each once, over all connections. What was
+//! missed is fetched, and what cannot be had is told as [`Event::Lost`]. A message in several rooms
+//! comes when its turn has come in all of them.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), rusty_socks_client::Error> {
+//! use rusty_socks_client::{Event, Session};
+//!
+//! let session = Session::builder().patient().connect("ws://127.0.0.1:3030/ws")?;
+//! session.join("tea")?;
+//! while let Some(event) = session.recv()? {
+//!     match event {
+//!         Event::Message(message) => println!("{} {}", message.seq, message.content),
+//!         Event::Lost { room, range } => println!("{range:?} of {room} cannot be had any more"),
+//!         Event::Disconnected { reason, retry_in } => println!("{reason}; back in {retry_in:?}"),
+//!         Event::SessionLost { client_id } => println!("a new session, as {client_id}"),
+//!         _ => {}
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 mod target;
 mod handshake;
+mod received;
 mod shared;
 mod wire;
+mod reactor;
 mod socket;
 mod frames;
 mod event;
@@ -30,6 +122,7 @@ mod pace;
 mod conversation;
 mod backoff;
 mod queue;
+mod session_shared;
 mod driver;
 mod session;
 mod error;
@@ -41,6 +134,7 @@ pub use error::{Error, ErrorKind, Refused};
 pub use event::{
     Entered, Event, Member, Members, Page, Position, PrivateMessage, Receipt, RoomMessage, Sent,
 };
+pub use received::Received;
 pub use session::{Session, SessionBuilder};
-pub use socket::{Client, ClientBuilder, Iter, Received};
+pub use socket::{Client, ClientBuilder, Iter};
 pub use target::Target;

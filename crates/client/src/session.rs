@@ -3,8 +3,8 @@
 use std::{
     iter,
     sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc,
+        atomic::{AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -16,12 +16,15 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{
-    ask::{Answer, Ask, Draft, JoinOptions, Pages, Place, PublishOptions, Read, Request, Ticket},
-    conversation::{DefaultRoom, Rules, Who},
-    driver::Driver,
+    ask::{
+        Answer, Ask, Draft, JoinOptions, Pages, PublishOptions, Read, Request, RequestSlot, Ticket,
+    },
+    conversation::{DefaultRoom, Rules},
+    driver::{Channels, Driver, SessionPolicy},
     error::{Error, ErrorKind},
     event::{Entered, Event, Members, Page, Receipt, Sent},
     queue::{EventQueue, Nothing},
+    session_shared::SessionShared,
     socket::ClientBuilder,
     target::Target,
 };
@@ -151,8 +154,8 @@ impl SessionBuilder {
 
     /// Connects, and returns once the server has said its welcome.
     pub fn connect(&self, url: &str) -> Result<Session, Error> {
-        self.client.check()?;
         let target = Target::parse(url)?;
+        self.client.check(&target)?;
         let (requests_in, requests) = crossbeam_channel::bounded(self.requests_max);
         let events = Arc::new(EventQueue::new(self.events_max));
         let (greet, greeted) = crossbeam_channel::bounded(1);
@@ -163,8 +166,8 @@ impl SessionBuilder {
             target,
             self.rules.clone(),
             Arc::clone(&shared),
-            super::driver::Channels { requests, woken, events: Arc::clone(&events), greet },
-            super::driver::Manners {
+            Channels { requests, woken, events: Arc::clone(&events), greet },
+            SessionPolicy {
                 is_patient: self.is_patient,
                 takes_events: self.takes_events,
                 reconnects: self.reconnects,
@@ -190,17 +193,6 @@ impl SessionBuilder {
         }
         Ok(session)
     }
-}
-
-/// What the handles and the thread share.
-#[derive(Debug, Default)]
-pub(crate) struct SessionShared {
-    pub(crate) close: AtomicBool,
-    pub(crate) who: parking_lot::Mutex<Who>,
-    /// `Ok` if it was closed from here.
-    pub(crate) end: OnceLock<Result<(), Error>>,
-    pub(crate) is_over: parking_lot::Mutex<bool>,
-    pub(crate) over: parking_lot::Condvar,
 }
 
 /// A session with a Rusty Socks server, which survives its connections.
@@ -268,7 +260,8 @@ impl Session {
             let text = format!("{} requests are unanswered", self.inner.requests_max);
             Error::new(ErrorKind::Full, text)
         };
-        let place = Place::take(&self.inner.under_way, self.inner.requests_max).ok_or_else(full)?;
+        let place =
+            RequestSlot::take(&self.inner.under_way, self.inner.requests_max).ok_or_else(full)?;
         let (request, ticket) = Request::new(ask, place, read);
         // Every request in the channel has a place, so there is room.
         self.inner.requests.try_send(request).map_err(|_| self.over())?;
@@ -285,7 +278,8 @@ impl Session {
         self.join_with(room, JoinOptions::default())
     }
 
-    /// The same with more wishes.
+    /// Joins a room like [`join`](Session::join), with a name, a position to start from, or
+    /// presence.
     pub fn join_with(&self, room: &str, options: JoinOptions) -> Result<Entered, Error> {
         self.answer(Ask::Join { room: room.to_owned(), options }, Answer::entered)
     }
@@ -309,7 +303,7 @@ impl Session {
         ticket.wait(self.inner.request_timeout)
     }
 
-    /// The same with more wishes.
+    /// Publishes like [`publish`](Session::publish), with an id, a name or a time, or echoed.
     pub fn publish_with<C: Serialize + ?Sized>(
         &self,
         room: &str,
@@ -339,7 +333,7 @@ impl Session {
         self.direct_with(to, content, PublishOptions::default())
     }
 
-    /// The same with more wishes.
+    /// Sends a message like [`direct`](Session::direct), with an id, a name or a time.
     pub fn direct_with<C: Serialize + ?Sized>(
         &self,
         to: &str,
@@ -366,17 +360,17 @@ impl Session {
         self.answer(Ask::History { room: room.to_owned(), pages, limit }, Answer::page)
     }
 
-    /// Who is in a room one is in.
+    /// Tells who is in a room one is in.
     pub fn presence(&self, room: &str) -> Result<Members, Error> {
         self.answer(Ask::Presence { room: room.to_owned(), watch: None }, Answer::members)
     }
 
-    /// The same, and from that instant on be told, or not be told, who comes and goes.
+    /// Tells who is in a room one is in, and begins or ends to tell who comes and goes.
     pub fn watch_presence(&self, room: &str, watch: bool) -> Result<Members, Error> {
         self.answer(Ask::Presence { room: room.to_owned(), watch: Some(watch) }, Answer::members)
     }
 
-    /// Who one is to others. Empty before the first welcome; another one after a
+    /// The id of this client to others. Empty before the first welcome; another one after a
     /// [`SessionLost`](Event::SessionLost).
     pub fn client_id(&self) -> String {
         self.inner.shared.who.lock().client_id.clone()
@@ -394,7 +388,8 @@ impl Session {
         self.take(None)
     }
 
-    /// The same within `timeout`. When nothing came, the error [is a timeout](Error::is_timeout).
+    /// Waits for the next event for at most `timeout`. When nothing came, the error
+    /// [is a timeout](Error::is_timeout).
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<Event>, Error> {
         // What is beyond the clock's reach is for ever.
         self.take(Instant::now().checked_add(timeout))

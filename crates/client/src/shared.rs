@@ -10,12 +10,12 @@ use std::{
 };
 
 use mio::Waker;
-use parking_lot::{Condvar, Mutex};
-use tungstenite::{Message as Frame, protocol::CloseFrame};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::CloseReason;
-
-use super::error::Error;
+use crate::{
+    CloseReason,
+    error::{Error, ErrorKind},
+};
 
 /// How a connection ended.
 #[derive(Debug, Clone)]
@@ -26,12 +26,22 @@ pub(crate) enum End {
     Failed(Error),
 }
 
+impl End {
+    /// The end as an error.
+    pub(crate) fn error(&self) -> Error {
+        match self {
+            End::Closed(reason) => Error::closed(reason.clone()),
+            End::Failed(error) => error.clone(),
+        }
+    }
+}
+
 /// What the handles and the thread share. All of it may be used from any thread.
 pub(crate) struct Shared {
     pub(crate) outgoing: Mutex<Outgoing>,
     /// There is room in `outgoing`, or the connection has ended.
     pub(crate) moved: Condvar,
-    pub(crate) waker: Waker,
+    waker: Waker,
     /// The thread reads no more until somebody receives.
     pub(crate) stalled: AtomicBool,
     /// Bytes in the queue of received messages.
@@ -43,7 +53,8 @@ pub(crate) struct Shared {
 /// What waits to be sent.
 #[derive(Default)]
 pub(crate) struct Outgoing {
-    pub(crate) queue: VecDeque<Frame>,
+    /// Whole frames, masked by whoever sends them.
+    pub(crate) frames: VecDeque<Vec<u8>>,
     pub(crate) bytes: usize,
     /// Close with this when the queue is empty.
     pub(crate) close: Option<CloseReason>,
@@ -74,9 +85,34 @@ impl Shared {
         }
     }
 
-    /// Rings the thread. A waker that fails has no thread to ring.
+    /// Wakes the thread. A waker that fails has no thread to wake.
     pub(crate) fn wake(&self) {
         let _ = self.waker.wake();
+    }
+
+    /// Queues a frame behind the others. Refused once the connection has ended or a close was asked
+    /// for.
+    pub(crate) fn push(
+        &self,
+        mut outgoing: MutexGuard<'_, Outgoing>,
+        frame: Vec<u8>,
+    ) -> Result<(), Error> {
+        if outgoing.ended {
+            drop(outgoing);
+            return Err(self.ended());
+        }
+        if let Some(reason) = &outgoing.close {
+            return Err(Error::closed(reason.clone()));
+        }
+        // While others wait, whoever queued the first of them has woken the thread.
+        let is_first = outgoing.frames.is_empty();
+        outgoing.bytes += frame.len();
+        outgoing.frames.push_back(frame);
+        drop(outgoing);
+        if is_first {
+            self.wake();
+        }
+        Ok(())
     }
 
     /// Asks for the close; the first reason counts.
@@ -84,18 +120,10 @@ impl Shared {
         self.outgoing.lock().close.get_or_insert(reason);
         self.wake();
     }
-}
 
-/// As a frame to send: the codes that must not appear on the wire give an empty Close.
-pub(crate) fn close_frame(reason: &CloseReason) -> Option<CloseFrame> {
-    if matches!(reason.code(), 1005 | 1006 | 1015) {
-        return None;
+    /// Why the connection has ended, as an error.
+    pub(crate) fn ended(&self) -> Error {
+        let gone = || Error::new(ErrorKind::Lost, "the connection is gone");
+        self.end.get().map_or_else(gone, End::error)
     }
-    // What fits beside the code into a control frame (RFC 6455, 5.5).
-    let mut end = reason.reason().len().min(123);
-    while !reason.reason().is_char_boundary(end) {
-        end -= 1;
-    }
-    let reason_text = reason.reason()[..end].into();
-    Some(CloseFrame { code: reason.code().into(), reason: reason_text })
 }

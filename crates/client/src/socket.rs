@@ -7,19 +7,20 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use tungstenite::{
-    Message as Frame,
-    protocol::{Role, WebSocketConfig, WebSocketContext},
+use rusty_socks_ws::{
+    Control, Role,
+    encode::{encode_control, encode_message},
 };
 
-use crate::{CloseReason, Message};
-
-use super::{
+use crate::{
+    CloseReason, Message,
     error::{Error, ErrorKind},
-    handshake::{self, Wishes},
+    handshake::{self, RequestOptions},
+    reactor::{self, Reactor},
+    received::Received,
     shared::{End, Shared, Times},
     target::Target,
-    wire::{self, Reactor},
+    wire::Wire,
 };
 
 /// Defaults of [`ClientBuilder`], in the order of its methods.
@@ -31,41 +32,10 @@ const INCOMING_MAX: usize = 1024;
 const INCOMING_BYTES_MAX: usize = 16 << 20;
 const OUTGOING_BYTES_MAX: usize = 1 << 20;
 
-/// Read at once from the socket. A message may be larger.
-const READ_BUFFER_BYTES: usize = 16 << 10;
-
-/// A received message, whole, its UTF-8 checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Received {
-    /// A text message.
-    Text(String),
-    /// A binary message.
-    Binary(Vec<u8>),
-}
-
-impl Received {
-    /// The same, borrowed, as handlers get it and [`Client::send`] takes it.
-    pub fn as_message(&self) -> Message<'_> {
-        match self {
-            Received::Text(text) => Message::Text(text),
-            Received::Binary(bytes) => Message::Binary(bytes),
-        }
-    }
-
-    /// The text, or `None` for a binary message.
-    pub fn as_text(&self) -> Option<&str> {
-        self.as_message().as_text()
-    }
-
-    pub(crate) fn bytes(&self) -> usize {
-        self.as_message().as_bytes().len()
-    }
-}
-
 /// What a connection should be like. Made by [`Client::builder`].
 #[derive(Debug, Clone)]
 pub struct ClientBuilder {
-    wishes: Wishes,
+    request: RequestOptions,
     connect_timeout: Duration,
     message_bytes_max: usize,
     incoming_max: usize,
@@ -77,7 +47,7 @@ pub struct ClientBuilder {
 impl Default for ClientBuilder {
     fn default() -> ClientBuilder {
         ClientBuilder {
-            wishes: Wishes::default(),
+            request: RequestOptions::default(),
             connect_timeout: CONNECT_TIMEOUT,
             message_bytes_max: MESSAGE_BYTES_MAX,
             incoming_max: INCOMING_MAX,
@@ -96,13 +66,13 @@ impl Default for ClientBuilder {
 impl ClientBuilder {
     /// A header of the upgrade request. Those that make the upgrade cannot be set.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.wishes.headers.push((name.into(), value.into()));
+        self.request.headers.push((name.into(), value.into()));
         self
     }
 
     /// A subprotocol to offer, the most wanted first. See [`Client::subprotocol`].
     pub fn subprotocol(mut self, name: impl Into<String>) -> Self {
-        self.wishes.subprotocols.push(name.into());
+        self.request.subprotocols.push(name.into());
         self
     }
 
@@ -152,8 +122,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Bytes that may wait to be sent. Beyond it [`Client::send`] waits. 1 MiB; one message always
-    /// fits.
+    /// Bytes that may wait to be sent, the headers of frames included. Beyond it [`Client::send`]
+    /// waits. 1 MiB; one message always fits.
     pub fn outgoing_bytes_max(mut self, bytes: usize) -> Self {
         self.outgoing_bytes_max = bytes;
         self
@@ -165,34 +135,28 @@ impl ClientBuilder {
     }
 
     /// What can be told without a network: whether the headers and subprotocols may be sent.
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        self.wishes.check()
+    pub(crate) fn check(&self, target: &Target) -> Result<(), Error> {
+        self.request.request(target).map(drop)
     }
 
     pub(crate) fn connect_to(&self, target: &Target) -> Result<Client, Error> {
-        self.check()?;
+        let request = self.request.request(target)?;
         let deadline = Instant::now() + self.connect_timeout;
         let mut stream = target.dial(deadline)?;
-        let accepted = handshake::shake(&mut stream, target, &self.wishes, deadline)?;
+        let accepted = handshake::shake(&mut stream, target, &request, deadline)?;
         let system = |error| Error::caused(ErrorKind::System, "cannot begin the connection", error);
         // Best effort: an answer in one piece is only faster without it.
         let _ = stream.set_nodelay(true);
         stream.set_nonblocking(true).map_err(system)?;
 
-        let limits = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER_BYTES)
-            .write_buffer_size(0)
-            .max_message_size(Some(self.message_bytes_max))
-            .max_frame_size(Some(self.message_bytes_max));
-        let context =
-            WebSocketContext::from_partially_read(accepted.rest, Role::Client, Some(limits));
-        let (poll, waker) = wire::poll().map_err(system)?;
+        let socket = mio::net::TcpStream::from_std(stream);
+        let wire = Wire::new(socket, accepted.rest, self.message_bytes_max);
+        let (poll, waker) = reactor::poll().map_err(system)?;
         let shared = Arc::new(Shared::new(waker, self.times));
         let (sender, incoming) = crossbeam_channel::bounded(self.incoming_max);
-        let socket = mio::net::TcpStream::from_std(stream);
-        let bytes_max = self.incoming_bytes_max;
-        let reactor = Reactor::new(poll, socket, context, Arc::clone(&shared), sender, bytes_max)
-            .map_err(system)?;
+        let reactor =
+            Reactor::new(poll, wire, Arc::clone(&shared), sender, self.incoming_bytes_max)
+                .map_err(system)?;
         thread::Builder::new()
             .name("rusty-socks-client".into())
             .spawn(move || reactor.run())
@@ -264,10 +228,7 @@ impl Client {
     /// Queues a message to be sent. Waits for room where too much is queued already, and when there
     /// is none within the write timeout the message was not taken.
     pub fn send<'m>(&self, message: impl Into<Message<'m>>) -> Result<(), Error> {
-        let frame = match message.into() {
-            Message::Text(text) => Frame::text(text),
-            Message::Binary(bytes) => Frame::binary(bytes.to_vec()),
-        };
+        let frame = encode(message.into());
         let shared = &self.handle.shared;
         let mut outgoing = shared.outgoing.lock();
         let deadline = Instant::now() + outgoing.times.write;
@@ -280,31 +241,20 @@ impl Client {
                 return Err(Error::new(ErrorKind::Timeout, "no room to send in time"));
             }
         }
-        drop(outgoing);
-        self.queue(frame)
+        shared.push(outgoing, frame)
     }
 
     /// Sends a ping. Its pong is heard (see [`ClientBuilder::silence_max`]), and not told.
     pub fn ping(&self) -> Result<(), Error> {
-        self.queue(Frame::Ping(Default::default()))
+        let mut frame = Vec::new();
+        encode_control(&mut frame, Control::Ping, b"", Role::Client);
+        self.handle.shared.push(self.handle.shared.outgoing.lock(), frame)
     }
 
-    /// Queues a frame beyond the bound, for callers with a bound of their own.
-    pub(crate) fn queue(&self, frame: Frame) -> Result<(), Error> {
-        let shared = &self.handle.shared;
-        let mut outgoing = shared.outgoing.lock();
-        if outgoing.ended {
-            drop(outgoing);
-            return Err(self.ended());
-        }
-        if let Some(reason) = &outgoing.close {
-            return Err(Error::closed(reason.clone()));
-        }
-        outgoing.bytes += frame.len();
-        outgoing.queue.push_back(frame);
-        drop(outgoing);
-        shared.wake();
-        Ok(())
+    /// Queues a message beyond the bound, for callers with a bound of their own.
+    pub(crate) fn queue(&self, message: Message<'_>) -> Result<(), Error> {
+        let frame = encode(message);
+        self.handle.shared.push(self.handle.shared.outgoing.lock(), frame)
     }
 
     /// Changes how long the server may be silent, and when to ping it.
@@ -326,8 +276,9 @@ impl Client {
         }
     }
 
-    /// The same within `timeout`. When nothing came, the error [is a timeout](Error::is_timeout),
-    /// and nothing is lost: a message that has come in part is given whole by a later call.
+    /// Waits for the next message for at most `timeout`. When nothing came, the error
+    /// [is a timeout](Error::is_timeout), and nothing is lost: a message that has come in part is
+    /// given whole by a later call.
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Option<Received>, Error> {
         match self.handle.incoming.recv_timeout(timeout) {
             Ok(received) => Ok(Some(self.taken(received))),
@@ -351,7 +302,7 @@ impl Client {
     /// Counts a message from [`incoming`](Client::incoming) as taken.
     pub(crate) fn taken(&self, received: Received) -> Received {
         let shared = &self.handle.shared;
-        shared.incoming_bytes.fetch_sub(received.bytes(), Ordering::SeqCst);
+        shared.incoming_bytes.fetch_sub(received.len(), Ordering::SeqCst);
         if shared.stalled.swap(false, Ordering::SeqCst) {
             shared.wake();
         }
@@ -368,20 +319,14 @@ impl Client {
 
     fn outcome(&self) -> Result<Option<Received>, Error> {
         match self.handle.shared.end.get() {
-            Some(End::Failed(error)) => Err(error.clone()),
             Some(End::Closed(_)) => Ok(None),
-            // Its thread is gone without a word.
-            None => Err(Error::new(ErrorKind::Lost, "the connection is gone")),
+            _ => Err(self.ended()),
         }
     }
 
     /// The end as an error.
     pub(crate) fn ended(&self) -> Error {
-        match self.handle.shared.end.get() {
-            Some(End::Failed(error)) => error.clone(),
-            Some(End::Closed(reason)) => Error::closed(reason.clone()),
-            None => Error::new(ErrorKind::Lost, "the connection is gone"),
-        }
+        self.handle.shared.ended()
     }
 
     /// Sends what is queued and then a Close, and waits for the server's, within the write and the
@@ -407,6 +352,13 @@ impl Client {
     pub(crate) fn begin_close(&self, reason: CloseReason) {
         self.handle.shared.ask_to_close(reason);
     }
+}
+
+/// One frame, masked here so that the thread need not do it for all who send.
+fn encode(message: Message<'_>) -> Vec<u8> {
+    let mut frame = Vec::new();
+    encode_message(&mut frame, message.kind(), message.as_bytes(), Role::Client);
+    frame
 }
 
 impl std::fmt::Debug for Client {

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tungstenite::http::Uri;
+use http::Uri;
 
 use super::error::{Error, ErrorKind};
 

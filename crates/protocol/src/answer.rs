@@ -1,14 +1,16 @@
 //! What a command is answered with.
 //!
 //! Each body is the fields behind `type` and `ref`. A body is read from the text of the whole
-//! frame, because fields that a type does not know are passed over.
+//! frame, because fields that a type does not know are passed over. Fields that a server always
+//! writes may be missing all the same, in frames of older servers and of others; their
+//! documentation says what they are then, where that is not empty, 0 or `false`.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{ErrorCode, Overflow, RoomSeq, Seconds};
+use crate::{ErrorCode, Overflow, RoomSeq, Seconds, lenient};
 
 /// The kinds of answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -83,8 +85,8 @@ pub struct Welcome<'a> {
     /// The client's id, a UUID.
     #[serde(borrow)]
     pub client_id: Cow<'a, str>,
-    /// The secret that takes the session up again.
-    #[serde(borrow)]
+    /// The secret that takes the session up again; empty if there are no sessions.
+    #[serde(borrow, default)]
     pub session: Cow<'a, str>,
     /// The default room, if the client is in it.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -93,7 +95,11 @@ pub struct Welcome<'a> {
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Cow<'a, str>>,
     /// The position in that room.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "lenient::some_seq",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub seq: Option<u64>,
     /// Name and version of the server.
     #[serde(borrow, default)]
@@ -102,13 +108,16 @@ pub struct Welcome<'a> {
     #[serde(borrow, default)]
     pub node: Cow<'a, str>,
     /// How often a quiet client is pinged; 0 if it is not.
+    #[serde(default, deserialize_with = "lenient::or_default")]
     pub ping_s: Seconds,
-    /// The largest message that the server takes.
+    /// The largest message that the server takes; `usize::MAX` if it does not say.
+    #[serde(default = "unlimited")]
     pub max_message_bytes: usize,
     /// How long the session waits for its client to come back.
+    #[serde(default)]
     pub resume_window_s: Seconds,
     /// What the client may do.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::or_default")]
     pub limits: Limits,
 }
 
@@ -117,10 +126,10 @@ pub struct Welcome<'a> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Messages a second, and as many at once.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient::limit", skip_serializing_if = "Option::is_none")]
     pub rate_messages: Option<u32>,
     /// Bytes of messages a second, and as many at once.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient::limit", skip_serializing_if = "Option::is_none")]
     pub rate_bytes: Option<u32>,
     /// Rooms, and as many patterns.
     #[serde(default)]
@@ -131,12 +140,13 @@ pub struct Limits {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published<'a> {
     /// The room.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub room: Cow<'a, str>,
     /// The message's number there.
+    #[serde(default, deserialize_with = "lenient::seq")]
     pub seq: u64,
     /// The message's id.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub id: Cow<'a, str>,
     /// The server had the message already.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -147,10 +157,10 @@ pub struct Published<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishedToRooms<'a> {
     /// The rooms, with the message's number in each.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub rooms: Vec<RoomSeq<'a>>,
     /// The message's id.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub id: Cow<'a, str>,
     /// The server had the message already.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -164,7 +174,7 @@ pub struct Sent<'a> {
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Cow<'a, str>>,
     /// The message's id.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub id: Cow<'a, str>,
     /// The server had the message already.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -175,19 +185,22 @@ pub struct Sent<'a> {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Joined<'a> {
     /// The room.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub room: Cow<'a, str>,
     /// The life of the room.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub epoch: Cow<'a, str>,
     /// Messages after this one are delivered.
+    #[serde(default, deserialize_with = "lenient::seq")]
     pub seq: u64,
     /// Everything since `since` is in `messages`.
+    #[serde(default)]
     pub recovered: bool,
     /// What happens to a member that is too slow.
+    #[serde(default)]
     pub overflow: Overflow,
     /// What was missed since `since`, oldest first: a [`Message`](crate::Message) each.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub messages: Vec<&'a RawValue>,
     /// Who is there, if that was asked for.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -201,7 +214,7 @@ pub struct Joined<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Left<'a> {
     /// The room or pattern.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub room: Cow<'a, str>,
 }
 
@@ -209,10 +222,10 @@ pub struct Left<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subscribed<'a> {
     /// The pattern.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub room: Cow<'a, str>,
     /// The rooms that it joined.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub rooms: Vec<MatchedRoom<'a>>,
 }
 
@@ -220,14 +233,16 @@ pub struct Subscribed<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MatchedRoom<'a> {
     /// The room.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub room: Cow<'a, str>,
     /// The life of the room.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub epoch: Cow<'a, str>,
     /// Messages after this one are delivered.
+    #[serde(default, deserialize_with = "lenient::seq")]
     pub seq: u64,
     /// What happens to a member that is too slow.
+    #[serde(default)]
     pub overflow: Overflow,
 }
 
@@ -235,15 +250,16 @@ pub struct MatchedRoom<'a> {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Page<'a> {
     /// The room.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub room: Cow<'a, str>,
     /// The life of the room.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub epoch: Cow<'a, str>,
     /// The room's position when the page was taken.
+    #[serde(default, deserialize_with = "lenient::seq")]
     pub seq: u64,
     /// Oldest first: a [`Message`](crate::Message) each.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub messages: Vec<&'a RawValue>,
 }
 
@@ -251,12 +267,13 @@ pub struct Page<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Members<'a> {
     /// The room.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub room: Cow<'a, str>,
     /// Who is there, as far as the server lists them.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub members: Vec<Member<'a>>,
     /// How many members there are.
+    #[serde(default)]
     pub count: usize,
 }
 
@@ -275,18 +292,19 @@ pub struct Member<'a> {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Resumed<'a> {
     /// The id that the client has again.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub client_id: Cow<'a, str>,
     /// The secret of the session, as it was before.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub session: Cow<'a, str>,
     /// The patterns of the session.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub patterns: Vec<Cow<'a, str>>,
     /// The rooms of the session.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub rooms: Vec<ResumedRoom<'a>>,
     /// Where the client is in its direct messages; those that it missed follow.
+    #[serde(default)]
     pub direct: DirectState,
 }
 
@@ -300,7 +318,11 @@ pub struct ResumedRoom<'a> {
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Cow<'a, str>>,
     /// Messages after this one are delivered.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "lenient::some_seq",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub seq: Option<u64>,
     /// Everything since the client's position is in `messages`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -326,9 +348,22 @@ pub struct ResumedRoom<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DirectState {
     /// The number of the last one.
+    #[serde(default, deserialize_with = "lenient::seq")]
     pub seq: u64,
     /// All that were missed follow.
+    #[serde(default)]
     pub recovered: bool,
+}
+
+impl Default for DirectState {
+    /// Where nothing is said, nothing was missed.
+    fn default() -> DirectState {
+        DirectState { seq: 0, recovered: true }
+    }
+}
+
+fn unlimited() -> usize {
+    usize::MAX
 }
 
 /// `ping`.
@@ -336,9 +371,10 @@ pub struct DirectState {
 pub struct Pong {}
 
 /// Why a command was not carried out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Error<'a> {
     /// In a stable word.
+    #[serde(default)]
     pub code: ErrorCode,
     /// For people; it may change.
     #[serde(borrow, default)]

@@ -95,7 +95,6 @@ pub enum Command<'a> {
         /// The secret that its `welcome` told.
         session: Cow<'a, str>,
         /// The positions reached.
-        #[serde(skip_serializing_if = "Vec::is_empty")]
         rooms: Vec<RoomPosition<'a>>,
         /// The number of the last direct message.
         #[serde(skip_serializing_if = "Option::is_none")]

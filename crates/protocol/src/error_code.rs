@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal,)*) => {
         /// Why a command was not carried out: the stable `code` of an `error` frame.
-        #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum ErrorCode {
             $($(#[$doc])* $variant,)*
@@ -66,7 +66,8 @@ codes! {
     Unrecoverable = "unrecoverable",
     /// Reserved: the client must say who it is.
     Unauthorized = "unauthorized",
-    /// Reserved: the server failed.
+    /// Reserved: the server failed. Also read where no code is said.
+    #[default]
     Internal = "internal",
 }
 

@@ -29,6 +29,7 @@
 //!
 //! [`RawValue`]: serde_json::value::RawValue
 
+mod lenient;
 mod error_code;
 mod overflow;
 mod seconds;
@@ -40,6 +41,7 @@ pub mod answer;
 pub use answer::{Answer, Head};
 pub use command::{Command, CommandFields, Content, Position, Request, RoomPosition};
 pub use error_code::ErrorCode;
+pub use lenient::SEQ_MAX;
 pub use message::{Message, RoomSeq};
 pub use notice::Notice;
 pub use overflow::Overflow;

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::lenient;
+
 /// A frame of type `message`, `direct` or `broadcast`.
 ///
 /// A message to a room has `room` and `seq`, one to several rooms has `rooms` too; a direct message
@@ -13,13 +15,17 @@ use serde_json::value::RawValue;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Message<'a> {
     /// `message`, `direct` or `broadcast`.
-    #[serde(borrow, rename = "type")]
+    #[serde(borrow, default, rename = "type")]
     pub kind: Cow<'a, str>,
     /// The room, or the first of several.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub room: Option<Cow<'a, str>>,
     /// The number in `room`, or among the direct messages of the receiver.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "lenient::some_seq",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub seq: Option<u64>,
     /// Every room with the number there, if they are several.
     #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
@@ -27,14 +33,15 @@ pub struct Message<'a> {
     /// A UUID.
     #[serde(borrow)]
     pub id: Cow<'a, str>,
-    /// The name that the sender goes by: a JSON string, byte for byte as it was given.
+    /// The name that the sender goes by: a JSON string, byte for byte as it was given. It may hold
+    /// half of a surrogate pair, which is no Rust text.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub sender: Option<&'a RawValue>,
     /// Any JSON, byte for byte as it was given.
     #[serde(borrow)]
     pub content: &'a RawValue,
     /// RFC 3339.
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     pub timestamp: Cow<'a, str>,
     /// The publisher's, given by the server.
     #[serde(borrow)]
@@ -48,5 +55,6 @@ pub struct RoomSeq<'a> {
     #[serde(borrow)]
     pub room: Cow<'a, str>,
     /// The number.
+    #[serde(deserialize_with = "lenient::seq")]
     pub seq: u64,
 }

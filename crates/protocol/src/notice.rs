@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Overflow;
+use crate::{Overflow, lenient};
 
 /// What the server says of its own accord.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,10 +41,18 @@ pub enum Notice<'a> {
         #[serde(borrow)]
         room: Cow<'a, str>,
         /// The first message that was not delivered.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(
+            default,
+            deserialize_with = "lenient::some_seq",
+            skip_serializing_if = "Option::is_none"
+        )]
         from: Option<u64>,
         /// The last message that was not delivered.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(
+            default,
+            deserialize_with = "lenient::some_seq",
+            skip_serializing_if = "Option::is_none"
+        )]
         to: Option<u64>,
         /// Notices of who came and went are missing.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -59,11 +67,13 @@ pub enum Notice<'a> {
         #[serde(borrow)]
         room: Cow<'a, str>,
         /// The life of the room.
-        #[serde(borrow)]
+        #[serde(borrow, default)]
         epoch: Cow<'a, str>,
         /// Messages after this one are delivered.
+        #[serde(default, deserialize_with = "lenient::seq")]
         seq: u64,
         /// What happens to a member that is too slow.
+        #[serde(default)]
         overflow: Overflow,
     },
     /// A new room matches a pattern, but the client is in as many rooms as it may be.
@@ -78,9 +88,10 @@ pub enum Notice<'a> {
     /// The server will close the connection.
     Closing {
         /// Why.
-        #[serde(borrow)]
+        #[serde(borrow, default)]
         reason: Cow<'a, str>,
-        /// After which time the client should come back.
-        reconnect_after_ms: u64,
+        /// After which time the client should come back, if the server says so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reconnect_after_ms: Option<u64>,
     },
 }

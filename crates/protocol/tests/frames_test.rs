@@ -1,8 +1,8 @@
 //! Each frame is read as it was written, and written as it was read: byte for byte.
 
 use rusty_socks_protocol::{
-    Answer, Command, CommandFields, Content, ErrorCode, Head, Message, Notice, Position, Request,
-    RoomPosition, Seconds,
+    Answer, Command, CommandFields, Content, ErrorCode, Head, Message, Notice, Overflow, Position,
+    Request, RoomPosition, SEQ_MAX, Seconds,
     answer::{self, Kind},
 };
 use serde::{Deserialize, Serialize};
@@ -100,6 +100,33 @@ fn what_is_not_known_is_passed_over() {
     assert!(serde_json::from_str::<Notice<'_>>(r#"{"type":"later"}"#).is_err());
     for code in ErrorCode::KNOWN {
         assert_eq!(&ErrorCode::from(code.as_str()), code);
+    }
+}
+
+#[test]
+fn a_field_that_is_missing_or_makes_no_sense_does_not_spoil_a_frame() {
+    let welcome: answer::Welcome<'_> = read(
+        r#"{"type":"welcome","client_id":"c","ping_s":null,"limits":{"rate_messages":-1,"rate_bytes":0.5}}"#,
+    );
+    assert_eq!((welcome.ping_s, welcome.max_message_bytes), (Seconds(0.0), usize::MAX));
+    assert_eq!(welcome.limits, answer::Limits::default());
+    assert_eq!(read::<answer::Welcome<'_>>(r#"{"client_id":"c","limits":null}"#).session, "");
+    let joined: answer::Joined<'_> = read(r#"{"room":"a","overflow":"later"}"#);
+    assert_eq!((joined.overflow, joined.seq, joined.recovered), (Overflow::Close, 0, false));
+    assert!(read::<answer::Resumed<'_>>("{}").direct.recovered);
+    assert_eq!(read::<answer::Error<'_>>("{}").code, ErrorCode::Internal);
+    assert!(serde_json::from_str::<answer::Welcome<'_>>("{}").is_err(), "the essential");
+}
+
+#[test]
+fn numbers_beyond_all_counting_are_not_read() {
+    for (seq, is_read) in [(SEQ_MAX, true), (SEQ_MAX + 1, false)] {
+        let text = format!(r#"{{"type":"gap","room":"a","from":1,"to":{seq}}}"#);
+        assert_eq!(serde_json::from_str::<Notice<'_>>(&text).is_ok(), is_read);
+        let text = MESSAGE.replace(r#""seq":7"#, &format!(r#""seq":{seq}"#));
+        assert_eq!(serde_json::from_str::<Message<'_>>(&text).is_ok(), is_read);
+        let text = format!(r#"{{"room":"a","epoch":"e","seq":{seq}}}"#);
+        assert_eq!(serde_json::from_str::<answer::Page<'_>>(&text).is_ok(), is_read);
     }
 }
 

@@ -17,3 +17,5 @@ pub mod deflate;
 pub mod encode;
 pub mod frame;
 pub mod close;
+
+pub use tungstenite::protocol::{Role, frame::coding::Control};

@@ -9,11 +9,9 @@ use std::{
 
 use rusty_socks::{Config, Error, config::Loaded};
 use rusty_socks_client::{self as client, Target};
+use rusty_socks_load::http_get::{self, HttpAnswer};
 
-use crate::{
-    exit::{Exit, PREFIX, say},
-    http_get::{self, HttpAnswer},
-};
+use crate::exit::{Exit, PREFIX, say};
 
 /// How long connecting, asking and reading may take together. A healthy server answers in
 /// milliseconds.

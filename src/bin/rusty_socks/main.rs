@@ -4,7 +4,6 @@
 //! server are not listed here: they come from the table of keys in the library.
 
 mod exit;
-mod http_get;
 mod logging;
 
 mod check_config;

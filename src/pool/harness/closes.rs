@@ -156,7 +156,7 @@ fn a_message_may_be_cut_off_by_a_close_of_either_side() {
         }
         let mut harness = Harness::open(Config::default());
         harness.feed(&begun);
-        harness.conn.ask_close(CloseReason::KICKED, &mut harness.desk);
+        harness.ask_close(CloseReason::KICKED);
         harness.turns();
         assert_eq!(only_close(&mut harness, what), 4009, "{what}");
         harness.feed(&rest);
@@ -190,6 +190,19 @@ fn what_comes_behind_a_close_is_nobodys() {
     harness.feed(&behind);
     assert!(harness.written().is_empty());
     harness.expect_nothing_left("behind ours");
+}
+
+#[test]
+fn the_answer_to_our_close_is_read_while_a_mailbox_is_behind() {
+    let mut harness = Harness::open(Config::default());
+    harness.cx.on_backpressure();
+    harness.feed(&frame(TEXT, b"not read before the close"));
+    assert!(harness.conn.io.pauses.is_paused() && harness.heard() == 0);
+    harness.ask_close(CloseReason::KICKED);
+    harness.turns();
+    assert_eq!(only_close(&mut harness, "parked"), 4009);
+    harness.feed(&close(4009, ""));
+    harness.expect_nothing_left("closed while parked");
 }
 
 #[test]
@@ -308,7 +321,7 @@ fn a_silent_newcomer_is_shown_after_a_second() {
     let config = Config::default();
     let ping = config.ping.as_millis() as u64;
     let unshown = |harness: &Harness| {
-        let room = harness.desk.shared.hub.rooms.find("room").expect("it is in there");
+        let room = harness.cx.shared.hub.rooms.find("room").expect("it is in there");
         room.state.lock().unshown
     };
     let mut harness = lags::open(config.clone(), Lodger);

@@ -9,7 +9,7 @@ const TEXT: u8 = 0x81;
 const MESSAGES_PER_TURN_MAX: usize = 256;
 
 fn stash_bytes(harness: &Harness) -> usize {
-    harness.conn.core.stash.capacity()
+    harness.conn.io.stash.capacity()
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn who_pings_without_reading_is_not_read() {
     harness.wire.lock().write_room = 0;
     let ping = frame(0x89, &[b'p'; 125]);
     harness.feed(&ping.repeat(10_000));
-    assert!(harness.conn.core.is_paused());
+    assert!(harness.conn.io.pauses.is_paused());
     // Half of the bound, and what one read may add.
     assert!(harness.owes_at_most(10_000 + READ_BYTES_MAX));
     assert!(stash_bytes(&harness) <= READ_BYTES_MAX);
@@ -132,7 +132,7 @@ fn who_pipelines_without_reading_is_not_read() {
     let mut harness = Harness::new(Config { buffer_bytes: 10_000, ..Config::default() });
     harness.wire.lock().write_room = 0;
     harness.feed(request.repeat(2000).as_bytes());
-    assert!(harness.conn.core.is_paused());
+    assert!(harness.conn.io.pauses.is_paused());
     assert!(harness.owes_at_most(10_000 + 1000) && stash_bytes(&harness) <= 2 * READ_BYTES_MAX);
     assert!(!harness.wire.lock().to_server.is_empty(), "it stays with the client");
     harness.make_room(usize::MAX / 2);

@@ -71,12 +71,12 @@ fn messages_and_gaps_leave_no_hole() {
         let mut harness = open(config, Teller);
         let mut accounts: [Account; 4] = Default::default();
         let mark = |harness: &mut Harness, text: String| {
-            let Harness { conn, desk, .. } = harness;
-            conn.core.outbox.push_own(0, &mut desk.spare, |out| {
+            let Harness { conn, cx, .. } = harness;
+            conn.io.outbox.push_own(0, &mut cx.scratch.spare, |out| {
                 out.extend_from_slice(&[0x81, text.len() as u8]);
                 out.extend_from_slice(text.as_bytes());
             });
-            conn.core.list_dirty(desk);
+            conn.io.list_dirty(&mut cx.work);
         };
         let mut is_in = [false; 4];
         let mut written = Vec::new();
@@ -97,7 +97,7 @@ fn messages_and_gaps_leave_no_hole() {
                     is_in[which] = true;
                 }
                 2 if is_in[which] => {
-                    let own = Some(harness.conn.core.id);
+                    let own = Some(harness.conn.io.id);
                     let seq = harness.publish(room, own);
                     accounts[which].own.insert(seq);
                     accounts[which].last = seq;
@@ -113,7 +113,7 @@ fn messages_and_gaps_leave_no_hole() {
         }
         harness.make_room(usize::MAX);
         written.extend(harness.written());
-        assert!(harness.is_open() && harness.conn.core.lag.is_none());
+        assert!(harness.is_open() && !harness.has_lags());
         harness.wire.lock().from_server = written;
         for (_, payload) in harness.frames() {
             let text = String::from_utf8(payload).expect("text");

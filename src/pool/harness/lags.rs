@@ -11,7 +11,7 @@ use crate::{
         conn_handle::ConnHandle, conn_id::ConnId, history::Replay, names::RoomName, notice::Notice,
         publish::Publication, room::RoomKind, session::Sender,
     },
-    pool::{connection::Phase, inline_conn::InlineConn},
+    pool::{connection::Phase, delivery::Delivery, inline_conn::InlineConn, pauses::PauseReasons},
     ws::frame::{Message, PreparedFrame},
 };
 
@@ -53,9 +53,8 @@ pub(super) fn open(config: Config, handler: impl Handler) -> Harness {
 }
 
 fn conn(harness: &mut Harness) -> InlineConn<'_> {
-    let Phase::Open(open) = &mut harness.conn.phase else { panic!("it is not open") };
-    let (core, desk) = (&mut harness.conn.core, &mut harness.desk);
-    InlineConn { core, desk, session: &mut open.session }
+    let (open, io) = harness.conn.open_mut().expect("it is open");
+    InlineConn { io, cx: &mut harness.cx, session: &mut open.session }
 }
 
 impl Harness {
@@ -75,7 +74,7 @@ impl Harness {
     /// Publishes to a room, whose members here but `except` get it in turns that follow.
     pub(super) fn publish(&mut self, room: &str, except: Option<ConnId>) -> u64 {
         let (before, after) = (format!("{room} "), "");
-        let hub = &self.desk.shared.hub;
+        let hub = &self.cx.shared.hub;
         let room = hub.rooms.find(room).expect("a room");
         let publication = Publication::around_seq(&before, after).to_others();
         let session = match &self.conn.phase {
@@ -113,7 +112,7 @@ impl Harness {
     }
 
     fn missed(&self) -> (u64, u64) {
-        (self.desk.metrics().missed.value(), self.desk.metrics().gaps.value())
+        (self.cx.metrics().missed.value(), self.cx.metrics().gaps.value())
     }
 }
 
@@ -128,7 +127,7 @@ fn under_gap_the_client_is_told_what_it_missed_before_what_follows() {
     assert_eq!(harness.missed(), (6, 1));
     harness.publish_some("gap.a", 1);
     assert_eq!(harness.texts(), ["gap.a 11"], "and it is all right again");
-    assert!(harness.conn.core.lag.is_none());
+    assert!(!harness.has_lags());
 }
 
 #[test]
@@ -161,7 +160,7 @@ fn under_latest_only_the_newest_waits() {
     harness.publish_some("latest.a", 2);
     assert_eq!(harness.texts(), ["latest.a 8", "latest.a 9"], "who waits only is no loss");
     assert_eq!(harness.missed(), (3, 1));
-    assert!(harness.conn.core.lag.is_none());
+    assert!(!harness.has_lags());
 }
 
 #[test]
@@ -221,7 +220,7 @@ fn what_a_room_owes_ends_with_the_membership() {
         harness.exit(room);
         let texts = harness.texts();
         assert!(texts.iter().all(|text| !text.contains("gap ") && *text != format!("{room} 6")));
-        assert!(harness.conn.core.lag.is_none());
+        assert!(!harness.has_lags());
         harness.enter(room);
         harness.stall();
         harness.publish_some(room, 6);
@@ -249,7 +248,7 @@ fn its_own_messages_are_no_loss() {
     harness.enter("gap.a");
     harness.stall();
     harness.publish_some("gap.a", 4);
-    let own = Some(harness.conn.core.id);
+    let own = Some(harness.conn.io.id);
     harness.publish("gap.a", own);
     assert_eq!(harness.missed(), (0, 0));
     harness.publish("gap.a", None);
@@ -265,7 +264,7 @@ fn without_words_nothing_is_left_out() {
         harness.enter(room);
         harness.stall();
         harness.publish_some(room, 4);
-        assert!(harness.is_open() && harness.conn.core.lag.is_none());
+        assert!(harness.is_open() && !harness.has_lags());
         harness.publish_some(room, 1);
         assert_eq!(harness.code(), Some(4102), "{room}");
         assert_eq!(harness.missed(), (0, 0));
@@ -282,7 +281,7 @@ fn under_close_the_client_is_closed() {
     harness.publish_some("room", 1);
     assert_eq!(harness.code(), Some(4102));
     // What had not begun, and the one too many.
-    assert_eq!(harness.desk.metrics().dropped.value(), 4);
+    assert_eq!(harness.cx.metrics().dropped.value(), 4);
 }
 
 #[test]
@@ -304,17 +303,17 @@ fn a_presence_channel_tells_no_more_than_that_something_is_missing() {
         let mut harness = open(config(), Teller);
         let name = RoomName::new(room).expect("a legal name");
         harness.enter(name.as_str());
-        let rooms = &harness.desk.shared.hub.rooms;
+        let rooms = &harness.cx.shared.hub.rooms;
         let channel = rooms.channel_of(&rooms.find(room).expect("a room"));
         assert_eq!(channel.kind, RoomKind::Presence);
-        harness.desk.members.add(SLOT, Arc::clone(&channel), 0);
+        harness.cx.members.add(SLOT, Arc::clone(&channel), 0);
         let member =
-            harness.desk.members.of(channel.key, 1).and_then(|(_, mut members)| members.next());
+            harness.cx.members.of(channel.key, 1).and_then(|(_, mut members)| members.next());
         let notice = PreparedFrame::new(Message::Text("she came"));
         harness.stall();
         for seq in 1..=6 {
             let member = member.expect("itself");
-            harness.conn.deliver(&notice, &channel, member, seq, &mut harness.desk);
+            harness.deliver(&notice, &Delivery { room: &channel, member, seq });
             harness.turns();
         }
         let texts = harness.texts();
@@ -343,7 +342,7 @@ fn a_panic_over_the_words_costs_the_connection() {
     harness.stall();
     harness.publish_some("gap.a", 5);
     assert_eq!(harness.code(), Some(1011));
-    assert_eq!(harness.desk.shared.metrics.server.handler_panics.value(), 1);
+    assert_eq!(harness.cx.shared.metrics.server.handler_panics.value(), 1);
 }
 
 #[test]
@@ -352,8 +351,8 @@ fn a_slow_client_that_takes_bytes_is_alive_and_one_that_takes_none_is_closed() {
     harness.enter("gap.a");
     harness.stall();
     harness.publish_some("gap.a", 10);
-    assert!(harness.conn.core.paused_by_outbox);
-    let timeout = harness.desk.config().timeout.as_millis() as u64;
+    assert!(harness.conn.io.pauses.has(PauseReasons::OUTBOX));
+    let timeout = harness.cx.config().timeout.as_millis() as u64;
     for _ in 0..10 {
         harness.pass(timeout - 1);
         harness.make_room(1);
@@ -375,8 +374,8 @@ fn a_client_that_does_not_take_the_newest_is_slow_and_not_silent() {
     harness.enter("latest.a");
     harness.stall();
     harness.publish_some("latest.a", 3);
-    assert!(!harness.conn.core.paused_by_outbox);
-    harness.pass(2 * harness.desk.config().timeout.as_millis() as u64);
+    assert!(!harness.conn.io.pauses.has(PauseReasons::OUTBOX));
+    harness.pass(2 * harness.cx.config().timeout.as_millis() as u64);
     assert_eq!(harness.code(), Some(4102));
 }
 

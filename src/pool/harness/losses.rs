@@ -3,16 +3,12 @@
 use std::io::ErrorKind;
 
 use super::{Harness, close, frame, upgrade};
-use crate::{config::Config, pool::admission::Permit, ws::close::CloseReason};
+use crate::{config::Config, ws::close::CloseReason};
 
 const TEXT: u8 = 0x81;
 
-/// A stage: how to get there, and the code its handler is told if it is lost there.
-struct Stage {
-    name: &'static str,
-    reach: fn(&mut Harness) -> Option<Permit>,
-    told: Option<u16>,
-}
+/// A stage: its name, how to get there, and the code its handler is told if it is lost there.
+type Stage = (&'static str, fn(&mut Harness), Option<u16>);
 
 fn blocked(harness: &mut Harness) {
     harness.wire.lock().write_room = 0;
@@ -23,196 +19,159 @@ fn open(harness: &mut Harness) {
     assert_eq!(harness.answer().status, 101);
 }
 
+fn open_and_blocked(harness: &mut Harness) {
+    open(harness);
+    blocked(harness);
+}
+
 const STAGES: &[Stage] = &[
-    Stage { name: "before a byte", reach: |_| None, told: None },
-    Stage {
-        name: "inside a head",
-        reach: |harness| {
-            harness.feed(b"GET /ws HT");
-            None
-        },
-        told: None,
-    },
-    Stage {
-        name: "between requests",
-        reach: |harness| {
-            harness.feed(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
-            None
-        },
-        told: None,
-    },
-    Stage {
-        name: "with an answer unwritten",
-        reach: |harness| {
+    ("before a byte", |_| {}, None),
+    ("inside a head", |harness| harness.feed(b"GET /ws HT"), None),
+    ("between requests", |harness| harness.feed(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n"), None),
+    (
+        "with an answer unwritten",
+        |harness| {
             blocked(harness);
             harness.feed(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
-            None
         },
-        told: None,
-    },
-    Stage {
-        name: "refused and unwritten",
-        reach: |harness| {
+        None,
+    ),
+    (
+        "refused and unwritten",
+        |harness| {
             blocked(harness);
             harness.feed(b"GET /health HTTP/2.0\r\n\r\n");
-            None
         },
-        told: None,
-    },
-    Stage {
-        name: "refused and lingering",
-        reach: |harness| {
+        None,
+    ),
+    (
+        "refused and lingering",
+        |harness| {
             harness.feed(b"GET /health HTTP/2.0\r\n\r\n");
             assert_eq!(harness.answer().status, 400);
-            None
         },
-        told: None,
-    },
-    Stage {
-        name: "in the line",
-        reach: |harness| {
-            let permit = harness.occupy();
+        None,
+    ),
+    (
+        "in the line",
+        |harness| {
+            harness.occupy();
             harness.feed(upgrade("").as_bytes());
             harness.feed(&frame(TEXT, b"early"));
-            assert_eq!(harness.desk.shared.admission.gauges(), (1, 1));
-            Some(permit)
+            assert_eq!(harness.cx.shared.admission.gauges(), (1, 1));
         },
-        told: None,
-    },
-    Stage {
-        name: "in the line with a permit set aside",
-        reach: |harness| {
-            let permit = harness.occupy();
+        None,
+    ),
+    (
+        "in the line with a permit set aside",
+        |harness| {
+            harness.occupy();
             harness.feed(upgrade("").as_bytes());
-            drop(permit);
-            assert_eq!(harness.desk.shared.admission.gauges(), (1, 0));
-            None
+            harness.vacate();
+            assert_eq!(harness.cx.shared.admission.gauges(), (1, 0));
         },
-        told: None,
-    },
-    Stage {
-        name: "with the 101 unwritten",
-        reach: |harness| {
+        None,
+    ),
+    (
+        "with the 101 unwritten",
+        |harness| {
             blocked(harness);
             harness.feed(upgrade("").as_bytes());
-            None
         },
-        told: Some(1006),
-    },
-    Stage {
-        name: "open and idle",
-        reach: |harness| {
-            open(harness);
-            None
-        },
-        told: Some(1006),
-    },
-    Stage {
-        name: "inside a header",
-        reach: |harness| {
+        Some(1006),
+    ),
+    ("open and idle", open, Some(1006)),
+    (
+        "inside a header",
+        |harness| {
             open(harness);
             harness.feed(&frame(TEXT, b"text")[..3]);
-            None
         },
-        told: Some(1006),
-    },
-    Stage {
-        name: "inside a frame",
-        reach: |harness| {
+        Some(1006),
+    ),
+    (
+        "inside a frame",
+        |harness| {
             open(harness);
             harness.feed(&frame(TEXT, b"text")[..8]);
-            None
         },
-        told: Some(1006),
-    },
-    Stage {
-        name: "inside a message",
-        reach: |harness| {
+        Some(1006),
+    ),
+    (
+        "inside a message",
+        |harness| {
             open(harness);
             harness.feed(&frame(0x01, b"text"));
-            None
         },
-        told: Some(1006),
-    },
-    Stage {
-        name: "with messages unwritten",
-        reach: |harness| {
-            open(harness);
-            blocked(harness);
+        Some(1006),
+    ),
+    (
+        "with messages unwritten",
+        |harness| {
+            open_and_blocked(harness);
             harness.feed(&frame(TEXT, b"text").repeat(10));
-            None
         },
-        told: Some(1006),
-    },
-    Stage {
-        name: "paused, because it does not read",
-        reach: |harness| {
-            open(harness);
-            blocked(harness);
+        Some(1006),
+    ),
+    (
+        "paused, because it does not read",
+        |harness| {
+            open_and_blocked(harness);
             harness.feed(&frame(TEXT, b"text").repeat(5000));
-            assert!(harness.conn.core.is_paused());
-            None
+            assert!(harness.conn.io.pauses.is_paused());
         },
-        told: Some(1006),
-    },
-    Stage {
-        name: "with our Close unwritten",
-        reach: |harness| {
-            open(harness);
-            blocked(harness);
+        Some(1006),
+    ),
+    (
+        "with our Close unwritten",
+        |harness| {
+            open_and_blocked(harness);
             harness.feed(&frame(TEXT, b"close 4000 x"));
-            None
         },
-        told: Some(4000),
-    },
-    Stage {
-        name: "with their Close due",
-        reach: |harness| {
+        Some(4000),
+    ),
+    (
+        "with their Close due",
+        |harness| {
             open(harness);
             harness.feed(&frame(TEXT, b"close 4000 x"));
-            None
         },
-        told: Some(4000),
-    },
-    Stage {
-        name: "with their Close unanswered",
-        reach: |harness| {
-            open(harness);
-            blocked(harness);
+        Some(4000),
+    ),
+    (
+        "with their Close unanswered",
+        |harness| {
+            open_and_blocked(harness);
             harness.feed(&close(1000, ""));
-            None
         },
-        told: Some(1000),
-    },
-    Stage {
-        name: "failed and unwritten",
-        reach: |harness| {
-            open(harness);
-            blocked(harness);
+        Some(1000),
+    ),
+    (
+        "failed and unwritten",
+        |harness| {
+            open_and_blocked(harness);
             harness.feed(&frame(0x83, b""));
-            None
         },
-        told: Some(1002),
-    },
-    Stage {
-        name: "failed and lingering",
-        reach: |harness| {
+        Some(1002),
+    ),
+    (
+        "failed and lingering",
+        |harness| {
             open(harness);
             harness.feed(&frame(0x83, b""));
-            None
         },
-        told: Some(1002),
-    },
+        Some(1002),
+    ),
 ];
 
 /// Takes a connection to each stage, ends it there, and looks at what is left.
 fn at_every_stage(what: &str, end: impl Fn(&mut Harness)) {
-    for Stage { name, reach, told } in STAGES {
+    for (name, reach, told) in STAGES {
         let mut harness = Harness::new(Config { max_conn: 1, ..Config::default() });
-        let permit = reach(&mut harness);
+        reach(&mut harness);
         assert!(!harness.is_gone(), "{name}");
         end(&mut harness);
-        drop(permit);
+        harness.vacate();
         harness.turns();
         harness.expect_nothing_left(&format!("{what}, {name}"));
         // Whoever is let in at the last moment is told as well.
@@ -251,7 +210,7 @@ fn a_loss_that_meets_our_close_leaves_nothing() {
             // Lost before the handler hears of the close it is about to get.
             harness.lose(ErrorKind::ConnectionReset);
         }
-        harness.conn.ask_close(CloseReason::KICKED, &mut harness.desk);
+        harness.ask_close(CloseReason::KICKED);
         harness.turns();
         harness.lose(ErrorKind::ConnectionReset);
     });
@@ -269,7 +228,7 @@ fn an_end_leaves_nothing_when_what_was_owed_is_written() {
 fn an_end_leaves_nothing_when_what_was_owed_is_never_read() {
     at_every_stage("ended", |harness| {
         harness.end();
-        if harness.conn.core.is_paused() {
+        if harness.conn.io.pauses.is_paused() {
             // It is not read, so the end is noticed when it has been silent for long enough.
             harness.make_room(1 << 20);
         }
@@ -279,11 +238,11 @@ fn an_end_leaves_nothing_when_what_was_owed_is_never_read() {
 
 #[test]
 fn a_server_that_stops_leaves_nothing() {
-    for Stage { name, reach, .. } in STAGES {
+    for (name, reach, _) in STAGES {
         let mut harness = Harness::new(Config { max_conn: 1, ..Config::default() });
-        let permit = reach(&mut harness);
-        harness.conn.stop(&mut harness.desk);
-        drop(permit);
+        reach(&mut harness);
+        harness.conn.stop(&mut harness.cx);
+        harness.vacate();
         harness.turns();
         harness.expect_nothing_left(name);
     }

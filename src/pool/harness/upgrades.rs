@@ -198,12 +198,12 @@ fn compression_is_agreed_only_where_the_server_wants_it() {
 fn what_comes_before_the_101_waits_in_line_with_its_client() {
     let config = Config { max_conn: 1, ..Config::default() };
     let mut harness = Harness::new(config);
-    let permit = harness.occupy();
+    harness.occupy();
     harness.feed(&[upgrade("").as_bytes(), &frame(0x81, b"early"), &frame(0x89, b"x")].concat());
     harness.feed(&frame(0x81, b"later"));
     harness.pass(1234);
     assert!(harness.written().is_empty() && harness.heard() == 0);
-    drop(permit);
+    harness.vacate();
     harness.turns();
     let answer = harness.answer();
     assert_eq!((answer.status, answer.header("Queue-Wait-Ms")), (101, Some("1234")));
@@ -218,13 +218,13 @@ fn who_finds_no_place_is_told_when_to_come_back() {
     for (queued_max, wait_ms) in [(0, 0), (1, 10_000)] {
         let config = Config { max_conn: 1, max_queued_tasks: queued_max, ..Config::default() };
         let mut harness = Harness::new(config);
-        let permit = harness.occupy();
+        harness.occupy();
         harness.feed(upgrade("").as_bytes());
         harness.pass(wait_ms);
         let answer = harness.answer();
         assert_eq!((answer.status, answer.header("Retry-After")), (503, Some("3")));
         harness.end();
-        drop(permit);
+        harness.vacate();
         harness.turns();
         harness.expect_nothing_left("refused");
     }

@@ -1,20 +1,29 @@
 //! What `welcome`, `ok` and `error` change in a session.
 
 use std::{
+    borrow::Cow,
     mem,
     time::{Duration, Instant},
 };
 
+use rusty_socks_protocol::{
+    ErrorCode, Head, Overflow,
+    answer::{self, Joined, PublishedToRooms, Resumed, Subscribed, Welcome},
+};
+use serde::Deserialize;
+
 use crate::{
     ask::{Answer, Ask, JoinOptions, Request},
     backoff::asked,
-    error::Error,
-    event::{Entered, Event, Member, Page, Position, Receipt, RoomMessage, Sent},
-    frames::{self, Inbound},
+    error::{Error, ErrorKind},
+    event::{Entered, Event, Members, Page, Position, Receipt, RoomMessage, Sent},
+    frames,
 };
 
 use super::{
-    ATTEMPTS_MAX, Conversation, Errand, FORMER_MAX, Flying, Identity, Membership, Phase, Task, Who,
+    in_flight::{InFlight, InternalCommand, QueuedCommand},
+    membership::Membership,
+    state::{ATTEMPTS_MAX, Conversation, FORMER_MAX, Identity, Phase, Who},
 };
 
 /// When `welcome` does not say how often the server pings, or that it does not.
@@ -26,13 +35,22 @@ const PING_MIN: Duration = Duration::from_secs(1);
 const PING_MAX: Duration = Duration::from_secs(24 * 3600);
 
 impl Conversation {
+    /// The server's first frame.
+    pub(crate) fn welcome(&mut self, text: &str) {
+        if let Some(welcome) = frames::read::<Welcome<'_>>(text) {
+            self.begin_anew(&welcome);
+        }
+    }
+
     /// A new identity, the first or one in place of a session that is gone. Rooms are joined
     /// (again).
-    pub(super) fn begin_anew(&mut self, welcome: Inbound) {
-        self.heed(&welcome);
-        let Some(client_id) = welcome.client_id else { return };
-        self.who = Some(Who { client_id: client_id.clone(), room: welcome.room.clone() });
-        let me = Identity { client_id: client_id.clone(), session: welcome.session };
+    fn begin_anew(&mut self, welcome: &Welcome<'_>) {
+        self.apply_limits(welcome);
+        let client_id = welcome.client_id.to_string();
+        let room = welcome.room.as_ref().map(ToString::to_string);
+        self.who = Some(Who { client_id: client_id.clone(), room: room.clone() });
+        let session = Some(welcome.session.to_string()).filter(|secret| !secret.is_empty());
+        let me = Identity { client_id: client_id.clone(), session };
         let former = self.me.replace(me);
         let is_first = former.is_none();
         if let Some(former) = former {
@@ -52,53 +70,61 @@ impl Conversation {
                 membership.pattern = None;
             }
         }
-        if let Some(room) = welcome.room {
+        if let Some(room) = room {
             if is_first && self.rules.default_room.stays_in(&room) {
-                let epoch = welcome.epoch.unwrap_or_default();
-                self.orders.greet(&room, &epoch, welcome.seq.unwrap_or(0));
+                let epoch = welcome.epoch.as_deref().unwrap_or_default();
+                self.reorderer.greet(&room, epoch, welcome.seq.unwrap_or(0));
                 self.wanted.join(room.clone());
                 self.rooms.insert(room, Membership { is_in: true, ..Membership::default() });
             } else {
                 // The server joined it by itself, without our position.
-                self.add_errand(Errand::Unjoin { room });
+                self.add_internal(InternalCommand::Unjoin { room });
             }
         }
         for room in self.wanted.by_name().iter().cloned().collect::<Vec<_>>() {
             if !self.is_in(&room) {
-                self.add_errand(Errand::Rejoin { room });
+                self.add_internal(InternalCommand::Rejoin { room });
             }
         }
         for pattern in self.wanted.patterns().iter().cloned().collect::<Vec<_>>() {
-            self.add_errand(Errand::RejoinPattern { pattern });
+            self.add_internal(InternalCommand::RejoinPattern { pattern });
         }
     }
 
     /// What holds on every connection with this server.
-    fn heed(&mut self, welcome: &Inbound) {
-        let every = welcome.ping_s.and_then(|ping| Duration::try_from_secs_f64(ping).ok());
+    fn apply_limits(&mut self, welcome: &Welcome<'_>) {
+        let every = Duration::try_from_secs_f64(welcome.ping_s.0).ok();
         let every = every.filter(|every| !every.is_zero()).unwrap_or(PING);
         self.ping = Some(every.clamp(PING_MIN, PING_MAX));
-        self.message_bytes_max = welcome.max_message_bytes.unwrap_or(usize::MAX);
-        let limits = welcome.limits.unwrap_or_default();
-        self.pace.limit(limits.rate_messages, limits.rate_bytes);
+        self.message_bytes_max = welcome.max_message_bytes;
+        let limits = welcome.limits;
+        self.pace.limit(limits.rate_messages.map(f64::from), limits.rate_bytes.map(f64::from));
     }
 
     /// `ok` or `error`.
-    pub(super) fn answered(&mut self, frame: Inbound, now: Instant) {
-        let flying = frame.reference().and_then(|reference| self.flying.remove(&reference));
-        let is_ok = frame.kind == "ok";
-        match flying {
-            Some(Flying::Request(request)) if is_ok => self.granted(request, frame),
-            Some(Flying::Request(request)) => self.refused(request, &frame, now),
-            Some(Flying::Errand(task)) if is_ok => self.done(task.errand, frame),
-            Some(Flying::Errand(task)) => self.failed(task, &frame, now),
-            None => log::debug!("an answer to nothing: {frame:?}"),
+    pub(crate) fn answered(&mut self, head: &Head<'_>, text: &str, now: Instant) {
+        let reference = head.reference.and_then(|reference| reference.get().parse().ok());
+        let Some(in_flight) = reference.and_then(|number: u64| self.in_flight.remove(&number))
+        else {
+            return log::debug!("an answer to nothing: {text}");
+        };
+        if head.kind == "ok" {
+            match in_flight {
+                InFlight::Request(request) => self.granted(request, text),
+                InFlight::Internal(task) => self.done(task, text, now),
+            }
+            return;
+        }
+        let error: answer::Error<'_> = frames::read(text).unwrap_or_default();
+        match in_flight {
+            InFlight::Request(request) => self.refused(request, &error, now),
+            InFlight::Internal(task) => self.failed(task, &error, now),
         }
     }
 
     /// The server will take it later. `false` if it has said so too often, or has not.
-    fn put_off(&mut self, frame: &Inbound, attempts: u32, now: Instant) -> bool {
-        let Some(wait) = frame.retry_after_ms.filter(|_| attempts < ATTEMPTS_MAX) else {
+    fn put_off(&mut self, error: &answer::Error<'_>, attempts: u32, now: Instant) -> bool {
+        let Some(wait) = error.retry_after_ms.filter(|_| attempts < ATTEMPTS_MAX) else {
             return false;
         };
         let at = now + asked(wait);
@@ -107,58 +133,65 @@ impl Conversation {
         true
     }
 
-    fn granted(&mut self, request: Request, frame: Inbound) {
+    fn granted(&mut self, request: Request, text: &str) {
         self.window = self.rules.in_flight_max.min(2 * self.window);
-        let answer = match &request.ask {
+        if let Ask::Leave { room } = &request.ask {
+            self.has_left(room, request.number);
+            return request.answer(Ok(Answer::Left));
+        }
+        let answer = self.answer_to(&request.ask, text);
+        self.conclude(request, answer);
+    }
+
+    /// What a request has brought about. An error is a server whose answer makes no sense.
+    fn answer_to(&mut self, ask: &Ask, text: &str) -> Result<Answer, Error> {
+        Ok(match ask {
             Ask::Publish { rooms, message } => {
-                let receipt = receipt(rooms, &message.id, frame);
+                let receipt = receipt(rooms, &message.id, text)?;
                 if !message.options.echo {
                     for (room, seq) in &receipt.rooms {
-                        self.orders.own(room, *seq);
+                        self.reorderer.own(room, *seq);
                     }
                 }
                 Answer::Receipt(receipt)
             }
-            Ask::Direct { message, .. } | Ask::Broadcast { message } => Answer::Sent(Sent {
-                id: frame.id.unwrap_or_else(|| message.id.clone()),
-                repeated: frame.repeated,
-            }),
+            Ask::Direct { message, .. } | Ask::Broadcast { message } => {
+                let answer::Sent { id, repeated, .. } = body(text)?;
+                Answer::Sent(Sent { id: known_id(&id, &message.id), repeated })
+            }
             Ask::Join { room, .. } if room.ends_with(".*") => {
-                Answer::Entered(self.joined_pattern(room, frame))
+                let Subscribed { rooms, .. } = body(text)?;
+                self.enter_all(room, &rooms, false);
+                let rooms = rooms.into_iter().map(|matched| matched.room.into_owned()).collect();
+                Answer::Entered(Entered { rooms, ..Entered::empty(room) })
             }
-            Ask::Join { room, options } => Answer::Entered(self.joined(room, options, frame)),
-            Ask::Leave { room } => {
-                self.has_left(room, request.number);
-                return request.answer(Ok(Answer::Left));
+            Ask::Join { room, options } => Answer::Entered(self.joined(room, options, body(text)?)),
+            Ask::Leave { .. } => Answer::Left,
+            Ask::History { .. } => {
+                let answer::Page { epoch, seq, messages, .. } = body(text)?;
+                let position = Position { epoch: epoch.into_owned(), seq };
+                let messages = frames::room_messages(&messages);
+                Answer::Page(Page { position, messages })
             }
-            Ask::History { .. } => Answer::Page(Page {
-                position: position(&frame),
-                messages: frame.messages.into_iter().map(RoomMessage::from).collect(),
-            }),
             Ask::Presence { room, watch } => {
+                let answer::Members { members, count, .. } = body(text)?;
                 if let (Some(membership), Some(watch)) = (self.rooms.get_mut(room), watch) {
                     membership.watches = *watch;
                 }
-                Answer::Members(frames::members(frame.members, frame.count).unwrap_or_default())
+                let members = frames::members(Some(members), Some(count));
+                Answer::Members(members.unwrap_or_default())
             }
-        };
-        self.conclude(request, Ok(answer));
+        })
     }
 
     fn has_left(&mut self, name: &str, number: u64) {
         self.wanted.answered(number, true);
-        self.gone_from(name);
+        self.remove_left(name);
         self.reconcile(name);
     }
 
-    fn joined(&mut self, room: &str, options: &JoinOptions, frame: Inbound) -> Entered {
-        let position = position(&frame);
-        let entered = Entered {
-            position: Some(position.clone()),
-            recovered: frame.recovered,
-            members: frames::members(frame.members, frame.count),
-            ..Entered::empty(room)
-        };
+    fn joined(&mut self, room: &str, options: &JoinOptions, joined: Joined<'_>) -> Entered {
+        let Joined { epoch, seq, recovered, overflow, messages, .. } = joined;
         let membership = Membership {
             is_in: true,
             watches: options.presence,
@@ -166,76 +199,90 @@ impl Conversation {
             ..Membership::default()
         };
         self.rooms.insert(room.to_owned(), membership);
-        let latest = frames::is_latest(frame.overflow.as_ref());
+        let is_latest = overflow == Overflow::Latest;
         match &options.since {
             Some(since) => {
-                self.orders.enter(room, &since.epoch, since.seq, latest);
-                let missed = frame.recovered.then(|| self.items_of(frame.messages));
-                self.orders.replay(room, &position.epoch, position.seq, latest, missed);
+                self.reorderer.enter(room, &since.epoch, since.seq, is_latest);
+                let missed = recovered.then(|| self.items_of(&messages));
+                self.reorderer.replay(room, &epoch, seq, is_latest, missed);
             }
-            None => self.orders.enter(room, &position.epoch, position.seq, latest),
+            None => self.reorderer.enter(room, &epoch, seq, is_latest),
         }
-        entered
+        Entered {
+            position: Some(Position { epoch: epoch.into_owned(), seq }),
+            recovered,
+            members: frames::members(joined.members, joined.count),
+            ..Entered::empty(room)
+        }
     }
 
-    fn joined_pattern(&mut self, pattern: &str, frame: Inbound) -> Entered {
-        let rooms = frame.rooms.iter().map(|listed| listed.room.clone()).collect();
-        self.come_into_all(pattern, frame.rooms, false);
-        Entered { rooms, ..Entered::empty(pattern) }
-    }
-
-    fn refused(&mut self, mut request: Request, frame: &Inbound, now: Instant) {
+    fn refused(&mut self, mut request: Request, error: &answer::Error<'_>, now: Instant) {
         request.attempts += 1;
-        if self.put_off(frame, request.attempts, now) {
+        if self.put_off(error, request.attempts, now) {
             self.wait_again(request);
             return;
         }
-        let code = frame.code.as_deref().unwrap_or("internal");
-        match &request.ask {
+        match (&request.ask, &error.code) {
             // As it should be, by an earlier attempt whose answer was lost.
-            Ask::Leave { room } if code == "not_member" => {
+            (Ask::Leave { room }, ErrorCode::NotMember) => {
                 self.has_left(room, request.number);
                 request.answer(Ok(Answer::Left));
             }
-            ask => {
-                let text = frame.message.as_deref().unwrap_or_default();
-                let refusal = Error::rejected(code, text);
+            (ask, code) => {
+                let refusal = Error::rejected(code.as_str(), &error.message);
                 match (ask, code) {
-                    (Ask::Join { .. }, "already_member") => self.is_there_already(request, refusal),
+                    (Ask::Join { .. }, ErrorCode::AlreadyMember) => {
+                        self.is_there_already(request, refusal);
+                    }
                     _ => self.conclude(request, Err(refusal)),
                 }
             }
         }
     }
 
-    fn done(&mut self, errand: Errand, frame: Inbound) {
-        match errand {
-            Errand::Resume => self.resumed(frame),
-            Errand::Unjoin { room } => self.unjoined(&room),
-            Errand::Rejoin { room } => {
-                let membership = self.rooms.entry(room.clone()).or_default();
-                (membership.is_in, membership.pattern) = (true, None);
-                let Position { epoch, seq } = position(&frame);
-                let latest = frames::is_latest(frame.overflow.as_ref());
-                let missed = frame.recovered.then(|| self.items_of(frame.messages));
-                self.orders.replay(&room, &epoch, seq, latest, missed);
-                self.tell_members(room.clone(), frame.members, frame.count);
-                self.reconcile(&room);
-            }
-            Errand::RejoinPattern { pattern } => {
-                self.come_into_all(&pattern, frame.rooms, true);
-                self.reconcile(&pattern);
-            }
-            Errand::Fetch { room, .. } => {
-                let Position { epoch, seq } = position(&frame);
-                let items = self.items_of(frame.messages);
-                self.orders.page(&room, &epoch, seq, items);
-            }
-            Errand::Recount { room } => {
-                self.recounted(&room);
-                self.tell_members(room, frame.members, frame.count);
+    /// An internal command was carried out. One whose answer makes no sense has failed.
+    fn done(&mut self, task: QueuedCommand, text: &str, now: Instant) {
+        match self.take_answer(&task.command, text) {
+            Ok(()) => {}
+            Err(error) => {
+                log::debug!("{error}");
+                self.failed(task, &answer::Error::default(), now);
             }
         }
+    }
+
+    fn take_answer(&mut self, command: &InternalCommand, text: &str) -> Result<(), Error> {
+        match command {
+            InternalCommand::Resume => self.resumed(body(text)?),
+            InternalCommand::Unjoin { room } => self.unjoined(room),
+            InternalCommand::Rejoin { room } => {
+                let Joined { epoch, seq, recovered, overflow, messages, members, count, .. } =
+                    body(text)?;
+                let membership = self.rooms.entry(room.clone()).or_default();
+                (membership.is_in, membership.pattern) = (true, None);
+                let missed = recovered.then(|| self.items_of(&messages));
+                let is_latest = overflow == Overflow::Latest;
+                self.reorderer.replay(room, &epoch, seq, is_latest, missed);
+                self.tell_members(room, frames::members(members, count));
+                self.reconcile(room);
+            }
+            InternalCommand::RejoinPattern { pattern } => {
+                let Subscribed { rooms, .. } = body(text)?;
+                self.enter_all(pattern, &rooms, true);
+                self.reconcile(pattern);
+            }
+            InternalCommand::Fetch { room, .. } => {
+                let answer::Page { epoch, seq, messages, .. } = body(text)?;
+                let items = self.items_of(&messages);
+                self.reorderer.page(room, &epoch, seq, items);
+            }
+            InternalCommand::Recount { room } => {
+                let answer::Members { members, count, .. } = body(text)?;
+                self.recounted(room);
+                self.tell_members(room, frames::members(Some(members), Some(count)));
+            }
+        }
+        Ok(())
     }
 
     /// A room that was let go, to be joined again if it is wanted.
@@ -243,49 +290,42 @@ impl Conversation {
         match self.rooms.get_mut(name) {
             Some(membership) if self.wanted.by_name().contains(name) => {
                 (membership.is_in, membership.pattern) = (false, None);
-                self.orders.suspend_room(name);
+                self.reorderer.suspend_room(name);
             }
-            _ => self.gone_from(name),
+            _ => self.remove_left(name),
         }
         self.reconcile(name);
     }
 
-    pub(super) fn tell_members(
-        &mut self,
-        room: String,
-        members: Option<Vec<Member>>,
-        count: Option<u64>,
-    ) {
-        if let Some(members) = frames::members(members, count).filter(|_| self.hears(&room)) {
-            self.events.push_back(Event::Members { room, members });
+    pub(crate) fn tell_members(&mut self, room: &str, members: Option<Members>) {
+        if let Some(members) = members.filter(|_| self.hears(room)) {
+            self.events.push_back(Event::Members { room: room.to_owned(), members });
         }
     }
 
-    fn failed(&mut self, mut task: Task, frame: &Inbound, now: Instant) {
+    fn failed(&mut self, mut task: QueuedCommand, error: &answer::Error<'_>, now: Instant) {
         task.attempts += 1;
-        let is_resume = matches!(task.errand, Errand::Resume);
-        if !is_resume && self.put_off(frame, task.attempts, now) {
+        let is_resume = matches!(task.command, InternalCommand::Resume);
+        if !is_resume && self.put_off(error, task.attempts, now) {
             self.try_again(task);
             return;
         }
-        let code = frame.code.clone().unwrap_or_default();
-        match &task.errand {
-            Errand::Resume => {
+        match &task.command {
+            InternalCommand::Resume => {
                 let phase = mem::replace(&mut self.phase, Phase::Greeting);
                 if let Phase::Resuming { welcome: Some(welcome) } = phase {
-                    self.begin_anew(*welcome);
+                    self.welcome(&welcome);
                 }
             }
-            Errand::Rejoin { .. } | Errand::RejoinPattern { .. } => {
-                self.cannot_rejoin(task, code);
+            InternalCommand::Rejoin { .. } | InternalCommand::RejoinPattern { .. } => {
+                self.cannot_rejoin(task, &error.code);
             }
-            Errand::Fetch { room, .. } => self.orders.page_failed(room),
-            Errand::Recount { room } => self.recounted(room),
-            Errand::Unjoin { room } if code == "not_member" => {
-                let room = room.clone();
-                self.unjoined(&room);
+            InternalCommand::Fetch { room, .. } => self.reorderer.page_failed(room),
+            InternalCommand::Recount { room } => self.recounted(room),
+            InternalCommand::Unjoin { room } if error.code == ErrorCode::NotMember => {
+                self.unjoined(room);
             }
-            Errand::Unjoin { .. } => {}
+            InternalCommand::Unjoin { .. } => {}
         }
     }
 
@@ -296,34 +336,36 @@ impl Conversation {
     }
 
     /// The session goes on: what the server has of it counts.
-    fn resumed(&mut self, frame: Inbound) {
+    fn resumed(&mut self, resumed: Resumed<'_>) {
         let phase = mem::replace(&mut self.phase, Phase::Rejoining);
-        if let Phase::Resuming { welcome: Some(welcome) } = phase {
-            self.heed(&welcome);
+        if let Phase::Resuming { welcome: Some(text) } = phase
+            && let Some(welcome) = frames::read(&text)
+        {
+            self.apply_limits(&welcome);
         }
         let Some(me) = &mut self.me else { return };
-        me.client_id = frame.client_id.unwrap_or_else(|| me.client_id.clone());
-        me.session = frame.session.or_else(|| me.session.take());
+        me.client_id = known_id(&resumed.client_id, &me.client_id);
+        if !resumed.session.is_empty() {
+            me.session = Some(resumed.session.into_owned());
+        }
         let client_id = me.client_id.clone();
         self.events.push_back(Event::Connected { client_id, resumed: true });
-        if frame.direct.is_some_and(|direct| !direct.recovered) {
+        if !resumed.direct.recovered {
             self.events.push_back(Event::DirectLost);
         }
-        self.take_up(frame.patterns, frame.rooms);
+        let patterns = resumed.patterns.into_iter().map(Cow::into_owned).collect();
+        self.adopt_rooms(patterns, resumed.rooms);
     }
 
     /// A publish that waits to be sent again, and is in a replay: it got there.
-    pub(super) fn settle(&mut self, message: &RoomMessage) {
+    pub(crate) fn confirm_publish(&mut self, message: &RoomMessage) {
         let is_it = |request: &Request| match &request.ask {
             Ask::Publish { message: draft, .. } => draft.id == message.id,
             _ => false,
         };
         let Some(at) = self.waiting.iter().position(is_it) else { return };
         if let Some(request) = self.waiting.remove(at) {
-            let rooms = match message.rooms.is_empty() {
-                true => vec![(message.room.clone(), message.seq)],
-                false => message.rooms.clone(),
-            };
+            let rooms = message.positions();
             request.answer(Ok(Answer::Receipt(Receipt {
                 room: message.room.clone(),
                 seq: message.seq,
@@ -335,37 +377,45 @@ impl Conversation {
     }
 }
 
-fn position(frame: &Inbound) -> Position {
-    Position { epoch: frame.epoch.clone().unwrap_or_default(), seq: frame.seq.unwrap_or(0) }
+/// The fields of an answer that belong to the command.
+fn body<'a, B: Deserialize<'a>>(text: &'a str) -> Result<B, Error> {
+    let why = "the server's answer is not understood";
+    serde_json::from_str(text).map_err(|error| Error::caused(ErrorKind::Misbehaved, why, error))
+}
+
+/// The id that the server tells, or the one that is known if it tells none.
+fn known_id(told: &str, known: &str) -> String {
+    if told.is_empty() { known } else { told }.to_owned()
 }
 
 /// Where a message has come to be.
-fn receipt(asked: &[String], id: &str, frame: Inbound) -> Receipt {
+fn receipt(asked: &[String], id: &str, text: &str) -> Result<Receipt, Error> {
+    let PublishedToRooms { rooms, id: told, repeated } = body(text)?;
     let mut rooms: Vec<(String, u64)> =
-        frame.rooms.into_iter().map(|place| (place.room, place.seq)).collect();
+        rooms.into_iter().map(|at| (at.room.into_owned(), at.seq)).collect();
     if rooms.is_empty() {
-        let room = frame.room.or_else(|| asked.first().cloned()).unwrap_or_default();
-        rooms.push((room, frame.seq.unwrap_or(0)));
+        let answer::Published { room, seq, .. } = body(text)?;
+        let asked = asked.first().map_or("", String::as_str);
+        rooms.push((known_id(&room, asked), seq));
     }
     let (room, seq) = rooms[0].clone();
-    let id = frame.id.unwrap_or_else(|| id.to_owned());
-    Receipt { room, seq, rooms, id, repeated: frame.repeated }
+    Ok(Receipt { room, seq, rooms, id: known_id(&told, id), repeated })
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
+    use rusty_socks_protocol::SEQ_MAX;
     use serde_json::{Value, json, value::RawValue};
 
     use crate::{
-        ask::{Draft, Place, PublishOptions, Ticket},
+        ask::{Draft, PublishOptions, RequestSlot, Ticket},
         backoff::ASKED_MAX,
-        frames::SEQ_MAX,
     };
 
     use super::{
-        super::{DefaultRoom, Rules},
+        super::state::{DefaultRoom, Rules},
         *,
     };
 
@@ -405,7 +455,7 @@ mod tests {
         }
 
         fn ask<T>(&mut self, ask: Ask, read: fn(Answer) -> Option<T>) -> Ticket<T> {
-            let place = Place::take(&Arc::default(), 1).unwrap();
+            let place = RequestSlot::take(&Arc::default(), 1).unwrap();
             let (request, ticket) = Request::new(ask, place, read);
             self.inner.submit(request);
             ticket
@@ -875,6 +925,41 @@ mod tests {
         assert_eq!(talk.events(), ["Lost"]);
         talk.hear(message(SEQ_MAX, "you", 1));
         assert!(talk.said().is_empty() && talk.events().is_empty());
+    }
+
+    #[test]
+    fn half_of_a_surrogate_pair_hides_no_message() {
+        let mut talk = ready();
+        let odd = r#""sender":"a\ud800","content":["\udc00"]"#;
+        for kind in ["message", "direct", "broadcast"] {
+            let mut frame = message(3, "you", 3);
+            frame["type"] = json!(kind);
+            let frame = frame.to_string().replace(r#""content":3"#, odd);
+            talk.inner.frame(&frame, talk.now);
+            let (sender, content) = match talk.inner.events.pop_front() {
+                Some(Event::Message(message)) => (message.sender, message.content),
+                Some(Event::Direct(message) | Event::Broadcast(message)) => {
+                    (message.sender, message.content)
+                }
+                other => panic!("{frame}: {other:?}"),
+            };
+            assert_eq!(sender.as_deref(), Some("a\u{fffd}"));
+            assert_eq!(content.get(), r#"["\udc00"]"#, "as it was sent");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_makes_no_sense_is_told_and_an_error_without_it_is_one() {
+        let mut talk = ready();
+        let ticket = talk.publish("lobby", "a");
+        talk.answer(json!({"type": "ok", "seq": -1}));
+        assert_eq!(ticket.wait(within(0)).unwrap_err().kind(), ErrorKind::Misbehaved);
+        let ticket = talk.publish("lobby", "a");
+        talk.answer(json!({"type": "error", "retry_after_ms": "soon"}));
+        assert_eq!(ticket.wait(within(0)).unwrap_err().code(), Some("internal"));
+        talk.hear(json!({"type": "gap", "room": "lobby", "from": 3, "to": 4}));
+        talk.answer(json!({"type": "ok", "epoch": 7}));
+        assert_eq!(talk.events(), ["Lost"], "a page that cannot be read cannot be had");
     }
 
     #[test]

@@ -1,68 +1,67 @@
 //! What frames that nobody asked for change in a session.
 
+use rusty_socks_protocol::{Notice, answer::MatchedRoom};
+
 use crate::{
     backoff::asked,
     error::{Error, ErrorKind},
     event::Event,
-    frames::Inbound,
+    frames,
 };
 
-use super::{Conversation, Errand};
+use super::{in_flight::InternalCommand, state::Conversation};
 
 impl Conversation {
-    pub(super) fn direct(&mut self, frame: Inbound) {
-        let Some(seq) = frame.seq else { return };
-        if seq > self.direct_seq {
-            self.direct_seq = seq;
-            self.events.extend(frame.private_message().map(Event::Direct));
-        }
-    }
-
-    pub(super) fn is_closing(&mut self, frame: Inbound) {
-        self.closing = frame.reconnect_after_ms.map(asked);
-        let reason = frame.reason.unwrap_or_default();
-        self.events.push_back(Event::Closing { reason, reconnect_after: self.closing });
-    }
-
-    pub(super) fn notice(&mut self, frame: Inbound) {
-        let Some(room) = frame.room.clone() else { return };
-        match frame.kind.as_str() {
+    pub(crate) fn notice(&mut self, text: &str) {
+        match frames::read(text) {
             // One may have left it a moment ago.
-            "joined" | "left" if !self.hears(&room) => {}
-            "joined" => {
-                self.events.extend(frame.member().map(|member| Event::Joined { room, member }));
+            Some(Notice::Joined { room, .. } | Notice::Left { room, .. }) if !self.hears(&room) => {
             }
-            "left" => {
-                self.events.extend(frame.member().map(|member| Event::Left { room, member }));
+            Some(Notice::Joined { room, client_id, sender }) => {
+                let member = frames::member(client_id, sender);
+                self.events.push_back(Event::Joined { room: room.into_owned(), member });
             }
-            "gap" if frame.presence => self.recount(&room),
-            "gap" => {
-                if let (Some(from), Some(to)) = (frame.from, frame.to_seq()) {
-                    self.orders.gap(&room, from, to);
-                }
+            Some(Notice::Left { room, client_id, sender }) => {
+                let member = frames::member(client_id, sender);
+                self.events.push_back(Event::Left { room: room.into_owned(), member });
             }
-            "matched" => self.matched(room, frame),
-            _ => {
-                let pattern = frame.pattern.filter(|pattern| self.wanted.hears_pattern(pattern));
-                let pattern = pattern.filter(|_| self.wanted.hears(&room));
-                self.events.extend(pattern.map(|pattern| Event::Unmatched { pattern, room }));
+            Some(Notice::Gap { room, presence: true, .. }) => self.recount(&room),
+            Some(Notice::Gap { room, from: Some(from), to: Some(to), .. }) => {
+                self.reorderer.gap(&room, from, to);
             }
+            Some(Notice::Matched { pattern, room, epoch, seq, overflow }) => {
+                let room = MatchedRoom { room, epoch, seq, overflow };
+                self.matched(&pattern, &room);
+            }
+            Some(Notice::Unmatched { pattern, room })
+                if self.wanted.hears_pattern(&pattern) && self.wanted.hears(&room) =>
+            {
+                let (pattern, room) = (pattern.into_owned(), room.into_owned());
+                self.events.push_back(Event::Unmatched { pattern, room });
+            }
+            Some(Notice::Closing { reason, reconnect_after_ms }) => {
+                self.closing = reconnect_after_ms.map(asked);
+                let (reason, reconnect_after) = (reason.into_owned(), self.closing);
+                self.events.push_back(Event::Closing { reason, reconnect_after });
+            }
+            // More will come.
+            _ => {}
         }
     }
 
     /// Asks who is in a room. A question that is under way is answered later than whatever made one
     /// ask again, so there is never a second.
-    pub(super) fn recount(&mut self, room: &str) {
+    pub(crate) fn recount(&mut self, room: &str) {
         if let Some(membership) = self.rooms.get_mut(room)
             && !membership.is_recounted
         {
             membership.is_recounted = true;
-            self.add_errand(Errand::Recount { room: room.to_owned() });
+            self.add_internal(InternalCommand::Recount { room: room.to_owned() });
         }
     }
 
     /// Has had enough of a server that names more rooms than allowed: they would fill our memory.
-    pub(super) fn bound_rooms(&mut self, rooms: usize) -> bool {
+    pub(crate) fn bound_rooms(&mut self, rooms: usize) -> bool {
         let max = self.rules.rooms_max;
         if rooms > max {
             let text = format!("the server put this session in more than {max} rooms");

@@ -2,39 +2,46 @@
 
 use std::time::Instant;
 
+use rusty_socks_protocol::{Command, Position, RoomPosition};
+
 use crate::{
     ask::Ask,
     error::{Error, ErrorKind},
-    frames::{Command, Known, Rooms, Since},
+    frames,
 };
 
-use super::{Conversation, ECHOES_MAX, Errand, Flying, PAGE_MESSAGES, Phase, rooms::Membership};
+use super::{
+    in_flight::{InFlight, InternalCommand},
+    membership::Membership,
+    state::{Conversation, ECHOES_MAX, PAGE_MESSAGES, Phase},
+};
 
 impl Conversation {
     /// Sends what may be sent.
-    pub(in super::super) fn pump(&mut self, now: Instant) {
-        self.carry_out_steps();
+    pub(crate) fn pump(&mut self, now: Instant) {
+        self.take_steps();
         if self.not_before.is_some_and(|at| at > now) || !self.is_welcome() {
             return;
         }
         self.not_before = None;
-        while self.flying.len() < self.window {
-            if let Some(task) = self.errands.pop_front() {
-                if self.is_moot(&task.errand) {
+        while self.in_flight.len() < self.window {
+            if let Some(task) = self.internal.pop_front() {
+                if self.is_obsolete(&task.command) {
                     continue;
                 }
-                if let Some(Flying::Errand(task)) = self.fly(Flying::Errand(task), now) {
-                    return self.errands.push_front(task);
+                if let Some(InFlight::Internal(task)) = self.dispatch(InFlight::Internal(task), now)
+                {
+                    return self.internal.push_front(task);
                 }
                 continue;
             }
             if matches!(self.phase, Phase::Rejoining) {
-                if !self.flying.is_empty() {
+                if !self.in_flight.is_empty() {
                     return;
                 }
                 self.phase = Phase::Ready;
-                self.orders.give_up_waiting();
-                self.carry_out_steps();
+                self.reorderer.give_up_waiting();
+                self.take_steps();
                 continue;
             }
             let Some(request) = self.waiting.pop_front() else { return };
@@ -42,7 +49,8 @@ impl Conversation {
                 return self.waiting.push_front(request);
             }
             if let Some(request) = self.answered_from_memory(request)
-                && let Some(Flying::Request(request)) = self.fly(Flying::Request(request), now)
+                && let Some(InFlight::Request(request)) =
+                    self.dispatch(InFlight::Request(request), now)
             {
                 return self.waiting.push_front(request);
             }
@@ -50,36 +58,37 @@ impl Conversation {
     }
 
     /// Sends a command; gives it back if it is not due yet.
-    pub(super) fn fly(&mut self, flying: Flying, now: Instant) -> Option<Flying> {
+    pub(crate) fn dispatch(&mut self, in_flight: InFlight, now: Instant) -> Option<InFlight> {
         let reference = self.references + 1;
-        let text = match &flying {
-            Flying::Request(request) => request.ask.text(reference),
-            Flying::Errand(task) => self.errand_text(&task.errand, reference),
+        let command = match &in_flight {
+            InFlight::Request(request) => request.ask.command(),
+            InFlight::Internal(task) => self.internal_command(&task.command),
         };
-        if let Flying::Request(request) = flying {
+        let text = frames::write(command, reference);
+        if let InFlight::Request(request) = in_flight {
             if text.len() > self.message_bytes_max {
                 let (bytes, max) = (text.len(), self.message_bytes_max);
                 let text = format!("{bytes} bytes are too large: the server takes {max}");
                 self.conclude(request, Err(Error::new(ErrorKind::InvalidInput, text)));
                 return None;
             }
-            self.send(Flying::Request(request), text, now)
+            self.send(InFlight::Request(request), text, now)
         } else {
-            self.send(flying, text, now)
+            self.send(in_flight, text, now)
         }
     }
 
-    fn send(&mut self, flying: Flying, text: String, now: Instant) -> Option<Flying> {
+    fn send(&mut self, in_flight: InFlight, text: String, now: Instant) -> Option<InFlight> {
         if let Some(at) = self.pace.due(text.len(), now) {
             self.not_before = Some(at);
-            return Some(flying);
+            return Some(in_flight);
         }
         self.pace.spend(text.len(), now);
-        if let Flying::Request(request) = &flying {
+        if let InFlight::Request(request) = &in_flight {
             self.remember_echo(&request.ask);
         }
         self.references += 1;
-        self.flying.insert(self.references, flying);
+        self.in_flight.insert(self.references, in_flight);
         self.frames.push_back(text);
         None
     }
@@ -96,60 +105,51 @@ impl Conversation {
         }
     }
 
-    fn errand_text(&self, errand: &Errand, reference: u64) -> String {
-        let command =
-            |kind, room| Command { kind, room: Some(room), reference, ..Command::default() };
-        match errand {
-            Errand::Resume => {
-                let known = |room: &'_ String| {
-                    let (epoch, seq) = self.orders.position(room)?;
-                    Some((room.clone(), epoch.to_owned(), seq))
-                };
-                // One that is not there any more would be made, and one that was left joined again.
-                let by_name = self.wanted.by_name();
-                let is_known = |(room, of): &(&String, &Membership)| {
-                    (of.is_in || by_name.contains(*room)) && self.wanted.hears(room)
-                };
-                let known: Vec<_> = self
-                    .rooms
-                    .iter()
-                    .filter(is_known)
-                    .filter_map(|(room, _)| known(room))
-                    .collect();
-                let rooms = known.iter();
-                let rooms = rooms.map(|(room, epoch, seq)| Known { room, epoch, seq: *seq });
-                Command {
-                    kind: "resume",
-                    session: self.me.as_ref().and_then(|me| me.session.as_deref()),
-                    rooms: Some(Rooms::Positions(rooms.collect())),
-                    direct: Some(self.direct_seq),
-                    reference,
-                    ..Command::default()
-                }
-                .text()
+    fn internal_command<'a>(&'a self, internal: &'a InternalCommand) -> Command<'a> {
+        match internal {
+            InternalCommand::Resume => {
+                let session = self.me.as_ref().and_then(|me| me.session.as_deref());
+                let direct = Some(self.direct_seq);
+                let session = session.unwrap_or_default().into();
+                Command::Resume { session, rooms: self.known_positions(), direct }
             }
-            Errand::Unjoin { room } => command("leave", room).text(),
-            Errand::Rejoin { room } => {
+            InternalCommand::Unjoin { room } => Command::Leave { room: room.into() },
+            InternalCommand::Rejoin { room } => {
                 let membership = self.rooms.get(room);
-                let position = self.orders.position(room);
-                Command {
-                    since: position.map(|(epoch, seq)| Since { epoch, seq }),
-                    presence: membership.is_some_and(|of| of.watches).then_some(true),
-                    sender: membership.and_then(|of| of.sender.as_deref()),
-                    ..command("join", room)
+                let position = self.reorderer.position(room);
+                let sender = membership.and_then(|of| of.sender.as_deref());
+                Command::Join {
+                    room: room.into(),
+                    since: position.map(|(epoch, seq)| Position { epoch: epoch.into(), seq }),
+                    presence: membership.is_some_and(|of| of.watches),
+                    sender: sender.map(Into::into),
                 }
-                .text()
             }
-            Errand::RejoinPattern { pattern } => command("join", pattern).text(),
-            Errand::Fetch { room, after } => Command {
-                after: Some(*after),
-                limit: Some(PAGE_MESSAGES),
-                ..command("history", room)
+            InternalCommand::RejoinPattern { pattern } => {
+                Command::Join { room: pattern.into(), since: None, presence: false, sender: None }
             }
-            .text(),
-            Errand::Recount { room } => {
-                Command { watch: Some(true), ..command("presence", room) }.text()
+            InternalCommand::Fetch { room, after } => {
+                let (room, after, limit) = (room.into(), Some(*after), Some(PAGE_MESSAGES));
+                Command::History { room, before: None, after, limit }
+            }
+            InternalCommand::Recount { room } => {
+                Command::Presence { room: room.into(), watch: Some(true) }
             }
         }
+    }
+
+    /// The positions to resume from. A room that is not there any more would be made, and one that
+    /// was left joined again.
+    fn known_positions(&self) -> Vec<RoomPosition<'_>> {
+        let by_name = self.wanted.by_name();
+        let is_known = |(room, of): &(&String, &Membership)| {
+            (of.is_in || by_name.contains(*room)) && self.wanted.hears(room)
+        };
+        let position = |room| {
+            let (epoch, seq) = self.reorderer.position(room)?;
+            Some(frames::room_position(room, epoch, seq))
+        };
+        let rooms = self.rooms.iter().filter(is_known).map(|(room, _)| room.as_str());
+        rooms.filter_map(position).collect()
     }
 }

@@ -3,31 +3,24 @@
 
 use std::{collections::BTreeSet, mem};
 
+use rusty_socks_protocol::{
+    ErrorCode, Overflow,
+    answer::{MatchedRoom, ResumedRoom},
+};
+
 use crate::{
     ask::{Answer, Ask, Request},
     error::Error,
     event::{Entered, Event, Position},
-    frames::{self, InRoom, Inbound},
+    frames,
 };
 
 use super::{
-    ATTEMPTS_MAX, Conversation, Errand, Flying, Task,
+    in_flight::{InFlight, InternalCommand, QueuedCommand},
+    membership::Membership,
+    state::{ATTEMPTS_MAX, Conversation},
     wanted::{fits, overlap},
 };
-
-/// A room that the server has the session in, or that is to be joined again.
-#[derive(Debug, Default)]
-pub(crate) struct Membership {
-    /// In on this connection. Messages of a room one is not in yet come with the answer to the
-    /// join.
-    pub(crate) is_in: bool,
-    /// The pattern by which the server has it, and with which it goes there.
-    pub(crate) pattern: Option<String>,
-    pub(crate) watches: bool,
-    /// Its members have been asked for, and the answer is to come.
-    pub(crate) is_recounted: bool,
-    pub(crate) sender: Option<String>,
-}
 
 impl Conversation {
     /// Answers a request. What it means for where one is counts from now on.
@@ -80,15 +73,17 @@ impl Conversation {
     /// place among all that concerns the same rooms, even if the server puts some of it off.
     pub(crate) fn must_wait(&self, ask: &Ask) -> bool {
         let touches = |name: &String| ask.rooms().iter().any(|room| overlap(room, name));
-        self.flying.values().any(|flying| match flying {
-            Flying::Request(other) => {
+        self.in_flight.values().any(|in_flight| match in_flight {
+            InFlight::Request(other) => {
                 (ask.moves() || other.ask.moves()) && other.ask.rooms().iter().any(touches)
             }
-            Flying::Errand(Task { errand, .. }) => match errand {
-                Errand::Unjoin { room }
-                | Errand::Rejoin { room }
-                | Errand::RejoinPattern { pattern: room } => touches(room),
-                Errand::Resume | Errand::Fetch { .. } | Errand::Recount { .. } => false,
+            InFlight::Internal(QueuedCommand { command, .. }) => match command {
+                InternalCommand::Unjoin { room }
+                | InternalCommand::Rejoin { room }
+                | InternalCommand::RejoinPattern { pattern: room } => touches(room),
+                InternalCommand::Resume
+                | InternalCommand::Fetch { .. }
+                | InternalCommand::Recount { .. } => false,
             },
         })
     }
@@ -106,7 +101,7 @@ impl Conversation {
                 membership.watches = true;
                 self.recount(room);
             }
-            let position = self.orders.position(room);
+            let position = self.reorderer.position(room);
             entered.position = position.map(|(epoch, seq)| Position { epoch: epoch.into(), seq });
         } else {
             return Some(request);
@@ -123,7 +118,7 @@ impl Conversation {
             }
             // Since when, nobody knows: out, and in again.
             for room in request.ask.rooms() {
-                self.add_errand(Errand::Unjoin { room: room.clone() });
+                self.add_internal(InternalCommand::Unjoin { room: room.clone() });
             }
             self.wait_again(request);
         }
@@ -131,28 +126,26 @@ impl Conversation {
 
     /// The server has joined a pattern, and through it these rooms. With `again`, as it had before:
     /// rooms that are not known were made since.
-    pub(crate) fn come_into_all(&mut self, pattern: &str, listed: Vec<InRoom>, again: bool) {
+    pub(crate) fn enter_all(&mut self, pattern: &str, listed: &[MatchedRoom<'_>], again: bool) {
         self.patterns.insert(pattern.to_owned());
         if !self.bound_rooms(listed.len()) {
             return;
         }
-        for InRoom { room, epoch, seq, overflow, .. } in listed {
-            if self.is_in(&room) {
+        for matched in listed {
+            if self.is_in(&matched.room) {
                 continue;
             }
-            let epoch = epoch.unwrap_or_default();
-            let latest = frames::is_latest(overflow.as_ref());
-            let is_new = !self.rooms.contains_key(&room);
-            self.come_in(&room, pattern, &epoch, seq, latest);
+            let is_new = !self.rooms.contains_key(&*matched.room);
+            self.enter_through(pattern, matched);
             if again && is_new {
-                self.was_made(pattern, &room, seq);
+                self.announce_created(pattern, &matched.room, matched.seq);
             }
         }
     }
 
     /// Tells of a room that a pattern matched unseen, and of the messages missed there. Some of
     /// them may have come by way of other rooms, so they are not fetched.
-    fn was_made(&mut self, pattern: &str, room: &str, missed_to: u64) {
+    fn announce_created(&mut self, pattern: &str, room: &str, missed_to: u64) {
         if !self.wanted.hears(room) {
             return;
         }
@@ -164,30 +157,30 @@ impl Conversation {
     }
 
     /// In a room through a pattern.
-    fn come_in(&mut self, room: &str, pattern: &str, epoch: &str, seq: u64, latest: bool) {
-        let membership = self.rooms.entry(room.to_owned()).or_default();
+    fn enter_through(&mut self, pattern: &str, matched: &MatchedRoom<'_>) {
+        let MatchedRoom { room, epoch, seq, overflow } = matched;
+        let membership = self.rooms.entry(room.to_string()).or_default();
         membership.is_in = true;
         membership.pattern = Some(pattern.to_owned());
-        self.orders.replay(room, epoch, seq, latest, None);
+        self.reorderer.replay(room, epoch, *seq, *overflow == Overflow::Latest, None);
     }
 
     /// A room was made that a pattern matches.
-    pub(crate) fn matched(&mut self, room: String, frame: Inbound) {
+    pub(crate) fn matched(&mut self, pattern: &str, matched: &MatchedRoom<'_>) {
         // Of a pattern that one has never joined, or whose leave is answered.
-        let Some(pattern) = frame.pattern.filter(|pattern| self.patterns.contains(pattern)) else {
+        if !self.patterns.contains(pattern) {
             return;
-        };
-        let (epoch, seq) = (frame.epoch.unwrap_or_default(), frame.seq.unwrap_or(0));
-        let latest = frames::is_latest(frame.overflow.as_ref());
-        self.come_in(&room, &pattern, &epoch, seq, latest);
-        self.reconcile(&room);
-        if self.hears(&room) {
+        }
+        self.enter_through(pattern, matched);
+        self.reconcile(&matched.room);
+        if self.hears(&matched.room) {
+            let (pattern, room) = (pattern.to_owned(), matched.room.to_string());
             self.events.push_back(Event::Matched { pattern, room });
         }
     }
 
     /// The server has one no longer in a room, or in those that only this pattern brought.
-    pub(crate) fn gone_from(&mut self, name: &str) {
+    pub(crate) fn remove_left(&mut self, name: &str) {
         self.patterns.remove(name);
         let mut gone = Vec::new();
         for (room, membership) in &mut self.rooms {
@@ -205,7 +198,7 @@ impl Conversation {
                 // It is to be joined again, from where one was.
                 Some(membership) if self.wanted.by_name().contains(&room) && room != name => {
                     (membership.is_in, membership.pattern) = (false, None);
-                    self.orders.suspend_room(&room);
+                    self.reorderer.suspend_room(&room);
                 }
                 _ => self.drop_room(&room),
             }
@@ -214,16 +207,17 @@ impl Conversation {
 
     fn drop_room(&mut self, room: &str) {
         self.rooms.remove(room);
-        self.orders.forget(room);
+        self.reorderer.forget(room);
     }
 
     /// A room or pattern cannot be had.
-    pub(crate) fn exclude(&mut self, name: &str, code: String) {
+    pub(crate) fn exclude(&mut self, name: &str, code: &ErrorCode) {
         let is_heard = self.wanted.hears(name) || self.wanted.hears_pattern(name);
         self.wanted.lose(name);
-        self.gone_from(name);
+        self.remove_left(name);
         if is_heard {
-            self.events.push_back(Event::Excluded { room: name.to_owned(), code });
+            let (room, code) = (name.to_owned(), code.to_string());
+            self.events.push_back(Event::Excluded { room, code });
         }
     }
 
@@ -241,39 +235,39 @@ impl Conversation {
         // A call that is yet to be answered may want it.
         for room in unjoin.into_iter().filter(|room| !self.wanted.is_open(room)).collect::<Vec<_>>()
         {
-            self.add_move(Errand::Unjoin { room });
+            self.add_move(InternalCommand::Unjoin { room });
         }
         for room in rejoin {
-            self.add_move(Errand::Rejoin { room });
+            self.add_move(InternalCommand::Rejoin { room });
         }
         let patterns = self.wanted.patterns().difference(&self.patterns);
         let patterns: Vec<String> =
             patterns.filter(|other| overlap(name, other)).cloned().collect();
         for pattern in patterns {
-            self.add_move(Errand::RejoinPattern { pattern });
+            self.add_move(InternalCommand::RejoinPattern { pattern });
         }
     }
 
-    /// Adds an errand, unless there is something that will do the same.
-    fn add_move(&mut self, errand: Errand) {
-        let Some(name) = errand.moves().map(str::to_owned) else { return };
-        let is_same = |task: &Task| task.errand.moves() == Some(&name);
-        let is_flying = self.flying.values().any(|flying| match flying {
-            Flying::Errand(task) => is_same(task),
-            Flying::Request(_) => false,
+    /// Adds an command, unless there is something that will do the same.
+    fn add_move(&mut self, command: InternalCommand) {
+        let Some(name) = command.moves().map(str::to_owned) else { return };
+        let is_same = |task: &QueuedCommand| task.command.moves() == Some(&name);
+        let is_in_flight = self.in_flight.values().any(|in_flight| match in_flight {
+            InFlight::Internal(task) => is_same(task),
+            InFlight::Request(_) => false,
         });
-        if !is_flying && !self.errands.iter().any(is_same) {
-            self.add_errand(errand);
+        if !is_in_flight && !self.internal.iter().any(is_same) {
+            self.add_internal(command);
         }
     }
 
     /// The rooms and patterns of a session that goes on: the server has it in these, and in no
     /// others.
-    pub(crate) fn take_up(&mut self, patterns: Vec<String>, listed: Vec<InRoom>) {
+    pub(crate) fn adopt_rooms(&mut self, patterns: BTreeSet<String>, listed: Vec<ResumedRoom<'_>>) {
         if !self.bound_rooms(listed.len().max(patterns.len())) {
             return;
         }
-        self.patterns = patterns.into_iter().collect();
+        self.patterns = patterns;
         let (mut known, mut left_out) = (BTreeSet::new(), BTreeSet::new());
         for (room, membership) in &mut self.rooms {
             let was_in = mem::take(&mut membership.is_in);
@@ -285,39 +279,42 @@ impl Conversation {
             }
         }
         // First where one is, since a message may be in several of them.
-        for InRoom { room, epoch, seq, recovered, overflow, error, .. } in &listed {
-            left_out.remove(room);
+        for ResumedRoom { room, epoch, seq, recovered, overflow, error, .. } in &listed {
+            left_out.remove(&**room);
             if let Some(code) = error {
-                self.exclude(room, code.clone());
+                self.exclude(room, code);
                 continue;
             }
-            let is_new = !self.rooms.contains_key(room);
+            let is_new = !self.rooms.contains_key(&**room);
+            let is_whole = recovered.unwrap_or_default();
             let pattern = self.patterns.iter().find(|pattern| fits(pattern, room)).cloned();
             if let Some(pattern) = pattern.as_ref().filter(|_| is_new) {
-                self.was_made(pattern, room, if *recovered { 0 } else { *seq });
+                let missed_to = if is_whole { 0 } else { seq.unwrap_or_default() };
+                self.announce_created(pattern, room, missed_to);
             }
-            if is_new && *recovered {
+            if is_new && is_whole {
                 // Made while nobody was there for the session: it comes whole.
-                let latest = frames::is_latest(overflow.as_ref());
-                self.orders.enter(room, epoch.as_deref().unwrap_or_default(), 0, latest);
+                let is_latest = *overflow == Some(Overflow::Latest);
+                self.reorderer.enter(room, epoch.as_deref().unwrap_or_default(), 0, is_latest);
             }
-            let membership = self.rooms.entry(room.clone()).or_default();
+            let membership = self.rooms.entry(room.to_string()).or_default();
             membership.is_in = true;
-            if !known.contains(room) {
+            if !known.contains(&**room) {
                 // Or by its name. That shows when the pattern is left, and the room joined again.
                 membership.pattern = pattern;
             }
         }
         for listed in listed.into_iter().filter(|listed| listed.error.is_none()) {
-            let InRoom { room, epoch, seq, recovered, overflow, messages, members, count, .. } =
-                listed;
-            let latest = frames::is_latest(overflow.as_ref());
-            let missed = recovered.then(|| self.items_of(messages));
-            self.orders.replay(&room, &epoch.unwrap_or_default(), seq, latest, missed);
-            self.tell_members(room, members, count);
+            let ResumedRoom { room, epoch, seq, recovered, overflow, messages, .. } = listed;
+            let missed = recovered.unwrap_or_default();
+            let missed = missed.then(|| self.items_of(&messages.unwrap_or_default()));
+            let (epoch, seq) = (epoch.unwrap_or_default(), seq.unwrap_or_default());
+            let is_latest = overflow == Some(Overflow::Latest);
+            self.reorderer.replay(&room, &epoch, seq, is_latest, missed);
+            self.tell_members(&room, frames::members(listed.members, listed.count));
         }
         for room in left_out {
-            self.exclude(&room, "not_member".into());
+            self.exclude(&room, &ErrorCode::NotMember);
         }
         self.reconcile_all();
     }
@@ -332,28 +329,30 @@ impl Conversation {
     }
 
     /// An own command that nobody needs any more.
-    pub(super) fn is_moot(&self, errand: &Errand) -> bool {
-        match errand {
-            Errand::Resume | Errand::Unjoin { .. } => false,
-            Errand::Fetch { room, .. } | Errand::Recount { room } => !self.rooms.contains_key(room),
+    pub(crate) fn is_obsolete(&self, command: &InternalCommand) -> bool {
+        match command {
+            InternalCommand::Resume | InternalCommand::Unjoin { .. } => false,
+            InternalCommand::Fetch { room, .. } | InternalCommand::Recount { room } => {
+                !self.rooms.contains_key(room)
+            }
             // One that is about to be left is joined all the same: another call may keep some of
             // its rooms.
-            Errand::Rejoin { room } => !self.wanted.by_name().contains(room),
-            Errand::RejoinPattern { pattern } => !self.wanted.patterns().contains(pattern),
+            InternalCommand::Rejoin { room } => !self.wanted.by_name().contains(room),
+            InternalCommand::RejoinPattern { pattern } => !self.wanted.patterns().contains(pattern),
         }
     }
 
     /// A rejoin is answered by an error.
-    pub(super) fn cannot_rejoin(&mut self, task: Task, code: String) {
-        let Some(name) = task.errand.moves().map(str::to_owned) else { return };
-        if code != "already_member" || task.attempts >= ATTEMPTS_MAX {
+    pub(crate) fn cannot_rejoin(&mut self, task: QueuedCommand, code: &ErrorCode) {
+        let Some(name) = task.command.moves().map(str::to_owned) else { return };
+        if *code != ErrorCode::AlreadyMember || task.attempts >= ATTEMPTS_MAX {
             return self.exclude(&name, code);
         }
         // By a pattern, which does as well; or it was not let go yet, as that was put off.
         if !self.is_in(&name) && !self.patterns.contains(&name) {
-            self.add_errand(Errand::Unjoin { room: name });
+            self.add_internal(InternalCommand::Unjoin { room: name });
             let number = self.next_number();
-            self.errands.push_back(Task { number, ..task });
+            self.internal.push_back(QueuedCommand { number, ..task });
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::ask::Ask;
 /// Rooms left one by one, though they fit a pattern, that are remembered.
 const DECLINED_MAX: usize = 1000;
 
-/// See the module.
+/// Rooms and patterns, and the calls that are yet to be answered.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
     /// Rooms asked for by their names, and the default room.

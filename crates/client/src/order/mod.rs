@@ -15,35 +15,35 @@ use std::{
     sync::Arc,
 };
 
-use self::room::{Held, Order, Standing};
+use self::room::{Delivery, Held, RoomOrder};
 
 pub(super) use self::room::{Item, Step};
 
 /// All rooms of a session.
 #[derive(Debug)]
-pub(super) struct Orders<T> {
-    rooms: BTreeMap<String, Order<T>>,
+pub(super) struct Reorderer<T> {
+    rooms: BTreeMap<String, RoomOrder<T>>,
     /// Rooms where something waits.
     active: BTreeSet<String>,
     /// What is known to be lost before anything that waits.
     lost: Vec<String>,
 }
 
-impl<T> Default for Orders<T> {
-    fn default() -> Orders<T> {
-        Orders { rooms: BTreeMap::new(), active: BTreeSet::new(), lost: Vec::new() }
+impl<T> Default for Reorderer<T> {
+    fn default() -> Reorderer<T> {
+        Reorderer { rooms: BTreeMap::new(), active: BTreeSet::new(), lost: Vec::new() }
     }
 }
 
-impl<T> Orders<T> {
+impl<T> Reorderer<T> {
     /// A room one has just come into, at its position of that moment.
     pub(super) fn enter(&mut self, room: &str, epoch: &str, seq: u64, is_latest: bool) {
-        self.rooms.insert(room.to_owned(), Order::new(epoch, seq, is_latest));
+        self.rooms.insert(room.to_owned(), RoomOrder::new(epoch, seq, is_latest));
     }
 
-    /// The same where older messages follow as a greeting.
+    /// A room one has just come into, where older messages follow as a greeting.
     pub(super) fn greet(&mut self, room: &str, epoch: &str, seq: u64) {
-        let order = Order { greeted: Some(0), ..Order::new(epoch, seq, false) };
+        let order = RoomOrder { greeted: Some(0), ..RoomOrder::new(epoch, seq, false) };
         self.rooms.insert(room.to_owned(), order);
     }
 
@@ -94,8 +94,8 @@ impl<T> Orders<T> {
     /// Nothing more is to be expected of rooms that one has not come back to.
     pub(super) fn give_up_waiting(&mut self) {
         for order in self.rooms.values_mut() {
-            if order.standing == Standing::Expected {
-                order.standing = Standing::Away;
+            if order.delivery == Delivery::Expected {
+                order.delivery = Delivery::Away;
             }
         }
     }
@@ -106,7 +106,7 @@ impl<T> Orders<T> {
         let item = Arc::new(item);
         for (room, seq) in &item.places {
             let Some(order) = self.rooms.get_mut(room) else { continue };
-            if order.standing != Standing::Live {
+            if order.delivery != Delivery::Live {
                 continue;
             }
             if order.has_seen(*seq, item.id) {
@@ -130,7 +130,7 @@ impl<T> Orders<T> {
     /// The server did not deliver `from..=to`.
     pub(super) fn gap(&mut self, room: &str, from: u64, to: u64) {
         let order = self.rooms.get_mut(room);
-        let counts = |order: &&mut Order<T>| order.standing == Standing::Live && to > order.seq;
+        let counts = |order: &&mut RoomOrder<T>| order.delivery == Delivery::Live && to > order.seq;
         if let Some(order) = order.filter(counts) {
             order.hold(Held::Gap { from, to }, to);
             self.active.insert(room.to_owned());
@@ -151,7 +151,7 @@ impl<T> Orders<T> {
             self.enter(room, epoch, seq, is_latest);
             return;
         };
-        (order.is_latest, order.standing) = (is_latest, Standing::Live);
+        (order.is_latest, order.delivery) = (is_latest, Delivery::Live);
         if order.epoch != epoch {
             self.enter(room, epoch, seq, is_latest);
             self.lost.push(room.to_owned());
@@ -171,37 +171,37 @@ impl<T> Orders<T> {
     /// The page that was asked for, oldest first.
     pub(super) fn page(&mut self, room: &str, epoch: &str, seq: u64, items: Vec<Item<T>>) {
         let Some(order) = self.rooms.get_mut(room) else { return };
-        let Some(mut fill) = order.fill.take() else { return };
+        let Some(mut gap_fill) = order.gap_fill.take() else { return };
         if order.epoch != epoch {
             let held = mem::take(&mut order.held);
-            let mut fresh = Order::new(epoch, seq, order.is_latest);
+            let mut fresh = RoomOrder::new(epoch, seq, order.is_latest);
             (fresh.held, fresh.held_to) = (held, order.held_to);
             self.rooms.insert(room.to_owned(), fresh);
             self.lost.push(room.to_owned());
             return;
         }
-        let before = fill.next;
+        let before = gap_fill.next;
         for item in items {
-            let Some(seq) = item.seq_in(room).filter(|seq| *seq >= fill.next) else { continue };
-            if seq > fill.to {
+            let Some(seq) = item.seq_in(room).filter(|seq| *seq >= gap_fill.next) else { continue };
+            if seq > gap_fill.to {
                 // There are messages, and none of them is what is missing.
-                order.push_lost(fill.next, fill.to);
-                fill.next = fill.to + 1;
+                order.push_lost(gap_fill.next, gap_fill.to);
+                gap_fill.next = gap_fill.to + 1;
                 break;
             }
-            order.push_lost(fill.next, seq - 1);
+            order.push_lost(gap_fill.next, seq - 1);
             order.fetched.push_back(Held::Message(Arc::new(item)));
-            fill.next = seq + 1;
+            gap_fill.next = seq + 1;
         }
-        if fill.next == before {
-            order.push_lost(fill.next, fill.to);
-            fill.next = fill.to + 1;
+        if gap_fill.next == before {
+            order.push_lost(gap_fill.next, gap_fill.to);
+            gap_fill.next = gap_fill.to + 1;
         }
-        if fill.next > fill.to {
-            order.fetched.push_back(Held::UpTo(fill.to));
+        if gap_fill.next > gap_fill.to {
+            order.fetched.push_back(Held::UpTo(gap_fill.to));
         } else {
-            fill.is_asked = false;
-            order.fill = Some(fill);
+            gap_fill.is_asked = false;
+            order.gap_fill = Some(gap_fill);
         }
         self.active.insert(room.to_owned());
     }
@@ -209,9 +209,9 @@ impl<T> Orders<T> {
     /// The page cannot be had.
     pub(super) fn page_failed(&mut self, room: &str) {
         let Some(order) = self.rooms.get_mut(room) else { return };
-        if let Some(fill) = order.fill.take() {
-            order.push_lost(fill.next, fill.to);
-            order.fetched.push_back(Held::UpTo(fill.to));
+        if let Some(gap_fill) = order.gap_fill.take() {
+            order.push_lost(gap_fill.next, gap_fill.to);
+            order.fetched.push_back(Held::UpTo(gap_fill.to));
             self.active.insert(room.to_owned());
         }
     }
@@ -235,29 +235,29 @@ impl<T> Orders<T> {
                 while self.advance(&room, false, steps) {
                     moved = true;
                 }
-                if self.rooms.get(&room).is_none_or(Order::is_idle) {
+                if self.rooms.get(&room).is_none_or(RoomOrder::is_idle) {
                     self.active.remove(&room);
                 }
             }
-            if !moved && !self.unknot(steps) {
+            if !moved && !self.break_deadlock(steps) {
                 return;
             }
         }
     }
 
     /// Messages that wait for each other, which no server numbers so, must not wait for ever.
-    fn unknot(&mut self, steps: &mut Vec<Step<T>>) -> bool
+    fn break_deadlock(&mut self, steps: &mut Vec<Step<T>>) -> bool
     where
         T: Clone,
     {
         let is_waiting =
-            |order: &Order<T>| order.is_asking() || order.standing == Standing::Expected;
+            |order: &RoomOrder<T>| order.is_asking() || order.delivery == Delivery::Expected;
         if self.rooms.values().any(is_waiting) {
             return false;
         }
         // One that waits for what is not there is of an earlier life of that room.
         let is_late = |room: &&String| {
-            let head = self.rooms.get(*room).and_then(Order::head);
+            let head = self.rooms.get(*room).and_then(RoomOrder::head);
             let Some(Held::Message(item)) = head else { return false };
             item.places.iter().filter(|(place, _)| place != *room).all(|(place, seq)| {
                 let order = self.rooms.get(place);
@@ -276,12 +276,12 @@ impl<T> Orders<T> {
         T: Clone,
     {
         let Some(order) = self.rooms.get_mut(room) else { return false };
-        if let Some(fill) = &mut order.fill
-            && !fill.is_asked
+        if let Some(gap_fill) = &mut order.gap_fill
+            && !gap_fill.is_asked
             && order.fetched.is_empty()
         {
-            fill.is_asked = true;
-            steps.push(Step::Fetch { room: room.to_owned(), after: fill.next - 1 });
+            gap_fill.is_asked = true;
+            steps.push(Step::Fetch { room: room.to_owned(), after: gap_fill.next - 1 });
             return true;
         }
         let item = match order.head() {
@@ -328,8 +328,8 @@ impl<T> Orders<T> {
             else {
                 return true;
             };
-            if order.standing != Standing::Live {
-                return order.standing == Standing::Away;
+            if order.delivery != Delivery::Live {
+                return order.delivery == Delivery::Away;
             }
             match order.head() {
                 Some(Held::Message(head)) if head.is(place, *seq, item.id) => true,
@@ -355,9 +355,9 @@ mod tests {
         item(&[("a", seq)], Some(seq))
     }
 
-    fn steps(orders: &mut Orders<u64>) -> Vec<Step<u64>> {
+    fn steps(reorderer: &mut Reorderer<u64>) -> Vec<Step<u64>> {
         let mut steps = Vec::new();
-        orders.pump(&mut steps);
+        reorderer.pump(&mut steps);
         steps
     }
 
@@ -369,255 +369,258 @@ mod tests {
         Step::Fetch { room: "a".into(), after }
     }
 
-    fn at(seq: u64) -> Orders<u64> {
-        let mut orders = Orders::default();
-        orders.enter("a", "e", seq, false);
-        orders
+    fn at(seq: u64) -> Reorderer<u64> {
+        let mut reorderer = Reorderer::default();
+        reorderer.enter("a", "e", seq, false);
+        reorderer
     }
 
     #[test]
     fn what_was_seen_is_dropped_and_holes_are_ones_own() {
-        let mut orders = at(3);
+        let mut reorderer = at(3);
         for seq in [3, 4, 4, 7, 5] {
-            orders.arrive(live(seq));
+            reorderer.arrive(live(seq));
         }
-        assert_eq!(steps(&mut orders), [Step::Yield(4), Step::Yield(7)]);
-        assert_eq!(orders.position("a"), Some(("e", 7)));
+        assert_eq!(steps(&mut reorderer), [Step::Yield(4), Step::Yield(7)]);
+        assert_eq!(reorderer.position("a"), Some(("e", 7)));
     }
 
     #[test]
     fn an_answer_that_overtakes_messages_hides_none_of_them() {
-        let mut orders = at(0);
-        orders.own("a", 3);
-        assert_eq!(orders.position("a"), Some(("e", 0)), "1 and 2 may still come");
-        orders.arrive(live(1));
-        orders.arrive(live(2));
-        assert_eq!(steps(&mut orders), [Step::Yield(1), Step::Yield(2)]);
-        assert_eq!(orders.position("a"), Some(("e", 3)));
-        orders.arrive(item(&[("a", 3)], None));
-        orders.arrive(live(4));
-        assert_eq!(steps(&mut orders), [Step::Yield(4)]);
+        let mut reorderer = at(0);
+        reorderer.own("a", 3);
+        assert_eq!(reorderer.position("a"), Some(("e", 0)), "1 and 2 may still come");
+        reorderer.arrive(live(1));
+        reorderer.arrive(live(2));
+        assert_eq!(steps(&mut reorderer), [Step::Yield(1), Step::Yield(2)]);
+        assert_eq!(reorderer.position("a"), Some(("e", 3)));
+        reorderer.arrive(item(&[("a", 3)], None));
+        reorderer.arrive(live(4));
+        assert_eq!(steps(&mut reorderer), [Step::Yield(4)]);
     }
 
     #[test]
     fn a_gap_is_fetched_while_live_messages_wait() {
-        let mut orders = at(1);
-        orders.gap("a", 2, 5);
-        orders.arrive(live(6));
-        assert_eq!(steps(&mut orders), [fetch(1)]);
-        orders.arrive(live(7));
-        assert_eq!(steps(&mut orders), []);
+        let mut reorderer = at(1);
+        reorderer.gap("a", 2, 5);
+        reorderer.arrive(live(6));
+        assert_eq!(steps(&mut reorderer), [fetch(1)]);
+        reorderer.arrive(live(7));
+        assert_eq!(steps(&mut reorderer), []);
         // 2 is no longer kept, and 3 is one's own.
-        orders.page("a", "e", 7, vec![item(&[("a", 3)], None), live(4)]);
-        assert_eq!(steps(&mut orders), [lost("a", Some((2, 2))), Step::Yield(4), fetch(4)]);
-        orders.page("a", "e", 7, vec![live(5), live(6), live(7)]);
-        assert_eq!(steps(&mut orders), [Step::Yield(5), Step::Yield(6), Step::Yield(7)]);
+        reorderer.page("a", "e", 7, vec![item(&[("a", 3)], None), live(4)]);
+        assert_eq!(steps(&mut reorderer), [lost("a", Some((2, 2))), Step::Yield(4), fetch(4)]);
+        reorderer.page("a", "e", 7, vec![live(5), live(6), live(7)]);
+        assert_eq!(steps(&mut reorderer), [Step::Yield(5), Step::Yield(6), Step::Yield(7)]);
     }
 
     #[test]
     fn what_cannot_be_fetched_is_lost_and_told() {
-        let mut orders = at(1);
-        orders.gap("a", 2, 5);
-        assert_eq!(steps(&mut orders), [fetch(1)]);
-        orders.page_failed("a");
-        orders.arrive(live(6));
-        assert_eq!(steps(&mut orders), [lost("a", Some((2, 5))), Step::Yield(6)]);
-        orders.gap("a", 7, 9);
-        assert_eq!(steps(&mut orders), [fetch(6)]);
-        orders.page("a", "e", 12, vec![live(10)]);
-        assert_eq!(steps(&mut orders), [lost("a", Some((7, 9)))], "10 will come by itself");
+        let mut reorderer = at(1);
+        reorderer.gap("a", 2, 5);
+        assert_eq!(steps(&mut reorderer), [fetch(1)]);
+        reorderer.page_failed("a");
+        reorderer.arrive(live(6));
+        assert_eq!(steps(&mut reorderer), [lost("a", Some((2, 5))), Step::Yield(6)]);
+        reorderer.gap("a", 7, 9);
+        assert_eq!(steps(&mut reorderer), [fetch(6)]);
+        reorderer.page("a", "e", 12, vec![live(10)]);
+        assert_eq!(steps(&mut reorderer), [lost("a", Some((7, 9)))], "10 will come by itself");
     }
 
     #[test]
     fn another_epoch_loses_the_unknown() {
-        let mut orders = at(5);
-        orders.replay("a", "f", 2, false, None);
-        orders.arrive(live(3));
-        assert_eq!(steps(&mut orders), [lost("a", None), Step::Yield(3)]);
-        assert_eq!(orders.position("a"), Some(("f", 3)));
+        let mut reorderer = at(5);
+        reorderer.replay("a", "f", 2, false, None);
+        reorderer.arrive(live(3));
+        assert_eq!(steps(&mut reorderer), [lost("a", None), Step::Yield(3)]);
+        assert_eq!(reorderer.position("a"), Some(("f", 3)));
     }
 
     #[test]
     fn where_only_the_latest_counts_nothing_is_fetched() {
-        let mut orders = Orders::default();
-        orders.enter("a", "e", 1, true);
-        orders.gap("a", 2, 5);
-        orders.arrive(live(6));
-        assert_eq!(steps(&mut orders), [lost("a", Some((2, 5))), Step::Yield(6)]);
+        let mut reorderer = Reorderer::default();
+        reorderer.enter("a", "e", 1, true);
+        reorderer.gap("a", 2, 5);
+        reorderer.arrive(live(6));
+        assert_eq!(steps(&mut reorderer), [lost("a", Some((2, 5))), Step::Yield(6)]);
     }
 
     #[test]
     fn a_newcomer_is_greeted_with_older_messages_once() {
-        let mut orders = Orders::default();
-        orders.greet("a", "e", 5);
+        let mut reorderer = Reorderer::default();
+        reorderer.greet("a", "e", 5);
         for seq in [4, 5, 5, 6, 4] {
-            orders.arrive(live(seq));
+            reorderer.arrive(live(seq));
         }
-        assert_eq!(steps(&mut orders), [Step::Yield(4), Step::Yield(5), Step::Yield(6)]);
+        assert_eq!(steps(&mut reorderer), [Step::Yield(4), Step::Yield(5), Step::Yield(6)]);
     }
 
     #[test]
     fn a_message_of_two_rooms_waits_for_its_turn_in_both() {
-        let mut orders = at(0);
-        orders.enter("b", "e", 0, false);
+        let mut reorderer = at(0);
+        reorderer.enter("b", "e", 0, false);
         let both = || item(&[("a", 2), ("b", 1)], Some(21));
         let of_b = |seq, payload| item(&[("b", seq)], Some(payload));
-        orders.replay("a", "e", 2, false, Some(vec![live(1), both()]));
-        orders.replay("b", "e", 2, false, Some(vec![both(), of_b(2, 22)]));
-        assert_eq!(steps(&mut orders), [Step::Yield(1), Step::Yield(21), Step::Yield(22)]);
+        reorderer.replay("a", "e", 2, false, Some(vec![live(1), both()]));
+        reorderer.replay("b", "e", 2, false, Some(vec![both(), of_b(2, 22)]));
+        assert_eq!(steps(&mut reorderer), [Step::Yield(1), Step::Yield(21), Step::Yield(22)]);
         // Live, while one of the rooms is being fetched.
-        orders.gap("a", 3, 3);
-        orders.arrive(item(&[("a", 4), ("b", 3)], Some(43)));
-        orders.arrive(of_b(4, 44));
-        assert_eq!(steps(&mut orders), [fetch(2)]);
-        orders.page("a", "e", 4, vec![live(3)]);
-        assert_eq!(steps(&mut orders), [Step::Yield(3), Step::Yield(43), Step::Yield(44)]);
+        reorderer.gap("a", 3, 3);
+        reorderer.arrive(item(&[("a", 4), ("b", 3)], Some(43)));
+        reorderer.arrive(of_b(4, 44));
+        assert_eq!(steps(&mut reorderer), [fetch(2)]);
+        reorderer.page("a", "e", 4, vec![live(3)]);
+        assert_eq!(steps(&mut reorderer), [Step::Yield(3), Step::Yield(43), Step::Yield(44)]);
     }
 
     #[test]
     fn a_room_that_is_left_takes_with_it_what_waited_there_alone() {
-        let mut orders = at(0);
-        orders.enter("b", "e", 0, false);
-        orders.gap("a", 1, 1);
-        orders.gap("b", 1, 1);
-        assert_eq!(steps(&mut orders).len(), 2, "both are being fetched");
-        orders.arrive(live(2));
-        orders.arrive(item(&[("a", 3), ("b", 2)], Some(32)));
-        orders.forget("a");
+        let mut reorderer = at(0);
+        reorderer.enter("b", "e", 0, false);
+        reorderer.gap("a", 1, 1);
+        reorderer.gap("b", 1, 1);
+        assert_eq!(steps(&mut reorderer).len(), 2, "both are being fetched");
+        reorderer.arrive(live(2));
+        reorderer.arrive(item(&[("a", 3), ("b", 2)], Some(32)));
+        reorderer.forget("a");
         // The room began anew meanwhile, and its numbers with it.
-        orders.enter("a", "f", 0, false);
-        orders.page("b", "e", 2, vec![item(&[("b", 1)], None)]);
-        assert_eq!(steps(&mut orders), [Step::Yield(32)]);
+        reorderer.enter("a", "f", 0, false);
+        reorderer.page("b", "e", 2, vec![item(&[("b", 1)], None)]);
+        assert_eq!(steps(&mut reorderer), [Step::Yield(32)]);
         for seq in 1..=3 {
-            orders.arrive(live(seq));
+            reorderer.arrive(live(seq));
         }
-        assert_eq!(steps(&mut orders), [Step::Yield(1), Step::Yield(2), Step::Yield(3)]);
+        assert_eq!(steps(&mut reorderer), [Step::Yield(1), Step::Yield(2), Step::Yield(3)]);
     }
 
     /// After the loss of a session each room is joined by itself.
     #[test]
     fn a_message_of_two_rooms_waits_for_the_room_that_one_comes_back_to_later() {
         for comes_back in [true, false] {
-            let mut orders = at(0);
-            orders.enter("b", "e", 0, false);
-            orders.suspend();
+            let mut reorderer = at(0);
+            reorderer.enter("b", "e", 0, false);
+            reorderer.suspend();
             let both = || item(&[("a", 1), ("b", 3)], Some(13));
             let of_b = |seq| item(&[("b", seq)], Some(seq));
-            orders.replay("a", "e", 1, false, Some(vec![both()]));
-            assert_eq!(steps(&mut orders), []);
+            reorderer.replay("a", "e", 1, false, Some(vec![both()]));
+            assert_eq!(steps(&mut reorderer), []);
             if comes_back {
-                orders.replay("b", "e", 3, false, Some(vec![of_b(1), of_b(2), both()]));
-                assert_eq!(steps(&mut orders), [Step::Yield(1), Step::Yield(2), Step::Yield(13)]);
+                reorderer.replay("b", "e", 3, false, Some(vec![of_b(1), of_b(2), both()]));
+                assert_eq!(
+                    steps(&mut reorderer),
+                    [Step::Yield(1), Step::Yield(2), Step::Yield(13)]
+                );
                 continue;
             }
-            orders.give_up_waiting();
-            assert_eq!(steps(&mut orders), [Step::Yield(13)]);
-            assert_eq!(orders.position("b"), Some(("e", 0)), "1 and 2 are not seen");
+            reorderer.give_up_waiting();
+            assert_eq!(steps(&mut reorderer), [Step::Yield(13)]);
+            assert_eq!(reorderer.position("b"), Some(("e", 0)), "1 and 2 are not seen");
         }
     }
 
     /// A page is answered at once, and a live message takes its time.
     #[test]
     fn a_message_that_a_page_of_another_room_brings_first_comes_once() {
-        let mut orders = at(0);
-        orders.enter("b", "e", 1, false);
-        orders.gap("a", 1, 1);
-        assert_eq!(steps(&mut orders), [fetch(0)]);
+        let mut reorderer = at(0);
+        reorderer.enter("b", "e", 1, false);
+        reorderer.gap("a", 1, 1);
+        assert_eq!(steps(&mut reorderer), [fetch(0)]);
         let both = || item(&[("a", 1), ("b", 2)], Some(12));
-        orders.page("a", "e", 1, vec![both()]);
-        assert_eq!(steps(&mut orders), [Step::Yield(12)]);
-        orders.arrive(both());
-        orders.arrive(item(&[("b", 3)], Some(3)));
-        assert_eq!(steps(&mut orders), [Step::Yield(3)]);
+        reorderer.page("a", "e", 1, vec![both()]);
+        assert_eq!(steps(&mut reorderer), [Step::Yield(12)]);
+        reorderer.arrive(both());
+        reorderer.arrive(item(&[("b", 3)], Some(3)));
+        assert_eq!(steps(&mut reorderer), [Step::Yield(3)]);
     }
 
     #[test]
     fn a_message_of_an_earlier_life_of_a_room_hides_none_of_the_later_one() {
-        let mut orders = at(0);
-        orders.enter("b", "later", 0, false);
-        orders.gap("a", 1, 1);
-        assert_eq!(steps(&mut orders), [fetch(0)]);
-        orders.page("a", "e", 1, vec![item(&[("a", 1), ("b", 2)], Some(12))]);
-        assert_eq!(steps(&mut orders), [Step::Yield(12)]);
-        orders.arrive(item(&[("b", 1)], Some(1)));
-        orders.arrive(item(&[("b", 2)], Some(2)));
-        assert_eq!(steps(&mut orders), [Step::Yield(1), Step::Yield(2)]);
+        let mut reorderer = at(0);
+        reorderer.enter("b", "later", 0, false);
+        reorderer.gap("a", 1, 1);
+        assert_eq!(steps(&mut reorderer), [fetch(0)]);
+        reorderer.page("a", "e", 1, vec![item(&[("a", 1), ("b", 2)], Some(12))]);
+        assert_eq!(steps(&mut reorderer), [Step::Yield(12)]);
+        reorderer.arrive(item(&[("b", 1)], Some(1)));
+        reorderer.arrive(item(&[("b", 2)], Some(2)));
+        assert_eq!(steps(&mut reorderer), [Step::Yield(1), Step::Yield(2)]);
     }
 
     #[test]
     fn a_loss_in_a_room_that_is_left_is_not_told() {
-        let mut orders = at(5);
-        orders.replay("a", "f", 2, false, None);
-        orders.forget("a");
-        assert_eq!(steps(&mut orders), []);
+        let mut reorderer = at(5);
+        reorderer.replay("a", "f", 2, false, None);
+        reorderer.forget("a");
+        assert_eq!(steps(&mut reorderer), []);
     }
 
     #[test]
     fn a_server_that_tells_of_gaps_without_end_is_held_to_the_bound() {
-        let mut orders = at(0);
-        orders.gap("a", 1, 1);
-        assert_eq!(steps(&mut orders), [fetch(0)]);
+        let mut reorderer = at(0);
+        reorderer.gap("a", 1, 1);
+        assert_eq!(steps(&mut reorderer), [fetch(0)]);
         let last = 4 * HELD_MAX as u64;
         for seq in (4..=last).step_by(2) {
             match seq < last / 2 {
-                true => orders.gap("a", seq, seq),
-                false => orders.replay("a", "e", seq, false, None),
+                true => reorderer.gap("a", seq, seq),
+                false => reorderer.replay("a", "e", seq, false, None),
             }
-            assert!(orders.rooms["a"].held.len() <= HELD_MAX);
+            assert!(reorderer.rooms["a"].held.len() <= HELD_MAX);
         }
-        orders.page("a", "e", 1, vec![live(1)]);
-        assert_eq!(steps(&mut orders), [Step::Yield(1), fetch(1)]);
+        reorderer.page("a", "e", 1, vec![live(1)]);
+        assert_eq!(steps(&mut reorderer), [Step::Yield(1), fetch(1)]);
         let mut told = Vec::new();
-        while orders.rooms["a"].fill.is_some() {
-            orders.page_failed("a");
-            told.extend(steps(&mut orders));
+        while reorderer.rooms["a"].gap_fill.is_some() {
+            reorderer.page_failed("a");
+            told.extend(steps(&mut reorderer));
         }
         assert!(matches!(told.pop(), Some(Step::Lost { range: Some((_, to)), .. }) if to == last));
-        assert_eq!(orders.position("a"), Some(("e", last)));
+        assert_eq!(reorderer.position("a"), Some(("e", last)));
     }
 
     #[test]
     fn a_greeting_is_over_when_something_newer_is_told() {
-        let mut orders = Orders::default();
-        orders.greet("a", "e", 5);
-        orders.gap("a", 6, 6);
-        orders.arrive(live(5));
-        assert_eq!(steps(&mut orders), [fetch(5)], "nothing old waits behind the new");
+        let mut reorderer = Reorderer::default();
+        reorderer.greet("a", "e", 5);
+        reorderer.gap("a", 6, 6);
+        reorderer.arrive(live(5));
+        assert_eq!(steps(&mut reorderer), [fetch(5)], "nothing old waits behind the new");
     }
 
     #[test]
     fn pages_that_bring_nothing_new_end_the_search() {
         for page in [vec![], vec![live(1), live(2)], vec![live(1000)]] {
-            let mut orders = at(2);
-            orders.gap("a", 0, 9);
-            assert_eq!(steps(&mut orders), [fetch(2)]);
-            orders.page("a", "e", 9, page);
-            assert_eq!(steps(&mut orders), [lost("a", Some((3, 9)))]);
+            let mut reorderer = at(2);
+            reorderer.gap("a", 0, 9);
+            assert_eq!(steps(&mut reorderer), [fetch(2)]);
+            reorderer.page("a", "e", 9, page);
+            assert_eq!(steps(&mut reorderer), [lost("a", Some((3, 9)))]);
         }
     }
 
     #[test]
     fn messages_that_wait_for_each_other_do_not_wait_for_ever() {
-        let mut orders = at(0);
-        orders.enter("b", "e", 0, false);
+        let mut reorderer = at(0);
+        reorderer.enter("b", "e", 0, false);
         let (one, two) = ([("a", 1), ("b", 2)], [("a", 2), ("b", 1)]);
         let of = |places: &[(&str, u64)], payload| item(places, Some(payload));
-        orders.replay("a", "e", 2, false, Some(vec![of(&one, 1), of(&two, 2)]));
-        orders.replay("b", "e", 2, false, Some(vec![of(&two, 2), of(&one, 1)]));
-        assert_eq!(steps(&mut orders), [Step::Yield(1), Step::Yield(2)]);
+        reorderer.replay("a", "e", 2, false, Some(vec![of(&one, 1), of(&two, 2)]));
+        reorderer.replay("b", "e", 2, false, Some(vec![of(&two, 2), of(&one, 1)]));
+        assert_eq!(steps(&mut reorderer), [Step::Yield(1), Step::Yield(2)]);
     }
 
     #[test]
     fn what_does_not_fit_is_fetched_too() {
-        let mut orders = at(0);
-        orders.gap("a", 1, 1);
-        assert_eq!(steps(&mut orders), [fetch(0)]);
+        let mut reorderer = at(0);
+        reorderer.gap("a", 1, 1);
+        assert_eq!(steps(&mut reorderer), [fetch(0)]);
         let end = HELD_MAX as u64 + 2;
         for seq in 2..=end {
-            orders.arrive(live(seq));
+            reorderer.arrive(live(seq));
         }
-        orders.page("a", "e", end, vec![live(1)]);
-        assert_eq!(steps(&mut orders), [Step::Yield(1), fetch(1)]);
+        reorderer.page("a", "e", end, vec![live(1)]);
+        assert_eq!(steps(&mut reorderer), [Step::Yield(1), fetch(1)]);
     }
 
     /// A server of three rooms that loses, forgets and disconnects, and a client that must account
@@ -685,9 +688,9 @@ mod tests {
     fn play(seed: u64) {
         let rooms = [const { Vec::new() }; 3];
         let mut world = World { random: seed | 1, rooms, kept_from: [0; 3], payloads: 0 };
-        let mut orders = Orders::default();
+        let mut reorderer = Reorderer::default();
         for name in NAMES {
-            orders.enter(name, "e", 0, false);
+            reorderer.enter(name, "e", 0, false);
         }
         let mut asked: VecDeque<(String, u64)> = VecDeque::new();
         let mut late_own: Vec<(String, u64)> = Vec::new();
@@ -701,26 +704,26 @@ mod tests {
                     if let Some((room, after)) = asked.pop_front() {
                         let index = NAMES.iter().position(|name| *name == room).unwrap();
                         match world.below(10) {
-                            0 if !is_last => orders.page_failed(&room),
+                            0 if !is_last => reorderer.page_failed(&room),
                             _ => {
                                 let seq = world.rooms[index].len() as u64;
                                 let max = 1 + world.below(4) as usize;
-                                orders.page(&room, "e", seq, world.kept(index, after, max));
+                                reorderer.page(&room, "e", seq, world.kept(index, after, max));
                             }
                         }
                     }
                 }
                 // The connection goes, and comes back.
                 2 => {
-                    orders.suspend();
+                    reorderer.suspend();
                     asked.clear();
                     late_own.clear();
                     for (index, name) in NAMES.iter().enumerate() {
-                        let (_, seq) = orders.position(name).unwrap();
+                        let (_, seq) = reorderer.position(name).unwrap();
                         let newest = world.rooms[index].len() as u64;
                         let is_whole = seq >= world.kept_from[index] && world.below(3) > 0;
                         let missed = is_whole.then(|| world.kept(index, seq, usize::MAX));
-                        orders.replay(name, "e", newest, false, missed);
+                        reorderer.replay(name, "e", newest, false, missed);
                     }
                 }
                 // A message is not delivered, in any of its rooms.
@@ -729,7 +732,7 @@ mod tests {
                     match payload {
                         Some(_) => {
                             for (room, seq) in &places {
-                                orders.gap(room, *seq, *seq);
+                                reorderer.gap(room, *seq, *seq);
                             }
                         }
                         None => late_own.extend(places),
@@ -743,20 +746,20 @@ mod tests {
                         newest.saturating_sub(world.below(4)).max(world.kept_from[room]);
                 }
                 // The answer to an own publish comes at last.
-                5 => late_own.drain(..).for_each(|(room, seq)| orders.own(&room, seq)),
+                5 => late_own.drain(..).for_each(|(room, seq)| reorderer.own(&room, seq)),
                 _ => {
                     let (places, payload) = world.publish();
                     match payload {
                         Some(_) => {
-                            orders.arrive(Item { places, id: payload.unwrap_or(0), payload });
+                            reorderer.arrive(Item { places, id: payload.unwrap_or(0), payload });
                         }
                         None if world.below(2) == 0 => late_own.extend(places),
-                        None => places.iter().for_each(|(room, seq)| orders.own(room, *seq)),
+                        None => places.iter().for_each(|(room, seq)| reorderer.own(room, *seq)),
                     }
                 }
             }
             let mut steps = Vec::new();
-            orders.pump(&mut steps);
+            reorderer.pump(&mut steps);
             for step in steps {
                 match step {
                     Step::Yield(payload) => yielded.push(payload),

@@ -43,7 +43,7 @@ pub(crate) enum Step<T> {
         room: String,
         range: Option<(u64, u64)>,
     },
-    /// Ask for a page of messages above `after`, and give it to [`page`](super::Orders::page).
+    /// Ask for a page of messages above `after`, and give it to [`page`](super::Reorderer::page).
     Fetch {
         room: String,
         after: u64,
@@ -70,7 +70,7 @@ pub(crate) enum Held<T> {
 
 /// What is being fetched: from `next` to `to`.
 #[derive(Debug)]
-pub(crate) struct Fill {
+pub(crate) struct GapFill {
     pub(crate) next: u64,
     pub(crate) to: u64,
     pub(crate) is_asked: bool,
@@ -78,7 +78,7 @@ pub(crate) struct Fill {
 
 /// Whether one is told of a room's messages on this connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum Delivery {
     Live,
     /// Not yet: what was missed will come, and what is in other rooms too waits for it.
     Expected,
@@ -88,8 +88,8 @@ pub(crate) enum Standing {
 
 /// One room.
 #[derive(Debug)]
-pub(crate) struct Order<T> {
-    pub(crate) standing: Standing,
+pub(crate) struct RoomOrder<T> {
+    pub(crate) delivery: Delivery,
     pub(crate) epoch: String,
     pub(crate) seq: u64,
     /// Numbers above the position that are dealt with: one's own above all.
@@ -101,7 +101,7 @@ pub(crate) struct Order<T> {
     pub(crate) greeted: Option<u64>,
     /// In this room older messages give way to newer ones, and nobody fetches them.
     pub(crate) is_latest: bool,
-    pub(crate) fill: Option<Fill>,
+    pub(crate) gap_fill: Option<GapFill>,
     /// Fetched, before everything in `held`.
     pub(crate) fetched: VecDeque<Held<T>>,
     pub(crate) held: VecDeque<Held<T>>,
@@ -109,17 +109,17 @@ pub(crate) struct Order<T> {
     pub(crate) held_to: u64,
 }
 
-impl<T> Order<T> {
-    pub(crate) fn new(epoch: &str, seq: u64, is_latest: bool) -> Order<T> {
-        Order {
-            standing: Standing::Live,
+impl<T> RoomOrder<T> {
+    pub(crate) fn new(epoch: &str, seq: u64, is_latest: bool) -> RoomOrder<T> {
+        RoomOrder {
+            delivery: Delivery::Live,
             epoch: epoch.to_owned(),
             seq,
             known: BTreeSet::new(),
             ahead: BTreeMap::new(),
             greeted: None,
             is_latest,
-            fill: None,
+            gap_fill: None,
             fetched: VecDeque::new(),
             held: VecDeque::new(),
             held_to: 0,
@@ -127,8 +127,8 @@ impl<T> Order<T> {
     }
 
     pub(crate) fn suspend(&mut self) {
-        self.standing = Standing::Expected;
-        self.fill = None;
+        self.delivery = Delivery::Expected;
+        self.gap_fill = None;
         self.greeted = None;
         self.fetched.clear();
         self.held.clear();
@@ -184,25 +184,25 @@ impl<T> Order<T> {
     /// What is next, unless it is still to be fetched.
     pub(crate) fn head(&self) -> Option<&Held<T>> {
         match self.fetched.front() {
-            None if self.fill.is_none() => self.held.front(),
+            None if self.gap_fill.is_none() => self.held.front(),
             head => head,
         }
     }
 
     pub(crate) fn pop(&mut self) -> Option<Held<T>> {
         match self.fetched.pop_front() {
-            None if self.fill.is_none() => self.held.pop_front(),
+            None if self.gap_fill.is_none() => self.held.pop_front(),
             head => head,
         }
     }
 
     /// Whether a page is under way. What was fetched before it does not wait for it.
     pub(crate) fn is_asking(&self) -> bool {
-        self.fill.as_ref().is_some_and(|fill| fill.is_asked)
+        self.gap_fill.as_ref().is_some_and(|gap_fill| gap_fill.is_asked)
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.fill.is_none() && self.fetched.is_empty() && self.held.is_empty()
+        self.gap_fill.is_none() && self.fetched.is_empty() && self.held.is_empty()
     }
 
     /// Keeps what ends at `to` until its turn.
@@ -224,7 +224,7 @@ impl<T> Order<T> {
             Held::Gap { from, .. } | Held::Lost { from, .. } => *from <= seq,
             Held::Old(_) | Held::UpTo(_) => false,
         };
-        self.fill.as_ref().is_some_and(|fill| fill.next <= seq)
+        self.gap_fill.as_ref().is_some_and(|gap_fill| gap_fill.next <= seq)
             || self.fetched.iter().any(is_before)
             || self.held.iter().any(is_before)
     }
@@ -247,7 +247,7 @@ impl<T> Order<T> {
     }
 }
 
-impl<T: Clone> Order<T> {
+impl<T: Clone> RoomOrder<T> {
     /// Everything that is no message.
     pub(crate) fn deal_with(&mut self, room: &str, held: Held<T>, steps: &mut Vec<Step<T>>) {
         let lost = |from, to| Step::Lost { room: room.to_owned(), range: Some((from, to)) };
@@ -265,7 +265,7 @@ impl<T: Clone> Order<T> {
                     steps.push(lost(from, to));
                     self.reach(to);
                 } else {
-                    self.fill = Some(Fill { next: from, to, is_asked: false });
+                    self.gap_fill = Some(GapFill { next: from, to, is_asked: false });
                 }
             }
             // Only the caller can tell whether its turn has come.

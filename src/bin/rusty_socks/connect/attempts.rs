@@ -9,7 +9,7 @@ use rusty_socks_client::Error;
 
 use crate::exit::{Exit, PREFIX, say};
 
-use super::{ConnectArgs, Failure, show};
+use super::{args::ConnectArgs, failure::Failure, text};
 
 /// The first random wait is at most this, each further one at most twice as much.
 const JITTER: Duration = Duration::from_millis(250);
@@ -32,14 +32,14 @@ pub(super) fn until_served<T>(
         };
         let busy = error.refused().filter(|refused| refused.is_temporary());
         let Some(refused) = busy.filter(|_| !args.no_reconnect) else { return Err(error.into()) };
-        let text = show::plain(&error.to_string());
+        let why = text::plain(&error.to_string());
         let wait = refused.retry_after.unwrap_or_default() + jitter_max.mul_f64(random());
         if begin.elapsed() + wait > args.timeout {
             let (wait, timeout) = (wait.as_secs_f64(), args.timeout.as_secs_f64());
-            let text = format!("{text}; to wait {wait:.1} s more is beyond --timeout {timeout}");
+            let text = format!("{why}; to wait {wait:.1} s more is beyond --timeout {timeout}");
             return Err(Failure::Ended(text, Exit::Refused));
         }
-        say(&format!("{PREFIX}{text}; trying again in {:.1} s", wait.as_secs_f64()));
+        say(&format!("{PREFIX}{why}; trying again in {:.1} s", wait.as_secs_f64()));
         // Nobody sends. Ctrl-C ends the program at once here, for nothing has begun yet.
         let (_sender, never) = mpsc::channel::<()>();
         let _ = never.recv_timeout(wait);

@@ -17,14 +17,18 @@ use rusty_socks_client::{Error, Event, Member, Session};
 use crate::exit::{Exit, PREFIX};
 
 use super::{
-    ConnectArgs, Failure,
-    asking::{ANSWER_TIMEOUT, JOBS_MAX, Job, Worker, join},
-    attempts, exit_of,
-    happening::{self, Happening, Happenings, Input, Stay},
+    args::ConnectArgs,
+    attempts,
+    command::{Command, HELP},
+    exit_condition::ExitCondition,
+    failure::{Failure, exit_of},
+    input::{self, Input},
     line::Outcome,
+    renderer::{self, Renderer},
     screen::Screen,
-    show::{self, Look},
-    typed::{HELP, Typed},
+    text,
+    ui_event::{self, UiEvent},
+    worker::{ANSWER_TIMEOUT, JOBS_MAX, Job, Worker, join},
 };
 
 /// Others whose ids are remembered, for `/to`.
@@ -49,35 +53,45 @@ pub(super) fn run(args: &ConnectArgs, url: &str) -> Result<Exit, Failure> {
         }
         None => session.default_room(),
     };
-    let mut look = args.look();
-    look.room = room;
+    let mut renderer = args.renderer();
+    renderer.room = room;
 
-    let (happenings, queue) = happening::queue();
+    let (events, queue) = ui_event::queue();
     let (jobs, to_do) = mpsc::sync_channel(JOBS_MAX);
     let has_failed = Arc::new(AtomicBool::new(false));
     let worker = Worker {
         session: session.clone(),
         name: args.name.clone(),
-        happenings: happenings.clone(),
+        events: events.clone(),
         tickets: VecDeque::new(),
         has_failed: Arc::clone(&has_failed),
     };
     thread::spawn(move || worker.run(&to_do));
-    watch(&session, happenings.clone());
+    let yielding = session.clone();
+    ui_event::forward(events.clone(), move || yielding.recv(), UiEvent::Event);
     let screen = Screen::open()?;
     if screen.is_terminal() {
-        happening::read_keys(happenings);
+        ui_event::read_keys(events);
     } else if is_pipe {
-        pipe(look.room.clone(), jobs.clone());
+        pipe(renderer.room.clone(), jobs.clone());
     } else {
-        let ended = happenings.clone();
-        let take = move |input| happenings.send(Happening::Typed(input)).is_ok();
-        happening::read_lines(take, move || drop(ended.send(Happening::InputEnd)));
+        let ended = events.clone();
+        let take = move |input| events.send(UiEvent::Typed(input)).is_ok();
+        input::read_lines(take, move || drop(ended.send(UiEvent::InputEnd)));
     }
-    let stay = Stay::new(args.wait, args.count);
+    let exit_condition = ExitCondition::new(args.wait, args.count);
     let others = VecDeque::new();
-    let mut chat =
-        Chat { session, look, screen, jobs, stay, others, is_pipe, listens, was_connected: false };
+    let mut chat = Chat {
+        session,
+        renderer,
+        screen,
+        jobs,
+        exit_condition,
+        others,
+        is_pipe,
+        listens,
+        was_connected: false,
+    };
     let exit = chat.run(&queue)?;
     // What is left is that nobody there answers a Close.
     let _ = chat.session.close();
@@ -85,24 +99,6 @@ pub(super) fn run(args: &ConnectArgs, url: &str) -> Result<Exit, Failure> {
         Exit::Clean if has_failed.load(Ordering::SeqCst) && is_pipe => Ok(Exit::Failure),
         exit => Ok(exit),
     }
-}
-
-/// Tells what the session yields, and its end.
-fn watch(session: &Session, happenings: Happenings) {
-    let session = session.clone();
-    thread::spawn(move || {
-        loop {
-            let happening = match session.recv() {
-                Ok(Some(event)) => Happening::Event(event),
-                Ok(None) => Happening::Over(Ok(())),
-                Err(error) => Happening::Over(Err(error)),
-            };
-            let is_over = matches!(happening, Happening::Over(_));
-            if happenings.send(happening).is_err() || is_over {
-                return;
-            }
-        }
-    });
 }
 
 /// Each line of a pipe is a message, whatever it begins with.
@@ -123,17 +119,17 @@ fn pipe(room: Option<String>, jobs: SyncSender<Job>) {
             false
         }
     };
-    happening::read_lines(take, move || drop(ended.send(Job::End)));
+    input::read_lines(take, move || drop(ended.send(Job::End)));
 }
 
 /// The thread that shows, and takes keys.
 struct Chat {
     session: Session,
-    look: Look,
+    renderer: Renderer,
     screen: Screen,
     jobs: SyncSender<Job>,
-    stay: Stay,
-    /// Who was heard of, newest last.
+    exit_condition: ExitCondition,
+    /// Clients that were heard of, newest last.
     others: VecDeque<Member>,
     is_pipe: bool,
     /// Whether messages are shown, and what happens in rooms.
@@ -142,18 +138,22 @@ struct Chat {
 }
 
 impl Chat {
-    fn run(&mut self, queue: &Receiver<Happening>) -> Result<Exit, Failure> {
+    fn run(&mut self, queue: &Receiver<UiEvent>) -> Result<Exit, Failure> {
         self.show_room()?;
         loop {
             // Why the session is over comes last, and is told in any case.
             let is_over = self.session.is_over();
-            if self.stay.is_over() && !is_over {
-                return Ok(if self.stay.is_short() { Exit::Failure } else { Exit::Clean });
+            if self.exit_condition.is_over() && !is_over {
+                return Ok(if self.exit_condition.is_short() {
+                    Exit::Failure
+                } else {
+                    Exit::Clean
+                });
             }
-            let until = self.stay.until.filter(|_| !is_over);
-            let Some(happening) = happening::next(queue, until) else { continue };
-            match happening {
-                Happening::Key(key) => match self.screen.press(key)? {
+            let until = self.exit_condition.until.filter(|_| !is_over);
+            let Some(event) = ui_event::next(queue, until) else { continue };
+            match event {
+                UiEvent::Key(key) => match self.screen.press(key)? {
                     Outcome::Changed => {}
                     Outcome::Leave => return Ok(Exit::Clean),
                     Outcome::Line(line) => {
@@ -162,55 +162,55 @@ impl Chat {
                         }
                     }
                 },
-                Happening::Typed(Input::Text(line)) => {
+                UiEvent::Typed(Input::Text(line)) => {
                     if self.typed(&line)?.is_some() {
-                        self.stay.input_ended();
+                        self.exit_condition.input_ended();
                     }
                 }
-                Happening::Typed(Input::Bytes(..)) => {
+                UiEvent::Typed(Input::Bytes(..)) => {
                     self.problem("not sent: that is not UTF-8");
                 }
-                Happening::Typed(Input::Lost(text)) => self.problem(&text),
-                Happening::InputEnd if self.is_pipe => self.stay.input_ended(),
+                UiEvent::Typed(Input::Lost(text)) => self.problem(&text),
+                UiEvent::InputEnd if self.is_pipe => self.exit_condition.input_ended(),
                 // What was typed is still under way.
-                Happening::InputEnd => {
+                UiEvent::InputEnd => {
                     self.is_pipe = true;
                     self.ask(Job::End);
                 }
-                Happening::Interrupt => return Ok(Exit::Clean),
-                Happening::Resized => self.screen.draw()?,
-                Happening::Event(event) => self.event(event)?,
-                Happening::Over(Ok(())) => return Ok(Exit::Clean),
-                Happening::Over(Err(error)) => return self.over(&error),
-                Happening::Entered(room) => {
-                    self.look.room = Some(room);
+                UiEvent::Interrupt => return Ok(Exit::Clean),
+                UiEvent::Resized => self.screen.draw()?,
+                UiEvent::Event(event) => self.event(event)?,
+                UiEvent::Over(Ok(())) => return Ok(Exit::Clean),
+                UiEvent::Over(Err(error)) => return self.over(&error),
+                UiEvent::Entered(room) => {
+                    self.renderer.room = Some(room);
                     self.show_room()?;
                 }
-                Happening::Left(room) => {
-                    self.note(&format!("left {}", show::plain(&room)));
-                    if self.look.room.as_ref() == Some(&room) {
-                        self.look.room = None;
+                UiEvent::Left(room) => {
+                    self.note(&format!("left {}", text::plain(&room)));
+                    if self.renderer.room.as_ref() == Some(&room) {
+                        self.renderer.room = None;
                         self.show_room()?;
                     }
                 }
-                Happening::Page(room, messages) => {
-                    let count = show::counted(messages.len() as u64, "message");
-                    self.note(&format!("{count} of {}:", show::plain(&room)));
+                UiEvent::Page(room, messages) => {
+                    let count = text::counted(messages.len() as u64, "message");
+                    self.note(&format!("{count} of {}:", text::plain(&room)));
                     for message in messages {
-                        self.screen.say(&self.look.message(&message))?;
+                        self.screen.say(&self.renderer.message(&message))?;
                     }
                     self.note("that was the history");
                 }
-                Happening::Members(room, members) => {
-                    self.note(&format!("{} in {}:", members.count, show::plain(&room)));
+                UiEvent::Members(room, members) => {
+                    self.note(&format!("{} in {}:", members.count, text::plain(&room)));
                     for Member { client_id, sender } in &members.members {
-                        self.note(&format!("  {}", show::name(sender, client_id)));
+                        self.note(&format!("  {}", renderer::name(sender, client_id)));
                         self.remember(client_id, sender.as_ref());
                     }
                 }
-                Happening::Note(text) => self.note(&text),
-                Happening::Problem(text) => self.problem(&text),
-                Happening::Received(_) => {}
+                UiEvent::Note(text) => self.note(&text),
+                UiEvent::Problem(text) => self.problem(&text),
+                UiEvent::Received(_) => {}
             }
         }
     }
@@ -242,13 +242,13 @@ impl Chat {
         let text = match &event {
             Event::Message(message) => {
                 self.remember(&message.client_id, message.sender.as_ref());
-                self.look.message(message)
+                self.renderer.message(message)
             }
             Event::Direct(message) => {
                 self.remember(&message.client_id, message.sender.as_ref());
-                self.look.private("direct", message)
+                self.renderer.private("direct", message)
             }
-            Event::Broadcast(message) => self.look.private("broadcast", message),
+            Event::Broadcast(message) => self.renderer.private("broadcast", message),
             // A script that connects knows that it does.
             Event::Connected { .. }
                 if !mem::replace(&mut self.was_connected, true) && !self.screen.is_terminal() =>
@@ -256,53 +256,53 @@ impl Chat {
                 return Ok(());
             }
             _ => {
-                if let Some(text) = show::notice(&event) {
+                if let Some(text) = renderer::notice(&event) {
                     self.note(&text);
                 }
                 return Ok(());
             }
         };
         self.screen.say(&text)?;
-        self.stay.message_came();
+        self.exit_condition.message_came();
         Ok(())
     }
 
     /// Carries out a line; `Some` if it was the last.
     fn typed(&mut self, line: &str) -> Result<Option<()>, Failure> {
-        match Typed::parse(line) {
-            Typed::Nothing => {}
-            Typed::Quit => return Ok(Some(())),
-            Typed::Help => {
+        match Command::parse(line) {
+            Command::Nothing => {}
+            Command::Quit => return Ok(Some(())),
+            Command::Help => {
                 for line in HELP.lines() {
                     self.note(line);
                 }
             }
-            Typed::Wrong(text) => self.problem(&text),
-            Typed::Room(room) => {
-                self.look.room = Some(room.to_owned());
+            Command::Wrong(text) => self.problem(&text),
+            Command::Room(room) => {
+                self.renderer.room = Some(room.to_owned());
                 self.show_room()?;
             }
-            Typed::Join(room) => self.ask(Job::Join(room.to_owned())),
-            Typed::Leave(Some(room)) => self.ask(Job::Leave(room.to_owned())),
-            Typed::To(who, text) => match self.find(who) {
+            Command::Join(room) => self.ask(Job::Join(room.to_owned())),
+            Command::Leave(Some(room)) => self.ask(Job::Leave(room.to_owned())),
+            Command::To(who, text) => match self.find(who) {
                 Some(client) => self.ask(Job::To { client, text: text.to_owned() }),
-                None => self.problem(&format!("who is {}? /who tells", show::plain(who))),
+                None => self.problem(&format!("who is {}? /who tells", text::plain(who))),
             },
-            Typed::Say(_) | Typed::Leave(None) | Typed::History(_) | Typed::Who => {
-                let Some(room) = self.look.room.clone() else {
+            Command::Say(_) | Command::Leave(None) | Command::History(_) | Command::Who => {
+                let Some(room) = self.renderer.room.clone() else {
                     self.problem("in which room? Say /join ROOM or /room ROOM");
                     return Ok(None);
                 };
-                match Typed::parse(line) {
-                    Typed::Say(text) => {
+                match Command::parse(line) {
+                    Command::Say(text) => {
                         if self.screen.is_terminal() {
-                            let line = format!("me: {}", show::plain(text));
-                            self.screen.say(&self.look.notice(&line))?;
+                            let line = format!("me: {}", text::plain(text));
+                            self.screen.say(&self.renderer.notice(&line))?;
                         }
                         self.ask(Job::Say { room, text: text.to_owned() });
                     }
-                    Typed::Leave(_) => self.ask(Job::Leave(room)),
-                    Typed::History(count) => self.ask(Job::History(room, count)),
+                    Command::Leave(_) => self.ask(Job::Leave(room)),
+                    Command::History(count) => self.ask(Job::History(room, count)),
                     _ => self.ask(Job::Who(room)),
                 }
             }
@@ -318,24 +318,24 @@ impl Chat {
 
     fn note(&mut self, text: &str) {
         let line = match self.screen.is_terminal() {
-            true => self.look.notice(text),
+            true => self.renderer.notice(text),
             false => format!("{PREFIX}{text}"),
         };
         self.screen.tell(&line);
     }
 
     fn problem(&mut self, text: &str) {
-        let text = show::plain(text);
+        let text = text::plain(text);
         let line = match self.screen.is_terminal() {
-            true => self.look.problem(&text),
+            true => self.renderer.problem(&text),
             false => format!("{PREFIX}{text}"),
         };
         self.screen.tell(&line);
     }
 
     fn show_room(&mut self) -> Result<(), Failure> {
-        let room = self.look.room.clone().unwrap_or_default();
-        Ok(self.screen.prompt(&show::plain(&room))?)
+        let room = self.renderer.room.clone().unwrap_or_default();
+        Ok(self.screen.prompt(&text::plain(&room))?)
     }
 
     fn remember(&mut self, client_id: &str, sender: Option<&String>) {

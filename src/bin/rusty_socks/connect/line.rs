@@ -18,7 +18,7 @@ pub(super) enum Outcome {
     Leave,
 }
 
-/// See the module.
+/// What is typed so far, and the lines before it.
 #[derive(Debug, Default)]
 pub(super) struct Line {
     chars: Vec<char>,

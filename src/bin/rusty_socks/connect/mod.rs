@@ -1,131 +1,36 @@
 //! `rusty_socks connect`: a client for people at a terminal, and for scripts.
 //!
 //! Read in this order: [`ConnectArgs`] is what was asked for; [`chat`] speaks the chat protocol
-//! through a session that reconnects, [`raw`] passes messages to and from any server. [`happening`]
+//! through a session that reconnects, [`raw`] passes messages to and from any server. [`ui_event`]
 //! is all that either waits for, in one queue; [`screen`] is where things are shown, by one thread
 //! alone.
 
-// The way in.
+// The way in and out.
+mod args;
 mod attempts;
+mod failure;
 // What was typed.
+mod command;
+mod input;
 mod line;
-mod typed;
 // What happens.
-mod asking;
 mod chat;
-mod happening;
+mod exit_condition;
 mod raw;
+mod ui_event;
+mod worker;
 // What is shown.
+mod renderer;
 mod screen;
-mod show;
+mod text;
 
-use std::{
-    env,
-    io::{self, IsTerminal},
-    time::Duration,
-};
-
-use clap::{ValueEnum, builder::StringValueParser, builder::TypedValueParser};
-use rusty_socks_client::{Client, ClientBuilder, Error, ErrorKind};
+use std::io;
 
 use crate::exit::{Exit, PREFIX, say};
 
-use self::show::Look;
+use self::failure::{Failure, exit_of};
 
-/// Talks to a server: what you type is sent, and what comes is shown.
-///
-/// At a terminal, lines that begin with a slash are commands: /join, /leave, /room, /history, /who,
-/// /to, /quit; /help tells more. From a pipe each line is published as it is, without its line end
-/// (LF or CR LF), and once all are answered the program ends; --wait and --count show what comes
-/// before. Messages go to standard output, everything else to standard error. A lost connection is
-/// made anew, and nothing is missed or said twice. A server that is busy (408, 425, 429, 5xx) is
-/// asked again after its Retry-After, for as long as --timeout; --no-reconnect asks once.
-///
-/// Exit code: 0 when it is done, 1 when a line was not sent or refused, when --count was not
-/// reached in time or standard output cannot be written, 2 for bad arguments, 3 when nobody
-/// answers, 4 when the server refused the upgrade (its status is told), 5 when the server closed
-/// with an error code or the connection was lost.
-#[derive(Debug, clap::Args)]
-pub(crate) struct ConnectArgs {
-    /// The server: localhost, localhost:4000, ws://host[:port][/path]. Without a scheme, what is
-    /// left out is port 3030 and the path /ws.
-    #[arg(value_name = "URL", default_value = "ws://127.0.0.1:3030/ws")]
-    url: String,
-
-    /// Talk to any WebSocket server: what is typed is sent word for word, and what comes is shown
-    /// word for word. A line from a pipe that is not UTF-8 is sent as a binary message. No
-    /// commands; Ctrl-D ends it.
-    #[arg(long)]
-    raw: bool,
-
-    /// Join this room and talk there, and in no other; the server's default room else.
-    #[arg(long, value_name = "ROOM", conflicts_with = "raw")]
-    room: Option<String>,
-
-    /// The name shown to others.
-    #[arg(long, value_name = "NAME", conflicts_with = "raw")]
-    name: Option<String>,
-
-    /// When all input is sent, go on for this long and show what comes.
-    #[arg(long, value_name = "SECONDS", value_parser = seconds())]
-    wait: Option<Duration>,
-
-    /// When all input is sent, go on until this many messages have come, or --wait is over.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    count: Option<u64>,
-
-    /// Show each message as one line of JSON.
-    #[arg(long, conflicts_with = "raw")]
-    json: bool,
-
-    /// Do not show when messages were sent.
-    #[arg(long)]
-    no_timestamps: bool,
-
-    /// Colours. Without it where standard output is a terminal and NO_COLOR is not set.
-    #[arg(long, value_name = "WHEN", value_enum, default_value = "auto")]
-    color: Color,
-
-    /// What becomes of a binary message.
-    #[arg(long, value_name = "HOW", value_enum, default_value = "hex", requires = "raw")]
-    binary: Binary,
-
-    /// Ping the server when it was silent for this long, and give it up at twice as much.
-    #[arg(long, value_name = "SECONDS", value_parser = seconds(), requires = "raw")]
-    ping: Option<Duration>,
-
-    /// A header of the upgrade, such as 'Authorization: Bearer …'. May be given several times.
-    #[arg(short = 'H', long, value_name = "NAME: VALUE", value_parser = header)]
-    header: Vec<(String, String)>,
-
-    /// A subprotocol to offer. May be given several times.
-    #[arg(long, value_name = "NAME")]
-    subprotocol: Vec<String>,
-
-    /// How long an attempt to connect may take, waiting in the server's line included; and for how
-    /// long to ask a server again that is busy.
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds())]
-    timeout: Duration,
-
-    /// End with the first connection, or with the first refusal.
-    #[arg(long)]
-    no_reconnect: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Color {
-    Auto,
-    Always,
-    Never,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Binary {
-    /// A line of hexadecimal digits.
-    Hex,
-    /// As it is, to standard output.
-    Raw,
-}
+pub(crate) use self::args::ConnectArgs;
 
 pub(crate) fn run(args: ConnectArgs) -> Exit {
     let url = &args.url;
@@ -140,85 +45,6 @@ pub(crate) fn run(args: ConnectArgs) -> Exit {
 }
 
 fn ended(text: &str, exit: Exit) -> Exit {
-    say(&format!("{PREFIX}{}", show::plain(text)));
+    say(&format!("{PREFIX}{}", text::plain(text)));
     exit
-}
-
-/// Why it ends before its time.
-enum Failure {
-    Io(io::Error),
-    Client(Error),
-    /// What to say, and how to end.
-    Ended(String, Exit),
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Failure {
-        Failure::Io(error)
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Failure {
-        Failure::Client(error)
-    }
-}
-
-fn exit_of(error: &Error) -> Exit {
-    match error.kind() {
-        ErrorKind::InvalidInput => Exit::BadConfig,
-        ErrorKind::Unreachable | ErrorKind::Timeout => Exit::Unreachable,
-        ErrorKind::Refused => Exit::Refused,
-        ErrorKind::Misbehaved | ErrorKind::Lost | ErrorKind::Closed => Exit::Closed,
-        _ => Exit::Failure,
-    }
-}
-
-impl ConnectArgs {
-    fn client(&self) -> ClientBuilder {
-        let mut builder = Client::builder().connect_timeout(self.timeout);
-        for (name, value) in &self.header {
-            builder = builder.header(name, value);
-        }
-        for name in &self.subprotocol {
-            builder = builder.subprotocol(name);
-        }
-        builder
-    }
-
-    fn look(&self) -> Look {
-        let is_coloured = match self.color {
-            Color::Always => true,
-            Color::Never => false,
-            Color::Auto => {
-                let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
-                let is_dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
-                io::stdout().is_terminal() && !is_set("NO_COLOR") && !is_dumb
-            }
-        };
-        Look {
-            is_coloured: is_coloured && !self.json,
-            has_times: !self.no_timestamps,
-            is_json: self.json,
-            room: None,
-        }
-    }
-
-    /// Whether anything that comes is to be shown, where the input ends by itself.
-    fn listens(&self) -> bool {
-        self.wait.is_some() || self.count.is_some()
-    }
-}
-
-/// A day is more than anybody waits, and less than what clocks can add.
-fn seconds() -> impl TypedValueParser<Value = Duration> {
-    StringValueParser::new().try_map(|text| match text.parse::<f64>() {
-        Ok(number) if (0.0..=86_400.0).contains(&number) => Ok(Duration::from_secs_f64(number)),
-        _ => Err("seconds, 0 to 86400, decimals allowed"),
-    })
-}
-
-fn header(text: &str) -> Result<(String, String), &'static str> {
-    let (name, value) = text.split_once(':').ok_or("a header is NAME: VALUE")?;
-    Ok((name.trim().to_owned(), value.trim().to_owned()))
 }

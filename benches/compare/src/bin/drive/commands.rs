@@ -1,14 +1,10 @@
 //! Commands of the chat, each of which the server answers with `ok`.
 
 use std::ops::Range;
-use std::time::Duration;
 
 use anyhow::bail;
 
-use crate::crowd::{Crowd, Patience};
-
-/// The most that one look at the links waits for.
-const LOOK: Duration = Duration::from_secs(1);
+use crate::crowd::{Crowd, LOOK, Patience};
 
 /// How many commands, and how many of them wait for their answer at once. The next ones are sent
 /// when no more than `refill_at` do.
@@ -37,7 +33,7 @@ impl Commands {
             }
             let bytes = crowd.turn(
                 LOOK,
-                |index, _, start| {
+                |index, start| {
                     answered += usize::from(on_message(index, start)?);
                     Ok(())
                 },

@@ -1,17 +1,26 @@
 //! All connections of one piece of work, under one poll.
 
 use std::io::ErrorKind;
+use std::mem;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use mio::{Events, Interest, Poll, Token};
 use rusty_socks_compare::ReadBuffer;
+use rusty_socks_load::{Ending, Times};
+use rusty_socks_ws::client_handshake::ClientRequest;
 use serde_json::Value;
 
-use crate::link::{Link, Wire, open_all};
-use crate::meter::Stopwatch;
+use crate::link::{Link, Wire};
+use crate::meter::report;
 use crate::target::Target;
 
+/// The most that one look at the links waits for.
+pub(crate) const LOOK: Duration = Duration::from_secs(1);
+/// Handshakes under way at once. Below any server's backlog, and enough to keep it busy.
+const OPENING_MAX: usize = 64;
+/// How long the opening of all connections may take.
+const OPENING_TIMEOUT: Duration = Duration::from_secs(120);
 const READ_BUFFER_BYTES: usize = 256 * 1024;
 /// Quiet enough after the welcome and the replay.
 pub(crate) const QUIET: Duration = Duration::from_millis(500);
@@ -27,12 +36,14 @@ pub(crate) struct Crowd {
     events: Events,
     /// By token. An ended link stays as `None`, so that the others keep their places.
     links: Vec<Option<Link>>,
+    /// How many of them are not open yet.
+    opening: usize,
     buffer: ReadBuffer,
     /// Connections that the server ended.
     ended: usize,
-    /// The first close code among them.
-    first_code: Option<u16>,
-    opening: Stopwatch,
+    /// How the first of them ended.
+    first_end: Option<Ending>,
+    opening_times: Times,
     sleeps: bool,
     /// Whether an end is no fault, and only counted.
     pub(crate) may_end: bool,
@@ -46,10 +57,11 @@ impl Crowd {
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
             links: Vec::new(),
+            opening: 0,
             buffer: ReadBuffer::new(READ_BUFFER_BYTES),
             ended: 0,
-            first_code: None,
-            opening: Stopwatch::new(),
+            first_end: None,
+            opening_times: Times::new(),
             sleeps: true,
             may_end: false,
             idle: Duration::ZERO,
@@ -58,15 +70,30 @@ impl Crowd {
         Ok(crowd)
     }
 
-    /// Opens `more` connections besides those that are there.
+    /// Opens `more` connections besides those that are there, so many at a time.
     pub(crate) fn grow(&mut self, target: &Target, wire: Wire, more: usize) -> anyhow::Result<()> {
-        for mut link in open_all(target, wire, self.links.len(), more, &mut self.opening)? {
-            // Edge-triggered, so asking for writability at all times costs nothing.
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            let token = Token(self.links.len());
-            self.poll.registry().register(link.stream(), token, interest)?;
-            self.links.push(Some(link));
+        let deadline = Instant::now() + OPENING_TIMEOUT;
+        let request = ClientRequest::new(&target.address.to_string(), &target.path)?;
+        let (all, sleeps) = (self.links.len() + more, mem::replace(&mut self.sleeps, true));
+        while self.links.len() < all || self.opening > 0 {
+            let open = self.links.len() - self.opening;
+            let asked = || format!("connection {} of {all} to {}", open + 1, target.address);
+            ensure!(
+                Instant::now() < deadline,
+                "only {open} of {all} connections are open after {OPENING_TIMEOUT:?}"
+            );
+            while self.opening < OPENING_MAX && self.links.len() < all {
+                let index = self.links.len();
+                let mut link = Link::dial(target, wire, &request, index).with_context(asked)?;
+                // Edge-triggered, so asking for writability at all times costs nothing.
+                let interest = Interest::READABLE | Interest::WRITABLE;
+                self.poll.registry().register(link.stream(), Token(index), interest)?;
+                self.links.push(Some(link));
+                self.opening += 1;
+            }
+            self.turn(LOOK, |_, _| Ok(()), |_, _, _| Ok(())).with_context(asked)?;
         }
+        self.sleeps = sleeps;
         Ok(())
     }
 
@@ -118,7 +145,7 @@ impl Crowd {
 
     /// How long each link took from `connect` to the answer of the upgrade.
     pub(crate) fn opening(&self) -> Value {
-        self.opening.report()
+        report(&self.opening_times)
     }
 
     pub(crate) fn ended(&self) -> usize {
@@ -126,15 +153,15 @@ impl Crowd {
     }
 
     /// Waits for something to happen and reads all there is: for each link that had an event, calls
-    /// `on_message` for each of its messages, with its index, length and start, and then `on_link`
-    /// once, with their number, which may be none if the link only became writable. Returns the
-    /// bytes read.
+    /// `on_message` for each of its messages, with its index and payload, and then `on_link` once,
+    /// with their number, which may be none if the link only became writable. Returns the bytes
+    /// read.
     ///
     /// Fails once the server has ended any connection, unless it may.
     pub(crate) fn turn(
         &mut self,
         timeout: Duration,
-        mut on_message: impl FnMut(usize, u64, &[u8]) -> anyhow::Result<()>,
+        mut on_message: impl FnMut(usize, &[u8]) -> anyhow::Result<()>,
         mut on_link: impl FnMut(usize, &mut Link, usize) -> anyhow::Result<()>,
     ) -> anyhow::Result<usize> {
         if let Err(error) = self.wait(timeout) {
@@ -146,25 +173,33 @@ impl Crowd {
         let mut bytes = 0;
         for event in &self.events {
             let index = event.token().0;
-            let Some(link) = &mut self.links[index] else {
-                continue;
-            };
+            let mut to_the_end = event.is_read_closed();
+            if self.links[index].as_ref().is_some_and(|link| !link.is_open())
+                && let Some(link) = self.links[index].take()
+            {
+                let (link, asked_at) = link.opened(&mut self.buffer)?;
+                self.links[index] = Some(link);
+                let Some(asked_at) = asked_at else { continue };
+                self.opening_times.record(asked_at.elapsed());
+                self.opening -= 1;
+                to_the_end = true;
+            }
+            let Some(link) = &mut self.links[index] else { continue };
             let drained =
-                link.drain(&mut self.buffer, |len, start| on_message(index, len, start))?;
+                link.step(&mut self.buffer, to_the_end, |payload| on_message(index, payload))?;
             bytes += drained.bytes;
             match drained.ended {
                 None => on_link(index, link, drained.messages)?,
-                Some(code) => {
+                Some(ending) => {
                     self.links[index] = None;
                     self.ended += 1;
-                    self.first_code = self.first_code.or(code);
+                    self.first_end.get_or_insert(ending);
                 }
             }
         }
-        if self.ended > 0 && !self.may_end {
-            let code =
-                self.first_code.map_or_else(String::new, |code| format!(" (close code {code})"));
-            bail!("the server ended {} of {} connections{code}", self.ended, self.links.len());
+        if let Some(ending) = self.first_end.as_ref().filter(|_| !self.may_end) {
+            let (ended, all, how) = (self.ended, self.links.len(), ending.meaning());
+            bail!("the server ended {ended} of {all} connections ({how})");
         }
         Ok(bytes)
     }
@@ -178,7 +213,7 @@ impl Crowd {
             if left.is_zero() {
                 return Ok(bytes);
             }
-            bytes += self.turn(left, |_, _, _| Ok(()), |_, _, _| Ok(()))? as u64;
+            bytes += self.turn(left, |_, _| Ok(()), |_, _, _| Ok(()))? as u64;
         }
     }
 
@@ -194,7 +229,7 @@ impl Crowd {
             if start.elapsed() > quiet + SETTLE_TIMEOUT {
                 bail!("the server was not quiet for {quiet:?} within {SETTLE_TIMEOUT:?}");
             }
-            if self.turn(left, |_, _, _| Ok(()), |_, _, _| Ok(()))? > 0 {
+            if self.turn(left, |_, _| Ok(()), |_, _, _| Ok(()))? > 0 {
                 last_byte = Instant::now();
             }
         }

@@ -2,25 +2,21 @@
 //! the next message. Replies that came in one read are answered in one write.
 
 use std::collections::VecDeque;
-use std::io::{Read, Write};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, ensure};
+use rusty_socks_load::Times;
+use rusty_socks_ws::encode::Kind;
 use serde_json::{Value, json};
 
-use crate::crowd::{Crowd, Patience};
-use crate::frame::{Data, OpCode, client_frame, server_frame};
-use crate::http::{read_upgrade, upgrade_request};
-use crate::link::{Repeated, Wire, connect};
-use crate::meter::{Meter, Stopwatch};
+use crate::crowd::{Crowd, LOOK, Patience};
+use crate::link::{Wire, client_frame};
+use crate::meter::{Meter, report};
 use crate::target::Target;
 use crate::{Server, Timing};
 
 /// All that may be in flight on one connection.
 const IN_FLIGHT_BYTES_MAX: usize = 64 << 20;
-/// The most that one look at the links waits for.
-const LOOK: Duration = Duration::from_secs(1);
 /// Replies on each connection before those that are measured, however short the warm-up.
 const WARMUP_ROUNDS: u64 = 2;
 
@@ -50,8 +46,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Value> {
         "depth × size is over {IN_FLIGHT_BYTES_MAX} bytes"
     );
     let wire = match args.raw {
-        true => Wire::Tcp { size: size as u64 },
-        false => Wire::WebSocket { keep_start: false },
+        true => Wire::Tcp { size },
+        false => Wire::WebSocket,
     };
     let connections = args.connections as usize;
     let mut echo = Echo::new(wire, size, depth);
@@ -64,12 +60,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Value> {
 
 /// An echo on some of the connections of a crowd.
 pub(crate) struct Echo {
-    message: Repeated,
-    reply: Vec<u8>,
-    size: u64,
+    /// As many messages as a link may have in flight, of `frame_bytes` each.
+    frames: Vec<u8>,
+    frame_bytes: usize,
+    /// Bytes of payload in a message, and so in its reply.
+    size: usize,
     depth: usize,
     messages: u64,
-    latency: Stopwatch,
+    latency: Times,
 }
 
 /// When the messages in flight on one link were sent: batches, oldest first.
@@ -78,37 +76,36 @@ type Lane = VecDeque<(Instant, u64)>;
 impl Echo {
     pub(crate) fn new(wire: Wire, size: usize, depth: usize) -> Self {
         let payload = vec![b'x'; size];
-        let binary = OpCode::Data(Data::Binary);
-        let (message, reply) = match wire {
-            Wire::Tcp { .. } => (payload.clone(), payload),
-            Wire::WebSocket { .. } => {
-                (client_frame(binary, &payload), server_frame(binary, &payload))
-            }
+        let frame = match wire {
+            Wire::Tcp { .. } => payload,
+            Wire::WebSocket => client_frame(Kind::Binary, &payload),
         };
-        let message = Repeated::new(&message, depth);
-        Self { message, reply, size: size as u64, depth, messages: 0, latency: Stopwatch::new() }
+        let (frames, frame_bytes) = (frame.repeat(depth), frame.len());
+        Self { frames, frame_bytes, size, depth, messages: 0, latency: Times::new() }
     }
 
     /// One message there and back on a connection of its own, compared to the byte: the loop itself
     /// looks only at lengths.
     fn prove(&self, target: &Target, wire: Wire) -> anyhow::Result<()> {
-        let socket = connect(target, 0, 1)?;
-        let (mut reader, mut writer) = (&socket, &socket);
-        let mut got = match wire {
-            Wire::Tcp { .. } => Vec::new(),
-            Wire::WebSocket { .. } => {
-                writer.write_all(upgrade_request(target).as_bytes())?;
-                read_upgrade(&mut reader)?
-            }
-        };
-        let have = got.len().min(self.reply.len());
-        got.resize(self.reply.len(), 0);
-        thread::scope(|scope| {
-            // A large message is still being sent when its reply begins.
-            scope.spawn(|| writer.write_all(self.message.one()));
-            reader.read_exact(&mut got[have..]).context("no whole echo of the first message")
-        })?;
-        ensure!(got == self.reply, "the first reply is not the message: this is no echo");
+        let mut crowd = Crowd::open(target, wire, 1)?;
+        crowd.link(0)?.send(&self.frames[..self.frame_bytes])?;
+        let (mut patience, mut replies) = (Patience::new(), 0);
+        while replies == 0 {
+            let bytes = crowd.turn(
+                LOOK,
+                |_, reply| {
+                    let is_same =
+                        reply.len() == self.size && reply.iter().all(|byte| *byte == b'x');
+                    ensure!(is_same, "the first reply is not the message: this is no echo");
+                    Ok(())
+                },
+                |_, _, messages| {
+                    replies += messages;
+                    Ok(())
+                },
+            )?;
+            patience.after(bytes > 0, || "no whole echo of the first message".to_owned())?;
+        }
         Ok(())
     }
 
@@ -126,7 +123,7 @@ impl Echo {
         crowd.stay_awake();
         for index in links {
             lanes[index].push_back((Instant::now(), self.depth as u64));
-            crowd.link(index)?.send(&self.message, self.depth)?;
+            crowd.link(index)?.send(&self.frames)?;
         }
         self.messages = 0;
         let warm_at = Instant::now() + timing.warmup;
@@ -151,7 +148,7 @@ impl Echo {
                 "messages": self.messages,
                 "messages_per_s": spent.per_s(self.messages),
                 "cpu_us_per_message": spent.server_us_per(self.messages),
-                "latency": self.latency.report(),
+                "latency": report(&self.latency),
             }),
         );
         let last = self.messages + connections * self.depth as u64;
@@ -169,11 +166,12 @@ impl Echo {
     ) -> anyhow::Result<()> {
         let mut patience = Patience::new();
         while while_(self) {
-            let Self { message, size, messages, latency, .. } = self;
+            let Self { frames, frame_bytes, size, messages, latency, .. } = self;
             let before = *messages;
             crowd.turn(
                 LOOK,
-                |_, len, _| {
+                |_, reply| {
+                    let len = reply.len();
                     ensure!(len == *size, "{size} bytes were answered with {len}: this is no echo");
                     Ok(())
                 },
@@ -183,9 +181,9 @@ impl Echo {
                     *messages += replies as u64;
                     if goes_on && replies > 0 {
                         lanes[index].push_back((now, replies as u64));
-                        return link.send(message, replies);
+                        link.send(&frames[..replies * *frame_bytes])?;
                     }
-                    link.flush(message)
+                    Ok(())
                 },
             )?;
             patience.after(*messages > before, || "messages are in flight".to_owned())?;
@@ -198,7 +196,7 @@ fn take(
     lane: &mut Lane,
     now: Instant,
     mut replies: u64,
-    latency: &mut Stopwatch,
+    latency: &mut Times,
 ) -> anyhow::Result<()> {
     while replies > 0 {
         let (sent_at, messages) =

@@ -6,13 +6,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use rusty_socks_load::Times;
 use serde_json::{Value, json};
 
 use crate::crowd::Crowd;
 use crate::link::Wire;
-use crate::meter::Stopwatch;
+use crate::meter::quantile_us;
+use crate::rounded;
 use crate::target::Target;
-use crate::{http, rounded};
 
 /// Between two health checks.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -33,11 +34,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Value> {
-    let beside = || Target { path: "/ws".to_owned(), ..args.health.clone() };
-    let url = args.url.clone().unwrap_or_else(beside);
+    let url = args.url.clone().unwrap_or_else(|| args.health.beside("/ws"));
     let start = Instant::now();
-    let open =
-        || Crowd::open(&url, Wire::WebSocket { keep_start: false }, args.connections as usize);
+    let open = || Crowd::open(&url, Wire::WebSocket, args.connections as usize);
     let (mut crowd, while_opening) = check_during(&args.health, open)?;
     let opened_at = Instant::now();
     crowd.may_end = true;
@@ -59,13 +58,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Value> {
 fn check_during<T>(
     health: &Target,
     work: impl FnOnce() -> anyhow::Result<T>,
-) -> anyhow::Result<(T, Stopwatch)> {
+) -> anyhow::Result<(T, Times)> {
     let is_done = AtomicBool::new(false);
     let check = || {
-        let mut latency = Stopwatch::new();
+        let mut latency = Times::new();
         while !is_done.load(Ordering::Relaxed) {
             let start = Instant::now();
-            http::get(health).context("a health check failed")?;
+            health.page().context("a health check failed")?;
             latency.record(start.elapsed());
             thread::sleep(PAUSE);
         }
@@ -81,7 +80,7 @@ fn check_during<T>(
     })
 }
 
-fn in_ms(latency: &Stopwatch) -> Value {
-    let ms = |quantile| rounded(latency.quantile_us(quantile) / 1e3);
+fn in_ms(latency: &Times) -> Value {
+    let ms = |quantile| rounded(quantile_us(latency, quantile) / 1e3);
     json!({ "checks": latency.count(), "p50_ms": ms(0.5), "p99_ms": ms(0.99), "max_ms": ms(1.0) })
 }

@@ -28,7 +28,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<Value> {
     let server = args.server.process()?;
     let rss_before_kib = server.rss_kib()?;
-    let wire = if args.raw { Wire::Tcp { size: 1 } } else { Wire::WebSocket { keep_start: false } };
+    let wire = if args.raw { Wire::Tcp { size: 1 } } else { Wire::WebSocket };
     let meter = Meter::start(args.server.pid)?;
     let mut crowd = Crowd::open(&args.server.url, wire, args.connections as usize)?;
     let spent = meter.stop()?;

@@ -8,9 +8,7 @@ use serde_json::{Value, json};
 use crate::Server;
 use crate::commands::{Commands, is_answer};
 use crate::crowd::{Crowd, QUIET};
-use crate::frame::client_text;
-use crate::http;
-use crate::link::Wire;
+use crate::link::{Wire, client_text};
 use crate::meter::{Meter, Spent};
 use crate::rooms::padded;
 use crate::target::Target;
@@ -37,7 +35,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Value> {
     let server = args.server.process()?;
-    let mut crowd = Crowd::open(&args.server.url, Wire::WebSocket { keep_start: true }, 1)?;
+    let mut crowd = Crowd::open(&args.server.url, Wire::WebSocket, 1)?;
     crowd.settle(QUIET)?;
     crowd.stay_awake();
     let rss_before_kib = server.rss_kib()?;
@@ -83,7 +81,7 @@ fn command(
         crowd,
         |crowd, numbers| {
             let frames = numbers.map(&frame).collect::<anyhow::Result<Vec<_>>>()?;
-            crowd.link(0)?.send_alone(&frames.concat())
+            crowd.link(0)?.send(&frames.concat())
         },
         is_answer,
     )?;
@@ -92,7 +90,7 @@ fn command(
 
 /// What the server's `/stats` say the histories of all rooms hold.
 fn history_bytes(url: &Target) -> anyhow::Result<u64> {
-    let page = http::get(&Target { path: "/stats".to_owned(), ..url.clone() })?;
+    let page = url.beside("/stats").page()?;
     let stats: Value = serde_json::from_slice(&page).context("/stats is no JSON")?;
     stats["history_bytes"].as_u64().context("/stats says nothing of history_bytes")
 }

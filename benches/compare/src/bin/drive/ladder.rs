@@ -50,7 +50,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Value> {
     let server = args.server.process()?;
     let rss_before_kib = server.rss_kib()?;
     let before = Kernel::now();
-    let wire = Wire::WebSocket { keep_start: false };
+    let wire = Wire::WebSocket;
     let mut crowd = Crowd::open(&args.server.url, wire, 0)?;
     let mut rungs = Vec::new();
     for open in args.rungs.iter().map(|rung| *rung as usize) {
@@ -103,6 +103,10 @@ fn echo(args: &Args, crowd: &mut Crowd, count: usize) -> anyhow::Result<Value> {
     let timing = Timing { seconds: Duration::from_millis(args.echo_ms), warmup: ECHO_WARMUP };
     let open = crowd.len();
     let links = (0..count).map(|at| at * open / count);
-    let wire = Wire::WebSocket { keep_start: false };
-    Echo::new(wire, args.size as usize, 1).measure(crowd, links, &timing, args.server.pid)
+    Echo::new(Wire::WebSocket, args.size as usize, 1).measure(
+        crowd,
+        links,
+        &timing,
+        args.server.pid,
+    )
 }

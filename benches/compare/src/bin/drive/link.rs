@@ -1,244 +1,264 @@
-//! One connection to the server under load, from `connect` to the last byte.
+//! One connection to the server under load, from its dial to the last byte.
 
-use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, bail};
 use mio::net::TcpStream;
-use socket2::{Domain, Socket, Type};
+use rusty_socks_load::{Ending, Failure, Handshake, Incoming, WebSocket, dial};
+use rusty_socks_ws::client_handshake::ClientRequest;
+use rusty_socks_ws::encode::{Kind, encode_message};
+use tokio_tungstenite::tungstenite::protocol::Role;
 
-use crate::frame::{Control, FrameReader, OpCode, Reader, Seen, client_frame};
-use crate::http::{STEP_TIMEOUT, read_upgrade, upgrade_request};
-use crate::meter::Stopwatch;
 use crate::target::Target;
-
-/// Handshakes under way at once. Below any server's backlog, and enough to keep it busy.
-const OPENING_MAX: usize = 64;
-/// How long the opening of all connections may take.
-const OPENING_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What is spoken on a link.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Wire {
-    /// Starts with a handshake. `keep_start` as in [`FrameReader::new`].
-    WebSocket { keep_start: bool },
+    /// Starts with a handshake.
+    WebSocket,
     /// Bytes alone; `size` of them are a message.
-    Tcp { size: u64 },
+    Tcp { size: usize },
 }
 
-/// One message as it goes over the wire, many times in a row, so that any number of messages from
-/// any point in the middle of one is a slice.
-pub(crate) struct Repeated {
-    bytes: Vec<u8>,
-    one: usize,
+pub(crate) enum Link {
+    /// Dialed then, and without an answer yet.
+    Asking(Box<Handshake>, Instant),
+    WebSocket(Box<WebSocket>),
+    Tcp(Tcp),
 }
 
-impl Repeated {
-    pub(crate) fn new(message: &[u8], times: usize) -> Self {
-        Self { bytes: message.repeat(times), one: message.len() }
-    }
-
-    pub(crate) fn one(&self) -> &[u8] {
-        &self.bytes[..self.one]
-    }
-}
-
-pub(crate) struct Link {
+/// A connection without a protocol.
+pub(crate) struct Tcp {
     stream: TcpStream,
-    reader: Reader,
-    /// Bytes due to the socket, which was full.
-    owed: usize,
-    /// Where in a message the next byte stands.
-    phase: usize,
+    /// When it was dialed, until it is connected.
+    asked_at: Option<Instant>,
+    size: usize,
+    /// The message that is not whole.
+    partial: Vec<u8>,
+    /// Bytes that the socket has not taken yet.
+    outbox: Vec<u8>,
 }
 
-/// What became of a link in one read.
+/// What became of a link in one step.
+#[derive(Default)]
 pub(crate) struct Drained {
     pub(crate) bytes: usize,
     pub(crate) messages: usize,
-    /// Whether the server ended the connection, with the close code if it gave one.
-    pub(crate) ended: Option<Option<u16>>,
+    /// How the server ended the connection, if it did.
+    pub(crate) ended: Option<Ending>,
 }
 
-/// Opens `count` connections besides the `open` that there are, so many at a time: once the oldest
-/// is answered, the next one asks. How long each took, from `connect` to the answer, goes to
-/// `watch`; without a handshake that says nothing.
-pub(crate) fn open_all(
-    target: &Target,
-    wire: Wire,
-    open: usize,
-    count: usize,
-    watch: &mut Stopwatch,
-) -> anyhow::Result<Vec<Link>> {
-    let deadline = Instant::now() + OPENING_TIMEOUT;
-    let request = upgrade_request(target);
-    let mut links = Vec::with_capacity(count);
-    let mut opening = VecDeque::with_capacity(OPENING_MAX);
-    while links.len() < count {
-        ensure!(
-            Instant::now() < deadline,
-            "only {} of {count} connections are open after {OPENING_TIMEOUT:?}",
-            links.len()
-        );
-        while opening.len() < OPENING_MAX && links.len() + opening.len() < count {
-            let asked_at = Instant::now();
-            let mut socket = connect(target, open + links.len() + opening.len(), open + count)?;
-            if let Wire::WebSocket { .. } = wire {
-                socket.write_all(request.as_bytes()).context("cannot send the upgrade")?;
-            }
-            opening.push_back((asked_at, socket));
-        }
-        let Some((asked_at, socket)) = opening.pop_front() else {
-            break;
-        };
-        let link = Link::begin(socket, wire)
-            .with_context(|| format!("connection {} of {count}", links.len() + 1))?;
-        watch.record(asked_at.elapsed());
-        links.push(link);
-    }
-    Ok(links)
+/// A text message as a client sends it.
+pub(crate) fn client_text(text: &str) -> Vec<u8> {
+    client_frame(Kind::Text, text.as_bytes())
 }
 
-pub(crate) fn connect(target: &Target, index: usize, count: usize) -> anyhow::Result<Socket> {
-    let attempt = || {
-        let socket = Socket::new(Domain::for_address(target.address), Type::STREAM, None)?;
-        if let Some(source) = target.source(index) {
-            socket.bind(&source.into())?;
-        }
-        socket.connect_timeout(&target.address.into(), STEP_TIMEOUT)?;
-        socket.set_tcp_nodelay(true)?;
-        socket.set_read_timeout(Some(STEP_TIMEOUT))?;
-        socket.set_write_timeout(Some(STEP_TIMEOUT))?;
-        Ok(socket)
-    };
-    attempt().map_err(|error: std::io::Error| {
-        let address = target.address;
-        match (error.kind(), error.raw_os_error()) {
-            (ErrorKind::ConnectionRefused, _) => anyhow!("nothing listens on {address}"),
-            (ErrorKind::AddrNotAvailable | ErrorKind::AddrInUse, _) => {
-                anyhow!("no local port is left for connection {} of {count}: {error}", index + 1)
-            }
-            // EMFILE and ENFILE, which std has no kinds for.
-            (_, Some(24 | 23)) => anyhow!(
-                "no file descriptor is left for connection {} of {count}; raise `ulimit -n` to more than {count}",
-                index + 1
-            ),
-            _ => anyhow!("cannot connect to {address} ({} of {count}): {error}", index + 1),
-        }
-    })
+/// A message as a client sends it, encoded once: that all copies have one mask does not change the
+/// server's work.
+pub(crate) fn client_frame(kind: Kind, payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    encode_message(&mut frame, kind, payload, Role::Client);
+    frame
 }
 
 impl Link {
-    fn begin(socket: Socket, wire: Wire) -> anyhow::Result<Self> {
-        let (reader, early) = match wire {
-            Wire::WebSocket { keep_start } => {
-                (Reader::WebSocket(FrameReader::new(keep_start)), read_upgrade(&socket)?)
+    /// Dials connection number `index` from 0.
+    pub(crate) fn dial(
+        target: &Target,
+        wire: Wire,
+        request: &ClientRequest,
+        index: usize,
+    ) -> Result<Self, Failure> {
+        let asked_at = Instant::now();
+        let stream =
+            dial(target.address, target.source(index)).map_err(|error| Failure::of_dial(&error))?;
+        Ok(match wire {
+            Wire::WebSocket => Self::Asking(Box::new(Handshake::new(stream, request)), asked_at),
+            Wire::Tcp { size } => {
+                let asked_at = Some(asked_at);
+                Self::Tcp(Tcp { stream, asked_at, size, partial: Vec::new(), outbox: Vec::new() })
             }
-            Wire::Tcp { size } => (Reader::Tcp { size, have: 0 }, Vec::new()),
-        };
-        socket.set_nonblocking(true)?;
-        let stream = TcpStream::from_std(socket.into());
-        let mut link = Self { stream, reader, owed: 0, phase: 0 };
-        if let Some(code) = link.digest(&early, |_, _| Ok(()))? {
-            bail!("the server closed at once (code {code:?})");
-        }
-        Ok(link)
+        })
     }
 
     pub(crate) fn stream(&mut self) -> &mut TcpStream {
-        &mut self.stream
+        match self {
+            Self::Asking(handshake, _) => &mut handshake.stream,
+            Self::WebSocket(socket) => socket.stream(),
+            Self::Tcp(tcp) => &mut tcp.stream,
+        }
     }
 
-    /// Reads until the socket is empty. Pings are answered here; messages go to `on_message`.
-    pub(crate) fn drain(
+    pub(crate) fn is_open(&self) -> bool {
+        match self {
+            Self::Asking(..) => false,
+            Self::WebSocket(_) => true,
+            Self::Tcp(tcp) => tcp.asked_at.is_none(),
+        }
+    }
+
+    /// Goes on with the opening; when it was dialed, if it is open now.
+    pub(crate) fn opened(self, buffer: &mut [u8]) -> anyhow::Result<(Self, Option<Instant>)> {
+        match self {
+            Self::Asking(mut handshake, asked_at) => {
+                let Some(answer) = handshake.step(buffer)? else {
+                    return Ok((Self::Asking(handshake, asked_at), None));
+                };
+                if answer.status != 101 {
+                    let body = String::from_utf8_lossy(&answer.rest);
+                    bail!("the upgrade was rejected: {} {body}", answer.status);
+                }
+                let socket = WebSocket::new(handshake.stream, answer.rest);
+                Ok((Self::WebSocket(Box::new(socket)), Some(asked_at)))
+            }
+            Self::Tcp(mut tcp) => {
+                if let Some(error) = tcp.stream.take_error()? {
+                    return Err(Failure::of_dial(&error).into());
+                }
+                let is_connected = tcp.stream.peer_addr().is_ok();
+                let asked_at = if is_connected { tcp.asked_at.take() } else { None };
+                if is_connected {
+                    tcp.stream.set_nodelay(true)?;
+                }
+                Ok((Self::Tcp(tcp), asked_at))
+            }
+            Self::WebSocket(_) => Ok((self, None)),
+        }
+    }
+
+    /// Reads until the socket is empty and sends what waits. Pings are answered here; messages go
+    /// to `on_message`. `to_the_end` as in [`WebSocket::step`].
+    pub(crate) fn step(
         &mut self,
         buffer: &mut [u8],
-        mut on_message: impl FnMut(u64, &[u8]) -> anyhow::Result<()>,
+        to_the_end: bool,
+        mut on_message: impl FnMut(&[u8]) -> anyhow::Result<()>,
     ) -> anyhow::Result<Drained> {
-        let mut drained = Drained { bytes: 0, messages: 0, ended: None };
+        let mut drained = Drained::default();
+        match self {
+            Self::Asking(..) => {}
+            Self::WebSocket(socket) => {
+                let mut result = Ok(());
+                drained.bytes = socket.step(buffer, to_the_end, |incoming, _| {
+                    if let Incoming::Message(message) = incoming {
+                        drained.messages += 1;
+                        if result.is_ok() {
+                            result = on_message(message.as_bytes());
+                        }
+                    }
+                });
+                result?;
+                drained.ended = socket.take_ending();
+            }
+            Self::Tcp(tcp) => tcp.step(buffer, to_the_end, &mut drained, on_message)?,
+        }
+        Ok(drained)
+    }
+
+    /// Sends these frames, as far as the socket takes them; the rest follows in later steps.
+    pub(crate) fn send(&mut self, frames: &[u8]) -> anyhow::Result<()> {
+        match self {
+            Self::Asking(..) => bail!("a message before the connection is open"),
+            Self::WebSocket(socket) => {
+                socket.send_encoded(frames);
+                Ok(())
+            }
+            Self::Tcp(tcp) => {
+                tcp.outbox.extend_from_slice(frames);
+                tcp.flush()
+            }
+        }
+    }
+}
+
+impl Tcp {
+    fn step(
+        &mut self,
+        buffer: &mut [u8],
+        to_the_end: bool,
+        drained: &mut Drained,
+        mut on_message: impl FnMut(&[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         loop {
             let n = match self.stream.read(buffer) {
                 Ok(n) if n > 0 => n,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(drained),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() != ErrorKind::ConnectionReset => {
                     return Err(error).context("cannot read from the server");
                 }
                 // The end of the stream, or a reset.
                 Ok(_) | Err(_) => {
-                    drained.ended = Some(None);
-                    return Ok(drained);
+                    drained.ended = Some(Ending::NoClose);
+                    return Ok(());
                 }
             };
             drained.bytes += n;
-            drained.ended = self.digest(&buffer[..n], |len, start| {
+            cut(&mut self.partial, self.size, &buffer[..n], |message| {
                 drained.messages += 1;
-                on_message(len, start)
+                on_message(message)
             })?;
-            // On Linux a short read means an empty socket, and the next byte raises a new edge. It
-            // spares a system call per turn, half of what a reader costs.
-            if drained.ended.is_some() || n < buffer.len() {
-                return Ok(drained);
+            if n < buffer.len() && !to_the_end {
+                break;
             }
         }
+        self.flush()
     }
 
-    /// Passes on the messages in `bytes` and answers the pings. Says whether a close was among
-    /// them.
-    fn digest(
-        &mut self,
-        bytes: &[u8],
-        mut on_message: impl FnMut(u64, &[u8]) -> anyhow::Result<()>,
-    ) -> anyhow::Result<Option<Option<u16>>> {
-        let mut ended = None;
-        let mut pongs = Vec::new();
-        let pong = OpCode::Control(Control::Pong);
-        self.reader.feed(bytes, |seen| {
-            match seen {
-                Seen::Message { len, start } => return on_message(len, start),
-                Seen::Ping(payload) => pongs.extend(client_frame(pong, payload)),
-                Seen::Close(code) => ended = Some(code),
-            }
-            Ok(())
-        })?;
-        // In the middle of a message a pong would be taken for its payload. The server asks again.
-        if !pongs.is_empty() && self.phase == 0 {
-            // A socket too full for a pong has a server that is not starved of signs of life.
-            let _ = self.stream.write(&pongs);
-        }
-        Ok(ended)
-    }
-
-    /// Sends one frame of its own kind, at a time when nothing else is owed. It must be small
-    /// enough for the socket to take it whole.
-    pub(crate) fn send_alone(&mut self, frame: &[u8]) -> anyhow::Result<()> {
-        ensure!(self.owed == 0 && self.phase == 0, "a frame in the middle of another");
-        let n = self.stream.write(frame).context("cannot write to the server")?;
-        ensure!(n == frame.len(), "the socket took only {n} of {} bytes", frame.len());
-        Ok(())
-    }
-
-    /// Sends `messages` more, as far as the socket takes them.
-    pub(crate) fn send(&mut self, repeated: &Repeated, messages: usize) -> anyhow::Result<()> {
-        self.owed += messages * repeated.one;
-        self.flush(repeated)
-    }
-
-    /// Sends what is owed, as far as the socket takes it.
-    pub(crate) fn flush(&mut self, repeated: &Repeated) -> anyhow::Result<()> {
-        while self.owed > 0 {
-            let end = repeated.bytes.len().min(self.phase + self.owed);
-            match self.stream.write(&repeated.bytes[self.phase..end]) {
-                Ok(n) => {
-                    self.owed -= n;
-                    self.phase = (self.phase + n) % repeated.one;
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+    fn flush(&mut self) -> anyhow::Result<()> {
+        let mut sent = 0;
+        while sent < self.outbox.len() {
+            match self.stream.write(&self.outbox[sent..]) {
+                Ok(n) => sent += n,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error).context("cannot write to the server"),
             }
         }
+        self.outbox.drain(..sent);
         Ok(())
+    }
+}
+
+/// Cuts a stream into messages of `size` bytes; what is left over stays in `partial`.
+fn cut(
+    partial: &mut Vec<u8>,
+    size: usize,
+    mut bytes: &[u8],
+    mut on_message: impl FnMut(&[u8]) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    while !bytes.is_empty() {
+        let (part, rest) = bytes.split_at(bytes.len().min(size - partial.len()));
+        bytes = rest;
+        if part.len() == size {
+            on_message(part)?;
+            continue;
+        }
+        partial.extend_from_slice(part);
+        if partial.len() == size {
+            on_message(partial)?;
+            partial.clear();
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_cut_by_size() {
+        let (mut partial, mut messages) = (Vec::new(), Vec::new());
+        for part in ["abcde", "fghij", "k", "lmnopqrstuvwxyz01234", "5678"] {
+            cut(&mut partial, 10, part.as_bytes(), |message| {
+                messages.push(String::from_utf8_lossy(message).into_owned());
+                Ok(())
+            })
+            .unwrap();
+        }
+        assert_eq!(messages, ["abcdefghij", "klmnopqrst", "uvwxyz0123"]);
+        assert_eq!(partial, b"45678");
     }
 }

@@ -1,7 +1,8 @@
 //! `drive`: one load driver for every server in the comparison.
 //!
-//! It runs on one thread, builds the bytes it sends once, and parses no more of what comes back
-//! than the length of each frame, so that the server's core is busy before its own. It needs Linux,
+//! It runs on one thread and builds the bytes it sends once, so that the server's core is busy
+//! before its own. Sockets, handshakes and histograms are those of `rusty_socks_load`; the loops
+//! are its own, since a client that sleeps would have the server pay for waking it. It needs Linux,
 //! for `/proc`.
 
 mod echo;
@@ -14,8 +15,6 @@ mod rooms;
 
 mod commands;
 mod crowd;
-mod frame;
-mod http;
 mod kernel;
 mod link;
 mod meter;

@@ -3,14 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
+use rusty_socks_load::Times;
 use serde_json::{Value, json};
 
 use crate::process::Process;
 use crate::rounded;
-
-/// Beyond this a latency is recorded as this.
-const LATENCY_MAX: Duration = Duration::from_secs(60);
 
 /// Runs from `start` to `stop`.
 pub(crate) struct Meter {
@@ -76,39 +73,13 @@ impl Spent {
     }
 }
 
-/// Where latencies are gathered.
-pub(crate) struct Stopwatch(Histogram<u64>);
+pub(crate) fn quantile_us(times: &Times, quantile: f64) -> f64 {
+    rounded(times.quantile(quantile).as_nanos() as f64 / 1e3)
+}
 
-impl Stopwatch {
-    pub(crate) fn new() -> Self {
-        let most = LATENCY_MAX.as_nanos() as u64;
-        Self(Histogram::new_with_bounds(1_000, most, 3).expect("these bounds are in order"))
-    }
-
-    pub(crate) fn record(&mut self, latency: Duration) {
-        self.record_n(latency, 1);
-    }
-
-    pub(crate) fn record_n(&mut self, latency: Duration, times: u64) {
-        self.0.saturating_record_n(latency.as_nanos() as u64, times);
-    }
-
-    pub(crate) fn reset(&mut self) {
-        self.0.reset();
-    }
-
-    pub(crate) fn count(&self) -> u64 {
-        self.0.len()
-    }
-
-    pub(crate) fn quantile_us(&self, quantile: f64) -> f64 {
-        rounded(self.0.value_at_quantile(quantile) as f64 / 1e3)
-    }
-
-    pub(crate) fn report(&self) -> Value {
-        let us = |quantile| self.quantile_us(quantile);
-        json!({ "p50_us": us(0.5), "p99_us": us(0.99), "p999_us": us(0.999), "max_us": us(1.0) })
-    }
+pub(crate) fn report(times: &Times) -> Value {
+    let us = |quantile| quantile_us(times, quantile);
+    json!({ "p50_us": us(0.5), "p99_us": us(0.99), "p999_us": us(0.999), "max_us": us(1.0) })
 }
 
 #[cfg(test)]
@@ -117,16 +88,16 @@ mod tests {
 
     #[test]
     fn quantiles_are_of_all_that_was_recorded() {
-        let mut watch = Stopwatch::new();
-        watch.record_n(Duration::from_micros(10), 980);
-        watch.record_n(Duration::from_micros(1000), 19);
-        watch.record(Duration::from_secs(3600));
+        let mut times = Times::new();
+        times.record_n(Duration::from_micros(10), 980);
+        times.record_n(Duration::from_micros(1000), 19);
+        times.record(Duration::from_secs(60));
         for (quantile, us) in [(0.5, 10.0_f64), (0.99, 1000.0), (1.0, 60e6)] {
-            let found = watch.quantile_us(quantile);
+            let found = quantile_us(&times, quantile);
             assert!((found - us).abs() < 1.0 + us / 1000.0, "{quantile}: {found} µs");
         }
-        watch.reset();
-        assert!(watch.quantile_us(1.0) < 1.0);
+        times.reset();
+        assert!(quantile_us(&times, 1.0) < 1.0);
     }
 
     #[test]

@@ -5,14 +5,14 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use rusty_socks_load::Times;
 use serde_json::{Value, json};
 
 use crate::Server;
 use crate::commands::{Commands, is_answer};
 use crate::crowd::{Crowd, QUIET};
-use crate::frame::client_text;
-use crate::link::Wire;
-use crate::meter::{Meter, Stopwatch};
+use crate::link::{Wire, client_text};
+use crate::meter::{Meter, report};
 
 /// After so long without anything the notices that are missing will not come: a `gap` stands for
 /// them.
@@ -30,8 +30,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Value> {
-    let wire = Wire::WebSocket { keep_start: true };
-    let mut crowd = Crowd::open(&args.server.url, wire, args.members as usize)?;
+    let mut crowd = Crowd::open(&args.server.url, Wire::WebSocket, args.members as usize)?;
     crowd.settle(QUIET)?;
     // Not the default room, which one is in already.
     let join = r#"{"type":"join","room":"crowd","presence":true,"ref":0}"#;
@@ -55,13 +54,13 @@ fn phase(
     let (count, window) = (args.members as usize, args.window as usize);
     let frame = client_text(command);
     let asked_at = vec![Cell::new(Instant::now()); count];
-    let (mut heard, mut latency) = (Heard { kind: notice, notices: 0, gaps: 0 }, Stopwatch::new());
+    let (mut heard, mut latency) = (Heard { kind: notice, notices: 0, gaps: 0 }, Times::new());
     let meter = Meter::start(args.server.pid)?;
     Commands { count, window, refill_at: window - 1 }.run(
         crowd,
         |crowd, links| {
             for index in links {
-                crowd.link(index)?.send_alone(&frame)?;
+                crowd.link(index)?.send(&frame)?;
                 asked_at[index].set(Instant::now());
             }
             Ok(())
@@ -79,7 +78,7 @@ fn phase(
     while expected.is_some_and(|expected| heard.notices < expected) {
         let bytes = crowd.turn(
             STALL,
-            |index, _, start| match heard.takes(start) {
+            |index, start| match heard.takes(start) {
                 true => Ok(()),
                 false => is_answer(index, start).map(|_| ()),
             },
@@ -100,7 +99,7 @@ fn phase(
         "gaps": gaps,
         "cpu_us_per_notice": spent.server_us_per(notices),
         // From the command to its answer.
-        "latency": latency.report(),
+        "latency": report(&latency),
     });
     Ok(spent.report(Duration::ZERO, figures))
 }

@@ -30,7 +30,7 @@ impl Process {
         self.scheduled(|_| true).map_or_else(|| self.cpu_by_ticks(), Ok)
     }
 
-    /// The same for the threads whose name, which the kernel cuts off after 15 bytes, is `name`.
+    /// CPU time of the threads whose name, which the kernel cuts off after 15 bytes, is `name`.
     /// Nothing where the scheduler keeps no books, or where there is no such thread.
     pub(crate) fn cpu_of_threads(&self, name: &str) -> Option<Duration> {
         self.scheduled(|thread| thread == name)

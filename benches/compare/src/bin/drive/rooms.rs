@@ -15,20 +15,18 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use rusty_socks_load::Times;
 use serde_json::{Value, json};
 
 use crate::commands::{Commands, is_answer};
-use crate::crowd::{Crowd, Patience, QUIET};
-use crate::frame::{Data, OpCode, client_frame, client_text};
-use crate::link::{Repeated, Wire};
-use crate::meter::{Meter, Stopwatch};
+use crate::crowd::{Crowd, LOOK, Patience, QUIET};
+use crate::link::{Wire, client_text};
+use crate::meter::{Meter, report};
 use crate::{Server, Timing, rounded};
 
 /// Publishes on their way in one room: a server that falls behind a `--rate` by more is too slow
 /// for it.
 const ROOM_IN_FLIGHT_MAX: usize = 4096;
-/// The most that one look at the links waits for.
-const LOOK: Duration = Duration::from_secs(1);
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -81,15 +79,14 @@ enum Protocol {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Value> {
     let (rooms, members) = (args.rooms as usize, args.members as usize);
-    let wire = Wire::WebSocket { keep_start: true };
-    let mut crowd = Crowd::open(&args.server.url, wire, rooms * members)?;
+    let mut crowd = Crowd::open(&args.server.url, Wire::WebSocket, rooms * members)?;
     crowd.settle(QUIET)?;
     join_all(&mut crowd, members)?;
     let room = |index| {
         let name = room_name(index);
         let head = format!(r#"{{"type":"publish","room":"{name}","content":""#);
         let message = padded(&head, r#""}"#, args.size as usize)?;
-        Ok((Room::named(&name, members - 1), Repeated::new(&message, 1)))
+        Ok((Room::named(&name, members - 1), message))
     };
     let rooms = (0..rooms).map(room).collect::<anyhow::Result<_>>()?;
     let pace = match args.rate {
@@ -107,23 +104,18 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Value> {
 
 pub(crate) fn fanout(args: &FanoutArgs) -> anyhow::Result<Value> {
     let (size, links) = (args.size as usize, args.members as usize + 1);
-    let (keep_start, message) = match args.protocol {
-        Protocol::Chat => (true, padded(r#"{"content":""#, r#""}"#, size)?),
-        Protocol::Raw => (false, client_frame(OpCode::Data(Data::Text), &vec![b'x'; size])),
-        Protocol::Tcp => (false, vec![b'x'; size]),
-    };
-    let wire = match args.protocol {
-        Protocol::Tcp => Wire::Tcp { size: size as u64 },
-        Protocol::Chat | Protocol::Raw => Wire::WebSocket { keep_start },
+    let (wire, message) = match args.protocol {
+        Protocol::Chat => (Wire::WebSocket, padded(r#"{"content":""#, r#""}"#, size)?),
+        Protocol::Raw => (Wire::WebSocket, client_text(&"x".repeat(size))),
+        Protocol::Tcp => (Wire::Tcp { size }, vec![b'x'; size]),
     };
     let room = match args.protocol {
         Protocol::Chat => Room::new(r#"{"type":"message""#.to_owned(), false, links - 1),
         Protocol::Raw | Protocol::Tcp => Room::new(String::new(), false, links),
     };
-    let room = (room, Repeated::new(&message, 1));
     let mut crowd = Crowd::open(&args.server.url, wire, links)?;
     crowd.settle(QUIET)?;
-    let load = Load::new(crowd, vec![room], Pace::OneByOne);
+    let load = Load::new(crowd, vec![(room, message)], Pace::OneByOne);
     let mut report = load.measure(&args.timing, args.server.pid)?;
     report["members"] = json!(args.members);
     Ok(report)
@@ -134,7 +126,7 @@ struct Load {
     crowd: Crowd,
     rooms: Vec<Room>,
     /// What is published in each room.
-    messages: Vec<Repeated>,
+    messages: Vec<Vec<u8>>,
     /// Links in each room.
     members: usize,
     /// The number that each link saw last.
@@ -180,14 +172,14 @@ struct Tally {
     deliveries: u64,
     bytes: u64,
     /// From the publish until a member has the message, over all members.
-    latency: Stopwatch,
+    latency: Times,
     /// From the publish until the last one has it.
-    last_member: Stopwatch,
+    last_member: Times,
 }
 
 impl Load {
     /// With what is published in each room.
-    fn new(mut crowd: Crowd, rooms: Vec<(Room, Repeated)>, pace: Pace) -> Self {
+    fn new(mut crowd: Crowd, rooms: Vec<(Room, Vec<u8>)>, pace: Pace) -> Self {
         crowd.stay_awake();
         let (last_seen, members) = (vec![0; crowd.len()], crowd.len() / rooms.len());
         let (rooms, messages) = rooms.into_iter().unzip();
@@ -216,8 +208,8 @@ impl Load {
             "cpu_us_per_delivery": spent.server_us_per(*deliveries),
             // A server that adds an id and a time sends more than it received.
             "delivered_bytes": rounded(*bytes as f64 / *deliveries as f64),
-            "latency": latency.report(),
-            "last_member": last_member.report(),
+            "latency": report(latency),
+            "last_member": report(last_member),
         });
         Ok(spent.report(self.crowd.take_idle(), figures))
     }
@@ -256,20 +248,19 @@ impl Load {
 
     /// Reads what came.
     fn turn(&mut self, timeout: Duration, done: &mut Vec<usize>) -> anyhow::Result<()> {
-        let Self { crowd, rooms, messages, members, last_seen, tally, .. } = self;
+        let Self { crowd, rooms, members, last_seen, tally, .. } = self;
         let members = *members;
         crowd.turn(
             timeout,
-            |index, len, start| {
+            |index, message| {
                 let room = index / members;
-                tally.bytes += len;
-                if rooms[room].delivered(start, &mut last_seen[index], tally)? {
+                tally.bytes += message.len() as u64;
+                if rooms[room].delivered(message, &mut last_seen[index], tally)? {
                     done.push(room);
                 }
                 Ok(())
             },
-            // A publish that the socket did not take whole goes on once it may.
-            |index, link, _| link.flush(&messages[index / members]),
+            |_, _, _| Ok(()),
         )?;
         Ok(())
     }
@@ -315,12 +306,12 @@ impl Load {
         );
         room.in_flight.push_back(InFlight { due_at, missing: room.hearers });
         let link = self.crowd.link(index * self.members + room.publisher)?;
-        link.send(&self.messages[index], 1)
+        link.send(&self.messages[index])
     }
 }
 
 impl Room {
-    /// Whose deliveries start with `prefix`, and then have a number if `is_numbered`.
+    /// A room whose deliveries start with `prefix`, and then have a number if `is_numbered`.
     fn new(prefix: String, is_numbered: bool, hearers: usize) -> Self {
         let in_flight = VecDeque::new();
         Self { prefix, is_numbered, hearers, publisher: 0, in_flight, first_seq: 1 }
@@ -368,7 +359,7 @@ impl Room {
 
 impl Tally {
     fn new() -> Self {
-        let (latency, last_member) = (Stopwatch::new(), Stopwatch::new());
+        let (latency, last_member) = (Times::new(), Times::new());
         Self { publishes: 0, deliveries: 0, bytes: 0, latency, last_member }
     }
 }
@@ -393,7 +384,7 @@ fn join_all(crowd: &mut Crowd, members: usize) -> anyhow::Result<()> {
         for index in links {
             let room = room_name(index / members);
             let join = format!(r#"{{"type":"join","room":"{room}","ref":0}}"#);
-            crowd.link(index)?.send_alone(&client_text(&join))?;
+            crowd.link(index)?.send(&client_text(&join))?;
         }
         Ok(())
     };

@@ -1,16 +1,20 @@
 //! What is loaded: an address on this machine and a path, and nothing else, so that a typing error
 //! never becomes an attack on somebody's server.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
-use tokio_tungstenite::tungstenite::http::Uri;
+use anyhow::{Context, ensure};
+use rusty_socks_load::http_get;
 
 /// Connections from one source address. The default range of local ports holds some 28,000, and
 /// once every other one of them is taken, Linux searches so long for the next that `connect` takes
 /// a millisecond.
 pub(crate) const PER_SOURCE_MAX: usize = 10_000;
+/// How long a page may take.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
+const PAGE_BYTES_MAX: usize = 1 << 20;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
@@ -22,36 +26,47 @@ impl FromStr for Target {
     type Err = anyhow::Error;
 
     fn from_str(url: &str) -> anyhow::Result<Self> {
-        let uri: Uri = url.parse().with_context(|| format!("`{url}` is no URL"))?;
-        let scheme = uri.scheme_str().context("a URL looks like ws://127.0.0.1:3030/ws")?;
+        ensure!(url.contains("://"), "`{url}` is no URL, such as ws://127.0.0.1:3030/ws");
+        let plain = url.strip_prefix("tcp://").map(|rest| format!("ws://{rest}"));
+        let target = rusty_socks_client::Target::parse(plain.as_deref().unwrap_or(url))?;
+        // No name is looked up, for it might stand for another machine.
+        let host = target.authority().replace("localhost:", "127.0.0.1:");
+        let address: SocketAddr =
+            host.parse().with_context(|| format!("`{host}` is no IP address with a port"))?;
+        let ip = address.ip();
         ensure!(
-            matches!(scheme, "ws" | "http" | "tcp"),
-            "the scheme `{scheme}` is none of ws, http, tcp"
+            ip.is_loopback(),
+            "{ip} is not a loopback address; this driver loads only the machine it runs on"
         );
-        let port = uri.port_u16().context("the URL needs a port")?;
-        let host = uri.host().unwrap_or_default();
-        let ip = match host.trim_start_matches('[').trim_end_matches(']') {
-            "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            ip => ip.parse().with_context(|| format!("`{host}` is no IP address"))?,
-        };
-        if !ip.is_loopback() {
-            bail!("{ip} is not a loopback address; this driver loads only the machine it runs on");
-        }
-        let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        Ok(Self { address: SocketAddr::new(ip, port), path: path.to_owned() })
+        Ok(Self { address, path: target.path().to_owned() })
     }
 }
 
 impl Target {
+    /// Another path of the same server.
+    pub(crate) fn beside(&self, path: &str) -> Self {
+        Self { path: path.to_owned(), ..self.clone() }
+    }
+
     /// The address that connection `index` comes from, where the system's choice would run out of
     /// ports. All of 127.0.0.0/8 is loopback, so each further address is a further range.
-    pub(crate) fn source(&self, index: usize) -> Option<SocketAddr> {
+    pub(crate) fn source(&self, index: usize) -> Option<IpAddr> {
         let further = index / PER_SOURCE_MAX;
         if further == 0 || self.address.is_ipv6() {
             return None;
         }
         let last = u8::try_from(1 + further).expect("counts are bounded to few sources");
-        Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)), 0))
+        Some(IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)))
+    }
+
+    /// Asks for the page on a fresh connection, and returns when its whole body is there.
+    pub(crate) fn page(&self) -> anyhow::Result<Vec<u8>> {
+        let stream = TcpStream::connect_timeout(&self.address, PAGE_TIMEOUT)?;
+        stream.set_nodelay(true)?;
+        let (authority, until) = (self.address.to_string(), Instant::now() + PAGE_TIMEOUT);
+        let page = http_get::get(stream, &authority, &self.path, PAGE_BYTES_MAX, until)?;
+        ensure!(page.status == 200, "{} answers {}", self.path, page.status);
+        Ok(page.body)
     }
 }
 
@@ -86,8 +101,8 @@ mod tests {
     fn many_connections_are_spread_over_sources() {
         let target: Target = "ws://127.0.0.1:1/".parse().unwrap();
         assert_eq!(target.source(PER_SOURCE_MAX - 1), None);
-        assert_eq!(target.source(PER_SOURCE_MAX), "127.0.0.2:0".parse().ok());
-        assert_eq!(target.source(3 * PER_SOURCE_MAX - 1), "127.0.0.3:0".parse().ok());
+        assert_eq!(target.source(PER_SOURCE_MAX), "127.0.0.2".parse().ok());
+        assert_eq!(target.source(3 * PER_SOURCE_MAX - 1), "127.0.0.3".parse().ok());
         let v6: Target = "ws://[::1]:1/".parse().unwrap();
         assert_eq!(v6.source(PER_SOURCE_MAX), None);
     }

@@ -16,7 +16,7 @@ use std::{
 use serde_json::{Value, json, value::RawValue};
 
 use crate::{
-    ask::{Answer, Ask, Draft, JoinOptions, Place, PublishOptions, Request, Ticket},
+    ask::{Answer, Ask, Draft, JoinOptions, PublishOptions, Request, RequestSlot, Ticket},
     event::{Entered, Event, Receipt},
 };
 
@@ -248,7 +248,7 @@ impl World {
                 _ => "other",
             }
         ));
-        let place = Place::take(&Arc::default(), 1).expect("a place");
+        let place = RequestSlot::take(&Arc::default(), 1).expect("a place");
         let (request, ticket) = Request::new(ask, place, read);
         self.talk.submit(request);
         ticket
@@ -445,7 +445,7 @@ impl World {
             (&self.wanted.patterns, &self.wanted.patterns)
         );
         let nothing: [&str; 0] = [];
-        assert_eq!(self.talk.errands.iter().map(|_| "an errand").collect::<Vec<_>>(), nothing);
+        assert_eq!(self.talk.internal.iter().map(|_| "internal").collect::<Vec<_>>(), nothing);
         self.is_calm = false;
     }
 }

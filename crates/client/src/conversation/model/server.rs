@@ -43,7 +43,7 @@ impl World {
     }
 
     pub(super) fn seat(&mut self, room: &str, pattern: Option<String>) {
-        if self.talk.orders.position(room).is_none() {
+        if self.talk.reorderer.position(room).is_none() {
             self.begun_at.insert(room.into(), self.published);
         }
         if let Some(session) = self.session() {

@@ -1,0 +1,40 @@
+//! One of the connections that were asked for, over all its tries.
+
+use std::time::Instant;
+
+use super::{handshake::Handshake, websocket::WebSocket};
+
+/// One connection of the run, over all its tries. Belongs to one load thread.
+pub(crate) struct Connection {
+    pub(crate) stage: Stage,
+    /// When it was first dialed: connect times count from here.
+    pub(crate) began: Instant,
+    /// How often it was dialed.
+    pub(crate) dials: u32,
+    /// Whether it counts against `--connecting`.
+    pub(crate) connecting: bool,
+}
+
+/// Where a connection is in its life.
+pub(crate) enum Stage {
+    /// Not dialed, or resting after a refusal.
+    NotDialed,
+    Asking(Box<Handshake>),
+    Open(Box<WebSocket>),
+    /// Counted, and its socket closed.
+    Gone,
+}
+
+impl Connection {
+    pub(crate) fn new(began: Instant) -> Connection {
+        Connection { stage: Stage::NotDialed, began, dials: 0, connecting: false }
+    }
+
+    /// The open WebSocket, if it is one.
+    pub(crate) fn socket(&mut self) -> Option<&mut WebSocket> {
+        match &mut self.stage {
+            Stage::Open(socket) => Some(socket),
+            Stage::NotDialed | Stage::Asking(_) | Stage::Gone => None,
+        }
+    }
+}

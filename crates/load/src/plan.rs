@@ -1,0 +1,465 @@
+//! What the arguments mean: one plan for every mode, with its bounds checked.
+
+use std::{
+    fs,
+    hash::{BuildHasher, Hasher, RandomState},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
+    path::PathBuf,
+    thread,
+    time::Duration,
+};
+
+use rusty_socks_client::Target;
+use rusty_socks_ws::client_handshake::ClientRequest;
+
+use super::{
+    args::{
+        Common, EchoArgs, FanoutArgs, IdleArgs, LoadArgs, Measuring, ModeArgs, Protocol, StormArgs,
+    },
+    expect::CountRange,
+    request,
+};
+
+/// More source addresses than this would ask a machine for more sockets than it has memory for.
+const SOURCES_MAX: usize = 64;
+
+/// Everything this client may have in flight: a load test shall not be its own out-of-memory test.
+const IN_FLIGHT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+/// The ports of one address are not used to the last: some are taken, some not yet free again.
+const PORTS_USED: f64 = 0.9;
+
+/// Ports of one source address where the system does not tell.
+const PORTS_ASSUMED: u32 = 16_000;
+
+/// The routes that are asked for where the address names none.
+const CHAT_PATH: &str = "/ws";
+const ECHO_PATH: &str = "/echo";
+
+/// How long one address of a name with several may take to show that somebody listens there.
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What is to be done, whatever was typed to say so.
+#[derive(Debug)]
+pub struct Plan {
+    pub(crate) target: Target,
+    /// Unspecified until the plan is resolved.
+    pub(crate) address: SocketAddr,
+    /// Whether that may be another machine.
+    allow_remote: bool,
+    /// Empty when the system shall choose.
+    pub(crate) sources: Vec<IpAddr>,
+    pub(crate) request: ClientRequest,
+    /// How many connections are to be opened.
+    pub connections: u32,
+    pub(crate) threads: usize,
+    pub(crate) opening: Opening,
+    /// What runs before anything is measured, and how long the measuring lasts.
+    pub(crate) warmup: Duration,
+    pub(crate) hold: Duration,
+    pub(crate) mode: Mode,
+    pub(crate) expect: Expectations,
+    /// Whether the figures are wanted as JSON instead of the table.
+    pub json: bool,
+    /// Where the page is to be written, if it is wanted.
+    pub report: Option<PathBuf>,
+}
+
+/// What the run is expected to find; `None` where nothing was said.
+#[derive(Debug)]
+pub(crate) struct Expectations {
+    pub(crate) refused: Option<CountRange>,
+    pub(crate) closed: Option<CountRange>,
+    pub(crate) lost: Option<CountRange>,
+    pub(crate) p99: Option<Duration>,
+    /// Round trips or deliveries a second.
+    pub(crate) rate: Option<u64>,
+}
+
+/// How connections come about.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    /// New connections per second; 0 for all at once.
+    pub(crate) rate: f64,
+    pub(crate) ramp: Duration,
+    pub(crate) connecting: u32,
+    pub(crate) timeout: Duration,
+    pub(crate) waited_after: Duration,
+    pub(crate) retry: u32,
+}
+
+/// What the connections do once they are served.
+#[derive(Debug)]
+pub(crate) enum Mode {
+    Storm { message: Option<String>, every: Option<Duration> },
+    Echo(EchoPlan),
+    Fanout(FanoutPlan),
+    Idle { ping: Option<Duration> },
+}
+
+#[derive(Debug)]
+pub(crate) struct EchoPlan {
+    pub(crate) size: usize,
+    pub(crate) binary: bool,
+    pub(crate) depth: usize,
+    /// Messages per second, for an open loop.
+    pub(crate) rate: Option<u32>,
+    /// Measured so many messages, instead of for a time.
+    pub(crate) messages: Option<u64>,
+}
+
+#[derive(Debug)]
+pub(crate) struct FanoutPlan {
+    /// The first so many connections publish.
+    pub(crate) publishers: usize,
+    pub(crate) subscribers: usize,
+    pub(crate) rooms: usize,
+    pub(crate) rate: u32,
+    pub(crate) size: usize,
+    pub(crate) protocol: Protocol,
+    /// What tells this run's rooms and messages from those of another.
+    pub(crate) run: u32,
+}
+
+/// Why there is no plan: whose arguments are wrong is told apart from who cannot be found.
+#[derive(Debug)]
+pub enum NoPlan {
+    /// An argument, and what is allowed instead.
+    BadArguments(String),
+    /// A server that cannot be found.
+    Unreachable(String),
+}
+
+impl Plan {
+    /// Checks the arguments, looks up the server and tries which of its addresses answers, which
+    /// may block for some seconds.
+    pub fn new(args: LoadArgs) -> Result<Plan, NoPlan> {
+        let plan = Plan::of(args).map_err(NoPlan::BadArguments)?;
+        plan.resolved()
+    }
+
+    /// The plan before its server is looked up.
+    fn of(args: LoadArgs) -> Result<Plan, String> {
+        match args.mode {
+            None => Plan::of_storm(args.storm),
+            Some(ModeArgs::Echo(args)) => Plan::of_echo(args),
+            Some(ModeArgs::Fanout(args)) => Plan::of_fanout(args),
+            Some(ModeArgs::Idle(args)) => Plan::of_idle(args),
+        }
+        .and_then(Plan::checked)
+    }
+
+    fn of_storm(args: StormArgs) -> Result<Plan, String> {
+        // `load -c 5 echo` would else be a storm on a host of that name.
+        if let Some(mode) = ["echo", "fanout", "idle"].iter().find(|mode| **mode == args.url) {
+            return Err(format!(
+                "the mode comes before its flags: load {mode} …; a host of that name is {mode}:3030"
+            ));
+        }
+        let mode = Mode::Storm { message: args.message, every: args.every };
+        let mut plan = Plan::with(args.common, &args.url, CHAT_PATH, args.connections, mode)?;
+        plan.hold = args.hold;
+        plan.opening.retry = args.retry;
+        if args.rate > 0 {
+            plan.opening.rate = f64::from(args.rate);
+        }
+        Ok(plan)
+    }
+
+    fn of_echo(args: EchoArgs) -> Result<Plan, String> {
+        let depth = args.depth.unwrap_or(1);
+        let in_flight = u64::from(depth) * u64::from(args.size) * u64::from(args.connections);
+        if in_flight > IN_FLIGHT_BYTES_MAX {
+            return Err(format!(
+                "--connections × --depth × --size is {in_flight} bytes in flight; \
+                 at most {IN_FLIGHT_BYTES_MAX} are allowed"
+            ));
+        }
+        let mode = Mode::Echo(EchoPlan {
+            size: args.size as usize,
+            binary: args.binary,
+            depth: depth as usize,
+            rate: args.rate,
+            messages: args.messages,
+        });
+        let mut plan = Plan::with(args.common, &args.url, ECHO_PATH, args.connections, mode)?;
+        plan.measure(args.measuring);
+        Ok(plan)
+    }
+
+    fn of_fanout(args: FanoutArgs) -> Result<Plan, String> {
+        if args.protocol == Protocol::Raw && args.rooms > 1 {
+            return Err("--rooms needs --protocol chat: a raw broadcast has one room".to_owned());
+        }
+        if args.rooms > args.subscribers {
+            return Err("--rooms must not exceed --subscribers: somebody shall listen".to_owned());
+        }
+        let mode = Mode::Fanout(FanoutPlan {
+            publishers: args.publishers as usize,
+            subscribers: args.subscribers as usize,
+            rooms: args.rooms as usize,
+            rate: args.rate,
+            size: args.size as usize,
+            protocol: args.protocol,
+            // The standard library's hasher is seeded at random for each state.
+            run: RandomState::new().build_hasher().finish() as u32,
+        });
+        let connections = args.publishers + args.subscribers;
+        let mut plan = Plan::with(args.common, &args.url, CHAT_PATH, connections, mode)?;
+        plan.measure(args.measuring);
+        Ok(plan)
+    }
+
+    fn of_idle(args: IdleArgs) -> Result<Plan, String> {
+        let mode = Mode::Idle { ping: Some(args.ping).filter(|every| !every.is_zero()) };
+        let mut plan = Plan::with(args.common, &args.url, CHAT_PATH, args.connections, mode)?;
+        plan.hold = args.hold;
+        Ok(plan)
+    }
+
+    fn with(
+        common: Common,
+        url: &str,
+        path: &str,
+        connections: u32,
+        mode: Mode,
+    ) -> Result<Plan, String> {
+        let target = target(url, path)?;
+        let request = request::request(&target, common.origin.iter().chain(&common.headers))?;
+        let threads = match (common.threads, &mode) {
+            (Some(threads), _) => threads as usize,
+            (None, Mode::Storm { .. } | Mode::Idle { .. }) => 1,
+            // The other half is for the server, if it is on this machine.
+            (None, Mode::Echo(_) | Mode::Fanout(_)) => (cores() / 2).clamp(1, 8),
+        };
+        let rate = match common.ramp.as_secs_f64() {
+            0.0 => 0.0,
+            ramp => f64::from(connections) / ramp,
+        };
+        Ok(Plan {
+            target,
+            address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            allow_remote: common.allow_remote,
+            sources: common.source,
+            request,
+            connections,
+            threads: threads.min(connections as usize),
+            opening: Opening {
+                rate,
+                ramp: common.ramp,
+                connecting: common.connecting,
+                timeout: common.timeout,
+                waited_after: common.waited_after,
+                retry: 0,
+            },
+            warmup: Duration::ZERO,
+            hold: Duration::ZERO,
+            mode,
+            expect: Expectations {
+                refused: common.expect.expect_refused,
+                closed: common.expect.expect_closed,
+                lost: None,
+                p99: common.expect.expect_p99_ms,
+                rate: None,
+            },
+            json: common.json,
+            report: common.report,
+        })
+    }
+
+    fn measure(&mut self, Measuring { duration, warmup, expect_messages }: Measuring) {
+        (self.warmup, self.hold) = (warmup, duration);
+        (self.expect.lost, self.expect.rate) =
+            (expect_messages.expect_lost, expect_messages.expect_rate);
+    }
+
+    fn checked(self) -> Result<Plan, String> {
+        if self.sources.len() > SOURCES_MAX {
+            return Err(format!("--source takes at most {SOURCES_MAX} addresses"));
+        }
+        if self.connections > 200_000 {
+            return Err("--publishers and --subscribers are at most 200000 together".to_owned());
+        }
+        Ok(self)
+    }
+
+    fn resolved(mut self) -> Result<Plan, NoPlan> {
+        self.address = address_of(&self.target, &self.sources).map_err(NoPlan::Unreachable)?;
+        if !self.allow_remote && !self.address.ip().is_loopback() {
+            return Err(NoPlan::BadArguments(format!(
+                "{} is not on this machine: say --allow-remote if its owner agrees",
+                self.target
+            )));
+        }
+        if self.sources.is_empty() {
+            self.sources = sources_for(self.address.ip(), self.connections);
+        }
+        Ok(self)
+    }
+
+    /// The name of the mode, as it is typed.
+    pub(crate) fn mode_name(&self) -> &'static str {
+        match self.mode {
+            Mode::Storm { .. } => "storm",
+            Mode::Echo(_) => "echo",
+            Mode::Fanout(_) => "fanout",
+            Mode::Idle { .. } => "idle",
+        }
+    }
+
+    /// Whether messages are the matter, rather than the connections themselves.
+    pub(crate) fn has_traffic(&self) -> bool {
+        matches!(self.mode, Mode::Echo(_) | Mode::Fanout(_))
+    }
+
+    /// Whether messages leave by a timetable.
+    pub(crate) fn is_open_loop(&self) -> bool {
+        match &self.mode {
+            Mode::Echo(echo) => echo.rate.is_some(),
+            Mode::Fanout(_) => true,
+            Mode::Storm { .. } | Mode::Idle { .. } => false,
+        }
+    }
+
+    /// How many messages are to be measured, where that is the end of the run.
+    pub(crate) fn messages(&self) -> Option<u64> {
+        match &self.mode {
+            Mode::Echo(echo) => echo.messages,
+            Mode::Storm { .. } | Mode::Fanout(_) | Mode::Idle { .. } => None,
+        }
+    }
+}
+
+/// Reads an address, or says what is wrong with it.
+fn target(address: &str, path: &str) -> Result<Target, String> {
+    Target::parse_for(address, path).map_err(|error| error.to_string())
+}
+
+/// The one address all connections go to, reachable from `sources` where these are given.
+///
+/// A name may stand for several addresses, as `localhost` does, and the server may listen on only
+/// one of them; so each is tried with one connection, lest all connections be refused at the wrong
+/// one.
+fn address_of(target: &Target, sources: &[IpAddr]) -> Result<SocketAddr, String> {
+    let mut addresses = target.addresses().map_err(|error| error.to_string())?;
+    let fits =
+        |address: &SocketAddr| sources.iter().all(|source| source.is_ipv4() == address.is_ipv4());
+    addresses.retain(fits);
+    let Some(first) = addresses.first() else {
+        return Err(format!(
+            "{target} has no address of the same family (IPv4, IPv6) as every --source"
+        ));
+    };
+    let is_heard = |address: &&SocketAddr| {
+        addresses.len() == 1 || TcpStream::connect_timeout(address, TRIAL_TIMEOUT).is_ok()
+    };
+    Ok(*addresses.iter().find(is_heard).unwrap_or(first))
+}
+
+/// How many threads this machine runs at once.
+pub(crate) fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The addresses to connect from so that all connections find a port. Only Linux has all of 127/8
+/// on its loopback; elsewhere, and to other machines, the system chooses.
+fn sources_for(server: IpAddr, connections: u32) -> Vec<IpAddr> {
+    let usable = (f64::from(ports_per_address()) * PORTS_USED) as u32;
+    let on_loopback = matches!(server, IpAddr::V4(address) if address.is_loopback());
+    if !cfg!(target_os = "linux") || !on_loopback || connections <= usable {
+        return Vec::new();
+    }
+    let wanted = (connections.div_ceil(usable.max(1)) as usize).min(SOURCES_MAX);
+    (1..=wanted).map(|last| IpAddr::V4(Ipv4Addr::new(127, 0, 0, last as u8))).collect()
+}
+
+/// How many ports the system hands out for each address.
+fn ports_per_address() -> u32 {
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut ends = range.split_whitespace().filter_map(|end| end.parse::<u32>().ok());
+    match (ends.next(), ends.next()) {
+        (Some(low), Some(high)) if low < high => high - low + 1,
+        _ => PORTS_ASSUMED,
+    }
+}
+
+#[cfg(test)]
+impl Plan {
+    /// The plan of a command line, for the tests beside the code. Nothing is looked up.
+    pub(crate) fn typed(line: &str) -> Plan {
+        Plan::of(LoadArgs::typed(line).unwrap()).unwrap()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(line: &str) -> String {
+        match Plan::new(LoadArgs::typed(line).unwrap()) {
+            Err(NoPlan::BadArguments(reason)) => reason,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn another_machine_is_loaded_only_when_asked_to() {
+        // An address that belongs to nobody (RFC 5737); it is only looked at, never called.
+        assert!(refused("ws://192.0.2.1/").contains("--allow-remote"));
+        assert!(refused("echo ws://192.0.2.1/").contains("--allow-remote"));
+        assert!(Plan::new(LoadArgs::typed("ws://192.0.2.1/ --allow-remote").unwrap()).is_ok());
+        assert!(Plan::new(LoadArgs::typed("ws://[::1]:9/").unwrap()).is_ok());
+    }
+
+    #[test]
+    fn an_address_is_completed_by_the_route_of_the_mode() {
+        for (line, target) in [
+            ("localhost", "ws://localhost:3030/ws"),
+            ("echo localhost", "ws://localhost:3030/echo"),
+            ("fanout localhost:4000", "ws://localhost:4000/ws"),
+            ("idle http://localhost:4000/x", "ws://localhost:4000/x"),
+            ("echo ws://localhost:4000", "ws://localhost:4000/"),
+        ] {
+            assert_eq!(Plan::typed(line).target.to_string(), target, "{line}");
+        }
+        assert!(refused("echo wss://localhost").contains("TLS"));
+        assert!(refused("-c 5 echo").contains("load echo"), "a mode, and no host");
+    }
+
+    #[test]
+    fn sources_choose_the_family() {
+        let target = target("127.0.0.1:9", "/").unwrap();
+        assert!(address_of(&target, &["127.0.0.2".parse().unwrap()]).is_ok());
+        assert!(address_of(&target, &["::1".parse().unwrap()]).unwrap_err().contains("family"));
+    }
+
+    #[test]
+    fn what_would_not_fit_is_refused() {
+        assert!(refused("echo -c 1000 --depth 100 --size 65536").contains("in flight"));
+        assert!(refused("fanout --protocol raw --rooms 2").contains("one room"));
+        assert!(refused("fanout --subscribers 3 --rooms 4").contains("somebody shall listen"));
+        assert!(refused("fanout --publishers 5 --subscribers 200000").contains("200000 together"));
+        let many = vec!["127.0.0.1"; 65].join(",");
+        assert!(refused(&format!("--source {many}")).contains("64"));
+    }
+
+    #[test]
+    fn more_connections_than_ports_bring_more_addresses() {
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        assert!(sources_for(loopback, 100).is_empty(), "the system's choice will do");
+        assert!(sources_for("192.0.2.1".parse().unwrap(), 200_000).is_empty());
+        if cfg!(target_os = "linux") {
+            let sources = sources_for(loopback, 200_000);
+            let each = ports_per_address() as usize;
+            assert!(sources.len() * each >= 200_000, "{sources:?}");
+            assert!(sources.iter().all(IpAddr::is_loopback));
+        }
+    }
+
+    #[test]
+    fn a_ramp_is_a_rate_of_opening() {
+        let plan = Plan::typed("idle -c 100 --ramp 4");
+        assert!((plan.opening.rate - 25.0).abs() < 1e-9);
+        assert_eq!(Plan::typed("echo -c 2 --threads 8").threads, 2, "no thread without work");
+    }
+}

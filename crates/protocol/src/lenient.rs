@@ -1,0 +1,34 @@
+//! How a client reads: a field that is missing, or makes no sense, does not spoil the frame.
+
+use serde::{Deserialize, Deserializer, de::Error as _};
+
+/// The highest number that a message can have. A frame with a higher one is not read, so that one
+/// more can always be told.
+pub const SEQ_MAX: u64 = u64::MAX >> 1;
+
+/// Reads the number of a message.
+pub(crate) fn seq<'de, D: Deserializer<'de>>(input: D) -> Result<u64, D::Error> {
+    let seq = u64::deserialize(input)?;
+    let beyond = || D::Error::custom(format_args!("no message has the number {seq}"));
+    (seq <= SEQ_MAX).then_some(seq).ok_or_else(beyond)
+}
+
+/// Reads the number of a message, where there is one.
+pub(crate) fn some_seq<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u64>, D::Error> {
+    seq(input).map(Some)
+}
+
+/// Reads `null` as nothing said.
+pub(crate) fn or_default<'de, D, T>(input: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Option::deserialize(input).map(Option::unwrap_or_default)
+}
+
+/// Reads a limit; what is no number above 0 sets none.
+pub(crate) fn limit<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u32>, D::Error> {
+    let said = Option::<f64>::deserialize(input)?;
+    Ok(said.map(|limit| limit as u32).filter(|limit| *limit > 0))
+}

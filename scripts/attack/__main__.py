@@ -1,0 +1,7 @@
+"""`python3 -m scripts.attack`."""
+
+import sys
+
+from .run import main
+
+sys.exit(main())

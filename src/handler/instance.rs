@@ -1,0 +1,65 @@
+//! A handler and its state for one connection, and what surrounds each call of it.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use super::erased::{BoxState, Call, DynHandler};
+use crate::{hub::conn_handle::ConnHandle, metrics::Counter, ws::close::CloseReason};
+
+/// A handler and its state for one connection. Belongs to the thread that makes the calls: the
+/// worker, or one job thread at a time.
+pub(crate) struct HandlerInstance {
+    pub(crate) handler: Arc<dyn DynHandler>,
+    state: BoxState,
+    /// No message was handled yet.
+    is_fresh: bool,
+}
+
+impl HandlerInstance {
+    pub(crate) fn new(handler: &Arc<dyn DynHandler>, state: BoxState) -> HandlerInstance {
+        HandlerInstance { handler: Arc::clone(handler), state, is_fresh: true }
+    }
+
+    /// Calls the handler, and does what the server owes its session after that call.
+    #[inline]
+    pub(crate) fn call(&mut self, conn: &mut dyn ConnHandle, call: &Call<'_>) {
+        let HandlerInstance { handler, state, is_fresh } = self;
+        let outcome = catch_unwind(AssertUnwindSafe(|| handler.call(state, conn, call)));
+        if outcome.is_err() {
+            on_panic(conn, state.panics());
+        }
+        match call {
+            Call::Message(_) if !*is_fresh => {}
+            Call::Message(_) => {
+                *is_fresh = false;
+                begin_session(conn);
+            }
+            Call::Open => {}
+            Call::Drain => conn.close(CloseReason::GOING_AWAY),
+            Call::Close(reason) => {
+                if conn.hub().depart(conn.session(), conn.id(), reason) {
+                    conn.on_backpressure();
+                }
+            }
+        }
+    }
+}
+
+/// Notes that the client has spoken: it takes up no earlier session any more, and is shown.
+#[cold]
+fn begin_session(conn: &mut dyn ConnHandle) {
+    conn.session().set_begun();
+    if conn.hub().confirm(conn.session()) {
+        conn.on_backpressure();
+    }
+}
+
+/// Closes the connection whose handler panicked; nothing else suffers.
+#[cold]
+pub(crate) fn on_panic(conn: &mut dyn ConnHandle, panics: &Counter) {
+    log::error!("{} {}: the handler panicked", conn.remote_addr(), conn.session().client_id);
+    panics.add_shared();
+    conn.close(CloseReason::INTERNAL);
+}

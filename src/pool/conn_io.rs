@@ -1,0 +1,387 @@
+//! What a connection has in every phase: its socket, its outbox, its deadline, and whether it is
+//! read.
+
+use std::{
+    io::{self, IoSlice, Write},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use bitflags::bitflags;
+
+use super::{
+    bound::IpToken,
+    outbox::{Flushed, Outbox},
+    pauses::{PauseReasons, Pauses},
+    stream::Stream,
+    timers::{Deadline, Millis},
+    worker_cx::{WorkLists, WorkerCtx},
+};
+use crate::{
+    hub::{conn_id::ConnId, send_status::SendStatus},
+    ws::{
+        close::CloseReason,
+        decoder::Event,
+        deflate::{Deflate, Inflater},
+        encode::{encode_frame, header_bytes, message_header},
+        endpoint::Endpoint,
+        frame::{Kind, Message, PreparedFrame},
+    },
+};
+
+/// A message of so many bytes is given to the kernel at once if nothing waits before it: copying it
+/// into the outbox would cost more than the write that is saved by gathering.
+const WRITE_AT_ONCE_BYTES_MIN: usize = 16 << 10;
+
+bitflags! {
+    /// What is known of a socket without trying.
+    #[derive(Debug, Clone, Copy)]
+    pub(super) struct Readiness: u8 {
+        /// There may be something to read.
+        const READABLE = 1;
+        /// The peer has ended its direction. That is read last, and raises no event of its own.
+        const READ_CLOSED = 1 << 1;
+        /// The kernel took all it was given at the last write.
+        const WRITABLE = 1 << 2;
+    }
+
+    /// The lists of its worker that a connection is in.
+    #[derive(Debug, Clone, Copy)]
+    pub(super) struct Listed: u8 {
+        const READY = 1;
+        const DIRTY = 1 << 1;
+    }
+}
+
+/// The part of a connection that outlives its phases. Owned by one worker.
+pub(crate) struct ConnIo {
+    pub(super) id: ConnId,
+    pub(super) stream: Stream,
+    pub(super) remote: SocketAddr,
+    pub(super) outbox: Outbox,
+    pub(super) deadline: Deadline,
+    /// Input that was read and not used yet: half a head, or what came while this connection was
+    /// paused.
+    pub(super) stash: Vec<u8>,
+    /// The stash may hold messages that were not handled yet.
+    pub(super) has_backlog: bool,
+    pub(super) readiness: Readiness,
+    pub(super) listed: Listed,
+    pub(super) pauses: Pauses,
+    /// When bytes last came.
+    pub(super) last_rx: Millis,
+    /// When bytes last went.
+    pub(super) last_tx: Millis,
+    /// Bytes that the kernel took so far.
+    pub(super) bytes_sent: u64,
+    /// A close that was asked for; it begins at the end of the turn. The first one counts.
+    pub(super) close_asked: Option<Box<CloseReason>>,
+    /// Compression, where the handshake agreed on it.
+    pub(super) deflate: Option<Box<Deflate>>,
+    /// Boxed, because most servers set no limit, and each connection would pay for the space.
+    _ip_token: Option<Box<IpToken>>,
+}
+
+impl ConnIo {
+    pub(super) fn new(
+        id: ConnId,
+        stream: Stream,
+        remote: SocketAddr,
+        ip_token: Option<IpToken>,
+        now: Millis,
+    ) -> ConnIo {
+        ConnIo {
+            id,
+            stream,
+            remote,
+            outbox: Outbox::default(),
+            deadline: Deadline::default(),
+            stash: Vec::new(),
+            has_backlog: false,
+            readiness: Readiness::WRITABLE,
+            listed: Listed::empty(),
+            pauses: Pauses::NONE,
+            last_rx: now,
+            last_tx: now,
+            bytes_sent: 0,
+            close_asked: None,
+            deflate: None,
+            _ip_token: ip_token.map(Box::new),
+        }
+    }
+
+    pub(super) fn slot(&self) -> usize {
+        self.id.slot as usize
+    }
+
+    /// Makes `wait` from now the one deadline of this connection.
+    pub(super) fn set_deadline(&mut self, wait: Duration, cx: &mut WorkerCtx) {
+        let at = cx.after(wait);
+        cx.timers.set(self.slot(), &mut self.deadline, at);
+    }
+
+    /// Asks for a close at the end of the turn. Until then nothing more is queued.
+    pub(super) fn ask_close(&mut self, reason: CloseReason, work: &mut WorkLists) {
+        if self.close_asked.is_none() {
+            self.close_asked = Some(Box::new(reason));
+            self.list_dirty(work);
+        }
+    }
+
+    /// Whether a message of `bytes` may be queued. A client that is too far behind is closed for
+    /// it; for what its rooms send, the overflow policy decides instead.
+    #[inline]
+    fn may_queue(&mut self, bytes: usize, cx: &mut WorkerCtx) -> bool {
+        let fits = self.close_asked.is_none() && self.outbox.fits(bytes, &cx.limits.outbox);
+        fits || self.may_queue_after_write(bytes, cx)
+    }
+
+    #[cold]
+    fn may_queue_after_write(&mut self, bytes: usize, cx: &mut WorkerCtx) -> bool {
+        if self.close_asked.is_some() {
+            return false;
+        }
+        let fits = self.fits(bytes, cx);
+        if !fits && self.close_asked.is_none() {
+            self.close_slow(cx);
+        }
+        fits
+    }
+
+    /// Whether the outbox takes a message of `bytes`, now or after a write. Asks for the close of a
+    /// connection that turns out to be lost.
+    #[inline]
+    pub(super) fn fits(&mut self, bytes: usize, cx: &mut WorkerCtx) -> bool {
+        self.outbox.fits(bytes, &cx.limits.outbox) || self.fits_after_write(bytes, cx)
+    }
+
+    #[cold]
+    fn fits_after_write(&mut self, bytes: usize, cx: &mut WorkerCtx) -> bool {
+        // It may only look slow because this turn has not flushed yet.
+        if self.write(cx).is_err() {
+            self.ask_close(CloseReason::LOST, &mut cx.work);
+            return false;
+        }
+        self.outbox.fits(bytes, &cx.limits.outbox)
+    }
+
+    /// Closes a client that is too far behind, for a message that was just dropped.
+    pub(super) fn close_slow(&mut self, cx: &mut WorkerCtx) {
+        cx.metrics().dropped.add(1);
+        self.ask_close(CloseReason::SLOW_CONSUMER, &mut cx.work);
+    }
+
+    /// Queues a message, or drops it and closes a client that is too far behind.
+    #[inline]
+    pub(super) fn send(&mut self, message: Message<'_>, cx: &mut WorkerCtx) -> SendStatus {
+        if !self.may_queue(message.as_bytes().len(), cx) {
+            return SendStatus::Dropped;
+        }
+        self.queue(message, cx);
+        self.on_queued(cx)
+    }
+
+    /// Queues a message that is encoded already, or drops it as [`ConnIo::send`] does.
+    pub(super) fn send_prepared(
+        &mut self,
+        frame: &PreparedFrame,
+        cx: &mut WorkerCtx,
+    ) -> SendStatus {
+        if !self.may_queue(frame.len(), cx) {
+            return SendStatus::Dropped;
+        }
+        self.queue_prepared(frame, cx);
+        self.on_queued(cx)
+    }
+
+    /// Counts a message that was just queued.
+    fn on_queued(&mut self, cx: &mut WorkerCtx) -> SendStatus {
+        cx.metrics().messages_out.add(1);
+        self.list_dirty(&mut cx.work);
+        self.outbox.status(&cx.limits.outbox)
+    }
+
+    /// Queues a message that fits.
+    // In line for short messages to clients without compression; everything else stays out of the
+    // way.
+    #[inline(always)]
+    fn queue(&mut self, message: Message<'_>, cx: &mut WorkerCtx) {
+        let (kind, payload) = (message.kind(), message.as_bytes());
+        if self.deflate.is_some() || payload.len() >= WRITE_AT_ONCE_BYTES_MIN {
+            return self.queue_otherwise(kind, payload, cx);
+        }
+        let header = message_header(kind, false);
+        self.outbox.push_own(1, &mut cx.scratch.spare, |out| encode_frame(out, &header, payload));
+    }
+
+    #[inline(never)]
+    fn queue_otherwise(&mut self, kind: Kind, payload: &[u8], cx: &mut WorkerCtx) {
+        let scratch = &mut cx.scratch;
+        match &mut self.deflate {
+            Some(deflate) if payload.len() >= cx.limits.compression_threshold => {
+                self.outbox.push_own(1, &mut scratch.spare, |out| {
+                    let (deflaters, deflated) = (&mut scratch.deflaters, &mut scratch.deflated);
+                    deflate.write_frame(kind, payload, deflaters, deflated, out);
+                });
+            }
+            _ if payload.len() >= WRITE_AT_ONCE_BYTES_MIN => self.queue_large(kind, payload, cx),
+            _ => {
+                let header = message_header(kind, false);
+                let spare = &mut scratch.spare;
+                self.outbox.push_own(1, spare, |out| encode_frame(out, &header, payload));
+            }
+        }
+    }
+
+    fn queue_large(&mut self, kind: Kind, payload: &[u8], cx: &mut WorkerCtx) {
+        let (header, used) = header_bytes(&message_header(kind, false), payload.len());
+        let mut parts = [&header[..used], payload];
+        if !self.write_at_once(&mut parts, cx) {
+            self.outbox.push_own(1, &mut cx.scratch.spare, |out| {
+                out.reserve(parts[0].len() + parts[1].len());
+                parts.iter().for_each(|part| out.extend_from_slice(part));
+            });
+        }
+    }
+
+    /// Gives the kernel what it takes of a frame if nothing waits before it, and takes that off the
+    /// parts. Returns whether it took all. An error is left for the next write to find.
+    fn write_at_once(&mut self, parts: &mut [&[u8]; 2], cx: &mut WorkerCtx) -> bool {
+        if self.is_blocked() || !self.outbox.is_empty() {
+            return false;
+        }
+        let Ok(sent) = self.stream.write_vectored(&parts.map(IoSlice::new)) else { return false };
+        self.on_sent(sent, cx);
+        let of_header = sent.min(parts[0].len());
+        *parts = [&parts[0][of_header..], &parts[1][sent - of_header..]];
+        parts[1].is_empty()
+    }
+
+    /// Queues a frame that others are sent as well: compressed once for all of them where that is
+    /// agreed.
+    pub(super) fn queue_prepared(&mut self, frame: &PreparedFrame, cx: &mut WorkerCtx) {
+        let is_short = frame.payload().len() < cx.limits.compression_threshold;
+        let Some(deflate) = self.deflate.as_ref().filter(|_| !is_short) else {
+            return self.outbox.push_shared(frame.bytes(), &mut cx.scratch.spare);
+        };
+        let bits = deflate.shared_window_bits();
+        match bits.and_then(|bits| frame.shared(bits, &mut cx.scratch.deflaters)) {
+            Some(shared) => self.outbox.push_shared(shared, &mut cx.scratch.spare),
+            None => self.queue(frame.message(), cx),
+        }
+    }
+
+    /// Queues bytes that count as no message (HTTP, control frames). They know no overflow.
+    pub(super) fn queue_bytes(&mut self, bytes: &mut Vec<u8>, cx: &mut WorkerCtx) {
+        self.outbox.push_own(0, &mut cx.scratch.spare, |out| out.append(bytes));
+        self.list_dirty(&mut cx.work);
+    }
+
+    /// Queues the control frames that the endpoint wants sent.
+    #[inline]
+    pub(super) fn queue_control(&mut self, cx: &mut WorkerCtx) {
+        if !cx.scratch.control.is_empty() {
+            let scratch = &mut cx.scratch;
+            self.outbox.push_own(0, &mut scratch.spare, |out| out.append(&mut scratch.control));
+            self.list_dirty(&mut cx.work);
+        }
+    }
+
+    /// Takes the next message or control frame off the front of `input`, and queues what must be
+    /// answered to it.
+    #[inline(always)]
+    pub(super) fn next_event<'i>(
+        &mut self,
+        endpoint: &mut Endpoint,
+        input: &mut &'i mut [u8],
+        cx: &mut WorkerCtx,
+    ) -> Event<'i> {
+        let scratch = &mut cx.scratch;
+        let deflate = self.deflate.as_deref_mut();
+        let inflater =
+            deflate.map(|deflate| Inflater { deflate, deflaters: &mut scratch.deflaters });
+        let event = endpoint.next(input, &mut scratch.control, &cx.limits.protocol, inflater);
+        self.queue_control(cx);
+        event
+    }
+
+    /// Has the connection flushed at the end of the turn.
+    pub(super) fn list_dirty(&mut self, work: &mut WorkLists) {
+        if !self.listed.contains(Listed::DIRTY) {
+            self.listed.insert(Listed::DIRTY);
+            work.dirty.push(self.slot());
+        }
+    }
+
+    /// Has the connection read, unless it is paused.
+    pub(super) fn list_ready(&mut self, work: &mut WorkLists) {
+        if !self.pauses.is_paused() && !self.listed.contains(Listed::READY) {
+            self.listed.insert(Listed::READY);
+            work.ready.push(self.slot());
+        }
+    }
+
+    /// Leaves the connection unread until its worker is free of backpressure.
+    pub(super) fn park(&mut self, work: &mut WorkLists) {
+        if self.pauses.set(PauseReasons::MAILBOX) {
+            work.parked.push(self.slot());
+        }
+    }
+
+    /// Takes away a reason for which the connection was not read, and has it read if none is left.
+    pub(super) fn resume(&mut self, reason: PauseReasons, work: &mut WorkLists) {
+        if self.pauses.clear(reason) {
+            self.list_ready(work);
+        }
+    }
+
+    /// Whether the kernel took no more when it was last written to.
+    pub(super) fn is_blocked(&self) -> bool {
+        !self.readiness.contains(Readiness::WRITABLE)
+    }
+
+    /// Whether the peer has more to read and has read on lately: an answer that takes it longer
+    /// than the next deadline is not cut off.
+    pub(super) fn is_reading(&self, cx: &WorkerCtx) -> bool {
+        let timeout = cx.config().timeout.as_millis() as Millis;
+        !self.outbox.is_empty() && cx.now < self.last_tx + timeout
+    }
+
+    /// Notes that the kernel took `sent` bytes.
+    fn on_sent(&mut self, sent: usize, cx: &mut WorkerCtx) {
+        if sent > 0 {
+            cx.metrics().bytes_out.add(sent as u64);
+            self.bytes_sent += sent as u64;
+            self.last_tx = cx.now;
+        }
+    }
+
+    /// Gives the kernel what it takes, and pauses or resumes reading accordingly.
+    pub(super) fn write(&mut self, cx: &mut WorkerCtx) -> io::Result<Flushed> {
+        let (flushed, sent) = self.outbox.flush(&mut self.stream, &mut cx.scratch.spare)?;
+        if self.is_blocked() && sent > 0 {
+            // A blocked socket that accepts bytes again proves that its peer is alive, though it
+            // may be too slow to say so.
+            self.last_rx = cx.now;
+        }
+        self.readiness.set(Readiness::WRITABLE, flushed == Flushed::Empty);
+        self.on_sent(sent, cx);
+        // Most writes empty an outbox that nothing was paused for.
+        if flushed == Flushed::Blocked || self.pauses.is_paused() {
+            self.update_outbox_pause(cx);
+        }
+        Ok(flushed)
+    }
+
+    fn update_outbox_pause(&mut self, cx: &mut WorkerCtx) {
+        if self.pauses.has(PauseReasons::OUTBOX) {
+            if self.outbox.is_low(&cx.limits.outbox) {
+                self.resume(PauseReasons::OUTBOX, &mut cx.work);
+            }
+        } else if self.outbox.status(&cx.limits.outbox) == SendStatus::Behind
+            && self.pauses.set(PauseReasons::OUTBOX)
+        {
+            cx.metrics().read_pauses.add(1);
+        }
+    }
+}

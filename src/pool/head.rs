@@ -1,0 +1,338 @@
+//! The HTTP phase of a connection: requests, their answers and refusals.
+
+use std::{
+    borrow::Cow,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use super::{
+    bound::BoundToken, closing::Stage, conn_io::ConnIo, open::UpgradeRequest, worker_cx::WorkerCtx,
+};
+use crate::{
+    config::Compression,
+    handler::Refusal,
+    http::{
+        head::{BadHead, HeaderSpace, Request},
+        response::{Response, Status, error_body, retry_after_s},
+        router::{self, Target},
+    },
+    metrics::Refused,
+    ws::{
+        extension::Takeover,
+        handshake::{NotAnUpgrade, Upgrade},
+    },
+};
+
+/// A connection that speaks HTTP.
+pub(crate) struct Head {
+    awaits: Awaited,
+    _token: BoundToken,
+}
+
+/// Which request is due.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Awaited {
+    /// The first one; it must come.
+    First,
+    /// Another one, if the client likes.
+    Next,
+    /// None: the connection ends when its last answer is written.
+    None,
+}
+
+/// What a step of the HTTP phase comes to, and how many bytes were used for it.
+pub(super) enum HeadStep {
+    /// There is no whole request, or none that may be answered now.
+    Wait,
+    Answered(usize),
+    /// The connection ends with the answer that is queued; nothing more is read.
+    Last,
+    Upgrade(usize, UpgradeRequest),
+}
+
+/// What a request turned out to be, with nothing borrowed from it.
+enum Asked {
+    /// An answer in JSON.
+    Plain {
+        status: Status,
+        body: String,
+        advice: &'static str,
+        closes: bool,
+        head_only: bool,
+    },
+    /// A static page, by its index; `known` if the client has its body already.
+    Page {
+        page: usize,
+        known: bool,
+        closes: bool,
+        head_only: bool,
+    },
+    Upgrade(UpgradeRequest),
+    /// A refused upgrade; the connection ends.
+    Refused(RefusedRequest),
+}
+
+/// A refusal in the making.
+struct RefusedRequest {
+    why: Refused,
+    status: Status,
+    message: Cow<'static, str>,
+    /// A header line with what would be right; may be empty.
+    advice: &'static str,
+    /// Whether it answers a HEAD.
+    head_only: bool,
+}
+
+impl RefusedRequest {
+    fn new(why: Refused, status: Status, message: impl Into<Cow<'static, str>>) -> RefusedRequest {
+        RefusedRequest { why, status, message: message.into(), advice: "", head_only: false }
+    }
+}
+
+impl Head {
+    /// A connection whose first request is due; `token` counts it among those.
+    pub(super) fn new(token: BoundToken, io: &mut ConnIo, cx: &mut WorkerCtx) -> Head {
+        io.set_deadline(cx.config().handshake_timeout, cx);
+        Head { awaits: Awaited::First, _token: token }
+    }
+
+    /// Handles one request off the front of `input`.
+    pub(super) fn read(&mut self, input: &[u8], io: &mut ConnIo, cx: &mut WorkerCtx) -> HeadStep {
+        if self.awaits == Awaited::None {
+            return HeadStep::Last;
+        }
+        if !io.outbox.fits(0, &cx.limits.outbox) {
+            // A client that pipelines requests must read the answers before there are more.
+            io.has_backlog = true;
+            io.list_dirty(&mut cx.work);
+            return HeadStep::Wait;
+        }
+        if input.is_empty() {
+            return HeadStep::Wait;
+        }
+        let mut space = HeaderSpace::default();
+        let head_bytes_max = cx.config().max_head_bytes;
+        let (asked, used) = match Request::parse(input, &mut space) {
+            Ok(Some((request, used))) if used > head_bytes_max => {
+                (too_large(request.method() == "HEAD"), used)
+            }
+            Ok(Some((request, used))) => (ask(&request.with_remote(io.remote), cx), used),
+            Ok(None) if input.len() > head_bytes_max => (too_large(false), input.len()),
+            Ok(None) => return HeadStep::Wait,
+            Err(bad) => (bad_head(bad), input.len()),
+        };
+        match asked {
+            Asked::Plain { status, body, advice, closes, head_only } => {
+                let headers = [advice];
+                let response =
+                    Response { status, body: &body, headers: &headers, closes, head_only };
+                respond(&response, io, cx);
+                if closes {
+                    return HeadStep::Last;
+                }
+                self.await_next(Awaited::Next, io, cx);
+            }
+            Asked::Page { page, known, closes, head_only } => {
+                give_page(page, known, closes, head_only, io, cx);
+                // It closes when the page is out, however long that takes a client that reads.
+                self.await_next(if closes { Awaited::None } else { Awaited::Next }, io, cx);
+            }
+            Asked::Refused(refused) => {
+                refuse(&refused, io, cx);
+                return HeadStep::Last;
+            }
+            Asked::Upgrade(request) => return HeadStep::Upgrade(used, request),
+        }
+        HeadStep::Answered(used)
+    }
+
+    fn await_next(&mut self, awaits: Awaited, io: &mut ConnIo, cx: &mut WorkerCtx) {
+        self.awaits = awaits;
+        io.set_deadline(cx.config().handshake_timeout, cx);
+    }
+
+    /// Whether the connection ends when everything is written.
+    pub(super) fn is_last(&self) -> bool {
+        self.awaits == Awaited::None
+    }
+
+    /// Answers a head that does not come in time; a connection that is idle between requests just
+    /// ends. Returns how, unless the client still reads.
+    pub(super) fn on_deadline(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) -> Option<Stage> {
+        if io.is_reading(cx) {
+            io.set_deadline(cx.config().handshake_timeout, cx);
+            return None;
+        }
+        if self.awaits != Awaited::First && io.stash.is_empty() {
+            return Some(Stage::Flush);
+        }
+        let message = "the request head did not come in time";
+        refuse(&RefusedRequest::new(Refused::HeadTimeout, Status::RequestTimeout, message), io, cx);
+        Some(Stage::FlushThenLinger)
+    }
+}
+
+/// Answers an upgrade that cannot be served with a 503.
+pub(super) fn refuse_unavailable(why: Refused, io: &mut ConnIo, cx: &mut WorkerCtx) {
+    let message = match why {
+        Refused::Draining => "the server is shutting down",
+        Refused::QueueTimeout => "the server stayed full for too long",
+        _ => "the server is full",
+    };
+    refuse(&RefusedRequest::new(why, Status::Unavailable, message), io, cx);
+}
+
+/// Answers with a refusal, and counts it. The connection is to linger, so that the client can read
+/// it.
+fn refuse(refused: &RefusedRequest, io: &mut ConnIo, cx: &mut WorkerCtx) {
+    let RefusedRequest { why, status, message, advice, head_only } = refused;
+    cx.shared.metrics.refuse(*why);
+    log::debug!("{}: {} {}: {message}", io.remote, status.code(), why.name());
+    // Coming back sooner than the line moves would only be refused again.
+    let retry_after = retry_after_s(cx.config().queue_timeout / 4);
+    let retry = format!("Retry-After: {retry_after}");
+    let is_unavailable = *status == Status::Unavailable;
+    let body = error_body(why.name(), message, is_unavailable.then_some(retry_after));
+    let headers = [*advice, if is_unavailable { &retry } else { "" }];
+    let response = Response {
+        status: *status,
+        body: &body,
+        headers: &headers,
+        closes: true,
+        head_only: *head_only,
+    };
+    respond(&response, io, cx);
+}
+
+fn respond(response: &Response<'_>, io: &mut ConnIo, cx: &mut WorkerCtx) {
+    let mut out = Vec::with_capacity(512 + response.body.len());
+    response.write(&mut out, cx.date());
+    io.queue_bytes(&mut out, cx);
+}
+
+/// Answers with a page. Its body is shared, and may be larger than what else may wait for a client.
+fn give_page(
+    page: usize,
+    known: bool,
+    closes: bool,
+    head_only: bool,
+    io: &mut ConnIo,
+    cx: &mut WorkerCtx,
+) {
+    let mut head = Vec::with_capacity(256);
+    let shared = Arc::clone(&cx.shared);
+    let page = &shared.pages[page];
+    page.write_head(&mut head, cx.date(), known, closes);
+    io.queue_bytes(&mut head, cx);
+    if !known && !head_only && !page.body().is_empty() {
+        io.outbox.push_shared(page.body(), &mut cx.scratch.spare);
+    }
+}
+
+/// Finds out what a request asks for. The handler of an upgrade is asked here, before any promise.
+fn ask(request: &Request<'_>, cx: &WorkerCtx) -> Asked {
+    let shared = &cx.shared;
+    let head_only = request.method() == "HEAD";
+    let closes = !request.keeps_alive() || shared.is_draining();
+    let plain = |status, body, advice| Asked::Plain { status, body, advice, closes, head_only };
+    let json = |body: serde_json::Result<String>, status| match body {
+        Ok(body) => plain(status, body, ""),
+        Err(error) => {
+            plain(Status::InternalError, error_body("internal", &error.to_string(), None), "")
+        }
+    };
+    let paths = shared.routes.iter().map(|route| route.path.as_str());
+    let pages = shared.pages.iter().map(|page| page.path.as_str());
+    match router::route(request, paths, pages) {
+        Target::Health => {
+            let status = if shared.is_draining() { Status::Unavailable } else { Status::Ok };
+            json(serde_json::to_string(&shared.health()), status)
+        }
+        Target::Stats => json(serde_json::to_string(&shared.snapshot()), Status::Ok),
+        Target::NotFound => {
+            let message = "there is nothing here; try /health, /stats or a WebSocket route";
+            plain(Status::NotFound, error_body("not_found", message, None), "")
+        }
+        Target::MethodNotAllowed => {
+            let body = error_body("method_not_allowed", "only GET and HEAD work here", None);
+            plain(Status::MethodNotAllowed, body, "Allow: GET, HEAD")
+        }
+        Target::Socket(route) => ask_upgrade(request, route, cx),
+        Target::Page(page) => {
+            let known = shared.pages[page].is_known_to(request);
+            Asked::Page { page, known, closes, head_only }
+        }
+    }
+}
+
+fn ask_upgrade(request: &Request<'_>, route: usize, cx: &WorkerCtx) -> Asked {
+    let refused =
+        |why, status, message: String| Asked::Refused(RefusedRequest::new(why, status, message));
+    let takeover = match cx.config().compression {
+        Compression::Off => None,
+        Compression::Shared => Some(Takeover::Never),
+        Compression::Dedicated => Some(Takeover::Allowed),
+    };
+    let mut upgrade = match Upgrade::check(request.upgrade(), takeover) {
+        Ok(upgrade) => upgrade,
+        Err(NotAnUpgrade { fault, reason, advice }) => {
+            let (status, head_only) = (Status::of_fault(fault), request.method() == "HEAD");
+            let refuse = RefusedRequest::new(Refused::BadRequest, status, reason);
+            return Asked::Refused(RefusedRequest { advice, head_only, ..refuse });
+        }
+    };
+    if !is_allowed_origin(request.header("Origin"), &cx.config().allowed_origins) {
+        let message = "this origin is not allowed".to_owned();
+        return refused(Refused::Origin, Status::Forbidden, message);
+    }
+    let handler = &cx.shared.routes[route].handler;
+    let panics = &cx.shared.metrics.server.handler_panics;
+    let asked = catch_unwind(AssertUnwindSafe(|| {
+        let state = handler.upgrade(request, panics)?;
+        upgrade.choose_subprotocol(request.upgrade().headers, handler.subprotocols());
+        Ok(state)
+    }));
+    match asked {
+        Ok(Ok(state)) => Asked::Upgrade(UpgradeRequest { upgrade, route, state }),
+        Ok(Err(Refusal { status, message })) => refused(Refused::Handler, status, message),
+        Err(_) => {
+            panics.add_shared();
+            log::error!("the handler of {} panicked at an upgrade", request.path());
+            refused(Refused::Handler, Status::InternalError, "internal error".to_owned())
+        }
+    }
+}
+
+/// Whether a page of `origin` may connect. A client that is no browser sends none, and may.
+fn is_allowed_origin(origin: Option<&str>, allowed: &[String]) -> bool {
+    let Some(origin) = origin else { return true };
+    allowed.is_empty() || allowed.iter().any(|known| known.eq_ignore_ascii_case(origin))
+}
+
+fn bad_head(bad: BadHead) -> Asked {
+    let BadHead { status, reason, head_only } = bad;
+    Asked::Refused(RefusedRequest {
+        head_only,
+        ..RefusedRequest::new(Refused::BadRequest, status, reason)
+    })
+}
+
+fn too_large(head_only: bool) -> Asked {
+    let (status, reason) = (Status::HeadTooLarge, "the request head is too large");
+    bad_head(BadHead { status, reason, head_only })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_checked_only_where_there_are_both() {
+        let allowed = ["https://a.example".to_owned()];
+        assert!(is_allowed_origin(None, &allowed));
+        assert!(is_allowed_origin(Some("HTTPS://A.example"), &allowed));
+        assert!(!is_allowed_origin(Some("https://b.example"), &allowed));
+        assert!(is_allowed_origin(Some("null"), &[]));
+    }
+}

@@ -1,0 +1,310 @@
+//! A WebSocket connection while it is served: its messages, its pings, and the end of its service.
+
+use std::{io, sync::Arc, time::Duration};
+
+use super::{
+    admission::Permit,
+    closing::{Closing, Stage},
+    conn_io::ConnIo,
+    dispatch::Dispatch,
+    inline_conn::InlineConn,
+    jobs::SerialQueue,
+    outbox::Flushed,
+    pauses::PauseReasons,
+    room_lag::RoomLags,
+    timers::Millis,
+    worker_cx::WorkerCtx,
+};
+use crate::{
+    handler::{
+        erased::{BoxState, Call},
+        instance::HandlerInstance,
+    },
+    hub::{
+        memberships::Match,
+        names::RoomPattern,
+        notice::{Notice, NoticeFormatter},
+        room::Room,
+        send_status::SendStatus,
+        session::Session,
+    },
+    ws::{
+        close::CloseReason, decoder::Event, deflate::Deflate, endpoint::Endpoint,
+        handshake::Upgrade,
+    },
+};
+
+/// Messages handled for one connection before the others get their turn.
+const MESSAGES_PER_TURN_MAX: usize = 256;
+
+/// How long a newcomer may be silent before it is shown in presence. A client that resumes an
+/// earlier session does so at once, and must not be seen to come and go under another name.
+const NEWCOMER_QUIET_MS: Millis = 1000;
+
+/// A WebSocket connection being served.
+pub(crate) struct Open {
+    endpoint: Endpoint,
+    pub(super) session: Arc<Session>,
+    pub(super) dispatch: Dispatch,
+    permit: Permit,
+    /// The rooms that the client is too slow for, if there are any.
+    pub(super) lags: Option<Box<RoomLags>>,
+    /// When a ping was last sent; 0 if none was.
+    pinged: Millis,
+    /// When its session is shown in presence if it has said nothing by then; 0 once that is done.
+    show_at: Millis,
+}
+
+/// An upgrade that its handler would take.
+pub(crate) struct UpgradeRequest {
+    pub(super) upgrade: Upgrade,
+    pub(super) route: usize,
+    pub(super) state: BoxState,
+}
+
+/// Why an open connection is over for its handler, and what follows.
+pub(super) type Ended = (CloseReason, Stage);
+
+impl Open {
+    /// Answers an upgrade that has its permit with a 101, and tells the handler. `waited_ms` is the
+    /// time that the upgrade spent in line.
+    pub(super) fn begin(
+        permit: Permit,
+        request: UpgradeRequest,
+        waited_ms: Option<u64>,
+        io: &mut ConnIo,
+        cx: &mut WorkerCtx,
+    ) -> Box<Open> {
+        let UpgradeRequest { upgrade, route, state } = request;
+        io.outbox.push_own(0, &mut cx.scratch.spare, |out| upgrade.respond(out, waited_ms));
+        io.list_dirty(&mut cx.work);
+        io.deflate = upgrade.compression.map(|agreed| Box::new(Deflate::new(agreed)));
+        // A client cannot be silent before it was let in.
+        io.last_rx = cx.now;
+        let shared = &cx.shared;
+        shared.metrics.server.accepted_total.add_shared();
+        if let Some(waited_ms) = waited_ms {
+            shared.metrics.queue_wait.record(Duration::from_millis(waited_ms));
+        }
+        let chosen = &shared.routes[route];
+        let formatter: Arc<dyn NoticeFormatter> = Arc::clone(&chosen.handler) as _;
+        let resumable = chosen.handler.resumable();
+        let session = shared.hub.sessions.begin(io.id, route as u16, resumable, formatter);
+        log::debug!("{} {}: open", io.remote, session.client_id);
+        let instance = HandlerInstance::new(&chosen.handler, state);
+        let dispatch = match &chosen.jobs {
+            None => Dispatch::Inline(instance),
+            Some(pool) => {
+                let conn = (io.id, io.remote);
+                Dispatch::Queued(SerialQueue::new(pool, &shared.hub, conn, &session, instance))
+            }
+        };
+        let mut open = Box::new(Open {
+            endpoint: Endpoint::default(),
+            session,
+            dispatch,
+            permit,
+            lags: None,
+            pinged: 0,
+            show_at: if resumable { cx.now + NEWCOMER_QUIET_MS } else { 0 },
+        });
+        open.call(&Call::Open, io, cx);
+        open.watch(io, cx);
+        open
+    }
+
+    /// Makes a call of the handler. `false` asks that the connection be paused.
+    #[inline]
+    fn call(&mut self, call: &Call<'_>, io: &mut ConnIo, cx: &mut WorkerCtx) -> bool {
+        self.dispatch.call(&mut InlineConn { io, cx, session: &mut self.session }, call)
+    }
+
+    /// Handles messages until the input is used up, the connection is paused, or others must get a
+    /// turn.
+    pub(super) fn read(
+        &mut self,
+        rest: &mut &mut [u8],
+        io: &mut ConnIo,
+        cx: &mut WorkerCtx,
+    ) -> io::Result<Option<Ended>> {
+        io.has_backlog = true;
+        for _ in 0..MESSAGES_PER_TURN_MAX {
+            if io.close_asked.is_some() {
+                return Ok(None);
+            }
+            if cx.work.has_backpressure {
+                io.park(&mut cx.work);
+                return Ok(None);
+            }
+            match io.next_event(&mut self.endpoint, rest, cx) {
+                Event::Message(received) => {
+                    cx.metrics().messages_in.add(1);
+                    if !self.call(&Call::Message(received.message()), io, cx) {
+                        io.pauses.set(PauseReasons::JOBS);
+                    }
+                }
+                Event::Ping(_) | Event::Pong(_) => {}
+                Event::NeedMore => {
+                    io.has_backlog = false;
+                    return Ok(None);
+                }
+                Event::Close(reason) => return Ok(Some((reason, Stage::Flush))),
+                Event::Failed(reason) => return Ok(Some((reason, Stage::FlushThenLinger))),
+            }
+            if io.outbox.status(&cx.limits.outbox) == SendStatus::Behind {
+                // A client that does not read its answers is not read either.
+                self.write(io, cx)?;
+            }
+            if io.pauses.is_paused() {
+                return Ok(None);
+            }
+        }
+        io.list_ready(&mut cx.work);
+        Ok(None)
+    }
+
+    /// Writes what the kernel takes. Where that may have made room for what is held back, the
+    /// connection is flushed once more.
+    pub(super) fn write(&self, io: &mut ConnIo, cx: &mut WorkerCtx) -> io::Result<Flushed> {
+        if self.lags.is_none() {
+            return io.write(cx);
+        }
+        let before = io.bytes_sent;
+        let flushed = io.write(cx)?;
+        if io.bytes_sent > before {
+            io.list_dirty(&mut cx.work);
+        }
+        Ok(flushed)
+    }
+
+    /// Goes on with another session, which a job of its handler has taken up.
+    pub(super) fn attach(&mut self, session: Arc<Session>, io: &ConnIo, cx: &mut WorkerCtx) {
+        cx.leave_all(io.slot());
+        self.session = session;
+    }
+
+    /// Enters a room that was made and that this connection subscribed to.
+    pub(super) fn on_matched(
+        &mut self,
+        room: &Arc<Room>,
+        pattern: &RoomPattern,
+        io: &mut ConnIo,
+        cx: &mut WorkerCtx,
+    ) {
+        let hub = Arc::clone(&cx.shared.hub);
+        let mut conn = InlineConn { io, cx, session: &mut self.session };
+        let notice = match hub.matched(&mut conn, room, pattern) {
+            Match::Joined(position) => {
+                let (room, overflow) = (&room.name, room.overflow);
+                Notice::Matched { pattern, room, position, overflow }
+            }
+            Match::Full => Notice::Unmatched { pattern, room: &room.name },
+            Match::Stale => return,
+        };
+        if let Some(frame) = self.dispatch.notice(&mut conn, &notice) {
+            io.send_prepared(&frame, cx);
+        }
+    }
+
+    /// Reads on, now that the jobs of the handler have caught up.
+    pub(super) fn on_jobs_done(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) {
+        // The time it was not read is ours, not the client's silence.
+        io.last_rx = cx.now;
+        io.resume(PauseReasons::JOBS, &mut cx.work);
+    }
+
+    /// Tells the handler that the server drains; the close follows its call.
+    pub(super) fn drain(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) {
+        self.call(&Call::Drain, io, cx);
+    }
+
+    /// Looks after the connection when its deadline has passed, and sets the next one.
+    pub(super) fn on_deadline(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) -> io::Result<()> {
+        // The kernel calls a socket writable only when a good part of its buffer is free, which
+        // takes a slow client long. Only a write shows whether it takes anything at all.
+        if io.is_blocked() {
+            self.write(io, cx)?;
+        }
+        self.watch(io, cx);
+        Ok(())
+    }
+
+    /// Shows a new client, pings a quiet one, closes a silent one, and sets the deadline for
+    /// looking again.
+    fn watch(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) {
+        if self.show_at > 0 && cx.now >= self.show_at {
+            // A client that has been there for a while hardly resumes an earlier session.
+            self.show_at = 0;
+            if cx.shared.hub.confirm(&self.session) {
+                cx.on_backpressure();
+            }
+        }
+        let timeout = cx.config().timeout.as_millis() as Millis;
+        let ping = cx.config().ping.as_millis() as Millis;
+        if io.pauses.has(PauseReasons::JOBS) || cx.work.has_backpressure {
+            // It is the server that does not read; silence means nothing.
+            io.last_rx = cx.now;
+        }
+        if cx.now - io.last_rx >= timeout {
+            let is_slow = io.pauses.has(PauseReasons::OUTBOX) || self.lags.is_some();
+            let reason = match (is_slow, self.pinged > io.last_rx) {
+                (true, _) => CloseReason::SLOW_CONSUMER,
+                (false, true) => CloseReason::NO_PONG,
+                (false, false) => CloseReason::IDLE,
+            };
+            io.ask_close(reason, &mut cx.work);
+            // The close begins in this turn and sets a deadline of its own.
+            return cx.timers.clear(io.slot(), &mut io.deadline);
+        }
+        let mut next = io.last_rx + timeout;
+        if ping > 0 {
+            if cx.now >= io.last_rx.max(self.pinged) + ping {
+                self.pinged = cx.now;
+                // A ping without payload (RFC 6455, 5.5.2).
+                io.outbox.push_own(0, &mut cx.scratch.spare, |out| out.extend([0x89, 0x00]));
+                io.list_dirty(&mut cx.work);
+            }
+            next = next.min(io.last_rx.max(self.pinged) + ping);
+        }
+        if self.show_at > 0 {
+            next = next.min(self.show_at);
+        }
+        cx.timers.set(io.slot(), &mut io.deadline, next.max(cx.now + 1));
+    }
+
+    /// Begins the closing handshake. Returns the endpoint that awaits the peer's Close.
+    pub(super) fn send_close(
+        &mut self,
+        reason: &CloseReason,
+        io: &mut ConnIo,
+        cx: &mut WorkerCtx,
+    ) -> Box<Endpoint> {
+        if *reason == CloseReason::SLOW_CONSUMER {
+            let dropped = io.outbox.discard_unsent(&mut cx.scratch.spare);
+            cx.metrics().dropped.add(dropped as u64);
+            cx.metrics().slow_consumers.add(1);
+        }
+        self.endpoint.close(reason, &mut cx.scratch.control, cx.limits.protocol.role);
+        io.queue_control(cx);
+        Box::new(std::mem::take(&mut self.endpoint))
+    }
+
+    /// Ends the service of a connection; its last bytes may still be on their way.
+    pub(super) fn end(
+        mut self,
+        (reason, stage): Ended,
+        io: &mut ConnIo,
+        cx: &mut WorkerCtx,
+    ) -> Closing {
+        log::debug!("{} {}: closed, {reason}", io.remote, self.session.client_id);
+        cx.metrics().count_close(reason.known_code());
+        // What a handler sends from here on has nowhere to go.
+        io.close_asked = Some(Box::new(CloseReason::NORMAL));
+        self.call(&Call::Close(&reason), io, cx);
+        io.close_asked = None;
+        cx.leave_all(io.slot());
+        // The handler's state is dropped before anything else is begun.
+        let Open { permit, .. } = self;
+        Closing::begin(stage, Some(permit), io, cx)
+    }
+}

@@ -1,0 +1,133 @@
+//! The server, as every thread sees it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use super::{
+    admission::Admission,
+    bound::{Bound, PerIp},
+    jobs::JobPool,
+    platform,
+};
+use crate::{
+    config::Config,
+    handler::erased::DynHandler,
+    http::page::StaticPage,
+    hub::{Hub, clock::Clock, mailbox::Mailboxes},
+    metrics::{Gauges, Health, Metrics, Now, Snapshot, WorkerGauges},
+};
+
+/// The server, as every thread sees it. Immutable but for what its parts lock themselves.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) routes: Vec<Route>,
+    pub(crate) pages: Vec<StaticPage>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) metrics: Metrics,
+    /// Sockets in the HTTP phase.
+    pub(crate) pending_heads: Arc<Bound>,
+    /// Refused sockets that stay for a moment so that the client can read why.
+    pub(crate) lingering: Arc<Bound>,
+    pub(crate) per_ip: Arc<PerIp>,
+    /// Open sockets of each worker; the acceptor gives the next one to the worker with the fewest.
+    pub(crate) sockets: Box<[AtomicUsize]>,
+    pub(crate) draining: AtomicBool,
+    pub(crate) started: Instant,
+}
+
+/// A WebSocket route.
+pub(crate) struct Route {
+    pub(crate) path: String,
+    pub(crate) handler: Arc<dyn DynHandler>,
+    /// The threads of a handler that blocks.
+    pub(crate) jobs: Option<JobPool>,
+}
+
+impl Shared {
+    /// A server without connections, with the workers that `mailboxes` are for.
+    pub(crate) fn new(
+        config: Config,
+        routes: Vec<Route>,
+        pages: Vec<StaticPage>,
+        mailboxes: Mailboxes,
+        clock: Clock,
+    ) -> Shared {
+        Shared {
+            routes,
+            pages,
+            hub: Arc::new(Hub::new(&config, mailboxes.clone(), clock)),
+            admission: Admission::new(config.max_conn, config.max_queued_tasks, mailboxes),
+            metrics: Metrics::new(config.thread_pool_size),
+            pending_heads: Bound::new(config.max_pending_heads),
+            lingering: Bound::new(config.max_lingering),
+            per_ip: PerIp::new(config.max_conn_per_ip),
+            sockets: (0..config.thread_pool_size).map(|_| AtomicUsize::new(0)).collect(),
+            draining: AtomicBool::new(false),
+            started: Instant::now(),
+            config,
+        }
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// What `/health` answers now.
+    pub(crate) fn health(&self) -> Health {
+        let (active_connections, queued) = self.admission.gauges();
+        Health {
+            status: if self.is_draining() { "draining" } else { "ok" },
+            active_connections,
+            max_connections: self.config.max_conn,
+            queued,
+            uptime_s: self.started.elapsed().as_secs_f64(),
+        }
+    }
+
+    /// Every gauge and counter, now.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let (active_connections, queued) = self.admission.gauges();
+        let (sessions, sessions_away) = self.hub.sessions.gauges();
+        let sockets = |worker: usize| self.sockets[worker].load(Ordering::Relaxed);
+        let workers = 0..self.sockets.len();
+        let gauges = Gauges {
+            worker_threads: workers.len(),
+            active_connections,
+            max_connections: self.config.max_conn,
+            queued,
+            max_queued_tasks: self.config.max_queued_tasks,
+            sockets: workers.clone().map(sockets).sum(),
+            pending_heads: self.pending_heads.used(),
+            lingering: self.lingering.used(),
+            sessions,
+            sessions_away,
+            rooms: self.hub.rooms.len(),
+            history_bytes: self.hub.history_bytes(),
+            jobs_queued: self
+                .routes
+                .iter()
+                .filter_map(|route| route.jobs.as_ref())
+                .map(JobPool::queued)
+                .sum(),
+        };
+        let workers = workers.map(|worker| WorkerGauges {
+            sockets: sockets(worker),
+            mailbox: self.hub.mailboxes.waiting(worker),
+            mailbox_refused: self.hub.mailboxes.refused(worker),
+        });
+        let now = Now {
+            started: self.started,
+            cpu_time: platform::cpu_time(),
+            draining: self.is_draining(),
+            gauges,
+            sessions: &self.hub.sessions.metrics,
+        };
+        self.metrics.snapshot(now, workers.collect())
+    }
+}

@@ -1,0 +1,149 @@
+//! What a worker lends to the connection that it is working on.
+
+use std::{sync::Arc, time::Duration};
+
+use tungstenite::protocol::Role;
+
+use super::{
+    members::Members,
+    outbox::{OutboxBounds, Spare},
+    shared::Shared,
+    timers::{Millis, Timers},
+};
+use crate::{
+    config::Config,
+    http::response,
+    hub::room::RoomKey,
+    metrics::WorkerMetrics,
+    ws::{decoder::ProtocolConfig, deflate::Deflaters},
+};
+
+/// A worker's context: the server that it shares with the others, and what it has for itself. Used
+/// by one thread.
+pub(crate) struct WorkerCtx {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) worker: usize,
+    metrics: Arc<WorkerMetrics>,
+    /// When this turn began.
+    pub(crate) now: Millis,
+    pub(crate) members: Members,
+    pub(crate) timers: Timers,
+    pub(crate) work: WorkLists,
+    pub(crate) scratch: Scratch,
+    pub(crate) limits: ConnLimits,
+    date: Date,
+}
+
+/// The slots that a worker comes to later in this turn, or in the next: each connection once.
+#[derive(Default)]
+pub(crate) struct WorkLists {
+    /// Slots that may have something to read.
+    pub(crate) ready: Vec<usize>,
+    /// Open connections that are not read because a mailbox is behind.
+    pub(crate) parked: Vec<usize>,
+    /// Slots with something to write, or with a close to begin, at the end of the turn.
+    pub(crate) dirty: Vec<usize>,
+    /// Slots whose connection is over. They are freed at the end of the turn, when nothing refers
+    /// to them any more.
+    pub(crate) gone: Vec<usize>,
+    /// A mailbox that this worker feeds is behind: open connections are not read.
+    pub(crate) has_backpressure: bool,
+}
+
+/// Buffers that serve all connections of a worker, one after the other.
+pub(crate) struct Scratch {
+    pub(crate) spare: Spare,
+    /// Control frames that a connection is to send; empty between calls.
+    pub(crate) control: Vec<u8>,
+    pub(crate) deflaters: Deflaters,
+    /// A message between its compression and its frame.
+    pub(crate) deflated: Vec<u8>,
+}
+
+/// The settings that each message is held against.
+pub(crate) struct ConnLimits {
+    pub(crate) protocol: ProtocolConfig,
+    pub(crate) outbox: OutboxBounds,
+    pub(crate) compression_threshold: usize,
+}
+
+/// The `Date` header of this second.
+struct Date {
+    value: String,
+    until: Millis,
+}
+
+impl WorkerCtx {
+    pub(crate) fn new(shared: Arc<Shared>, worker: usize) -> WorkerCtx {
+        let config = &shared.config;
+        WorkerCtx {
+            worker,
+            metrics: Arc::clone(&shared.metrics.workers[worker]),
+            now: 0,
+            members: Members::default(),
+            timers: Timers::default(),
+            work: WorkLists::default(),
+            scratch: Scratch {
+                spare: Spare::default(),
+                control: Vec::new(),
+                deflaters: Deflaters::new(config.compression_level),
+                deflated: Vec::new(),
+            },
+            limits: ConnLimits {
+                protocol: ProtocolConfig {
+                    role: Role::Server,
+                    message_bytes_max: config.max_message_bytes,
+                },
+                outbox: OutboxBounds {
+                    messages_max: config.buffer,
+                    bytes_max: config.buffer_bytes,
+                },
+                compression_threshold: config.compression_threshold,
+            },
+            date: Date { value: String::new(), until: 0 },
+            shared,
+        }
+    }
+
+    pub(crate) fn metrics(&self) -> &WorkerMetrics {
+        &self.metrics
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// The moment `wait` from the beginning of this turn.
+    pub(crate) fn after(&self, wait: Duration) -> Millis {
+        self.now + wait.as_millis() as Millis
+    }
+
+    /// The value of a `Date` header, formatted once a second.
+    pub(crate) fn date(&mut self) -> &str {
+        if self.now >= self.date.until {
+            self.date = Date { value: response::date_now(), until: self.now + 1000 };
+        }
+        &self.date.value
+    }
+
+    /// Stops reading from open connections until the mailbox that is behind has caught up.
+    pub(crate) fn on_backpressure(&mut self) {
+        if !std::mem::replace(&mut self.work.has_backpressure, true) {
+            self.metrics().pressure_pauses.add(1);
+        }
+    }
+
+    /// Delivers nothing more of a room to a connection.
+    pub(crate) fn leave(&mut self, slot: usize, room: RoomKey) {
+        if let Some(room) = self.members.remove(slot, |other| other.key == room) {
+            self.shared.hub.uncount(&room, self.worker);
+        }
+    }
+
+    /// Delivers nothing more of any room to a connection.
+    pub(crate) fn leave_all(&mut self, slot: usize) {
+        for room in self.members.remove_all(slot) {
+            self.shared.hub.uncount(&room, self.worker);
+        }
+    }
+}
