@@ -326,7 +326,9 @@ mod tests {
         watcher.lose();
         // Nobody was told of either yet; the second is what the watcher comes back on.
         let [mut newcomer, mut fresh] = [(); 2].map(|()| bench.client(0, true));
-        [&mut newcomer, &mut fresh].map(|client| drop(client.join("a").expect("a place")));
+        for client in [&mut newcomer, &mut fresh] {
+            client.join("a").expect("a place");
+        }
         let resumed = fresh.resume(&watcher.session).expect("it waits");
         let presence = resumed.rooms[0].presence.as_ref().expect("it watches");
         let mut listed: Vec<_> = presence.members.iter().map(|member| member.client_id).collect();
