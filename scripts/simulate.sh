@@ -2,7 +2,7 @@
 # Runs whole servers with all their clients from seeds, and looks for broken promises.
 #
 #   scripts/simulate.sh                      new seeds for 10 minutes, in release
-#   scripts/simulate.sh --minutes 300        for 5 hours
+#   scripts/simulate.sh --minutes 300        for 5 hours, and until the run that is under way ends
 #   scripts/simulate.sh --clients 5000       crowds of this size; 8 to 1,000 otherwise
 #   scripts/simulate.sh --seed 7 [--clients 20] [--steps 4000] [--until-step 585]
 #                                            one seed again, as it failed

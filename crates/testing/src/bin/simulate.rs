@@ -79,7 +79,8 @@ fn main() -> ExitCode {
         // Few clients meet in odd ways, many in many; a seed with neither given has its own number.
         let crowds = [8, 40, 200, 1000];
         let clients = options.clients.unwrap_or(crowds[(seed % 4) as usize]);
-        let steps = options.steps.unwrap_or(4000);
+        // Each of a crowd hears all the others: as many steps as take some seconds.
+        let steps = options.steps.unwrap_or((40_000 / clients as u64).clamp(40, 4000));
         let mut plan = Plan::draw(seed, steps, clients);
         plan.steps = options.until_step.unwrap_or(steps).min(steps);
         let report = Simulation::new(plan).run();

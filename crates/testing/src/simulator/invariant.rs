@@ -149,6 +149,9 @@ pub(super) struct Letters {
     broadcasts: HashMap<(String, usize), u64>,
     /// By receiver, what was answered `ok` and has not come.
     owed: HashMap<String, BTreeSet<String>>,
+    /// Receivers that were told since the last rest that some are missing. The `ok` of one that is
+    /// missing may be read after that.
+    told_of_loss: BTreeSet<String>,
     /// Contents that came before their `ok`.
     early: BTreeSet<String>,
 }
@@ -157,13 +160,14 @@ impl Invariant for Letters {
     fn seen(&mut self, _: &World, seen: &Seen) -> Verdict {
         let (last, to, content) = match seen {
             Seen::DirectSent { to, content } => {
-                if !self.early.remove(content) {
+                if !self.early.remove(content) && !self.told_of_loss.contains(to) {
                     self.owed.entry(to.clone()).or_default().insert(content.clone());
                 }
                 return Ok(());
             }
             Seen::DirectsLost { to } => {
                 self.owed.remove(to);
+                self.told_of_loss.insert(to.clone());
                 return Ok(());
             }
             Seen::Direct { to, content, .. } => {
@@ -189,6 +193,7 @@ impl Invariant for Letters {
     }
 
     fn at_rest(&mut self, world: &World) -> Verdict {
+        self.told_of_loss.clear();
         for (client, session) in settled(world) {
             let owed = self.owed.get(&session.client_id).and_then(BTreeSet::first);
             if let Some(content) = owed {
