@@ -200,7 +200,7 @@ impl Client {
         let since = since.as_ref().map(|(epoch, seq)| (epoch.as_str(), *seq));
         let at = (&*joined.epoch, joined.seq);
         let messages = (joined.recovered, &joined.messages[..]);
-        self.check_recovery(room, since, at, messages, 1, scene)?;
+        self.check_recovery(room, since, at, messages, 0, scene)?;
         let mut view = View::new(&joined.epoch, joined.seq, joined.overflow);
         view.watching = watch;
         view.roster = joined.members.as_deref().map(ids);
@@ -346,15 +346,15 @@ impl Client {
         }
     }
 
-    /// Holds what an answer says was missed against the position that was given. `rooms` share the
-    /// bytes of the answer.
+    /// Holds what an answer says was missed against the position that was given. So many `others`
+    /// share the bytes of the answer.
     fn check_recovery(
         &self,
         room: &str,
         since: Option<(&str, u64)>,
         (epoch, head): (&str, u64),
         (recovered, messages): (bool, &[&RawValue]),
-        rooms: usize,
+        others: usize,
         scene: &mut Scene<'_>,
     ) -> Verdict {
         let seqs = self.list(room, epoch, messages, scene)?;
@@ -367,7 +367,7 @@ impl Client {
             }
             Some((before, seq)) if before == epoch && seq <= head => {
                 let missed = (head - seq) as usize;
-                let fits = missed * FRAME_BYTES_MAX * rooms < scene.plan.config.buffer_bytes / 2;
+                let fits = (missed + others) * FRAME_BYTES_MAX < scene.plan.config.buffer_bytes / 2;
                 let is_kept = missed <= scene.plan.history_of(room);
                 if !seqs.is_empty() || (fits && is_kept && scene.plan.keeps_by_count()) {
                     return Err(self.broken(promise, format!("not recovered: {what}")));
@@ -404,6 +404,8 @@ impl Client {
         if !before.is_unsure && session.patterns != before.patterns {
             return Err(self.broken("a resumed client has its patterns", "others"));
         }
+        let all =
+            resumed.rooms.iter().filter_map(|answer| answer.messages.as_ref()).map(Vec::len).sum();
         for answer in &resumed.rooms {
             let room = answer.room.as_ref();
             let (Some(epoch), Some(seq)) = (&answer.epoch, answer.seq) else {
@@ -420,8 +422,7 @@ impl Client {
             };
             let whole = (recovered && since.is_none() && is_matched()).then_some((&**epoch, 0));
             let since = since.or(whole);
-            let rooms = resumed.rooms.len();
-            self.check_recovery(room, since, (epoch, seq), (recovered, messages), rooms, scene)?;
+            self.check_recovery(room, since, (epoch, seq), (recovered, messages), all, scene)?;
             let overflow = answer.overflow.unwrap_or(rusty_socks_protocol::Overflow::Close);
             let mut view = View::new(epoch, seq, overflow);
             let earlier = before.rooms.get(room);
