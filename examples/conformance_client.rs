@@ -1,5 +1,4 @@
-//! Autobahn's cases against a client: plain tungstenite, with limits and close codes as in the
-//! server.
+//! A client for Autobahn's cases: plain tungstenite, with the limits and close codes of the server.
 //!
 //! `cargo run --example conformance_client -- 127.0.0.1:9001` plays all the cases of the fuzzing
 //! server at that address and asks it for its reports. `scripts/conformance.sh --client` starts
@@ -24,7 +23,7 @@ use tungstenite::{
 /// Autobahn's largest message (9.1.6).
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
-/// Longer than any case is silent.
+/// Longer than the silence in any case.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// How long the server has to answer a close.
@@ -67,7 +66,7 @@ fn case_count(address: &str) -> Result<u32, Box<dyn Error>> {
     Ok(count)
 }
 
-/// Returns every message as it came, until the end. Pings and closes are answered by tungstenite.
+/// Returns every message unchanged, until the end. tungstenite answers pings and closes.
 fn play(mut socket: WebSocket<TcpStream>) {
     let fault = loop {
         let outcome = match socket.read() {

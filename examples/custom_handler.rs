@@ -1,10 +1,10 @@
-//! A handler with a life of its own: boards that people count on together.
+//! A custom handler: counters that clients share.
 //!
 //! `cargo run --example custom_handler -- 3030`, then
 //!
-//! - `ws://127.0.0.1:3030/board?name=tea&token=let-me-in`: send `+2` or `-1`, and everyone on the
-//!   board `tea` is told the new total;
-//! - `ws://127.0.0.1:3030/primes`: send `100000`, and learn how many primes are below it.
+//! - `ws://127.0.0.1:3030/board?name=tea&token=let-me-in`: send `+2` or `-1`, and all clients on
+//!   the board `tea` get the new total;
+//! - `ws://127.0.0.1:3030/primes`: send `100000`, and get the number of primes below it.
 
 use std::{
     collections::HashMap,
@@ -16,7 +16,7 @@ use rusty_socks::{
     RoomError, RoomName, Server,
 };
 
-/// What a client must know to come in. A real server would look it up.
+/// The token that clients must show. A real server would look it up.
 const TOKEN: &str = "let-me-in";
 
 fn main() -> Result<(), Error> {
@@ -28,19 +28,19 @@ fn main() -> Result<(), Error> {
     server.run()
 }
 
-/// Both routes on one server.
+/// Binds a server with both routes.
 pub fn server(config: Config) -> Result<Server, Error> {
     Server::builder()
         .config(config)
         .route("/board", Boards::default())
-        // Counting primes takes as long as it takes. On two threads of its own it delays nobody on
-        // a board; at most 64 questions wait, and beyond that the askers' sockets are not read.
+        // Counting primes takes long. On two threads of its own it delays no board. At most 64
+        // messages wait; beyond that, the sockets are not read.
         .route("/primes", primes.blocking(2, 64))
         .bind()
 }
 
-/// All boards that somebody is on. One handler serves every connection, from several threads at
-/// once, so what connections share is behind a lock.
+/// All boards with clients. One handler serves all connections from several threads at once, so
+/// data that they share needs a lock.
 #[derive(Default)]
 pub struct Boards {
     by_name: Mutex<HashMap<RoomName, Board>>,
@@ -49,21 +49,21 @@ pub struct Boards {
 #[derive(Default)]
 struct Board {
     total: i64,
-    /// When the last one leaves, the board goes: a table that only grows is a leak.
+    /// The board is removed when this reaches 0: a table that only grows is a leak.
     people: usize,
 }
 
-/// What belongs to one connection needs no lock: its calls never overlap.
+/// Data of one connection. Its calls never overlap, so it needs no lock.
 #[derive(Default)]
 pub struct Person {
-    /// The board that the request named. `Some` from `on_upgrade` on.
+    /// The board named in the request. `Some` from `on_upgrade` on.
     board: Option<RoomName>,
     moves: u32,
 }
 
 impl Boards {
     fn lock(&self) -> MutexGuard<'_, HashMap<RoomName, Board>> {
-        // A panic elsewhere closed that connection; the numbers are still numbers.
+        // A panic in another connection leaves the numbers valid.
         self.by_name.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -71,8 +71,8 @@ impl Boards {
 impl Handler for Boards {
     type State = Person;
 
-    /// Whoever is refused here costs no permit and hears why in plain HTTP. The token may stand in
-    /// the query because a browser's WebSocket cannot set headers.
+    /// Checks the token. A refusal costs no permit, and is a plain HTTP answer. The token may be in
+    /// the query, because a browser's WebSocket cannot set headers.
     fn on_upgrade(&self, request: &Request<'_>) -> Result<Person, Refusal> {
         let bearer =
             request.header("Authorization").and_then(|value| value.strip_prefix("Bearer "));
@@ -92,8 +92,8 @@ impl Handler for Boards {
             entry.people += 1;
             entry.total
         };
-        // A reply comes to a closure, because it may come later if rooms live on another machine
-        // one day.
+        // The reply is handled in a closure, because one day it may come later, from another
+        // machine.
         ctx.join(&board, Replay::Nothing).then(move |ctx, joined| match joined {
             Ok(_) => {
                 ctx.send(&format!("total {total}"));
@@ -112,8 +112,7 @@ impl Handler for Boards {
         let mut boards = self.lock();
         let Some(entry) = boards.get_mut(&board) else { return };
         entry.total = entry.total.saturating_add(step);
-        // Publishing never blocks, so the lock may be held: then totals go out in the order in
-        // which they came about.
+        // Publishing never blocks, so hold the lock: totals are then published in order.
         let text = format!("total {}", entry.total);
         ctx.publish(board.as_str(), &text).then(|ctx, published| {
             if let Err(RoomError::Overloaded) = published {
@@ -138,7 +137,7 @@ impl Handler for Boards {
     }
 }
 
-/// The value of `key` in the request's query, as it stands.
+/// Returns the value of `key` in the request's query, not decoded.
 fn query<'r>(request: &'r Request<'_>, key: &str) -> Option<&'r str> {
     request
         .query()
@@ -147,7 +146,7 @@ fn query<'r>(request: &'r Request<'_>, key: &str) -> Option<&'r str> {
         .find_map(|(name, value)| (name == key).then_some(value))
 }
 
-/// A function is a handler too, here one that may take its time.
+/// Counts primes. A function is a handler too, here one that may block.
 fn primes(ctx: &mut Context<'_, (), MayBlock>, message: Message<'_>) {
     let answer = match message.as_text().and_then(|text| text.trim().parse::<u32>().ok()) {
         Some(below) if below <= 5_000_000 => {

@@ -1,4 +1,4 @@
-//! The smallest server: every message comes back as it came.
+//! The smallest server: returns every message unchanged.
 //!
 //! `cargo run --example echo -- 3030`, then connect to `ws://127.0.0.1:3030/`.
 

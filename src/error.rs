@@ -1,21 +1,21 @@
-//! One opaque error for everything that can go wrong outside a connection's life.
+//! The opaque error for everything that can go wrong outside a connection's life.
 //!
-//! How a *connection* ends is not an error: that is a [`CloseReason`](crate::CloseReason).
+//! The end of a *connection* is not an error but a [`CloseReason`](crate::CloseReason).
 
 use std::{fmt, io};
 
-/// What went wrong, with the chain of causes behind it.
+/// A failure, with the chain of its causes.
 ///
-/// Printed with `{}` it reads "outer: cause: cause" on one line, so that a log line or an exit
-/// message needs nothing else; and so it does with `{:?}`, which is what a `main` that returns it
-/// prints. `{:#?}` shows its fields. Ask [`kind`](Error::kind) whose fault it was.
+/// Both `{}` and `{:?}` print "outer: cause: cause" on one line, so a log line needs nothing else
+/// and a `main` that returns the error prints well. `{:#?}` shows the fields. [`kind`](Error::kind)
+/// says whose fault the error is.
 pub struct Error {
     kind: ErrorKind,
     message: String,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
-/// Whose fault an [`Error`] is, and so what to do about it.
+/// The cause of an [`Error`], and so what to do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -25,11 +25,11 @@ pub enum ErrorKind {
     AddressInUse,
     /// The operating system refused something the server needs: a socket, a thread, a poll.
     System,
-    /// A room name, a path or a bound given by the caller is not one the server can take.
+    /// A room name, a path or a bound given by the caller is not legal.
     InvalidInput,
-    /// The server is shutting down or gone: nothing more can be asked of it.
+    /// The server is shutting down or has stopped.
     Stopped,
-    /// A bound was reached. Nothing was stored or sent; try again after a moment.
+    /// A bound was reached. Nothing was stored or sent; try again later.
     Overloaded,
 }
 
@@ -38,8 +38,8 @@ impl Error {
         Error { kind, message: message.into(), source: None }
     }
 
-    /// A configuration error. Public so that a program which reads its own keys can report them
-    /// alike.
+    /// Makes a configuration error. Public, so that a program can report errors in its own keys the
+    /// same way.
     pub fn config(message: impl Into<String>) -> Error {
         Error::new(ErrorKind::Config, message)
     }
@@ -52,7 +52,8 @@ impl Error {
         self
     }
 
-    /// An operating-system error met while doing `what`, such as "cannot listen on 0.0.0.0:80".
+    /// Makes an operating-system error. `what` says what failed, such as "cannot listen on
+    /// 0.0.0.0:80".
     pub(crate) fn io(what: impl Into<String>, error: io::Error) -> Error {
         let kind = match error.kind() {
             io::ErrorKind::AddrInUse => ErrorKind::AddressInUse,
@@ -61,12 +62,12 @@ impl Error {
         Error::new(kind, what).with_source(error)
     }
 
-    /// Whose fault it was.
+    /// Returns whose fault the error is.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// Whether the configuration is to blame.
+    /// Whether the configuration is wrong.
     pub fn is_config(&self) -> bool {
         self.kind == ErrorKind::Config
     }
@@ -78,7 +79,7 @@ impl fmt::Display for Error {
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {
             let reason = error.to_string();
-            // Some errors of libraries say their cause themselves.
+            // Some library errors already print their cause.
             if !text.ends_with(&reason) {
                 text = format!("{text}: {reason}");
             }

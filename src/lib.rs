@@ -1,9 +1,9 @@
 //! A WebSocket server without an async runtime.
 //!
-//! A blocking listener hands sockets to a bounded pool of worker threads; each worker owns many
-//! connections and drives them by readiness, on the frame layer of `tungstenite`. Handlers
-//! are plain synchronous code. When the server is full it says so, early and politely, and everyone
-//! already inside is unaffected.
+//! One thread accepts connections and hands each to one of a few worker threads. A worker drives
+//! many connections by readiness, and calls handlers, which are plain synchronous code. When the
+//! server is full it refuses early, with a reason and a `Retry-After`; open connections are
+//! unaffected.
 //!
 //! ```no_run
 //! use rusty_socks::{Config, Context, Message, Server};
@@ -17,21 +17,41 @@
 //! }
 //! ```
 //!
+//! [`Server`] binds and runs; [`ServerHandle`] controls it from any thread. You write a
+//! [`Handler`]; each call gets a [`Context`], and [`Peer`] is a handle to a connection that you
+//! can keep. [`Config`] has every limit. [`chat`] is the handler of the chat protocol, and the
+//! crate `rusty_socks_client` is its client. `ARCHITECTURE.md` explains the code.
+//!
 //! # Threads and blocking
 //!
-//! A plain [`Handler`] runs on the worker that owns its connection. Everything else on that worker
-//! waits for it, so it must be quick and must not block: no database, no file, no name look-up, no
-//! lock that is held for long. A handler that needs to block is a `Handler<MayBlock>`;
-//! [`Handler::blocking`] mounts it on threads of its own, and the compiler refuses to mount it
-//! anywhere else. Calls for one connection never overlap in either kind. Calls for different
-//! connections do, so what connections share needs a lock of yours.
+//! A plain [`Handler`] runs on the worker that owns its connection. All other connections of that
+//! worker wait meanwhile, so it must not block: no database, no file, no DNS lookup, no lock that
+//! is held for long. A handler that blocks is a `Handler<MayBlock>`; [`Handler::blocking`] gives
+//! it threads of its own, and the compiler refuses to mount it without:
 //!
-//! [`Peer`] and [`ServerHandle`] work from any thread. Neither ever blocks.
+//! ```
+//! use rusty_socks::{Context, Handler, MayBlock, Message, Server};
+//!
+//! let read = |ctx: &mut Context<'_, (), MayBlock>, _: Message<'_>| {
+//!     match std::fs::read_to_string("news.txt") {
+//!         Ok(news) => ctx.send(&news),
+//!         Err(error) => ctx.send(&format!("no news: {error}")),
+//!     };
+//! };
+//! // Eight threads. At most 100 messages wait for them; beyond that, the sockets are not read.
+//! Server::builder().route("/news", read.blocking(8, 100));
+//! ```
+//!
+//! Calls for one connection never overlap, so its [`State`](Handler::State) needs no lock. Calls
+//! for different connections do overlap, so what connections share needs one.
+//!
+//! [`Peer`] and [`ServerHandle`] work from any thread. Apart from [`ServerHandle::join`], they
+//! never block.
 //!
 //! # Replies
 //!
-//! Verbs that concern rooms, sessions or other clients take effect at once and return a [`Reply`],
-//! which can be dropped, gone on with, or, where the handler may block, waited for:
+//! Calls that concern rooms, sessions or other clients take effect at once and return a [`Reply`].
+//! Drop it, handle it in a closure, or, in a handler that may block, wait for it:
 //!
 //! ```
 //! # use rusty_socks::{CloseReason, Context, MayBlock, RoomError};
@@ -50,51 +70,126 @@
 //!
 //! # Rooms and order
 //!
-//! Every member of a room sees its messages in one order, that of their sequence numbers, whichever
-//! worker the member is on. [`Context::join`] says from which [`Position`] on messages come and
-//! hands out earlier ones with [`Replay`]; between the two nothing is missing and nothing comes
-//! twice. What one connection publishes keeps its order. Nothing is promised between the messages
-//! of different rooms, except that [`Context::publish_to_rooms`] numbers a message in all of them
-//! at one instant.
+//! All members of a room see its messages in the order of their sequence numbers, on whichever
+//! worker they are. [`Context::join`] returns a [`Position`] and, on request, earlier messages
+//! ([`Replay`]); every message after the position is delivered, so none is missed and none comes
+//! twice. The messages of one publisher keep their order. Between rooms there is no order, except
+//! that [`Context::publish_to_rooms`] numbers a message in all its rooms in one atomic step.
 //!
-//! A room exists while it has members or history. Its life is its [`Epoch`]; a room that is made
-//! anew begins again at 1, in another epoch.
+//! ```
+//! use rusty_socks::{Context, Handler, Message, Replay, RoomName};
+//!
+//! /// Everyone who connects joins one room, and gets its last 10 messages first.
+//! struct Wall {
+//!     room: RoomName,
+//! }
+//!
+//! impl Handler for Wall {
+//!     type State = ();
+//!
+//!     fn on_open(&self, ctx: &mut Context<'_, ()>) {
+//!         ctx.join(&self.room, Replay::Latest(10)).then(|ctx, joined| {
+//!             for frame in joined.iter().flat_map(|joined| &joined.replay) {
+//!                 ctx.send_prepared(frame);
+//!             }
+//!         });
+//!     }
+//!
+//!     fn on_message(&self, ctx: &mut Context<'_, ()>, message: Message<'_>) {
+//!         ctx.publish(self.room.as_str(), message);
+//!     }
+//! }
+//! ```
+//!
+//! A room exists while it has members or history. [`Epoch`] identifies that life: a room that is
+//! made again starts at 1, in a new epoch.
 //!
 //! # Backpressure
 //!
-//! Nothing waits without a bound, and nothing is dropped unseen:
+//! Every queue is bounded, and every loss is reported:
 //!
-//! - [`Context::send`] returns a [`SendStatus`]. A client that does not read what it is sent is not
-//!   read from either, and is closed with 4102 if it never does. A handler that only answers can
-//!   ignore the status; one that sends by itself pauses at [`SendStatus::Behind`].
-//! - A room's message that a member is too slow for follows the room's
-//!   [`Overflow`](config::Overflow) policy. [`Handler::notice`] tells the client what it missed.
+//! - [`Context::send`] returns a [`SendStatus`]. The server stops reading from a client that does
+//!   not read, and closes it with 4102 if it never does. A handler that only answers can ignore the
+//!   status; one that sends by itself pauses at [`SendStatus::Behind`].
+//! - A member that is too slow for its room falls under the room's [`Overflow`](config::Overflow)
+//!   policy: its connection is closed, or it skips messages and [`Handler::notice`] tells the
+//!   client which.
 //! - [`Published::behind`] says that a worker is behind. The server stops reading the sockets that
-//!   feed it; a publisher with a thread of its own should pause. Beyond that, publishing fails with
-//!   [`RoomError::Overloaded`], and nothing was stored.
-//! - A blocking handler's queue is bounded. Beyond the bound, its connections are not read.
+//!   feed it; a publisher on a thread of its own should pause. Beyond the bound, publishing fails
+//!   with [`RoomError::Overloaded`], and nothing is stored.
+//! - The queue of a blocking handler is bounded. Beyond the bound, its connections are not read.
+//!
+//! ```
+//! use std::{thread, time::Duration};
+//! use rusty_socks::{RoomError, ServerHandle};
+//!
+//! /// Publishes from a thread of the program, no faster than the server delivers.
+//! fn publish(server: &ServerHandle, line: &str) -> Result<(), RoomError> {
+//!     match server.publish("log", line) {
+//!         Ok(published) if published.behind => thread::sleep(Duration::from_millis(10)),
+//!         Ok(_) | Err(RoomError::NoSuchRoom) => {} // Nobody listens and nothing is kept.
+//!         Err(error) => return Err(error),
+//!     }
+//!     Ok(())
+//! }
+//! ```
 //!
 //! # Errors
 //!
-//! [`RoomError`] says why a verb did nothing; it is the answer to one call and closes no
-//! connection. [`Error`] says what is wrong with a configuration or with the machine; its
-//! [`ErrorKind`] says whose fault it is. [`Refusal`] is the handler's own no to an upgrade, as
-//! plain HTTP. A panic in a handler closes that one connection with 1011, is logged and counted,
-//! and costs nobody else anything.
+//! - [`RoomError`] says why a call did nothing. It closes no connection.
+//! - [`Error`] reports a wrong configuration or a failure of the operating system; its
+//!   [`ErrorKind`] says whose fault it is.
+//! - [`Refusal`] is a handler's refusal of an upgrade, as a plain HTTP answer.
+//! - [`CloseReason`] says how a connection ended; [`Handler::on_close`] gets it.
+//! - A panic in a handler is logged and counted, and closes only its own connection, with 1011.
 //!
 //! # Sessions
 //!
 //! A handler that is [resumable](Handler::resumable) has sessions that outlive their connections
-//! for [`Config::resume_window`]. Give the client its [`Context::session_token`]; a later
-//! connection that shows it with its first message ([`Context::resume`]) is the same client in the
-//! same rooms, and is given what it missed. Until the window is over, others do not see the client
-//! leave, and what is sent to it with [`Context::direct`] waits. A message with a
-//! [`dedup_id`](Publication::dedup_id) can be published again after a reconnect without anyone
-//! getting it twice.
+//! for [`Config::resume_window`]. Give the client its [`Context::session_token`]. A later
+//! connection that shows the token in its first message takes the session up with
+//! [`Context::resume`]: it gets the same client id, the same rooms, and the messages it missed.
+//! Until the window is over, presence still shows the client, and [`Context::direct`] messages wait
+//! for it.
+//!
+//! ```
+//! use rusty_socks::{Context, Handler, Message, SessionToken};
+//!
+//! struct Desk;
+//!
+//! impl Handler for Desk {
+//!     type State = ();
+//!
+//!     fn resumable(&self) -> bool {
+//!         true
+//!     }
+//!
+//!     fn on_open(&self, ctx: &mut Context<'_, ()>) {
+//!         let token = ctx.session_token().to_string();
+//!         ctx.send(&token);
+//!     }
+//!
+//!     fn on_message(&self, ctx: &mut Context<'_, ()>, message: Message<'_>) {
+//!         let token = message.as_text().and_then(|text| text.parse::<SessionToken>().ok());
+//!         let Some(token) = token else { return };
+//!         ctx.resume(&token, &[], None).then(|ctx, resumed| match resumed {
+//!             Ok(resumed) => resumed.directs.iter().for_each(|frame| {
+//!                 ctx.send_prepared(frame);
+//!             }),
+//!             Err(error) => {
+//!                 ctx.send(&error.to_string());
+//!             }
+//!         });
+//!     }
+//! }
+//! ```
+//!
+//! After a reconnect a client cannot know whether its last message arrived. Publish it again with
+//! the same [`dedup_id`](Publication::dedup_id), and nobody gets it twice.
 //!
 //! # Testing a handler
 //!
-//! Run the real server on port 0 of the loopback; it starts in about a millisecond and each test
+//! Run the real server on port 0 of the loopback. It starts in about a millisecond, so each test
 //! can have its own:
 //!
 //! ```
@@ -119,16 +214,9 @@
 //! # Ok(()) }
 //! ```
 //!
-//! [`ServerHandle::stats`] tells a test what it cannot see from the outside: connections, messages,
-//! panics.
-//!
-//! # Where to look
-//!
-//! [`Server`] binds and runs; [`ServerHandle`] controls it from anywhere. [`Handler`] is what you
-//! write, [`Context`] what it is given, [`Peer`] what can be kept. [`chat`] is the shipped handler,
-//! the crate `rusty_socks_client`
-//! the other side of it. [`Config`] has every limit. `ARCHITECTURE.md` follows a byte
-//! through the code.
+//! [`ServerHandle::stats`] shows what a client cannot see: connections, messages, panics. For
+//! tests without sockets and clocks, [`Builder::stepped`] makes a server whose turns the test makes
+//! itself ([`stepped`]).
 
 pub mod chat;
 mod server;

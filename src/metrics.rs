@@ -16,20 +16,20 @@ use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-/// The longest time a histogram tells apart: an hour, in microseconds.
+/// The longest time that a histogram distinguishes: an hour, in microseconds.
 const TIMED_US_MAX: u64 = 3_600_000_000;
 
-/// A count that only grows. Its thread writes it; any may read it.
+/// A count that only grows. One thread writes it; any thread may read it.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds `n`. Cheap because each counter has one writing thread, so the sum cannot be lost.
+    /// Adds `n`. Cheap, because only one thread writes the counter and no addition can be lost.
     pub(crate) fn add(&self, n: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
-    /// Adds one, from whichever thread.
+    /// Adds one, from any thread.
     pub(crate) fn add_shared(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
@@ -56,7 +56,7 @@ impl Timing {
     }
 
     fn add_to(&self, sum: &mut Histogram<u64>) {
-        // Both have the same bounds, so adding cannot fail.
+        // Both have equal bounds, so adding cannot fail.
         let _ = sum.add(&*self.0.lock());
     }
 
@@ -65,26 +65,26 @@ impl Timing {
     }
 }
 
-/// Why something was refused.
+/// The reason of a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// All permits taken and the line full.
+    /// All permits are in use and the line is full.
     Full,
-    /// Waited in line for longer than `queue_timeout`.
+    /// The upgrade waited in line for longer than `queue_timeout`.
     QueueTimeout,
     /// The server is draining.
     Draining,
-    /// Too many sockets whose request head has not come.
+    /// `max_pending_heads` sockets have not sent their request head.
     PendingHeads,
-    /// One address has as many connections as it may.
+    /// The address already has `max_conn_per_ip` connections.
     PerIp,
-    /// The page it came from is not allowed.
+    /// The origin of the request is not allowed.
     Origin,
     /// The handler refused the upgrade.
     Handler,
-    /// Not a proper request or upgrade.
+    /// The request or the upgrade is malformed.
     BadRequest,
-    /// The request head did not come in time.
+    /// The request head did not arrive within `handshake_timeout`.
     HeadTimeout,
 }
 
@@ -101,7 +101,7 @@ impl Refused {
         Refused::HeadTimeout,
     ];
 
-    /// The stable name in `/stats` and in the body of the answer.
+    /// Returns the stable name in `/stats` and in the body of the answer.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Refused::Full => "full",
@@ -117,23 +117,23 @@ impl Refused {
     }
 }
 
-/// One figure of `/stats`, told to who reads it and to what makes pages of it.
+/// The description of one figure of `/stats`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Figure {
-    /// Its name in `/stats` and its field in [`Snapshot`].
+    /// The name in `/stats`, which is also the field in [`Snapshot`].
     pub name: &'static str,
-    /// Whether it counts or measures.
+    /// Whether the figure is a gauge or a counter.
     pub kind: FigureKind,
-    /// What it says, in a sentence or two of Markdown.
+    /// A sentence or two of Markdown on what the figure means.
     pub help: &'static str,
 }
 
-/// Whether a [`Figure`] only grows.
+/// The kind of a [`Figure`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FigureKind {
-    /// What is true right now.
+    /// A current value.
     Gauge,
-    /// A count from the start of the server on.
+    /// A count since the start of the server.
     Counter,
 }
 
@@ -146,14 +146,14 @@ macro_rules! figures {
         sessions { $( $(#[doc = $session_doc:literal])+ $session:ident, )* }
         workers { $( $(#[doc = $worker_doc:literal])+ $worker:ident, )* }
     ) => {
-        /// What is true right now, gathered from its owners.
+        /// Current values, gathered from their owners.
         pub(crate) struct Gauges { $( pub(crate) $gauge: $gauge_type, )* }
 
-        /// Counters of the whole server, written from whichever thread.
+        /// Counters of the whole server, written from any thread.
         #[derive(Default)]
         pub(crate) struct ServerCounters { $( pub(crate) $server: Arc<Counter>, )* }
 
-        /// What became of sessions, counted from whichever thread.
+        /// Counters of sessions, written from any thread.
         #[derive(Default)]
         pub(crate) struct SessionMetrics { $( pub(crate) $session: Counter, )* }
 
@@ -178,8 +178,8 @@ macro_rules! figures {
             pub version: &'static str,
             /// Seconds since the server was bound.
             pub uptime_s: f64,
-            /// CPU time of the whole process since it began, user and system, in seconds. Left out
-            /// where the system does not tell it (Windows).
+            /// CPU time of the process since it began, user and system, in seconds. Absent on
+            /// Windows.
             #[serde(skip_serializing_if = "Option::is_none")]
             pub cpu_seconds: Option<f64>,
             /// Whether the server is shutting down.
@@ -188,22 +188,23 @@ macro_rules! figures {
             $( $(#[doc = $server_doc])+ pub $server: u64, )*
             $( $(#[doc = $session_doc])+ pub $session: u64, )*
             $( $(#[doc = $worker_doc])+ pub $worker: u64, )*
-            /// Everything refused, for whatever reason.
+            /// Number of refusals, for any reason.
             pub rejected_total: u64,
-            /// The same by reason.
+            /// Number of refusals by reason.
             pub rejected: BTreeMap<&'static str, u64>,
-            /// WebSocket connections that ended, by close code; 1006 was lost without one.
+            /// WebSocket connections that ended, by close code; 1006 counts those lost without a
+            /// Close.
             pub closed: BTreeMap<String, u64>,
-            /// How long a worker's turn takes, in microseconds, without its sleep.
+            /// Duration of a worker's turn, in microseconds, without its sleep.
             pub turn_us: Quantiles,
-            /// How long those who waited in line and got in had waited, in milliseconds.
+            /// Time that admitted upgrades had waited in line, in milliseconds.
             pub queue_wait_ms: Quantiles,
-            /// Each worker by itself.
+            /// The figures of each worker.
             pub workers: Vec<WorkerSnapshot>,
         }
 
         impl Metrics {
-            /// Fills in what is counted here; the gauges are the caller's.
+            /// Makes a snapshot of the counters, and of the gauges in `now` and `workers`.
             pub(crate) fn snapshot(&self, now: Now<'_>, workers: Vec<WorkerGauges>) -> Snapshot {
                 let rejected: BTreeMap<_, _> = Refused::ALL
                     .iter()
@@ -241,98 +242,98 @@ figures! {
         worker_threads: usize,
         /// Permits in use: WebSocket connections served now.
         active_connections: usize,
-        /// Permits there are (`max_conn`).
+        /// Permits in total (`max_conn`).
         max_connections: usize,
         /// Upgrades waiting in line.
         queued: usize,
-        /// The longest the line may be (`max_queued_tasks`).
+        /// Upgrades that may wait in line (`max_queued_tasks`).
         max_queued_tasks: usize,
         /// Open sockets of every kind.
         sockets: usize,
-        /// Sockets in the HTTP phase: their head has not come, or they wait for a next request.
+        /// Sockets in the HTTP phase: the request head has not arrived, or another request may
+        /// follow.
         pending_heads: usize,
-        /// Refused sockets kept open for a moment so that the client can read why.
+        /// Refused sockets that are kept open briefly so that the client can read the answer.
         lingering: usize,
-        /// Sessions in the session manager, with those that are away.
+        /// Sessions, including those that are away.
         sessions: usize,
-        /// Sessions whose client lost its connection and may come back.
+        /// Sessions without a connection that can still be resumed.
         sessions_away: usize,
-        /// Rooms in the directory.
+        /// Rooms that exist.
         rooms: usize,
         /// Bytes kept in the histories of all rooms.
         history_bytes: usize,
-        /// Messages that wait for the threads of blocking handlers.
+        /// Messages that wait for threads of blocking handlers.
         jobs_queued: usize,
     }
     server {
         /// Upgrades answered with 101.
         accepted_total,
-        /// Sockets taken from the listener.
+        /// Sockets accepted from the listener.
         sockets_total,
-        /// Times the acceptor waited because the process had no file descriptors left.
+        /// Times the acceptor paused because the process had no file descriptors left.
         accept_backoffs_total,
-        /// Panics in handlers; each cost one connection.
+        /// Panics in handlers; each closed one connection.
         handler_panics,
     }
     sessions {
-        /// Sessions taken up again by another connection.
+        /// Sessions resumed by another connection.
         sessions_resumed,
-        /// Those of them whose earlier connection was still there, and was closed.
+        /// Resumed sessions whose earlier connection was still open, and was closed.
         sessions_taken_over,
-        /// Sessions whose client did not come back within `resume_window`.
+        /// Sessions that ended because they were not resumed within `resume_window`.
         sessions_expired,
-        /// Sessions that ended before that because more than `max_away_sessions` were away.
+        /// Sessions that ended early because more than `max_away_sessions` were away.
         sessions_evicted,
-        /// Direct messages taken.
+        /// Direct messages accepted.
         directs,
-        /// Publishes that were a repeat, and not published again.
+        /// Messages with a known id, which were not published again.
         repeats,
     }
     workers {
         /// Messages received.
         messages_in,
-        /// Messages put on their way.
+        /// Messages queued for clients.
         messages_out,
-        /// Bytes received, of every kind.
+        /// Bytes received, HTTP included.
         bytes_in,
-        /// Bytes written to sockets, of every kind.
+        /// Bytes written to sockets, HTTP included.
         bytes_out,
         /// Turns of all workers.
         turns,
-        /// Those of `messages_out` that came from a room.
+        /// Part of `messages_out` that came from rooms.
         deliveries,
-        /// Messages thrown away because their client was closed as too slow.
+        /// Messages dropped because their client was closed as too slow.
         dropped,
-        /// Messages of rooms that clients were too slow for under the policies `gap` and `latest`.
-        /// The client is told which, unless it leaves the room or is gone before.
+        /// Messages of rooms that slow clients skipped under the policies `gap` and `latest`. The
+        /// client gets a notice, unless it leaves the room or disconnects first.
         missed,
-        /// Notices that told clients what they missed.
+        /// Notices to clients about skipped messages.
         gaps,
-        /// Times a socket was not read because its client did not read.
+        /// Times the server stopped reading a socket because its client did not read.
         read_pauses,
-        /// Times a worker stopped reading because a mailbox was behind.
+        /// Times a worker stopped reading its sockets because a mailbox was behind.
         pressure_pauses,
         /// Connections closed because their client was too slow.
         slow_consumers,
     }
 }
 
-/// Everything counted for the whole server.
+/// The counters of the whole server and of its workers.
 #[derive(Default)]
 pub(crate) struct Metrics {
     pub(crate) workers: Box<[Arc<WorkerMetrics>]>,
     pub(crate) server: ServerCounters,
     refused: [Counter; Refused::ALL.len()],
-    /// How long those who waited in line and got in had waited.
+    /// Time that admitted upgrades had waited in line.
     pub(crate) queue_wait: Timing,
 }
 
-/// What one worker counts.
+/// The counters of one worker.
 #[derive(Default)]
 pub(crate) struct WorkerMetrics {
     counters: WorkerCounters,
-    /// How connections ended, by close code; `None` is every code that only the peer has a name
-    /// for.
+    /// Ended connections by close code; `None` stands for all codes without a name here.
     closed: Mutex<BTreeMap<Option<u16>, u64>>,
     pub(crate) turn: Timing,
 }
@@ -345,7 +346,7 @@ impl Deref for WorkerMetrics {
     }
 }
 
-/// What is true of a server right now, beside what it counts.
+/// Current values of the server.
 pub(crate) struct Now<'a> {
     pub(crate) started: Instant,
     pub(crate) cpu_time: Option<Duration>,
@@ -354,7 +355,7 @@ pub(crate) struct Now<'a> {
     pub(crate) sessions: &'a SessionMetrics,
 }
 
-/// What is true of one worker right now.
+/// Current values of one worker.
 pub(crate) struct WorkerGauges {
     pub(crate) sockets: usize,
     pub(crate) mailbox: usize,
@@ -362,8 +363,8 @@ pub(crate) struct WorkerGauges {
 }
 
 impl WorkerMetrics {
-    /// Counts an ended connection, under its code if that is one of the bounded number we have
-    /// names for.
+    /// Counts an ended connection, under its code if the code has a name here, so that the table
+    /// stays bounded.
     pub(crate) fn count_close(&self, known_code: Option<u16>) {
         *self.closed.lock().entry(known_code).or_default() += 1;
     }
@@ -378,8 +379,8 @@ impl Metrics {
         self.refused[why as usize].add_shared();
     }
 
-    /// One line on what was refused or dropped since `last`, or `None` when nothing was; `last`
-    /// moves on.
+    /// Describes in one line what was refused or dropped since `last`, and updates `last`. Returns
+    /// `None` if there was nothing.
     pub(crate) fn refusals_since(&self, last: &mut Refusals) -> Option<String> {
         let now = Refusals {
             refused: std::array::from_fn(|index| self.refused[index].value()),
@@ -396,7 +397,7 @@ impl Metrics {
         (!parts.is_empty()).then(|| parts.join(", "))
     }
 
-    /// How connections ended, by close code, and how long turns took, over all workers.
+    /// Sums up ended connections by close code and durations of turns, over all workers.
     fn closed_and_turns(&self) -> (BTreeMap<String, u64>, Histogram<u64>) {
         let mut turn = Histogram::new_from(&*Timing::default().0.lock());
         let mut closed = BTreeMap::new();
@@ -411,14 +412,14 @@ impl Metrics {
     }
 }
 
-/// What had been refused at some moment.
+/// The counters of refusals at some moment.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Refusals {
     refused: [u64; Refused::ALL.len()],
     slow: u64,
 }
 
-/// Whether the server is well and takes work, as `/health` answers it.
+/// The answer of `/health`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Health {
     /// `ok` or `draining`.
@@ -433,21 +434,21 @@ pub(crate) struct Health {
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct WorkerSnapshot {
-    /// Its open sockets.
+    /// Open sockets of this worker.
     pub sockets: usize,
-    /// Messages waiting for it from other threads.
+    /// Letters from other threads that wait for this worker.
     pub mailbox: usize,
-    /// Messages refused because its mailbox was full.
+    /// Letters refused because this worker's mailbox was full.
     pub mailbox_refused: usize,
-    /// Its turns.
+    /// Turns of this worker.
     pub turns: u64,
-    /// Messages it received.
+    /// Messages received by this worker.
     pub messages_in: u64,
-    /// Messages it put on their way.
+    /// Messages that this worker queued for clients.
     pub messages_out: u64,
-    /// Bytes it received.
+    /// Bytes received by this worker.
     pub bytes_in: u64,
-    /// Bytes it wrote.
+    /// Bytes written by this worker.
     pub bytes_out: u64,
 }
 
@@ -466,17 +467,17 @@ impl WorkerSnapshot {
     }
 }
 
-/// The shape of a distribution, to two significant digits.
+/// Quantiles of a distribution, to two significant digits.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[non_exhaustive]
 pub struct Quantiles {
-    /// How many were measured.
+    /// Number of measured values.
     pub count: u64,
-    /// Half took no longer than this.
+    /// Median.
     pub p50: f64,
-    /// 99 of 100 took no longer than this.
+    /// 99th percentile.
     pub p99: f64,
-    /// The longest.
+    /// Maximum.
     pub max: f64,
 }
 

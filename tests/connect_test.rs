@@ -258,7 +258,7 @@ fn each_failure_is_one_clear_sentence() {
         (
             &[&foreign],
             5,
-            "this is no WebSocket server: the answer is no HTTP: invalid HTTP version".into(),
+            "this is no WebSocket server: the answer is not HTTP: invalid HTTP version".into(),
         ),
         (&[&refuses], 4, "the server answers 403: not \"here\"".into()),
         (

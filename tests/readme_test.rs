@@ -119,7 +119,7 @@ mod snippet {
     struct Lookup;
 
     impl Handler<MayBlock> for Lookup {
-        /// What belongs to one connection. Its calls never overlap, so it needs no lock.
+        /// Data of one connection. Its calls never overlap, so it needs no lock.
         type State = u32;
 
         /// Runs before the 101. A refusal is answered in plain HTTP and costs no permit.
@@ -132,8 +132,7 @@ mod snippet {
 
         fn on_message(&self, ctx: &mut Context<'_, u32, MayBlock>, message: Message<'_>) {
             *ctx.state() += 1;
-            // Stands for a database that takes its time: this handler is mounted with threads of
-            // its own.
+            // Stands for a slow database: this handler is mounted with threads of its own.
             std::thread::sleep(std::time::Duration::from_millis(20));
             let answer = format!("answer {} to {:?}", ctx.state(), message.as_text());
             ctx.send(&answer);
@@ -141,8 +140,7 @@ mod snippet {
     }
 
     fn server(config: Config) -> Result<Server, Error> {
-        // Eight threads; at most 100 messages wait for them, and beyond that their senders' sockets
-        // are not read.
+        // Eight threads. At most 100 messages wait for them; beyond that, the sockets are not read.
         Server::builder().config(config).route("/lookup", Lookup.blocking(8, 100)).bind()
     }
     // README ends

@@ -72,7 +72,7 @@ fn a_blocking_handler_cannot_be_stepped() {
         ctx.send(message);
     };
     let error = Server::builder().route("/", echo.blocking(1, 1)).stepped().unwrap_err();
-    assert!(error.to_string().contains("the handler of '/' blocks"), "{error}");
+    assert!(error.to_string().contains("the handler of '/' is blocking"), "{error}");
 }
 
 /// Connects to a chat server of memory, and reads the welcome.

@@ -1,16 +1,16 @@
 /**
- * The session client of Rusty Socks: it reconnects by itself, resumes where it was, and yields each message
- * of a room once and in order.
+ * The client of Rusty Socks: it reconnects, resumes its session, and yields each message of a room
+ * once and in order.
  */
 
-/** What comes out of JSON. */
+/** A value parsed from JSON. */
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json | undefined };
 
 /**
- * What of a type can be sent, as JSON: all of it, or `never` in the place of what cannot.
- * Interfaces and classes without methods pass, `undefined` passes in fields, where JSON leaves it
- * out, and so does what has a `toJSON` (a `Date`). Functions, symbols and bigints do not, nor do
- * maps and sets, which JSON would empty.
+ * A type that JSON can represent, with `never` in place of parts that it cannot. Allowed are
+ * interfaces and classes without methods, `undefined` in fields, where JSON omits it, and types
+ * with `toJSON` (a `Date`). Not allowed are functions, symbols and bigints, and maps and sets,
+ * which JSON would empty.
  */
 export type Sendable<T> = [T] extends [Json]
   ? T
@@ -22,18 +22,18 @@ export type Sendable<T> = [T] extends [Json]
         ? { [Key in keyof T]: Sendable<Exclude<T[Key], undefined>> | Extract<T[Key], undefined> }
         : never;
 
-/** A message of a room, as the server sent it. */
+/** A message of a room, as sent by the server. */
 export interface Message<Content = any> {
   type: 'message';
   room: string;
-  /** Counts up by one in each room, for as long as its epoch lasts. */
+  /** Counts up by one in each room, within an epoch. */
   seq: number;
-  /** All rooms it was published to and its number in each, if they are several. It is yielded once. */
+  /** All rooms and the number in each, if published to several rooms. The message is yielded once. */
   rooms?: Place[];
   id: string;
   sender?: string;
   content: Content;
-  /** RFC 3339. Never used for order. */
+  /** RFC 3339. Never used for ordering. */
   timestamp: string;
   /** The client that published it. */
   client_id: string;
@@ -56,7 +56,7 @@ export interface DirectMessage<Content = any> {
   client_id: string;
 }
 
-/** A message to everyone. It is not kept: who is away misses it. */
+/** A message to all clients. It is not kept: clients that are away miss it. */
 export interface Broadcast<Content = any> {
   type: 'broadcast';
   id: string;
@@ -76,39 +76,38 @@ export interface Member {
   sender?: string;
 }
 
-/** What a room does to a client that is too slow: end its connection, leave a gap, or keep the latest only. */
+/** The policy of a room for a slow client: close its connection, skip messages, or keep only the latest. */
 export type Overflow = 'close' | 'gap' | 'latest';
 
 /**
- * How long to wait for the answer to a command. A command that was not sent by then is withdrawn,
- * and never happens. One that was sent is not waited for any more and not sent again: the server
- * may have carried it out or not, and `wasSent` of the error says so.
+ * How long to wait for the answer to a command. A command that was not sent by then is withdrawn.
+ * One that was sent is not sent again, and the server may or may not have executed it; `wasSent` of
+ * the error is `true`.
  */
 export interface WaitOptions {
-  /** Milliseconds from 0 on; then the command is rejected with `timeout`. Default: no bound. */
+  /** Milliseconds, 0 or more, after which the command is rejected with `timeout`. Default: no limit. */
   timeoutMs?: number;
   /**
-   * When it is aborted, the command is rejected with `aborted`, and the signal's reason as the
-   * error's `cause`.
+   * If it is aborted, the command is rejected with `aborted`, with the signal's reason as `cause`.
    */
   signal?: AbortSignal | null;
 }
 
 export interface JoinOptions extends WaitOptions {
-  /** Everything said after this position is yielded first; what of it is no longer kept is told as `lost`. */
+  /** Messages after this position are yielded first. Those no longer kept are reported as `lost`. */
   since?: Position;
-  /** Asks for `joined` and `left`, and for the members. */
+  /** Requests the members, and `joined` and `left` events. */
   presence?: boolean;
-  /** The name shown to others in presence. */
+  /** The name in presence. */
   sender?: string;
 }
 
 export interface Joined extends Position {
   room: string;
   overflow?: Overflow;
-  /** Whether everything after `since` came at once. */
+  /** Whether the answer had all messages after `since`. */
   recovered: boolean;
-  /** With `presence`. */
+  /** Only with `presence`. */
   members?: Member[];
   count?: number;
 }
@@ -116,20 +115,20 @@ export interface Joined extends Position {
 /** The answer to joining a pattern. */
 export interface JoinedPattern {
   room: string;
-  /** The rooms it matches today. Later ones are told as `matched`. */
+  /** The matching rooms that exist. Later ones are reported by `matched`. */
   rooms: (Position & { room: string; overflow?: Overflow })[];
 }
 
 export interface SendOptions extends WaitOptions {
-  /** A UUID, by which the server knows a repeat. A fresh one by default. */
+  /** A UUID by which the server recognises a repeat. Default: a new one. */
   id?: string;
   sender?: string;
-  /** RFC 3339, or a `Date`. The server's time by default. */
+  /** RFC 3339, or a `Date`. Default: the server's time. */
   timestamp?: string | Date;
 }
 
 export interface PublishOptions extends SendOptions {
-  /** Whether it is yielded to this client too. */
+  /** Whether the message is yielded to this client too. */
   echo?: boolean;
 }
 
@@ -140,37 +139,37 @@ export interface Published {
   /** With several rooms: all of them. */
   rooms?: Place[];
   id: string;
-  /** The server had it already, from before a reconnect. */
+  /** Whether the server already had the message, from before a reconnect. */
   repeated: boolean;
 }
 
 export interface HistoryOptions extends WaitOptions {
-  /** The newest below this number. */
+  /** The newest messages below this number. */
   before?: number;
-  /** The oldest above this number. */
+  /** The oldest messages above this number. */
   after?: number;
   limit?: number;
 }
 
 export interface HistoryPage extends Position {
   room: string;
-  /** Oldest first, our own among them. They are not yielded as messages. */
+  /** Oldest first, the client's own included. They are not yielded as messages. */
   messages: Message[];
 }
 
 export interface Presence {
   room: string;
-  /** At most 1000. */
+  /** At most 1000 members. */
   members: Member[];
-  /** Exact. */
+  /** The exact number of members. */
   count: number;
 }
 
 /**
- * What will not come. `not_read`: came before a `for await` loop began, and was more than
- * `backlogMax`; listeners had it, and it is told when the loop begins. `not_kept` and `latest`:
- * messages `from` to `to`, both included, that the server no longer keeps, or did not keep for a
- * slow client. `epoch`: the room was forgotten and made anew, so nobody knows what there was.
+ * Messages that are lost. `not_read`: they arrived before a `for await` loop began and exceeded
+ * `backlogMax`; listeners got them, and the event is sent when the loop begins. `not_kept` and
+ * `latest`: the server no longer keeps messages `from` to `to` (inclusive), or skipped them for a
+ * slow client. `epoch`: the room was removed and made again, so missed messages are unknown.
  * `direct`: some of the direct messages `from` to `to`.
  */
 export type Lost =
@@ -183,7 +182,7 @@ export interface End {
   /** The close code; 1006 if there was none. */
   code: number;
   reason: string;
-  /** The HTTP status of a refused upgrade. A browser does not show it. */
+  /** The HTTP status of a refused upgrade. Browsers hide it. */
   status?: number;
 }
 
@@ -191,8 +190,8 @@ export type StateEvent =
   | { state: 'connecting'; attempt: number }
   | { state: 'open' }
   /**
-   * `offline`: the platform knows of no network. The next attempt comes with the network, or now
-   * and then.
+   * `offline`: the platform reports no network. The next attempt is made when the network is back,
+   * or occasionally.
    */
   | { state: 'waiting'; delayMs: number; attempt: number; offline: boolean; end: End }
   | { state: 'closing' }
@@ -203,155 +202,153 @@ export interface ClientEvents {
   message: Message;
   direct: DirectMessage;
   broadcast: Broadcast;
-  /** Someone else came to a room whose presence is watched. */
+  /** Another client joined a watched room. */
   joined: { type: 'joined'; room: string; client_id: string; sender?: string };
   left: { type: 'left'; room: string; client_id: string; sender?: string };
-  /** All members of a watched room, after `joined` and `left` may have been missed. */
+  /** All members of a watched room, after `joined` or `left` events may have been missed. */
   presence: Presence;
   lost: Lost;
-  /** A room was made, and joined through a pattern. */
+  /** A new room was joined through a pattern. */
   matched: { pattern: string; room: string; epoch: string; seq: number; overflow?: Overflow };
-  /** A room was made that matches a pattern, and is beyond the number of rooms one may be in. */
+  /** A new room matches a pattern, but exceeds the number of rooms the client may be in. */
   unmatched: { pattern: string; room: string };
-  /** The room or pattern could not be taken up again after a reconnect; `code` is the server's. */
+  /** A room or pattern could not be joined again after a reconnect; `code` is the server's. */
   dropped: { room: string; code: string };
   /**
-   * There is a session: the one before (`resumed`), or a new one. `previous` is the `clientId` before, `null` the
-   * first time. When it differs, others see another client.
+   * A session is established: the previous one (`resumed`), or a new one. `previous` is the
+   * previous `clientId`, `null` the first time. If it differs, others see another client.
    */
   session: { clientId: string; resumed: boolean; previous: string | null; welcome?: Record<string, unknown> };
   state: StateEvent;
-  /** The server shuts down. The client comes back when it is told to. */
+  /** The server shuts down. The client reconnects after the delay that the server asks for. */
   closing: { type: 'closing'; reason: string; reconnect_after_ms: number };
-  /** An error that answers no command. */
+  /** An error that is not the answer to a command. */
   error: { type: 'error'; code: string; message: string; retry_after_ms?: number };
 }
 
-/** What `client.session` gives. Plain data, to be kept as JSON. Whoever has `token` can take the session over. */
+/** The value of `client.session`: plain data to store as JSON. `token` is a secret: it can take the session over. */
 export interface SavedSession {
   token: string | null;
   clientId: string | null;
   direct: number;
   rooms: { room: string; epoch: string; seq: number; pattern?: string; presence?: boolean; sender?: string }[];
   patterns: string[];
-  /** Rooms that were left by name and that a pattern matches. */
+  /** Rooms that match a pattern and were left by name. */
   declined?: string[];
 }
 
-/** What the world tells the client. */
+/** Events of the platform: network and page. */
 export interface Platform {
   /**
-   * Whether there may be a network. `false` makes attempts rare, and is never trusted so far as to
-   * end them.
+   * Whether there may be a network. `false` makes attempts rare but does not stop them.
    */
   isOnline(): boolean;
   /**
-   * Calls `tell` with each change until the returned function is called. `wake`: the page is seen
-   * again, or the machine has slept; what was connected may be so no more.
+   * Calls `tell` with each change until the returned function is called. `wake`: the page became
+   * visible, or the machine woke up, so connections may be lost.
    */
   watch(tell: (change: 'online' | 'offline' | 'wake') => void): () => void;
 }
 
 export interface ClientOptions {
-  /** A session to go on with. If the server has forgotten it, its rooms are joined again where it was. */
+  /** A session to resume. If the server no longer has it, its rooms are joined again from their positions. */
   session?: SavedSession | undefined;
   /** Closes the client when it is aborted. */
   signal?: AbortSignal;
-  /** `false`: the first end is the last. */
+  /** `false`: does not reconnect. */
   reconnect?: boolean;
-  /** The WebSocket to use instead of the platform's. In Node it hides the status and `Retry-After` of a refusal. */
+  /** The WebSocket class to use instead of the default. In Node, a standard one hides the status and `Retry-After` of a refusal. */
   WebSocket?: new (url: string, protocols?: string | string[]) => unknown;
-  /** Headers of the upgrade. Node only. */
+  /** Headers of the upgrade request. Node only. */
   headers?: Record<string, string>;
   /** Subprotocols to offer. Default: `['rusty-socks.v1']`. */
   protocols?: string[];
 
-  /** How long a connection may take until there is a session. Default: 20 s, more than a full server's line. */
+  /** Time limit for a connection to get a session. Default: 20 s, longer than the line of a full server. */
   openTimeoutMs?: number;
-  /** How long the server has to answer our close. Default: 3 s. */
+  /** Time limit for the server's answer to a close. Default: 3 s. */
   closeTimeoutMs?: number;
   /**
-   * How long the server has to answer when it is asked whether it is still there, because the
-   * network or the page has changed or the machine slept. Default: 5 s.
+   * Time limit for the answer to a check of the connection, after the network or the page has
+   * changed or the machine woke up. Default: 5 s.
    */
   checkTimeoutMs?: number;
-  /** The longest time between our pings; half of the server's `ping_s` if that is less. Default: 25 s. */
+  /** The time between the client's pings; half of the server's `ping_s` if that is less. Default: 25 s. */
   pingMsMax?: number;
-  /** A server is dead that is silent for its `ping_s` and this much. Default: 15 s. */
+  /** The connection is lost if the server is silent for its `ping_s` plus this. Default: 15 s. */
   silenceExtraMs?: number;
-  /** The silence after which a server is dead, whatever its `ping_s`. */
+  /** The silence after which the connection is lost, whatever the server's `ping_s`. */
   silenceMs?: number;
   /** The delay before attempt n is random between 0 and this times 2ⁿ. Default: 250 ms. */
   backoffBaseMs?: number;
-  /** And at most this. Default: 30 s. */
+  /** The longest delay of the backoff. Default: 30 s. */
   backoffCapMs?: number;
-  /** A session that was up this long begins the backoff anew. Default: 5 s. */
+  /** A session that lasted this long resets the backoff. Default: 5 s. */
   settledMs?: number;
-  /** Reconnects in a row, without a session that lasted, before the client gives up. Default: no bound. */
+  /** Attempts in a row, without a session that lasted, after which the client gives up. Default: no limit. */
   attemptsMax?: number;
 
-  /** Commands that may wait for their answers; one more is rejected with `outbox_full`. Default: 1000. */
+  /** Commands that may wait for their answers; further ones are rejected with `outbox_full`. Default: 1000. */
   outboxMax?: number;
-  /** The bytes of all these commands together. Default: 64 MiB. */
+  /** Bytes of all commands that wait. Default: 64 MiB. */
   outboxBytesMax?: number;
   /**
-   * Commands sent and not answered at once; less after the server was too busy, and at most 8 where
-   * the server does not tell its rate limits. At least 1. Default: 64.
+   * Commands that may be sent and unanswered; fewer after the server was busy, and at most 8 if the
+   * server does not state its rate limits. At least 1. Default: 64.
    */
   inFlightMax?: number;
   /**
-   * How often a command is tried again that was `rate_limited` or `overloaded`; a leave always is.
-   * Default: 10.
+   * How often a `rate_limited` or `overloaded` command is repeated; a leave is repeated without
+   * limit. Default: 10.
    */
   retriesMax?: number;
   /** Messages of a room that wait while a gap is fetched; more are fetched from history. Default: 10,000. */
   holdMax?: number;
   /**
-   * Bytes of the messages that wait in all rooms; beyond about as many, those of the rooms with the
-   * most are let go, and fetched from history later. Default: 64 MiB.
+   * Approximate limit for the bytes of messages that wait in all rooms. Beyond it, the messages of
+   * the largest rooms are dropped, and fetched from history later. Default: 64 MiB.
    */
   holdBytesMax?: number;
   /**
-   * Messages that wait for a `for await` loop. When there are as many, nothing more is yielded, to
-   * listeners neither, until half are read; what comes meanwhile waits as behind a gap. At least 1.
+   * Messages that may wait for a `for await` loop. At this limit nothing is yielded, not even to
+   * listeners, until half of them are read; later messages wait as behind a gap. At least 1.
    * Default: 1000.
    */
   queueMax?: number;
   /**
-   * Bytes of these messages, and of those that `backlogMax` counts; about as many are as good as
-   * too many messages. Default: 64 MiB.
+   * Approximate limit for the bytes of these messages, and of those that `backlogMax` counts.
+   * Default: 64 MiB.
    */
   queueBytesMax?: number;
   /**
-   * Messages that wait for the next `for await` loop while there is none. Of more than that the
-   * newest wait, and the others are told as `lost` when it begins. 0 for a client that has
-   * listeners alone. Default: 1000.
+   * Messages that wait for the next `for await` loop while there is none. Beyond it only the newest
+   * wait, and the others are reported as `lost` when the loop begins. Use 0 for a client with
+   * listeners only. Default: 1000.
    */
   backlogMax?: number;
-  /** Messages published with `echo` that are remembered until they come back. Default: 1000. */
+  /** Messages published with `echo` that are remembered until they are received. Default: 1000. */
   echoesMax?: number;
   /** Rooms that the server may put this client in; one more ends it with `misbehaved`. Default: 100,000. */
   roomsMax?: number;
-  /** The largest message taken from the server. Node only. Default: 64 MiB. */
+  /** The largest message accepted from the server. Node only. Default: 64 MiB. */
   messageBytesMax?: number;
   /**
-   * Bytes that may wait to be sent; while there are as many, commands wait for them. A server that
-   * takes none of them for as long as it may be silent is given up. Default: 1 MiB.
+   * Bytes that may wait to be sent; at this limit commands wait. The connection is lost if the
+   * server reads none of them for the time that it may be silent. Default: 1 MiB.
    */
   unsentBytesMax?: number;
 
   /** A source of jitter in [0, 1), for tests. */
   random?: () => number;
   /**
-   * What tells of the network and the page, for tests and for platforms without the events of
-   * browsers.
+   * The source of network and page events, for tests and for platforms without browser events.
    */
   platform?: Platform;
   /** Time, for tests. */
   clock?: {
-    /** Milliseconds that only count up. */
+    /** Monotonic time in milliseconds. */
     now(): number;
-    /** Milliseconds of the date, which go on while a machine sleeps. Default: `now`. */
+    /** Wall-clock time in milliseconds, which advances while the machine sleeps. Default: `now`. */
     date?(): number;
     setTimeout(run: () => void, ms: number): unknown;
     clearTimeout(timer: any): void;
@@ -359,16 +356,17 @@ export interface ClientOptions {
 }
 
 /**
- * What promises are rejected with.
+ * The error with which promises are rejected.
  *
  * `code` is the server's (`not_member`, `forbidden`, …; `bad_request` also for arguments that are
  * wrong before anything is sent, such as content that JSON cannot hold, which is then the `cause`)
  * or one of
- * - `closed`: the client was closed by its user;
- * - `stopped`: it was ended for good; `end` says how;
- * - `outbox_full`: too many commands wait already;
- * - `too_large`: the server does not take a message of that size;
- * - `misbehaved`: the server answered with what makes no sense, or put the client in more than `roomsMax` rooms;
+ * - `closed`: the program closed the client;
+ * - `stopped`: the client ended for good; `end` says how;
+ * - `outbox_full`: too many commands wait;
+ * - `too_large`: the message is larger than the server accepts;
+ * - `misbehaved`: the server sent an invalid answer, or put the client in more than `roomsMax`
+ *   rooms;
  * - `timeout`, `aborted`: the command's `timeoutMs` passed, or its `signal` was aborted; see
  *   `wasSent`;
  * - `answer_lost`: a broadcast may have been sent or not, because the connection ended before the answer.
@@ -379,26 +377,26 @@ export class RustySocksError extends Error {
   readonly retryAfterMs?: number;
   readonly end?: End;
   /**
-   * Of `timeout` and `aborted`: whether the command was sent, so that the server may carry it out.
+   * For `timeout` and `aborted`: whether the command was sent, so that the server may execute it.
    */
   readonly wasSent?: boolean;
 }
 
-/** The options' defaults. */
+/** The defaults of the options. */
 export const DEFAULTS: Readonly<Partial<ClientOptions>>;
 
 export class Client implements AsyncIterable<Message> {
-  /** Connects at once. Listeners that are added in the same turn miss nothing. */
+  /** Connects at once. Listeners that are added in the same turn of the event loop miss nothing. */
   constructor(url: string | URL, options?: ClientOptions);
 
-  /** Settles when there is a session for the first time; rejects if there never will be. */
+  /** Settles with the first session; rejects if the client ends before. */
   readonly ready: Promise<void>;
   /** Settles when the client has ended. Never rejects: `error` is `null` after `close()`. */
   readonly closed: Promise<End & { error: RustySocksError | null }>;
   readonly state: StateEvent['state'];
-  /** The name others know this session by; `null` before the first. */
+  /** The client id of the session; `null` before the first session. */
   readonly clientId: string | null;
-  /** All that is needed to go on later: give it as the option `session`. */
+  /** The state needed to resume later: pass it as the option `session`. */
   readonly session: SavedSession;
   /** The rooms this client is in, those joined through patterns included. */
   readonly rooms: string[];
@@ -406,67 +404,68 @@ export class Client implements AsyncIterable<Message> {
   readonly pending: number;
 
   /**
-   * Calls `listener` with each event from now on. What it returns ends that; so do `off`, `signal`
-   * and the end of the client. A function that is added twice is called twice. What a listener
-   * throws is reported as an uncaught error, and the other listeners and the client go on.
+   * Calls `listener` with each event from now on, until the returned function or `off` is called,
+   * `signal` is aborted, or the client ends. A function that is added twice is called twice. An
+   * exception of a listener is reported as uncaught, and does not affect other listeners or the
+   * client.
    */
   on<Name extends keyof ClientEvents>(
     name: Name,
     listener: (event: ClientEvents[Name]) => void,
     options?: { signal?: AbortSignal },
   ): () => void;
-  /** As `on`, for the next event alone. */
+  /** Like `on`, for the next event only. */
   once<Name extends keyof ClientEvents>(
     name: Name,
     listener: (event: ClientEvents[Name]) => void,
     options?: { signal?: AbortSignal },
   ): () => void;
-  /** Ends what the latest `on` or `once` with this listener began. */
+  /** Removes the latest registration of this listener by `on` or `once`. */
   off<Name extends keyof ClientEvents>(name: Name, listener: (event: ClientEvents[Name]) => void): void;
 
-  /** Joins all rooms that match, those made later too. */
+  /** Joins all matching rooms, later ones too. */
   join(pattern: `${string}.*`, options?: WaitOptions): Promise<JoinedPattern>;
   /**
-   * Joins a room, and stays in it over reconnects. After `timeout` or `aborted`, `leave` makes sure
-   * of being out.
+   * Joins a room, and stays in it across reconnects. After `timeout` or `aborted`, call `leave` to
+   * be sure to be out.
    */
   join(room: string, options?: JoinOptions): Promise<Joined>;
   /**
-   * Leaves a room, or all that were joined through a pattern and that no other one holds. Nothing
-   * of it is yielded or told from this call on, whatever is on its way. A room that was left by
-   * name comes back through a pattern only when it is made anew. The command is sent even when its
-   * wait has ended.
+   * Leaves a room, or all rooms joined through a pattern that no other pattern matches. From this
+   * call on, no message or event of these rooms is yielded, whatever is in flight. A room that was
+   * left by name is joined through a pattern again only if it is made anew. The command is sent
+   * even if its wait has ended.
    */
   leave(room: string, options?: WaitOptions): Promise<{ room: string }>;
   /**
-   * Publishes to a room, or to several at one instant. Settles when the server has it, if need be over
-   * several connections; the same session does not publish it twice.
+   * Publishes to a room, or to several in one atomic step. Settles when the server has the message,
+   * across reconnects if needed. A session never publishes it twice.
    */
   publish<Content>(to: string | string[], content: Content & Sendable<Content>, options?: PublishOptions): Promise<Published>;
-  /** Sends to one client. Rejects with `not_found` or, if it is away and its inbox full, `limit_exceeded`. */
+  /** Sends to one client. Rejects with `not_found`, or with `limit_exceeded` if it is away and its inbox is full. */
   direct<Content>(
     to: string,
     content: Content & Sendable<Content>,
     options?: SendOptions,
   ): Promise<{ to: string; id: string; repeated: boolean }>;
-  /** Sends to everyone, where the server allows that. Never sent twice: see `answer_lost`. */
+  /** Sends to all other clients, if the server allows it. Never sent twice: see `answer_lost`. */
   broadcast<Content>(content: Content & Sendable<Content>, options?: SendOptions): Promise<{ id: string }>;
   history(room: string, options?: HistoryOptions): Promise<HistoryPage>;
-  /** Who is in a room. `watch` begins or ends `joined` and `left` in the same instant. */
+  /** Lists the members of a room. `watch` begins or ends `joined` and `left` events in the same atomic step. */
   presence(room: string, options?: WaitOptions & { watch?: boolean }): Promise<Presence>;
   /**
-   * Connects anew at once: a wait for the next attempt ends, an open connection is given up and its
-   * session goes on over another one, an attempt under way goes on. The backoff begins anew. Does
-   * nothing after `close` or the end.
+   * Reconnects at once: skips the wait for the next attempt, or replaces an open connection and
+   * resumes its session. An attempt in progress continues. Resets the backoff. Does nothing after
+   * `close` or the end.
    */
   reconnect(): void;
   /** Ends the session, on the server too. Commands that wait are rejected with `closed`. */
   close(): Promise<End & { error: RustySocksError | null }>;
 
   /**
-   * The messages of all rooms since the client began, or since the loop before this one was left;
-   * see `backlogMax`. A second loop beside the first has them from now on. Ends with the client,
-   * and throws if that was `stopped`.
+   * Yields the messages of all rooms since the client began, or since the previous loop was left;
+   * see `backlogMax`. A second concurrent loop gets messages from now on. Ends with the client, and
+   * throws if the client was `stopped`.
    */
   [Symbol.asyncIterator](): AsyncIterableIterator<Message>;
 }

@@ -3,10 +3,10 @@
 //! `cargo run --example cursors`, then open the address that it prints in two windows, side by
 //! side.
 //!
-//! The socket is `/board`. A client says `{"type":"enter","name":…}` and then
-//! `{"type":"move","x":…,"y":…}` with numbers from 0 to 1. What it is sent is the whole board, at
-//! most twenty times a second: who is there and where. So the work grows with the number of people
-//! and not with its square, and whoever misses a board needs only the next one.
+//! The route is `/board`. A client sends `{"type":"enter","name":…}` and then
+//! `{"type":"move","x":…,"y":…}` with numbers from 0 to 1. The server sends the whole board, with
+//! all names and positions, at most twenty times a second. So the work grows with the number of
+//! clients and not with its square, and a client that misses a board needs only the next one.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -41,8 +41,8 @@ const FRAME: Duration = Duration::from_millis(50);
 const NAME_MAX: usize = 24;
 
 fn main() -> Result<(), Error> {
-    // Only the newest board is worth keeping, and worth sending to whoever is behind; it is also
-    // what a newcomer is shown at once.
+    // Only the newest board is worth keeping and worth sending to a slow client. New clients get it
+    // at once.
     let rule =
         RoomRule { overflow: Some(Overflow::Latest), history: Some(1), ..RoomRule::new(ROOM) };
     let config = Config { rooms: vec![rule], ..common::config(env::args().skip(1))? };
@@ -58,19 +58,19 @@ fn main() -> Result<(), Error> {
     server.run()
 }
 
-/// All pointers. Changed by every connection, read by the one thread that publishes.
+/// All pointers. Every connection changes them; one thread reads and publishes them.
 #[derive(Default)]
 struct Board {
     inner: Mutex<Inner>,
     changed: Condvar,
-    /// Counts the people who ever came, so that neighbours get different colours.
+    /// Counts all clients so far, so that consecutive ones get different colours.
     came: AtomicU32,
 }
 
 #[derive(Default)]
 struct Inner {
     pointers: BTreeMap<Uuid, Pointer>,
-    /// Something is different from what was published last.
+    /// Whether something has changed since the last publish.
     is_new: bool,
 }
 
@@ -86,7 +86,7 @@ struct Pointer {
 
 impl Board {
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Each change is one step; a panic elsewhere leaves no half of one behind.
+        // Each change is one step, so a panic elsewhere leaves no partial change.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -109,7 +109,8 @@ impl Board {
             let pointers: Vec<Pointer> = inner.pointers.values().cloned().collect();
             drop(inner);
             let text = json!({ "type": "board", "pointers": pointers }).to_string();
-            // With nobody left there is no room; with a worker behind, the next board will do.
+            // Errors do not matter: without members there is no room, and if a worker is behind,
+            // the next board will do.
             let _ = handle.publish(ROOM, &text);
             let next = Instant::now() + FRAME;
             while let Some(left) = next.checked_duration_since(Instant::now()) {
@@ -119,7 +120,7 @@ impl Board {
     }
 }
 
-/// The socket.
+/// The handler of `/board`.
 struct Pointers {
     room: RoomName,
     board: Arc<Board>,
@@ -133,7 +134,7 @@ enum Command {
 }
 
 impl Handler for Pointers {
-    /// Whether this client has said who it is.
+    /// Whether this client has entered.
     type State = bool;
 
     fn on_message(&self, ctx: &mut Context<'_, bool>, message: Message<'_>) {
@@ -156,7 +157,7 @@ impl Handler for Pointers {
         }
     }
 
-    /// A client that reads too slowly gets the newest board, and is told how many it did not get.
+    /// Tells a client that is too slow how many boards it missed.
     fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame> {
         let Notice::Gap { from, to, .. } = notice else { return None };
         let text = json!({ "type": "skipped", "boards": to - from + 1 }).to_string();
@@ -171,7 +172,7 @@ impl Pointers {
             return refuse(ctx, "who are you?");
         }
         let id = ctx.client_id();
-        // The golden angle: however many come, the newest colour is far from the last ones.
+        // The golden angle keeps each new colour far from the previous ones.
         let hue = self.board.came.fetch_add(1, Ordering::Relaxed).wrapping_mul(137) % 360;
         *ctx.state() = true;
         ctx.send(&json!({ "type": "entered", "id": id.to_string() }).to_string());

@@ -1,4 +1,4 @@
-//! The rules of connect four, which know nothing of servers.
+//! The rules of connect four, independent of the server.
 
 use serde::Serialize;
 
@@ -21,7 +21,7 @@ impl Colour {
     }
 }
 
-/// A place on the board: its row from the bottom, and its column.
+/// A cell of the board: row from the bottom, and column.
 pub(crate) type Cell = [usize; 2];
 
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ pub(crate) struct Board {
     cells: [[Option<Colour>; COLUMNS]; ROWS],
 }
 
-/// What a disc that was dropped has brought about.
+/// The result of dropping a disc.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Dropped {
     GoesOn,
@@ -39,7 +39,7 @@ pub(crate) enum Dropped {
 }
 
 impl Board {
-    /// Drops a disc into a column. The error is for the player to read.
+    /// Drops a disc into a column. The error is a text for the player.
     pub(crate) fn drop(&mut self, column: usize, colour: Colour) -> Result<Dropped, &'static str> {
         if column >= COLUMNS {
             return Err("there is no such column");
@@ -54,7 +54,7 @@ impl Board {
         })
     }
 
-    /// Four in a line that a disc at `cell` has part in.
+    /// Finds four in a line that include `cell`.
     fn four_through(&self, [row, column]: Cell, colour: Colour) -> Option<[Cell; 4]> {
         for (up, right) in [(0, 1), (1, 0), (1, 1), (1, -1)] {
             for back in 0..4 {
@@ -72,7 +72,7 @@ impl Board {
         None
     }
 
-    /// The board as text, the lowest row first: `r`, `y` and `.`.
+    /// Returns the board as text, the lowest row first: `r`, `y` and `.`.
     pub(crate) fn rows(&self) -> Vec<String> {
         let letter = |cell: &Option<Colour>| match cell {
             None => '.',

@@ -1,4 +1,4 @@
-//! All games that are on, and who sits where. What the connections share is here, behind one lock.
+//! The running games and their players: the data that connections share, behind one lock.
 
 use std::{
     collections::BTreeMap,
@@ -12,10 +12,10 @@ use uuid::Uuid;
 
 use crate::board::{Board, Cell, Colour, Dropped};
 
-/// Games at once; one more is refused. A table without a bound is a leak.
+/// The most games at once; more are refused. A table without a bound is a leak.
 const GAMES_MAX: usize = 1000;
 
-/// The games, and a bell for the referee: something has happened that it may have to deal with.
+/// The games, and a condition variable that wakes the referee.
 pub(crate) struct Hall {
     games: Mutex<Games>,
     bell: Condvar,
@@ -27,28 +27,28 @@ pub(crate) struct Hall {
 pub(crate) struct Games {
     pub(crate) by_id: BTreeMap<u64, Game>,
     next_id: u64,
-    /// Results that the referee has not written down yet.
+    /// Results that the referee has not written to the file yet.
     pub(crate) finished: Vec<String>,
 }
 
 pub(crate) struct Game {
     pub(crate) id: u64,
-    /// Players and spectators are its members; what is published there is the game as it stands.
+    /// The room of players and spectators, in which the state of the game is published.
     pub(crate) room: RoomName,
     board: Board,
     turn: Colour,
     red: Seat,
-    /// Empty until somebody has come to play.
+    /// Empty until a second player has joined.
     yellow: Option<Seat>,
     over: Option<Over>,
-    /// Counts up with each change: whoever gets two states out of order knows which is newer.
+    /// Counts the changes, so that a client knows which of two states is newer.
     version: u64,
     pub(crate) spectators: usize,
 }
 
 struct Seat {
     name: String,
-    /// The secret by which its player comes back.
+    /// The secret with which the player returns.
     token: String,
     at: Presence,
 }
@@ -64,7 +64,7 @@ struct Over {
     line: Option<[Cell; 4]>,
 }
 
-/// A place in a game, as its player's connection remembers it.
+/// The seat of a connection's player.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) game: u64,
@@ -77,7 +77,7 @@ impl Hall {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Games> {
-        // A panic elsewhere closed that one connection; each change here is made in one step.
+        // Each change is one step, so a panic elsewhere leaves no partial change.
         self.games.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -85,7 +85,7 @@ impl Hall {
         self.bell.notify_one();
     }
 
-    /// Waits until the bell rings or `at` has come.
+    /// Waits until the referee is woken, at most until `at`.
     pub(crate) fn wait<'h>(
         &'h self,
         games: MutexGuard<'h, Games>,
@@ -103,7 +103,7 @@ impl Hall {
 }
 
 impl Games {
-    /// Seats a player opposite to whoever has waited longest, or at a new game.
+    /// Seats a player opposite the one who has waited longest, or at a new game.
     pub(crate) fn seat(
         &mut self,
         name: String,
@@ -140,8 +140,7 @@ impl Games {
         Ok((Place { game: id, colour: Colour::Red }, token))
     }
 
-    /// Gives a player back the seat that the token belongs to, and the connection that held it, if
-    /// any.
+    /// Returns the seat of the token to its player, and the connection that held it, if any.
     pub(crate) fn reseat(&mut self, token: &str, peer: Peer) -> Option<(Place, Option<Peer>)> {
         for game in self.by_id.values_mut() {
             for colour in [Colour::Red, Colour::Yellow] {
@@ -158,14 +157,14 @@ impl Games {
         None
     }
 
-    /// Lets go of a game that nobody waits for, plays or looks at.
+    /// Removes a game without players and spectators.
     pub(crate) fn tidy(&mut self, id: u64) {
         if self.by_id.get(&id).is_some_and(|game| game.is_over() && !game.has_people()) {
             self.by_id.remove(&id);
         }
     }
 
-    /// The games that can be watched, in words for the lobby.
+    /// Lists the games that can be watched.
     pub(crate) fn list(&self) -> Vec<Value> {
         let on = self.by_id.values().filter(|game| !game.is_over());
         let line = |game: &Game| json!({ "game": game.id, "players": game.names() });
@@ -198,8 +197,7 @@ impl Game {
         self.seats().map(|(_, seat)| seat.name.as_str()).collect()
     }
 
-    /// A player's move. The rules are kept here and nowhere else: a page can be made to send
-    /// anything.
+    /// Makes a player's move. The server checks the rules, because a client can send anything.
     pub(crate) fn drop(&mut self, colour: Colour, column: usize) -> Result<(), &'static str> {
         if self.is_over() {
             return Err("the game is over");
@@ -229,7 +227,7 @@ impl Game {
         }
     }
 
-    /// The player of `colour` is gone, unless its seat is held by another connection by now.
+    /// Marks the player of `colour` as away, unless another connection holds the seat by now.
     pub(crate) fn lose_sight(&mut self, colour: Colour, gone: &Uuid) {
         if let Some(seat) = self.seat(colour)
             && matches!(&seat.at, Presence::Here(peer) if peer.client_id() == *gone)
@@ -238,7 +236,7 @@ impl Game {
         }
     }
 
-    /// When the first of those who are away has been so for too long.
+    /// Returns when the first of the away players loses, and its colour.
     pub(crate) fn deadline(&self, grace: Duration) -> Option<(Instant, Colour)> {
         let away = self.seats().filter_map(|(colour, seat)| match seat.at {
             Presence::AwaySince(since) => Some((since + grace, colour)),
@@ -247,13 +245,13 @@ impl Game {
         away.min_by_key(|(at, _)| *at).filter(|_| !self.is_over())
     }
 
-    /// The one who stayed wins; who waited alone and left leaves nothing to win.
+    /// Ends the game in favour of the player who stayed, if there is one.
     pub(crate) fn forfeit(&mut self, colour: Colour) {
         let winner = self.yellow.is_some().then(|| colour.other());
         self.end(winner, "the other player did not come back", None);
     }
 
-    /// `Anna beat Ben`, for the score file; `None` if there is no winner.
+    /// Returns a line for the score file, such as `Anna beat Ben`; `None` if there is no winner.
     pub(crate) fn score(&self) -> Option<String> {
         let winner = self.over.as_ref()?.winner?;
         let name =
@@ -261,8 +259,8 @@ impl Game {
         Some(format!("{}\t{}\n", name(winner)?, name(winner.other())?))
     }
 
-    /// The whole game as everyone in its room is told it. A game is small; whoever missed a state
-    /// needs only the next one.
+    /// Returns the whole game as the message to its room. A client that missed a state needs only
+    /// the next one.
     pub(crate) fn state(&mut self) -> String {
         self.version += 1;
         let players: Vec<Value> = self

@@ -1,14 +1,15 @@
-//! Connect four for two, and for everyone who wants to watch.
+//! Connect four for two players and any number of spectators.
 //!
 //! `cargo run --example game`, then open the address that it prints in two windows.
 //!
-//! The socket is `/play`, JSON in both directions. A client says `{"type":"play","name":…}` and is
-//! seated; `drop` with a `column` makes a move, `watch` with a `game` looks on, `leave` resigns or
-//! looks away, and `return` with the `seat` it was given takes a player back to the game after a
-//! lost connection. The server keeps the rules; after each change it publishes the whole game to
-//! everyone in the game's room.
+//! The route is `/play`, with JSON in both directions. A client sends `{"type":"play","name":…}`
+//! and gets a seat. `drop` with a `column` makes a move, `watch` with a `game` begins to watch,
+//! `leave` resigns or stops watching, and `return` with the client's `seat` resumes the game after
+//! a lost connection. The server checks the rules; after each change it publishes the whole game to
+//! the game's room.
 //!
-//! Who is away for `GAME_GRACE` seconds (30) loses. Results are kept in the file `GAME_SCORES`.
+//! A player who is away for `GAME_GRACE` seconds (30) loses. Results are kept in the file
+//! `GAME_SCORES`.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -56,7 +57,7 @@ fn main() -> Result<(), Error> {
         .config(config)
         .page("/", "text/html; charset=utf-8", include_str!("page.html"))
         .route("/play", Play { hall: Arc::clone(&hall) })
-        // A file may take its time. It is read on a thread of its own and delays no game.
+        // Reading a file may block, so it has a thread of its own and delays no game.
         .route("/scores", Scores { path: scores.clone() }.blocking(1, 64))
         .bind()?;
     let handle = server.handle();
@@ -65,13 +66,12 @@ fn main() -> Result<(), Error> {
     server.run()
 }
 
-/// The socket of players and spectators. One handler serves all of them, from several threads at
-/// once.
+/// The handler of players and spectators. It serves all of them, from several threads at once.
 struct Play {
     hall: Arc<Hall>,
 }
 
-/// What one connection remembers. Its calls never overlap, so this needs no lock.
+/// Data of one connection. Its calls never overlap, so it needs no lock.
 #[derive(Default)]
 struct Visitor {
     at: Option<At>,
@@ -122,7 +122,7 @@ impl Handler for Play {
         }
     }
 
-    /// A connection that is lost costs no game: the player may come back while the grace lasts.
+    /// Marks the player as away. The player can return within the grace period.
     fn on_close(&self, ctx: &mut Ctx<'_>, _reason: &CloseReason) {
         let client_id = ctx.client_id();
         match ctx.state().at.take() {
@@ -156,7 +156,7 @@ impl Play {
             return Ok(());
         };
         if let Some(before) = held_by.filter(|before| before.client_id() != ctx.client_id()) {
-            // Of the 40xx: that window must not fight for the seat.
+            // A 40xx code, so that the other window does not reconnect.
             before.close(CloseReason::new(4010, "your seat was taken over"));
         }
         self.sit_down(ctx, place, token);
@@ -185,7 +185,7 @@ impl Play {
         self.try_change(ctx, place.game, |game| game.drop(place.colour, column))
     }
 
-    /// Gives up a game that is not over, or looks away.
+    /// Resigns a running game, or stops watching.
     fn leave(&self, ctx: &mut Ctx<'_>) {
         let client_id = ctx.client_id();
         let game = match ctx.state().at.take() {
@@ -205,7 +205,7 @@ impl Play {
         ctx.leave(&format!("game.{game}"));
     }
 
-    /// Joins the game's room, then tells everyone in it how things stand.
+    /// Joins the game's room, then publishes the state to it.
     fn enter(&self, ctx: &mut Ctx<'_>, id: u64, change: impl FnOnce(&mut Game)) {
         let room = self.hall.lock().by_id.get(&id).map(|game| game.room.clone());
         let Some(room) = room else { return };
@@ -217,7 +217,7 @@ impl Play {
         self.change(ctx, id, change);
     }
 
-    /// Changes a game, if it is still there, and publishes what has become of it.
+    /// Changes a game, if it still exists, and publishes its state.
     fn change(&self, ctx: &mut Ctx<'_>, id: u64, change: impl FnOnce(&mut Game)) {
         let _ = self.try_change(ctx, id, |game| {
             change(game);
@@ -225,7 +225,7 @@ impl Play {
         });
     }
 
-    /// The same for a change that may be refused; then nothing is published.
+    /// Changes a game like [`Play::change`], but publishes nothing if the change is refused.
     fn try_change(
         &self,
         ctx: &mut Ctx<'_>,
@@ -237,8 +237,7 @@ impl Play {
         let was_over = game.is_over();
         change(game)?;
         let state = game.state();
-        // Publishing never blocks, so the lock may be held: then states go out in the order in
-        // which they came about.
+        // Publishing never blocks, so hold the lock: states are then published in order.
         ctx.publish(game.room.as_str(), &state).then(|ctx, published| {
             if let Err(RoomError::Overloaded) = published {
                 let message = "the others were not told: the next move will tell them";
@@ -255,11 +254,11 @@ impl Play {
 }
 
 fn say(ctx: &mut Ctx<'_>, answer: &serde_json::Value) {
-    // Who does not read its answers is paused by the server, and closed if it never does.
+    // The status may be ignored: the server pauses a client that does not read its answers.
     ctx.send(&answer.to_string());
 }
 
-/// Ends the games of those who did not come back, and writes down who has won.
+/// Ends the games of players who did not return, and writes results to the file.
 fn referee(hall: &Hall, handle: &ServerHandle, scores: &Path) {
     let mut games = hall.lock();
     loop {
@@ -271,7 +270,7 @@ fn referee(hall: &Hall, handle: &ServerHandle, scores: &Path) {
                 Some((at, colour)) if at <= now => {
                     game.forfeit(colour);
                     let state = game.state();
-                    // If a worker is behind, the players learn it when they next move.
+                    // If a worker is behind, the players see the state after the next move.
                     let _ = handle.publish(game.room.as_str(), &state);
                     let score = game.score();
                     games.finished.extend(score);
@@ -286,7 +285,7 @@ fn referee(hall: &Hall, handle: &ServerHandle, scores: &Path) {
             games = hall.wait(games, next);
             continue;
         }
-        // Nobody waits for the disk: the lock is not held while the file is written.
+        // Release the lock before writing to the disk.
         drop(games);
         let file = fs::OpenOptions::new().append(true).create(true).open(scores);
         if let Err(error) = file.and_then(|mut file| file.write_all(finished.as_bytes())) {
@@ -296,7 +295,7 @@ fn referee(hall: &Hall, handle: &ServerHandle, scores: &Path) {
     }
 }
 
-/// Who has won most often. Whatever is asked, the answer is the table.
+/// Answers every message with the table of scores.
 struct Scores {
     path: PathBuf,
 }

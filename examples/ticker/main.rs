@@ -1,12 +1,13 @@
-//! Prices that change faster than anybody reads, and readers that each get what they can take.
+//! Prices that change faster than anyone can read, and readers that each get as much as they can
+//! take.
 //!
 //! `cargo run --example ticker`, then open the address that it prints.
 //!
 //! A thread publishes to the rooms `prices.eur`, `prices.gold` and so on, `TICKER_RATE` times a
 //! second (2000) in all. An old price is worth nothing, so these rooms have the overflow policy
-//! `latest`: a client that keeps up gets every price, one that does not gets the newest and is told
-//! how many it did not get. Two readers inside this program show both, one at full speed and one
-//! that rests after each message; what they got is published to the room `readers`.
+//! `latest`: a client that keeps up gets every price; a slow one gets the newest, and a notice of
+//! how many it missed. Two readers inside this program show both, one at full speed and one that
+//! pauses after each message. Their counts are published to the room `readers`.
 
 #[path = "../common/client.rs"]
 mod client;
@@ -42,13 +43,13 @@ const SYMBOLS: [(&str, f64); 8] = [
     ("oil", 81.4),
 ];
 
-/// The room that tells how the two readers fare.
+/// The room for the counts of the two readers.
 const READERS: &str = "readers";
 
-/// How long the slow reader rests after each message.
+/// The pause of the slow reader after each message.
 const SLOW_PAUSE: Duration = Duration::from_millis(3);
 
-/// How often a reader tells what it got.
+/// The interval at which a reader publishes its counts.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// The pause between two batches of prices.
@@ -77,7 +78,7 @@ fn main() -> Result<(), Error> {
     let server = client::with_client(builder)?.config(config).bind()?;
 
     let handle = server.handle();
-    // All rooms are there before anybody asks for them, and stay while prices come.
+    // Make all rooms before clients ask for them. They stay while prices are published.
     for (symbol, _) in SYMBOLS {
         handle.open_room(&RoomName::new(&format!("prices.{symbol}"))?).map_err(failed)?;
     }
@@ -100,7 +101,7 @@ fn failed(error: impl fmt::Display) -> Error {
     Error::config(error.to_string())
 }
 
-/// Publishes `rate` prices a second, in turn to each symbol.
+/// Publishes `rate` prices a second, to the symbols in turn.
 fn publish_prices(handle: &ServerHandle, rate: u32) {
     let mut prices = SYMBOLS.map(|(_, price)| price);
     // A small generator (xorshift64) is random enough for a market.
@@ -108,7 +109,7 @@ fn publish_prices(handle: &ServerHandle, rate: u32) {
     let began = Instant::now();
     let mut published = 0_u64;
     loop {
-        // As many as are due by now, so that a pause that was too long is made up for.
+        // Publish all prices that are due, to make up for a pause that was too long.
         let due = (began.elapsed().as_secs_f64() * f64::from(rate)) as u64;
         while published < due {
             let at = (published % SYMBOLS.len() as u64) as usize;
@@ -133,11 +134,11 @@ fn say(handle: &ServerHandle, room: &str, content: &Value) {
         Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true),
         Uuid::nil(),
     );
-    // If a worker is behind, this price is not stored; the next one is due in a moment.
+    // If a worker is behind, this price is not stored. The next one follows soon.
     let _ = handle.publish(room, Publication::around_seq(&before, &after));
 }
 
-/// Reads all prices as any client would, resting for `pause` after each message.
+/// Reads all prices like any client, with a pause after each message.
 fn read(
     handle: &ServerHandle,
     name: &str,
@@ -167,11 +168,11 @@ fn read(
                     say(handle, READERS, &report);
                 }
                 if !pause.is_zero() {
-                    // It plays a client that is too slow.
+                    // Simulates a slow client.
                     thread::sleep(pause);
                 }
             }
-            // Messages `from..=to` of the room were not delivered: newer ones have come.
+            // Messages `from..=to` of the room were skipped for newer ones.
             Some("gap") => {
                 let number = |field: &str| frame[field].as_u64().unwrap_or_default();
                 skipped += (number("to") + 1).saturating_sub(number("from"));
@@ -181,8 +182,8 @@ fn read(
     }
 }
 
-/// A plain client's connection. The slow one takes little from the kernel at a time, as it would at
-/// the far end of a slow line; else megabytes would wait there, and be stale.
+/// Connects a plain client. The slow one has a small receive buffer, as behind a slow network;
+/// otherwise megabytes of stale prices would wait in the kernel.
 fn connect(
     addr: SocketAddr,
     takes_little: bool,
@@ -198,13 +199,13 @@ fn connect(
     socket.connect(&addr.into())?;
     let stream = TcpStream::from(socket);
     stream.set_nodelay(true)?;
-    // The server's own pings are answered while it is read, however slowly.
+    // Reading answers the server's pings, however slowly.
     let limits = WebSocketConfig::default().read_buffer_size(1 << 10);
     let client = client_with_config(format!("ws://{addr}/ws"), stream, Some(limits));
     Ok(client.map_err(|error| error.to_string())?.0)
 }
 
-/// How old a message is, in milliseconds.
+/// Returns the age of a message in milliseconds.
 fn age_ms(frame: &Value) -> i64 {
     let at = frame["timestamp"].as_str().and_then(|at| DateTime::parse_from_rfc3339(at).ok());
     at.map_or(0, |at| (Utc::now() - at.to_utc()).num_milliseconds())

@@ -1,5 +1,5 @@
-//! What the hub answers, in the types of the protocol. Lists of messages are left empty here:
-//! `json.rs` fills in their text, which is JSON already.
+//! Converts answers of the hub into types of the protocol. Lists of messages stay empty here;
+//! `json.rs` fills in the messages, which are JSON already.
 
 use std::borrow::Cow;
 
@@ -49,7 +49,7 @@ pub(super) fn presence<'a>(room: &'a str, presence: &'a Presence) -> answer::Mem
     answer::Members { room: room.into(), members: members(presence), count: presence.count }
 }
 
-/// Everything that a client that came back is told in one answer.
+/// Makes the answer to `resume`.
 pub(super) fn resumed<'a>(resumed: &'a Resumed, session: &SessionToken) -> answer::Resumed<'a> {
     let rooms = resumed.rooms.iter().map(|room| {
         let joined = room.joined.as_ref().ok();

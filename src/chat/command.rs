@@ -1,4 +1,4 @@
-//! What a client may say, checked.
+//! Parses and checks commands.
 
 use std::{borrow::Cow, collections::BTreeSet};
 
@@ -17,13 +17,13 @@ const SENDER_BYTES_MAX: usize = 256;
 /// The longest `ref`, in bytes of JSON.
 const REF_BYTES_MAX: usize = 128;
 
-/// A `ref` as it came, quotes and all, to be given back byte for byte.
+/// A `ref` as received, with its quotes, so that the answer repeats it byte for byte.
 pub(super) type Reference = Option<Box<RawValue>>;
 
-/// Rooms that one message may go to.
+/// The most rooms that one message may go to.
 const PUBLISH_ROOMS_MAX: usize = 32;
 
-/// A command whose every field is what it should be.
+/// A command with all its fields checked.
 #[derive(Debug)]
 pub(super) enum Command<'a> {
     Publish { to: Destination<'a>, content: Content<'a>, echo: bool },
@@ -39,7 +39,7 @@ pub(super) enum Command<'a> {
     Ping,
 }
 
-/// Where a message goes.
+/// The destination of a publish.
 #[derive(Debug)]
 pub(super) enum Destination<'a> {
     DefaultRoom,
@@ -47,19 +47,19 @@ pub(super) enum Destination<'a> {
     Rooms(Vec<String>),
 }
 
-/// What a message says.
+/// The content of a message and its metadata.
 #[derive(Debug)]
 pub(super) struct Content<'a> {
-    /// JSON, passed on byte for byte, as are `sender` and `timestamp`.
+    /// JSON that is passed on byte for byte, like `sender` and `timestamp`.
     pub(super) content: &'a str,
     pub(super) id: Uuid,
-    /// The id is the client's, who may repeat it to be sure.
+    /// Whether the client gave the id, and so may repeat the message.
     pub(super) is_own_id: bool,
     pub(super) sender: Option<&'a str>,
     pub(super) timestamp: Option<&'a str>,
 }
 
-/// What a client that comes back says.
+/// The fields of `resume`.
 #[derive(Debug)]
 pub(super) struct Resume<'a> {
     pub(super) session: Cow<'a, str>,
@@ -67,10 +67,10 @@ pub(super) struct Resume<'a> {
     pub(super) direct_seq: Option<u64>,
 }
 
-/// Reads one frame. The `ref` is given even if the command is at fault, as far as it can be found.
+/// Parses one command. Returns the `ref` even if the command is wrong, if it can be found.
 pub(super) fn parse(text: &str) -> (Reference, Result<Command<'_>, Fault>) {
     let fields: CommandFields<'_> = match serde_json::from_str(text) {
-        // A list of the right values in the right order would pass for an object.
+        // serde would accept a list of the right values for an object.
         Ok(_) if !is_object(text) => return (None, Err(Fault::bad_request(NO_OBJECT))),
         Ok(fields) => fields,
         Err(error) => return (None, Err(not_a_command(text, &error))),
@@ -81,14 +81,14 @@ pub(super) fn parse(text: &str) -> (Reference, Result<Command<'_>, Fault>) {
     }
 }
 
-/// What is wrong with JSON that is no object.
-const NO_OBJECT: &str = "a command is a JSON object";
+/// The message for JSON that is not an object.
+const NO_OBJECT: &str = "a command must be a JSON object";
 
 fn is_object(json: &str) -> bool {
     json.trim_start().starts_with('{')
 }
 
-/// Reads an object of a type that serde would read from a list too.
+/// Parses an object into a type that serde would also parse from a list.
 fn object<'a, T: Deserialize<'a>>(json: &'a str) -> Option<T> {
     serde_json::from_str(json).ok().filter(|_| is_object(json))
 }
@@ -96,7 +96,7 @@ fn object<'a, T: Deserialize<'a>>(json: &'a str) -> Option<T> {
 fn not_a_command(text: &str, error: &serde_json::Error) -> Fault {
     if error.is_data() {
         match is_object(text) {
-            // Only a repeated key can be wrong here: all values are taken as they come.
+            // Only a repeated key is an error here, because values are not parsed yet.
             true => Fault::bad_request(error.to_string()),
             false => Fault::bad_request(NO_OBJECT),
         }
@@ -114,7 +114,7 @@ fn reference(fields: &CommandFields<'_>) -> Result<Reference, Fault> {
     if raw.len() > REF_BYTES_MAX {
         return Err(Fault::new(
             ErrorCode::TooLarge,
-            format!("ref has at most {REF_BYTES_MAX} bytes"),
+            format!("ref must have at most {REF_BYTES_MAX} bytes"),
         ));
     }
     Ok(Some(reference.to_owned()))
@@ -123,7 +123,7 @@ fn reference(fields: &CommandFields<'_>) -> Result<Reference, Fault> {
 fn command<'a>(fields: &CommandFields<'a>) -> Result<Command<'a>, Fault> {
     let Some(kind) = fields.kind else {
         if fields.content.is_none() {
-            return Err(Fault::bad_request("a frame has a type, or content to publish"));
+            return Err(Fault::bad_request("a command must have a type, or content to publish"));
         }
         return publish(fields);
     };
@@ -164,7 +164,9 @@ fn publish<'a>(fields: &CommandFields<'a>) -> Result<Command<'a>, Fault> {
         (None, None) => Destination::DefaultRoom,
         (Some(raw), None) => Destination::Room(string("room", raw)?),
         (None, Some(raw)) => Destination::Rooms(room_list(raw)?),
-        (Some(_), Some(_)) => return Err(Fault::bad_request("give room or rooms, not both")),
+        (Some(_), Some(_)) => {
+            return Err(Fault::bad_request("a publish must have room or rooms, not both"));
+        }
     };
     let echo = switch("echo", fields.echo)?;
     Ok(Command::Publish { to, content: content(fields)?, echo })
@@ -183,7 +185,7 @@ fn room_list(raw: &RawValue) -> Result<Vec<String>, Fault> {
 
 fn content<'a>(fields: &CommandFields<'a>) -> Result<Content<'a>, Fault> {
     let Some(content) = fields.content else {
-        return Err(Fault::bad_request("a message needs content"));
+        return Err(Fault::bad_request("a message must have content"));
     };
     let (id, is_own_id) = match given_id(fields.id) {
         Some(id) => (id, true),
@@ -204,19 +206,20 @@ fn sender<'a>(fields: &CommandFields<'a>) -> Result<Option<&'a str>, Fault> {
         return Err(Fault::bad_request("sender must be a string"));
     }
     if sender.is_some_and(|raw| raw.len() > SENDER_BYTES_MAX) {
-        let message = format!("sender has at most {SENDER_BYTES_MAX} bytes");
+        let message = format!("sender must have at most {SENDER_BYTES_MAX} bytes");
         return Err(Fault::new(ErrorCode::TooLarge, message));
     }
     Ok(sender)
 }
 
-/// A `sender` as text, where it is one: JSON may hold half of a surrogate pair, which is none.
+/// Returns a `sender` as text. `None` if it is not valid Unicode: JSON may contain half of a
+/// surrogate pair.
 pub(super) fn name(sender: &str) -> Option<String> {
     serde_json::from_str(sender).ok()
 }
 
 fn client_id(fields: &CommandFields<'_>) -> Result<Uuid, Fault> {
-    let wrong = || Fault::bad_request("to must be the client_id of somebody");
+    let wrong = || Fault::bad_request("to must be a client_id, which is a UUID");
     let raw = fields.to.ok_or_else(wrong)?;
     unescaped(raw.get()).and_then(|id| Uuid::parse_str(id).ok()).ok_or_else(wrong)
 }
@@ -226,14 +229,16 @@ fn join<'a>(fields: &CommandFields<'a>) -> Result<Command<'a>, Fault> {
     let watch = switch("presence", fields.presence)?;
     if let Some(pattern) = pattern(fields)? {
         if fields.since.is_some() || watch {
-            return Err(Fault::bad_request("a pattern is joined without since and presence"));
+            return Err(Fault::bad_request(
+                "a join of a pattern must have neither since nor presence",
+            ));
         }
         return Ok(Command::Subscribe { pattern, name });
     }
     Ok(Command::Join { room: room_name(fields)?, since: since(fields)?, watch, name })
 }
 
-/// The room, if it is a pattern.
+/// Returns the pattern, if `room` is one.
 fn pattern(fields: &CommandFields<'_>) -> Result<Option<RoomPattern>, Fault> {
     let room = room(fields)?;
     if !room.contains('*') {
@@ -244,7 +249,7 @@ fn pattern(fields: &CommandFields<'_>) -> Result<Option<RoomPattern>, Fault> {
 }
 
 fn resume<'a>(fields: &CommandFields<'a>) -> Result<Resume<'a>, Fault> {
-    let session = fields.session.ok_or_else(|| Fault::bad_request("resume needs a session"))?;
+    let session = fields.session.ok_or_else(|| Fault::bad_request("resume must have a session"))?;
     let list = fields.rooms.map_or("[]", RawValue::get);
     let list: Option<Vec<&RawValue>> = serde_json::from_str(list).ok();
     let given = list.and_then(|list| list.iter().map(|raw| object(raw.get())).collect());
@@ -257,7 +262,7 @@ fn resume<'a>(fields: &CommandFields<'a>) -> Result<Resume<'a>, Fault> {
     for RoomPosition { room, epoch, seq } in given {
         let room = RoomName::new(&room).map_err(|error| Fault::bad_request(error.to_string()))?;
         if !named.insert(room.clone()) {
-            return Err(Fault::bad_request("rooms names one room twice"));
+            return Err(Fault::bad_request("rooms must not name a room twice"));
         }
         positions.push((room, Position { epoch: epoch_of(&epoch), seq }));
     }
@@ -268,7 +273,7 @@ fn resume<'a>(fields: &CommandFields<'a>) -> Result<Resume<'a>, Fault> {
     })
 }
 
-/// The client's id if it is a UUID and not nil.
+/// Returns the id that the client gave, if it is a UUID and not nil.
 fn given_id(raw: Option<&RawValue>) -> Option<Uuid> {
     let given = raw.and_then(|raw| unescaped(raw.get())).and_then(|id| Uuid::parse_str(id).ok());
     given.filter(|id| !id.is_nil())
@@ -279,7 +284,7 @@ fn is_timestamp(raw: &str) -> bool {
 }
 
 fn room<'a>(fields: &CommandFields<'a>) -> Result<Cow<'a, str>, Fault> {
-    let raw = fields.room.ok_or_else(|| Fault::bad_request("this command needs a room"))?;
+    let raw = fields.room.ok_or_else(|| Fault::bad_request("this command must have a room"))?;
     string("room", raw)
 }
 
@@ -294,7 +299,7 @@ fn since(fields: &CommandFields<'_>) -> Result<Option<Position>, Fault> {
     Ok(Some(Position { epoch: epoch_of(&since.epoch), seq: since.seq }))
 }
 
-/// An epoch we cannot read is one we do not have; the client then starts anew.
+/// Parses an epoch. A malformed one becomes [`Epoch::UNKNOWN`], in which nothing can be recovered.
 fn epoch_of(text: &str) -> Epoch {
     text.parse().unwrap_or(Epoch::UNKNOWN)
 }
@@ -312,7 +317,9 @@ fn range(fields: &CommandFields<'_>) -> Result<Range, Fault> {
         (None, None) => Ok(Range::Latest),
         (Some(raw), None) => number("before", raw).map(Range::Before),
         (None, Some(raw)) => number("after", raw).map(Range::After),
-        (Some(_), Some(_)) => Err(Fault::bad_request("give before or after, not both")),
+        (Some(_), Some(_)) => {
+            Err(Fault::bad_request("history must have before or after, not both"))
+        }
     }
 }
 
@@ -333,7 +340,7 @@ fn string<'a>(field: &'static str, raw: &'a RawValue) -> Result<Cow<'a, str>, Fa
     serde_json::from_str(raw.get()).map(Cow::Owned).map_err(wrong)
 }
 
-/// What stands between the quotes of a JSON string that needs no unescaping.
+/// Returns the text between the quotes of a JSON string that needs no unescaping.
 fn unescaped(raw: &str) -> Option<&str> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
     (!inner.contains('\\')).then_some(inner)

@@ -1,4 +1,4 @@
-//! What each command does.
+//! Executes commands.
 
 use std::iter;
 
@@ -34,7 +34,9 @@ impl Chat {
                     Destination::DefaultRoom => match &self.default_room {
                         Some(room) => self.publish(ctx, room.as_str(), &content, echo, reference),
                         None => {
-                            let fault = Fault::bad_request("there is no default room: name one");
+                            let fault = Fault::bad_request(
+                                "this server has no default room, so a publish must name a room",
+                            );
                             self.fail(ctx, &fault, &reference);
                         }
                     },
@@ -91,7 +93,7 @@ impl Chat {
         }
     }
 
-    /// Gives a client that says its name in a message that name in presence too.
+    /// Uses the `sender` of a client's first named message as its name in presence.
     fn take_name(&self, ctx: &mut Ctx<'_>, content: &Content<'_>) {
         if let Some(sender) = content.sender
             && !ctx.state().has_name
@@ -115,7 +117,7 @@ impl Chat {
         let tail = message::tail(ctx.client_id(), content);
         let publication = addressed(Publication::around_seq(&head, &tail), content, echo);
         let id = content.id;
-        // Only what the answer needs is carried over, and most publishes want none.
+        // Copy only what the answer needs; most publishes have no `ref` and get none.
         let answered_room = reference.is_some().then(|| room.to_owned());
         self.confirm(ctx.publish(room, publication), reference, move |reference, published| {
             ok(
@@ -130,7 +132,7 @@ impl Chat {
         });
     }
 
-    /// Publishes one message to several rooms; it says what its number is in each.
+    /// Publishes one message, which states its number in each room, to several rooms.
     fn publish_to_rooms(
         &self,
         ctx: &mut Ctx<'_>,
@@ -165,8 +167,7 @@ impl Chat {
 
     fn broadcast(&self, ctx: &mut Ctx<'_>, content: &Content<'_>, reference: Reference) {
         if !self.may_broadcast {
-            let fault =
-                Fault::new(ErrorCode::Forbidden, "clients of this server may not send to everyone");
+            let fault = Fault::new(ErrorCode::Forbidden, "this server does not allow broadcasts");
             return self.fail(ctx, &fault, &reference);
         }
         self.take_name(ctx, content);
@@ -193,8 +194,7 @@ impl Chat {
             };
             let name = room.clone();
             let told = move |ctx: &mut Ctx<'_>, presence: Option<Presence>| {
-                // A client that asks what was missed, or who is there, gets the answer without a
-                // ref too.
+                // `since` and `presence` are questions, so they are answered even without a `ref`.
                 if reference.is_none() && since.is_none() && presence.is_none() {
                     ctx.state().errors_in_a_row = 0;
                     return;
@@ -204,7 +204,7 @@ impl Chat {
                 answer_ok(ctx, &ok_with_messages(reference.as_deref(), body, messages));
             };
             if watch {
-                // The room was just joined, so there is an answer.
+                // Cannot fail: the room was just joined.
                 let watched = ctx.presence(room.as_str(), Watch::Begin);
                 watched.then(move |ctx, presence| told(ctx, presence.ok()));
             } else {
@@ -214,8 +214,7 @@ impl Chat {
     }
 
     fn subscribe(&self, ctx: &mut Ctx<'_>, pattern: RoomPattern, reference: Reference) {
-        // Which rooms they are and where they stand is known from nowhere else, so it is always
-        // answered.
+        // Always answered, because only the answer lists the matching rooms and their positions.
         self.answer(ctx.subscribe(&pattern), reference, move |reference, matched| {
             ok(reference, answers::subscribed(pattern.as_str(), &matched))
         });
@@ -242,10 +241,10 @@ impl Chat {
 
     fn resume(&self, ctx: &mut Ctx<'_>, resume: &Resume<'_>, reference: Reference) {
         if resume.positions.len() > self.rooms_max {
-            let message = format!("a client is in at most {} rooms", self.rooms_max);
+            let message = format!("a client may be in at most {} rooms", self.rooms_max);
             return self.fail(ctx, &Fault::new(ErrorCode::LimitExceeded, message), &reference);
         }
-        // A text that cannot be a token is as unknown as one that was never given out.
+        // A malformed token gets the same answer as an unknown one.
         let Ok(token) = resume.session.parse::<SessionToken>() else {
             return self.fail(ctx, &RoomError::NoSuchSession.into(), &reference);
         };
@@ -266,7 +265,7 @@ impl Chat {
         });
     }
 
-    /// Answers a command that may be answered by silence: with a `ref`, or if it failed.
+    /// Answers a command whose success needs no answer: if it has a `ref`, or if it failed.
     fn confirm<T>(
         &self,
         reply: Reply<'_, ChatState, T>,
@@ -283,7 +282,7 @@ impl Chat {
         }
     }
 
-    /// Answers a command that is a question: with a `ref` or without.
+    /// Answers a command that is a question, with or without a `ref`.
     fn answer<T>(
         &self,
         reply: Reply<'_, ChatState, T>,
@@ -309,7 +308,7 @@ fn set_name(ctx: &mut Ctx<'_>, name: Option<&str>) {
     }
 }
 
-/// Lets a repeat of the client's own id be known for one.
+/// Deduplicates the message by its id, if the client gave one.
 fn known_by_id<'a>(publication: Publication<'a>, content: &Content<'_>) -> Publication<'a> {
     match content.is_own_id {
         true => publication.dedup_id(content.id),
@@ -317,7 +316,7 @@ fn known_by_id<'a>(publication: Publication<'a>, content: &Content<'_>) -> Publi
     }
 }
 
-/// A message to rooms, which the publisher gets back if it wants an `echo`.
+/// Addresses a message to all members, or without `echo`, to all except the publisher.
 fn addressed<'a>(
     publication: Publication<'a>,
     content: &Content<'_>,
@@ -327,12 +326,12 @@ fn addressed<'a>(
     if echo { publication } else { publication.to_others() }
 }
 
-/// Writes the answer to a command that was carried out.
+/// Formats the answer to a command that succeeded.
 fn ok(reference: Option<&RawValue>, body: impl Serialize) -> String {
     json::text(&Answer::ok(reference, body))
 }
 
-/// Writes that answer with the messages of its lists.
+/// Formats the answer to a command that succeeded, with the messages of its lists.
 fn ok_with_messages<'a>(
     reference: Option<&RawValue>,
     body: impl Serialize,

@@ -1,4 +1,4 @@
-//! Why a command was not carried out.
+//! The fault of a command that failed.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::json;
 use crate::RoomError;
 
-/// Why a command was not carried out.
+/// The reason why a command failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fault {
     pub(super) code: ErrorCode,
@@ -29,7 +29,7 @@ impl Fault {
         Fault { retry_after_ms: Some(wait), ..self }
     }
 
-    /// Writes the `error` frame.
+    /// Formats the `error` frame.
     pub(super) fn frame(&self, reference: Option<&RawValue>) -> String {
         let (code, retry_after_ms) = (self.code.clone(), self.retry_after_ms);
         let message = Cow::Borrowed(&*self.message);
@@ -47,7 +47,7 @@ impl From<RoomError> for Fault {
     }
 }
 
-/// The code that says `error`.
+/// Returns the code of the protocol for `error`.
 pub(super) fn code(error: RoomError) -> ErrorCode {
     match error {
         RoomError::AlreadyMember => ErrorCode::AlreadyMember,

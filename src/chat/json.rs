@@ -4,21 +4,20 @@ use serde::Serialize;
 
 use crate::PreparedFrame;
 
-/// How a list of messages that is still empty stands in an answer. Inside of a JSON string its
-/// quotes would be escaped, so nothing that a client says looks like it.
+/// An empty list of messages in an answer. Inside a JSON string its quotes would be escaped, so no
+/// text of a client can match it.
 const EMPTY_LIST: &str = "\"messages\":[]";
 
-/// How every frame of the protocol begins.
+/// The beginning of every frame of the protocol.
 const FRAME_BEGINS: &[u8] = b"{\"type\":\"";
 
-/// Writes a frame of the protocol.
+/// Formats a frame of the protocol.
 pub(super) fn text(frame: &impl Serialize) -> String {
     serde_json::to_string(frame).expect("strings, numbers and JSON can be written")
 }
 
-/// Writes a frame, and `lists` into its lists of messages, in order, which are empty so far.
-/// Messages are JSON already: reading them again would cost three times what all the rest of the
-/// answer does.
+/// Formats a frame, and fills `lists` into its empty lists of messages, in order. Messages are JSON
+/// already; parsing them again would cost three times as much as the rest of the answer.
 pub(super) fn text_with_messages<'a>(
     frame: &impl Serialize,
     lists: impl Iterator<Item = &'a [PreparedFrame]> + Clone,
@@ -51,8 +50,8 @@ fn push_messages(out: &mut String, messages: &[PreparedFrame]) {
     }
 }
 
-/// Whether a message is one of the protocol, and so JSON. A program can publish what is none
-/// ([`crate::ServerHandle::publish`]); as a string it leaves the answer whole.
+/// Whether a message is a frame of the protocol, and so JSON. A program can publish other text
+/// ([`crate::ServerHandle::publish`]), which is quoted as a string to keep the answer valid JSON.
 fn is_frame(text: &str) -> bool {
     text.as_bytes().starts_with(FRAME_BEGINS)
         || serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok()

@@ -1,6 +1,6 @@
-//! The frame of a message, written by hand: it is the one that goes to everyone.
+//! The frame of a message, formatted by hand because it is sent most often.
 //!
-//! It is the `Message` of the protocol's crate, around numbers that only the rooms can give it.
+//! Equals the `Message` of the protocol's crate, split where the rooms insert sequence numbers.
 
 use std::cell::RefCell;
 
@@ -9,13 +9,13 @@ use uuid::Uuid;
 
 use super::{command::Content, json::push_string};
 
-/// How the frame of a room's message begins.
+/// The beginning of the frame of a room's message.
 const ROOM_HEAD: &str = "{\"type\":\"message\",\"room\":";
 
-/// How the frame of a direct message begins, up to its number.
+/// The beginning of the frame of a direct message, up to its number.
 pub(super) const DIRECT_HEAD: &str = "{\"type\":\"direct\",\"seq\":";
 
-/// Writes the beginning of a message to one room, up to its number.
+/// Formats the beginning of a message to one room, up to its number.
 pub(super) fn room_head(room: &str) -> String {
     let mut out = String::with_capacity(48 + room.len());
     out.push_str(ROOM_HEAD);
@@ -24,8 +24,8 @@ pub(super) fn room_head(room: &str) -> String {
     out
 }
 
-/// Writes a message to several rooms: each text is followed by the number in the room of that
-/// index, and the last text is the end.
+/// Formats a message to several rooms: each text is followed by the number in the room with that
+/// index; the last text is the end.
 pub(super) fn to_rooms(
     rooms: &[String],
     client_id: Uuid,
@@ -47,12 +47,12 @@ pub(super) fn to_rooms(
     (texts, format!("}}]{}", tail(client_id, content)))
 }
 
-/// Writes a message to everyone who is connected.
+/// Formats a broadcast.
 pub(super) fn broadcast(client_id: Uuid, content: &Content<'_>) -> String {
     format!("{{\"type\":\"broadcast\"{}", tail(client_id, content))
 }
 
-/// Writes the end of every message frame: who says what, and when.
+/// Formats the end of every message frame: id, sender, content, time and client id.
 pub(super) fn tail(client_id: Uuid, content: &Content<'_>) -> String {
     let mut out = String::with_capacity(192 + content.content.len());
     let mut space = Uuid::encode_buffer();
@@ -77,8 +77,8 @@ pub(super) fn tail(client_id: Uuid, content: &Content<'_>) -> String {
     out
 }
 
-/// Calls `with` with the time as a JSON string, formatted at most once a millisecond on each
-/// thread.
+/// Calls `with` with the current time as a JSON string, formatted at most once a millisecond on
+/// each thread.
 fn with_timestamp(with: impl FnOnce(&str)) {
     thread_local! {
         static STAMP: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
@@ -100,7 +100,7 @@ mod tests {
 
     use super::*;
 
-    /// The frame is what the protocol's own type writes of it.
+    /// Checks that the protocol's type formats the same frame.
     fn is_of_the_protocol(text: &str) -> Message<'_> {
         let message: Message<'_> = serde_json::from_str(text).expect("a message");
         assert_eq!(serde_json::to_string(&message).expect("JSON"), text);

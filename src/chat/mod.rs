@@ -1,8 +1,7 @@
-//! The shipped handler: rooms, history, presence and sessions that survive, in JSON text frames
-//! (`rusty-socks.v1`).
+//! The handler of the chat protocol `rusty-socks.v1`: rooms, history, presence and resumable
+//! sessions, in JSON text messages.
 //!
-//! Written against the library's public face alone, so that whatever it does an embedder can do
-//! too.
+//! Uses only the library's public API, so an embedder can do everything that it does.
 
 mod json;
 mod fault;
@@ -29,22 +28,23 @@ use crate::{
 use fault::Fault;
 use rate::Rate;
 
-/// What `welcome` calls the server.
+/// The server's name and version in `welcome`.
 const SERVER: &str = concat!("rusty_socks/", env!("CARGO_PKG_VERSION"));
 
-/// The path the chat protocol is served under.
+/// The path of the chat protocol.
 const CHAT_PATH: &str = "/ws";
 
-/// The path of the echo route, where it is enabled.
+/// The path of the echo route, if it is enabled.
 const ECHO_PATH: &str = "/echo";
 
-/// The span over which clients are asked to spread their return after a drain, in milliseconds.
+/// The time over which clients are asked to spread their reconnects after a drain, in milliseconds.
 const RECONNECT_SPREAD_MS: u128 = 5000;
 
-/// The shipped server: the chat protocol on `/ws`, and `/echo` where `config.echo` says so.
+/// Binds the server that the binary runs: the chat protocol on `/ws`, and `/echo` if `config.echo`
+/// is set.
 ///
 /// # Errors
-/// Those of [`Builder::bind`](crate::Builder::bind).
+/// The errors of [`Chat::new`] and [`Builder::bind`](crate::Builder::bind).
 pub fn server(config: Config) -> Result<Server, Error> {
     let mut builder = Server::builder().route(CHAT_PATH, Chat::new(&config)?);
     if config.echo {
@@ -53,15 +53,15 @@ pub fn server(config: Config) -> Result<Server, Error> {
     builder.config(config).bind()
 }
 
-/// The most messages that any room keeps.
+/// Returns the most messages that any room keeps.
 fn kept_max(config: &Config) -> usize {
     let of_rules = config.rooms.iter().filter_map(|rule| rule.history);
     of_rules.chain([config.history]).max().unwrap_or_default()
 }
 
-/// Returns every message as it came.
+/// Returns every message unchanged.
 fn echo(ctx: &mut Context<'_, ()>, message: Message<'_>) {
-    // A client that does not read its echoes is paused, and one that never reads is closed.
+    // The status may be ignored: the server pauses a client that does not read its echoes.
     ctx.send(message);
 }
 
@@ -78,18 +78,18 @@ pub struct Chat {
     about: Arc<About>,
 }
 
-/// What the protocol remembers about one connection.
+/// Data of one connection.
 #[derive(Debug, Default)]
 pub struct ChatState {
     errors_in_a_row: u32,
-    /// The client has a name in presence.
+    /// Whether the client has a name in presence.
     has_name: bool,
     allowance: Option<Box<rate::Allowance>>,
 }
 
 type Ctx<'a> = Context<'a, ChatState>;
 
-/// What every client is told about the server.
+/// The facts about the server that every `welcome` states.
 #[derive(Debug)]
 struct About {
     node: String,
@@ -117,10 +117,11 @@ impl About {
 }
 
 impl Chat {
-    /// A handler with the rooms and limits of `config`.
+    /// Makes a handler with the rooms and limits of `config`.
     ///
     /// # Errors
-    /// The default room's name is not a legal one.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): the name of the default room is
+    /// not legal.
     pub fn new(config: &Config) -> Result<Chat, Error> {
         let default_room = match config.default_room.as_str() {
             "" => None,
@@ -176,15 +177,17 @@ impl Handler for Chat {
     fn on_message(&self, ctx: &mut Ctx<'_>, message: Message<'_>) {
         if let Err(wait_ms) = self.rate.spend(&mut ctx.state().allowance, message.as_bytes().len())
         {
-            let fault =
-                Fault::new(ErrorCode::RateLimited, "more messages or bytes than the rate allows");
-            // It is read all the same: the client must learn which of its commands was refused.
+            let fault = Fault::new(
+                ErrorCode::RateLimited,
+                "the client sends more messages or bytes than its rate allows",
+            );
+            // Parsed anyway, for the `ref` that tells the client which command was refused.
             let reference = message.as_text().and_then(|text| command::parse(text).0);
             let fault = fault.retry_after_ms(wait_ms);
             return fail(ctx, self.errors_max, &fault, reference.as_deref());
         }
         let Message::Text(text) = message else {
-            let fault = Fault::bad_request("the protocol is JSON in text messages");
+            let fault = Fault::bad_request("a command must be JSON in a text message");
             return fail(ctx, self.errors_max, &fault, None);
         };
         match command::parse(text) {
@@ -194,7 +197,7 @@ impl Handler for Chat {
     }
 
     fn on_drain(&self, ctx: &mut Ctx<'_>) {
-        // Everyone gets another delay, so that not everyone comes back at once.
+        // Each client gets a different delay, so that they do not all reconnect at once.
         let delay = ctx.client_id().as_u128() % RECONNECT_SPREAD_MS;
         let (reason, reconnect_after_ms) = ("drain".into(), Some(delay as u64));
         ctx.send(&json::text(&protocol::Notice::Closing { reason, reconnect_after_ms }));
@@ -226,7 +229,7 @@ fn answer_ok(ctx: &mut Ctx<'_>, frame: &str) {
     ctx.send(frame);
 }
 
-/// Answers a command that failed, and closes a connection that does nothing but fail.
+/// Answers a command that failed. Closes the connection after `errors_max` errors in a row.
 fn fail(ctx: &mut Ctx<'_>, errors_max: u32, fault: &Fault, reference: Option<&RawValue>) {
     ctx.send(&fault.frame(reference));
     let errors = ctx.state().errors_in_a_row.saturating_add(1);

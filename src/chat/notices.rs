@@ -1,4 +1,4 @@
-//! What the server tells clients of its own accord, in the words of the chat protocol.
+//! The server's notices as frames of the chat protocol.
 
 use rusty_socks_protocol as protocol;
 use uuid::Uuid;
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{Message, Notice, PreparedFrame};
 
-/// The frame that says `notice`.
+/// Formats `notice` as a frame.
 pub(super) fn frame(notice: &Notice<'_>) -> PreparedFrame {
     let id = |client_id: &Uuid| client_id.to_string().into();
     let notice = match notice {

@@ -1,15 +1,15 @@
-//! How many messages and bytes a second one connection may send.
+//! Rate limits: how many messages and bytes a second one connection may send.
 
 use std::time::Instant;
 
-/// The limits, the same for all connections. 0 is no limit.
+/// The limits, equal for all connections. 0 is no limit.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rate {
     messages: f64,
     bytes: f64,
 }
 
-/// What one connection may still send: a token bucket for each limit, full with a second's worth.
+/// A token bucket for each limit of one connection. A full bucket holds a second's worth.
 #[derive(Debug)]
 pub(super) struct Allowance {
     messages: f64,
@@ -22,11 +22,10 @@ impl Rate {
         Rate { messages: messages.into(), bytes: bytes.into() }
     }
 
-    /// Spends one message of `bytes`, or says for how many milliseconds there is no allowance for
+    /// Spends one message of `bytes`, or returns for how many milliseconds the limits do not allow
     /// it.
     ///
-    /// A message larger than a second's bytes passes when the bucket is full, and is paid for
-    /// afterwards.
+    /// A message larger than a second's bytes passes if the bucket is full, and overdraws it.
     pub(super) fn spend(
         &self,
         allowance: &mut Option<Box<Allowance>>,
@@ -61,7 +60,7 @@ impl Rate {
     }
 }
 
-/// How long a bucket that fills at `rate` takes for what is missing.
+/// Returns the seconds that a bucket takes to fill by `missing` at `rate`.
 fn wait_s(rate: f64, missing: f64) -> f64 {
     if rate == 0.0 || missing <= 0.0 { 0.0 } else { missing / rate }
 }

@@ -1,4 +1,4 @@
-//! Whether the values are in their ranges and agree with each other.
+//! Checks that the values are in their ranges and agree with each other.
 
 use super::{
     keys::Key,
@@ -9,14 +9,18 @@ use super::{
 use crate::error::Error;
 
 impl Config {
-    /// Whether every value is in its range and the values agree with each other.
+    /// Checks that every value is in its range and that the values agree with each other.
     ///
-    /// The error names every key at fault, one a line, with its value and what is allowed.
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config). The message has one line for each wrong
+    /// key, with its value and what is allowed.
     pub fn validate(&self) -> Result<(), Error> {
         error_of(self.problems(&|_| None))
     }
 
-    /// What is legal but probably not meant, one sentence each. Worth a log line at start.
+    /// Returns one sentence for each setting that is legal but probably not intended. Log them at
+    /// the start.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if !self.ping.is_zero() && self.timeout <= self.ping {
@@ -29,9 +33,9 @@ impl Config {
         warnings
     }
 
-    /// What is wrong with the values, each told with its source where `source_of` knows one.
+    /// Returns what is wrong with the values, each with its source if `source_of` knows it.
     ///
-    /// The rules between keys are asked only once each key is good in itself: a complaint that
+    /// The rules between keys are checked only if each key is legal by itself: an error that
     /// follows from another one only hides it.
     pub(super) fn problems<'a>(
         &self,
@@ -65,7 +69,7 @@ impl Config {
         }
         if self.replay > self.history {
             problems.push(format!(
-                "{}: must be at most {}, for no more than what is kept can be replayed",
+                "{}: must be at most {}, because only kept messages can be replayed",
                 told("replay"),
                 told("history"),
             ));
@@ -75,7 +79,7 @@ impl Config {
             && rule.history.is_some_and(|history| history < self.replay)
         {
             problems.push(format!(
-                "{}: must be at least {}, for it holds in the default room",
+                "{}: must be at least {}, because the rule holds in the default room",
                 rule.told("history"),
                 told("replay"),
             ));
@@ -84,7 +88,7 @@ impl Config {
     }
 }
 
-/// All problems as one error, one a line; no problem is no error.
+/// Joins all problems into one error, one a line. Returns `Ok` if there is none.
 pub(super) fn error_of(problems: Vec<String>) -> Result<(), Error> {
     if problems.is_empty() { Ok(()) } else { Err(Error::config(problems.join("\n"))) }
 }

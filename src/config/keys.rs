@@ -1,7 +1,7 @@
-//! The table of keys: one row a setting, and everything that is said about settings elsewhere
-//! (file keys, variables, flags, help, ranges, `check-config`) is read off it.
+//! The table of keys, one row a setting. File keys, variables, flags, help, ranges and
+//! `check-config` are all derived from it.
 //!
-//! A row says how its field is read and written, and what values are legal. A new setting is a
+//! A row says how its field is read and written, and which values are legal. A new setting is a
 //! field in [`Config`], its default, and a row here.
 
 use std::{fmt, time::Duration};
@@ -13,7 +13,7 @@ use super::{
     value::{Field, GIB, HOST, Kind, LOG, MIB, ORIGIN, ROOM, Value},
 };
 
-/// One setting: its name in every place, its help, its range, and the way to its field.
+/// One setting: its names, help and range, and access to its field.
 pub struct Key {
     name: &'static str,
     group: Group,
@@ -23,28 +23,28 @@ pub struct Key {
     write: fn(&mut Config, Value) -> bool,
 }
 
-/// The heading under which help shows a key.
+/// The heading under which help lists a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
-    /// What most operators set, and nothing else.
+    /// The settings that most operators change.
     First,
-    /// Who may come in.
+    /// Which connections are admitted.
     Admission,
-    /// How long things may take.
+    /// Timeouts and intervals.
     Time,
-    /// How large things may be.
+    /// Sizes and queues.
     Size,
-    /// Rooms and what they keep.
+    /// Rooms and their history.
     Rooms,
     /// Sessions that outlive their connections.
     Sessions,
-    /// What one client may do.
+    /// Limits and permissions of one client.
     Clients,
-    /// What is logged.
+    /// Logging.
     Logging,
 }
 
-/// A row: the field names the key, so neither can be renamed without the other.
+/// Makes a row. The key is named after the field, so neither can be renamed without the other.
 macro_rules! key {
     ($group:ident, $field:ident, $kind:expr, $help:literal) => {
         Key {
@@ -64,13 +64,13 @@ macro_rules! key {
     };
 }
 
-/// A time longer than a day is a typing error, not a timeout.
+/// The longest timeout: a longer one is a typing error.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-/// The shortest time that is not none. The timers are no finer.
+/// The shortest time above zero: the resolution of the timers.
 const INSTANT: Duration = Duration::from_millis(1);
 
-/// Every setting. The first eight are the promise of the README and keep their names and meanings.
+/// Every setting. The first eight are promised in the README, and keep their names and meanings.
 #[rustfmt::skip]
 pub(super) static TABLE: &[Key] = &[
     key!(First, host, Kind::Text(HOST),
@@ -181,71 +181,71 @@ const fn seconds(min: Duration, max: Duration) -> Kind {
 }
 
 impl Config {
-    /// Every setting there is, in the order that help and `check-config` show.
+    /// Returns every setting, in the order of help and `check-config`.
     pub fn keys() -> &'static [Key] {
         TABLE
     }
 }
 
 impl Key {
-    /// The name in the file and in [`Config`], such as `max_conn`.
+    /// Returns the name in the file and in [`Config`], such as `max_conn`.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The environment variable, such as `RUSTY_SOCKS_MAX_CONN`.
+    /// Returns the environment variable, such as `RUSTY_SOCKS_MAX_CONN`.
     pub fn variable(&self) -> String {
         format!("{}{}", source::PREFIX, self.name.to_ascii_uppercase())
     }
 
-    /// The long flag with its dashes, such as `--max-conn`.
+    /// Returns the long flag with its dashes, such as `--max-conn`.
     pub fn flag(&self) -> String {
         format!("--{}", self.name.replace('_', "-"))
     }
 
-    /// What the key means, in one line.
+    /// Returns one line of help.
     pub fn help(&self) -> &'static str {
         self.help
     }
 
-    /// The heading under which help shows it.
+    /// Returns the heading under which help lists the key.
     pub fn group(&self) -> Group {
         self.group
     }
 
-    /// What a number counts, such as `seconds`; empty for what is no quantity.
+    /// Returns the unit, such as `seconds`; empty if the value is not a quantity.
     pub fn unit(&self) -> &'static str {
         self.kind.unit()
     }
 
-    /// The default, written as an operator would write it; `empty` for an empty text or list.
+    /// Returns the default as an operator would write it; `empty` for an empty text or list.
     pub fn default(&self) -> String {
         self.show(&Config::default())
     }
 
-    /// What is allowed, such as `1 to 256` or `text or json`.
+    /// Returns the allowed values, such as `1 to 256` or `text or json`.
     pub fn range(&self) -> String {
         self.kind.range()
     }
 
-    /// Whether the key is a yes or no, so that the bare flag means yes.
+    /// Whether the value is true or false, so that the bare flag means true.
     pub fn is_switch(&self) -> bool {
         matches!(self.kind, Kind::Switch)
     }
 
-    /// The value in `config`, written as an operator would write it. An empty text or list reads
-    /// `empty`, and a text that a terminal would garble is quoted.
+    /// Returns the value in `config` as an operator would write it: `empty` for an empty text or
+    /// list, and quotes around a text that a terminal would garble.
     pub fn show(&self, config: &Config) -> String {
         self.kind.show((self.read)(config))
     }
 
-    /// What must be written, for the end of an error message.
+    /// Returns what must be written, for the end of an error message.
     pub(super) fn demand(&self) -> String {
         self.kind.demand()
     }
 
-    /// What must be written instead of `text`, for the end of an error message, with the word it
-    /// was probably meant for.
+    /// Returns what must be written instead of `text`, for the end of an error message, with the
+    /// most similar word that is allowed.
     pub(super) fn correction(&self, text: &str) -> String {
         let near = match self.kind {
             Kind::Word(words) => nearest(text, words.iter().map(ToString::to_string)),
@@ -257,13 +257,14 @@ impl Key {
         }
     }
 
-    /// The text to parse for a value from the file, or the type that should have stood there.
+    /// Returns the text to parse for a value from the file, or as an error the TOML type that it
+    /// must have.
     pub(super) fn text_of_toml(&self, value: &toml::Value) -> Result<String, &'static str> {
         self.kind.text_of_toml(value)
     }
 
-    /// Sets the field from `text`. False, with the field untouched, when the text is not of the
-    /// key's kind or out of its range.
+    /// Sets the field from `text`. Returns `false`, with the field unchanged, if the text is not of
+    /// the key's kind or out of its range.
     pub(super) fn set(&self, config: &mut Config, text: &str) -> bool {
         match self.kind.parse(text) {
             Some(value) => self.kind.allows(&value) && (self.write)(config, value),
@@ -271,7 +272,7 @@ impl Key {
         }
     }
 
-    /// What is wrong with the value in `config`, if anything.
+    /// Returns what is wrong with the value in `config`, or `None` if it is legal.
     pub(super) fn problem(&self, config: &Config, source: Option<&Source>) -> Option<String> {
         if self.kind.allows(&(self.read)(config)) {
             return None;
@@ -282,7 +283,7 @@ impl Key {
 }
 
 impl Group {
-    /// The heading itself.
+    /// Returns the heading.
     pub fn heading(self) -> &'static str {
         match self {
             Group::First => "What most operators set",
@@ -317,7 +318,7 @@ mod tests {
         outermost
             .filter(|line| !line.starts_with([' ', '}', ']', ')']))
             .filter_map(|line| Some(line.split_once(':')?.0.to_string()))
-            // Rules for rooms are written in the file alone.
+            // Rules for rooms can only be set in the file.
             .filter(|field| field != "rooms")
             .collect()
     }
@@ -330,8 +331,9 @@ mod tests {
 
     #[test]
     fn the_documentation_of_each_field_states_what_the_table_says() {
-        // A checkout on Windows may end its lines in two bytes.
+        // A checkout on Windows may have CR LF, and a long line is wrapped.
         let source = include_str!("settings.rs").replace("\r\n", "\n");
+        let source = source.replace("\n    /// ", " ");
         for key in TABLE {
             let unit = match key.unit() {
                 "" => String::new(),

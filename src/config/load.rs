@@ -1,8 +1,8 @@
-//! Where the values come from: defaults < TOML file < environment < flags, and for each key the
-//! source that won.
+//! Loads the values: defaults < TOML file < environment < flags, and notes for each key the source
+//! that won.
 //!
-//! Nothing is ever skipped or replaced by a default because it is wrong: a bad value is an error
-//! even where a later source overrides it, for it is a mistake that waits for its day.
+//! A wrong value is never skipped or replaced by a default. It is an error even where a later
+//! source overrides it, because it would take effect once that source is gone.
 
 use std::{
     env,
@@ -22,34 +22,34 @@ use super::{
 };
 use crate::error::Error;
 
-/// The variable that names the file. It is not a key, for a file cannot name itself.
+/// The variable that names the file. Not a key, because a file cannot name itself.
 const FILE_VARIABLE: &str = "RUSTY_SOCKS_CONFIG";
 
-/// A configuration that is known to be valid, and who said what.
+/// A valid configuration, and the source of each value.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// The values.
     pub config: Config,
-    /// One source for each row of the table, in its order.
+    /// One source for each row of the table of keys, in its order.
     sources: Vec<Source>,
     rooms_source: Source,
 }
 
 impl Config {
-    /// Defaults, then the file that `RUSTY_SOCKS_CONFIG` names, then the environment of this
-    /// process. For what a program with flags needs, see [`Config::load_from`].
+    /// Loads the defaults, then the file that `RUSTY_SOCKS_CONFIG` names, then the environment of
+    /// this process. A program with flags uses [`Config::load_from`].
     pub fn load() -> Result<Config, Error> {
         let no_flags = iter::empty::<(&str, &str)>();
         Ok(Config::load_from(None, env::vars_os(), no_flags)?.config)
     }
 
-    /// Defaults, then a file, then `variables`, then `flags`; later ones win.
+    /// Loads the defaults, then a file, then `variables`, then `flags`; later ones win.
     ///
-    /// `file` is the TOML file to read; with `None` the variable `RUSTY_SOCKS_CONFIG` may name
-    /// one. Of `variables` only those that begin with `RUSTY_SOCKS_` matter. `flags` are pairs of
-    /// a key and a value, the key spelled `max_conn`, `max-conn` or `--max-conn`.
+    /// `file` is the TOML file to read; if it is `None`, the variable `RUSTY_SOCKS_CONFIG` may name
+    /// one. Variables that do not begin with `RUSTY_SOCKS_` are ignored. `flags` are pairs of a key
+    /// and a value; the key is spelled `max_conn`, `max-conn` or `--max-conn`.
     ///
-    /// The error tells of everything found wrong, one problem a line.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config). The message has one line for each problem.
     pub fn load_from<V, F>(
         file: Option<&Path>,
         variables: impl IntoIterator<Item = (V, V)>,
@@ -65,7 +65,7 @@ impl Config {
             .filter(|(name, _)| name.starts_with(PREFIX))
             .map(|(name, value)| (name, value.as_ref().to_os_string()))
             .collect();
-        // The environment has no order of its own; the errors should have one.
+        // Sorted, because the environment has no order and the errors should have one.
         ours.sort();
         let named = ours.iter().position(|(name, _)| name == FILE_VARIABLE);
         let named = named.map(|place| PathBuf::from(ours.remove(place).1));
@@ -87,8 +87,8 @@ impl Config {
 }
 
 impl Loaded {
-    /// Who set the key of this name, or the rules for rooms under `rooms`; `None` when there is no
-    /// such key.
+    /// Returns the source of the key `name`, or of the rules for rooms under `rooms`; `None` if
+    /// there is no such key.
     pub fn source(&self, name: &str) -> Option<&Source> {
         if name == rooms::NAME {
             return Some(&self.rooms_source);
@@ -96,13 +96,13 @@ impl Loaded {
         row(name).and_then(|row| self.sources.get(row))
     }
 
-    /// Every key with who set it, in the order of [`Config::keys`].
+    /// Returns every key with its source, in the order of [`Config::keys`].
     pub fn entries(&self) -> impl Iterator<Item = (&'static Key, &Source)> {
         Config::keys().iter().zip(&self.sources)
     }
 }
 
-/// A configuration under way.
+/// A configuration that is being loaded.
 struct Loading {
     config: Config,
     sources: Vec<Source>,
@@ -132,7 +132,7 @@ impl Loading {
             Ok(table) => table,
             Err(error) => {
                 let line = line_of(&text, &error);
-                // The parser's words may span lines, and a problem is one line.
+                // The parser's message may span lines, and a problem is one line.
                 let why = error.message().replace('\n', " ");
                 self.problems.push(format!("{}: line {line}: {why}", path.display()));
                 return;
@@ -152,7 +152,7 @@ impl Loading {
                 continue;
             };
             let key = &Config::keys()[row];
-            // Printed as TOML an array or a table may span lines as well.
+            // An array or a table printed as TOML may span lines.
             let written = value.to_string().replace('\n', " ");
             match key.text_of_toml(value) {
                 Ok(text) => self.set(row, &text, &written, source),
@@ -218,7 +218,7 @@ impl Loading {
         self.problems.push(format!("unknown {what}: {advice}"));
     }
 
-    /// The rules between keys are asked only of values that could all be read.
+    /// Finishes the load. The rules between keys are checked only if every value could be read.
     fn finish(mut self) -> Result<Loaded, Error> {
         if self.problems.is_empty() {
             let sources = &self.sources;
@@ -235,7 +235,7 @@ fn row(name: &str) -> Option<usize> {
     Config::keys().iter().position(|key| key.name() == name)
 }
 
-/// The line, from 1, on which the parser gave up.
+/// Returns the line, from 1, at which the parser stopped.
 fn line_of(text: &str, error: &toml::de::Error) -> usize {
     let end = error.span().map_or(0, |span| span.start.min(text.len()));
     line_at(text, end)
@@ -439,8 +439,7 @@ mod tests {
         assert!(told.starts_with("unknown variable"), "{told}");
     }
 
-    /// Odd texts for every key from every source: an answer each time, never a panic, and what
-    /// is accepted is valid.
+    /// Odd texts for every key from every source never panic, and what is accepted is valid.
     #[test]
     fn odd_input_is_answered() {
         let seed = std::time::SystemTime::now()

@@ -1,16 +1,17 @@
-//! What an operator may set, and what each setting is for.
+//! The settings of the server, and how they are loaded and checked.
 //!
-//! [`Config`] is a plain struct: an embedder fills it by hand, the binary loads it. Either way
-//! [`Config::validate`] is the judge. The files, in reading order:
+//! [`Config`] is a plain struct: an embedder fills it in, the binary loads it from a file, the
+//! environment and flags. [`Config::validate`] checks both. The files, in reading order:
 //!
-//! - `settings.rs`: the settings and their defaults; `judge.rs`: their ranges and the rules that
-//!   bind several of them;
-//! - `rooms.rs`: what may hold in some rooms instead, which the file alone can say;
+//! - `settings.rs`: the settings and their defaults; `judge.rs`: their ranges, and the rules
+//!   between them;
+//! - `rooms.rs`: rules for some rooms, which only the file can set;
 //! - `keys.rs`: one table with a row for each setting, from which the file keys, the variables, the
 //!   flags, the help text and the range checks all come;
-//! - `value.rs`: what a value may be, and how it is read and shown;
-//! - `load.rs`: defaults < TOML file < environment < flags; beside it `nearest.rs`, the name that
-//!   was probably meant, `source.rs`, who said what, and `toml_text.rs`, where it stands.
+//! - `value.rs`: the kinds of values, and how they are read and shown;
+//! - `load.rs`: defaults < TOML file < environment < flags. It uses `nearest.rs` (the most similar
+//!   name, for typing errors), `source.rs` (the source of a value) and `toml_text.rs` (its line in
+//!   the file).
 
 mod settings;
 mod value;

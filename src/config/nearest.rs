@@ -1,11 +1,11 @@
-//! The name that somebody probably meant.
+//! Finds the name that was probably meant.
 
 use super::source::PREFIX;
 
-/// The known name most like `name`, unless none is much like it.
+/// Returns the known name that is most similar to `name`, or `None` if none is similar enough.
 ///
-/// The measure favours a common beginning, since `max_connections` is meant for `max_conn`. What
-/// all names have in common must not count, or else everything would be alike.
+/// The measure favours a common prefix: `max_connections` probably means `max_conn`. A prefix that
+/// all names share does not count.
 pub(super) fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String> {
     const ALIKE: f64 = 0.75;
     let core = |name: &str| {

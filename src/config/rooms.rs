@@ -1,7 +1,6 @@
-//! Rules for rooms: what holds in the rooms of one name or pattern instead of the server's
-//! settings.
+//! Rules for rooms: settings for the rooms of one name or pattern, instead of the server's.
 //!
-//! They are written in the file alone, one table a rule:
+//! Rules can only be set in the file, one table a rule:
 //!
 //! ```toml
 //! [rooms."prices.*"]
@@ -9,7 +8,7 @@
 //! history = 1
 //! ```
 //!
-//! Each setting of a rule is read, shown and judged as the key of the same name is.
+//! Each setting of a rule is read, shown and checked as the key of the same name.
 
 use super::{
     keys::Key,
@@ -20,23 +19,23 @@ use super::{
     value::ROOM,
 };
 
-/// The name of the table of rules in the file, and of their field in [`Config`].
+/// The name of the table of rules in the file, and of the field in [`Config`].
 pub(super) const NAME: &str = "rooms";
 
-/// Rules there may be. Each is looked at when a room is made.
+/// The most rules. Making a room looks at each of them.
 const RULES_MAX: usize = 1000;
 
 /// The longest room name or pattern, in bytes.
 const PATTERN_BYTES_MAX: usize = 128;
 
-/// What holds in one room.
+/// The settings of one room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RoomSettings {
     pub(crate) overflow: Overflow,
     pub(crate) history: usize,
 }
 
-/// What holds in every room there may be.
+/// The settings of every possible room.
 #[derive(Debug, Clone)]
 pub(crate) struct RoomRules {
     rules: Box<[RoomRule]>,
@@ -44,7 +43,7 @@ pub(crate) struct RoomRules {
 }
 
 impl Config {
-    /// What holds in every room there may be.
+    /// Returns the settings of every possible room.
     pub(crate) fn room_rules(&self) -> RoomRules {
         let otherwise = RoomSettings { overflow: self.overflow, history: self.history };
         RoomRules { rules: self.rooms.clone().into(), otherwise }
@@ -52,7 +51,7 @@ impl Config {
 }
 
 impl RoomRules {
-    /// What holds in the room of that name.
+    /// Returns the settings of the room `room`.
     pub(crate) fn of(&self, room: &str) -> RoomSettings {
         let RoomSettings { overflow, history } = self.otherwise;
         match find(&self.rules, room) {
@@ -65,19 +64,20 @@ impl RoomRules {
     }
 }
 
-/// The one rule that holds in a room: that of its name, or else of the longest pattern.
+/// Finds the one rule that holds in a room: the rule of its name, or else of the longest matching
+/// pattern.
 pub(super) fn find<'r>(rules: &'r [RoomRule], room: &str) -> Option<&'r RoomRule> {
     let matching = rules.iter().filter(|rule| rule.matches(room));
     matching.max_by_key(|rule| (rule.pattern == room, rule.pattern.len()))
 }
 
 impl RoomRule {
-    /// A rule for the rooms of `pattern` that sets nothing yet.
+    /// Makes a rule for the rooms of `pattern` that sets nothing yet.
     pub fn new(pattern: impl Into<String>) -> RoomRule {
         RoomRule { pattern: pattern.into(), overflow: None, history: None }
     }
 
-    /// Whether this rule may hold in the room of that name.
+    /// Whether the rule's pattern is or matches `room`.
     fn matches(&self, room: &str) -> bool {
         match self.prefix() {
             Some(prefix) => room.len() > prefix.len() && room.starts_with(prefix),
@@ -85,7 +85,8 @@ impl RoomRule {
         }
     }
 
-    /// What the names begin with, dot included, where it is a pattern and no name.
+    /// Returns the prefix of matching names, dot included, or `None` if `pattern` is the name of
+    /// one room.
     fn prefix(&self) -> Option<&str> {
         self.pattern.ends_with(".*").then(|| &self.pattern[..self.pattern.len() - 1])
     }
@@ -95,7 +96,7 @@ impl RoomRule {
         self.pattern.len() <= PATTERN_BYTES_MAX && !stem.is_empty() && ROOM.allows(stem)
     }
 
-    /// Every setting of this rule with its value and unit, written as an operator would write them.
+    /// Returns every setting of this rule with its value and unit, as an operator would write them.
     pub fn entries(&self) -> Vec<[String; 3]> {
         let is_set = |setting: &&Setting| (setting.lend)(self, &mut Config::default());
         let entry = |setting: &Setting| {
@@ -105,7 +106,7 @@ impl RoomRule {
         SETTINGS.iter().filter(is_set).map(entry).collect()
     }
 
-    /// `rooms."prices.*".history`, as it may stand in the file.
+    /// Returns the path of a setting as in the file, such as `rooms."prices.*".history`.
     fn path(&self, setting: &str) -> String {
         format!("{}.{setting}", path_of(&self.pattern))
     }
@@ -117,7 +118,8 @@ impl RoomRule {
         (key, key.show(&config))
     }
 
-    /// `rooms."prices.*".history = 3`, the way a complaint about it begins.
+    /// Returns the beginning of an error message about a setting, such as `rooms."prices.*".history
+    /// = 3`.
     pub(super) fn told(&self, name: &str) -> String {
         match SETTINGS.iter().find(|setting| setting.name == name) {
             Some(setting) => told(&self.path(name), &self.shown(setting).1, None),
@@ -126,12 +128,12 @@ impl RoomRule {
     }
 }
 
-/// A setting of a rule: the name of a key, and the way between the rule and the key's own field.
+/// A setting of a rule: the name of a key, and how to copy between the rule and the key's field.
 struct Setting {
     name: &'static str,
-    /// Puts the rule's value into the key's field. `false` when the rule has none.
+    /// Copies the rule's value into the key's field. Returns `false` if the rule has none.
     lend: fn(&RoomRule, &mut Config) -> bool,
-    /// Takes the value of the key's field for the rule.
+    /// Copies the value of the key's field into the rule.
     take: fn(&mut RoomRule, &Config),
 }
 
@@ -154,7 +156,7 @@ impl Setting {
     }
 }
 
-/// What is wrong with the rules, wherever they come from.
+/// Returns what is wrong with the rules, from whatever source.
 pub(super) fn problems(rules: &[RoomRule]) -> Vec<String> {
     let mut problems = Vec::new();
     if rules.len() > RULES_MAX {
@@ -180,7 +182,8 @@ pub(super) fn problems(rules: &[RoomRule]) -> Vec<String> {
     problems
 }
 
-/// `rooms."prices.*"`, as it may stand in the file. What is too long to be legal is cut.
+/// Returns the path of a rule as in the file, such as `rooms."prices.*"`. A pattern that is too
+/// long to be legal is cut.
 fn path_of(pattern: &str) -> String {
     let shown: String = pattern.chars().take(PATTERN_BYTES_MAX + 1).collect();
     format!("{NAME}.{shown:?}")
@@ -193,7 +196,7 @@ fn pattern_demand() -> String {
     )
 }
 
-/// The rules in the value of `rooms` in the file `text`, and what is wrong there.
+/// Reads the rules in the value of `rooms` in the file `text`. Returns also what is wrong there.
 pub(super) fn read(
     value: &toml::Value,
     text: &str,
@@ -267,7 +270,7 @@ impl RoomRule {
     }
 }
 
-/// Where the keys of a file stand. What was parsed into values has forgotten it.
+/// The lines of the keys in a file, which parsed values no longer know.
 struct Lines<'t> {
     text: &'t str,
     root: Option<toml::Spanned<toml::de::DeTable<'t>>>,
@@ -278,7 +281,7 @@ impl<'t> Lines<'t> {
         Lines { text, root: toml::de::DeTable::parse(text).ok() }
     }
 
-    /// The line, from 1, of the last key of `path`.
+    /// Returns the line, from 1, of the last key of `path`.
     fn of_path(&self, path: &[&str]) -> usize {
         let mut table = self.root.as_ref().map(toml::Spanned::get_ref);
         let mut at = 0;
@@ -350,7 +353,7 @@ mod tests {
         let holds = |room: &str| (rules.of(room).overflow, rules.of(room).history);
         assert_eq!(holds("a.b"), (Overflow::Gap, 100));
         assert_eq!(holds("a.c"), (Overflow::Latest, 100));
-        // One rule holds, and what it leaves open is as for all rooms.
+        // Only one rule holds, and what it does not set is as for all rooms.
         assert_eq!(holds("a.b.c"), (Overflow::Close, 7));
         assert_eq!(holds("a."), (Overflow::Close, 100));
         assert_eq!(holds("b"), (Overflow::Close, 100));
@@ -390,7 +393,7 @@ mod tests {
             (
                 "[rooms.lobby]\nhistory = 3",
                 "rooms.\"lobby\".history = 3: must be at least replay = 10 by default, \
-                 for it holds in the default room",
+                 because the rule holds in the default room",
             ),
         ] {
             assert_eq!(load(text).unwrap_err(), told);

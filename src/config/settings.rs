@@ -1,12 +1,12 @@
-//! The settings, their defaults, and what each is for.
+//! The settings: meanings, ranges and defaults.
 
 use std::time::Duration;
 
-/// Everything an operator may set.
+/// All settings of a server.
 ///
 /// A setting has one name everywhere: `max_conn` here and in the file, `RUSTY_SOCKS_MAX_CONN` in
-/// the environment, `--max-conn` on the command line. Times are written there as seconds, with
-/// decimals if need be (`0.5`); sizes as bytes or with a suffix (`64KiB`, `1MiB`, `1GiB`).
+/// the environment, `--max-conn` on the command line. Outside Rust, times are in seconds and may
+/// have decimals (`0.5`); sizes are in bytes or have a suffix (`64KiB`, `1MiB`, `1GiB`).
 ///
 /// ```
 /// use rusty_socks::Config;
@@ -30,7 +30,7 @@ pub struct Config {
 
     /// WebSocket sessions served at once; each holds one permit.
     ///
-    /// Low by default, so that the first person to try the server also sees how it refuses.
+    /// The default is low, so that a first try also shows how the server refuses.
     ///
     /// Unit: sessions. Default: 100. Range: 1 to 10000000.
     pub max_conn: usize,
@@ -45,15 +45,14 @@ pub struct Config {
 
     /// Silence after which a connection is closed. Any byte received counts, a pong too.
     ///
-    /// Twice [`ping`](Config::ping), so that one lost pong is forgiven.
+    /// Twice [`ping`](Config::ping), so that one pong may be lost.
     ///
     /// Unit: seconds. Default: 60. Range: 0.001 to 86400.
     pub timeout: Duration,
 
     /// Time between pings to a quiet client; zero turns them off.
     ///
-    /// Half a minute also keeps most proxies and address translators from forgetting the
-    /// connection.
+    /// Half a minute also keeps most proxies and NATs from dropping the connection.
     ///
     /// Unit: seconds. Default: 30. Range: 0 to 86400.
     pub ping: Duration,
@@ -101,7 +100,7 @@ pub struct Config {
 
     /// Time an upgrade may wait in line for a permit before it gets the 503.
     ///
-    /// Shorter than the patience of most clients, so that they hear the answer.
+    /// Shorter than the timeout of most clients, so that they get the answer.
     ///
     /// Unit: seconds. Default: 10. Range: 0.001 to 86400.
     pub queue_timeout: Duration,
@@ -111,9 +110,10 @@ pub struct Config {
     /// Unit: seconds. Default: 3. Range: 0.001 to 86400.
     pub close_timeout: Duration,
 
-    /// Time a shutdown spends on flushing what waits for clients before it cuts the rest off.
+    /// Time a shutdown gives clients to read their last messages and close; then it cuts the rest
+    /// off.
     ///
-    /// Container platforms commonly kill after 30 seconds or less: set this below their figure.
+    /// Container platforms commonly kill after 30 seconds or less: set this below their limit.
     ///
     /// Unit: seconds. Default: 30. Range: 0.001 to 86400.
     pub drain_timeout: Duration,
@@ -125,7 +125,7 @@ pub struct Config {
     /// Unit: bytes. Default: 64KiB. Range: 125 to 64MiB.
     pub max_message_bytes: usize,
 
-    /// Bytes of a request head; beyond it the answer is 431.
+    /// Largest request head; a larger one is answered with 431.
     ///
     /// Unit: bytes. Default: 8KiB. Range: 512 to 1MiB.
     pub max_head_bytes: usize,
@@ -133,7 +133,7 @@ pub struct Config {
     /// Bytes that may wait for one slow client before the overflow policy acts. At least twice
     /// [`max_message_bytes`](Config::max_message_bytes).
     ///
-    /// Times [`max_conn`](Config::max_conn) it is the worst case of memory in outboxes, though
+    /// Multiplied by [`max_conn`](Config::max_conn), the worst case of memory in outboxes, though
     /// members of a room share each frame.
     ///
     /// Unit: bytes. Default: 1MiB. Range: 256 to 1GiB.
@@ -149,20 +149,22 @@ pub struct Config {
     /// Unit: level. Default: 3. Range: 1 to 9.
     pub compression_level: u32,
 
-    /// Size below which a message is sent uncompressed: a short one does not shrink by what
+    /// Size below which a message is sent uncompressed, because a short message saves less than
     /// compressing it costs.
     ///
     /// Unit: bytes. Default: 256. Range: 0 to 1MiB.
     pub compression_threshold: usize,
 
-    /// Letters that may wait for one worker from other threads. At half of it the feeding
-    /// workers stop reading their sockets, at the bound `publish` answers `overloaded`.
+    /// Letters that may wait for one worker from other threads. At half of it, the workers that
+    /// feed the mailbox stop reading their sockets; at the bound, `publish` fails with
+    /// `overloaded`.
     ///
     /// Unit: letters. Default: 16384. Range: 2 to 10000000.
     pub mailbox: usize,
 
-    /// Bytes in the letters that may wait for one worker, with the same two steps. At least
-    /// twice [`max_message_bytes`](Config::max_message_bytes).
+    /// Bytes in the letters that may wait for one worker, with the same two steps as
+    /// [`mailbox`](Config::mailbox). At least twice
+    /// [`max_message_bytes`](Config::max_message_bytes).
     ///
     /// Unit: bytes. Default: 64MiB. Range: 256 to 1GiB.
     pub mailbox_bytes: usize,
@@ -185,17 +187,19 @@ pub struct Config {
 
     /// Bytes of messages kept per room.
     ///
-    /// Times [`max_rooms`](Config::max_rooms) it is the worst case of memory in histories.
+    /// Multiplied by [`max_rooms`](Config::max_rooms), the worst case of memory in histories.
     ///
     /// Unit: bytes. Default: 256KiB. Range: 0 to 1GiB.
     pub history_bytes: usize,
 
-    /// Age at which a kept message is forgotten. An empty room goes with its last message.
+    /// Age at which a kept message is dropped. A room without members is removed with its last
+    /// message.
     ///
     /// Unit: seconds. Default: 3600. Range: 0.001 to 31536000.
     pub history_age: Duration,
 
-    /// Rooms that may exist at once. Clients name rooms freely, so something must end it.
+    /// Rooms that may exist at once. Clients choose the names of rooms, so their number needs a
+    /// bound.
     ///
     /// Unit: rooms. Default: 10000. Range: 1 to 10000000.
     pub max_rooms: usize,
@@ -205,17 +209,17 @@ pub struct Config {
     /// Unit: rooms. Default: 100. Range: 1 to 100000.
     pub max_rooms_per_conn: usize,
 
-    /// What holds in some rooms instead of [`overflow`](Config::overflow) and
-    /// [`history`](Config::history), by their names or by patterns such as `prices.*`.
+    /// Rules for some rooms, by name or by pattern such as `prices.*`, that replace
+    /// [`overflow`](Config::overflow) and [`history`](Config::history) there.
     ///
-    /// Only the file can say it, in tables such as `[rooms."prices.*"]`; no variable and no flag
-    /// names it, so it has no row in the table of keys. In a room holds the rule of its name, or
-    /// else that of the longest pattern it matches.
+    /// Can only be set in the file, in tables such as `[rooms."prices.*"]`; there is no variable,
+    /// no flag and no row in the table of keys. For a room, the rule of its name holds, or else
+    /// that of the longest matching pattern.
     pub rooms: Vec<RoomRule>,
 
-    /// What a client gets that is too slow for what is sent to its rooms.
+    /// Policy for a client that is too slow for the messages of its rooms.
     ///
-    /// A close is what every client understands; the other two need one that knows the notice.
+    /// Every client understands a close; the other two need a client that knows the notice.
     ///
     /// Default: close. Range: close or gap or latest.
     pub overflow: Overflow,
@@ -223,13 +227,14 @@ pub struct Config {
     /// How long a session outlives its lost connection, so that the client can resume it; zero
     /// ends it at once.
     ///
-    /// Long enough for a change of networks, short enough that others soon see who is gone.
+    /// Long enough for a change of networks, short enough that others soon see a client leave.
     ///
     /// Unit: seconds. Default: 60. Range: 0 to 86400.
     pub resume_window: Duration,
 
-    /// Sessions without a connection that are kept at once. Beyond it the one that is away for
-    /// longest ends. At least [`max_conn`](Config::max_conn), if all may be cut off at once.
+    /// Sessions without a connection that are kept at once. Beyond it, the one that is away longest
+    /// ends. Set it to at least [`max_conn`](Config::max_conn) if all clients may lose their
+    /// connections at once.
     ///
     /// Unit: sessions. Default: 10000. Range: 0 to 10000000.
     pub max_away_sessions: usize,
@@ -261,28 +266,28 @@ pub struct Config {
     /// Unit: errors. Default: 10. Range: 0 to 1000000.
     pub max_errors: u32,
 
-    /// Whether `/echo` is served: every message comes back as it came. For conformance suites
-    /// and load tests, and off otherwise because it is open to all.
+    /// Whether to serve `/echo`, which returns every message unchanged. For conformance suites and
+    /// load tests; off by default, because anyone can use it.
     ///
     /// Default: false. Range: true or false.
     pub echo: bool,
 
-    /// Whether clients of `/ws` may send to everyone who is connected there.
+    /// Whether clients of `/ws` may send to all other connections of `/ws`.
     ///
-    /// Off by default, because one client then makes work for all.
+    /// Off by default, because one client could then make work for all.
     ///
     /// Default: false. Range: true or false.
     pub broadcast: bool,
 
-    /// Which log lines are written, in the syntax of `RUST_LOG` without its `/regex` part:
-    /// a level, or `target=level`, or several with commas between. `RUST_LOG` itself counts
-    /// only when this key is not set.
+    /// Which log lines are written, in the syntax of `RUST_LOG` without its `/regex` part: a level,
+    /// or `target=level`, or several with commas between. `RUST_LOG` itself counts only if this key
+    /// is not set.
     ///
     /// Default: info. Range: off, error, warn, info, debug or trace, or target=level, comma
     /// separated.
     pub log: String,
 
-    /// How a log line looks: for people, or one JSON object a line for collectors.
+    /// Format of log lines: text for people, or one JSON object a line for collectors.
     ///
     /// Default: text. Range: text or json.
     pub log_format: LogFormat,
@@ -291,37 +296,37 @@ pub struct Config {
 /// How messages are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
-    /// Not at all, whatever the client offers.
+    /// No compression, whatever the client offers.
     Off,
-    /// Each message by itself: nothing is kept for a connection, and a message to a room is
-    /// compressed once for all its members.
+    /// Each message is compressed by itself: nothing is kept for a connection, and a message to a
+    /// room is compressed once for all its members.
     Shared,
-    /// With the context of earlier messages, where the client agrees: a better ratio, for some
-    /// hundred KiB a connection and a compression for each delivery.
+    /// Messages are compressed with the context of earlier ones, if the client agrees: a better
+    /// ratio, at the cost of some hundred KiB a connection and one compression for each delivery.
     Dedicated,
 }
 
-/// What a client gets that is too slow for what is sent to its rooms.
+/// The policy for a client that is too slow for the messages of its rooms.
 ///
-/// Its connection goes on under `Gap` and `Latest`, so both need a handler that puts the notice
-/// into words ([`Handler::notice`](crate::Handler::notice)); where it has none, it is `Close`.
+/// Under `Gap` and `Latest` the connection stays open, so both need a handler that formats the
+/// notice ([`Handler::notice`](crate::Handler::notice)); without one, the policy is `Close`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overflow {
-    /// Its connection is closed with 4102.
+    /// Closes the connection with 4102.
     Close,
-    /// It misses messages and is told which, so that it can fetch them from the history.
+    /// Skips messages, and tells the client which, so that it can read them from the history.
     Gap,
-    /// Of what waits for it, it gets the newest message alone, and is told which it missed: for
+    /// Delivers only the newest of the waiting messages, and tells the client which it missed: for
     /// rooms whose messages are states, where an old one is worth nothing.
     Latest,
 }
 
-/// How a log line looks.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people: time, level, target and message in columns.
+    /// Text for people: time, level, target and message in columns.
     Text,
-    /// For collectors: one JSON object a line with `ts`, `level`, `target` and `message`.
+    /// One JSON object a line for collectors, with `ts`, `level`, `target` and `message`.
     Json,
 }
 
@@ -376,13 +381,13 @@ impl Default for Config {
     }
 }
 
-/// What holds in the rooms of one name or pattern. What is `None` is as for all rooms.
+/// A rule for the rooms of one name or pattern. A field that is `None` is as for all rooms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoomRule {
-    /// The name of a room; or the beginning of names and `.*`, such as `prices.*`, which matches
-    /// `prices.eur` and `prices.eur.spot` and not `prices`.
+    /// The name of a room, or a pattern such as `prices.*`, which matches `prices.eur` and
+    /// `prices.eur.spot`, but not `prices`.
     pub pattern: String,
-    /// What a client gets that is too slow for these rooms.
+    /// The policy for a client that is too slow for these rooms.
     pub overflow: Option<Overflow>,
     /// Messages kept in each of these rooms, within the range of [`Config::history`].
     pub history: Option<usize>,

@@ -1,14 +1,14 @@
-//! Who set a value, and how a message says so.
+//! The source of a value, and how a message names it.
 
 use std::{fmt, path::PathBuf};
 
-/// What the name of every variable starts with.
+/// The prefix of every variable's name.
 pub(super) const PREFIX: &str = "RUSTY_SOCKS_";
 
-/// Who set a value.
+/// The source of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// Nobody.
+    /// The default.
     Default,
     /// The configuration file at this path.
     File(PathBuf),
@@ -29,9 +29,9 @@ impl fmt::Display for Source {
     }
 }
 
-/// `max_conn = 0 from --max-conn`, the way every complaint begins.
+/// Returns the beginning of an error message, such as `max_conn = 0 from --max-conn`.
 ///
-/// The value is cut, so that a file pasted into a variable does not fill the screen.
+/// A long value is cut, so that a file pasted into a variable does not fill the screen.
 pub(super) fn told(name: &str, value: &str, source: Option<&Source>) -> String {
     const SHOWN_CHARS: usize = 80;
     let mut shown: String = value.chars().take(SHOWN_CHARS).collect();

@@ -1,6 +1,6 @@
-//! Where something stands in a TOML file, and what it is called there.
+//! Positions in a TOML file.
 
-/// The line, from 1, that the byte at `at` is on.
+/// Returns the line, from 1, of the byte at `at`.
 pub(super) fn line_at(text: &str, at: usize) -> usize {
     1 + text.as_bytes()[..at.min(text.len())].iter().filter(|byte| **byte == b'\n').count()
 }

@@ -1,7 +1,7 @@
-//! What the value of a key may be: its kind, its range, and how it is read and written as text.
+//! The values of keys: their kinds and ranges, and how they are read from and written as text.
 //!
-//! Text is what all sources have in common, so there is one parser for a kind. The file adds one
-//! step before it: its value must have the type that such a key is written with.
+//! All sources have text in common, so each kind has one parser. For the file there is one check
+//! before it: the value must have the TOML type of its kind.
 
 use std::{fmt, net::Ipv6Addr, time::Duration};
 
@@ -9,25 +9,25 @@ use log::LevelFilter;
 
 use super::settings::{Compression, LogFormat, Overflow};
 
-/// What values a key takes. Bounds are inclusive.
+/// The kind of values a key takes. Bounds are inclusive.
 pub(super) enum Kind {
     /// A whole number of something.
     Count { unit: &'static str, min: u64, max: u64 },
-    /// A number of bytes, which may be written with a suffix.
+    /// A number of bytes, which may have a suffix.
     Bytes { unit: &'static str, min: u64, max: u64 },
-    /// A time in seconds, with decimals if need be.
+    /// A time in seconds, which may have decimals.
     Seconds { min: Duration, max: Duration },
-    /// Yes or no.
+    /// True or false.
     Switch,
     /// One of a few words.
     Word(&'static [&'static str]),
-    /// A text that obeys a rule.
+    /// A text that satisfies a rule.
     Text(Rule),
-    /// Texts with commas between, each obeying a rule.
+    /// Texts with commas between, each satisfying a rule.
     List(Rule),
 }
 
-/// What makes a text legal, for people and as a test.
+/// A rule for texts: a description for people, and a check.
 pub(super) struct Rule {
     range: &'static str,
     legal: fn(&str) -> bool,
@@ -39,7 +39,7 @@ impl Rule {
     }
 }
 
-/// What a field holds, seen without its Rust type.
+/// The value of a field, without its Rust type.
 pub(super) enum Value {
     Number(u64),
     Time(Duration),
@@ -49,7 +49,7 @@ pub(super) enum Value {
 }
 
 impl Kind {
-    /// What a number counts; empty for what is no quantity.
+    /// Returns the unit; empty if the value is not a quantity.
     pub(super) fn unit(&self) -> &'static str {
         match self {
             Kind::Count { unit, .. } | Kind::Bytes { unit, .. } => unit,
@@ -58,7 +58,7 @@ impl Kind {
         }
     }
 
-    /// What is allowed, in a few words.
+    /// Returns the allowed values in a few words.
     pub(super) fn range(&self) -> String {
         match self {
             Kind::Count { min, max, .. } => format!("{min} to {max}"),
@@ -72,7 +72,7 @@ impl Kind {
         }
     }
 
-    /// What must be written, for the end of an error message.
+    /// Returns what must be written, for the end of an error message.
     pub(super) fn demand(&self) -> String {
         let noun = match self {
             Kind::Count { .. } => "a whole number, ",
@@ -84,8 +84,8 @@ impl Kind {
         format!("must be {noun}{}", self.range())
     }
 
-    /// A value, written as an operator would write it. An empty text or list reads `empty`, and a
-    /// text that a terminal would garble is quoted.
+    /// Returns `value` as an operator would write it: `empty` for an empty text or list, and quotes
+    /// around a text that a terminal would garble.
     pub(super) fn show(&self, value: Value) -> String {
         let text = match (self, value) {
             (Kind::Bytes { .. }, Value::Number(number)) => Size(number).to_string(),
@@ -104,7 +104,8 @@ impl Kind {
         }
     }
 
-    /// The text to parse for a value from the file, or the type that should have stood there.
+    /// Returns the text to parse for a value from the file, or as an error the TOML type that it
+    /// must have.
     pub(super) fn text_of_toml(&self, value: &toml::Value) -> Result<String, &'static str> {
         use toml::Value as Toml;
         match (self, value) {
@@ -128,7 +129,7 @@ impl Kind {
         }
     }
 
-    /// The value that `text` writes, in range or not.
+    /// Parses `text`. The value may be out of range.
     pub(super) fn parse(&self, text: &str) -> Option<Value> {
         match self {
             Kind::Count { .. } => whole(text).map(Value::Number),
@@ -154,7 +155,7 @@ impl Kind {
             (Kind::Word(words), Value::Text(text)) => words.contains(&text.as_str()),
             (Kind::Text(rule), Value::Text(text)) => (rule.legal)(text),
             (Kind::List(rule), Value::List(texts)) => texts.iter().all(|text| (rule.legal)(text)),
-            // The row's kind does not fit its field; a test holds the table against this.
+            // The row's kind does not fit its field; a test rules this out.
             _ => false,
         }
     }
@@ -164,13 +165,13 @@ pub(super) const KIB: u64 = 1 << 10;
 pub(super) const MIB: u64 = 1 << 20;
 pub(super) const GIB: u64 = 1 << 30;
 
-/// Digits alone: no sign, no point, no separators.
+/// Parses digits alone: no sign, no point, no separators.
 fn whole(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().ok())?
 }
 
-/// Bytes, or a whole number of a larger unit.
+/// Parses a number of bytes, or a whole number of a larger unit.
 fn size(text: &str) -> Option<u64> {
     let units = [("KiB", KIB), ("MiB", MIB), ("GiB", GIB)];
     let found = units.iter().find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, *unit)));
@@ -178,14 +179,14 @@ fn size(text: &str) -> Option<u64> {
     whole(number.trim_end())?.checked_mul(unit)
 }
 
-/// Digits and at most one point: `1e9`, `inf` and `-0` are numbers, but no times.
+/// Parses digits and at most one point: `1e9`, `inf` and `-0` are numbers, but not times.
 fn time(text: &str) -> Option<Duration> {
     let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     let seconds = plain.then(|| text.parse().ok())??;
     Duration::try_from_secs_f64(seconds).ok()
 }
 
-/// A number of bytes in the largest unit that divides it, as [`size`] reads it.
+/// A number of bytes, shown in the largest unit that divides it, as [`size`] reads it.
 struct Size(u64);
 
 impl fmt::Display for Size {
@@ -200,8 +201,8 @@ impl fmt::Display for Size {
     }
 }
 
-/// A type that a field of [`Config`](super::Config) may have. `from_value` answers none for a value
-/// of another kind or beyond the type.
+/// A type of a field of [`Config`](super::Config). `from_value` returns `None` for a value of
+/// another kind or outside the range of the type.
 pub(super) trait Field: Sized {
     fn to_value(&self) -> Value;
     fn from_value(value: Value) -> Option<Self>;
@@ -211,7 +212,7 @@ macro_rules! number_field {
     ($($number:ty),*) => {$(
         impl Field for $number {
             fn to_value(&self) -> Value {
-                // A number too large for 64 bits is too large for any range as well.
+                // A number too large for 64 bits is out of every range.
                 Value::Number(u64::try_from(*self).unwrap_or(u64::MAX))
             }
             fn from_value(value: Value) -> Option<$number> {
@@ -247,7 +248,7 @@ plain_field! {
     Vec<String>, List;
 }
 
-/// Fields that are one of a few words.
+/// Implements [`Field`] for an enum that is written as one of a few words.
 macro_rules! word_field {
     ($field:ident: $($variant:ident = $word:literal),*) => {
         impl Field for $field {
@@ -274,7 +275,7 @@ word_field!(Compression: Off = "off", Shared = "shared", Dedicated = "dedicated"
 pub(super) const HOST: Rule = Rule {
     range: "a host name or an IP address, without port or brackets",
     legal: |host| {
-        // The zone of a link-local address ("%eth0") is the system's to judge.
+        // The operating system checks the zone of a link-local address ("%eth0").
         let address = host.split('%').next().unwrap_or(host);
         let strange = |c: char| c.is_whitespace() || c.is_control() || "[]/,".contains(c);
         !address.is_empty()
@@ -309,8 +310,8 @@ pub(super) const LOG: Rule = Rule {
     legal: |filter| filter.split(',').all(|directive| log_directive_is_legal(directive.trim())),
 };
 
-/// The logging backend ignores what it cannot read, with a remark that is lost in the logs. This
-/// is stricter: a bare word one letter away from a level is taken for a slip, not for a target.
+/// Whether a logging directive is legal. Stricter than the logging backend, which ignores what it
+/// cannot read: a bare word one letter away from a level is a typing error, not a target.
 fn log_directive_is_legal(directive: &str) -> bool {
     let is_target = |target: &str| {
         let strange = |c: char| c.is_whitespace() || c.is_control() || "/=".contains(c);

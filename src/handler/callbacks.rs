@@ -1,4 +1,4 @@
-//! What an embedder writes: the callbacks of a route.
+//! The callbacks of a route, which the embedder writes.
 
 use super::{
     context::Context,
@@ -14,17 +14,17 @@ use crate::{
     },
 };
 
-/// What a WebSocket route does with its connections.
+/// The code behind a WebSocket route.
 ///
-/// One handler serves all connections of its route, from several threads at once; what belongs to
-/// one connection goes into its [`State`](Handler::State). The calls for one connection never
-/// overlap and come in order: `on_upgrade`, `on_open`, any number of `on_message`, at most one
-/// `on_drain`, `on_close`. `on_open` and `on_close` come in pairs.
+/// One handler serves all connections of its route, from several threads at once. Data of one
+/// connection belongs into its [`State`](Handler::State). Calls for one connection never overlap.
+/// Their order is `on_upgrade`, `on_open`, any number of `on_message`, at most one `on_drain`,
+/// `on_close`. Each `on_open` is followed by exactly one `on_close`.
 ///
-/// `M` says where the calls run. A plain `Handler` runs [`OnWorker`]: everything else on the worker
-/// waits for it, so it must be quick. A handler that waits for a database or a file is a
-/// `Handler<MayBlock>`, mounted with [`blocking`](Handler::blocking). It cannot be mounted on a
-/// worker; this does not compile:
+/// `M` says where the calls run. A plain `Handler` runs [`OnWorker`]: all other connections of the
+/// worker wait for each call, so a call must be quick. A handler that waits for a database or a
+/// file is a `Handler<MayBlock>`, mounted with [`blocking`](Handler::blocking). It cannot be
+/// mounted on a worker; this does not compile:
 ///
 /// ```compile_fail
 /// # use rusty_socks::{Context, MayBlock, Message, Server};
@@ -36,72 +36,75 @@ use crate::{
 ///
 /// A handler that works in either place implements `Handler<M>` for every [`Mode`].
 ///
-/// A panic in a handler closes that one connection with 1011, is logged and counted, and nothing
-/// else.
+/// A panic in a handler is logged and counted, and closes only its own connection, with 1011.
 ///
 /// A closure `Fn(&mut Context<'_, ()>, Message<'_>)` is a handler too.
 pub trait Handler<M: Mode = OnWorker>: Send + Sync + 'static {
-    /// What the handler remembers about one connection.
+    /// Data of one connection. Its calls never overlap, so it needs no lock.
     type State: Default + Send + 'static;
 
-    /// Looks at the upgrade request before anything is promised. Runs on the worker, whatever `M`
-    /// is. A refusal is answered with its HTTP status; the connection never opens.
+    /// Accepts or refuses an upgrade request (RFC 6455, 4.2). Called on the worker, whatever `M`
+    /// is, before the request takes a permit or a place in line. A [`Refusal`] is answered with its
+    /// HTTP status, and the connection never opens.
     fn on_upgrade(&self, request: &Request<'_>) -> Result<Self::State, Refusal> {
         let _ = request;
         Ok(Self::State::default())
     }
 
-    /// Names the subprotocols that this handler speaks, as clients offer them in
-    /// `Sec-WebSocket-Protocol` (RFC 6455, 1.9). The first offer that is among them is confirmed in
-    /// the answer; where none is, the answer names none, and the client decides whether to stay.
+    /// Returns the subprotocols that this handler speaks, as clients offer them in
+    /// `Sec-WebSocket-Protocol` (RFC 6455, 1.9). The answer confirms the client's first offer that
+    /// is listed here. If none is, the answer names no subprotocol, and the client decides whether
+    /// to stay.
     ///
-    /// Called on the worker, at every upgrade that [`on_upgrade`](Handler::on_upgrade) takes.
+    /// Called on the worker, for every upgrade that [`on_upgrade`](Handler::on_upgrade) accepts.
     fn subprotocols(&self) -> &[&str] {
         &[]
     }
 
-    /// Begins a connection that has its permit. The 101 goes out before whatever is sent here.
+    /// Called when a connection has its permit and is open. Messages sent here go out after the
+    /// 101.
     fn on_open(&self, ctx: &mut Context<'_, Self::State, M>) {
         let _ = ctx;
     }
 
-    /// Handles a whole message.
+    /// Handles one whole message.
     fn on_message(&self, ctx: &mut Context<'_, Self::State, M>, message: Message<'_>);
 
-    /// Says farewell when the server drains: the connection is closed with 1001 right after this
-    /// call.
+    /// Called when the server drains. The connection is closed with 1001 right after this call, so
+    /// this is the place for a last message.
     fn on_drain(&self, ctx: &mut Context<'_, Self::State, M>) {
         let _ = ctx;
     }
 
-    /// Ends a connection. It is still a member of its rooms, so a farewell can be published; what
-    /// is sent to the connection itself goes nowhere.
+    /// Called when a connection has ended, for whatever `reason`. The connection is still a member
+    /// of its rooms, so a farewell can be published. Messages to the connection itself are dropped.
     fn on_close(&self, ctx: &mut Context<'_, Self::State, M>, reason: &CloseReason) {
         let _ = (ctx, reason);
     }
 
-    /// Puts into words what the server has to tell a client of this handler. `None` tells nothing;
-    /// where messages would be lost untold, the slow client is closed with 4102 instead.
+    /// Formats a notice from the server to a client in this handler's protocol. `None` sends no
+    /// notice. A handler that returns `None` for [`Notice::Gap`] or [`Notice::PresenceGap`] has its
+    /// slow clients closed with 4102, because they could not know what they missed.
     ///
-    /// Called where the notice arises, on any thread, and while the server holds locks: it must
-    /// only format, quickly, and not call back into the server.
+    /// Called on any thread, while the server holds locks: format quickly, and do not call back
+    /// into the server.
     fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame> {
         let _ = notice;
         None
     }
 
     /// Whether a session outlives its connection, for
-    /// [`resume_window`](crate::Config::resume_window), so that [`Context::resume`] can take it up
-    /// on another one.
+    /// [`resume_window`](crate::Config::resume_window), so that a later connection can take it up
+    /// with [`Context::resume`]. Default: `false`.
     fn resumable(&self) -> bool {
         false
     }
 
-    /// Mounts this handler on a pool of `threads` of its own, where it may block.
+    /// Runs this handler on a pool of `threads` of its own, where it may block.
     ///
-    /// At most `queue_max` messages wait for those threads; 0 of either counts as 1. While a
-    /// connection's messages are behind, its socket is not read, so the pressure reaches the client
-    /// as TCP backpressure. Calls for one connection still come in order, one at a time.
+    /// At most `queue_max` messages wait for these threads; 0 of either counts as 1. While a
+    /// connection's messages wait beyond that, its socket is not read, so the client gets TCP
+    /// backpressure. Calls for one connection still come in order, one at a time.
     fn blocking(self, threads: usize, queue_max: usize) -> Blocking<Self>
     where
         Self: Handler<MayBlock> + Sized,
@@ -121,7 +124,7 @@ where
     }
 }
 
-/// A handler with threads of its own; made by [`Handler::blocking`].
+/// A handler with threads of its own. Made by [`Handler::blocking`].
 #[derive(Debug)]
 pub struct Blocking<H> {
     pub(super) handler: H,

@@ -1,4 +1,4 @@
-//! What a handler is given for a call, and how what it asks for is answered.
+//! The context of a handler's call, and the replies to what the handler asks for.
 
 use std::{marker::PhantomData, net::SocketAddr, sync::Arc};
 
@@ -31,18 +31,17 @@ use crate::{
     },
 };
 
-/// A connection, for the length of one handler call.
+/// The connection, for the length of one handler call.
 ///
-/// A context cannot be kept, so nothing done through it can come too late; [`Context::peer`] gives
-/// what can.
+/// A context cannot be kept. [`Context::peer`] returns a handle that can.
 ///
 /// # Replies
-/// Whatever concerns rooms, sessions or other clients is answered with a [`Reply`], because the
-/// answer may one day come from another machine. Each verb takes effect at once, whether its reply
-/// is used or not:
+/// Calls that concern rooms, sessions or other clients return a [`Reply`], because the answer may
+/// one day come from another machine. Each call takes effect at once, whether its reply is used or
+/// not:
 ///
-/// - Drop the reply where the answer does not matter: `ctx.publish("tea", "hi");`.
-/// - Go on with the answer in a closure: `ctx.publish("tea", "hi").then(|ctx, published| …);`.
+/// - Drop the reply if the answer does not matter: `ctx.publish("tea", "hi");`.
+/// - Handle the answer in a closure: `ctx.publish("tea", "hi").then(|ctx, published| …);`.
 /// - Wait for the answer in a handler that [may block](crate::MayBlock): `let published =
 ///   ctx.publish("tea", "hi").wait()?;`.
 pub struct Context<'a, S, M = OnWorker> {
@@ -58,43 +57,47 @@ impl<'a, S, M> Context<'a, S, M> {
 }
 
 impl<S: 'static, M: Mode> Context<'_, S, M> {
-    /// What the handler remembers about this connection.
+    /// Returns the handler's data of this connection.
     pub fn state(&mut self) -> &mut S {
         self.state
     }
 
-    /// The random id of this client's session.
+    /// Returns the client id: a random UUID that identifies the session.
     pub fn client_id(&self) -> Uuid {
         self.conn.session().client_id
     }
 
-    /// The peer of the socket, which may be a proxy.
+    /// Returns the address of the socket's peer, which may be a proxy.
     pub fn remote_addr(&self) -> SocketAddr {
         self.conn.remote_addr()
     }
 
-    /// Sends a message to this client.
+    /// Sends a message to this client. Never blocks; [`SendStatus`] says whether the client keeps
+    /// up.
     pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> SendStatus {
         self.conn.send(message.into())
     }
 
-    /// Sends a message that is encoded already. The bytes are shared, not copied.
+    /// Sends a message that is already encoded. The bytes are shared, not copied.
     pub fn send_prepared(&mut self, frame: &PreparedFrame) -> SendStatus {
         self.conn.send_prepared(frame)
     }
 
-    /// Makes this connection a member of `room`, which is made if it does not exist. The answer
-    /// says from which position on messages come, and has the earlier ones that `replay` asks for:
-    /// none is missed between the two, and none comes twice.
+    /// Makes this connection a member of `room`, and makes the room if it does not exist. The
+    /// answer has the room's position and the earlier messages that `replay` asks for. Messages
+    /// after that position are delivered: none is missed between the two, and none comes twice.
     ///
-    /// In a handler that may block, a message of the room may overtake the answer: compare sequence
-    /// numbers.
+    /// Fails with [`RoomError::AlreadyMember`], [`RoomError::TooManyMemberships`],
+    /// [`RoomError::TooManyRooms`] or [`RoomError::Overloaded`].
+    ///
+    /// In a handler that may block, a message of the room may arrive at the client before what the
+    /// handler sends about the answer. Clients compare sequence numbers.
     pub fn join(&mut self, room: &RoomName, replay: Replay) -> Reply<'_, S, Joined, M> {
         let outcome = self.hub().join(self.conn, room, replay);
         self.reply(outcome)
     }
 
-    /// Takes this connection out of `room`.
+    /// Takes this connection out of `room`. Fails with [`RoomError::NotMember`].
     pub fn leave(&mut self, room: &str) -> Reply<'_, S, (), M> {
         let outcome = self.hub().leave(self.conn, room);
         self.reply(outcome)
@@ -105,36 +108,38 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         self.conn.room(room).is_some()
     }
 
-    /// Joins every room that matches `pattern`, and each that is made later as it is made; the
-    /// client is told of the latter by [`Notice::Matched`](crate::Notice::Matched). All of them
-    /// count as rooms of this connection. Where there is no room for all that exist, none is
-    /// joined.
+    /// Joins every room that matches `pattern`, and every later one as soon as it is made.
+    /// [`Notice::Matched`](crate::Notice::Matched) tells the client of each later room. All of them
+    /// count towards `max_rooms_per_conn`. If the existing matches exceed it, none is joined and
+    /// the answer is [`RoomError::TooManyMemberships`].
     pub fn subscribe(&mut self, pattern: &RoomPattern) -> Reply<'_, S, Vec<MatchedRoom>, M> {
         let outcome = self.hub().subscribe(self.conn, pattern);
         self.reply(outcome)
     }
 
-    /// Ends a subscription, and leaves the rooms that it brought.
+    /// Ends a subscription, and leaves the rooms that only this pattern joined. Fails with
+    /// [`RoomError::NotMember`].
     pub fn unsubscribe(&mut self, pattern: &RoomPattern) -> Reply<'_, S, (), M> {
         let outcome = self.hub().unsubscribe(self.conn, pattern);
         self.reply(outcome)
     }
 
-    /// Asks who is in `room`, of which this connection is a member, and begins or ends to have the
-    /// client told of every change since the answer.
+    /// Lists the clients in `room`, of which this connection must be a member. `watch` begins or
+    /// ends notices to the client of every change after the answer.
     pub fn presence(&mut self, room: &str, watch: Watch) -> Reply<'_, S, Presence, M> {
         let outcome = self.hub().presence(self.conn, room, watch);
         self.reply(outcome)
     }
 
-    /// Sets the name that this client goes by in presence.
+    /// Sets the name that presence shows for this client.
     pub fn set_name(&mut self, name: Option<&str>) {
         self.conn.hub().set_name(self.conn.session(), name);
     }
 
-    /// Publishes to everyone in `room`, this connection included if it is a member.
+    /// Publishes to all members of `room`, this connection included if it is one.
     ///
-    /// The room must exist: someone is in it, or it has history.
+    /// Fails with [`RoomError::NoSuchRoom`] if the room has neither members nor history, and with
+    /// [`RoomError::Overloaded`] if a mailbox is full; nothing was stored then.
     pub fn publish<'m>(
         &mut self,
         room: &str,
@@ -144,8 +149,8 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         self.reply(outcome)
     }
 
-    /// Publishes to everyone in `room` but this connection, as
-    /// [`Publication::to_others`] does.
+    /// Publishes to all members of `room` except this connection, as [`Publication::to_others`]
+    /// does.
     pub fn publish_to_others<'m>(
         &mut self,
         room: &str,
@@ -154,8 +159,8 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         self.publish(room, message.into().to_others())
     }
 
-    /// Publishes to several rooms at one instant: the message is numbered in each, and sent once to
-    /// everyone who is in any of them.
+    /// Publishes one message to several rooms in one atomic step. The message gets a number in each
+    /// room, and each client that is in any of the rooms gets it once.
     pub fn publish_to_rooms<'m>(
         &mut self,
         rooms: &[&str],
@@ -165,9 +170,9 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         self.reply(outcome)
     }
 
-    /// Sends a message to one client, wherever it is connected. [`Published::seq`] counts what that
-    /// client was sent like this. Where its handler is [resumable](crate::Handler::resumable), the
-    /// message waits while the client is away.
+    /// Sends a message to one client, on whichever worker it is connected. [`Published::seq`]
+    /// numbers the direct messages of the receiver. If the receiver's handler is
+    /// [resumable](crate::Handler::resumable), the message waits while the client is away.
     pub fn direct<'m>(
         &mut self,
         to: &Uuid,
@@ -180,35 +185,36 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         self.reply(outcome)
     }
 
-    /// Sends a message to everyone who is connected to this handler's route, but this connection.
-    /// The message is not kept: who is away misses it.
+    /// Sends a message to all other connections of this handler's route. The message is not kept:
+    /// clients that are away miss it.
     pub fn broadcast<'m>(&mut self, message: impl Into<Publication<'m>>) -> Reply<'_, S, (), M> {
         let outcome = self.conn.hub().broadcast(self.sender(), &message.into());
         self.reply(outcome)
     }
 
-    /// Asks for a page of at most `limit` messages of what `room` keeps. A page also ends where it
-    /// would fill half of what may wait for one client.
-    #[must_use = "the page is found in the reply"]
+    /// Reads a page of at most `limit` messages of the history of `room`. A page is also cut off at
+    /// half of `buffer_bytes`, so that it fits into the client's outbox.
+    #[must_use = "the reply has the page"]
     pub fn history(&mut self, room: &str, range: Range, limit: usize) -> Reply<'_, S, Page, M> {
         let outcome = self.room(room).map(|room| self.conn.hub().history(&room, range, limit));
         self.reply(outcome)
     }
 
-    /// What another connection must show to take this client's session up, if the handler is
-    /// [resumable](crate::Handler::resumable).
+    /// Returns the secret with which another connection can resume this client's session, if the
+    /// handler is [resumable](crate::Handler::resumable).
     pub fn session_token(&self) -> SessionToken {
         self.conn.session().token()
     }
 
-    /// Takes up the session of an earlier connection: this connection gets its client id, its
-    /// rooms, and what it missed since `positions` and since direct message `direct_seq` (without
-    /// it, what came while it was away). A connection that the session was still on is closed with
-    /// 4010.
+    /// Resumes the session of an earlier connection. This connection gets the session's client id
+    /// and rooms, the messages that the client missed since `positions`, and the direct messages
+    /// after number `direct_seq` (if `None`, those that reached no connection). If the session is
+    /// still attached to another connection, that one is closed with 4010.
     ///
-    /// Only with the first message of a connection. The session it began with is gone then, and so
-    /// are the rooms it had joined.
-    #[must_use = "whether the session was taken up, and what it missed, is found in the reply"]
+    /// Allowed only for the first message of a connection; later the answer is
+    /// [`RoomError::NotFresh`]. The session that the connection began with ends, and leaves its
+    /// rooms.
+    #[must_use = "the reply says whether the session was resumed, and what it missed"]
     pub fn resume(
         &mut self,
         token: &SessionToken,
@@ -219,12 +225,12 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         self.reply(outcome)
     }
 
-    /// Closes this connection once the handler has returned. What was sent before still goes out.
+    /// Closes this connection once the handler has returned. Messages sent before still go out.
     pub fn close(&mut self, reason: CloseReason) {
         self.conn.close(reason);
     }
 
-    /// A handle to this connection that can be kept and used from any thread.
+    /// Returns a handle to this connection that can be kept and used from any thread.
     pub fn peer(&self) -> Peer {
         Peer {
             conn: self.conn.id(),
@@ -278,17 +284,17 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
     }
 }
 
-/// The answer to a verb of a [`Context`]: there already, or still to come. What was asked for has
-/// its effect in any case, so a reply may be dropped.
+/// The answer to a call of a [`Context`]. The call has taken effect already, so a reply may be
+/// dropped.
 pub struct Reply<'a, S, T, M = OnWorker> {
     ctx: Context<'a, S, M>,
     outcome: Result<T, RoomError>,
 }
 
 impl<S, T, M> Reply<'_, S, T, M> {
-    /// Runs `next` with the answer, once it is there: before this call returns if the rooms are
-    /// kept in memory, as they are now; later, between two calls of the handler, if they were kept
-    /// on another machine. Write for either. `next` is not run when the connection ends first.
+    /// Runs `next` with the answer. Today, with all rooms in memory, `next` runs before this call
+    /// returns. Do not rely on that: an answer from another machine would come later, between two
+    /// calls of the handler. `next` does not run if the connection ends first.
     pub fn then(
         self,
         next: impl FnOnce(&mut Context<'_, S, M>, Result<T, RoomError>) + Send + 'static,
@@ -299,8 +305,8 @@ impl<S, T, M> Reply<'_, S, T, M> {
 }
 
 impl<S, T> Reply<'_, S, T, MayBlock> {
-    /// Waits for the answer. Only a handler that [may block](crate::Handler::blocking) can wait: a
-    /// worker must not, because everyone else on it would wait too.
+    /// Waits for the answer. Only a handler that [may block](crate::Handler::blocking) can wait; on
+    /// a worker, all other connections would wait too.
     ///
     /// ```
     /// use rusty_socks::{Context, Handler, MayBlock, Message, RoomError, Server};
@@ -331,7 +337,7 @@ impl<S, T> Reply<'_, S, T, MayBlock> {
     /// ```
     ///
     /// # Errors
-    /// Why the server did not do as asked. Nothing was changed then.
+    /// The reason why the server did not do as asked. Nothing was changed.
     pub fn wait(self) -> Result<T, RoomError> {
         self.outcome
     }

@@ -1,4 +1,4 @@
-//! A handler, and the state of a connection, without their types.
+//! Type-erased handlers and connection states.
 
 use std::{
     any::Any,
@@ -21,10 +21,10 @@ use crate::{
     },
 };
 
-/// A connection's state without its type.
+/// A connection's state, type-erased.
 ///
-/// Its drop is the handler's code, and runs wherever a connection ends: a panic in it is caught,
-/// logged and counted like any other of the handler's.
+/// Dropping the state runs the embedder's code wherever a connection ends, so a panic in it is
+/// caught, logged and counted like any panic of the handler.
 pub(crate) struct BoxState {
     state: Option<Box<dyn Any + Send>>,
     panics: Arc<Counter>,
@@ -47,7 +47,7 @@ impl Drop for BoxState {
     }
 }
 
-/// A handler without the type of its state, so that routes with different handlers share one table.
+/// A handler, type-erased so that routes with different handlers share one table.
 pub(crate) trait DynHandler: NoticeFormatter {
     fn upgrade(&self, request: &Request<'_>, panics: &Arc<Counter>) -> Result<BoxState, Refusal>;
     fn subprotocols(&self) -> &[&str];

@@ -1,5 +1,5 @@
-//! What an embedder writes and is given: a handler, the context of a call, and what may be kept of
-//! it.
+//! The types an embedder works with: the handler, the context of a call, and the peer that can be
+//! kept.
 
 mod mode;
 mod refusal;

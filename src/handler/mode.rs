@@ -1,14 +1,15 @@
-//! Where a handler's calls run, and so what its code may do.
+//! Modes of a handler: where its calls run, and so whether they may block.
 
-/// Where a handler's calls run: [`OnWorker`] or [`MayBlock`]. No other type can be one.
+/// Where a handler's calls run: [`OnWorker`] or [`MayBlock`]. Sealed.
 pub trait Mode: sealed::Sealed + Send + Sync + 'static {}
 
-/// On the worker that owns the connection. Such code must not block, so no reply can be waited for.
+/// Calls run on the worker that owns the connection. They must not block, so they cannot wait for a
+/// reply.
 #[derive(Debug)]
 pub enum OnWorker {}
 
-/// On threads of the handler's own ([`Handler::blocking`](crate::Handler::blocking)). Such code may
-/// block, and may [`wait`](crate::Reply::wait) for replies.
+/// Calls run on threads of the handler's own ([`Handler::blocking`](crate::Handler::blocking)).
+/// They may block, and may [`wait`](crate::Reply::wait) for replies.
 #[derive(Debug)]
 pub enum MayBlock {}
 

@@ -1,4 +1,4 @@
-//! A connection as a handler may keep it.
+//! A handle to a connection that a handler can keep.
 
 use uuid::Uuid;
 
@@ -14,8 +14,10 @@ use crate::{
     },
 };
 
-/// A connection, seen from anywhere. Clones are the same peer; all methods work from any thread,
-/// never block, and do nothing once the connection is gone.
+/// A handle to one connection that can be kept and used from any thread.
+///
+/// Methods never block, and do nothing once the connection is gone. Clones refer to the same
+/// connection.
 #[derive(Clone)]
 pub struct Peer {
     pub(crate) conn: ConnId,
@@ -24,23 +26,23 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// The random id of this client's session.
+    /// Returns the client id: a random UUID that identifies the session.
     pub fn client_id(&self) -> Uuid {
         self.client_id
     }
 
-    /// Sends a message to this client. [`SendStatus::Dropped`] says that its worker's mailbox is
-    /// full; whether the connection still exists is not known here.
+    /// Sends a message to this client. Returns [`SendStatus::Dropped`] if the mailbox of the
+    /// client's worker is full. A message to a connection that is gone counts as sent.
     pub fn send<'m>(&self, message: impl Into<Message<'m>>) -> SendStatus {
         self.send_prepared(&PreparedFrame::new(message.into()))
     }
 
-    /// Sends a message that is encoded already.
+    /// Sends a message that is already encoded. The bytes are shared, not copied.
     pub fn send_prepared(&self, frame: &PreparedFrame) -> SendStatus {
         self.mailboxes.send(self.conn, frame.clone())
     }
 
-    /// Closes this connection.
+    /// Closes this connection with the code and text of `reason`.
     pub fn close(&self, reason: CloseReason) {
         let letter = Letter::Close { conn: self.conn, reason };
         self.mailboxes.send_control(self.conn.worker(), letter);

@@ -1,4 +1,4 @@
-//! A handler as it is mounted under a path.
+//! A handler mounted under a path.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::{
     mode::{MayBlock, OnWorker},
 };
 
-/// What can be mounted under a path: a [`Handler`], or one made [`Blocking`].
+/// A handler that can be mounted under a path: a [`Handler`], or a [`Blocking`] one. Sealed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be mounted on a worker",
     label = "not a `Handler` that runs on a worker",
@@ -23,7 +23,7 @@ pub trait IntoService: sealed::Sealed {
 #[doc(hidden)]
 pub struct Service {
     pub(crate) handler: Arc<dyn DynHandler>,
-    /// Threads and the bound of their queue, for a handler that blocks.
+    /// Number of threads and bound of their queue, for a blocking handler.
     pub(crate) jobs: Option<(usize, usize)>,
 }
 

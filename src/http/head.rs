@@ -1,12 +1,12 @@
-//! Request heads (RFC 9112), parsed by `httparse` from bytes that may not all be here yet.
+//! Request heads (RFC 9112), parsed incrementally by `httparse`.
 
 use super::response::Status;
 use crate::ws::{handshake::UpgradeRequest, headers::Headers};
 
-/// Headers a request may have; one more is answered 431.
+/// The most headers of a request; one more is answered with 431.
 const HEADERS_MAX: usize = 64;
 
-/// Where a parse puts its headers; lives on the caller's stack.
+/// Space for the parsed headers, on the caller's stack.
 pub(crate) struct HeaderSpace<'b>([httparse::Header<'b>; HEADERS_MAX]);
 
 impl Default for HeaderSpace<'_> {
@@ -15,7 +15,7 @@ impl Default for HeaderSpace<'_> {
     }
 }
 
-/// The head of an HTTP request, borrowed from the bytes it came in.
+/// The head of an HTTP request, borrowed from the bytes it was parsed from.
 #[derive(Debug)]
 pub struct Request<'b> {
     method: &'b str,
@@ -25,12 +25,12 @@ pub struct Request<'b> {
     remote: Option<std::net::SocketAddr>,
 }
 
-/// A head that cannot be one, and the answer it gets before the connection is closed.
+/// A malformed head, and the answer it gets before the connection is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BadHead {
     pub(crate) status: Status,
     pub(crate) reason: &'static str,
-    /// Whether it answers a HEAD.
+    /// Whether the answer is to a HEAD request.
     pub(crate) head_only: bool,
 }
 
@@ -39,10 +39,10 @@ fn bad(reason: &'static str) -> BadHead {
 }
 
 impl<'b> Request<'b> {
-    /// Parses one head off the front of `bytes`: `None` while it is not whole yet, else the request
-    /// and the number of bytes it took.
+    /// Parses one head off the front of `bytes`. Returns `None` while the head is incomplete, else
+    /// the request and the number of bytes it took.
     ///
-    /// Stricter than `httparse` where a proxy in front might read the same bytes in another way.
+    /// Stricter than `httparse` wherever a proxy in front might read the same bytes differently.
     pub(crate) fn parse(
         bytes: &'b [u8],
         space: &'b mut HeaderSpace<'b>,
@@ -74,16 +74,19 @@ impl<'b> Request<'b> {
         Ok(Some((request, used)))
     }
 
-    /// The rules that hold for every request, whatever its route.
+    /// Checks the rules for every request, whatever its route.
     fn check(&self) -> Result<(), &'static str> {
         let mut hosts = self.values("Host");
         match (hosts.next(), hosts.next()) {
-            (None, _) if self.is_http_1_1() => return Err("HTTP/1.1 demands one Host header"),
-            (_, Some(_)) => return Err("there must be one Host header"),
+            (None, _) if self.is_http_1_1() => {
+                return Err("an HTTP/1.1 request must have one Host header");
+            }
+            (_, Some(_)) => return Err("a request must have only one Host header"),
             (Some(host), None) if !is_host(host) => return Err("the Host header is malformed"),
             _ => {}
         }
-        // No route takes a body, and not reading one would make its bytes the next request.
+        // No route takes a body, and the bytes of an unread one would be parsed as the next
+        // request.
         let mut lengths = self.values("Content-Length");
         let has_body = self.header("Transfer-Encoding").is_some()
             || lengths.next().is_some_and(|length| length != "0")
@@ -98,13 +101,13 @@ impl<'b> Request<'b> {
         Request { remote: Some(remote), ..self }
     }
 
-    /// The method, as it was sent: `GET`, `HEAD`, …
+    /// Returns the method, as it was sent: `GET`, `HEAD`, …
     pub fn method(&self) -> &str {
         self.method
     }
 
-    /// The request target without its query, and without scheme and host where it came with them.
-    /// Not decoded: `/%77s` is not `/ws`.
+    /// Returns the path of the request target, without query, scheme and host. Not decoded: `/%77s`
+    /// is not `/ws`.
     pub fn path(&self) -> &str {
         match self.target.split('?').next().unwrap_or_default() {
             "" => "/",
@@ -112,28 +115,30 @@ impl<'b> Request<'b> {
         }
     }
 
-    /// What stands behind the first `?` of the target; empty if nothing does. Not decoded.
+    /// Returns the query: everything after the first `?` of the target, or an empty text. Not
+    /// decoded.
     pub fn query(&self) -> &str {
         self.target.split_once('?').map_or("", |(_, query)| query)
     }
 
-    /// The first header of that name (in any case), trimmed, if it is text.
+    /// Returns the first header of this name (in any case), trimmed; `None` if there is none or it
+    /// is not UTF-8.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.values(name).next()
     }
 
-    /// Where the connection comes from: the peer of the socket, which may be a proxy.
+    /// Returns the address of the socket's peer, which may be a proxy.
     pub fn remote_addr(&self) -> Option<std::net::SocketAddr> {
         self.remote
     }
 
-    /// What of it decides about an upgrade.
+    /// Returns the parts of the request that decide about an upgrade.
     pub(crate) fn upgrade(&self) -> UpgradeRequest<'b> {
         let (method, is_http_1_1) = (self.method, self.is_http_1_1());
         UpgradeRequest { method, is_http_1_1, headers: self.headers }
     }
 
-    /// Every header of that name.
+    /// Returns every header of this name.
     pub(crate) fn values(&self, name: &str) -> impl Iterator<Item = &'b str> {
         self.headers.values(name)
     }
@@ -151,14 +156,14 @@ impl<'b> Request<'b> {
     }
 }
 
-/// Whether a line ends in LF alone. RFC 9112, 2.2 lets a server take that, but then it may see more
-/// lines than a proxy in front of it did.
+/// Whether a line ends in LF alone. RFC 9112, 2.2 allows a server to accept that, but then it may
+/// see more lines than a proxy in front of it.
 fn has_bare_line_feed(head: &[u8]) -> bool {
     let ends_line = |at: usize| at > 0 && head[at - 1] == b'\r';
     head.iter().enumerate().any(|(at, byte)| *byte == b'\n' && !ends_line(at))
 }
 
-/// Takes scheme and host off a target that has them (RFC 9112, 3.2.2).
+/// Removes scheme and host from a target that has them (RFC 9112, 3.2.2).
 fn origin_form(target: &str) -> Result<&str, &'static str> {
     if !target.is_ascii() || target.contains('#') {
         return Err("the request target is malformed");
@@ -166,19 +171,18 @@ fn origin_form(target: &str) -> Result<&str, &'static str> {
     let Some((scheme, rest)) = target.split_once("://") else { return Ok(target) };
     let is_http = ["http", "https"].iter().any(|http| scheme.eq_ignore_ascii_case(http));
     if !is_http {
-        // It may stand in a path or a query; another scheme names nothing here.
+        // `://` may occur in a path or a query. A target with another scheme matches no route.
         return Ok(target);
     }
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (host, target) = rest.split_at(end);
     match !host.is_empty() && is_host(host) {
         true => Ok(target),
-        false => Err("the request target has no proper host"),
+        false => Err("the request target has a malformed host"),
     }
 }
 
-/// Whether `host` can be a host and a port (RFC 3986, 3.2.2); no more is asked of it. It may be
-/// empty.
+/// Whether `host` has the syntax of a host and a port (RFC 3986, 3.2.2). It may be empty.
 fn is_host(host: &str) -> bool {
     let is_char = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte);
     host.bytes().all(is_char)

@@ -1,4 +1,4 @@
-//! The bytes before the upgrade: request heads, the few routes, and their answers.
+//! HTTP before the upgrade: request heads, the few routes, and their answers.
 
 pub(crate) mod head;
 pub(crate) mod router;

@@ -13,12 +13,12 @@ use super::{
 };
 use crate::ws::headers::trim;
 
-/// What is answered under one path. Immutable; shared by all workers.
+/// A page under one path. Immutable; shared by all workers.
 pub(crate) struct StaticPage {
     pub(crate) path: String,
     content_type: String,
     body: Bytes,
-    /// Names this body, quotes included, so that a browser that has it need not be sent it again.
+    /// Identifies the body, quotes included, so that a browser that has it is not sent it again.
     etag: String,
 }
 
@@ -30,13 +30,13 @@ impl StaticPage {
         StaticPage { path: path.to_owned(), content_type: content_type.to_owned(), body, etag }
     }
 
-    /// Whether its type can stand in a header.
+    /// Whether the content type can stand in a header.
     pub(crate) fn has_legal_type(&self) -> bool {
         let is_text = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
         !self.content_type.trim().is_empty() && self.content_type.bytes().all(is_text)
     }
 
-    /// Whether the client says that it has this body (RFC 9110, 13.1.2).
+    /// Whether the request says that the client has this body (RFC 9110, 13.1.2).
     pub(crate) fn is_known_to(&self, request: &Request<'_>) -> bool {
         let mut tags = request.values("If-None-Match").flat_map(|value| value.split(',')).map(trim);
         tags.any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == self.etag)
@@ -44,8 +44,8 @@ impl StaticPage {
 
     /// Appends the answer's head to `out`: 304 if the client has the body, else 200.
     pub(crate) fn write_head(&self, out: &mut Vec<u8>, date: &str, known: bool, closes: bool) {
-        // `no-cache` allows keeping it and demands asking: a new version of the program is seen at
-        // once.
+        // `no-cache` lets a browser keep the page but makes it ask, so it sees a new version of the
+        // program at once.
         let mut lines = format!("Cache-Control: no-cache\r\nETag: {}\r\n", self.etag);
         if !known {
             // Writing to a String cannot fail.
@@ -60,7 +60,7 @@ impl StaticPage {
         write_head(out, status, date, &lines, closes);
     }
 
-    /// What follows the head of a 200.
+    /// Returns the body, which follows the head of a 200.
     pub(crate) fn body(&self) -> &Bytes {
         &self.body
     }

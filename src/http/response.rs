@@ -1,10 +1,10 @@
-//! Answers: always with a length and a date, so that a client never has to guess where one ends.
+//! HTTP answers. Each has a length, so that a client never has to guess where one ends, and a date.
 
 use std::{fmt::Write as _, time::Duration};
 
 use crate::ws::handshake::UpgradeFault;
 
-/// The statuses this server answers with.
+/// The statuses that this server answers with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Status {
     Ok,
@@ -41,7 +41,7 @@ impl Status {
         }
     }
 
-    /// The answer to a request that is no proper upgrade.
+    /// Returns the status for a request that is not a valid upgrade.
     pub(crate) fn of_fault(fault: UpgradeFault) -> Status {
         match fault {
             UpgradeFault::MethodNotAllowed => Status::MethodNotAllowed,
@@ -50,22 +50,22 @@ impl Status {
         }
     }
 
-    /// The number alone.
+    /// Returns the numeric status code.
     pub(crate) fn code(self) -> u16 {
         self.line()[..3].parse().unwrap_or(500)
     }
 }
 
-/// One answer, about to be written.
+/// An answer to be written.
 pub(crate) struct Response<'a> {
     pub(crate) status: Status,
     /// JSON.
     pub(crate) body: &'a str,
-    /// Further header lines, each without its line end; an empty one is left out.
+    /// Additional header lines, each without its line end. Empty ones are left out.
     pub(crate) headers: &'a [&'a str],
-    /// Whether the connection ends with this answer.
+    /// Whether the connection closes after this answer.
     pub(crate) closes: bool,
-    /// Whether it answers a HEAD, which gets the head alone (RFC 9110, 9.3.2).
+    /// Whether the answer is to a HEAD request, which gets the head alone (RFC 9110, 9.3.2).
     pub(crate) head_only: bool,
 }
 
@@ -87,10 +87,10 @@ impl Response<'_> {
     }
 }
 
-/// Appends the head of an answer to `out`. `lines` are its own headers, each with its line end.
+/// Appends the head of an answer to `out`. `lines` are additional headers, each with its line end.
 pub(crate) fn write_head(out: &mut Vec<u8>, status: Status, date: &str, lines: &str, closes: bool) {
     let connection = match (closes, status) {
-        // The answer names what to upgrade to (RFC 9110, 7.8).
+        // A 426 must name the protocol to upgrade to (RFC 9110, 7.8).
         (true, Status::UpgradeRequired) => "close, Upgrade",
         (true, _) => "close",
         (false, _) => "keep-alive",
@@ -102,7 +102,7 @@ pub(crate) fn write_head(out: &mut Vec<u8>, status: Status, date: &str, lines: &
     out.extend_from_slice(b"\r\n\r\n");
 }
 
-/// A body that says what was wrong: `{"error":"…","message":"…"}`, and how long to wait if that
+/// Returns the body of an error: `{"error":"…","message":"…"}`, and how long to wait if retrying
 /// helps.
 pub(crate) fn error_body(error: &str, message: &str, retry_after_s: Option<u64>) -> String {
     let mut body = serde_json::json!({ "error": error, "message": message });
@@ -112,12 +112,12 @@ pub(crate) fn error_body(error: &str, message: &str, retry_after_s: Option<u64>)
     body.to_string()
 }
 
-/// The current time as a `Date` header wants it (RFC 9110, 5.6.7).
+/// Returns the current time in the format of a `Date` header (RFC 9110, 5.6.7).
 pub(crate) fn date_now() -> String {
     chrono::Utc::now().format("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }
 
-/// Rounds a pause up to whole seconds, as `Retry-After` wants it: at least one.
+/// Rounds a pause up to whole seconds for `Retry-After`: at least 1.
 pub(crate) fn retry_after_s(wait: Duration) -> u64 {
     wait.as_secs_f64().ceil().max(1.0) as u64
 }

@@ -1,11 +1,11 @@
-//! Which route a request meant.
+//! The router: finds the route of a request.
 
 use super::head::Request;
 
-/// Where a request goes.
+/// The route of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// `GET /health`: is this process well, and does it take work?
+    /// `GET /health`: whether the server is healthy and accepts connections.
     Health,
     /// `GET /stats`: every gauge and counter.
     Stats,
@@ -13,17 +13,17 @@ pub(crate) enum Target {
     Socket(usize),
     /// A static page, by its index in the server's table.
     Page(usize),
-    /// A known HTTP route, asked with a method it does not have.
+    /// A known HTTP route that does not support the request's method.
     MethodNotAllowed,
-    /// Nothing here by that name.
+    /// No route has this path.
     NotFound,
 }
 
-/// Paths the server keeps for itself; no handler may take them.
+/// Paths that are reserved for the server.
 pub(crate) const RESERVED_PATHS: [&str; 2] = ["/health", "/stats"];
 
-/// Finds the route of `request` among the HTTP routes, `sockets`, the paths of the WebSocket ones,
-/// and `pages`, those of the static pages.
+/// Finds the route of `request` among the HTTP routes, the WebSocket paths `sockets` and the static
+/// pages `pages`.
 pub(crate) fn route<'p>(
     request: &Request<'_>,
     sockets: impl IntoIterator<Item = &'p str>,

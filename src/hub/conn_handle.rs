@@ -1,4 +1,4 @@
-//! The way from a handler's call, and from the hub, to one connection.
+//! Access to one connection, from a handler's call and from the hub.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -8,17 +8,16 @@ use crate::ws::{
     frame::{Message, PreparedFrame},
 };
 
-/// The way to one connection: directly on its worker, or by letter from another thread.
+/// Access to one connection: directly on its worker, or by letter from another thread.
 ///
-/// What the hub asks for takes effect in the order of the letters that the hub posts, so it may be
-/// done at once or by a letter. The hub wakes the worker of a handle that it was given, once
-/// nothing is locked.
+/// The hub's calls take effect in the order of the hub's letters, so an implementation may act at
+/// once or post a letter. The hub wakes the handle's worker after every lock is released.
 pub(crate) trait ConnHandle {
     fn id(&self) -> ConnId;
     fn hub(&self) -> &Arc<Hub>;
     fn session(&self) -> &Arc<Session>;
     fn remote_addr(&self) -> SocketAddr;
-    /// Finds a room that the connection is in, without asking the directory, which everyone shares.
+    /// Finds a room that the connection is in, without locking the shared directory.
     fn room(&self, name: &str) -> Option<Arc<Room>>;
     fn send(&mut self, message: Message<'_>) -> SendStatus;
     fn send_prepared(&mut self, frame: &PreparedFrame) -> SendStatus;
@@ -26,10 +25,11 @@ pub(crate) trait ConnHandle {
     fn close(&mut self, reason: CloseReason);
     /// Delivers the messages of `room` after `from_seq`. Called under the room's lock.
     fn enter(&mut self, room: &Arc<Room>, from_seq: u64);
-    /// Delivers nothing more of `room`, and gives its count back with [`Hub::uncount`].
+    /// Stops delivering messages of `room`, and gives the member's count back with
+    /// [`Hub::uncount`].
     fn exit(&mut self, room: &Arc<Room>);
-    /// Goes on with `session`, and is in no room until it enters one.
+    /// Attaches the connection to `session`. The connection is in no room until it enters one.
     fn attach(&mut self, session: &Arc<Session>);
-    /// Notes that a mailbox that was posted to is behind. Called after every lock is released.
+    /// Notes that a mailbox that the hub posted to is behind. Called after every lock is released.
     fn on_backpressure(&mut self);
 }

@@ -1,7 +1,7 @@
-//! The name of one connection's life.
+//! The identity of one connection.
 
-/// One connection's life on one worker. The generation tells a reused slot from the life before, so
-/// a late letter to it is a no-op.
+/// The identity of one connection on one worker. Slots are reused; the generation distinguishes
+/// their connections, so a late letter to an earlier one is a no-op.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ConnId {
     pub(crate) worker: u16,
@@ -10,14 +10,14 @@ pub(crate) struct ConnId {
 }
 
 impl ConnId {
-    /// Packs it into one word. A worker has fewer than 2^24 connections, and a server at most 2^8
-    /// workers.
+    /// Packs the id into one word. A worker has fewer than 2^24 connections, and a server at most
+    /// 2^8 workers.
     pub(super) fn packed(self) -> u64 {
         let ConnId { worker, slot, generation } = self;
         u64::from(generation) << 32 | u64::from(worker & 0xff) << 24 | u64::from(slot & 0xff_ffff)
     }
 
-    /// The index of its worker.
+    /// Returns the index of the connection's worker.
     pub(crate) fn worker(self) -> usize {
         usize::from(self.worker)
     }

@@ -1,5 +1,4 @@
-//! Messages that go past the rooms: to one session, wherever it is, and to everyone who is
-//! connected.
+//! Messages outside rooms: to one session, and to all connections of a route.
 
 use std::cmp::Ordering;
 
@@ -15,7 +14,7 @@ use super::{
     session::{Attachment, Recipient, Sender, Session, SessionState},
 };
 
-/// The sessions that send and receive a direct message, both locked.
+/// The sender and the receiver of a direct message, both locked.
 struct Parties<'a> {
     from: MutexGuard<'a, SessionState>,
     to: Receiver<'a>,
@@ -29,7 +28,7 @@ enum Receiver<'a> {
 }
 
 impl<'a> Parties<'a> {
-    /// Everyone who locks two sessions does so in the order of their client ids.
+    /// Locks both sessions. Two sessions are always locked in the order of their client ids.
     fn lock(from: &'a Session, to: Option<&'a Session>) -> Parties<'a> {
         match to.map(|to| (to, from.client_id.cmp(&to.client_id))) {
             Some((to, Ordering::Less)) => {
@@ -55,8 +54,8 @@ impl<'a> Parties<'a> {
 }
 
 impl Hub {
-    /// Sends a message to one session. It is kept for a while, so that a session that is away, or
-    /// loses it on the way, has it when it is resumed.
+    /// Sends a message to one session, and keeps it in the session's inbox, so that a session that
+    /// is away, or whose connection loses the message, gets it when it is resumed.
     pub(crate) fn direct(
         &self,
         by: Sender<'_>,
@@ -72,7 +71,7 @@ impl Hub {
         result
     }
 
-    /// Sends with both sessions locked: neither a repeat nor a takeover slips in between.
+    /// Sends with both sessions locked, so that neither a repeat nor a takeover can interleave.
     fn direct_between(
         &self,
         by: Sender<'_>,
@@ -97,8 +96,8 @@ impl Hub {
         Ok(Published { seq, behind: deferred.behind, repeated: false })
     }
 
-    /// Puts a message into a session's inbox, and sends it if there is a connection. Returns its
-    /// number.
+    /// Puts a message into a session's inbox, and sends it if the session has a connection. Returns
+    /// the message's number.
     fn deliver_to(
         &self,
         state: &mut SessionState,
@@ -126,8 +125,8 @@ impl Hub {
         Ok(seq)
     }
 
-    /// Sends a message to every connection of the sender's route but its own. The message is not
-    /// kept. All of them get it or, where a mailbox is full, none.
+    /// Sends a message to every connection of the sender's route except its own. The message is not
+    /// kept. If a mailbox is full, none of them gets it.
     pub(crate) fn broadcast(
         &self,
         by: Sender<'_>,
@@ -135,8 +134,8 @@ impl Hub {
     ) -> Result<(), RoomError> {
         let frame = self.compressible(publication.encode(&[0]));
         let mut deferred = Deferred::default();
-        // Held until it is posted, so that a connection that is taken over in between says nothing
-        // more.
+        // Held until the message is posted, so that a connection that is taken over meanwhile sends
+        // nothing more.
         let state = by.session.state.lock();
         by.check_not_taken_over()?;
         let everyone = (0..self.mailboxes.workers()).map(|worker| (worker, frame.len()));

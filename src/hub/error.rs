@@ -1,32 +1,33 @@
-//! Why the hub refuses.
+//! The hub's error type.
 
-/// Why the server did not do what a handler or a program asked. Nothing was changed.
+/// The reason why the server did not do what a handler or a program asked. Nothing was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RoomError {
-    /// The connection is in that room already.
+    /// The connection is already a member of the room.
     AlreadyMember,
-    /// The connection is not in that room.
+    /// The connection is not a member of the room.
     NotMember,
-    /// No room of that name exists.
+    /// No room of this name exists.
     NoSuchRoom,
-    /// The server holds as many rooms as it may (`max_rooms`).
+    /// The server has `max_rooms` rooms.
     TooManyRooms,
-    /// The connection is in as many rooms as it may be (`max_rooms_per_conn`).
+    /// The connection is in `max_rooms_per_conn` rooms.
     TooManyMemberships,
-    /// A worker's mailbox is full: nothing was stored, and nobody joined. Try again after a moment.
+    /// A worker's mailbox is full. Nothing was stored, and nobody joined. Try again later.
     Overloaded,
-    /// There is no such client, or it has gone for good.
+    /// No client has this id, or its session has ended.
     NoSuchClient,
-    /// One room was named twice.
+    /// A room is named twice.
     SameRoomTwice,
-    /// The client is away, and as many messages as may be wait for it.
+    /// The client is away, and its inbox is full (`inbox`, `inbox_bytes`).
     InboxFull,
-    /// There is no such session: the token is wrong, or its time has run out.
+    /// No session has this token: the token is wrong, or the session has ended.
     NoSuchSession,
-    /// This connection has used the session that it began with, so it takes up no other.
+    /// The connection has already used the session that it began with, so it cannot resume another
+    /// one.
     NotFresh,
-    /// Another connection has taken this session over.
+    /// Another connection has taken the session over.
     TakenOver,
 }
 

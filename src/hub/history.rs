@@ -1,4 +1,4 @@
-//! What a room remembers, as members are given it: with a join, and page by page.
+//! Reading a room's history: at a join, and page by page.
 
 use std::sync::atomic::Ordering;
 
@@ -12,30 +12,31 @@ use crate::{
     ws::frame::PreparedFrame,
 };
 
-/// Which earlier messages a new member wants.
+/// The earlier messages that a new member asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replay {
-    /// None.
+    /// No earlier messages.
     Nothing,
-    /// The newest, at most so many.
+    /// The newest messages, at most this many.
     Latest(usize),
-    /// Everything since a position the client had reached, or, where that is not kept, none of it.
+    /// All messages since the position that the client had reached, or none if not all of them are
+    /// kept.
     Since(Position),
-    /// Everything since the room was made, or, where that is not kept, none of it.
+    /// All messages since the room was made, or none if not all of them are kept.
     FromStart,
 }
 
-/// What a join found.
+/// The result of a join.
 #[derive(Debug, Clone)]
 pub struct Joined {
-    /// The room's position at the moment of joining: every message after it will be delivered.
+    /// The room's position at the join. Every message after this position is delivered.
     pub position: Position,
-    /// Whether [`Replay::Since`] or [`Replay::FromStart`] was asked for and everything since then
-    /// is in `replay`.
+    /// Whether [`Replay::Since`] or [`Replay::FromStart`] was asked for and `replay` has all those
+    /// messages.
     pub recovered: bool,
-    /// The earlier messages, up to `position`, oldest first.
+    /// The earlier messages, up to and including `position`, oldest first.
     pub replay: Vec<PreparedFrame>,
-    /// What happens to a member that is too slow.
+    /// The room's policy for a member that is too slow.
     pub overflow: Overflow,
 }
 
@@ -49,7 +50,7 @@ pub struct Page {
 }
 
 impl Hub {
-    /// Reads what a new member is given of what was before, at most `bytes_max` of it.
+    /// Reads the earlier messages that `replay` asks for, at most `bytes_max` of them.
     pub(super) fn replay(
         &self,
         room: &Room,
@@ -74,7 +75,7 @@ impl Hub {
         Joined { position, recovered, replay, overflow: room.overflow }
     }
 
-    /// Reads a page of what the room keeps, of at most `limit` messages.
+    /// Reads a page of the room's history, of at most `limit` messages.
     pub(crate) fn history(&self, room: &Room, range: Range, limit: usize) -> Page {
         let now_ms = self.now_ms();
         let mut state = room.state.lock();
@@ -85,12 +86,11 @@ impl Hub {
         }
     }
 
-    /// Changes a history and keeps count of what all of them hold.
+    /// Changes a history, and keeps the sum of the bytes of all histories up to date.
     pub(super) fn change(&self, history: &mut History, change: impl FnOnce(&mut History)) {
         let before = history.bytes();
         change(history);
-        // The sum wraps where a history has shrunk, and wraps back: the difference is what is
-        // added.
+        // For a history that shrank the difference wraps, and adding it wraps back.
         self.history_bytes.fetch_add(history.bytes().wrapping_sub(before), Ordering::Relaxed);
     }
 }

@@ -1,4 +1,4 @@
-//! A session's inbox: the direct messages that it was sent, and which of them reached a connection.
+//! A session's inbox: its direct messages, and which of them reached a connection.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::{
     ws::frame::PreparedFrame,
 };
 
-/// What an inbox may hold.
+/// The bounds of an inbox.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct InboxBounds {
     pub(super) messages_max: usize,
@@ -17,17 +17,17 @@ pub(super) struct InboxBounds {
 /// The direct messages of one session.
 pub(super) struct Inbox {
     history: History,
-    /// The last message that was sent to a connection.
+    /// Number of the last message that was sent to a connection.
     delivered_seq: u64,
 }
 
-/// What a session that is resumed finds in its inbox.
+/// The messages that a resumed session finds in its inbox.
 pub(super) struct Missed {
     /// Oldest first.
     pub(super) messages: Vec<PreparedFrame>,
     /// The number of the last direct message.
     pub(super) seq: u64,
-    /// `messages` are all that were asked for.
+    /// Whether `messages` are all that were asked for.
     pub(super) is_complete: bool,
 }
 
@@ -36,25 +36,25 @@ impl Inbox {
         Inbox { history: History::new(), delivered_seq: 0 }
     }
 
-    /// The number of the next message.
+    /// Returns the number of the next message.
     pub(super) fn next_seq(&self) -> u64 {
         self.history.position().seq + 1
     }
 
-    /// Whether a message of `bytes` must be refused, because too much waits for a connection
-    /// already.
+    /// Whether a message of `bytes` must be refused, because too much already waits for a
+    /// connection.
     pub(super) fn is_full(&self, bytes: usize, bounds: &InboxBounds) -> bool {
         let waiting = self.history.kept_since(self.delivered_seq);
         let waiting_bytes: usize = waiting.iter().map(PreparedFrame::len).sum();
         waiting.len() >= bounds.messages_max || waiting_bytes + bytes > bounds.bytes_max
     }
 
-    /// Keeps the next message; with `is_delivered` it was sent to a connection.
+    /// Keeps the next message. `is_delivered` says that it was sent to a connection.
     pub(super) fn push(&mut self, frame: PreparedFrame, is_delivered: bool, bounds: &InboxBounds) {
         let bounds = HistoryBounds {
             messages_max: bounds.messages_max,
             bytes_max: bounds.bytes_max,
-            // A message goes with its session, and sooner only for want of space.
+            // A message is dropped with its session, or earlier if space runs out.
             age_max: Duration::MAX,
         };
         self.history.append(frame, 0, &bounds);
@@ -63,8 +63,8 @@ impl Inbox {
         }
     }
 
-    /// Hands out the messages after `since`, or without it those that reached no connection. They
-    /// count as delivered.
+    /// Returns the messages after `since`, or if `None`, those that reached no connection. They
+    /// count as delivered from now on.
     pub(super) fn take(&mut self, since: Option<u64>) -> Missed {
         let position = self.history.position();
         let since = Position { seq: since.unwrap_or(self.delivered_seq), ..position };

@@ -1,4 +1,4 @@
-//! A change of one session, made under its lock by the connection that acts for it.
+//! Changes to one session, made under its lock by the connection that acts for it.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub(super) struct LockedSession<'a> {
 }
 
 impl Hub {
-    /// Runs `change` under the lock of `session`, and then what it leaves to be done.
+    /// Runs `change` under the lock of `session`, and the deferred work after the lock is released.
     pub(super) fn lock_session<R>(
         &self,
         session: &Arc<Session>,
@@ -28,7 +28,7 @@ impl Hub {
         change: impl FnOnce(&mut LockedSession<'_>) -> R,
     ) -> R {
         let mut deferred = Deferred::default();
-        // The way to the connection may be a letter to its worker.
+        // `conn` may act by letter to its worker.
         deferred.wake.insert(conn.id().worker());
         let mut state = session.state.lock();
         let result = change(&mut LockedSession {
@@ -46,7 +46,8 @@ impl Hub {
         result
     }
 
-    /// Runs `change` on the session of `conn`, unless another connection has taken it over.
+    /// Runs `change` on the session of `conn`, unless another connection has taken the session
+    /// over.
     pub(super) fn lock_own_session<R>(
         &self,
         conn: &mut dyn ConnHandle,

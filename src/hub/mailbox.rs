@@ -1,9 +1,9 @@
 //! What crosses threads: letters, and the mailbox in front of each worker.
 //!
-//! A mailbox has two bounds. At half of it the workers that feed it stop reading from their
-//! sockets, so that the pressure reaches the senders as TCP backpressure; at the whole, `publish`
-//! is refused. Nobody waits on a full mailbox, so workers cannot deadlock. Letters that carry no
-//! message (a permit granted, a close, a drain) are bounded by the number of connections and are
+//! A mailbox has two bounds, letters and bytes. At half of either, the workers that feed the
+//! mailbox stop reading their sockets, so that senders get TCP backpressure; at the bound,
+//! `publish` fails. No thread waits on a full mailbox, so workers cannot deadlock. Letters without
+//! a message (a granted permit, a close, a drain) are bounded by the number of connections and are
 //! never refused.
 
 use std::sync::{
@@ -24,42 +24,45 @@ use super::{
 };
 use crate::ws::{close::CloseReason, frame::PreparedFrame};
 
-/// What one thread tells a worker.
+/// A request from one thread to a worker.
 pub(crate) enum Letter {
-    /// A room's message for all of this worker's members but one.
+    /// Deliver a room's message to all of this worker's members except one.
     Deliver { room: RoomKey, seq: u64, frame: PreparedFrame, except: Option<ConnId> },
-    /// A message of several rooms at once: each member gets it one time, whichever rooms it is in.
+    /// Deliver a message of several rooms. Each member gets it once, however many of the rooms it
+    /// is in.
     DeliverMany { rooms: Arc<[(RoomKey, u64)]>, frame: PreparedFrame, except: Option<ConnId> },
-    /// A message for every connection of a route but one.
+    /// Send a message to every connection of a route except one.
     Broadcast { route: u16, frame: PreparedFrame, except: ConnId },
-    /// A message for one connection.
+    /// Send a message to one connection.
     Send { conn: ConnId, frame: PreparedFrame },
     /// A job made this connection a member: deliver the messages after `from_seq` to it. Posted
-    /// under the room's lock, so that it comes before any such message.
+    /// under the room's lock, so that the letter precedes every such message.
     Enter { conn: ConnId, room: Arc<Room>, from_seq: u64 },
     /// A job took this connection out of a room.
     Exit { conn: ConnId, room: RoomKey },
-    /// A job made this connection go on with another session; it is in no room until it enters one.
+    /// A job attached this connection to another session. The connection is in no room until it
+    /// enters one.
     Attach { conn: ConnId, session: Arc<Session> },
-    /// A room was made that these connections wait for, each by a pattern of its own. The room
-    /// counts them already. Posted before anyone can publish there.
+    /// A new room matches a pattern of each of these connections. The room already counts them as
+    /// members. Posted before anyone can publish to the room.
     Matched { room: Arc<Room>, waiting: Box<[(ConnId, RoomPattern)]> },
     /// Close one connection.
     Close { conn: ConnId, reason: CloseReason },
-    /// A permit was set aside for the waiting connection.
+    /// A permit is reserved for the waiting connection.
     Admitted { conn: ConnId },
-    /// The connection's blocking jobs have caught up: read from it again.
+    /// The connection's blocking jobs have caught up: read its socket again.
     JobsDone { conn: ConnId },
-    /// A mailbox that was behind is not any more: read from sockets again.
+    /// A mailbox that was behind has caught up: read sockets again.
     PressureOff,
-    /// Close everyone politely, and stop when nobody is left.
+    /// Close every connection with 1001, and stop when none is left.
     Drain,
     /// The grace is over: stop now.
     Stop,
 }
 
 impl Letter {
-    /// The bytes that count towards the mailbox's bound; `None` for a letter that is never refused.
+    /// Returns the bytes that count towards the mailbox's bound, or `None` for a letter that is
+    /// never refused.
     pub(super) fn weight(&self) -> Option<usize> {
         match self {
             Letter::Deliver { frame, .. }
@@ -80,14 +83,14 @@ impl Letter {
     }
 }
 
-/// What a mailbox may hold.
+/// The bounds of a mailbox.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MailboxBounds {
     pub(crate) letters_max: usize,
     pub(crate) bytes_max: usize,
 }
 
-/// The sending sides of all mailboxes. Clones are the same mailboxes; usable from any thread.
+/// The sending sides of all mailboxes. Usable from any thread; clones refer to the same mailboxes.
 #[derive(Clone)]
 pub(crate) struct Mailboxes {
     by_worker: Arc<[Mailbox]>,
@@ -98,9 +101,10 @@ struct Mailbox {
     letters: Sender<Letter>,
     waiting: AtomicUsize,
     waiting_bytes: AtomicUsize,
-    /// A publisher was told that this mailbox is behind, and waits to hear that it is not.
+    /// Whether the mailbox was found behind and has not caught up. Workers that feed it wait for
+    /// [`Letter::PressureOff`].
     behind: AtomicBool,
-    /// Whether its worker is up, or is being woken: either way the worker looks here before it
+    /// Whether the worker is awake or being woken. Either way it checks its letters before it
     /// sleeps.
     awake: AtomicBool,
     waker: Waker,
@@ -123,8 +127,8 @@ impl Mailboxes {
         let (by_worker, letters): (Vec<_>, Vec<_>) = wakers
             .into_iter()
             .map(|waker| {
-                // The bound is kept by reservation, because a publish must know that it fits
-                // everywhere before it is put anywhere.
+                // Reservations keep the bound, because a publish must fit every mailbox before it
+                // is posted to any.
                 let (letters, receiver) = crossbeam_channel::unbounded();
                 let mailbox = Mailbox {
                     letters,
@@ -155,8 +159,8 @@ impl Mailboxes {
         self.by_worker.len()
     }
 
-    /// Reserves space for one letter of `bytes`. `None` when the mailbox is full, else whether it
-    /// is behind.
+    /// Reserves space for one letter of `bytes`. Returns `None` if the mailbox is full, else
+    /// whether it is behind.
     fn reserve(&self, worker: usize, bytes: usize) -> Option<bool> {
         let mailbox = &self.by_worker[worker];
         let (letters, total) = mailbox.occupy(bytes);
@@ -168,15 +172,15 @@ impl Mailboxes {
         Some(mailbox.note_behind(letters, total, &self.bounds))
     }
 
-    /// Reserves space for one letter of `bytes` whether there is any or not: for notices that
-    /// nobody can be asked to repeat, and that follow from something else that is bounded.
+    /// Reserves space for one letter of `bytes` even beyond the bound: for notices that cannot be
+    /// refused, and whose number is bounded by something else.
     pub(super) fn reserve_over_bound(&self, worker: usize, bytes: usize, deferred: &mut Deferred) {
         let mailbox = &self.by_worker[worker];
         let (letters, total) = mailbox.occupy(bytes);
         deferred.behind |= mailbox.note_behind(letters, total, &self.bounds);
     }
 
-    /// Reserves space for a letter at each of these workers, with the bytes of its letter, or at
+    /// Reserves space for one letter at each of these workers, given as worker and bytes, or at
     /// none of them.
     pub(crate) fn reserve_all(
         &self,
@@ -196,15 +200,17 @@ impl Mailboxes {
         Ok(())
     }
 
-    /// Gives reserved space back. [`Mailboxes::check_low_water`] must follow once no lock is held.
+    /// Gives reserved space back. The caller must call [`Mailboxes::check_low_water`] once no lock
+    /// is held.
     fn cancel(&self, worker: usize, bytes: usize) {
         let mailbox = &self.by_worker[worker];
         mailbox.waiting.fetch_sub(1, Ordering::SeqCst);
         mailbox.waiting_bytes.fetch_sub(bytes, Ordering::SeqCst);
     }
 
-    /// Tells every worker if `worker` was behind and has caught up. A quarter is the low-water
-    /// mark, so that readers are not switched on and off letter by letter.
+    /// Sends `PressureOff` to every worker if `worker` was behind and has caught up. The low-water
+    /// mark is a quarter of the bound, so that reading is not switched on and off with every
+    /// letter.
     fn check_low_water(&self, worker: usize) {
         let mailbox = &self.by_worker[worker];
         if mailbox.behind.load(Ordering::SeqCst)
@@ -216,22 +222,22 @@ impl Mailboxes {
         }
     }
 
-    /// Posts a letter whose space is reserved, or that needs none. The worker must be woken
+    /// Posts a letter whose space is reserved, or that needs none. The caller must wake the worker
     /// afterwards.
     pub(crate) fn push(&self, worker: usize, letter: Letter) {
-        // A worker that is gone needs no letters; its connections ended with it.
+        // A worker that is gone needs no letters: its connections ended with it.
         let _ = self.by_worker[worker].letters.send(letter);
     }
 
-    /// Posts a letter as [`push`](Mailboxes::push) does, and has its worker woken by
-    /// [`after_unlock`](Mailboxes::after_unlock).
+    /// Posts a letter as [`push`](Mailboxes::push) does. [`after_unlock`](Mailboxes::after_unlock)
+    /// wakes the worker.
     pub(super) fn push_reserved(&self, worker: usize, letter: Letter, deferred: &mut Deferred) {
         self.push(worker, letter);
         deferred.wake.insert(worker);
     }
 
-    /// Wakes the workers that were sent something and sleep, at a system call for each, and makes
-    /// good for space that was reserved in vain. Called after every lock is released.
+    /// Wakes the sleeping workers that got letters, with one system call each, and checks the
+    /// low-water marks if space was given back. Called after every lock is released.
     pub(crate) fn after_unlock(&self, deferred: &Deferred) {
         deferred.wake.iter().for_each(|worker| self.wake(worker));
         if deferred.cancelled {
@@ -244,7 +250,7 @@ impl Mailboxes {
         if !mailbox.awake.swap(true, Ordering::SeqCst)
             && let Err(error) = mailbox.waker.wake()
         {
-            // The worker looks again at its next deadline, and messages are late until then.
+            // The worker checks its letters at its next deadline; messages are late until then.
             mailbox.awake.store(false, Ordering::SeqCst);
             log::error!("cannot wake worker {worker}: {error}");
         }
@@ -257,7 +263,7 @@ impl Mailboxes {
         self.wake(worker);
     }
 
-    /// Posts a message for one connection, if there is space for it.
+    /// Posts a message for one connection. Returns `Dropped` if the mailbox is full.
     pub(crate) fn send(&self, conn: ConnId, frame: PreparedFrame) -> SendStatus {
         let worker = conn.worker();
         if self.reserve(worker, frame.len()).is_none() {
@@ -268,30 +274,30 @@ impl Mailboxes {
         SendStatus::Sent
     }
 
-    /// Letters that wait for `worker` now.
+    /// Returns the number of letters that wait for `worker`.
     pub(crate) fn waiting(&self, worker: usize) -> usize {
         self.by_worker[worker].waiting.load(Ordering::Relaxed)
     }
 
-    /// How often a full mailbox refused a letter for `worker`.
+    /// Returns how many letters for `worker` were refused because its mailbox was full.
     pub(crate) fn refused(&self, worker: usize) -> usize {
         self.by_worker[worker].refused.load(Ordering::Relaxed)
     }
 }
 
 impl Mailbox {
-    /// Counts a letter in. Returns the letters and the bytes that wait now.
+    /// Counts a letter in. Returns the numbers of letters and bytes that wait now.
     fn occupy(&self, bytes: usize) -> (usize, usize) {
         let letters = self.waiting.fetch_add(1, Ordering::SeqCst) + 1;
         (letters, self.waiting_bytes.fetch_add(bytes, Ordering::SeqCst) + bytes)
     }
 
-    /// Whether the mailbox is behind with this much in it. If so, it is marked.
+    /// Whether the mailbox is behind with this much in it. Marks the mailbox if it is.
     fn note_behind(&self, letters: usize, bytes: usize, bounds: &MailboxBounds) -> bool {
         let behind = letters > bounds.letters_max / 2 || bytes > bounds.bytes_max / 2;
         if behind {
-            // Taking the letter that this space is for will find the mark, however fast the worker
-            // is.
+            // Marked before the letter is posted, so that the worker finds the mark when it takes
+            // the letter.
             self.behind.store(true, Ordering::SeqCst);
         }
         behind
@@ -299,8 +305,8 @@ impl Mailbox {
 }
 
 impl MailboxReceiver {
-    /// Takes the next letter. When the mailbox has caught up after being behind, every worker is
-    /// told.
+    /// Takes the next letter. If that lets the mailbox catch up, sends `PressureOff` to every
+    /// worker.
     pub(crate) fn take(&self) -> Option<Letter> {
         let letter = self.letters.try_recv().ok()?;
         if let Some(bytes) = letter.weight() {
@@ -315,11 +321,12 @@ impl MailboxReceiver {
         self.letters.is_empty()
     }
 
-    /// Notes that this worker is about to sleep, which it may only if this returns `true`: a letter
-    /// posted before is seen here, one posted after wakes the worker.
+    /// Announces that this worker is about to sleep, and returns whether it may. A letter posted
+    /// before this call is seen here; one posted after it wakes the worker.
     pub(crate) fn may_sleep(&self) -> bool {
         let mailbox = &self.mailboxes.by_worker[self.worker];
-        // A swap, so that a letter posted before another thread's swap is seen after ours.
+        // A swap rather than a store, so that a letter posted before another thread's swap is seen
+        // here.
         mailbox.awake.swap(false, Ordering::SeqCst);
         if self.letters.is_empty() {
             return true;
@@ -333,21 +340,20 @@ impl MailboxReceiver {
         self.mailboxes.by_worker[self.worker].awake.load(Ordering::SeqCst)
     }
 
-    /// Notes that this worker is up again: until it sleeps, letters need not wake it.
+    /// Notes that this worker is awake, so that letters need not wake it.
     pub(crate) fn woke(&self) {
         self.mailboxes.by_worker[self.worker].awake.store(true, Ordering::SeqCst);
     }
 }
 
-/// What a change under locks leaves to be done once nothing is locked, by
-/// [`Mailboxes::after_unlock`].
+/// Work that a change under locks defers to [`Mailboxes::after_unlock`].
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Deferred {
-    /// Workers that were sent a letter, and may sleep.
+    /// Workers that got a letter and may be asleep.
     pub(super) wake: WorkerSet,
-    /// A mailbox was found behind: code that feeds it should pause.
+    /// Whether a mailbox was found behind: code that feeds it should pause.
     pub(super) behind: bool,
-    /// Reserved space was given back, which may have made a mailbox look behind.
+    /// Whether reserved space was given back, which may have made a mailbox look behind.
     cancelled: bool,
 }
 
@@ -384,7 +390,7 @@ impl WorkerSet {
     }
 }
 
-/// Makes mailboxes whose workers do not exist: letters stay in the receivers.
+/// Makes mailboxes without workers: letters stay in the receivers.
 #[cfg(test)]
 pub(crate) fn mailboxes_without_workers(
     count: usize,

@@ -1,8 +1,8 @@
-//! Which rooms a session is in: joining, leaving, and subscribing to rooms that are yet to be made.
+//! The rooms of a session: join, leave, and subscribe to rooms that do not exist yet.
 //!
-//! A session has its memberships, a room its roster; both change under the session's lock and then
-//! the room's, so a roster is exact whatever comes together. What a connection is delivered is its
-//! own worker's business, told through its [`ConnHandle`].
+//! A session has memberships, a room has a roster. Both change under the session's lock and then
+//! the room's, so a roster is exact under any interleaving. Deliveries to a connection are switched
+//! on and off through its [`ConnHandle`], on its own worker.
 
 use std::sync::Arc;
 
@@ -20,30 +20,30 @@ use super::{
 };
 use crate::{config::Overflow, store::Position};
 
-/// A room that a subscription found.
+/// An existing room that matched a subscription, and was joined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MatchedRoom {
     /// The room.
     pub room: RoomName,
-    /// Messages after this position are delivered.
+    /// The room's position at the join. Messages after this position are delivered.
     pub position: Position,
-    /// What happens to a member that is too slow.
+    /// The room's policy for a member that is too slow.
     pub overflow: Overflow,
 }
 
-/// What became of a new room that matches a subscription.
+/// The outcome for a new room that matches a subscription.
 pub(crate) enum Match {
-    /// The connection is in it.
+    /// The connection joined the room.
     Joined(Position),
-    /// The session is in as many rooms as it may be.
+    /// The session is in `max_rooms_per_conn` rooms.
     Full,
-    /// The session does not wait for it any more.
+    /// The session no longer waits for the room.
     Stale,
 }
 
 impl Hub {
-    /// Makes the connection a member. The replay and the position from which messages will be
-    /// delivered are read in the same instant.
+    /// Makes the connection a member. The replay and the position after which messages are
+    /// delivered are read in one atomic step.
     pub(crate) fn join(
         &self,
         conn: &mut dyn ConnHandle,
@@ -56,7 +56,7 @@ impl Hub {
         })
     }
 
-    /// Takes the connection out of a room, and ends its watch.
+    /// Takes the connection out of a room, and ends its presence notices.
     pub(crate) fn leave(&self, conn: &mut dyn ConnHandle, name: &str) -> Result<(), RoomError> {
         self.lock_own_session(conn, |locked| {
             let at = locked.state.membership(name).ok_or(RoomError::NotMember)?;
@@ -67,7 +67,7 @@ impl Hub {
         })
     }
 
-    /// Joins every room that matches, and those that are made later as they are made.
+    /// Joins every room that matches, and every later one as soon as it is made.
     pub(crate) fn subscribe(
         &self,
         conn: &mut dyn ConnHandle,
@@ -98,7 +98,8 @@ impl Hub {
                         matched.push(MatchedRoom { room: name, position, overflow });
                     }
                     Err(error) => {
-                        // All or none: watchers of the first rooms see the client come and go.
+                        // All or none. Watchers of the rooms joined so far see the client come and
+                        // go.
                         self.rooms.unsubscribe(pattern, locked.conn.id());
                         let added = count_before..locked.state.memberships.len();
                         added.rev().for_each(|at| locked.remove_membership(at));
@@ -111,8 +112,8 @@ impl Hub {
         })
     }
 
-    /// Ends a subscription, and leaves the rooms that it brought unless another one matches them
-    /// too.
+    /// Ends a subscription, and leaves the rooms that it joined unless another subscription matches
+    /// them.
     pub(crate) fn unsubscribe(
         &self,
         conn: &mut dyn ConnHandle,
@@ -138,8 +139,8 @@ impl Hub {
         })
     }
 
-    /// Makes a connection a member of a room that was just made and that it subscribed to. The room
-    /// counts the connection already; unless it joins, that count is given back here.
+    /// Makes a connection a member of a new room that matches its subscription. The room already
+    /// counts the connection; if it does not join, the count is given back here.
     pub(crate) fn matched(
         &self,
         conn: &mut dyn ConnHandle,
@@ -181,7 +182,7 @@ impl Hub {
 }
 
 impl LockedSession<'_> {
-    /// Joins the room of that name, which is made if need be.
+    /// Joins the room `name`, and makes it if it does not exist.
     pub(super) fn add_membership(
         &mut self,
         name: &RoomName,
@@ -204,7 +205,7 @@ impl LockedSession<'_> {
         Ok(joined)
     }
 
-    /// Has the room's messages delivered from here on, and hands out what `replay` asks for.
+    /// Begins delivery of the room's messages, and returns the earlier ones that `replay` asks for.
     pub(super) fn enter(
         &mut self,
         room: &Arc<Room>,

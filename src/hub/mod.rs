@@ -1,8 +1,9 @@
-//! The hub: who is where, across workers, and the one place where a room's order is made.
+//! The hub: rooms, sessions and memberships across workers, and the one place that orders a room's
+//! messages.
 //!
 //! A publish takes the room's lock, numbers and stores the message, and posts one letter to each
-//! worker that has members. Everyone therefore sees one order. No lock here is held across a system
-//! call: sleeping workers are woken after the room is unlocked.
+//! worker that has members, so all members see one order. No lock is held across a system call:
+//! sleeping workers are woken after the room is unlocked.
 
 pub(crate) mod error;
 pub(crate) mod names;
@@ -39,31 +40,31 @@ use names::RoomName;
 use rooms::Rooms;
 use sessions::Sessions;
 
-/// Everything the workers share about rooms and sessions. One per server; usable from any thread.
+/// The state of rooms and sessions that all workers share. One per server; usable from any thread.
 pub(crate) struct Hub {
     pub(crate) rooms: Rooms,
     pub(crate) sessions: Sessions,
     pub(crate) mailboxes: Mailboxes,
-    /// Rooms that one connection may be in.
+    /// The most rooms that one session may be in.
     pub(crate) memberships_max: usize,
     history_bytes: AtomicUsize,
-    /// The size from which a message is compressed, if any is.
+    /// The smallest message that is compressed; `None` if none is.
     compressible_bytes_min: Option<usize>,
-    /// A recovered gap or a page above this would itself overflow the outbox it is sent to.
+    /// The largest page or replay. A larger one could overflow the outbox it is sent to.
     page_bytes_max: usize,
     inbox: InboxBounds,
-    /// How long a session waits for its client to come back.
+    /// How long a session outlives its connection.
     resume_window_ms: u64,
     away_max: usize,
     pub(crate) clock: Clock,
 }
 
-/// What a sweep found.
+/// The result of a sweep.
 #[derive(Default)]
 pub(crate) struct Swept {
-    /// More sessions have run out than it ended.
+    /// Whether more sessions have expired than this sweep ended.
     pub(crate) has_more: bool,
-    /// A mailbox is behind.
+    /// Whether a mailbox is behind.
     pub(crate) behind: bool,
 }
 
@@ -79,8 +80,8 @@ impl Hub {
                 .then_some(config.compression_threshold),
             page_bytes_max: config.buffer_bytes / 2,
             inbox: InboxBounds {
-                // What waited is sent at once when its client comes back, behind what it missed in
-                // its rooms, and must fit its outbox.
+                // A resumed client gets its whole inbox at once, after the replays of its rooms, so
+                // the inbox must fit the outbox.
                 messages_max: config.inbox.min(config.buffer / 4),
                 bytes_max: config.inbox_bytes.min(config.buffer_bytes / 4),
             },
@@ -90,12 +91,12 @@ impl Hub {
         }
     }
 
-    /// Milliseconds since this hub was made.
+    /// Returns the milliseconds since this hub was made.
     fn now_ms(&self) -> u64 {
         self.clock.now_ms()
     }
 
-    /// Makes a room if there is none of that name, so that it can be published to.
+    /// Makes the room if it does not exist, so that it can be published to.
     pub(crate) fn open_room(&self, name: &RoomName) -> Result<(), RoomError> {
         let mut deferred = Deferred::default();
         let entered = self.rooms.enter(name, &mut deferred, |_, _| ());
@@ -103,9 +104,9 @@ impl Hub {
         entered.map(|_| ())
     }
 
-    /// Drops aged messages, and the empty rooms that have none left. A bounded part of the rooms is
-    /// looked at with each call; the next call goes on from there. Ends the sessions whose client
-    /// did not come back.
+    /// Drops messages that are too old, and rooms that have neither members nor messages. Each call
+    /// looks at a bounded number of rooms, and the next call continues there. Ends the sessions
+    /// whose clients did not come back in time.
     pub(crate) fn sweep(&self) -> Swept {
         let now_ms = self.now_ms();
         self.rooms.sweep(|room, history| {
@@ -114,7 +115,7 @@ impl Hub {
         self.expire_sessions()
     }
 
-    /// Bytes kept in all histories together.
+    /// Returns the bytes kept in all histories together.
     pub(crate) fn history_bytes(&self) -> usize {
         self.history_bytes.load(Ordering::Relaxed)
     }

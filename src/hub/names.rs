@@ -1,12 +1,13 @@
-//! The names of rooms, and the patterns that match them: checked once, and legal from then on.
+//! Room names and room patterns, checked once and legal from then on.
 
 use std::{borrow::Borrow, fmt, sync::Arc};
 
 use crate::error::{Error, ErrorKind};
 
-/// A legal room name; it is legal because it exists.
+/// A legal room name.
 ///
-/// 1 to 128 bytes of UTF-8 without control characters and without `*`, which is kept for patterns.
+/// 1 to 128 bytes of UTF-8, without control characters and without `*`, which is reserved for
+/// patterns.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RoomName(Arc<str>);
 
@@ -14,7 +15,11 @@ impl RoomName {
     /// The longest name, in bytes.
     pub const BYTES_MAX: usize = 128;
 
-    /// Checks `name`. The error says what a name may be.
+    /// Checks `name`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`]: `name` is not legal. The message says what is allowed.
     pub fn new(name: &str) -> Result<RoomName, Error> {
         if is_legal(name) {
             return Ok(RoomName(name.into()));
@@ -55,12 +60,17 @@ impl Borrow<str> for RoomName {
     }
 }
 
-/// The rooms below a name: `prices.*` matches `prices.eur` and `prices.eur.spot`, and not `prices`.
+/// A pattern for the rooms below a name: `prices.*` matches `prices.eur` and `prices.eur.spot`, but
+/// not `prices`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RoomPattern(Arc<str>);
 
 impl RoomPattern {
-    /// Checks `pattern`. The error says what a pattern may be.
+    /// Checks `pattern`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`]: `pattern` is not legal. The message says what is allowed.
     pub fn new(pattern: &str) -> Result<RoomPattern, Error> {
         match pattern.strip_suffix(".*") {
             Some(stem) if is_legal(stem) && pattern.len() <= RoomName::BYTES_MAX => {
@@ -81,13 +91,13 @@ impl RoomPattern {
         &self.0
     }
 
-    /// What every matching name begins with.
+    /// Returns the prefix of every matching name.
     pub(crate) fn prefix(&self) -> &str {
-        // What `new` checked: it ends in a star.
+        // `new` has checked that the pattern ends in a star.
         &self.0[..self.0.len() - 1]
     }
 
-    /// Whether a room of that name belongs to it.
+    /// Whether the pattern matches `name`.
     pub fn matches(&self, name: &RoomName) -> bool {
         name.as_str().len() > self.prefix().len() && name.as_str().starts_with(self.prefix())
     }

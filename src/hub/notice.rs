@@ -1,36 +1,35 @@
-//! What the server tells clients of its own accord, before a handler puts it into words.
+//! Notices from the server to clients, before a handler formats them.
 
 use uuid::Uuid;
 
 use super::names::{RoomName, RoomPattern};
 use crate::{config::Overflow, store::Position, ws::frame::PreparedFrame};
 
-/// Something that the server has to tell a client; [`Handler::notice`] says it in the handler's
-/// protocol.
+/// A notice from the server to a client. [`Handler::notice`] formats it in the handler's protocol.
 ///
 /// [`Handler::notice`]: crate::Handler::notice
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum Notice<'a> {
-    /// Another client is in the room now. Sent to the clients that watch the room.
+    /// Another client joined the room. Sent to clients that watch the room.
     Joined {
         /// The room.
         room: &'a RoomName,
-        /// The client that came.
+        /// The client that joined.
         client_id: Uuid,
-        /// The name that this client goes by, if it gave one.
+        /// The client's name in presence, if it set one.
         name: Option<&'a str>,
     },
-    /// Another client is not in the room any more. Sent to the clients that watch the room.
+    /// Another client left the room. Sent to clients that watch the room.
     Left {
         /// The room.
         room: &'a RoomName,
-        /// The client that went.
+        /// The client that left.
         client_id: Uuid,
-        /// The name that this client went by, if it gave one.
+        /// The client's name in presence, if it had set one.
         name: Option<&'a str>,
     },
-    /// The client was too slow for messages `from..=to` of the room, and did not get them.
+    /// The client was too slow, and did not get messages `from..=to` of the room.
     Gap {
         /// The room.
         room: &'a RoomName,
@@ -39,24 +38,24 @@ pub enum Notice<'a> {
         /// The last message that was not delivered.
         to: u64,
     },
-    /// The client was too slow for notices of who came and went.
+    /// The client was too slow, and did not get all presence notices of the room.
     PresenceGap {
         /// The room.
         room: &'a RoomName,
     },
-    /// A new room matches a pattern that the client subscribed to, and the client is in it.
+    /// A new room matches a pattern of the client's, and the client is now a member.
     Matched {
         /// The pattern.
         pattern: &'a RoomPattern,
         /// The room.
         room: &'a RoomName,
-        /// Messages after this position are delivered.
+        /// The room's position at the join. Messages after this position are delivered.
         position: Position,
-        /// What happens to a member that is too slow.
+        /// The room's policy for a member that is too slow.
         overflow: Overflow,
     },
-    /// A new room matches a pattern that the client subscribed to, but the client is in as many
-    /// rooms as it may be.
+    /// A new room matches a pattern of the client's, but the client is already in
+    /// `max_rooms_per_conn` rooms and did not join.
     Unmatched {
         /// The pattern.
         pattern: &'a RoomPattern,
@@ -65,7 +64,7 @@ pub enum Notice<'a> {
     },
 }
 
-/// Puts notices into words: a handler does. Usable from any thread.
+/// Formats notices for clients; implemented by handlers. Usable from any thread.
 pub(crate) trait NoticeFormatter: Send + Sync {
     fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame>;
 }

@@ -1,9 +1,9 @@
-//! Who is in a room, in the eyes of those who watch it: the roster, and the notices of its changes.
+//! Presence: a room's roster, and the notices of its changes to the clients that watch it.
 //!
-//! A notice goes out under the room's lock and then its channel's, so every watcher is told of the
-//! changes in the order in which they were made. A join is refused where there is no space for its
-//! notice. All that follows from a join that was taken is told in any case, because nobody could
-//! say it again; so there are never more such notices than there were joins.
+//! A notice is posted under the lock of the room and then of its channel, so every watcher gets the
+//! changes in order. A join is refused if a mailbox has no space for its notice. Notices that
+//! follow from an accepted join are posted even beyond the bound, because they could not be
+//! repeated; there are never more of them than joins.
 
 use std::sync::Arc;
 
@@ -20,15 +20,15 @@ use super::{
     session::Session,
 };
 
-/// Members that a [`Presence`] lists at most.
+/// The most members that a [`Presence`] lists.
 pub(super) const PRESENCE_MEMBERS_MAX: usize = 1000;
 
 /// A client in a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Present {
-    /// Its id.
+    /// The client's id.
     pub client_id: Uuid,
-    /// The name that this client goes by, if it gave one.
+    /// The client's name in presence, if it set one.
     pub name: Option<Arc<str>>,
 }
 
@@ -37,34 +37,33 @@ pub struct Present {
 pub struct Presence {
     /// The members, at most 1,000 of them, in no order.
     pub members: Vec<Present>,
-    /// How many members there are.
+    /// The number of all members.
     pub count: usize,
 }
 
-/// Whether a client is told of who comes to a room and who goes, by
-/// [`Notice::Joined`] and [`Notice::Left`].
+/// Whether a client gets [`Notice::Joined`] and [`Notice::Left`] for a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Watch {
-    /// As it was before: nothing changes.
+    /// As before.
     AsBefore,
-    /// From now on.
+    /// Begin with the notices.
     Begin,
-    /// No longer.
+    /// Stop the notices.
     End,
 }
 
-/// How a roster changes in the eyes of its watchers.
+/// A change of a roster, as watchers see it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum RosterChange {
-    /// A session asks to be in the room, and can ask again.
+    /// A session joins the room. The join can be refused and repeated.
     Joins,
-    /// A session that is in the room already can be seen from now on.
+    /// A session that is already in the room becomes visible.
     Appears,
     Leaves,
 }
 
 impl Hub {
-    /// Says who is in a room, and begins or ends the watch of it in the same instant.
+    /// Lists the members of a room, and begins or ends the watch in the same atomic step.
     pub(crate) fn presence(
         &self,
         conn: &mut dyn ConnHandle,
@@ -86,8 +85,8 @@ impl Hub {
                 locked.exit_channel(&room);
             }
             let mut room_state = room.state.lock();
-            // A session that is listed in the answer is known from here on, so its leaving will be
-            // told.
+            // The answer lists hidden sessions too, so show them first: watchers then get a notice
+            // when one leaves.
             self.show_all(&room, &mut room_state, None, locked.deferred);
             if !watched && watching {
                 locked.enter_channel(&room, &mut room_state);
@@ -96,8 +95,8 @@ impl Hub {
         })
     }
 
-    /// Shows a session in the presence of its rooms: it will hardly take up an earlier one any
-    /// more. Returns whether a mailbox was found behind.
+    /// Shows a session in the presence of its rooms, once it is unlikely to resume an earlier one.
+    /// Returns whether a mailbox was found behind.
     pub(crate) fn confirm(&self, session: &Arc<Session>) -> bool {
         let mut deferred = Deferred::default();
         let mut state = session.state.lock();
@@ -112,7 +111,7 @@ impl Hub {
         deferred.behind
     }
 
-    /// Gives a session the name that it goes by in presence. What was told before stands.
+    /// Sets a session's name in presence. Earlier notices are not corrected.
     pub(crate) fn set_name(&self, session: &Session, name: Option<&str>) {
         let mut state = session.state.lock();
         if state.name.as_deref() == name {
@@ -127,7 +126,7 @@ impl Hub {
         }
     }
 
-    /// Takes a session off a room's roster, and tells the watchers if they knew of it.
+    /// Takes a session off a room's roster, and notifies the watchers if the session was shown.
     pub(super) fn remove_from_roster(
         &self,
         session: &Session,
@@ -144,7 +143,7 @@ impl Hub {
         }
     }
 
-    /// Makes a session on the roster known to the watchers, if they do not know of it.
+    /// Shows a session on the roster to the watchers, if it is still hidden.
     fn show(
         &self,
         session: &Session,
@@ -182,8 +181,8 @@ impl Hub {
         }
     }
 
-    /// Tells the watchers of a room of a change, in the order in which the changes are made.
-    /// Returns `false` when a join must be refused, because a mailbox has no space for its notice.
+    /// Notifies the watchers of a room of a change, in the order of the changes. Returns `false` if
+    /// a join must be refused because a mailbox has no space for its notice.
     fn notify_watchers(
         &self,
         session: &Session,
@@ -228,8 +227,8 @@ impl Hub {
 }
 
 impl LockedSession<'_> {
-    /// Puts the session on the room's roster, and tells the watchers unless the session is
-    /// provisional. Returns `false`, and nothing has changed, when a join cannot be told.
+    /// Puts the session on the room's roster, and notifies the watchers unless the session is
+    /// provisional. Returns `false`, with nothing changed, if a join must be refused.
     pub(super) fn add_to_roster(
         &mut self,
         change: RosterChange,
@@ -249,7 +248,7 @@ impl LockedSession<'_> {
         true
     }
 
-    /// Has the connection told who comes to the room and who goes.
+    /// Begins presence notices of the room to the connection.
     pub(super) fn enter_channel(&mut self, room: &Room, room_state: &mut RoomState) {
         let make = || self.hub.rooms.channel_of(room);
         let channel = Arc::clone(room_state.channel.get_or_insert_with(make));
@@ -302,7 +301,7 @@ mod tests {
         assert_eq!(bench.hub.mailboxes.waiting(1), LETTERS_MAX);
         assert_eq!((bench.listed("a"), bench.members("a")), (LETTERS_MAX + 1, LETTERS_MAX + 1));
         assert!(outside.conn.rooms.is_empty() && outside.session.room("a").is_none());
-        // A room that nobody watches is in nobody's way.
+        // A room without watchers refuses nobody.
         outside.join("b").expect("a place");
         assert_eq!(bench.texts(1).len(), LETTERS_MAX);
         outside.join("a").expect("there is a place again");

@@ -1,4 +1,4 @@
-//! Messages to rooms: numbered, kept and posted under the locks of the rooms they go to.
+//! Messages to rooms: numbered, stored and posted under the locks of their rooms.
 
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ use super::{
 };
 use crate::ws::frame::{Kind, Message, PreparedFrame};
 
-/// A message on its way to a room, to several, or to one client.
+/// A message to publish to one room or several, or to send to one client.
 ///
-/// A message is sent as it stands, or, made with [`Publication::around_seq`], with its sequence
-/// number spliced in. The number is known only once the room has given it, and formatting the rest
-/// under the room's lock would make everyone wait.
+/// Made from a [`Message`] it is sent unchanged; made with [`Publication::around_seq`] it contains
+/// its sequence number. The room assigns the number under its lock, so all other text is formatted
+/// before.
 #[derive(Debug, Clone, Copy)]
 pub struct Publication<'a> {
     kind: Kind,
@@ -32,7 +32,7 @@ pub struct Publication<'a> {
 enum Parts<'a> {
     Whole(&'a [u8]),
     AroundSeq(&'a str, &'a str),
-    /// Each text is followed by the number in the room of that index.
+    /// Each text is followed by the number in the room with that index.
     AroundSeqs(&'a [(&'a str, usize)], &'a str),
 }
 
@@ -41,33 +41,33 @@ impl<'a> Publication<'a> {
         Publication { kind, parts, dedup_id: None, to_others: false }
     }
 
-    /// A text message that reads `before`, the sequence number in decimal, `after`.
+    /// Makes a text message of `before`, the sequence number in decimal, and `after`.
     pub fn around_seq(before: &'a str, after: &'a str) -> Publication<'a> {
         Publication::new(Kind::Text, Parts::AroundSeq(before, after))
     }
 
-    /// A text message to several rooms: each of `pieces` is a text and the index of the room whose
-    /// sequence number follows it, as the rooms are given to
-    /// [`publish_to_rooms`](crate::Context::publish_to_rooms); `after` is the end. An index
-    /// beyond the rooms stands for 0.
+    /// Makes a text message to several rooms. Each of `pieces` is a text and the index of the room
+    /// whose sequence number follows it, in the order given to
+    /// [`publish_to_rooms`](crate::Context::publish_to_rooms). `after` is the end of the message.
+    /// For an index out of range the number is 0.
     pub fn around_seqs(pieces: &'a [(&'a str, usize)], after: &'a str) -> Publication<'a> {
         Publication::new(Kind::Text, Parts::AroundSeqs(pieces, after))
     }
 
-    /// Lets a repeat of this message be known for one: when the same session publishes the same
-    /// `id` to the same room, rooms or client again, among its last 128 such publishes, nobody is
-    /// sent the message again, and the answer has the first one's number.
+    /// Makes the message safe to repeat. If the same session publishes the same `id` to the same
+    /// room, rooms or client again, the message is not delivered again, and the answer has the
+    /// number of the first one. A session remembers its last 128 such publishes.
     pub fn dedup_id(self, id: Uuid) -> Publication<'a> {
         Publication { dedup_id: Some(id), ..self }
     }
 
-    /// Keeps the message from the connection that publishes it. A direct message and one that is
-    /// published from outside of any connection are not changed by it.
+    /// Does not deliver the message to the connection that publishes it. No effect on direct
+    /// messages, or on messages that are published from outside any connection.
     pub fn to_others(self) -> Publication<'a> {
         Publication { to_others: true, ..self }
     }
 
-    /// The connection that is not sent the message.
+    /// Returns the connection that does not get the message.
     fn except(&self, by: Option<Sender<'_>>) -> Option<ConnId> {
         by.filter(|_| self.to_others).map(|by| by.conn)
     }
@@ -95,7 +95,7 @@ impl<'a> Publication<'a> {
     }
 }
 
-/// The decimal digits of `number`, written without allocating.
+/// Writes the decimal digits of `number` without allocating.
 fn decimal(mut number: u64, space: &mut [u8; 20]) -> &[u8] {
     let mut start = space.len();
     loop {
@@ -115,23 +115,24 @@ impl<'a, M: Into<Message<'a>>> From<M> for Publication<'a> {
     }
 }
 
-/// What became of a publish.
+/// The result of a publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Published {
-    /// The message's number in its room.
+    /// The message's sequence number in its room.
     pub seq: u64,
-    /// A worker that the message goes to is behind. The publisher should pause; the server itself
-    /// stops reading from the sockets of the worker that it was published on.
+    /// Whether a worker that delivers the message is behind. The publisher should pause. For a
+    /// message published by a connection, the server itself stops reading the sockets of that
+    /// worker.
     pub behind: bool,
-    /// The message had been published before ([`Publication::dedup_id`]): this is the number it
-    /// got then, and nobody was sent it again.
+    /// Whether the message is a repeat ([`Publication::dedup_id`]) and was not delivered again.
+    /// `seq` is the number of the first one.
     pub repeated: bool,
 }
 
-/// What became of a publish to several rooms at one instant.
+/// The result of a publish to several rooms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublishedToRooms {
-    /// The message's number in each room, in the order in which the rooms were given.
+    /// The message's sequence number in each room, in the order in which the rooms were given.
     pub seqs: Box<[u64]>,
     /// As in [`Published`].
     pub behind: bool,
@@ -140,7 +141,7 @@ pub struct PublishedToRooms {
 }
 
 impl Hub {
-    /// Numbers, stores and posts a message. Without a sender it comes from outside of any
+    /// Numbers, stores and posts a message. `by` is `None` for a message from outside any
     /// connection.
     pub(crate) fn publish(
         &self,
@@ -164,7 +165,8 @@ impl Hub {
         result.map(|seq| Published { seq, behind, repeated: false })
     }
 
-    /// Numbers a message in several rooms at one instant. A member of several of them gets it once.
+    /// Numbers a message in several rooms in one atomic step. A member of several of the rooms gets
+    /// it once.
     pub(crate) fn publish_to_rooms(
         &self,
         by: Sender<'_>,
@@ -175,7 +177,7 @@ impl Hub {
             return Err(RoomError::NoSuchRoom);
         }
         let mut deferred = Deferred::default();
-        // Held over the publish, so that a repeat on another connection cannot slip in between.
+        // Held during the publish, so that a repeat on another connection cannot interleave.
         let mut state = publication.dedup_id.map(|id| (id, by.session.state.lock()));
         by.check_not_taken_over()?;
         if let Some((id, state)) = &state
@@ -199,7 +201,7 @@ impl Hub {
     }
 
     /// Numbers, stores and posts a message under the room's lock, unless its sender was taken over.
-    /// [`Mailboxes::after_unlock`] must follow once no lock is held.
+    /// The caller must call [`Mailboxes::after_unlock`] once no lock is held.
     ///
     /// [`Mailboxes::after_unlock`]: super::mailbox::Mailboxes::after_unlock
     fn number_in_one(
@@ -237,7 +239,7 @@ impl Hub {
         deferred: &mut Deferred,
     ) -> Result<Vec<u64>, RoomError> {
         let now_ms = self.now_ms();
-        // Everyone who locks several rooms does so in the order of their keys.
+        // Several rooms are always locked in the order of their keys.
         let mut order: Vec<usize> = (0..rooms.len()).collect();
         order.sort_unstable_by_key(|index| rooms[*index].key);
         if order.windows(2).any(|pair| rooms[pair[0]].key == rooms[pair[1]].key) {
@@ -312,7 +314,7 @@ mod tests {
         }
         let room = |name: &str| bench.hub.rooms.find(name).expect("it was made");
         let (a, b, own) = (room("a"), room("b"), room("own"));
-        // Each is under way, and held up by the lock of a room.
+        // Both publishes have begun, and wait for the lock of a room.
         let held = a.state.lock();
         let (tell, told) = crossbeam_channel::unbounded();
         for rooms in [vec![Arc::clone(&a)], vec![Arc::clone(&b), Arc::clone(&a)]] {
@@ -342,7 +344,7 @@ mod tests {
             assert_eq!(late.err(), Some(RoomError::TakenOver));
             let next = bench.hub.publish(by(&new.session, new.conn()), &own, &publication);
             assert!(next.is_ok_and(|published| !published.repeated));
-            // Not even what it would be answered as a repeat.
+            // Not even a repeat is answered.
             let late = bench.hub.publish(by(&old.session, old.conn()), &own, &publication);
             assert_eq!(late.err(), Some(RoomError::TakenOver));
         }

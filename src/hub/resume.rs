@@ -1,4 +1,4 @@
-//! How a session outlives its connection: going away, coming back, being taken over, running out.
+//! Sessions that outlive their connection: away, resumed, taken over, expired.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -24,25 +24,25 @@ use crate::{
     ws::{close::CloseReason, frame::PreparedFrame},
 };
 
-/// Sessions that are ended in one sweep; the next one goes on.
+/// The most sessions that one sweep ends; the next sweep continues.
 const EXPIRED_PER_SWEEP_MAX: usize = 1000;
 
-/// What a resumed session is told.
+/// The result of a resume.
 #[derive(Debug, Clone)]
 pub struct Resumed {
-    /// The id that the client has again.
+    /// The client id of the session, which the client has again.
     pub client_id: Uuid,
-    /// The name that the client goes by in presence.
+    /// The client's name in presence, if it set one.
     pub name: Option<Arc<str>>,
-    /// The rooms that the client is in, and those that it asked for and could not join.
+    /// The rooms of the session, and the requested rooms that could not be joined.
     pub rooms: Vec<ResumedRoom>,
-    /// The patterns that the client is subscribed to.
+    /// The patterns that the session is subscribed to.
     pub patterns: Vec<RoomPattern>,
-    /// The direct messages that the client did not get, oldest first.
+    /// The direct messages that the client missed, oldest first.
     pub directs: Vec<PreparedFrame>,
     /// The number of the last direct message.
     pub direct_seq: u64,
-    /// Whether `directs` are all that the client did not get.
+    /// Whether `directs` has all direct messages that the client missed.
     pub directs_recovered: bool,
 }
 
@@ -51,19 +51,19 @@ pub struct Resumed {
 pub struct ResumedRoom {
     /// The room.
     pub room: RoomName,
-    /// What was missed there, or why the room could not be joined.
+    /// The messages that the client missed there, or the reason why the room could not be joined.
     pub joined: Result<Joined, RoomError>,
-    /// Who is there, if the session watches the room.
+    /// The members of the room, if the session watches it.
     pub presence: Option<Presence>,
 }
 
 impl Hub {
-    /// Lets `conn` take up the session that `token` belongs to, and everything that the session
-    /// missed since `positions`, and since direct message `direct_seq`. The session that the
-    /// connection began with ends.
+    /// Attaches `conn` to the session of `token`, and returns what the session missed since
+    /// `positions` and since direct message `direct_seq`. The session that the connection began
+    /// with ends.
     ///
-    /// The connection is in the rooms of the session then; a position in any other room is joined
-    /// as if the client had asked for it.
+    /// The connection enters the rooms of the session. A room in `positions` that is not among them
+    /// is joined, as if the client had sent a join.
     pub(crate) fn resume(
         &self,
         conn: &mut dyn ConnHandle,
@@ -116,23 +116,22 @@ impl Hub {
                 directs_recovered: missed.is_complete,
             })
         })?;
-        // The session may have been lost before anyone was told of it.
+        // The session may have lost its connection before it was shown in presence.
         let mut behind = self.confirm(&session);
-        // If the client was quick, nobody was told of the fresh session, and nobody hears of its
-        // end.
+        // A fresh session that was not shown yet ends without notices.
         behind |= self.finish(&fresh, Attachment::To(id));
         if behind {
             conn.on_backpressure();
         }
         for frame in notices {
-            // A mailbox that is full loses it; the rooms are in the answer all the same.
+            // A full mailbox drops this notice. The answer lists the rooms anyway.
             self.mailboxes.send(id, frame);
         }
         Ok(resumed)
     }
 
-    /// Notes that the connection of a session has ended: the session waits for another one, or ends
-    /// too. Returns whether a mailbox was found behind.
+    /// Notes that the connection of a session has ended. The session is away from then on, or ends
+    /// if it is not resumable. Returns whether a mailbox was found behind.
     pub(crate) fn depart(
         &self,
         session: &Arc<Session>,
@@ -158,7 +157,7 @@ impl Hub {
         })
     }
 
-    /// Ends the sessions whose time to come back has run out.
+    /// Ends the sessions that were away for longer than the resume window.
     pub(super) fn expire_sessions(&self) -> Swept {
         let mut swept = Swept::default();
         let Some(until_ms) = self.now_ms().checked_sub(self.resume_window_ms) else { return swept };
@@ -171,8 +170,8 @@ impl Hub {
         swept
     }
 
-    /// Ends a session if it is still attached as expected: it leaves its rooms, and watchers are
-    /// told. Returns whether a mailbox was found behind.
+    /// Ends a session if its attachment is still `expected`. The session leaves its rooms, and
+    /// watchers are notified. Returns whether a mailbox was found behind.
     fn finish(&self, session: &Arc<Session>, expected: Attachment) -> bool {
         let mut deferred = Deferred::default();
         let mut state = session.state.lock();
@@ -185,7 +184,7 @@ impl Hub {
         for membership in std::mem::take(&mut state.memberships) {
             self.remove_from_roster(session, &membership.room, &mut deferred);
         }
-        // Last, so that a session that is found on a roster is found in the table.
+        // Last, so that every session on a roster is also in the table.
         self.sessions.forget(session);
         drop(state);
         self.mailboxes.after_unlock(&deferred);
@@ -202,10 +201,10 @@ impl Hub {
 }
 
 impl LockedSession<'_> {
-    /// Enters every room of the session, those that its patterns match by now, and those asked for.
-    /// All replays together, and all lists of members, are bounded as one is. Returns also the
-    /// first room of each pattern that the session may not be in: more would be as many notices as
-    /// there are rooms.
+    /// Enters every room of the session, the rooms that its patterns match by now, and the
+    /// requested ones. One bound holds for all replays together, and one for all lists of members.
+    /// Also returns, for each pattern, the first room that the session could not join: one notice
+    /// each, because there may be as many such rooms as the server has.
     fn take_up_rooms(
         &mut self,
         positions: &[(RoomName, Position)],
@@ -241,8 +240,8 @@ impl LockedSession<'_> {
         }
         let mut unmatched = Vec::new();
         for pattern in self.state.cold().patterns.clone() {
-            // Some were left by name and others can be joined; the first that cannot comes after
-            // these.
+            // Enough names to find the first room that cannot be joined, behind those that were
+            // left by name and those that can be joined.
             let names_max = self.hub.memberships_max + self.state.cold().declined.len() + 1;
             for room in self.hub.rooms.resubscribe(&pattern, self.conn.id(), names_max) {
                 let key = self.hub.rooms.find(room.as_str()).map(|room| room.key);
@@ -254,7 +253,8 @@ impl LockedSession<'_> {
                     unmatched.push((pattern.clone(), room));
                     break;
                 }
-                // The room was made while the session was away, so all of it was missed.
+                // The room was made while the session was away, so the client missed all its
+                // messages.
                 let replay = asked.remove(&room).map_or(Replay::FromStart, Replay::Since);
                 let by = Some(pattern.clone());
                 let joined = self.add_membership(&room, replay, by, bytes_max);
@@ -270,7 +270,7 @@ impl LockedSession<'_> {
         (rooms, unmatched)
     }
 
-    /// Hands out the direct messages after `since`, or without it those that reached no connection.
+    /// Returns the direct messages after `since`, or if `None`, those that reached no connection.
     fn take_up_inbox(&mut self, since: Option<u64>) -> Missed {
         match &mut self.state.inbox {
             Some(inbox) => inbox.take(since),

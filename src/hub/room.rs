@@ -11,7 +11,7 @@ use crate::{
     store::{History, HistoryBounds},
 };
 
-/// Names one life of a room in letters: a room that went and came back has another key.
+/// Identifies a room in letters. A room that was removed and made again has another key.
 pub(crate) type RoomKey = u64;
 
 /// One room. Shared by the directory and by every worker that has members in it.
@@ -19,48 +19,48 @@ pub(crate) struct Room {
     pub(crate) key: RoomKey,
     pub(crate) name: RoomName,
     pub(crate) kind: RoomKind,
-    /// What happens to a member that is too slow.
+    /// The policy for a member that is too slow.
     pub(crate) overflow: Overflow,
     pub(crate) bounds: HistoryBounds,
-    /// Held for as long as it takes to number, store and post one message; never across a system
-    /// call.
+    /// Held only to number, store and post one message; never across a system call.
     pub(crate) state: Mutex<RoomState>,
 }
 
-/// What is sent to a room's members.
+/// The kind of messages that a room carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RoomKind {
-    /// What is published.
+    /// Published messages.
     Messages,
-    /// Notices of who comes to the room of this name and who goes. They are not numbered for
-    /// clients, so a client that misses some is told only that it did.
+    /// Presence notices of the room of this name. Clients see no numbers in them, so the gap notice
+    /// of a client that missed some has none.
     Presence,
 }
 
-/// What the lock of a [`Room`] protects.
+/// The state that the lock of a [`Room`] protects.
 pub(crate) struct RoomState {
     pub(crate) history: History,
-    /// How many members each worker has.
+    /// Number of members on each worker.
     pub(crate) members: Box<[u32]>,
-    /// Every session in this room, by client id, whether it has a connection or is away.
+    /// Every session in this room, by client id, attached or away.
     pub(super) roster: HashMap<Uuid, RosterEntry>,
-    /// How many entries of the roster are not shown to watchers yet.
+    /// Number of roster entries that are not shown to watchers yet.
     pub(crate) unshown: usize,
-    /// The room that carries presence notices to the watchers; made for the first of them.
+    /// The room that carries presence notices to the watchers; made for the first watcher.
     pub(super) channel: Option<Arc<Room>>,
-    /// The directory has dropped this room; code that still holds it must look the name up again.
+    /// Whether the directory has dropped this room. Code that still holds the room must look its
+    /// name up again.
     pub(super) gone: bool,
 }
 
-/// A session in a room's roster.
+/// A session on a room's roster.
 pub(super) struct RosterEntry {
     pub(super) name: Option<Arc<str>>,
-    /// Watchers know of it.
+    /// Whether watchers have been notified of the session.
     pub(super) shown: bool,
 }
 
 impl RoomState {
-    /// State of a room that nobody is in, for `workers` workers.
+    /// Makes the state of an empty room, for `workers` workers.
     pub(super) fn new(workers: usize) -> RoomState {
         RoomState {
             history: History::new(),
@@ -72,7 +72,7 @@ impl RoomState {
         }
     }
 
-    /// Whether nobody would ever see what is published here.
+    /// Whether the room was dropped, so that a message published here would reach nobody.
     pub(crate) fn is_gone(&self) -> bool {
         self.gone
     }
@@ -82,7 +82,7 @@ impl RoomState {
     }
 }
 
-/// Lists the workers that have members, each with the `bytes` of the letter that it is sent.
+/// Lists the workers that have members, each paired with `bytes`, the size of its letter.
 pub(super) fn workers_with_members(
     members: &[u32],
     bytes: usize,

@@ -1,5 +1,5 @@
-//! The room directory: which rooms exist, and which connections wait for rooms that do not exist
-//! yet.
+//! The room directory: the existing rooms, and the connections that wait for rooms that do not
+//! exist yet.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +24,7 @@ use crate::{
     store::{History, HistoryBounds},
 };
 
-/// Rooms looked at in one sweep.
+/// The most rooms that one sweep looks at.
 const SWEEP_ROOMS_MAX: usize = 1000;
 
 /// All rooms, by name. The directory's lock is never taken while a room's is held.
@@ -33,7 +33,7 @@ pub(crate) struct Rooms {
     next_key: AtomicU64,
     rooms_max: usize,
     rules: RoomRules,
-    /// For rooms without a rule of their own.
+    /// The bounds of rooms without a rule of their own.
     bounds: HistoryBounds,
     mailboxes: Mailboxes,
 }
@@ -42,7 +42,7 @@ struct Directory {
     by_name: BTreeMap<RoomName, Arc<Room>>,
     /// The connections that wait for new rooms, by pattern.
     subscribers: BTreeMap<RoomPattern, BTreeSet<ConnId>>,
-    /// Where the next sweep begins.
+    /// The room at which the next sweep begins.
     swept_to: Option<RoomName>,
 }
 
@@ -78,8 +78,8 @@ impl Rooms {
         }
     }
 
-    /// Runs `change` on the room of that name, which is made if need be. `deferred` gets what is to
-    /// be done once nothing is locked.
+    /// Runs `change` on the room `name`, and makes the room if it does not exist. Adds to
+    /// `deferred` the work to do once no lock is held.
     pub(crate) fn enter<R>(
         &self,
         name: &RoomName,
@@ -90,7 +90,7 @@ impl Rooms {
             let room = self.find_or_make(name, deferred)?;
             let mut state = room.state.lock();
             if state.gone {
-                // A sweep let go of it between our two locks. The directory no longer has it.
+                // A sweep dropped the room between the two locks. The directory no longer has it.
                 continue;
             }
             let result = change(&room, &mut state);
@@ -125,7 +125,7 @@ impl Rooms {
         Ok(room)
     }
 
-    /// Makes a room with the rules that hold for its name. They are looked up here and never again.
+    /// Makes a room with the rules for its name, which are looked up only here.
     fn new_room(&self, name: &RoomName, kind: RoomKind) -> Room {
         let settings = self.rules.of(name.as_str());
         Room {
@@ -138,15 +138,15 @@ impl Rooms {
         }
     }
 
-    /// Makes the room that carries the presence notices of `room`. It is in no directory.
+    /// Makes the room that carries the presence notices of `room`. It is not in the directory.
     pub(crate) fn channel_of(&self, room: &Room) -> Arc<Room> {
         Arc::new(self.new_room(&room.name, RoomKind::Presence))
     }
 
-    /// Counts the connections that wait for a room of this name as members, and sends their workers
-    /// the letter that lets them see the room from its first message on. Nobody else has the room
-    /// yet, so nothing can come before that letter. Where a mailbox has no room for the letter,
-    /// nobody is counted and the room must not be made.
+    /// Counts the connections that wait for a room of this name as members, and posts the `Matched`
+    /// letters to their workers. Nothing can be published before these letters, because the room is
+    /// not in the directory yet. If a mailbox has no space, nobody is counted and the room must not
+    /// be made.
     fn notify_subscribers(
         &self,
         directory: &Directory,
@@ -183,8 +183,8 @@ impl Rooms {
         Ok(())
     }
 
-    /// Subscribes `conn` to new rooms that match. Returns the names of those that exist, unless
-    /// they are more than `max`; then nothing has changed.
+    /// Subscribes `conn` to new rooms that match. Returns the names of the existing matches, or
+    /// `None`, with nothing changed, if there are more than `max`.
     pub(super) fn subscribe(
         &self,
         pattern: &RoomPattern,
@@ -200,8 +200,8 @@ impl Rooms {
         Some(names)
     }
 
-    /// Subscribes the new connection of a session that is subscribed: no number of rooms ends that,
-    /// and the names of the first `max` are returned.
+    /// Subscribes the new connection of a resumed session, however many rooms match. Returns the
+    /// names of the first `max` matches.
     pub(super) fn resubscribe(
         &self,
         pattern: &RoomPattern,
@@ -222,8 +222,8 @@ impl Rooms {
         }
     }
 
-    /// Runs `age` on the histories of the next rooms in line, and removes those that are then empty
-    /// of both members and messages.
+    /// Runs `age` on the histories of the next rooms, and removes the rooms that then have neither
+    /// members nor messages.
     pub(crate) fn sweep(&self, age: impl Fn(&Room, &mut History)) {
         let batch: Vec<Arc<Room>> = {
             let mut directory = self.directory.lock();
@@ -267,7 +267,7 @@ mod tests {
     }
 
     impl Rooms {
-        /// How many connections wait for rooms, each once for each pattern.
+        /// Counts the pairs of a waiting connection and a pattern.
         pub(in crate::hub) fn subscribers(&self) -> usize {
             self.directory.lock().subscribers.values().map(BTreeSet::len).sum()
         }

@@ -1,18 +1,17 @@
-//! What became of a message that was sent.
+//! The result of sending a message.
 
-/// What became of a message that was sent.
+/// The result of sending a message.
 ///
-/// A handler may ignore it: a client that does not read is paused, and closed if it never does. A
-/// handler that sends without being asked looks at it, and pauses where it is not
-/// [`Sent`](SendStatus::Sent).
+/// A handler that only answers its client may ignore the status: the server stops reading a client
+/// that does not read, and closes it if it never does. A handler that sends by itself pauses if the
+/// status is not [`Sent`](SendStatus::Sent).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendStatus {
-    /// The message is on its way.
+    /// The message was queued.
     Sent,
-    /// The message is on its way, and more than half of what may wait for this client does: pause
-    /// if you can.
+    /// The message was queued, and the client's outbox is more than half full: pause.
     Behind,
     /// The message was dropped: the connection is closing, or the client is too far behind and will
-    /// be closed.
+    /// be closed, or, from another thread, the mailbox of its worker is full.
     Dropped,
 }

@@ -23,24 +23,25 @@ use super::{
 };
 use crate::ws::frame::PreparedFrame;
 
-/// Published ids that a session remembers, so that a repeat is known for one.
+/// Published ids that a session remembers, to recognise repeats.
 pub(super) const RECENT_IDS_MAX: usize = 128;
 
-/// One client's session. Shared by the table of sessions and the connection that it is attached to.
+/// One client's session. Shared by the table of sessions and the connection that the session is
+/// attached to.
 pub(crate) struct Session {
     pub(crate) client_id: Uuid,
-    /// The secret of its [`SessionToken`].
+    /// The secret of the [`SessionToken`].
     secret: [Uuid; 2],
-    /// The route it was begun on, and may be resumed on.
+    /// The route on which the session began, and on which it may be resumed.
     pub(crate) route: u16,
-    /// Whether it outlives its connection.
+    /// Whether the session outlives its connection.
     pub(crate) resumable: bool,
     formatter: Arc<dyn NoticeFormatter>,
-    /// The connection that may publish for it, as [`ConnId::packed`] has it. Beside the lock, so
-    /// that a publish need not take that.
+    /// The connection that may publish for the session, as [`ConnId::packed`]. Outside the lock, so
+    /// that a publish need not take it.
     sender: AtomicU64,
-    /// Taken before any room's lock and before the table's; together with another session's only
-    /// in the order of their client ids.
+    /// Taken before any room's lock and before the table's. Two sessions are locked in the order of
+    /// their client ids.
     pub(super) state: Mutex<SessionState>,
 }
 
@@ -51,27 +52,28 @@ pub(crate) struct Sender<'a> {
     pub(crate) conn: ConnId,
 }
 
-/// What the lock of a [`Session`] protects.
+/// The state that the lock of a [`Session`] protects.
 pub(super) struct SessionState {
     pub(super) attachment: Attachment,
-    /// Its client has said nothing yet, and may be about to take up an earlier session.
+    /// Whether the client has sent nothing yet, and may still resume an earlier session.
     pub(super) fresh: bool,
-    /// Not shown in presence yet, because of that.
+    /// Whether the session is not shown in presence yet, because its client may still resume
+    /// another one.
     pub(super) provisional: bool,
     pub(super) memberships: Vec<SessionMembership>,
-    /// The name it goes by in presence.
+    /// The client's name in presence.
     pub(super) name: Option<Arc<str>>,
-    /// Boxed, as `cold` is, so that the many sessions without any do not pay for the space.
+    /// Boxed, like `cold`, so that the many sessions without an inbox do not pay for the space.
     pub(super) inbox: Option<Box<Inbox>>,
     cold: Option<Box<ColdState>>,
 }
 
-/// What few sessions have.
+/// State that few sessions have.
 #[derive(Default)]
 pub(super) struct ColdState {
     pub(super) patterns: Vec<RoomPattern>,
-    /// Rooms that match one of the patterns and were left by name; as many as the session may be
-    /// in, the latest ones.
+    /// Rooms that match a pattern and were left by name: the latest ones, at most as many as the
+    /// session may be in.
     pub(super) declined: VecDeque<RoomKey>,
     recent_ids: VecDeque<RecentId>,
 }
@@ -79,11 +81,11 @@ pub(super) struct ColdState {
 static EMPTY_COLD_STATE: ColdState =
     ColdState { patterns: Vec::new(), declined: VecDeque::new(), recent_ids: VecDeque::new() };
 
-/// Which connection a session is attached to.
+/// The connection that a session is attached to, if any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Attachment {
     To(ConnId),
-    /// To none since this millisecond of the hub's clock.
+    /// Attached to no connection since this millisecond of the hub's clock.
     Away(u64),
     Ended,
 }
@@ -91,19 +93,19 @@ pub(super) enum Attachment {
 /// A room that a session is in.
 pub(super) struct SessionMembership {
     pub(super) room: Arc<Room>,
-    /// The client is told who comes and goes.
+    /// Whether the client gets presence notices.
     pub(super) watching: bool,
-    /// The subscription that joined the room, if one did.
+    /// The pattern whose subscription joined the room, if any.
     pub(super) pattern: Option<RoomPattern>,
 }
 
-/// A publish with an id, from which a repeat of it is answered.
+/// A publish with an id. A repeat is answered from it.
 struct RecentId {
     id: Uuid,
     to: Recipient,
 }
 
-/// Whom a publish went to, and the number it got there.
+/// The rooms or the client that a publish went to, and its number there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Recipient {
     /// In the order of their keys.
@@ -152,33 +154,33 @@ impl Session {
         SessionToken { client_id: self.client_id, secret: self.secret }
     }
 
-    /// Puts `notice` into the words of its handler. Locks are held here, and what they protect must
-    /// not be left half changed, so a handler that panics tells nothing.
+    /// Formats `notice` with the session's handler. Catches a panic of the handler and returns
+    /// `None`, because the caller holds locks whose state must not be left half changed.
     pub(super) fn format_notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame> {
         let formatted = catch_unwind(AssertUnwindSafe(|| self.formatter.notice(notice)));
         formatted.unwrap_or_else(|_| {
-            log::error!("the handler panicked at {notice:?}");
+            log::error!("the handler panicked while formatting {notice:?}");
             None
         })
     }
 
-    /// The room of that name, if it is in it.
+    /// Returns the room `name` if the session is in it.
     pub(crate) fn room(&self, name: &str) -> Option<Arc<Room>> {
         let state = self.state.lock();
         state.membership(name).map(|at| Arc::clone(&state.memberships[at].room))
     }
 
-    /// Makes `conn` the only connection that may publish for it.
+    /// Makes `conn` the only connection that may publish for the session.
     pub(super) fn set_sender(&self, conn: ConnId) {
         self.sender.store(conn.packed(), Ordering::Release);
     }
 
-    /// Notes that its client has spoken, so that it takes up no other session any more.
+    /// Notes that the client has sent a message, so that it can no longer resume another session.
     pub(crate) fn set_begun(&self) {
         self.state.lock().fresh = false;
     }
 
-    /// The connection that it is attached to.
+    /// Returns the connection that the session is attached to.
     pub(crate) fn conn(&self) -> Option<ConnId> {
         match self.state.lock().attachment {
             Attachment::To(conn) => Some(conn),
@@ -188,10 +190,11 @@ impl Session {
 }
 
 impl Sender<'_> {
-    /// Fails where another connection has taken the session over.
+    /// Fails if another connection has taken the session over.
     ///
-    /// Called under the lock of the session, or of the room that is published to: a takeover locks
-    /// the session and enters its rooms before it is answered, so nothing passes there after that.
+    /// Called under the lock of the session, or of the room that is published to. A takeover locks
+    /// the session and enters its rooms before it is answered, so nothing from the old connection
+    /// gets through afterwards.
     pub(super) fn check_not_taken_over(&self) -> Result<(), RoomError> {
         match self.session.sender.load(Ordering::Acquire) == self.conn.packed() {
             true => Ok(()),
@@ -213,12 +216,12 @@ impl SessionState {
         self.cold = None;
     }
 
-    /// The index of its membership in the room of that name.
+    /// Returns the index of the session's membership in the room `name`.
     pub(super) fn membership(&self, name: &str) -> Option<usize> {
         self.memberships.iter().position(|membership| membership.room.name.as_str() == name)
     }
 
-    /// The number that an earlier message with `id` to that client got.
+    /// Returns the number of an earlier message with `id` to `client`.
     pub(super) fn recent_direct(&self, id: Uuid, client: &Uuid) -> Option<u64> {
         self.recent(id).find_map(|to| match to {
             Recipient::Client(other, seq) if other == client => Some(*seq),
@@ -226,7 +229,7 @@ impl SessionState {
         })
     }
 
-    /// The numbers that an earlier message with `id` to these rooms, and no others, got.
+    /// Returns the numbers of an earlier message with `id` to exactly these rooms.
     pub(super) fn recent_publish(&self, id: Uuid, rooms: &[&Room]) -> Option<Box<[u64]>> {
         self.recent(id).find_map(|to| match to {
             Recipient::Rooms(numbered) if numbered.len() == rooms.len() => {
@@ -245,7 +248,7 @@ impl SessionState {
         recent.map(|recent| &recent.to)
     }
 
-    /// Remembers a publish with an id, and forgets the oldest.
+    /// Remembers a publish with an id, and forgets the oldest one beyond the bound.
     pub(super) fn remember_publish(&mut self, id: Uuid, to: Recipient) {
         let recent_ids = &mut self.cold_mut().recent_ids;
         if recent_ids.len() == RECENT_IDS_MAX {
@@ -254,8 +257,8 @@ impl SessionState {
         recent_ids.push_back(RecentId { id, to });
     }
 
-    /// Notes that a room that a subscription matches was left by name: it must not come back by
-    /// itself.
+    /// Notes that a room that a pattern matches was left by name, so that a resume does not join it
+    /// again.
     pub(super) fn decline(&mut self, room: &Room, max: usize) {
         if self.cold().patterns.iter().any(|pattern| pattern.matches(&room.name)) {
             let declined = &mut self.cold_mut().declined;

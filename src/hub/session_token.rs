@@ -1,22 +1,23 @@
-//! The secret by which a client takes up its session again.
+//! The secret that lets a client resume its session.
 
 use std::fmt;
 
 use uuid::Uuid;
 
-/// What a client shows to take up its session again: unguessable, and for that client alone.
+/// The secret with which a client resumes its session. Unguessable; give it to that client only.
+///
+/// `Display` prints 96 hexadecimal digits, which `FromStr` reads. `Debug` hides the secret.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SessionToken {
     pub(super) client_id: Uuid,
-    /// Two random UUIDs: 244 bits that nobody guesses.
+    /// Two random UUIDs: 244 random bits.
     pub(super) secret: [Uuid; 2],
 }
 
 impl SessionToken {
     /// Whether `shown` has the same secret.
     pub(super) fn has_secret_of(&self, shown: &SessionToken) -> bool {
-        // The secret is compared in whole words, whose time tells nothing that helps to guess 244
-        // bits; all of them are looked at all the same.
+        // Constant time: both words are always compared.
         let pairs = self.secret.iter().zip(&shown.secret);
         pairs.fold(0, |sum, (own, shown)| sum | (own.as_u128() ^ shown.as_u128())) == 0
     }
@@ -31,12 +32,12 @@ impl fmt::Display for SessionToken {
 
 impl fmt::Debug for SessionToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // It is a secret, and debug output ends up in logs.
+        // Debug output ends up in logs, so it hides the secret.
         f.debug_struct("SessionToken").field("client_id", &self.client_id).finish_non_exhaustive()
     }
 }
 
-/// A text that is no session token.
+/// The error for a text that is not a session token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotAToken;
 
@@ -57,7 +58,7 @@ impl std::str::FromStr for SessionToken {
         }
         let part = |at: usize| {
             let digits = u128::from_str_radix(&text[at..at + 32], 16);
-            // `from_str_radix` takes a sign, which is no digit.
+            // `from_str_radix` accepts a sign, which a token must not have.
             let is_signed = text.as_bytes()[at] == b'+';
             digits.ok().filter(|_| !is_signed).map(Uuid::from_u128).ok_or(NotAToken)
         };

@@ -1,7 +1,7 @@
-//! The table of sessions: by client id, and those that are away by how long they have been.
+//! The table of sessions: all by client id, and those that are away by time.
 //!
-//! A session outlives its connection: for a while it keeps the client's id, its rooms and what is
-//! sent to it, and another connection that knows its secret may take it up.
+//! A resumable session outlives its connection: for the resume window it keeps the client's id,
+//! rooms and direct messages, and a connection that knows the secret can resume it.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -19,7 +19,8 @@ use super::{
 };
 use crate::metrics::SessionMetrics;
 
-/// All sessions. Usable from any thread. Its lock is taken after a session's, never before.
+/// All sessions. Usable from any thread. The lock of the table is taken after a session's, never
+/// before.
 pub(crate) struct Sessions {
     table: Mutex<Table>,
     /// Where the ids of clients are counted up instead of drawn: the next one.
@@ -45,8 +46,8 @@ impl Sessions {
         }
     }
 
-    /// Begins a session on `conn`, under a fresh client id. Every session that was begun is
-    /// given to [`Hub::depart`](super::Hub::depart) when its connection ends.
+    /// Begins a session on `conn`, with a fresh client id. The caller must pass the session to
+    /// [`Hub::depart`](super::Hub::depart) when the connection ends.
     pub(crate) fn begin(
         &self,
         conn: ConnId,
@@ -67,12 +68,12 @@ impl Sessions {
         self.table.lock().by_client.get(client_id).cloned()
     }
 
-    /// The session that a token belongs to.
+    /// Finds the session of a token.
     pub(super) fn find_by_token(&self, token: &SessionToken) -> Option<Arc<Session>> {
         self.find(&token.client_id).filter(|session| session.token().has_secret_of(token))
     }
 
-    /// Counts the sessions, those that are away included, and those that are away.
+    /// Counts all sessions, and those that are away.
     pub(crate) fn gauges(&self) -> (usize, usize) {
         let table = self.table.lock();
         (table.by_client.len(), table.away.len())
@@ -82,7 +83,8 @@ impl Sessions {
         self.table.lock().by_client.remove(&session.client_id);
     }
 
-    /// Lists a session as away. Returns the one that is longest away if there are more than `max`.
+    /// Lists a session as away. If more than `max` are away, removes and returns the one that is
+    /// away longest.
     pub(super) fn set_away(
         &self,
         session: &Arc<Session>,
@@ -101,7 +103,7 @@ impl Sessions {
         self.table.lock().away.remove(&(since_ms, session.client_id));
     }
 
-    /// Takes at most `max` sessions off the list that are away since `until_ms` or longer.
+    /// Takes at most `max` sessions off the list that have been away since `until_ms` or longer.
     pub(super) fn overdue(&self, until_ms: u64, max: usize) -> Vec<(u64, Arc<Session>)> {
         let mut table = self.table.lock();
         let mut overdue = Vec::new();

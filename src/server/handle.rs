@@ -1,4 +1,4 @@
-//! The handle of a server: how others publish, close, look and shut down.
+//! The handle of a server: publish, close connections, read statistics, shut down.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -17,8 +17,7 @@ use crate::{
     ws::close::CloseReason,
 };
 
-/// A running server, seen from anywhere: clones are the same server, and all of it works from any
-/// thread.
+/// A handle to a running server. Works from any thread; clones refer to the same server.
 #[derive(Clone)]
 pub struct ServerHandle {
     pub(super) shared: Arc<Shared>,
@@ -28,16 +27,16 @@ pub struct ServerHandle {
 }
 
 impl ServerHandle {
-    /// The address the server listens on.
+    /// Returns the address the server listens on, with its actual port.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
 
-    /// Publishes to everyone in `room`, from outside of any connection. Never blocks.
+    /// Publishes to all members of `room`, from outside any connection. Never blocks.
     ///
     /// # Errors
-    /// [`RoomError::NoSuchRoom`], or [`RoomError::Overloaded`] when the server is behind; nothing
-    /// was stored then.
+    /// [`RoomError::NoSuchRoom`], or [`RoomError::Overloaded`] if a worker's mailbox is full.
+    /// Nothing was stored then.
     pub fn publish<'m>(
         &self,
         room: &str,
@@ -47,12 +46,12 @@ impl ServerHandle {
         self.shared.hub.publish(None, &found, &message.into())
     }
 
-    /// Makes `room` if it does not exist, so that it can be published to before anyone is in it. It
-    /// goes again when it has neither members nor messages.
+    /// Makes `room` if it does not exist, so that it can be published to before it has members. The
+    /// room is removed again once it has neither members nor messages.
     ///
     /// # Errors
-    /// [`RoomError::TooManyRooms`], or [`RoomError::Overloaded`] when a worker that must hear of
-    /// the room is behind.
+    /// [`RoomError::TooManyRooms`], or [`RoomError::Overloaded`] if the mailbox of a worker with
+    /// subscribers to the room is full.
     pub fn open_room(&self, room: &RoomName) -> Result<(), RoomError> {
         self.shared.hub.open_room(room)
     }
@@ -60,7 +59,7 @@ impl ServerHandle {
     /// Closes a client's connection.
     ///
     /// # Errors
-    /// [`RoomError::NoSuchClient`]: no such client is connected.
+    /// [`RoomError::NoSuchClient`]: no client with this id is connected.
     pub fn close(&self, client_id: &Uuid, reason: CloseReason) -> Result<(), RoomError> {
         let session = self.shared.hub.sessions.find(client_id);
         let conn = session.and_then(|session| session.conn()).ok_or(RoomError::NoSuchClient)?;
@@ -68,19 +67,19 @@ impl ServerHandle {
         Ok(())
     }
 
-    /// Every gauge and counter, now.
+    /// Returns every gauge and counter, as `/stats` does.
     pub fn stats(&self) -> Snapshot {
         self.shared.snapshot()
     }
 
-    /// Begins to drain and returns at once: no connection is accepted any more, and everyone inside
-    /// gets their last messages and a Close 1001. A connection that is not done within `grace`
-    /// is cut off. Later calls change nothing.
+    /// Begins to drain and returns at once. The server accepts no more connections, and each open
+    /// one gets its last messages and a Close 1001. Connections that are still open after `grace`
+    /// are cut off. Later calls change nothing.
     pub fn shutdown(&self, grace: Duration) {
         let _ = self.ask.try_send(grace);
     }
 
-    /// Waits until the server has stopped.
+    /// Blocks until the server has stopped.
     pub fn join(&self) {
         let _ = self.stopped.recv();
     }

@@ -38,10 +38,10 @@ use crate::{
 pub use handle::ServerHandle;
 use stepped::SteppedServer;
 
-/// Connections the kernel may hold until the acceptor comes to them.
+/// Connections the kernel may queue until the acceptor accepts them.
 const BACKLOG: i32 = 4096;
 
-/// What a server is made of, before it is bound.
+/// The configuration, routes and pages of a server that is not bound yet.
 #[derive(Default)]
 pub struct Builder {
     config: Config,
@@ -49,8 +49,8 @@ pub struct Builder {
     pages: Vec<StaticPage>,
 }
 
-/// A server that is bound and does not serve yet: clients may connect, and are accepted with
-/// [`run`](Server::run) or [`spawn`](Server::spawn).
+/// A server that is bound and does not serve yet. Clients can connect, and are served once
+/// [`run`](Server::run) or [`spawn`](Server::spawn) is called.
 pub struct Server {
     listener: TcpListener,
     local_addr: SocketAddr,
@@ -58,21 +58,20 @@ pub struct Server {
     arrivals: Vec<Sender<Arrival>>,
     handle: ServerHandle,
     asked: Receiver<Duration>,
-    /// Dropped when the server has stopped, which is how [`ServerHandle::join`] hears of it.
+    /// Dropped when the server has stopped, which ends [`ServerHandle::join`].
     running: Sender<()>,
 }
 
 impl Builder {
-    /// Replaces the configuration, which is the default one otherwise.
+    /// Sets the configuration. Default: [`Config::default`].
     pub fn config(mut self, config: Config) -> Builder {
         self.config = config;
         self
     }
 
-    /// Mounts a handler on the WebSocket route `path`.
+    /// Mounts a handler on the WebSocket route `path`, such as `/ws`.
     ///
-    /// Of two handlers on one path the first is served. `/health` and `/stats` are the server's
-    /// own.
+    /// If two handlers share a path, the first one serves it. `/health` and `/stats` are reserved.
     pub fn route(mut self, path: &str, handler: impl IntoService) -> Builder {
         let service = handler.into_service();
         let jobs = service.jobs.map(|(threads, queue_max)| JobPool::new(threads, queue_max));
@@ -80,27 +79,27 @@ impl Builder {
         self
     }
 
-    /// Serves `body` under exactly `path`, so that a program can bring the page that opens its
-    /// socket.
+    /// Serves `body` under exactly `path`, such as the page that opens the WebSocket.
     ///
-    /// GET and HEAD are answered, with the type that is given here (`text/html; charset=utf-8`),
-    /// and with an `ETag`: a browser asks each time and is sent the body once. The body is shared
-    /// by all who are sent it, so `include_str!` and `include_bytes!` cost nothing more. A page
-    /// needs no permit, and may be larger than `buffer_bytes`: it is sent as fast as it is read,
-    /// and given up on when nothing of it is read for `timeout`.
+    /// Answers GET and HEAD with `content_type` (such as `text/html; charset=utf-8`) and an `ETag`:
+    /// a browser asks each time and gets the body once. All answers share the bytes of the body, so
+    /// `include_str!` and `include_bytes!` cost no copy. A page needs no permit, and may be larger
+    /// than `buffer_bytes`. The connection is closed if the client reads nothing of it for
+    /// `timeout`.
     ///
-    /// For a few pages that belong to the program. There are no directories, no ranges, no
-    /// compression.
+    /// Meant for a few pages that belong to the program: no directories, no ranges, no compression.
     pub fn page(mut self, path: &str, content_type: &str, body: impl Into<Bytes>) -> Builder {
         self.pages.push(StaticPage::new(path, content_type, body.into()));
         self
     }
 
-    /// Checks everything and listens. Port 0 takes a free one; [`Server::local_addr`] tells which.
+    /// Checks the configuration, routes and pages, and listens. Port 0 picks a free port;
+    /// [`Server::local_addr`] returns it.
     ///
     /// # Errors
-    /// A value out of range, a path that is not one or that a page shares, an address in use or not
-    /// to be had.
+    /// [`ErrorKind::Config`]: a setting is out of range. [`ErrorKind::InvalidInput`]: a path is not
+    /// legal, or taken twice by pages. [`ErrorKind::AddressInUse`] or [`ErrorKind::System`]: the
+    /// server cannot listen on the address.
     pub fn bind(self) -> Result<Server, Error> {
         self.check()?;
         let (listener, local_addr) = listen(&self.config)?;
@@ -111,15 +110,19 @@ impl Builder {
         Ok(Server { listener, local_addr, workers, arrivals, handle, asked, running })
     }
 
-    /// Checks everything, and makes a server that listens nowhere and whose turns are made by hand,
-    /// for tests of a handler.
+    /// Makes a server for tests of a handler: it listens nowhere, and the test makes its turns. See
+    /// [`stepped`](crate::stepped).
     ///
     /// # Errors
-    /// A value out of range, a path that is not one or that a page shares, a blocking handler.
+    /// [`ErrorKind::Config`]: a setting is out of range. [`ErrorKind::InvalidInput`]: a path is not
+    /// legal or taken twice, or a handler is blocking.
     pub fn stepped(self) -> Result<SteppedServer, Error> {
         self.check()?;
         if let Some(route) = self.routes.iter().find(|route| route.jobs.is_some()) {
-            let message = format!("the handler of '{}' blocks, which needs threads", route.path);
+            let message = format!(
+                "the handler of '{}' is blocking; a stepped server has no threads for it",
+                route.path
+            );
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
         let Parts { shared, workers, .. } = self.assemble(Clock::stepped())?;
@@ -135,7 +138,7 @@ impl Builder {
         check_paths(&self.routes, &self.pages)
     }
 
-    /// Everything but the listener.
+    /// Makes everything but the listener.
     fn assemble(self, clock: Clock) -> Result<Parts, Error> {
         let Builder { config, routes, pages } = self;
         let cannot_poll = |error| Error::io("cannot make a poll for a worker", error);
@@ -154,14 +157,14 @@ impl Builder {
     }
 }
 
-/// What a server is made of besides its listener.
+/// The parts of a server besides its listener.
 struct Parts {
     shared: Arc<Shared>,
     workers: Vec<Worker>,
     arrivals: Vec<Sender<Arrival>>,
 }
 
-/// One worker for each poll, and the acceptor's way to it.
+/// Makes a worker for each poll, and the acceptor's channel to it.
 fn staff(
     shared: &Arc<Shared>,
     polls: Vec<Poll>,
@@ -189,20 +192,22 @@ fn check_paths(routes: &[Route], pages: &[StaticPage]) -> Result<(), Error> {
             ));
         }
         if RESERVED_PATHS.contains(&path) {
-            return refuse(format!("the {what} '{path}' is the server's own"));
+            return refuse(format!("the {what} '{path}' is reserved for the server"));
         }
-        // Of two routes the first is served; a page that nobody would ever see is a mistake.
+        // Of two routes the first is served; a page that is never served is a mistake.
         if what == "page" && named.clone().take(index).any(|(_, earlier)| earlier == path) {
-            return refuse(format!("the page '{path}' is on a path that is taken"));
+            return refuse(format!("the page '{path}' is on a path that is already taken"));
         }
     }
     match pages.iter().find(|page| !page.has_legal_type()) {
-        Some(page) => refuse(format!("the content type of the page '{}' is none", page.path)),
+        Some(page) => {
+            refuse(format!("the content type of the page '{}' cannot stand in a header", page.path))
+        }
         None => Ok(()),
     }
 }
 
-/// Listens on the first address of the configured host that takes it.
+/// Listens on the first address of the configured host that works.
 fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), Error> {
     let shown = match config.host.contains(':') {
         true => format!("[{}]:{}", config.host, config.port),
@@ -230,7 +235,7 @@ fn tcp_socket(address: SocketAddr) -> std::io::Result<Socket> {
 fn listen_on(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = tcp_socket(address)?;
     if address.is_ipv6() {
-        // `::` is everyone, IPv4 included.
+        // `::` includes IPv4.
         socket.set_only_v6(false)?;
     }
     if REUSES_ADDRESS {
@@ -243,25 +248,25 @@ fn listen_on(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 impl Server {
-    /// Begins to describe a server.
+    /// Returns a builder with the default configuration and no routes.
     pub fn builder() -> Builder {
         Builder::default()
     }
 
-    /// The address it listens on, with the port that was found for port 0.
+    /// Returns the address the server listens on, with the actual port if port 0 was configured.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
 
-    /// A handle to control it with, from any thread.
+    /// Returns a handle that controls the server from any thread.
     pub fn handle(&self) -> ServerHandle {
         self.handle.clone()
     }
 
-    /// Serves on threads of its own and returns at once.
+    /// Serves on threads of the server's own, and returns at once.
     ///
     /// # Errors
-    /// The operating system refused a thread.
+    /// [`ErrorKind::System`]: the operating system refused a thread.
     pub fn spawn(self) -> Result<ServerHandle, Error> {
         let handle = self.handle();
         let run = move || {
@@ -277,7 +282,8 @@ impl Server {
     /// Serves until [`ServerHandle::shutdown`] is called and the connections are drained.
     ///
     /// # Errors
-    /// The operating system refused a thread, or a worker failed; the server has then stopped.
+    /// [`ErrorKind::System`]: the operating system refused a thread, or a worker failed. The server
+    /// has stopped then.
     pub fn run(self) -> Result<(), Error> {
         let Server { listener, local_addr, workers, arrivals, handle, asked, running } = self;
         let shared = handle.shared;
@@ -309,7 +315,7 @@ impl Server {
             }
         };
 
-        // The order matters: nobody new comes in, then everyone inside is told.
+        // The order matters: first no new connection is accepted, then the open ones drain.
         let deadline = Instant::now() + grace;
         shared.draining.store(true, Ordering::SeqCst);
         shared.admission.close();
@@ -327,7 +333,7 @@ impl Server {
                 }
                 recv(crossbeam_channel::at(deadline)) -> _ => {
                     let left = shared.admission.gauges().0;
-                    log::warn!("the grace is over with {left} connections left");
+                    log::warn!("{left} connections are cut off: they did not close within the drain timeout");
                     break;
                 }
             }
@@ -340,14 +346,15 @@ impl Server {
             pool.stop();
         }
         drop(job_alive);
-        // Jobs that outlive the grace are the handler's own; the process need not wait for them.
+        // Jobs that outlive the grace are abandoned: the process need not wait for a handler's
+        // threads.
         let _ = jobs_done.recv_deadline(deadline);
         drop(running);
         failure.map_or(Ok(()), Err)
     }
 }
 
-/// Starts a worker's thread, which reports its failure if it has one.
+/// Starts a worker's thread. The thread reports a failure to `report`.
 fn start_worker(
     index: usize,
     worker: Worker,
@@ -370,7 +377,7 @@ fn start_worker(
         .map_err(|error| Error::io("cannot start a worker thread", error))
 }
 
-/// The acceptor's thread, and how to end it though it blocks.
+/// The acceptor's thread, and the means to end its blocking `accept`.
 struct Accepting {
     thread: thread::JoinHandle<()>,
     stopping: Arc<AtomicBool>,
@@ -413,8 +420,8 @@ impl Accepting {
         Ok(Accepting { thread, stopping, pause, wake_socket, wake_addr })
     }
 
-    /// Stops accepting and closes the listener. A connection to itself ends a blocking `accept` on
-    /// every platform.
+    /// Stops accepting and closes the listener. Connecting to the listener ends a blocking `accept`
+    /// on every platform.
     fn stop(self) {
         const PATIENCE: Duration = Duration::from_millis(100);
         self.stopping.store(true, Ordering::SeqCst);

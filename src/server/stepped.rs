@@ -1,8 +1,9 @@
-//! A server whose turns are made by hand, with clients of memory: no port, no thread, no sleep.
+//! A server for tests that makes its turns on request, with in-memory clients: no port, no thread,
+//! no sleep.
 //!
-//! For tests of a [`Handler`](crate::Handler): everything that a worker does for a connection, from
-//! its request head to its last byte, is done by the code that serves, in an order that is the same
-//! each time. What is written to a client is there as soon as a turn is over.
+//! Meant for tests of a [`Handler`](crate::Handler). The production code serves each connection,
+//! from the request head to the last byte, in a deterministic order. Output for a client can be
+//! read as soon as a turn is over.
 //!
 //! ```
 //! use rusty_socks::{Context, Message, Server};
@@ -18,15 +19,16 @@
 //! # Ok::<(), rusty_socks::Error>(())
 //! ```
 //!
-//! Bytes go in and come out as they would on a socket: a test brings its own WebSocket client, such
+//! Clients read and write raw bytes, as on a socket. A test brings its own WebSocket client, such
 //! as `tungstenite::protocol::WebSocketContext` over [`MemoryClient`].
 //!
-//! Time stands still until [`SteppedServer::advance`]: deadlines, pings and closes, the age of
-//! histories, how long a session may be away. Client ids are counted up, so that what is sorted by
-//! them is the same in each run; message ids, epochs and session tokens are random. What a handler
-//! measures by itself goes by the clock of the machine, such as the rate limits of the chat
-//! protocol. The jobs of a [`blocking`](crate::Handler::blocking)
-//! handler need threads, which a stepped server has not: its calls wait for ever.
+//! Time moves only with [`SteppedServer::advance`]: deadlines, pings and closes, the age of
+//! histories, the resume window. Client ids are counted up, so that what is sorted by them is the
+//! same in each run; message ids, epochs and session tokens are random. What a handler measures by
+//! itself goes by the machine's clock, such as the rate limits of the chat protocol.
+//!
+//! [`blocking`](crate::Handler::blocking) handlers need threads, which a stepped server does not
+//! have; [`Builder::stepped`](crate::Builder::stepped) refuses them.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -42,16 +44,16 @@ use crate::{
     },
 };
 
-/// Where a client of memory seems to come from.
+/// The address from which in-memory clients seem to connect.
 const REMOTE: ([u8; 4], u16) = ([127, 0, 0, 1], 1);
 
-/// Turns that [`SteppedServer::settle`] makes at most.
+/// The most turns that [`SteppedServer::settle`] makes.
 const SETTLE_TURNS_MAX: usize = 100_000;
 
-/// Slots and generations of the connections whose client has done something since the last turn.
+/// Slots and generations of the connections whose clients acted since the last turn.
 type Touched = Arc<Mutex<Vec<(usize, u32)>>>;
 
-/// A server that does nothing between the turns it is told to make. Made by
+/// A server that acts only in the turns that a test makes. Made by
 /// [`Builder::stepped`](crate::Builder::stepped); used by one thread.
 pub struct SteppedServer {
     workers: Vec<SteppedWorker>,
@@ -61,14 +63,14 @@ pub struct SteppedServer {
     next_worker: usize,
 }
 
-/// One worker and who has something for it.
+/// A worker, and the connections with input for it.
 struct SteppedWorker {
     worker: Worker,
     touched: Touched,
 }
 
-/// The client's end of a connection to a [`SteppedServer`]. Clones are the same end. What a client
-/// does takes effect in the server's next turn.
+/// The client's end of a connection to a [`SteppedServer`]. Clones refer to the same end. The
+/// server sees what the client did in its next turn.
 #[derive(Clone)]
 pub struct MemoryClient {
     wire: Arc<Mutex<Wire>>,
@@ -84,16 +86,17 @@ impl SteppedServer {
         SteppedServer { workers, steps: Steps::new(), shared, handle, next_worker: 0 }
     }
 
-    /// The handle that a running server would have. [`shutdown`](ServerHandle::shutdown) and
-    /// [`join`](ServerHandle::join) do nothing here.
+    /// Returns the handle that a running server would have. [`shutdown`](ServerHandle::shutdown)
+    /// and [`join`](ServerHandle::join) do nothing on a stepped server.
     pub fn handle(&self) -> &ServerHandle {
         &self.handle
     }
 
-    /// Dials; the workers get connections in turn. The server has not read a byte of it yet.
+    /// Opens a connection, on the workers in turn. The server reads nothing of it before its next
+    /// turn.
     ///
     /// # Errors
-    /// [`ErrorKind::Overloaded`]: `max_pending_heads` connections have not sent their request yet.
+    /// [`ErrorKind::Overloaded`]: `max_pending_heads` connections have not sent their request head.
     pub fn connect(&mut self) -> Result<MemoryClient, Error> {
         let Some(head) = self.shared.pending_heads.take() else {
             return Err(Error::new(ErrorKind::Overloaded, "too many request heads are pending"));
@@ -105,8 +108,7 @@ impl SteppedServer {
         Ok(MemoryClient { wire, touched: Arc::clone(&stepped.touched) })
     }
 
-    /// One turn of every worker, in their order: what clients did is read, handlers are called, and
-    /// what they sent is written.
+    /// Makes one turn of every worker, in order: reads input, calls handlers, writes output.
     pub fn turn(&mut self) {
         for stepped in &mut self.workers {
             stepped.worker.step(&mut stepped.touched.lock(), &mut self.steps);
@@ -151,10 +153,10 @@ impl SteppedServer {
         self.workers.iter().map(largest).max().unwrap_or_default()
     }
 
-    /// Makes turns until there is nothing left to do. Returns how many it made.
+    /// Makes turns until there is nothing left to do. Returns their number.
     ///
     /// # Panics
-    /// The server is still busy after 100,000 turns, which is a fault of a handler or of the
+    /// If the server is still busy after 100,000 turns, which is a bug of a handler or of the
     /// server.
     pub fn settle(&mut self) -> usize {
         for turns in 1..=SETTLE_TURNS_MAX {
@@ -169,13 +171,13 @@ impl SteppedServer {
         panic!("the server is still busy after {SETTLE_TURNS_MAX} turns");
     }
 
-    /// Lets time pass. What is due by then happens in the next turn.
+    /// Moves all clocks forward. Timers that are due run in the next turn.
     pub fn advance(&mut self, by: Duration) {
         self.workers.iter_mut().for_each(|stepped| stepped.worker.advance(by));
         self.shared.hub.clock.advance(by);
     }
 
-    /// Connections that are not over.
+    /// Returns the number of connections that are not over.
     pub fn connections(&self) -> usize {
         self.workers.iter().map(|stepped| stepped.worker.connections()).sum()
     }
@@ -188,12 +190,12 @@ impl MemoryClient {
         self.touch();
     }
 
-    /// What the server has written since the last call.
+    /// Returns what the server has written since the last call.
     pub fn read(&self) -> Vec<u8> {
         std::mem::take(&mut self.wire.lock().from_server)
     }
 
-    /// Shows `look` what the server has written since the last call, without giving it away.
+    /// Passes to `look` what the server has written since the last call, without a copy.
     pub fn read_with<R>(&self, look: impl FnOnce(&[u8]) -> R) -> R {
         let mut wire = self.wire.lock();
         let result = look(&wire.from_server);
@@ -201,19 +203,19 @@ impl MemoryClient {
         result
     }
 
-    /// Bytes that were written and that the server has not read.
+    /// Returns the number of bytes that the client wrote and the server has not read.
     pub fn unread(&self) -> usize {
         self.wire.lock().to_server.len()
     }
 
-    /// The server may write so many bytes from now on before the connection takes no more; without
-    /// a call there is no limit.
+    /// Limits how many bytes the server can write from now on before its writes would block.
+    /// Default: no limit.
     pub fn set_window(&self, bytes: usize) {
         self.wire.lock().write_room = bytes;
         self.touch();
     }
 
-    /// Ends the client's direction: the server reads what was written, and then the end.
+    /// Ends the client's direction: the server reads what was written, and then end of file.
     pub fn end(&self) {
         self.wire.lock().client_ended = true;
         self.touch();
@@ -238,7 +240,7 @@ impl MemoryClient {
 }
 
 impl io::Read for MemoryClient {
-    /// Takes what the server has written; `WouldBlock` where there is nothing, 0 at its end.
+    /// Takes what the server has written. Returns `WouldBlock` if there is nothing, 0 at the end.
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let mut wire = self.wire.lock();
         let n = into.len().min(wire.from_server.len());

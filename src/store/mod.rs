@@ -1,7 +1,8 @@
-//! The message store: what a room remembers, bounded by count, bytes and age.
+//! The message store: one room's history, bounded by count, bytes and age.
 //!
-//! Each room has one [`History`], used under the room's lock. Positions are an epoch and a sequence
-//! number: `seq` has no holes within an epoch, and an epoch ends with the memory that held it.
+//! Each room has one [`History`], used under the room's lock. A position is an epoch and a sequence
+//! number. `seq` has no holes within an epoch. An epoch ends when the room is removed or the server
+//! stops.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -9,12 +10,14 @@ use uuid::Uuid;
 
 use crate::ws::frame::PreparedFrame;
 
-/// Which life of a room a sequence number belongs to. Opaque; two are equal or they are not.
+/// The life of a room that a sequence number belongs to. Opaque; compare with `==`.
+///
+/// A room that is removed and made again, or that belongs to a restarted server, has a new epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch(u64);
 
 impl Epoch {
-    /// No room's epoch. A position in it cannot be recovered.
+    /// An epoch that no room has. A position in it cannot be recovered.
     pub const UNKNOWN: Epoch = Epoch(0);
 
     fn random() -> Epoch {
@@ -36,16 +39,16 @@ impl std::str::FromStr for Epoch {
     }
 }
 
-/// A place in a room's stream: just behind message `seq` of `epoch`.
+/// A position in a room's messages: just after message `seq` of `epoch`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// The room's life.
+    /// The epoch of the room.
     pub epoch: Epoch,
-    /// The last message before this place; 0 before the first.
+    /// The number of the last message before this position; 0 before the first.
     pub seq: u64,
 }
 
-/// What a history may hold.
+/// The bounds of a history.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HistoryBounds {
     pub(crate) messages_max: usize,
@@ -57,7 +60,7 @@ pub(crate) struct HistoryBounds {
 #[derive(Debug)]
 pub(crate) struct History {
     epoch: Epoch,
-    /// The number of the newest message ever appended, kept or not.
+    /// The number of the newest message, kept or not.
     last_seq: u64,
     entries: VecDeque<Entry>,
     bytes: usize,
@@ -66,18 +69,18 @@ pub(crate) struct History {
 #[derive(Debug)]
 struct Entry {
     frame: PreparedFrame,
-    /// Milliseconds on the server's own clock, which never goes back.
+    /// In milliseconds of the server's monotonic clock.
     stored_ms: u64,
 }
 
-/// Which part of a history is asked for.
+/// The part of a history to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Range {
-    /// The newest.
+    /// The newest messages.
     Latest,
-    /// The newest of those below this number.
+    /// The newest messages with a number below this one.
     Before(u64),
-    /// The oldest of those above this number.
+    /// The oldest messages with a number above this one.
     After(u64),
 }
 
@@ -90,7 +93,7 @@ impl History {
         Position { epoch: self.epoch, seq: self.last_seq }
     }
 
-    /// Keeps `frame` as the next message, and lets go of what no longer fits.
+    /// Keeps `frame` as the next message, and drops old messages beyond the bounds.
     pub(crate) fn append(&mut self, frame: PreparedFrame, now_ms: u64, bounds: &HistoryBounds) {
         self.last_seq += 1;
         self.bytes += frame.len();
@@ -107,7 +110,7 @@ impl History {
         self.last_seq
     }
 
-    /// Lets go of what is too old.
+    /// Drops messages that are too old.
     pub(crate) fn expire(&mut self, now_ms: u64, bounds: &HistoryBounds) {
         let age_max_ms = bounds.age_max.as_millis().min(u64::MAX.into()) as u64;
         while self
@@ -124,7 +127,7 @@ impl History {
             self.bytes -= entry.frame.len();
         }
         if self.entries.is_empty() {
-            // An idle room gives its memory back.
+            // Free the memory of an idle room.
             self.entries = VecDeque::new();
         }
     }
@@ -137,8 +140,8 @@ impl History {
         self.entries.is_empty()
     }
 
-    /// Everything behind `since`, or `None` when not all of it is kept any more, or it is no
-    /// position of this epoch, or it has more than `bytes_max` bytes.
+    /// Returns all messages after `since`, or `None` if some of them are not kept, if `since` is
+    /// not a position of this epoch, or if they have more than `bytes_max` bytes.
     pub(crate) fn since(&self, since: Position, bytes_max: usize) -> Option<Vec<PreparedFrame>> {
         if since.epoch != self.epoch || since.seq > self.last_seq {
             return None;
@@ -153,15 +156,15 @@ impl History {
         (bytes <= bytes_max).then_some(frames)
     }
 
-    /// Lists the messages after `seq`, as far as they are kept.
+    /// Returns the kept messages after `seq`.
     pub(crate) fn kept_since(&self, seq: u64) -> Vec<PreparedFrame> {
         let missed = usize::try_from(self.last_seq.saturating_sub(seq)).unwrap_or(usize::MAX);
         let tail = self.entries.range(self.entries.len().saturating_sub(missed)..);
         tail.map(|entry| entry.frame.clone()).collect()
     }
 
-    /// At most `limit` messages and `bytes_max` bytes of what `range` names, oldest first; but one
-    /// message is always given if there is one, so that paging comes to an end.
+    /// Returns at most `limit` messages and `bytes_max` bytes of `range`, oldest first. At least
+    /// one message is returned if there is any, so that paging makes progress.
     pub(crate) fn page(&self, range: Range, limit: usize, bytes_max: usize) -> Vec<PreparedFrame> {
         let kept = self.entries.len();
         let first_seq = self.last_seq - kept as u64 + 1;

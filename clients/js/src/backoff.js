@@ -1,19 +1,19 @@
 /** When to come back after a connection has ended, and whether to. */
 
-// What the server asks for is believed up to here; a longer wait is more likely a broken clock.
+// The longest wait that a server may ask for; a longer one is more likely a broken clock.
 const ASKED_MS_MAX = 10 * 60_000;
 
-// Our own fault by RFC 6455 section 7.4.1: coming back would not mend it. 1000 is a farewell.
+// The client's own fault by RFC 6455, 7.4.1, which a reconnect would not fix. 1000 is a normal end.
 const STOPPING = new Set([1000, 1002, 1003, 1007, 1008, 1009]);
 
-// Refusals below 500 that pass by themselves: a slow network (RFC 9110 section 15.5.9), a proxy
-// that will not replay early data (RFC 8470 section 5.2), a rate limit (RFC 6585 section 4).
+// Temporary refusals below 500: a slow network (RFC 9110, 15.5.9), a proxy that does not replay
+// early data (RFC 8470, 5.2), a rate limit (RFC 6585, 4).
 const PASSING_STATUSES = new Set([408, 425, 429]);
 
 /**
- * What an end means: `stop`, `back_off`, or `at_once`.
+ * Returns what to do after an end: `stop`, `back_off`, or `at_once`.
  *
- * `status` is the HTTP status of a refused upgrade, where the platform shows it.
+ * `status` is the HTTP status of a refused upgrade, if the platform shows it.
  */
 export function verdict({ code, status }) {
   if (status !== undefined) return status >= 500 || PASSING_STATUSES.has(status) ? 'back_off' : 'stop';
@@ -57,34 +57,34 @@ export class Backoff {
   }
 
   /**
-   * A delay for clients that all see the same change of the world, so that they do not come in one
-   * instant.
+   * Returns a random delay for clients that all see the same network change, so that they do not
+   * reconnect at once.
    */
   spread() {
     return this.#random() * Math.min(this.#capMs, this.#baseMs);
   }
 
   /**
-   * The delay in milliseconds before the next connection, or `null` for none.
+   * Returns the delay in milliseconds before the next connection, or `null` for none.
    *
-   * `livedMs` is how long the session was up, `retryAfterMs` what the HTTP answer asked for, and
-   * `reconnectAfterMs` what a `closing` frame did. `offline` says that the platform knows of no
+   * `livedMs` is the duration of the session, `retryAfterMs` the delay from the HTTP answer, and
+   * `reconnectAfterMs` that from a `closing` frame. `offline` says that the platform reports no
    * network.
    */
   after({ code, status, livedMs, retryAfterMs, reconnectAfterMs, offline = false }) {
     const means = verdict({ code, status });
     if (means === 'stop') return null;
     this.#askedMs = askedMs(reconnectAfterMs) ?? askedMs(retryAfterMs) ?? 0;
-    // Without a network an attempt is no news, and is not counted. The platform may be wrong,
-    // though: a connection that was made proves it, and else there is a try now and then.
+    // Attempts without a network are not counted. But the platform may be wrong: an established
+    // connection proves it, and otherwise there is an occasional attempt.
     if (offline && livedMs === undefined) return this.#askedMs + (this.#capMs * (1 + this.#random())) / 2;
     if (livedMs !== undefined && livedMs >= this.#settledMs) this.#attempt = 0;
     const attempt = this.#attempt;
     this.#attempt += 1;
     const jitter = this.#random() * Math.min(this.#capMs, this.#baseMs * 2 ** attempt);
     const told = askedMs(reconnectAfterMs);
-    // The server has already spread its clients, so its delay is taken as it is. One that sends them away as
-    // they come decides nothing.
+    // The server has already spread its clients, so its delay is used unchanged the first time. If
+    // it repeats, it is only the minimum delay.
     if (told !== undefined) return attempt === 0 ? told : Math.max(told, jitter);
     if (means === 'at_once' && attempt === 0) return 0;
     return (askedMs(retryAfterMs) ?? 0) + jitter;

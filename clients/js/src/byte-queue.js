@@ -3,15 +3,14 @@ const NOTHING = Buffer.alloc(0);
 /**
  * Bytes that are added at the end and taken from the front.
  *
- * They lie in one buffer: pieces without number, as a peer may send them, cost no more than their
- * bytes, but for a factor of two.
+ * One buffer holds all bytes, so that any number of small pieces takes at most twice the memory of
+ * their bytes.
  */
 export class ByteQueue {
   #buffer = NOTHING;
   #start = 0;
   #end = 0;
-  // A piece that came into an empty queue is left where it is, and nothing may be written behind
-  // it.
+  // A piece added to an empty queue is not copied, and nothing may be written after it.
   #isOwn = false;
 
   get length() {
@@ -37,7 +36,7 @@ export class ByteQueue {
   }
 
   /**
-   * Takes the first `count` bytes. There must be as many. What is given is not written to again.
+   * Takes the first `count` bytes, which must exist. The returned bytes are not overwritten later.
    */
   take(count) {
     const bytes = this.peek(count);
@@ -48,8 +47,8 @@ export class ByteQueue {
   }
 
   /**
-   * Makes space for `count` more, by doubling: on the average a byte is moved a bounded number of
-   * times.
+   * Makes space for `count` more bytes, by doubling: amortised, each byte is moved a bounded number
+   * of times.
    */
   #grow(count) {
     const { length } = this;

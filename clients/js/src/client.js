@@ -42,11 +42,11 @@ export const DEFAULTS = Object.freeze({
   unsentBytesMax: 1024 * 1024,
 });
 
-// A server that does not ping still has to answer.
+// Used for a server that does not ping.
 const PING_S = 30;
 
-// Other pings than these are not believed: without the first we would ping without end, and beyond the second
-// a timer would not hold the time.
+// The accepted range of `ping_s`: below it the client would ping constantly, and above it a timer
+// would overflow.
 const PING_S_MIN = 1;
 const PING_S_MAX = 24 * 3600;
 
@@ -65,7 +65,7 @@ export class Client {
   #makeSocket = null;
   #connection = null;
   #closeTimer = null;
-  // Why we want no more of this server.
+  // The reason for ending this client.
   #fault = null;
   #state = 'connecting';
   #closeOnAbort = () => this.close();
@@ -117,7 +117,7 @@ export class Client {
       connect: () => this.#connect(),
     });
     if (options.session) this.#session.restore(options.session, this.#tracker);
-    // Whoever does not look at it must not be ended by it.
+    // An unobserved rejection must not end the program.
     this.#readiness.promise.catch(() => {});
     const { signal } = this.#options;
     if (signal?.aborted) this.close();
@@ -178,7 +178,7 @@ export class Client {
       ended = this.#recovery.left(room);
       this.#loops.forget(ended);
     };
-    // Sent twice, or after the session was lost, it finds nothing to do.
+    // A leave that is repeated, or sent after the session was lost, has nothing to do.
     const pardon = ({ code }, wasResent) => {
       if (code === 'not_member' && (wasResent || ended.size > 0)) return { room };
       this.#recovery.notLeft(room);
@@ -197,7 +197,7 @@ export class Client {
     const queued = () => echo && this.#session.expectEcho(id);
     const ok = (answer) => {
       const places = answer.rooms ?? [answer];
-      // With echo the message itself comes, before or after this, and that is what moves the position.
+      // With echo the message itself arrives, before or after this answer, and moves the position.
       if (!echo) for (const { room, seq } of places) this.#tracker.own(room, seq);
       const rooms = answer.rooms ? { rooms: places } : {};
       return { room: places[0].room, seq: places[0].seq, ...rooms, id, repeated: answer.repeated === true };
@@ -214,7 +214,7 @@ export class Client {
   async broadcast(content, options) {
     const command = commands.broadcast(content, options, uuid);
     const { id } = command;
-    // The server does not know a repeat of these, so that a second one would be one too many.
+    // The server does not recognise a repeated broadcast, so it is sent only once.
     return this.#add(command, { ok: () => ({ id }), isOnce: true, wait: options });
   }
 
@@ -237,7 +237,7 @@ export class Client {
   /** Begins another connection now, whatever was planned, and goes on with the session there. */
   reconnect() {
     if (this.#state === 'closing' || this.#state === 'closed') return;
-    // One that is under way is what was asked for.
+    // An attempt in progress is enough.
     if (this.#state === 'connecting' && !this.#connection?.isGreeted) return;
     this.#reconnect.now();
   }
@@ -326,7 +326,7 @@ export class Client {
       case 'message':
         return this.#tracker.live(frame);
       case 'direct':
-        // Of what comes again after a resume, this is what was seen.
+        // Direct messages repeated after a resume are skipped by their number.
         checkSeq(frame.seq);
         if (frame.seq <= this.#session.direct) return undefined;
         this.#session.direct = frame.seq;
@@ -338,7 +338,7 @@ export class Client {
         return this.#recovery.matched(frame);
       case 'joined':
       case 'left':
-        // On its way when the room was left.
+        // It was in flight when the room was left.
         return this.#tracker.has(frame.room) ? this.#emitter.emit(frame.type, frame) : undefined;
       case 'unmatched':
         return this.#recovery.unmatched(frame);
@@ -356,7 +356,7 @@ export class Client {
     if (this.#session.isMine(message)) {
       const isEcho = this.#session.takeEcho(id);
       if (isReplay) this.#recovery.confirm(message);
-      // The server sends a message back in passing only if it was asked to.
+      // The server sends an own message back only in a replay, or with `echo`.
       if (isReplay && !isEcho) return;
     }
     this.#emitter.emit('message', message);
@@ -370,8 +370,7 @@ export class Client {
   }
 
   /**
-   * A change of the network or the page: what stands is looked at, and what waits need wait no
-   * longer.
+   * Handles a change of the network or the page: checks an open connection, or reconnects at once.
    */
   #worldChanged(change) {
     if (this.#state === 'closing') return;
@@ -380,7 +379,7 @@ export class Client {
       return;
     }
     if (this.#connection.check(this.#options.checkTimeoutMs)) return;
-    // An attempt that began on another network, or on none, would be tried again late or never.
+    // An attempt that began on another network, or on none, may hang, so begin a new one.
     if (change === 'online' && this.#reconnect.mayBeginAnew) this.#connect();
   }
 
@@ -429,7 +428,7 @@ export class Client {
     this.#loops.end(error);
     const told = { ...pick(end), error };
     this.#setState('closed', { end: told });
-    // Whatever outlives this client, a signal above all, keeps nothing of it.
+    // Objects that outlive this client, such as signals, must not hold references to it.
     this.#emitter.close();
     this.#options.signal?.removeEventListener('abort', this.#closeOnAbort);
     this.#ending.resolve(told);
@@ -445,7 +444,7 @@ export class Client {
 function checkNumbers(options) {
   for (const [name, standard] of Object.entries(DEFAULTS)) {
     if (typeof standard !== 'number') continue;
-    // Of these, none at all would be sent or yielded.
+    // With 0 for one of these, nothing would be sent or yielded.
     const least = ['inFlightMax', 'queueMax', 'unsentBytesMax'].includes(name) ? 1 : 0;
     const value = options[name];
     if (typeof value !== 'number' || !(value >= least)) {

@@ -1,6 +1,6 @@
 /**
- * Commands. What a caller gives is checked and turned into text at the call, so that only that call
- * can fail, and nothing that is changed later changes what is sent.
+ * Commands. Arguments are checked and serialised at the call, so that only that call can fail, and
+ * later changes of the arguments have no effect.
  */
 import { RustySocksError } from './errors.js';
 import { clean, isPattern } from './session.js';
@@ -43,7 +43,7 @@ export function join(room, options) {
   const { since, presence, sender } = given(options);
   const name = text('room', room);
   if (isPattern(name) && ((since ?? null) !== null || presence === true)) {
-    throw wrong('a pattern is joined without since and presence');
+    throw wrong('a join of a pattern must have neither since nor presence');
   }
   return new Command({
     type: 'join',
@@ -80,7 +80,7 @@ export function broadcast(content, options, freshId) {
 
 export function history(room, options) {
   const { before, after, limit } = given(options);
-  if ((before ?? null) !== null && (after ?? null) !== null) throw wrong('give before or after, not both');
+  if ((before ?? null) !== null && (after ?? null) !== null) throw wrong('history must have before or after, not both');
   return new Command({
     type: 'history',
     room: text('room', room),
@@ -136,7 +136,7 @@ function contentText(content) {
     const why = error instanceof Error ? error.message : String(error);
     throw new RustySocksError('bad_request', `content cannot be made JSON: ${why}`, { cause: error });
   }
-  // Of `undefined`, a function, a symbol, or an object whose `toJSON` gives one of these.
+  // For `undefined`, a function, a symbol, or an object whose `toJSON` returns one of these.
   if (json === undefined) throw wrong(`content must be a value that JSON has, not ${kind(content)}`);
   return json;
 }
@@ -181,7 +181,7 @@ function position(since) {
 
 /** In lower case, as the server gives it back. */
 function uuid(value) {
-  // Anything else the server would replace in silence, and a repeat would be published twice.
+  // The server would silently replace any other id, and a repeat would be published twice.
   if (typeof value === 'string' && UUID.test(value) && !NIL.test(value)) return value.toLowerCase();
   throw wrong(`id must be a UUID other than the nil one, not ${typeof value === 'string' ? `"${value}"` : kind(value)}`);
 }

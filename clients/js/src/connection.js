@@ -2,10 +2,10 @@
 import { setDatedTimeout } from './clock.js';
 import { textOf } from './command.js';
 
-// Its answer is known by its type, so that all pings may have one `ref`.
+// The answer is recognised by its type, so all pings have one `ref`.
 const PING = JSON.stringify({ type: 'ping', ref: 'ping' });
 
-// How often a connection with too much to send is looked at; no platform tells when it is less.
+// How often to poll a congested connection; no platform has an event for it.
 const DRAIN_POLL_MS = 50;
 
 export class Connection {
@@ -19,7 +19,7 @@ export class Connection {
   #lifeTimer = null;
   #pingMs;
   #graceMs;
-  // The ping that is out: `{graceMs, isCheck, wasAsleep, unsent}`.
+  // The unanswered ping: `{graceMs, isCheck, wasAsleep, unsent}`.
   #ping = null;
   #unsentBytesMax;
   #drainTimer = null;
@@ -28,9 +28,9 @@ export class Connection {
   #greetedAt;
 
   /**
-   * The handlers are `open()`, `received(bytes)` for each text, `frame(frame)` for all that is no
-   * answer, `drained()` when the connection is congested no more, and `over(end)`, once, with
-   * `code`, `reason`, `livedMs`, `wasChecked` and what the server asked for.
+   * The handlers are `open()`, `received(bytes)` for each text, `frame(frame)` for each frame that
+   * is not an answer, `drained()` when the connection is no longer congested, and `over(end)`,
+   * once, with `code`, `reason`, `livedMs`, `wasChecked` and the delays that the server asked for.
    */
   constructor({ socket, clock, openTimeoutMs, unsentBytesMax, open, received, frame, drained, over }) {
     this.#socket = socket;
@@ -58,8 +58,8 @@ export class Connection {
   }
 
   /**
-   * Sends a command. `answer(error, frame)` is called in the order of the wire, before the next frame is
-   * looked at; never, if the connection ends first.
+   * Sends a command. `answer(error, frame)` is called in the order of the answers, before the next
+   * frame is handled; never, if the connection ends first.
    */
   ask(command, answer) {
     if (this.#isOver) return;
@@ -81,8 +81,8 @@ export class Connection {
   }
 
   /**
-   * Asks the server now whether it is there, and gives it up if it does not answer within
-   * `graceMs`. Gives `false` where there is no session to look after.
+   * Pings the server now, and aborts the connection if it does not answer within `graceMs`. Returns
+   * `false` if there is no session.
    */
   check(graceMs) {
     if (this.#isOver || !this.isGreeted) return false;
@@ -122,7 +122,7 @@ export class Connection {
       else if (frame.type === 'error') answer(frame);
       else answer(null, frame);
     } catch ({ message }) {
-      // Fields that are missing, or are something else. The session goes on where it made sense.
+      // Missing or malformed fields. The session can be resumed.
       this.abort(`the server sent a frame that makes no sense: ${message}`);
     }
     return undefined;
@@ -135,7 +135,7 @@ export class Connection {
   }
 
   #sendPing(graceMs, isCheck) {
-    // Behind all that waits it would tell nothing; then any sign will do.
+    // On a congested connection the ping would wait too long, so any sign of life counts.
     const isAsked = !this.isCongested;
     if (isAsked) this.#socket.send(PING);
     this.#ping = { graceMs, isCheck: isCheck && isAsked, wasAsleep: false, unsent: this.#unsent };
@@ -150,11 +150,11 @@ export class Connection {
   #missedSign(wasLate) {
     const { graceMs, isCheck, wasAsleep, unsent } = this.#ping;
     if (this.#unsent > 0 && this.#unsent < unsent) {
-      // The ping may wait behind what is on its way still. A server that takes that is alive.
+      // The ping may wait behind earlier data. A server that reads that data is alive.
       this.#ping.unsent = this.#unsent;
       this.#awaitSign();
     } else if (wasLate && !wasAsleep) {
-      // The page or the machine slept, and the answer may not have been read. Asked once more.
+      // The page or the machine slept, and the answer may not have been read. Ping once more.
       this.#sendPing(graceMs, isCheck);
       this.#ping.wasAsleep = true;
     } else {
@@ -167,8 +167,8 @@ export class Connection {
   }
 
   /**
-   * A sign of life. What ends a check is the answer alone, because other things may have been here
-   * before.
+   * Notes a sign of life. Only the answer ends a check, because other data may be older than the
+   * check.
    */
   #heard(isPong = false) {
     if (!this.#ping) return;
@@ -177,8 +177,8 @@ export class Connection {
   }
 
   /**
-   * Looks until there is less to send. A server that talks and does not read would have the
-   * commands wait for ever: one that takes nothing for as long as it may be silent is given up.
+   * Polls until there is less to send. Aborts the connection if the server reads nothing for as
+   * long as it may be silent; otherwise commands could wait forever.
    */
   #awaitDrain() {
     if (this.#drainTimer !== null) return;

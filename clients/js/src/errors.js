@@ -2,7 +2,7 @@
 const BRAND = Symbol.for('rusty-socks.RustySocksError');
 
 /**
- * What a promise of the client is rejected with.
+ * The error with which a promise of the client is rejected.
  *
  * `code` is one of the server's error codes, or one of the client's own: `closed`, `stopped`, `outbox_full`,
  * `answer_lost`, `too_large`, `misbehaved`, `timeout`, `aborted`.

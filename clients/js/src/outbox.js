@@ -1,8 +1,8 @@
 /**
- * The commands that have no answer yet, in order, across connections.
+ * The unanswered commands, in order, across connections.
  *
- * A command is sent again on the next connection if the one it was sent on ended first, and after a while if
- * the server was too busy for it. What is sent keeps to the rates that the server has told.
+ * A command is sent again on the next connection if its connection ended before the answer, and
+ * after a delay if the server was busy. Sending obeys the server's rate limits.
  */
 import { askedMs } from './backoff.js';
 import { Command, isMembership, touches } from './command.js';
@@ -10,21 +10,20 @@ import { RustySocksError, refusal } from './errors.js';
 import { Rate } from './rate.js';
 import { boundWait } from './wait.js';
 
-// What the server says when it would take the same command later.
+// Errors after which the server would accept the command later.
 const PASSING = new Set(['rate_limited', 'overloaded']);
 
-// For a server that says so without saying when.
+// The delay if the server does not state one.
 const RETRY_AFTER_MS = 1000;
 
-// Fewer errors in a row than a server ends a connection for, which is ten unless its operator says
-// otherwise.
+// Fewer errors in a row than the server's limit, which is 10 by default.
 const STREAK_MAX = 8;
 
 const WAIT_MS_MAX = 10 * 60_000;
 
 export class Outbox {
   #entries = new Set();
-  // Commands of the client's own, which the user's wait for; they end with their connection.
+  // Internal commands, which go before the user's and end with their connection.
   #urgent = new Set();
   #bytes = 0;
   #connection = null;
@@ -36,12 +35,12 @@ export class Outbox {
   #window;
   #windowMax;
   #inFlight = 0;
-  // How many errors in a row there may be on this connection once all that was sent is answered.
+  // The errors in a row that this connection may have once all sent commands are answered.
   #streak = 0;
-  // Nothing is sent before a refused command may come again.
+  // Pauses sending until a refused command may be repeated.
   #pauseTimer = null;
   #pausedUntil = 0;
-  // The next command waits for what the server's rate allows.
+  // Pauses sending until the server's rate allows the next command.
   #rateTimer = null;
   #clock;
   #max;
@@ -237,7 +236,7 @@ export class Outbox {
   #send(entry, entries) {
     const { bytes } = entry.command;
     if (bytes > this.#commandBytesMax) {
-      // The server would end the connection, and for good.
+      // The server would close the connection with 1009, which ends the client.
       const text = `the command has ${bytes} bytes, and the server takes ${this.#commandBytesMax}`;
       this.#remove(entry, entries);
       entry.reject(new RustySocksError('too_large', text));
@@ -292,7 +291,7 @@ export class Outbox {
     try {
       connection.ask(command, answer);
     } catch ({ message }) {
-      // What is wrong is the socket, and no command can be blamed for it.
+      // The socket is at fault, not the command.
       connection.abort(`the socket does not send: ${message}`);
     }
     return connection;
@@ -341,7 +340,7 @@ export class Outbox {
     entry.refusals += 1;
     const mayRetry = entry.isFirm || (entry.refusals <= this.#retriesMax && !entry.isAbandoned);
     if (PASSING.has(error.code)) {
-      // Fewer at a time, and whatever becomes of this one, nothing is sent before that.
+      // Send fewer at a time, and nothing before the delay is over.
       this.#window = Math.max(1, Math.floor(this.#window / 2));
       this.#pause(error);
       if (mayRetry) return;

@@ -1,8 +1,7 @@
 /**
- * What the platform tells of the network and of the page. Another one can be given with the option
- * `platform`.
+ * Network and page events of the platform. The option `platform` replaces it.
  *
- * In Node there is none of this: the events never come, and there is always a network.
+ * Node has no such events: none is ever sent, and the client is always online.
  */
 export const systemPlatform = {
   isOnline: () => globalThis.navigator?.onLine !== false,

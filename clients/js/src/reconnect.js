@@ -1,12 +1,12 @@
 /**
- * When the next connection begins: as the backoff says, or earlier because the world has changed.
+ * Schedules the next connection: after the backoff, or earlier after a change of network or page.
  */
 import { setDatedTimeout } from './clock.js';
 
-// Between the beginnings of two attempts that the world's changes bring forward.
+// The shortest time between two attempts caused by such changes.
 const ATTEMPT_GAP_MS = 1_000;
 
-// How often the clock is looked at, to notice that the machine has slept.
+// How often to check the clock, to detect that the machine has slept.
 const TICK_MS = 10_000;
 
 export class Reconnect {
@@ -17,7 +17,7 @@ export class Reconnect {
   #timer = null;
   #dueAt = Infinity;
   #begunAt = -Infinity;
-  // The server asked to be left alone until then.
+  // The earliest time of an attempt that the server allows.
   #notBefore = -Infinity;
   #tick = null;
   #unwatch = () => {};
@@ -58,8 +58,8 @@ export class Reconnect {
   }
 
   /**
-   * Plans the next connection after an end. Gives `{delayMs, attempt, offline}`, or `null` if there
-   * is none to be.
+   * Plans the next connection after an end. Returns `{delayMs, attempt, offline}`, or `null` for
+   * none.
    */
   after(end) {
     const offline = !this.#platform.isOnline();

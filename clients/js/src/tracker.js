@@ -1,16 +1,16 @@
 /**
- * What has been yielded of each room, and in which order the rest may be.
+ * Tracks which messages of each room were yielded, and the order in which the rest may be.
  *
  * A room has a position, `{epoch, seq}`: everything up to it was yielded, is our own, or was reported as lost.
  * Above it there is a queue, in the order of `seq`, of
  *
  * - `message`: yielded when it is at the head of the queue of every room it counts in;
- * - `own`: the number of a message of ours, which nobody sends back;
- * - `mark`: all below it is known to have come;
+ * - `own`: the number of an own message, which the server does not send back;
+ * - `mark`: all numbers below it have arrived;
  * - `gap`: a range that was not delivered. It is fetched when it is at the head, and all behind it waits;
- * - `lost`: a range that cannot be had.
+ * - `lost`: a range that cannot be fetched.
  *
- * There is no I/O and no clock in here.
+ * No I/O and no clock.
  */
 import { Weight, weightOf } from './weight.js';
 

@@ -1,5 +1,5 @@
 /**
- * How much the messages that wait weigh: the length of their text.
+ * The size of waiting messages: the length of their text.
  *
  * To weigh each as it comes and goes would cost every message; so all that wait are weighed at
  * once, each time that a part of the bound has come in.

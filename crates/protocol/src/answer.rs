@@ -1,9 +1,8 @@
-//! What a command is answered with.
+//! The answers to commands.
 //!
-//! Each body is the fields behind `type` and `ref`. A body is read from the text of the whole
-//! frame, because fields that a type does not know are passed over. Fields that a server always
-//! writes may be missing all the same, in frames of older servers and of others; their
-//! documentation says what they are then, where that is not empty, 0 or `false`.
+//! A body has the fields besides `type` and `ref`. Parse a body from the text of the whole frame:
+//! unknown fields are ignored. A field may be missing in frames of older or other servers; it is
+//! then empty, 0 or `false`, unless its documentation says otherwise.
 
 use std::borrow::Cow;
 
@@ -18,18 +17,18 @@ use crate::{ErrorCode, Overflow, RoomSeq, Seconds, lenient};
 pub enum Kind {
     /// The first frame of a connection.
     Welcome,
-    /// A command was carried out.
+    /// A command succeeded.
     Ok,
-    /// A `ping` was.
+    /// The answer to a `ping`.
     Pong,
-    /// A command was not carried out.
+    /// A command failed.
     Error,
 }
 
-/// An answer, for a server to write: `type`, `ref`, and the fields of `B`.
+/// An answer, for a server to format: `type`, `ref`, and the fields of `B`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Answer<'a, B> {
-    /// What kind of answer it is.
+    /// The kind of the answer.
     #[serde(rename = "type")]
     pub kind: Kind,
     /// The command's `ref`, byte for byte.
@@ -40,7 +39,7 @@ pub struct Answer<'a, B> {
     pub body: B,
 }
 
-/// The beginning of any frame of a server, for a client to read: what it is, and whose answer.
+/// The `type` and `ref` of any frame from a server, for a client to parse first.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Head<'a> {
     /// The frame's `type`.
@@ -52,7 +51,7 @@ pub struct Head<'a> {
 }
 
 impl<'a, B> Answer<'a, B> {
-    /// Answers a command that was carried out.
+    /// Answers a command that succeeded.
     pub fn ok(reference: Option<&'a RawValue>, body: B) -> Answer<'a, B> {
         Answer { kind: Kind::Ok, reference, body }
     }
@@ -66,7 +65,7 @@ impl<'a> Answer<'a, Welcome<'a>> {
 }
 
 impl<'a> Answer<'a, Error<'a>> {
-    /// Answers a command that was not carried out.
+    /// Answers a command that failed.
     pub fn error(reference: Option<&'a RawValue>, body: Error<'a>) -> Answer<'a, Error<'a>> {
         Answer { kind: Kind::Error, reference, body }
     }
@@ -79,22 +78,22 @@ impl<'a> Answer<'a, Pong> {
     }
 }
 
-/// Who a client is, where it is, and what the server is like.
+/// The body of `welcome`: the client's identity and position, and facts about the server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Welcome<'a> {
     /// The client's id, a UUID.
     #[serde(borrow)]
     pub client_id: Cow<'a, str>,
-    /// The secret that takes the session up again; empty if there are no sessions.
+    /// The secret that resumes the session; empty if the server has no sessions.
     #[serde(borrow, default)]
     pub session: Cow<'a, str>,
     /// The default room, if the client is in it.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub room: Option<Cow<'a, str>>,
-    /// The life of that room.
+    /// The epoch of the default room.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Cow<'a, str>>,
-    /// The position in that room.
+    /// The position in the default room.
     #[serde(
         default,
         deserialize_with = "lenient::some_seq",
@@ -104,56 +103,56 @@ pub struct Welcome<'a> {
     /// Name and version of the server.
     #[serde(borrow, default)]
     pub server: Cow<'a, str>,
-    /// A UUID that is another one after each start of the server.
+    /// A UUID that is new after each start of the server.
     #[serde(borrow, default)]
     pub node: Cow<'a, str>,
-    /// How often a quiet client is pinged; 0 if it is not.
+    /// Time between pings to a quiet client; 0 if there are none.
     #[serde(default, deserialize_with = "lenient::or_default")]
     pub ping_s: Seconds,
-    /// The largest message that the server takes; `usize::MAX` if it does not say.
+    /// The largest message that the server accepts; `usize::MAX` if the server does not state it.
     #[serde(default = "unlimited")]
     pub max_message_bytes: usize,
-    /// How long the session waits for its client to come back.
+    /// How long the session outlives a lost connection.
     #[serde(default)]
     pub resume_window_s: Seconds,
-    /// What the client may do.
+    /// The limits of the client.
     #[serde(default, deserialize_with = "lenient::or_default")]
     pub limits: Limits,
 }
 
-/// What one client may do, so that it can pace itself instead of being refused. A limit that is off
-/// is absent.
+/// The limits of one client, so that it can pace itself instead of being refused. A limit that is
+/// off is absent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Messages a second, and as many at once.
+    /// Messages a second, which is also the burst size.
     #[serde(default, deserialize_with = "lenient::limit", skip_serializing_if = "Option::is_none")]
     pub rate_messages: Option<u32>,
-    /// Bytes of messages a second, and as many at once.
+    /// Bytes of messages a second, which is also the burst size.
     #[serde(default, deserialize_with = "lenient::limit", skip_serializing_if = "Option::is_none")]
     pub rate_bytes: Option<u32>,
-    /// Rooms, and as many patterns.
+    /// Rooms that the client may be in; also the limit for patterns.
     #[serde(default)]
     pub max_rooms: usize,
 }
 
-/// `publish` to one room.
+/// The answer to a `publish` to one room.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published<'a> {
     /// The room.
     #[serde(borrow, default)]
     pub room: Cow<'a, str>,
-    /// The message's number there.
+    /// The message's sequence number in the room.
     #[serde(default, deserialize_with = "lenient::seq")]
     pub seq: u64,
     /// The message's id.
     #[serde(borrow, default)]
     pub id: Cow<'a, str>,
-    /// The server had the message already.
+    /// Whether the message is a repeat, which was not published again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub repeated: bool,
 }
 
-/// `publish` to several rooms.
+/// The answer to a `publish` to several rooms.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishedToRooms<'a> {
     /// The rooms, with the message's number in each.
@@ -162,55 +161,55 @@ pub struct PublishedToRooms<'a> {
     /// The message's id.
     #[serde(borrow, default)]
     pub id: Cow<'a, str>,
-    /// The server had the message already.
+    /// Whether the message is a repeat, which was not published again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub repeated: bool,
 }
 
-/// `direct` and `broadcast`.
+/// The answer to `direct` and `broadcast`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sent<'a> {
-    /// Whom a direct message went to.
+    /// The client that a direct message went to.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Cow<'a, str>>,
     /// The message's id.
     #[serde(borrow, default)]
     pub id: Cow<'a, str>,
-    /// The server had the message already.
+    /// Whether the message is a repeat, which was not published again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub repeated: bool,
 }
 
-/// `join` of a room.
+/// The answer to a `join` of a room.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Joined<'a> {
     /// The room.
     #[serde(borrow, default)]
     pub room: Cow<'a, str>,
-    /// The life of the room.
+    /// The epoch of the room.
     #[serde(borrow, default)]
     pub epoch: Cow<'a, str>,
     /// Messages after this one are delivered.
     #[serde(default, deserialize_with = "lenient::seq")]
     pub seq: u64,
-    /// Everything since `since` is in `messages`.
+    /// Whether `messages` has all messages since `since`.
     #[serde(default)]
     pub recovered: bool,
-    /// What happens to a member that is too slow.
+    /// The policy of the room for a member that is too slow.
     #[serde(default)]
     pub overflow: Overflow,
-    /// What was missed since `since`, oldest first: a [`Message`](crate::Message) each.
+    /// The messages since `since`, oldest first: a [`Message`](crate::Message) each.
     #[serde(borrow, default)]
     pub messages: Vec<&'a RawValue>,
-    /// Who is there, if that was asked for.
+    /// The members, if `presence` was set.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub members: Option<Vec<Member<'a>>>,
-    /// How many members there are, if that was asked for.
+    /// The number of members, if `presence` was set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<usize>,
 }
 
-/// `leave` of a room or a pattern.
+/// The answer to a `leave` of a room or a pattern.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Left<'a> {
     /// The room or pattern.
@@ -218,58 +217,58 @@ pub struct Left<'a> {
     pub room: Cow<'a, str>,
 }
 
-/// `join` of a pattern.
+/// The answer to a `join` of a pattern.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subscribed<'a> {
     /// The pattern.
     #[serde(borrow, default)]
     pub room: Cow<'a, str>,
-    /// The rooms that it joined.
+    /// The rooms that were joined.
     #[serde(borrow, default)]
     pub rooms: Vec<MatchedRoom<'a>>,
 }
 
-/// A room that a pattern joined.
+/// A room that was joined by a pattern.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MatchedRoom<'a> {
     /// The room.
     #[serde(borrow, default)]
     pub room: Cow<'a, str>,
-    /// The life of the room.
+    /// The epoch of the room.
     #[serde(borrow, default)]
     pub epoch: Cow<'a, str>,
     /// Messages after this one are delivered.
     #[serde(default, deserialize_with = "lenient::seq")]
     pub seq: u64,
-    /// What happens to a member that is too slow.
+    /// The policy of the room for a member that is too slow.
     #[serde(default)]
     pub overflow: Overflow,
 }
 
-/// `history`.
+/// The answer to `history`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Page<'a> {
     /// The room.
     #[serde(borrow, default)]
     pub room: Cow<'a, str>,
-    /// The life of the room.
+    /// The epoch of the room.
     #[serde(borrow, default)]
     pub epoch: Cow<'a, str>,
     /// The room's position when the page was taken.
     #[serde(default, deserialize_with = "lenient::seq")]
     pub seq: u64,
-    /// Oldest first: a [`Message`](crate::Message) each.
+    /// The messages, oldest first: a [`Message`](crate::Message) each.
     #[serde(borrow, default)]
     pub messages: Vec<&'a RawValue>,
 }
 
-/// `presence`.
+/// The answer to `presence`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Members<'a> {
     /// The room.
     #[serde(borrow, default)]
     pub room: Cow<'a, str>,
-    /// Who is there, as far as the server lists them.
+    /// The members that the server lists.
     #[serde(borrow, default)]
     pub members: Vec<Member<'a>>,
     /// How many members there are.
@@ -280,21 +279,21 @@ pub struct Members<'a> {
 /// A client in a room.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member<'a> {
-    /// Its id.
+    /// The client's id.
     #[serde(borrow)]
     pub client_id: Cow<'a, str>,
-    /// The name that it goes by.
+    /// The client's name in presence.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub sender: Option<Cow<'a, str>>,
 }
 
-/// `resume`.
+/// The answer to `resume`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Resumed<'a> {
-    /// The id that the client has again.
+    /// The client id of the session, which the client has again.
     #[serde(borrow, default)]
     pub client_id: Cow<'a, str>,
-    /// The secret of the session, as it was before.
+    /// The secret of the session, unchanged.
     #[serde(borrow, default)]
     pub session: Cow<'a, str>,
     /// The patterns of the session.
@@ -303,18 +302,18 @@ pub struct Resumed<'a> {
     /// The rooms of the session.
     #[serde(borrow, default)]
     pub rooms: Vec<ResumedRoom<'a>>,
-    /// Where the client is in its direct messages; those that it missed follow.
+    /// The position in the direct messages. The missed ones follow as frames.
     #[serde(default)]
     pub direct: DirectState,
 }
 
-/// A room of a resumed session: joined, or with the `error` for which it could not be.
+/// A room of a resumed session: joined, or with the `error` why it could not be.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ResumedRoom<'a> {
     /// The room.
     #[serde(borrow)]
     pub room: Cow<'a, str>,
-    /// The life of the room.
+    /// The epoch of the room.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Cow<'a, str>>,
     /// Messages after this one are delivered.
@@ -324,33 +323,33 @@ pub struct ResumedRoom<'a> {
         skip_serializing_if = "Option::is_none"
     )]
     pub seq: Option<u64>,
-    /// Everything since the client's position is in `messages`.
+    /// Whether `messages` has all messages since the client's position.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovered: Option<bool>,
-    /// What happens to a member that is too slow.
+    /// The policy of the room for a member that is too slow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overflow: Option<Overflow>,
-    /// What was missed, oldest first: a [`Message`](crate::Message) each.
+    /// The missed messages, oldest first: a [`Message`](crate::Message) each.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub messages: Option<Vec<&'a RawValue>>,
-    /// Why the room could not be joined.
+    /// The reason why the room could not be joined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorCode>,
-    /// Who is there, if the session watches the room.
+    /// The members, if the session watches the room.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub members: Option<Vec<Member<'a>>>,
-    /// How many members there are, if the session watches the room.
+    /// The number of members, if the session watches the room.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<usize>,
 }
 
-/// Where a client is in its direct messages.
+/// The position of a client in its direct messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DirectState {
-    /// The number of the last one.
+    /// The number of the last direct message.
     #[serde(default, deserialize_with = "lenient::seq")]
     pub seq: u64,
-    /// All that were missed follow.
+    /// Whether all missed messages follow.
     #[serde(default)]
     pub recovered: bool,
 }
@@ -366,20 +365,20 @@ fn unlimited() -> usize {
     usize::MAX
 }
 
-/// `ping`.
+/// The answer to `ping`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pong {}
 
-/// Why a command was not carried out.
+/// The body of `error`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Error<'a> {
-    /// In a stable word.
+    /// The stable code.
     #[serde(default)]
     pub code: ErrorCode,
-    /// For people; it may change.
+    /// A text for people, which may change.
     #[serde(borrow, default)]
     pub message: Cow<'a, str>,
-    /// When to send the command again.
+    /// Milliseconds after which to send the command again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
 }

@@ -1,26 +1,26 @@
-//! What a client says.
+//! The commands of clients.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-/// A command with its `ref`, for a client to write.
+/// A command with its `ref`, for a client to format.
 #[derive(Debug, Clone, Serialize)]
 pub struct Request<'a, R> {
     /// The command.
     #[serde(flatten)]
     pub command: Command<'a>,
-    /// Comes back in the answer: a string or a number.
+    /// Repeated in the answer: a string or a number.
     #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
     pub reference: Option<R>,
 }
 
-/// A command, for a client to write.
+/// A command, for a client to format.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Command<'a> {
-    /// A message to a room, or without one to the default room.
+    /// Publish a message to a room, by default the default room.
     Publish {
         /// The room.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -31,44 +31,44 @@ pub enum Command<'a> {
         /// What is said.
         #[serde(flatten)]
         content: Content<'a>,
-        /// Have the message delivered to this client too.
+        /// Deliver the message to this client too.
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         echo: bool,
     },
-    /// A message to one client.
+    /// Send a message to one client.
     Direct {
-        /// Its `client_id`.
+        /// The `client_id` of the receiver.
         to: Cow<'a, str>,
         /// What is said.
         #[serde(flatten)]
         content: Content<'a>,
     },
-    /// A message to everyone who is connected.
+    /// Send a message to all other connections.
     Broadcast {
         /// What is said.
         #[serde(flatten)]
         content: Content<'a>,
     },
-    /// Be in a room, or in all rooms that match a pattern.
+    /// Join a room, or all rooms that match a pattern.
     Join {
         /// The room or pattern.
         room: Cow<'a, str>,
-        /// Hand out what was missed after this position.
+        /// Also return the messages after this position.
         #[serde(skip_serializing_if = "Option::is_none")]
         since: Option<Position<'a>>,
-        /// Tell who is there, and who comes and goes.
+        /// Also return the members, and send presence notices from now on.
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         presence: bool,
         /// The name in presence.
         #[serde(skip_serializing_if = "Option::is_none")]
         sender: Option<Cow<'a, str>>,
     },
-    /// Be no longer in a room, or subscribed to a pattern.
+    /// Leave a room, or end the subscription to a pattern.
     Leave {
         /// The room or pattern.
         room: Cow<'a, str>,
     },
-    /// Ask for a page of what a room keeps; the newest without `before` and `after`.
+    /// Read a page of a room's history; the newest one without `before` and `after`.
     History {
         /// The room.
         room: Cow<'a, str>,
@@ -78,25 +78,25 @@ pub enum Command<'a> {
         /// The oldest messages above this number.
         #[serde(skip_serializing_if = "Option::is_none")]
         after: Option<u64>,
-        /// At most so many.
+        /// The most messages to return.
         #[serde(skip_serializing_if = "Option::is_none")]
         limit: Option<u64>,
     },
-    /// Ask who is in a room.
+    /// List the members of a room.
     Presence {
         /// The room.
         room: Cow<'a, str>,
-        /// Begin or end to be told who comes and goes.
+        /// Begin or end presence notices.
         #[serde(skip_serializing_if = "Option::is_none")]
         watch: Option<bool>,
     },
-    /// Take up an earlier session.
+    /// Resume an earlier session.
     Resume {
-        /// The secret that its `welcome` told.
+        /// The secret from the session's `welcome`.
         session: Cow<'a, str>,
-        /// The positions reached.
+        /// The positions that the client had reached.
         rooms: Vec<RoomPosition<'a>>,
-        /// The number of the last direct message.
+        /// The number of the last direct message that the client got.
         #[serde(skip_serializing_if = "Option::is_none")]
         direct: Option<u64>,
     },
@@ -104,18 +104,18 @@ pub enum Command<'a> {
     Ping,
 }
 
-/// What a message says, for a client to write.
+/// The content of a message, for a client to format.
 #[derive(Debug, Clone, Serialize)]
 pub struct Content<'a> {
     /// Any JSON.
     pub content: &'a RawValue,
-    /// A UUID by which a repeat is known for one.
+    /// A UUID by which the server recognises a repeat.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Cow<'a, str>>,
-    /// The name that the sender goes by.
+    /// The name of the sender.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sender: Option<Cow<'a, str>>,
-    /// RFC 3339.
+    /// Time in RFC 3339 format.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<Cow<'a, str>>,
 }
@@ -123,7 +123,7 @@ pub struct Content<'a> {
 /// A position in a room.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position<'a> {
-    /// The life of the room.
+    /// The epoch of the room.
     #[serde(borrow)]
     pub epoch: Cow<'a, str>,
     /// The last message before the position.
@@ -136,20 +136,20 @@ pub struct RoomPosition<'a> {
     /// The room.
     #[serde(borrow)]
     pub room: Cow<'a, str>,
-    /// The life of the room.
+    /// The epoch of the room.
     #[serde(borrow)]
     pub epoch: Cow<'a, str>,
     /// The last message before the position.
     pub seq: u64,
 }
 
-/// Every field that a command may have, for a server to read.
+/// All fields that a command may have, for a server to parse.
 ///
-/// All of it is borrowed and unread, so that what is passed on is passed on byte for byte, what is
-/// not needed costs nothing, and an error can name the field that is wrong.
+/// The values are borrowed and not parsed yet: they can be passed on byte for byte, unneeded ones
+/// cost nothing, and an error can name the wrong field.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-#[allow(missing_docs, reason = "they are named as in the protocol")]
+#[allow(missing_docs, reason = "named as in the protocol")]
 pub struct CommandFields<'a> {
     #[serde(borrow, rename = "type")]
     pub kind: Option<&'a RawValue>,
@@ -157,7 +157,7 @@ pub struct CommandFields<'a> {
     pub reference: Option<&'a RawValue>,
     #[serde(borrow)]
     pub room: Option<&'a RawValue>,
-    /// `null` is content like any other, so only a missing field is `None`.
+    /// `None` only if the field is missing: `null` is content too.
     #[serde(borrow, deserialize_with = "present")]
     pub content: Option<&'a RawValue>,
     #[serde(borrow)]

@@ -1,4 +1,4 @@
-//! Why a command was not carried out.
+//! The error codes of commands.
 
 use std::{borrow::Cow, fmt};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal,)*) => {
-        /// Why a command was not carried out: the stable `code` of an `error` frame.
+        /// The stable `code` of an `error` frame: why a command failed.
         #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum ErrorCode {
@@ -19,7 +19,7 @@ macro_rules! codes {
             /// Every code that this version knows.
             pub const KNOWN: &[ErrorCode] = &[$(ErrorCode::$variant),*];
 
-            /// The code as it stands in the frame.
+            /// Returns the code as in the frame.
             pub fn as_str(&self) -> &str {
                 match self {
                     $(ErrorCode::$variant => $text,)*
@@ -40,17 +40,17 @@ macro_rules! codes {
 }
 
 codes! {
-    /// The frame is no JSON.
+    /// The frame is not JSON.
     InvalidJson = "invalid_json",
-    /// The frame is JSON, but no command.
+    /// The frame is JSON, but not a valid command.
     BadRequest = "bad_request",
-    /// There is no command of this `type`.
+    /// No command has this `type`.
     UnknownType = "unknown_type",
-    /// The client is not in the room.
+    /// The client is not a member of the room.
     NotMember = "not_member",
-    /// The client is in the room already.
+    /// The client is already a member of the room.
     AlreadyMember = "already_member",
-    /// There is no client of this id, or its session has ended.
+    /// No client has this id, or its session has ended.
     NotFound = "not_found",
     /// The client may not do this.
     Forbidden = "forbidden",
@@ -58,15 +58,16 @@ codes! {
     TooLarge = "too_large",
     /// A bound of the server is reached.
     LimitExceeded = "limit_exceeded",
-    /// The client says more than its rate allows. `retry_after_ms` says when to repeat it.
+    /// The client sends more than its rate allows. `retry_after_ms` says when to repeat the
+    /// command.
     RateLimited = "rate_limited",
     /// The server is behind. `retry_after_ms` says when to repeat the command.
     Overloaded = "overloaded",
-    /// The session is not known: it never was, or has ended.
+    /// The session is unknown or has ended.
     Unrecoverable = "unrecoverable",
-    /// Reserved: the client must say who it is.
+    /// Reserved: the client must authenticate.
     Unauthorized = "unauthorized",
-    /// Reserved: the server failed. Also read where no code is said.
+    /// Reserved: the server failed. Also the value for a missing code.
     #[default]
     Internal = "internal",
 }

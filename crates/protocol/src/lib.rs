@@ -1,18 +1,17 @@
-//! The frames of the chat protocol `rusty-socks.v1`, as types that a server writes and a client
-//! reads, or the other way round. `docs/protocol.md` of Rusty Socks is their reference.
+//! Types for the frames of the chat protocol `rusty-socks.v1`, for servers and clients. The
+//! reference is `docs/protocol.md` of Rusty Socks.
 //!
-//! Each frame is one JSON object in a WebSocket text message. What a program passes on byte for
-//! byte (a `ref`, a `content`, a `sender`) is borrowed as [`RawValue`], so reading a frame copies
-//! nothing that needs no unescaping.
+//! Each frame is one JSON object in a WebSocket text message. Values that a program passes on byte
+//! for byte (`ref`, `content`, `sender`) are borrowed as [`RawValue`], so parsing a frame copies
+//! only strings that need unescaping.
 //!
-//! - [`Command`] is what a client says. A server reads it as [`CommandFields`], so that it can say
-//!   which field is wrong.
-//! - [`Answer`] is what a command is answered with; its bodies are in [`answer`]. Its `type` and
-//!   `ref` are read with [`Head`], and then the body that belongs to the command, from the same
-//!   text.
-//! - [`Notice`] is what the server says of its own accord, and [`Message`] a message that somebody
+//! - [`Command`] is a client's request. A server parses it as [`CommandFields`], so that it can
+//!   name a wrong field.
+//! - [`Answer`] is the answer to a command; its bodies are in [`answer`]. A client parses `type`
+//!   and `ref` with [`Head`], and then the body that belongs to the command from the same text.
+//! - [`Notice`] is sent by the server without a command. [`Message`] is a message that a client
 //!   published or sent.
-//! - [`ErrorCode`] says why a command was not carried out.
+//! - [`ErrorCode`] says why a command failed.
 //!
 //! ```
 //! use rusty_socks_protocol::{Answer, Head, answer::Left};

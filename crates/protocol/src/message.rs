@@ -1,4 +1,4 @@
-//! A message that somebody published or sent.
+//! Messages that clients published or sent.
 
 use std::borrow::Cow;
 
@@ -9,9 +9,9 @@ use crate::lenient;
 
 /// A frame of type `message`, `direct` or `broadcast`.
 ///
-/// A message to a room has `room` and `seq`, one to several rooms has `rooms` too; a direct message
-/// has `seq` alone, and a broadcast none of them. A server that delivers one message to many
-/// connections writes this frame by hand, in the same order.
+/// A message to a room has `room` and `seq`, and one to several rooms also has `rooms`. A direct
+/// message has `seq` alone, and a broadcast has none of them. The server formats this frame by
+/// hand, with the fields in this order.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Message<'a> {
     /// `message`, `direct` or `broadcast`.
@@ -20,30 +20,30 @@ pub struct Message<'a> {
     /// The room, or the first of several.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub room: Option<Cow<'a, str>>,
-    /// The number in `room`, or among the direct messages of the receiver.
+    /// The sequence number in `room`, or among the direct messages of the receiver.
     #[serde(
         default,
         deserialize_with = "lenient::some_seq",
         skip_serializing_if = "Option::is_none"
     )]
     pub seq: Option<u64>,
-    /// Every room with the number there, if they are several.
+    /// All rooms with the sequence number in each, if there are several.
     #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
     pub rooms: Vec<RoomSeq<'a>>,
-    /// A UUID.
+    /// The message's id, a UUID.
     #[serde(borrow)]
     pub id: Cow<'a, str>,
-    /// The name that the sender goes by: a JSON string, byte for byte as it was given. It may hold
-    /// half of a surrogate pair, which is no Rust text.
+    /// The name of the sender: a JSON string, byte for byte as given. It may contain half of a
+    /// surrogate pair, which a Rust `str` cannot hold.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub sender: Option<&'a RawValue>,
-    /// Any JSON, byte for byte as it was given.
+    /// The content: any JSON, byte for byte as given.
     #[serde(borrow)]
     pub content: &'a RawValue,
-    /// RFC 3339.
+    /// Time in RFC 3339 format.
     #[serde(borrow, default)]
     pub timestamp: Cow<'a, str>,
-    /// The publisher's, given by the server.
+    /// The client id of the publisher, set by the server.
     #[serde(borrow)]
     pub client_id: Cow<'a, str>,
 }
@@ -54,7 +54,7 @@ pub struct RoomSeq<'a> {
     /// The room.
     #[serde(borrow)]
     pub room: Cow<'a, str>,
-    /// The number.
+    /// The sequence number.
     #[serde(deserialize_with = "lenient::seq")]
     pub seq: u64,
 }

@@ -1,4 +1,4 @@
-//! What the server says of its own accord.
+//! Notices, which a server sends without a command.
 
 use std::borrow::Cow;
 
@@ -6,36 +6,37 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Overflow, lenient};
 
-/// What the server says of its own accord.
+/// A notice, which a server sends without a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Notice<'a> {
-    /// Another client is in a watched room now.
+    /// Another client joined a watched room.
     Joined {
         /// The room.
         #[serde(borrow)]
         room: Cow<'a, str>,
-        /// The client that came.
+        /// The client that joined.
         #[serde(borrow)]
         client_id: Cow<'a, str>,
-        /// The name that this client goes by.
+        /// The client's name in presence.
         #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
         sender: Option<Cow<'a, str>>,
     },
-    /// Another client is not in a watched room any more.
+    /// Another client left a watched room.
     Left {
         /// The room.
         #[serde(borrow)]
         room: Cow<'a, str>,
-        /// The client that went.
+        /// The client that left.
         #[serde(borrow)]
         client_id: Cow<'a, str>,
-        /// The name that this client went by.
+        /// The client's name in presence.
         #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
         sender: Option<Cow<'a, str>>,
     },
-    /// The client was too slow: for messages `from..=to` of the room, or for its presence.
+    /// The client was too slow, and did not get messages `from..=to` of the room, or some of its
+    /// presence notices.
     Gap {
         /// The room.
         #[serde(borrow)]
@@ -54,11 +55,11 @@ pub enum Notice<'a> {
             skip_serializing_if = "Option::is_none"
         )]
         to: Option<u64>,
-        /// Notices of who came and went are missing.
+        /// Whether presence notices are missing.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         presence: bool,
     },
-    /// A new room matches a pattern, and the client is in it.
+    /// A new room matches a pattern, and the client is now a member.
     Matched {
         /// The pattern.
         #[serde(borrow)]
@@ -66,17 +67,18 @@ pub enum Notice<'a> {
         /// The room.
         #[serde(borrow)]
         room: Cow<'a, str>,
-        /// The life of the room.
+        /// The epoch of the room.
         #[serde(borrow, default)]
         epoch: Cow<'a, str>,
         /// Messages after this one are delivered.
         #[serde(default, deserialize_with = "lenient::seq")]
         seq: u64,
-        /// What happens to a member that is too slow.
+        /// The room's policy for a member that is too slow.
         #[serde(default)]
         overflow: Overflow,
     },
-    /// A new room matches a pattern, but the client is in as many rooms as it may be.
+    /// A new room matches a pattern, but the client is in as many rooms as allowed and did not
+    /// join.
     Unmatched {
         /// The pattern.
         #[serde(borrow)]
@@ -85,12 +87,12 @@ pub enum Notice<'a> {
         #[serde(borrow)]
         room: Cow<'a, str>,
     },
-    /// The server will close the connection.
+    /// The server is about to close the connection.
     Closing {
-        /// Why.
+        /// The reason.
         #[serde(borrow, default)]
         reason: Cow<'a, str>,
-        /// After which time the client should come back, if the server says so.
+        /// Milliseconds after which the client should reconnect, if the server states them.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reconnect_after_ms: Option<u64>,
     },

@@ -1,16 +1,16 @@
-//! What happens to a member that is too slow for its room.
+//! The overflow policy of a room.
 
 use serde::{Deserialize, Serialize};
 
-/// What happens to a member that is too slow for its room.
+/// The policy of a room for a member that is too slow.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Overflow {
-    /// The member misses messages, and a `gap` says which.
+    /// Skips messages, and a `gap` says which.
     Gap,
-    /// The member gets the newest message alone.
+    /// Skips all but the newest message, and a `gap` says which.
     Latest,
-    /// The member's connection is closed with 4102. Also read for what this version does not know.
+    /// Closes the member's connection with 4102. Also the value for an unknown policy.
     #[default]
     #[serde(other)]
     Close,

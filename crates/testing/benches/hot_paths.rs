@@ -1,9 +1,9 @@
-//! The time that each hot path takes, one unit at a time: `cargo bench -p rusty_socks_testing
-//! --features bench`.
+//! Benchmarks of the hot paths, in time per unit: `cargo bench -p rusty_socks_testing --features
+//! bench`.
 //!
-//! Times are of one machine and one moment. To judge a change, take them before it and behind it:
-//! `cargo bench -p rusty_socks_testing --features bench -- --save-baseline before`, and then with
-//! `--baseline before`.
+//! Times depend on the machine. To judge a change, measure before and after it: `cargo bench -p
+//! rusty_socks_testing --features bench -- --save-baseline before`, and then with `--baseline
+//! before`.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ fn main() {
     criterion.final_summary();
 }
 
-/// Rounds are timed one by one, because laying out the input of the next is no part of it.
+/// Times each round separately, because preparing its input does not count.
 fn time(bencher: &mut Bencher<'_>, path: &Path) {
     let mut round = path.open();
     bencher.iter_custom(|rounds| {

@@ -1,4 +1,4 @@
-//! A client's bytes, written by hand, and a look at what comes back.
+//! Client frames written by hand, and a parser for server frames.
 
 use rusty_socks_ws::encode::encode_frame;
 use tungstenite::protocol::frame::{FrameHeader, coding::OpCode};
@@ -10,17 +10,17 @@ pub const BINARY: u8 = 0x82;
 /// The first byte of a Close frame.
 pub const CLOSE: u8 = 0x88;
 
-/// What the payload is masked with.
+/// The mask of the payload.
 const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
 
-/// A client's frame with any first byte, legal or not, masked as a client must.
+/// Returns a masked client frame with any first byte, legal or not.
 pub fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
     encode_frame(&mut frame, &header_of(first, Some(MASK)), payload);
     frame
 }
 
-/// A header with any first byte.
+/// Returns a header with any first byte.
 pub fn header_of(first: u8, mask: Option<[u8; 4]>) -> FrameHeader {
     FrameHeader {
         is_final: first & 0x80 != 0,
@@ -32,10 +32,10 @@ pub fn header_of(first: u8, mask: Option<[u8; 4]>) -> FrameHeader {
     }
 }
 
-/// The server's frames in `bytes`: the first byte and the payload of each.
+/// Returns the server's frames in `bytes`: the first byte and the payload of each.
 ///
 /// # Panics
-/// The bytes end inside of a frame.
+/// If the bytes end inside a frame.
 pub fn server_frames(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     let mut bytes = bytes;
     std::iter::from_fn(move || {
@@ -56,10 +56,10 @@ pub fn server_frames(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     })
 }
 
-/// The frames behind the head of a 101, as bytes.
+/// Returns the bytes after the head of a 101.
 ///
 /// # Panics
-/// `bytes` do not begin with the whole head of a 101.
+/// If `bytes` do not begin with a whole head.
 pub fn behind_101(bytes: &[u8]) -> &[u8] {
     assert!(bytes.starts_with(b"HTTP/1.1 101 "), "refused: {}", String::from_utf8_lossy(bytes));
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a whole head") + 4;

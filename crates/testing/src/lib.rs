@@ -1,4 +1,4 @@
-//! What the tests, benches and fuzzers of Rusty Socks share. Never part of a server.
+//! Code shared by the tests, benches and fuzzers of Rusty Socks. Never part of a server.
 
 pub mod frames;
 pub mod random;

@@ -1,5 +1,5 @@
-//! Random inputs for tests, the same for the same seed: numbers, spoilt bytes, and frame streams
-//! and chat commands that are mostly legal, so that what lies behind the first check is reached.
+//! Random inputs for tests, reproducible by their seed: numbers, corrupted bytes, and frame streams
+//! and chat commands that are mostly legal, so that they pass the first checks.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,13 +14,13 @@ use crate::frames::header_of;
 pub struct Random(u64);
 
 impl Random {
-    /// The sequence that begins with `seed`.
+    /// Makes the sequence of `seed`.
     pub fn new(seed: u64) -> Random {
         Random(seed)
     }
 
-    /// The seed of this run: `TEST_SEED`, or a new one each time. Printed, so that a failure can be
-    /// had again.
+    /// Returns the seed of this run: `TEST_SEED`, or a new one each time. Prints it, so that a
+    /// failure can be reproduced.
     pub fn seed() -> u64 {
         let given = std::env::var("TEST_SEED").ok().and_then(|seed| seed.parse().ok());
         let now =
@@ -30,7 +30,7 @@ impl Random {
         seed
     }
 
-    /// The next number.
+    /// Returns the next number.
     pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -38,27 +38,27 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `end`.
+    /// Returns a number below `end`.
     pub fn below(&mut self, end: usize) -> usize {
         (self.number() % end as u64) as usize
     }
 
-    /// Whether the die, which has so many faces, fell on one of them.
+    /// Returns `true` once in `times` on average.
     pub fn one_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
 
-    /// One of the choices.
+    /// Returns one of the choices.
     pub fn one_of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
         &choices[self.below(choices.len())]
     }
 
-    /// So many bytes.
+    /// Returns `len` random bytes.
     pub fn bytes(&mut self, len: usize) -> Vec<u8> {
         (0..len).map(|_| self.number() as u8).collect()
     }
 
-    /// Valid UTF-8 of about `len` bytes, with characters of every length.
+    /// Returns valid UTF-8 of about `len` bytes, with characters of every length.
     fn text(&mut self, len: usize) -> Vec<u8> {
         let mut text = String::new();
         while text.len() < len {
@@ -68,7 +68,7 @@ impl Random {
         text.into_bytes()
     }
 
-    /// Spoils one input in three: a byte changed, put in or taken out, or the end cut off.
+    /// Corrupts one input in three: changes, inserts or removes a byte, or cuts off the end.
     pub fn spoil(&mut self, bytes: &mut Vec<u8>) {
         while !bytes.is_empty() && self.one_in(3) {
             let at = self.below(bytes.len());
@@ -83,19 +83,18 @@ impl Random {
     }
 }
 
-/// What kind of frame streams to make.
+/// A generator of frame streams.
 pub struct Streams {
-    /// Who reads them: a server reads masked frames, a client unmasked ones.
+    /// The reader's role: a server reads masked frames, a client unmasked ones.
     pub role: Role,
-    /// Some messages come compressed.
+    /// Whether some messages are compressed.
     pub compresses: bool,
     /// The receiver's limit: some messages are around it, some beyond.
     pub message_bytes: usize,
 }
 
 impl Streams {
-    /// A peer's stream: mostly legal messages and control frames, now and then something that is
-    /// not.
+    /// Returns a peer's stream: mostly legal messages and control frames, with some illegal ones.
     pub fn stream(&self, random: &mut Random) -> Vec<u8> {
         let mut stream = Vec::new();
         let mut compress = Compress::new(Compression::fast(), false);
@@ -128,7 +127,7 @@ impl Streams {
         stream
     }
 
-    /// An opcode and a payload that fit each other, usually.
+    /// Returns an opcode and a payload that usually fit each other.
     fn message(&self, random: &mut Random) -> (u8, Vec<u8>) {
         let len = match random.below(8) {
             0 => 0,
@@ -152,7 +151,7 @@ impl Streams {
         }
     }
 
-    /// Something that RFC 6455 forbids, or what looks like it.
+    /// Appends something that RFC 6455 forbids, or that looks like it.
     fn wrong(&self, random: &mut Random, stream: &mut Vec<u8>) {
         let len = *random.one_of(&[0, 1, 5, 125, 126, 300]);
         let payload = match random.one_in(2) {
@@ -198,7 +197,7 @@ impl Streams {
         }
     }
 
-    /// One frame, masked as its reader wants it.
+    /// Appends one frame, masked as its reader demands.
     fn frame(&self, random: &mut Random, first: u8, payload: &[u8], stream: &mut Vec<u8>) {
         let mask: [u8; 4] = match random.one_in(8) {
             true => [0; 4],
@@ -208,7 +207,7 @@ impl Streams {
         encode_frame(stream, &header_of(first, mask), payload);
     }
 
-    /// One message in one frame or several, control frames between them.
+    /// Appends one message in one frame or several, with control frames between them.
     fn fragments(&self, random: &mut Random, first: u8, payload: &[u8], stream: &mut Vec<u8>) {
         let parts = if random.one_in(2) { 1 } else { 1 + random.below(4) };
         let (mut rest, mut first) = (payload, first);
@@ -231,7 +230,7 @@ impl Streams {
         self.frame(random, first, &payload, stream);
     }
 
-    /// A Close with any code and any reason.
+    /// Appends a Close with any code and any reason.
     fn close(&self, random: &mut Random, stream: &mut Vec<u8>) {
         let code = match random.below(3) {
             0 => 1000,
@@ -250,7 +249,7 @@ impl Streams {
     }
 }
 
-/// A compressed message without its tail (RFC 7692, 7.2.1).
+/// Returns a compressed message without its tail (RFC 7692, 7.2.1).
 fn deflated(compress: &mut Compress, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(payload.len() * 2 + 100);
     compress.compress_vec(payload, &mut bytes, FlushCompress::Sync).expect("memory takes all");
@@ -258,8 +257,7 @@ fn deflated(compress: &mut Compress, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// What a field of a chat command is called, and what it may say; the first half is legal, more or
-/// less.
+/// The name of a field of a chat command, and its possible values. The first half is mostly legal.
 type Field = (&'static str, &'static [&'static str]);
 
 const REF: Field = ("ref", &["\"r\"", "-7", "1.5e3", "\"\\ud83d\\ude00\"", "[]", "true"]);
@@ -374,8 +372,7 @@ const COMMANDS: &[(&str, &[Field])] = &[
     ("\"dance\"", &[]),
 ];
 
-/// One chat command. Most have what belongs to them and little else; some have what comes, or are
-/// spoilt.
+/// Returns one chat command. Most have the right fields; some have random ones, or are corrupted.
 pub fn command(random: &mut Random) -> Vec<u8> {
     let (kind, own) = *random.one_of(COMMANDS);
     let mut fields: Vec<Field> = match random.one_in(6) {

@@ -1,5 +1,5 @@
-//! Our side of the protocol against plain `tungstenite`: the same streams, ours cut at random, the
-//! other's whole; the same messages, the same answers, the same close code.
+//! Compares our endpoint with plain `tungstenite` on equal streams, ours cut at random: messages,
+//! answers and close codes must be equal.
 
 use std::io::{self, Cursor, Read, Write};
 
@@ -13,20 +13,20 @@ use rusty_socks_testing::{
     random::{Random, Streams},
 };
 
-/// How many streams.
+/// Number of streams.
 const STREAMS: u64 = 4000;
 
-/// What plain `tungstenite` makes of a stream.
+/// The result of plain `tungstenite` for a stream.
 #[derive(Debug, Default)]
 struct Reference {
     messages: Vec<(bool, Vec<u8>)>,
-    /// Whether the peer ended it, and the code.
+    /// Whether the peer ended the stream, and the code.
     end: Option<(bool, u16)>,
-    /// Pongs and the answer to a Close, without masks; it answers nothing to what it refuses.
+    /// Pongs and the answer to a Close, without masks. tungstenite sends no Close after a failure.
     out: Vec<u8>,
 }
 
-/// A stream that is all memory.
+/// An in-memory stream.
 struct Wire<'a> {
     input: Cursor<&'a [u8]>,
     out: &'a mut Vec<u8>,
@@ -86,7 +86,7 @@ impl Reference {
     }
 }
 
-/// The stream with the payload of its last frame filled up.
+/// Returns the stream with the payload of its last frame completed.
 fn completed(stream: &[u8]) -> Vec<u8> {
     let (mut rest, mut missing) = (stream, 0);
     while !rest.is_empty() && missing == 0 {
@@ -102,7 +102,7 @@ fn completed(stream: &[u8]) -> Vec<u8> {
     whole
 }
 
-/// Ours, fed in chunks of at most `chunk_max` bytes.
+/// Runs our endpoint, fed in chunks of at most `chunk_max` bytes.
 fn ours(stream: &[u8], chunk_max: usize, random: &mut Random, worker: &mut Worker) -> Receiver {
     let mut receiver = Receiver::new(None);
     let mut rest = stream;
@@ -114,20 +114,19 @@ fn ours(stream: &[u8], chunk_max: usize, random: &mut Random, worker: &mut Worke
     receiver
 }
 
-/// Panics unless both made the same of `stream`.
+/// Panics unless both results are equal.
 fn compare(stream: &[u8], ours: &Receiver, role: Role) {
     let theirs = Reference::of(stream, role);
     let ours = &ours.outcome;
     assert_eq!(ours.messages, theirs.messages);
     let end = ours.end.as_ref().map(|(by_peer, reason)| (*by_peer, reason.code()));
     if end != theirs.end {
-        // Ours does not wait for the end of a frame that is wrong already. That it is wrong must
-        // show when the end comes.
+        // Our endpoint fails before the end of an invalid frame; tungstenite must fail at its end.
         assert!(matches!(end, Some((false, _))) && theirs.end.is_none(), "{end:?}, {theirs:?}");
         let later = Reference::of(&completed(stream), role);
         assert_eq!((&ours.messages, end), (&later.messages, later.end));
     }
-    // Ours adds a Close of its own where the peer failed, and nothing else.
+    // Our endpoint adds only its own Close after a failure.
     assert!(ours.out.starts_with(&theirs.out));
     let added = &ours.out[theirs.out.len()..];
     assert_eq!(added.first().copied(), matches!(end, Some((false, _))).then_some(0x88));

@@ -1,4 +1,4 @@
-//! The promises that hold for any bytes, with seeded random cases.
+//! The fuzzed properties, with seeded random cases.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -11,7 +11,7 @@ use rusty_socks_testing::{
     random::{Random, Streams, command},
 };
 
-/// Gives `entry` random inputs, and tells the seed and the input that broke a promise.
+/// Runs `entry` on random inputs, and reports the seed and the input of a failure.
 fn try_cases(cases: u64, entry: fn(&[u8]), make: impl Fn(&mut Random) -> Vec<u8>) {
     let seed = Random::seed();
     for case in 0..cases {
@@ -23,7 +23,7 @@ fn try_cases(cases: u64, entry: fn(&[u8]), make: impl Fn(&mut Random) -> Vec<u8>
     }
 }
 
-/// One of `words` after another, `separators` between them, some bytes spoilt.
+/// Returns random `words` with `separators` between them, and some bytes corrupted.
 fn sentence(random: &mut Random, words: &[&str], separators: &[&str]) -> Vec<u8> {
     let mut text = Vec::new();
     for _ in 0..random.below(12) {
@@ -58,7 +58,7 @@ fn heads() {
         let targets = ["/ws", "/echo?a=b#c", "/health", "/stats", "*", "http://h/ws", "/ ws"];
         let (target, version) = (random.one_of(&targets), random.one_of(&["1.1", "1.0", "2"]));
         bytes.extend(format!("{method} {target} HTTP/{version}\r\n").bytes());
-        // Mostly a proper upgrade, so that what comes after the first refusal is reached.
+        // Mostly a valid upgrade, so that the later checks are reached.
         let proper = if random.one_in(3) { &LINES[..0] } else { &LINES[..7] };
         for line in proper.iter().filter(|line| !line.ends_with("close")) {
             bytes.extend(format!("{line}\r\n").bytes());

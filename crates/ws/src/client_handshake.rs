@@ -1,5 +1,4 @@
-//! The opening handshake, client side (RFC 6455, 4.1): the request, and whether the answer agrees
-//! to it.
+//! The opening handshake, client side (RFC 6455, 4.1): makes the request, and checks the answer.
 
 use std::fmt::{self, Write as _};
 
@@ -7,43 +6,42 @@ use tungstenite::handshake::{client::generate_key, derive_accept_key};
 
 use super::headers::{Headers, is_token};
 
-/// No server has more to say in the head of an answer.
+/// The longest head of an answer.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 
-/// Header lines of an answer.
+/// The most header lines of an answer.
 const HEADERS_MAX: usize = 64;
 
-/// What the upgrade itself is made of, beside the names that begin with `Sec-WebSocket-`.
+/// Headers that the upgrade itself sets, besides those that begin with `Sec-WebSocket-`.
 const RESERVED: [&str; 4] = ["connection", "upgrade", "content-length", "transfer-encoding"];
 
-/// An upgrade request, the same for each connection but for its key. Immutable once it is made.
+/// An upgrade request that can be sent on many connections, each time with a new key.
 #[derive(Debug, Clone)]
 pub struct ClientRequest {
-    /// Where it goes, as `Host` says it, unless a header says something else.
+    /// The value of `Host`, unless a header replaces it.
     authority: String,
     target: String,
     headers: Vec<(String, String)>,
     subprotocols: Vec<String>,
 }
 
-/// A part of a request that would break it, or would change what it asks for.
+/// A part of a request that is malformed or must not be set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InvalidRequest {
-    /// This cannot stand in the request line: a target begins with `/` and has no spaces or control
-    /// characters.
+    /// Not a request target, which begins with `/` and has no spaces or control characters.
     Target(String),
-    /// This cannot be in the header `Host`.
+    /// Not a host and port, as in the header `Host`.
     Authority(String),
-    /// No header of this name can be set.
+    /// The header of this name is malformed or reserved for the upgrade.
     HeaderName(String),
     /// The value of the header of this name has control characters.
     HeaderValue(String),
-    /// This is no name of a subprotocol.
+    /// Not the name of a subprotocol.
     Subprotocol(String),
 }
 
 impl ClientRequest {
-    /// A request for `target`, path and query, of the server `authority`, host and port.
+    /// Makes a request for `target` (path and query) to the server `authority` (host and port).
     pub fn new(authority: &str, target: &str) -> Result<ClientRequest, InvalidRequest> {
         let is_plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
         if !target.starts_with('/') || !is_plain(target) {
@@ -60,7 +58,8 @@ impl ClientRequest {
         })
     }
 
-    /// Adds a header. `Host` replaces the authority; those that make the upgrade cannot be set.
+    /// Adds a header. `Host` replaces the authority. The headers of the upgrade itself cannot be
+    /// set.
     pub fn header(mut self, name: &str, value: &str) -> Result<ClientRequest, InvalidRequest> {
         let lower = name.to_ascii_lowercase();
         let is_reserved = RESERVED.contains(&lower.as_str()) || lower.starts_with("sec-websocket-");
@@ -74,7 +73,7 @@ impl ClientRequest {
         Ok(self)
     }
 
-    /// Offers a subprotocol, the most wanted first.
+    /// Offers a subprotocol. Call in order of preference, the preferred one first.
     pub fn subprotocol(mut self, name: &str) -> Result<ClientRequest, InvalidRequest> {
         if !is_token(name) {
             return Err(InvalidRequest::Subprotocol(name.to_owned()));
@@ -83,7 +82,8 @@ impl ClientRequest {
         Ok(self)
     }
 
-    /// Appends the request with a new key to `out`. What comes back is for the handshake to read.
+    /// Appends the request with a new key to `out`. Feed the server's answer to the returned
+    /// handshake.
     pub fn begin(&self, out: &mut Vec<u8>) -> ClientHandshake {
         let key = generate_key();
         out.extend_from_slice(self.text(&key).as_bytes());
@@ -117,54 +117,55 @@ fn push_line(text: &mut String, name: &str, value: &str) {
     let _ = write!(text, "{name}: {value}\r\n");
 }
 
-/// A handshake whose answer is due. Used by one thread.
+/// A handshake that waits for its answer. Used by one thread.
 #[derive(Debug)]
 pub struct ClientHandshake {
-    /// The only right value of `Sec-WebSocket-Accept`.
+    /// The correct value of `Sec-WebSocket-Accept`.
     accept: String,
     subprotocols: Vec<String>,
-    /// What has come of a head that is not whole.
+    /// The received bytes of an incomplete head.
     bytes: Vec<u8>,
 }
 
-/// What a server made of the request.
+/// The server's reply to the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// It upgrades. What is left over are the first frames.
+    /// The server upgrades. The rest of the answer is the first frames.
     Accepted {
         /// The head of the 101.
         answer: Answer,
-        /// Which of the subprotocols that were offered it has chosen.
+        /// The subprotocol that the server has chosen from the offers.
         subprotocol: Option<String>,
     },
-    /// It does not. What is left over is the beginning of the body.
+    /// The server refuses. The rest of the answer is the beginning of the body.
     Refused(Answer),
 }
 
-/// The head of an answer, and what came behind it.
+/// The head of an answer, and the bytes that arrived after it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Answer {
-    /// Its status code.
+    /// The HTTP status code.
     pub status: u16,
     headers: Vec<(String, String)>,
-    /// What came in one piece with the head.
+    /// The bytes that arrived together with the head, after it.
     pub rest: Vec<u8>,
 }
 
 impl Answer {
-    /// The first header of that name (in any case), trimmed; empty if it is no text.
+    /// Returns the first header of this name (in any case), trimmed; an empty text if it is not
+    /// UTF-8.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut named = self.headers.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
         named.next().map(|(_, value)| value.as_str())
     }
 }
 
-/// An answer that is none to this request.
+/// An answer that is malformed or does not fit the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadAnswer {
     /// The head is longer than 16 KiB.
     HeadTooLong,
-    /// The head is no HTTP.
+    /// The head is not HTTP.
     Malformed(httparse::Error),
     /// A 101 without `Upgrade: websocket`.
     NoUpgrade,
@@ -172,15 +173,15 @@ pub enum BadAnswer {
     NoConnectionUpgrade,
     /// `Sec-WebSocket-Accept` does not answer the key.
     WrongAccept,
-    /// The subprotocol was not offered.
+    /// The answer chose a subprotocol that was not offered.
     SubprotocolNotOffered,
-    /// An extension was chosen, and none was offered.
+    /// The answer chose an extension, but none was offered.
     ExtensionNotOffered,
 }
 
 impl ClientHandshake {
-    /// Takes what came next. `None` while the head is not whole; interim answers (RFC 9110, 15.2)
-    /// announce another one and are passed over.
+    /// Reads the next bytes of the answer. Returns `None` while the head is incomplete. Interim
+    /// answers (RFC 9110, 15.2) are skipped.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<Option<Reply>, BadAnswer> {
         self.bytes.extend_from_slice(bytes);
         loop {
@@ -207,13 +208,13 @@ impl ClientHandshake {
         }
     }
 
-    /// Whether anything at all has come.
+    /// Whether any byte of the answer has arrived.
     pub fn has_begun(&self) -> bool {
         !self.bytes.is_empty()
     }
 
-    /// What a client must see before it believes in the upgrade (RFC 6455, 4.1). The subprotocol,
-    /// if one was chosen.
+    /// Checks the headers of a 101 as RFC 6455, 4.1 demands. Returns the chosen subprotocol, if
+    /// any.
     fn judge(&self, headers: Headers<'_>) -> Result<Option<String>, BadAnswer> {
         if !headers.has_token("Upgrade", "websocket") {
             return Err(BadAnswer::NoUpgrade);
@@ -242,16 +243,21 @@ impl fmt::Display for InvalidRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             InvalidRequest::Target(target) => {
-                write!(f, "{target:?} is no request target: it begins with / and has no spaces")
+                write!(
+                    f,
+                    "{target:?} is not a request target: it must begin with / and have no spaces or control characters"
+                )
             }
             InvalidRequest::Authority(authority) => {
-                write!(f, "{authority:?} is no host and port")
+                write!(f, "{authority:?} is not a host and port")
             }
-            InvalidRequest::HeaderName(name) => write!(f, "{name:?} is no header that can be set"),
+            InvalidRequest::HeaderName(name) => write!(f, "the header {name:?} cannot be set"),
             InvalidRequest::HeaderValue(name) => {
-                write!(f, "the value of the header {name} has control characters")
+                write!(f, "the value of the header {name} must not have control characters")
             }
-            InvalidRequest::Subprotocol(name) => write!(f, "{name:?} is no name of a subprotocol"),
+            InvalidRequest::Subprotocol(name) => {
+                write!(f, "{name:?} is not the name of a subprotocol")
+            }
         }
     }
 }
@@ -261,13 +267,15 @@ impl std::error::Error for InvalidRequest {}
 impl fmt::Display for BadAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            BadAnswer::HeadTooLong => "the head of the answer is too long",
-            BadAnswer::Malformed(error) => return write!(f, "the answer is no HTTP: {error}"),
+            BadAnswer::HeadTooLong => "the head of the answer is longer than 16 KiB",
+            BadAnswer::Malformed(error) => return write!(f, "the answer is not HTTP: {error}"),
             BadAnswer::NoUpgrade => "the answer has no Upgrade: websocket",
             BadAnswer::NoConnectionUpgrade => "the answer has no Connection: Upgrade",
             BadAnswer::WrongAccept => "Sec-WebSocket-Accept does not answer the key",
-            BadAnswer::SubprotocolNotOffered => "it chose a subprotocol that was not offered",
-            BadAnswer::ExtensionNotOffered => "it chose an extension that was not offered",
+            BadAnswer::SubprotocolNotOffered => {
+                "the answer chose a subprotocol that was not offered"
+            }
+            BadAnswer::ExtensionNotOffered => "the answer chose an extension that was not offered",
         })
     }
 }
@@ -286,7 +294,7 @@ mod tests {
         request.subprotocol("one").and_then(|request| request.subprotocol("two")).expect("legal")
     }
 
-    /// What our own server answers, with `subprotocols` spoken.
+    /// Returns the answer of our own server, which speaks `subprotocols`.
     fn answer(sent: &[u8], subprotocols: &[&str]) -> String {
         let mut lines = [httparse::EMPTY_HEADER; 16];
         let mut head = httparse::Request::new(&mut lines);

@@ -1,16 +1,16 @@
-//! Why a connection ended, in the one vocabulary that client, handler, log and `/stats` share.
+//! Close codes and reasons, as clients, handlers, logs and `/stats` share them.
 
 use std::{borrow::Cow, fmt};
 
 use tungstenite::{error::ProtocolError, protocol::frame::coding::CloseCode};
 
-/// The longest reason that fits a Close frame: 125 bytes of payload less the code (RFC 6455, 5.5).
+/// The longest reason that fits a Close frame: 125 bytes of payload minus the code (RFC 6455, 5.5).
 const REASON_BYTES_MAX: usize = 123;
 
-/// How a connection ended: a close code (RFC 6455, 7.4) and a reason a person can read.
+/// How a connection ended: a close code (RFC 6455, 7.4) and a text for people.
 ///
-/// One rule for clients: 40xx do not come back as you are, 41xx come back after a backoff,
-/// 42xx come back at once.
+/// One rule for clients: after 40xx do not reconnect, after 41xx reconnect with a backoff, after
+/// 42xx reconnect at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloseReason {
     code: u16,
@@ -23,78 +23,80 @@ macro_rules! reasons {
             $($(#[$doc])* pub const $name: CloseReason =
                 CloseReason { code: $code, reason: Cow::Borrowed($text) };)*
         }
-        /// The codes that have a name here. A peer may send any other.
+        /// The codes that have a name here. A peer may send others.
         const KNOWN_CODES: &[u16] = &[$($code),*];
     };
 }
 
 reasons! {
-    /// Done, as agreed.
+    /// Normal end.
     NORMAL = 1000, "";
     /// The server is shutting down.
     GOING_AWAY = 1001, "server is shutting down";
     /// The peer broke RFC 6455.
     PROTOCOL = 1002, "protocol error";
-    /// A kind of data that this endpoint does not take.
+    /// The endpoint does not accept this kind of data.
     UNSUPPORTED = 1003, "unsupported data";
-    /// A Close frame came without a code. Never sent (RFC 6455, 7.4.1).
+    /// The peer's Close frame had no code. Never sent (RFC 6455, 7.4.1).
     NO_STATUS = 1005, "";
     /// The connection was lost without a Close frame. Never sent (RFC 6455, 7.4.1).
     LOST = 1006, "connection lost";
-    /// Text that is not UTF-8.
+    /// A text message is not UTF-8, or compressed data is invalid.
     INVALID_UTF8 = 1007, "text is not valid UTF-8";
-    /// Against the rules of this server.
+    /// The peer violated a rule of this server.
     POLICY = 1008, "policy violation";
-    /// A message beyond the size limit.
+    /// A message exceeds the size limit.
     TOO_BIG = 1009, "message is too big";
     /// The handler failed.
     INTERNAL = 1011, "internal error";
-    /// The server restarts: come back, at a moment of your own.
+    /// The server restarts: reconnect after a random delay.
     RESTART = 1012, "server restarts";
-    /// The server cannot take more now.
+    /// The server is overloaded: try again later.
     TRY_AGAIN = 1013, "try again later";
-    /// Not authenticated.
+    /// The client is not authenticated.
     UNAUTHORIZED = 4001, "unauthorized";
-    /// Authenticated, and not allowed.
+    /// The client is authenticated but not allowed.
     FORBIDDEN = 4003, "forbidden";
-    /// Too many errors in a row.
+    /// The client made too many errors in a row.
     TOO_MANY_ERRORS = 4008, "too many errors in a row";
-    /// Closed by the operator.
+    /// The operator closed the connection.
     KICKED = 4009, "closed by the operator";
     /// Another connection has resumed the session.
     TAKEN_OVER = 4010, "the session was resumed elsewhere";
-    /// More messages or bytes than the rate allows.
+    /// The client sends more messages or bytes than its rate allows.
     RATE_LIMITED = 4101, "rate limited";
-    /// The client reads more slowly than it is sent to.
+    /// The client is too slow for the messages sent to it.
     SLOW_CONSUMER = 4102, "slow consumer";
-    /// Pings went unanswered.
+    /// The peer did not answer pings.
     NO_PONG = 4201, "no pong";
-    /// Nothing was received for too long.
+    /// No data was received for too long.
     IDLE = 4202, "idle";
-    /// The credentials ran out.
+    /// The credentials have expired.
     TOKEN_EXPIRED = 4203, "token expired";
 }
 
 impl CloseReason {
-    /// A reason of the application's own.
+    /// Makes a reason with a code of the application.
     ///
-    /// `code` is one that RFC 6455, 7.4.2 leaves to applications (3000–4999) or 1000; any other
-    /// becomes 1000, because a peer must fail the connection when it reads one. A text over 123
-    /// bytes is cut at a character.
+    /// `code` must be 1000 or one that RFC 6455, 7.4.2 leaves to applications (3000–4999); any
+    /// other becomes 1000. A text over 123 bytes is cut at a character boundary.
     pub fn new(code: u16, reason: impl Into<Cow<'static, str>>) -> CloseReason {
         let code = if code == 1000 || (3000..5000).contains(&code) { code } else { 1000 };
         CloseReason { code, reason: reason.into() }
     }
 
-    /// What a peer said, with any code: one that must not be sent stays what it is here, for
-    /// telling.
+    /// Makes a reason with any code, as received from a peer. Meant for reports: a code that must
+    /// not be sent is kept.
     pub fn received(code: u16, reason: impl Into<Cow<'static, str>>) -> CloseReason {
         CloseReason { code, reason: reason.into() }
     }
 
-    /// Reads the payload of a peer's Close (RFC 6455, 5.5.1). An error is the reason to close for.
-    /// A code that must not be sent (7.4) reads as 1002: it ends the connection too, and that
-    /// is the answer to it.
+    /// Parses the payload of a peer's Close (RFC 6455, 5.5.1). A code that must not be sent (RFC
+    /// 6455, 7.4) becomes 1002, which is also the answer to it.
+    ///
+    /// # Errors
+    ///
+    /// The payload is malformed. The error is the reason to close the connection with.
     pub fn parse(payload: &[u8]) -> Result<CloseReason, CloseReason> {
         match payload {
             [] => Ok(CloseReason::NO_STATUS),
@@ -113,36 +115,35 @@ impl CloseReason {
         }
     }
 
-    /// The same code, with a text that says more.
+    /// Returns a reason with this code and another text.
     pub fn because(&self, reason: impl Into<Cow<'static, str>>) -> CloseReason {
         CloseReason { code: self.code, reason: reason.into() }
     }
 
-    /// The close code (RFC 6455, 7.4).
+    /// Returns the close code (RFC 6455, 7.4).
     pub fn code(&self) -> u16 {
         self.code
     }
 
-    /// The code if it has a name here, so that counting by code needs no more places than there are
-    /// names.
+    /// Returns the code if it has a name here, so that a table by code stays bounded.
     pub fn known_code(&self) -> Option<u16> {
         KNOWN_CODES.contains(&self.code).then_some(self.code)
     }
 
-    /// Whether a client whose connection ended like this is expected back: it was lost, or the
-    /// server ended it for reasons that pass. Who closes by its own will, or was told to stay
-    /// away, is not.
+    /// Whether a client may resume its session after this end: the connection was lost, or the
+    /// server closed it for a temporary reason. `false` if the client closed normally or must not
+    /// reconnect.
     pub fn may_resume(&self) -> bool {
         matches!(self.code, 1001 | 1006 | 1011 | 1012 | 1013 | 4100..=4299)
     }
 
-    /// The text beside the code; often empty.
+    /// Returns the text; often empty.
     pub fn reason(&self) -> &str {
         &self.reason
     }
 
-    /// The payload of a Close frame that says so, which is empty for the codes that must not appear
-    /// on the wire.
+    /// Returns the payload of a Close frame with this reason, which is empty for codes that must
+    /// not be sent.
     pub fn payload(&self) -> Vec<u8> {
         if matches!(self.code, 1005 | 1006 | 1015) {
             return Vec::new();

@@ -1,11 +1,11 @@
-//! The decoder: a peer's bytes in, messages and control frames out (RFC 6455, 5; RFC 7692, 6.2).
+//! The decoder: turns a peer's bytes into messages and control frames (RFC 6455, 5; RFC 7692, 6.2).
 //!
-//! It reads and writes nothing itself. Every rule is judged once, and as early as it can be: those
-//! on a frame's header before its payload comes, its text while it comes. The header itself is
-//! parsed by `tungstenite`, but for that of a short plain message, which is most of them.
+//! The decoder does no I/O. It checks each rule once and as early as possible: the rules for a
+//! frame's header before its payload arrives, and UTF-8 as the payload arrives. `tungstenite`
+//! parses headers, except those of short plain messages, which are the most frequent.
 //!
-//! A frame that is all here stays where it was read, and between two messages a decoder holds
-//! nothing.
+//! The payload of a complete frame is borrowed from the input. Between messages a decoder holds no
+//! memory.
 
 use std::{borrow::Cow, io::Cursor, ops::Range};
 
@@ -31,70 +31,71 @@ use super::{
 /// The longest payload of a control frame, in bytes (RFC 6455, 5.5).
 const CONTROL_BYTES_MAX: u64 = 125;
 
-/// What is the same for all connections of one side.
+/// The configuration that all connections of one side share.
 #[derive(Debug, Clone, Copy)]
 pub struct ProtocolConfig {
-    /// Which side this is. A server takes masked frames only, a client unmasked ones only.
+    /// The side of the connection. A server accepts only masked frames, a client only unmasked
+    /// ones.
     pub role: Role,
-    /// The longest message that is taken, in bytes, compressed or not.
+    /// The longest message that is accepted, in bytes, before and after decompression.
     pub message_bytes_max: usize,
 }
 
-/// What the next bytes of a stream amount to.
+/// The next event of a stream.
 #[derive(Debug)]
 pub enum Event<'i> {
-    /// A whole data message, its UTF-8 checked.
+    /// A whole data message. The UTF-8 of a text is checked.
     Message(Received<'i>),
-    /// A ping and its payload, which a pong must repeat (RFC 6455, 5.5.2).
+    /// A ping and its payload, which the pong must repeat (RFC 6455, 5.5.2).
     Ping(Cow<'i, [u8]>),
     /// A pong and its payload.
     Pong(Cow<'i, [u8]>),
     /// The peer's Close. The stream has ended.
     Close(CloseReason),
-    /// The peer broke the protocol; the reason has the code to tell it. The stream has ended.
+    /// The peer violated the protocol. Close the connection with this reason. The stream has ended.
     Failed(CloseReason),
-    /// Everything given was used up; nothing happens before more bytes come.
+    /// The input is used up; feed more bytes.
     NeedMore,
 }
 
-/// One direction of one connection. Used by one thread.
+/// The decoder of one connection. Used by one thread.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    /// What has begun; `None` between messages.
+    /// The incomplete frame and message; `None` between messages.
     unfinished: Option<Box<Unfinished>>,
 }
 
-/// What has come of a frame, and of a message, that is not whole yet.
+/// The received parts of an incomplete frame and message.
 #[derive(Debug, Default)]
 struct Unfinished {
-    /// The beginning of a header.
+    /// The beginning of an incomplete header.
     header: [u8; HEADER_BYTES_MAX],
     header_len: usize,
-    /// The frame whose payload is coming.
+    /// The frame whose payload is being received.
     frame: Option<Frame>,
-    /// The payload of a control frame that is coming.
+    /// The received payload of an incomplete control frame.
     control: Vec<u8>,
     message: Option<PartialMessage>,
-    /// A Close came, or a failure: what follows means nothing.
+    /// Whether a Close or a failure has ended the stream. Later bytes are ignored.
     has_ended: bool,
-    /// The endpoint's, here because a connection at rest would pay for a place of its own.
+    /// Belongs to the endpoint; kept here so that an idle connection needs no space for it.
     close_sent: bool,
 }
 
-/// A frame that may be taken.
+/// A frame whose header was accepted.
 #[derive(Debug)]
 struct Frame {
     opcode: OpCode,
     is_final: bool,
     is_compressed: bool,
     mask: Option<[u8; 4]>,
-    /// Bytes of its payload, and how many of them have come.
+    /// Bytes of the payload, and how many of them have arrived.
     len: usize,
     taken: usize,
 }
 
 impl Frame {
-    /// The kind of the message that begins with this frame.
+    /// Returns the kind of the message that begins with this frame.
     fn kind(&self) -> Option<Kind> {
         match self.opcode {
             OpCode::Data(Data::Text) => Some(Kind::Text),
@@ -105,12 +106,11 @@ impl Frame {
 }
 
 impl Decoder {
-    /// Advances by at most one message or control frame. Bytes that were used are taken off the
-    /// front of `input`, and changed; all are used before more are asked for.
+    /// Decodes at most one message or control frame. Removes the used bytes from the front of
+    /// `input`, and overwrites them. Returns [`Event::NeedMore`] only when all input is used.
     ///
-    /// `inflater` belongs to a connection that has agreed on compression, `config` to its side.
-    // In line for short plain messages: handing them out through a call costs as much as finding
-    // them.
+    /// Pass `inflater` if the connection has negotiated compression.
+    // Inlined for short plain messages, for which a call costs as much as decoding.
     #[inline(always)]
     pub fn next<'i>(
         &mut self,
@@ -135,7 +135,7 @@ impl Decoder {
         self.step(input, config, inflater)
     }
 
-    /// Advances whatever comes.
+    /// Decodes any input.
     #[inline(never)]
     fn step<'i>(
         &mut self,
@@ -174,7 +174,7 @@ impl Decoder {
         self.unfinished = Some(Box::new(end));
     }
 
-    /// Takes one frame, or what there is of it.
+    /// Decodes one frame, or the part of it that has arrived.
     fn advance<'i>(
         &mut self,
         input: &mut &'i mut [u8],
@@ -195,7 +195,7 @@ impl Decoder {
         if let Some(mask) = frame.mask {
             apply_mask(part, mask, frame.taken);
         }
-        // A frame that is all here stays where it is, unless it is a part itself.
+        // A complete frame is borrowed from the input, unless it is a fragment.
         let is_whole = part.len() == frame.len;
         match (frame.opcode, frame.kind()) {
             (OpCode::Control(control), _) if is_whole => {
@@ -223,8 +223,8 @@ impl Decoder {
         Ok(Some(event))
     }
 
-    /// Takes a header off the front of `input`, with the length of its payload. A part of one is
-    /// kept.
+    /// Removes a header from the front of `input`, and returns it with the length of the payload.
+    /// Keeps a partial header.
     fn header(&mut self, input: &mut &mut [u8]) -> Result<Option<(FrameHeader, u64)>, CloseReason> {
         let (before, mut bytes) = match &self.unfinished {
             Some(unfinished) => (unfinished.header_len, unfinished.header),
@@ -250,8 +250,8 @@ impl Decoder {
         Ok(parsed)
     }
 
-    /// Judges a frame by its header and by what came before it. `may_compress` where that was
-    /// agreed.
+    /// Checks a frame by its header and the frames before it. `may_compress` says whether
+    /// compression was negotiated.
     fn judge(
         &self,
         header: &FrameHeader,
@@ -303,41 +303,41 @@ impl Decoder {
         Ok(Frame { opcode, is_final, is_compressed, mask, len, taken: 0 })
     }
 
-    /// Whether our side has sent its Close.
+    /// Whether this side has sent its Close.
     pub(super) fn close_sent(&self) -> bool {
         self.unfinished.as_ref().is_some_and(|unfinished| unfinished.close_sent)
     }
 
-    /// Notes that our side has sent its Close.
+    /// Notes that this side has sent its Close.
     pub(super) fn set_close_sent(&mut self) {
         self.unfinished.get_or_insert_default().close_sent = true;
     }
 
-    /// Lets go of everything between two messages.
+    /// Frees all memory between two messages.
     fn rest(&mut self) {
         if self.unfinished.as_ref().is_some_and(|unfinished| unfinished.is_empty()) {
             self.unfinished = None;
         }
     }
 
-    /// Whether nothing has begun that is not whole.
+    /// Whether no message or frame is incomplete.
     #[cfg(test)]
     pub(crate) fn is_resting(&self) -> bool {
         self.unfinished.is_none()
     }
 }
 
-/// What the last part of a frame has completed.
+/// The frame or message that the last part has completed.
 enum Whole {
     Control(Control, Vec<u8>),
     Message(PartialMessage),
 }
 
 impl Unfinished {
-    /// Adds a part of `frame`, and keeps the frame if there is more to come.
+    /// Adds a part of `frame`, and keeps the frame if more of it is to come.
     fn collect(&mut self, frame: Frame, part: &[u8]) -> Result<Option<Whole>, CloseReason> {
         if frame.taken == 0 && frame.len > 0 {
-            // The rest may come all at once, and then needs no place of its own.
+            // The rest may arrive at once, and then needs no buffer.
             self.frame = Some(frame);
             return Ok(None);
         }
@@ -349,7 +349,7 @@ impl Unfinished {
             self.frame = Some(frame);
             return Ok(None);
         }
-        // A continuation finds its message.
+        // A continuation is added to the message that has begun.
         let message = self.message.get_or_insert_with(|| {
             PartialMessage::new(frame.kind().unwrap_or(Kind::Binary), frame.is_compressed)
         });
@@ -368,10 +368,10 @@ impl Unfinished {
     }
 }
 
-/// Takes a data message off the front of `input` that is one plain frame and all here; it is
-/// `Some(None)` if it is text and not UTF-8. Whatever else `input` begins with is `None`, and not
-/// judged.
-// Once for each side, so that neither is asked which it is more than once a message.
+/// Removes a complete data message in one short plain frame from the front of `input`. Returns
+/// `Some(None)` for a text that is not UTF-8, and `None`, without any check, if `input` begins with
+/// something else.
+// One instance for each side, so that the role is checked once a message.
 #[inline(always)]
 fn take_plain_message<'i, const IS_MASKED: bool>(
     input: &mut &'i mut [u8],
@@ -387,14 +387,14 @@ fn take_plain_message<'i, const IS_MASKED: bool>(
     Some(Received::in_place(kind, payload))
 }
 
-/// The kind of that message, where its payload is, and its mask.
+/// Returns the kind of such a message, the range of its payload, and its mask.
 #[inline(always)]
 fn plain_message<const IS_MASKED: bool>(
     bytes: &[u8],
     bytes_max: usize,
 ) -> Option<(Kind, Range<usize>, [u8; 4])> {
     let kind = match bytes.first()? {
-        // FIN, no reserved bits, and one of the two opcodes of data.
+        // FIN, no reserved bits, and one of the two data opcodes.
         0x81 => Kind::Text,
         0x82 => Kind::Binary,
         _ => return None,
@@ -410,7 +410,7 @@ fn plain_message<const IS_MASKED: bool>(
             (u64::from_be_bytes(*len), rest)
         }
         len @ 0..126 => (u64::from(len), rest),
-        // Masked by a server, which must not.
+        // A server must not mask its frames.
         128.. => return None,
     };
     let (mask, rest) = match IS_MASKED {
@@ -433,7 +433,7 @@ fn control_event(control: Control, payload: Cow<'_, [u8]>) -> Result<Event<'_>, 
     }
 }
 
-/// What to tell a peer that broke the rules, in the words of `tungstenite`.
+/// Makes the close reason for a protocol error, with the text of `tungstenite`.
 fn protocol(error: &Error) -> CloseReason {
     CloseReason::PROTOCOL.because(error.to_string())
 }
@@ -537,7 +537,7 @@ mod tests {
         assert_eq!(decode(&mut Decoder::default(), &binary[..50], 1000).1, None);
     }
 
-    /// Nothing of the payload has to come: not even the memory for it is taken.
+    /// The header is enough: no payload has to arrive, and no memory is allocated for it.
     #[test]
     fn a_frame_is_judged_by_its_header() {
         let open = client_frame(0x02, &[0; 600]);

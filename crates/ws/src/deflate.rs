@@ -1,8 +1,7 @@
-//! permessage-deflate (RFC 7692): the payload of one message at a time, to its compressed form and
-//! back.
+//! permessage-deflate (RFC 7692): compresses and inflates the payload of one message at a time.
 //!
-//! A message is inflated when the last of it has come, so the one inflater of a thread serves all
-//! its connections, and an idle connection keeps nothing.
+//! A message is inflated once it is complete, so one inflater serves all connections of a thread,
+//! and an idle connection keeps nothing.
 
 use bytes::Bytes;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
@@ -13,58 +12,61 @@ use super::{
     extension::Agreement,
 };
 
-/// What a sender takes off the end of each message, and a receiver puts back (RFC 7692, 7.2.1).
+/// The bytes that a sender removes from the end of each message, and a receiver restores (RFC 7692,
+/// 7.2.1).
 const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 
-/// What compression may add to a message that does not compress: five bytes for each block of 64
-/// KiB, and some for the end. A message whose compressed form is longer cannot fit the limit.
+/// The most that compression can add to an incompressible message: five bytes for each block of 64
+/// KiB, and some for the end. A compressed message beyond the limit plus this cannot inflate to a
+/// legal one.
 pub(crate) const OVERHEAD_BYTES_MAX: usize = 1024;
 
-/// How much is inflated at a time, so that a bomb is noticed before it has gone off.
+/// Bytes inflated at a time, so that a decompression bomb is detected early.
 const STEP_BYTES: usize = 16 << 10;
 
-/// Final blocks that one message may have. Two bytes make one, and each costs a reset of the
-/// inflater.
+/// The most final blocks of one message. A final block takes only two bytes, and each costs a reset
+/// of the inflater.
 const FINAL_BLOCKS_MAX: usize = 16;
 
-/// A thread keeps what it inflates into up to this size, so that one large message does not leave a
-/// large buffer for good.
+/// The largest buffer for inflated data that a thread keeps, so that one large message does not
+/// hold memory forever.
 const INFLATED_KEPT_BYTES_MAX: usize = 64 << 10;
 
-/// The smallest and largest window that is compressed with, as powers of two.
+/// The smallest and largest window for compression, as powers of two.
 const WINDOW_BITS_MIN: u8 = 9;
 const WINDOW_BITS_MAX: u8 = 15;
 
-/// How many windows those are.
+/// The number of these window sizes.
 pub(crate) const WINDOWS: usize = (WINDOW_BITS_MAX - WINDOW_BITS_MIN + 1) as usize;
 
-/// A prepared frame with less is not worth a place for its compressed form, whatever the threshold.
+/// The smallest prepared frame that gets a compressed form, whatever the threshold.
 pub(crate) const SHARED_BYTES_MIN: usize = 64;
 
-/// The place of a window among all of them.
+/// Returns the index of a window size.
 pub(crate) fn window_index(window_bits: u8) -> usize {
     usize::from(window_bits.clamp(WINDOW_BITS_MIN, WINDOW_BITS_MAX) - WINDOW_BITS_MIN)
 }
 
-/// A worker's compressors and its inflater, made when they are first needed. Used by one thread.
+/// A thread's compressors and inflater, made when first needed. Used by one thread.
 pub struct Deflaters {
     level: Compression,
     compress: [Option<Box<Compress>>; WINDOWS],
     inflate: Option<Box<Decompress>>,
-    /// The last message that was inflated.
+    /// The buffer of the last inflated message.
     inflated: Vec<u8>,
 }
 
-/// One connection's side of the extension.
+/// The compression state of one connection.
 pub struct Deflate {
     agreement: Agreement,
-    /// Kept across messages where the agreement allows it; `None` until the first.
+    /// Kept across messages if the agreement allows context takeover; `None` before the first
+    /// message.
     own_compress: Option<Box<Compress>>,
     own_inflate: Option<Box<Decompress>>,
 }
 
 impl Deflaters {
-    /// Compressors of `level`, from 0 (store) to 9 (best), made as they are needed.
+    /// Makes compressors of `level`, 0 (store) to 9 (best).
     pub fn new(level: u32) -> Deflaters {
         Deflaters {
             level: Compression::new(level),
@@ -74,7 +76,7 @@ impl Deflaters {
         }
     }
 
-    /// Compresses one message by itself, appending to `out`.
+    /// Compresses one message without context, and appends it to `out`.
     fn compress_alone(&mut self, window_bits: u8, payload: &[u8], out: &mut Vec<u8>) {
         let level = self.level;
         let place = &mut self.compress[window_index(window_bits)];
@@ -89,13 +91,13 @@ fn new_compress(level: Compression, window_bits: u8) -> Box<Compress> {
 }
 
 impl Deflate {
-    /// The compression of one connection; it holds nothing before the first message.
+    /// Makes the state of one connection, which allocates nothing before the first message.
     pub fn new(agreement: Agreement) -> Deflate {
         Deflate { agreement, own_compress: None, own_inflate: None }
     }
 
-    /// The window that a shared compressed form must keep to, or `None` when this connection's
-    /// messages depend on each other and nothing can be shared.
+    /// Returns the window size for a shared compressed frame, or `None` if this connection's
+    /// messages depend on each other, so that nothing can be shared.
     pub fn shared_window_bits(&self) -> Option<u8> {
         let shares = self.agreement.server_no_context_takeover;
         shares.then_some(self.agreement.server_window_bits)
@@ -123,17 +125,16 @@ impl Deflate {
     }
 }
 
-/// What a connection's compressed messages are inflated with.
+/// The state needed to inflate a connection's messages.
 pub struct Inflater<'c> {
-    /// The connection's own state.
+    /// The state of the connection.
     pub deflate: &'c mut Deflate,
-    /// What all connections of a worker share.
+    /// The state that all connections of a thread share.
     pub deflaters: &'c mut Deflaters,
 }
 
 impl Inflater<'_> {
-    /// The plain form of one message, of at most `bytes_max` bytes. An error is the reason to close
-    /// for.
+    /// Inflates one message to at most `bytes_max` bytes. An error is the reason to close with.
     pub(crate) fn inflate(
         &mut self,
         compressed: &[u8],
@@ -153,7 +154,7 @@ impl Inflater<'_> {
     }
 }
 
-/// A message as one compressed frame that every connection with that window can be sent.
+/// Compresses a message into a frame for every connection with this window size.
 pub fn shared_frame(
     kind: Kind,
     payload: &[u8],
@@ -167,14 +168,13 @@ pub fn shared_frame(
     out.into()
 }
 
-/// Appends the compressed form of one message, without its tail.
+/// Compresses one message, and appends it without its tail.
 fn compress_into(compress: &mut Compress, payload: &[u8], out: &mut Vec<u8>) {
     let before = compress.total_in();
     loop {
         out.reserve((payload.len() / 2).clamp(64, STEP_BYTES));
         let taken = (compress.total_in() - before) as usize;
-        // Compressing into memory fails only on misuse, and then nothing is added and the loop
-        // ends.
+        // Compressing into memory fails only on misuse; then nothing is added and the loop ends.
         let status = compress.compress_vec(&payload[taken..], out, FlushCompress::Sync);
         let taken = (compress.total_in() - before) as usize;
         let has_room = out.len() < out.capacity();
@@ -191,7 +191,7 @@ fn compress_into(compress: &mut Compress, payload: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Appends the plain form of one message that came without its tail, of at most `bytes_max` bytes.
+/// Inflates one message without its tail, and appends at most `bytes_max` bytes.
 fn inflate_into(
     inflate: &mut Decompress,
     mut compressed: &[u8],
@@ -216,7 +216,7 @@ fn inflate_into(
         match status {
             Err(_) => return Err(CloseReason::INVALID_UTF8.because("invalid compressed data")),
             Ok(Status::StreamEnd) => {
-                // A final block (RFC 7692, 7.2.3.4): what follows begins a stream of its own.
+                // After a final block (RFC 7692, 7.2.3.4) a new deflate stream begins.
                 inflate.reset(false);
                 final_blocks += 1;
                 if is_used_up {
@@ -266,7 +266,7 @@ mod tests {
         Deflate::new(agreed("permessage-deflate", extension::Takeover::Allowed))
     }
 
-    /// The payloads of the messages of a stream, or the code it failed with.
+    /// Returns the payloads of the messages of a stream, or the code it failed with.
     fn inflate(stream: &[u8], step: usize, deflate: &mut Deflate) -> Result<Vec<Vec<u8>>, u16> {
         let (mut decoder, mut deflaters) = (Decoder::default(), Deflaters::new(6));
         let config = ProtocolConfig { role: Role::Server, message_bytes_max: MESSAGE_BYTES_MAX };
@@ -289,7 +289,7 @@ mod tests {
         Ok(messages)
     }
 
-    /// A client's compressed message, cut into `parts` frames.
+    /// Returns a client's compressed message, cut into `parts` frames.
     fn compressed(compress: &mut Compress, payload: &[u8], parts: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         compress_into(compress, payload, &mut bytes);

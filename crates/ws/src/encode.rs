@@ -1,4 +1,4 @@
-//! Frames written (RFC 6455, 5.2): headers, masks, payloads.
+//! The frame writer (RFC 6455, 5.2): headers, masks, payloads.
 
 use tungstenite::protocol::{
     Role,
@@ -11,7 +11,7 @@ use tungstenite::protocol::{
 /// The longest header of a frame, in bytes (RFC 6455, 5.2).
 pub const HEADER_BYTES_MAX: usize = 14;
 
-/// Which of the two data opcodes a message travels under.
+/// The kind of a data message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Opcode 1: UTF-8.
@@ -29,14 +29,14 @@ impl From<Kind> for OpCode {
     }
 }
 
-/// The header of a message in one frame that is not masked.
+/// Returns the header of a message in one unmasked frame.
 #[inline]
 pub fn message_header(kind: Kind, is_compressed: bool) -> FrameHeader {
     // RSV1 marks a compressed message (RFC 7692, 6).
     FrameHeader { opcode: kind.into(), rsv1: is_compressed, ..FrameHeader::default() }
 }
 
-/// Appends one frame (RFC 6455, 5.2), its payload under the mask of `header`, if it has one.
+/// Appends one frame (RFC 6455, 5.2). Masks the payload if `header` has a mask.
 #[inline(always)]
 pub fn encode_frame(out: &mut Vec<u8>, header: &FrameHeader, payload: &[u8]) {
     out.reserve(HEADER_BYTES_MAX + payload.len());
@@ -48,20 +48,23 @@ pub fn encode_frame(out: &mut Vec<u8>, header: &FrameHeader, payload: &[u8]) {
     }
 }
 
-/// Appends a message as one frame, as `role` sends it. Text is UTF-8.
+/// Appends a message as one frame, masked if `role` is a client. The payload of a text must be
+/// UTF-8.
 pub fn encode_message(out: &mut Vec<u8>, kind: Kind, payload: &[u8], role: Role) {
     let header = FrameHeader { mask: mask_of(role), ..message_header(kind, false) };
     encode_frame(out, &header, payload);
 }
 
-/// Appends a control frame, as `role` sends it. Its payload has at most 125 bytes (RFC 6455, 5.5).
+/// Appends a control frame, masked if `role` is a client. The payload must have at most 125 bytes
+/// (RFC 6455, 5.5).
 pub fn encode_control(out: &mut Vec<u8>, control: Control, payload: &[u8], role: Role) {
     let opcode = OpCode::Control(control);
     let header = FrameHeader { opcode, mask: mask_of(role), ..FrameHeader::default() };
     encode_frame(out, &header, payload);
 }
 
-/// The mask of one frame: a client's is new each time, and nobody can foresee it (RFC 6455, 5.3).
+/// Returns the mask of one frame: for a client a new random one each time (RFC 6455, 5.3), for a
+/// server none.
 fn mask_of(role: Role) -> Option<[u8; 4]> {
     match role {
         Role::Server => None,
@@ -74,13 +77,13 @@ fn mask_of(role: Role) -> Option<[u8; 4]> {
 pub fn encode_header(out: &mut Vec<u8>, header: &FrameHeader, len: usize) {
     let (bytes, used) = header_bytes(header, len);
     let end = out.len() + used;
-    // All of it, and then cut: a copy whose length the compiler knows is no call.
+    // Append all bytes and truncate: a copy of constant length is inlined.
     out.extend_from_slice(&bytes);
     out.truncate(end);
 }
 
-/// That header, and how much of the space it takes. `FrameHeader::format` writes the same in 200
-/// instructions more, which is as much as all the rest of a short answer.
+/// Returns the header's bytes and their number. `FrameHeader::format` writes the same with 200 more
+/// instructions, which is as much as the rest of a short answer.
 #[inline(always)]
 pub fn header_bytes(header: &FrameHeader, len: usize) -> ([u8; HEADER_BYTES_MAX], usize) {
     let mut bytes = [0; HEADER_BYTES_MAX];
@@ -110,14 +113,14 @@ pub fn header_bytes(header: &FrameHeader, len: usize) -> ([u8; HEADER_BYTES_MAX]
     (bytes, used + 4)
 }
 
-/// Masks a part of a payload that begins at `offset` of it, or removes its mask (RFC 6455, 5.3).
+/// Masks or unmasks a part of a payload that begins at `offset` (RFC 6455, 5.3).
 #[inline(always)]
 pub fn apply_mask(part: &mut [u8], mask: [u8; 4], offset: usize) {
     let mut key = mask;
     key.rotate_left(offset % 4);
     let wide = u32::from_ne_bytes(key);
-    // A word at a time, and the compiler takes as many as the processor's vectors hold. Words of 16
-    // bytes it would take apart again, which large messages are slower for.
+    // The compiler vectorises words of 4 bytes. Words of 16 bytes are slower for large messages,
+    // because it splits them again.
     let (words, rest) = part.as_chunks_mut::<4>();
     for word in words {
         *word = (u32::from_ne_bytes(*word) ^ wide).to_ne_bytes();

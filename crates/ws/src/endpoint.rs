@@ -1,5 +1,5 @@
-//! One side of a connection after its handshake: what comes is decoded, what must be answered is
-//! answered (RFC 6455, 5.5 and 7).
+//! One side of a connection after its handshake: decodes messages, answers pings, and does the
+//! closing handshake (RFC 6455, 5.5 and 7).
 
 use tungstenite::protocol::{Role, frame::coding::Control};
 
@@ -10,17 +10,17 @@ use super::{
     encode::encode_control,
 };
 
-/// The decoder of a connection and the state of its closing handshake. Used by one thread.
+/// A decoder and the state of the closing handshake. Used by one thread.
 #[derive(Debug, Default)]
 pub struct Endpoint {
     decoder: Decoder,
 }
 
 impl Endpoint {
-    /// Advances by at most one message or control frame. What must be answered at once (a ping with
-    /// a pong, a Close or a failure with our only Close) is appended to `out`. Bytes that were
-    /// used are taken off the front of `input`; all are used before more are asked for. Those
-    /// behind the end are passed over.
+    /// Decodes at most one message or control frame. Appends the immediate answers to `out`: a pong
+    /// to a ping, and one Close to a Close or a failure. Removes the used bytes from the front of
+    /// `input`, and returns [`Event::NeedMore`] only when all are used. Bytes after the end are
+    /// ignored.
     #[inline(always)]
     pub fn next<'i>(
         &mut self,
@@ -39,7 +39,7 @@ impl Endpoint {
     #[inline(never)]
     fn answer(&mut self, event: &Event<'_>, out: &mut Vec<u8>, role: Role) {
         match event {
-            // Who has sent a Close sends nothing after it.
+            // Nothing may be sent after a Close.
             Event::Ping(payload) if !self.has_sent_close() => {
                 encode_control(out, Control::Pong, payload, role);
             }
@@ -48,13 +48,13 @@ impl Endpoint {
         }
     }
 
-    /// Whether our Close was sent, behind which nothing may be sent.
+    /// Whether this side has sent its Close, after which it must send nothing.
     pub fn has_sent_close(&self) -> bool {
         self.decoder.close_sent()
     }
 
-    /// Appends our Close to `out`: it begins the closing handshake, or ends it. Later calls append
-    /// nothing.
+    /// Appends this side's Close to `out`, which begins or ends the closing handshake. Later calls
+    /// append nothing.
     pub fn close(&mut self, reason: &CloseReason, out: &mut Vec<u8>, role: Role) {
         if !self.has_sent_close() {
             self.decoder.set_close_sent();

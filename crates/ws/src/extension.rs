@@ -1,48 +1,49 @@
-//! The list of extensions that a client offers (RFC 6455, 9.1), and what becomes of it.
+//! Negotiation of extensions (RFC 6455, 9.1).
 
 use std::fmt::Write as _;
 
 use super::headers::{is_token, trim};
 
-/// The one extension that is spoken (RFC 7692).
+/// The only supported extension (RFC 7692).
 const PERMESSAGE_DEFLATE: &str = "permessage-deflate";
 
-/// The smallest and the largest LZ77 window that a peer may name, as powers of two (RFC 7692,
-/// 7.1.2).
+/// The smallest and the largest LZ77 window in an offer, as powers of two (RFC 7692, 7.1.2).
 const WINDOW_BITS_MIN: u8 = 8;
 const WINDOW_BITS_MAX: u8 = 15;
 
-/// The smallest window that can be compressed with. An offer that demands less is declined.
+/// The smallest window that the compressor supports. An offer that demands a smaller one is
+/// declined.
 const WINDOW_BITS_SPOKEN_MIN: u8 = 9;
 
-/// How a connection's messages are compressed, as agreed in the handshake.
+/// The negotiated compression of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Agreement {
-    /// We compress each message by itself.
+    /// Whether the server compresses each message without context.
     pub server_no_context_takeover: bool,
-    /// The client compresses each message by itself.
+    /// Whether the client compresses each message without context.
     pub client_no_context_takeover: bool,
-    /// The window that our messages need at most, as a power of two: 9 to 15.
+    /// The largest window of the server's messages, as a power of two: 9 to 15.
     pub server_window_bits: u8,
-    /// Whether the client asked for that window, and so must be told.
+    /// Whether the client asked for this window, so that the answer must state it.
     server_window_named: bool,
 }
 
-/// What the server wants of compression.
+/// The server's policy on context takeover.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Takeover {
-    /// Each message by itself in both directions, so that nothing is kept for a connection.
+    /// Compress each message without context in both directions, so that nothing is kept for a
+    /// connection.
     Never,
-    /// Whatever the client agrees to, for a better ratio.
+    /// Keep the context if the client agrees, for a better ratio.
     Allowed,
 }
 
-/// A header that is no list of extensions. The handshake fails (RFC 6455, 9.1).
+/// The error for a header that is not a list of extensions. The handshake fails (RFC 6455, 9.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed;
 
 /// Chooses the first acceptable offer of `permessage-deflate` in the `Sec-WebSocket-Extensions`
-/// headers. Offers of other extensions, and offers that RFC 7692 has us decline, are passed over.
+/// headers. Skips other extensions, and offers that must be declined (RFC 7692).
 pub fn negotiate<'h>(
     headers: impl IntoIterator<Item = &'h str>,
     takeover: Takeover,
@@ -59,14 +60,15 @@ pub fn negotiate<'h>(
     Ok(agreed)
 }
 
-/// One offer: a name and its parameters.
+/// An offer: a name and its parameters.
 struct Offer<'h> {
     name: &'h str,
     parameters: Vec<(&'h str, Option<&'h str>)>,
 }
 
 impl<'h> Offer<'h> {
-    /// `None` for an empty item, which a list may have (RFC 9110, 5.6.1.2).
+    /// Parses an offer. Returns `None` for an empty item, which a list may have (RFC 9110,
+    /// 5.6.1.2).
     fn parse(item: &'h str) -> Result<Option<Offer<'h>>, Malformed> {
         if item.is_empty() {
             return Ok(None);
@@ -86,7 +88,7 @@ fn parameter(part: &str) -> Result<(&str, Option<&str>), Malformed> {
         Some((name, value)) => (trim(name), Some(unquote(trim(value)))),
         None => (part, None),
     };
-    // What stands in quotes must be a token as well (RFC 6455, 9.1).
+    // A quoted value must be a token too (RFC 6455, 9.1).
     match is_token(name) && value.is_none_or(is_token) {
         true => Ok((name, value)),
         false => Err(Malformed),
@@ -97,7 +99,7 @@ fn unquote(value: &str) -> &str {
     value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value)
 }
 
-/// Splits at `separator` where it does not stand in quotes, and trims each part.
+/// Splits at each `separator` outside quotes, and trims the parts.
 fn split_outside_quotes(text: &str, separator: char) -> Result<Vec<&str>, Malformed> {
     let (mut parts, mut start, mut quoted) = (Vec::new(), 0, false);
     for (at, c) in text.char_indices() {
@@ -112,9 +114,9 @@ fn split_outside_quotes(text: &str, separator: char) -> Result<Vec<&str>, Malfor
     if quoted { Err(Malformed) } else { Ok(parts) }
 }
 
-/// What is agreed for an offer, or `None` when it must be declined: a parameter that is unknown,
-/// given twice or with a value it cannot have (RFC 7692, 7.1), or a window too small to compress
-/// with.
+/// Returns the agreement for an offer, or `None` if it must be declined: a parameter is unknown,
+/// given twice or has an illegal value (RFC 7692, 7.1), or the window is too small for the
+/// compressor.
 fn accept(offer: &Offer<'_>, takeover: Takeover) -> Option<Agreement> {
     let mut seen: Vec<&str> = Vec::new();
     let mut agreement = Agreement {
@@ -135,7 +137,7 @@ fn accept(offer: &Offer<'_>, takeover: Takeover) -> Option<Agreement> {
                 agreement.server_window_bits = window_bits(value)?;
                 agreement.server_window_named = true;
             }
-            // What the client compresses with is inflated whatever its window.
+            // The inflater supports every window of the client.
             ("client_max_window_bits", None) => {}
             ("client_max_window_bits", Some(value)) => drop(window_bits(value)?),
             _ => return None,
@@ -144,14 +146,14 @@ fn accept(offer: &Offer<'_>, takeover: Takeover) -> Option<Agreement> {
     (agreement.server_window_bits >= WINDOW_BITS_SPOKEN_MIN).then_some(agreement)
 }
 
-/// A number from 8 to 15 without leading zeros (RFC 7692, 7.1.2).
+/// Parses a number from 8 to 15 without leading zeros (RFC 7692, 7.1.2).
 fn window_bits(value: &str) -> Option<u8> {
     let bits = value.parse().ok().filter(|_| !value.starts_with(['0', '+']))?;
     (WINDOW_BITS_MIN..=WINDOW_BITS_MAX).contains(&bits).then_some(bits)
 }
 
 impl Agreement {
-    /// The value of the `Sec-WebSocket-Extensions` header of the answer.
+    /// Returns the value of the `Sec-WebSocket-Extensions` header of the answer.
     pub fn header(&self) -> String {
         let mut header = PERMESSAGE_DEFLATE.to_owned();
         if self.server_no_context_takeover {

@@ -1,4 +1,4 @@
-//! Frames to send, encoded once and shared by everyone who gets them.
+//! Messages, and frames that are encoded once and shared by all receivers.
 
 use std::sync::{Arc, OnceLock};
 
@@ -10,7 +10,7 @@ use super::{
     encode::{HEADER_BYTES_MAX, encode_header, message_header},
 };
 
-/// A message as a handler gets and gives it: borrowed, whole, its UTF-8 already checked.
+/// A whole message, borrowed. The UTF-8 of a text is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Message<'a> {
     /// A text message.
@@ -20,7 +20,7 @@ pub enum Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// The payload, whatever its kind.
+    /// Returns the payload of either kind.
     pub fn as_bytes(&self) -> &'a [u8] {
         match self {
             Message::Text(text) => text.as_bytes(),
@@ -28,7 +28,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The text, or `None` for a binary message.
+    /// Returns the text, or `None` for a binary message.
     pub fn as_text(&self) -> Option<&'a str> {
         match self {
             Message::Text(text) => Some(text),
@@ -36,7 +36,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// Whether it is text or binary.
+    /// Returns the kind of the message.
     pub fn kind(&self) -> Kind {
         match self {
             Message::Text(_) => Kind::Text,
@@ -63,20 +63,19 @@ impl<'a> From<&'a [u8]> for Message<'a> {
     }
 }
 
-/// A whole unmasked frame as it goes on the wire, cheap to clone and to share between threads.
+/// A whole unmasked frame as sent on the wire. Cheap to clone and to share between threads.
 ///
 /// Encode a message once with [`PreparedFrame::new`], then send it to any number of peers.
 #[derive(Debug, Clone)]
 pub struct PreparedFrame {
     bytes: Bytes,
     header_len: u8,
-    /// The same message compressed, made by whoever first needs it; `None` where nobody will.
+    /// The compressed forms, each made on first use; `None` for a frame that is never compressed.
     compressed: Option<Arc<Twins>>,
 }
 
-/// A compressed form for each window a client may have asked for. Shared by all threads; each is
-/// made once, and who comes while it is being made waits for that, which is shorter than making it
-/// again.
+/// A compressed form for each window size. Shared by all threads. Each form is made once; other
+/// threads that need it meanwhile wait, which takes less time than making it again.
 type Twins = [OnceLock<Option<Bytes>>; deflate::WINDOWS];
 
 impl PreparedFrame {
@@ -98,12 +97,12 @@ impl PreparedFrame {
         PreparedFrame { bytes: bytes.into(), header_len, compressed: None }
     }
 
-    /// The payload without the frame header.
+    /// Returns the payload, without the frame header.
     pub fn payload(&self) -> &[u8] {
         &self.bytes[usize::from(self.header_len)..]
     }
 
-    /// Makes place for compressed forms, if the message has at least `bytes_min`.
+    /// Lets the frame have compressed forms, if the message has at least `bytes_min` bytes.
     pub fn compressible(mut self, bytes_min: usize) -> PreparedFrame {
         if self.payload().len() >= bytes_min {
             self.compressed = Some(Arc::default());
@@ -111,15 +110,15 @@ impl PreparedFrame {
         self
     }
 
-    /// The same frame without its compressed forms, for keeping.
+    /// Returns the frame without its compressed forms, for storage.
     pub fn plain(&self) -> PreparedFrame {
         PreparedFrame { bytes: self.bytes.clone(), header_len: self.header_len, compressed: None }
     }
 
-    /// The message it was made from.
+    /// Returns the message.
     pub fn message(&self) -> Message<'_> {
         match self.kind() {
-            // It came from a `str`, so this cannot fail.
+            // The payload was made from a `str`, so this cannot fail.
             Kind::Text => Message::Text(std::str::from_utf8(self.payload()).unwrap_or_default()),
             Kind::Binary => Message::Binary(self.payload()),
         }
@@ -132,8 +131,8 @@ impl PreparedFrame {
         }
     }
 
-    /// The frame to send to those with that window: compressed, unless that would not be shorter.
-    /// `None` when nothing is shared for this message.
+    /// Returns the frame for connections with this window size: compressed, unless that is not
+    /// shorter. `None` if the frame has no compressed forms.
     pub fn shared(&self, window_bits: u8, deflaters: &mut Deflaters) -> Option<&Bytes> {
         let twin = self.compressed.as_ref()?.get(deflate::window_index(window_bits))?;
         let compressed = twin.get_or_init(|| {
@@ -143,13 +142,13 @@ impl PreparedFrame {
         Some(compressed.as_ref().unwrap_or(&self.bytes))
     }
 
-    /// Header and payload together, in bytes.
+    /// Returns the length of header and payload together, in bytes.
     #[allow(clippy::len_without_is_empty, reason = "a frame has a header and is never empty")]
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// The whole frame, header and payload.
+    /// Returns the whole frame: header and payload.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
     }

@@ -7,55 +7,55 @@ use super::{
     headers::{Headers, is_token},
 };
 
-/// What every 426 says (RFC 9110, 15.5.22; RFC 6455, 4.4).
+/// The header lines of every 426 (RFC 9110, 15.5.22; RFC 6455, 4.4).
 const WHAT_IS_SPOKEN: &str = "Upgrade: websocket\r\nSec-WebSocket-Version: 13";
 
-/// A proper upgrade, reduced to what its answer needs.
+/// A valid upgrade, reduced to what its answer needs.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Upgrade {
     accept: String,
-    /// The subprotocol that the client offers and the route speaks.
+    /// The chosen subprotocol, if any.
     subprotocol: Option<String>,
-    /// How messages will be compressed, if they will.
+    /// The negotiated compression, if any.
     pub compression: Option<Agreement>,
 }
 
-/// What of a request head decides about an upgrade.
+/// The parts of a request head that decide about an upgrade.
 #[derive(Debug, Clone, Copy)]
 pub struct UpgradeRequest<'b> {
-    /// The method as it was sent.
+    /// The method as sent.
     pub method: &'b str,
-    /// Whether it speaks HTTP/1.1.
+    /// Whether the request is HTTP/1.1.
     pub is_http_1_1: bool,
-    /// Its header lines.
+    /// The header lines.
     pub headers: Headers<'b>,
 }
 
-/// What kind of answer a request gets that is no proper upgrade.
+/// The kind of answer to a request that is not a valid upgrade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpgradeFault {
     /// 405.
     MethodNotAllowed,
-    /// 426: it asks for no upgrade, or for another version.
+    /// 426: the request asks for no upgrade, or for another version of the protocol.
     UpgradeRequired,
     /// 400.
     Malformed,
 }
 
-/// Why a request to a WebSocket route is not answered with 101.
+/// The reason why a request to a WebSocket route is not answered with 101.
 #[derive(Debug, PartialEq, Eq)]
 pub struct NotAnUpgrade {
-    /// What kind of answer it gets.
+    /// The kind of answer.
     pub fault: UpgradeFault,
-    /// What is wrong, for people.
+    /// A text for people on what is wrong.
     pub reason: &'static str,
-    /// Header lines that tell the client what would be right, without the last line end.
+    /// Header lines that state what is supported, without the last line end.
     pub advice: &'static str,
 }
 
 impl Upgrade {
-    /// Checks what RFC 6455, 4.2.1 demands of the request, in the order that gives the most useful
-    /// answer. With `takeover`, an offer of compression is accepted in its terms.
+    /// Checks the request as RFC 6455, 4.2.1 demands, in the order that gives the most useful
+    /// answer. If `takeover` is given, negotiates compression with that policy.
     pub fn check(
         request: UpgradeRequest<'_>,
         takeover: Option<Takeover>,
@@ -64,7 +64,7 @@ impl Upgrade {
         let refuse = |fault, reason, advice| Err(NotAnUpgrade { fault, reason, advice });
         let malformed = |reason| refuse(UpgradeFault::Malformed, reason, "");
         if method != "GET" {
-            let reason = "only GET can be upgraded";
+            let reason = "the method of an upgrade must be GET";
             return refuse(UpgradeFault::MethodNotAllowed, reason, "Allow: GET");
         }
         if !headers.has_token("Upgrade", "websocket") {
@@ -72,7 +72,7 @@ impl Upgrade {
             return refuse(UpgradeFault::UpgradeRequired, reason, WHAT_IS_SPOKEN);
         }
         if !is_http_1_1 {
-            return malformed("an upgrade needs HTTP/1.1");
+            return malformed("an upgrade must be HTTP/1.1");
         }
         if !headers.has_token("Connection", "Upgrade") {
             return malformed("the Connection header must list Upgrade");
@@ -82,7 +82,7 @@ impl Upgrade {
             (Some("13"), None) => {}
             (Some(_), Some(_)) => return malformed("Sec-WebSocket-Version must be given once"),
             _ => {
-                let reason = "only version 13 of the protocol is spoken";
+                let reason = "Sec-WebSocket-Version must be 13";
                 return refuse(UpgradeFault::UpgradeRequired, reason, WHAT_IS_SPOKEN);
             }
         }
@@ -103,15 +103,15 @@ impl Upgrade {
         }
     }
 
-    /// Takes the first of the client's offers that is among those `spoken`. Without one the answer
-    /// names none, and whether to go on is the client's decision (RFC 6455, 4.2.2).
+    /// Chooses the first of the client's offers that is in `spoken`. If there is none, the answer
+    /// names no subprotocol, and the client decides whether to continue (RFC 6455, 4.2.2).
     pub fn choose_subprotocol(&mut self, headers: Headers<'_>, spoken: &[&str]) {
         let mut offers = headers.items("Sec-WebSocket-Protocol");
         let chosen = offers.find(|offer| spoken.contains(offer));
         self.subprotocol = chosen.map(str::to_owned);
     }
 
-    /// Appends the 101. A client that waited in line is told for how long.
+    /// Appends the 101. `waited_ms` adds a header with the time that the client waited in line.
     pub fn respond(&self, out: &mut Vec<u8>, waited_ms: Option<u64>) {
         out.extend_from_slice(
             b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -133,8 +133,8 @@ impl Upgrade {
     }
 }
 
-/// Whether `key` is the base64 form of 16 bytes: 22 digits and two signs of padding. The bits that
-/// the last digit has too many are not looked at, which RFC 4648, 3.5 leaves to us.
+/// Whether `key` is 16 bytes in base64: 22 digits and two characters of padding. The unused bits of
+/// the last digit are not checked, which RFC 4648, 3.5 permits.
 fn is_key(key: &str) -> bool {
     let digits = |part: &[u8]| {
         part.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))

@@ -1,46 +1,47 @@
-//! Header lines of a request or an answer, and the lists that stand in them (RFC 9110, 5).
+//! Header lines of a request or an answer, and the lists in them (RFC 9110, 5).
 
-/// Header lines as `httparse` has found them, borrowed from the head they came in.
+/// Header lines as parsed by `httparse`, borrowed from the head.
 #[derive(Debug, Clone, Copy)]
 pub struct Headers<'b>(pub &'b [httparse::Header<'b>]);
 
 impl<'b> Headers<'b> {
-    /// All lines, name and value.
+    /// Returns the name and the value of every line.
     pub(crate) fn lines(self) -> impl Iterator<Item = (&'b str, &'b str)> {
         self.0.iter().map(|line| (line.name, text(line.value)))
     }
 
-    /// Every value under that name (in any case), trimmed; empty where it is no text.
+    /// Returns every value of this name (in any case), trimmed; an empty text for a value that is
+    /// not UTF-8.
     pub fn values(self, name: &str) -> impl Iterator<Item = &'b str> {
         let named = move |line: &&httparse::Header<'_>| line.name.eq_ignore_ascii_case(name);
         self.0.iter().filter(named).map(|line| text(line.value))
     }
 
-    /// The value under that name if it was given exactly once.
+    /// Returns the value of this name if it was given exactly once.
     pub fn sole_value(self, name: &str) -> Option<&'b str> {
         let mut values = self.values(name);
         values.next().filter(|_| values.next().is_none())
     }
 
-    /// The items of the comma-separated lists under that name (RFC 9110, 5.6.1), trimmed, without
-    /// empty ones.
+    /// Returns the items of the comma-separated lists of this name (RFC 9110, 5.6.1), trimmed,
+    /// without empty ones.
     pub fn items(self, name: &str) -> impl Iterator<Item = &'b str> {
         let items = self.values(name).flat_map(|value| value.split(','));
         items.map(trim).filter(|item| !item.is_empty())
     }
 
-    /// Whether those lists hold `token`, in any case.
+    /// Whether the lists of this name contain `token`, in any case.
     pub fn has_token(self, name: &str, token: &str) -> bool {
         self.items(name).any(|item| item.eq_ignore_ascii_case(token))
     }
 }
 
-/// A header's value without the whitespace around it; empty if it is no text.
+/// Returns a header's value, trimmed; an empty text if it is not UTF-8.
 fn text(value: &[u8]) -> &str {
     trim(std::str::from_utf8(value).unwrap_or_default())
 }
 
-/// Without optional whitespace (RFC 9110, 5.6.3), which is spaces and tabs and nothing else.
+/// Trims optional whitespace (RFC 9110, 5.6.3): spaces and tabs only.
 pub fn trim(text: &str) -> &str {
     text.trim_matches([' ', '\t'])
 }

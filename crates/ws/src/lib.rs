@@ -1,9 +1,9 @@
 //! WebSocket without any I/O: the opening handshake, frames, compression and close codes
 //! (RFC 6455, RFC 7692), for servers and for clients.
 //!
-//! Bytes go in and come out of memory; whoever uses this crate owns the socket. Headers are parsed
-//! and written by the frame layer of `tungstenite`; messages are put together and judged here,
-//! once. Nothing here blocks, locks or reads a clock.
+//! The caller owns the socket; this crate reads from and writes to memory. The frame layer of
+//! `tungstenite` parses and writes frame headers; this crate validates frames and assembles
+//! messages. Nothing here blocks, locks or reads a clock.
 
 pub mod headers;
 pub mod handshake;

@@ -1,4 +1,4 @@
-//! A message that comes: all at once, or in parts.
+//! Received messages: whole, or assembled from fragments.
 
 use std::borrow::Cow;
 
@@ -9,17 +9,17 @@ use super::{
     utf8::PartialText,
 };
 
-/// A message that came: borrowed where it lies in the input, owned where it was put together.
+/// A received message: borrowed from the input, or owned if it was assembled.
 #[derive(Debug)]
 pub enum Received<'i> {
-    /// Checked to be UTF-8.
+    /// A text message, checked to be UTF-8.
     Text(Cow<'i, str>),
-    /// Any bytes.
+    /// A binary message.
     Binary(Cow<'i, [u8]>),
 }
 
 impl<'i> Received<'i> {
-    /// Takes `payload` as it lies there. `None` for text that is not UTF-8.
+    /// Borrows `payload` as a message. Returns `None` for text that is not UTF-8.
     #[inline(always)]
     pub(crate) fn in_place(kind: Kind, payload: &'i [u8]) -> Option<Received<'i>> {
         match kind {
@@ -30,8 +30,8 @@ impl<'i> Received<'i> {
         }
     }
 
-    /// Takes `payload` as it lies there, or inflated where an inflater is given. An error is the
-    /// reason to close for.
+    /// Borrows `payload` as a message, or inflates it if an inflater is given. An error is the
+    /// reason to close with.
     pub(crate) fn whole(
         kind: Kind,
         payload: &'i [u8],
@@ -44,7 +44,7 @@ impl<'i> Received<'i> {
         }
     }
 
-    /// Inflates a payload to at most `bytes_max` bytes. An error is the reason to close for.
+    /// Inflates a payload to at most `bytes_max` bytes. An error is the reason to close with.
     fn inflated(
         kind: Kind,
         payload: &[u8],
@@ -58,7 +58,7 @@ impl<'i> Received<'i> {
         }
     }
 
-    /// The message, borrowed.
+    /// Borrows the message.
     pub fn message(&self) -> Message<'_> {
         match self {
             Received::Text(text) => Message::Text(text),
@@ -67,13 +67,12 @@ impl<'i> Received<'i> {
     }
 }
 
-/// The payload of a message, as far as it has come.
+/// The received part of an incomplete message.
 #[derive(Debug)]
 pub(crate) enum PartialMessage {
     Text(PartialText),
     Binary(Vec<u8>),
-    /// Inflated when the last of it has come, so that one inflater serves all connections of a
-    /// thread.
+    /// Inflated once it is complete, so that one inflater serves all connections of a thread.
     Compressed(Kind, Vec<u8>),
 }
 
@@ -90,7 +89,7 @@ impl PartialMessage {
         matches!(self, PartialMessage::Compressed(..))
     }
 
-    /// How many bytes have come.
+    /// Returns the number of bytes received.
     pub(crate) fn len(&self) -> usize {
         match self {
             PartialMessage::Text(text) => text.len(),
@@ -98,7 +97,7 @@ impl PartialMessage {
         }
     }
 
-    /// Adds what comes next. Text is refused as soon as nothing can make it right.
+    /// Adds the next part. Fails as soon as a text cannot become valid UTF-8.
     pub(crate) fn push(&mut self, part: &[u8]) -> Result<(), CloseReason> {
         match self {
             PartialMessage::Text(text) => text.push(part).map_err(|_| CloseReason::INVALID_UTF8),
@@ -109,7 +108,7 @@ impl PartialMessage {
         }
     }
 
-    /// The whole message. A compressed one is inflated to at most `bytes_max` bytes.
+    /// Completes the message. Inflates a compressed one to at most `bytes_max` bytes.
     pub(crate) fn finish(
         self,
         inflater: Option<&mut Inflater<'_>>,
@@ -124,7 +123,7 @@ impl PartialMessage {
             (PartialMessage::Compressed(kind, bytes), Some(inflater)) => {
                 Received::inflated(kind, &bytes, inflater, bytes_max)
             }
-            // It began where compression was agreed, and that does not end.
+            // A compressed message can only begin if an inflater is given.
             (PartialMessage::Compressed(..), None) => Err(CloseReason::PROTOCOL),
         }
     }

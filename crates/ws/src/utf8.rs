@@ -1,30 +1,30 @@
-//! Text that comes in parts, its UTF-8 checked as they come (RFC 6455, 8.1).
+//! Incremental UTF-8 validation of text that arrives in parts (RFC 6455, 8.1).
 
 use std::str::from_utf8;
 
-/// The longest beginning of a character that is not whole, in bytes.
+/// The longest incomplete character, in bytes.
 const TAIL_BYTES_MAX: usize = 3;
 
-/// Bytes that no later byte can make valid.
+/// The error for bytes that no later byte can make valid UTF-8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct InvalidUtf8;
 
-/// Text that has not ended.
+/// A text that is still being received.
 #[derive(Debug, Default)]
 pub(crate) struct PartialText {
     text: String,
-    /// The beginning of a character that is not whole yet.
+    /// The bytes of an incomplete character at the end.
     tail: [u8; TAIL_BYTES_MAX + 1],
     tail_len: usize,
 }
 
 impl PartialText {
-    /// How many bytes have come.
+    /// Returns the number of bytes received.
     pub(crate) fn len(&self) -> usize {
         self.text.len() + self.tail_len
     }
 
-    /// Adds what comes next.
+    /// Adds the next part.
     pub(crate) fn push(&mut self, mut part: &[u8]) -> Result<(), InvalidUtf8> {
         while self.tail_len > 0
             && let [first, rest @ ..] = part
@@ -54,7 +54,7 @@ impl PartialText {
         Ok(())
     }
 
-    /// The text, unless it ends within a character.
+    /// Returns the text, or an error if it ends within a character.
     pub(crate) fn finish(self) -> Result<String, InvalidUtf8> {
         if self.tail_len == 0 { Ok(self.text) } else { Err(InvalidUtf8) }
     }
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn text_is_refused_at_the_first_byte_that_is_wrong() {
-        // Each is wrong with its last byte, and might go on well before it.
+        // Each becomes invalid with its last byte.
         let wrong: [&[u8]; 7] = [
             b"ok\xff",
             b"ok\xc0",

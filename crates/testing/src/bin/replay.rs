@@ -1,17 +1,16 @@
-//! Plays the hot paths for `scripts/perf-gate.sh`, which counts the instructions of [`counted`].
+//! Runs the hot paths for `scripts/perf-gate.sh`, which counts the instructions of [`counted`].
 //!
-//! `replay list` names them, `replay machine` says what the code finds the processor can do, and
-//! `replay NAME` plays one of them.
+//! `replay list` lists them, `replay machine` prints the detected features of the processor, and
+//! `replay NAME` runs one of them.
 
 use std::{hint::black_box, process::ExitCode};
 
 use rusty_socks_testing::replay::{PATHS, Path, Round};
 
-/// Rounds before the first that is counted, so that buffers have their size and tables their place.
+/// Rounds before the count, so that buffers and tables have grown.
 const WARM_UP_ROUNDS: u64 = 20;
 
-/// Rounds that are counted: so many that what differs by chance, such as the seed of a hash table,
-/// does not show.
+/// Rounds that are counted: enough to average out chance, such as the seed of a hash table.
 const ROUNDS: u64 = 100;
 
 fn main() -> ExitCode {
@@ -50,15 +49,15 @@ fn play(path: &Path) {
     }
 }
 
-/// What is counted: the entry switches the count on, the return switches it off.
+/// Runs the counted rounds: the entry of this function starts the count, the return stops it.
 #[inline(never)]
 fn counted(round: &mut dyn Round) {
     round.play();
-    // Behind the call, so that there is a return to count to.
+    // Prevents a tail call, so that the function returns here.
     black_box(());
 }
 
-/// The architecture, and of its features those that libraries look for while they run.
+/// Returns the architecture and the features that libraries detect at run time.
 #[cfg(target_arch = "x86_64")]
 fn machine() -> String {
     use std::arch::is_x86_feature_detected as has;
@@ -74,7 +73,7 @@ fn machine() -> String {
     format!("x86_64{}", found.collect::<String>())
 }
 
-/// The architecture.
+/// Returns the architecture.
 #[cfg(not(target_arch = "x86_64"))]
 fn machine() -> String {
     std::env::consts::ARCH.to_owned()

@@ -1,4 +1,4 @@
-//! The chat protocol, on connections that are all memory.
+//! The chat protocol, on in-memory connections.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -13,8 +13,7 @@ use uuid::Uuid;
 
 use crate::frames::{BINARY, CLOSE, TEXT, behind_101, client_frame, server_frames};
 
-/// Chat messages, one a line: every answer is JSON, and what is passed on is passed on byte for
-/// byte.
+/// Fuzzes chat commands, one a line: every answer is JSON, and content is passed on byte for byte.
 pub fn chat(data: &[u8]) {
     let mut server = server();
     let (speaker, listener) = (Speaker::enter(&mut server), Speaker::enter(&mut server));
@@ -50,12 +49,12 @@ fn server() -> SteppedServer {
     Server::builder().route("/ws", chat).config(config).stepped().expect("a server")
 }
 
-/// Whether a frame answers a command, and is not told of one's own accord.
+/// Whether a frame is the answer to a command, not a notice or a message.
 fn is_answer(text: &str) -> bool {
     ["ok", "pong", "error"].iter().any(|kind| text.starts_with(&format!("{{\"type\":\"{kind}\"")))
 }
 
-/// The room that the speaker asked to join, unless it was refused.
+/// Returns the room that the client asked to join, unless the join was refused.
 fn joined(line: &[u8], answers: &[String]) -> Option<String> {
     let is_refused = answers.iter().any(|answer| answer.starts_with("{\"type\":\"error\""));
     let command: HashMap<String, &RawValue> = serde_json::from_slice(line).ok()?;
@@ -93,11 +92,12 @@ impl Speaker {
     }
 }
 
-/// At most one answer to a command, and one to each that asked or failed, with its `ref`.
+/// Checks that a command gets at most one answer, and one with its `ref` if it has a `ref` or
+/// failed.
 fn check_answers(line: &[u8], answers: &[String]) {
     assert!(answers.len() <= 1, "{answers:?}");
     if let Some(why) = std::str::from_utf8(line).ok().and_then(contradiction) {
-        // As a fault of the command's own, before any room or client is looked for.
+        // A fault of the command itself, found before any room or client is looked up.
         let codes = ["bad_request", "too_large", "unrecoverable", "limit_exceeded"];
         let refusal =
             |code| answers.iter().any(|one| one.contains(&format!("\"code\":\"{code}\"")));
@@ -121,7 +121,7 @@ fn check_answers(line: &[u8], answers: &[String]) {
     }
 }
 
-/// What no command may say, told by other means than the protocol's own.
+/// Returns why a command is invalid, found independently of the protocol's own parser.
 fn contradiction(line: &str) -> Option<&'static str> {
     let command: HashMap<Cow<'_, str>, &RawValue> = serde_json::from_str(line).ok()?;
     let said = |name: &str| command.get(name).map(|raw| raw.get()).filter(|raw| *raw != "null");
@@ -146,7 +146,7 @@ fn contradiction(line: &str) -> Option<&'static str> {
             (is_no_switch("presence"), "a presence that is neither on nor off"),
         ],
         "presence" => &[(is_no_switch("watch"), "a watch that is neither on nor off")],
-        // Nobody knows a token of this server but by chance.
+        // No input contains a valid token, except by chance.
         "resume" => &[(true, "a session that was never begun")],
         _ => &[],
     };
@@ -155,13 +155,13 @@ fn contradiction(line: &str) -> Option<&'static str> {
 
 fn check_json(answers: &[String]) {
     for answer in answers {
-        // As RFC 8259 has it: a `ref` and a content may hold half of a surrogate pair, as they
-        // came.
+        // JSON as in RFC 8259: a `ref` and a content may contain half of a surrogate pair, passed
+        // on unchanged.
         serde_json::from_str::<&RawValue>(answer).expect("answers are JSON");
     }
 }
 
-/// What members of a room get. Each field once, or this cannot be read.
+/// A message as members of a room get it. A repeated field fails to parse.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Delivered<'a> {
@@ -191,7 +191,7 @@ fn check_published(client_id: Uuid, line: &str, published: &str) {
         serde_json::from_str(line).expect("only an object publishes");
     assert_eq!(message.content.get(), command["content"].get());
     assert_eq!(message.rooms.is_some(), command.contains_key("rooms"));
-    // JSON has `null` for a sender that is not given, and then none is passed on.
+    // A `null` sender counts as absent, and is not passed on.
     let given = command.get("sender").filter(|sender| sender.get() != "null");
     assert_eq!(message.sender.map(RawValue::get), given.map(|sender| sender.get()));
 }

@@ -4,8 +4,8 @@ use std::fs;
 
 use rusty_socks::Config;
 
-/// A TOML file, then behind a line `%%` variables and flags, one a line as `NAME=value`: whatever
-/// is accepted is valid, and whatever is refused is told in lines that a terminal can show.
+/// Fuzzes a TOML file, and after a line `%%` variables and flags, one a line as `NAME=value`.
+/// Accepted settings are valid, and errors are lines that a terminal can show.
 pub fn config(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let (toml, rest) = text.split_once("%%\n").unwrap_or((&text, ""));

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use rusty_socks_ws::extension::{Malformed, Takeover, negotiate};
 
-/// `Sec-WebSocket-Extensions` headers, one a line: what is agreed was offered, and is what the
-/// answer says.
+/// Fuzzes `Sec-WebSocket-Extensions` headers, one a line: the agreement was offered, and the answer
+/// states it.
 pub fn extensions(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let headers = || text.split('\n');
@@ -43,10 +43,10 @@ pub fn extensions(data: &[u8]) {
         }
         let names = parameters.contains_key("server_max_window_bits");
         assert!(names || agreement.server_window_bits == 15, "a smaller window was asked for");
-        // The answer read as an offer asks for what was agreed.
+        // The answer, parsed as an offer, leads to the same agreement.
         assert_eq!(negotiate([answer.as_str()], takeover), Ok(Some(agreement)));
     }
-    // Whether the header is a list at all has nothing to do with what the server wants.
+    // Whether the header is a list does not depend on the server's policy.
     let [never, allowed] = [Takeover::Never, Takeover::Allowed]
         .map(|takeover| negotiate(headers(), takeover).map(|agreed| agreed.is_some()));
     assert_eq!(never, allowed);
@@ -54,7 +54,7 @@ pub fn extensions(data: &[u8]) {
     assert!(never != Err(Malformed) || !is_empty, "an empty list is a list");
 }
 
-/// The name and the parameters of an answer, none of them twice.
+/// Parses the name and the parameters of an answer, and checks that none is repeated.
 fn read_answer(answer: &str) -> (&str, BTreeMap<&str, Option<&str>>) {
     let mut parts = answer.split(';').map(str::trim);
     let (name, mut parameters) = (parts.next().unwrap_or_default(), BTreeMap::new());

@@ -7,12 +7,12 @@ use rusty_socks_ws::{
     headers::Headers,
 };
 
-/// The routes that are upgraded.
+/// The WebSocket routes.
 const SOCKETS: [&str; 2] = ["/ws", "/echo"];
 
-/// Request heads, whole and cut: the same answers, and answers that a client can read.
+/// Fuzzes request heads, whole and in pieces: the answers are equal, and well-formed.
 ///
-/// The first three bytes choose where they are cut; the rest is what a client sends.
+/// The first three bytes select where the input is cut; the rest is the input.
 pub fn head(data: &[u8]) {
     let Some((cuts, bytes)) = data.split_first_chunk::<3>() else { return };
     let whole = statuses(&[bytes]);
@@ -20,7 +20,7 @@ pub fn head(data: &[u8]) {
     let chosen = cuts.iter().map(|cut| usize::from(*cut) * (bytes.len() + 1) / 256);
     for cut in line_ends.take(2).flat_map(|at| [at, at + 1]).chain(chosen) {
         let (one, other) = bytes.split_at(cut.min(bytes.len()));
-        // What is decided stays decided, and nothing is decided before the last byte has come.
+        // The answers do not depend on how the bytes are cut.
         assert_eq!(statuses(&[one, other]), whole, "cut at {cut}");
     }
     let mut lines = [httparse::EMPTY_HEADER; 64];
@@ -37,7 +37,7 @@ pub fn head(data: &[u8]) {
     }
 }
 
-/// What is upgraded is proper in itself, whatever else the server asks of a request.
+/// Checks that every upgraded request is valid in itself.
 fn check_upgrade(request: &httparse::Request<'_, '_>, takeover: Option<Takeover>, whole: &[u16]) {
     let headers = Headers(request.headers);
     let (method, is_http_1_1) = (request.method.unwrap_or_default(), request.version == Some(1));
@@ -54,7 +54,7 @@ fn check_upgrade(request: &httparse::Request<'_, '_>, takeover: Option<Takeover>
     }
 }
 
-/// The statuses that a server answers with, up to the upgrade.
+/// Returns the statuses of the server's answers, up to the upgrade.
 fn statuses(pieces: &[&[u8]]) -> Vec<u16> {
     let echo = |ctx: &mut Context<'_, ()>, message: Message<'_>| {
         ctx.send(message);
@@ -78,8 +78,8 @@ fn statuses(pieces: &[&[u8]]) -> Vec<u16> {
     statuses
 }
 
-/// The status of the answer at the front of `bytes`, and its length; none if there is none. The
-/// body of an answer to a HEAD is not there, and what looks like an answer behind it is one.
+/// Returns the status and the length of the answer at the front of `bytes`, or `None` if there is
+/// none. An answer to a HEAD has no body.
 fn status_of(bytes: &[u8]) -> Option<(u16, usize)> {
     let mut headers = [httparse::EMPTY_HEADER; 16];
     let mut response = httparse::Response::new(&mut headers);

@@ -1,6 +1,6 @@
-//! What must hold for any bytes at all: one entry point for each parser that a stranger can reach.
+//! Properties that hold for any input: one entry point for each parser that untrusted bytes reach.
 //!
-//! Each takes bytes and panics when a promise is broken. `fuzz/` drives them with coverage,
+//! Each takes bytes and panics if a property is violated. `fuzz/` runs them with coverage guidance,
 //! `tests/promises.rs` with seeded random cases on a stable compiler.
 
 mod head;

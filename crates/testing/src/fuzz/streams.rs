@@ -19,13 +19,13 @@ use rusty_socks_ws::{
     extension::{Agreement, Takeover, negotiate},
 };
 
-/// The longest message in these streams, in bytes: small, so that streams reach it.
+/// The longest message in these streams, in bytes; small, so that streams reach the limit.
 pub const MESSAGE_BYTES_MAX: usize = 1000;
 
-/// A frame stream through an endpoint, with and without compression: what comes out does not depend
-/// on how the stream was cut, nor on who else uses the worker's inflater.
+/// Fuzzes a frame stream through an endpoint, with and without compression: the output depends
+/// neither on how the stream is cut, nor on other users of the inflater.
 ///
-/// The first byte chooses who reads and what was agreed, the next two how the stream is cut; the
+/// The first byte selects the role and the compression, the next two how the stream is cut; the
 /// rest is the stream.
 pub fn frames(data: &[u8]) {
     let Some(([mode, small, large], stream)) = data.split_first_chunk::<3>() else { return };
@@ -36,7 +36,7 @@ pub fn frames(data: &[u8]) {
     whole.feed(stream, &mut worker);
     whole.check(stream.len());
 
-    // Two connections at once, so that one's bytes would show in the other if anything were shared.
+    // Two connections at once, to detect state that leaks from one to the other.
     let mut pair = [Receiver::new(agreement), Receiver::new(agreement)];
     let (mut rest, mut turn) = (stream, 0_usize);
     while !rest.is_empty() {
@@ -54,26 +54,26 @@ pub fn frames(data: &[u8]) {
     }
 }
 
-/// What the receivers of one thread share.
+/// The state that the receivers of one thread share.
 pub struct Worker {
     config: ProtocolConfig,
     deflaters: Deflaters,
 }
 
 impl Worker {
-    /// A worker for connections of this side.
+    /// Makes a worker for connections of this side.
     pub fn new(role: Role) -> Worker {
         let config = ProtocolConfig { role, message_bytes_max: MESSAGE_BYTES_MAX };
         Worker { config, deflaters: Deflaters::new(1) }
     }
 }
 
-/// Who reads in a mode.
+/// Returns the role of a mode.
 pub fn role(mode: u8) -> Role {
     if mode & 4 == 0 { Role::Server } else { Role::Client }
 }
 
-/// What a mode agrees on: nothing, or some form of compression.
+/// Returns the compression of a mode, if any.
 pub fn agreement(mode: u8) -> Option<Agreement> {
     let bits = 9 + mode / 8 % 7;
     let offer = match mode / 64 {
@@ -96,23 +96,23 @@ pub fn agreement(mode: u8) -> Option<Agreement> {
 pub struct Receiver {
     endpoint: Endpoint,
     deflate: Option<Deflate>,
-    /// What has come of the stream so far.
+    /// The result of the stream so far.
     pub outcome: Outcome,
 }
 
-/// What a stream amounted to.
+/// The result of a stream.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Whether each was text, and its payload.
     pub messages: Vec<(bool, Vec<u8>)>,
-    /// Whether the peer ended it, and the code.
+    /// Whether the peer ended the stream, and the reason.
     pub end: Option<(bool, CloseReason)>,
-    /// What was answered, without masks.
+    /// The output, without masks.
     pub out: Vec<u8>,
 }
 
 impl Receiver {
-    /// A receiver that has read nothing.
+    /// Makes a receiver that has read nothing.
     pub fn new(agreement: Option<Agreement>) -> Receiver {
         let deflate = agreement.map(Deflate::new);
         Receiver { endpoint: Endpoint::default(), deflate, outcome: Outcome::default() }
@@ -146,7 +146,7 @@ impl Receiver {
         }
     }
 
-    /// What holds for any stream of `len` bytes.
+    /// Checks the properties of any stream of `len` bytes.
     fn check(&self, len: usize) {
         let Outcome { messages, end, out } = &self.outcome;
         for (is_text, bytes) in messages {
@@ -183,7 +183,7 @@ impl Receiver {
     }
 }
 
-/// The frames of a stream of ours, which must be whole.
+/// Parses the frames of our own output, which must be whole.
 fn frames_of(mut bytes: &[u8]) -> Vec<(FrameHeader, &[u8])> {
     let mut frames = Vec::new();
     while !bytes.is_empty() {
@@ -197,7 +197,8 @@ fn frames_of(mut bytes: &[u8]) -> Vec<(FrameHeader, &[u8])> {
     frames
 }
 
-/// Frames of `role`, which masks them or not as RFC 6455, 5.1 has it, without their masks.
+/// Removes the masks from frames of `role`, after checking that they are masked as RFC 6455, 5.1
+/// demands.
 pub fn without_masks(frames: &[u8], role: Role) -> Vec<u8> {
     let mut plain = Vec::new();
     for (header, payload) in frames_of(frames) {
@@ -209,14 +210,14 @@ pub fn without_masks(frames: &[u8], role: Role) -> Vec<u8> {
     plain
 }
 
-/// Messages that are compressed for sending come back when they are received.
+/// Checks that compressed messages are received unchanged.
 fn returns(agreement: Agreement, messages: &[(bool, Vec<u8>)], worker: &mut Worker) {
     let (mut sender, mut sent) = (Deflate::new(agreement), Vec::new());
     for (is_text, message) in messages {
         let kind = if *is_text { Kind::Text } else { Kind::Binary };
         sender.write_frame(kind, message, &mut worker.deflaters, &mut Vec::new(), &mut sent);
     }
-    // What we take back each message by itself must have been sent so.
+    // Without context takeover, each message must be compressed by itself.
     let takes_alone = agreement.client_no_context_takeover;
     if takes_alone && !agreement.server_no_context_takeover {
         return;

@@ -1,15 +1,15 @@
-//! The hot paths of the server, played over and over on fixed input: `benches/hot_paths.rs` takes
-//! their time, `bin/replay.rs` is what `scripts/perf-gate.sh` counts the instructions of.
+//! The hot paths of the server, run repeatedly on fixed input. `benches/hot_paths.rs` times them;
+//! `scripts/perf-gate.sh` counts their instructions with `bin/replay.rs`.
 //!
-//! What is played is what serves: no path is written again here, only its input. Nothing of it may
-//! depend on the clock or on chance, or two counts of the same code differ.
+//! The paths run production code; only their input is made here. Nothing may depend on the clock or
+//! on chance, or two counts of the same code differ.
 
 mod path;
 mod road;
 
 pub use path::{Path, Round};
 
-/// All of them.
+/// All hot paths.
 pub const PATHS: [Path; 16] = [
     road::TURN,
     road::ECHO,
