@@ -2,6 +2,8 @@
 //!
 //! [`ServerHandle::stats`]: crate::ServerHandle::stats
 
+mod distribution;
+
 use std::{
     collections::BTreeMap,
     ops::Deref,
@@ -16,8 +18,8 @@ use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-/// The longest time that a histogram distinguishes: an hour, in microseconds.
-const TIMED_US_MAX: u64 = 3_600_000_000;
+pub use distribution::Quantiles;
+pub(crate) use distribution::Timing;
 
 /// A count that only grows. One thread writes it; any thread may read it.
 #[derive(Debug, Default)]
@@ -31,37 +33,16 @@ impl Counter {
 
     /// Adds one, from any thread.
     pub(crate) fn add_shared(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.add_many_shared(1);
+    }
+
+    /// Adds `n`, from whichever thread.
+    pub(crate) fn add_many_shared(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
     }
 
     pub(crate) fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// A distribution of durations.
-#[derive(Debug)]
-pub(crate) struct Timing(Mutex<Histogram<u64>>);
-
-impl Default for Timing {
-    fn default() -> Timing {
-        let histogram = Histogram::new_with_bounds(1, TIMED_US_MAX, 2);
-        Timing(Mutex::new(histogram.expect("the bounds are constants and legal")))
-    }
-}
-
-impl Timing {
-    pub(crate) fn record(&self, took: Duration) {
-        self.0.lock().saturating_record(took.as_micros() as u64);
-    }
-
-    fn add_to(&self, sum: &mut Histogram<u64>) {
-        // Both have equal bounds, so adding cannot fail.
-        let _ = sum.add(&*self.0.lock());
-    }
-
-    fn quantiles_ms(&self) -> Quantiles {
-        Quantiles::of(&self.0.lock(), 1000.0)
     }
 }
 
@@ -144,6 +125,7 @@ macro_rules! figures {
         gauges { $( $(#[doc = $gauge_doc:literal])+ $gauge:ident: $gauge_type:ty, )* }
         server { $( $(#[doc = $server_doc:literal])+ $server:ident, )* }
         sessions { $( $(#[doc = $session_doc:literal])+ $session:ident, )* }
+        rooms { $( $(#[doc = $room_doc:literal])+ $room:ident, )* }
         workers { $( $(#[doc = $worker_doc:literal])+ $worker:ident, )* }
     ) => {
         /// Current values, gathered from their owners.
@@ -157,6 +139,10 @@ macro_rules! figures {
         #[derive(Default)]
         pub(crate) struct SessionMetrics { $( pub(crate) $session: Counter, )* }
 
+        /// What became of rooms, counted from whichever thread.
+        #[derive(Default)]
+        pub(crate) struct RoomMetrics { $( pub(crate) $room: Counter, )* }
+
         /// The counters of one worker. Written by that worker alone.
         #[derive(Default)]
         pub(crate) struct WorkerCounters { $( pub(crate) $worker: Counter, )* }
@@ -166,6 +152,7 @@ macro_rules! figures {
             $( figure(stringify!($gauge), FigureKind::Gauge, concat!($($gauge_doc),+)), )*
             $( figure(stringify!($server), FigureKind::Counter, concat!($($server_doc),+)), )*
             $( figure(stringify!($session), FigureKind::Counter, concat!($($session_doc),+)), )*
+            $( figure(stringify!($room), FigureKind::Counter, concat!($($room_doc),+)), )*
             $( figure(stringify!($worker), FigureKind::Counter, concat!($($worker_doc),+)), )*
         ];
 
@@ -187,6 +174,7 @@ macro_rules! figures {
             $( $(#[doc = $gauge_doc])+ pub $gauge: $gauge_type, )*
             $( $(#[doc = $server_doc])+ pub $server: u64, )*
             $( $(#[doc = $session_doc])+ pub $session: u64, )*
+            $( $(#[doc = $room_doc])+ pub $room: u64, )*
             $( $(#[doc = $worker_doc])+ pub $worker: u64, )*
             /// Number of refusals, for any reason.
             pub rejected_total: u64,
@@ -219,6 +207,7 @@ macro_rules! figures {
                     $( $gauge: now.gauges.$gauge, )*
                     $( $server: self.server.$server.value(), )*
                     $( $session: now.sessions.$session.value(), )*
+                    $( $room: now.rooms.$room.value(), )*
                     $( $worker: self.workers.iter().map(|worker| worker.$worker.value()).sum(), )*
                     rejected_total: rejected.values().sum(),
                     rejected,
@@ -263,6 +252,12 @@ figures! {
         rooms: usize,
         /// Bytes kept in the histories of all rooms.
         history_bytes: usize,
+        /// Bytes of direct messages that are kept.
+        inbox_bytes: usize,
+        /// Estimated bytes of sessions, their memberships and the ids that they remember.
+        session_bytes: usize,
+        /// Estimated bytes of the patterns of sessions.
+        pattern_bytes: usize,
         /// Messages that wait for threads of blocking handlers.
         jobs_queued: usize,
     }
@@ -285,10 +280,22 @@ figures! {
         sessions_expired,
         /// Sessions that ended early because more than `max_away_sessions` were away.
         sessions_evicted,
+        /// Evicted sessions that were seconds old and whose client had joined no room and published
+        /// nothing with an id.
+        sessions_evicted_trivial,
         /// Direct messages accepted.
         directs,
         /// Messages with a known id, which were not published again.
         repeats,
+        /// Presence notices with several changes at once.
+        presence_batches,
+    }
+    rooms {
+        /// Rooms without members that were removed before their messages were too old: for a new
+        /// room, for other histories, or because their client had left too many behind.
+        rooms_evicted,
+        /// Messages of rooms with members that were dropped because of `history_total_bytes`.
+        history_trimmed,
     }
     workers {
         /// Messages received.
@@ -353,6 +360,7 @@ pub(crate) struct Now<'a> {
     pub(crate) draining: bool,
     pub(crate) gauges: Gauges,
     pub(crate) sessions: &'a SessionMetrics,
+    pub(crate) rooms: &'a RoomMetrics,
 }
 
 /// Current values of one worker.
@@ -399,7 +407,7 @@ impl Metrics {
 
     /// Sums up ended connections by close code and durations of turns, over all workers.
     fn closed_and_turns(&self) -> (BTreeMap<String, u64>, Histogram<u64>) {
-        let mut turn = Histogram::new_from(&*Timing::default().0.lock());
+        let mut turn = Timing::empty_sum();
         let mut closed = BTreeMap::new();
         for worker in &self.workers {
             worker.turn.add_to(&mut turn);
@@ -463,31 +471,6 @@ impl WorkerSnapshot {
             messages_out: worker.messages_out.value(),
             bytes_in: worker.bytes_in.value(),
             bytes_out: worker.bytes_out.value(),
-        }
-    }
-}
-
-/// Quantiles of a distribution, to two significant digits.
-#[derive(Debug, Clone, Copy, Serialize)]
-#[non_exhaustive]
-pub struct Quantiles {
-    /// Number of measured values.
-    pub count: u64,
-    /// Median.
-    pub p50: f64,
-    /// 99th percentile.
-    pub p99: f64,
-    /// Maximum.
-    pub max: f64,
-}
-
-impl Quantiles {
-    fn of(histogram: &Histogram<u64>, divisor: f64) -> Quantiles {
-        Quantiles {
-            count: histogram.len(),
-            p50: histogram.value_at_quantile(0.5) as f64 / divisor,
-            p99: histogram.value_at_quantile(0.99) as f64 / divisor,
-            max: histogram.max() as f64 / divisor,
         }
     }
 }

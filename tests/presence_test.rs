@@ -15,7 +15,7 @@ use std::{
 use rusty_socks::{CloseReason, Config};
 use serde_json::{Value, json};
 use support::{
-    TestServer, config,
+    DEADLINE, TestServer, config,
     sessions::{Chat, Loss, Numbers, lose, number, place, room_of, text, wait_for_away},
 };
 
@@ -273,15 +273,93 @@ fn a_name_survives_a_resume() {
     assert_eq!(name_of(&presence(&mut anna, "lobby"), &id), "ben", "it has a name already");
 }
 
+// ---- many who come and go
+// --------------------------------------------------------------------------
+
 #[test]
-fn what_is_no_text_is_no_name() {
+fn one_who_joins_and_leaves_without_end_is_told_of_now_and_then() {
+    const WATCHERS: usize = 40;
+    const TIMES: usize = 1000;
     let server = TestServer::start(lasting());
-    let mut ben = Chat::new(&server);
-    ben.raw(r#"{"content":1,"sender":"\ud800"}"#);
-    ben.settled();
-    // Whoever was there would have got it, and cannot read it.
-    let mut anna = Chat::new(&server);
-    assert_eq!(name_of(&presence(&mut anna, "lobby"), &ben.id), Value::Null);
+    let mut watchers: Vec<Chat> = (0..WATCHERS).map(|_| Chat::outside(&server)).collect();
+    watchers.iter_mut().for_each(|watcher| drop(watch(watcher, "a")));
+    // Those who came first were told of those who came later.
+    watchers.iter_mut().for_each(|watcher| drop(watcher.settled()));
+    let mut ben = Chat::outside(&server);
+    let began = Instant::now();
+    for _ in 0..TIMES {
+        ben.say(json!({"type": "join", "room": "a"}));
+        ben.say(json!({"type": "leave", "room": "a"}));
+    }
+    ben.join("a");
+    let seen = |chat: &mut Chat| {
+        let mut is_there = false;
+        let mut notices = 0;
+        while !is_there
+            || !chat.ok(json!({"type": "presence", "room": "a"}))["members"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|member| member["client_id"] == json!(ben.id))
+        {
+            let notice = chat.next();
+            notices += 1;
+            is_there = match text(&notice["type"]).as_str() {
+                "joined" => true,
+                "left" => false,
+                "presence" => notice["joined"] != json!([]),
+                other => panic!("{other}"),
+            };
+        }
+        notices + chat.settled().len()
+    };
+    let counts: Vec<usize> = watchers.iter_mut().map(seen).collect();
+    // 25 deliveries to 40 watchers in each moment, and one together.
+    let moments = began.elapsed().as_millis() as usize / 100 + 2;
+    for count in counts {
+        assert!(count <= 27 * moments, "{count} of {} in {moments} moments", 2 * TIMES + 1);
+    }
+}
+
+#[test]
+fn many_who_come_at_once_are_told_together() {
+    let server = TestServer::start(lasting());
+    // 1,024 deliveries are 25 notices to 40; what 60 do within 100 ms is more.
+    let mut watchers: Vec<Chat> = (0..40).map(|_| Chat::outside(&server)).collect();
+    watchers.iter_mut().for_each(|watcher| drop(watch(watcher, "a")));
+    watchers.iter_mut().for_each(|watcher| drop(watcher.settled()));
+    let mut crowd: Vec<Chat> = (0..60).map(|_| Chat::outside(&server)).collect();
+    let everyone: BTreeSet<String> = crowd.iter().map(|one| one.id.clone()).collect();
+    let end = Instant::now() + DEADLINE;
+    let mut together = 0;
+    // On a machine that is busy with other things they may be slower once or twice.
+    while together == 0 {
+        assert!(Instant::now() < end, "nothing was told together");
+        for (kind, single) in [("join", "joined"), ("leave", "left")] {
+            crowd.iter_mut().for_each(|one| one.say(json!({"type": kind, "room": "a"})));
+            crowd.iter_mut().for_each(|one| drop(one.settled()));
+            for watcher in &mut watchers {
+                let mut told = BTreeSet::new();
+                while told.len() < crowd.len() {
+                    let notice = watcher.next();
+                    let members = match notice["type"] == "presence" {
+                        true => notice[single].as_array().unwrap().clone(),
+                        false => vec![notice.clone()],
+                    };
+                    let ids = members.iter().map(|member| text(&member["client_id"]));
+                    // The watchers came one after the other, and may be told of last.
+                    let of_crowd: Vec<String> = ids.filter(|id| everyone.contains(id)).collect();
+                    together += usize::from(of_crowd.len() > 1);
+                    for id in of_crowd {
+                        assert!(notice["type"] == single || notice["type"] == "presence");
+                        assert!(told.insert(id), "{notice}: once");
+                    }
+                }
+                assert_eq!(told, everyone);
+            }
+        }
+    }
+    assert!(server.stats().presence_batches > 0);
 }
 
 // ---- newcomers

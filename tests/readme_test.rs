@@ -180,7 +180,8 @@ fn the_transcripts_of_the_protocol_are_true() {
 }
 
 /// What no transcript shows, and the test that does.
-const ELSEWHERE: [(&str, &str, &str); 5] = [
+const ELSEWHERE: [(&str, &str, &str); 6] = [
+    ("presence", "tests/presence_test.rs", "many_who_come_at_once_are_told_together"),
     (
         "gap",
         "tests/overflow_test.rs",

@@ -196,7 +196,7 @@ fn a_room_that_comes_back_is_matched_again() {
     expect_matched(&mut anna, "p.*", "p.b");
     ben.leave("p.b");
     anna.leave("p.b");
-    server.wait_for("the empty room is gone", |stats| stats.rooms == 1);
+    server.wait_for("the empty room is gone", |stats| stats.rooms == 2);
     let again = ben.join("p.b");
     let matched = expect_matched(&mut anna, "p.*", "p.b");
     assert_eq!(matched["epoch"], again["epoch"]);
@@ -296,7 +296,7 @@ fn a_pattern_that_matches_too_much_is_refused_whole() {
     // Its own room takes no second place, so with one fewer they all fit.
     carl.leave("p.c");
     carl.leave("p.later");
-    server.wait_for("empty rooms are gone", |stats| stats.rooms == 3);
+    server.wait_for("empty rooms are gone", |stats| stats.rooms == 4);
     let answer = anna.join("p.*");
     assert_eq!(
         answer["rooms"].as_array().unwrap().iter().filter(|room| room["room"] != "p.own").count(),
@@ -482,7 +482,7 @@ fn those_who_wait_for_rooms_and_are_gone_cost_nothing() {
         }
         ben.join("p.a");
         ben.leave("p.a");
-        server.wait_for("nobody keeps the room", |stats| stats.rooms == 0);
+        server.wait_for("nobody keeps the room", |stats| stats.rooms == 1);
     }
 }
 
@@ -852,4 +852,34 @@ fn broadcasts_of_one_client_come_in_its_order() {
             assert_eq!(member.expect("broadcast")["content"], n);
         }
     }
+}
+
+// ---- rooms that nobody is in
+// ------------------------------------------------------------------------
+
+#[test]
+fn who_fills_all_rooms_and_leaves_is_in_nobodys_way() {
+    let server = TestServer::start(Config { max_rooms: 5, max_rooms_per_conn: 9, ..lasting() });
+    let mut mallory = Chat::outside(&server);
+    for n in 0..5 {
+        let room = format!("full{n}");
+        mallory.join(&room);
+        mallory.publish(&room, "kept");
+    }
+    let mut anna = Chat::new(&server);
+    assert_eq!(anna.welcome["room"], "lobby", "the default room takes no place");
+    assert_eq!(anna.fails(json!({"type": "join", "room": "tea"})), "limit_exceeded");
+    mallory.leave("full3");
+    anna.join("tea");
+    assert_eq!(anna.fails(json!({"type": "join", "room": "cake"})), "limit_exceeded");
+    mallory.close(None);
+    // Those that are left go one by one, and what is in use stays.
+    support::eventually("the rooms are left", || {
+        let answer = anna.ask(json!({"type": "join", "room": "cake"}));
+        (answer["type"] == "ok").then_some(()).ok_or_else(|| answer.to_string())
+    });
+    ["milk", "sugar", "lemon"].iter().for_each(|room| drop(anna.join(room)));
+    assert_eq!(anna.publish("tea", "hot"), 1);
+    let stats = server.stats();
+    assert_eq!((stats.rooms, stats.rooms_evicted), (6, 5));
 }

@@ -307,6 +307,8 @@ fn a_room_that_was_not_the_sessions_is_joined() {
 fn a_room_that_the_server_has_no_place_for_is_told_by_its_code() {
     let server = TestServer::start(Config { max_rooms: 1, ..lasting() });
     let session = lose(&server, Chat::new(&server), Loss::Reset);
+    let mut other = Chat::new(&server);
+    other.join("other");
     let (_, answer) = Chat::back(&server, &session, json!([place("new", &json!("1"), 0)]));
     assert_eq!(room_of(&answer, "new"), &json!({"room": "new", "error": "limit_exceeded"}));
     assert_eq!(room_of(&answer, "lobby")["seq"], 0);

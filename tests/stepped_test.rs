@@ -90,7 +90,11 @@ fn chat(config: Config) -> SteppedServer {
 
 #[test]
 fn messages_age_when_time_is_told_to_pass() {
-    let config = Config { history_age: Duration::from_secs(10), ..Config::default() };
+    let config = Config {
+        history_age: Duration::from_secs(10),
+        default_room: String::new(),
+        ..Config::default()
+    };
     let mut server = chat(config);
     let room = RoomName::new("tea").unwrap();
     server.handle().open_room(&room).unwrap();

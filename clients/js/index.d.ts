@@ -202,7 +202,7 @@ export interface ClientEvents {
   message: Message;
   direct: DirectMessage;
   broadcast: Broadcast;
-  /** Another client joined a watched room. */
+  /** Another client joined a watched room. If the server reports several at once, there is one event for each. */
   joined: { type: 'joined'; room: string; client_id: string; sender?: string };
   left: { type: 'left'; room: string; client_id: string; sender?: string };
   /** All members of a watched room, after `joined` or `left` events may have been missed. */
@@ -451,8 +451,14 @@ export class Client implements AsyncIterable<Message> {
   /** Sends to all other clients, if the server allows it. Never sent twice: see `answer_lost`. */
   broadcast<Content>(content: Content & Sendable<Content>, options?: SendOptions): Promise<{ id: string }>;
   history(room: string, options?: HistoryOptions): Promise<HistoryPage>;
-  /** Lists the members of a room. `watch` begins or ends `joined` and `left` events in the same atomic step. */
-  presence(room: string, options?: WaitOptions & { watch?: boolean }): Promise<Presence>;
+  /**
+   * Lists the members of a room: at most 1000, or `limit`, in the order of their ids, beginning after
+   * the `client_id` `after`. `watch` begins or ends `joined` and `left` events in the same atomic step.
+   */
+  presence(
+    room: string,
+    options?: WaitOptions & { watch?: boolean; after?: string; limit?: number },
+  ): Promise<Presence>;
   /**
    * Reconnects at once: skips the wait for the next attempt, or replaces an open connection and
    * resumes its session. An attempt in progress continues. Resets the backoff. Does nothing after

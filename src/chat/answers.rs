@@ -7,7 +7,7 @@ use rusty_socks_protocol::{self as protocol, answer};
 
 use super::fault;
 use crate::{
-    Joined, MatchedRoom, Page, Position, Presence, Resumed, SessionToken, config::Overflow,
+    Joined, MatchedRoom, Page, Position, Presence, Present, Resumed, SessionToken, config::Overflow,
 };
 
 pub(super) fn joined<'a>(
@@ -22,7 +22,7 @@ pub(super) fn joined<'a>(
         recovered: joined.recovered,
         overflow: overflow(joined.overflow),
         messages: Vec::new(),
-        members: presence.map(members),
+        members: presence.map(|presence| members(&presence.members)),
         count: presence.map(|presence| presence.count),
     }
 }
@@ -46,7 +46,11 @@ pub(super) fn page<'a>(room: &'a str, page: &Page) -> answer::Page<'a> {
 }
 
 pub(super) fn presence<'a>(room: &'a str, presence: &'a Presence) -> answer::Members<'a> {
-    answer::Members { room: room.into(), members: members(presence), count: presence.count }
+    answer::Members {
+        room: room.into(),
+        members: members(&presence.members),
+        count: presence.count,
+    }
 }
 
 /// Makes the answer to `resume`.
@@ -61,7 +65,7 @@ pub(super) fn resumed<'a>(resumed: &'a Resumed, session: &SessionToken) -> answe
             overflow: joined.map(|joined| overflow(joined.overflow)),
             messages: joined.map(|_| Vec::new()),
             error: room.joined.as_ref().err().map(|error| fault::code(*error)),
-            members: room.presence.as_ref().map(members),
+            members: room.presence.as_ref().map(|presence| members(&presence.members)),
             count: room.presence.as_ref().map(|presence| presence.count),
         }
     });
@@ -77,8 +81,8 @@ pub(super) fn resumed<'a>(resumed: &'a Resumed, session: &SessionToken) -> answe
     }
 }
 
-fn members(presence: &Presence) -> Vec<answer::Member<'_>> {
-    let members = presence.members.iter().map(|present| answer::Member {
+pub(super) fn members(members: &[Present]) -> Vec<answer::Member<'_>> {
+    let members = members.iter().map(|present| answer::Member {
         client_id: present.client_id.to_string().into(),
         sender: present.name.as_deref().map(Cow::Borrowed),
     });

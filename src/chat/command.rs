@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::fault::Fault;
-use crate::{Epoch, Position, Range, RoomName, RoomPattern, Watch};
+use super::{fault::Fault, ijson};
+use crate::{Epoch, MembersPage, Position, Range, RoomName, RoomPattern, Watch};
 
 /// The longest `sender`, in bytes of JSON.
 const SENDER_BYTES_MAX: usize = 256;
@@ -34,7 +34,7 @@ pub(super) enum Command<'a> {
     Subscribe { pattern: RoomPattern, name: Option<String> },
     Unsubscribe(RoomPattern),
     History { room: Cow<'a, str>, range: Range, limit: Option<usize> },
-    Presence { room: Cow<'a, str>, watch: Watch },
+    Presence { room: Cow<'a, str>, watch: Watch, page: MembersPage },
     Resume(Resume<'a>),
     Ping,
 }
@@ -147,7 +147,7 @@ fn command<'a>(fields: &CommandFields<'a>) -> Result<Command<'a>, Fault> {
                 raw if switch("watch", raw)? => Watch::Begin,
                 _ => Watch::End,
             };
-            Ok(Command::Presence { room: room(fields)?, watch })
+            Ok(Command::Presence { room: room(fields)?, watch, page: members_page(fields)? })
         }
         "resume" => resume(fields).map(Command::Resume),
         "ping" => Ok(Command::Ping),
@@ -187,6 +187,7 @@ fn content<'a>(fields: &CommandFields<'a>) -> Result<Content<'a>, Fault> {
     let Some(content) = fields.content else {
         return Err(Fault::bad_request("a message must have content"));
     };
+    ijson::check(content.get()).map_err(|why| why.fault("content"))?;
     let (id, is_own_id) = match given_id(fields.id) {
         Some(id) => (id, true),
         None => (Uuid::new_v4(), false),
@@ -209,11 +210,13 @@ fn sender<'a>(fields: &CommandFields<'a>) -> Result<Option<&'a str>, Fault> {
         let message = format!("sender must have at most {SENDER_BYTES_MAX} bytes");
         return Err(Fault::new(ErrorCode::TooLarge, message));
     }
+    if let Some(raw) = sender {
+        ijson::check(raw).map_err(|why| why.fault("sender"))?;
+    }
     Ok(sender)
 }
 
-/// Returns a `sender` as text. `None` if it is not valid Unicode: JSON may contain half of a
-/// surrogate pair.
+/// Returns a `sender` as text.
 pub(super) fn name(sender: &str) -> Option<String> {
     serde_json::from_str(sender).ok()
 }
@@ -299,6 +302,14 @@ fn since(fields: &CommandFields<'_>) -> Result<Option<Position>, Fault> {
     Ok(Some(Position { epoch: epoch_of(&since.epoch), seq: since.seq }))
 }
 
+fn members_page(fields: &CommandFields<'_>) -> Result<MembersPage, Fault> {
+    let wrong = || Fault::bad_request("after must be the client_id of a member");
+    let id = |raw: &RawValue| unescaped(raw.get()).and_then(|id| Uuid::parse_str(id).ok());
+    let after = fields.after.map(|raw| id(raw).ok_or_else(wrong)).transpose()?;
+    let limit = fields.limit.map(|raw| number("limit", raw)).transpose()?;
+    Ok(MembersPage { after, limit: limit.map_or(MembersPage::FIRST.limit, clamp) })
+}
+
 /// Parses an epoch. A malformed one becomes [`Epoch::UNKNOWN`], in which nothing can be recovered.
 fn epoch_of(text: &str) -> Epoch {
     text.parse().unwrap_or(Epoch::UNKNOWN)
@@ -379,12 +390,16 @@ mod tests {
 
     #[test]
     fn content_is_kept_byte_for_byte() {
-        for content in [r#"{"a": [1,  2.50, "\u00e9"]}"#, "null", "\"\"", "1e400", "[]"] {
+        for content in [r#"{"a": [1,  2.50, "\u00e9"]}"#, "null", "\"\"", "1e300", "[]"] {
             let text = format!("{{\"content\":{content}}}");
             assert_eq!(published(&text).content, content);
         }
-        let deep = format!("{{\"content\":{}{}}}", "[".repeat(5000), "]".repeat(5000));
-        assert_eq!(published(&deep).content.len(), 10_000);
+        let nested = |depth: usize| {
+            format!("{{\"content\":{}{},\"ref\":1}}", "[".repeat(depth), "]".repeat(depth))
+        };
+        let deepest = ijson::DEPTH_MAX;
+        assert_eq!(published(&nested(deepest)).content.len(), 2 * deepest);
+        assert_eq!(fault(&nested(deepest + 1)), (Some("1".into()), "bad_request".into()));
     }
 
     #[test]
@@ -502,7 +517,8 @@ mod tests {
             "Leave { room: \"tea\" }".to_owned(),
             "Unsubscribe(\"a.*\")".to_owned(),
             "History { room: \"tea\", range: Before(5), limit: Some(10) }".to_owned(),
-            "Presence { room: \"tea\", watch: Begin }".to_owned(),
+            "Presence { room: \"tea\", watch: Begin, page: MembersPage { after: None, limit: 1000 } }"
+                .to_owned(),
             format!(
                 "Resume(Resume {{ session: \"s\", positions: [(\"tea\", {position})], direct_seq: Some(4) }})"
             ),

@@ -79,11 +79,13 @@ impl Chat {
             Command::History { room, range, limit } => {
                 self.history(ctx, &room, range, limit, reference);
             }
-            Command::Presence { room, watch } => {
+            Command::Presence { room, watch, page } => {
                 let name = room.clone().into_owned();
-                self.answer(ctx.presence(&room, watch), reference, move |reference, presence| {
-                    ok(reference, answers::presence(&name, &presence))
-                });
+                self.answer(
+                    ctx.presence_page(&room, watch, page),
+                    reference,
+                    move |reference, presence| ok(reference, answers::presence(&name, &presence)),
+                );
             }
             Command::Resume(resume) => self.resume(ctx, &resume, reference),
             Command::Ping => {

@@ -5,6 +5,7 @@
 
 mod json;
 mod fault;
+mod ijson;
 mod command;
 mod message;
 mod answers;

@@ -4,7 +4,7 @@ use rusty_socks_protocol as protocol;
 use uuid::Uuid;
 
 use super::{
-    answers::{epoch, overflow},
+    answers::{epoch, members, overflow},
     json,
 };
 use crate::{Message, Notice, PreparedFrame};
@@ -22,6 +22,11 @@ pub(super) fn frame(notice: &Notice<'_>) -> PreparedFrame {
             room: room.as_str().into(),
             client_id: id(client_id),
             sender: name.map(Into::into),
+        },
+        Notice::PresenceChanged { room, joined, left } => protocol::Notice::Presence {
+            room: room.as_str().into(),
+            joined: members(joined),
+            left: members(left),
         },
         Notice::Gap { room, from, to } => protocol::Notice::Gap {
             room: room.as_str().into(),

@@ -133,6 +133,8 @@ pub(super) static TABLE: &[Key] = &[
         "Messages kept per room"),
     key!(Rooms, history_bytes, bytes("bytes", 0, GIB),
         "Bytes of messages kept per room"),
+    key!(Rooms, history_total_bytes, bytes("bytes", 0, 1024 * GIB),
+        "Bytes of messages kept in all rooms; beyond it rooms that nobody is in go first"),
     key!(Rooms, history_age, seconds(INSTANT, YEAR),
         "Seconds after which a kept message is forgotten"),
     key!(Rooms, max_rooms, count("rooms", 1, 10_000_000),

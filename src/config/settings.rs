@@ -187,10 +187,16 @@ pub struct Config {
 
     /// Bytes of messages kept per room.
     ///
-    /// Multiplied by [`max_rooms`](Config::max_rooms), the worst case of memory in histories.
+    /// All rooms together keep [`history_total_bytes`](Config::history_total_bytes).
     ///
     /// Unit: bytes. Default: 256KiB. Range: 0 to 1GiB.
     pub history_bytes: usize,
+
+    /// Bytes of messages kept in all rooms together. Beyond it, rooms without members are removed
+    /// first, those left longest ago before others, and then the oldest messages of large rooms.
+    ///
+    /// Unit: bytes. Default: 256MiB. Range: 0 to 1024GiB.
+    pub history_total_bytes: usize,
 
     /// Age at which a kept message is dropped. A room without members is removed with its last
     /// message.
@@ -198,8 +204,9 @@ pub struct Config {
     /// Unit: seconds. Default: 3600. Range: 0.001 to 31536000.
     pub history_age: Duration,
 
-    /// Rooms that may exist at once. Clients choose the names of rooms, so their number needs a
-    /// bound.
+    /// Rooms that may exist at once, beside the default room. Clients choose the names of rooms, so
+    /// their number needs a bound. Beyond it, the room that has been without members longest is
+    /// removed.
     ///
     /// Unit: rooms. Default: 10000. Range: 1 to 10000000.
     pub max_rooms: usize,
@@ -233,8 +240,9 @@ pub struct Config {
     pub resume_window: Duration,
 
     /// Sessions without a connection that are kept at once. Beyond it, the one that is away longest
-    /// ends. Set it to at least [`max_conn`](Config::max_conn) if all clients may lose their
-    /// connections at once.
+    /// ends, but first those that are seconds old and whose client joined no room and published
+    /// nothing with an id. Set it to at least [`max_conn`](Config::max_conn) if all clients may
+    /// lose their connections at once.
     ///
     /// Unit: sessions. Default: 10000. Range: 0 to 10000000.
     pub max_away_sessions: usize,
@@ -361,6 +369,7 @@ impl Default for Config {
             replay: 10,
             history: 100,
             history_bytes: 256 << 10,
+            history_total_bytes: 256 << 20,
             history_age: Duration::from_secs(3600),
             max_rooms: 10_000,
             max_rooms_per_conn: 100,

@@ -16,7 +16,8 @@ use crate::{
         history::{Joined, Page, Replay},
         memberships::MatchedRoom,
         names::{RoomName, RoomPattern},
-        presence::{Presence, Watch},
+        presence::Watch,
+        present::{MembersPage, Presence},
         publish::{Publication, Published, PublishedToRooms},
         resume::Resumed,
         room::Room,
@@ -127,7 +128,18 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
     /// Lists the clients in `room`, of which this connection must be a member. `watch` begins or
     /// ends notices to the client of every change after the answer.
     pub fn presence(&mut self, room: &str, watch: Watch) -> Reply<'_, S, Presence, M> {
-        let outcome = self.hub().presence(self.conn, room, watch);
+        self.presence_page(room, watch, MembersPage::FIRST)
+    }
+
+    /// Asks for some of those who are in `room`, as [`presence`](Context::presence) does for the
+    /// first: the members of a large room come page by page.
+    pub fn presence_page(
+        &mut self,
+        room: &str,
+        watch: Watch,
+        page: MembersPage,
+    ) -> Reply<'_, S, Presence, M> {
+        let outcome = self.hub().presence(self.conn, room, watch, page);
         self.reply(outcome)
     }
 

@@ -91,7 +91,8 @@ impl Hub {
         let seq = self.deliver_to(receiver, publication, deferred)?;
         self.sessions.metrics.directs.add_shared();
         if let Some(id) = publication.dedup_id {
-            parties.from.remember_publish(id, Recipient::Client(*to, seq));
+            let recipient = Recipient::Client(*to, seq);
+            parties.from.remember_publish(id, recipient, &self.bytes.sessions);
         }
         Ok(Published { seq, behind: deferred.behind, repeated: false })
     }
@@ -121,7 +122,9 @@ impl Hub {
             }
             Attachment::Away(_) => {}
         }
+        let before = inbox.bytes();
         inbox.push(frame, matches!(attachment, Attachment::To(_)), &self.inbox);
+        self.bytes.inboxes.change(before, inbox.bytes());
         Ok(seq)
     }
 

@@ -10,7 +10,7 @@ pub enum RoomError {
     NotMember,
     /// No room of this name exists.
     NoSuchRoom,
-    /// The server has `max_rooms` rooms.
+    /// The server has `max_rooms` rooms, and each of them has members.
     TooManyRooms,
     /// The connection is in `max_rooms_per_conn` rooms.
     TooManyMemberships,

@@ -14,6 +14,7 @@ use super::{
     names::{RoomName, RoomPattern},
     notice::{Notice, NoticeFormatter},
     presence::Watch,
+    present::MembersPage,
     resume::Resumed,
     room::Room,
     send_status::SendStatus,
@@ -147,7 +148,7 @@ impl Client {
     /// Joins a room and watches it.
     pub(super) fn watch(&mut self, room: &str) {
         self.join(room).expect("a place");
-        let watched = self.hub.presence(&mut self.conn, room, Watch::Begin);
+        let watched = self.hub.presence(&mut self.conn, room, Watch::Begin, MembersPage::FIRST);
         watched.expect("it is a member");
     }
 

@@ -1,7 +1,5 @@
 //! Reading a room's history: at a join, and page by page.
 
-use std::sync::atomic::Ordering;
-
 use super::{
     Hub,
     room::{Room, RoomState},
@@ -90,7 +88,6 @@ impl Hub {
     pub(super) fn change(&self, history: &mut History, change: impl FnOnce(&mut History)) {
         let before = history.bytes();
         change(history);
-        // For a history that shrank the difference wraps, and adding it wraps back.
-        self.history_bytes.fetch_add(history.bytes().wrapping_sub(before), Ordering::Relaxed);
+        self.bytes.histories.change(before, history.bytes());
     }
 }

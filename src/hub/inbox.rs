@@ -36,6 +36,15 @@ impl Inbox {
         Inbox { history: History::new(), delivered_seq: 0 }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.history.is_empty()
+    }
+
+    /// Returns the bytes of the messages that are kept.
+    pub(super) fn bytes(&self) -> usize {
+        self.history.bytes()
+    }
+
     /// Returns the number of the next message.
     pub(super) fn next_seq(&self) -> u64 {
         self.history.position().seq + 1

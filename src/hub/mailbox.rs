@@ -17,12 +17,14 @@ use mio::Waker;
 use super::{
     conn_id::ConnId,
     error::RoomError,
-    names::RoomPattern,
     room::{Room, RoomKey},
     send_status::SendStatus,
     session::Session,
 };
 use crate::ws::{close::CloseReason, frame::PreparedFrame};
+
+/// The worker that sweeps for all.
+pub(crate) const SWEEPER: usize = 0;
 
 /// A request from one thread to a worker.
 pub(crate) enum Letter {
@@ -45,7 +47,7 @@ pub(crate) enum Letter {
     Attach { conn: ConnId, session: Arc<Session> },
     /// A new room matches a pattern of each of these connections. The room already counts them as
     /// members. Posted before anyone can publish to the room.
-    Matched { room: Arc<Room>, waiting: Box<[(ConnId, RoomPattern)]> },
+    Matched { room: Arc<Room>, waiting: Box<[ConnId]> },
     /// Close one connection.
     Close { conn: ConnId, reason: CloseReason },
     /// A permit is reserved for the waiting connection.
@@ -54,6 +56,8 @@ pub(crate) enum Letter {
     JobsDone { conn: ConnId },
     /// A mailbox that was behind has caught up: read sockets again.
     PressureOff,
+    /// Sweep soon: changes of presence were gathered for one notice.
+    SweepSoon,
     /// Close every connection with 1001, and stop when none is left.
     Drain,
     /// The grace is over: stop now.
@@ -77,6 +81,7 @@ impl Letter {
             | Letter::Admitted { .. }
             | Letter::JobsDone { .. }
             | Letter::PressureOff
+            | Letter::SweepSoon
             | Letter::Drain
             | Letter::Stop => None,
         }
@@ -240,6 +245,9 @@ impl Mailboxes {
     /// low-water marks if space was given back. Called after every lock is released.
     pub(crate) fn after_unlock(&self, deferred: &Deferred) {
         deferred.wake.iter().for_each(|worker| self.wake(worker));
+        if deferred.sweep_soon {
+            self.send_control(SWEEPER, Letter::SweepSoon);
+        }
         if deferred.cancelled {
             (0..self.workers()).for_each(|worker| self.check_low_water(worker));
         }
@@ -355,14 +363,17 @@ pub(crate) struct Deferred {
     pub(super) behind: bool,
     /// Whether reserved space was given back, which may have made a mailbox look behind.
     cancelled: bool,
+    /// Something was gathered that a sweep tells.
+    pub(super) sweep_soon: bool,
 }
 
 impl Deferred {
     pub(super) fn add(&mut self, other: &Deferred) {
-        let Deferred { wake, behind, cancelled } = other;
+        let Deferred { wake, behind, cancelled, sweep_soon } = other;
         self.wake.0.iter_mut().zip(wake.0).for_each(|(word, other)| *word |= other);
         self.behind |= behind;
         self.cancelled |= cancelled;
+        self.sweep_soon |= sweep_soon;
     }
 }
 

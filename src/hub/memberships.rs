@@ -15,8 +15,8 @@ use super::{
     mailbox::Deferred,
     names::{RoomName, RoomPattern},
     presence::RosterChange,
-    room::{Room, RoomState},
-    session::SessionMembership,
+    room::{Owner, Room, RoomState},
+    session::{MEMBERSHIP_BYTES, SessionMembership},
 };
 use crate::{config::Overflow, store::Position};
 
@@ -33,10 +33,10 @@ pub struct MatchedRoom {
 
 /// The outcome for a new room that matches a subscription.
 pub(crate) enum Match {
-    /// The connection joined the room.
-    Joined(Position),
+    /// The connection joined the room, by this pattern.
+    Joined(RoomPattern, Position),
     /// The session is in `max_rooms_per_conn` rooms.
-    Full,
+    Full(RoomPattern),
     /// The session no longer waits for the room.
     Stale,
 }
@@ -63,6 +63,7 @@ impl Hub {
             let room = Arc::clone(&locked.state.memberships[at].room);
             locked.state.decline(&room, self.memberships_max);
             locked.remove_membership(at);
+            locked.leave_behind(&room);
             Ok(())
         })
     }
@@ -84,7 +85,12 @@ impl Hub {
             let is_match = |of: &&SessionMembership| pattern.matches(&of.room.name);
             let already_in = memberships.iter().filter(is_match).count();
             let matches_max = self.memberships_max.saturating_sub(memberships.len()) + already_in;
-            let names = self.rooms.subscribe(pattern, locked.conn.id(), matches_max);
+            let conn = locked.conn.id();
+            let is_covered = locked.state.cold().patterns.cover(pattern);
+            let names = match is_covered {
+                true => self.rooms.matching(pattern, matches_max),
+                false => self.rooms.subscribe(pattern, conn, matches_max),
+            };
             let names = names.ok_or(RoomError::TooManyMemberships)?;
             let count_before = memberships.len();
             let mut matched = Vec::with_capacity(names.len());
@@ -100,14 +106,23 @@ impl Hub {
                     Err(error) => {
                         // All or none. Watchers of the rooms joined so far see the client come and
                         // go.
-                        self.rooms.unsubscribe(pattern, locked.conn.id());
+                        if !is_covered {
+                            self.rooms.exchange(conn, std::slice::from_ref(pattern), &[]);
+                        }
                         let added = count_before..locked.state.memberships.len();
                         added.rev().for_each(|at| locked.remove_membership(at));
                         return Err(error);
                     }
                 }
             }
-            locked.state.cold_mut().patterns.push(pattern.clone());
+            let patterns = &mut locked.state.cold_mut().patterns;
+            if !is_covered {
+                // Their new rooms come by the new pattern from now on.
+                self.rooms.exchange(conn, &patterns.below(pattern), &[]);
+            }
+            let before = patterns.bytes();
+            patterns.insert(pattern.clone());
+            self.bytes.patterns.change(before, patterns.bytes());
             Ok(matched)
         })
     }
@@ -120,19 +135,26 @@ impl Hub {
         pattern: &RoomPattern,
     ) -> Result<(), RoomError> {
         self.lock_own_session(conn, |locked| {
-            let at = locked.state.cold().patterns.iter().position(|own| own == pattern);
-            locked.state.cold_mut().patterns.swap_remove(at.ok_or(RoomError::NotMember)?);
-            let others = locked.state.cold().patterns.clone();
-            self.rooms.unsubscribe(pattern, locked.conn.id());
+            if !locked.state.cold().patterns.contains(pattern) {
+                return Err(RoomError::NotMember);
+            }
+            let patterns = &mut locked.state.cold_mut().patterns;
+            let before = patterns.bytes();
+            patterns.remove(pattern);
+            self.bytes.patterns.change(before, patterns.bytes());
+            if !patterns.cover(pattern) {
+                let (from, to) = (std::slice::from_ref(pattern), patterns.below(pattern));
+                self.rooms.exchange(locked.conn.id(), from, &to);
+            }
             for at in (0..locked.state.memberships.len()).rev() {
-                let membership = &mut locked.state.memberships[at];
+                let membership = &locked.state.memberships[at];
                 if membership.pattern.as_ref() != Some(pattern) {
                     continue;
                 }
-                let name = &membership.room.name;
-                membership.pattern = others.iter().find(|other| other.matches(name)).cloned();
-                if membership.pattern.is_none() {
-                    locked.remove_membership(at);
+                let other = locked.state.cold().patterns.matching(&membership.room.name).cloned();
+                match other {
+                    Some(_) => locked.state.memberships[at].pattern = other,
+                    None => locked.remove_membership(at),
                 }
             }
             Ok(())
@@ -141,43 +163,37 @@ impl Hub {
 
     /// Makes a connection a member of a new room that matches its subscription. The room already
     /// counts the connection; if it does not join, the count is given back here.
-    pub(crate) fn matched(
-        &self,
-        conn: &mut dyn ConnHandle,
-        room: &Arc<Room>,
-        pattern: &RoomPattern,
-    ) -> Match {
+    pub(crate) fn matched(&self, conn: &mut dyn ConnHandle, room: &Arc<Room>) -> Match {
         let session = Arc::clone(conn.session());
         let outcome = self.lock_session(&session, conn, |locked| {
-            let is_wanted = locked.is_attached()
-                && locked.state.cold().patterns.contains(pattern)
-                && locked.state.membership(room.name.as_str()).is_none();
-            if !is_wanted {
-                return Match::Stale;
-            }
+            // The one that it was posted for may be gone, and another one be there.
+            let pattern = locked.state.cold().patterns.matching(&room.name).cloned();
+            let is_wanted =
+                locked.is_attached() && locked.state.membership(room.name.as_str()).is_none();
+            let Some(pattern) = pattern.filter(|_| is_wanted) else { return Match::Stale };
             if locked.state.memberships.len() >= self.memberships_max {
-                return Match::Full;
+                return Match::Full(pattern);
             }
             let mut room_state = room.state.lock();
             locked.add_to_roster(RosterChange::Appears, room, &mut room_state);
             locked.conn.enter(room, 0);
             let position = Position { seq: 0, ..room_state.history.position() };
             drop(room_state);
-            let (room, pattern) = (Arc::clone(room), Some(pattern.clone()));
-            let membership = SessionMembership { room, watching: false, pattern };
-            locked.state.memberships.push(membership);
-            Match::Joined(position)
+            let (room, by) = (Arc::clone(room), Some(pattern.clone()));
+            locked.push_membership(SessionMembership { room, watching: false, pattern: by });
+            Match::Joined(pattern, position)
         });
-        if !matches!(outcome, Match::Joined(_)) {
+        if !matches!(outcome, Match::Joined(..)) {
             self.uncount(room, conn.id().worker());
         }
         outcome
     }
 
     /// Takes one member of `worker` out of the room's count.
-    pub(crate) fn uncount(&self, room: &Room, worker: usize) {
+    pub(crate) fn uncount(&self, room: &Arc<Room>, worker: usize) {
         let mut state = room.state.lock();
         state.members[worker] = state.members[worker].saturating_sub(1);
+        self.rooms.note_vacancy(room, &mut state);
     }
 }
 
@@ -201,7 +217,7 @@ impl LockedSession<'_> {
         self.deferred.add(&deferred);
         let (room, joined) = entered?;
         let joined = joined.ok_or(RoomError::Overloaded)?;
-        self.state.memberships.push(SessionMembership { room, watching: false, pattern });
+        self.push_membership(SessionMembership { room, watching: false, pattern });
         Ok(joined)
     }
 
@@ -219,7 +235,37 @@ impl LockedSession<'_> {
         joined
     }
 
+    fn push_membership(&mut self, membership: SessionMembership) {
+        self.state.memberships.push(membership);
+        self.hub.bytes.sessions.add(MEMBERSHIP_BYTES);
+    }
+
+    /// Notes that the session has left a room in which nobody else was, and which keeps what the
+    /// session said there. Of many such rooms the first goes.
+    fn leave_behind(&mut self, room: &Arc<Room>) {
+        let client = self.session.client_id;
+        let mut room_state = room.state.lock();
+        let is_empty = room_state.history.is_empty();
+        match &mut room_state.owner {
+            Owner::One { client_id, is_left_behind }
+                if *client_id == client && !*is_left_behind && !is_empty && !room.is_default =>
+            {
+                *is_left_behind = true;
+            }
+            Owner::Nobody | Owner::One { .. } | Owner::Many => return,
+        }
+        drop(room_state);
+        let left_behind = &mut self.state.cold_mut().left_behind;
+        left_behind.push_back(Arc::downgrade(room));
+        if left_behind.len() > self.hub.memberships_max
+            && let Some(first) = left_behind.pop_front().and_then(|room| room.upgrade())
+        {
+            self.hub.rooms.evict_left_behind(&first, client);
+        }
+    }
+
     fn remove_membership(&mut self, at: usize) {
+        self.hub.bytes.sessions.subtract(MEMBERSHIP_BYTES);
         let SessionMembership { room, watching, .. } = self.state.memberships.swap_remove(at);
         if watching {
             self.exit_channel(&room);
@@ -234,8 +280,64 @@ mod tests {
     use super::*;
     use crate::{
         config::Config,
-        hub::{harness::Bench, mailbox::Letter},
+        hub::{
+            harness::{Bench, pattern},
+            mailbox::Letter,
+        },
     };
+
+    fn waiting(bench: &Bench) -> Vec<usize> {
+        let waiting = |letter| match letter {
+            Letter::Matched { waiting, .. } => Some(waiting.len()),
+            _ => None,
+        };
+        bench.letters(0).into_iter().filter_map(waiting).collect()
+    }
+
+    #[test]
+    fn nested_patterns_find_a_new_room_once_whatever_comes_and_goes() {
+        let mut bench = Bench::new(&Config::default(), 2, 100_000);
+        let mut maker = bench.client(1, false);
+        let nested = |depth: usize| format!("{}*", "a.".repeat(depth));
+        let mut clients: Vec<_> = (0..20).map(|_| bench.client(0, false)).collect();
+        for (nth, client) in clients.iter_mut().enumerate() {
+            // In whatever order they are asked for.
+            for depth in 0..50 {
+                client.subscribe(&nested(1 + (depth * 7 + nth) % 50)).expect("a place");
+            }
+        }
+        assert_eq!(bench.hub.rooms.subscribers(), 20, "each waits by one pattern");
+        maker.join(&"a.".repeat(52).replace("a.a.", "a.b.")).expect("a place");
+        maker.join(&format!("{}x", "a.".repeat(50))).expect("a place");
+        assert_eq!(waiting(&bench), [20, 20]);
+        // Without the shortest, the next one is waited by.
+        let client = &mut clients[0];
+        for depth in 1..50 {
+            bench.hub.unsubscribe(&mut client.conn, &pattern(&nested(depth))).expect("it is there");
+            assert_eq!(bench.hub.rooms.subscribers(), 20);
+        }
+        maker.join("a.y").expect("a place");
+        assert_eq!(waiting(&bench), [19]);
+        maker.join(&format!("{}z", "a.".repeat(50))).expect("a place");
+        assert_eq!(waiting(&bench), [20]);
+        bench.hub.unsubscribe(&mut client.conn, &pattern(&nested(50))).expect("it is there");
+        assert_eq!(bench.hub.rooms.subscribers(), 19);
+    }
+
+    #[test]
+    fn a_room_that_was_posted_for_one_pattern_is_joined_by_another() {
+        let mut bench = Bench::new(&Config::default(), 1, 1000);
+        let (mut client, mut maker) = (bench.client(0, false), bench.client(0, false));
+        ["p.*", "p.q.*"].iter().for_each(|to| drop(client.subscribe(to).expect("a place")));
+        maker.join("p.q.r").expect("a place");
+        let room = bench.hub.rooms.find("p.q.r").expect("it is there");
+        // Before the letter is read.
+        bench.hub.unsubscribe(&mut client.conn, &pattern("p.*")).expect("it is there");
+        let matched = bench.hub.matched(&mut client.conn, &room);
+        let Match::Joined(by, _) = matched else { panic!("it is waited for by the other one") };
+        assert_eq!(by, pattern("p.q.*"));
+        assert_eq!((bench.listed("p.q.r"), bench.members("p.q.r")), (2, 2));
+    }
 
     #[test]
     fn a_subscription_joins_all_rooms_or_none() {

@@ -9,11 +9,15 @@ pub(crate) mod error;
 pub(crate) mod names;
 pub(crate) mod conn_id;
 pub(crate) mod room;
+pub(crate) mod present;
 pub(crate) mod notice;
 pub(crate) mod send_status;
 pub(crate) mod session_token;
+mod bytes;
 mod inbox;
 pub(crate) mod clock;
+mod patterns;
+pub(crate) mod roster;
 pub(crate) mod session;
 pub(crate) mod mailbox;
 pub(crate) mod rooms;
@@ -29,14 +33,18 @@ pub(crate) mod resume;
 #[cfg(test)]
 mod harness;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::config::{Compression, Config};
+use bytes::{HubBytes, HubBytesNow};
 use clock::Clock;
 use error::RoomError;
 use inbox::InboxBounds;
 use mailbox::{Deferred, Mailboxes};
 use names::RoomName;
+use room::Room;
 use rooms::Rooms;
 use sessions::Sessions;
 
@@ -47,7 +55,11 @@ pub(crate) struct Hub {
     pub(crate) mailboxes: Mailboxes,
     /// The most rooms that one session may be in.
     pub(crate) memberships_max: usize,
-    history_bytes: AtomicUsize,
+    bytes: Arc<HubBytes>,
+    /// The most bytes that all histories together keep.
+    histories_bytes_max: usize,
+    /// Rooms with gathered changes of presence. The lock of a room is taken before this one.
+    gathering: Mutex<Vec<Arc<Room>>>,
     /// The smallest message that is compressed; `None` if none is.
     compressible_bytes_min: Option<usize>,
     /// The largest page or replay. A larger one could overflow the outbox it is sent to.
@@ -56,7 +68,7 @@ pub(crate) struct Hub {
     /// How long a session outlives its connection.
     resume_window_ms: u64,
     away_max: usize,
-    pub(crate) clock: Clock,
+    pub(crate) clock: Arc<Clock>,
 }
 
 /// The result of a sweep.
@@ -70,12 +82,16 @@ pub(crate) struct Swept {
 
 impl Hub {
     pub(crate) fn new(config: &Config, mailboxes: Mailboxes, clock: Clock) -> Hub {
+        let clock = Arc::new(clock);
+        let bytes = Arc::new(HubBytes::default());
         Hub {
-            rooms: Rooms::new(config, mailboxes.clone()),
-            sessions: Sessions::new(matches!(clock, Clock::Stepped(_))),
+            rooms: Rooms::new(config, mailboxes.clone(), Arc::clone(&bytes)),
+            sessions: Sessions::new(Arc::clone(&bytes), Arc::clone(&clock)),
             mailboxes,
             memberships_max: config.max_rooms_per_conn,
-            history_bytes: AtomicUsize::new(0),
+            bytes,
+            histories_bytes_max: config.history_total_bytes,
+            gathering: Mutex::default(),
             compressible_bytes_min: (config.compression != Compression::Off)
                 .then_some(config.compression_threshold),
             page_bytes_max: config.buffer_bytes / 2,
@@ -104,19 +120,22 @@ impl Hub {
         entered.map(|_| ())
     }
 
-    /// Drops messages that are too old, and rooms that have neither members nor messages. Each call
-    /// looks at a bounded number of rooms, and the next call continues there. Ends the sessions
-    /// whose clients did not come back in time.
+    /// Notifies watchers of the changes that were gathered for them. Drops messages that are too
+    /// old, and rooms that have neither members nor messages. Each call looks at a bounded number
+    /// of rooms, and the next call continues there. Ends the sessions whose clients did not come
+    /// back in time.
     pub(crate) fn sweep(&self) -> Swept {
         let now_ms = self.now_ms();
         self.rooms.sweep(|room, history| {
             self.change(history, |history| history.expire(now_ms, &room.bounds));
         });
-        self.expire_sessions()
+        let behind = self.tell_all_gathered();
+        let swept = self.expire_sessions();
+        Swept { behind: swept.behind || behind, ..swept }
     }
 
-    /// Returns the bytes kept in all histories together.
-    pub(crate) fn history_bytes(&self) -> usize {
-        self.history_bytes.load(Ordering::Relaxed)
+    /// Returns the bytes that the hub holds, by kind.
+    pub(crate) fn bytes(&self) -> HubBytesNow {
+        self.bytes.now()
     }
 }

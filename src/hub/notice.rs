@@ -2,7 +2,10 @@
 
 use uuid::Uuid;
 
-use super::names::{RoomName, RoomPattern};
+use super::{
+    names::{RoomName, RoomPattern},
+    present::Present,
+};
 use crate::{config::Overflow, store::Position, ws::frame::PreparedFrame};
 
 /// A notice from the server to a client. [`Handler::notice`] formats it in the handler's protocol.
@@ -28,6 +31,18 @@ pub enum Notice<'a> {
         client_id: Uuid,
         /// The client's name in presence, if it had set one.
         name: Option<&'a str>,
+    },
+    /// Several clients joined or left the room within a short time; each is named once. Sent to the
+    /// clients that watch the room, in place of [`Notice::Joined`] and [`Notice::Left`], if many
+    /// join and leave.
+    PresenceChanged {
+        /// The room.
+        room: &'a RoomName,
+        /// The clients that are in the room now and were not before. The receiving client may be
+        /// among them.
+        joined: &'a [Present],
+        /// The clients that were in the room before and are not now.
+        left: &'a [Present],
     },
     /// The client was too slow, and did not get messages `from..=to` of the room.
     Gap {

@@ -1,9 +1,12 @@
-//! Presence: a room's roster, and the notices of its changes to the clients that watch it.
+//! Presence: the notices of changes of a room's roster to the clients that watch the room.
 //!
 //! A notice is posted under the lock of the room and then of its channel, so every watcher gets the
 //! changes in order. A join is refused if a mailbox has no space for its notice. Notices that
 //! follow from an accepted join are posted even beyond the bound, because they could not be
 //! repeated; there are never more of them than joins.
+//!
+//! If there are more changes than the watchers should be told one by one, the roster gathers them,
+//! and the next sweep, which is asked to come soon, sends them together.
 
 use std::sync::Arc;
 
@@ -15,33 +18,15 @@ use super::{
     error::RoomError,
     locked_session::LockedSession,
     mailbox::{Deferred, Letter},
-    notice::Notice,
-    room::{Room, RoomState, RosterEntry, workers_with_members},
-    session::Session,
+    notice::{Notice, NoticeFormatter},
+    present::{MembersPage, PRESENCE_MEMBERS_MAX, Presence, Present},
+    room::{Room, RoomState, workers_with_members},
+    roster::{CHANGES_MAX, Changes},
+    session::{Session, format_notice},
 };
 
-/// The most members that a [`Presence`] lists.
-pub(super) const PRESENCE_MEMBERS_MAX: usize = 1000;
-
-/// A client in a room.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Present {
-    /// The client's id.
-    pub client_id: Uuid,
-    /// The client's name in presence, if it set one.
-    pub name: Option<Arc<str>>,
-}
-
-/// The clients in a room.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Presence {
-    /// The members, at most 1,000 of them, in no order.
-    pub members: Vec<Present>,
-    /// The number of all members.
-    pub count: usize,
-}
-
-/// Whether a client gets [`Notice::Joined`] and [`Notice::Left`] for a room.
+/// Whether a client gets [`Notice::Joined`], [`Notice::Left`] and [`Notice::PresenceChanged`] for a
+/// room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Watch {
     /// As before.
@@ -62,6 +47,16 @@ pub(super) enum RosterChange {
     Leaves,
 }
 
+/// What became of a notice.
+enum Told {
+    /// It is on its way to everyone who watches, if anyone does.
+    Now,
+    /// It is to be told with others.
+    Later,
+    /// A mailbox has no space for it.
+    Refused,
+}
+
 impl Hub {
     /// Lists the members of a room, and begins or ends the watch in the same atomic step.
     pub(crate) fn presence(
@@ -69,6 +64,7 @@ impl Hub {
         conn: &mut dyn ConnHandle,
         name: &str,
         watch: Watch,
+        page: MembersPage,
     ) -> Result<Presence, RoomError> {
         self.lock_own_session(conn, |locked| {
             let at = locked.state.membership(name).ok_or(RoomError::NotMember)?;
@@ -91,7 +87,8 @@ impl Hub {
             if !watched && watching {
                 locked.enter_channel(&room, &mut room_state);
             }
-            Ok(room_state.presence(PRESENCE_MEMBERS_MAX, None))
+            let limit = page.limit.min(PRESENCE_MEMBERS_MAX);
+            Ok(room_state.roster.page(locked.session.client_id, page.after, limit, None))
         })
     }
 
@@ -120,9 +117,7 @@ impl Hub {
         state.name = name.map(Arc::from);
         for membership in &state.memberships {
             let mut room_state = membership.room.state.lock();
-            if let Some(entry) = room_state.roster.get_mut(&session.client_id) {
-                entry.name.clone_from(&state.name);
-            }
+            room_state.roster.set_name(session.client_id, &state.name);
         }
     }
 
@@ -130,84 +125,117 @@ impl Hub {
     pub(super) fn remove_from_roster(
         &self,
         session: &Session,
-        room: &Room,
+        room: &Arc<Room>,
         deferred: &mut Deferred,
     ) {
         let mut room_state = room.state.lock();
-        let Some(entry) = room_state.roster.remove(&session.client_id) else { return };
-        if entry.shown {
-            let (name, leaves) = (entry.name.as_deref(), RosterChange::Leaves);
-            self.notify_watchers(session, name, leaves, room, &mut room_state, deferred);
-        } else {
-            room_state.unshown -= 1;
+        let client = session.client_id;
+        if let Some(name) = room_state.roster.remove_untold(client) {
+            let (name, leaves) = (name.as_deref(), RosterChange::Leaves);
+            match self.notify_watchers(session, name, leaves, room, &mut room_state, deferred) {
+                Told::Now | Told::Refused => room_state.roster.remove_told(client),
+                Told::Later => {
+                    room_state.roster.remove_gathered(client, session.formatter());
+                    self.tell_if_many(room, &mut room_state, deferred);
+                }
+            }
         }
+        self.rooms.note_vacancy(room, &mut room_state);
     }
 
     /// Shows a session on the roster to the watchers, if it is still hidden.
     fn show(
         &self,
         session: &Session,
-        room: &Room,
+        room: &Arc<Room>,
         room_state: &mut RoomState,
         deferred: &mut Deferred,
     ) {
-        let Some(entry) = room_state.roster.get_mut(&session.client_id) else { return };
-        if !std::mem::replace(&mut entry.shown, true) {
-            let (name, appears) = (entry.name.clone(), RosterChange::Appears);
-            room_state.unshown -= 1;
+        let client = session.client_id;
+        if !room_state.roster.is_provisional(client) {
+            return;
+        }
+        let (name, appears) = (room_state.roster.name(client), RosterChange::Appears);
+        let told =
             self.notify_watchers(session, name.as_deref(), appears, room, room_state, deferred);
+        match told {
+            Told::Now | Told::Refused => room_state.roster.insert_told(client, name),
+            Told::Later => {
+                room_state.roster.insert_gathered(client, name, session.formatter());
+                self.tell_if_many(room, room_state, deferred);
+            }
         }
     }
 
-    /// Makes every session on the roster known to the watchers, but for `except`, which is about to
-    /// end.
+    /// Shows every session on the roster to the watchers, but for `except`, which is about to end.
     pub(super) fn show_all(
         &self,
-        room: &Room,
+        room: &Arc<Room>,
         room_state: &mut RoomState,
-        except: Option<&Uuid>,
+        except: Option<Uuid>,
         deferred: &mut Deferred,
     ) {
-        if room_state.unshown == 0 {
-            return;
-        }
-        let is_unknown = |id: &Uuid, entry: &RosterEntry| !entry.shown && except != Some(id);
-        let unknown = |(id, entry): (&Uuid, &RosterEntry)| is_unknown(id, entry).then_some(*id);
-        let mut ids: Vec<Uuid> = room_state.roster.iter().filter_map(unknown).collect();
-        // In an order that is the same in each run, for tests that must be repeatable.
-        ids.sort_unstable();
+        let mut ids = room_state.roster.provisional();
+        ids.retain(|id| Some(*id) != except);
         for session in ids.iter().filter_map(|id| self.sessions.find(id)) {
             self.show(&session, room, room_state, deferred);
         }
     }
 
-    /// Notifies the watchers of a room of a change, in the order of the changes. Returns `false` if
-    /// a join must be refused because a mailbox has no space for its notice.
+    /// Notifies the watchers of a room of a change, in the order of the changes. Returns
+    /// [`Told::Refused`] if a join must be refused because a mailbox has no space for its notice.
     fn notify_watchers(
         &self,
         session: &Session,
         name: Option<&str>,
         change: RosterChange,
-        room: &Room,
+        room: &Arc<Room>,
         room_state: &mut RoomState,
         deferred: &mut Deferred,
-    ) -> bool {
-        let Some(channel) = &room_state.channel else { return true };
-        let mut channel_state = channel.state.lock();
-        if channel_state.members_total() == 0 {
-            drop(channel_state);
-            room_state.channel = None;
-            return true;
+    ) -> Told {
+        let RoomState { roster, channel, .. } = room_state;
+        let Some(watched) = &*channel else { return Told::Now };
+        let watchers = watched.state.lock().members_total();
+        if watchers == 0 {
+            *channel = None;
+            drop(roster.take_changes());
+            return Told::Now;
+        }
+        if !roster.may_tell(self.now_ms(), watchers) {
+            if roster.gathered() == 0 {
+                let mut gathering = self.gathering.lock();
+                deferred.sweep_soon |= gathering.is_empty();
+                gathering.push(Arc::clone(room));
+            }
+            return Told::Later;
         }
         let (room, client_id) = (&room.name, session.client_id);
         let notice = match change {
             RosterChange::Joins | RosterChange::Appears => Notice::Joined { room, client_id, name },
             RosterChange::Leaves => Notice::Left { room, client_id, name },
         };
-        let Some(frame) = session.format_notice(&notice) else { return true };
+        let may_refuse = change == RosterChange::Joins;
+        match self.tell(watched, session.formatter(), &notice, may_refuse, deferred) {
+            true => Told::Now,
+            false => Told::Refused,
+        }
+    }
+
+    /// Posts a notice to every member of `channel`. Returns `false` if it may be refused and a
+    /// mailbox has no space for it.
+    fn tell(
+        &self,
+        channel: &Room,
+        formatter: &Arc<dyn NoticeFormatter>,
+        notice: &Notice<'_>,
+        may_refuse: bool,
+        deferred: &mut Deferred,
+    ) -> bool {
+        let Some(frame) = format_notice(&**formatter, notice) else { return true };
+        let mut channel_state = channel.state.lock();
         let RoomState { members, history, .. } = &mut *channel_state;
         let letters = workers_with_members(members, frame.len());
-        if change == RosterChange::Joins {
+        if may_refuse {
             if self.mailboxes.reserve_all(letters.clone(), deferred).is_err() {
                 return false;
             }
@@ -224,6 +252,48 @@ impl Hub {
         }
         true
     }
+
+    /// Tells what is gathered before there is more of it than one notice has.
+    fn tell_if_many(&self, room: &Room, room_state: &mut RoomState, deferred: &mut Deferred) {
+        if room_state.roster.gathered() >= CHANGES_MAX {
+            self.tell_gathered(room, room_state, deferred);
+        }
+    }
+
+    /// Tells the watchers of a room all changes that were gathered.
+    fn tell_gathered(&self, room: &Room, room_state: &mut RoomState, deferred: &mut Deferred) {
+        let Some(Changes { joined, left, formatter }) = room_state.roster.take_changes() else {
+            return;
+        };
+        let Some(channel) = &room_state.channel else { return };
+        let room = &room.name;
+        let notice = match (&joined[..], &left[..]) {
+            ([Present { client_id, name }], []) => {
+                Notice::Joined { room, client_id: *client_id, name: name.as_deref() }
+            }
+            ([], [Present { client_id, name }]) => {
+                Notice::Left { room, client_id: *client_id, name: name.as_deref() }
+            }
+            (joined, left) => {
+                self.sessions.metrics.presence_batches.add_shared();
+                Notice::PresenceChanged { room, joined, left }
+            }
+        };
+        self.tell(channel, &formatter, &notice, false, deferred);
+    }
+
+    /// Tells the watchers of every room what was gathered there. Returns whether a mailbox was
+    /// found behind.
+    pub(super) fn tell_all_gathered(&self) -> bool {
+        let rooms = std::mem::take(&mut *self.gathering.lock());
+        let mut deferred = Deferred::default();
+        for room in rooms {
+            let mut room_state = room.state.lock();
+            self.tell_gathered(&room, &mut room_state, &mut deferred);
+        }
+        self.mailboxes.after_unlock(&deferred);
+        deferred.behind
+    }
 }
 
 impl LockedSession<'_> {
@@ -232,19 +302,25 @@ impl LockedSession<'_> {
     pub(super) fn add_to_roster(
         &mut self,
         change: RosterChange,
-        room: &Room,
+        room: &Arc<Room>,
         room_state: &mut RoomState,
     ) -> bool {
-        let (shown, name) = (!self.state.provisional, self.state.name.clone());
-        if shown {
-            let (session, name) = (self.session, name.as_deref());
-            if !self.hub.notify_watchers(session, name, change, room, room_state, self.deferred) {
-                return false;
+        let (client, name) = (self.session.client_id, self.state.name.clone());
+        if self.state.provisional {
+            room_state.roster.insert_provisional(client, name);
+        } else if !room_state.roster.take_back(client, name.clone()) {
+            let (session, told_name) = (self.session, name.as_deref());
+            let hub = self.hub;
+            match hub.notify_watchers(session, told_name, change, room, room_state, self.deferred) {
+                Told::Refused => return false,
+                Told::Now => room_state.roster.insert_told(client, name),
+                Told::Later => {
+                    room_state.roster.insert_gathered(client, name, session.formatter());
+                    hub.tell_if_many(room, room_state, self.deferred);
+                }
             }
-        } else {
-            room_state.unshown += 1;
         }
-        room_state.roster.insert(self.session.client_id, RosterEntry { name, shown });
+        room_state.note_owner(client);
         true
     }
 
@@ -263,27 +339,133 @@ impl LockedSession<'_> {
     }
 }
 
-impl RoomState {
-    /// Lists the first `max` members of the roster, and counts all of them. `except` is neither
-    /// listed nor counted if the watchers do not know of it.
-    pub(super) fn presence(&self, max: usize, except: Option<&Uuid>) -> Presence {
-        let except = except.filter(|id| self.roster.get(id).is_some_and(|entry| !entry.shown));
-        let present = |(id, entry): (&Uuid, &RosterEntry)| Present {
-            client_id: *id,
-            name: entry.name.clone(),
-        };
-        let listed = self.roster.iter().filter(|(id, _)| Some(*id) != except);
-        let members = listed.take(max).map(present).collect();
-        Presence { members, count: self.roster.len() - usize::from(except.is_some()) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::{collections::BTreeSet, time::Instant};
+
+    use uuid::Uuid;
+
     use super::*;
     use crate::{config::Config, hub::harness::Bench, ws::close::CloseReason};
 
     const LETTERS_MAX: usize = 8;
+
+    /// The ids that a notice has behind `from` and before `to`, as a programmer sees it.
+    fn ids(text: &str, from: &str, to: &str) -> Vec<Uuid> {
+        let text = text.split_once(from).map_or("", |(_, after)| after);
+        let text = text.split_once(to).map_or(text, |(before, _)| before);
+        let id = |part: &str| part.get(..36).and_then(|id| Uuid::parse_str(id).ok());
+        text.split("client_id: ").filter_map(id).collect()
+    }
+
+    #[test]
+    fn where_many_come_and_go_watchers_are_told_of_many_at_once_and_of_the_truth() {
+        const WATCHERS: usize = 600;
+        const STEPS: usize = 1000;
+        let mut bench = Bench::new(&Config::default(), 2, 1_000_000);
+        let mut watchers: Vec<_> = (0..WATCHERS).map(|_| bench.client(1, false)).collect();
+        watchers.iter_mut().for_each(|watcher| watcher.watch("a"));
+        bench.hub.sweep();
+        bench.texts(1);
+        let mut crowd: Vec<_> = (0..20).map(|_| bench.client(0, false)).collect();
+        let mut is_in = vec![false; crowd.len()];
+        let mut known: BTreeSet<Uuid> = watchers.iter().map(|one| one.session.client_id).collect();
+        let seed = Uuid::new_v4().as_u128() as u64;
+        println!("seed {seed}");
+        let (mut state, mut notices) = (seed, 0);
+        let began = Instant::now();
+        for _ in 0..STEPS {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let random = (state >> 33) as usize;
+            let nth = random % crowd.len();
+            match is_in[nth] {
+                false => drop(crowd[nth].join("a").expect("a place")),
+                true => crowd[nth].leave("a"),
+            }
+            is_in[nth] = !is_in[nth];
+            if random.is_multiple_of(97) {
+                bench.hub.sweep();
+            }
+            let (before, texts) = (known.clone(), bench.texts(1));
+            for text in texts {
+                notices += 1;
+                for id in
+                    ids(&text, "Joined", "\n").into_iter().chain(ids(&text, "joined: ", "left: "))
+                {
+                    assert!(known.insert(id), "{text}: told before");
+                }
+                for id in ids(&text, "Left", "\n").into_iter().chain(ids(&text, "left: ", "\n")) {
+                    assert!(known.remove(&id), "{text}: was not there");
+                }
+            }
+            // An answer is what watchers know, so that what they are told next fits it.
+            let page = MembersPage::FIRST;
+            let answer = bench.hub.presence(&mut watchers[0].conn, "a", Watch::AsBefore, page);
+            let answer = answer.expect("it is a member");
+            let listed: BTreeSet<Uuid> = answer.members.iter().map(|one| one.client_id).collect();
+            assert_eq!((&listed, listed.len()), (&known, answer.count), "{before:?}");
+        }
+        bench.hub.sweep();
+        for text in bench.texts(1) {
+            notices += 1;
+            known.extend(
+                ids(&text, "Joined", "\n").into_iter().chain(ids(&text, "joined: ", "left: ")),
+            );
+            for id in ids(&text, "Left", "\n").into_iter().chain(ids(&text, "left: ", "\n")) {
+                known.remove(&id);
+            }
+        }
+        let there = crowd.iter().zip(&is_in).filter(|(_, is_in)| **is_in);
+        let there: BTreeSet<Uuid> = there.map(|(one, _)| one.session.client_id).collect();
+        let crowd: BTreeSet<Uuid> = crowd.iter().map(|one| one.session.client_id).collect();
+        assert_eq!(&known & &crowd, there);
+        // One at once and one together in each moment, and one for each of the sweeps above.
+        let moments = began.elapsed().as_millis() as usize / 100 + 1;
+        assert!(notices < STEPS / 97 * 2 + 2 * moments + 40, "{notices} of {STEPS}");
+        assert_eq!(bench.listed("a"), WATCHERS + there.len());
+    }
+
+    #[test]
+    fn the_members_of_a_large_room_come_page_by_page() {
+        let mut bench = Bench::new(&Config::default(), 1, 100_000);
+        let mut clients: Vec<_> = (0..1500).map(|_| bench.client(0, false)).collect();
+        clients.iter_mut().for_each(|client| drop(client.join("a").expect("a place")));
+        let mut all: Vec<Uuid> = clients.iter().map(|one| one.session.client_id).collect();
+        all.sort_unstable();
+        for limit in [1000, 400, 5000] {
+            let (mut after, mut listed) = (None, Vec::new());
+            loop {
+                let page = MembersPage { after, limit };
+                let conn = &mut clients[0].conn;
+                let page = bench.hub.presence(conn, "a", Watch::AsBefore, page);
+                let Presence { members, count } = page.expect("it is a member");
+                assert_eq!((count, members.len() <= limit.min(1000)), (1500, true));
+                listed.extend(members.iter().map(|one| one.client_id));
+                after = match members.last() {
+                    Some(last) => Some(last.client_id),
+                    None => break,
+                };
+            }
+            assert_eq!(listed, all);
+        }
+    }
+
+    #[test]
+    fn too_many_changes_for_one_notice_are_several() {
+        let mut bench = Bench::new(&Config::default(), 2, 1_000_000);
+        let mut watchers: Vec<_> = (0..1100).map(|_| bench.client(1, false)).collect();
+        watchers.iter_mut().for_each(|watcher| watcher.watch("a"));
+        bench.hub.sweep();
+        bench.texts(1);
+        let mut crowd: Vec<_> = (0..3 * CHANGES_MAX).map(|_| bench.client(0, false)).collect();
+        crowd.iter_mut().for_each(|client| drop(client.join("a").expect("a place")));
+        bench.hub.sweep();
+        let joined =
+            |text: &String| ids(text, "joined: ", "left: ").len() + ids(text, "Joined", "\n").len();
+        let told: Vec<usize> = bench.texts(1).iter().map(joined).collect();
+        assert_eq!(told.iter().sum::<usize>(), crowd.len());
+        assert!(told.iter().all(|count| *count <= CHANGES_MAX), "{told:?}");
+    }
 
     #[test]
     fn a_join_that_cannot_be_told_is_refused_and_leaves_no_trace() {

@@ -158,6 +158,7 @@ impl Hub {
                 repeated,
             });
         }
+        self.shed_histories(&[room]);
         let mut deferred = Deferred::default();
         let result = self.number_in_one(by, room, publication, &mut deferred);
         self.mailboxes.after_unlock(&deferred);
@@ -176,6 +177,7 @@ impl Hub {
         if rooms.is_empty() {
             return Err(RoomError::NoSuchRoom);
         }
+        self.shed_histories(rooms);
         let mut deferred = Deferred::default();
         // Held during the publish, so that a repeat on another connection cannot interleave.
         let mut state = publication.dedup_id.map(|id| (id, by.session.state.lock()));
@@ -192,7 +194,7 @@ impl Hub {
             rooms => self.number_in_all(by, rooms, publication, next),
         };
         if let (Some((id, state)), Ok(seqs)) = (&mut state, &result) {
-            state.remember_publish(*id, Recipient::rooms(rooms, seqs));
+            state.remember_publish(*id, Recipient::rooms(rooms, seqs), &self.bytes.sessions);
         }
         drop(state);
         self.mailboxes.after_unlock(&deferred);
@@ -273,8 +275,24 @@ impl Hub {
     }
 
     fn keep(&self, room: &Room, state: &mut RoomState, frame: PreparedFrame, now_ms: u64) {
-        let kept = frame.plain();
+        let (kept, bytes) = (frame.plain(), frame.len());
         self.change(&mut state.history, |history| history.append(kept, now_ms, &room.bounds));
+        if self.bytes.histories.value() > self.histories_bytes_max {
+            // Nothing else gave way in time, so this room keeps no more than it did.
+            let mut forgotten = 0;
+            self.change(&mut state.history, |history| forgotten = history.free(bytes));
+            self.rooms.metrics.history_trimmed.add_many_shared(forgotten as u64);
+        }
+    }
+
+    /// Makes space for another message in `rooms`, where all histories together are nearly as large
+    /// as they may be.
+    fn shed_histories(&self, rooms: &[&Room]) {
+        // A sixteenth below the bound, so that most messages find space without taking it.
+        let bytes_max = self.histories_bytes_max - self.histories_bytes_max / 16;
+        if self.bytes.histories.value() > bytes_max {
+            self.rooms.shed_histories(bytes_max, rooms);
+        }
     }
 
     pub(super) fn compressible(&self, frame: PreparedFrame) -> PreparedFrame {

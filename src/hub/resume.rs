@@ -15,8 +15,8 @@ use super::{
     mailbox::{Deferred, Letter},
     names::{RoomName, RoomPattern},
     notice::Notice,
-    presence::{PRESENCE_MEMBERS_MAX, Presence},
-    session::{Attachment, Session, SessionState},
+    present::{PRESENCE_MEMBERS_MAX, Presence},
+    session::{Attachment, Session, SessionState, format_notice},
     session_token::SessionToken,
 };
 use crate::{
@@ -101,16 +101,17 @@ impl Hub {
             locked.state.fresh = false;
             self.sessions.metrics.sessions_resumed.add_shared();
             locked.conn.attach(&session);
-            let (rooms, unmatched) = locked.take_up_rooms(positions, &fresh.client_id);
+            let (rooms, unmatched) = locked.take_up_rooms(positions, fresh.client_id);
             for (pattern, room) in &unmatched {
-                notices.extend(session.format_notice(&Notice::Unmatched { pattern, room }));
+                let notice = Notice::Unmatched { pattern, room };
+                notices.extend(format_notice(&**session.formatter(), &notice));
             }
             let missed = locked.take_up_inbox(direct_seq);
             Ok(Resumed {
                 client_id: session.client_id,
                 name: locked.state.name.clone(),
                 rooms,
-                patterns: locked.state.cold().patterns.clone(),
+                patterns: locked.state.cold().patterns.iter().cloned().collect(),
                 directs: missed.messages,
                 direct_seq: missed.seq,
                 directs_recovered: missed.is_complete,
@@ -149,11 +150,16 @@ impl Hub {
         self.unsubscribe_all(&state);
         let now_ms = self.now_ms();
         state.attachment = Attachment::Away(now_ms);
-        let longest_away = self.sessions.set_away(session, now_ms, self.away_max);
+        let is_trivial = self.sessions.is_young(session) && state.is_trivial();
+        let evicted = self.sessions.set_away(session, now_ms, is_trivial, self.away_max);
         drop(state);
-        longest_away.is_some_and(|(since_ms, session)| {
-            self.sessions.metrics.sessions_evicted.add_shared();
-            self.finish(&session, Attachment::Away(since_ms))
+        evicted.is_some_and(|evicted| {
+            let metrics = &self.sessions.metrics;
+            metrics.sessions_evicted.add_shared();
+            if evicted.is_trivial {
+                metrics.sessions_evicted_trivial.add_shared();
+            }
+            self.finish(&evicted.session, Attachment::Away(evicted.since_ms))
         })
     }
 
@@ -180,6 +186,9 @@ impl Hub {
         }
         self.unsubscribe_all(&state);
         state.attachment = Attachment::Ended;
+        self.bytes.sessions.subtract(state.counted_bytes());
+        self.bytes.patterns.subtract(state.cold().patterns.bytes());
+        self.bytes.inboxes.subtract(state.inbox.take().map_or(0, |inbox| inbox.bytes()));
         state.clear_cold();
         for membership in std::mem::take(&mut state.memberships) {
             self.remove_from_roster(session, &membership.room, &mut deferred);
@@ -194,9 +203,7 @@ impl Hub {
     /// Ends the subscriptions of the connection that the session is attached to.
     fn unsubscribe_all(&self, state: &SessionState) {
         let Attachment::To(conn) = state.attachment else { return };
-        for pattern in &state.cold().patterns {
-            self.rooms.unsubscribe(pattern, conn);
-        }
+        self.rooms.exchange(conn, &state.cold().patterns.uncovered(), &[]);
     }
 }
 
@@ -208,7 +215,7 @@ impl LockedSession<'_> {
     fn take_up_rooms(
         &mut self,
         positions: &[(RoomName, Position)],
-        fresh: &Uuid,
+        fresh: Uuid,
     ) -> (Vec<ResumedRoom>, Vec<(RoomPattern, RoomName)>) {
         let mut bytes_max = self.hub.page_bytes_max;
         let mut members_max = PRESENCE_MEMBERS_MAX;
@@ -230,7 +237,8 @@ impl LockedSession<'_> {
                 // The session that the connection began with ends without a word.
                 self.hub.show_all(&room, &mut state, Some(fresh), self.deferred);
                 self.enter_channel(&room, &mut state);
-                let presence = state.presence(members_max, Some(fresh));
+                let own = self.session.client_id;
+                let presence = state.roster.page(own, None, members_max, Some(fresh));
                 members_max -= presence.members.len();
                 presence
             });
@@ -239,7 +247,8 @@ impl LockedSession<'_> {
             rooms.push(ResumedRoom { room: room.name.clone(), joined, presence });
         }
         let mut unmatched = Vec::new();
-        for pattern in self.state.cold().patterns.clone() {
+        // A pattern that another one covers matches no other rooms.
+        for pattern in self.state.cold().patterns.uncovered() {
             // Enough names to find the first room that cannot be joined, behind those that were
             // left by name and those that can be joined.
             let names_max = self.hub.memberships_max + self.state.cold().declined.len() + 1;
@@ -284,7 +293,11 @@ mod tests {
     use super::*;
     use crate::{
         config::Config,
-        hub::harness::{Bench, name},
+        hub::{
+            harness::{Bench, Client, name},
+            publish::Publication,
+            session::Sender,
+        },
     };
 
     #[test]
@@ -344,11 +357,69 @@ mod tests {
     }
 
     #[test]
+    fn sessions_that_did_nothing_are_evicted_first() {
+        let config = Config { max_away_sessions: 10, ..Config::default() };
+        let mut bench = Bench::new(&config, 1, 1000);
+        let mut worth: Vec<Client> = (0..4).map(|_| bench.client(0, true)).collect();
+        worth[0].join("a").expect("a place");
+        worth[1].subscribe("a.*").expect("a place");
+        let by = Sender { session: &worth[3].session, conn: worth[3].conn() };
+        let to = worth[2].session.client_id;
+        let id = Uuid::new_v4();
+        bench.hub.direct(by, &to, &Publication::from("x").dedup_id(id)).expect("it is sent");
+        worth.iter_mut().for_each(Client::lose);
+        for _ in 0..100 {
+            let mut trivial = bench.client(0, true);
+            trivial.join("lobby").expect("a place");
+            trivial.lose();
+        }
+        let metrics = &bench.hub.sessions.metrics;
+        let evicted = [&metrics.sessions_evicted, &metrics.sessions_evicted_trivial];
+        assert_eq!(evicted.map(crate::metrics::Counter::value), [94, 94]);
+        assert_eq!(bench.hub.sessions.gauges().1, 10);
+        for client in &worth {
+            let mut back = bench.client(0, true);
+            back.resume(&client.session).expect("it was kept");
+        }
+    }
+
+    #[test]
+    fn what_is_gone_is_counted_no_more() {
+        let mut bench = Bench::new(&Config::default(), 1, 1000);
+        let before = bench.hub.bytes();
+        let mut clients: Vec<Client> = (0..3).map(|_| bench.client(0, true)).collect();
+        for client in &mut clients {
+            ["a", "b"].iter().for_each(|room| drop(client.join(room).expect("a place")));
+            ["p.*", "p.q.*", "q.*"].iter().for_each(|to| drop(client.subscribe(to)));
+            client.leave("a");
+        }
+        clients[0].join("p.q.r").expect("a place");
+        let rooms = ["b", "p.q.r"].map(|room| bench.hub.rooms.find(room).expect("it is there"));
+        let by = Sender { session: &clients[0].session, conn: clients[0].conn() };
+        for _ in 0..200 {
+            let publication = Publication::from("x").dedup_id(Uuid::new_v4());
+            let rooms: Vec<&crate::hub::Room> = rooms.iter().map(AsRef::as_ref).collect();
+            bench.hub.publish_to_rooms(by, &rooms, &publication).expect("it is published");
+            let to = clients[1].session.client_id;
+            bench.hub.direct(by, &to, &publication).expect("it is sent");
+            bench.letters(0);
+        }
+        let now = bench.hub.bytes();
+        assert!(now.sessions > before.sessions + 3 * 100 && now.sessions < 60_000, "{now:?}");
+        assert!(now.patterns > 0 && now.inboxes > 0 && now.histories > 0, "{now:?}");
+        for client in &clients {
+            bench.hub.depart(&client.session, client.conn(), &CloseReason::NORMAL);
+        }
+        let now = bench.hub.bytes();
+        assert_eq!((now.sessions, now.patterns, now.inboxes), (0, 0, 0));
+    }
+
+    #[test]
     fn who_departs_waits_for_no_room() {
         for reason in [CloseReason::LOST, CloseReason::NORMAL] {
             let mut bench = Bench::new(&Config::default(), 1, 1000);
             let client = &mut bench.client(0, true);
-            for pattern in ["p.*", "p.q.*"] {
+            for pattern in ["p.*", "q.*", "p.q.*"] {
                 client.subscribe(pattern).expect("a place");
             }
             assert_eq!(bench.hub.rooms.subscribers(), 2);

@@ -1,11 +1,11 @@
 //! One room: its history, its roster, and how many members each worker has.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::names::RoomName;
+use super::{names::RoomName, roster::Roster};
 use crate::{
     config::Overflow,
     store::{History, HistoryBounds},
@@ -22,6 +22,8 @@ pub(crate) struct Room {
     /// The policy for a member that is too slow.
     pub(crate) overflow: Overflow,
     pub(crate) bounds: HistoryBounds,
+    /// Whether this is the default room, which exists as long as the server.
+    pub(crate) is_default: bool,
     /// Held only to number, store and post one message; never across a system call.
     pub(crate) state: Mutex<RoomState>,
 }
@@ -41,22 +43,29 @@ pub(crate) struct RoomState {
     pub(crate) history: History,
     /// Number of members on each worker.
     pub(crate) members: Box<[u32]>,
-    /// Every session in this room, by client id, attached or away.
-    pub(super) roster: HashMap<Uuid, RosterEntry>,
-    /// Number of roster entries that are not shown to watchers yet.
-    pub(crate) unshown: usize,
+    /// Every session in this room, attached or away.
+    pub(super) roster: Roster,
     /// The room that carries presence notices to the watchers; made for the first watcher.
     pub(super) channel: Option<Arc<Room>>,
+    /// The room's key in the list of rooms without members, while it is there.
+    pub(super) vacancy: Option<u64>,
+    pub(super) owner: Owner,
     /// Whether the directory has dropped this room. Code that still holds the room must look its
     /// name up again.
     pub(super) gone: bool,
 }
 
-/// A session on a room's roster.
-pub(super) struct RosterEntry {
-    pub(super) name: Option<Arc<str>>,
-    /// Whether watchers have been notified of the session.
-    pub(super) shown: bool,
+/// The client that a room belongs to, so that one session leaves a bounded number of rooms behind.
+pub(super) enum Owner {
+    /// No client has been in the room.
+    Nobody,
+    /// Only this client has been in the room. `is_left_behind` if the room is in the list of its
+    /// session.
+    One {
+        client_id: Uuid,
+        is_left_behind: bool,
+    },
+    Many,
 }
 
 impl RoomState {
@@ -65,9 +74,10 @@ impl RoomState {
         RoomState {
             history: History::new(),
             members: vec![0; workers].into(),
-            roster: HashMap::new(),
-            unshown: 0,
+            roster: Roster::default(),
             channel: None,
+            vacancy: None,
+            owner: Owner::Nobody,
             gone: false,
         }
     }
@@ -75,6 +85,28 @@ impl RoomState {
     /// Whether the room was dropped, so that a message published here would reach nobody.
     pub(crate) fn is_gone(&self) -> bool {
         self.gone
+    }
+
+    /// How many are in it whom watchers do not know of yet.
+    #[cfg(test)]
+    pub(crate) fn unshown(&self) -> usize {
+        self.roster.provisional().len()
+    }
+
+    /// Whether nobody is in it, connected or away.
+    pub(super) fn is_vacant(&self) -> bool {
+        self.roster.is_empty() && self.members_total() == 0
+    }
+
+    /// Notes that a client comes.
+    pub(super) fn note_owner(&mut self, client: Uuid) {
+        match self.owner {
+            Owner::Nobody => {
+                self.owner = Owner::One { client_id: client, is_left_behind: false };
+            }
+            Owner::One { client_id, .. } if client_id != client => self.owner = Owner::Many,
+            Owner::One { .. } | Owner::Many => {}
+        }
     }
 
     pub(crate) fn members_total(&self) -> usize {

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -13,11 +13,13 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::{
+    bytes::Tally,
     conn_id::ConnId,
     error::RoomError,
     inbox::Inbox,
     names::RoomPattern,
     notice::{Notice, NoticeFormatter},
+    patterns::Patterns,
     room::{Room, RoomKey},
     session_token::SessionToken,
 };
@@ -25,6 +27,18 @@ use crate::ws::frame::PreparedFrame;
 
 /// Published ids that a session remembers, to recognise repeats.
 pub(super) const RECENT_IDS_MAX: usize = 128;
+
+/// The most bytes of the remembered ids and the rooms that they went to. All 128 fit if each went
+/// to a few rooms; an id of a publish to 32 rooms takes 600 bytes.
+pub(super) const RECENT_BYTES_MAX: usize = 16 << 10;
+
+/// Estimated bytes of a session, with its entry in the table.
+pub(super) const SESSION_BYTES: usize =
+    size_of::<Session>() + 2 * size_of::<(Uuid, Arc<Session>)>();
+
+/// Estimated bytes of a membership, with its entry in the room's roster.
+pub(super) const MEMBERSHIP_BYTES: usize =
+    size_of::<SessionMembership>() + 3 * size_of::<(Uuid, Arc<str>)>();
 
 /// One client's session. Shared by the table of sessions and the connection that the session is
 /// attached to.
@@ -36,6 +50,8 @@ pub(crate) struct Session {
     pub(crate) route: u16,
     /// Whether the session outlives its connection.
     pub(crate) resumable: bool,
+    /// When it began, on the clock of the table.
+    pub(super) began_ms: u64,
     formatter: Arc<dyn NoticeFormatter>,
     /// The connection that may publish for the session, as [`ConnId::packed`]. Outside the lock, so
     /// that a publish need not take it.
@@ -71,15 +87,23 @@ pub(super) struct SessionState {
 /// State that few sessions have.
 #[derive(Default)]
 pub(super) struct ColdState {
-    pub(super) patterns: Vec<RoomPattern>,
+    pub(super) patterns: Patterns,
     /// Rooms that match a pattern and were left by name: the latest ones, at most as many as the
     /// session may be in.
     pub(super) declined: VecDeque<RoomKey>,
+    /// Rooms that nobody but this session was in and that it has left, with what was said there.
+    pub(super) left_behind: VecDeque<Weak<Room>>,
     recent_ids: VecDeque<RecentId>,
+    recent_bytes: usize,
 }
 
-static EMPTY_COLD_STATE: ColdState =
-    ColdState { patterns: Vec::new(), declined: VecDeque::new(), recent_ids: VecDeque::new() };
+static EMPTY_COLD_STATE: ColdState = ColdState {
+    patterns: Patterns::new(),
+    declined: VecDeque::new(),
+    left_behind: VecDeque::new(),
+    recent_ids: VecDeque::new(),
+    recent_bytes: 0,
+};
 
 /// The connection that a session is attached to, if any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +127,16 @@ pub(super) struct SessionMembership {
 struct RecentId {
     id: Uuid,
     to: Recipient,
+}
+
+impl RecentId {
+    fn bytes(&self) -> usize {
+        let numbered = match &self.to {
+            Recipient::Rooms(numbered) => size_of_val::<[_]>(numbered),
+            Recipient::Client(..) => 0,
+        };
+        size_of::<RecentId>() + numbered
+    }
 }
 
 /// The rooms or the client that a publish went to, and its number there.
@@ -130,12 +164,14 @@ impl Session {
         route: u16,
         resumable: bool,
         formatter: Arc<dyn NoticeFormatter>,
+        began_ms: u64,
     ) -> Session {
         Session {
             client_id,
             secret: [Uuid::new_v4(), Uuid::new_v4()],
             route,
             resumable,
+            began_ms,
             formatter,
             sender: AtomicU64::new(conn.packed()),
             state: Mutex::new(SessionState {
@@ -154,14 +190,9 @@ impl Session {
         SessionToken { client_id: self.client_id, secret: self.secret }
     }
 
-    /// Formats `notice` with the session's handler. Catches a panic of the handler and returns
-    /// `None`, because the caller holds locks whose state must not be left half changed.
-    pub(super) fn format_notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame> {
-        let formatted = catch_unwind(AssertUnwindSafe(|| self.formatter.notice(notice)));
-        formatted.unwrap_or_else(|_| {
-            log::error!("the handler panicked while formatting {notice:?}");
-            None
-        })
+    /// Returns what formats notices for the session's handler, by [`format_notice`].
+    pub(super) fn formatter(&self) -> &Arc<dyn NoticeFormatter> {
+        &self.formatter
     }
 
     /// Returns the room `name` if the session is in it.
@@ -187,6 +218,19 @@ impl Session {
             Attachment::Away(_) | Attachment::Ended => None,
         }
     }
+}
+
+/// Formats `notice` for a handler. Catches a panic of the handler and returns `None`, because the
+/// caller holds locks whose state must not be left half changed.
+pub(super) fn format_notice(
+    formatter: &dyn NoticeFormatter,
+    notice: &Notice<'_>,
+) -> Option<PreparedFrame> {
+    let formatted = catch_unwind(AssertUnwindSafe(|| formatter.notice(notice)));
+    formatted.unwrap_or_else(|_| {
+        log::error!("the handler panicked while formatting {notice:?}");
+        None
+    })
 }
 
 impl Sender<'_> {
@@ -248,19 +292,39 @@ impl SessionState {
         recent.map(|recent| &recent.to)
     }
 
-    /// Remembers a publish with an id, and forgets the oldest one beyond the bound.
-    pub(super) fn remember_publish(&mut self, id: Uuid, to: Recipient) {
-        let recent_ids = &mut self.cold_mut().recent_ids;
-        if recent_ids.len() == RECENT_IDS_MAX {
-            recent_ids.pop_front();
+    /// Remembers a publish with an id, and forgets the oldest ones beyond the bounds.
+    pub(super) fn remember_publish(&mut self, id: Uuid, to: Recipient, tally: &Tally) {
+        let ColdState { recent_ids, recent_bytes, .. } = self.cold_mut();
+        let before = *recent_bytes;
+        let recent = RecentId { id, to };
+        *recent_bytes += recent.bytes();
+        recent_ids.push_back(recent);
+        while recent_ids.len() > RECENT_IDS_MAX || *recent_bytes > RECENT_BYTES_MAX {
+            let Some(oldest) = recent_ids.pop_front() else { break };
+            *recent_bytes -= oldest.bytes();
         }
-        recent_ids.push_back(RecentId { id, to });
+        tally.change(before, *recent_bytes);
+    }
+
+    /// The bytes that it is counted with, beside those of its inbox and its patterns.
+    pub(super) fn counted_bytes(&self) -> usize {
+        SESSION_BYTES + self.memberships.len() * MEMBERSHIP_BYTES + self.cold().recent_bytes
+    }
+
+    /// Whether nothing would be missed if it were gone when its client comes back: it joined
+    /// nothing but the default room, published nothing with an id, and was sent nothing.
+    pub(super) fn is_trivial(&self) -> bool {
+        let of_default_room =
+            |membership: &SessionMembership| membership.room.is_default && !membership.watching;
+        self.memberships.iter().all(of_default_room)
+            && self.cold.is_none()
+            && self.inbox.as_ref().is_none_or(|inbox| inbox.is_empty())
     }
 
     /// Notes that a room that a pattern matches was left by name, so that a resume does not join it
     /// again.
     pub(super) fn decline(&mut self, room: &Room, max: usize) {
-        if self.cold().patterns.iter().any(|pattern| pattern.matches(&room.name)) {
+        if self.cold().patterns.matching(&room.name).is_some() {
             let declined = &mut self.cold_mut().declined;
             if declined.len() >= max {
                 declined.pop_front();

@@ -15,7 +15,12 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::{
-    conn_id::ConnId, notice::NoticeFormatter, session::Session, session_token::SessionToken,
+    bytes::HubBytes,
+    clock::Clock,
+    conn_id::ConnId,
+    notice::NoticeFormatter,
+    session::{SESSION_BYTES, Session},
+    session_token::SessionToken,
 };
 use crate::metrics::SessionMetrics;
 
@@ -25,6 +30,8 @@ pub(crate) struct Sessions {
     table: Mutex<Table>,
     /// Where the ids of clients are counted up instead of drawn: the next one.
     counted_ids: Option<AtomicU64>,
+    clock: Arc<Clock>,
+    bytes: Arc<HubBytes>,
     pub(crate) metrics: SessionMetrics,
 }
 
@@ -32,18 +39,40 @@ pub(crate) struct Sessions {
 struct Table {
     by_client: HashMap<Uuid, Arc<Session>>,
     /// Sessions without a connection, by the millisecond at which they lost it.
-    away: BTreeMap<(u64, Uuid), Arc<Session>>,
+    away: Away,
+    /// Those of them that nobody would miss. They go before any other.
+    away_trivial: Away,
 }
 
+type Away = BTreeMap<(u64, Uuid), Arc<Session>>;
+
+/// A session that must end for want of space.
+pub(super) struct Evicted {
+    pub(super) since_ms: u64,
+    pub(super) session: Arc<Session>,
+    pub(super) is_trivial: bool,
+}
+
+/// A session that is younger than this may be one of many that are begun for nothing.
+pub(super) const TRIVIAL_AGE_MS: u64 = 5000;
+
 impl Sessions {
-    /// A table for sessions under random client ids, or, where `counts_ids`, under ids that are the
-    /// same in each run, for tests that must be repeatable.
-    pub(super) fn new(counts_ids: bool) -> Sessions {
+    /// A table for sessions under random client ids, or, where the clock is stepped, under ids that
+    /// are the same in each run, for tests that must be repeatable.
+    pub(super) fn new(bytes: Arc<HubBytes>, clock: Arc<Clock>) -> Sessions {
+        let counts_ids = matches!(*clock, Clock::Stepped(_));
         Sessions {
             table: Mutex::default(),
             counted_ids: counts_ids.then(AtomicU64::default),
+            clock,
+            bytes,
             metrics: SessionMetrics::default(),
         }
+    }
+
+    /// Whether a session has begun just now.
+    pub(super) fn is_young(&self, session: &Session) -> bool {
+        self.clock.now_ms().saturating_sub(session.began_ms) < TRIVIAL_AGE_MS
     }
 
     /// Begins a session on `conn`, with a fresh client id. The caller must pass the session to
@@ -59,7 +88,10 @@ impl Sessions {
             let count = next.fetch_add(1, Ordering::Relaxed);
             uuid::Builder::from_random_bytes(u128::from(count).to_be_bytes()).into_uuid()
         });
-        let session = Arc::new(Session::new(client_id, conn, route, resumable, formatter));
+        let began_ms = self.clock.now_ms();
+        let session = Session::new(client_id, conn, route, resumable, formatter, began_ms);
+        let session = Arc::new(session);
+        self.bytes.sessions.add(SESSION_BYTES);
         self.table.lock().by_client.insert(session.client_id, Arc::clone(&session));
         session
     }
@@ -76,43 +108,56 @@ impl Sessions {
     /// Counts all sessions, and those that are away.
     pub(crate) fn gauges(&self) -> (usize, usize) {
         let table = self.table.lock();
-        (table.by_client.len(), table.away.len())
+        (table.by_client.len(), table.away.len() + table.away_trivial.len())
     }
 
     pub(super) fn forget(&self, session: &Session) {
         self.table.lock().by_client.remove(&session.client_id);
     }
 
-    /// Lists a session as away. If more than `max` are away, removes and returns the one that is
-    /// away longest.
+    /// Lists a session as away. If more than `max` are away, removes and returns the trivial one
+    /// that is away longest, or if none is trivial the one that is away longest.
     pub(super) fn set_away(
         &self,
         session: &Arc<Session>,
         since_ms: u64,
+        is_trivial: bool,
         max: usize,
-    ) -> Option<(u64, Arc<Session>)> {
+    ) -> Option<Evicted> {
         let mut table = self.table.lock();
-        table.away.insert((since_ms, session.client_id), Arc::clone(session));
-        if table.away.len() <= max {
+        let Table { away, away_trivial, .. } = &mut *table;
+        let list = if is_trivial { &mut *away_trivial } else { &mut *away };
+        list.insert((since_ms, session.client_id), Arc::clone(session));
+        if away.len() + away_trivial.len() <= max {
             return None;
         }
-        table.away.pop_first().map(|((since_ms, _), session)| (since_ms, session))
+        let trivial = away_trivial.pop_first();
+        let is_trivial = trivial.is_some();
+        let ((since_ms, _), session) = trivial.or_else(|| away.pop_first())?;
+        Some(Evicted { since_ms, session, is_trivial })
     }
 
     pub(super) fn unset_away(&self, session: &Session, since_ms: u64) {
-        self.table.lock().away.remove(&(since_ms, session.client_id));
+        let mut table = self.table.lock();
+        let key = (since_ms, session.client_id);
+        if table.away.remove(&key).is_none() {
+            table.away_trivial.remove(&key);
+        }
     }
 
     /// Takes at most `max` sessions off the list that have been away since `until_ms` or longer.
     pub(super) fn overdue(&self, until_ms: u64, max: usize) -> Vec<(u64, Arc<Session>)> {
         let mut table = self.table.lock();
+        let Table { away, away_trivial, .. } = &mut *table;
         let mut overdue = Vec::new();
-        while overdue.len() < max
-            && let Some(entry) = table.away.first_entry()
-            && entry.key().0 <= until_ms
-        {
-            let ((since_ms, _), session) = entry.remove_entry();
-            overdue.push((since_ms, session));
+        for list in [away, away_trivial] {
+            while overdue.len() < max
+                && let Some(entry) = list.first_entry()
+                && entry.key().0 <= until_ms
+            {
+                let ((since_ms, _), session) = entry.remove_entry();
+                overdue.push((since_ms, session));
+            }
         }
         overdue
     }
@@ -123,6 +168,7 @@ mod tests {
     use super::*;
     use crate::{
         hub::{
+            bytes::Tally,
             notice::Notice,
             session::{RECENT_IDS_MAX, Recipient},
             session_token::NotAToken,
@@ -145,7 +191,7 @@ mod tests {
 
     #[test]
     fn only_the_whole_token_finds_a_session() {
-        let sessions = Sessions::new(false);
+        let sessions = Sessions::new(Arc::default(), Arc::new(Clock::machine()));
         let session = begin(&sessions);
         let text = session.token().to_string();
         let token: SessionToken = text.parse().expect("a token");
@@ -166,11 +212,12 @@ mod tests {
 
     #[test]
     fn those_away_are_bounded_and_overdue_in_order() {
-        let sessions = Sessions::new(false);
+        let sessions = Sessions::new(Arc::default(), Arc::new(Clock::machine()));
         let [a, b, c] = [(); 3].map(|()| begin(&sessions));
-        assert!(sessions.set_away(&a, 10, 2).is_none() && sessions.set_away(&b, 20, 2).is_none());
-        let (since, longest) = sessions.set_away(&c, 30, 2).expect("one too many");
-        assert_eq!((since, longest.client_id), (10, a.client_id));
+        let set_away = |session, since_ms| sessions.set_away(session, since_ms, false, 2);
+        assert!(set_away(&a, 10).is_none() && set_away(&b, 20).is_none());
+        let longest = set_away(&c, 30).expect("one too many");
+        assert_eq!((longest.since_ms, longest.session.client_id), (10, a.client_id));
         sessions.unset_away(&b, 20);
         assert!(sessions.overdue(29, 9).is_empty());
         assert_eq!(sessions.overdue(30, 9).len(), 1);
@@ -179,13 +226,14 @@ mod tests {
 
     #[test]
     fn the_oldest_publish_is_forgotten() {
-        let sessions = Sessions::new(false);
+        let sessions = Sessions::new(Arc::default(), Arc::new(Clock::machine()));
         let session = begin(&sessions);
         let mut state = session.state.lock();
         let (to, other) = (Uuid::new_v4(), Uuid::new_v4());
         let ids: Vec<Uuid> = (0..=RECENT_IDS_MAX).map(|_| Uuid::new_v4()).collect();
         for (seq, id) in ids.iter().enumerate() {
-            state.remember_publish(*id, Recipient::Client(to, seq as u64));
+            let recipient = Recipient::Client(to, seq as u64);
+            state.remember_publish(*id, recipient, &Tally::default());
         }
         assert_eq!(state.recent_direct(ids[0], &to), None);
         assert_eq!(state.recent_direct(ids[1], &to), Some(1));

@@ -137,7 +137,7 @@ mod tests {
     fn leaving_keeps_everyone_elses_place() {
         let bounds = MailboxBounds { letters_max: 9, bytes_max: 999 };
         let (mailboxes, _) = mailboxes_without_workers(1, bounds);
-        let rooms = Rooms::new(&Config::default(), mailboxes);
+        let rooms = Rooms::new(&Config::default(), mailboxes, Arc::default());
         let room = |name: &str| {
             let name = RoomName::new(name).expect("a legal name");
             rooms.enter(&name, &mut Deferred::default(), |_, _| ()).expect("room for it").0

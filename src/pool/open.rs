@@ -22,7 +22,6 @@ use crate::{
     },
     hub::{
         memberships::Match,
-        names::RoomPattern,
         notice::{Notice, NoticeFormatter},
         room::Room,
         send_status::SendStatus,
@@ -184,21 +183,16 @@ impl Open {
     }
 
     /// Enters a room that was made and that this connection subscribed to.
-    pub(super) fn on_matched(
-        &mut self,
-        room: &Arc<Room>,
-        pattern: &RoomPattern,
-        io: &mut ConnIo,
-        cx: &mut WorkerCtx,
-    ) {
+    pub(super) fn on_matched(&mut self, room: &Arc<Room>, io: &mut ConnIo, cx: &mut WorkerCtx) {
         let hub = Arc::clone(&cx.shared.hub);
         let mut conn = InlineConn { io, cx, session: &mut self.session };
-        let notice = match hub.matched(&mut conn, room, pattern) {
-            Match::Joined(position) => {
-                let (room, overflow) = (&room.name, room.overflow);
+        let matched = hub.matched(&mut conn, room);
+        let notice = match &matched {
+            Match::Joined(pattern, position) => {
+                let (room, overflow, position) = (&room.name, room.overflow, *position);
                 Notice::Matched { pattern, room, position, overflow }
             }
-            Match::Full => Notice::Unmatched { pattern, room: &room.name },
+            Match::Full(pattern) => Notice::Unmatched { pattern, room: &room.name },
             Match::Stale => return,
         };
         if let Some(frame) = self.dispatch.notice(&mut conn, &notice) {

@@ -96,6 +96,7 @@ impl Shared {
         let (sessions, sessions_away) = self.hub.sessions.gauges();
         let sockets = |worker: usize| self.sockets[worker].load(Ordering::Relaxed);
         let workers = 0..self.sockets.len();
+        let bytes = self.hub.bytes();
         let gauges = Gauges {
             worker_threads: workers.len(),
             active_connections,
@@ -108,7 +109,10 @@ impl Shared {
             sessions,
             sessions_away,
             rooms: self.hub.rooms.len(),
-            history_bytes: self.hub.history_bytes(),
+            history_bytes: bytes.histories,
+            inbox_bytes: bytes.inboxes,
+            session_bytes: bytes.sessions,
+            pattern_bytes: bytes.patterns,
             jobs_queued: self
                 .routes
                 .iter()
@@ -127,6 +131,7 @@ impl Shared {
             draining: self.is_draining(),
             gauges,
             sessions: &self.hub.sessions.metrics,
+            rooms: &self.hub.rooms.metrics,
         };
         self.metrics.snapshot(now, workers.collect())
     }

@@ -23,7 +23,10 @@ use super::{
     timers::Millis,
     worker_cx::WorkerCtx,
 };
-use crate::hub::{conn_id::ConnId, mailbox::MailboxReceiver};
+use crate::hub::{
+    conn_id::ConnId,
+    mailbox::{MailboxReceiver, SWEEPER},
+};
 use crate::metrics::Refusals;
 
 mod letters;
@@ -172,7 +175,7 @@ impl Worker {
 
     /// Whether this worker sweeps the rooms, for all workers.
     fn sweeps(&self) -> bool {
-        self.cx.worker == 0
+        self.cx.worker == SWEEPER
     }
 
     fn take_events(&mut self, events: &Events) {

@@ -47,11 +47,12 @@ impl ServerHandle {
     }
 
     /// Makes `room` if it does not exist, so that it can be published to before it has members. The
-    /// room is removed again once it has neither members nor messages.
+    /// room is removed again once it has neither members nor messages, or if a new room needs its
+    /// place while it has no members.
     ///
     /// # Errors
-    /// [`RoomError::TooManyRooms`], or [`RoomError::Overloaded`] if the mailbox of a worker with
-    /// subscribers to the room is full.
+    /// [`RoomError::TooManyRooms`] if there are `max_rooms` rooms and each has members, or
+    /// [`RoomError::Overloaded`] if the mailbox of a worker with subscribers to the room is full.
     pub fn open_room(&self, room: &RoomName) -> Result<(), RoomError> {
         self.shared.hub.open_room(room)
     }

@@ -122,6 +122,16 @@ impl History {
         }
     }
 
+    /// Lets go of the oldest messages until `bytes` are free, or nothing is left. Returns how many
+    /// messages went.
+    pub(crate) fn free(&mut self, bytes: usize) -> usize {
+        let (kept, target) = (self.entries.len(), self.bytes.saturating_sub(bytes));
+        while self.bytes > target {
+            self.drop_oldest();
+        }
+        kept - self.entries.len()
+    }
+
     fn drop_oldest(&mut self) {
         if let Some(entry) = self.entries.pop_front() {
             self.bytes -= entry.frame.len();

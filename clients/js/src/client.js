@@ -340,6 +340,8 @@ export class Client {
       case 'left':
         // It was in flight when the room was left.
         return this.#tracker.has(frame.room) ? this.#emitter.emit(frame.type, frame) : undefined;
+      case 'presence':
+        return this.#presenceChanged(frame);
       case 'unmatched':
         return this.#recovery.unmatched(frame);
       case 'broadcast':
@@ -348,6 +350,19 @@ export class Client {
         return this.#emitter.emit(frame.type, frame);
       default:
         return undefined;
+    }
+  }
+
+  /** Many came and went within a moment: told as if one by one. */
+  #presenceChanged({ room, joined = [], left = [] }) {
+    const changes = { joined, left };
+    for (const type of ['joined', 'left']) {
+      for (const { client_id, sender } of changes[type]) {
+        // A listener may have left the room, and we are no news to ourselves.
+        if (!this.#tracker.has(room)) return;
+        if (client_id === this.#session.clientId) continue;
+        this.#emitter.emit(type, sender === undefined ? { type, room, client_id } : { type, room, client_id, sender });
+      }
     }
   }
 

@@ -91,11 +91,13 @@ export function history(room, options) {
 }
 
 export function presence(room, options) {
-  const { watch } = given(options);
+  const { watch, after, limit } = given(options);
   return new Command({
     type: 'presence',
     room: text('room', room),
     watch: optional(watch, (value) => flag('watch', value)),
+    after: optional(after, (value) => text('after', value)),
+    limit: optional(limit, (value) => count('limit', value)),
   });
 }
 

@@ -343,6 +343,20 @@ test('a message to several rooms: publishing one, and missing one', async () => 
   await quiet(client, 'resumed me, tea2, both');
 });
 
+test('changes of presence that come together are told one by one, and not those of oneself', async () => {
+  const { client, link } = await inLobby();
+  const told = [];
+  for (const name of ['joined', 'left', 'presence']) client.on(name, (event) => told.push(event));
+  const [x, y, me] = [{ client_id: 'x', sender: 'xaver' }, { client_id: 'y' }, { client_id: 'me' }];
+  link.send({ type: 'presence', room: 'lobby', joined: [x, me], left: [y] }, { type: 'presence', room: 'elsewhere', joined: [x], left: [] });
+  link.send({ type: 'left', room: 'lobby', client_id: 'x' });
+  await until('notices', () => told.length === 3);
+  equal(told, [{ type: 'joined', room: 'lobby', ...x }, { type: 'left', room: 'lobby', ...y }, { type: 'left', room: 'lobby', client_id: 'x' }]);
+  const asked = client.presence('lobby', { after: 'x', limit: 5 });
+  await link.answer({ type: 'presence', room: 'lobby', after: 'x', limit: 5 }, { room: 'lobby', members: [], count: 7 });
+  equal(await asked, { room: 'lobby', members: [], count: 7 });
+});
+
 test('presence is told, asked again after a gap, and told again after a resume', async () => {
   const { client, link } = await inLobby();
   const told = [];

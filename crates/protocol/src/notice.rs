@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Overflow, lenient};
+use crate::{Overflow, answer::Member, lenient};
 
 /// A notice, which a server sends without a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,18 @@ pub enum Notice<'a> {
         /// The client's name in presence.
         #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
         sender: Option<Cow<'a, str>>,
+    },
+    /// Several clients joined or left a watched room within a short time. Each is named once.
+    Presence {
+        /// The room.
+        #[serde(borrow)]
+        room: Cow<'a, str>,
+        /// The clients that joined. The receiving client may be among them.
+        #[serde(borrow)]
+        joined: Vec<Member<'a>>,
+        /// The clients that left.
+        #[serde(borrow)]
+        left: Vec<Member<'a>>,
     },
     /// The client was too slow, and did not get messages `from..=to` of the room, or some of its
     /// presence notices.

@@ -79,6 +79,7 @@ fn messages_and_notices_survive_the_round() {
     for text in [
         r#"{"type":"joined","room":"tea","client_id":"c","sender":"anna"}"#,
         r#"{"type":"left","room":"tea","client_id":"c"}"#,
+        r#"{"type":"presence","room":"tea","joined":[{"client_id":"c","sender":"anna"}],"left":[]}"#,
         r#"{"type":"gap","room":"tea","from":3,"to":4}"#,
         r#"{"type":"gap","room":"tea","presence":true}"#,
         r#"{"type":"matched","pattern":"a.*","room":"a.b","epoch":"e","seq":0,"overflow":"close"}"#,

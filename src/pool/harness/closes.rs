@@ -322,7 +322,7 @@ fn a_silent_newcomer_is_shown_after_a_second() {
     let ping = config.ping.as_millis() as u64;
     let unshown = |harness: &Harness| {
         let room = harness.cx.shared.hub.rooms.find("room").expect("it is in there");
-        room.state.lock().unshown
+        room.state.lock().unshown()
     };
     let mut harness = lags::open(config.clone(), Lodger);
     harness.pass(999);

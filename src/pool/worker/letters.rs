@@ -2,7 +2,9 @@
 
 use super::Worker;
 use crate::{
-    hub::{conn_id::ConnId, mailbox::Letter, room::RoomKey, send_status::SendStatus},
+    hub::{
+        conn_id::ConnId, mailbox::Letter, room::RoomKey, roster::WINDOW_MS, send_status::SendStatus,
+    },
     pool::{
         conn_io::ConnIo, connection::Connection, delivery::Delivery, open::Open,
         worker_cx::WorkerCtx,
@@ -54,9 +56,9 @@ impl Worker {
                 }
                 Letter::Matched { room, waiting } => {
                     deliveries += waiting.len();
-                    for (conn, pattern) in waiting {
+                    for conn in waiting {
                         match self.find_open(conn) {
-                            Some((open, io, cx)) => open.on_matched(&room, &pattern, io, cx),
+                            Some((open, io, cx)) => open.on_matched(&room, io, cx),
                             None => self.cx.shared.hub.uncount(&room, self.cx.worker),
                         }
                     }
@@ -77,6 +79,9 @@ impl Worker {
                     }
                 }
                 Letter::PressureOff => self.end_backpressure(),
+                Letter::SweepSoon => {
+                    self.next_sweep = self.next_sweep.min(self.cx.now + WINDOW_MS);
+                }
                 Letter::Drain => self.drain(),
                 Letter::Stop => return self.stop(),
             }

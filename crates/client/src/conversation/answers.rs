@@ -733,6 +733,35 @@ mod tests {
     }
 
     #[test]
+    fn changes_of_presence_that_come_together_are_events_one_by_one() {
+        let mut talk = ready();
+        let anna = json!({"client_id": "anna", "sender": "Anna"});
+        let (ben, me) = (json!({"client_id": "ben"}), json!({"client_id": "me"}));
+        talk.hear(
+            json!({"type": "presence", "room": "lobby", "joined": [anna, me], "left": [ben]}),
+        );
+        talk.hear(json!({"type": "presence", "room": "lobby", "joined": [ben], "left": [me]}));
+        talk.hear(
+            json!({"type": "presence", "room": "elsewhere", "joined": [anna], "left": [ben]}),
+        );
+        let mut alone = ready();
+        alone.hear(json!({"type": "joined", "room": "lobby", "client_id": "anna",
+            "sender": "Anna"}));
+        alone.hear(json!({"type": "left", "room": "lobby", "client_id": "ben"}));
+        alone.hear(json!({"type": "joined", "room": "lobby", "client_id": "ben"}));
+        let events = |talk: &mut Talk| {
+            talk.inner.events.drain(..).map(|event| format!("{event:?}")).collect::<Vec<_>>()
+        };
+        let together = events(&mut talk);
+        assert_eq!(together.len(), 3, "the session itself is not news, nor is another room");
+        assert_eq!(together, events(&mut alone));
+
+        let _left = talk.leave("lobby");
+        talk.hear(json!({"type": "presence", "room": "lobby", "joined": [anna], "left": []}));
+        assert!(talk.events().is_empty(), "a room that is being left is silent");
+    }
+
+    #[test]
     fn a_room_that_was_left_while_away_does_not_come_back_with_the_resume() {
         let mut talk = ready();
         talk.inner.lost();

@@ -49,7 +49,9 @@ impl Conversation {
             (Phase::Rejoining | Phase::Ready, kind) => match kind {
                 "message" | "direct" | "broadcast" => self.message(text),
                 "ok" | "error" => self.answered(&head, text, now),
-                "joined" | "left" | "gap" | "matched" | "unmatched" => self.notice(text),
+                "joined" | "left" | "presence" | "gap" | "matched" | "unmatched" => {
+                    self.notice(text);
+                }
                 _ => {}
             },
         }

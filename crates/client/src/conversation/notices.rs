@@ -1,11 +1,14 @@
 //! What frames that nobody asked for change in a session.
 
-use rusty_socks_protocol::{Notice, answer::MatchedRoom};
+use rusty_socks_protocol::{
+    Notice,
+    answer::{self, MatchedRoom},
+};
 
 use crate::{
     backoff::asked,
     error::{Error, ErrorKind},
-    event::Event,
+    event::{Event, Member},
     frames,
 };
 
@@ -24,6 +27,14 @@ impl Conversation {
             Some(Notice::Left { room, client_id, sender }) => {
                 let member = frames::member(client_id, sender);
                 self.events.push_back(Event::Left { room: room.into_owned(), member });
+            }
+            Some(Notice::Presence { room, joined, left }) if self.hears(&room) => {
+                for member in self.others(joined) {
+                    self.events.push_back(Event::Joined { room: (*room).to_owned(), member });
+                }
+                for member in self.others(left) {
+                    self.events.push_back(Event::Left { room: (*room).to_owned(), member });
+                }
             }
             Some(Notice::Gap { room, presence: true, .. }) => self.recount(&room),
             Some(Notice::Gap { room, from: Some(from), to: Some(to), .. }) => {
@@ -47,6 +58,14 @@ impl Conversation {
             // More will come.
             _ => {}
         }
+    }
+
+    /// Lists the members in a notice, without this session: a notice of several changes goes to
+    /// everyone who watches, and may name its receiver.
+    fn others(&self, members: Vec<answer::Member<'_>>) -> Vec<Member> {
+        let members = members.into_iter().map(|one| frames::member(one.client_id, one.sender));
+        let me = self.me.as_ref().map(|me| &*me.client_id);
+        members.filter(|member| me != Some(&member.client_id)).collect()
     }
 
     /// Asks who is in a room. A question that is under way is answered later than whatever made one

@@ -288,6 +288,30 @@ impl Client {
                     );
                 }
             }
+            Notice::Presence { room, joined, left } => {
+                say(format!("hears changes {room}, {} and {}", joined.len(), left.len()));
+                let view = session.rooms.get_mut(&**room).filter(|view| view.watching);
+                let Some(view) = view else {
+                    return wrong(
+                        "presence is told to those who watch it",
+                        format!("changes of {room}, which is not watched"),
+                    );
+                };
+                let Some(roster) = &mut view.roster else { return Ok(()) };
+                // The client itself may be among those who joined, and knows that already.
+                let own = session.client_id.as_str();
+                let news = |id: &str, roster: &mut BTreeSet<String>| {
+                    roster.insert(id.to_owned()) || id == own
+                };
+                let are_new = joined.iter().all(|member| news(&member.client_id, roster));
+                let were_there = left.iter().all(|member| roster.remove(&*member.client_id));
+                if !are_new || !were_there {
+                    return wrong(
+                        "presence notices agree with what was told before",
+                        format!("{notice:?}, of one that was known so"),
+                    );
+                }
+            }
             Notice::Gap { room, from: Some(from), to: Some(to), .. } => {
                 say(format!("hears gap {room} {from} to {to}"));
                 let Some(view) = session.rooms.get_mut(&**room) else {

@@ -43,6 +43,9 @@ use invariant::{Answers, Letters, OneTruth, Patterns, Presence};
 /// Rounds in which everything must come to rest.
 const ROUNDS_MAX: usize = 20_000;
 
+/// Time after which changes of presence that are gathered have been told.
+const GATHERED_MS: u64 = 300;
+
 /// Rooms that are counted at each rest.
 const CENSUSES: usize = 4;
 
@@ -104,6 +107,8 @@ impl Simulation {
 
     /// Lets everything that is under way arrive, and counts.
     fn rest(&mut self) -> Verdict {
+        self.settle()?;
+        self.world.pass(GATHERED_MS);
         self.settle()?;
         self.hold(|invariant, world| invariant.at_rest(world))?;
         self.world.ask_who_is_there(CENSUSES, &mut self.random);

@@ -183,7 +183,7 @@ impl World {
     }
 
     /// Lets a little time pass.
-    fn pass(&mut self, ms: u64) {
+    pub fn pass(&mut self, ms: u64) {
         self.now_ms += ms;
         self.server.advance(Duration::from_millis(ms));
     }

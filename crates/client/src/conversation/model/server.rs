@@ -104,8 +104,12 @@ impl World {
             .map(|session| session.seats.keys().cloned().collect())
             .unwrap_or_default();
         for room in seats {
-            let kind = self.random.pick(&["joined", "left"]);
-            self.say(json!({"type": kind, "room": room, "client_id": "you"}));
+            let kind = self.random.pick(&["joined", "left", "presence"]);
+            let you = json!({"client_id": "you"});
+            self.say(match kind {
+                "presence" => json!({"type": kind, "room": room, "joined": [you], "left": [you]}),
+                _ => json!({"type": kind, "room": room, "client_id": "you"}),
+            });
             self.say(json!({"type": "gap", "room": room, "presence": true}));
         }
     }

@@ -1,0 +1,234 @@
+//! Who is in a room, and what those who watch it know of that.
+//!
+//! Where many come and go in a room that many watch, the changes of a moment are gathered and told
+//! together. Until then an entry is in between, and one that comes and goes in that moment is told
+//! to nobody.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    sync::Arc,
+};
+
+use uuid::Uuid;
+
+use super::{
+    notice::NoticeFormatter,
+    present::{Presence, Present},
+};
+
+/// The moment, in milliseconds, in which the notices of a room are counted.
+pub(crate) const WINDOW_MS: u64 = 100;
+
+/// Deliveries of single notices that one room may cause in that moment. One notice may go out in
+/// any case.
+const DELIVERIES_PER_WINDOW_MAX: usize = 1024;
+
+/// Changes that are told together. The next one is told with others.
+pub(super) const CHANGES_MAX: usize = 256;
+
+/// Every session in a room, by client id. Used under the room's lock.
+#[derive(Default)]
+pub(super) struct Roster {
+    entries: BTreeMap<Uuid, Entry>,
+    /// Those that are not shown yet, because they may take up an earlier session.
+    provisional: BTreeSet<Uuid>,
+    gathered: Gathered,
+    /// When the present moment is over, on the hub's clock, and what was told in it.
+    window_ends_ms: u64,
+    told: usize,
+}
+
+struct Entry {
+    name: Option<Arc<str>>,
+    known: Known,
+}
+
+/// What watchers know of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// Nothing: its client may be about to take up an earlier session.
+    Provisional,
+    /// Nothing yet: it is told with other changes.
+    Coming,
+    Present,
+    /// That it is there, though it has gone: that is told with other changes.
+    Going,
+}
+
+/// Changes that wait to be told.
+#[derive(Default)]
+struct Gathered {
+    ids: BTreeSet<Uuid>,
+    /// How many of the ids have gone.
+    going: usize,
+    formatter: Option<Arc<dyn NoticeFormatter>>,
+}
+
+/// Changes that are told together, each client once.
+pub(super) struct Changes {
+    pub(super) joined: Vec<Present>,
+    pub(super) left: Vec<Present>,
+    pub(super) formatter: Arc<dyn NoticeFormatter>,
+}
+
+impl Roster {
+    /// How many are in the room.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len() - self.gathered.going
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the next change may be told by itself to so many watchers. If so, it is counted.
+    pub(super) fn may_tell(&mut self, now_ms: u64, watchers: usize) -> bool {
+        if now_ms >= self.window_ends_ms {
+            (self.window_ends_ms, self.told) = (now_ms + WINDOW_MS, 0);
+        }
+        // What is gathered came before, and is told before.
+        let told_max = (DELIVERIES_PER_WINDOW_MAX / watchers.max(1)).max(1);
+        let may_tell = self.gathered.ids.is_empty() && self.told < told_max;
+        self.told += usize::from(may_tell);
+        may_tell
+    }
+
+    /// Adds a session that is not shown yet.
+    pub(super) fn insert_provisional(&mut self, client: Uuid, name: Option<Arc<str>>) {
+        self.entries.insert(client, Entry { name, known: Known::Provisional });
+        self.provisional.insert(client);
+    }
+
+    /// Adds a session that was told, or that nobody has to be told of.
+    pub(super) fn insert_told(&mut self, client: Uuid, name: Option<Arc<str>>) {
+        self.provisional.remove(&client);
+        self.entries.insert(client, Entry { name, known: Known::Present });
+    }
+
+    /// Adds a session that is told later.
+    pub(super) fn insert_gathered(
+        &mut self,
+        client: Uuid,
+        name: Option<Arc<str>>,
+        formatter: &Arc<dyn NoticeFormatter>,
+    ) {
+        self.provisional.remove(&client);
+        self.entries.insert(client, Entry { name, known: Known::Coming });
+        self.gather(client, formatter);
+    }
+
+    /// Takes back that a session has gone, which nobody was told. Returns whether it was so.
+    pub(super) fn take_back(&mut self, client: Uuid, name: Option<Arc<str>>) -> bool {
+        let going = self.entries.get_mut(&client).filter(|entry| entry.known == Known::Going);
+        let Some(entry) = going else { return false };
+        *entry = Entry { name, known: Known::Present };
+        self.gathered.going -= 1;
+        self.gathered.ids.remove(&client);
+        true
+    }
+
+    /// Removes a session that nobody was told of. Returns the name of one that must be told first,
+    /// and `None` in its place if there is none such.
+    pub(super) fn remove_untold(&mut self, client: Uuid) -> Option<Option<Arc<str>>> {
+        let entry = self.entries.get(&client)?;
+        match entry.known {
+            Known::Present => return Some(entry.name.clone()),
+            Known::Going => return None,
+            Known::Provisional => self.provisional.remove(&client),
+            Known::Coming => self.gathered.ids.remove(&client),
+        };
+        self.entries.remove(&client);
+        None
+    }
+
+    /// Removes a session whose leaving was told, or that nobody has to be told of.
+    pub(super) fn remove_told(&mut self, client: Uuid) {
+        self.entries.remove(&client);
+    }
+
+    /// Removes a session whose leaving is told later.
+    pub(super) fn remove_gathered(&mut self, client: Uuid, formatter: &Arc<dyn NoticeFormatter>) {
+        if let Some(entry) = self.entries.get_mut(&client) {
+            entry.known = Known::Going;
+            self.gathered.going += 1;
+            self.gather(client, formatter);
+        }
+    }
+
+    fn gather(&mut self, client: Uuid, formatter: &Arc<dyn NoticeFormatter>) {
+        self.gathered.ids.insert(client);
+        self.gathered.formatter.get_or_insert_with(|| Arc::clone(formatter));
+    }
+
+    /// How many changes wait to be told.
+    pub(super) fn gathered(&self) -> usize {
+        self.gathered.ids.len()
+    }
+
+    /// Takes the changes that wait, which watchers know from now on.
+    pub(super) fn take_changes(&mut self) -> Option<Changes> {
+        let Gathered { ids, formatter, .. } = std::mem::take(&mut self.gathered);
+        let (mut joined, mut left) = (Vec::new(), Vec::new());
+        for client_id in ids {
+            let Some(entry) = self.entries.get_mut(&client_id) else { continue };
+            let name = entry.name.clone();
+            if entry.known == Known::Going {
+                self.entries.remove(&client_id);
+                left.push(Present { client_id, name });
+            } else {
+                entry.known = Known::Present;
+                joined.push(Present { client_id, name });
+            }
+        }
+        self.told += 1;
+        let is_empty = joined.is_empty() && left.is_empty();
+        formatter.filter(|_| !is_empty).map(|formatter| Changes { joined, left, formatter })
+    }
+
+    /// The sessions that are not shown yet.
+    pub(super) fn provisional(&self) -> Vec<Uuid> {
+        self.provisional.iter().copied().collect()
+    }
+
+    pub(super) fn is_provisional(&self, client: Uuid) -> bool {
+        self.provisional.contains(&client)
+    }
+
+    pub(super) fn set_name(&mut self, client: Uuid, name: &Option<Arc<str>>) {
+        if let Some(entry) = self.entries.get_mut(&client) {
+            entry.name.clone_from(name);
+        }
+    }
+
+    pub(super) fn name(&self, client: Uuid) -> Option<Arc<str>> {
+        self.entries.get(&client)?.name.clone()
+    }
+
+    /// Lists at most `max` members behind `after`, in the order of their ids, and counts all. It is
+    /// the list that watchers know, so that what they are told next fits it; and `asker`. `except`
+    /// is neither listed nor counted if it is not shown yet.
+    pub(super) fn page(
+        &self,
+        asker: Uuid,
+        after: Option<Uuid>,
+        max: usize,
+        except: Option<Uuid>,
+    ) -> Presence {
+        let except = except.filter(|id| self.is_provisional(*id));
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let is_listed = |(id, entry): &(&Uuid, &Entry)| {
+            (entry.known != Known::Coming || **id == asker) && Some(**id) != except
+        };
+        let present =
+            |(id, entry): (&Uuid, &Entry)| Present { client_id: *id, name: entry.name.clone() };
+        let entries = self.entries.range((from, Bound::Unbounded)).filter(is_listed);
+        let coming = self.gathered.ids.len() - self.gathered.going;
+        let is_coming = self.entries.get(&asker).is_some_and(|entry| entry.known == Known::Coming);
+        Presence {
+            members: entries.take(max).map(present).collect(),
+            count: self.entries.len() - coming + usize::from(is_coming)
+                - usize::from(except.is_some()),
+        }
+    }
+}
