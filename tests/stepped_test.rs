@@ -5,7 +5,13 @@
 
 mod support;
 
-use rusty_socks::{Config, Context, Handler, MayBlock, Message, Server};
+use std::time::Duration;
+
+use rusty_socks::{
+    Config, Context, Handler, MayBlock, Message, RoomName, Server,
+    chat::Chat,
+    stepped::{MemoryClient, SteppedServer},
+};
 use support::{frame, upgrade_head};
 
 fn echo(ctx: &mut Context<'_, ()>, message: Message<'_>) {
@@ -67,4 +73,68 @@ fn a_blocking_handler_cannot_be_stepped() {
     };
     let error = Server::builder().route("/", echo.blocking(1, 1)).stepped().unwrap_err();
     assert!(error.to_string().contains("the handler of '/' is blocking"), "{error}");
+}
+
+/// Connects to a chat server of memory, and reads the welcome.
+fn enter_chat(server: &mut SteppedServer) -> MemoryClient {
+    let client = server.connect().unwrap();
+    client.write(upgrade_head("/ws").as_bytes());
+    server.settle();
+    client.read();
+    client
+}
+
+fn chat(config: Config) -> SteppedServer {
+    Server::builder().route("/ws", Chat::new(&config).unwrap()).config(config).stepped().unwrap()
+}
+
+#[test]
+fn messages_age_when_time_is_told_to_pass() {
+    let config = Config {
+        history_age: Duration::from_secs(10),
+        default_room: String::new(),
+        ..Config::default()
+    };
+    let mut server = chat(config);
+    let room = RoomName::new("tea").unwrap();
+    server.handle().open_room(&room).unwrap();
+    server.handle().publish("tea", "hello").unwrap();
+    server.advance(Duration::from_secs(10));
+    server.settle();
+    assert_eq!(server.handle().stats().rooms, 1);
+    server.advance(Duration::from_secs(2));
+    server.settle();
+    assert_eq!(server.handle().stats().rooms, 0, "the message is too old, and nobody is there");
+}
+
+#[test]
+fn a_worker_sleeps_until_it_is_woken() {
+    let mut server = chat(Config { thread_pool_size: 2, ..Config::default() });
+    let clients = [enter_chat(&mut server), enter_chat(&mut server)];
+    let rest = |server: &mut SteppedServer| {
+        (0..100).take_while(|_| (0..2).any(|worker| server.turn_of(worker))).count()
+    };
+    rest(&mut server);
+    assert!(!server.turn_of(0) && !server.turn_of(1) && !server.has_overslept());
+    clients[0].write(&frame(0x81, b"{\"content\":1}"));
+    assert!(!server.turn_of(1), "nothing is there for it yet");
+    assert!(server.turn_of(0) && server.turn_of(1), "a letter has woken it");
+    assert!(!clients[1].read().is_empty());
+    assert!(rest(&mut server) < 100);
+    server.advance(Config::default().ping);
+    assert!(server.turn_of(0) && server.turn_of(1), "clients are due to be pinged");
+}
+
+#[test]
+fn every_frame_of_the_chat_protocol_is_counted() {
+    let mut server = chat(Config::default());
+    let [one, other] = [enter_chat(&mut server), enter_chat(&mut server)];
+    one.write(&frame(0x81, b"{\"type\":\"join\",\"room\":\"tea.*\"}"));
+    server.settle();
+    one.read();
+    let before = server.handle().stats().messages_out;
+    other.write(&frame(0x81, b"{\"type\":\"join\",\"room\":\"tea.green\"}"));
+    server.settle();
+    assert!(String::from_utf8_lossy(&one.read()).contains("matched"));
+    assert_eq!(server.handle().stats().messages_out - before, 1);
 }

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     Hub,
+    clock::Clock,
     conn_handle::ConnHandle,
     conn_id::ConnId,
     error::RoomError,
@@ -80,7 +81,7 @@ impl Bench {
     pub(super) fn new(config: &Config, workers: usize, letters_max: usize) -> Bench {
         let bounds = MailboxBounds { letters_max, bytes_max: 64 << 10 };
         let (mailboxes, receivers) = mailboxes_without_workers(workers, bounds);
-        Bench { hub: Arc::new(Hub::new(config, mailboxes)), receivers, slots: 0 }
+        Bench { hub: Arc::new(Hub::new(config, mailboxes, Clock::machine())), receivers, slots: 0 }
     }
 
     /// A new connection on `worker`, whose session outlives it if it is `resumable`.

@@ -367,6 +367,11 @@ impl MailboxReceiver {
         false
     }
 
+    /// Whether this worker is up, or a letter has woken it.
+    pub(crate) fn is_awake(&self) -> bool {
+        self.mailboxes.by_worker[self.worker].awake.load(Ordering::SeqCst)
+    }
+
     /// Notes that this worker is awake, so that letters need not wake it.
     pub(crate) fn woke(&self) {
         self.mailboxes.by_worker[self.worker].awake.store(true, Ordering::SeqCst);

@@ -16,6 +16,7 @@ pub(crate) mod session_token;
 mod bytes;
 mod inbox;
 mod in_flight;
+pub(crate) mod clock;
 mod patterns;
 pub(crate) mod roster;
 pub(crate) mod session;
@@ -34,12 +35,13 @@ pub(crate) mod resume;
 #[cfg(test)]
 mod harness;
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use crate::config::{Compression, Config};
 use bytes::{HubBytes, HubBytesNow};
+use clock::Clock;
 use error::RoomError;
 use inbox::InboxBounds;
 use mailbox::{Deferred, Mailboxes};
@@ -68,7 +70,7 @@ pub(crate) struct Hub {
     /// How long a session outlives its connection.
     resume_window_ms: u64,
     away_max: usize,
-    started: Instant,
+    pub(crate) clock: Arc<Clock>,
 }
 
 /// The result of a sweep.
@@ -81,11 +83,12 @@ pub(crate) struct Swept {
 }
 
 impl Hub {
-    pub(crate) fn new(config: &Config, mailboxes: Mailboxes) -> Hub {
+    pub(crate) fn new(config: &Config, mailboxes: Mailboxes, clock: Clock) -> Hub {
+        let clock = Arc::new(clock);
         let bytes = Arc::new(HubBytes::default());
         Hub {
             rooms: Rooms::new(config, mailboxes.clone(), Arc::clone(&bytes)),
-            sessions: Sessions::new(Arc::clone(&bytes)),
+            sessions: Sessions::new(Arc::clone(&bytes), Arc::clone(&clock)),
             mailboxes,
             memberships_max: config.max_rooms_per_conn,
             bytes,
@@ -102,13 +105,13 @@ impl Hub {
             },
             resume_window_ms: config.resume_window.as_millis() as u64,
             away_max: config.max_away_sessions,
-            started: Instant::now(),
+            clock,
         }
     }
 
     /// Returns the milliseconds since this hub was made.
     fn now_ms(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
+        self.clock.now_ms()
     }
 
     /// Makes the room if it does not exist, so that it can be published to.

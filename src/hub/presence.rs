@@ -10,6 +10,8 @@
 
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use super::{
     Hub,
     charge::Charge,
@@ -82,12 +84,12 @@ impl Hub {
             let mut room_state = room.state.lock();
             // The answer lists hidden sessions too, so show them first: watchers then get a notice
             // when one leaves.
-            self.show_all(&room, &mut room_state, locked.deferred);
+            self.show_all(&room, &mut room_state, None, locked.deferred);
             if !watched && watching {
                 locked.enter_channel(&room, &mut room_state);
             }
             let limit = page.limit.min(PRESENCE_MEMBERS_MAX);
-            Ok(room_state.roster.page(locked.session.client_id, page.after, limit))
+            Ok(room_state.roster.page(locked.session.client_id, page.after, limit, None))
         })
     }
 
@@ -166,9 +168,16 @@ impl Hub {
         }
     }
 
-    /// Shows every session on the roster to the watchers.
-    fn show_all(&self, room: &Arc<Room>, room_state: &mut RoomState, deferred: &mut Deferred) {
-        let ids = room_state.roster.provisional();
+    /// Shows every session on the roster to the watchers, but for `except`, which is about to end.
+    pub(super) fn show_all(
+        &self,
+        room: &Arc<Room>,
+        room_state: &mut RoomState,
+        except: Option<Uuid>,
+        deferred: &mut Deferred,
+    ) {
+        let mut ids = room_state.roster.provisional();
+        ids.retain(|id| Some(*id) != except);
         for session in ids.iter().filter_map(|id| self.sessions.find(id)) {
             self.show(&session, room, room_state, deferred);
         }

@@ -101,7 +101,7 @@ impl Hub {
             locked.state.fresh = false;
             self.sessions.metrics.sessions_resumed.add_shared();
             locked.conn.attach(&session);
-            let (rooms, unmatched) = locked.take_up_rooms(positions);
+            let (rooms, unmatched) = locked.take_up_rooms(positions, fresh.client_id);
             for (pattern, room) in &unmatched {
                 let notice = Notice::Unmatched { pattern, room };
                 notices.extend(format_notice(&**session.formatter(), &notice));
@@ -215,6 +215,7 @@ impl LockedSession<'_> {
     fn take_up_rooms(
         &mut self,
         positions: &[(RoomName, Position)],
+        fresh: Uuid,
     ) -> (Vec<ResumedRoom>, Vec<(RoomPattern, RoomName)>) {
         let mut bytes_max = self.hub.page_bytes_max;
         let mut members_max = PRESENCE_MEMBERS_MAX;
@@ -232,8 +233,12 @@ impl LockedSession<'_> {
             let mut state = room.state.lock();
             let joined = Ok(self.enter(&room, &mut state, replay, bytes_max));
             let presence = watching.then(|| {
+                // Those who are listed are known from here on, so that their leaving will be told.
+                // The session that the connection began with ends without a word.
+                self.hub.show_all(&room, &mut state, Some(fresh), self.deferred);
                 self.enter_channel(&room, &mut state);
-                let presence = state.roster.page(self.session.client_id, None, members_max);
+                let own = self.session.client_id;
+                let presence = state.roster.page(own, None, members_max, Some(fresh));
                 members_max -= presence.members.len();
                 presence
             });
@@ -323,6 +328,32 @@ mod tests {
         let expected = [("p.*", "p.13"), ("q.*", "q.10")]
             .map(|(pattern, room)| format!("Unmatched {{ pattern: {pattern:?}, room: {room:?} }}"));
         assert_eq!(texts, expected);
+    }
+
+    #[test]
+    fn whom_a_resumed_watcher_is_told_of_leaves_with_a_notice() {
+        let mut bench = Bench::new(&Config::default(), 1, 1000);
+        let mut watcher = bench.client(0, true);
+        watcher.watch("a");
+        bench.hub.confirm(&watcher.session);
+        watcher.lose();
+        // Nobody was told of either yet; the second is what the watcher comes back on.
+        let [mut newcomer, mut fresh] = [(); 2].map(|()| bench.client(0, true));
+        for client in [&mut newcomer, &mut fresh] {
+            client.join("a").expect("a place");
+        }
+        let resumed = fresh.resume(&watcher.session).expect("it waits");
+        let presence = resumed.rooms[0].presence.as_ref().expect("it watches");
+        let mut listed: Vec<_> = presence.members.iter().map(|member| member.client_id).collect();
+        listed.sort_unstable();
+        let mut there = [watcher.session.client_id, newcomer.session.client_id];
+        there.sort_unstable();
+        assert_eq!((&listed[..], presence.count), (&there[..], 2), "not what has just ended");
+        bench.hub.confirm(&newcomer.session);
+        assert_eq!(bench.texts(0), [""; 0], "it is known already");
+        bench.hub.depart(&newcomer.session, newcomer.conn(), &CloseReason::NORMAL);
+        let texts = bench.texts(0);
+        assert!(texts.len() == 1 && texts[0].starts_with("Left"), "{texts:?}");
     }
 
     #[test]

@@ -219,7 +219,9 @@ impl Rooms {
         }
         let letters: Vec<(usize, Letter)> = waiting
             .into_iter()
-            .map(|(worker, waiting)| {
+            .map(|(worker, mut waiting)| {
+                // In an order that is the same in each run, for tests that must be repeatable.
+                waiting.sort_unstable();
                 let (room, waiting) = (Arc::clone(room), waiting.into());
                 (usize::from(worker), Letter::Matched { room, waiting })
             })

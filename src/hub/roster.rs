@@ -206,11 +206,20 @@ impl Roster {
     }
 
     /// Lists at most `max` members behind `after`, in the order of their ids, and counts all. It is
-    /// the list that watchers know, so that what they are told next fits it; and `asker`.
-    pub(super) fn page(&self, asker: Uuid, after: Option<Uuid>, max: usize) -> Presence {
+    /// the list that watchers know, so that what they are told next fits it; and `asker`. `except`
+    /// is neither listed nor counted if it is not shown yet.
+    pub(super) fn page(
+        &self,
+        asker: Uuid,
+        after: Option<Uuid>,
+        max: usize,
+        except: Option<Uuid>,
+    ) -> Presence {
+        let except = except.filter(|id| self.is_provisional(*id));
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let is_listed =
-            |(id, entry): &(&Uuid, &Entry)| entry.known != Known::Coming || **id == asker;
+        let is_listed = |(id, entry): &(&Uuid, &Entry)| {
+            (entry.known != Known::Coming || **id == asker) && Some(**id) != except
+        };
         let present =
             |(id, entry): (&Uuid, &Entry)| Present { client_id: *id, name: entry.name.clone() };
         let entries = self.entries.range((from, Bound::Unbounded)).filter(is_listed);
@@ -218,7 +227,8 @@ impl Roster {
         let is_coming = self.entries.get(&asker).is_some_and(|entry| entry.known == Known::Coming);
         Presence {
             members: entries.take(max).map(present).collect(),
-            count: self.entries.len() - coming + usize::from(is_coming),
+            count: self.entries.len() - coming + usize::from(is_coming)
+                - usize::from(except.is_some()),
         }
     }
 }

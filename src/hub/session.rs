@@ -160,8 +160,9 @@ impl Recipient {
 }
 
 impl Session {
-    /// Begins a session on `conn`, with a random client id.
+    /// A session that begins on `conn`.
     pub(super) fn new(
+        client_id: Uuid,
         conn: ConnId,
         route: u16,
         resumable: bool,
@@ -169,7 +170,7 @@ impl Session {
         began_ms: u64,
     ) -> Session {
         Session {
-            client_id: Uuid::new_v4(),
+            client_id,
             secret: [Uuid::new_v4(), Uuid::new_v4()],
             route,
             resumable,

@@ -5,8 +5,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
-    time::Instant,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
@@ -14,6 +16,7 @@ use uuid::Uuid;
 
 use super::{
     bytes::HubBytes,
+    clock::Clock,
     conn_id::ConnId,
     notice::NoticeFormatter,
     session::{SESSION_BYTES, Session},
@@ -25,7 +28,9 @@ use crate::metrics::SessionMetrics;
 /// before.
 pub(crate) struct Sessions {
     table: Mutex<Table>,
-    started: Instant,
+    /// Where the ids of clients are counted up instead of drawn: the next one.
+    counted_ids: Option<AtomicU64>,
+    clock: Arc<Clock>,
     bytes: Arc<HubBytes>,
     pub(crate) metrics: SessionMetrics,
 }
@@ -52,25 +57,25 @@ pub(super) struct Evicted {
 pub(super) const TRIVIAL_AGE_MS: u64 = 5000;
 
 impl Sessions {
-    pub(super) fn new(bytes: Arc<HubBytes>) -> Sessions {
+    /// A table for sessions under random client ids, or, where the clock is stepped, under ids that
+    /// are the same in each run, for tests that must be repeatable.
+    pub(super) fn new(bytes: Arc<HubBytes>, clock: Arc<Clock>) -> Sessions {
+        let counts_ids = matches!(*clock, Clock::Stepped(_));
         Sessions {
             table: Mutex::default(),
-            started: Instant::now(),
+            counted_ids: counts_ids.then(AtomicU64::default),
+            clock,
             bytes,
             metrics: SessionMetrics::default(),
         }
     }
 
-    fn now_ms(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
-    }
-
     /// Whether a session has begun just now.
     pub(super) fn is_young(&self, session: &Session) -> bool {
-        self.now_ms().saturating_sub(session.began_ms) < TRIVIAL_AGE_MS
+        self.clock.now_ms().saturating_sub(session.began_ms) < TRIVIAL_AGE_MS
     }
 
-    /// Begins a session on `conn`, with a random client id. The caller must pass the session to
+    /// Begins a session on `conn`, with a fresh client id. The caller must pass the session to
     /// [`Hub::depart`](super::Hub::depart) when the connection ends.
     pub(crate) fn begin(
         &self,
@@ -79,7 +84,13 @@ impl Sessions {
         resumable: bool,
         formatter: Arc<dyn NoticeFormatter>,
     ) -> Arc<Session> {
-        let session = Arc::new(Session::new(conn, route, resumable, formatter, self.now_ms()));
+        let client_id = self.counted_ids.as_ref().map_or_else(Uuid::new_v4, |next| {
+            let count = next.fetch_add(1, Ordering::Relaxed);
+            uuid::Builder::from_random_bytes(u128::from(count).to_be_bytes()).into_uuid()
+        });
+        let began_ms = self.clock.now_ms();
+        let session = Session::new(client_id, conn, route, resumable, formatter, began_ms);
+        let session = Arc::new(session);
         self.bytes.sessions.add(SESSION_BYTES);
         self.table.lock().by_client.insert(session.client_id, Arc::clone(&session));
         session
@@ -180,7 +191,7 @@ mod tests {
 
     #[test]
     fn only_the_whole_token_finds_a_session() {
-        let sessions = Sessions::new(Arc::default());
+        let sessions = Sessions::new(Arc::default(), Arc::new(Clock::machine()));
         let session = begin(&sessions);
         let text = session.token().to_string();
         let token: SessionToken = text.parse().expect("a token");
@@ -201,7 +212,7 @@ mod tests {
 
     #[test]
     fn those_away_are_bounded_and_overdue_in_order() {
-        let sessions = Sessions::new(Arc::default());
+        let sessions = Sessions::new(Arc::default(), Arc::new(Clock::machine()));
         let [a, b, c] = [(); 3].map(|()| begin(&sessions));
         let set_away = |session, since_ms| sessions.set_away(session, since_ms, false, 2);
         assert!(set_away(&a, 10).is_none() && set_away(&b, 20).is_none());
@@ -215,7 +226,7 @@ mod tests {
 
     #[test]
     fn the_oldest_publish_is_forgotten() {
-        let sessions = Sessions::new(Arc::default());
+        let sessions = Sessions::new(Arc::default(), Arc::new(Clock::machine()));
         let session = begin(&sessions);
         let mut state = session.state.lock();
         let (to, other) = (Uuid::new_v4(), Uuid::new_v4());

@@ -32,6 +32,7 @@ use crate::{
     handler::{Context, Handler, IntoService},
     http::page::StaticPage,
     hub::{
+        clock::Clock,
         conn_id::ConnId,
         history::Replay,
         mailbox::{Letter, MailboxBounds, MailboxReceiver, Mailboxes},
@@ -147,7 +148,7 @@ impl Harness {
         let routes = vec![route("/"), route("/ws")];
         let pages = vec![StaticPage::new("/page", "text/plain", Bytes::from_static(PAGE))];
         let config = Config { thread_pool_size: 1, ..config };
-        let shared = Arc::new(Shared::new(config, routes, pages, mailboxes));
+        let shared = Arc::new(Shared::new(config, routes, pages, mailboxes, Clock::machine()));
         shared.sockets[0].fetch_add(1, Ordering::Relaxed);
         let token = shared.pending_heads.take().expect("one is left");
         let mut cx = WorkerCtx::new(shared, 0);

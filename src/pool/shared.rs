@@ -18,7 +18,7 @@ use crate::{
     config::Config,
     handler::erased::DynHandler,
     http::page::StaticPage,
-    hub::{Hub, mailbox::Mailboxes},
+    hub::{Hub, clock::Clock, mailbox::Mailboxes},
     metrics::{Gauges, Health, Metrics, Now, Snapshot, WorkerGauges},
 };
 
@@ -56,11 +56,12 @@ impl Shared {
         routes: Vec<Route>,
         pages: Vec<StaticPage>,
         mailboxes: Mailboxes,
+        clock: Clock,
     ) -> Shared {
         Shared {
             routes,
             pages,
-            hub: Arc::new(Hub::new(&config, mailboxes.clone())),
+            hub: Arc::new(Hub::new(&config, mailboxes.clone(), clock)),
             admission: Admission::new(config.max_conn, config.max_queued_tasks, mailboxes),
             metrics: Metrics::new(config.thread_pool_size),
             pending_heads: Bound::new(config.max_pending_heads),

@@ -23,7 +23,10 @@ use crate::{
     error::{Error, ErrorKind},
     handler::IntoService,
     http::{page::StaticPage, router::RESERVED_PATHS},
-    hub::mailbox::{Letter, MailboxBounds, MailboxReceiver, Mailboxes},
+    hub::{
+        clock::Clock,
+        mailbox::{Letter, MailboxBounds, MailboxReceiver, Mailboxes},
+    },
     pool::{
         acceptor::{Acceptor, HANDOFF_MAX},
         jobs::JobPool,
@@ -100,7 +103,7 @@ impl Builder {
     pub fn bind(self) -> Result<Server, Error> {
         self.check()?;
         let (listener, local_addr) = listen(&self.config)?;
-        let Parts { shared, workers, arrivals } = self.assemble()?;
+        let Parts { shared, workers, arrivals } = self.assemble(Clock::machine())?;
         let (ask, asked) = crossbeam_channel::bounded(1);
         let (running, stopped) = crossbeam_channel::bounded(0);
         let handle = ServerHandle { shared, local_addr, ask, stopped };
@@ -122,7 +125,7 @@ impl Builder {
             );
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
-        let Parts { shared, workers, .. } = self.assemble()?;
+        let Parts { shared, workers, .. } = self.assemble(Clock::stepped())?;
         let ((ask, _), (_, stopped)) =
             (crossbeam_channel::bounded(1), crossbeam_channel::bounded(0));
         let local_addr = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -136,7 +139,7 @@ impl Builder {
     }
 
     /// Makes everything but the listener.
-    fn assemble(self) -> Result<Parts, Error> {
+    fn assemble(self, clock: Clock) -> Result<Parts, Error> {
         let Builder { config, routes, pages } = self;
         let cannot_poll = |error| Error::io("cannot make a poll for a worker", error);
         let mut polls = Vec::new();
@@ -148,7 +151,7 @@ impl Builder {
         }
         let bounds = MailboxBounds { letters_max: config.mailbox, bytes_max: config.mailbox_bytes };
         let (mailboxes, inboxes) = Mailboxes::new(wakers, bounds);
-        let shared = Arc::new(Shared::new(config, routes, pages, mailboxes));
+        let shared = Arc::new(Shared::new(config, routes, pages, mailboxes, clock));
         let (arrivals, workers) = staff(&shared, polls, inboxes);
         Ok(Parts { shared, workers, arrivals })
     }

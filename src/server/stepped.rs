@@ -22,8 +22,11 @@
 //! Clients read and write raw bytes, as on a socket. A test brings its own WebSocket client, such
 //! as `tungstenite::protocol::WebSocketContext` over [`MemoryClient`].
 //!
-//! For connections (deadlines, pings, closes), time moves only with [`SteppedServer::advance`]. The
-//! age of histories and the resume window go by the machine's clock.
+//! Time moves only with [`SteppedServer::advance`]: deadlines, pings and closes, the age of
+//! histories, the resume window. Client ids are counted up, so that what is sorted by them is the
+//! same in each run; message ids, epochs and session tokens are random. What a handler measures by
+//! itself goes by the machine's clock, such as the rate limits of the chat protocol.
+//!
 //! [`blocking`](crate::Handler::blocking) handlers need threads, which a stepped server does not
 //! have; [`Builder::stepped`](crate::Builder::stepped) refuses them.
 
@@ -112,6 +115,44 @@ impl SteppedServer {
         }
     }
 
+    /// Worker threads that the server would have.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// One turn of one worker, unless it would sleep: no client has done anything, no letter has
+    /// woken it, no deadline has passed. Returns whether a turn was made.
+    ///
+    /// # Panics
+    /// There are not that many workers.
+    pub fn turn_of(&mut self, worker: usize) -> bool {
+        let stepped = &mut self.workers[worker];
+        let mut touched = stepped.touched.lock();
+        if touched.is_empty() && !stepped.worker.is_awake() {
+            return false;
+        }
+        stepped.worker.wake();
+        stepped.worker.step(&mut touched, &mut self.steps);
+        stepped.worker.rest();
+        true
+    }
+
+    /// Whether something waits for a worker that nothing would wake: a fault of the server.
+    pub fn has_overslept(&self) -> bool {
+        let is_late = |stepped: &SteppedWorker| {
+            stepped.touched.lock().is_empty()
+                && !stepped.worker.is_awake()
+                && stepped.worker.has_work()
+        };
+        self.workers.iter().any(is_late)
+    }
+
+    /// Bytes that wait for the client for which most do.
+    pub fn largest_outbox_bytes(&self) -> usize {
+        let largest = |stepped: &SteppedWorker| stepped.worker.largest_outbox_bytes();
+        self.workers.iter().map(largest).max().unwrap_or_default()
+    }
+
     /// Makes turns until there is nothing left to do. Returns their number.
     ///
     /// # Panics
@@ -130,9 +171,10 @@ impl SteppedServer {
         panic!("the server is still busy after {SETTLE_TURNS_MAX} turns");
     }
 
-    /// Moves the clock of the connections forward. Timers that are due run in the next turn.
+    /// Moves all clocks forward. Timers that are due run in the next turn.
     pub fn advance(&mut self, by: Duration) {
         self.workers.iter_mut().for_each(|stepped| stepped.worker.advance(by));
+        self.shared.hub.clock.advance(by);
     }
 
     /// Returns the number of connections that are not over.

@@ -4,3 +4,4 @@ pub mod frames;
 pub mod random;
 pub mod fuzz;
 pub mod replay;
+pub mod simulator;

@@ -44,6 +44,31 @@ impl Worker {
         self.cx.metrics().turns.add(1);
     }
 
+    /// Notes that the worker sleeps if it has nothing left to do, as its poll would see it.
+    pub(crate) fn rest(&mut self) {
+        if self.cx.work.ready.is_empty() && self.cx.work.dirty.is_empty() {
+            self.mailbox.may_sleep();
+        }
+    }
+
+    /// Notes that the worker is up, so that letters need not wake it.
+    pub(crate) fn wake(&mut self) {
+        self.mailbox.woke();
+    }
+
+    /// Whether a poll would return without an event of a socket: the worker has not slept since its
+    /// last turn, a letter has woken it, or a deadline has passed.
+    pub(crate) fn is_awake(&self) -> bool {
+        let sweep = self.sweeps().then_some(self.next_sweep);
+        let next = self.cx.timers.next().into_iter().chain(sweep).min();
+        self.mailbox.is_awake() || next.is_some_and(|at| at <= self.cx.now)
+    }
+
+    /// Bytes that wait for the connection for which most do.
+    pub(crate) fn largest_outbox_bytes(&self) -> usize {
+        self.conns.iter().map(|(_, conn)| conn.io.outbox.bytes()).max().unwrap_or_default()
+    }
+
     /// Lets time pass. Deadlines are looked at in the next turn.
     pub(crate) fn advance(&mut self, by: Duration) {
         self.cx.now += by.as_millis() as Millis;

@@ -1,0 +1,331 @@
+//! A client that keeps the protocol, and what it knows: its session, its rooms, its questions.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use rusty_socks_protocol::Overflow;
+
+use super::{
+    command::{Asked, Command},
+    plan::Plan,
+    socket::Socket,
+    transcript::Transcript,
+};
+
+/// A promise of the server that was not kept.
+#[derive(Debug, Clone)]
+pub struct Broken {
+    /// The promise, in a sentence.
+    pub promise: &'static str,
+    /// The client that found it, if one did.
+    pub client: Option<usize>,
+    /// What was seen instead.
+    pub seen: String,
+}
+
+/// Holds a promise against what was seen.
+pub type Verdict = Result<(), Broken>;
+
+/// What a client saw that concerns more than itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "they are named as in the protocol")]
+pub enum Seen {
+    /// A message of a room, however it came.
+    Message { room: String, epoch: String, seq: u64, id: String, content: String },
+    /// A publish was answered `ok`: its number in a room.
+    Published { room: String, epoch: String, seq: u64, id: String, repeated: bool },
+    /// A direct message was answered `ok`.
+    DirectSent { to: String, content: String },
+    /// A direct message came.
+    Direct { to: String, from: String, seq: u64, content: String },
+    /// A broadcast came.
+    Broadcast { to: String, from: String, content: String },
+    /// Direct messages to this client are missing, and the client was told.
+    DirectsLost { to: String },
+    /// A session was given up: whether the server still lists it is not known for a while.
+    SessionLeft { client_id: String },
+    /// Who is in a room, as the server answered.
+    Census { room: String, members: BTreeSet<String>, count: usize },
+}
+
+/// What a client has at hand when it acts and when it hears.
+pub struct Scene<'a> {
+    /// The run.
+    pub plan: &'a Plan,
+    /// Milliseconds of simulated time.
+    pub now_ms: u64,
+    /// What is said is written here.
+    pub transcript: &'a mut Transcript,
+    /// What is seen is left here for the invariants.
+    pub seen: &'a mut Vec<Seen>,
+}
+
+/// A room as a member sees it.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// The life of the room.
+    pub epoch: String,
+    /// Where the room stood when it was joined.
+    pub joined_at: u64,
+    /// All up to this number is accounted for but for what stands in `own`.
+    pub last: u64,
+    /// Numbers of one's own messages that will not be delivered.
+    pub own: BTreeSet<u64>,
+    /// What happens when the client is slow.
+    pub overflow: Overflow,
+    /// A pattern joined it.
+    pub by_pattern: bool,
+    /// Presence notices are owed.
+    pub watching: bool,
+    /// Who is there, as told by notices; `None` when notices were missed.
+    pub roster: Option<BTreeSet<String>>,
+    /// What `welcome` promised to repeat.
+    pub replay: Option<Replay>,
+}
+
+/// Messages from before a client came.
+#[derive(Debug, Clone)]
+pub struct Replay {
+    /// They go up to here.
+    pub to: u64,
+    /// The number of the one that comes next; `None` before the first.
+    pub next: Option<u64>,
+    /// How many have come.
+    pub count: usize,
+}
+
+impl View {
+    /// A room that was joined at `seq`.
+    pub fn new(epoch: &str, seq: u64, overflow: Overflow) -> View {
+        View {
+            epoch: epoch.to_owned(),
+            joined_at: seq,
+            last: seq,
+            own: BTreeSet::new(),
+            overflow,
+            by_pattern: false,
+            watching: false,
+            roster: None,
+            replay: None,
+        }
+    }
+
+    /// The first number behind `last` that nothing accounts for, below `before`.
+    pub fn hole(&self, before: u64) -> Option<u64> {
+        (self.last + 1..before).find(|seq| !self.own.contains(seq))
+    }
+
+    /// How far all is accounted for.
+    pub fn position(&self) -> u64 {
+        let mut position = self.last;
+        while self.own.contains(&(position + 1)) {
+            position += 1;
+        }
+        position
+    }
+
+    /// Accounts for everything up to `seq`.
+    pub fn advance(&mut self, seq: u64) {
+        self.last = seq;
+        self.own = self.own.split_off(&(seq + 1));
+    }
+}
+
+/// What a client is to the server.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// Its id.
+    pub client_id: String,
+    /// Its secret.
+    pub token: String,
+    /// The rooms it is in.
+    pub rooms: BTreeMap<String, View>,
+    /// The patterns it has joined.
+    pub patterns: BTreeSet<String>,
+    /// Rooms that were left by name, which patterns do not join again.
+    pub declined: BTreeSet<String>,
+    /// A room that a pattern matches found no place.
+    pub was_full: bool,
+    /// The number of the last direct message.
+    pub direct_last: u64,
+    /// The next direct message may leave some out.
+    pub direct_may_skip: bool,
+    /// The number up to which direct messages were promised.
+    pub direct_owed: u64,
+    /// The connection was lost while commands were under way that may have changed its rooms.
+    pub is_unsure: bool,
+    /// It was taken up again at least once.
+    pub was_resumed: bool,
+    /// When the connection was lost.
+    pub lost_ms: Option<u64>,
+}
+
+/// A client that keeps the protocol.
+pub struct Client {
+    /// Its number in the run.
+    pub index: usize,
+    /// Its connection, if it has one.
+    pub socket: Option<Socket>,
+    /// Its session, from `welcome` to its end.
+    pub session: Option<Session>,
+    /// The session that a connection began with which is about to resume another.
+    pub fresh: Option<Session>,
+    /// The connection was made to resume.
+    pub is_resuming: bool,
+    /// Commands without an answer, oldest first, each with its `ref`.
+    pub asked: VecDeque<(u64, Asked)>,
+    /// Publishes that may not have arrived, to be sent again with the same id.
+    pub retries: Vec<Asked>,
+    /// A publish that was answered, to be sent again though it need not be.
+    pub repeatable: Option<(Asked, String, u64)>,
+    /// Positions in rooms that were left.
+    pub remembered: BTreeMap<String, (String, u64)>,
+    /// The number of its last command or content.
+    pub next_number: u64,
+    /// It connects again then.
+    pub wait_until_ms: u64,
+    /// It has asked for the end of its connection.
+    pub is_leaving: bool,
+    /// The network was slow on this connection.
+    pub was_slow: bool,
+    /// The last time that time jumped on this connection.
+    pub was_delayed: bool,
+    /// Text messages that came on all its connections.
+    pub messages_heard: u64,
+    /// Text messages that went on connections that are over.
+    pub messages_sent_before: u64,
+    /// A resume went on a connection that was given up, where the server may come to it late.
+    pub has_stray_resume: bool,
+    /// It stays away.
+    pub is_retired: bool,
+}
+
+impl Client {
+    /// A client that has not connected yet.
+    pub fn new(index: usize) -> Client {
+        Client {
+            index,
+            socket: None,
+            session: None,
+            fresh: None,
+            is_resuming: false,
+            asked: VecDeque::new(),
+            retries: Vec::new(),
+            repeatable: None,
+            remembered: BTreeMap::new(),
+            next_number: 0,
+            wait_until_ms: 0,
+            is_leaving: false,
+            was_slow: false,
+            was_delayed: false,
+            messages_heard: 0,
+            messages_sent_before: 0,
+            has_stray_resume: false,
+            is_retired: false,
+        }
+    }
+
+    /// A promise that this client saw broken.
+    pub fn broken(&self, promise: &'static str, seen: impl Into<String>) -> Broken {
+        Broken { promise, client: Some(self.index), seen: seen.into() }
+    }
+
+    /// The session that frames are about.
+    pub fn current(&self) -> Option<&Session> {
+        if self.is_resuming { self.fresh.as_ref() } else { self.session.as_ref() }
+    }
+
+    /// The session that frames are about, to change.
+    pub fn current_mut(&mut self) -> Option<&mut Session> {
+        if self.is_resuming { self.fresh.as_mut() } else { self.session.as_mut() }
+    }
+
+    /// Whether it is in a session on a connection that works.
+    pub fn is_settled(&self) -> bool {
+        let open = self.socket.as_ref().is_some_and(Socket::is_open);
+        open && !self.is_leaving && !self.is_resuming && self.session.is_some()
+    }
+
+    /// Begins to connect on a new socket.
+    pub fn connect(&mut self, mut socket: Socket, scene: &mut Scene<'_>) {
+        socket.upgrade();
+        self.is_resuming = self.session.is_some();
+        (self.fresh, self.is_leaving) = (None, false);
+        (self.was_slow, self.was_delayed) = (false, false);
+        scene.transcript.add(
+            Some(self.index),
+            format!("connects{}", if self.is_resuming { " to resume" } else { "" }),
+        );
+        self.socket = Some(socket);
+    }
+
+    /// Sends the command that takes up the session again.
+    pub fn send_resume(&mut self, scene: &mut Scene<'_>) {
+        let Some(session) = &self.session else { return };
+        let rooms = session.rooms.iter();
+        let positions =
+            rooms.map(|(room, view)| (room.clone(), (view.epoch.clone(), view.position())));
+        let asked = Asked::Resume {
+            token: session.token.clone(),
+            positions: positions.collect(),
+            direct: session.direct_last,
+        };
+        self.ask(asked, scene);
+    }
+
+    /// Sends a command with a fresh `ref`.
+    pub fn ask(&mut self, asked: Asked, scene: &mut Scene<'_>) {
+        let Some(socket) = &mut self.socket else { return };
+        self.next_number += 1;
+        let reference = self.next_number;
+        socket.send(&Command(&asked).text(reference));
+        scene.transcript.add(Some(self.index), format!("asks {reference}: {}", asked.words()));
+        self.asked.push_back((reference, asked));
+    }
+
+    /// Begins to leave for good: its session ends.
+    pub fn leave(&mut self, scene: &mut Scene<'_>) {
+        if let Some(socket) = &mut self.socket {
+            socket.close(1000);
+            self.is_leaving = true;
+            scene.transcript.add(Some(self.index), "leaves".to_owned());
+        }
+    }
+
+    /// Gives the connection up, which the server may not know. What is left of it is returned.
+    pub fn lose(&mut self, why: &str, scene: &mut Scene<'_>) -> Option<Socket> {
+        let socket = self.socket.take()?;
+        scene.transcript.add(Some(self.index), format!("has lost its connection: {why}"));
+        self.messages_sent_before += socket.messages_sent;
+        if let Some(fresh) = self.fresh.take() {
+            scene.seen.push(Seen::SessionLeft { client_id: fresh.client_id });
+        }
+        if self.is_leaving
+            && let Some(session) = self.session.take()
+        {
+            scene.seen.push(Seen::SessionLeft { client_id: session.client_id });
+            self.retries.clear();
+            self.repeatable = None;
+        }
+        let asked = std::mem::take(&mut self.asked);
+        self.has_stray_resume |= self.is_resuming;
+        if let Some(session) = &mut self.session {
+            // The server may have closed it long ago, and the client has not read that yet.
+            let is_late = self.was_delayed || self.was_slow;
+            session.lost_ms.get_or_insert(if is_late { 0 } else { scene.now_ms });
+            session.is_unsure |= asked.iter().any(|(_, asked)| asked.changes_rooms());
+            let again = asked.into_iter().map(|(_, asked)| asked);
+            self.retries.extend(again.filter(Asked::may_be_repeated));
+        }
+        (self.is_resuming, self.is_leaving) = (false, false);
+        Some(socket)
+    }
+
+    /// Ends the session as it stands, because the server has said so.
+    pub fn forget_session(&mut self, scene: &mut Scene<'_>) {
+        for session in self.session.take().into_iter().chain(self.fresh.take()) {
+            scene.seen.push(Seen::SessionLeft { client_id: session.client_id });
+        }
+        (self.repeatable, self.is_resuming, self.has_stray_resume) = (None, false, false);
+        self.retries.clear();
+    }
+}

@@ -1,0 +1,168 @@
+//! Whole servers with all their clients, in one thread, from one seed: a simulator that looks for
+//! broken promises.
+//!
+//! [`Simulation`] drives a [`SteppedServer`]: several workers whose turns come in random order, a
+//! clock that moves when the simulator moves it, clients of memory. A [`Client`] keeps the protocol
+//! and knows what it must be told next; a hostile client does not. A [`Fault`] goes wrong now and
+//! then. Every frame that comes is held against what its client knows, and what concerns more
+//! than one client against an [`Invariant`].
+//!
+//! [`SteppedServer`]: rusty_socks::stepped::SteppedServer
+//!
+//! What a feature promises is one more [`Invariant`]; what may go wrong with it is one more
+//! [`Fault`]; both are added with [`Simulation::with`]. All that is random comes from the seed, so
+//! a run that fails fails again: `scripts/simulate.sh --seed N --until-step M`.
+
+mod transcript;
+mod plan;
+mod socket;
+mod client;
+mod command;
+mod act;
+mod hear;
+mod answers;
+mod hostile;
+mod fault;
+mod world;
+mod invariant;
+mod bounds;
+mod report;
+
+pub use client::{Broken, Client, Seen, Session, Verdict, View};
+pub use fault::Fault;
+pub use invariant::Invariant;
+pub use plan::Plan;
+pub use report::Report;
+pub use world::World;
+
+use crate::random::Random;
+use bounds::{Bounds, Counts};
+use fault::faults;
+use invariant::{Answers, Letters, OneTruth, Patterns, Presence};
+
+/// Rounds in which everything must come to rest.
+const ROUNDS_MAX: usize = 20_000;
+
+/// Time after which changes of presence that are gathered have been told.
+const GATHERED_MS: u64 = 300;
+
+/// Rooms that are counted at each rest.
+const CENSUSES: usize = 4;
+
+/// One run.
+pub struct Simulation {
+    world: World,
+    random: Random,
+    faults: Vec<Box<dyn Fault>>,
+    invariants: Vec<Box<dyn Invariant>>,
+}
+
+impl Simulation {
+    /// Makes the server and the clients of a run, with all faults and invariants there are.
+    ///
+    /// # Panics
+    /// The settings are not legal, which is a fault of the plan.
+    pub fn new(plan: Plan) -> Simulation {
+        let random = Random::new(plan.seed ^ 0x5151_5151);
+        Simulation { world: World::new(plan), random, faults: faults(), invariants: invariants() }
+    }
+
+    /// Adds a fault and an invariant of a feature.
+    pub fn with(mut self, fault: Box<dyn Fault>, invariant: Box<dyn Invariant>) -> Simulation {
+        self.faults.push(fault);
+        self.invariants.push(invariant);
+        self
+    }
+
+    /// Runs to the end, or to the first promise that is broken.
+    pub fn run(mut self) -> Report {
+        let broken = self.play().err();
+        self.world.report(broken)
+    }
+
+    fn play(&mut self) -> Verdict {
+        for step in 1..=self.world.plan.steps {
+            self.world.begin_step(step);
+            if self.world.plan.fault_one_in > 0 {
+                for fault in &mut self.faults {
+                    if self.random.one_in(self.world.plan.fault_one_in) {
+                        fault.strike(&mut self.world, &mut self.random)?;
+                    }
+                }
+            }
+            self.world.step(&mut self.random)?;
+            self.hold(|invariant, world| invariant.after_step(world))?;
+            if step % self.world.plan.rest_every == 0 {
+                self.rest()?;
+            }
+        }
+        self.world.leave();
+        self.settle()?;
+        for _ in 0..30 {
+            self.world.jump(86_400_000 / 8);
+            self.settle()?;
+        }
+        self.hold(|invariant, world| invariant.at_end(world))
+    }
+
+    /// Lets everything that is under way arrive, and counts.
+    fn rest(&mut self) -> Verdict {
+        self.settle()?;
+        self.world.pass(GATHERED_MS);
+        self.settle()?;
+        self.hold(|invariant, world| invariant.at_rest(world))?;
+        self.world.ask_who_is_there(CENSUSES, &mut self.random);
+        self.settle()?;
+        self.hold(|invariant, world| invariant.at_census(world))
+    }
+
+    fn settle(&mut self) -> Verdict {
+        self.world.open_windows();
+        for _ in 0..ROUNDS_MAX {
+            let is_busy = self.world.round(&mut self.random)?;
+            self.hold_seen()?;
+            if !is_busy {
+                return Ok(());
+            }
+        }
+        Err(Broken {
+            promise: "a server that is asked nothing comes to rest",
+            client: None,
+            seen: format!("it is still busy after {ROUNDS_MAX} rounds"),
+        })
+    }
+
+    fn hold_seen(&mut self) -> Verdict {
+        for (client, seen) in std::mem::take(&mut self.world.seen) {
+            for invariant in &mut self.invariants {
+                let verdict = invariant.seen(&self.world, &seen);
+                verdict.map_err(|broken| Broken {
+                    client: broken.client.or(Some(client)),
+                    ..broken
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self, check: impl Fn(&mut dyn Invariant, &World) -> Verdict) -> Verdict {
+        self.hold_seen()?;
+        for invariant in &mut self.invariants {
+            check(&mut **invariant, &self.world)?;
+        }
+        Ok(())
+    }
+}
+
+/// Every invariant there is.
+fn invariants() -> Vec<Box<dyn Invariant>> {
+    vec![
+        Box::new(OneTruth::default()),
+        Box::new(Letters::default()),
+        Box::new(Presence::default()),
+        Box::new(Answers),
+        Box::new(Patterns),
+        Box::new(Bounds),
+        Box::new(Counts),
+    ]
+}

@@ -1,0 +1,115 @@
+//! A minute of the simulator. `scripts/simulate.sh` runs it for hours.
+
+use std::{cell::Cell, collections::BTreeMap, rc::Rc};
+
+use rusty_socks_testing::{
+    random::Random,
+    simulator::{Broken, Fault, Invariant, Plan, Report, Simulation, Verdict, World},
+};
+
+fn run(seed: u64, steps: u64, clients: usize) -> Report {
+    let report = Simulation::new(Plan::draw(seed, steps, clients)).run();
+    assert!(report.broken.is_none(), "{report}");
+    report
+}
+
+/// What must be reached, or the promises about it are not held against anything.
+const REACHED: [&str; 24] = [
+    "already_member",
+    "broadcast",
+    "close 1000",
+    "close 4102",
+    "close 4202",
+    "direct",
+    "forbidden",
+    "gap",
+    "joined",
+    "left",
+    "limit_exceeded",
+    "matched",
+    "message",
+    "not_found",
+    "not_member",
+    "ok",
+    "overloaded",
+    "pong",
+    "status 101",
+    "status 503",
+    "unmatched",
+    "unrecoverable",
+    "welcome",
+    "presence gap",
+];
+
+#[test]
+fn known_seeds_keep_every_promise_and_reach_what_there_is() {
+    let mut heard: BTreeMap<String, u64> = BTreeMap::new();
+    for seed in 0..30 {
+        let report = run(seed, 1500, 20);
+        for (kind, count) in report.kinds {
+            *heard.entry(kind).or_default() += count;
+        }
+    }
+    let missing: Vec<_> = REACHED.iter().filter(|kind| !heard.contains_key(**kind)).collect();
+    assert!(missing.is_empty(), "nobody heard {missing:?} of {heard:?}");
+}
+
+#[test]
+fn a_new_seed_keeps_every_promise() {
+    let seed = Random::seed();
+    (0..8).for_each(|run_of| drop(run(seed.wrapping_add(run_of), 1500, 20)));
+}
+
+#[test]
+fn a_crowd_keeps_every_promise() {
+    run(1, 400, 300);
+    run(2, 400, 300);
+}
+
+#[test]
+fn a_seed_has_one_transcript() {
+    for seed in [3, 7, 11] {
+        let [one, again] = [(); 2].map(|()| run(seed, 600, 30));
+        assert_eq!(
+            (one.hash, one.heard, one.turns),
+            (again.hash, again.heard, again.turns),
+            "seed {seed}"
+        );
+    }
+    assert_ne!(run(3, 600, 30).hash, run(7, 600, 30).hash);
+}
+
+/// A feature's fault and invariant, which see the whole world.
+struct Feature(Rc<Cell<u64>>);
+
+impl Fault for Feature {
+    fn strike(&mut self, world: &mut World, _: &mut Random) -> Verdict {
+        world.jump(1);
+        self.0.set(self.0.get() + 1);
+        Ok(())
+    }
+}
+
+impl Invariant for Feature {
+    fn at_rest(&mut self, world: &World) -> Verdict {
+        match self.0.get() < 20 {
+            true => Ok(()),
+            false => Err(Broken {
+                promise: "there are few faults",
+                client: None,
+                seen: format!("{} of them at step {}", self.0.get(), world.step),
+            }),
+        }
+    }
+}
+
+#[test]
+fn features_bring_their_own_faults_and_invariants_and_a_report_tells_what_broke() {
+    let plan = Plan { fault_one_in: 3, ..Plan::draw(5, 1000, 10) };
+    let count = Rc::new(Cell::new(0));
+    let [fault, invariant] = [(); 2].map(|()| Feature(Rc::clone(&count)));
+    let report = Simulation::new(plan).with(Box::new(fault), Box::new(invariant)).run();
+    let text = report.to_string();
+    assert!(text.contains("BROKEN at step"), "{text}");
+    assert!(text.contains("there are few faults") && text.contains("time jumps by 1 ms"), "{text}");
+}
