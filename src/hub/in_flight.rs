@@ -29,7 +29,7 @@ impl InFlight {
     }
 
     /// Notes that `conn` waits until the deliveries have become few. `false` if they are few
-    /// already; else `conn` is sent a [`Letter::Resume`].
+    /// already; else `conn` is sent a [`Letter::Resume`](super::mailbox::Letter::Resume).
     pub(crate) fn begin_wait(&self, conn: ConnId) -> bool {
         let mut waiting = self.waiting.lock();
         *waiting = Some(conn);

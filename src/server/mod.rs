@@ -111,7 +111,7 @@ impl Builder {
     }
 
     /// Makes a server for tests of a handler: it listens nowhere, and the test makes its turns. See
-    /// [`stepped`](crate::stepped).
+    /// [`stepped`].
     ///
     /// # Errors
     /// [`ErrorKind::Config`]: a setting is out of range. [`ErrorKind::InvalidInput`]: a path is not
