@@ -196,6 +196,7 @@ step_docs() {
 # What the benchmarks claim from what they measured.
 step_report() {
     python3 -B benches/compare/report/test_report.py
+    python3 -B -m unittest scripts.attack.test_attack
 }
 
 # Unit tests, integration tests, examples and doc tests.
