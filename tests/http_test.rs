@@ -488,13 +488,13 @@ fn more_connections_than_an_address_may_have_are_503() {
 
 #[test]
 fn silent_sockets_beyond_their_bound_are_503_and_delay_nobody() {
-    let server = TestServer::start(Config { max_pending_heads: 2, ..config() });
+    let server = TestServer::start(Config { max_pending_heads: 4, ..config() });
     let mut inside = server.connect("/echo");
     let mut kept = server.raw_client();
     kept.send(GET_HEALTH.as_bytes());
-    assert_eq!(kept.answer().status, 200);
-    let silent = server.raw_client();
-    server.wait_for("both places are taken", |stats| stats.pending_heads == 2);
+    assert_eq!(kept.answer().header("Connection"), Some("keep-alive"));
+    let silent: Vec<RawClient> = (0..3).map(|_| server.raw_client()).collect();
+    server.wait_for("all places are taken", |stats| stats.pending_heads == 4);
     for _ in 0..3 {
         refusal(server.raw_client(), "pending_heads");
     }
@@ -502,10 +502,27 @@ fn silent_sockets_beyond_their_bound_are_503_and_delay_nobody() {
     inside.send("still well");
     assert_eq!(inside.next().to_text().unwrap(), "still well");
     kept.send(GET_HEALTH.as_bytes());
-    assert_eq!(kept.answer().status, 200);
+    let answer = kept.answer();
+    assert_eq!((answer.status, answer.header("Connection")), (200, Some("close")));
     drop(silent);
-    server.wait_for("a place is free", |stats| stats.pending_heads == 1);
+    server.wait_for("the places are free", |stats| stats.pending_heads == 0);
     assert_eq!(server.get("/health").0, 200);
+}
+
+#[test]
+fn connections_that_are_kept_leave_room_for_others() {
+    let server = TestServer::start(Config { max_pending_heads: 8, ..config() });
+    let ask = |_| {
+        let mut client = server.raw_client();
+        client.send(GET_HEALTH.as_bytes());
+        let answer = client.answer();
+        assert_eq!(answer.status, 200);
+        (client, answer.header("Connection") == Some("close"))
+    };
+    let squatters: Vec<(RawClient, bool)> = (0..20).map(ask).collect();
+    let kept = squatters.iter().filter(|(_, closes)| !closes).count();
+    assert!((1..=5).contains(&kept), "{kept} of 8 places are kept");
+    assert_eq!(server.stats().rejected["pending_heads"], 0);
 }
 
 #[test]

@@ -35,6 +35,11 @@ impl Bound {
         Some(BoundToken(Arc::clone(self)))
     }
 
+    /// Whether three quarters are taken.
+    pub(crate) fn is_scarce(&self) -> bool {
+        self.used() >= self.max - self.max / 4
+    }
+
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }

@@ -234,7 +234,9 @@ fn give_page(
 fn ask(request: &Request<'_>, cx: &mut WorkerCtx) -> Asked {
     let shared = Arc::clone(&cx.shared);
     let head_only = request.method() == "HEAD";
-    let closes = !request.keeps_alive() || shared.is_draining();
+    // A connection that has its answer makes room for those whose request is still to come.
+    let is_last = shared.is_draining() || shared.pending_heads.is_scarce();
+    let closes = !request.keeps_alive() || is_last;
     let plain = |status, body, advice| Asked::Plain { status, body, advice, closes, head_only };
     let json = |body: serde_json::Result<String>, status| match body {
         Ok(body) => plain(status, body, ""),
