@@ -76,7 +76,7 @@ pub(crate) enum Disposition {
     Linger(BoundToken),
 }
 
-/// How often refusals are logged, if there are any.
+/// How often refusals and late turns are logged, if there are any.
 const REPORT_INTERVAL_MS: Millis = 10_000;
 
 /// One thread of the pool and everything it owns.
@@ -92,6 +92,7 @@ pub(crate) struct Worker {
     next_generation: u32,
     next_sweep: Millis,
     next_report: Millis,
+    next_stall_report: Millis,
     reported: Refusals,
     /// Deliveries made in this turn.
     deliveries: usize,
@@ -120,6 +121,7 @@ impl Worker {
             next_generation: 0,
             next_sweep: 0,
             next_report: 0,
+            next_stall_report: 0,
             reported: Refusals::default(),
             deliveries: 0,
             draining: false,
@@ -186,10 +188,8 @@ impl Worker {
     fn forget_pause(&mut self, latest: Millis) {
         let pause = self.cx.now.saturating_sub(latest);
         if pause >= PAUSE_MIN_MS {
-            self.paused_ms += pause;
             self.cx.now -= pause;
-            self.cx.metrics().stalls.add(1);
-            log::warn!("worker {}: stopped or starved for {pause} ms", self.cx.worker);
+            self.forget(pause, "it was stopped or starved");
         }
     }
 
@@ -197,9 +197,16 @@ impl Worker {
     fn forget_turn(&mut self) {
         let took = self.clock_ms().saturating_sub(self.cx.now);
         if took >= PAUSE_MIN_MS {
-            self.paused_ms += took;
-            self.cx.metrics().stalls.add(1);
-            log::warn!("worker {}: a turn took {took} ms", self.cx.worker);
+            self.forget(took, "a turn took that long");
+        }
+    }
+
+    fn forget(&mut self, pause: Millis, why: &str) {
+        self.paused_ms += pause;
+        self.cx.metrics().stalls.add(1);
+        if self.cx.now >= self.next_stall_report {
+            log::warn!("worker {} is late by {pause} ms: {why}", self.cx.worker);
+            self.next_stall_report = self.cx.now + REPORT_INTERVAL_MS;
         }
     }
 
