@@ -155,3 +155,30 @@ fn pipelined_requests_take_turns() {
     server.settle();
     assert_eq!(at_once + answers(&greedy), 300, "none is forgotten");
 }
+
+#[test]
+fn a_flood_into_smaller_rooms_does_not_hold_up_a_large_one() {
+    let mut server = server();
+    let crowd: Vec<MemoryClient> = (0..CROWD).map(|_| client(&mut server)).collect();
+    let flood: Vec<MemoryClient> = (0..4).map(|_| client(&mut server)).collect();
+    let writer = client(&mut server);
+    server.settle();
+    crowd.iter().chain([&writer]).for_each(|member| join(member, "large"));
+    crowd[..1000].iter().chain(&flood).for_each(|member| join(member, "middle"));
+    server.settle();
+    crowd.iter().chain(&flood).for_each(|member| drop(member.read()));
+    say(&writer, r#"{"room":"large","content":"large"}"#);
+    let mut waiting: Vec<&MemoryClient> = crowd.iter().collect();
+    let mut turns = 0;
+    while !waiting.is_empty() {
+        for member in &flood {
+            for _ in 0..6 {
+                say(member, r#"{"room":"middle","content":"middle"}"#);
+            }
+        }
+        server.turn();
+        waiting.retain(|member| !contents(member).contains(&"large".to_owned()));
+        turns += 1;
+        assert!(turns < 20, "{} of {CROWD} still wait", waiting.len());
+    }
+}

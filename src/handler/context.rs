@@ -297,6 +297,7 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         let rooms: Vec<_> = rooms.iter().map(|room| self.room(room)).collect::<Result<_, _>>()?;
         let rooms: Vec<&Room> = rooms.iter().map(AsRef::as_ref).collect();
         let published = self.conn.hub().publish_to_rooms(self.sender(), &rooms, publication)?;
+        self.conn.spend(rooms.len());
         self.slow_down(published.behind);
         Ok(published)
     }

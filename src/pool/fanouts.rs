@@ -49,7 +49,8 @@ pub(super) struct Fanout {
 pub(super) struct Fanouts {
     fanouts: Slab<Fanout>,
     lines: FxHashMap<Line, VecDeque<usize>>,
-    /// The lines, the one whose turn is next first.
+    /// The lines, the one whose turn is next first. A line that has become empty is dropped when
+    /// its turn comes.
     turns: VecDeque<Line>,
 }
 
@@ -70,23 +71,27 @@ impl Fanouts {
 
     /// Whether a message for `audience` must wait for another one.
     pub(super) fn is_before(&self, audience: &Audience) -> bool {
-        !self.is_empty() && audience.lines().any(|line| self.lines.contains_key(&line))
+        !self.is_empty() && audience.lines().any(|line| self.has_waiting(line))
     }
 
     /// Whether a message of `room` must wait for another one.
     #[inline]
     pub(super) fn is_before_room(&self, room: RoomKey) -> bool {
-        !self.is_empty() && self.lines.contains_key(&Line::Room(room))
+        !self.is_empty() && self.has_waiting(Line::Room(room))
+    }
+
+    fn has_waiting(&self, line: Line) -> bool {
+        self.lines.get(&line).is_some_and(|queue| !queue.is_empty())
     }
 
     pub(super) fn push(&mut self, fanout: Fanout) {
         let lines: Vec<Line> = fanout.audience.lines().collect();
         let id = self.fanouts.insert(fanout);
         for line in lines {
-            let queue = self.lines.entry(line).or_default();
-            if queue.is_empty() {
+            let queue = self.lines.entry(line).or_insert_with(|| {
                 self.turns.push_back(line);
-            }
+                VecDeque::new()
+            });
             queue.push_back(id);
         }
     }
@@ -96,8 +101,11 @@ impl Fanouts {
         // The oldest message is the first in all its lines, so the search ends.
         for _ in 0..self.turns.len() {
             let line = self.turns.pop_front()?;
+            let Some(&id) = self.lines.get(&line).and_then(VecDeque::front) else {
+                self.lines.remove(&line);
+                continue;
+            };
             self.turns.push_back(line);
-            let id = *self.lines.get(&line)?.front()?;
             let is_first =
                 |line: Line| self.lines.get(&line).is_some_and(|q| q.front() == Some(&id));
             if self.fanouts.get(id)?.audience.lines().all(is_first) {
@@ -115,12 +123,13 @@ impl Fanouts {
     pub(super) fn finish(&mut self, id: usize) -> Option<Fanout> {
         let fanout = self.fanouts.try_remove(id)?;
         for line in fanout.audience.lines() {
-            let Some(queue) = self.lines.get_mut(&line) else { continue };
-            queue.pop_front();
-            if queue.is_empty() {
-                self.lines.remove(&line);
-                self.turns.retain(|other| *other != line);
+            if let Some(queue) = self.lines.get_mut(&line) {
+                queue.pop_front();
             }
+        }
+        if self.fanouts.is_empty() {
+            self.lines.clear();
+            self.turns.clear();
         }
         Some(fanout)
     }

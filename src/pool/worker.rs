@@ -188,7 +188,7 @@ impl Worker {
     fn forget_pause(&mut self, latest: Millis) {
         let pause = self.cx.now.saturating_sub(latest);
         if pause >= PAUSE_MIN_MS {
-            self.cx.now -= pause;
+            self.cx.now -= pause - PAUSE_MIN_MS;
             self.forget(pause, "it was stopped or starved");
         }
     }
@@ -201,8 +201,10 @@ impl Worker {
         }
     }
 
+    /// The clock goes on by [`PAUSE_MIN_MS`] all the same, so that a worker whose turns are always
+    /// slow still closes silent clients, late.
     fn forget(&mut self, pause: Millis, why: &str) {
-        self.paused_ms += pause;
+        self.paused_ms += pause - PAUSE_MIN_MS;
         self.cx.metrics().stalls.add(1);
         if self.cx.now >= self.next_stall_report {
             log::warn!("worker {} is late by {pause} ms: {why}", self.cx.worker);

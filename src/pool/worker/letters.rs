@@ -35,8 +35,11 @@ impl Worker {
     pub(super) fn take_letters(&mut self) {
         self.deliveries = 0;
         for _ in 0..LETTERS_PER_TURN_MAX {
-            if self.has_delivered_enough() {
-                return;
+            // Half of the turn is for the messages that wait, if there are any: a flood of letters
+            // for small rooms must not hold up the large ones.
+            let share = if self.cx.fanouts.is_empty() { 1 } else { 2 };
+            if self.delivery_cost() >= DELIVERY_COST_PER_TURN_MAX / share {
+                break;
             }
             let Some(letter) = self.mailbox.take() else { break };
             let weight = letter.weight();
@@ -136,13 +139,14 @@ impl Worker {
             }
             self.release(weight, None);
         }
-        while !self.cx.fanouts.is_empty() && !self.has_delivered_enough() {
+        while !self.cx.fanouts.is_empty() && self.delivery_cost() < DELIVERY_COST_PER_TURN_MAX {
             self.deliver_slice();
         }
     }
 
-    fn has_delivered_enough(&self) -> bool {
-        self.deliveries + self.cx.work.dirty.len() * WRITE_COST >= DELIVERY_COST_PER_TURN_MAX
+    /// What this turn's deliveries have cost so far.
+    fn delivery_cost(&self) -> usize {
+        self.deliveries + self.cx.work.dirty.len() * WRITE_COST
     }
 
     /// Gives the space of a letter back.
