@@ -26,7 +26,7 @@ pub(super) enum Audience {
 
 /// What the messages of one queue have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Line {
+enum QueueKey {
     Room(RoomKey),
     Route(u16),
 }
@@ -48,19 +48,19 @@ pub(super) struct Fanout {
 #[derive(Default)]
 pub(super) struct Fanouts {
     fanouts: Slab<Fanout>,
-    lines: FxHashMap<Line, VecDeque<usize>>,
-    /// The lines, the one whose turn is next first. A line that has become empty is dropped when
+    queues: FxHashMap<QueueKey, VecDeque<usize>>,
+    /// The queues, the one whose turn is next first. A queue that has become empty is dropped when
     /// its turn comes.
-    turns: VecDeque<Line>,
+    turns: VecDeque<QueueKey>,
 }
 
 impl Audience {
-    fn lines(&self) -> impl Iterator<Item = Line> {
+    fn queues(&self) -> impl Iterator<Item = QueueKey> {
         let (rooms, route) = match self {
             Audience::Rooms(rooms) => (&rooms[..], None),
-            Audience::Route(route) => (&[][..], Some(Line::Route(*route))),
+            Audience::Route(route) => (&[][..], Some(QueueKey::Route(*route))),
         };
-        rooms.iter().map(|(room, _)| Line::Room(*room)).chain(route)
+        rooms.iter().map(|(room, _)| QueueKey::Room(*room)).chain(route)
     }
 }
 
@@ -71,44 +71,44 @@ impl Fanouts {
 
     /// Whether a message for `audience` must wait for another one.
     pub(super) fn is_before(&self, audience: &Audience) -> bool {
-        !self.is_empty() && audience.lines().any(|line| self.has_waiting(line))
+        !self.is_empty() && audience.queues().any(|key| self.has_waiting(key))
     }
 
     /// Whether a message of `room` must wait for another one.
     #[inline]
     pub(super) fn is_before_room(&self, room: RoomKey) -> bool {
-        !self.is_empty() && self.has_waiting(Line::Room(room))
+        !self.is_empty() && self.has_waiting(QueueKey::Room(room))
     }
 
-    fn has_waiting(&self, line: Line) -> bool {
-        self.lines.get(&line).is_some_and(|queue| !queue.is_empty())
+    fn has_waiting(&self, key: QueueKey) -> bool {
+        self.queues.get(&key).is_some_and(|queue| !queue.is_empty())
     }
 
     pub(super) fn push(&mut self, fanout: Fanout) {
-        let lines: Vec<Line> = fanout.audience.lines().collect();
+        let queues: Vec<QueueKey> = fanout.audience.queues().collect();
         let id = self.fanouts.insert(fanout);
-        for line in lines {
-            let queue = self.lines.entry(line).or_insert_with(|| {
-                self.turns.push_back(line);
+        for key in queues {
+            let queue = self.queues.entry(key).or_insert_with(|| {
+                self.turns.push_back(key);
                 VecDeque::new()
             });
             queue.push_back(id);
         }
     }
 
-    /// Finds the message whose slice is next, by turns of the lines. `None` if none waits.
+    /// Finds the message whose slice is next, by turns of the queues. `None` if none waits.
     pub(super) fn next(&mut self) -> Option<usize> {
-        // The oldest message is the first in all its lines, so the search ends.
+        // The oldest message is the first in all its queues, so the search ends.
         for _ in 0..self.turns.len() {
-            let line = self.turns.pop_front()?;
-            let Some(&id) = self.lines.get(&line).and_then(VecDeque::front) else {
-                self.lines.remove(&line);
+            let key = self.turns.pop_front()?;
+            let Some(&id) = self.queues.get(&key).and_then(VecDeque::front) else {
+                self.queues.remove(&key);
                 continue;
             };
-            self.turns.push_back(line);
+            self.turns.push_back(key);
             let is_first =
-                |line: Line| self.lines.get(&line).is_some_and(|q| q.front() == Some(&id));
-            if self.fanouts.get(id)?.audience.lines().all(is_first) {
+                |key: QueueKey| self.queues.get(&key).is_some_and(|q| q.front() == Some(&id));
+            if self.fanouts.get(id)?.audience.queues().all(is_first) {
                 return Some(id);
             }
         }
@@ -119,16 +119,16 @@ impl Fanouts {
         self.fanouts.get_mut(id)
     }
 
-    /// Takes out the message `id`, which is the first in all its lines.
+    /// Takes out the message `id`, which is the first in all its queues.
     pub(super) fn finish(&mut self, id: usize) -> Option<Fanout> {
         let fanout = self.fanouts.try_remove(id)?;
-        for line in fanout.audience.lines() {
-            if let Some(queue) = self.lines.get_mut(&line) {
+        for key in fanout.audience.queues() {
+            if let Some(queue) = self.queues.get_mut(&key) {
                 queue.pop_front();
             }
         }
         if self.fanouts.is_empty() {
-            self.lines.clear();
+            self.queues.clear();
             self.turns.clear();
         }
         Some(fanout)
@@ -159,7 +159,7 @@ mod tests {
                 Audience::Route(_) => Vec::new(),
             });
         }
-        assert!(fanouts.is_empty() && fanouts.lines.is_empty() && fanouts.turns.is_empty());
+        assert!(fanouts.is_empty() && fanouts.queues.is_empty() && fanouts.turns.is_empty());
         order
     }
 
