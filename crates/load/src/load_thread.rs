@@ -22,6 +22,7 @@ use super::{
     handshake::Handshake,
     log::Log,
     plan::{Mode, Plan},
+    read_buffer::ReadBuffer,
     retry_after,
     run_state::{Phase, RunState, ThreadEvent},
     share::Share,
@@ -71,7 +72,7 @@ pub(crate) struct LoadThread {
     reported: Reported,
     counts_due: Instant,
     log: Log,
-    scratch: Vec<u8>,
+    scratch: ReadBuffer,
 }
 
 /// What the coordinator has been told; each once.
@@ -117,7 +118,7 @@ impl LoadThread {
             reported: Reported::default(),
             counts_due: began,
             log: Log::new(Arc::clone(state)),
-            scratch: vec![0; SCRATCH_BYTES],
+            scratch: ReadBuffer::new(SCRATCH_BYTES),
         })
     }
 

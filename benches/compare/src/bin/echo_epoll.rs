@@ -12,7 +12,7 @@ use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
-use rusty_socks_compare::ReadBuffer;
+use rusty_socks_load::ReadBuffer;
 use slab::Slab;
 
 const LISTENER: Token = Token(usize::MAX);

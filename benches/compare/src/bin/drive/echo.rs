@@ -88,21 +88,19 @@ impl Echo {
     /// looks only at lengths.
     fn prove(&self, target: &Target, wire: Wire) -> anyhow::Result<()> {
         let mut crowd = Crowd::open(target, wire, 1)?;
-        crowd.link(0)?.send(&self.frames[..self.frame_bytes])?;
+        crowd.link(0)?.send_encoded(&self.frames[..self.frame_bytes]);
         let (mut patience, mut replies) = (Patience::new(), 0);
         while replies == 0 {
             let bytes = crowd.turn(
                 LOOK,
                 |_, reply| {
+                    replies += 1;
                     let is_same =
                         reply.len() == self.size && reply.iter().all(|byte| *byte == b'x');
                     ensure!(is_same, "the first reply is not the message: this is no echo");
                     Ok(())
                 },
-                |_, _, messages| {
-                    replies += messages;
-                    Ok(())
-                },
+                |_, _, _| Ok(()),
             )?;
             patience.after(bytes > 0, || "no whole echo of the first message".to_owned())?;
         }
@@ -123,7 +121,7 @@ impl Echo {
         crowd.stay_awake();
         for index in links {
             lanes[index].push_back((Instant::now(), self.depth as u64));
-            crowd.link(index)?.send(&self.frames)?;
+            crowd.link(index)?.send_encoded(&self.frames);
         }
         self.messages = 0;
         let warm_at = Instant::now() + timing.warmup;
@@ -181,7 +179,7 @@ impl Echo {
                     *messages += replies as u64;
                     if goes_on && replies > 0 {
                         lanes[index].push_back((now, replies as u64));
-                        link.send(&frames[..replies * *frame_bytes])?;
+                        link.send_encoded(&frames[..replies * *frame_bytes]);
                     }
                     Ok(())
                 },

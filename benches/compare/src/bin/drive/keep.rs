@@ -81,7 +81,8 @@ fn command(
         crowd,
         |crowd, numbers| {
             let frames = numbers.map(&frame).collect::<anyhow::Result<Vec<_>>>()?;
-            crowd.link(0)?.send(&frames.concat())
+            crowd.link(0)?.send_encoded(&frames.concat());
+            Ok(())
         },
         is_answer,
     )?;

@@ -57,7 +57,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Value> {
         let new = (open - crowd.len()) as u64;
         let acceptor_before = server.cpu_of_threads(ACCEPTOR);
         let meter = Meter::start(args.server.pid)?;
-        crowd.grow(&args.server.url, wire, new as usize)?;
+        crowd.grow(new as usize)?;
         let spent = meter.stop()?;
         let acceptor = server.cpu_of_threads(ACCEPTOR).zip(acceptor_before);
         let acceptor_us =

@@ -1,9 +1,9 @@
 //! `drive`: one load driver for every server in the comparison.
 //!
-//! It runs on one thread and builds the bytes it sends once, so that the server's core is busy
-//! before its own. Sockets, handshakes and histograms are those of `rusty_socks_load`; the loops
-//! are its own, since a client that sleeps would have the server pay for waking it. It needs Linux,
-//! for `/proc`.
+//! It runs on one thread and encodes what it sends once, so that the server's core is busy before
+//! its own. Its sockets, handshakes, buffers and histograms are those of `rusty_socks_load`; its
+//! loops are its own, because a server pays for waking a client that sleeps. It needs Linux, for
+//! `/proc`.
 
 mod echo;
 mod hold;

@@ -60,7 +60,7 @@ fn phase(
         crowd,
         |crowd, links| {
             for index in links {
-                crowd.link(index)?.send(&frame)?;
+                crowd.link(index)?.send_encoded(&frame);
                 asked_at[index].set(Instant::now());
             }
             Ok(())

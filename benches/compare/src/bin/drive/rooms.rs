@@ -306,7 +306,8 @@ impl Load {
         );
         room.in_flight.push_back(InFlight { due_at, missing: room.hearers });
         let link = self.crowd.link(index * self.members + room.publisher)?;
-        link.send(&self.messages[index])
+        link.send_encoded(&self.messages[index]);
+        Ok(())
     }
 }
 
@@ -384,7 +385,7 @@ fn join_all(crowd: &mut Crowd, members: usize) -> anyhow::Result<()> {
         for index in links {
             let room = room_name(index / members);
             let join = format!(r#"{{"type":"join","room":"{room}","ref":0}}"#);
-            crowd.link(index)?.send(&client_text(&join))?;
+            crowd.link(index)?.send_encoded(&client_text(&join));
         }
         Ok(())
     };
