@@ -135,10 +135,8 @@ def reflowed(block):
 def wrapped(text, indent="", first=""):
     # A line must not begin with what would make a list or a heading of it.
     text = re.sub(r" (?=([-+*#>]|\d+[.)]) )", "\u00a0", " ".join(text.split()))
-    filled = textwrap.fill(
-        text, WIDTH, initial_indent=first, subsequent_indent=indent, break_long_words=False,
-        break_on_hyphens=False,
-    )  # fmt: skip
+    whole = {"break_long_words": False, "break_on_hyphens": False}
+    filled = textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=indent, **whole)
     return filled.replace("\u00a0", " ")
 
 

@@ -60,8 +60,11 @@ def line(fitted, unit=us, name="connections"):
     return f"≈ **{unit(fitted.fixed)} {sign} {unit(abs(fitted.each))} × {x}**.{doubt}"
 
 
-def by_x(x, points, *columns):
-    """A table with a row for each x. A column is a header, what shows a cell, and its cells by x."""
+def by_x(x, columns, read=dict):
+    """A table with a row for each x of the first column. A column is a header, what shows a cell, and
+    its cells by x, or what `read` makes them of."""
+    columns = [(header, show, read(of) if isinstance(of, str) else of) for header, show, of in columns]
+    points = columns[0][2]
     rows = [[count(at), *(show(of[at]) if at in of else "–" for _, show, of in columns)] for at in points]
     return table([x, *(header for header, _, _ in columns)], rows)
 
@@ -133,7 +136,7 @@ class Figures:
     def memory_table(self):
         chat, echo, kernel = self.memory_points()
         columns = [("server, each, chat", each(chat)), ("server, each, echo", each(echo)), ("kernel, each", kernel)]
-        return by_x("connections", chat, *((header, sizes, points) for header, points in columns))
+        return by_x("connections", [(header, sizes, points) for header, points in columns])
 
     def at_most(self, figure):
         """A figure of the highest rung."""
@@ -150,14 +153,13 @@ class Figures:
         return found and f"What the kernel keeps for one end of a connection: {', '.join(found)}." or missing("caches")
 
     def connects_plot(self):
-        ladder, laws = self.results.ladder, self.laws
+        laws = self.laws
+        whole, acceptor = (
+            self.results.ladder("memory-chat", f"connect.{part}cpu_us_each") for part in ("", "acceptor_")
+        )
         series = [
-            Series("all threads", ladder("memory-chat", "connect.cpu_us_each"), lambda _: laws.connect),
-            Series(
-                "the accepting thread's part",
-                ladder("memory-chat", "connect.acceptor_cpu_us_each"),
-                lambda _: laws.acceptor,
-            ),
+            Series("all threads", whole, lambda _: laws.connect),
+            Series("the accepting thread's part", acceptor, lambda _: laws.acceptor),
         ]
         x = "connections open by then, logarithmic"
         return self.picture("connects", "CPU time of one more connection", x, "µs", series)
@@ -179,27 +181,21 @@ class Figures:
     # ---- A message ----
 
     def echo_plot(self):
+        everyone, few = (self.results.ladder("echo", f"{who}.cpu_us_per_message") for who in ("all", "few"))
         series = [
-            Series("all of them talk", self.results.ladder("echo", "all.cpu_us_per_message"), self.laws.echo_all.at),
-            Series(
-                "64 talk, the others are idle",
-                self.results.ladder("echo", "few.cpu_us_per_message"),
-                self.laws.echo_few.at,
-            ),
+            Series("all of them talk", everyone, self.laws.echo_all.at),
+            Series("64 talk, the others are idle", few, self.laws.echo_few.at),
         ]
         return self.picture("echo", "CPU time of an echo of 128 B", LOG_X, "µs", series)
 
     def echo_table(self):
-        ladder = self.results.ladder
-        everyone = ladder("echo", "all.cpu_us_per_message")
-        return by_x(
-            "connections",
-            everyone,
-            ("all talk, µs", spread, everyone),
-            ("64 of them talk, µs", spread, ladder("echo", "few.cpu_us_per_message")),
-            ("all talk: latency p50", median(time, US), ladder("echo", "all.latency.p50_us")),
-            ("server busy", median(number), ladder("echo", "all.server_busy")),
-        )
+        columns = [
+            ("all talk, µs", spread, "all.cpu_us_per_message"),
+            ("64 of them talk, µs", spread, "few.cpu_us_per_message"),
+            ("all talk: latency p50", median(time, US), "all.latency.p50_us"),
+            ("server busy", median(number), "all.server_busy"),
+        ]
+        return by_x("connections", columns, lambda figure: self.results.ladder("echo", figure))
 
     def echo_grew(self):
         grew = self.laws.echo_all.each > 0.05 * self.laws.echo_all.at(100)
@@ -212,17 +208,15 @@ class Figures:
         return self.picture("members", "CPU time of a publish", x, "µs, logarithmic", series, log_y=True)
 
     def members_table(self):
-        sweep = self.results.sweep
-        points = sweep("members", "cpu_us_per_publish")
-        return by_x(
-            "members",
-            points,
-            ("CPU per publish, µs", spread, points),
-            ("the line, µs", number, {x: self.laws.publish.at(x) for x in points}),
-            ("per delivery, µs", median(number), sweep("members", "cpu_us_per_delivery")),
-            ("last member has it, p50", median(time, US), sweep("members", "last_member.p50_us")),
-            ("server busy", median(number), sweep("members", "server_busy")),
-        )
+        fitted = {x: self.laws.publish.at(x) for x in self.results.sweep("members", "cpu_us_per_publish")}
+        columns = [
+            ("CPU per publish, µs", spread, "cpu_us_per_publish"),
+            ("the line, µs", number, fitted),
+            ("per delivery, µs", median(number), "cpu_us_per_delivery"),
+            ("last member has it, p50", median(time, US), "last_member.p50_us"),
+            ("server busy", median(number), "server_busy"),
+        ]
+        return by_x("members", columns, lambda figure: self.results.sweep("members", figure))
 
     def rooms_plot(self):
         series = [Series("measured", self.results.sweep("rooms", "cpu_us_per_delivery"))]
@@ -230,17 +224,14 @@ class Figures:
         return self.picture("rooms", "CPU time of a delivery, rooms of 10 members", x, "µs", series)
 
     def rooms_table(self):
-        sweep = self.results.sweep
-        points = sweep("rooms", "cpu_us_per_delivery")
-        return by_x(
-            "rooms",
-            points,
-            ("per delivery, µs", spread, points),
-            ("per publish, µs", median(number), sweep("rooms", "cpu_us_per_publish")),
-            ("publishes a second", median(rough), sweep("rooms", "publishes_per_s")),
-            ("delivery p99", median(time, US), sweep("rooms", "latency.p99_us")),
-            ("server busy", median(number), sweep("rooms", "server_busy")),
-        )
+        columns = [
+            ("per delivery, µs", spread, "cpu_us_per_delivery"),
+            ("per publish, µs", median(number), "cpu_us_per_publish"),
+            ("publishes a second", median(rough), "publishes_per_s"),
+            ("delivery p99", median(time, US), "latency.p99_us"),
+            ("server busy", median(number), "server_busy"),
+        ]
+        return by_x("rooms", columns, lambda figure: self.results.sweep("rooms", figure))
 
     def one_room(self, figure):
         return self.results.summary("one-room", figure).median

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::mem;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use mio::{Events, Interest, Poll, Token};
 use rusty_socks_load::{Ending, Incoming, ReadBuffer, Times, WebSocket};
 use rusty_socks_ws::client_handshake::ClientRequest;
@@ -52,7 +52,7 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    pub(crate) fn open(target: &Target, wire: Wire, count: usize) -> anyhow::Result<Self> {
+    pub(crate) fn open(target: &Target, wire: Wire, count: usize) -> Result<Self> {
         let mut crowd = Self {
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
@@ -73,7 +73,7 @@ impl Crowd {
     }
 
     /// Opens `more` connections besides those that are there, so many at a time.
-    pub(crate) fn grow(&mut self, more: usize) -> anyhow::Result<()> {
+    pub(crate) fn grow(&mut self, more: usize) -> Result<()> {
         let deadline = Instant::now() + OPENING_TIMEOUT;
         let address = self.target.address;
         let request = ClientRequest::new(&address.to_string(), &self.target.path)?;
@@ -136,7 +136,7 @@ impl Crowd {
         Ok(())
     }
 
-    pub(crate) fn link(&mut self, index: usize) -> anyhow::Result<&mut WebSocket> {
+    pub(crate) fn link(&mut self, index: usize) -> Result<&mut WebSocket> {
         match self.links.get_mut(index) {
             Some(Link::Open(socket)) => Ok(socket),
             _ => bail!("connection {} has ended", index + 1),
@@ -166,14 +166,12 @@ impl Crowd {
     pub(crate) fn turn(
         &mut self,
         timeout: Duration,
-        mut on_message: impl FnMut(usize, &[u8]) -> anyhow::Result<()>,
-        mut on_link: impl FnMut(usize, &mut WebSocket, usize) -> anyhow::Result<()>,
-    ) -> anyhow::Result<usize> {
-        if let Err(error) = self.wait(timeout) {
-            if error.kind() == ErrorKind::Interrupted {
-                return Ok(0);
-            }
-            return Err(error).context("cannot poll");
+        mut on_message: impl FnMut(usize, &[u8]) -> Result<()>,
+        mut on_link: impl FnMut(usize, &mut WebSocket, usize) -> Result<()>,
+    ) -> Result<usize> {
+        match self.wait(timeout) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(0),
+            waited => waited.context("cannot poll")?,
         }
         let mut bytes = 0;
         for event in &self.events {
@@ -216,12 +214,12 @@ impl Crowd {
     }
 
     /// Waits for something to happen and reads all there is. Returns the bytes read.
-    pub(crate) fn look(&mut self, timeout: Duration) -> anyhow::Result<usize> {
+    pub(crate) fn look(&mut self, timeout: Duration) -> Result<usize> {
         self.turn(timeout, |_, _| Ok(()), |_, _, _| Ok(()))
     }
 
     /// Reads whatever comes for so long, and answers pings. Returns the bytes that came.
-    pub(crate) fn listen(&mut self, time: Duration) -> anyhow::Result<u64> {
+    pub(crate) fn listen(&mut self, time: Duration) -> Result<u64> {
         let until = Instant::now() + time;
         let mut bytes = 0;
         loop {
@@ -234,7 +232,7 @@ impl Crowd {
     }
 
     /// Reads what the server has to say of itself, until it has been quiet for so long.
-    pub(crate) fn settle(&mut self, quiet: Duration) -> anyhow::Result<()> {
+    pub(crate) fn settle(&mut self, quiet: Duration) -> Result<()> {
         let start = Instant::now();
         let mut last_byte = start;
         loop {
@@ -263,11 +261,7 @@ impl Patience {
     }
 
     /// Takes note of a turn. `owed` is what is missing if that turn brought nothing.
-    pub(crate) fn after(
-        &mut self,
-        progress: bool,
-        owed: impl Fn() -> String,
-    ) -> anyhow::Result<()> {
+    pub(crate) fn after(&mut self, progress: bool, owed: impl Fn() -> String) -> Result<()> {
         if progress {
             self.last = Instant::now();
         } else if self.last.elapsed() > STALL {

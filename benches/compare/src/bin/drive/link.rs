@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::bail;
+use anyhow::{Result, bail};
 use mio::net::TcpStream;
 use rusty_socks_load::{Failure, Handshake, WebSocket, dial};
 use rusty_socks_ws::client_handshake::ClientRequest;
@@ -50,7 +50,7 @@ impl Link {
     }
 
     /// Goes on with the opening.
-    pub(crate) fn advance(self, wire: Wire, buffer: &mut [u8]) -> anyhow::Result<Self> {
+    pub(crate) fn advance(self, wire: Wire, buffer: &mut [u8]) -> Result<Self> {
         let Self::Opening(mut handshake, dialed_at) = self else { return Ok(self) };
         Ok(match wire {
             Wire::Tcp { size } if handshake.connect()? => {
