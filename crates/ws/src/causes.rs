@@ -2,8 +2,8 @@
 
 use std::error::Error;
 
-/// `message` and each cause of `error`, as "outer: cause". A cause that the text so far ends with is
-/// left out, because some errors of libraries print their cause themselves.
+/// `message` and each cause of `error`, as "outer: cause". Leaves out a cause that the text so far
+/// ends with, because some errors of libraries print their cause themselves.
 pub fn with_causes(message: &str, error: &dyn Error) -> String {
     let mut text = message.to_owned();
     let mut cause = error.source();
