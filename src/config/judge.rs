@@ -180,10 +180,14 @@ mod tests {
     fn an_origin_is_what_a_browser_sends() {
         let with =
             |origin: &str| Config { allowed_origins: vec![origin.into()], ..Config::default() };
-        for legal in ["https://example.com", "http://localhost:8080", "http://[::1]:80", "null"] {
+        for legal in
+            ["https://example.com", "http://localhost:8080", "http://[::1]:80", "null", "*"]
+        {
             with(legal).validate().unwrap();
         }
-        for illegal in ["", "*", "example.com", "https://example.com/", "https://", "a://b c"] {
+        for illegal in
+            ["", "*.example", "example.com", "https://example.com/", "https://", "a://b c"]
+        {
             assert!(complaint(with(illegal)).starts_with("allowed_origins = "), "{illegal}");
         }
     }

@@ -74,11 +74,13 @@ pub struct Config {
     /// Unit: connections. Default: 0. Range: 0 to 10000000.
     pub max_conn_per_ip: usize,
 
-    /// Origins a browser page may connect from, such as `https://example.com`; empty allows any.
+    /// Origins a browser page may connect from, such as `https://example.com`; `*` allows any.
     ///
+    /// Empty allows pages of the host and port that they connect to, and pages of `localhost` to
+    /// connect to `localhost`. A client that sends no `Origin` is not a browser, and always may.
     /// Comma separated in the environment and in flags, a list or such a string in the file.
     ///
-    /// Default: empty. Range: scheme://host or scheme://host:port or null, without a path.
+    /// Default: empty. Range: scheme://host or scheme://host:port or null, without a path, or *.
     pub allowed_origins: Vec<String>,
 
     /// Sockets whose request head has not arrived yet. Beyond it the acceptor itself answers

@@ -290,7 +290,7 @@ pub(super) const ROOM: Rule = Rule {
 };
 
 pub(super) const ORIGIN: Rule = Rule {
-    range: "scheme://host or scheme://host:port or null, without a path",
+    range: "scheme://host or scheme://host:port or null, without a path, or *",
     legal: |origin| {
         let strange = |c: char| c.is_whitespace() || c.is_control() || "/,*".contains(c);
         match origin.split_once("://") {
@@ -300,7 +300,7 @@ pub(super) const ORIGIN: Rule = Rule {
                     && !scheme.contains(strange)
                     && !host.contains(strange)
             }
-            None => origin == "null",
+            None => origin == "null" || origin == "*",
         }
     },
 };

@@ -14,6 +14,7 @@ use crate::{
     handler::Refusal,
     http::{
         head::{BadHead, HeaderSpace, Request},
+        origin,
         response::{Response, Status, error_body, retry_after_s},
         router::{self, Target},
     },
@@ -284,9 +285,11 @@ fn ask_upgrade(request: &Request<'_>, route: usize, cx: &WorkerCtx) -> Asked {
             return Asked::Refused(RefusedRequest { advice, head_only, ..refuse });
         }
     };
-    if !is_allowed_origin(request.header("Origin"), &cx.config().allowed_origins) {
-        let message = "this origin is not allowed".to_owned();
-        return refused(Refused::Origin, Status::Forbidden, message);
+    let (page, host) = (request.header("Origin"), request.header("Host"));
+    if !origin::may_connect(page, host, &cx.config().allowed_origins) {
+        let message = "pages of this origin may not connect; the setting allowed_origins lists those \
+                       that may";
+        return refused(Refused::Origin, Status::Forbidden, message.to_owned());
     }
     let handler = &cx.shared.routes[route].handler;
     let panics = &cx.shared.metrics.server.handler_panics;
@@ -306,12 +309,6 @@ fn ask_upgrade(request: &Request<'_>, route: usize, cx: &WorkerCtx) -> Asked {
     }
 }
 
-/// Whether a page of `origin` may connect. A client that is no browser sends none, and may.
-fn is_allowed_origin(origin: Option<&str>, allowed: &[String]) -> bool {
-    let Some(origin) = origin else { return true };
-    allowed.is_empty() || allowed.iter().any(|known| known.eq_ignore_ascii_case(origin))
-}
-
 fn bad_head(bad: BadHead) -> Asked {
     let BadHead { status, reason, head_only } = bad;
     Asked::Refused(RefusedRequest {
@@ -323,18 +320,4 @@ fn bad_head(bad: BadHead) -> Asked {
 fn too_large(head_only: bool) -> Asked {
     let (status, reason) = (Status::HeadTooLarge, "the request head is too large");
     bad_head(BadHead { status, reason, head_only })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn origins_are_checked_only_where_there_are_both() {
-        let allowed = ["https://a.example".to_owned()];
-        assert!(is_allowed_origin(None, &allowed));
-        assert!(is_allowed_origin(Some("HTTPS://A.example"), &allowed));
-        assert!(!is_allowed_origin(Some("https://b.example"), &allowed));
-        assert!(is_allowed_origin(Some("null"), &[]));
-    }
 }
