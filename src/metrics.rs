@@ -67,10 +67,12 @@ pub(crate) enum Refused {
     BadRequest,
     /// The request head did not arrive within `handshake_timeout`.
     HeadTimeout,
+    /// The connection does not begin with the header that `proxy_protocol` demands.
+    ProxyHeader,
 }
 
 impl Refused {
-    const ALL: [Refused; 9] = [
+    const ALL: [Refused; 10] = [
         Refused::Full,
         Refused::QueueTimeout,
         Refused::Draining,
@@ -80,6 +82,7 @@ impl Refused {
         Refused::Handler,
         Refused::BadRequest,
         Refused::HeadTimeout,
+        Refused::ProxyHeader,
     ];
 
     /// Returns the stable name in `/stats` and in the body of the answer.
@@ -94,6 +97,7 @@ impl Refused {
             Refused::Handler => "handler",
             Refused::BadRequest => "bad_request",
             Refused::HeadTimeout => "head_timeout",
+            Refused::ProxyHeader => "proxy_header",
         }
     }
 }

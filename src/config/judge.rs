@@ -30,6 +30,11 @@ impl Config {
                 self.ping.as_secs_f64(),
             ));
         }
+        if self.proxy_protocol && self.trusted_proxies.is_empty() {
+            warnings.push(
+                "proxy_protocol is on, but trusted_proxies is empty: no header is believed".into(),
+            );
+        }
         warnings
     }
 
@@ -190,6 +195,20 @@ mod tests {
         {
             assert!(complaint(with(illegal)).starts_with("allowed_origins = "), "{illegal}");
         }
+    }
+
+    #[test]
+    fn a_proxy_is_an_address_or_a_network() {
+        let with =
+            |entry: &str| Config { trusted_proxies: vec![entry.into()], ..Config::default() };
+        for legal in ["10.0.0.1", "10.0.0.0/8", "::1", "fd00::/8"] {
+            with(legal).validate().unwrap();
+        }
+        for illegal in ["", "localhost", "10.0.0.0/33", "10.0.0.1:80", "[::1]", "10.0.0.0/ 8"] {
+            assert!(complaint(with(illegal)).starts_with("trusted_proxies = "), "{illegal}");
+        }
+        let unheard = Config { proxy_protocol: true, ..Config::default() };
+        assert!(unheard.warnings()[0].starts_with("proxy_protocol is on"));
     }
 
     #[test]

@@ -199,6 +199,9 @@ impl Connection {
     /// Asks for a permit, and opens, waits or refuses accordingly.
     fn admit(&mut self, request: UpgradeRequest, cx: &mut WorkerCtx) {
         let io = &mut self.io;
+        if request.client != io.remote && io.set_client(request.client, cx).is_err() {
+            return self.refuse(Refused::PerIp, cx);
+        }
         match cx.shared.admission.ask(io.id) {
             Answer::Served(permit) => self.open(permit, request, None, cx),
             // Its end came together with its request, and raises no event of its own.

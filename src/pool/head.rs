@@ -2,12 +2,18 @@
 
 use std::{
     borrow::Cow,
+    net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
 
 use super::{
-    bound::BoundToken, closing::Stage, conn_io::ConnIo, open::UpgradeRequest, worker_cx::WorkerCtx,
+    bound::BoundToken,
+    closing::Stage,
+    conn_io::ConnIo,
+    open::UpgradeRequest,
+    proxy_header::{self, ProxyHeader},
+    worker_cx::WorkerCtx,
 };
 use crate::{
     config::Compression,
@@ -34,6 +40,8 @@ pub(crate) struct Head {
 /// Which request is due.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Awaited {
+    /// The header of the PROXY protocol, before the first request.
+    ProxyHeader,
     /// The first one; it must come.
     First,
     /// Another one, if the client likes.
@@ -95,7 +103,34 @@ impl Head {
     /// A connection whose first request is due; `token` counts it among those.
     pub(super) fn new(token: BoundToken, io: &mut ConnIo, cx: &mut WorkerCtx) -> Head {
         io.set_deadline(cx.config().handshake_timeout, cx);
-        Head { awaits: Awaited::First, _token: token }
+        let awaits = if cx.config().proxy_protocol { Awaited::ProxyHeader } else { Awaited::First };
+        Head { awaits, _token: token }
+    }
+
+    /// Reads the header of the PROXY protocol off the front of `input`, and believes it if a
+    /// trusted proxy sent it.
+    fn read_proxy_header(&mut self, input: &[u8], io: &mut ConnIo, cx: &mut WorkerCtx) -> HeadStep {
+        match proxy_header::read(input) {
+            ProxyHeader::Partial => HeadStep::Wait,
+            ProxyHeader::Whole { len, source } => {
+                self.awaits = Awaited::First;
+                let is_believed = cx.shared.trusted_proxies.contains(io.remote.ip());
+                match source.filter(|_| is_believed) {
+                    Some(source) if io.set_client(source, cx).is_err() => {
+                        refuse_unavailable(Refused::PerIp, io, cx);
+                        HeadStep::Last
+                    }
+                    Some(_) | None => HeadStep::Answered(len),
+                }
+            }
+            ProxyHeader::Invalid => {
+                let message = "each connection must begin with a PROXY protocol header, version 1 \
+                               or 2, because the setting proxy_protocol is on";
+                let why = Refused::ProxyHeader;
+                refuse(&RefusedRequest::new(why, Status::BadRequest, message), io, cx);
+                HeadStep::Last
+            }
+        }
     }
 
     /// Handles one request off the front of `input`.
@@ -112,13 +147,20 @@ impl Head {
         if input.is_empty() {
             return HeadStep::Wait;
         }
+        if self.awaits == Awaited::ProxyHeader {
+            return self.read_proxy_header(input, io, cx);
+        }
         let mut space = HeaderSpace::default();
         let head_bytes_max = cx.config().max_head_bytes;
         let (asked, used) = match Request::parse(input, &mut space) {
             Ok(Some((request, used))) if used > head_bytes_max => {
                 (too_large(request.method() == "HEAD"), used)
             }
-            Ok(Some((request, used))) => (ask(&request.with_remote(io.remote), cx), used),
+            Ok(Some((request, used))) => {
+                let forwarded_for = request.values("X-Forwarded-For");
+                let client = cx.shared.trusted_proxies.client_behind(io.remote, forwarded_for);
+                (ask(&request.with_remote(client), client, cx), used)
+            }
             Ok(None) if input.len() > head_bytes_max => (too_large(false), input.len()),
             Ok(None) => return HeadStep::Wait,
             Err(bad) => (bad_head(bad), input.len()),
@@ -165,7 +207,7 @@ impl Head {
             io.set_deadline(cx.config().handshake_timeout, cx);
             return None;
         }
-        if self.awaits != Awaited::First && io.stash.is_empty() {
+        if self.awaits == Awaited::Next && io.stash.is_empty() {
             return Some(Stage::Flush);
         }
         let message = "the request head did not come in time";
@@ -179,6 +221,7 @@ pub(super) fn refuse_unavailable(why: Refused, io: &mut ConnIo, cx: &mut WorkerC
     let message = match why {
         Refused::Draining => "the server is shutting down",
         Refused::QueueTimeout => "the server stayed full for too long",
+        Refused::PerIp => "too many connections from this address",
         _ => "the server is full",
     };
     refuse(&RefusedRequest::new(why, Status::Unavailable, message), io, cx);
@@ -232,7 +275,7 @@ fn give_page(
 }
 
 /// Finds out what a request asks for. The handler of an upgrade is asked here, before any promise.
-fn ask(request: &Request<'_>, cx: &mut WorkerCtx) -> Asked {
+fn ask(request: &Request<'_>, client: SocketAddr, cx: &mut WorkerCtx) -> Asked {
     let shared = Arc::clone(&cx.shared);
     let head_only = request.method() == "HEAD";
     // A connection that has its answer makes room for those whose request is still to come.
@@ -261,7 +304,7 @@ fn ask(request: &Request<'_>, cx: &mut WorkerCtx) -> Asked {
             let body = error_body("method_not_allowed", "only GET and HEAD work here", None);
             plain(Status::MethodNotAllowed, body, "Allow: GET, HEAD")
         }
-        Target::Socket(route) => ask_upgrade(request, route, cx),
+        Target::Socket(route) => ask_upgrade(request, client, route, cx),
         Target::Page(page) => {
             let known = shared.pages[page].is_known_to(request);
             Asked::Page { page, known, closes, head_only }
@@ -269,7 +312,7 @@ fn ask(request: &Request<'_>, cx: &mut WorkerCtx) -> Asked {
     }
 }
 
-fn ask_upgrade(request: &Request<'_>, route: usize, cx: &WorkerCtx) -> Asked {
+fn ask_upgrade(request: &Request<'_>, client: SocketAddr, route: usize, cx: &WorkerCtx) -> Asked {
     let refused =
         |why, status, message: String| Asked::Refused(RefusedRequest::new(why, status, message));
     let takeover = match cx.config().compression {
@@ -299,7 +342,7 @@ fn ask_upgrade(request: &Request<'_>, route: usize, cx: &WorkerCtx) -> Asked {
         Ok(state)
     }));
     match asked {
-        Ok(Ok(state)) => Asked::Upgrade(UpgradeRequest { upgrade, route, state }),
+        Ok(Ok(state)) => Asked::Upgrade(UpgradeRequest { upgrade, client, route, state }),
         Ok(Err(Refusal { status, message })) => refused(Refused::Handler, status, message),
         Err(_) => {
             panics.add_shared();
