@@ -63,6 +63,9 @@ pub(crate) enum Refused {
     Origin,
     /// The handler refused the upgrade.
     Handler,
+    /// The blocking handler had too much to do, or took longer than `queue_timeout` for the
+    /// upgrade.
+    HandlerBusy,
     /// The request or the upgrade is malformed.
     BadRequest,
     /// The request head did not arrive within `handshake_timeout`.
@@ -72,7 +75,7 @@ pub(crate) enum Refused {
 }
 
 impl Refused {
-    const ALL: [Refused; 10] = [
+    const ALL: [Refused; 11] = [
         Refused::Full,
         Refused::QueueTimeout,
         Refused::Draining,
@@ -80,6 +83,7 @@ impl Refused {
         Refused::PerIp,
         Refused::Origin,
         Refused::Handler,
+        Refused::HandlerBusy,
         Refused::BadRequest,
         Refused::HeadTimeout,
         Refused::ProxyHeader,
@@ -95,6 +99,7 @@ impl Refused {
             Refused::PerIp => "per_ip",
             Refused::Origin => "origin",
             Refused::Handler => "handler",
+            Refused::HandlerBusy => "handler_busy",
             Refused::BadRequest => "bad_request",
             Refused::HeadTimeout => "head_timeout",
             Refused::ProxyHeader => "proxy_header",

@@ -1,19 +1,23 @@
 //! A connection's life, one step for each readiness: Head, Waiting, Open, Closing, gone.
 
-use std::io::{self, Read};
+use std::{
+    io::{self, Read},
+    sync::Arc,
+};
 
 use super::{
     admission::{Answer, Permit, Ticket},
     closing::{Closing, Fate, Stage},
     conn_io::{ConnIo, Listed, Readiness},
-    head::{Head, HeadStep, refuse_unavailable},
+    head::{Head, HeadStep, Lookup, refuse_by_handler, refuse_unavailable},
+    jobs::{UpgradeAnswer, UpgradeJob},
     open::{Ended, Open, UpgradeRequest},
     outbox::Flushed,
     platform,
     timers::Millis,
     worker_cx::WorkerCtx,
 };
-use crate::{metrics::Refused, ws::close::CloseReason};
+use crate::{handler::Refusal, metrics::Refused, ws::close::CloseReason};
 
 /// HTTP requests answered on one connection before the others get their turn.
 const REQUESTS_PER_TURN_MAX: usize = 16;
@@ -30,6 +34,8 @@ pub(crate) struct Connection {
 pub(crate) enum Phase {
     /// HTTP: a request head is due.
     Head(Head),
+    /// An upgrade that a job thread asks the handler about.
+    Asking(Box<Asking>),
     /// An upgrade in the line of those that wait for a permit.
     Waiting(Box<Waiting>),
     /// A WebSocket connection being served.
@@ -37,6 +43,14 @@ pub(crate) enum Phase {
     /// The last bytes are on their way; nothing new begins.
     Closing(Closing),
     Gone,
+}
+
+/// An upgrade whose handler is being asked.
+pub(crate) struct Asking {
+    lookup: Lookup,
+    answer: Arc<UpgradeAnswer>,
+    /// It counts among the pending heads until it is answered.
+    _head: Head,
 }
 
 pub(crate) struct Waiting {
@@ -65,7 +79,7 @@ impl Connection {
         new.remove(Readiness::WRITABLE);
         if new.contains(Readiness::READ_CLOSED) {
             new.insert(Readiness::READABLE);
-            if matches!(self.phase, Phase::Waiting(_)) {
+            if matches!(self.phase, Phase::Asking(_) | Phase::Waiting(_)) {
                 // A client that hangs up leaves the line. Its socket is not read while it waits.
                 self.phase = Phase::Gone;
                 io.list_dirty(&mut cx.work);
@@ -82,7 +96,11 @@ impl Connection {
     pub(super) fn open_mut(&mut self) -> Option<(&mut Open, &mut ConnIo)> {
         match &mut self.phase {
             Phase::Open(open) => Some((open, &mut self.io)),
-            Phase::Head(_) | Phase::Waiting(_) | Phase::Closing(_) | Phase::Gone => None,
+            Phase::Head(_)
+            | Phase::Asking(_)
+            | Phase::Waiting(_)
+            | Phase::Closing(_)
+            | Phase::Gone => None,
         }
     }
 
@@ -95,7 +113,7 @@ impl Connection {
     pub(super) fn on_ready(&mut self, cx: &mut WorkerCtx, buffer: &mut [u8]) {
         self.io.listed.remove(Listed::READY);
         match self.phase {
-            Phase::Waiting(_) | Phase::Gone => return,
+            Phase::Asking(_) | Phase::Waiting(_) | Phase::Gone => return,
             _ if self.io.pauses.is_paused() => return,
             Phase::Open(_) if cx.work.has_backpressure => return self.io.park(&mut cx.work),
             Phase::Open(_) | Phase::Head(_) | Phase::Closing(_) => {}
@@ -179,8 +197,13 @@ impl Connection {
                         rest = &mut rest[used..];
                         self.admit(request, cx);
                     }
+                    HeadStep::Lookup(used, lookup) => {
+                        let (head, behind) = rest.split_at_mut(used);
+                        self.ask_handler(lookup, head, cx);
+                        rest = behind;
+                    }
                 },
-                Phase::Waiting(_) => break,
+                Phase::Asking(_) | Phase::Waiting(_) => break,
                 Phase::Open(open) => match open.read(&mut rest, &mut self.io, cx) {
                     Ok(None) => break,
                     Ok(Some(ended)) => self.end(ended, cx),
@@ -194,6 +217,59 @@ impl Connection {
             }
         }
         len - rest.len()
+    }
+
+    /// Lets a job thread ask the blocking handler about an upgrade with this head.
+    fn ask_handler(&mut self, lookup: Lookup, head: &[u8], cx: &mut WorkerCtx) {
+        let shared = Arc::clone(&cx.shared);
+        let route = &shared.routes[lookup.route];
+        let answer = Arc::default();
+        let job = UpgradeJob {
+            handler: Arc::clone(&route.handler),
+            hub: Arc::clone(&shared.hub),
+            panics: Arc::clone(&shared.metrics.server.handler_panics),
+            conn: self.io.id,
+            client: lookup.client,
+            head: head.into(),
+            answer: Arc::clone(&answer),
+        };
+        // Its end came together with its request, and raises no event of its own.
+        let is_ended = self.io.readiness.contains(Readiness::READ_CLOSED);
+        match std::mem::replace(&mut self.phase, Phase::Gone) {
+            Phase::Head(_head) if !is_ended => {
+                if !route.jobs.as_ref().is_some_and(|jobs| jobs.ask(job)) {
+                    return self.refuse(Refused::HandlerBusy, cx);
+                }
+                self.io.set_deadline(cx.config().queue_timeout, cx);
+                self.phase = Phase::Asking(Box::new(Asking { lookup, answer, _head }));
+            }
+            _ => self.io.list_dirty(&mut cx.work),
+        }
+    }
+
+    /// The blocking handler has answered the upgrade.
+    pub(super) fn on_upgrade_answered(&mut self, cx: &mut WorkerCtx) {
+        let Asking { lookup, answer, .. } = match std::mem::replace(&mut self.phase, Phase::Gone) {
+            Phase::Asking(asking) => *asking,
+            // The drain or the timeout came first, and the answer to that is on its way.
+            other => {
+                self.phase = other;
+                return;
+            }
+        };
+        match answer.take().unwrap_or_else(|| Err(Refusal::internal())) {
+            Ok(state) => {
+                let Lookup { upgrade, client, route } = lookup;
+                self.admit(UpgradeRequest { upgrade, client, route, state }, cx);
+                let stash = std::mem::take(&mut self.io.stash);
+                self.advance_stash(stash, cx);
+                self.io.list_ready(&mut cx.work);
+            }
+            Err(refusal) => {
+                refuse_by_handler(refusal, &mut self.io, cx);
+                self.close(Stage::FlushThenLinger, cx);
+            }
+        }
     }
 
     /// Asks for a permit, and opens, waits or refuses accordingly.
@@ -301,7 +377,7 @@ impl Connection {
                 let fate = closing.on_end();
                 self.apply(fate);
             }
-            Phase::Waiting(_) | Phase::Gone => self.phase = Phase::Gone,
+            Phase::Asking(_) | Phase::Waiting(_) | Phase::Gone => self.phase = Phase::Gone,
         }
         self.io.list_dirty(&mut cx.work);
     }
@@ -323,7 +399,7 @@ impl Connection {
         match &mut self.phase {
             // A health check on a connection of its own sees the server drain.
             Phase::Head(_) | Phase::Closing(_) | Phase::Gone => {}
-            Phase::Waiting(_) => self.refuse(Refused::Draining, cx),
+            Phase::Asking(_) | Phase::Waiting(_) => self.refuse(Refused::Draining, cx),
             Phase::Open(open) => open.drain(&mut self.io, cx),
         }
         self.io.list_dirty(&mut cx.work);
@@ -343,6 +419,7 @@ impl Connection {
                     self.close(stage, cx);
                 }
             }
+            Phase::Asking(_) => self.refuse(Refused::HandlerBusy, cx),
             Phase::Waiting(_) => self.refuse(Refused::QueueTimeout, cx),
             Phase::Open(open) => {
                 if let Err(error) = open.on_deadline(io, cx) {
@@ -374,7 +451,9 @@ impl Connection {
                 open.catch_up(&mut self.io, cx);
                 open.write(&mut self.io, cx)
             }
-            Phase::Head(_) | Phase::Waiting(_) | Phase::Closing(_) => self.io.write(cx),
+            Phase::Head(_) | Phase::Asking(_) | Phase::Waiting(_) | Phase::Closing(_) => {
+                self.io.write(cx)
+            }
         };
         match written {
             Ok(Flushed::Empty) => self.on_flushed(cx),
@@ -397,7 +476,11 @@ impl Connection {
                 let fate = closing.on_flushed(&mut self.io, cx);
                 self.apply(fate);
             }
-            Phase::Head(_) | Phase::Waiting(_) | Phase::Open(_) | Phase::Gone => {}
+            Phase::Head(_)
+            | Phase::Asking(_)
+            | Phase::Waiting(_)
+            | Phase::Open(_)
+            | Phase::Gone => {}
         }
     }
 }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     config::Compression,
-    handler::Refusal,
+    handler::{Refusal, erased::ask_upgrade as ask_handler},
     http::{
         head::{BadHead, HeaderSpace, Request},
         origin,
@@ -58,6 +58,15 @@ pub(super) enum HeadStep {
     /// The connection ends with the answer that is queued; nothing more is read.
     Last,
     Upgrade(usize, UpgradeRequest),
+    /// An upgrade that its handler is to be asked about on a job thread; with the request's head.
+    Lookup(usize, Lookup),
+}
+
+/// An upgrade that is legal, and that its blocking handler was not asked about yet.
+pub(super) struct Lookup {
+    pub(super) upgrade: Upgrade,
+    pub(super) client: SocketAddr,
+    pub(super) route: usize,
 }
 
 /// What a request turned out to be, with nothing borrowed from it.
@@ -78,6 +87,7 @@ enum Asked {
         head_only: bool,
     },
     Upgrade(UpgradeRequest),
+    Lookup(Lookup),
     /// A refused upgrade; the connection ends.
     Refused(RefusedRequest),
 }
@@ -186,6 +196,7 @@ impl Head {
                 return HeadStep::Last;
             }
             Asked::Upgrade(request) => return HeadStep::Upgrade(used, request),
+            Asked::Lookup(lookup) => return HeadStep::Lookup(used, lookup),
         }
         HeadStep::Answered(used)
     }
@@ -222,6 +233,7 @@ pub(super) fn refuse_unavailable(why: Refused, io: &mut ConnIo, cx: &mut WorkerC
         Refused::Draining => "the server is shutting down",
         Refused::QueueTimeout => "the server stayed full for too long",
         Refused::PerIp => "too many connections from this address",
+        Refused::HandlerBusy => "the handler is busy",
         _ => "the server is full",
     };
     refuse(&RefusedRequest::new(why, Status::Unavailable, message), io, cx);
@@ -313,8 +325,6 @@ fn ask(request: &Request<'_>, client: SocketAddr, cx: &mut WorkerCtx) -> Asked {
 }
 
 fn ask_upgrade(request: &Request<'_>, client: SocketAddr, route: usize, cx: &WorkerCtx) -> Asked {
-    let refused =
-        |why, status, message: String| Asked::Refused(RefusedRequest::new(why, status, message));
     let takeover = match cx.config().compression {
         Compression::Off => None,
         Compression::Shared => Some(Takeover::Never),
@@ -332,24 +342,37 @@ fn ask_upgrade(request: &Request<'_>, client: SocketAddr, route: usize, cx: &Wor
     if !origin::may_connect(page, host, &cx.config().allowed_origins) {
         let message = "pages of this origin may not connect; the setting allowed_origins lists those \
                        that may";
-        return refused(Refused::Origin, Status::Forbidden, message.to_owned());
+        let refused = RefusedRequest::new(Refused::Origin, Status::Forbidden, message);
+        return Asked::Refused(refused);
     }
-    let handler = &cx.shared.routes[route].handler;
+    let (handler, jobs) = (&cx.shared.routes[route].handler, &cx.shared.routes[route].jobs);
     let panics = &cx.shared.metrics.server.handler_panics;
-    let asked = catch_unwind(AssertUnwindSafe(|| {
-        let state = handler.upgrade(request, panics)?;
+    let answer = catch_unwind(AssertUnwindSafe(|| {
         upgrade.choose_subprotocol(request.upgrade().headers, handler.subprotocols());
-        Ok(state)
     }));
-    match asked {
-        Ok(Ok(state)) => Asked::Upgrade(UpgradeRequest { upgrade, client, route, state }),
-        Ok(Err(Refusal { status, message })) => refused(Refused::Handler, status, message),
+    let answer = match answer {
+        Ok(()) if jobs.is_some() => return Asked::Lookup(Lookup { upgrade, client, route }),
+        Ok(()) => ask_handler(&**handler, request, panics),
         Err(_) => {
             panics.add_shared();
-            log::error!("the handler of {} panicked at an upgrade", request.path());
-            refused(Refused::Handler, Status::InternalError, "internal error".to_owned())
+            Err(Refusal::internal())
         }
+    };
+    match answer {
+        Ok(state) => Asked::Upgrade(UpgradeRequest { upgrade, client, route, state }),
+        Err(refusal) => Asked::Refused(refusal.into()),
     }
+}
+
+impl From<Refusal> for RefusedRequest {
+    fn from(Refusal { status, message }: Refusal) -> RefusedRequest {
+        RefusedRequest::new(Refused::Handler, status, message)
+    }
+}
+
+/// Answers an upgrade that its handler refused on a job thread.
+pub(super) fn refuse_by_handler(refusal: Refusal, io: &mut ConnIo, cx: &mut WorkerCtx) {
+    refuse(&refusal.into(), io, cx);
 }
 
 fn bad_head(bad: BadHead) -> Asked {

@@ -111,6 +111,11 @@ impl Worker {
                         conn.on_admitted(&mut self.cx);
                     }
                 }
+                Letter::UpgradeAnswered { conn } => {
+                    if let Some(conn) = self.conns.get_mut(conn.slot as usize).filter(is(conn)) {
+                        conn.on_upgrade_answered(&mut self.cx);
+                    }
+                }
                 Letter::JobsDone { conn } => {
                     if let Some((open, io, cx)) = self.find_open(conn) {
                         open.on_jobs_done(io, cx);
@@ -232,7 +237,11 @@ impl Worker {
             Audience::Route(route) => {
                 let is_there = |conn: &&Connection| match &conn.phase {
                     Phase::Open(open) => open.session.route == *route,
-                    Phase::Head(_) | Phase::Waiting(_) | Phase::Closing(_) | Phase::Gone => false,
+                    Phase::Head(_)
+                    | Phase::Asking(_)
+                    | Phase::Waiting(_)
+                    | Phase::Closing(_)
+                    | Phase::Gone => false,
                 };
                 let conns = self.conns.iter().map(|(_, conn)| conn);
                 return conns.filter(is_there).map(|conn| conn.io.id).collect();
