@@ -1,15 +1,16 @@
 //! A connection's life, one step for each readiness: Head, Waiting, Open, Closing, gone.
 
-use std::io::{self, Read};
+use std::io;
 
 use super::{
     admission::{Answer, Permit, Ticket},
     closing::{Closing, Fate, Stage},
     conn_io::{ConnIo, Listed, Readiness},
-    head::{Head, HeadStep, refuse_unavailable},
+    head::{Head, HeadStep, refuse_plain_http, refuse_unavailable},
     open::{Ended, Open, UpgradeRequest},
     outbox::Flushed,
     platform,
+    socket::{Failure, Received},
     timers::Millis,
     worker_cx::WorkerCtx,
 };
@@ -20,6 +21,10 @@ const REQUESTS_PER_TURN_MAX: usize = 16;
 
 /// What a request costs, as [`WorkerCtx::spent`] counts it.
 const REQUEST_COST: usize = 8;
+
+/// What a part of a TLS handshake costs: with a certificate of ECDSA about as much as a message a
+/// microsecond.
+const HANDSHAKE_COST: usize = 100;
 
 /// One socket, from the hand-off until it is reaped. Owned by one worker.
 pub(crate) struct Connection {
@@ -59,7 +64,7 @@ impl Connection {
     /// whether the kernel takes all.
     pub(super) fn on_readiness(&mut self, mut new: Readiness, cx: &mut WorkerCtx) {
         let io = &mut self.io;
-        if new.contains(Readiness::WRITABLE) && !io.outbox.is_empty() {
+        if new.contains(Readiness::WRITABLE) && io.has_unsent() {
             io.list_dirty(&mut cx.work);
         }
         new.remove(Readiness::WRITABLE);
@@ -88,7 +93,7 @@ impl Connection {
 
     /// Whether it is in the HTTP phase, and so need not be waited for when the server drains.
     pub(super) fn is_http(&self) -> bool {
-        matches!(self.phase, Phase::Head(_)) && self.io.outbox.is_empty()
+        matches!(self.phase, Phase::Head(_)) && !self.io.has_unsent()
     }
 
     /// Reads once and handles what came. `buffer` is the worker's, lent for this call.
@@ -112,13 +117,9 @@ impl Connection {
     }
 
     fn read(&mut self, cx: &mut WorkerCtx, buffer: &mut [u8]) {
-        match self.io.stream.read(buffer) {
-            Ok(0) => self.on_end(cx),
-            Ok(n) => {
-                self.io.last_rx = cx.now;
-                let is_emptied = n < buffer.len() && platform::SHORT_READ_EMPTIES;
-                let is_closed = self.io.readiness.contains(Readiness::READ_CLOSED);
-                self.io.readiness.set(Readiness::READABLE, !is_emptied || is_closed);
+        match self.io.stream.read(buffer, &mut cx.tls) {
+            Ok(Received::Bytes { bytes: n, was_short }) => {
+                self.on_received(was_short, cx);
                 cx.metrics().bytes_in.add(n as u64);
                 if self.io.stash.is_empty() {
                     let used = self.advance(&mut buffer[..n], cx);
@@ -132,6 +133,19 @@ impl Connection {
                     self.io.list_ready(&mut cx.work);
                 }
             }
+            Ok(Received::End) => self.on_end(cx),
+            Ok(Received::Nothing { was_short }) => {
+                cx.spent += HANDSHAKE_COST;
+                self.on_received(was_short, cx);
+                if self.io.readiness.contains(Readiness::READABLE) {
+                    self.io.list_ready(&mut cx.work);
+                }
+            }
+            Ok(Received::Later) => self.io.list_ready(&mut cx.work),
+            Ok(Received::NoSession(failure)) => self.on_no_session(&failure, cx),
+            Ok(Received::Broken(failure)) => {
+                self.on_lost(&io::Error::other(format!("TLS: {failure}")), cx);
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.io.readiness.remove(Readiness::READABLE);
             }
@@ -140,6 +154,28 @@ impl Connection {
             }
             Err(error) => self.on_lost(&error, cx),
         }
+    }
+
+    /// Notes that something came, and whether there may be more.
+    #[inline]
+    fn on_received(&mut self, was_short: bool, cx: &mut WorkerCtx) {
+        self.io.last_rx = cx.now;
+        let is_emptied = was_short && platform::SHORT_READ_EMPTIES;
+        let is_closed = self.io.readiness.contains(Readiness::READ_CLOSED);
+        self.io.readiness.set(Readiness::READABLE, !is_emptied || is_closed);
+        if self.io.stream.has_unsent() {
+            // What a handshake answers goes out at once; the kernel did not take all of it.
+            self.io.list_dirty(&mut cx.work);
+        }
+    }
+
+    /// The peer's handshake failed. It is told why as far as it can be.
+    fn on_no_session(&mut self, failure: &Failure, cx: &mut WorkerCtx) {
+        match failure {
+            Failure::PlainHttp => refuse_plain_http(&mut self.io, cx),
+            Failure::Tls(reason) => log::debug!("{}: no TLS: {reason}", self.io.remote),
+        }
+        self.close(Stage::FlushThenLinger, cx);
     }
 
     fn advance_stash(&mut self, mut stash: Vec<u8>, cx: &mut WorkerCtx) {

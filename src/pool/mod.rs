@@ -12,6 +12,11 @@ mod connection;
 mod conn_io;
 mod pauses;
 mod stream;
+mod socket;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
+#[cfg(not(feature = "tls"))]
+mod no_tls;
 pub(crate) mod memory;
 #[cfg(test)]
 mod harness;
@@ -29,3 +34,6 @@ mod members;
 mod fanouts;
 mod timers;
 pub(crate) mod platform;
+
+#[cfg(not(feature = "tls"))]
+use no_tls as tls;
