@@ -294,6 +294,11 @@ pub(super) const ROOM: Rule = Rule {
     legal: |room| room.len() <= 128 && !room.contains(|c: char| c.is_control() || c == '*'),
 };
 
+pub(super) const PEM: Rule = Rule {
+    range: "the path of a PEM file, or empty",
+    legal: |path| path.len() <= 4096 && !path.contains(char::is_control),
+};
+
 pub(super) const ORIGIN: Rule = Rule {
     range: "scheme://host or scheme://host:port or null, without a path, or *",
     legal: |origin| {
