@@ -11,7 +11,7 @@ use super::{
     secret,
     settings::Config,
     source::{self, Source},
-    value::{API_KEY, Field, GIB, HOST, Kind, LOG, MIB, ORIGIN, ROOM, Value},
+    value::{API_KEY, Field, GIB, HOST, KIB, Kind, LOG, MIB, ORIGIN, ROOM, Value},
 };
 
 /// One setting: its names, help and range, and access to its field.
@@ -167,8 +167,22 @@ pub(super) static TABLE: &[Key] = &[
     key!(Clients, broadcast, Kind::Switch,
         "Let clients of /ws send to everyone who is connected there"),
 
+    key!(Admin, admin_host, Kind::Text(HOST),
+        "Address of the admin listener, which serves the server API and the figures"),
+    key!(Admin, admin_port, Kind::Port,
+        "TCP port of the admin listener; empty for none"),
+    key!(Admin, max_admin_conn, count("connections", 1, 10_000),
+        "Connections to the admin listener at once; beyond it a canned 503"),
     key!(Admin, api_key, Kind::Secret(API_KEY),
         "Key of the server API, which may do everything; as a flag only the file it is in"),
+    key!(Admin, api_body_bytes, bytes("bytes", KIB, 64 * MIB),
+        "Largest body of a request to the server API; beyond it 413"),
+    key!(Admin, api_body_timeout, seconds(INSTANT, DAY),
+        "Seconds a client of the server API has to send a body"),
+    key!(Admin, max_api_bodies, count("bodies", 1, 10_000),
+        "Bodies of the server API that are read at once; beyond it a 503"),
+    key!(Admin, metrics, Kind::Word(&["admin", "public"]),
+        "Serve /metrics on the admin listener alone (admin) or also on the main port (public)"),
 
     key!(Logging, log, Kind::Text(LOG),
         "Which log lines are written, in the syntax of RUST_LOG"),
@@ -350,8 +364,8 @@ mod tests {
         outermost
             .filter(|line| !line.starts_with([' ', '}', ']', ')']))
             .filter_map(|line| Some(line.split_once(':')?.0.to_string()))
-            // Rules for rooms can only be set in the file.
-            .filter(|field| field != "rooms")
+            // Rules for rooms and further keys can only be set in the file.
+            .filter(|field| field != "rooms" && field != "api_keys")
             .collect()
     }
 
@@ -407,7 +421,12 @@ mod tests {
                     let [min, max] = [min, max].map(|time| time.as_secs_f64());
                     (min.to_string(), max.to_string(), below.into(), (max + 0.5).to_string())
                 }
-                Kind::Switch | Kind::Word(_) | Kind::Text(_) | Kind::List(_) | Kind::Secret(_) => {
+                Kind::Switch
+                | Kind::Word(_)
+                | Kind::Text(_)
+                | Kind::List(_)
+                | Kind::Secret(_)
+                | Kind::Port => {
                     continue;
                 }
             };

@@ -6,6 +6,8 @@
 //! - `settings.rs`: the settings and their defaults; `judge.rs`: their ranges, and the rules
 //!   between them;
 //! - `rooms.rs`: rules for some rooms, which only the file can set;
+//! - `api_key.rs`: one key of the server API; `api_keys.rs`: all, of which the file can set
+//!   several;
 //! - `keys.rs`: one table with a row for each setting, from which the file keys, the variables, the
 //!   flags, the help text and the range checks all come;
 //! - `secret.rs`: texts that are not shown, and may be read from files of their own;
@@ -16,9 +18,11 @@
 
 mod settings;
 mod secret;
+mod api_key;
 mod value;
 mod keys;
 mod rooms;
+mod api_keys;
 mod judge;
 mod load;
 mod nearest;
@@ -27,9 +31,10 @@ mod toml_text;
 
 pub(crate) use rooms::RoomRules;
 pub use {
+    api_key::{ApiKey, ApiScope},
     keys::{Group, Key},
     load::Loaded,
     secret::Secret,
-    settings::{Compression, Config, LogFormat, Overflow, RoomRule},
+    settings::{Compression, Config, LogFormat, MetricsAccess, Overflow, RoomRule},
     source::Source,
 };

@@ -78,7 +78,7 @@ impl RoomRule {
     }
 
     /// Whether the rule's pattern is or matches `room`.
-    fn matches(&self, room: &str) -> bool {
+    pub(super) fn matches(&self, room: &str) -> bool {
         match self.prefix() {
             Some(prefix) => room.len() > prefix.len() && room.starts_with(prefix),
             None => room == self.pattern,
@@ -91,7 +91,7 @@ impl RoomRule {
         self.pattern.ends_with(".*").then(|| &self.pattern[..self.pattern.len() - 1])
     }
 
-    fn is_legal(&self) -> bool {
+    pub(super) fn is_legal(&self) -> bool {
         let stem = self.pattern.strip_suffix(".*").unwrap_or(&self.pattern);
         self.pattern.len() <= PATTERN_BYTES_MAX && !stem.is_empty() && ROOM.allows(stem)
     }

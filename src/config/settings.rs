@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::secret::Secret;
+use super::{api_key::ApiKey, secret::Secret};
 
 /// All settings of a server.
 ///
@@ -289,6 +289,27 @@ pub struct Config {
     /// Default: false. Range: true or false.
     pub broadcast: bool,
 
+    /// Address of the admin listener, which serves the server API and the figures: as
+    /// [`host`](Config::host).
+    ///
+    /// The loopback by default. An address that others can reach needs a key, and then `/stats` and
+    /// `/metrics` need one too.
+    ///
+    /// Default: 127.0.0.1. Range: a host name or an IP address, without port or brackets.
+    pub admin_host: String,
+
+    /// TCP port of the admin listener; `0` picks a free one, which the server logs. Without a port
+    /// there is no admin listener.
+    ///
+    /// Default: empty. Range: 0 to 65535, or empty.
+    pub admin_port: Option<u16>,
+
+    /// Connections to the admin listener at once, apart from all others, so that nobody outside can
+    /// lock the operator out. Beyond it a canned 503.
+    ///
+    /// Unit: connections. Default: 64. Range: 1 to 10000.
+    pub max_admin_conn: usize,
+
     /// The key that a program must show to use the server API. It may do everything.
     ///
     /// Better read from a file that `api_key_file` or `RUSTY_SOCKS_API_KEY_FILE` names; there is no
@@ -296,6 +317,35 @@ pub struct Config {
     ///
     /// Default: empty. Range: 16 to 256 letters, digits and -._~+/=, or empty.
     pub api_key: Secret,
+
+    /// Further keys of the server API, each with a name, scopes and rooms.
+    ///
+    /// Can only be set in the file, in tables `[[api_keys]]`; there is no variable, no flag and no
+    /// row in the table of keys.
+    pub api_keys: Vec<ApiKey>,
+
+    /// Largest body of a request to the server API; a larger one is answered with 413. One message
+    /// has at most [`max_message_bytes`](Config::max_message_bytes) all the same.
+    ///
+    /// Unit: bytes. Default: 1MiB. Range: 1KiB to 64MiB.
+    pub api_body_bytes: usize,
+
+    /// Time a client of the server API has to send a body.
+    ///
+    /// Unit: seconds. Default: 10. Range: 0.001 to 86400.
+    pub api_body_timeout: Duration,
+
+    /// Bodies of requests to the server API that are read at once; beyond it a 503. Multiplied by
+    /// [`api_body_bytes`](Config::api_body_bytes), the memory that they can take.
+    ///
+    /// Unit: bodies. Default: 16. Range: 1 to 10000.
+    pub max_api_bodies: usize,
+
+    /// Who may read `/metrics`: clients of the admin listener alone, or also those of the main
+    /// port, as they may read `/stats`.
+    ///
+    /// Default: admin. Range: admin or public.
+    pub metrics: MetricsAccess,
 
     /// Which log lines are written, in the syntax of `RUST_LOG` without its `/regex` part: a
     /// level, or `target=level`, or several with commas between. `RUST_LOG` itself counts only
@@ -337,6 +387,15 @@ pub enum Overflow {
     /// Delivers only the newest of the waiting messages, and tells the client which it missed: for
     /// rooms whose messages are states, where an old one is worth nothing.
     Latest,
+}
+
+/// Where `/metrics` is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricsAccess {
+    /// On the admin listener alone.
+    Admin,
+    /// On the main port too.
+    Public,
 }
 
 /// The format of log lines.
@@ -394,7 +453,15 @@ impl Default for Config {
             max_errors: 10,
             echo: false,
             broadcast: false,
+            admin_host: "127.0.0.1".into(),
+            admin_port: None,
+            max_admin_conn: 64,
             api_key: Secret::default(),
+            api_keys: Vec::new(),
+            api_body_bytes: 1 << 20,
+            api_body_timeout: Duration::from_secs(10),
+            max_api_bodies: 16,
+            metrics: MetricsAccess::Admin,
             log: "info".into(),
             log_format: LogFormat::Text,
         }

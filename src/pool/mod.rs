@@ -16,6 +16,7 @@ pub(crate) mod memory;
 #[cfg(test)]
 mod harness;
 mod head;
+mod admin;
 pub(crate) mod admission;
 mod open;
 mod dispatch;

@@ -232,7 +232,11 @@ impl Worker {
             Audience::Route(route) => {
                 let is_there = |conn: &&Connection| match &conn.phase {
                     Phase::Open(open) => open.session.route == *route,
-                    Phase::Head(_) | Phase::Waiting(_) | Phase::Closing(_) | Phase::Gone => false,
+                    Phase::Head(_)
+                    | Phase::Admin(_)
+                    | Phase::Waiting(_)
+                    | Phase::Closing(_)
+                    | Phase::Gone => false,
                 };
                 let conns = self.conns.iter().map(|(_, conn)| conn);
                 return conns.filter(is_there).map(|conn| conn.io.id).collect();
