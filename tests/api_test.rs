@@ -156,7 +156,7 @@ fn a_batch_answers_each_line_and_bad_ones_stop_nothing() {
     let answer = api.post("/v1/batch", &many);
     assert_eq!((answer.status, &answer.json()["error"]), (413, &json!("too_large")));
     assert_eq!(api.get("/v1/rooms/lobby/history?limit=1").json()["seq"], seq, "nothing more");
-    assert_eq!(api.post("/v1/batch", "").body, "");
+    assert_eq!(api.post("/v1/batch", "\n").status, 400);
     drop(server);
 }
 
@@ -332,6 +332,14 @@ fn what_is_no_message_is_told_why() {
         (r#"{"to":"x","content":1}"#, 400, "bad_request"),
         (r#"{"room":"a","content":1,"exclude":1}"#, 400, "bad_request"),
         (r#"{"room":"a","content":1,"sender":1}"#, 400, "bad_request"),
+        (r#"{"room":"a","content":1,"exclude":null}"#, 400, "bad_request"),
+        (r#"{"room":"a","content":1,"id":"x"}"#, 400, "bad_request"),
+        (r#"{"room":"a","content":1,"timestamp":"now"}"#, 400, "bad_request"),
+        (
+            r#"{"room":"a","content":1,"id":"00000000-0000-0000-0000-000000000000"}"#,
+            400,
+            "bad_request",
+        ),
     ] {
         let answer = api.post("/v1/publish", body);
         assert_eq!((answer.status, &answer.json()["error"]), (status, &json!(error)), "{body}");

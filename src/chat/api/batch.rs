@@ -43,6 +43,9 @@ pub(super) fn begin(
         let message = format!("a batch may have at most {LINES_MAX} lines; nothing was published");
         return refuse(&Fault::new(ErrorCode::TooLarge, message));
     }
+    if body.trim_ascii().is_empty() {
+        return refuse(&Fault::bad_request("a batch must have at least one line"));
+    }
     let answers = String::with_capacity(body.len().min(64 << 10));
     Batch { caller, message_bytes_max, body, at: 0, answers, pauses_left: PAUSES_MAX }.go_on(ctx)
 }

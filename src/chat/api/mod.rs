@@ -135,7 +135,8 @@ fn close(ctx: &mut AdminContext<'_>, client: &Uuid, body: &[u8]) -> Result<Admin
     #[derive(serde::Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Close {
-        code: Option<u16>,
+        /// In JSON `4000.0` is the same integer.
+        code: Option<f64>,
         reason: Option<String>,
     }
     #[derive(Serialize)]
@@ -150,10 +151,11 @@ fn close(ctx: &mut AdminContext<'_>, client: &Uuid, body: &[u8]) -> Result<Admin
         false => serde_json::from_slice(body)
             .map_err(|error| Fault::bad_request(format!("the body is no close: {error}")))?,
     };
-    let code = asked.code.unwrap_or(CloseReason::KICKED.code());
-    if code != 1000 && !(3000..5000).contains(&code) {
+    let code = asked.code.unwrap_or(CloseReason::KICKED.code().into());
+    if code != 1000.0 && (!(3000.0..5000.0).contains(&code) || code.fract() != 0.0) {
         return Err(Fault::bad_request("code must be 1000, or 3000 to 4999"));
     }
+    let code = code as u16;
     let default = || CloseReason::KICKED.reason().to_owned();
     let reason = asked.reason.unwrap_or_else(default);
     if reason.len() > 123 {

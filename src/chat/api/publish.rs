@@ -1,9 +1,9 @@
 //! `POST /v1/publish`: one message to a room, to several or to one client.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
+use chrono::DateTime;
 use rusty_socks_protocol::{CommandFields, ErrorCode, RoomSeq, answer};
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -139,21 +139,36 @@ fn destination(fields: &CommandFields<'_>) -> Result<To, Fault> {
     }
 }
 
-/// Returns the client that does not get the message.
+/// The fields of a message that may be left out, but must be right if they are there.
+const OPTIONAL_FIELDS: [&str; 7] = ["room", "rooms", "to", "id", "sender", "timestamp", "exclude"];
+
+/// Returns the client that does not get the message. Refuses what the protocol would pass over in
+/// silence: a program that gives a wrong id believes that it may repeat the message.
 fn excluded(text: &str) -> Result<Option<Uuid>, Fault> {
-    #[derive(Deserialize)]
-    struct Excluded<'a> {
-        #[serde(borrow)]
-        exclude: Option<&'a RawValue>,
-    }
-    let Excluded { exclude } =
+    let raw: BTreeMap<Cow<'_, str>, &RawValue> =
         serde_json::from_str(text).map_err(|error| Fault::bad_request(error.to_string()))?;
-    let wrong = || Fault::bad_request("exclude must be a client_id, which is a UUID");
-    let id = |raw: &RawValue| {
-        let text: String = serde_json::from_str(raw.get()).map_err(|_| wrong())?;
-        Uuid::try_parse(&text).map_err(|_| wrong())
+    if let Some(name) =
+        OPTIONAL_FIELDS.iter().find(|name| raw.get(**name).is_some_and(|raw| raw.get() == "null"))
+    {
+        return Err(Fault::bad_request(format!("{name} must be left out or not be null")));
+    }
+    let string = |name: &str| -> Option<Option<String>> {
+        raw.get(name).map(|raw| serde_json::from_str(raw.get()).ok())
     };
-    exclude.map(id).transpose()
+    let id = |name: &str| -> Result<Option<Uuid>, Fault> {
+        let wrong = || Fault::bad_request(format!("{name} must be a UUID"));
+        let id = |text: Option<String>| text.and_then(|text| Uuid::try_parse(&text).ok());
+        string(name).map(|text| id(text).ok_or_else(wrong)).transpose()
+    };
+    if let Some(time) = string("timestamp")
+        && !time.is_some_and(|time| DateTime::parse_from_rfc3339(&time).is_ok())
+    {
+        return Err(Fault::bad_request("timestamp must be a time as in RFC 3339"));
+    }
+    if id("id")?.is_some_and(|id| id.is_nil()) {
+        return Err(Fault::bad_request("id must not be the nil UUID"));
+    }
+    id("exclude")
 }
 
 fn known<'a>(publication: Publication<'a>, content: &Content<'_>) -> Publication<'a> {
