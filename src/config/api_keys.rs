@@ -15,8 +15,9 @@ use std::path::Path;
 
 use super::{
     api_key::{ApiKey, ApiScope},
+    room_rule::RoomRule,
     secret::Secret,
-    settings::{Config, RoomRule},
+    settings::Config,
     source::Source,
     toml_text::with_article,
     value::API_KEY,

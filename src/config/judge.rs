@@ -8,6 +8,7 @@ use super::{
     rooms,
     settings::Config,
     source::{self, Source},
+    tls_pairs,
 };
 use crate::error::Error;
 
@@ -39,6 +40,11 @@ impl Config {
                 self.ping.as_secs_f64(),
             ));
         }
+        if self.proxy_protocol && self.trusted_proxies.is_empty() {
+            warnings.push(
+                "proxy_protocol is on, but trusted_proxies is empty: no header is believed".into(),
+            );
+        }
         warnings
     }
 
@@ -51,8 +57,9 @@ impl Config {
         source_of: &dyn Fn(&Key) -> Option<&'a Source>,
     ) -> Vec<String> {
         let of_keys = Config::keys().iter().filter_map(|key| key.problem(self, source_of(key)));
-        let of_rules = rooms::problems(&self.rooms).into_iter().chain(api_keys::problems(self));
-        let out_of_range: Vec<String> = of_keys.chain(of_rules).collect();
+        let of_tables = rooms::problems(&self.rooms).into_iter().chain(tls_pairs::problems(self));
+        let of_tables = of_tables.chain(api_keys::problems(self));
+        let out_of_range: Vec<String> = of_keys.chain(of_tables).collect();
         if !out_of_range.is_empty() {
             return out_of_range;
         }
@@ -202,12 +209,30 @@ mod tests {
     fn an_origin_is_what_a_browser_sends() {
         let with =
             |origin: &str| Config { allowed_origins: vec![origin.into()], ..Config::default() };
-        for legal in ["https://example.com", "http://localhost:8080", "http://[::1]:80", "null"] {
+        for legal in
+            ["https://example.com", "http://localhost:8080", "http://[::1]:80", "null", "*"]
+        {
             with(legal).validate().unwrap();
         }
-        for illegal in ["", "*", "example.com", "https://example.com/", "https://", "a://b c"] {
+        for illegal in
+            ["", "*.example", "example.com", "https://example.com/", "https://", "a://b c"]
+        {
             assert!(complaint(with(illegal)).starts_with("allowed_origins = "), "{illegal}");
         }
+    }
+
+    #[test]
+    fn a_proxy_is_an_address_or_a_network() {
+        let with =
+            |entry: &str| Config { trusted_proxies: vec![entry.into()], ..Config::default() };
+        for legal in ["10.0.0.1", "10.0.0.0/8", "::1", "fd00::/8"] {
+            with(legal).validate().unwrap();
+        }
+        for illegal in ["", "localhost", "10.0.0.0/33", "10.0.0.1:80", "[::1]", "10.0.0.0/ 8"] {
+            assert!(complaint(with(illegal)).starts_with("trusted_proxies = "), "{illegal}");
+        }
+        let unheard = Config { proxy_protocol: true, ..Config::default() };
+        assert!(unheard.warnings()[0].starts_with("proxy_protocol is on"));
     }
 
     #[test]

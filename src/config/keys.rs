@@ -11,7 +11,7 @@ use super::{
     secret,
     settings::Config,
     source::{self, Source},
-    value::{API_KEY, Field, GIB, HOST, KIB, Kind, LOG, MIB, ORIGIN, ROOM, Value},
+    value::{API_KEY, Field, GIB, HOST, KIB, Kind, LOG, MIB, NETWORK, ORIGIN, PEM, ROOM, Value},
 };
 
 /// One setting: its names, help and range, and access to its field.
@@ -43,6 +43,8 @@ pub enum Group {
     Clients,
     /// The server API and its listener.
     Admin,
+    /// Certificates.
+    Tls,
     /// Logging.
     Logging,
 }
@@ -95,8 +97,12 @@ pub(super) static TABLE: &[Key] = &[
 
     key!(Admission, max_conn_per_ip, count("connections", 0, 10_000_000),
         "Connections from one IP address; 0 sets no limit"),
+    key!(Admission, trusted_proxies, Kind::List(NETWORK),
+        "Proxies that are believed about their clients' addresses, comma separated"),
+    key!(Admission, proxy_protocol, Kind::Switch,
+        "Whether each connection begins with a PROXY protocol header"),
     key!(Admission, allowed_origins, Kind::List(ORIGIN),
-        "Origins a browser page may connect from, comma separated; empty allows any"),
+        "Origins a browser page may connect from, comma separated; empty is its own host, * any"),
     key!(Admission, max_pending_heads, count("sockets", 1, 1_000_000),
         "Sockets whose request head has not arrived yet; beyond it a canned 503"),
     key!(Admission, max_lingering, count("sockets", 0, 1_000_000),
@@ -183,6 +189,13 @@ pub(super) static TABLE: &[Key] = &[
         "Bodies of the server API that are read at once; beyond it a 503"),
     key!(Admin, metrics, Kind::Word(&["admin", "public"]),
         "Serve /metrics on the admin listener alone (admin) or also on the main port (public)"),
+
+    key!(Tls, tls_cert, Kind::Text(PEM),
+        "Certificate chain; with it the port speaks TLS alone"),
+    key!(Tls, tls_key, Kind::Text(PEM),
+        "Private key of the certificate, without a passphrase"),
+    key!(Tls, tls_client_ca, Kind::Text(PEM),
+        "Authorities that must have signed each client's certificate"),
 
     key!(Logging, log, Kind::Text(LOG),
         "Which log lines are written, in the syntax of RUST_LOG"),
@@ -339,6 +352,7 @@ impl Group {
             Group::Sessions => "Slow clients and sessions",
             Group::Clients => "Clients",
             Group::Admin => "The server API",
+            Group::Tls => "TLS",
             Group::Logging => "Logging",
         }
     }
@@ -364,8 +378,8 @@ mod tests {
         outermost
             .filter(|line| !line.starts_with([' ', '}', ']', ')']))
             .filter_map(|line| Some(line.split_once(':')?.0.to_string()))
-            // Rules for rooms and further keys can only be set in the file.
-            .filter(|field| field != "rooms" && field != "api_keys")
+            // Rules for rooms, further certificates and further keys can only be set in the file.
+            .filter(|field| !["rooms", "tls", "api_keys"].contains(&field.as_str()))
             .collect()
     }
 

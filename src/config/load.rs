@@ -20,6 +20,7 @@ use super::{
     secret::{self, Secret},
     settings::Config,
     source::{PREFIX, Source, told},
+    tls_pairs,
     toml_text::{line_at, with_article},
 };
 use crate::error::Error;
@@ -35,6 +36,7 @@ pub struct Loaded {
     /// One source for each row of the table of keys, in its order.
     sources: Vec<Source>,
     rooms_source: Source,
+    tls_source: Source,
 }
 
 impl Config {
@@ -89,11 +91,13 @@ impl Config {
 }
 
 impl Loaded {
-    /// Returns the source of the key `name`, or of the rules for rooms under `rooms`; `None` if
-    /// there is no such key.
+    /// Returns the source of the key `name`, of the rules for rooms under `rooms`, or of the
+    /// further certificates under `tls`; `None` if there is no such key.
     pub fn source(&self, name: &str) -> Option<&Source> {
-        if name == rooms::NAME {
-            return Some(&self.rooms_source);
+        match name {
+            rooms::NAME => return Some(&self.rooms_source),
+            tls_pairs::NAME => return Some(&self.tls_source),
+            _ => {}
         }
         row(name).and_then(|row| self.sources.get(row))
     }
@@ -109,14 +113,20 @@ struct Loading {
     config: Config,
     sources: Vec<Source>,
     rooms_source: Source,
+    tls_source: Source,
     problems: Vec<String>,
 }
 
 impl Loading {
     fn new() -> Loading {
         let sources = vec![Source::Default; Config::keys().len()];
-        let rooms_source = Source::Default;
-        Loading { config: Config::default(), sources, rooms_source, problems: Vec::new() }
+        Loading {
+            config: Config::default(),
+            sources,
+            rooms_source: Source::Default,
+            tls_source: Source::Default,
+            problems: Vec::new(),
+        }
     }
 
     fn file(&mut self, path: &Path, named_by: &str) {
@@ -147,6 +157,11 @@ impl Loading {
                 self.rooms_source = source;
                 continue;
             }
+            if name == tls_pairs::NAME {
+                self.config.tls = tls_pairs::read(value, &source, &mut self.problems);
+                self.tls_source = source;
+                continue;
+            }
             if name == api_keys::NAME {
                 self.config.api_keys = api_keys::read(value, &source, &mut self.problems);
                 continue;
@@ -162,8 +177,11 @@ impl Loading {
                 continue;
             }
             let Some(row) = row(name) else {
-                let names =
-                    Config::keys().iter().map(Key::name).chain([rooms::NAME, api_keys::NAME]);
+                let names = Config::keys().iter().map(Key::name).chain([
+                    rooms::NAME,
+                    tls_pairs::NAME,
+                    api_keys::NAME,
+                ]);
                 let files = Config::keys().iter().filter_map(Key::file_name);
                 let names = names.map(String::from).chain(files);
                 self.unknown(&format!("key {name:?} in {source}"), name, names);
@@ -269,8 +287,8 @@ impl Loading {
             self.problems = self.config.problems(&source_of);
         }
         error_of(self.problems)?;
-        let Loading { config, sources, rooms_source, .. } = self;
-        Ok(Loaded { config, sources, rooms_source })
+        let Loading { config, sources, rooms_source, tls_source, .. } = self;
+        Ok(Loaded { config, sources, rooms_source, tls_source })
     }
 }
 

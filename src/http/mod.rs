@@ -2,6 +2,8 @@
 
 pub(crate) mod head;
 pub(crate) mod body;
+pub(crate) mod origin;
 pub(crate) mod router;
 pub(crate) mod page;
+pub(crate) mod proxies;
 pub(crate) mod response;

@@ -22,12 +22,13 @@ use crate::{
         admin::{AdminHandler, ServerState},
         erased::DynHandler,
     },
-    http::page::StaticPage,
+    http::{page::StaticPage, proxies::TrustedProxies},
     hub::{Hub, clock::Clock, mailbox::Mailboxes},
     metrics::{
         Gauges, Health, Metrics, Now, Readiness, Snapshot, WorkerGauges,
         prometheus::{self, Extra},
     },
+    tls::Tls,
 };
 
 /// The server, as every thread sees it. Immutable but for what its parts lock themselves.
@@ -38,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) metrics: Metrics,
+    /// What new connections need for TLS, if the server has it.
+    pub(crate) tls: Option<Arc<Tls>>,
     /// Sockets in the HTTP phase.
     pub(crate) pending_heads: Arc<Bound>,
     /// Connections of the admin listener.
@@ -51,6 +54,7 @@ pub(crate) struct Shared {
     /// Refused sockets that stay for a moment so that the client can read why.
     pub(crate) lingering: Arc<Bound>,
     pub(crate) per_ip: Arc<PerIp>,
+    pub(crate) trusted_proxies: TrustedProxies,
     /// Open sockets of each worker; the acceptor gives the next one to the worker with the fewest.
     pub(crate) sockets: Box<[AtomicUsize]>,
     pub(crate) draining: AtomicBool,
@@ -74,6 +78,7 @@ impl Shared {
         admin: Option<Box<dyn AdminHandler>>,
         mailboxes: Mailboxes,
         clock: Clock,
+        tls: Option<Arc<Tls>>,
     ) -> Shared {
         Shared {
             routes,
@@ -81,6 +86,7 @@ impl Shared {
             hub: Arc::new(Hub::new(&config, mailboxes.clone(), clock)),
             admission: Admission::new(config.max_conn, config.max_queued_tasks, mailboxes),
             metrics: Metrics::new(config.thread_pool_size),
+            tls,
             pending_heads: Bound::new(config.max_pending_heads),
             admin_conns: Bound::new(config.max_admin_conn),
             api_bodies: Bound::new(config.max_api_bodies),
@@ -88,6 +94,7 @@ impl Shared {
             drain: OnceLock::new(),
             lingering: Bound::new(config.max_lingering),
             per_ip: PerIp::new(config.max_conn_per_ip),
+            trusted_proxies: TrustedProxies::new(&config.trusted_proxies),
             sockets: (0..config.thread_pool_size).map(|_| AtomicUsize::new(0)).collect(),
             draining: AtomicBool::new(false),
             started: Instant::now(),

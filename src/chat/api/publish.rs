@@ -161,7 +161,7 @@ fn excluded(text: &str) -> Result<Option<Uuid>, Fault> {
         string(name).map(|text| id(text).ok_or_else(wrong)).transpose()
     };
     if let Some(time) = string("timestamp")
-        && !time.is_some_and(|time| DateTime::parse_from_rfc3339(&time).is_ok())
+        && time.is_none_or(|time| DateTime::parse_from_rfc3339(&time).is_err())
     {
         return Err(Fault::bad_request("timestamp must be a time as in RFC 3339"));
     }

@@ -106,9 +106,9 @@ impl Worker {
                         io.ask_close(reason, &mut cx.work);
                     }
                 }
-                Letter::Admitted { conn } => {
+                Letter::Admitted { conn } | Letter::UpgradeAnswered { conn } => {
                     if let Some(conn) = self.conns.get_mut(conn.slot as usize).filter(is(conn)) {
-                        conn.on_admitted(&mut self.cx);
+                        conn.on_upgrade(&mut self.cx);
                     }
                 }
                 Letter::JobsDone { conn } => {
@@ -234,6 +234,7 @@ impl Worker {
                     Phase::Open(open) => open.session.route == *route,
                     Phase::Head(_)
                     | Phase::Admin(_)
+                    | Phase::Asking(_)
                     | Phase::Waiting(_)
                     | Phase::Closing(_)
                     | Phase::Gone => false,

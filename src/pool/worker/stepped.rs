@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::atomic::Ordering, time::Duration};
 use mio::Events;
 
 use super::{Disposition, READ_BYTES_MAX, Worker};
-use crate::pool::{conn_io::Readiness, memory::MemorySocket, stream::Stream, timers::Millis};
+use crate::pool::{conn_io::Readiness, memory::MemorySocket, socket::Socket, timers::Millis};
 
 /// What a poll and its thread would give a worker.
 pub(crate) struct Steps {
@@ -31,7 +31,7 @@ impl Worker {
         self.cx.shared.sockets[self.cx.worker].fetch_add(1, Ordering::Relaxed);
         let slot = self.conns.vacant_key();
         socket.name(slot, self.next_generation);
-        self.insert(Stream::Memory(socket), remote, None, disposition);
+        self.insert(Socket::Memory(socket), remote, None, disposition);
     }
 
     /// Does what a worker does when its poll has returned: the sockets in `touched`, each a slot
