@@ -207,6 +207,7 @@ mod tests {
             "+1\r\n",
             "1\nx",
             "1\r\nxy\r\n",
+            "1\r\nxab0\r\n\r\n",
             "1\r\nx\n0\r\n\r\n",
             "11111111111111111\r\n",
             &format!("1;{long}\r\n"),
