@@ -225,6 +225,7 @@ mod handler;
 mod hub;
 mod store;
 mod http;
+pub mod identity;
 mod metrics;
 pub mod config;
 mod error;
@@ -250,6 +251,7 @@ pub use hub::{
     send_status::SendStatus,
     session_token::{NotAToken, SessionToken},
 };
+pub use identity::{Identity, Permissions, Revocation, TokenError};
 pub use metrics::{FIGURES, Figure, FigureKind, Quantiles, Snapshot, WorkerSnapshot};
 pub use server::{Builder, Server, ServerHandle, stepped};
 pub use store::{Epoch, Position, Range};

@@ -3,6 +3,7 @@
 //! [`ServerHandle::stats`]: crate::ServerHandle::stats
 
 mod distribution;
+mod figure;
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +21,8 @@ use serde::Serialize;
 
 pub use distribution::Quantiles;
 pub(crate) use distribution::Timing;
+use figure::figure;
+pub use figure::{Figure, FigureKind};
 
 /// A count that only grows. One thread writes it; any thread may read it.
 #[derive(Debug, Default)]
@@ -61,6 +64,8 @@ pub(crate) enum Refused {
     PerIp,
     /// The origin of the request is not allowed.
     Origin,
+    /// The client has no token, or no good one.
+    Unauthorized,
     /// The handler refused the upgrade.
     Handler,
     /// The request or the upgrade is malformed.
@@ -70,13 +75,14 @@ pub(crate) enum Refused {
 }
 
 impl Refused {
-    const ALL: [Refused; 9] = [
+    const ALL: [Refused; 10] = [
         Refused::Full,
         Refused::QueueTimeout,
         Refused::Draining,
         Refused::PendingHeads,
         Refused::PerIp,
         Refused::Origin,
+        Refused::Unauthorized,
         Refused::Handler,
         Refused::BadRequest,
         Refused::HeadTimeout,
@@ -91,31 +97,12 @@ impl Refused {
             Refused::PendingHeads => "pending_heads",
             Refused::PerIp => "per_ip",
             Refused::Origin => "origin",
+            Refused::Unauthorized => "unauthorized",
             Refused::Handler => "handler",
             Refused::BadRequest => "bad_request",
             Refused::HeadTimeout => "head_timeout",
         }
     }
-}
-
-/// The description of one figure of `/stats`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Figure {
-    /// The name in `/stats`, which is also the field in [`Snapshot`].
-    pub name: &'static str,
-    /// Whether the figure is a gauge or a counter.
-    pub kind: FigureKind,
-    /// A sentence or two of Markdown on what the figure means.
-    pub help: &'static str,
-}
-
-/// The kind of a [`Figure`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FigureKind {
-    /// A current value.
-    Gauge,
-    /// A count since the start of the server.
-    Counter,
 }
 
 /// Makes the counters, the snapshot and the list of figures from one table, so that a new figure is
@@ -126,6 +113,7 @@ macro_rules! figures {
         server { $( $(#[doc = $server_doc:literal])+ $server:ident, )* }
         sessions { $( $(#[doc = $session_doc:literal])+ $session:ident, )* }
         rooms { $( $(#[doc = $room_doc:literal])+ $room:ident, )* }
+        identity { $( $(#[doc = $identity_doc:literal])+ $identity:ident, )* }
         workers { $( $(#[doc = $worker_doc:literal])+ $worker:ident, )* }
     ) => {
         /// Current values, gathered from their owners.
@@ -143,6 +131,10 @@ macro_rules! figures {
         #[derive(Default)]
         pub(crate) struct RoomMetrics { $( pub(crate) $room: Counter, )* }
 
+        /// Counters of tokens, written from any thread.
+        #[derive(Debug, Default)]
+        pub(crate) struct IdentityMetrics { $( pub(crate) $identity: Counter, )* }
+
         /// The counters of one worker. Written by that worker alone.
         #[derive(Default)]
         pub(crate) struct WorkerCounters { $( pub(crate) $worker: Counter, )* }
@@ -153,6 +145,9 @@ macro_rules! figures {
             $( figure(stringify!($server), FigureKind::Counter, concat!($($server_doc),+)), )*
             $( figure(stringify!($session), FigureKind::Counter, concat!($($session_doc),+)), )*
             $( figure(stringify!($room), FigureKind::Counter, concat!($($room_doc),+)), )*
+            $(
+                figure(stringify!($identity), FigureKind::Counter, concat!($($identity_doc),+)),
+            )*
             $( figure(stringify!($worker), FigureKind::Counter, concat!($($worker_doc),+)), )*
         ];
 
@@ -175,7 +170,12 @@ macro_rules! figures {
             $( $(#[doc = $server_doc])+ pub $server: u64, )*
             $( $(#[doc = $session_doc])+ pub $session: u64, )*
             $( $(#[doc = $room_doc])+ pub $room: u64, )*
+            $( $(#[doc = $identity_doc])+ pub $identity: u64, )*
             $( $(#[doc = $worker_doc])+ pub $worker: u64, )*
+            /// Tokens refused, and clients without one that is required, by reason.
+            pub tokens_refused: BTreeMap<&'static str, u64>,
+            /// Commands refused for want of a permission, by permission.
+            pub forbidden: BTreeMap<&'static str, u64>,
             /// Number of refusals, for any reason.
             pub rejected_total: u64,
             /// Number of refusals by reason.
@@ -208,6 +208,9 @@ macro_rules! figures {
                     $( $server: self.server.$server.value(), )*
                     $( $session: now.sessions.$session.value(), )*
                     $( $room: now.rooms.$room.value(), )*
+                    $( $identity: now.identity.$identity.value(), )*
+                    tokens_refused: now.tokens_refused,
+                    forbidden: now.forbidden,
                     $( $worker: self.workers.iter().map(|worker| worker.$worker.value()).sum(), )*
                     rejected_total: rejected.values().sum(),
                     rejected,
@@ -219,10 +222,6 @@ macro_rules! figures {
             }
         }
     };
-}
-
-const fn figure(name: &'static str, kind: FigureKind, help: &'static str) -> Figure {
-    Figure { name, kind, help }
 }
 
 figures! {
@@ -260,6 +259,8 @@ figures! {
         pattern_bytes: usize,
         /// Messages that wait for threads of blocking handlers.
         jobs_queued: usize,
+        /// Revocations of tokens that are kept.
+        revocations: usize,
     }
     server {
         /// Upgrades answered with 101.
@@ -296,6 +297,16 @@ figures! {
         rooms_evicted,
         /// Messages of rooms with members that were dropped because of `history_total_bytes`.
         history_trimmed,
+    }
+    identity {
+        /// Tokens that were verified and found good.
+        tokens_verified,
+        /// Revocations that were forgotten early because there were too many.
+        revocations_evicted,
+        /// Times the keys of `token_jwks_url` were fetched.
+        jwks_fetches,
+        /// Part of `jwks_fetches` that failed; the keys from before stay in use.
+        jwks_failures,
     }
     workers {
         /// Messages received.
@@ -367,6 +378,9 @@ pub(crate) struct Now<'a> {
     pub(crate) gauges: Gauges,
     pub(crate) sessions: &'a SessionMetrics,
     pub(crate) rooms: &'a RoomMetrics,
+    pub(crate) identity: &'a IdentityMetrics,
+    pub(crate) tokens_refused: BTreeMap<&'static str, u64>,
+    pub(crate) forbidden: BTreeMap<&'static str, u64>,
 }
 
 /// Current values of one worker.

@@ -3,7 +3,8 @@
 //! [`Config`] is a plain struct: an embedder fills it in, the binary loads it from a file, the
 //! environment and flags. [`Config::validate`] checks both. The files, in reading order:
 //!
-//! - `settings.rs`: the settings and their defaults; `judge.rs`: their ranges, and the rules
+//! - `settings.rs`: the settings and their defaults; `words.rs`: those that are one of a few words;
+//!   `judge.rs`: their ranges, and the rules
 //!   between them;
 //! - `rooms.rs`: rules for some rooms, which only the file can set;
 //! - `keys.rs`: one table with a row for each setting, from which the file keys, the variables, the
@@ -14,6 +15,7 @@
 //!   name, for typing errors), `source.rs` (the source of a value) and `toml_text.rs` (its line in
 //!   the file).
 
+mod words;
 mod settings;
 mod secret;
 mod value;
@@ -26,10 +28,12 @@ mod source;
 mod toml_text;
 
 pub(crate) use rooms::RoomRules;
+pub(crate) use value::HMAC_SECRET_BYTES_MIN;
 pub use {
     keys::{Group, Key},
     load::Loaded,
     secret::Secret,
-    settings::{Compression, Config, LogFormat, Overflow, RoomRule},
+    settings::{Config, RoomRule},
     source::Source,
+    words::{Access, Compression, IdentityMode, LogFormat, Overflow},
 };

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::secret::Secret;
+use super::{
+    secret::Secret,
+    words::{Access, Compression, IdentityMode, LogFormat, Overflow},
+};
 
 /// All settings of a server.
 ///
@@ -291,6 +294,71 @@ pub struct Config {
     /// Default: false. Range: true or false.
     pub broadcast: bool,
 
+    /// Whether clients must say who they are, with a token (a JWT, RFC 7519): never, if they like,
+    /// or always. A bad token is refused in either case.
+    ///
+    /// Under `required`, what no token and no [rule](RoomRule::join) grants is denied.
+    ///
+    /// Default: off. Range: off or optional or required.
+    pub identity: IdentityMode,
+
+    /// The secret of tokens signed with HS256.
+    ///
+    /// Default: empty. Range: 32 to 4096 bytes, or empty.
+    pub token_hmac_secret: Secret,
+
+    /// The secret before that one, which is good until the tokens signed with it have ended.
+    ///
+    /// Default: empty. Range: 32 to 4096 bytes, or empty.
+    pub token_hmac_secret_previous: Secret,
+
+    /// Public keys of tokens signed with RS256, ES256 or EdDSA, in PEM: one, or several one after
+    /// the other. Not shown, like a secret, because it is long.
+    ///
+    /// Default: empty. Range: PEM that begins with -----BEGIN, or empty.
+    pub token_public_key: Secret,
+
+    /// Address of a JWKS (RFC 7517), from which public keys are fetched: at the start, every ten
+    /// minutes, and at most every 30 seconds for a key that is not known.
+    ///
+    /// Default: empty. Range: an https URL, or an http one on the loopback, or empty.
+    pub token_jwks_url: String,
+
+    /// Audiences (claim `aud`), of which a token must name one; empty for any.
+    ///
+    /// Set it wherever the issuer makes tokens for others too.
+    ///
+    /// Default: empty. Range: texts without control characters.
+    pub token_audience: Vec<String>,
+
+    /// The issuer (claim `iss`) that a token must name; empty for any.
+    ///
+    /// Default: empty. Range: a text without control characters, or empty.
+    pub token_issuer: String,
+
+    /// Name of a cookie that may hold the token; empty for none. Cookies come with a page that the
+    /// user did not write, so [`allowed_origins`](Config::allowed_origins) must not be `*` then.
+    ///
+    /// Default: empty. Range: the name of a cookie, or empty.
+    pub token_cookie: String,
+
+    /// Whether the token may be in the query of the address, as `?token=`. Off by default, because
+    /// addresses are logged.
+    ///
+    /// Default: false. Range: true or false.
+    pub token_in_query: bool,
+
+    /// Time a client has to send its token in a frame, where one is required.
+    ///
+    /// Unit: seconds. Default: 10. Range: 0.001 to 86400.
+    pub auth_timeout: Duration,
+
+    /// Time after the end of its token in which a client may still send a new one. Then it is
+    /// closed with 4203.
+    ///
+    /// Unit: seconds. Default: 25. Range: 0 to 86400.
+    pub token_grace: Duration,
+
     /// The key that a program must show to use the server API. It may do everything.
     ///
     /// Better read from a file that `api_key_file` or `RUSTY_SOCKS_API_KEY_FILE` names; there is no
@@ -311,43 +379,6 @@ pub struct Config {
     ///
     /// Default: text. Range: text or json.
     pub log_format: LogFormat,
-}
-
-/// How messages are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
-    /// No compression, whatever the client offers.
-    Off,
-    /// Each message is compressed by itself: nothing is kept for a connection, and a message to a
-    /// room is compressed once for all its members.
-    Shared,
-    /// Messages are compressed with the context of earlier ones, if the client agrees: a better
-    /// ratio, at the cost of some hundred KiB a connection and one compression for each delivery.
-    Dedicated,
-}
-
-/// The policy for a client that is too slow for the messages of its rooms.
-///
-/// Under `Gap` and `Latest` the connection stays open, so both need a handler that formats the
-/// notice ([`Handler::notice`](crate::Handler::notice)); without one, the policy is `Close`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Overflow {
-    /// Closes the connection with 4102.
-    Close,
-    /// Skips messages, and tells the client which, so that it can read them from the history.
-    Gap,
-    /// Delivers only the newest of the waiting messages, and tells the client which it missed: for
-    /// rooms whose messages are states, where an old one is worth nothing.
-    Latest,
-}
-
-/// The format of log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Text for people: time, level, target and message in columns.
-    Text,
-    /// One JSON object a line for collectors, with `ts`, `level`, `target` and `message`.
-    Json,
 }
 
 impl Default for Config {
@@ -396,6 +427,17 @@ impl Default for Config {
             max_errors: 10,
             echo: false,
             broadcast: false,
+            identity: IdentityMode::Off,
+            token_hmac_secret: Secret::default(),
+            token_hmac_secret_previous: Secret::default(),
+            token_public_key: Secret::default(),
+            token_jwks_url: String::new(),
+            token_audience: Vec::new(),
+            token_issuer: String::new(),
+            token_cookie: String::new(),
+            token_in_query: false,
+            auth_timeout: Duration::from_secs(10),
+            token_grace: Duration::from_secs(25),
             api_key: Secret::default(),
             log: "info".into(),
             log_format: LogFormat::Text,
@@ -413,4 +455,14 @@ pub struct RoomRule {
     pub overflow: Option<Overflow>,
     /// Messages kept in each of these rooms, within the range of [`Config::history`].
     pub history: Option<usize>,
+    /// Who may join these rooms. `None` is [`Access::Token`] where identity is required, and
+    /// [`Access::Everyone`] elsewhere; so are the next three.
+    pub join: Option<Access>,
+    /// Who may publish in these rooms.
+    pub publish: Option<Access>,
+    /// Who may read earlier messages of these rooms, in replays and pages: the permission
+    /// `history`.
+    pub read_history: Option<Access>,
+    /// Who may see who is in these rooms.
+    pub presence: Option<Access>,
 }

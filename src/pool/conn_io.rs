@@ -114,6 +114,13 @@ impl ConnIo {
         self.id.slot as usize
     }
 
+    /// Makes the one deadline of this connection come at `at`, unless it comes earlier.
+    pub(super) fn bring_forward(&mut self, at: Millis, cx: &mut WorkerCtx) {
+        if self.deadline.at().is_none_or(|before| at < before) {
+            cx.timers.set(self.slot(), &mut self.deadline, at);
+        }
+    }
+
     /// Makes `wait` from now the one deadline of this connection.
     pub(super) fn set_deadline(&mut self, wait: Duration, cx: &mut WorkerCtx) {
         let at = cx.after(wait);

@@ -39,6 +39,7 @@ use crate::{
         names::RoomName,
         send_status::SendStatus,
     },
+    identity::Authenticator,
     ws::{
         close::CloseReason,
         frame::{Message, PreparedFrame},
@@ -148,7 +149,14 @@ impl Harness {
         let routes = vec![route("/"), route("/ws")];
         let pages = vec![StaticPage::new("/page", "text/plain", Bytes::from_static(PAGE))];
         let config = Config { thread_pool_size: 1, ..config };
-        let shared = Arc::new(Shared::new(config, routes, pages, mailboxes, Clock::machine()));
+        let shared = Arc::new(Shared::new(
+            config,
+            routes,
+            pages,
+            Authenticator::default(),
+            mailboxes,
+            Clock::machine(),
+        ));
         shared.sockets[0].fetch_add(1, Ordering::Relaxed);
         let token = shared.pending_heads.take().expect("one is left");
         let mut cx = WorkerCtx::new(shared, 0);

@@ -118,7 +118,14 @@ impl Head {
             Ok(Some((request, used))) if used > head_bytes_max => {
                 (too_large(request.method() == "HEAD"), used)
             }
-            Ok(Some((request, used))) => (ask(&request.with_remote(io.remote), cx), used),
+            Ok(Some((request, used))) => {
+                let shared = Arc::clone(&cx.shared);
+                let request =
+                    request.with_remote(io.remote).with_authenticator(&shared.hub.authenticator);
+                let asked = ask(&request, cx);
+                cx.spent += request.spent();
+                (asked, used)
+            }
             Ok(None) if input.len() > head_bytes_max => (too_large(false), input.len()),
             Ok(None) => return HeadStep::Wait,
             Err(bad) => (bad_head(bad), input.len()),
@@ -300,6 +307,11 @@ fn ask_upgrade(request: &Request<'_>, route: usize, cx: &WorkerCtx) -> Asked {
     }));
     match asked {
         Ok(Ok(state)) => Asked::Upgrade(UpgradeRequest { upgrade, route, state }),
+        Ok(Err(Refusal { status: Status::Unauthorized, message })) => {
+            // Each 401 says how to authenticate (RFC 9110, 15.5.2).
+            let refuse = RefusedRequest::new(Refused::Unauthorized, Status::Unauthorized, message);
+            Asked::Refused(RefusedRequest { advice: "WWW-Authenticate: Bearer", ..refuse })
+        }
         Ok(Err(Refusal { status, message })) => refused(Refused::Handler, status, message),
         Err(_) => {
             panics.add_shared();

@@ -19,6 +19,7 @@ use crate::{
     handler::erased::DynHandler,
     http::page::StaticPage,
     hub::{Hub, clock::Clock, mailbox::Mailboxes},
+    identity::Authenticator,
     metrics::{Gauges, Health, Metrics, Now, Snapshot, WorkerGauges},
 };
 
@@ -55,13 +56,14 @@ impl Shared {
         config: Config,
         routes: Vec<Route>,
         pages: Vec<StaticPage>,
+        authenticator: Authenticator,
         mailboxes: Mailboxes,
         clock: Clock,
     ) -> Shared {
         Shared {
             routes,
             pages,
-            hub: Arc::new(Hub::new(&config, mailboxes.clone(), clock)),
+            hub: Arc::new(Hub::new(&config, authenticator, mailboxes.clone(), clock)),
             admission: Admission::new(config.max_conn, config.max_queued_tasks, mailboxes),
             metrics: Metrics::new(config.thread_pool_size),
             pending_heads: Bound::new(config.max_pending_heads),
@@ -119,6 +121,7 @@ impl Shared {
                 .filter_map(|route| route.jobs.as_ref())
                 .map(JobPool::queued)
                 .sum(),
+            revocations: self.hub.authenticator.revocations(),
         };
         let workers = workers.map(|worker| WorkerGauges {
             sockets: sockets(worker),
@@ -132,6 +135,9 @@ impl Shared {
             gauges,
             sessions: &self.hub.sessions.metrics,
             rooms: &self.hub.rooms.metrics,
+            identity: self.hub.authenticator.metrics(),
+            tokens_refused: self.hub.authenticator.refused(),
+            forbidden: self.hub.forbidden(),
         };
         self.metrics.snapshot(now, workers.collect())
     }

@@ -27,6 +27,7 @@ use crate::{
         clock::Clock,
         mailbox::{Letter, MailboxBounds, MailboxReceiver, Mailboxes},
     },
+    identity::Authenticator,
     pool::{
         acceptor::{Acceptor, HANDOFF_MAX},
         jobs::JobPool,
@@ -151,7 +152,9 @@ impl Builder {
         }
         let bounds = MailboxBounds { letters_max: config.mailbox, bytes_max: config.mailbox_bytes };
         let (mailboxes, inboxes) = Mailboxes::new(wakers, bounds);
-        let shared = Arc::new(Shared::new(config, routes, pages, mailboxes, clock));
+        let authenticator = Authenticator::new(&config)?;
+        let shared = Shared::new(config, routes, pages, authenticator, mailboxes, clock);
+        let shared = Arc::new(shared);
         let (arrivals, workers) = staff(&shared, polls, inboxes);
         Ok(Parts { shared, workers, arrivals })
     }

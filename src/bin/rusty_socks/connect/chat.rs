@@ -203,7 +203,7 @@ impl Chat {
                 }
                 UiEvent::Members(room, members) => {
                     self.note(&format!("{} in {}:", members.count, text::plain(&room)));
-                    for Member { client_id, sender } in &members.members {
+                    for Member { client_id, sender, .. } in &members.members {
                         self.note(&format!("  {}", renderer::name(sender, client_id)));
                         self.remember(client_id, sender.as_ref());
                     }
@@ -340,7 +340,8 @@ impl Chat {
 
     fn remember(&mut self, client_id: &str, sender: Option<&String>) {
         self.others.retain(|other| other.client_id != client_id);
-        let member = Member { client_id: client_id.to_owned(), sender: sender.cloned() };
+        let sender = sender.cloned();
+        let member = Member { client_id: client_id.to_owned(), sender, user: None };
         self.others.push_back(member);
         if self.others.len() > OTHERS_MAX {
             self.others.pop_front();
