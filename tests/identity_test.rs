@@ -24,8 +24,9 @@ use rusty_socks::{
     Request, Revocation, RoomError, RoomName, Server,
     config::{Access, IdentityMode, RoomRule, Secret},
 };
+use rusty_socks_client::{Event, Session};
 use serde_json::{Value, json};
-use support::{Client, TestServer, config};
+use support::{Client, DEADLINE, TestServer, config, eventually};
 use tungstenite::{client::IntoClientRequest, http::HeaderValue};
 
 const SECRET: &str = "a secret for tests that has enough bytes";
@@ -880,6 +881,225 @@ fn rules_of_the_file_say_who_may() {
     assert_eq!(may(&mut anonymous), ["ok", no, no, "ok", no, "ok"]);
     assert_eq!(may(&mut anna), ["ok", "ok", no, "ok", "ok", "ok"]);
     assert_eq!(may(&mut reader), ["ok", "ok", "ok", "ok", "ok", "ok"]);
+}
+
+// ---- the Rust client
+
+/// Waits for an event that `is_it`.
+fn event(session: &Session, is_it: impl Fn(&Event) -> bool) -> Event {
+    loop {
+        let event = session.recv_timeout(DEADLINE).unwrap().expect("the session goes on");
+        if is_it(&event) {
+            return event;
+        }
+    }
+}
+
+fn ws(server: &TestServer) -> String {
+    format!("ws://{}/ws", server.addr)
+}
+
+#[test]
+fn a_session_renews_its_token_before_it_ends() {
+    let config = Config { token_grace: Duration::from_secs(5), ..lasting() };
+    let server = TestServer::start(config);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let provide = move || {
+        let life = if count.fetch_add(1, Ordering::SeqCst) == 0 { 2 } else { 600 };
+        Ok::<_, std::io::Error>(sign(&claims("anna", json!({"exp": now() + life}))))
+    };
+    let session = Session::builder().token_provider(provide).connect(&ws(&server)).unwrap();
+    session.join("tea").unwrap();
+    eventually("the token is renewed", || match server.stats().tokens_verified {
+        2 => Ok(()),
+        verified => Err(format!("{verified} were verified")),
+    });
+    let mut other = chat(&server, &token("ben"));
+    ask(&mut other, json!({"type": "join", "room": "tea"}));
+    session.publish("tea", &"still here").unwrap();
+    assert_eq!(await_kind(&mut other, "message")["user"], "anna");
+    assert_eq!((asked.load(Ordering::SeqCst), server.closed_with(4203)), (2, 0));
+    ask(&mut other, json!({"type": "publish", "room": "tea", "content": 1}));
+    let Event::Message(message) = event(&session, |event| matches!(event, Event::Message(_)))
+    else {
+        unreachable!()
+    };
+    assert_eq!(message.user.as_deref(), Some("ben"));
+}
+
+#[test]
+fn a_session_comes_back_with_a_new_token_after_4203() {
+    let config = Config { token_grace: Duration::ZERO, ..lasting() };
+    let server = TestServer::start(config);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    // The second is late: it is refused, because the provider has none.
+    let provide = move || match count.fetch_add(1, Ordering::SeqCst) {
+        0 => Ok(sign(&claims("anna", json!({"exp": now() + 2})))),
+        1 => Err("the backend is asleep"),
+        _ => Ok(token("anna")),
+    };
+    let session = Session::builder().token_provider(provide).connect(&ws(&server)).unwrap();
+    let gone = event(&session, |event| matches!(event, Event::Disconnected { .. }));
+    assert!(matches!(gone, Event::Disconnected { reason, .. } if reason.code() == 4203));
+    let back = event(&session, |event| matches!(event, Event::Connected { .. }));
+    assert!(matches!(back, Event::Connected { resumed: true, .. }), "{back:?}");
+}
+
+#[test]
+fn a_session_whose_token_is_refused_ends_and_says_why() {
+    let server = TestServer::start(lasting());
+    let expired = sign(&claims("anna", json!({"exp": now() - 60})));
+    let error = Session::builder().token(expired).connect(&ws(&server)).unwrap_err();
+    assert_eq!(error.refused().unwrap().status, 401);
+    assert!(error.to_string().contains("the token has expired"), "{error}");
+    let error = Session::builder().token("two words").connect(&ws(&server)).unwrap_err();
+    assert!(error.to_string().contains("one word"), "{error}");
+    let failing = || Err::<String, _>("the backend is asleep");
+    let error = Session::builder().token_provider(failing).connect(&ws(&server)).unwrap_err();
+    assert!(error.to_string().contains("the backend is asleep"), "{error}");
+    // One that is revoked ends too.
+    let session = Session::builder().token(token("anna")).connect(&ws(&server)).unwrap();
+    server.handle.revoke(&Revocation::user("anna"));
+    let error = loop {
+        match session.recv_timeout(DEADLINE) {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.close_reason().unwrap().code(), 4001, "{error}");
+}
+
+#[test]
+fn a_session_is_told_of_the_rooms_that_a_new_token_does_not_allow() {
+    let server = TestServer::start(lasting());
+    let asked = AtomicUsize::new(0);
+    let rooms = json!([{"match": "lobby", "allow": ["join"]}]);
+    let provide = move || {
+        Ok::<_, std::io::Error>(match asked.fetch_add(1, Ordering::SeqCst) {
+            0 => sign(&claims("anna", json!({"exp": now() + 2}))),
+            _ => sign(&claims("anna", json!({"rooms": rooms}))),
+        })
+    };
+    let session = Session::builder().token_provider(provide).connect(&ws(&server)).unwrap();
+    session.join("tea").unwrap();
+    let out = event(&session, |event| matches!(event, Event::Excluded { .. }));
+    assert!(
+        matches!(&out, Event::Excluded { room, code } if room == "tea" && code == "forbidden"),
+        "{out:?}"
+    );
+    assert_eq!(session.publish("tea", &1).unwrap_err().code(), Some("not_member"));
+    assert_eq!(session.join("tea").unwrap_err().code(), Some("forbidden"));
+}
+
+// ---- the program
+
+#[cfg(feature = "cli")]
+mod program {
+    use std::process::{Command, Output};
+
+    use super::*;
+
+    fn run(args: &[&str], token: &str) -> Output {
+        let program = env!("CARGO_BIN_EXE_rusty_socks");
+        let mut command = Command::new(program);
+        command.args(args).env("RUSTY_SOCKS_TOKEN_HMAC_SECRET", SECRET);
+        if !token.is_empty() {
+            command.env("RUSTY_SOCKS_TOKEN", token);
+        }
+        command.stdin(std::process::Stdio::null()).output().unwrap()
+    }
+
+    fn text(bytes: &[u8]) -> String {
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn it_makes_tokens_that_the_server_takes() {
+        let server = TestServer::start(required());
+        let args =
+            ["token", "--user", "anna", "--rooms", "chat.*,lobby", "--allow", "join,publish"];
+        let made = run(&args, "");
+        assert!(made.status.success(), "{}", text(&made.stderr));
+        let token = text(&made.stdout);
+        assert_eq!(token.lines().count(), 1);
+        let mut client = chat(&server, token.trim());
+        assert_eq!(client.welcome["user"], "anna");
+        assert!(client.welcome["token_expires_s"].as_u64().unwrap() > 3500);
+        assert_eq!(code(&mut client, json!({"type": "join", "room": "chat.a"})), "ok");
+        assert_eq!(code(&mut client, json!({"type": "history", "room": "chat.a"})), "forbidden");
+        for (args, told) in [
+            (&["token", "--user", "anna", "--expires", "soon"][..], "--expires soon: must be"),
+            (
+                &["token", "--user", "anna", "--rooms", "a", "--allow", "fly"],
+                "--allow fly: the perm",
+            ),
+            (&["token", "--user", "anna", "--rooms", "a*"], "a claim is missing or malformed"),
+            (&["token"], "--user"),
+        ] {
+            let refused = run(args, "");
+            assert!(!refused.status.success() && refused.stdout.is_empty());
+            let error = text(&refused.stderr);
+            assert!(error.contains(told) && !error.contains(SECRET), "{error}");
+        }
+    }
+
+    #[test]
+    fn it_explains_who_may_do_what() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let rules = "identity = 'required'\n[rooms.'news.*']\njoin = 'users'\n";
+        file.write_all(rules.as_bytes()).unwrap();
+        let mut token = tempfile::NamedTempFile::new().unwrap();
+        let rooms = json!({"rooms": [{"match": "news.*", "allow": ["publish"]}]});
+        token.write_all(sign(&claims("anna", rooms)).as_bytes()).unwrap();
+        let config = file.path().to_str().unwrap();
+        let explain = ["check-config", "--config", config, "--explain", "news.a"];
+        let told = run(&[&explain[..], &["--token", token.path().to_str().unwrap()]].concat(), "");
+        assert_eq!(
+            text(&told.stdout),
+            "anna in news.a, with the token; the rule [rooms.\"news.*\"] holds\n  \
+             join      yes  everyone with a user may\n  \
+             publish   yes  the token grants it for \"news.*\"\n  \
+             history   no   a token must grant it, and none does\n  \
+             presence  no   a token must grant it, and none does\n  \
+             direct    no   a token must grant it, and none does\n",
+            "{}",
+            text(&told.stderr)
+        );
+        let told = text(&run(&explain, "").stdout);
+        assert!(told.starts_with("nobody in news.a: identity is required"), "{told}");
+        assert!(!told.contains("yes"), "{told}");
+        let shown = text(&run(&["check-config", "--config", config], "").stdout);
+        assert!(shown.contains("(set)") && !shown.contains(SECRET), "{shown}");
+        // What is wrong with a token is told, and with which.
+        let bad = run(&["check-config", "--explain", "a", "--token", config], "");
+        assert!(text(&bad.stderr).contains("the token is not a signed JWT"));
+        assert_eq!(bad.status.code(), Some(2));
+    }
+
+    #[test]
+    fn it_connects_with_a_token() {
+        let server = TestServer::start(required());
+        let url = ws(&server);
+        let connect = ["connect", &url, "--wait", "0"];
+        let with = run(&connect, &token("anna"));
+        assert!(with.status.success(), "{}", text(&with.stderr));
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(file, "{}", token("anna")).unwrap();
+        let path = file.path().to_str().unwrap();
+        for raw in [&[][..], &["--raw"]] {
+            let args = [&connect[..], &["--token-file", path], raw].concat();
+            let with = run(&args, "");
+            assert!(with.status.success(), "{}", text(&with.stderr));
+            let args = [&connect[..], &["--token-file", "no/such"], raw].concat();
+            let without = text(&run(&args, "").stderr);
+            assert!(without.contains("cannot read no/such"), "{without}");
+        }
+        let bad = run(&connect, "nonsense");
+        assert_eq!(bad.status.code(), Some(4));
+        assert!(text(&bad.stderr).contains("401"), "{}", text(&bad.stderr));
+    }
 }
 
 // ---- embedders

@@ -18,7 +18,10 @@ use super::{
     keys::{KEYS_MAX, Key},
     token_error::TokenError,
 };
-use crate::{error::Error, metrics::IdentityMetrics};
+use crate::{
+    error::{Error, ErrorKind},
+    metrics::IdentityMetrics,
+};
 
 /// How long the server waits at least before it fetches the keys once more for an unknown `kid`.
 const ASK_INTERVAL: Duration = Duration::from_secs(30);
@@ -65,6 +68,27 @@ impl Jwks {
             .spawn(run)
             .map_err(|error| Error::io("cannot start the thread that fetches keys", error))?;
         Ok(Jwks { shared, ask })
+    }
+
+    /// Has no keys, and fetches none.
+    pub(super) fn empty() -> Jwks {
+        let shared = Fetched {
+            keys: Mutex::new([].into()),
+            ended: Mutex::new(Some(Instant::now())),
+            metrics: Arc::default(),
+        };
+        Jwks { shared: Arc::new(shared), ask: crossbeam_channel::bounded(0).0 }
+    }
+
+    /// Fetches the keys now, and never again.
+    pub(super) fn once(url: &str) -> Result<Jwks, Error> {
+        let keys = fetch(url).map_err(|why| {
+            let text = format!("cannot fetch the keys for tokens from {url}: {why}");
+            Error::new(ErrorKind::System, text)
+        })?;
+        let jwks = Jwks::empty();
+        *jwks.shared.keys.lock() = keys.into();
+        Ok(jwks)
     }
 
     /// Returns the keys as they were last fetched.

@@ -23,8 +23,6 @@ mod authenticator;
 mod policy;
 
 pub(crate) use authenticator::Authenticator;
-#[cfg(feature = "identity")]
-pub use sign::sign;
 pub use {
     grants::Grant,
     permissions::{NotAPermission, Permissions},
@@ -32,4 +30,9 @@ pub use {
     revocations::Revocation,
     subject::Identity,
     token_error::TokenError,
+};
+#[cfg(feature = "identity")]
+pub use {
+    sign::sign,
+    verifier::{check_keys, verify_once},
 };

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use jsonwebtoken::{Validation, errors::ErrorKind};
+use jsonwebtoken::{Validation, errors::ErrorKind as Reason};
 use serde::Deserialize;
 
 use super::{grants, jwks::Jwks, keys::Key, subject::Identity, token_error::TokenError};
 use crate::{
     config::{Config, IdentityMode},
-    error::Error,
+    error::{Error, ErrorKind},
     metrics::IdentityMetrics,
 };
 
@@ -26,6 +26,28 @@ const NAME_BYTES_MAX: usize = 128;
 
 /// The most keys that one token is held against.
 const ATTEMPTS_MAX: usize = 8;
+
+/// Verifies one token with the keys of `config`, whether identity is on or not. Meant for tools:
+/// fetches the keys of `token_jwks_url` each time, which may take seconds.
+///
+/// # Errors
+/// [`ErrorKind::Config`](crate::ErrorKind::Config): a key cannot be used.
+/// [`ErrorKind::System`](crate::ErrorKind::System): the keys could not be fetched.
+/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): the token is refused; the message
+/// says why.
+pub fn verify_once(config: &Config, token: &str) -> Result<Identity, Error> {
+    let verifier = Verifier::with_jwks(config, Jwks::once)?;
+    let refused = |why: TokenError| Error::new(ErrorKind::InvalidInput, why.to_string());
+    verifier.verify(token).map_err(refused)
+}
+
+/// Checks that the keys of `config` can be used. Fetches none.
+///
+/// # Errors
+/// [`ErrorKind::Config`](crate::ErrorKind::Config): a key cannot be used.
+pub fn check_keys(config: &Config) -> Result<(), Error> {
+    Verifier::with_jwks(config, |_| Ok(Jwks::empty())).map(drop)
+}
 
 /// What a verification costs, in microseconds or so: 3 for HS256, and up to 63 for RS256.
 pub(super) const VERIFY_COST: usize = 64;
@@ -59,6 +81,14 @@ impl Verifier {
         if config.identity == IdentityMode::Off {
             return Ok(None);
         }
+        Verifier::with_jwks(config, |url| Jwks::start(url, metrics)).map(Some)
+    }
+
+    /// Makes the verifier of `config`, whether identity is on or not, with keys that `fetch` gets.
+    fn with_jwks(
+        config: &Config,
+        fetch: impl FnOnce(&str) -> Result<Jwks, Error>,
+    ) -> Result<Verifier, Error> {
         let secrets = [&config.token_hmac_secret, &config.token_hmac_secret_previous];
         let set = secrets.iter().filter(|secret| !secret.is_empty());
         let mut keys: Vec<Key> = set.map(|secret| Key::of_secret(secret.reveal())).collect();
@@ -68,10 +98,10 @@ impl Verifier {
         }
         let jwks = match config.token_jwks_url.as_str() {
             "" => None,
-            url => Some(Jwks::start(url, metrics)?),
+            url => Some(fetch(url)?),
         };
         let (audiences, issuer) = (config.token_audience.clone(), config.token_issuer.clone());
-        Ok(Some(Verifier { keys, jwks, audiences, issuer }))
+        Ok(Verifier { keys, jwks, audiences, issuer })
     }
 
     /// Verifies a token: its signature by a key for its algorithm, its times, its audience and its
@@ -82,7 +112,7 @@ impl Verifier {
         }
         let header = jsonwebtoken::decode_header(token).map_err(|error| match error.kind() {
             // An algorithm that is none, such as `none`.
-            ErrorKind::Json(error) if error.to_string().starts_with("unknown variant") => {
+            Reason::Json(error) if error.to_string().starts_with("unknown variant") => {
                 TokenError::Algorithm
             }
             _ => TokenError::Malformed,
@@ -133,21 +163,19 @@ impl Verifier {
     }
 }
 
-fn reason(kind: &ErrorKind) -> TokenError {
+fn reason(kind: &Reason) -> TokenError {
     match kind {
-        ErrorKind::ExpiredSignature => TokenError::Expired,
-        ErrorKind::ImmatureSignature => TokenError::NotYetValid,
-        ErrorKind::InvalidAudience => TokenError::Audience,
-        ErrorKind::InvalidIssuer => TokenError::Issuer,
-        ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => TokenError::Audience,
-        ErrorKind::MissingRequiredClaim(claim) if claim == "iss" => TokenError::Issuer,
-        ErrorKind::MissingRequiredClaim(_)
-        | ErrorKind::InvalidClaimFormat(_)
-        | ErrorKind::Json(_) => TokenError::Claims,
-        ErrorKind::InvalidToken | ErrorKind::Base64(_) | ErrorKind::Utf8(_) => {
-            TokenError::Malformed
+        Reason::ExpiredSignature => TokenError::Expired,
+        Reason::ImmatureSignature => TokenError::NotYetValid,
+        Reason::InvalidAudience => TokenError::Audience,
+        Reason::InvalidIssuer => TokenError::Issuer,
+        Reason::MissingRequiredClaim(claim) if claim == "aud" => TokenError::Audience,
+        Reason::MissingRequiredClaim(claim) if claim == "iss" => TokenError::Issuer,
+        Reason::MissingRequiredClaim(_) | Reason::InvalidClaimFormat(_) | Reason::Json(_) => {
+            TokenError::Claims
         }
-        ErrorKind::InvalidAlgorithm => TokenError::Algorithm,
+        Reason::InvalidToken | Reason::Base64(_) | Reason::Utf8(_) => TokenError::Malformed,
+        Reason::InvalidAlgorithm => TokenError::Algorithm,
         _ => TokenError::Signature,
     }
 }

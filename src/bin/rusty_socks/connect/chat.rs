@@ -37,6 +37,9 @@ const OTHERS_MAX: usize = 1000;
 pub(super) fn run(args: &ConnectArgs, url: &str) -> Result<Exit, Failure> {
     let is_pipe = !io::stdin().is_terminal();
     let mut builder = Session::builder().client(args.client()).request_timeout(ANSWER_TIMEOUT);
+    if let Some(token) = args.token() {
+        builder = builder.token_provider(token);
+    }
     if args.no_reconnect {
         builder = builder.without_reconnect();
     }
