@@ -289,6 +289,11 @@ export class Recovery {
     this.#emit('dropped', { room: name, code });
   }
 
+  /** A new token does not allow this room, and the server has taken us out of it. */
+  excluded(room) {
+    if (this.#tracker.has(room)) this.#dropped(room, { code: 'forbidden' });
+  }
+
   /** The answer to a join of the user's. */
   joined({ room: name, since, presence, sender }, answer) {
     const { wanted, declined } = this.#session;
