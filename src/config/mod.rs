@@ -28,6 +28,7 @@ mod source;
 mod toml_text;
 
 pub(crate) use rooms::RoomRules;
+#[cfg(feature = "identity")]
 pub(crate) use value::HMAC_SECRET_BYTES_MIN;
 pub use {
     keys::{Group, Key},

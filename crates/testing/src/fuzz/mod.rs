@@ -7,6 +7,9 @@ mod head;
 mod extensions;
 mod config;
 mod chat;
+mod token;
 pub mod streams;
 
-pub use {chat::chat, config::config, extensions::extensions, head::head, streams::frames};
+pub use {
+    chat::chat, config::config, extensions::extensions, head::head, streams::frames, token::token,
+};
