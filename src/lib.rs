@@ -227,6 +227,7 @@ mod store;
 mod http;
 pub mod identity;
 mod metrics;
+mod tls;
 pub mod config;
 mod error;
 

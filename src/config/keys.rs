@@ -12,7 +12,7 @@ use super::{
     source::{self, Source},
     value::{
         API_KEY, CLAIM, CLAIM_ITEM, COOKIE, Field, GIB, HMAC_SECRET, HOST, JWKS_URL, Kind, LOG,
-        MIB, ORIGIN, PEM, ROOM, Value,
+        MIB, NETWORK, ORIGIN, PEM, PUBLIC_KEYS, ROOM, Value,
     },
 };
 
@@ -43,6 +43,8 @@ pub enum Group {
     Sessions,
     /// Limits and permissions of one client.
     Clients,
+    /// Certificates.
+    Tls,
     /// Tokens, and who must have one.
     Identity,
     /// The server API and its listener.
@@ -99,6 +101,10 @@ pub(super) static TABLE: &[Key] = &[
 
     key!(Admission, max_conn_per_ip, count("connections", 0, 10_000_000),
         "Connections from one IP address; 0 sets no limit"),
+    key!(Admission, trusted_proxies, Kind::List(NETWORK),
+        "Proxies that are believed about their clients' addresses, comma separated"),
+    key!(Admission, proxy_protocol, Kind::Switch,
+        "Whether each connection begins with a PROXY protocol header"),
     key!(Admission, allowed_origins, Kind::List(ORIGIN),
         "Origins a browser page may connect from, comma separated; empty is its own host, * any"),
     key!(Admission, max_pending_heads, count("sockets", 1, 1_000_000),
@@ -171,13 +177,20 @@ pub(super) static TABLE: &[Key] = &[
     key!(Clients, broadcast, Kind::Switch,
         "Let clients of /ws send to everyone who is connected there"),
 
+    key!(Tls, tls_cert, Kind::Text(PEM),
+        "Certificate chain; with it the port speaks TLS alone"),
+    key!(Tls, tls_key, Kind::Text(PEM),
+        "Private key of the certificate, without a passphrase"),
+    key!(Tls, tls_client_ca, Kind::Text(PEM),
+        "Authorities that must have signed each client's certificate"),
+
     key!(Identity, identity, Kind::Word(&["off", "optional", "required"]),
         "Whether clients say who they are, with a token (JWT)"),
     key!(Identity, token_hmac_secret, Kind::Secret(HMAC_SECRET),
         "Secret of tokens signed with HS256"),
     key!(Identity, token_hmac_secret_previous, Kind::Secret(HMAC_SECRET),
         "The secret before that one, whose tokens are still good"),
-    key!(Identity, token_public_key, Kind::Secret(PEM),
+    key!(Identity, token_public_key, Kind::Secret(PUBLIC_KEYS),
         "Public keys of tokens signed with RS256, ES256 or EdDSA, in PEM"),
     key!(Identity, token_jwks_url, Kind::Text(JWKS_URL),
         "Address of the issuer's public keys (JWKS)"),
@@ -348,6 +361,7 @@ impl Group {
             Group::Rooms => "Rooms and history",
             Group::Sessions => "Slow clients and sessions",
             Group::Clients => "Clients",
+            Group::Tls => "TLS",
             Group::Identity => "Identity",
             Group::Admin => "The server API",
             Group::Logging => "Logging",
@@ -375,8 +389,8 @@ mod tests {
         outermost
             .filter(|line| !line.starts_with([' ', '}', ']', ')']))
             .filter_map(|line| Some(line.split_once(':')?.0.to_string()))
-            // Rules for rooms can only be set in the file.
-            .filter(|field| field != "rooms")
+            // Rules for rooms and further certificates can only be set in the file.
+            .filter(|field| !["rooms", "tls"].contains(&field.as_str()))
             .collect()
     }
 

@@ -4,9 +4,11 @@
 //! environment and flags. [`Config::validate`] checks both. The files, in reading order:
 //!
 //! - `settings.rs`: the settings and their defaults; `words.rs`: those that are one of a few words;
+//!   `tables.rs`: those that are tables of the file;
 //!   `judge.rs`: their ranges, and the rules
 //!   between them;
-//! - `rooms.rs`: rules for some rooms, which only the file can set;
+//! - `rooms.rs`: rules for some rooms, which only the file can set; `tls_pairs.rs`: further
+//!   certificates, likewise;
 //! - `keys.rs`: one table with a row for each setting, from which the file keys, the variables, the
 //!   flags, the help text and the range checks all come;
 //! - `secret.rs`: texts that are not shown, and may be read from files of their own;
@@ -16,11 +18,13 @@
 //!   the file).
 
 mod words;
+mod tables;
 mod settings;
 mod secret;
 mod value;
 mod keys;
 mod rooms;
+mod tls_pairs;
 mod judge;
 mod load;
 mod nearest;
@@ -34,7 +38,8 @@ pub use {
     keys::{Group, Key},
     load::Loaded,
     secret::Secret,
-    settings::{Config, RoomRule},
+    settings::Config,
     source::Source,
+    tables::{RoomRule, TlsPair},
     words::{Access, Compression, IdentityMode, LogFormat, Overflow},
 };

@@ -13,8 +13,9 @@
 use super::{
     keys::Key,
     nearest::nearest,
-    settings::{Config, RoomRule},
+    settings::Config,
     source::{Source, told},
+    tables::RoomRule,
     toml_text::{line_at, with_article},
     value::{Field, Kind, ROOM, Value},
     words::{Access, IdentityMode, Overflow},

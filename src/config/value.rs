@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use log::LevelFilter;
 
 use super::{
@@ -323,6 +324,11 @@ pub(super) const ROOM: Rule = Rule {
     legal: |room| room.len() <= 128 && !room.contains(|c: char| c.is_control() || c == '*'),
 };
 
+pub(super) const PEM: Rule = Rule {
+    range: "the path of a PEM file, or empty",
+    legal: |path| path.len() <= 4096 && !path.contains(char::is_control),
+};
+
 /// The shortest secret of an HMAC, in bytes (RFC 7518, 3.2).
 pub(crate) const HMAC_SECRET_BYTES_MIN: usize = 32;
 
@@ -332,7 +338,7 @@ pub(super) const HMAC_SECRET: Rule = Rule {
 };
 
 /// Keys in PEM. Whether they are keys is seen where they are read.
-pub(super) const PEM: Rule = Rule {
+pub(super) const PUBLIC_KEYS: Rule = Rule {
     range: "PEM that begins with -----BEGIN, or empty",
     legal: |text| text.is_empty() || text.trim_start().starts_with("-----BEGIN"),
 };
@@ -399,6 +405,11 @@ pub(super) const ORIGIN: Rule = Rule {
             None => origin == "null" || origin == "*",
         }
     },
+};
+
+pub(super) const NETWORK: Rule = Rule {
+    range: "addresses, or networks as address/bits",
+    legal: |entry| entry.parse::<IpAddr>().is_ok() || entry.parse::<IpNet>().is_ok(),
 };
 
 pub(super) const LOG: Rule = Rule {

@@ -1,6 +1,6 @@
 //! Identity: who a client is, what it may do, and for how long.
 //!
-//! A [`Verifier`](verifier) turns a token (a JWT, RFC 7519) into an [`Identity`]: the user, the end
+//! The verifier turns a token (a JWT, RFC 7519) into an [`Identity`]: the user, the end
 //! of the token, and what the token grants. [`Permissions`] say what an identity may do in one
 //! room; the handler decides them, and the hub remembers them for each membership, so that a
 //! message costs no look-up. The verifier needs the cargo feature `identity`; without it, a handler

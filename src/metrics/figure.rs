@@ -3,7 +3,7 @@
 /// The description of one figure of `/stats`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Figure {
-    /// The name in `/stats`, which is also the field in [`Snapshot`].
+    /// The name in `/stats`, which is also the field in [`Snapshot`](crate::Snapshot).
     pub name: &'static str,
     /// Whether the figure is a gauge or a counter.
     pub kind: FigureKind,

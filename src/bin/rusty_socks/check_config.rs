@@ -8,7 +8,7 @@ use std::{
 
 use clap::{Arg, ArgMatches, value_parser};
 use rusty_socks::{
-    Config, Error, Identity, Permissions, RoomName,
+    Config, Error, Identity, Permissions, RoomName, Server,
     config::{Access, IdentityMode, Loaded, RoomRule},
     identity,
 };
@@ -33,7 +33,8 @@ pub(crate) fn args() -> [Arg; 2] {
 /// Prints the table, or what holds in one room. A bad configuration never comes here: loading it
 /// has already failed.
 pub(crate) fn run(loaded: Loaded, args: &ArgMatches) -> Result<Exit, Error> {
-    identity::check_keys(&loaded.config)?;
+    // The files that it names must be good too.
+    Server::builder().config(loaded.config.clone()).check()?;
     if let Some(room) = args.get_one::<String>("explain") {
         let token = args.get_one::<PathBuf>("token").map(PathBuf::as_path);
         let text = explain(&loaded.config, room, token)?;
@@ -101,11 +102,15 @@ fn table(loaded: &Loaded) -> String {
     let rows = loaded.entries().map(|(key, source)| {
         [key.name().into(), key.show(&loaded.config), key.unit().into(), source.to_string()]
     });
-    // The rules for rooms come from the file as a whole.
+    // The rules for rooms come from the file as a whole, and so do further certificates.
     let rules_from = loaded.source("rooms").map(ToString::to_string).unwrap_or_default();
     let rules = loaded.config.rooms.iter().flat_map(RoomRule::entries);
     let rules = rules.map(|[name, value, unit]| [name, value, unit, rules_from.clone()]);
-    let rows: Vec<[String; 4]> = [header].into_iter().chain(rows).chain(rules).collect();
+    let pairs_from = loaded.source("tls").map(ToString::to_string).unwrap_or_default();
+    let pairs = loaded.config.tls_entries().into_iter();
+    let pairs = pairs.map(|[name, value]| [name, value, String::new(), pairs_from.clone()]);
+    let rows: Vec<[String; 4]> =
+        [header].into_iter().chain(rows).chain(rules).chain(pairs).collect();
     let width =
         |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths = [width(0), width(1), width(2)];
