@@ -24,6 +24,7 @@ use crate::{
     },
     http::{page::StaticPage, proxies::TrustedProxies},
     hub::{Hub, clock::Clock, mailbox::Mailboxes},
+    identity::Authenticator,
     metrics::{
         Gauges, Health, Metrics, Now, Readiness, Snapshot, WorkerGauges,
         prometheus::{self, Extra},
@@ -76,6 +77,7 @@ impl Shared {
         routes: Vec<Route>,
         pages: Vec<StaticPage>,
         admin: Option<Box<dyn AdminHandler>>,
+        authenticator: Authenticator,
         mailboxes: Mailboxes,
         clock: Clock,
         tls: Option<Arc<Tls>>,
@@ -83,7 +85,7 @@ impl Shared {
         Shared {
             routes,
             pages,
-            hub: Arc::new(Hub::new(&config, mailboxes.clone(), clock)),
+            hub: Arc::new(Hub::new(&config, authenticator, mailboxes.clone(), clock)),
             admission: Admission::new(config.max_conn, config.max_queued_tasks, mailboxes),
             metrics: Metrics::new(config.thread_pool_size),
             tls,
@@ -173,6 +175,7 @@ impl Shared {
                 .filter_map(|route| route.jobs.as_ref())
                 .map(JobPool::queued)
                 .sum(),
+            revocations: self.hub.authenticator.revocations(),
         };
         let workers = workers.map(|worker| WorkerGauges {
             sockets: sockets(worker),
@@ -186,6 +189,9 @@ impl Shared {
             gauges,
             sessions: &self.hub.sessions.metrics,
             rooms: &self.hub.rooms.metrics,
+            identity: self.hub.authenticator.metrics(),
+            tokens_refused: self.hub.authenticator.refused(),
+            forbidden: self.hub.forbidden(),
         };
         self.metrics.snapshot(now, workers.collect())
     }

@@ -28,6 +28,7 @@ use crate::{
         clock::Clock,
         mailbox::{Letter, MailboxBounds, MailboxReceiver, Mailboxes},
     },
+    identity::Authenticator,
     pool::{
         acceptor::{Acceptor, Door, HANDOFF_MAX},
         jobs::JobPool,
@@ -180,8 +181,10 @@ impl Builder {
         }
         let bounds = MailboxBounds { letters_max: config.mailbox, bytes_max: config.mailbox_bytes };
         let (mailboxes, inboxes) = Mailboxes::new(wakers, bounds);
+        let authenticator = Authenticator::new(&config)?;
         let tls = Tls::load(&config)?.map(Arc::new);
-        let shared = Shared::new(config, routes, pages, admin, mailboxes, clock, tls);
+        let shared =
+            Shared::new(config, routes, pages, admin, authenticator, mailboxes, clock, tls);
         let shared = Arc::new(shared);
         let (arrivals, workers) = staff(&shared, polls, inboxes);
         Ok(Parts { shared, workers, arrivals })

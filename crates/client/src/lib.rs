@@ -108,6 +108,7 @@
 //! ```
 
 mod target;
+mod token;
 mod handshake;
 mod received;
 mod shared;
