@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use rusty_socks_client::Target;
+use rusty_socks_client::{Target, TlsConnector};
 use rusty_socks_ws::client_handshake::ClientRequest;
 
 use super::{
@@ -43,6 +43,8 @@ const TRIAL_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Plan {
     pub(crate) target: Target,
+    /// Whom to trust, where the address asks for TLS.
+    pub(crate) tls: Option<TlsConnector>,
     /// Unspecified until the plan is resolved.
     pub(crate) address: SocketAddr,
     /// Whether that may be another machine.
@@ -226,6 +228,8 @@ impl Plan {
     ) -> Result<Plan, String> {
         let target = target(url, path)?;
         let request = request::request(&target, common.origin.iter().chain(&common.headers))?;
+        let tls = target.is_secure().then(|| common.tls.options().connector());
+        let tls = tls.transpose().map_err(|error| error.to_string())?;
         let threads = match (common.threads, &mode) {
             (Some(threads), _) => threads as usize,
             (None, Mode::Storm { .. } | Mode::Idle { .. }) => 1,
@@ -238,6 +242,7 @@ impl Plan {
         };
         Ok(Plan {
             target,
+            tls,
             address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
             allow_remote: common.allow_remote,
             sources: common.source,

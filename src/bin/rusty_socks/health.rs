@@ -8,8 +8,11 @@ use std::{
 };
 
 use rusty_socks::{Config, Error, config::Loaded};
-use rusty_socks_client::{self as client, Target};
-use rusty_socks_load::http_get::{self, HttpAnswer};
+use rusty_socks_client::{self as client, Target, TlsConnector, TlsOptions};
+use rusty_socks_load::{
+    TlsArgs,
+    http_get::{self, HttpAnswer},
+};
 
 use crate::exit::{Exit, PREFIX, say};
 
@@ -26,16 +29,24 @@ const PATH: &str = "/health";
 /// Asks `url`, or else the address that `configured` tells, and prints the body of the answer.
 pub(crate) fn run(
     url: Option<&str>,
+    tls: &TlsArgs,
     configured: impl FnOnce() -> Result<Loaded, Error>,
 ) -> Result<Exit, Error> {
-    let target = match url {
+    let (target, options) = match url {
         Some(url) => {
-            Target::parse_for(url, PATH).map_err(|error| Error::config(format!("--url {error}")))?
+            let target = Target::parse_for(url, PATH);
+            let target = target.map_err(|error| Error::config(format!("--url {error}")))?;
+            (target, tls.options())
         }
-        None => configured_target(&configured()?.config)?,
+        // The certificate is for the name that clients know, and not for the loopback. Whoever may
+        // listen on the port there can do more than show a wrong one.
+        None => (configured_target(&configured()?.config)?, TlsOptions::default().insecure()),
     };
-    let url = format!("http://{}{}", target.authority(), target.path());
-    let answer = match ask(&target) {
+    let scheme = if target.is_secure() { "https" } else { "http" };
+    let url = format!("{scheme}://{}{}", target.authority(), target.path());
+    let connector = target.is_secure().then(|| options.connector()).transpose();
+    let connector = connector.map_err(|error| Error::config(format!("--ca {error}")))?;
+    let answer = match ask(&target, connector.as_ref()) {
         Ok(answer) => answer,
         Err(reason) => {
             say(&format!("{PREFIX}cannot ask {url}: {reason}"));
@@ -78,11 +89,13 @@ fn configured_target(config: &Config) -> Result<Target, Error> {
         }
         Err(_) => format!("{}:{}", config.host, config.port),
     };
-    Target::parse_for(&address, PATH).map_err(|error| Error::config(format!("host = {error}")))
+    let target = Target::parse_for(&address, PATH);
+    let target = target.map_err(|error| Error::config(format!("host = {error}")))?;
+    Ok(target.secured(config.has_tls()))
 }
 
 /// The answer, or what to tell of its absence: the address and port that were tried among it.
-fn ask(target: &Target) -> Result<HttpAnswer, String> {
+fn ask(target: &Target, tls: Option<&TlsConnector>) -> Result<HttpAnswer, String> {
     let deadline = Instant::now() + TIMEOUT;
     // What the URL is was said already; its cause has the addresses that were tried.
     let cause = |error: client::Error| match error.source() {
@@ -91,16 +104,15 @@ fn ask(target: &Target) -> Result<HttpAnswer, String> {
     };
     let stream = target.dial(deadline).map_err(cause)?;
     let peer = stream.peer_addr();
-    let (authority, path) = (target.authority(), target.path());
-    http_get::get(stream, &authority, path, ANSWER_BYTES_MAX, deadline).map_err(
-        |error| match peer {
+    http_get::get(stream, target, tls, target.path(), ANSWER_BYTES_MAX, deadline).map_err(|error| {
+        match peer {
             Ok(peer) if error.kind() == io::ErrorKind::TimedOut => {
                 format!("{peer} gave no answer within {} s", TIMEOUT.as_secs())
             }
             Ok(peer) => format!("{peer}: {error}"),
             Err(_) => error.to_string(),
-        },
-    )
+        }
+    })
 }
 
 #[cfg(test)]
