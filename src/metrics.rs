@@ -3,6 +3,7 @@
 //! [`ServerHandle::stats`]: crate::ServerHandle::stats
 
 mod distribution;
+mod refused;
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +21,7 @@ use serde::Serialize;
 
 pub use distribution::Quantiles;
 pub(crate) use distribution::Timing;
+pub(crate) use refused::Refused;
 
 /// A count that only grows. One thread writes it; any thread may read it.
 #[derive(Debug, Default)]
@@ -43,58 +45,6 @@ impl Counter {
 
     pub(crate) fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// The reason of a refusal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refused {
-    /// All permits are in use and the line is full.
-    Full,
-    /// The upgrade waited in line for longer than `queue_timeout`.
-    QueueTimeout,
-    /// The server is draining.
-    Draining,
-    /// `max_pending_heads` sockets have not sent their request head.
-    PendingHeads,
-    /// The address already has `max_conn_per_ip` connections.
-    PerIp,
-    /// The origin of the request is not allowed.
-    Origin,
-    /// The handler refused the upgrade.
-    Handler,
-    /// The request or the upgrade is malformed.
-    BadRequest,
-    /// The request head did not arrive within `handshake_timeout`.
-    HeadTimeout,
-}
-
-impl Refused {
-    const ALL: [Refused; 9] = [
-        Refused::Full,
-        Refused::QueueTimeout,
-        Refused::Draining,
-        Refused::PendingHeads,
-        Refused::PerIp,
-        Refused::Origin,
-        Refused::Handler,
-        Refused::BadRequest,
-        Refused::HeadTimeout,
-    ];
-
-    /// Returns the stable name in `/stats` and in the body of the answer.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Refused::Full => "full",
-            Refused::QueueTimeout => "queue_timeout",
-            Refused::Draining => "draining",
-            Refused::PendingHeads => "pending_heads",
-            Refused::PerIp => "per_ip",
-            Refused::Origin => "origin",
-            Refused::Handler => "handler",
-            Refused::BadRequest => "bad_request",
-            Refused::HeadTimeout => "head_timeout",
-        }
     }
 }
 

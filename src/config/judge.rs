@@ -31,6 +31,11 @@ impl Config {
                 self.ping.as_secs_f64(),
             ));
         }
+        if self.proxy_protocol && self.trusted_proxies.is_empty() {
+            warnings.push(
+                "proxy_protocol is on, but trusted_proxies is empty: no header is believed".into(),
+            );
+        }
         warnings
     }
 
@@ -182,12 +187,30 @@ mod tests {
     fn an_origin_is_what_a_browser_sends() {
         let with =
             |origin: &str| Config { allowed_origins: vec![origin.into()], ..Config::default() };
-        for legal in ["https://example.com", "http://localhost:8080", "http://[::1]:80", "null"] {
+        for legal in
+            ["https://example.com", "http://localhost:8080", "http://[::1]:80", "null", "*"]
+        {
             with(legal).validate().unwrap();
         }
-        for illegal in ["", "*", "example.com", "https://example.com/", "https://", "a://b c"] {
+        for illegal in
+            ["", "*.example", "example.com", "https://example.com/", "https://", "a://b c"]
+        {
             assert!(complaint(with(illegal)).starts_with("allowed_origins = "), "{illegal}");
         }
+    }
+
+    #[test]
+    fn a_proxy_is_an_address_or_a_network() {
+        let with =
+            |entry: &str| Config { trusted_proxies: vec![entry.into()], ..Config::default() };
+        for legal in ["10.0.0.1", "10.0.0.0/8", "::1", "fd00::/8"] {
+            with(legal).validate().unwrap();
+        }
+        for illegal in ["", "localhost", "10.0.0.0/33", "10.0.0.1:80", "[::1]", "10.0.0.0/ 8"] {
+            assert!(complaint(with(illegal)).starts_with("trusted_proxies = "), "{illegal}");
+        }
+        let unheard = Config { proxy_protocol: true, ..Config::default() };
+        assert!(unheard.warnings()[0].starts_with("proxy_protocol is on"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::{
     nearest::nearest,
     settings::Config,
     source::{self, Source},
-    value::{Field, GIB, HOST, Kind, LOG, MIB, ORIGIN, PEM, ROOM, Value},
+    value::{Field, GIB, HOST, Kind, LOG, MIB, NETWORK, ORIGIN, PEM, ROOM, Value},
 };
 
 /// One setting: its names, help and range, and access to its field.
@@ -94,8 +94,12 @@ pub(super) static TABLE: &[Key] = &[
 
     key!(Admission, max_conn_per_ip, count("connections", 0, 10_000_000),
         "Connections from one IP address; 0 sets no limit"),
+    key!(Admission, trusted_proxies, Kind::List(NETWORK),
+        "Proxies that are believed about their clients' addresses, comma separated"),
+    key!(Admission, proxy_protocol, Kind::Switch,
+        "Whether each connection begins with a PROXY protocol header"),
     key!(Admission, allowed_origins, Kind::List(ORIGIN),
-        "Origins a browser page may connect from, comma separated; empty allows any"),
+        "Origins a browser page may connect from, comma separated; empty is its own host, * any"),
     key!(Admission, max_pending_heads, count("sockets", 1, 1_000_000),
         "Sockets whose request head has not arrived yet; beyond it a canned 503"),
     key!(Admission, max_lingering, count("sockets", 0, 1_000_000),

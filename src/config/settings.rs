@@ -74,11 +74,32 @@ pub struct Config {
     /// Unit: connections. Default: 0. Range: 0 to 10000000.
     pub max_conn_per_ip: usize,
 
-    /// Origins a browser page may connect from, such as `https://example.com`; empty allows any.
+    /// Proxies whose word about their clients' addresses is taken: addresses, or networks such as
+    /// `10.0.0.0/8`.
     ///
+    /// Behind them the client is the last address in `X-Forwarded-For` that is not itself a
+    /// trusted proxy's, or the one in the header of [`proxy_protocol`](Config::proxy_protocol).
+    /// Limits by address, logs and handlers see that one. From anybody else these headers are
+    /// ignored, because anybody can write them. The proxies themselves have no limit by address.
+    ///
+    /// Default: empty. Range: addresses, or networks as address/bits.
+    pub trusted_proxies: Vec<String>,
+
+    /// Whether each connection begins with a header of the PROXY protocol, version 1 or 2.
+    ///
+    /// A connection without one is refused. What the header says is believed only from
+    /// [`trusted_proxies`](Config::trusted_proxies).
+    ///
+    /// Default: false. Range: true or false.
+    pub proxy_protocol: bool,
+
+    /// Origins a browser page may connect from, such as `https://example.com`; `*` allows any.
+    ///
+    /// Empty allows pages of the host and port that they connect to, and pages of `localhost` to
+    /// connect to `localhost`. A client that sends no `Origin` is not a browser, and always may.
     /// Comma separated in the environment and in flags, a list or such a string in the file.
     ///
-    /// Default: empty. Range: scheme://host or scheme://host:port or null, without a path.
+    /// Default: empty. Range: scheme://host or scheme://host:port or null, without a path, or *.
     pub allowed_origins: Vec<String>,
 
     /// Sockets whose request head has not arrived yet. Beyond it the acceptor itself answers
@@ -376,6 +397,8 @@ impl Default for Config {
             thread_pool_size: 4,
             max_queued_tasks: 1000,
             max_conn_per_ip: 0,
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
             allowed_origins: Vec::new(),
             max_pending_heads: 4096,
             max_lingering: 1024,

@@ -3,8 +3,13 @@
 //! All sources have text in common, so each kind has one parser. For the file there is one check
 //! before it: the value must have the TOML type of its kind.
 
-use std::{fmt, net::Ipv6Addr, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+    time::Duration,
+};
 
+use ipnet::IpNet;
 use log::LevelFilter;
 
 use super::settings::{Compression, LogFormat, Overflow};
@@ -295,7 +300,7 @@ pub(super) const PEM: Rule = Rule {
 };
 
 pub(super) const ORIGIN: Rule = Rule {
-    range: "scheme://host or scheme://host:port or null, without a path",
+    range: "scheme://host or scheme://host:port or null, without a path, or *",
     legal: |origin| {
         let strange = |c: char| c.is_whitespace() || c.is_control() || "/,*".contains(c);
         match origin.split_once("://") {
@@ -305,9 +310,14 @@ pub(super) const ORIGIN: Rule = Rule {
                     && !scheme.contains(strange)
                     && !host.contains(strange)
             }
-            None => origin == "null",
+            None => origin == "null" || origin == "*",
         }
     },
+};
+
+pub(super) const NETWORK: Rule = Rule {
+    range: "addresses, or networks as address/bits",
+    legal: |entry| entry.parse::<IpAddr>().is_ok() || entry.parse::<IpNet>().is_ok(),
 };
 
 pub(super) const LOG: Rule = Rule {

@@ -131,7 +131,8 @@ impl<'b> Request<'b> {
         self.values(name).next()
     }
 
-    /// Returns the address of the socket's peer, which may be a proxy.
+    /// Returns the address of the client: the socket's peer, or the one that a proxy named
+    /// which is in `trusted_proxies`. The port is 0 if the proxy told none.
     pub fn remote_addr(&self) -> Option<std::net::SocketAddr> {
         self.remote
     }
@@ -143,7 +144,7 @@ impl<'b> Request<'b> {
     }
 
     /// Returns every header of this name.
-    pub(crate) fn values(&self, name: &str) -> impl Iterator<Item = &'b str> {
+    pub(crate) fn values(&self, name: &str) -> impl DoubleEndedIterator<Item = &'b str> {
         self.headers.values(name)
     }
 

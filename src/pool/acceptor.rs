@@ -76,8 +76,13 @@ impl Acceptor {
     fn take(&self, stream: TcpStream, remote: SocketAddr) -> io::Result<()> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
-        let Ok(ip_token) = self.shared.per_ip.take(remote.ip()) else {
-            return self.refuse(Refused::PerIp, stream, remote);
+        // Whose connection a proxy's is shows in what it sends.
+        let ip_token = match self.shared.trusted_proxies.contains(remote.ip()) {
+            true => None,
+            false => match self.shared.per_ip.take(remote.ip()) {
+                Ok(token) => token,
+                Err(()) => return self.refuse(Refused::PerIp, stream, remote),
+            },
         };
         let Some(token) = self.shared.pending_heads.take() else {
             return self.refuse(Refused::PendingHeads, stream, remote);

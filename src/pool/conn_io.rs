@@ -114,6 +114,17 @@ impl ConnIo {
         self.id.slot as usize
     }
 
+    /// Makes `client` the address of this connection, which a trusted proxy opened for it. `Err` if
+    /// that address has as many connections as it may.
+    pub(super) fn set_client(&mut self, client: SocketAddr, cx: &WorkerCtx) -> Result<(), ()> {
+        let shared = &cx.shared;
+        self.remote = client;
+        if !shared.trusted_proxies.contains(client.ip()) {
+            self._ip_token = shared.per_ip.take(client.ip())?.map(Box::new);
+        }
+        Ok(())
+    }
+
     /// Makes `wait` from now the one deadline of this connection.
     pub(super) fn set_deadline(&mut self, wait: Duration, cx: &mut WorkerCtx) {
         let at = cx.after(wait);

@@ -21,7 +21,9 @@ pub(crate) mod memory;
 #[cfg(test)]
 mod harness;
 mod head;
+mod proxy_header;
 pub(crate) mod admission;
+mod upgrade;
 mod open;
 mod dispatch;
 mod inline_conn;

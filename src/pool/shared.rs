@@ -17,7 +17,7 @@ use super::{
 use crate::{
     config::Config,
     handler::erased::DynHandler,
-    http::page::StaticPage,
+    http::{page::StaticPage, proxies::TrustedProxies},
     hub::{Hub, clock::Clock, mailbox::Mailboxes},
     metrics::{Gauges, Health, Metrics, Now, Snapshot, WorkerGauges},
     tls::Tls,
@@ -38,6 +38,7 @@ pub(crate) struct Shared {
     /// Refused sockets that stay for a moment so that the client can read why.
     pub(crate) lingering: Arc<Bound>,
     pub(crate) per_ip: Arc<PerIp>,
+    pub(crate) trusted_proxies: TrustedProxies,
     /// Open sockets of each worker; the acceptor gives the next one to the worker with the fewest.
     pub(crate) sockets: Box<[AtomicUsize]>,
     pub(crate) draining: AtomicBool,
@@ -72,6 +73,7 @@ impl Shared {
             pending_heads: Bound::new(config.max_pending_heads),
             lingering: Bound::new(config.max_lingering),
             per_ip: PerIp::new(config.max_conn_per_ip),
+            trusted_proxies: TrustedProxies::new(&config.trusted_proxies),
             sockets: (0..config.thread_pool_size).map(|_| AtomicUsize::new(0)).collect(),
             draining: AtomicBool::new(false),
             started: Instant::now(),

@@ -83,7 +83,9 @@ impl Target {
                 "wss" | "https" => {
                     return refuse("TLS is needed for wss:// and https://, and is not built in");
                 }
-                _ => return refuse("the scheme must be ws://, wss:// or http(s)://, or left out"),
+                _ => {
+                    return refuse("the scheme must be ws:// or http:// (wss://, https:// for TLS)");
+                }
             },
         };
         // Nobody who types `::1` means the port 1.

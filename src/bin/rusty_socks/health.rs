@@ -23,6 +23,10 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// More than any health report holds. A stranger on the port must not fill the memory.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
+/// The header that a server with `proxy_protocol` expects in front: version 2, command LOCAL, which
+/// means that the connection is nobody else's.
+const PROXY_LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+
 /// The route that is asked where the address names none.
 const PATH: &str = "/health";
 
@@ -32,21 +36,25 @@ pub(crate) fn run(
     tls: &TlsArgs,
     configured: impl FnOnce() -> Result<Loaded, Error>,
 ) -> Result<Exit, Error> {
-    let (target, options) = match url {
+    let (target, options, preamble) = match url {
         Some(url) => {
             let target = Target::parse_for(url, PATH);
             let target = target.map_err(|error| Error::config(format!("--url {error}")))?;
-            (target, tls.options())
+            (target, tls.options(), &b""[..])
         }
-        // The certificate is for the name that clients know, and not for the loopback. Whoever may
-        // listen on the port there can do more than show a wrong one.
-        None => (configured_target(&configured()?.config)?, TlsOptions::default().insecure()),
+        None => {
+            let config = configured()?.config;
+            let preamble = if config.proxy_protocol { PROXY_LOCAL } else { b"" };
+            // The certificate is for the name that clients know, and not for the loopback. Whoever
+            // may listen on the port there can do more than show a wrong one.
+            (configured_target(&config)?, TlsOptions::default().insecure(), preamble)
+        }
     };
     let scheme = if target.is_secure() { "https" } else { "http" };
     let url = format!("{scheme}://{}{}", target.authority(), target.path());
     let connector = target.is_secure().then(|| options.connector()).transpose();
     let connector = connector.map_err(|error| Error::config(format!("--ca {error}")))?;
-    let answer = match ask(&target, connector.as_ref()) {
+    let answer = match ask(&target, connector.as_ref(), preamble) {
         Ok(answer) => answer,
         Err(reason) => {
             say(&format!("{PREFIX}cannot ask {url}: {reason}"));
@@ -95,15 +103,16 @@ fn configured_target(config: &Config) -> Result<Target, Error> {
 }
 
 /// The answer, or what to tell of its absence: the address and port that were tried among it.
-fn ask(target: &Target, tls: Option<&TlsConnector>) -> Result<HttpAnswer, String> {
+fn ask(target: &Target, tls: Option<&TlsConnector>, preamble: &[u8]) -> Result<HttpAnswer, String> {
     let deadline = Instant::now() + TIMEOUT;
     // What the URL is was said already; its cause has the addresses that were tried.
     let cause = |error: client::Error| match error.source() {
         Some(cause) => cause.to_string(),
         None => error.to_string(),
     };
-    let stream = target.dial(deadline).map_err(cause)?;
+    let mut stream = target.dial(deadline).map_err(cause)?;
     let peer = stream.peer_addr();
+    stream.write_all(preamble).map_err(|error| error.to_string())?;
     http_get::get(stream, target, tls, target.path(), ANSWER_BYTES_MAX, deadline).map_err(|error| {
         match peer {
             Ok(peer) if error.kind() == io::ErrorKind::TimedOut => {
