@@ -101,8 +101,8 @@ impl Asking {
 
 impl Waiting {
     /// Opens the connection if a permit was set aside for it.
-    pub(super) fn go_on(self: Box<Waiting>, io: &mut ConnIo, cx: &mut WorkerCtx) -> Next {
-        let Waiting { ticket, request, since } = *self;
+    pub(super) fn go_on(self, io: &mut ConnIo, cx: &mut WorkerCtx) -> Next {
+        let Waiting { ticket, request, since } = self;
         match ticket.claim() {
             Ok(permit) => {
                 let waited_ms = Some(cx.now.saturating_sub(since));

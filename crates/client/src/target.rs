@@ -84,7 +84,9 @@ impl Target {
                     return refuse("TLS is needed for wss:// and https://, and is not built in");
                 }
                 _ => {
-                    return refuse("the scheme must be ws:// or http:// (wss://, https:// for TLS)");
+                    return refuse(
+                        "the scheme must be ws:// or http:// (wss://, https:// for TLS)",
+                    );
                 }
             },
         };
