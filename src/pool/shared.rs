@@ -23,8 +23,7 @@ use crate::{
         erased::DynHandler,
     },
     http::{page::StaticPage, proxies::TrustedProxies},
-    hub::{Hub, clock::Clock, mailbox::Mailboxes},
-    identity::Authenticator,
+    hub::{Hub, mailbox::Mailboxes},
     metrics::{
         Gauges, Health, Metrics, Now, Readiness, Snapshot, WorkerGauges,
         prometheus::{self, Extra},
@@ -77,15 +76,14 @@ impl Shared {
         routes: Vec<Route>,
         pages: Vec<StaticPage>,
         admin: Option<Box<dyn AdminHandler>>,
-        authenticator: Authenticator,
+        hub: Hub,
         mailboxes: Mailboxes,
-        clock: Clock,
         tls: Option<Arc<Tls>>,
     ) -> Shared {
         Shared {
             routes,
             pages,
-            hub: Arc::new(Hub::new(&config, authenticator, mailboxes.clone(), clock)),
+            hub: Arc::new(hub),
             admission: Admission::new(config.max_conn, config.max_queued_tasks, mailboxes),
             metrics: Metrics::new(config.thread_pool_size),
             tls,

@@ -25,6 +25,7 @@ use crate::{
     handler::{AdminHandler, IntoService},
     http::{page::StaticPage, router::RESERVED_PATHS},
     hub::{
+        Hub,
         clock::Clock,
         mailbox::{Letter, MailboxBounds, MailboxReceiver, Mailboxes},
     },
@@ -183,9 +184,8 @@ impl Builder {
         let (mailboxes, inboxes) = Mailboxes::new(wakers, bounds);
         let authenticator = Authenticator::new(&config)?;
         let tls = Tls::load(&config)?.map(Arc::new);
-        let shared =
-            Shared::new(config, routes, pages, admin, authenticator, mailboxes, clock, tls);
-        let shared = Arc::new(shared);
+        let hub = Hub::new(&config, authenticator, mailboxes.clone(), clock);
+        let shared = Arc::new(Shared::new(config, routes, pages, admin, hub, mailboxes, tls));
         let (arrivals, workers) = staff(&shared, polls, inboxes);
         Ok(Parts { shared, workers, arrivals })
     }
