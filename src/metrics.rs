@@ -285,6 +285,8 @@ figures! {
         sessions_evicted_trivial,
         /// Direct messages accepted.
         directs,
+        /// Direct messages refused because their receiver reads and was behind.
+        directs_refused,
         /// Messages with a known id, which were not published again.
         repeats,
         /// Presence notices with several changes at once.
@@ -322,9 +324,11 @@ figures! {
         /// Times a worker ran 100 ms later than it meant to, or took that long for one turn. The
         /// deadlines of its clients move by that time.
         stalls,
-        /// Times the server stopped reading a socket until the deliveries that its client caused
-        /// were made.
+        /// Times the server stopped reading a socket until what its client had sent was delivered.
         publish_pauses,
+        /// Times a sender was held, because a client that reads was behind with what the sender had
+        /// sent.
+        sender_holds,
         /// Times a worker stopped reading its sockets because a mailbox was behind.
         pressure_pauses,
         /// Connections closed because their client was too slow.

@@ -208,9 +208,7 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         message: impl Into<Publication<'m>>,
     ) -> Reply<'_, S, Published, M> {
         let outcome = self.conn.hub().direct(self.sender(), to, &message.into());
-        if outcome.is_ok_and(|published| published.behind) {
-            self.conn.on_backpressure();
-        }
+        self.slow_down(outcome.is_ok_and(|published| published.behind));
         self.reply(outcome)
     }
 

@@ -16,6 +16,9 @@ pub enum RoomError {
     TooManyMemberships,
     /// A worker's mailbox is full. Nothing was stored, and nobody joined. Try again later.
     Overloaded,
+    /// The client reads slower than it is sent direct messages, and too many wait for it already.
+    /// Try again later.
+    ClientBehind,
     /// No client has this id, or its session has ended.
     NoSuchClient,
     /// A room is named twice.
@@ -40,6 +43,9 @@ impl std::fmt::Display for RoomError {
             RoomError::TooManyRooms => "the server has as many rooms as it may have",
             RoomError::TooManyMemberships => "this connection is in as many rooms as it may be",
             RoomError::Overloaded => "the server is behind; try again after a moment",
+            RoomError::ClientBehind => {
+                "the client is behind with its direct messages; try again after a moment"
+            }
             RoomError::NoSuchClient => "there is no such client",
             RoomError::SameRoomTwice => "one room is named twice",
             RoomError::InboxFull => "the client is away, and its inbox is full",

@@ -16,11 +16,13 @@ pub(crate) mod session_token;
 mod bytes;
 mod inbox;
 mod in_flight;
+mod inbound;
 pub(crate) mod clock;
 mod patterns;
 pub(crate) mod roster;
 pub(crate) mod session;
 pub(crate) mod charge;
+mod inbound_token;
 pub(crate) mod mailbox;
 pub(crate) mod rooms;
 pub(crate) mod sessions;
@@ -43,6 +45,7 @@ use crate::config::{Compression, Config};
 use bytes::{HubBytes, HubBytesNow};
 use clock::Clock;
 use error::RoomError;
+use inbound::InboundBounds;
 use inbox::InboxBounds;
 use mailbox::{Deferred, Mailboxes};
 use names::RoomName;
@@ -67,6 +70,7 @@ pub(crate) struct Hub {
     /// The largest page or replay. A larger one could overflow the outbox it is sent to.
     page_bytes_max: usize,
     inbox: InboxBounds,
+    inbound: InboundBounds,
     /// How long a session outlives its connection.
     resume_window_ms: u64,
     away_max: usize,
@@ -102,6 +106,11 @@ impl Hub {
                 // the inbox must fit the outbox.
                 messages_max: config.inbox.min(config.buffer / 4),
                 bytes_max: config.inbox_bytes.min(config.buffer_bytes / 4),
+            },
+            // With half of an outbox full, all that is on its way fits into the other half.
+            inbound: InboundBounds {
+                messages_max: config.buffer / 4,
+                bytes_max: config.buffer_bytes / 4,
             },
             resume_window_ms: config.resume_window.as_millis() as u64,
             away_max: config.max_away_sessions,
