@@ -34,8 +34,8 @@ pub(crate) trait ConnHandle {
     /// microseconds or so. When the connection has had its share of this turn, it waits for the
     /// next.
     fn spend(&mut self, cost: usize);
-    /// Stops reading from the connection until the deliveries that its session caused are made.
-    /// Called after every lock is released.
+    /// Stops reading from the connection until what its session has sent is delivered. A handle
+    /// that may block waits itself, for a second at most. Called after every lock is released.
     fn await_deliveries(&mut self);
     /// Notes that a mailbox that the hub posted to is behind. Called after every lock is released.
     fn on_backpressure(&mut self);

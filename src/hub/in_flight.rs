@@ -5,9 +5,12 @@
 //! while it has more, its connection is not read, so the socket of the sender slows down and nobody
 //! else's.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::conn_id::ConnId;
 
@@ -36,6 +39,8 @@ pub(crate) struct InFlight {
     kib_unheld: AtomicU32,
     /// Locked only by a connection that begins to wait, and when little is on its way.
     waiting: Mutex<Option<ConnId>>,
+    /// Wakes a job thread that waits itself.
+    is_little_now: Condvar,
 }
 
 /// Returns the KiB for which a message of `bytes` counts, one at least.
@@ -65,6 +70,17 @@ impl InFlight {
             *waiting = None;
         }
         waiting.is_some()
+    }
+
+    /// Waits until little is on its way, or for `wait_max`. Blocks, so no worker calls it.
+    pub(crate) fn wait(&self, wait_max: Duration) {
+        let until = Instant::now() + wait_max;
+        let mut waiting = self.waiting.lock();
+        while !self.is_little() {
+            if self.is_little_now.wait_until(&mut waiting, until).timed_out() {
+                return;
+            }
+        }
     }
 
     fn is_little(&self) -> bool {
@@ -111,7 +127,14 @@ impl InFlight {
     }
 
     fn take_waiting(&self) -> Option<ConnId> {
-        if self.is_little() { self.waiting.lock().take() } else { None }
+        if !self.is_little() {
+            return None;
+        }
+        // Taken in any case, so that a thread that is about to wait has either seen that it need
+        // not or is woken.
+        let conn = self.waiting.lock().take();
+        self.is_little_now.notify_all();
+        conn
     }
 }
 
