@@ -223,6 +223,7 @@ mod server;
 mod pool;
 mod handler;
 mod hub;
+mod limits;
 mod store;
 mod http;
 mod metrics;
@@ -250,6 +251,7 @@ pub use hub::{
     send_status::SendStatus,
     session_token::{NotAToken, SessionToken},
 };
+pub use limits::spending::{LimitOf, RateLimited};
 pub use metrics::{FIGURES, Figure, FigureKind, Quantiles, Snapshot, WorkerSnapshot};
 pub use server::{Builder, Server, ServerHandle, stepped};
 pub use store::{Epoch, Position, Range};

@@ -2,15 +2,13 @@
 //!
 //! [`ServerHandle::stats`]: crate::ServerHandle::stats
 
+mod counter;
 mod distribution;
 
 use std::{
     collections::BTreeMap,
     ops::Deref,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,33 +16,9 @@ use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use serde::Serialize;
 
+pub(crate) use counter::Counter;
 pub use distribution::Quantiles;
 pub(crate) use distribution::Timing;
-
-/// A count that only grows. One thread writes it; any thread may read it.
-#[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds `n`. Cheap, because only one thread writes the counter and no addition can be lost.
-    pub(crate) fn add(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
-    }
-
-    /// Adds one, from any thread.
-    pub(crate) fn add_shared(&self) {
-        self.add_many_shared(1);
-    }
-
-    /// Adds `n`, from whichever thread.
-    pub(crate) fn add_many_shared(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
-    }
-
-    pub(crate) fn value(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// The reason of a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +33,8 @@ pub(crate) enum Refused {
     PendingHeads,
     /// The address already has `max_conn_per_ip` connections.
     PerIp,
+    /// The address opens more connections a second than `rate_accepts_per_ip`.
+    AcceptRate,
     /// The origin of the request is not allowed.
     Origin,
     /// The handler refused the upgrade.
@@ -70,12 +46,13 @@ pub(crate) enum Refused {
 }
 
 impl Refused {
-    const ALL: [Refused; 9] = [
+    const ALL: [Refused; 10] = [
         Refused::Full,
         Refused::QueueTimeout,
         Refused::Draining,
         Refused::PendingHeads,
         Refused::PerIp,
+        Refused::AcceptRate,
         Refused::Origin,
         Refused::Handler,
         Refused::BadRequest,
@@ -90,6 +67,7 @@ impl Refused {
             Refused::Draining => "draining",
             Refused::PendingHeads => "pending_heads",
             Refused::PerIp => "per_ip",
+            Refused::AcceptRate => "accept_rate",
             Refused::Origin => "origin",
             Refused::Handler => "handler",
             Refused::BadRequest => "bad_request",
@@ -260,6 +238,8 @@ figures! {
         pattern_bytes: usize,
         /// Messages that wait for threads of blocking handlers.
         jobs_queued: usize,
+        /// Addresses whose connections and rates are remembered.
+        owners: usize,
     }
     server {
         /// Upgrades answered with 101.
@@ -270,6 +250,9 @@ figures! {
         accept_backoffs_total,
         /// Panics in handlers; each closed one connection.
         handler_panics,
+        /// Addresses that were forgotten though they had spent something of their rates, because
+        /// 65,536 without a connection are remembered at most.
+        owners_evicted,
     }
     sessions {
         /// Sessions resumed by another connection.
@@ -287,6 +270,14 @@ figures! {
         directs,
         /// Direct messages refused because their receiver reads and was behind.
         directs_refused,
+        /// Messages refused because their client sends more than `rate_messages` or `rate_bytes`.
+        rate_limited,
+        /// Messages refused because all clients at their address send more than
+        /// `rate_messages_per_ip` or `rate_bytes_per_ip`.
+        rate_limited_per_ip,
+        /// Joins refused because their client makes more rooms than `rate_rooms`, or all clients at
+        /// its address more than `rate_rooms_per_ip`.
+        rooms_rate_limited,
         /// Messages with a known id, which were not published again.
         repeats,
         /// Presence notices with several changes at once.

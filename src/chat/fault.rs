@@ -41,6 +41,7 @@ impl From<RoomError> for Fault {
     fn from(error: RoomError) -> Fault {
         let fault = Fault::new(code(error), error.to_string());
         match error {
+            RoomError::RoomsTooFast { retry_after_ms } => fault.retry_after_ms(retry_after_ms),
             RoomError::Overloaded | RoomError::ClientBehind => fault.retry_after_ms(1000),
             _ => fault,
         }
@@ -56,6 +57,7 @@ pub(super) fn code(error: RoomError) -> ErrorCode {
         RoomError::TooManyRooms | RoomError::TooManyMemberships | RoomError::InboxFull => {
             ErrorCode::LimitExceeded
         }
+        RoomError::RoomsTooFast { .. } => ErrorCode::RateLimited,
         RoomError::Overloaded | RoomError::ClientBehind => ErrorCode::Overloaded,
         RoomError::SameRoomTwice | RoomError::NotFresh => ErrorCode::BadRequest,
         RoomError::NoSuchSession => ErrorCode::Unrecoverable,

@@ -10,24 +10,22 @@ mod command;
 mod message;
 mod answers;
 mod notices;
-mod rate;
 mod commands;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use rusty_socks_protocol::{
     self as protocol, Answer, ErrorCode, SUBPROTOCOL, Seconds,
-    answer::{Limits, Welcome},
+    answer::{AddressLimits, Limits, Welcome},
 };
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::{
     CloseReason, Config, Context, Error, Handler, Joined, Message, Notice, PreparedFrame, Replay,
-    RoomName, Server,
+    RoomName, Server, config::LimitedAddresses,
 };
 use fault::Fault;
-use rate::Rate;
 
 /// The server's name and version in `welcome`.
 const SERVER: &str = concat!("rusty_socks/", env!("CARGO_PKG_VERSION"));
@@ -75,7 +73,6 @@ pub struct Chat {
     rooms_max: usize,
     errors_max: u32,
     may_broadcast: bool,
-    rate: Rate,
     about: Arc<About>,
 }
 
@@ -85,7 +82,6 @@ pub struct ChatState {
     errors_in_a_row: u32,
     /// Whether the client has a name in presence.
     has_name: bool,
-    allowance: Option<Box<rate::Allowance>>,
 }
 
 type Ctx<'a> = Context<'a, ChatState>;
@@ -98,6 +94,8 @@ struct About {
     max_message_bytes: usize,
     resume_window: Seconds,
     limits: Limits,
+    address_limits: AddressLimits,
+    limited_addresses: LimitedAddresses,
 }
 
 impl About {
@@ -111,9 +109,25 @@ impl About {
             limits: Limits {
                 rate_messages: unless_off(config.rate_messages),
                 rate_bytes: unless_off(config.rate_bytes),
+                rate_rooms: unless_off(config.rate_rooms),
                 max_rooms: config.max_rooms_per_conn,
+                address: None,
             },
+            address_limits: AddressLimits {
+                rate_messages: unless_off(config.rate_messages_per_ip),
+                rate_bytes: unless_off(config.rate_bytes_per_ip),
+                rate_rooms: unless_off(config.rate_rooms_per_ip),
+                rate_connections: unless_off(config.rate_accepts_per_ip),
+                max_connections: config.conn_per_ip_max(),
+            },
+            limited_addresses: config.limited_addresses,
         }
+    }
+
+    /// Returns the limits of a client at `ip`.
+    fn limits_at(&self, ip: IpAddr) -> Limits {
+        let is_limited = self.limited_addresses.holds_for(ip);
+        Limits { address: is_limited.then_some(self.address_limits), ..self.limits }
     }
 }
 
@@ -135,7 +149,6 @@ impl Chat {
             rooms_max: config.max_rooms_per_conn,
             errors_max: config.max_errors,
             may_broadcast: config.broadcast,
-            rate: Rate::new(config.rate_messages, config.rate_bytes),
             about: Arc::new(About::new(config)),
         })
     }
@@ -176,15 +189,11 @@ impl Handler for Chat {
     }
 
     fn on_message(&self, ctx: &mut Ctx<'_>, message: Message<'_>) {
-        if let Err(wait_ms) = self.rate.spend(&mut ctx.state().allowance, message.as_bytes().len())
-        {
-            let fault = Fault::new(
-                ErrorCode::RateLimited,
-                "the client sends more messages or bytes than its rate allows",
-            );
+        if let Err(limited) = ctx.spend_rate(message.as_bytes().len()) {
+            let fault = Fault::new(ErrorCode::RateLimited, limited.to_string());
             // Parsed anyway, for the `ref` that tells the client which command was refused.
             let reference = message.as_text().and_then(|text| command::parse(text).0);
-            let fault = fault.retry_after_ms(wait_ms);
+            let fault = fault.retry_after_ms(limited.wait.as_millis() as u64);
             return fail(ctx, self.errors_max, &fault, reference.as_deref());
         }
         let Message::Text(text) = message else {
@@ -219,7 +228,7 @@ fn welcome(ctx: &mut Ctx<'_>, joined: Option<(&RoomName, &Joined)>, about: &Abou
         ping_s: about.ping,
         max_message_bytes: about.max_message_bytes,
         resume_window_s: about.resume_window,
-        limits: about.limits,
+        limits: about.limits_at(ctx.remote_addr().ip()),
     }));
     ctx.send(&frame);
 }

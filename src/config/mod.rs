@@ -5,6 +5,7 @@
 //!
 //! - `settings.rs`: the settings and their defaults; `judge.rs`: their ranges, and the rules
 //!   between them;
+//! - `addresses.rs`: which addresses have limits of their own;
 //! - `rooms.rs`: rules for some rooms, which only the file can set;
 //! - `keys.rs`: one table with a row for each setting, from which the file keys, the variables, the
 //!   flags, the help text and the range checks all come;
@@ -13,6 +14,7 @@
 //!   name, for typing errors), `source.rs` (the source of a value) and `toml_text.rs` (its line in
 //!   the file).
 
+mod addresses;
 mod settings;
 mod value;
 mod keys;
@@ -25,6 +27,7 @@ mod toml_text;
 
 pub(crate) use rooms::RoomRules;
 pub use {
+    addresses::LimitedAddresses,
     keys::{Group, Key},
     load::Loaded,
     settings::{Compression, Config, LogFormat, Overflow, RoomRule},

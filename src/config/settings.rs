@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::addresses::LimitedAddresses;
+
 /// All settings of a server.
 ///
 /// A setting has one name everywhere: `max_conn` here and in the file, `RUSTY_SOCKS_MAX_CONN` in
@@ -67,12 +69,26 @@ pub struct Config {
     /// Unit: upgrades. Default: 1000. Range: 0 to 1000000.
     pub max_queued_tasks: usize,
 
-    /// Connections from one IP address; zero sets no limit.
+    /// Addresses for which the limits by address hold: this one and those that end in `_per_ip`.
+    /// An IPv6 address counts with all others of its first 64 bits.
     ///
-    /// Off by default, because behind a proxy every client has the proxy's address.
+    /// By default those of the public internet, because a proxy in front of the server is usually
+    /// on the same machine or in a private network, and all clients behind it have its address.
+    ///
+    /// Default: public. Range: public or all or none.
+    pub limited_addresses: LimitedAddresses,
+
+    /// Connections from one IP address; zero is half of [`max_conn`](Config::max_conn), but at
+    /// least 32.
     ///
     /// Unit: connections. Default: 0. Range: 0 to 10000000.
     pub max_conn_per_ip: usize,
+
+    /// Connections per second from one IP address, remembered across them; zero sets no limit. Ten
+    /// times as many may come at once.
+    ///
+    /// Unit: connections per second. Default: 100. Range: 0 to 1000000.
+    pub rate_accepts_per_ip: u32,
 
     /// Origins a browser page may connect from, such as `https://example.com`; empty allows any.
     ///
@@ -257,15 +273,35 @@ pub struct Config {
     /// Unit: bytes. Default: 64KiB. Range: 0 to 1GiB.
     pub inbox_bytes: usize,
 
-    /// Messages per second one connection may send; zero sets no limit.
+    /// Messages per second one client may send, commands included; zero sets no limit.
     ///
-    /// Unit: messages per second. Default: 0. Range: 0 to 1000000.
+    /// Unit: messages per second. Default: 1000. Range: 0 to 1000000.
     pub rate_messages: u32,
 
-    /// Bytes per second one connection may send; zero sets no limit.
+    /// Bytes per second one client may send; zero sets no limit.
     ///
-    /// Unit: bytes per second. Default: 0. Range: 0 to 1GiB.
+    /// Unit: bytes per second. Default: 8MiB. Range: 0 to 1GiB.
     pub rate_bytes: u32,
+
+    /// Rooms per minute one client may make; zero sets no limit.
+    ///
+    /// Unit: rooms per minute. Default: 600. Range: 0 to 1000000.
+    pub rate_rooms: u32,
+
+    /// Messages per second all clients at one IP address may send together; zero sets no limit.
+    ///
+    /// Unit: messages per second. Default: 10000. Range: 0 to 10000000.
+    pub rate_messages_per_ip: u32,
+
+    /// Bytes per second all clients at one IP address may send together; zero sets no limit.
+    ///
+    /// Unit: bytes per second. Default: 64MiB. Range: 0 to 1GiB.
+    pub rate_bytes_per_ip: u32,
+
+    /// Rooms per minute all clients at one IP address may make together; zero sets no limit.
+    ///
+    /// Unit: rooms per minute. Default: 6000. Range: 0 to 1000000.
+    pub rate_rooms_per_ip: u32,
 
     /// Errors in a row after which a chat connection is closed with 4008; zero for never.
     ///
@@ -299,6 +335,19 @@ pub struct Config {
     ///
     /// Default: text. Range: text or json.
     pub log_format: LogFormat,
+}
+
+/// Connections that an address may have at least, however few there may be in all.
+const CONN_PER_IP_MIN: usize = 32;
+
+impl Config {
+    /// Returns how many connections one limited address may have.
+    pub fn conn_per_ip_max(&self) -> usize {
+        match self.max_conn_per_ip {
+            0 => (self.max_conn / 2).max(CONN_PER_IP_MIN),
+            max => max,
+        }
+    }
 }
 
 /// How messages are compressed.
@@ -349,7 +398,9 @@ impl Default for Config {
             ping: Duration::from_secs(30),
             thread_pool_size: 4,
             max_queued_tasks: 1000,
+            limited_addresses: LimitedAddresses::Public,
             max_conn_per_ip: 0,
+            rate_accepts_per_ip: 100,
             allowed_origins: Vec::new(),
             max_pending_heads: 4096,
             max_lingering: 1024,
@@ -379,8 +430,12 @@ impl Default for Config {
             max_away_sessions: 10_000,
             inbox: 100,
             inbox_bytes: 64 << 10,
-            rate_messages: 0,
-            rate_bytes: 0,
+            rate_messages: 1000,
+            rate_bytes: 8 << 20,
+            rate_rooms: 600,
+            rate_messages_per_ip: 10_000,
+            rate_bytes_per_ip: 64 << 20,
+            rate_rooms_per_ip: 6000,
             max_errors: 10,
             echo: false,
             broadcast: false,

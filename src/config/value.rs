@@ -7,7 +7,10 @@ use std::{fmt, net::Ipv6Addr, time::Duration};
 
 use log::LevelFilter;
 
-use super::settings::{Compression, LogFormat, Overflow};
+use super::{
+    addresses::LimitedAddresses,
+    settings::{Compression, LogFormat, Overflow},
+};
 
 /// The kind of values a key takes. Bounds are inclusive.
 pub(super) enum Kind {
@@ -270,6 +273,7 @@ macro_rules! word_field {
 }
 word_field!(LogFormat: Text = "text", Json = "json");
 word_field!(Overflow: Close = "close", Gap = "gap", Latest = "latest");
+word_field!(LimitedAddresses: Public = "public", All = "all", None = "none");
 word_field!(Compression: Off = "off", Shared = "shared", Dedicated = "dedicated");
 
 pub(super) const HOST: Rule = Rule {

@@ -25,6 +25,7 @@ use crate::{
         session::Sender,
         session_token::SessionToken,
     },
+    limits::spending::RateLimited,
     store::{Position, Range},
     ws::{
         close::CloseReason,
@@ -79,6 +80,18 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
     /// Returns the address of the socket's peer, which may be a proxy.
     pub fn remote_addr(&self) -> SocketAddr {
         self.conn.remote_addr()
+    }
+
+    /// Counts a message of `bytes` towards the limits of this client and of its address
+    /// ([`rate_messages`](crate::Config::rate_messages) and those like it). A handler that limits
+    /// its clients calls this first for each message, and does not act on a message that is
+    /// refused.
+    ///
+    /// # Errors
+    /// Whose limit is reached, and how long to wait. Nothing was counted.
+    pub fn spend_rate(&mut self, bytes: usize) -> Result<(), RateLimited> {
+        let conn = &self.conn;
+        conn.hub().spend(conn.session(), conn.remote_addr(), bytes)
     }
 
     /// Sends a message to this client. Never blocks; [`SendStatus`] says whether the client keeps

@@ -209,6 +209,9 @@ impl LockedSession<'_> {
         if self.state.memberships.len() >= self.hub.memberships_max {
             return Err(RoomError::TooManyMemberships);
         }
+        if self.hub.rooms.find(name.as_str()).is_none() {
+            self.hub.spend_room(self.session, self.conn.remote_addr())?;
+        }
         let mut deferred = Deferred::default();
         let entered = self.hub.rooms.enter(name, &mut deferred, |room, room_state| {
             let is_listed = self.add_to_roster(RosterChange::Joins, room, room_state);

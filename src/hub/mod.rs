@@ -34,6 +34,7 @@ mod locked_session;
 pub(crate) mod presence;
 pub(crate) mod memberships;
 pub(crate) mod resume;
+mod spend;
 #[cfg(test)]
 mod harness;
 
@@ -41,7 +42,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::config::{Compression, Config};
+use crate::{
+    config::{Compression, Config},
+    limits::{owners::Owners, rates::Rates},
+};
 use bytes::{HubBytes, HubBytesNow};
 use clock::Clock;
 use error::RoomError;
@@ -74,6 +78,9 @@ pub(crate) struct Hub {
     /// How long a session outlives its connection.
     resume_window_ms: u64,
     away_max: usize,
+    /// The limits of one session.
+    rates: Rates,
+    pub(crate) owners: Arc<Owners>,
     pub(crate) clock: Arc<Clock>,
 }
 
@@ -114,12 +121,14 @@ impl Hub {
             },
             resume_window_ms: config.resume_window.as_millis() as u64,
             away_max: config.max_away_sessions,
+            rates: Rates::of_client(config),
+            owners: Owners::new(config),
             clock,
         }
     }
 
     /// Returns the milliseconds since this hub was made.
-    fn now_ms(&self) -> u64 {
+    pub(crate) fn now_ms(&self) -> u64 {
         self.clock.now_ms()
     }
 

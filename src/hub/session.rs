@@ -25,7 +25,7 @@ use super::{
     room::{Room, RoomKey},
     session_token::SessionToken,
 };
-use crate::ws::frame::PreparedFrame;
+use crate::{limits::spending::Spending, ws::frame::PreparedFrame};
 
 /// Published ids that a session remembers, to recognise repeats.
 pub(super) const RECENT_IDS_MAX: usize = 128;
@@ -62,6 +62,8 @@ pub(crate) struct Session {
     pub(crate) in_flight: InFlight,
     /// The direct messages on their way to the session.
     pub(crate) inbound: Inbound,
+    /// What the client has spent of its limits. Its lock is taken last.
+    pub(super) spending: Mutex<Option<Box<Spending>>>,
     /// Taken before any room's lock and before the table's. Two sessions are locked in the order
     /// of their client ids.
     pub(super) state: Mutex<SessionState>,
@@ -182,6 +184,7 @@ impl Session {
             sender: AtomicU64::new(conn.packed()),
             in_flight: InFlight::default(),
             inbound: Inbound::default(),
+            spending: Mutex::default(),
             state: Mutex::new(SessionState {
                 attachment: Attachment::To(conn),
                 fresh: true,

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     http::response::{Response, Status, date_now, error_body, retry_after_s},
+    limits::owners::TooMany,
     metrics::Refused,
 };
 
@@ -75,13 +76,17 @@ impl Acceptor {
     fn take(&self, stream: TcpStream, remote: SocketAddr) -> io::Result<()> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
-        let Ok(ip_token) = self.shared.per_ip.take(remote.ip()) else {
-            return self.refuse(Refused::PerIp, stream, remote);
+        let hub = &self.shared.hub;
+        let owner_token = match hub.owners.admit(remote.ip(), hub.now_ms()) {
+            Ok(token) => token,
+            Err(TooMany::Connections) => return self.refuse(Refused::PerIp, stream, remote),
+            Err(TooMany::Accepts) => return self.refuse(Refused::AcceptRate, stream, remote),
         };
         let Some(token) = self.shared.pending_heads.take() else {
             return self.refuse(Refused::PendingHeads, stream, remote);
         };
-        let arrival = Arrival { stream, remote, ip_token, disposition: Disposition::Serve(token) };
+        let arrival =
+            Arrival { stream, remote, owner_token, disposition: Disposition::Serve(token) };
         match self.hand_off(arrival) {
             Ok(()) => Ok(()),
             Err(arrival) => self.refuse(Refused::PendingHeads, arrival.stream, remote),
@@ -116,6 +121,7 @@ impl Acceptor {
         self.shared.metrics.refuse(why);
         let message = match why {
             Refused::PerIp => "too many connections from this address",
+            Refused::AcceptRate => "too many connections a second from this address",
             _ => "too many connections are being set up",
         };
         let retry_after = retry_after_s(self.shared.config.handshake_timeout);
@@ -133,7 +139,7 @@ impl Acceptor {
         stream.write_all(&answer)?;
         if let Some(token) = self.shared.lingering.take() {
             let disposition = Disposition::Linger(token);
-            let _ = self.hand_off(Arrival { stream, remote, ip_token: None, disposition });
+            let _ = self.hand_off(Arrival { stream, remote, owner_token: None, disposition });
         }
         Ok(())
     }

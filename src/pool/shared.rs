@@ -8,12 +8,7 @@ use std::{
     time::Instant,
 };
 
-use super::{
-    admission::Admission,
-    bound::{Bound, PerIp},
-    jobs::JobPool,
-    platform,
-};
+use super::{admission::Admission, bound::Bound, jobs::JobPool, platform};
 use crate::{
     config::Config,
     handler::erased::DynHandler,
@@ -34,7 +29,6 @@ pub(crate) struct Shared {
     pub(crate) pending_heads: Arc<Bound>,
     /// Refused sockets that stay for a moment so that the client can read why.
     pub(crate) lingering: Arc<Bound>,
-    pub(crate) per_ip: Arc<PerIp>,
     /// Open sockets of each worker; the acceptor gives the next one to the worker with the fewest.
     pub(crate) sockets: Box<[AtomicUsize]>,
     pub(crate) draining: AtomicBool,
@@ -58,15 +52,17 @@ impl Shared {
         mailboxes: Mailboxes,
         clock: Clock,
     ) -> Shared {
+        let hub = Arc::new(Hub::new(&config, mailboxes.clone(), clock));
+        let mut metrics = Metrics::new(config.thread_pool_size);
+        metrics.server.owners_evicted = Arc::clone(&hub.owners.evicted);
         Shared {
             routes,
             pages,
-            hub: Arc::new(Hub::new(&config, mailboxes.clone(), clock)),
+            hub,
             admission: Admission::new(config.max_conn, config.max_queued_tasks, mailboxes),
-            metrics: Metrics::new(config.thread_pool_size),
+            metrics,
             pending_heads: Bound::new(config.max_pending_heads),
             lingering: Bound::new(config.max_lingering),
-            per_ip: PerIp::new(config.max_conn_per_ip),
             sockets: (0..config.thread_pool_size).map(|_| AtomicUsize::new(0)).collect(),
             draining: AtomicBool::new(false),
             started: Instant::now(),
@@ -113,6 +109,7 @@ impl Shared {
             inbox_bytes: bytes.inboxes,
             session_bytes: bytes.sessions,
             pattern_bytes: bytes.patterns,
+            owners: self.hub.owners.len(),
             jobs_queued: self
                 .routes
                 .iter()

@@ -12,7 +12,7 @@ use mio::{Events, Interest, Poll, Token, net::TcpStream};
 use slab::Slab;
 
 use super::{
-    bound::{BoundToken, IpToken},
+    bound::BoundToken,
     closing::Closing,
     conn_io::ConnIo,
     connection::{Connection, Phase},
@@ -27,6 +27,7 @@ use crate::hub::{
     conn_id::ConnId,
     mailbox::{MailboxReceiver, SWEEPER},
 };
+use crate::limits::owners::OwnerToken;
 use crate::metrics::Refusals;
 
 mod letters;
@@ -64,7 +65,7 @@ const SWEEP_INTERVAL_MS: Millis = 1000;
 pub(crate) struct Arrival {
     pub(crate) stream: std::net::TcpStream,
     pub(crate) remote: SocketAddr,
-    pub(crate) ip_token: Option<IpToken>,
+    pub(crate) owner_token: Option<OwnerToken>,
     pub(crate) disposition: Disposition,
 }
 
@@ -251,7 +252,7 @@ impl Worker {
     }
 
     fn accept(&mut self, arrival: Arrival) {
-        let Arrival { stream, remote, ip_token, disposition } = arrival;
+        let Arrival { stream, remote, owner_token, disposition } = arrival;
         let token = Token(self.conns.vacant_key());
         let mut stream = TcpStream::from_std(stream);
         let interest = Interest::READABLE | Interest::WRITABLE;
@@ -260,7 +261,7 @@ impl Worker {
             self.cx.shared.sockets[self.cx.worker].fetch_sub(1, Ordering::Relaxed);
             return;
         }
-        self.insert(Stream::Tcp(stream), remote, ip_token, disposition);
+        self.insert(Stream::Tcp(stream), remote, owner_token, disposition);
     }
 
     /// Gives a socket that is watched the next slot.
@@ -268,7 +269,7 @@ impl Worker {
         &mut self,
         stream: Stream,
         remote: SocketAddr,
-        ip_token: Option<IpToken>,
+        owner_token: Option<OwnerToken>,
         disposition: Disposition,
     ) {
         let entry = self.conns.vacant_entry();
@@ -279,7 +280,8 @@ impl Worker {
             generation: self.next_generation,
         };
         self.next_generation = self.next_generation.wrapping_add(1);
-        let (mut io, cx) = (ConnIo::new(id, stream, remote, ip_token, self.cx.now), &mut self.cx);
+        let (mut io, cx) =
+            (ConnIo::new(id, stream, remote, owner_token, self.cx.now), &mut self.cx);
         let phase = match disposition {
             Disposition::Serve(token) => Phase::Head(Head::new(token, &mut io, cx)),
             Disposition::Linger(token) => Phase::Closing(Closing::refused(token, &mut io, cx)),
