@@ -227,6 +227,7 @@ mod limits;
 mod store;
 mod http;
 mod metrics;
+mod tls;
 pub mod config;
 mod error;
 

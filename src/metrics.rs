@@ -4,6 +4,7 @@
 
 mod counter;
 mod distribution;
+mod refused;
 
 use std::{
     collections::BTreeMap,
@@ -19,62 +20,7 @@ use serde::Serialize;
 pub(crate) use counter::Counter;
 pub use distribution::Quantiles;
 pub(crate) use distribution::Timing;
-
-/// The reason of a refusal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refused {
-    /// All permits are in use and the line is full.
-    Full,
-    /// The upgrade waited in line for longer than `queue_timeout`.
-    QueueTimeout,
-    /// The server is draining.
-    Draining,
-    /// `max_pending_heads` sockets have not sent their request head.
-    PendingHeads,
-    /// The address already has `max_conn_per_ip` connections.
-    PerIp,
-    /// The address opens more connections a second than `rate_accepts_per_ip`.
-    AcceptRate,
-    /// The origin of the request is not allowed.
-    Origin,
-    /// The handler refused the upgrade.
-    Handler,
-    /// The request or the upgrade is malformed.
-    BadRequest,
-    /// The request head did not arrive within `handshake_timeout`.
-    HeadTimeout,
-}
-
-impl Refused {
-    const ALL: [Refused; 10] = [
-        Refused::Full,
-        Refused::QueueTimeout,
-        Refused::Draining,
-        Refused::PendingHeads,
-        Refused::PerIp,
-        Refused::AcceptRate,
-        Refused::Origin,
-        Refused::Handler,
-        Refused::BadRequest,
-        Refused::HeadTimeout,
-    ];
-
-    /// Returns the stable name in `/stats` and in the body of the answer.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Refused::Full => "full",
-            Refused::QueueTimeout => "queue_timeout",
-            Refused::Draining => "draining",
-            Refused::PendingHeads => "pending_heads",
-            Refused::PerIp => "per_ip",
-            Refused::AcceptRate => "accept_rate",
-            Refused::Origin => "origin",
-            Refused::Handler => "handler",
-            Refused::BadRequest => "bad_request",
-            Refused::HeadTimeout => "head_timeout",
-        }
-    }
-}
+pub(crate) use refused::Refused;
 
 /// The description of one figure of `/stats`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -253,6 +199,10 @@ figures! {
         /// Addresses that were forgotten though they had spent something of their rates, because
         /// 65,536 without a connection are remembered at most.
         owners_evicted,
+        /// Times new certificates or keys were read and taken into use.
+        tls_reloads,
+        /// Times they could not be: the log says why, and the old ones stay in use.
+        tls_reloads_failed,
     }
     sessions {
         /// Sessions resumed by another connection.
@@ -324,6 +274,18 @@ figures! {
         pressure_pauses,
         /// Connections closed because their client was too slow.
         slow_consumers,
+        /// TLS handshakes that came to an end with TLS 1.2.
+        tls_handshakes_tls12,
+        /// TLS handshakes that came to an end with TLS 1.3.
+        tls_handshakes_tls13,
+        /// Part of these two that resumed an earlier session.
+        tls_handshakes_resumed,
+        /// TLS handshakes that failed; the log says why at `debug`.
+        tls_handshakes_failed,
+        /// Times a TLS handshake waited for a later turn because its worker had had enough of them.
+        tls_handshake_waits,
+        /// TLS connections whose client went away without a `close_notify`.
+        tls_truncated,
     }
 }
 

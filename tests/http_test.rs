@@ -461,6 +461,24 @@ fn a_page_of_another_origin_is_403() {
     assert_eq!(server.stats().rejected["origin"], 2);
 }
 
+#[test]
+fn by_default_only_pages_of_the_same_host_and_of_this_machine_connect() {
+    let server = TestServer::start(config());
+    let from = |host: &str, origin: &str| {
+        upgrade_with("Host: test", &format!("Host: {host}\r\nOrigin: {origin}"))
+    };
+    let refused = only_answer(&server, &from("a.example", "https://evil.example"));
+    check_refusal(&refused, 403, "origin");
+    assert!(refused.body.contains("allowed_origins"), "{}", refused.body);
+    for (host, origin) in
+        [("a.example", "https://a.example"), ("localhost:3030", "http://localhost:8080")]
+    {
+        let mut client = server.raw_client();
+        client.send(from(host, origin).as_bytes());
+        assert_eq!(client.answer().status, 101, "{origin} to {host}");
+    }
+}
+
 /// Reads a refusal that comes without a request.
 fn refusal(mut client: RawClient, error: &str) {
     let answer = client.answer();

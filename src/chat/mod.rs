@@ -12,7 +12,7 @@ mod answers;
 mod notices;
 mod commands;
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use rusty_socks_protocol::{
     self as protocol, Answer, ErrorCode, SUBPROTOCOL, Seconds,
@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use crate::{
     CloseReason, Config, Context, Error, Handler, Joined, Message, Notice, PreparedFrame, Replay,
-    RoomName, Server, config::LimitedAddresses,
+    RoomName, Server,
 };
 use fault::Fault;
 
@@ -95,7 +95,6 @@ struct About {
     resume_window: Seconds,
     limits: Limits,
     address_limits: AddressLimits,
-    limited_addresses: LimitedAddresses,
 }
 
 impl About {
@@ -120,13 +119,11 @@ impl About {
                 rate_connections: unless_off(config.rate_accepts_per_ip),
                 max_connections: config.conn_per_ip_max(),
             },
-            limited_addresses: config.limited_addresses,
         }
     }
 
-    /// Returns the limits of a client at `ip`.
-    fn limits_at(&self, ip: IpAddr) -> Limits {
-        let is_limited = self.limited_addresses.holds_for(ip);
+    /// Returns the limits of a client, with or without those of its address.
+    fn limits(&self, is_limited: bool) -> Limits {
         Limits { address: is_limited.then_some(self.address_limits), ..self.limits }
     }
 }
@@ -228,7 +225,7 @@ fn welcome(ctx: &mut Ctx<'_>, joined: Option<(&RoomName, &Joined)>, about: &Abou
         ping_s: about.ping,
         max_message_bytes: about.max_message_bytes,
         resume_window_s: about.resume_window,
-        limits: about.limits_at(ctx.remote_addr().ip()),
+        limits: about.limits(ctx.has_address_limits()),
     }));
     ctx.send(&frame);
 }

@@ -5,10 +5,22 @@ use super::{
     rooms,
     settings::Config,
     source::{self, Source},
+    tls_pairs,
 };
 use crate::error::Error;
 
+/// Connections that an address may have at least, however few there may be in all.
+const CONN_PER_IP_MIN: usize = 32;
+
 impl Config {
+    /// Returns how many connections one limited address may have.
+    pub fn conn_per_ip_max(&self) -> usize {
+        match self.max_conn_per_ip {
+            0 => (self.max_conn / 2).max(CONN_PER_IP_MIN),
+            max => max,
+        }
+    }
+
     /// Checks that every value is in its range and that the values agree with each other.
     ///
     /// # Errors
@@ -30,6 +42,11 @@ impl Config {
                 self.ping.as_secs_f64(),
             ));
         }
+        if self.proxy_protocol && self.trusted_proxies.is_empty() {
+            warnings.push(
+                "proxy_protocol is on, but trusted_proxies is empty: no header is believed".into(),
+            );
+        }
         warnings
     }
 
@@ -42,7 +59,8 @@ impl Config {
         source_of: &dyn Fn(&Key) -> Option<&'a Source>,
     ) -> Vec<String> {
         let of_keys = Config::keys().iter().filter_map(|key| key.problem(self, source_of(key)));
-        let out_of_range: Vec<String> = of_keys.chain(rooms::problems(&self.rooms)).collect();
+        let of_tables = rooms::problems(&self.rooms).into_iter().chain(tls_pairs::problems(self));
+        let out_of_range: Vec<String> = of_keys.chain(of_tables).collect();
         if !out_of_range.is_empty() {
             return out_of_range;
         }
@@ -180,12 +198,30 @@ mod tests {
     fn an_origin_is_what_a_browser_sends() {
         let with =
             |origin: &str| Config { allowed_origins: vec![origin.into()], ..Config::default() };
-        for legal in ["https://example.com", "http://localhost:8080", "http://[::1]:80", "null"] {
+        for legal in
+            ["https://example.com", "http://localhost:8080", "http://[::1]:80", "null", "*"]
+        {
             with(legal).validate().unwrap();
         }
-        for illegal in ["", "*", "example.com", "https://example.com/", "https://", "a://b c"] {
+        for illegal in
+            ["", "*.example", "example.com", "https://example.com/", "https://", "a://b c"]
+        {
             assert!(complaint(with(illegal)).starts_with("allowed_origins = "), "{illegal}");
         }
+    }
+
+    #[test]
+    fn a_proxy_is_an_address_or_a_network() {
+        let with =
+            |entry: &str| Config { trusted_proxies: vec![entry.into()], ..Config::default() };
+        for legal in ["10.0.0.1", "10.0.0.0/8", "::1", "fd00::/8"] {
+            with(legal).validate().unwrap();
+        }
+        for illegal in ["", "localhost", "10.0.0.0/33", "10.0.0.1:80", "[::1]", "10.0.0.0/ 8"] {
+            assert!(complaint(with(illegal)).starts_with("trusted_proxies = "), "{illegal}");
+        }
+        let unheard = Config { proxy_protocol: true, ..Config::default() };
+        assert!(unheard.warnings()[0].starts_with("proxy_protocol is on"));
     }
 
     #[test]

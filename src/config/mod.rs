@@ -5,8 +5,10 @@
 //!
 //! - `settings.rs`: the settings and their defaults; `judge.rs`: their ranges, and the rules
 //!   between them;
-//! - `addresses.rs`: which addresses have limits of their own;
-//! - `rooms.rs`: rules for some rooms, which only the file can set;
+//! - `words.rs`: the settings that are one of a few words; `addresses.rs`: which addresses have
+//!   limits of their own;
+//! - `rooms.rs`: rules for some rooms, which only the file can set; `tls_pairs.rs`: further
+//!   certificates, likewise;
 //! - `keys.rs`: one table with a row for each setting, from which the file keys, the variables, the
 //!   flags, the help text and the range checks all come;
 //! - `value.rs`: the kinds of values, and how they are read and shown;
@@ -15,10 +17,12 @@
 //!   the file).
 
 mod addresses;
+mod words;
 mod settings;
 mod value;
 mod keys;
 mod rooms;
+mod tls_pairs;
 mod judge;
 mod load;
 mod nearest;
@@ -30,6 +34,7 @@ pub use {
     addresses::LimitedAddresses,
     keys::{Group, Key},
     load::Loaded,
-    settings::{Compression, Config, LogFormat, Overflow, RoomRule},
+    settings::{Config, RoomRule, TlsPair},
     source::Source,
+    words::{Compression, LogFormat, Overflow},
 };

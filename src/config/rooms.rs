@@ -13,10 +13,11 @@
 use super::{
     keys::Key,
     nearest::nearest,
-    settings::{Config, Overflow, RoomRule},
+    settings::{Config, RoomRule},
     source::{Source, told},
     toml_text::{line_at, with_article},
     value::ROOM,
+    words::Overflow,
 };
 
 /// The name of the table of rules in the file, and of the field in [`Config`].

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::addresses::LimitedAddresses;
+use super::{
+    addresses::LimitedAddresses,
+    words::{Compression, LogFormat, Overflow},
+};
 
 /// All settings of a server.
 ///
@@ -90,11 +93,32 @@ pub struct Config {
     /// Unit: connections per second. Default: 100. Range: 0 to 1000000.
     pub rate_accepts_per_ip: u32,
 
-    /// Origins a browser page may connect from, such as `https://example.com`; empty allows any.
+    /// Proxies whose word about their clients' addresses is taken: addresses, or networks such as
+    /// `10.0.0.0/8`.
     ///
+    /// Behind them the client is the last address in `X-Forwarded-For` that is not itself a
+    /// trusted proxy's, or the one in the header of [`proxy_protocol`](Config::proxy_protocol).
+    /// Limits by address, logs and handlers see that one. From anybody else these headers are
+    /// ignored, because anybody can write them. The proxies themselves have no limit by address.
+    ///
+    /// Default: empty. Range: addresses, or networks as address/bits.
+    pub trusted_proxies: Vec<String>,
+
+    /// Whether each connection begins with a header of the PROXY protocol, version 1 or 2.
+    ///
+    /// A connection without one is refused. What the header says is believed only from
+    /// [`trusted_proxies`](Config::trusted_proxies).
+    ///
+    /// Default: false. Range: true or false.
+    pub proxy_protocol: bool,
+
+    /// Origins a browser page may connect from, such as `https://example.com`; `*` allows any.
+    ///
+    /// Empty allows pages of the host and port that they connect to, and pages of `localhost` to
+    /// connect to `localhost`. A client that sends no `Origin` is not a browser, and always may.
     /// Comma separated in the environment and in flags, a list or such a string in the file.
     ///
-    /// Default: empty. Range: scheme://host or scheme://host:port or null, without a path.
+    /// Default: empty. Range: scheme://host or scheme://host:port or null, without a path, or *.
     pub allowed_origins: Vec<String>,
 
     /// Sockets whose request head has not arrived yet. Beyond it the acceptor itself answers
@@ -323,6 +347,32 @@ pub struct Config {
     /// Default: false. Range: true or false.
     pub broadcast: bool,
 
+    /// Certificate chain of the server, its own certificate first. With it the server speaks TLS
+    /// 1.2 and 1.3, and nothing else, on its port.
+    ///
+    /// The file is read again every 10 seconds; new connections get a changed certificate.
+    ///
+    /// Default: empty. Range: the path of a PEM file, or empty.
+    pub tls_cert: String,
+
+    /// Private key of that certificate, without a passphrase.
+    ///
+    /// Default: empty. Range: the path of a PEM file, or empty.
+    pub tls_key: String,
+
+    /// Authorities for certificates of clients. With it each client must show a certificate that
+    /// one of them has signed.
+    ///
+    /// Default: empty. Range: the path of a PEM file, or empty.
+    pub tls_client_ca: String,
+
+    /// Further certificates, for other names. A client gets the first one that is for the name it
+    /// asks for, or else [`tls_cert`](Config::tls_cert), or else the first of all.
+    ///
+    /// In the file they are tables: `[[tls]]` with `cert` and `key`. They have no variable and no
+    /// flag. At most 100.
+    pub tls: Vec<TlsPair>,
+
     /// Which log lines are written, in the syntax of `RUST_LOG` without its `/regex` part: a
     /// level, or `target=level`, or several with commas between. `RUST_LOG` itself counts only
     /// if this key is not set.
@@ -335,56 +385,6 @@ pub struct Config {
     ///
     /// Default: text. Range: text or json.
     pub log_format: LogFormat,
-}
-
-/// Connections that an address may have at least, however few there may be in all.
-const CONN_PER_IP_MIN: usize = 32;
-
-impl Config {
-    /// Returns how many connections one limited address may have.
-    pub fn conn_per_ip_max(&self) -> usize {
-        match self.max_conn_per_ip {
-            0 => (self.max_conn / 2).max(CONN_PER_IP_MIN),
-            max => max,
-        }
-    }
-}
-
-/// How messages are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
-    /// No compression, whatever the client offers.
-    Off,
-    /// Each message is compressed by itself: nothing is kept for a connection, and a message to a
-    /// room is compressed once for all its members.
-    Shared,
-    /// Messages are compressed with the context of earlier ones, if the client agrees: a better
-    /// ratio, at the cost of some hundred KiB a connection and one compression for each delivery.
-    Dedicated,
-}
-
-/// The policy for a client that is too slow for the messages of its rooms.
-///
-/// Under `Gap` and `Latest` the connection stays open, so both need a handler that formats the
-/// notice ([`Handler::notice`](crate::Handler::notice)); without one, the policy is `Close`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Overflow {
-    /// Closes the connection with 4102.
-    Close,
-    /// Skips messages, and tells the client which, so that it can read them from the history.
-    Gap,
-    /// Delivers only the newest of the waiting messages, and tells the client which it missed: for
-    /// rooms whose messages are states, where an old one is worth nothing.
-    Latest,
-}
-
-/// The format of log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Text for people: time, level, target and message in columns.
-    Text,
-    /// One JSON object a line for collectors, with `ts`, `level`, `target` and `message`.
-    Json,
 }
 
 impl Default for Config {
@@ -401,6 +401,8 @@ impl Default for Config {
             limited_addresses: LimitedAddresses::Public,
             max_conn_per_ip: 0,
             rate_accepts_per_ip: 100,
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
             allowed_origins: Vec::new(),
             max_pending_heads: 4096,
             max_lingering: 1024,
@@ -439,10 +441,23 @@ impl Default for Config {
             max_errors: 10,
             echo: false,
             broadcast: false,
+            tls_cert: String::new(),
+            tls_key: String::new(),
+            tls_client_ca: String::new(),
+            tls: Vec::new(),
             log: "info".into(),
             log_format: LogFormat::Text,
         }
     }
+}
+
+/// A certificate with its private key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsPair {
+    /// The path of the PEM file with the chain, the server's own certificate first.
+    pub cert: String,
+    /// The path of the PEM file with the private key, without a passphrase.
+    pub key: String,
 }
 
 /// A rule for the rooms of one name or pattern. A field that is `None` is as for all rooms.

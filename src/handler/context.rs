@@ -77,7 +77,8 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         self.conn.session().client_id
     }
 
-    /// Returns the address of the socket's peer, which may be a proxy.
+    /// Returns the address of the client: the socket's peer, or the one that a proxy named
+    /// which is in `trusted_proxies`. The port is 0 if the proxy told none.
     pub fn remote_addr(&self) -> SocketAddr {
         self.conn.remote_addr()
     }
@@ -92,6 +93,12 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
     pub fn spend_rate(&mut self, bytes: usize) -> Result<(), RateLimited> {
         let conn = &self.conn;
         conn.hub().spend(conn.session(), conn.remote_addr(), bytes)
+    }
+
+    /// Whether the limits by address hold for this client
+    /// ([`limited_addresses`](crate::Config::limited_addresses)).
+    pub fn has_address_limits(&self) -> bool {
+        self.conn.hub().owners.owner_of(self.remote_addr().ip()).is_some()
     }
 
     /// Sends a message to this client. Never blocks; [`SendStatus`] says whether the client keeps

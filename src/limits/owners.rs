@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{
     config::{Config, LimitedAddresses},
-    metrics::Counter,
+    http::proxies::TrustedProxies,
+    metrics::{Counter, Refused},
 };
 
 /// Owners that are remembered though they have no connection.
@@ -31,6 +32,8 @@ const LEASE_PART: f64 = 256.0;
 /// The table. One per server; usable from any thread, and locked for a moment each time.
 pub(crate) struct Owners {
     addresses: LimitedAddresses,
+    /// Proxies have no limits: those of their clients hold for their clients.
+    proxies: TrustedProxies,
     connections_max: u32,
     accepts: Rate,
     rates: Rates,
@@ -62,6 +65,15 @@ pub(crate) enum TooMany {
     Accepts,
 }
 
+impl TooMany {
+    pub(crate) fn refused(self) -> Refused {
+        match self {
+            TooMany::Connections => Refused::PerIp,
+            TooMany::Accepts => Refused::AcceptRate,
+        }
+    }
+}
+
 /// One connection of an owner, counted until this is dropped.
 pub(crate) struct OwnerToken {
     owners: Arc<Owners>,
@@ -81,6 +93,7 @@ impl Owners {
     pub(crate) fn new(config: &Config) -> Arc<Owners> {
         Arc::new(Owners {
             addresses: config.limited_addresses,
+            proxies: TrustedProxies::new(&config.trusted_proxies),
             connections_max: u32::try_from(config.conn_per_ip_max()).unwrap_or(u32::MAX),
             accepts: Rate::new(config.rate_accepts_per_ip, 1.0).bursts(ACCEPT_BURST),
             rates: Rates::of_address(config),
@@ -91,7 +104,8 @@ impl Owners {
 
     /// Returns the owner of what a client at `ip` does, or `None` if no limit holds for it.
     pub(crate) fn owner_of(&self, ip: IpAddr) -> Option<Owner> {
-        self.addresses.holds_for(ip).then(|| Owner::of_address(ip))
+        let is_limited = self.addresses.holds_for(ip) && !self.proxies.contains(ip);
+        is_limited.then(|| Owner::of_address(ip))
     }
 
     /// Counts one more connection from `ip`. `Ok(None)` where no limit holds.

@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{
     http::response::{Response, Status, date_now, error_body, retry_after_s},
-    limits::owners::TooMany,
     metrics::Refused,
+    tls,
 };
 
 /// Sockets on their way to one worker. Reached only when a worker is stuck; the bound on pending
@@ -76,11 +76,11 @@ impl Acceptor {
     fn take(&self, stream: TcpStream, remote: SocketAddr) -> io::Result<()> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
+        // A proxy has no limit; whose connection its is shows in what it sends.
         let hub = &self.shared.hub;
         let owner_token = match hub.owners.admit(remote.ip(), hub.now_ms()) {
             Ok(token) => token,
-            Err(TooMany::Connections) => return self.refuse(Refused::PerIp, stream, remote),
-            Err(TooMany::Accepts) => return self.refuse(Refused::AcceptRate, stream, remote),
+            Err(too_many) => return self.refuse(too_many.refused(), stream, remote),
         };
         let Some(token) = self.shared.pending_heads.take() else {
             return self.refuse(Refused::PendingHeads, stream, remote);
@@ -119,6 +119,11 @@ impl Acceptor {
     /// socket until the client has read it.
     fn refuse(&self, why: Refused, mut stream: TcpStream, remote: SocketAddr) -> io::Result<()> {
         self.shared.metrics.refuse(why);
+        if self.shared.tls.is_some() {
+            stream.write_all(&tls::REFUSAL)?;
+            self.linger(stream, remote);
+            return Ok(());
+        }
         let message = match why {
             Refused::PerIp => "too many connections from this address",
             Refused::AcceptRate => "too many connections a second from this address",
@@ -137,11 +142,15 @@ impl Acceptor {
         response.write(&mut answer, &date_now());
         // A fresh socket takes this much without blocking.
         stream.write_all(&answer)?;
+        self.linger(stream, remote);
+        Ok(())
+    }
+
+    fn linger(&self, stream: TcpStream, remote: SocketAddr) {
         if let Some(token) = self.shared.lingering.take() {
             let disposition = Disposition::Linger(token);
             let _ = self.hand_off(Arrival { stream, remote, owner_token: None, disposition });
         }
-        Ok(())
     }
 }
 

@@ -12,9 +12,10 @@ use super::{admission::Admission, bound::Bound, jobs::JobPool, platform};
 use crate::{
     config::Config,
     handler::erased::DynHandler,
-    http::page::StaticPage,
+    http::{page::StaticPage, proxies::TrustedProxies},
     hub::{Hub, clock::Clock, mailbox::Mailboxes},
     metrics::{Gauges, Health, Metrics, Now, Snapshot, WorkerGauges},
+    tls::Tls,
 };
 
 /// The server, as every thread sees it. Immutable but for what its parts lock themselves.
@@ -25,10 +26,13 @@ pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) metrics: Metrics,
+    /// What new connections need for TLS, if the server has it.
+    pub(crate) tls: Option<Arc<Tls>>,
     /// Sockets in the HTTP phase.
     pub(crate) pending_heads: Arc<Bound>,
     /// Refused sockets that stay for a moment so that the client can read why.
     pub(crate) lingering: Arc<Bound>,
+    pub(crate) trusted_proxies: TrustedProxies,
     /// Open sockets of each worker; the acceptor gives the next one to the worker with the fewest.
     pub(crate) sockets: Box<[AtomicUsize]>,
     pub(crate) draining: AtomicBool,
@@ -51,6 +55,7 @@ impl Shared {
         pages: Vec<StaticPage>,
         mailboxes: Mailboxes,
         clock: Clock,
+        tls: Option<Arc<Tls>>,
     ) -> Shared {
         let hub = Arc::new(Hub::new(&config, mailboxes.clone(), clock));
         let mut metrics = Metrics::new(config.thread_pool_size);
@@ -61,8 +66,10 @@ impl Shared {
             hub,
             admission: Admission::new(config.max_conn, config.max_queued_tasks, mailboxes),
             metrics,
+            tls,
             pending_heads: Bound::new(config.max_pending_heads),
             lingering: Bound::new(config.max_lingering),
+            trusted_proxies: TrustedProxies::new(&config.trusted_proxies),
             sockets: (0..config.thread_pool_size).map(|_| AtomicUsize::new(0)).collect(),
             draining: AtomicBool::new(false),
             started: Instant::now(),

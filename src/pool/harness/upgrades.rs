@@ -56,7 +56,7 @@ fn what_the_rfc_allows_is_upgraded() {
         // The last digit has four bits too many; RFC 4648, 3.5 lets a decoder pass over them.
         (KEY, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZf==\r\n"),
         (KEY, "Sec-WebSocket-Key: ++//AAAAAAAAAAAAAAAAAA==\r\n"),
-        ("Host: test", "Host: test\r\nOrigin: null"),
+        ("Host: test", "Host: test\r\nOrigin: https://test"),
         ("Host: test", "Host: test\r\nContent-Length: 0"),
         ("Host: test", "Host: test\r\nX: \u{e4}\u{a0}"),
     ] {
