@@ -3,14 +3,16 @@
 //! [`Config`] is a plain struct: an embedder fills it in, the binary loads it from a file, the
 //! environment and flags. [`Config::validate`] checks both. The files, in reading order:
 //!
-//! - `settings.rs`: the settings and their defaults; `judge.rs`: their ranges, and the rules
-//!   between them;
-//! - `words.rs`: the settings that are one of a few words; `addresses.rs`: which addresses have
-//!   limits of their own;
-//! - `rooms.rs`: rules for some rooms, which only the file can set; `tls_pairs.rs`: further
-//!   certificates, likewise;
+//! - `settings.rs`: the settings; `defaults.rs`: their defaults; `words.rs`: those that are one of a
+//!   few words; `judge.rs`: their ranges, and the rules between them;
+//! - `addresses.rs`: which addresses have limits of their own;
+//! - `rooms.rs`: rules for some rooms (`room_rule.rs`), which only the file can set;
+//!   `tls_pairs.rs`: further certificates, likewise;
+//! - `api_key.rs`: one key of the server API; `api_keys.rs`: all, of which the file can set
+//!   several;
 //! - `keys.rs`: one table with a row for each setting, from which the file keys, the variables, the
 //!   flags, the help text and the range checks all come;
+//! - `secret.rs`: texts that are not shown, and may be read from files of their own;
 //! - `value.rs`: the kinds of values, and how they are read and shown;
 //! - `load.rs`: defaults < TOML file < environment < flags. It uses `nearest.rs` (the most similar
 //!   name, for typing errors), `source.rs` (the source of a value) and `toml_text.rs` (its line in
@@ -18,10 +20,15 @@
 
 mod addresses;
 mod words;
+mod room_rule;
 mod settings;
+mod defaults;
+mod secret;
+mod api_key;
 mod value;
 mod keys;
 mod rooms;
+mod api_keys;
 mod tls_pairs;
 mod judge;
 mod load;
@@ -32,9 +39,12 @@ mod toml_text;
 pub(crate) use rooms::RoomRules;
 pub use {
     addresses::LimitedAddresses,
+    api_key::{ApiKey, ApiScope},
     keys::{Group, Key},
     load::Loaded,
-    settings::{Config, RoomRule, TlsPair},
+    room_rule::RoomRule,
+    secret::Secret,
+    settings::{Config, TlsPair},
     source::Source,
-    words::{Compression, LogFormat, Overflow},
+    words::{Compression, LogFormat, MetricsAccess, Overflow},
 };

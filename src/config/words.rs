@@ -1,4 +1,4 @@
-//! The settings that are one of a few words.
+//! Settings that are one of a few words.
 
 /// How messages are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,15 @@ pub enum Overflow {
     /// Delivers only the newest of the waiting messages, and tells the client which it missed: for
     /// rooms whose messages are states, where an old one is worth nothing.
     Latest,
+}
+
+/// Where `/metrics` is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricsAccess {
+    /// On the admin listener alone.
+    Admin,
+    /// On the main port too.
+    Public,
 }
 
 /// The format of log lines.

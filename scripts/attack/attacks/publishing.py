@@ -99,7 +99,7 @@ RATE = 25
 def rate_reconnect(scene):
     opening = wire.UPGRADE.format(extra="").encode() + TINY * RATE
     seconds = scene.scale(FLOOD_S, FLOOD_SHORT_S)
-    before = (scene.server.stats() or {}).get("messages_in", 0)
+    before = messages_taken(scene)
     with scene.measured():
         deadline, held, made = time.monotonic() + seconds, [], 0
         while time.monotonic() < deadline:
@@ -115,7 +115,14 @@ def rate_reconnect(scene):
                 wire.reset(held.pop(0))
         for sock in held:
             sock.close()
-        after = (scene.server.stats() or {}).get("messages_in", 0)
+        after = messages_taken(scene)
     quiet = 2 * 40 * (seconds + 5)
     scene.fact("connections_per_s", round(made / seconds))
     scene.fact("messages_per_s", max(0, round((after - before - quiet) / seconds)))
+
+
+def messages_taken(scene):
+    """Messages that were read and not refused for a rate."""
+    stats = scene.server.stats() or {}
+    refused = stats.get("rate_limited", 0) + stats.get("rate_limited_per_ip", 0)
+    return stats.get("messages_in", 0) - refused

@@ -1,0 +1,57 @@
+//! The facts about the server that clients and programs are told.
+
+use rusty_socks_protocol::{
+    Seconds,
+    answer::{AddressLimits, Limits},
+};
+use uuid::Uuid;
+
+use crate::Config;
+
+/// The facts about the server that every `welcome` states.
+#[derive(Debug)]
+pub(super) struct About {
+    pub(super) node: String,
+    pub(super) ping: Seconds,
+    pub(super) max_message_bytes: usize,
+    pub(super) resume_window: Seconds,
+    limits: Limits,
+    address_limits: AddressLimits,
+}
+
+impl About {
+    pub(super) fn new(config: &Config) -> About {
+        let unless_off = |limit: u32| (limit > 0).then_some(limit);
+        About {
+            node: Uuid::new_v4().to_string(),
+            ping: Seconds(config.ping.as_secs_f64()),
+            max_message_bytes: config.max_message_bytes,
+            resume_window: Seconds(config.resume_window.as_secs_f64()),
+            limits: Limits {
+                rate_messages: unless_off(config.rate_messages),
+                rate_bytes: unless_off(config.rate_bytes),
+                rate_rooms: unless_off(config.rate_rooms),
+                max_rooms: config.max_rooms_per_conn,
+                address: None,
+            },
+            address_limits: AddressLimits {
+                rate_messages: unless_off(config.rate_messages_per_ip),
+                rate_bytes: unless_off(config.rate_bytes_per_ip),
+                rate_rooms: unless_off(config.rate_rooms_per_ip),
+                rate_connections: unless_off(config.rate_accepts_per_ip),
+                max_connections: config.conn_per_ip_max(),
+            },
+        }
+    }
+
+    /// Returns the limits of a client, with or without those of its address.
+    pub(super) fn limits(&self, is_limited: bool) -> Limits {
+        Limits { address: is_limited.then_some(self.address_limits), ..self.limits }
+    }
+}
+
+/// Returns the most messages that any room keeps.
+pub(super) fn kept_max(config: &Config) -> usize {
+    let of_rules = config.rooms.iter().filter_map(|rule| rule.history);
+    of_rules.chain([config.history]).max().unwrap_or_default()
+}
