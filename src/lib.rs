@@ -252,6 +252,7 @@ pub use hub::{
     session_token::{NotAToken, SessionToken},
 };
 pub use metrics::{FIGURES, Figure, FigureKind, Quantiles, Snapshot, WorkerSnapshot};
+pub use pool::listener::ListenAddr;
 pub use server::{Builder, Server, ServerHandle, stepped};
 pub use store::{Epoch, Position, Range};
 pub use ws::{

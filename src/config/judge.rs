@@ -3,7 +3,7 @@
 use super::{
     keys::Key,
     rooms,
-    settings::Config,
+    settings::{Config, UNIX_PREFIX},
     source::{self, Source},
     tls_pairs,
 };
@@ -59,6 +59,9 @@ impl Config {
             None => String::from(name),
         };
         let mut problems = Vec::new();
+        if cfg!(not(unix)) && self.host.starts_with(UNIX_PREFIX) {
+            problems.push(format!("{}: this system has no Unix sockets", told("host")));
+        }
         let largest = self.max_message_bytes.saturating_mul(2);
         if self.buffer_bytes < largest {
             problems.push(format!(
@@ -177,6 +180,12 @@ mod tests {
         let with = |host: &str| Config { host: host.into(), ..Config::default() };
         for legal in ["0.0.0.0", "::", "::1", "fe80::1%eth0", "localhost", "a.example.org"] {
             with(legal).validate().unwrap();
+        }
+        assert_eq!(with("unix:/run/a b.sock").validate().is_ok(), cfg!(unix));
+        let long = format!("unix:/{}", "x".repeat(107));
+        for illegal in ["unix:", "unix:x.sock", "unix:/a\nb", "unix", &long] {
+            let is_name = illegal == "unix";
+            assert_eq!(with(illegal).validate().is_ok(), is_name, "{illegal}");
         }
         for illegal in ["", " ", "[::1]", "localhost:3030", "http://x", "a b", "x\n", "1:2"] {
             assert!(complaint(with(illegal)).starts_with("host = "));

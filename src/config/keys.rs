@@ -76,7 +76,7 @@ const INSTANT: Duration = Duration::from_millis(1);
 #[rustfmt::skip]
 pub(super) static TABLE: &[Key] = &[
     key!(First, host, Kind::Text(HOST),
-        "Address to listen on, IPv4 or IPv6 or a host name"),
+        "Address to listen on, IPv4 or IPv6 or a host name, or unix:/path"),
     key!(First, port, count("", 0, 65535),
         "TCP port; 0 picks a free one and logs it"),
     key!(First, max_conn, count("sessions", 1, 10_000_000),

@@ -26,6 +26,7 @@ mod source;
 mod toml_text;
 
 pub(crate) use rooms::RoomRules;
+pub(crate) use settings::UNIX_PREFIX;
 pub use {
     keys::{Group, Key},
     load::Loaded,

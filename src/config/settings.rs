@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// What a host begins with that is the path of a Unix socket.
+pub(crate) const UNIX_PREFIX: &str = "unix:";
+
 /// All settings of a server.
 ///
 /// A setting has one name everywhere: `max_conn` here and in the file, `RUSTY_SOCKS_MAX_CONN` in
@@ -16,11 +19,18 @@ use std::time::Duration;
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Address to listen on: an IPv4 or IPv6 address without brackets, or a host name.
+    /// Address to listen on: an IPv4 or IPv6 address without brackets, or a host name; or
+    /// `unix:/path` for a Unix socket, which has no port.
     ///
     /// All IPv4 interfaces by default, because inside a container nothing else can be reached.
     ///
-    /// Default: 0.0.0.0. Range: a host name or an IP address, without port or brackets.
+    /// The file of a Unix socket is for the server's user and the file's group (mode 0660), and is
+    /// removed when the server stops. Whoever may connect there counts as one of
+    /// [`trusted_proxies`](Config::trusted_proxies). A client that it does not name has the address
+    /// `0.0.0.0:0`.
+    ///
+    /// Default: 0.0.0.0. Range: a host name or an IP address, without port or brackets, or unix:
+    /// and an absolute path.
     pub host: String,
 
     /// TCP port to listen on. `0` picks a free one, which the server logs.

@@ -12,7 +12,7 @@ use std::{
 use ipnet::IpNet;
 use log::LevelFilter;
 
-use super::settings::{Compression, LogFormat, Overflow};
+use super::settings::{Compression, LogFormat, Overflow, UNIX_PREFIX};
 
 /// The kind of values a key takes. Bounds are inclusive.
 pub(super) enum Kind {
@@ -277,9 +277,17 @@ word_field!(LogFormat: Text = "text", Json = "json");
 word_field!(Overflow: Close = "close", Gap = "gap", Latest = "latest");
 word_field!(Compression: Off = "off", Shared = "shared", Dedicated = "dedicated");
 
+/// The longest path of a Unix socket that Linux takes.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
 pub(super) const HOST: Rule = Rule {
-    range: "a host name or an IP address, without port or brackets",
+    range: "a host name or an IP address, without port or brackets, or unix: and an absolute path",
     legal: |host| {
+        if let Some(path) = host.strip_prefix(UNIX_PREFIX) {
+            return path.starts_with('/')
+                && path.len() <= SOCKET_PATH_BYTES_MAX
+                && !path.contains(char::is_control);
+        }
         // The operating system checks the zone of a link-local address ("%eth0").
         let address = host.split('%').next().unwrap_or(host);
         let strange = |c: char| c.is_whitespace() || c.is_control() || "[]/,".contains(c);

@@ -1,8 +1,8 @@
 //! The acceptor: one thread that blocks in `accept` and hands each socket to a worker.
 
 use std::{
-    io::{self, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    io,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,7 +13,9 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::{
+    listener::Listener,
     shared::Shared,
+    socket::Accepted,
     worker::{Arrival, Disposition},
 };
 use crate::{
@@ -32,7 +34,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// What the acceptor thread owns.
 pub(crate) struct Acceptor {
-    pub(crate) listener: TcpListener,
+    pub(crate) listener: Listener,
     pub(crate) shared: Arc<Shared>,
     pub(crate) arrivals: Vec<Sender<Arrival>>,
     /// Set before the wake-up connection comes.
@@ -58,6 +60,7 @@ impl Acceptor {
                         log::debug!("{remote}: lost before it was served: {error}");
                     }
                 }
+                Err(_) if self.stopping.load(Ordering::SeqCst) => return,
                 Err(error) if is_the_peers(&error) => {}
                 Err(error) => {
                     // Usually EMFILE or ENFILE: the socket stays in the backlog, and trying again
@@ -73,9 +76,8 @@ impl Acceptor {
         }
     }
 
-    fn take(&self, stream: TcpStream, remote: SocketAddr) -> io::Result<()> {
-        stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
+    fn take(&self, stream: Accepted, remote: SocketAddr) -> io::Result<()> {
+        stream.set_up()?;
         // Whose connection a proxy's is shows in what it sends.
         let ip_token = match self.shared.trusted_proxies.contains(remote.ip()) {
             true => None,
@@ -118,7 +120,7 @@ impl Acceptor {
 
     /// Answers with the canned 503. Where the bound on lingering allows it, a worker keeps the
     /// socket until the client has read it.
-    fn refuse(&self, why: Refused, mut stream: TcpStream, remote: SocketAddr) -> io::Result<()> {
+    fn refuse(&self, why: Refused, mut stream: Accepted, remote: SocketAddr) -> io::Result<()> {
         self.shared.metrics.refuse(why);
         if self.shared.tls.is_some() {
             stream.write_all(&tls::REFUSAL)?;
@@ -146,7 +148,7 @@ impl Acceptor {
         Ok(())
     }
 
-    fn linger(&self, stream: TcpStream, remote: SocketAddr) {
+    fn linger(&self, stream: Accepted, remote: SocketAddr) {
         if let Some(token) = self.shared.lingering.take() {
             let disposition = Disposition::Linger(token);
             let _ = self.hand_off(Arrival { stream, remote, ip_token: None, disposition });

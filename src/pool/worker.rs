@@ -8,7 +8,7 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender};
-use mio::{Events, Interest, Poll, Token, net::TcpStream};
+use mio::{Events, Poll, Token};
 use slab::Slab;
 
 use super::{
@@ -19,7 +19,7 @@ use super::{
     head::Head,
     pauses::PauseReasons,
     shared::Shared,
-    socket::Socket,
+    socket::{Accepted, Socket},
     stream::Stream,
     timers::Millis,
     worker_cx::WorkerCtx,
@@ -63,7 +63,7 @@ const SWEEP_INTERVAL_MS: Millis = 1000;
 
 /// A socket on its way from the acceptor.
 pub(crate) struct Arrival {
-    pub(crate) stream: std::net::TcpStream,
+    pub(crate) stream: Accepted,
     pub(crate) remote: SocketAddr,
     pub(crate) ip_token: Option<IpToken>,
     pub(crate) disposition: Disposition,
@@ -254,14 +254,13 @@ impl Worker {
     fn accept(&mut self, arrival: Arrival) {
         let Arrival { stream, remote, ip_token, disposition } = arrival;
         let token = Token(self.conns.vacant_key());
-        let mut socket = TcpStream::from_std(stream);
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self.poll.registry().register(&mut socket, token, interest) {
-            log::error!("cannot watch the socket of {remote}: {error}");
-            self.cx.shared.sockets[self.cx.worker].fetch_sub(1, Ordering::Relaxed);
-            return;
+        match Socket::watched(stream, self.poll.registry(), token) {
+            Ok(socket) => self.insert(socket, remote, ip_token, disposition),
+            Err(error) => {
+                log::error!("cannot watch the socket of {remote}: {error}");
+                self.cx.shared.sockets[self.cx.worker].fetch_sub(1, Ordering::Relaxed);
+            }
         }
-        self.insert(Socket::Tcp(socket), remote, ip_token, disposition);
     }
 
     /// Gives a socket that is watched the next slot.

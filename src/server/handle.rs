@@ -15,7 +15,7 @@ use crate::{
         publish::{Publication, Published},
     },
     metrics::Snapshot,
-    pool::shared::Shared,
+    pool::{listener::ListenAddr, shared::Shared},
     ws::close::CloseReason,
 };
 
@@ -23,15 +23,21 @@ use crate::{
 #[derive(Clone)]
 pub struct ServerHandle {
     pub(super) shared: Arc<Shared>,
-    pub(super) local_addr: SocketAddr,
+    pub(super) listen_addr: ListenAddr,
     pub(super) ask: Sender<Duration>,
     pub(super) stopped: Receiver<()>,
 }
 
 impl ServerHandle {
-    /// Returns the address the server listens on, with its actual port.
+    /// Returns the address the server listens on, with its actual port; `0.0.0.0:0` if that is a
+    /// Unix socket.
     pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+        self.listen_addr.socket_addr()
+    }
+
+    /// Returns where the server listens.
+    pub fn listen_addr(&self) -> &ListenAddr {
+        &self.listen_addr
     }
 
     /// Publishes to all members of `room`, from outside any connection. Never blocks.
@@ -101,6 +107,8 @@ impl ServerHandle {
 
 impl std::fmt::Debug for ServerHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerHandle").field("local_addr", &self.local_addr).finish_non_exhaustive()
+        f.debug_struct("ServerHandle")
+            .field("listen_addr", &self.listen_addr)
+            .finish_non_exhaustive()
     }
 }

@@ -5,7 +5,7 @@ mod tls_watch;
 pub mod stepped;
 
 use std::{
-    net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs},
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -17,7 +17,6 @@ use std::{
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
 use mio::{Poll, Waker};
-use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     config::Config,
@@ -31,7 +30,7 @@ use crate::{
     pool::{
         acceptor::{Acceptor, HANDOFF_MAX},
         jobs::JobPool,
-        platform::{self, REUSES_ADDRESS},
+        listener::{AcceptWaker, ListenAddr, Listener},
         shared::{Route, Shared},
         worker::{Arrival, WAKER, Worker},
     },
@@ -40,8 +39,8 @@ use crate::{
 pub use handle::ServerHandle;
 use stepped::SteppedServer;
 
-/// Connections the kernel may queue until the acceptor accepts them.
-const BACKLOG: i32 = 4096;
+/// Attempts to end the acceptor's wait at a shutdown, before it is left behind.
+const WAKE_TRIES_MAX: usize = 100;
 
 /// The configuration, routes and pages of a server that is not bound yet.
 #[derive(Default)]
@@ -54,8 +53,7 @@ pub struct Builder {
 /// A server that is bound and does not serve yet. Clients can connect, and are served once
 /// [`run`](Server::run) or [`spawn`](Server::spawn) is called.
 pub struct Server {
-    listener: TcpListener,
-    local_addr: SocketAddr,
+    listener: Listener,
     workers: Vec<Worker>,
     arrivals: Vec<Sender<Arrival>>,
     handle: ServerHandle,
@@ -105,12 +103,12 @@ impl Builder {
     /// address.
     pub fn bind(self) -> Result<Server, Error> {
         self.check_settings()?;
-        let (listener, local_addr) = listen(&self.config)?;
+        let listener = Listener::bind(&self.config.host, self.config.port)?;
         let Parts { shared, workers, arrivals } = self.assemble(Clock::machine())?;
         let (ask, asked) = crossbeam_channel::bounded(1);
         let (running, stopped) = crossbeam_channel::bounded(0);
-        let handle = ServerHandle { shared, local_addr, ask, stopped };
-        Ok(Server { listener, local_addr, workers, arrivals, handle, asked, running })
+        let handle = ServerHandle { shared, listen_addr: listener.addr().clone(), ask, stopped };
+        Ok(Server { listener, workers, arrivals, handle, asked, running })
     }
 
     /// Makes a server for tests of a handler: it listens nowhere, and the test makes its turns. See
@@ -131,8 +129,8 @@ impl Builder {
         let Parts { shared, workers, .. } = self.assemble(Clock::stepped())?;
         let ((ask, _), (_, stopped)) =
             (crossbeam_channel::bounded(1), crossbeam_channel::bounded(0));
-        let local_addr = SocketAddr::from(([127, 0, 0, 1], 0));
-        let handle = ServerHandle { shared: Arc::clone(&shared), local_addr, ask, stopped };
+        let listen_addr = ListenAddr::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let handle = ServerHandle { shared: Arc::clone(&shared), listen_addr, ask, stopped };
         Ok(SteppedServer::new(workers, shared, handle))
     }
 
@@ -220,46 +218,6 @@ fn check_paths(routes: &[Route], pages: &[StaticPage]) -> Result<(), Error> {
     }
 }
 
-/// Listens on the first address of the configured host that works.
-fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), Error> {
-    let shown = match config.host.contains(':') {
-        true => format!("[{}]:{}", config.host, config.port),
-        false => format!("{}:{}", config.host, config.port),
-    };
-    let cannot = |error| Error::io(format!("cannot listen on {shown}"), error);
-    let addresses = (config.host.as_str(), config.port).to_socket_addrs().map_err(cannot)?;
-    let mut refused = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
-    for address in addresses {
-        match listen_on(address) {
-            Ok(listener) => {
-                let local_addr = listener.local_addr().map_err(cannot)?;
-                return Ok((listener, local_addr));
-            }
-            Err(error) => refused = error,
-        }
-    }
-    Err(cannot(refused))
-}
-
-fn tcp_socket(address: SocketAddr) -> std::io::Result<Socket> {
-    Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
-}
-
-fn listen_on(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = tcp_socket(address)?;
-    if address.is_ipv6() {
-        // `::` includes IPv4.
-        socket.set_only_v6(false)?;
-    }
-    if REUSES_ADDRESS {
-        socket.set_reuse_address(true)?;
-    }
-    platform::limit_unsent(&socket);
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
 impl Server {
     /// Returns a builder with the default configuration and no routes.
     pub fn builder() -> Builder {
@@ -267,8 +225,15 @@ impl Server {
     }
 
     /// Returns the address the server listens on, with the actual port if port 0 was configured.
+    /// It is `0.0.0.0:0` if that is a Unix socket; [`listen_addr`](Server::listen_addr) has its
+    /// path.
     pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+        self.handle.local_addr()
+    }
+
+    /// Returns where the server listens.
+    pub fn listen_addr(&self) -> &ListenAddr {
+        self.handle.listen_addr()
     }
 
     /// Returns a handle that controls the server from any thread.
@@ -298,7 +263,7 @@ impl Server {
     /// [`ErrorKind::System`]: the operating system refused a thread, or a worker failed. The server
     /// has stopped then.
     pub fn run(self) -> Result<(), Error> {
-        let Server { listener, local_addr, workers, arrivals, handle, asked, running } = self;
+        let Server { listener, workers, arrivals, handle, asked, running } = self;
         let shared = handle.shared;
         let (job_alive, jobs_done) = crossbeam_channel::bounded(0);
         for pool in shared.routes.iter().filter_map(|route| route.jobs.as_ref()) {
@@ -317,7 +282,7 @@ impl Server {
             threads.push(thread.inspect_err(|_| stop_all())?);
         }
         let tls_watch = tls_watch::start(&shared).inspect_err(|_| stop_all())?;
-        let accepting = Accepting::start(listener, local_addr, &shared, arrivals);
+        let accepting = Accepting::start(listener, &shared, arrivals);
         let accepting = accepting.inspect_err(|_| stop_all())?;
 
         let mut failure = None;
@@ -397,20 +362,17 @@ struct Accepting {
     thread: thread::JoinHandle<()>,
     stopping: Arc<AtomicBool>,
     pause: Sender<()>,
-    /// Connects to the listener to end a blocking `accept`. Made at the start, because when the
-    /// server stops no file descriptor may be left.
-    wake_socket: Socket,
-    wake_addr: SocketAddr,
+    waker: AcceptWaker,
 }
 
 impl Accepting {
     fn start(
-        listener: TcpListener,
-        local_addr: SocketAddr,
+        listener: Listener,
         shared: &Arc<Shared>,
         arrivals: Vec<Sender<Arrival>>,
     ) -> Result<Accepting, Error> {
-        let wake_socket = tcp_socket(local_addr)
+        let waker = listener
+            .waker()
             .map_err(|error| Error::io("cannot make the socket that ends the accepting", error))?;
         let stopping = Arc::new(AtomicBool::new(false));
         let (pause, stop) = crossbeam_channel::bounded(0);
@@ -425,28 +387,20 @@ impl Accepting {
             .name("rusty-socks-acceptor".to_owned())
             .spawn(move || acceptor.run())
             .map_err(|error| Error::io("cannot start the acceptor thread", error))?;
-        let mut wake_addr = local_addr;
-        if wake_addr.ip().is_unspecified() {
-            wake_addr.set_ip(match local_addr {
-                SocketAddr::V4(_) => [127, 0, 0, 1].into(),
-                SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-            });
-        }
-        Ok(Accepting { thread, stopping, pause, wake_socket, wake_addr })
+        Ok(Accepting { thread, stopping, pause, waker })
     }
 
-    /// Stops accepting and closes the listener. Connecting to the listener ends a blocking `accept`
-    /// on every platform.
-    fn stop(self) {
-        const PATIENCE: Duration = Duration::from_millis(100);
+    /// Stops accepting and closes the listener.
+    fn stop(mut self) {
         self.stopping.store(true, Ordering::SeqCst);
         drop(self.pause);
-        let mut is_awake =
-            self.wake_socket.connect_timeout(&self.wake_addr.into(), PATIENCE).is_ok();
-        while !is_awake && !self.thread.is_finished() {
-            is_awake = TcpStream::connect_timeout(&self.wake_addr, PATIENCE).is_ok();
+        for _ in 0..WAKE_TRIES_MAX {
+            if self.waker.wake() || self.thread.is_finished() {
+                let _ = self.thread.join();
+                return;
+            }
             thread::park_timeout(Duration::from_millis(10));
         }
-        let _ = self.thread.join();
+        log::warn!("the acceptor cannot be woken, and is left behind");
     }
 }

@@ -39,7 +39,7 @@ fn serve(config: Config, log: &LogQueue) -> Result<Exit, Error> {
     info!(
         "rusty_socks {} listens on {}: {max_conn} sessions at once, {max_queued_tasks} in line, {threads} workers",
         env!("CARGO_PKG_VERSION"),
-        server.local_addr(),
+        server.listen_addr(),
     );
     server.run()?;
     info!("drained, good-bye");
