@@ -235,9 +235,10 @@ use rusty_socks_ws as ws;
 pub use config::Config;
 pub use error::{Error, ErrorKind};
 pub use handler::{
-    Blocking, Context, Handler, IntoService, MayBlock, Mode, OnWorker, Peer, Refusal, Reply,
+    AdminAnswer, AdminContext, AdminHandler, AdminStep, Blocking, BodyCall, Context, Handler,
+    IntoService, LaterCall, MayBlock, Mode, OnWorker, Peer, Refusal, Reply,
 };
-pub use http::head::Request;
+pub use http::{head::Request, response::Status};
 pub use hub::{
     error::RoomError,
     history::{Joined, Page, Replay},
@@ -247,9 +248,11 @@ pub use hub::{
     presence::Watch,
     present::{MembersPage, Presence, Present},
     publish::{Publication, Published, PublishedToRooms},
+    publisher::Publisher,
     resume::{Resumed, ResumedRoom},
     send_status::SendStatus,
     session_token::{NotAToken, SessionToken},
+    survey::{RoomSummary, SessionSummary},
 };
 pub use metrics::{FIGURES, Figure, FigureKind, Quantiles, Snapshot, WorkerSnapshot};
 pub use pool::listener::ListenAddr;

@@ -183,6 +183,27 @@ fn its_peer_is_believed_in_a_proxy_header() {
 }
 
 #[test]
+fn the_admin_listener_may_be_one() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("admin.sock");
+    let admin_host = format!("unix:{}", path.display());
+    let server = UnixServer::start(Config { admin_host, ..config() });
+    assert_eq!(server.handle.admin_listen_addr(), Some(&ListenAddr::Unix(path.clone())));
+    for (request, status) in [("/stats", 200), ("/metrics", 200)] {
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let head =
+            format!("GET {request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {answer}");
+    }
+    server.stop();
+    assert!(!path.exists(), "its file is gone");
+}
+
+#[test]
 fn refusals_are_read_whole() {
     let server = UnixServer::start(Config { max_pending_heads: 1, ..config() });
     let _silent = server.socket();

@@ -4,6 +4,7 @@
 //! Uses only the library's public API, so an embedder can do everything that it does.
 
 mod json;
+mod about;
 mod fault;
 mod ijson;
 mod command;
@@ -12,20 +13,19 @@ mod answers;
 mod notices;
 mod rate;
 mod commands;
+mod api;
 
 use std::sync::Arc;
 
-use rusty_socks_protocol::{
-    self as protocol, Answer, ErrorCode, SUBPROTOCOL, Seconds,
-    answer::{Limits, Welcome},
-};
+use rusty_socks_protocol::{self as protocol, Answer, ErrorCode, SUBPROTOCOL, answer::Welcome};
 use serde_json::value::RawValue;
-use uuid::Uuid;
 
 use crate::{
     CloseReason, Config, Context, Error, Handler, Joined, Message, Notice, PreparedFrame, Replay,
     RoomName, Server,
 };
+use about::{About, kept_max};
+pub use api::Api;
 use fault::Fault;
 use rate::Rate;
 
@@ -42,22 +42,17 @@ const ECHO_PATH: &str = "/echo";
 const RECONNECT_SPREAD_MS: u128 = 5000;
 
 /// Binds the server that the binary runs: the chat protocol on `/ws`, and `/echo` if `config.echo`
-/// is set.
+/// is set; and the server API on the admin listener, if `config.admin_port` is set.
 ///
 /// # Errors
 /// The errors of [`Chat::new`] and [`Builder::bind`](crate::Builder::bind).
 pub fn server(config: Config) -> Result<Server, Error> {
-    let mut builder = Server::builder().route(CHAT_PATH, Chat::new(&config)?);
+    let mut builder =
+        Server::builder().route(CHAT_PATH, Chat::new(&config)?).admin(Api::new(&config));
     if config.echo {
         builder = builder.route(ECHO_PATH, echo);
     }
     builder.config(config).bind()
-}
-
-/// Returns the most messages that any room keeps.
-fn kept_max(config: &Config) -> usize {
-    let of_rules = config.rooms.iter().filter_map(|rule| rule.history);
-    of_rules.chain([config.history]).max().unwrap_or_default()
 }
 
 /// Returns every message unchanged.
@@ -89,33 +84,6 @@ pub struct ChatState {
 }
 
 type Ctx<'a> = Context<'a, ChatState>;
-
-/// The facts about the server that every `welcome` states.
-#[derive(Debug)]
-struct About {
-    node: String,
-    ping: Seconds,
-    max_message_bytes: usize,
-    resume_window: Seconds,
-    limits: Limits,
-}
-
-impl About {
-    fn new(config: &Config) -> About {
-        let unless_off = |limit: u32| (limit > 0).then_some(limit);
-        About {
-            node: Uuid::new_v4().to_string(),
-            ping: Seconds(config.ping.as_secs_f64()),
-            max_message_bytes: config.max_message_bytes,
-            resume_window: Seconds(config.resume_window.as_secs_f64()),
-            limits: Limits {
-                rate_messages: unless_off(config.rate_messages),
-                rate_bytes: unless_off(config.rate_bytes),
-                max_rooms: config.max_rooms_per_conn,
-            },
-        }
-    }
-}
 
 impl Chat {
     /// Makes a handler with the rooms and limits of `config`.

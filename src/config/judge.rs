@@ -1,11 +1,15 @@
 //! Checks that the values are in their ranges and agree with each other.
 
+use std::net::IpAddr;
+
 use super::{
+    api_keys,
     keys::Key,
     rooms,
-    settings::{Config, UNIX_PREFIX},
+    settings::Config,
     source::{self, Source},
     tls_pairs,
+    value::UNIX_PREFIX,
 };
 use crate::error::Error;
 
@@ -18,6 +22,19 @@ impl Config {
     /// key, with its value and what is allowed.
     pub fn validate(&self) -> Result<(), Error> {
         error_of(self.problems(&|_| None))
+    }
+
+    /// Whether only this machine can reach the admin listener.
+    pub fn is_admin_local(&self) -> bool {
+        let address: Option<IpAddr> = self.admin_host.parse().ok();
+        let is_local_name = self.admin_host == "localhost" || is_unix(&self.admin_host);
+        address.map_or(is_local_name, |address| address.is_loopback())
+    }
+
+    /// The host and the port of the admin listener, if there is one.
+    pub(crate) fn admin_listener(&self) -> Option<(&str, u16)> {
+        let port = self.admin_port.or(is_unix(&self.admin_host).then_some(0))?;
+        Some((&self.admin_host, port))
     }
 
     /// Returns one sentence for each setting that is legal but probably not intended. Log them at
@@ -49,6 +66,7 @@ impl Config {
     ) -> Vec<String> {
         let of_keys = Config::keys().iter().filter_map(|key| key.problem(self, source_of(key)));
         let of_tables = rooms::problems(&self.rooms).into_iter().chain(tls_pairs::problems(self));
+        let of_tables = of_tables.chain(api_keys::problems(self));
         let out_of_range: Vec<String> = of_keys.chain(of_tables).collect();
         if !out_of_range.is_empty() {
             return out_of_range;
@@ -59,8 +77,10 @@ impl Config {
             None => String::from(name),
         };
         let mut problems = Vec::new();
-        if cfg!(not(unix)) && self.host.starts_with(UNIX_PREFIX) {
-            problems.push(format!("{}: this system has no Unix sockets", told("host")));
+        for (name, host) in [("host", &self.host), ("admin_host", &self.admin_host)] {
+            if cfg!(not(unix)) && is_unix(host) {
+                problems.push(format!("{}: this system has no Unix sockets", told(name)));
+            }
         }
         let largest = self.max_message_bytes.saturating_mul(2);
         if self.buffer_bytes < largest {
@@ -75,6 +95,17 @@ impl Config {
                 "{}: must be at least twice {}, so that one largest message fits below the half-way mark",
                 told("mailbox_bytes"),
                 told("max_message_bytes"),
+            ));
+        }
+        if self.admin_listener().is_some()
+            && !self.is_admin_local()
+            && self.api_key.is_empty()
+            && self.api_keys.is_empty()
+        {
+            problems.push(format!(
+                "{}: must be a loopback address unless api_key or api_keys is set, because whoever \
+                 reaches the admin listener could read the figures",
+                told("admin_host"),
             ));
         }
         if self.replay > self.history {
@@ -98,6 +129,11 @@ impl Config {
     }
 }
 
+/// Whether `host` is the path of a Unix socket.
+fn is_unix(host: &str) -> bool {
+    host.starts_with(UNIX_PREFIX)
+}
+
 /// Joins all problems into one error, one a line. Returns `Ok` if there is none.
 pub(super) fn error_of(problems: Vec<String>) -> Result<(), Error> {
     if problems.is_empty() { Ok(()) } else { Err(Error::config(problems.join("\n"))) }
@@ -108,6 +144,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::config::Secret;
 
     fn complaint(config: Config) -> String {
         config.validate().expect_err("the config should be refused").to_string()
@@ -182,6 +219,10 @@ mod tests {
             with(legal).validate().unwrap();
         }
         assert_eq!(with("unix:/run/a b.sock").validate().is_ok(), cfg!(unix));
+        let admin = Config { admin_host: "unix:/run/admin.sock".into(), ..Config::default() };
+        assert_eq!(admin.validate().is_ok(), cfg!(unix));
+        assert!(admin.is_admin_local() && admin.admin_listener().is_some());
+        assert_eq!(Config::default().admin_listener(), None);
         let long = format!("unix:/{}", "x".repeat(107));
         for illegal in ["unix:", "unix:x.sock", "unix:/a\nb", "unix", &long] {
             let is_name = illegal == "unix";
@@ -231,6 +272,19 @@ mod tests {
         for illegal in ["", ",", "inof", "rusty_socks=loud", "a=b=c", "info/regex", "a b", "=info"]
         {
             assert!(complaint(with(illegal)).starts_with("log = "), "{illegal}");
+        }
+    }
+
+    #[test]
+    fn an_admin_listener_that_others_reach_needs_a_key() {
+        let open = Config { admin_host: "0.0.0.0".into(), ..Config::default() };
+        open.validate().unwrap();
+        let open = Config { admin_port: Some(0), ..open };
+        let told = complaint(open.clone());
+        assert!(told.starts_with("admin_host = 0.0.0.0: must be a loopback address"), "{told}");
+        Config { api_key: Secret::new("0123456789abcdef"), ..open.clone() }.validate().unwrap();
+        for host in ["127.0.0.1", "127.9.9.9", "::1", "localhost"] {
+            Config { admin_host: host.into(), ..open.clone() }.validate().unwrap();
         }
     }
 

@@ -8,9 +8,10 @@ use std::{fmt, time::Duration};
 
 use super::{
     nearest::nearest,
+    secret,
     settings::Config,
     source::{self, Source},
-    value::{Field, GIB, HOST, Kind, LOG, MIB, NETWORK, ORIGIN, PEM, ROOM, Value},
+    value::{API_KEY, Field, GIB, HOST, KIB, Kind, LOG, MIB, NETWORK, ORIGIN, PEM, ROOM, Value},
 };
 
 /// One setting: its names, help and range, and access to its field.
@@ -40,6 +41,8 @@ pub enum Group {
     Sessions,
     /// Limits and permissions of one client.
     Clients,
+    /// The server API and its listener.
+    Admin,
     /// Certificates.
     Tls,
     /// Logging.
@@ -170,6 +173,23 @@ pub(super) static TABLE: &[Key] = &[
     key!(Clients, broadcast, Kind::Switch,
         "Let clients of /ws send to everyone who is connected there"),
 
+    key!(Admin, admin_host, Kind::Text(HOST),
+        "Address of the admin listener, which serves the server API and the figures, or unix:/path"),
+    key!(Admin, admin_port, Kind::Port,
+        "TCP port of the admin listener; empty for none"),
+    key!(Admin, max_admin_conn, count("connections", 1, 10_000),
+        "Connections to the admin listener at once; beyond it a canned 503"),
+    key!(Admin, api_key, Kind::Secret(API_KEY),
+        "Key of the server API, which may do everything; as a flag only the file it is in"),
+    key!(Admin, api_body_bytes, bytes("bytes", KIB, 64 * MIB),
+        "Largest body of a request to the server API; beyond it 413"),
+    key!(Admin, api_body_timeout, seconds(INSTANT, DAY),
+        "Seconds a client of the server API has to send a body"),
+    key!(Admin, max_api_bodies, count("bodies", 1, 10_000),
+        "Bodies of the server API that are read at once; beyond it a 503"),
+    key!(Admin, metrics, Kind::Word(&["admin", "public"]),
+        "Serve /metrics on the admin listener alone (admin) or also on the main port (public)"),
+
     key!(Tls, tls_cert, Kind::Text(PEM),
         "Certificate chain; with it the port speaks TLS alone"),
     key!(Tls, tls_key, Kind::Text(PEM),
@@ -213,9 +233,27 @@ impl Key {
         format!("{}{}", source::PREFIX, self.name.to_ascii_uppercase())
     }
 
-    /// Returns the long flag with its dashes, such as `--max-conn`.
+    /// Returns the long flag with its dashes, such as `--max-conn`. That of a secret takes a file,
+    /// such as `--api-key-file`.
     pub fn flag(&self) -> String {
-        format!("--{}", self.name.replace('_', "-"))
+        let name = self.file_name().unwrap_or_else(|| self.name.to_owned());
+        format!("--{}", name.replace('_', "-"))
+    }
+
+    /// Returns the name under which a file is given that the value is read from, such as
+    /// `api_key_file`; `None` if the value is no secret.
+    pub fn file_name(&self) -> Option<String> {
+        self.is_secret().then(|| format!("{}_file", self.name))
+    }
+
+    /// Returns the variable for such a file, such as `RUSTY_SOCKS_API_KEY_FILE`.
+    pub fn file_variable(&self) -> Option<String> {
+        self.is_secret().then(|| format!("{}_FILE", self.variable()))
+    }
+
+    /// Whether the value is a secret, which is never shown.
+    pub fn is_secret(&self) -> bool {
+        matches!(self.kind, Kind::Secret(_))
     }
 
     /// Returns one line of help.
@@ -252,6 +290,11 @@ impl Key {
     /// list, and quotes around a text that a terminal would garble.
     pub fn show(&self, config: &Config) -> String {
         self.kind.show((self.read)(config))
+    }
+
+    /// Returns what was written for the key as a message may show it.
+    pub(super) fn told(&self, written: &str) -> String {
+        if self.is_secret() { secret::SHOWN.to_owned() } else { written.to_owned() }
     }
 
     /// Returns what must be written, for the end of an error message.
@@ -308,6 +351,7 @@ impl Group {
             Group::Rooms => "Rooms and history",
             Group::Sessions => "Slow clients and sessions",
             Group::Clients => "Clients",
+            Group::Admin => "The server API",
             Group::Tls => "TLS",
             Group::Logging => "Logging",
         }
@@ -334,8 +378,8 @@ mod tests {
         outermost
             .filter(|line| !line.starts_with([' ', '}', ']', ')']))
             .filter_map(|line| Some(line.split_once(':')?.0.to_string()))
-            // Rules for rooms and further certificates can only be set in the file.
-            .filter(|field| !["rooms", "tls"].contains(&field.as_str()))
+            // Rules for rooms, further certificates and further keys can only be set in the file.
+            .filter(|field| !["rooms", "tls", "api_keys"].contains(&field.as_str()))
             .collect()
     }
 
@@ -391,7 +435,14 @@ mod tests {
                     let [min, max] = [min, max].map(|time| time.as_secs_f64());
                     (min.to_string(), max.to_string(), below.into(), (max + 0.5).to_string())
                 }
-                Kind::Switch | Kind::Word(_) | Kind::Text(_) | Kind::List(_) => continue,
+                Kind::Switch
+                | Kind::Word(_)
+                | Kind::Text(_)
+                | Kind::List(_)
+                | Kind::Secret(_)
+                | Kind::Port => {
+                    continue;
+                }
             };
             let mut config = Config::default();
             for good in [min, max] {

@@ -13,10 +13,12 @@
 use super::{
     keys::Key,
     nearest::nearest,
-    settings::{Config, Overflow, RoomRule},
+    room_rule::RoomRule,
+    settings::Config,
     source::{Source, told},
     toml_text::{line_at, with_article},
     value::ROOM,
+    words::Overflow,
 };
 
 /// The name of the table of rules in the file, and of the field in [`Config`].
@@ -78,7 +80,7 @@ impl RoomRule {
     }
 
     /// Whether the rule's pattern is or matches `room`.
-    fn matches(&self, room: &str) -> bool {
+    pub(super) fn matches(&self, room: &str) -> bool {
         match self.prefix() {
             Some(prefix) => room.len() > prefix.len() && room.starts_with(prefix),
             None => room == self.pattern,
@@ -91,7 +93,7 @@ impl RoomRule {
         self.pattern.ends_with(".*").then(|| &self.pattern[..self.pattern.len() - 1])
     }
 
-    fn is_legal(&self) -> bool {
+    pub(super) fn is_legal(&self) -> bool {
         let stem = self.pattern.strip_suffix(".*").unwrap_or(&self.pattern);
         self.pattern.len() <= PATTERN_BYTES_MAX && !stem.is_empty() && ROOM.allows(stem)
     }

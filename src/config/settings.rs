@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
-/// What a host begins with that is the path of a Unix socket.
-pub(crate) const UNIX_PREFIX: &str = "unix:";
+use super::{
+    api_key::ApiKey,
+    room_rule::RoomRule,
+    secret::Secret,
+    words::{Compression, LogFormat, MetricsAccess, Overflow},
+};
 
 /// All settings of a server.
 ///
@@ -24,10 +28,8 @@ pub struct Config {
     ///
     /// All IPv4 interfaces by default, because inside a container nothing else can be reached.
     ///
-    /// The file of a Unix socket is for the server's user and the file's group (mode 0660), and is
-    /// removed when the server stops. Whoever may connect there counts as one of
-    /// [`trusted_proxies`](Config::trusted_proxies). A client that it does not name has the address
-    /// `0.0.0.0:0`.
+    /// The file of a Unix socket has mode 0660, and is removed when the server stops. Whoever may
+    /// connect there counts as one of [`trusted_proxies`](Config::trusted_proxies).
     ///
     /// Default: 0.0.0.0. Range: a host name or an IP address, without port or brackets, or unix:
     /// and an absolute path.
@@ -318,6 +320,65 @@ pub struct Config {
     /// Default: false. Range: true or false.
     pub broadcast: bool,
 
+    /// Address of the admin listener, which serves the server API and the figures: as
+    /// [`host`](Config::host).
+    ///
+    /// The loopback by default. An address that others can reach needs a key, and then `/stats` and
+    /// `/metrics` need one too. A Unix socket is local, and needs no port.
+    ///
+    /// Default: 127.0.0.1. Range: a host name or an IP address, without port or brackets, or unix:
+    /// and an absolute path.
+    pub admin_host: String,
+
+    /// TCP port of the admin listener; `0` picks a free one, which the server logs. Without a port
+    /// there is no admin listener, unless [`admin_host`](Config::admin_host) is a Unix socket.
+    ///
+    /// Default: empty. Range: 0 to 65535, or empty.
+    pub admin_port: Option<u16>,
+
+    /// Connections to the admin listener at once, apart from all others, so that nobody outside can
+    /// lock the operator out. Beyond it a canned 503.
+    ///
+    /// Unit: connections. Default: 64. Range: 1 to 10000.
+    pub max_admin_conn: usize,
+
+    /// The key that a program must show to use the server API. It may do everything.
+    ///
+    /// Better read from a file that `api_key_file` or `RUSTY_SOCKS_API_KEY_FILE` names; there is no
+    /// flag for the key itself, because every user of the machine sees flags.
+    ///
+    /// Default: empty. Range: 16 to 256 letters, digits and -._~+/=, or empty.
+    pub api_key: Secret,
+
+    /// Further keys of the server API, each with a name, scopes and rooms.
+    ///
+    /// Can only be set in the file, in tables `[[api_keys]]`; there is no variable, no flag and no
+    /// row in the table of keys.
+    pub api_keys: Vec<ApiKey>,
+
+    /// Largest body of a request to the server API; a larger one is answered with 413. One message
+    /// has at most [`max_message_bytes`](Config::max_message_bytes) all the same.
+    ///
+    /// Unit: bytes. Default: 1MiB. Range: 1KiB to 64MiB.
+    pub api_body_bytes: usize,
+
+    /// Time a client of the server API has to send a body.
+    ///
+    /// Unit: seconds. Default: 10. Range: 0.001 to 86400.
+    pub api_body_timeout: Duration,
+
+    /// Bodies of requests to the server API that are read at once; beyond it a 503. Multiplied by
+    /// [`api_body_bytes`](Config::api_body_bytes), the memory that they can take.
+    ///
+    /// Unit: bodies. Default: 16. Range: 1 to 10000.
+    pub max_api_bodies: usize,
+
+    /// Who may read `/metrics`: clients of the admin listener alone, or also those of the main
+    /// port, as they may read `/stats`.
+    ///
+    /// Default: admin. Range: admin or public.
+    pub metrics: MetricsAccess,
+
     /// Certificate chain of the server, its own certificate first. With it the server speaks TLS
     /// 1.2 and 1.3, and nothing else, on its port.
     ///
@@ -356,43 +417,6 @@ pub struct Config {
     ///
     /// Default: text. Range: text or json.
     pub log_format: LogFormat,
-}
-
-/// How messages are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
-    /// No compression, whatever the client offers.
-    Off,
-    /// Each message is compressed by itself: nothing is kept for a connection, and a message to a
-    /// room is compressed once for all its members.
-    Shared,
-    /// Messages are compressed with the context of earlier ones, if the client agrees: a better
-    /// ratio, at the cost of some hundred KiB a connection and one compression for each delivery.
-    Dedicated,
-}
-
-/// The policy for a client that is too slow for the messages of its rooms.
-///
-/// Under `Gap` and `Latest` the connection stays open, so both need a handler that formats the
-/// notice ([`Handler::notice`](crate::Handler::notice)); without one, the policy is `Close`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Overflow {
-    /// Closes the connection with 4102.
-    Close,
-    /// Skips messages, and tells the client which, so that it can read them from the history.
-    Gap,
-    /// Delivers only the newest of the waiting messages, and tells the client which it missed: for
-    /// rooms whose messages are states, where an old one is worth nothing.
-    Latest,
-}
-
-/// The format of log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Text for people: time, level, target and message in columns.
-    Text,
-    /// One JSON object a line for collectors, with `ts`, `level`, `target` and `message`.
-    Json,
 }
 
 impl Default for Config {
@@ -443,6 +467,15 @@ impl Default for Config {
             max_errors: 10,
             echo: false,
             broadcast: false,
+            admin_host: "127.0.0.1".into(),
+            admin_port: None,
+            max_admin_conn: 64,
+            api_key: Secret::default(),
+            api_keys: Vec::new(),
+            api_body_bytes: 1 << 20,
+            api_body_timeout: Duration::from_secs(10),
+            max_api_bodies: 16,
+            metrics: MetricsAccess::Admin,
             tls_cert: String::new(),
             tls_key: String::new(),
             tls_client_ca: String::new(),
@@ -460,16 +493,4 @@ pub struct TlsPair {
     pub cert: String,
     /// The path of the PEM file with the private key, without a passphrase.
     pub key: String,
-}
-
-/// A rule for the rooms of one name or pattern. A field that is `None` is as for all rooms.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RoomRule {
-    /// The name of a room, or a pattern such as `prices.*`, which matches `prices.eur` and
-    /// `prices.eur.spot`, but not `prices`.
-    pub pattern: String,
-    /// The policy for a client that is too slow for these rooms.
-    pub overflow: Option<Overflow>,
-    /// Messages kept in each of these rooms, within the range of [`Config::history`].
-    pub history: Option<usize>,
 }

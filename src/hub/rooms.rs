@@ -154,6 +154,18 @@ impl Rooms {
         self.directory.lock().by_name.get(name).cloned()
     }
 
+    /// Lists at most `limit` rooms whose names begin with `prefix` and come behind `after`.
+    pub(super) fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Vec<Arc<Room>> {
+        let directory = self.directory.lock();
+        let from = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        let rooms = directory.by_name.range::<str, _>((from, Bound::Unbounded));
+        let matching = rooms.take_while(|(name, _)| name.as_str().starts_with(prefix));
+        matching.take(limit).map(|(_, room)| Arc::clone(room)).collect()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.directory.lock().by_name.len()
     }

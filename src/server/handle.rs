@@ -24,6 +24,7 @@ use crate::{
 pub struct ServerHandle {
     pub(super) shared: Arc<Shared>,
     pub(super) listen_addr: ListenAddr,
+    pub(super) admin_addr: Option<ListenAddr>,
     pub(super) ask: Sender<Duration>,
     pub(super) stopped: Receiver<()>,
 }
@@ -38,6 +39,17 @@ impl ServerHandle {
     /// Returns where the server listens.
     pub fn listen_addr(&self) -> &ListenAddr {
         &self.listen_addr
+    }
+
+    /// Returns the address of the admin listener, if there is one; `0.0.0.0:0` if that is a Unix
+    /// socket.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin_addr.as_ref().map(ListenAddr::socket_addr)
+    }
+
+    /// Returns where the admin listener is, if there is one.
+    pub fn admin_listen_addr(&self) -> Option<&ListenAddr> {
+        self.admin_addr.as_ref()
     }
 
     /// Publishes to all members of `room`, from outside any connection. Never blocks.

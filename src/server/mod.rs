@@ -21,14 +21,14 @@ use mio::{Poll, Waker};
 use crate::{
     config::Config,
     error::{Error, ErrorKind},
-    handler::IntoService,
+    handler::{AdminHandler, IntoService},
     http::{page::StaticPage, router::RESERVED_PATHS},
     hub::{
         clock::Clock,
         mailbox::{Letter, MailboxBounds, MailboxReceiver, Mailboxes},
     },
     pool::{
-        acceptor::{Acceptor, HANDOFF_MAX},
+        acceptor::{Acceptor, Door, HANDOFF_MAX},
         jobs::JobPool,
         listener::{AcceptWaker, ListenAddr, Listener},
         shared::{Route, Shared},
@@ -48,12 +48,14 @@ pub struct Builder {
     config: Config,
     routes: Vec<Route>,
     pages: Vec<StaticPage>,
+    admin: Option<Box<dyn AdminHandler>>,
 }
 
 /// A server that is bound and does not serve yet. Clients can connect, and are served once
 /// [`run`](Server::run) or [`spawn`](Server::spawn) is called.
 pub struct Server {
     listener: Listener,
+    admin: Option<Listener>,
     workers: Vec<Worker>,
     arrivals: Vec<Sender<Arrival>>,
     handle: ServerHandle,
@@ -71,7 +73,8 @@ impl Builder {
 
     /// Mounts a handler on the WebSocket route `path`, such as `/ws`.
     ///
-    /// If two handlers share a path, the first one serves it. `/health` and `/stats` are reserved.
+    /// If two handlers share a path, the first one serves it. `/health`, `/stats` and `/metrics`
+    /// are reserved.
     pub fn route(mut self, path: &str, handler: impl IntoService) -> Builder {
         let service = handler.into_service();
         let jobs = service.jobs.map(|(threads, queue_max)| JobPool::new(threads, queue_max));
@@ -93,6 +96,14 @@ impl Builder {
         self
     }
 
+    /// Lets `handler` answer the requests of the admin listener, which
+    /// [`admin_port`](Config::admin_port) opens. The server answers `/health`, `/ready`, `/stats`
+    /// and `/metrics` there by itself, with and without a handler.
+    pub fn admin(mut self, handler: impl AdminHandler) -> Builder {
+        self.admin = Some(Box::new(handler));
+        self
+    }
+
     /// Checks the configuration, routes and pages, and listens. Port 0 picks a free port;
     /// [`Server::local_addr`] returns it.
     ///
@@ -104,11 +115,16 @@ impl Builder {
     pub fn bind(self) -> Result<Server, Error> {
         self.check_settings()?;
         let listener = Listener::bind(&self.config.host, self.config.port)?;
+        let admin = self.config.admin_listener().map(|(host, port)| Listener::bind(host, port));
+        let admin = admin.transpose()?;
         let Parts { shared, workers, arrivals } = self.assemble(Clock::machine())?;
         let (ask, asked) = crossbeam_channel::bounded(1);
         let (running, stopped) = crossbeam_channel::bounded(0);
-        let handle = ServerHandle { shared, listen_addr: listener.addr().clone(), ask, stopped };
-        Ok(Server { listener, workers, arrivals, handle, asked, running })
+        let _ = shared.drain.set(ask.clone());
+        let listen_addr = listener.addr().clone();
+        let admin_addr = admin.as_ref().map(|admin| admin.addr().clone());
+        let handle = ServerHandle { shared, listen_addr, admin_addr, ask, stopped };
+        Ok(Server { listener, admin, workers, arrivals, handle, asked, running })
     }
 
     /// Makes a server for tests of a handler: it listens nowhere, and the test makes its turns. See
@@ -130,7 +146,8 @@ impl Builder {
         let ((ask, _), (_, stopped)) =
             (crossbeam_channel::bounded(1), crossbeam_channel::bounded(0));
         let listen_addr = ListenAddr::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
-        let handle = ServerHandle { shared: Arc::clone(&shared), listen_addr, ask, stopped };
+        let shown = Arc::clone(&shared);
+        let handle = ServerHandle { shared: shown, listen_addr, admin_addr: None, ask, stopped };
         Ok(SteppedServer::new(workers, shared, handle))
     }
 
@@ -150,7 +167,7 @@ impl Builder {
 
     /// Makes everything but the listener.
     fn assemble(self, clock: Clock) -> Result<Parts, Error> {
-        let Builder { config, routes, pages } = self;
+        let Builder { config, routes, pages, admin } = self;
         let cannot_poll = |error| Error::io("cannot make a poll for a worker", error);
         let mut polls = Vec::new();
         let mut wakers = Vec::new();
@@ -162,7 +179,8 @@ impl Builder {
         let bounds = MailboxBounds { letters_max: config.mailbox, bytes_max: config.mailbox_bytes };
         let (mailboxes, inboxes) = Mailboxes::new(wakers, bounds);
         let tls = Tls::load(&config)?.map(Arc::new);
-        let shared = Arc::new(Shared::new(config, routes, pages, mailboxes, clock, tls));
+        let shared = Shared::new(config, routes, pages, admin, mailboxes, clock, tls);
+        let shared = Arc::new(shared);
         let (arrivals, workers) = staff(&shared, polls, inboxes);
         Ok(Parts { shared, workers, arrivals })
     }
@@ -236,6 +254,17 @@ impl Server {
         self.handle.listen_addr()
     }
 
+    /// Returns the address of the admin listener, if there is one; `0.0.0.0:0` if that is a Unix
+    /// socket.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.handle.admin_addr()
+    }
+
+    /// Returns where the admin listener is, if there is one.
+    pub fn admin_listen_addr(&self) -> Option<&ListenAddr> {
+        self.handle.admin_listen_addr()
+    }
+
     /// Returns a handle that controls the server from any thread.
     pub fn handle(&self) -> ServerHandle {
         self.handle.clone()
@@ -263,7 +292,7 @@ impl Server {
     /// [`ErrorKind::System`]: the operating system refused a thread, or a worker failed. The server
     /// has stopped then.
     pub fn run(self) -> Result<(), Error> {
-        let Server { listener, workers, arrivals, handle, asked, running } = self;
+        let Server { listener, admin, workers, arrivals, handle, asked, running } = self;
         let shared = handle.shared;
         let (job_alive, jobs_done) = crossbeam_channel::bounded(0);
         for pool in shared.routes.iter().filter_map(|route| route.jobs.as_ref()) {
@@ -282,8 +311,12 @@ impl Server {
             threads.push(thread.inspect_err(|_| stop_all())?);
         }
         let tls_watch = tls_watch::start(&shared).inspect_err(|_| stop_all())?;
-        let accepting = Accepting::start(listener, &shared, arrivals);
-        let accepting = accepting.inspect_err(|_| stop_all())?;
+        let start = |listener, door| {
+            let accepting = Accepting::start(listener, door, &shared, &arrivals);
+            accepting.inspect_err(|_| stop_all())
+        };
+        let accepting = start(listener, Door::Public)?;
+        let admin = admin.map(|listener| start(listener, Door::Admin)).transpose()?;
 
         let mut failure = None;
         let grace = crossbeam_channel::select! {
@@ -317,6 +350,10 @@ impl Server {
                     break;
                 }
             }
+        }
+        // Last, so that a drain can be watched.
+        if let Some(admin) = admin {
+            admin.stop();
         }
         stop_all();
         for thread in threads {
@@ -368,8 +405,9 @@ struct Accepting {
 impl Accepting {
     fn start(
         listener: Listener,
+        door: Door,
         shared: &Arc<Shared>,
-        arrivals: Vec<Sender<Arrival>>,
+        arrivals: &[Sender<Arrival>],
     ) -> Result<Accepting, Error> {
         let waker = listener
             .waker()
@@ -379,12 +417,17 @@ impl Accepting {
         let acceptor = Acceptor {
             listener,
             shared: Arc::clone(shared),
-            arrivals,
+            arrivals: arrivals.to_vec(),
+            door,
             stopping: Arc::clone(&stopping),
             stop,
         };
+        let name = match door {
+            Door::Public => "rusty-socks-acceptor",
+            Door::Admin => "rusty-socks-admin",
+        };
         let thread = thread::Builder::new()
-            .name("rusty-socks-acceptor".to_owned())
+            .name(name.to_owned())
             .spawn(move || acceptor.run())
             .map_err(|error| Error::io("cannot start the acceptor thread", error))?;
         Ok(Accepting { thread, stopping, pause, waker })
