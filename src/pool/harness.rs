@@ -162,7 +162,8 @@ impl Harness {
         let id = ConnId { worker: 0, slot: SLOT as u32, generation: 0 };
         let remote = ([127, 0, 0, 1], 1).into();
         let socket = Socket::Memory(MemorySocket(Arc::clone(&wire)));
-        let stream = Stream::new(socket, cx.shared.tls.as_ref()).expect("a TLS session");
+        let stream = Stream::new(socket, cx.shared.tls.as_ref(), cx.config().proxy_protocol)
+            .expect("a TLS session");
         let mut io = ConnIo::new(id, stream, remote, None, 0);
         let phase = Phase::Head(Head::new(token, &mut io, &mut cx));
         let conn = Connection { io, phase };

@@ -11,7 +11,7 @@ use super::{
     admin::METRICS_TYPE,
     bound::BoundToken,
     closing::Stage,
-    conn_io::ConnIo,
+    conn_io::{ConnIo, Readiness},
     open::UpgradeRequest,
     proxy_header::{self, ProxyHeader},
     worker_cx::WorkerCtx,
@@ -26,6 +26,7 @@ use crate::{
         router::{self, Target},
     },
     metrics::Refused,
+    tls,
     ws::{
         extension::Takeover,
         handshake::{NotAnUpgrade, Upgrade},
@@ -129,10 +130,23 @@ impl Head {
                 let is_believed = cx.shared.trusted_proxies.contains(io.remote.ip());
                 match source.filter(|_| is_believed) {
                     Some(source) if io.set_client(source, cx).is_err() => {
+                        if io.stream.is_tls() {
+                            return refuse_before_tls(Refused::PerIp, io, cx);
+                        }
                         refuse_unavailable(Refused::PerIp, io, cx);
                         HeadStep::Last
                     }
-                    Some(_) | None => HeadStep::Answered(len),
+                    Some(_) | None => match io.stream.begin_tls(&input[len..]) {
+                        Ok(taken) => {
+                            if io.stream.is_tls() {
+                                // What was taken is looked at as if it came now.
+                                io.readiness.insert(Readiness::READABLE);
+                                io.list_ready(&mut cx.work);
+                            }
+                            HeadStep::Answered(len + taken)
+                        }
+                        Err(()) => refuse_before_tls(Refused::BadRequest, io, cx),
+                    },
                 }
             }
             ProxyHeader::Invalid => {
@@ -246,6 +260,13 @@ pub(super) fn refuse_unavailable(why: Refused, io: &mut ConnIo, cx: &mut WorkerC
         _ => "the server is full",
     };
     refuse(&RefusedRequest::new(why, Status::Unavailable, message), io, cx);
+}
+
+/// Refuses a client behind a proxy whose handshake has not begun.
+fn refuse_before_tls(why: Refused, io: &mut ConnIo, cx: &mut WorkerCtx) -> HeadStep {
+    cx.shared.metrics.refuse(why);
+    io.queue_bytes(&mut tls::REFUSAL.to_vec(), cx);
+    HeadStep::Last
 }
 
 /// Answers, without TLS, a client that does not speak it.

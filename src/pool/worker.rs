@@ -277,7 +277,7 @@ impl Worker {
         // What was refused by the acceptor got its answer without TLS.
         let tls = self.cx.shared.tls.as_ref();
         let tls = tls.filter(|_| matches!(disposition, Disposition::Serve(_)));
-        let stream = match Stream::new(socket, tls) {
+        let stream = match Stream::new(socket, tls, self.cx.config().proxy_protocol) {
             Ok(stream) => stream,
             Err(error) => {
                 log::error!("cannot begin TLS with {remote}: {error}");

@@ -22,6 +22,8 @@ use rusty_socks::{
     config::{Key, Loaded},
 };
 
+use rusty_socks_load::TlsArgs;
+
 use connect::ConnectArgs;
 use exit::Exit;
 use load::LoadArgs;
@@ -51,7 +53,8 @@ const HEALTH_ABOUT: &str = "Ask a running server whether it is well";
 const HEALTH_EPILOGUE: &str = "\
 Made for a container's health check: prints the answer, exits 0 on a 200 within two seconds and 1 \
 else. It asks the configured host and port, on the loopback if the server listens everywhere. An \
-address may be written as for `connect`; without a scheme or a path it means /health.";
+address may be written as for `connect`; without a scheme or a path it means /health. The \
+certificate is checked where --url names the server, and not where the configuration does.";
 
 const LOAD_ABOUT: &str =
     "Load any WebSocket server: storms of connections, round trips, fan-out, idle holding";
@@ -94,7 +97,8 @@ fn main() -> ExitCode {
         }
         Some(("health", own)) => {
             let url = own.get_one::<String>("url").map(String::as_str);
-            exit::report(health::run(url, || loaded(&[&matches, own]))).into()
+            let tls = TlsArgs::from_arg_matches(own).unwrap_or_else(|error| error.exit());
+            exit::report(health::run(url, &tls, || loaded(&[&matches, own]))).into()
         }
         Some(("load", own)) => run_foreign(&matches, own, "load", load::run),
         Some(("connect", own)) => run_foreign(&matches, own, "connect", connect::run),
@@ -145,7 +149,7 @@ fn command() -> Command {
         .long("url")
         .value_name("URL")
         .help("What to ask instead: localhost, localhost:4000 or http://localhost:4000/health");
-    let health = Command::new("health")
+    let health = TlsArgs::augment_args(Command::new("health"))
         .about(HEALTH_ABOUT)
         .after_help(HEALTH_EPILOGUE)
         .args([url, config_flag()])

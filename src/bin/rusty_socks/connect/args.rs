@@ -9,6 +9,8 @@ use std::{
 use clap::{ValueEnum, builder::StringValueParser, builder::TypedValueParser};
 use rusty_socks_client::{Client, ClientBuilder};
 
+use rusty_socks_load::TlsArgs;
+
 use super::renderer::Renderer;
 
 /// Talks to a server: what you type is sent, and what comes is shown.
@@ -21,13 +23,13 @@ use super::renderer::Renderer;
 /// asked again after its Retry-After, for as long as --timeout; --no-reconnect asks once.
 ///
 /// Exit code: 0 when it is done, 1 when a line was not sent or refused, when --count was not
-/// reached in time or standard output cannot be written, 2 for bad arguments, 3 when nobody
-/// answers, 4 when the server refused the upgrade (its status is told), 5 when the server closed
-/// with an error code or the connection was lost.
+/// reached in time or standard output cannot be written, 2 for bad arguments, 3 when nobody answers
+/// or the server's certificate cannot be trusted, 4 when the server refused the upgrade (its status
+/// is told), 5 when the server closed with an error code or the connection was lost.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConnectArgs {
-    /// The server: localhost, localhost:4000, ws://host[:port][/path]. Without a scheme, what is
-    /// left out is port 3030 and the path /ws.
+    /// The server: localhost, localhost:4000, ws://host[:port][/path], or wss:// for TLS. Without a
+    /// scheme, what is left out is port 3030 and the path /ws.
     #[arg(value_name = "URL", default_value = "ws://127.0.0.1:3030/ws")]
     pub(super) url: String,
 
@@ -77,6 +79,9 @@ pub(crate) struct ConnectArgs {
     #[arg(short = 'H', long, value_name = "NAME: VALUE", value_parser = header)]
     header: Vec<(String, String)>,
 
+    #[command(flatten)]
+    tls: TlsArgs,
+
     /// A subprotocol to offer. May be given several times.
     #[arg(long, value_name = "NAME")]
     subprotocol: Vec<String>,
@@ -110,7 +115,8 @@ pub(super) enum Binary {
 impl ConnectArgs {
     /// Settings of each connection.
     pub(super) fn client(&self) -> ClientBuilder {
-        let mut builder = Client::builder().connect_timeout(self.timeout);
+        let builder = Client::builder().connect_timeout(self.timeout);
+        let mut builder = builder.tls(self.tls.options());
         for (name, value) in &self.header {
             builder = builder.header(name, value);
         }
