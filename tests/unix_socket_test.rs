@@ -13,6 +13,7 @@ use std::{
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -201,6 +202,52 @@ fn the_admin_listener_may_be_one() {
     }
     server.stop();
     assert!(!path.exists(), "its file is gone");
+}
+
+/// Runs the program with the settings in `variables`. Returns its exit code, and what it wrote to
+/// both outputs.
+fn program(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_rusty_socks"))
+        .args(arguments)
+        .envs(variables.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"hello\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    (output.status.code(), format!("{out}{err}"))
+}
+
+#[test]
+fn the_program_and_the_client_connect_to_it() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("server.sock");
+    let host = format!("unix:{}", path.display());
+    let server = rusty_socks::chat::server(Config { host: host.clone(), ..config() }).unwrap();
+    let handle = server.spawn().unwrap();
+
+    let (code, text) = program(&["health"], &[("RUSTY_SOCKS_HOST", &host)]);
+    assert!(code == Some(0) && text.contains("\"ok\""), "{text}");
+    let (code, text) = program(&["health", "--url", &host], &[]);
+    assert!(code == Some(0) && text.contains("\"ok\""), "{text}");
+    let echo = format!("{host}:/echo");
+    let (code, text) = program(&["connect", "--raw", &echo, "--count", "1"], &[]);
+    assert!(code == Some(0) && text.contains("hello"), "{text}");
+    let (code, text) = program(&["load", "echo", &echo], &[]);
+    assert!(code != Some(0) && text.contains("a Unix socket has no address"), "{text}");
+
+    let client = rusty_socks_client::Client::connect(&echo).unwrap();
+    let large = "a".repeat(60_000);
+    client.send(&large).unwrap();
+    let echoed = client.recv_timeout(DEADLINE).unwrap().unwrap();
+    assert_eq!(echoed.as_text(), Some(large.as_str()));
+    handle.shutdown(DEADLINE);
+    handle.join();
+    let (code, text) = program(&["health"], &[("RUSTY_SOCKS_HOST", &host)]);
+    assert!(code == Some(1) && text.contains("cannot ask unix:/"), "{text}");
 }
 
 #[test]
