@@ -16,7 +16,7 @@ QUICK_STEPS=(format clippy tests)
 STEPS=(format clippy library docs report tests third-party js perf compare conformance)
 
 # Ranges, so that a new fault of theirs or ours shows within a major version that is known to work.
-PYTHON_CLIENTS=('websockets>=13,<18')
+PYTHON_CLIENTS=('websockets>=13,<18' 'PyJWT>=2.8,<3')
 SCHEMATHESIS='schemathesis>=4,<5'
 NODE_CLIENTS=('ws@8' 'wscat@6')
 # What the JavaScript client is tested with; it has no dependencies itself.
@@ -272,7 +272,7 @@ has_component() {
 install_python_clients() {
     local home=$clients/python
     python=$home/bin/python
-    "$python" -c 'import websockets.sync.client' 2>/dev/null && return
+    "$python" -c 'import jwt, websockets.sync.client' 2>/dev/null && return
     rm -rf "$home"
     if python3 -m venv "$home"; then
         "$python" -m pip install --disable-pip-version-check --quiet "${PYTHON_CLIENTS[@]}"

@@ -225,6 +225,7 @@ mod handler;
 mod hub;
 mod store;
 mod http;
+pub mod identity;
 mod metrics;
 mod tls;
 pub mod config;
@@ -254,6 +255,7 @@ pub use hub::{
     session_token::{NotAToken, SessionToken},
     survey::{RoomSummary, SessionSummary},
 };
+pub use identity::{Identity, Permissions, Revocation, TokenError};
 pub use metrics::{FIGURES, Figure, FigureKind, Quantiles, Snapshot, WorkerSnapshot};
 pub use pool::listener::ListenAddr;
 pub use server::{Builder, Server, ServerHandle, stepped};

@@ -10,6 +10,7 @@ use super::{
     source::{self, Source},
     tls_pairs,
     value::UNIX_PREFIX,
+    words::IdentityMode,
 };
 use crate::error::Error;
 
@@ -47,6 +48,18 @@ impl Config {
                 self.timeout.as_secs_f64(),
                 self.ping.as_secs_f64(),
             ));
+        }
+        let has_public_keys = !self.token_public_key.is_empty() || !self.token_jwks_url.is_empty();
+        let is_on = self.identity != IdentityMode::Off;
+        if is_on && has_public_keys && self.token_audience.is_empty() {
+            warnings.push(
+                "token_audience is not set: tokens that the issuer makes for others are good here"
+                    .to_owned(),
+            );
+        }
+        if !is_on && (has_public_keys || !self.token_hmac_secret.is_empty()) {
+            warnings
+                .push("identity is off: there are keys for tokens, but none is used".to_owned());
         }
         if self.proxy_protocol && self.trusted_proxies.is_empty() {
             warnings.push(
@@ -106,6 +119,31 @@ impl Config {
                 "{}: must be a loopback address unless api_key or api_keys is set, because whoever \
                  reaches the admin listener could read the figures",
                 told("admin_host"),
+            ));
+        }
+        let keys = [&self.token_hmac_secret, &self.token_public_key];
+        let has_key = keys.iter().any(|key| !key.is_empty()) || !self.token_jwks_url.is_empty();
+        if self.identity != IdentityMode::Off && !has_key {
+            problems.push(format!(
+                "{}: must have a key for tokens: token_hmac_secret, token_public_key or \
+                 token_jwks_url",
+                told("identity"),
+            ));
+        }
+        let limiting = self.rooms.iter().find(|rule| rule.limits_access());
+        if let Some(rule) = limiting.filter(|_| self.identity == IdentityMode::Off) {
+            problems.push(format!(
+                "{}: must not say users or token where {}, because nobody has a user then",
+                rule.told(""),
+                told("identity"),
+            ));
+        }
+        let is_any_origin = self.allowed_origins.iter().any(|origin| origin == "*");
+        if !self.token_cookie.is_empty() && is_any_origin {
+            problems.push(format!(
+                "{}: must not be * where {}, because any page could then act for its visitors",
+                told("allowed_origins"),
+                told("token_cookie"),
             ));
         }
         if self.replay > self.history {

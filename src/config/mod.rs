@@ -3,10 +3,11 @@
 //! [`Config`] is a plain struct: an embedder fills it in, the binary loads it from a file, the
 //! environment and flags. [`Config::validate`] checks both. The files, in reading order:
 //!
-//! - `settings.rs`: the settings and their defaults; `words.rs`: those that are one of a few words;
-//!   `judge.rs`: their ranges, and the rules between them;
-//! - `rooms.rs`: rules for some rooms (`room_rule.rs`), which only the file can set;
-//!   `tls_pairs.rs`: further certificates, likewise;
+//! - `settings.rs`: the settings, `defaults.rs` their defaults; `words.rs`: those that are one of a
+//!   few words; `tables.rs`: those that are tables of the file; `judge.rs`: their ranges, and the
+//!   rules between them;
+//! - `rooms.rs`: rules for some rooms, which only the file can set; `tls_pairs.rs`: further
+//!   certificates, likewise;
 //! - `api_key.rs`: one key of the server API; `api_keys.rs`: all, of which the file can set
 //!   several;
 //! - `keys.rs`: one table with a row for each setting, from which the file keys, the variables, the
@@ -18,8 +19,9 @@
 //!   the file).
 
 mod words;
-mod room_rule;
+mod tables;
 mod settings;
+mod defaults;
 mod secret;
 mod api_key;
 mod value;
@@ -34,14 +36,16 @@ mod source;
 mod toml_text;
 
 pub(crate) use rooms::RoomRules;
+#[cfg(feature = "identity")]
+pub(crate) use value::HMAC_SECRET_BYTES_MIN;
 pub(crate) use value::UNIX_PREFIX;
 pub use {
     api_key::{ApiKey, ApiScope},
     keys::{Group, Key},
     load::Loaded,
-    room_rule::RoomRule,
     secret::Secret,
-    settings::{Config, TlsPair},
+    settings::Config,
     source::Source,
-    words::{Compression, LogFormat, MetricsAccess, Overflow},
+    tables::{RoomRule, TlsPair},
+    words::{Access, Compression, IdentityMode, LogFormat, MetricsAccess, Overflow},
 };

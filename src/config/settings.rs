@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::{
     api_key::ApiKey,
-    room_rule::RoomRule,
     secret::Secret,
-    words::{Compression, LogFormat, MetricsAccess, Overflow},
+    tables::{RoomRule, TlsPair},
+    words::{Compression, IdentityMode, LogFormat, MetricsAccess, Overflow},
 };
 
 /// All settings of a server.
@@ -405,6 +405,71 @@ pub struct Config {
     /// flag. At most 100.
     pub tls: Vec<TlsPair>,
 
+    /// Whether clients must say who they are, with a token (a JWT, RFC 7519): never, if they like,
+    /// or always. A bad token is refused in either case.
+    ///
+    /// Under `required`, what no token and no [rule](RoomRule::join) grants is denied.
+    ///
+    /// Default: off. Range: off or optional or required.
+    pub identity: IdentityMode,
+
+    /// The secret of tokens signed with HS256.
+    ///
+    /// Default: empty. Range: 32 to 4096 bytes, or empty.
+    pub token_hmac_secret: Secret,
+
+    /// The secret before that one, which is good until the tokens signed with it have ended.
+    ///
+    /// Default: empty. Range: 32 to 4096 bytes, or empty.
+    pub token_hmac_secret_previous: Secret,
+
+    /// Public keys of tokens signed with RS256, ES256 or EdDSA, in PEM: one, or several one after
+    /// the other. Not shown, like a secret, because it is long.
+    ///
+    /// Default: empty. Range: PEM that begins with -----BEGIN, or empty.
+    pub token_public_key: Secret,
+
+    /// Address of a JWKS (RFC 7517), from which public keys are fetched: at the start, every ten
+    /// minutes, and at most every 30 seconds for a key that is not known.
+    ///
+    /// Default: empty. Range: an https URL, or an http one on the loopback, or empty.
+    pub token_jwks_url: String,
+
+    /// Audiences (claim `aud`), of which a token must name one; empty for any.
+    ///
+    /// Set it wherever the issuer makes tokens for others too.
+    ///
+    /// Default: empty. Range: texts without control characters.
+    pub token_audience: Vec<String>,
+
+    /// The issuer (claim `iss`) that a token must name; empty for any.
+    ///
+    /// Default: empty. Range: a text without control characters, or empty.
+    pub token_issuer: String,
+
+    /// Name of a cookie that may hold the token; empty for none. Cookies come with a page that the
+    /// user did not write, so [`allowed_origins`](Config::allowed_origins) must not be `*` then.
+    ///
+    /// Default: empty. Range: the name of a cookie, or empty.
+    pub token_cookie: String,
+
+    /// Whether the token may be in the query of the address, as `?token=`. Off by default, because
+    /// addresses are logged.
+    ///
+    /// Default: false. Range: true or false.
+    pub token_in_query: bool,
+
+    /// Time a client has to send its token in a frame, where one is required.
+    ///
+    /// Unit: seconds. Default: 10. Range: 0.001 to 86400.
+    pub auth_timeout: Duration,
+
+    /// Time after the end of its token in which a client may still send a new one. Then it is
+    /// closed with 4203.
+    ///
+    /// Unit: seconds. Default: 25. Range: 0 to 86400.
+    pub token_grace: Duration,
+
     /// Which log lines are written, in the syntax of `RUST_LOG` without its `/regex` part: a
     /// level, or `target=level`, or several with commas between. `RUST_LOG` itself counts only
     /// if this key is not set.
@@ -417,80 +482,4 @@ pub struct Config {
     ///
     /// Default: text. Range: text or json.
     pub log_format: LogFormat,
-}
-
-impl Default for Config {
-    fn default() -> Config {
-        Config {
-            host: "0.0.0.0".into(),
-            port: 3030,
-            max_conn: 100,
-            buffer: 1024,
-            timeout: Duration::from_secs(60),
-            ping: Duration::from_secs(30),
-            thread_pool_size: 4,
-            max_queued_tasks: 1000,
-            max_conn_per_ip: 0,
-            trusted_proxies: Vec::new(),
-            proxy_protocol: false,
-            allowed_origins: Vec::new(),
-            max_pending_heads: 4096,
-            max_lingering: 1024,
-            handshake_timeout: Duration::from_secs(5),
-            queue_timeout: Duration::from_secs(10),
-            close_timeout: Duration::from_secs(3),
-            drain_timeout: Duration::from_secs(30),
-            max_message_bytes: 64 << 10,
-            max_head_bytes: 8 << 10,
-            buffer_bytes: 1 << 20,
-            compression: Compression::Off,
-            compression_level: 3,
-            compression_threshold: 256,
-            mailbox: 16384,
-            mailbox_bytes: 64 << 20,
-            default_room: "lobby".into(),
-            replay: 10,
-            history: 100,
-            history_bytes: 256 << 10,
-            history_total_bytes: 256 << 20,
-            history_age: Duration::from_secs(3600),
-            max_rooms: 10_000,
-            max_rooms_per_conn: 100,
-            rooms: Vec::new(),
-            overflow: Overflow::Close,
-            resume_window: Duration::from_secs(60),
-            max_away_sessions: 10_000,
-            inbox: 100,
-            inbox_bytes: 64 << 10,
-            rate_messages: 0,
-            rate_bytes: 0,
-            max_errors: 10,
-            echo: false,
-            broadcast: false,
-            admin_host: "127.0.0.1".into(),
-            admin_port: None,
-            max_admin_conn: 64,
-            api_key: Secret::default(),
-            api_keys: Vec::new(),
-            api_body_bytes: 1 << 20,
-            api_body_timeout: Duration::from_secs(10),
-            max_api_bodies: 16,
-            metrics: MetricsAccess::Admin,
-            tls_cert: String::new(),
-            tls_key: String::new(),
-            tls_client_ca: String::new(),
-            tls: Vec::new(),
-            log: "info".into(),
-            log_format: LogFormat::Text,
-        }
-    }
-}
-
-/// A certificate with its private key.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TlsPair {
-    /// The path of the PEM file with the chain, the server's own certificate first.
-    pub cert: String,
-    /// The path of the PEM file with the private key, without a passphrase.
-    pub key: String,
 }

@@ -31,6 +31,7 @@ pub(crate) mod direct;
 pub(crate) mod publisher;
 pub(crate) mod survey;
 mod locked_session;
+mod identities;
 pub(crate) mod presence;
 pub(crate) mod memberships;
 pub(crate) mod resume;
@@ -41,7 +42,11 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::config::{Compression, Config};
+use crate::{
+    config::{Compression, Config},
+    identity::{Authenticator, Permissions},
+    metrics::Counter,
+};
 use bytes::{HubBytes, HubBytesNow};
 use clock::Clock;
 use error::RoomError;
@@ -68,6 +73,10 @@ pub(crate) struct Hub {
     compressible_bytes_min: Option<usize>,
     /// The largest page or replay. A larger one could overflow the outbox it is sent to.
     page_bytes_max: usize,
+    /// What the server knows of tokens.
+    pub(crate) authenticator: Authenticator,
+    /// Commands refused for want of a permission, in the order of [`Permissions::NAMED`].
+    forbidden: [Counter; Permissions::NAMED.len()],
     inbox: InboxBounds,
     /// How long a session outlives its connection.
     resume_window_ms: u64,
@@ -85,7 +94,12 @@ pub(crate) struct Swept {
 }
 
 impl Hub {
-    pub(crate) fn new(config: &Config, mailboxes: Mailboxes, clock: Clock) -> Hub {
+    pub(crate) fn new(
+        config: &Config,
+        authenticator: Authenticator,
+        mailboxes: Mailboxes,
+        clock: Clock,
+    ) -> Hub {
         let clock = Arc::new(clock);
         let bytes = Arc::new(HubBytes::default());
         Hub {
@@ -99,6 +113,8 @@ impl Hub {
             compressible_bytes_min: (config.compression != Compression::Off)
                 .then_some(config.compression_threshold),
             page_bytes_max: config.buffer_bytes / 2,
+            authenticator,
+            forbidden: Default::default(),
             inbox: InboxBounds {
                 // A resumed client gets its whole inbox at once, after the replays of its rooms, so
                 // the inbox must fit the outbox.

@@ -15,6 +15,8 @@ pub(crate) enum Refused {
     PerIp,
     /// The origin of the request is not allowed.
     Origin,
+    /// The client has no token, or no good one.
+    Unauthorized,
     /// The handler refused the upgrade.
     Handler,
     /// The blocking handler had too much to do, or took longer than `queue_timeout` for the
@@ -39,13 +41,14 @@ pub(crate) enum Refused {
 }
 
 impl Refused {
-    pub(super) const ALL: [Refused; 16] = [
+    pub(super) const ALL: [Refused; 17] = [
         Refused::Full,
         Refused::QueueTimeout,
         Refused::Draining,
         Refused::PendingHeads,
         Refused::PerIp,
         Refused::Origin,
+        Refused::Unauthorized,
         Refused::Handler,
         Refused::HandlerBusy,
         Refused::BadRequest,
@@ -67,6 +70,7 @@ impl Refused {
             Refused::PendingHeads => "pending_heads",
             Refused::PerIp => "per_ip",
             Refused::Origin => "origin",
+            Refused::Unauthorized => "unauthorized",
             Refused::Handler => "handler",
             Refused::HandlerBusy => "handler_busy",
             Refused::BadRequest => "bad_request",

@@ -183,9 +183,14 @@ impl Head {
                 (too_large(request.method() == "HEAD"), used)
             }
             Ok(Some((request, used))) => {
+                let shared = Arc::clone(&cx.shared);
                 let forwarded_for = request.values("X-Forwarded-For");
-                let client = cx.shared.trusted_proxies.client_behind(io.remote, forwarded_for);
-                (ask(&request.with_remote(client), client, cx), used)
+                let client = shared.trusted_proxies.client_behind(io.remote, forwarded_for);
+                let request =
+                    request.with_remote(client).with_authenticator(&shared.hub.authenticator);
+                let asked = ask(&request, client, cx);
+                cx.spent += request.spent();
+                (asked, used)
             }
             Ok(None) if input.len() > head_bytes_max => (too_large(false), input.len()),
             Ok(None) => return HeadStep::Wait,
@@ -419,7 +424,14 @@ fn ask_upgrade(request: &Request<'_>, client: SocketAddr, route: usize, cx: &Wor
 
 impl From<Refusal> for RefusedRequest {
     fn from(Refusal { status, message }: Refusal) -> RefusedRequest {
-        RefusedRequest::new(Refused::Handler, status, message)
+        match status {
+            Status::Unauthorized => {
+                // Each 401 says how to authenticate (RFC 9110, 15.5.2).
+                let refused = RefusedRequest::new(Refused::Unauthorized, status, message);
+                RefusedRequest { advice: "WWW-Authenticate: Bearer", ..refused }
+            }
+            _ => RefusedRequest::new(Refused::Handler, status, message),
+        }
     }
 }
 

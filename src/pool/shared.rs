@@ -23,7 +23,7 @@ use crate::{
         erased::DynHandler,
     },
     http::{page::StaticPage, proxies::TrustedProxies},
-    hub::{Hub, clock::Clock, mailbox::Mailboxes},
+    hub::{Hub, mailbox::Mailboxes},
     metrics::{
         Gauges, Health, Metrics, Now, Readiness, Snapshot, WorkerGauges,
         prometheus::{self, Extra},
@@ -76,14 +76,14 @@ impl Shared {
         routes: Vec<Route>,
         pages: Vec<StaticPage>,
         admin: Option<Box<dyn AdminHandler>>,
+        hub: Hub,
         mailboxes: Mailboxes,
-        clock: Clock,
         tls: Option<Arc<Tls>>,
     ) -> Shared {
         Shared {
             routes,
             pages,
-            hub: Arc::new(Hub::new(&config, mailboxes.clone(), clock)),
+            hub: Arc::new(hub),
             admission: Admission::new(config.max_conn, config.max_queued_tasks, mailboxes),
             metrics: Metrics::new(config.thread_pool_size),
             tls,
@@ -173,6 +173,7 @@ impl Shared {
                 .filter_map(|route| route.jobs.as_ref())
                 .map(JobPool::queued)
                 .sum(),
+            revocations: self.hub.authenticator.revocations(),
         };
         let workers = workers.map(|worker| WorkerGauges {
             sockets: sockets(worker),
@@ -186,6 +187,9 @@ impl Shared {
             gauges,
             sessions: &self.hub.sessions.metrics,
             rooms: &self.hub.rooms.metrics,
+            identity: self.hub.authenticator.metrics(),
+            tokens_refused: self.hub.authenticator.refused(),
+            forbidden: self.hub.forbidden(),
         };
         self.metrics.snapshot(now, workers.collect())
     }

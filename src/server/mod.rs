@@ -24,9 +24,11 @@ use crate::{
     handler::{AdminHandler, IntoService},
     http::{page::StaticPage, router::RESERVED_PATHS},
     hub::{
+        Hub,
         clock::Clock,
         mailbox::{Letter, MailboxBounds, MailboxReceiver, Mailboxes},
     },
+    identity::Authenticator,
     pool::{
         acceptor::{Acceptor, Door, HANDOFF_MAX},
         jobs::JobPool,
@@ -178,9 +180,10 @@ impl Builder {
         }
         let bounds = MailboxBounds { letters_max: config.mailbox, bytes_max: config.mailbox_bytes };
         let (mailboxes, inboxes) = Mailboxes::new(wakers, bounds);
+        let authenticator = Authenticator::new(&config)?;
         let tls = Tls::load(&config)?.map(Arc::new);
-        let shared = Shared::new(config, routes, pages, admin, mailboxes, clock, tls);
-        let shared = Arc::new(shared);
+        let hub = Hub::new(&config, authenticator, mailboxes.clone(), clock);
+        let shared = Arc::new(Shared::new(config, routes, pages, admin, hub, mailboxes, tls));
         let (arrivals, workers) = staff(&shared, polls, inboxes);
         Ok(Parts { shared, workers, arrivals })
     }

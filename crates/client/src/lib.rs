@@ -108,6 +108,7 @@
 //! ```
 
 mod target;
+mod token;
 mod stream;
 #[cfg(feature = "tls")]
 mod tls;

@@ -217,8 +217,9 @@ impl Target {
         }
     }
 
-    /// Connects: to the Unix socket, or by TCP. There it tries each address of the host in turn, and gives what is left of the time
-    /// to each. Blocks until `deadline` at most, the look-up aside.
+    /// Connects: to the Unix socket, or by TCP. There it tries each address of the host in turn,
+    /// and gives what is left of the time to each. Blocks until `deadline` at most, the look-up
+    /// aside.
     ///
     /// The error is [`ErrorKind::Timeout`] or [`ErrorKind::Unreachable`], and names each address
     /// and port that was tried.

@@ -1,8 +1,9 @@
 //! What was asked for: the arguments of `connect`.
 
 use std::{
-    env,
+    env, fs,
     io::{self, IsTerminal},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -75,6 +76,11 @@ pub(crate) struct ConnectArgs {
     #[arg(long, value_name = "SECONDS", value_parser = seconds(), requires = "raw")]
     pub(super) ping: Option<Duration>,
 
+    /// The file with a token (JWT) that says who you are. It is read for each connection, and when
+    /// the token is about to end. Without it, the variable RUSTY_SOCKS_TOKEN may have a token.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
     /// A header of the upgrade, such as 'Authorization: Bearer …'. May be given several times.
     #[arg(short = 'H', long, value_name = "NAME: VALUE", value_parser = header)]
     header: Vec<(String, String)>,
@@ -95,6 +101,12 @@ pub(crate) struct ConnectArgs {
     #[arg(long)]
     pub(super) no_reconnect: bool,
 }
+
+/// The variable that may have a token.
+const TOKEN_VARIABLE: &str = "RUSTY_SOCKS_TOKEN";
+
+/// Gets a token.
+pub(super) type TokenSource = dyn Fn() -> Result<String, String> + Send + Sync;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Color {
@@ -124,6 +136,18 @@ impl ConnectArgs {
             builder = builder.subprotocol(name);
         }
         builder
+    }
+
+    /// Where the token of each connection comes from, if one was given.
+    pub(super) fn token(&self) -> Option<Box<TokenSource>> {
+        if let Some(path) = self.token_file.clone() {
+            return Some(Box::new(move || {
+                let token = fs::read_to_string(&path);
+                token.map_err(|error| format!("cannot read {}: {error}", path.display()))
+            }));
+        }
+        let token = env::var(TOKEN_VARIABLE).ok().filter(|token| !token.trim().is_empty())?;
+        Some(Box::new(move || Ok(token.clone())))
     }
 
     /// How things are shown.
