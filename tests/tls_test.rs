@@ -19,7 +19,10 @@ use rustls::{
     pki_types::ServerName,
     version::{TLS12, TLS13},
 };
-use rusty_socks::{Config, Error, Server, config::TlsPair};
+use rusty_socks::{
+    Config, Error, Server,
+    config::{LimitedAddresses, TlsPair},
+};
 use rusty_socks_client::{Client, ClientBuilder, CloseReason, ErrorKind, TlsOptions};
 use rusty_socks_testing::{
     certificates::{Authority, Pair},
@@ -121,8 +124,13 @@ fn chat_health_and_drain_work_as_without_tls() {
 #[test]
 fn refusals_come_through_tls_and_before_a_handshake_as_an_alert() {
     let certificates = Certificates::new();
-    let config =
-        Config { max_conn: 1, max_queued_tasks: 0, max_conn_per_ip: 2, ..certificates.config() };
+    let config = Config {
+        max_conn: 1,
+        max_queued_tasks: 0,
+        max_conn_per_ip: 2,
+        limited_addresses: LimitedAddresses::All,
+        ..certificates.config()
+    };
     let server = TestServer::start(config);
     let client = certificates.client();
     let stream = tls(&server, &client, "localhost");

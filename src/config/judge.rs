@@ -14,7 +14,18 @@ use super::{
 };
 use crate::error::Error;
 
+/// Connections that an address may have at least, however few there may be in all.
+const CONN_PER_IP_MIN: usize = 32;
+
 impl Config {
+    /// Returns how many connections one limited address may have.
+    pub fn conn_per_ip_max(&self) -> usize {
+        match self.max_conn_per_ip {
+            0 => (self.max_conn / 2).max(CONN_PER_IP_MIN),
+            max => max,
+        }
+    }
+
     /// Checks that every value is in its range and that the values agree with each other.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{
+    addresses::LimitedAddresses,
     api_key::ApiKey,
     secret::Secret,
     tables::{RoomRule, TlsPair},
@@ -79,12 +80,26 @@ pub struct Config {
     /// Unit: upgrades. Default: 1000. Range: 0 to 1000000.
     pub max_queued_tasks: usize,
 
-    /// Connections from one IP address; zero sets no limit.
+    /// Addresses for which the limits by address hold: this one and those that end in `_per_ip`.
+    /// An IPv6 address counts with all others of its first 64 bits.
     ///
-    /// Off by default, because behind a proxy every client has the proxy's address.
+    /// By default those of the public internet, because a proxy in front of the server is usually
+    /// on the same machine or in a private network, and all clients behind it have its address.
+    ///
+    /// Default: public. Range: public or all or none.
+    pub limited_addresses: LimitedAddresses,
+
+    /// Connections from one IP address; zero is half of [`max_conn`](Config::max_conn), but at
+    /// least 32.
     ///
     /// Unit: connections. Default: 0. Range: 0 to 10000000.
     pub max_conn_per_ip: usize,
+
+    /// Connections per second from one IP address, remembered across them; zero sets no limit. Ten
+    /// times as many may come at once.
+    ///
+    /// Unit: connections per second. Default: 100. Range: 0 to 1000000.
+    pub rate_accepts_per_ip: u32,
 
     /// Proxies whose word about their clients' addresses is taken: addresses, or networks such as
     /// `10.0.0.0/8`.
@@ -290,15 +305,35 @@ pub struct Config {
     /// Unit: bytes. Default: 64KiB. Range: 0 to 1GiB.
     pub inbox_bytes: usize,
 
-    /// Messages per second one connection may send; zero sets no limit.
+    /// Messages per second one client may send, commands included; zero sets no limit.
     ///
-    /// Unit: messages per second. Default: 0. Range: 0 to 1000000.
+    /// Unit: messages per second. Default: 1000. Range: 0 to 1000000.
     pub rate_messages: u32,
 
-    /// Bytes per second one connection may send; zero sets no limit.
+    /// Bytes per second one client may send; zero sets no limit.
     ///
-    /// Unit: bytes per second. Default: 0. Range: 0 to 1GiB.
+    /// Unit: bytes per second. Default: 8MiB. Range: 0 to 1GiB.
     pub rate_bytes: u32,
+
+    /// Rooms per minute one client may make; zero sets no limit.
+    ///
+    /// Unit: rooms per minute. Default: 600. Range: 0 to 1000000.
+    pub rate_rooms: u32,
+
+    /// Messages per second all clients at one IP address may send together; zero sets no limit.
+    ///
+    /// Unit: messages per second. Default: 10000. Range: 0 to 10000000.
+    pub rate_messages_per_ip: u32,
+
+    /// Bytes per second all clients at one IP address may send together; zero sets no limit.
+    ///
+    /// Unit: bytes per second. Default: 64MiB. Range: 0 to 1GiB.
+    pub rate_bytes_per_ip: u32,
+
+    /// Rooms per minute all clients at one IP address may make together; zero sets no limit.
+    ///
+    /// Unit: rooms per minute. Default: 6000. Range: 0 to 1000000.
+    pub rate_rooms_per_ip: u32,
 
     /// Errors in a row after which a chat connection is closed with 4008; zero for never.
     ///

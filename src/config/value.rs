@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use log::LevelFilter;
 
 use super::{
+    addresses::LimitedAddresses,
     nearest::nearest,
     secret::{self, Secret},
     words::{Access, Compression, IdentityMode, LogFormat, MetricsAccess, Overflow},
@@ -334,6 +335,7 @@ word_field!(MetricsAccess: Admin = "admin", Public = "public");
 word_field!(Overflow: Close = "close", Gap = "gap", Latest = "latest");
 word_field!(IdentityMode: Off = "off", Optional = "optional", Required = "required");
 word_field!(Access: Everyone = "everyone", Users = "users", Token = "token");
+word_field!(LimitedAddresses: Public = "public", All = "all", None = "none");
 word_field!(Compression: Off = "off", Shared = "shared", Dedicated = "dedicated");
 
 /// What a host begins with that is the path of a Unix socket.

@@ -94,23 +94,22 @@ impl Acceptor {
                 return self.refuse(Refused::AdminFull, stream, remote);
             };
             let disposition = Disposition::Admin(token);
-            let arrival = Arrival { stream, remote, ip_token: None, disposition };
+            let arrival = Arrival { stream, remote, owner_token: None, disposition };
             return self
                 .hand_off(arrival)
                 .or_else(|arrival| self.refuse(Refused::AdminFull, arrival.stream, remote));
         }
-        // Whose connection a proxy's is shows in what it sends.
-        let ip_token = match self.shared.trusted_proxies.contains(remote.ip()) {
-            true => None,
-            false => match self.shared.per_ip.take(remote.ip()) {
-                Ok(token) => token,
-                Err(()) => return self.refuse(Refused::PerIp, stream, remote),
-            },
+        // A proxy has no limit; whose connection its is shows in what it sends.
+        let hub = &self.shared.hub;
+        let owner_token = match hub.owners.admit(remote.ip(), hub.now_ms()) {
+            Ok(token) => token,
+            Err(too_many) => return self.refuse(too_many.refused(), stream, remote),
         };
         let Some(token) = self.shared.pending_heads.take() else {
             return self.refuse(Refused::PendingHeads, stream, remote);
         };
-        let arrival = Arrival { stream, remote, ip_token, disposition: Disposition::Serve(token) };
+        let arrival =
+            Arrival { stream, remote, owner_token, disposition: Disposition::Serve(token) };
         match self.hand_off(arrival) {
             Ok(()) => Ok(()),
             Err(arrival) => self.refuse(Refused::PendingHeads, arrival.stream, remote),
@@ -150,6 +149,7 @@ impl Acceptor {
         }
         let message = match why {
             Refused::PerIp => "too many connections from this address",
+            Refused::AcceptRate => "too many connections a second from this address",
             Refused::AdminFull => "too many connections to the admin listener",
             _ => "too many connections are being set up",
         };
@@ -173,7 +173,7 @@ impl Acceptor {
     fn linger(&self, stream: Accepted, remote: SocketAddr) {
         if let Some(token) = self.shared.lingering.take() {
             let disposition = Disposition::Linger(token);
-            let _ = self.hand_off(Arrival { stream, remote, ip_token: None, disposition });
+            let _ = self.hand_off(Arrival { stream, remote, owner_token: None, disposition });
         }
     }
 }

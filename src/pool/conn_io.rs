@@ -10,7 +10,6 @@ use std::{
 use bitflags::bitflags;
 
 use super::{
-    bound::IpToken,
     outbox::{Flushed, Outbox},
     pauses::{PauseReasons, Pauses},
     stream::Stream,
@@ -19,6 +18,7 @@ use super::{
 };
 use crate::{
     hub::{conn_id::ConnId, send_status::SendStatus},
+    limits::owners::{OwnerToken, TooMany},
     ws::{
         close::CloseReason,
         decoder::Event,
@@ -79,7 +79,7 @@ pub(crate) struct ConnIo {
     /// Compression, where the handshake agreed on it.
     pub(super) deflate: Option<Box<Deflate>>,
     /// Boxed, because most servers set no limit, and each connection would pay for the space.
-    _ip_token: Option<Box<IpToken>>,
+    _owner_token: Option<Box<OwnerToken>>,
 }
 
 impl ConnIo {
@@ -87,7 +87,7 @@ impl ConnIo {
         id: ConnId,
         stream: Stream,
         remote: SocketAddr,
-        ip_token: Option<IpToken>,
+        owner_token: Option<OwnerToken>,
         now: Millis,
     ) -> ConnIo {
         ConnIo {
@@ -106,7 +106,7 @@ impl ConnIo {
             bytes_sent: 0,
             close_asked: None,
             deflate: None,
-            _ip_token: ip_token.map(Box::new),
+            _owner_token: owner_token.map(Box::new),
         }
     }
 
@@ -122,13 +122,11 @@ impl ConnIo {
     }
 
     /// Makes `client` the address of this connection, which a trusted proxy opened for it. `Err` if
-    /// that address has as many connections as it may.
-    pub(super) fn set_client(&mut self, client: SocketAddr, cx: &WorkerCtx) -> Result<(), ()> {
-        let shared = &cx.shared;
+    /// that address may not have another connection now.
+    pub(super) fn set_client(&mut self, client: SocketAddr, cx: &WorkerCtx) -> Result<(), TooMany> {
+        let hub = &cx.shared.hub;
         self.remote = client;
-        if !shared.trusted_proxies.contains(client.ip()) {
-            self._ip_token = shared.per_ip.take(client.ip())?.map(Box::new);
-        }
+        self._owner_token = hub.owners.admit(client.ip(), hub.now_ms())?.map(Box::new);
         Ok(())
     }
 

@@ -33,6 +33,7 @@ mod dispatch;
 mod inline_conn;
 pub(crate) mod jobs;
 pub(crate) mod outbox;
+mod holds;
 mod delivery;
 mod room_lag;
 mod closing;

@@ -13,7 +13,7 @@ use slab::Slab;
 
 use super::{
     admin::Admin,
-    bound::{BoundToken, IpToken},
+    bound::BoundToken,
     closing::Closing,
     conn_io::ConnIo,
     connection::{Connection, Phase},
@@ -29,6 +29,7 @@ use crate::hub::{
     conn_id::ConnId,
     mailbox::{MailboxReceiver, SWEEPER},
 };
+use crate::limits::owners::OwnerToken;
 use crate::metrics::Refusals;
 
 mod letters;
@@ -66,7 +67,7 @@ const SWEEP_INTERVAL_MS: Millis = 1000;
 pub(crate) struct Arrival {
     pub(crate) stream: Accepted,
     pub(crate) remote: SocketAddr,
-    pub(crate) ip_token: Option<IpToken>,
+    pub(crate) owner_token: Option<OwnerToken>,
     pub(crate) disposition: Disposition,
 }
 
@@ -255,10 +256,10 @@ impl Worker {
     }
 
     fn accept(&mut self, arrival: Arrival) {
-        let Arrival { stream, remote, ip_token, disposition } = arrival;
+        let Arrival { stream, remote, owner_token, disposition } = arrival;
         let token = Token(self.conns.vacant_key());
         match Socket::watched(stream, self.poll.registry(), token) {
-            Ok(socket) => self.insert(socket, remote, ip_token, disposition),
+            Ok(socket) => self.insert(socket, remote, owner_token, disposition),
             Err(error) => {
                 log::error!("cannot watch the socket of {remote}: {error}");
                 self.cx.shared.sockets[self.cx.worker].fetch_sub(1, Ordering::Relaxed);
@@ -271,7 +272,7 @@ impl Worker {
         &mut self,
         socket: Socket,
         remote: SocketAddr,
-        ip_token: Option<IpToken>,
+        owner_token: Option<OwnerToken>,
         disposition: Disposition,
     ) {
         // What was refused by the acceptor got its answer without TLS.
@@ -293,7 +294,8 @@ impl Worker {
             generation: self.next_generation,
         };
         self.next_generation = self.next_generation.wrapping_add(1);
-        let (mut io, cx) = (ConnIo::new(id, stream, remote, ip_token, self.cx.now), &mut self.cx);
+        let (mut io, cx) =
+            (ConnIo::new(id, stream, remote, owner_token, self.cx.now), &mut self.cx);
         let phase = match disposition {
             Disposition::Serve(token) => Phase::Head(Head::new(token, &mut io, cx)),
             Disposition::Admin(token) => Phase::Admin(Box::new(Admin::new(token, &mut io, cx))),

@@ -137,6 +137,9 @@ fn config(random: &mut Random, clients: usize) -> Config {
         // Many refusals in a row are the simulator's doing, not a client's fault.
         max_errors: 0,
         max_pending_heads: small(random, clients.div_ceil(2), 4096),
+        rate_messages: 0,
+        rate_bytes: 0,
+        rate_rooms: 0,
         ..Config::default()
     }
 }
