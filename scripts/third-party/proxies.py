@@ -32,7 +32,7 @@ DEPLOY = Path(__file__).resolve().parent.parent.parent / "deploy"
 
 # Whom the server believes. Clients come from others.
 PROXY_IP = "127.0.0.1"
-TRUSTING = {"trusted_proxies": PROXY_IP, "log": "debug", "max_conn_per_ip": 1}
+TRUSTING = {"trusted_proxies": PROXY_IP, "log": "debug", "max_conn_per_ip": 1, "limited_addresses": "all"}
 
 
 def free_port():
