@@ -83,7 +83,7 @@ const INSTANT: Duration = Duration::from_millis(1);
 #[rustfmt::skip]
 pub(super) static TABLE: &[Key] = &[
     key!(First, host, Kind::Text(HOST),
-        "Address to listen on, IPv4 or IPv6 or a host name"),
+        "Address to listen on, IPv4 or IPv6 or a host name, or unix:/path"),
     key!(First, port, count("", 0, 65535),
         "TCP port; 0 picks a free one and logs it"),
     key!(First, max_conn, count("sessions", 1, 10_000_000),
@@ -190,7 +190,7 @@ pub(super) static TABLE: &[Key] = &[
         "Let clients of /ws send to everyone who is connected there"),
 
     key!(Admin, admin_host, Kind::Text(HOST),
-        "Address of the admin listener, which serves the server API and the figures"),
+        "Address of the admin listener, which serves the server API and the figures, or unix:/path"),
     key!(Admin, admin_port, Kind::Port,
         "TCP port of the admin listener; empty for none"),
     key!(Admin, max_admin_conn, count("connections", 1, 10_000),

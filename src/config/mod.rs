@@ -40,6 +40,7 @@ mod toml_text;
 pub(crate) use rooms::RoomRules;
 #[cfg(feature = "identity")]
 pub(crate) use value::HMAC_SECRET_BYTES_MIN;
+pub(crate) use value::UNIX_PREFIX;
 pub use {
     addresses::LimitedAddresses,
     api_key::{ApiKey, ApiScope},

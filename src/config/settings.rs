@@ -24,11 +24,16 @@ use super::{
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Address to listen on: an IPv4 or IPv6 address without brackets, or a host name.
+    /// Address to listen on: an IPv4 or IPv6 address without brackets, or a host name; or
+    /// `unix:/path` for a Unix socket, which has no port.
     ///
     /// All IPv4 interfaces by default, because inside a container nothing else can be reached.
     ///
-    /// Default: 0.0.0.0. Range: a host name or an IP address, without port or brackets.
+    /// The file of a Unix socket has mode 0660, and is removed when the server stops. Whoever may
+    /// connect there counts as one of [`trusted_proxies`](Config::trusted_proxies).
+    ///
+    /// Default: 0.0.0.0. Range: a host name or an IP address, without port or brackets, or unix:
+    /// and an absolute path.
     pub host: String,
 
     /// TCP port to listen on. `0` picks a free one, which the server logs.
@@ -354,13 +359,14 @@ pub struct Config {
     /// [`host`](Config::host).
     ///
     /// The loopback by default. An address that others can reach needs a key, and then `/stats` and
-    /// `/metrics` need one too.
+    /// `/metrics` need one too. A Unix socket is local, and needs no port.
     ///
-    /// Default: 127.0.0.1. Range: a host name or an IP address, without port or brackets.
+    /// Default: 127.0.0.1. Range: a host name or an IP address, without port or brackets, or unix:
+    /// and an absolute path.
     pub admin_host: String,
 
     /// TCP port of the admin listener; `0` picks a free one, which the server logs. Without a port
-    /// there is no admin listener.
+    /// there is no admin listener, unless [`admin_host`](Config::admin_host) is a Unix socket.
     ///
     /// Default: empty. Range: 0 to 65535, or empty.
     pub admin_port: Option<u16>,
