@@ -267,7 +267,8 @@ mod tests {
     use super::*;
 
     fn ip(number: u32) -> IpAddr {
-        IpAddr::V4(Ipv4Addr::from(number))
+        // 0.0.0.0 is the other side of a Unix socket, which has no limit.
+        IpAddr::V4(Ipv4Addr::from(number + 1))
     }
 
     fn owners(config: Config) -> Arc<Owners> {
