@@ -31,6 +31,9 @@ fn small_outboxes() -> Config {
         buffer_bytes: 512 << 10,
         max_message_bytes: 64 << 10,
         close_timeout: LONG,
+        // One client sends as fast as the others read.
+        rate_messages: 0,
+        rate_bytes: 0,
         ..config()
     }
 }
