@@ -3,8 +3,8 @@
 //! [`Config`] is a plain struct: an embedder fills it in, the binary loads it from a file, the
 //! environment and flags. [`Config::validate`] checks both. The files, in reading order:
 //!
-//! - `settings.rs`: the settings; `defaults.rs`: their defaults; `words.rs`: those that are one of a
-//!   few words; `judge.rs`: their ranges, and the rules between them;
+//! - `settings.rs`: the settings; `defaults.rs`: their defaults; `words.rs`: those that are one of
+//!   a few words; `judge.rs`: their ranges, and the rules between them;
 //! - `addresses.rs`: which addresses have limits of their own;
 //! - `rooms.rs`: rules for some rooms (`room_rule.rs`), which only the file can set;
 //!   `tls_pairs.rs`: further certificates, likewise;
