@@ -226,6 +226,7 @@ mod hub;
 mod limits;
 mod store;
 mod http;
+pub mod identity;
 mod metrics;
 mod tls;
 pub mod config;
@@ -255,8 +256,10 @@ pub use hub::{
     session_token::{NotAToken, SessionToken},
     survey::{RoomSummary, SessionSummary},
 };
+pub use identity::{Identity, Permissions, Revocation, TokenError};
 pub use limits::spending::{LimitOf, RateLimited};
 pub use metrics::{FIGURES, Figure, FigureKind, Quantiles, Snapshot, WorkerSnapshot};
+pub use pool::listener::ListenAddr;
 pub use server::{Builder, Server, ServerHandle, stepped};
 pub use store::{Epoch, Position, Range};
 pub use ws::{

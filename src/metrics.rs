@@ -25,6 +25,7 @@ pub(crate) use answers::{Health, Readiness};
 pub(crate) use counter::Counter;
 pub use distribution::Quantiles;
 pub(crate) use distribution::Timing;
+use figure::figure;
 pub use figure::{Figure, FigureKind};
 pub(crate) use refused::Refused;
 
@@ -36,6 +37,7 @@ macro_rules! figures {
         server { $( $(#[doc = $server_doc:literal])+ $server:ident, )* }
         sessions { $( $(#[doc = $session_doc:literal])+ $session:ident, )* }
         rooms { $( $(#[doc = $room_doc:literal])+ $room:ident, )* }
+        identity { $( $(#[doc = $identity_doc:literal])+ $identity:ident, )* }
         workers { $( $(#[doc = $worker_doc:literal])+ $worker:ident, )* }
     ) => {
         /// Current values, gathered from their owners.
@@ -53,6 +55,10 @@ macro_rules! figures {
         #[derive(Default)]
         pub(crate) struct RoomMetrics { $( pub(crate) $room: Counter, )* }
 
+        /// Counters of tokens, written from any thread.
+        #[derive(Debug, Default)]
+        pub(crate) struct IdentityMetrics { $( pub(crate) $identity: Counter, )* }
+
         /// The counters of one worker. Written by that worker alone.
         #[derive(Default)]
         pub(crate) struct WorkerCounters { $( pub(crate) $worker: Counter, )* }
@@ -63,6 +69,9 @@ macro_rules! figures {
             $( figure(stringify!($server), FigureKind::Counter, concat!($($server_doc),+)), )*
             $( figure(stringify!($session), FigureKind::Counter, concat!($($session_doc),+)), )*
             $( figure(stringify!($room), FigureKind::Counter, concat!($($room_doc),+)), )*
+            $(
+                figure(stringify!($identity), FigureKind::Counter, concat!($($identity_doc),+)),
+            )*
             $( figure(stringify!($worker), FigureKind::Counter, concat!($($worker_doc),+)), )*
         ];
 
@@ -85,7 +94,12 @@ macro_rules! figures {
             $( $(#[doc = $server_doc])+ pub $server: u64, )*
             $( $(#[doc = $session_doc])+ pub $session: u64, )*
             $( $(#[doc = $room_doc])+ pub $room: u64, )*
+            $( $(#[doc = $identity_doc])+ pub $identity: u64, )*
             $( $(#[doc = $worker_doc])+ pub $worker: u64, )*
+            /// Tokens refused, and clients without one that is required, by reason.
+            pub tokens_refused: BTreeMap<&'static str, u64>,
+            /// Commands refused for want of a permission, by permission.
+            pub forbidden: BTreeMap<&'static str, u64>,
             /// Number of refusals, for any reason.
             pub rejected_total: u64,
             /// Number of refusals by reason.
@@ -132,6 +146,9 @@ macro_rules! figures {
                     $( $server: self.server.$server.value(), )*
                     $( $session: now.sessions.$session.value(), )*
                     $( $room: now.rooms.$room.value(), )*
+                    $( $identity: now.identity.$identity.value(), )*
+                    tokens_refused: now.tokens_refused,
+                    forbidden: now.forbidden,
                     $( $worker: self.workers.iter().map(|worker| worker.$worker.value()).sum(), )*
                     rejected_total: rejected.values().sum(),
                     rejected,
@@ -143,10 +160,6 @@ macro_rules! figures {
             }
         }
     };
-}
-
-const fn figure(name: &'static str, kind: FigureKind, help: &'static str) -> Figure {
-    Figure { name, kind, help }
 }
 
 figures! {
@@ -188,6 +201,8 @@ figures! {
         pattern_bytes: usize,
         /// Messages that wait for threads of blocking handlers.
         jobs_queued: usize,
+        /// Revocations of tokens that are kept.
+        revocations: usize,
         /// Addresses whose connections and rates are remembered.
         owners: usize,
     }
@@ -245,6 +260,16 @@ figures! {
         rooms_evicted,
         /// Messages of rooms with members that were dropped because of `history_total_bytes`.
         history_trimmed,
+    }
+    identity {
+        /// Tokens that were verified and found good.
+        tokens_verified,
+        /// Revocations that were forgotten early because there were too many.
+        revocations_evicted,
+        /// Times the keys of `token_jwks_url` were fetched.
+        jwks_fetches,
+        /// Part of `jwks_fetches` that failed; the keys from before stay in use.
+        jwks_failures,
     }
     workers {
         /// Messages received.
@@ -330,6 +355,9 @@ pub(crate) struct Now<'a> {
     pub(crate) gauges: Gauges,
     pub(crate) sessions: &'a SessionMetrics,
     pub(crate) rooms: &'a RoomMetrics,
+    pub(crate) identity: &'a IdentityMetrics,
+    pub(crate) tokens_refused: BTreeMap<&'static str, u64>,
+    pub(crate) forbidden: BTreeMap<&'static str, u64>,
 }
 
 /// Current values of one worker.

@@ -1,16 +1,23 @@
 //! The facts about the server that clients and programs are told.
 
+use std::time::Duration;
+
 use rusty_socks_protocol::{
     Seconds,
     answer::{AddressLimits, Limits},
 };
 use uuid::Uuid;
 
-use crate::Config;
+use crate::{Config, RoomName};
 
-/// The facts about the server that every `welcome` states.
+/// The facts about the server that every `welcome` states, and what a new client is given.
 #[derive(Debug)]
 pub(super) struct About {
+    pub(super) default_room: Option<RoomName>,
+    /// Messages of the default room that follow the welcome.
+    pub(super) replay: usize,
+    pub(super) auth_timeout: Duration,
+    pub(super) token_grace: Duration,
     pub(super) node: String,
     pub(super) ping: Seconds,
     pub(super) max_message_bytes: usize,
@@ -20,9 +27,13 @@ pub(super) struct About {
 }
 
 impl About {
-    pub(super) fn new(config: &Config) -> About {
+    pub(super) fn new(config: &Config, default_room: Option<RoomName>) -> About {
         let unless_off = |limit: u32| (limit > 0).then_some(limit);
         About {
+            default_room,
+            replay: config.replay,
+            auth_timeout: config.auth_timeout,
+            token_grace: config.token_grace,
             node: Uuid::new_v4().to_string(),
             ping: Seconds(config.ping.as_secs_f64()),
             max_message_bytes: config.max_message_bytes,

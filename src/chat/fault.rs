@@ -65,7 +65,10 @@ pub(super) fn code(error: RoomError) -> ErrorCode {
         RoomError::Overloaded | RoomError::ClientBehind => ErrorCode::Overloaded,
         RoomError::SameRoomTwice | RoomError::NotFresh => ErrorCode::BadRequest,
         RoomError::NoSuchSession => ErrorCode::Unrecoverable,
-        RoomError::TakenOver => ErrorCode::Forbidden,
+        RoomError::TakenOver | RoomError::Forbidden(_) | RoomError::OtherUser => {
+            ErrorCode::Forbidden
+        }
+        RoomError::Revoked => ErrorCode::Unauthorized,
     }
 }
 

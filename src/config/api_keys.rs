@@ -15,10 +15,10 @@ use std::path::Path;
 
 use super::{
     api_key::{ApiKey, ApiScope},
-    room_rule::RoomRule,
     secret::Secret,
     settings::Config,
     source::Source,
+    tables::RoomRule,
     toml_text::with_article,
     value::API_KEY,
 };

@@ -1,4 +1,4 @@
-//! The defaults of the settings.
+//! The defaults of all settings.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::{
     addresses::LimitedAddresses,
     secret::Secret,
     settings::Config,
-    words::{Compression, LogFormat, MetricsAccess, Overflow},
+    words::{Compression, IdentityMode, LogFormat, MetricsAccess, Overflow},
 };
 
 impl Default for Config {
@@ -76,6 +76,17 @@ impl Default for Config {
             tls_key: String::new(),
             tls_client_ca: String::new(),
             tls: Vec::new(),
+            identity: IdentityMode::Off,
+            token_hmac_secret: Secret::default(),
+            token_hmac_secret_previous: Secret::default(),
+            token_public_key: Secret::default(),
+            token_jwks_url: String::new(),
+            token_audience: Vec::new(),
+            token_issuer: String::new(),
+            token_cookie: String::new(),
+            token_in_query: false,
+            auth_timeout: Duration::from_secs(10),
+            token_grace: Duration::from_secs(25),
             log: "info".into(),
             log_format: LogFormat::Text,
         }

@@ -7,11 +7,13 @@
 use std::{fmt, time::Duration};
 
 use super::{
-    nearest::nearest,
     secret,
     settings::Config,
     source::{self, Source},
-    value::{API_KEY, Field, GIB, HOST, KIB, Kind, LOG, MIB, NETWORK, ORIGIN, PEM, ROOM, Value},
+    value::{
+        API_KEY, CLAIM, CLAIM_ITEM, COOKIE, Field, GIB, HMAC_SECRET, HOST, JWKS_URL, KIB, Kind,
+        LOG, MIB, NETWORK, ORIGIN, PEM, PUBLIC_KEYS, ROOM, Value,
+    },
 };
 
 /// One setting: its names, help and range, and access to its field.
@@ -41,10 +43,12 @@ pub enum Group {
     Sessions,
     /// Limits and permissions of one client.
     Clients,
-    /// The server API and its listener.
-    Admin,
     /// Certificates.
     Tls,
+    /// Tokens, and who must have one.
+    Identity,
+    /// The server API and its listener.
+    Admin,
     /// Logging.
     Logging,
 }
@@ -79,7 +83,7 @@ const INSTANT: Duration = Duration::from_millis(1);
 #[rustfmt::skip]
 pub(super) static TABLE: &[Key] = &[
     key!(First, host, Kind::Text(HOST),
-        "Address to listen on, IPv4 or IPv6 or a host name"),
+        "Address to listen on, IPv4 or IPv6 or a host name, or unix:/path"),
     key!(First, port, count("", 0, 65535),
         "TCP port; 0 picks a free one and logs it"),
     key!(First, max_conn, count("sessions", 1, 10_000_000),
@@ -186,7 +190,7 @@ pub(super) static TABLE: &[Key] = &[
         "Let clients of /ws send to everyone who is connected there"),
 
     key!(Admin, admin_host, Kind::Text(HOST),
-        "Address of the admin listener, which serves the server API and the figures"),
+        "Address of the admin listener, which serves the server API and the figures, or unix:/path"),
     key!(Admin, admin_port, Kind::Port,
         "TCP port of the admin listener; empty for none"),
     key!(Admin, max_admin_conn, count("connections", 1, 10_000),
@@ -208,6 +212,29 @@ pub(super) static TABLE: &[Key] = &[
         "Private key of the certificate, without a passphrase"),
     key!(Tls, tls_client_ca, Kind::Text(PEM),
         "Authorities that must have signed each client's certificate"),
+
+    key!(Identity, identity, Kind::Word(&["off", "optional", "required"]),
+        "Whether clients say who they are, with a token (JWT)"),
+    key!(Identity, token_hmac_secret, Kind::Secret(HMAC_SECRET),
+        "Secret of tokens signed with HS256"),
+    key!(Identity, token_hmac_secret_previous, Kind::Secret(HMAC_SECRET),
+        "The secret before that one, whose tokens are still good"),
+    key!(Identity, token_public_key, Kind::Secret(PUBLIC_KEYS),
+        "Public keys of tokens signed with RS256, ES256 or EdDSA, in PEM"),
+    key!(Identity, token_jwks_url, Kind::Text(JWKS_URL),
+        "Address of the issuer's public keys (JWKS)"),
+    key!(Identity, token_audience, Kind::List(CLAIM_ITEM),
+        "Audiences of which a token must name one, comma separated; empty for any"),
+    key!(Identity, token_issuer, Kind::Text(CLAIM),
+        "Issuer that a token must name; empty for any"),
+    key!(Identity, token_cookie, Kind::Text(COOKIE),
+        "Name of a cookie that may hold the token; empty for none"),
+    key!(Identity, token_in_query, Kind::Switch,
+        "Whether the token may be in the address, as ?token="),
+    key!(Identity, auth_timeout, seconds(INSTANT, DAY),
+        "Seconds a client has to send its token in a frame, where one is required"),
+    key!(Identity, token_grace, seconds(Duration::ZERO, DAY),
+        "Seconds after the end of its token in which a client may send a new one"),
 
     key!(Logging, log, Kind::Text(LOG),
         "Which log lines are written, in the syntax of RUST_LOG"),
@@ -317,14 +344,11 @@ impl Key {
     /// Returns what must be written instead of `text`, for the end of an error message, with the
     /// most similar word that is allowed.
     pub(super) fn correction(&self, text: &str) -> String {
-        let near = match self.kind {
-            Kind::Word(words) => nearest(text, words.iter().map(ToString::to_string)),
-            _ => None,
-        };
-        match near {
-            Some(near) => format!("{}; did you mean {near}?", self.demand()),
-            None => self.demand(),
-        }
+        self.kind.correction(text)
+    }
+
+    pub(super) fn kind(&self) -> &Kind {
+        &self.kind
     }
 
     /// Returns the text to parse for a value from the file, or as an error the TOML type that it
@@ -363,8 +387,9 @@ impl Group {
             Group::Rooms => "Rooms and history",
             Group::Sessions => "Slow clients and sessions",
             Group::Clients => "Clients",
-            Group::Admin => "The server API",
             Group::Tls => "TLS",
+            Group::Identity => "Identity",
+            Group::Admin => "The server API",
             Group::Logging => "Logging",
         }
     }

@@ -3,11 +3,12 @@
 //! [`Config`] is a plain struct: an embedder fills it in, the binary loads it from a file, the
 //! environment and flags. [`Config::validate`] checks both. The files, in reading order:
 //!
-//! - `settings.rs`: the settings; `defaults.rs`: their defaults; `words.rs`: those that are one of
-//!   a few words; `judge.rs`: their ranges, and the rules between them;
+//! - `settings.rs`: the settings, `defaults.rs` their defaults; `words.rs`: those that are one of a
+//!   few words; `tables.rs`: those that are tables of the file; `judge.rs`: their ranges, and the
+//!   rules between them;
 //! - `addresses.rs`: which addresses have limits of their own;
-//! - `rooms.rs`: rules for some rooms (`room_rule.rs`), which only the file can set;
-//!   `tls_pairs.rs`: further certificates, likewise;
+//! - `rooms.rs`: rules for some rooms, which only the file can set; `tls_pairs.rs`: further
+//!   certificates, likewise;
 //! - `api_key.rs`: one key of the server API; `api_keys.rs`: all, of which the file can set
 //!   several;
 //! - `keys.rs`: one table with a row for each setting, from which the file keys, the variables, the
@@ -20,7 +21,7 @@
 
 mod addresses;
 mod words;
-mod room_rule;
+mod tables;
 mod settings;
 mod defaults;
 mod secret;
@@ -37,14 +38,17 @@ mod source;
 mod toml_text;
 
 pub(crate) use rooms::RoomRules;
+#[cfg(feature = "identity")]
+pub(crate) use value::HMAC_SECRET_BYTES_MIN;
+pub(crate) use value::UNIX_PREFIX;
 pub use {
     addresses::LimitedAddresses,
     api_key::{ApiKey, ApiScope},
     keys::{Group, Key},
     load::Loaded,
-    room_rule::RoomRule,
     secret::Secret,
-    settings::{Config, TlsPair},
+    settings::Config,
     source::Source,
-    words::{Compression, LogFormat, MetricsAccess, Overflow},
+    tables::{RoomRule, TlsPair},
+    words::{Access, Compression, IdentityMode, LogFormat, MetricsAccess, Overflow},
 };

@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::{
     addresses::LimitedAddresses,
     api_key::ApiKey,
-    room_rule::RoomRule,
     secret::Secret,
-    words::{Compression, LogFormat, MetricsAccess, Overflow},
+    tables::{RoomRule, TlsPair},
+    words::{Compression, IdentityMode, LogFormat, MetricsAccess, Overflow},
 };
 
 /// All settings of a server.
@@ -24,11 +24,16 @@ use super::{
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Address to listen on: an IPv4 or IPv6 address without brackets, or a host name.
+    /// Address to listen on: an IPv4 or IPv6 address without brackets, or a host name; or
+    /// `unix:/path` for a Unix socket, which has no port.
     ///
     /// All IPv4 interfaces by default, because inside a container nothing else can be reached.
     ///
-    /// Default: 0.0.0.0. Range: a host name or an IP address, without port or brackets.
+    /// The file of a Unix socket has mode 0660, and is removed when the server stops. Whoever may
+    /// connect there counts as one of [`trusted_proxies`](Config::trusted_proxies).
+    ///
+    /// Default: 0.0.0.0. Range: a host name or an IP address, without port or brackets, or unix:
+    /// and an absolute path.
     pub host: String,
 
     /// TCP port to listen on. `0` picks a free one, which the server logs.
@@ -354,13 +359,14 @@ pub struct Config {
     /// [`host`](Config::host).
     ///
     /// The loopback by default. An address that others can reach needs a key, and then `/stats` and
-    /// `/metrics` need one too.
+    /// `/metrics` need one too. A Unix socket is local, and needs no port.
     ///
-    /// Default: 127.0.0.1. Range: a host name or an IP address, without port or brackets.
+    /// Default: 127.0.0.1. Range: a host name or an IP address, without port or brackets, or unix:
+    /// and an absolute path.
     pub admin_host: String,
 
     /// TCP port of the admin listener; `0` picks a free one, which the server logs. Without a port
-    /// there is no admin listener.
+    /// there is no admin listener, unless [`admin_host`](Config::admin_host) is a Unix socket.
     ///
     /// Default: empty. Range: 0 to 65535, or empty.
     pub admin_port: Option<u16>,
@@ -434,6 +440,71 @@ pub struct Config {
     /// flag. At most 100.
     pub tls: Vec<TlsPair>,
 
+    /// Whether clients must say who they are, with a token (a JWT, RFC 7519): never, if they like,
+    /// or always. A bad token is refused in either case.
+    ///
+    /// Under `required`, what no token and no [rule](RoomRule::join) grants is denied.
+    ///
+    /// Default: off. Range: off or optional or required.
+    pub identity: IdentityMode,
+
+    /// The secret of tokens signed with HS256.
+    ///
+    /// Default: empty. Range: 32 to 4096 bytes, or empty.
+    pub token_hmac_secret: Secret,
+
+    /// The secret before that one, which is good until the tokens signed with it have ended.
+    ///
+    /// Default: empty. Range: 32 to 4096 bytes, or empty.
+    pub token_hmac_secret_previous: Secret,
+
+    /// Public keys of tokens signed with RS256, ES256 or EdDSA, in PEM: one, or several one after
+    /// the other. Not shown, like a secret, because it is long.
+    ///
+    /// Default: empty. Range: PEM that begins with -----BEGIN, or empty.
+    pub token_public_key: Secret,
+
+    /// Address of a JWKS (RFC 7517), from which public keys are fetched: at the start, every ten
+    /// minutes, and at most every 30 seconds for a key that is not known.
+    ///
+    /// Default: empty. Range: an https URL, or an http one on the loopback, or empty.
+    pub token_jwks_url: String,
+
+    /// Audiences (claim `aud`), of which a token must name one; empty for any.
+    ///
+    /// Set it wherever the issuer makes tokens for others too.
+    ///
+    /// Default: empty. Range: texts without control characters.
+    pub token_audience: Vec<String>,
+
+    /// The issuer (claim `iss`) that a token must name; empty for any.
+    ///
+    /// Default: empty. Range: a text without control characters, or empty.
+    pub token_issuer: String,
+
+    /// Name of a cookie that may hold the token; empty for none. Cookies come with a page that the
+    /// user did not write, so [`allowed_origins`](Config::allowed_origins) must not be `*` then.
+    ///
+    /// Default: empty. Range: the name of a cookie, or empty.
+    pub token_cookie: String,
+
+    /// Whether the token may be in the query of the address, as `?token=`. Off by default, because
+    /// addresses are logged.
+    ///
+    /// Default: false. Range: true or false.
+    pub token_in_query: bool,
+
+    /// Time a client has to send its token in a frame, where one is required.
+    ///
+    /// Unit: seconds. Default: 10. Range: 0.001 to 86400.
+    pub auth_timeout: Duration,
+
+    /// Time after the end of its token in which a client may still send a new one. Then it is
+    /// closed with 4203.
+    ///
+    /// Unit: seconds. Default: 25. Range: 0 to 86400.
+    pub token_grace: Duration,
+
     /// Which log lines are written, in the syntax of `RUST_LOG` without its `/regex` part: a
     /// level, or `target=level`, or several with commas between. `RUST_LOG` itself counts only
     /// if this key is not set.
@@ -446,13 +517,4 @@ pub struct Config {
     ///
     /// Default: text. Range: text or json.
     pub log_format: LogFormat,
-}
-
-/// A certificate with its private key.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TlsPair {
-    /// The path of the PEM file with the chain, the server's own certificate first.
-    pub cert: String,
-    /// The path of the PEM file with the private key, without a passphrase.
-    pub key: String,
 }

@@ -14,8 +14,9 @@ use log::LevelFilter;
 
 use super::{
     addresses::LimitedAddresses,
+    nearest::nearest,
     secret::{self, Secret},
-    words::{Compression, LogFormat, MetricsAccess, Overflow},
+    words::{Access, Compression, IdentityMode, LogFormat, MetricsAccess, Overflow},
 };
 
 /// The kind of values a key takes. Bounds are inclusive.
@@ -102,6 +103,19 @@ impl Kind {
             Kind::Switch | Kind::Word(_) | Kind::Text(_) | Kind::Secret(_) => "",
         };
         format!("must be {noun}{}", self.range())
+    }
+
+    /// Returns what must be written instead of `text`, for the end of an error message, with the
+    /// most similar word that is allowed.
+    pub(super) fn correction(&self, text: &str) -> String {
+        let near = match self {
+            Kind::Word(words) => nearest(text, words.iter().map(ToString::to_string)),
+            _ => None,
+        };
+        match near {
+            Some(near) => format!("{}; did you mean {near}?", self.demand()),
+            None => self.demand(),
+        }
     }
 
     /// Returns `value` as an operator would write it: `empty` for an empty text or list, and quotes
@@ -319,12 +333,25 @@ macro_rules! word_field {
 word_field!(LogFormat: Text = "text", Json = "json");
 word_field!(MetricsAccess: Admin = "admin", Public = "public");
 word_field!(Overflow: Close = "close", Gap = "gap", Latest = "latest");
+word_field!(IdentityMode: Off = "off", Optional = "optional", Required = "required");
+word_field!(Access: Everyone = "everyone", Users = "users", Token = "token");
 word_field!(LimitedAddresses: Public = "public", All = "all", None = "none");
 word_field!(Compression: Off = "off", Shared = "shared", Dedicated = "dedicated");
 
+/// What a host begins with that is the path of a Unix socket.
+pub(crate) const UNIX_PREFIX: &str = "unix:";
+
+/// The longest path of a Unix socket that Linux takes.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
 pub(super) const HOST: Rule = Rule {
-    range: "a host name or an IP address, without port or brackets",
+    range: "a host name or an IP address, without port or brackets, or unix: and an absolute path",
     legal: |host| {
+        if let Some(path) = host.strip_prefix(UNIX_PREFIX) {
+            return path.starts_with('/')
+                && path.len() <= SOCKET_PATH_BYTES_MAX
+                && !path.contains(char::is_control);
+        }
         // The operating system checks the zone of a link-local address ("%eth0").
         let address = host.split('%').next().unwrap_or(host);
         let strange = |c: char| c.is_whitespace() || c.is_control() || "[]/,".contains(c);
@@ -351,6 +378,59 @@ pub(super) const API_KEY: Rule = Rule {
 pub(super) const PEM: Rule = Rule {
     range: "the path of a PEM file, or empty",
     legal: |path| path.len() <= 4096 && !path.contains(char::is_control),
+};
+
+/// The shortest secret of an HMAC, in bytes (RFC 7518, 3.2).
+pub(crate) const HMAC_SECRET_BYTES_MIN: usize = 32;
+
+pub(super) const HMAC_SECRET: Rule = Rule {
+    range: "32 to 4096 bytes, or empty",
+    legal: |secret| secret.is_empty() || (HMAC_SECRET_BYTES_MIN..=4096).contains(&secret.len()),
+};
+
+/// Keys in PEM. Whether they are keys is seen where they are read.
+pub(super) const PUBLIC_KEYS: Rule = Rule {
+    range: "PEM that begins with -----BEGIN, or empty",
+    legal: |text| text.is_empty() || text.trim_start().starts_with("-----BEGIN"),
+};
+
+/// The address of keys: over TLS, or from this machine, so that nobody on the way can put in keys.
+pub(super) const JWKS_URL: Rule = Rule {
+    range: "an https URL, or an http one on the loopback, or empty",
+    legal: |url| {
+        let strange = |c: char| c.is_whitespace() || c.is_control() || !c.is_ascii() || c == '@';
+        if let Some(rest) = url.strip_prefix("https://") {
+            return !rest.is_empty() && !rest.starts_with(['/', ':']) && !rest.contains(strange);
+        }
+        let Some(rest) = url.strip_prefix("http://") else { return url.is_empty() };
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let host = match authority.strip_prefix('[') {
+            Some(rest) => rest.split(']').next().unwrap_or_default(),
+            None => authority.split(':').next().unwrap_or_default(),
+        };
+        let is_loopback = host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        (host == "localhost" || is_loopback) && !rest.contains(strange)
+    },
+};
+
+pub(super) const CLAIM: Rule = Rule {
+    range: "a text without control characters, or empty",
+    legal: |text| !text.contains(char::is_control),
+};
+
+pub(super) const CLAIM_ITEM: Rule = Rule {
+    range: "texts without control characters",
+    legal: |text| !text.is_empty() && !text.contains(char::is_control),
+};
+
+/// The name of a cookie (RFC 6265, 4.1.1).
+pub(super) const COOKIE: Rule = Rule {
+    range: "the name of a cookie, or empty",
+    legal: |name| {
+        let is_legal =
+            |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        name.bytes().all(is_legal)
+    },
 };
 
 pub(super) const ORIGIN: Rule = Rule {

@@ -33,6 +33,7 @@ pub(crate) mod direct;
 pub(crate) mod publisher;
 pub(crate) mod survey;
 mod locked_session;
+mod identities;
 pub(crate) mod presence;
 pub(crate) mod memberships;
 pub(crate) mod resume;
@@ -46,7 +47,9 @@ use parking_lot::Mutex;
 
 use crate::{
     config::{Compression, Config},
+    identity::{Authenticator, Permissions},
     limits::{owners::Owners, rates::Rates},
+    metrics::Counter,
 };
 use bytes::{HubBytes, HubBytesNow};
 use clock::Clock;
@@ -75,6 +78,10 @@ pub(crate) struct Hub {
     compressible_bytes_min: Option<usize>,
     /// The largest page or replay. A larger one could overflow the outbox it is sent to.
     page_bytes_max: usize,
+    /// What the server knows of tokens.
+    pub(crate) authenticator: Authenticator,
+    /// Commands refused for want of a permission, in the order of [`Permissions::NAMED`].
+    forbidden: [Counter; Permissions::NAMED.len()],
     inbox: InboxBounds,
     inbound: InboundBounds,
     /// How long a session outlives its connection.
@@ -96,7 +103,12 @@ pub(crate) struct Swept {
 }
 
 impl Hub {
-    pub(crate) fn new(config: &Config, mailboxes: Mailboxes, clock: Clock) -> Hub {
+    pub(crate) fn new(
+        config: &Config,
+        authenticator: Authenticator,
+        mailboxes: Mailboxes,
+        clock: Clock,
+    ) -> Hub {
         let clock = Arc::new(clock);
         let bytes = Arc::new(HubBytes::default());
         Hub {
@@ -110,6 +122,8 @@ impl Hub {
             compressible_bytes_min: (config.compression != Compression::Off)
                 .then_some(config.compression_threshold),
             page_bytes_max: config.buffer_bytes / 2,
+            authenticator,
+            forbidden: Default::default(),
             inbox: InboxBounds {
                 // A resumed client gets its whole inbox at once, after the replays of its rooms, so
                 // the inbox must fit the outbox.

@@ -80,14 +80,19 @@ impl Directory {
         }
     }
 
-    /// Lists the first `max` names that match, in order.
-    fn matching(&self, pattern: &RoomPattern, max: usize) -> Vec<RoomName> {
+    /// Lists the first `max` names that match and that `may_join` accepts, in order.
+    fn matching(
+        &self,
+        pattern: &RoomPattern,
+        max: usize,
+        may_join: &dyn Fn(&RoomName) -> bool,
+    ) -> Vec<RoomName> {
         let from = Bound::Included(pattern.prefix());
         let rooms = self.by_name.range::<str, _>((from, Bound::Unbounded));
         let matching = rooms
             .map(|(name, _)| name)
             .take_while(|name| name.as_str().starts_with(pattern.prefix()))
-            .filter(|name| pattern.matches(name));
+            .filter(|name| pattern.matches(name) && may_join(name));
         matching.take(max).cloned().collect()
     }
 }
@@ -250,16 +255,17 @@ impl Rooms {
         Ok(())
     }
 
-    /// Subscribes `conn` to new rooms that match. Returns the names of the existing matches, or
-    /// `None`, with nothing changed, if there are more than `max`.
+    /// Subscribes `conn` to new rooms that match. Returns the names of the existing matches that it
+    /// `may_join`, or `None`, with nothing changed, if there are more than `max`.
     pub(super) fn subscribe(
         &self,
         pattern: &RoomPattern,
         conn: ConnId,
         max: usize,
+        may_join: &dyn Fn(&RoomName) -> bool,
     ) -> Option<Vec<RoomName>> {
         let mut directory = self.directory.lock();
-        let names = directory.matching(pattern, max + 1);
+        let names = directory.matching(pattern, max + 1, may_join);
         if names.len() > max {
             return None;
         }
@@ -268,9 +274,14 @@ impl Rooms {
     }
 
     /// Lists the names of the rooms that match a pattern for whose new rooms the connection already
-    /// waits by another pattern. `None` if there are more than `max`.
-    pub(super) fn matching(&self, pattern: &RoomPattern, max: usize) -> Option<Vec<RoomName>> {
-        let names = self.directory.lock().matching(pattern, max + 1);
+    /// waits by another pattern, if it `may_join` them. `None` if there are more than `max`.
+    pub(super) fn matching(
+        &self,
+        pattern: &RoomPattern,
+        max: usize,
+        may_join: &dyn Fn(&RoomName) -> bool,
+    ) -> Option<Vec<RoomName>> {
+        let names = self.directory.lock().matching(pattern, max + 1, may_join);
         (names.len() <= max).then_some(names)
     }
 
@@ -282,16 +293,17 @@ impl Rooms {
     }
 
     /// Subscribes the new connection of a resumed session, however many rooms match. Returns the
-    /// names of the first `max` matches.
+    /// names of the first `max` matches that it `may_join`.
     pub(super) fn resubscribe(
         &self,
         pattern: &RoomPattern,
         conn: ConnId,
         max: usize,
+        may_join: &dyn Fn(&RoomName) -> bool,
     ) -> Vec<RoomName> {
         let mut directory = self.directory.lock();
         directory.subscribe(pattern, conn);
-        directory.matching(pattern, max)
+        directory.matching(pattern, max, may_join)
     }
 
     /// Puts a room into the list of those that nobody is in, or takes it out, after a change.

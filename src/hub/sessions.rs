@@ -115,6 +115,11 @@ impl Sessions {
         self.find(&token.client_id).filter(|session| session.token().has_secret_of(token))
     }
 
+    /// Returns all sessions, which takes long if there are many.
+    pub(super) fn all(&self) -> Vec<Arc<Session>> {
+        self.table.lock().by_client.values().cloned().collect()
+    }
+
     /// Counts all sessions, and those that are away.
     pub(crate) fn gauges(&self) -> (usize, usize) {
         let table = self.table.lock();

@@ -17,6 +17,8 @@ pub(crate) enum Refused {
     AcceptRate,
     /// The origin of the request is not allowed.
     Origin,
+    /// The client has no token, or no good one.
+    Unauthorized,
     /// The handler refused the upgrade.
     Handler,
     /// The blocking handler had too much to do, or took longer than `queue_timeout` for the
@@ -41,7 +43,7 @@ pub(crate) enum Refused {
 }
 
 impl Refused {
-    pub(super) const ALL: [Refused; 17] = [
+    pub(super) const ALL: [Refused; 18] = [
         Refused::Full,
         Refused::QueueTimeout,
         Refused::Draining,
@@ -49,6 +51,7 @@ impl Refused {
         Refused::PerIp,
         Refused::AcceptRate,
         Refused::Origin,
+        Refused::Unauthorized,
         Refused::Handler,
         Refused::HandlerBusy,
         Refused::BadRequest,
@@ -71,6 +74,7 @@ impl Refused {
             Refused::PerIp => "per_ip",
             Refused::AcceptRate => "accept_rate",
             Refused::Origin => "origin",
+            Refused::Unauthorized => "unauthorized",
             Refused::Handler => "handler",
             Refused::HandlerBusy => "handler_busy",
             Refused::BadRequest => "bad_request",

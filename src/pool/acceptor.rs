@@ -2,8 +2,8 @@
 //! worker.
 
 use std::{
-    io::{self, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    io,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -14,7 +14,9 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::{
+    listener::Listener,
     shared::Shared,
+    socket::Accepted,
     worker::{Arrival, Disposition},
 };
 use crate::{
@@ -42,7 +44,7 @@ pub(crate) enum Door {
 
 /// What an acceptor thread owns.
 pub(crate) struct Acceptor {
-    pub(crate) listener: TcpListener,
+    pub(crate) listener: Listener,
     pub(crate) shared: Arc<Shared>,
     pub(crate) arrivals: Vec<Sender<Arrival>>,
     pub(crate) door: Door,
@@ -69,6 +71,7 @@ impl Acceptor {
                         log::debug!("{remote}: lost before it was served: {error}");
                     }
                 }
+                Err(_) if self.stopping.load(Ordering::SeqCst) => return,
                 Err(error) if is_the_peers(&error) => {}
                 Err(error) => {
                     // Usually EMFILE or ENFILE: the socket stays in the backlog, and trying again
@@ -84,9 +87,8 @@ impl Acceptor {
         }
     }
 
-    fn take(&self, stream: TcpStream, remote: SocketAddr) -> io::Result<()> {
-        stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
+    fn take(&self, stream: Accepted, remote: SocketAddr) -> io::Result<()> {
+        stream.set_up()?;
         if self.door == Door::Admin {
             let Some(token) = self.shared.admin_conns.take() else {
                 return self.refuse(Refused::AdminFull, stream, remote);
@@ -138,7 +140,7 @@ impl Acceptor {
 
     /// Answers with the canned 503. Where the bound on lingering allows it, a worker keeps the
     /// socket until the client has read it.
-    fn refuse(&self, why: Refused, mut stream: TcpStream, remote: SocketAddr) -> io::Result<()> {
+    fn refuse(&self, why: Refused, mut stream: Accepted, remote: SocketAddr) -> io::Result<()> {
         self.shared.metrics.refuse(why);
         if self.door == Door::Public && self.shared.tls.is_some() {
             stream.write_all(&tls::REFUSAL)?;
@@ -168,7 +170,7 @@ impl Acceptor {
         Ok(())
     }
 
-    fn linger(&self, stream: TcpStream, remote: SocketAddr) {
+    fn linger(&self, stream: Accepted, remote: SocketAddr) {
         if let Some(token) = self.shared.lingering.take() {
             let disposition = Disposition::Linger(token);
             let _ = self.hand_off(Arrival { stream, remote, owner_token: None, disposition });

@@ -11,7 +11,7 @@ use super::{
     admin::METRICS_TYPE,
     bound::BoundToken,
     closing::Stage,
-    conn_io::ConnIo,
+    conn_io::{ConnIo, Readiness},
     open::UpgradeRequest,
     proxy_header::{self, ProxyHeader},
     worker_cx::WorkerCtx,
@@ -26,6 +26,7 @@ use crate::{
         router::{self, Target},
     },
     metrics::Refused,
+    tls,
     ws::{
         extension::Takeover,
         handshake::{NotAnUpgrade, Upgrade},
@@ -127,15 +128,25 @@ impl Head {
             ProxyHeader::Whole { len, source } => {
                 self.awaits = Awaited::First;
                 let is_believed = cx.shared.trusted_proxies.contains(io.remote.ip());
-                match source.filter(|_| is_believed) {
-                    Some(source) => match io.set_client(source, cx) {
-                        Ok(()) => HeadStep::Answered(len),
-                        Err(too_many) => {
-                            refuse_unavailable(too_many.refused(), io, cx);
-                            HeadStep::Last
+                if let Some(source) = source.filter(|_| is_believed)
+                    && let Err(too_many) = io.set_client(source, cx)
+                {
+                    if io.stream.is_tls() {
+                        return refuse_before_tls(too_many.refused(), io, cx);
+                    }
+                    refuse_unavailable(too_many.refused(), io, cx);
+                    return HeadStep::Last;
+                }
+                match io.stream.begin_tls(&input[len..]) {
+                    Ok(taken) => {
+                        if io.stream.is_tls() {
+                            // What was taken is looked at as if it came now.
+                            io.readiness.insert(Readiness::READABLE);
+                            io.list_ready(&mut cx.work);
                         }
-                    },
-                    None => HeadStep::Answered(len),
+                        HeadStep::Answered(len + taken)
+                    }
+                    Err(()) => refuse_before_tls(Refused::BadRequest, io, cx),
                 }
             }
             ProxyHeader::Invalid => {
@@ -172,9 +183,14 @@ impl Head {
                 (too_large(request.method() == "HEAD"), used)
             }
             Ok(Some((request, used))) => {
+                let shared = Arc::clone(&cx.shared);
                 let forwarded_for = request.values("X-Forwarded-For");
-                let client = cx.shared.trusted_proxies.client_behind(io.remote, forwarded_for);
-                (ask(&request.with_remote(client), client, cx), used)
+                let client = shared.trusted_proxies.client_behind(io.remote, forwarded_for);
+                let request =
+                    request.with_remote(client).with_authenticator(&shared.hub.authenticator);
+                let asked = ask(&request, client, cx);
+                cx.spent += request.spent();
+                (asked, used)
             }
             Ok(None) if input.len() > head_bytes_max => (too_large(false), input.len()),
             Ok(None) => return HeadStep::Wait,
@@ -250,6 +266,13 @@ pub(super) fn refuse_unavailable(why: Refused, io: &mut ConnIo, cx: &mut WorkerC
         _ => "the server is full",
     };
     refuse(&RefusedRequest::new(why, Status::Unavailable, message), io, cx);
+}
+
+/// Refuses a client behind a proxy whose handshake has not begun.
+fn refuse_before_tls(why: Refused, io: &mut ConnIo, cx: &mut WorkerCtx) -> HeadStep {
+    cx.shared.metrics.refuse(why);
+    io.queue_bytes(&mut tls::REFUSAL.to_vec(), cx);
+    HeadStep::Last
 }
 
 /// Answers, without TLS, a client that does not speak it.
@@ -402,7 +425,14 @@ fn ask_upgrade(request: &Request<'_>, client: SocketAddr, route: usize, cx: &Wor
 
 impl From<Refusal> for RefusedRequest {
     fn from(Refusal { status, message }: Refusal) -> RefusedRequest {
-        RefusedRequest::new(Refused::Handler, status, message)
+        match status {
+            Status::Unauthorized => {
+                // Each 401 says how to authenticate (RFC 9110, 15.5.2).
+                let refused = RefusedRequest::new(Refused::Unauthorized, status, message);
+                RefusedRequest { advice: "WWW-Authenticate: Bearer", ..refused }
+            }
+            _ => RefusedRequest::new(Refused::Handler, status, message),
+        }
     }
 }
 

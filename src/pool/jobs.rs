@@ -27,6 +27,7 @@ use crate::{
         Hub, conn_handle::ConnHandle, conn_id::ConnId, mailbox::Letter, room::Room,
         send_status::SendStatus, session::Session,
     },
+    identity::Permissions,
     metrics::Counter,
     ws::{
         close::CloseReason,
@@ -98,7 +99,8 @@ impl UpgradeJob {
     fn run(self) {
         let mut space = HeaderSpace::default();
         if let Ok(Some((request, _))) = Request::parse(&self.head, &mut space) {
-            let request = request.with_remote(self.client);
+            let request =
+                request.with_remote(self.client).with_authenticator(&self.hub.authenticator);
             *self.answer.0.lock() = Some(ask_upgrade(&*self.handler, &request, &self.panics));
         }
         let letter = Letter::UpgradeAnswered { conn: self.conn };
@@ -140,6 +142,7 @@ struct Job {
 enum QueuedCall {
     Open,
     Message(Kind, Box<[u8]>),
+    Wake,
     Drain,
     Close(CloseReason),
 }
@@ -371,6 +374,7 @@ impl QueuedCall {
             Call::Message(message) => {
                 QueuedCall::Message(message.kind(), message.as_bytes().into())
             }
+            Call::Wake => QueuedCall::Wake,
             Call::Drain => QueuedCall::Drain,
             Call::Close(reason) => QueuedCall::Close((*reason).clone()),
         }
@@ -383,6 +387,7 @@ impl QueuedCall {
                 Call::Message(Message::Text(std::str::from_utf8(bytes).unwrap_or_default()))
             }
             QueuedCall::Message(Kind::Binary, bytes) => Call::Message(Message::Binary(bytes)),
+            QueuedCall::Wake => Call::Wake,
             QueuedCall::Drain => Call::Drain,
             QueuedCall::Close(reason) => Call::Close(reason),
         }
@@ -418,7 +423,7 @@ impl ConnHandle for RemoteConn<'_> {
         self.queue.remote
     }
 
-    fn room(&self, name: &str) -> Option<Arc<Room>> {
+    fn room(&self, name: &str) -> Option<(Arc<Room>, Permissions)> {
         self.session.room(name)
     }
 
@@ -435,10 +440,13 @@ impl ConnHandle for RemoteConn<'_> {
         self.queue.send_control(Letter::Close { conn: self.queue.conn, reason });
     }
 
-    fn enter(&mut self, room: &Arc<Room>, from_seq: u64) {
+    fn enter(&mut self, room: &Arc<Room>, from_seq: u64, _: Permissions) {
         let (conn, room) = (self.queue.conn, Arc::clone(room));
         self.push(Letter::Enter { conn, room, from_seq });
     }
+
+    // What it may do, it reads from the session.
+    fn permit(&mut self, _: &Arc<Room>, _: Permissions) {}
 
     fn exit(&mut self, room: &Arc<Room>) {
         self.push(Letter::Exit { conn: self.queue.conn, room: room.key });
@@ -451,6 +459,10 @@ impl ConnHandle for RemoteConn<'_> {
 
     // A thread of its own delays nobody else.
     fn spend(&mut self, _: usize) {}
+
+    fn wake_after(&mut self, wait: Duration) {
+        self.queue.send_control(Letter::WakeAfter { conn: self.queue.conn, wait });
+    }
 
     // The handler would go on publishing whether or not its socket is read, so its thread waits
     // too. Its worker hears of it once for each wait.

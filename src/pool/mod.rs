@@ -4,6 +4,9 @@
 //! turns: poll, read, letters, timers, flush, reap. A worker blocks in `poll` and nowhere else.
 
 pub(crate) mod acceptor;
+pub(crate) mod listener;
+#[cfg(unix)]
+mod socket_file;
 pub(crate) mod bound;
 pub(crate) mod worker;
 pub(crate) mod worker_cx;

@@ -18,7 +18,7 @@ use crate::{
         erased::DynHandler,
     },
     http::{page::StaticPage, proxies::TrustedProxies},
-    hub::{Hub, clock::Clock, mailbox::Mailboxes},
+    hub::{Hub, mailbox::Mailboxes},
     metrics::{
         Gauges, Health, Metrics, Now, Readiness, Snapshot, WorkerGauges,
         prometheus::{self, Extra},
@@ -70,11 +70,11 @@ impl Shared {
         routes: Vec<Route>,
         pages: Vec<StaticPage>,
         admin: Option<Box<dyn AdminHandler>>,
+        hub: Hub,
         mailboxes: Mailboxes,
-        clock: Clock,
         tls: Option<Arc<Tls>>,
     ) -> Shared {
-        let hub = Arc::new(Hub::new(&config, mailboxes.clone(), clock));
+        let hub = Arc::new(hub);
         let mut metrics = Metrics::new(config.thread_pool_size);
         metrics.server.owners_evicted = Arc::clone(&hub.owners.evicted);
         Shared {
@@ -170,6 +170,7 @@ impl Shared {
                 .filter_map(|route| route.jobs.as_ref())
                 .map(JobPool::queued)
                 .sum(),
+            revocations: self.hub.authenticator.revocations(),
         };
         let workers = workers.map(|worker| WorkerGauges {
             sockets: sockets(worker),
@@ -183,6 +184,9 @@ impl Shared {
             gauges,
             sessions: &self.hub.sessions.metrics,
             rooms: &self.hub.rooms.metrics,
+            identity: self.hub.authenticator.metrics(),
+            tokens_refused: self.hub.authenticator.refused(),
+            forbidden: self.hub.forbidden(),
         };
         self.metrics.snapshot(now, workers.collect())
     }

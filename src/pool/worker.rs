@@ -8,7 +8,7 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender};
-use mio::{Events, Interest, Poll, Token, net::TcpStream};
+use mio::{Events, Poll, Token};
 use slab::Slab;
 
 use super::{
@@ -20,7 +20,7 @@ use super::{
     head::Head,
     pauses::PauseReasons,
     shared::Shared,
-    socket::Socket,
+    socket::{Accepted, Socket},
     stream::Stream,
     timers::Millis,
     worker_cx::WorkerCtx,
@@ -65,7 +65,7 @@ const SWEEP_INTERVAL_MS: Millis = 1000;
 
 /// A socket on its way from the acceptor.
 pub(crate) struct Arrival {
-    pub(crate) stream: std::net::TcpStream,
+    pub(crate) stream: Accepted,
     pub(crate) remote: SocketAddr,
     pub(crate) owner_token: Option<OwnerToken>,
     pub(crate) disposition: Disposition,
@@ -258,14 +258,13 @@ impl Worker {
     fn accept(&mut self, arrival: Arrival) {
         let Arrival { stream, remote, owner_token, disposition } = arrival;
         let token = Token(self.conns.vacant_key());
-        let mut socket = TcpStream::from_std(stream);
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self.poll.registry().register(&mut socket, token, interest) {
-            log::error!("cannot watch the socket of {remote}: {error}");
-            self.cx.shared.sockets[self.cx.worker].fetch_sub(1, Ordering::Relaxed);
-            return;
+        match Socket::watched(stream, self.poll.registry(), token) {
+            Ok(socket) => self.insert(socket, remote, owner_token, disposition),
+            Err(error) => {
+                log::error!("cannot watch the socket of {remote}: {error}");
+                self.cx.shared.sockets[self.cx.worker].fetch_sub(1, Ordering::Relaxed);
+            }
         }
-        self.insert(Socket::Tcp(socket), remote, owner_token, disposition);
     }
 
     /// Gives a socket that is watched the next slot.
@@ -279,7 +278,7 @@ impl Worker {
         // What was refused by the acceptor got its answer without TLS.
         let tls = self.cx.shared.tls.as_ref();
         let tls = tls.filter(|_| matches!(disposition, Disposition::Serve(_)));
-        let stream = match Stream::new(socket, tls) {
+        let stream = match Stream::new(socket, tls, self.cx.config().proxy_protocol) {
             Ok(stream) => stream,
             Err(error) => {
                 log::error!("cannot begin TLS with {remote}: {error}");

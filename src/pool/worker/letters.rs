@@ -7,6 +7,7 @@ use crate::{
         charge::Charge, conn_id::ConnId, mailbox::Letter, room::RoomKey, roster::WINDOW_MS,
         send_status::SendStatus,
     },
+    identity::Permissions,
     pool::{
         conn_io::ConnIo,
         connection::{Connection, Phase},
@@ -83,7 +84,10 @@ impl Worker {
                     continue;
                 }
                 Letter::Enter { conn, room, from_seq } => match self.find_open(conn) {
-                    Some((_, io, cx)) => cx.members.add(io.slot(), room, from_seq),
+                    // A handler on other threads reads from the session what it may do.
+                    Some((_, io, cx)) => {
+                        cx.members.add(io.slot(), room, from_seq, Permissions::all());
+                    }
                     None => self.cx.shared.hub.uncount(&room, self.cx.worker),
                 },
                 Letter::Exit { conn, room } => {
@@ -118,6 +122,11 @@ impl Worker {
                 Letter::JobsDone { conn } => {
                     if let Some((open, io, cx)) = self.find_open(conn) {
                         open.on_jobs_done(io, cx);
+                    }
+                }
+                Letter::WakeAfter { conn, wait } => {
+                    if let Some((open, io, cx)) = self.find_open(conn) {
+                        open.wake_after(wait, io, cx);
                     }
                 }
                 Letter::Await { conn } => {
