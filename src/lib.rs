@@ -260,7 +260,7 @@ pub use hub::{
 pub use identity::{Identity, Permissions, Revocation, TokenError};
 pub use limits::spending::{LimitOf, RateLimited};
 pub use metrics::{FIGURES, Figure, FigureKind, Quantiles, Snapshot, WorkerSnapshot};
-pub use pool::listener::ListenAddr;
+pub use pool::listener::{BoundListener, ListenAddr};
 pub use server::{Builder, Server, ServerHandle, stepped};
 pub use store::{Epoch, Position, Range};
 pub use ws::{

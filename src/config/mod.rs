@@ -38,6 +38,7 @@ mod service_links;
 mod source;
 mod toml_text;
 
+pub(crate) use judge::ADMIN_NEEDS_KEY;
 pub(crate) use rooms::RoomRules;
 #[cfg(feature = "identity")]
 pub(crate) use value::HMAC_SECRET_BYTES_MIN;
