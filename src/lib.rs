@@ -224,6 +224,7 @@ mod pool;
 mod handler;
 mod hub;
 mod store;
+mod memory;
 mod http;
 mod metrics;
 pub mod config;

@@ -3,6 +3,7 @@
 //! [`ServerHandle::stats`]: crate::ServerHandle::stats
 
 mod distribution;
+mod refused;
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +21,7 @@ use serde::Serialize;
 
 pub use distribution::Quantiles;
 pub(crate) use distribution::Timing;
+pub(crate) use refused::Refused;
 
 /// A count that only grows. One thread writes it; any thread may read it.
 #[derive(Debug, Default)]
@@ -43,58 +45,6 @@ impl Counter {
 
     pub(crate) fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// The reason of a refusal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refused {
-    /// All permits are in use and the line is full.
-    Full,
-    /// The upgrade waited in line for longer than `queue_timeout`.
-    QueueTimeout,
-    /// The server is draining.
-    Draining,
-    /// `max_pending_heads` sockets have not sent their request head.
-    PendingHeads,
-    /// The address already has `max_conn_per_ip` connections.
-    PerIp,
-    /// The origin of the request is not allowed.
-    Origin,
-    /// The handler refused the upgrade.
-    Handler,
-    /// The request or the upgrade is malformed.
-    BadRequest,
-    /// The request head did not arrive within `handshake_timeout`.
-    HeadTimeout,
-}
-
-impl Refused {
-    const ALL: [Refused; 9] = [
-        Refused::Full,
-        Refused::QueueTimeout,
-        Refused::Draining,
-        Refused::PendingHeads,
-        Refused::PerIp,
-        Refused::Origin,
-        Refused::Handler,
-        Refused::BadRequest,
-        Refused::HeadTimeout,
-    ];
-
-    /// Returns the stable name in `/stats` and in the body of the answer.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Refused::Full => "full",
-            Refused::QueueTimeout => "queue_timeout",
-            Refused::Draining => "draining",
-            Refused::PendingHeads => "pending_heads",
-            Refused::PerIp => "per_ip",
-            Refused::Origin => "origin",
-            Refused::Handler => "handler",
-            Refused::BadRequest => "bad_request",
-            Refused::HeadTimeout => "head_timeout",
-        }
     }
 }
 
@@ -126,6 +76,7 @@ macro_rules! figures {
         server { $( $(#[doc = $server_doc:literal])+ $server:ident, )* }
         sessions { $( $(#[doc = $session_doc:literal])+ $session:ident, )* }
         rooms { $( $(#[doc = $room_doc:literal])+ $room:ident, )* }
+        memory { $( $(#[doc = $memory_doc:literal])+ $memory:ident, )* }
         workers { $( $(#[doc = $worker_doc:literal])+ $worker:ident, )* }
     ) => {
         /// Current values, gathered from their owners.
@@ -143,6 +94,10 @@ macro_rules! figures {
         #[derive(Default)]
         pub(crate) struct RoomMetrics { $( pub(crate) $room: Counter, )* }
 
+        /// What was done for want of memory, counted from whichever thread.
+        #[derive(Default)]
+        pub(crate) struct MemoryMetrics { $( pub(crate) $memory: Counter, )* }
+
         /// The counters of one worker. Written by that worker alone.
         #[derive(Default)]
         pub(crate) struct WorkerCounters { $( pub(crate) $worker: Counter, )* }
@@ -153,6 +108,7 @@ macro_rules! figures {
             $( figure(stringify!($server), FigureKind::Counter, concat!($($server_doc),+)), )*
             $( figure(stringify!($session), FigureKind::Counter, concat!($($session_doc),+)), )*
             $( figure(stringify!($room), FigureKind::Counter, concat!($($room_doc),+)), )*
+            $( figure(stringify!($memory), FigureKind::Counter, concat!($($memory_doc),+)), )*
             $( figure(stringify!($worker), FigureKind::Counter, concat!($($worker_doc),+)), )*
         ];
 
@@ -175,6 +131,7 @@ macro_rules! figures {
             $( $(#[doc = $server_doc])+ pub $server: u64, )*
             $( $(#[doc = $session_doc])+ pub $session: u64, )*
             $( $(#[doc = $room_doc])+ pub $room: u64, )*
+            $( $(#[doc = $memory_doc])+ pub $memory: u64, )*
             $( $(#[doc = $worker_doc])+ pub $worker: u64, )*
             /// Number of refusals, for any reason.
             pub rejected_total: u64,
@@ -208,6 +165,7 @@ macro_rules! figures {
                     $( $server: self.server.$server.value(), )*
                     $( $session: now.sessions.$session.value(), )*
                     $( $room: now.rooms.$room.value(), )*
+                    $( $memory: now.memory.$memory.value(), )*
                     $( $worker: self.workers.iter().map(|worker| worker.$worker.value()).sum(), )*
                     rejected_total: rejected.values().sum(),
                     rejected,
@@ -250,14 +208,34 @@ figures! {
         sessions_away: usize,
         /// Rooms that exist.
         rooms: usize,
-        /// Bytes kept in the histories of all rooms.
+        /// Bytes that the server may use (`memory_max`); 0 if there is no ceiling.
+        memory_bytes_max: usize,
+        /// Bytes that are held against it: all of the following, what they take beyond that, and
+        /// what the process had at the start.
+        memory_bytes: usize,
+        /// Bytes of the process in memory, as the system counts them once a second; 0 where it does
+        /// not say.
+        resident_bytes: usize,
+        /// Estimated bytes of messages for several readers, wherever they wait.
+        frame_bytes: usize,
+        /// Of these, bytes kept in the histories of all rooms.
         history_bytes: usize,
-        /// Bytes of direct messages that are kept.
+        /// Of these, bytes of direct messages that are kept.
         inbox_bytes: usize,
+        /// Bytes that wait for one client each, HTTP included.
+        outbox_bytes: usize,
+        /// Bytes that came and cannot be handled yet, and contexts of compression.
+        input_bytes: usize,
         /// Estimated bytes of sessions, their memberships and the ids that they remember.
         session_bytes: usize,
         /// Estimated bytes of the patterns of sessions.
         pattern_bytes: usize,
+        /// Estimated bytes of rooms, without their messages.
+        room_bytes: usize,
+        /// Bytes of messages that wait for threads of blocking handlers.
+        job_bytes: usize,
+        /// Estimated bytes of open sockets, in the process and in the kernel.
+        socket_bytes: usize,
         /// Messages that wait for threads of blocking handlers.
         jobs_queued: usize,
     }
@@ -296,6 +274,20 @@ figures! {
         rooms_evicted,
         /// Messages of rooms with members that were dropped because of `history_total_bytes`.
         history_trimmed,
+    }
+    memory {
+        /// Upgrades that waited in line for memory, though there were permits.
+        memory_waits,
+        /// Commands and publishes answered `overloaded` for want of memory.
+        memory_refused,
+        /// HTTP connections, and upgrades in line, that were ended for want of memory.
+        memory_http_closed,
+        /// Clients that did not read and were closed for want of memory.
+        memory_slow_closed,
+        /// Rooms without members that were removed for want of memory.
+        memory_rooms_evicted,
+        /// Sessions that were away and ended for want of memory.
+        memory_sessions_evicted,
     }
     workers {
         /// Messages received.
@@ -367,6 +359,7 @@ pub(crate) struct Now<'a> {
     pub(crate) gauges: Gauges,
     pub(crate) sessions: &'a SessionMetrics,
     pub(crate) rooms: &'a RoomMetrics,
+    pub(crate) memory: &'a MemoryMetrics,
 }
 
 /// Current values of one worker.
@@ -484,13 +477,6 @@ impl WorkerSnapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_reason_has_its_own_place() {
-        for (index, why) in Refused::ALL.iter().enumerate() {
-            assert_eq!(*why as usize, index, "{why:?}");
-        }
-    }
 
     #[test]
     fn an_unknown_code_is_counted_with_the_others() {

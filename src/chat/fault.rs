@@ -41,7 +41,7 @@ impl From<RoomError> for Fault {
     fn from(error: RoomError) -> Fault {
         let fault = Fault::new(code(error), error.to_string());
         match error {
-            RoomError::Overloaded => fault.retry_after_ms(1000),
+            RoomError::Overloaded | RoomError::ShortOfMemory => fault.retry_after_ms(1000),
             _ => fault,
         }
     }
@@ -56,7 +56,7 @@ pub(super) fn code(error: RoomError) -> ErrorCode {
         RoomError::TooManyRooms | RoomError::TooManyMemberships | RoomError::InboxFull => {
             ErrorCode::LimitExceeded
         }
-        RoomError::Overloaded => ErrorCode::Overloaded,
+        RoomError::Overloaded | RoomError::ShortOfMemory => ErrorCode::Overloaded,
         RoomError::SameRoomTwice | RoomError::NotFresh => ErrorCode::BadRequest,
         RoomError::NoSuchSession => ErrorCode::Unrecoverable,
         RoomError::TakenOver => ErrorCode::Forbidden,

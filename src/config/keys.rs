@@ -10,7 +10,7 @@ use super::{
     nearest::nearest,
     settings::Config,
     source::{self, Source},
-    value::{Field, GIB, HOST, Kind, LOG, MIB, ORIGIN, ROOM, Value},
+    value::{Field, GIB, HOST, Kind, LOG, MEMORY, MIB, ORIGIN, ROOM, Value},
 };
 
 /// One setting: its names, help and range, and access to its field.
@@ -114,6 +114,8 @@ pub(super) static TABLE: &[Key] = &[
         "Largest request head; beyond it 431"),
     key!(Size, buffer_bytes, bytes("bytes", 256, GIB),
         "Bytes that may wait for one slow client; at least twice max_message_bytes"),
+    key!(Size, memory_max, Kind::Text(MEMORY),
+        "Memory the process may use, such as 512MiB or 80%; beyond it newcomers wait"),
     key!(Size, compression, Kind::Word(&["off", "shared", "dedicated"]),
         "permessage-deflate: off, shared (nothing kept per client) or dedicated (better ratio)"),
     key!(Size, compression_level, count("level", 1, 9),

@@ -27,6 +27,6 @@ pub(crate) use rooms::RoomRules;
 pub use {
     keys::{Group, Key},
     load::Loaded,
-    settings::{Compression, Config, LogFormat, Overflow, RoomRule},
+    settings::{Compression, Config, LogFormat, MemoryMax, Overflow, RoomRule},
     source::Source,
 };

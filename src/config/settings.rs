@@ -141,6 +141,17 @@ pub struct Config {
     /// Unit: bytes. Default: 1MiB. Range: 256 to 1GiB.
     pub buffer_bytes: usize,
 
+    /// Memory that the process may use. At 85 % of it newcomers wait in line. At 95 % publishes are
+    /// answered `overloaded`, and memory is taken back: idle HTTP connections, clients that do not
+    /// read, rooms that nobody is in, and the sessions longest away, in this order.
+    ///
+    /// A percentage is of the memory of the process's cgroup, or of the machine if it has less; it
+    /// can be known on Linux alone, and is `off` elsewhere. The rest is for what the account of
+    /// memory does not see.
+    ///
+    /// Default: 80%. Range: 16MiB to 1024GiB, or 1% to 100% of what there is, or off.
+    pub memory_max: MemoryMax,
+
     /// Whether messages are compressed (permessage-deflate, RFC 7692) where the client offers it.
     ///
     /// Default: off. Range: off or shared or dedicated.
@@ -303,6 +314,17 @@ pub struct Config {
     pub log_format: LogFormat,
 }
 
+/// A ceiling of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryMax {
+    /// No ceiling.
+    Off,
+    /// Bytes.
+    Bytes(usize),
+    /// Percent of the memory of the process's cgroup, or of the machine if it has less.
+    Share(u8),
+}
+
 /// How messages are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
@@ -362,6 +384,7 @@ impl Default for Config {
             max_message_bytes: 64 << 10,
             max_head_bytes: 8 << 10,
             buffer_bytes: 1 << 20,
+            memory_max: MemoryMax::Share(80),
             compression: Compression::Off,
             compression_level: 3,
             compression_threshold: 256,

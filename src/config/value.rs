@@ -7,7 +7,7 @@ use std::{fmt, net::Ipv6Addr, time::Duration};
 
 use log::LevelFilter;
 
-use super::settings::{Compression, LogFormat, Overflow};
+use super::settings::{Compression, LogFormat, MemoryMax, Overflow};
 
 /// The kind of values a key takes. Bounds are inclusive.
 pub(super) enum Kind {
@@ -272,6 +272,47 @@ word_field!(LogFormat: Text = "text", Json = "json");
 word_field!(Overflow: Close = "close", Gap = "gap", Latest = "latest");
 word_field!(Compression: Off = "off", Shared = "shared", Dedicated = "dedicated");
 
+impl Field for MemoryMax {
+    fn to_value(&self) -> Value {
+        Value::Text(match self {
+            MemoryMax::Off => OFF.into(),
+            MemoryMax::Bytes(bytes) => Size(*bytes as u64).to_string(),
+            MemoryMax::Share(percent) => format!("{percent}%"),
+        })
+    }
+
+    fn from_value(value: Value) -> Option<MemoryMax> {
+        match value {
+            Value::Text(text) => memory_max(&text),
+            _ => None,
+        }
+    }
+}
+
+/// No ceiling of memory.
+const OFF: &str = "off";
+
+fn memory_max(text: &str) -> Option<MemoryMax> {
+    if text == OFF {
+        return Some(MemoryMax::Off);
+    }
+    match text.strip_suffix('%') {
+        Some(percent) => {
+            let percent = whole(percent.trim_end())?.try_into().ok()?;
+            (1..=100).contains(&percent).then_some(MemoryMax::Share(percent))
+        }
+        None => {
+            let bytes = size(text).filter(|bytes| (16 * MIB..=1024 * GIB).contains(bytes))?;
+            Some(MemoryMax::Bytes(bytes.try_into().ok()?))
+        }
+    }
+}
+
+pub(super) const MEMORY: Rule = Rule {
+    range: "16MiB to 1024GiB, or 1% to 100% of what there is, or off",
+    legal: |text| memory_max(text).is_some(),
+};
+
 pub(super) const HOST: Rule = Rule {
     range: "a host name or an IP address, without port or brackets",
     legal: |host| {
@@ -344,6 +385,22 @@ mod tests {
             assert_eq!(size(text), None, "{text}");
         }
         assert_eq!(size("18446744073709551615GiB"), None);
+    }
+
+    #[test]
+    fn memory_is_a_size_or_a_share() {
+        for (text, is) in [
+            ("off", MemoryMax::Off),
+            ("80%", MemoryMax::Share(80)),
+            ("1 %", MemoryMax::Share(1)),
+            ("512MiB", MemoryMax::Bytes(512 << 20)),
+            ("16777216", MemoryMax::Bytes(16 << 20)),
+        ] {
+            assert_eq!(memory_max(text), Some(is), "{text}");
+        }
+        for text in ["", "0", "0%", "101%", "1.5%", "%", "15MiB", "1025GiB", "auto", "-1", "OFF"] {
+            assert_eq!(memory_max(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -226,7 +226,7 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
     /// half of `buffer_bytes`, so that it fits into the client's outbox.
     #[must_use = "the reply has the page"]
     pub fn history(&mut self, room: &str, range: Range, limit: usize) -> Reply<'_, S, Page, M> {
-        let outcome = self.room(room).map(|room| self.conn.hub().history(&room, range, limit));
+        let outcome = self.room(room).and_then(|room| self.conn.hub().history(&room, range, limit));
         if let Ok(page) = &outcome {
             self.conn.spend(cost_of_frames(&page.messages));
         }

@@ -16,6 +16,8 @@ pub enum RoomError {
     TooManyMemberships,
     /// A worker's mailbox is full. Nothing was stored, and nobody joined. Try again later.
     Overloaded,
+    /// Memory is short (`memory_max`). Nothing was stored, and nobody joined. Try again later.
+    ShortOfMemory,
     /// No client has this id, or its session has ended.
     NoSuchClient,
     /// A room is named twice.
@@ -40,6 +42,7 @@ impl std::fmt::Display for RoomError {
             RoomError::TooManyRooms => "the server has as many rooms as it may have",
             RoomError::TooManyMemberships => "this connection is in as many rooms as it may be",
             RoomError::Overloaded => "the server is behind; try again after a moment",
+            RoomError::ShortOfMemory => "the server is short of memory; try again after a moment",
             RoomError::NoSuchClient => "there is no such client",
             RoomError::SameRoomTwice => "one room is named twice",
             RoomError::InboxFull => "the client is away, and its inbox is full",

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     config::Config,
+    memory::account::Account,
     ws::{
         close::CloseReason,
         frame::{Message, PreparedFrame},
@@ -81,7 +82,9 @@ impl Bench {
     pub(super) fn new(config: &Config, workers: usize, letters_max: usize) -> Bench {
         let bounds = MailboxBounds { letters_max, bytes_max: 64 << 10 };
         let (mailboxes, receivers) = mailboxes_without_workers(workers, bounds);
-        Bench { hub: Arc::new(Hub::new(config, mailboxes, Clock::machine())), receivers, slots: 0 }
+        let account = Account::new(workers, config.memory_max.bytes_alone(), 0);
+        let hub = Hub::new(config, mailboxes, Clock::machine(), account);
+        Bench { hub: Arc::new(hub), receivers, slots: 0 }
     }
 
     /// A new connection on `worker`, whose session outlives it if it is `resumable`.

@@ -13,7 +13,6 @@ pub(crate) mod present;
 pub(crate) mod notice;
 pub(crate) mod send_status;
 pub(crate) mod session_token;
-mod bytes;
 mod inbox;
 mod in_flight;
 pub(crate) mod clock;
@@ -39,8 +38,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::config::{Compression, Config};
-use bytes::{HubBytes, HubBytesNow};
+use crate::{
+    config::{Compression, Config},
+    memory::account::Account,
+};
 use clock::Clock;
 use error::RoomError;
 use inbox::InboxBounds;
@@ -57,7 +58,7 @@ pub(crate) struct Hub {
     pub(crate) mailboxes: Mailboxes,
     /// The most rooms that one session may be in.
     pub(crate) memberships_max: usize,
-    bytes: Arc<HubBytes>,
+    pub(crate) account: Arc<Account>,
     /// The most bytes that all histories together keep.
     histories_bytes_max: usize,
     /// Rooms with gathered changes of presence. The lock of a room is taken before this one.
@@ -73,6 +74,10 @@ pub(crate) struct Hub {
     pub(crate) clock: Arc<Clock>,
 }
 
+/// Rooms and sessions that go at most at once for want of memory.
+const SHED_ROOMS_MAX: usize = 64;
+const SHED_SESSIONS_MAX: usize = 256;
+
 /// The result of a sweep.
 #[derive(Default)]
 pub(crate) struct Swept {
@@ -83,15 +88,19 @@ pub(crate) struct Swept {
 }
 
 impl Hub {
-    pub(crate) fn new(config: &Config, mailboxes: Mailboxes, clock: Clock) -> Hub {
-        let clock = Arc::new(clock);
-        let bytes = Arc::new(HubBytes::default());
+    pub(crate) fn new(
+        config: &Config,
+        mailboxes: Mailboxes,
+        clock: Clock,
+        account: Account,
+    ) -> Hub {
+        let (clock, account) = (Arc::new(clock), Arc::new(account));
         Hub {
-            rooms: Rooms::new(config, mailboxes.clone(), Arc::clone(&bytes)),
-            sessions: Sessions::new(Arc::clone(&bytes), Arc::clone(&clock)),
+            rooms: Rooms::new(config, mailboxes.clone(), Arc::clone(&account)),
+            sessions: Sessions::new(Arc::clone(&account), Arc::clone(&clock)),
             mailboxes,
             memberships_max: config.max_rooms_per_conn,
-            bytes,
+            account,
             histories_bytes_max: config.history_total_bytes,
             gathering: Mutex::default(),
             compressible_bytes_min: (config.compression != Compression::Off)
@@ -114,8 +123,37 @@ impl Hub {
         self.clock.now_ms()
     }
 
+    /// Takes memory back that nobody who is connected needs: rooms that nobody is in go first, then
+    /// sessions that are away. If there are none, a large history is halved. Each call takes a
+    /// bounded number. Returns whether a mailbox was found behind.
+    pub(crate) fn shed(&self) -> bool {
+        let metrics = &self.account.metrics;
+        let rooms = self.rooms.shed_vacant(SHED_ROOMS_MAX);
+        metrics.memory_rooms_evicted.add_many_shared(rooms as u64);
+        if rooms > 0 {
+            return false;
+        }
+        let (ended, behind) = self.shed_away(SHED_SESSIONS_MAX);
+        metrics.memory_sessions_evicted.add_many_shared(ended as u64);
+        if ended == 0 {
+            self.rooms.trim_large();
+        }
+        behind
+    }
+
+    /// Fails if nothing may grow, because memory is short.
+    #[inline]
+    fn check_memory(&self) -> Result<(), RoomError> {
+        if self.account.may_grow() {
+            return Ok(());
+        }
+        self.account.metrics.memory_refused.add_shared();
+        Err(RoomError::ShortOfMemory)
+    }
+
     /// Makes the room if it does not exist, so that it can be published to.
     pub(crate) fn open_room(&self, name: &RoomName) -> Result<(), RoomError> {
+        self.check_memory()?;
         let mut deferred = Deferred::default();
         let entered = self.rooms.enter(name, &mut deferred, |_, _| ());
         self.mailboxes.after_unlock(&deferred);
@@ -134,10 +172,5 @@ impl Hub {
         let behind = self.tell_all_gathered();
         let swept = self.expire_sessions();
         Swept { behind: swept.behind || behind, ..swept }
-    }
-
-    /// Returns the bytes that the hub holds, by kind.
-    pub(crate) fn bytes(&self) -> HubBytesNow {
-        self.bytes.now()
     }
 }

@@ -13,7 +13,6 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::{
-    bytes::Tally,
     conn_id::ConnId,
     error::RoomError,
     in_flight::InFlight,
@@ -24,7 +23,7 @@ use super::{
     room::{Room, RoomKey},
     session_token::SessionToken,
 };
-use crate::ws::frame::PreparedFrame;
+use crate::{memory::tally::Tally, ws::frame::PreparedFrame};
 
 /// Published ids that a session remembers, to recognise repeats.
 pub(super) const RECENT_IDS_MAX: usize = 128;

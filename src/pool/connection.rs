@@ -18,6 +18,9 @@ use crate::{metrics::Refused, ws::close::CloseReason};
 /// HTTP requests answered on one connection before the others get their turn.
 const REQUESTS_PER_TURN_MAX: usize = 16;
 
+/// What an upgrade in line may hold when memory is short.
+const WAITING_BYTES_MAX: usize = 4 << 10;
+
 /// What a request costs, as [`WorkerCtx::spent`] counts it.
 const REQUEST_COST: usize = 8;
 
@@ -104,11 +107,15 @@ impl Connection {
             let stash = std::mem::take(&mut self.io.stash);
             self.advance_stash(stash, cx);
             // One round of messages a turn, whether they were read now or before.
-            return self.io.list_ready(&mut cx.work);
-        }
-        if self.io.readiness.contains(Readiness::READABLE) {
+            self.io.list_ready(&mut cx.work);
+        } else if self.io.readiness.contains(Readiness::READABLE) {
             self.read(cx, buffer);
         }
+        let partial = match &self.phase {
+            Phase::Open(open) => open.partial_bytes(),
+            Phase::Head(_) | Phase::Waiting(_) | Phase::Closing(_) | Phase::Gone => 0,
+        };
+        self.io.count_input(partial, cx);
     }
 
     fn read(&mut self, cx: &mut WorkerCtx, buffer: &mut [u8]) {
@@ -207,10 +214,16 @@ impl Connection {
                 io.list_dirty(&mut cx.work);
             }
             Answer::Waits(ticket) => {
+                if ticket.is_for_memory() {
+                    cx.shared.hub.account.metrics.memory_waits.add_shared();
+                }
                 io.set_deadline(cx.config().queue_timeout, cx);
                 self.phase = Phase::Waiting(Box::new(Waiting { ticket, request, since: cx.now }));
             }
-            Answer::Full => self.refuse(Refused::Full, cx),
+            Answer::Full => {
+                let is_held = cx.shared.admission.is_held();
+                self.refuse(if is_held { Refused::Memory } else { Refused::Full }, cx);
+            }
             Answer::Draining => self.refuse(Refused::Draining, cx),
         }
     }
@@ -326,6 +339,32 @@ impl Connection {
         self.io.list_dirty(&mut cx.work);
     }
 
+    /// Ends it for want of memory if it is HTTP and idle or not read by its client, or if it waits
+    /// in line with more than a request. Returns whether it did.
+    pub(super) fn shed_http(&mut self, cx: &mut WorkerCtx) -> bool {
+        match &self.phase {
+            Phase::Head(head) if head.is_idle(&self.io) => {
+                self.phase = Phase::Gone;
+                self.io.list_dirty(&mut cx.work);
+            }
+            Phase::Waiting(_) if self.io.counted_bytes() > WAITING_BYTES_MAX => {
+                self.refuse(Refused::Memory, cx);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// What a close would free, if it is a client that does not read.
+    pub(super) fn slow_bytes(&self, cx: &WorkerCtx) -> Option<usize> {
+        match &self.phase {
+            Phase::Open(open) if self.io.close_asked.is_none() && open.is_slow(&self.io, cx) => {
+                Some(self.io.outbox.bytes().max(self.io.counted_bytes()))
+            }
+            _ => None,
+        }
+    }
+
     /// The grace is over: whatever is not written is lost.
     pub(super) fn stop(&mut self, cx: &mut WorkerCtx) {
         self.end_at_once(CloseReason::GOING_AWAY, cx);
@@ -340,7 +379,10 @@ impl Connection {
                     self.close(stage, cx);
                 }
             }
-            Phase::Waiting(_) => self.refuse(Refused::QueueTimeout, cx),
+            Phase::Waiting(_) => {
+                let is_held = cx.shared.admission.is_held();
+                self.refuse(if is_held { Refused::Memory } else { Refused::QueueTimeout }, cx);
+            }
             Phase::Open(open) => {
                 if let Err(error) = open.on_deadline(io, cx) {
                     self.on_lost(&error, cx);

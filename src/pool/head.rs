@@ -18,6 +18,8 @@ use crate::{
         response::{Response, Status, error_body, retry_after_s},
         router::{self, Target},
     },
+    hub::send_status::SendStatus,
+    memory::account::Level,
     metrics::Refused,
     ws::{
         extension::Takeover,
@@ -103,7 +105,7 @@ impl Head {
         if self.awaits == Awaited::None {
             return HeadStep::Last;
         }
-        if !io.outbox.fits(0, &cx.limits.outbox) {
+        if io.outbox.status(&cx.limits.http_outbox) == SendStatus::Behind {
             // A client that pipelines requests must read the answers before there are more.
             io.has_backlog = true;
             io.list_dirty(&mut cx.work);
@@ -158,6 +160,13 @@ impl Head {
         self.awaits == Awaited::None
     }
 
+    /// Whether nothing is lost if it ends: no request is under way, and no answer on the way to a
+    /// client that reads.
+    pub(super) fn is_idle(&self, io: &ConnIo) -> bool {
+        let is_between = self.awaits == Awaited::Next && io.stash.is_empty();
+        if io.outbox.is_empty() { is_between } else { io.is_blocked() }
+    }
+
     /// Answers a head that does not come in time; a connection that is idle between requests just
     /// ends. Returns how, unless the client still reads.
     pub(super) fn on_deadline(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) -> Option<Stage> {
@@ -179,6 +188,7 @@ pub(super) fn refuse_unavailable(why: Refused, io: &mut ConnIo, cx: &mut WorkerC
     let message = match why {
         Refused::Draining => "the server is shutting down",
         Refused::QueueTimeout => "the server stayed full for too long",
+        Refused::Memory => "the server is short of memory",
         _ => "the server is full",
     };
     refuse(&RefusedRequest::new(why, Status::Unavailable, message), io, cx);
@@ -236,7 +246,9 @@ fn ask(request: &Request<'_>, cx: &mut WorkerCtx) -> Asked {
     let shared = Arc::clone(&cx.shared);
     let head_only = request.method() == "HEAD";
     // A connection that has its answer makes room for those whose request is still to come.
-    let is_last = shared.is_draining() || shared.pending_heads.is_scarce();
+    let is_last = shared.is_draining()
+        || shared.pending_heads.is_scarce()
+        || shared.hub.account.level() == Level::Shed;
     let closes = !request.keeps_alive() || is_last;
     let plain = |status, body, advice| Asked::Plain { status, body, advice, closes, head_only };
     let json = |body: serde_json::Result<String>, status| match body {

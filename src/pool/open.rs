@@ -43,6 +43,9 @@ const COST_PER_TURN_MAX: usize = 1024;
 /// earlier session does so at once, and must not be seen to come and go under another name.
 const NEWCOMER_QUIET_MS: Millis = 1000;
 
+/// A client that lets bytes wait for so long does not read.
+const NOT_READING_MS: Millis = 1000;
+
 /// A WebSocket connection being served.
 pub(crate) struct Open {
     endpoint: Endpoint,
@@ -80,6 +83,7 @@ impl Open {
         let UpgradeRequest { upgrade, route, state } = request;
         io.outbox.push_own(0, &mut cx.scratch.spare, |out| upgrade.respond(out, waited_ms));
         io.list_dirty(&mut cx.work);
+        io.is_http = false;
         io.deflate = upgrade.compression.map(|agreed| Box::new(Deflate::new(agreed)));
         // A client cannot be silent before it was let in.
         io.last_rx = cx.now;
@@ -215,6 +219,18 @@ impl Open {
         io.resume(PauseReasons::JOBS, &mut cx.work);
     }
 
+    /// Bytes of a message that is not whole.
+    #[inline]
+    pub(super) fn partial_bytes(&self) -> usize {
+        self.endpoint.held_bytes()
+    }
+
+    /// Whether the client reads too little of what it is sent, or nothing for a while.
+    pub(super) fn is_slow(&self, io: &ConnIo, cx: &WorkerCtx) -> bool {
+        let is_behind = io.pauses.has(PauseReasons::OUTBOX) || self.lags.is_some();
+        io.is_blocked() && (is_behind || cx.now >= io.last_tx + NOT_READING_MS)
+    }
+
     /// Stops reading until the deliveries that the session has caused are made.
     pub(super) fn await_deliveries(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) {
         let in_flight = &self.session.in_flight;
@@ -299,7 +315,7 @@ impl Open {
         io: &mut ConnIo,
         cx: &mut WorkerCtx,
     ) -> Box<Endpoint> {
-        if *reason == CloseReason::SLOW_CONSUMER {
+        if reason.code() == CloseReason::SLOW_CONSUMER.code() {
             let dropped = io.outbox.discard_unsent(&mut cx.scratch.spare);
             cx.metrics().dropped.add(dropped as u64);
             cx.metrics().slow_consumers.add(1);

@@ -19,6 +19,7 @@ use crate::{
     handler::erased::DynHandler,
     http::page::StaticPage,
     hub::{Hub, clock::Clock, mailbox::Mailboxes},
+    memory::{account::Account, resident},
     metrics::{Gauges, Health, Metrics, Now, Snapshot, WorkerGauges},
 };
 
@@ -58,10 +59,19 @@ impl Shared {
         mailboxes: Mailboxes,
         clock: Clock,
     ) -> Shared {
+        let workers = config.thread_pool_size;
+        let account = match clock {
+            Clock::Machine(_) => {
+                let base = resident::bytes().unwrap_or_default();
+                Account::new(workers, config.memory_max.bytes(), base)
+            }
+            // What the machine has is not the same in each run.
+            Clock::Stepped(_) => Account::new(workers, config.memory_max.bytes_alone(), 0),
+        };
         Shared {
             routes,
             pages,
-            hub: Arc::new(Hub::new(&config, mailboxes.clone(), clock)),
+            hub: Arc::new(Hub::new(&config, mailboxes.clone(), clock, account)),
             admission: Admission::new(config.max_conn, config.max_queued_tasks, mailboxes),
             metrics: Metrics::new(config.thread_pool_size),
             pending_heads: Bound::new(config.max_pending_heads),
@@ -72,6 +82,17 @@ impl Shared {
             started: Instant::now(),
             config,
         }
+    }
+
+    /// Compares the account of memory with what the system says. Called once a second, by one
+    /// worker.
+    pub(crate) fn compare_memory(&self) {
+        if self.hub.clock.is_machine()
+            && let Some(resident) = resident::bytes()
+        {
+            self.hub.account.compare(resident);
+        }
+        self.hub.account.weigh();
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -96,7 +117,7 @@ impl Shared {
         let (sessions, sessions_away) = self.hub.sessions.gauges();
         let sockets = |worker: usize| self.sockets[worker].load(Ordering::Relaxed);
         let workers = 0..self.sockets.len();
-        let bytes = self.hub.bytes();
+        let balance = self.hub.account.balance();
         let gauges = Gauges {
             worker_threads: workers.len(),
             active_connections,
@@ -109,10 +130,19 @@ impl Shared {
             sessions,
             sessions_away,
             rooms: self.hub.rooms.len(),
-            history_bytes: bytes.histories,
-            inbox_bytes: bytes.inboxes,
-            session_bytes: bytes.sessions,
-            pattern_bytes: bytes.patterns,
+            memory_bytes_max: balance.used_max,
+            memory_bytes: balance.used,
+            resident_bytes: balance.resident,
+            frame_bytes: balance.frames,
+            history_bytes: balance.histories,
+            inbox_bytes: balance.inboxes,
+            outbox_bytes: balance.outboxes,
+            input_bytes: balance.inputs,
+            session_bytes: balance.sessions,
+            pattern_bytes: balance.patterns,
+            room_bytes: balance.rooms,
+            job_bytes: balance.calls,
+            socket_bytes: balance.sockets,
             jobs_queued: self
                 .routes
                 .iter()
@@ -132,6 +162,7 @@ impl Shared {
             gauges,
             sessions: &self.hub.sessions.metrics,
             rooms: &self.hub.rooms.metrics,
+            memory: &self.hub.account.metrics,
         };
         self.metrics.snapshot(now, workers.collect())
     }

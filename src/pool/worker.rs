@@ -28,8 +28,11 @@ use crate::hub::{
     mailbox::{MailboxReceiver, SWEEPER},
 };
 use crate::metrics::Refusals;
+use memory_watch::MemoryWatch;
 
 mod letters;
+mod memory_watch;
+mod shedding;
 pub(crate) mod stepped;
 
 /// The token of the waker; slots count up from 0 and never come near it.
@@ -93,6 +96,7 @@ pub(crate) struct Worker {
     next_sweep: Millis,
     next_report: Millis,
     next_stall_report: Millis,
+    memory: MemoryWatch,
     reported: Refusals,
     /// Deliveries made in this turn.
     deliveries: usize,
@@ -122,6 +126,7 @@ impl Worker {
             next_sweep: 0,
             next_report: 0,
             next_stall_report: 0,
+            memory: MemoryWatch::default(),
             reported: Refusals::default(),
             deliveries: 0,
             draining: false,
@@ -175,6 +180,7 @@ impl Worker {
         self.expire();
         self.flush();
         self.reap();
+        self.look_at_memory();
     }
 
     /// The milliseconds that this worker has run.
@@ -225,7 +231,8 @@ impl Worker {
             return Some(Duration::ZERO);
         }
         let sweep = self.sweeps().then_some(self.next_sweep);
-        let next = self.cx.timers.next().into_iter().chain(sweep).min()?;
+        let memory = self.next_look_at_memory();
+        let next = self.cx.timers.next().into_iter().chain(sweep).chain(memory).min()?;
         let now = self.clock_ms();
         Some(Duration::from_millis(next.saturating_sub(now)))
     }
@@ -285,6 +292,7 @@ impl Worker {
             Disposition::Linger(token) => Phase::Closing(Closing::refused(token, &mut io, cx)),
         };
         entry.insert(Connection { io, phase });
+        self.cx.held.conns += 1;
     }
 
     fn read(&mut self, buffer: &mut [u8]) {
@@ -355,6 +363,7 @@ impl Worker {
             if swept.behind {
                 self.cx.on_backpressure();
             }
+            self.cx.shared.compare_memory();
             self.report();
         }
     }
@@ -394,6 +403,8 @@ impl Worker {
             let Some(mut conn) = self.conns.try_remove(slot) else { continue };
             self.cx.timers.clear(slot, &mut conn.io.deadline);
             self.cx.leave_all(slot);
+            conn.io.count_out(&mut self.cx);
+            self.cx.held.conns -= 1;
             // Its permit goes to the next in line, and its other tokens count it out.
             drop(conn);
             self.cx.shared.sockets[self.cx.worker].fetch_sub(1, Ordering::Relaxed);

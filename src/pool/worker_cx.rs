@@ -15,6 +15,7 @@ use crate::{
     config::Config,
     http::response,
     hub::room::RoomKey,
+    memory::account::Held,
     metrics::WorkerMetrics,
     ws::{decoder::ProtocolConfig, deflate::Deflaters},
 };
@@ -35,6 +36,8 @@ pub(crate) struct WorkerCtx {
     pub(crate) work: WorkLists,
     pub(crate) scratch: Scratch,
     pub(crate) limits: ConnLimits,
+    /// What the connections of this worker hold.
+    pub(super) held: Held,
     date: Date,
     stats: Stats,
 }
@@ -69,8 +72,13 @@ pub(crate) struct Scratch {
 pub(crate) struct ConnLimits {
     pub(crate) protocol: ProtocolConfig,
     pub(crate) outbox: OutboxBounds,
+    pub(crate) http_outbox: OutboxBounds,
     pub(crate) compression_threshold: usize,
 }
+
+/// Answers to HTTP requests that may wait for one client. At half of it, further requests wait too:
+/// a client that pipelines them must read.
+const HTTP_OUTBOX_BYTES_MAX: usize = 64 << 10;
 
 /// The answer to `/stats`.
 #[derive(Default)]
@@ -124,8 +132,13 @@ impl WorkerCtx {
                     messages_max: config.buffer,
                     bytes_max: config.buffer_bytes,
                 },
+                http_outbox: OutboxBounds {
+                    messages_max: config.buffer,
+                    bytes_max: HTTP_OUTBOX_BYTES_MAX.min(config.buffer_bytes),
+                },
                 compression_threshold: config.compression_threshold,
             },
+            held: Held::default(),
             date: Date { value: String::new(), until: 0 },
             stats: Stats::default(),
             shared,

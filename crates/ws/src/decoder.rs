@@ -303,6 +303,12 @@ impl Decoder {
         Ok(Frame { opcode, is_final, is_compressed, mask, len, taken: 0 })
     }
 
+    /// Returns the bytes that an incomplete frame and message take; 0 between messages.
+    #[inline]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.unfinished.as_ref().map_or(0, |unfinished| unfinished.held_bytes())
+    }
+
     /// Whether this side has sent its Close.
     pub(super) fn close_sent(&self) -> bool {
         self.unfinished.as_ref().is_some_and(|unfinished| unfinished.close_sent)
@@ -360,6 +366,11 @@ impl Unfinished {
         }
         let message = if frame.is_final { self.message.take() } else { None };
         Ok(message.map(Whole::Message))
+    }
+
+    fn held_bytes(&self) -> usize {
+        let message = self.message.as_ref().map_or(0, PartialMessage::held_bytes);
+        size_of::<Unfinished>() + self.control.capacity() + message
     }
 
     fn is_empty(&self) -> bool {

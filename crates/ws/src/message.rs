@@ -97,6 +97,16 @@ impl PartialMessage {
         }
     }
 
+    /// Returns the bytes that it takes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        match self {
+            PartialMessage::Text(text) => text.held_bytes(),
+            PartialMessage::Binary(bytes) | PartialMessage::Compressed(_, bytes) => {
+                bytes.capacity()
+            }
+        }
+    }
+
     /// Adds the next part. Fails as soon as a text cannot become valid UTF-8.
     pub(crate) fn push(&mut self, part: &[u8]) -> Result<(), CloseReason> {
         match self {

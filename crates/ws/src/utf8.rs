@@ -24,6 +24,11 @@ impl PartialText {
         self.text.len() + self.tail_len
     }
 
+    /// Returns the bytes that it takes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.text.capacity()
+    }
+
     /// Adds the next part.
     pub(crate) fn push(&mut self, mut part: &[u8]) -> Result<(), InvalidUtf8> {
         while self.tail_len > 0

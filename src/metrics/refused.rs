@@ -1,0 +1,69 @@
+//! Why a request or an upgrade is refused.
+
+/// The reason of a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// All permits are in use and the line is full.
+    Full,
+    /// The upgrade waited in line for longer than `queue_timeout`.
+    QueueTimeout,
+    /// The server is draining.
+    Draining,
+    /// `max_pending_heads` sockets have not sent their request head.
+    PendingHeads,
+    /// The address already has `max_conn_per_ip` connections.
+    PerIp,
+    /// The origin of the request is not allowed.
+    Origin,
+    /// The handler refused the upgrade.
+    Handler,
+    /// The request or the upgrade is malformed.
+    BadRequest,
+    /// The request head did not arrive within `handshake_timeout`.
+    HeadTimeout,
+    /// Memory is short, and the line is full or was waited in for longer than `queue_timeout`.
+    Memory,
+}
+
+impl Refused {
+    pub(super) const ALL: [Refused; 10] = [
+        Refused::Full,
+        Refused::QueueTimeout,
+        Refused::Draining,
+        Refused::PendingHeads,
+        Refused::PerIp,
+        Refused::Origin,
+        Refused::Handler,
+        Refused::BadRequest,
+        Refused::HeadTimeout,
+        Refused::Memory,
+    ];
+
+    /// Returns the stable name in `/stats` and in the body of the answer.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Refused::Full => "full",
+            Refused::QueueTimeout => "queue_timeout",
+            Refused::Draining => "draining",
+            Refused::PendingHeads => "pending_heads",
+            Refused::PerIp => "per_ip",
+            Refused::Origin => "origin",
+            Refused::Handler => "handler",
+            Refused::BadRequest => "bad_request",
+            Refused::HeadTimeout => "head_timeout",
+            Refused::Memory => "memory",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_own_place() {
+        for (index, why) in Refused::ALL.iter().enumerate() {
+            assert_eq!(*why as usize, index, "{why:?}");
+        }
+    }
+}
