@@ -11,6 +11,7 @@ RUN apt-get update \
 # The dependencies, in a layer that stands until they change. Cargo wants a crate to build them for.
 COPY Cargo.toml Cargo.lock ./
 COPY crates crates
+COPY .cargo .cargo
 RUN mkdir -p src/bin/rusty_socks \
     && touch src/lib.rs \
     && echo 'fn main() {}' > src/bin/rusty_socks/main.rs \
