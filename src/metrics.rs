@@ -272,7 +272,8 @@ figures! {
         /// Rooms without members that were removed before their messages were too old: for a new
         /// room, for other histories, or because their client had left too many behind.
         rooms_evicted,
-        /// Messages of rooms with members that were dropped because of `history_total_bytes`.
+        /// Messages of rooms with members that were dropped because of `history_total_bytes` or for
+        /// want of memory.
         history_trimmed,
     }
     memory {
@@ -282,7 +283,8 @@ figures! {
         memory_refused,
         /// HTTP connections, and upgrades in line, that were ended for want of memory.
         memory_http_closed,
-        /// Clients that did not read and were closed for want of memory.
+        /// Clients that did not read, or did not finish what they sent, and were closed for want of
+        /// memory.
         memory_slow_closed,
         /// Rooms without members that were removed for want of memory.
         memory_rooms_evicted,

@@ -233,6 +233,10 @@ fn answer_ok(ctx: &mut Ctx<'_>, frame: &str) {
 /// Answers a command that failed. Closes the connection after `errors_max` errors in a row.
 fn fail(ctx: &mut Ctx<'_>, errors_max: u32, fault: &Fault, reference: Option<&RawValue>) {
     ctx.send(&fault.frame(reference));
+    if fault.code == ErrorCode::Overloaded {
+        // No mistake of the client's.
+        return;
+    }
     let errors = ctx.state().errors_in_a_row.saturating_add(1);
     ctx.state().errors_in_a_row = errors;
     if errors_max > 0 && errors >= errors_max {

@@ -40,7 +40,7 @@ use parking_lot::Mutex;
 
 use crate::{
     config::{Compression, Config},
-    memory::account::Account,
+    memory::account::{Account, Level},
 };
 use clock::Clock;
 use error::RoomError;
@@ -77,6 +77,9 @@ pub(crate) struct Hub {
 /// Rooms and sessions that go at most at once for want of memory.
 const SHED_ROOMS_MAX: usize = 64;
 const SHED_SESSIONS_MAX: usize = 256;
+
+/// Histories that are halved at once for want of memory.
+const TRIMMED_ROOMS_MAX: usize = 16;
 
 /// The result of a sweep.
 #[derive(Default)]
@@ -123,9 +126,10 @@ impl Hub {
         self.clock.now_ms()
     }
 
-    /// Takes memory back that nobody who is connected needs: rooms that nobody is in go first, then
-    /// sessions that are away. If there are none, a large history is halved. Each call takes a
-    /// bounded number. Returns whether a mailbox was found behind.
+    /// Takes memory back that nobody who is connected needs: rooms that nobody is in go first, and
+    /// when nothing may grow sessions that are away. If there are none, histories with a good part
+    /// of the memory are halved. Each call takes a bounded number. Returns whether a mailbox was
+    /// found behind.
     pub(crate) fn shed(&self) -> bool {
         let metrics = &self.account.metrics;
         let rooms = self.rooms.shed_vacant(SHED_ROOMS_MAX);
@@ -133,10 +137,13 @@ impl Hub {
         if rooms > 0 {
             return false;
         }
-        let (ended, behind) = self.shed_away(SHED_SESSIONS_MAX);
+        let is_full = self.account.level() == Level::Full;
+        let (ended, behind) = if is_full { self.shed_away(SHED_SESSIONS_MAX) } else { (0, false) };
         metrics.memory_sessions_evicted.add_many_shared(ended as u64);
-        if ended == 0 {
-            self.rooms.trim_large();
+        if ended == 0 && (is_full || self.account.wants_histories()) {
+            for _ in 0..TRIMMED_ROOMS_MAX {
+                self.rooms.trim_large();
+            }
         }
         behind
     }

@@ -294,11 +294,11 @@ impl Hub {
     }
 
     /// Makes space for another message in `rooms`, where all histories together are nearly as large
-    /// as they may be.
+    /// as they may be, or memory is short and they have a good part of it.
     fn shed_histories(&self, rooms: &[&Room]) {
         // A sixteenth below the bound, so that most messages find space without taking it.
         let bytes_max = self.histories_bytes_max - self.histories_bytes_max / 16;
-        if self.account.histories.value() > bytes_max {
+        if self.account.histories.value() > bytes_max || self.account.wants_histories() {
             self.rooms.shed_histories(bytes_max, rooms);
         }
     }

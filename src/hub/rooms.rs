@@ -357,7 +357,11 @@ impl Rooms {
     pub(super) fn shed_histories(&self, bytes_max: usize, kept: &[&Room]) {
         let mut evicted = Vec::new();
         let mut directory = self.directory.lock();
-        while self.account.histories.value() > bytes_max && evicted.len() < SHED_ROOMS_MAX {
+        let is_over = || {
+            self.account.weigh();
+            self.account.histories.value() > bytes_max || self.account.wants_histories()
+        };
+        while evicted.len() < SHED_ROOMS_MAX && is_over() {
             let Some(history) = self.evict_vacant(&mut directory, kept) else { break };
             evicted.push(history);
         }
@@ -378,8 +382,8 @@ impl Rooms {
         evicted.len()
     }
 
-    /// Makes a large history half as large. Returns how many messages went.
-    pub(super) fn trim_large(&self) -> usize {
+    /// Makes a large history half as large.
+    pub(super) fn trim_large(&self) {
         let mut directory = self.directory.lock();
         let Directory { by_name, shed_to, .. } = &mut *directory;
         let from = shed_to.take().map_or(Bound::Unbounded, Bound::Excluded);
@@ -396,9 +400,7 @@ impl Rooms {
             let forgotten = state.history.free(before.div_ceil(2));
             self.account.histories.change(before, state.history.bytes());
             self.metrics.history_trimmed.add_many_shared(forgotten as u64);
-            return forgotten;
         }
-        0
     }
 
     /// Runs `age` on the histories of the next rooms, and removes the rooms that then have neither

@@ -24,10 +24,11 @@ use crate::metrics::MemoryMetrics;
 const WAIT_PERCENT: usize = 85;
 const SERVE_PERCENT: usize = 80;
 
-/// Percent of the ceiling at which memory is taken back and nothing may grow, and below which that
-/// ends.
-const SHED_PERCENT: usize = 95;
-const CALM_PERCENT: usize = 92;
+/// Percent of the ceiling at which nothing may grow, and below which it may again. At the first,
+/// memory begins to be taken back, until newcomers can be served: somebody who holds a little less
+/// would keep them out.
+const FULL_PERCENT: usize = 95;
+const GROW_PERCENT: usize = 92;
 
 /// Estimated bytes of an open connection, beside its session and whatever waits for it.
 const CONN_BYTES: usize = 640;
@@ -35,15 +36,22 @@ const CONN_BYTES: usize = 640;
 /// Estimated bytes that the kernel takes for an open socket, beside its buffers.
 const KERNEL_SOCKET_BYTES: usize = 3 << 10;
 
-/// What the kernel keeps for a client that does not read, at most: its send buffer is set to this,
-/// and the kernel takes as much again for its own records.
+/// What the kernel keeps of what waits for a client, and of what it has sent, in bytes: the buffers
+/// are set to this, and the kernel takes as much again for its own records.
 pub(crate) const SOCKET_SEND_BUFFER: usize = 256 << 10;
+pub(crate) const SOCKET_RECEIVE_BUFFER: usize = 128 << 10;
+
+/// One part in so many of the ceiling is left to histories, however short memory is for others.
+const HISTORIES_PART: usize = 4;
 
 /// Messages are weighed again whenever they have grown or shrunk by so many bytes.
 const WEIGH_STEP_BITS: u32 = 20;
 
-/// What a byte of the account takes, in thousandths: at least itself, at most twice that.
+/// What a byte of the account takes, in thousandths: at least itself, at most twice that. Where it
+/// will be measured, what is usual is assumed until then: allocators round up to the next of four
+/// sizes between two powers of two, and keep what was just freed for a second.
 const COST_MIN: usize = 1000;
+const COST_USUAL: usize = 1200;
 const COST_MAX: usize = 2000;
 
 /// All tallies of one server. Usable from any thread.
@@ -107,8 +115,10 @@ pub(crate) enum Level {
     Normal,
     /// Newcomers wait.
     Wait,
-    /// Memory is taken back, and nothing may grow.
+    /// Newcomers wait, and memory is taken back.
     Shed,
+    /// Memory is taken back, and nothing may grow.
+    Full,
 }
 
 /// The most that was in use.
@@ -164,13 +174,20 @@ impl Account {
         }
     }
 
+    /// Assumes what a byte usually takes, until it is learnt by [`compare`](Account::compare).
+    pub(crate) fn with_usual_cost(self) -> Account {
+        self.cost.store(COST_USUAL, Ordering::Relaxed);
+        self
+    }
+
     /// How near the ceiling was when it was last weighed.
     #[inline]
     pub(crate) fn level(&self) -> Level {
         match self.level.load(Ordering::Relaxed) {
             0 => Level::Normal,
             1 => Level::Wait,
-            _ => Level::Shed,
+            2 => Level::Shed,
+            _ => Level::Full,
         }
     }
 
@@ -183,7 +200,13 @@ impl Account {
             self.frames_weighed.store(frames, Ordering::Relaxed);
             self.weigh();
         }
-        self.level() != Level::Shed
+        self.level() != Level::Full
+    }
+
+    /// Whether histories should make space: memory is short, and they have a good part of it.
+    #[inline]
+    pub(crate) fn wants_histories(&self) -> bool {
+        self.level() != Level::Normal && self.histories.value() > self.bytes_max / HISTORIES_PART
     }
 
     /// Replaces what the connections of one worker hold. Called by that worker alone.
@@ -204,10 +227,11 @@ impl Account {
         let (used, before) = (self.used(), self.level());
         let is_above = |percent| used >= self.bytes_max / 100 * percent;
         let level = match before {
-            _ if is_above(SHED_PERCENT) => Level::Shed,
-            Level::Shed if is_above(CALM_PERCENT) => Level::Shed,
+            _ if is_above(FULL_PERCENT) => Level::Full,
+            Level::Full if is_above(GROW_PERCENT) => Level::Full,
+            Level::Full | Level::Shed if is_above(SERVE_PERCENT) => Level::Shed,
+            Level::Wait if is_above(SERVE_PERCENT) => Level::Wait,
             _ if is_above(WAIT_PERCENT) => Level::Wait,
-            Level::Wait | Level::Shed if is_above(SERVE_PERCENT) => Level::Wait,
             _ => Level::Normal,
         };
         if level != before {
@@ -233,7 +257,13 @@ impl Account {
     /// What the kernel holds for the sockets.
     fn in_kernel(&self) -> usize {
         let blocked: usize = self.workers.iter().map(|worker| worker.blocked.value()).sum();
-        self.conns() * KERNEL_SOCKET_BYTES + blocked * SOCKET_SEND_BUFFER
+        let of_buffers = blocked * (SOCKET_SEND_BUFFER + SOCKET_RECEIVE_BUFFER);
+        self.conns() * KERNEL_SOCKET_BYTES + of_buffers
+    }
+
+    /// Whether a client has not read all that it was sent.
+    pub(crate) fn has_blocked(&self) -> bool {
+        self.workers.iter().any(|worker| worker.blocked.value() > 0)
     }
 
     /// Open sockets.
@@ -307,11 +337,14 @@ mod tests {
         assert_eq!(level_at(85), Level::Wait);
         assert_eq!(level_at(81), Level::Wait, "it does not go up and down with every byte");
         assert_eq!(level_at(79), Level::Normal);
-        assert_eq!(level_at(95), Level::Shed);
+        assert_eq!(level_at(95), Level::Full);
         assert!(!account.may_grow());
-        assert_eq!(level_at(93), Level::Shed);
-        assert_eq!(level_at(91), Level::Wait);
+        assert_eq!(level_at(93), Level::Full);
+        assert_eq!(level_at(91), Level::Shed);
         assert!(account.may_grow());
+        assert_eq!(level_at(81), Level::Shed, "until newcomers can be served");
+        assert_eq!(level_at(79), Level::Normal);
+        assert_eq!(level_at(96), Level::Full);
         assert_eq!(level_at(0), Level::Normal);
     }
 
@@ -323,7 +356,8 @@ mod tests {
         tallies.into_iter().for_each(|tally| tally.add(1));
         account.set_held(0, &Held { conns: 0, outboxes: 1, inputs: 1, blocked: 0 });
         account.set_held(1, &Held { conns: 1, outboxes: 1, inputs: 1, blocked: 1 });
-        let of_socket = CONN_BYTES + KERNEL_SOCKET_BYTES + SOCKET_SEND_BUFFER;
+        let of_buffers = SOCKET_SEND_BUFFER + SOCKET_RECEIVE_BUFFER;
+        let of_socket = CONN_BYTES + KERNEL_SOCKET_BYTES + of_buffers;
         let balance = account.balance();
         assert_eq!(balance.used, 7 + 1 + 4 + 4 + of_socket);
         assert_eq!((balance.outboxes, balance.inputs, balance.sockets), (2, 2, of_socket));

@@ -253,6 +253,8 @@ impl ConnIo {
                 out.reserve(parts[0].len() + parts[1].len());
                 parts.iter().for_each(|part| out.extend_from_slice(part));
             });
+            self.count_outbox(self.outbox.held_bytes(), cx);
+            cx.tell_growth();
         }
     }
 
@@ -340,6 +342,13 @@ impl ConnIo {
         }
     }
 
+    /// Leaves the connection unread until there is memory for the rest of its message.
+    pub(super) fn starve(&mut self, work: &mut WorkLists) {
+        if self.pauses.set(PauseReasons::MEMORY) {
+            work.starved.push(self.slot());
+        }
+    }
+
     /// Takes away a reason for which the connection was not read, and has it read if none is left.
     pub(super) fn resume(&mut self, reason: PauseReasons, work: &mut WorkLists) {
         if self.pauses.clear(reason) {
@@ -404,6 +413,7 @@ impl ConnIo {
             let before =
                 std::mem::replace(&mut self.counted.input, counted(bytes + contexts)) as usize;
             cx.held.inputs = cx.held.inputs - before + self.counted.input as usize;
+            cx.tell_growth();
         }
     }
 

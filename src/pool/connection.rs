@@ -7,19 +7,25 @@ use super::{
     closing::{Closing, Fate, Stage},
     conn_io::{ConnIo, Listed, Readiness},
     head::{Head, HeadStep, refuse_unavailable},
-    open::{Ended, Open, UpgradeRequest},
+    open::{Ended, NOT_READING_MS, Open, UpgradeRequest},
     outbox::Flushed,
+    pauses::PauseReasons,
     platform,
     timers::Millis,
     worker_cx::WorkerCtx,
 };
-use crate::{metrics::Refused, ws::close::CloseReason};
+use crate::{memory::account::Level, metrics::Refused, ws::close::CloseReason};
 
 /// HTTP requests answered on one connection before the others get their turn.
 const REQUESTS_PER_TURN_MAX: usize = 16;
 
-/// What an upgrade in line may hold when memory is short.
-const WAITING_BYTES_MAX: usize = 4 << 10;
+/// What an upgrade in line, or an unfinished message, may hold when memory is short. Most messages
+/// are smaller, and so are answered even then.
+const UNFINISHED_BYTES_MAX: usize = 16 << 10;
+
+/// How long a message that is not whole may wait for memory before its connection is one of the
+/// costliest.
+const STARVED_MS: Millis = 5000;
 
 /// What a request costs, as [`WorkerCtx::spent`] counts it.
 const REQUEST_COST: usize = 8;
@@ -109,13 +115,30 @@ impl Connection {
             // One round of messages a turn, whether they were read now or before.
             self.io.list_ready(&mut cx.work);
         } else if self.io.readiness.contains(Readiness::READABLE) {
-            self.read(cx, buffer);
+            let is_full = cx.shared.hub.account.level() == Level::Full;
+            if is_full && self.unfinished_bytes() >= UNFINISHED_BYTES_MAX {
+                return self.io.starve(&mut cx.work);
+            }
+            let len = if is_full { UNFINISHED_BYTES_MAX } else { buffer.len() };
+            self.read(cx, &mut buffer[..len]);
         }
-        let partial = match &self.phase {
+        let partial = self.partial_bytes();
+        self.io.count_input(partial, cx);
+    }
+
+    /// Bytes of a message that is not whole.
+    #[inline]
+    fn partial_bytes(&self) -> usize {
+        match &self.phase {
             Phase::Open(open) => open.partial_bytes(),
             Phase::Head(_) | Phase::Waiting(_) | Phase::Closing(_) | Phase::Gone => 0,
-        };
-        self.io.count_input(partial, cx);
+        }
+    }
+
+    /// Bytes that were read and are of no use yet.
+    #[inline]
+    fn unfinished_bytes(&self) -> usize {
+        self.io.stash.capacity() + self.partial_bytes()
     }
 
     fn read(&mut self, cx: &mut WorkerCtx, buffer: &mut [u8]) {
@@ -347,7 +370,7 @@ impl Connection {
                 self.phase = Phase::Gone;
                 self.io.list_dirty(&mut cx.work);
             }
-            Phase::Waiting(_) if self.io.counted_bytes() > WAITING_BYTES_MAX => {
+            Phase::Waiting(_) if self.io.counted_bytes() > UNFINISHED_BYTES_MAX => {
                 self.refuse(Refused::Memory, cx);
             }
             _ => return false,
@@ -355,14 +378,25 @@ impl Connection {
         true
     }
 
-    /// What a close would free, if it is a client that does not read.
-    pub(super) fn slow_bytes(&self, cx: &WorkerCtx) -> Option<usize> {
-        match &self.phase {
-            Phase::Open(open) if self.io.close_asked.is_none() && open.is_slow(&self.io, cx) => {
-                Some(self.io.outbox.bytes().max(self.io.counted_bytes()))
-            }
-            _ => None,
+    /// What a close would free, and the reason for it, of a client that does not read or does not
+    /// finish what it sends.
+    pub(super) fn costly(&self, cx: &WorkerCtx) -> Option<(usize, CloseReason)> {
+        let Phase::Open(open) = &self.phase else { return None };
+        let io = &self.io;
+        if io.close_asked.is_some() {
+            return None;
         }
+        if open.is_slow(io, cx) {
+            return Some((io.outbox.bytes().max(io.counted_bytes()), CloseReason::SLOW_CONSUMER));
+        }
+        let unfinished = self.unfinished_bytes();
+        let others = PauseReasons::all().difference(PauseReasons::MEMORY);
+        // What is not read for want of memory may have been sent.
+        let is_starved = io.pauses.has(PauseReasons::MEMORY);
+        let patience = if is_starved { STARVED_MS } else { NOT_READING_MS };
+        let is_stuck = !io.pauses.has(others) && cx.now >= io.last_rx + patience;
+        (is_stuck && unfinished > UNFINISHED_BYTES_MAX)
+            .then_some((unfinished, CloseReason::TRY_AGAIN))
     }
 
     /// The grace is over: whatever is not written is lost.

@@ -248,7 +248,7 @@ fn ask(request: &Request<'_>, cx: &mut WorkerCtx) -> Asked {
     // A connection that has its answer makes room for those whose request is still to come.
     let is_last = shared.is_draining()
         || shared.pending_heads.is_scarce()
-        || shared.hub.account.level() == Level::Shed;
+        || matches!(shared.hub.account.level(), Level::Shed | Level::Full);
     let closes = !request.keeps_alive() || is_last;
     let plain = |status, body, advice| Asked::Plain { status, body, advice, closes, head_only };
     let json = |body: serde_json::Result<String>, status| match body {

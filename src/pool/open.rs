@@ -44,7 +44,7 @@ const COST_PER_TURN_MAX: usize = 1024;
 const NEWCOMER_QUIET_MS: Millis = 1000;
 
 /// A client that lets bytes wait for so long does not read.
-const NOT_READING_MS: Millis = 1000;
+pub(super) const NOT_READING_MS: Millis = 1000;
 
 /// A WebSocket connection being served.
 pub(crate) struct Open {
@@ -276,8 +276,8 @@ impl Open {
         }
         let timeout = cx.config().timeout.as_millis() as Millis;
         let ping = cx.config().ping.as_millis() as Millis;
-        if io.pauses.has(PauseReasons::JOBS | PauseReasons::DELIVERIES) || cx.work.has_backpressure
-        {
+        let ours = PauseReasons::JOBS | PauseReasons::DELIVERIES | PauseReasons::MEMORY;
+        if io.pauses.has(ours) || cx.work.has_backpressure {
             // It is the server that does not read; silence means nothing.
             io.last_rx = cx.now;
         }

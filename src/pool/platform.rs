@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use socket2::Socket;
 
-use crate::memory::account::SOCKET_SEND_BUFFER;
+use crate::memory::account::{SOCKET_RECEIVE_BUFFER, SOCKET_SEND_BUFFER};
 
 /// Bytes that the kernel takes for a client beyond what is on the wire, where that can be limited.
 #[cfg(any(target_os = "android", target_os = "linux"))]
@@ -22,14 +22,14 @@ pub(crate) fn limit_unsent(listener: &Socket) {
     let _ = listener;
 }
 
-/// Bounds what the kernel keeps for each client of `listener`, whose sockets inherit the bound. By
-/// itself the kernel lets a send buffer grow to megabytes for a client that does not read. The
-/// bound is also the most that is on its way to one client, so that at a round trip of 100 ms a
-/// client gets two megabytes a second. The receive buffer is left to the kernel: it grows only for
-/// a client whose messages are read as fast as they come.
-pub(crate) fn bound_send_buffer(listener: &Socket) {
-    // A system that refuses serves as well; the account of memory takes the bound for granted.
+/// Bounds what the kernel keeps for each client of `listener`, whose sockets inherit the bounds. By
+/// itself the kernel lets the buffers grow to megabytes, also for a client that does not read, or
+/// that is not read. The bounds are also the most that is on the way: at a round trip of 100 ms a
+/// client gets two megabytes a second, and sends one.
+pub(crate) fn bound_buffers(listener: &Socket) {
+    // A system that refuses serves as well; the account of memory takes the bounds for granted.
     let _ = listener.set_send_buffer_size(SOCKET_SEND_BUFFER);
+    let _ = listener.set_recv_buffer_size(SOCKET_RECEIVE_BUFFER);
 }
 
 /// The CPU time of all threads of this process since it began, user and system. `None` where the

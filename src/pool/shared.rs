@@ -63,7 +63,7 @@ impl Shared {
         let account = match clock {
             Clock::Machine(_) => {
                 let base = resident::bytes().unwrap_or_default();
-                Account::new(workers, config.memory_max.bytes(), base)
+                Account::new(workers, config.memory_max.bytes(), base).with_usual_cost()
             }
             // What the machine has is not the same in each run.
             Clock::Stepped(_) => Account::new(workers, config.memory_max.bytes_alone(), 0),

@@ -38,6 +38,8 @@ pub(crate) struct WorkerCtx {
     pub(crate) limits: ConnLimits,
     /// What the connections of this worker hold.
     pub(super) held: Held,
+    /// What of that is in the account of memory.
+    told: Held,
     date: Date,
     stats: Stats,
 }
@@ -49,6 +51,8 @@ pub(crate) struct WorkLists {
     pub(crate) ready: Vec<usize>,
     /// Open connections that are not read because a mailbox is behind.
     pub(crate) parked: Vec<usize>,
+    /// Connections in the middle of a message that are not read for want of memory.
+    pub(crate) starved: Vec<usize>,
     /// Slots with something to write, or with a close to begin, at the end of the turn.
     pub(crate) dirty: Vec<usize>,
     /// Slots whose connection is over. They are freed at the end of the turn, when nothing refers
@@ -79,6 +83,9 @@ pub(crate) struct ConnLimits {
 /// Answers to HTTP requests that may wait for one client. At half of it, further requests wait too:
 /// a client that pipelines them must read.
 const HTTP_OUTBOX_BYTES_MAX: usize = 64 << 10;
+
+/// Growth of what connections hold that the account of memory hears of at the end of the turn.
+const GROWTH_UNTOLD_MAX: usize = 1 << 20;
 
 /// The answer to `/stats`.
 #[derive(Default)]
@@ -139,6 +146,7 @@ impl WorkerCtx {
                 compression_threshold: config.compression_threshold,
             },
             held: Held::default(),
+            told: Held::default(),
             date: Date { value: String::new(), until: 0 },
             stats: Stats::default(),
             shared,
@@ -178,6 +186,23 @@ impl WorkerCtx {
             *json = serde_json::to_string(&self.shared.snapshot())?;
         }
         Ok(json.clone())
+    }
+
+    /// Adds what the connections of this worker hold to the account of memory.
+    pub(super) fn tell_held(&mut self) {
+        if self.told != self.held {
+            self.told = self.held;
+            self.shared.hub.account.set_held(self.worker, &self.held);
+        }
+    }
+
+    /// Adds it now and not at the end of the turn if it has grown much, because a turn may read and
+    /// answer with many large messages.
+    pub(super) fn tell_growth(&mut self) {
+        let (held, told) = (&self.held, &self.told);
+        if held.outboxes + held.inputs > told.outboxes + told.inputs + GROWTH_UNTOLD_MAX {
+            self.tell_held();
+        }
     }
 
     /// Stops reading from open connections until the mailbox that is behind has caught up.

@@ -242,7 +242,7 @@ fn listen_on(address: SocketAddr) -> std::io::Result<TcpListener> {
         socket.set_reuse_address(true)?;
     }
     platform::limit_unsent(&socket);
-    platform::bound_send_buffer(&socket);
+    platform::bound_buffers(&socket);
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

@@ -359,7 +359,7 @@ impl Unfinished {
         let message = self.message.get_or_insert_with(|| {
             PartialMessage::new(frame.kind().unwrap_or(Kind::Binary), frame.is_compressed)
         });
-        message.push(part)?;
+        message.push(part, frame.len - frame.taken)?;
         if frame.taken < frame.len {
             self.frame = Some(frame);
             return Ok(None);

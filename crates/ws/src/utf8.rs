@@ -29,6 +29,11 @@ impl PartialText {
         self.text.capacity()
     }
 
+    /// Makes room for `bytes` more, and for no others.
+    pub(crate) fn reserve(&mut self, bytes: usize) {
+        self.text.reserve_exact(bytes);
+    }
+
     /// Adds the next part.
     pub(crate) fn push(&mut self, mut part: &[u8]) -> Result<(), InvalidUtf8> {
         while self.tail_len > 0

@@ -2,7 +2,10 @@
 
 use super::Worker;
 use crate::{
-    hub::mailbox::SWEEPER, memory::account::Level, pool::timers::Millis, ws::close::CloseReason,
+    hub::mailbox::SWEEPER,
+    memory::account::Level,
+    pool::{open::NOT_READING_MS, pauses::PauseReasons, timers::Millis},
+    ws::close::CloseReason,
 };
 
 /// How often memory is taken back while it is short.
@@ -12,21 +15,30 @@ const SHED_INTERVAL_MS: Millis = 100;
 const SHED_HTTP_MAX: usize = 256;
 const SHED_SLOW_MAX: usize = 32;
 
-/// What a client is told that goes because it does not read.
-const SHED_REASON: &str = "slow consumer: the server is short of memory";
+/// What a client is told that goes.
+const SHED_REASON: &str = "the server is short of memory";
 
 impl Worker {
     /// Adds what the connections of this worker hold to the account, and does what the account asks
     /// for.
     pub(super) fn look_at_memory(&mut self) {
-        let account = &self.cx.shared.hub.account;
-        if self.memory.told != self.cx.held {
-            self.memory.told = self.cx.held;
-            account.set_held(self.cx.worker, &self.cx.held);
+        self.cx.tell_held();
+        let level = self.cx.shared.hub.account.level();
+        if level != Level::Full && !self.cx.work.starved.is_empty() {
+            self.feed();
         }
-        let level = account.level();
         if level != Level::Normal || self.memory.has_held {
             self.on_memory_level(level);
+        }
+    }
+
+    /// Reads again from the connections that there was no memory for.
+    #[cold]
+    fn feed(&mut self) {
+        for slot in std::mem::take(&mut self.cx.work.starved) {
+            if let Some(conn) = self.conns.get_mut(slot) {
+                conn.io.resume(PauseReasons::MEMORY, &mut self.cx.work);
+            }
         }
     }
 
@@ -44,27 +56,50 @@ impl Worker {
         if self.cx.shared.admission.is_held() != is_short {
             self.cx.shared.admission.set_held(is_short);
         }
-        if level == Level::Shed && self.cx.now >= self.memory.next_shed {
-            self.memory.next_shed = self.cx.now + SHED_INTERVAL_MS;
-            self.shed();
+        if self.cx.now < self.memory.next_shed {
+            return;
+        }
+        self.memory.next_shed = self.cx.now + SHED_INTERVAL_MS;
+        if self.cx.worker == SWEEPER {
+            // Near the ceiling a second is long.
+            self.cx.shared.compare_memory();
+        }
+        match level {
+            Level::Normal => self.memory.shed_since = None,
+            Level::Wait => {
+                self.memory.shed_since = None;
+                self.shed_hub();
+            }
+            Level::Shed | Level::Full => self.shed(),
         }
     }
 
-    /// Takes memory back: idle HTTP connections go first, then clients that do not read, the
-    /// costliest before others. When no worker has any left, one of them has the hub give up what
-    /// nobody who is connected needs.
+    /// Takes memory back: idle HTTP connections go first, then clients that do not read or do not
+    /// finish what they send, the costliest before others. When no worker has any left, one of them
+    /// has the hub give up what nobody who is connected needs.
     fn shed(&mut self) {
-        let metrics = &self.cx.shared.hub.account.metrics;
+        let since = *self.memory.shed_since.get_or_insert(self.cx.now);
+        // Until then it is not known who does not read.
+        let is_early = self.cx.now < since + 2 * NOT_READING_MS;
+        let account = &self.cx.shared.hub.account;
+        let (metrics, has_blocked) = (&account.metrics, account.has_blocked());
         let ended = metrics.memory_http_closed.value() + metrics.memory_slow_closed.value();
         let others_end = std::mem::replace(&mut self.memory.ended_before, ended) != ended;
-        let is_enough = self.shed_http() || self.shed_slow();
+        let is_enough = self.shed_http() || self.shed_slow() || (is_early && has_blocked);
         if self.cx.worker != SWEEPER {
             return;
         }
         let mailboxes = &self.cx.shared.hub.mailboxes;
         // Those that sleep have connections to end too.
         (0..mailboxes.workers()).for_each(|worker| mailboxes.wake(worker));
-        if !is_enough && !others_end && self.cx.shared.hub.shed() {
+        if !is_enough && !others_end {
+            self.shed_hub();
+        }
+    }
+
+    /// Has the hub give up what nobody who is connected needs, if this worker does that for all.
+    fn shed_hub(&mut self) {
+        if self.cx.worker == SWEEPER && self.cx.shared.hub.shed() {
             self.cx.on_backpressure();
         }
     }
@@ -83,15 +118,17 @@ impl Worker {
     }
 
     fn shed_slow(&mut self) -> bool {
-        let slow =
-            |(slot, conn): (usize, &super::Connection)| Some((conn.slow_bytes(&self.cx)?, slot));
-        let mut slow: Vec<(usize, usize)> = self.conns.iter().filter_map(slow).collect();
-        slow.sort_unstable_by(|one, other| other.cmp(one));
+        let costly = |(slot, conn): (usize, &super::Connection)| {
+            let (bytes, reason) = conn.costly(&self.cx)?;
+            Some((bytes, slot, reason))
+        };
+        let mut slow: Vec<(usize, usize, CloseReason)> =
+            self.conns.iter().filter_map(costly).collect();
+        slow.sort_unstable_by_key(|(bytes, ..)| std::cmp::Reverse(*bytes));
         slow.truncate(SHED_SLOW_MAX);
-        for (_, slot) in &slow {
+        for (_, slot, reason) in &slow {
             if let Some(conn) = self.conns.get_mut(*slot) {
-                let reason = CloseReason::SLOW_CONSUMER.because(SHED_REASON);
-                conn.io.ask_close(reason, &mut self.cx.work);
+                conn.io.ask_close(reason.because(SHED_REASON), &mut self.cx.work);
             }
         }
         let metrics = &self.cx.shared.hub.account.metrics;
