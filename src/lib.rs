@@ -227,6 +227,7 @@ mod store;
 mod memory;
 mod http;
 mod metrics;
+mod tls;
 pub mod config;
 mod error;
 

@@ -224,7 +224,7 @@ figures! {
         inbox_bytes: usize,
         /// Bytes that wait for one client each, HTTP included.
         outbox_bytes: usize,
-        /// Bytes that came and cannot be handled yet, and contexts of compression.
+        /// Bytes that came and cannot be handled yet, and what TLS and compression keep.
         input_bytes: usize,
         /// Estimated bytes of sessions, their memberships and the ids that they remember.
         session_bytes: usize,
@@ -248,6 +248,10 @@ figures! {
         accept_backoffs_total,
         /// Panics in handlers; each closed one connection.
         handler_panics,
+        /// Times new certificates or keys were read and taken into use.
+        tls_reloads,
+        /// Times they could not be: the log says why, and the old ones stay in use.
+        tls_reloads_failed,
     }
     sessions {
         /// Sessions resumed by another connection.
@@ -323,6 +327,18 @@ figures! {
         pressure_pauses,
         /// Connections closed because their client was too slow.
         slow_consumers,
+        /// TLS handshakes that came to an end with TLS 1.2.
+        tls_handshakes_tls12,
+        /// TLS handshakes that came to an end with TLS 1.3.
+        tls_handshakes_tls13,
+        /// Part of these two that resumed an earlier session.
+        tls_handshakes_resumed,
+        /// TLS handshakes that failed; the log says why at `debug`.
+        tls_handshakes_failed,
+        /// Times a TLS handshake waited for a later turn because its worker had had enough of them.
+        tls_handshake_waits,
+        /// TLS connections whose client went away without a `close_notify`.
+        tls_truncated,
     }
 }
 

@@ -271,6 +271,23 @@ fn health_asks_the_configured_port_and_prints_the_body() {
 }
 
 #[test]
+fn health_speaks_the_proxy_protocol_where_the_server_expects_it() {
+    let config =
+        Config { host: "127.0.0.1".into(), port: 0, proxy_protocol: true, ..Config::default() };
+    let server = rusty_socks::chat::server(config).unwrap();
+    let port = server.local_addr().port();
+    let handle = server.spawn().unwrap();
+    let mut command = rusty_socks(&["health"]);
+    command.env("RUSTY_SOCKS_PORT", port.to_string());
+    let refused = command.output().unwrap();
+    assert!(stderr(&refused).contains("answers 400"), "{}", stderr(&refused));
+    let output = command.env("RUSTY_SOCKS_PROXY_PROTOCOL", "true").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    handle.shutdown(std::time::Duration::ZERO);
+    handle.join();
+}
+
+#[test]
 fn health_fails_when_the_server_is_unwell_or_absent() {
     let port = stub("HTTP/1.1 503 Draining\r\nConnection: close\r\n\r\n{\"status\":\"draining\"}");
     let url = format!("http://127.0.0.1:{port}/health");

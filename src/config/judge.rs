@@ -5,6 +5,7 @@ use super::{
     rooms,
     settings::Config,
     source::{self, Source},
+    tls_pairs,
 };
 use crate::error::Error;
 
@@ -30,6 +31,11 @@ impl Config {
                 self.ping.as_secs_f64(),
             ));
         }
+        if self.proxy_protocol && self.trusted_proxies.is_empty() {
+            warnings.push(
+                "proxy_protocol is on, but trusted_proxies is empty: no header is believed".into(),
+            );
+        }
         warnings
     }
 
@@ -42,7 +48,8 @@ impl Config {
         source_of: &dyn Fn(&Key) -> Option<&'a Source>,
     ) -> Vec<String> {
         let of_keys = Config::keys().iter().filter_map(|key| key.problem(self, source_of(key)));
-        let out_of_range: Vec<String> = of_keys.chain(rooms::problems(&self.rooms)).collect();
+        let of_tables = rooms::problems(&self.rooms).into_iter().chain(tls_pairs::problems(self));
+        let out_of_range: Vec<String> = of_keys.chain(of_tables).collect();
         if !out_of_range.is_empty() {
             return out_of_range;
         }
@@ -190,6 +197,20 @@ mod tests {
         {
             assert!(complaint(with(illegal)).starts_with("allowed_origins = "), "{illegal}");
         }
+    }
+
+    #[test]
+    fn a_proxy_is_an_address_or_a_network() {
+        let with =
+            |entry: &str| Config { trusted_proxies: vec![entry.into()], ..Config::default() };
+        for legal in ["10.0.0.1", "10.0.0.0/8", "::1", "fd00::/8"] {
+            with(legal).validate().unwrap();
+        }
+        for illegal in ["", "localhost", "10.0.0.0/33", "10.0.0.1:80", "[::1]", "10.0.0.0/ 8"] {
+            assert!(complaint(with(illegal)).starts_with("trusted_proxies = "), "{illegal}");
+        }
+        let unheard = Config { proxy_protocol: true, ..Config::default() };
+        assert!(unheard.warnings()[0].starts_with("proxy_protocol is on"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::{
     nearest::nearest,
     settings::Config,
     source::{self, Source},
-    value::{Field, GIB, HOST, Kind, LOG, MEMORY, MIB, ORIGIN, ROOM, Value},
+    value::{Field, GIB, HOST, Kind, LOG, MEMORY, MIB, NETWORK, ORIGIN, PEM, ROOM, Value},
 };
 
 /// One setting: its names, help and range, and access to its field.
@@ -40,6 +40,8 @@ pub enum Group {
     Sessions,
     /// Limits and permissions of one client.
     Clients,
+    /// Certificates.
+    Tls,
     /// Logging.
     Logging,
 }
@@ -92,6 +94,10 @@ pub(super) static TABLE: &[Key] = &[
 
     key!(Admission, max_conn_per_ip, count("connections", 0, 10_000_000),
         "Connections from one IP address; 0 sets no limit"),
+    key!(Admission, trusted_proxies, Kind::List(NETWORK),
+        "Proxies that are believed about their clients' addresses, comma separated"),
+    key!(Admission, proxy_protocol, Kind::Switch,
+        "Whether each connection begins with a PROXY protocol header"),
     key!(Admission, allowed_origins, Kind::List(ORIGIN),
         "Origins a browser page may connect from, comma separated; empty is its own host, * any"),
     key!(Admission, max_pending_heads, count("sockets", 1, 1_000_000),
@@ -165,6 +171,13 @@ pub(super) static TABLE: &[Key] = &[
         "Serve /echo, which returns every message as it came"),
     key!(Clients, broadcast, Kind::Switch,
         "Let clients of /ws send to everyone who is connected there"),
+
+    key!(Tls, tls_cert, Kind::Text(PEM),
+        "Certificate chain; with it the port speaks TLS alone"),
+    key!(Tls, tls_key, Kind::Text(PEM),
+        "Private key of the certificate, without a passphrase"),
+    key!(Tls, tls_client_ca, Kind::Text(PEM),
+        "Authorities that must have signed each client's certificate"),
 
     key!(Logging, log, Kind::Text(LOG),
         "Which log lines are written, in the syntax of RUST_LOG"),
@@ -297,6 +310,7 @@ impl Group {
             Group::Rooms => "Rooms and history",
             Group::Sessions => "Slow clients and sessions",
             Group::Clients => "Clients",
+            Group::Tls => "TLS",
             Group::Logging => "Logging",
         }
     }
@@ -322,8 +336,8 @@ mod tests {
         outermost
             .filter(|line| !line.starts_with([' ', '}', ']', ')']))
             .filter_map(|line| Some(line.split_once(':')?.0.to_string()))
-            // Rules for rooms can only be set in the file.
-            .filter(|field| field != "rooms")
+            // Rules for rooms and further certificates can only be set in the file.
+            .filter(|field| !["rooms", "tls"].contains(&field.as_str()))
             .collect()
     }
 

@@ -18,6 +18,7 @@ use super::{
     rooms,
     settings::Config,
     source::{PREFIX, Source, told},
+    tls_pairs,
     toml_text::{line_at, with_article},
 };
 use crate::error::Error;
@@ -33,6 +34,7 @@ pub struct Loaded {
     /// One source for each row of the table of keys, in its order.
     sources: Vec<Source>,
     rooms_source: Source,
+    tls_source: Source,
 }
 
 impl Config {
@@ -87,11 +89,13 @@ impl Config {
 }
 
 impl Loaded {
-    /// Returns the source of the key `name`, or of the rules for rooms under `rooms`; `None` if
-    /// there is no such key.
+    /// Returns the source of the key `name`, of the rules for rooms under `rooms`, or of the
+    /// further certificates under `tls`; `None` if there is no such key.
     pub fn source(&self, name: &str) -> Option<&Source> {
-        if name == rooms::NAME {
-            return Some(&self.rooms_source);
+        match name {
+            rooms::NAME => return Some(&self.rooms_source),
+            tls_pairs::NAME => return Some(&self.tls_source),
+            _ => {}
         }
         row(name).and_then(|row| self.sources.get(row))
     }
@@ -107,14 +111,20 @@ struct Loading {
     config: Config,
     sources: Vec<Source>,
     rooms_source: Source,
+    tls_source: Source,
     problems: Vec<String>,
 }
 
 impl Loading {
     fn new() -> Loading {
         let sources = vec![Source::Default; Config::keys().len()];
-        let rooms_source = Source::Default;
-        Loading { config: Config::default(), sources, rooms_source, problems: Vec::new() }
+        Loading {
+            config: Config::default(),
+            sources,
+            rooms_source: Source::Default,
+            tls_source: Source::Default,
+            problems: Vec::new(),
+        }
     }
 
     fn file(&mut self, path: &Path, named_by: &str) {
@@ -145,8 +155,14 @@ impl Loading {
                 self.rooms_source = source;
                 continue;
             }
+            if name == tls_pairs::NAME {
+                self.config.tls = tls_pairs::read(value, &source, &mut self.problems);
+                self.tls_source = source;
+                continue;
+            }
             let Some(row) = row(name) else {
-                let names = Config::keys().iter().map(Key::name).chain([rooms::NAME]);
+                let names =
+                    Config::keys().iter().map(Key::name).chain([rooms::NAME, tls_pairs::NAME]);
                 let names = names.map(String::from);
                 self.unknown(&format!("key {name:?} in {source}"), name, names);
                 continue;
@@ -226,8 +242,8 @@ impl Loading {
             self.problems = self.config.problems(&source_of);
         }
         error_of(self.problems)?;
-        let Loading { config, sources, rooms_source, .. } = self;
-        Ok(Loaded { config, sources, rooms_source })
+        let Loading { config, sources, rooms_source, tls_source, .. } = self;
+        Ok(Loaded { config, sources, rooms_source, tls_source })
     }
 }
 

@@ -5,7 +5,8 @@
 //!
 //! - `settings.rs`: the settings and their defaults; `judge.rs`: their ranges, and the rules
 //!   between them;
-//! - `rooms.rs`: rules for some rooms, which only the file can set;
+//! - `rooms.rs`: rules for some rooms, which only the file can set; `tls_pairs.rs`: further
+//!   certificates, likewise;
 //! - `keys.rs`: one table with a row for each setting, from which the file keys, the variables, the
 //!   flags, the help text and the range checks all come;
 //! - `value.rs`: the kinds of values, and how they are read and shown;
@@ -17,6 +18,7 @@ mod settings;
 mod value;
 mod keys;
 mod rooms;
+mod tls_pairs;
 mod judge;
 mod load;
 mod nearest;
@@ -27,6 +29,6 @@ pub(crate) use rooms::RoomRules;
 pub use {
     keys::{Group, Key},
     load::Loaded,
-    settings::{Compression, Config, LogFormat, MemoryMax, Overflow, RoomRule},
+    settings::{Compression, Config, LogFormat, MemoryMax, Overflow, RoomRule, TlsPair},
     source::Source,
 };

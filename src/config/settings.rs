@@ -74,6 +74,25 @@ pub struct Config {
     /// Unit: connections. Default: 0. Range: 0 to 10000000.
     pub max_conn_per_ip: usize,
 
+    /// Proxies whose word about their clients' addresses is taken: addresses, or networks such as
+    /// `10.0.0.0/8`.
+    ///
+    /// Behind them the client is the last address in `X-Forwarded-For` that is not itself a
+    /// trusted proxy's, or the one in the header of [`proxy_protocol`](Config::proxy_protocol).
+    /// Limits by address, logs and handlers see that one. From anybody else these headers are
+    /// ignored, because anybody can write them. The proxies themselves have no limit by address.
+    ///
+    /// Default: empty. Range: addresses, or networks as address/bits.
+    pub trusted_proxies: Vec<String>,
+
+    /// Whether each connection begins with a header of the PROXY protocol, version 1 or 2.
+    ///
+    /// A connection without one is refused. What the header says is believed only from
+    /// [`trusted_proxies`](Config::trusted_proxies).
+    ///
+    /// Default: false. Range: true or false.
+    pub proxy_protocol: bool,
+
     /// Origins a browser page may connect from, such as `https://example.com`; `*` allows any.
     ///
     /// Empty allows pages of the host and port that they connect to, and pages of `localhost` to
@@ -300,6 +319,32 @@ pub struct Config {
     /// Default: false. Range: true or false.
     pub broadcast: bool,
 
+    /// Certificate chain of the server, its own certificate first. With it the server speaks TLS
+    /// 1.2 and 1.3, and nothing else, on its port.
+    ///
+    /// The file is read again every 10 seconds; new connections get a changed certificate.
+    ///
+    /// Default: empty. Range: the path of a PEM file, or empty.
+    pub tls_cert: String,
+
+    /// Private key of that certificate, without a passphrase.
+    ///
+    /// Default: empty. Range: the path of a PEM file, or empty.
+    pub tls_key: String,
+
+    /// Authorities for certificates of clients. With it each client must show a certificate that
+    /// one of them has signed.
+    ///
+    /// Default: empty. Range: the path of a PEM file, or empty.
+    pub tls_client_ca: String,
+
+    /// Further certificates, for other names. A client gets the first one that is for the name it
+    /// asks for, or else [`tls_cert`](Config::tls_cert), or else the first of all.
+    ///
+    /// In the file they are tables: `[[tls]]` with `cert` and `key`. They have no variable and no
+    /// flag. At most 100.
+    pub tls: Vec<TlsPair>,
+
     /// Which log lines are written, in the syntax of `RUST_LOG` without its `/regex` part: a
     /// level, or `target=level`, or several with commas between. `RUST_LOG` itself counts only
     /// if this key is not set.
@@ -374,6 +419,8 @@ impl Default for Config {
             thread_pool_size: 4,
             max_queued_tasks: 1000,
             max_conn_per_ip: 0,
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
             allowed_origins: Vec::new(),
             max_pending_heads: 4096,
             max_lingering: 1024,
@@ -409,10 +456,23 @@ impl Default for Config {
             max_errors: 10,
             echo: false,
             broadcast: false,
+            tls_cert: String::new(),
+            tls_key: String::new(),
+            tls_client_ca: String::new(),
+            tls: Vec::new(),
             log: "info".into(),
             log_format: LogFormat::Text,
         }
     }
+}
+
+/// A certificate with its private key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsPair {
+    /// The path of the PEM file with the chain, the server's own certificate first.
+    pub cert: String,
+    /// The path of the PEM file with the private key, without a passphrase.
+    pub key: String,
 }
 
 /// A rule for the rooms of one name or pattern. A field that is `None` is as for all rooms.

@@ -3,8 +3,13 @@
 //! All sources have text in common, so each kind has one parser. For the file there is one check
 //! before it: the value must have the TOML type of its kind.
 
-use std::{fmt, net::Ipv6Addr, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+    time::Duration,
+};
 
+use ipnet::IpNet;
 use log::LevelFilter;
 
 use super::settings::{Compression, LogFormat, MemoryMax, Overflow};
@@ -330,6 +335,11 @@ pub(super) const ROOM: Rule = Rule {
     legal: |room| room.len() <= 128 && !room.contains(|c: char| c.is_control() || c == '*'),
 };
 
+pub(super) const PEM: Rule = Rule {
+    range: "the path of a PEM file, or empty",
+    legal: |path| path.len() <= 4096 && !path.contains(char::is_control),
+};
+
 pub(super) const ORIGIN: Rule = Rule {
     range: "scheme://host or scheme://host:port or null, without a path, or *",
     legal: |origin| {
@@ -344,6 +354,11 @@ pub(super) const ORIGIN: Rule = Rule {
             None => origin == "null" || origin == "*",
         }
     },
+};
+
+pub(super) const NETWORK: Rule = Rule {
+    range: "addresses, or networks as address/bits",
+    legal: |entry| entry.parse::<IpAddr>().is_ok() || entry.parse::<IpNet>().is_ok(),
 };
 
 pub(super) const LOG: Rule = Rule {

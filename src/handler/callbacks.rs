@@ -43,9 +43,13 @@ pub trait Handler<M: Mode = OnWorker>: Send + Sync + 'static {
     /// Data of one connection. Its calls never overlap, so it needs no lock.
     type State: Default + Send + 'static;
 
-    /// Accepts or refuses an upgrade request (RFC 6455, 4.2). Called on the worker, whatever `M`
-    /// is, before the request takes a permit or a place in line. A [`Refusal`] is answered with its
-    /// HTTP status, and the connection never opens.
+    /// Accepts or refuses an upgrade request (RFC 6455, 4.2), before the request takes a permit or
+    /// a place in line. A [`Refusal`] is answered with its HTTP status, and the connection never
+    /// opens.
+    ///
+    /// Like the other calls it runs where `M` says, so a blocking handler can look a user up here.
+    /// The upgrade waits for that at most [`queue_timeout`](crate::Config::queue_timeout); then, or
+    /// if too many upgrades wait, it is answered with a 503 (`handler_busy`).
     fn on_upgrade(&self, request: &Request<'_>) -> Result<Self::State, Refusal> {
         let _ = request;
         Ok(Self::State::default())
@@ -56,7 +60,7 @@ pub trait Handler<M: Mode = OnWorker>: Send + Sync + 'static {
     /// is listed here. If none is, the answer names no subprotocol, and the client decides whether
     /// to stay.
     ///
-    /// Called on the worker, for every upgrade that [`on_upgrade`](Handler::on_upgrade) accepts.
+    /// Called on the worker, for every legal upgrade.
     fn subprotocols(&self) -> &[&str] {
         &[]
     }
@@ -100,11 +104,12 @@ pub trait Handler<M: Mode = OnWorker>: Send + Sync + 'static {
         false
     }
 
-    /// Runs this handler on a pool of `threads` of its own, where it may block.
+    /// Runs this handler on a pool of `threads` of its own, where it may block, and asks it about
+    /// upgrades on as many others.
     ///
-    /// At most `queue_max` messages wait for these threads; 0 of either counts as 1. While a
-    /// connection's messages wait beyond that, its socket is not read, so the client gets TCP
-    /// backpressure. Calls for one connection still come in order, one at a time.
+    /// At most `queue_max` messages, and as many upgrades, wait for these threads; 0 of either
+    /// counts as 1. While a connection's messages wait beyond that, its socket is not read, so the
+    /// client gets TCP backpressure. Calls for one connection still come in order, one at a time.
     fn blocking(self, threads: usize, queue_max: usize) -> Blocking<Self>
     where
         Self: Handler<MayBlock> + Sized,

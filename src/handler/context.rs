@@ -76,7 +76,8 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         self.conn.session().client_id
     }
 
-    /// Returns the address of the socket's peer, which may be a proxy.
+    /// Returns the address of the client: the socket's peer, or the one that a proxy named
+    /// which is in `trusted_proxies`. The port is 0 if the proxy told none.
     pub fn remote_addr(&self) -> SocketAddr {
         self.conn.remote_addr()
     }

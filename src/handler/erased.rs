@@ -55,6 +55,19 @@ pub(crate) trait DynHandler: NoticeFormatter {
     fn call(&self, state: &mut BoxState, conn: &mut dyn ConnHandle, call: &Call<'_>);
 }
 
+/// Asks a handler about an upgrade. A panic refuses it.
+pub(crate) fn ask_upgrade(
+    handler: &dyn DynHandler,
+    request: &Request<'_>,
+    panics: &Arc<Counter>,
+) -> Result<BoxState, Refusal> {
+    catch_unwind(AssertUnwindSafe(|| handler.upgrade(request, panics))).unwrap_or_else(|_| {
+        panics.add_shared();
+        log::error!("the handler of {} panicked at an upgrade", request.path());
+        Err(Refusal::internal())
+    })
+}
+
 /// A call of a handler, for a connection that has its permit.
 pub(crate) enum Call<'a> {
     Open,

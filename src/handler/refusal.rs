@@ -37,6 +37,11 @@ impl Refusal {
         Refusal { status: Status::TooManyRequests, message: message.into() }
     }
 
+    /// Refuses with 500: the handler panicked.
+    pub(crate) fn internal() -> Refusal {
+        Refusal { status: Status::InternalError, message: "internal error".to_owned() }
+    }
+
     /// Refuses with 503: the handler cannot serve the client now.
     pub fn unavailable(message: impl Into<String>) -> Refusal {
         Refusal { status: Status::Unavailable, message: message.into() }

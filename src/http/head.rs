@@ -54,6 +54,10 @@ impl<'b> Request<'b> {
                 ..bad("a request may have at most 64 headers")
             },
             httparse::Error::Version => bad("only HTTP/1.0 and HTTP/1.1 are spoken"),
+            // The first bytes of a TLS handshake.
+            _ if bytes.starts_with(&[22, 3]) => {
+                bad("this port does not speak TLS: use http:// or ws://")
+            }
             _ => bad("the request head is malformed"),
         })?;
         let httparse::Status::Complete(used) = status else { return Ok(None) };
@@ -127,7 +131,8 @@ impl<'b> Request<'b> {
         self.values(name).next()
     }
 
-    /// Returns the address of the socket's peer, which may be a proxy.
+    /// Returns the address of the client: the socket's peer, or the one that a proxy named
+    /// which is in `trusted_proxies`. The port is 0 if the proxy told none.
     pub fn remote_addr(&self) -> Option<std::net::SocketAddr> {
         self.remote
     }
@@ -139,7 +144,7 @@ impl<'b> Request<'b> {
     }
 
     /// Returns every header of this name.
-    pub(crate) fn values(&self, name: &str) -> impl Iterator<Item = &'b str> {
+    pub(crate) fn values(&self, name: &str) -> impl DoubleEndedIterator<Item = &'b str> {
         self.headers.values(name)
     }
 

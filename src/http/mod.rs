@@ -4,4 +4,5 @@ pub(crate) mod head;
 pub(crate) mod origin;
 pub(crate) mod router;
 pub(crate) mod page;
+pub(crate) mod proxies;
 pub(crate) mod response;

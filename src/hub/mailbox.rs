@@ -64,6 +64,8 @@ pub(crate) enum Letter {
     Close { conn: ConnId, reason: CloseReason },
     /// A permit is reserved for the waiting connection.
     Admitted { conn: ConnId },
+    /// The blocking handler has answered the connection's upgrade.
+    UpgradeAnswered { conn: ConnId },
     /// The connection's blocking handler has caused many deliveries: stop reading its socket until
     /// they are made.
     Await { conn: ConnId },
@@ -96,6 +98,7 @@ impl Letter {
             | Letter::Attach { .. }
             | Letter::Close { .. }
             | Letter::Admitted { .. }
+            | Letter::UpgradeAnswered { .. }
             | Letter::JobsDone { .. }
             | Letter::Await { .. }
             | Letter::Resume { .. }

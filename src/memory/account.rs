@@ -48,11 +48,14 @@ const HISTORIES_PART: usize = 4;
 const WEIGH_STEP_BITS: u32 = 20;
 
 /// What a byte of the account takes, in thousandths: at least itself, at most twice that. Where it
-/// will be measured, what is usual is assumed until then: allocators round up to the next of four
-/// sizes between two powers of two, and keep what was just freed for a second.
+/// will be measured, that of a burst is assumed until then: buffers that grow leave smaller ones
+/// behind, and the allocator keeps what was just freed for a second.
 const COST_MIN: usize = 1000;
-const COST_USUAL: usize = 1200;
+const COST_OF_BURST: usize = 1250;
 const COST_MAX: usize = 2000;
+
+/// By how much less a byte can be found to take at once.
+const COST_STEP: usize = 5;
 
 /// All tallies of one server. Usable from any thread.
 pub(crate) struct Account {
@@ -109,7 +112,7 @@ pub(crate) struct Held {
 }
 
 /// How near the ceiling is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Level {
     /// Nothing needs to be done.
     Normal,
@@ -174,9 +177,9 @@ impl Account {
         }
     }
 
-    /// Assumes what a byte usually takes, until it is learnt by [`compare`](Account::compare).
-    pub(crate) fn with_usual_cost(self) -> Account {
-        self.cost.store(COST_USUAL, Ordering::Relaxed);
+    /// Assumes what a byte takes in a burst, until it is learnt by [`compare`](Account::compare).
+    pub(crate) fn with_cost_of_burst(self) -> Account {
+        self.cost.store(COST_OF_BURST, Ordering::Relaxed);
         self
     }
 
@@ -287,6 +290,9 @@ impl Account {
             let of_account = resident.saturating_sub(self.base) as u128;
             let cost = of_account * COST_MIN as u128 / counted as u128;
             let cost = usize::try_from(cost).unwrap_or(COST_MAX).clamp(COST_MIN, COST_MAX);
+            // Memory that was counted may not have been written to yet.
+            let least = self.cost.load(Ordering::Relaxed) - COST_STEP;
+            let cost = cost.max(least);
             self.cost.store(cost, Ordering::Relaxed);
         }
         peak.counted = peak.counted.max(counted);
@@ -383,11 +389,15 @@ mod tests {
             account.compare(resident * MIB);
             account.used() / MIB
         };
+        let used_after_a_while = |counted: usize, resident: usize| {
+            (0..COST_MAX / COST_STEP).fold(None, |_, _| Some(used(counted, resident)))
+        };
         assert_eq!(used(10, 50), 15, "too little to learn from");
         assert_eq!(used(40, 65), 65, "half as much again");
         assert_eq!(used(20, 65), 35, "the rest is the allocator's, for the next growth");
-        assert_eq!(used(50, 55), 55, "and that did not take it twice");
-        assert_eq!(used(50, 5), 55, "a byte takes itself");
+        assert_eq!(used(50, 55), 79, "less is believed slowly");
+        assert_eq!(used_after_a_while(50, 55), Some(55), "and that did not take it twice");
+        assert_eq!(used_after_a_while(50, 5), Some(55), "a byte takes itself");
         assert_eq!(used(50, 500), 105, "what the account does not know of has a bound");
     }
 

@@ -126,6 +126,17 @@ impl ConnIo {
         self.id.slot as usize
     }
 
+    /// Makes `client` the address of this connection, which a trusted proxy opened for it. `Err` if
+    /// that address has as many connections as it may.
+    pub(super) fn set_client(&mut self, client: SocketAddr, cx: &WorkerCtx) -> Result<(), ()> {
+        let shared = &cx.shared;
+        self.remote = client;
+        if !shared.trusted_proxies.contains(client.ip()) {
+            self._ip_token = shared.per_ip.take(client.ip())?.map(Box::new);
+        }
+        Ok(())
+    }
+
     /// Makes `wait` from now the one deadline of this connection.
     pub(super) fn set_deadline(&mut self, wait: Duration, cx: &mut WorkerCtx) {
         let at = cx.after(wait);
@@ -253,7 +264,7 @@ impl ConnIo {
                 out.reserve(parts[0].len() + parts[1].len());
                 parts.iter().for_each(|part| out.extend_from_slice(part));
             });
-            self.count_outbox(self.outbox.held_bytes(), cx);
+            self.count_outbox(self.outbox.held_bytes() + self.stream.unsent_bytes(), cx);
             cx.tell_growth();
         }
     }
@@ -264,7 +275,8 @@ impl ConnIo {
         if self.is_blocked() || !self.outbox.is_empty() {
             return false;
         }
-        let Ok(sent) = self.stream.write_vectored(&parts.map(IoSlice::new)) else { return false };
+        let mut writer = self.stream.writer(&mut cx.tls);
+        let Ok(sent) = writer.write_vectored(&parts.map(IoSlice::new)) else { return false };
         self.on_sent(sent, cx);
         let of_header = sent.min(parts[0].len());
         *parts = [&parts[0][of_header..], &parts[1][sent - of_header..]];
@@ -365,7 +377,12 @@ impl ConnIo {
     /// than the next deadline is not cut off.
     pub(super) fn is_reading(&self, cx: &WorkerCtx) -> bool {
         let timeout = cx.config().timeout.as_millis() as Millis;
-        !self.outbox.is_empty() && cx.now < self.last_tx + timeout
+        self.has_unsent() && cx.now < self.last_tx + timeout
+    }
+
+    /// Whether something waits to be written.
+    pub(super) fn has_unsent(&self) -> bool {
+        !self.outbox.is_empty() || self.stream.has_unsent()
     }
 
     /// Notes that the kernel took `sent` bytes.
@@ -379,18 +396,19 @@ impl ConnIo {
 
     /// Gives the kernel what it takes, and pauses or resumes reading accordingly.
     pub(super) fn write(&mut self, cx: &mut WorkerCtx) -> io::Result<Flushed> {
-        let (flushed, sent) = self.outbox.flush(&mut self.stream, &mut cx.scratch.spare)?;
-        if self.is_blocked() && sent > 0 {
+        let mut writer = self.stream.writer(&mut cx.tls);
+        let (flushed, sent) = self.outbox.flush(&mut writer, &mut cx.scratch.spare)?;
+        if self.is_blocked() && (sent > 0 || self.stream.take_progress()) {
             // A blocked socket that accepts bytes again proves that its peer is alive, though it
             // may be too slow to say so.
-            self.last_rx = cx.now;
+            (self.last_rx, self.last_tx) = (cx.now, cx.now);
         }
         self.readiness.set(Readiness::WRITABLE, flushed == Flushed::Empty);
         self.on_sent(sent, cx);
         // Most writes empty an outbox that nothing was paused for.
         if flushed == Flushed::Blocked || self.pauses.is_paused() || self.counted.outbox > 0 {
             self.update_outbox_pause(cx);
-            self.count_outbox(self.outbox.held_bytes(), cx);
+            self.count_outbox(self.outbox.held_bytes() + self.stream.unsent_bytes(), cx);
         }
         Ok(flushed)
     }
@@ -404,10 +422,10 @@ impl ConnIo {
     }
 
     /// Counts what came and waits to be handled: the stash, `partial` bytes of a message that is
-    /// not whole, and what compression keeps.
+    /// not whole, and what TLS and compression keep.
     #[inline]
     pub(super) fn count_input(&mut self, partial: usize, cx: &mut WorkerCtx) {
-        let bytes = self.stash.capacity() + partial;
+        let bytes = self.stash.capacity() + partial + self.stream.held_bytes();
         if bytes > 0 || self.counted.input > 0 || self.deflate.is_some() {
             let contexts = self.deflate.as_ref().map_or(0, |deflate| deflate.held_bytes());
             let before =

@@ -1,17 +1,17 @@
 //! A connection's life, one step for each readiness: Head, Waiting, Open, Closing, gone.
 
-use std::io::{self, Read};
+use std::io;
 
 use super::{
-    admission::{Answer, Permit, Ticket},
     closing::{Closing, Fate, Stage},
     conn_io::{ConnIo, Listed, Readiness},
-    head::{Head, HeadStep, refuse_unavailable},
-    open::{Ended, NOT_READING_MS, Open, UpgradeRequest},
+    head::{Head, HeadStep, refuse_by_handler, refuse_plain_http, refuse_unavailable},
+    open::{Ended, Open},
     outbox::Flushed,
-    pauses::PauseReasons,
     platform,
-    timers::Millis,
+    socket::{Failure, Received},
+    stream::Stream,
+    upgrade::{self, Asking, Next, Waiting},
     worker_cx::WorkerCtx,
 };
 use crate::{memory::account::Level, metrics::Refused, ws::close::CloseReason};
@@ -21,14 +21,14 @@ const REQUESTS_PER_TURN_MAX: usize = 16;
 
 /// What an upgrade in line, or an unfinished message, may hold when memory is short. Most messages
 /// are smaller, and so are answered even then.
-const UNFINISHED_BYTES_MAX: usize = 16 << 10;
-
-/// How long a message that is not whole may wait for memory before its connection is one of the
-/// costliest.
-const STARVED_MS: Millis = 5000;
+pub(super) const UNFINISHED_BYTES_MAX: usize = 16 << 10;
 
 /// What a request costs, as [`WorkerCtx::spent`] counts it.
 const REQUEST_COST: usize = 8;
+
+/// What a part of a TLS handshake costs: with a certificate of ECDSA about as much as a message a
+/// microsecond.
+const HANDSHAKE_COST: usize = 100;
 
 /// One socket, from the hand-off until it is reaped. Owned by one worker.
 pub(crate) struct Connection {
@@ -39,6 +39,8 @@ pub(crate) struct Connection {
 pub(crate) enum Phase {
     /// HTTP: a request head is due.
     Head(Head),
+    /// An upgrade that a job thread asks the handler about.
+    Asking(Box<Asking>),
     /// An upgrade in the line of those that wait for a permit.
     Waiting(Box<Waiting>),
     /// A WebSocket connection being served.
@@ -46,12 +48,6 @@ pub(crate) enum Phase {
     /// The last bytes are on their way; nothing new begins.
     Closing(Closing),
     Gone,
-}
-
-pub(crate) struct Waiting {
-    ticket: Ticket,
-    request: UpgradeRequest,
-    since: Millis,
 }
 
 impl Connection {
@@ -68,13 +64,13 @@ impl Connection {
     /// whether the kernel takes all.
     pub(super) fn on_readiness(&mut self, mut new: Readiness, cx: &mut WorkerCtx) {
         let io = &mut self.io;
-        if new.contains(Readiness::WRITABLE) && !io.outbox.is_empty() {
+        if new.contains(Readiness::WRITABLE) && io.has_unsent() {
             io.list_dirty(&mut cx.work);
         }
         new.remove(Readiness::WRITABLE);
         if new.contains(Readiness::READ_CLOSED) {
             new.insert(Readiness::READABLE);
-            if matches!(self.phase, Phase::Waiting(_)) {
+            if matches!(self.phase, Phase::Asking(_) | Phase::Waiting(_)) {
                 // A client that hangs up leaves the line. Its socket is not read while it waits.
                 self.phase = Phase::Gone;
                 io.list_dirty(&mut cx.work);
@@ -91,20 +87,24 @@ impl Connection {
     pub(super) fn open_mut(&mut self) -> Option<(&mut Open, &mut ConnIo)> {
         match &mut self.phase {
             Phase::Open(open) => Some((open, &mut self.io)),
-            Phase::Head(_) | Phase::Waiting(_) | Phase::Closing(_) | Phase::Gone => None,
+            Phase::Head(_)
+            | Phase::Asking(_)
+            | Phase::Waiting(_)
+            | Phase::Closing(_)
+            | Phase::Gone => None,
         }
     }
 
     /// Whether it is in the HTTP phase, and so need not be waited for when the server drains.
     pub(super) fn is_http(&self) -> bool {
-        matches!(self.phase, Phase::Head(_)) && self.io.outbox.is_empty()
+        matches!(self.phase, Phase::Head(_)) && !self.io.has_unsent()
     }
 
     /// Reads once and handles what came. `buffer` is the worker's, lent for this call.
     pub(super) fn on_ready(&mut self, cx: &mut WorkerCtx, buffer: &mut [u8]) {
         self.io.listed.remove(Listed::READY);
         match self.phase {
-            Phase::Waiting(_) | Phase::Gone => return,
+            Phase::Asking(_) | Phase::Waiting(_) | Phase::Gone => return,
             _ if self.io.pauses.is_paused() => return,
             Phase::Open(_) if cx.work.has_backpressure => return self.io.park(&mut cx.work),
             Phase::Open(_) | Phase::Head(_) | Phase::Closing(_) => {}
@@ -119,7 +119,9 @@ impl Connection {
             if is_full && self.unfinished_bytes() >= UNFINISHED_BYTES_MAX {
                 return self.io.starve(&mut cx.work);
             }
-            let len = if is_full { UNFINISHED_BYTES_MAX } else { buffer.len() };
+            // A record of TLS must fit the buffer.
+            let is_cut = is_full && matches!(self.io.stream, Stream::Plain(_));
+            let len = if is_cut { buffer.len().min(UNFINISHED_BYTES_MAX) } else { buffer.len() };
             self.read(cx, &mut buffer[..len]);
         }
         let partial = self.partial_bytes();
@@ -131,24 +133,21 @@ impl Connection {
     fn partial_bytes(&self) -> usize {
         match &self.phase {
             Phase::Open(open) => open.partial_bytes(),
-            Phase::Head(_) | Phase::Waiting(_) | Phase::Closing(_) | Phase::Gone => 0,
+            Phase::Closing(closing) => closing.partial_bytes(),
+            Phase::Head(_) | Phase::Asking(_) | Phase::Waiting(_) | Phase::Gone => 0,
         }
     }
 
     /// Bytes that were read and are of no use yet.
     #[inline]
-    fn unfinished_bytes(&self) -> usize {
+    pub(super) fn unfinished_bytes(&self) -> usize {
         self.io.stash.capacity() + self.partial_bytes()
     }
 
     fn read(&mut self, cx: &mut WorkerCtx, buffer: &mut [u8]) {
-        match self.io.stream.read(buffer) {
-            Ok(0) => self.on_end(cx),
-            Ok(n) => {
-                self.io.last_rx = cx.now;
-                let is_emptied = n < buffer.len() && platform::SHORT_READ_EMPTIES;
-                let is_closed = self.io.readiness.contains(Readiness::READ_CLOSED);
-                self.io.readiness.set(Readiness::READABLE, !is_emptied || is_closed);
+        match self.io.stream.read(buffer, &mut cx.tls) {
+            Ok(Received::Bytes { bytes: n, was_short }) => {
+                self.on_received(was_short, cx);
                 cx.metrics().bytes_in.add(n as u64);
                 if self.io.stash.is_empty() {
                     let used = self.advance(&mut buffer[..n], cx);
@@ -162,6 +161,19 @@ impl Connection {
                     self.io.list_ready(&mut cx.work);
                 }
             }
+            Ok(Received::End) => self.on_end(cx),
+            Ok(Received::Nothing { was_short }) => {
+                cx.spent += HANDSHAKE_COST;
+                self.on_received(was_short, cx);
+                if self.io.readiness.contains(Readiness::READABLE) {
+                    self.io.list_ready(&mut cx.work);
+                }
+            }
+            Ok(Received::Later) => self.io.list_ready(&mut cx.work),
+            Ok(Received::NoSession(failure)) => self.on_no_session(&failure, cx),
+            Ok(Received::Broken(failure)) => {
+                self.on_lost(&io::Error::other(format!("TLS: {failure}")), cx);
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.io.readiness.remove(Readiness::READABLE);
             }
@@ -170,6 +182,28 @@ impl Connection {
             }
             Err(error) => self.on_lost(&error, cx),
         }
+    }
+
+    /// Notes that something came, and whether there may be more.
+    #[inline]
+    fn on_received(&mut self, was_short: bool, cx: &mut WorkerCtx) {
+        self.io.last_rx = cx.now;
+        let is_emptied = was_short && platform::SHORT_READ_EMPTIES;
+        let is_closed = self.io.readiness.contains(Readiness::READ_CLOSED);
+        self.io.readiness.set(Readiness::READABLE, !is_emptied || is_closed);
+        if self.io.stream.has_unsent() {
+            // What a handshake answers goes out at once; the kernel did not take all of it.
+            self.io.list_dirty(&mut cx.work);
+        }
+    }
+
+    /// The peer's handshake failed. It is told why as far as it can be.
+    fn on_no_session(&mut self, failure: &Failure, cx: &mut WorkerCtx) {
+        match failure {
+            Failure::PlainHttp => refuse_plain_http(&mut self.io, cx),
+            Failure::Tls(reason) => log::debug!("{}: no TLS: {reason}", self.io.remote),
+        }
+        self.close(Stage::FlushThenLinger, cx);
     }
 
     fn advance_stash(&mut self, mut stash: Vec<u8>, cx: &mut WorkerCtx) {
@@ -207,10 +241,19 @@ impl Connection {
                     }
                     HeadStep::Upgrade(used, request) => {
                         rest = &mut rest[used..];
-                        self.admit(request, cx);
+                        let next = upgrade::admit(request, &mut self.io, cx);
+                        self.go_on(next, cx);
+                    }
+                    HeadStep::Lookup(used, lookup) => {
+                        let (bytes, behind) = rest.split_at_mut(used);
+                        if let Phase::Head(head) = std::mem::replace(&mut self.phase, Phase::Gone) {
+                            let next = upgrade::ask_handler(lookup, bytes, head, &mut self.io, cx);
+                            self.go_on(next, cx);
+                        }
+                        rest = behind;
                     }
                 },
-                Phase::Waiting(_) => break,
+                Phase::Asking(_) | Phase::Waiting(_) => break,
                 Phase::Open(open) => match open.read(&mut rest, &mut self.io, cx) {
                     Ok(None) => break,
                     Ok(Some(ended)) => self.end(ended, cx),
@@ -226,67 +269,43 @@ impl Connection {
         len - rest.len()
     }
 
-    /// Asks for a permit, and opens, waits or refuses accordingly.
-    fn admit(&mut self, request: UpgradeRequest, cx: &mut WorkerCtx) {
-        let io = &mut self.io;
-        match cx.shared.admission.ask(io.id) {
-            Answer::Served(permit) => self.open(permit, request, None, cx),
-            // Its end came together with its request, and raises no event of its own.
-            Answer::Waits(_) if io.readiness.contains(Readiness::READ_CLOSED) => {
-                self.phase = Phase::Gone;
-                io.list_dirty(&mut cx.work);
-            }
-            Answer::Waits(ticket) => {
-                if ticket.is_for_memory() {
-                    cx.shared.hub.account.metrics.memory_waits.add_shared();
-                }
-                io.set_deadline(cx.config().queue_timeout, cx);
-                self.phase = Phase::Waiting(Box::new(Waiting { ticket, request, since: cx.now }));
-            }
-            Answer::Full => {
-                let is_held = cx.shared.admission.is_held();
-                self.refuse(if is_held { Refused::Memory } else { Refused::Full }, cx);
-            }
-            Answer::Draining => self.refuse(Refused::Draining, cx),
-        }
-    }
-
-    fn open(
-        &mut self,
-        permit: Permit,
-        request: UpgradeRequest,
-        waited_ms: Option<u64>,
-        cx: &mut WorkerCtx,
-    ) {
-        self.phase = Phase::Open(Open::begin(permit, request, waited_ms, &mut self.io, cx));
-    }
-
-    /// Opens the connection if a permit was set aside for it.
-    pub(super) fn on_admitted(&mut self, cx: &mut WorkerCtx) {
-        let waiting = match std::mem::replace(&mut self.phase, Phase::Gone) {
-            Phase::Waiting(waiting) => waiting,
+    /// An upgrade that waited can go on: it was admitted, or its handler has answered.
+    pub(super) fn on_upgrade(&mut self, cx: &mut WorkerCtx) {
+        let next = match std::mem::replace(&mut self.phase, Phase::Gone) {
+            Phase::Asking(asking) => asking.go_on(&mut self.io, cx),
+            Phase::Waiting(waiting) => waiting.go_on(&mut self.io, cx),
             // The drain or the timeout came first, and the answer to that is on its way.
             other => {
                 self.phase = other;
                 return;
             }
         };
-        let Waiting { ticket, request, since } = *waiting;
-        match ticket.claim() {
-            Ok(permit) => {
-                self.open(permit, request, Some(cx.now.saturating_sub(since)), cx);
-                let stash = std::mem::take(&mut self.io.stash);
-                self.advance_stash(stash, cx);
-                self.io.list_ready(&mut cx.work);
+        self.go_on(next, cx);
+        let stash = std::mem::take(&mut self.io.stash);
+        self.advance_stash(stash, cx);
+        self.io.list_ready(&mut cx.work);
+    }
+
+    /// Goes on with an upgrade.
+    fn go_on(&mut self, next: Next, cx: &mut WorkerCtx) {
+        match next {
+            Next::Open(open) => self.phase = Phase::Open(open),
+            Next::Asking(asking) => self.phase = Phase::Asking(asking),
+            Next::Waiting(waiting) => self.phase = Phase::Waiting(waiting),
+            Next::Refused(why) => self.refuse(why, cx),
+            Next::RefusedByHandler(refusal) => {
+                refuse_by_handler(refusal, &mut self.io, cx);
+                self.close(Stage::FlushThenLinger, cx);
             }
-            Err(ticket) => {
-                self.phase = Phase::Waiting(Box::new(Waiting { ticket, request, since }));
+            Next::Gone => {
+                self.phase = Phase::Gone;
+                self.io.list_dirty(&mut cx.work);
             }
         }
     }
 
     /// Answers an upgrade with a 503.
-    fn refuse(&mut self, why: Refused, cx: &mut WorkerCtx) {
+    pub(super) fn refuse(&mut self, why: Refused, cx: &mut WorkerCtx) {
         refuse_unavailable(why, &mut self.io, cx);
         self.close(Stage::FlushThenLinger, cx);
     }
@@ -311,7 +330,13 @@ impl Connection {
             return self.end_at_once(reason, cx);
         }
         let endpoint = open.send_close(&reason, &mut self.io, cx);
-        self.end((reason, Stage::AwaitClose(endpoint)), cx);
+        // In the middle of a message the peer's Close is far, and memory may be short for the rest.
+        let is_short = cx.shared.hub.account.level() >= Level::Shed;
+        let stage = match is_short && endpoint.held_bytes() > 0 {
+            true => Stage::FlushThenLinger,
+            false => Stage::AwaitClose(endpoint),
+        };
+        self.end((reason, stage), cx);
         // What was read and not handled may hold the peer's Close.
         let mut stash = std::mem::take(&mut self.io.stash);
         self.advance(&mut stash, cx);
@@ -334,7 +359,7 @@ impl Connection {
                 let fate = closing.on_end();
                 self.apply(fate);
             }
-            Phase::Waiting(_) | Phase::Gone => self.phase = Phase::Gone,
+            Phase::Asking(_) | Phase::Waiting(_) | Phase::Gone => self.phase = Phase::Gone,
         }
         self.io.list_dirty(&mut cx.work);
     }
@@ -356,47 +381,10 @@ impl Connection {
         match &mut self.phase {
             // A health check on a connection of its own sees the server drain.
             Phase::Head(_) | Phase::Closing(_) | Phase::Gone => {}
-            Phase::Waiting(_) => self.refuse(Refused::Draining, cx),
+            Phase::Asking(_) | Phase::Waiting(_) => self.refuse(Refused::Draining, cx),
             Phase::Open(open) => open.drain(&mut self.io, cx),
         }
         self.io.list_dirty(&mut cx.work);
-    }
-
-    /// Ends it for want of memory if it is HTTP and idle or not read by its client, or if it waits
-    /// in line with more than a request. Returns whether it did.
-    pub(super) fn shed_http(&mut self, cx: &mut WorkerCtx) -> bool {
-        match &self.phase {
-            Phase::Head(head) if head.is_idle(&self.io) => {
-                self.phase = Phase::Gone;
-                self.io.list_dirty(&mut cx.work);
-            }
-            Phase::Waiting(_) if self.io.counted_bytes() > UNFINISHED_BYTES_MAX => {
-                self.refuse(Refused::Memory, cx);
-            }
-            _ => return false,
-        }
-        true
-    }
-
-    /// What a close would free, and the reason for it, of a client that does not read or does not
-    /// finish what it sends.
-    pub(super) fn costly(&self, cx: &WorkerCtx) -> Option<(usize, CloseReason)> {
-        let Phase::Open(open) = &self.phase else { return None };
-        let io = &self.io;
-        if io.close_asked.is_some() {
-            return None;
-        }
-        if open.is_slow(io, cx) {
-            return Some((io.outbox.bytes().max(io.counted_bytes()), CloseReason::SLOW_CONSUMER));
-        }
-        let unfinished = self.unfinished_bytes();
-        let others = PauseReasons::all().difference(PauseReasons::MEMORY);
-        // What is not read for want of memory may have been sent.
-        let is_starved = io.pauses.has(PauseReasons::MEMORY);
-        let patience = if is_starved { STARVED_MS } else { NOT_READING_MS };
-        let is_stuck = !io.pauses.has(others) && cx.now >= io.last_rx + patience;
-        (is_stuck && unfinished > UNFINISHED_BYTES_MAX)
-            .then_some((unfinished, CloseReason::TRY_AGAIN))
     }
 
     /// The grace is over: whatever is not written is lost.
@@ -413,6 +401,7 @@ impl Connection {
                     self.close(stage, cx);
                 }
             }
+            Phase::Asking(_) => self.refuse(Refused::HandlerBusy, cx),
             Phase::Waiting(_) => {
                 let is_held = cx.shared.admission.is_held();
                 self.refuse(if is_held { Refused::Memory } else { Refused::QueueTimeout }, cx);
@@ -447,7 +436,9 @@ impl Connection {
                 open.catch_up(&mut self.io, cx);
                 open.write(&mut self.io, cx)
             }
-            Phase::Head(_) | Phase::Waiting(_) | Phase::Closing(_) => self.io.write(cx),
+            Phase::Head(_) | Phase::Asking(_) | Phase::Waiting(_) | Phase::Closing(_) => {
+                self.io.write(cx)
+            }
         };
         match written {
             Ok(Flushed::Empty) => self.on_flushed(cx),
@@ -470,7 +461,11 @@ impl Connection {
                 let fate = closing.on_flushed(&mut self.io, cx);
                 self.apply(fate);
             }
-            Phase::Head(_) | Phase::Waiting(_) | Phase::Open(_) | Phase::Gone => {}
+            Phase::Head(_)
+            | Phase::Asking(_)
+            | Phase::Waiting(_)
+            | Phase::Open(_)
+            | Phase::Gone => {}
         }
     }
 }

@@ -2,16 +2,22 @@
 
 use std::{
     borrow::Cow,
+    net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
 
 use super::{
-    bound::BoundToken, closing::Stage, conn_io::ConnIo, open::UpgradeRequest, worker_cx::WorkerCtx,
+    bound::BoundToken,
+    closing::Stage,
+    conn_io::ConnIo,
+    open::UpgradeRequest,
+    proxy_header::{self, ProxyHeader},
+    worker_cx::WorkerCtx,
 };
 use crate::{
     config::Compression,
-    handler::Refusal,
+    handler::{Refusal, erased::ask_upgrade as ask_handler},
     http::{
         head::{BadHead, HeaderSpace, Request},
         origin,
@@ -36,6 +42,8 @@ pub(crate) struct Head {
 /// Which request is due.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Awaited {
+    /// The header of the PROXY protocol, before the first request.
+    ProxyHeader,
     /// The first one; it must come.
     First,
     /// Another one, if the client likes.
@@ -52,6 +60,15 @@ pub(super) enum HeadStep {
     /// The connection ends with the answer that is queued; nothing more is read.
     Last,
     Upgrade(usize, UpgradeRequest),
+    /// An upgrade that its handler is to be asked about on a job thread; with the request's head.
+    Lookup(usize, Lookup),
+}
+
+/// An upgrade that is legal, and that its blocking handler was not asked about yet.
+pub(super) struct Lookup {
+    pub(super) upgrade: Upgrade,
+    pub(super) client: SocketAddr,
+    pub(super) route: usize,
 }
 
 /// What a request turned out to be, with nothing borrowed from it.
@@ -72,6 +89,7 @@ enum Asked {
         head_only: bool,
     },
     Upgrade(UpgradeRequest),
+    Lookup(Lookup),
     /// A refused upgrade; the connection ends.
     Refused(RefusedRequest),
 }
@@ -97,7 +115,34 @@ impl Head {
     /// A connection whose first request is due; `token` counts it among those.
     pub(super) fn new(token: BoundToken, io: &mut ConnIo, cx: &mut WorkerCtx) -> Head {
         io.set_deadline(cx.config().handshake_timeout, cx);
-        Head { awaits: Awaited::First, _token: token }
+        let awaits = if cx.config().proxy_protocol { Awaited::ProxyHeader } else { Awaited::First };
+        Head { awaits, _token: token }
+    }
+
+    /// Reads the header of the PROXY protocol off the front of `input`, and believes it if a
+    /// trusted proxy sent it.
+    fn read_proxy_header(&mut self, input: &[u8], io: &mut ConnIo, cx: &mut WorkerCtx) -> HeadStep {
+        match proxy_header::read(input) {
+            ProxyHeader::Partial => HeadStep::Wait,
+            ProxyHeader::Whole { len, source } => {
+                self.awaits = Awaited::First;
+                let is_believed = cx.shared.trusted_proxies.contains(io.remote.ip());
+                match source.filter(|_| is_believed) {
+                    Some(source) if io.set_client(source, cx).is_err() => {
+                        refuse_unavailable(Refused::PerIp, io, cx);
+                        HeadStep::Last
+                    }
+                    Some(_) | None => HeadStep::Answered(len),
+                }
+            }
+            ProxyHeader::Invalid => {
+                let message = "each connection must begin with a PROXY protocol header, version 1 \
+                               or 2, because the setting proxy_protocol is on";
+                let why = Refused::ProxyHeader;
+                refuse(&RefusedRequest::new(why, Status::BadRequest, message), io, cx);
+                HeadStep::Last
+            }
+        }
     }
 
     /// Handles one request off the front of `input`.
@@ -114,13 +159,20 @@ impl Head {
         if input.is_empty() {
             return HeadStep::Wait;
         }
+        if self.awaits == Awaited::ProxyHeader {
+            return self.read_proxy_header(input, io, cx);
+        }
         let mut space = HeaderSpace::default();
         let head_bytes_max = cx.config().max_head_bytes;
         let (asked, used) = match Request::parse(input, &mut space) {
             Ok(Some((request, used))) if used > head_bytes_max => {
                 (too_large(request.method() == "HEAD"), used)
             }
-            Ok(Some((request, used))) => (ask(&request.with_remote(io.remote), cx), used),
+            Ok(Some((request, used))) => {
+                let forwarded_for = request.values("X-Forwarded-For");
+                let client = cx.shared.trusted_proxies.client_behind(io.remote, forwarded_for);
+                (ask(&request.with_remote(client), client, cx), used)
+            }
             Ok(None) if input.len() > head_bytes_max => (too_large(false), input.len()),
             Ok(None) => return HeadStep::Wait,
             Err(bad) => (bad_head(bad), input.len()),
@@ -146,6 +198,7 @@ impl Head {
                 return HeadStep::Last;
             }
             Asked::Upgrade(request) => return HeadStep::Upgrade(used, request),
+            Asked::Lookup(lookup) => return HeadStep::Lookup(used, lookup),
         }
         HeadStep::Answered(used)
     }
@@ -164,7 +217,7 @@ impl Head {
     /// client that reads.
     pub(super) fn is_idle(&self, io: &ConnIo) -> bool {
         let is_between = self.awaits == Awaited::Next && io.stash.is_empty();
-        if io.outbox.is_empty() { is_between } else { io.is_blocked() }
+        if io.has_unsent() { io.is_blocked() } else { is_between }
     }
 
     /// Answers a head that does not come in time; a connection that is idle between requests just
@@ -174,7 +227,14 @@ impl Head {
             io.set_deadline(cx.config().handshake_timeout, cx);
             return None;
         }
-        if self.awaits != Awaited::First && io.stash.is_empty() {
+        if self.awaits == Awaited::Next && io.stash.is_empty() {
+            return Some(Stage::Flush);
+        }
+        if io.stream.is_handshaking() {
+            // Nothing can be said to this client.
+            cx.shared.metrics.refuse(Refused::HeadTimeout);
+            io.stream.count_failed(&cx.tls);
+            log::debug!("{}: no TLS: the handshake did not end in time", io.remote);
             return Some(Stage::Flush);
         }
         let message = "the request head did not come in time";
@@ -189,9 +249,17 @@ pub(super) fn refuse_unavailable(why: Refused, io: &mut ConnIo, cx: &mut WorkerC
         Refused::Draining => "the server is shutting down",
         Refused::QueueTimeout => "the server stayed full for too long",
         Refused::Memory => "the server is short of memory",
+        Refused::PerIp => "too many connections from this address",
+        Refused::HandlerBusy => "the handler is busy",
         _ => "the server is full",
     };
     refuse(&RefusedRequest::new(why, Status::Unavailable, message), io, cx);
+}
+
+/// Answers, without TLS, a client that does not speak it.
+pub(super) fn refuse_plain_http(io: &mut ConnIo, cx: &mut WorkerCtx) {
+    let message = "this port speaks TLS: use https:// or wss://";
+    refuse(&RefusedRequest::new(Refused::BadRequest, Status::BadRequest, message), io, cx);
 }
 
 /// Answers with a refusal, and counts it. The connection is to linger, so that the client can read
@@ -242,13 +310,13 @@ fn give_page(
 }
 
 /// Finds out what a request asks for. The handler of an upgrade is asked here, before any promise.
-fn ask(request: &Request<'_>, cx: &mut WorkerCtx) -> Asked {
+fn ask(request: &Request<'_>, client: SocketAddr, cx: &mut WorkerCtx) -> Asked {
     let shared = Arc::clone(&cx.shared);
     let head_only = request.method() == "HEAD";
     // A connection that has its answer makes room for those whose request is still to come.
     let is_last = shared.is_draining()
         || shared.pending_heads.is_scarce()
-        || matches!(shared.hub.account.level(), Level::Shed | Level::Full);
+        || shared.hub.account.level() >= Level::Shed;
     let closes = !request.keeps_alive() || is_last;
     let plain = |status, body, advice| Asked::Plain { status, body, advice, closes, head_only };
     let json = |body: serde_json::Result<String>, status| match body {
@@ -273,7 +341,7 @@ fn ask(request: &Request<'_>, cx: &mut WorkerCtx) -> Asked {
             let body = error_body("method_not_allowed", "only GET and HEAD work here", None);
             plain(Status::MethodNotAllowed, body, "Allow: GET, HEAD")
         }
-        Target::Socket(route) => ask_upgrade(request, route, cx),
+        Target::Socket(route) => ask_upgrade(request, client, route, cx),
         Target::Page(page) => {
             let known = shared.pages[page].is_known_to(request);
             Asked::Page { page, known, closes, head_only }
@@ -281,9 +349,7 @@ fn ask(request: &Request<'_>, cx: &mut WorkerCtx) -> Asked {
     }
 }
 
-fn ask_upgrade(request: &Request<'_>, route: usize, cx: &WorkerCtx) -> Asked {
-    let refused =
-        |why, status, message: String| Asked::Refused(RefusedRequest::new(why, status, message));
+fn ask_upgrade(request: &Request<'_>, client: SocketAddr, route: usize, cx: &WorkerCtx) -> Asked {
     let takeover = match cx.config().compression {
         Compression::Off => None,
         Compression::Shared => Some(Takeover::Never),
@@ -301,24 +367,37 @@ fn ask_upgrade(request: &Request<'_>, route: usize, cx: &WorkerCtx) -> Asked {
     if !origin::may_connect(page, host, &cx.config().allowed_origins) {
         let message = "pages of this origin may not connect; the setting allowed_origins lists those \
                        that may";
-        return refused(Refused::Origin, Status::Forbidden, message.to_owned());
+        let refused = RefusedRequest::new(Refused::Origin, Status::Forbidden, message);
+        return Asked::Refused(refused);
     }
-    let handler = &cx.shared.routes[route].handler;
+    let (handler, jobs) = (&cx.shared.routes[route].handler, &cx.shared.routes[route].jobs);
     let panics = &cx.shared.metrics.server.handler_panics;
-    let asked = catch_unwind(AssertUnwindSafe(|| {
-        let state = handler.upgrade(request, panics)?;
+    let answer = catch_unwind(AssertUnwindSafe(|| {
         upgrade.choose_subprotocol(request.upgrade().headers, handler.subprotocols());
-        Ok(state)
     }));
-    match asked {
-        Ok(Ok(state)) => Asked::Upgrade(UpgradeRequest { upgrade, route, state }),
-        Ok(Err(Refusal { status, message })) => refused(Refused::Handler, status, message),
+    let answer = match answer {
+        Ok(()) if jobs.is_some() => return Asked::Lookup(Lookup { upgrade, client, route }),
+        Ok(()) => ask_handler(&**handler, request, panics),
         Err(_) => {
             panics.add_shared();
-            log::error!("the handler of {} panicked at an upgrade", request.path());
-            refused(Refused::Handler, Status::InternalError, "internal error".to_owned())
+            Err(Refusal::internal())
         }
+    };
+    match answer {
+        Ok(state) => Asked::Upgrade(UpgradeRequest { upgrade, client, route, state }),
+        Err(refusal) => Asked::Refused(refusal.into()),
     }
+}
+
+impl From<Refusal> for RefusedRequest {
+    fn from(Refusal { status, message }: Refusal) -> RefusedRequest {
+        RefusedRequest::new(Refused::Handler, status, message)
+    }
+}
+
+/// Answers an upgrade that its handler refused on a job thread.
+pub(super) fn refuse_by_handler(refusal: Refusal, io: &mut ConnIo, cx: &mut WorkerCtx) {
+    refuse(&refusal.into(), io, cx);
 }
 
 fn bad_head(bad: BadHead) -> Asked {

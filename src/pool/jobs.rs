@@ -13,16 +13,20 @@ use std::{
     thread,
 };
 
+use super::bound::{Bound, BoundToken};
 use crate::{
     error::Error,
     handler::{
-        erased::{Call, DynHandler},
+        Refusal,
+        erased::{BoxState, Call, DynHandler, ask_upgrade},
         instance::HandlerInstance,
     },
+    http::head::{HeaderSpace, Request},
     hub::{
         Hub, conn_handle::ConnHandle, conn_id::ConnId, mailbox::Letter, room::Room,
         send_status::SendStatus, session::Session,
     },
+    metrics::Counter,
     ws::{
         close::CloseReason,
         frame::{Kind, Message, PreparedFrame},
@@ -46,16 +50,56 @@ struct Pool {
     /// Messages waiting in all queues together.
     queued: AtomicUsize,
     queue_max: usize,
+    /// Upgrades that wait for an answer, as many as messages.
+    upgrades: Arc<Bound>,
     /// Queues with something to do, each at most once; so at most one entry for each
     /// connection.
     work: (Sender<Work>, Receiver<Work>),
+    /// Upgrades to be asked about.
+    asks: (Sender<Work>, Receiver<Work>),
     /// Paused queues that wait for the pool to catch up.
     waiting: Mutex<VecDeque<Weak<SerialQueue>>>,
 }
 
 enum Work {
     Run(Arc<SerialQueue>),
+    Ask(Box<UpgradeJob>, BoundToken),
     Stop,
+}
+
+/// An upgrade that a blocking handler is asked about on a job thread.
+pub(super) struct UpgradeJob {
+    pub(super) handler: Arc<dyn DynHandler>,
+    pub(super) hub: Arc<Hub>,
+    pub(super) panics: Arc<Counter>,
+    pub(super) conn: ConnId,
+    pub(super) client: SocketAddr,
+    /// The request's head, which is legal.
+    pub(super) head: Box<[u8]>,
+    pub(super) answer: Arc<UpgradeAnswer>,
+}
+
+/// Where the answer to an upgrade is put, for the worker that waits for it.
+#[derive(Default)]
+pub(super) struct UpgradeAnswer(Mutex<Option<Result<BoxState, Refusal>>>);
+
+impl UpgradeAnswer {
+    /// Takes the answer; `None` if it is not there.
+    pub(super) fn take(&self) -> Option<Result<BoxState, Refusal>> {
+        self.0.lock().take()
+    }
+}
+
+impl UpgradeJob {
+    fn run(self) {
+        let mut space = HeaderSpace::default();
+        if let Ok(Some((request, _))) = Request::parse(&self.head, &mut space) {
+            let request = request.with_remote(self.client);
+            *self.answer.0.lock() = Some(ask_upgrade(&*self.handler, &request, &self.panics));
+        }
+        let letter = Letter::UpgradeAnswered { conn: self.conn };
+        self.hub.mailboxes.send_control(self.conn.worker(), letter);
+    }
 }
 
 /// One connection's calls, in order. Shared by its worker, which adds, and one job thread at a
@@ -103,48 +147,46 @@ impl JobPool {
             threads: threads.max(1),
             queued: AtomicUsize::new(0),
             queue_max: queue_max.max(1),
+            upgrades: Bound::new(queue_max.max(1)),
             work: crossbeam_channel::unbounded(),
+            asks: crossbeam_channel::unbounded(),
             waiting: Mutex::default(),
         }))
     }
 
     /// Starts the threads. Each holds `alive` until it ends.
     pub(crate) fn start(&self, alive: &Sender<()>) -> Result<(), Error> {
-        for index in 0..self.0.threads {
-            let (pool, alive) = (self.clone(), alive.clone());
-            let run = move || {
-                pool.run();
-                drop(alive);
-            };
-            thread::Builder::new()
-                .name(format!("rusty-socks-job-{index}"))
-                .spawn(run)
-                .map_err(|error| Error::io("cannot start a job thread", error))?;
+        let Pool { work, asks, threads, .. } = &*self.0;
+        for (what, (sender, receiver)) in [("job", work), ("upgrade", asks)] {
+            for index in 0..*threads {
+                let (sender, receiver, alive) = (sender.clone(), receiver.clone(), alive.clone());
+                let run = move || {
+                    run(&sender, &receiver);
+                    drop(alive);
+                };
+                thread::Builder::new()
+                    .name(format!("rusty-socks-{what}-{index}"))
+                    .spawn(run)
+                    .map_err(|error| Error::io("cannot start a job thread", error))?;
+            }
         }
         Ok(())
     }
 
     /// Ends the threads once what was queued before is done.
     pub(crate) fn stop(&self) {
-        (0..self.0.threads).for_each(|_| self.stop_one());
-    }
-
-    fn stop_one(&self) {
-        let _ = self.0.work.0.send(Work::Stop);
-    }
-
-    fn run(&self) {
-        let work = &self.0.work.1;
-        while let Ok(Work::Run(queue)) = work.recv() {
-            queue.run();
-        }
-        // A queue with many calls comes back behind the sign to stop; its last call is still owed.
-        while let Ok(next) = work.try_recv() {
-            match next {
-                Work::Run(queue) => queue.run(),
-                Work::Stop => return self.stop_one(),
+        for (sender, _) in [&self.0.work, &self.0.asks] {
+            for _ in 0..self.0.threads {
+                let _ = sender.send(Work::Stop);
             }
         }
+    }
+
+    /// Asks the handler about an upgrade, on a thread for that: messages that take long must not
+    /// keep newcomers waiting. `false` if too many wait.
+    pub(super) fn ask(&self, upgrade: UpgradeJob) -> bool {
+        let Some(token) = self.0.upgrades.take() else { return false };
+        self.0.asks.0.send(Work::Ask(Box::new(upgrade), token)).is_ok()
     }
 
     /// Messages that wait for the threads now.
@@ -166,6 +208,28 @@ impl JobPool {
             let Some(queue) = self.0.waiting.lock().pop_front() else { return };
             if let Some(queue) = queue.upgrade() {
                 queue.resume();
+            }
+        }
+    }
+}
+
+/// Does what comes until it is told to stop.
+fn run(sender: &Sender<Work>, receiver: &Receiver<Work>) {
+    loop {
+        match receiver.recv() {
+            Ok(Work::Run(queue)) => queue.run(),
+            Ok(Work::Ask(upgrade, _token)) => upgrade.run(),
+            Ok(Work::Stop) | Err(_) => break,
+        }
+    }
+    // A queue with many calls comes back behind the sign to stop; its last call is still owed.
+    while let Ok(next) = receiver.try_recv() {
+        match next {
+            Work::Run(queue) => queue.run(),
+            Work::Ask(upgrade, _token) => upgrade.run(),
+            Work::Stop => {
+                let _ = sender.send(Work::Stop);
+                return;
             }
         }
     }

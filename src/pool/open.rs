@@ -1,6 +1,6 @@
 //! A WebSocket connection while it is served: its messages, its pings, and the end of its service.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     admission::Permit,
@@ -63,6 +63,8 @@ pub(crate) struct Open {
 /// An upgrade that its handler would take.
 pub(crate) struct UpgradeRequest {
     pub(super) upgrade: Upgrade,
+    /// Whose it is: not the socket's peer, if that is a trusted proxy.
+    pub(super) client: SocketAddr,
     pub(super) route: usize,
     pub(super) state: BoxState,
 }
@@ -80,7 +82,7 @@ impl Open {
         io: &mut ConnIo,
         cx: &mut WorkerCtx,
     ) -> Box<Open> {
-        let UpgradeRequest { upgrade, route, state } = request;
+        let UpgradeRequest { upgrade, client: _, route, state } = request;
         io.outbox.push_own(0, &mut cx.scratch.spare, |out| upgrade.respond(out, waited_ms));
         io.list_dirty(&mut cx.work);
         io.is_http = false;

@@ -17,10 +17,11 @@ use super::{
 use crate::{
     config::Config,
     handler::erased::DynHandler,
-    http::page::StaticPage,
+    http::{page::StaticPage, proxies::TrustedProxies},
     hub::{Hub, clock::Clock, mailbox::Mailboxes},
     memory::{account::Account, resident},
     metrics::{Gauges, Health, Metrics, Now, Snapshot, WorkerGauges},
+    tls::Tls,
 };
 
 /// The server, as every thread sees it. Immutable but for what its parts lock themselves.
@@ -31,11 +32,14 @@ pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) metrics: Metrics,
+    /// What new connections need for TLS, if the server has it.
+    pub(crate) tls: Option<Arc<Tls>>,
     /// Sockets in the HTTP phase.
     pub(crate) pending_heads: Arc<Bound>,
     /// Refused sockets that stay for a moment so that the client can read why.
     pub(crate) lingering: Arc<Bound>,
     pub(crate) per_ip: Arc<PerIp>,
+    pub(crate) trusted_proxies: TrustedProxies,
     /// Open sockets of each worker; the acceptor gives the next one to the worker with the fewest.
     pub(crate) sockets: Box<[AtomicUsize]>,
     pub(crate) draining: AtomicBool,
@@ -58,12 +62,13 @@ impl Shared {
         pages: Vec<StaticPage>,
         mailboxes: Mailboxes,
         clock: Clock,
+        tls: Option<Arc<Tls>>,
     ) -> Shared {
         let workers = config.thread_pool_size;
         let account = match clock {
             Clock::Machine(_) => {
                 let base = resident::bytes().unwrap_or_default();
-                Account::new(workers, config.memory_max.bytes(), base).with_usual_cost()
+                Account::new(workers, config.memory_max.bytes(), base).with_cost_of_burst()
             }
             // What the machine has is not the same in each run.
             Clock::Stepped(_) => Account::new(workers, config.memory_max.bytes_alone(), 0),
@@ -74,9 +79,11 @@ impl Shared {
             hub: Arc::new(Hub::new(&config, mailboxes.clone(), clock, account)),
             admission: Admission::new(config.max_conn, config.max_queued_tasks, mailboxes),
             metrics: Metrics::new(config.thread_pool_size),
+            tls,
             pending_heads: Bound::new(config.max_pending_heads),
             lingering: Bound::new(config.max_lingering),
             per_ip: PerIp::new(config.max_conn_per_ip),
+            trusted_proxies: TrustedProxies::new(&config.trusted_proxies),
             sockets: (0..config.thread_pool_size).map(|_| AtomicUsize::new(0)).collect(),
             draining: AtomicBool::new(false),
             started: Instant::now(),

@@ -12,7 +12,7 @@ impl<'b> Headers<'b> {
 
     /// Returns every value of this name (in any case), trimmed; an empty text for a value that is
     /// not UTF-8.
-    pub fn values(self, name: &str) -> impl Iterator<Item = &'b str> {
+    pub fn values(self, name: &str) -> impl DoubleEndedIterator<Item = &'b str> {
         let named = move |line: &&httparse::Header<'_>| line.name.eq_ignore_ascii_case(name);
         self.0.iter().filter(named).map(|line| text(line.value))
     }

@@ -20,6 +20,10 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// More than any health report holds. A stranger on the port must not fill the memory.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
+/// The header that a server with `proxy_protocol` expects in front: version 2, command LOCAL, which
+/// means that the connection is nobody else's.
+const PROXY_LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+
 /// The route that is asked where the address names none.
 const PATH: &str = "/health";
 
@@ -28,14 +32,19 @@ pub(crate) fn run(
     url: Option<&str>,
     configured: impl FnOnce() -> Result<Loaded, Error>,
 ) -> Result<Exit, Error> {
-    let target = match url {
+    let (target, preamble) = match url {
         Some(url) => {
-            Target::parse_for(url, PATH).map_err(|error| Error::config(format!("--url {error}")))?
+            let invalid = |error| Error::config(format!("--url {error}"));
+            (Target::parse_for(url, PATH).map_err(invalid)?, &b""[..])
         }
-        None => configured_target(&configured()?.config)?,
+        None => {
+            let config = configured()?.config;
+            let preamble = if config.proxy_protocol { PROXY_LOCAL } else { b"" };
+            (configured_target(&config)?, preamble)
+        }
     };
     let url = format!("http://{}{}", target.authority(), target.path());
-    let answer = match ask(&target) {
+    let answer = match ask(&target, preamble) {
         Ok(answer) => answer,
         Err(reason) => {
             say(&format!("{PREFIX}cannot ask {url}: {reason}"));
@@ -82,15 +91,16 @@ fn configured_target(config: &Config) -> Result<Target, Error> {
 }
 
 /// The answer, or what to tell of its absence: the address and port that were tried among it.
-fn ask(target: &Target) -> Result<HttpAnswer, String> {
+fn ask(target: &Target, preamble: &[u8]) -> Result<HttpAnswer, String> {
     let deadline = Instant::now() + TIMEOUT;
     // What the URL is was said already; its cause has the addresses that were tried.
     let cause = |error: client::Error| match error.source() {
         Some(cause) => cause.to_string(),
         None => error.to_string(),
     };
-    let stream = target.dial(deadline).map_err(cause)?;
+    let mut stream = target.dial(deadline).map_err(cause)?;
     let peer = stream.peer_addr();
+    stream.write_all(preamble).map_err(|error| error.to_string())?;
     let (authority, path) = (target.authority(), target.path());
     http_get::get(stream, &authority, path, ANSWER_BYTES_MAX, deadline).map_err(
         |error| match peer {

@@ -106,9 +106,9 @@ impl Worker {
                         io.ask_close(reason, &mut cx.work);
                     }
                 }
-                Letter::Admitted { conn } => {
+                Letter::Admitted { conn } | Letter::UpgradeAnswered { conn } => {
                     if let Some(conn) = self.conns.get_mut(conn.slot as usize).filter(is(conn)) {
-                        conn.on_admitted(&mut self.cx);
+                        conn.on_upgrade(&mut self.cx);
                     }
                 }
                 Letter::JobsDone { conn } => {
@@ -232,7 +232,11 @@ impl Worker {
             Audience::Route(route) => {
                 let is_there = |conn: &&Connection| match &conn.phase {
                     Phase::Open(open) => open.session.route == *route,
-                    Phase::Head(_) | Phase::Waiting(_) | Phase::Closing(_) | Phase::Gone => false,
+                    Phase::Head(_)
+                    | Phase::Asking(_)
+                    | Phase::Waiting(_)
+                    | Phase::Closing(_)
+                    | Phase::Gone => false,
                 };
                 let conns = self.conns.iter().map(|(_, conn)| conn);
                 return conns.filter(is_there).map(|conn| conn.io.id).collect();

@@ -4,7 +4,14 @@ use super::Worker;
 use crate::{
     hub::mailbox::SWEEPER,
     memory::account::Level,
-    pool::{open::NOT_READING_MS, pauses::PauseReasons, timers::Millis},
+    metrics::Refused,
+    pool::{
+        connection::{Connection, Phase, UNFINISHED_BYTES_MAX},
+        open::NOT_READING_MS,
+        pauses::PauseReasons,
+        timers::Millis,
+        worker_cx::WorkerCtx,
+    },
     ws::close::CloseReason,
 };
 
@@ -17,6 +24,10 @@ const SHED_SLOW_MAX: usize = 32;
 
 /// What a client is told that goes.
 const SHED_REASON: &str = "the server is short of memory";
+
+/// How long a message that is not whole may wait for memory before its connection is one of the
+/// costliest.
+const STARVED_MS: Millis = 5000;
 
 impl Worker {
     /// Adds what the connections of this worker hold to the account, and does what the account asks
@@ -118,7 +129,7 @@ impl Worker {
     }
 
     fn shed_slow(&mut self) -> bool {
-        let costly = |(slot, conn): (usize, &super::Connection)| {
+        let costly = |(slot, conn): (usize, &Connection)| {
             let (bytes, reason) = conn.costly(&self.cx)?;
             Some((bytes, slot, reason))
         };
@@ -134,5 +145,44 @@ impl Worker {
         let metrics = &self.cx.shared.hub.account.metrics;
         metrics.memory_slow_closed.add_many_shared(slow.len() as u64);
         !slow.is_empty()
+    }
+}
+
+impl Connection {
+    /// Ends it for want of memory if it is HTTP and idle or not read by its client, or if it waits
+    /// in line with more than a request. Returns whether it did.
+    fn shed_http(&mut self, cx: &mut WorkerCtx) -> bool {
+        match &self.phase {
+            Phase::Head(head) if head.is_idle(&self.io) => {
+                self.phase = Phase::Gone;
+                self.io.list_dirty(&mut cx.work);
+            }
+            Phase::Waiting(_) if self.io.counted_bytes() > UNFINISHED_BYTES_MAX => {
+                self.refuse(Refused::Memory, cx);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// What a close would free, and the reason for it, of a client that does not read or does not
+    /// finish what it sends.
+    fn costly(&self, cx: &WorkerCtx) -> Option<(usize, CloseReason)> {
+        let Phase::Open(open) = &self.phase else { return None };
+        let io = &self.io;
+        if io.close_asked.is_some() {
+            return None;
+        }
+        if open.is_slow(io, cx) {
+            return Some((io.outbox.bytes().max(io.counted_bytes()), CloseReason::SLOW_CONSUMER));
+        }
+        let unfinished = self.unfinished_bytes();
+        let others = PauseReasons::all().difference(PauseReasons::MEMORY);
+        // What is not read for want of memory may have been sent.
+        let is_starved = io.pauses.has(PauseReasons::MEMORY);
+        let patience = if is_starved { STARVED_MS } else { NOT_READING_MS };
+        let is_stuck = !io.pauses.has(others) && cx.now >= io.last_rx + patience;
+        (is_stuck && unfinished > UNFINISHED_BYTES_MAX)
+            .then_some((unfinished, CloseReason::TRY_AGAIN))
     }
 }
