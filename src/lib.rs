@@ -226,6 +226,7 @@ mod hub;
 mod store;
 mod memory;
 mod http;
+pub mod identity;
 mod metrics;
 mod tls;
 pub mod config;
@@ -236,9 +237,10 @@ use rusty_socks_ws as ws;
 pub use config::Config;
 pub use error::{Error, ErrorKind};
 pub use handler::{
-    Blocking, Context, Handler, IntoService, MayBlock, Mode, OnWorker, Peer, Refusal, Reply,
+    AdminAnswer, AdminContext, AdminHandler, AdminStep, Blocking, BodyCall, Context, Handler,
+    IntoService, LaterCall, MayBlock, Mode, OnWorker, Peer, Refusal, Reply,
 };
-pub use http::head::Request;
+pub use http::{head::Request, response::Status};
 pub use hub::{
     error::RoomError,
     history::{Joined, Page, Replay},
@@ -248,10 +250,13 @@ pub use hub::{
     presence::Watch,
     present::{MembersPage, Presence, Present},
     publish::{Publication, Published, PublishedToRooms},
+    publisher::Publisher,
     resume::{Resumed, ResumedRoom},
     send_status::SendStatus,
     session_token::{NotAToken, SessionToken},
+    survey::{RoomSummary, SessionSummary},
 };
+pub use identity::{Identity, Permissions, Revocation, TokenError};
 pub use metrics::{FIGURES, Figure, FigureKind, Quantiles, Snapshot, WorkerSnapshot};
 pub use server::{Builder, Server, ServerHandle, stepped};
 pub use store::{Epoch, Position, Range};

@@ -2,7 +2,10 @@
 //!
 //! [`ServerHandle::stats`]: crate::ServerHandle::stats
 
+mod answers;
 mod distribution;
+mod figure;
+pub(crate) mod prometheus;
 mod refused;
 
 use std::{
@@ -19,8 +22,12 @@ use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use serde::Serialize;
 
+pub use answers::WorkerSnapshot;
+pub(crate) use answers::{Health, Readiness};
 pub use distribution::Quantiles;
 pub(crate) use distribution::Timing;
+use figure::figure;
+pub use figure::{Figure, FigureKind};
 pub(crate) use refused::Refused;
 
 /// A count that only grows. One thread writes it; any thread may read it.
@@ -48,26 +55,6 @@ impl Counter {
     }
 }
 
-/// The description of one figure of `/stats`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Figure {
-    /// The name in `/stats`, which is also the field in [`Snapshot`].
-    pub name: &'static str,
-    /// Whether the figure is a gauge or a counter.
-    pub kind: FigureKind,
-    /// A sentence or two of Markdown on what the figure means.
-    pub help: &'static str,
-}
-
-/// The kind of a [`Figure`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FigureKind {
-    /// A current value.
-    Gauge,
-    /// A count since the start of the server.
-    Counter,
-}
-
 /// Makes the counters, the snapshot and the list of figures from one table, so that a new figure is
 /// one row.
 macro_rules! figures {
@@ -77,6 +64,7 @@ macro_rules! figures {
         sessions { $( $(#[doc = $session_doc:literal])+ $session:ident, )* }
         rooms { $( $(#[doc = $room_doc:literal])+ $room:ident, )* }
         memory { $( $(#[doc = $memory_doc:literal])+ $memory:ident, )* }
+        identity { $( $(#[doc = $identity_doc:literal])+ $identity:ident, )* }
         workers { $( $(#[doc = $worker_doc:literal])+ $worker:ident, )* }
     ) => {
         /// Current values, gathered from their owners.
@@ -97,6 +85,9 @@ macro_rules! figures {
         /// What was done for want of memory, counted from whichever thread.
         #[derive(Default)]
         pub(crate) struct MemoryMetrics { $( pub(crate) $memory: Counter, )* }
+        /// Counters of tokens, written from any thread.
+        #[derive(Debug, Default)]
+        pub(crate) struct IdentityMetrics { $( pub(crate) $identity: Counter, )* }
 
         /// The counters of one worker. Written by that worker alone.
         #[derive(Default)]
@@ -109,6 +100,9 @@ macro_rules! figures {
             $( figure(stringify!($session), FigureKind::Counter, concat!($($session_doc),+)), )*
             $( figure(stringify!($room), FigureKind::Counter, concat!($($room_doc),+)), )*
             $( figure(stringify!($memory), FigureKind::Counter, concat!($($memory_doc),+)), )*
+            $(
+                figure(stringify!($identity), FigureKind::Counter, concat!($($identity_doc),+)),
+            )*
             $( figure(stringify!($worker), FigureKind::Counter, concat!($($worker_doc),+)), )*
         ];
 
@@ -132,7 +126,12 @@ macro_rules! figures {
             $( $(#[doc = $session_doc])+ pub $session: u64, )*
             $( $(#[doc = $room_doc])+ pub $room: u64, )*
             $( $(#[doc = $memory_doc])+ pub $memory: u64, )*
+            $( $(#[doc = $identity_doc])+ pub $identity: u64, )*
             $( $(#[doc = $worker_doc])+ pub $worker: u64, )*
+            /// Tokens refused, and clients without one that is required, by reason.
+            pub tokens_refused: BTreeMap<&'static str, u64>,
+            /// Commands refused for want of a permission, by permission.
+            pub forbidden: BTreeMap<&'static str, u64>,
             /// Number of refusals, for any reason.
             pub rejected_total: u64,
             /// Number of refusals by reason.
@@ -146,6 +145,20 @@ macro_rules! figures {
             pub queue_wait_ms: Quantiles,
             /// The figures of each worker.
             pub workers: Vec<WorkerSnapshot>,
+        }
+
+        impl Snapshot {
+            /// Returns the values of [`FIGURES`], in their order.
+            pub(crate) fn values(&self) -> impl Iterator<Item = u64> {
+                [
+                    $( self.$gauge as u64, )*
+                    $( self.$server, )*
+                    $( self.$session, )*
+                    $( self.$room, )*
+                    $( self.$worker, )*
+                ]
+                .into_iter()
+            }
         }
 
         impl Metrics {
@@ -166,6 +179,9 @@ macro_rules! figures {
                     $( $session: now.sessions.$session.value(), )*
                     $( $room: now.rooms.$room.value(), )*
                     $( $memory: now.memory.$memory.value(), )*
+                    $( $identity: now.identity.$identity.value(), )*
+                    tokens_refused: now.tokens_refused,
+                    forbidden: now.forbidden,
                     $( $worker: self.workers.iter().map(|worker| worker.$worker.value()).sum(), )*
                     rejected_total: rejected.values().sum(),
                     rejected,
@@ -177,10 +193,6 @@ macro_rules! figures {
             }
         }
     };
-}
-
-const fn figure(name: &'static str, kind: FigureKind, help: &'static str) -> Figure {
-    Figure { name, kind, help }
 }
 
 figures! {
@@ -200,6 +212,10 @@ figures! {
         /// Sockets in the HTTP phase: the request head has not arrived, or another request may
         /// follow.
         pending_heads: usize,
+        /// Connections to the admin listener.
+        admin_connections: usize,
+        /// Bodies of requests to the server API that are being read.
+        api_bodies: usize,
         /// Refused sockets that are kept open briefly so that the client can read the answer.
         lingering: usize,
         /// Sessions, including those that are away.
@@ -238,6 +254,8 @@ figures! {
         socket_bytes: usize,
         /// Messages that wait for threads of blocking handlers.
         jobs_queued: usize,
+        /// Revocations of tokens that are kept.
+        revocations: usize,
     }
     server {
         /// Upgrades answered with 101.
@@ -246,6 +264,8 @@ figures! {
         sockets_total,
         /// Times the acceptor paused because the process had no file descriptors left.
         accept_backoffs_total,
+        /// Requests to the admin listener that were answered, whatever the answer.
+        admin_requests_total,
         /// Panics in handlers; each closed one connection.
         handler_panics,
         /// Times new certificates or keys were read and taken into use.
@@ -276,8 +296,7 @@ figures! {
         /// Rooms without members that were removed before their messages were too old: for a new
         /// room, for other histories, or because their client had left too many behind.
         rooms_evicted,
-        /// Messages of rooms with members that were dropped because of `history_total_bytes` or for
-        /// want of memory.
+        /// Messages of rooms with members, dropped for `history_total_bytes` or want of memory.
         history_trimmed,
     }
     memory {
@@ -287,13 +306,22 @@ figures! {
         memory_refused,
         /// HTTP connections, and upgrades in line, that were ended for want of memory.
         memory_http_closed,
-        /// Clients that did not read, or did not finish what they sent, and were closed for want of
-        /// memory.
+        /// Clients that did not read or finish what they sent, closed for want of memory.
         memory_slow_closed,
         /// Rooms without members that were removed for want of memory.
         memory_rooms_evicted,
         /// Sessions that were away and ended for want of memory.
         memory_sessions_evicted,
+    }
+    identity {
+        /// Tokens that were verified and found good.
+        tokens_verified,
+        /// Revocations that were forgotten early because there were too many.
+        revocations_evicted,
+        /// Times the keys of `token_jwks_url` were fetched.
+        jwks_fetches,
+        /// Part of `jwks_fetches` that failed; the keys from before stay in use.
+        jwks_failures,
     }
     workers {
         /// Messages received.
@@ -378,6 +406,9 @@ pub(crate) struct Now<'a> {
     pub(crate) sessions: &'a SessionMetrics,
     pub(crate) rooms: &'a RoomMetrics,
     pub(crate) memory: &'a MemoryMetrics,
+    pub(crate) identity: &'a IdentityMetrics,
+    pub(crate) tokens_refused: BTreeMap<&'static str, u64>,
+    pub(crate) forbidden: BTreeMap<&'static str, u64>,
 }
 
 /// Current values of one worker.
@@ -422,6 +453,14 @@ impl Metrics {
         (!parts.is_empty()).then(|| parts.join(", "))
     }
 
+    /// Returns the durations of the turns of all workers, and the times that upgrades had waited in
+    /// line, in microseconds.
+    pub(crate) fn times(&self) -> (Histogram<u64>, Histogram<u64>) {
+        let mut queue_wait = Timing::empty_sum();
+        self.queue_wait.add_to(&mut queue_wait);
+        (self.closed_and_turns().1, queue_wait)
+    }
+
     /// Sums up ended connections by close code and durations of turns, over all workers.
     fn closed_and_turns(&self) -> (BTreeMap<String, u64>, Histogram<u64>) {
         let mut turn = Timing::empty_sum();
@@ -442,39 +481,6 @@ impl Metrics {
 pub(crate) struct Refusals {
     refused: [u64; Refused::ALL.len()],
     slow: u64,
-}
-
-/// The answer of `/health`.
-#[derive(Debug, Serialize)]
-pub(crate) struct Health {
-    /// `ok` or `draining`.
-    pub(crate) status: &'static str,
-    pub(crate) active_connections: usize,
-    pub(crate) max_connections: usize,
-    pub(crate) queued: usize,
-    pub(crate) uptime_s: f64,
-}
-
-/// One worker's part of a [`Snapshot`].
-#[derive(Debug, Clone, Serialize)]
-#[non_exhaustive]
-pub struct WorkerSnapshot {
-    /// Open sockets of this worker.
-    pub sockets: usize,
-    /// Letters from other threads that wait for this worker.
-    pub mailbox: usize,
-    /// Letters refused because this worker's mailbox was full.
-    pub mailbox_refused: usize,
-    /// Turns of this worker.
-    pub turns: u64,
-    /// Messages received by this worker.
-    pub messages_in: u64,
-    /// Messages that this worker queued for clients.
-    pub messages_out: u64,
-    /// Bytes received by this worker.
-    pub bytes_in: u64,
-    /// Bytes written by this worker.
-    pub bytes_out: u64,
 }
 
 impl WorkerSnapshot {

@@ -19,9 +19,9 @@ use syn::{
 /// below it.
 ///
 /// The crates below the server, such as `rusty_socks_ws`, are everybody's.
-const LAYERS: [&str; 14] = [
-    "bin", "lib", "chat", "server", "pool", "handler", "hub", "store", "memory", "metrics", "http",
-    "tls", "config", "error",
+const LAYERS: [&str; 15] = [
+    "bin", "lib", "chat", "server", "pool", "handler", "hub", "store", "memory", "http",
+    "identity", "metrics", "tls", "config", "error",
 ];
 
 /// Rooms that are written against the public face alone, so that whatever they do an embedder can

@@ -36,6 +36,7 @@ pub(super) enum Command<'a> {
     History { room: Cow<'a, str>, range: Range, limit: Option<usize> },
     Presence { room: Cow<'a, str>, watch: Watch, page: MembersPage },
     Resume(Resume<'a>),
+    Auth { token: Cow<'a, str> },
     Ping,
 }
 
@@ -57,6 +58,8 @@ pub(super) struct Content<'a> {
     pub(super) is_own_id: bool,
     pub(super) sender: Option<&'a str>,
     pub(super) timestamp: Option<&'a str>,
+    /// The field `user` of the frame, with the comma before it; empty for a client without a user.
+    pub(super) user: &'a str,
 }
 
 /// The fields of `resume`.
@@ -69,15 +72,23 @@ pub(super) struct Resume<'a> {
 
 /// Parses one command. Returns the `ref` even if the command is wrong, if it can be found.
 pub(super) fn parse(text: &str) -> (Reference, Result<Command<'_>, Fault>) {
-    let fields: CommandFields<'_> = match serde_json::from_str(text) {
-        // serde would accept a list of the right values for an object.
-        Ok(_) if !is_object(text) => return (None, Err(Fault::bad_request(NO_OBJECT))),
+    let fields = match fields(text) {
         Ok(fields) => fields,
-        Err(error) => return (None, Err(not_a_command(text, &error))),
+        Err(fault) => return (None, Err(fault)),
     };
     match reference(&fields) {
         Ok(reference) => (reference, command(&fields)),
         Err(fault) => (None, Err(fault)),
+    }
+}
+
+/// Parses the fields of a command, whatever they are.
+pub(super) fn fields(text: &str) -> Result<CommandFields<'_>, Fault> {
+    match serde_json::from_str(text) {
+        // serde would accept a list of the right values for an object.
+        Ok(_) if !is_object(text) => Err(Fault::bad_request(NO_OBJECT)),
+        Ok(fields) => Ok(fields),
+        Err(error) => Err(not_a_command(text, &error)),
     }
 }
 
@@ -150,10 +161,14 @@ fn command<'a>(fields: &CommandFields<'a>) -> Result<Command<'a>, Fault> {
             Ok(Command::Presence { room: room(fields)?, watch, page: members_page(fields)? })
         }
         "resume" => resume(fields).map(Command::Resume),
+        "auth" => {
+            let token = fields.token.ok_or_else(|| Fault::bad_request("auth must have a token"))?;
+            Ok(Command::Auth { token: string("token", token)? })
+        }
         "ping" => Ok(Command::Ping),
         _ => {
             let message = "the types are publish, direct, broadcast, join, leave, history, presence, \
-                           resume and ping";
+                           resume, auth and ping";
             Err(Fault::new(ErrorCode::UnknownType, message))
         }
     }
@@ -172,7 +187,7 @@ fn publish<'a>(fields: &CommandFields<'a>) -> Result<Command<'a>, Fault> {
     Ok(Command::Publish { to, content: content(fields)?, echo })
 }
 
-fn room_list(raw: &RawValue) -> Result<Vec<String>, Fault> {
+pub(super) fn room_list(raw: &RawValue) -> Result<Vec<String>, Fault> {
     let rooms: Result<Vec<String>, _> = serde_json::from_str(raw.get());
     match rooms {
         Ok(rooms) if (1..=PUBLISH_ROOMS_MAX).contains(&rooms.len()) => Ok(rooms),
@@ -183,7 +198,7 @@ fn room_list(raw: &RawValue) -> Result<Vec<String>, Fault> {
     }
 }
 
-fn content<'a>(fields: &CommandFields<'a>) -> Result<Content<'a>, Fault> {
+pub(super) fn content<'a>(fields: &CommandFields<'a>) -> Result<Content<'a>, Fault> {
     let Some(content) = fields.content else {
         return Err(Fault::bad_request("a message must have content"));
     };
@@ -198,6 +213,7 @@ fn content<'a>(fields: &CommandFields<'a>) -> Result<Content<'a>, Fault> {
         is_own_id,
         sender: sender(fields)?,
         timestamp: fields.timestamp.map(RawValue::get).filter(|raw| is_timestamp(raw)),
+        user: "",
     })
 }
 
@@ -221,7 +237,7 @@ pub(super) fn name(sender: &str) -> Option<String> {
     serde_json::from_str(sender).ok()
 }
 
-fn client_id(fields: &CommandFields<'_>) -> Result<Uuid, Fault> {
+pub(super) fn client_id(fields: &CommandFields<'_>) -> Result<Uuid, Fault> {
     let wrong = || Fault::bad_request("to must be a client_id, which is a UUID");
     let raw = fields.to.ok_or_else(wrong)?;
     unescaped(raw.get()).and_then(|id| Uuid::parse_str(id).ok()).ok_or_else(wrong)
@@ -343,7 +359,7 @@ fn clamp(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-fn string<'a>(field: &'static str, raw: &'a RawValue) -> Result<Cow<'a, str>, Fault> {
+pub(super) fn string<'a>(field: &'static str, raw: &'a RawValue) -> Result<Cow<'a, str>, Fault> {
     if let Some(text) = unescaped(raw.get()) {
         return Ok(Cow::Borrowed(text));
     }
@@ -502,7 +518,7 @@ mod tests {
         });
         let content = "Content { content: \"{\\\"a\\\":1}\", id: \
             67e55044-10b1-426f-9247-bb680e5fe0c8, is_own_id: true, sender: Some(\"\\\"anna\\\"\"), \
-            timestamp: Some(\"\\\"2025-03-15T12:00:00Z\\\"\") }";
+            timestamp: Some(\"\\\"2025-03-15T12:00:00Z\\\"\"), user: \"\" }";
         let position = "Position { epoch: Epoch(255), seq: 3 }";
         let nobody = Uuid::nil();
         let expected = [

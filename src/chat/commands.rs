@@ -8,21 +8,24 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{
-    Chat, ChatState, Ctx, answer_ok, answers,
+    Chat, answers,
     command::{self, Command, Content, Destination, Reference, Resume},
-    fail,
     fault::Fault,
-    json, message,
+    json, message, standing,
+    state::{ChatState, Ctx, User, answer_ok, fail, user as user_of},
 };
 use crate::{
-    Position, PreparedFrame, Presence, Publication, Range, Replay, Reply, RoomError, RoomName,
-    RoomPattern, SessionToken, Watch,
+    Permissions, Position, PreparedFrame, Presence, Publication, Range, Replay, Reply, RoomError,
+    RoomName, RoomPattern, SessionToken, Watch,
 };
 
 impl Chat {
     pub(super) fn carry_out(&self, ctx: &mut Ctx<'_>, command: Command<'_>, reference: Reference) {
+        let user = user_of(ctx);
+        let user = user.as_deref();
         match command {
             Command::Publish { to, content, echo } => {
+                let content = signed(content, user);
                 self.take_name(ctx, &content);
                 match to {
                     Destination::Rooms(rooms) => {
@@ -43,6 +46,7 @@ impl Chat {
                 }
             }
             Command::Direct { to, content } => {
+                let content = signed(content, user);
                 self.take_name(ctx, &content);
                 let tail = message::tail(ctx.client_id(), &content);
                 let publication = Publication::around_seq(message::DIRECT_HEAD, &tail);
@@ -55,9 +59,11 @@ impl Chat {
                     },
                 );
             }
-            Command::Broadcast(content) => self.broadcast(ctx, &content, reference),
+            Command::Broadcast(content) => {
+                self.broadcast(ctx, &signed(content, user), reference);
+            }
             Command::Join { room, since, watch, name } => {
-                set_name(ctx, name.as_deref());
+                set_name(ctx, name.as_deref().filter(|_| user.is_none()));
                 self.join(ctx, room, since, watch, reference);
             }
             Command::Leave { room } => {
@@ -67,7 +73,7 @@ impl Chat {
                 });
             }
             Command::Subscribe { pattern, name } => {
-                set_name(ctx, name.as_deref());
+                set_name(ctx, name.as_deref().filter(|_| user.is_none()));
                 self.subscribe(ctx, pattern, reference);
             }
             Command::Unsubscribe(pattern) => {
@@ -88,6 +94,9 @@ impl Chat {
                 );
             }
             Command::Resume(resume) => self.resume(ctx, &resume, reference),
+            Command::Auth { token } => {
+                standing::authenticate(ctx, &token, &self.about, reference);
+            }
             Command::Ping => {
                 ctx.state().errors_in_a_row = 0;
                 ctx.send(&json::text(&Answer::pong(reference.as_deref())));
@@ -188,6 +197,10 @@ impl Chat {
         reference: Reference,
     ) {
         let errors_max = self.errors_max;
+        if watch && !ctx.permissions(&room).contains(Permissions::PRESENCE) {
+            let error = RoomError::Forbidden(Permissions::PRESENCE);
+            return self.fail(ctx, &error.into(), &reference);
+        }
         let replay = since.map_or(Replay::Nothing, Replay::Since);
         ctx.join(&room.clone(), replay).then(move |ctx, joined| {
             let joined = match joined {
@@ -255,6 +268,7 @@ impl Chat {
         reply.then(move |ctx, resumed| match resumed {
             Ok(resumed) => {
                 ctx.state().has_name = resumed.name.is_some();
+                standing::show(ctx);
                 let joined = resumed.rooms.iter().filter_map(|room| room.joined.as_ref().ok());
                 let messages = joined.map(|joined| &joined.replay[..]);
                 let body = answers::resumed(&resumed, &token);
@@ -307,6 +321,14 @@ fn set_name(ctx: &mut Ctx<'_>, name: Option<&str>) {
     if name.is_some() {
         ctx.set_name(name);
         ctx.state().has_name = true;
+    }
+}
+
+/// Puts the name and the user of the client into a message, if the client has a user.
+fn signed<'a>(content: Content<'a>, user: Option<&'a User>) -> Content<'a> {
+    match user {
+        Some(user) => Content { sender: Some(&user.sender), user: &user.field, ..content },
+        None => content,
     }
 }
 

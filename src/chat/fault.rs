@@ -25,6 +25,10 @@ impl Fault {
         Fault::new(ErrorCode::BadRequest, message)
     }
 
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     pub(super) fn retry_after_ms(self, wait: u64) -> Fault {
         Fault { retry_after_ms: Some(wait), ..self }
     }
@@ -59,7 +63,10 @@ pub(super) fn code(error: RoomError) -> ErrorCode {
         RoomError::Overloaded | RoomError::ShortOfMemory => ErrorCode::Overloaded,
         RoomError::SameRoomTwice | RoomError::NotFresh => ErrorCode::BadRequest,
         RoomError::NoSuchSession => ErrorCode::Unrecoverable,
-        RoomError::TakenOver => ErrorCode::Forbidden,
+        RoomError::TakenOver | RoomError::Forbidden(_) | RoomError::OtherUser => {
+            ErrorCode::Forbidden
+        }
+        RoomError::Revoked => ErrorCode::Unauthorized,
     }
 }
 

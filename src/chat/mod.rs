@@ -4,6 +4,7 @@
 //! Uses only the library's public API, so an embedder can do everything that it does.
 
 mod json;
+mod about;
 mod fault;
 mod ijson;
 mod command;
@@ -11,26 +12,31 @@ mod message;
 mod answers;
 mod notices;
 mod rate;
+mod state;
+mod greeting;
+mod credentials;
+mod standing;
 mod commands;
+mod api;
 
 use std::sync::Arc;
 
-use rusty_socks_protocol::{
-    self as protocol, Answer, ErrorCode, SUBPROTOCOL, Seconds,
-    answer::{Limits, Welcome},
-};
-use serde_json::value::RawValue;
-use uuid::Uuid;
+use rusty_socks_protocol::{self as protocol, ErrorCode, SUBPROTOCOL};
 
 use crate::{
-    CloseReason, Config, Context, Error, Handler, Joined, Message, Notice, PreparedFrame, Replay,
-    RoomName, Server,
+    Config, Context, Error, Handler, Identity, Message, Notice, Permissions, PreparedFrame,
+    Refusal, Request, RoomName, Server, TokenError,
+    config::{IdentityMode, RoomRule},
+    identity,
 };
+use about::{About, kept_max};
+pub use api::Api;
+use command::Command;
+use credentials::Places;
 use fault::Fault;
 use rate::Rate;
-
-/// The server's name and version in `welcome`.
-const SERVER: &str = concat!("rusty_socks/", env!("CARGO_PKG_VERSION"));
+pub use state::ChatState;
+use state::{Ctx, Standing, fail};
 
 /// The path of the chat protocol.
 const CHAT_PATH: &str = "/ws";
@@ -42,22 +48,18 @@ const ECHO_PATH: &str = "/echo";
 const RECONNECT_SPREAD_MS: u128 = 5000;
 
 /// Binds the server that the binary runs: the chat protocol on `/ws`, and `/echo` if `config.echo`
-/// is set.
+/// is set; and the server API on the admin listener, if `config.admin_port` is set.
 ///
 /// # Errors
 /// The errors of [`Chat::new`] and [`Builder::bind`](crate::Builder::bind).
 pub fn server(config: Config) -> Result<Server, Error> {
-    let mut builder = Server::builder().route(CHAT_PATH, Chat::new(&config)?);
+    let chat = Chat::new(&config)?;
+    let api = Api::new(&config).with_about(Arc::clone(&chat.about));
+    let mut builder = Server::builder().route(CHAT_PATH, chat).admin(api);
     if config.echo {
         builder = builder.route(ECHO_PATH, echo);
     }
     builder.config(config).bind()
-}
-
-/// Returns the most messages that any room keeps.
-fn kept_max(config: &Config) -> usize {
-    let of_rules = config.rooms.iter().filter_map(|rule| rule.history);
-    of_rules.chain([config.history]).max().unwrap_or_default()
 }
 
 /// Returns every message unchanged.
@@ -70,51 +72,16 @@ fn echo(ctx: &mut Context<'_, ()>, message: Message<'_>) {
 #[derive(Debug)]
 pub struct Chat {
     default_room: Option<RoomName>,
-    replay: usize,
     history_max: usize,
     rooms_max: usize,
     errors_max: u32,
     may_broadcast: bool,
     rate: Rate,
     about: Arc<About>,
-}
-
-/// Data of one connection.
-#[derive(Debug, Default)]
-pub struct ChatState {
-    errors_in_a_row: u32,
-    /// Whether the client has a name in presence.
-    has_name: bool,
-    allowance: Option<Box<rate::Allowance>>,
-}
-
-type Ctx<'a> = Context<'a, ChatState>;
-
-/// The facts about the server that every `welcome` states.
-#[derive(Debug)]
-struct About {
-    node: String,
-    ping: Seconds,
-    max_message_bytes: usize,
-    resume_window: Seconds,
-    limits: Limits,
-}
-
-impl About {
-    fn new(config: &Config) -> About {
-        let unless_off = |limit: u32| (limit > 0).then_some(limit);
-        About {
-            node: Uuid::new_v4().to_string(),
-            ping: Seconds(config.ping.as_secs_f64()),
-            max_message_bytes: config.max_message_bytes,
-            resume_window: Seconds(config.resume_window.as_secs_f64()),
-            limits: Limits {
-                rate_messages: unless_off(config.rate_messages),
-                rate_bytes: unless_off(config.rate_bytes),
-                max_rooms: config.max_rooms_per_conn,
-            },
-        }
-    }
+    places: Places,
+    /// The settings that decide about permissions; `None` if everyone may do everything.
+    policy: Option<Config>,
+    identity: IdentityMode,
 }
 
 impl Chat {
@@ -128,15 +95,21 @@ impl Chat {
             "" => None,
             name => Some(RoomName::new(name)?),
         };
+        let has_rules = config.rooms.iter().any(RoomRule::limits_access);
+        let is_open = config.identity != IdentityMode::Required && !has_rules;
+        let policy =
+            Config { rooms: config.rooms.clone(), identity: config.identity, ..Config::default() };
         Ok(Chat {
+            about: Arc::new(About::new(config, default_room.clone())),
             default_room,
-            replay: config.replay,
+            places: Places::new(config),
+            policy: (!is_open).then_some(policy),
+            identity: config.identity,
             history_max: kept_max(config),
             rooms_max: config.max_rooms_per_conn,
             errors_max: config.max_errors,
             may_broadcast: config.broadcast,
             rate: Rate::new(config.rate_messages, config.rate_bytes),
-            about: Arc::new(About::new(config)),
         })
     }
 }
@@ -156,23 +129,35 @@ impl Handler for Chat {
         true
     }
 
+    fn on_upgrade(&self, request: &Request<'_>) -> Result<ChatState, Refusal> {
+        let state = |standing| ChatState { standing, ..ChatState::default() };
+        if self.identity == IdentityMode::Off {
+            return Ok(ChatState::default());
+        }
+        match self.places.find(request) {
+            Some(token) => match request.authenticate(token) {
+                Ok(identity) => Ok(state(Standing::Verified(Box::new(identity)))),
+                Err(error) if error.is_temporary() => Err(Refusal::unavailable(error.to_string())),
+                Err(error) => Err(Refusal::unauthorized(error.to_string())),
+            },
+            None if self.identity == IdentityMode::Required => Ok(state(Standing::Awaited)),
+            None => Ok(ChatState::default()),
+        }
+    }
+
+    fn permissions(&self, identity: Option<&Identity>, room: Option<&RoomName>) -> Permissions {
+        match &self.policy {
+            None => Permissions::all(),
+            Some(policy) => identity::decide(policy, identity, room.map(RoomName::as_str)),
+        }
+    }
+
     fn on_open(&self, ctx: &mut Ctx<'_>) {
-        let Some(room) = &self.default_room else {
-            return welcome(ctx, None, &self.about);
-        };
-        let (name, about) = (room.clone(), Arc::clone(&self.about));
-        ctx.join(room, Replay::Latest(self.replay)).then(move |ctx, joined| match joined {
-            Ok(joined) => {
-                welcome(ctx, Some((&name, &joined)), &about);
-                for message in &joined.replay {
-                    ctx.send_prepared(message);
-                }
-            }
-            Err(error) => {
-                welcome(ctx, None, &about);
-                ctx.send(&Fault::from(error).frame(None));
-            }
-        });
+        standing::open(ctx, &self.about);
+    }
+
+    fn on_wake(&self, ctx: &mut Ctx<'_>) {
+        standing::wake(ctx, &self.about);
     }
 
     fn on_message(&self, ctx: &mut Ctx<'_>, message: Message<'_>) {
@@ -186,6 +171,9 @@ impl Handler for Chat {
             let reference = message.as_text().and_then(|text| command::parse(text).0);
             let fault = fault.retry_after_ms(wait_ms);
             return fail(ctx, self.errors_max, &fault, reference.as_deref());
+        }
+        if matches!(ctx.state().standing, Standing::Awaited) {
+            return self.on_first_frame(ctx, message);
         }
         let Message::Text(text) = message else {
             let fault = Fault::bad_request("a command must be JSON in a text message");
@@ -205,44 +193,17 @@ impl Handler for Chat {
     }
 }
 
-fn welcome(ctx: &mut Ctx<'_>, joined: Option<(&RoomName, &Joined)>, about: &About) {
-    let (client_id, session) = (ctx.client_id().to_string(), ctx.session_token().to_string());
-    let position = joined.map(|(_, joined)| &joined.position);
-    let frame = json::text(&Answer::welcome(Welcome {
-        client_id: client_id.into(),
-        session: session.into(),
-        room: joined.map(|(room, _)| room.as_str().into()),
-        epoch: position.map(answers::epoch),
-        seq: position.map(|position| position.seq),
-        server: SERVER.into(),
-        node: about.node.as_str().into(),
-        ping_s: about.ping,
-        max_message_bytes: about.max_message_bytes,
-        resume_window_s: about.resume_window,
-        limits: about.limits,
-    }));
-    ctx.send(&frame);
-}
-
-/// Answers a command that succeeded.
-fn answer_ok(ctx: &mut Ctx<'_>, frame: &str) {
-    ctx.state().errors_in_a_row = 0;
-    ctx.send(frame);
-}
-
-/// Answers a command that failed. Closes the connection after `errors_max` errors in a row.
-fn fail(ctx: &mut Ctx<'_>, errors_max: u32, fault: &Fault, reference: Option<&RawValue>) {
-    ctx.send(&fault.frame(reference));
-    if fault.code == ErrorCode::Overloaded {
-        // No mistake of the client's.
-        return;
-    }
-    let errors = ctx.state().errors_in_a_row.saturating_add(1);
-    ctx.state().errors_in_a_row = errors;
-    if errors_max > 0 && errors >= errors_max {
-        ctx.close(match fault.code {
-            ErrorCode::RateLimited => CloseReason::RATE_LIMITED,
-            _ => CloseReason::TOO_MANY_ERRORS,
-        });
+impl Chat {
+    /// Handles the first frame of a client that must say who it is.
+    fn on_first_frame(&self, ctx: &mut Ctx<'_>, message: Message<'_>) {
+        let parsed = message.as_text().map(command::parse);
+        let (reference, command) =
+            parsed.map_or((None, None), |(reference, command)| (reference, command.ok()));
+        match command {
+            Some(Command::Auth { token }) => {
+                standing::authenticate(ctx, &token, &self.about, reference);
+            }
+            _ => standing::refuse_unknown(ctx, TokenError::Missing, &reference),
+        }
     }
 }

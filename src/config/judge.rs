@@ -1,11 +1,15 @@
 //! Checks that the values are in their ranges and agree with each other.
 
+use std::net::IpAddr;
+
 use super::{
+    api_keys,
     keys::Key,
     rooms,
     settings::Config,
     source::{self, Source},
     tls_pairs,
+    words::IdentityMode,
 };
 use crate::error::Error;
 
@@ -20,6 +24,12 @@ impl Config {
         error_of(self.problems(&|_| None))
     }
 
+    /// Whether only this machine can reach the admin listener.
+    pub fn is_admin_local(&self) -> bool {
+        let address: Option<IpAddr> = self.admin_host.parse().ok();
+        address.map_or(self.admin_host == "localhost", |address| address.is_loopback())
+    }
+
     /// Returns one sentence for each setting that is legal but probably not intended. Log them at
     /// the start.
     pub fn warnings(&self) -> Vec<String> {
@@ -30,6 +40,18 @@ impl Config {
                 self.timeout.as_secs_f64(),
                 self.ping.as_secs_f64(),
             ));
+        }
+        let has_public_keys = !self.token_public_key.is_empty() || !self.token_jwks_url.is_empty();
+        let is_on = self.identity != IdentityMode::Off;
+        if is_on && has_public_keys && self.token_audience.is_empty() {
+            warnings.push(
+                "token_audience is not set: tokens that the issuer makes for others are good here"
+                    .to_owned(),
+            );
+        }
+        if !is_on && (has_public_keys || !self.token_hmac_secret.is_empty()) {
+            warnings
+                .push("identity is off: there are keys for tokens, but none is used".to_owned());
         }
         if self.proxy_protocol && self.trusted_proxies.is_empty() {
             warnings.push(
@@ -49,6 +71,7 @@ impl Config {
     ) -> Vec<String> {
         let of_keys = Config::keys().iter().filter_map(|key| key.problem(self, source_of(key)));
         let of_tables = rooms::problems(&self.rooms).into_iter().chain(tls_pairs::problems(self));
+        let of_tables = of_tables.chain(api_keys::problems(self));
         let out_of_range: Vec<String> = of_keys.chain(of_tables).collect();
         if !out_of_range.is_empty() {
             return out_of_range;
@@ -72,6 +95,42 @@ impl Config {
                 "{}: must be at least twice {}, so that one largest message fits below the half-way mark",
                 told("mailbox_bytes"),
                 told("max_message_bytes"),
+            ));
+        }
+        if self.admin_port.is_some()
+            && !self.is_admin_local()
+            && self.api_key.is_empty()
+            && self.api_keys.is_empty()
+        {
+            problems.push(format!(
+                "{}: must be a loopback address unless api_key or api_keys is set, because whoever \
+                 reaches the admin listener could read the figures",
+                told("admin_host"),
+            ));
+        }
+        let keys = [&self.token_hmac_secret, &self.token_public_key];
+        let has_key = keys.iter().any(|key| !key.is_empty()) || !self.token_jwks_url.is_empty();
+        if self.identity != IdentityMode::Off && !has_key {
+            problems.push(format!(
+                "{}: must have a key for tokens: token_hmac_secret, token_public_key or \
+                 token_jwks_url",
+                told("identity"),
+            ));
+        }
+        let limiting = self.rooms.iter().find(|rule| rule.limits_access());
+        if let Some(rule) = limiting.filter(|_| self.identity == IdentityMode::Off) {
+            problems.push(format!(
+                "{}: must not say users or token where {}, because nobody has a user then",
+                rule.told(""),
+                told("identity"),
+            ));
+        }
+        let is_any_origin = self.allowed_origins.iter().any(|origin| origin == "*");
+        if !self.token_cookie.is_empty() && is_any_origin {
+            problems.push(format!(
+                "{}: must not be * where {}, because any page could then act for its visitors",
+                told("allowed_origins"),
+                told("token_cookie"),
             ));
         }
         if self.replay > self.history {
@@ -105,6 +164,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::config::Secret;
 
     fn complaint(config: Config) -> String {
         config.validate().expect_err("the config should be refused").to_string()
@@ -222,6 +282,19 @@ mod tests {
         for illegal in ["", ",", "inof", "rusty_socks=loud", "a=b=c", "info/regex", "a b", "=info"]
         {
             assert!(complaint(with(illegal)).starts_with("log = "), "{illegal}");
+        }
+    }
+
+    #[test]
+    fn an_admin_listener_that_others_reach_needs_a_key() {
+        let open = Config { admin_host: "0.0.0.0".into(), ..Config::default() };
+        open.validate().unwrap();
+        let open = Config { admin_port: Some(0), ..open };
+        let told = complaint(open.clone());
+        assert!(told.starts_with("admin_host = 0.0.0.0: must be a loopback address"), "{told}");
+        Config { api_key: Secret::new("0123456789abcdef"), ..open.clone() }.validate().unwrap();
+        for host in ["127.0.0.1", "127.9.9.9", "::1", "localhost"] {
+            Config { admin_host: host.into(), ..open.clone() }.validate().unwrap();
         }
     }
 

@@ -7,10 +7,14 @@
 use std::{fmt, time::Duration};
 
 use super::{
-    nearest::nearest,
+    memory_max::MEMORY,
+    secret,
     settings::Config,
     source::{self, Source},
-    value::{Field, GIB, HOST, Kind, LOG, MEMORY, MIB, NETWORK, ORIGIN, PEM, ROOM, Value},
+    value::{
+        API_KEY, CLAIM, CLAIM_ITEM, COOKIE, Field, GIB, HMAC_SECRET, HOST, JWKS_URL, KIB, Kind,
+        LOG, MIB, NETWORK, ORIGIN, PEM, PUBLIC_KEYS, ROOM, Value,
+    },
 };
 
 /// One setting: its names, help and range, and access to its field.
@@ -42,6 +46,10 @@ pub enum Group {
     Clients,
     /// Certificates.
     Tls,
+    /// Tokens, and who must have one.
+    Identity,
+    /// The server API and its listener.
+    Admin,
     /// Logging.
     Logging,
 }
@@ -172,12 +180,52 @@ pub(super) static TABLE: &[Key] = &[
     key!(Clients, broadcast, Kind::Switch,
         "Let clients of /ws send to everyone who is connected there"),
 
+    key!(Admin, admin_host, Kind::Text(HOST),
+        "Address of the admin listener, which serves the server API and the figures"),
+    key!(Admin, admin_port, Kind::Port,
+        "TCP port of the admin listener; empty for none"),
+    key!(Admin, max_admin_conn, count("connections", 1, 10_000),
+        "Connections to the admin listener at once; beyond it a canned 503"),
+    key!(Admin, api_key, Kind::Secret(API_KEY),
+        "Key of the server API, which may do everything; as a flag only the file it is in"),
+    key!(Admin, api_body_bytes, bytes("bytes", KIB, 64 * MIB),
+        "Largest body of a request to the server API; beyond it 413"),
+    key!(Admin, api_body_timeout, seconds(INSTANT, DAY),
+        "Seconds a client of the server API has to send a body"),
+    key!(Admin, max_api_bodies, count("bodies", 1, 10_000),
+        "Bodies of the server API that are read at once; beyond it a 503"),
+    key!(Admin, metrics, Kind::Word(&["admin", "public"]),
+        "Serve /metrics on the admin listener alone (admin) or also on the main port (public)"),
+
     key!(Tls, tls_cert, Kind::Text(PEM),
         "Certificate chain; with it the port speaks TLS alone"),
     key!(Tls, tls_key, Kind::Text(PEM),
         "Private key of the certificate, without a passphrase"),
     key!(Tls, tls_client_ca, Kind::Text(PEM),
         "Authorities that must have signed each client's certificate"),
+
+    key!(Identity, identity, Kind::Word(&["off", "optional", "required"]),
+        "Whether clients say who they are, with a token (JWT)"),
+    key!(Identity, token_hmac_secret, Kind::Secret(HMAC_SECRET),
+        "Secret of tokens signed with HS256"),
+    key!(Identity, token_hmac_secret_previous, Kind::Secret(HMAC_SECRET),
+        "The secret before that one, whose tokens are still good"),
+    key!(Identity, token_public_key, Kind::Secret(PUBLIC_KEYS),
+        "Public keys of tokens signed with RS256, ES256 or EdDSA, in PEM"),
+    key!(Identity, token_jwks_url, Kind::Text(JWKS_URL),
+        "Address of the issuer's public keys (JWKS)"),
+    key!(Identity, token_audience, Kind::List(CLAIM_ITEM),
+        "Audiences of which a token must name one, comma separated; empty for any"),
+    key!(Identity, token_issuer, Kind::Text(CLAIM),
+        "Issuer that a token must name; empty for any"),
+    key!(Identity, token_cookie, Kind::Text(COOKIE),
+        "Name of a cookie that may hold the token; empty for none"),
+    key!(Identity, token_in_query, Kind::Switch,
+        "Whether the token may be in the address, as ?token="),
+    key!(Identity, auth_timeout, seconds(INSTANT, DAY),
+        "Seconds a client has to send its token in a frame, where one is required"),
+    key!(Identity, token_grace, seconds(Duration::ZERO, DAY),
+        "Seconds after the end of its token in which a client may send a new one"),
 
     key!(Logging, log, Kind::Text(LOG),
         "Which log lines are written, in the syntax of RUST_LOG"),
@@ -215,9 +263,27 @@ impl Key {
         format!("{}{}", source::PREFIX, self.name.to_ascii_uppercase())
     }
 
-    /// Returns the long flag with its dashes, such as `--max-conn`.
+    /// Returns the long flag with its dashes, such as `--max-conn`. That of a secret takes a file,
+    /// such as `--api-key-file`.
     pub fn flag(&self) -> String {
-        format!("--{}", self.name.replace('_', "-"))
+        let name = self.file_name().unwrap_or_else(|| self.name.to_owned());
+        format!("--{}", name.replace('_', "-"))
+    }
+
+    /// Returns the name under which a file is given that the value is read from, such as
+    /// `api_key_file`; `None` if the value is no secret.
+    pub fn file_name(&self) -> Option<String> {
+        self.is_secret().then(|| format!("{}_file", self.name))
+    }
+
+    /// Returns the variable for such a file, such as `RUSTY_SOCKS_API_KEY_FILE`.
+    pub fn file_variable(&self) -> Option<String> {
+        self.is_secret().then(|| format!("{}_FILE", self.variable()))
+    }
+
+    /// Whether the value is a secret, which is never shown.
+    pub fn is_secret(&self) -> bool {
+        matches!(self.kind, Kind::Secret(_))
     }
 
     /// Returns one line of help.
@@ -256,6 +322,11 @@ impl Key {
         self.kind.show((self.read)(config))
     }
 
+    /// Returns what was written for the key as a message may show it.
+    pub(super) fn told(&self, written: &str) -> String {
+        if self.is_secret() { secret::SHOWN.to_owned() } else { written.to_owned() }
+    }
+
     /// Returns what must be written, for the end of an error message.
     pub(super) fn demand(&self) -> String {
         self.kind.demand()
@@ -264,14 +335,11 @@ impl Key {
     /// Returns what must be written instead of `text`, for the end of an error message, with the
     /// most similar word that is allowed.
     pub(super) fn correction(&self, text: &str) -> String {
-        let near = match self.kind {
-            Kind::Word(words) => nearest(text, words.iter().map(ToString::to_string)),
-            _ => None,
-        };
-        match near {
-            Some(near) => format!("{}; did you mean {near}?", self.demand()),
-            None => self.demand(),
-        }
+        self.kind.correction(text)
+    }
+
+    pub(super) fn kind(&self) -> &Kind {
+        &self.kind
     }
 
     /// Returns the text to parse for a value from the file, or as an error the TOML type that it
@@ -311,6 +379,8 @@ impl Group {
             Group::Sessions => "Slow clients and sessions",
             Group::Clients => "Clients",
             Group::Tls => "TLS",
+            Group::Identity => "Identity",
+            Group::Admin => "The server API",
             Group::Logging => "Logging",
         }
     }
@@ -336,8 +406,8 @@ mod tests {
         outermost
             .filter(|line| !line.starts_with([' ', '}', ']', ')']))
             .filter_map(|line| Some(line.split_once(':')?.0.to_string()))
-            // Rules for rooms and further certificates can only be set in the file.
-            .filter(|field| !["rooms", "tls"].contains(&field.as_str()))
+            // Rules for rooms, further certificates and further keys can only be set in the file.
+            .filter(|field| !["rooms", "tls", "api_keys"].contains(&field.as_str()))
             .collect()
     }
 
@@ -393,7 +463,14 @@ mod tests {
                     let [min, max] = [min, max].map(|time| time.as_secs_f64());
                     (min.to_string(), max.to_string(), below.into(), (max + 0.5).to_string())
                 }
-                Kind::Switch | Kind::Word(_) | Kind::Text(_) | Kind::List(_) => continue,
+                Kind::Switch
+                | Kind::Word(_)
+                | Kind::Text(_)
+                | Kind::List(_)
+                | Kind::Secret(_)
+                | Kind::Port => {
+                    continue;
+                }
             };
             let mut config = Config::default();
             for good in [min, max] {

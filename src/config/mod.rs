@@ -3,32 +3,50 @@
 //! [`Config`] is a plain struct: an embedder fills it in, the binary loads it from a file, the
 //! environment and flags. [`Config::validate`] checks both. The files, in reading order:
 //!
-//! - `settings.rs`: the settings and their defaults; `judge.rs`: their ranges, and the rules
-//!   between them;
+//! - `settings.rs`: the settings, `defaults.rs` their defaults; `words.rs`: those that are one of a
+//!   few words; `tables.rs`: those that are tables of the file; `judge.rs`: their ranges, and the
+//!   rules between them;
 //! - `rooms.rs`: rules for some rooms, which only the file can set; `tls_pairs.rs`: further
 //!   certificates, likewise;
+//! - `api_key.rs`: one key of the server API; `api_keys.rs`: all, of which the file can set
+//!   several;
 //! - `keys.rs`: one table with a row for each setting, from which the file keys, the variables, the
 //!   flags, the help text and the range checks all come;
+//! - `secret.rs`: texts that are not shown, and may be read from files of their own;
 //! - `value.rs`: the kinds of values, and how they are read and shown;
 //! - `load.rs`: defaults < TOML file < environment < flags. It uses `nearest.rs` (the most similar
 //!   name, for typing errors), `source.rs` (the source of a value) and `toml_text.rs` (its line in
 //!   the file).
 
+mod words;
+mod tables;
 mod settings;
+mod defaults;
+mod secret;
+mod api_key;
 mod value;
 mod keys;
 mod rooms;
+mod api_keys;
 mod tls_pairs;
 mod judge;
 mod load;
+mod memory_max;
 mod nearest;
 mod source;
 mod toml_text;
 
 pub(crate) use rooms::RoomRules;
+#[cfg(feature = "identity")]
+pub(crate) use value::HMAC_SECRET_BYTES_MIN;
 pub use {
+    api_key::{ApiKey, ApiScope},
     keys::{Group, Key},
     load::Loaded,
-    settings::{Compression, Config, LogFormat, MemoryMax, Overflow, RoomRule, TlsPair},
+    memory_max::MemoryMax,
+    secret::Secret,
+    settings::Config,
     source::Source,
+    tables::{RoomRule, TlsPair},
+    words::{Access, Compression, IdentityMode, LogFormat, MetricsAccess, Overflow},
 };

@@ -2,6 +2,14 @@
 
 use std::time::Duration;
 
+use super::{
+    api_key::ApiKey,
+    memory_max::MemoryMax,
+    secret::Secret,
+    tables::{RoomRule, TlsPair},
+    words::{Compression, IdentityMode, LogFormat, MetricsAccess, Overflow},
+};
+
 /// All settings of a server.
 ///
 /// A setting has one name everywhere: `max_conn` here and in the file, `RUSTY_SOCKS_MAX_CONN` in
@@ -319,6 +327,64 @@ pub struct Config {
     /// Default: false. Range: true or false.
     pub broadcast: bool,
 
+    /// Address of the admin listener, which serves the server API and the figures: as
+    /// [`host`](Config::host).
+    ///
+    /// The loopback by default. An address that others can reach needs a key, and then `/stats` and
+    /// `/metrics` need one too.
+    ///
+    /// Default: 127.0.0.1. Range: a host name or an IP address, without port or brackets.
+    pub admin_host: String,
+
+    /// TCP port of the admin listener; `0` picks a free one, which the server logs. Without a port
+    /// there is no admin listener.
+    ///
+    /// Default: empty. Range: 0 to 65535, or empty.
+    pub admin_port: Option<u16>,
+
+    /// Connections to the admin listener at once, apart from all others, so that nobody outside can
+    /// lock the operator out. Beyond it a canned 503.
+    ///
+    /// Unit: connections. Default: 64. Range: 1 to 10000.
+    pub max_admin_conn: usize,
+
+    /// The key that a program must show to use the server API. It may do everything.
+    ///
+    /// Better read from a file that `api_key_file` or `RUSTY_SOCKS_API_KEY_FILE` names; there is no
+    /// flag for the key itself, because every user of the machine sees flags.
+    ///
+    /// Default: empty. Range: 16 to 256 letters, digits and -._~+/=, or empty.
+    pub api_key: Secret,
+
+    /// Further keys of the server API, each with a name, scopes and rooms.
+    ///
+    /// Can only be set in the file, in tables `[[api_keys]]`; there is no variable, no flag and no
+    /// row in the table of keys.
+    pub api_keys: Vec<ApiKey>,
+
+    /// Largest body of a request to the server API; a larger one is answered with 413. One message
+    /// has at most [`max_message_bytes`](Config::max_message_bytes) all the same.
+    ///
+    /// Unit: bytes. Default: 1MiB. Range: 1KiB to 64MiB.
+    pub api_body_bytes: usize,
+
+    /// Time a client of the server API has to send a body.
+    ///
+    /// Unit: seconds. Default: 10. Range: 0.001 to 86400.
+    pub api_body_timeout: Duration,
+
+    /// Bodies of requests to the server API that are read at once; beyond it a 503. Multiplied by
+    /// [`api_body_bytes`](Config::api_body_bytes), the memory that they can take.
+    ///
+    /// Unit: bodies. Default: 16. Range: 1 to 10000.
+    pub max_api_bodies: usize,
+
+    /// Who may read `/metrics`: clients of the admin listener alone, or also those of the main
+    /// port, as they may read `/stats`.
+    ///
+    /// Default: admin. Range: admin or public.
+    pub metrics: MetricsAccess,
+
     /// Certificate chain of the server, its own certificate first. With it the server speaks TLS
     /// 1.2 and 1.3, and nothing else, on its port.
     ///
@@ -345,6 +411,71 @@ pub struct Config {
     /// flag. At most 100.
     pub tls: Vec<TlsPair>,
 
+    /// Whether clients must say who they are, with a token (a JWT, RFC 7519): never, if they like,
+    /// or always. A bad token is refused in either case.
+    ///
+    /// Under `required`, what no token and no [rule](RoomRule::join) grants is denied.
+    ///
+    /// Default: off. Range: off or optional or required.
+    pub identity: IdentityMode,
+
+    /// The secret of tokens signed with HS256.
+    ///
+    /// Default: empty. Range: 32 to 4096 bytes, or empty.
+    pub token_hmac_secret: Secret,
+
+    /// The secret before that one, which is good until the tokens signed with it have ended.
+    ///
+    /// Default: empty. Range: 32 to 4096 bytes, or empty.
+    pub token_hmac_secret_previous: Secret,
+
+    /// Public keys of tokens signed with RS256, ES256 or EdDSA, in PEM: one, or several one after
+    /// the other. Not shown, like a secret, because it is long.
+    ///
+    /// Default: empty. Range: PEM that begins with -----BEGIN, or empty.
+    pub token_public_key: Secret,
+
+    /// Address of a JWKS (RFC 7517), from which public keys are fetched: at the start, every ten
+    /// minutes, and at most every 30 seconds for a key that is not known.
+    ///
+    /// Default: empty. Range: an https URL, or an http one on the loopback, or empty.
+    pub token_jwks_url: String,
+
+    /// Audiences (claim `aud`), of which a token must name one; empty for any.
+    ///
+    /// Set it wherever the issuer makes tokens for others too.
+    ///
+    /// Default: empty. Range: texts without control characters.
+    pub token_audience: Vec<String>,
+
+    /// The issuer (claim `iss`) that a token must name; empty for any.
+    ///
+    /// Default: empty. Range: a text without control characters, or empty.
+    pub token_issuer: String,
+
+    /// Name of a cookie that may hold the token; empty for none. Cookies come with a page that the
+    /// user did not write, so [`allowed_origins`](Config::allowed_origins) must not be `*` then.
+    ///
+    /// Default: empty. Range: the name of a cookie, or empty.
+    pub token_cookie: String,
+
+    /// Whether the token may be in the query of the address, as `?token=`. Off by default, because
+    /// addresses are logged.
+    ///
+    /// Default: false. Range: true or false.
+    pub token_in_query: bool,
+
+    /// Time a client has to send its token in a frame, where one is required.
+    ///
+    /// Unit: seconds. Default: 10. Range: 0.001 to 86400.
+    pub auth_timeout: Duration,
+
+    /// Time after the end of its token in which a client may still send a new one. Then it is
+    /// closed with 4203.
+    ///
+    /// Unit: seconds. Default: 25. Range: 0 to 86400.
+    pub token_grace: Duration,
+
     /// Which log lines are written, in the syntax of `RUST_LOG` without its `/regex` part: a
     /// level, or `target=level`, or several with commas between. `RUST_LOG` itself counts only
     /// if this key is not set.
@@ -357,132 +488,4 @@ pub struct Config {
     ///
     /// Default: text. Range: text or json.
     pub log_format: LogFormat,
-}
-
-/// A ceiling of memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MemoryMax {
-    /// No ceiling.
-    Off,
-    /// Bytes.
-    Bytes(usize),
-    /// Percent of the memory of the process's cgroup, or of the machine if it has less.
-    Share(u8),
-}
-
-/// How messages are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
-    /// No compression, whatever the client offers.
-    Off,
-    /// Each message is compressed by itself: nothing is kept for a connection, and a message to a
-    /// room is compressed once for all its members.
-    Shared,
-    /// Messages are compressed with the context of earlier ones, if the client agrees: a better
-    /// ratio, at the cost of some hundred KiB a connection and one compression for each delivery.
-    Dedicated,
-}
-
-/// The policy for a client that is too slow for the messages of its rooms.
-///
-/// Under `Gap` and `Latest` the connection stays open, so both need a handler that formats the
-/// notice ([`Handler::notice`](crate::Handler::notice)); without one, the policy is `Close`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Overflow {
-    /// Closes the connection with 4102.
-    Close,
-    /// Skips messages, and tells the client which, so that it can read them from the history.
-    Gap,
-    /// Delivers only the newest of the waiting messages, and tells the client which it missed: for
-    /// rooms whose messages are states, where an old one is worth nothing.
-    Latest,
-}
-
-/// The format of log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Text for people: time, level, target and message in columns.
-    Text,
-    /// One JSON object a line for collectors, with `ts`, `level`, `target` and `message`.
-    Json,
-}
-
-impl Default for Config {
-    fn default() -> Config {
-        Config {
-            host: "0.0.0.0".into(),
-            port: 3030,
-            max_conn: 100,
-            buffer: 1024,
-            timeout: Duration::from_secs(60),
-            ping: Duration::from_secs(30),
-            thread_pool_size: 4,
-            max_queued_tasks: 1000,
-            max_conn_per_ip: 0,
-            trusted_proxies: Vec::new(),
-            proxy_protocol: false,
-            allowed_origins: Vec::new(),
-            max_pending_heads: 4096,
-            max_lingering: 1024,
-            handshake_timeout: Duration::from_secs(5),
-            queue_timeout: Duration::from_secs(10),
-            close_timeout: Duration::from_secs(3),
-            drain_timeout: Duration::from_secs(30),
-            max_message_bytes: 64 << 10,
-            max_head_bytes: 8 << 10,
-            buffer_bytes: 1 << 20,
-            memory_max: MemoryMax::Share(80),
-            compression: Compression::Off,
-            compression_level: 3,
-            compression_threshold: 256,
-            mailbox: 16384,
-            mailbox_bytes: 64 << 20,
-            default_room: "lobby".into(),
-            replay: 10,
-            history: 100,
-            history_bytes: 256 << 10,
-            history_total_bytes: 256 << 20,
-            history_age: Duration::from_secs(3600),
-            max_rooms: 10_000,
-            max_rooms_per_conn: 100,
-            rooms: Vec::new(),
-            overflow: Overflow::Close,
-            resume_window: Duration::from_secs(60),
-            max_away_sessions: 10_000,
-            inbox: 100,
-            inbox_bytes: 64 << 10,
-            rate_messages: 0,
-            rate_bytes: 0,
-            max_errors: 10,
-            echo: false,
-            broadcast: false,
-            tls_cert: String::new(),
-            tls_key: String::new(),
-            tls_client_ca: String::new(),
-            tls: Vec::new(),
-            log: "info".into(),
-            log_format: LogFormat::Text,
-        }
-    }
-}
-
-/// A certificate with its private key.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TlsPair {
-    /// The path of the PEM file with the chain, the server's own certificate first.
-    pub cert: String,
-    /// The path of the PEM file with the private key, without a passphrase.
-    pub key: String,
-}
-
-/// A rule for the rooms of one name or pattern. A field that is `None` is as for all rooms.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RoomRule {
-    /// The name of a room, or a pattern such as `prices.*`, which matches `prices.eur` and
-    /// `prices.eur.spot`, but not `prices`.
-    pub pattern: String,
-    /// The policy for a client that is too slow for these rooms.
-    pub overflow: Option<Overflow>,
-    /// Messages kept in each of these rooms, within the range of [`Config::history`].
-    pub history: Option<usize>,
 }

@@ -12,7 +12,11 @@ use std::{
 use ipnet::IpNet;
 use log::LevelFilter;
 
-use super::settings::{Compression, LogFormat, MemoryMax, Overflow};
+use super::{
+    nearest::nearest,
+    secret::{self, Secret},
+    words::{Access, Compression, IdentityMode, LogFormat, MetricsAccess, Overflow},
+};
 
 /// The kind of values a key takes. Bounds are inclusive.
 pub(super) enum Kind {
@@ -30,12 +34,16 @@ pub(super) enum Kind {
     Text(Rule),
     /// Texts with commas between, each satisfying a rule.
     List(Rule),
+    /// A TCP port, or empty for none.
+    Port,
+    /// A text that satisfies a rule and is not shown.
+    Secret(Rule),
 }
 
 /// A rule for texts: a description for people, and a check.
 pub(super) struct Rule {
-    range: &'static str,
-    legal: fn(&str) -> bool,
+    pub(super) range: &'static str,
+    pub(super) legal: fn(&str) -> bool,
 }
 
 impl Rule {
@@ -51,6 +59,7 @@ pub(super) enum Value {
     Switch(bool),
     Text(String),
     List(Vec<String>),
+    Secret(Secret),
 }
 
 impl Kind {
@@ -59,7 +68,12 @@ impl Kind {
         match self {
             Kind::Count { unit, .. } | Kind::Bytes { unit, .. } => unit,
             Kind::Seconds { .. } => "seconds",
-            Kind::Switch | Kind::Word(_) | Kind::Text(_) | Kind::List(_) => "",
+            Kind::Switch
+            | Kind::Word(_)
+            | Kind::Text(_)
+            | Kind::List(_)
+            | Kind::Secret(_)
+            | Kind::Port => "",
         }
     }
 
@@ -72,25 +86,39 @@ impl Kind {
                 format!("{} to {}", min.as_secs_f64(), max.as_secs_f64())
             }
             Kind::Switch => "true or false".into(),
+            Kind::Port => "0 to 65535, or empty".into(),
             Kind::Word(words) => words.join(" or "),
-            Kind::Text(rule) | Kind::List(rule) => rule.range.into(),
+            Kind::Text(rule) | Kind::List(rule) | Kind::Secret(rule) => rule.range.into(),
         }
     }
 
     /// Returns what must be written, for the end of an error message.
     pub(super) fn demand(&self) -> String {
         let noun = match self {
-            Kind::Count { .. } => "a whole number, ",
+            Kind::Count { .. } | Kind::Port => "a whole number, ",
             Kind::Bytes { .. } => "a size in bytes or with KiB, MiB or GiB, ",
             Kind::Seconds { .. } => "seconds, ",
             Kind::List(_) => "a comma-separated list, ",
-            Kind::Switch | Kind::Word(_) | Kind::Text(_) => "",
+            Kind::Switch | Kind::Word(_) | Kind::Text(_) | Kind::Secret(_) => "",
         };
         format!("must be {noun}{}", self.range())
     }
 
+    /// Returns what must be written instead of `text`, for the end of an error message, with the
+    /// most similar word that is allowed.
+    pub(super) fn correction(&self, text: &str) -> String {
+        let near = match self {
+            Kind::Word(words) => nearest(text, words.iter().map(ToString::to_string)),
+            _ => None,
+        };
+        match near {
+            Some(near) => format!("{}; did you mean {near}?", self.demand()),
+            None => self.demand(),
+        }
+    }
+
     /// Returns `value` as an operator would write it: `empty` for an empty text or list, and quotes
-    /// around a text that a terminal would garble.
+    /// around a text that a terminal would garble. A secret is only said to be set.
     pub(super) fn show(&self, value: Value) -> String {
         let text = match (self, value) {
             (Kind::Bytes { .. }, Value::Number(number)) => Size(number).to_string(),
@@ -99,6 +127,8 @@ impl Kind {
             (_, Value::Switch(on)) => on.to_string(),
             (_, Value::Text(text)) => text,
             (_, Value::List(texts)) => texts.join(","),
+            (_, Value::Secret(secret)) if secret.is_empty() => String::new(),
+            (_, Value::Secret(_)) => secret::SHOWN.into(),
         };
         if text.is_empty() {
             "empty".into()
@@ -117,15 +147,20 @@ impl Kind {
             (Kind::Count { .. } | Kind::Bytes { .. } | Kind::Seconds { .. }, Toml::Integer(n)) => {
                 Ok(n.to_string())
             }
-            (Kind::Count { .. }, _) => Err("an integer"),
+            (Kind::Port, Toml::Integer(n)) => Ok(n.to_string()),
+            (Kind::Port, Toml::String(text)) if text.is_empty() => Ok(String::new()),
+            (Kind::Count { .. } | Kind::Port, _) => Err("an integer"),
             (Kind::Bytes { .. }, Toml::String(text)) => Ok(text.clone()),
             (Kind::Bytes { .. }, _) => Err("an integer or a string"),
             (Kind::Seconds { .. }, Toml::Float(x)) => Ok(x.to_string()),
             (Kind::Seconds { .. }, _) => Err("an integer or a float"),
             (Kind::Switch, Toml::Boolean(on)) => Ok(on.to_string()),
             (Kind::Switch, _) => Err("a boolean"),
-            (Kind::Word(_) | Kind::Text(_) | Kind::List(_), Toml::String(text)) => Ok(text.clone()),
-            (Kind::Word(_) | Kind::Text(_), _) => Err("a string"),
+            (
+                Kind::Word(_) | Kind::Text(_) | Kind::List(_) | Kind::Secret(_),
+                Toml::String(text),
+            ) => Ok(text.clone()),
+            (Kind::Word(_) | Kind::Text(_) | Kind::Secret(_), _) => Err("a string"),
             (Kind::List(_), Toml::Array(items)) => {
                 let texts: Option<Vec<&str>> = items.iter().map(Toml::as_str).collect();
                 Ok(texts.ok_or("an array of strings")?.join(","))
@@ -141,7 +176,10 @@ impl Kind {
             Kind::Bytes { .. } => size(text).map(Value::Number),
             Kind::Seconds { .. } => time(text).map(Value::Time),
             Kind::Switch => text.parse().ok().map(Value::Switch),
+            Kind::Port if text.is_empty() => Some(Value::Text(String::new())),
+            Kind::Port => whole(text).map(Value::Number),
             Kind::Word(_) | Kind::Text(_) => Some(Value::Text(text.into())),
+            Kind::Secret(_) => Some(Value::Secret(Secret::new(text))),
             Kind::List(_) if text.trim().is_empty() => Some(Value::List(Vec::new())),
             Kind::List(_) => {
                 Some(Value::List(text.split(',').map(|item| item.trim().into()).collect()))
@@ -157,8 +195,11 @@ impl Kind {
             }
             (Kind::Seconds { min, max }, Value::Time(time)) => (min..=max).contains(&time),
             (Kind::Switch, Value::Switch(_)) => true,
+            (Kind::Port, Value::Number(port)) => *port <= 65535,
+            (Kind::Port, Value::Text(text)) => text.is_empty(),
             (Kind::Word(words), Value::Text(text)) => words.contains(&text.as_str()),
             (Kind::Text(rule), Value::Text(text)) => (rule.legal)(text),
+            (Kind::Secret(rule), Value::Secret(secret)) => (rule.legal)(secret.reveal()),
             (Kind::List(rule), Value::List(texts)) => texts.iter().all(|text| (rule.legal)(text)),
             // The row's kind does not fit its field; a test rules this out.
             _ => false,
@@ -171,13 +212,13 @@ pub(super) const MIB: u64 = 1 << 20;
 pub(super) const GIB: u64 = 1 << 30;
 
 /// Parses digits alone: no sign, no point, no separators.
-fn whole(text: &str) -> Option<u64> {
+pub(super) fn whole(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().ok())?
 }
 
 /// Parses a number of bytes, or a whole number of a larger unit.
-fn size(text: &str) -> Option<u64> {
+pub(super) fn size(text: &str) -> Option<u64> {
     let units = [("KiB", KIB), ("MiB", MIB), ("GiB", GIB)];
     let found = units.iter().find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, *unit)));
     let (number, unit) = found.unwrap_or((text, 1));
@@ -192,7 +233,7 @@ fn time(text: &str) -> Option<Duration> {
 }
 
 /// A number of bytes, shown in the largest unit that divides it, as [`size`] reads it.
-struct Size(u64);
+pub(super) struct Size(pub(super) u64);
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -251,6 +292,21 @@ plain_field! {
     bool, Switch;
     String, Text;
     Vec<String>, List;
+    Secret, Secret;
+}
+
+impl Field for Option<u16> {
+    fn to_value(&self) -> Value {
+        self.map_or_else(|| Value::Text(String::new()), |port| Value::Number(port.into()))
+    }
+
+    fn from_value(value: Value) -> Option<Option<u16>> {
+        match value {
+            Value::Number(port) => port.try_into().ok().map(Some),
+            Value::Text(text) => text.is_empty().then_some(None),
+            _ => None,
+        }
+    }
 }
 
 /// Implements [`Field`] for an enum that is written as one of a few words.
@@ -274,49 +330,11 @@ macro_rules! word_field {
     };
 }
 word_field!(LogFormat: Text = "text", Json = "json");
+word_field!(MetricsAccess: Admin = "admin", Public = "public");
 word_field!(Overflow: Close = "close", Gap = "gap", Latest = "latest");
+word_field!(IdentityMode: Off = "off", Optional = "optional", Required = "required");
+word_field!(Access: Everyone = "everyone", Users = "users", Token = "token");
 word_field!(Compression: Off = "off", Shared = "shared", Dedicated = "dedicated");
-
-impl Field for MemoryMax {
-    fn to_value(&self) -> Value {
-        Value::Text(match self {
-            MemoryMax::Off => OFF.into(),
-            MemoryMax::Bytes(bytes) => Size(*bytes as u64).to_string(),
-            MemoryMax::Share(percent) => format!("{percent}%"),
-        })
-    }
-
-    fn from_value(value: Value) -> Option<MemoryMax> {
-        match value {
-            Value::Text(text) => memory_max(&text),
-            _ => None,
-        }
-    }
-}
-
-/// No ceiling of memory.
-const OFF: &str = "off";
-
-fn memory_max(text: &str) -> Option<MemoryMax> {
-    if text == OFF {
-        return Some(MemoryMax::Off);
-    }
-    match text.strip_suffix('%') {
-        Some(percent) => {
-            let percent = whole(percent.trim_end())?.try_into().ok()?;
-            (1..=100).contains(&percent).then_some(MemoryMax::Share(percent))
-        }
-        None => {
-            let bytes = size(text).filter(|bytes| (16 * MIB..=1024 * GIB).contains(bytes))?;
-            Some(MemoryMax::Bytes(bytes.try_into().ok()?))
-        }
-    }
-}
-
-pub(super) const MEMORY: Rule = Rule {
-    range: "16MiB to 1024GiB, or 1% to 100% of what there is, or off",
-    legal: |text| memory_max(text).is_some(),
-};
 
 pub(super) const HOST: Rule = Rule {
     range: "a host name or an IP address, without port or brackets",
@@ -335,9 +353,71 @@ pub(super) const ROOM: Rule = Rule {
     legal: |room| room.len() <= 128 && !room.contains(|c: char| c.is_control() || c == '*'),
 };
 
+/// A key for the server API: what may stand behind `Bearer` (RFC 6750, 2.1).
+pub(super) const API_KEY: Rule = Rule {
+    range: "16 to 256 letters, digits and -._~+/=, or empty",
+    legal: |key| {
+        let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
+        key.is_empty() || ((16..=256).contains(&key.len()) && key.bytes().all(is_legal))
+    },
+};
+
 pub(super) const PEM: Rule = Rule {
     range: "the path of a PEM file, or empty",
     legal: |path| path.len() <= 4096 && !path.contains(char::is_control),
+};
+
+/// The shortest secret of an HMAC, in bytes (RFC 7518, 3.2).
+pub(crate) const HMAC_SECRET_BYTES_MIN: usize = 32;
+
+pub(super) const HMAC_SECRET: Rule = Rule {
+    range: "32 to 4096 bytes, or empty",
+    legal: |secret| secret.is_empty() || (HMAC_SECRET_BYTES_MIN..=4096).contains(&secret.len()),
+};
+
+/// Keys in PEM. Whether they are keys is seen where they are read.
+pub(super) const PUBLIC_KEYS: Rule = Rule {
+    range: "PEM that begins with -----BEGIN, or empty",
+    legal: |text| text.is_empty() || text.trim_start().starts_with("-----BEGIN"),
+};
+
+/// The address of keys: over TLS, or from this machine, so that nobody on the way can put in keys.
+pub(super) const JWKS_URL: Rule = Rule {
+    range: "an https URL, or an http one on the loopback, or empty",
+    legal: |url| {
+        let strange = |c: char| c.is_whitespace() || c.is_control() || !c.is_ascii() || c == '@';
+        if let Some(rest) = url.strip_prefix("https://") {
+            return !rest.is_empty() && !rest.starts_with(['/', ':']) && !rest.contains(strange);
+        }
+        let Some(rest) = url.strip_prefix("http://") else { return url.is_empty() };
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let host = match authority.strip_prefix('[') {
+            Some(rest) => rest.split(']').next().unwrap_or_default(),
+            None => authority.split(':').next().unwrap_or_default(),
+        };
+        let is_loopback = host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        (host == "localhost" || is_loopback) && !rest.contains(strange)
+    },
+};
+
+pub(super) const CLAIM: Rule = Rule {
+    range: "a text without control characters, or empty",
+    legal: |text| !text.contains(char::is_control),
+};
+
+pub(super) const CLAIM_ITEM: Rule = Rule {
+    range: "texts without control characters",
+    legal: |text| !text.is_empty() && !text.contains(char::is_control),
+};
+
+/// The name of a cookie (RFC 6265, 4.1.1).
+pub(super) const COOKIE: Rule = Rule {
+    range: "the name of a cookie, or empty",
+    legal: |name| {
+        let is_legal =
+            |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        name.bytes().all(is_legal)
+    },
 };
 
 pub(super) const ORIGIN: Rule = Rule {
@@ -400,22 +480,6 @@ mod tests {
             assert_eq!(size(text), None, "{text}");
         }
         assert_eq!(size("18446744073709551615GiB"), None);
-    }
-
-    #[test]
-    fn memory_is_a_size_or_a_share() {
-        for (text, is) in [
-            ("off", MemoryMax::Off),
-            ("80%", MemoryMax::Share(80)),
-            ("1 %", MemoryMax::Share(1)),
-            ("512MiB", MemoryMax::Bytes(512 << 20)),
-            ("16777216", MemoryMax::Bytes(16 << 20)),
-        ] {
-            assert_eq!(memory_max(text), Some(is), "{text}");
-        }
-        for text in ["", "0", "0%", "101%", "1.5%", "%", "15MiB", "1025GiB", "auto", "-1", "OFF"] {
-            assert_eq!(memory_max(text), None, "{text}");
-        }
     }
 
     #[test]

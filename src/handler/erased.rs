@@ -12,8 +12,10 @@ use crate::{
     http::head::Request,
     hub::{
         conn_handle::ConnHandle,
+        names::RoomName,
         notice::{Notice, NoticeFormatter},
     },
+    identity::{Identity, Permissions},
     metrics::Counter,
     ws::{
         close::CloseReason,
@@ -52,7 +54,9 @@ pub(crate) trait DynHandler: NoticeFormatter {
     fn upgrade(&self, request: &Request<'_>, panics: &Arc<Counter>) -> Result<BoxState, Refusal>;
     fn subprotocols(&self) -> &[&str];
     fn resumable(&self) -> bool;
-    fn call(&self, state: &mut BoxState, conn: &mut dyn ConnHandle, call: &Call<'_>);
+    /// Makes a call. Returns whether the handler wants the session to stay fresh, though it was
+    /// given a message.
+    fn call(&self, state: &mut BoxState, conn: &mut dyn ConnHandle, call: &Call<'_>) -> bool;
 }
 
 /// Asks a handler about an upgrade. A panic refuses it.
@@ -72,6 +76,7 @@ pub(crate) fn ask_upgrade(
 pub(crate) enum Call<'a> {
     Open,
     Message(Message<'a>),
+    Wake,
     Drain,
     Close(&'a CloseReason),
 }
@@ -82,6 +87,10 @@ pub(super) struct Erased<H, M>(H, PhantomData<M>);
 impl<H: Handler<M>, M: Mode> NoticeFormatter for Erased<H, M> {
     fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame> {
         self.0.notice(notice)
+    }
+
+    fn permissions(&self, identity: Option<&Identity>, room: Option<&RoomName>) -> Permissions {
+        self.0.permissions(identity, room)
     }
 }
 
@@ -114,13 +123,15 @@ impl<H: Handler<M>, M: Mode> DynHandler for Erased<H, M> {
         self.0.resumable()
     }
 
-    fn call(&self, state: &mut BoxState, conn: &mut dyn ConnHandle, call: &Call<'_>) {
+    fn call(&self, state: &mut BoxState, conn: &mut dyn ConnHandle, call: &Call<'_>) -> bool {
         let mut ctx = Self::context(state, conn);
         match call {
             Call::Open => self.0.on_open(&mut ctx),
             Call::Message(message) => self.0.on_message(&mut ctx, *message),
+            Call::Wake => self.0.on_wake(&mut ctx),
             Call::Drain => self.0.on_drain(&mut ctx),
             Call::Close(reason) => self.0.on_close(&mut ctx, reason),
         }
+        ctx.stays_fresh()
     }
 }

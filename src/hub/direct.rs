@@ -14,6 +14,7 @@ use super::{
     publish::{Publication, Published},
     session::{Attachment, Recipient, Sender, Session, SessionState},
 };
+use crate::identity::Permissions;
 
 /// The sender and the receiver of a direct message, both locked.
 struct Parties<'a> {
@@ -83,6 +84,9 @@ impl Hub {
         deferred: &mut Deferred,
     ) -> Result<Published, RoomError> {
         by.check_not_taken_over()?;
+        if !parties.from.may_direct {
+            return Err(self.forbid(Permissions::DIRECT));
+        }
         if let Some(id) = publication.dedup_id
             && let Some(seq) = parties.from.recent_direct(id, to)
         {

@@ -1,5 +1,7 @@
 //! The hub's error type.
 
+use crate::identity::Permissions;
+
 /// The reason why the server did not do what a handler or a program asked. Nothing was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -31,6 +33,12 @@ pub enum RoomError {
     NotFresh,
     /// Another connection has taken the session over.
     TakenOver,
+    /// The client has no permission for this.
+    Forbidden(Permissions),
+    /// The client has a user, and the new identity is of another one.
+    OtherUser,
+    /// The identity was revoked.
+    Revoked,
 }
 
 impl std::fmt::Display for RoomError {
@@ -51,6 +59,11 @@ impl std::fmt::Display for RoomError {
                 "a session can be resumed only by the first frame of a connection"
             }
             RoomError::TakenOver => "another connection has taken this session over",
+            RoomError::Forbidden(missing) => {
+                return write!(f, "this client has no permission for this: {missing}");
+            }
+            RoomError::OtherUser => "a client keeps its user; connect anew for another one",
+            RoomError::Revoked => "the token was revoked",
         })
     }
 }

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    memory::account::Account,
+    identity::{Authenticator, Permissions},
     ws::{
         close::CloseReason,
         frame::{Message, PreparedFrame},
@@ -82,9 +82,11 @@ impl Bench {
     pub(super) fn new(config: &Config, workers: usize, letters_max: usize) -> Bench {
         let bounds = MailboxBounds { letters_max, bytes_max: 64 << 10 };
         let (mailboxes, receivers) = mailboxes_without_workers(workers, bounds);
-        let account = Account::new(workers, config.memory_max.bytes_alone(), 0);
-        let hub = Hub::new(config, mailboxes, Clock::machine(), account);
-        Bench { hub: Arc::new(hub), receivers, slots: 0 }
+        Bench {
+            hub: Arc::new(Hub::new(config, Authenticator::default(), mailboxes, Clock::machine())),
+            receivers,
+            slots: 0,
+        }
     }
 
     /// A new connection on `worker`, whose session outlives it if it is `resumable`.
@@ -205,7 +207,7 @@ impl ConnHandle for TestConn {
         SocketAddr::from(([127, 0, 0, 1], 1))
     }
 
-    fn room(&self, name: &str) -> Option<Arc<Room>> {
+    fn room(&self, name: &str) -> Option<(Arc<Room>, Permissions)> {
         self.session.room(name)
     }
 
@@ -221,7 +223,11 @@ impl ConnHandle for TestConn {
         unreachable!("the hub closes by letter: {reason}")
     }
 
-    fn enter(&mut self, room: &Arc<Room>, _: u64) {
+    fn permit(&mut self, _: &Arc<Room>, _: Permissions) {}
+
+    fn wake_after(&mut self, _: Duration) {}
+
+    fn enter(&mut self, room: &Arc<Room>, _: u64, _: Permissions) {
         self.rooms.push(Arc::clone(room));
     }
 

@@ -6,9 +6,12 @@
 //! a message (a granted permit, a close, a drain) are bounded by the number of connections and are
 //! never refused.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use crossbeam_channel::{Receiver, Sender};
@@ -71,6 +74,8 @@ pub(crate) enum Letter {
     Await { conn: ConnId },
     /// The deliveries that the connection caused are made: read its socket again.
     Resume { conn: ConnId },
+    /// The connection's blocking handler asks for a call after this time.
+    WakeAfter { conn: ConnId, wait: Duration },
     /// The connection's blocking jobs have caught up: read its socket again.
     JobsDone { conn: ConnId },
     /// A mailbox that was behind has caught up: read sockets again.
@@ -102,6 +107,7 @@ impl Letter {
             | Letter::JobsDone { .. }
             | Letter::Await { .. }
             | Letter::Resume { .. }
+            | Letter::WakeAfter { .. }
             | Letter::PressureOff
             | Letter::SweepSoon
             | Letter::Drain

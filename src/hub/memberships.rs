@@ -18,7 +18,7 @@ use super::{
     room::{Owner, Room, RoomState},
     session::{MEMBERSHIP_BYTES, SessionMembership},
 };
-use crate::{config::Overflow, store::Position};
+use crate::{config::Overflow, identity::Permissions, store::Position};
 
 /// An existing room that matched a subscription, and was joined.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub(crate) enum Match {
     Joined(RoomPattern, Position),
     /// The session is in `max_rooms_per_conn` rooms.
     Full(RoomPattern),
-    /// The session no longer waits for the room.
+    /// The session no longer waits for the room, or may not join it.
     Stale,
 }
 
@@ -89,9 +89,10 @@ impl Hub {
             let matches_max = self.memberships_max.saturating_sub(memberships.len()) + already_in;
             let conn = locked.conn.id();
             let is_covered = locked.state.cold().patterns.cover(pattern);
+            let may_join = |room: &RoomName| locked.may_join(room);
             let names = match is_covered {
-                true => self.rooms.matching(pattern, matches_max),
-                false => self.rooms.subscribe(pattern, conn, matches_max),
+                true => self.rooms.matching(pattern, matches_max, &may_join),
+                false => self.rooms.subscribe(pattern, conn, matches_max, &may_join),
             };
             let names = names.ok_or(RoomError::TooManyMemberships)?;
             let count_before = memberships.len();
@@ -119,7 +120,7 @@ impl Hub {
             }
             let patterns = &mut locked.state.cold_mut().patterns;
             if !is_covered {
-                // Their new rooms come by the new pattern from now on.
+                // From now on their new rooms are joined through the new pattern.
                 self.rooms.exchange(conn, &patterns.below(pattern), &[]);
             }
             let before = patterns.bytes();
@@ -168,21 +169,26 @@ impl Hub {
     pub(crate) fn matched(&self, conn: &mut dyn ConnHandle, room: &Arc<Room>) -> Match {
         let session = Arc::clone(conn.session());
         let outcome = self.lock_session(&session, conn, |locked| {
-            // The one that it was posted for may be gone, and another one be there.
+            // The room that the letter was posted for may be gone, with another one in its place.
             let pattern = locked.state.cold().patterns.matching(&room.name).cloned();
             let is_wanted =
                 locked.is_attached() && locked.state.membership(room.name.as_str()).is_none();
             let Some(pattern) = pattern.filter(|_| is_wanted) else { return Match::Stale };
+            let permissions = locked.permissions(&room.name);
+            if !permissions.contains(Permissions::JOIN) {
+                return Match::Stale;
+            }
             if locked.state.memberships.len() >= self.memberships_max {
                 return Match::Full(pattern);
             }
             let mut room_state = room.state.lock();
             locked.add_to_roster(RosterChange::Appears, room, &mut room_state);
-            locked.conn.enter(room, 0);
+            locked.conn.enter(room, 0, permissions);
             let position = Position { seq: 0, ..room_state.history.position() };
             drop(room_state);
             let (room, by) = (Arc::clone(room), Some(pattern.clone()));
-            locked.push_membership(SessionMembership { room, watching: false, pattern: by });
+            let membership = SessionMembership { room, watching: false, permissions, pattern: by };
+            locked.push_membership(membership);
             Match::Joined(pattern, position)
         });
         if !matches!(outcome, Match::Joined(..)) {
@@ -208,19 +214,36 @@ impl LockedSession<'_> {
         pattern: Option<RoomPattern>,
         bytes_max: usize,
     ) -> Result<Joined, RoomError> {
+        let permissions = self.permissions(name);
+        if !permissions.contains(Permissions::JOIN) {
+            return Err(self.hub.forbid(Permissions::JOIN));
+        }
         if self.state.memberships.len() >= self.hub.memberships_max {
             return Err(RoomError::TooManyMemberships);
         }
+        let replay = match permissions.contains(Permissions::HISTORY) {
+            true => replay,
+            false => Replay::Nothing,
+        };
         let mut deferred = Deferred::default();
         let entered = self.hub.rooms.enter(name, &mut deferred, |room, room_state| {
             let is_listed = self.add_to_roster(RosterChange::Joins, room, room_state);
-            is_listed.then(|| self.enter(room, room_state, replay, bytes_max))
+            is_listed.then(|| self.enter(room, room_state, replay, bytes_max, permissions))
         });
         self.deferred.add(&deferred);
         let (room, joined) = entered?;
         let joined = joined.ok_or(RoomError::Overloaded)?;
-        self.push_membership(SessionMembership { room, watching: false, pattern });
+        self.push_membership(SessionMembership { room, watching: false, permissions, pattern });
         Ok(joined)
+    }
+
+    /// Asks the handler what the client may do in a room.
+    pub(super) fn permissions(&self, room: &RoomName) -> Permissions {
+        self.session.permissions_of(self.state.identity.as_deref(), Some(room))
+    }
+
+    pub(super) fn may_join(&self, room: &RoomName) -> bool {
+        self.permissions(room).contains(Permissions::JOIN)
     }
 
     /// Begins delivery of the room's messages, and returns the earlier ones that `replay` asks for.
@@ -230,10 +253,11 @@ impl LockedSession<'_> {
         room_state: &mut RoomState,
         replay: Replay,
         bytes_max: usize,
+        permissions: Permissions,
     ) -> Joined {
         room_state.members[self.worker()] += 1;
         let joined = self.hub.replay(room, room_state, replay, bytes_max);
-        self.conn.enter(room, joined.position.seq);
+        self.conn.enter(room, joined.position.seq, permissions);
         joined
     }
 
@@ -242,8 +266,8 @@ impl LockedSession<'_> {
         self.hub.account.sessions.add(MEMBERSHIP_BYTES);
     }
 
-    /// Notes that the session has left a room in which nobody else was, and which keeps what the
-    /// session said there. Of many such rooms the first goes.
+    /// Notes that the session has left a room without other members, which keeps what the session
+    /// said there. Of too many such rooms the oldest goes.
     fn leave_behind(&mut self, room: &Arc<Room>) {
         let client = self.session.client_id;
         let mut room_state = room.state.lock();
@@ -266,7 +290,7 @@ impl LockedSession<'_> {
         }
     }
 
-    fn remove_membership(&mut self, at: usize) {
+    pub(super) fn remove_membership(&mut self, at: usize) {
         self.hub.account.sessions.subtract(MEMBERSHIP_BYTES);
         let SessionMembership { room, watching, .. } = self.state.memberships.swap_remove(at);
         if watching {
@@ -303,7 +327,7 @@ mod tests {
         let nested = |depth: usize| format!("{}*", "a.".repeat(depth));
         let mut clients: Vec<_> = (0..20).map(|_| bench.client(0, false)).collect();
         for (nth, client) in clients.iter_mut().enumerate() {
-            // In whatever order they are asked for.
+            // The order in which they are asked for does not matter.
             for depth in 0..50 {
                 client.subscribe(&nested(1 + (depth * 7 + nth) % 50)).expect("a place");
             }
@@ -312,7 +336,7 @@ mod tests {
         maker.join(&"a.".repeat(52).replace("a.a.", "a.b.")).expect("a place");
         maker.join(&format!("{}x", "a.".repeat(50))).expect("a place");
         assert_eq!(waiting(&bench), [20, 20]);
-        // Without the shortest, the next one is waited by.
+        // Without the shortest pattern, the session waits by the next one.
         let client = &mut clients[0];
         for depth in 1..50 {
             bench.hub.unsubscribe(&mut client.conn, &pattern(&nested(depth))).expect("it is there");
@@ -349,15 +373,14 @@ mod tests {
         let mut client = bench.client(0, false);
         client.join("p.b").expect("a place");
         assert_eq!(bench.texts(1).len(), 1);
-        // Two notices have a place; the third room's has none, and then there are those of the way
-        // back.
+        // Two notices have space, that of the third room has none; then come those of the rollback.
         let mut other = bench.client(0, false);
         assert_eq!(other.subscribe("p.*"), Err(RoomError::Overloaded));
         let told: Vec<String> =
             bench.texts(1).iter().map(|text| text[..text.find(' ').unwrap_or(0)].into()).collect();
         assert_eq!(told, ["Joined", "Joined", "Left", "Left"]);
         assert!(other.conn.rooms.is_empty());
-        // It waits for no room either: one that is made is no letter to it.
+        // The session waits for no room either: a new room posts no letter to it.
         watcher.watch("p.d");
         let is_match = |letter: &Letter| matches!(letter, Letter::Matched { .. });
         assert!(!bench.letters(0).iter().any(is_match));

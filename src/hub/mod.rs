@@ -27,7 +27,10 @@ pub(crate) mod conn_handle;
 pub(crate) mod history;
 pub(crate) mod publish;
 pub(crate) mod direct;
+pub(crate) mod publisher;
+pub(crate) mod survey;
 mod locked_session;
+mod identities;
 pub(crate) mod presence;
 pub(crate) mod memberships;
 pub(crate) mod resume;
@@ -40,7 +43,9 @@ use parking_lot::Mutex;
 
 use crate::{
     config::{Compression, Config},
+    identity::{Authenticator, Permissions},
     memory::account::{Account, Level},
+    metrics::Counter,
 };
 use clock::Clock;
 use error::RoomError;
@@ -67,6 +72,10 @@ pub(crate) struct Hub {
     compressible_bytes_min: Option<usize>,
     /// The largest page or replay. A larger one could overflow the outbox it is sent to.
     page_bytes_max: usize,
+    /// What the server knows of tokens.
+    pub(crate) authenticator: Authenticator,
+    /// Commands refused for want of a permission, in the order of [`Permissions::NAMED`].
+    forbidden: [Counter; Permissions::NAMED.len()],
     inbox: InboxBounds,
     /// How long a session outlives its connection.
     resume_window_ms: u64,
@@ -93,10 +102,11 @@ pub(crate) struct Swept {
 impl Hub {
     pub(crate) fn new(
         config: &Config,
+        authenticator: Authenticator,
         mailboxes: Mailboxes,
         clock: Clock,
-        account: Account,
     ) -> Hub {
+        let account = Account::of_server(config, mailboxes.workers(), clock.is_machine());
         let (clock, account) = (Arc::new(clock), Arc::new(account));
         Hub {
             rooms: Rooms::new(config, mailboxes.clone(), Arc::clone(&account)),
@@ -109,6 +119,8 @@ impl Hub {
             compressible_bytes_min: (config.compression != Compression::Off)
                 .then_some(config.compression_threshold),
             page_bytes_max: config.buffer_bytes / 2,
+            authenticator,
+            forbidden: Default::default(),
             inbox: InboxBounds {
                 // A resumed client gets its whole inbox at once, after the replays of its rooms, so
                 // the inbox must fit the outbox.

@@ -22,9 +22,10 @@ use super::{
     notice::{Notice, NoticeFormatter},
     present::{MembersPage, PRESENCE_MEMBERS_MAX, Presence, Present},
     room::{Room, RoomState, workers_with_members},
-    roster::{CHANGES_MAX, Changes},
+    roster::{CHANGES_MAX, Changes, Shown},
     session::{Session, format_notice},
 };
+use crate::identity::Permissions;
 
 /// Whether a client gets [`Notice::Joined`], [`Notice::Left`] and [`Notice::PresenceChanged`] for a
 /// room.
@@ -70,6 +71,9 @@ impl Hub {
         self.lock_own_session(conn, |locked| {
             let at = locked.state.membership(name).ok_or(RoomError::NotMember)?;
             let membership = &mut locked.state.memberships[at];
+            if !membership.permissions.contains(Permissions::PRESENCE) {
+                return Err(self.forbid(Permissions::PRESENCE));
+            }
             let watched = membership.watching;
             let watching = match watch {
                 Watch::AsBefore => watched,
@@ -118,7 +122,7 @@ impl Hub {
         state.name = name.map(Arc::from);
         for membership in &state.memberships {
             let mut room_state = membership.room.state.lock();
-            room_state.roster.set_name(session.client_id, &state.name);
+            room_state.roster.set_shown(session.client_id, state.shown());
         }
     }
 
@@ -131,9 +135,9 @@ impl Hub {
     ) {
         let mut room_state = room.state.lock();
         let client = session.client_id;
-        if let Some(name) = room_state.roster.remove_untold(client) {
-            let (name, leaves) = (name.as_deref(), RosterChange::Leaves);
-            match self.notify_watchers(session, name, leaves, room, &mut room_state, deferred) {
+        if let Some(shown) = room_state.roster.remove_untold(client) {
+            let leaves = RosterChange::Leaves;
+            match self.notify_watchers(session, &shown, leaves, room, &mut room_state, deferred) {
                 Told::Now | Told::Refused => room_state.roster.remove_told(client),
                 Told::Later => {
                     room_state.roster.remove_gathered(client, session.formatter());
@@ -156,13 +160,11 @@ impl Hub {
         if !room_state.roster.is_provisional(client) {
             return;
         }
-        let (name, appears) = (room_state.roster.name(client), RosterChange::Appears);
-        let told =
-            self.notify_watchers(session, name.as_deref(), appears, room, room_state, deferred);
-        match told {
-            Told::Now | Told::Refused => room_state.roster.insert_told(client, name),
+        let (shown, appears) = (room_state.roster.shown(client), RosterChange::Appears);
+        match self.notify_watchers(session, &shown, appears, room, room_state, deferred) {
+            Told::Now | Told::Refused => room_state.roster.insert_told(client, shown),
             Told::Later => {
-                room_state.roster.insert_gathered(client, name, session.formatter());
+                room_state.roster.insert_gathered(client, shown, session.formatter());
                 self.tell_if_many(room, room_state, deferred);
             }
         }
@@ -188,7 +190,7 @@ impl Hub {
     fn notify_watchers(
         &self,
         session: &Arc<Session>,
-        name: Option<&str>,
+        shown: &Shown,
         change: RosterChange,
         room: &Arc<Room>,
         room_state: &mut RoomState,
@@ -211,9 +213,12 @@ impl Hub {
             return Told::Later;
         }
         let (room, client_id) = (&room.name, session.client_id);
+        let (name, user) = (shown.name.as_deref(), shown.user());
         let notice = match change {
-            RosterChange::Joins | RosterChange::Appears => Notice::Joined { room, client_id, name },
-            RosterChange::Leaves => Notice::Left { room, client_id, name },
+            RosterChange::Joins | RosterChange::Appears => {
+                Notice::Joined { room, client_id, name, user }
+            }
+            RosterChange::Leaves => Notice::Left { room, client_id, name, user },
         };
         let may_refuse = change == RosterChange::Joins;
         match self.tell(watched, Some(session), session.formatter(), &notice, may_refuse, deferred)
@@ -273,11 +278,13 @@ impl Hub {
         let Some(channel) = &room_state.channel else { return };
         let room = &room.name;
         let notice = match (&joined[..], &left[..]) {
-            ([Present { client_id, name }], []) => {
-                Notice::Joined { room, client_id: *client_id, name: name.as_deref() }
+            ([Present { client_id, name, user }], []) => {
+                let (client_id, name, user) = (*client_id, name.as_deref(), user.as_deref());
+                Notice::Joined { room, client_id, name, user }
             }
-            ([], [Present { client_id, name }]) => {
-                Notice::Left { room, client_id: *client_id, name: name.as_deref() }
+            ([], [Present { client_id, name, user }]) => {
+                let (client_id, name, user) = (*client_id, name.as_deref(), user.as_deref());
+                Notice::Left { room, client_id, name, user }
             }
             (joined, left) => {
                 self.sessions.metrics.presence_batches.add_shared();
@@ -310,17 +317,16 @@ impl LockedSession<'_> {
         room: &Arc<Room>,
         room_state: &mut RoomState,
     ) -> bool {
-        let (client, name) = (self.session.client_id, self.state.name.clone());
+        let (client, shown) = (self.session.client_id, self.state.shown());
         if self.state.provisional {
-            room_state.roster.insert_provisional(client, name);
-        } else if !room_state.roster.take_back(client, name.clone()) {
-            let (session, told_name) = (self.session, name.as_deref());
-            let hub = self.hub;
-            match hub.notify_watchers(session, told_name, change, room, room_state, self.deferred) {
+            room_state.roster.insert_provisional(client, shown);
+        } else if !room_state.roster.take_back(client, shown.clone()) {
+            let (hub, session) = (self.hub, self.session);
+            match hub.notify_watchers(session, &shown, change, room, room_state, self.deferred) {
                 Told::Refused => return false,
-                Told::Now => room_state.roster.insert_told(client, name),
+                Told::Now => room_state.roster.insert_told(client, shown),
                 Told::Later => {
-                    room_state.roster.insert_gathered(client, name, session.formatter());
+                    room_state.roster.insert_gathered(client, shown, session.formatter());
                     hub.tell_if_many(room, room_state, self.deferred);
                 }
             }
@@ -335,7 +341,8 @@ impl LockedSession<'_> {
         let channel = Arc::clone(room_state.channel.get_or_insert_with(make));
         let mut channel_state = channel.state.lock();
         channel_state.members[self.worker()] += 1;
-        self.conn.enter(&channel, channel_state.history.position().seq);
+        let seq = channel_state.history.position().seq;
+        self.conn.enter(&channel, seq, Permissions::all());
     }
 
     pub(super) fn exit_channel(&mut self, room: &Room) {

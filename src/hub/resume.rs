@@ -16,11 +16,12 @@ use super::{
     names::{RoomName, RoomPattern},
     notice::Notice,
     present::{PRESENCE_MEMBERS_MAX, Presence},
-    session::{Attachment, Session, SessionState, format_notice},
+    session::{Attachment, MEMBERSHIP_BYTES, Session, SessionState, format_notice},
     session_token::SessionToken,
     sessions::Evicted,
 };
 use crate::{
+    identity::Permissions,
     store::Position,
     ws::{close::CloseReason, frame::PreparedFrame},
 };
@@ -85,8 +86,15 @@ impl Hub {
             .find_by_token(token)
             .filter(|session| session.route == fresh.route && !Arc::ptr_eq(session, &fresh))
             .ok_or(RoomError::NoSuchSession)?;
+        let identity = fresh.identity();
+        let user = identity.as_ref().map(|identity| &*identity.user);
         let mut notices = Vec::new();
         let resumed = self.lock_session(&session, conn, |locked| {
+            // A session belongs to its user, whoever knows its secret. The answer does not tell
+            // that there is one.
+            if locked.state.user() != user {
+                return Err(RoomError::NoSuchSession);
+            }
             match locked.state.attachment {
                 Attachment::Ended => return Err(RoomError::NoSuchSession),
                 Attachment::Away(since_ms) => self.sessions.unset_away(&session, since_ms),
@@ -102,6 +110,8 @@ impl Hub {
             locked.state.fresh = false;
             self.sessions.metrics.sessions_resumed.add_shared();
             locked.conn.attach(&session);
+            locked.state.identity.clone_from(&identity);
+            session.decide_direct(locked.state);
             let (rooms, unmatched) = locked.take_up_rooms(positions, fresh.client_id);
             for (pattern, room) in &unmatched {
                 let notice = Notice::Unmatched { pattern, room };
@@ -193,9 +203,18 @@ impl Hub {
         swept
     }
 
+    /// Ends a session that is away as `expected`. The pressure that this makes is left to the next
+    /// sweep.
+    pub(super) fn end_away(&self, session: &Arc<Session>, expected: Attachment) {
+        if let Attachment::Away(since_ms) = expected {
+            self.sessions.unset_away(session, since_ms);
+            self.finish(session, expected);
+        }
+    }
+
     /// Ends a session if its attachment is still `expected`. The session leaves its rooms, and
     /// watchers are notified. Returns whether a mailbox was found behind.
-    fn finish(&self, session: &Arc<Session>, expected: Attachment) -> bool {
+    pub(super) fn finish(&self, session: &Arc<Session>, expected: Attachment) -> bool {
         let mut deferred = Deferred::default();
         let mut state = session.state.lock();
         if state.attachment != expected {
@@ -243,12 +262,25 @@ impl LockedSession<'_> {
         };
         let mut asked: BTreeMap<&RoomName, Position> =
             positions.iter().map(|(room, since)| (room, *since)).collect();
-        for at in 0..self.state.memberships.len() {
-            let membership = &self.state.memberships[at];
+        let mut at = 0;
+        while let Some(membership) = self.state.memberships.get(at) {
             let (room, watching) = (Arc::clone(&membership.room), membership.watching);
+            let permissions = self.permissions(&room.name);
+            if !permissions.contains(Permissions::JOIN) {
+                // The new token grants less than the one before.
+                self.drop_membership(at);
+                asked.remove(&room.name);
+                let joined = Err(self.hub.forbid(Permissions::JOIN));
+                rooms.push(ResumedRoom { room: room.name.clone(), joined, presence: None });
+                continue;
+            }
+            let watching = watching && permissions.contains(Permissions::PRESENCE);
+            self.state.memberships[at].watching = watching;
+            self.state.memberships[at].permissions = permissions;
+            at += 1;
             let replay = asked.remove(&room.name).map_or(Replay::Nothing, Replay::Since);
             let mut state = room.state.lock();
-            let joined = Ok(self.enter(&room, &mut state, replay, bytes_max));
+            let joined = Ok(self.enter(&room, &mut state, replay, bytes_max, permissions));
             let presence = watching.then(|| {
                 // Those who are listed are known from here on, so that their leaving will be told.
                 // The session that the connection began with ends without a word.
@@ -269,7 +301,9 @@ impl LockedSession<'_> {
             // Enough names to find the first room that cannot be joined, behind those that were
             // left by name and those that can be joined.
             let names_max = self.hub.memberships_max + self.state.cold().declined.len() + 1;
-            for room in self.hub.rooms.resubscribe(&pattern, self.conn.id(), names_max) {
+            let conn = self.conn.id();
+            let may_join = |room: &RoomName| self.may_join(room);
+            for room in self.hub.rooms.resubscribe(&pattern, conn, names_max, &may_join) {
                 let key = self.hub.rooms.find(room.as_str()).map(|room| room.key);
                 let is_declined = key.is_some_and(|key| self.state.cold().declined.contains(&key));
                 if is_declined || self.state.membership(room.as_str()).is_some() {
@@ -294,6 +328,13 @@ impl LockedSession<'_> {
             rooms.push(ResumedRoom { room: room.clone(), joined, presence: None });
         }
         (rooms, unmatched)
+    }
+
+    /// Takes the session, whose connection has entered no room yet, out of one.
+    fn drop_membership(&mut self, at: usize) {
+        self.hub.account.sessions.subtract(MEMBERSHIP_BYTES);
+        let membership = self.state.memberships.swap_remove(at);
+        self.hub.remove_from_roster(self.session, &membership.room, self.deferred);
     }
 
     /// Returns the direct messages after `since`, or if `None`, those that reached no connection.

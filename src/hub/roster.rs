@@ -1,8 +1,8 @@
-//! Who is in a room, and what those who watch it know of that.
+//! The sessions in a room, and what its watchers know of them.
 //!
-//! Where many come and go in a room that many watch, the changes of a moment are gathered and told
-//! together. Until then an entry is in between, and one that comes and goes in that moment is told
-//! to nobody.
+//! Where many come and go in a room with many watchers, changes are collected for a moment and
+//! sent together. Until then an entry is pending, and a session that comes and goes within that
+//! moment is not announced.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,6 +16,7 @@ use super::{
     notice::NoticeFormatter,
     present::{Presence, Present},
 };
+use crate::identity::Identity;
 
 /// The moment, in milliseconds, in which the notices of a room are counted.
 pub(crate) const WINDOW_MS: u64 = 100;
@@ -24,39 +25,58 @@ pub(crate) const WINDOW_MS: u64 = 100;
 /// any case.
 const DELIVERIES_PER_WINDOW_MAX: usize = 1024;
 
-/// Changes that are told together. The next one is told with others.
+/// Changes that are sent together, at most. The next one waits for the next batch.
 pub(super) const CHANGES_MAX: usize = 256;
 
 /// Every session in a room, by client id. Used under the room's lock.
 #[derive(Default)]
 pub(super) struct Roster {
     entries: BTreeMap<Uuid, Entry>,
-    /// Those that are not shown yet, because they may take up an earlier session.
+    /// Those that are not shown yet, because they may resume an earlier session.
     provisional: BTreeSet<Uuid>,
     gathered: Gathered,
-    /// When the present moment is over, on the hub's clock, and what was told in it.
+    /// When the current moment is over, on the hub's clock, and what was sent in it.
     window_ends_ms: u64,
     told: usize,
 }
 
 struct Entry {
-    name: Option<Arc<str>>,
+    shown: Shown,
     known: Known,
+}
+
+/// How a client is shown: its name, and who it is.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Shown {
+    pub(super) name: Option<Arc<str>>,
+    pub(super) identity: Option<Arc<Identity>>,
+}
+
+impl Shown {
+    /// Returns the client's user, if it has one.
+    pub(super) fn user(&self) -> Option<&str> {
+        self.identity.as_ref().map(|identity| &*identity.user)
+    }
+
+    fn present(self, client_id: Uuid) -> Present {
+        let user = self.identity.as_ref().map(|identity| Arc::clone(&identity.user));
+        Present { client_id, name: self.name, user }
+    }
 }
 
 /// What watchers know of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Known {
-    /// Nothing: its client may be about to take up an earlier session.
+    /// Nothing: its client may be about to resume an earlier session.
     Provisional,
-    /// Nothing yet: it is told with other changes.
+    /// Nothing yet: it is announced with other changes.
     Coming,
     Present,
-    /// That it is there, though it has gone: that is told with other changes.
+    /// That it is there, though it has gone: its leaving is announced with other changes.
     Going,
 }
 
-/// Changes that wait to be told.
+/// Changes that wait to be announced.
 #[derive(Default)]
 struct Gathered {
     ids: BTreeSet<Uuid>,
@@ -65,7 +85,7 @@ struct Gathered {
     formatter: Option<Arc<dyn NoticeFormatter>>,
 }
 
-/// Changes that are told together, each client once.
+/// Changes that are announced together, each client once.
 pub(super) struct Changes {
     pub(super) joined: Vec<Present>,
     pub(super) left: Vec<Present>,
@@ -82,12 +102,12 @@ impl Roster {
         self.len() == 0
     }
 
-    /// Whether the next change may be told by itself to so many watchers. If so, it is counted.
+    /// Whether the next change may be announced by itself to that many watchers. If so, counts it.
     pub(super) fn may_tell(&mut self, now_ms: u64, watchers: usize) -> bool {
         if now_ms >= self.window_ends_ms {
             (self.window_ends_ms, self.told) = (now_ms + WINDOW_MS, 0);
         }
-        // What is gathered came before, and is told before.
+        // Collected changes are older, and are announced first.
         let told_max = (DELIVERIES_PER_WINDOW_MAX / watchers.max(1)).max(1);
         let may_tell = self.gathered.ids.is_empty() && self.told < told_max;
         self.told += usize::from(may_tell);
@@ -95,45 +115,45 @@ impl Roster {
     }
 
     /// Adds a session that is not shown yet.
-    pub(super) fn insert_provisional(&mut self, client: Uuid, name: Option<Arc<str>>) {
-        self.entries.insert(client, Entry { name, known: Known::Provisional });
+    pub(super) fn insert_provisional(&mut self, client: Uuid, shown: Shown) {
+        self.entries.insert(client, Entry { shown, known: Known::Provisional });
         self.provisional.insert(client);
     }
 
-    /// Adds a session that was told, or that nobody has to be told of.
-    pub(super) fn insert_told(&mut self, client: Uuid, name: Option<Arc<str>>) {
+    /// Adds a session that was announced, or need not be.
+    pub(super) fn insert_told(&mut self, client: Uuid, shown: Shown) {
         self.provisional.remove(&client);
-        self.entries.insert(client, Entry { name, known: Known::Present });
+        self.entries.insert(client, Entry { shown, known: Known::Present });
     }
 
-    /// Adds a session that is told later.
+    /// Adds a session that is announced later.
     pub(super) fn insert_gathered(
         &mut self,
         client: Uuid,
-        name: Option<Arc<str>>,
+        shown: Shown,
         formatter: &Arc<dyn NoticeFormatter>,
     ) {
         self.provisional.remove(&client);
-        self.entries.insert(client, Entry { name, known: Known::Coming });
+        self.entries.insert(client, Entry { shown, known: Known::Coming });
         self.gather(client, formatter);
     }
 
-    /// Takes back that a session has gone, which nobody was told. Returns whether it was so.
-    pub(super) fn take_back(&mut self, client: Uuid, name: Option<Arc<str>>) -> bool {
+    /// Reverts the leaving of a session that was not announced yet. Returns whether there was one.
+    pub(super) fn take_back(&mut self, client: Uuid, shown: Shown) -> bool {
         let going = self.entries.get_mut(&client).filter(|entry| entry.known == Known::Going);
         let Some(entry) = going else { return false };
-        *entry = Entry { name, known: Known::Present };
+        *entry = Entry { shown, known: Known::Present };
         self.gathered.going -= 1;
         self.gathered.ids.remove(&client);
         true
     }
 
-    /// Removes a session that nobody was told of. Returns the name of one that must be told first,
-    /// and `None` in its place if there is none such.
-    pub(super) fn remove_untold(&mut self, client: Uuid) -> Option<Option<Arc<str>>> {
+    /// Removes a session that was not announced. Returns how one is shown that must be announced
+    /// first, and `None` if there is none.
+    pub(super) fn remove_untold(&mut self, client: Uuid) -> Option<Shown> {
         let entry = self.entries.get(&client)?;
         match entry.known {
-            Known::Present => return Some(entry.name.clone()),
+            Known::Present => return Some(entry.shown.clone()),
             Known::Going => return None,
             Known::Provisional => self.provisional.remove(&client),
             Known::Coming => self.gathered.ids.remove(&client),
@@ -142,12 +162,12 @@ impl Roster {
         None
     }
 
-    /// Removes a session whose leaving was told, or that nobody has to be told of.
+    /// Removes a session whose leaving was announced, or need not be.
     pub(super) fn remove_told(&mut self, client: Uuid) {
         self.entries.remove(&client);
     }
 
-    /// Removes a session whose leaving is told later.
+    /// Removes a session whose leaving is announced later.
     pub(super) fn remove_gathered(&mut self, client: Uuid, formatter: &Arc<dyn NoticeFormatter>) {
         if let Some(entry) = self.entries.get_mut(&client) {
             entry.known = Known::Going;
@@ -161,7 +181,7 @@ impl Roster {
         self.gathered.formatter.get_or_insert_with(|| Arc::clone(formatter));
     }
 
-    /// How many changes wait to be told.
+    /// How many changes wait to be announced.
     pub(super) fn gathered(&self) -> usize {
         self.gathered.ids.len()
     }
@@ -172,13 +192,13 @@ impl Roster {
         let (mut joined, mut left) = (Vec::new(), Vec::new());
         for client_id in ids {
             let Some(entry) = self.entries.get_mut(&client_id) else { continue };
-            let name = entry.name.clone();
+            let present = entry.shown.clone().present(client_id);
             if entry.known == Known::Going {
                 self.entries.remove(&client_id);
-                left.push(Present { client_id, name });
+                left.push(present);
             } else {
                 entry.known = Known::Present;
-                joined.push(Present { client_id, name });
+                joined.push(present);
             }
         }
         self.told += 1;
@@ -195,19 +215,19 @@ impl Roster {
         self.provisional.contains(&client)
     }
 
-    pub(super) fn set_name(&mut self, client: Uuid, name: &Option<Arc<str>>) {
+    pub(super) fn set_shown(&mut self, client: Uuid, shown: Shown) {
         if let Some(entry) = self.entries.get_mut(&client) {
-            entry.name.clone_from(name);
+            entry.shown = shown;
         }
     }
 
-    pub(super) fn name(&self, client: Uuid) -> Option<Arc<str>> {
-        self.entries.get(&client)?.name.clone()
+    pub(super) fn shown(&self, client: Uuid) -> Shown {
+        self.entries.get(&client).map(|entry| entry.shown.clone()).unwrap_or_default()
     }
 
-    /// Lists at most `max` members behind `after`, in the order of their ids, and counts all. It is
-    /// the list that watchers know, so that what they are told next fits it; and `asker`. `except`
-    /// is neither listed nor counted if it is not shown yet.
+    /// Lists at most `max` members behind `after`, in the order of their ids, and counts all. The
+    /// list is the one that watchers know, so that their next notices fit it, with `asker` added.
+    /// `except` is neither listed nor counted if it is not shown yet.
     pub(super) fn page(
         &self,
         asker: Uuid,
@@ -220,8 +240,7 @@ impl Roster {
         let is_listed = |(id, entry): &(&Uuid, &Entry)| {
             (entry.known != Known::Coming || **id == asker) && Some(**id) != except
         };
-        let present =
-            |(id, entry): (&Uuid, &Entry)| Present { client_id: *id, name: entry.name.clone() };
+        let present = |(id, entry): (&Uuid, &Entry)| entry.shown.clone().present(*id);
         let entries = self.entries.range((from, Bound::Unbounded)).filter(is_listed);
         let coming = self.gathered.ids.len() - self.gathered.going;
         let is_coming = self.entries.get(&asker).is_some_and(|entry| entry.known == Known::Coming);

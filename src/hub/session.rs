@@ -17,13 +17,18 @@ use super::{
     error::RoomError,
     in_flight::InFlight,
     inbox::Inbox,
-    names::RoomPattern,
+    names::{RoomName, RoomPattern},
     notice::{Notice, NoticeFormatter},
     patterns::Patterns,
     room::{Room, RoomKey},
+    roster::Shown,
     session_token::SessionToken,
 };
-use crate::{memory::tally::Tally, ws::frame::PreparedFrame};
+use crate::{
+    identity::{Identity, Permissions},
+    memory::tally::Tally,
+    ws::frame::PreparedFrame,
+};
 
 /// Published ids that a session remembers, to recognise repeats.
 pub(super) const RECENT_IDS_MAX: usize = 128;
@@ -31,6 +36,11 @@ pub(super) const RECENT_IDS_MAX: usize = 128;
 /// The most bytes of the remembered ids and the rooms that they went to. All 128 fit if each went
 /// to a few rooms; an id of a publish to 32 rooms takes 600 bytes.
 pub(super) const RECENT_BYTES_MAX: usize = 16 << 10;
+
+/// The same for a publisher outside of any connection, which may publish in batches of 1,000: as
+/// many as two such batches.
+pub(super) const PUBLISHER_RECENT_IDS_MAX: usize = 2048;
+pub(super) const PUBLISHER_RECENT_BYTES_MAX: usize = 256 << 10;
 
 /// Estimated bytes of a session, with its entry in the table.
 pub(super) const SESSION_BYTES: usize =
@@ -81,6 +91,10 @@ pub(super) struct SessionState {
     pub(super) memberships: Vec<SessionMembership>,
     /// The client's name in presence.
     pub(super) name: Option<Arc<str>>,
+    /// Whether the client may send direct messages.
+    pub(super) may_direct: bool,
+    /// Who the client is. Shared by the rosters of the session's rooms.
+    pub(super) identity: Option<Arc<Identity>>,
     /// Boxed, like `cold`, so that the many sessions without an inbox do not pay for the space.
     pub(super) inbox: Option<Box<Inbox>>,
     cold: Option<Box<ColdState>>,
@@ -97,6 +111,8 @@ pub(super) struct ColdState {
     pub(super) left_behind: VecDeque<Weak<Room>>,
     recent_ids: VecDeque<RecentId>,
     recent_bytes: usize,
+    /// Whether more is remembered, for a publisher outside of any connection.
+    is_publisher: bool,
 }
 
 static EMPTY_COLD_STATE: ColdState = ColdState {
@@ -105,6 +121,7 @@ static EMPTY_COLD_STATE: ColdState = ColdState {
     left_behind: VecDeque::new(),
     recent_ids: VecDeque::new(),
     recent_bytes: 0,
+    is_publisher: false,
 };
 
 /// The connection that a session is attached to, if any.
@@ -121,6 +138,8 @@ pub(super) struct SessionMembership {
     pub(super) room: Arc<Room>,
     /// Whether the client gets presence notices.
     pub(super) watching: bool,
+    /// What the client may do there.
+    pub(super) permissions: Permissions,
     /// The pattern whose subscription joined the room, if any.
     pub(super) pattern: Option<RoomPattern>,
 }
@@ -168,7 +187,7 @@ impl Session {
         formatter: Arc<dyn NoticeFormatter>,
         began_ms: u64,
     ) -> Session {
-        Session {
+        let session = Session {
             client_id,
             secret: [Uuid::new_v4(), Uuid::new_v4()],
             route,
@@ -183,10 +202,20 @@ impl Session {
                 provisional: resumable,
                 memberships: Vec::new(),
                 name: None,
+                may_direct: true,
+                identity: None,
                 inbox: None,
                 cold: None,
             }),
-        }
+        };
+        session.decide_direct(&mut session.state.lock());
+        session
+    }
+
+    /// Decides whether the client may send direct messages.
+    pub(super) fn decide_direct(&self, state: &mut SessionState) {
+        let may = self.permissions_of(state.identity.as_deref(), None);
+        state.may_direct = may.contains(Permissions::DIRECT);
     }
 
     pub(crate) fn token(&self) -> SessionToken {
@@ -198,10 +227,36 @@ impl Session {
         &self.formatter
     }
 
-    /// Returns the room `name` if the session is in it.
-    pub(crate) fn room(&self, name: &str) -> Option<Arc<Room>> {
+    /// Returns the room `name` and what the client may do there, if the session is in it.
+    pub(crate) fn room(&self, name: &str) -> Option<(Arc<Room>, Permissions)> {
         let state = self.state.lock();
-        state.membership(name).map(|at| Arc::clone(&state.memberships[at].room))
+        let membership = &state.memberships[state.membership(name)?];
+        Some((Arc::clone(&membership.room), membership.permissions))
+    }
+
+    /// Returns who the client is, if that is known.
+    pub(crate) fn identity(&self) -> Option<Arc<Identity>> {
+        self.state.lock().identity.clone()
+    }
+
+    /// Asks the handler what the client may do in a room, or if that is `None`, whether it may send
+    /// direct messages.
+    pub(crate) fn permissions(&self, room: Option<&RoomName>) -> Permissions {
+        self.permissions_of(self.state.lock().identity.as_deref(), room)
+    }
+
+    /// Asks the handler what a client of this identity may do. A panic permits nothing.
+    pub(super) fn permissions_of(
+        &self,
+        identity: Option<&Identity>,
+        room: Option<&RoomName>,
+    ) -> Permissions {
+        let formatter = &self.formatter;
+        let decided = catch_unwind(AssertUnwindSafe(|| formatter.permissions(identity, room)));
+        decided.unwrap_or_else(|_| {
+            log::error!("the handler panicked while deciding permissions for {room:?}");
+            Permissions::empty()
+        })
     }
 
     /// Makes `conn` the only connection that may publish for the session.
@@ -251,12 +306,27 @@ impl Sender<'_> {
 }
 
 impl SessionState {
+    /// Returns how the client is shown in presence.
+    pub(super) fn shown(&self) -> Shown {
+        Shown { name: self.name.clone(), identity: self.identity.clone() }
+    }
+
+    /// Returns the client's user, if it has one.
+    pub(super) fn user(&self) -> Option<&str> {
+        self.identity.as_ref().map(|identity| &*identity.user)
+    }
+
     pub(super) fn cold(&self) -> &ColdState {
         self.cold.as_deref().unwrap_or(&EMPTY_COLD_STATE)
     }
 
     pub(super) fn cold_mut(&mut self) -> &mut ColdState {
         self.cold.get_or_insert_default()
+    }
+
+    /// Remembers more publishes from now on.
+    pub(super) fn set_publisher(&mut self) {
+        self.cold_mut().is_publisher = true;
     }
 
     pub(super) fn clear_cold(&mut self) {
@@ -297,12 +367,16 @@ impl SessionState {
 
     /// Remembers a publish with an id, and forgets the oldest ones beyond the bounds.
     pub(super) fn remember_publish(&mut self, id: Uuid, to: Recipient, tally: &Tally) {
-        let ColdState { recent_ids, recent_bytes, .. } = self.cold_mut();
+        let ColdState { recent_ids, recent_bytes, is_publisher, .. } = self.cold_mut();
+        let (ids_max, bytes_max) = match is_publisher {
+            false => (RECENT_IDS_MAX, RECENT_BYTES_MAX),
+            true => (PUBLISHER_RECENT_IDS_MAX, PUBLISHER_RECENT_BYTES_MAX),
+        };
         let before = *recent_bytes;
         let recent = RecentId { id, to };
         *recent_bytes += recent.bytes();
         recent_ids.push_back(recent);
-        while recent_ids.len() > RECENT_IDS_MAX || *recent_bytes > RECENT_BYTES_MAX {
+        while recent_ids.len() > ids_max || *recent_bytes > bytes_max {
             let Some(oldest) = recent_ids.pop_front() else { break };
             *recent_bytes -= oldest.bytes();
         }

@@ -17,8 +17,8 @@ use std::sync::{
 
 use parking_lot::Mutex;
 
-use super::tally::Tally;
-use crate::metrics::MemoryMetrics;
+use super::{resident, tally::Tally};
+use crate::{config::Config, metrics::MemoryMetrics};
 
 /// Percent of the ceiling at which newcomers wait, and below which they are served again.
 const WAIT_PERCENT: usize = 85;
@@ -177,10 +177,16 @@ impl Account {
         }
     }
 
-    /// Assumes what a byte takes in a burst, until it is learnt by [`compare`](Account::compare).
-    pub(crate) fn with_cost_of_burst(self) -> Account {
-        self.cost.store(COST_OF_BURST, Ordering::Relaxed);
-        self
+    /// An account of a server with so many workers, and the ceiling of `config`. Without `measures`
+    /// nothing depends on the machine: there is a ceiling only if it is a number of bytes.
+    pub(crate) fn of_server(config: &Config, workers: usize, measures: bool) -> Account {
+        if !measures {
+            return Account::new(workers, config.memory_max.bytes_alone(), 0);
+        }
+        let base = resident::bytes().unwrap_or_default();
+        let account = Account::new(workers, config.memory_max.bytes(), base);
+        account.cost.store(COST_OF_BURST, Ordering::Relaxed);
+        account
     }
 
     /// How near the ceiling was when it was last weighed.

@@ -15,6 +15,8 @@ pub(crate) enum Refused {
     PerIp,
     /// The origin of the request is not allowed.
     Origin,
+    /// The client has no token, or no good one.
+    Unauthorized,
     /// The handler refused the upgrade.
     Handler,
     /// The blocking handler had too much to do, or took longer than `queue_timeout` for the
@@ -26,23 +28,39 @@ pub(crate) enum Refused {
     HeadTimeout,
     /// The connection does not begin with the header that `proxy_protocol` demands.
     ProxyHeader,
+    /// The admin listener has `max_admin_conn` connections.
+    AdminFull,
+    /// `max_api_bodies` bodies are being read.
+    ApiBodies,
+    /// A body of the server API is too large.
+    ApiBodyTooLarge,
+    /// A body of the server API did not arrive within `api_body_timeout`.
+    ApiBodyTimeout,
+    /// A request to the admin listener has no key that allows it, or comes from a foreign page.
+    ApiUnauthorized,
     /// Memory is short, and the line is full or was waited in for longer than `queue_timeout`.
     Memory,
 }
 
 impl Refused {
-    pub(super) const ALL: [Refused; 12] = [
+    pub(super) const ALL: [Refused; 18] = [
         Refused::Full,
         Refused::QueueTimeout,
         Refused::Draining,
         Refused::PendingHeads,
         Refused::PerIp,
         Refused::Origin,
+        Refused::Unauthorized,
         Refused::Handler,
         Refused::HandlerBusy,
         Refused::BadRequest,
         Refused::HeadTimeout,
         Refused::ProxyHeader,
+        Refused::AdminFull,
+        Refused::ApiBodies,
+        Refused::ApiBodyTooLarge,
+        Refused::ApiBodyTimeout,
+        Refused::ApiUnauthorized,
         Refused::Memory,
     ];
 
@@ -55,11 +73,17 @@ impl Refused {
             Refused::PendingHeads => "pending_heads",
             Refused::PerIp => "per_ip",
             Refused::Origin => "origin",
+            Refused::Unauthorized => "unauthorized",
             Refused::Handler => "handler",
             Refused::HandlerBusy => "handler_busy",
             Refused::BadRequest => "bad_request",
             Refused::HeadTimeout => "head_timeout",
             Refused::ProxyHeader => "proxy_header",
+            Refused::AdminFull => "admin_full",
+            Refused::ApiBodies => "api_bodies",
+            Refused::ApiBodyTooLarge => "api_body_too_large",
+            Refused::ApiBodyTimeout => "api_body_timeout",
+            Refused::ApiUnauthorized => "api_unauthorized",
             Refused::Memory => "memory",
         }
     }

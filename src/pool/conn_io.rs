@@ -126,6 +126,13 @@ impl ConnIo {
         self.id.slot as usize
     }
 
+    /// Makes the one deadline of this connection come at `at`, unless it comes earlier.
+    pub(super) fn bring_forward(&mut self, at: Millis, cx: &mut WorkerCtx) {
+        if self.deadline.at().is_none_or(|before| at < before) {
+            cx.timers.set(self.slot(), &mut self.deadline, at);
+        }
+    }
+
     /// Makes `client` the address of this connection, which a trusted proxy opened for it. `Err` if
     /// that address has as many connections as it may.
     pub(super) fn set_client(&mut self, client: SocketAddr, cx: &WorkerCtx) -> Result<(), ()> {

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::{
+    admin::{Admin, AdminProgress},
     closing::{Closing, Fate, Stage},
     conn_io::{ConnIo, Listed, Readiness},
     head::{Head, HeadStep, refuse_by_handler, refuse_plain_http, refuse_unavailable},
@@ -10,7 +11,6 @@ use super::{
     outbox::Flushed,
     platform,
     socket::{Failure, Received},
-    stream::Stream,
     upgrade::{self, Asking, Next, Waiting},
     worker_cx::WorkerCtx,
 };
@@ -18,10 +18,6 @@ use crate::{memory::account::Level, metrics::Refused, ws::close::CloseReason};
 
 /// HTTP requests answered on one connection before the others get their turn.
 const REQUESTS_PER_TURN_MAX: usize = 16;
-
-/// What an upgrade in line, or an unfinished message, may hold when memory is short. Most messages
-/// are smaller, and so are answered even then.
-pub(super) const UNFINISHED_BYTES_MAX: usize = 16 << 10;
 
 /// What a request costs, as [`WorkerCtx::spent`] counts it.
 const REQUEST_COST: usize = 8;
@@ -39,6 +35,8 @@ pub(crate) struct Connection {
 pub(crate) enum Phase {
     /// HTTP: a request head is due.
     Head(Head),
+    /// HTTP on the admin listener.
+    Admin(Box<Admin>),
     /// An upgrade that a job thread asks the handler about.
     Asking(Box<Asking>),
     /// An upgrade in the line of those that wait for a permit.
@@ -88,6 +86,7 @@ impl Connection {
         match &mut self.phase {
             Phase::Open(open) => Some((open, &mut self.io)),
             Phase::Head(_)
+            | Phase::Admin(_)
             | Phase::Asking(_)
             | Phase::Waiting(_)
             | Phase::Closing(_)
@@ -97,17 +96,27 @@ impl Connection {
 
     /// Whether it is in the HTTP phase, and so need not be waited for when the server drains.
     pub(super) fn is_http(&self) -> bool {
-        matches!(self.phase, Phase::Head(_)) && !self.io.has_unsent()
+        let is_http = match &self.phase {
+            Phase::Head(_) => true,
+            Phase::Admin(admin) => !admin.is_busy(),
+            Phase::Asking(_)
+            | Phase::Waiting(_)
+            | Phase::Open(_)
+            | Phase::Closing(_)
+            | Phase::Gone => false,
+        };
+        is_http && !self.io.has_unsent()
     }
 
     /// Reads once and handles what came. `buffer` is the worker's, lent for this call.
     pub(super) fn on_ready(&mut self, cx: &mut WorkerCtx, buffer: &mut [u8]) {
         self.io.listed.remove(Listed::READY);
-        match self.phase {
+        match &mut self.phase {
             Phase::Asking(_) | Phase::Waiting(_) | Phase::Gone => return,
+            Phase::Admin(admin) if admin.is_busy() => return admin.go_on(&mut self.io, cx),
             _ if self.io.pauses.is_paused() => return,
             Phase::Open(_) if cx.work.has_backpressure => return self.io.park(&mut cx.work),
-            Phase::Open(_) | Phase::Head(_) | Phase::Closing(_) => {}
+            Phase::Open(_) | Phase::Head(_) | Phase::Admin(_) | Phase::Closing(_) => {}
         }
         if std::mem::take(&mut self.io.has_backlog) {
             let stash = std::mem::take(&mut self.io.stash);
@@ -115,33 +124,13 @@ impl Connection {
             // One round of messages a turn, whether they were read now or before.
             self.io.list_ready(&mut cx.work);
         } else if self.io.readiness.contains(Readiness::READABLE) {
-            let is_full = cx.shared.hub.account.level() == Level::Full;
-            if is_full && self.unfinished_bytes() >= UNFINISHED_BYTES_MAX {
+            let Some(len) = self.readable_bytes(buffer.len(), cx) else {
                 return self.io.starve(&mut cx.work);
-            }
-            // A record of TLS must fit the buffer.
-            let is_cut = is_full && matches!(self.io.stream, Stream::Plain(_));
-            let len = if is_cut { buffer.len().min(UNFINISHED_BYTES_MAX) } else { buffer.len() };
+            };
             self.read(cx, &mut buffer[..len]);
         }
         let partial = self.partial_bytes();
         self.io.count_input(partial, cx);
-    }
-
-    /// Bytes of a message that is not whole.
-    #[inline]
-    fn partial_bytes(&self) -> usize {
-        match &self.phase {
-            Phase::Open(open) => open.partial_bytes(),
-            Phase::Closing(closing) => closing.partial_bytes(),
-            Phase::Head(_) | Phase::Asking(_) | Phase::Waiting(_) | Phase::Gone => 0,
-        }
-    }
-
-    /// Bytes that were read and are of no use yet.
-    #[inline]
-    pub(super) fn unfinished_bytes(&self) -> usize {
-        self.io.stash.capacity() + self.partial_bytes()
     }
 
     fn read(&mut self, cx: &mut WorkerCtx, buffer: &mut [u8]) {
@@ -253,6 +242,20 @@ impl Connection {
                         rest = behind;
                     }
                 },
+                Phase::Admin(admin) => match admin.read(rest, &mut self.io, cx) {
+                    AdminProgress::Wait => break,
+                    AdminProgress::Used(used) => {
+                        rest = &mut rest[used..];
+                        cx.spent += REQUEST_COST;
+                        requests += 1;
+                        if requests == REQUESTS_PER_TURN_MAX {
+                            self.io.has_backlog = !rest.is_empty();
+                            self.io.list_ready(&mut cx.work);
+                            break;
+                        }
+                    }
+                    AdminProgress::Last => return len,
+                },
                 Phase::Asking(_) | Phase::Waiting(_) => break,
                 Phase::Open(open) => match open.read(&mut rest, &mut self.io, cx) {
                     Ok(None) => break,
@@ -354,7 +357,7 @@ impl Connection {
         self.io.readiness.remove(Readiness::READABLE);
         match &mut self.phase {
             Phase::Open(_) => self.end((CloseReason::LOST, Stage::Flush), cx),
-            Phase::Head(_) => self.close(Stage::Flush, cx),
+            Phase::Head(_) | Phase::Admin(_) => self.close(Stage::Flush, cx),
             Phase::Closing(closing) => {
                 let fate = closing.on_end();
                 self.apply(fate);
@@ -380,7 +383,7 @@ impl Connection {
     pub(super) fn on_drain(&mut self, cx: &mut WorkerCtx) {
         match &mut self.phase {
             // A health check on a connection of its own sees the server drain.
-            Phase::Head(_) | Phase::Closing(_) | Phase::Gone => {}
+            Phase::Head(_) | Phase::Admin(_) | Phase::Closing(_) | Phase::Gone => {}
             Phase::Asking(_) | Phase::Waiting(_) => self.refuse(Refused::Draining, cx),
             Phase::Open(open) => open.drain(&mut self.io, cx),
         }
@@ -398,6 +401,11 @@ impl Connection {
         match &mut self.phase {
             Phase::Head(head) => {
                 if let Some(stage) = head.on_deadline(io, cx) {
+                    self.close(stage, cx);
+                }
+            }
+            Phase::Admin(admin) => {
+                if let Some(stage) = admin.on_deadline(io, cx) {
                     self.close(stage, cx);
                 }
             }
@@ -436,9 +444,11 @@ impl Connection {
                 open.catch_up(&mut self.io, cx);
                 open.write(&mut self.io, cx)
             }
-            Phase::Head(_) | Phase::Asking(_) | Phase::Waiting(_) | Phase::Closing(_) => {
-                self.io.write(cx)
-            }
+            Phase::Head(_)
+            | Phase::Admin(_)
+            | Phase::Asking(_)
+            | Phase::Waiting(_)
+            | Phase::Closing(_) => self.io.write(cx),
         };
         match written {
             Ok(Flushed::Empty) => self.on_flushed(cx),
@@ -457,11 +467,13 @@ impl Connection {
     fn on_flushed(&mut self, cx: &mut WorkerCtx) {
         match &mut self.phase {
             Phase::Head(head) if head.is_last() => self.close(Stage::FlushThenLinger, cx),
+            Phase::Admin(admin) if admin.is_last() => self.close(Stage::FlushThenLinger, cx),
             Phase::Closing(closing) => {
                 let fate = closing.on_flushed(&mut self.io, cx);
                 self.apply(fate);
             }
             Phase::Head(_)
+            | Phase::Admin(_)
             | Phase::Asking(_)
             | Phase::Waiting(_)
             | Phase::Open(_)

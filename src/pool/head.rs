@@ -8,25 +8,27 @@ use std::{
 };
 
 use super::{
+    admin::METRICS_TYPE,
     bound::BoundToken,
     closing::Stage,
-    conn_io::ConnIo,
+    conn_io::{ConnIo, Readiness},
     open::UpgradeRequest,
     proxy_header::{self, ProxyHeader},
     worker_cx::WorkerCtx,
 };
 use crate::{
-    config::Compression,
+    config::{Compression, MetricsAccess},
     handler::{Refusal, erased::ask_upgrade as ask_handler},
     http::{
         head::{BadHead, HeaderSpace, Request},
         origin,
-        response::{Response, Status, error_body, retry_after_s},
+        response::{JSON, Response, Status, error_body, retry_after_s},
         router::{self, Target},
     },
     hub::send_status::SendStatus,
     memory::account::Level,
     metrics::Refused,
+    tls,
     ws::{
         extension::Takeover,
         handshake::{NotAnUpgrade, Upgrade},
@@ -73,10 +75,11 @@ pub(super) struct Lookup {
 
 /// What a request turned out to be, with nothing borrowed from it.
 enum Asked {
-    /// An answer in JSON.
+    /// An answer as text, most often in JSON.
     Plain {
         status: Status,
         body: String,
+        content_type: &'static str,
         advice: &'static str,
         closes: bool,
         head_only: bool,
@@ -129,10 +132,23 @@ impl Head {
                 let is_believed = cx.shared.trusted_proxies.contains(io.remote.ip());
                 match source.filter(|_| is_believed) {
                     Some(source) if io.set_client(source, cx).is_err() => {
+                        if io.stream.is_tls() {
+                            return refuse_before_tls(Refused::PerIp, io, cx);
+                        }
                         refuse_unavailable(Refused::PerIp, io, cx);
                         HeadStep::Last
                     }
-                    Some(_) | None => HeadStep::Answered(len),
+                    Some(_) | None => match io.stream.begin_tls(&input[len..]) {
+                        Ok(taken) => {
+                            if io.stream.is_tls() {
+                                // What was taken is looked at as if it came now.
+                                io.readiness.insert(Readiness::READABLE);
+                                io.list_ready(&mut cx.work);
+                            }
+                            HeadStep::Answered(len + taken)
+                        }
+                        Err(()) => refuse_before_tls(Refused::BadRequest, io, cx),
+                    },
                 }
             }
             ProxyHeader::Invalid => {
@@ -169,20 +185,25 @@ impl Head {
                 (too_large(request.method() == "HEAD"), used)
             }
             Ok(Some((request, used))) => {
+                let shared = Arc::clone(&cx.shared);
                 let forwarded_for = request.values("X-Forwarded-For");
-                let client = cx.shared.trusted_proxies.client_behind(io.remote, forwarded_for);
-                (ask(&request.with_remote(client), client, cx), used)
+                let client = shared.trusted_proxies.client_behind(io.remote, forwarded_for);
+                let request =
+                    request.with_remote(client).with_authenticator(&shared.hub.authenticator);
+                let asked = ask(&request, client, cx);
+                cx.spent += request.spent();
+                (asked, used)
             }
             Ok(None) if input.len() > head_bytes_max => (too_large(false), input.len()),
             Ok(None) => return HeadStep::Wait,
             Err(bad) => (bad_head(bad), input.len()),
         };
         match asked {
-            Asked::Plain { status, body, advice, closes, head_only } => {
+            Asked::Plain { status, body, content_type, advice, closes, head_only } => {
                 let headers = [advice];
                 let response =
                     Response { status, body: &body, headers: &headers, closes, head_only };
-                respond(&response, io, cx);
+                respond(content_type, &response, io, cx);
                 if closes {
                     return HeadStep::Last;
                 }
@@ -256,6 +277,13 @@ pub(super) fn refuse_unavailable(why: Refused, io: &mut ConnIo, cx: &mut WorkerC
     refuse(&RefusedRequest::new(why, Status::Unavailable, message), io, cx);
 }
 
+/// Refuses a client behind a proxy whose handshake has not begun.
+fn refuse_before_tls(why: Refused, io: &mut ConnIo, cx: &mut WorkerCtx) -> HeadStep {
+    cx.shared.metrics.refuse(why);
+    io.queue_bytes(&mut tls::REFUSAL.to_vec(), cx);
+    HeadStep::Last
+}
+
 /// Answers, without TLS, a client that does not speak it.
 pub(super) fn refuse_plain_http(io: &mut ConnIo, cx: &mut WorkerCtx) {
     let message = "this port speaks TLS: use https:// or wss://";
@@ -281,12 +309,12 @@ fn refuse(refused: &RefusedRequest, io: &mut ConnIo, cx: &mut WorkerCtx) {
         closes: true,
         head_only: *head_only,
     };
-    respond(&response, io, cx);
+    respond(JSON, &response, io, cx);
 }
 
-fn respond(response: &Response<'_>, io: &mut ConnIo, cx: &mut WorkerCtx) {
+fn respond(content_type: &str, response: &Response<'_>, io: &mut ConnIo, cx: &mut WorkerCtx) {
     let mut out = Vec::with_capacity(512 + response.body.len());
-    response.write(&mut out, cx.date());
+    response.write_as(content_type, &mut out, cx.date());
     io.queue_bytes(&mut out, cx);
 }
 
@@ -318,7 +346,14 @@ fn ask(request: &Request<'_>, client: SocketAddr, cx: &mut WorkerCtx) -> Asked {
         || shared.pending_heads.is_scarce()
         || shared.hub.account.level() >= Level::Shed;
     let closes = !request.keeps_alive() || is_last;
-    let plain = |status, body, advice| Asked::Plain { status, body, advice, closes, head_only };
+    let plain = |status, body, advice| Asked::Plain {
+        status,
+        body,
+        content_type: JSON,
+        advice,
+        closes,
+        head_only,
+    };
     let json = |body: serde_json::Result<String>, status| match body {
         Ok(body) => plain(status, body, ""),
         Err(error) => {
@@ -333,6 +368,16 @@ fn ask(request: &Request<'_>, client: SocketAddr, cx: &mut WorkerCtx) -> Asked {
             json(serde_json::to_string(&shared.health()), status)
         }
         Target::Stats => json(cx.stats(), Status::Ok),
+        Target::Metrics if cx.config().metrics == MetricsAccess::Public => {
+            let (body, status) = (cx.prometheus(), Status::Ok);
+            let content_type = METRICS_TYPE;
+            Asked::Plain { status, body, content_type, advice: "", closes, head_only }
+        }
+        Target::Metrics => {
+            let message =
+                "/metrics is served on the admin listener; with metrics = \"public\" here";
+            plain(Status::NotFound, error_body("not_found", message, None), "")
+        }
         Target::NotFound => {
             let message = "there is nothing here; try /health, /stats or a WebSocket route";
             plain(Status::NotFound, error_body("not_found", message, None), "")
@@ -391,7 +436,14 @@ fn ask_upgrade(request: &Request<'_>, client: SocketAddr, route: usize, cx: &Wor
 
 impl From<Refusal> for RefusedRequest {
     fn from(Refusal { status, message }: Refusal) -> RefusedRequest {
-        RefusedRequest::new(Refused::Handler, status, message)
+        match status {
+            Status::Unauthorized => {
+                // Each 401 says how to authenticate (RFC 9110, 15.5.2).
+                let refused = RefusedRequest::new(Refused::Unauthorized, status, message);
+                RefusedRequest { advice: "WWW-Authenticate: Bearer", ..refused }
+            }
+            _ => RefusedRequest::new(Refused::Handler, status, message),
+        }
     }
 }
 

@@ -1,13 +1,14 @@
 //! A connection as its handler reaches it on the worker: directly, without a letter.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use super::{conn_io::ConnIo, pauses::PauseReasons, worker_cx::WorkerCtx};
+use super::{conn_io::ConnIo, pauses::PauseReasons, timers::Millis, worker_cx::WorkerCtx};
 use crate::{
     hub::{
         Hub, conn_handle::ConnHandle, conn_id::ConnId, room::Room, send_status::SendStatus,
         session::Session,
     },
+    identity::Permissions,
     ws::{
         close::CloseReason,
         frame::{Message, PreparedFrame},
@@ -19,6 +20,8 @@ pub(super) struct InlineConn<'a> {
     pub(super) io: &'a mut ConnIo,
     pub(super) cx: &'a mut WorkerCtx,
     pub(super) session: &'a mut Arc<Session>,
+    /// When the handler is to be called without a message; 0 for never.
+    pub(super) wake_at: &'a mut Millis,
 }
 
 impl ConnHandle for InlineConn<'_> {
@@ -38,8 +41,13 @@ impl ConnHandle for InlineConn<'_> {
         self.io.remote
     }
 
-    fn room(&self, name: &str) -> Option<Arc<Room>> {
-        self.cx.members.find(self.io.slot(), name).map(Arc::clone)
+    fn room(&self, name: &str) -> Option<(Arc<Room>, Permissions)> {
+        let (room, permissions) = self.cx.members.find(self.io.slot(), name)?;
+        Some((Arc::clone(room), permissions))
+    }
+
+    fn is_member(&self, name: &str) -> bool {
+        self.cx.members.find(self.io.slot(), name).is_some()
     }
 
     fn send(&mut self, message: Message<'_>) -> SendStatus {
@@ -54,8 +62,12 @@ impl ConnHandle for InlineConn<'_> {
         self.io.ask_close(reason, &mut self.cx.work);
     }
 
-    fn enter(&mut self, room: &Arc<Room>, from_seq: u64) {
-        self.cx.members.add(self.io.slot(), Arc::clone(room), from_seq);
+    fn enter(&mut self, room: &Arc<Room>, from_seq: u64, permissions: Permissions) {
+        self.cx.members.add(self.io.slot(), Arc::clone(room), from_seq, permissions);
+    }
+
+    fn permit(&mut self, room: &Arc<Room>, permissions: Permissions) {
+        self.cx.members.permit(self.io.slot(), room.key, permissions);
     }
 
     fn exit(&mut self, room: &Arc<Room>) {
@@ -69,6 +81,11 @@ impl ConnHandle for InlineConn<'_> {
 
     fn spend(&mut self, cost: usize) {
         self.cx.spent += cost;
+    }
+
+    fn wake_after(&mut self, wait: Duration) {
+        *self.wake_at = self.cx.after(wait).max(self.cx.now + 1);
+        self.io.bring_forward(*self.wake_at, self.cx);
     }
 
     fn await_deliveries(&mut self) {

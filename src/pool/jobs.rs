@@ -11,6 +11,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use super::bound::{Bound, BoundToken};
@@ -26,6 +27,7 @@ use crate::{
         Hub, conn_handle::ConnHandle, conn_id::ConnId, mailbox::Letter, room::Room,
         send_status::SendStatus, session::Session,
     },
+    identity::Permissions,
     metrics::Counter,
     ws::{
         close::CloseReason,
@@ -94,7 +96,8 @@ impl UpgradeJob {
     fn run(self) {
         let mut space = HeaderSpace::default();
         if let Ok(Some((request, _))) = Request::parse(&self.head, &mut space) {
-            let request = request.with_remote(self.client);
+            let request =
+                request.with_remote(self.client).with_authenticator(&self.hub.authenticator);
             *self.answer.0.lock() = Some(ask_upgrade(&*self.handler, &request, &self.panics));
         }
         let letter = Letter::UpgradeAnswered { conn: self.conn };
@@ -136,6 +139,7 @@ struct Job {
 enum QueuedCall {
     Open,
     Message(Kind, Box<[u8]>),
+    Wake,
     Drain,
     Close(CloseReason),
 }
@@ -371,6 +375,7 @@ impl QueuedCall {
             Call::Message(message) => {
                 QueuedCall::Message(message.kind(), message.as_bytes().into())
             }
+            Call::Wake => QueuedCall::Wake,
             Call::Drain => QueuedCall::Drain,
             Call::Close(reason) => QueuedCall::Close((*reason).clone()),
         }
@@ -380,7 +385,7 @@ impl QueuedCall {
     fn bytes(&self) -> usize {
         let message = match self {
             QueuedCall::Message(_, bytes) => bytes.len(),
-            QueuedCall::Open | QueuedCall::Drain | QueuedCall::Close(_) => 0,
+            QueuedCall::Open | QueuedCall::Wake | QueuedCall::Drain | QueuedCall::Close(_) => 0,
         };
         size_of::<QueuedCall>() + message
     }
@@ -392,6 +397,7 @@ impl QueuedCall {
                 Call::Message(Message::Text(std::str::from_utf8(bytes).unwrap_or_default()))
             }
             QueuedCall::Message(Kind::Binary, bytes) => Call::Message(Message::Binary(bytes)),
+            QueuedCall::Wake => Call::Wake,
             QueuedCall::Drain => Call::Drain,
             QueuedCall::Close(reason) => Call::Close(reason),
         }
@@ -427,7 +433,7 @@ impl ConnHandle for RemoteConn<'_> {
         self.queue.remote
     }
 
-    fn room(&self, name: &str) -> Option<Arc<Room>> {
+    fn room(&self, name: &str) -> Option<(Arc<Room>, Permissions)> {
         self.session.room(name)
     }
 
@@ -444,10 +450,13 @@ impl ConnHandle for RemoteConn<'_> {
         self.queue.send_control(Letter::Close { conn: self.queue.conn, reason });
     }
 
-    fn enter(&mut self, room: &Arc<Room>, from_seq: u64) {
+    fn enter(&mut self, room: &Arc<Room>, from_seq: u64, _: Permissions) {
         let (conn, room) = (self.queue.conn, Arc::clone(room));
         self.push(Letter::Enter { conn, room, from_seq });
     }
+
+    // What it may do, it reads from the session.
+    fn permit(&mut self, _: &Arc<Room>, _: Permissions) {}
 
     fn exit(&mut self, room: &Arc<Room>) {
         self.push(Letter::Exit { conn: self.queue.conn, room: room.key });
@@ -460,6 +469,10 @@ impl ConnHandle for RemoteConn<'_> {
 
     // A thread of its own delays nobody else.
     fn spend(&mut self, _: usize) {}
+
+    fn wake_after(&mut self, wait: Duration) {
+        self.queue.send_control(Letter::WakeAfter { conn: self.queue.conn, wait });
+    }
 
     fn await_deliveries(&mut self) {
         self.queue.send_control(Letter::Await { conn: self.queue.conn });

@@ -9,6 +9,7 @@ pub(crate) mod worker;
 pub(crate) mod worker_cx;
 pub(crate) mod shared;
 mod connection;
+mod unfinished;
 mod conn_io;
 mod pauses;
 mod stream;
@@ -21,6 +22,7 @@ pub(crate) mod memory;
 #[cfg(test)]
 mod harness;
 mod head;
+mod admin;
 mod proxy_header;
 pub(crate) mod admission;
 mod upgrade;

@@ -58,6 +58,8 @@ pub(crate) struct Open {
     pinged: Millis,
     /// When its session is shown in presence if it has said nothing by then; 0 once that is done.
     show_at: Millis,
+    /// When its handler asked to be called without a message; 0 for never.
+    pub(super) wake_at: Millis,
 }
 
 /// An upgrade that its handler would take.
@@ -115,6 +117,7 @@ impl Open {
             lags: None,
             pinged: 0,
             show_at: if resumable { cx.now + NEWCOMER_QUIET_MS } else { 0 },
+            wake_at: 0,
         });
         open.call(&Call::Open, io, cx);
         open.watch(io, cx);
@@ -124,7 +127,8 @@ impl Open {
     /// Makes a call of the handler. `false` asks that the connection be paused.
     #[inline]
     fn call(&mut self, call: &Call<'_>, io: &mut ConnIo, cx: &mut WorkerCtx) -> bool {
-        self.dispatch.call(&mut InlineConn { io, cx, session: &mut self.session }, call)
+        let (session, wake_at) = (&mut self.session, &mut self.wake_at);
+        self.dispatch.call(&mut InlineConn { io, cx, session, wake_at }, call)
     }
 
     /// Handles messages until the input is used up, the connection is paused, or others must get a
@@ -199,7 +203,8 @@ impl Open {
     /// Enters a room that was made and that this connection subscribed to.
     pub(super) fn on_matched(&mut self, room: &Arc<Room>, io: &mut ConnIo, cx: &mut WorkerCtx) {
         let hub = Arc::clone(&cx.shared.hub);
-        let mut conn = InlineConn { io, cx, session: &mut self.session };
+        let (session, wake_at) = (&mut self.session, &mut self.wake_at);
+        let mut conn = InlineConn { io, cx, session, wake_at };
         let matched = hub.matched(&mut conn, room);
         let notice = match &matched {
             Match::Joined(pattern, position) => {
@@ -219,6 +224,12 @@ impl Open {
         // The time it was not read is ours, not the client's silence.
         io.last_rx = cx.now;
         io.resume(PauseReasons::JOBS, &mut cx.work);
+    }
+
+    /// Has the handler called after `wait`, as it asked for.
+    pub(super) fn wake_after(&mut self, wait: Duration, io: &mut ConnIo, cx: &mut WorkerCtx) {
+        self.wake_at = cx.after(wait).max(cx.now + 1);
+        io.bring_forward(self.wake_at, cx);
     }
 
     /// Bytes of a message that is not whole.
@@ -276,6 +287,10 @@ impl Open {
                 cx.on_backpressure();
             }
         }
+        if self.wake_at > 0 && cx.now >= self.wake_at {
+            self.wake_at = 0;
+            self.call(&Call::Wake, io, cx);
+        }
         let timeout = cx.config().timeout.as_millis() as Millis;
         let ping = cx.config().ping.as_millis() as Millis;
         let ours = PauseReasons::JOBS | PauseReasons::DELIVERIES | PauseReasons::MEMORY;
@@ -304,8 +319,10 @@ impl Open {
             }
             next = next.min(io.last_rx.max(self.pinged) + ping);
         }
-        if self.show_at > 0 {
-            next = next.min(self.show_at);
+        for at in [self.show_at, self.wake_at] {
+            if at > 0 {
+                next = next.min(at);
+            }
         }
         cx.timers.set(io.slot(), &mut io.deadline, next.max(cx.now + 1));
     }

@@ -2,11 +2,13 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
+
+use crossbeam_channel::Sender;
 
 use super::{
     admission::Admission,
@@ -16,11 +18,17 @@ use super::{
 };
 use crate::{
     config::Config,
-    handler::erased::DynHandler,
+    handler::{
+        admin::{AdminHandler, ServerState},
+        erased::DynHandler,
+    },
     http::{page::StaticPage, proxies::TrustedProxies},
-    hub::{Hub, clock::Clock, mailbox::Mailboxes},
-    memory::{account::Account, resident},
-    metrics::{Gauges, Health, Metrics, Now, Snapshot, WorkerGauges},
+    hub::{Hub, mailbox::Mailboxes},
+    memory::resident,
+    metrics::{
+        Gauges, Health, Metrics, Now, Readiness, Snapshot, WorkerGauges,
+        prometheus::{self, Extra},
+    },
     tls::Tls,
 };
 
@@ -36,6 +44,14 @@ pub(crate) struct Shared {
     pub(crate) tls: Option<Arc<Tls>>,
     /// Sockets in the HTTP phase.
     pub(crate) pending_heads: Arc<Bound>,
+    /// Connections of the admin listener.
+    pub(crate) admin_conns: Arc<Bound>,
+    /// Bodies of requests that are being read.
+    pub(crate) api_bodies: Arc<Bound>,
+    /// What answers the requests of the admin listener.
+    pub(crate) admin: Option<Box<dyn AdminHandler>>,
+    /// Asks for a drain, of a server that runs.
+    pub(crate) drain: OnceLock<Sender<Duration>>,
     /// Refused sockets that stay for a moment so that the client can read why.
     pub(crate) lingering: Arc<Bound>,
     pub(crate) per_ip: Arc<PerIp>,
@@ -60,27 +76,23 @@ impl Shared {
         config: Config,
         routes: Vec<Route>,
         pages: Vec<StaticPage>,
+        admin: Option<Box<dyn AdminHandler>>,
+        hub: Hub,
         mailboxes: Mailboxes,
-        clock: Clock,
         tls: Option<Arc<Tls>>,
     ) -> Shared {
-        let workers = config.thread_pool_size;
-        let account = match clock {
-            Clock::Machine(_) => {
-                let base = resident::bytes().unwrap_or_default();
-                Account::new(workers, config.memory_max.bytes(), base).with_cost_of_burst()
-            }
-            // What the machine has is not the same in each run.
-            Clock::Stepped(_) => Account::new(workers, config.memory_max.bytes_alone(), 0),
-        };
         Shared {
             routes,
             pages,
-            hub: Arc::new(Hub::new(&config, mailboxes.clone(), clock, account)),
+            hub: Arc::new(hub),
             admission: Admission::new(config.max_conn, config.max_queued_tasks, mailboxes),
             metrics: Metrics::new(config.thread_pool_size),
             tls,
             pending_heads: Bound::new(config.max_pending_heads),
+            admin_conns: Bound::new(config.max_admin_conn),
+            api_bodies: Bound::new(config.max_api_bodies),
+            admin,
+            drain: OnceLock::new(),
             lingering: Bound::new(config.max_lingering),
             per_ip: PerIp::new(config.max_conn_per_ip),
             trusted_proxies: TrustedProxies::new(&config.trusted_proxies),
@@ -118,6 +130,30 @@ impl Shared {
         }
     }
 
+    /// What `/ready` answers now: whether new clients should be sent here.
+    pub(crate) fn readiness(&self) -> Readiness {
+        let (active, queued) = self.admission.gauges();
+        let is_full = active >= self.config.max_conn && queued >= self.config.max_queued_tasks;
+        let reasons = [(self.is_draining(), "draining"), (is_full, "full")];
+        let reasons: Vec<_> =
+            reasons.into_iter().filter_map(|(holds, why)| holds.then_some(why)).collect();
+        Readiness { ready: reasons.is_empty(), reasons }
+    }
+
+    /// Every figure for Prometheus, now.
+    pub(crate) fn prometheus(&self) -> String {
+        let (turn, queue_wait) = self.metrics.times();
+        let snapshot = self.snapshot();
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let extra = Extra {
+            turn,
+            queue_wait,
+            resident_bytes: platform::resident_bytes(),
+            started_s: since_1970.as_secs_f64() - self.started.elapsed().as_secs_f64(),
+        };
+        prometheus::text(&snapshot, &extra)
+    }
+
     /// Every gauge and counter, now.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let (active_connections, queued) = self.admission.gauges();
@@ -133,6 +169,8 @@ impl Shared {
             max_queued_tasks: self.config.max_queued_tasks,
             sockets: workers.clone().map(sockets).sum(),
             pending_heads: self.pending_heads.used(),
+            admin_connections: self.admin_conns.used(),
+            api_bodies: self.api_bodies.used(),
             lingering: self.lingering.used(),
             sessions,
             sessions_away,
@@ -156,6 +194,7 @@ impl Shared {
                 .filter_map(|route| route.jobs.as_ref())
                 .map(JobPool::queued)
                 .sum(),
+            revocations: self.hub.authenticator.revocations(),
         };
         let workers = workers.map(|worker| WorkerGauges {
             sockets: sockets(worker),
@@ -170,7 +209,22 @@ impl Shared {
             sessions: &self.hub.sessions.metrics,
             rooms: &self.hub.rooms.metrics,
             memory: &self.hub.account.metrics,
+            identity: self.hub.authenticator.metrics(),
+            tokens_refused: self.hub.authenticator.refused(),
+            forbidden: self.hub.forbidden(),
         };
         self.metrics.snapshot(now, workers.collect())
+    }
+}
+
+impl ServerState for Shared {
+    fn snapshot(&self) -> Snapshot {
+        Shared::snapshot(self)
+    }
+
+    fn ask_drain(&self) {
+        if let Some(drain) = self.drain.get() {
+            let _ = drain.try_send(self.config.drain_timeout);
+        }
     }
 }

@@ -17,6 +17,13 @@ pub(crate) struct Timers {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Deadline(Option<NonZeroU64>);
 
+impl Deadline {
+    /// When the slot is due, if it is at all.
+    pub(crate) fn at(self) -> Option<Millis> {
+        self.0.map(NonZeroU64::get)
+    }
+}
+
 impl Timers {
     /// Sets the one deadline of `slot`.
     pub(crate) fn set(&mut self, slot: usize, deadline: &mut Deadline, at: Millis) {

@@ -12,6 +12,7 @@ use mio::{Events, Interest, Poll, Token, net::TcpStream};
 use slab::Slab;
 
 use super::{
+    admin::Admin,
     bound::{BoundToken, IpToken},
     closing::Closing,
     conn_io::ConnIo,
@@ -76,6 +77,8 @@ pub(crate) struct Arrival {
 pub(crate) enum Disposition {
     /// Its request is awaited.
     Serve(BoundToken),
+    /// Its request is awaited, on the admin listener.
+    Admin(BoundToken),
     /// It got its refusal from the acceptor, and lingers so that the client can read it.
     Linger(BoundToken),
 }
@@ -282,7 +285,7 @@ impl Worker {
         // What was refused by the acceptor got its answer without TLS.
         let tls = self.cx.shared.tls.as_ref();
         let tls = tls.filter(|_| matches!(disposition, Disposition::Serve(_)));
-        let stream = match Stream::new(socket, tls) {
+        let stream = match Stream::new(socket, tls, self.cx.config().proxy_protocol) {
             Ok(stream) => stream,
             Err(error) => {
                 log::error!("cannot begin TLS with {remote}: {error}");
@@ -301,6 +304,7 @@ impl Worker {
         let (mut io, cx) = (ConnIo::new(id, stream, remote, ip_token, self.cx.now), &mut self.cx);
         let phase = match disposition {
             Disposition::Serve(token) => Phase::Head(Head::new(token, &mut io, cx)),
+            Disposition::Admin(token) => Phase::Admin(Box::new(Admin::new(token, &mut io, cx))),
             Disposition::Linger(token) => Phase::Closing(Closing::refused(token, &mut io, cx)),
         };
         entry.insert(Connection { io, phase });

@@ -14,6 +14,7 @@ use crate::{
         names::RoomName,
         publish::{Publication, Published},
     },
+    identity::Revocation,
     metrics::Snapshot,
     pool::shared::Shared,
     ws::close::CloseReason,
@@ -24,6 +25,7 @@ use crate::{
 pub struct ServerHandle {
     pub(super) shared: Arc<Shared>,
     pub(super) local_addr: SocketAddr,
+    pub(super) admin_addr: Option<SocketAddr>,
     pub(super) ask: Sender<Duration>,
     pub(super) stopped: Receiver<()>,
 }
@@ -32,6 +34,11 @@ impl ServerHandle {
     /// Returns the address the server listens on, with its actual port.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// Returns the address of the admin listener, if there is one.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin_addr
     }
 
     /// Publishes to all members of `room`, from outside any connection. Never blocks.
@@ -68,6 +75,22 @@ impl ServerHandle {
         let conn = session.and_then(|session| session.conn()).ok_or(RoomError::NoSuchClient)?;
         self.shared.hub.mailboxes.send_control(conn.worker(), Letter::Close { conn, reason });
         Ok(())
+    }
+
+    /// Closes the connections of a user, whoever's handler said who they are, and ends the user's
+    /// sessions that are away. Returns how many sessions there were. Looks at every session, so it
+    /// is not for a hot path.
+    pub fn close_user(&self, user: &str, reason: &CloseReason) -> usize {
+        self.shared.hub.close_user(user, reason)
+    }
+
+    /// Refuses the tokens of `revocation` from now on, closes the connections that came with one of
+    /// them with 4001, and ends their sessions. Returns how many sessions there were. Looks at
+    /// every session, so it is not for a hot path.
+    ///
+    /// Revocations are kept in memory, at most 100,000 of them: a server that starts anew has none.
+    pub fn revoke(&self, revocation: &Revocation) -> usize {
+        self.shared.hub.revoke(revocation)
     }
 
     /// Returns every gauge and counter, as `/stats` does.

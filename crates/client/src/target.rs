@@ -12,10 +12,13 @@ use super::error::{Error, ErrorKind};
 
 /// What every refusal of an address ends with.
 const ALLOWED: &str = "allowed is HOST, HOST:PORT[/PATH], ws://HOST[:PORT][/PATH] or the same with \
-                       http://, for example localhost:3030";
+                       wss://, http:// or https://, for example localhost:3030";
 
 /// The port of a URL that names none (RFC 6455, section 3).
 const URL_PORT: u16 = 80;
+
+/// The same for a URL with TLS.
+const SECURE_URL_PORT: u16 = 443;
 
 /// The port of an address without a scheme that names none: that of the shipped server.
 const PORT: u16 = 3030;
@@ -26,7 +29,8 @@ const PATH: &str = "/ws";
 /// A server and the path of one of its routes, read from an address as people type it.
 ///
 /// An address with a scheme is a URL (RFC 6455, section 3): `ws://`, or `http://` for the same,
-/// and what it leaves out is port 80 and the path `/`. An address without a scheme is completed
+/// and what it leaves out is port 80 and the path `/`. `wss://` and `https://` are with TLS (the
+/// feature `tls`), and their port is 443. An address without a scheme is completed
 /// to that of the shipped server: port 3030 and the path `/ws`.
 ///
 /// | typed | meant |
@@ -36,6 +40,7 @@ const PATH: &str = "/ws";
 /// | `[::1]:4000/chat?token=x` | `ws://[::1]:4000/chat?token=x` |
 /// | `ws://example.org` | `ws://example.org:80/` |
 /// | `http://localhost:3030/ws` | `ws://localhost:3030/ws` |
+/// | `wss://example.org/ws` | `wss://example.org:443/ws` |
 ///
 /// ```
 /// use rusty_socks_client::Target;
@@ -46,6 +51,7 @@ const PATH: &str = "/ws";
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
+    is_secure: bool,
     /// As written, an IPv6 address in its brackets.
     host: String,
     port: u16,
@@ -69,14 +75,19 @@ impl Target {
         if address.contains('#') {
             return refuse("an address has no fragment (#…)");
         }
-        let (is_url, rest) = match address.split_once("://") {
-            None => (false, address),
+        let (is_url, is_secure, rest) = match address.split_once("://") {
+            None => (false, false, address),
             Some((scheme, rest)) => match scheme.to_ascii_lowercase().as_str() {
-                "ws" | "http" => (true, rest),
+                "ws" | "http" => (true, false, rest),
+                "wss" | "https" if cfg!(feature = "tls") => (true, true, rest),
                 "wss" | "https" => {
                     return refuse("TLS is needed for wss:// and https://, and is not built in");
                 }
-                _ => return refuse("the scheme must be ws:// or http://, or be left out"),
+                _ => {
+                    return refuse(
+                        "the scheme must be ws:// or http:// (wss://, https:// for TLS)",
+                    );
+                }
             },
         };
         // Nobody who types `::1` means the port 1.
@@ -98,7 +109,7 @@ impl Target {
         }
         let named_port = &authority.as_str()[authority.host().len()..];
         let port = match (named_port, authority.port_u16()) {
-            ("", None) if is_url => URL_PORT,
+            ("", None) if is_url => url_port(is_secure),
             ("", None) => PORT,
             (_, Some(port)) if port > 0 => port,
             _ => return refuse("the port must be from 1 to 65535"),
@@ -109,7 +120,23 @@ impl Target {
             typed => typed,
         };
         let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-        Ok(Target { host: authority.host().to_owned(), port, path: format!("{typed}{query}") })
+        let (host, path) = (authority.host().to_owned(), format!("{typed}{query}"));
+        Ok(Target { is_secure, host, port, path })
+    }
+
+    /// The same place with TLS or without.
+    pub fn secured(self, is_secure: bool) -> Target {
+        Target { is_secure, ..self }
+    }
+
+    /// Whether it is to be spoken to through TLS.
+    pub fn is_secure(&self) -> bool {
+        self.is_secure
+    }
+
+    #[cfg(feature = "tls")]
+    pub(crate) fn host(&self) -> &str {
+        &self.host
     }
 
     /// The path and query for the request line of HTTP. Begins with `/`.
@@ -117,10 +144,10 @@ impl Target {
         &self.path
     }
 
-    /// The value of the `Host` header; port 80 goes unsaid, as browsers do.
+    /// The value of the `Host` header; port 80, with TLS 443, goes unsaid, as browsers do.
     pub fn authority(&self) -> String {
         match self.port {
-            URL_PORT => self.host.clone(),
+            port if port == url_port(self.is_secure) => self.host.clone(),
             port => format!("{}:{port}", self.host),
         }
     }
@@ -175,6 +202,10 @@ impl Target {
     }
 }
 
+fn url_port(is_secure: bool) -> u16 {
+    if is_secure { SECURE_URL_PORT } else { URL_PORT }
+}
+
 /// The time until `deadline`, zero when it has passed.
 pub(crate) fn left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
@@ -182,7 +213,8 @@ pub(crate) fn left(deadline: Instant) -> Duration {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ws://{}{}", self.authority(), self.path)
+        let scheme = if self.is_secure { "wss" } else { "ws" };
+        write!(f, "{scheme}://{}{}", self.authority(), self.path)
     }
 }
 
@@ -201,6 +233,10 @@ mod tests {
             ("ws://h:80?q", "h", "/?q"),
             ("http://h/", "h", "/"),
             ("HTTP://h:81/ws", "h:81", "/ws"),
+            #[cfg(feature = "tls")]
+            ("wss://h/ws", "h", "/ws"),
+            #[cfg(feature = "tls")]
+            ("HTTPS://h:80", "h:80", "/"),
         ] {
             let target = Target::parse(url).unwrap();
             assert_eq!((target.authority().as_str(), target.path()), (authority, path), "{url}");
@@ -236,8 +272,9 @@ mod tests {
             "?q",
             ":3030",
             "ftp://h/",
+            #[cfg(not(feature = "tls"))]
             "wss://h/",
-            "https://h/",
+            "wsss://h/",
             "://h",
             "ws://",
             "ws:///ws",
@@ -258,9 +295,6 @@ mod tests {
             let error = Target::parse(address).expect_err(address);
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
             assert!(error.to_string().ends_with(ALLOWED), "{address}: {error}");
-        }
-        for address in ["wss://h/", "https://h/"] {
-            assert!(Target::parse(address).unwrap_err().to_string().contains("TLS"), "{address}");
         }
     }
 

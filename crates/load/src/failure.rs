@@ -2,6 +2,8 @@
 
 use std::{error, fmt, io};
 
+use serde::Serialize;
+
 /// A failure, as it is met.
 #[derive(Debug)]
 pub struct Failure {
@@ -9,8 +11,9 @@ pub struct Failure {
     pub(crate) detail: String,
 }
 
-/// Why a connection got neither service nor an HTTP status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// Why a connection got neither service nor an HTTP status. The names in JSON are stable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Cause {
     ConnectRefused,
     ConnectTimeout,
@@ -19,6 +22,7 @@ pub(crate) enum Cause {
     ClosedBeforeAnswer,
     AnswerTimeout,
     BadAnswer,
+    Tls,
     ClientOutOfFiles,
     ClientOutOfPorts,
     Other,
@@ -47,6 +51,8 @@ impl Failure {
     /// An error on a socket that was connected.
     pub(crate) fn of_socket(error: &io::Error) -> Failure {
         let cause = match error.kind() {
+            // What the socket itself never says.
+            io::ErrorKind::InvalidData => Cause::Tls,
             _ if is_out_of_files(error) => Cause::ClientOutOfFiles,
             io::ErrorKind::ConnectionRefused => Cause::ConnectRefused,
             io::ErrorKind::ConnectionReset
@@ -70,22 +76,6 @@ impl fmt::Display for Failure {
 impl error::Error for Failure {}
 
 impl Cause {
-    /// The stable name in JSON.
-    pub(crate) fn key(self) -> &'static str {
-        match self {
-            Cause::ConnectRefused => "connect_refused",
-            Cause::ConnectTimeout => "connect_timeout",
-            Cause::Unreachable => "unreachable",
-            Cause::Reset => "reset",
-            Cause::ClosedBeforeAnswer => "closed_before_answer",
-            Cause::AnswerTimeout => "answer_timeout",
-            Cause::BadAnswer => "bad_answer",
-            Cause::ClientOutOfFiles => "client_out_of_files",
-            Cause::ClientOutOfPorts => "client_out_of_ports",
-            Cause::Other => "other",
-        }
-    }
-
     /// The line in the table.
     pub(crate) fn meaning(self) -> &'static str {
         match self {
@@ -96,6 +86,7 @@ impl Cause {
             Cause::ClosedBeforeAnswer => "closed before an answer",
             Cause::AnswerTimeout => "no answer in time",
             Cause::BadAnswer => "bad answer",
+            Cause::Tls => "no TLS",
             Cause::ClientOutOfFiles => "client out of file descriptors",
             Cause::ClientOutOfPorts => "client out of ports",
             Cause::Other => "other",

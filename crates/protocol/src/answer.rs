@@ -118,6 +118,16 @@ pub struct Welcome<'a> {
     /// The limits of the client.
     #[serde(default, deserialize_with = "lenient::or_default")]
     pub limits: Limits,
+    /// The client's user, if it has one.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<Cow<'a, str>>,
+    /// Seconds until the client's token ends, if it has one that does.
+    #[serde(
+        default,
+        deserialize_with = "lenient::some_seq",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub token_expires_s: Option<u64>,
 }
 
 /// The limits of one client, so that it can pace itself instead of being refused. A limit that is
@@ -285,6 +295,9 @@ pub struct Member<'a> {
     /// The client's name in presence.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub sender: Option<Cow<'a, str>>,
+    /// The client's user, if it has one.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<Cow<'a, str>>,
 }
 
 /// The answer to `resume`.
@@ -363,6 +376,24 @@ impl Default for DirectState {
 
 fn unlimited() -> usize {
     usize::MAX
+}
+
+/// The answer to `auth`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authenticated<'a> {
+    /// The client's user.
+    #[serde(borrow, default)]
+    pub user: Cow<'a, str>,
+    /// Seconds until the token ends, if it does.
+    #[serde(
+        default,
+        deserialize_with = "lenient::some_seq",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub token_expires_s: Option<u64>,
+    /// The rooms that the client may no longer be in, and has left.
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<Cow<'a, str>>,
 }
 
 /// The answer to `ping`.

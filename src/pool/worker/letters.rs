@@ -6,6 +6,7 @@ use crate::{
         charge::Charge, conn_id::ConnId, mailbox::Letter, room::RoomKey, roster::WINDOW_MS,
         send_status::SendStatus,
     },
+    identity::Permissions,
     pool::{
         conn_io::ConnIo,
         connection::{Connection, Phase},
@@ -79,7 +80,10 @@ impl Worker {
                     }
                 }
                 Letter::Enter { conn, room, from_seq } => match self.find_open(conn) {
-                    Some((_, io, cx)) => cx.members.add(io.slot(), room, from_seq),
+                    // A handler on other threads reads from the session what it may do.
+                    Some((_, io, cx)) => {
+                        cx.members.add(io.slot(), room, from_seq, Permissions::all());
+                    }
                     None => self.cx.shared.hub.uncount(&room, self.cx.worker),
                 },
                 Letter::Exit { conn, room } => {
@@ -114,6 +118,11 @@ impl Worker {
                 Letter::JobsDone { conn } => {
                     if let Some((open, io, cx)) = self.find_open(conn) {
                         open.on_jobs_done(io, cx);
+                    }
+                }
+                Letter::WakeAfter { conn, wait } => {
+                    if let Some((open, io, cx)) = self.find_open(conn) {
+                        open.wake_after(wait, io, cx);
                     }
                 }
                 Letter::Await { conn } => {
@@ -233,6 +242,7 @@ impl Worker {
                 let is_there = |conn: &&Connection| match &conn.phase {
                     Phase::Open(open) => open.session.route == *route,
                     Phase::Head(_)
+                    | Phase::Admin(_)
                     | Phase::Asking(_)
                     | Phase::Waiting(_)
                     | Phase::Closing(_)

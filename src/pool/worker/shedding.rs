@@ -6,10 +6,11 @@ use crate::{
     memory::account::Level,
     metrics::Refused,
     pool::{
-        connection::{Connection, Phase, UNFINISHED_BYTES_MAX},
+        connection::{Connection, Phase},
         open::NOT_READING_MS,
         pauses::PauseReasons,
         timers::Millis,
+        unfinished::UNFINISHED_BYTES_MAX,
         worker_cx::WorkerCtx,
     },
     ws::close::CloseReason,

@@ -4,9 +4,14 @@
 //! `tests/promises.rs` with seeded random cases on a stable compiler.
 
 mod head;
+mod bodies;
 mod extensions;
 mod config;
 mod chat;
+mod token;
 pub mod streams;
 
-pub use {chat::chat, config::config, extensions::extensions, head::head, streams::frames};
+pub use {
+    bodies::bodies, chat::chat, config::config, extensions::extensions, head::head,
+    streams::frames, token::token,
+};

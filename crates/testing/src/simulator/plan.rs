@@ -98,9 +98,9 @@ fn config(random: &mut Random, clients: usize) -> Config {
     let (timeout, ping) = *random.one_of(&[(60, 30), (6, 2), (10, 0)]);
     let history = *random.one_of(&[1, 5, 20, 100]);
     let rule = |pattern: &str, overflow, history| RoomRule {
-        pattern: pattern.into(),
         overflow: Some(overflow),
         history,
+        ..RoomRule::new(pattern)
     };
     Config {
         thread_pool_size: 1 + random.below(4),
