@@ -223,6 +223,7 @@ mod server;
 mod pool;
 mod handler;
 mod hub;
+mod limits;
 mod store;
 mod memory;
 mod http;
@@ -257,7 +258,9 @@ pub use hub::{
     survey::{RoomSummary, SessionSummary},
 };
 pub use identity::{Identity, Permissions, Revocation, TokenError};
+pub use limits::spending::{LimitOf, RateLimited};
 pub use metrics::{FIGURES, Figure, FigureKind, Quantiles, Snapshot, WorkerSnapshot};
+pub use pool::listener::ListenAddr;
 pub use server::{Builder, Server, ServerHandle, stepped};
 pub use store::{Epoch, Position, Range};
 pub use ws::{

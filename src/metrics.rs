@@ -3,6 +3,7 @@
 //! [`ServerHandle::stats`]: crate::ServerHandle::stats
 
 mod answers;
+mod counter;
 mod distribution;
 mod figure;
 pub(crate) mod prometheus;
@@ -11,10 +12,7 @@ mod refused;
 use std::{
     collections::BTreeMap,
     ops::Deref,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -24,36 +22,12 @@ use serde::Serialize;
 
 pub use answers::WorkerSnapshot;
 pub(crate) use answers::{Health, Readiness};
+pub(crate) use counter::Counter;
 pub use distribution::Quantiles;
 pub(crate) use distribution::Timing;
 use figure::figure;
 pub use figure::{Figure, FigureKind};
 pub(crate) use refused::Refused;
-
-/// A count that only grows. One thread writes it; any thread may read it.
-#[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds `n`. Cheap, because only one thread writes the counter and no addition can be lost.
-    pub(crate) fn add(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
-    }
-
-    /// Adds one, from any thread.
-    pub(crate) fn add_shared(&self) {
-        self.add_many_shared(1);
-    }
-
-    /// Adds `n`, from whichever thread.
-    pub(crate) fn add_many_shared(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
-    }
-
-    pub(crate) fn value(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// Makes the counters, the snapshot and the list of figures from one table, so that a new figure is
 /// one row.
@@ -256,6 +230,8 @@ figures! {
         jobs_queued: usize,
         /// Revocations of tokens that are kept.
         revocations: usize,
+        /// Addresses whose connections and rates are remembered.
+        owners: usize,
     }
     server {
         /// Upgrades answered with 101.
@@ -268,6 +244,9 @@ figures! {
         admin_requests_total,
         /// Panics in handlers; each closed one connection.
         handler_panics,
+        /// Addresses that were forgotten though they had spent something of their rates, because
+        /// 65,536 without a connection are remembered at most.
+        owners_evicted,
         /// Times new certificates or keys were read and taken into use.
         tls_reloads,
         /// Times they could not be: the log says why, and the old ones stay in use.
@@ -287,6 +266,16 @@ figures! {
         sessions_evicted_trivial,
         /// Direct messages accepted.
         directs,
+        /// Direct messages refused because their receiver reads and was behind.
+        directs_refused,
+        /// Messages refused because their client sends more than `rate_messages` or `rate_bytes`.
+        rate_limited,
+        /// Messages refused because all clients at their address send more than
+        /// `rate_messages_per_ip` or `rate_bytes_per_ip`.
+        rate_limited_per_ip,
+        /// Joins refused because their client makes more rooms than `rate_rooms`, or all clients at
+        /// its address more than `rate_rooms_per_ip`.
+        rooms_rate_limited,
         /// Messages with a known id, which were not published again.
         repeats,
         /// Presence notices with several changes at once.
@@ -348,9 +337,11 @@ figures! {
         /// Times a worker ran 100 ms later than it meant to, or took that long for one turn. The
         /// deadlines of its clients move by that time.
         stalls,
-        /// Times the server stopped reading a socket until the deliveries that its client caused
-        /// were made.
+        /// Times the server stopped reading a socket until what its client had sent was delivered.
         publish_pauses,
+        /// Times a sender was held, because a client that reads was behind with what the sender had
+        /// sent.
+        sender_holds,
         /// Times a worker stopped reading its sockets because a mailbox was behind.
         pressure_pauses,
         /// Connections closed because their client was too slow.

@@ -19,7 +19,10 @@ use rustls::{
     pki_types::ServerName,
     version::{TLS12, TLS13},
 };
-use rusty_socks::{Config, Error, Server, config::TlsPair};
+use rusty_socks::{
+    Config, Error, Server,
+    config::{LimitedAddresses, TlsPair},
+};
 use rusty_socks_client::{Client, ClientBuilder, CloseReason, ErrorKind, TlsOptions};
 use rusty_socks_testing::{
     certificates::{Authority, Pair},
@@ -121,8 +124,13 @@ fn chat_health_and_drain_work_as_without_tls() {
 #[test]
 fn refusals_come_through_tls_and_before_a_handshake_as_an_alert() {
     let certificates = Certificates::new();
-    let config =
-        Config { max_conn: 1, max_queued_tasks: 0, max_conn_per_ip: 2, ..certificates.config() };
+    let config = Config {
+        max_conn: 1,
+        max_queued_tasks: 0,
+        max_conn_per_ip: 2,
+        limited_addresses: LimitedAddresses::All,
+        ..certificates.config()
+    };
     let server = TestServer::start(config);
     let client = certificates.client();
     let stream = tls(&server, &client, "localhost");
@@ -510,4 +518,49 @@ fn the_program_speaks_tls_with_each_of_its_commands() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+/// A config with TLS behind a proxy on the loopback.
+fn proxied(certificates: &Certificates) -> Config {
+    let trusted_proxies = vec!["127.0.0.1".into()];
+    Config { proxy_protocol: true, trusted_proxies, ..certificates.config() }
+}
+
+const PROXY_HEADER: &[u8] = b"PROXY TCP4 203.0.113.7 10.0.0.1 4567 443\r\n";
+
+#[test]
+fn health_sends_the_header_of_a_proxy_before_tls() {
+    let certificates = Certificates::new();
+    let server = TestServer::start(proxied(&certificates));
+    let ask = |proxy_protocol: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_rusty_socks"))
+            .args(["health", "--host", "127.0.0.1", "--port", &server.addr.port().to_string()])
+            .env("RUSTY_SOCKS_TLS_CERT", certificates.file("server.pem"))
+            .env("RUSTY_SOCKS_TLS_KEY", certificates.file("server.key"))
+            .env("RUSTY_SOCKS_PROXY_PROTOCOL", proxy_protocol)
+            .output()
+            .unwrap();
+        output.status.code()
+    };
+    assert_eq!(ask("true"), Some(0));
+    assert_eq!(ask("false"), Some(1));
+    assert_eq!(server.stats().rejected["proxy_header"], 1);
+}
+
+#[test]
+fn behind_a_proxy_the_limit_by_address_holds_before_the_handshake() {
+    let certificates = Certificates::new();
+    let server = TestServer::start(Config { max_conn_per_ip: 1, ..proxied(&certificates) });
+    let client = certificates.client();
+    let connect = || {
+        let mut stream = tls(&server, &client, "localhost");
+        stream.sock.write_all(PROXY_HEADER).unwrap();
+        tungstenite::client("wss://localhost/echo", stream).map_err(|error| error.to_string())
+    };
+    let (mut inside, _) = connect().unwrap();
+    inside.send(tungstenite::Message::text("hello")).unwrap();
+    assert_eq!(inside.read().unwrap().to_text().unwrap(), "hello");
+    let refused = connect().err().unwrap();
+    assert!(refused.contains("InternalError"), "{refused}");
+    assert_eq!(server.stats().rejected["per_ip"], 1);
 }

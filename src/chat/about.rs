@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use rusty_socks_protocol::{Seconds, answer::Limits};
+use rusty_socks_protocol::{
+    Seconds,
+    answer::{AddressLimits, Limits},
+};
 use uuid::Uuid;
 
 use crate::{Config, RoomName};
@@ -19,7 +22,8 @@ pub(super) struct About {
     pub(super) ping: Seconds,
     pub(super) max_message_bytes: usize,
     pub(super) resume_window: Seconds,
-    pub(super) limits: Limits,
+    limits: Limits,
+    address_limits: AddressLimits,
 }
 
 impl About {
@@ -37,9 +41,23 @@ impl About {
             limits: Limits {
                 rate_messages: unless_off(config.rate_messages),
                 rate_bytes: unless_off(config.rate_bytes),
+                rate_rooms: unless_off(config.rate_rooms),
                 max_rooms: config.max_rooms_per_conn,
+                address: None,
+            },
+            address_limits: AddressLimits {
+                rate_messages: unless_off(config.rate_messages_per_ip),
+                rate_bytes: unless_off(config.rate_bytes_per_ip),
+                rate_rooms: unless_off(config.rate_rooms_per_ip),
+                rate_connections: unless_off(config.rate_accepts_per_ip),
+                max_connections: config.conn_per_ip_max(),
             },
         }
+    }
+
+    /// Returns the limits of a client, with or without those of its address.
+    pub(super) fn limits(&self, is_limited: bool) -> Limits {
+        Limits { address: is_limited.then_some(self.address_limits), ..self.limits }
     }
 }
 

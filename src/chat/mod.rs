@@ -11,7 +11,6 @@ mod command;
 mod message;
 mod answers;
 mod notices;
-mod rate;
 mod state;
 mod greeting;
 mod credentials;
@@ -34,7 +33,6 @@ pub use api::Api;
 use command::Command;
 use credentials::Places;
 use fault::Fault;
-use rate::Rate;
 pub use state::ChatState;
 use state::{Ctx, Standing, fail};
 
@@ -76,7 +74,6 @@ pub struct Chat {
     rooms_max: usize,
     errors_max: u32,
     may_broadcast: bool,
-    rate: Rate,
     about: Arc<About>,
     places: Places,
     /// The settings that decide about permissions; `None` if everyone may do everything.
@@ -109,7 +106,6 @@ impl Chat {
             rooms_max: config.max_rooms_per_conn,
             errors_max: config.max_errors,
             may_broadcast: config.broadcast,
-            rate: Rate::new(config.rate_messages, config.rate_bytes),
         })
     }
 }
@@ -161,15 +157,11 @@ impl Handler for Chat {
     }
 
     fn on_message(&self, ctx: &mut Ctx<'_>, message: Message<'_>) {
-        if let Err(wait_ms) = self.rate.spend(&mut ctx.state().allowance, message.as_bytes().len())
-        {
-            let fault = Fault::new(
-                ErrorCode::RateLimited,
-                "the client sends more messages or bytes than its rate allows",
-            );
+        if let Err(limited) = ctx.spend_rate(message.as_bytes().len()) {
+            let fault = Fault::new(ErrorCode::RateLimited, limited.to_string());
             // Parsed anyway, for the `ref` that tells the client which command was refused.
             let reference = message.as_text().and_then(|text| command::parse(text).0);
-            let fault = fault.retry_after_ms(wait_ms);
+            let fault = fault.retry_after_ms(limited.wait.as_millis() as u64);
             return fail(ctx, self.errors_max, &fault, reference.as_deref());
         }
         if matches!(ctx.state().standing, Standing::Awaited) {

@@ -144,8 +144,10 @@ pub(super) fn wake(ctx: &mut Ctx<'_>, about: &About) {
     }
     if !is_warned && now >= user.notice_at {
         ctx.state().is_warned = true;
-        let expires_s = expires_at.saturating_sub(now).as_secs();
-        let close_s = close_at.saturating_sub(now).as_secs();
+        // The nearest second: the call may come a moment late.
+        let seconds = |until: Duration| (until.as_millis() as u64 + 500) / 1000;
+        let expires_s = seconds(expires_at.saturating_sub(now));
+        let close_s = seconds(close_at.saturating_sub(now));
         ctx.send(&json::text(&protocol::Notice::TokenExpires { expires_s, close_s }));
     }
     await_end(ctx, about.token_grace);

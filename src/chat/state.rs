@@ -1,4 +1,4 @@
-//! The state of one connection: its errors in a row, its rate, and who its client is.
+//! The state of one connection: its errors in a row, and who its client is.
 
 use std::{
     sync::Arc,
@@ -8,7 +8,7 @@ use std::{
 use rusty_socks_protocol::ErrorCode;
 use serde_json::value::RawValue;
 
-use super::{fault::Fault, json, rate};
+use super::{fault::Fault, json};
 use crate::{CloseReason, Context, Identity};
 
 /// How long before the end of its token a client is told, at most; else a tenth of the time that
@@ -24,7 +24,6 @@ pub struct ChatState {
     /// Whether the client was told that its token is about to end.
     pub(super) is_warned: bool,
     pub(super) standing: Standing,
-    pub(super) allowance: Option<Box<rate::Allowance>>,
 }
 
 pub(super) type Ctx<'a> = Context<'a, ChatState>;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{
+    addresses::LimitedAddresses,
     memory_max::MemoryMax,
     secret::Secret,
     settings::Config,
@@ -20,7 +21,9 @@ impl Default for Config {
             ping: Duration::from_secs(30),
             thread_pool_size: 4,
             max_queued_tasks: 1000,
+            limited_addresses: LimitedAddresses::Public,
             max_conn_per_ip: 0,
+            rate_accepts_per_ip: 100,
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
             allowed_origins: Vec::new(),
@@ -53,8 +56,12 @@ impl Default for Config {
             max_away_sessions: 10_000,
             inbox: 100,
             inbox_bytes: 64 << 10,
-            rate_messages: 0,
-            rate_bytes: 0,
+            rate_messages: 1000,
+            rate_bytes: 8 << 20,
+            rate_rooms: 600,
+            rate_messages_per_ip: 10_000,
+            rate_bytes_per_ip: 64 << 20,
+            rate_rooms_per_ip: 6000,
             max_errors: 10,
             echo: false,
             broadcast: false,

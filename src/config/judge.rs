@@ -9,11 +9,23 @@ use super::{
     settings::Config,
     source::{self, Source},
     tls_pairs,
+    value::UNIX_PREFIX,
     words::IdentityMode,
 };
 use crate::error::Error;
 
+/// Connections that an address may have at least, however few there may be in all.
+const CONN_PER_IP_MIN: usize = 32;
+
 impl Config {
+    /// Returns how many connections one limited address may have.
+    pub fn conn_per_ip_max(&self) -> usize {
+        match self.max_conn_per_ip {
+            0 => (self.max_conn / 2).max(CONN_PER_IP_MIN),
+            max => max,
+        }
+    }
+
     /// Checks that every value is in its range and that the values agree with each other.
     ///
     /// # Errors
@@ -27,7 +39,14 @@ impl Config {
     /// Whether only this machine can reach the admin listener.
     pub fn is_admin_local(&self) -> bool {
         let address: Option<IpAddr> = self.admin_host.parse().ok();
-        address.map_or(self.admin_host == "localhost", |address| address.is_loopback())
+        let is_local_name = self.admin_host == "localhost" || is_unix(&self.admin_host);
+        address.map_or(is_local_name, |address| address.is_loopback())
+    }
+
+    /// The host and the port of the admin listener, if there is one.
+    pub(crate) fn admin_listener(&self) -> Option<(&str, u16)> {
+        let port = self.admin_port.or(is_unix(&self.admin_host).then_some(0))?;
+        Some((&self.admin_host, port))
     }
 
     /// Returns one sentence for each setting that is legal but probably not intended. Log them at
@@ -82,6 +101,11 @@ impl Config {
             None => String::from(name),
         };
         let mut problems = Vec::new();
+        for (name, host) in [("host", &self.host), ("admin_host", &self.admin_host)] {
+            if cfg!(not(unix)) && is_unix(host) {
+                problems.push(format!("{}: this system has no Unix sockets", told(name)));
+            }
+        }
         let largest = self.max_message_bytes.saturating_mul(2);
         if self.buffer_bytes < largest {
             problems.push(format!(
@@ -97,7 +121,7 @@ impl Config {
                 told("max_message_bytes"),
             ));
         }
-        if self.admin_port.is_some()
+        if self.admin_listener().is_some()
             && !self.is_admin_local()
             && self.api_key.is_empty()
             && self.api_keys.is_empty()
@@ -152,6 +176,11 @@ impl Config {
         }
         problems
     }
+}
+
+/// Whether `host` is the path of a Unix socket.
+fn is_unix(host: &str) -> bool {
+    host.starts_with(UNIX_PREFIX)
 }
 
 /// Joins all problems into one error, one a line. Returns `Ok` if there is none.
@@ -237,6 +266,16 @@ mod tests {
         let with = |host: &str| Config { host: host.into(), ..Config::default() };
         for legal in ["0.0.0.0", "::", "::1", "fe80::1%eth0", "localhost", "a.example.org"] {
             with(legal).validate().unwrap();
+        }
+        assert_eq!(with("unix:/run/a b.sock").validate().is_ok(), cfg!(unix));
+        let admin = Config { admin_host: "unix:/run/admin.sock".into(), ..Config::default() };
+        assert_eq!(admin.validate().is_ok(), cfg!(unix));
+        assert!(admin.is_admin_local() && admin.admin_listener().is_some());
+        assert_eq!(Config::default().admin_listener(), None);
+        let long = format!("unix:/{}", "x".repeat(107));
+        for illegal in ["unix:", "unix:x.sock", "unix:/a\nb", "unix", &long] {
+            let is_name = illegal == "unix";
+            assert_eq!(with(illegal).validate().is_ok(), is_name, "{illegal}");
         }
         for illegal in ["", " ", "[::1]", "localhost:3030", "http://x", "a b", "x\n", "1:2"] {
             assert!(complaint(with(illegal)).starts_with("host = "));

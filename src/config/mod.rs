@@ -6,6 +6,7 @@
 //! - `settings.rs`: the settings, `defaults.rs` their defaults; `words.rs`: those that are one of a
 //!   few words; `tables.rs`: those that are tables of the file; `judge.rs`: their ranges, and the
 //!   rules between them;
+//! - `addresses.rs`: which addresses have limits of their own;
 //! - `rooms.rs`: rules for some rooms, which only the file can set; `tls_pairs.rs`: further
 //!   certificates, likewise;
 //! - `api_key.rs`: one key of the server API; `api_keys.rs`: all, of which the file can set
@@ -18,6 +19,7 @@
 //!   name, for typing errors), `source.rs` (the source of a value) and `toml_text.rs` (its line in
 //!   the file).
 
+mod addresses;
 mod words;
 mod tables;
 mod settings;
@@ -39,7 +41,9 @@ mod toml_text;
 pub(crate) use rooms::RoomRules;
 #[cfg(feature = "identity")]
 pub(crate) use value::HMAC_SECRET_BYTES_MIN;
+pub(crate) use value::UNIX_PREFIX;
 pub use {
+    addresses::LimitedAddresses,
     api_key::{ApiKey, ApiScope},
     keys::{Group, Key},
     load::Loaded,

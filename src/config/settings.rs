@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{
+    addresses::LimitedAddresses,
     api_key::ApiKey,
     memory_max::MemoryMax,
     secret::Secret,
@@ -24,11 +25,16 @@ use super::{
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Address to listen on: an IPv4 or IPv6 address without brackets, or a host name.
+    /// Address to listen on: an IPv4 or IPv6 address without brackets, or a host name; or
+    /// `unix:/path` for a Unix socket, which has no port.
     ///
     /// All IPv4 interfaces by default, because inside a container nothing else can be reached.
     ///
-    /// Default: 0.0.0.0. Range: a host name or an IP address, without port or brackets.
+    /// The file of a Unix socket has mode 0660, and is removed when the server stops. Whoever may
+    /// connect there counts as one of [`trusted_proxies`](Config::trusted_proxies).
+    ///
+    /// Default: 0.0.0.0. Range: a host name or an IP address, without port or brackets, or unix:
+    /// and an absolute path.
     pub host: String,
 
     /// TCP port to listen on. `0` picks a free one, which the server logs.
@@ -75,12 +81,26 @@ pub struct Config {
     /// Unit: upgrades. Default: 1000. Range: 0 to 1000000.
     pub max_queued_tasks: usize,
 
-    /// Connections from one IP address; zero sets no limit.
+    /// Addresses for which the limits by address hold: this one and those that end in `_per_ip`.
+    /// An IPv6 address counts with all others of its first 64 bits.
     ///
-    /// Off by default, because behind a proxy every client has the proxy's address.
+    /// By default those of the public internet, because a proxy in front of the server is usually
+    /// on the same machine or in a private network, and all clients behind it have its address.
+    ///
+    /// Default: public. Range: public or all or none.
+    pub limited_addresses: LimitedAddresses,
+
+    /// Connections from one IP address; zero is half of [`max_conn`](Config::max_conn), but at
+    /// least 32.
     ///
     /// Unit: connections. Default: 0. Range: 0 to 10000000.
     pub max_conn_per_ip: usize,
+
+    /// Connections per second from one IP address, remembered across them; zero sets no limit. Ten
+    /// times as many may come at once.
+    ///
+    /// Unit: connections per second. Default: 100. Range: 0 to 1000000.
+    pub rate_accepts_per_ip: u32,
 
     /// Proxies whose word about their clients' addresses is taken: addresses, or networks such as
     /// `10.0.0.0/8`.
@@ -297,15 +317,35 @@ pub struct Config {
     /// Unit: bytes. Default: 64KiB. Range: 0 to 1GiB.
     pub inbox_bytes: usize,
 
-    /// Messages per second one connection may send; zero sets no limit.
+    /// Messages per second one client may send, commands included; zero sets no limit.
     ///
-    /// Unit: messages per second. Default: 0. Range: 0 to 1000000.
+    /// Unit: messages per second. Default: 1000. Range: 0 to 1000000.
     pub rate_messages: u32,
 
-    /// Bytes per second one connection may send; zero sets no limit.
+    /// Bytes per second one client may send; zero sets no limit.
     ///
-    /// Unit: bytes per second. Default: 0. Range: 0 to 1GiB.
+    /// Unit: bytes per second. Default: 8MiB. Range: 0 to 1GiB.
     pub rate_bytes: u32,
+
+    /// Rooms per minute one client may make; zero sets no limit.
+    ///
+    /// Unit: rooms per minute. Default: 600. Range: 0 to 1000000.
+    pub rate_rooms: u32,
+
+    /// Messages per second all clients at one IP address may send together; zero sets no limit.
+    ///
+    /// Unit: messages per second. Default: 10000. Range: 0 to 10000000.
+    pub rate_messages_per_ip: u32,
+
+    /// Bytes per second all clients at one IP address may send together; zero sets no limit.
+    ///
+    /// Unit: bytes per second. Default: 64MiB. Range: 0 to 1GiB.
+    pub rate_bytes_per_ip: u32,
+
+    /// Rooms per minute all clients at one IP address may make together; zero sets no limit.
+    ///
+    /// Unit: rooms per minute. Default: 6000. Range: 0 to 1000000.
+    pub rate_rooms_per_ip: u32,
 
     /// Errors in a row after which a chat connection is closed with 4008; zero for never.
     ///
@@ -331,13 +371,14 @@ pub struct Config {
     /// [`host`](Config::host).
     ///
     /// The loopback by default. An address that others can reach needs a key, and then `/stats` and
-    /// `/metrics` need one too.
+    /// `/metrics` need one too. A Unix socket is local, and needs no port.
     ///
-    /// Default: 127.0.0.1. Range: a host name or an IP address, without port or brackets.
+    /// Default: 127.0.0.1. Range: a host name or an IP address, without port or brackets, or unix:
+    /// and an absolute path.
     pub admin_host: String,
 
     /// TCP port of the admin listener; `0` picks a free one, which the server logs. Without a port
-    /// there is no admin listener.
+    /// there is no admin listener, unless [`admin_host`](Config::admin_host) is a Unix socket.
     ///
     /// Default: empty. Range: 0 to 65535, or empty.
     pub admin_port: Option<u16>,

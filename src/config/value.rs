@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use log::LevelFilter;
 
 use super::{
+    addresses::LimitedAddresses,
     nearest::nearest,
     secret::{self, Secret},
     words::{Access, Compression, IdentityMode, LogFormat, MetricsAccess, Overflow},
@@ -334,11 +335,23 @@ word_field!(MetricsAccess: Admin = "admin", Public = "public");
 word_field!(Overflow: Close = "close", Gap = "gap", Latest = "latest");
 word_field!(IdentityMode: Off = "off", Optional = "optional", Required = "required");
 word_field!(Access: Everyone = "everyone", Users = "users", Token = "token");
+word_field!(LimitedAddresses: Public = "public", All = "all", None = "none");
 word_field!(Compression: Off = "off", Shared = "shared", Dedicated = "dedicated");
 
+/// What a host begins with that is the path of a Unix socket.
+pub(crate) const UNIX_PREFIX: &str = "unix:";
+
+/// The longest path of a Unix socket that Linux takes.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
 pub(super) const HOST: Rule = Rule {
-    range: "a host name or an IP address, without port or brackets",
+    range: "a host name or an IP address, without port or brackets, or unix: and an absolute path",
     legal: |host| {
+        if let Some(path) = host.strip_prefix(UNIX_PREFIX) {
+            return path.starts_with('/')
+                && path.len() <= SOCKET_PATH_BYTES_MAX
+                && !path.contains(char::is_control);
+        }
         // The operating system checks the zone of a link-local address ("%eth0").
         let address = host.split('%').next().unwrap_or(host);
         let strange = |c: char| c.is_whitespace() || c.is_control() || "[]/,".contains(c);

@@ -26,6 +26,7 @@ use crate::{
         session_token::SessionToken,
     },
     identity::{Identity, Permissions, TokenError},
+    limits::spending::RateLimited,
     store::{Position, Range},
     ws::{
         close::CloseReason,
@@ -84,9 +85,28 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
     }
 
     /// Returns the address of the client: the socket's peer, or the one that a proxy named
-    /// which is in `trusted_proxies`. The port is 0 if the proxy told none.
+    /// which is in `trusted_proxies`. The port is 0 if the proxy told none. It is `0.0.0.0:0` if
+    /// the peer of a Unix socket named nobody.
     pub fn remote_addr(&self) -> SocketAddr {
         self.conn.remote_addr()
+    }
+
+    /// Counts a message of `bytes` towards the limits of this client and of its address
+    /// ([`rate_messages`](crate::Config::rate_messages) and those like it). A handler that limits
+    /// its clients calls this first for each message, and does not act on a message that is
+    /// refused.
+    ///
+    /// # Errors
+    /// Whose limit is reached, and how long to wait. Nothing was counted.
+    pub fn spend_rate(&mut self, bytes: usize) -> Result<(), RateLimited> {
+        let conn = &self.conn;
+        conn.hub().spend(conn.session(), conn.remote_addr(), bytes)
+    }
+
+    /// Whether the limits by address hold for this client
+    /// ([`limited_addresses`](crate::Config::limited_addresses)).
+    pub fn has_address_limits(&self) -> bool {
+        self.conn.hub().owners.owner_of(self.remote_addr().ip()).is_some()
     }
 
     /// Sends a message to this client. Never blocks; [`SendStatus`] says whether the client keeps
@@ -271,9 +291,7 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         message: impl Into<Publication<'m>>,
     ) -> Reply<'_, S, Published, M> {
         let outcome = self.conn.hub().direct(self.sender(), to, &message.into());
-        if outcome.is_ok_and(|published| published.behind) {
-            self.conn.on_backpressure();
-        }
+        self.slow_down(outcome.is_ok_and(|published| published.behind));
         self.reply(outcome)
     }
 

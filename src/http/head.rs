@@ -208,7 +208,8 @@ impl<'b> Request<'b> {
     }
 
     /// Returns the address of the client: the socket's peer, or the one that a proxy named
-    /// which is in `trusted_proxies`. The port is 0 if the proxy told none.
+    /// which is in `trusted_proxies`. The port is 0 if the proxy told none. It is `0.0.0.0:0` if
+    /// the peer of a Unix socket named nobody.
     pub fn remote_addr(&self) -> Option<std::net::SocketAddr> {
         self.remote
     }

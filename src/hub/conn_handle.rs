@@ -48,8 +48,8 @@ pub(crate) trait ConnHandle {
     /// Asks for a call of [`Handler::on_wake`](crate::Handler::on_wake) after `wait`, in place of
     /// any that was asked for before.
     fn wake_after(&mut self, wait: Duration);
-    /// Stops reading from the connection until the deliveries that its session caused are made.
-    /// Called after every lock is released.
+    /// Stops reading from the connection until what its session has sent is delivered. A handle
+    /// that may block waits itself, for a second at most. Called after every lock is released.
     fn await_deliveries(&mut self);
     /// Notes that a mailbox that the hub posted to is behind. Called after every lock is released.
     fn on_backpressure(&mut self);

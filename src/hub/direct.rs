@@ -1,6 +1,6 @@
 //! Messages outside rooms: to one session, and to all connections of a route.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, sync::Arc};
 
 use parking_lot::MutexGuard;
 use uuid::Uuid;
@@ -9,6 +9,7 @@ use super::{
     Hub,
     charge::Charge,
     error::RoomError,
+    inbound_token::InboundToken,
     inbox::Inbox,
     mailbox::{Deferred, Letter},
     publish::{Publication, Published},
@@ -68,6 +69,7 @@ impl Hub {
         let receiver = self.sessions.find(to);
         let mut deferred = Deferred::default();
         let mut parties = Parties::lock(by.session, receiver.as_deref());
+        let to = (to, receiver.as_ref());
         let result = self.direct_between(by, &mut parties, to, publication, &mut deferred);
         drop(parties);
         self.mailboxes.after_unlock(&deferred);
@@ -79,7 +81,7 @@ impl Hub {
         &self,
         by: Sender<'_>,
         parties: &mut Parties<'_>,
-        to: &Uuid,
+        (to, session): (&Uuid, Option<&Arc<Session>>),
         publication: &Publication<'_>,
         deferred: &mut Deferred,
     ) -> Result<Published, RoomError> {
@@ -93,8 +95,9 @@ impl Hub {
             self.sessions.metrics.repeats.add_shared();
             return Ok(Published { seq, behind: false, repeated: true });
         }
+        let session = session.ok_or(RoomError::NoSuchClient)?;
         let receiver = parties.receiver().ok_or(RoomError::NoSuchClient)?;
-        let seq = self.deliver_to(receiver, publication, deferred)?;
+        let seq = self.deliver_to((session, receiver), by, publication, deferred)?;
         self.sessions.metrics.directs.add_shared();
         if let Some(id) = publication.dedup_id {
             let recipient = Recipient::Client(*to, seq);
@@ -107,7 +110,8 @@ impl Hub {
     /// the message's number.
     fn deliver_to(
         &self,
-        state: &mut SessionState,
+        (session, state): (&Arc<Session>, &mut SessionState),
+        by: Sender<'_>,
         publication: &Publication<'_>,
         deferred: &mut Deferred,
     ) -> Result<u64, RoomError> {
@@ -118,9 +122,16 @@ impl Hub {
         match attachment {
             Attachment::Ended => return Err(RoomError::NoSuchClient),
             Attachment::To(conn) => {
-                let worker = conn.worker();
-                self.mailboxes.reserve_all(std::iter::once((worker, frame.len())), deferred)?;
-                let letter = Letter::Send { conn, frame: frame.clone() };
+                let (worker, bytes) = (conn.worker(), frame.len());
+                let Some(inbound) = InboundToken::take(session, bytes, &self.inbound) else {
+                    self.sessions.metrics.directs_refused.add_shared();
+                    return Err(RoomError::ClientBehind);
+                };
+                self.mailboxes.reserve_all(std::iter::once((worker, bytes)), deferred)?;
+                by.session.in_flight.note_sent(bytes);
+                let charge = Charge::new(Some(by.session), bytes, 1, 1);
+                let letter =
+                    Letter::Send { conn, frame: frame.clone(), charge, inbound: Some(inbound) };
                 self.mailboxes.push_reserved(worker, letter, deferred);
             }
             Attachment::Away(_) if inbox.is_full(frame.len(), &self.inbox) => {
@@ -154,9 +165,10 @@ impl Hub {
             let (workers, (connected, _)) = (self.mailboxes.workers(), self.sessions.gauges());
             // How many of them each worker has, only the worker knows.
             let here = (connected / workers) as u32;
+            by.session.in_flight.note_sent(frame.len());
             for worker in 0..workers {
+                let charge = Charge::new(Some(by.session), frame.len(), connected, here);
                 let (frame, route, except) = (frame.clone(), by.session.route, by.conn);
-                let charge = Charge::new(Some(by.session), connected, here);
                 let letter = Letter::Broadcast { route, frame, except, charge };
                 self.mailboxes.push_reserved(worker, letter, &mut deferred);
             }
@@ -169,7 +181,7 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, thread};
+    use std::thread;
 
     use super::*;
     use crate::{
@@ -208,7 +220,9 @@ mod tests {
     #[test]
     fn two_that_send_to_each_other_do_not_wait_for_each_other() {
         const EACH: usize = 20_000;
-        let mut bench = Bench::new(&Config::default(), 2, 4 * EACH);
+        // Nobody delivers them, and all are to be taken.
+        let config = Config { buffer: 4 * EACH, ..Config::default() };
+        let mut bench = Bench::new(&config, 2, 4 * EACH);
         let (a, b) = (bench.client(0, true), bench.client(1, true));
         let (tell, told) = crossbeam_channel::unbounded();
         for (from, to) in [(&a, &b), (&b, &a)] {

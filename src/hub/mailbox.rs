@@ -21,6 +21,7 @@ use super::{
     charge::Charge,
     conn_id::ConnId,
     error::RoomError,
+    inbound_token::InboundToken,
     room::{Room, RoomKey},
     send_status::SendStatus,
     session::Session,
@@ -50,8 +51,14 @@ pub(crate) enum Letter {
     },
     /// Send a message to every connection of a route except one.
     Broadcast { route: u16, frame: PreparedFrame, except: ConnId, charge: Option<Charge> },
-    /// Send a message to one connection.
-    Send { conn: ConnId, frame: PreparedFrame },
+    /// Send a message to one connection. A direct message is charged for, and counted until it is
+    /// delivered.
+    Send {
+        conn: ConnId,
+        frame: PreparedFrame,
+        charge: Option<Charge>,
+        inbound: Option<InboundToken>,
+    },
     /// A job made this connection a member: deliver the messages after `from_seq` to it. Posted
     /// under the room's lock, so that the letter precedes every such message.
     Enter { conn: ConnId, room: Arc<Room>, from_seq: u64 },
@@ -305,7 +312,7 @@ impl Mailboxes {
         if self.reserve(worker, frame.len()).is_none() {
             return SendStatus::Dropped;
         }
-        self.push(worker, Letter::Send { conn, frame });
+        self.push(worker, Letter::Send { conn, frame, charge: None, inbound: None });
         self.wake(worker);
         SendStatus::Sent
     }
@@ -493,7 +500,8 @@ mod tests {
             (0..6).map(|_| mailboxes.reserve(0, frame.len()).expect("a place")).collect();
         assert_eq!(behind, [false, false, false, false, true, true]);
         for _ in 0..6 {
-            mailboxes.push(0, Letter::Send { conn: CONN, frame: frame.clone() });
+            let frame = frame.clone();
+            mailboxes.push(0, Letter::Send { conn: CONN, frame, charge: None, inbound: None });
         }
         let mut told = 0;
         while let Some(letter) = take(&receiver) {

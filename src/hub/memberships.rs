@@ -221,6 +221,9 @@ impl LockedSession<'_> {
         if self.state.memberships.len() >= self.hub.memberships_max {
             return Err(RoomError::TooManyMemberships);
         }
+        if self.hub.rooms.find(name.as_str()).is_none() {
+            self.hub.spend_room(self.session, self.conn.remote_addr())?;
+        }
         let replay = match permissions.contains(Permissions::HISTORY) {
             true => replay,
             false => Replay::Nothing,

@@ -15,11 +15,13 @@ pub(crate) mod send_status;
 pub(crate) mod session_token;
 mod inbox;
 mod in_flight;
+mod inbound;
 pub(crate) mod clock;
 mod patterns;
 pub(crate) mod roster;
 pub(crate) mod session;
 pub(crate) mod charge;
+mod inbound_token;
 pub(crate) mod mailbox;
 pub(crate) mod rooms;
 pub(crate) mod sessions;
@@ -34,6 +36,7 @@ mod identities;
 pub(crate) mod presence;
 pub(crate) mod memberships;
 pub(crate) mod resume;
+mod spend;
 #[cfg(test)]
 mod harness;
 
@@ -44,11 +47,13 @@ use parking_lot::Mutex;
 use crate::{
     config::{Compression, Config},
     identity::{Authenticator, Permissions},
+    limits::{owners::Owners, rates::Rates},
     memory::account::{Account, Level},
     metrics::Counter,
 };
 use clock::Clock;
 use error::RoomError;
+use inbound::InboundBounds;
 use inbox::InboxBounds;
 use mailbox::{Deferred, Mailboxes};
 use names::RoomName;
@@ -77,9 +82,13 @@ pub(crate) struct Hub {
     /// Commands refused for want of a permission, in the order of [`Permissions::NAMED`].
     forbidden: [Counter; Permissions::NAMED.len()],
     inbox: InboxBounds,
+    inbound: InboundBounds,
     /// How long a session outlives its connection.
     resume_window_ms: u64,
     away_max: usize,
+    /// The limits of one session.
+    rates: Rates,
+    pub(crate) owners: Arc<Owners>,
     pub(crate) clock: Arc<Clock>,
 }
 
@@ -127,14 +136,21 @@ impl Hub {
                 messages_max: config.inbox.min(config.buffer / 4),
                 bytes_max: config.inbox_bytes.min(config.buffer_bytes / 4),
             },
+            // With half of an outbox full, all that is on its way fits into the other half.
+            inbound: InboundBounds {
+                messages_max: config.buffer / 4,
+                bytes_max: config.buffer_bytes / 4,
+            },
             resume_window_ms: config.resume_window.as_millis() as u64,
             away_max: config.max_away_sessions,
+            rates: Rates::of_client(config),
+            owners: Owners::new(config),
             clock,
         }
     }
 
     /// Returns the milliseconds since this hub was made.
-    fn now_ms(&self) -> u64 {
+    pub(crate) fn now_ms(&self) -> u64 {
         self.clock.now_ms()
     }
 

@@ -256,7 +256,7 @@ impl Hub {
         let (seq, total) = (history.skip(), members.iter().map(|count| *count as usize).sum());
         for (worker, _) in letters {
             let frame = frame.clone();
-            let charge = Charge::new(payer, total, members[worker]);
+            let charge = Charge::new(payer, frame.len(), total, members[worker]);
             let letter = Letter::Deliver { room: channel.key, seq, frame, except: None, charge };
             self.mailboxes.push_reserved(worker, letter, deferred);
         }

@@ -235,8 +235,10 @@ impl Hub {
         let frame = self.compressible(publication.encode(&[seq], &self.account.frames));
         self.mailboxes.reserve_all(workers_with_members(&state.members, frame.len()), deferred)?;
         let (payer, total) = (by.map(|by| by.session), state.members_total());
+        payer.inspect(|payer| payer.in_flight.note_sent(frame.len()));
         for (worker, _) in workers_with_members(&state.members, frame.len()) {
-            let (frame, charge) = (frame.clone(), Charge::new(payer, total, state.members[worker]));
+            let charge = Charge::new(payer, frame.len(), total, state.members[worker]);
+            let frame = frame.clone();
             let letter = Letter::Deliver { room: room.key, seq, frame, except, charge };
             self.mailboxes.push_reserved(worker, letter, deferred);
         }
@@ -276,10 +278,11 @@ impl Hub {
         self.mailboxes.reserve_all(workers_with_members(&members, frame.len()), deferred)?;
         let keys: Arc<[_]> = rooms.iter().map(|room| room.key).zip(seqs.iter().copied()).collect();
         let payer = by.map(|by| by.session);
+        payer.inspect(|payer| payer.in_flight.note_sent(frame.len()));
         let total = members.iter().map(|count| *count as usize).sum();
         for (worker, _) in workers_with_members(&members, frame.len()) {
             let (rooms, frame) = (Arc::clone(&keys), frame.clone());
-            let charge = Charge::new(payer, total, members[worker]);
+            let charge = Charge::new(payer, frame.len(), total, members[worker]);
             let letter = Letter::DeliverMany { rooms, frame, except, charge };
             self.mailboxes.push_reserved(worker, letter, deferred);
         }

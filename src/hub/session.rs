@@ -16,6 +16,7 @@ use super::{
     conn_id::ConnId,
     error::RoomError,
     in_flight::InFlight,
+    inbound::Inbound,
     inbox::Inbox,
     names::{RoomName, RoomPattern},
     notice::{Notice, NoticeFormatter},
@@ -26,6 +27,7 @@ use super::{
 };
 use crate::{
     identity::{Identity, Permissions},
+    limits::spending::Spending,
     memory::tally::Tally,
     ws::frame::PreparedFrame,
 };
@@ -66,8 +68,12 @@ pub(crate) struct Session {
     /// The connection that may publish for the session, as [`ConnId::packed`]. Outside the lock,
     /// so that a publish need not take it.
     sender: AtomicU64,
-    /// The deliveries that the session caused and that are not made yet.
+    /// What the session has sent and the server has not passed on yet.
     pub(crate) in_flight: InFlight,
+    /// The direct messages on their way to the session.
+    pub(crate) inbound: Inbound,
+    /// What the client has spent of its limits. Its lock is taken last.
+    pub(super) spending: Mutex<Option<Box<Spending>>>,
     /// Taken before any room's lock and before the table's. Two sessions are locked in the order
     /// of their client ids.
     pub(super) state: Mutex<SessionState>,
@@ -196,6 +202,8 @@ impl Session {
             formatter,
             sender: AtomicU64::new(conn.packed()),
             in_flight: InFlight::default(),
+            inbound: Inbound::default(),
+            spending: Mutex::default(),
             state: Mutex::new(SessionState {
                 attachment: Attachment::To(conn),
                 fresh: true,

@@ -31,9 +31,9 @@ const ATTEMPTS_MAX: usize = 8;
 /// fetches the keys of `token_jwks_url` each time, which may take seconds.
 ///
 /// # Errors
-/// [`ErrorKind::Config`](crate::ErrorKind::Config): a key cannot be used.
-/// [`ErrorKind::System`](crate::ErrorKind::System): the keys could not be fetched.
-/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): the token is refused; the message
+/// [`ErrorKind::Config`]: a key cannot be used.
+/// [`ErrorKind::System`]: the keys could not be fetched.
+/// [`ErrorKind::InvalidInput`]: the token is refused; the message
 /// says why.
 pub fn verify_once(config: &Config, token: &str) -> Result<Identity, Error> {
     let verifier = Verifier::with_jwks(config, Jwks::once)?;
@@ -44,7 +44,7 @@ pub fn verify_once(config: &Config, token: &str) -> Result<Identity, Error> {
 /// Checks that the keys of `config` can be used. Fetches none.
 ///
 /// # Errors
-/// [`ErrorKind::Config`](crate::ErrorKind::Config): a key cannot be used.
+/// [`ErrorKind::Config`]: a key cannot be used.
 pub fn check_keys(config: &Config) -> Result<(), Error> {
     Verifier::with_jwks(config, |_| Ok(Jwks::empty())).map(drop)
 }

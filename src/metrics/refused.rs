@@ -13,6 +13,8 @@ pub(crate) enum Refused {
     PendingHeads,
     /// The address already has `max_conn_per_ip` connections.
     PerIp,
+    /// The address opens more connections a second than `rate_accepts_per_ip`.
+    AcceptRate,
     /// The origin of the request is not allowed.
     Origin,
     /// The client has no token, or no good one.
@@ -43,12 +45,13 @@ pub(crate) enum Refused {
 }
 
 impl Refused {
-    pub(super) const ALL: [Refused; 18] = [
+    pub(super) const ALL: [Refused; 19] = [
         Refused::Full,
         Refused::QueueTimeout,
         Refused::Draining,
         Refused::PendingHeads,
         Refused::PerIp,
+        Refused::AcceptRate,
         Refused::Origin,
         Refused::Unauthorized,
         Refused::Handler,
@@ -72,6 +75,7 @@ impl Refused {
             Refused::Draining => "draining",
             Refused::PendingHeads => "pending_heads",
             Refused::PerIp => "per_ip",
+            Refused::AcceptRate => "accept_rate",
             Refused::Origin => "origin",
             Refused::Unauthorized => "unauthorized",
             Refused::Handler => "handler",

@@ -10,7 +10,6 @@ use std::{
 use bitflags::bitflags;
 
 use super::{
-    bound::IpToken,
     outbox::{Flushed, Outbox, OutboxBounds},
     pauses::{PauseReasons, Pauses},
     stream::Stream,
@@ -19,6 +18,7 @@ use super::{
 };
 use crate::{
     hub::{conn_id::ConnId, send_status::SendStatus},
+    limits::owners::{OwnerToken, TooMany},
     ws::{
         close::CloseReason,
         decoder::Event,
@@ -89,7 +89,7 @@ pub(crate) struct ConnIo {
     pub(super) is_http: bool,
     counted: Counted,
     /// Boxed, because most servers set no limit, and each connection would pay for the space.
-    _ip_token: Option<Box<IpToken>>,
+    _owner_token: Option<Box<OwnerToken>>,
 }
 
 impl ConnIo {
@@ -97,7 +97,7 @@ impl ConnIo {
         id: ConnId,
         stream: Stream,
         remote: SocketAddr,
-        ip_token: Option<IpToken>,
+        owner_token: Option<OwnerToken>,
         now: Millis,
     ) -> ConnIo {
         ConnIo {
@@ -118,7 +118,7 @@ impl ConnIo {
             deflate: None,
             is_http: true,
             counted: Counted::default(),
-            _ip_token: ip_token.map(Box::new),
+            _owner_token: owner_token.map(Box::new),
         }
     }
 
@@ -134,13 +134,11 @@ impl ConnIo {
     }
 
     /// Makes `client` the address of this connection, which a trusted proxy opened for it. `Err` if
-    /// that address has as many connections as it may.
-    pub(super) fn set_client(&mut self, client: SocketAddr, cx: &WorkerCtx) -> Result<(), ()> {
-        let shared = &cx.shared;
+    /// that address may not have another connection now.
+    pub(super) fn set_client(&mut self, client: SocketAddr, cx: &WorkerCtx) -> Result<(), TooMany> {
+        let hub = &cx.shared.hub;
         self.remote = client;
-        if !shared.trusted_proxies.contains(client.ip()) {
-            self._ip_token = shared.per_ip.take(client.ip())?.map(Box::new);
-        }
+        self._owner_token = hub.owners.admit(client.ip(), hub.now_ms())?.map(Box::new);
         Ok(())
     }
 

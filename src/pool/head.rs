@@ -130,25 +130,25 @@ impl Head {
             ProxyHeader::Whole { len, source } => {
                 self.awaits = Awaited::First;
                 let is_believed = cx.shared.trusted_proxies.contains(io.remote.ip());
-                match source.filter(|_| is_believed) {
-                    Some(source) if io.set_client(source, cx).is_err() => {
-                        if io.stream.is_tls() {
-                            return refuse_before_tls(Refused::PerIp, io, cx);
-                        }
-                        refuse_unavailable(Refused::PerIp, io, cx);
-                        HeadStep::Last
+                if let Some(source) = source.filter(|_| is_believed)
+                    && let Err(too_many) = io.set_client(source, cx)
+                {
+                    if io.stream.is_tls() {
+                        return refuse_before_tls(too_many.refused(), io, cx);
                     }
-                    Some(_) | None => match io.stream.begin_tls(&input[len..]) {
-                        Ok(taken) => {
-                            if io.stream.is_tls() {
-                                // What was taken is looked at as if it came now.
-                                io.readiness.insert(Readiness::READABLE);
-                                io.list_ready(&mut cx.work);
-                            }
-                            HeadStep::Answered(len + taken)
+                    refuse_unavailable(too_many.refused(), io, cx);
+                    return HeadStep::Last;
+                }
+                match io.stream.begin_tls(&input[len..]) {
+                    Ok(taken) => {
+                        if io.stream.is_tls() {
+                            // What was taken is looked at as if it came now.
+                            io.readiness.insert(Readiness::READABLE);
+                            io.list_ready(&mut cx.work);
                         }
-                        Err(()) => refuse_before_tls(Refused::BadRequest, io, cx),
-                    },
+                        HeadStep::Answered(len + taken)
+                    }
+                    Err(()) => refuse_before_tls(Refused::BadRequest, io, cx),
                 }
             }
             ProxyHeader::Invalid => {
@@ -271,6 +271,7 @@ pub(super) fn refuse_unavailable(why: Refused, io: &mut ConnIo, cx: &mut WorkerC
         Refused::QueueTimeout => "the server stayed full for too long",
         Refused::Memory => "the server is short of memory",
         Refused::PerIp => "too many connections from this address",
+        Refused::AcceptRate => "too many connections a second from this address",
         Refused::HandlerBusy => "the handler is busy",
         _ => "the server is full",
     };

@@ -40,6 +40,9 @@ use parking_lot::Mutex;
 /// Messages of one connection that may wait, so that one client cannot fill the pool for all.
 const QUEUE_MESSAGES_MAX: usize = 32;
 
+/// How long a call waits before it goes on, when its session has too much on its way.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+
 /// Calls made for one queue before the others get their turn.
 const CALLS_PER_TURN_MAX: usize = 16;
 
@@ -474,8 +477,11 @@ impl ConnHandle for RemoteConn<'_> {
         self.queue.send_control(Letter::WakeAfter { conn: self.queue.conn, wait });
     }
 
+    // The handler would go on publishing whether or not its socket is read, so its thread waits
+    // too. Its worker hears of it once for each wait.
     fn await_deliveries(&mut self) {
         self.queue.send_control(Letter::Await { conn: self.queue.conn });
+        self.session.in_flight.wait(WAIT_MAX);
     }
 
     // The sockets that feed these threads are paused by their queues.

@@ -4,6 +4,9 @@
 //! turns: poll, read, letters, timers, flush, reap. A worker blocks in `poll` and nowhere else.
 
 pub(crate) mod acceptor;
+pub(crate) mod listener;
+#[cfg(unix)]
+mod socket_file;
 pub(crate) mod bound;
 pub(crate) mod worker;
 pub(crate) mod worker_cx;
@@ -31,6 +34,7 @@ mod dispatch;
 mod inline_conn;
 pub(crate) mod jobs;
 pub(crate) mod outbox;
+mod holds;
 mod delivery;
 mod room_lag;
 mod closing;

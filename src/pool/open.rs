@@ -7,6 +7,7 @@ use super::{
     closing::{Closing, Stage},
     conn_io::ConnIo,
     dispatch::Dispatch,
+    holds::{HOLD_MS_MAX, Holds},
     inline_conn::InlineConn,
     jobs::SerialQueue,
     outbox::Flushed,
@@ -54,6 +55,8 @@ pub(crate) struct Open {
     permit: Permit,
     /// The rooms that the client is too slow for, if there are any.
     pub(super) lags: Option<Box<RoomLags>>,
+    /// The senders that wait for the client to read, while it is behind with what they sent.
+    holds: Option<Box<Holds>>,
     /// When a ping was last sent; 0 if none was.
     pinged: Millis,
     /// When its session is shown in presence if it has said nothing by then; 0 once that is done.
@@ -115,6 +118,7 @@ impl Open {
             dispatch,
             permit,
             lags: None,
+            holds: None,
             pinged: 0,
             show_at: if resumable { cx.now + NEWCOMER_QUIET_MS } else { 0 },
             wake_at: 0,
@@ -182,16 +186,41 @@ impl Open {
 
     /// Writes what the kernel takes. Where that may have made room for what is held back, the
     /// connection is flushed once more.
-    pub(super) fn write(&self, io: &mut ConnIo, cx: &mut WorkerCtx) -> io::Result<Flushed> {
-        if self.lags.is_none() {
+    pub(super) fn write(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) -> io::Result<Flushed> {
+        if self.lags.is_none() && self.holds.is_none() {
             return io.write(cx);
         }
         let before = io.bytes_sent;
         let flushed = io.write(cx)?;
-        if io.bytes_sent > before {
+        if self.lags.is_some() && io.bytes_sent > before {
             io.list_dirty(&mut cx.work);
         }
+        if io.outbox.is_nearly_empty(&cx.limits.outbox) {
+            self.holds = None;
+        }
         Ok(flushed)
+    }
+
+    /// Holds the sender of a message that was just queued for a client that the kernel takes
+    /// nothing for at the moment, if much waits for the client and it has read something lately.
+    #[cold]
+    pub(super) fn hold(&mut self, sender: &Arc<Session>, io: &mut ConnIo, cx: &mut WorkerCtx) {
+        if !io.outbox.is_filling(&cx.limits.outbox) || io.close_asked.is_some() {
+            return;
+        }
+        if self.holds.is_none() {
+            if cx.now > io.last_tx + HOLD_MS_MAX {
+                return;
+            }
+            let holds = self.holds.insert(Box::new(Holds::new(&self.session, cx)));
+            cx.timers.hasten(io.slot(), &mut io.deadline, holds.until);
+        }
+        if let Some(holds) = self.holds.as_mut().filter(|holds| cx.now < holds.until) {
+            holds.add(sender, cx);
+            if io.outbox.status(&cx.limits.outbox) == SendStatus::Behind {
+                holds.refuse_directs();
+            }
+        }
     }
 
     /// Goes on with another session, which a job of its handler has taken up.
@@ -322,6 +351,13 @@ impl Open {
         for at in [self.show_at, self.wake_at] {
             if at > 0 {
                 next = next.min(at);
+            }
+        }
+        if let Some(holds) = &mut self.holds {
+            if cx.now >= holds.until {
+                holds.let_go();
+            } else {
+                next = next.min(holds.until);
             }
         }
         cx.timers.set(io.slot(), &mut io.deadline, next.max(cx.now + 1));

@@ -98,6 +98,17 @@ impl Outbox {
         self.messages <= bounds.messages_max / 4 && self.bytes <= bounds.bytes_max / 4
     }
 
+    /// Whether more than a quarter of either bound is in use, so that whoever fills the outbox
+    /// should send slower.
+    pub(crate) fn is_filling(&self, bounds: &OutboxBounds) -> bool {
+        self.messages > bounds.messages_max / 4 || self.bytes > bounds.bytes_max / 4
+    }
+
+    /// Whether at most an eighth of the bounds is in use, so that there is nothing to wait for.
+    pub(crate) fn is_nearly_empty(&self, bounds: &OutboxBounds) -> bool {
+        self.messages <= bounds.messages_max / 8 && self.bytes <= bounds.bytes_max / 8
+    }
+
     /// Queues one frame that others are sent as well.
     pub(crate) fn push_shared(&mut self, frame: &Bytes, spare: &mut Spare) {
         self.begin(spare);

@@ -10,12 +10,7 @@ use std::{
 
 use crossbeam_channel::Sender;
 
-use super::{
-    admission::Admission,
-    bound::{Bound, PerIp},
-    jobs::JobPool,
-    platform,
-};
+use super::{admission::Admission, bound::Bound, jobs::JobPool, platform};
 use crate::{
     config::Config,
     handler::{
@@ -54,7 +49,6 @@ pub(crate) struct Shared {
     pub(crate) drain: OnceLock<Sender<Duration>>,
     /// Refused sockets that stay for a moment so that the client can read why.
     pub(crate) lingering: Arc<Bound>,
-    pub(crate) per_ip: Arc<PerIp>,
     pub(crate) trusted_proxies: TrustedProxies,
     /// Open sockets of each worker; the acceptor gives the next one to the worker with the fewest.
     pub(crate) sockets: Box<[AtomicUsize]>,
@@ -81,12 +75,15 @@ impl Shared {
         mailboxes: Mailboxes,
         tls: Option<Arc<Tls>>,
     ) -> Shared {
+        let hub = Arc::new(hub);
+        let mut metrics = Metrics::new(config.thread_pool_size);
+        metrics.server.owners_evicted = Arc::clone(&hub.owners.evicted);
         Shared {
             routes,
             pages,
-            hub: Arc::new(hub),
+            hub,
             admission: Admission::new(config.max_conn, config.max_queued_tasks, mailboxes),
-            metrics: Metrics::new(config.thread_pool_size),
+            metrics,
             tls,
             pending_heads: Bound::new(config.max_pending_heads),
             admin_conns: Bound::new(config.max_admin_conn),
@@ -94,7 +91,6 @@ impl Shared {
             admin,
             drain: OnceLock::new(),
             lingering: Bound::new(config.max_lingering),
-            per_ip: PerIp::new(config.max_conn_per_ip),
             trusted_proxies: TrustedProxies::new(&config.trusted_proxies),
             sockets: (0..config.thread_pool_size).map(|_| AtomicUsize::new(0)).collect(),
             draining: AtomicBool::new(false),
@@ -188,6 +184,7 @@ impl Shared {
             room_bytes: balance.rooms,
             job_bytes: balance.calls,
             socket_bytes: balance.sockets,
+            owners: self.hub.owners.len(),
             jobs_queued: self
                 .routes
                 .iter()

@@ -37,6 +37,13 @@ impl Timers {
         }
     }
 
+    /// Makes the deadline of `slot` come at `at`, unless it comes earlier.
+    pub(crate) fn hasten(&mut self, slot: usize, deadline: &mut Deadline, at: Millis) {
+        if deadline.0.is_none_or(|due| due.get() > at) {
+            self.set(slot, deadline, at);
+        }
+    }
+
     pub(crate) fn clear(&mut self, slot: usize, deadline: &mut Deadline) {
         if let Some(at) = std::mem::take(deadline).0 {
             self.due.remove(&(at.get(), slot));

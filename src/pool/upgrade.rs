@@ -70,8 +70,10 @@ pub(super) fn ask_handler(
 
 /// Asks for a permit for an upgrade that its handler takes.
 pub(super) fn admit(request: UpgradeRequest, io: &mut ConnIo, cx: &mut WorkerCtx) -> Next {
-    if request.client != io.remote && io.set_client(request.client, cx).is_err() {
-        return Next::Refused(Refused::PerIp);
+    if request.client != io.remote
+        && let Err(too_many) = io.set_client(request.client, cx)
+    {
+        return Next::Refused(too_many.refused());
     }
     match cx.shared.admission.ask(io.id) {
         Answer::Served(permit) => Next::Open(Open::begin(permit, request, None, io, cx)),

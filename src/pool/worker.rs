@@ -8,19 +8,19 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender};
-use mio::{Events, Interest, Poll, Token, net::TcpStream};
+use mio::{Events, Poll, Token};
 use slab::Slab;
 
 use super::{
     admin::Admin,
-    bound::{BoundToken, IpToken},
+    bound::BoundToken,
     closing::Closing,
     conn_io::ConnIo,
     connection::{Connection, Phase},
     head::Head,
     pauses::PauseReasons,
     shared::Shared,
-    socket::Socket,
+    socket::{Accepted, Socket},
     stream::Stream,
     timers::Millis,
     worker_cx::WorkerCtx,
@@ -29,6 +29,7 @@ use crate::hub::{
     conn_id::ConnId,
     mailbox::{MailboxReceiver, SWEEPER},
 };
+use crate::limits::owners::OwnerToken;
 use crate::metrics::Refusals;
 use memory_watch::MemoryWatch;
 
@@ -67,9 +68,9 @@ const SWEEP_INTERVAL_MS: Millis = 1000;
 
 /// A socket on its way from the acceptor.
 pub(crate) struct Arrival {
-    pub(crate) stream: std::net::TcpStream,
+    pub(crate) stream: Accepted,
     pub(crate) remote: SocketAddr,
-    pub(crate) ip_token: Option<IpToken>,
+    pub(crate) owner_token: Option<OwnerToken>,
     pub(crate) disposition: Disposition,
 }
 
@@ -262,16 +263,15 @@ impl Worker {
     }
 
     fn accept(&mut self, arrival: Arrival) {
-        let Arrival { stream, remote, ip_token, disposition } = arrival;
+        let Arrival { stream, remote, owner_token, disposition } = arrival;
         let token = Token(self.conns.vacant_key());
-        let mut socket = TcpStream::from_std(stream);
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self.poll.registry().register(&mut socket, token, interest) {
-            log::error!("cannot watch the socket of {remote}: {error}");
-            self.cx.shared.sockets[self.cx.worker].fetch_sub(1, Ordering::Relaxed);
-            return;
+        match Socket::watched(stream, self.poll.registry(), token) {
+            Ok(socket) => self.insert(socket, remote, owner_token, disposition),
+            Err(error) => {
+                log::error!("cannot watch the socket of {remote}: {error}");
+                self.cx.shared.sockets[self.cx.worker].fetch_sub(1, Ordering::Relaxed);
+            }
         }
-        self.insert(Socket::Tcp(socket), remote, ip_token, disposition);
     }
 
     /// Gives a socket that is watched the next slot.
@@ -279,7 +279,7 @@ impl Worker {
         &mut self,
         socket: Socket,
         remote: SocketAddr,
-        ip_token: Option<IpToken>,
+        owner_token: Option<OwnerToken>,
         disposition: Disposition,
     ) {
         // What was refused by the acceptor got its answer without TLS.
@@ -301,7 +301,8 @@ impl Worker {
             generation: self.next_generation,
         };
         self.next_generation = self.next_generation.wrapping_add(1);
-        let (mut io, cx) = (ConnIo::new(id, stream, remote, ip_token, self.cx.now), &mut self.cx);
+        let (mut io, cx) =
+            (ConnIo::new(id, stream, remote, owner_token, self.cx.now), &mut self.cx);
         let phase = match disposition {
             Disposition::Serve(token) => Phase::Head(Head::new(token, &mut io, cx)),
             Disposition::Admin(token) => Phase::Admin(Box::new(Admin::new(token, &mut io, cx))),

@@ -140,9 +140,40 @@ pub struct Limits {
     /// Bytes of messages a second, which is also the burst size.
     #[serde(default, deserialize_with = "lenient::limit", skip_serializing_if = "Option::is_none")]
     pub rate_bytes: Option<u32>,
+    /// Rooms a minute that the client may make, which is also the burst size.
+    #[serde(default, deserialize_with = "lenient::limit", skip_serializing_if = "Option::is_none")]
+    pub rate_rooms: Option<u32>,
     /// Rooms that the client may be in; also the limit for patterns.
     #[serde(default)]
     pub max_rooms: usize,
+    /// What all clients at the client's address may do together; absent where no such limit holds.
+    #[serde(
+        default,
+        deserialize_with = "lenient::or_default",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub address: Option<AddressLimits>,
+}
+
+/// The limits of all clients at one address together, or in one IPv6 network of 64 bits. A limit
+/// that is off is absent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressLimits {
+    /// Messages a second.
+    #[serde(default, deserialize_with = "lenient::limit", skip_serializing_if = "Option::is_none")]
+    pub rate_messages: Option<u32>,
+    /// Bytes of messages a second.
+    #[serde(default, deserialize_with = "lenient::limit", skip_serializing_if = "Option::is_none")]
+    pub rate_bytes: Option<u32>,
+    /// Rooms made a minute.
+    #[serde(default, deserialize_with = "lenient::limit", skip_serializing_if = "Option::is_none")]
+    pub rate_rooms: Option<u32>,
+    /// Connections a second.
+    #[serde(default, deserialize_with = "lenient::limit", skip_serializing_if = "Option::is_none")]
+    pub rate_connections: Option<u32>,
+    /// Connections at once.
+    #[serde(default)]
+    pub max_connections: usize,
 }
 
 /// The answer to a `publish` to one room.

@@ -50,8 +50,8 @@ pub(crate) fn run(
             (configured_target(&config)?, TlsOptions::default().insecure(), preamble)
         }
     };
-    let scheme = if target.is_secure() { "https" } else { "http" };
-    let url = format!("{scheme}://{}{}", target.authority(), target.path());
+    // A health check is plain HTTP, whatever else an address is for.
+    let url = target.to_string().replacen("ws", "http", usize::from(!target.is_unix()));
     let connector = target.is_secure().then(|| options.connector()).transpose();
     let connector = connector.map_err(|error| Error::config(format!("--ca {error}")))?;
     let answer = match ask(&target, connector.as_ref(), preamble) {
@@ -81,7 +81,8 @@ pub(crate) fn run(
 /// Where the configured server listens. An address that stands for all of the machine's is asked
 /// on the loopback.
 fn configured_target(config: &Config) -> Result<Target, Error> {
-    if config.port == 0 {
+    let is_unix = config.host.starts_with("unix:");
+    if config.port == 0 && !is_unix {
         return Err(Error::config(
             "port = 0: the server chooses a port that is not known here; give --url",
         ));
@@ -95,6 +96,7 @@ fn configured_target(config: &Config) -> Result<Target, Error> {
             };
             SocketAddr::new(ip, config.port).to_string()
         }
+        Err(_) if is_unix => config.host.clone(),
         Err(_) => format!("{}:{}", config.host, config.port),
     };
     let target = Target::parse_for(&address, PATH);
