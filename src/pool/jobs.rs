@@ -96,13 +96,15 @@ impl UpgradeAnswer {
 }
 
 impl UpgradeJob {
-    fn run(self) {
+    fn run(self, token: BoundToken) {
         let mut space = HeaderSpace::default();
         if let Ok(Some((request, _))) = Request::parse(&self.head, &mut space) {
             let request =
                 request.with_remote(self.client).with_authenticator(&self.hub.authenticator);
             *self.answer.0.lock() = Some(ask_upgrade(&*self.handler, &request, &self.panics));
         }
+        // Before the answer, so that whoever connects next finds the place free.
+        drop(token);
         let letter = Letter::UpgradeAnswered { conn: self.conn };
         self.hub.mailboxes.send_control(self.conn.worker(), letter);
     }
@@ -225,7 +227,7 @@ fn run(sender: &Sender<Work>, receiver: &Receiver<Work>) {
     loop {
         match receiver.recv() {
             Ok(Work::Run(queue)) => queue.run(),
-            Ok(Work::Ask(upgrade, _token)) => upgrade.run(),
+            Ok(Work::Ask(upgrade, token)) => upgrade.run(token),
             Ok(Work::Stop) | Err(_) => break,
         }
     }
@@ -233,7 +235,7 @@ fn run(sender: &Sender<Work>, receiver: &Receiver<Work>) {
     while let Ok(next) = receiver.try_recv() {
         match next {
             Work::Run(queue) => queue.run(),
-            Work::Ask(upgrade, _token) => upgrade.run(),
+            Work::Ask(upgrade, token) => upgrade.run(token),
             Work::Stop => {
                 let _ = sender.send(Work::Stop);
                 return;
