@@ -405,8 +405,16 @@ mod memory {
 
     #[test]
     fn stalled_clients_cost_no_more_memory_than_their_outboxes() {
-        let server =
-            Binary::start(&["--buffer", "64", "--buffer-bytes", "512KiB", "--rate-messages", "0"]);
+        let server = Binary::start(&[
+            "--buffer",
+            "64",
+            "--buffer-bytes",
+            "512KiB",
+            "--rate-messages",
+            "0",
+            "--rate-bytes",
+            "0",
+        ]);
         let stalled: Vec<RawClient> = (0..20).map(|_| stalled(server.address)).collect();
         let mut writer = server.upgrade("/ws");
         let mut reader = server.upgrade("/ws");
