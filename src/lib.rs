@@ -225,6 +225,7 @@ mod handler;
 mod hub;
 mod limits;
 mod store;
+mod memory;
 mod http;
 pub mod identity;
 mod metrics;

@@ -33,6 +33,7 @@ mod api_keys;
 mod tls_pairs;
 mod judge;
 mod load;
+mod memory_max;
 mod nearest;
 mod service_links;
 mod source;
@@ -48,6 +49,7 @@ pub use {
     api_key::{ApiKey, ApiScope},
     keys::{Group, Key},
     load::Loaded,
+    memory_max::MemoryMax,
     secret::Secret,
     settings::Config,
     source::Source,

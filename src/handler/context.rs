@@ -308,7 +308,7 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
     #[must_use = "the reply has the page"]
     pub fn history(&mut self, room: &str, range: Range, limit: usize) -> Reply<'_, S, Page, M> {
         let permitted = self.room(room, Permissions::HISTORY);
-        let outcome = permitted.map(|room| self.conn.hub().history(&room, range, limit));
+        let outcome = permitted.and_then(|room| self.conn.hub().history(&room, range, limit));
         if let Ok(page) = &outcome {
             self.conn.spend(cost_of_frames(&page.messages));
         }

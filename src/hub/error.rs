@@ -24,6 +24,8 @@ pub enum RoomError {
     TooManyMemberships,
     /// A worker's mailbox is full. Nothing was stored, and nobody joined. Try again later.
     Overloaded,
+    /// Memory is short (`memory_max`). Nothing was stored, and nobody joined. Try again later.
+    ShortOfMemory,
     /// The client reads slower than it is sent direct messages, and too many wait for it already.
     /// Try again later.
     ClientBehind,
@@ -60,6 +62,7 @@ impl std::fmt::Display for RoomError {
             }
             RoomError::TooManyMemberships => "this connection is in as many rooms as it may be",
             RoomError::Overloaded => "the server is behind; try again after a moment",
+            RoomError::ShortOfMemory => "the server is short of memory; try again after a moment",
             RoomError::ClientBehind => {
                 "the client is behind with its direct messages; try again after a moment"
             }

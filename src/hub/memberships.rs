@@ -50,6 +50,7 @@ impl Hub {
         name: &RoomName,
         replay: Replay,
     ) -> Result<Joined, RoomError> {
+        self.check_memory()?;
         self.lock_own_session(conn, |locked| match locked.state.membership(name.as_str()) {
             Some(_) => Err(RoomError::AlreadyMember),
             None => locked.add_membership(name, replay, None, self.page_bytes_max),
@@ -74,6 +75,7 @@ impl Hub {
         conn: &mut dyn ConnHandle,
         pattern: &RoomPattern,
     ) -> Result<Vec<MatchedRoom>, RoomError> {
+        self.check_memory()?;
         self.lock_own_session(conn, |locked| {
             if locked.state.cold().patterns.contains(pattern) {
                 return Err(RoomError::AlreadyMember);
@@ -123,7 +125,7 @@ impl Hub {
             }
             let before = patterns.bytes();
             patterns.insert(pattern.clone());
-            self.bytes.patterns.change(before, patterns.bytes());
+            self.account.patterns.change(before, patterns.bytes());
             Ok(matched)
         })
     }
@@ -142,7 +144,7 @@ impl Hub {
             let patterns = &mut locked.state.cold_mut().patterns;
             let before = patterns.bytes();
             patterns.remove(pattern);
-            self.bytes.patterns.change(before, patterns.bytes());
+            self.account.patterns.change(before, patterns.bytes());
             if !patterns.cover(pattern) {
                 let (from, to) = (std::slice::from_ref(pattern), patterns.below(pattern));
                 self.rooms.exchange(locked.conn.id(), from, &to);
@@ -264,7 +266,7 @@ impl LockedSession<'_> {
 
     fn push_membership(&mut self, membership: SessionMembership) {
         self.state.memberships.push(membership);
-        self.hub.bytes.sessions.add(MEMBERSHIP_BYTES);
+        self.hub.account.sessions.add(MEMBERSHIP_BYTES);
     }
 
     /// Notes that the session has left a room without other members, which keeps what the session
@@ -292,7 +294,7 @@ impl LockedSession<'_> {
     }
 
     pub(super) fn remove_membership(&mut self, at: usize) {
-        self.hub.bytes.sessions.subtract(MEMBERSHIP_BYTES);
+        self.hub.account.sessions.subtract(MEMBERSHIP_BYTES);
         let SessionMembership { room, watching, .. } = self.state.memberships.swap_remove(at);
         if watching {
             self.exit_channel(&room);

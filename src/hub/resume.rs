@@ -18,6 +18,7 @@ use super::{
     present::{PRESENCE_MEMBERS_MAX, Presence},
     session::{Attachment, MEMBERSHIP_BYTES, Session, SessionState, format_notice},
     session_token::SessionToken,
+    sessions::Evicted,
 };
 use crate::{
     identity::Permissions,
@@ -163,14 +164,30 @@ impl Hub {
         let is_trivial = self.sessions.is_young(session) && state.is_trivial();
         let evicted = self.sessions.set_away(session, now_ms, is_trivial, self.away_max);
         drop(state);
-        evicted.is_some_and(|evicted| {
-            let metrics = &self.sessions.metrics;
-            metrics.sessions_evicted.add_shared();
-            if evicted.is_trivial {
-                metrics.sessions_evicted_trivial.add_shared();
-            }
-            self.finish(&evicted.session, Attachment::Away(evicted.since_ms))
-        })
+        evicted.is_some_and(|evicted| self.evict(&evicted))
+    }
+
+    /// Ends a session that is away, before its time.
+    fn evict(&self, evicted: &Evicted) -> bool {
+        let metrics = &self.sessions.metrics;
+        metrics.sessions_evicted.add_shared();
+        if evicted.is_trivial {
+            metrics.sessions_evicted_trivial.add_shared();
+        }
+        self.finish(&evicted.session, Attachment::Away(evicted.since_ms))
+    }
+
+    /// Ends at most `max` of the sessions that are away, those that nobody would miss and those
+    /// that are away longest first. Returns how many ended, and whether a mailbox was found behind.
+    pub(super) fn shed_away(&self, max: usize) -> (usize, bool) {
+        let (mut ended, mut behind) = (0, false);
+        while ended < max
+            && let Some(evicted) = self.sessions.longest_away()
+        {
+            behind |= self.evict(&evicted);
+            ended += 1;
+        }
+        (ended, behind)
     }
 
     /// Ends the sessions that were away for longer than the resume window.
@@ -205,9 +222,9 @@ impl Hub {
         }
         self.unsubscribe_all(&state);
         state.attachment = Attachment::Ended;
-        self.bytes.sessions.subtract(state.counted_bytes());
-        self.bytes.patterns.subtract(state.cold().patterns.bytes());
-        self.bytes.inboxes.subtract(state.inbox.take().map_or(0, |inbox| inbox.bytes()));
+        self.account.sessions.subtract(state.counted_bytes());
+        self.account.patterns.subtract(state.cold().patterns.bytes());
+        self.account.inboxes.subtract(state.inbox.take().map_or(0, |inbox| inbox.bytes()));
         state.clear_cold();
         for membership in std::mem::take(&mut state.memberships) {
             self.remove_from_roster(session, &membership.room, &mut deferred);
@@ -315,7 +332,7 @@ impl LockedSession<'_> {
 
     /// Takes the session, whose connection has entered no room yet, out of one.
     fn drop_membership(&mut self, at: usize) {
-        self.hub.bytes.sessions.subtract(MEMBERSHIP_BYTES);
+        self.hub.account.sessions.subtract(MEMBERSHIP_BYTES);
         let membership = self.state.memberships.swap_remove(at);
         self.hub.remove_from_roster(self.session, &membership.room, self.deferred);
     }
@@ -427,7 +444,7 @@ mod tests {
     #[test]
     fn what_is_gone_is_counted_no_more() {
         let mut bench = Bench::new(&Config::default(), 1, 1000);
-        let before = bench.hub.bytes();
+        let before = bench.hub.account.balance();
         let mut clients: Vec<Client> = (0..3).map(|_| bench.client(0, true)).collect();
         for client in &mut clients {
             ["a", "b"].iter().for_each(|room| drop(client.join(room).expect("a place")));
@@ -445,13 +462,13 @@ mod tests {
             bench.hub.direct(by, &to, &publication).expect("it is sent");
             bench.letters(0);
         }
-        let now = bench.hub.bytes();
+        let now = bench.hub.account.balance();
         assert!(now.sessions > before.sessions + 3 * 100 && now.sessions < 60_000, "{now:?}");
         assert!(now.patterns > 0 && now.inboxes > 0 && now.histories > 0, "{now:?}");
         for client in &clients {
             bench.hub.depart(&client.session, client.conn(), &CloseReason::NORMAL);
         }
-        let now = bench.hub.bytes();
+        let now = bench.hub.account.balance();
         assert_eq!((now.sessions, now.patterns, now.inboxes), (0, 0, 0));
     }
 

@@ -13,7 +13,6 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::{
-    bytes::Tally,
     conn_id::ConnId,
     error::RoomError,
     in_flight::InFlight,
@@ -29,6 +28,7 @@ use super::{
 use crate::{
     identity::{Identity, Permissions},
     limits::spending::Spending,
+    memory::tally::Tally,
     ws::frame::PreparedFrame,
 };
 

@@ -138,6 +138,7 @@ impl Listener {
             socket.set_reuse_address(true)?;
         }
         platform::limit_unsent(&socket);
+        platform::bound_buffers(&socket);
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let addr = ListenAddr::Tcp(socket.local_addr()?.as_socket().unwrap_or(address));

@@ -96,6 +96,24 @@ impl Stream {
         matches!(self, Stream::Tls(stream) if stream.has_unsent())
     }
 
+    /// Bytes that TLS takes, without those that wait for the kernel.
+    #[inline]
+    pub(super) fn held_bytes(&self) -> usize {
+        match self {
+            Stream::Plain(_) => 0,
+            Stream::Tls(stream) => stream.held_bytes(),
+        }
+    }
+
+    /// Bytes that take what waits for the kernel here.
+    #[inline]
+    pub(super) fn unsent_bytes(&self) -> usize {
+        match self {
+            Stream::Plain(_) => 0,
+            Stream::Tls(stream) => stream.unsent_bytes(),
+        }
+    }
+
     /// Whether the kernel took bytes that had waited here, since the last call.
     pub(super) fn take_progress(&mut self) -> bool {
         match self {
