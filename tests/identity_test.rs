@@ -790,6 +790,62 @@ fn the_connections_of_a_user_are_closed() {
 // ---- permissions
 
 #[test]
+fn a_broadcast_needs_a_grant_and_reaches_nobody_who_is_not_let_in() {
+    let config = Config { broadcast: true, thread_pool_size: 1, ..required() };
+    let server = TestServer::start(config);
+    let mut outsider = server.connect("/ws");
+    let (mut anna, mut ben) = (chat(&server, &token("anna")), chat(&server, &token("ben")));
+    let rooms = json!([{"match": "*", "allow": ["join", "publish", "history", "presence"]}]);
+    let mut carl = chat(&server, &sign(&claims("carl", json!({"rooms": rooms}))));
+    let broadcast = json!({"type": "broadcast", "content": "for those inside"});
+    assert_eq!(code(&mut carl, broadcast.clone()), "forbidden");
+    assert_eq!(server.stats().forbidden["direct"], 1);
+    assert_eq!(code(&mut anna, broadcast), "ok");
+    assert_eq!(await_kind(&mut ben, "broadcast")["content"], "for those inside");
+    outsider.send(r#"{"type":"ping"}"#);
+    let first = outsider.json();
+    assert_eq!(first["code"], "unauthorized", "the first that it hears: {first}");
+    // One that is let in by its first frame hears the next.
+    let mut late = server.connect("/ws");
+    late.send(json!({"type": "auth", "token": token("late")}).to_string());
+    await_kind(&mut late, "welcome");
+    assert_eq!(code(&mut anna, json!({"type": "broadcast", "content": 2})), "ok");
+    assert_eq!(await_kind(&mut late, "broadcast")["content"], 2);
+}
+
+#[test]
+fn a_client_that_never_showed_its_token_leaves_no_session_behind() {
+    let server = TestServer::start(lasting());
+    let (outsider, user) = (server.connect("/ws"), chat(&server, &token("anna")));
+    server.wait_for("two sessions", |stats| stats.sessions == 2);
+    drop(outsider);
+    drop(user);
+    server.wait_for("one is away", |stats| stats.sessions_away == 1 && stats.sessions == 1);
+}
+
+#[test]
+fn a_resume_gets_no_history_that_a_join_would_not_get() {
+    let server = TestServer::start(lasting());
+    let mut other = chat(&server, &token("other"));
+    let joined = ask(&mut other, json!({"type": "join", "room": "r", "presence": true}));
+    for n in 0..3 {
+        ask(&mut other, json!({"type": "publish", "room": "r", "content": n}));
+    }
+    let rooms = json!([{"match": "r", "allow": ["join"]}]);
+    let reader = sign(&claims("anna", json!({"rooms": rooms})));
+    let mut anna = chat(&server, &reader);
+    assert_eq!(code(&mut anna, json!({"type": "join", "room": "r"})), "ok");
+    let session = anna.welcome["session"].clone();
+    drop(anna);
+    server.wait_for("the session is away", |stats| stats.sessions_away == 1);
+    let since = json!([{"room": "r", "epoch": joined["epoch"], "seq": 0}]);
+    let mut again = chat(&server, &reader);
+    let answer = ask(&mut again, json!({"type": "resume", "session": session, "rooms": since}));
+    let room = &answer["rooms"][0];
+    assert_eq!((&room["recovered"], &room["messages"]), (&json!(false), &json!([])), "{answer}");
+}
+
+#[test]
 fn a_token_grants_each_permission_by_itself() {
     let server = TestServer::start(Config { max_errors: 0, ..required() });
     let mut other = chat(&server, &token("other"));
