@@ -213,8 +213,8 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
     /// Joins every room that matches `pattern`, and every later one as soon as it is made.
     /// [`Notice::Matched`](crate::Notice::Matched) tells the client of each later room. All of them
     /// count towards `max_rooms_per_conn`. If the existing matches exceed it, none is joined and
-    /// the answer is [`RoomError::TooManyMemberships`]; if the client may not join too many of those
-    /// that match, it is [`RoomError::PatternTooWide`].
+    /// the answer is [`RoomError::TooManyMemberships`]; if there are too many that the client may
+    /// not join, it is [`RoomError::PatternTooWide`].
     pub fn subscribe(&mut self, pattern: &RoomPattern) -> Reply<'_, S, Vec<MatchedRoom>, M> {
         let outcome = self.hub().subscribe(self.conn, pattern);
         let joined = outcome.as_ref().map_or(0, Vec::len);

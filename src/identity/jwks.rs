@@ -267,14 +267,14 @@ mod tests {
         let (begun, mut asked) = (Instant::now(), 0);
         while jwks.keys().is_empty() {
             assert!(begun.elapsed() < DEADLINE, "the first keys do not come");
-            thread::sleep(PAUSE);
+            thread::park_timeout(PAUSE);
         }
         while !jwks.keys().iter().any(|key| key.id.as_deref() == Some("new")) {
             assert!(begun.elapsed() < DEADLINE, "the new key does not come");
             asked += 1;
             assert_eq!(miss(&format!("random {asked}")), TokenError::KeysUnavailable);
             assert_eq!(miss("new"), TokenError::KeysUnavailable, "it may come");
-            thread::sleep(PAUSE);
+            thread::park_timeout(PAUSE);
         }
         let fetches = metrics.jwks_fetches.value();
         let intervals = begun.elapsed().as_millis() / interval.as_millis();
@@ -291,11 +291,11 @@ mod tests {
         // A fetch that has not begun yet would look for it too.
         while jwks.keys().is_empty() {
             assert!(begun.elapsed() < DEADLINE, "the keys do not come");
-            thread::sleep(PAUSE);
+            thread::park_timeout(PAUSE);
         }
         while jwks.miss(Algorithm::RS256, Some("b")) != TokenError::UnknownKey {
             assert!(begun.elapsed() < DEADLINE, "it is not told");
-            thread::sleep(PAUSE);
+            thread::park_timeout(PAUSE);
         }
         assert!(metrics.jwks_fetches.value() >= 2, "the server has looked for it");
         assert_eq!(Jwks::empty().miss(Algorithm::RS256, None), TokenError::UnknownKey);

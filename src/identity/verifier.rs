@@ -106,8 +106,8 @@ impl Verifier {
     }
 
     /// Verifies a token: its signature by a key for its algorithm, its times, its audience and its
-    /// issuer. Returns also what that cost, in microseconds or so: a token that names no key is held
-    /// against several.
+    /// issuer. Returns also what that cost, in microseconds or so: a token that names no key is
+    /// held against several.
     pub(super) fn verify(&self, token: &str) -> (Result<Identity, TokenError>, usize) {
         let mut attempts = 0;
         let outcome = self.verify_counting(token, &mut attempts);
