@@ -817,6 +817,22 @@ fn a_broadcast_needs_a_grant_and_reaches_nobody_who_is_not_let_in() {
 }
 
 #[test]
+fn a_join_that_would_watch_is_counted_when_it_is_refused() {
+    let server = TestServer::start(required());
+    let rooms = json!([{"match": "r", "allow": ["join"]}]);
+    let mut anna = chat(&server, &sign(&claims("anna", json!({"rooms": rooms}))));
+    assert_eq!(
+        code(&mut anna, json!({"type": "join", "room": "r", "presence": true})),
+        "forbidden"
+    );
+    assert_eq!(server.stats().forbidden["presence"], 1);
+    assert_eq!(
+        code(&mut anna, json!({"type": "publish", "room": "r", "content": 1})),
+        "not_member"
+    );
+}
+
+#[test]
 fn a_client_that_never_showed_its_token_leaves_no_session_behind() {
     let server = TestServer::start(lasting());
     let (outsider, user) = (server.connect("/ws"), chat(&server, &token("anna")));

@@ -37,6 +37,7 @@ mod nearest;
 mod source;
 mod toml_text;
 
+pub(crate) use api_keys::RoomRange;
 pub(crate) use rooms::RoomRules;
 #[cfg(feature = "identity")]
 pub(crate) use value::HMAC_SECRET_BYTES_MIN;

@@ -184,6 +184,12 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         self.conn.session().set_awaits_identity(true);
     }
 
+    /// Refuses something for want of a permission: counts that, and returns the error to answer
+    /// with.
+    pub fn forbid(&mut self, permission: Permissions) -> RoomError {
+        self.conn.hub().forbid(permission)
+    }
+
     /// Returns who this client is, if that was said.
     pub fn identity(&self) -> Option<Arc<Identity>> {
         self.conn.session().identity()

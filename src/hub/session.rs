@@ -40,9 +40,9 @@ pub(super) const RECENT_IDS_MAX: usize = 128;
 pub(super) const RECENT_BYTES_MAX: usize = 16 << 10;
 
 /// The same for a publisher outside of any connection, which may publish in batches of 1,000: as
-/// many as two such batches.
+/// many as two such batches, whatever the number of their rooms.
 pub(super) const PUBLISHER_RECENT_IDS_MAX: usize = 2048;
-pub(super) const PUBLISHER_RECENT_BYTES_MAX: usize = 256 << 10;
+pub(super) const PUBLISHER_RECENT_BYTES_MAX: usize = 2 << 20;
 
 /// Estimated bytes of a session, with its entry in the table.
 pub(super) const SESSION_BYTES: usize =
