@@ -117,9 +117,14 @@ fn a_revoked_token_closes_and_stays_out() {
     assert_eq!(close_code(stolen), 4001);
     assert_eq!(come(&server, "ben", "stolen", 0).welcome["code"], "unauthorized");
     assert_eq!(users(&api.get("/v1/sessions?user=ben").json()), ["ben"], "{:?}", other.welcome);
-    for wrong in
-        ["", "{}", r#"{"user":"a","jti":"b"}"#, r#"{"user":""}"#, r#"{"jti":"b","before":-1}"#]
-    {
+    for wrong in [
+        "",
+        "{}",
+        r#"{"user":"a","jti":"b"}"#,
+        r#"{"user":""}"#,
+        r#"{"jti":"b","before":-1}"#,
+        r#"{"jti":"b","before":null}"#,
+    ] {
         let answer = api.post("/v1/revoke", wrong);
         assert_eq!((answer.status, &answer.json()["error"]), (400, &json!("bad_request")));
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use super::answer::{ok, refusal};
@@ -92,7 +92,9 @@ fn close_reason(body: &[u8]) -> Result<CloseReason, Fault> {
     #[serde(deny_unknown_fields)]
     struct Close {
         /// In JSON `4000.0` is the same integer.
+        #[serde(default, deserialize_with = "not_null")]
         code: Option<f64>,
+        #[serde(default, deserialize_with = "not_null")]
         reason: Option<String>,
     }
     let asked: Close = match body.iter().all(u8::is_ascii_whitespace) {
@@ -117,9 +119,12 @@ fn revocation(body: &[u8]) -> Result<Revocation, Fault> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Revoke {
+        #[serde(default, deserialize_with = "not_null")]
         user: Option<String>,
+        #[serde(default, deserialize_with = "not_null")]
         jti: Option<String>,
         /// Seconds since 1970.
+        #[serde(default, deserialize_with = "not_null")]
         before: Option<f64>,
     }
     let asked: Revoke = object(body, "a revocation")?;
@@ -138,6 +143,13 @@ fn revocation(body: &[u8]) -> Result<Revocation, Fault> {
         }
         Some(_) => Err(Fault::bad_request("before must be seconds since 1970")),
     }
+}
+
+/// Reads a field that may be left out, though not be `null`: who sends that has lost a value.
+fn not_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    field: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(field).map(Some)
 }
 
 /// Reads a JSON object.

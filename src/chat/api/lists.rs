@@ -182,6 +182,7 @@ pub(super) fn sessions(
         _ if !caller.key.allows_all_rooms() => {
             return Err(Fault::bad_request("a key for some rooms must name a room"));
         }
+        (None, Some("")) => return Err(Fault::bad_request("user must not be empty")),
         (None, Some(user)) => SessionsOf::User(user),
         (None, None) => SessionsOf::All,
     };
