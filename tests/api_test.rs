@@ -375,6 +375,30 @@ fn lines_that_fail_cost_turns_too() {
 }
 
 #[test]
+fn requests_that_come_at_once_have_the_budget_of_a_turn_together() {
+    let shown = "shop-key-0123456789";
+    let key = ApiKey {
+        name: "shop".into(),
+        key: Secret::new(shown),
+        scopes: vec![ApiScope::Publish],
+        rooms: vec!["shop.*".into()],
+    };
+    let config = Config { api_keys: vec![key], thread_pool_size: 1, ..http::config() };
+    let (server, api) = start_with(config);
+    let rooms: Vec<String> = (0..32).map(|n| n.to_string()).collect();
+    // Almost the budget of 1,024 each: 33 for a line.
+    let body = vec![json!({"rooms": rooms, "content": 1}).to_string(); 30].join("\n");
+    let length = format!("Content-Length: {}\r\n", body.len());
+    let request = api.with_key(shown).head("POST", "/v1/batch", &length) + &body;
+    let mut client = api.raw();
+    let before = server.stats().turns;
+    client.send(request.repeat(32).as_bytes());
+    assert!((0..32).all(|_| lines(&client.answer().body).len() == 30));
+    let turns = server.stats().turns - before;
+    assert!(turns >= 14, "two requests a turn, not {turns} turns for 32");
+}
+
+#[test]
 fn figures_are_not_made_anew_for_each_request() {
     let (_server, api) = start_with(Config { thread_pool_size: 1, ..http::config() });
     let begun = std::time::Instant::now();
