@@ -256,7 +256,7 @@ pub use hub::{
     resume::{Resumed, ResumedRoom},
     send_status::SendStatus,
     session_token::{NotAToken, SessionToken},
-    survey::{RoomSummary, SessionSummary, SessionsOf},
+    survey::{ClearedHistory, RoomSummary, SessionSummary, SessionsOf, SessionsPage},
 };
 pub use identity::{Identity, Permissions, Revocation, TokenError};
 pub use limits::spending::{LimitOf, RateLimited};

@@ -81,6 +81,14 @@ impl Config {
             warnings
                 .push("identity is off: there are keys for tokens, but none is used".to_owned());
         }
+        let is_safe_page = !self.allowed_origins.is_empty() || !self.tls_cert.is_empty();
+        if is_on && !self.token_cookie.is_empty() && !is_safe_page {
+            warnings.push(
+                "token_cookie is set, but allowed_origins is not: a page of this host that came \
+                 without TLS may use the cookie; list https://…"
+                    .into(),
+            );
+        }
         if self.proxy_protocol && self.trusted_proxies.is_empty() {
             warnings.push(
                 "proxy_protocol is on, but trusted_proxies is empty: no header is believed".into(),
@@ -311,6 +319,20 @@ mod tests {
         }
         let unheard = Config { proxy_protocol: true, ..Config::default() };
         assert!(unheard.warnings()[0].starts_with("proxy_protocol is on"));
+    }
+
+    #[test]
+    fn a_cookie_for_pages_without_tls_is_a_warning() {
+        let cookie = Config {
+            identity: IdentityMode::Required,
+            token_hmac_secret: Secret::new("s".repeat(32)),
+            token_cookie: "auth".into(),
+            ..Config::default()
+        };
+        assert!(cookie.warnings()[0].starts_with("token_cookie is set"));
+        let allowed_origins = vec!["https://a.example".into()];
+        assert!(Config { allowed_origins, ..cookie.clone() }.warnings().is_empty());
+        assert!(Config { tls_cert: "chain.pem".into(), ..cookie }.warnings().is_empty());
     }
 
     #[test]

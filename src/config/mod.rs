@@ -39,6 +39,7 @@ mod service_links;
 mod source;
 mod toml_text;
 
+pub(crate) use api_keys::RoomRange;
 pub(crate) use judge::ADMIN_NEEDS_KEY;
 pub(crate) use rooms::RoomRules;
 #[cfg(feature = "identity")]

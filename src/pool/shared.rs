@@ -13,10 +13,7 @@ use crossbeam_channel::Sender;
 use super::{admission::Admission, bound::Bound, jobs::JobPool, platform};
 use crate::{
     config::Config,
-    handler::{
-        admin::{AdminHandler, ServerState},
-        erased::DynHandler,
-    },
+    handler::{admin::AdminHandler, erased::DynHandler},
     http::{page::StaticPage, proxies::TrustedProxies},
     hub::{Hub, mailbox::Mailboxes},
     memory::resident,
@@ -214,12 +211,9 @@ impl Shared {
     }
 }
 
-impl ServerState for Shared {
-    fn snapshot(&self) -> Snapshot {
-        Shared::snapshot(self)
-    }
-
-    fn ask_drain(&self) {
+impl Shared {
+    /// Begins to drain, for at most `drain_timeout`.
+    pub(crate) fn ask_drain(&self) {
         if let Some(drain) = self.drain.get() {
             let _ = drain.try_send(self.config.drain_timeout);
         }
