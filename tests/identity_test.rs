@@ -170,6 +170,20 @@ fn cookies_and_queries_count_only_where_they_are_switched_on() {
 }
 
 #[test]
+fn a_page_of_any_origin_may_connect_where_only_its_own_token_lets_it_in() {
+    let page = ("Origin", "https://elsewhere.example");
+    let is_let_in = |config: Config| connect(&TestServer::start(config), "/ws", page).is_ok();
+    assert!(is_let_in(required()));
+    assert!(!is_let_in(identity(IdentityMode::Optional)));
+    // A browser sends cookies for any page.
+    assert!(!is_let_in(Config { token_cookie: "token".into(), ..required() }));
+    let allowed_origins = vec!["https://other.example".into()];
+    assert!(!is_let_in(Config { allowed_origins, ..required() }));
+    // Another route asks for no token.
+    assert!(connect(&TestServer::start(required()), "/echo", page).is_err());
+}
+
+#[test]
 fn a_token_comes_in_the_first_frame() {
     let server = TestServer::start(required());
     let mut client = server.connect("/ws");

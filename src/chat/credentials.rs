@@ -16,6 +16,11 @@ impl Places {
         Places { cookie: config.token_cookie.clone(), in_query: config.token_in_query }
     }
 
+    /// Whether a browser may send the token by itself.
+    pub(super) fn has_cookie(&self) -> bool {
+        !self.cookie.is_empty()
+    }
+
     /// Finds the token of a request. Of several places the first counts: the header
     /// `Authorization`, a subprotocol, the query, a cookie, which a browser sends by itself.
     pub(super) fn find<'r>(&self, request: &'r Request<'_>) -> Option<&'r str> {

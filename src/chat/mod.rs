@@ -125,6 +125,10 @@ impl Handler for Chat {
         &[SUBPROTOCOL]
     }
 
+    fn is_open_to_all_origins(&self) -> bool {
+        self.identity == IdentityMode::Required && !self.places.has_cookie()
+    }
+
     fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame> {
         Some(notices::frame(notice))
     }

@@ -66,6 +66,13 @@ pub trait Handler<M: Mode = OnWorker>: Send + Sync + 'static {
         &[]
     }
 
+    /// Whether nobody can do anything here before it has shown a secret that a browser does not
+    /// send by itself, as it does a cookie. Pages of every origin may connect then, unless
+    /// [`allowed_origins`](crate::Config::allowed_origins) says which. Default: `false`.
+    fn is_open_to_all_origins(&self) -> bool {
+        false
+    }
+
     /// Called when a connection has its permit and is open. Messages sent here go out after the
     /// 101.
     fn on_open(&self, ctx: &mut Context<'_, Self::State, M>) {

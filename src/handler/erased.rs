@@ -53,6 +53,7 @@ impl Drop for BoxState {
 pub(crate) trait DynHandler: NoticeFormatter {
     fn upgrade(&self, request: &Request<'_>, panics: &Arc<Counter>) -> Result<BoxState, Refusal>;
     fn subprotocols(&self) -> &[&str];
+    fn is_open_to_all_origins(&self) -> bool;
     fn resumable(&self) -> bool;
     /// Makes a call. Returns whether the handler wants the session to stay fresh, though it was
     /// given a message.
@@ -117,6 +118,10 @@ impl<H: Handler<M>, M: Mode> DynHandler for Erased<H, M> {
 
     fn subprotocols(&self) -> &[&str] {
         self.0.subprotocols()
+    }
+
+    fn is_open_to_all_origins(&self) -> bool {
+        self.0.is_open_to_all_origins()
     }
 
     fn resumable(&self) -> bool {

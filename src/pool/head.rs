@@ -409,26 +409,29 @@ fn ask_upgrade(request: &Request<'_>, client: SocketAddr, route: usize, cx: &Wor
             return Asked::Refused(RefusedRequest { advice, head_only, ..refuse });
         }
     };
+    let (handler, jobs) = (&cx.shared.routes[route].handler, &cx.shared.routes[route].jobs);
+    let panics = &cx.shared.metrics.server.handler_panics;
+    let is_open = catch_unwind(AssertUnwindSafe(|| {
+        upgrade.choose_subprotocol(request.upgrade().headers, handler.subprotocols());
+        handler.is_open_to_all_origins()
+    }));
+    let Ok(is_open) = is_open else {
+        panics.add_shared();
+        return Asked::Refused(Refusal::internal().into());
+    };
+    let allowed = &cx.config().allowed_origins;
     let (page, host) = (request.header("Origin"), request.header("Host"));
-    if !origin::may_connect(page, host, &cx.config().allowed_origins, cx.shared.tls.is_some()) {
+    let is_open = is_open && allowed.is_empty();
+    if !is_open && !origin::may_connect(page, host, allowed, cx.shared.tls.is_some()) {
         let message = "pages of this origin may not connect; the setting allowed_origins lists those \
                        that may";
         let refused = RefusedRequest::new(Refused::Origin, Status::Forbidden, message);
         return Asked::Refused(refused);
     }
-    let (handler, jobs) = (&cx.shared.routes[route].handler, &cx.shared.routes[route].jobs);
-    let panics = &cx.shared.metrics.server.handler_panics;
-    let answer = catch_unwind(AssertUnwindSafe(|| {
-        upgrade.choose_subprotocol(request.upgrade().headers, handler.subprotocols());
-    }));
-    let answer = match answer {
-        Ok(()) if jobs.is_some() => return Asked::Lookup(Lookup { upgrade, client, route }),
-        Ok(()) => ask_handler(&**handler, request, panics),
-        Err(_) => {
-            panics.add_shared();
-            Err(Refusal::internal())
-        }
-    };
+    if jobs.is_some() {
+        return Asked::Lookup(Lookup { upgrade, client, route });
+    }
+    let answer = ask_handler(&**handler, request, panics);
     match answer {
         Ok(state) => Asked::Upgrade(UpgradeRequest { upgrade, client, route, state }),
         Err(refusal) => Asked::Refused(refusal.into()),
