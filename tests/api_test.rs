@@ -6,7 +6,7 @@ mod support;
 #[path = "support/http.rs"]
 mod http;
 
-use std::time::Duration;
+use std::{mem::ManuallyDrop, time::Duration};
 
 use http::{Api, KEY};
 use rusty_socks::{
@@ -686,5 +686,33 @@ fn a_drain_is_asked_for_and_can_be_watched() {
     assert_eq!(api.get("/v1/nodes").json()["nodes"][0]["draining"], true);
     client.close_code();
     client.send(&support::close_frame(1001));
+    server.handle.join();
+}
+
+#[test]
+fn before_a_drain_a_load_balancer_has_a_while_to_turn_away() {
+    let unready = |api: &Api| {
+        eventually("it is not ready", || match api.get("/ready").status {
+            503 => Ok(()),
+            status => Err(status.to_string()),
+        });
+    };
+    // Not stopped in the test: it ends with the process.
+    let config = Config { drain_delay: Duration::from_secs(600), ..http::config() };
+    let server = ManuallyDrop::new(TestServer::start(config));
+    let api = Api::of(&server);
+    server.handle.shutdown(Duration::from_secs(1));
+    unready(&api);
+    let mut late = server.chat();
+    late.send(r#"{"type":"ping"}"#);
+    assert_eq!(late.json()["type"], "pong");
+
+    let config = Config { drain_delay: Duration::from_millis(100), ..http::config() };
+    let (server, api) = start_with(config);
+    let mut client = server.chat();
+    server.handle.shutdown(Duration::from_secs(60));
+    unready(&api);
+    assert_eq!(client.json()["type"], "closing");
+    drop(client);
     server.handle.join();
 }

@@ -32,6 +32,7 @@ impl Default for Config {
             handshake_timeout: Duration::from_secs(5),
             queue_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(3),
+            drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(30),
             max_message_bytes: 64 << 10,
             max_head_bytes: 8 << 10,

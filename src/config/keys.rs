@@ -123,6 +123,8 @@ pub(super) static TABLE: &[Key] = &[
         "Seconds an upgrade may wait for a permit before it gets the 503"),
     key!(Time, close_timeout, seconds(INSTANT, DAY),
         "Seconds a peer has to answer a close frame"),
+    key!(Time, drain_delay, seconds(Duration::ZERO, DAY),
+        "Seconds a server that is told to stop goes on accepting, unready"),
     key!(Time, drain_timeout, seconds(INSTANT, DAY),
         "Seconds a shutdown spends on flushing what waits for clients"),
 

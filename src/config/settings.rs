@@ -160,6 +160,12 @@ pub struct Config {
     /// Unit: seconds. Default: 3. Range: 0.001 to 86400.
     pub close_timeout: Duration,
 
+    /// Time for which a server that is told to stop goes on serving and accepting, while `/ready`
+    /// answers 503: a load balancer needs a few seconds to send nobody here any more.
+    ///
+    /// Unit: seconds. Default: 0. Range: 0 to 86400.
+    pub drain_delay: Duration,
+
     /// Time a shutdown gives clients to read their last messages and close; then it cuts the rest
     /// off.
     ///

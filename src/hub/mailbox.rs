@@ -89,8 +89,9 @@ pub(crate) enum Letter {
     PressureOff,
     /// Sweep soon: changes of presence were gathered for one notice.
     SweepSoon,
-    /// Close every connection with 1001, and stop when none is left.
-    Drain,
+    /// Close every connection with 1001, the open ones spread over this time, and stop when none is
+    /// left.
+    Drain { spread_ms: u64 },
     /// The grace is over: stop now.
     Stop,
 }
@@ -117,7 +118,7 @@ impl Letter {
             | Letter::WakeAfter { .. }
             | Letter::PressureOff
             | Letter::SweepSoon
-            | Letter::Drain
+            | Letter::Drain { .. }
             | Letter::Stop => None,
         }
     }
@@ -484,7 +485,7 @@ mod tests {
         let send = |frame: &PreparedFrame| mailboxes.send(CONN, frame.clone());
         assert_eq!([(); 3].map(|()| send(&frame)), [Sent, Sent, Dropped]);
         assert_eq!((mailboxes.waiting(0), mailboxes.refused(0)), (2, 1));
-        mailboxes.send_control(0, Letter::Drain);
+        mailboxes.send_control(0, Letter::Drain { spread_ms: 0 });
         assert!(take(&receiver).is_some());
         assert_eq!(send(&frame), Sent);
         let large = PreparedFrame::new(Message::Binary(&[0; 2000]));

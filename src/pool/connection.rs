@@ -94,6 +94,10 @@ impl Connection {
         }
     }
 
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open(_))
+    }
+
     /// Whether it is in the HTTP phase, and so need not be waited for when the server drains.
     pub(super) fn is_http(&self) -> bool {
         let is_http = match &self.phase {

@@ -31,8 +31,10 @@ use crate::hub::{
 };
 use crate::limits::owners::OwnerToken;
 use crate::metrics::Refusals;
+use draining::Draining;
 use memory_watch::MemoryWatch;
 
+mod draining;
 mod letters;
 mod memory_watch;
 mod shedding;
@@ -105,7 +107,8 @@ pub(crate) struct Worker {
     reported: Refusals,
     /// Deliveries made in this turn.
     deliveries: usize,
-    draining: bool,
+    is_draining: bool,
+    draining: Draining,
     /// No connection is left to wait for.
     drained: bool,
     stopped: bool,
@@ -134,7 +137,8 @@ impl Worker {
             memory: MemoryWatch::default(),
             reported: Refusals::default(),
             deliveries: 0,
-            draining: false,
+            is_draining: false,
+            draining: Draining::default(),
             drained: false,
             stopped: false,
         }
@@ -167,7 +171,10 @@ impl Worker {
             self.cx.metrics().turns.add(1);
             self.cx.metrics().turn.record(began.elapsed());
             self.forget_turn();
-            if self.draining && !self.drained && self.conns.iter().all(|(_, conn)| conn.is_http()) {
+            if self.is_draining
+                && !self.drained
+                && self.conns.iter().all(|(_, conn)| conn.is_http())
+            {
                 self.drained = true;
                 // The server counts these; it is there for as long as its workers are.
                 let _ = drained.send(());
@@ -237,7 +244,9 @@ impl Worker {
         }
         let sweep = self.sweeps().then_some(self.next_sweep);
         let memory = self.next_look_at_memory();
-        let next = self.cx.timers.next().into_iter().chain(sweep).chain(memory).min()?;
+        let drain = self.draining.next_at();
+        let next =
+            self.cx.timers.next().into_iter().chain(sweep).chain(memory).chain(drain).min()?;
         let now = self.clock_ms();
         Some(Duration::from_millis(next.saturating_sub(now)))
     }
@@ -348,13 +357,30 @@ impl Worker {
         }
     }
 
-    fn drain(&mut self) {
-        self.draining = true;
+    /// Begins to close all connections: what is open within `spread_ms`, and the rest now.
+    fn drain(&mut self, spread_ms: Millis) {
+        self.is_draining = true;
         while let Ok(arrival) = self.arrivals.try_recv() {
             self.accept(arrival);
         }
-        for (_, conn) in &mut self.conns {
-            conn.on_drain(&mut self.cx);
+        let mut open = Vec::new();
+        for (slot, conn) in &mut self.conns {
+            match conn.is_open() {
+                true => open.push((slot, conn.io.id.generation)),
+                false => conn.on_drain(&mut self.cx),
+            }
+        }
+        self.draining = Draining::new(open, self.cx.now, spread_ms);
+        self.drain_due();
+    }
+
+    /// Closes the connections whose time has come.
+    fn drain_due(&mut self) {
+        while let Some((slot, generation)) = self.draining.due(self.cx.now) {
+            let conn = self.conns.get_mut(slot);
+            if let Some(conn) = conn.filter(|conn| conn.io.id.generation == generation) {
+                conn.on_drain(&mut self.cx);
+            }
         }
     }
 
@@ -375,6 +401,7 @@ impl Worker {
                 }
             }
         }
+        self.drain_due();
         if self.sweeps() && self.cx.now >= self.next_sweep {
             let swept = self.cx.shared.hub.sweep();
             self.next_sweep = self.cx.now + if swept.has_more { 0 } else { SWEEP_INTERVAL_MS };

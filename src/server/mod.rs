@@ -41,6 +41,12 @@ use crate::{
 pub use handle::ServerHandle;
 use stepped::SteppedServer;
 
+/// The part of the drain timeout over which closes are spread; the rest is for slow clients.
+const DRAIN_SPREAD_PERCENT: u32 = 70;
+
+/// Connections that a drain closes in a second at least: so many come back at once without harm.
+const DRAIN_PACE_MIN: u64 = 500;
+
 /// Attempts to end the acceptor's wait at a shutdown, before it is left behind.
 const WAKE_TRIES_MAX: usize = 100;
 
@@ -358,14 +364,20 @@ impl Server {
             }
         };
 
-        // The order matters: first no new connection is accepted, then the open ones drain.
-        let deadline = Instant::now() + grace;
+        // The order matters: first whoever balances the load hears of it, then no new connection is
+        // accepted, then the open ones drain.
         shared.draining.store(true, Ordering::SeqCst);
+        if failure.is_none() {
+            failure = reports.recv_timeout(shared.config.drain_delay).ok();
+        }
+        let deadline = Instant::now() + grace;
         shared.admission.close();
         accepting.stop();
         drop(tls_watch);
+        let open = shared.admission.gauges().0;
+        let spread_ms = drain_spread(open, grace).as_millis() as u64;
         for worker in 0..worker_count {
-            shared.hub.mailboxes.send_control(worker, Letter::Drain);
+            shared.hub.mailboxes.send_control(worker, Letter::Drain { spread_ms });
         }
         let mut to_drain = worker_count - usize::from(failure.is_some());
         while to_drain > 0 {
@@ -400,6 +412,12 @@ impl Server {
         drop(running);
         failure.map_or(Ok(()), Err)
     }
+}
+
+/// The time over which a drain of `open` connections closes them.
+fn drain_spread(open: usize, grace: Duration) -> Duration {
+    let needed = Duration::from_millis(open as u64 * 1000 / DRAIN_PACE_MIN);
+    needed.min(grace / 100 * DRAIN_SPREAD_PERCENT)
 }
 
 /// Starts a worker's thread. The thread reports a failure to `report`.

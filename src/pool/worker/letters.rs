@@ -143,10 +143,10 @@ impl Worker {
                 Letter::SweepSoon => {
                     self.next_sweep = self.next_sweep.min(self.cx.now + WINDOW_MS);
                 }
-                Letter::Drain => {
+                Letter::Drain { spread_ms } => {
                     // What was published before the drain is delivered before the Close.
                     while self.deliver_slice() {}
-                    self.drain();
+                    self.drain(spread_ms);
                 }
                 Letter::Stop => return self.stop(),
             }
