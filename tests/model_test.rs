@@ -117,12 +117,17 @@ struct Truth {
     /// Messages that nobody knows whether they were published.
     unknown: usize,
     claims: Vec<Claim>,
+    /// The bytes of each message that was published, as its sender said it.
+    sent: BTreeMap<String, usize>,
     direct_sent: BTreeMap<String, String>,
     direct_got: BTreeMap<(String, u64), String>,
     /// Sessions that are there in the end, so that everything must have reached them.
     alive: BTreeSet<String>,
     totals: BTreeMap<&'static str, u64>,
 }
+
+/// What the server adds to a message at most: the numbers, the time and the sender.
+const ADDED_BYTES: usize = 256;
 
 /// That something was not recovered, which must be for want of space.
 #[derive(Debug)]
@@ -503,6 +508,7 @@ impl Client {
         assert_eq!(parts.len(), pending.rooms.len());
         for ((name, seq), room) in parts.into_iter().zip(pending.rooms) {
             assert_eq!(name, room.0, "{answer}");
+            self.truth.sent.insert(pending.id.clone(), pending.frame.len());
             self.record(&name, &room.1, seq, &pending.id, 0);
             if let Some(place) = self.rooms.get_mut(&name)
                 && place.epoch == room.1
@@ -1156,6 +1162,7 @@ fn merge(whole: &mut Truth, truth: Truth) {
     }
     whole.unknown += truth.unknown;
     whole.claims.extend(truth.claims);
+    whole.sent.extend(truth.sent);
     whole.direct_sent.extend(truth.direct_sent);
     whole.alive.extend(truth.alive);
     for (place, id) in truth.direct_got {
@@ -1176,22 +1183,15 @@ fn check(whole: &Truth, history: usize, history_bytes: usize, page_bytes: usize)
         let ids: BTreeSet<&String> = numbers.values().map(|(id, _)| id).collect();
         assert_eq!(ids.len(), numbers.len(), "{room:?} has a message twice");
     }
-    let longest: BTreeMap<&Room, usize> = whole
-        .rooms
-        .iter()
-        .map(|(room, numbers)| {
-            (room, numbers.values().map(|(_, bytes)| *bytes).max().unwrap_or_default())
-        })
-        .collect();
     for claim in &whole.claims {
         let numbers = &whole.rooms.get(&claim.room);
         let missed = claim.until - claim.after;
         let known: usize = numbers.map_or(0, |numbers| {
-            // What nobody got in full is at most as long as the longest.
-            let longest = longest[&claim.room];
+            // What nobody got, only its sender knows.
+            let sent = |id: &String| whole.sent.get(id).map_or(0, |bytes| bytes + ADDED_BYTES);
             numbers
                 .range(claim.after + 1..=claim.until)
-                .map(|(_, (_, bytes))| if *bytes == 0 { longest } else { *bytes })
+                .map(|(_, (id, bytes))| if *bytes == 0 { sent(id) } else { *bytes })
                 .sum()
         });
         // A frame is a few bytes longer than its text.
