@@ -59,6 +59,7 @@ fn the_table_of_settings_is_that_of_the_code() {
 #[test]
 fn every_variable_that_is_named_exists() {
     let mut known: BTreeSet<String> = Config::keys().iter().map(Key::variable).collect();
+    known.extend(Config::keys().iter().filter_map(Key::file_variable));
     // The one that names the file, and the typing error by which the README shows an error.
     known.extend(["RUSTY_SOCKS_CONFIG".to_owned(), "RUSTY_SOCKS_MAX_CON".to_owned()]);
     for path in ["README.md", "CONTRIBUTING.md", "docs/protocol.md", "Dockerfile"] {

@@ -8,9 +8,10 @@ use std::{fmt, time::Duration};
 
 use super::{
     nearest::nearest,
+    secret,
     settings::Config,
     source::{self, Source},
-    value::{Field, GIB, HOST, Kind, LOG, MIB, NETWORK, ORIGIN, ROOM, Value},
+    value::{API_KEY, Field, GIB, HOST, Kind, LOG, MIB, NETWORK, ORIGIN, ROOM, Value},
 };
 
 /// One setting: its names, help and range, and access to its field.
@@ -40,6 +41,8 @@ pub enum Group {
     Sessions,
     /// Limits and permissions of one client.
     Clients,
+    /// The server API and its listener.
+    Admin,
     /// Logging.
     Logging,
 }
@@ -168,6 +171,9 @@ pub(super) static TABLE: &[Key] = &[
     key!(Clients, broadcast, Kind::Switch,
         "Let clients of /ws send to everyone who is connected there"),
 
+    key!(Admin, api_key, Kind::Secret(API_KEY),
+        "Key of the server API, which may do everything; as a flag only the file it is in"),
+
     key!(Logging, log, Kind::Text(LOG),
         "Which log lines are written, in the syntax of RUST_LOG"),
     key!(Logging, log_format, Kind::Word(&["text", "json"]),
@@ -204,9 +210,27 @@ impl Key {
         format!("{}{}", source::PREFIX, self.name.to_ascii_uppercase())
     }
 
-    /// Returns the long flag with its dashes, such as `--max-conn`.
+    /// Returns the long flag with its dashes, such as `--max-conn`. That of a secret takes a file,
+    /// such as `--api-key-file`.
     pub fn flag(&self) -> String {
-        format!("--{}", self.name.replace('_', "-"))
+        let name = self.file_name().unwrap_or_else(|| self.name.to_owned());
+        format!("--{}", name.replace('_', "-"))
+    }
+
+    /// Returns the name under which a file is given that the value is read from, such as
+    /// `api_key_file`; `None` if the value is no secret.
+    pub fn file_name(&self) -> Option<String> {
+        self.is_secret().then(|| format!("{}_file", self.name))
+    }
+
+    /// Returns the variable for such a file, such as `RUSTY_SOCKS_API_KEY_FILE`.
+    pub fn file_variable(&self) -> Option<String> {
+        self.is_secret().then(|| format!("{}_FILE", self.variable()))
+    }
+
+    /// Whether the value is a secret, which is never shown.
+    pub fn is_secret(&self) -> bool {
+        matches!(self.kind, Kind::Secret(_))
     }
 
     /// Returns one line of help.
@@ -243,6 +267,11 @@ impl Key {
     /// list, and quotes around a text that a terminal would garble.
     pub fn show(&self, config: &Config) -> String {
         self.kind.show((self.read)(config))
+    }
+
+    /// Returns what was written for the key as a message may show it.
+    pub(super) fn told(&self, written: &str) -> String {
+        if self.is_secret() { secret::SHOWN.to_owned() } else { written.to_owned() }
     }
 
     /// Returns what must be written, for the end of an error message.
@@ -299,6 +328,7 @@ impl Group {
             Group::Rooms => "Rooms and history",
             Group::Sessions => "Slow clients and sessions",
             Group::Clients => "Clients",
+            Group::Admin => "The server API",
             Group::Logging => "Logging",
         }
     }
@@ -381,7 +411,9 @@ mod tests {
                     let [min, max] = [min, max].map(|time| time.as_secs_f64());
                     (min.to_string(), max.to_string(), below.into(), (max + 0.5).to_string())
                 }
-                Kind::Switch | Kind::Word(_) | Kind::Text(_) | Kind::List(_) => continue,
+                Kind::Switch | Kind::Word(_) | Kind::Text(_) | Kind::List(_) | Kind::Secret(_) => {
+                    continue;
+                }
             };
             let mut config = Config::default();
             for good in [min, max] {

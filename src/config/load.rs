@@ -16,6 +16,7 @@ use super::{
     keys::Key,
     nearest::nearest,
     rooms,
+    secret::{self, Secret},
     settings::Config,
     source::{PREFIX, Source, told},
     toml_text::{line_at, with_article},
@@ -145,9 +146,20 @@ impl Loading {
                 self.rooms_source = source;
                 continue;
             }
+            if let Some(row) = Config::keys().iter().position(|key| is(key.file_name(), name)) {
+                match value.as_str() {
+                    Some(path) => self.set_from_file(row, Path::new(path), source),
+                    None => self.problems.push(format!(
+                        "{name} in {source}: must be a string, the path of a file, not {}",
+                        with_article(value.type_str())
+                    )),
+                }
+                continue;
+            }
             let Some(row) = row(name) else {
                 let names = Config::keys().iter().map(Key::name).chain([rooms::NAME]);
-                let names = names.map(String::from);
+                let files = Config::keys().iter().filter_map(Key::file_name);
+                let names = names.map(String::from).chain(files);
                 self.unknown(&format!("key {name:?} in {source}"), name, names);
                 continue;
             };
@@ -158,7 +170,7 @@ impl Loading {
                 Ok(text) => self.set(row, &text, &written, source),
                 Err(wanted) => self.problems.push(format!(
                     "{}: must be {wanted}, not {}; allowed is {}",
-                    told(name, &written, Some(&source)),
+                    told(name, &key.told(&written), Some(&source)),
                     with_article(value.type_str()),
                     key.range(),
                 )),
@@ -170,7 +182,14 @@ impl Loading {
         match Config::keys().iter().position(|key| key.variable() == name) {
             Some(row) => self.set_os(row, value, Source::Variable(name.into())),
             None => {
+                if let Some(row) =
+                    Config::keys().iter().position(|key| is(key.file_variable(), name))
+                {
+                    let source = Source::Variable(name.into());
+                    return self.set_from_file(row, Path::new(value), source);
+                }
                 let names = Config::keys().iter().map(Key::variable);
+                let names = names.chain(Config::keys().iter().filter_map(Key::file_variable));
                 let names = names.chain([FILE_VARIABLE.to_string()]);
                 self.unknown(&format!("variable {name:?}"), name, names);
             }
@@ -179,8 +198,12 @@ impl Loading {
 
     fn flag(&mut self, name: &str, value: &OsStr) {
         let bare = name.strip_prefix("--").unwrap_or(name);
-        match row(&bare.replace('-', "_")) {
-            Some(row) => self.set_os(row, value, Source::Flag(Config::keys()[row].flag())),
+        let flag = format!("--{}", bare.replace('_', "-"));
+        match Config::keys().iter().position(|key| key.flag() == flag) {
+            Some(row) if Config::keys()[row].is_secret() => {
+                self.set_from_file(row, Path::new(value), Source::Flag(flag));
+            }
+            Some(row) => self.set_os(row, value, Source::Flag(flag)),
             None => {
                 let flag = format!("--{bare}");
                 let names = Config::keys().iter().map(Key::flag);
@@ -190,7 +213,7 @@ impl Loading {
     }
 
     fn set_os(&mut self, row: usize, value: &OsStr, source: Source) {
-        let written = format!("{value:?}");
+        let written = Config::keys()[row].told(&format!("{value:?}"));
         match value.to_str() {
             Some(text) => self.set(row, text, &written, source),
             None => {
@@ -202,11 +225,25 @@ impl Loading {
 
     fn set(&mut self, row: usize, text: &str, written: &str, source: Source) {
         let key = &Config::keys()[row];
-        if key.set(&mut self.config, text) {
+        if key.is_secret() && self.sources[row].ranks_with(&source) {
+            let (name, first) = (key.name(), &self.sources[row]);
+            self.problems.push(format!("{name} is given twice: {first} and {source}"));
+        } else if key.set(&mut self.config, text) {
             self.sources[row] = source;
         } else {
-            let told = told(key.name(), written, Some(&source));
+            let told = told(key.name(), &key.told(written), Some(&source));
             self.problems.push(format!("{told}: {}", key.correction(text)));
+        }
+    }
+
+    /// Sets a secret to what the file at `path` holds.
+    fn set_from_file(&mut self, row: usize, path: &Path, by: Source) {
+        match Secret::read(path) {
+            Ok(secret) => {
+                let source = Source::SecretFile { path: path.into(), by: Box::new(by) };
+                self.set(row, secret.reveal(), secret::SHOWN, source);
+            }
+            Err(why) => self.problems.push(format!("{by}: {why}")),
         }
     }
 
@@ -229,6 +266,10 @@ impl Loading {
         let Loading { config, sources, rooms_source, .. } = self;
         Ok(Loaded { config, sources, rooms_source })
     }
+}
+
+fn is(known: Option<String>, name: &str) -> bool {
+    known.is_some_and(|known| known == name)
 }
 
 fn row(name: &str) -> Option<usize> {
@@ -426,6 +467,42 @@ mod tests {
         assert!(told.len() < 250, "{told}");
     }
 
+    #[test]
+    fn a_secret_comes_from_a_file_and_is_never_shown() {
+        const KEY: &str = "0123456789abcdef-secret";
+        let (secret, other) = (toml(&format!("{KEY}\n")), toml("another-key-of-some-length"));
+        let path = secret.path().to_str().unwrap();
+        let by_file = toml(&format!("api_key_file = {:?}", other.path().to_str().unwrap()));
+        let loaded = Config::load_from(Some(by_file.path()), NONE, NONE).unwrap();
+        assert_eq!(loaded.config.api_key.reveal(), "another-key-of-some-length");
+        let variables = [("RUSTY_SOCKS_API_KEY_FILE", path)];
+        let loaded = Config::load_from(Some(by_file.path()), variables, NONE).unwrap();
+        assert_eq!(loaded.config.api_key.reveal(), KEY, "a variable beats the file");
+        let source = loaded.source("api_key").unwrap().to_string();
+        assert_eq!(source, format!("{path}, named by RUSTY_SOCKS_API_KEY_FILE"));
+        let loaded = Config::load_from(None, NONE, [("--api-key-file", path)]).unwrap();
+        assert_eq!(loaded.config.api_key.reveal(), KEY);
+        let (key, _) = loaded.entries().find(|(key, _)| key.name() == "api_key").unwrap();
+        assert_eq!(key.show(&loaded.config), "(set)");
+        assert!(!format!("{:?}", loaded.config).contains("secret"), "not in logs either");
+
+        let told = complaint(Config::load_from(None, NONE, [("--api-key", KEY)]));
+        assert_eq!(told, "unknown flag \"--api-key\": did you mean --api-key-file?");
+        let both = [variables[0], ("RUSTY_SOCKS_API_KEY", KEY)];
+        let told = complaint(Config::load_from(None, both, NONE));
+        assert!(told.starts_with("api_key is given twice: "), "{told}");
+        assert!(!told.contains(KEY), "{told}");
+        for (variable, value) in [("API_KEY", "short-sesame"), ("API_KEY", "sesame with spaces")] {
+            let variable = format!("{PREFIX}{variable}");
+            let told = complaint(Config::load_from(None, [(variable.as_str(), value)], NONE));
+            assert!(told.contains("(set) from RUSTY_SOCKS_API_KEY: must be 16 to"), "{told}");
+            assert!(!told.contains("sesame"), "{told}");
+        }
+        for line in ["api_key = ['sesame']", "api_key = 'sesame'", "api_key_file = 1"] {
+            assert!(!file_complaint(line).contains("sesame"));
+        }
+    }
+
     #[cfg(unix)]
     #[test]
     fn a_value_that_is_no_text_is_an_error() {
@@ -488,6 +565,10 @@ mod tests {
         ];
         for _ in 0..5_000 {
             let key = &Config::keys()[random(Config::keys().len())];
+            if key.is_secret() {
+                // Its flag takes a file.
+                continue;
+            }
             let value: String = (0..random(6)).map(|_| pieces[random(pieces.len())]).collect();
             let (variable, flag) = (key.variable(), key.flag());
             let from_variable =

@@ -8,12 +8,14 @@
 //! - `rooms.rs`: rules for some rooms, which only the file can set;
 //! - `keys.rs`: one table with a row for each setting, from which the file keys, the variables, the
 //!   flags, the help text and the range checks all come;
+//! - `secret.rs`: texts that are not shown, and may be read from files of their own;
 //! - `value.rs`: the kinds of values, and how they are read and shown;
 //! - `load.rs`: defaults < TOML file < environment < flags. It uses `nearest.rs` (the most similar
 //!   name, for typing errors), `source.rs` (the source of a value) and `toml_text.rs` (its line in
 //!   the file).
 
 mod settings;
+mod secret;
 mod value;
 mod keys;
 mod rooms;
@@ -27,6 +29,7 @@ pub(crate) use rooms::RoomRules;
 pub use {
     keys::{Group, Key},
     load::Loaded,
+    secret::Secret,
     settings::{Compression, Config, LogFormat, Overflow, RoomRule},
     source::Source,
 };

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::secret::Secret;
+
 /// All settings of a server.
 ///
 /// A setting has one name everywhere: `max_conn` here and in the file, `RUSTY_SOCKS_MAX_CONN` in
@@ -308,6 +310,14 @@ pub struct Config {
     /// Default: false. Range: true or false.
     pub broadcast: bool,
 
+    /// The key that a program must show to use the server API. It may do everything.
+    ///
+    /// Better read from a file that `api_key_file` or `RUSTY_SOCKS_API_KEY_FILE` names; there is no
+    /// flag for the key itself, because every user of the machine sees flags.
+    ///
+    /// Default: empty. Range: 16 to 256 letters, digits and -._~+/=, or empty.
+    pub api_key: Secret,
+
     /// Which log lines are written, in the syntax of `RUST_LOG` without its `/regex` part: a
     /// level, or `target=level`, or several with commas between. `RUST_LOG` itself counts only
     /// if this key is not set.
@@ -407,6 +417,7 @@ impl Default for Config {
             max_errors: 10,
             echo: false,
             broadcast: false,
+            api_key: Secret::default(),
             log: "info".into(),
             log_format: LogFormat::Text,
         }

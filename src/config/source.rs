@@ -16,6 +16,13 @@ pub enum Source {
     Variable(String),
     /// The flag, with its dashes.
     Flag(String),
+    /// The file at this path, for a secret; `by` says who named it.
+    SecretFile {
+        /// The file that holds the secret.
+        path: PathBuf,
+        /// What named the file.
+        by: Box<Source>,
+    },
 }
 
 impl fmt::Display for Source {
@@ -25,6 +32,23 @@ impl fmt::Display for Source {
             Source::File(path) => write!(f, "{}", path.display()),
             Source::Variable(name) => f.write_str(name),
             Source::Flag(flag) => f.write_str(flag),
+            Source::SecretFile { path, by } => write!(f, "{}, named by {by}", path.display()),
+        }
+    }
+}
+
+impl Source {
+    /// Whether both are the file, both variables or both flags, so that neither comes before the
+    /// other.
+    pub(super) fn ranks_with(&self, other: &Source) -> bool {
+        match (self, other) {
+            (Source::SecretFile { by, .. }, other) | (other, Source::SecretFile { by, .. }) => {
+                by.ranks_with(other)
+            }
+            (Source::File(_), Source::File(_))
+            | (Source::Variable(_), Source::Variable(_))
+            | (Source::Flag(_), Source::Flag(_)) => true,
+            _ => false,
         }
     }
 }

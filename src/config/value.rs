@@ -12,7 +12,10 @@ use std::{
 use ipnet::IpNet;
 use log::LevelFilter;
 
-use super::settings::{Compression, LogFormat, Overflow};
+use super::{
+    secret::{self, Secret},
+    settings::{Compression, LogFormat, Overflow},
+};
 
 /// The kind of values a key takes. Bounds are inclusive.
 pub(super) enum Kind {
@@ -30,6 +33,8 @@ pub(super) enum Kind {
     Text(Rule),
     /// Texts with commas between, each satisfying a rule.
     List(Rule),
+    /// A text that satisfies a rule and is not shown.
+    Secret(Rule),
 }
 
 /// A rule for texts: a description for people, and a check.
@@ -51,6 +56,7 @@ pub(super) enum Value {
     Switch(bool),
     Text(String),
     List(Vec<String>),
+    Secret(Secret),
 }
 
 impl Kind {
@@ -59,7 +65,7 @@ impl Kind {
         match self {
             Kind::Count { unit, .. } | Kind::Bytes { unit, .. } => unit,
             Kind::Seconds { .. } => "seconds",
-            Kind::Switch | Kind::Word(_) | Kind::Text(_) | Kind::List(_) => "",
+            Kind::Switch | Kind::Word(_) | Kind::Text(_) | Kind::List(_) | Kind::Secret(_) => "",
         }
     }
 
@@ -73,7 +79,7 @@ impl Kind {
             }
             Kind::Switch => "true or false".into(),
             Kind::Word(words) => words.join(" or "),
-            Kind::Text(rule) | Kind::List(rule) => rule.range.into(),
+            Kind::Text(rule) | Kind::List(rule) | Kind::Secret(rule) => rule.range.into(),
         }
     }
 
@@ -84,13 +90,13 @@ impl Kind {
             Kind::Bytes { .. } => "a size in bytes or with KiB, MiB or GiB, ",
             Kind::Seconds { .. } => "seconds, ",
             Kind::List(_) => "a comma-separated list, ",
-            Kind::Switch | Kind::Word(_) | Kind::Text(_) => "",
+            Kind::Switch | Kind::Word(_) | Kind::Text(_) | Kind::Secret(_) => "",
         };
         format!("must be {noun}{}", self.range())
     }
 
     /// Returns `value` as an operator would write it: `empty` for an empty text or list, and quotes
-    /// around a text that a terminal would garble.
+    /// around a text that a terminal would garble. A secret is only said to be set.
     pub(super) fn show(&self, value: Value) -> String {
         let text = match (self, value) {
             (Kind::Bytes { .. }, Value::Number(number)) => Size(number).to_string(),
@@ -99,6 +105,8 @@ impl Kind {
             (_, Value::Switch(on)) => on.to_string(),
             (_, Value::Text(text)) => text,
             (_, Value::List(texts)) => texts.join(","),
+            (_, Value::Secret(secret)) if secret.is_empty() => String::new(),
+            (_, Value::Secret(_)) => secret::SHOWN.into(),
         };
         if text.is_empty() {
             "empty".into()
@@ -124,8 +132,11 @@ impl Kind {
             (Kind::Seconds { .. }, _) => Err("an integer or a float"),
             (Kind::Switch, Toml::Boolean(on)) => Ok(on.to_string()),
             (Kind::Switch, _) => Err("a boolean"),
-            (Kind::Word(_) | Kind::Text(_) | Kind::List(_), Toml::String(text)) => Ok(text.clone()),
-            (Kind::Word(_) | Kind::Text(_), _) => Err("a string"),
+            (
+                Kind::Word(_) | Kind::Text(_) | Kind::List(_) | Kind::Secret(_),
+                Toml::String(text),
+            ) => Ok(text.clone()),
+            (Kind::Word(_) | Kind::Text(_) | Kind::Secret(_), _) => Err("a string"),
             (Kind::List(_), Toml::Array(items)) => {
                 let texts: Option<Vec<&str>> = items.iter().map(Toml::as_str).collect();
                 Ok(texts.ok_or("an array of strings")?.join(","))
@@ -142,6 +153,7 @@ impl Kind {
             Kind::Seconds { .. } => time(text).map(Value::Time),
             Kind::Switch => text.parse().ok().map(Value::Switch),
             Kind::Word(_) | Kind::Text(_) => Some(Value::Text(text.into())),
+            Kind::Secret(_) => Some(Value::Secret(Secret::new(text))),
             Kind::List(_) if text.trim().is_empty() => Some(Value::List(Vec::new())),
             Kind::List(_) => {
                 Some(Value::List(text.split(',').map(|item| item.trim().into()).collect()))
@@ -159,6 +171,7 @@ impl Kind {
             (Kind::Switch, Value::Switch(_)) => true,
             (Kind::Word(words), Value::Text(text)) => words.contains(&text.as_str()),
             (Kind::Text(rule), Value::Text(text)) => (rule.legal)(text),
+            (Kind::Secret(rule), Value::Secret(secret)) => (rule.legal)(secret.reveal()),
             (Kind::List(rule), Value::List(texts)) => texts.iter().all(|text| (rule.legal)(text)),
             // The row's kind does not fit its field; a test rules this out.
             _ => false,
@@ -251,6 +264,7 @@ plain_field! {
     bool, Switch;
     String, Text;
     Vec<String>, List;
+    Secret, Secret;
 }
 
 /// Implements [`Field`] for an enum that is written as one of a few words.
@@ -292,6 +306,15 @@ pub(super) const HOST: Rule = Rule {
 pub(super) const ROOM: Rule = Rule {
     range: "1 to 128 bytes without control characters or *, or empty",
     legal: |room| room.len() <= 128 && !room.contains(|c: char| c.is_control() || c == '*'),
+};
+
+/// A key for the server API: what may stand behind `Bearer` (RFC 6750, 2.1).
+pub(super) const API_KEY: Rule = Rule {
+    range: "16 to 256 letters, digits and -._~+/=, or empty",
+    legal: |key| {
+        let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
+        key.is_empty() || ((16..=256).contains(&key.len()) && key.bytes().all(is_legal))
+    },
 };
 
 pub(super) const ORIGIN: Rule = Rule {

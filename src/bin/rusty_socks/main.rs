@@ -124,7 +124,7 @@ fn run_foreign<A: FromArgMatches, E: Into<ExitCode>>(
 fn loaded(matches: &[&ArgMatches]) -> Result<Loaded, Error> {
     let file = matches.iter().rev().find_map(|matches| matches.get_one::<PathBuf>("config"));
     let flags = matches.iter().flat_map(|matches| flags_of(matches));
-    let flags = flags.map(|(key, value)| (OsString::from(key.name()), value));
+    let flags = flags.map(|(key, value)| (OsString::from(key.flag()), value));
     Config::load_from(file.map(PathBuf::as_path), env::vars_os(), flags)
 }
 
@@ -178,10 +178,11 @@ fn server_flag(key: &'static Key) -> Arg {
         "empty" => String::new(),
         default => default.to_string(),
     };
-    let help = format!("{} [{}={default}]", key.help(), key.variable());
+    let variable = key.file_variable().unwrap_or_else(|| key.variable());
+    let help = format!("{} [{variable}={default}]", key.help());
     // The parser wants names that live as long as the program, and these do: a few bytes, made
     // once.
-    let long: &'static str = key.name().replace('_', "-").leak();
+    let long: &'static str = key.flag().trim_start_matches('-').to_owned().leak();
     let arg = Arg::new(key.name())
         .long(long)
         .value_parser(value_parser!(OsString))
@@ -203,6 +204,7 @@ fn server_flag(key: &'static Key) -> Arg {
 /// What stands for the value in help.
 fn value_name(key: &Key) -> &'static str {
     match key.unit() {
+        _ if key.is_secret() => "FILE",
         "" => "VALUE",
         "seconds" => "SECONDS",
         unit if unit.starts_with("bytes") => "SIZE",

@@ -1,0 +1,116 @@
+//! A text that must not be seen: keys and passwords.
+//!
+//! A key of kind `Secret` is set as any other by the file and by a variable, or read from a file
+//! that `NAME_file` names: in the TOML file, as `RUSTY_SOCKS_NAME_FILE`, or as the flag
+//! `--name-file`. There is no flag for the secret itself, because every user of the machine sees
+//! the flags of a process. Whatever shows the settings shows `(set)`.
+
+use std::{fmt, fs::File, io::Read, path::Path};
+
+use subtle::ConstantTimeEq;
+
+/// What is shown of a secret.
+pub(super) const SHOWN: &str = "(set)";
+
+/// The largest file that is read as a secret.
+const FILE_BYTES_MAX: u64 = 64 << 10;
+
+/// A text that must not be seen, such as a key. Empty if it is not set.
+///
+/// [`Debug`](fmt::Debug) shows `(set)` or `(unset)`, never the text. Two secrets are compared in a
+/// time that depends on their lengths alone.
+#[derive(Clone, Default)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps `text`.
+    pub fn new(text: impl Into<String>) -> Secret {
+        Secret(text.into())
+    }
+
+    /// Whether no secret is set.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether `text` is the secret, which must be set. Takes a time that depends on the lengths
+    /// alone.
+    pub fn is(&self, text: &str) -> bool {
+        !self.is_empty() && bool::from(self.0.as_bytes().ct_eq(text.as_bytes()))
+    }
+
+    /// Returns the secret itself. Not for logs, answers or errors.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// Reads a secret from a file. White space at its end does not count, because editors and
+    /// `echo` leave a line end there.
+    ///
+    /// The error says what is wrong, without what the file holds.
+    pub(super) fn read(path: &Path) -> Result<Secret, String> {
+        let shown = path.display();
+        let cannot = |error| format!("cannot read the secret in \"{shown}\": {error}");
+        let mut bytes = Vec::new();
+        let file = File::open(path).map_err(cannot)?;
+        file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(cannot)?;
+        if bytes.len() as u64 > FILE_BYTES_MAX {
+            return Err(format!("the secret in \"{shown}\" has more than {FILE_BYTES_MAX} bytes"));
+        }
+        let text = String::from_utf8(bytes);
+        let text = text.map_err(|_| format!("the secret in \"{shown}\" must be valid UTF-8"))?;
+        match text.trim_end() {
+            "" => Err(format!("there is no secret in \"{shown}\": the file is empty")),
+            text => Ok(Secret::new(text)),
+        }
+    }
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Secret) -> bool {
+        self.0.as_bytes().ct_eq(other.0.as_bytes()).into()
+    }
+}
+
+impl Eq for Secret {}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_empty() { "(unset)" } else { SHOWN })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Result<Secret, String> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(bytes).unwrap();
+        Secret::read(file.path())
+    }
+
+    #[test]
+    fn a_file_is_read_without_its_last_line_end() {
+        assert_eq!(read(b"  a b\r\n\n").unwrap().reveal(), "  a b");
+        for (bytes, told) in [
+            (&b"\n"[..], "the file is empty"),
+            (b"\xff", "must be valid UTF-8"),
+            (&[b'x'; (64 << 10) + 1], "has more than 65536 bytes"),
+        ] {
+            let error = read(bytes).unwrap_err();
+            assert!(error.contains(told), "{error}");
+        }
+        assert!(Secret::read(Path::new("no/such")).unwrap_err().contains("cannot read the secret"));
+    }
+
+    #[test]
+    fn a_secret_is_not_shown_and_an_empty_one_is_nobodys() {
+        let secret = Secret::new("hush");
+        assert_eq!(format!("{secret:?} {:?}", Secret::default()), "(set) (unset)");
+        assert!(secret.is("hush") && !secret.is("hus") && !secret.is("hush!"));
+        assert!(!Secret::default().is(""));
+    }
+}
