@@ -42,6 +42,9 @@
 //! Server::builder().route("/news", read.blocking(8, 100));
 //! ```
 //!
+//! A handler that blocks only now and then stays on its worker and [defers](Context::defer) what
+//! blocks: its connection waits for the answer, and nobody else.
+//!
 //! Calls for one connection never overlap, so its [`State`](Handler::State) needs no lock. Calls
 //! for different connections do overlap, so what connections share needs one.
 //!
@@ -235,6 +238,7 @@ pub use config::Config;
 pub use error::{Error, ErrorKind};
 pub use handler::{
     Blocking, Context, Handler, IntoService, MayBlock, Mode, OnWorker, Peer, Refusal, Reply,
+    TaskThreads,
 };
 pub use http::head::Request;
 pub use hub::{
@@ -249,6 +253,7 @@ pub use hub::{
     resume::{Resumed, ResumedRoom},
     send_status::SendStatus,
     session_token::{NotAToken, SessionToken},
+    task::{NotDeferred, TaskAnswer},
 };
 pub use metrics::{FIGURES, Figure, FigureKind, Quantiles, Snapshot, WorkerSnapshot};
 pub use server::{Builder, Server, ServerHandle, stepped};

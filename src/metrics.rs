@@ -269,6 +269,9 @@ figures! {
         pattern_bytes: usize,
         /// Messages that wait for threads of blocking handlers.
         jobs_queued: usize,
+        /// Tasks that handlers deferred, such as the hooks of the chat protocol, and that no thread
+        /// has begun.
+        tasks_queued: usize,
     }
     server {
         /// Upgrades answered with 101.

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     http::head::Request,
-    hub::notice::Notice,
+    hub::{notice::Notice, task::TaskAnswer},
     ws::{
         close::CloseReason,
         frame::{Message, PreparedFrame},
@@ -74,6 +74,19 @@ pub trait Handler<M: Mode = OnWorker>: Send + Sync + 'static {
     /// Handles one whole message.
     fn on_message(&self, ctx: &mut Context<'_, Self::State, M>, message: Message<'_>);
 
+    /// Handles the answer of a task that the handler [deferred](Context::defer). No other call for
+    /// this connection comes before, but for `on_drain` and `on_close`.
+    fn on_answer(&self, ctx: &mut Context<'_, Self::State, M>, answer: TaskAnswer) {
+        let _ = (ctx, answer);
+    }
+
+    /// Returns how many threads the handler wants for the tasks that it
+    /// [defers](Context::defer), and how many may wait for them. Called once, when the handler is
+    /// mounted. Default: `None`, no threads.
+    fn task_threads(&self) -> Option<TaskThreads> {
+        None
+    }
+
     /// Called when the server drains. The connection is closed with 1001 right after this call, so
     /// this is the place for a last message.
     fn on_drain(&self, ctx: &mut Context<'_, Self::State, M>) {
@@ -127,6 +140,15 @@ where
     fn on_message(&self, ctx: &mut Context<'_, (), M>, message: Message<'_>) {
         self(ctx, message);
     }
+}
+
+/// The threads for the tasks that a handler on workers [defers](Context::defer).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TaskThreads {
+    /// Number of threads. 0 counts as 1.
+    pub threads: usize,
+    /// The most tasks that wait for a thread. 0 counts as 1.
+    pub queue_max: usize,
 }
 
 /// A handler with threads of its own. Made by [`Handler::blocking`].

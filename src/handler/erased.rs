@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    cell::Cell,
     marker::PhantomData,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -13,6 +14,7 @@ use crate::{
     hub::{
         conn_handle::ConnHandle,
         notice::{Notice, NoticeFormatter},
+        task::TaskAnswer,
     },
     metrics::Counter,
     ws::{
@@ -72,6 +74,8 @@ pub(crate) fn ask_upgrade(
 pub(crate) enum Call<'a> {
     Open,
     Message(Message<'a>),
+    /// The answer of a deferred task, which is taken once.
+    Answer(Cell<Option<TaskAnswer>>),
     Drain,
     Close(&'a CloseReason),
 }
@@ -119,6 +123,10 @@ impl<H: Handler<M>, M: Mode> DynHandler for Erased<H, M> {
         match call {
             Call::Open => self.0.on_open(&mut ctx),
             Call::Message(message) => self.0.on_message(&mut ctx, *message),
+            Call::Answer(answer) => {
+                let answer = answer.take().expect("an answer is given once");
+                self.0.on_answer(&mut ctx, answer);
+            }
             Call::Drain => self.0.on_drain(&mut ctx),
             Call::Close(reason) => self.0.on_close(&mut ctx, reason),
         }

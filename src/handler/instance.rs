@@ -36,7 +36,7 @@ impl HandlerInstance {
                 *is_fresh = false;
                 begin_session(conn);
             }
-            Call::Open => {}
+            Call::Open | Call::Answer(_) => {}
             Call::Drain => conn.close(CloseReason::GOING_AWAY),
             Call::Close(reason) => {
                 if conn.hub().depart(conn.session(), conn.id(), reason) {

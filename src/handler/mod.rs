@@ -10,7 +10,7 @@ pub(crate) mod erased;
 pub(crate) mod instance;
 mod service;
 
-pub use callbacks::{Blocking, Handler};
+pub use callbacks::{Blocking, Handler, TaskThreads};
 pub use context::{Context, Reply};
 pub use mode::{MayBlock, Mode, OnWorker};
 pub use peer::Peer;

@@ -2,7 +2,14 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use super::{Hub, conn_id::ConnId, room::Room, send_status::SendStatus, session::Session};
+use super::{
+    Hub,
+    conn_id::ConnId,
+    room::Room,
+    send_status::SendStatus,
+    session::Session,
+    task::{NotDeferred, Task},
+};
 use crate::ws::{
     close::CloseReason,
     frame::{Message, PreparedFrame},
@@ -34,6 +41,9 @@ pub(crate) trait ConnHandle {
     /// microseconds or so. When the connection has had its share of this turn, it waits for the
     /// next.
     fn spend(&mut self, cost: usize);
+    /// Has `task` done on another thread, and does not read from the connection until its answer is
+    /// there.
+    fn defer(&mut self, task: Task) -> Result<(), NotDeferred>;
     /// Stops reading from the connection until the deliveries that its session caused are made.
     /// Called after every lock is released.
     fn await_deliveries(&mut self);

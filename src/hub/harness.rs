@@ -19,6 +19,7 @@ use super::{
     room::Room,
     send_status::SendStatus,
     session::Session,
+    task::{NotDeferred, Task},
 };
 use crate::{
     config::Config,
@@ -235,6 +236,10 @@ impl ConnHandle for TestConn {
     }
 
     fn spend(&mut self, _: usize) {}
+
+    fn defer(&mut self, _: Task) -> Result<(), NotDeferred> {
+        Err(NotDeferred::NoThreads)
+    }
 
     fn await_deliveries(&mut self) {}
 

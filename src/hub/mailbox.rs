@@ -21,6 +21,7 @@ use super::{
     room::{Room, RoomKey},
     send_status::SendStatus,
     session::Session,
+    task::TaskAnswer,
 };
 use crate::ws::{close::CloseReason, frame::PreparedFrame};
 
@@ -66,6 +67,8 @@ pub(crate) enum Letter {
     Admitted { conn: ConnId },
     /// The blocking handler has answered the connection's upgrade.
     UpgradeAnswered { conn: ConnId },
+    /// The task that the connection waits for is done; no answer if it panicked.
+    TaskAnswered { conn: ConnId, answer: Option<TaskAnswer> },
     /// The connection's blocking handler has caused many deliveries: stop reading its socket until
     /// they are made.
     Await { conn: ConnId },
@@ -99,6 +102,7 @@ impl Letter {
             | Letter::Close { .. }
             | Letter::Admitted { .. }
             | Letter::UpgradeAnswered { .. }
+            | Letter::TaskAnswered { .. }
             | Letter::JobsDone { .. }
             | Letter::Await { .. }
             | Letter::Resume { .. }

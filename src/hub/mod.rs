@@ -12,6 +12,7 @@ pub(crate) mod room;
 pub(crate) mod present;
 pub(crate) mod notice;
 pub(crate) mod send_status;
+pub(crate) mod task;
 pub(crate) mod session_token;
 mod bytes;
 mod inbox;

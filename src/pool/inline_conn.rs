@@ -2,11 +2,16 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use super::{conn_io::ConnIo, pauses::PauseReasons, worker_cx::WorkerCtx};
+use super::{conn_io::ConnIo, pauses::PauseReasons, tasks::TaskJob, worker_cx::WorkerCtx};
 use crate::{
     hub::{
-        Hub, conn_handle::ConnHandle, conn_id::ConnId, room::Room, send_status::SendStatus,
+        Hub,
+        conn_handle::ConnHandle,
+        conn_id::ConnId,
+        room::Room,
+        send_status::SendStatus,
         session::Session,
+        task::{NotDeferred, Task},
     },
     ws::{
         close::CloseReason,
@@ -69,6 +74,18 @@ impl ConnHandle for InlineConn<'_> {
 
     fn spend(&mut self, cost: usize) {
         self.cx.spent += cost;
+    }
+
+    fn defer(&mut self, task: Task) -> Result<(), NotDeferred> {
+        if self.io.pauses.has(PauseReasons::TASK) {
+            return Err(NotDeferred::Pending);
+        }
+        let shared = &self.cx.shared;
+        let pool = shared.routes[usize::from(self.session.route)].tasks.as_ref();
+        let job = TaskJob { task, conn: self.io.id, hub: Arc::clone(&shared.hub) };
+        pool.ok_or(NotDeferred::NoThreads)?.defer(job)?;
+        self.io.pauses.set(PauseReasons::TASK);
+        Ok(())
     }
 
     fn await_deliveries(&mut self) {

@@ -4,6 +4,7 @@
 //! reading of its connection, so the pressure reaches the client as TCP backpressure.
 
 use std::{
+    cell::Cell,
     collections::VecDeque,
     net::SocketAddr,
     sync::{
@@ -23,8 +24,14 @@ use crate::{
     },
     http::head::{HeaderSpace, Request},
     hub::{
-        Hub, conn_handle::ConnHandle, conn_id::ConnId, mailbox::Letter, room::Room,
-        send_status::SendStatus, session::Session,
+        Hub,
+        conn_handle::ConnHandle,
+        conn_id::ConnId,
+        mailbox::Letter,
+        room::Room,
+        send_status::SendStatus,
+        session::Session,
+        task::{NotDeferred, Task, TaskAnswer},
     },
     metrics::Counter,
     ws::{
@@ -136,6 +143,7 @@ struct Job {
 enum QueuedCall {
     Open,
     Message(Kind, Box<[u8]>),
+    Answer(Cell<Option<TaskAnswer>>),
     Drain,
     Close(CloseReason),
 }
@@ -367,6 +375,7 @@ impl QueuedCall {
             Call::Message(message) => {
                 QueuedCall::Message(message.kind(), message.as_bytes().into())
             }
+            Call::Answer(answer) => QueuedCall::Answer(Cell::new(answer.take())),
             Call::Drain => QueuedCall::Drain,
             Call::Close(reason) => QueuedCall::Close((*reason).clone()),
         }
@@ -379,6 +388,7 @@ impl QueuedCall {
                 Call::Message(Message::Text(std::str::from_utf8(bytes).unwrap_or_default()))
             }
             QueuedCall::Message(Kind::Binary, bytes) => Call::Message(Message::Binary(bytes)),
+            QueuedCall::Answer(answer) => Call::Answer(Cell::new(answer.take())),
             QueuedCall::Drain => Call::Drain,
             QueuedCall::Close(reason) => Call::Close(reason),
         }
@@ -447,6 +457,11 @@ impl ConnHandle for RemoteConn<'_> {
 
     // A thread of its own delays nobody else.
     fn spend(&mut self, _: usize) {}
+
+    // A handler with threads of its own does what blocks by itself.
+    fn defer(&mut self, _: Task) -> Result<(), NotDeferred> {
+        Err(NotDeferred::NoThreads)
+    }
 
     fn await_deliveries(&mut self) {
         self.queue.send_control(Letter::Await { conn: self.queue.conn });

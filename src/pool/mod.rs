@@ -22,6 +22,7 @@ mod open;
 mod dispatch;
 mod inline_conn;
 pub(crate) mod jobs;
+pub(crate) mod tasks;
 pub(crate) mod outbox;
 mod delivery;
 mod room_lag;

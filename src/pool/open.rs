@@ -1,6 +1,6 @@
 //! A WebSocket connection while it is served: its messages, its pings, and the end of its service.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{cell::Cell, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     admission::Permit,
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     handler::{
         erased::{BoxState, Call},
-        instance::HandlerInstance,
+        instance::{HandlerInstance, on_panic},
     },
     hub::{
         memberships::Match,
@@ -26,6 +26,7 @@ use crate::{
         room::Room,
         send_status::SendStatus,
         session::Session,
+        task::TaskAnswer,
     },
     ws::{
         close::CloseReason, decoder::Event, deflate::Deflate, endpoint::Endpoint,
@@ -137,6 +138,9 @@ impl Open {
             if cx.spent >= spent_max {
                 break;
             }
+            if io.pauses.is_paused() {
+                return Ok(None);
+            }
             if io.close_asked.is_some() {
                 return Ok(None);
             }
@@ -163,9 +167,6 @@ impl Open {
             if io.outbox.status(&cx.limits.outbox) == SendStatus::Behind {
                 // A client that does not read its answers is not read either.
                 self.write(io, cx)?;
-            }
-            if io.pauses.is_paused() {
-                return Ok(None);
             }
         }
         io.list_ready(&mut cx.work);
@@ -217,6 +218,27 @@ impl Open {
         io.resume(PauseReasons::JOBS, &mut cx.work);
     }
 
+    /// Gives the handler the answer of the task that it deferred, and reads on.
+    pub(super) fn on_task_answered(
+        &mut self,
+        answer: Option<TaskAnswer>,
+        io: &mut ConnIo,
+        cx: &mut WorkerCtx,
+    ) {
+        io.last_rx = cx.now;
+        io.pauses.clear(PauseReasons::TASK);
+        match answer {
+            Some(answer) => {
+                self.call(&Call::Answer(Cell::new(Some(answer))), io, cx);
+            }
+            None => {
+                let panics = Arc::clone(&cx.shared.metrics.server.handler_panics);
+                on_panic(&mut InlineConn { io, cx, session: &mut self.session }, &panics);
+            }
+        }
+        io.list_ready(&mut cx.work);
+    }
+
     /// Stops reading until the deliveries that the session has caused are made.
     pub(super) fn await_deliveries(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) {
         let in_flight = &self.session.in_flight;
@@ -262,7 +284,8 @@ impl Open {
         }
         let timeout = cx.config().timeout.as_millis() as Millis;
         let ping = cx.config().ping.as_millis() as Millis;
-        if io.pauses.has(PauseReasons::JOBS | PauseReasons::DELIVERIES) || cx.work.has_backpressure
+        if io.pauses.has(PauseReasons::JOBS | PauseReasons::DELIVERIES | PauseReasons::TASK)
+            || cx.work.has_backpressure
         {
             // It is the server that does not read; silence means nothing.
             io.last_rx = cx.now;

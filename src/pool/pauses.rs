@@ -14,6 +14,8 @@ bitflags! {
         const MAILBOX = 1 << 2;
         /// Many deliveries that it has caused are not made yet.
         const DELIVERIES = 1 << 3;
+        /// The answer of a task that its handler deferred is awaited.
+        const TASK = 1 << 4;
     }
 }
 

@@ -13,6 +13,7 @@ use super::{
     bound::{Bound, PerIp},
     jobs::JobPool,
     platform,
+    tasks::TaskPool,
 };
 use crate::{
     config::Config,
@@ -48,6 +49,8 @@ pub(crate) struct Route {
     pub(crate) handler: Arc<dyn DynHandler>,
     /// The threads of a handler that blocks.
     pub(crate) jobs: Option<JobPool>,
+    /// The threads for what a handler on workers defers.
+    pub(crate) tasks: Option<TaskPool>,
 }
 
 impl Shared {
@@ -120,6 +123,12 @@ impl Shared {
                 .iter()
                 .filter_map(|route| route.jobs.as_ref())
                 .map(JobPool::queued)
+                .sum(),
+            tasks_queued: self
+                .routes
+                .iter()
+                .filter_map(|route| route.tasks.as_ref())
+                .map(TaskPool::waiting)
                 .sum(),
         };
         let workers = workers.map(|worker| WorkerGauges {

@@ -32,6 +32,7 @@ use crate::{
         jobs::JobPool,
         platform::{self, REUSES_ADDRESS},
         shared::{Route, Shared},
+        tasks::TaskPool,
         worker::{Arrival, WAKER, Worker},
     },
 };
@@ -75,7 +76,8 @@ impl Builder {
     pub fn route(mut self, path: &str, handler: impl IntoService) -> Builder {
         let service = handler.into_service();
         let jobs = service.jobs.map(|(threads, queue_max)| JobPool::new(threads, queue_max));
-        self.routes.push(Route { path: path.to_owned(), handler: service.handler, jobs });
+        let tasks = service.tasks.map(TaskPool::new);
+        self.routes.push(Route { path: path.to_owned(), handler: service.handler, jobs, tasks });
         self
     }
 
@@ -116,8 +118,11 @@ impl Builder {
     /// # Errors
     /// [`ErrorKind::Config`]: a setting is out of range. [`ErrorKind::InvalidInput`]: a path is not
     /// legal or taken twice, or a handler is blocking.
-    pub fn stepped(self) -> Result<SteppedServer, Error> {
+    pub fn stepped(mut self) -> Result<SteppedServer, Error> {
         self.check()?;
+        for route in self.routes.iter_mut().filter(|route| route.tasks.is_some()) {
+            route.tasks = Some(TaskPool::inline());
+        }
         if let Some(route) = self.routes.iter().find(|route| route.jobs.is_some()) {
             let message = format!(
                 "the handler of '{}' is blocking; a stepped server has no threads for it",
@@ -291,6 +296,9 @@ impl Server {
         for pool in shared.routes.iter().filter_map(|route| route.jobs.as_ref()) {
             pool.start(&job_alive)?;
         }
+        for pool in shared.routes.iter().filter_map(|route| route.tasks.as_ref()) {
+            pool.start(&job_alive)?;
+        }
         let (report, reports) = crossbeam_channel::unbounded();
         let worker_count = workers.len();
         let mut threads = Vec::new();
@@ -343,6 +351,9 @@ impl Server {
             let _ = thread.join();
         }
         for pool in shared.routes.iter().filter_map(|route| route.jobs.as_ref()) {
+            pool.stop();
+        }
+        for pool in shared.routes.iter().filter_map(|route| route.tasks.as_ref()) {
             pool.stop();
         }
         drop(job_alive);
