@@ -229,6 +229,7 @@ mod hub;
 mod store;
 mod http;
 mod metrics;
+mod tls;
 pub mod config;
 mod error;
 

@@ -3,6 +3,7 @@
 //! [`ServerHandle::stats`]: crate::ServerHandle::stats
 
 mod distribution;
+mod refused;
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +21,7 @@ use serde::Serialize;
 
 pub use distribution::Quantiles;
 pub(crate) use distribution::Timing;
+pub(crate) use refused::Refused;
 
 /// A count that only grows. One thread writes it; any thread may read it.
 #[derive(Debug, Default)]
@@ -43,67 +45,6 @@ impl Counter {
 
     pub(crate) fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// The reason of a refusal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refused {
-    /// All permits are in use and the line is full.
-    Full,
-    /// The upgrade waited in line for longer than `queue_timeout`.
-    QueueTimeout,
-    /// The server is draining.
-    Draining,
-    /// `max_pending_heads` sockets have not sent their request head.
-    PendingHeads,
-    /// The address already has `max_conn_per_ip` connections.
-    PerIp,
-    /// The origin of the request is not allowed.
-    Origin,
-    /// The handler refused the upgrade.
-    Handler,
-    /// The blocking handler had too much to do, or took longer than `queue_timeout` for the
-    /// upgrade.
-    HandlerBusy,
-    /// The request or the upgrade is malformed.
-    BadRequest,
-    /// The request head did not arrive within `handshake_timeout`.
-    HeadTimeout,
-    /// The connection does not begin with the header that `proxy_protocol` demands.
-    ProxyHeader,
-}
-
-impl Refused {
-    const ALL: [Refused; 11] = [
-        Refused::Full,
-        Refused::QueueTimeout,
-        Refused::Draining,
-        Refused::PendingHeads,
-        Refused::PerIp,
-        Refused::Origin,
-        Refused::Handler,
-        Refused::HandlerBusy,
-        Refused::BadRequest,
-        Refused::HeadTimeout,
-        Refused::ProxyHeader,
-    ];
-
-    /// Returns the stable name in `/stats` and in the body of the answer.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Refused::Full => "full",
-            Refused::QueueTimeout => "queue_timeout",
-            Refused::Draining => "draining",
-            Refused::PendingHeads => "pending_heads",
-            Refused::PerIp => "per_ip",
-            Refused::Origin => "origin",
-            Refused::Handler => "handler",
-            Refused::HandlerBusy => "handler_busy",
-            Refused::BadRequest => "bad_request",
-            Refused::HeadTimeout => "head_timeout",
-            Refused::ProxyHeader => "proxy_header",
-        }
     }
 }
 
@@ -282,6 +223,10 @@ figures! {
         accept_backoffs_total,
         /// Panics in handlers; each closed one connection.
         handler_panics,
+        /// Times new certificates or keys were read and taken into use.
+        tls_reloads,
+        /// Times they could not be: the log says why, and the old ones stay in use.
+        tls_reloads_failed,
     }
     sessions {
         /// Sessions resumed by another connection.
@@ -341,6 +286,18 @@ figures! {
         pressure_pauses,
         /// Connections closed because their client was too slow.
         slow_consumers,
+        /// TLS handshakes that came to an end with TLS 1.2.
+        tls_handshakes_tls12,
+        /// TLS handshakes that came to an end with TLS 1.3.
+        tls_handshakes_tls13,
+        /// Part of these two that resumed an earlier session.
+        tls_handshakes_resumed,
+        /// TLS handshakes that failed; the log says why at `debug`.
+        tls_handshakes_failed,
+        /// Times a TLS handshake waited for a later turn because its worker had had enough of them.
+        tls_handshake_waits,
+        /// TLS connections whose client went away without a `close_notify`.
+        tls_truncated,
     }
 }
 

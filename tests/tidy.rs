@@ -19,9 +19,9 @@ use syn::{
 /// below it.
 ///
 /// The crates below the server, such as `rusty_socks_ws`, are everybody's.
-const LAYERS: [&str; 12] = [
-    "bin", "lib", "chat", "server", "pool", "handler", "hub", "store", "metrics", "http", "config",
-    "error",
+const LAYERS: [&str; 13] = [
+    "bin", "lib", "chat", "server", "pool", "handler", "hub", "store", "metrics", "http", "tls",
+    "config", "error",
 ];
 
 /// Rooms that are written against the public face alone, so that whatever they do an embedder can

@@ -5,6 +5,7 @@ use super::{
     rooms,
     settings::Config,
     source::{self, Source},
+    tls_pairs,
 };
 use crate::error::Error;
 
@@ -47,7 +48,8 @@ impl Config {
         source_of: &dyn Fn(&Key) -> Option<&'a Source>,
     ) -> Vec<String> {
         let of_keys = Config::keys().iter().filter_map(|key| key.problem(self, source_of(key)));
-        let out_of_range: Vec<String> = of_keys.chain(rooms::problems(&self.rooms)).collect();
+        let of_tables = rooms::problems(&self.rooms).into_iter().chain(tls_pairs::problems(self));
+        let out_of_range: Vec<String> = of_keys.chain(of_tables).collect();
         if !out_of_range.is_empty() {
             return out_of_range;
         }

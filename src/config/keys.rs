@@ -11,7 +11,7 @@ use super::{
     secret,
     settings::Config,
     source::{self, Source},
-    value::{API_KEY, Field, GIB, HOST, Kind, LOG, MIB, NETWORK, ORIGIN, ROOM, Value},
+    value::{API_KEY, Field, GIB, HOST, Kind, LOG, MIB, NETWORK, ORIGIN, PEM, ROOM, Value},
 };
 
 /// One setting: its names, help and range, and access to its field.
@@ -43,6 +43,8 @@ pub enum Group {
     Clients,
     /// The server API and its listener.
     Admin,
+    /// Certificates.
+    Tls,
     /// Logging.
     Logging,
 }
@@ -173,6 +175,12 @@ pub(super) static TABLE: &[Key] = &[
 
     key!(Admin, api_key, Kind::Secret(API_KEY),
         "Key of the server API, which may do everything; as a flag only the file it is in"),
+    key!(Tls, tls_cert, Kind::Text(PEM),
+        "Certificate chain; with it the port speaks TLS alone"),
+    key!(Tls, tls_key, Kind::Text(PEM),
+        "Private key of the certificate, without a passphrase"),
+    key!(Tls, tls_client_ca, Kind::Text(PEM),
+        "Authorities that must have signed each client's certificate"),
 
     key!(Logging, log, Kind::Text(LOG),
         "Which log lines are written, in the syntax of RUST_LOG"),
@@ -329,6 +337,7 @@ impl Group {
             Group::Sessions => "Slow clients and sessions",
             Group::Clients => "Clients",
             Group::Admin => "The server API",
+            Group::Tls => "TLS",
             Group::Logging => "Logging",
         }
     }
@@ -354,8 +363,8 @@ mod tests {
         outermost
             .filter(|line| !line.starts_with([' ', '}', ']', ')']))
             .filter_map(|line| Some(line.split_once(':')?.0.to_string()))
-            // Rules for rooms can only be set in the file.
-            .filter(|field| field != "rooms")
+            // Rules for rooms and further certificates can only be set in the file.
+            .filter(|field| !["rooms", "tls"].contains(&field.as_str()))
             .collect()
     }
 

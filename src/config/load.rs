@@ -19,6 +19,7 @@ use super::{
     secret::{self, Secret},
     settings::Config,
     source::{PREFIX, Source, told},
+    tls_pairs,
     toml_text::{line_at, with_article},
 };
 use crate::error::Error;
@@ -34,6 +35,7 @@ pub struct Loaded {
     /// One source for each row of the table of keys, in its order.
     sources: Vec<Source>,
     rooms_source: Source,
+    tls_source: Source,
 }
 
 impl Config {
@@ -88,11 +90,13 @@ impl Config {
 }
 
 impl Loaded {
-    /// Returns the source of the key `name`, or of the rules for rooms under `rooms`; `None` if
-    /// there is no such key.
+    /// Returns the source of the key `name`, of the rules for rooms under `rooms`, or of the
+    /// further certificates under `tls`; `None` if there is no such key.
     pub fn source(&self, name: &str) -> Option<&Source> {
-        if name == rooms::NAME {
-            return Some(&self.rooms_source);
+        match name {
+            rooms::NAME => return Some(&self.rooms_source),
+            tls_pairs::NAME => return Some(&self.tls_source),
+            _ => {}
         }
         row(name).and_then(|row| self.sources.get(row))
     }
@@ -108,14 +112,20 @@ struct Loading {
     config: Config,
     sources: Vec<Source>,
     rooms_source: Source,
+    tls_source: Source,
     problems: Vec<String>,
 }
 
 impl Loading {
     fn new() -> Loading {
         let sources = vec![Source::Default; Config::keys().len()];
-        let rooms_source = Source::Default;
-        Loading { config: Config::default(), sources, rooms_source, problems: Vec::new() }
+        Loading {
+            config: Config::default(),
+            sources,
+            rooms_source: Source::Default,
+            tls_source: Source::Default,
+            problems: Vec::new(),
+        }
     }
 
     fn file(&mut self, path: &Path, named_by: &str) {
@@ -146,6 +156,11 @@ impl Loading {
                 self.rooms_source = source;
                 continue;
             }
+            if name == tls_pairs::NAME {
+                self.config.tls = tls_pairs::read(value, &source, &mut self.problems);
+                self.tls_source = source;
+                continue;
+            }
             if let Some(row) = Config::keys().iter().position(|key| is(key.file_name(), name)) {
                 match value.as_str() {
                     Some(path) => self.set_from_file(row, Path::new(path), source),
@@ -157,7 +172,8 @@ impl Loading {
                 continue;
             }
             let Some(row) = row(name) else {
-                let names = Config::keys().iter().map(Key::name).chain([rooms::NAME]);
+                let names =
+                    Config::keys().iter().map(Key::name).chain([rooms::NAME, tls_pairs::NAME]);
                 let files = Config::keys().iter().filter_map(Key::file_name);
                 let names = names.map(String::from).chain(files);
                 self.unknown(&format!("key {name:?} in {source}"), name, names);
@@ -263,8 +279,8 @@ impl Loading {
             self.problems = self.config.problems(&source_of);
         }
         error_of(self.problems)?;
-        let Loading { config, sources, rooms_source, .. } = self;
-        Ok(Loaded { config, sources, rooms_source })
+        let Loading { config, sources, rooms_source, tls_source, .. } = self;
+        Ok(Loaded { config, sources, rooms_source, tls_source })
     }
 }
 

@@ -5,7 +5,8 @@
 //!
 //! - `settings.rs`: the settings and their defaults; `judge.rs`: their ranges, and the rules
 //!   between them;
-//! - `rooms.rs`: rules for some rooms, which only the file can set;
+//! - `rooms.rs`: rules for some rooms, which only the file can set; `tls_pairs.rs`: further
+//!   certificates, likewise;
 //! - `keys.rs`: one table with a row for each setting, from which the file keys, the variables, the
 //!   flags, the help text and the range checks all come;
 //! - `secret.rs`: texts that are not shown, and may be read from files of their own;
@@ -19,6 +20,7 @@ mod secret;
 mod value;
 mod keys;
 mod rooms;
+mod tls_pairs;
 mod judge;
 mod load;
 mod nearest;
@@ -30,6 +32,6 @@ pub use {
     keys::{Group, Key},
     load::Loaded,
     secret::Secret,
-    settings::{Compression, Config, LogFormat, Overflow, RoomRule},
+    settings::{Compression, Config, LogFormat, Overflow, RoomRule, TlsPair},
     source::Source,
 };

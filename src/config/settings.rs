@@ -317,6 +317,31 @@ pub struct Config {
     ///
     /// Default: empty. Range: 16 to 256 letters, digits and -._~+/=, or empty.
     pub api_key: Secret,
+    /// Certificate chain of the server, its own certificate first. With it the server speaks TLS
+    /// 1.2 and 1.3, and nothing else, on its port.
+    ///
+    /// The file is read again every 10 seconds; new connections get a changed certificate.
+    ///
+    /// Default: empty. Range: the path of a PEM file, or empty.
+    pub tls_cert: String,
+
+    /// Private key of that certificate, without a passphrase.
+    ///
+    /// Default: empty. Range: the path of a PEM file, or empty.
+    pub tls_key: String,
+
+    /// Authorities for certificates of clients. With it each client must show a certificate that
+    /// one of them has signed.
+    ///
+    /// Default: empty. Range: the path of a PEM file, or empty.
+    pub tls_client_ca: String,
+
+    /// Further certificates, for other names. A client gets the first one that is for the name it
+    /// asks for, or else [`tls_cert`](Config::tls_cert), or else the first of all.
+    ///
+    /// In the file they are tables: `[[tls]]` with `cert` and `key`. They have no variable and no
+    /// flag. At most 100.
+    pub tls: Vec<TlsPair>,
 
     /// Which log lines are written, in the syntax of `RUST_LOG` without its `/regex` part: a
     /// level, or `target=level`, or several with commas between. `RUST_LOG` itself counts only
@@ -418,10 +443,23 @@ impl Default for Config {
             echo: false,
             broadcast: false,
             api_key: Secret::default(),
+            tls_cert: String::new(),
+            tls_key: String::new(),
+            tls_client_ca: String::new(),
+            tls: Vec::new(),
             log: "info".into(),
             log_format: LogFormat::Text,
         }
     }
+}
+
+/// A certificate with its private key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsPair {
+    /// The path of the PEM file with the chain, the server's own certificate first.
+    pub cert: String,
+    /// The path of the PEM file with the private key, without a passphrase.
+    pub key: String,
 }
 
 /// A rule for the rooms of one name or pattern. A field that is `None` is as for all rooms.

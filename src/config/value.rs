@@ -317,6 +317,11 @@ pub(super) const API_KEY: Rule = Rule {
     },
 };
 
+pub(super) const PEM: Rule = Rule {
+    range: "the path of a PEM file, or empty",
+    legal: |path| path.len() <= 4096 && !path.contains(char::is_control),
+};
+
 pub(super) const ORIGIN: Rule = Rule {
     range: "scheme://host or scheme://host:port or null, without a path, or *",
     legal: |origin| {

@@ -54,6 +54,10 @@ impl<'b> Request<'b> {
                 ..bad("a request may have at most 64 headers")
             },
             httparse::Error::Version => bad("only HTTP/1.0 and HTTP/1.1 are spoken"),
+            // The first bytes of a TLS handshake.
+            _ if bytes.starts_with(&[22, 3]) => {
+                bad("this port does not speak TLS: use http:// or ws://")
+            }
             _ => bad("the request head is malformed"),
         })?;
         let httparse::Status::Complete(used) = status else { return Ok(None) };

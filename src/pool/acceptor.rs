@@ -19,6 +19,7 @@ use super::{
 use crate::{
     http::response::{Response, Status, date_now, error_body, retry_after_s},
     metrics::Refused,
+    tls,
 };
 
 /// Sockets on their way to one worker. Reached only when a worker is stuck; the bound on pending
@@ -119,6 +120,11 @@ impl Acceptor {
     /// socket until the client has read it.
     fn refuse(&self, why: Refused, mut stream: TcpStream, remote: SocketAddr) -> io::Result<()> {
         self.shared.metrics.refuse(why);
+        if self.shared.tls.is_some() {
+            stream.write_all(&tls::REFUSAL)?;
+            self.linger(stream, remote);
+            return Ok(());
+        }
         let message = match why {
             Refused::PerIp => "too many connections from this address",
             _ => "too many connections are being set up",
@@ -136,11 +142,15 @@ impl Acceptor {
         response.write(&mut answer, &date_now());
         // A fresh socket takes this much without blocking.
         stream.write_all(&answer)?;
+        self.linger(stream, remote);
+        Ok(())
+    }
+
+    fn linger(&self, stream: TcpStream, remote: SocketAddr) {
         if let Some(token) = self.shared.lingering.take() {
             let disposition = Disposition::Linger(token);
             let _ = self.hand_off(Arrival { stream, remote, ip_token: None, disposition });
         }
-        Ok(())
     }
 }
 

@@ -98,10 +98,13 @@ impl Closing {
     /// Everything that was queued has been written.
     pub(super) fn on_flushed(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) -> Fate {
         match self.stage {
-            Stage::Flush => return Fate::Gone,
+            Stage::Flush => {
+                io.stream.close_notify(&mut cx.tls);
+                return Fate::Gone;
+            }
             Stage::FlushThenLinger => {
                 self.stage = Stage::Linger;
-                if io.stream.end().is_err() {
+                if io.stream.end(&mut cx.tls).is_err() {
                     return Fate::Gone;
                 }
                 // What came before may be read away already, so that the peer's end is seen.
@@ -118,7 +121,7 @@ impl Closing {
 
     /// The deadline has passed.
     pub(super) fn on_deadline(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) -> Fate {
-        if cx.shared.is_draining() && !io.outbox.is_empty() {
+        if cx.shared.is_draining() && io.has_unsent() {
             // While the server drains, the drain's own deadline is what cuts a slow client off.
             io.set_deadline(cx.config().close_timeout, cx);
             return Fate::Stays;

@@ -261,7 +261,8 @@ impl ConnIo {
         if self.is_blocked() || !self.outbox.is_empty() {
             return false;
         }
-        let Ok(sent) = self.stream.write_vectored(&parts.map(IoSlice::new)) else { return false };
+        let mut writer = self.stream.writer(&mut cx.tls);
+        let Ok(sent) = writer.write_vectored(&parts.map(IoSlice::new)) else { return false };
         self.on_sent(sent, cx);
         let of_header = sent.min(parts[0].len());
         *parts = [&parts[0][of_header..], &parts[1][sent - of_header..]];
@@ -355,7 +356,12 @@ impl ConnIo {
     /// than the next deadline is not cut off.
     pub(super) fn is_reading(&self, cx: &WorkerCtx) -> bool {
         let timeout = cx.config().timeout.as_millis() as Millis;
-        !self.outbox.is_empty() && cx.now < self.last_tx + timeout
+        self.has_unsent() && cx.now < self.last_tx + timeout
+    }
+
+    /// Whether something waits to be written.
+    pub(super) fn has_unsent(&self) -> bool {
+        !self.outbox.is_empty() || self.stream.has_unsent()
     }
 
     /// Notes that the kernel took `sent` bytes.
@@ -369,11 +375,12 @@ impl ConnIo {
 
     /// Gives the kernel what it takes, and pauses or resumes reading accordingly.
     pub(super) fn write(&mut self, cx: &mut WorkerCtx) -> io::Result<Flushed> {
-        let (flushed, sent) = self.outbox.flush(&mut self.stream, &mut cx.scratch.spare)?;
-        if self.is_blocked() && sent > 0 {
+        let mut writer = self.stream.writer(&mut cx.tls);
+        let (flushed, sent) = self.outbox.flush(&mut writer, &mut cx.scratch.spare)?;
+        if self.is_blocked() && (sent > 0 || self.stream.take_progress()) {
             // A blocked socket that accepts bytes again proves that its peer is alive, though it
             // may be too slow to say so.
-            self.last_rx = cx.now;
+            (self.last_rx, self.last_tx) = (cx.now, cx.now);
         }
         self.readiness.set(Readiness::WRITABLE, flushed == Flushed::Empty);
         self.on_sent(sent, cx);

@@ -1,29 +1,29 @@
 //! A connection's life, one step for each readiness: Head, Waiting, Open, Closing, gone.
 
-use std::{
-    io::{self, Read},
-    sync::Arc,
-};
+use std::io;
 
 use super::{
-    admission::{Answer, Permit, Ticket},
     closing::{Closing, Fate, Stage},
     conn_io::{ConnIo, Listed, Readiness},
-    head::{Head, HeadStep, Lookup, refuse_by_handler, refuse_unavailable},
-    jobs::{UpgradeAnswer, UpgradeJob},
-    open::{Ended, Open, UpgradeRequest},
+    head::{Head, HeadStep, refuse_by_handler, refuse_plain_http, refuse_unavailable},
+    open::{Ended, Open},
     outbox::Flushed,
     platform,
-    timers::Millis,
+    socket::{Failure, Received},
+    upgrade::{self, Asking, Next, Waiting},
     worker_cx::WorkerCtx,
 };
-use crate::{handler::Refusal, metrics::Refused, ws::close::CloseReason};
+use crate::{metrics::Refused, ws::close::CloseReason};
 
 /// HTTP requests answered on one connection before the others get their turn.
 const REQUESTS_PER_TURN_MAX: usize = 16;
 
 /// What a request costs, as [`WorkerCtx::spent`] counts it.
 const REQUEST_COST: usize = 8;
+
+/// What a part of a TLS handshake costs: with a certificate of ECDSA about as much as a message a
+/// microsecond.
+const HANDSHAKE_COST: usize = 100;
 
 /// One socket, from the hand-off until it is reaped. Owned by one worker.
 pub(crate) struct Connection {
@@ -45,20 +45,6 @@ pub(crate) enum Phase {
     Gone,
 }
 
-/// An upgrade whose handler is being asked.
-pub(crate) struct Asking {
-    lookup: Lookup,
-    answer: Arc<UpgradeAnswer>,
-    /// It counts among the pending heads until it is answered.
-    _head: Head,
-}
-
-pub(crate) struct Waiting {
-    ticket: Ticket,
-    request: UpgradeRequest,
-    since: Millis,
-}
-
 impl Connection {
     /// Notes what the poll reported.
     pub(super) fn on_event(&mut self, event: &mio::event::Event, cx: &mut WorkerCtx) {
@@ -73,7 +59,7 @@ impl Connection {
     /// whether the kernel takes all.
     pub(super) fn on_readiness(&mut self, mut new: Readiness, cx: &mut WorkerCtx) {
         let io = &mut self.io;
-        if new.contains(Readiness::WRITABLE) && !io.outbox.is_empty() {
+        if new.contains(Readiness::WRITABLE) && io.has_unsent() {
             io.list_dirty(&mut cx.work);
         }
         new.remove(Readiness::WRITABLE);
@@ -106,7 +92,7 @@ impl Connection {
 
     /// Whether it is in the HTTP phase, and so need not be waited for when the server drains.
     pub(super) fn is_http(&self) -> bool {
-        matches!(self.phase, Phase::Head(_)) && self.io.outbox.is_empty()
+        matches!(self.phase, Phase::Head(_)) && !self.io.has_unsent()
     }
 
     /// Reads once and handles what came. `buffer` is the worker's, lent for this call.
@@ -130,13 +116,9 @@ impl Connection {
     }
 
     fn read(&mut self, cx: &mut WorkerCtx, buffer: &mut [u8]) {
-        match self.io.stream.read(buffer) {
-            Ok(0) => self.on_end(cx),
-            Ok(n) => {
-                self.io.last_rx = cx.now;
-                let is_emptied = n < buffer.len() && platform::SHORT_READ_EMPTIES;
-                let is_closed = self.io.readiness.contains(Readiness::READ_CLOSED);
-                self.io.readiness.set(Readiness::READABLE, !is_emptied || is_closed);
+        match self.io.stream.read(buffer, &mut cx.tls) {
+            Ok(Received::Bytes { bytes: n, was_short }) => {
+                self.on_received(was_short, cx);
                 cx.metrics().bytes_in.add(n as u64);
                 if self.io.stash.is_empty() {
                     let used = self.advance(&mut buffer[..n], cx);
@@ -150,6 +132,19 @@ impl Connection {
                     self.io.list_ready(&mut cx.work);
                 }
             }
+            Ok(Received::End) => self.on_end(cx),
+            Ok(Received::Nothing { was_short }) => {
+                cx.spent += HANDSHAKE_COST;
+                self.on_received(was_short, cx);
+                if self.io.readiness.contains(Readiness::READABLE) {
+                    self.io.list_ready(&mut cx.work);
+                }
+            }
+            Ok(Received::Later) => self.io.list_ready(&mut cx.work),
+            Ok(Received::NoSession(failure)) => self.on_no_session(&failure, cx),
+            Ok(Received::Broken(failure)) => {
+                self.on_lost(&io::Error::other(format!("TLS: {failure}")), cx);
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.io.readiness.remove(Readiness::READABLE);
             }
@@ -158,6 +153,28 @@ impl Connection {
             }
             Err(error) => self.on_lost(&error, cx),
         }
+    }
+
+    /// Notes that something came, and whether there may be more.
+    #[inline]
+    fn on_received(&mut self, was_short: bool, cx: &mut WorkerCtx) {
+        self.io.last_rx = cx.now;
+        let is_emptied = was_short && platform::SHORT_READ_EMPTIES;
+        let is_closed = self.io.readiness.contains(Readiness::READ_CLOSED);
+        self.io.readiness.set(Readiness::READABLE, !is_emptied || is_closed);
+        if self.io.stream.has_unsent() {
+            // What a handshake answers goes out at once; the kernel did not take all of it.
+            self.io.list_dirty(&mut cx.work);
+        }
+    }
+
+    /// The peer's handshake failed. It is told why as far as it can be.
+    fn on_no_session(&mut self, failure: &Failure, cx: &mut WorkerCtx) {
+        match failure {
+            Failure::PlainHttp => refuse_plain_http(&mut self.io, cx),
+            Failure::Tls(reason) => log::debug!("{}: no TLS: {reason}", self.io.remote),
+        }
+        self.close(Stage::FlushThenLinger, cx);
     }
 
     fn advance_stash(&mut self, mut stash: Vec<u8>, cx: &mut WorkerCtx) {
@@ -195,11 +212,15 @@ impl Connection {
                     }
                     HeadStep::Upgrade(used, request) => {
                         rest = &mut rest[used..];
-                        self.admit(request, cx);
+                        let next = upgrade::admit(request, &mut self.io, cx);
+                        self.go_on(next, cx);
                     }
                     HeadStep::Lookup(used, lookup) => {
-                        let (head, behind) = rest.split_at_mut(used);
-                        self.ask_handler(lookup, head, cx);
+                        let (bytes, behind) = rest.split_at_mut(used);
+                        if let Phase::Head(head) = std::mem::replace(&mut self.phase, Phase::Gone) {
+                            let next = upgrade::ask_handler(lookup, bytes, head, &mut self.io, cx);
+                            self.go_on(next, cx);
+                        }
                         rest = behind;
                     }
                 },
@@ -219,111 +240,37 @@ impl Connection {
         len - rest.len()
     }
 
-    /// Lets a job thread ask the blocking handler about an upgrade with this head.
-    fn ask_handler(&mut self, lookup: Lookup, head: &[u8], cx: &mut WorkerCtx) {
-        let shared = Arc::clone(&cx.shared);
-        let route = &shared.routes[lookup.route];
-        let answer = Arc::default();
-        let job = UpgradeJob {
-            handler: Arc::clone(&route.handler),
-            hub: Arc::clone(&shared.hub),
-            panics: Arc::clone(&shared.metrics.server.handler_panics),
-            conn: self.io.id,
-            client: lookup.client,
-            head: head.into(),
-            answer: Arc::clone(&answer),
-        };
-        // Its end came together with its request, and raises no event of its own.
-        let is_ended = self.io.readiness.contains(Readiness::READ_CLOSED);
-        match std::mem::replace(&mut self.phase, Phase::Gone) {
-            Phase::Head(_head) if !is_ended => {
-                if !route.jobs.as_ref().is_some_and(|jobs| jobs.ask(job)) {
-                    return self.refuse(Refused::HandlerBusy, cx);
-                }
-                self.io.set_deadline(cx.config().queue_timeout, cx);
-                self.phase = Phase::Asking(Box::new(Asking { lookup, answer, _head }));
-            }
-            _ => self.io.list_dirty(&mut cx.work),
-        }
-    }
-
-    /// The blocking handler has answered the upgrade.
-    pub(super) fn on_upgrade_answered(&mut self, cx: &mut WorkerCtx) {
-        let Asking { lookup, answer, .. } = match std::mem::replace(&mut self.phase, Phase::Gone) {
-            Phase::Asking(asking) => *asking,
+    /// An upgrade that waited can go on: it was admitted, or its handler has answered.
+    pub(super) fn on_upgrade(&mut self, cx: &mut WorkerCtx) {
+        let next = match std::mem::replace(&mut self.phase, Phase::Gone) {
+            Phase::Asking(asking) => asking.go_on(&mut self.io, cx),
+            Phase::Waiting(waiting) => waiting.go_on(&mut self.io, cx),
             // The drain or the timeout came first, and the answer to that is on its way.
             other => {
                 self.phase = other;
                 return;
             }
         };
-        match answer.take().unwrap_or_else(|| Err(Refusal::internal())) {
-            Ok(state) => {
-                let Lookup { upgrade, client, route } = lookup;
-                self.admit(UpgradeRequest { upgrade, client, route, state }, cx);
-                let stash = std::mem::take(&mut self.io.stash);
-                self.advance_stash(stash, cx);
-                self.io.list_ready(&mut cx.work);
-            }
-            Err(refusal) => {
+        self.go_on(next, cx);
+        let stash = std::mem::take(&mut self.io.stash);
+        self.advance_stash(stash, cx);
+        self.io.list_ready(&mut cx.work);
+    }
+
+    /// Goes on with an upgrade.
+    fn go_on(&mut self, next: Next, cx: &mut WorkerCtx) {
+        match next {
+            Next::Open(open) => self.phase = Phase::Open(open),
+            Next::Asking(asking) => self.phase = Phase::Asking(asking),
+            Next::Waiting(waiting) => self.phase = Phase::Waiting(waiting),
+            Next::Refused(why) => self.refuse(why, cx),
+            Next::RefusedByHandler(refusal) => {
                 refuse_by_handler(refusal, &mut self.io, cx);
                 self.close(Stage::FlushThenLinger, cx);
             }
-        }
-    }
-
-    /// Asks for a permit, and opens, waits or refuses accordingly.
-    fn admit(&mut self, request: UpgradeRequest, cx: &mut WorkerCtx) {
-        let io = &mut self.io;
-        if request.client != io.remote && io.set_client(request.client, cx).is_err() {
-            return self.refuse(Refused::PerIp, cx);
-        }
-        match cx.shared.admission.ask(io.id) {
-            Answer::Served(permit) => self.open(permit, request, None, cx),
-            // Its end came together with its request, and raises no event of its own.
-            Answer::Waits(_) if io.readiness.contains(Readiness::READ_CLOSED) => {
+            Next::Gone => {
                 self.phase = Phase::Gone;
-                io.list_dirty(&mut cx.work);
-            }
-            Answer::Waits(ticket) => {
-                io.set_deadline(cx.config().queue_timeout, cx);
-                self.phase = Phase::Waiting(Box::new(Waiting { ticket, request, since: cx.now }));
-            }
-            Answer::Full => self.refuse(Refused::Full, cx),
-            Answer::Draining => self.refuse(Refused::Draining, cx),
-        }
-    }
-
-    fn open(
-        &mut self,
-        permit: Permit,
-        request: UpgradeRequest,
-        waited_ms: Option<u64>,
-        cx: &mut WorkerCtx,
-    ) {
-        self.phase = Phase::Open(Open::begin(permit, request, waited_ms, &mut self.io, cx));
-    }
-
-    /// Opens the connection if a permit was set aside for it.
-    pub(super) fn on_admitted(&mut self, cx: &mut WorkerCtx) {
-        let waiting = match std::mem::replace(&mut self.phase, Phase::Gone) {
-            Phase::Waiting(waiting) => waiting,
-            // The drain or the timeout came first, and the answer to that is on its way.
-            other => {
-                self.phase = other;
-                return;
-            }
-        };
-        let Waiting { ticket, request, since } = *waiting;
-        match ticket.claim() {
-            Ok(permit) => {
-                self.open(permit, request, Some(cx.now.saturating_sub(since)), cx);
-                let stash = std::mem::take(&mut self.io.stash);
-                self.advance_stash(stash, cx);
-                self.io.list_ready(&mut cx.work);
-            }
-            Err(ticket) => {
-                self.phase = Phase::Waiting(Box::new(Waiting { ticket, request, since }));
+                self.io.list_dirty(&mut cx.work);
             }
         }
     }

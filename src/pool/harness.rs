@@ -24,6 +24,7 @@ use super::{
     memory::{MemorySocket, Wire},
     outbox::OutboxBounds,
     shared::{Route, Shared},
+    socket::Socket,
     stream::Stream,
     worker_cx::WorkerCtx,
 };
@@ -39,6 +40,7 @@ use crate::{
         names::RoomName,
         send_status::SendStatus,
     },
+    tls::Tls,
     ws::{
         close::CloseReason,
         frame::{Message, PreparedFrame},
@@ -54,6 +56,8 @@ mod slices;
 mod costs;
 mod lags;
 mod holes;
+#[cfg(feature = "tls")]
+mod tls;
 
 use client::{Answer, close, frame, upgrade};
 
@@ -152,14 +156,16 @@ impl Harness {
         let routes = vec![route("/"), route("/ws")];
         let pages = vec![StaticPage::new("/page", "text/plain", Bytes::from_static(PAGE))];
         let config = Config { thread_pool_size: 1, ..config };
-        let shared = Arc::new(Shared::new(config, routes, pages, mailboxes, Clock::machine()));
+        let tls = Tls::load(&config).expect("good files").map(Arc::new);
+        let shared = Arc::new(Shared::new(config, routes, pages, mailboxes, Clock::machine(), tls));
         shared.sockets[0].fetch_add(1, Ordering::Relaxed);
         let token = shared.pending_heads.take().expect("one is left");
         let mut cx = WorkerCtx::new(shared, 0);
         let wire = Arc::new(Mutex::new(Wire::default()));
         let id = ConnId { worker: 0, slot: SLOT as u32, generation: 0 };
         let remote = ([127, 0, 0, 1], 1).into();
-        let stream = Stream::Memory(MemorySocket(Arc::clone(&wire)));
+        let socket = Socket::Memory(MemorySocket(Arc::clone(&wire)));
+        let stream = Stream::new(socket, cx.shared.tls.as_ref()).expect("a TLS session");
         let mut io = ConnIo::new(id, stream, remote, None, 0);
         let phase = Phase::Head(Head::new(token, &mut io, &mut cx));
         let conn = Connection { io, phase };
@@ -285,7 +291,7 @@ impl Harness {
     fn take(&mut self, letter: Letter) {
         match letter {
             Letter::Admitted { conn } if conn == self.conn.io.id => {
-                self.conn.on_admitted(&mut self.cx);
+                self.conn.on_upgrade(&mut self.cx);
             }
             Letter::Send { frame, .. } => {
                 if let Some((_, io)) = self.conn.open_mut() {

@@ -221,6 +221,13 @@ impl Head {
         if self.awaits == Awaited::Next && io.stash.is_empty() {
             return Some(Stage::Flush);
         }
+        if io.stream.is_handshaking() {
+            // Nothing can be said to this client.
+            cx.shared.metrics.refuse(Refused::HeadTimeout);
+            io.stream.count_failed(&cx.tls);
+            log::debug!("{}: no TLS: the handshake did not end in time", io.remote);
+            return Some(Stage::Flush);
+        }
         let message = "the request head did not come in time";
         refuse(&RefusedRequest::new(Refused::HeadTimeout, Status::RequestTimeout, message), io, cx);
         Some(Stage::FlushThenLinger)
@@ -237,6 +244,12 @@ pub(super) fn refuse_unavailable(why: Refused, io: &mut ConnIo, cx: &mut WorkerC
         _ => "the server is full",
     };
     refuse(&RefusedRequest::new(why, Status::Unavailable, message), io, cx);
+}
+
+/// Answers, without TLS, a client that does not speak it.
+pub(super) fn refuse_plain_http(io: &mut ConnIo, cx: &mut WorkerCtx) {
+    let message = "this port speaks TLS: use https:// or wss://";
+    refuse(&RefusedRequest::new(Refused::BadRequest, Status::BadRequest, message), io, cx);
 }
 
 /// Answers with a refusal, and counts it. The connection is to linger, so that the client can read

@@ -12,12 +12,18 @@ mod connection;
 mod conn_io;
 mod pauses;
 mod stream;
+mod socket;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
+#[cfg(not(feature = "tls"))]
+mod no_tls;
 pub(crate) mod memory;
 #[cfg(test)]
 mod harness;
 mod head;
 mod proxy_header;
 pub(crate) mod admission;
+mod upgrade;
 mod open;
 mod dispatch;
 mod inline_conn;
@@ -31,3 +37,6 @@ mod members;
 mod fanouts;
 mod timers;
 pub(crate) mod platform;
+
+#[cfg(not(feature = "tls"))]
+use no_tls as tls;

@@ -150,7 +150,11 @@ impl Outbox {
             }
         }
         self.end(spare);
-        Ok((Flushed::Empty, sent))
+        match socket.flush() {
+            Ok(()) => Ok((Flushed::Empty, sent)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok((Flushed::Blocked, sent)),
+            Err(error) => Err(error),
+        }
     }
 
     fn write_once(&self, socket: &mut impl Write) -> io::Result<usize> {

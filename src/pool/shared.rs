@@ -21,6 +21,7 @@ use crate::{
     http::{page::StaticPage, proxies::TrustedProxies},
     hub::{Hub, clock::Clock, mailbox::Mailboxes},
     metrics::{Gauges, Health, Metrics, Now, Snapshot, WorkerGauges},
+    tls::Tls,
 };
 
 /// The server, as every thread sees it. Immutable but for what its parts lock themselves.
@@ -31,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) metrics: Metrics,
+    /// What new connections need for TLS, if the server has it.
+    pub(crate) tls: Option<Arc<Tls>>,
     /// Sockets in the HTTP phase.
     pub(crate) pending_heads: Arc<Bound>,
     /// Refused sockets that stay for a moment so that the client can read why.
@@ -61,6 +64,7 @@ impl Shared {
         pages: Vec<StaticPage>,
         mailboxes: Mailboxes,
         clock: Clock,
+        tls: Option<Arc<Tls>>,
     ) -> Shared {
         Shared {
             routes,
@@ -68,6 +72,7 @@ impl Shared {
             hub: Arc::new(Hub::new(&config, mailboxes.clone(), clock)),
             admission: Admission::new(config.max_conn, config.max_queued_tasks, mailboxes),
             metrics: Metrics::new(config.thread_pool_size),
+            tls,
             pending_heads: Bound::new(config.max_pending_heads),
             lingering: Bound::new(config.max_lingering),
             per_ip: PerIp::new(config.max_conn_per_ip),

@@ -1,55 +1,120 @@
-//! A connection's socket: the kernel's, or one of memory.
+//! A connection's socket, as it is or with TLS on it.
 
 use std::{
     io::{self, IoSlice, Read, Write},
-    net::Shutdown,
+    sync::Arc,
 };
 
-use mio::net::TcpStream;
-
-use super::memory::MemorySocket;
+use super::{
+    socket::{Received, Socket},
+    tls::{TlsCx, TlsStream},
+};
+use crate::tls::Tls;
 
 /// What a connection reads from and writes to, without ever blocking.
 pub(super) enum Stream {
-    Tcp(TcpStream),
-    Memory(MemorySocket),
+    Plain(Socket),
+    Tls(Box<TlsStream>),
 }
 
 impl Stream {
+    /// A fresh socket, with TLS on it if the server has TLS.
+    pub(super) fn new(socket: Socket, tls: Option<&Arc<Tls>>) -> io::Result<Stream> {
+        match tls {
+            None => Ok(Stream::Plain(socket)),
+            Some(tls) => Ok(Stream::Tls(Box::new(TlsStream::new(socket, tls)?))),
+        }
+    }
+
+    /// Reads once. `into` is the worker's buffer; what came is at its front.
+    #[inline]
+    pub(super) fn read(&mut self, into: &mut [u8], cx: &mut TlsCx) -> io::Result<Received> {
+        match self {
+            Stream::Plain(socket) => match socket.read(into)? {
+                0 => Ok(Received::End),
+                bytes => Ok(Received::Bytes { bytes, was_short: bytes < into.len() }),
+            },
+            Stream::Tls(stream) => stream.read(into, cx),
+        }
+    }
+
+    /// The stream as something to write to, with what its worker lends.
+    #[inline]
+    pub(super) fn writer<'s>(&'s mut self, cx: &'s mut TlsCx) -> StreamWriter<'s> {
+        StreamWriter { stream: self, cx }
+    }
+
     /// Ends our direction: the peer reads what was written, and then the end.
-    pub(super) fn end(&self) -> io::Result<()> {
+    pub(super) fn end(&mut self, cx: &mut TlsCx) -> io::Result<()> {
         match self {
-            Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
-            Stream::Memory(socket) => socket.end(),
+            Stream::Plain(socket) => socket.end(),
+            Stream::Tls(stream) => stream.end(cx),
+        }
+    }
+
+    /// Says, where TLS can, that what was written is all.
+    pub(super) fn close_notify(&mut self, cx: &mut TlsCx) {
+        if let Stream::Tls(stream) = self {
+            stream.close_notify(cx);
+        }
+    }
+
+    /// Whether a handshake must come to its end before anything can be said.
+    pub(super) fn is_handshaking(&self) -> bool {
+        matches!(self, Stream::Tls(stream) if stream.is_handshaking())
+    }
+
+    /// Counts a handshake that will not come to its end.
+    pub(super) fn count_failed(&self, cx: &TlsCx) {
+        if let Stream::Tls(stream) = self {
+            stream.count_failed(cx);
+        }
+    }
+
+    /// Whether bytes that were written wait for the kernel here.
+    #[inline]
+    pub(super) fn has_unsent(&self) -> bool {
+        matches!(self, Stream::Tls(stream) if stream.has_unsent())
+    }
+
+    /// Whether the kernel took bytes that had waited here, since the last call.
+    pub(super) fn take_progress(&mut self) -> bool {
+        match self {
+            Stream::Plain(_) => false,
+            Stream::Tls(stream) => stream.take_progress(),
         }
     }
 }
 
-impl Read for Stream {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(stream) => stream.read(into),
-            Stream::Memory(socket) => socket.read(into),
-        }
-    }
+/// Writes to a stream.
+pub(super) struct StreamWriter<'s> {
+    stream: &'s mut Stream,
+    cx: &'s mut TlsCx,
 }
 
-impl Write for Stream {
+impl Write for StreamWriter<'_> {
+    #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(stream) => stream.write(bytes),
-            Stream::Memory(socket) => socket.write(bytes),
+        match self.stream {
+            Stream::Plain(socket) => socket.write(bytes),
+            Stream::Tls(stream) => stream.write(&[IoSlice::new(bytes)], self.cx),
         }
     }
 
+    #[inline]
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(stream) => stream.write_vectored(slices),
-            Stream::Memory(socket) => socket.write_vectored(slices),
+        match self.stream {
+            Stream::Plain(socket) => socket.write_vectored(slices),
+            Stream::Tls(stream) => stream.write(slices, self.cx),
         }
     }
 
+    /// Gives the kernel what waits in the stream. `WouldBlock` if it does not take all.
+    #[inline]
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        match self.stream {
+            Stream::Plain(_) => Ok(()),
+            Stream::Tls(stream) => stream.flush(),
+        }
     }
 }

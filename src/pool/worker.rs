@@ -19,6 +19,7 @@ use super::{
     head::Head,
     pauses::PauseReasons,
     shared::Shared,
+    socket::Socket,
     stream::Stream,
     timers::Millis,
     worker_cx::WorkerCtx,
@@ -253,24 +254,35 @@ impl Worker {
     fn accept(&mut self, arrival: Arrival) {
         let Arrival { stream, remote, ip_token, disposition } = arrival;
         let token = Token(self.conns.vacant_key());
-        let mut stream = TcpStream::from_std(stream);
+        let mut socket = TcpStream::from_std(stream);
         let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self.poll.registry().register(&mut stream, token, interest) {
+        if let Err(error) = self.poll.registry().register(&mut socket, token, interest) {
             log::error!("cannot watch the socket of {remote}: {error}");
             self.cx.shared.sockets[self.cx.worker].fetch_sub(1, Ordering::Relaxed);
             return;
         }
-        self.insert(Stream::Tcp(stream), remote, ip_token, disposition);
+        self.insert(Socket::Tcp(socket), remote, ip_token, disposition);
     }
 
     /// Gives a socket that is watched the next slot.
     fn insert(
         &mut self,
-        stream: Stream,
+        socket: Socket,
         remote: SocketAddr,
         ip_token: Option<IpToken>,
         disposition: Disposition,
     ) {
+        // What was refused by the acceptor got its answer without TLS.
+        let tls = self.cx.shared.tls.as_ref();
+        let tls = tls.filter(|_| matches!(disposition, Disposition::Serve(_)));
+        let stream = match Stream::new(socket, tls) {
+            Ok(stream) => stream,
+            Err(error) => {
+                log::error!("cannot begin TLS with {remote}: {error}");
+                self.cx.shared.sockets[self.cx.worker].fetch_sub(1, Ordering::Relaxed);
+                return;
+            }
+        };
         let entry = self.conns.vacant_entry();
         let slot = entry.key();
         let id = ConnId {
@@ -289,6 +301,7 @@ impl Worker {
 
     fn read(&mut self, buffer: &mut [u8]) {
         self.cx.spent = 0;
+        self.cx.tls.begin_turn();
         let mut ready = std::mem::take(&mut self.cx.work.ready);
         let mut reached = 0;
         for slot in &ready {

@@ -10,6 +10,7 @@ use super::{
     outbox::{OutboxBounds, Spare},
     shared::Shared,
     timers::{Millis, Timers},
+    tls::TlsCx,
 };
 use crate::{
     config::Config,
@@ -34,6 +35,7 @@ pub(crate) struct WorkerCtx {
     pub(crate) timers: Timers,
     pub(crate) work: WorkLists,
     pub(crate) scratch: Scratch,
+    pub(super) tls: TlsCx,
     pub(crate) limits: ConnLimits,
     date: Date,
     stats: Stats,
@@ -115,6 +117,7 @@ impl WorkerCtx {
                 deflaters: Deflaters::new(config.compression_level),
                 deflated: Vec::new(),
             },
+            tls: TlsCx::new(&shared.metrics.workers[worker], shared.tls.is_some()),
             limits: ConnLimits {
                 protocol: ProtocolConfig {
                     role: Role::Server,

@@ -5,7 +5,9 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use crossbeam_channel::{Receiver, Sender};
 use uuid::Uuid;
 
+use super::tls_watch;
 use crate::{
+    error::Error,
     hub::{
         error::RoomError,
         mailbox::Letter,
@@ -71,6 +73,17 @@ impl ServerHandle {
     /// Returns every gauge and counter, as `/stats` does.
     pub fn stats(&self) -> Snapshot {
         self.shared.snapshot()
+    }
+
+    /// Reads the certificates and keys again, as the server does by itself every 10 seconds.
+    /// Returns whether new ones are in use: for new connections, while open ones go on. Blocks on
+    /// the disk.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config): a file cannot be read or used. The
+    /// certificates stay as they are.
+    pub fn reload_tls(&self) -> Result<bool, Error> {
+        tls_watch::reload(&self.shared)
     }
 
     /// Begins to drain and returns at once. The server accepts no more connections, and each open

@@ -1,6 +1,7 @@
 //! The server as a whole: bind, run, drain.
 
 mod handle;
+mod tls_watch;
 pub mod stepped;
 
 use std::{
@@ -35,6 +36,7 @@ use crate::{
         tasks::TaskPool,
         worker::{Arrival, WAKER, Worker},
     },
+    tls::Tls,
 };
 pub use handle::ServerHandle;
 use stepped::SteppedServer;
@@ -99,11 +101,12 @@ impl Builder {
     /// [`Server::local_addr`] returns it.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`]: a setting is out of range. [`ErrorKind::InvalidInput`]: a path is not
-    /// legal, or taken twice by pages. [`ErrorKind::AddressInUse`] or [`ErrorKind::System`]: the
-    /// server cannot listen on the address.
+    /// [`ErrorKind::Config`]: a setting is out of range, or a certificate or key cannot be used.
+    /// [`ErrorKind::InvalidInput`]: a path is not legal, or taken twice by pages.
+    /// [`ErrorKind::AddressInUse`] or [`ErrorKind::System`]: the server cannot listen on the
+    /// address.
     pub fn bind(self) -> Result<Server, Error> {
-        self.check()?;
+        self.check_settings()?;
         let (listener, local_addr) = listen(&self.config)?;
         let Parts { shared, workers, arrivals } = self.assemble(Clock::machine())?;
         let (ask, asked) = crossbeam_channel::bounded(1);
@@ -119,7 +122,7 @@ impl Builder {
     /// [`ErrorKind::Config`]: a setting is out of range. [`ErrorKind::InvalidInput`]: a path is not
     /// legal or taken twice, or a handler is blocking.
     pub fn stepped(mut self) -> Result<SteppedServer, Error> {
-        self.check()?;
+        self.check_settings()?;
         for route in self.routes.iter_mut().filter(|route| route.tasks.is_some()) {
             route.tasks = Some(TaskPool::inline());
         }
@@ -138,7 +141,16 @@ impl Builder {
         Ok(SteppedServer::new(workers, shared, handle))
     }
 
-    fn check(&self) -> Result<(), Error> {
+    /// Checks the configuration, the files that it names, routes and pages, without listening.
+    ///
+    /// # Errors
+    /// As [`Builder::bind`], but for the address.
+    pub fn check(&self) -> Result<(), Error> {
+        self.check_settings()?;
+        Tls::load(&self.config).map(drop)
+    }
+
+    fn check_settings(&self) -> Result<(), Error> {
         self.config.validate()?;
         check_paths(&self.routes, &self.pages)
     }
@@ -156,7 +168,8 @@ impl Builder {
         }
         let bounds = MailboxBounds { letters_max: config.mailbox, bytes_max: config.mailbox_bytes };
         let (mailboxes, inboxes) = Mailboxes::new(wakers, bounds);
-        let shared = Arc::new(Shared::new(config, routes, pages, mailboxes, clock));
+        let tls = Tls::load(&config)?.map(Arc::new);
+        let shared = Arc::new(Shared::new(config, routes, pages, mailboxes, clock, tls));
         let (arrivals, workers) = staff(&shared, polls, inboxes);
         Ok(Parts { shared, workers, arrivals })
     }
@@ -311,6 +324,7 @@ impl Server {
             let thread = start_worker(index, worker, drained.clone(), report.clone());
             threads.push(thread.inspect_err(|_| stop_all())?);
         }
+        let tls_watch = tls_watch::start(&shared).inspect_err(|_| stop_all())?;
         let accepting = Accepting::start(listener, local_addr, &shared, arrivals);
         let accepting = accepting.inspect_err(|_| stop_all())?;
 
@@ -328,6 +342,7 @@ impl Server {
         shared.draining.store(true, Ordering::SeqCst);
         shared.admission.close();
         accepting.stop();
+        drop(tls_watch);
         for worker in 0..worker_count {
             shared.hub.mailboxes.send_control(worker, Letter::Drain);
         }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use rusty_socks::{
-    Error,
+    Error, Server,
     config::{Loaded, RoomRule},
 };
 
@@ -11,6 +11,8 @@ use crate::exit::{self, Exit};
 
 /// Prints the table. A bad configuration never comes here: loading it has already failed.
 pub(crate) fn run(loaded: Loaded) -> Result<Exit, Error> {
+    // The files that it names must be good too.
+    Server::builder().config(loaded.config.clone()).check()?;
     let exit = exit::printed(io::stdout().write_all(table(&loaded).as_bytes()));
     for warning in loaded.config.warnings() {
         exit::say(&format!("{}warning: {warning}", exit::PREFIX));
@@ -23,11 +25,15 @@ fn table(loaded: &Loaded) -> String {
     let rows = loaded.entries().map(|(key, source)| {
         [key.name().into(), key.show(&loaded.config), key.unit().into(), source.to_string()]
     });
-    // The rules for rooms come from the file as a whole.
+    // The rules for rooms come from the file as a whole, and so do further certificates.
     let rules_from = loaded.source("rooms").map(ToString::to_string).unwrap_or_default();
     let rules = loaded.config.rooms.iter().flat_map(RoomRule::entries);
     let rules = rules.map(|[name, value, unit]| [name, value, unit, rules_from.clone()]);
-    let rows: Vec<[String; 4]> = [header].into_iter().chain(rows).chain(rules).collect();
+    let pairs_from = loaded.source("tls").map(ToString::to_string).unwrap_or_default();
+    let pairs = loaded.config.tls_entries().into_iter();
+    let pairs = pairs.map(|[name, value]| [name, value, String::new(), pairs_from.clone()]);
+    let rows: Vec<[String; 4]> =
+        [header].into_iter().chain(rows).chain(rules).chain(pairs).collect();
     let width =
         |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths = [width(0), width(1), width(2)];

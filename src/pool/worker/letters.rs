@@ -106,14 +106,9 @@ impl Worker {
                         io.ask_close(reason, &mut cx.work);
                     }
                 }
-                Letter::Admitted { conn } => {
+                Letter::Admitted { conn } | Letter::UpgradeAnswered { conn } => {
                     if let Some(conn) = self.conns.get_mut(conn.slot as usize).filter(is(conn)) {
-                        conn.on_admitted(&mut self.cx);
-                    }
-                }
-                Letter::UpgradeAnswered { conn } => {
-                    if let Some(conn) = self.conns.get_mut(conn.slot as usize).filter(is(conn)) {
-                        conn.on_upgrade_answered(&mut self.cx);
+                        conn.on_upgrade(&mut self.cx);
                     }
                 }
                 Letter::TaskAnswered { conn, answer } => match self.find_open(conn) {

@@ -6,7 +6,7 @@ use mio::Events;
 
 use super::{Disposition, READ_BYTES_MAX, Worker};
 use crate::pool::{
-    bound::BoundToken, conn_io::Readiness, memory::MemorySocket, stream::Stream, timers::Millis,
+    bound::BoundToken, conn_io::Readiness, memory::MemorySocket, socket::Socket, timers::Millis,
 };
 
 /// What a poll and its thread would give a worker.
@@ -28,7 +28,7 @@ impl Worker {
         self.cx.shared.sockets[self.cx.worker].fetch_add(1, Ordering::Relaxed);
         let slot = self.conns.vacant_key();
         socket.name(slot, self.next_generation);
-        self.insert(Stream::Memory(socket), remote, None, Disposition::Serve(head));
+        self.insert(Socket::Memory(socket), remote, None, Disposition::Serve(head));
     }
 
     /// Does what a worker does when its poll has returned: the sockets in `touched`, each a slot

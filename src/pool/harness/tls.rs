@@ -1,0 +1,335 @@
+//! TLS over a socket that gives and takes as little as it likes: what is said stays the same, and
+//! whoever breaks TLS costs nobody else anything.
+
+use std::sync::{Arc, LazyLock};
+
+use rustls::{
+    AlertDescription, ClientConfig, Error, SupportedProtocolVersion,
+    version::{TLS12, TLS13},
+};
+use rusty_socks_testing::{
+    certificates::{Authority, Pair},
+    tls_client::{TlsClient, client_config},
+};
+use tempfile::TempDir;
+
+use super::{Harness, close, frame, upgrade};
+use crate::{config::Config, metrics::WorkerMetrics};
+
+const BOTH: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
+
+/// Steps that end inside of record headers, and one that takes all there is.
+const STEPS: [usize; 5] = [1, 3, 7, 500, usize::MAX];
+
+/// One authority for all tests; keys take time.
+static FILES: LazyLock<(Authority, TempDir)> = LazyLock::new(|| {
+    let (authority, dir) = (Authority::new("test"), TempDir::new().expect("a directory"));
+    authority.server(&["localhost"]).write(dir.path(), "server");
+    std::fs::write(dir.path().join("ca.pem"), authority.pem()).expect("a writable directory");
+    (authority, dir)
+});
+
+fn path(name: &str) -> String {
+    FILES.1.path().join(name).to_str().expect("a path that is text").to_owned()
+}
+
+/// `config`, with TLS.
+fn secured(config: Config) -> Config {
+    Config { tls_cert: path("server.pem"), tls_key: path("server.key"), ..config }
+}
+
+fn trusting(version: &'static SupportedProtocolVersion, pair: Option<&Pair>) -> Arc<ClientConfig> {
+    client_config(&FILES.0.pem(), &[version], pair)
+}
+
+/// A connection and its TLS client.
+struct Secured {
+    harness: Harness,
+    client: TlsClient,
+    /// What the client has read.
+    plain: Vec<u8>,
+}
+
+impl Secured {
+    fn new(config: Config, client: Arc<ClientConfig>) -> Secured {
+        let mut harness = Harness::new(secured(config));
+        // A worker's is as large; that of the other tests is made small on purpose.
+        harness.buffer = vec![0; 128 << 10];
+        Secured { harness, client: TlsClient::new(client, "localhost"), plain: Vec::new() }
+    }
+
+    /// Carries bytes both ways until none are left.
+    fn exchange(&mut self) -> Result<(), Error> {
+        loop {
+            let out = self.client.output();
+            if !out.is_empty() {
+                self.harness.feed(&out);
+            }
+            let written = self.harness.written();
+            self.plain.extend(self.client.input(&written)?);
+            if out.is_empty() && written.is_empty() {
+                return Ok(());
+            }
+            self.harness.cx.tls.begin_turn();
+        }
+    }
+
+    fn say(&mut self, bytes: &[u8]) {
+        self.client.send(bytes);
+        self.exchange().expect("proper TLS");
+    }
+
+    fn metrics(&self) -> &WorkerMetrics {
+        self.harness.cx.metrics()
+    }
+}
+
+/// A whole life, and what a client without TLS reads in it.
+fn life(config: &Config) -> (Vec<u8>, Vec<u8>) {
+    let mut said = upgrade("").into_bytes();
+    let long: Vec<u8> = (0..40_000).map(|n: u32| n as u8).collect();
+    said.extend(frame(0x81, b"hello"));
+    said.extend(frame(0x82, &long));
+    for number in 0..30 {
+        said.extend(frame(0x81, number.to_string().as_bytes()));
+    }
+    said.extend(close(1000, "bye"));
+    let mut harness = Harness::new(config.clone());
+    harness.feed(&said);
+    harness.expect_nothing_left("without TLS");
+    (said, harness.written())
+}
+
+#[test]
+fn reads_and_writes_of_every_size_say_what_they_say_without_tls() {
+    let config = Config { buffer: 4, ..Config::default() };
+    let (said, expected) = life(&config);
+    for version in BOTH {
+        for read_step in STEPS {
+            for write_step in STEPS {
+                let mut secured = Secured::new(config.clone(), trusting(version, None));
+                secured.harness.wire.lock().read_step = read_step;
+                secured.harness.wire.lock().write_step = write_step;
+                secured.say(&said);
+                let steps = format!("{version:?}: {read_step} in, {write_step} out");
+                assert!(secured.plain == expected, "{steps}");
+                let alerts = secured.client.conn.process_new_packets().expect("proper TLS");
+                assert!(alerts.peer_has_closed(), "{steps}: no close_notify");
+                secured.harness.expect_nothing_left(&steps);
+                assert_eq!(secured.metrics().tls_handshakes_failed.value(), 0);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_client_that_reads_little_by_little_reads_the_same() {
+    let config = Config::default();
+    let (said, expected) = life(&config);
+    for room in [1, 7, 5000, 20_000] {
+        let mut secured = Secured::new(config.clone(), trusting(&TLS13, None));
+        secured.harness.wire.lock().write_room = 0;
+        secured.client.send(&said);
+        while !secured.harness.is_gone() {
+            secured.exchange().expect("proper TLS");
+            secured.harness.make_room(room);
+            secured.harness.wire.lock().write_room = 0;
+            let written = secured.harness.written();
+            assert!(!written.is_empty(), "stands still after {} bytes", secured.plain.len());
+            secured.plain.extend(secured.client.input(&written).expect("proper TLS"));
+        }
+        assert!(secured.plain == expected, "{room} at a time");
+        secured.harness.expect_nothing_left("little by little");
+    }
+}
+
+#[test]
+fn an_open_connection_keeps_no_buffer_and_a_slow_one_a_bounded_one() {
+    let mut secured = Secured::new(Config::default(), trusting(&TLS13, None));
+    secured.say(upgrade("").as_bytes());
+    assert!(secured.harness.is_open() && !secured.harness.conn.io.has_unsent());
+    // A whole record but its last byte, and then that one.
+    secured.client.send(&frame(0x81, &[b'a'; 10_000]));
+    let record = secured.client.output();
+    secured.harness.feed(&record[..record.len() - 1]);
+    assert!(secured.harness.written().is_empty());
+    secured.plain.clear();
+    secured.harness.feed(&record[record.len() - 1..]);
+    secured.exchange().expect("proper TLS");
+    assert_eq!(secured.plain.len(), 10_000 + 4, "the echo");
+    // A client that does not read: the outbox waits, and not the ciphertext.
+    secured.harness.wire.lock().write_room = 0;
+    for _ in 0..10 {
+        secured.client.send(&frame(0x82, &[7; 60_000]));
+    }
+    let out = secured.client.output();
+    secured.harness.feed(&out);
+    assert!(secured.harness.conn.io.stream.has_unsent());
+    assert!(!secured.harness.owes_at_most(100_000), "most waits in the outbox");
+}
+
+#[test]
+fn many_messages_of_a_turn_go_into_one_record() {
+    let mut secured = Secured::new(Config::default(), trusting(&TLS13, None));
+    secured.say(upgrade("").as_bytes());
+    let said: Vec<u8> = (0..100).flat_map(|_| frame(0x81, &[b'a'; 100])).collect();
+    secured.client.send(&said);
+    let out = secured.client.output();
+    secured.harness.feed(&out);
+    let written = secured.harness.written();
+    let overhead = written.len() - 100 * 102;
+    assert!(overhead < 2 * 64, "{overhead} bytes beyond the messages");
+}
+
+#[test]
+fn http_on_a_tls_port_gets_an_answer_that_can_be_read() {
+    let mut harness = Harness::new(secured(Config::default()));
+    harness.buffer = vec![0; 128 << 10];
+    harness.feed(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+    let answer = harness.answer();
+    assert_eq!(answer.status, 400);
+    assert!(answer.body.contains("this port speaks TLS"), "{}", answer.body);
+    assert_eq!(harness.cx.metrics().tls_handshakes_failed.value(), 1);
+    harness.end();
+    harness.expect_nothing_left("after the answer");
+}
+
+#[test]
+fn garbage_gets_an_alert_and_is_gone() {
+    for garbage in [&[0; 600][..], &[0x16, 3, 1, 0xff, 0xff, 0, 0], &[0x16, 3, 1, 0, 4, 1, 0, 0, 0]]
+    {
+        let mut harness = Harness::new(secured(Config::default()));
+        harness.buffer = vec![0; 128 << 10];
+        harness.feed(garbage);
+        let written = harness.written();
+        assert_eq!(written.first(), Some(&21), "{garbage:?} is answered with {written:?}");
+        harness.feed(&[b'x'; 10_000]);
+        assert!(harness.written().is_empty(), "nothing more is said");
+        harness.end();
+        harness.expect_nothing_left("after the alert");
+        assert_eq!(harness.cx.metrics().tls_handshakes_failed.value(), 1);
+    }
+}
+
+#[test]
+fn garbage_within_a_session_ends_it_and_nothing_goes_out_in_the_clear() {
+    for version in BOTH {
+        let mut secured = Secured::new(Config::default(), trusting(version, None));
+        secured.say(upgrade("").as_bytes());
+        secured.harness.wire.lock().write_room = 0;
+        secured.client.send(&frame(0x81, b"secret"));
+        let out = secured.client.output();
+        secured.harness.feed(&out);
+        secured.harness.send(&[0x17, 3, 3, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        secured.harness.feed(&[0; 10]);
+        secured.harness.make_room(100_000);
+        let written = secured.harness.written();
+        assert!(!written.windows(6).any(|window| window == b"secret"));
+        secured.harness.expect_nothing_left("after the garbage");
+        assert_eq!(secured.harness.closed(), [1006]);
+    }
+}
+
+#[test]
+fn a_handshake_must_end_in_the_time_for_a_head() {
+    let config = Config::default();
+    let ms = config.handshake_timeout.as_millis() as u64;
+    let mut client = TlsClient::new(trusting(&TLS13, None), "localhost");
+    let hello = client.output();
+    for part in [&[][..], &hello[..1], &hello[..100], &hello] {
+        let mut harness = Harness::new(secured(config.clone()));
+        harness.buffer = vec![0; 128 << 10];
+        harness.feed(part);
+        harness.pass(ms - 1);
+        assert!(!harness.is_gone());
+        harness.pass(1);
+        harness.expect_nothing_left("after the timeout");
+        let failed = harness.cx.metrics().tls_handshakes_failed.value();
+        assert_eq!(failed, u64::from(!part.is_empty()), "what said nothing tried nothing");
+    }
+}
+
+#[test]
+fn handshakes_beyond_the_share_of_a_turn_wait_for_the_next() {
+    let mut secured = Secured::new(Config::default(), trusting(&TLS13, None));
+    while secured.harness.cx.tls.take_handshake() {}
+    let hello = secured.client.output();
+    secured.harness.send(&hello);
+    for _ in 0..3 {
+        assert!(secured.harness.turn(), "it is listed again");
+    }
+    assert!(secured.harness.written().is_empty(), "it waits");
+    assert_eq!(secured.metrics().tls_handshake_waits.value(), 3);
+    secured.harness.cx.tls.begin_turn();
+    secured.harness.turns();
+    assert!(!secured.harness.written().is_empty(), "it is answered");
+}
+
+#[test]
+fn a_client_says_that_it_ends_or_is_counted() {
+    for version in BOTH {
+        // Half a request is lost either way; the alert makes the difference.
+        for says in [true, false] {
+            let mut secured = Secured::new(Config::default(), trusting(version, None));
+            secured.say(b"GET /hea");
+            if says {
+                secured.client.conn.send_close_notify();
+                secured.exchange().expect("proper TLS");
+                assert!(secured.harness.is_gone(), "it does not wait for the socket's end");
+            }
+            secured.harness.end();
+            secured.harness.expect_nothing_left("after the end");
+            assert_eq!(secured.metrics().tls_truncated.value(), u64::from(!says));
+        }
+    }
+}
+
+#[test]
+fn a_request_that_comes_with_the_end_is_answered() {
+    let mut secured = Secured::new(Config::default(), trusting(&TLS13, None));
+    secured.exchange().expect("proper TLS");
+    secured.client.send(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+    secured.client.conn.send_close_notify();
+    secured.exchange().expect("proper TLS");
+    assert!(secured.plain.starts_with(b"HTTP/1.1 200"));
+    secured.harness.expect_nothing_left("after the answer");
+}
+
+#[test]
+fn handshakes_are_counted_by_version() {
+    for (version, expected) in [(&TLS12, [1, 0]), (&TLS13, [0, 1])] {
+        let mut secured = Secured::new(Config::default(), trusting(version, None));
+        secured.say(b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        assert!(secured.plain.starts_with(b"HTTP/1.1 200"));
+        let metrics = secured.metrics();
+        let counts = [metrics.tls_handshakes_tls12.value(), metrics.tls_handshakes_tls13.value()];
+        assert_eq!(counts, expected);
+    }
+}
+
+#[test]
+fn a_client_without_its_certificate_is_refused_where_one_is_needed() {
+    let config = Config { tls_client_ca: path("ca.pem"), ..Config::default() };
+    let known = FILES.0.client("client");
+    let stranger = Authority::new("someone else").client("client");
+    for version in BOTH {
+        let request = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
+        let mut secured = Secured::new(config.clone(), trusting(version, Some(&known)));
+        secured.say(request);
+        assert!(secured.plain.starts_with(b"HTTP/1.1 200"));
+        for pair in [None, Some(&stranger)] {
+            let mut secured = Secured::new(config.clone(), trusting(version, pair));
+            secured.client.send(request);
+            let error = secured.exchange().expect_err("this should be refused");
+            let expected = match pair {
+                None => AlertDescription::CertificateRequired,
+                Some(_) => AlertDescription::UnknownCA,
+            };
+            let is_expected = error == Error::AlertReceived(expected);
+            // TLS 1.2 has no alert of its own for the missing one.
+            assert!(is_expected || pair.is_none(), "{error}");
+            assert!(secured.plain.is_empty());
+            assert_eq!(secured.metrics().tls_handshakes_failed.value(), 1);
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The socket below a connection: the kernel's, or one of memory.
+
+use std::{
+    fmt,
+    io::{self, IoSlice, Read, Write},
+    net::Shutdown,
+};
+
+use mio::net::TcpStream;
+
+use super::memory::MemorySocket;
+
+/// What bytes are read from and written to, without ever blocking.
+pub(super) enum Socket {
+    Tcp(TcpStream),
+    Memory(MemorySocket),
+}
+
+/// What a read came to.
+#[derive(Debug)]
+pub(super) enum Received {
+    /// So many bytes, at least one. `was_short` if the socket gave less than there was room for.
+    Bytes { bytes: usize, was_short: bool },
+    /// The peer has ended its direction.
+    End,
+    /// Something came, but nothing for the connection.
+    #[cfg_attr(not(feature = "tls"), expect(dead_code))]
+    Nothing { was_short: bool },
+    /// The worker has done enough of this in its turn.
+    #[cfg_attr(not(feature = "tls"), expect(dead_code))]
+    Later,
+    /// The handshake failed. An alert is on its way, and what is written next goes out as it is.
+    #[cfg_attr(not(feature = "tls"), expect(dead_code))]
+    NoSession(Failure),
+    /// The peer broke TLS within a session. Nothing can be said to it any more.
+    #[cfg_attr(not(feature = "tls"), expect(dead_code))]
+    Broken(Failure),
+}
+
+/// Why a peer cannot be understood.
+#[derive(Debug)]
+#[cfg_attr(not(feature = "tls"), expect(dead_code))]
+pub(super) enum Failure {
+    /// It speaks HTTP where TLS is spoken.
+    PlainHttp,
+    /// What `rustls` says.
+    Tls(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::PlainHttp => f.write_str("the client speaks HTTP"),
+            Failure::Tls(reason) => f.write_str(reason),
+        }
+    }
+}
+
+impl Socket {
+    /// Ends our direction: the peer reads what was written, and then the end.
+    pub(super) fn end(&self) -> io::Result<()> {
+        match self {
+            Socket::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Socket::Memory(socket) => socket.end(),
+        }
+    }
+}
+
+impl Read for Socket {
+    #[inline]
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => stream.read(into),
+            Socket::Memory(socket) => socket.read(into),
+        }
+    }
+}
+
+impl Write for Socket {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => stream.write(bytes),
+            Socket::Memory(socket) => socket.write(bytes),
+        }
+    }
+
+    #[inline]
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => stream.write_vectored(slices),
+            Socket::Memory(socket) => socket.write_vectored(slices),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

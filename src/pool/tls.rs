@@ -1,0 +1,442 @@
+//! TLS between a socket and its connection.
+//!
+//! The buffers belong to the worker: a connection keeps only what is half read, a part of a record,
+//! and what is half written, ciphertext that the kernel did not take yet. Both are bounded, and
+//! freed when they are empty. `rustls` decrypts where the worker has read the ciphertext to.
+
+use std::{
+    io::{self, IoSlice, Read, Write},
+    sync::Arc,
+};
+
+use rustls::{
+    HandshakeKind, ProtocolVersion,
+    server::UnbufferedServerConnection,
+    unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus},
+};
+
+use super::socket::{Failure, Received, Socket};
+use crate::{metrics::WorkerMetrics, tls::Tls};
+
+/// The most plaintext in a record (RFC 8446, section 5.1).
+const RECORD_BYTES_MAX: usize = 16 << 10;
+
+/// What a record takes beyond its plaintext, rounded up.
+const RECORD_OVERHEAD_MAX: usize = 64;
+
+/// Records that are encrypted for one write. What the kernel does not take of them is kept.
+const RECORDS_PER_WRITE_MAX: usize = 4;
+
+/// The largest part of a record, or of a handshake message in several records, that is kept until
+/// the rest comes. A ciphertext record takes 18 KiB at most, a client's chain of certificates less.
+const INCOMING_BYTES_MAX: usize = 20 << 10;
+
+/// Ciphertext that waits for the kernel.
+const OUTGOING_BYTES_MAX: usize = 2 * SEALED_BYTES;
+
+/// The worker's buffer for ciphertext on its way out.
+const SEALED_BYTES: usize = RECORDS_PER_WRITE_MAX * (RECORD_BYTES_MAX + RECORD_OVERHEAD_MAX);
+
+/// The front of the worker's read buffer, which takes the plaintext: that of one record is copied
+/// there before the ciphertext is passed over.
+const PLAINTEXT_ROOM: usize = RECORD_BYTES_MAX;
+
+/// Handshakes that a worker answers in one turn: some milliseconds. Those beyond wait for the next
+/// turn, so that a storm of newcomers does not slow those inside.
+const HANDSHAKES_PER_TURN_MAX: usize = 16;
+
+/// What a worker lends to its TLS streams. Used by one thread.
+pub(crate) struct TlsCx {
+    metrics: Arc<WorkerMetrics>,
+    /// Ciphertext on its way to a socket.
+    sealed: Box<[u8]>,
+    /// Short messages on their way into one record.
+    gathered: Vec<u8>,
+    handshakes_left: usize,
+}
+
+impl TlsCx {
+    pub(crate) fn new(metrics: &Arc<WorkerMetrics>, is_on: bool) -> TlsCx {
+        let sealed_bytes = if is_on { SEALED_BYTES } else { 0 };
+        TlsCx {
+            metrics: Arc::clone(metrics),
+            sealed: vec![0; sealed_bytes].into(),
+            gathered: Vec::new(),
+            handshakes_left: HANDSHAKES_PER_TURN_MAX,
+        }
+    }
+
+    pub(super) fn begin_turn(&mut self) {
+        self.handshakes_left = HANDSHAKES_PER_TURN_MAX;
+    }
+
+    /// Takes one of the handshakes of this turn; `false` if there is none left.
+    pub(super) fn take_handshake(&mut self) -> bool {
+        let is_left = self.handshakes_left > 0;
+        self.handshakes_left = self.handshakes_left.saturating_sub(1);
+        is_left
+    }
+}
+
+/// A socket with TLS on it. Owned by its connection.
+pub(crate) struct TlsStream {
+    socket: Socket,
+    /// `None` once the handshake has failed: what follows goes out as it is.
+    session: Option<UnbufferedServerConnection>,
+    phase: Phase,
+    /// The beginning of a record.
+    incoming: Vec<u8>,
+    /// Ciphertext that the kernel did not take, of which `outgoing_sent` bytes went later.
+    outgoing: Vec<u8>,
+    outgoing_sent: usize,
+    /// The kernel took something since it was last asked.
+    has_progress: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Nothing came yet.
+    Fresh,
+    Handshake,
+    Open,
+    /// The peer has ended its direction.
+    PeerClosed,
+}
+
+impl TlsStream {
+    /// A socket whose handshake is due.
+    pub(super) fn new(socket: Socket, tls: &Tls) -> io::Result<TlsStream> {
+        let session = UnbufferedServerConnection::new(tls.config()).map_err(io::Error::other)?;
+        Ok(TlsStream {
+            socket,
+            session: Some(session),
+            phase: Phase::Fresh,
+            incoming: Vec::new(),
+            outgoing: Vec::new(),
+            outgoing_sent: 0,
+            has_progress: false,
+        })
+    }
+
+    /// Whether nothing can be said yet.
+    pub(super) fn is_handshaking(&self) -> bool {
+        self.session.is_some() && matches!(self.phase, Phase::Fresh | Phase::Handshake)
+    }
+
+    /// Whether ciphertext waits for the kernel.
+    pub(super) fn has_unsent(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
+    /// Whether the kernel took something since the last call.
+    pub(super) fn take_progress(&mut self) -> bool {
+        std::mem::take(&mut self.has_progress)
+    }
+
+    /// Counts a handshake that does not come to its end.
+    pub(super) fn count_failed(&self, cx: &TlsCx) {
+        if self.phase == Phase::Handshake {
+            cx.metrics.tls_handshakes_failed.add(1);
+        }
+    }
+
+    /// Reads once, and puts what it decrypts to the front of `into`, which is the worker's buffer.
+    pub(super) fn read(&mut self, into: &mut [u8], cx: &mut TlsCx) -> io::Result<Received> {
+        if self.session.is_none() {
+            return match self.socket.read(into)? {
+                0 => Ok(Received::End),
+                bytes => Ok(Received::Bytes { bytes, was_short: bytes < into.len() }),
+            };
+        }
+        if self.phase == Phase::PeerClosed {
+            return Ok(Received::End);
+        }
+        if self.is_handshaking() && cx.handshakes_left == 0 {
+            cx.metrics.tls_handshake_waits.add(1);
+            return Ok(Received::Later);
+        }
+        let kept = PLAINTEXT_ROOM + self.incoming.len();
+        into[PLAINTEXT_ROOM..kept].copy_from_slice(&self.incoming);
+        let read = self.socket.read(&mut into[kept..])?;
+        let was_short = read < into.len() - kept;
+        if read == 0 {
+            self.count_failed(cx);
+            if self.phase == Phase::Open {
+                cx.metrics.tls_truncated.add(1);
+            }
+            return Ok(Received::End);
+        }
+        if self.phase == Phase::Fresh {
+            self.phase = Phase::Handshake;
+            // No record begins with a letter, and each method does.
+            if into[kept].is_ascii_uppercase() {
+                return Ok(self.fail(Failure::PlainHttp, cx));
+            }
+        }
+        match self.decrypt(into, kept + read, cx)? {
+            Ok(0) if self.phase == Phase::PeerClosed => Ok(Received::End),
+            Ok(0) => Ok(Received::Nothing { was_short }),
+            // The end is read in the next turn.
+            Ok(bytes) => {
+                let was_short = was_short && self.phase != Phase::PeerClosed;
+                Ok(Received::Bytes { bytes, was_short })
+            }
+            Err(reason) => Ok(self.fail(Failure::Tls(reason), cx)),
+        }
+    }
+
+    /// Decrypts the records between [`PLAINTEXT_ROOM`] and `end`, sends what the handshake answers
+    /// to them, and keeps the part of a record at the end. Returns how much plaintext is at the
+    /// front of `into`, or why the peer cannot be understood.
+    fn decrypt(
+        &mut self,
+        into: &mut [u8],
+        end: usize,
+        cx: &mut TlsCx,
+    ) -> io::Result<Result<usize, String>> {
+        let Some(session) = &mut self.session else { return Ok(Ok(0)) };
+        let (mut at, mut plain, mut sealed) = (PLAINTEXT_ROOM, 0, 0);
+        let mut failure = None;
+        let mut is_peer_closed = false;
+        // Once the peer is not understood, `rustls` must not be asked about its bytes again, only
+        // for the alert.
+        while failure.is_none() || session.wants_write() {
+            let (front, behind) = into.split_at_mut(at);
+            let UnbufferedStatus { mut discard, state, .. } =
+                session.process_tls_records(&mut behind[..end - at]);
+            let goes_on = match state {
+                Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    match data.encode(&mut cx.sealed[sealed..]) {
+                        Ok(bytes) => sealed += bytes,
+                        Err(EncodeError::AlreadyEncoded) => {}
+                        Err(EncodeError::InsufficientSize(_)) => {
+                            failure = Some("the handshake takes too much space".to_owned());
+                        }
+                    }
+                    true
+                }
+                Ok(ConnectionState::TransmitTlsData(data)) => {
+                    data.done();
+                    true
+                }
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(record) = traffic.next_record() {
+                        let taken = record.map_err(|error| error.to_string()).and_then(|record| {
+                            discard += record.discard;
+                            let bytes = record.payload.len();
+                            let room = front.get_mut(plain..plain + bytes);
+                            let room = room.ok_or_else(|| "a record is too large".to_owned())?;
+                            room.copy_from_slice(record.payload);
+                            Ok(bytes)
+                        });
+                        match taken {
+                            Ok(bytes) => plain += bytes,
+                            Err(reason) => failure = Some(reason),
+                        }
+                    }
+                    true
+                }
+                Ok(ConnectionState::PeerClosed) => {
+                    is_peer_closed = true;
+                    false
+                }
+                Ok(_) => false,
+                Err(error) => {
+                    failure = Some(error.to_string());
+                    true
+                }
+            };
+            at += discard;
+            if !goes_on {
+                break;
+            }
+        }
+        // What follows the peer's last word is nobody's.
+        let rest = if is_peer_closed { &[] } else { &into[at..end] };
+        if failure.is_none() && rest.len() > INCOMING_BYTES_MAX {
+            failure = Some(format!("a handshake message takes over {INCOMING_BYTES_MAX} bytes"));
+        }
+        self.incoming.clear();
+        if rest.is_empty() {
+            self.incoming = Vec::new();
+        } else {
+            self.incoming.extend_from_slice(rest);
+        }
+        if self.phase == Phase::Handshake {
+            if sealed > 0 {
+                cx.take_handshake();
+            }
+            if !session.is_handshaking() {
+                count_handshake(session, &cx.metrics);
+                self.phase = Phase::Open;
+            }
+        }
+        if is_peer_closed {
+            self.phase = Phase::PeerClosed;
+        }
+        self.transmit(&cx.sealed[..sealed])?;
+        Ok(failure.map_or(Ok(plain), Err))
+    }
+
+    /// Ends TLS on this socket: what follows is read and written as it is.
+    fn fail(&mut self, failure: Failure, cx: &TlsCx) -> Received {
+        if self.is_handshaking() {
+            self.count_failed(cx);
+            self.session = None;
+            self.incoming = Vec::new();
+            return Received::NoSession(failure);
+        }
+        Received::Broken(failure)
+    }
+
+    /// Encrypts the front of `slices`, in as few records as possible, and gives the kernel what it
+    /// takes. Returns how much plaintext that was.
+    pub(super) fn write(&mut self, slices: &[IoSlice<'_>], cx: &mut TlsCx) -> io::Result<usize> {
+        self.flush()?;
+        let Some(session) = &mut self.session else { return self.socket.write_vectored(slices) };
+        let TlsCx { sealed, gathered, .. } = cx;
+        let mut used = 0;
+        let mut taken = 0;
+        loop {
+            match session.process_tls_records(&mut self.incoming).state {
+                Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                    let mut records = Records::new(slices);
+                    for _ in 0..RECORDS_PER_WRITE_MAX {
+                        let record = records.next(gathered);
+                        if record.is_empty() {
+                            break;
+                        }
+                        used +=
+                            traffic.encrypt(record, &mut sealed[used..]).map_err(cannot_seal)?;
+                        taken += record.len();
+                    }
+                    break;
+                }
+                Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    used += data.encode(&mut sealed[used..]).map_err(io::Error::other)?;
+                }
+                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                Ok(ConnectionState::PeerClosed) => self.phase = Phase::PeerClosed,
+                Ok(ConnectionState::BlockedHandshake) => {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                Ok(_) => return Err(io::ErrorKind::NotConnected.into()),
+                Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+            }
+        }
+        self.transmit(&sealed[..used])?;
+        Ok(taken)
+    }
+
+    /// Tells the peer that nothing follows. Whatever the kernel does not take of that is lost.
+    pub(super) fn close_notify(&mut self, cx: &mut TlsCx) {
+        let Some(session) = &mut self.session else { return };
+        let state = session.process_tls_records(&mut self.incoming).state;
+        if let Ok(ConnectionState::WriteTraffic(mut traffic)) = state {
+            let sealed = traffic.queue_close_notify(&mut cx.sealed).unwrap_or_default();
+            let _ = self.transmit(&cx.sealed[..sealed]);
+        }
+    }
+
+    /// Ends our direction.
+    pub(super) fn end(&mut self, cx: &mut TlsCx) -> io::Result<()> {
+        self.close_notify(cx);
+        self.socket.end()
+    }
+
+    /// Gives the kernel what it takes of the ciphertext that waits. `WouldBlock` if some is left.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        while let Some(rest) =
+            self.outgoing.get(self.outgoing_sent..).filter(|rest| !rest.is_empty())
+        {
+            match self.socket.write(rest) {
+                Ok(sent) => {
+                    self.outgoing_sent += sent;
+                    self.has_progress |= sent > 0;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        (self.outgoing, self.outgoing_sent) = (Vec::new(), 0);
+        Ok(())
+    }
+
+    /// Gives `sealed` to the kernel, and keeps what it does not take.
+    fn transmit(&mut self, mut sealed: &[u8]) -> io::Result<()> {
+        while self.outgoing.is_empty() && !sealed.is_empty() {
+            match self.socket.write(sealed) {
+                Ok(sent) => {
+                    sealed = &sealed[sent..];
+                    self.has_progress |= sent > 0;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        if self.outgoing.len() + sealed.len() > OUTGOING_BYTES_MAX {
+            return Err(io::Error::other("the peer does not read what TLS answers to it"));
+        }
+        self.outgoing.extend_from_slice(sealed);
+        Ok(())
+    }
+}
+
+fn count_handshake(session: &UnbufferedServerConnection, metrics: &WorkerMetrics) {
+    match session.protocol_version() {
+        Some(ProtocolVersion::TLSv1_2) => metrics.tls_handshakes_tls12.add(1),
+        _ => metrics.tls_handshakes_tls13.add(1),
+    }
+    if session.handshake_kind() == Some(HandshakeKind::Resumed) {
+        metrics.tls_handshakes_resumed.add(1);
+    }
+}
+
+fn cannot_seal(error: EncryptError) -> io::Error {
+    io::Error::other(error)
+}
+
+/// Cuts what is to be written into records: as large as they may be, and without a copy where one
+/// slice fills a record or is the last.
+struct Records<'s, 'b> {
+    slices: &'s [IoSlice<'b>],
+    /// Bytes of the first slice that are taken already.
+    taken: usize,
+}
+
+impl<'s, 'b> Records<'s, 'b> {
+    fn new(slices: &'s [IoSlice<'b>]) -> Records<'s, 'b> {
+        Records { slices, taken: 0 }
+    }
+
+    /// The next record's plaintext; empty at the end.
+    fn next<'r>(&mut self, gathered: &'r mut Vec<u8>) -> &'r [u8]
+    where
+        's: 'r,
+    {
+        let part = self.part(RECORD_BYTES_MAX);
+        if part.len() == RECORD_BYTES_MAX || self.slices.is_empty() {
+            return part;
+        }
+        gathered.clear();
+        gathered.extend_from_slice(part);
+        while !self.slices.is_empty() && gathered.len() < RECORD_BYTES_MAX {
+            gathered.extend_from_slice(self.part(RECORD_BYTES_MAX - gathered.len()));
+        }
+        gathered
+    }
+
+    /// Takes at most `bytes_max` off the front, of one slice.
+    fn part(&mut self, bytes_max: usize) -> &'s [u8] {
+        let slices: &'s [IoSlice<'b>] = self.slices;
+        let Some((first, behind)) = slices.split_first() else { return &[] };
+        let rest = &first[self.taken..];
+        let part = &rest[..rest.len().min(bytes_max)];
+        self.taken += part.len();
+        if self.taken == first.len() {
+            (self.slices, self.taken) = (behind, 0);
+        }
+        part
+    }
+}

@@ -1,0 +1,22 @@
+//! The server without the feature `tls`.
+
+use crate::{config::Config, error::Error};
+
+/// No server has TLS.
+pub(crate) enum Tls {}
+
+impl Tls {
+    /// Refuses a configuration with TLS.
+    pub(crate) fn load(config: &Config) -> Result<Option<Tls>, Error> {
+        match config.has_tls() {
+            true => Err(Error::config(
+                "tls_cert: this server was built without the cargo feature `tls`",
+            )),
+            false => Ok(None),
+        }
+    }
+
+    pub(crate) fn reload(&self) -> Result<bool, Error> {
+        match *self {}
+    }
+}

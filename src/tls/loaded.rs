@@ -1,0 +1,151 @@
+//! What new connections are given: the files' certificates and keys, as `rustls` takes them.
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use rustls::{
+    ServerConfig,
+    client::verify_server_name,
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::ServerName,
+    server::{
+        ClientHello, NoServerSessionStorage, ParsedCertificate, ProducesTickets,
+        ResolvesServerCert, WebPkiClientVerifier,
+    },
+    sign::CertifiedKey,
+};
+
+use super::files::{Contents, Files};
+use crate::{
+    config::Config,
+    error::{Error, ErrorKind},
+};
+
+/// Tickets that a client gets in a TLS 1.3 handshake. One connection follows another here, so one
+/// is enough, and each costs as much as a record.
+const TICKETS: usize = 1;
+
+/// The certificates of a server. Usable from any thread.
+pub(crate) struct Tls {
+    files: Files,
+    provider: Arc<CryptoProvider>,
+    current: RwLock<Current>,
+}
+
+/// What the files held when they were last good.
+struct Current {
+    config: Arc<ServerConfig>,
+    digest: u64,
+    client_ca_digest: u64,
+}
+
+impl Tls {
+    /// Reads and checks the files of `config`. Returns `None` if it has no certificate.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`]: a file cannot be read, or holds something else than its setting asks
+    /// for.
+    pub(crate) fn load(config: &Config) -> Result<Option<Tls>, Error> {
+        let Some(files) = Files::of(config) else { return Ok(None) };
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let contents = files.read()?;
+        let ticketer = ticketer()?;
+        let config = server_config(&contents, &provider, ticketer)?;
+        let current = Current {
+            config: Arc::new(config),
+            digest: contents.digest(),
+            client_ca_digest: contents.client_ca_digest(),
+        };
+        drop(contents);
+        Ok(Some(Tls { files, provider, current: RwLock::new(current) }))
+    }
+
+    /// What the next connection is given.
+    pub(crate) fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.current.read().config)
+    }
+
+    /// Reads the files again. If they changed and all of them are good, new connections get what
+    /// they hold now; connections that are open, and sessions that clients have tickets for, go on.
+    /// Returns whether that is so. Waits for the disk.
+    pub(crate) fn reload(&self) -> Result<bool, Error> {
+        let contents = self.files.read()?;
+        let (digest, client_ca_digest) = (contents.digest(), contents.client_ca_digest());
+        let ticketer_in_use = {
+            let current = self.current.read();
+            if current.digest == digest {
+                return Ok(false);
+            }
+            // A ticket stands for the certificate that its client once showed.
+            let is_still_good = current.client_ca_digest == client_ca_digest;
+            is_still_good.then(|| Arc::clone(&current.config.ticketer))
+        };
+        let ticketer = ticketer_in_use.map_or_else(ticketer, Ok)?;
+        let config = Arc::new(server_config(&contents, &self.provider, ticketer)?);
+        *self.current.write() = Current { config, digest, client_ca_digest };
+        Ok(true)
+    }
+}
+
+fn ticketer() -> Result<Arc<dyn ProducesTickets>, Error> {
+    let cannot = |error| {
+        Error::new(ErrorKind::System, "cannot make a key for TLS tickets").with_source(error)
+    };
+    aws_lc_rs::Ticketer::new().map_err(cannot)
+}
+
+fn server_config(
+    contents: &Contents<'_>,
+    provider: &Arc<CryptoProvider>,
+    ticketer: Arc<dyn ProducesTickets>,
+) -> Result<ServerConfig, Error> {
+    let cannot = |what: &'static str| {
+        move |error: rustls::Error| Error::new(ErrorKind::System, what).with_source(error)
+    };
+    let pairs = Pairs(contents.pairs(provider)?);
+    let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(cannot("cannot offer TLS 1.2 and 1.3"))?;
+    let builder = match contents.client_roots()? {
+        None => builder.with_no_client_auth(),
+        Some(roots) => {
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+                    .build();
+            builder.with_client_cert_verifier(verifier.map_err(|error| {
+                Error::config("tls_client_ca: cannot be used").with_source(error)
+            })?)
+        }
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(pairs));
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.ticketer = ticketer;
+    config.send_tls13_tickets = TICKETS;
+    // Tickets keep a session at its client; a table here would be one more lock for all workers.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    Ok(config)
+}
+
+/// The certificates, each with its key; at least one.
+#[derive(Debug)]
+struct Pairs(Vec<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Pairs {
+    /// Chooses the first certificate for the name that the client asks for, or else the first.
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if let [only] = &self.0[..] {
+            return Some(Arc::clone(only));
+        }
+        let signs =
+            |pair: &&Arc<CertifiedKey>| pair.key.choose_scheme(hello.signature_schemes()).is_some();
+        let name = hello.server_name().and_then(|name| ServerName::try_from(name).ok());
+        let is_named = |pair: &&Arc<CertifiedKey>| {
+            let cert = pair.end_entity_cert().and_then(ParsedCertificate::try_from);
+            let (Ok(cert), Some(name)) = (cert, &name) else { return false };
+            verify_server_name(&cert, name).is_ok()
+        };
+        let mut usable = self.0.iter().filter(signs);
+        let first = usable.clone().next();
+        usable.find(is_named).or(first).cloned()
+    }
+}
