@@ -244,6 +244,7 @@ pub use handler::{
 pub use http::head::Request;
 pub use hub::{
     error::RoomError,
+    event::ServerEvent,
     history::{Joined, Page, Replay},
     memberships::MatchedRoom,
     names::{RoomName, RoomPattern},

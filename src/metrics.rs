@@ -137,6 +137,9 @@ macro_rules! figures {
             pub turn_us: Quantiles,
             /// Time that admitted upgrades had waited in line, in milliseconds.
             pub queue_wait_ms: Quantiles,
+            /// The figures of handlers that have [some](crate::Handler::figures), by route.
+            #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+            pub handlers: BTreeMap<String, BTreeMap<&'static str, u64>>,
             /// The figures of each worker.
             pub workers: Vec<WorkerSnapshot>,
         }
@@ -164,6 +167,7 @@ macro_rules! figures {
                     closed,
                     turn_us: Quantiles::of(&turn, 1.0),
                     queue_wait_ms: self.queue_wait.quantiles_ms(),
+                    handlers: now.handlers,
                     workers: self.workers.iter().zip(workers).map(WorkerSnapshot::of).collect(),
                 }
             }
@@ -336,6 +340,8 @@ pub(crate) struct Now<'a> {
     pub(crate) gauges: Gauges,
     pub(crate) sessions: &'a SessionMetrics,
     pub(crate) rooms: &'a RoomMetrics,
+    /// The figures of handlers, by route.
+    pub(crate) handlers: BTreeMap<String, BTreeMap<&'static str, u64>>,
 }
 
 /// Current values of one worker.

@@ -8,21 +8,33 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{
-    Chat, ChatState, Ctx, answer_ok, answers,
+    Chat, answers,
+    asking::given_sender,
     command::{self, Command, Content, Destination, Reference, Resume},
-    fail,
     fault::Fault,
+    hooks::Hook,
     json, message,
+    state::{ChatState, Ctx, answer_ok, fail},
 };
 use crate::{
-    Position, PreparedFrame, Presence, Publication, Range, Replay, Reply, RoomError, RoomName,
-    RoomPattern, SessionToken, Watch,
+    Position, PreparedFrame, Presence, Publication, Range, Replay, Reply, ResumedRoom, RoomError,
+    RoomName, RoomPattern, SessionToken, Watch,
 };
 
 impl Chat {
-    pub(super) fn carry_out(&self, ctx: &mut Ctx<'_>, command: Command<'_>, reference: Reference) {
+    /// Carries out a command. `sender` is the name that a hook has put in place of the client's.
+    pub(super) fn carry_out(
+        &self,
+        ctx: &mut Ctx<'_>,
+        command: Command<'_>,
+        reference: Reference,
+        sender: Option<&str>,
+    ) {
+        let given = given_sender(ctx);
         match command {
             Command::Publish { to, content, echo } => {
+                let sender = sender.map(|sender| json::text(&sender).into_boxed_str()).or(given);
+                let content = named(content, sender.as_deref());
                 self.take_name(ctx, &content);
                 match to {
                     Destination::Rooms(rooms) => {
@@ -43,6 +55,7 @@ impl Chat {
                 }
             }
             Command::Direct { to, content } => {
+                let content = named(content, given.as_deref());
                 self.take_name(ctx, &content);
                 let tail = message::tail(ctx.client_id(), &content);
                 let publication = Publication::around_seq(message::DIRECT_HEAD, &tail);
@@ -55,9 +68,11 @@ impl Chat {
                     },
                 );
             }
-            Command::Broadcast(content) => self.broadcast(ctx, &content, reference),
+            Command::Broadcast(content) => {
+                self.broadcast(ctx, &named(content, given.as_deref()), reference);
+            }
             Command::Join { room, since, watch, name } => {
-                set_name(ctx, name.as_deref());
+                set_name(ctx, sender.or(name.as_deref().filter(|_| given.is_none())));
                 self.join(ctx, room, since, watch, reference);
             }
             Command::Leave { room } => {
@@ -67,7 +82,7 @@ impl Chat {
                 });
             }
             Command::Subscribe { pattern, name } => {
-                set_name(ctx, name.as_deref());
+                set_name(ctx, sender.or(name.as_deref().filter(|_| given.is_none())));
                 self.subscribe(ctx, pattern, reference);
             }
             Command::Unsubscribe(pattern) => {
@@ -251,10 +266,25 @@ impl Chat {
             return self.fail(ctx, &RoomError::NoSuchSession.into(), &reference);
         };
         let errors_max = self.errors_max;
-        let reply = ctx.resume(&token, &resume.positions, resume.direct_seq);
+        // The backend was asked about the rooms of the session, and about no others.
+        let asks = self.asks(Hook::Join).is_some();
+        let is_asked = |room: &RoomName| !asks || ctx.session_is_in(&token, room.as_str());
+        let positions = resume.positions.iter().cloned();
+        let (positions, unasked): (Vec<_>, Vec<_>) =
+            positions.partition(|(room, _)| is_asked(room));
+        let reply = ctx.resume(&token, &positions, resume.direct_seq);
         reply.then(move |ctx, resumed| match resumed {
-            Ok(resumed) => {
+            Ok(mut resumed) => {
                 ctx.state().has_name = resumed.name.is_some();
+                if let Some(sender) = given_sender(ctx) {
+                    set_name(ctx, command::name(&sender).as_deref());
+                }
+                for (room, _) in unasked {
+                    if resumed.rooms.iter().all(|resumed| resumed.room != room) {
+                        let joined = Err(RoomError::NotMember);
+                        resumed.rooms.push(ResumedRoom { room, joined, presence: None });
+                    }
+                }
                 let joined = resumed.rooms.iter().filter_map(|room| room.joined.as_ref().ok());
                 let messages = joined.map(|joined| &joined.replay[..]);
                 let body = answers::resumed(&resumed, &token);
@@ -298,7 +328,7 @@ impl Chat {
         });
     }
 
-    fn fail(&self, ctx: &mut Ctx<'_>, fault: &Fault, reference: &Reference) {
+    pub(super) fn fail(&self, ctx: &mut Ctx<'_>, fault: &Fault, reference: &Reference) {
         fail(ctx, self.errors_max, fault, reference.as_deref());
     }
 }
@@ -308,6 +338,11 @@ fn set_name(ctx: &mut Ctx<'_>, name: Option<&str>) {
         ctx.set_name(name);
         ctx.state().has_name = true;
     }
+}
+
+/// Puts the name that a hook gave into a message, in place of the client's own.
+fn named<'a>(content: Content<'a>, sender: Option<&'a str>) -> Content<'a> {
+    Content { sender: sender.or(content.sender), ..content }
 }
 
 /// Deduplicates the message by its id, if the client gave one.

@@ -11,23 +11,30 @@ mod message;
 mod answers;
 mod notices;
 mod rate;
+mod upgraded;
+mod state;
+mod hooks;
+mod asking;
 mod commands;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use rusty_socks_protocol::{
     self as protocol, Answer, ErrorCode, SUBPROTOCOL, Seconds,
     answer::{Limits, Welcome},
 };
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::{
-    CloseReason, Config, Context, Error, Handler, Joined, Message, Notice, PreparedFrame, Replay,
-    RoomName, Server,
+    Config, Context, Error, Handler, Joined, Message, Notice, PreparedFrame, Refusal, Replay,
+    Request, RoomName, Server, ServerEvent, TaskAnswer, TaskThreads,
 };
 use fault::Fault;
+use hooks::{Hook, Hooks, events::Events};
 use rate::Rate;
+pub use state::ChatState;
+use state::{Ctx, Hooked, fail};
+use upgraded::Upgraded;
 
 /// The server's name and version in `welcome`.
 const SERVER: &str = concat!("rusty_socks/", env!("CARGO_PKG_VERSION"));
@@ -76,19 +83,10 @@ pub struct Chat {
     errors_max: u32,
     may_broadcast: bool,
     rate: Rate,
+    hooks: Option<Hooks>,
+    events: Option<Events>,
     about: Arc<About>,
 }
-
-/// Data of one connection.
-#[derive(Debug, Default)]
-pub struct ChatState {
-    errors_in_a_row: u32,
-    /// Whether the client has a name in presence.
-    has_name: bool,
-    allowance: Option<Box<rate::Allowance>>,
-}
-
-type Ctx<'a> = Context<'a, ChatState>;
 
 /// The facts about the server that every `welcome` states.
 #[derive(Debug)]
@@ -135,9 +133,33 @@ impl Chat {
             rooms_max: config.max_rooms_per_conn,
             errors_max: config.max_errors,
             may_broadcast: config.broadcast,
+            hooks: Hooks::new(config)?,
+            events: Events::new(config)?,
             rate: Rate::new(config.rate_messages, config.rate_bytes),
             about: Arc::new(About::new(config)),
         })
+    }
+}
+
+impl Chat {
+    /// Lets a client in: it joins the default room and is greeted.
+    fn greet(&self, ctx: &mut Ctx<'_>) {
+        let Some(room) = &self.default_room else {
+            return welcome(ctx, None, &self.about);
+        };
+        let (name, about) = (room.clone(), Arc::clone(&self.about));
+        ctx.join(room, Replay::Latest(self.replay)).then(move |ctx, joined| match joined {
+            Ok(joined) => {
+                welcome(ctx, Some((&name, &joined)), &about);
+                for message in &joined.replay {
+                    ctx.send_prepared(message);
+                }
+            }
+            Err(error) => {
+                welcome(ctx, None, &about);
+                ctx.send(&Fault::from(error).frame(None));
+            }
+        });
     }
 }
 
@@ -156,23 +178,43 @@ impl Handler for Chat {
         true
     }
 
+    fn task_threads(&self) -> Option<TaskThreads> {
+        self.hooks.as_ref().map(Hooks::threads)
+    }
+
+    fn on_upgrade(&self, request: &Request<'_>) -> Result<ChatState, Refusal> {
+        let hooked = self
+            .asks(Hook::Connect)
+            .map(|_| Box::new(Hooked { upgraded: Some(Upgraded::of(request)), sender: None }));
+        Ok(ChatState { hooked, ..ChatState::default() })
+    }
+
     fn on_open(&self, ctx: &mut Ctx<'_>) {
-        let Some(room) = &self.default_room else {
-            return welcome(ctx, None, &self.about);
-        };
-        let (name, about) = (room.clone(), Arc::clone(&self.about));
-        ctx.join(room, Replay::Latest(self.replay)).then(move |ctx, joined| match joined {
-            Ok(joined) => {
-                welcome(ctx, Some((&name, &joined)), &about);
-                for message in &joined.replay {
-                    ctx.send_prepared(message);
-                }
-            }
-            Err(error) => {
-                welcome(ctx, None, &about);
-                ctx.send(&Fault::from(error).frame(None));
-            }
-        });
+        match self.asks(Hook::Connect) {
+            Some(hooks) => self.ask_connect(ctx, hooks),
+            None => self.greet(ctx),
+        }
+    }
+
+    fn on_answer(&self, ctx: &mut Ctx<'_>, answer: TaskAnswer) {
+        self.go_on(ctx, answer);
+    }
+
+    fn observe(&self, event: &ServerEvent<'_>) {
+        if let Some(events) = &self.events {
+            events.note(event);
+        }
+    }
+
+    fn on_stop(&self, left: Duration) {
+        if let Some(events) = &self.events {
+            events.flush(left);
+        }
+    }
+
+    fn figures(&self) -> Vec<(&'static str, u64)> {
+        let hooks = self.hooks.iter().flat_map(Hooks::figures);
+        hooks.chain(self.events.iter().flat_map(Events::figures)).collect()
     }
 
     fn on_message(&self, ctx: &mut Ctx<'_>, message: Message<'_>) {
@@ -192,7 +234,7 @@ impl Handler for Chat {
             return fail(ctx, self.errors_max, &fault, None);
         };
         match command::parse(text) {
-            (reference, Ok(command)) => self.carry_out(ctx, command, reference),
+            (reference, Ok(command)) => self.ask_or_carry_out(ctx, text, command, reference),
             (reference, Err(fault)) => fail(ctx, self.errors_max, &fault, reference.as_deref()),
         }
     }
@@ -222,23 +264,4 @@ fn welcome(ctx: &mut Ctx<'_>, joined: Option<(&RoomName, &Joined)>, about: &Abou
         limits: about.limits,
     }));
     ctx.send(&frame);
-}
-
-/// Answers a command that succeeded.
-fn answer_ok(ctx: &mut Ctx<'_>, frame: &str) {
-    ctx.state().errors_in_a_row = 0;
-    ctx.send(frame);
-}
-
-/// Answers a command that failed. Closes the connection after `errors_max` errors in a row.
-fn fail(ctx: &mut Ctx<'_>, errors_max: u32, fault: &Fault, reference: Option<&RawValue>) {
-    ctx.send(&fault.frame(reference));
-    let errors = ctx.state().errors_in_a_row.saturating_add(1);
-    ctx.state().errors_in_a_row = errors;
-    if errors_max > 0 && errors >= errors_max {
-        ctx.close(match fault.code {
-            ErrorCode::RateLimited => CloseReason::RATE_LIMITED,
-            _ => CloseReason::TOO_MANY_ERRORS,
-        });
-    }
 }

@@ -36,6 +36,16 @@ impl Config {
                 "proxy_protocol is on, but trusted_proxies is empty: no header is believed".into(),
             );
         }
+        for (url, secret, name) in [
+            (&self.hook_url, &self.hook_secret, "hook"),
+            (&self.events_url, &self.events_secret, "events"),
+        ] {
+            if !url.is_empty() && secret.is_empty() {
+                warnings.push(format!(
+                    "{name}_url is set without {name}_secret: the backend cannot tell this server's requests from others"
+                ));
+            }
+        }
         warnings
     }
 

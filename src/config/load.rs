@@ -500,7 +500,7 @@ mod tests {
         assert_eq!(loaded.config.api_key.reveal(), KEY);
         let (key, _) = loaded.entries().find(|(key, _)| key.name() == "api_key").unwrap();
         assert_eq!(key.show(&loaded.config), "(set)");
-        assert!(!format!("{:?}", loaded.config).contains("secret"), "not in logs either");
+        assert!(!format!("{:?}", loaded.config).contains(KEY), "not in logs either");
 
         let told = complaint(Config::load_from(None, NONE, [("--api-key", KEY)]));
         assert_eq!(told, "unknown flag \"--api-key\": did you mean --api-key-file?");

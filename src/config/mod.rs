@@ -3,7 +3,8 @@
 //! [`Config`] is a plain struct: an embedder fills it in, the binary loads it from a file, the
 //! environment and flags. [`Config::validate`] checks both. The files, in reading order:
 //!
-//! - `settings.rs`: the settings and their defaults; `judge.rs`: their ranges, and the rules
+//! - `settings.rs`: the settings and their defaults; `words.rs`: those that are one of a few words;
+//!   `tables.rs`: those that are tables of the file; `judge.rs`: their ranges, and the rules
 //!   between them;
 //! - `rooms.rs`: rules for some rooms, which only the file can set; `tls_pairs.rs`: further
 //!   certificates, likewise;
@@ -15,6 +16,8 @@
 //!   name, for typing errors), `source.rs` (the source of a value) and `toml_text.rs` (its line in
 //!   the file).
 
+mod words;
+mod tables;
 mod settings;
 mod secret;
 mod value;
@@ -32,6 +35,8 @@ pub use {
     keys::{Group, Key},
     load::Loaded,
     secret::Secret,
-    settings::{Compression, Config, LogFormat, Overflow, RoomRule, TlsPair},
+    settings::Config,
     source::Source,
+    tables::{RoomRule, TlsPair},
+    words::{Compression, HookFail, LogFormat, Overflow},
 };

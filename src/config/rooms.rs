@@ -13,10 +13,12 @@
 use super::{
     keys::Key,
     nearest::nearest,
-    settings::{Config, Overflow, RoomRule},
+    settings::Config,
     source::{Source, told},
+    tables::RoomRule,
     toml_text::{line_at, with_article},
     value::ROOM,
+    words::Overflow,
 };
 
 /// The name of the table of rules in the file, and of the field in [`Config`].

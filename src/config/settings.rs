@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use super::secret::Secret;
+use super::{
+    secret::Secret,
+    tables::{RoomRule, TlsPair},
+    words::{Compression, HookFail, LogFormat, Overflow},
+};
 
 /// All settings of a server.
 ///
@@ -310,6 +314,69 @@ pub struct Config {
     /// Default: false. Range: true or false.
     pub broadcast: bool,
 
+    /// Your backend, which is asked with an HTTP POST before a client connects, joins or publishes;
+    /// empty for nobody. See `docs/hooks.md`.
+    ///
+    /// Default: empty. Range: an http or https URL without a user name, or empty.
+    pub hook_url: String,
+
+    /// What the backend is asked about, if [`hook_url`](Config::hook_url) is set.
+    ///
+    /// Default: connect,join,publish. Range: connect, join or publish.
+    pub hooks: Vec<String>,
+
+    /// Time the backend has for its answer, the wait for a thread included.
+    ///
+    /// The client that asked waits so long; nobody else does.
+    ///
+    /// Unit: seconds. Default: 3. Range: 0.001 to 60.
+    pub hook_timeout: Duration,
+
+    /// What a client gets when the backend gives no proper answer in time: `closed` refuses,
+    /// `open` allows.
+    ///
+    /// Default: closed. Range: closed or open.
+    pub hook_fail: HookFail,
+
+    /// Secret with which requests to [`hook_url`](Config::hook_url) are signed, so that the backend
+    /// knows who asks. Empty signs nothing.
+    ///
+    /// Default: empty. Range: 16 to 256 printable ASCII characters, or empty.
+    pub hook_secret: Secret,
+
+    /// Threads that ask the backend: so many requests are under way at once.
+    ///
+    /// Unit: threads. Default: 8. Range: 1 to 256.
+    pub hook_threads: usize,
+
+    /// Requests that may wait for one of these threads. Beyond it
+    /// [`hook_fail`](Config::hook_fail) decides at once.
+    ///
+    /// Unit: requests. Default: 1000. Range: 1 to 1000000.
+    pub hook_queue: usize,
+
+    /// Where events are sent, in batches, with an HTTP POST; empty for nowhere. See
+    /// `docs/hooks.md`.
+    ///
+    /// Default: empty. Range: an http or https URL without a user name, or empty.
+    pub events_url: String,
+
+    /// Which events are sent, if [`events_url`](Config::events_url) is set.
+    ///
+    /// Default: connected,disconnected,joined,left,room_empty. Range: connected, disconnected,
+    /// joined, left or room_empty.
+    pub events: Vec<String>,
+
+    /// Secret with which the batches of events are signed. Empty signs nothing.
+    ///
+    /// Default: empty. Range: 16 to 256 printable ASCII characters, or empty.
+    pub events_secret: Secret,
+
+    /// Events that may wait to be sent. Beyond it they are dropped; the next batch says how many.
+    ///
+    /// Unit: events. Default: 10000. Range: 1 to 1000000.
+    pub events_queue: usize,
+
     /// The key that a program must show to use the server API. It may do everything.
     ///
     /// Better read from a file that `api_key_file` or `RUSTY_SOCKS_API_KEY_FILE` names; there is no
@@ -355,43 +422,6 @@ pub struct Config {
     ///
     /// Default: text. Range: text or json.
     pub log_format: LogFormat,
-}
-
-/// How messages are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
-    /// No compression, whatever the client offers.
-    Off,
-    /// Each message is compressed by itself: nothing is kept for a connection, and a message to a
-    /// room is compressed once for all its members.
-    Shared,
-    /// Messages are compressed with the context of earlier ones, if the client agrees: a better
-    /// ratio, at the cost of some hundred KiB a connection and one compression for each delivery.
-    Dedicated,
-}
-
-/// The policy for a client that is too slow for the messages of its rooms.
-///
-/// Under `Gap` and `Latest` the connection stays open, so both need a handler that formats the
-/// notice ([`Handler::notice`](crate::Handler::notice)); without one, the policy is `Close`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Overflow {
-    /// Closes the connection with 4102.
-    Close,
-    /// Skips messages, and tells the client which, so that it can read them from the history.
-    Gap,
-    /// Delivers only the newest of the waiting messages, and tells the client which it missed: for
-    /// rooms whose messages are states, where an old one is worth nothing.
-    Latest,
-}
-
-/// The format of log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Text for people: time, level, target and message in columns.
-    Text,
-    /// One JSON object a line for collectors, with `ts`, `level`, `target` and `message`.
-    Json,
 }
 
 impl Default for Config {
@@ -442,6 +472,19 @@ impl Default for Config {
             max_errors: 10,
             echo: false,
             broadcast: false,
+            hook_url: String::new(),
+            hooks: ["connect", "join", "publish"].map(String::from).into(),
+            hook_timeout: Duration::from_secs(3),
+            hook_fail: HookFail::Closed,
+            hook_secret: Secret::default(),
+            hook_threads: 8,
+            hook_queue: 1000,
+            events_url: String::new(),
+            events: ["connected", "disconnected", "joined", "left", "room_empty"]
+                .map(String::from)
+                .into(),
+            events_secret: Secret::default(),
+            events_queue: 10_000,
             api_key: Secret::default(),
             tls_cert: String::new(),
             tls_key: String::new(),
@@ -451,25 +494,4 @@ impl Default for Config {
             log_format: LogFormat::Text,
         }
     }
-}
-
-/// A certificate with its private key.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TlsPair {
-    /// The path of the PEM file with the chain, the server's own certificate first.
-    pub cert: String,
-    /// The path of the PEM file with the private key, without a passphrase.
-    pub key: String,
-}
-
-/// A rule for the rooms of one name or pattern. A field that is `None` is as for all rooms.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RoomRule {
-    /// The name of a room, or a pattern such as `prices.*`, which matches `prices.eur` and
-    /// `prices.eur.spot`, but not `prices`.
-    pub pattern: String,
-    /// The policy for a client that is too slow for these rooms.
-    pub overflow: Option<Overflow>,
-    /// Messages kept in each of these rooms, within the range of [`Config::history`].
-    pub history: Option<usize>,
 }

@@ -14,7 +14,7 @@ use log::LevelFilter;
 
 use super::{
     secret::{self, Secret},
-    settings::{Compression, LogFormat, Overflow},
+    words::{Compression, HookFail, LogFormat, Overflow},
 };
 
 /// The kind of values a key takes. Bounds are inclusive.
@@ -287,6 +287,7 @@ macro_rules! word_field {
         }
     };
 }
+word_field!(HookFail: Closed = "closed", Open = "open");
 word_field!(LogFormat: Text = "text", Json = "json");
 word_field!(Overflow: Close = "close", Gap = "gap", Latest = "latest");
 word_field!(Compression: Off = "off", Shared = "shared", Dedicated = "dedicated");
@@ -320,6 +321,40 @@ pub(super) const API_KEY: Rule = Rule {
 pub(super) const PEM: Rule = Rule {
     range: "the path of a PEM file, or empty",
     legal: |path| path.len() <= 4096 && !path.contains(char::is_control),
+};
+
+/// An address of the operator's backend. One with a user name would show a password.
+pub(super) const URL: Rule = Rule {
+    range: "an http or https URL without a user name, or empty",
+    legal: |url| {
+        let strange = |c: char| c.is_whitespace() || c.is_control() || !c.is_ascii() || c == '#';
+        let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+        let Some(rest) = rest else { return url.is_empty() };
+        let authority = rest.split(['/', '?']).next().unwrap_or_default();
+        !authority.starts_with(':')
+            && !authority.is_empty()
+            && !authority.contains('@')
+            && !rest.contains(strange)
+    },
+};
+
+pub(super) const HOOK: Rule = Rule {
+    range: "connect, join or publish",
+    legal: |hook| ["connect", "join", "publish"].contains(&hook),
+};
+
+pub(super) const EVENT: Rule = Rule {
+    range: "connected, disconnected, joined, left or room_empty",
+    legal: |event| ["connected", "disconnected", "joined", "left", "room_empty"].contains(&event),
+};
+
+/// A secret that signs requests.
+pub(super) const SIGNING: Rule = Rule {
+    range: "16 to 256 printable ASCII characters, or empty",
+    legal: |secret| {
+        let is_printable = secret.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        secret.is_empty() || ((16..=256).contains(&secret.len()) && is_printable)
+    },
 };
 
 pub(super) const ORIGIN: Rule = Rule {

@@ -1,5 +1,7 @@
 //! The callbacks of a route, which the embedder writes.
 
+use std::time::Duration;
+
 use super::{
     context::Context,
     mode::{MayBlock, Mode, OnWorker},
@@ -7,7 +9,7 @@ use super::{
 };
 use crate::{
     http::head::Request,
-    hub::{notice::Notice, task::TaskAnswer},
+    hub::{event::ServerEvent, notice::Notice, task::TaskAnswer},
     ws::{
         close::CloseReason,
         frame::{Message, PreparedFrame},
@@ -108,6 +110,27 @@ pub trait Handler<M: Mode = OnWorker>: Send + Sync + 'static {
     fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame> {
         let _ = notice;
         None
+    }
+
+    /// Told of what happens to the sessions of this handler and to their rooms. Does nothing by
+    /// default.
+    ///
+    /// Called on any thread, while the server holds locks: note the event, and do not call back
+    /// into the server.
+    fn observe(&self, event: &ServerEvent<'_>) {
+        let _ = event;
+    }
+
+    /// Returns counters and gauges of the handler's own, which `/stats` shows under
+    /// [`handlers`](crate::Snapshot::handlers). Called on any thread.
+    fn figures(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+
+    /// Called once when the server has stopped and each connection has had its `on_close`. May
+    /// block for as long as is `left` of the grace; [`Server::run`](crate::Server::run) waits.
+    fn on_stop(&self, left: Duration) {
+        let _ = left;
     }
 
     /// Whether a session outlives its connection, for

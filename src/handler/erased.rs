@@ -6,6 +6,7 @@ use std::{
     marker::PhantomData,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    time::Duration,
 };
 
 use super::{callbacks::Handler, context::Context, mode::Mode, refusal::Refusal};
@@ -13,6 +14,7 @@ use crate::{
     http::head::Request,
     hub::{
         conn_handle::ConnHandle,
+        event::ServerEvent,
         notice::{Notice, NoticeFormatter},
         task::TaskAnswer,
     },
@@ -54,6 +56,8 @@ pub(crate) trait DynHandler: NoticeFormatter {
     fn upgrade(&self, request: &Request<'_>, panics: &Arc<Counter>) -> Result<BoxState, Refusal>;
     fn subprotocols(&self) -> &[&str];
     fn resumable(&self) -> bool;
+    fn figures(&self) -> Vec<(&'static str, u64)>;
+    fn stop(&self, left: Duration);
     fn call(&self, state: &mut BoxState, conn: &mut dyn ConnHandle, call: &Call<'_>);
 }
 
@@ -87,6 +91,10 @@ impl<H: Handler<M>, M: Mode> NoticeFormatter for Erased<H, M> {
     fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame> {
         self.0.notice(notice)
     }
+
+    fn observe(&self, event: &ServerEvent<'_>) {
+        self.0.observe(event);
+    }
 }
 
 impl<H: Handler<M>, M: Mode> Erased<H, M> {
@@ -116,6 +124,20 @@ impl<H: Handler<M>, M: Mode> DynHandler for Erased<H, M> {
 
     fn resumable(&self) -> bool {
         self.0.resumable()
+    }
+
+    fn figures(&self) -> Vec<(&'static str, u64)> {
+        let figures = catch_unwind(AssertUnwindSafe(|| self.0.figures()));
+        figures.unwrap_or_else(|_| {
+            log::error!("a handler panicked when it was asked for its figures");
+            Vec::new()
+        })
+    }
+
+    fn stop(&self, left: Duration) {
+        if catch_unwind(AssertUnwindSafe(|| self.0.on_stop(left))).is_err() {
+            log::error!("a handler panicked when the server had stopped");
+        }
     }
 
     fn call(&self, state: &mut BoxState, conn: &mut dyn ConnHandle, call: &Call<'_>) {

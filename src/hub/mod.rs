@@ -11,6 +11,7 @@ pub(crate) mod conn_id;
 pub(crate) mod room;
 pub(crate) mod present;
 pub(crate) mod notice;
+pub(crate) mod event;
 pub(crate) mod send_status;
 pub(crate) mod task;
 pub(crate) mod session_token;

@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::{
+    event::ServerEvent,
     names::{RoomName, RoomPattern},
     present::Present,
 };
@@ -79,7 +80,10 @@ pub enum Notice<'a> {
     },
 }
 
-/// Formats notices for clients; implemented by handlers. Usable from any thread.
+/// Formats notices for clients, and observes them; implemented by handlers. Usable from any thread.
 pub(crate) trait NoticeFormatter: Send + Sync {
     fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame>;
+
+    /// Told of what happens to the handler's sessions and their rooms.
+    fn observe(&self, _: &ServerEvent<'_>) {}
 }

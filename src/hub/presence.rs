@@ -17,13 +17,14 @@ use super::{
     charge::Charge,
     conn_handle::ConnHandle,
     error::RoomError,
+    event::ServerEvent,
     locked_session::LockedSession,
     mailbox::{Deferred, Letter},
     notice::{Notice, NoticeFormatter},
     present::{MembersPage, PRESENCE_MEMBERS_MAX, Presence, Present},
     room::{Room, RoomState, workers_with_members},
     roster::{CHANGES_MAX, Changes},
-    session::{Session, format_notice},
+    session::{Session, format_notice, observe},
 };
 
 /// Whether a client gets [`Notice::Joined`], [`Notice::Left`] and [`Notice::PresenceChanged`] for a
@@ -99,6 +100,8 @@ impl Hub {
         let mut deferred = Deferred::default();
         let mut state = session.state.lock();
         if std::mem::take(&mut state.provisional) {
+            let client_id = session.client_id;
+            observe(session, &ServerEvent::Connected { client_id, resumed: false });
             for membership in &state.memberships {
                 let mut room_state = membership.room.state.lock();
                 self.show(session, &membership.room, &mut room_state, &mut deferred);
@@ -131,6 +134,12 @@ impl Hub {
     ) {
         let mut room_state = room.state.lock();
         let client = session.client_id;
+        let was_known = !room_state.roster.is_provisional(client);
+        let name = was_known.then(|| room_state.roster.name(client)).flatten();
+        if was_known {
+            let (room, name) = (&room.name, name.as_deref());
+            observe(session, &ServerEvent::Left { room, client_id: client, name });
+        }
         if let Some(name) = room_state.roster.remove_untold(client) {
             let (name, leaves) = (name.as_deref(), RosterChange::Leaves);
             match self.notify_watchers(session, name, leaves, room, &mut room_state, deferred) {
@@ -140,6 +149,9 @@ impl Hub {
                     self.tell_if_many(room, &mut room_state, deferred);
                 }
             }
+        }
+        if was_known && room_state.roster.is_empty() {
+            observe(session, &ServerEvent::RoomEmpty { room: &room.name });
         }
         self.rooms.note_vacancy(room, &mut room_state);
     }
@@ -157,6 +169,7 @@ impl Hub {
             return;
         }
         let (name, appears) = (room_state.roster.name(client), RosterChange::Appears);
+        note_joined(session, room, name.as_deref());
         let told =
             self.notify_watchers(session, name.as_deref(), appears, room, room_state, deferred);
         match told {
@@ -300,6 +313,11 @@ impl Hub {
     }
 }
 
+fn note_joined(session: &Session, room: &Room, name: Option<&str>) {
+    let (room, client_id) = (&room.name, session.client_id);
+    observe(session, &ServerEvent::Joined { room, client_id, name });
+}
+
 impl LockedSession<'_> {
     /// Puts the session on the room's roster, and notifies the watchers unless the session is
     /// provisional. Returns `false`, with nothing changed, if a join must be refused.
@@ -312,17 +330,20 @@ impl LockedSession<'_> {
         let (client, name) = (self.session.client_id, self.state.name.clone());
         if self.state.provisional {
             room_state.roster.insert_provisional(client, name);
-        } else if !room_state.roster.take_back(client, name.clone()) {
+        } else if room_state.roster.take_back(client, name.clone()) {
+            note_joined(self.session, room, name.as_deref());
+        } else {
             let (session, told_name) = (self.session, name.as_deref());
             let hub = self.hub;
             match hub.notify_watchers(session, told_name, change, room, room_state, self.deferred) {
                 Told::Refused => return false,
-                Told::Now => room_state.roster.insert_told(client, name),
+                Told::Now => room_state.roster.insert_told(client, name.clone()),
                 Told::Later => {
-                    room_state.roster.insert_gathered(client, name, session.formatter());
+                    room_state.roster.insert_gathered(client, name.clone(), session.formatter());
                     hub.tell_if_many(room, room_state, self.deferred);
                 }
             }
+            note_joined(session, room, name.as_deref());
         }
         room_state.note_owner(client);
         true

@@ -9,6 +9,7 @@ use super::{
     conn_handle::ConnHandle,
     conn_id::ConnId,
     error::RoomError,
+    event::ServerEvent,
     history::{Joined, Replay},
     inbox::Missed,
     locked_session::LockedSession,
@@ -16,7 +17,7 @@ use super::{
     names::{RoomName, RoomPattern},
     notice::Notice,
     present::{PRESENCE_MEMBERS_MAX, Presence},
-    session::{Attachment, Session, SessionState, format_notice},
+    session::{Attachment, Session, SessionState, format_notice, observe},
     session_token::SessionToken,
 };
 use crate::{
@@ -101,6 +102,10 @@ impl Hub {
             locked.state.fresh = false;
             self.sessions.metrics.sessions_resumed.add_shared();
             locked.conn.attach(&session);
+            if !locked.state.provisional {
+                let client_id = session.client_id;
+                observe(&session, &ServerEvent::Connected { client_id, resumed: true });
+            }
             let (rooms, unmatched) = locked.take_up_rooms(positions, fresh.client_id);
             for (pattern, room) in &unmatched {
                 let notice = Notice::Unmatched { pattern, room };
@@ -131,6 +136,12 @@ impl Hub {
         Ok(resumed)
     }
 
+    /// Whether the session of `token` is in a room of this name.
+    pub(crate) fn session_is_in(&self, token: &SessionToken, room: &str) -> bool {
+        let session = self.sessions.find_by_token(token);
+        session.is_some_and(|session| session.room(room).is_some())
+    }
+
     /// Notes that the connection of a session has ended. The session is away from then on, or ends
     /// if it is not resumable. Returns whether a mailbox was found behind.
     pub(crate) fn depart(
@@ -140,12 +151,17 @@ impl Hub {
         reason: &CloseReason,
     ) -> bool {
         let waits = session.resumable && self.resume_window_ms > 0 && reason.may_resume();
-        if !waits {
-            return self.finish(session, Attachment::To(conn));
-        }
         let mut state = session.state.lock();
         if state.attachment != Attachment::To(conn) {
             return false;
+        }
+        if !state.provisional {
+            let client_id = session.client_id;
+            observe(session, &ServerEvent::Disconnected { client_id, reason });
+        }
+        if !waits {
+            drop(state);
+            return self.finish(session, Attachment::To(conn));
         }
         self.unsubscribe_all(&state);
         let now_ms = self.now_ms();

@@ -16,6 +16,7 @@ use super::{
     bytes::Tally,
     conn_id::ConnId,
     error::RoomError,
+    event::ServerEvent,
     in_flight::InFlight,
     inbox::Inbox,
     names::RoomPattern,
@@ -221,6 +222,15 @@ impl Session {
             Attachment::To(conn) => Some(conn),
             Attachment::Away(_) | Attachment::Ended => None,
         }
+    }
+}
+
+/// Tells a session's handler what has happened. Catches a panic of the handler, because the caller
+/// holds locks.
+pub(super) fn observe(session: &Session, event: &ServerEvent<'_>) {
+    let observe = AssertUnwindSafe(|| session.formatter.observe(event));
+    if catch_unwind(observe).is_err() {
+        log::error!("the handler panicked when it was told of {event:?}");
     }
 }
 

@@ -18,8 +18,9 @@ use super::{
     bytes::HubBytes,
     clock::Clock,
     conn_id::ConnId,
+    event::ServerEvent,
     notice::NoticeFormatter,
-    session::{SESSION_BYTES, Session},
+    session::{SESSION_BYTES, Session, observe},
     session_token::SessionToken,
 };
 use crate::metrics::SessionMetrics;
@@ -93,6 +94,10 @@ impl Sessions {
         let session = Arc::new(session);
         self.bytes.sessions.add(SESSION_BYTES);
         self.table.lock().by_client.insert(session.client_id, Arc::clone(&session));
+        if !resumable {
+            let client_id = session.client_id;
+            observe(&session, &ServerEvent::Connected { client_id, resumed: false });
+        }
         session
     }
 

@@ -1,6 +1,7 @@
 //! The server, as every thread sees it.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -54,6 +55,14 @@ pub(crate) struct Route {
     pub(crate) jobs: Option<JobPool>,
     /// The threads for what a handler on workers defers.
     pub(crate) tasks: Option<TaskPool>,
+}
+
+impl Route {
+    /// Returns the handler's own figures under the path, if there are any.
+    fn figures(&self) -> Option<(String, BTreeMap<&'static str, u64>)> {
+        let figures = self.handler.figures();
+        (!figures.is_empty()).then(|| (self.path.clone(), figures.into_iter().collect()))
+    }
 }
 
 impl Shared {
@@ -148,6 +157,7 @@ impl Shared {
             gauges,
             sessions: &self.hub.sessions.metrics,
             rooms: &self.hub.rooms.metrics,
+            handlers: self.routes.iter().filter_map(Route::figures).collect(),
         };
         self.metrics.snapshot(now, workers.collect())
     }

@@ -375,6 +375,9 @@ impl Server {
         // Jobs that outlive the grace are abandoned: the process need not wait for a handler's
         // threads.
         let _ = jobs_done.recv_deadline(deadline);
+        for route in &shared.routes {
+            route.handler.stop(deadline.saturating_duration_since(Instant::now()));
+        }
         drop(running);
         failure.map_or(Ok(()), Err)
     }

@@ -1,0 +1,48 @@
+//! The settings whose value is one of a few words.
+
+/// How messages are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// No compression, whatever the client offers.
+    Off,
+    /// Each message is compressed by itself: nothing is kept for a connection, and a message to a
+    /// room is compressed once for all its members.
+    Shared,
+    /// Messages are compressed with the context of earlier ones, if the client agrees: a better
+    /// ratio, at the cost of some hundred KiB a connection and one compression for each delivery.
+    Dedicated,
+}
+
+/// The policy for a client that is too slow for the messages of its rooms.
+///
+/// Under `Gap` and `Latest` the connection stays open, so both need a handler that formats the
+/// notice ([`Handler::notice`](crate::Handler::notice)); without one, the policy is `Close`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overflow {
+    /// Closes the connection with 4102.
+    Close,
+    /// Skips messages, and tells the client which, so that it can read them from the history.
+    Gap,
+    /// Delivers only the newest of the waiting messages, and tells the client which it missed: for
+    /// rooms whose messages are states, where an old one is worth nothing.
+    Latest,
+}
+
+/// What a client gets when the backend of the [hooks](crate::Config::hook_url) gives no proper
+/// answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HookFail {
+    /// The client is refused.
+    Closed,
+    /// The client is allowed what it asked for.
+    Open,
+}
+
+/// The format of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text for people: time, level, target and message in columns.
+    Text,
+    /// One JSON object a line for collectors, with `ts`, `level`, `target` and `message`.
+    Json,
+}

@@ -1,0 +1,572 @@
+//! A backend is asked before clients connect, join and publish, and nobody else waits for it.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::{
+    net::TcpListener,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use aws_lc_rs::hmac;
+use crossbeam_channel::{Receiver, Sender};
+use rusty_socks::{
+    Config,
+    config::{HookFail, Secret},
+};
+use serde_json::{Value, json as value};
+use support::{
+    Client, DEADLINE, TestServer,
+    backend::{Asked, Backend, json, with_status},
+    config, eventually, frame,
+};
+
+const ALLOW: &str = r#"{"allow":true}"#;
+const SECRET: &str = "a secret for these tests";
+
+fn hooked(backend: &Backend, hooks: &str) -> Config {
+    Config {
+        hook_url: backend.url(),
+        hooks: hooks.split(',').map(String::from).collect(),
+        hook_timeout: DEADLINE,
+        thread_pool_size: 1,
+        ..config()
+    }
+}
+
+fn figure(server: &TestServer, name: &str) -> u64 {
+    server.stats().handlers["/ws"][name]
+}
+
+fn is_signed(asked: &Asked) -> bool {
+    let signature = asked.signature.as_deref().expect("a signature");
+    let (time, hex) = signature.strip_prefix("t=").unwrap().split_once(",v1=").unwrap();
+    let bytes: Vec<u8> = (0..hex.len() / 2)
+        .map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap())
+        .collect();
+    let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
+    hmac::verify(&key, format!("{time}.{}", asked.text).as_bytes(), &bytes).is_ok()
+}
+
+/// A backend that answers what it is told, one answer for each question.
+fn scripted() -> (Backend, Sender<String>) {
+    let (answer, answers): (_, Receiver<String>) = crossbeam_channel::unbounded();
+    let backend = Backend::start(move |_| answers.recv_timeout(DEADLINE).unwrap_or_default());
+    (backend, answer)
+}
+
+#[test]
+fn the_backend_is_told_what_it_is_asked_about() {
+    let backend = Backend::start(|_| json(ALLOW));
+    let secret = Secret::new(SECRET);
+    let config = Config { hook_secret: secret, ..hooked(&backend, "connect,join,publish") };
+    let server = TestServer::start(config);
+    let mut client = server.raw_client();
+    let head = support::upgrade_head("/ws?room=1").replace(
+        "Host: test\r\n",
+        &format!(
+            "Host: {}\r\nCookie: a=b\r\nAuthorization: Bearer x\r\nX-Other: y\r\n",
+            server.addr
+        ),
+    );
+    client.send(head.as_bytes());
+    assert_eq!(client.answer().status, 101);
+    let asked = backend.next();
+    assert_eq!(asked.path, "/hook");
+    assert!(is_signed(&asked), "{asked:?}");
+    let mut body = asked.body;
+    assert!(body["remote_addr"].as_str().unwrap().starts_with("127.0.0.1:"));
+    body["remote_addr"].take();
+    let client_id = body["client_id"].take();
+    let headers = value!({"Cookie": "a=b", "Authorization": "Bearer x"});
+    assert_eq!(
+        body,
+        value!({"event": "connect", "client_id": null, "path": "/ws", "query": "room=1",
+            "headers": headers, "remote_addr": null})
+    );
+
+    client.send(&frame(0x81, br#"{"type":"join","room":"tea","sender":"Anna"}"#));
+    let asked = backend.next();
+    assert!(is_signed(&asked));
+    let body = &asked.body;
+    assert_eq!((&body["event"], &body["room"]), (&value!("join"), &value!("tea")));
+    assert_eq!((&body["client_id"], &body["sender"]), (&client_id, &value!("Anna")));
+    client.send(&frame(0x81, br#"{"rooms":["tea","lobby"],"content":{"a":  1.0},"sender":"B"}"#));
+    let asked = backend.next();
+    assert!(is_signed(&asked));
+    assert_eq!(asked.body["event"], "publish");
+    assert_eq!(asked.body["rooms"], value!(["tea", "lobby"]));
+    assert!(asked.text.contains(r#""content":{"a":  1.0},"sender":"B""#), "{}", asked.text);
+    server.wait_for("all three are counted", |stats| {
+        let figures = &stats.handlers["/ws"];
+        ["connect", "join", "publish"]
+            .iter()
+            .all(|hook| figures[format!("hook_{hook}_allowed").as_str()] == 1)
+    });
+    // What the hooks do not concern, or fails anyway, is not asked about.
+    let mut other = server.chat();
+    backend.next();
+    for (command, answer) in [
+        (r#"{"type":"ping","ref":1}"#, "pong"),
+        (r#"{"type":"history","room":"lobby","ref":1}"#, "ok"),
+        (r#"{"type":"presence","room":"lobby","ref":1}"#, "ok"),
+        (r#"{"room":"nowhere","content":1,"ref":1}"#, "error"),
+        (r#"{"type":"join","room":"lobby","ref":1}"#, "error"),
+        (r#"{"type":"leave","room":"lobby","ref":1}"#, "ok"),
+        (r#"{"content":1,"ref":1}"#, "error"),
+    ] {
+        assert_eq!(other.ask(command)["type"], answer, "{command}");
+    }
+    assert_eq!(backend.unseen(), 0);
+}
+
+#[test]
+fn a_refusal_has_the_backends_reason() {
+    let backend = Backend::start(|asked| {
+        json(match asked.body["query"].as_str() {
+            Some("bad") => r#"{"allow":false,"reason":"not you"}"#,
+            Some(_) => ALLOW,
+            None => r#"{"allow":false}"#,
+        })
+    });
+    let server = TestServer::start(hooked(&backend, "connect,join,publish"));
+    let mut refused = server.connect("/ws?bad");
+    let error = refused.json();
+    assert_eq!((&error["code"], &error["message"]), (&value!("forbidden"), &value!("not you")));
+    let close = refused.closed().unwrap();
+    assert_eq!((u16::from(close.code), close.reason.as_str()), (4003, "not you"));
+    let mut client = server.chat();
+    for command in [
+        r#"{"type":"join","room":"a","ref":7}"#,
+        r#"{"type":"join","room":"a.*","ref":7}"#,
+        r#"{"content":1,"ref":7}"#,
+    ] {
+        let error = client.ask(command);
+        assert_eq!((&error["code"], &error["ref"]), (&value!("forbidden"), &value!(7)));
+        assert_eq!(error["message"], "the server's backend does not allow this");
+    }
+    assert_eq!(figure(&server, "hook_connect_refused"), 1);
+    assert_eq!(figure(&server, "hook_join_refused"), 2);
+    assert_eq!(figure(&server, "hook_publish_refused"), 1);
+}
+
+#[test]
+fn the_backend_names_the_sender() {
+    let backend = Backend::start(|asked| {
+        json(match (asked.body["event"].as_str(), &asked.body["content"]) {
+            (Some("connect"), _) if asked.body["query"] == "anna" => {
+                r#"{"allow":true,"sender":"Anna \"A\""}"#
+            }
+            (Some("publish"), Value::Number(_)) => r#"{"allow":true,"sender":"the bank"}"#,
+            (Some("join"), _) if asked.body["room"] == "named" => {
+                r#"{"allow":true,"sender":"Cleo"}"#
+            }
+            _ => ALLOW,
+        })
+    });
+    let server = TestServer::start(hooked(&backend, "connect,join,publish"));
+    let mut anna = server.connect("/ws?anna");
+    let id = anna.json()["client_id"].clone();
+    let mut ben = server.chat();
+    for (content, sender) in [("\"hi\"", "Anna \"A\""), ("5", "the bank")] {
+        anna.send(format!(r#"{{"content":{content},"sender":"the queen"}}"#));
+        assert_eq!(ben.json()["sender"], sender);
+    }
+    anna.send(format!(
+        r#"{{"type":"direct","to":{},"content":1,"sender":"x"}}"#,
+        ben.welcome["client_id"]
+    ));
+    assert_eq!(ben.json()["sender"], "Anna \"A\"");
+    anna.send(r#"{"type":"join","room":"tea","sender":"the queen"}"#);
+    ben.send(r#"{"type":"join","room":"tea"}"#);
+    let listed = ben.ask(r#"{"type":"presence","room":"lobby","ref":1}"#);
+    let members = listed["members"].as_array().unwrap();
+    let of_anna = members.iter().find(|member| member["client_id"] == id).unwrap();
+    assert_eq!(of_anna["sender"], "Anna \"A\"");
+    ben.ask(r#"{"type":"join","room":"named","sender":"Ben","ref":2}"#);
+    let listed = ben.ask(r#"{"type":"presence","room":"named","ref":3}"#);
+    assert_eq!(listed["members"][0]["sender"], "Cleo");
+}
+
+#[test]
+fn only_the_one_that_asks_waits() {
+    let (backend, answer) = scripted();
+    let server = TestServer::start(hooked(&backend, "join"));
+    let (mut anna, mut ben) = (server.chat(), server.chat());
+    anna.send(r#"{"type":"join","room":"tea","ref":1}"#);
+    anna.send(r#"{"type":"ping","ref":2}"#);
+    backend.next();
+    // On the same worker: a client of the same route, and one of another.
+    ben.send(r#"{"content":"hello"}"#);
+    let heard = anna.json();
+    assert_eq!(heard["content"], "hello", "messages come to the one that waits, too: {heard}");
+    assert_eq!(ben.ask(r#"{"type":"ping","ref":3}"#)["type"], "pong");
+    let mut other = server.connect("/echo");
+    other.send("x");
+    assert_eq!(other.next().to_text().unwrap(), "x");
+    answer.send(json(ALLOW)).unwrap();
+    assert_eq!([anna.json()["ref"].clone(), anna.json()["ref"].clone()], [1, 2]);
+}
+
+#[test]
+fn a_slow_answer_keeps_the_order_of_a_client() {
+    let (backend, answer) = scripted();
+    let server = TestServer::start(hooked(&backend, "publish"));
+    let (mut anna, mut ben) = (server.chat(), server.chat());
+    let id = "0193a5b0-0000-7000-8000-000000000001";
+    for n in 1..=3 {
+        anna.send(format!(r#"{{"content":{n},"ref":{n}}}"#));
+    }
+    anna.send(format!(r#"{{"content":4,"id":"{id}","ref":4}}"#));
+    anna.send(format!(r#"{{"content":4,"id":"{id}","ref":5}}"#));
+    backend.next();
+    assert_eq!(backend.unseen(), 0, "one at a time");
+    for text in [ALLOW, r#"{"allow":false}"#, ALLOW, ALLOW, ALLOW] {
+        answer.send(json(text)).unwrap();
+    }
+    let heard: Vec<Value> = (0..3).map(|_| ben.json()["content"].clone()).collect();
+    assert_eq!(heard, [1, 3, 4]);
+    let answers: Vec<Value> = (0..5).map(|_| anna.json()).collect();
+    let refs: Vec<_> = answers.iter().map(|answer| answer["ref"].as_u64().unwrap()).collect();
+    assert_eq!(refs, [1, 2, 3, 4, 5]);
+    assert_eq!(
+        (&answers[1]["code"], &answers[4]["repeated"]),
+        (&value!("forbidden"), &value!(true))
+    );
+    assert_eq!(answers[3]["seq"], answers[4]["seq"]);
+}
+
+#[test]
+fn a_backend_that_lies_decides_nothing() {
+    let huge = format!(r#"{{"allow":true,"x":"{}"}}"#, "x".repeat(70_000));
+    let elsewhere = Backend::start(|_| json(ALLOW));
+    let location = format!("307 Temporary Redirect\r\nLocation: {}", elsewhere.url());
+    let answers = [
+        json("nonsense"),
+        json("{}"),
+        json(&huge),
+        with_status("500 Internal Server Error", ALLOW),
+        with_status(&location, ALLOW),
+        "not HTTP\r\n\r\n".into(),
+        "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"allow\":true}".into(),
+        "".into(),
+    ];
+    let count = answers.len() as u64;
+    let (backend, answer) = scripted();
+    let server = TestServer::start(hooked(&backend, "publish"));
+    let mut client = server.chat();
+    for text in answers {
+        answer.send(text.clone()).unwrap();
+        let error = client.ask(r#"{"content":1,"ref":1}"#);
+        assert_eq!(error["code"], "overloaded", "{text:.100}: {error}");
+        assert_eq!(error["retry_after_ms"], 1000);
+    }
+    assert_eq!((figure(&server, "hook_publish_failed"), elsewhere.unseen()), (count, 0));
+    answer.send(json(ALLOW)).unwrap();
+    assert_eq!(client.ask(r#"{"content":1,"ref":1}"#)["type"], "ok", "it can still be asked");
+}
+
+/// An address at which nothing listens.
+fn nowhere() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{}/", listener.local_addr().unwrap())
+}
+
+#[test]
+fn a_backend_that_is_down_closes_or_opens_as_configured() {
+    for fail in [HookFail::Closed, HookFail::Open] {
+        let backend = Backend::start(|_| json(ALLOW));
+        let config = Config {
+            hook_url: nowhere(),
+            hook_fail: fail,
+            ..hooked(&backend, "connect,join,publish")
+        };
+        let server = TestServer::start(config);
+        if fail == HookFail::Open {
+            let mut client = server.chat();
+            assert_eq!(client.ask(r#"{"type":"join","room":"a","ref":1}"#)["type"], "ok");
+            assert_eq!(client.ask(r#"{"content":1,"ref":1}"#)["type"], "ok");
+            continue;
+        }
+        for _ in 0..10 {
+            let mut client = server.connect("/ws");
+            assert_eq!(client.json()["code"], "overloaded");
+            assert_eq!(u16::from(client.closed().unwrap().code), 1013);
+        }
+        // While it is down, one question a second tries it.
+        let failed = figure(&server, "hook_connect_failed");
+        let open = figure(&server, "hook_connect_circuit_open");
+        assert!(failed >= 5 && open >= 1 && failed + open == 10, "{failed} {open}");
+    }
+}
+
+#[test]
+fn an_answer_that_comes_too_late_is_none() {
+    let (backend, answer) = scripted();
+    let timeout = Duration::from_millis(300);
+    let config = Config { hook_timeout: timeout, ..hooked(&backend, "publish") };
+    let server = TestServer::start(config);
+    let mut client = server.chat();
+    let error = client.ask(r#"{"content":1,"ref":1}"#);
+    assert_eq!(error["code"], "overloaded");
+    assert_eq!(figure(&server, "hook_publish_timed_out"), 1);
+    answer.send(json(ALLOW)).unwrap();
+}
+
+#[test]
+fn what_the_pool_cannot_take_is_decided_at_once() {
+    let (backend, answer) = scripted();
+    let config = Config { hook_threads: 1, hook_queue: 1, ..hooked(&backend, "publish") };
+    let server = TestServer::start(config);
+    let mut clients: Vec<Client> = (0..3).map(|_| server.chat()).collect();
+    clients[0].send(r#"{"content":1,"ref":1}"#);
+    backend.next();
+    clients[1].send(r#"{"content":2,"ref":2}"#);
+    server.wait_for("one waits", |stats| stats.tasks_queued == 1);
+    assert_eq!(clients[2].ask(r#"{"content":3,"ref":3}"#)["code"], "overloaded");
+    assert_eq!(figure(&server, "hook_publish_pool_full"), 1);
+    for _ in 0..2 {
+        answer.send(json(ALLOW)).unwrap();
+    }
+    assert_eq!(clients[0].ask("{\"type\":\"ping\"}")["ref"], 1);
+    assert_eq!(clients[1].ask("{\"type\":\"ping\"}")["ref"], 2);
+}
+
+#[test]
+fn a_client_may_leave_and_a_server_drain_while_the_backend_thinks() {
+    let (backend, answer) = scripted();
+    let server = TestServer::start(hooked(&backend, "connect,join"));
+    let mut gone = server.upgrade("/ws");
+    backend.next();
+    gone.send(&support::close_frame(1000));
+    drop(gone);
+    answer.send(json(ALLOW)).unwrap();
+    server.wait_until_empty();
+    answer.send(json(ALLOW)).unwrap();
+    let mut client = server.chat();
+    backend.next();
+    client.send(r#"{"type":"join","room":"a"}"#);
+    backend.next();
+    server.handle.shutdown(Duration::from_secs(10));
+    assert_eq!(u16::from(client.closed().unwrap().code), 1001);
+    answer.send(json(ALLOW)).unwrap();
+    server.handle.join();
+}
+
+#[test]
+fn a_resumed_session_is_asked_about_its_new_connection_alone() {
+    let backend = Backend::start(|asked| {
+        json(if asked.body["room"] == "vault" { r#"{"allow":false}"# } else { ALLOW })
+    });
+    let config =
+        Config { resume_window: Duration::from_secs(60), ..hooked(&backend, "connect,join") };
+    let server = TestServer::start(config);
+    let mut first = server.chat();
+    let tea = first.ask(r#"{"type":"join","room":"tea","ref":1}"#);
+    let session = first.welcome["session"].clone();
+    let epoch = tea["epoch"].clone();
+    drop(first);
+    server.wait_for("it is away", |stats| stats.sessions_away == 1);
+    for _ in 0..2 {
+        backend.next();
+    }
+    let mut second = server.chat();
+    assert_eq!(backend.next().body["event"], "connect");
+    let resumed = second.ask(
+        &value!({"type": "resume", "session": session, "ref": 2, "rooms": [
+            {"room": "tea", "epoch": epoch, "seq": 0},
+            {"room": "vault", "epoch": epoch, "seq": 0},
+        ]})
+        .to_string(),
+    );
+    let room = |name: &str| {
+        let rooms = resumed["rooms"].as_array().unwrap();
+        rooms.iter().find(|room| room["room"] == name).unwrap().clone()
+    };
+    assert_eq!(room("tea")["recovered"], true, "{resumed}");
+    assert_eq!(room("vault")["error"], "not_member", "no way around the hook: {resumed}");
+    let heard = second.ask(r#"{"type":"history","room":"vault","ref":3}"#);
+    assert_eq!(heard["code"], "not_member");
+    assert_eq!(backend.unseen(), 0);
+}
+
+/// A server that sends events to a backend, and asks nothing.
+fn eventful(backend: &Backend) -> Config {
+    Config {
+        events_url: backend.url(),
+        events_secret: Secret::new(SECRET),
+        resume_window: Duration::ZERO,
+        default_room: String::new(),
+        ..config()
+    }
+}
+
+#[test]
+fn events_come_in_batches_and_again_after_a_failure() {
+    let failures = AtomicUsize::new(2);
+    let backend = Backend::start(move |_| {
+        let fails = failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        match fails {
+            Ok(_) => with_status("503 Service Unavailable", ""),
+            Err(_) => with_status("204 No Content", ""),
+        }
+    });
+    let server = TestServer::start(eventful(&backend));
+    let mut client = server.chat();
+    let id = client.welcome["client_id"].clone();
+    client.ask(r#"{"type":"join","room":"tea","sender":"Anna","ref":1}"#);
+    client.ask(r#"{"type":"leave","room":"tea","ref":2}"#);
+    client.ask(r#"{"type":"join","room":"milk","ref":3}"#);
+    client.close();
+    let mut events: Vec<Value> = Vec::new();
+    let mut batches = Vec::new();
+    while events.len() < 8 || batches.len() < 3 {
+        let asked = backend.next();
+        assert!(is_signed(&asked));
+        if batches.last() != Some(&asked.body["batch"]) {
+            events.extend(asked.body["events"].as_array().unwrap().iter().cloned());
+        }
+        batches.push(asked.body["batch"].clone());
+        assert_eq!(asked.body["dropped"], 0);
+    }
+    assert!(batches[0] == batches[1] && batches[1] == batches[2], "{batches:?}");
+    let told: Vec<String> = events
+        .iter()
+        .map(|event| {
+            assert!(event["time"].as_str().unwrap().ends_with('Z'));
+            assert!(event["client_id"].is_null() || event["client_id"] == id, "{event}");
+            let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+            format!("{} {} {}", text("event"), text("room"), text("sender"))
+        })
+        .collect();
+    let expected = [
+        "joined tea Anna",
+        "connected  ",
+        "left tea Anna",
+        "room_empty tea ",
+        "joined milk Anna",
+        "disconnected  ",
+        "left milk Anna",
+        "room_empty milk ",
+    ];
+    let (mut told, mut expected) = (told, expected.map(String::from).to_vec());
+    // A client is known only once it has spoken, and its first word may be a join.
+    told[..2].sort();
+    expected[..2].sort();
+    assert_eq!(told, expected);
+    let closed = events.iter().find(|event| event["event"] == "disconnected").unwrap();
+    assert_eq!(closed["code"], 1005);
+    server.wait_for("they are counted", |stats| {
+        let figures = &stats.handlers["/ws"];
+        figures["events_sent"] == 8 && figures["events_failed_batches"] == 2
+    });
+}
+
+#[test]
+fn a_backend_that_takes_no_events_holds_up_nobody_and_is_told_what_it_missed() {
+    let (go, gate) = crossbeam_channel::bounded::<()>(0);
+    let gate = Mutex::new(gate);
+    let backend = Backend::start(move |_| {
+        let _ = gate.lock().unwrap().recv_timeout(DEADLINE);
+        with_status("200 OK", "")
+    });
+    let events = ["joined", "left"].map(String::from).to_vec();
+    let server = TestServer::start(Config { events_queue: 5, events, ..eventful(&backend) });
+    let mut client = server.chat();
+    for _ in 0..200 {
+        client.ask(r#"{"type":"join","room":"tea","ref":1}"#);
+        client.ask(r#"{"type":"leave","room":"tea","ref":2}"#);
+    }
+    let dropped = figure(&server, "events_dropped");
+    assert!(dropped > 0 && figure(&server, "events_waiting") <= 5);
+    drop(go);
+    let (mut told, mut kept) = (0, 0);
+    eventually("all events are sent or told of", || {
+        let body = backend.next().body;
+        told += body["dropped"].as_u64().unwrap();
+        let batch = body["events"].as_array().unwrap().len() as u64;
+        assert!(batch <= 100);
+        kept += batch;
+        if told + kept < 400 { Err(format!("{told} {kept}")) } else { Ok(()) }
+    });
+    assert_eq!(told + kept, 400);
+}
+
+#[test]
+fn a_server_that_stops_sends_its_last_events() {
+    let backend = Backend::start(|_| with_status("200 OK", ""));
+    let events = vec!["disconnected".to_owned()];
+    let server = TestServer::start(Config { events, ..eventful(&backend) });
+    let mut client = server.chat();
+    assert_eq!(client.ask(r#"{"type":"ping","ref":1}"#)["type"], "pong");
+    server.handle.shutdown(Duration::from_secs(10));
+    client.closed();
+    client.close();
+    server.handle.join();
+    assert_eq!(backend.unseen(), 1, "it was sent before the server had stopped");
+    assert_eq!(backend.next().body["events"][0]["code"], 1001);
+}
+
+#[test]
+fn the_backend_of_the_documents_runs() {
+    let document = std::fs::read_to_string("docs/hooks.md").unwrap();
+    let program = document.split("```python\n").nth(1).unwrap().split("```").next().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let program = program.replace("8000", &port.to_string());
+    let child = std::process::Command::new("python3")
+        .args(["-c", &program])
+        .env("HOOK_SECRET", SECRET)
+        .stderr(std::process::Stdio::null())
+        .spawn();
+    let Ok(child) = child else {
+        eprintln!("skipped: there is no python3");
+        return;
+    };
+    let child = Arc::new(Mutex::new(child));
+    struct Kill(Arc<Mutex<std::process::Child>>);
+    impl Drop for Kill {
+        fn drop(&mut self) {
+            let mut child = self.0.lock().unwrap();
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+    let _kill = Kill(child);
+    eventually("the backend listens", || {
+        let tried = std::net::TcpStream::connect(("127.0.0.1", port));
+        tried.map(drop).map_err(|error| error.to_string())
+    });
+    let server = TestServer::start(Config {
+        hook_url: format!("http://127.0.0.1:{port}/"),
+        hook_secret: Secret::new(SECRET),
+        hook_timeout: DEADLINE,
+        ..config()
+    });
+    let mut client = server.connect("/ws?name=Anna");
+    assert_eq!(client.json()["type"], "welcome");
+    assert_eq!(client.ask(r#"{"type":"join","room":"tea","ref":1}"#)["type"], "ok");
+    let refused = client.ask(r#"{"type":"join","room":"staff.pay","ref":1}"#);
+    assert_eq!(
+        (&refused["code"], &refused["message"]),
+        (&value!("forbidden"), &value!("staff only"))
+    );
+    assert_eq!(client.ask(r#"{"content":"hi","ref":1}"#)["type"], "ok");
+    let mut nameless = server.connect("/ws");
+    assert_eq!(nameless.json()["message"], "say your name");
+    assert_eq!(u16::from(nameless.closed().unwrap().code), 4003);
+    // Without the right signature nobody is served.
+    let server = TestServer::start(Config {
+        hook_url: format!("http://127.0.0.1:{port}/"),
+        hook_secret: Secret::new("another secret than that"),
+        hook_timeout: DEADLINE,
+        ..config()
+    });
+    assert_eq!(server.connect("/ws?name=Anna").json()["code"], "overloaded");
+}
