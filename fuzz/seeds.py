@@ -98,6 +98,15 @@ for name, lines in {
 }.items():
     seed("head", name, cuts + lines.encode() + b"\r\nmore")
 
+message = '{"room":"lobby","content":"x"}'
+for name, choice, body in (
+    ("sized", "\x02", message),
+    ("batch", "\x03", f"{message}\nno JSON\n{message}"),
+    ("chunked", "\x00", f"5\r\n{message[:5]}\r\n18;a=b\r\n{message[5:]}\r\n0\r\nA: b\r\n\r\nmore"),
+    ("large", "\x01", "400\r\n" + "x" * 1024 + "\r\n1\r\n"),
+):
+    seed("bodies", name, (choice + "\x20\x80" + body).encode())
+
 for name, headers in {
     "plain": "permessage-deflate",
     "chrome": "permessage-deflate; client_max_window_bits",

@@ -17,6 +17,7 @@ STEPS=(format clippy library docs report tests third-party js perf compare confo
 
 # Ranges, so that a new fault of theirs or ours shows within a major version that is known to work.
 PYTHON_CLIENTS=('websockets>=13,<18')
+SCHEMATHESIS='schemathesis>=4,<5'
 NODE_CLIENTS=('ws@8' 'wscat@6')
 # What the JavaScript client is tested with; it has no dependencies itself.
 JS_TOOLS=('playwright-core@1' 'typescript@5')
@@ -141,7 +142,7 @@ summary() {
             awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 }
                 END { printf "   %d passed, %d failed, %d ignored", passed, failed, ignored }' "$2"
             ;;
-        third-party) awk '/^[0-9]+ passed, [0-9]+ failed$/ { printf "   %s", $0 }' "$2" ;;
+        third-party) awk '/^[0-9]+ passed, [0-9]+ failed$/ { printf "   %s", $0 } /^!!! / { printf "   %s", $0 }' "$2" ;;
         js)
             awk '/^# pass /{ passed += $3 } /^# fail /{ failed += $3 } /^# skipped /{ skipped += $3 } /^!!! /{ loud = "   " $0 }
                 END { printf "   %d passed, %d failed, %d skipped%s", passed, failed, skipped, loud }' "$2"
@@ -211,6 +212,11 @@ step_third_party() {
     cargo build --bin rusty_socks
     PYTHONDONTWRITEBYTECODE=1 "$python" scripts/third-party/clients.py \
         --binary "$target/debug/rusty_socks" --node-modules "$clients/node/node_modules"
+    # The server API under tools for any API.
+    install_schemathesis
+    have_promtool
+    PYTHONDONTWRITEBYTECODE=1 python3 scripts/third-party/api.py --binary "$target/debug/rusty_socks" \
+        --schemathesis "$clients/schemathesis/bin/st" ${promtool:+--promtool "$promtool"}
 }
 
 # The JavaScript client, packed and in Node and in a browser, against the real server.
@@ -277,6 +283,26 @@ install_python_clients() {
     mkdir -p "$home/bin"
     printf '#!/bin/sh\nPYTHONPATH="%s" exec python3 "$@"\n' "$home/lib" >"$python"
     chmod +x "$python"
+}
+
+install_schemathesis() {
+    local home=$clients/schemathesis
+    "$home/bin/st" --version >/dev/null 2>&1 && return
+    rm -rf "$home"
+    python3 -m venv "$home"
+    "$home/bin/python" -m pip install --disable-pip-version-check --quiet "$SCHEMATHESIS"
+}
+
+# Unpacked from its package, not installed: nothing starts, and nobody has to be root. Without it the step still
+# runs, and says loudly what it has not tested.
+have_promtool() {
+    promtool=$(command -v promtool || true)
+    local home=$clients/prometheus
+    if [[ -z $promtool && ! -x $home/usr/bin/promtool ]] && command -v apt-get >/dev/null; then
+        mkdir -p "$home"
+        (cd "$home" && apt-get download -q prometheus && dpkg-deb -x prometheus_*.deb .) || true
+    fi
+    [[ -n $promtool || ! -x $home/usr/bin/promtool ]] || promtool=$home/usr/bin/promtool
 }
 
 install_node_clients() {

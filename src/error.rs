@@ -4,6 +4,8 @@
 
 use std::{fmt, io};
 
+use rusty_socks_ws::causes::with_causes;
+
 /// A failure, with the chain of its causes.
 ///
 /// Both `{}` and `{:?}` print "outer: cause: cause" on one line, so a log line needs nothing else
@@ -75,17 +77,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = self.message.clone();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            let reason = error.to_string();
-            // Some library errors already print their cause.
-            if !text.ends_with(&reason) {
-                text = format!("{text}: {reason}");
-            }
-            cause = error.source();
-        }
-        f.write_str(&text)
+        f.write_str(&with_causes(&self.message, self))
     }
 }
 

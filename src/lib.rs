@@ -238,10 +238,10 @@ use rusty_socks_ws as ws;
 pub use config::Config;
 pub use error::{Error, ErrorKind};
 pub use handler::{
-    Blocking, Context, Handler, IntoService, MayBlock, Mode, OnWorker, Peer, Refusal, Reply,
-    TaskThreads,
+    AdminAnswer, AdminContext, AdminHandler, AdminStep, Blocking, BodyCall, Context, Handler,
+    IntoService, LaterCall, MayBlock, Mode, OnWorker, Peer, Refusal, Reply, TaskThreads,
 };
-pub use http::head::Request;
+pub use http::{head::Request, response::Status};
 pub use hub::{
     error::RoomError,
     event::ServerEvent,
@@ -252,9 +252,11 @@ pub use hub::{
     presence::Watch,
     present::{MembersPage, Presence, Present},
     publish::{Publication, Published, PublishedToRooms},
+    publisher::Publisher,
     resume::{Resumed, ResumedRoom},
     send_status::SendStatus,
     session_token::{NotAToken, SessionToken},
+    survey::{RoomSummary, SessionSummary},
     task::{NotDeferred, TaskAnswer},
 };
 pub use metrics::{FIGURES, Figure, FigureKind, Quantiles, Snapshot, WorkerSnapshot};

@@ -2,7 +2,10 @@
 //!
 //! [`ServerHandle::stats`]: crate::ServerHandle::stats
 
+mod answers;
 mod distribution;
+mod figure;
+pub(crate) mod prometheus;
 mod refused;
 
 use std::{
@@ -19,8 +22,11 @@ use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use serde::Serialize;
 
+pub use answers::WorkerSnapshot;
+pub(crate) use answers::{Health, Readiness};
 pub use distribution::Quantiles;
 pub(crate) use distribution::Timing;
+pub use figure::{Figure, FigureKind};
 pub(crate) use refused::Refused;
 
 /// A count that only grows. One thread writes it; any thread may read it.
@@ -46,26 +52,6 @@ impl Counter {
     pub(crate) fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
-}
-
-/// The description of one figure of `/stats`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Figure {
-    /// The name in `/stats`, which is also the field in [`Snapshot`].
-    pub name: &'static str,
-    /// Whether the figure is a gauge or a counter.
-    pub kind: FigureKind,
-    /// A sentence or two of Markdown on what the figure means.
-    pub help: &'static str,
-}
-
-/// The kind of a [`Figure`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FigureKind {
-    /// A current value.
-    Gauge,
-    /// A count since the start of the server.
-    Counter,
 }
 
 /// Makes the counters, the snapshot and the list of figures from one table, so that a new figure is
@@ -144,6 +130,20 @@ macro_rules! figures {
             pub workers: Vec<WorkerSnapshot>,
         }
 
+        impl Snapshot {
+            /// Returns the values of [`FIGURES`], in their order.
+            pub(crate) fn values(&self) -> impl Iterator<Item = u64> {
+                [
+                    $( self.$gauge as u64, )*
+                    $( self.$server, )*
+                    $( self.$session, )*
+                    $( self.$room, )*
+                    $( self.$worker, )*
+                ]
+                .into_iter()
+            }
+        }
+
         impl Metrics {
             /// Makes a snapshot of the counters, and of the gauges in `now` and `workers`.
             pub(crate) fn snapshot(&self, now: Now<'_>, workers: Vec<WorkerGauges>) -> Snapshot {
@@ -196,6 +196,10 @@ figures! {
         /// Sockets in the HTTP phase: the request head has not arrived, or another request may
         /// follow.
         pending_heads: usize,
+        /// Connections to the admin listener.
+        admin_connections: usize,
+        /// Bodies of requests to the server API that are being read.
+        api_bodies: usize,
         /// Refused sockets that are kept open briefly so that the client can read the answer.
         lingering: usize,
         /// Sessions, including those that are away.
@@ -225,6 +229,8 @@ figures! {
         sockets_total,
         /// Times the acceptor paused because the process had no file descriptors left.
         accept_backoffs_total,
+        /// Requests to the admin listener that were answered, whatever the answer.
+        admin_requests_total,
         /// Panics in handlers; each closed one connection.
         handler_panics,
         /// Times new certificates or keys were read and taken into use.
@@ -386,6 +392,14 @@ impl Metrics {
         (!parts.is_empty()).then(|| parts.join(", "))
     }
 
+    /// Returns the durations of the turns of all workers, and the times that upgrades had waited in
+    /// line, in microseconds.
+    pub(crate) fn times(&self) -> (Histogram<u64>, Histogram<u64>) {
+        let mut queue_wait = Timing::empty_sum();
+        self.queue_wait.add_to(&mut queue_wait);
+        (self.closed_and_turns().1, queue_wait)
+    }
+
     /// Sums up ended connections by close code and durations of turns, over all workers.
     fn closed_and_turns(&self) -> (BTreeMap<String, u64>, Histogram<u64>) {
         let mut turn = Timing::empty_sum();
@@ -406,39 +420,6 @@ impl Metrics {
 pub(crate) struct Refusals {
     refused: [u64; Refused::ALL.len()],
     slow: u64,
-}
-
-/// The answer of `/health`.
-#[derive(Debug, Serialize)]
-pub(crate) struct Health {
-    /// `ok` or `draining`.
-    pub(crate) status: &'static str,
-    pub(crate) active_connections: usize,
-    pub(crate) max_connections: usize,
-    pub(crate) queued: usize,
-    pub(crate) uptime_s: f64,
-}
-
-/// One worker's part of a [`Snapshot`].
-#[derive(Debug, Clone, Serialize)]
-#[non_exhaustive]
-pub struct WorkerSnapshot {
-    /// Open sockets of this worker.
-    pub sockets: usize,
-    /// Letters from other threads that wait for this worker.
-    pub mailbox: usize,
-    /// Letters refused because this worker's mailbox was full.
-    pub mailbox_refused: usize,
-    /// Turns of this worker.
-    pub turns: u64,
-    /// Messages received by this worker.
-    pub messages_in: u64,
-    /// Messages that this worker queued for clients.
-    pub messages_out: u64,
-    /// Bytes received by this worker.
-    pub bytes_in: u64,
-    /// Bytes written by this worker.
-    pub bytes_out: u64,
 }
 
 impl WorkerSnapshot {

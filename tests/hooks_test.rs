@@ -17,7 +17,7 @@ use aws_lc_rs::hmac;
 use crossbeam_channel::{Receiver, Sender};
 use rusty_socks::{
     Config,
-    config::{HookFail, Secret},
+    config::{HookFail, MetricsAccess, Secret},
 };
 use serde_json::{Value, json as value};
 use support::{
@@ -64,7 +64,11 @@ fn scripted() -> (Backend, Sender<String>) {
 fn the_backend_is_told_what_it_is_asked_about() {
     let backend = Backend::start(|_| json(ALLOW));
     let secret = Secret::new(SECRET);
-    let config = Config { hook_secret: secret, ..hooked(&backend, "connect,join,publish") };
+    let config = Config {
+        hook_secret: secret,
+        metrics: MetricsAccess::Public,
+        ..hooked(&backend, "connect,join,publish")
+    };
     let server = TestServer::start(config);
     let mut client = server.raw_client();
     let head = support::upgrade_head("/ws?room=1").replace(
@@ -102,6 +106,10 @@ fn the_backend_is_told_what_it_is_asked_about() {
     assert_eq!(asked.body["event"], "publish");
     assert_eq!(asked.body["rooms"], value!(["tea", "lobby"]));
     assert!(asked.text.contains(r#""content":{"a":  1.0},"sender":"B""#), "{}", asked.text);
+    let (status, text) = server.get("/metrics");
+    assert_eq!(status, 200);
+    let line = "rusty_socks_handler_figure{route=\"/ws\",figure=\"hook_connect_allowed\"} 1\n";
+    assert!(text.contains(line), "{text}");
     server.wait_for("all three are counted", |stats| {
         let figures = &stats.handlers["/ws"];
         ["connect", "join", "publish"]

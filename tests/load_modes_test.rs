@@ -6,32 +6,27 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with a clear message")]
 
+#[path = "support/load.rs"]
+mod load;
+mod support;
+
 use std::{
-    io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    process::{Command, Stdio},
+    net::TcpStream,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
-        mpsc,
     },
     thread,
     time::Duration,
 };
 
+use load::{Outcome, echo, echo_after};
 use serde_json::Value;
+use support::TestServer;
 use tungstenite::{
     Message, WebSocket,
-    handshake::derive_accept_key,
     protocol::{CloseFrame, Role, frame::coding::CloseCode},
 };
-
-mod support;
-
-use support::TestServer;
-
-/// No run here takes more than a few seconds; one that takes this long hangs.
-const DEADLINE: Duration = Duration::from_secs(60);
 
 /// How long the stalling server stalls. Far more than a busy machine is late by chance.
 const STALL: Duration = Duration::from_millis(1000);
@@ -39,124 +34,22 @@ const STALL: Duration = Duration::from_millis(1000);
 /// What the slow server takes for each answer.
 const DELAY: Duration = Duration::from_millis(100);
 
-/// What a run came to.
-struct Outcome {
-    code: Option<i32>,
-    figures: Value,
-    stderr: String,
-}
-
-impl Outcome {
-    fn at(&self, path: &str) -> &Value {
-        self.figures
-            .pointer(path)
-            .unwrap_or_else(|| panic!("no {path} in {:#}; it said: {}", self.figures, self.stderr))
-    }
-
-    fn count(&self, path: &str) -> u64 {
-        self.at(path).as_u64().unwrap_or_else(|| panic!("{path}: {}", self.at(path)))
-    }
-
-    fn number(&self, path: &str) -> f64 {
-        self.at(path).as_f64().unwrap_or_else(|| panic!("{path}: {}", self.at(path)))
-    }
-}
-
 /// Runs the real binary; `line` is what stands behind `load`, `URL` in it is the server's.
 fn load(line: &str, url: &str) -> Outcome {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_rusty_socks"))
-        .args(["load"])
-        .args(line.replace("URL", url).split_whitespace())
-        .arg("--json")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let stderr = in_background(child.stderr.take().unwrap());
-    let stdout = in_background(child.stdout.take().unwrap());
-    let Ok(stdout) = stdout.recv_timeout(DEADLINE) else {
-        child.kill().unwrap();
-        panic!("{line}: no end within {DEADLINE:?}; it said: {}", stderr.recv().unwrap());
-    };
-    Outcome {
-        code: child.wait().unwrap().code(),
-        figures: serde_json::from_str(&stdout).unwrap_or_default(),
-        stderr: stderr.recv_timeout(DEADLINE).unwrap(),
-    }
-}
-
-/// Everything a pipe will say, once it is closed.
-fn in_background(mut pipe: impl Read + Send + 'static) -> mpsc::Receiver<String> {
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
-        let mut text = String::new();
-        pipe.read_to_string(&mut text).unwrap();
-        sender.send(text)
-    });
-    receiver
+    load::outcome_of(load::start(&line.replace("URL", url)))
 }
 
 /// A server that upgrades everybody and runs `script` for each on a thread of its own. `refuse`
 /// says which upgrades, by number, get a 503 instead.
 fn serve(
-    refuse: impl Fn(u64) -> bool + Send + 'static,
+    refuse: impl Fn(usize) -> bool + Send + Sync + 'static,
     script: impl Fn(WebSocket<TcpStream>) + Send + Sync + 'static,
 ) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address: SocketAddr = listener.local_addr().unwrap();
-    let script = Arc::new(script);
-    let mut upgrades = 0;
-    thread::spawn(move || {
-        for mut stream in listener.incoming().map_while(Result::ok) {
-            let Some(head) = read_head(&mut stream) else { continue };
-            let key = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: "));
-            let Some(key) = key.filter(|_| !refuse(upgrades)) else {
-                let status = if key.is_some() { "503 Full" } else { "404 Not Found" };
-                upgrades += u64::from(key.is_some());
-                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
-                let _ = stream.write_all(answer.as_bytes());
-                continue;
-            };
-            upgrades += 1;
-            let accept = derive_accept_key(key.as_bytes());
-            let answer = format!(
-                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
-                 Connection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
-            );
-            if stream.write_all(answer.as_bytes()).is_ok() {
-                stream.set_nodelay(true).unwrap();
-                let socket = WebSocket::from_raw_socket(stream, Role::Server, None);
-                let script = Arc::clone(&script);
-                thread::spawn(move || script(socket));
-            }
-        }
+    let address = load::serve(None, move |number, upgrade| match refuse(number) {
+        true => upgrade.reject("503 Full", ""),
+        false => script(upgrade.accept("")),
     });
     format!("ws://{address}/")
-}
-
-fn read_head(stream: &mut TcpStream) -> Option<String> {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") {
-        stream.read_exact(&mut byte).ok()?;
-        head.push(byte[0]);
-    }
-    String::from_utf8(head).ok()
-}
-
-/// Echoes, with `before` called ahead of each answer.
-fn echo(mut socket: WebSocket<TcpStream>, before: impl Fn(u64)) {
-    let mut count = 0;
-    while let Ok(message) = socket.read() {
-        if message.is_text() || message.is_binary() {
-            before(count);
-            count += 1;
-            if socket.send(message).is_err() {
-                return;
-            }
-        }
-    }
 }
 
 /// A server that returns all at once, but does nothing for [`STALL`] before its 100th answer.
@@ -164,7 +57,7 @@ fn stalling_echo() -> String {
     serve(
         |_| false,
         |socket| {
-            echo(socket, |count| {
+            echo_after(socket, |count| {
                 if count == 100 {
                     // The stall is the behaviour under test, not a wait for something else.
                     thread::sleep(STALL);
@@ -207,7 +100,7 @@ fn a_fixed_delay_is_measured_as_it_is() {
         |_| false,
         |socket| {
             // The delay is the behaviour under test.
-            echo(socket, |_| thread::sleep(DELAY));
+            echo_after(socket, |_| thread::sleep(DELAY));
         },
     );
     let outcome = load("echo URL -c 4 --duration 1 --warmup 0.3 --binary --size 5", &url);
@@ -221,7 +114,7 @@ fn a_fixed_delay_is_measured_as_it_is() {
 
 #[test]
 fn depth_puts_as_many_messages_on_their_way() {
-    let url = serve(|_| false, |socket| echo(socket, |_| {}));
+    let url = serve(|_| false, echo);
     let outcome = load("echo URL -c 3 --depth 8 --messages 1000 --threads 2", &url);
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
     assert_eq!((outcome.count("/traffic/sent"), outcome.count("/traffic/answered")), (1000, 1000));
@@ -359,7 +252,7 @@ fn what_a_broadcast_loses_is_missing() {
         |_| false,
         move |socket| {
             let counted = Arc::clone(&counted);
-            echo(socket, move |_| {
+            echo_after(socket, move |_| {
                 counted.fetch_add(1, Ordering::SeqCst);
             });
         },
@@ -395,7 +288,7 @@ fn threads_and_sources_share_one_storm() {
 
 #[test]
 fn the_page_stands_alone() {
-    let url = serve(|_| false, |socket| echo(socket, |_| {}));
+    let url = serve(|_| false, echo);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("page.html");
     let line =
@@ -484,7 +377,7 @@ fn is_early(error: &std::io::Error) -> bool {
 
 #[test]
 fn a_rate_that_is_not_reached_fails_the_run() {
-    let url = serve(|_| false, |socket| echo(socket, |_| {}));
+    let url = serve(|_| false, echo);
     let line = "echo URL -c 1 --rate 50 --duration 1 --warmup 0 --expect-rate";
     assert_eq!(load(&format!("{line} 20"), &url).code, Some(0));
     let outcome = load(&format!("{line} 1000"), &url);

@@ -1,179 +1,36 @@
 //! `rusty_socks load` against small scripted servers: what it counts is what they did.
-//!
-//! The servers speak no Rusty Socks code, so that the load test is tried as what it claims to be: a
-//! client of any server.
 
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with a clear message")]
 
+#[path = "support/load.rs"]
+mod support;
+
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener},
     process::{Child, Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-        mpsc,
-    },
+    sync::mpsc,
     thread,
     time::Duration,
 };
 
 use serde_json::Value;
+use support::{DEADLINE, Outcome, echo, outcome_of, serve};
 use tungstenite::{
-    Message, WebSocket,
-    handshake::derive_accept_key,
-    protocol::{CloseFrame, Role, frame::coding::CloseCode},
+    Message,
+    protocol::{CloseFrame, frame::coding::CloseCode},
 };
-
-/// No run here takes more than a few seconds; one that takes this long hangs.
-const DEADLINE: Duration = Duration::from_secs(30);
 
 /// How late the slow answers come.
 const LATE: Duration = Duration::from_millis(300);
 
-/// An upgrade request that has arrived, and what a script may do about it.
-struct Upgrade {
-    stream: TcpStream,
-    /// The whole request head.
-    head: String,
-}
-
-/// What a run of the load test came to.
-struct Outcome {
-    code: Option<i32>,
-    figures: Value,
-    stderr: String,
-}
-
-impl Upgrade {
-    fn header(&self, wanted: &str) -> Option<&str> {
-        let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
-        lines.find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value)
-    }
-
-    /// Says what is given, word for word.
-    fn answer(&mut self, text: &str) {
-        self.stream.write_all(text.as_bytes()).unwrap();
-    }
-
-    /// Upgrades, with `extra` header lines.
-    fn accept(mut self, extra: &str) -> WebSocket<TcpStream> {
-        let key = self.header("Sec-WebSocket-Key").expect("an upgrade has a key").to_owned();
-        self.answer(&format!(
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Accept: {}\r\n{extra}\r\n",
-            derive_accept_key(key.as_bytes())
-        ));
-        WebSocket::from_raw_socket(self.stream, Role::Server, None)
-    }
-
-    fn reject(mut self, status: &str, extra: &str) {
-        self.answer(&format!("HTTP/1.1 {status}\r\n{extra}Content-Length: 0\r\n\r\n"));
-    }
-}
-
-/// Echoes until the client is gone; tungstenite answers the Close by itself.
-fn echo(mut socket: WebSocket<TcpStream>) {
-    while let Ok(message) = socket.read() {
-        if message.is_text() && socket.send(message).is_err() {
-            return;
-        }
-    }
-}
-
-/// A server that does with the n-th upgrade (from 0) what the script says, each on its own thread.
-/// `stats` is its body for `/stats`, or it has none.
-fn serve(
-    stats: Option<&'static str>,
-    script: impl Fn(usize, Upgrade) + Send + Sync + 'static,
-) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let script = Arc::new(script);
-    let upgrades = Arc::new(AtomicUsize::new(0));
-    thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let (script, upgrades) = (Arc::clone(&script), Arc::clone(&upgrades));
-            thread::spawn(move || {
-                let Some(mut upgrade) = read_head(stream) else { return };
-                if upgrade.head.starts_with("GET /stats ") {
-                    match stats {
-                        None => upgrade.reject("404 Not Found", ""),
-                        Some(body) => upgrade.answer(&format!(
-                            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
-                            body.len()
-                        )),
-                    }
-                } else {
-                    script(upgrades.fetch_add(1, Ordering::SeqCst), upgrade);
-                }
-            });
-        }
-    });
-    address
-}
-
-fn read_head(mut stream: TcpStream) -> Option<Upgrade> {
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") {
-        stream.read_exact(&mut byte).ok()?;
-        head.push(byte[0]);
-    }
-    Some(Upgrade { stream, head: String::from_utf8(head).unwrap() })
-}
-
 /// Starts the real binary against the address.
 fn start(address: SocketAddr, flags: &str) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_rusty_socks"))
-        .args(["load", &format!("ws://{address}/ws"), "--json"])
-        .args(flags.split_whitespace())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
-/// Waits for the end, which must come before the deadline.
-fn outcome_of(mut child: Child) -> Outcome {
-    let mut stderr_pipe = child.stderr.take().unwrap();
-    let stderr = thread::spawn(move || {
-        let mut text = String::new();
-        stderr_pipe.read_to_string(&mut text).map(|_| text).unwrap()
-    });
-    let mut stdout_pipe = child.stdout.take().unwrap();
-    let (sender, stdout) = mpsc::channel();
-    thread::spawn(move || {
-        let mut text = String::new();
-        stdout_pipe.read_to_string(&mut text).unwrap();
-        sender.send(text)
-    });
-    let Ok(stdout) = stdout.recv_timeout(DEADLINE) else {
-        child.kill().unwrap();
-        panic!("no end within {DEADLINE:?}; it said: {}", stderr.join().unwrap());
-    };
-    let code = child.wait().unwrap().code();
-    Outcome {
-        code,
-        figures: serde_json::from_str(&stdout).unwrap_or_default(),
-        stderr: stderr.join().unwrap(),
-    }
+    support::start(&format!("ws://{address}/ws {flags}"))
 }
 
 fn load(address: SocketAddr, flags: &str) -> Outcome {
     outcome_of(start(address, flags))
-}
-
-impl Outcome {
-    /// A count, by its path in the JSON.
-    fn count(&self, path: &str) -> u64 {
-        let value = self.figures.pointer(path);
-        value
-            .and_then(Value::as_u64)
-            .unwrap_or_else(|| panic!("no {path} in {:#}; it said: {}", self.figures, self.stderr))
-    }
 }
 
 #[test]

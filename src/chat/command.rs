@@ -69,15 +69,23 @@ pub(super) struct Resume<'a> {
 
 /// Parses one command. Returns the `ref` even if the command is wrong, if it can be found.
 pub(super) fn parse(text: &str) -> (Reference, Result<Command<'_>, Fault>) {
-    let fields: CommandFields<'_> = match serde_json::from_str(text) {
-        // serde would accept a list of the right values for an object.
-        Ok(_) if !is_object(text) => return (None, Err(Fault::bad_request(NO_OBJECT))),
+    let fields = match fields(text) {
         Ok(fields) => fields,
-        Err(error) => return (None, Err(not_a_command(text, &error))),
+        Err(fault) => return (None, Err(fault)),
     };
     match reference(&fields) {
         Ok(reference) => (reference, command(&fields)),
         Err(fault) => (None, Err(fault)),
+    }
+}
+
+/// Parses the fields of a command, whatever they are.
+pub(super) fn fields(text: &str) -> Result<CommandFields<'_>, Fault> {
+    match serde_json::from_str(text) {
+        // serde would accept a list of the right values for an object.
+        Ok(_) if !is_object(text) => Err(Fault::bad_request(NO_OBJECT)),
+        Ok(fields) => Ok(fields),
+        Err(error) => Err(not_a_command(text, &error)),
     }
 }
 
@@ -172,7 +180,7 @@ fn publish<'a>(fields: &CommandFields<'a>) -> Result<Command<'a>, Fault> {
     Ok(Command::Publish { to, content: content(fields)?, echo })
 }
 
-fn room_list(raw: &RawValue) -> Result<Vec<String>, Fault> {
+pub(super) fn room_list(raw: &RawValue) -> Result<Vec<String>, Fault> {
     let rooms: Result<Vec<String>, _> = serde_json::from_str(raw.get());
     match rooms {
         Ok(rooms) if (1..=PUBLISH_ROOMS_MAX).contains(&rooms.len()) => Ok(rooms),
@@ -183,7 +191,7 @@ fn room_list(raw: &RawValue) -> Result<Vec<String>, Fault> {
     }
 }
 
-fn content<'a>(fields: &CommandFields<'a>) -> Result<Content<'a>, Fault> {
+pub(super) fn content<'a>(fields: &CommandFields<'a>) -> Result<Content<'a>, Fault> {
     let Some(content) = fields.content else {
         return Err(Fault::bad_request("a message must have content"));
     };
@@ -221,7 +229,7 @@ pub(super) fn name(sender: &str) -> Option<String> {
     serde_json::from_str(sender).ok()
 }
 
-fn client_id(fields: &CommandFields<'_>) -> Result<Uuid, Fault> {
+pub(super) fn client_id(fields: &CommandFields<'_>) -> Result<Uuid, Fault> {
     let wrong = || Fault::bad_request("to must be a client_id, which is a UUID");
     let raw = fields.to.ok_or_else(wrong)?;
     unescaped(raw.get()).and_then(|id| Uuid::parse_str(id).ok()).ok_or_else(wrong)
@@ -343,7 +351,7 @@ fn clamp(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-fn string<'a>(field: &'static str, raw: &'a RawValue) -> Result<Cow<'a, str>, Fault> {
+pub(super) fn string<'a>(field: &'static str, raw: &'a RawValue) -> Result<Cow<'a, str>, Fault> {
     if let Some(text) = unescaped(raw.get()) {
         return Ok(Cow::Borrowed(text));
     }

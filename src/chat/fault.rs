@@ -25,6 +25,10 @@ impl Fault {
         Fault::new(ErrorCode::BadRequest, message)
     }
 
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     pub(super) fn retry_after_ms(self, wait: u64) -> Fault {
         Fault { retry_after_ms: Some(wait), ..self }
     }

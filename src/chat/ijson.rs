@@ -1,6 +1,6 @@
-//! What of JSON every client can read: that of RFC 7493 (I-JSON), and not nested too deep.
+//! The JSON that every client can read: that of RFC 7493 (I-JSON), and not nested too deep.
 //!
-//! The grammar (RFC 8259) is the parser's business and was checked before. Beyond it, common
+//! The parser has checked the grammar (RFC 8259) before. Beyond it, common
 //! parsers disagree: `serde_json` reads neither half of a surrogate pair nor `1e400`, Python reads
 //! no integer of 5,000 digits, and both end at a nesting that JavaScript takes. A message that one
 //! member cannot read must be refused before it is in everybody's room and history.
@@ -17,7 +17,7 @@ pub(super) const DEPTH_MAX: usize = 120;
 /// of them is in range.
 const DIGITS_MAX: usize = 308;
 
-/// What stands in a value that some clients cannot read.
+/// The part of a value that some clients cannot read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unreadable {
     /// Lists and objects are nested deeper than [`DEPTH_MAX`].
@@ -53,8 +53,8 @@ pub(super) fn check(json: &str) -> Result<(), Unreadable> {
     }
 }
 
-/// Whether a list or an object may hold what cannot be read. The passes have no branches, so that
-/// they run many bytes at a time.
+/// Whether a list or an object may contain something unreadable. The passes have no branches, so
+/// that they run many bytes at a time.
 fn is_suspect(bytes: &[u8]) -> bool {
     let has_exponent = || {
         let pairs = bytes.iter().zip(&bytes[1..]);

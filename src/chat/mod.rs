@@ -4,6 +4,7 @@
 //! Uses only the library's public API, so an embedder can do everything that it does.
 
 mod json;
+mod about;
 mod fault;
 mod ijson;
 mod command;
@@ -16,19 +17,18 @@ mod state;
 mod hooks;
 mod asking;
 mod commands;
+mod api;
 
 use std::{sync::Arc, time::Duration};
 
-use rusty_socks_protocol::{
-    self as protocol, Answer, ErrorCode, SUBPROTOCOL, Seconds,
-    answer::{Limits, Welcome},
-};
-use uuid::Uuid;
+use rusty_socks_protocol::{self as protocol, Answer, ErrorCode, SUBPROTOCOL, answer::Welcome};
 
 use crate::{
     Config, Context, Error, Handler, Joined, Message, Notice, PreparedFrame, Refusal, Replay,
     Request, RoomName, Server, ServerEvent, TaskAnswer, TaskThreads,
 };
+use about::{About, kept_max};
+pub use api::Api;
 use fault::Fault;
 use hooks::{Hook, Hooks, events::Events};
 use rate::Rate;
@@ -49,22 +49,17 @@ const ECHO_PATH: &str = "/echo";
 const RECONNECT_SPREAD_MS: u128 = 5000;
 
 /// Binds the server that the binary runs: the chat protocol on `/ws`, and `/echo` if `config.echo`
-/// is set.
+/// is set; and the server API on the admin listener, if `config.admin_port` is set.
 ///
 /// # Errors
 /// The errors of [`Chat::new`] and [`Builder::bind`](crate::Builder::bind).
 pub fn server(config: Config) -> Result<Server, Error> {
-    let mut builder = Server::builder().route(CHAT_PATH, Chat::new(&config)?);
+    let mut builder =
+        Server::builder().route(CHAT_PATH, Chat::new(&config)?).admin(Api::new(&config));
     if config.echo {
         builder = builder.route(ECHO_PATH, echo);
     }
     builder.config(config).bind()
-}
-
-/// Returns the most messages that any room keeps.
-fn kept_max(config: &Config) -> usize {
-    let of_rules = config.rooms.iter().filter_map(|rule| rule.history);
-    of_rules.chain([config.history]).max().unwrap_or_default()
 }
 
 /// Returns every message unchanged.
@@ -86,33 +81,6 @@ pub struct Chat {
     hooks: Option<Hooks>,
     events: Option<Events>,
     about: Arc<About>,
-}
-
-/// The facts about the server that every `welcome` states.
-#[derive(Debug)]
-struct About {
-    node: String,
-    ping: Seconds,
-    max_message_bytes: usize,
-    resume_window: Seconds,
-    limits: Limits,
-}
-
-impl About {
-    fn new(config: &Config) -> About {
-        let unless_off = |limit: u32| (limit > 0).then_some(limit);
-        About {
-            node: Uuid::new_v4().to_string(),
-            ping: Seconds(config.ping.as_secs_f64()),
-            max_message_bytes: config.max_message_bytes,
-            resume_window: Seconds(config.resume_window.as_secs_f64()),
-            limits: Limits {
-                rate_messages: unless_off(config.rate_messages),
-                rate_bytes: unless_off(config.rate_bytes),
-                max_rooms: config.max_rooms_per_conn,
-            },
-        }
-    }
 }
 
 impl Chat {

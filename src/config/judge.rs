@@ -1,6 +1,9 @@
 //! Checks that the values are in their ranges and agree with each other.
 
+use std::net::IpAddr;
+
 use super::{
+    api_keys,
     keys::Key,
     rooms,
     settings::Config,
@@ -18,6 +21,12 @@ impl Config {
     /// key, with its value and what is allowed.
     pub fn validate(&self) -> Result<(), Error> {
         error_of(self.problems(&|_| None))
+    }
+
+    /// Whether only this machine can reach the admin listener.
+    pub fn is_admin_local(&self) -> bool {
+        let address: Option<IpAddr> = self.admin_host.parse().ok();
+        address.map_or(self.admin_host == "localhost", |address| address.is_loopback())
     }
 
     /// Returns one sentence for each setting that is legal but probably not intended. Log them at
@@ -59,6 +68,7 @@ impl Config {
     ) -> Vec<String> {
         let of_keys = Config::keys().iter().filter_map(|key| key.problem(self, source_of(key)));
         let of_tables = rooms::problems(&self.rooms).into_iter().chain(tls_pairs::problems(self));
+        let of_tables = of_tables.chain(api_keys::problems(self));
         let out_of_range: Vec<String> = of_keys.chain(of_tables).collect();
         if !out_of_range.is_empty() {
             return out_of_range;
@@ -82,6 +92,17 @@ impl Config {
                 "{}: must be at least twice {}, so that one largest message fits below the half-way mark",
                 told("mailbox_bytes"),
                 told("max_message_bytes"),
+            ));
+        }
+        if self.admin_port.is_some()
+            && !self.is_admin_local()
+            && self.api_key.is_empty()
+            && self.api_keys.is_empty()
+        {
+            problems.push(format!(
+                "{}: must be a loopback address unless api_key or api_keys is set, because whoever \
+                 reaches the admin listener could read the figures",
+                told("admin_host"),
             ));
         }
         if self.replay > self.history {
@@ -115,6 +136,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::config::Secret;
 
     fn complaint(config: Config) -> String {
         config.validate().expect_err("the config should be refused").to_string()
@@ -232,6 +254,19 @@ mod tests {
         for illegal in ["", ",", "inof", "rusty_socks=loud", "a=b=c", "info/regex", "a b", "=info"]
         {
             assert!(complaint(with(illegal)).starts_with("log = "), "{illegal}");
+        }
+    }
+
+    #[test]
+    fn an_admin_listener_that_others_reach_needs_a_key() {
+        let open = Config { admin_host: "0.0.0.0".into(), ..Config::default() };
+        open.validate().unwrap();
+        let open = Config { admin_port: Some(0), ..open };
+        let told = complaint(open.clone());
+        assert!(told.starts_with("admin_host = 0.0.0.0: must be a loopback address"), "{told}");
+        Config { api_key: Secret::new("0123456789abcdef"), ..open.clone() }.validate().unwrap();
+        for host in ["127.0.0.1", "127.9.9.9", "::1", "localhost"] {
+            Config { admin_host: host.into(), ..open.clone() }.validate().unwrap();
         }
     }
 

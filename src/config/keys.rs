@@ -12,7 +12,7 @@ use super::{
     settings::Config,
     source::{self, Source},
     value::{
-        API_KEY, EVENT, Field, GIB, HOOK, HOST, Kind, LOG, MIB, NETWORK, ORIGIN, PEM, ROOM,
+        API_KEY, EVENT, Field, GIB, HOOK, HOST, KIB, Kind, LOG, MIB, NETWORK, ORIGIN, PEM, ROOM,
         SIGNING, URL, Value,
     },
 };
@@ -202,8 +202,23 @@ pub(super) static TABLE: &[Key] = &[
     key!(Hooks, events_queue, count("events", 1, 1_000_000),
         "Events that may wait to be sent; beyond it they are dropped and counted"),
 
+    key!(Admin, admin_host, Kind::Text(HOST),
+        "Address of the admin listener, which serves the server API and the figures"),
+    key!(Admin, admin_port, Kind::Port,
+        "TCP port of the admin listener; empty for none"),
+    key!(Admin, max_admin_conn, count("connections", 1, 10_000),
+        "Connections to the admin listener at once; beyond it a canned 503"),
     key!(Admin, api_key, Kind::Secret(API_KEY),
         "Key of the server API, which may do everything; as a flag only the file it is in"),
+    key!(Admin, api_body_bytes, bytes("bytes", KIB, 64 * MIB),
+        "Largest body of a request to the server API; beyond it 413"),
+    key!(Admin, api_body_timeout, seconds(INSTANT, DAY),
+        "Seconds a client of the server API has to send a body"),
+    key!(Admin, max_api_bodies, count("bodies", 1, 10_000),
+        "Bodies of the server API that are read at once; beyond it a 503"),
+    key!(Admin, metrics, Kind::Word(&["admin", "public"]),
+        "Serve /metrics on the admin listener alone (admin) or also on the main port (public)"),
+
     key!(Tls, tls_cert, Kind::Text(PEM),
         "Certificate chain; with it the port speaks TLS alone"),
     key!(Tls, tls_key, Kind::Text(PEM),
@@ -393,8 +408,8 @@ mod tests {
         outermost
             .filter(|line| !line.starts_with([' ', '}', ']', ')']))
             .filter_map(|line| Some(line.split_once(':')?.0.to_string()))
-            // Rules for rooms and further certificates can only be set in the file.
-            .filter(|field| !["rooms", "tls"].contains(&field.as_str()))
+            // Rules for rooms, further certificates and further keys can only be set in the file.
+            .filter(|field| !["rooms", "tls", "api_keys"].contains(&field.as_str()))
             .collect()
     }
 
@@ -450,7 +465,12 @@ mod tests {
                     let [min, max] = [min, max].map(|time| time.as_secs_f64());
                     (min.to_string(), max.to_string(), below.into(), (max + 0.5).to_string())
                 }
-                Kind::Switch | Kind::Word(_) | Kind::Text(_) | Kind::List(_) | Kind::Secret(_) => {
+                Kind::Switch
+                | Kind::Word(_)
+                | Kind::Text(_)
+                | Kind::List(_)
+                | Kind::Secret(_)
+                | Kind::Port => {
                     continue;
                 }
             };

@@ -12,6 +12,7 @@ use std::{
 };
 
 use super::{
+    api_keys,
     judge::error_of,
     keys::Key,
     nearest::nearest,
@@ -161,6 +162,10 @@ impl Loading {
                 self.tls_source = source;
                 continue;
             }
+            if name == api_keys::NAME {
+                self.config.api_keys = api_keys::read(value, &source, &mut self.problems);
+                continue;
+            }
             if let Some(row) = Config::keys().iter().position(|key| is(key.file_name(), name)) {
                 match value.as_str() {
                     Some(path) => self.set_from_file(row, Path::new(path), source),
@@ -172,8 +177,11 @@ impl Loading {
                 continue;
             }
             let Some(row) = row(name) else {
-                let names =
-                    Config::keys().iter().map(Key::name).chain([rooms::NAME, tls_pairs::NAME]);
+                let names = Config::keys().iter().map(Key::name).chain([
+                    rooms::NAME,
+                    tls_pairs::NAME,
+                    api_keys::NAME,
+                ]);
                 let files = Config::keys().iter().filter_map(Key::file_name);
                 let names = names.map(String::from).chain(files);
                 self.unknown(&format!("key {name:?} in {source}"), name, names);

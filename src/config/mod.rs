@@ -3,11 +3,12 @@
 //! [`Config`] is a plain struct: an embedder fills it in, the binary loads it from a file, the
 //! environment and flags. [`Config::validate`] checks both. The files, in reading order:
 //!
-//! - `settings.rs`: the settings and their defaults; `words.rs`: those that are one of a few words;
-//!   `tables.rs`: those that are tables of the file; `judge.rs`: their ranges, and the rules
-//!   between them;
-//! - `rooms.rs`: rules for some rooms, which only the file can set; `tls_pairs.rs`: further
-//!   certificates, likewise;
+//! - `settings.rs`: the settings; `defaults.rs`: their defaults; `words.rs`: those that are one of
+//!   a few words; `judge.rs`: their ranges, and the rules between them;
+//! - `rooms.rs`: rules for some rooms (`room_rule.rs`), which only the file can set;
+//!   `tls_pairs.rs`: further certificates, likewise;
+//! - `api_key.rs`: one key of the server API; `api_keys.rs`: all, of which the file can set
+//!   several;
 //! - `keys.rs`: one table with a row for each setting, from which the file keys, the variables, the
 //!   flags, the help text and the range checks all come;
 //! - `secret.rs`: texts that are not shown, and may be read from files of their own;
@@ -17,12 +18,15 @@
 //!   the file).
 
 mod words;
-mod tables;
+mod room_rule;
 mod settings;
+mod defaults;
 mod secret;
+mod api_key;
 mod value;
 mod keys;
 mod rooms;
+mod api_keys;
 mod tls_pairs;
 mod judge;
 mod load;
@@ -32,11 +36,12 @@ mod toml_text;
 
 pub(crate) use rooms::RoomRules;
 pub use {
+    api_key::{ApiKey, ApiScope},
     keys::{Group, Key},
     load::Loaded,
+    room_rule::RoomRule,
     secret::Secret,
-    settings::Config,
+    settings::{Config, TlsPair},
     source::Source,
-    tables::{RoomRule, TlsPair},
-    words::{Compression, HookFail, LogFormat, Overflow},
+    words::{Compression, HookFail, LogFormat, MetricsAccess, Overflow},
 };

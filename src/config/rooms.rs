@@ -13,9 +13,9 @@
 use super::{
     keys::Key,
     nearest::nearest,
+    room_rule::RoomRule,
     settings::Config,
     source::{Source, told},
-    tables::RoomRule,
     toml_text::{line_at, with_article},
     value::ROOM,
     words::Overflow,
@@ -80,7 +80,7 @@ impl RoomRule {
     }
 
     /// Whether the rule's pattern is or matches `room`.
-    fn matches(&self, room: &str) -> bool {
+    pub(super) fn matches(&self, room: &str) -> bool {
         match self.prefix() {
             Some(prefix) => room.len() > prefix.len() && room.starts_with(prefix),
             None => room == self.pattern,
@@ -93,7 +93,7 @@ impl RoomRule {
         self.pattern.ends_with(".*").then(|| &self.pattern[..self.pattern.len() - 1])
     }
 
-    fn is_legal(&self) -> bool {
+    pub(super) fn is_legal(&self) -> bool {
         let stem = self.pattern.strip_suffix(".*").unwrap_or(&self.pattern);
         self.pattern.len() <= PATTERN_BYTES_MAX && !stem.is_empty() && ROOM.allows(stem)
     }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::{
+    api_key::ApiKey,
+    room_rule::RoomRule,
     secret::Secret,
-    tables::{RoomRule, TlsPair},
-    words::{Compression, HookFail, LogFormat, Overflow},
+    words::{Compression, HookFail, LogFormat, MetricsAccess, Overflow},
 };
 
 /// All settings of a server.
@@ -377,6 +378,27 @@ pub struct Config {
     /// Unit: events. Default: 10000. Range: 1 to 1000000.
     pub events_queue: usize,
 
+    /// Address of the admin listener, which serves the server API and the figures: as
+    /// [`host`](Config::host).
+    ///
+    /// The loopback by default. An address that others can reach needs a key, and then `/stats` and
+    /// `/metrics` need one too.
+    ///
+    /// Default: 127.0.0.1. Range: a host name or an IP address, without port or brackets.
+    pub admin_host: String,
+
+    /// TCP port of the admin listener; `0` picks a free one, which the server logs. Without a port
+    /// there is no admin listener.
+    ///
+    /// Default: empty. Range: 0 to 65535, or empty.
+    pub admin_port: Option<u16>,
+
+    /// Connections to the admin listener at once, apart from all others, so that nobody outside can
+    /// lock the operator out. Beyond it a canned 503.
+    ///
+    /// Unit: connections. Default: 64. Range: 1 to 10000.
+    pub max_admin_conn: usize,
+
     /// The key that a program must show to use the server API. It may do everything.
     ///
     /// Better read from a file that `api_key_file` or `RUSTY_SOCKS_API_KEY_FILE` names; there is no
@@ -384,6 +406,36 @@ pub struct Config {
     ///
     /// Default: empty. Range: 16 to 256 letters, digits and -._~+/=, or empty.
     pub api_key: Secret,
+
+    /// Further keys of the server API, each with a name, scopes and rooms.
+    ///
+    /// Can only be set in the file, in tables `[[api_keys]]`; there is no variable, no flag and no
+    /// row in the table of keys.
+    pub api_keys: Vec<ApiKey>,
+
+    /// Largest body of a request to the server API; a larger one is answered with 413. One message
+    /// has at most [`max_message_bytes`](Config::max_message_bytes) all the same.
+    ///
+    /// Unit: bytes. Default: 1MiB. Range: 1KiB to 64MiB.
+    pub api_body_bytes: usize,
+
+    /// Time a client of the server API has to send a body.
+    ///
+    /// Unit: seconds. Default: 10. Range: 0.001 to 86400.
+    pub api_body_timeout: Duration,
+
+    /// Bodies of requests to the server API that are read at once; beyond it a 503. Multiplied by
+    /// [`api_body_bytes`](Config::api_body_bytes), the memory that they can take.
+    ///
+    /// Unit: bodies. Default: 16. Range: 1 to 10000.
+    pub max_api_bodies: usize,
+
+    /// Who may read `/metrics`: clients of the admin listener alone, or also those of the main
+    /// port, as they may read `/stats`.
+    ///
+    /// Default: admin. Range: admin or public.
+    pub metrics: MetricsAccess,
+
     /// Certificate chain of the server, its own certificate first. With it the server speaks TLS
     /// 1.2 and 1.3, and nothing else, on its port.
     ///
@@ -424,74 +476,11 @@ pub struct Config {
     pub log_format: LogFormat,
 }
 
-impl Default for Config {
-    fn default() -> Config {
-        Config {
-            host: "0.0.0.0".into(),
-            port: 3030,
-            max_conn: 100,
-            buffer: 1024,
-            timeout: Duration::from_secs(60),
-            ping: Duration::from_secs(30),
-            thread_pool_size: 4,
-            max_queued_tasks: 1000,
-            max_conn_per_ip: 0,
-            trusted_proxies: Vec::new(),
-            proxy_protocol: false,
-            allowed_origins: Vec::new(),
-            max_pending_heads: 4096,
-            max_lingering: 1024,
-            handshake_timeout: Duration::from_secs(5),
-            queue_timeout: Duration::from_secs(10),
-            close_timeout: Duration::from_secs(3),
-            drain_timeout: Duration::from_secs(30),
-            max_message_bytes: 64 << 10,
-            max_head_bytes: 8 << 10,
-            buffer_bytes: 1 << 20,
-            compression: Compression::Off,
-            compression_level: 3,
-            compression_threshold: 256,
-            mailbox: 16384,
-            mailbox_bytes: 64 << 20,
-            default_room: "lobby".into(),
-            replay: 10,
-            history: 100,
-            history_bytes: 256 << 10,
-            history_total_bytes: 256 << 20,
-            history_age: Duration::from_secs(3600),
-            max_rooms: 10_000,
-            max_rooms_per_conn: 100,
-            rooms: Vec::new(),
-            overflow: Overflow::Close,
-            resume_window: Duration::from_secs(60),
-            max_away_sessions: 10_000,
-            inbox: 100,
-            inbox_bytes: 64 << 10,
-            rate_messages: 0,
-            rate_bytes: 0,
-            max_errors: 10,
-            echo: false,
-            broadcast: false,
-            hook_url: String::new(),
-            hooks: ["connect", "join", "publish"].map(String::from).into(),
-            hook_timeout: Duration::from_secs(3),
-            hook_fail: HookFail::Closed,
-            hook_secret: Secret::default(),
-            hook_threads: 8,
-            hook_queue: 1000,
-            events_url: String::new(),
-            events: ["connected", "disconnected", "joined", "left", "room_empty"]
-                .map(String::from)
-                .into(),
-            events_secret: Secret::default(),
-            events_queue: 10_000,
-            api_key: Secret::default(),
-            tls_cert: String::new(),
-            tls_key: String::new(),
-            tls_client_ca: String::new(),
-            tls: Vec::new(),
-            log: "info".into(),
-            log_format: LogFormat::Text,
-        }
-    }
+/// A certificate with its private key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsPair {
+    /// The path of the PEM file with the chain, the server's own certificate first.
+    pub cert: String,
+    /// The path of the PEM file with the private key, without a passphrase.
+    pub key: String,
 }

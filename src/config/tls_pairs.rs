@@ -7,7 +7,10 @@
 //! ```
 
 use super::{
-    settings::Config, source::Source, tables::TlsPair, toml_text::with_article, value::PEM,
+    settings::{Config, TlsPair},
+    source::Source,
+    toml_text::with_article,
+    value::PEM,
 };
 
 /// The name of the tables in the file, and of the field in [`Config`].

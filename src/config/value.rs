@@ -14,7 +14,7 @@ use log::LevelFilter;
 
 use super::{
     secret::{self, Secret},
-    words::{Compression, HookFail, LogFormat, Overflow},
+    words::{Compression, HookFail, LogFormat, MetricsAccess, Overflow},
 };
 
 /// The kind of values a key takes. Bounds are inclusive.
@@ -33,6 +33,8 @@ pub(super) enum Kind {
     Text(Rule),
     /// Texts with commas between, each satisfying a rule.
     List(Rule),
+    /// A TCP port, or empty for none.
+    Port,
     /// A text that satisfies a rule and is not shown.
     Secret(Rule),
 }
@@ -65,7 +67,12 @@ impl Kind {
         match self {
             Kind::Count { unit, .. } | Kind::Bytes { unit, .. } => unit,
             Kind::Seconds { .. } => "seconds",
-            Kind::Switch | Kind::Word(_) | Kind::Text(_) | Kind::List(_) | Kind::Secret(_) => "",
+            Kind::Switch
+            | Kind::Word(_)
+            | Kind::Text(_)
+            | Kind::List(_)
+            | Kind::Secret(_)
+            | Kind::Port => "",
         }
     }
 
@@ -78,6 +85,7 @@ impl Kind {
                 format!("{} to {}", min.as_secs_f64(), max.as_secs_f64())
             }
             Kind::Switch => "true or false".into(),
+            Kind::Port => "0 to 65535, or empty".into(),
             Kind::Word(words) => words.join(" or "),
             Kind::Text(rule) | Kind::List(rule) | Kind::Secret(rule) => rule.range.into(),
         }
@@ -86,7 +94,7 @@ impl Kind {
     /// Returns what must be written, for the end of an error message.
     pub(super) fn demand(&self) -> String {
         let noun = match self {
-            Kind::Count { .. } => "a whole number, ",
+            Kind::Count { .. } | Kind::Port => "a whole number, ",
             Kind::Bytes { .. } => "a size in bytes or with KiB, MiB or GiB, ",
             Kind::Seconds { .. } => "seconds, ",
             Kind::List(_) => "a comma-separated list, ",
@@ -125,7 +133,9 @@ impl Kind {
             (Kind::Count { .. } | Kind::Bytes { .. } | Kind::Seconds { .. }, Toml::Integer(n)) => {
                 Ok(n.to_string())
             }
-            (Kind::Count { .. }, _) => Err("an integer"),
+            (Kind::Port, Toml::Integer(n)) => Ok(n.to_string()),
+            (Kind::Port, Toml::String(text)) if text.is_empty() => Ok(String::new()),
+            (Kind::Count { .. } | Kind::Port, _) => Err("an integer"),
             (Kind::Bytes { .. }, Toml::String(text)) => Ok(text.clone()),
             (Kind::Bytes { .. }, _) => Err("an integer or a string"),
             (Kind::Seconds { .. }, Toml::Float(x)) => Ok(x.to_string()),
@@ -152,6 +162,8 @@ impl Kind {
             Kind::Bytes { .. } => size(text).map(Value::Number),
             Kind::Seconds { .. } => time(text).map(Value::Time),
             Kind::Switch => text.parse().ok().map(Value::Switch),
+            Kind::Port if text.is_empty() => Some(Value::Text(String::new())),
+            Kind::Port => whole(text).map(Value::Number),
             Kind::Word(_) | Kind::Text(_) => Some(Value::Text(text.into())),
             Kind::Secret(_) => Some(Value::Secret(Secret::new(text))),
             Kind::List(_) if text.trim().is_empty() => Some(Value::List(Vec::new())),
@@ -169,6 +181,8 @@ impl Kind {
             }
             (Kind::Seconds { min, max }, Value::Time(time)) => (min..=max).contains(&time),
             (Kind::Switch, Value::Switch(_)) => true,
+            (Kind::Port, Value::Number(port)) => *port <= 65535,
+            (Kind::Port, Value::Text(text)) => text.is_empty(),
             (Kind::Word(words), Value::Text(text)) => words.contains(&text.as_str()),
             (Kind::Text(rule), Value::Text(text)) => (rule.legal)(text),
             (Kind::Secret(rule), Value::Secret(secret)) => (rule.legal)(secret.reveal()),
@@ -267,6 +281,20 @@ plain_field! {
     Secret, Secret;
 }
 
+impl Field for Option<u16> {
+    fn to_value(&self) -> Value {
+        self.map_or_else(|| Value::Text(String::new()), |port| Value::Number(port.into()))
+    }
+
+    fn from_value(value: Value) -> Option<Option<u16>> {
+        match value {
+            Value::Number(port) => port.try_into().ok().map(Some),
+            Value::Text(text) => text.is_empty().then_some(None),
+            _ => None,
+        }
+    }
+}
+
 /// Implements [`Field`] for an enum that is written as one of a few words.
 macro_rules! word_field {
     ($field:ident: $($variant:ident = $word:literal),*) => {
@@ -289,6 +317,7 @@ macro_rules! word_field {
 }
 word_field!(HookFail: Closed = "closed", Open = "open");
 word_field!(LogFormat: Text = "text", Json = "json");
+word_field!(MetricsAccess: Admin = "admin", Public = "public");
 word_field!(Overflow: Close = "close", Gap = "gap", Latest = "latest");
 word_field!(Compression: Off = "off", Shared = "shared", Dedicated = "dedicated");
 

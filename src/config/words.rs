@@ -1,4 +1,4 @@
-//! The settings whose value is one of a few words.
+//! Settings that are one of a few words.
 
 /// How messages are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,15 @@ pub enum HookFail {
     Closed,
     /// The client is allowed what it asked for.
     Open,
+}
+
+/// Where `/metrics` is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricsAccess {
+    /// On the admin listener alone.
+    Admin,
+    /// On the main port too.
+    Public,
 }
 
 /// The format of log lines.

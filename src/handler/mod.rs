@@ -9,7 +9,9 @@ mod callbacks;
 pub(crate) mod erased;
 pub(crate) mod instance;
 mod service;
+pub(crate) mod admin;
 
+pub use admin::{AdminAnswer, AdminContext, AdminHandler, AdminStep, BodyCall, LaterCall};
 pub use callbacks::{Blocking, Handler, TaskThreads};
 pub use context::{Context, Reply};
 pub use mode::{MayBlock, Mode, OnWorker};

@@ -1,6 +1,6 @@
 //! Request heads (RFC 9112), parsed incrementally by `httparse`.
 
-use super::response::Status;
+use super::{body::BodyLength, response::Status};
 use crate::ws::{handshake::UpgradeRequest, headers::Headers};
 
 /// The most headers of a request; one more is answered with 431.
@@ -39,14 +39,33 @@ fn bad(reason: &'static str) -> BadHead {
 }
 
 impl<'b> Request<'b> {
-    /// Parses one head off the front of `bytes`. Returns `None` while the head is incomplete, else
-    /// the request and the number of bytes it took.
-    ///
-    /// Stricter than `httparse` wherever a proxy in front might read the same bytes differently.
+    /// Parses one head off the front of `bytes`, of a request that may not have a body. Returns
+    /// `None` while the head is incomplete, else the request and the number of bytes it took.
     pub(crate) fn parse(
         bytes: &'b [u8],
         space: &'b mut HeaderSpace<'b>,
     ) -> Result<Option<(Request<'b>, usize)>, BadHead> {
+        let parsed = Request::parse_with_body(bytes, space)?;
+        // No public route takes a body, and the bytes of an unread one would be parsed as the next
+        // request.
+        match parsed {
+            Some((request, BodyLength::Sized(0), used)) => Ok(Some((request, used))),
+            Some((request, ..)) => {
+                let head_only = request.method == "HEAD";
+                Err(BadHead { head_only, ..bad("no route here takes a request body") })
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Parses one head off the front of `bytes`. Returns `None` while the head is incomplete, else
+    /// the request, the length of the body that follows, and the number of bytes the head took.
+    ///
+    /// Stricter than `httparse` wherever a proxy in front might read the same bytes differently.
+    pub(crate) fn parse_with_body(
+        bytes: &'b [u8],
+        space: &'b mut HeaderSpace<'b>,
+    ) -> Result<Option<(Request<'b>, BodyLength, usize)>, BadHead> {
         let mut parsed = httparse::Request::new(&mut space.0);
         let status = parsed.parse(bytes).map_err(|error| match error {
             httparse::Error::TooManyHeaders => BadHead {
@@ -75,7 +94,8 @@ impl<'b> Request<'b> {
         let headers = Headers(parsed.headers);
         let request = Request { method, target, minor_version, headers, remote: None };
         request.check().map_err(refused)?;
-        Ok(Some((request, used)))
+        let length = request.body_length().map_err(refused)?;
+        Ok(Some((request, length, used)))
     }
 
     /// Checks the rules for every request, whatever its route.
@@ -89,15 +109,33 @@ impl<'b> Request<'b> {
             (Some(host), None) if !is_host(host) => return Err("the Host header is malformed"),
             _ => {}
         }
-        // No route takes a body, and the bytes of an unread one would be parsed as the next
-        // request.
+        Ok(())
+    }
+
+    /// Returns how long the body is. Refuses whatever two readers of the same bytes might take for
+    /// two different lengths (RFC 9112, 6.3).
+    fn body_length(&self) -> Result<BodyLength, &'static str> {
         let mut lengths = self.values("Content-Length");
-        let has_body = self.header("Transfer-Encoding").is_some()
-            || lengths.next().is_some_and(|length| length != "0")
-            || lengths.next().is_some();
-        match has_body {
-            true => Err("no route here takes a request body"),
-            false => Ok(()),
+        let mut codings = self.values("Transfer-Encoding");
+        match (lengths.next(), codings.next()) {
+            (None, None) => Ok(BodyLength::Sized(0)),
+            (Some(_), Some(_)) => {
+                Err("a request must have Content-Length or Transfer-Encoding, not both")
+            }
+            (None, Some(coding)) if codings.next().is_none() => {
+                match self.is_http_1_1() && coding.eq_ignore_ascii_case("chunked") {
+                    true => Ok(BodyLength::Chunked),
+                    false => Err("the only Transfer-Encoding here is chunked, in HTTP/1.1"),
+                }
+            }
+            (Some(length), None) if lengths.next().is_none() => {
+                // `00` is 0 to some, and strange to all.
+                let is_plain = length == "0" || !length.starts_with('0');
+                let digits = is_plain && length.bytes().all(|byte| byte.is_ascii_digit());
+                let length = length.parse().ok().filter(|_| digits);
+                length.map(BodyLength::Sized).ok_or("the Content-Length is malformed")
+            }
+            _ => Err("a request must have only one Content-Length or Transfer-Encoding header"),
         }
     }
 

@@ -1,6 +1,7 @@
 //! HTTP before the upgrade: request heads, the few routes, and their answers.
 
 pub(crate) mod head;
+pub(crate) mod body;
 pub(crate) mod origin;
 pub(crate) mod router;
 pub(crate) mod page;

@@ -6,7 +6,9 @@ use crate::ws::handshake::UpgradeFault;
 
 /// The statuses that this server answers with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Status {
+#[non_exhaustive]
+#[allow(missing_docs, reason = "named as in RFC 9110 and RFC 6585")]
+pub enum Status {
     Ok,
     NotModified,
     BadRequest,
@@ -15,6 +17,8 @@ pub(crate) enum Status {
     NotFound,
     MethodNotAllowed,
     RequestTimeout,
+    ContentTooLarge,
+    ExpectationFailed,
     UpgradeRequired,
     TooManyRequests,
     HeadTooLarge,
@@ -33,6 +37,8 @@ impl Status {
             Status::NotFound => "404 Not Found",
             Status::MethodNotAllowed => "405 Method Not Allowed",
             Status::RequestTimeout => "408 Request Timeout",
+            Status::ContentTooLarge => "413 Content Too Large",
+            Status::ExpectationFailed => "417 Expectation Failed",
             Status::UpgradeRequired => "426 Upgrade Required",
             Status::TooManyRequests => "429 Too Many Requests",
             Status::HeadTooLarge => "431 Request Header Fields Too Large",
@@ -51,10 +57,13 @@ impl Status {
     }
 
     /// Returns the numeric status code.
-    pub(crate) fn code(self) -> u16 {
+    pub fn code(self) -> u16 {
         self.line()[..3].parse().unwrap_or(500)
     }
 }
+
+/// The content type of almost every answer.
+pub(crate) const JSON: &str = "application/json";
 
 /// An answer to be written.
 pub(crate) struct Response<'a> {
@@ -72,8 +81,13 @@ pub(crate) struct Response<'a> {
 impl Response<'_> {
     /// Appends the answer to `out`. `date` is the value of the `Date` header.
     pub(crate) fn write(&self, out: &mut Vec<u8>, date: &str) {
+        self.write_as(JSON, out, date);
+    }
+
+    /// Appends the answer, whose body is of `content_type`, to `out`.
+    pub(crate) fn write_as(&self, content_type: &str, out: &mut Vec<u8>, date: &str) {
         let mut lines = format!(
-            "Content-Type: application/json\r\nCache-Control: no-store\r\nContent-Length: {}\r\n",
+            "Content-Type: {content_type}\r\nCache-Control: no-store\r\nContent-Length: {}\r\n",
             self.body.len(),
         );
         for line in self.headers.iter().filter(|line| !line.is_empty()) {

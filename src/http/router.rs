@@ -9,6 +9,8 @@ pub(crate) enum Target {
     Health,
     /// `GET /stats`: every gauge and counter.
     Stats,
+    /// `GET /metrics`: the same for Prometheus.
+    Metrics,
     /// A WebSocket route, by its index in the server's table.
     Socket(usize),
     /// A static page, by its index in the server's table.
@@ -20,7 +22,38 @@ pub(crate) enum Target {
 }
 
 /// Paths that are reserved for the server.
-pub(crate) const RESERVED_PATHS: [&str; 2] = ["/health", "/stats"];
+pub(crate) const RESERVED_PATHS: [&str; 3] = ["/health", "/stats", "/metrics"];
+
+/// What the admin listener answers by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AdminTarget {
+    /// `GET /health`: as on the main port.
+    Health,
+    /// `GET /ready`: whether new clients should be sent here.
+    Ready,
+    /// `GET /stats`: as on the main port.
+    Stats,
+    /// `GET /metrics`: the same figures for Prometheus.
+    Metrics,
+    /// One of these, with another method.
+    MethodNotAllowed,
+}
+
+/// Finds the route of `request` among those that the admin listener answers by itself. `None` if it
+/// is none of them.
+pub(crate) fn admin_route(request: &Request<'_>) -> Option<AdminTarget> {
+    let target = match request.path() {
+        "/health" => AdminTarget::Health,
+        "/ready" => AdminTarget::Ready,
+        "/stats" => AdminTarget::Stats,
+        "/metrics" => AdminTarget::Metrics,
+        _ => return None,
+    };
+    match request.method() {
+        "GET" | "HEAD" => Some(target),
+        _ => Some(AdminTarget::MethodNotAllowed),
+    }
+}
 
 /// Finds the route of `request` among the HTTP routes, the WebSocket paths `sockets` and the static
 /// pages `pages`.
@@ -32,6 +65,7 @@ pub(crate) fn route<'p>(
     let target = match request.path() {
         "/health" => Target::Health,
         "/stats" => Target::Stats,
+        "/metrics" => Target::Metrics,
         path => {
             if let Some(found) = sockets.into_iter().position(|socket| socket == path) {
                 return Target::Socket(found);
@@ -58,6 +92,7 @@ mod tests {
         for (line, target) in [
             ("GET /health", Target::Health),
             ("HEAD /stats?x", Target::Stats),
+            ("GET /metrics", Target::Metrics),
             ("POST /health", Target::MethodNotAllowed),
             ("GET /echo?token=1", Target::Socket(1)),
             ("POST /ws", Target::Socket(0)),

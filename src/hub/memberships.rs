@@ -117,7 +117,7 @@ impl Hub {
             }
             let patterns = &mut locked.state.cold_mut().patterns;
             if !is_covered {
-                // Their new rooms come by the new pattern from now on.
+                // From now on their new rooms are joined through the new pattern.
                 self.rooms.exchange(conn, &patterns.below(pattern), &[]);
             }
             let before = patterns.bytes();
@@ -166,7 +166,7 @@ impl Hub {
     pub(crate) fn matched(&self, conn: &mut dyn ConnHandle, room: &Arc<Room>) -> Match {
         let session = Arc::clone(conn.session());
         let outcome = self.lock_session(&session, conn, |locked| {
-            // The one that it was posted for may be gone, and another one be there.
+            // The room that the letter was posted for may be gone, with another one in its place.
             let pattern = locked.state.cold().patterns.matching(&room.name).cloned();
             let is_wanted =
                 locked.is_attached() && locked.state.membership(room.name.as_str()).is_none();
@@ -240,8 +240,8 @@ impl LockedSession<'_> {
         self.hub.bytes.sessions.add(MEMBERSHIP_BYTES);
     }
 
-    /// Notes that the session has left a room in which nobody else was, and which keeps what the
-    /// session said there. Of many such rooms the first goes.
+    /// Notes that the session has left a room without other members, which keeps what the session
+    /// said there. Of too many such rooms the oldest goes.
     fn leave_behind(&mut self, room: &Arc<Room>) {
         let client = self.session.client_id;
         let mut room_state = room.state.lock();
@@ -301,7 +301,7 @@ mod tests {
         let nested = |depth: usize| format!("{}*", "a.".repeat(depth));
         let mut clients: Vec<_> = (0..20).map(|_| bench.client(0, false)).collect();
         for (nth, client) in clients.iter_mut().enumerate() {
-            // In whatever order they are asked for.
+            // The order in which they are asked for does not matter.
             for depth in 0..50 {
                 client.subscribe(&nested(1 + (depth * 7 + nth) % 50)).expect("a place");
             }
@@ -310,7 +310,7 @@ mod tests {
         maker.join(&"a.".repeat(52).replace("a.a.", "a.b.")).expect("a place");
         maker.join(&format!("{}x", "a.".repeat(50))).expect("a place");
         assert_eq!(waiting(&bench), [20, 20]);
-        // Without the shortest, the next one is waited by.
+        // Without the shortest pattern, the session waits by the next one.
         let client = &mut clients[0];
         for depth in 1..50 {
             bench.hub.unsubscribe(&mut client.conn, &pattern(&nested(depth))).expect("it is there");
@@ -347,15 +347,14 @@ mod tests {
         let mut client = bench.client(0, false);
         client.join("p.b").expect("a place");
         assert_eq!(bench.texts(1).len(), 1);
-        // Two notices have a place; the third room's has none, and then there are those of the way
-        // back.
+        // Two notices have space, that of the third room has none; then come those of the rollback.
         let mut other = bench.client(0, false);
         assert_eq!(other.subscribe("p.*"), Err(RoomError::Overloaded));
         let told: Vec<String> =
             bench.texts(1).iter().map(|text| text[..text.find(' ').unwrap_or(0)].into()).collect();
         assert_eq!(told, ["Joined", "Joined", "Left", "Left"]);
         assert!(other.conn.rooms.is_empty());
-        // It waits for no room either: one that is made is no letter to it.
+        // The session waits for no room either: a new room posts no letter to it.
         watcher.watch("p.d");
         let is_match = |letter: &Letter| matches!(letter, Letter::Matched { .. });
         assert!(!bench.letters(0).iter().any(is_match));

@@ -30,6 +30,8 @@ pub(crate) mod conn_handle;
 pub(crate) mod history;
 pub(crate) mod publish;
 pub(crate) mod direct;
+pub(crate) mod publisher;
+pub(crate) mod survey;
 mod locked_session;
 pub(crate) mod presence;
 pub(crate) mod memberships;

@@ -72,7 +72,7 @@ impl Patterns {
         self.0.len()
     }
 
-    /// What they take, with their subscriptions in the directory.
+    /// The bytes that the patterns take, with their subscriptions in the directory.
     pub(super) fn bytes(&self) -> usize {
         self.0.len() * PATTERN_BYTES
     }
@@ -89,7 +89,7 @@ impl Patterns {
         self.0.insert(ByPrefix(pattern));
     }
 
-    /// Returns whether it was there.
+    /// Returns whether the pattern was there.
     pub(super) fn remove(&mut self, pattern: &RoomPattern) -> bool {
         self.0.remove(pattern.prefix())
     }
@@ -112,7 +112,7 @@ impl Patterns {
         uncovered(self.iter())
     }
 
-    /// Lists those below `pattern` that nothing but `pattern` covers.
+    /// Lists the patterns that only `pattern` covers.
     pub(super) fn below(&self, pattern: &RoomPattern) -> Vec<RoomPattern> {
         let prefix = pattern.prefix();
         let longer = self.0.range::<str, _>((Bound::Excluded(prefix), Bound::Unbounded));
@@ -125,7 +125,7 @@ impl Patterns {
 fn uncovered<'a>(patterns: impl Iterator<Item = &'a RoomPattern>) -> Vec<RoomPattern> {
     let mut uncovered: Vec<RoomPattern> = Vec::new();
     for pattern in patterns {
-        // What is covered stands behind what covers it, with nothing else in between.
+        // A covered pattern follows the one that covers it, with nothing else in between.
         let is_covered =
             uncovered.last().is_some_and(|last| pattern.prefix().starts_with(last.prefix()));
         if !is_covered {

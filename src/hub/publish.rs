@@ -27,6 +27,8 @@ pub struct Publication<'a> {
     parts: Parts<'a>,
     pub(super) dedup_id: Option<Uuid>,
     to_others: bool,
+    /// A connection that does not get the message.
+    without: Option<ConnId>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +41,7 @@ enum Parts<'a> {
 
 impl<'a> Publication<'a> {
     fn new(kind: Kind, parts: Parts<'a>) -> Publication<'a> {
-        Publication { kind, parts, dedup_id: None, to_others: false }
+        Publication { kind, parts, dedup_id: None, to_others: false, without: None }
     }
 
     /// Makes a text message of `before`, the sequence number in decimal, and `after`.
@@ -68,9 +70,14 @@ impl<'a> Publication<'a> {
         Publication { to_others: true, ..self }
     }
 
+    /// Does not deliver the message to `conn`.
+    pub(super) fn without(self, conn: Option<ConnId>) -> Publication<'a> {
+        Publication { without: conn, ..self }
+    }
+
     /// Returns the connection that does not get the message.
     fn except(&self, by: Option<Sender<'_>>) -> Option<ConnId> {
-        by.filter(|_| self.to_others).map(|by| by.conn)
+        self.without.or_else(|| by.filter(|_| self.to_others).map(|by| by.conn))
     }
 
     pub(super) fn encode(&self, seqs: &[u64]) -> PreparedFrame {

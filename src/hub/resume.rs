@@ -192,6 +192,15 @@ impl Hub {
         swept
     }
 
+    /// Ends a session that is away as `expected`. The pressure that this makes is left to the next
+    /// sweep.
+    pub(super) fn end_away(&self, session: &Arc<Session>, expected: Attachment) {
+        if let Attachment::Away(since_ms) = expected {
+            self.sessions.unset_away(session, since_ms);
+            self.finish(session, expected);
+        }
+    }
+
     /// Ends a session if its attachment is still `expected`. The session leaves its rooms, and
     /// watchers are notified. Returns whether a mailbox was found behind.
     fn finish(&self, session: &Arc<Session>, expected: Attachment) -> bool {

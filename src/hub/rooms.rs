@@ -31,7 +31,7 @@ use crate::{
 /// The most rooms that one sweep looks at.
 const SWEEP_ROOMS_MAX: usize = 1000;
 
-/// Rooms that go at most for one message, so that no publish costs more than so many.
+/// The most rooms that one message may remove, which bounds the cost of a publish.
 const SHED_ROOMS_MAX: usize = 16;
 
 /// Rooms with members that are compared to find the one whose history gives way.
@@ -40,7 +40,7 @@ const SHED_SAMPLE: usize = 8;
 /// All rooms, by name. The directory's lock is never taken while a room's is held.
 pub(crate) struct Rooms {
     directory: Mutex<Directory>,
-    /// The rooms that nobody is in, in the order in which they were left. Its lock is taken under
+    /// The rooms without members, in the order in which they were left. Its lock is taken under
     /// the directory's or a room's, and nothing under it.
     vacant: Mutex<BTreeMap<u64, Arc<Room>>>,
     next_vacancy: AtomicU64,
@@ -154,6 +154,18 @@ impl Rooms {
         self.directory.lock().by_name.get(name).cloned()
     }
 
+    /// Lists at most `limit` rooms whose names begin with `prefix` and come behind `after`.
+    pub(super) fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Vec<Arc<Room>> {
+        let directory = self.directory.lock();
+        let from = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        let rooms = directory.by_name.range::<str, _>((from, Bound::Unbounded));
+        let matching = rooms.take_while(|(name, _)| name.as_str().starts_with(prefix));
+        matching.take(limit).map(|(_, room)| Arc::clone(room)).collect()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.directory.lock().by_name.len()
     }
@@ -220,7 +232,7 @@ impl Rooms {
         let letters: Vec<(usize, Letter)> = waiting
             .into_iter()
             .map(|(worker, mut waiting)| {
-                // In an order that is the same in each run, for tests that must be repeatable.
+                // The order is the same in each run, for tests that must be repeatable.
                 waiting.sort_unstable();
                 let (room, waiting) = (Arc::clone(room), waiting.into());
                 (usize::from(worker), Letter::Matched { room, waiting })
@@ -311,7 +323,7 @@ impl Rooms {
             };
             let mut state = room.state.lock();
             if state.vacancy != Some(vacancy) {
-                // Somebody came between our two locks.
+                // Somebody joined between the two locks.
                 continue;
             }
             self.metrics.rooms_evicted.add_shared();
@@ -360,7 +372,7 @@ impl Rooms {
         }
         let Directory { by_name, shed_to, .. } = &mut *directory;
         let from = shed_to.take().map_or(Bound::Unbounded, Bound::Excluded);
-        // Round and round, so that no sample is smaller than it could be.
+        // The search wraps around, so that no sample is smaller than it could be.
         let rooms = by_name.range((from, Bound::Unbounded)).chain(by_name.iter());
         let rooms = rooms.map(|(_, room)| room);
         let sample: Vec<_> = rooms.take(SHED_SAMPLE).map(Arc::clone).collect();
@@ -469,12 +481,12 @@ mod tests {
         anna.join("a").expect("it is there");
         anna.lose();
         bench.hub.sweep();
-        // A client that is away is in its rooms, and `b` is vacant alone.
+        // A client that is away is still in its rooms, and only `b` is vacant.
         one[0].join("c").expect("a place");
         assert!(bench.hub.rooms.find("b").is_none() && bench.hub.rooms.find("a").is_some());
         assert_eq!(one[1].join("d").err(), Some(RoomError::TooManyRooms));
         assert_eq!(bench.hub.rooms.metrics.rooms_evicted.value(), 1);
-        // Longest without members goes first, whatever was made first.
+        // The room that has been without members for longest goes first, whichever was made first.
         bench.hub.depart(&anna.session, anna.conn(), &CloseReason::NORMAL);
         one[0].leave("c");
         bench.hub.rooms.find("c").expect("it is there").state.lock().owner = Owner::Many;
@@ -504,7 +516,7 @@ mod tests {
             say(&mut anna, text);
             anna.leave(text);
         }
-        // Coming again is no other room.
+        // A room that is joined again stays the same room.
         for _ in 0..9 {
             anna.join("c").expect("a place");
             anna.leave("c");

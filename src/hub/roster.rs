@@ -1,8 +1,8 @@
-//! Who is in a room, and what those who watch it know of that.
+//! The sessions in a room, and what its watchers know of them.
 //!
-//! Where many come and go in a room that many watch, the changes of a moment are gathered and told
-//! together. Until then an entry is in between, and one that comes and goes in that moment is told
-//! to nobody.
+//! Where many come and go in a room with many watchers, changes are collected for a moment and
+//! sent together. Until then an entry is pending, and a session that comes and goes within that
+//! moment is not announced.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,17 +24,17 @@ pub(crate) const WINDOW_MS: u64 = 100;
 /// any case.
 const DELIVERIES_PER_WINDOW_MAX: usize = 1024;
 
-/// Changes that are told together. The next one is told with others.
+/// Changes that are sent together, at most. The next one waits for the next batch.
 pub(super) const CHANGES_MAX: usize = 256;
 
 /// Every session in a room, by client id. Used under the room's lock.
 #[derive(Default)]
 pub(super) struct Roster {
     entries: BTreeMap<Uuid, Entry>,
-    /// Those that are not shown yet, because they may take up an earlier session.
+    /// Those that are not shown yet, because they may resume an earlier session.
     provisional: BTreeSet<Uuid>,
     gathered: Gathered,
-    /// When the present moment is over, on the hub's clock, and what was told in it.
+    /// When the current moment is over, on the hub's clock, and what was sent in it.
     window_ends_ms: u64,
     told: usize,
 }
@@ -47,16 +47,16 @@ struct Entry {
 /// What watchers know of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Known {
-    /// Nothing: its client may be about to take up an earlier session.
+    /// Nothing: its client may be about to resume an earlier session.
     Provisional,
-    /// Nothing yet: it is told with other changes.
+    /// Nothing yet: it is announced with other changes.
     Coming,
     Present,
-    /// That it is there, though it has gone: that is told with other changes.
+    /// That it is there, though it has gone: its leaving is announced with other changes.
     Going,
 }
 
-/// Changes that wait to be told.
+/// Changes that wait to be announced.
 #[derive(Default)]
 struct Gathered {
     ids: BTreeSet<Uuid>,
@@ -65,7 +65,7 @@ struct Gathered {
     formatter: Option<Arc<dyn NoticeFormatter>>,
 }
 
-/// Changes that are told together, each client once.
+/// Changes that are announced together, each client once.
 pub(super) struct Changes {
     pub(super) joined: Vec<Present>,
     pub(super) left: Vec<Present>,
@@ -82,12 +82,12 @@ impl Roster {
         self.len() == 0
     }
 
-    /// Whether the next change may be told by itself to so many watchers. If so, it is counted.
+    /// Whether the next change may be announced by itself to that many watchers. If so, counts it.
     pub(super) fn may_tell(&mut self, now_ms: u64, watchers: usize) -> bool {
         if now_ms >= self.window_ends_ms {
             (self.window_ends_ms, self.told) = (now_ms + WINDOW_MS, 0);
         }
-        // What is gathered came before, and is told before.
+        // Collected changes are older, and are announced first.
         let told_max = (DELIVERIES_PER_WINDOW_MAX / watchers.max(1)).max(1);
         let may_tell = self.gathered.ids.is_empty() && self.told < told_max;
         self.told += usize::from(may_tell);
@@ -100,13 +100,13 @@ impl Roster {
         self.provisional.insert(client);
     }
 
-    /// Adds a session that was told, or that nobody has to be told of.
+    /// Adds a session that was announced, or need not be.
     pub(super) fn insert_told(&mut self, client: Uuid, name: Option<Arc<str>>) {
         self.provisional.remove(&client);
         self.entries.insert(client, Entry { name, known: Known::Present });
     }
 
-    /// Adds a session that is told later.
+    /// Adds a session that is announced later.
     pub(super) fn insert_gathered(
         &mut self,
         client: Uuid,
@@ -118,7 +118,7 @@ impl Roster {
         self.gather(client, formatter);
     }
 
-    /// Takes back that a session has gone, which nobody was told. Returns whether it was so.
+    /// Reverts the leaving of a session that was not announced yet. Returns whether there was one.
     pub(super) fn take_back(&mut self, client: Uuid, name: Option<Arc<str>>) -> bool {
         let going = self.entries.get_mut(&client).filter(|entry| entry.known == Known::Going);
         let Some(entry) = going else { return false };
@@ -128,8 +128,8 @@ impl Roster {
         true
     }
 
-    /// Removes a session that nobody was told of. Returns the name of one that must be told first,
-    /// and `None` in its place if there is none such.
+    /// Removes a session that was not announced. Returns the name of one that must be announced
+    /// first, and `None` in its place if there is none.
     pub(super) fn remove_untold(&mut self, client: Uuid) -> Option<Option<Arc<str>>> {
         let entry = self.entries.get(&client)?;
         match entry.known {
@@ -142,12 +142,12 @@ impl Roster {
         None
     }
 
-    /// Removes a session whose leaving was told, or that nobody has to be told of.
+    /// Removes a session whose leaving was announced, or need not be.
     pub(super) fn remove_told(&mut self, client: Uuid) {
         self.entries.remove(&client);
     }
 
-    /// Removes a session whose leaving is told later.
+    /// Removes a session whose leaving is announced later.
     pub(super) fn remove_gathered(&mut self, client: Uuid, formatter: &Arc<dyn NoticeFormatter>) {
         if let Some(entry) = self.entries.get_mut(&client) {
             entry.known = Known::Going;
@@ -161,7 +161,7 @@ impl Roster {
         self.gathered.formatter.get_or_insert_with(|| Arc::clone(formatter));
     }
 
-    /// How many changes wait to be told.
+    /// How many changes wait to be announced.
     pub(super) fn gathered(&self) -> usize {
         self.gathered.ids.len()
     }
@@ -205,9 +205,9 @@ impl Roster {
         self.entries.get(&client)?.name.clone()
     }
 
-    /// Lists at most `max` members behind `after`, in the order of their ids, and counts all. It is
-    /// the list that watchers know, so that what they are told next fits it; and `asker`. `except`
-    /// is neither listed nor counted if it is not shown yet.
+    /// Lists at most `max` members behind `after`, in the order of their ids, and counts all. The
+    /// list is the one that watchers know, so that their next notices fit it, with `asker` added.
+    /// `except` is neither listed nor counted if it is not shown yet.
     pub(super) fn page(
         &self,
         asker: Uuid,

@@ -34,6 +34,11 @@ pub(super) const RECENT_IDS_MAX: usize = 128;
 /// to a few rooms; an id of a publish to 32 rooms takes 600 bytes.
 pub(super) const RECENT_BYTES_MAX: usize = 16 << 10;
 
+/// The same for a publisher outside of any connection, which may publish in batches of 1,000: as
+/// many as two such batches.
+pub(super) const PUBLISHER_RECENT_IDS_MAX: usize = 2048;
+pub(super) const PUBLISHER_RECENT_BYTES_MAX: usize = 256 << 10;
+
 /// Estimated bytes of a session, with its entry in the table.
 pub(super) const SESSION_BYTES: usize =
     size_of::<Session>() + 2 * size_of::<(Uuid, Arc<Session>)>();
@@ -99,6 +104,8 @@ pub(super) struct ColdState {
     pub(super) left_behind: VecDeque<Weak<Room>>,
     recent_ids: VecDeque<RecentId>,
     recent_bytes: usize,
+    /// Whether more is remembered, for a publisher outside of any connection.
+    is_publisher: bool,
 }
 
 static EMPTY_COLD_STATE: ColdState = ColdState {
@@ -107,6 +114,7 @@ static EMPTY_COLD_STATE: ColdState = ColdState {
     left_behind: VecDeque::new(),
     recent_ids: VecDeque::new(),
     recent_bytes: 0,
+    is_publisher: false,
 };
 
 /// The connection that a session is attached to, if any.
@@ -270,6 +278,11 @@ impl SessionState {
         self.cold.get_or_insert_default()
     }
 
+    /// Remembers more publishes from now on.
+    pub(super) fn set_publisher(&mut self) {
+        self.cold_mut().is_publisher = true;
+    }
+
     pub(super) fn clear_cold(&mut self) {
         self.cold = None;
     }
@@ -308,12 +321,16 @@ impl SessionState {
 
     /// Remembers a publish with an id, and forgets the oldest ones beyond the bounds.
     pub(super) fn remember_publish(&mut self, id: Uuid, to: Recipient, tally: &Tally) {
-        let ColdState { recent_ids, recent_bytes, .. } = self.cold_mut();
+        let ColdState { recent_ids, recent_bytes, is_publisher, .. } = self.cold_mut();
+        let (ids_max, bytes_max) = match is_publisher {
+            false => (RECENT_IDS_MAX, RECENT_BYTES_MAX),
+            true => (PUBLISHER_RECENT_IDS_MAX, PUBLISHER_RECENT_BYTES_MAX),
+        };
         let before = *recent_bytes;
         let recent = RecentId { id, to };
         *recent_bytes += recent.bytes();
         recent_ids.push_back(recent);
-        while recent_ids.len() > RECENT_IDS_MAX || *recent_bytes > RECENT_BYTES_MAX {
+        while recent_ids.len() > ids_max || *recent_bytes > bytes_max {
             let Some(oldest) = recent_ids.pop_front() else { break };
             *recent_bytes -= oldest.bytes();
         }

@@ -4,7 +4,8 @@
 //! rooms and direct messages, and a connection that knows the secret can resume it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
+    ops::Bound,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -38,7 +39,8 @@ pub(crate) struct Sessions {
 
 #[derive(Default)]
 struct Table {
-    by_client: HashMap<Uuid, Arc<Session>>,
+    /// In the order of their ids, in which they can be listed page by page.
+    by_client: BTreeMap<Uuid, Arc<Session>>,
     /// Sessions without a connection, by the millisecond at which they lost it.
     away: Away,
     /// Those of them that nobody would miss. They go before any other.
@@ -103,6 +105,14 @@ impl Sessions {
 
     pub(crate) fn find(&self, client_id: &Uuid) -> Option<Arc<Session>> {
         self.table.lock().by_client.get(client_id).cloned()
+    }
+
+    /// Lists at most `limit` sessions behind `after`, in the order of their ids.
+    pub(super) fn list(&self, after: Option<Uuid>, limit: usize) -> Vec<Arc<Session>> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let table = self.table.lock();
+        let sessions = table.by_client.range((from, Bound::Unbounded)).take(limit);
+        sessions.map(|(_, session)| Arc::clone(session)).collect()
     }
 
     /// Finds the session of a token.

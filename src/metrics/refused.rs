@@ -26,10 +26,20 @@ pub(crate) enum Refused {
     HeadTimeout,
     /// The connection does not begin with the header that `proxy_protocol` demands.
     ProxyHeader,
+    /// The admin listener has `max_admin_conn` connections.
+    AdminFull,
+    /// `max_api_bodies` bodies are being read.
+    ApiBodies,
+    /// A body of the server API is too large.
+    ApiBodyTooLarge,
+    /// A body of the server API did not arrive within `api_body_timeout`.
+    ApiBodyTimeout,
+    /// A request to the admin listener has no key that allows it, or comes from a foreign page.
+    ApiUnauthorized,
 }
 
 impl Refused {
-    pub(super) const ALL: [Refused; 11] = [
+    pub(super) const ALL: [Refused; 16] = [
         Refused::Full,
         Refused::QueueTimeout,
         Refused::Draining,
@@ -41,6 +51,11 @@ impl Refused {
         Refused::BadRequest,
         Refused::HeadTimeout,
         Refused::ProxyHeader,
+        Refused::AdminFull,
+        Refused::ApiBodies,
+        Refused::ApiBodyTooLarge,
+        Refused::ApiBodyTimeout,
+        Refused::ApiUnauthorized,
     ];
 
     /// Returns the stable name in `/stats` and in the body of the answer.
@@ -57,6 +72,11 @@ impl Refused {
             Refused::BadRequest => "bad_request",
             Refused::HeadTimeout => "head_timeout",
             Refused::ProxyHeader => "proxy_header",
+            Refused::AdminFull => "admin_full",
+            Refused::ApiBodies => "api_bodies",
+            Refused::ApiBodyTooLarge => "api_body_too_large",
+            Refused::ApiBodyTimeout => "api_body_timeout",
+            Refused::ApiUnauthorized => "api_unauthorized",
         }
     }
 }

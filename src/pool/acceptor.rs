@@ -1,4 +1,5 @@
-//! The acceptor: one thread that blocks in `accept` and hands each socket to a worker.
+//! The acceptor: a thread for each listener that blocks in `accept` and hands each socket to a
+//! worker.
 
 use std::{
     io::{self, Write},
@@ -30,11 +31,21 @@ pub(crate) const HANDOFF_MAX: usize = 1024;
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// What the acceptor thread owns.
+/// Which listener an acceptor accepts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// The one that everybody connects to.
+    Public,
+    /// The admin listener. It has a bound of its own, so that neither side can lock the other out.
+    Admin,
+}
+
+/// What an acceptor thread owns.
 pub(crate) struct Acceptor {
     pub(crate) listener: TcpListener,
     pub(crate) shared: Arc<Shared>,
     pub(crate) arrivals: Vec<Sender<Arrival>>,
+    pub(crate) door: Door,
     /// Set before the wake-up connection comes.
     pub(crate) stopping: Arc<AtomicBool>,
     /// Ends a pause early when its other side is dropped.
@@ -76,6 +87,16 @@ impl Acceptor {
     fn take(&self, stream: TcpStream, remote: SocketAddr) -> io::Result<()> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
+        if self.door == Door::Admin {
+            let Some(token) = self.shared.admin_conns.take() else {
+                return self.refuse(Refused::AdminFull, stream, remote);
+            };
+            let disposition = Disposition::Admin(token);
+            let arrival = Arrival { stream, remote, ip_token: None, disposition };
+            return self
+                .hand_off(arrival)
+                .or_else(|arrival| self.refuse(Refused::AdminFull, arrival.stream, remote));
+        }
         // Whose connection a proxy's is shows in what it sends.
         let ip_token = match self.shared.trusted_proxies.contains(remote.ip()) {
             true => None,
@@ -120,13 +141,14 @@ impl Acceptor {
     /// socket until the client has read it.
     fn refuse(&self, why: Refused, mut stream: TcpStream, remote: SocketAddr) -> io::Result<()> {
         self.shared.metrics.refuse(why);
-        if self.shared.tls.is_some() {
+        if self.door == Door::Public && self.shared.tls.is_some() {
             stream.write_all(&tls::REFUSAL)?;
             self.linger(stream, remote);
             return Ok(());
         }
         let message = match why {
             Refused::PerIp => "too many connections from this address",
+            Refused::AdminFull => "too many connections to the admin listener",
             _ => "too many connections are being set up",
         };
         let retry_after = retry_after_s(self.shared.config.handshake_timeout);

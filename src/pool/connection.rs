@@ -3,6 +3,7 @@
 use std::io;
 
 use super::{
+    admin::{Admin, AdminProgress},
     closing::{Closing, Fate, Stage},
     conn_io::{ConnIo, Listed, Readiness},
     head::{Head, HeadStep, refuse_by_handler, refuse_plain_http, refuse_unavailable},
@@ -34,6 +35,8 @@ pub(crate) struct Connection {
 pub(crate) enum Phase {
     /// HTTP: a request head is due.
     Head(Head),
+    /// HTTP on the admin listener.
+    Admin(Box<Admin>),
     /// An upgrade that a job thread asks the handler about.
     Asking(Box<Asking>),
     /// An upgrade in the line of those that wait for a permit.
@@ -83,6 +86,7 @@ impl Connection {
         match &mut self.phase {
             Phase::Open(open) => Some((open, &mut self.io)),
             Phase::Head(_)
+            | Phase::Admin(_)
             | Phase::Asking(_)
             | Phase::Waiting(_)
             | Phase::Closing(_)
@@ -92,17 +96,27 @@ impl Connection {
 
     /// Whether it is in the HTTP phase, and so need not be waited for when the server drains.
     pub(super) fn is_http(&self) -> bool {
-        matches!(self.phase, Phase::Head(_)) && !self.io.has_unsent()
+        let is_http = match &self.phase {
+            Phase::Head(_) => true,
+            Phase::Admin(admin) => !admin.is_busy(),
+            Phase::Asking(_)
+            | Phase::Waiting(_)
+            | Phase::Open(_)
+            | Phase::Closing(_)
+            | Phase::Gone => false,
+        };
+        is_http && !self.io.has_unsent()
     }
 
     /// Reads once and handles what came. `buffer` is the worker's, lent for this call.
     pub(super) fn on_ready(&mut self, cx: &mut WorkerCtx, buffer: &mut [u8]) {
         self.io.listed.remove(Listed::READY);
-        match self.phase {
+        match &mut self.phase {
             Phase::Asking(_) | Phase::Waiting(_) | Phase::Gone => return,
+            Phase::Admin(admin) if admin.is_busy() => return admin.go_on(&mut self.io, cx),
             _ if self.io.pauses.is_paused() => return,
             Phase::Open(_) if cx.work.has_backpressure => return self.io.park(&mut cx.work),
-            Phase::Open(_) | Phase::Head(_) | Phase::Closing(_) => {}
+            Phase::Open(_) | Phase::Head(_) | Phase::Admin(_) | Phase::Closing(_) => {}
         }
         if std::mem::take(&mut self.io.has_backlog) {
             let stash = std::mem::take(&mut self.io.stash);
@@ -224,6 +238,20 @@ impl Connection {
                         rest = behind;
                     }
                 },
+                Phase::Admin(admin) => match admin.read(rest, &mut self.io, cx) {
+                    AdminProgress::Wait => break,
+                    AdminProgress::Used(used) => {
+                        rest = &mut rest[used..];
+                        cx.spent += REQUEST_COST;
+                        requests += 1;
+                        if requests == REQUESTS_PER_TURN_MAX {
+                            self.io.has_backlog = !rest.is_empty();
+                            self.io.list_ready(&mut cx.work);
+                            break;
+                        }
+                    }
+                    AdminProgress::Last => return len,
+                },
                 Phase::Asking(_) | Phase::Waiting(_) => break,
                 Phase::Open(open) => match open.read(&mut rest, &mut self.io, cx) {
                     Ok(None) => break,
@@ -319,7 +347,7 @@ impl Connection {
         self.io.readiness.remove(Readiness::READABLE);
         match &mut self.phase {
             Phase::Open(_) => self.end((CloseReason::LOST, Stage::Flush), cx),
-            Phase::Head(_) => self.close(Stage::Flush, cx),
+            Phase::Head(_) | Phase::Admin(_) => self.close(Stage::Flush, cx),
             Phase::Closing(closing) => {
                 let fate = closing.on_end();
                 self.apply(fate);
@@ -345,7 +373,7 @@ impl Connection {
     pub(super) fn on_drain(&mut self, cx: &mut WorkerCtx) {
         match &mut self.phase {
             // A health check on a connection of its own sees the server drain.
-            Phase::Head(_) | Phase::Closing(_) | Phase::Gone => {}
+            Phase::Head(_) | Phase::Admin(_) | Phase::Closing(_) | Phase::Gone => {}
             Phase::Asking(_) | Phase::Waiting(_) => self.refuse(Refused::Draining, cx),
             Phase::Open(open) => open.drain(&mut self.io, cx),
         }
@@ -363,6 +391,11 @@ impl Connection {
         match &mut self.phase {
             Phase::Head(head) => {
                 if let Some(stage) = head.on_deadline(io, cx) {
+                    self.close(stage, cx);
+                }
+            }
+            Phase::Admin(admin) => {
+                if let Some(stage) = admin.on_deadline(io, cx) {
                     self.close(stage, cx);
                 }
             }
@@ -398,9 +431,11 @@ impl Connection {
                 open.catch_up(&mut self.io, cx);
                 open.write(&mut self.io, cx)
             }
-            Phase::Head(_) | Phase::Asking(_) | Phase::Waiting(_) | Phase::Closing(_) => {
-                self.io.write(cx)
-            }
+            Phase::Head(_)
+            | Phase::Admin(_)
+            | Phase::Asking(_)
+            | Phase::Waiting(_)
+            | Phase::Closing(_) => self.io.write(cx),
         };
         match written {
             Ok(Flushed::Empty) => self.on_flushed(cx),
@@ -419,11 +454,13 @@ impl Connection {
     fn on_flushed(&mut self, cx: &mut WorkerCtx) {
         match &mut self.phase {
             Phase::Head(head) if head.is_last() => self.close(Stage::FlushThenLinger, cx),
+            Phase::Admin(admin) if admin.is_last() => self.close(Stage::FlushThenLinger, cx),
             Phase::Closing(closing) => {
                 let fate = closing.on_flushed(&mut self.io, cx);
                 self.apply(fate);
             }
             Phase::Head(_)
+            | Phase::Admin(_)
             | Phase::Asking(_)
             | Phase::Waiting(_)
             | Phase::Open(_)

@@ -157,7 +157,8 @@ impl Harness {
         let pages = vec![StaticPage::new("/page", "text/plain", Bytes::from_static(PAGE))];
         let config = Config { thread_pool_size: 1, ..config };
         let tls = Tls::load(&config).expect("good files").map(Arc::new);
-        let shared = Arc::new(Shared::new(config, routes, pages, mailboxes, Clock::machine(), tls));
+        let clock = Clock::machine();
+        let shared = Arc::new(Shared::new(config, routes, pages, None, mailboxes, clock, tls));
         shared.sockets[0].fetch_add(1, Ordering::Relaxed);
         let token = shared.pending_heads.take().expect("one is left");
         let mut cx = WorkerCtx::new(shared, 0);

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{
+    admin::METRICS_TYPE,
     bound::BoundToken,
     closing::Stage,
     conn_io::ConnIo,
@@ -16,12 +17,12 @@ use super::{
     worker_cx::WorkerCtx,
 };
 use crate::{
-    config::Compression,
+    config::{Compression, MetricsAccess},
     handler::{Refusal, erased::ask_upgrade as ask_handler},
     http::{
         head::{BadHead, HeaderSpace, Request},
         origin,
-        response::{Response, Status, error_body, retry_after_s},
+        response::{JSON, Response, Status, error_body, retry_after_s},
         router::{self, Target},
     },
     metrics::Refused,
@@ -71,10 +72,11 @@ pub(super) struct Lookup {
 
 /// What a request turned out to be, with nothing borrowed from it.
 enum Asked {
-    /// An answer in JSON.
+    /// An answer as text, most often in JSON.
     Plain {
         status: Status,
         body: String,
+        content_type: &'static str,
         advice: &'static str,
         closes: bool,
         head_only: bool,
@@ -176,11 +178,11 @@ impl Head {
             Err(bad) => (bad_head(bad), input.len()),
         };
         match asked {
-            Asked::Plain { status, body, advice, closes, head_only } => {
+            Asked::Plain { status, body, content_type, advice, closes, head_only } => {
                 let headers = [advice];
                 let response =
                     Response { status, body: &body, headers: &headers, closes, head_only };
-                respond(&response, io, cx);
+                respond(content_type, &response, io, cx);
                 if closes {
                     return HeadStep::Last;
                 }
@@ -271,12 +273,12 @@ fn refuse(refused: &RefusedRequest, io: &mut ConnIo, cx: &mut WorkerCtx) {
         closes: true,
         head_only: *head_only,
     };
-    respond(&response, io, cx);
+    respond(JSON, &response, io, cx);
 }
 
-fn respond(response: &Response<'_>, io: &mut ConnIo, cx: &mut WorkerCtx) {
+fn respond(content_type: &str, response: &Response<'_>, io: &mut ConnIo, cx: &mut WorkerCtx) {
     let mut out = Vec::with_capacity(512 + response.body.len());
-    response.write(&mut out, cx.date());
+    response.write_as(content_type, &mut out, cx.date());
     io.queue_bytes(&mut out, cx);
 }
 
@@ -306,7 +308,14 @@ fn ask(request: &Request<'_>, client: SocketAddr, cx: &mut WorkerCtx) -> Asked {
     // A connection that has its answer makes room for those whose request is still to come.
     let is_last = shared.is_draining() || shared.pending_heads.is_scarce();
     let closes = !request.keeps_alive() || is_last;
-    let plain = |status, body, advice| Asked::Plain { status, body, advice, closes, head_only };
+    let plain = |status, body, advice| Asked::Plain {
+        status,
+        body,
+        content_type: JSON,
+        advice,
+        closes,
+        head_only,
+    };
     let json = |body: serde_json::Result<String>, status| match body {
         Ok(body) => plain(status, body, ""),
         Err(error) => {
@@ -321,6 +330,16 @@ fn ask(request: &Request<'_>, client: SocketAddr, cx: &mut WorkerCtx) -> Asked {
             json(serde_json::to_string(&shared.health()), status)
         }
         Target::Stats => json(cx.stats(), Status::Ok),
+        Target::Metrics if cx.config().metrics == MetricsAccess::Public => {
+            let (body, status) = (cx.prometheus(), Status::Ok);
+            let content_type = METRICS_TYPE;
+            Asked::Plain { status, body, content_type, advice: "", closes, head_only }
+        }
+        Target::Metrics => {
+            let message =
+                "/metrics is served on the admin listener; with metrics = \"public\" here";
+            plain(Status::NotFound, error_body("not_found", message, None), "")
+        }
         Target::NotFound => {
             let message = "there is nothing here; try /health, /stats or a WebSocket route";
             plain(Status::NotFound, error_body("not_found", message, None), "")

@@ -21,6 +21,7 @@ pub(crate) mod memory;
 #[cfg(test)]
 mod harness;
 mod head;
+mod admin;
 mod proxy_header;
 pub(crate) mod admission;
 mod upgrade;

@@ -32,6 +32,19 @@ pub(super) fn cpu_time() -> Option<Duration> {
     None
 }
 
+/// The memory of this process that is in use. `None` where the system does not say.
+pub(super) fn resident_bytes() -> Option<u64> {
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    {
+        // Made by the kernel when it is read, from memory: no disk is waited for.
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+    }
+    #[cfg(not(any(target_os = "android", target_os = "linux")))]
+    None
+}
+
 /// Whether a read that filled less than its buffer has emptied the socket. With epoll and kqueue it
 /// has: what comes later raises a new event. Elsewhere readiness comes back only after
 /// `WouldBlock`.

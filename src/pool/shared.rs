@@ -3,11 +3,13 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
+
+use crossbeam_channel::Sender;
 
 use super::{
     admission::Admission,
@@ -18,10 +20,17 @@ use super::{
 };
 use crate::{
     config::Config,
-    handler::erased::DynHandler,
+    error::Error,
+    handler::{
+        admin::{AdminHandler, ServerState},
+        erased::DynHandler,
+    },
     http::{page::StaticPage, proxies::TrustedProxies},
     hub::{Hub, clock::Clock, mailbox::Mailboxes},
-    metrics::{Gauges, Health, Metrics, Now, Snapshot, WorkerGauges},
+    metrics::{
+        Gauges, Health, Metrics, Now, Readiness, Snapshot, WorkerGauges,
+        prometheus::{self, Extra},
+    },
     tls::Tls,
 };
 
@@ -37,6 +46,14 @@ pub(crate) struct Shared {
     pub(crate) tls: Option<Arc<Tls>>,
     /// Sockets in the HTTP phase.
     pub(crate) pending_heads: Arc<Bound>,
+    /// Connections of the admin listener.
+    pub(crate) admin_conns: Arc<Bound>,
+    /// Bodies of requests that are being read.
+    pub(crate) api_bodies: Arc<Bound>,
+    /// What answers the requests of the admin listener.
+    pub(crate) admin: Option<Box<dyn AdminHandler>>,
+    /// Asks for a drain, of a server that runs.
+    pub(crate) drain: OnceLock<Sender<Duration>>,
     /// Refused sockets that stay for a moment so that the client can read why.
     pub(crate) lingering: Arc<Bound>,
     pub(crate) per_ip: Arc<PerIp>,
@@ -71,6 +88,7 @@ impl Shared {
         config: Config,
         routes: Vec<Route>,
         pages: Vec<StaticPage>,
+        admin: Option<Box<dyn AdminHandler>>,
         mailboxes: Mailboxes,
         clock: Clock,
         tls: Option<Arc<Tls>>,
@@ -83,6 +101,10 @@ impl Shared {
             metrics: Metrics::new(config.thread_pool_size),
             tls,
             pending_heads: Bound::new(config.max_pending_heads),
+            admin_conns: Bound::new(config.max_admin_conn),
+            api_bodies: Bound::new(config.max_api_bodies),
+            admin,
+            drain: OnceLock::new(),
             lingering: Bound::new(config.max_lingering),
             per_ip: PerIp::new(config.max_conn_per_ip),
             trusted_proxies: TrustedProxies::new(&config.trusted_proxies),
@@ -90,6 +112,23 @@ impl Shared {
             draining: AtomicBool::new(false),
             started: Instant::now(),
             config,
+        }
+    }
+
+    /// Starts the threads of the handlers that have some. Each holds `alive` until it ends.
+    pub(crate) fn start_handler_threads(&self, alive: &Sender<()>) -> Result<(), Error> {
+        for route in &self.routes {
+            route.jobs.iter().try_for_each(|pool| pool.start(alive))?;
+            route.tasks.iter().try_for_each(|pool| pool.start(alive))?;
+        }
+        Ok(())
+    }
+
+    /// Ends these threads once what waits for them is done.
+    pub(crate) fn stop_handler_threads(&self) {
+        for route in &self.routes {
+            route.jobs.iter().for_each(JobPool::stop);
+            route.tasks.iter().for_each(TaskPool::stop);
         }
     }
 
@@ -109,6 +148,30 @@ impl Shared {
         }
     }
 
+    /// What `/ready` answers now: whether new clients should be sent here.
+    pub(crate) fn readiness(&self) -> Readiness {
+        let (active, queued) = self.admission.gauges();
+        let is_full = active >= self.config.max_conn && queued >= self.config.max_queued_tasks;
+        let reasons = [(self.is_draining(), "draining"), (is_full, "full")];
+        let reasons: Vec<_> =
+            reasons.into_iter().filter_map(|(holds, why)| holds.then_some(why)).collect();
+        Readiness { ready: reasons.is_empty(), reasons }
+    }
+
+    /// Every figure for Prometheus, now.
+    pub(crate) fn prometheus(&self) -> String {
+        let (turn, queue_wait) = self.metrics.times();
+        let snapshot = self.snapshot();
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let extra = Extra {
+            turn,
+            queue_wait,
+            resident_bytes: platform::resident_bytes(),
+            started_s: since_1970.as_secs_f64() - self.started.elapsed().as_secs_f64(),
+        };
+        prometheus::text(&snapshot, &extra)
+    }
+
     /// Every gauge and counter, now.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let (active_connections, queued) = self.admission.gauges();
@@ -124,6 +187,8 @@ impl Shared {
             max_queued_tasks: self.config.max_queued_tasks,
             sockets: workers.clone().map(sockets).sum(),
             pending_heads: self.pending_heads.used(),
+            admin_connections: self.admin_conns.used(),
+            api_bodies: self.api_bodies.used(),
             lingering: self.lingering.used(),
             sessions,
             sessions_away,
@@ -160,5 +225,17 @@ impl Shared {
             handlers: self.routes.iter().filter_map(Route::figures).collect(),
         };
         self.metrics.snapshot(now, workers.collect())
+    }
+}
+
+impl ServerState for Shared {
+    fn snapshot(&self) -> Snapshot {
+        Shared::snapshot(self)
+    }
+
+    fn ask_drain(&self) {
+        if let Some(drain) = self.drain.get() {
+            let _ = drain.try_send(self.config.drain_timeout);
+        }
     }
 }

@@ -12,6 +12,7 @@ use mio::{Events, Interest, Poll, Token, net::TcpStream};
 use slab::Slab;
 
 use super::{
+    admin::Admin,
     bound::{BoundToken, IpToken},
     closing::Closing,
     conn_io::ConnIo,
@@ -73,6 +74,8 @@ pub(crate) struct Arrival {
 pub(crate) enum Disposition {
     /// Its request is awaited.
     Serve(BoundToken),
+    /// Its request is awaited, on the admin listener.
+    Admin(BoundToken),
     /// It got its refusal from the acceptor, and lingers so that the client can read it.
     Linger(BoundToken),
 }
@@ -294,6 +297,7 @@ impl Worker {
         let (mut io, cx) = (ConnIo::new(id, stream, remote, ip_token, self.cx.now), &mut self.cx);
         let phase = match disposition {
             Disposition::Serve(token) => Phase::Head(Head::new(token, &mut io, cx)),
+            Disposition::Admin(token) => Phase::Admin(Box::new(Admin::new(token, &mut io, cx))),
             Disposition::Linger(token) => Phase::Closing(Closing::refused(token, &mut io, cx)),
         };
         entry.insert(Connection { io, phase });

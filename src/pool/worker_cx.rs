@@ -39,6 +39,7 @@ pub(crate) struct WorkerCtx {
     pub(crate) limits: ConnLimits,
     date: Date,
     stats: Stats,
+    prometheus: Stats,
 }
 
 /// The slots that a worker comes to later in this turn, or in the next: each connection once.
@@ -74,13 +75,25 @@ pub(crate) struct ConnLimits {
     pub(crate) compression_threshold: usize,
 }
 
-/// The answer to `/stats`.
+/// The answer to `/stats` or `/metrics`.
 #[derive(Default)]
 struct Stats {
-    json: String,
+    text: String,
     /// How often it may still be made anew before `until`.
     fresh_left: u32,
     until: Millis,
+}
+
+impl Stats {
+    /// Whether it is to be made anew.
+    fn is_due(&mut self, now: Millis) -> bool {
+        if now >= self.until {
+            (self.fresh_left, self.until) = (STATS_FRESH_MAX, now + STATS_INTERVAL_MS);
+        }
+        let is_due = self.fresh_left > 0;
+        self.fresh_left = self.fresh_left.saturating_sub(1);
+        is_due
+    }
 }
 
 /// Answers to `/stats` that one worker makes anew in [`STATS_INTERVAL_MS`]. Further requests get
@@ -131,6 +144,7 @@ impl WorkerCtx {
             },
             date: Date { value: String::new(), until: 0 },
             stats: Stats::default(),
+            prometheus: Stats::default(),
             shared,
         }
     }
@@ -158,16 +172,20 @@ impl WorkerCtx {
 
     /// The body of an answer to `/stats`, at most [`STATS_INTERVAL_MS`] old.
     pub(crate) fn stats(&mut self) -> serde_json::Result<String> {
-        let Stats { json, fresh_left, until } = &mut self.stats;
-        if self.now >= *until {
-            (*fresh_left, *until) = (STATS_FRESH_MAX, self.now + STATS_INTERVAL_MS);
-        }
-        if *fresh_left > 0 {
-            *fresh_left -= 1;
+        if self.stats.is_due(self.now) {
             self.spent += STATS_COST;
-            *json = serde_json::to_string(&self.shared.snapshot())?;
+            self.stats.text = serde_json::to_string(&self.shared.snapshot())?;
         }
-        Ok(json.clone())
+        Ok(self.stats.text.clone())
+    }
+
+    /// The body of an answer to `/metrics`, as old at most.
+    pub(crate) fn prometheus(&mut self) -> String {
+        if self.prometheus.is_due(self.now) {
+            self.spent += STATS_COST;
+            self.prometheus.text = self.shared.prometheus();
+        }
+        self.prometheus.text.clone()
     }
 
     /// Stops reading from open connections until the mailbox that is behind has caught up.

@@ -24,6 +24,7 @@ use crate::{
 pub struct ServerHandle {
     pub(super) shared: Arc<Shared>,
     pub(super) local_addr: SocketAddr,
+    pub(super) admin_addr: Option<SocketAddr>,
     pub(super) ask: Sender<Duration>,
     pub(super) stopped: Receiver<()>,
 }
@@ -32,6 +33,11 @@ impl ServerHandle {
     /// Returns the address the server listens on, with its actual port.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// Returns the address of the admin listener, if there is one.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin_addr
     }
 
     /// Publishes to all members of `room`, from outside any connection. Never blocks.

@@ -22,14 +22,14 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::{
     config::Config,
     error::{Error, ErrorKind},
-    handler::IntoService,
+    handler::{AdminHandler, IntoService},
     http::{page::StaticPage, router::RESERVED_PATHS},
     hub::{
         clock::Clock,
         mailbox::{Letter, MailboxBounds, MailboxReceiver, Mailboxes},
     },
     pool::{
-        acceptor::{Acceptor, HANDOFF_MAX},
+        acceptor::{Acceptor, Door, HANDOFF_MAX},
         jobs::JobPool,
         platform::{self, REUSES_ADDRESS},
         shared::{Route, Shared},
@@ -50,6 +50,7 @@ pub struct Builder {
     config: Config,
     routes: Vec<Route>,
     pages: Vec<StaticPage>,
+    admin: Option<Box<dyn AdminHandler>>,
 }
 
 /// A server that is bound and does not serve yet. Clients can connect, and are served once
@@ -57,6 +58,8 @@ pub struct Builder {
 pub struct Server {
     listener: TcpListener,
     local_addr: SocketAddr,
+    /// The admin listener and its address.
+    admin: Option<(TcpListener, SocketAddr)>,
     workers: Vec<Worker>,
     arrivals: Vec<Sender<Arrival>>,
     handle: ServerHandle,
@@ -74,7 +77,8 @@ impl Builder {
 
     /// Mounts a handler on the WebSocket route `path`, such as `/ws`.
     ///
-    /// If two handlers share a path, the first one serves it. `/health` and `/stats` are reserved.
+    /// If two handlers share a path, the first one serves it. `/health`, `/stats` and `/metrics`
+    /// are reserved.
     pub fn route(mut self, path: &str, handler: impl IntoService) -> Builder {
         let service = handler.into_service();
         let jobs = service.jobs.map(|(threads, queue_max)| JobPool::new(threads, queue_max));
@@ -97,6 +101,14 @@ impl Builder {
         self
     }
 
+    /// Lets `handler` answer the requests of the admin listener, which
+    /// [`admin_port`](Config::admin_port) opens. The server answers `/health`, `/ready`, `/stats`
+    /// and `/metrics` there by itself, with and without a handler.
+    pub fn admin(mut self, handler: impl AdminHandler) -> Builder {
+        self.admin = Some(Box::new(handler));
+        self
+    }
+
     /// Checks the configuration, routes and pages, and listens. Port 0 picks a free port;
     /// [`Server::local_addr`] returns it.
     ///
@@ -107,12 +119,16 @@ impl Builder {
     /// address.
     pub fn bind(self) -> Result<Server, Error> {
         self.check_settings()?;
-        let (listener, local_addr) = listen(&self.config)?;
+        let Config { host, port, admin_host, admin_port, .. } = &self.config;
+        let (listener, local_addr) = listen(host, *port)?;
+        let admin = admin_port.map(|port| listen(admin_host, port)).transpose()?;
+        let admin_addr = admin.as_ref().map(|(_, addr)| *addr);
         let Parts { shared, workers, arrivals } = self.assemble(Clock::machine())?;
         let (ask, asked) = crossbeam_channel::bounded(1);
         let (running, stopped) = crossbeam_channel::bounded(0);
-        let handle = ServerHandle { shared, local_addr, ask, stopped };
-        Ok(Server { listener, local_addr, workers, arrivals, handle, asked, running })
+        let _ = shared.drain.set(ask.clone());
+        let handle = ServerHandle { shared, local_addr, admin_addr, ask, stopped };
+        Ok(Server { listener, local_addr, admin, workers, arrivals, handle, asked, running })
     }
 
     /// Makes a server for tests of a handler: it listens nowhere, and the test makes its turns. See
@@ -137,7 +153,8 @@ impl Builder {
         let ((ask, _), (_, stopped)) =
             (crossbeam_channel::bounded(1), crossbeam_channel::bounded(0));
         let local_addr = SocketAddr::from(([127, 0, 0, 1], 0));
-        let handle = ServerHandle { shared: Arc::clone(&shared), local_addr, ask, stopped };
+        let shown = Arc::clone(&shared);
+        let handle = ServerHandle { shared: shown, local_addr, admin_addr: None, ask, stopped };
         Ok(SteppedServer::new(workers, shared, handle))
     }
 
@@ -157,7 +174,7 @@ impl Builder {
 
     /// Makes everything but the listener.
     fn assemble(self, clock: Clock) -> Result<Parts, Error> {
-        let Builder { config, routes, pages } = self;
+        let Builder { config, routes, pages, admin } = self;
         let cannot_poll = |error| Error::io("cannot make a poll for a worker", error);
         let mut polls = Vec::new();
         let mut wakers = Vec::new();
@@ -169,7 +186,8 @@ impl Builder {
         let bounds = MailboxBounds { letters_max: config.mailbox, bytes_max: config.mailbox_bytes };
         let (mailboxes, inboxes) = Mailboxes::new(wakers, bounds);
         let tls = Tls::load(&config)?.map(Arc::new);
-        let shared = Arc::new(Shared::new(config, routes, pages, mailboxes, clock, tls));
+        let shared = Shared::new(config, routes, pages, admin, mailboxes, clock, tls);
+        let shared = Arc::new(shared);
         let (arrivals, workers) = staff(&shared, polls, inboxes);
         Ok(Parts { shared, workers, arrivals })
     }
@@ -225,14 +243,14 @@ fn check_paths(routes: &[Route], pages: &[StaticPage]) -> Result<(), Error> {
     }
 }
 
-/// Listens on the first address of the configured host that works.
-fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), Error> {
-    let shown = match config.host.contains(':') {
-        true => format!("[{}]:{}", config.host, config.port),
-        false => format!("{}:{}", config.host, config.port),
+/// Listens on the first address of `host` that works.
+fn listen(host: &str, port: u16) -> Result<(TcpListener, SocketAddr), Error> {
+    let shown = match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
     };
     let cannot = |error| Error::io(format!("cannot listen on {shown}"), error);
-    let addresses = (config.host.as_str(), config.port).to_socket_addrs().map_err(cannot)?;
+    let addresses = (host, port).to_socket_addrs().map_err(cannot)?;
     let mut refused = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
     for address in addresses {
         match listen_on(address) {
@@ -276,6 +294,11 @@ impl Server {
         self.local_addr
     }
 
+    /// Returns the address of the admin listener, if there is one.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.handle.admin_addr
+    }
+
     /// Returns a handle that controls the server from any thread.
     pub fn handle(&self) -> ServerHandle {
         self.handle.clone()
@@ -303,15 +326,11 @@ impl Server {
     /// [`ErrorKind::System`]: the operating system refused a thread, or a worker failed. The server
     /// has stopped then.
     pub fn run(self) -> Result<(), Error> {
-        let Server { listener, local_addr, workers, arrivals, handle, asked, running } = self;
+        let Server { listener, local_addr, admin, workers, arrivals, handle, asked, running } =
+            self;
         let shared = handle.shared;
         let (job_alive, jobs_done) = crossbeam_channel::bounded(0);
-        for pool in shared.routes.iter().filter_map(|route| route.jobs.as_ref()) {
-            pool.start(&job_alive)?;
-        }
-        for pool in shared.routes.iter().filter_map(|route| route.tasks.as_ref()) {
-            pool.start(&job_alive)?;
-        }
+        shared.start_handler_threads(&job_alive)?;
         let (report, reports) = crossbeam_channel::unbounded();
         let worker_count = workers.len();
         let mut threads = Vec::new();
@@ -325,8 +344,12 @@ impl Server {
             threads.push(thread.inspect_err(|_| stop_all())?);
         }
         let tls_watch = tls_watch::start(&shared).inspect_err(|_| stop_all())?;
-        let accepting = Accepting::start(listener, local_addr, &shared, arrivals);
-        let accepting = accepting.inspect_err(|_| stop_all())?;
+        let start = |listener, local_addr, door| {
+            let accepting = Accepting::start(listener, local_addr, door, &shared, &arrivals);
+            accepting.inspect_err(|_| stop_all())
+        };
+        let accepting = start(listener, local_addr, Door::Public)?;
+        let admin = admin.map(|(listener, addr)| start(listener, addr, Door::Admin)).transpose()?;
 
         let mut failure = None;
         let grace = crossbeam_channel::select! {
@@ -361,16 +384,15 @@ impl Server {
                 }
             }
         }
+        // Last, so that a drain can be watched.
+        if let Some(admin) = admin {
+            admin.stop();
+        }
         stop_all();
         for thread in threads {
             let _ = thread.join();
         }
-        for pool in shared.routes.iter().filter_map(|route| route.jobs.as_ref()) {
-            pool.stop();
-        }
-        for pool in shared.routes.iter().filter_map(|route| route.tasks.as_ref()) {
-            pool.stop();
-        }
+        shared.stop_handler_threads();
         drop(job_alive);
         // Jobs that outlive the grace are abandoned: the process need not wait for a handler's
         // threads.
@@ -421,8 +443,9 @@ impl Accepting {
     fn start(
         listener: TcpListener,
         local_addr: SocketAddr,
+        door: Door,
         shared: &Arc<Shared>,
-        arrivals: Vec<Sender<Arrival>>,
+        arrivals: &[Sender<Arrival>],
     ) -> Result<Accepting, Error> {
         let wake_socket = tcp_socket(local_addr)
             .map_err(|error| Error::io("cannot make the socket that ends the accepting", error))?;
@@ -431,12 +454,17 @@ impl Accepting {
         let acceptor = Acceptor {
             listener,
             shared: Arc::clone(shared),
-            arrivals,
+            arrivals: arrivals.to_vec(),
+            door,
             stopping: Arc::clone(&stopping),
             stop,
         };
+        let name = match door {
+            Door::Public => "rusty-socks-acceptor",
+            Door::Admin => "rusty-socks-admin",
+        };
         let thread = thread::Builder::new()
-            .name("rusty-socks-acceptor".to_owned())
+            .name(name.to_owned())
             .spawn(move || acceptor.run())
             .map_err(|error| Error::io("cannot start the acceptor thread", error))?;
         let mut wake_addr = local_addr;

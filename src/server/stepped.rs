@@ -40,7 +40,7 @@ use crate::{
     pool::{
         memory::{MemorySocket, Wire},
         shared::Shared,
-        worker::{Worker, stepped::Steps},
+        worker::{Disposition, Worker, stepped::Steps},
     },
 };
 
@@ -101,11 +101,30 @@ impl SteppedServer {
         let Some(head) = self.shared.pending_heads.take() else {
             return Err(Error::new(ErrorKind::Overloaded, "too many request heads are pending"));
         };
+        Ok(self.connect_as(Disposition::Serve(head)))
+    }
+
+    /// Opens a connection as if to the admin listener.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Overloaded`]: there are `max_admin_conn` of them.
+    pub fn connect_admin(&mut self) -> Result<MemoryClient, Error> {
+        let Some(token) = self.shared.admin_conns.take() else {
+            return Err(Error::new(ErrorKind::Overloaded, "too many admin connections"));
+        };
+        Ok(self.connect_as(Disposition::Admin(token)))
+    }
+
+    fn connect_as(&mut self, disposition: Disposition) -> MemoryClient {
         let stepped = &mut self.workers[self.next_worker];
         self.next_worker = (self.next_worker + 1) % self.shared.sockets.len();
         let wire = Arc::new(Mutex::new(Wire::default()));
-        stepped.worker.connect(MemorySocket(Arc::clone(&wire)), SocketAddr::from(REMOTE), head);
-        Ok(MemoryClient { wire, touched: Arc::clone(&stepped.touched) })
+        stepped.worker.connect(
+            MemorySocket(Arc::clone(&wire)),
+            SocketAddr::from(REMOTE),
+            disposition,
+        );
+        MemoryClient { wire, touched: Arc::clone(&stepped.touched) }
     }
 
     /// Makes one turn of every worker, in order: reads input, calls handlers, writes output.

@@ -142,6 +142,11 @@ impl History {
         }
     }
 
+    /// Returns how many messages are kept.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -33,10 +33,8 @@ text { font: 13px system-ui, sans-serif; fill: #1f2328; }
 
 
 def svg(title, width, height, parts):
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-        f'width="{width}" height="{height}" role="img">'
-    )
+    sizes = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {sizes} role="img">'
     named = [f"<title>{escape(title)}</title>", f"<style>{STYLE}</style>", text(8, 22, title, "title")]
     return "\n".join([head, *named, *parts, "</svg>\n"])
 
@@ -68,10 +66,7 @@ class Panel:
 
 def bars(title, rows, panels):
     """A panel for each figure, with a bar for each of `rows`: pairs of label and style."""
-    parts = [
-        text(8, BARS_TOP + ROW * row + BAR - 4, label, style)
-        for row, (label, style) in enumerate(rows)
-    ]
+    parts = [text(8, BARS_TOP + ROW * row + BAR - 4, label, style) for row, (label, style) in enumerate(rows)]
     width = (BARS_WIDTH - LABELS) / len(panels)
     for index, panel in enumerate(panels):
         parts += draw_panel(panel, rows, LABELS + width * index, width - GAP)
@@ -94,10 +89,7 @@ def draw_panel(panel, rows, left, width):
             continue
         length = max(one.median * scale, 1)
         low, high = (left + max(value * scale, 0) for value in (one.low, one.high))
-        parts.append(
-            f'<rect class="bar {style}" x="{left:.1f}" y="{top}" '
-            f'width="{length:.1f}" height="{BAR}" rx="2"/>'
-        )
+        parts.append(f'<rect class="bar {style}" x="{left:.1f}" y="{top}" width="{length:.1f}" height="{BAR}" rx="2"/>')
         if high - low > 1:
             parts.append(line("spread", low, top + BAR / 2, high, top + BAR / 2))
         end = max(left + length, high) + 6

@@ -1,6 +1,7 @@
 """What both pages are made of: numbers in words, tables, and prose that wraps by itself."""
 
 import re
+import string
 import sys
 import textwrap
 
@@ -59,11 +60,50 @@ def spread(one, show=number):
     return f"{show(one.median)} ({show(one.low)}–{show(one.high)})"
 
 
-# ---- Markdown ----
+# ---- Templates ----
 
 
 class Missing(LookupError):
     """A figure that this run did not measure."""
+
+
+class Formatter(string.Formatter):
+    """Fills in `{expression:form}`, where the form is a function of this module or one of Python's."""
+
+    def get_field(self, expression, _, names):
+        return eval(expression, names), None  # The templates are ours.
+
+    def format_field(self, value, form):
+        return globals()[form](value) if form in globals() else format(value, form)
+
+
+def fill(template, names):
+    """The blocks of a page. A piece that begins with `?` is left out where it needs a figure that was
+    not measured; any other takes its whole section with it, down to a heading of the second level.
+    The pieces of a table are its rows, ranked by their first cell."""
+    for section in re.split(r"\n(?=##)", template):
+        heading, _, body = section.partition("\n")
+        try:
+            blocks = [block(text, names) for text in re.split(r"\n\s*\n", body.strip())]
+        except Missing:
+            blocks = [] if heading.startswith("## ") else None
+        if blocks is not None:
+            yield from [heading, *filter(None, blocks)]
+
+
+def block(text, names):
+    first, *optional = re.split(r"^\?", text, flags=re.MULTILINE)
+
+    def filled(piece):
+        return lambda: Formatter().vformat(piece, (), dict(names))
+
+    pieces = [filled(first)(), *known(*map(filled, optional))]
+    if not first.startswith("| "):
+        is_one_field = re.fullmatch(r"\??\s*{[^}]*}", text)
+        return "".join(pieces) if is_one_field else prose("".join(pieces))
+    rows = [[cell.strip() for cell in " ".join(piece.split()).split(" | ")] for piece in pieces[1:]]
+    ranked = sorted(rows, key=lambda row: float(row[0]))
+    return table(first.strip().strip("| ").split(" | "), [row[1:] for row in ranked])
 
 
 def known(*makers):
@@ -95,10 +135,8 @@ def reflowed(block):
 def wrapped(text, indent="", first=""):
     # A line must not begin with what would make a list or a heading of it.
     text = re.sub(r" (?=([-+*#>]|\d+[.)]) )", "\u00a0", " ".join(text.split()))
-    filled = textwrap.fill(
-        text, WIDTH, initial_indent=first, subsequent_indent=indent, break_long_words=False,
-        break_on_hyphens=False,
-    )  # fmt: skip
+    whole = {"break_long_words": False, "break_on_hyphens": False}
+    filled = textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=indent, **whole)
     return filled.replace("\u00a0", " ")
 
 

@@ -22,26 +22,17 @@ DRIVE_TIMEOUT = 180
 # Descriptors that are no connections, on either side.
 SPARE_FILES = 300
 # How many members, rooms and workers are tried.
-SIZES = {
-    "full": {
-        "rungs": [100, 300, 1000, 3000, 10_000, 19_000],
-        "ping_rungs": [100, 300, 1000, 3000, 10_000],
-        "members": [1, 10, 100, 1000, 10_000],
-        "rooms": [1, 10, 100, 1000],
-        "workers": [1, 2, 4, 8, 16, 32, 64],
-        "kept_rooms": 1000,
-        "idle_ms": 1000,
-    },
-    "quick": {
-        "rungs": [100, 300, 1000, 3000],
-        "ping_rungs": [100, 1000],
-        "members": [1, 10, 100, 1000],
-        "rooms": [1, 10, 100],
-        "workers": [1, 2, 4, 8],
-        "kept_rooms": 200,
-        "idle_ms": 500,
-    },
+FULL = {
+    "rungs": [100, 300, 1000, 3000, 10_000, 19_000],
+    "ping_rungs": [100, 300, 1000, 3000, 10_000],
+    "members": [1, 10, 100, 1000, 10_000],
+    "rooms": [1, 10, 100, 1000],
+    "workers": [1, 2, 4, 8, 16, 32, 64],
+    "kept_rooms": 1000,
+    "idle_ms": 1000,
 }
+QUICK = FULL | {"ping_rungs": [100, 1000], "kept_rooms": 200, "idle_ms": 500}
+QUICK |= {key: FULL[key][:few] for key, few in (("rungs", 4), ("members", 4), ("rooms", 3), ("workers", 4))}
 # Messages kept in each room, and their size as a publish. The last is more than a room keeps.
 KEPT = [(0, 1), (10, 128), (100, 128), (100, 1024), (100, 4096)]
 # Members of the room whose publishes go to all workers: so few that the letters are a good part of
@@ -206,7 +197,7 @@ def measure(work_dir):
         pins["server with two workers apart"] = bench.two_cores
     about = machine.describe(pins) | {"kernel_limits": machine.kernel_limits(), "files_max": bench.files_max}
     (work_dir / "machine.json").write_text(json.dumps(about))
-    todo = list(works(SIZES["quick" if quick else "full"], bench.files_max, seconds, bench.two_cores))
+    todo = list(works(QUICK if quick else FULL, bench.files_max, seconds, bench.two_cores))
     todo = [work for work in todo if not only or work.name.split(":")[0] in only]
     failures = 0
     with open(work_dir / "results.jsonl", "w") as results:

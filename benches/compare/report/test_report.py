@@ -94,6 +94,16 @@ class Pages(unittest.TestCase):
         self.assertEqual(list(plots), ["members"])
         self.assertEqual(plots["members"].draw().count("<circle "), 1 + 4)
 
+    def test_a_missing_figure_takes_its_piece_or_its_section_with_it(self):
+        def gone():
+            raise page.Missing("not measured")
+
+        template = "# Page\n\n## One\n\na {x:us}\n? b {gone()}\n? c\n\n### Two\n\n{gone()}\n\n### Three\n\n"
+        template += "| n | what |\n?{2 * x} | {2 * x}\n | large\n?{gone()} | 0 | none\n?{x} | {x} | small"
+        parts = list(page.fill(template, {"x": 5, "gone": gone}))
+        shown = ["# Page", "## One", "a 5 µs c", "### Three", page.table(["n", "what"], [["5", "small"], ["10", "large"]])]
+        self.assertEqual(parts, shown)
+
     def test_prose_wraps_and_no_line_becomes_a_list(self):
         text = page.prose("a cost of " + "1 µs + 2 µs - 3 µs " * 20 + "\n\n- one\n  two\n- three")
         lines = text.split("\n")

@@ -110,32 +110,33 @@ pub trait Message: Clone {
     fn as_text(&self) -> Option<&str>;
 }
 
-impl Message for tungstenite::Message {
-    fn is_data(&self) -> bool {
-        self.is_text() || self.is_binary()
-    }
+macro_rules! message {
+    ($message:ty) => {
+        impl Message for $message {
+            fn is_data(&self) -> bool {
+                matches!(self, Self::Text(_) | Self::Binary(_))
+            }
 
-    fn as_text(&self) -> Option<&str> {
-        if let Self::Text(text) = self { Some(text) } else { None }
-    }
+            fn as_text(&self) -> Option<&str> {
+                if let Self::Text(text) = self { Some(text) } else { None }
+            }
+        }
+    };
 }
 
-impl Message for ws::Message {
-    fn is_data(&self) -> bool {
-        matches!(self, Self::Text(_) | Self::Binary(_))
-    }
+message!(tungstenite::Message);
+message!(ws::Message);
 
-    fn as_text(&self) -> Option<&str> {
-        if let Self::Text(text) = self { Some(text) } else { None }
-    }
-}
+/// A socket that is a stream and a sink of messages.
+pub trait Socket<M, E>: Stream<Item = Result<M, E>> + Sink<M, Error = E> + Unpin {}
+
+impl<S, M, E> Socket<M, E> for S where S: Stream<Item = Result<M, E>> + Sink<M, Error = E> + Unpin {}
 
 /// Does with each message of a client what the mode says, until the client goes.
-pub async fn converse<S, M, E>(socket: S, shared: &Shared<M>) -> Result<(), E>
-where
-    S: Stream<Item = Result<M, E>> + Sink<M, Error = E> + Unpin,
-    M: Message,
-{
+pub async fn converse<M: Message, E>(
+    socket: impl Socket<M, E>,
+    shared: &Shared<M>,
+) -> Result<(), E> {
     match shared.mode {
         Mode::Echo => echo(socket).await,
         Mode::Broadcast => share(socket, &shared.everyone).await,
@@ -143,11 +144,7 @@ where
     }
 }
 
-async fn echo<S, M, E>(mut socket: S) -> Result<(), E>
-where
-    S: Stream<Item = Result<M, E>> + Sink<M, Error = E> + Unpin,
-    M: Message,
-{
+async fn echo<M: Message, E>(mut socket: impl Socket<M, E>) -> Result<(), E> {
     while let Some(message) = socket.next().await {
         let message = message?;
         if message.is_data() {
@@ -159,11 +156,10 @@ where
 
 /// Passes what this client says to everyone, and to this client what anyone says. A message is
 /// shared by reference count; what has gathered while this task slept leaves in one flush.
-async fn share<S, M, E>(mut socket: S, everyone: &broadcast::Sender<M>) -> Result<(), E>
-where
-    S: Stream<Item = Result<M, E>> + Sink<M, Error = E> + Unpin,
-    M: Message,
-{
+async fn share<M: Message, E>(
+    mut socket: impl Socket<M, E>,
+    everyone: &broadcast::Sender<M>,
+) -> Result<(), E> {
     let mut inbox = everyone.subscribe();
     loop {
         tokio::select! {
@@ -177,13 +173,7 @@ where
                 None => return Ok(()),
             },
             heard = inbox.recv() => match heard {
-                Ok(message) => {
-                    socket.feed(message).await?;
-                    while let Ok(message) = inbox.try_recv() {
-                        socket.feed(message).await?;
-                    }
-                    socket.flush().await?;
-                }
+                Ok(message) => pass_on(&mut socket, message, || inbox.try_recv().ok()).await?,
                 Err(RecvError::Lagged(lost)) => eprintln!("a client lost {lost} messages"),
                 Err(RecvError::Closed) => return Ok(()),
             },
@@ -192,11 +182,10 @@ where
 }
 
 /// Does what this client asks of the rooms, and passes on what the others say there.
-async fn chat<S, M, E>(mut socket: S, rooms: &Arc<Rooms<M>>) -> Result<(), E>
-where
-    S: Stream<Item = Result<M, E>> + Sink<M, Error = E> + Unpin,
-    M: Message,
-{
+async fn chat<M: Message, E>(
+    mut socket: impl Socket<M, E>,
+    rooms: &Arc<Rooms<M>>,
+) -> Result<(), E> {
     let (mut client, mut inbox) = rooms.enter();
     loop {
         tokio::select! {
@@ -211,12 +200,21 @@ where
             },
             // The client holds one sender itself, so there is no end to this.
             Some(message) = inbox.recv() => {
-                socket.feed(message).await?;
-                while let Ok(message) = inbox.try_recv() {
-                    socket.feed(message).await?;
-                }
-                socket.flush().await?;
+                pass_on(&mut socket, message, || inbox.try_recv().ok()).await?;
             }
         }
     }
+}
+
+/// Sends `first` and what has gathered behind it, and flushes once.
+async fn pass_on<M, E>(
+    socket: &mut impl Socket<M, E>,
+    first: M,
+    mut more: impl FnMut() -> Option<M>,
+) -> Result<(), E> {
+    socket.feed(first).await?;
+    while let Some(message) = more() {
+        socket.feed(message).await?;
+    }
+    socket.flush().await
 }

@@ -119,9 +119,7 @@ impl<M: Clone> Client<M> {
     /// Says whether the client is a member.
     fn publish(&self, name: &str, content: &Value) -> bool {
         let mut directory = self.rooms.lock();
-        let Some(room) = directory.rooms.get_mut(name) else {
-            return false;
-        };
+        let Some(room) = directory.rooms.get_mut(name) else { return false };
         if !room.members.contains_key(&self.id) {
             return false;
         }

@@ -10,8 +10,8 @@ export const systemClock = {
 const LATE_MS = 5_000;
 
 /**
- * Calls `run(wasLate)` after `ms`. `wasLate` says that the machine slept meanwhile, or the page was
- * frozen. That is told by the date, because on most systems the other clock stands still in sleep.
+ * Calls `run(wasLate)` after `ms`. `wasLate` says that the machine slept meanwhile, or that the page
+ * was frozen. The date tells, because on most systems the other clock stops during sleep.
  */
 export function setDatedTimeout(clock, run, ms) {
   const date = () => clock.date?.() ?? clock.now();

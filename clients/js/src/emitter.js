@@ -6,14 +6,14 @@ export class Emitter {
   #isClosed = false;
 
   /**
-   * Calls `listener` with each event of this name from now on; what it returns ends that, once or
-   * more often. As in Node, a function that is added twice is called twice.
+   * Calls `listener` with each later event of this name. Returns a function that ends this, and that
+   * may be called again. As in Node, a function that is added twice is called twice.
    */
   on(name, listener, options) {
     return this.#add(name, listener, options, false);
   }
 
-  /** As `on`, for the next event alone. */
+  /** Like `on`, but for the next event only. */
   once(name, listener, options) {
     return this.#add(name, listener, options, true);
   }
@@ -29,13 +29,13 @@ export class Emitter {
 
   emit(name, event) {
     for (const registration of this.#registrations.get(name) ?? []) {
-      // As EventTarget does it: what an earlier listener has removed is not called any more.
+      // As in EventTarget: a listener that an earlier one has removed is not called.
       if (registration.hasEnded) continue;
       if (registration.isOnce) registration.end();
       try {
         registration.listener(event);
       } catch (error) {
-        // As EventTarget does it: the fault of one listener is reported, and stops nobody else.
+        // As in EventTarget: an error of one listener is reported, and the others are still called.
         queueMicrotask(() => {
           throw error;
         });
@@ -43,7 +43,7 @@ export class Emitter {
     }
   }
 
-  /** Ends all registrations; later ones are void. */
+  /** Ends all registrations. Later ones have no effect. */
   close() {
     this.#isClosed = true;
     for (const registration of [...this.#registrations.values()].flat()) registration.end();

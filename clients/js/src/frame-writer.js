@@ -1,8 +1,8 @@
 /**
- * What waits to be written to a socket.
+ * The frames that wait to be written to a socket.
  *
- * It is written in pieces, one at a time, because Node tells of a write only when all of it is
- * done: in pieces one can see whether a large message moves.
+ * They are written in pieces, one at a time, because Node reports a write only when all of it is
+ * done: the pieces show whether a large message makes progress.
  */
 const PIECE_BYTES = 64 * 1024;
 
@@ -20,7 +20,7 @@ export class FrameWriter {
     this.#socket = socket;
   }
 
-  /** The bytes that the system has not taken yet. */
+  /** How many bytes the system has not taken yet. */
   get bufferedAmount() {
     return this.#bytes;
   }
@@ -32,9 +32,9 @@ export class FrameWriter {
   }
 
   /**
-   * Sends a pong before all other frames. It takes the place of one that waits still: of many pings
-   * the latest is answered (RFC 6455 section 5.5.3), so a peer that sends pings and reads nothing
-   * fills no memory.
+   * Sends a pong before all other frames. It replaces a pong that still waits: only the latest ping
+   * is answered (RFC 6455 section 5.5.3), so a peer that sends pings and reads nothing fills no
+   * memory.
    */
   pong(frame) {
     this.#bytes += frame.length - (this.#pong?.length ?? 0);
@@ -59,7 +59,7 @@ export class FrameWriter {
     this.#socket.write(piece, (error) => {
       this.#isWriting = false;
       this.#bytes -= piece.length;
-      // The socket has ended, and says so itself.
+      // The socket has ended, and reports that itself.
       if (error) return;
       this.#pump();
     });

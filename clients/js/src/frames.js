@@ -5,7 +5,7 @@ export const OPCODE = { continuation: 0, text: 1, binary: 2, close: 8, ping: 9, 
 
 const CONTROL_BYTES_MAX = 125;
 
-/** What a peer did wrong, with the close code that says so. */
+/** What a peer did wrong, with its close code. */
 export class FrameError extends Error {
   constructor(code, message) {
     super(message);
@@ -109,7 +109,7 @@ export class FrameReader {
     return true;
   }
 
-  /** What can be said of a frame by its first two bytes. */
+  /** Checks the first two bytes of a frame. */
   #checkStart([first, second], hasMask) {
     const opcode = first & 0x0f;
     const isFinal = (first & 0x80) !== 0;
@@ -164,7 +164,7 @@ function decodeText(bytes) {
   }
 }
 
-/** Whether a close frame may bear this code (section 7.4). */
+/** Whether a close frame may carry this code (section 7.4). */
 function isSendable(code) {
   if (code >= 3000) return code < 5000;
   return code >= 1000 && code <= 1014 && ![1004, 1005, 1006].includes(code);

@@ -40,7 +40,7 @@ export class NodeSocket {
     const { protocol, username, password } = new URL(url);
     const key = randomBytes(16).toString('base64');
     const options = {
-      // A connection of its own, which no pool takes back.
+      // Its own connection, which no pool takes back.
       agent: false,
       maxHeaderSize: HEAD_BYTES_MAX,
       headers: {
@@ -59,7 +59,7 @@ export class NodeSocket {
       message: (data) => this.onmessage?.({ data }),
       close: (end) => this.#closeFrame(end),
       ping: (payload) => {
-        // Section 5.5.3: a pong bears what the ping bore.
+        // Section 5.5.3: a pong carries the payload of the ping.
         if (this.#isWritable) this.#writer.pong(encode(OPCODE.pong, payload));
         this.onlife?.();
       },
@@ -86,7 +86,7 @@ export class NodeSocket {
     this.#request.end();
   }
 
-  /** The bytes that wait to be sent. */
+  /** How many bytes wait to be sent. */
   get bufferedAmount() {
     return this.#writer?.bufferedAmount ?? 0;
   }
@@ -104,7 +104,7 @@ export class NodeSocket {
     this.#linger({ code: 1006, reason: 'the server did not answer the close' });
   }
 
-  /** Ends the connection without a word. */
+  /** Ends the connection without a close frame. */
   terminate() {
     this.#over({ code: 1006, reason: 'given up' });
     this.#request.destroy();
@@ -134,7 +134,7 @@ export class NodeSocket {
       if (!(error instanceof FrameError)) throw error;
       // Section 7.1.7: the peer is told why, and the connection is failed.
       this.#write(OPCODE.close, closePayload(error.code));
-      // To come back would bring a message that is too large again; other faults may have been the network's.
+      // A reconnect would bring the message that is too large again; the network may cause other faults.
       const code = error.code === 1009 ? 1009 : 1006;
       this.#over({ code, reason: `the server sent ${error.message}` });
       this.#writer.end();
@@ -173,7 +173,7 @@ export class NodeSocket {
   }
 }
 
-/** A frame of a client, with a mask that nobody can foresee (section 5.3). */
+/** A frame of a client, with an unpredictable mask (section 5.3). */
 function encode(opcode, payload) {
   return encodeFrame(opcode, payload, { mask: randomBytes(4) });
 }

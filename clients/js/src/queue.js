@@ -36,12 +36,12 @@ class Queue {
     return weigh(this.#items);
   }
 
-  /** Changes what waits. */
+  /** Changes the waiting items. */
   change(rest) {
     this.#items = rest(this.#items);
   }
 
-  /** No more comes; what waits can still be read, and then `error` is thrown if there is one. */
+  /** Ends the queue. Waiting items can still be read; then `error` is thrown, if there is one. */
   end(error = null) {
     if (this.#end) return;
     this.#end = { error };
@@ -78,20 +78,20 @@ class Queue {
   #finish({ resolve, reject }) {
     const { error } = this.#end;
     if (!error) return resolve({ value: undefined, done: true });
-    // Told once; whoever goes on asking is simply at the end.
+    // Thrown once; after that the iterator is done.
     this.#end = { error: null };
     reject(error);
   }
 }
 
 /**
- * All `for await` loops of a client. While there is none, the newest messages wait for the next, so
- * that a loop begins where the one before was left, and the first where the client began.
+ * All `for await` loops of a client. While there is none, the newest messages wait for the next one:
+ * a loop begins where the previous one ended, and the first one where the client began.
  */
 export class Loops {
   #queues = new Set();
   #backlog = [];
-  // What of each room was too much for the backlog: `{room, epoch, from, to}`.
+  // The range of each room that did not fit the backlog: `{room, epoch, from, to}`.
   #unread = new Map();
   #end = null;
   #queueMax;
@@ -102,8 +102,8 @@ export class Loops {
   #lost;
 
   /**
-   * `hold(isFull)` is told whether a loop is as far behind as it may be, and `lost(range)` what
-   * none will yield.
+   * `hold(isFull)` is called when a loop has fallen behind as far as it may, and when it has caught
+   * up; `lost(range)` reports what no loop will yield.
    */
   constructor({ queueMax, queueBytesMax, backlogMax, hold, lost }) {
     this.#queueMax = queueMax;
@@ -115,7 +115,7 @@ export class Loops {
   }
 
   /**
-   * A message, and its places: `{room, seq, epoch}` for each of the rooms that it counts in here.
+   * Adds a message with its places: `{room, seq, epoch}` for each followed room that it counts in.
    */
   push(message, places) {
     for (const queue of this.#queues) queue.push({ message, places });
@@ -126,8 +126,8 @@ export class Loops {
   }
 
   /**
-   * So many bytes have come, with messages or without. Where those that wait weigh too much, there
-   * are too many of them.
+   * Counts bytes that have come, with messages or without. A backlog that is too large in total
+   * loses its older half, and a queue that is too large counts as full.
    */
   received(bytes) {
     if (!this.#weight.isDue(bytes)) return;
@@ -159,7 +159,7 @@ export class Loops {
     return iterator(queue);
   }
 
-  /** These rooms were left: what waits of them alone is not yielded. */
+  /** Drops the waiting messages that belong to no other rooms than these, which were left. */
   forget(rooms) {
     const rest = (items) =>
       items
@@ -171,7 +171,7 @@ export class Loops {
     this.#look();
   }
 
-  /** The client has ended. What waits can still be read. */
+  /** The client has ended. Waiting messages can still be read. */
   end(error) {
     this.#end = { error };
     for (const queue of this.#queues) queue.end(error);
@@ -190,12 +190,12 @@ export class Loops {
     this.#drop(Math.max(0, this.#backlog.length - this.#backlogMax));
   }
 
-  /** The oldest so many of the backlog are not to be read any more. */
+  /** Drops the oldest `count` messages of the backlog. */
   #drop(count) {
     for (const { places } of this.#backlog.splice(0, Math.ceil(count))) {
       for (const { room, epoch, seq } of places) {
         const range = this.#unread.get(room);
-        // What another life of the room had was told as lost when this one began.
+        // Messages of an earlier epoch were reported as lost when this one began.
         if (range?.epoch === epoch) range.to = Math.max(range.to, seq);
         else this.#unread.set(room, { room, epoch, from: seq, to: seq });
       }

@@ -1,12 +1,12 @@
 /**
  * How much may be sent on one connection: the server's own token buckets, seen from here.
  *
- * The server takes a message out of its bucket at some time between the sending and the answer.
- * Taken out here at the answer, and counted as taken before, what is left is never more than the
- * server has: so a network that holds messages back and lets them go at once causes no refusal.
+ * The server takes a message out of its bucket at some time between sending and answer. Here it is
+ * reserved when it is sent and taken out at the answer, so this bucket never has more than the
+ * server's: a network that delays messages and delivers them together causes no refusal.
  */
 
-// Of what the server refills, because there are pings that are not counted here.
+// The part of the server's refill that is used: pings are not counted here.
 const SHARE = 0.95;
 
 export class Rate {
@@ -15,17 +15,17 @@ export class Rate {
   #clock;
 
   /**
-   * `messages` and `bytes` are what the server allows in a second; what is no positive number is no
-   * limit. `sent` is what this connection has sent already, `{messages, bytes}`.
+   * `messages` and `bytes` are what the server allows in a second; anything but a positive number
+   * means no limit. `sent` is what this connection has sent already, `{messages, bytes}`.
    */
   constructor({ messages, bytes, sent = { messages: 0, bytes: 0 } }, clock) {
     this.#clock = clock;
-    // One for a ping that finds nothing left.
+    // One is kept for a ping that finds the bucket empty.
     this.#messages = bucket(messages, Math.max(1, messages - 1), sent.messages, clock.now());
     this.#bytes = bucket(bytes, bytes, sent.bytes, clock.now());
   }
 
-  /** How long to wait before a message of so many bytes; endless if an answer must come first. */
+  /** How long to wait before sending that many bytes, in milliseconds; `Infinity` until an answer comes. */
   waitMs(bytes) {
     const now = this.#clock.now();
     return Math.max(this.#messages?.waitMs(1, now) ?? 0, this.#bytes?.waitMs(bytes, now) ?? 0);
@@ -36,14 +36,14 @@ export class Rate {
     this.#bytes?.sent(bytes);
   }
 
-  /** The answer has come. */
+  /** Takes the oldest message out: its answer has come. */
   answered(bytes) {
     const now = this.#clock.now();
     this.#messages?.answered(1, now);
     this.#bytes?.answered(bytes, now);
   }
 
-  /** It was refused, and is to be sent again after that time. */
+  /** The message was refused, and may be sent again after that time. */
   refused(bytes, waitMs) {
     const now = this.#clock.now();
     this.#messages?.refused(1, waitMs, now);
@@ -67,7 +67,7 @@ class Bucket {
 
   waitMs(amount, now) {
     this.#refill(now);
-    // More than a bucket holds passes when it is full, and is paid for afterwards.
+    // A message larger than the bucket passes when it is full, and is paid for afterwards.
     const wanted = Math.min(amount, this.#size) + this.#inFlight;
     if (wanted <= this.#level) return 0;
     return wanted > this.#size ? Infinity : (wanted - this.#level) / this.#perMs;
@@ -83,7 +83,7 @@ class Bucket {
     this.#level -= amount;
   }
 
-  /** There will be enough for this message after `waitMs`, and nothing is known of more. */
+  /** Corrects the bucket: it will hold enough for this message after `waitMs`, and no more. */
   refused(amount, waitMs, now) {
     this.#refill(now);
     this.#inFlight -= amount;

@@ -19,14 +19,14 @@ export class Recovery {
   // `greeting` until there is a session, `resuming` while its answer is awaited, then `rejoining`, then `live`.
   #phase = 'greeting';
   #rejoins = 0;
-  // Rooms that a pattern has brought, and that nothing has told of since the session was lost.
+  // Rooms joined through a pattern of which the server has said nothing since the session was lost.
   #unconfirmed = new Set();
-  // Rooms that a pattern has brought after it was left: `{place, pattern}`.
+  // Rooms that the server joined through a pattern after the pattern was left: `{place, pattern}`.
   #brought = new Map();
   // The rooms whose gap waits to be fetched: one page is asked for at a time.
   #fetches = [];
   #isFetching = false;
-  // The rooms whose members were asked for, with the answer still to come: it will be newer than the question.
+  // Rooms whose members were asked for and whose answer is still to come: it will be newer than the question.
   #asked = new Set();
 
   constructor({ session, tracker, outbox, emit, greeted, live }) {
@@ -52,13 +52,13 @@ export class Recovery {
     this.#sent = { messages: 1, bytes: command.bytes };
     connection.ask(command, (error, answer) => {
       if (!error) return this.#resumed(answer);
-      // Whatever the reason, what is left is the identity of the welcome.
+      // Whatever the reason, only the identity from the welcome is left.
       this.#phase = 'greeting';
       if (this.#welcome) this.#begin(this.#welcome);
     });
   }
 
-  /** Whether a frame is for the session; before there is one, all are void but the welcome. */
+  /** Whether a frame belongs to the session. Before there is one, only the welcome does. */
   frame(frame) {
     if (frame.type === 'welcome') {
       this.#welcome = frame;
@@ -96,7 +96,7 @@ export class Recovery {
         this.#tracker.start(welcome.room, { ...position(welcome), replay: true });
       }
     } else if (welcome.room !== undefined) {
-      // It is joined without regard to our position, or though we had left it.
+      // The server joined it regardless of our position, or although we had left it.
       this.#leave(welcome.room);
     }
     if (!isFirst) this.#rejoinAll();
@@ -106,7 +106,7 @@ export class Recovery {
   #rejoinAll() {
     this.#unconfirmed = new Set(this.#tracker.names().filter((room) => this.#tracker.room(room).via));
     const names = [...this.#session.wanted.keys()];
-    // A room that a pattern has brought cannot be joined by name any more.
+    // A room that was joined through a pattern cannot be joined by name.
     for (const name of names) if (!isPattern(name)) this.#rejoin(name);
     for (const name of names) if (isPattern(name)) this.#rejoin(name);
   }
@@ -122,7 +122,7 @@ export class Recovery {
     const since = known ? { epoch: known.epoch, seq: known.seq } : undefined;
     const { presence, sender } = wish;
     this.#ask({ type: 'join', room, since, presence, sender }, (error, answer) => {
-      // Left meanwhile, and joined again perhaps: that join has an answer of its own.
+      // It was left meanwhile, and perhaps joined again: that join has its own answer.
       if (this.#session.wanted.get(room) !== wish) return;
       if (error) return this.#dropped(room, error);
       if (known) this.#tracker.resume(room, answer);
@@ -142,13 +142,13 @@ export class Recovery {
     });
   }
 
-  /** A room that `pattern` brings into a session begun anew, held by `via` if anything. */
+  /** A room that a new session joins through `pattern`; `via`, if given, keeps the session in it. */
   #broughtAgain(place, via, pattern) {
     const { room } = place;
     this.#unconfirmed.delete(room);
     if (this.#tracker.has(room)) this.#tracker.resume(room, { ...place, recovered: false });
     else if (this.#isLeaving(room)) return;
-    // This session does not know yet that it was left by name.
+    // The new session does not know yet that the room was left by name.
     else if (this.#session.declined.has(room)) this.#leave(room);
     else if (via === undefined) this.#bring(place, pattern);
     else this.#appear(place, via);
@@ -196,14 +196,14 @@ export class Recovery {
     const { room } = place;
     if (this.#tracker.has(room)) return this.#tracker.resume(room, place);
     if (this.#settleJoin(room, [place])) {
-      // By that join or through a pattern: nobody tells which, and a leave of the pattern would.
+      // By that join or through a pattern: the server does not say which, and leaving the pattern would.
       if ([...patterns].some((pattern) => matches(pattern, room)) && this.#session.wanted.has(room)) {
         this.#leave(room);
         this.#rejoin(room);
       }
       return undefined;
     }
-    // Still to be left, by name or with a pattern.
+    // The room is still to be left, by name or with a pattern.
     const isLeft = (name) => !this.#session.wanted.has(name) && isPattern(name) && matches(name, room);
     if (this.#isLeaving(room)) return undefined;
     if (this.#session.wanted.has(room)) return this.#tracker.start(room, position(place));
@@ -215,7 +215,7 @@ export class Recovery {
     return this.#appear(place, pattern);
   }
 
-  /** A room that was matched while we were away, so that all of it is new to us. */
+  /** A room that a pattern matched while the client was away: all of its messages are new. */
   #appear(place, pattern) {
     const { room } = place;
     this.#session.declined.delete(room);
@@ -224,7 +224,7 @@ export class Recovery {
     this.#tracker.resume(room, { ...place, recovered: false });
   }
 
-  /** Whether a join of ours was waiting for an answer that the lost connection has swallowed. */
+  /** Whether a join was waiting for an answer that was lost with the connection. */
   #settleJoin(name, rooms) {
     const sent = this.#outbox.find(({ type, room }, wasSent) => type === 'join' && room === name && wasSent);
     if (!sent) return false;
@@ -242,14 +242,14 @@ export class Recovery {
   }
 
   /**
-   * What keeps us in a room that was joined through a pattern: a pattern we are in, or are about to
-   * be in.
+   * The pattern that keeps the session in a room that was joined through a pattern: one that it has
+   * joined or is about to join.
    */
   #patternOf(room) {
     const own = this.#session.patternOf(room);
     if (own !== undefined) return own;
     for (const { type, room: name } of this.#outbox.memberships()) {
-      // What is joined after this leave is joined anew.
+      // A join after this leave is a new join.
       if (type === 'leave' && touches(name, room)) return undefined;
       if (type === 'join' && isPattern(name) && matches(name, room) && !this.#isLeaving(name)) return name;
     }
@@ -257,13 +257,13 @@ export class Recovery {
   }
 
   /**
-   * The session is where we do not want to be, because it was saved before or a leave has failed.
+   * The session is in a room that the user has left: it was saved before, or the leave failed.
    */
   #leave(name) {
     this.#ask({ type: 'leave', room: name }, () => {});
   }
 
-  /** A command that must be answered before the session is as it was. */
+  /** A command that must be answered before the session is restored. */
   #ask(command, done) {
     this.#rejoins += 1;
     const connection = this.#connection;
@@ -277,7 +277,7 @@ export class Recovery {
 
   #maybeLive() {
     if (this.#phase !== 'rejoining' || this.#rejoins > 0) return;
-    // They have ended with the session, and nobody has made them anew.
+    // They ended with the session, and no one has made them again.
     for (const room of this.#unconfirmed) if (this.#tracker.has(room)) this.#dropped(room, { code: 'not_member' });
     this.#unconfirmed.clear();
     this.#phase = 'live';
@@ -289,21 +289,21 @@ export class Recovery {
     this.#emit('dropped', { room: name, code });
   }
 
-  /** The answer to a join of the user's. */
+  /** Takes the answer to a join by the user. */
   joined({ room: name, since, presence, sender }, answer) {
     const { wanted, declined } = this.#session;
-    // A leave that was called after it is still to be carried out: the room is not ours any more.
+    // The user has called `leave` since, and it is still to be carried out.
     const isLeft = this.#isLeaving(name);
     if (isPattern(name)) {
       const rooms = answer.rooms.map(position);
       if (!isLeft) wanted.set(name, {});
       for (const place of rooms) {
-        // What another pattern holds stays when this one is left.
+        // The room stays when this pattern is left, because another one matches it.
         const via = isLeft ? this.#patternOf(place.room) : name;
         if (via === undefined) this.#bring(place, name);
         else this.#startThrough(via, place);
       }
-      // What was brought before is not listed again.
+      // Rooms that were joined before are not listed again.
       for (const { place } of isLeft ? [] : [...this.#brought.values()]) {
         if (matches(name, place.room)) this.#startThrough(name, place);
       }
@@ -328,7 +328,7 @@ export class Recovery {
   }
 
   /**
-   * The server has put us in a room through a pattern that was left, and does not know that yet.
+   * The server has joined a room through a pattern that was left, and does not know that yet.
    */
   #bring(place, pattern) {
     if (this.#brought.size < BROUGHT_MAX) this.#brought.set(place.room, { place, pattern });
@@ -346,15 +346,14 @@ export class Recovery {
     }
   }
 
-  /** A join of the user's was refused: it no longer holds what another pattern has brought. */
+  /** A join by the user was refused, so it no longer keeps rooms that another pattern matches. */
   notJoined(name) {
     if (isPattern(name) && !this.#session.wanted.has(name)) this.#end(name);
   }
 
   /**
-   * The user wants to be in a room or pattern no more, and the command that says so is queued:
-   * nothing of it is told from now on. Returns the names that it ends, that of a join which is not
-   * answered yet among them.
+   * The user leaves a room or pattern, and the command is queued: no more events of it from now on.
+   * Returns the names that end, among them that of a join that is not answered yet.
    */
   left(name) {
     if (!isPattern(name) && this.#patternOf(name) !== undefined) this.#session.decline(name);
@@ -366,14 +365,14 @@ export class Recovery {
   }
 
   /**
-   * There was nothing to leave, so nothing is kept away: a room that is made later comes through
+   * There was nothing to leave, so nothing is blocked: a room that is made later is joined through
    * its pattern.
    */
   notLeft(name) {
     this.#session.declined.delete(name);
   }
 
-  /** Forgets a name, and with a pattern the rooms that no other pattern of ours holds. */
+  /** Forgets a name, and with a pattern the rooms that no other pattern matches. */
   #end(name) {
     const ended = new Set();
     if (this.#session.wanted.delete(name) || this.#tracker.has(name)) ended.add(name);
@@ -397,7 +396,7 @@ export class Recovery {
   matched(frame) {
     const { room, epoch, seq } = frame;
     checkSeq(seq);
-    // On its way when the room or the pattern was left.
+    // The frame was on its way when the room or the pattern was left.
     if (this.#isLeaving(room)) return;
     const pattern = this.#isLeaving(frame.pattern) ? this.#patternOf(room) : frame.pattern;
     if (pattern === undefined) {
@@ -414,7 +413,7 @@ export class Recovery {
     if (!this.#isLeaving(frame.pattern)) this.#emit('unmatched', frame);
   }
 
-  /** A message of ours was found in what we missed, so the command that published it needs no answer. */
+  /** An own message was among those missed, so the command that published it needs no answer. */
   confirm({ id, room, seq, rooms }) {
     const entry = this.#outbox.find((command) => command.type === 'publish' && command.id === id);
     if (entry) this.#outbox.settle(entry, { ...(rooms ? { rooms } : { room, seq }), repeated: true });
@@ -442,7 +441,7 @@ export class Recovery {
 
   #fetchNext() {
     if (this.#isFetching || !this.#connection) return;
-    // A room that was left, and joined again perhaps, asks for itself.
+    // A room that was left, and perhaps joined again, asks for its own gap.
     const isCurrent = ({ room, record }) => this.#tracker.room(room) === record;
     const next = this.#fetches.findIndex(isCurrent);
     const [fetch] = next < 0 ? [] : this.#fetches.splice(0, next + 1).slice(-1);

@@ -1,6 +1,6 @@
-/** What must be remembered to go on as the same client: the session, its rooms, and whose messages are ours. */
+/** What a client must remember to resume: its session, its rooms, and which messages are its own. */
 
-// Sessions that were lost in a row, whose messages are still known as ours.
+// Lost sessions in a row whose messages still count as own.
 const OLD_IDS_MAX = 16;
 
 const DECLINED_MAX = 1000;
@@ -10,15 +10,15 @@ export class Session {
   clientId = null;
   /** The number of the last direct message that was yielded. */
   direct = 0;
-  /** How each room and pattern that we want to be in was joined: `{presence, sender}`. */
+  /** How each wanted room and pattern was joined: `{presence, sender}`. */
   wanted = new Map();
   /**
-   * Rooms that were left by name, and that a pattern of ours matches: a session begun anew must not
-   * bring them.
+   * Rooms that were left by name although a joined pattern matches them: a new session must leave
+   * them out.
    */
   declined = new Set();
   #ids = new Set();
-  // Ids of messages that we published with `echo` and have not been given yet.
+  // Ids of messages that were published with `echo` and have not come back yet.
   #echoes = new Set();
   #echoesMax;
 
@@ -26,7 +26,7 @@ export class Session {
     this.#echoesMax = echoesMax;
   }
 
-  /** The identity of this connection. Returns the one before. */
+  /** Sets the identity of this connection. Returns the previous one. */
   identify(clientId, token) {
     const before = this.clientId;
     this.clientId = clientId;
@@ -45,12 +45,12 @@ export class Session {
     if (this.#echoes.size > this.#echoesMax) this.#echoes.delete(this.#echoes.values().next().value);
   }
 
-  /** Whether a message of ours was to come back; asked once. */
+  /** Whether an own message was to come back. True once for each. */
   takeEcho(id) {
     return this.#echoes.delete(id);
   }
 
-  /** As plain data. */
+  /** Returns the session as plain data. */
   save(tracker) {
     const rooms = tracker.names().map((name) => {
       const { epoch, seq, via } = tracker.room(name);
@@ -61,7 +61,7 @@ export class Session {
     return { token: this.token, clientId: this.clientId, direct: this.direct, rooms, patterns, ...declined };
   }
 
-  /** From what `save` gave. */
+  /** Reads what `save` returned. */
   restore(saved, tracker) {
     checkSaved(saved);
     const { token, clientId, direct, rooms = [], patterns = [], declined = [] } = saved;
@@ -80,7 +80,7 @@ export class Session {
     if (this.declined.size > DECLINED_MAX) this.declined.delete(this.declined.values().next().value);
   }
 
-  /** The pattern of ours that a room matches, if any. */
+  /** The joined pattern that matches a room, if any. */
   patternOf(room) {
     return [...this.wanted.keys()].find((pattern) => isPattern(pattern) && matches(pattern, room));
   }
@@ -95,13 +95,13 @@ export function matches(pattern, room) {
   return room.startsWith(pattern.slice(0, -1)) && room.length >= pattern.length;
 }
 
-/** Without the fields that are undefined, which JSON leaves out but `in` and a spread do not. */
+/** Drops the undefined fields, which JSON leaves out but `in` and a spread do not. */
 export function clean(fields) {
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
 }
 
 /**
- * What comes from a store may be anything, and a wrong part of it would be found out long after.
+ * Checks what a store returned: it may be anything, and a wrong part would show only much later.
  */
 function checkSaved(saved) {
   const isText = (value) => typeof value === 'string';

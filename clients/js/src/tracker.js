@@ -18,7 +18,7 @@ export class Tracker {
   #rooms = new Map();
   // The rooms with something in their queue.
   #busy = new Set();
-  // Messages to several rooms that were yielded: joining one of these rooms later may bring one again.
+  // Yielded messages to several rooms: joining one of these rooms later may deliver one again.
   #recent = new Set();
   #draining = false;
   #paused = false;
@@ -66,7 +66,7 @@ export class Tracker {
     return room ? held(room) : 0;
   }
 
-  /** Follows a room from this position on. With `replay`, older messages of it may come first. */
+  /** Follows a room from this position on. With `replay`, its older messages may come first. */
   start(name, { epoch, seq, overflow, via, replay = false }) {
     checkSeq(seq);
     this.stop(name);
@@ -90,25 +90,25 @@ export class Tracker {
     if (!room) return;
     this.#rooms.delete(name);
     this.#busy.delete(room);
-    // Whoever waited for this room to come to a message of several no longer has to.
+    // Rooms that waited for this one to reach a message that they share need not wait any more.
     this.#drain();
   }
 
-  /** A message as the server sent it in passing. */
+  /** Takes a live message. */
   live(message) {
     this.#add(message, false);
     this.#drain();
   }
 
   /**
-   * So many bytes have come, with messages or without. When those that wait weigh too much, they
-   * are let go where they weigh most, to be fetched later.
+   * Counts bytes that have come, with messages or without. When the waiting messages are too large
+   * in total, the largest queue drops its own, to be fetched later.
    */
   received(bytes) {
     if (this.#weight.isDue(bytes)) this.#lighten();
   }
 
-  /** Several changes at once: nothing is yielded before `change` has returned. */
+  /** Makes several changes at once: nothing is yielded before `change` has returned. */
   batch(change) {
     const outer = this.#draining;
     this.#draining = true;
@@ -121,7 +121,7 @@ export class Tracker {
   }
 
   /**
-   * Where the server takes a room up again: the answer to `resume`, or to `join` with `since`.
+   * Takes the position at which the server resumes a room: the answer to `resume`, or to `join` with `since`.
    *
    * `messages` is everything after our position if `recovered`, and nothing otherwise.
    */
@@ -158,18 +158,18 @@ export class Tracker {
     this.#drain();
   }
 
-  /** A message of ours has got this number, and will not be sent to us. */
+  /** An own message has this number, and the server will not send it back. */
   own(name, seq) {
     const room = this.#rooms.get(name);
     if (!room || seq <= room.seq) return;
     checkSeq(seq);
-    // Whatever was said before us comes before the answer to what we said next.
+    // All earlier messages arrive before the answer to the next command.
     room.replay = false;
     this.#put(room, { kind: 'own', seq });
     this.#drain();
   }
 
-  /** A page of history for the gap at the head of a room. */
+  /** Takes a page of history for the gap at the head of a room. */
   fill(name, { epoch, seq, messages }) {
     const room = this.#rooms.get(name);
     const gap = room?.queue[0];
@@ -184,7 +184,7 @@ export class Tracker {
       this.#drain();
       return;
     }
-    // A page begins with the oldest that is kept, so what is below it, or between, is gone.
+    // A page begins with the oldest message that is kept, so what is missing before or between is gone.
     const last = messages.length > 0 ? seqIn(messages[messages.length - 1], name) : gap.to;
     const upto = last < gap.from ? gap.to : Math.min(gap.to, last);
     const found = new Map([...gap.known].filter(([at]) => at <= upto));
@@ -206,14 +206,14 @@ export class Tracker {
     this.#drain();
   }
 
-  /** The page cannot be had: what the gap holds is lost. */
+  /** The page cannot be fetched: the messages of the gap are lost. */
   unfilled(name) {
     const room = this.#rooms.get(name);
     if (room) this.fill(name, { epoch: room.epoch, seq: room.seq, messages: [] });
   }
 
   /**
-   * The connection is gone. What waited is put aside: the server tells it again, or else it fills a gap.
+   * The connection is gone. Waiting messages are put aside: the server sends them again, or they fill a gap.
    */
   interrupt() {
     for (const room of this.#rooms.values()) {
@@ -226,7 +226,7 @@ export class Tracker {
     }
   }
 
-  /** While paused nothing is yielded, and what comes waits as behind a gap. */
+  /** While paused nothing is yielded, and new messages wait as if behind a gap. */
   set paused(paused) {
     this.#paused = paused;
     this.#drain();
@@ -254,7 +254,7 @@ export class Tracker {
     const before = queue[at - 1];
     const isFull = held(room) >= this.#holdMax && item.kind !== 'mark';
     if (before && 'to' in before && item.seq <= before.to) {
-      // The fetch of the gap brings it anyway, so there is no harm in not keeping it.
+      // The fetch of the gap brings it anyway, so it need not be kept.
       if (before === queue[0] && before.kind === 'gap' && !isFull) before.known.set(item.seq, item);
     } else if (before?.seq === item.seq) {
       if (before.kind === 'mark') queue[at - 1] = item;
@@ -266,7 +266,7 @@ export class Tracker {
     this.#noteBusy(room);
   }
 
-  /** No room to hold it: from here on to be fetched later. */
+  /** The queue is full: from this message on, everything is fetched later. */
   #overflow(room, seq) {
     const last = room.queue[room.queue.length - 1];
     if (last?.kind === 'gap') last.to = seq;
@@ -290,7 +290,7 @@ export class Tracker {
     return this.#noteBusy(room);
   }
 
-  /** No room for one more gap: all that waits becomes one, which begins where a fetch may be under way. */
+  /** There are too many gaps: all that waits becomes one gap, which begins where a fetch may be under way. */
   #collapse(room, to) {
     const [head] = room.queue;
     const from = head.kind === 'gap' ? head.from : room.seq + 1;
@@ -312,7 +312,7 @@ export class Tracker {
     }
   }
 
-  /** A message to several rooms that waits in another room's queue is not lost to this one. */
+  /** A message to several rooms that waits in the queue of another room is not lost for this one. */
   #addFromOthers(room, found, from, upto) {
     for (const other of this.#busy) {
       for (const item of other === room ? [] : other.queue) {
@@ -332,7 +332,7 @@ export class Tracker {
     else this.#busy.delete(room);
   }
 
-  /** Yields what may be. A listener may call back into the tracker; the outermost call does the work. */
+  /** Yields all that may be yielded. A listener may call back into the tracker; the outermost call does the work. */
   #drain() {
     if (this.#draining) return;
     this.#draining = true;
@@ -352,8 +352,8 @@ export class Tracker {
   }
 
   /**
-   * Two rooms that each wait for the other to come to a message cannot be, because a message is numbered in
-   * all its rooms at one instant. Should a server say so regardless, order gives way, not delivery.
+   * Two rooms cannot each wait for a message of the other, because a message is numbered in all its rooms at
+   * one instant. If a server breaks this, order gives way, not delivery.
    */
   #breakCircle() {
     if (this.#paused) return false;
@@ -379,7 +379,7 @@ export class Tracker {
         this.#lost({ room: room.name, epoch: room.epoch, from: head.from, to: head.to, reason: head.reason });
         return true;
       case 'own':
-        // What others said before it may still be on its way, unless something later is here already.
+        // Earlier messages of others may still be on their way, unless a later one is here already.
         if (head.seq > room.seq + 1 && room.queue.every(({ kind }) => kind === 'own')) return false;
         this.#take(room, head.seq);
         return true;
@@ -401,7 +401,7 @@ export class Tracker {
       .filter((place) => place.room && place.room !== room && place.seq > place.room.seq);
     if (!isForced && places.some((place) => isBefore(place.room, place.seq))) return false;
     this.#take(room, seq);
-    // A forced message leaves the other rooms as they are: they still owe what is before it.
+    // A forced message does not move the other rooms: their earlier messages are still to be yielded.
     for (const place of isForced ? [] : places) this.#take(place.room, place.seq);
     if (message.rooms && !this.#isFirst(message)) return true;
     this.#deliver(message, isReplay);
@@ -427,7 +427,7 @@ export class Tracker {
   }
 }
 
-/** Nobody counts beyond what a number holds exactly; what is one more could not be told. */
+/** Numbers end where a double is no longer exact, because one more could not be told apart. */
 export function checkSeq(seq) {
   if (!Number.isSafeInteger(seq)) throw new TypeError(`${seq} is no number of a message`);
 }
@@ -437,7 +437,7 @@ function seqIn(message, name) {
   return message.rooms?.find(({ room }) => room === name)?.seq ?? message.seq;
 }
 
-/** Whether something waits in `room` that must come before its message `seq`. */
+/** Whether something waits in `room` that must be yielded before its message `seq`. */
 function isBefore(room, seq) {
   const head = room.queue[0];
   return head !== undefined && !(head.kind === 'message' && head.seq === seq) && head.seq <= seq;
@@ -448,14 +448,14 @@ function held(room) {
   return room.queue.length + gap;
 }
 
-/** What all that a room holds weighs. */
+/** The weight of all that a room holds. */
 function weigh(room) {
   const items = [...room.queue, ...room.spare.values()];
   for (const item of room.queue) if (item.kind === 'gap') items.push(...item.known.values());
   return items.reduce((sum, { message }) => sum + (message ? weightOf(message) : 0), 0);
 }
 
-/** What was found of `from..=to`, in order, and the ranges between as lost. */
+/** The messages found of `from..=to`, in order, with the ranges between them as lost. */
 function withHoles(found, from, to, reason) {
   const items = [];
   let next = from;

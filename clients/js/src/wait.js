@@ -1,10 +1,10 @@
 /** How long the caller of a command waits for its answer: `{timeoutMs, signal}`. */
 import { RustySocksError } from './errors.js';
 
-// Beyond this a timer would ring at once.
+// A timer beyond this would fire at once.
 const TIMEOUT_MS_MAX = 2 ** 31 - 1;
 
-/** Why there is to be no wait at all, or `null`. */
+/** The error if the caller must not wait at all, or `null`. */
 export function waitFault(wait) {
   const { timeoutMs, signal } = wait ?? {};
   const isTime = typeof timeoutMs === 'number' && timeoutMs >= 0;
@@ -19,8 +19,8 @@ export function waitFault(wait) {
 
 /**
  * Calls `end(makeError)` when the time is up or the signal is aborted, unless `settleable` was
- * resolved or rejected before. `makeError(wasSent)` gives what the wait is rejected with. Nothing
- * stays at the signal.
+ * resolved or rejected before. `makeError(wasSent)` makes the error of the rejection. No listener
+ * stays on the signal.
  */
 export function boundWait(settleable, { timeoutMs, signal, clock, end }) {
   if (timeoutMs === undefined && !signal) return;

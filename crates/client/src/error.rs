@@ -2,6 +2,8 @@
 
 use std::{error, fmt, io, sync::Arc, time::Duration};
 
+use rusty_socks_ws::causes::with_causes;
+
 use crate::CloseReason;
 
 /// What went wrong, with the chain of causes behind it. Cheap to clone.
@@ -171,17 +173,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = self.inner.message.clone();
-        let mut cause = error::Error::source(self);
-        while let Some(error) = cause {
-            let reason = error.to_string();
-            // Some errors of libraries say their cause themselves.
-            if !text.ends_with(&reason) {
-                text = format!("{text}: {reason}");
-            }
-            cause = error.source();
-        }
-        f.write_str(&text)
+        f.write_str(&with_causes(&self.inner.message, self))
     }
 }
 

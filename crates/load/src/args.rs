@@ -197,9 +197,22 @@ pub(crate) struct EchoArgs {
     #[arg(short, long, value_name = "N", default_value_t = 50, value_parser = count(200_000))]
     pub(crate) connections: u32,
 
+    #[command(flatten)]
+    pub(crate) flags: EchoFlags,
+
+    #[command(flatten)]
+    pub(crate) measuring: Measuring,
+
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+// What an echo is. Not a doc comment, for the same reason.
+#[derive(Debug, clap::Args)]
+pub(crate) struct EchoFlags {
     /// Messages in flight on each connection of the closed loop [default: 1].
     #[arg(long, value_name = "N", conflicts_with = "rate", value_parser = count(4096))]
-    pub(crate) depth: Option<u32>,
+    depth: Option<u32>,
 
     /// Bytes in a message. From 16 on it carries a number, and each answer is checked for its own.
     #[arg(
@@ -226,12 +239,6 @@ pub(crate) struct EchoArgs {
         value_parser = value_parser!(u64).range(1..=1_000_000_000_000)
     )]
     pub(crate) messages: Option<u64>,
-
-    #[command(flatten)]
-    pub(crate) measuring: Measuring,
-
-    #[command(flatten)]
-    pub(crate) common: Common,
 }
 
 #[derive(Debug, clap::Args)]
@@ -241,6 +248,19 @@ pub(crate) struct FanoutArgs {
     #[arg(value_name = "URL", default_value = "ws://127.0.0.1:3030/ws")]
     pub(crate) url: String,
 
+    #[command(flatten)]
+    pub(crate) flags: FanoutFlags,
+
+    #[command(flatten)]
+    pub(crate) measuring: Measuring,
+
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+// What a fan-out is. Not a doc comment, for the same reason.
+#[derive(Debug, clap::Args)]
+pub(crate) struct FanoutFlags {
     /// Connections that publish, in turn; publisher n does so in room n modulo --rooms.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = count(100_000))]
     pub(crate) publishers: u32,
@@ -269,12 +289,6 @@ pub(crate) struct FanoutArgs {
     /// What the server speaks.
     #[arg(long, value_enum, default_value_t = Protocol::Chat)]
     pub(crate) protocol: Protocol,
-
-    #[command(flatten)]
-    pub(crate) measuring: Measuring,
-
-    #[command(flatten)]
-    pub(crate) common: Common,
 }
 
 // What the modes with messages know. Not a doc comment, for the same reason.
@@ -313,6 +327,13 @@ pub(crate) struct IdleArgs {
 
     #[command(flatten)]
     pub(crate) common: Common,
+}
+
+impl EchoFlags {
+    /// Messages in flight on each connection of the closed loop.
+    pub(crate) fn depth(&self) -> u32 {
+        self.depth.unwrap_or(1)
+    }
 }
 
 /// Reads a count from 1 to `max`.
@@ -369,10 +390,10 @@ mod tests {
     #[test]
     fn a_mode_is_named_before_its_url() {
         let args = LoadArgs::typed("echo ws://127.0.0.1:1/e --depth 4 --binary").unwrap();
-        assert!(matches!(args.mode, Some(ModeArgs::Echo(echo)) if echo.depth == Some(4)));
+        assert!(matches!(args.mode, Some(ModeArgs::Echo(echo)) if echo.flags.depth() == 4));
         let args = LoadArgs::typed("fanout --protocol raw").unwrap();
         assert!(
-            matches!(args.mode, Some(ModeArgs::Fanout(fanout)) if fanout.protocol == Protocol::Raw)
+            matches!(args.mode, Some(ModeArgs::Fanout(fanout)) if fanout.flags.protocol == Protocol::Raw)
         );
     }
 

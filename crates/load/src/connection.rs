@@ -4,6 +4,9 @@ use std::time::Instant;
 
 use super::{handshake::Handshake, websocket::WebSocket};
 
+/// A connection whose socket has not taken this much gets nothing more for now.
+const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
+
 /// One connection of the run, over all its tries. Belongs to one load thread.
 pub(crate) struct Connection {
     pub(crate) stage: Stage,
@@ -28,6 +31,14 @@ pub(crate) enum Stage {
 impl Connection {
     pub(crate) fn new(began: Instant) -> Connection {
         Connection { stage: Stage::NotDialed, began, dials: 0, connecting: false }
+    }
+
+    /// Whether it takes a message: it is open, and its socket has taken nearly all of those before.
+    pub(crate) fn takes_messages(&mut self) -> bool {
+        let takes = |socket: &mut WebSocket| {
+            !socket.has_ended() && socket.outbox_bytes() < OUTBOX_BYTES_MAX
+        };
+        self.socket().is_some_and(takes)
     }
 
     /// The open WebSocket, if it is one.

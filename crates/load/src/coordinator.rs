@@ -245,7 +245,7 @@ impl Coordinator<'_> {
             Stage::Opening => {
                 let Some(settled_at) = self.settled_at else { return };
                 // A connection that is never let into a room shall not hold up the others for ever.
-                if self.ready < all && now < settled_at + self.plan.opening.timeout {
+                if self.ready < all && now < settled_at + self.plan.common.timeout {
                     return;
                 }
                 let from = now + self.plan.warmup;
@@ -322,7 +322,7 @@ impl Coordinator<'_> {
             self.received = received;
             self.moved_at = now;
         }
-        now > self.moved_at + self.plan.opening.timeout
+        now > self.moved_at + self.plan.common.timeout
     }
 
     // The server's own figures.
@@ -370,7 +370,7 @@ impl Coordinator<'_> {
 
     fn time_to_wait(&self, now: Instant) -> Duration {
         let end = match self.stage {
-            Stage::Opening => self.settled_at.map(|at| at + self.plan.opening.timeout),
+            Stage::Opening => self.settled_at.map(|at| at + self.plan.common.timeout),
             Stage::Running { until, .. } if self.figures.settled.is_some() => Some(until),
             Stage::Draining { ended, .. } => Some(ended + DRAIN_MAX),
             Stage::Running { .. } | Stage::Asking { .. } | Stage::Closing { .. } => None,

@@ -9,20 +9,18 @@ use std::{
 use rusty_socks_ws::{encode::Kind, frame::Message};
 
 use super::{
+    args::EchoFlags,
     connection::Connection,
     log::Log,
     pacer::Pacer,
-    plan::{EchoPlan, Plan},
-    share::Share,
+    plan::Plan,
+    share::{Share, Turn},
     websocket::WebSocket,
     work::Work,
 };
 
 /// A message with room for it begins with its number on the connection, in so many hex digits.
 const STAMP_BYTES: usize = 16;
-
-/// A connection whose socket has not taken this much gets nothing more for now.
-const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
 
 /// All that one thread may have on its way in the open loop. Beyond it messages leave late, and the
 /// lateness counts.
@@ -46,7 +44,7 @@ pub(crate) struct Echo {
     /// Once the open loop has begun.
     pacer: Option<Pacer>,
     /// The connection whose turn it is in the open loop.
-    turn: usize,
+    turn: Turn,
     /// Messages of the measured time still to be sent, where their number ends the run.
     quota: Option<u64>,
     /// Whether the work has begun.
@@ -66,23 +64,23 @@ struct Lane {
 }
 
 impl Echo {
-    pub(crate) fn new(plan: &Plan, echo: &EchoPlan, share: Share) -> Echo {
+    pub(crate) fn new(plan: &Plan, echo: &EchoFlags, share: Share) -> Echo {
         let connections = share.of(plan.connections as usize);
         let part = connections as f64 / f64::from(plan.connections);
         Echo {
             lanes: (0..connections).map(|_| Lane::default()).collect(),
-            form: vec![b'x'; echo.size],
+            form: vec![b'x'; echo.size as usize],
             kind: if echo.binary { Kind::Binary } else { Kind::Text },
-            depth: echo.depth,
+            depth: echo.depth() as usize,
             rate: echo.rate.map(|rate| f64::from(rate) * part),
-            ramp: plan.opening.ramp,
+            ramp: plan.common.ramp,
             share,
             pacer: None,
-            turn: 0,
+            turn: Turn::default(),
             quota: echo.messages.map(|messages| messages_of(messages, share)),
             begun: false,
             in_flight: 0,
-            in_flight_max: (IN_FLIGHT_BYTES_MAX / echo.size).clamp(1, IN_FLIGHT_MAX),
+            in_flight_max: (IN_FLIGHT_BYTES_MAX / echo.size as usize).clamp(1, IN_FLIGHT_MAX),
         }
     }
 }
@@ -250,17 +248,9 @@ impl Echo {
         if self.in_flight >= self.in_flight_max {
             return None;
         }
-        for _ in 0..self.lanes.len() {
-            let index = self.turn;
-            self.turn = (self.turn + 1) % self.lanes.len();
-            let takes = connections[index].socket().is_some_and(|socket| {
-                !socket.has_ended() && socket.outbox_bytes() < OUTBOX_BYTES_MAX
-            });
-            if self.lanes[index].served && takes {
-                return Some(index);
-            }
-        }
-        None
+        let lanes = &self.lanes;
+        let takes = |index: &usize| lanes[*index].served && connections[*index].takes_messages();
+        self.turn.next(lanes.len(), takes)
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) struct Expect {
 }
 
 // Where messages are measured.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(crate) struct ExpectMessages {
     /// So many messages or deliveries are lost, and that is no failure.
     #[arg(long, value_name = "RANGE", value_parser = CountRange::parse, help_heading = HEADING)]

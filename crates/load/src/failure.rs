@@ -2,6 +2,8 @@
 
 use std::{error, fmt, io};
 
+use serde::Serialize;
+
 /// A failure, as it is met.
 #[derive(Debug)]
 pub struct Failure {
@@ -9,8 +11,9 @@ pub struct Failure {
     pub(crate) detail: String,
 }
 
-/// Why a connection got neither service nor an HTTP status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// Why a connection got neither service nor an HTTP status. The names in JSON are stable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Cause {
     ConnectRefused,
     ConnectTimeout,
@@ -70,22 +73,6 @@ impl fmt::Display for Failure {
 impl error::Error for Failure {}
 
 impl Cause {
-    /// The stable name in JSON.
-    pub(crate) fn key(self) -> &'static str {
-        match self {
-            Cause::ConnectRefused => "connect_refused",
-            Cause::ConnectTimeout => "connect_timeout",
-            Cause::Unreachable => "unreachable",
-            Cause::Reset => "reset",
-            Cause::ClosedBeforeAnswer => "closed_before_answer",
-            Cause::AnswerTimeout => "answer_timeout",
-            Cause::BadAnswer => "bad_answer",
-            Cause::ClientOutOfFiles => "client_out_of_files",
-            Cause::ClientOutOfPorts => "client_out_of_ports",
-            Cause::Other => "other",
-        }
-    }
-
     /// The line in the table.
     pub(crate) fn meaning(self) -> &'static str {
         match self {

@@ -10,20 +10,17 @@ use rusty_socks_ws::{encode::Kind, frame::Message};
 use serde::Deserialize;
 
 use super::{
-    args::Protocol,
+    args::{FanoutFlags, Protocol},
     connection::Connection,
     log::Log,
     pacer::Pacer,
-    plan::{FanoutPlan, Plan},
+    plan::Plan,
     run_state::RunState,
-    share::Share,
+    share::{Share, Turn},
     stamp::{self, Stamps},
     websocket::WebSocket,
     work::Work,
 };
-
-/// A publisher whose socket has not taken this much publishes nothing more for now.
-const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
 
 /// So many messages leave before deliveries are looked at again; the next tick sends more.
 const TURN_MAX: usize = 256;
@@ -41,7 +38,7 @@ pub(crate) struct Fanout {
     joining: usize,
     /// The connections that publish here, in turn.
     publisher_indexes: Vec<usize>,
-    turn: usize,
+    turn: Turn,
     /// Knows how many subscribers each room has, over all threads: what a message owes.
     state: Arc<RunState>,
     stamps: Stamps,
@@ -85,34 +82,35 @@ struct Answer {
 impl Fanout {
     pub(crate) fn new(
         plan: &Plan,
-        fanout: &FanoutPlan,
+        fanout: &FanoutFlags,
         share: Share,
         state: &Arc<RunState>,
     ) -> Fanout {
+        let (publishers, rooms) = (fanout.publishers as usize, fanout.rooms as usize);
         let member = |index| {
             let number = share.number(index);
-            let publishes = number < fanout.publishers;
-            let place = if publishes { number } else { number - fanout.publishers };
-            Member { room: place % fanout.rooms, publishes, membership: Membership::Out, seq: None }
+            let publishes = number < publishers;
+            let place = if publishes { number } else { number - publishers };
+            Member { room: place % rooms, publishes, membership: Membership::Out, seq: None }
         };
         let members: Vec<Member> = (0..share.of(plan.connections as usize)).map(member).collect();
         let publisher_indexes: Vec<usize> =
             (0..members.len()).filter(|index| members[*index].publishes).collect();
         // Publishers are the first, so each thread has its fair part of them, or none.
-        let part = publisher_indexes.len() as f64 / fanout.publishers as f64;
+        let part = publisher_indexes.len() as f64 / publishers as f64;
         Fanout {
             protocol: fanout.protocol,
-            run: fanout.run,
-            publishers: fanout.publishers,
+            run: plan.run,
+            publishers,
             members,
             joining: 0,
             publisher_indexes,
-            turn: 0,
+            turn: Turn::default(),
             state: Arc::clone(state),
-            stamps: Stamps::new(fanout.run, state.began),
-            form: vec![b'x'; fanout.size.max(stamp::BYTES)],
+            stamps: Stamps::new(plan.run, state.began),
+            form: vec![b'x'; (fanout.size as usize).max(stamp::BYTES)],
             rate: f64::from(fanout.rate) * part,
-            ramp: plan.opening.ramp,
+            ramp: plan.common.ramp,
             share,
             pacer: None,
         }
@@ -274,17 +272,12 @@ impl Fanout {
     }
 
     fn next_publisher(&mut self, connections: &mut [Connection]) -> Option<usize> {
-        for _ in 0..self.publisher_indexes.len() {
-            let index = self.publisher_indexes[self.turn];
-            self.turn = (self.turn + 1) % self.publisher_indexes.len();
-            let takes = connections[index].socket().is_some_and(|socket| {
-                !socket.has_ended() && socket.outbox_bytes() < OUTBOX_BYTES_MAX
-            });
-            if self.members[index].membership == Membership::In && takes {
-                return Some(index);
-            }
-        }
-        None
+        let (indexes, members) = (&self.publisher_indexes, &self.members);
+        let place = self.turn.next(indexes.len(), |place| {
+            let index = indexes[*place];
+            members[index].membership == Membership::In && connections[index].takes_messages()
+        })?;
+        Some(indexes[place])
     }
 
     fn publish(

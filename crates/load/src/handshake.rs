@@ -71,8 +71,8 @@ impl Handshake {
         Failure::new(cause, cause.meaning())
     }
 
-    /// Whether the connection stands by now.
-    fn connect(&mut self) -> Result<bool, Failure> {
+    /// Whether the connection stands by now. [`step`](Self::step) asks this too.
+    pub fn connect(&mut self) -> Result<bool, Failure> {
         match self.stream.take_error() {
             Ok(None) => {}
             Ok(Some(error)) if error.kind() == ErrorKind::ConnectionReset => {

@@ -1,6 +1,6 @@
 //! The tally as one JSON object, for programs.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use chrono::SecondsFormat;
 use serde_json::{Map, Value, json};
@@ -18,16 +18,14 @@ use super::{
 /// otherwise.
 pub fn object(summary: &Summary<'_>) -> Value {
     let Summary { plan, report, outcome, bottleneck, .. } = summary;
-    let mut object = connections(plan, report);
+    let object = connections(plan, report);
     let machine = Machine::here();
     let further = json!({
         "outcome": {
             "passed": outcome.passed(),
             "exit_code": outcome.exit_code(),
             "headline": outcome.headline(),
-            "problems": outcome.problems.iter().map(|problem| {
-                json!({"kind": problem.kind.key(), "text": problem.text})
-            }).collect::<Vec<_>>(),
+            "problems": outcome.problems,
         },
         "mode": plan.mode_name(),
         "began": report.began.to_rfc3339_opts(SecondsFormat::Secs, true),
@@ -46,6 +44,11 @@ pub fn object(summary: &Summary<'_>) -> Value {
         "server_after": report.server_after.as_ref().map(ServerFigures::numbers),
         "over_time": over_time(report),
     });
+    both(object, further)
+}
+
+/// The fields of two objects as one.
+fn both(mut object: Value, further: Value) -> Value {
     if let (Value::Object(object), Value::Object(further)) = (&mut object, further) {
         object.extend(further);
     }
@@ -55,12 +58,12 @@ pub fn object(summary: &Summary<'_>) -> Value {
 /// What was asked for, mode by mode.
 fn parameters(plan: &Plan) -> Value {
     let mode = match &plan.mode {
-        Mode::Storm { .. } => json!({"retry": plan.opening.retry}),
+        Mode::Storm { .. } => json!({"retry": plan.retry}),
         Mode::Idle { ping } => json!({"ping_ms": ping.map(millis)}),
         Mode::Echo(echo) => json!({
             "size": echo.size,
             "binary": echo.binary,
-            "depth": echo.rate.is_none().then_some(echo.depth),
+            "depth": echo.rate.is_none().then(|| echo.depth()),
             "rate": echo.rate,
             "messages": echo.messages,
         }),
@@ -72,16 +75,13 @@ fn parameters(plan: &Plan) -> Value {
             "rate": fanout.rate,
         }),
     };
-    let mut parameters = json!({
+    let all = json!({
         "threads": plan.threads,
-        "sources": plan.sources.len(),
-        "ramp_ms": millis(plan.opening.ramp),
+        "sources": plan.common.source.len(),
+        "ramp_ms": millis(plan.common.ramp),
         "warmup_ms": millis(plan.warmup),
     });
-    if let (Value::Object(parameters), Value::Object(mode)) = (&mut parameters, mode) {
-        parameters.extend(mode);
-    }
-    parameters
+    both(all, mode)
 }
 
 /// The messages of the measured time; null where there are none to measure.
@@ -91,7 +91,7 @@ fn traffic(plan: &Plan, report: &Report) -> Value {
         return Value::Null;
     }
     let seconds = report.measured.as_secs_f64().max(1e-9);
-    let mut object = json!({
+    let object = json!({
         "latency": times(&traffic.latency),
         "sent": traffic.sent,
         "answered": traffic.answered,
@@ -121,10 +121,7 @@ fn traffic(plan: &Plan, report: &Report) -> Value {
             "sent_late": times(&traffic.lag),
         }),
     };
-    if let (Value::Object(object), Value::Object(further)) = (&mut object, further) {
-        object.extend(further);
-    }
-    object
+    both(object, further)
 }
 
 /// The share of its time that each thread was busy, on a CPU, and waiting for one.
@@ -149,13 +146,10 @@ fn over_time(report: &Report) -> Value {
         series.intervals().iter().map(|interval| interval.quantile(share).map(millis)).collect()
     };
     let intervals = series.intervals().len();
-    let mut outcomes: Map<String, Value> = Map::new();
+    let mut outcomes: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for (at, interval) in series.intervals().iter().enumerate() {
         for (outcome, count) in &interval.outcomes {
-            let column =
-                outcomes.entry(outcome.label()).or_insert_with(|| json!(vec![0; intervals]));
-            let before = column[at].as_u64().unwrap_or_default();
-            column[at] = json!(before + count);
+            outcomes.entry(outcome.label()).or_insert_with(|| vec![0; intervals])[at] += count;
         }
     }
     let of = |count: fn(&super::series::Interval) -> u64| -> Vec<u64> {
@@ -190,26 +184,11 @@ fn connections(plan: &Plan, report: &Report) -> Value {
             (status.to_string(), figures)
         })
         .collect();
-    let failed: Map<String, Value> = tally
-        .failed
-        .iter()
-        .map(|(cause, failures)| {
-            (cause.key().to_owned(), json!({"count": failures.count, "example": failures.example}))
-        })
-        .collect();
     // Each broken protocol is an ending of its own in the tally, by its reason; here they are one.
-    let mut closed: Map<String, Value> = Map::new();
+    let mut closed: BTreeMap<String, u64> = BTreeMap::new();
     for (ending, count) in &tally.closed_by_server {
-        let entry = closed.entry(ending.key()).or_insert(json!(0));
-        *entry = json!(entry.as_u64().unwrap_or_default() + count);
+        *closed.entry(ending.key()).or_default() += count;
     }
-    let server = tally.server.as_ref().map(|server| {
-        server
-            .shown()
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value.clone()))
-            .collect::<Map<String, Value>>()
-    });
     json!({
         "url": plan.target.to_string(),
         "connections": plan.connections,
@@ -226,7 +205,7 @@ fn connections(plan: &Plan, report: &Report) -> Value {
         "retries": tally.retries,
         "failed": {
             "total": tally.failed_total(),
-            "by_cause": failed,
+            "by_cause": tally.failed,
             "client_limited": tally.client_limited(),
         },
         "interrupted": tally.interrupted,
@@ -239,7 +218,7 @@ fn connections(plan: &Plan, report: &Report) -> Value {
             "held_back": tally.messages_held_back,
             "received": tally.messages_received,
         },
-        "server": server,
+        "server": tally.server.as_ref().map(ServerFigures::shown),
     })
 }
 
@@ -271,7 +250,7 @@ mod tests {
     fn figures_are_where_a_program_looks_for_them() {
         let plan = Plan::typed("ws://h:1/ws -c 3");
         let mut report = Report::none();
-        let (tally, waited_after) = (&mut report.tally, plan.opening.waited_after);
+        let (tally, waited_after) = (&mut report.tally, plan.common.waited_after);
         tally.count_served(Duration::from_micros(1500), false, waited_after);
         tally.count_refused(503, Some(Duration::from_secs(2)));
         tally.count_served(Duration::from_secs(1), true, waited_after);

@@ -22,6 +22,7 @@ use super::{
     handshake::Handshake,
     log::Log,
     plan::{Mode, Plan},
+    read_buffer::ReadBuffer,
     retry_after,
     run_state::{Phase, RunState, ThreadEvent},
     share::Share,
@@ -71,7 +72,7 @@ pub(crate) struct LoadThread {
     reported: Reported,
     counts_due: Instant,
     log: Log,
-    scratch: Vec<u8>,
+    scratch: ReadBuffer,
 }
 
 /// What the coordinator has been told; each once.
@@ -104,7 +105,7 @@ impl LoadThread {
             connections: (0..connections).map(|_| Connection::new(began)).collect(),
             opened: 0,
             connecting: 0,
-            connecting_max: (share.of(plan.opening.connecting as usize) as u32).max(1),
+            connecting_max: (share.of(plan.common.connecting as usize) as u32).max(1),
             returning: VecDeque::new(),
             timers: Timers::default(),
             work: match &plan.mode {
@@ -117,7 +118,7 @@ impl LoadThread {
             reported: Reported::default(),
             counts_due: began,
             log: Log::new(Arc::clone(state)),
-            scratch: vec![0; SCRATCH_BYTES],
+            scratch: ReadBuffer::new(SCRATCH_BYTES),
         })
     }
 
@@ -132,7 +133,7 @@ impl LoadThread {
         if !self.plan.has_traffic() {
             self.log.busy.start(Instant::now());
         }
-        if !self.plan.opening.ramp.is_zero() {
+        if !self.plan.common.ramp.is_zero() {
             self.begin_work(self.state.began);
         }
         loop {
@@ -189,7 +190,7 @@ impl LoadThread {
         if self.opened == self.connections.len() {
             return None;
         }
-        let rate = self.plan.opening.rate;
+        let rate = self.plan.rate;
         let number = self.share.number(self.opened) as f64;
         let wait = if rate > 0.0 { Duration::from_secs_f64(number / rate) } else { Duration::ZERO };
         Some(self.state.began + wait)
@@ -203,7 +204,7 @@ impl LoadThread {
         }
         connection.dials += 1;
         let interest = Interest::READABLE | Interest::WRITABLE;
-        let (sources, number) = (&self.plan.sources, self.share.number(index));
+        let (sources, number) = (&self.plan.common.source, self.share.number(index));
         let source = sources.get(number % sources.len().max(1));
         let dialed = dial(self.plan.address, source.copied()).and_then(|mut stream| {
             self.poll.registry().register(&mut stream, Token(index), interest)?;
@@ -215,8 +216,8 @@ impl LoadThread {
                 connection.stage = Stage::Asking(Box::new(handshake));
                 connection.connecting = true;
                 self.connecting += 1;
-                self.set_timer(now + self.plan.opening.waited_after, index, Due::InLine);
-                self.set_timer(now + self.plan.opening.timeout, index, Due::Overdue);
+                self.set_timer(now + self.plan.common.waited_after, index, Due::InLine);
+                self.set_timer(now + self.plan.common.timeout, index, Due::Overdue);
             }
             Err(error) => self.on_failed(index, Failure::of_dial(&error)),
         }
@@ -321,7 +322,7 @@ impl LoadThread {
         let advice = answer.header("Retry-After");
         let advice = advice.and_then(|value| retry_after::parse(value, Utc::now()));
         match retry_after::wait(advice) {
-            Some(wait) if self.connections[index].dials <= self.plan.opening.retry => {
+            Some(wait) if self.connections[index].dials <= self.plan.retry => {
                 self.leave(index, Stage::NotDialed);
                 self.log.tally.retries += 1;
                 self.set_timer(Instant::now() + wait, index, Due::Return);
@@ -338,7 +339,7 @@ impl LoadThread {
         let connection = &mut self.connections[index];
         let took = connection.began.elapsed();
         let (retried, marked) = (connection.dials > 1, waited_in_line(&answer));
-        self.log.count_served(took, retried, marked, self.plan.opening.waited_after);
+        self.log.count_served(took, retried, marked, self.plan.common.waited_after);
         if matches!(self.plan.mode, Mode::Storm { .. } | Mode::Idle { ping: None }) {
             // Where nothing else is timed, the time to connect is what there is to see.
             self.log.note_latency(took, Instant::now());

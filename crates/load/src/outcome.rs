@@ -1,5 +1,7 @@
 //! How a run is judged: what went wrong, the exit code for it, and the headline that says so.
 
+use serde::Serialize;
+
 use super::{
     plan::{Mode, Plan},
     report::Report,
@@ -21,7 +23,7 @@ pub struct Outcome {
 }
 
 /// Something that went wrong in a run.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Problem {
     /// Which exit code it asks for.
     pub kind: ProblemKind,
@@ -29,8 +31,10 @@ pub struct Problem {
     pub text: String,
 }
 
-/// Which exit code a problem asks for, in the order in which they are looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// Which exit code a problem asks for, in the order in which they are looked at. The names in JSON
+/// are stable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ProblemKind {
     /// Connections that got no HTTP answer, or a broken one.
     Failed,
@@ -50,16 +54,6 @@ impl ProblemKind {
             ProblemKind::Refused => 4,
             ProblemKind::Lost => 5,
             ProblemKind::Unmet => 6,
-        }
-    }
-
-    /// The stable name in JSON.
-    pub(crate) fn key(self) -> &'static str {
-        match self {
-            ProblemKind::Failed => "failed",
-            ProblemKind::Refused => "refused",
-            ProblemKind::Lost => "lost",
-            ProblemKind::Unmet => "unmet",
         }
     }
 }
@@ -141,7 +135,7 @@ impl Judge<'_> {
             let statuses = listed(all.iter().map(|(count, what)| (*count, what.as_str())));
             (count, format!("{} refused ({statuses})", self.of_all_were(count)))
         };
-        match &self.plan.expect.refused {
+        match &self.plan.common.expect.expect_refused {
             Some(range) => {
                 let count = tally.refused_total();
                 if !range.contains(count) {
@@ -172,7 +166,7 @@ impl Judge<'_> {
     fn endings(&mut self) {
         let tally = &self.report.tally;
         let count = tally.closed_by_server_total();
-        match &self.plan.expect.closed {
+        match &self.plan.common.expect.expect_closed {
             Some(range) if range.contains(count) => {}
             Some(range) => {
                 let text = format!("the server closed {count} connections, expected {range}");
@@ -195,7 +189,7 @@ impl Judge<'_> {
     fn losses(&mut self) {
         let traffic = &self.report.traffic;
         let count = self.report.lost(self.plan);
-        match &self.plan.expect.lost {
+        match &self.plan.expect_messages.expect_lost {
             Some(range) if range.contains(count) => return,
             Some(range) => {
                 let text = format!("{} lost, expected {range}", counted(count, "message"));
@@ -242,7 +236,7 @@ impl Judge<'_> {
     }
 
     fn limits(&mut self) {
-        if let Some(limit) = self.plan.expect.p99 {
+        if let Some(limit) = self.plan.common.expect.expect_p99_ms {
             let times = self.report.measured_times(self.plan);
             let p99 = times.quantile(0.99);
             if times.count() == 0 {
@@ -252,7 +246,7 @@ impl Judge<'_> {
                 self.blame(ProblemKind::Unmet, text);
             }
         }
-        if let Some(least) = self.plan.expect.rate {
+        if let Some(least) = self.plan.expect_messages.expect_rate {
             let rate = self.report.rate();
             if rate < least as f64 {
                 let text = format!("{}/s, expected at least {least}/s", per_second(rate));

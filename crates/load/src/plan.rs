@@ -4,7 +4,7 @@ use std::{
     fs,
     hash::{BuildHasher, Hasher, RandomState},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
-    path::PathBuf,
+    path::Path,
     thread,
     time::Duration,
 };
@@ -14,9 +14,10 @@ use rusty_socks_ws::client_handshake::ClientRequest;
 
 use super::{
     args::{
-        Common, EchoArgs, FanoutArgs, IdleArgs, LoadArgs, Measuring, ModeArgs, Protocol, StormArgs,
+        Common, EchoArgs, EchoFlags, FanoutArgs, FanoutFlags, IdleArgs, LoadArgs, Measuring,
+        ModeArgs, Protocol, StormArgs,
     },
-    expect::CountRange,
+    expect::ExpectMessages,
     request,
 };
 
@@ -45,80 +46,32 @@ pub struct Plan {
     pub(crate) target: Target,
     /// Unspecified until the plan is resolved.
     pub(crate) address: SocketAddr,
-    /// Whether that may be another machine.
-    allow_remote: bool,
-    /// Empty when the system shall choose.
-    pub(crate) sources: Vec<IpAddr>,
+    /// As typed. The sources are empty when the system shall choose.
+    pub(crate) common: Common,
     pub(crate) request: ClientRequest,
     /// How many connections are to be opened.
     pub connections: u32,
     pub(crate) threads: usize,
-    pub(crate) opening: Opening,
+    /// New connections per second; 0 for all at once.
+    pub(crate) rate: f64,
+    /// How often a connection comes back after a refusal.
+    pub(crate) retry: u32,
     /// What runs before anything is measured, and how long the measuring lasts.
     pub(crate) warmup: Duration,
     pub(crate) hold: Duration,
     pub(crate) mode: Mode,
-    pub(crate) expect: Expectations,
-    /// Whether the figures are wanted as JSON instead of the table.
-    pub json: bool,
-    /// Where the page is to be written, if it is wanted.
-    pub report: Option<PathBuf>,
-}
-
-/// What the run is expected to find; `None` where nothing was said.
-#[derive(Debug)]
-pub(crate) struct Expectations {
-    pub(crate) refused: Option<CountRange>,
-    pub(crate) closed: Option<CountRange>,
-    pub(crate) lost: Option<CountRange>,
-    pub(crate) p99: Option<Duration>,
-    /// Round trips or deliveries a second.
-    pub(crate) rate: Option<u64>,
-}
-
-/// How connections come about.
-#[derive(Debug)]
-pub(crate) struct Opening {
-    /// New connections per second; 0 for all at once.
-    pub(crate) rate: f64,
-    pub(crate) ramp: Duration,
-    pub(crate) connecting: u32,
-    pub(crate) timeout: Duration,
-    pub(crate) waited_after: Duration,
-    pub(crate) retry: u32,
+    pub(crate) expect_messages: ExpectMessages,
+    /// What tells this run's rooms and messages from those of another.
+    pub(crate) run: u32,
 }
 
 /// What the connections do once they are served.
 #[derive(Debug)]
 pub(crate) enum Mode {
     Storm { message: Option<String>, every: Option<Duration> },
-    Echo(EchoPlan),
-    Fanout(FanoutPlan),
+    Echo(EchoFlags),
+    Fanout(FanoutFlags),
     Idle { ping: Option<Duration> },
-}
-
-#[derive(Debug)]
-pub(crate) struct EchoPlan {
-    pub(crate) size: usize,
-    pub(crate) binary: bool,
-    pub(crate) depth: usize,
-    /// Messages per second, for an open loop.
-    pub(crate) rate: Option<u32>,
-    /// Measured so many messages, instead of for a time.
-    pub(crate) messages: Option<u64>,
-}
-
-#[derive(Debug)]
-pub(crate) struct FanoutPlan {
-    /// The first so many connections publish.
-    pub(crate) publishers: usize,
-    pub(crate) subscribers: usize,
-    pub(crate) rooms: usize,
-    pub(crate) rate: u32,
-    pub(crate) size: usize,
-    pub(crate) protocol: Protocol,
-    /// What tells this run's rooms and messages from those of another.
-    pub(crate) run: u32,
 }
 
 /// Why there is no plan: whose arguments are wrong is told apart from who cannot be found.
@@ -158,63 +111,46 @@ impl Plan {
         }
         let mode = Mode::Storm { message: args.message, every: args.every };
         let mut plan = Plan::with(args.common, &args.url, CHAT_PATH, args.connections, mode)?;
-        plan.hold = args.hold;
-        plan.opening.retry = args.retry;
+        (plan.hold, plan.retry) = (args.hold, args.retry);
         if args.rate > 0 {
-            plan.opening.rate = f64::from(args.rate);
+            plan.rate = f64::from(args.rate);
         }
         Ok(plan)
     }
 
     fn of_echo(args: EchoArgs) -> Result<Plan, String> {
-        let depth = args.depth.unwrap_or(1);
-        let in_flight = u64::from(depth) * u64::from(args.size) * u64::from(args.connections);
+        let echo = args.flags;
+        let in_flight =
+            u64::from(echo.depth()) * u64::from(echo.size) * u64::from(args.connections);
         if in_flight > IN_FLIGHT_BYTES_MAX {
             return Err(format!(
                 "--connections × --depth × --size is {in_flight} bytes in flight; \
                  at most {IN_FLIGHT_BYTES_MAX} are allowed"
             ));
         }
-        let mode = Mode::Echo(EchoPlan {
-            size: args.size as usize,
-            binary: args.binary,
-            depth: depth as usize,
-            rate: args.rate,
-            messages: args.messages,
-        });
-        let mut plan = Plan::with(args.common, &args.url, ECHO_PATH, args.connections, mode)?;
-        plan.measure(args.measuring);
-        Ok(plan)
+        let (mode, connections) = (Mode::Echo(echo), args.connections);
+        let plan = Plan::with(args.common, &args.url, ECHO_PATH, connections, mode)?;
+        Ok(plan.measuring(args.measuring))
     }
 
     fn of_fanout(args: FanoutArgs) -> Result<Plan, String> {
-        if args.protocol == Protocol::Raw && args.rooms > 1 {
+        let fanout = args.flags;
+        if fanout.protocol == Protocol::Raw && fanout.rooms > 1 {
             return Err("--rooms needs --protocol chat: a raw broadcast has one room".to_owned());
         }
-        if args.rooms > args.subscribers {
+        if fanout.rooms > fanout.subscribers {
             return Err("--rooms must not exceed --subscribers: somebody shall listen".to_owned());
         }
-        let mode = Mode::Fanout(FanoutPlan {
-            publishers: args.publishers as usize,
-            subscribers: args.subscribers as usize,
-            rooms: args.rooms as usize,
-            rate: args.rate,
-            size: args.size as usize,
-            protocol: args.protocol,
-            // The standard library's hasher is seeded at random for each state.
-            run: RandomState::new().build_hasher().finish() as u32,
-        });
-        let connections = args.publishers + args.subscribers;
-        let mut plan = Plan::with(args.common, &args.url, CHAT_PATH, connections, mode)?;
-        plan.measure(args.measuring);
-        Ok(plan)
+        let connections = fanout.publishers + fanout.subscribers;
+        let mode = Mode::Fanout(fanout);
+        let plan = Plan::with(args.common, &args.url, CHAT_PATH, connections, mode)?;
+        Ok(plan.measuring(args.measuring))
     }
 
     fn of_idle(args: IdleArgs) -> Result<Plan, String> {
         let mode = Mode::Idle { ping: Some(args.ping).filter(|every| !every.is_zero()) };
-        let mut plan = Plan::with(args.common, &args.url, CHAT_PATH, args.connections, mode)?;
-        plan.hold = args.hold;
-        Ok(plan)
+        let plan = Plan::with(args.common, &args.url, CHAT_PATH, args.connections, mode)?;
+        Ok(Plan { hold: args.hold, ..plan })
     }
 
     fn with(
@@ -239,42 +175,27 @@ impl Plan {
         Ok(Plan {
             target,
             address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
-            allow_remote: common.allow_remote,
-            sources: common.source,
+            common,
             request,
             connections,
             threads: threads.min(connections as usize),
-            opening: Opening {
-                rate,
-                ramp: common.ramp,
-                connecting: common.connecting,
-                timeout: common.timeout,
-                waited_after: common.waited_after,
-                retry: 0,
-            },
+            rate,
+            retry: 0,
             warmup: Duration::ZERO,
             hold: Duration::ZERO,
             mode,
-            expect: Expectations {
-                refused: common.expect.expect_refused,
-                closed: common.expect.expect_closed,
-                lost: None,
-                p99: common.expect.expect_p99_ms,
-                rate: None,
-            },
-            json: common.json,
-            report: common.report,
+            expect_messages: ExpectMessages::default(),
+            // The standard library's hasher is seeded at random for each state.
+            run: RandomState::new().build_hasher().finish() as u32,
         })
     }
 
-    fn measure(&mut self, Measuring { duration, warmup, expect_messages }: Measuring) {
-        (self.warmup, self.hold) = (warmup, duration);
-        (self.expect.lost, self.expect.rate) =
-            (expect_messages.expect_lost, expect_messages.expect_rate);
+    fn measuring(self, Measuring { duration, warmup, expect_messages }: Measuring) -> Plan {
+        Plan { warmup, hold: duration, expect_messages, ..self }
     }
 
     fn checked(self) -> Result<Plan, String> {
-        if self.sources.len() > SOURCES_MAX {
+        if self.common.source.len() > SOURCES_MAX {
             return Err(format!("--source takes at most {SOURCES_MAX} addresses"));
         }
         if self.connections > 200_000 {
@@ -284,17 +205,28 @@ impl Plan {
     }
 
     fn resolved(mut self) -> Result<Plan, NoPlan> {
-        self.address = address_of(&self.target, &self.sources).map_err(NoPlan::Unreachable)?;
-        if !self.allow_remote && !self.address.ip().is_loopback() {
+        self.address =
+            address_of(&self.target, &self.common.source).map_err(NoPlan::Unreachable)?;
+        if !self.common.allow_remote && !self.address.ip().is_loopback() {
             return Err(NoPlan::BadArguments(format!(
                 "{} is not on this machine: say --allow-remote if its owner agrees",
                 self.target
             )));
         }
-        if self.sources.is_empty() {
-            self.sources = sources_for(self.address.ip(), self.connections);
+        if self.common.source.is_empty() {
+            self.common.source = sources_for(self.address.ip(), self.connections);
         }
         Ok(self)
+    }
+
+    /// Whether the figures are wanted as JSON instead of the table.
+    pub fn json(&self) -> bool {
+        self.common.json
+    }
+
+    /// Where the page is to be written, if it is wanted.
+    pub fn report(&self) -> Option<&Path> {
+        self.common.report.as_deref()
     }
 
     /// The name of the mode, as it is typed.
@@ -459,7 +391,7 @@ mod tests {
     #[test]
     fn a_ramp_is_a_rate_of_opening() {
         let plan = Plan::typed("idle -c 100 --ramp 4");
-        assert!((plan.opening.rate - 25.0).abs() < 1e-9);
+        assert!((plan.rate - 25.0).abs() < 1e-9);
         assert_eq!(Plan::typed("echo -c 2 --threads 8").threads, 2, "no thread without work");
     }
 }

@@ -105,7 +105,7 @@ pub(crate) enum AskedAt {
 impl RunState {
     pub(crate) fn new(plan: &Plan) -> Arc<RunState> {
         let rooms = match &plan.mode {
-            Mode::Fanout(fanout) => fanout.rooms,
+            Mode::Fanout(fanout) => fanout.rooms as usize,
             Mode::Storm { .. } | Mode::Echo(_) | Mode::Idle { .. } => 0,
         };
         Arc::new(RunState {

@@ -1,5 +1,24 @@
 //! Which connections of a run belong to which thread.
 
+/// Whose turn it is among some of the connections of one thread.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    next: usize,
+}
+
+impl Turn {
+    /// The next of `count` places that `takes` a message.
+    pub(crate) fn next(
+        &mut self,
+        count: usize,
+        takes: impl FnMut(&usize) -> bool,
+    ) -> Option<usize> {
+        let place = (0..count).map(|step| (self.next + step) % count).find(takes)?;
+        self.next = (place + 1) % count;
+        Some(place)
+    }
+}
+
 /// The connections of one thread: every `threads`-th of the run, from `thread` on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Share {

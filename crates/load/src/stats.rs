@@ -65,11 +65,11 @@ impl ServerFigures {
         self.figures.contains_key("max_queued_tasks")
     }
 
-    /// The figures worth showing beside our own count, in the order to show them.
-    pub(crate) fn shown(&self) -> Vec<(&'static str, &Value)> {
+    /// The figures worth showing beside our own count.
+    pub(crate) fn shown(&self) -> serde_json::Map<String, Value> {
         ["active_connections", "queued", "rejected_total"]
             .into_iter()
-            .filter_map(|name| self.figures.get(name).map(|value| (name, value)))
+            .filter_map(|name| Some((name.to_owned(), self.figures.get(name)?.clone())))
             .collect()
     }
 }

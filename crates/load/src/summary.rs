@@ -87,7 +87,7 @@ fn title(plan: &Plan, report: &Report) -> String {
             let kind = if echo.binary { "binary" } else { "text" };
             let way = match echo.rate {
                 Some(rate) => format!("open loop at {rate}/s"),
-                None => format!("closed loop, {} in flight each", echo.depth),
+                None => format!("closed loop, {} in flight each", echo.depth()),
             };
             format!(
                 "echo by {target}: {connections}, {} B {kind}, {way}, measured for {measured}",
@@ -96,9 +96,9 @@ fn title(plan: &Plan, report: &Report) -> String {
         }
         Mode::Fanout(fanout) => format!(
             "fan-out by {target}: {} to {} in {}, {} B at {}/s, measured for {measured}",
-            counted(fanout.publishers as u64, "publisher"),
-            counted(fanout.subscribers as u64, "subscriber"),
-            counted(fanout.rooms as u64, "room"),
+            counted(u64::from(fanout.publishers), "publisher"),
+            counted(u64::from(fanout.subscribers), "subscriber"),
+            counted(u64::from(fanout.rooms), "room"),
             fanout.size,
             fanout.rate
         ),
@@ -122,7 +122,7 @@ fn rows(plan: &Plan, report: &Report) -> Vec<Row> {
     }
     rows.push(row("served at once", Figure::Times(tally.at_once())));
     rows.push(row("served after waiting", Figure::Times(tally.after_waiting())));
-    if plan.opening.retry > 0 {
+    if plan.retry > 0 {
         rows.push(row("served after a retry", Figure::Times(tally.after_retry.clone())));
     }
     rows.push(row("refused", Figure::Count(tally.refused_total())));
@@ -185,7 +185,7 @@ fn remarks(plan: &Plan, report: &Report) -> Vec<String> {
     {
         lines.push(format!(
             "This server does not say who waited: \"after waiting\" means slower than {}.",
-            span(plan.opening.waited_after)
+            span(plan.common.waited_after)
         ));
     }
     lines

@@ -100,7 +100,7 @@ mod tests {
         let plan = Plan::typed("ws://127.0.0.1:3030/ws -c 10");
         let mut report = Report::none();
         let tally = &mut report.tally;
-        let waited_after = plan.opening.waited_after;
+        let waited_after = plan.common.waited_after;
         for _ in 0..4 {
             tally.count_served(Duration::from_micros(1250), false, waited_after);
         }

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use serde::Serialize;
+
 use super::{
     failure::{Cause, Failure},
     stats::ServerFigures,
@@ -60,7 +62,7 @@ pub(crate) struct Refusal {
 }
 
 /// Connections that failed for one cause.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize)]
 pub(crate) struct Failures {
     pub(crate) count: u64,
     /// What the first one of them met with.

@@ -16,6 +16,8 @@ use rusty_socks_ws::{
 };
 use tungstenite::protocol::{Role, frame::coding::Control};
 
+use super::raw::RawMessages;
+
 /// A server that sends more than this in one message is stopped: a load test shall not be its
 /// memory.
 const CONFIG: ProtocolConfig =
@@ -40,6 +42,8 @@ pub struct WebSocket {
     told: bool,
     /// Nothing more will come from the socket.
     over: bool,
+    /// What cuts the stream into messages where no WebSocket is spoken.
+    raw: Option<RawMessages>,
 }
 
 /// Something that a server sends and that is not answered by itself.
@@ -78,7 +82,14 @@ impl WebSocket {
             ending: None,
             told: false,
             over: false,
+            raw: None,
         }
+    }
+
+    /// Speaks no WebSocket on a connected socket: every `size` bytes are a message, and nothing is
+    /// answered or closed by itself. What a server costs beside that is its protocol.
+    pub fn raw(stream: TcpStream, size: usize) -> WebSocket {
+        WebSocket { raw: Some(RawMessages::new(size)), ..WebSocket::new(stream, Vec::new()) }
     }
 
     /// The socket, to be registered and deregistered.
@@ -223,6 +234,9 @@ impl WebSocket {
     /// Puts bytes through the endpoint, and hands over what is in them.
     fn digest(&mut self, mut bytes: &mut [u8], on: &mut impl FnMut(Incoming<'_>, Instant)) {
         let now = Instant::now();
+        if let Some(raw) = &mut self.raw {
+            return raw.cut(bytes, |message| on(Incoming::Message(Message::Binary(message)), now));
+        }
         // After the Close nothing that comes means anything; it is read only to see the end.
         while self.ending.is_none() {
             match self.endpoint.next(&mut bytes, &mut self.outbox, &CONFIG, None) {

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use rusty_socks::Config;
 use rusty_socks_testing::{
     fuzz::{
-        chat, config, extensions, frames, head,
+        bodies, chat, config, extensions, frames, head,
         streams::{MESSAGE_BYTES_MAX, agreement, role},
     },
     random::{Random, Streams, command},
@@ -69,6 +69,28 @@ fn heads() {
         }
         bytes.extend(b"\r\nGET ");
         random.spoil(&mut bytes);
+        bytes
+    });
+}
+
+#[test]
+fn request_bodies() {
+    const PARTS: &[&str] = &[
+        "5\r\nhello\r\n",
+        "1f;a=b\r\n{\"room\":\"lobby\",\"content\":\"x\"}\r\n",
+        "0\r\n\r\n",
+        "0\r\nA: b\r\n\r\n",
+        "400\r\n",
+        "FFFFFFFFFFFFFFFF\r\n",
+        "\r\n",
+        "{\"room\":\"lobby\",\"content\":1}\n",
+        "{\"to\":\"x\",\"content\":1}\n",
+        "GET /health HTTP/1.1\r\nHost: a\r\n\r\n",
+        "\u{e4}",
+    ];
+    try_cases(300, bodies, |random| {
+        let mut bytes = random.bytes(3);
+        bytes.extend(sentence(random, PARTS, &[""]));
         bytes
     });
 }

@@ -17,5 +17,6 @@ pub mod deflate;
 pub mod encode;
 pub mod frame;
 pub mod close;
+pub mod causes;
 
 pub use tungstenite::protocol::{Role, frame::coding::Control};

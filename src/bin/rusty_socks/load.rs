@@ -35,7 +35,7 @@ pub(crate) fn run(args: LoadArgs) -> Exit {
         Err(NoPlan::Unreachable(reason)) => return fail(Exit::Unreachable, &reason),
     };
     // A page that cannot be written is better known before the run than after it.
-    if let Some(path) = &plan.report
+    if let Some(path) = plan.report()
         && let Err(error) = fs::File::options().append(true).create(true).open(path)
     {
         return fail(Exit::BadConfig, &format!("cannot write {}: {error}", path.display()));
@@ -127,7 +127,7 @@ fn show(bar: Option<&ProgressBar>, news: Progress) {
 /// Tells the run in the forms that were asked for, and how it is judged.
 fn tell(plan: &Plan, report: &Report) -> Exit {
     let summary = Summary::of(plan, report);
-    let text = match plan.json {
+    let text = match plan.json() {
         true => format!("{}\n", json::object(&summary)),
         false => table::render(&summary),
     };
@@ -136,7 +136,7 @@ fn tell(plan: &Plan, report: &Report) -> Exit {
     if written != Exit::Clean {
         exit = written;
     }
-    if let Some(path) = &plan.report {
+    if let Some(path) = plan.report() {
         match fs::write(path, page::render(&summary)) {
             Ok(()) => say(&format!("The page is in {}.", path.display())),
             Err(error) => {
@@ -145,7 +145,7 @@ fn tell(plan: &Plan, report: &Report) -> Exit {
         }
     }
     // Who sees the table has read it there.
-    if !summary.outcome.passed() && (plan.json || !io::stdout().is_terminal()) {
+    if !summary.outcome.passed() && (plan.json() || !io::stdout().is_terminal()) {
         say(&format!("{PREFIX}{}", summary.outcome.headline()));
     }
     exit

@@ -41,6 +41,9 @@ fn serve(config: Config, log: &LogQueue) -> Result<Exit, Error> {
         env!("CARGO_PKG_VERSION"),
         server.local_addr(),
     );
+    if let Some(admin_addr) = server.admin_addr() {
+        info!("the admin listener is on {admin_addr}");
+    }
     server.run()?;
     info!("drained, good-bye");
     Ok(Exit::Clean)

@@ -237,6 +237,7 @@ impl Worker {
                 let is_there = |conn: &&Connection| match &conn.phase {
                     Phase::Open(open) => open.session.route == *route,
                     Phase::Head(_)
+                    | Phase::Admin(_)
                     | Phase::Asking(_)
                     | Phase::Waiting(_)
                     | Phase::Closing(_)

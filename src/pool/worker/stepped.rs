@@ -5,9 +5,7 @@ use std::{net::SocketAddr, sync::atomic::Ordering, time::Duration};
 use mio::Events;
 
 use super::{Disposition, READ_BYTES_MAX, Worker};
-use crate::pool::{
-    bound::BoundToken, conn_io::Readiness, memory::MemorySocket, socket::Socket, timers::Millis,
-};
+use crate::pool::{conn_io::Readiness, memory::MemorySocket, socket::Socket, timers::Millis};
 
 /// What a poll and its thread would give a worker.
 pub(crate) struct Steps {
@@ -24,11 +22,16 @@ impl Steps {
 
 impl Worker {
     /// Takes a new socket into the next free slot.
-    pub(crate) fn connect(&mut self, socket: MemorySocket, remote: SocketAddr, head: BoundToken) {
+    pub(crate) fn connect(
+        &mut self,
+        socket: MemorySocket,
+        remote: SocketAddr,
+        disposition: Disposition,
+    ) {
         self.cx.shared.sockets[self.cx.worker].fetch_add(1, Ordering::Relaxed);
         let slot = self.conns.vacant_key();
         socket.name(slot, self.next_generation);
-        self.insert(Socket::Memory(socket), remote, None, Disposition::Serve(head));
+        self.insert(Socket::Memory(socket), remote, None, disposition);
     }
 
     /// Does what a worker does when its poll has returned: the sockets in `touched`, each a slot

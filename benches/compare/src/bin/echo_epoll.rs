@@ -12,7 +12,7 @@ use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
-use rusty_socks_compare::ReadBuffer;
+use rusty_socks_load::ReadBuffer;
 use slab::Slab;
 
 const LISTENER: Token = Token(usize::MAX);
@@ -59,11 +59,9 @@ fn main() -> anyhow::Result<()> {
     let mut buffer = ReadBuffer::new(READ_BUFFER_BYTES);
 
     loop {
-        if let Err(error) = poll.poll(&mut events, None) {
-            if error.kind() == ErrorKind::Interrupted {
-                continue;
-            }
-            return Err(error.into());
+        match poll.poll(&mut events, None) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            polled => polled?,
         }
         for event in &events {
             if event.token() == LISTENER {
@@ -71,9 +69,7 @@ fn main() -> anyhow::Result<()> {
                 continue;
             }
             let key = event.token().0;
-            let Some(client) = clients.get_mut(key) else {
-                continue;
-            };
+            let Some(client) = clients.get_mut(key) else { continue };
             let flushed = client.flush();
             let alive = match args.mode {
                 _ if flushed.is_err() => flushed,
@@ -112,9 +108,7 @@ fn accept_all(listener: &TcpListener, poll: &Poll, clients: &mut Slab<Client>) {
 /// nothing is read.
 fn echo(client: &mut Client, buffer: &mut [u8]) -> io::Result<()> {
     while client.leftover.is_empty() {
-        let Some(n) = read(&mut client.stream, buffer)? else {
-            return Ok(());
-        };
+        let Some(n) = read(&mut client.stream, buffer)? else { return Ok(()) };
         client.write(&buffer[..n])?;
         if n < buffer.len() {
             // On Linux a short read means an empty socket, and the next byte raises a new edge.
@@ -127,12 +121,8 @@ fn echo(client: &mut Client, buffer: &mut [u8]) -> io::Result<()> {
 /// As [`echo`], but each chunk goes to everyone. Only the sender's own fate is the answer.
 fn broadcast(clients: &mut Slab<Client>, sender: usize, buffer: &mut [u8]) -> io::Result<()> {
     loop {
-        let Some(client) = clients.get_mut(sender) else {
-            return Ok(());
-        };
-        let Some(n) = read(&mut client.stream, buffer)? else {
-            return Ok(());
-        };
+        let Some(client) = clients.get_mut(sender) else { return Ok(()) };
+        let Some(n) = read(&mut client.stream, buffer)? else { return Ok(()) };
         clients.retain(|_, client| client.write(&buffer[..n]).is_ok());
         if n < buffer.len() {
             return Ok(());

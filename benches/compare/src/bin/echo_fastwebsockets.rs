@@ -2,7 +2,7 @@
 //!
 //! Reading a frame cannot be given up half way there, so where a client is also sent what others
 //! say, one task reads and another writes, and both hold the writing half in turn: pongs are the
-//! reader's duty.
+//! reader's duty. The task that writes ends with the set that holds it.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use tokio::io::{ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::sync::broadcast::{self, error::RecvError};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 type Stream = TokioIo<Upgraded>;
 type Reader = FragmentCollectorRead<ReadHalf<Stream>>;
@@ -112,8 +112,8 @@ async fn share(
     everyone: &broadcast::Sender<Bytes>,
 ) -> Result<(), WebSocketError> {
     let (mut reader, writer) = split(upgraded).await?;
-    let _passing_on =
-        Aborted(tokio::spawn(pass_on_broadcast(everyone.subscribe(), writer.clone())));
+    let mut passing_on = JoinSet::new();
+    passing_on.spawn(pass_on_broadcast(everyone.subscribe(), writer.clone()));
     while let Some(message) = next(&mut reader, &writer).await? {
         // It fails only without receivers, and this client has one.
         let _ = everyone.send(message);
@@ -139,14 +139,14 @@ async fn pass_on_broadcast(mut inbox: broadcast::Receiver<Bytes>, writer: Writer
 async fn chat(upgraded: UpgradeFut, rooms: &Arc<Rooms<Bytes>>) -> Result<(), WebSocketError> {
     let (mut reader, writer) = split(upgraded).await?;
     let (mut client, mut inbox) = rooms.enter();
-    let passing_to = Arc::clone(&writer);
-    let _passing_on = Aborted(tokio::spawn(async move {
+    let (passing_to, mut passing_on) = (Arc::clone(&writer), JoinSet::new());
+    passing_on.spawn(async move {
         while let Some(message) = inbox.recv().await {
             if send(&passing_to, &message).await.is_err() {
                 return;
             }
         }
-    }));
+    });
     while let Some(message) = next(&mut reader, &writer).await? {
         let answer = std::str::from_utf8(&message).ok().and_then(|text| client.handle(text));
         if let Some(answer) = answer {
@@ -154,13 +154,4 @@ async fn chat(upgraded: UpgradeFut, rooms: &Arc<Rooms<Bytes>>) -> Result<(), Web
         }
     }
     Ok(())
-}
-
-/// A task that ends when this is dropped.
-struct Aborted(JoinHandle<()>);
-
-impl Drop for Aborted {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }

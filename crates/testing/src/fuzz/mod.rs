@@ -4,9 +4,12 @@
 //! `tests/promises.rs` with seeded random cases on a stable compiler.
 
 mod head;
+mod bodies;
 mod extensions;
 mod config;
 mod chat;
 pub mod streams;
 
-pub use {chat::chat, config::config, extensions::extensions, head::head, streams::frames};
+pub use {
+    bodies::bodies, chat::chat, config::config, extensions::extensions, head::head, streams::frames,
+};

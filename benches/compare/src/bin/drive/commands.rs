@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use anyhow::bail;
+use anyhow::{Result, bail};
 
 use crate::crowd::{Crowd, LOOK, Patience};
 
@@ -20,9 +20,9 @@ impl Commands {
     pub(crate) fn run(
         &self,
         crowd: &mut Crowd,
-        mut send: impl FnMut(&mut Crowd, Range<usize>) -> anyhow::Result<()>,
-        mut on_message: impl FnMut(usize, &[u8]) -> anyhow::Result<bool>,
-    ) -> anyhow::Result<()> {
+        mut send: impl FnMut(&mut Crowd, Range<usize>) -> Result<()>,
+        mut on_message: impl FnMut(usize, &[u8]) -> Result<bool>,
+    ) -> Result<()> {
         let (mut sent, mut answered) = (0, 0);
         let mut patience = Patience::new();
         while answered < self.count {
@@ -48,7 +48,7 @@ impl Commands {
 }
 
 /// Whether this is the answer of a command; everything else is an error.
-pub(crate) fn is_answer(_index: usize, start: &[u8]) -> anyhow::Result<bool> {
+pub(crate) fn is_answer(_index: usize, start: &[u8]) -> Result<bool> {
     if !start.starts_with(br#"{"type":"ok""#) {
         bail!("this answers no command: {}", String::from_utf8_lossy(start));
     }

@@ -4,10 +4,9 @@ use std::io::ErrorKind;
 use std::mem;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use mio::{Events, Interest, Poll, Token};
-use rusty_socks_compare::ReadBuffer;
-use rusty_socks_load::{Ending, Times};
+use rusty_socks_load::{Ending, Incoming, ReadBuffer, Times, WebSocket};
 use rusty_socks_ws::client_handshake::ClientRequest;
 use serde_json::Value;
 
@@ -34,14 +33,15 @@ const PAUSES: usize = 64;
 pub(crate) struct Crowd {
     poll: Poll,
     events: Events,
-    /// By token. An ended link stays as `None`, so that the others keep their places.
-    links: Vec<Option<Link>>,
+    target: Target,
+    wire: Wire,
+    /// By token.
+    links: Vec<Link>,
     /// How many of them are not open yet.
     opening: usize,
     buffer: ReadBuffer,
-    /// Connections that the server ended.
+    /// Connections that the server ended, and how the first of them did.
     ended: usize,
-    /// How the first of them ended.
     first_end: Option<Ending>,
     opening_times: Times,
     sleeps: bool,
@@ -52,10 +52,12 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    pub(crate) fn open(target: &Target, wire: Wire, count: usize) -> anyhow::Result<Self> {
+    pub(crate) fn open(target: &Target, wire: Wire, count: usize) -> Result<Self> {
         let mut crowd = Self {
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
+            target: target.clone(),
+            wire,
             links: Vec::new(),
             opening: 0,
             buffer: ReadBuffer::new(READ_BUFFER_BYTES),
@@ -66,32 +68,35 @@ impl Crowd {
             may_end: false,
             idle: Duration::ZERO,
         };
-        crowd.grow(target, wire, count)?;
+        crowd.grow(count)?;
         Ok(crowd)
     }
 
     /// Opens `more` connections besides those that are there, so many at a time.
-    pub(crate) fn grow(&mut self, target: &Target, wire: Wire, more: usize) -> anyhow::Result<()> {
+    pub(crate) fn grow(&mut self, more: usize) -> Result<()> {
         let deadline = Instant::now() + OPENING_TIMEOUT;
-        let request = ClientRequest::new(&target.address.to_string(), &target.path)?;
+        let address = self.target.address;
+        let request = ClientRequest::new(&address.to_string(), &self.target.path)?;
         let (all, sleeps) = (self.links.len() + more, mem::replace(&mut self.sleeps, true));
         while self.links.len() < all || self.opening > 0 {
             let open = self.links.len() - self.opening;
-            let asked = || format!("connection {} of {all} to {}", open + 1, target.address);
+            let asked = || format!("connection {} of {all} to {address}", open + 1);
             ensure!(
                 Instant::now() < deadline,
                 "only {open} of {all} connections are open after {OPENING_TIMEOUT:?}"
             );
             while self.opening < OPENING_MAX && self.links.len() < all {
                 let index = self.links.len();
-                let mut link = Link::dial(target, wire, &request, index).with_context(asked)?;
+                let mut link = Link::dial(&self.target, &request, index).with_context(asked)?;
                 // Edge-triggered, so asking for writability at all times costs nothing.
                 let interest = Interest::READABLE | Interest::WRITABLE;
-                self.poll.registry().register(link.stream(), Token(index), interest)?;
-                self.links.push(Some(link));
+                if let Some(stream) = link.stream() {
+                    self.poll.registry().register(stream, Token(index), interest)?;
+                }
+                self.links.push(link);
                 self.opening += 1;
             }
-            self.turn(LOOK, |_, _| Ok(()), |_, _, _| Ok(())).with_context(asked)?;
+            self.look(LOOK).with_context(asked)?;
         }
         self.sleeps = sleeps;
         Ok(())
@@ -106,7 +111,7 @@ impl Crowd {
 
     /// How long it was awake in vain since this was last asked.
     pub(crate) fn take_idle(&mut self) -> Duration {
-        std::mem::take(&mut self.idle)
+        mem::take(&mut self.idle)
     }
 
     /// Returns when something has happened, or after `timeout`.
@@ -131,10 +136,10 @@ impl Crowd {
         Ok(())
     }
 
-    pub(crate) fn link(&mut self, index: usize) -> anyhow::Result<&mut Link> {
+    pub(crate) fn link(&mut self, index: usize) -> Result<&mut WebSocket> {
         match self.links.get_mut(index) {
-            Some(Some(link)) => Ok(link),
-            Some(None) | None => bail!("connection {} has ended", index + 1),
+            Some(Link::Open(socket)) => Ok(socket),
+            _ => bail!("connection {} has ended", index + 1),
         }
     }
 
@@ -161,37 +166,41 @@ impl Crowd {
     pub(crate) fn turn(
         &mut self,
         timeout: Duration,
-        mut on_message: impl FnMut(usize, &[u8]) -> anyhow::Result<()>,
-        mut on_link: impl FnMut(usize, &mut Link, usize) -> anyhow::Result<()>,
-    ) -> anyhow::Result<usize> {
-        if let Err(error) = self.wait(timeout) {
-            if error.kind() == ErrorKind::Interrupted {
-                return Ok(0);
-            }
-            return Err(error).context("cannot poll");
+        mut on_message: impl FnMut(usize, &[u8]) -> Result<()>,
+        mut on_link: impl FnMut(usize, &mut WebSocket, usize) -> Result<()>,
+    ) -> Result<usize> {
+        match self.wait(timeout) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(0),
+            waited => waited.context("cannot poll")?,
         }
         let mut bytes = 0;
         for event in &self.events {
             let index = event.token().0;
             let mut to_the_end = event.is_read_closed();
-            if self.links[index].as_ref().is_some_and(|link| !link.is_open())
-                && let Some(link) = self.links[index].take()
-            {
-                let (link, asked_at) = link.opened(&mut self.buffer)?;
-                self.links[index] = Some(link);
-                let Some(asked_at) = asked_at else { continue };
-                self.opening_times.record(asked_at.elapsed());
-                self.opening -= 1;
-                to_the_end = true;
+            let link = &mut self.links[index];
+            if let Link::Opening(_, dialed_at) = *link {
+                *link = mem::replace(link, Link::Ended).advance(self.wire, &mut self.buffer)?;
+                if let Link::Open(_) = link {
+                    self.opening_times.record(dialed_at.elapsed());
+                    self.opening -= 1;
+                    to_the_end = true;
+                }
             }
-            let Some(link) = &mut self.links[index] else { continue };
-            let drained =
-                link.step(&mut self.buffer, to_the_end, |payload| on_message(index, payload))?;
-            bytes += drained.bytes;
-            match drained.ended {
-                None => on_link(index, link, drained.messages)?,
+            let Link::Open(socket) = link else { continue };
+            let (mut messages, mut result) = (0, Ok(()));
+            bytes += socket.step(&mut self.buffer, to_the_end, |incoming, _| {
+                if let Incoming::Message(message) = incoming {
+                    messages += 1;
+                    if result.is_ok() {
+                        result = on_message(index, message.as_bytes());
+                    }
+                }
+            });
+            result?;
+            match socket.take_ending() {
+                None => on_link(index, socket, messages)?,
                 Some(ending) => {
-                    self.links[index] = None;
+                    *link = Link::Ended;
                     self.ended += 1;
                     self.first_end.get_or_insert(ending);
                 }
@@ -204,8 +213,13 @@ impl Crowd {
         Ok(bytes)
     }
 
+    /// Waits for something to happen and reads all there is. Returns the bytes read.
+    pub(crate) fn look(&mut self, timeout: Duration) -> Result<usize> {
+        self.turn(timeout, |_, _| Ok(()), |_, _, _| Ok(()))
+    }
+
     /// Reads whatever comes for so long, and answers pings. Returns the bytes that came.
-    pub(crate) fn listen(&mut self, time: Duration) -> anyhow::Result<u64> {
+    pub(crate) fn listen(&mut self, time: Duration) -> Result<u64> {
         let until = Instant::now() + time;
         let mut bytes = 0;
         loop {
@@ -213,12 +227,12 @@ impl Crowd {
             if left.is_zero() {
                 return Ok(bytes);
             }
-            bytes += self.turn(left, |_, _| Ok(()), |_, _, _| Ok(()))? as u64;
+            bytes += self.look(left)? as u64;
         }
     }
 
     /// Reads what the server has to say of itself, until it has been quiet for so long.
-    pub(crate) fn settle(&mut self, quiet: Duration) -> anyhow::Result<()> {
+    pub(crate) fn settle(&mut self, quiet: Duration) -> Result<()> {
         let start = Instant::now();
         let mut last_byte = start;
         loop {
@@ -229,7 +243,7 @@ impl Crowd {
             if start.elapsed() > quiet + SETTLE_TIMEOUT {
                 bail!("the server was not quiet for {quiet:?} within {SETTLE_TIMEOUT:?}");
             }
-            if self.turn(left, |_, _| Ok(()), |_, _, _| Ok(()))? > 0 {
+            if self.look(left)? > 0 {
                 last_byte = Instant::now();
             }
         }
@@ -247,11 +261,7 @@ impl Patience {
     }
 
     /// Takes note of a turn. `owed` is what is missing if that turn brought nothing.
-    pub(crate) fn after(
-        &mut self,
-        progress: bool,
-        owed: impl Fn() -> String,
-    ) -> anyhow::Result<()> {
+    pub(crate) fn after(&mut self, progress: bool, owed: impl Fn() -> String) -> Result<()> {
         if progress {
             self.last = Instant::now();
         } else if self.last.elapsed() > STALL {

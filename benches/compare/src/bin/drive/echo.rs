@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, Result, ensure};
 use rusty_socks_load::Times;
 use rusty_socks_ws::encode::Kind;
 use serde_json::{Value, json};
@@ -39,7 +39,7 @@ pub(crate) struct Args {
     raw: bool,
 }
 
-pub(crate) fn run(args: &Args) -> anyhow::Result<Value> {
+pub(crate) fn run(args: &Args) -> Result<Value> {
     let (depth, size) = (args.depth as usize, args.size as usize);
     ensure!(
         depth * size <= IN_FLIGHT_BYTES_MAX,
@@ -86,23 +86,21 @@ impl Echo {
 
     /// One message there and back on a connection of its own, compared to the byte: the loop itself
     /// looks only at lengths.
-    fn prove(&self, target: &Target, wire: Wire) -> anyhow::Result<()> {
+    fn prove(&self, target: &Target, wire: Wire) -> Result<()> {
         let mut crowd = Crowd::open(target, wire, 1)?;
-        crowd.link(0)?.send(&self.frames[..self.frame_bytes])?;
+        crowd.link(0)?.send_encoded(&self.frames[..self.frame_bytes]);
         let (mut patience, mut replies) = (Patience::new(), 0);
         while replies == 0 {
             let bytes = crowd.turn(
                 LOOK,
                 |_, reply| {
+                    replies += 1;
                     let is_same =
                         reply.len() == self.size && reply.iter().all(|byte| *byte == b'x');
                     ensure!(is_same, "the first reply is not the message: this is no echo");
                     Ok(())
                 },
-                |_, _, messages| {
-                    replies += messages;
-                    Ok(())
-                },
+                |_, _, _| Ok(()),
             )?;
             patience.after(bytes > 0, || "no whole echo of the first message".to_owned())?;
         }
@@ -117,13 +115,13 @@ impl Echo {
         links: impl ExactSizeIterator<Item = usize>,
         timing: &Timing,
         pid: Option<u32>,
-    ) -> anyhow::Result<Value> {
+    ) -> Result<Value> {
         let connections = links.len() as u64;
         let mut lanes = vec![Lane::new(); crowd.len()];
         crowd.stay_awake();
         for index in links {
             lanes[index].push_back((Instant::now(), self.depth as u64));
-            crowd.link(index)?.send(&self.frames)?;
+            crowd.link(index)?.send_encoded(&self.frames);
         }
         self.messages = 0;
         let warm_at = Instant::now() + timing.warmup;
@@ -163,7 +161,7 @@ impl Echo {
         lanes: &mut [Lane],
         goes_on: bool,
         while_: impl Fn(&Self) -> bool,
-    ) -> anyhow::Result<()> {
+    ) -> Result<()> {
         let mut patience = Patience::new();
         while while_(self) {
             let Self { frames, frame_bytes, size, messages, latency, .. } = self;
@@ -181,7 +179,7 @@ impl Echo {
                     *messages += replies as u64;
                     if goes_on && replies > 0 {
                         lanes[index].push_back((now, replies as u64));
-                        link.send(&frames[..replies * *frame_bytes])?;
+                        link.send_encoded(&frames[..replies * *frame_bytes]);
                     }
                     Ok(())
                 },
@@ -192,12 +190,7 @@ impl Echo {
     }
 }
 
-fn take(
-    lane: &mut Lane,
-    now: Instant,
-    mut replies: u64,
-    latency: &mut Times,
-) -> anyhow::Result<()> {
+fn take(lane: &mut Lane, now: Instant, mut replies: u64, latency: &mut Times) -> Result<()> {
     while replies > 0 {
         let (sent_at, messages) =
             lane.front_mut().context("the server sent more replies than it got messages")?;

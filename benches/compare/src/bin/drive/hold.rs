@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, Result, ensure};
 use rusty_socks_load::Times;
 use serde_json::{Value, json};
 
@@ -33,7 +33,7 @@ pub(crate) struct Args {
     seconds: u64,
 }
 
-pub(crate) fn run(args: &Args) -> anyhow::Result<Value> {
+pub(crate) fn run(args: &Args) -> Result<Value> {
     let url = args.url.clone().unwrap_or_else(|| args.health.beside("/ws"));
     let start = Instant::now();
     let open = || Crowd::open(&url, Wire::WebSocket, args.connections as usize);
@@ -55,10 +55,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Value> {
 }
 
 /// Checks over and over until `work` is done. The latencies beside what the work returns.
-fn check_during<T>(
-    health: &Target,
-    work: impl FnOnce() -> anyhow::Result<T>,
-) -> anyhow::Result<(T, Times)> {
+fn check_during<T>(health: &Target, work: impl FnOnce() -> Result<T>) -> Result<(T, Times)> {
     let is_done = AtomicBool::new(false);
     let check = || {
         let mut latency = Times::new();

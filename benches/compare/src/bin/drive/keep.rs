@@ -2,7 +2,7 @@
 //! the server's memory is read in between. Nobody else is there, so the CPU time of a publish is
 //! that of numbering and keeping it, without a delivery.
 
-use anyhow::Context;
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::Server;
@@ -33,7 +33,7 @@ pub(crate) struct Args {
     size: u32,
 }
 
-pub(crate) fn run(args: &Args) -> anyhow::Result<Value> {
+pub(crate) fn run(args: &Args) -> Result<Value> {
     let server = args.server.process()?;
     let mut crowd = Crowd::open(&args.server.url, Wire::WebSocket, 1)?;
     crowd.settle(QUIET)?;
@@ -72,16 +72,17 @@ fn command(
     args: &Args,
     crowd: &mut Crowd,
     count: usize,
-    frame: impl Fn(usize) -> anyhow::Result<Vec<u8>>,
-) -> anyhow::Result<Spent> {
+    frame: impl Fn(usize) -> Result<Vec<u8>>,
+) -> Result<Spent> {
     let window = WINDOW.min(WINDOW_BYTES / args.size as usize).max(2);
     let meter = Meter::start(args.server.pid)?;
     // Half a window at a time, so that a write carries several.
     Commands { count, window, refill_at: window / 2 }.run(
         crowd,
         |crowd, numbers| {
-            let frames = numbers.map(&frame).collect::<anyhow::Result<Vec<_>>>()?;
-            crowd.link(0)?.send(&frames.concat())
+            let frames = numbers.map(&frame).collect::<Result<Vec<_>>>()?;
+            crowd.link(0)?.send_encoded(&frames.concat());
+            Ok(())
         },
         is_answer,
     )?;
@@ -89,7 +90,7 @@ fn command(
 }
 
 /// What the server's `/stats` say the histories of all rooms hold.
-fn history_bytes(url: &Target) -> anyhow::Result<u64> {
+fn history_bytes(url: &Target) -> Result<u64> {
     let page = url.beside("/stats").page()?;
     let stats: Value = serde_json::from_slice(&page).context("/stats is no JSON")?;
     stats["history_bytes"].as_u64().context("/stats says nothing of history_bytes")

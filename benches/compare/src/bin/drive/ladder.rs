@@ -1,10 +1,10 @@
 //! A ladder of connections: more and more are opened, and at each rung it is measured what the next
 //! one costs to let in, what all of them cost while they say nothing, and what an echo costs among
-//! them.
+//! them. The idle are a ladder with one rung.
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use crate::crowd::Crowd;
@@ -42,7 +42,7 @@ pub(crate) struct Args {
     size: u32,
 }
 
-pub(crate) fn run(args: &Args) -> anyhow::Result<Value> {
+pub(crate) fn run(args: &Args) -> Result<Value> {
     ensure!(
         args.rungs.is_sorted_by(|one, next| one < next),
         "each rung must be above the one before"
@@ -57,7 +57,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Value> {
         let new = (open - crowd.len()) as u64;
         let acceptor_before = server.cpu_of_threads(ACCEPTOR);
         let meter = Meter::start(args.server.pid)?;
-        crowd.grow(&args.server.url, wire, new as usize)?;
+        crowd.grow(new as usize)?;
         let spent = meter.stop()?;
         let acceptor = server.cpu_of_threads(ACCEPTOR).zip(acceptor_before);
         let acceptor_us =
@@ -75,7 +75,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Value> {
             },
         });
         if args.idle_ms > 0 {
-            rung["idle"] = idle(args, &mut crowd)?;
+            rung["idle"] = silence(args, &mut crowd)?;
         }
         if args.echo_ms > 0 {
             rung["few"] = echo(args, &mut crowd, open.min(args.few as usize))?;
@@ -86,7 +86,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Value> {
     Ok(json!({ "rss_before_kib": rss_before_kib, "rungs": rungs }))
 }
 
-fn idle(args: &Args, crowd: &mut Crowd) -> anyhow::Result<Value> {
+fn silence(args: &Args, crowd: &mut Crowd) -> Result<Value> {
     let meter = Meter::start(args.server.pid)?;
     // A ping has two bytes, and nothing else is sent to the idle.
     let pings = crowd.listen(Duration::from_millis(args.idle_ms))? / 2;
@@ -99,14 +99,53 @@ fn idle(args: &Args, crowd: &mut Crowd) -> anyhow::Result<Value> {
 }
 
 /// A message in flight on each of `count` connections, spread evenly among all of them.
-fn echo(args: &Args, crowd: &mut Crowd, count: usize) -> anyhow::Result<Value> {
+fn echo(args: &Args, crowd: &mut Crowd, count: usize) -> Result<Value> {
     let timing = Timing { seconds: Duration::from_millis(args.echo_ms), warmup: ECHO_WARMUP };
     let open = crowd.len();
     let links = (0..count).map(|at| at * open / count);
-    Echo::new(Wire::WebSocket, args.size as usize, 1).measure(
-        crowd,
-        links,
-        &timing,
-        args.server.pid,
-    )
+    let mut echo = Echo::new(Wire::WebSocket, args.size as usize, 1);
+    echo.measure(crowd, links, &timing, args.server.pid)
+}
+
+#[derive(clap::Args)]
+pub(crate) struct IdleArgs {
+    #[command(flatten)]
+    server: Server,
+    #[arg(long, default_value_t = 8000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    connections: u32,
+    /// Seconds without a byte from the server that count as quiet.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=600))]
+    settle: u64,
+    /// No WebSocket: connections without a handshake, for which the kernel answers in the server's
+    /// place.
+    #[arg(long)]
+    raw: bool,
+}
+
+/// As one rung, with the time that each takes to open: the server's RSS before and after many
+/// connections that say nothing.
+pub(crate) fn idle(args: &IdleArgs) -> Result<Value> {
+    let server = args.server.process()?;
+    let rss_before_kib = server.rss_kib()?;
+    let wire = if args.raw { Wire::Tcp { size: 1 } } else { Wire::WebSocket };
+    let meter = Meter::start(args.server.pid)?;
+    let mut crowd = Crowd::open(&args.server.url, wire, args.connections as usize)?;
+    let spent = meter.stop()?;
+    crowd.settle(Duration::from_secs(args.settle))?;
+    let rss_after_kib = server.rss_kib()?;
+    let grown = rss_after_kib as f64 - rss_before_kib as f64;
+    let mut figures = json!({
+        "connections": args.connections,
+        "rss_before_kib": rss_before_kib,
+        "rss_after_kib": rss_after_kib,
+        "kib_per_connection": rounded(grown / f64::from(args.connections)),
+    });
+    if !args.raw {
+        // From the first `connect` to the last answer, so many at a time.
+        let connections = u64::from(args.connections);
+        figures["connects_per_s"] = json!(spent.per_s(connections));
+        figures["cpu_us_per_connect"] = json!(spent.server_us_per(connections));
+        figures["opening"] = crowd.opening();
+    }
+    Ok(spent.report(Duration::ZERO, figures))
 }

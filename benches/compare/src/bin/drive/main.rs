@@ -1,13 +1,12 @@
 //! `drive`: one load driver for every server in the comparison.
 //!
-//! It runs on one thread and builds the bytes it sends once, so that the server's core is busy
-//! before its own. Sockets, handshakes and histograms are those of `rusty_socks_load`; the loops
-//! are its own, since a client that sleeps would have the server pay for waking it. It needs Linux,
-//! for `/proc`.
+//! It runs on one thread and encodes what it sends once, so that the server's core is busy before
+//! its own. Its sockets, handshakes, buffers and histograms are those of `rusty_socks_load`; its
+//! loops are its own, because a server pays for waking a client that sleeps. It needs Linux, for
+//! `/proc`.
 
 mod echo;
 mod hold;
-mod idle;
 mod keep;
 mod ladder;
 mod presence;
@@ -23,7 +22,7 @@ mod target;
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 use process::Process;
@@ -45,7 +44,7 @@ enum Work {
     Echo(echo::Args),
     /// Opens connections, lets them go quiet, and reads the server's memory: connections a second
     /// too.
-    Idle(idle::Args),
+    Idle(ladder::IdleArgs),
     /// One message to many members: CPU per delivery.
     Fanout(rooms::FanoutArgs),
     /// Many rooms that talk at once: CPU per publish and per delivery.
@@ -72,7 +71,7 @@ struct Server {
 }
 
 impl Server {
-    fn process(&self) -> anyhow::Result<Process> {
+    fn process(&self) -> Result<Process> {
         Ok(Process::with_pid(self.pid.context("this work needs the server's --pid")?))
     }
 }
@@ -92,7 +91,7 @@ fn main() {
     let args = Args::parse();
     let done = match &args.work {
         Work::Echo(work) => echo::run(work),
-        Work::Idle(work) => idle::run(work),
+        Work::Idle(work) => ladder::idle(work),
         Work::Fanout(work) => rooms::fanout(work),
         Work::Rooms(work) => rooms::run(work),
         Work::Presence(work) => presence::run(work),

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Result;
 use rusty_socks_load::Times;
 use serde_json::{Value, json};
 
@@ -26,14 +27,14 @@ pub(crate) struct Spent {
 
 impl Meter {
     /// Without the server's `pid` its CPU time is left out.
-    pub(crate) fn start(pid: Option<u32>) -> anyhow::Result<Self> {
+    pub(crate) fn start(pid: Option<u32>) -> Result<Self> {
         let server = pid.map(Process::with_pid);
         let server_before = server.as_ref().map(Process::cpu).transpose()?;
         let driver_before = Process::this().cpu()?;
         Ok(Self { server, server_before, driver_before, start: Instant::now() })
     }
 
-    pub(crate) fn stop(&self) -> anyhow::Result<Spent> {
+    pub(crate) fn stop(&self) -> Result<Spent> {
         let wall_s = self.start.elapsed().as_secs_f64();
         let server_after = self.server.as_ref().map(Process::cpu).transpose()?;
         let driver_after = Process::this().cpu()?;

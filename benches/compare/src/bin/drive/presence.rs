@@ -5,6 +5,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use anyhow::Result;
 use rusty_socks_load::Times;
 use serde_json::{Value, json};
 
@@ -29,7 +30,7 @@ pub(crate) struct Args {
     window: u32,
 }
 
-pub(crate) fn run(args: &Args) -> anyhow::Result<Value> {
+pub(crate) fn run(args: &Args) -> Result<Value> {
     let mut crowd = Crowd::open(&args.server.url, Wire::WebSocket, args.members as usize)?;
     crowd.settle(QUIET)?;
     // Not the default room, which one is in already.
@@ -50,7 +51,7 @@ fn phase(
     command: &str,
     notice: &str,
     expected: Option<u64>,
-) -> anyhow::Result<Value> {
+) -> Result<Value> {
     let (count, window) = (args.members as usize, args.window as usize);
     let frame = client_text(command);
     let asked_at = vec![Cell::new(Instant::now()); count];
@@ -60,7 +61,7 @@ fn phase(
         crowd,
         |crowd, links| {
             for index in links {
-                crowd.link(index)?.send(&frame)?;
+                crowd.link(index)?.send_encoded(&frame);
                 asked_at[index].set(Instant::now());
             }
             Ok(())

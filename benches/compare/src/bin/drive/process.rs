@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, Result};
 
 /// Ticks per second of `/proc/PID/stat`: `USER_HZ`, which is 100 on every Linux that Rust runs on.
 const TICKS_PER_S: u64 = 100;
@@ -26,7 +26,7 @@ impl Process {
     /// User and kernel time of all threads. In nanoseconds from the scheduler where it keeps them,
     /// else in ticks of 10 ms. A thread that ended takes its nanoseconds along, so ask of servers
     /// whose threads stay.
-    pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
+    pub(crate) fn cpu(&self) -> Result<Duration> {
         self.scheduled(|_| true).map_or_else(|| self.cpu_by_ticks(), Ok)
     }
 
@@ -49,7 +49,7 @@ impl Process {
         sum
     }
 
-    fn cpu_by_ticks(&self) -> anyhow::Result<Duration> {
+    fn cpu_by_ticks(&self) -> Result<Duration> {
         let text = self.read("stat")?;
         // The second field is the program's name in brackets, and a name may have spaces.
         let after_name = text.rsplit_once(')').map_or("", |(_, rest)| rest);
@@ -60,14 +60,14 @@ impl Process {
     }
 
     /// Resident memory in KiB. What the kernel holds for sockets is not in it.
-    pub(crate) fn rss_kib(&self) -> anyhow::Result<u64> {
+    pub(crate) fn rss_kib(&self) -> Result<u64> {
         let text = self.read("status")?;
         let rss = text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix(" kB"));
         let kib = rss.context("/proc/PID/status has no VmRSS")?.trim();
         kib.parse().with_context(|| format!("VmRSS is '{kib}'"))
     }
 
-    fn read(&self, name: &str) -> anyhow::Result<String> {
+    fn read(&self, name: &str) -> Result<String> {
         let path = self.root.join(name);
         fs::read_to_string(&path)
             .with_context(|| format!("cannot read {}; is the server still there?", path.display()))

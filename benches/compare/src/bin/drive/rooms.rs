@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rusty_socks_load::Times;
 use serde_json::{Value, json};
 
@@ -77,7 +77,7 @@ enum Protocol {
     Tcp,
 }
 
-pub(crate) fn run(args: &Args) -> anyhow::Result<Value> {
+pub(crate) fn run(args: &Args) -> Result<Value> {
     let (rooms, members) = (args.rooms as usize, args.members as usize);
     let mut crowd = Crowd::open(&args.server.url, Wire::WebSocket, rooms * members)?;
     crowd.settle(QUIET)?;
@@ -88,7 +88,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Value> {
         let message = padded(&head, r#""}"#, args.size as usize)?;
         Ok((Room::named(&name, members - 1), message))
     };
-    let rooms = (0..rooms).map(room).collect::<anyhow::Result<_>>()?;
+    let rooms = (0..rooms).map(room).collect::<Result<_>>()?;
     let pace = match args.rate {
         Some(rate) => {
             let every = Duration::from_secs(1) / rate;
@@ -102,7 +102,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Value> {
     Ok(report)
 }
 
-pub(crate) fn fanout(args: &FanoutArgs) -> anyhow::Result<Value> {
+pub(crate) fn fanout(args: &FanoutArgs) -> Result<Value> {
     let (size, links) = (args.size as usize, args.members as usize + 1);
     let (wire, message) = match args.protocol {
         Protocol::Chat => (Wire::WebSocket, padded(r#"{"content":""#, r#""}"#, size)?),
@@ -167,6 +167,7 @@ enum Pace {
     OneByOne,
 }
 
+#[derive(Default)]
 struct Tally {
     publishes: u64,
     deliveries: u64,
@@ -183,12 +184,12 @@ impl Load {
         crowd.stay_awake();
         let (last_seen, members) = (vec![0; crowd.len()], crowd.len() / rooms.len());
         let (rooms, messages) = rooms.into_iter().unzip();
-        Self { crowd, rooms, messages, members, last_seen, pace, tally: Tally::new() }
+        Self { crowd, rooms, messages, members, last_seen, pace, tally: Tally::default() }
     }
 
-    fn measure(mut self, timing: &Timing, pid: Option<u32>) -> anyhow::Result<Value> {
+    fn measure(mut self, timing: &Timing, pid: Option<u32>) -> Result<Value> {
         self.run_for(timing.warmup)?;
-        let warmup = std::mem::replace(&mut self.tally, Tally::new()).publishes;
+        let warmup = std::mem::take(&mut self.tally).publishes;
         self.crowd.take_idle();
 
         let meter = Meter::start(pid)?;
@@ -214,7 +215,7 @@ impl Load {
         Ok(spent.report(self.crowd.take_idle(), figures))
     }
 
-    fn run_for(&mut self, time: Duration) -> anyhow::Result<()> {
+    fn run_for(&mut self, time: Duration) -> Result<()> {
         let until = Instant::now() + time;
         for room in 0..self.rooms.len() {
             self.fill(room)?;
@@ -247,7 +248,7 @@ impl Load {
     }
 
     /// Reads what came.
-    fn turn(&mut self, timeout: Duration, done: &mut Vec<usize>) -> anyhow::Result<()> {
+    fn turn(&mut self, timeout: Duration, done: &mut Vec<usize>) -> Result<()> {
         let Self { crowd, rooms, members, last_seen, tally, .. } = self;
         let members = *members;
         crowd.turn(
@@ -266,7 +267,7 @@ impl Load {
     }
 
     /// Publishes in `room` until its window is full.
-    fn fill(&mut self, room: usize) -> anyhow::Result<()> {
+    fn fill(&mut self, room: usize) -> Result<()> {
         let window = match self.pace {
             Pace::Window(window) => window,
             Pace::OneByOne => 1,
@@ -279,12 +280,10 @@ impl Load {
     }
 
     /// Publishes all that the clock asks for by now. Says when the next one is due.
-    fn publish_due(&mut self, now: Instant) -> anyhow::Result<Option<Instant>> {
+    fn publish_due(&mut self, now: Instant) -> Result<Option<Instant>> {
         loop {
             let rooms = self.rooms.len();
-            let Pace::Rate { every, due_at, room } = &mut self.pace else {
-                return Ok(None);
-            };
+            let Pace::Rate { every, due_at, room } = &mut self.pace else { return Ok(None) };
             if *due_at > now {
                 return Ok(Some(*due_at));
             }
@@ -295,7 +294,7 @@ impl Load {
         }
     }
 
-    fn publish(&mut self, index: usize, due_at: Instant) -> anyhow::Result<()> {
+    fn publish(&mut self, index: usize, due_at: Instant) -> Result<()> {
         let room = &mut self.rooms[index];
         if room.in_flight.is_empty() && !matches!(self.pace, Pace::OneByOne) {
             room.publisher = (room.publisher + 1) % self.members;
@@ -306,7 +305,8 @@ impl Load {
         );
         room.in_flight.push_back(InFlight { due_at, missing: room.hearers });
         let link = self.crowd.link(index * self.members + room.publisher)?;
-        link.send(&self.messages[index])
+        link.send_encoded(&self.messages[index]);
+        Ok(())
     }
 }
 
@@ -323,12 +323,7 @@ impl Room {
     }
 
     /// Takes note of a delivery. Says whether everybody has that message now.
-    fn delivered(
-        &mut self,
-        start: &[u8],
-        last_seen: &mut u64,
-        tally: &mut Tally,
-    ) -> anyhow::Result<bool> {
+    fn delivered(&mut self, start: &[u8], last_seen: &mut u64, tally: &mut Tally) -> Result<bool> {
         let said = || String::from_utf8_lossy(start).into_owned();
         let Some(rest) = start.strip_prefix(self.prefix.as_bytes()) else {
             bail!("the server sent something other than a message of this room: {}", said());
@@ -357,13 +352,6 @@ impl Room {
     }
 }
 
-impl Tally {
-    fn new() -> Self {
-        let (latency, last_member) = (Times::new(), Times::new());
-        Self { publishes: 0, deliveries: 0, bytes: 0, latency, last_member }
-    }
-}
-
 /// The number that `text` starts with.
 fn number(text: &[u8]) -> u64 {
     let digits = text.iter().take_while(|byte| byte.is_ascii_digit());
@@ -377,14 +365,14 @@ fn room_name(index: usize) -> String {
 }
 
 /// Has all links join, `members` of them each room.
-fn join_all(crowd: &mut Crowd, members: usize) -> anyhow::Result<()> {
+fn join_all(crowd: &mut Crowd, members: usize) -> Result<()> {
     let count = crowd.len();
     let commands = Commands { count, window: count, refill_at: 0 };
     let join = |crowd: &mut Crowd, links: Range<usize>| {
         for index in links {
             let room = room_name(index / members);
             let join = format!(r#"{{"type":"join","room":"{room}","ref":0}}"#);
-            crowd.link(index)?.send(&client_text(&join))?;
+            crowd.link(index)?.send_encoded(&client_text(&join));
         }
         Ok(())
     };
@@ -392,7 +380,7 @@ fn join_all(crowd: &mut Crowd, members: usize) -> anyhow::Result<()> {
 }
 
 /// A frame of JSON with `size` bytes, of which those between `head` and `tail` are content.
-pub(crate) fn padded(head: &str, tail: &str, size: usize) -> anyhow::Result<Vec<u8>> {
+pub(crate) fn padded(head: &str, tail: &str, size: usize) -> Result<Vec<u8>> {
     let least = head.len() + tail.len() + 1;
     ensure!(size >= least, "such a message has at least {least} bytes, and --size is {size}");
     Ok(client_text(&format!("{head}{}{tail}", "x".repeat(size + 1 - least))))
@@ -406,7 +394,7 @@ mod tests {
         let due_at = Instant::now();
         let mut room = Room::named("a", hearers);
         room.in_flight.extend((0..in_flight).map(|_| InFlight { due_at, missing: hearers }));
-        (room, Tally::new())
+        (room, Tally::default())
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, Result, ensure};
 use rusty_socks_load::http_get;
 
 /// Connections from one source address. The default range of local ports holds some 28,000, and
@@ -25,7 +25,7 @@ pub(crate) struct Target {
 impl FromStr for Target {
     type Err = anyhow::Error;
 
-    fn from_str(url: &str) -> anyhow::Result<Self> {
+    fn from_str(url: &str) -> Result<Self> {
         ensure!(url.contains("://"), "`{url}` is no URL, such as ws://127.0.0.1:3030/ws");
         let plain = url.strip_prefix("tcp://").map(|rest| format!("ws://{rest}"));
         let target = rusty_socks_client::Target::parse(plain.as_deref().unwrap_or(url))?;
@@ -60,7 +60,7 @@ impl Target {
     }
 
     /// Asks for the page on a fresh connection, and returns when its whole body is there.
-    pub(crate) fn page(&self) -> anyhow::Result<Vec<u8>> {
+    pub(crate) fn page(&self) -> Result<Vec<u8>> {
         let stream = TcpStream::connect_timeout(&self.address, PAGE_TIMEOUT)?;
         stream.set_nodelay(true)?;
         let (authority, until) = (self.address.to_string(), Instant::now() + PAGE_TIMEOUT);

@@ -1,4 +1,4 @@
-//! The settings that are tables in the file, and nowhere else.
+//! A rule for some rooms.
 
 use super::words::Overflow;
 
@@ -13,13 +13,4 @@ pub struct RoomRule {
     /// Messages kept in each of these rooms, within the range of
     /// [`Config::history`](crate::Config::history).
     pub history: Option<usize>,
-}
-
-/// A certificate with its private key.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TlsPair {
-    /// The path of the PEM file with the chain, the server's own certificate first.
-    pub cert: String,
-    /// The path of the PEM file with the private key, without a passphrase.
-    pub key: String,
 }

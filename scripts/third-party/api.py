@@ -1,0 +1,72 @@
+"""The server API under tools that nobody here wrote: schemathesis on the OpenAPI file, and promtool on
+/metrics.
+
+    api.py --binary PATH --schemathesis PATH [--promtool PATH]
+
+Ends with `N passed, N failed`; exits 1 if any failed. Run by scripts/test.sh, which installs the tools.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from pathlib import Path
+
+from server import Server, wait_for
+
+HERE = Path(__file__).resolve().parent
+KEY = "0123456789abcdef-third-party"
+ADMIN = re.compile(r"admin listener is on (\S+:\d+)")
+
+# What one run may take; it takes a fifth of that on two idle cores.
+SECONDS_MAX = 300
+EXAMPLES = 25
+
+
+def schemathesis(program, address):
+    """Requests that fit the file and requests that do not. A drain would end the server, and schemathesis
+    cannot write lines of JSON: tests/api_test.rs has both."""
+    command = [program, "--config-file", HERE / "schemathesis.toml"]
+    command += ["run", HERE.parent.parent / "docs" / "openapi.json", "--url", f"http://{address}"]
+    command += ["-H", f"Authorization: Bearer {KEY}", "--max-examples", str(EXAMPLES)]
+    command += ["--phases", "examples,coverage,fuzzing"]
+    command += ["--exclude-path", "/v1/drain", "--exclude-path", "/v1/batch"]
+    # Its own files go where they are thrown away.
+    with tempfile.TemporaryDirectory() as scratch:
+        subprocess.run(command, check=True, timeout=SECONDS_MAX, cwd=scratch)
+
+
+def promtool(program, address):
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=20) as answer:
+        text = answer.read()
+    subprocess.run([program, "check", "metrics"], input=text, check=True, timeout=60)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--binary", required=True)
+    parser.add_argument("--schemathesis", required=True)
+    parser.add_argument("--promtool")
+    args = parser.parse_args()
+    checks = [(schemathesis, args.schemathesis), (promtool, args.promtool)]
+    if not args.promtool:
+        print("!!! /metrics WAS NOT CHECKED: there is no promtool", flush=True)
+        checks.pop()
+    failed = 0
+    with Server(args.binary, admin_port=0, api_key=KEY) as server:
+        address = wait_for("admin address in the log", lambda: ADMIN.search(server.log_text())).group(1)
+        for check, program in checks:
+            try:
+                check(program, address)
+                print(f"ok      {check.__name__}", flush=True)
+            except (subprocess.SubprocessError, OSError) as error:
+                failed += 1
+                print(f"FAILED  {check.__name__}: {error}", flush=True)
+        assert server.process.poll() is None, server.log_text()
+    print(f"{len(checks) - failed} passed, {failed} failed")
+    sys.exit(1 if failed else 0)
+
+
+main()

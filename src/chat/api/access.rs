@@ -1,0 +1,109 @@
+//! Who calls the server API: the key that a request shows, and what it may be used for.
+
+use std::{fmt, sync::Arc};
+
+use rusty_socks_protocol::ErrorCode;
+
+use super::answer::error;
+use crate::{
+    AdminAnswer, Config, Publisher, Request, Status,
+    chat::fault::Fault,
+    config::{ApiKey, ApiScope},
+};
+
+/// Every key, with its publisher.
+#[derive(Debug)]
+pub(super) struct Access {
+    callers: Vec<Caller>,
+}
+
+/// A program that has shown a key. Clones share the publisher, and so the ids that it remembers.
+#[derive(Clone)]
+pub(super) struct Caller {
+    pub(super) key: Arc<ApiKey>,
+    pub(super) publisher: Arc<Publisher>,
+    /// The key's name as JSON: the `sender` of messages that give none.
+    pub(super) sender: Arc<str>,
+}
+
+impl Access {
+    pub(super) fn new(config: &Config) -> Access {
+        let caller = |key: ApiKey| Caller {
+            sender: serde_json::Value::from(key.name.as_str()).to_string().into(),
+            publisher: Arc::new(Publisher::new()),
+            key: Arc::new(key),
+        };
+        Access { callers: config.all_api_keys().into_iter().map(caller).collect() }
+    }
+
+    /// Returns who sent `request`, if the key that it shows has `scope`.
+    pub(super) fn caller(
+        &self,
+        request: &Request<'_>,
+        scope: ApiScope,
+    ) -> Result<Caller, AdminAnswer> {
+        let shown = request.header("Authorization").and_then(bearer);
+        let mut found = None;
+        // All keys are compared, so that the time does not tell which one a guess came near.
+        for caller in &self.callers {
+            if caller.key.key.is(shown.unwrap_or_default()) {
+                found = Some(caller);
+            }
+        }
+        let Some(caller) = found else {
+            let message = match (self.callers.is_empty(), shown) {
+                (true, _) => {
+                    "the server has no key, so nobody may use the API; set api_key or \
+                     RUSTY_SOCKS_API_KEY_FILE"
+                }
+                (false, None) => "the request must have Authorization: Bearer and a key",
+                (false, Some(_)) => "no such key",
+            };
+            let answer = error(Status::Unauthorized, "unauthorized", message);
+            return Err(answer.header("WWW-Authenticate", "Bearer"));
+        };
+        if !caller.key.scopes.contains(&scope) {
+            let (name, scope) = (&caller.key.name, scope.as_str());
+            let message = format!("the key {name:?} has not the scope {scope}");
+            return Err(error(Status::Forbidden, "forbidden", &message));
+        }
+        Ok(caller.clone())
+    }
+}
+
+impl Caller {
+    /// Checks that the key may be used for `room`.
+    pub(super) fn check_room(&self, room: &str) -> Result<(), Fault> {
+        match self.key.allows_room(room) {
+            true => Ok(()),
+            false => {
+                let message = format!("the key {:?} may not be used for this room", self.key.name);
+                Err(Fault::new(ErrorCode::Forbidden, message))
+            }
+        }
+    }
+
+    /// Checks that the key may be used for what is not confined to some rooms.
+    pub(super) fn check_all_rooms(&self) -> Result<(), AdminAnswer> {
+        match self.key.allows_all_rooms() {
+            true => Ok(()),
+            false => {
+                let name = &self.key.name;
+                let message = format!("the key {name:?} may be used for some rooms only");
+                Err(error(Status::Forbidden, "forbidden", &message))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Caller").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+/// Returns what stands behind `Bearer`, in any case (RFC 9110, 11.1).
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, rest) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("Bearer").then(|| rest.trim_start_matches(' '))
+}

@@ -1,0 +1,220 @@
+//! `POST /v1/publish`: one message to a room, to several or to one client.
+
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
+
+use chrono::DateTime;
+use rusty_socks_protocol::{CommandFields, ErrorCode, RoomSeq, answer};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::{
+    access::Caller,
+    answer::{JSON, error, refusal},
+};
+use crate::{
+    AdminAnswer, AdminContext, AdminStep, Publication, Publisher, Request, RoomName, Status,
+    chat::{
+        command::{self, Content},
+        fault::Fault,
+        json, message,
+    },
+};
+
+/// The pause before a publisher is looked at again whose deliveries are not made yet.
+pub(super) const PAUSE: Duration = Duration::from_millis(10);
+
+/// How often it is looked at before it is told to come back later.
+pub(super) const PAUSES_MAX: u32 = 500;
+
+/// Returns the id in `Idempotency-Key`, which stands for the `id` of the message.
+pub(super) fn idempotency_key(request: &Request<'_>) -> Result<Option<Uuid>, AdminAnswer> {
+    let Some(text) = request.header("Idempotency-Key") else { return Ok(None) };
+    let id = Uuid::try_parse(text.trim_matches('"')).ok().filter(|id| !id.is_nil());
+    let message = "Idempotency-Key must be a UUID, and not the nil UUID";
+    id.map(Some).ok_or_else(|| error(Status::BadRequest, "bad_request", message))
+}
+
+/// Publishes the message in `body`.
+pub(super) fn publish(
+    ctx: &mut AdminContext<'_>,
+    caller: Caller,
+    body: Vec<u8>,
+    id: Option<Uuid>,
+) -> AdminStep {
+    let body = match String::from_utf8(body) {
+        Ok(body) => body,
+        Err(_) => {
+            let fault = Fault::new(ErrorCode::InvalidJson, "the body must be JSON in UTF-8");
+            return AdminStep::Answer(refusal(&fault));
+        }
+    };
+    publish_when_few(ctx, caller, body, id, PAUSES_MAX)
+}
+
+/// Publishes as soon as the deliveries of the caller's earlier messages are few.
+fn publish_when_few(
+    ctx: &mut AdminContext<'_>,
+    caller: Caller,
+    body: String,
+    id: Option<Uuid>,
+    pauses_left: u32,
+) -> AdminStep {
+    if !ctx.should_wait(&caller.publisher) {
+        return AdminStep::Answer(match publish_one(ctx, &caller, &body, id) {
+            Ok(text) => AdminAnswer::ok(JSON, text),
+            Err(fault) => refusal(&fault),
+        });
+    }
+    match pauses_left.checked_sub(1) {
+        None => AdminStep::Answer(refusal(&behind())),
+        Some(left) => {
+            let call =
+                move |ctx: &mut AdminContext<'_>| publish_when_few(ctx, caller, body, id, left);
+            AdminStep::Continue(PAUSE, Box::new(call))
+        }
+    }
+}
+
+/// The fault of a publish whose publisher is too fast for those who listen.
+pub(super) fn behind() -> Fault {
+    let message = "earlier messages of this key are still being delivered";
+    Fault::new(ErrorCode::RateLimited, message)
+}
+
+/// Where a message goes.
+enum To {
+    Rooms(Vec<RoomName>),
+    Client(Uuid),
+}
+
+/// Publishes the message that `text` describes, and returns the answer in JSON.
+pub(super) fn publish_one(
+    ctx: &mut AdminContext<'_>,
+    caller: &Caller,
+    text: &str,
+    id: Option<Uuid>,
+) -> Result<String, Fault> {
+    let fields = command::fields(text)?;
+    let to = destination(&fields)?;
+    let without = excluded(text)?;
+    let mut content = command::content(&fields)?;
+    if let Some(id) = id {
+        if content.is_own_id && content.id != id {
+            let message = "id and Idempotency-Key are two ids of one message; give one of them";
+            return Err(Fault::bad_request(message));
+        }
+        (content.id, content.is_own_id) = (id, true);
+    }
+    content.sender = content.sender.or(Some(&caller.sender));
+    match to {
+        To::Client(client) => {
+            if !caller.key.allows_all_rooms() {
+                let message = "a key for some rooms may not send direct messages";
+                return Err(Fault::new(ErrorCode::Forbidden, message));
+            }
+            direct(ctx, caller, client, &content)
+        }
+        To::Rooms(rooms) => {
+            rooms.iter().try_for_each(|room| caller.check_room(room.as_str()))?;
+            to_rooms(ctx, caller, &rooms, &content, without.as_ref())
+        }
+    }
+}
+
+fn destination(fields: &CommandFields<'_>) -> Result<To, Fault> {
+    let name =
+        |text: &str| RoomName::new(text).map_err(|error| Fault::bad_request(error.to_string()));
+    match (fields.room, fields.rooms, fields.to) {
+        (Some(raw), None, None) => {
+            let room: Cow<'_, str> = command::string("room", raw)?;
+            Ok(To::Rooms(vec![name(&room)?]))
+        }
+        (None, Some(raw), None) => {
+            let rooms = command::room_list(raw)?;
+            let names: Result<Vec<_>, Fault> = rooms.iter().map(|room| name(room)).collect();
+            names.map(To::Rooms)
+        }
+        (None, None, Some(_)) => command::client_id(fields).map(To::Client),
+        _ => Err(Fault::bad_request("a message must have one of room, rooms and to")),
+    }
+}
+
+/// The fields of a message that may be left out, but must be right if they are there.
+const OPTIONAL_FIELDS: [&str; 7] = ["room", "rooms", "to", "id", "sender", "timestamp", "exclude"];
+
+/// Returns the client that does not get the message. Refuses what the protocol would pass over in
+/// silence: a program that gives a wrong id believes that it may repeat the message.
+fn excluded(text: &str) -> Result<Option<Uuid>, Fault> {
+    let raw: BTreeMap<Cow<'_, str>, &RawValue> =
+        serde_json::from_str(text).map_err(|error| Fault::bad_request(error.to_string()))?;
+    if let Some(name) =
+        OPTIONAL_FIELDS.iter().find(|name| raw.get(**name).is_some_and(|raw| raw.get() == "null"))
+    {
+        return Err(Fault::bad_request(format!("{name} must be left out or not be null")));
+    }
+    let string = |name: &str| -> Option<Option<String>> {
+        raw.get(name).map(|raw| serde_json::from_str(raw.get()).ok())
+    };
+    let id = |name: &str| -> Result<Option<Uuid>, Fault> {
+        let wrong = || Fault::bad_request(format!("{name} must be a UUID"));
+        let id = |text: Option<String>| text.and_then(|text| Uuid::try_parse(&text).ok());
+        string(name).map(|text| id(text).ok_or_else(wrong)).transpose()
+    };
+    if let Some(time) = string("timestamp")
+        && time.is_none_or(|time| DateTime::parse_from_rfc3339(&time).is_err())
+    {
+        return Err(Fault::bad_request("timestamp must be a time as in RFC 3339"));
+    }
+    if id("id")?.is_some_and(|id| id.is_nil()) {
+        return Err(Fault::bad_request("id must not be the nil UUID"));
+    }
+    id("exclude")
+}
+
+fn known<'a>(publication: Publication<'a>, content: &Content<'_>) -> Publication<'a> {
+    match content.is_own_id {
+        true => publication.dedup_id(content.id),
+        false => publication,
+    }
+}
+
+fn direct(
+    ctx: &mut AdminContext<'_>,
+    caller: &Caller,
+    to: Uuid,
+    content: &Content<'_>,
+) -> Result<String, Fault> {
+    let tail = message::tail(Publisher::CLIENT_ID, content);
+    let publication = known(Publication::around_seq(message::DIRECT_HEAD, &tail), content);
+    let sent = ctx.direct(&caller.publisher, &to, &publication)?;
+    let id = content.id.to_string().into();
+    let to = Some(to.to_string().into());
+    Ok(json::text(&answer::Sent { to, id, repeated: sent.repeated }))
+}
+
+fn to_rooms(
+    ctx: &mut AdminContext<'_>,
+    caller: &Caller,
+    rooms: &[RoomName],
+    content: &Content<'_>,
+    without: Option<&Uuid>,
+) -> Result<String, Fault> {
+    let id: Cow<'_, str> = content.id.to_string().into();
+    if let [room] = rooms {
+        let head = message::room_head(room.as_str());
+        let tail = message::tail(Publisher::CLIENT_ID, content);
+        let publication = known(Publication::around_seq(&head, &tail), content);
+        let published = ctx.publish(&caller.publisher, rooms, publication, without)?;
+        let (room, seq) = (room.as_str().into(), published.seqs[0]);
+        return Ok(json::text(&answer::Published { room, seq, id, repeated: published.repeated }));
+    }
+    let names: Vec<String> = rooms.iter().map(|room| room.as_str().to_owned()).collect();
+    let (texts, tail) = message::to_rooms(&names, Publisher::CLIENT_ID, content);
+    let pieces: Vec<(&str, usize)> =
+        texts.iter().map(|(text, index)| (text.as_str(), *index)).collect();
+    let publication = known(Publication::around_seqs(&pieces, &tail), content);
+    let published = ctx.publish(&caller.publisher, rooms, publication, without)?;
+    let numbered = names.into_iter().zip(published.seqs);
+    let rooms = numbered.map(|(room, seq)| RoomSeq { room: room.into(), seq }).collect();
+    Ok(json::text(&answer::PublishedToRooms { rooms, id, repeated: published.repeated }))
+}

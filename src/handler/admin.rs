@@ -1,0 +1,272 @@
+//! The handler of the admin listener: plain HTTP requests that are answered in bounded steps.
+
+use std::{sync::Arc, time::Duration};
+
+use uuid::Uuid;
+
+use crate::{
+    http::{
+        head::Request,
+        response::{JSON, Status, error_body},
+    },
+    hub::{
+        Hub,
+        error::RoomError,
+        history::Page,
+        names::RoomName,
+        present::{MembersPage, Presence},
+        publish::{Publication, Published, PublishedToRooms},
+        publisher::Publisher,
+        survey::{RoomSummary, SessionSummary},
+    },
+    metrics::Snapshot,
+    store::{Position, Range},
+    ws::close::CloseReason,
+};
+
+/// Answers the requests that come to the admin listener, but for `/health`, `/ready`, `/stats` and
+/// `/metrics`. Mounted with [`Builder::admin`](crate::Builder::admin).
+///
+/// Runs on a worker, beside the connections of clients, so no call may block or take long: a
+/// request with much to do answers [`AdminStep::Continue`] and goes on in a later turn.
+pub trait AdminHandler: Send + Sync + 'static {
+    /// Answers a request whose head has come, or says what must come first.
+    fn on_request(&self, ctx: &mut AdminContext<'_>, request: &Request<'_>) -> AdminStep;
+
+    /// Whether the request shows that its sender may read the figures of the server. Asked where a
+    /// stranger might have sent it: from a page in a browser, or to a listener that is not on the
+    /// loopback.
+    fn may_read_figures(&self, request: &Request<'_>) -> bool;
+}
+
+/// What follows on a request to the admin listener.
+pub enum AdminStep {
+    /// The answer.
+    Answer(AdminAnswer),
+    /// Reads the body of the request, which may have so many bytes, and then makes the call. A
+    /// larger body is answered with 413.
+    Body(usize, BodyCall),
+    /// Makes the call after this time; with zero, in the next turn.
+    Continue(Duration, LaterCall),
+}
+
+/// Takes the body of a request.
+pub type BodyCall = Box<dyn FnOnce(&mut AdminContext<'_>, Vec<u8>) -> AdminStep + Send>;
+
+/// Goes on with a request in a later turn.
+pub type LaterCall = Box<dyn FnOnce(&mut AdminContext<'_>) -> AdminStep + Send>;
+
+/// An answer to a request of the admin listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminAnswer {
+    pub(crate) status: Status,
+    pub(crate) content_type: &'static str,
+    pub(crate) body: String,
+    /// An additional header line; may be empty.
+    pub(crate) header: String,
+    pub(crate) retry_after_s: Option<u64>,
+}
+
+impl AdminAnswer {
+    /// Answers with 200 and a body of this type, such as `application/json`.
+    pub fn ok(content_type: &'static str, body: String) -> AdminAnswer {
+        let (status, header) = (Status::Ok, String::new());
+        AdminAnswer { status, content_type, body, header, retry_after_s: None }
+    }
+
+    /// Answers with an error in JSON: a stable word, and a sentence for people. If `retry_after_s`
+    /// is given, the answer has a `Retry-After`.
+    pub fn error(
+        status: Status,
+        error: &str,
+        message: &str,
+        retry_after_s: Option<u64>,
+    ) -> AdminAnswer {
+        let body = error_body(error, message, retry_after_s);
+        AdminAnswer { status, content_type: JSON, body, header: String::new(), retry_after_s }
+    }
+
+    /// Adds a header line, without its line end. Replaces the one that was added before.
+    pub fn header(self, name: &str, value: &str) -> AdminAnswer {
+        let is_legal = |text: &str| !text.contains(|c: char| c.is_control() || !c.is_ascii());
+        match is_legal(name) && is_legal(value) {
+            true => AdminAnswer { header: format!("{name}: {value}"), ..self },
+            false => self,
+        }
+    }
+}
+
+/// The server as the pool knows it.
+pub(crate) trait ServerState {
+    fn snapshot(&self) -> Snapshot;
+    fn ask_drain(&self);
+}
+
+/// What a call of an [`AdminHandler`] may do.
+pub struct AdminContext<'a> {
+    hub: &'a Arc<Hub>,
+    server: &'a dyn ServerState,
+    spent: usize,
+    behind: bool,
+}
+
+/// What the calls of one turn may cost: about a millisecond.
+const COST_PER_TURN_MAX: usize = 1024;
+
+/// What a publish costs, in the unit in which a message from a client is 1.
+const PUBLISH_COST: usize = 4;
+
+/// How many entries of a list cost 1.
+const ENTRIES_PER_COST: usize = 4;
+
+/// What a snapshot of the figures costs.
+const STATS_COST: usize = 100;
+
+impl<'a> AdminContext<'a> {
+    pub(crate) fn new(hub: &'a Arc<Hub>, server: &'a dyn ServerState) -> AdminContext<'a> {
+        AdminContext { hub, server, spent: 0, behind: false }
+    }
+
+    /// Returns what the call has cost so far, and whether it found a mailbox behind.
+    pub(crate) fn outcome(&self) -> (usize, bool) {
+        (self.spent, self.behind)
+    }
+
+    /// Whether the call has cost so much that the rest should wait for the next turn.
+    pub fn is_spent(&self) -> bool {
+        self.spent >= COST_PER_TURN_MAX
+    }
+
+    /// Whether `publisher` should wait before it publishes more: many deliveries of its messages
+    /// are not made yet, or a worker was found behind in this call.
+    pub fn should_wait(&self, publisher: &Publisher) -> bool {
+        self.behind || publisher.is_behind()
+    }
+
+    fn list<T>(&mut self, entries: Vec<T>) -> Vec<T> {
+        self.spent += 1 + entries.len() / ENTRIES_PER_COST;
+        entries
+    }
+
+    /// Publishes to one room or several in one atomic step. Rooms that do not exist are made. The
+    /// client `without`, if any, does not get the message.
+    ///
+    /// # Errors
+    /// [`RoomError::TooManyRooms`], [`RoomError::SameRoomTwice`], [`RoomError::Overloaded`].
+    pub fn publish(
+        &mut self,
+        publisher: &Publisher,
+        rooms: &[RoomName],
+        publication: Publication<'_>,
+        without: Option<&Uuid>,
+    ) -> Result<PublishedToRooms, RoomError> {
+        self.spent += PUBLISH_COST * rooms.len().max(1);
+        let result = self.hub.publish_from_outside(publisher, rooms, publication, without);
+        self.behind |= result.as_ref().is_ok_and(|published| published.behind);
+        result
+    }
+
+    /// Sends a message to one client, and keeps it while the client is away.
+    ///
+    /// # Errors
+    /// [`RoomError::NoSuchClient`], [`RoomError::InboxFull`], [`RoomError::Overloaded`].
+    pub fn direct(
+        &mut self,
+        publisher: &Publisher,
+        to: &Uuid,
+        publication: &Publication<'_>,
+    ) -> Result<Published, RoomError> {
+        self.spent += PUBLISH_COST;
+        let result = self.hub.direct_from_outside(publisher, to, publication);
+        self.behind |= result.as_ref().is_ok_and(|published| published.behind);
+        result
+    }
+
+    /// Lists rooms whose names begin with `prefix` and come behind `after`, in order, at most
+    /// `limit` and at most 1,000.
+    pub fn rooms(&mut self, prefix: &str, after: Option<&str>, limit: usize) -> Vec<RoomSummary> {
+        let rooms = self.hub.list_rooms(prefix, after, limit);
+        self.list(rooms)
+    }
+
+    /// Reads a page of a room's history.
+    ///
+    /// # Errors
+    /// [`RoomError::NoSuchRoom`].
+    pub fn history(&mut self, room: &str, range: Range, limit: usize) -> Result<Page, RoomError> {
+        let found = self.hub.rooms.find(room).ok_or(RoomError::NoSuchRoom)?;
+        let page = self.hub.history(&found, range, limit);
+        self.spent += 1 + page.messages.len() / ENTRIES_PER_COST;
+        Ok(page)
+    }
+
+    /// Drops the messages of a room. Its numbers go on.
+    ///
+    /// # Errors
+    /// [`RoomError::NoSuchRoom`].
+    pub fn clear_history(&mut self, room: &str) -> Result<Position, RoomError> {
+        self.spent += PUBLISH_COST;
+        self.hub.clear_history(room)
+    }
+
+    /// Lists the members of a room.
+    ///
+    /// # Errors
+    /// [`RoomError::NoSuchRoom`].
+    pub fn presence(&mut self, room: &str, page: MembersPage) -> Result<Presence, RoomError> {
+        let presence = self.hub.members(room, page)?;
+        self.spent += 1 + presence.members.len() / ENTRIES_PER_COST;
+        Ok(presence)
+    }
+
+    /// Lists sessions behind `after`, in the order of their ids, at most `limit` and at most 1,000:
+    /// all, or those in `room`.
+    ///
+    /// # Errors
+    /// [`RoomError::NoSuchRoom`].
+    pub fn sessions(
+        &mut self,
+        room: Option<&str>,
+        after: Option<Uuid>,
+        limit: usize,
+    ) -> Result<Vec<SessionSummary>, RoomError> {
+        let sessions = self.hub.list_sessions(room, after, limit)?;
+        Ok(self.list(sessions))
+    }
+
+    /// Closes a client's connection, or ends its session if it is away.
+    ///
+    /// # Errors
+    /// [`RoomError::NoSuchClient`].
+    pub fn close(&mut self, client_id: &Uuid, reason: CloseReason) -> Result<(), RoomError> {
+        self.spent += PUBLISH_COST;
+        self.hub.close_client(client_id, reason)
+    }
+
+    /// Begins to drain, for at most `drain_timeout`. Later calls change nothing.
+    pub fn drain(&mut self) {
+        self.server.ask_drain();
+    }
+
+    /// Returns every gauge and counter.
+    pub fn stats(&mut self) -> Snapshot {
+        self.spent += STATS_COST;
+        self.server.snapshot()
+    }
+}
+
+impl std::fmt::Debug for AdminContext<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AdminContext").field("spent", &self.spent).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for AdminStep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            AdminStep::Answer(answer) => f.debug_tuple("Answer").field(answer).finish(),
+            AdminStep::Body(bytes, _) => f.debug_tuple("Body").field(bytes).finish(),
+            AdminStep::Continue(after, _) => f.debug_tuple("Continue").field(after).finish(),
+        }
+    }
+}

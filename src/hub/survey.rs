@@ -1,0 +1,149 @@
+//! What a program outside of any connection may look at and change: rooms, their members and
+//! histories, sessions.
+//!
+//! Each list is a page with a bound, in an order that does not change, so that it can be read on
+//! behind its last entry.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::{
+    Hub,
+    error::RoomError,
+    mailbox::Letter,
+    present::{MembersPage, PRESENCE_MEMBERS_MAX, Presence},
+    room::Room,
+    session::{Attachment, Session},
+};
+use crate::{store::Position, ws::close::CloseReason};
+
+/// The most entries of one page of rooms or sessions.
+pub(super) const ENTRIES_MAX: usize = 1000;
+
+/// A room, as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomSummary {
+    /// The room's name.
+    pub room: String,
+    /// The room's position.
+    pub position: Position,
+    /// The number of sessions in it, connected or away.
+    pub members: usize,
+    /// The number of messages in its history.
+    pub messages: usize,
+    /// The bytes of those messages.
+    pub bytes: usize,
+}
+
+/// A session, as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionSummary {
+    /// The client's id.
+    pub client_id: Uuid,
+    /// The client's name in presence, if it set one.
+    pub name: Option<Arc<str>>,
+    /// Whether it has no connection at the moment, and can be resumed.
+    pub is_away: bool,
+    /// The number of its rooms.
+    pub rooms: usize,
+}
+
+impl Session {
+    /// `None` if it has ended.
+    fn summary(&self) -> Option<SessionSummary> {
+        let state = self.state.lock();
+        let is_away = match state.attachment {
+            Attachment::To(_) => false,
+            Attachment::Away(_) => true,
+            Attachment::Ended => return None,
+        };
+        Some(SessionSummary {
+            client_id: self.client_id,
+            name: state.name.clone(),
+            is_away,
+            rooms: state.memberships.len(),
+        })
+    }
+}
+
+impl Room {
+    fn summary(&self) -> RoomSummary {
+        let state = self.state.lock();
+        RoomSummary {
+            room: self.name.as_str().to_owned(),
+            position: state.history.position(),
+            members: state.roster.len(),
+            messages: state.history.len(),
+            bytes: state.history.bytes(),
+        }
+    }
+}
+
+impl Hub {
+    /// Lists the rooms whose names begin with `prefix` and come behind `after`, in order.
+    pub(crate) fn list_rooms(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Vec<RoomSummary> {
+        let rooms = self.rooms.list(prefix, after, limit.min(ENTRIES_MAX));
+        rooms.iter().map(|room| room.summary()).collect()
+    }
+
+    /// Lists the members of a room, as one that is not among them sees it.
+    pub(crate) fn members(&self, room: &str, page: MembersPage) -> Result<Presence, RoomError> {
+        let room = self.rooms.find(room).ok_or(RoomError::NoSuchRoom)?;
+        let limit = page.limit.min(PRESENCE_MEMBERS_MAX);
+        let state = room.state.lock();
+        Ok(state.roster.page(Uuid::nil(), page.after, limit, None))
+    }
+
+    /// Drops the messages of a room. Its numbers go on, and its members stay.
+    pub(crate) fn clear_history(&self, room: &str) -> Result<Position, RoomError> {
+        let room = self.rooms.find(room).ok_or(RoomError::NoSuchRoom)?;
+        let mut state = room.state.lock();
+        self.change(&mut state.history, |history| {
+            history.free(history.bytes());
+        });
+        Ok(state.history.position())
+    }
+
+    /// Lists sessions behind `after`, in the order of their ids: all, or those in one room.
+    pub(crate) fn list_sessions(
+        &self,
+        room: Option<&str>,
+        after: Option<Uuid>,
+        limit: usize,
+    ) -> Result<Vec<SessionSummary>, RoomError> {
+        let limit = limit.min(ENTRIES_MAX);
+        let sessions = match room {
+            None => self.sessions.list(after, limit),
+            Some(room) => {
+                let members = self.members(room, MembersPage { after, limit })?.members;
+                let find = |id: &Uuid| self.sessions.find(id);
+                members.iter().filter_map(|member| find(&member.client_id)).collect()
+            }
+        };
+        Ok(sessions.iter().filter_map(|session| session.summary()).collect())
+    }
+
+    /// Closes a client's connection, or ends its session if it is away.
+    pub(crate) fn close_client(&self, id: &Uuid, reason: CloseReason) -> Result<(), RoomError> {
+        let session = self.sessions.find(id).ok_or(RoomError::NoSuchClient)?;
+        let attachment = session.state.lock().attachment;
+        match attachment {
+            Attachment::To(conn) => {
+                let letter = Letter::Close { conn, reason };
+                self.mailboxes.send_control(conn.worker(), letter);
+                Ok(())
+            }
+            Attachment::Away(_) => {
+                self.end_away(&session, attachment);
+                Ok(())
+            }
+            Attachment::Ended => Err(RoomError::NoSuchClient),
+        }
+    }
+}

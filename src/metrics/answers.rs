@@ -1,0 +1,44 @@
+//! Parts of what is answered about the server.
+
+use serde::Serialize;
+
+/// The answer of `/health`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Health {
+    /// `ok` or `draining`.
+    pub(crate) status: &'static str,
+    pub(crate) active_connections: usize,
+    pub(crate) max_connections: usize,
+    pub(crate) queued: usize,
+    pub(crate) uptime_s: f64,
+}
+
+/// The answer of `/ready`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Readiness {
+    pub(crate) ready: bool,
+    /// Why not: `draining` or `full`.
+    pub(crate) reasons: Vec<&'static str>,
+}
+
+/// One worker's part of a [`Snapshot`](super::Snapshot).
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct WorkerSnapshot {
+    /// Open sockets of this worker.
+    pub sockets: usize,
+    /// Letters from other threads that wait for this worker.
+    pub mailbox: usize,
+    /// Letters refused because this worker's mailbox was full.
+    pub mailbox_refused: usize,
+    /// Turns of this worker.
+    pub turns: u64,
+    /// Messages received by this worker.
+    pub messages_in: u64,
+    /// Messages that this worker queued for clients.
+    pub messages_out: u64,
+    /// Bytes received by this worker.
+    pub bytes_in: u64,
+    /// Bytes written by this worker.
+    pub bytes_out: u64,
+}

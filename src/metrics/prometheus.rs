@@ -1,0 +1,221 @@
+//! The figures in the text format of Prometheus: base units, one prefix, and no label whose values
+//! a client can choose.
+
+use std::fmt::Write as _;
+
+use hdrhistogram::Histogram;
+
+use super::{FIGURES, Figure, FigureKind, Snapshot, WorkerSnapshot};
+
+/// What every name begins with.
+const PREFIX: &str = "rusty_socks_";
+
+/// The upper bounds of the buckets of times, in seconds.
+const BUCKETS_S: [f64; 14] =
+    [0.00001, 0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0];
+
+/// What the figures of [`Snapshot`] do not have: distributions, and the process.
+pub(crate) struct Extra {
+    /// Durations of turns, in microseconds.
+    pub(crate) turn: Histogram<u64>,
+    /// Times in line, in microseconds.
+    pub(crate) queue_wait: Histogram<u64>,
+    /// Memory of the process, where the system tells it.
+    pub(crate) resident_bytes: Option<u64>,
+    /// When the process began, in seconds since 1970.
+    pub(crate) started_s: f64,
+}
+
+/// Returns the name of a figure for Prometheus.
+pub(crate) fn name(figure: &Figure) -> String {
+    let name = figure.name;
+    match figure.kind {
+        FigureKind::Gauge => format!("{PREFIX}{name}"),
+        FigureKind::Counter => {
+            format!("{PREFIX}{}_total", name.strip_suffix("_total").unwrap_or(name))
+        }
+    }
+}
+
+/// Writes all figures.
+pub(crate) fn text(snapshot: &Snapshot, extra: &Extra) -> String {
+    let mut out = String::with_capacity(16 << 10);
+    for (figure, value) in FIGURES.iter().zip(snapshot.values()) {
+        let kind = match figure.kind {
+            FigureKind::Gauge => "gauge",
+            FigureKind::Counter => "counter",
+        };
+        let name = name(figure);
+        head(&mut out, &name, kind, figure.help.trim());
+        line(&mut out, &name, "", value as f64);
+    }
+    let draining = f64::from(u8::from(snapshot.draining));
+    single(&mut out, "draining", "gauge", "Whether the server is shutting down.", draining);
+    let help = "Refusals by reason.";
+    let refusals = snapshot.rejected.iter().map(|(reason, count)| (*reason, *count));
+    labelled(&mut out, "refused_total", "counter", help, "reason", refusals);
+    let help = "WebSocket connections that ended, by close code.";
+    let closes = snapshot.closed.iter().map(|(code, count)| (code.as_str(), *count));
+    labelled(&mut out, "closes_total", "counter", help, "code", closes);
+    of_handlers(&mut out, snapshot);
+    of_workers(&mut out, snapshot);
+    let help = "Duration of a worker's turn, without its sleep.";
+    histogram(&mut out, "turn_seconds", help, &extra.turn);
+    let help = "Time that admitted upgrades had waited in line.";
+    histogram(&mut out, "queue_wait_seconds", help, &extra.queue_wait);
+    head(&mut out, "rusty_socks_build_info", "gauge", "The version of the server; always 1.");
+    line(&mut out, "rusty_socks_build_info", &format!("version={:?}", snapshot.version), 1.0);
+    let process = [
+        ("cpu_seconds_total", "counter", "CPU time, user and system.", snapshot.cpu_seconds),
+        (
+            "resident_memory_bytes",
+            "gauge",
+            "Memory that is in use.",
+            extra.resident_bytes.map(|bytes| bytes as f64),
+        ),
+        (
+            "start_time_seconds",
+            "gauge",
+            "When the server was bound, in seconds since 1970.",
+            Some(extra.started_s),
+        ),
+    ];
+    for (name, kind, help, value) in process {
+        if let Some(value) = value {
+            let name = format!("process_{name}");
+            head(&mut out, &name, kind, help);
+            line(&mut out, &name, "", value);
+        }
+    }
+    out
+}
+
+/// Writes the figures of the handlers' own. The server does not know which of them only grow.
+fn of_handlers(out: &mut String, snapshot: &Snapshot) {
+    if snapshot.handlers.is_empty() {
+        return;
+    }
+    let name = format!("{PREFIX}handler_figure");
+    head(out, &name, "untyped", "Figures of a handler's own, by route and name.");
+    for (route, figures) in &snapshot.handlers {
+        for (figure, value) in figures {
+            line(out, &name, &format!("route={route:?},figure={figure:?}"), *value as f64);
+        }
+    }
+}
+
+fn of_workers(out: &mut String, snapshot: &Snapshot) {
+    type Value = fn(&WorkerSnapshot) -> u64;
+    let figures: [(&str, &str, &str, Value); 4] = [
+        ("worker_sockets", "gauge", "Open sockets of a worker.", |worker| worker.sockets as u64),
+        ("worker_mailbox_letters", "gauge", "Letters that wait for a worker.", |worker| {
+            worker.mailbox as u64
+        }),
+        (
+            "worker_mailbox_refused_total",
+            "counter",
+            "Letters refused because a worker's mailbox was full.",
+            |worker| worker.mailbox_refused as u64,
+        ),
+        ("worker_turns_total", "counter", "Turns of a worker.", |worker| worker.turns),
+    ];
+    let names: Vec<String> = (0..snapshot.workers.len()).map(|worker| worker.to_string()).collect();
+    for (name, kind, help, value) in figures {
+        let values = names.iter().zip(&snapshot.workers);
+        let values = values.map(|(name, worker)| (name.as_str(), value(worker)));
+        labelled(out, name, kind, help, "worker", values);
+    }
+}
+
+fn single(out: &mut String, name: &str, kind: &str, help: &str, value: f64) {
+    let name = format!("{PREFIX}{name}");
+    head(out, &name, kind, help);
+    line(out, &name, "", value);
+}
+
+fn labelled<'a>(
+    out: &mut String,
+    name: &str,
+    kind: &str,
+    help: &str,
+    label: &str,
+    values: impl Iterator<Item = (&'a str, u64)>,
+) {
+    let name = format!("{PREFIX}{name}");
+    head(out, &name, kind, help);
+    for (value, count) in values {
+        line(out, &name, &format!("{label}={value:?}"), count as f64);
+    }
+}
+
+/// A classic histogram, of times that were measured in microseconds to two digits.
+fn histogram(out: &mut String, name: &str, help: &str, times: &Histogram<u64>) {
+    let name = format!("{PREFIX}{name}");
+    head(out, &name, "histogram", help);
+    let mut recorded = times.iter_recorded().peekable();
+    let (mut count, mut sum_us) = (0, 0.0);
+    let bucket = format!("{name}_bucket");
+    for bound in BUCKETS_S {
+        while let Some(next) =
+            recorded.next_if(|next| next.value_iterated_to() as f64 <= bound * 1e6)
+        {
+            count += next.count_since_last_iteration();
+            sum_us += next.value_iterated_to() as f64 * next.count_since_last_iteration() as f64;
+        }
+        line(out, &bucket, &format!("le=\"{bound}\""), count as f64);
+    }
+    for next in recorded {
+        count += next.count_since_last_iteration();
+        sum_us += next.value_iterated_to() as f64 * next.count_since_last_iteration() as f64;
+    }
+    line(out, &bucket, "le=\"+Inf\"", count as f64);
+    line(out, &format!("{name}_sum"), "", sum_us / 1e6);
+    line(out, &format!("{name}_count"), "", count as f64);
+}
+
+// Writing to a String cannot fail.
+fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+    let help = help.replace('\\', "\\\\").replace('\n', "\\n");
+    let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+}
+
+fn line(out: &mut String, name: &str, labels: &str, value: f64) {
+    let _ = match labels {
+        "" => writeln!(out, "{name} {value}"),
+        labels => writeln!(out, "{name}{{{labels}}} {value}"),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_histogram_counts_up_to_all() {
+        let mut times = Histogram::new_with_bounds(1, 3_600_000_000, 2).expect("legal bounds");
+        for us in [5, 50, 2_000, 2_000, 20_000_000] {
+            times.record(us).expect("in bounds");
+        }
+        let mut out = String::new();
+        histogram(&mut out, "x_seconds", "Help.", &times);
+        let value = |what: &str| {
+            let found = out.lines().find_map(|line| line.strip_prefix(what)).map(str::trim);
+            found.expect(what).parse::<f64>().expect("a number")
+        };
+        for (bound, count) in [("0.00001", 1.0), ("0.001", 2.0), ("0.005", 4.0), ("10", 4.0)] {
+            assert_eq!(value(&format!("rusty_socks_x_seconds_bucket{{le=\"{bound}\"}}")), count);
+        }
+        assert_eq!(value("rusty_socks_x_seconds_bucket{le=\"+Inf\"}"), 5.0);
+        assert_eq!(value("rusty_socks_x_seconds_count"), 5.0);
+        assert!((value("rusty_socks_x_seconds_sum") - 20.0).abs() < 0.3);
+    }
+
+    #[test]
+    fn names_are_as_prometheus_wants_them() {
+        for figure in FIGURES {
+            let name = name(figure);
+            assert_eq!(name.ends_with("_total"), figure.kind == FigureKind::Counter, "{name}");
+            assert!(!name.ends_with("_us") && !name.ends_with("_ms"), "{name}: base units");
+        }
+    }
+}

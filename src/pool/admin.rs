@@ -1,0 +1,443 @@
+//! A connection of the admin listener: HTTP requests with bodies, answered by the server itself or
+//! by its [`AdminHandler`], in steps that are bounded in bytes, in time and in what they cost.
+//!
+//! [`AdminHandler`]: crate::AdminHandler
+
+use std::{
+    net::IpAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    bound::BoundToken, closing::Stage, conn_io::ConnIo, timers::Millis, worker_cx::WorkerCtx,
+};
+use crate::{
+    config::Config,
+    handler::{AdminAnswer, AdminContext, AdminStep, BodyCall, LaterCall},
+    http::{
+        body::{BadBody, BodyLength, BodyReader},
+        head::{HeaderSpace, Request},
+        response::{JSON, Response, Status, retry_after_s},
+        router::{AdminTarget, admin_route},
+    },
+    metrics::Refused,
+};
+
+/// The content type of the answer to `/metrics`.
+pub(super) const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The answer that asks a client for the body that it has announced (RFC 9110, 10.1.1).
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// The pause after which a refused body may be sent again.
+const BODIES_RETRY_S: u64 = 1;
+
+/// A connection of the admin listener.
+pub(crate) struct Admin {
+    state: State,
+    /// Whether no request has come yet.
+    is_fresh: bool,
+    /// Counts it among the connections of the admin listener.
+    _token: BoundToken,
+}
+
+enum State {
+    /// A request is due, or may come.
+    Head,
+    /// The body of a request is due.
+    Body(Box<Reading>),
+    /// A request is answered in a later turn.
+    Later(Later),
+    /// The connection ends when its last answer is written.
+    Last,
+}
+
+/// A body on its way.
+struct Reading {
+    reader: BodyReader,
+    then: BodyCall,
+    exchange: Exchange,
+    _token: BoundToken,
+}
+
+struct Later {
+    call: LaterCall,
+    at: Millis,
+    exchange: Exchange,
+}
+
+/// What the answer to a request must be like.
+#[derive(Clone, Copy)]
+struct Exchange {
+    closes: bool,
+    head_only: bool,
+}
+
+/// How far a step came.
+pub(super) enum AdminProgress {
+    /// More input is needed, or none is looked at now.
+    Wait,
+    /// So many bytes were used.
+    Used(usize),
+    /// Nothing more is read.
+    Last,
+}
+
+impl Admin {
+    /// A connection whose first request is due; `token` counts it.
+    pub(super) fn new(token: BoundToken, io: &mut ConnIo, cx: &mut WorkerCtx) -> Admin {
+        io.set_deadline(cx.config().handshake_timeout, cx);
+        Admin { state: State::Head, is_fresh: true, _token: token }
+    }
+
+    /// Whether the connection ends when everything is written.
+    pub(super) fn is_last(&self) -> bool {
+        matches!(self.state, State::Last)
+    }
+
+    /// Whether a request is being answered, so that no other is read.
+    pub(super) fn is_busy(&self) -> bool {
+        matches!(self.state, State::Later(_))
+    }
+
+    /// Handles what it can of the front of `input`: a head, or a part of a body.
+    pub(super) fn read(
+        &mut self,
+        input: &[u8],
+        io: &mut ConnIo,
+        cx: &mut WorkerCtx,
+    ) -> AdminProgress {
+        match &mut self.state {
+            State::Last => AdminProgress::Last,
+            State::Later(_) => AdminProgress::Wait,
+            State::Head => self.read_head(input, io, cx),
+            State::Body(reading) => match reading.reader.read(input) {
+                Err(bad) => self.refuse_body(bad, io, cx),
+                Ok(used) if reading.reader.is_done() => {
+                    self.on_body(io, cx);
+                    AdminProgress::Used(used)
+                }
+                Ok(0) => AdminProgress::Wait,
+                Ok(used) => AdminProgress::Used(used),
+            },
+        }
+    }
+
+    fn read_head(&mut self, input: &[u8], io: &mut ConnIo, cx: &mut WorkerCtx) -> AdminProgress {
+        if !io.outbox.fits(0, &cx.limits.outbox) {
+            // A client that pipelines requests must read the answers before there are more.
+            io.has_backlog = true;
+            io.list_dirty(&mut cx.work);
+            return AdminProgress::Wait;
+        }
+        if input.is_empty() {
+            return AdminProgress::Wait;
+        }
+        let mut space = HeaderSpace::default();
+        let head_bytes_max = cx.config().max_head_bytes;
+        let refuse = |status, reason: &str, head_only| {
+            let answer = AdminAnswer::error(status, Refused::BadRequest.name(), reason, None);
+            (answer, Exchange { closes: true, head_only })
+        };
+        let too_large = "the request head is too large";
+        let (answer, exchange) = match Request::parse_with_body(input, &mut space) {
+            Ok(Some((request, length, used))) if used <= head_bytes_max => {
+                self.is_fresh = false;
+                let request = request.with_remote(io.remote);
+                self.on_request(&request, length, io, cx);
+                return AdminProgress::Used(used);
+            }
+            Ok(Some((request, ..))) => {
+                refuse(Status::HeadTooLarge, too_large, request.method() == "HEAD")
+            }
+            Ok(None) if input.len() > head_bytes_max => {
+                refuse(Status::HeadTooLarge, too_large, false)
+            }
+            Ok(None) => return AdminProgress::Wait,
+            Err(bad) => refuse(bad.status, bad.reason, bad.head_only),
+        };
+        self.is_fresh = false;
+        cx.shared.metrics.refuse(Refused::BadRequest);
+        self.answer(answer, exchange, io, cx);
+        AdminProgress::Last
+    }
+
+    fn on_request(
+        &mut self,
+        request: &Request<'_>,
+        length: BodyLength,
+        io: &mut ConnIo,
+        cx: &mut WorkerCtx,
+    ) {
+        let shared = Arc::clone(&cx.shared);
+        let has_body = length != BodyLength::Sized(0);
+        let is_last = shared.is_draining() || shared.admin_conns.is_scarce();
+        let exchange = Exchange {
+            closes: is_last || !request.keeps_alive(),
+            head_only: request.method() == "HEAD",
+        };
+        // A body that nobody reads would be parsed as the next request.
+        let unread = Exchange { closes: exchange.closes || has_body, ..exchange };
+        if let Some(target) = admin_route(request) {
+            let answer = own_answer(target, request, cx);
+            return self.answer(answer, unread, io, cx);
+        }
+        let Some(handler) = &shared.admin else {
+            let message = "there is nothing here; try /health, /ready, /stats or /metrics";
+            let answer = AdminAnswer::error(Status::NotFound, "not_found", message, None);
+            return self.answer(answer, unread, io, cx);
+        };
+        match call(cx, |ctx| handler.on_request(ctx, request)) {
+            AdminStep::Body(bytes_max, then) => {
+                self.await_body(request, (length, bytes_max), then, exchange, io, cx);
+            }
+            step => self.apply(step, unread, io, cx),
+        }
+    }
+
+    /// Begins to read a body, if there may be another and it is not too large.
+    fn await_body(
+        &mut self,
+        request: &Request<'_>,
+        (length, bytes_max): (BodyLength, usize),
+        then: BodyCall,
+        exchange: Exchange,
+        io: &mut ConnIo,
+        cx: &mut WorkerCtx,
+    ) {
+        let last = Exchange { closes: true, ..exchange };
+        let expects = request.values("Expect").collect::<Vec<_>>();
+        if expects.iter().any(|expected| !expected.eq_ignore_ascii_case("100-continue")) {
+            let message = "the only expectation that is met is 100-continue";
+            let status = Status::ExpectationFailed;
+            let answer = AdminAnswer::error(status, "expectation_failed", message, None);
+            return self.answer(answer, last, io, cx);
+        }
+        let bytes_max = bytes_max.min(cx.config().api_body_bytes);
+        let reader = match BodyReader::new(length, bytes_max) {
+            Ok(reader) if reader.is_done() => {
+                let step = call(cx, |ctx| then(ctx, Vec::new()));
+                return self.apply(step, exchange, io, cx);
+            }
+            Ok(reader) => reader,
+            Err(bad) => {
+                self.refuse_body(bad, io, cx);
+                return;
+            }
+        };
+        let Some(token) = cx.shared.api_bodies.take() else {
+            cx.shared.metrics.refuse(Refused::ApiBodies);
+            let message = "as many bodies are being read as max_api_bodies allows";
+            let (why, status) = (Refused::ApiBodies.name(), Status::Unavailable);
+            let answer = AdminAnswer::error(status, why, message, Some(BODIES_RETRY_S));
+            return self.answer(answer, last, io, cx);
+        };
+        if !expects.is_empty() && request.is_http_1_1() {
+            io.queue_bytes(&mut CONTINUE.to_vec(), cx);
+        }
+        io.set_deadline(cx.config().api_body_timeout, cx);
+        self.state = State::Body(Box::new(Reading { reader, then, exchange, _token: token }));
+    }
+
+    /// Hands a body over that has come.
+    fn on_body(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) {
+        if let State::Body(reading) = std::mem::replace(&mut self.state, State::Head) {
+            let Reading { reader, then, exchange, .. } = *reading;
+            let step = call(cx, |ctx| then(ctx, reader.finish()));
+            self.apply(step, exchange, io, cx);
+        }
+    }
+
+    fn refuse_body(&mut self, bad: BadBody, io: &mut ConnIo, cx: &mut WorkerCtx) -> AdminProgress {
+        let (why, status, message) = match bad {
+            BadBody::TooLarge => {
+                (Refused::ApiBodyTooLarge, Status::ContentTooLarge, "the body is too large")
+            }
+            BadBody::Malformed(message) => (Refused::BadRequest, Status::BadRequest, message),
+        };
+        cx.shared.metrics.refuse(why);
+        let word = if bad == BadBody::TooLarge { "too_large" } else { why.name() };
+        let answer = AdminAnswer::error(status, word, message, None);
+        self.answer(answer, Exchange { closes: true, head_only: false }, io, cx);
+        AdminProgress::Last
+    }
+
+    /// Does what a call of the handler has decided.
+    fn apply(&mut self, step: AdminStep, exchange: Exchange, io: &mut ConnIo, cx: &mut WorkerCtx) {
+        match step {
+            AdminStep::Answer(answer) => self.answer(answer, exchange, io, cx),
+            AdminStep::Continue(after, call) => {
+                let at = cx.after(after);
+                self.state = State::Later(Later { call, at, exchange });
+                cx.timers.clear(io.slot(), &mut io.deadline);
+                match after {
+                    Duration::ZERO => io.list_ready(&mut cx.work),
+                    after => io.set_deadline(after, cx),
+                }
+            }
+            AdminStep::Body(..) => {
+                log::error!("the admin handler asked for a body a second time");
+                self.answer(internal_error(), exchange, io, cx);
+            }
+        }
+    }
+
+    /// Goes on with a request whose time has come.
+    pub(super) fn go_on(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) {
+        match std::mem::replace(&mut self.state, State::Head) {
+            State::Later(later) if cx.now >= later.at => {
+                let step = call(cx, |ctx| (later.call)(ctx));
+                self.apply(step, later.exchange, io, cx);
+                if !self.is_busy() {
+                    io.has_backlog = !io.stash.is_empty();
+                    io.list_ready(&mut cx.work);
+                }
+            }
+            state => self.state = state,
+        }
+    }
+
+    fn answer(
+        &mut self,
+        answer: AdminAnswer,
+        exchange: Exchange,
+        io: &mut ConnIo,
+        cx: &mut WorkerCtx,
+    ) {
+        cx.shared.metrics.server.admin_requests_total.add_shared();
+        if answer.status == Status::Unauthorized || answer.status == Status::Forbidden {
+            cx.shared.metrics.refuse(Refused::ApiUnauthorized);
+        }
+        let Exchange { closes, head_only } = exchange;
+        let retry = answer.retry_after_s.map_or(String::new(), |s| format!("Retry-After: {s}"));
+        let response = Response {
+            status: answer.status,
+            body: &answer.body,
+            headers: &[&answer.header, &retry],
+            closes,
+            head_only,
+        };
+        let mut out = Vec::with_capacity(512 + answer.body.len());
+        response.write_as(answer.content_type, &mut out, cx.date());
+        io.queue_bytes(&mut out, cx);
+        // It closes when the answer is out, however long that takes a client that reads.
+        self.state = if closes { State::Last } else { State::Head };
+        io.set_deadline(cx.config().handshake_timeout, cx);
+    }
+
+    /// The deadline has passed. Returns how the connection ends, unless it does not.
+    pub(super) fn on_deadline(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) -> Option<Stage> {
+        let (why, message) = match &self.state {
+            State::Later(_) => {
+                cx.timers.clear(io.slot(), &mut io.deadline);
+                self.go_on(io, cx);
+                return None;
+            }
+            State::Head | State::Last if io.is_reading(cx) => {
+                io.set_deadline(cx.config().handshake_timeout, cx);
+                return None;
+            }
+            State::Last => return Some(Stage::Flush),
+            State::Head if !self.is_fresh && io.stash.is_empty() => return Some(Stage::Flush),
+            State::Head => (Refused::HeadTimeout, "the request head did not come in time"),
+            State::Body(_) => (Refused::ApiBodyTimeout, "the request body did not come in time"),
+        };
+        cx.shared.metrics.refuse(why);
+        let answer = AdminAnswer::error(Status::RequestTimeout, why.name(), message, None);
+        self.answer(answer, Exchange { closes: true, head_only: false }, io, cx);
+        None
+    }
+}
+
+/// Makes a call of the handler, and counts what it has cost.
+fn call(cx: &mut WorkerCtx, make: impl FnOnce(&mut AdminContext<'_>) -> AdminStep) -> AdminStep {
+    let shared = Arc::clone(&cx.shared);
+    let mut ctx = AdminContext::new(&shared.hub, &*shared);
+    let step = catch_unwind(AssertUnwindSafe(|| make(&mut ctx)));
+    let (spent, behind) = ctx.outcome();
+    cx.spent += spent;
+    if behind {
+        cx.on_backpressure();
+    }
+    step.unwrap_or_else(|_| {
+        shared.metrics.server.handler_panics.add_shared();
+        log::error!("the admin handler panicked");
+        AdminStep::Answer(internal_error())
+    })
+}
+
+fn internal_error() -> AdminAnswer {
+    AdminAnswer::error(Status::InternalError, "internal", "internal error", None)
+}
+
+/// Answers what the server answers by itself.
+fn own_answer(target: AdminTarget, request: &Request<'_>, cx: &mut WorkerCtx) -> AdminAnswer {
+    let shared = Arc::clone(&cx.shared);
+    let may_read = || {
+        let handler = shared.admin.as_ref();
+        let asked = || handler.is_some_and(|handler| handler.may_read_figures(request));
+        catch_unwind(AssertUnwindSafe(asked)).unwrap_or(false)
+    };
+    if is_foreign(request, cx.config()) && !may_read() {
+        let message = "a page of another origin, or another host name than that of the listener, \
+                       needs a key with the scope read";
+        return AdminAnswer::error(Status::Forbidden, "forbidden", message, None);
+    }
+    let has_figures = matches!(target, AdminTarget::Stats | AdminTarget::Metrics);
+    if has_figures && !cx.config().is_admin_local() && !may_read() {
+        let message = "this listener is not on the loopback, so figures need a key with the scope \
+                       read, as Authorization: Bearer";
+        let answer = AdminAnswer::error(Status::Unauthorized, "unauthorized", message, None);
+        return answer.header("WWW-Authenticate", "Bearer");
+    }
+    let json = |body: serde_json::Result<String>| {
+        body.map_or_else(|_| internal_error(), |body| AdminAnswer::ok(JSON, body))
+    };
+    match target {
+        AdminTarget::Health => {
+            let answer = json(serde_json::to_string(&shared.health()));
+            unless(answer, shared.is_draining(), cx.config())
+        }
+        AdminTarget::Ready => {
+            let ready = shared.readiness();
+            let answer = json(serde_json::to_string(&ready));
+            unless(answer, !ready.ready, cx.config())
+        }
+        AdminTarget::Stats => json(cx.stats()),
+        AdminTarget::Metrics => AdminAnswer::ok(METRICS_TYPE, cx.prometheus()),
+        AdminTarget::MethodNotAllowed => {
+            let (status, word) = (Status::MethodNotAllowed, "method_not_allowed");
+            let answer = AdminAnswer::error(status, word, "only GET and HEAD work here", None);
+            answer.header("Allow", "GET, HEAD")
+        }
+    }
+}
+
+/// Makes `answer` a 503 if the server `is_unavailable`.
+fn unless(answer: AdminAnswer, is_unavailable: bool, config: &Config) -> AdminAnswer {
+    match is_unavailable && answer.status == Status::Ok {
+        true => AdminAnswer {
+            status: Status::Unavailable,
+            retry_after_s: Some(retry_after_s(config.queue_timeout / 4)),
+            ..answer
+        },
+        false => answer,
+    }
+}
+
+/// Whether a page of a browser may have sent the request: one of another origin says so, and one
+/// whose host name was bound to this address by a stranger sends that name.
+fn is_foreign(request: &Request<'_>, config: &Config) -> bool {
+    let is_own = |host: &str| {
+        let name = match host.strip_prefix('[') {
+            Some(rest) => rest.split(']').next().unwrap_or_default(),
+            None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+        };
+        name.parse::<IpAddr>().is_ok()
+            || name.eq_ignore_ascii_case("localhost")
+            || name.eq_ignore_ascii_case(&config.admin_host)
+    };
+    request.header("Origin").is_some() || !request.header("Host").is_none_or(is_own)
+}
