@@ -3,9 +3,15 @@
 FROM rust:1-slim-bookworm AS build
 WORKDIR /build
 
+# For the allocator, which is written in C.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends make \
+    && rm -rf /var/lib/apt/lists/*
+
 # The dependencies, in a layer that stands until they change. Cargo wants a crate to build them for.
 COPY Cargo.toml Cargo.lock ./
 COPY crates crates
+COPY .cargo .cargo
 RUN mkdir -p src/bin/rusty_socks \
     && touch src/lib.rs \
     && echo 'fn main() {}' > src/bin/rusty_socks/main.rs \

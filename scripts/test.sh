@@ -16,7 +16,7 @@ QUICK_STEPS=(format clippy tests)
 STEPS=(format clippy library docs report tests third-party js perf compare conformance)
 
 # Ranges, so that a new fault of theirs or ours shows within a major version that is known to work.
-PYTHON_CLIENTS=('websockets>=13,<18')
+PYTHON_CLIENTS=('websockets>=13,<18' 'PyJWT>=2.8,<3')
 SCHEMATHESIS='schemathesis>=4,<5'
 NODE_CLIENTS=('ws@8' 'wscat@6')
 # What the JavaScript client is tested with; it has no dependencies itself.
@@ -217,6 +217,8 @@ step_third_party() {
     have_promtool
     PYTHONDONTWRITEBYTECODE=1 python3 scripts/third-party/api.py --binary "$target/debug/rusty_socks" \
         --schemathesis "$clients/schemathesis/bin/st" ${promtool:+--promtool "$promtool"}
+    have_proxies
+    PYTHONDONTWRITEBYTECODE=1 "$python" scripts/third-party/proxies.py --binary "$target/debug/rusty_socks"
 }
 
 # The JavaScript client, packed and in Node and in a browser, against the real server.
@@ -270,7 +272,7 @@ has_component() {
 install_python_clients() {
     local home=$clients/python
     python=$home/bin/python
-    "$python" -c 'import websockets.sync.client' 2>/dev/null && return
+    "$python" -c 'import jwt, websockets.sync.client' 2>/dev/null && return
     rm -rf "$home"
     if python3 -m venv "$home"; then
         "$python" -m pip install --disable-pip-version-check --quiet "${PYTHON_CLIENTS[@]}"
@@ -303,6 +305,21 @@ have_promtool() {
         (cd "$home" && apt-get download -q prometheus && dpkg-deb -x prometheus_*.deb .) || true
     fi
     [[ -n $promtool || ! -x $home/usr/bin/promtool ]] || promtool=$home/usr/bin/promtool
+}
+
+# nginx and HAProxy, unpacked as promtool is, with the libraries that they need.
+have_proxies() {
+    command -v nginx >/dev/null && command -v haproxy >/dev/null && return
+    local home=$clients/proxies
+    if [[ ! -x $home/usr/sbin/haproxy ]] && command -v apt-get >/dev/null; then
+        mkdir -p "$home/debs/partial"
+        (cd "$home" && apt-get install -q --yes --download-only --no-install-recommends -o Debug::NoLocking=1 \
+            -o Dir::Cache::archives="$home/debs" nginx libnginx-mod-stream haproxy &&
+            for package in debs/*.deb; do dpkg-deb -x "$package" .; done) || true
+    fi
+    local libraries
+    libraries=$(find "$home" -name '*.so*' -exec dirname {} + 2>/dev/null | sort -u | tr '\n' ':')
+    export PATH=$home/usr/sbin:$PATH LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH-}
 }
 
 install_node_clients() {

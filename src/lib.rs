@@ -226,8 +226,11 @@ mod server;
 mod pool;
 mod handler;
 mod hub;
+mod limits;
 mod store;
+mod memory;
 mod http;
+pub mod identity;
 mod metrics;
 mod tls;
 pub mod config;
@@ -259,7 +262,10 @@ pub use hub::{
     survey::{RoomSummary, SessionSummary},
     task::{NotDeferred, TaskAnswer},
 };
+pub use identity::{Identity, Permissions, Revocation, TokenError};
+pub use limits::spending::{LimitOf, RateLimited};
 pub use metrics::{FIGURES, Figure, FigureKind, Quantiles, Snapshot, WorkerSnapshot};
+pub use pool::listener::ListenAddr;
 pub use server::{Builder, Server, ServerHandle, stepped};
 pub use store::{Epoch, Position, Range};
 pub use ws::{

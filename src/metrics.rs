@@ -3,6 +3,7 @@
 //! [`ServerHandle::stats`]: crate::ServerHandle::stats
 
 mod answers;
+mod counter;
 mod distribution;
 mod figure;
 pub(crate) mod prometheus;
@@ -11,10 +12,7 @@ mod refused;
 use std::{
     collections::BTreeMap,
     ops::Deref,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -24,35 +22,12 @@ use serde::Serialize;
 
 pub use answers::WorkerSnapshot;
 pub(crate) use answers::{Health, Readiness};
+pub(crate) use counter::Counter;
 pub use distribution::Quantiles;
 pub(crate) use distribution::Timing;
+use figure::figure;
 pub use figure::{Figure, FigureKind};
 pub(crate) use refused::Refused;
-
-/// A count that only grows. One thread writes it; any thread may read it.
-#[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds `n`. Cheap, because only one thread writes the counter and no addition can be lost.
-    pub(crate) fn add(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
-    }
-
-    /// Adds one, from any thread.
-    pub(crate) fn add_shared(&self) {
-        self.add_many_shared(1);
-    }
-
-    /// Adds `n`, from whichever thread.
-    pub(crate) fn add_many_shared(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
-    }
-
-    pub(crate) fn value(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// Makes the counters, the snapshot and the list of figures from one table, so that a new figure is
 /// one row.
@@ -62,6 +37,8 @@ macro_rules! figures {
         server { $( $(#[doc = $server_doc:literal])+ $server:ident, )* }
         sessions { $( $(#[doc = $session_doc:literal])+ $session:ident, )* }
         rooms { $( $(#[doc = $room_doc:literal])+ $room:ident, )* }
+        memory { $( $(#[doc = $memory_doc:literal])+ $memory:ident, )* }
+        identity { $( $(#[doc = $identity_doc:literal])+ $identity:ident, )* }
         workers { $( $(#[doc = $worker_doc:literal])+ $worker:ident, )* }
     ) => {
         /// Current values, gathered from their owners.
@@ -79,6 +56,13 @@ macro_rules! figures {
         #[derive(Default)]
         pub(crate) struct RoomMetrics { $( pub(crate) $room: Counter, )* }
 
+        /// What was done for want of memory, counted from whichever thread.
+        #[derive(Default)]
+        pub(crate) struct MemoryMetrics { $( pub(crate) $memory: Counter, )* }
+        /// Counters of tokens, written from any thread.
+        #[derive(Debug, Default)]
+        pub(crate) struct IdentityMetrics { $( pub(crate) $identity: Counter, )* }
+
         /// The counters of one worker. Written by that worker alone.
         #[derive(Default)]
         pub(crate) struct WorkerCounters { $( pub(crate) $worker: Counter, )* }
@@ -89,6 +73,10 @@ macro_rules! figures {
             $( figure(stringify!($server), FigureKind::Counter, concat!($($server_doc),+)), )*
             $( figure(stringify!($session), FigureKind::Counter, concat!($($session_doc),+)), )*
             $( figure(stringify!($room), FigureKind::Counter, concat!($($room_doc),+)), )*
+            $( figure(stringify!($memory), FigureKind::Counter, concat!($($memory_doc),+)), )*
+            $(
+                figure(stringify!($identity), FigureKind::Counter, concat!($($identity_doc),+)),
+            )*
             $( figure(stringify!($worker), FigureKind::Counter, concat!($($worker_doc),+)), )*
         ];
 
@@ -111,7 +99,13 @@ macro_rules! figures {
             $( $(#[doc = $server_doc])+ pub $server: u64, )*
             $( $(#[doc = $session_doc])+ pub $session: u64, )*
             $( $(#[doc = $room_doc])+ pub $room: u64, )*
+            $( $(#[doc = $memory_doc])+ pub $memory: u64, )*
+            $( $(#[doc = $identity_doc])+ pub $identity: u64, )*
             $( $(#[doc = $worker_doc])+ pub $worker: u64, )*
+            /// Tokens refused, and clients without one that is required, by reason.
+            pub tokens_refused: BTreeMap<&'static str, u64>,
+            /// Commands refused for want of a permission, by permission.
+            pub forbidden: BTreeMap<&'static str, u64>,
             /// Number of refusals, for any reason.
             pub rejected_total: u64,
             /// Number of refusals by reason.
@@ -161,6 +155,10 @@ macro_rules! figures {
                     $( $server: self.server.$server.value(), )*
                     $( $session: now.sessions.$session.value(), )*
                     $( $room: now.rooms.$room.value(), )*
+                    $( $memory: now.memory.$memory.value(), )*
+                    $( $identity: now.identity.$identity.value(), )*
+                    tokens_refused: now.tokens_refused,
+                    forbidden: now.forbidden,
                     $( $worker: self.workers.iter().map(|worker| worker.$worker.value()).sum(), )*
                     rejected_total: rejected.values().sum(),
                     rejected,
@@ -173,10 +171,6 @@ macro_rules! figures {
             }
         }
     };
-}
-
-const fn figure(name: &'static str, kind: FigureKind, help: &'static str) -> Figure {
-    Figure { name, kind, help }
 }
 
 figures! {
@@ -208,19 +202,43 @@ figures! {
         sessions_away: usize,
         /// Rooms that exist.
         rooms: usize,
-        /// Bytes kept in the histories of all rooms.
+        /// Bytes that the server may use (`memory_max`); 0 if there is no ceiling.
+        memory_bytes_max: usize,
+        /// Bytes that are held against it: all of the following, what they take beyond that, and
+        /// what the process had at the start.
+        memory_bytes: usize,
+        /// Bytes of the process in memory, as the system counts them once a second; 0 where it does
+        /// not say.
+        resident_bytes: usize,
+        /// Estimated bytes of messages for several readers, wherever they wait.
+        frame_bytes: usize,
+        /// Of these, bytes kept in the histories of all rooms.
         history_bytes: usize,
-        /// Bytes of direct messages that are kept.
+        /// Of these, bytes of direct messages that are kept.
         inbox_bytes: usize,
+        /// Bytes that wait for one client each, HTTP included.
+        outbox_bytes: usize,
+        /// Bytes that came and cannot be handled yet, and what TLS and compression keep.
+        input_bytes: usize,
         /// Estimated bytes of sessions, their memberships and the ids that they remember.
         session_bytes: usize,
         /// Estimated bytes of the patterns of sessions.
         pattern_bytes: usize,
+        /// Estimated bytes of rooms, without their messages.
+        room_bytes: usize,
+        /// Bytes of messages and tasks that wait for the threads of handlers, or are handled there.
+        job_bytes: usize,
+        /// Estimated bytes of open sockets, in the process and in the kernel.
+        socket_bytes: usize,
         /// Messages that wait for threads of blocking handlers.
         jobs_queued: usize,
         /// Tasks that handlers deferred, such as the hooks of the chat protocol, and that no thread
         /// has begun.
         tasks_queued: usize,
+        /// Revocations of tokens that are kept.
+        revocations: usize,
+        /// Addresses whose connections and rates are remembered.
+        owners: usize,
     }
     server {
         /// Upgrades answered with 101.
@@ -233,6 +251,9 @@ figures! {
         admin_requests_total,
         /// Panics in handlers; each closed one connection.
         handler_panics,
+        /// Addresses that were forgotten though they had spent something of their rates, because
+        /// 65,536 without a connection are remembered at most.
+        owners_evicted,
         /// Times new certificates or keys were read and taken into use.
         tls_reloads,
         /// Times they could not be: the log says why, and the old ones stay in use.
@@ -252,6 +273,16 @@ figures! {
         sessions_evicted_trivial,
         /// Direct messages accepted.
         directs,
+        /// Direct messages refused because their receiver reads and was behind.
+        directs_refused,
+        /// Messages refused because their client sends more than `rate_messages` or `rate_bytes`.
+        rate_limited,
+        /// Messages refused because all clients at their address send more than
+        /// `rate_messages_per_ip` or `rate_bytes_per_ip`.
+        rate_limited_per_ip,
+        /// Joins refused because their client makes more rooms than `rate_rooms`, or all clients at
+        /// its address more than `rate_rooms_per_ip`.
+        rooms_rate_limited,
         /// Messages with a known id, which were not published again.
         repeats,
         /// Presence notices with several changes at once.
@@ -261,8 +292,32 @@ figures! {
         /// Rooms without members that were removed before their messages were too old: for a new
         /// room, for other histories, or because their client had left too many behind.
         rooms_evicted,
-        /// Messages of rooms with members that were dropped because of `history_total_bytes`.
+        /// Messages of rooms with members, dropped for `history_total_bytes` or want of memory.
         history_trimmed,
+    }
+    memory {
+        /// Upgrades that waited in line for memory, though there were permits.
+        memory_waits,
+        /// Commands and publishes answered `overloaded` for want of memory.
+        memory_refused,
+        /// HTTP connections, and upgrades in line, that were ended for want of memory.
+        memory_http_closed,
+        /// Clients that did not read or finish what they sent, closed for want of memory.
+        memory_slow_closed,
+        /// Rooms without members that were removed for want of memory.
+        memory_rooms_evicted,
+        /// Sessions that were away and ended for want of memory.
+        memory_sessions_evicted,
+    }
+    identity {
+        /// Tokens that were verified and found good.
+        tokens_verified,
+        /// Revocations that were forgotten early because there were too many.
+        revocations_evicted,
+        /// Times the keys of `token_jwks_url` were fetched.
+        jwks_fetches,
+        /// Part of `jwks_fetches` that failed; the keys from before stay in use.
+        jwks_failures,
     }
     workers {
         /// Messages received.
@@ -289,9 +344,11 @@ figures! {
         /// Times a worker ran 100 ms later than it meant to, or took that long for one turn. The
         /// deadlines of its clients move by that time.
         stalls,
-        /// Times the server stopped reading a socket until the deliveries that its client caused
-        /// were made.
+        /// Times the server stopped reading a socket until what its client had sent was delivered.
         publish_pauses,
+        /// Times a sender was held, because a client that reads was behind with what the sender had
+        /// sent.
+        sender_holds,
         /// Times a worker stopped reading its sockets because a mailbox was behind.
         pressure_pauses,
         /// Connections closed because their client was too slow.
@@ -348,6 +405,10 @@ pub(crate) struct Now<'a> {
     pub(crate) rooms: &'a RoomMetrics,
     /// The figures of handlers, by route.
     pub(crate) handlers: BTreeMap<String, BTreeMap<&'static str, u64>>,
+    pub(crate) memory: &'a MemoryMetrics,
+    pub(crate) identity: &'a IdentityMetrics,
+    pub(crate) tokens_refused: BTreeMap<&'static str, u64>,
+    pub(crate) forbidden: BTreeMap<&'static str, u64>,
 }
 
 /// Current values of one worker.
@@ -440,13 +501,6 @@ impl WorkerSnapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_reason_has_its_own_place() {
-        for (index, why) in Refused::ALL.iter().enumerate() {
-            assert_eq!(*why as usize, index, "{why:?}");
-        }
-    }
 
     #[test]
     fn an_unknown_code_is_counted_with_the_others() {

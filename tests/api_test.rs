@@ -314,7 +314,7 @@ fn keys_are_asked_for_and_hold_for_their_scopes_and_rooms() {
 
 #[test]
 fn what_is_no_message_is_told_why() {
-    let (_server, api) = start();
+    let (server, api) = start();
     for (body, status, error) in [
         ("", 400, "invalid_json"),
         ("{", 400, "invalid_json"),
@@ -349,7 +349,9 @@ fn what_is_no_message_is_told_why() {
     assert_eq!((answer.status, answer.header("Allow")), (405, Some("GET, HEAD, DELETE")));
     assert_eq!(api.get("/v1/nothing").status, 404);
     assert_eq!(api.post("/v1/users/anna/close", "").status, 404, "not before there are users");
-    assert_eq!(api.get("/v1/nodes").json()["nodes"].as_array().unwrap().len(), 1);
+    let nodes = api.get("/v1/nodes").json()["nodes"].clone();
+    assert_eq!(nodes.as_array().unwrap().len(), 1);
+    assert_eq!(nodes[0]["node"], server.chat().welcome["node"], "clients are told the same");
 }
 
 #[test]

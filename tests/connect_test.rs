@@ -137,7 +137,7 @@ fn how_it_ends_is_the_exit_code() {
         (&[&nobody], b"", 3, "cannot connect"),
         (&[&raw("/nowhere")], b"", 4, "404"),
         (&["--raw", &raw("/nowhere")], b"", 4, "404"),
-        (&["wss://localhost"], b"", 2, "TLS"),
+        (&["ftp://localhost"], b"", 2, "the scheme must be"),
         (&["ws://"], b"", 2, "ws://"),
         (&["--raw", "--room", "x"], b"", 2, "--room"),
         (&["-H", "nonsense", &here], b"", 2, "NAME: VALUE"),

@@ -22,6 +22,9 @@ fn server() -> SteppedServer {
         max_conn: CROWD + 10,
         max_pending_heads: CROWD + 10,
         replay: 0,
+        // What a client may say is not what is tested here.
+        rate_messages: 0,
+        rate_bytes: 0,
         ..Config::default()
     };
     let chat = Chat::new(&config).unwrap();

@@ -10,14 +10,15 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use aws_lc_rs::hmac;
 use crossbeam_channel::{Receiver, Sender};
 use rusty_socks::{
-    Config,
-    config::{HookFail, MetricsAccess, Secret},
+    Config, Revocation,
+    config::{HookFail, IdentityMode, MetricsAccess, Secret},
+    identity,
 };
 use serde_json::{Value, json as value};
 use support::{
@@ -336,6 +337,8 @@ fn what_the_pool_cannot_take_is_decided_at_once() {
     backend.next();
     clients[1].send(r#"{"content":2,"ref":2}"#);
     server.wait_for("one waits", |stats| stats.tasks_queued == 1);
+    let job_bytes = server.stats().job_bytes;
+    assert!(job_bytes > 200, "both questions count as memory: {job_bytes}");
     assert_eq!(clients[2].ask(r#"{"content":3,"ref":3}"#)["code"], "overloaded");
     assert_eq!(figure(&server, "hook_publish_pool_full"), 1);
     for _ in 0..2 {
@@ -343,6 +346,7 @@ fn what_the_pool_cannot_take_is_decided_at_once() {
     }
     assert_eq!(clients[0].ask("{\"type\":\"ping\"}")["ref"], 1);
     assert_eq!(clients[1].ask("{\"type\":\"ping\"}")["ref"], 2);
+    server.wait_for("no memory is counted any more", |stats| stats.job_bytes == 0);
 }
 
 #[test]
@@ -401,6 +405,218 @@ fn a_resumed_session_is_asked_about_its_new_connection_alone() {
     let heard = second.ask(r#"{"type":"history","room":"vault","ref":3}"#);
     assert_eq!(heard["code"], "not_member");
     assert_eq!(backend.unseen(), 0);
+}
+
+// ---- users
+
+const TOKEN_SECRET: &str = "a secret for tests that has enough bytes";
+
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// A token of this user for these rooms.
+fn token(user: &str, rooms: &str) -> String {
+    let claims = value!({
+        "sub": user, "name": user.to_uppercase(), "iat": now_s(), "exp": now_s() + 600,
+        "rooms": [{"match": rooms, "allow": ["join", "publish", "history", "presence"]}],
+    });
+    identity::sign(&claims, TOKEN_SECRET).unwrap()
+}
+
+/// A server that lets in whoever has a user.
+fn required(backend: &Backend, hooks: &str) -> Config {
+    Config {
+        identity: IdentityMode::Required,
+        token_hmac_secret: Secret::new(TOKEN_SECRET),
+        token_in_query: true,
+        default_room: String::new(),
+        ..hooked(backend, hooks)
+    }
+}
+
+fn auth(token: &str) -> String {
+    value!({"type": "auth", "token": token, "ref": "a"}).to_string()
+}
+
+#[test]
+fn the_user_of_a_token_is_in_questions_and_events() {
+    let backend = Backend::start(|_| json(ALLOW));
+    let hearing = Backend::start(|_| json(ALLOW));
+    let config = Config {
+        events_url: hearing.url(),
+        resume_window: Duration::ZERO,
+        ..required(&backend, "connect,join,publish")
+    };
+    let server = TestServer::start(config);
+    let mut client = server.connect(&format!("/ws?token={}", token("anna", "tea")));
+    assert_eq!(client.json()["user"], "anna");
+    assert_eq!(client.ask(r#"{"type":"join","room":"tea","sender":"x","ref":1}"#)["type"], "ok");
+    assert_eq!(client.ask(r#"{"room":"tea","content":1,"sender":"x","ref":1}"#)["type"], "ok");
+    for event in ["connect", "join", "publish"] {
+        let body = backend.next().body;
+        assert_eq!((&body["event"], &body["user"]), (&value!(event), &value!("anna")), "{body}");
+        let sender = if event == "connect" { Value::Null } else { value!("ANNA") };
+        assert_eq!(body["sender"], sender, "the name that the message will have: {body}");
+    }
+    // What the token does not allow fails in any case, so nobody is asked.
+    for command in [
+        r#"{"type":"join","room":"milk","ref":1}"#,
+        r#"{"type":"join","room":"milk","presence":true,"ref":1}"#,
+    ] {
+        assert_eq!(client.ask(command)["code"], "forbidden", "{command}");
+    }
+    assert_eq!(backend.unseen(), 0);
+    client.close();
+    let mut heard = Vec::new();
+    while heard.len() < 5 {
+        heard.extend(hearing.next().body["events"].as_array().unwrap().iter().cloned());
+    }
+    for event in heard {
+        let user = if event["event"] == "room_empty" { Value::Null } else { value!("anna") };
+        assert_eq!(event["user"], user, "{event}");
+    }
+}
+
+#[test]
+fn a_client_may_be_asked_about_again_once_its_token_has_come() {
+    let backend = Backend::start(|asked| {
+        json(match asked.body["user"].as_str() {
+            Some("mallory") => r#"{"allow":false,"reason":"not you"}"#,
+            _ => ALLOW,
+        })
+    });
+    let server = TestServer::start(required(&backend, "connect"));
+    let mut client = server.connect("/ws?room=1");
+    assert_eq!(backend.next().body["user"], Value::Null);
+    client.send(auth(&token("anna", "tea")));
+    let body = backend.next().body;
+    let told = (&body["user"], &body["path"], &body["query"]);
+    assert_eq!(told, (&value!("anna"), &value!("/ws"), &value!("room=1")));
+    let welcome = client.json();
+    assert_eq!((&welcome["type"], &welcome["user"]), (&value!("welcome"), &value!("anna")));
+    let answer = client.json();
+    assert_eq!((&answer["type"], &answer["ref"]), (&value!("ok"), &value!("a")));
+    // One that renews is not asked about.
+    client.send(auth(&token("anna", "tea")));
+    assert_eq!(client.json()["ref"], "a");
+    assert_eq!(backend.unseen(), 0);
+    let mut refused = server.connect("/ws");
+    refused.send(auth(&token("mallory", "tea")));
+    let error = refused.json();
+    assert_eq!((&error["message"], &error["ref"]), (&value!("not you"), &value!("a")));
+    assert_eq!(u16::from(refused.closed().unwrap().code), 4003);
+}
+
+#[test]
+fn a_backend_may_say_who_a_client_is_and_what_it_may_do() {
+    let backend = Backend::start(|asked| {
+        json(match asked.body["query"].as_str() {
+            Some("nobody") => ALLOW,
+            Some(_) => {
+                r#"{"allow":true,"user":"u7","sender":"Anna","rooms":[
+                    {"match":["chat.*","of.{sub}"],"allow":["join","publish","presence"]},
+                    {"match":"look","allow":["join"]}]}"#
+            }
+            None => ALLOW,
+        })
+    });
+    // No key for tokens is needed.
+    let config = Config {
+        token_hmac_secret: Secret::default(),
+        auth_timeout: Duration::from_millis(300),
+        resume_window: Duration::from_secs(60),
+        ..required(&backend, "connect,join,publish")
+    };
+    let server = TestServer::start(config);
+    let mut anna = server.connect("/ws?anna");
+    let welcome = anna.json();
+    assert_eq!(welcome["user"], "u7", "{welcome}");
+    backend.next();
+    for room in ["chat.a", "of.u7"] {
+        let join = value!({"type": "join", "room": room, "ref": 1, "sender": "x"}).to_string();
+        assert_eq!(anna.ask(&join)["type"], "ok", "{room}");
+        assert_eq!(backend.next().body["user"], "u7");
+    }
+    assert_eq!(anna.ask(r#"{"type":"join","room":"of.u8","ref":1}"#)["code"], "forbidden");
+    anna.ask(r#"{"type":"join","room":"look","ref":1}"#);
+    backend.next();
+    assert_eq!(anna.ask(r#"{"room":"look","content":1,"ref":1}"#)["code"], "forbidden");
+    assert_eq!(backend.unseen(), 0, "what fails in any case is not asked about");
+    anna.send(r#"{"room":"chat.a","content":1,"sender":"x","echo":true}"#);
+    let heard = anna.json();
+    assert_eq!((&heard["user"], &heard["sender"]), (&value!("u7"), &value!("Anna")), "{heard}");
+    let listed = anna.ask(r#"{"type":"presence","room":"chat.a","ref":1}"#);
+    let member = &listed["members"][0];
+    assert_eq!((&member["user"], &member["sender"]), (&value!("u7"), &value!("Anna")));
+    // The next connection has the same user, so it may resume.
+    drop(anna);
+    server.wait_for("it is away", |stats| stats.sessions_away == 1);
+    let mut again = server.connect("/ws?anna");
+    again.json();
+    let resume = value!({"type": "resume", "session": welcome["session"], "rooms": [], "ref": 2});
+    assert_eq!(again.ask(&resume.to_string())["type"], "ok");
+    // Without a user the rules for tokens hold.
+    let mut nobody = server.connect("/ws?nobody");
+    assert_eq!(nobody.json()["code"], "unauthorized");
+    assert_eq!(u16::from(nobody.closed().unwrap().code), 4001);
+    // A user of the backend is revoked like others, until the backend lets it in anew.
+    assert_eq!(server.handle.revoke(&Revocation::user("u7")), 1);
+    assert_eq!(u16::from(again.closed().unwrap().code), 4001);
+    eventually("it is let in again", || {
+        let kind = server.connect("/ws?anna").json()["type"].clone();
+        if kind == "welcome" { Ok(()) } else { Err(kind.to_string()) }
+    });
+}
+
+#[test]
+fn what_the_backend_has_said_outlives_a_token() {
+    let backend = Backend::start(|asked| {
+        json(match asked.body["query"].as_str() {
+            Some(query) if query.ends_with("other") => r#"{"allow":true,"user":"ben"}"#,
+            _ => {
+                r#"{"allow":true,"sender":"Anna","rooms":[
+                    {"match":"milk","allow":["join","publish"]}]}"#
+            }
+        })
+    });
+    let server = TestServer::start(required(&backend, "connect"));
+    let mut client = server.connect(&format!("/ws?token={}", token("anna", "tea")));
+    client.json();
+    for room in ["tea", "milk"] {
+        let join = value!({"type": "join", "room": room, "ref": 1}).to_string();
+        assert_eq!(client.ask(&join)["type"], "ok", "{room}");
+    }
+    client.send(auth(&token("anna", "coffee")));
+    assert_eq!(client.json()["left"], value!(["tea"]), "what the token alone allowed");
+    client.send(r#"{"room":"milk","content":1,"echo":true}"#);
+    assert_eq!(client.json()["sender"], "Anna");
+    // A backend that takes a client for somebody else gives no proper answer.
+    let mut other = server.connect(&format!("/ws?token={}&other", token("anna", "tea")));
+    assert_eq!(other.json()["code"], "overloaded");
+    assert_eq!(u16::from(other.closed().unwrap().code), 1013);
+    assert_eq!(figure(&server, "hook_connect_failed"), 1);
+}
+
+#[test]
+fn a_backend_may_give_users_where_tokens_are_off_or_optional() {
+    for mode in [IdentityMode::Off, IdentityMode::Optional] {
+        let backend = Backend::start(|asked| {
+            json(match asked.body["query"].as_str() {
+                Some("anna") => r#"{"allow":true,"user":"anna"}"#,
+                _ => ALLOW,
+            })
+        });
+        let config = Config { identity: mode, ..hooked(&backend, "connect") };
+        let server = TestServer::start(config);
+        let mut anna = server.connect("/ws?anna");
+        assert_eq!(anna.json()["user"], "anna");
+        let mut ben = server.chat();
+        assert_eq!(ben.welcome["user"], Value::Null);
+        anna.send(r#"{"content":1}"#);
+        let heard = ben.json();
+        assert_eq!((&heard["user"], &heard["sender"]), (&value!("anna"), &value!("anna")));
+    }
 }
 
 /// A server that sends events to a backend, and asks nothing.

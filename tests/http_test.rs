@@ -6,7 +6,7 @@ mod support;
 
 use std::{net::Shutdown, time::Duration};
 
-use rusty_socks::Config;
+use rusty_socks::{Config, config::LimitedAddresses};
 use support::{Answer, BusyServer, RawClient, TestServer, config, eventually, frame, upgrade_head};
 
 const GET_HEALTH: &str = "GET /health HTTP/1.1\r\nHost: test\r\n\r\n";
@@ -490,7 +490,11 @@ fn refusal(mut client: RawClient, error: &str) {
 
 #[test]
 fn more_connections_than_an_address_may_have_are_503() {
-    let server = TestServer::start(Config { max_conn_per_ip: 2, ..config() });
+    let server = TestServer::start(Config {
+        max_conn_per_ip: 2,
+        limited_addresses: LimitedAddresses::All,
+        ..config()
+    });
     let (first, _second) = (server.chat(), server.upgrade("/echo"));
     let mut third = server.raw_client();
     // The request is there before the refusal, unread: it must not turn the answer into a reset.

@@ -244,7 +244,8 @@ fn a_refusal_is_answered_with_its_status_and_reason() {
             serde_json::from_slice(response.body().as_ref().unwrap()).unwrap();
         assert_eq!(body["message"], "because of \"that\"");
     }
-    assert_eq!(server.stats().rejected["handler"], 6);
+    let rejected = server.stats().rejected;
+    assert_eq!((rejected["handler"], rejected["unauthorized"]), (5, 1));
     assert_eq!(ask(&mut server.connect("/?welcome"), "in"), "in");
 }
 
@@ -882,6 +883,98 @@ fn a_blocking_handler_delays_no_other_route() {
     assert_eq!(server.get("/health").0, 200);
     gate.open();
     assert_eq!(text(&mut waits), "slow");
+}
+
+#[test]
+fn a_blocking_pool_that_is_full_slow_and_panicking_delays_only_its_own_connections() {
+    const MESSAGES: u64 = 300;
+    let (gate, door) = Gate::new();
+    let slow = move |ctx: &mut Context<'_, (), MayBlock>, message: Got<'_>| {
+        assert!(message.as_text() != Some("panic"), "as it was asked to");
+        door.pass();
+        ctx.send(message);
+    };
+    let other = |ctx: &mut Context<'_, (), MayBlock>, message: Got<'_>| {
+        ctx.send(message);
+    };
+    let quick = |ctx: &mut Context<'_, ()>, message: Got<'_>| {
+        ctx.send(message);
+    };
+    let one_worker = Config { thread_pool_size: 1, ..config() };
+    let builder = Server::builder()
+        .config(one_worker)
+        .route("/slow", slow.blocking(1, 4))
+        .route("/other", other.blocking(1, 4))
+        .route("/", quick);
+    let server = TestServer::run(builder.bind().unwrap());
+    let mut full: Vec<Client> = (0..4).map(|_| server.connect("/slow")).collect();
+    let mut panicking: Vec<Client> = (0..4).map(|_| server.connect("/slow")).collect();
+    let (mut inline, mut elsewhere) = (server.connect("/"), server.connect("/other"));
+    full[0].send("first");
+    gate.wait();
+    // One waits at the door, the queue is full of the others, and more waits in the sockets.
+    for client in &mut full {
+        for n in 0..MESSAGES {
+            client.socket.write(Message::text(n.to_string())).unwrap();
+        }
+        client.socket.flush().unwrap();
+    }
+    for client in &mut panicking {
+        client.send("panic");
+    }
+    let serves_others = |inline: &mut Client, elsewhere: &mut Client| {
+        for n in 0..20 {
+            assert_eq!(ask(inline, &n.to_string()), n.to_string());
+            assert_eq!(ask(elsewhere, &n.to_string()), n.to_string());
+            inline.socket.send(Message::Ping(vec![n].into())).unwrap();
+            assert_eq!(inline.socket.read().unwrap(), Message::Pong(vec![n].into()));
+        }
+    };
+    serves_others(&mut inline, &mut elsewhere);
+    gate.open();
+    serves_others(&mut inline, &mut elsewhere);
+    for client in &mut panicking {
+        assert_eq!(close_of(client).0, 1011);
+    }
+    assert_eq!(text(&mut full[0]), "first");
+    for client in &mut full {
+        (0..MESSAGES).for_each(|n| assert_eq!(text(client), n.to_string()));
+    }
+    serves_others(&mut inline, &mut elsewhere);
+    assert_eq!(server.stats().handler_panics, 4);
+}
+
+#[test]
+fn a_blocking_handler_that_publishes_without_end_waits_for_what_it_has_said() {
+    const MESSAGES: usize = 20_000;
+    let tea = room("tea");
+    let publishes = move |ctx: &mut Context<'_, (), MayBlock>, _: Got<'_>| {
+        let sent = (0..MESSAGES).filter(|_| ctx.publish("tea", "x").wait().is_ok()).count();
+        ctx.send(&sent.to_string());
+    };
+    struct Member(RoomName);
+    impl Handler for Member {
+        type State = ();
+        fn on_open(&self, ctx: &mut Context<'_, ()>) {
+            ctx.join(&self.0, Replay::Nothing);
+        }
+        fn on_message(&self, ctx: &mut Context<'_, ()>, message: Got<'_>) {
+            ctx.send(message);
+        }
+    }
+    // Half of the mailbox is twice what one session may have on its way.
+    let small = Config { thread_pool_size: 1, mailbox: 512, buffer: 100_000, ..config() };
+    let builder = Server::builder()
+        .config(small)
+        .route("/publishes", publishes.blocking(1, 4))
+        .route("/", Member(tea));
+    let server = TestServer::run(builder.bind().unwrap());
+    let (mut publisher, mut member) = (server.connect("/publishes"), server.connect("/"));
+    assert_eq!(ask(&mut member, "in"), "in");
+    assert_eq!(ask(&mut publisher, "go"), MESSAGES.to_string(), "none was refused");
+    (0..MESSAGES).for_each(|_| assert_eq!(text(&mut member), "x"));
+    let stats = server.stats();
+    assert_eq!(stats.pressure_pauses, 0, "nobody else was held up");
 }
 
 #[test]

@@ -450,7 +450,7 @@ fn the_rules_of_a_file_hold_room_by_room() {
     // A client that is closed is given the time to read why, on a busy machine too.
     let server = Binary::start(
         "host = '127.0.0.1'\nport = 0\ndefault_room = ''\nreplay = 0\nbuffer = 64\n\
-         close_timeout = 60\nbuffer_bytes = '512KiB'\noverflow = 'gap'\n\
+         rate_messages = 0\nrate_bytes = 0\nclose_timeout = 60\nbuffer_bytes = '512KiB'\noverflow = 'gap'\n\
          [rooms.'prices.*']\noverflow = 'latest'\nhistory = 1\n\
          [rooms.'prices.fixed']\noverflow = 'close'\n",
     );

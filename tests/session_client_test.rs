@@ -570,8 +570,7 @@ fn nothing_of_a_room_comes_after_it_was_left() {
 #[test]
 fn a_gap_is_closed_from_the_history_and_what_is_gone_is_told() {
     for (history, is_lost) in [(1000, false), (20, true)] {
-        let rule =
-            RoomRule { pattern: "wide".into(), overflow: Some(Overflow::Gap), history: None };
+        let rule = RoomRule { overflow: Some(Overflow::Gap), ..RoomRule::new("wide") };
         let server = TestServer::start(Config {
             rooms: vec![rule],
             buffer: 16,

@@ -31,6 +31,9 @@ fn small_outboxes() -> Config {
         buffer_bytes: 512 << 10,
         max_message_bytes: 64 << 10,
         close_timeout: LONG,
+        // One client sends as fast as the others read.
+        rate_messages: 0,
+        rate_bytes: 0,
         ..config()
     }
 }
@@ -402,8 +405,16 @@ mod memory {
 
     #[test]
     fn stalled_clients_cost_no_more_memory_than_their_outboxes() {
-        let server =
-            Binary::start(&["--buffer", "64", "--buffer-bytes", "512KiB", "--log", "info"]);
+        let server = Binary::start(&[
+            "--buffer",
+            "64",
+            "--buffer-bytes",
+            "512KiB",
+            "--rate-messages",
+            "0",
+            "--rate-bytes",
+            "0",
+        ]);
         let stalled: Vec<RawClient> = (0..20).map(|_| stalled(server.address)).collect();
         let mut writer = server.upgrade("/ws");
         let mut reader = server.upgrade("/ws");

@@ -19,7 +19,11 @@ use rustls::{
     pki_types::ServerName,
     version::{TLS12, TLS13},
 };
-use rusty_socks::{Config, Error, Server, config::TlsPair};
+use rusty_socks::{
+    Config, Error, Server,
+    config::{LimitedAddresses, TlsPair},
+};
+use rusty_socks_client::{Client, ClientBuilder, CloseReason, ErrorKind, TlsOptions};
 use rusty_socks_testing::{
     certificates::{Authority, Pair},
     tls_client::client_config,
@@ -120,8 +124,13 @@ fn chat_health_and_drain_work_as_without_tls() {
 #[test]
 fn refusals_come_through_tls_and_before_a_handshake_as_an_alert() {
     let certificates = Certificates::new();
-    let config =
-        Config { max_conn: 1, max_queued_tasks: 0, max_conn_per_ip: 2, ..certificates.config() };
+    let config = Config {
+        max_conn: 1,
+        max_queued_tasks: 0,
+        max_conn_per_ip: 2,
+        limited_addresses: LimitedAddresses::All,
+        ..certificates.config()
+    };
     let server = TestServer::start(config);
     let client = certificates.client();
     let stream = tls(&server, &client, "localhost");
@@ -388,4 +397,170 @@ fn a_storm_of_handshakes_and_of_silence_leaves_nothing() {
     assert!(server.stats().tls_handshakes_tls13 > 0);
     server.wait_until_empty();
     drop(silent);
+}
+
+/// Runs the program. Returns its exit code, and what it wrote to both outputs.
+fn program(arguments: &[&str], input: &str) -> (Option<i32>, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_rusty_socks"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    (output.status.code(), format!("{out}{err}"))
+}
+
+#[test]
+fn the_client_speaks_tls_and_says_what_is_wrong_with_a_certificate() {
+    let certificates = Certificates::new();
+    let server = TestServer::start(certificates.config());
+    let trusting = || Client::builder().tls(TlsOptions::default().ca(certificates.file("ca.pem")));
+    let url = format!("wss://{}/echo", server.addr);
+    let client = trusting().connect(&url).unwrap();
+    let text = "a".repeat(60_000);
+    for _ in 0..50 {
+        client.send(&text).unwrap();
+    }
+    for _ in 0..50 {
+        let echo = client.recv_timeout(DEADLINE).unwrap().unwrap();
+        assert_eq!(echo.as_text(), Some(text.as_str()));
+    }
+    client.close(CloseReason::NORMAL).unwrap();
+    let builder = trusting();
+    for resumed in 0..2 {
+        builder.connect(&url).unwrap().close(CloseReason::NORMAL).unwrap();
+        assert_eq!(server.stats().tls_handshakes_resumed, resumed);
+    }
+
+    let fails = |builder: ClientBuilder, url: &str| builder.connect(url).unwrap_err();
+    let error = fails(Client::builder(), &url);
+    assert_eq!(error.kind(), ErrorKind::Untrusted);
+    assert!(error.to_string().contains("unknown authority"), "{error}");
+    let error = fails(trusting(), &url.replace("127.0.0.1", "127.0.0.2"));
+    assert!(
+        error.to_string().contains("Connection refused") || error.kind() == ErrorKind::Unreachable
+    );
+    let error = fails(Client::builder().tls(TlsOptions::default().ca("missing")), &url);
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    Client::builder().tls(TlsOptions::default().insecure()).connect(&url).unwrap();
+
+    let other = certificates.authority.server(&["other.example"]);
+    other.write(certificates.path(), "server");
+    server.handle.reload_tls().unwrap();
+    let error = fails(trusting(), &url);
+    assert_eq!(error.kind(), ErrorKind::Untrusted);
+    assert!(error.to_string().contains("is for another name"), "{error}");
+    certificates.authority.expired(&["127.0.0.1"]).write(certificates.path(), "server");
+    server.handle.reload_tls().unwrap();
+    let error = fails(trusting(), &url);
+    assert!(error.to_string().contains("has expired"), "{error}");
+
+    let plain = TestServer::start(config());
+    let error = fails(trusting(), &format!("wss://{}/echo", plain.addr));
+    assert_eq!(error.kind(), ErrorKind::Misbehaved);
+    assert!(error.to_string().contains("does not speak TLS"), "{error}");
+    let error = fails(trusting(), &url.replace("wss", "ws"));
+    assert!(error.to_string().contains("this port speaks TLS"), "{error}");
+}
+
+#[test]
+fn a_silent_server_costs_a_client_no_more_than_its_timeout() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("wss://{}/", listener.local_addr().unwrap());
+    let began = std::time::Instant::now();
+    let builder = Client::builder().connect_timeout(Duration::from_millis(200));
+    let error = builder.connect(&url).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    assert!(began.elapsed() < DEADLINE);
+}
+
+#[test]
+fn the_program_speaks_tls_with_each_of_its_commands() {
+    let certificates = Certificates::new();
+    let server = TestServer::start(certificates.config());
+    let url = format!("wss://{}", server.addr);
+    let ca = certificates.file("ca.pem");
+    let chat = format!("{url}/ws");
+    let (code, text) = program(&["connect", &chat, "--ca", &ca, "--no-reconnect"], "hello\n");
+    assert_eq!(code, Some(0), "{text}");
+    let (code, text) = program(&["connect", &chat, "--no-reconnect"], "hello\n");
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.contains("unknown authority"), "{text}");
+    let echo = format!("{url}/echo");
+    let raw = ["connect", "--raw", &echo, "--insecure", "--count", "1"];
+    let (code, text) = program(&raw, "hello\n");
+    assert!(code == Some(0) && text.contains("hello"), "{text}");
+
+    let load = ["load", "echo", &echo, "-c", "4", "--messages", "200", "--json"];
+    let (code, text) = program(&[&load[..], &["--ca", &ca]].concat(), "");
+    assert_eq!(code, Some(0), "{text}");
+    let (code, text) = program(&load, "");
+    assert_eq!(code, Some(3), "{text}");
+    let fanout =
+        ["load", "fanout", &chat, "--subscribers", "20", "--rate", "50", "--duration", "1"];
+    let (code, text) = program(&[&fanout[..], &["--warmup", "0", "--insecure"]].concat(), "");
+    assert_eq!(code, Some(0), "{text}");
+
+    let address = server.addr.to_string();
+    let health = format!("https://{address}/health");
+    let (code, text) = program(&["health", "--url", &health, "--ca", &ca], "");
+    assert!(code == Some(0) && text.contains("\"ok\""), "{text}");
+    let (code, text) = program(&["health", "--url", &health], "");
+    assert!(code == Some(1) && text.contains("unknown authority"), "{text}");
+    let output = Command::new(env!("CARGO_BIN_EXE_rusty_socks"))
+        .args(["health", "--host", "127.0.0.1", "--port", &server.addr.port().to_string()])
+        .env("RUSTY_SOCKS_TLS_CERT", certificates.file("server.pem"))
+        .env("RUSTY_SOCKS_TLS_KEY", certificates.file("server.key"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+/// A config with TLS behind a proxy on the loopback.
+fn proxied(certificates: &Certificates) -> Config {
+    let trusted_proxies = vec!["127.0.0.1".into()];
+    Config { proxy_protocol: true, trusted_proxies, ..certificates.config() }
+}
+
+const PROXY_HEADER: &[u8] = b"PROXY TCP4 203.0.113.7 10.0.0.1 4567 443\r\n";
+
+#[test]
+fn health_sends_the_header_of_a_proxy_before_tls() {
+    let certificates = Certificates::new();
+    let server = TestServer::start(proxied(&certificates));
+    let ask = |proxy_protocol: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_rusty_socks"))
+            .args(["health", "--host", "127.0.0.1", "--port", &server.addr.port().to_string()])
+            .env("RUSTY_SOCKS_TLS_CERT", certificates.file("server.pem"))
+            .env("RUSTY_SOCKS_TLS_KEY", certificates.file("server.key"))
+            .env("RUSTY_SOCKS_PROXY_PROTOCOL", proxy_protocol)
+            .output()
+            .unwrap();
+        output.status.code()
+    };
+    assert_eq!(ask("true"), Some(0));
+    assert_eq!(ask("false"), Some(1));
+    assert_eq!(server.stats().rejected["proxy_header"], 1);
+}
+
+#[test]
+fn behind_a_proxy_the_limit_by_address_holds_before_the_handshake() {
+    let certificates = Certificates::new();
+    let server = TestServer::start(Config { max_conn_per_ip: 1, ..proxied(&certificates) });
+    let client = certificates.client();
+    let connect = || {
+        let mut stream = tls(&server, &client, "localhost");
+        stream.sock.write_all(PROXY_HEADER).unwrap();
+        tungstenite::client("wss://localhost/echo", stream).map_err(|error| error.to_string())
+    };
+    let (mut inside, _) = connect().unwrap();
+    inside.send(tungstenite::Message::text("hello")).unwrap();
+    assert_eq!(inside.read().unwrap().to_text().unwrap(), "hello");
+    let refused = connect().err().unwrap();
+    assert!(refused.contains("InternalError"), "{refused}");
+    assert_eq!(server.stats().rejected["per_ip"], 1);
 }

@@ -93,7 +93,7 @@ fn a_refusal_and_a_panic_are_answered() {
     let mut client = stage.ask("token=2");
     stage.answer.send(Err(Refusal::unauthorized("no such user"))).unwrap();
     let answer = client.answer();
-    assert_eq!((answer.status, answer.json()["error"].as_str()), (401, Some("handler")));
+    assert_eq!((answer.status, answer.json()["error"].as_str()), (401, Some("unauthorized")));
     assert_eq!(answer.json()["message"], "no such user");
     client.expect_end();
 

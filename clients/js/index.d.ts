@@ -37,6 +37,8 @@ export interface Message<Content = any> {
   timestamp: string;
   /** The client that published it. */
   client_id: string;
+  /** Its user, if it has one: the claim `sub` of its token. */
+  user?: string;
 }
 
 export interface Place {
@@ -54,6 +56,7 @@ export interface DirectMessage<Content = any> {
   content: Content;
   timestamp: string;
   client_id: string;
+  user?: string;
 }
 
 /** A message to all clients. It is not kept: clients that are away miss it. */
@@ -64,6 +67,7 @@ export interface Broadcast<Content = any> {
   content: Content;
   timestamp: string;
   client_id: string;
+  user?: string;
 }
 
 export interface Position {
@@ -74,6 +78,7 @@ export interface Position {
 export interface Member {
   client_id: string;
   sender?: string;
+  user?: string;
 }
 
 /** The policy of a room for a slow client: close its connection, skip messages, or keep only the latest. */
@@ -203,8 +208,8 @@ export interface ClientEvents {
   direct: DirectMessage;
   broadcast: Broadcast;
   /** Another client joined a watched room. If the server reports several at once, there is one event for each. */
-  joined: { type: 'joined'; room: string; client_id: string; sender?: string };
-  left: { type: 'left'; room: string; client_id: string; sender?: string };
+  joined: { type: 'joined'; room: string; client_id: string; sender?: string; user?: string };
+  left: { type: 'left'; room: string; client_id: string; sender?: string; user?: string };
   /** All members of a watched room, after `joined` or `left` events may have been missed. */
   presence: Presence;
   lost: Lost;
@@ -212,7 +217,7 @@ export interface ClientEvents {
   matched: { pattern: string; room: string; epoch: string; seq: number; overflow?: Overflow };
   /** A new room matches a pattern, but exceeds the number of rooms the client may be in. */
   unmatched: { pattern: string; room: string };
-  /** A room or pattern could not be joined again after a reconnect; `code` is the server's. */
+  /** A room or pattern could not be joined again after a reconnect, or a new token does not allow it; `code` is the server's. */
   dropped: { room: string; code: string };
   /**
    * A session is established: the previous one (`resumed`), or a new one. `previous` is the
@@ -259,6 +264,13 @@ export interface ClientOptions {
   reconnect?: boolean;
   /** The WebSocket class to use instead of the default. In Node, a standard one hides the status and `Retry-After` of a refusal. */
   WebSocket?: new (url: string, protocols?: string | string[]) => unknown;
+  /**
+   * Says who the client is: a token (a JWT), or a function that gets one. A function is called for
+   * each connection, and when the token is about to end. It is sent in the first frame, so that a
+   * page sees why it is refused; the client then ends with close code 4001. If the function fails,
+   * the attempt to connect has failed, and is repeated like any other.
+   */
+  token?: string | (() => string | Promise<string>);
   /** Headers of the upgrade request. Node only. */
   headers?: Record<string, string>;
   /** Subprotocols to offer. Default: `['rusty-socks.v1']`. */

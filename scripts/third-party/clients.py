@@ -18,6 +18,7 @@ import time
 import traceback
 from pathlib import Path
 
+import jwt
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -112,6 +113,43 @@ def _(args):
             client.close()
             equal(client.protocol.close_code, 1000, "the close code")
         server.wait_for_stats(active_connections=0, sessions=0)
+
+
+@check("PyJWT: a token that it signs has a user, and a bad one is refused with 401")
+def _(args):
+    secret = "a secret for tests that has enough bytes"
+    claims = {
+        "sub": "anna",
+        "name": "Anna",
+        "aud": ["chat", "mail"],
+        "iat": int(time.time()),
+        "exp": int(time.time()) + 60,
+        "rooms": [{"match": "lobby", "allow": ["join", "publish"]}],
+    }
+    settings = {"identity": "required", "token_hmac_secret": secret, "token_audience": "chat"}
+
+    def header(key=secret, **more):
+        token = jwt.encode({**claims, **more}, key, "HS256")
+        return {"Authorization": f"Bearer {token}"}
+
+    with Server(args.binary, **settings) as server:
+        anna, welcome = join_in(server, additional_headers=header())
+        equal(welcome["user"], "anna")
+        ben, _ = join_in(server, additional_headers=header(sub="ben"))
+        anna.send('{"content":"hi","sender":"somebody else"}')
+        message = hear(ben)
+        equal((message["user"], message["sender"]), ("anna", "Anna"))
+        ben.send('{"type":"history","room":"lobby"}')
+        equal(hear(ben)["code"], "forbidden")
+        bad = [header(key="x" * 40), header(exp=1), header(aud="others")]
+        for headers in bad:
+            try:
+                with connect(server.ws(), open_timeout=DEADLINE_S, additional_headers=headers):
+                    raise AssertionError("the upgrade was not refused")
+            except InvalidStatus as refused:
+                equal(refused.response.status_code, 401, "the status")
+        refused = server.stats()["tokens_refused"]
+        equal(refused, {"signature": 1, "expired": 1, "audience": 1})
 
 
 @check("websockets: history, replay on connect, recovery on join")

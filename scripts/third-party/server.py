@@ -14,7 +14,7 @@ import urllib.request
 # Longer than anything here should take, so that whoever reaches it hangs.
 DEADLINE_S = 20
 
-LISTENS = re.compile(r"listens on (\S+:\d+):")
+LISTENS = re.compile(r"listens on (\S+): \d")
 
 
 def wait_for(what, look):

@@ -1,24 +1,39 @@
 //! The facts about the server that clients and programs are told.
 
-use rusty_socks_protocol::{Seconds, answer::Limits};
+use std::time::Duration;
+
+use rusty_socks_protocol::{
+    Seconds,
+    answer::{AddressLimits, Limits},
+};
 use uuid::Uuid;
 
-use crate::Config;
+use crate::{Config, RoomName};
 
-/// The facts about the server that every `welcome` states.
+/// The facts about the server that every `welcome` states, and what a new client is given.
 #[derive(Debug)]
 pub(super) struct About {
+    pub(super) default_room: Option<RoomName>,
+    /// Messages of the default room that follow the welcome.
+    pub(super) replay: usize,
+    pub(super) auth_timeout: Duration,
+    pub(super) token_grace: Duration,
     pub(super) node: String,
     pub(super) ping: Seconds,
     pub(super) max_message_bytes: usize,
     pub(super) resume_window: Seconds,
-    pub(super) limits: Limits,
+    limits: Limits,
+    address_limits: AddressLimits,
 }
 
 impl About {
-    pub(super) fn new(config: &Config) -> About {
+    pub(super) fn new(config: &Config, default_room: Option<RoomName>) -> About {
         let unless_off = |limit: u32| (limit > 0).then_some(limit);
         About {
+            default_room,
+            replay: config.replay,
+            auth_timeout: config.auth_timeout,
+            token_grace: config.token_grace,
             node: Uuid::new_v4().to_string(),
             ping: Seconds(config.ping.as_secs_f64()),
             max_message_bytes: config.max_message_bytes,
@@ -26,9 +41,23 @@ impl About {
             limits: Limits {
                 rate_messages: unless_off(config.rate_messages),
                 rate_bytes: unless_off(config.rate_bytes),
+                rate_rooms: unless_off(config.rate_rooms),
                 max_rooms: config.max_rooms_per_conn,
+                address: None,
+            },
+            address_limits: AddressLimits {
+                rate_messages: unless_off(config.rate_messages_per_ip),
+                rate_bytes: unless_off(config.rate_bytes_per_ip),
+                rate_rooms: unless_off(config.rate_rooms_per_ip),
+                rate_connections: unless_off(config.rate_accepts_per_ip),
+                max_connections: config.conn_per_ip_max(),
             },
         }
+    }
+
+    /// Returns the limits of a client, with or without those of its address.
+    pub(super) fn limits(&self, is_limited: bool) -> Limits {
+        Limits { address: is_limited.then_some(self.address_limits), ..self.limits }
     }
 }
 

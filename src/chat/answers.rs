@@ -85,6 +85,7 @@ pub(super) fn members(members: &[Present]) -> Vec<answer::Member<'_>> {
     let members = members.iter().map(|present| answer::Member {
         client_id: present.client_id.to_string().into(),
         sender: present.name.as_deref().map(Cow::Borrowed),
+        user: present.user.as_deref().map(Cow::Borrowed),
     });
     members.collect()
 }

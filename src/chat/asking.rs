@@ -1,5 +1,7 @@
 //! What waits for the answers of the hooks, and goes on with them.
 
+use std::sync::Arc;
+
 use rusty_socks_protocol::ErrorCode;
 use serde_json::value::RawValue;
 
@@ -8,18 +10,18 @@ use super::{
     command::{self, Command, Destination, Reference},
     fault::Fault,
     hooks::{Allowed, Decided, Hook, Hooks, Question, Verdict},
-    json,
-    state::Ctx,
+    json, standing,
+    state::{Ctx, Standing, user},
 };
-use crate::{CloseReason, TaskAnswer};
+use crate::{CloseReason, Identity, Permissions, RoomName, TaskAnswer};
 
 /// How long a client should wait before it asks again, when the backend gave no answer.
 const RETRY_AFTER_MS: u64 = 1000;
 
 /// What waits for a verdict.
 enum Pending {
-    /// The client, which is not let in yet.
-    Connect,
+    /// The client, which is not let in yet; the `ref` of the command that said who it is.
+    Connect(Reference),
     /// A command, whose text was found good.
     Command(Box<str>),
 }
@@ -30,13 +32,22 @@ impl Chat {
         self.hooks.as_ref().filter(|hooks| hooks.asks(hook))
     }
 
-    /// Asks whether a client may come in.
-    pub(super) fn ask_connect(&self, ctx: &mut Ctx<'_>, hooks: &Hooks) {
-        let upgraded = ctx.state().hooked.as_mut().and_then(|hooked| hooked.upgraded.take());
-        let about = Question::about(Hook::Connect, ctx.client_id(), ctx.remote_addr());
-        let question = Question { upgraded: upgraded.as_ref(), ..about };
-        if let Err(verdict) = hooks.ask(ctx, &question, Pending::Connect) {
-            self.decide_connect(ctx, verdict);
+    /// Asks whether a client may come in. A client that must say who it is, and does so in its
+    /// first frame, is asked about a second time then.
+    pub(super) fn ask_connect(&self, ctx: &mut Ctx<'_>, hooks: &Hooks, reference: Reference) {
+        let user = match &ctx.state().standing {
+            Standing::Verified(identity) => Some(Arc::clone(&identity.user)),
+            Standing::Anonymous | Standing::Awaited | Standing::User(_) => None,
+        };
+        let (user, remote) = (user.as_deref(), ctx.remote_addr());
+        let about = Question::about(Hook::Connect, ctx.client_id(), user, remote);
+        let hooked = ctx.state().hooked.take();
+        let upgraded = hooked.as_ref().and_then(|hooked| hooked.upgraded.as_ref());
+        let question = Question { upgraded, ..about };
+        let asked = hooks.ask(ctx, &question, Pending::Connect(reference.clone()));
+        ctx.state().hooked = hooked;
+        if let Err(verdict) = asked {
+            self.decide_connect(ctx, verdict, reference);
         }
     }
 
@@ -64,31 +75,35 @@ impl Chat {
         text: &str,
         command: &Command<'_>,
     ) -> Option<Result<(), Verdict>> {
-        let (client_id, remote) = (ctx.client_id(), ctx.remote_addr());
         match command {
             Command::Publish { to, content, .. } => {
                 let hooks = self.asks(Hook::Publish)?;
+                let identity = ctx.identity();
                 let rooms: Vec<&str> = match to {
                     Destination::DefaultRoom => vec![self.default_room.as_ref()?.as_str()],
                     Destination::Room(room) => vec![room],
                     Destination::Rooms(rooms) => rooms.iter().map(String::as_str).collect(),
                 };
-                if rooms.iter().any(|room| !ctx.is_member(room)) {
+                if rooms.iter().any(|room| !may_publish(ctx, room)) {
                     return None;
                 }
-                let given = given_sender(ctx);
+                let given = own_sender(ctx);
                 let sender = given.as_deref().or(content.sender);
                 let question = Question {
                     rooms: &rooms,
                     content: raw(content.content),
                     sender: sender.and_then(raw),
-                    ..Question::about(Hook::Publish, client_id, remote)
+                    ..about(ctx, Hook::Publish, identity.as_deref())
                 };
                 Some(hooks.ask(ctx, &question, Pending::Command(text.into())))
             }
-            Command::Join { room, name, .. } => {
+            Command::Join { room, name, watch, .. } => {
                 let hooks = self.asks(Hook::Join)?;
-                if ctx.is_member(room.as_str()) {
+                let needed = match watch {
+                    true => Permissions::JOIN | Permissions::PRESENCE,
+                    false => Permissions::JOIN,
+                };
+                if ctx.is_member(room.as_str()) || !ctx.permissions(room).contains(needed) {
                     return None;
                 }
                 Some(ask_join(ctx, hooks, room.as_str(), name.as_deref(), text))
@@ -104,6 +119,7 @@ impl Chat {
             | Command::History { .. }
             | Command::Presence { .. }
             | Command::Resume(_)
+            | Command::Auth { .. }
             | Command::Ping => None,
         }
     }
@@ -114,7 +130,7 @@ impl Chat {
             return;
         };
         match pending {
-            Pending::Connect => self.decide_connect(ctx, verdict),
+            Pending::Connect(reference) => self.decide_connect(ctx, verdict, reference),
             Pending::Command(text) => {
                 if let (reference, Ok(command)) = command::parse(&text) {
                     self.decide_command(ctx, command, reference, verdict);
@@ -123,17 +139,11 @@ impl Chat {
         }
     }
 
-    fn decide_connect(&self, ctx: &mut Ctx<'_>, verdict: Verdict) {
+    fn decide_connect(&self, ctx: &mut Ctx<'_>, verdict: Verdict, reference: Reference) {
         let (fault, close) = match verdict {
-            Verdict::Allowed(Allowed { sender }) => {
-                if let Some(sender) = sender {
-                    ctx.set_name(Some(&sender));
-                    ctx.state().has_name = true;
-                    if let Some(hooked) = &mut ctx.state().hooked {
-                        hooked.sender = Some(json::text(&sender).into());
-                    }
-                }
-                return self.greet(ctx);
+            Verdict::Allowed(given) => {
+                take_given(ctx, given);
+                return standing::open(ctx, &self.about, reference);
             }
             Verdict::Refused(reason) => {
                 let close = CloseReason::FORBIDDEN.because(reason.clone());
@@ -141,7 +151,7 @@ impl Chat {
             }
             Verdict::Unanswered => (unanswered(), CloseReason::TRY_AGAIN),
         };
-        ctx.send(&fault.frame(None));
+        ctx.send(&fault.frame(reference.as_deref()));
         ctx.close(close);
     }
 
@@ -153,7 +163,7 @@ impl Chat {
         verdict: Verdict,
     ) {
         match verdict {
-            Verdict::Allowed(Allowed { sender }) => {
+            Verdict::Allowed(Allowed { sender, .. }) => {
                 self.carry_out(ctx, command, reference, sender.as_deref());
             }
             Verdict::Refused(reason) => {
@@ -174,13 +184,54 @@ fn ask_join(
     name: Option<&str>,
     text: &str,
 ) -> Result<(), Verdict> {
-    let sender = given_sender(ctx).or_else(|| name.map(|name| json::text(&name).into()));
+    let sender = own_sender(ctx).or_else(|| name.map(|name| json::text(&name).into()));
+    let identity = ctx.identity();
     let question = Question {
         room: Some(room),
         sender: sender.as_deref().and_then(raw),
-        ..Question::about(Hook::Join, ctx.client_id(), ctx.remote_addr())
+        ..about(ctx, Hook::Join, identity.as_deref())
     };
     hooks.ask(ctx, &question, Pending::Command(text.into()))
+}
+
+/// Begins a question about a client that was let in.
+fn about<'a>(ctx: &Ctx<'_>, hook: Hook, identity: Option<&'a Identity>) -> Question<'a> {
+    let user = identity.map(|identity| &*identity.user);
+    Question::about(hook, ctx.client_id(), user, ctx.remote_addr())
+}
+
+/// Whether a client may publish in a room, as far as the server itself decides.
+fn may_publish(ctx: &Ctx<'_>, room: &str) -> bool {
+    let may = |room: RoomName| ctx.permissions(&room).contains(Permissions::PUBLISH);
+    ctx.is_member(room) && RoomName::new(room).is_ok_and(may)
+}
+
+/// Notes what the backend has said of a client that may connect. A client without a token has the
+/// user that the backend gives it.
+fn take_given(ctx: &mut Ctx<'_>, given: Allowed) {
+    if let Some(sender) = &given.sender {
+        ctx.set_name(Some(sender));
+        ctx.state().has_name = true;
+    }
+    let state = ctx.state();
+    if let (Some(identity), Standing::Anonymous | Standing::Awaited) =
+        (given.identity(), &state.standing)
+    {
+        state.standing = Standing::Verified(Box::new(identity));
+    }
+    let is_awaited = matches!(state.standing, Standing::Awaited);
+    if let Some(hooked) = &mut state.hooked {
+        hooked.sender = given.sender.as_ref().map(|sender| json::text(sender).into());
+        hooked.given = given;
+        if !is_awaited {
+            hooked.upgraded = None;
+        }
+    }
+}
+
+/// Returns the name, as JSON, that the client has whatever it says.
+fn own_sender(ctx: &mut Ctx<'_>) -> Option<Box<str>> {
+    given_sender(ctx).or_else(|| user(ctx).map(|user| user.sender.clone()))
 }
 
 /// Returns the name, as JSON, that the backend gave the client when it connected.

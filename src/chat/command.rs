@@ -36,6 +36,7 @@ pub(super) enum Command<'a> {
     History { room: Cow<'a, str>, range: Range, limit: Option<usize> },
     Presence { room: Cow<'a, str>, watch: Watch, page: MembersPage },
     Resume(Resume<'a>),
+    Auth { token: Cow<'a, str> },
     Ping,
 }
 
@@ -57,6 +58,8 @@ pub(super) struct Content<'a> {
     pub(super) is_own_id: bool,
     pub(super) sender: Option<&'a str>,
     pub(super) timestamp: Option<&'a str>,
+    /// The field `user` of the frame, with the comma before it; empty for a client without a user.
+    pub(super) user: &'a str,
 }
 
 /// The fields of `resume`.
@@ -158,10 +161,14 @@ fn command<'a>(fields: &CommandFields<'a>) -> Result<Command<'a>, Fault> {
             Ok(Command::Presence { room: room(fields)?, watch, page: members_page(fields)? })
         }
         "resume" => resume(fields).map(Command::Resume),
+        "auth" => {
+            let token = fields.token.ok_or_else(|| Fault::bad_request("auth must have a token"))?;
+            Ok(Command::Auth { token: string("token", token)? })
+        }
         "ping" => Ok(Command::Ping),
         _ => {
             let message = "the types are publish, direct, broadcast, join, leave, history, presence, \
-                           resume and ping";
+                           resume, auth and ping";
             Err(Fault::new(ErrorCode::UnknownType, message))
         }
     }
@@ -206,6 +213,7 @@ pub(super) fn content<'a>(fields: &CommandFields<'a>) -> Result<Content<'a>, Fau
         is_own_id,
         sender: sender(fields)?,
         timestamp: fields.timestamp.map(RawValue::get).filter(|raw| is_timestamp(raw)),
+        user: "",
     })
 }
 
@@ -510,7 +518,7 @@ mod tests {
         });
         let content = "Content { content: \"{\\\"a\\\":1}\", id: \
             67e55044-10b1-426f-9247-bb680e5fe0c8, is_own_id: true, sender: Some(\"\\\"anna\\\"\"), \
-            timestamp: Some(\"\\\"2025-03-15T12:00:00Z\\\"\") }";
+            timestamp: Some(\"\\\"2025-03-15T12:00:00Z\\\"\"), user: \"\" }";
         let position = "Position { epoch: Epoch(255), seq: 3 }";
         let nobody = Uuid::nil();
         let expected = [

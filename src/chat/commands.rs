@@ -13,12 +13,12 @@ use super::{
     command::{self, Command, Content, Destination, Reference, Resume},
     fault::Fault,
     hooks::Hook,
-    json, message,
-    state::{ChatState, Ctx, answer_ok, fail},
+    json, message, standing,
+    state::{ChatState, Ctx, User, answer_ok, fail, user as user_of},
 };
 use crate::{
-    Position, PreparedFrame, Presence, Publication, Range, Replay, Reply, ResumedRoom, RoomError,
-    RoomName, RoomPattern, SessionToken, Watch,
+    Permissions, Position, PreparedFrame, Presence, Publication, Range, Replay, Reply, ResumedRoom,
+    RoomError, RoomName, RoomPattern, SessionToken, Watch,
 };
 
 impl Chat {
@@ -31,10 +31,14 @@ impl Chat {
         sender: Option<&str>,
     ) {
         let given = given_sender(ctx);
+        let user = user_of(ctx);
+        let user = user.as_deref();
+        // Whether the client may choose its own name.
+        let is_free = user.is_none() && given.is_none();
         match command {
             Command::Publish { to, content, echo } => {
                 let sender = sender.map(|sender| json::text(&sender).into_boxed_str()).or(given);
-                let content = named(content, sender.as_deref());
+                let content = named(signed(content, user), sender.as_deref());
                 self.take_name(ctx, &content);
                 match to {
                     Destination::Rooms(rooms) => {
@@ -55,7 +59,7 @@ impl Chat {
                 }
             }
             Command::Direct { to, content } => {
-                let content = named(content, given.as_deref());
+                let content = named(signed(content, user), given.as_deref());
                 self.take_name(ctx, &content);
                 let tail = message::tail(ctx.client_id(), &content);
                 let publication = Publication::around_seq(message::DIRECT_HEAD, &tail);
@@ -69,10 +73,11 @@ impl Chat {
                 );
             }
             Command::Broadcast(content) => {
-                self.broadcast(ctx, &named(content, given.as_deref()), reference);
+                let content = named(signed(content, user), given.as_deref());
+                self.broadcast(ctx, &content, reference);
             }
             Command::Join { room, since, watch, name } => {
-                set_name(ctx, sender.or(name.as_deref().filter(|_| given.is_none())));
+                set_name(ctx, sender.or(name.as_deref().filter(|_| is_free)));
                 self.join(ctx, room, since, watch, reference);
             }
             Command::Leave { room } => {
@@ -82,7 +87,7 @@ impl Chat {
                 });
             }
             Command::Subscribe { pattern, name } => {
-                set_name(ctx, sender.or(name.as_deref().filter(|_| given.is_none())));
+                set_name(ctx, sender.or(name.as_deref().filter(|_| is_free)));
                 self.subscribe(ctx, pattern, reference);
             }
             Command::Unsubscribe(pattern) => {
@@ -103,6 +108,11 @@ impl Chat {
                 );
             }
             Command::Resume(resume) => self.resume(ctx, &resume, reference),
+            Command::Auth { token } => {
+                if let Some(identity) = standing::verify(ctx, &token, &reference) {
+                    standing::accept(ctx, identity, &self.about, reference, false);
+                }
+            }
             Command::Ping => {
                 ctx.state().errors_in_a_row = 0;
                 ctx.send(&json::text(&Answer::pong(reference.as_deref())));
@@ -203,6 +213,10 @@ impl Chat {
         reference: Reference,
     ) {
         let errors_max = self.errors_max;
+        if watch && !ctx.permissions(&room).contains(Permissions::PRESENCE) {
+            let error = RoomError::Forbidden(Permissions::PRESENCE);
+            return self.fail(ctx, &error.into(), &reference);
+        }
         let replay = since.map_or(Replay::Nothing, Replay::Since);
         ctx.join(&room.clone(), replay).then(move |ctx, joined| {
             let joined = match joined {
@@ -279,6 +293,7 @@ impl Chat {
                 if let Some(sender) = given_sender(ctx) {
                     set_name(ctx, command::name(&sender).as_deref());
                 }
+                standing::show(ctx);
                 for (room, _) in unasked {
                     if resumed.rooms.iter().all(|resumed| resumed.room != room) {
                         let joined = Err(RoomError::NotMember);
@@ -337,6 +352,14 @@ fn set_name(ctx: &mut Ctx<'_>, name: Option<&str>) {
     if name.is_some() {
         ctx.set_name(name);
         ctx.state().has_name = true;
+    }
+}
+
+/// Puts the name and the user of the client into a message, if the client has a user.
+fn signed<'a>(content: Content<'a>, user: Option<&'a User>) -> Content<'a> {
+    match user {
+        Some(user) => Content { sender: Some(&user.sender), user: &user.field, ..content },
+        None => content,
     }
 }
 

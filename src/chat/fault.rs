@@ -45,7 +45,10 @@ impl From<RoomError> for Fault {
     fn from(error: RoomError) -> Fault {
         let fault = Fault::new(code(error), error.to_string());
         match error {
-            RoomError::Overloaded => fault.retry_after_ms(1000),
+            RoomError::RoomsTooFast { retry_after_ms } => fault.retry_after_ms(retry_after_ms),
+            RoomError::Overloaded | RoomError::ShortOfMemory | RoomError::ClientBehind => {
+                fault.retry_after_ms(1000)
+            }
             _ => fault,
         }
     }
@@ -60,10 +63,16 @@ pub(super) fn code(error: RoomError) -> ErrorCode {
         RoomError::TooManyRooms | RoomError::TooManyMemberships | RoomError::InboxFull => {
             ErrorCode::LimitExceeded
         }
-        RoomError::Overloaded => ErrorCode::Overloaded,
+        RoomError::RoomsTooFast { .. } => ErrorCode::RateLimited,
+        RoomError::Overloaded | RoomError::ShortOfMemory | RoomError::ClientBehind => {
+            ErrorCode::Overloaded
+        }
         RoomError::SameRoomTwice | RoomError::NotFresh => ErrorCode::BadRequest,
         RoomError::NoSuchSession => ErrorCode::Unrecoverable,
-        RoomError::TakenOver => ErrorCode::Forbidden,
+        RoomError::TakenOver | RoomError::Forbidden(_) | RoomError::OtherUser => {
+            ErrorCode::Forbidden
+        }
+        RoomError::Revoked => ErrorCode::Unauthorized,
     }
 }
 

@@ -52,9 +52,9 @@ pub(super) fn broadcast(client_id: Uuid, content: &Content<'_>) -> String {
     format!("{{\"type\":\"broadcast\"{}", tail(client_id, content))
 }
 
-/// Formats the end of every message frame: id, sender, content, time and client id.
+/// Formats the end of every message frame: id, sender, content, time, client id and user.
 pub(super) fn tail(client_id: Uuid, content: &Content<'_>) -> String {
-    let mut out = String::with_capacity(192 + content.content.len());
+    let mut out = String::with_capacity(192 + content.content.len() + content.user.len());
     let mut space = Uuid::encode_buffer();
     out.push_str(",\"id\":\"");
     out.push_str(content.id.hyphenated().encode_lower(&mut space));
@@ -73,7 +73,9 @@ pub(super) fn tail(client_id: Uuid, content: &Content<'_>) -> String {
     }
     out.push_str(",\"client_id\":\"");
     out.push_str(client_id.hyphenated().encode_lower(&mut space));
-    out.push_str("\"}");
+    out.push('"');
+    out.push_str(content.user);
+    out.push('}');
     out
 }
 
@@ -116,6 +118,7 @@ mod tests {
             is_own_id: true,
             sender,
             timestamp,
+            user: sender.map_or("", |_| ",\"user\":\"u 1\""),
         };
         for content in [say(None, None), say(Some("\"a\\nb\""), Some("\"2025-03-15T12:00:00Z\""))] {
             let tail = tail(client_id, &content);
@@ -125,6 +128,7 @@ mod tests {
             assert_eq!(message.content.get(), content.content);
             assert_eq!(message.sender.map(RawValue::get), content.sender);
             assert_eq!(message.client_id, client_id.to_string());
+            assert_eq!(message.user.as_deref(), content.sender.map(|_| "u 1"));
 
             let text = format!("{DIRECT_HEAD}7{tail}");
             assert_eq!(is_of_the_protocol(&text).kind, "direct");

@@ -11,33 +11,34 @@ mod command;
 mod message;
 mod answers;
 mod notices;
-mod rate;
 mod upgraded;
-mod state;
 mod hooks;
+mod state;
+mod greeting;
+mod credentials;
+mod standing;
 mod asking;
 mod commands;
 mod api;
 
 use std::{sync::Arc, time::Duration};
 
-use rusty_socks_protocol::{self as protocol, Answer, ErrorCode, SUBPROTOCOL, answer::Welcome};
+use rusty_socks_protocol::{self as protocol, ErrorCode, SUBPROTOCOL};
 
 use crate::{
-    Config, Context, Error, Handler, Joined, Message, Notice, PreparedFrame, Refusal, Replay,
-    Request, RoomName, Server, ServerEvent, TaskAnswer, TaskThreads,
+    Config, Context, Error, Handler, Identity, Message, Notice, Permissions, PreparedFrame,
+    Refusal, Request, RoomName, Server, ServerEvent, TaskAnswer, TaskThreads, TokenError,
+    config::{IdentityMode, RoomRule},
+    identity,
 };
 use about::{About, kept_max};
 pub use api::Api;
+use command::{Command, Reference};
+use credentials::Places;
 use fault::Fault;
 use hooks::{Hook, Hooks, events::Events};
-use rate::Rate;
 pub use state::ChatState;
-use state::{Ctx, Hooked, fail};
-use upgraded::Upgraded;
-
-/// The server's name and version in `welcome`.
-const SERVER: &str = concat!("rusty_socks/", env!("CARGO_PKG_VERSION"));
+use state::{Ctx, Hooked, Standing, fail};
 
 /// The path of the chat protocol.
 const CHAT_PATH: &str = "/ws";
@@ -54,8 +55,9 @@ const RECONNECT_SPREAD_MS: u128 = 5000;
 /// # Errors
 /// The errors of [`Chat::new`] and [`Builder::bind`](crate::Builder::bind).
 pub fn server(config: Config) -> Result<Server, Error> {
-    let mut builder =
-        Server::builder().route(CHAT_PATH, Chat::new(&config)?).admin(Api::new(&config));
+    let chat = Chat::new(&config)?;
+    let api = Api::new(&config).with_about(Arc::clone(&chat.about));
+    let mut builder = Server::builder().route(CHAT_PATH, chat).admin(api);
     if config.echo {
         builder = builder.route(ECHO_PATH, echo);
     }
@@ -72,15 +74,17 @@ fn echo(ctx: &mut Context<'_, ()>, message: Message<'_>) {
 #[derive(Debug)]
 pub struct Chat {
     default_room: Option<RoomName>,
-    replay: usize,
     history_max: usize,
     rooms_max: usize,
     errors_max: u32,
     may_broadcast: bool,
-    rate: Rate,
     hooks: Option<Hooks>,
     events: Option<Events>,
     about: Arc<About>,
+    places: Places,
+    /// The settings that decide about permissions; `None` if everyone may do everything.
+    policy: Option<Config>,
+    identity: IdentityMode,
 }
 
 impl Chat {
@@ -94,40 +98,23 @@ impl Chat {
             "" => None,
             name => Some(RoomName::new(name)?),
         };
+        let has_rules = config.rooms.iter().any(RoomRule::limits_access);
+        let is_open = config.identity != IdentityMode::Required && !has_rules;
+        let policy =
+            Config { rooms: config.rooms.clone(), identity: config.identity, ..Config::default() };
         Ok(Chat {
+            about: Arc::new(About::new(config, default_room.clone())),
             default_room,
-            replay: config.replay,
+            places: Places::new(config),
+            policy: (!is_open).then_some(policy),
+            identity: config.identity,
             history_max: kept_max(config),
             rooms_max: config.max_rooms_per_conn,
             errors_max: config.max_errors,
             may_broadcast: config.broadcast,
             hooks: Hooks::new(config)?,
             events: Events::new(config)?,
-            rate: Rate::new(config.rate_messages, config.rate_bytes),
-            about: Arc::new(About::new(config)),
         })
-    }
-}
-
-impl Chat {
-    /// Lets a client in: it joins the default room and is greeted.
-    fn greet(&self, ctx: &mut Ctx<'_>) {
-        let Some(room) = &self.default_room else {
-            return welcome(ctx, None, &self.about);
-        };
-        let (name, about) = (room.clone(), Arc::clone(&self.about));
-        ctx.join(room, Replay::Latest(self.replay)).then(move |ctx, joined| match joined {
-            Ok(joined) => {
-                welcome(ctx, Some((&name, &joined)), &about);
-                for message in &joined.replay {
-                    ctx.send_prepared(message);
-                }
-            }
-            Err(error) => {
-                welcome(ctx, None, &about);
-                ctx.send(&Fault::from(error).frame(None));
-            }
-        });
     }
 }
 
@@ -146,26 +133,44 @@ impl Handler for Chat {
         true
     }
 
+    fn on_upgrade(&self, request: &Request<'_>) -> Result<ChatState, Refusal> {
+        let hooked = self.asks(Hook::Connect).map(|_| Box::new(Hooked::of(request)));
+        let state = |standing| Ok(ChatState { standing, hooked, ..ChatState::default() });
+        if self.identity == IdentityMode::Off {
+            return state(Standing::Anonymous);
+        }
+        match self.places.find(request) {
+            Some(token) => match request.authenticate(token) {
+                Ok(identity) => state(Standing::Verified(Box::new(identity))),
+                Err(error) if error.is_temporary() => Err(Refusal::unavailable(error.to_string())),
+                Err(error) => Err(Refusal::unauthorized(error.to_string())),
+            },
+            None if self.identity == IdentityMode::Required => state(Standing::Awaited),
+            None => state(Standing::Anonymous),
+        }
+    }
+
+    fn permissions(&self, identity: Option<&Identity>, room: Option<&RoomName>) -> Permissions {
+        match &self.policy {
+            None => Permissions::all(),
+            Some(policy) => identity::decide(policy, identity, room.map(RoomName::as_str)),
+        }
+    }
+
     fn task_threads(&self) -> Option<TaskThreads> {
         self.hooks.as_ref().map(Hooks::threads)
     }
 
-    fn on_upgrade(&self, request: &Request<'_>) -> Result<ChatState, Refusal> {
-        let hooked = self
-            .asks(Hook::Connect)
-            .map(|_| Box::new(Hooked { upgraded: Some(Upgraded::of(request)), sender: None }));
-        Ok(ChatState { hooked, ..ChatState::default() })
-    }
-
     fn on_open(&self, ctx: &mut Ctx<'_>) {
-        match self.asks(Hook::Connect) {
-            Some(hooks) => self.ask_connect(ctx, hooks),
-            None => self.greet(ctx),
-        }
+        self.begin(ctx, None);
     }
 
     fn on_answer(&self, ctx: &mut Ctx<'_>, answer: TaskAnswer) {
         self.go_on(ctx, answer);
+    }
+
+    fn on_wake(&self, ctx: &mut Ctx<'_>) {
+        standing::wake(ctx, &self.about);
     }
 
     fn observe(&self, event: &ServerEvent<'_>) {
@@ -186,16 +191,15 @@ impl Handler for Chat {
     }
 
     fn on_message(&self, ctx: &mut Ctx<'_>, message: Message<'_>) {
-        if let Err(wait_ms) = self.rate.spend(&mut ctx.state().allowance, message.as_bytes().len())
-        {
-            let fault = Fault::new(
-                ErrorCode::RateLimited,
-                "the client sends more messages or bytes than its rate allows",
-            );
+        if let Err(limited) = ctx.spend_rate(message.as_bytes().len()) {
+            let fault = Fault::new(ErrorCode::RateLimited, limited.to_string());
             // Parsed anyway, for the `ref` that tells the client which command was refused.
             let reference = message.as_text().and_then(|text| command::parse(text).0);
-            let fault = fault.retry_after_ms(wait_ms);
+            let fault = fault.retry_after_ms(limited.wait.as_millis() as u64);
             return fail(ctx, self.errors_max, &fault, reference.as_deref());
+        }
+        if matches!(ctx.state().standing, Standing::Awaited) {
+            return self.on_first_frame(ctx, message);
         }
         let Message::Text(text) = message else {
             let fault = Fault::bad_request("a command must be JSON in a text message");
@@ -215,21 +219,29 @@ impl Handler for Chat {
     }
 }
 
-fn welcome(ctx: &mut Ctx<'_>, joined: Option<(&RoomName, &Joined)>, about: &About) {
-    let (client_id, session) = (ctx.client_id().to_string(), ctx.session_token().to_string());
-    let position = joined.map(|(_, joined)| &joined.position);
-    let frame = json::text(&Answer::welcome(Welcome {
-        client_id: client_id.into(),
-        session: session.into(),
-        room: joined.map(|(room, _)| room.as_str().into()),
-        epoch: position.map(answers::epoch),
-        seq: position.map(|position| position.seq),
-        server: SERVER.into(),
-        node: about.node.as_str().into(),
-        ping_s: about.ping,
-        max_message_bytes: about.max_message_bytes,
-        resume_window_s: about.resume_window,
-        limits: about.limits,
-    }));
-    ctx.send(&frame);
+impl Chat {
+    /// Handles the first frame of a client that must say who it is.
+    fn on_first_frame(&self, ctx: &mut Ctx<'_>, message: Message<'_>) {
+        let parsed = message.as_text().map(command::parse);
+        let (reference, command) =
+            parsed.map_or((None, None), |(reference, command)| (reference, command.ok()));
+        match command {
+            Some(Command::Auth { token }) => {
+                if let Some(identity) = standing::verify(ctx, &token, &reference) {
+                    ctx.state().standing = Standing::Verified(Box::new(identity));
+                    self.begin(ctx, reference);
+                }
+            }
+            _ => standing::refuse_unknown(ctx, TokenError::Missing, &reference),
+        }
+    }
+
+    /// Begins to serve a client, after the backend was asked if it wants to be asked. `reference`
+    /// is that of the command which said who the client is.
+    fn begin(&self, ctx: &mut Ctx<'_>, reference: Reference) {
+        match self.asks(Hook::Connect) {
+            Some(hooks) => self.ask_connect(ctx, hooks, reference),
+            None => standing::open(ctx, &self.about, reference),
+        }
+    }
 }

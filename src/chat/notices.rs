@@ -13,15 +13,17 @@ use crate::{Message, Notice, PreparedFrame};
 pub(super) fn frame(notice: &Notice<'_>) -> PreparedFrame {
     let id = |client_id: &Uuid| client_id.to_string().into();
     let notice = match notice {
-        Notice::Joined { room, client_id, name } => protocol::Notice::Joined {
+        Notice::Joined { room, client_id, name, user } => protocol::Notice::Joined {
             room: room.as_str().into(),
             client_id: id(client_id),
             sender: name.map(Into::into),
+            user: user.map(Into::into),
         },
-        Notice::Left { room, client_id, name } => protocol::Notice::Left {
+        Notice::Left { room, client_id, name, user } => protocol::Notice::Left {
             room: room.as_str().into(),
             client_id: id(client_id),
             sender: name.map(Into::into),
+            user: user.map(Into::into),
         },
         Notice::PresenceChanged { room, joined, left } => protocol::Notice::Presence {
             room: room.as_str().into(),

@@ -15,12 +15,12 @@ use std::path::Path;
 
 use super::{
     api_key::{ApiKey, ApiScope},
-    room_rule::RoomRule,
     secret::Secret,
     settings::Config,
     source::Source,
+    tables::RoomRule,
+    texts::API_KEY,
     toml_text::with_article,
-    value::API_KEY,
 };
 
 /// The name of the tables in the file, and of the field in [`Config`].

@@ -1,11 +1,13 @@
-//! The defaults of the settings. `settings.rs` says why they are what they are.
+//! The defaults of all settings.
 
 use std::time::Duration;
 
 use super::{
+    addresses::LimitedAddresses,
+    memory_max::MemoryMax,
     secret::Secret,
     settings::Config,
-    words::{Compression, HookFail, LogFormat, MetricsAccess, Overflow},
+    words::{Compression, HookFail, IdentityMode, LogFormat, MetricsAccess, Overflow},
 };
 
 impl Default for Config {
@@ -19,7 +21,9 @@ impl Default for Config {
             ping: Duration::from_secs(30),
             thread_pool_size: 4,
             max_queued_tasks: 1000,
+            limited_addresses: LimitedAddresses::Public,
             max_conn_per_ip: 0,
+            rate_accepts_per_ip: 100,
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
             allowed_origins: Vec::new(),
@@ -32,6 +36,7 @@ impl Default for Config {
             max_message_bytes: 64 << 10,
             max_head_bytes: 8 << 10,
             buffer_bytes: 1 << 20,
+            memory_max: MemoryMax::Share(80),
             compression: Compression::Off,
             compression_level: 3,
             compression_threshold: 256,
@@ -51,8 +56,12 @@ impl Default for Config {
             max_away_sessions: 10_000,
             inbox: 100,
             inbox_bytes: 64 << 10,
-            rate_messages: 0,
-            rate_bytes: 0,
+            rate_messages: 1000,
+            rate_bytes: 8 << 20,
+            rate_rooms: 600,
+            rate_messages_per_ip: 10_000,
+            rate_bytes_per_ip: 64 << 20,
+            rate_rooms_per_ip: 6000,
             max_errors: 10,
             echo: false,
             broadcast: false,
@@ -82,6 +91,17 @@ impl Default for Config {
             tls_key: String::new(),
             tls_client_ca: String::new(),
             tls: Vec::new(),
+            identity: IdentityMode::Off,
+            token_hmac_secret: Secret::default(),
+            token_hmac_secret_previous: Secret::default(),
+            token_public_key: Secret::default(),
+            token_jwks_url: String::new(),
+            token_audience: Vec::new(),
+            token_issuer: String::new(),
+            token_cookie: String::new(),
+            token_in_query: false,
+            auth_timeout: Duration::from_secs(10),
+            token_grace: Duration::from_secs(25),
             log: "info".into(),
             log_format: LogFormat::Text,
         }

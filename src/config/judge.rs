@@ -8,11 +8,24 @@ use super::{
     rooms,
     settings::Config,
     source::{self, Source},
+    texts::UNIX_PREFIX,
     tls_pairs,
+    words::IdentityMode,
 };
 use crate::error::Error;
 
+/// Connections that an address may have at least, however few there may be in all.
+const CONN_PER_IP_MIN: usize = 32;
+
 impl Config {
+    /// Returns how many connections one limited address may have.
+    pub fn conn_per_ip_max(&self) -> usize {
+        match self.max_conn_per_ip {
+            0 => (self.max_conn / 2).max(CONN_PER_IP_MIN),
+            max => max,
+        }
+    }
+
     /// Checks that every value is in its range and that the values agree with each other.
     ///
     /// # Errors
@@ -26,7 +39,14 @@ impl Config {
     /// Whether only this machine can reach the admin listener.
     pub fn is_admin_local(&self) -> bool {
         let address: Option<IpAddr> = self.admin_host.parse().ok();
-        address.map_or(self.admin_host == "localhost", |address| address.is_loopback())
+        let is_local_name = self.admin_host == "localhost" || is_unix(&self.admin_host);
+        address.map_or(is_local_name, |address| address.is_loopback())
+    }
+
+    /// The host and the port of the admin listener, if there is one.
+    pub(crate) fn admin_listener(&self) -> Option<(&str, u16)> {
+        let port = self.admin_port.or(is_unix(&self.admin_host).then_some(0))?;
+        Some((&self.admin_host, port))
     }
 
     /// Returns one sentence for each setting that is legal but probably not intended. Log them at
@@ -39,6 +59,18 @@ impl Config {
                 self.timeout.as_secs_f64(),
                 self.ping.as_secs_f64(),
             ));
+        }
+        let has_public_keys = !self.token_public_key.is_empty() || !self.token_jwks_url.is_empty();
+        let is_on = self.identity != IdentityMode::Off;
+        if is_on && has_public_keys && self.token_audience.is_empty() {
+            warnings.push(
+                "token_audience is not set: tokens that the issuer makes for others are good here"
+                    .to_owned(),
+            );
+        }
+        if !is_on && (has_public_keys || !self.token_hmac_secret.is_empty()) {
+            warnings
+                .push("identity is off: there are keys for tokens, but none is used".to_owned());
         }
         if self.proxy_protocol && self.trusted_proxies.is_empty() {
             warnings.push(
@@ -79,6 +111,11 @@ impl Config {
             None => String::from(name),
         };
         let mut problems = Vec::new();
+        for (name, host) in [("host", &self.host), ("admin_host", &self.admin_host)] {
+            if cfg!(not(unix)) && is_unix(host) {
+                problems.push(format!("{}: this system has no Unix sockets", told(name)));
+            }
+        }
         let largest = self.max_message_bytes.saturating_mul(2);
         if self.buffer_bytes < largest {
             problems.push(format!(
@@ -94,7 +131,7 @@ impl Config {
                 told("max_message_bytes"),
             ));
         }
-        if self.admin_port.is_some()
+        if self.admin_listener().is_some()
             && !self.is_admin_local()
             && self.api_key.is_empty()
             && self.api_keys.is_empty()
@@ -103,6 +140,32 @@ impl Config {
                 "{}: must be a loopback address unless api_key or api_keys is set, because whoever \
                  reaches the admin listener could read the figures",
                 told("admin_host"),
+            ));
+        }
+        let keys = [&self.token_hmac_secret, &self.token_public_key];
+        let has_key = keys.iter().any(|key| !key.is_empty()) || !self.token_jwks_url.is_empty();
+        let has_hook = !self.hook_url.is_empty() && self.hooks.iter().any(|hook| hook == "connect");
+        if self.identity != IdentityMode::Off && !has_key && !has_hook {
+            problems.push(format!(
+                "{}: must have a key for tokens (token_hmac_secret, token_public_key or \
+                 token_jwks_url), or a hook_url that is asked about connect",
+                told("identity"),
+            ));
+        }
+        let limiting = self.rooms.iter().find(|rule| rule.limits_access());
+        if let Some(rule) = limiting.filter(|_| self.identity == IdentityMode::Off) {
+            problems.push(format!(
+                "{}: must not say users or token where {}, because nobody has a user then",
+                rule.told(""),
+                told("identity"),
+            ));
+        }
+        let is_any_origin = self.allowed_origins.iter().any(|origin| origin == "*");
+        if !self.token_cookie.is_empty() && is_any_origin {
+            problems.push(format!(
+                "{}: must not be * where {}, because any page could then act for its visitors",
+                told("allowed_origins"),
+                told("token_cookie"),
             ));
         }
         if self.replay > self.history {
@@ -124,6 +187,11 @@ impl Config {
         }
         problems
     }
+}
+
+/// Whether `host` is the path of a Unix socket.
+fn is_unix(host: &str) -> bool {
+    host.starts_with(UNIX_PREFIX)
 }
 
 /// Joins all problems into one error, one a line. Returns `Ok` if there is none.
@@ -209,6 +277,16 @@ mod tests {
         let with = |host: &str| Config { host: host.into(), ..Config::default() };
         for legal in ["0.0.0.0", "::", "::1", "fe80::1%eth0", "localhost", "a.example.org"] {
             with(legal).validate().unwrap();
+        }
+        assert_eq!(with("unix:/run/a b.sock").validate().is_ok(), cfg!(unix));
+        let admin = Config { admin_host: "unix:/run/admin.sock".into(), ..Config::default() };
+        assert_eq!(admin.validate().is_ok(), cfg!(unix));
+        assert!(admin.is_admin_local() && admin.admin_listener().is_some());
+        assert_eq!(Config::default().admin_listener(), None);
+        let long = format!("unix:/{}", "x".repeat(107));
+        for illegal in ["unix:", "unix:x.sock", "unix:/a\nb", "unix", &long] {
+            let is_name = illegal == "unix";
+            assert_eq!(with(illegal).validate().is_ok(), is_name, "{illegal}");
         }
         for illegal in ["", " ", "[::1]", "localhost:3030", "http://x", "a b", "x\n", "1:2"] {
             assert!(complaint(with(illegal)).starts_with("host = "));

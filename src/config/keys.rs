@@ -7,14 +7,15 @@
 use std::{fmt, time::Duration};
 
 use super::{
-    nearest::nearest,
+    memory_max::MEMORY,
     secret,
     settings::Config,
     source::{self, Source},
-    value::{
-        API_KEY, EVENT, Field, GIB, HOOK, HOST, KIB, Kind, LOG, MIB, NETWORK, ORIGIN, PEM, ROOM,
-        SIGNING, URL, Value,
+    texts::{
+        API_KEY, CLAIM, CLAIM_ITEM, COOKIE, EVENT, HMAC_SECRET, HOOK, HOST, JWKS_URL, LOG, NETWORK,
+        ORIGIN, PEM, PUBLIC_KEYS, ROOM, SIGNING, URL,
     },
+    value::{Field, GIB, KIB, Kind, MIB, Value},
 };
 
 /// One setting: its names, help and range, and access to its field.
@@ -46,10 +47,12 @@ pub enum Group {
     Clients,
     /// Questions to the operator's backend, and events for it.
     Hooks,
-    /// The server API and its listener.
-    Admin,
     /// Certificates.
     Tls,
+    /// Tokens, and who must have one.
+    Identity,
+    /// The server API and its listener.
+    Admin,
     /// Logging.
     Logging,
 }
@@ -85,7 +88,7 @@ const INSTANT: Duration = Duration::from_millis(1);
 #[rustfmt::skip]
 pub(super) static TABLE: &[Key] = &[
     key!(First, host, Kind::Text(HOST),
-        "Address to listen on, IPv4 or IPv6 or a host name"),
+        "Address to listen on, IPv4 or IPv6 or a host name, or unix:/path"),
     key!(First, port, count("", 0, 65535),
         "TCP port; 0 picks a free one and logs it"),
     key!(First, max_conn, count("sessions", 1, 10_000_000),
@@ -101,8 +104,12 @@ pub(super) static TABLE: &[Key] = &[
     key!(First, max_queued_tasks, count("upgrades", 0, 1_000_000),
         "Upgrades that may wait for a permit; beyond it they are rejected with a 503"),
 
+    key!(Admission, limited_addresses, Kind::Word(&["public", "all", "none"]),
+        "Addresses for which the limits by address hold; public spares local and private ones"),
     key!(Admission, max_conn_per_ip, count("connections", 0, 10_000_000),
-        "Connections from one IP address; 0 sets no limit"),
+        "Connections from one IP address; 0 is half of max_conn, but at least 32"),
+    key!(Admission, rate_accepts_per_ip, count("connections per second", 0, 1_000_000),
+        "Connections per second from one IP address, ten times as many at once; 0 sets no limit"),
     key!(Admission, trusted_proxies, Kind::List(NETWORK),
         "Proxies that are believed about their clients' addresses, comma separated"),
     key!(Admission, proxy_protocol, Kind::Switch,
@@ -129,6 +136,8 @@ pub(super) static TABLE: &[Key] = &[
         "Largest request head; beyond it 431"),
     key!(Size, buffer_bytes, bytes("bytes", 256, GIB),
         "Bytes that may wait for one slow client; at least twice max_message_bytes"),
+    key!(Size, memory_max, Kind::Text(MEMORY),
+        "Memory the process may use, such as 512MiB or 80%; beyond it newcomers wait"),
     key!(Size, compression, Kind::Word(&["off", "shared", "dedicated"]),
         "permessage-deflate: off, shared (nothing kept per client) or dedicated (better ratio)"),
     key!(Size, compression_level, count("level", 1, 9),
@@ -169,9 +178,17 @@ pub(super) static TABLE: &[Key] = &[
         "Bytes of direct messages kept for one client"),
 
     key!(Clients, rate_messages, count("messages per second", 0, 1_000_000),
-        "Messages per second one connection may send; 0 sets no limit"),
+        "Messages per second one client may send; 0 sets no limit"),
     key!(Clients, rate_bytes, bytes("bytes per second", 0, GIB),
-        "Bytes per second one connection may send; 0 sets no limit"),
+        "Bytes per second one client may send; 0 sets no limit"),
+    key!(Clients, rate_rooms, count("rooms per minute", 0, 1_000_000),
+        "Rooms per minute one client may make; 0 sets no limit"),
+    key!(Clients, rate_messages_per_ip, count("messages per second", 0, 10_000_000),
+        "Messages per second all clients at one IP address may send; 0 sets no limit"),
+    key!(Clients, rate_bytes_per_ip, bytes("bytes per second", 0, GIB),
+        "Bytes per second all clients at one IP address may send; 0 sets no limit"),
+    key!(Clients, rate_rooms_per_ip, count("rooms per minute", 0, 1_000_000),
+        "Rooms per minute all clients at one IP address may make; 0 sets no limit"),
     key!(Clients, max_errors, count("errors", 0, 1_000_000),
         "Errors in a row after which a chat connection is closed with 4008; 0 for never"),
     key!(Clients, echo, Kind::Switch,
@@ -203,7 +220,7 @@ pub(super) static TABLE: &[Key] = &[
         "Events that may wait to be sent; beyond it they are dropped and counted"),
 
     key!(Admin, admin_host, Kind::Text(HOST),
-        "Address of the admin listener, which serves the server API and the figures"),
+        "Address of the admin listener, which serves the server API and the figures, or unix:/path"),
     key!(Admin, admin_port, Kind::Port,
         "TCP port of the admin listener; empty for none"),
     key!(Admin, max_admin_conn, count("connections", 1, 10_000),
@@ -225,6 +242,29 @@ pub(super) static TABLE: &[Key] = &[
         "Private key of the certificate, without a passphrase"),
     key!(Tls, tls_client_ca, Kind::Text(PEM),
         "Authorities that must have signed each client's certificate"),
+
+    key!(Identity, identity, Kind::Word(&["off", "optional", "required"]),
+        "Whether clients say who they are, with a token (JWT)"),
+    key!(Identity, token_hmac_secret, Kind::Secret(HMAC_SECRET),
+        "Secret of tokens signed with HS256"),
+    key!(Identity, token_hmac_secret_previous, Kind::Secret(HMAC_SECRET),
+        "The secret before that one, whose tokens are still good"),
+    key!(Identity, token_public_key, Kind::Secret(PUBLIC_KEYS),
+        "Public keys of tokens signed with RS256, ES256 or EdDSA, in PEM"),
+    key!(Identity, token_jwks_url, Kind::Text(JWKS_URL),
+        "Address of the issuer's public keys (JWKS)"),
+    key!(Identity, token_audience, Kind::List(CLAIM_ITEM),
+        "Audiences of which a token must name one, comma separated; empty for any"),
+    key!(Identity, token_issuer, Kind::Text(CLAIM),
+        "Issuer that a token must name; empty for any"),
+    key!(Identity, token_cookie, Kind::Text(COOKIE),
+        "Name of a cookie that may hold the token; empty for none"),
+    key!(Identity, token_in_query, Kind::Switch,
+        "Whether the token may be in the address, as ?token="),
+    key!(Identity, auth_timeout, seconds(INSTANT, DAY),
+        "Seconds a client has to send its token in a frame, where one is required"),
+    key!(Identity, token_grace, seconds(Duration::ZERO, DAY),
+        "Seconds after the end of its token in which a client may send a new one"),
 
     key!(Logging, log, Kind::Text(LOG),
         "Which log lines are written, in the syntax of RUST_LOG"),
@@ -334,14 +374,11 @@ impl Key {
     /// Returns what must be written instead of `text`, for the end of an error message, with the
     /// most similar word that is allowed.
     pub(super) fn correction(&self, text: &str) -> String {
-        let near = match self.kind {
-            Kind::Word(words) => nearest(text, words.iter().map(ToString::to_string)),
-            _ => None,
-        };
-        match near {
-            Some(near) => format!("{}; did you mean {near}?", self.demand()),
-            None => self.demand(),
-        }
+        self.kind.correction(text)
+    }
+
+    pub(super) fn kind(&self) -> &Kind {
+        &self.kind
     }
 
     /// Returns the text to parse for a value from the file, or as an error the TOML type that it
@@ -381,8 +418,9 @@ impl Group {
             Group::Sessions => "Slow clients and sessions",
             Group::Clients => "Clients",
             Group::Hooks => "Hooks and events",
-            Group::Admin => "The server API",
             Group::Tls => "TLS",
+            Group::Identity => "Identity",
+            Group::Admin => "The server API",
             Group::Logging => "Logging",
         }
     }

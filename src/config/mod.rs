@@ -3,26 +3,31 @@
 //! [`Config`] is a plain struct: an embedder fills it in, the binary loads it from a file, the
 //! environment and flags. [`Config::validate`] checks both. The files, in reading order:
 //!
-//! - `settings.rs`: the settings; `defaults.rs`: their defaults; `words.rs`: those that are one of
-//!   a few words; `judge.rs`: their ranges, and the rules between them;
-//! - `rooms.rs`: rules for some rooms (`room_rule.rs`), which only the file can set;
-//!   `tls_pairs.rs`: further certificates, likewise;
+//! - `settings.rs`: the settings, `defaults.rs` their defaults; `words.rs`: those that are one of a
+//!   few words; `tables.rs`: those that are tables of the file; `judge.rs`: their ranges, and the
+//!   rules between them;
+//! - `addresses.rs`: which addresses have limits of their own;
+//! - `rooms.rs`: rules for some rooms, which only the file can set; `tls_pairs.rs`: further
+//!   certificates, likewise;
 //! - `api_key.rs`: one key of the server API; `api_keys.rs`: all, of which the file can set
 //!   several;
 //! - `keys.rs`: one table with a row for each setting, from which the file keys, the variables, the
 //!   flags, the help text and the range checks all come;
 //! - `secret.rs`: texts that are not shown, and may be read from files of their own;
-//! - `value.rs`: the kinds of values, and how they are read and shown;
+//! - `value.rs`: the kinds of values, and how they are read and shown; `texts.rs`: which texts are
+//!   legal;
 //! - `load.rs`: defaults < TOML file < environment < flags. It uses `nearest.rs` (the most similar
 //!   name, for typing errors), `source.rs` (the source of a value) and `toml_text.rs` (its line in
 //!   the file).
 
+mod addresses;
 mod words;
-mod room_rule;
+mod tables;
 mod settings;
 mod defaults;
 mod secret;
 mod api_key;
+mod texts;
 mod value;
 mod keys;
 mod rooms;
@@ -30,18 +35,24 @@ mod api_keys;
 mod tls_pairs;
 mod judge;
 mod load;
+mod memory_max;
 mod nearest;
 mod source;
 mod toml_text;
 
 pub(crate) use rooms::RoomRules;
+#[cfg(feature = "identity")]
+pub(crate) use texts::HMAC_SECRET_BYTES_MIN;
+pub(crate) use texts::UNIX_PREFIX;
 pub use {
+    addresses::LimitedAddresses,
     api_key::{ApiKey, ApiScope},
     keys::{Group, Key},
     load::Loaded,
-    room_rule::RoomRule,
+    memory_max::MemoryMax,
     secret::Secret,
-    settings::{Config, TlsPair},
+    settings::Config,
     source::Source,
-    words::{Compression, HookFail, LogFormat, MetricsAccess, Overflow},
+    tables::{RoomRule, TlsPair},
+    words::{Access, Compression, HookFail, IdentityMode, LogFormat, MetricsAccess, Overflow},
 };

@@ -8,17 +8,18 @@
 //! history = 1
 //! ```
 //!
-//! Each setting of a rule is read, shown and checked as the key of the same name.
+//! A setting that is also a key is read, shown and checked as that key.
 
 use super::{
     keys::Key,
     nearest::nearest,
-    room_rule::RoomRule,
     settings::Config,
     source::{Source, told},
+    tables::RoomRule,
+    texts::ROOM,
     toml_text::{line_at, with_article},
-    value::ROOM,
-    words::Overflow,
+    value::{Field, Kind, Value},
+    words::{Access, IdentityMode, Overflow},
 };
 
 /// The name of the table of rules in the file, and of the field in [`Config`].
@@ -37,6 +38,21 @@ pub(crate) struct RoomSettings {
     pub(crate) history: usize,
 }
 
+/// Who may do what in one room, and the pattern of the rule that says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoomAccess<'c> {
+    /// The pattern of the rule that holds in the room, if there is one.
+    pub pattern: Option<&'c str>,
+    /// Who may join.
+    pub join: Access,
+    /// Who may publish.
+    pub publish: Access,
+    /// Who may read earlier messages.
+    pub read_history: Access,
+    /// Who may see who is there.
+    pub presence: Access,
+}
+
 /// The settings of every possible room.
 #[derive(Debug, Clone)]
 pub(crate) struct RoomRules {
@@ -49,6 +65,27 @@ impl Config {
     pub(crate) fn room_rules(&self) -> RoomRules {
         let otherwise = RoomSettings { overflow: self.overflow, history: self.history };
         RoomRules { rules: self.rooms.clone().into(), otherwise }
+    }
+}
+
+impl Config {
+    /// Returns who may do what in the room `room`: what the one rule that holds there says, and
+    /// else `token` where identity is required, `everyone` elsewhere.
+    pub fn room_access(&self, room: &str) -> RoomAccess<'_> {
+        let rule = find(&self.rooms, room);
+        let otherwise = match self.identity {
+            IdentityMode::Required => Access::Token,
+            IdentityMode::Off | IdentityMode::Optional => Access::Everyone,
+        };
+        let of =
+            |access: fn(&RoomRule) -> Option<Access>| rule.and_then(access).unwrap_or(otherwise);
+        RoomAccess {
+            pattern: rule.map(|rule| rule.pattern.as_str()),
+            join: of(|rule| rule.join),
+            publish: of(|rule| rule.publish),
+            read_history: of(|rule| rule.read_history),
+            presence: of(|rule| rule.presence),
+        }
     }
 }
 
@@ -76,7 +113,21 @@ pub(super) fn find<'r>(rules: &'r [RoomRule], room: &str) -> Option<&'r RoomRule
 impl RoomRule {
     /// Makes a rule for the rooms of `pattern` that sets nothing yet.
     pub fn new(pattern: impl Into<String>) -> RoomRule {
-        RoomRule { pattern: pattern.into(), overflow: None, history: None }
+        RoomRule {
+            pattern: pattern.into(),
+            overflow: None,
+            history: None,
+            join: None,
+            publish: None,
+            read_history: None,
+            presence: None,
+        }
+    }
+
+    /// Whether the rule says of any permission that not everyone has it.
+    pub fn limits_access(&self) -> bool {
+        let access = [self.join, self.publish, self.read_history, self.presence];
+        access.into_iter().flatten().any(|access| access != Access::Everyone)
     }
 
     /// Whether the rule's pattern is or matches `room`.
@@ -90,22 +141,25 @@ impl RoomRule {
     /// Returns the prefix of matching names, dot included, or `None` if `pattern` is the name of
     /// one room.
     fn prefix(&self) -> Option<&str> {
-        self.pattern.ends_with(".*").then(|| &self.pattern[..self.pattern.len() - 1])
+        let is_pattern = self.pattern.ends_with(".*") || self.pattern == "*";
+        is_pattern.then(|| &self.pattern[..self.pattern.len() - 1])
     }
 
     pub(super) fn is_legal(&self) -> bool {
+        if self.pattern == "*" {
+            return true;
+        }
         let stem = self.pattern.strip_suffix(".*").unwrap_or(&self.pattern);
         self.pattern.len() <= PATTERN_BYTES_MAX && !stem.is_empty() && ROOM.allows(stem)
     }
 
     /// Returns every setting of this rule with its value and unit, as an operator would write them.
     pub fn entries(&self) -> Vec<[String; 3]> {
-        let is_set = |setting: &&Setting| (setting.lend)(self, &mut Config::default());
         let entry = |setting: &Setting| {
-            let (key, shown) = self.shown(setting);
-            [self.path(setting.name), shown, key.unit().into()]
+            let shown = setting.kind().show((setting.read)(self)?);
+            Some([self.path(setting.name), shown, setting.kind().unit().into()])
         };
-        SETTINGS.iter().filter(is_set).map(entry).collect()
+        SETTINGS.iter().filter_map(entry).collect()
     }
 
     /// Returns the path of a setting as in the file, such as `rooms."prices.*".history`.
@@ -113,48 +167,56 @@ impl RoomRule {
         format!("{}.{setting}", path_of(&self.pattern))
     }
 
-    fn shown(&self, setting: &Setting) -> (&'static Key, String) {
-        let mut config = Config::default();
-        (setting.lend)(self, &mut config);
-        let key = setting.key();
-        (key, key.show(&config))
-    }
-
     /// Returns the beginning of an error message about a setting, such as `rooms."prices.*".history
     /// = 3`.
     pub(super) fn told(&self, name: &str) -> String {
-        match SETTINGS.iter().find(|setting| setting.name == name) {
-            Some(setting) => told(&self.path(name), &self.shown(setting).1, None),
-            None => self.path(name),
-        }
+        let setting = SETTINGS.iter().find(|setting| setting.name == name);
+        let shown = setting.and_then(|of| Some(of.kind().show((of.read)(self)?)));
+        shown.map_or_else(|| self.path(name), |shown| told(&self.path(name), &shown, None))
     }
 }
 
-/// A setting of a rule: the name of a key, and how to copy between the rule and the key's field.
+/// A setting of a rule.
 struct Setting {
     name: &'static str,
-    /// Copies the rule's value into the key's field. Returns `false` if the rule has none.
-    lend: fn(&RoomRule, &mut Config) -> bool,
-    /// Copies the value of the key's field into the rule.
-    take: fn(&mut RoomRule, &Config),
+    /// The kind of its values; `None` for that of the key of the same name.
+    kind: Option<Kind>,
+    /// Returns the value, if the rule has one.
+    read: fn(&RoomRule) -> Option<Value>,
+    /// Sets the value. Returns `false` if it is not of the field's type.
+    write: fn(&mut RoomRule, Value) -> bool,
 }
 
 macro_rules! setting {
-    ($field:ident) => {
+    ($field:ident, $kind:expr) => {
         Setting {
             name: stringify!($field),
-            lend: |rule, config| rule.$field.map(|value| config.$field = value).is_some(),
-            take: |rule, config| rule.$field = Some(config.$field),
+            kind: $kind,
+            read: |rule| rule.$field.as_ref().map(Field::to_value),
+            write: |rule, value| {
+                rule.$field = Field::from_value(value);
+                rule.$field.is_some()
+            },
         }
     };
 }
 
-static SETTINGS: [Setting; 2] = [setting!(overflow), setting!(history)];
+const ACCESS: Kind = Kind::Word(&["everyone", "users", "token"]);
+
+static SETTINGS: [Setting; 6] = [
+    setting!(overflow, None),
+    setting!(history, None),
+    setting!(join, Some(ACCESS)),
+    setting!(publish, Some(ACCESS)),
+    setting!(read_history, Some(ACCESS)),
+    setting!(presence, Some(ACCESS)),
+];
 
 impl Setting {
-    fn key(&self) -> &'static Key {
-        let found = Config::keys().iter().find(|key| key.name() == self.name);
-        found.expect("a field that rules may set has its row in the table of keys")
+    fn kind(&self) -> &Kind {
+        let of_key = || Config::keys().iter().find(|key| key.name() == self.name);
+        let kind = self.kind.as_ref().or_else(|| of_key().map(Key::kind));
+        kind.expect("a setting has a kind, or a row in the table of keys")
     }
 }
 
@@ -174,10 +236,9 @@ pub(super) fn problems(rules: &[RoomRule]) -> Vec<String> {
             problems.push(format!("{table}: must be there only once"));
         }
         for setting in &SETTINGS {
-            let mut config = Config::default();
-            (setting.lend)(rule, &mut config);
-            if setting.key().problem(&config, None).is_some() {
-                problems.push(format!("{}: {}", rule.told(setting.name), setting.key().demand()));
+            let value = (setting.read)(rule);
+            if value.is_some_and(|value| !setting.kind().allows(&value)) {
+                problems.push(format!("{}: {}", rule.told(setting.name), setting.kind().demand()));
             }
         }
     }
@@ -194,7 +255,7 @@ fn path_of(pattern: &str) -> String {
 fn pattern_demand() -> String {
     format!(
         "must be a room name, or the beginning of one and .*, such as \"prices.*\": \
-         at most {PATTERN_BYTES_MAX} bytes without control characters or another *"
+         at most {PATTERN_BYTES_MAX} bytes without control characters or another *; or * alone"
     )
 }
 
@@ -250,24 +311,23 @@ impl RoomRule {
             let names = || SETTINGS.iter().map(|setting| setting.name.to_string());
             let advice = match nearest(name, names()) {
                 Some(near) => format!("did you mean {near}?"),
-                None => format!("there are {}", names().collect::<Vec<_>>().join(" and ")),
+                None => format!("there are {}", names().collect::<Vec<_>>().join(", ")),
             };
             let table = path_of(&self.pattern);
             return Err(format!(
                 "unknown key {name:?} of {table} in {source}, line {line}: {advice}"
             ));
         };
-        let (key, written) = (setting.key(), value.to_string().replace('\n', " "));
+        let (kind, written) = (setting.kind(), value.to_string().replace('\n', " "));
         let told = format!("{}, line {line}", told(&self.path(name), &written, Some(source)));
-        let text = key.text_of_toml(value).map_err(|wanted| {
+        let text = kind.text_of_toml(value).map_err(|wanted| {
             let found = with_article(value.type_str());
-            format!("{told}: must be {wanted}, not {found}; allowed is {}", key.range())
+            format!("{told}: must be {wanted}, not {found}; allowed is {}", kind.range())
         })?;
-        let mut config = Config::default();
-        if !key.set(&mut config, &text) {
-            return Err(format!("{told}: {}", key.correction(&text)));
+        let parsed = kind.parse(&text).filter(|value| kind.allows(value));
+        if !parsed.is_some_and(|value| (setting.write)(self, value)) {
+            return Err(format!("{told}: {}", kind.correction(&text)));
         }
-        (setting.take)(self, &config);
         Ok(())
     }
 }
@@ -324,7 +384,7 @@ mod tests {
              [rooms.lobby]\noverflow = 'close'\nhistory = 20\n",
         );
         let config = config.unwrap();
-        let RoomRule { pattern, overflow, history } = &config.rooms[1];
+        let RoomRule { pattern, overflow, history, .. } = &config.rooms[1];
         assert_eq!(
             (pattern.as_str(), *overflow, *history),
             ("prices.*", Some(Overflow::Latest), Some(1))
@@ -375,7 +435,8 @@ mod tests {
             ),
             (
                 "[rooms.lobby]\nzzz = 1",
-                "unknown key \"zzz\" of rooms.\"lobby\" in FILE, line 2: there are overflow and history",
+                "unknown key \"zzz\" of rooms.\"lobby\" in FILE, line 2: \
+                 there are overflow, history, join, publish, read_history, presence",
             ),
             (
                 "[rooms.lobby]\nhistory = 1000001",
@@ -400,7 +461,7 @@ mod tests {
         ] {
             assert_eq!(load(text).unwrap_err(), told);
         }
-        for illegal in ["", "*", ".*", "a*", "a*.b", "a.*.*", "a\\n", "a\\n.*", &"x".repeat(129)] {
+        for illegal in ["", ".*", "a*", "a*.b", "a.*.*", "a\\n", "a\\n.*", &"x".repeat(129)] {
             let told = load(&format!("\n[rooms.\"{illegal}\"]\nhistory = 3")).unwrap_err();
             assert!(told.contains(" in FILE, line 2: must be a room name"), "{told}");
             assert!(told.lines().count() == 1 && told.len() < 400, "{told}");

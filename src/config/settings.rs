@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use super::{
+    addresses::LimitedAddresses,
     api_key::ApiKey,
-    room_rule::RoomRule,
+    memory_max::MemoryMax,
     secret::Secret,
-    words::{Compression, HookFail, LogFormat, MetricsAccess, Overflow},
+    tables::{RoomRule, TlsPair},
+    words::{Compression, HookFail, IdentityMode, LogFormat, MetricsAccess, Overflow},
 };
 
 /// All settings of a server.
@@ -23,11 +25,16 @@ use super::{
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Address to listen on: an IPv4 or IPv6 address without brackets, or a host name.
+    /// Address to listen on: an IPv4 or IPv6 address without brackets, or a host name; or
+    /// `unix:/path` for a Unix socket, which has no port.
     ///
     /// All IPv4 interfaces by default, because inside a container nothing else can be reached.
     ///
-    /// Default: 0.0.0.0. Range: a host name or an IP address, without port or brackets.
+    /// The file of a Unix socket has mode 0660, and is removed when the server stops. Whoever may
+    /// connect there counts as one of [`trusted_proxies`](Config::trusted_proxies).
+    ///
+    /// Default: 0.0.0.0. Range: a host name or an IP address, without port or brackets, or unix:
+    /// and an absolute path.
     pub host: String,
 
     /// TCP port to listen on. `0` picks a free one, which the server logs.
@@ -74,12 +81,26 @@ pub struct Config {
     /// Unit: upgrades. Default: 1000. Range: 0 to 1000000.
     pub max_queued_tasks: usize,
 
-    /// Connections from one IP address; zero sets no limit.
+    /// Addresses for which the limits by address hold: this one and those that end in `_per_ip`.
+    /// An IPv6 address counts with all others of its first 64 bits.
     ///
-    /// Off by default, because behind a proxy every client has the proxy's address.
+    /// By default those of the public internet, because a proxy in front of the server is usually
+    /// on the same machine or in a private network, and all clients behind it have its address.
+    ///
+    /// Default: public. Range: public or all or none.
+    pub limited_addresses: LimitedAddresses,
+
+    /// Connections from one IP address; zero is half of [`max_conn`](Config::max_conn), but at
+    /// least 32.
     ///
     /// Unit: connections. Default: 0. Range: 0 to 10000000.
     pub max_conn_per_ip: usize,
+
+    /// Connections per second from one IP address, remembered across them; zero sets no limit. Ten
+    /// times as many may come at once.
+    ///
+    /// Unit: connections per second. Default: 100. Range: 0 to 1000000.
+    pub rate_accepts_per_ip: u32,
 
     /// Proxies whose word about their clients' addresses is taken: addresses, or networks such as
     /// `10.0.0.0/8`.
@@ -166,6 +187,17 @@ pub struct Config {
     ///
     /// Unit: bytes. Default: 1MiB. Range: 256 to 1GiB.
     pub buffer_bytes: usize,
+
+    /// Memory that the process may use. At 85 % of it newcomers wait in line. At 95 % publishes are
+    /// answered `overloaded`, and memory is taken back: idle HTTP connections, clients that do not
+    /// read, rooms that nobody is in, and the sessions longest away, in this order.
+    ///
+    /// A percentage is of the memory of the process's cgroup, or of the machine if it has less; it
+    /// can be known on Linux alone, and is `off` elsewhere. The rest is for what the account of
+    /// memory does not see.
+    ///
+    /// Default: 80%. Range: 16MiB to 1024GiB, or 1% to 100% of what there is, or off.
+    pub memory_max: MemoryMax,
 
     /// Whether messages are compressed (permessage-deflate, RFC 7692) where the client offers it.
     ///
@@ -285,15 +317,35 @@ pub struct Config {
     /// Unit: bytes. Default: 64KiB. Range: 0 to 1GiB.
     pub inbox_bytes: usize,
 
-    /// Messages per second one connection may send; zero sets no limit.
+    /// Messages per second one client may send, commands included; zero sets no limit.
     ///
-    /// Unit: messages per second. Default: 0. Range: 0 to 1000000.
+    /// Unit: messages per second. Default: 1000. Range: 0 to 1000000.
     pub rate_messages: u32,
 
-    /// Bytes per second one connection may send; zero sets no limit.
+    /// Bytes per second one client may send; zero sets no limit.
     ///
-    /// Unit: bytes per second. Default: 0. Range: 0 to 1GiB.
+    /// Unit: bytes per second. Default: 8MiB. Range: 0 to 1GiB.
     pub rate_bytes: u32,
+
+    /// Rooms per minute one client may make; zero sets no limit.
+    ///
+    /// Unit: rooms per minute. Default: 600. Range: 0 to 1000000.
+    pub rate_rooms: u32,
+
+    /// Messages per second all clients at one IP address may send together; zero sets no limit.
+    ///
+    /// Unit: messages per second. Default: 10000. Range: 0 to 10000000.
+    pub rate_messages_per_ip: u32,
+
+    /// Bytes per second all clients at one IP address may send together; zero sets no limit.
+    ///
+    /// Unit: bytes per second. Default: 64MiB. Range: 0 to 1GiB.
+    pub rate_bytes_per_ip: u32,
+
+    /// Rooms per minute all clients at one IP address may make together; zero sets no limit.
+    ///
+    /// Unit: rooms per minute. Default: 6000. Range: 0 to 1000000.
+    pub rate_rooms_per_ip: u32,
 
     /// Errors in a row after which a chat connection is closed with 4008; zero for never.
     ///
@@ -382,13 +434,14 @@ pub struct Config {
     /// [`host`](Config::host).
     ///
     /// The loopback by default. An address that others can reach needs a key, and then `/stats` and
-    /// `/metrics` need one too.
+    /// `/metrics` need one too. A Unix socket is local, and needs no port.
     ///
-    /// Default: 127.0.0.1. Range: a host name or an IP address, without port or brackets.
+    /// Default: 127.0.0.1. Range: a host name or an IP address, without port or brackets, or unix:
+    /// and an absolute path.
     pub admin_host: String,
 
     /// TCP port of the admin listener; `0` picks a free one, which the server logs. Without a port
-    /// there is no admin listener.
+    /// there is no admin listener, unless [`admin_host`](Config::admin_host) is a Unix socket.
     ///
     /// Default: empty. Range: 0 to 65535, or empty.
     pub admin_port: Option<u16>,
@@ -462,6 +515,71 @@ pub struct Config {
     /// flag. At most 100.
     pub tls: Vec<TlsPair>,
 
+    /// Whether clients must say who they are, with a token (a JWT, RFC 7519): never, if they like,
+    /// or always. A bad token is refused in either case.
+    ///
+    /// Under `required`, what no token and no [rule](RoomRule::join) grants is denied.
+    ///
+    /// Default: off. Range: off or optional or required.
+    pub identity: IdentityMode,
+
+    /// The secret of tokens signed with HS256.
+    ///
+    /// Default: empty. Range: 32 to 4096 bytes, or empty.
+    pub token_hmac_secret: Secret,
+
+    /// The secret before that one, which is good until the tokens signed with it have ended.
+    ///
+    /// Default: empty. Range: 32 to 4096 bytes, or empty.
+    pub token_hmac_secret_previous: Secret,
+
+    /// Public keys of tokens signed with RS256, ES256 or EdDSA, in PEM: one, or several one after
+    /// the other. Not shown, like a secret, because it is long.
+    ///
+    /// Default: empty. Range: PEM that begins with -----BEGIN, or empty.
+    pub token_public_key: Secret,
+
+    /// Address of a JWKS (RFC 7517), from which public keys are fetched: at the start, every ten
+    /// minutes, and at most every 30 seconds for a key that is not known.
+    ///
+    /// Default: empty. Range: an https URL, or an http one on the loopback, or empty.
+    pub token_jwks_url: String,
+
+    /// Audiences (claim `aud`), of which a token must name one; empty for any.
+    ///
+    /// Set it wherever the issuer makes tokens for others too.
+    ///
+    /// Default: empty. Range: texts without control characters.
+    pub token_audience: Vec<String>,
+
+    /// The issuer (claim `iss`) that a token must name; empty for any.
+    ///
+    /// Default: empty. Range: a text without control characters, or empty.
+    pub token_issuer: String,
+
+    /// Name of a cookie that may hold the token; empty for none. Cookies come with a page that the
+    /// user did not write, so [`allowed_origins`](Config::allowed_origins) must not be `*` then.
+    ///
+    /// Default: empty. Range: the name of a cookie, or empty.
+    pub token_cookie: String,
+
+    /// Whether the token may be in the query of the address, as `?token=`. Off by default, because
+    /// addresses are logged.
+    ///
+    /// Default: false. Range: true or false.
+    pub token_in_query: bool,
+
+    /// Time a client has to send its token in a frame, where one is required.
+    ///
+    /// Unit: seconds. Default: 10. Range: 0.001 to 86400.
+    pub auth_timeout: Duration,
+
+    /// Time after the end of its token in which a client may still send a new one. Then it is
+    /// closed with 4203.
+    ///
+    /// Unit: seconds. Default: 25. Range: 0 to 86400.
+    pub token_grace: Duration,
+
     /// Which log lines are written, in the syntax of `RUST_LOG` without its `/regex` part: a
     /// level, or `target=level`, or several with commas between. `RUST_LOG` itself counts only
     /// if this key is not set.
@@ -474,13 +592,4 @@ pub struct Config {
     ///
     /// Default: text. Range: text or json.
     pub log_format: LogFormat,
-}
-
-/// A certificate with its private key.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TlsPair {
-    /// The path of the PEM file with the chain, the server's own certificate first.
-    pub cert: String,
-    /// The path of the PEM file with the private key, without a passphrase.
-    pub key: String,
 }

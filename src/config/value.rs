@@ -3,18 +3,14 @@
 //! All sources have text in common, so each kind has one parser. For the file there is one check
 //! before it: the value must have the TOML type of its kind.
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv6Addr},
-    time::Duration,
-};
-
-use ipnet::IpNet;
-use log::LevelFilter;
+use std::{fmt, time::Duration};
 
 use super::{
+    addresses::LimitedAddresses,
+    nearest::nearest,
     secret::{self, Secret},
-    words::{Compression, HookFail, LogFormat, MetricsAccess, Overflow},
+    texts::Rule,
+    words::{Access, Compression, HookFail, IdentityMode, LogFormat, MetricsAccess, Overflow},
 };
 
 /// The kind of values a key takes. Bounds are inclusive.
@@ -37,18 +33,6 @@ pub(super) enum Kind {
     Port,
     /// A text that satisfies a rule and is not shown.
     Secret(Rule),
-}
-
-/// A rule for texts: a description for people, and a check.
-pub(super) struct Rule {
-    range: &'static str,
-    legal: fn(&str) -> bool,
-}
-
-impl Rule {
-    pub(super) fn allows(&self, text: &str) -> bool {
-        (self.legal)(text)
-    }
 }
 
 /// The value of a field, without its Rust type.
@@ -101,6 +85,19 @@ impl Kind {
             Kind::Switch | Kind::Word(_) | Kind::Text(_) | Kind::Secret(_) => "",
         };
         format!("must be {noun}{}", self.range())
+    }
+
+    /// Returns what must be written instead of `text`, for the end of an error message, with the
+    /// most similar word that is allowed.
+    pub(super) fn correction(&self, text: &str) -> String {
+        let near = match self {
+            Kind::Word(words) => nearest(text, words.iter().map(ToString::to_string)),
+            _ => None,
+        };
+        match near {
+            Some(near) => format!("{}; did you mean {near}?", self.demand()),
+            None => self.demand(),
+        }
     }
 
     /// Returns `value` as an operator would write it: `empty` for an empty text or list, and quotes
@@ -198,13 +195,13 @@ pub(super) const MIB: u64 = 1 << 20;
 pub(super) const GIB: u64 = 1 << 30;
 
 /// Parses digits alone: no sign, no point, no separators.
-fn whole(text: &str) -> Option<u64> {
+pub(super) fn whole(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().ok())?
 }
 
 /// Parses a number of bytes, or a whole number of a larger unit.
-fn size(text: &str) -> Option<u64> {
+pub(super) fn size(text: &str) -> Option<u64> {
     let units = [("KiB", KIB), ("MiB", MIB), ("GiB", GIB)];
     let found = units.iter().find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, *unit)));
     let (number, unit) = found.unwrap_or((text, 1));
@@ -219,7 +216,7 @@ fn time(text: &str) -> Option<Duration> {
 }
 
 /// A number of bytes, shown in the largest unit that divides it, as [`size`] reads it.
-struct Size(u64);
+pub(super) struct Size(pub(super) u64);
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -319,117 +316,10 @@ word_field!(HookFail: Closed = "closed", Open = "open");
 word_field!(LogFormat: Text = "text", Json = "json");
 word_field!(MetricsAccess: Admin = "admin", Public = "public");
 word_field!(Overflow: Close = "close", Gap = "gap", Latest = "latest");
+word_field!(IdentityMode: Off = "off", Optional = "optional", Required = "required");
+word_field!(Access: Everyone = "everyone", Users = "users", Token = "token");
+word_field!(LimitedAddresses: Public = "public", All = "all", None = "none");
 word_field!(Compression: Off = "off", Shared = "shared", Dedicated = "dedicated");
-
-pub(super) const HOST: Rule = Rule {
-    range: "a host name or an IP address, without port or brackets",
-    legal: |host| {
-        // The operating system checks the zone of a link-local address ("%eth0").
-        let address = host.split('%').next().unwrap_or(host);
-        let strange = |c: char| c.is_whitespace() || c.is_control() || "[]/,".contains(c);
-        !address.is_empty()
-            && !host.contains(strange)
-            && (!host.contains(':') || address.parse::<Ipv6Addr>().is_ok())
-    },
-};
-
-pub(super) const ROOM: Rule = Rule {
-    range: "1 to 128 bytes without control characters or *, or empty",
-    legal: |room| room.len() <= 128 && !room.contains(|c: char| c.is_control() || c == '*'),
-};
-
-/// A key for the server API: what may stand behind `Bearer` (RFC 6750, 2.1).
-pub(super) const API_KEY: Rule = Rule {
-    range: "16 to 256 letters, digits and -._~+/=, or empty",
-    legal: |key| {
-        let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
-        key.is_empty() || ((16..=256).contains(&key.len()) && key.bytes().all(is_legal))
-    },
-};
-
-pub(super) const PEM: Rule = Rule {
-    range: "the path of a PEM file, or empty",
-    legal: |path| path.len() <= 4096 && !path.contains(char::is_control),
-};
-
-/// An address of the operator's backend. One with a user name would show a password.
-pub(super) const URL: Rule = Rule {
-    range: "an http or https URL without a user name, or empty",
-    legal: |url| {
-        let strange = |c: char| c.is_whitespace() || c.is_control() || !c.is_ascii() || c == '#';
-        let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
-        let Some(rest) = rest else { return url.is_empty() };
-        let authority = rest.split(['/', '?']).next().unwrap_or_default();
-        !authority.starts_with(':')
-            && !authority.is_empty()
-            && !authority.contains('@')
-            && !rest.contains(strange)
-    },
-};
-
-pub(super) const HOOK: Rule = Rule {
-    range: "connect, join or publish",
-    legal: |hook| ["connect", "join", "publish"].contains(&hook),
-};
-
-pub(super) const EVENT: Rule = Rule {
-    range: "connected, disconnected, joined, left or room_empty",
-    legal: |event| ["connected", "disconnected", "joined", "left", "room_empty"].contains(&event),
-};
-
-/// A secret that signs requests.
-pub(super) const SIGNING: Rule = Rule {
-    range: "16 to 256 printable ASCII characters, or empty",
-    legal: |secret| {
-        let is_printable = secret.bytes().all(|byte| (b' '..=b'~').contains(&byte));
-        secret.is_empty() || ((16..=256).contains(&secret.len()) && is_printable)
-    },
-};
-
-pub(super) const ORIGIN: Rule = Rule {
-    range: "scheme://host or scheme://host:port or null, without a path, or *",
-    legal: |origin| {
-        let strange = |c: char| c.is_whitespace() || c.is_control() || "/,*".contains(c);
-        match origin.split_once("://") {
-            Some((scheme, host)) => {
-                !scheme.is_empty()
-                    && !host.is_empty()
-                    && !scheme.contains(strange)
-                    && !host.contains(strange)
-            }
-            None => origin == "null" || origin == "*",
-        }
-    },
-};
-
-pub(super) const NETWORK: Rule = Rule {
-    range: "addresses, or networks as address/bits",
-    legal: |entry| entry.parse::<IpAddr>().is_ok() || entry.parse::<IpNet>().is_ok(),
-};
-
-pub(super) const LOG: Rule = Rule {
-    range: "off, error, warn, info, debug or trace, or target=level, comma separated",
-    legal: |filter| filter.split(',').all(|directive| log_directive_is_legal(directive.trim())),
-};
-
-/// Whether a logging directive is legal. Stricter than the logging backend, which ignores what it
-/// cannot read: a bare word one letter away from a level is a typing error, not a target.
-fn log_directive_is_legal(directive: &str) -> bool {
-    let is_target = |target: &str| {
-        let strange = |c: char| c.is_whitespace() || c.is_control() || "/=".contains(c);
-        !target.is_empty() && !target.contains(strange)
-    };
-    let is_level = |level: &str| level.parse::<LevelFilter>().is_ok();
-    let is_slip = |word: &str| {
-        let word = word.to_ascii_lowercase();
-        LevelFilter::iter()
-            .any(|level| strsim::osa_distance(&level.as_str().to_ascii_lowercase(), &word) == 1)
-    };
-    match directive.split_once('=') {
-        Some((target, level)) => is_target(target) && is_level(level),
-        None => is_level(directive) || (is_target(directive) && !is_slip(directive)),
-    }
-}
 
 #[cfg(test)]
 mod tests {

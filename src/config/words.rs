@@ -1,4 +1,26 @@
-//! Settings that are one of a few words.
+//! The settings whose value is one of a few words.
+
+/// Whether clients say who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdentityMode {
+    /// Nobody does, and no token is looked at.
+    Off,
+    /// A client with a token has a user; one without is anonymous.
+    Optional,
+    /// A client without a token is refused.
+    Required,
+}
+
+/// Who may do something in a room, where a rule says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Everyone who is connected.
+    Everyone,
+    /// Those with a user, whatever their token grants.
+    Users,
+    /// Those whose token grants it.
+    Token,
+}
 
 /// How messages are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -192,10 +192,10 @@ impl<'a> AdminContext<'a> {
     /// Reads a page of a room's history.
     ///
     /// # Errors
-    /// [`RoomError::NoSuchRoom`].
+    /// [`RoomError::NoSuchRoom`], or [`RoomError::ShortOfMemory`].
     pub fn history(&mut self, room: &str, range: Range, limit: usize) -> Result<Page, RoomError> {
         let found = self.hub.rooms.find(room).ok_or(RoomError::NoSuchRoom)?;
-        let page = self.hub.history(&found, range, limit);
+        let page = self.hub.history(&found, range, limit)?;
         self.spent += 1 + page.messages.len() / ENTRIES_PER_COST;
         Ok(page)
     }

@@ -9,7 +9,8 @@ use super::{
 };
 use crate::{
     http::head::Request,
-    hub::{event::ServerEvent, notice::Notice, task::TaskAnswer},
+    hub::{event::ServerEvent, names::RoomName, notice::Notice, task::TaskAnswer},
+    identity::{Identity, Permissions},
     ws::{
         close::CloseReason,
         frame::{Message, PreparedFrame},
@@ -20,8 +21,8 @@ use crate::{
 ///
 /// One handler serves all connections of its route, from several threads at once. Data of one
 /// connection belongs into its [`State`](Handler::State). Calls for one connection never overlap.
-/// Their order is `on_upgrade`, `on_open`, any number of `on_message`, at most one `on_drain`,
-/// `on_close`. Each `on_open` is followed by exactly one `on_close`.
+/// Their order is `on_upgrade`, `on_open`, any number of `on_message` and `on_wake`, at most one
+/// `on_drain`, `on_close`. Each `on_open` is followed by exactly one `on_close`.
 ///
 /// `M` says where the calls run. A plain `Handler` runs [`OnWorker`]: all other connections of the
 /// worker wait for each call, so a call must be quick. A handler that waits for a database or a
@@ -89,6 +90,11 @@ pub trait Handler<M: Mode = OnWorker>: Send + Sync + 'static {
         None
     }
 
+    /// Called after the time that [`Context::wake_after`] asked for, without a message.
+    fn on_wake(&self, ctx: &mut Context<'_, Self::State, M>) {
+        let _ = ctx;
+    }
+
     /// Called when the server drains. The connection is closed with 1001 right after this call, so
     /// this is the place for a last message.
     fn on_drain(&self, ctx: &mut Context<'_, Self::State, M>) {
@@ -131,6 +137,23 @@ pub trait Handler<M: Mode = OnWorker>: Send + Sync + 'static {
     /// block for as long as is `left` of the grace; [`Server::run`](crate::Server::run) waits.
     fn on_stop(&self, left: Duration) {
         let _ = left;
+    }
+
+    /// Decides what a client may do in `room`, or if that is `None`, whether it may send direct
+    /// messages ([`Permissions::DIRECT`]). `identity` is that of
+    /// [`Context::set_identity`]. What is missing is refused with
+    /// [`RoomError::Forbidden`](crate::RoomError::Forbidden), and a pattern joins only the rooms
+    /// that the client may join. Default: everything.
+    ///
+    /// Asked when a room is joined and when the identity changes, and remembered with the
+    /// membership, so that a message costs no look-up. In rooms that the client is not in, the
+    /// handler itself decides what it publishes.
+    ///
+    /// Called on any thread, while the server holds locks: decide quickly, and do not call back
+    /// into the server. A panic permits nothing.
+    fn permissions(&self, identity: Option<&Identity>, room: Option<&RoomName>) -> Permissions {
+        let _ = (identity, room);
+        Permissions::all()
     }
 
     /// Whether a session outlives its connection, for

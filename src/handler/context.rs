@@ -1,6 +1,6 @@
 //! The context of a handler's call, and the replies to what the handler asks for.
 
-use std::{marker::PhantomData, net::SocketAddr, sync::Arc};
+use std::{marker::PhantomData, net::SocketAddr, sync::Arc, time::Duration};
 
 use uuid::Uuid;
 
@@ -24,8 +24,9 @@ use crate::{
         send_status::SendStatus,
         session::Sender,
         session_token::SessionToken,
-        task::{NotDeferred, TaskAnswer},
     },
+    identity::{Identity, Permissions, TokenError},
+    limits::spending::RateLimited,
     store::{Position, Range},
     ws::{
         close::CloseReason,
@@ -48,13 +49,19 @@ use crate::{
 ///   ctx.publish("tea", "hi").wait()?;`.
 pub struct Context<'a, S, M = OnWorker> {
     state: &'a mut S,
-    conn: &'a mut dyn ConnHandle,
+    pub(super) conn: &'a mut dyn ConnHandle,
+    stays_fresh: bool,
     mode: PhantomData<M>,
 }
 
 impl<'a, S, M> Context<'a, S, M> {
     pub(super) fn new(state: &'a mut S, conn: &'a mut dyn ConnHandle) -> Context<'a, S, M> {
-        Context { state, conn, mode: PhantomData }
+        Context { state, conn, stays_fresh: false, mode: PhantomData }
+    }
+
+    /// Whether the handler wants the session to stay fresh.
+    pub(super) fn stays_fresh(&self) -> bool {
+        self.stays_fresh
     }
 }
 
@@ -78,9 +85,28 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
     }
 
     /// Returns the address of the client: the socket's peer, or the one that a proxy named
-    /// which is in `trusted_proxies`. The port is 0 if the proxy told none.
+    /// which is in `trusted_proxies`. The port is 0 if the proxy told none. It is `0.0.0.0:0` if
+    /// the peer of a Unix socket named nobody.
     pub fn remote_addr(&self) -> SocketAddr {
         self.conn.remote_addr()
+    }
+
+    /// Counts a message of `bytes` towards the limits of this client and of its address
+    /// ([`rate_messages`](crate::Config::rate_messages) and those like it). A handler that limits
+    /// its clients calls this first for each message, and does not act on a message that is
+    /// refused.
+    ///
+    /// # Errors
+    /// Whose limit is reached, and how long to wait. Nothing was counted.
+    pub fn spend_rate(&mut self, bytes: usize) -> Result<(), RateLimited> {
+        let conn = &self.conn;
+        conn.hub().spend(conn.session(), conn.remote_addr(), bytes)
+    }
+
+    /// Whether the limits by address hold for this client
+    /// ([`limited_addresses`](crate::Config::limited_addresses)).
+    pub fn has_address_limits(&self) -> bool {
+        self.conn.hub().owners.owner_of(self.remote_addr().ip()).is_some()
     }
 
     /// Sends a message to this client. Never blocks; [`SendStatus`] says whether the client keeps
@@ -119,7 +145,62 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
 
     /// Whether this connection is a member of `room`.
     pub fn is_member(&self, room: &str) -> bool {
-        self.conn.room(room).is_some()
+        self.conn.is_member(room)
+    }
+
+    /// Verifies a token (a JWT), as [`Request::authenticate`](crate::Request::authenticate) does.
+    ///
+    /// # Errors
+    /// The reason why the token is refused; [`TokenError::Off`] if
+    /// [`Config::identity`](crate::Config::identity) is off.
+    pub fn authenticate(&mut self, token: &str) -> Result<Identity, TokenError> {
+        let (outcome, cost) = self.conn.hub().authenticator.authenticate(token);
+        self.conn.spend(cost);
+        outcome
+    }
+
+    /// Counts a client that is refused for `reason` though no token of it was verified.
+    pub fn count_refusal(&mut self, reason: TokenError) {
+        self.conn.hub().authenticator.fail(reason);
+    }
+
+    /// Says who this client is. Its [permissions](crate::Handler::permissions) are decided anew,
+    /// and it leaves the rooms that it may no longer be in, which the answer lists.
+    ///
+    /// A client that has a user keeps it: an identity of another user fails with
+    /// [`RoomError::OtherUser`]. A revoked one fails with [`RoomError::Revoked`].
+    pub fn set_identity(&mut self, identity: Identity) -> Reply<'_, S, Vec<RoomName>, M> {
+        let outcome = self.hub().set_identity(self.conn, identity);
+        if let Ok(left) = &outcome {
+            self.conn.spend(JOIN_COST * (1 + left.len()));
+        }
+        self.reply(outcome)
+    }
+
+    /// Returns who this client is, if that was said.
+    pub fn identity(&self) -> Option<Arc<Identity>> {
+        self.conn.session().identity()
+    }
+
+    /// Returns what this client may do in `room`: what was decided when it joined, or, if it is not
+    /// a member, what would be.
+    pub fn permissions(&self, room: &RoomName) -> Permissions {
+        match self.conn.room(room.as_str()) {
+            Some((_, permissions)) => permissions,
+            None => self.conn.session().permissions(Some(room)),
+        }
+    }
+
+    /// Lets the session stay fresh: the message that is being handled does not count as the first
+    /// one, so that the next may still [`resume`](Context::resume) an earlier session.
+    pub fn stay_fresh(&mut self) {
+        self.stays_fresh = true;
+    }
+
+    /// Has [`Handler::on_wake`](crate::Handler::on_wake) called after `wait`, once, in place of any
+    /// earlier wish. For deadlines: a wake may come some milliseconds late.
+    pub fn wake_after(&mut self, wait: Duration) {
+        self.conn.wake_after(wait);
     }
 
     /// Joins every room that matches `pattern`, and every later one as soon as it is made.
@@ -210,9 +291,7 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         message: impl Into<Publication<'m>>,
     ) -> Reply<'_, S, Published, M> {
         let outcome = self.conn.hub().direct(self.sender(), to, &message.into());
-        if outcome.is_ok_and(|published| published.behind) {
-            self.conn.on_backpressure();
-        }
+        self.slow_down(outcome.is_ok_and(|published| published.behind));
         self.reply(outcome)
     }
 
@@ -228,7 +307,8 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
     /// half of `buffer_bytes`, so that it fits into the client's outbox.
     #[must_use = "the reply has the page"]
     pub fn history(&mut self, room: &str, range: Range, limit: usize) -> Reply<'_, S, Page, M> {
-        let outcome = self.room(room).map(|room| self.conn.hub().history(&room, range, limit));
+        let permitted = self.room(room, Permissions::HISTORY);
+        let outcome = permitted.and_then(|room| self.conn.hub().history(&room, range, limit));
         if let Ok(page) = &outcome {
             self.conn.spend(cost_of_frames(&page.messages));
         }
@@ -282,6 +362,7 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         Peer {
             conn: self.conn.id(),
             client_id: self.client_id(),
+            identity: self.identity(),
             mailboxes: self.conn.hub().mailboxes.clone(),
         }
     }
@@ -291,7 +372,7 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         room: &str,
         publication: &Publication<'_>,
     ) -> Result<Published, RoomError> {
-        let room = self.room(room)?;
+        let room = self.room(room, Permissions::PUBLISH)?;
         let published = self.conn.hub().publish(Some(self.sender()), &room, publication)?;
         self.slow_down(published.behind);
         Ok(published)
@@ -302,7 +383,10 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         rooms: &[&str],
         publication: &Publication<'_>,
     ) -> Result<PublishedToRooms, RoomError> {
-        let rooms: Vec<_> = rooms.iter().map(|room| self.room(room)).collect::<Result<_, _>>()?;
+        let rooms: Vec<_> = rooms
+            .iter()
+            .map(|room| self.room(room, Permissions::PUBLISH))
+            .collect::<Result<_, _>>()?;
         let rooms: Vec<&Room> = rooms.iter().map(AsRef::as_ref).collect();
         let published = self.conn.hub().publish_to_rooms(self.sender(), &rooms, publication)?;
         self.conn.spend(rooms.len());
@@ -332,58 +416,13 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         Arc::clone(self.conn.hub())
     }
 
-    fn room(&self, name: &str) -> Result<Arc<Room>, RoomError> {
-        let own = self.conn.room(name);
-        own.or_else(|| self.conn.hub().rooms.find(name)).ok_or(RoomError::NoSuchRoom)
-    }
-}
-
-impl<S: 'static> Context<'_, S, OnWorker> {
-    /// Has `task`, which may block, done on a thread of the handler's
-    /// [`task_threads`](crate::Handler::task_threads). What it returns comes to
-    /// [`Handler::on_answer`](crate::Handler::on_answer).
-    ///
-    /// Until then this connection is not read, so its messages keep their order, and nobody else
-    /// waits. Messages of rooms are delivered. If the connection ends first, the answer is dropped.
-    /// A task that panics closes the connection with 1011. A server that is
-    /// [stepped](crate::stepped) does the task at once, and gives the answer in the same turn or in
-    /// the next.
-    ///
-    /// ```
-    /// use rusty_socks::{Context, Handler, Message, TaskAnswer, TaskThreads};
-    ///
-    /// struct Prices;
-    ///
-    /// impl Handler for Prices {
-    ///     type State = ();
-    ///
-    ///     fn task_threads(&self) -> Option<TaskThreads> {
-    ///         Some(TaskThreads { threads: 4, queue_max: 100 })
-    ///     }
-    ///
-    ///     fn on_message(&self, ctx: &mut Context<'_, ()>, message: Message<'_>) {
-    ///         let name = message.as_text().unwrap_or_default().to_owned();
-    ///         if let Err(why) = ctx.defer(move || std::fs::read_to_string(name)) {
-    ///             ctx.send(&why.to_string());
-    ///         }
-    ///     }
-    ///
-    ///     fn on_answer(&self, ctx: &mut Context<'_, ()>, answer: TaskAnswer) {
-    ///         if let Ok(Ok(price)) = answer.downcast::<std::io::Result<String>>() {
-    ///             ctx.send(&price);
-    ///         }
-    ///     }
-    /// }
-    /// ```
-    ///
-    /// # Errors
-    /// [`NotDeferred::NoThreads`], [`NotDeferred::Full`], or [`NotDeferred::Pending`] if the
-    /// connection waits for a task already. The task is not done then.
-    pub fn defer<A: Send + 'static>(
-        &mut self,
-        task: impl FnOnce() -> A + Send + 'static,
-    ) -> Result<(), NotDeferred> {
-        self.conn.defer(Box::new(|| TaskAnswer::new(task())))
+    /// Finds a room for something that needs `permission` where the client is a member.
+    fn room(&self, name: &str, permission: Permissions) -> Result<Arc<Room>, RoomError> {
+        match self.conn.room(name) {
+            Some((room, permissions)) if permissions.contains(permission) => Ok(room),
+            Some(_) => Err(self.conn.hub().forbid(permission)),
+            None => self.conn.hub().rooms.find(name).ok_or(RoomError::NoSuchRoom),
+        }
     }
 }
 

@@ -15,9 +15,11 @@ use crate::{
     hub::{
         conn_handle::ConnHandle,
         event::ServerEvent,
+        names::RoomName,
         notice::{Notice, NoticeFormatter},
         task::TaskAnswer,
     },
+    identity::{Identity, Permissions},
     metrics::Counter,
     ws::{
         close::CloseReason,
@@ -58,7 +60,9 @@ pub(crate) trait DynHandler: NoticeFormatter {
     fn resumable(&self) -> bool;
     fn figures(&self) -> Vec<(&'static str, u64)>;
     fn stop(&self, left: Duration);
-    fn call(&self, state: &mut BoxState, conn: &mut dyn ConnHandle, call: &Call<'_>);
+    /// Makes a call. Returns whether the handler wants the session to stay fresh, though it was
+    /// given a message.
+    fn call(&self, state: &mut BoxState, conn: &mut dyn ConnHandle, call: &Call<'_>) -> bool;
 }
 
 /// Asks a handler about an upgrade. A panic refuses it.
@@ -80,6 +84,7 @@ pub(crate) enum Call<'a> {
     Message(Message<'a>),
     /// The answer of a deferred task, which is taken once.
     Answer(Cell<Option<TaskAnswer>>),
+    Wake,
     Drain,
     Close(&'a CloseReason),
 }
@@ -94,6 +99,10 @@ impl<H: Handler<M>, M: Mode> NoticeFormatter for Erased<H, M> {
 
     fn observe(&self, event: &ServerEvent<'_>) {
         self.0.observe(event);
+    }
+
+    fn permissions(&self, identity: Option<&Identity>, room: Option<&RoomName>) -> Permissions {
+        self.0.permissions(identity, room)
     }
 }
 
@@ -140,7 +149,7 @@ impl<H: Handler<M>, M: Mode> DynHandler for Erased<H, M> {
         }
     }
 
-    fn call(&self, state: &mut BoxState, conn: &mut dyn ConnHandle, call: &Call<'_>) {
+    fn call(&self, state: &mut BoxState, conn: &mut dyn ConnHandle, call: &Call<'_>) -> bool {
         let mut ctx = Self::context(state, conn);
         match call {
             Call::Open => self.0.on_open(&mut ctx),
@@ -149,8 +158,10 @@ impl<H: Handler<M>, M: Mode> DynHandler for Erased<H, M> {
                 let answer = answer.take().expect("an answer is given once");
                 self.0.on_answer(&mut ctx, answer);
             }
+            Call::Wake => self.0.on_wake(&mut ctx),
             Call::Drain => self.0.on_drain(&mut ctx),
             Call::Close(reason) => self.0.on_close(&mut ctx, reason),
         }
+        ctx.stays_fresh()
     }
 }

@@ -32,11 +32,12 @@ impl HandlerInstance {
         }
         match call {
             Call::Message(_) if !*is_fresh => {}
+            Call::Message(_) if outcome.is_ok_and(|stays_fresh| stays_fresh) => {}
             Call::Message(_) => {
                 *is_fresh = false;
                 begin_session(conn);
             }
-            Call::Open | Call::Answer(_) => {}
+            Call::Open | Call::Answer(_) | Call::Wake => {}
             Call::Drain => conn.close(CloseReason::GOING_AWAY),
             Call::Close(reason) => {
                 if conn.hub().depart(conn.session(), conn.id(), reason) {

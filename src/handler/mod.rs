@@ -5,6 +5,7 @@ mod mode;
 mod refusal;
 mod peer;
 mod context;
+mod defer;
 mod callbacks;
 pub(crate) mod erased;
 pub(crate) mod instance;

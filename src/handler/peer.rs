@@ -1,5 +1,7 @@
 //! A handle to a connection that a handler can keep.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use crate::{
@@ -8,6 +10,7 @@ use crate::{
         mailbox::{Letter, Mailboxes},
         send_status::SendStatus,
     },
+    identity::Identity,
     ws::{
         close::CloseReason,
         frame::{Message, PreparedFrame},
@@ -22,6 +25,7 @@ use crate::{
 pub struct Peer {
     pub(crate) conn: ConnId,
     pub(crate) client_id: Uuid,
+    pub(crate) identity: Option<Arc<Identity>>,
     pub(crate) mailboxes: Mailboxes,
 }
 
@@ -29,6 +33,11 @@ impl Peer {
     /// Returns the client id: a random UUID that identifies the session.
     pub fn client_id(&self) -> Uuid {
         self.client_id
+    }
+
+    /// Returns the user of this client, if the client had one when the handle was made.
+    pub fn user(&self) -> Option<&str> {
+        self.identity.as_ref().map(|identity| &*identity.user)
     }
 
     /// Sends a message to this client. Returns [`SendStatus::Dropped`] if the mailbox of the

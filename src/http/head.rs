@@ -1,7 +1,12 @@
 //! Request heads (RFC 9112), parsed incrementally by `httparse`.
 
+use std::cell::Cell;
+
 use super::{body::BodyLength, response::Status};
-use crate::ws::{handshake::UpgradeRequest, headers::Headers};
+use crate::{
+    identity::{Authenticator, Identity, TokenError},
+    ws::{handshake::UpgradeRequest, headers::Headers},
+};
 
 /// The most headers of a request; one more is answered with 431.
 const HEADERS_MAX: usize = 64;
@@ -23,6 +28,9 @@ pub struct Request<'b> {
     minor_version: u8,
     headers: Headers<'b>,
     remote: Option<std::net::SocketAddr>,
+    authenticator: Option<&'b Authenticator>,
+    /// What its handling has cost so far, in microseconds or so.
+    spent: Cell<usize>,
 }
 
 /// A malformed head, and the answer it gets before the connection is closed.
@@ -92,7 +100,15 @@ impl<'b> Request<'b> {
         let refused = |reason| BadHead { head_only, ..bad(reason) };
         let target = origin_form(target).map_err(refused)?;
         let headers = Headers(parsed.headers);
-        let request = Request { method, target, minor_version, headers, remote: None };
+        let request = Request {
+            method,
+            target,
+            minor_version,
+            headers,
+            remote: None,
+            authenticator: None,
+            spent: Cell::new(0),
+        };
         request.check().map_err(refused)?;
         let length = request.body_length().map_err(refused)?;
         Ok(Some((request, length, used)))
@@ -143,6 +159,28 @@ impl<'b> Request<'b> {
         Request { remote: Some(remote), ..self }
     }
 
+    pub(crate) fn with_authenticator(self, authenticator: &'b Authenticator) -> Request<'b> {
+        Request { authenticator: Some(authenticator), ..self }
+    }
+
+    /// Verifies a token (a JWT) that came with the request, with the keys of the configuration.
+    /// Costs up to some 60 µs on the worker, which count towards the connection's share of a turn.
+    ///
+    /// # Errors
+    /// The reason why the token is refused; [`TokenError::Off`] if
+    /// [`Config::identity`](crate::Config::identity) is off.
+    pub fn authenticate(&self, token: &str) -> Result<Identity, TokenError> {
+        let authenticator = self.authenticator.ok_or(TokenError::Off)?;
+        let (outcome, cost) = authenticator.authenticate(token);
+        self.spent.set(self.spent.get() + cost);
+        outcome
+    }
+
+    /// Returns what the handling of the request has cost so far, in microseconds or so.
+    pub(crate) fn spent(&self) -> usize {
+        self.spent.get()
+    }
+
     /// Returns the method, as it was sent: `GET`, `HEAD`, …
     pub fn method(&self) -> &str {
         self.method
@@ -170,7 +208,8 @@ impl<'b> Request<'b> {
     }
 
     /// Returns the address of the client: the socket's peer, or the one that a proxy named
-    /// which is in `trusted_proxies`. The port is 0 if the proxy told none.
+    /// which is in `trusted_proxies`. The port is 0 if the proxy told none. It is `0.0.0.0:0` if
+    /// the peer of a Unix socket named nobody.
     pub fn remote_addr(&self) -> Option<std::net::SocketAddr> {
         self.remote
     }
@@ -181,8 +220,8 @@ impl<'b> Request<'b> {
         UpgradeRequest { method, is_http_1_1, headers: self.headers }
     }
 
-    /// Returns every header of this name.
-    pub(crate) fn values(&self, name: &str) -> impl DoubleEndedIterator<Item = &'b str> {
+    /// Returns every header of this name (in any case), in order.
+    pub fn values(&self, name: &str) -> impl DoubleEndedIterator<Item = &'b str> {
         self.headers.values(name)
     }
 

@@ -1,8 +1,11 @@
 //! Whose client a connection is that comes through a proxy.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
+
+/// The address of whoever connects through a Unix socket. Nobody has it on a network.
+pub(crate) const UNIX_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// The proxies whose word about their clients' addresses is taken.
 #[derive(Debug, Default)]
@@ -14,10 +17,11 @@ impl TrustedProxies {
         TrustedProxies(entries.iter().filter_map(|entry| network(entry)).collect())
     }
 
-    /// Whether `ip` is a trusted proxy's.
+    /// Whether `ip` is a trusted proxy's. That of a Unix socket is: the permissions of its file say
+    /// who may connect.
     pub(crate) fn contains(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
-        self.0.iter().any(|network| network.contains(&ip))
+        ip == UNIX_PEER.ip() || self.0.iter().any(|network| network.contains(&ip))
     }
 
     /// Finds the client behind `peer`, given the values of the `X-Forwarded-For` headers in the
@@ -55,8 +59,15 @@ pub(crate) fn network(entry: &str) -> Option<IpNet> {
 fn address(hop: &str) -> Option<SocketAddr> {
     let hop = hop.trim();
     let bare = hop.strip_prefix('[').and_then(|hop| hop.strip_suffix(']')).unwrap_or(hop);
-    let with_ip = |ip: IpAddr| SocketAddr::new(ip.to_canonical(), 0);
-    bare.parse().map(with_ip).or_else(|_| hop.parse()).ok()
+    let with_ip = |ip: IpAddr| SocketAddr::new(ip, 0);
+    let address: SocketAddr = bare.parse().map(with_ip).or_else(|_| hop.parse()).ok()?;
+    of_network(address)
+}
+
+/// `address` as IPv4 where it is; `None` if no client on a network can have it.
+pub(crate) fn of_network(mut address: SocketAddr) -> Option<SocketAddr> {
+    address.set_ip(address.ip().to_canonical());
+    (!address.ip().is_unspecified()).then_some(address)
 }
 
 #[cfg(test)]
@@ -88,6 +99,13 @@ mod tests {
     }
 
     #[test]
+    fn the_peer_of_a_unix_socket_is_believed() {
+        assert_eq!(behind(&[], "0.0.0.0", &["6.6.6.6, 1.2.3.4"]), "1.2.3.4:0");
+        assert_eq!(behind(&["1.2.3.4"], "0.0.0.0", &["6.6.6.6, 1.2.3.4"]), "6.6.6.6:0");
+        assert_eq!(behind(&[], "0.0.0.0", &["unix:"]), "0.0.0.0:9");
+    }
+
+    #[test]
     fn what_is_no_address_ends_the_reading() {
         let trusted = ["10.0.0.0/8"];
         for (value, client) in [
@@ -95,6 +113,9 @@ mod tests {
             ("1.2.3.4, , 10.1.1.1", "10.1.1.1:0"),
             ("1.2.3.4\u{0}", "10.0.0.1:9"),
             ("", "10.0.0.1:9"),
+            ("1.2.3.4, 0.0.0.0", "10.0.0.1:9"),
+            ("1.2.3.4, ::", "10.0.0.1:9"),
+            ("1.2.3.4, unix:", "10.0.0.1:9"),
         ] {
             assert_eq!(behind(&trusted, "10.0.0.1", &[value]), client, "{value}");
         }

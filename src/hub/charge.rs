@@ -2,30 +2,41 @@
 
 use std::sync::Arc;
 
-use super::{conn_id::ConnId, session::Session};
+use super::{conn_id::ConnId, in_flight, session::Session};
 
-/// Messages to fewer members than this are not counted: they cost the server as much as they cost
+/// Deliveries to fewer members than this are not counted: they cost the server as much as they cost
 /// the client.
 const COUNTED_MIN: usize = 64;
 
-/// One worker's part of the deliveries of a message. Goes with its letter.
+/// One worker's part of a message. Goes with its letter.
 pub(crate) struct Charge {
     session: Arc<Session>,
-    deliveries: u32,
+    price: u32,
 }
 
 impl Charge {
-    /// Counts one worker's part, `here`, of a message to `members` in all. `None` where nobody
-    /// pays: the message is from outside of any session, or costs too little.
-    pub(super) fn new(by: Option<&Arc<Session>>, members: usize, here: u32) -> Option<Charge> {
-        let session = by.filter(|_| members >= COUNTED_MIN)?;
-        session.in_flight.add(here);
-        Some(Charge { session: Arc::clone(session), deliveries: here })
+    /// Charges for one worker's part, `here`, of a message of `bytes` to `members` in all. `None`
+    /// where nobody pays, because the message is from outside of any session.
+    pub(super) fn new(
+        by: Option<&Arc<Session>>,
+        bytes: usize,
+        members: usize,
+        here: u32,
+    ) -> Option<Charge> {
+        let session = Arc::clone(by?);
+        let price = in_flight::price(bytes, if members < COUNTED_MIN { 0 } else { here });
+        session.in_flight.add(price);
+        Some(Charge { session, price })
     }
 
-    /// Counts the deliveries as made. Returns the connection that waited for them, which is to be
+    /// Returns the session that pays.
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    /// Counts the letter as delivered. Returns the connection that waited for that, which is to be
     /// read again.
     pub(super) fn settle(self) -> Option<ConnId> {
-        self.session.in_flight.subtract(self.deliveries)
+        self.session.in_flight.subtract(self.price)
     }
 }

@@ -1,6 +1,6 @@
 //! Access to one connection, from a handler's call and from the hub.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     Hub,
@@ -10,9 +10,12 @@ use super::{
     session::Session,
     task::{NotDeferred, Task},
 };
-use crate::ws::{
-    close::CloseReason,
-    frame::{Message, PreparedFrame},
+use crate::{
+    identity::Permissions,
+    ws::{
+        close::CloseReason,
+        frame::{Message, PreparedFrame},
+    },
 };
 
 /// Access to one connection: directly on its worker, or by letter from another thread.
@@ -24,14 +27,22 @@ pub(crate) trait ConnHandle {
     fn hub(&self) -> &Arc<Hub>;
     fn session(&self) -> &Arc<Session>;
     fn remote_addr(&self) -> SocketAddr;
-    /// Finds a room that the connection is in, without locking the shared directory.
-    fn room(&self, name: &str) -> Option<Arc<Room>>;
+    /// Finds a room that the connection is in and what it may do there, without locking the shared
+    /// directory.
+    fn room(&self, name: &str) -> Option<(Arc<Room>, Permissions)>;
+    /// Whether the connection is in a room of that name.
+    fn is_member(&self, name: &str) -> bool {
+        self.room(name).is_some()
+    }
     fn send(&mut self, message: Message<'_>) -> SendStatus;
     fn send_prepared(&mut self, frame: &PreparedFrame) -> SendStatus;
     /// Closes the connection once what was sent before has gone out.
     fn close(&mut self, reason: CloseReason);
-    /// Delivers the messages of `room` after `from_seq`. Called under the room's lock.
-    fn enter(&mut self, room: &Arc<Room>, from_seq: u64);
+    /// Delivers the messages of `room` after `from_seq`, and notes what the connection may do
+    /// there. Called under the room's lock.
+    fn enter(&mut self, room: &Arc<Room>, from_seq: u64, permissions: Permissions);
+    /// Changes what the connection may do in a room that it is in.
+    fn permit(&mut self, room: &Arc<Room>, permissions: Permissions);
     /// Stops delivering messages of `room`, and gives the member's count back with
     /// [`Hub::uncount`].
     fn exit(&mut self, room: &Arc<Room>);
@@ -44,8 +55,11 @@ pub(crate) trait ConnHandle {
     /// Has `task` done on another thread, and does not read from the connection until its answer is
     /// there.
     fn defer(&mut self, task: Task) -> Result<(), NotDeferred>;
-    /// Stops reading from the connection until the deliveries that its session caused are made.
-    /// Called after every lock is released.
+    /// Asks for a call of [`Handler::on_wake`](crate::Handler::on_wake) after `wait`, in place of
+    /// any that was asked for before.
+    fn wake_after(&mut self, wait: Duration);
+    /// Stops reading from the connection until what its session has sent is delivered. A handle
+    /// that may block waits itself, for a second at most. Called after every lock is released.
     fn await_deliveries(&mut self);
     /// Notes that a mailbox that the hub posted to is behind. Called after every lock is released.
     fn on_backpressure(&mut self);

@@ -1,6 +1,6 @@
 //! Messages outside rooms: to one session, and to all connections of a route.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, sync::Arc};
 
 use parking_lot::MutexGuard;
 use uuid::Uuid;
@@ -9,11 +9,13 @@ use super::{
     Hub,
     charge::Charge,
     error::RoomError,
+    inbound_token::InboundToken,
     inbox::Inbox,
     mailbox::{Deferred, Letter},
     publish::{Publication, Published},
     session::{Attachment, Recipient, Sender, Session, SessionState},
 };
+use crate::identity::Permissions;
 
 /// The sender and the receiver of a direct message, both locked.
 struct Parties<'a> {
@@ -63,9 +65,11 @@ impl Hub {
         to: &Uuid,
         publication: &Publication<'_>,
     ) -> Result<Published, RoomError> {
+        self.check_memory()?;
         let receiver = self.sessions.find(to);
         let mut deferred = Deferred::default();
         let mut parties = Parties::lock(by.session, receiver.as_deref());
+        let to = (to, receiver.as_ref());
         let result = self.direct_between(by, &mut parties, to, publication, &mut deferred);
         drop(parties);
         self.mailboxes.after_unlock(&deferred);
@@ -77,23 +81,27 @@ impl Hub {
         &self,
         by: Sender<'_>,
         parties: &mut Parties<'_>,
-        to: &Uuid,
+        (to, session): (&Uuid, Option<&Arc<Session>>),
         publication: &Publication<'_>,
         deferred: &mut Deferred,
     ) -> Result<Published, RoomError> {
         by.check_not_taken_over()?;
+        if !parties.from.may_direct {
+            return Err(self.forbid(Permissions::DIRECT));
+        }
         if let Some(id) = publication.dedup_id
             && let Some(seq) = parties.from.recent_direct(id, to)
         {
             self.sessions.metrics.repeats.add_shared();
             return Ok(Published { seq, behind: false, repeated: true });
         }
+        let session = session.ok_or(RoomError::NoSuchClient)?;
         let receiver = parties.receiver().ok_or(RoomError::NoSuchClient)?;
-        let seq = self.deliver_to(receiver, publication, deferred)?;
+        let seq = self.deliver_to((session, receiver), by, publication, deferred)?;
         self.sessions.metrics.directs.add_shared();
         if let Some(id) = publication.dedup_id {
             let recipient = Recipient::Client(*to, seq);
-            parties.from.remember_publish(id, recipient, &self.bytes.sessions);
+            parties.from.remember_publish(id, recipient, &self.account.sessions);
         }
         Ok(Published { seq, behind: deferred.behind, repeated: false })
     }
@@ -102,20 +110,28 @@ impl Hub {
     /// the message's number.
     fn deliver_to(
         &self,
-        state: &mut SessionState,
+        (session, state): (&Arc<Session>, &mut SessionState),
+        by: Sender<'_>,
         publication: &Publication<'_>,
         deferred: &mut Deferred,
     ) -> Result<u64, RoomError> {
         let attachment = state.attachment;
         let inbox = state.inbox.get_or_insert_with(|| Box::new(Inbox::new()));
         let seq = inbox.next_seq();
-        let frame = publication.encode(&[seq]);
+        let frame = publication.encode(&[seq], &self.account.frames);
         match attachment {
             Attachment::Ended => return Err(RoomError::NoSuchClient),
             Attachment::To(conn) => {
-                let worker = conn.worker();
-                self.mailboxes.reserve_all(std::iter::once((worker, frame.len())), deferred)?;
-                let letter = Letter::Send { conn, frame: frame.clone() };
+                let (worker, bytes) = (conn.worker(), frame.len());
+                let Some(inbound) = InboundToken::take(session, bytes, &self.inbound) else {
+                    self.sessions.metrics.directs_refused.add_shared();
+                    return Err(RoomError::ClientBehind);
+                };
+                self.mailboxes.reserve_all(std::iter::once((worker, bytes)), deferred)?;
+                by.session.in_flight.note_sent(bytes);
+                let charge = Charge::new(Some(by.session), bytes, 1, 1);
+                let letter =
+                    Letter::Send { conn, frame: frame.clone(), charge, inbound: Some(inbound) };
                 self.mailboxes.push_reserved(worker, letter, deferred);
             }
             Attachment::Away(_) if inbox.is_full(frame.len(), &self.inbox) => {
@@ -125,7 +141,7 @@ impl Hub {
         }
         let before = inbox.bytes();
         inbox.push(frame, matches!(attachment, Attachment::To(_)), &self.inbox);
-        self.bytes.inboxes.change(before, inbox.bytes());
+        self.account.inboxes.change(before, inbox.bytes());
         Ok(seq)
     }
 
@@ -136,7 +152,8 @@ impl Hub {
         by: Sender<'_>,
         publication: &Publication<'_>,
     ) -> Result<(), RoomError> {
-        let frame = self.compressible(publication.encode(&[0]));
+        self.check_memory()?;
+        let frame = self.compressible(publication.encode(&[0], &self.account.frames));
         let mut deferred = Deferred::default();
         // Held until the message is posted, so that a connection that is taken over meanwhile sends
         // nothing more.
@@ -148,9 +165,10 @@ impl Hub {
             let (workers, (connected, _)) = (self.mailboxes.workers(), self.sessions.gauges());
             // How many of them each worker has, only the worker knows.
             let here = (connected / workers) as u32;
+            by.session.in_flight.note_sent(frame.len());
             for worker in 0..workers {
+                let charge = Charge::new(Some(by.session), frame.len(), connected, here);
                 let (frame, route, except) = (frame.clone(), by.session.route, by.conn);
-                let charge = Charge::new(Some(by.session), connected, here);
                 let letter = Letter::Broadcast { route, frame, except, charge };
                 self.mailboxes.push_reserved(worker, letter, &mut deferred);
             }
@@ -163,7 +181,7 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, thread};
+    use std::thread;
 
     use super::*;
     use crate::{
@@ -202,7 +220,9 @@ mod tests {
     #[test]
     fn two_that_send_to_each_other_do_not_wait_for_each_other() {
         const EACH: usize = 20_000;
-        let mut bench = Bench::new(&Config::default(), 2, 4 * EACH);
+        // Nobody delivers them, and all are to be taken.
+        let config = Config { buffer: 4 * EACH, ..Config::default() };
+        let mut bench = Bench::new(&config, 2, 4 * EACH);
         let (a, b) = (bench.client(0, true), bench.client(1, true));
         let (tell, told) = crossbeam_channel::unbounded();
         for (from, to) in [(&a, &b), (&b, &a)] {

@@ -1,5 +1,7 @@
 //! The hub's error type.
 
+use crate::identity::Permissions;
+
 /// The reason why the server did not do what a handler or a program asked. Nothing was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -12,10 +14,21 @@ pub enum RoomError {
     NoSuchRoom,
     /// The server has `max_rooms` rooms, and each of them has members.
     TooManyRooms,
+    /// The client makes more rooms than `rate_rooms`, or all clients at its address more than
+    /// `rate_rooms_per_ip`.
+    RoomsTooFast {
+        /// Milliseconds until it may make this one.
+        retry_after_ms: u64,
+    },
     /// The connection is in `max_rooms_per_conn` rooms.
     TooManyMemberships,
     /// A worker's mailbox is full. Nothing was stored, and nobody joined. Try again later.
     Overloaded,
+    /// Memory is short (`memory_max`). Nothing was stored, and nobody joined. Try again later.
+    ShortOfMemory,
+    /// The client reads slower than it is sent direct messages, and too many wait for it already.
+    /// Try again later.
+    ClientBehind,
     /// No client has this id, or its session has ended.
     NoSuchClient,
     /// A room is named twice.
@@ -29,6 +42,12 @@ pub enum RoomError {
     NotFresh,
     /// Another connection has taken the session over.
     TakenOver,
+    /// The client has no permission for this.
+    Forbidden(Permissions),
+    /// The client has a user, and the new identity is of another one.
+    OtherUser,
+    /// The identity was revoked.
+    Revoked,
 }
 
 impl std::fmt::Display for RoomError {
@@ -38,8 +57,15 @@ impl std::fmt::Display for RoomError {
             RoomError::NotMember => "not a member of this room",
             RoomError::NoSuchRoom => "there is no such room",
             RoomError::TooManyRooms => "the server has as many rooms as it may have",
+            RoomError::RoomsTooFast { .. } => {
+                "the client or its address makes more rooms than its rate allows"
+            }
             RoomError::TooManyMemberships => "this connection is in as many rooms as it may be",
             RoomError::Overloaded => "the server is behind; try again after a moment",
+            RoomError::ShortOfMemory => "the server is short of memory; try again after a moment",
+            RoomError::ClientBehind => {
+                "the client is behind with its direct messages; try again after a moment"
+            }
             RoomError::NoSuchClient => "there is no such client",
             RoomError::SameRoomTwice => "one room is named twice",
             RoomError::InboxFull => "the client is away, and its inbox is full",
@@ -48,6 +74,11 @@ impl std::fmt::Display for RoomError {
                 "a session can be resumed only by the first frame of a connection"
             }
             RoomError::TakenOver => "another connection has taken this session over",
+            RoomError::Forbidden(missing) => {
+                return write!(f, "this client has no permission for this: {missing}");
+            }
+            RoomError::OtherUser => "a client keeps its user; connect anew for another one",
+            RoomError::Revoked => "the token was revoked",
         })
     }
 }

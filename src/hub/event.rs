@@ -18,6 +18,8 @@ pub enum ServerEvent<'a> {
     Connected {
         /// The client.
         client_id: Uuid,
+        /// The client's user, if it has one.
+        user: Option<&'a str>,
         /// Whether it has resumed its session. Then no `Disconnected` need have come before: its
         /// new connection may have taken the session over.
         resumed: bool,
@@ -26,6 +28,8 @@ pub enum ServerEvent<'a> {
     Disconnected {
         /// The client.
         client_id: Uuid,
+        /// The client's user, if it has one.
+        user: Option<&'a str>,
         /// How the connection ended.
         reason: &'a CloseReason,
     },
@@ -37,6 +41,8 @@ pub enum ServerEvent<'a> {
         client_id: Uuid,
         /// The client's name in presence, if it set one.
         name: Option<&'a str>,
+        /// The client's user, if it has one.
+        user: Option<&'a str>,
     },
     /// A session has left a room: it asked to, or it has ended.
     Left {
@@ -46,6 +52,8 @@ pub enum ServerEvent<'a> {
         client_id: Uuid,
         /// The client's name in presence, if it had set one.
         name: Option<&'a str>,
+        /// The client's user, if it has one.
+        user: Option<&'a str>,
     },
     /// Nobody is in a room any more, connected or away.
     RoomEmpty {

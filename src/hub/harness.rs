@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     config::Config,
+    identity::{Authenticator, Permissions},
     ws::{
         close::CloseReason,
         frame::{Message, PreparedFrame},
@@ -82,7 +83,11 @@ impl Bench {
     pub(super) fn new(config: &Config, workers: usize, letters_max: usize) -> Bench {
         let bounds = MailboxBounds { letters_max, bytes_max: 64 << 10 };
         let (mailboxes, receivers) = mailboxes_without_workers(workers, bounds);
-        Bench { hub: Arc::new(Hub::new(config, mailboxes, Clock::machine())), receivers, slots: 0 }
+        Bench {
+            hub: Arc::new(Hub::new(config, Authenticator::default(), mailboxes, Clock::machine())),
+            receivers,
+            slots: 0,
+        }
     }
 
     /// A new connection on `worker`, whose session outlives it if it is `resumable`.
@@ -203,7 +208,7 @@ impl ConnHandle for TestConn {
         SocketAddr::from(([127, 0, 0, 1], 1))
     }
 
-    fn room(&self, name: &str) -> Option<Arc<Room>> {
+    fn room(&self, name: &str) -> Option<(Arc<Room>, Permissions)> {
         self.session.room(name)
     }
 
@@ -219,7 +224,11 @@ impl ConnHandle for TestConn {
         unreachable!("the hub closes by letter: {reason}")
     }
 
-    fn enter(&mut self, room: &Arc<Room>, _: u64) {
+    fn permit(&mut self, _: &Arc<Room>, _: Permissions) {}
+
+    fn wake_after(&mut self, _: Duration) {}
+
+    fn enter(&mut self, room: &Arc<Room>, _: u64, _: Permissions) {
         self.rooms.push(Arc::clone(room));
     }
 

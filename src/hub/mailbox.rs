@@ -6,9 +6,12 @@
 //! a message (a granted permit, a close, a drain) are bounded by the number of connections and are
 //! never refused.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use crossbeam_channel::{Receiver, Sender};
@@ -18,6 +21,7 @@ use super::{
     charge::Charge,
     conn_id::ConnId,
     error::RoomError,
+    inbound_token::InboundToken,
     room::{Room, RoomKey},
     send_status::SendStatus,
     session::Session,
@@ -48,8 +52,14 @@ pub(crate) enum Letter {
     },
     /// Send a message to every connection of a route except one.
     Broadcast { route: u16, frame: PreparedFrame, except: ConnId, charge: Option<Charge> },
-    /// Send a message to one connection.
-    Send { conn: ConnId, frame: PreparedFrame },
+    /// Send a message to one connection. A direct message is charged for, and counted until it is
+    /// delivered.
+    Send {
+        conn: ConnId,
+        frame: PreparedFrame,
+        charge: Option<Charge>,
+        inbound: Option<InboundToken>,
+    },
     /// A job made this connection a member: deliver the messages after `from_seq` to it. Posted
     /// under the room's lock, so that the letter precedes every such message.
     Enter { conn: ConnId, room: Arc<Room>, from_seq: u64 },
@@ -74,6 +84,8 @@ pub(crate) enum Letter {
     Await { conn: ConnId },
     /// The deliveries that the connection caused are made: read its socket again.
     Resume { conn: ConnId },
+    /// The connection's blocking handler asks for a call after this time.
+    WakeAfter { conn: ConnId, wait: Duration },
     /// The connection's blocking jobs have caught up: read its socket again.
     JobsDone { conn: ConnId },
     /// A mailbox that was behind has caught up: read sockets again.
@@ -106,6 +118,7 @@ impl Letter {
             | Letter::JobsDone { .. }
             | Letter::Await { .. }
             | Letter::Resume { .. }
+            | Letter::WakeAfter { .. }
             | Letter::PressureOff
             | Letter::SweepSoon
             | Letter::Drain
@@ -303,7 +316,7 @@ impl Mailboxes {
         if self.reserve(worker, frame.len()).is_none() {
             return SendStatus::Dropped;
         }
-        self.push(worker, Letter::Send { conn, frame });
+        self.push(worker, Letter::Send { conn, frame, charge: None, inbound: None });
         self.wake(worker);
         SendStatus::Sent
     }
@@ -491,7 +504,8 @@ mod tests {
             (0..6).map(|_| mailboxes.reserve(0, frame.len()).expect("a place")).collect();
         assert_eq!(behind, [false, false, false, false, true, true]);
         for _ in 0..6 {
-            mailboxes.push(0, Letter::Send { conn: CONN, frame: frame.clone() });
+            let frame = frame.clone();
+            mailboxes.push(0, Letter::Send { conn: CONN, frame, charge: None, inbound: None });
         }
         let mut told = 0;
         while let Some(letter) = take(&receiver) {

@@ -18,7 +18,7 @@ use super::{
     room::{Owner, Room, RoomState},
     session::{MEMBERSHIP_BYTES, SessionMembership},
 };
-use crate::{config::Overflow, store::Position};
+use crate::{config::Overflow, identity::Permissions, store::Position};
 
 /// An existing room that matched a subscription, and was joined.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub(crate) enum Match {
     Joined(RoomPattern, Position),
     /// The session is in `max_rooms_per_conn` rooms.
     Full(RoomPattern),
-    /// The session no longer waits for the room.
+    /// The session no longer waits for the room, or may not join it.
     Stale,
 }
 
@@ -50,6 +50,7 @@ impl Hub {
         name: &RoomName,
         replay: Replay,
     ) -> Result<Joined, RoomError> {
+        self.check_memory()?;
         self.lock_own_session(conn, |locked| match locked.state.membership(name.as_str()) {
             Some(_) => Err(RoomError::AlreadyMember),
             None => locked.add_membership(name, replay, None, self.page_bytes_max),
@@ -74,6 +75,7 @@ impl Hub {
         conn: &mut dyn ConnHandle,
         pattern: &RoomPattern,
     ) -> Result<Vec<MatchedRoom>, RoomError> {
+        self.check_memory()?;
         self.lock_own_session(conn, |locked| {
             if locked.state.cold().patterns.contains(pattern) {
                 return Err(RoomError::AlreadyMember);
@@ -87,9 +89,10 @@ impl Hub {
             let matches_max = self.memberships_max.saturating_sub(memberships.len()) + already_in;
             let conn = locked.conn.id();
             let is_covered = locked.state.cold().patterns.cover(pattern);
+            let may_join = |room: &RoomName| locked.may_join(room);
             let names = match is_covered {
-                true => self.rooms.matching(pattern, matches_max),
-                false => self.rooms.subscribe(pattern, conn, matches_max),
+                true => self.rooms.matching(pattern, matches_max, &may_join),
+                false => self.rooms.subscribe(pattern, conn, matches_max, &may_join),
             };
             let names = names.ok_or(RoomError::TooManyMemberships)?;
             let count_before = memberships.len();
@@ -122,7 +125,7 @@ impl Hub {
             }
             let before = patterns.bytes();
             patterns.insert(pattern.clone());
-            self.bytes.patterns.change(before, patterns.bytes());
+            self.account.patterns.change(before, patterns.bytes());
             Ok(matched)
         })
     }
@@ -141,7 +144,7 @@ impl Hub {
             let patterns = &mut locked.state.cold_mut().patterns;
             let before = patterns.bytes();
             patterns.remove(pattern);
-            self.bytes.patterns.change(before, patterns.bytes());
+            self.account.patterns.change(before, patterns.bytes());
             if !patterns.cover(pattern) {
                 let (from, to) = (std::slice::from_ref(pattern), patterns.below(pattern));
                 self.rooms.exchange(locked.conn.id(), from, &to);
@@ -171,16 +174,21 @@ impl Hub {
             let is_wanted =
                 locked.is_attached() && locked.state.membership(room.name.as_str()).is_none();
             let Some(pattern) = pattern.filter(|_| is_wanted) else { return Match::Stale };
+            let permissions = locked.permissions(&room.name);
+            if !permissions.contains(Permissions::JOIN) {
+                return Match::Stale;
+            }
             if locked.state.memberships.len() >= self.memberships_max {
                 return Match::Full(pattern);
             }
             let mut room_state = room.state.lock();
             locked.add_to_roster(RosterChange::Appears, room, &mut room_state);
-            locked.conn.enter(room, 0);
+            locked.conn.enter(room, 0, permissions);
             let position = Position { seq: 0, ..room_state.history.position() };
             drop(room_state);
             let (room, by) = (Arc::clone(room), Some(pattern.clone()));
-            locked.push_membership(SessionMembership { room, watching: false, pattern: by });
+            let membership = SessionMembership { room, watching: false, permissions, pattern: by };
+            locked.push_membership(membership);
             Match::Joined(pattern, position)
         });
         if !matches!(outcome, Match::Joined(..)) {
@@ -206,19 +214,39 @@ impl LockedSession<'_> {
         pattern: Option<RoomPattern>,
         bytes_max: usize,
     ) -> Result<Joined, RoomError> {
+        let permissions = self.permissions(name);
+        if !permissions.contains(Permissions::JOIN) {
+            return Err(self.hub.forbid(Permissions::JOIN));
+        }
         if self.state.memberships.len() >= self.hub.memberships_max {
             return Err(RoomError::TooManyMemberships);
         }
+        if self.hub.rooms.find(name.as_str()).is_none() {
+            self.hub.spend_room(self.session, self.conn.remote_addr())?;
+        }
+        let replay = match permissions.contains(Permissions::HISTORY) {
+            true => replay,
+            false => Replay::Nothing,
+        };
         let mut deferred = Deferred::default();
         let entered = self.hub.rooms.enter(name, &mut deferred, |room, room_state| {
             let is_listed = self.add_to_roster(RosterChange::Joins, room, room_state);
-            is_listed.then(|| self.enter(room, room_state, replay, bytes_max))
+            is_listed.then(|| self.enter(room, room_state, replay, bytes_max, permissions))
         });
         self.deferred.add(&deferred);
         let (room, joined) = entered?;
         let joined = joined.ok_or(RoomError::Overloaded)?;
-        self.push_membership(SessionMembership { room, watching: false, pattern });
+        self.push_membership(SessionMembership { room, watching: false, permissions, pattern });
         Ok(joined)
+    }
+
+    /// Asks the handler what the client may do in a room.
+    pub(super) fn permissions(&self, room: &RoomName) -> Permissions {
+        self.session.permissions_of(self.state.identity.as_deref(), Some(room))
+    }
+
+    pub(super) fn may_join(&self, room: &RoomName) -> bool {
+        self.permissions(room).contains(Permissions::JOIN)
     }
 
     /// Begins delivery of the room's messages, and returns the earlier ones that `replay` asks for.
@@ -228,16 +256,17 @@ impl LockedSession<'_> {
         room_state: &mut RoomState,
         replay: Replay,
         bytes_max: usize,
+        permissions: Permissions,
     ) -> Joined {
         room_state.members[self.worker()] += 1;
         let joined = self.hub.replay(room, room_state, replay, bytes_max);
-        self.conn.enter(room, joined.position.seq);
+        self.conn.enter(room, joined.position.seq, permissions);
         joined
     }
 
     fn push_membership(&mut self, membership: SessionMembership) {
         self.state.memberships.push(membership);
-        self.hub.bytes.sessions.add(MEMBERSHIP_BYTES);
+        self.hub.account.sessions.add(MEMBERSHIP_BYTES);
     }
 
     /// Notes that the session has left a room without other members, which keeps what the session
@@ -264,8 +293,8 @@ impl LockedSession<'_> {
         }
     }
 
-    fn remove_membership(&mut self, at: usize) {
-        self.hub.bytes.sessions.subtract(MEMBERSHIP_BYTES);
+    pub(super) fn remove_membership(&mut self, at: usize) {
+        self.hub.account.sessions.subtract(MEMBERSHIP_BYTES);
         let SessionMembership { room, watching, .. } = self.state.memberships.swap_remove(at);
         if watching {
             self.exit_channel(&room);

@@ -15,14 +15,15 @@ pub(crate) mod event;
 pub(crate) mod send_status;
 pub(crate) mod task;
 pub(crate) mod session_token;
-mod bytes;
 mod inbox;
 mod in_flight;
+mod inbound;
 pub(crate) mod clock;
 mod patterns;
 pub(crate) mod roster;
 pub(crate) mod session;
 pub(crate) mod charge;
+mod inbound_token;
 pub(crate) mod mailbox;
 pub(crate) mod rooms;
 pub(crate) mod sessions;
@@ -33,9 +34,11 @@ pub(crate) mod direct;
 pub(crate) mod publisher;
 pub(crate) mod survey;
 mod locked_session;
+mod identities;
 pub(crate) mod presence;
 pub(crate) mod memberships;
 pub(crate) mod resume;
+mod spend;
 #[cfg(test)]
 mod harness;
 
@@ -43,10 +46,16 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::config::{Compression, Config};
-use bytes::{HubBytes, HubBytesNow};
+use crate::{
+    config::{Compression, Config},
+    identity::{Authenticator, Permissions},
+    limits::{owners::Owners, rates::Rates},
+    memory::account::{Account, Level},
+    metrics::Counter,
+};
 use clock::Clock;
 use error::RoomError;
+use inbound::InboundBounds;
 use inbox::InboxBounds;
 use mailbox::{Deferred, Mailboxes};
 use names::RoomName;
@@ -61,7 +70,7 @@ pub(crate) struct Hub {
     pub(crate) mailboxes: Mailboxes,
     /// The most rooms that one session may be in.
     pub(crate) memberships_max: usize,
-    bytes: Arc<HubBytes>,
+    pub(crate) account: Arc<Account>,
     /// The most bytes that all histories together keep.
     histories_bytes_max: usize,
     /// Rooms with gathered changes of presence. The lock of a room is taken before this one.
@@ -70,12 +79,27 @@ pub(crate) struct Hub {
     compressible_bytes_min: Option<usize>,
     /// The largest page or replay. A larger one could overflow the outbox it is sent to.
     page_bytes_max: usize,
+    /// What the server knows of tokens.
+    pub(crate) authenticator: Authenticator,
+    /// Commands refused for want of a permission, in the order of [`Permissions::NAMED`].
+    forbidden: [Counter; Permissions::NAMED.len()],
     inbox: InboxBounds,
+    inbound: InboundBounds,
     /// How long a session outlives its connection.
     resume_window_ms: u64,
     away_max: usize,
+    /// The limits of one session.
+    rates: Rates,
+    pub(crate) owners: Arc<Owners>,
     pub(crate) clock: Arc<Clock>,
 }
+
+/// Rooms and sessions that go at most at once for want of memory.
+const SHED_ROOMS_MAX: usize = 64;
+const SHED_SESSIONS_MAX: usize = 256;
+
+/// Histories that are halved at once for want of memory.
+const TRIMMED_ROOMS_MAX: usize = 16;
 
 /// The result of a sweep.
 #[derive(Default)]
@@ -87,39 +111,86 @@ pub(crate) struct Swept {
 }
 
 impl Hub {
-    pub(crate) fn new(config: &Config, mailboxes: Mailboxes, clock: Clock) -> Hub {
-        let clock = Arc::new(clock);
-        let bytes = Arc::new(HubBytes::default());
+    pub(crate) fn new(
+        config: &Config,
+        authenticator: Authenticator,
+        mailboxes: Mailboxes,
+        clock: Clock,
+    ) -> Hub {
+        let account = Account::of_server(config, mailboxes.workers(), clock.is_machine());
+        let (clock, account) = (Arc::new(clock), Arc::new(account));
         Hub {
-            rooms: Rooms::new(config, mailboxes.clone(), Arc::clone(&bytes)),
-            sessions: Sessions::new(Arc::clone(&bytes), Arc::clone(&clock)),
+            rooms: Rooms::new(config, mailboxes.clone(), Arc::clone(&account)),
+            sessions: Sessions::new(Arc::clone(&account), Arc::clone(&clock)),
             mailboxes,
             memberships_max: config.max_rooms_per_conn,
-            bytes,
+            account,
             histories_bytes_max: config.history_total_bytes,
             gathering: Mutex::default(),
             compressible_bytes_min: (config.compression != Compression::Off)
                 .then_some(config.compression_threshold),
             page_bytes_max: config.buffer_bytes / 2,
+            authenticator,
+            forbidden: Default::default(),
             inbox: InboxBounds {
                 // A resumed client gets its whole inbox at once, after the replays of its rooms, so
                 // the inbox must fit the outbox.
                 messages_max: config.inbox.min(config.buffer / 4),
                 bytes_max: config.inbox_bytes.min(config.buffer_bytes / 4),
             },
+            // With half of an outbox full, all that is on its way fits into the other half.
+            inbound: InboundBounds {
+                messages_max: config.buffer / 4,
+                bytes_max: config.buffer_bytes / 4,
+            },
             resume_window_ms: config.resume_window.as_millis() as u64,
             away_max: config.max_away_sessions,
+            rates: Rates::of_client(config),
+            owners: Owners::new(config),
             clock,
         }
     }
 
     /// Returns the milliseconds since this hub was made.
-    fn now_ms(&self) -> u64 {
+    pub(crate) fn now_ms(&self) -> u64 {
         self.clock.now_ms()
+    }
+
+    /// Takes memory back that nobody who is connected needs: rooms that nobody is in go first, and
+    /// when nothing may grow sessions that are away. If there are none, histories with a good part
+    /// of the memory are halved. Each call takes a bounded number. Returns whether a mailbox was
+    /// found behind.
+    pub(crate) fn shed(&self) -> bool {
+        let metrics = &self.account.metrics;
+        let rooms = self.rooms.shed_vacant(SHED_ROOMS_MAX);
+        metrics.memory_rooms_evicted.add_many_shared(rooms as u64);
+        if rooms > 0 {
+            return false;
+        }
+        let is_full = self.account.level() == Level::Full;
+        let (ended, behind) = if is_full { self.shed_away(SHED_SESSIONS_MAX) } else { (0, false) };
+        metrics.memory_sessions_evicted.add_many_shared(ended as u64);
+        if ended == 0 && (is_full || self.account.wants_histories()) {
+            for _ in 0..TRIMMED_ROOMS_MAX {
+                self.rooms.trim_large();
+            }
+        }
+        behind
+    }
+
+    /// Fails if nothing may grow, because memory is short.
+    #[inline]
+    fn check_memory(&self) -> Result<(), RoomError> {
+        if self.account.may_grow() {
+            return Ok(());
+        }
+        self.account.metrics.memory_refused.add_shared();
+        Err(RoomError::ShortOfMemory)
     }
 
     /// Makes the room if it does not exist, so that it can be published to.
     pub(crate) fn open_room(&self, name: &RoomName) -> Result<(), RoomError> {
+        self.check_memory()?;
         let mut deferred = Deferred::default();
         let entered = self.rooms.enter(name, &mut deferred, |_, _| ());
         self.mailboxes.after_unlock(&deferred);
@@ -138,10 +209,5 @@ impl Hub {
         let behind = self.tell_all_gathered();
         let swept = self.expire_sessions();
         Swept { behind: swept.behind || behind, ..swept }
-    }
-
-    /// Returns the bytes that the hub holds, by kind.
-    pub(crate) fn bytes(&self) -> HubBytesNow {
-        self.bytes.now()
     }
 }

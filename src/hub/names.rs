@@ -159,12 +159,15 @@ mod tests {
             let rule = RoomRule { overflow: Some(Overflow::Gap), ..RoomRule::new(text.as_str()) };
             let config = Config { rooms: vec![rule], ..Config::default() };
             let (as_name, as_pattern) = (RoomName::new(text), RoomPattern::new(text));
-            let is_legal = as_name.is_ok() || as_pattern.is_ok();
+            // The rule for all rooms has no pattern that a client could join.
+            let is_every = text == "*";
+            let is_legal = as_name.is_ok() || as_pattern.is_ok() || is_every;
             assert_eq!(config.validate().is_ok(), is_legal, "{text:?}");
             let rules = config.room_rules();
             for room in ["a", "a.", "a.b", "a.b.", "a.b.c", "b", "ab", "ü.ü", "..a"].map(name) {
                 let is_of_pattern = as_pattern.as_ref().is_ok_and(|pattern| pattern.matches(&room));
-                let is_it = as_name.as_ref().is_ok_and(|name| *name == room) || is_of_pattern;
+                let is_it =
+                    as_name.as_ref().is_ok_and(|name| *name == room) || is_of_pattern || is_every;
                 let holds = rules.of(room.as_str()).overflow == Overflow::Gap;
                 assert_eq!(is_legal && holds, is_it, "{text:?} {room}");
             }

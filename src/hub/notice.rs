@@ -7,7 +7,12 @@ use super::{
     names::{RoomName, RoomPattern},
     present::Present,
 };
-use crate::{config::Overflow, store::Position, ws::frame::PreparedFrame};
+use crate::{
+    config::Overflow,
+    identity::{Identity, Permissions},
+    store::Position,
+    ws::frame::PreparedFrame,
+};
 
 /// A notice from the server to a client. [`Handler::notice`] formats it in the handler's protocol.
 ///
@@ -23,6 +28,8 @@ pub enum Notice<'a> {
         client_id: Uuid,
         /// The client's name in presence, if it set one.
         name: Option<&'a str>,
+        /// The client's user, if it has one.
+        user: Option<&'a str>,
     },
     /// Another client left the room. Sent to clients that watch the room.
     Left {
@@ -32,6 +39,8 @@ pub enum Notice<'a> {
         client_id: Uuid,
         /// The client's name in presence, if it had set one.
         name: Option<&'a str>,
+        /// The client's user, if it has one.
+        user: Option<&'a str>,
     },
     /// Several clients joined or left the room within a short time; each is named once. Sent to the
     /// clients that watch the room, in place of [`Notice::Joined`] and [`Notice::Left`], if many
@@ -80,9 +89,15 @@ pub enum Notice<'a> {
     },
 }
 
-/// Formats notices for clients, and observes them; implemented by handlers. Usable from any thread.
+/// What the hub asks of a handler: to format notices, to decide permissions, and to hear of events.
+/// Usable from any thread.
 pub(crate) trait NoticeFormatter: Send + Sync {
     fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame>;
+
+    fn permissions(&self, identity: Option<&Identity>, room: Option<&RoomName>) -> Permissions {
+        let _ = (identity, room);
+        Permissions::all()
+    }
 
     /// Told of what happens to the handler's sessions and their rooms.
     fn observe(&self, _: &ServerEvent<'_>) {}

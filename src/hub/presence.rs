@@ -23,9 +23,10 @@ use super::{
     notice::{Notice, NoticeFormatter},
     present::{MembersPage, PRESENCE_MEMBERS_MAX, Presence, Present},
     room::{Room, RoomState, workers_with_members},
-    roster::{CHANGES_MAX, Changes},
+    roster::{CHANGES_MAX, Changes, Shown},
     session::{Session, format_notice, observe},
 };
+use crate::identity::Permissions;
 
 /// Whether a client gets [`Notice::Joined`], [`Notice::Left`] and [`Notice::PresenceChanged`] for a
 /// room.
@@ -71,6 +72,9 @@ impl Hub {
         self.lock_own_session(conn, |locked| {
             let at = locked.state.membership(name).ok_or(RoomError::NotMember)?;
             let membership = &mut locked.state.memberships[at];
+            if !membership.permissions.contains(Permissions::PRESENCE) {
+                return Err(self.forbid(Permissions::PRESENCE));
+            }
             let watched = membership.watching;
             let watching = match watch {
                 Watch::AsBefore => watched,
@@ -100,8 +104,8 @@ impl Hub {
         let mut deferred = Deferred::default();
         let mut state = session.state.lock();
         if std::mem::take(&mut state.provisional) {
-            let client_id = session.client_id;
-            observe(session, &ServerEvent::Connected { client_id, resumed: false });
+            let (client_id, user) = (session.client_id, state.user());
+            observe(session, &ServerEvent::Connected { client_id, user, resumed: false });
             for membership in &state.memberships {
                 let mut room_state = membership.room.state.lock();
                 self.show(session, &membership.room, &mut room_state, &mut deferred);
@@ -121,7 +125,7 @@ impl Hub {
         state.name = name.map(Arc::from);
         for membership in &state.memberships {
             let mut room_state = membership.room.state.lock();
-            room_state.roster.set_name(session.client_id, &state.name);
+            room_state.roster.set_shown(session.client_id, state.shown());
         }
     }
 
@@ -135,14 +139,14 @@ impl Hub {
         let mut room_state = room.state.lock();
         let client = session.client_id;
         let was_known = !room_state.roster.is_provisional(client);
-        let name = was_known.then(|| room_state.roster.name(client)).flatten();
         if was_known {
-            let (room, name) = (&room.name, name.as_deref());
-            observe(session, &ServerEvent::Left { room, client_id: client, name });
+            let (room, shown) = (&room.name, room_state.roster.shown(client));
+            let (name, user) = (shown.name.as_deref(), shown.user());
+            observe(session, &ServerEvent::Left { room, client_id: client, name, user });
         }
-        if let Some(name) = room_state.roster.remove_untold(client) {
-            let (name, leaves) = (name.as_deref(), RosterChange::Leaves);
-            match self.notify_watchers(session, name, leaves, room, &mut room_state, deferred) {
+        if let Some(shown) = room_state.roster.remove_untold(client) {
+            let leaves = RosterChange::Leaves;
+            match self.notify_watchers(session, &shown, leaves, room, &mut room_state, deferred) {
                 Told::Now | Told::Refused => room_state.roster.remove_told(client),
                 Told::Later => {
                     room_state.roster.remove_gathered(client, session.formatter());
@@ -168,14 +172,12 @@ impl Hub {
         if !room_state.roster.is_provisional(client) {
             return;
         }
-        let (name, appears) = (room_state.roster.name(client), RosterChange::Appears);
-        note_joined(session, room, name.as_deref());
-        let told =
-            self.notify_watchers(session, name.as_deref(), appears, room, room_state, deferred);
-        match told {
-            Told::Now | Told::Refused => room_state.roster.insert_told(client, name),
+        let (shown, appears) = (room_state.roster.shown(client), RosterChange::Appears);
+        note_joined(session, room, &shown);
+        match self.notify_watchers(session, &shown, appears, room, room_state, deferred) {
+            Told::Now | Told::Refused => room_state.roster.insert_told(client, shown),
             Told::Later => {
-                room_state.roster.insert_gathered(client, name, session.formatter());
+                room_state.roster.insert_gathered(client, shown, session.formatter());
                 self.tell_if_many(room, room_state, deferred);
             }
         }
@@ -201,7 +203,7 @@ impl Hub {
     fn notify_watchers(
         &self,
         session: &Arc<Session>,
-        name: Option<&str>,
+        shown: &Shown,
         change: RosterChange,
         room: &Arc<Room>,
         room_state: &mut RoomState,
@@ -224,9 +226,12 @@ impl Hub {
             return Told::Later;
         }
         let (room, client_id) = (&room.name, session.client_id);
+        let (name, user) = (shown.name.as_deref(), shown.user());
         let notice = match change {
-            RosterChange::Joins | RosterChange::Appears => Notice::Joined { room, client_id, name },
-            RosterChange::Leaves => Notice::Left { room, client_id, name },
+            RosterChange::Joins | RosterChange::Appears => {
+                Notice::Joined { room, client_id, name, user }
+            }
+            RosterChange::Leaves => Notice::Left { room, client_id, name, user },
         };
         let may_refuse = change == RosterChange::Joins;
         match self.tell(watched, Some(session), session.formatter(), &notice, may_refuse, deferred)
@@ -248,6 +253,7 @@ impl Hub {
         deferred: &mut Deferred,
     ) -> bool {
         let Some(frame) = format_notice(&**formatter, notice) else { return true };
+        let frame = frame.count(&self.account.frames);
         let mut channel_state = channel.state.lock();
         let RoomState { members, history, .. } = &mut *channel_state;
         let letters = workers_with_members(members, frame.len());
@@ -263,7 +269,7 @@ impl Hub {
         let (seq, total) = (history.skip(), members.iter().map(|count| *count as usize).sum());
         for (worker, _) in letters {
             let frame = frame.clone();
-            let charge = Charge::new(payer, total, members[worker]);
+            let charge = Charge::new(payer, frame.len(), total, members[worker]);
             let letter = Letter::Deliver { room: channel.key, seq, frame, except: None, charge };
             self.mailboxes.push_reserved(worker, letter, deferred);
         }
@@ -285,11 +291,13 @@ impl Hub {
         let Some(channel) = &room_state.channel else { return };
         let room = &room.name;
         let notice = match (&joined[..], &left[..]) {
-            ([Present { client_id, name }], []) => {
-                Notice::Joined { room, client_id: *client_id, name: name.as_deref() }
+            ([Present { client_id, name, user }], []) => {
+                let (client_id, name, user) = (*client_id, name.as_deref(), user.as_deref());
+                Notice::Joined { room, client_id, name, user }
             }
-            ([], [Present { client_id, name }]) => {
-                Notice::Left { room, client_id: *client_id, name: name.as_deref() }
+            ([], [Present { client_id, name, user }]) => {
+                let (client_id, name, user) = (*client_id, name.as_deref(), user.as_deref());
+                Notice::Left { room, client_id, name, user }
             }
             (joined, left) => {
                 self.sessions.metrics.presence_batches.add_shared();
@@ -313,9 +321,10 @@ impl Hub {
     }
 }
 
-fn note_joined(session: &Session, room: &Room, name: Option<&str>) {
+fn note_joined(session: &Session, room: &Room, shown: &Shown) {
     let (room, client_id) = (&room.name, session.client_id);
-    observe(session, &ServerEvent::Joined { room, client_id, name });
+    let (name, user) = (shown.name.as_deref(), shown.user());
+    observe(session, &ServerEvent::Joined { room, client_id, name, user });
 }
 
 impl LockedSession<'_> {
@@ -327,23 +336,22 @@ impl LockedSession<'_> {
         room: &Arc<Room>,
         room_state: &mut RoomState,
     ) -> bool {
-        let (client, name) = (self.session.client_id, self.state.name.clone());
+        let (client, shown) = (self.session.client_id, self.state.shown());
         if self.state.provisional {
-            room_state.roster.insert_provisional(client, name);
-        } else if room_state.roster.take_back(client, name.clone()) {
-            note_joined(self.session, room, name.as_deref());
+            room_state.roster.insert_provisional(client, shown);
+        } else if room_state.roster.take_back(client, shown.clone()) {
+            note_joined(self.session, room, &shown);
         } else {
-            let (session, told_name) = (self.session, name.as_deref());
-            let hub = self.hub;
-            match hub.notify_watchers(session, told_name, change, room, room_state, self.deferred) {
+            let (hub, session) = (self.hub, self.session);
+            match hub.notify_watchers(session, &shown, change, room, room_state, self.deferred) {
                 Told::Refused => return false,
-                Told::Now => room_state.roster.insert_told(client, name.clone()),
+                Told::Now => room_state.roster.insert_told(client, shown.clone()),
                 Told::Later => {
-                    room_state.roster.insert_gathered(client, name.clone(), session.formatter());
+                    room_state.roster.insert_gathered(client, shown.clone(), session.formatter());
                     hub.tell_if_many(room, room_state, self.deferred);
                 }
             }
-            note_joined(session, room, name.as_deref());
+            note_joined(session, room, &shown);
         }
         room_state.note_owner(client);
         true
@@ -355,7 +363,8 @@ impl LockedSession<'_> {
         let channel = Arc::clone(room_state.channel.get_or_insert_with(make));
         let mut channel_state = channel.state.lock();
         channel_state.members[self.worker()] += 1;
-        self.conn.enter(&channel, channel_state.history.position().seq);
+        let seq = channel_state.history.position().seq;
+        self.conn.enter(&channel, seq, Permissions::all());
     }
 
     pub(super) fn exit_channel(&mut self, room: &Room) {

@@ -14,6 +14,8 @@ pub struct Present {
     pub client_id: Uuid,
     /// The client's name in presence, if it set one.
     pub name: Option<Arc<str>>,
+    /// The client's user, if it has one.
+    pub user: Option<Arc<str>>,
 }
 
 /// The clients in a room.

@@ -86,6 +86,8 @@ impl Hub {
         publication: Publication<'_>,
         without: Option<&Uuid>,
     ) -> Result<PublishedToRooms, RoomError> {
+        // Before rooms are made for it.
+        self.check_memory()?;
         let without = without.and_then(|id| self.sessions.find(id)?.conn());
         let publication = publication.without(without);
         let mut result = Err(RoomError::NoSuchRoom);

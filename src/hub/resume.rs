@@ -17,10 +17,12 @@ use super::{
     names::{RoomName, RoomPattern},
     notice::Notice,
     present::{PRESENCE_MEMBERS_MAX, Presence},
-    session::{Attachment, Session, SessionState, format_notice, observe},
+    session::{Attachment, MEMBERSHIP_BYTES, Session, SessionState, format_notice, observe},
     session_token::SessionToken,
+    sessions::Evicted,
 };
 use crate::{
+    identity::Permissions,
     store::Position,
     ws::{close::CloseReason, frame::PreparedFrame},
 };
@@ -85,8 +87,15 @@ impl Hub {
             .find_by_token(token)
             .filter(|session| session.route == fresh.route && !Arc::ptr_eq(session, &fresh))
             .ok_or(RoomError::NoSuchSession)?;
+        let identity = fresh.identity();
+        let user = identity.as_ref().map(|identity| &*identity.user);
         let mut notices = Vec::new();
         let resumed = self.lock_session(&session, conn, |locked| {
+            // A session belongs to its user, whoever knows its secret. The answer does not tell
+            // that there is one.
+            if locked.state.user() != user {
+                return Err(RoomError::NoSuchSession);
+            }
             match locked.state.attachment {
                 Attachment::Ended => return Err(RoomError::NoSuchSession),
                 Attachment::Away(since_ms) => self.sessions.unset_away(&session, since_ms),
@@ -102,9 +111,11 @@ impl Hub {
             locked.state.fresh = false;
             self.sessions.metrics.sessions_resumed.add_shared();
             locked.conn.attach(&session);
+            locked.state.identity.clone_from(&identity);
+            session.decide_direct(locked.state);
             if !locked.state.provisional {
-                let client_id = session.client_id;
-                observe(&session, &ServerEvent::Connected { client_id, resumed: true });
+                let (client_id, user) = (session.client_id, locked.state.user());
+                observe(&session, &ServerEvent::Connected { client_id, user, resumed: true });
             }
             let (rooms, unmatched) = locked.take_up_rooms(positions, fresh.client_id);
             for (pattern, room) in &unmatched {
@@ -156,8 +167,8 @@ impl Hub {
             return false;
         }
         if !state.provisional {
-            let client_id = session.client_id;
-            observe(session, &ServerEvent::Disconnected { client_id, reason });
+            let (client_id, user) = (session.client_id, state.user());
+            observe(session, &ServerEvent::Disconnected { client_id, user, reason });
         }
         if !waits {
             drop(state);
@@ -169,14 +180,30 @@ impl Hub {
         let is_trivial = self.sessions.is_young(session) && state.is_trivial();
         let evicted = self.sessions.set_away(session, now_ms, is_trivial, self.away_max);
         drop(state);
-        evicted.is_some_and(|evicted| {
-            let metrics = &self.sessions.metrics;
-            metrics.sessions_evicted.add_shared();
-            if evicted.is_trivial {
-                metrics.sessions_evicted_trivial.add_shared();
-            }
-            self.finish(&evicted.session, Attachment::Away(evicted.since_ms))
-        })
+        evicted.is_some_and(|evicted| self.evict(&evicted))
+    }
+
+    /// Ends a session that is away, before its time.
+    fn evict(&self, evicted: &Evicted) -> bool {
+        let metrics = &self.sessions.metrics;
+        metrics.sessions_evicted.add_shared();
+        if evicted.is_trivial {
+            metrics.sessions_evicted_trivial.add_shared();
+        }
+        self.finish(&evicted.session, Attachment::Away(evicted.since_ms))
+    }
+
+    /// Ends at most `max` of the sessions that are away, those that nobody would miss and those
+    /// that are away longest first. Returns how many ended, and whether a mailbox was found behind.
+    pub(super) fn shed_away(&self, max: usize) -> (usize, bool) {
+        let (mut ended, mut behind) = (0, false);
+        while ended < max
+            && let Some(evicted) = self.sessions.longest_away()
+        {
+            behind |= self.evict(&evicted);
+            ended += 1;
+        }
+        (ended, behind)
     }
 
     /// Ends the sessions that were away for longer than the resume window.
@@ -203,7 +230,7 @@ impl Hub {
 
     /// Ends a session if its attachment is still `expected`. The session leaves its rooms, and
     /// watchers are notified. Returns whether a mailbox was found behind.
-    fn finish(&self, session: &Arc<Session>, expected: Attachment) -> bool {
+    pub(super) fn finish(&self, session: &Arc<Session>, expected: Attachment) -> bool {
         let mut deferred = Deferred::default();
         let mut state = session.state.lock();
         if state.attachment != expected {
@@ -211,9 +238,9 @@ impl Hub {
         }
         self.unsubscribe_all(&state);
         state.attachment = Attachment::Ended;
-        self.bytes.sessions.subtract(state.counted_bytes());
-        self.bytes.patterns.subtract(state.cold().patterns.bytes());
-        self.bytes.inboxes.subtract(state.inbox.take().map_or(0, |inbox| inbox.bytes()));
+        self.account.sessions.subtract(state.counted_bytes());
+        self.account.patterns.subtract(state.cold().patterns.bytes());
+        self.account.inboxes.subtract(state.inbox.take().map_or(0, |inbox| inbox.bytes()));
         state.clear_cold();
         for membership in std::mem::take(&mut state.memberships) {
             self.remove_from_roster(session, &membership.room, &mut deferred);
@@ -251,12 +278,25 @@ impl LockedSession<'_> {
         };
         let mut asked: BTreeMap<&RoomName, Position> =
             positions.iter().map(|(room, since)| (room, *since)).collect();
-        for at in 0..self.state.memberships.len() {
-            let membership = &self.state.memberships[at];
+        let mut at = 0;
+        while let Some(membership) = self.state.memberships.get(at) {
             let (room, watching) = (Arc::clone(&membership.room), membership.watching);
+            let permissions = self.permissions(&room.name);
+            if !permissions.contains(Permissions::JOIN) {
+                // The new token grants less than the one before.
+                self.drop_membership(at);
+                asked.remove(&room.name);
+                let joined = Err(self.hub.forbid(Permissions::JOIN));
+                rooms.push(ResumedRoom { room: room.name.clone(), joined, presence: None });
+                continue;
+            }
+            let watching = watching && permissions.contains(Permissions::PRESENCE);
+            self.state.memberships[at].watching = watching;
+            self.state.memberships[at].permissions = permissions;
+            at += 1;
             let replay = asked.remove(&room.name).map_or(Replay::Nothing, Replay::Since);
             let mut state = room.state.lock();
-            let joined = Ok(self.enter(&room, &mut state, replay, bytes_max));
+            let joined = Ok(self.enter(&room, &mut state, replay, bytes_max, permissions));
             let presence = watching.then(|| {
                 // Those who are listed are known from here on, so that their leaving will be told.
                 // The session that the connection began with ends without a word.
@@ -277,7 +317,9 @@ impl LockedSession<'_> {
             // Enough names to find the first room that cannot be joined, behind those that were
             // left by name and those that can be joined.
             let names_max = self.hub.memberships_max + self.state.cold().declined.len() + 1;
-            for room in self.hub.rooms.resubscribe(&pattern, self.conn.id(), names_max) {
+            let conn = self.conn.id();
+            let may_join = |room: &RoomName| self.may_join(room);
+            for room in self.hub.rooms.resubscribe(&pattern, conn, names_max, &may_join) {
                 let key = self.hub.rooms.find(room.as_str()).map(|room| room.key);
                 let is_declined = key.is_some_and(|key| self.state.cold().declined.contains(&key));
                 if is_declined || self.state.membership(room.as_str()).is_some() {
@@ -302,6 +344,13 @@ impl LockedSession<'_> {
             rooms.push(ResumedRoom { room: room.clone(), joined, presence: None });
         }
         (rooms, unmatched)
+    }
+
+    /// Takes the session, whose connection has entered no room yet, out of one.
+    fn drop_membership(&mut self, at: usize) {
+        self.hub.account.sessions.subtract(MEMBERSHIP_BYTES);
+        let membership = self.state.memberships.swap_remove(at);
+        self.hub.remove_from_roster(self.session, &membership.room, self.deferred);
     }
 
     /// Returns the direct messages after `since`, or if `None`, those that reached no connection.
@@ -411,7 +460,7 @@ mod tests {
     #[test]
     fn what_is_gone_is_counted_no_more() {
         let mut bench = Bench::new(&Config::default(), 1, 1000);
-        let before = bench.hub.bytes();
+        let before = bench.hub.account.balance();
         let mut clients: Vec<Client> = (0..3).map(|_| bench.client(0, true)).collect();
         for client in &mut clients {
             ["a", "b"].iter().for_each(|room| drop(client.join(room).expect("a place")));
@@ -429,13 +478,13 @@ mod tests {
             bench.hub.direct(by, &to, &publication).expect("it is sent");
             bench.letters(0);
         }
-        let now = bench.hub.bytes();
+        let now = bench.hub.account.balance();
         assert!(now.sessions > before.sessions + 3 * 100 && now.sessions < 60_000, "{now:?}");
         assert!(now.patterns > 0 && now.inboxes > 0 && now.histories > 0, "{now:?}");
         for client in &clients {
             bench.hub.depart(&client.session, client.conn(), &CloseReason::NORMAL);
         }
-        let now = bench.hub.bytes();
+        let now = bench.hub.account.balance();
         assert_eq!((now.sessions, now.patterns, now.inboxes), (0, 0, 0));
     }
 

@@ -16,6 +16,7 @@ use super::{
     notice::NoticeFormatter,
     present::{Presence, Present},
 };
+use crate::identity::Identity;
 
 /// The moment, in milliseconds, in which the notices of a room are counted.
 pub(crate) const WINDOW_MS: u64 = 100;
@@ -40,8 +41,27 @@ pub(super) struct Roster {
 }
 
 struct Entry {
-    name: Option<Arc<str>>,
+    shown: Shown,
     known: Known,
+}
+
+/// How a client is shown: its name, and who it is.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Shown {
+    pub(super) name: Option<Arc<str>>,
+    pub(super) identity: Option<Arc<Identity>>,
+}
+
+impl Shown {
+    /// Returns the client's user, if it has one.
+    pub(super) fn user(&self) -> Option<&str> {
+        self.identity.as_ref().map(|identity| &*identity.user)
+    }
+
+    fn present(self, client_id: Uuid) -> Present {
+        let user = self.identity.as_ref().map(|identity| Arc::clone(&identity.user));
+        Present { client_id, name: self.name, user }
+    }
 }
 
 /// What watchers know of an entry.
@@ -95,45 +115,45 @@ impl Roster {
     }
 
     /// Adds a session that is not shown yet.
-    pub(super) fn insert_provisional(&mut self, client: Uuid, name: Option<Arc<str>>) {
-        self.entries.insert(client, Entry { name, known: Known::Provisional });
+    pub(super) fn insert_provisional(&mut self, client: Uuid, shown: Shown) {
+        self.entries.insert(client, Entry { shown, known: Known::Provisional });
         self.provisional.insert(client);
     }
 
     /// Adds a session that was announced, or need not be.
-    pub(super) fn insert_told(&mut self, client: Uuid, name: Option<Arc<str>>) {
+    pub(super) fn insert_told(&mut self, client: Uuid, shown: Shown) {
         self.provisional.remove(&client);
-        self.entries.insert(client, Entry { name, known: Known::Present });
+        self.entries.insert(client, Entry { shown, known: Known::Present });
     }
 
     /// Adds a session that is announced later.
     pub(super) fn insert_gathered(
         &mut self,
         client: Uuid,
-        name: Option<Arc<str>>,
+        shown: Shown,
         formatter: &Arc<dyn NoticeFormatter>,
     ) {
         self.provisional.remove(&client);
-        self.entries.insert(client, Entry { name, known: Known::Coming });
+        self.entries.insert(client, Entry { shown, known: Known::Coming });
         self.gather(client, formatter);
     }
 
     /// Reverts the leaving of a session that was not announced yet. Returns whether there was one.
-    pub(super) fn take_back(&mut self, client: Uuid, name: Option<Arc<str>>) -> bool {
+    pub(super) fn take_back(&mut self, client: Uuid, shown: Shown) -> bool {
         let going = self.entries.get_mut(&client).filter(|entry| entry.known == Known::Going);
         let Some(entry) = going else { return false };
-        *entry = Entry { name, known: Known::Present };
+        *entry = Entry { shown, known: Known::Present };
         self.gathered.going -= 1;
         self.gathered.ids.remove(&client);
         true
     }
 
-    /// Removes a session that was not announced. Returns the name of one that must be announced
-    /// first, and `None` in its place if there is none.
-    pub(super) fn remove_untold(&mut self, client: Uuid) -> Option<Option<Arc<str>>> {
+    /// Removes a session that was not announced. Returns how one is shown that must be announced
+    /// first, and `None` if there is none.
+    pub(super) fn remove_untold(&mut self, client: Uuid) -> Option<Shown> {
         let entry = self.entries.get(&client)?;
         match entry.known {
-            Known::Present => return Some(entry.name.clone()),
+            Known::Present => return Some(entry.shown.clone()),
             Known::Going => return None,
             Known::Provisional => self.provisional.remove(&client),
             Known::Coming => self.gathered.ids.remove(&client),
@@ -172,13 +192,13 @@ impl Roster {
         let (mut joined, mut left) = (Vec::new(), Vec::new());
         for client_id in ids {
             let Some(entry) = self.entries.get_mut(&client_id) else { continue };
-            let name = entry.name.clone();
+            let present = entry.shown.clone().present(client_id);
             if entry.known == Known::Going {
                 self.entries.remove(&client_id);
-                left.push(Present { client_id, name });
+                left.push(present);
             } else {
                 entry.known = Known::Present;
-                joined.push(Present { client_id, name });
+                joined.push(present);
             }
         }
         self.told += 1;
@@ -195,14 +215,14 @@ impl Roster {
         self.provisional.contains(&client)
     }
 
-    pub(super) fn set_name(&mut self, client: Uuid, name: &Option<Arc<str>>) {
+    pub(super) fn set_shown(&mut self, client: Uuid, shown: Shown) {
         if let Some(entry) = self.entries.get_mut(&client) {
-            entry.name.clone_from(name);
+            entry.shown = shown;
         }
     }
 
-    pub(super) fn name(&self, client: Uuid) -> Option<Arc<str>> {
-        self.entries.get(&client)?.name.clone()
+    pub(super) fn shown(&self, client: Uuid) -> Shown {
+        self.entries.get(&client).map(|entry| entry.shown.clone()).unwrap_or_default()
     }
 
     /// Lists at most `max` members behind `after`, in the order of their ids, and counts all. The
@@ -220,8 +240,7 @@ impl Roster {
         let is_listed = |(id, entry): &(&Uuid, &Entry)| {
             (entry.known != Known::Coming || **id == asker) && Some(**id) != except
         };
-        let present =
-            |(id, entry): (&Uuid, &Entry)| Present { client_id: *id, name: entry.name.clone() };
+        let present = |(id, entry): (&Uuid, &Entry)| entry.shown.clone().present(*id);
         let entries = self.entries.range((from, Bound::Unbounded)).filter(is_listed);
         let coming = self.gathered.ids.len() - self.gathered.going;
         let is_coming = self.entries.get(&asker).is_some_and(|entry| entry.known == Known::Coming);

@@ -13,19 +13,25 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::{
-    bytes::Tally,
     conn_id::ConnId,
     error::RoomError,
     event::ServerEvent,
     in_flight::InFlight,
+    inbound::Inbound,
     inbox::Inbox,
-    names::RoomPattern,
+    names::{RoomName, RoomPattern},
     notice::{Notice, NoticeFormatter},
     patterns::Patterns,
     room::{Room, RoomKey},
+    roster::Shown,
     session_token::SessionToken,
 };
-use crate::ws::frame::PreparedFrame;
+use crate::{
+    identity::{Identity, Permissions},
+    limits::spending::Spending,
+    memory::tally::Tally,
+    ws::frame::PreparedFrame,
+};
 
 /// Published ids that a session remembers, to recognise repeats.
 pub(super) const RECENT_IDS_MAX: usize = 128;
@@ -63,8 +69,12 @@ pub(crate) struct Session {
     /// The connection that may publish for the session, as [`ConnId::packed`]. Outside the lock,
     /// so that a publish need not take it.
     sender: AtomicU64,
-    /// The deliveries that the session caused and that are not made yet.
+    /// What the session has sent and the server has not passed on yet.
     pub(crate) in_flight: InFlight,
+    /// The direct messages on their way to the session.
+    pub(crate) inbound: Inbound,
+    /// What the client has spent of its limits. Its lock is taken last.
+    pub(super) spending: Mutex<Option<Box<Spending>>>,
     /// Taken before any room's lock and before the table's. Two sessions are locked in the order
     /// of their client ids.
     pub(super) state: Mutex<SessionState>,
@@ -88,6 +98,10 @@ pub(super) struct SessionState {
     pub(super) memberships: Vec<SessionMembership>,
     /// The client's name in presence.
     pub(super) name: Option<Arc<str>>,
+    /// Whether the client may send direct messages.
+    pub(super) may_direct: bool,
+    /// Who the client is. Shared by the rosters of the session's rooms.
+    pub(super) identity: Option<Arc<Identity>>,
     /// Boxed, like `cold`, so that the many sessions without an inbox do not pay for the space.
     pub(super) inbox: Option<Box<Inbox>>,
     cold: Option<Box<ColdState>>,
@@ -131,6 +145,8 @@ pub(super) struct SessionMembership {
     pub(super) room: Arc<Room>,
     /// Whether the client gets presence notices.
     pub(super) watching: bool,
+    /// What the client may do there.
+    pub(super) permissions: Permissions,
     /// The pattern whose subscription joined the room, if any.
     pub(super) pattern: Option<RoomPattern>,
 }
@@ -178,7 +194,7 @@ impl Session {
         formatter: Arc<dyn NoticeFormatter>,
         began_ms: u64,
     ) -> Session {
-        Session {
+        let session = Session {
             client_id,
             secret: [Uuid::new_v4(), Uuid::new_v4()],
             route,
@@ -187,16 +203,28 @@ impl Session {
             formatter,
             sender: AtomicU64::new(conn.packed()),
             in_flight: InFlight::default(),
+            inbound: Inbound::default(),
+            spending: Mutex::default(),
             state: Mutex::new(SessionState {
                 attachment: Attachment::To(conn),
                 fresh: true,
                 provisional: resumable,
                 memberships: Vec::new(),
                 name: None,
+                may_direct: true,
+                identity: None,
                 inbox: None,
                 cold: None,
             }),
-        }
+        };
+        session.decide_direct(&mut session.state.lock());
+        session
+    }
+
+    /// Decides whether the client may send direct messages.
+    pub(super) fn decide_direct(&self, state: &mut SessionState) {
+        let may = self.permissions_of(state.identity.as_deref(), None);
+        state.may_direct = may.contains(Permissions::DIRECT);
     }
 
     pub(crate) fn token(&self) -> SessionToken {
@@ -208,10 +236,36 @@ impl Session {
         &self.formatter
     }
 
-    /// Returns the room `name` if the session is in it.
-    pub(crate) fn room(&self, name: &str) -> Option<Arc<Room>> {
+    /// Returns the room `name` and what the client may do there, if the session is in it.
+    pub(crate) fn room(&self, name: &str) -> Option<(Arc<Room>, Permissions)> {
         let state = self.state.lock();
-        state.membership(name).map(|at| Arc::clone(&state.memberships[at].room))
+        let membership = &state.memberships[state.membership(name)?];
+        Some((Arc::clone(&membership.room), membership.permissions))
+    }
+
+    /// Returns who the client is, if that is known.
+    pub(crate) fn identity(&self) -> Option<Arc<Identity>> {
+        self.state.lock().identity.clone()
+    }
+
+    /// Asks the handler what the client may do in a room, or if that is `None`, whether it may send
+    /// direct messages.
+    pub(crate) fn permissions(&self, room: Option<&RoomName>) -> Permissions {
+        self.permissions_of(self.state.lock().identity.as_deref(), room)
+    }
+
+    /// Asks the handler what a client of this identity may do. A panic permits nothing.
+    pub(super) fn permissions_of(
+        &self,
+        identity: Option<&Identity>,
+        room: Option<&RoomName>,
+    ) -> Permissions {
+        let formatter = &self.formatter;
+        let decided = catch_unwind(AssertUnwindSafe(|| formatter.permissions(identity, room)));
+        decided.unwrap_or_else(|_| {
+            log::error!("the handler panicked while deciding permissions for {room:?}");
+            Permissions::empty()
+        })
     }
 
     /// Makes `conn` the only connection that may publish for the session.
@@ -270,6 +324,16 @@ impl Sender<'_> {
 }
 
 impl SessionState {
+    /// Returns how the client is shown in presence.
+    pub(super) fn shown(&self) -> Shown {
+        Shown { name: self.name.clone(), identity: self.identity.clone() }
+    }
+
+    /// Returns the client's user, if it has one.
+    pub(super) fn user(&self) -> Option<&str> {
+        self.identity.as_ref().map(|identity| &*identity.user)
+    }
+
     pub(super) fn cold(&self) -> &ColdState {
         self.cold.as_deref().unwrap_or(&EMPTY_COLD_STATE)
     }

@@ -7,7 +7,11 @@ use std::{
 };
 
 /// What is to be done on another thread.
-pub(crate) type Task = Box<dyn FnOnce() -> TaskAnswer + Send>;
+pub(crate) struct Task {
+    /// Estimated bytes that it takes while it waits.
+    pub(crate) bytes: usize,
+    pub(crate) run: Box<dyn FnOnce() -> TaskAnswer + Send>,
+}
 
 /// The answer of a task that was [deferred](crate::Context::defer).
 pub struct TaskAnswer(Box<dyn Any + Send>);

@@ -1,9 +1,9 @@
-//! What describes one figure.
+//! The description of a figure.
 
 /// The description of one figure of `/stats`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Figure {
-    /// The name in `/stats`, which is also the field in [`Snapshot`](super::Snapshot).
+    /// The name in `/stats`, which is also the field in [`Snapshot`](crate::Snapshot).
     pub name: &'static str,
     /// Whether the figure is a gauge or a counter.
     pub kind: FigureKind,
@@ -18,4 +18,8 @@ pub enum FigureKind {
     Gauge,
     /// A count since the start of the server.
     Counter,
+}
+
+pub(super) const fn figure(name: &'static str, kind: FigureKind, help: &'static str) -> Figure {
+    Figure { name, kind, help }
 }

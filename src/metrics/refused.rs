@@ -13,8 +13,12 @@ pub(crate) enum Refused {
     PendingHeads,
     /// The address already has `max_conn_per_ip` connections.
     PerIp,
+    /// The address opens more connections a second than `rate_accepts_per_ip`.
+    AcceptRate,
     /// The origin of the request is not allowed.
     Origin,
+    /// The client has no token, or no good one.
+    Unauthorized,
     /// The handler refused the upgrade.
     Handler,
     /// The blocking handler had too much to do, or took longer than `queue_timeout` for the
@@ -36,16 +40,20 @@ pub(crate) enum Refused {
     ApiBodyTimeout,
     /// A request to the admin listener has no key that allows it, or comes from a foreign page.
     ApiUnauthorized,
+    /// Memory is short, and the line is full or was waited in for longer than `queue_timeout`.
+    Memory,
 }
 
 impl Refused {
-    pub(super) const ALL: [Refused; 16] = [
+    pub(super) const ALL: [Refused; 19] = [
         Refused::Full,
         Refused::QueueTimeout,
         Refused::Draining,
         Refused::PendingHeads,
         Refused::PerIp,
+        Refused::AcceptRate,
         Refused::Origin,
+        Refused::Unauthorized,
         Refused::Handler,
         Refused::HandlerBusy,
         Refused::BadRequest,
@@ -56,6 +64,7 @@ impl Refused {
         Refused::ApiBodyTooLarge,
         Refused::ApiBodyTimeout,
         Refused::ApiUnauthorized,
+        Refused::Memory,
     ];
 
     /// Returns the stable name in `/stats` and in the body of the answer.
@@ -66,7 +75,9 @@ impl Refused {
             Refused::Draining => "draining",
             Refused::PendingHeads => "pending_heads",
             Refused::PerIp => "per_ip",
+            Refused::AcceptRate => "accept_rate",
             Refused::Origin => "origin",
+            Refused::Unauthorized => "unauthorized",
             Refused::Handler => "handler",
             Refused::HandlerBusy => "handler_busy",
             Refused::BadRequest => "bad_request",
@@ -77,6 +88,7 @@ impl Refused {
             Refused::ApiBodyTooLarge => "api_body_too_large",
             Refused::ApiBodyTimeout => "api_body_timeout",
             Refused::ApiUnauthorized => "api_unauthorized",
+            Refused::Memory => "memory",
         }
     }
 }

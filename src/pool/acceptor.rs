@@ -2,8 +2,8 @@
 //! worker.
 
 use std::{
-    io::{self, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    io,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -14,7 +14,9 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::{
+    listener::Listener,
     shared::Shared,
+    socket::Accepted,
     worker::{Arrival, Disposition},
 };
 use crate::{
@@ -42,7 +44,7 @@ pub(crate) enum Door {
 
 /// What an acceptor thread owns.
 pub(crate) struct Acceptor {
-    pub(crate) listener: TcpListener,
+    pub(crate) listener: Listener,
     pub(crate) shared: Arc<Shared>,
     pub(crate) arrivals: Vec<Sender<Arrival>>,
     pub(crate) door: Door,
@@ -69,6 +71,7 @@ impl Acceptor {
                         log::debug!("{remote}: lost before it was served: {error}");
                     }
                 }
+                Err(_) if self.stopping.load(Ordering::SeqCst) => return,
                 Err(error) if is_the_peers(&error) => {}
                 Err(error) => {
                     // Usually EMFILE or ENFILE: the socket stays in the backlog, and trying again
@@ -84,31 +87,29 @@ impl Acceptor {
         }
     }
 
-    fn take(&self, stream: TcpStream, remote: SocketAddr) -> io::Result<()> {
-        stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
+    fn take(&self, stream: Accepted, remote: SocketAddr) -> io::Result<()> {
+        stream.set_up()?;
         if self.door == Door::Admin {
             let Some(token) = self.shared.admin_conns.take() else {
                 return self.refuse(Refused::AdminFull, stream, remote);
             };
             let disposition = Disposition::Admin(token);
-            let arrival = Arrival { stream, remote, ip_token: None, disposition };
+            let arrival = Arrival { stream, remote, owner_token: None, disposition };
             return self
                 .hand_off(arrival)
                 .or_else(|arrival| self.refuse(Refused::AdminFull, arrival.stream, remote));
         }
-        // Whose connection a proxy's is shows in what it sends.
-        let ip_token = match self.shared.trusted_proxies.contains(remote.ip()) {
-            true => None,
-            false => match self.shared.per_ip.take(remote.ip()) {
-                Ok(token) => token,
-                Err(()) => return self.refuse(Refused::PerIp, stream, remote),
-            },
+        // A proxy has no limit; whose connection its is shows in what it sends.
+        let hub = &self.shared.hub;
+        let owner_token = match hub.owners.admit(remote.ip(), hub.now_ms()) {
+            Ok(token) => token,
+            Err(too_many) => return self.refuse(too_many.refused(), stream, remote),
         };
         let Some(token) = self.shared.pending_heads.take() else {
             return self.refuse(Refused::PendingHeads, stream, remote);
         };
-        let arrival = Arrival { stream, remote, ip_token, disposition: Disposition::Serve(token) };
+        let arrival =
+            Arrival { stream, remote, owner_token, disposition: Disposition::Serve(token) };
         match self.hand_off(arrival) {
             Ok(()) => Ok(()),
             Err(arrival) => self.refuse(Refused::PendingHeads, arrival.stream, remote),
@@ -139,7 +140,7 @@ impl Acceptor {
 
     /// Answers with the canned 503. Where the bound on lingering allows it, a worker keeps the
     /// socket until the client has read it.
-    fn refuse(&self, why: Refused, mut stream: TcpStream, remote: SocketAddr) -> io::Result<()> {
+    fn refuse(&self, why: Refused, mut stream: Accepted, remote: SocketAddr) -> io::Result<()> {
         self.shared.metrics.refuse(why);
         if self.door == Door::Public && self.shared.tls.is_some() {
             stream.write_all(&tls::REFUSAL)?;
@@ -148,6 +149,7 @@ impl Acceptor {
         }
         let message = match why {
             Refused::PerIp => "too many connections from this address",
+            Refused::AcceptRate => "too many connections a second from this address",
             Refused::AdminFull => "too many connections to the admin listener",
             _ => "too many connections are being set up",
         };
@@ -168,10 +170,10 @@ impl Acceptor {
         Ok(())
     }
 
-    fn linger(&self, stream: TcpStream, remote: SocketAddr) {
+    fn linger(&self, stream: Accepted, remote: SocketAddr) {
         if let Some(token) = self.shared.lingering.take() {
             let disposition = Disposition::Linger(token);
-            let _ = self.hand_off(Arrival { stream, remote, ip_token: None, disposition });
+            let _ = self.hand_off(Arrival { stream, remote, owner_token: None, disposition });
         }
     }
 }

@@ -86,6 +86,14 @@ pub(super) enum AdminProgress {
 }
 
 impl Admin {
+    /// Bytes of a body that is not whole.
+    pub(super) fn partial_bytes(&self) -> usize {
+        match &self.state {
+            State::Body(reading) => reading.reader.held_bytes(),
+            State::Head | State::Later(_) | State::Last => 0,
+        }
+    }
+
     /// A connection whose first request is due; `token` counts it.
     pub(super) fn new(token: BoundToken, io: &mut ConnIo, cx: &mut WorkerCtx) -> Admin {
         io.set_deadline(cx.config().handshake_timeout, cx);

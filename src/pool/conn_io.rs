@@ -10,8 +10,7 @@ use std::{
 use bitflags::bitflags;
 
 use super::{
-    bound::IpToken,
-    outbox::{Flushed, Outbox},
+    outbox::{Flushed, Outbox, OutboxBounds},
     pauses::{PauseReasons, Pauses},
     stream::Stream,
     timers::{Deadline, Millis},
@@ -19,6 +18,7 @@ use super::{
 };
 use crate::{
     hub::{conn_id::ConnId, send_status::SendStatus},
+    limits::owners::{OwnerToken, TooMany},
     ws::{
         close::CloseReason,
         decoder::Event,
@@ -53,6 +53,13 @@ bitflags! {
     }
 }
 
+/// What a connection is counted with in [`WorkerCtx::held`], in bytes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counted {
+    outbox: u32,
+    input: u32,
+}
+
 /// The part of a connection that outlives its phases. Owned by one worker.
 pub(crate) struct ConnIo {
     pub(super) id: ConnId,
@@ -78,8 +85,11 @@ pub(crate) struct ConnIo {
     pub(super) close_asked: Option<Box<CloseReason>>,
     /// Compression, where the handshake agreed on it.
     pub(super) deflate: Option<Box<Deflate>>,
+    /// Whether it speaks HTTP, whose answers have a bound of their own.
+    pub(super) is_http: bool,
+    counted: Counted,
     /// Boxed, because most servers set no limit, and each connection would pay for the space.
-    _ip_token: Option<Box<IpToken>>,
+    _owner_token: Option<Box<OwnerToken>>,
 }
 
 impl ConnIo {
@@ -87,7 +97,7 @@ impl ConnIo {
         id: ConnId,
         stream: Stream,
         remote: SocketAddr,
-        ip_token: Option<IpToken>,
+        owner_token: Option<OwnerToken>,
         now: Millis,
     ) -> ConnIo {
         ConnIo {
@@ -106,7 +116,9 @@ impl ConnIo {
             bytes_sent: 0,
             close_asked: None,
             deflate: None,
-            _ip_token: ip_token.map(Box::new),
+            is_http: true,
+            counted: Counted::default(),
+            _owner_token: owner_token.map(Box::new),
         }
     }
 
@@ -114,14 +126,19 @@ impl ConnIo {
         self.id.slot as usize
     }
 
-    /// Makes `client` the address of this connection, which a trusted proxy opened for it. `Err` if
-    /// that address has as many connections as it may.
-    pub(super) fn set_client(&mut self, client: SocketAddr, cx: &WorkerCtx) -> Result<(), ()> {
-        let shared = &cx.shared;
-        self.remote = client;
-        if !shared.trusted_proxies.contains(client.ip()) {
-            self._ip_token = shared.per_ip.take(client.ip())?.map(Box::new);
+    /// Makes the one deadline of this connection come at `at`, unless it comes earlier.
+    pub(super) fn bring_forward(&mut self, at: Millis, cx: &mut WorkerCtx) {
+        if self.deadline.at().is_none_or(|before| at < before) {
+            cx.timers.set(self.slot(), &mut self.deadline, at);
         }
+    }
+
+    /// Makes `client` the address of this connection, which a trusted proxy opened for it. `Err` if
+    /// that address may not have another connection now.
+    pub(super) fn set_client(&mut self, client: SocketAddr, cx: &WorkerCtx) -> Result<(), TooMany> {
+        let hub = &cx.shared.hub;
+        self.remote = client;
+        self._owner_token = hub.owners.admit(client.ip(), hub.now_ms())?.map(Box::new);
         Ok(())
     }
 
@@ -252,6 +269,8 @@ impl ConnIo {
                 out.reserve(parts[0].len() + parts[1].len());
                 parts.iter().for_each(|part| out.extend_from_slice(part));
             });
+            self.count_outbox(self.outbox.held_bytes() + self.stream.unsent_bytes(), cx);
+            cx.tell_growth();
         }
     }
 
@@ -340,6 +359,13 @@ impl ConnIo {
         }
     }
 
+    /// Leaves the connection unread until there is memory for the rest of its message.
+    pub(super) fn starve(&mut self, work: &mut WorkLists) {
+        if self.pauses.set(PauseReasons::MEMORY) {
+            work.starved.push(self.slot());
+        }
+    }
+
     /// Takes away a reason for which the connection was not read, and has it read if none is left.
     pub(super) fn resume(&mut self, reason: PauseReasons, work: &mut WorkLists) {
         if self.pauses.clear(reason) {
@@ -385,21 +411,65 @@ impl ConnIo {
         self.readiness.set(Readiness::WRITABLE, flushed == Flushed::Empty);
         self.on_sent(sent, cx);
         // Most writes empty an outbox that nothing was paused for.
-        if flushed == Flushed::Blocked || self.pauses.is_paused() {
+        if flushed == Flushed::Blocked || self.pauses.is_paused() || self.counted.outbox > 0 {
             self.update_outbox_pause(cx);
+            self.count_outbox(self.outbox.held_bytes() + self.stream.unsent_bytes(), cx);
         }
         Ok(flushed)
     }
 
+    /// Counts what waits for the client and was not taken by the kernel.
+    fn count_outbox(&mut self, bytes: usize, cx: &mut WorkerCtx) {
+        let before = std::mem::replace(&mut self.counted.outbox, counted(bytes));
+        let held = &mut cx.held;
+        held.outboxes = held.outboxes - before as usize + self.counted.outbox as usize;
+        held.blocked = held.blocked - usize::from(before > 0) + usize::from(bytes > 0);
+    }
+
+    /// Counts what came and waits to be handled: the stash, `partial` bytes of a message that is
+    /// not whole, and what TLS and compression keep.
+    #[inline]
+    pub(super) fn count_input(&mut self, partial: usize, cx: &mut WorkerCtx) {
+        let bytes = self.stash.capacity() + partial + self.stream.held_bytes();
+        if bytes > 0 || self.counted.input > 0 || self.deflate.is_some() {
+            let contexts = self.deflate.as_ref().map_or(0, |deflate| deflate.held_bytes());
+            let before =
+                std::mem::replace(&mut self.counted.input, counted(bytes + contexts)) as usize;
+            cx.held.inputs = cx.held.inputs - before + self.counted.input as usize;
+            cx.tell_growth();
+        }
+    }
+
+    /// Bytes that are counted for its client: what a close would free.
+    pub(super) fn counted_bytes(&self) -> usize {
+        self.counted.outbox as usize + self.counted.input as usize
+    }
+
+    /// Counts it out, when it is over.
+    pub(super) fn count_out(&mut self, cx: &mut WorkerCtx) {
+        self.count_outbox(0, cx);
+        cx.held.inputs -= std::mem::take(&mut self.counted.input) as usize;
+    }
+
+    /// The bounds of its outbox.
+    pub(super) fn outbox_bounds(&self, cx: &WorkerCtx) -> OutboxBounds {
+        if self.is_http { cx.limits.http_outbox } else { cx.limits.outbox }
+    }
+
     fn update_outbox_pause(&mut self, cx: &mut WorkerCtx) {
+        let bounds = self.outbox_bounds(cx);
         if self.pauses.has(PauseReasons::OUTBOX) {
-            if self.outbox.is_low(&cx.limits.outbox) {
+            if self.outbox.is_low(&bounds) {
                 self.resume(PauseReasons::OUTBOX, &mut cx.work);
             }
-        } else if self.outbox.status(&cx.limits.outbox) == SendStatus::Behind
+        } else if self.outbox.status(&bounds) == SendStatus::Behind
             && self.pauses.set(PauseReasons::OUTBOX)
         {
             cx.metrics().read_pauses.add(1);
         }
     }
+}
+
+fn counted(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }

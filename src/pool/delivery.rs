@@ -127,7 +127,8 @@ impl Open {
         if room.overflow == Overflow::Close {
             return false;
         }
-        let mut conn = InlineConn { io, cx, session: &mut self.session };
+        let mut conn =
+            InlineConn { io, cx, session: &mut self.session, wake_at: &mut self.wake_at };
         if self.dispatch.notice(&mut conn, &gap_notice(room, (seq, seq))).is_none() {
             return false;
         }
@@ -152,7 +153,8 @@ impl Open {
             }
             let RoomLag { room, missed, newest, .. } = lag;
             if let Some(missed) = missed {
-                let mut conn = InlineConn { io, cx, session: &mut self.session };
+                let mut conn =
+                    InlineConn { io, cx, session: &mut self.session, wake_at: &mut self.wake_at };
                 match self.dispatch.notice(&mut conn, &gap_notice(&room, missed)) {
                     Some(notice) => {
                         io.queue_prepared(&notice, cx);

@@ -33,6 +33,7 @@ use crate::{
     handler::{Context, Handler, IntoService},
     http::page::StaticPage,
     hub::{
+        Hub,
         clock::Clock,
         conn_id::ConnId,
         history::Replay,
@@ -40,6 +41,7 @@ use crate::{
         names::RoomName,
         send_status::SendStatus,
     },
+    identity::Authenticator,
     tls::Tls,
     ws::{
         close::CloseReason,
@@ -158,7 +160,8 @@ impl Harness {
         let config = Config { thread_pool_size: 1, ..config };
         let tls = Tls::load(&config).expect("good files").map(Arc::new);
         let clock = Clock::machine();
-        let shared = Arc::new(Shared::new(config, routes, pages, None, mailboxes, clock, tls));
+        let hub = Hub::new(&config, Authenticator::default(), mailboxes.clone(), clock);
+        let shared = Arc::new(Shared::new(config, routes, pages, None, hub, mailboxes, tls));
         shared.sockets[0].fetch_add(1, Ordering::Relaxed);
         let token = shared.pending_heads.take().expect("one is left");
         let mut cx = WorkerCtx::new(shared, 0);
@@ -166,7 +169,8 @@ impl Harness {
         let id = ConnId { worker: 0, slot: SLOT as u32, generation: 0 };
         let remote = ([127, 0, 0, 1], 1).into();
         let socket = Socket::Memory(MemorySocket(Arc::clone(&wire)));
-        let stream = Stream::new(socket, cx.shared.tls.as_ref()).expect("a TLS session");
+        let stream = Stream::new(socket, cx.shared.tls.as_ref(), cx.config().proxy_protocol)
+            .expect("a TLS session");
         let mut io = ConnIo::new(id, stream, remote, None, 0);
         let phase = Phase::Head(Head::new(token, &mut io, &mut cx));
         let conn = Connection { io, phase };

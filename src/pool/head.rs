@@ -11,7 +11,7 @@ use super::{
     admin::METRICS_TYPE,
     bound::BoundToken,
     closing::Stage,
-    conn_io::ConnIo,
+    conn_io::{ConnIo, Readiness},
     open::UpgradeRequest,
     proxy_header::{self, ProxyHeader},
     worker_cx::WorkerCtx,
@@ -25,7 +25,10 @@ use crate::{
         response::{JSON, Response, Status, error_body, retry_after_s},
         router::{self, Target},
     },
+    hub::send_status::SendStatus,
+    memory::account::Level,
     metrics::Refused,
+    tls,
     ws::{
         extension::Takeover,
         handshake::{NotAnUpgrade, Upgrade},
@@ -127,12 +130,25 @@ impl Head {
             ProxyHeader::Whole { len, source } => {
                 self.awaits = Awaited::First;
                 let is_believed = cx.shared.trusted_proxies.contains(io.remote.ip());
-                match source.filter(|_| is_believed) {
-                    Some(source) if io.set_client(source, cx).is_err() => {
-                        refuse_unavailable(Refused::PerIp, io, cx);
-                        HeadStep::Last
+                if let Some(source) = source.filter(|_| is_believed)
+                    && let Err(too_many) = io.set_client(source, cx)
+                {
+                    if io.stream.is_tls() {
+                        return refuse_before_tls(too_many.refused(), io, cx);
                     }
-                    Some(_) | None => HeadStep::Answered(len),
+                    refuse_unavailable(too_many.refused(), io, cx);
+                    return HeadStep::Last;
+                }
+                match io.stream.begin_tls(&input[len..]) {
+                    Ok(taken) => {
+                        if io.stream.is_tls() {
+                            // What was taken is looked at as if it came now.
+                            io.readiness.insert(Readiness::READABLE);
+                            io.list_ready(&mut cx.work);
+                        }
+                        HeadStep::Answered(len + taken)
+                    }
+                    Err(()) => refuse_before_tls(Refused::BadRequest, io, cx),
                 }
             }
             ProxyHeader::Invalid => {
@@ -150,7 +166,7 @@ impl Head {
         if self.awaits == Awaited::None {
             return HeadStep::Last;
         }
-        if !io.outbox.fits(0, &cx.limits.outbox) {
+        if io.outbox.status(&cx.limits.http_outbox) == SendStatus::Behind {
             // A client that pipelines requests must read the answers before there are more.
             io.has_backlog = true;
             io.list_dirty(&mut cx.work);
@@ -169,9 +185,14 @@ impl Head {
                 (too_large(request.method() == "HEAD"), used)
             }
             Ok(Some((request, used))) => {
+                let shared = Arc::clone(&cx.shared);
                 let forwarded_for = request.values("X-Forwarded-For");
-                let client = cx.shared.trusted_proxies.client_behind(io.remote, forwarded_for);
-                (ask(&request.with_remote(client), client, cx), used)
+                let client = shared.trusted_proxies.client_behind(io.remote, forwarded_for);
+                let request =
+                    request.with_remote(client).with_authenticator(&shared.hub.authenticator);
+                let asked = ask(&request, client, cx);
+                cx.spent += request.spent();
+                (asked, used)
             }
             Ok(None) if input.len() > head_bytes_max => (too_large(false), input.len()),
             Ok(None) => return HeadStep::Wait,
@@ -213,6 +234,13 @@ impl Head {
         self.awaits == Awaited::None
     }
 
+    /// Whether nothing is lost if it ends: no request is under way, and no answer on the way to a
+    /// client that reads.
+    pub(super) fn is_idle(&self, io: &ConnIo) -> bool {
+        let is_between = self.awaits == Awaited::Next && io.stash.is_empty();
+        if io.has_unsent() { io.is_blocked() } else { is_between }
+    }
+
     /// Answers a head that does not come in time; a connection that is idle between requests just
     /// ends. Returns how, unless the client still reads.
     pub(super) fn on_deadline(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) -> Option<Stage> {
@@ -241,11 +269,20 @@ pub(super) fn refuse_unavailable(why: Refused, io: &mut ConnIo, cx: &mut WorkerC
     let message = match why {
         Refused::Draining => "the server is shutting down",
         Refused::QueueTimeout => "the server stayed full for too long",
+        Refused::Memory => "the server is short of memory",
         Refused::PerIp => "too many connections from this address",
+        Refused::AcceptRate => "too many connections a second from this address",
         Refused::HandlerBusy => "the handler is busy",
         _ => "the server is full",
     };
     refuse(&RefusedRequest::new(why, Status::Unavailable, message), io, cx);
+}
+
+/// Refuses a client behind a proxy whose handshake has not begun.
+fn refuse_before_tls(why: Refused, io: &mut ConnIo, cx: &mut WorkerCtx) -> HeadStep {
+    cx.shared.metrics.refuse(why);
+    io.queue_bytes(&mut tls::REFUSAL.to_vec(), cx);
+    HeadStep::Last
 }
 
 /// Answers, without TLS, a client that does not speak it.
@@ -306,7 +343,9 @@ fn ask(request: &Request<'_>, client: SocketAddr, cx: &mut WorkerCtx) -> Asked {
     let shared = Arc::clone(&cx.shared);
     let head_only = request.method() == "HEAD";
     // A connection that has its answer makes room for those whose request is still to come.
-    let is_last = shared.is_draining() || shared.pending_heads.is_scarce();
+    let is_last = shared.is_draining()
+        || shared.pending_heads.is_scarce()
+        || shared.hub.account.level() >= Level::Shed;
     let closes = !request.keeps_alive() || is_last;
     let plain = |status, body, advice| Asked::Plain {
         status,
@@ -398,7 +437,14 @@ fn ask_upgrade(request: &Request<'_>, client: SocketAddr, route: usize, cx: &Wor
 
 impl From<Refusal> for RefusedRequest {
     fn from(Refusal { status, message }: Refusal) -> RefusedRequest {
-        RefusedRequest::new(Refused::Handler, status, message)
+        match status {
+            Status::Unauthorized => {
+                // Each 401 says how to authenticate (RFC 9110, 15.5.2).
+                let refused = RefusedRequest::new(Refused::Unauthorized, status, message);
+                RefusedRequest { advice: "WWW-Authenticate: Bearer", ..refused }
+            }
+            _ => RefusedRequest::new(Refused::Handler, status, message),
+        }
     }
 }
 

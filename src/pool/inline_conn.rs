@@ -1,8 +1,10 @@
 //! A connection as its handler reaches it on the worker: directly, without a letter.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use super::{conn_io::ConnIo, pauses::PauseReasons, tasks::TaskJob, worker_cx::WorkerCtx};
+use super::{
+    conn_io::ConnIo, pauses::PauseReasons, tasks::TaskJob, timers::Millis, worker_cx::WorkerCtx,
+};
 use crate::{
     hub::{
         Hub,
@@ -13,6 +15,7 @@ use crate::{
         session::Session,
         task::{NotDeferred, Task},
     },
+    identity::Permissions,
     ws::{
         close::CloseReason,
         frame::{Message, PreparedFrame},
@@ -24,6 +27,8 @@ pub(super) struct InlineConn<'a> {
     pub(super) io: &'a mut ConnIo,
     pub(super) cx: &'a mut WorkerCtx,
     pub(super) session: &'a mut Arc<Session>,
+    /// When the handler is to be called without a message; 0 for never.
+    pub(super) wake_at: &'a mut Millis,
 }
 
 impl ConnHandle for InlineConn<'_> {
@@ -43,8 +48,13 @@ impl ConnHandle for InlineConn<'_> {
         self.io.remote
     }
 
-    fn room(&self, name: &str) -> Option<Arc<Room>> {
-        self.cx.members.find(self.io.slot(), name).map(Arc::clone)
+    fn room(&self, name: &str) -> Option<(Arc<Room>, Permissions)> {
+        let (room, permissions) = self.cx.members.find(self.io.slot(), name)?;
+        Some((Arc::clone(room), permissions))
+    }
+
+    fn is_member(&self, name: &str) -> bool {
+        self.cx.members.find(self.io.slot(), name).is_some()
     }
 
     fn send(&mut self, message: Message<'_>) -> SendStatus {
@@ -59,8 +69,12 @@ impl ConnHandle for InlineConn<'_> {
         self.io.ask_close(reason, &mut self.cx.work);
     }
 
-    fn enter(&mut self, room: &Arc<Room>, from_seq: u64) {
-        self.cx.members.add(self.io.slot(), Arc::clone(room), from_seq);
+    fn enter(&mut self, room: &Arc<Room>, from_seq: u64, permissions: Permissions) {
+        self.cx.members.add(self.io.slot(), Arc::clone(room), from_seq, permissions);
+    }
+
+    fn permit(&mut self, room: &Arc<Room>, permissions: Permissions) {
+        self.cx.members.permit(self.io.slot(), room.key, permissions);
     }
 
     fn exit(&mut self, room: &Arc<Room>) {
@@ -86,6 +100,11 @@ impl ConnHandle for InlineConn<'_> {
         pool.ok_or(NotDeferred::NoThreads)?.defer(job)?;
         self.io.pauses.set(PauseReasons::TASK);
         Ok(())
+    }
+
+    fn wake_after(&mut self, wait: Duration) {
+        *self.wake_at = self.cx.after(wait).max(self.cx.now + 1);
+        self.io.bring_forward(*self.wake_at, self.cx);
     }
 
     fn await_deliveries(&mut self) {

@@ -4,7 +4,6 @@
 //! reading of its connection, so the pressure reaches the client as TCP backpressure.
 
 use std::{
-    cell::Cell,
     collections::VecDeque,
     net::SocketAddr,
     sync::{
@@ -12,9 +11,13 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
+    time::Duration,
 };
 
-use super::bound::{Bound, BoundToken};
+use super::{
+    bound::{Bound, BoundToken},
+    queued_call::QueuedCall,
+};
 use crate::{
     error::Error,
     handler::{
@@ -31,12 +34,13 @@ use crate::{
         room::Room,
         send_status::SendStatus,
         session::Session,
-        task::{NotDeferred, Task, TaskAnswer},
+        task::{NotDeferred, Task},
     },
+    identity::Permissions,
     metrics::Counter,
     ws::{
         close::CloseReason,
-        frame::{Kind, Message, PreparedFrame},
+        frame::{Message, PreparedFrame},
     },
 };
 use crossbeam_channel::{Receiver, Sender};
@@ -44,6 +48,9 @@ use parking_lot::Mutex;
 
 /// Messages of one connection that may wait, so that one client cannot fill the pool for all.
 const QUEUE_MESSAGES_MAX: usize = 32;
+
+/// How long a call waits before it goes on, when its session has too much on its way.
+const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Calls made for one queue before the others get their turn.
 const CALLS_PER_TURN_MAX: usize = 16;
@@ -98,12 +105,15 @@ impl UpgradeAnswer {
 }
 
 impl UpgradeJob {
-    fn run(self) {
+    fn run(self, token: BoundToken) {
         let mut space = HeaderSpace::default();
         if let Ok(Some((request, _))) = Request::parse(&self.head, &mut space) {
-            let request = request.with_remote(self.client);
+            let request =
+                request.with_remote(self.client).with_authenticator(&self.hub.authenticator);
             *self.answer.0.lock() = Some(ask_upgrade(&*self.handler, &request, &self.panics));
         }
+        // Before the answer, so that whoever connects next finds the place free.
+        drop(token);
         let letter = Letter::UpgradeAnswered { conn: self.conn };
         self.hub.mailboxes.send_control(self.conn.worker(), letter);
     }
@@ -137,15 +147,6 @@ struct Inner {
 struct Job {
     instance: HandlerInstance,
     session: Arc<Session>,
-}
-
-/// A [`Call`] that owns its message.
-enum QueuedCall {
-    Open,
-    Message(Kind, Box<[u8]>),
-    Answer(Cell<Option<TaskAnswer>>),
-    Drain,
-    Close(CloseReason),
 }
 
 impl JobPool {
@@ -226,7 +227,7 @@ fn run(sender: &Sender<Work>, receiver: &Receiver<Work>) {
     loop {
         match receiver.recv() {
             Ok(Work::Run(queue)) => queue.run(),
-            Ok(Work::Ask(upgrade, _token)) => upgrade.run(),
+            Ok(Work::Ask(upgrade, token)) => upgrade.run(token),
             Ok(Work::Stop) | Err(_) => break,
         }
     }
@@ -234,7 +235,7 @@ fn run(sender: &Sender<Work>, receiver: &Receiver<Work>) {
     while let Ok(next) = receiver.try_recv() {
         match next {
             Work::Run(queue) => queue.run(),
-            Work::Ask(upgrade, _token) => upgrade.run(),
+            Work::Ask(upgrade, token) => upgrade.run(token),
             Work::Stop => {
                 let _ = sender.send(Work::Stop);
                 return;
@@ -282,8 +283,10 @@ impl SerialQueue {
         if is_message {
             self.pool.0.queued.fetch_add(1, Ordering::Relaxed);
         }
+        let call = QueuedCall::new(call);
+        self.hub.account.calls.add(call.bytes());
         let mut inner = self.inner.lock();
-        inner.calls.push_back(QueuedCall::new(call));
+        inner.calls.push_back(call);
         inner.messages += usize::from(is_message);
         inner.full |= inner.messages >= QUEUE_MESSAGES_MAX;
         let is_full = inner.full;
@@ -336,6 +339,8 @@ impl SerialQueue {
                 let Some(job) = inner.job.take() else { return };
                 (call, inner.closing, job)
             };
+            // While it is carried out, it is one of as many as there are threads.
+            self.hub.account.calls.subtract(call.bytes());
             let is_message = matches!(call, QueuedCall::Message(..));
             let is_last = matches!(call, QueuedCall::Close(_));
             if !(is_message && is_unwanted) {
@@ -368,33 +373,6 @@ impl SerialQueue {
     }
 }
 
-impl QueuedCall {
-    fn new(call: &Call<'_>) -> QueuedCall {
-        match call {
-            Call::Open => QueuedCall::Open,
-            Call::Message(message) => {
-                QueuedCall::Message(message.kind(), message.as_bytes().into())
-            }
-            Call::Answer(answer) => QueuedCall::Answer(Cell::new(answer.take())),
-            Call::Drain => QueuedCall::Drain,
-            Call::Close(reason) => QueuedCall::Close((*reason).clone()),
-        }
-    }
-
-    fn borrowed(&self) -> Call<'_> {
-        match self {
-            QueuedCall::Open => Call::Open,
-            QueuedCall::Message(Kind::Text, bytes) => {
-                Call::Message(Message::Text(std::str::from_utf8(bytes).unwrap_or_default()))
-            }
-            QueuedCall::Message(Kind::Binary, bytes) => Call::Message(Message::Binary(bytes)),
-            QueuedCall::Answer(answer) => Call::Answer(Cell::new(answer.take())),
-            QueuedCall::Drain => Call::Drain,
-            QueuedCall::Close(reason) => Call::Close(reason),
-        }
-    }
-}
-
 /// A connection as its handler reaches it from a job thread: by letter.
 struct RemoteConn<'a> {
     queue: &'a SerialQueue,
@@ -424,12 +402,12 @@ impl ConnHandle for RemoteConn<'_> {
         self.queue.remote
     }
 
-    fn room(&self, name: &str) -> Option<Arc<Room>> {
+    fn room(&self, name: &str) -> Option<(Arc<Room>, Permissions)> {
         self.session.room(name)
     }
 
     fn send(&mut self, message: Message<'_>) -> SendStatus {
-        self.send_prepared(&PreparedFrame::new(message))
+        self.send_prepared(&PreparedFrame::new(message).count(&self.queue.hub.account.frames))
     }
 
     fn send_prepared(&mut self, frame: &PreparedFrame) -> SendStatus {
@@ -441,10 +419,13 @@ impl ConnHandle for RemoteConn<'_> {
         self.queue.send_control(Letter::Close { conn: self.queue.conn, reason });
     }
 
-    fn enter(&mut self, room: &Arc<Room>, from_seq: u64) {
+    fn enter(&mut self, room: &Arc<Room>, from_seq: u64, _: Permissions) {
         let (conn, room) = (self.queue.conn, Arc::clone(room));
         self.push(Letter::Enter { conn, room, from_seq });
     }
+
+    // What it may do, it reads from the session.
+    fn permit(&mut self, _: &Arc<Room>, _: Permissions) {}
 
     fn exit(&mut self, room: &Arc<Room>) {
         self.push(Letter::Exit { conn: self.queue.conn, room: room.key });
@@ -463,8 +444,15 @@ impl ConnHandle for RemoteConn<'_> {
         Err(NotDeferred::NoThreads)
     }
 
+    fn wake_after(&mut self, wait: Duration) {
+        self.queue.send_control(Letter::WakeAfter { conn: self.queue.conn, wait });
+    }
+
+    // The handler would go on publishing whether or not its socket is read, so its thread waits
+    // too. Its worker hears of it once for each wait.
     fn await_deliveries(&mut self) {
         self.queue.send_control(Letter::Await { conn: self.queue.conn });
+        self.session.in_flight.wait(WAIT_MAX);
     }
 
     // The sockets that feed these threads are paused by their queues.

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use crate::hub::room::{Room, RoomKey, RoomKind};
+use crate::{
+    hub::room::{Room, RoomKey, RoomKind},
+    identity::Permissions,
+};
 
 /// One worker's part of every room it has members in. Used by one thread.
 #[derive(Default)]
@@ -34,11 +37,19 @@ struct Membership {
     /// Where the connection stands in the room's list, so that leaving a large room costs no
     /// search.
     index: u32,
+    /// What the connection may do in the room.
+    permissions: Permissions,
 }
 
 impl Members {
     /// Adds a connection that the hub has counted in.
-    pub(crate) fn add(&mut self, slot: usize, room: Arc<Room>, from_seq: u64) {
+    pub(crate) fn add(
+        &mut self,
+        slot: usize,
+        room: Arc<Room>,
+        from_seq: u64,
+        permissions: Permissions,
+    ) {
         if self.by_slot.len() <= slot {
             self.by_slot.resize_with(slot + 1, Vec::new);
         }
@@ -49,7 +60,7 @@ impl Members {
         if rooms.is_empty() {
             rooms.reserve_exact(1);
         }
-        rooms.push(Membership { room, index: members.len() as u32 });
+        rooms.push(Membership { room, index: members.len() as u32, permissions });
         members.push(LocalMember { slot: slot as u32, from_seq });
     }
 
@@ -61,7 +72,7 @@ impl Members {
     ) -> Option<Arc<Room>> {
         let rooms = self.by_slot.get_mut(slot)?;
         let at = rooms.iter().position(|membership| is_it(&membership.room))?;
-        let Membership { room, index } = rooms.swap_remove(at);
+        let Membership { room, index, .. } = rooms.swap_remove(at);
         self.unlist(&room, index);
         Some(room)
     }
@@ -70,7 +81,7 @@ impl Members {
     pub(crate) fn remove_all(&mut self, slot: usize) -> Vec<Arc<Room>> {
         let rooms = self.by_slot.get_mut(slot).map(std::mem::take).unwrap_or_default();
         let mut left = Vec::with_capacity(rooms.len());
-        for Membership { room, index } in rooms {
+        for Membership { room, index, .. } in rooms {
             self.unlist(&room, index);
             left.push(room);
         }
@@ -129,17 +140,26 @@ impl Members {
     /// before.
     pub(crate) fn memberships(&self, slot: usize) -> impl Iterator<Item = (RoomKey, u64)> {
         let rooms = self.by_slot.get(slot).map(Vec::as_slice).unwrap_or_default();
-        rooms.iter().filter_map(|Membership { room, index }| {
+        rooms.iter().filter_map(|Membership { room, index, .. }| {
             let member = self.by_room.get(&room.key)?.members.get(*index as usize)?;
             Some((room.key, member.from_seq))
         })
     }
 
-    /// The room of that name, if the connection is in it.
-    pub(crate) fn find(&self, slot: usize, name: &str) -> Option<&Arc<Room>> {
+    /// The room of that name and what the connection may do there, if the connection is in it.
+    pub(crate) fn find(&self, slot: usize, name: &str) -> Option<(&Arc<Room>, Permissions)> {
         let rooms = self.by_slot.get(slot)?;
-        let mut rooms = rooms.iter().map(|membership| &membership.room);
-        rooms.find(|room| room.kind == RoomKind::Messages && room.name.as_str() == name)
+        let is_it = |room: &Room| room.kind == RoomKind::Messages && room.name.as_str() == name;
+        let found = rooms.iter().find(|membership| is_it(&membership.room))?;
+        Some((&found.room, found.permissions))
+    }
+
+    /// Changes what a connection may do in a room.
+    pub(crate) fn permit(&mut self, slot: usize, room: RoomKey, permissions: Permissions) {
+        let mut rooms = self.by_slot.get_mut(slot).into_iter().flatten();
+        if let Some(membership) = rooms.find(|membership| membership.room.key == room) {
+            membership.permissions = permissions;
+        }
     }
 }
 
@@ -153,13 +173,15 @@ mod tests {
             names::RoomName,
             rooms::Rooms,
         },
+        memory::account::Account,
     };
 
     #[test]
     fn leaving_keeps_everyone_elses_place() {
         let bounds = MailboxBounds { letters_max: 9, bytes_max: 999 };
         let (mailboxes, _) = mailboxes_without_workers(1, bounds);
-        let rooms = Rooms::new(&Config::default(), mailboxes, Arc::default());
+        let account = Arc::new(Account::new(1, None, 0));
+        let rooms = Rooms::new(&Config::default(), mailboxes, account);
         let room = |name: &str| {
             let name = RoomName::new(name).expect("a legal name");
             rooms.enter(&name, &mut Deferred::default(), |_, _| ()).expect("room for it").0
@@ -167,8 +189,8 @@ mod tests {
         let (a, b) = (room("a"), room("b"));
         let mut members = Members::default();
         for slot in 0..4 {
-            members.add(slot, Arc::clone(&a), 0);
-            members.add(slot, Arc::clone(&b), slot as u64);
+            members.add(slot, Arc::clone(&a), 0, Permissions::all());
+            members.add(slot, Arc::clone(&b), slot as u64, Permissions::all());
         }
         let of = |members: &Members, room: &Room, seq| {
             let members = members.of(room.key, seq).map(|(_, members)| members);

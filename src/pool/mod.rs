@@ -4,11 +4,15 @@
 //! turns: poll, read, letters, timers, flush, reap. A worker blocks in `poll` and nowhere else.
 
 pub(crate) mod acceptor;
+pub(crate) mod listener;
+#[cfg(unix)]
+mod socket_file;
 pub(crate) mod bound;
 pub(crate) mod worker;
 pub(crate) mod worker_cx;
 pub(crate) mod shared;
 mod connection;
+mod unfinished;
 mod conn_io;
 mod pauses;
 mod stream;
@@ -28,9 +32,11 @@ mod upgrade;
 mod open;
 mod dispatch;
 mod inline_conn;
+mod queued_call;
 pub(crate) mod jobs;
 pub(crate) mod tasks;
 pub(crate) mod outbox;
+mod holds;
 mod delivery;
 mod room_lag;
 mod closing;

@@ -7,6 +7,7 @@ use super::{
     closing::{Closing, Stage},
     conn_io::ConnIo,
     dispatch::Dispatch,
+    holds::{HOLD_MS_MAX, Holds},
     inline_conn::InlineConn,
     jobs::SerialQueue,
     outbox::Flushed,
@@ -44,6 +45,9 @@ const COST_PER_TURN_MAX: usize = 1024;
 /// earlier session does so at once, and must not be seen to come and go under another name.
 const NEWCOMER_QUIET_MS: Millis = 1000;
 
+/// A client that lets bytes wait for so long does not read.
+pub(super) const NOT_READING_MS: Millis = 1000;
+
 /// A WebSocket connection being served.
 pub(crate) struct Open {
     endpoint: Endpoint,
@@ -52,10 +56,14 @@ pub(crate) struct Open {
     permit: Permit,
     /// The rooms that the client is too slow for, if there are any.
     pub(super) lags: Option<Box<RoomLags>>,
+    /// The senders that wait for the client to read, while it is behind with what they sent.
+    holds: Option<Box<Holds>>,
     /// When a ping was last sent; 0 if none was.
     pinged: Millis,
     /// When its session is shown in presence if it has said nothing by then; 0 once that is done.
     show_at: Millis,
+    /// When its handler asked to be called without a message; 0 for never.
+    pub(super) wake_at: Millis,
 }
 
 /// An upgrade that its handler would take.
@@ -83,6 +91,7 @@ impl Open {
         let UpgradeRequest { upgrade, client: _, route, state } = request;
         io.outbox.push_own(0, &mut cx.scratch.spare, |out| upgrade.respond(out, waited_ms));
         io.list_dirty(&mut cx.work);
+        io.is_http = false;
         io.deflate = upgrade.compression.map(|agreed| Box::new(Deflate::new(agreed)));
         // A client cannot be silent before it was let in.
         io.last_rx = cx.now;
@@ -110,8 +119,10 @@ impl Open {
             dispatch,
             permit,
             lags: None,
+            holds: None,
             pinged: 0,
             show_at: if resumable { cx.now + NEWCOMER_QUIET_MS } else { 0 },
+            wake_at: 0,
         });
         open.call(&Call::Open, io, cx);
         open.watch(io, cx);
@@ -121,7 +132,8 @@ impl Open {
     /// Makes a call of the handler. `false` asks that the connection be paused.
     #[inline]
     fn call(&mut self, call: &Call<'_>, io: &mut ConnIo, cx: &mut WorkerCtx) -> bool {
-        self.dispatch.call(&mut InlineConn { io, cx, session: &mut self.session }, call)
+        let (session, wake_at) = (&mut self.session, &mut self.wake_at);
+        self.dispatch.call(&mut InlineConn { io, cx, session, wake_at }, call)
     }
 
     /// Handles messages until the input is used up, the connection is paused, or others must get a
@@ -175,16 +187,41 @@ impl Open {
 
     /// Writes what the kernel takes. Where that may have made room for what is held back, the
     /// connection is flushed once more.
-    pub(super) fn write(&self, io: &mut ConnIo, cx: &mut WorkerCtx) -> io::Result<Flushed> {
-        if self.lags.is_none() {
+    pub(super) fn write(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) -> io::Result<Flushed> {
+        if self.lags.is_none() && self.holds.is_none() {
             return io.write(cx);
         }
         let before = io.bytes_sent;
         let flushed = io.write(cx)?;
-        if io.bytes_sent > before {
+        if self.lags.is_some() && io.bytes_sent > before {
             io.list_dirty(&mut cx.work);
         }
+        if io.outbox.is_nearly_empty(&cx.limits.outbox) {
+            self.holds = None;
+        }
         Ok(flushed)
+    }
+
+    /// Holds the sender of a message that was just queued for a client that the kernel takes
+    /// nothing for at the moment, if much waits for the client and it has read something lately.
+    #[cold]
+    pub(super) fn hold(&mut self, sender: &Arc<Session>, io: &mut ConnIo, cx: &mut WorkerCtx) {
+        if !io.outbox.is_filling(&cx.limits.outbox) || io.close_asked.is_some() {
+            return;
+        }
+        if self.holds.is_none() {
+            if cx.now > io.last_tx + HOLD_MS_MAX {
+                return;
+            }
+            let holds = self.holds.insert(Box::new(Holds::new(&self.session, cx)));
+            cx.timers.hasten(io.slot(), &mut io.deadline, holds.until);
+        }
+        if let Some(holds) = self.holds.as_mut().filter(|holds| cx.now < holds.until) {
+            holds.add(sender, cx);
+            if io.outbox.status(&cx.limits.outbox) == SendStatus::Behind {
+                holds.refuse_directs();
+            }
+        }
     }
 
     /// Goes on with another session, which a job of its handler has taken up.
@@ -196,7 +233,8 @@ impl Open {
     /// Enters a room that was made and that this connection subscribed to.
     pub(super) fn on_matched(&mut self, room: &Arc<Room>, io: &mut ConnIo, cx: &mut WorkerCtx) {
         let hub = Arc::clone(&cx.shared.hub);
-        let mut conn = InlineConn { io, cx, session: &mut self.session };
+        let (session, wake_at) = (&mut self.session, &mut self.wake_at);
+        let mut conn = InlineConn { io, cx, session, wake_at };
         let matched = hub.matched(&mut conn, room);
         let notice = match &matched {
             Match::Joined(pattern, position) => {
@@ -233,10 +271,29 @@ impl Open {
             }
             None => {
                 let panics = Arc::clone(&cx.shared.metrics.server.handler_panics);
-                on_panic(&mut InlineConn { io, cx, session: &mut self.session }, &panics);
+                let (session, wake_at) = (&mut self.session, &mut self.wake_at);
+                on_panic(&mut InlineConn { io, cx, session, wake_at }, &panics);
             }
         }
         io.list_ready(&mut cx.work);
+    }
+
+    /// Has the handler called after `wait`, as it asked for.
+    pub(super) fn wake_after(&mut self, wait: Duration, io: &mut ConnIo, cx: &mut WorkerCtx) {
+        self.wake_at = cx.after(wait).max(cx.now + 1);
+        io.bring_forward(self.wake_at, cx);
+    }
+
+    /// Bytes of a message that is not whole.
+    #[inline]
+    pub(super) fn partial_bytes(&self) -> usize {
+        self.endpoint.held_bytes()
+    }
+
+    /// Whether the client reads too little of what it is sent, or nothing for a while.
+    pub(super) fn is_slow(&self, io: &ConnIo, cx: &WorkerCtx) -> bool {
+        let is_behind = io.pauses.has(PauseReasons::OUTBOX) || self.lags.is_some();
+        io.is_blocked() && (is_behind || cx.now >= io.last_tx + NOT_READING_MS)
     }
 
     /// Stops reading until the deliveries that the session has caused are made.
@@ -282,11 +339,17 @@ impl Open {
                 cx.on_backpressure();
             }
         }
+        if self.wake_at > 0 && cx.now >= self.wake_at {
+            self.wake_at = 0;
+            self.call(&Call::Wake, io, cx);
+        }
         let timeout = cx.config().timeout.as_millis() as Millis;
         let ping = cx.config().ping.as_millis() as Millis;
-        if io.pauses.has(PauseReasons::JOBS | PauseReasons::DELIVERIES | PauseReasons::TASK)
-            || cx.work.has_backpressure
-        {
+        let ours = PauseReasons::JOBS
+            | PauseReasons::DELIVERIES
+            | PauseReasons::TASK
+            | PauseReasons::MEMORY;
+        if io.pauses.has(ours) || cx.work.has_backpressure {
             // It is the server that does not read; silence means nothing.
             io.last_rx = cx.now;
         }
@@ -311,8 +374,17 @@ impl Open {
             }
             next = next.min(io.last_rx.max(self.pinged) + ping);
         }
-        if self.show_at > 0 {
-            next = next.min(self.show_at);
+        for at in [self.show_at, self.wake_at] {
+            if at > 0 {
+                next = next.min(at);
+            }
+        }
+        if let Some(holds) = &mut self.holds {
+            if cx.now >= holds.until {
+                holds.let_go();
+            } else {
+                next = next.min(holds.until);
+            }
         }
         cx.timers.set(io.slot(), &mut io.deadline, next.max(cx.now + 1));
     }
@@ -324,7 +396,7 @@ impl Open {
         io: &mut ConnIo,
         cx: &mut WorkerCtx,
     ) -> Box<Endpoint> {
-        if *reason == CloseReason::SLOW_CONSUMER {
+        if reason.code() == CloseReason::SLOW_CONSUMER.code() {
             let dropped = io.outbox.discard_unsent(&mut cx.scratch.spare);
             cx.metrics().dropped.add(dropped as u64);
             cx.metrics().slow_consumers.add(1);

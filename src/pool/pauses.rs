@@ -16,6 +16,8 @@ bitflags! {
         const DELIVERIES = 1 << 3;
         /// The answer of a task that its handler deferred is awaited.
         const TASK = 1 << 4;
+        /// It is in the middle of a message, and there is no memory for the rest.
+        const MEMORY = 1 << 5;
     }
 }
 

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use socket2::Socket;
 
+use crate::memory::account::{SOCKET_RECEIVE_BUFFER, SOCKET_SEND_BUFFER};
+
 /// Bytes that the kernel takes for a client beyond what is on the wire, where that can be limited.
 #[cfg(any(target_os = "android", target_os = "linux"))]
 const UNSENT_BYTES_MAX: u32 = 128 << 10;
@@ -18,6 +20,16 @@ pub(crate) fn limit_unsent(listener: &Socket) {
     let _ = listener.set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
     #[cfg(not(any(target_os = "android", target_os = "linux")))]
     let _ = listener;
+}
+
+/// Bounds what the kernel keeps for each client of `listener`, whose sockets inherit the bounds. By
+/// itself the kernel lets the buffers grow to megabytes, also for a client that does not read, or
+/// that is not read. The bounds are also the most that is on the way: at a round trip of 100 ms a
+/// client gets two megabytes a second, and sends one.
+pub(crate) fn bound_buffers(listener: &Socket) {
+    // A system that refuses serves as well; the account of memory takes the bounds for granted.
+    let _ = listener.set_send_buffer_size(SOCKET_SEND_BUFFER);
+    let _ = listener.set_recv_buffer_size(SOCKET_RECEIVE_BUFFER);
 }
 
 /// The CPU time of all threads of this process since it began, user and system. `None` where the

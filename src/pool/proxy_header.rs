@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use proxy_header::{Error, ParseConfig, ProxyHeader as Parsed};
 
+use crate::http::proxies::of_network;
+
 /// The longest header that is read. Version 1 has at most 107 bytes; what a proxy adds to version 2
 /// (a certificate's name, an endpoint's id) takes a few hundred.
 pub(super) const PROXY_HEADER_BYTES_MAX: usize = 4096;
@@ -36,7 +38,7 @@ pub(super) fn read(input: &[u8]) -> ProxyHeader {
     let config = ParseConfig { include_tlvs: false, ..ParseConfig::default() };
     match Parsed::parse(input, config) {
         Ok((header, len)) if len <= PROXY_HEADER_BYTES_MAX => {
-            let source = header.proxied_address().map(|proxied| proxied.source);
+            let source = header.proxied_address().and_then(|proxied| of_network(proxied.source));
             ProxyHeader::Whole { len, source }
         }
         Err(Error::BufferTooShort) if input.len() < PROXY_HEADER_BYTES_MAX => ProxyHeader::Partial,
@@ -70,6 +72,7 @@ mod tests {
             (b"PROXY TCP4 1.2.3.4 5.6.7.8 80 443\r\n".to_vec(), Some("1.2.3.4:80")),
             (b"PROXY TCP6 2001:db8::1 ::1 80 443\r\n".to_vec(), Some("[2001:db8::1]:80")),
             (b"PROXY UNKNOWN\r\n".to_vec(), None),
+            (b"PROXY TCP4 0.0.0.0 5.6.7.8 80 443\r\n".to_vec(), None),
             (version_2(1, 0x11, &v4), Some("1.2.3.4:80")),
             (version_2(1, 0x21, &v6), Some("[::1]:9")),
             (version_2(1, 0x11, &with_extras), Some("1.2.3.4:80")),

@@ -11,13 +11,7 @@ use std::{
 
 use crossbeam_channel::Sender;
 
-use super::{
-    admission::Admission,
-    bound::{Bound, PerIp},
-    jobs::JobPool,
-    platform,
-    tasks::TaskPool,
-};
+use super::{admission::Admission, bound::Bound, jobs::JobPool, platform, tasks::TaskPool};
 use crate::{
     config::Config,
     error::Error,
@@ -26,7 +20,8 @@ use crate::{
         erased::DynHandler,
     },
     http::{page::StaticPage, proxies::TrustedProxies},
-    hub::{Hub, clock::Clock, mailbox::Mailboxes},
+    hub::{Hub, mailbox::Mailboxes},
+    memory::resident,
     metrics::{
         Gauges, Health, Metrics, Now, Readiness, Snapshot, WorkerGauges,
         prometheus::{self, Extra},
@@ -56,7 +51,6 @@ pub(crate) struct Shared {
     pub(crate) drain: OnceLock<Sender<Duration>>,
     /// Refused sockets that stay for a moment so that the client can read why.
     pub(crate) lingering: Arc<Bound>,
-    pub(crate) per_ip: Arc<PerIp>,
     pub(crate) trusted_proxies: TrustedProxies,
     /// Open sockets of each worker; the acceptor gives the next one to the worker with the fewest.
     pub(crate) sockets: Box<[AtomicUsize]>,
@@ -89,16 +83,19 @@ impl Shared {
         routes: Vec<Route>,
         pages: Vec<StaticPage>,
         admin: Option<Box<dyn AdminHandler>>,
+        hub: Hub,
         mailboxes: Mailboxes,
-        clock: Clock,
         tls: Option<Arc<Tls>>,
     ) -> Shared {
+        let hub = Arc::new(hub);
+        let mut metrics = Metrics::new(config.thread_pool_size);
+        metrics.server.owners_evicted = Arc::clone(&hub.owners.evicted);
         Shared {
             routes,
             pages,
-            hub: Arc::new(Hub::new(&config, mailboxes.clone(), clock)),
+            hub,
             admission: Admission::new(config.max_conn, config.max_queued_tasks, mailboxes),
-            metrics: Metrics::new(config.thread_pool_size),
+            metrics,
             tls,
             pending_heads: Bound::new(config.max_pending_heads),
             admin_conns: Bound::new(config.max_admin_conn),
@@ -106,7 +103,6 @@ impl Shared {
             admin,
             drain: OnceLock::new(),
             lingering: Bound::new(config.max_lingering),
-            per_ip: PerIp::new(config.max_conn_per_ip),
             trusted_proxies: TrustedProxies::new(&config.trusted_proxies),
             sockets: (0..config.thread_pool_size).map(|_| AtomicUsize::new(0)).collect(),
             draining: AtomicBool::new(false),
@@ -130,6 +126,17 @@ impl Shared {
             route.jobs.iter().for_each(JobPool::stop);
             route.tasks.iter().for_each(TaskPool::stop);
         }
+    }
+
+    /// Compares the account of memory with what the system says. Called once a second, by one
+    /// worker.
+    pub(crate) fn compare_memory(&self) {
+        if self.hub.clock.is_machine()
+            && let Some(resident) = resident::bytes()
+        {
+            self.hub.account.compare(resident);
+        }
+        self.hub.account.weigh();
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -178,7 +185,7 @@ impl Shared {
         let (sessions, sessions_away) = self.hub.sessions.gauges();
         let sockets = |worker: usize| self.sockets[worker].load(Ordering::Relaxed);
         let workers = 0..self.sockets.len();
-        let bytes = self.hub.bytes();
+        let balance = self.hub.account.balance();
         let gauges = Gauges {
             worker_threads: workers.len(),
             active_connections,
@@ -193,10 +200,20 @@ impl Shared {
             sessions,
             sessions_away,
             rooms: self.hub.rooms.len(),
-            history_bytes: bytes.histories,
-            inbox_bytes: bytes.inboxes,
-            session_bytes: bytes.sessions,
-            pattern_bytes: bytes.patterns,
+            memory_bytes_max: balance.used_max,
+            memory_bytes: balance.used,
+            resident_bytes: balance.resident,
+            frame_bytes: balance.frames,
+            history_bytes: balance.histories,
+            inbox_bytes: balance.inboxes,
+            outbox_bytes: balance.outboxes,
+            input_bytes: balance.inputs,
+            session_bytes: balance.sessions,
+            pattern_bytes: balance.patterns,
+            room_bytes: balance.rooms,
+            job_bytes: balance.calls,
+            socket_bytes: balance.sockets,
+            owners: self.hub.owners.len(),
             jobs_queued: self
                 .routes
                 .iter()
@@ -209,6 +226,7 @@ impl Shared {
                 .filter_map(|route| route.tasks.as_ref())
                 .map(TaskPool::waiting)
                 .sum(),
+            revocations: self.hub.authenticator.revocations(),
         };
         let workers = workers.map(|worker| WorkerGauges {
             sockets: sockets(worker),
@@ -223,6 +241,10 @@ impl Shared {
             sessions: &self.hub.sessions.metrics,
             rooms: &self.hub.rooms.metrics,
             handlers: self.routes.iter().filter_map(Route::figures).collect(),
+            memory: &self.hub.account.metrics,
+            identity: self.hub.authenticator.metrics(),
+            tokens_refused: self.hub.authenticator.refused(),
+            forbidden: self.hub.forbidden(),
         };
         self.metrics.snapshot(now, workers.collect())
     }

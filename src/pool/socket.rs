@@ -6,13 +6,47 @@ use std::{
     net::Shutdown,
 };
 
-use mio::net::TcpStream;
+#[cfg(unix)]
+use mio::net::UnixStream;
+use mio::{Interest, Registry, Token, net::TcpStream};
 
 use super::memory::MemorySocket;
+
+/// A socket that no worker has yet.
+pub(crate) enum Accepted {
+    Tcp(std::net::TcpStream),
+    #[cfg(unix)]
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Accepted {
+    /// Sets what every socket of a server has: it never blocks, and never waits to fill a packet.
+    pub(super) fn set_up(&self) -> io::Result<()> {
+        match self {
+            Accepted::Tcp(stream) => {
+                stream.set_nonblocking(true)?;
+                stream.set_nodelay(true)
+            }
+            #[cfg(unix)]
+            Accepted::Unix(stream) => stream.set_nonblocking(true),
+        }
+    }
+
+    /// Writes all of `bytes`, or fails where that would block.
+    pub(super) fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Accepted::Tcp(stream) => stream.write_all(bytes),
+            #[cfg(unix)]
+            Accepted::Unix(stream) => stream.write_all(bytes),
+        }
+    }
+}
 
 /// What bytes are read from and written to, without ever blocking.
 pub(super) enum Socket {
     Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(UnixStream),
     Memory(MemorySocket),
 }
 
@@ -57,10 +91,34 @@ impl fmt::Display for Failure {
 }
 
 impl Socket {
+    /// Has `registry` watch a socket for the worker that takes it.
+    pub(super) fn watched(
+        accepted: Accepted,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Socket> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        match accepted {
+            Accepted::Tcp(stream) => {
+                let mut stream = TcpStream::from_std(stream);
+                registry.register(&mut stream, token, interest)?;
+                Ok(Socket::Tcp(stream))
+            }
+            #[cfg(unix)]
+            Accepted::Unix(stream) => {
+                let mut stream = UnixStream::from_std(stream);
+                registry.register(&mut stream, token, interest)?;
+                Ok(Socket::Unix(stream))
+            }
+        }
+    }
+
     /// Ends our direction: the peer reads what was written, and then the end.
     pub(super) fn end(&self) -> io::Result<()> {
         match self {
             Socket::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            #[cfg(unix)]
+            Socket::Unix(stream) => stream.shutdown(Shutdown::Write),
             Socket::Memory(socket) => socket.end(),
         }
     }
@@ -71,6 +129,8 @@ impl Read for Socket {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         match self {
             Socket::Tcp(stream) => stream.read(into),
+            #[cfg(unix)]
+            Socket::Unix(stream) => stream.read(into),
             Socket::Memory(socket) => socket.read(into),
         }
     }
@@ -81,6 +141,8 @@ impl Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Socket::Tcp(stream) => stream.write(bytes),
+            #[cfg(unix)]
+            Socket::Unix(stream) => stream.write(bytes),
             Socket::Memory(socket) => socket.write(bytes),
         }
     }
@@ -89,6 +151,8 @@ impl Write for Socket {
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Socket::Tcp(stream) => stream.write_vectored(slices),
+            #[cfg(unix)]
+            Socket::Unix(stream) => stream.write_vectored(slices),
             Socket::Memory(socket) => socket.write_vectored(slices),
         }
     }

@@ -18,12 +18,31 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// A fresh socket, with TLS on it if the server has TLS.
-    pub(super) fn new(socket: Socket, tls: Option<&Arc<Tls>>) -> io::Result<Stream> {
+    /// A fresh socket, with TLS on it if the server has TLS: at once, or, if there is a preamble,
+    /// from [`begin_tls`](Stream::begin_tls) on.
+    pub(super) fn new(
+        socket: Socket,
+        tls: Option<&Arc<Tls>>,
+        has_preamble: bool,
+    ) -> io::Result<Stream> {
         match tls {
             None => Ok(Stream::Plain(socket)),
-            Some(tls) => Ok(Stream::Tls(Box::new(TlsStream::new(socket, tls)?))),
+            Some(tls) => Ok(Stream::Tls(Box::new(TlsStream::new(socket, tls, has_preamble)?))),
         }
+    }
+
+    /// Begins TLS, where there is TLS, with `rest`, which came behind the preamble. Returns how
+    /// much of it was taken, or `Err` if it is more than can be the beginning of TLS.
+    pub(super) fn begin_tls(&mut self, rest: &[u8]) -> Result<usize, ()> {
+        match self {
+            Stream::Plain(_) => Ok(0),
+            Stream::Tls(stream) => stream.begin(rest).map(|()| rest.len()),
+        }
+    }
+
+    /// Whether there is TLS on it.
+    pub(super) fn is_tls(&self) -> bool {
+        matches!(self, Stream::Tls(_))
     }
 
     /// Reads once. `into` is the worker's buffer; what came is at its front.
@@ -75,6 +94,24 @@ impl Stream {
     #[inline]
     pub(super) fn has_unsent(&self) -> bool {
         matches!(self, Stream::Tls(stream) if stream.has_unsent())
+    }
+
+    /// Bytes that TLS takes, without those that wait for the kernel.
+    #[inline]
+    pub(super) fn held_bytes(&self) -> usize {
+        match self {
+            Stream::Plain(_) => 0,
+            Stream::Tls(stream) => stream.held_bytes(),
+        }
+    }
+
+    /// Bytes that take what waits for the kernel here.
+    #[inline]
+    pub(super) fn unsent_bytes(&self) -> usize {
+        match self {
+            Stream::Plain(_) => 0,
+            Stream::Tls(stream) => stream.unsent_bytes(),
+        }
     }
 
     /// Whether the kernel took bytes that had waited here, since the last call.

@@ -46,9 +46,15 @@ pub(super) struct TaskJob {
 }
 
 impl TaskJob {
+    /// Counts the task as memory in use, until it is done.
+    fn count(&self) {
+        self.hub.account.calls.add(self.task.bytes);
+    }
+
     fn run(self) {
-        let TaskJob { task, conn, hub } = self;
-        let answer = catch_unwind(AssertUnwindSafe(task)).ok();
+        let TaskJob { task: Task { bytes, run }, conn, hub } = self;
+        let answer = catch_unwind(AssertUnwindSafe(run)).ok();
+        hub.account.calls.subtract(bytes);
         hub.mailboxes.send_control(conn.worker(), Letter::TaskAnswered { conn, answer });
     }
 }
@@ -99,11 +105,15 @@ impl TaskPool {
     /// Gives a task to the threads.
     pub(super) fn defer(&self, job: TaskJob) -> Result<(), NotDeferred> {
         if self.runs_inline {
+            job.count();
             job.run();
             return Ok(());
         }
         let token = self.waiting.take().ok_or(NotDeferred::Full)?;
-        self.work.0.send(Work::Do(job, token)).map_err(|_| NotDeferred::NoThreads)
+        job.count();
+        // Fails never: the pool itself has a receiver.
+        let _ = self.work.0.send(Work::Do(job, token));
+        Ok(())
     }
 
     /// Tasks that wait for the threads now.

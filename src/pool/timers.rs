@@ -17,6 +17,13 @@ pub(crate) struct Timers {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Deadline(Option<NonZeroU64>);
 
+impl Deadline {
+    /// When the slot is due, if it is at all.
+    pub(crate) fn at(self) -> Option<Millis> {
+        self.0.map(NonZeroU64::get)
+    }
+}
+
 impl Timers {
     /// Sets the one deadline of `slot`.
     pub(crate) fn set(&mut self, slot: usize, deadline: &mut Deadline, at: Millis) {
@@ -27,6 +34,13 @@ impl Timers {
             self.clear(slot, deadline);
             self.due.insert((at.get(), slot));
             *deadline = Deadline(Some(at));
+        }
+    }
+
+    /// Makes the deadline of `slot` come at `at`, unless it comes earlier.
+    pub(crate) fn hasten(&mut self, slot: usize, deadline: &mut Deadline, at: Millis) {
+        if deadline.0.is_none_or(|due| due.get() > at) {
+            self.set(slot, deadline, at);
         }
     }
 

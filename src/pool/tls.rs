@@ -37,6 +37,9 @@ const OUTGOING_BYTES_MAX: usize = 2 * SEALED_BYTES;
 /// The worker's buffer for ciphertext on its way out.
 const SEALED_BYTES: usize = RECORDS_PER_WRITE_MAX * (RECORD_BYTES_MAX + RECORD_OVERHEAD_MAX);
 
+/// What a session takes on the heap, measured of idle ones.
+const SESSION_BYTES: usize = 1200;
+
 /// The front of the worker's read buffer, which takes the plaintext: that of one record is copied
 /// there before the ciphertext is passed over.
 const PLAINTEXT_ROOM: usize = RECORD_BYTES_MAX;
@@ -95,6 +98,8 @@ pub(crate) struct TlsStream {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    /// The header of a proxy is due, without TLS.
+    Preamble,
     /// Nothing came yet.
     Fresh,
     Handshake,
@@ -105,12 +110,12 @@ enum Phase {
 
 impl TlsStream {
     /// A socket whose handshake is due.
-    pub(super) fn new(socket: Socket, tls: &Tls) -> io::Result<TlsStream> {
+    pub(super) fn new(socket: Socket, tls: &Tls, has_preamble: bool) -> io::Result<TlsStream> {
         let session = UnbufferedServerConnection::new(tls.config()).map_err(io::Error::other)?;
         Ok(TlsStream {
             socket,
             session: Some(session),
-            phase: Phase::Fresh,
+            phase: if has_preamble { Phase::Preamble } else { Phase::Fresh },
             incoming: Vec::new(),
             outgoing: Vec::new(),
             outgoing_sent: 0,
@@ -120,7 +125,18 @@ impl TlsStream {
 
     /// Whether nothing can be said yet.
     pub(super) fn is_handshaking(&self) -> bool {
-        self.session.is_some() && matches!(self.phase, Phase::Fresh | Phase::Handshake)
+        self.session.is_some() && !matches!(self.phase, Phase::Open | Phase::PeerClosed)
+    }
+
+    /// Takes what came behind the header of a proxy as the beginning of TLS. `Err` if that is more
+    /// than a client may send before it is answered.
+    pub(super) fn begin(&mut self, rest: &[u8]) -> Result<(), ()> {
+        if rest.len() > INCOMING_BYTES_MAX {
+            return Err(());
+        }
+        self.phase = Phase::Fresh;
+        self.incoming.extend_from_slice(rest);
+        Ok(())
     }
 
     /// Whether ciphertext waits for the kernel.
@@ -128,9 +144,24 @@ impl TlsStream {
         !self.outgoing.is_empty()
     }
 
+    /// Bytes that the session and what is half read take, estimated.
+    pub(super) fn held_bytes(&self) -> usize {
+        size_of::<TlsStream>() + SESSION_BYTES + self.incoming.capacity()
+    }
+
+    /// Bytes that the ciphertext takes that waits for the kernel.
+    pub(super) fn unsent_bytes(&self) -> usize {
+        self.outgoing.capacity()
+    }
+
     /// Whether the kernel took something since the last call.
     pub(super) fn take_progress(&mut self) -> bool {
         std::mem::take(&mut self.has_progress)
+    }
+
+    /// Whether bytes pass as they are.
+    fn is_plain(&self) -> bool {
+        self.session.is_none() || self.phase == Phase::Preamble
     }
 
     /// Counts a handshake that does not come to its end.
@@ -142,7 +173,7 @@ impl TlsStream {
 
     /// Reads once, and puts what it decrypts to the front of `into`, which is the worker's buffer.
     pub(super) fn read(&mut self, into: &mut [u8], cx: &mut TlsCx) -> io::Result<Received> {
-        if self.session.is_none() {
+        if self.is_plain() {
             return match self.socket.read(into)? {
                 0 => Ok(Received::End),
                 bytes => Ok(Received::Bytes { bytes, was_short: bytes < into.len() }),
@@ -157,9 +188,21 @@ impl TlsStream {
         }
         let kept = PLAINTEXT_ROOM + self.incoming.len();
         into[PLAINTEXT_ROOM..kept].copy_from_slice(&self.incoming);
-        let read = self.socket.read(&mut into[kept..])?;
+        let read = match self.socket.read(&mut into[kept..]) {
+            // What came behind the header of a proxy may be all there is.
+            Err(error)
+                if error.kind() == io::ErrorKind::WouldBlock
+                    && self.phase == Phase::Fresh
+                    && !self.incoming.is_empty() =>
+            {
+                None
+            }
+            read => Some(read?),
+        };
+        let is_over = read == Some(0);
+        let read = read.unwrap_or_default();
         let was_short = read < into.len() - kept;
-        if read == 0 {
+        if is_over {
             self.count_failed(cx);
             if self.phase == Phase::Open {
                 cx.metrics.tls_truncated.add(1);
@@ -169,7 +212,7 @@ impl TlsStream {
         if self.phase == Phase::Fresh {
             self.phase = Phase::Handshake;
             // No record begins with a letter, and each method does.
-            if into[kept].is_ascii_uppercase() {
+            if into[PLAINTEXT_ROOM].is_ascii_uppercase() {
                 return Ok(self.fail(Failure::PlainHttp, cx));
             }
         }
@@ -293,7 +336,10 @@ impl TlsStream {
     /// takes. Returns how much plaintext that was.
     pub(super) fn write(&mut self, slices: &[IoSlice<'_>], cx: &mut TlsCx) -> io::Result<usize> {
         self.flush()?;
-        let Some(session) = &mut self.session else { return self.socket.write_vectored(slices) };
+        if self.is_plain() {
+            return self.socket.write_vectored(slices);
+        }
+        let Some(session) = &mut self.session else { return Ok(0) };
         let TlsCx { sealed, gathered, .. } = cx;
         let mut used = 0;
         let mut taken = 0;

@@ -8,19 +8,19 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender};
-use mio::{Events, Interest, Poll, Token, net::TcpStream};
+use mio::{Events, Poll, Token};
 use slab::Slab;
 
 use super::{
     admin::Admin,
-    bound::{BoundToken, IpToken},
+    bound::BoundToken,
     closing::Closing,
     conn_io::ConnIo,
     connection::{Connection, Phase},
     head::Head,
     pauses::PauseReasons,
     shared::Shared,
-    socket::Socket,
+    socket::{Accepted, Socket},
     stream::Stream,
     timers::Millis,
     worker_cx::WorkerCtx,
@@ -29,9 +29,13 @@ use crate::hub::{
     conn_id::ConnId,
     mailbox::{MailboxReceiver, SWEEPER},
 };
+use crate::limits::owners::OwnerToken;
 use crate::metrics::Refusals;
+use memory_watch::MemoryWatch;
 
 mod letters;
+mod memory_watch;
+mod shedding;
 pub(crate) mod stepped;
 
 /// The token of the waker; slots count up from 0 and never come near it.
@@ -64,9 +68,9 @@ const SWEEP_INTERVAL_MS: Millis = 1000;
 
 /// A socket on its way from the acceptor.
 pub(crate) struct Arrival {
-    pub(crate) stream: std::net::TcpStream,
+    pub(crate) stream: Accepted,
     pub(crate) remote: SocketAddr,
-    pub(crate) ip_token: Option<IpToken>,
+    pub(crate) owner_token: Option<OwnerToken>,
     pub(crate) disposition: Disposition,
 }
 
@@ -97,6 +101,7 @@ pub(crate) struct Worker {
     next_sweep: Millis,
     next_report: Millis,
     next_stall_report: Millis,
+    memory: MemoryWatch,
     reported: Refusals,
     /// Deliveries made in this turn.
     deliveries: usize,
@@ -126,6 +131,7 @@ impl Worker {
             next_sweep: 0,
             next_report: 0,
             next_stall_report: 0,
+            memory: MemoryWatch::default(),
             reported: Refusals::default(),
             deliveries: 0,
             draining: false,
@@ -179,6 +185,7 @@ impl Worker {
         self.expire();
         self.flush();
         self.reap();
+        self.look_at_memory();
     }
 
     /// The milliseconds that this worker has run.
@@ -229,7 +236,8 @@ impl Worker {
             return Some(Duration::ZERO);
         }
         let sweep = self.sweeps().then_some(self.next_sweep);
-        let next = self.cx.timers.next().into_iter().chain(sweep).min()?;
+        let memory = self.next_look_at_memory();
+        let next = self.cx.timers.next().into_iter().chain(sweep).chain(memory).min()?;
         let now = self.clock_ms();
         Some(Duration::from_millis(next.saturating_sub(now)))
     }
@@ -255,16 +263,15 @@ impl Worker {
     }
 
     fn accept(&mut self, arrival: Arrival) {
-        let Arrival { stream, remote, ip_token, disposition } = arrival;
+        let Arrival { stream, remote, owner_token, disposition } = arrival;
         let token = Token(self.conns.vacant_key());
-        let mut socket = TcpStream::from_std(stream);
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self.poll.registry().register(&mut socket, token, interest) {
-            log::error!("cannot watch the socket of {remote}: {error}");
-            self.cx.shared.sockets[self.cx.worker].fetch_sub(1, Ordering::Relaxed);
-            return;
+        match Socket::watched(stream, self.poll.registry(), token) {
+            Ok(socket) => self.insert(socket, remote, owner_token, disposition),
+            Err(error) => {
+                log::error!("cannot watch the socket of {remote}: {error}");
+                self.cx.shared.sockets[self.cx.worker].fetch_sub(1, Ordering::Relaxed);
+            }
         }
-        self.insert(Socket::Tcp(socket), remote, ip_token, disposition);
     }
 
     /// Gives a socket that is watched the next slot.
@@ -272,13 +279,13 @@ impl Worker {
         &mut self,
         socket: Socket,
         remote: SocketAddr,
-        ip_token: Option<IpToken>,
+        owner_token: Option<OwnerToken>,
         disposition: Disposition,
     ) {
         // What was refused by the acceptor got its answer without TLS.
         let tls = self.cx.shared.tls.as_ref();
         let tls = tls.filter(|_| matches!(disposition, Disposition::Serve(_)));
-        let stream = match Stream::new(socket, tls) {
+        let stream = match Stream::new(socket, tls, self.cx.config().proxy_protocol) {
             Ok(stream) => stream,
             Err(error) => {
                 log::error!("cannot begin TLS with {remote}: {error}");
@@ -294,13 +301,15 @@ impl Worker {
             generation: self.next_generation,
         };
         self.next_generation = self.next_generation.wrapping_add(1);
-        let (mut io, cx) = (ConnIo::new(id, stream, remote, ip_token, self.cx.now), &mut self.cx);
+        let (mut io, cx) =
+            (ConnIo::new(id, stream, remote, owner_token, self.cx.now), &mut self.cx);
         let phase = match disposition {
             Disposition::Serve(token) => Phase::Head(Head::new(token, &mut io, cx)),
             Disposition::Admin(token) => Phase::Admin(Box::new(Admin::new(token, &mut io, cx))),
             Disposition::Linger(token) => Phase::Closing(Closing::refused(token, &mut io, cx)),
         };
         entry.insert(Connection { io, phase });
+        self.cx.held.conns += 1;
     }
 
     fn read(&mut self, buffer: &mut [u8]) {
@@ -372,6 +381,7 @@ impl Worker {
             if swept.behind {
                 self.cx.on_backpressure();
             }
+            self.cx.shared.compare_memory();
             self.report();
         }
     }
@@ -411,6 +421,8 @@ impl Worker {
             let Some(mut conn) = self.conns.try_remove(slot) else { continue };
             self.cx.timers.clear(slot, &mut conn.io.deadline);
             self.cx.leave_all(slot);
+            conn.io.count_out(&mut self.cx);
+            self.cx.held.conns -= 1;
             // Its permit goes to the next in line, and its other tokens count it out.
             drop(conn);
             self.cx.shared.sockets[self.cx.worker].fetch_sub(1, Ordering::Relaxed);

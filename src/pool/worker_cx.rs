@@ -16,6 +16,7 @@ use crate::{
     config::Config,
     http::response,
     hub::room::RoomKey,
+    memory::account::Held,
     metrics::WorkerMetrics,
     ws::{decoder::ProtocolConfig, deflate::Deflaters},
 };
@@ -37,6 +38,10 @@ pub(crate) struct WorkerCtx {
     pub(crate) scratch: Scratch,
     pub(super) tls: TlsCx,
     pub(crate) limits: ConnLimits,
+    /// What the connections of this worker hold.
+    pub(super) held: Held,
+    /// What of that is in the account of memory.
+    told: Held,
     date: Date,
     stats: Stats,
     prometheus: Stats,
@@ -49,6 +54,8 @@ pub(crate) struct WorkLists {
     pub(crate) ready: Vec<usize>,
     /// Open connections that are not read because a mailbox is behind.
     pub(crate) parked: Vec<usize>,
+    /// Connections in the middle of a message that are not read for want of memory.
+    pub(crate) starved: Vec<usize>,
     /// Slots with something to write, or with a close to begin, at the end of the turn.
     pub(crate) dirty: Vec<usize>,
     /// Slots whose connection is over. They are freed at the end of the turn, when nothing refers
@@ -72,8 +79,16 @@ pub(crate) struct Scratch {
 pub(crate) struct ConnLimits {
     pub(crate) protocol: ProtocolConfig,
     pub(crate) outbox: OutboxBounds,
+    pub(crate) http_outbox: OutboxBounds,
     pub(crate) compression_threshold: usize,
 }
+
+/// Answers to HTTP requests that may wait for one client. At half of it, further requests wait too:
+/// a client that pipelines them must read.
+const HTTP_OUTBOX_BYTES_MAX: usize = 64 << 10;
+
+/// Growth of what connections hold that the account of memory hears of at the end of the turn.
+const GROWTH_UNTOLD_MAX: usize = 1 << 20;
 
 /// The answer to `/stats` or `/metrics`.
 #[derive(Default)]
@@ -140,8 +155,14 @@ impl WorkerCtx {
                     messages_max: config.buffer,
                     bytes_max: config.buffer_bytes,
                 },
+                http_outbox: OutboxBounds {
+                    messages_max: config.buffer,
+                    bytes_max: HTTP_OUTBOX_BYTES_MAX.min(config.buffer_bytes),
+                },
                 compression_threshold: config.compression_threshold,
             },
+            held: Held::default(),
+            told: Held::default(),
             date: Date { value: String::new(), until: 0 },
             stats: Stats::default(),
             prometheus: Stats::default(),
@@ -186,6 +207,23 @@ impl WorkerCtx {
             self.prometheus.text = self.shared.prometheus();
         }
         self.prometheus.text.clone()
+    }
+
+    /// Adds what the connections of this worker hold to the account of memory.
+    pub(super) fn tell_held(&mut self) {
+        if self.told != self.held {
+            self.told = self.held;
+            self.shared.hub.account.set_held(self.worker, &self.held);
+        }
+    }
+
+    /// Adds it now and not at the end of the turn if it has grown much, because a turn may read and
+    /// answer with many large messages.
+    pub(super) fn tell_growth(&mut self) {
+        let (held, told) = (&self.held, &self.told);
+        if held.outboxes + held.inputs > told.outboxes + told.inputs + GROWTH_UNTOLD_MAX {
+            self.tell_held();
+        }
     }
 
     /// Stops reading from open connections until the mailbox that is behind has caught up.

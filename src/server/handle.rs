@@ -14,8 +14,9 @@ use crate::{
         names::RoomName,
         publish::{Publication, Published},
     },
+    identity::Revocation,
     metrics::Snapshot,
-    pool::shared::Shared,
+    pool::{listener::ListenAddr, shared::Shared},
     ws::close::CloseReason,
 };
 
@@ -23,21 +24,33 @@ use crate::{
 #[derive(Clone)]
 pub struct ServerHandle {
     pub(super) shared: Arc<Shared>,
-    pub(super) local_addr: SocketAddr,
-    pub(super) admin_addr: Option<SocketAddr>,
+    pub(super) listen_addr: ListenAddr,
+    pub(super) admin_addr: Option<ListenAddr>,
     pub(super) ask: Sender<Duration>,
     pub(super) stopped: Receiver<()>,
 }
 
 impl ServerHandle {
-    /// Returns the address the server listens on, with its actual port.
+    /// Returns the address the server listens on, with its actual port; `0.0.0.0:0` if that is a
+    /// Unix socket.
     pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+        self.listen_addr.socket_addr()
     }
 
-    /// Returns the address of the admin listener, if there is one.
+    /// Returns where the server listens.
+    pub fn listen_addr(&self) -> &ListenAddr {
+        &self.listen_addr
+    }
+
+    /// Returns the address of the admin listener, if there is one; `0.0.0.0:0` if that is a Unix
+    /// socket.
     pub fn admin_addr(&self) -> Option<SocketAddr> {
-        self.admin_addr
+        self.admin_addr.as_ref().map(ListenAddr::socket_addr)
+    }
+
+    /// Returns where the admin listener is, if there is one.
+    pub fn admin_listen_addr(&self) -> Option<&ListenAddr> {
+        self.admin_addr.as_ref()
     }
 
     /// Publishes to all members of `room`, from outside any connection. Never blocks.
@@ -76,6 +89,22 @@ impl ServerHandle {
         Ok(())
     }
 
+    /// Closes the connections of a user, whoever's handler said who they are, and ends the user's
+    /// sessions that are away. Returns how many sessions there were. Looks at every session, so it
+    /// is not for a hot path.
+    pub fn close_user(&self, user: &str, reason: &CloseReason) -> usize {
+        self.shared.hub.close_user(user, reason)
+    }
+
+    /// Refuses the tokens of `revocation` from now on, closes the connections that came with one of
+    /// them with 4001, and ends their sessions. Returns how many sessions there were. Looks at
+    /// every session, so it is not for a hot path.
+    ///
+    /// Revocations are kept in memory, at most 100,000 of them: a server that starts anew has none.
+    pub fn revoke(&self, revocation: &Revocation) -> usize {
+        self.shared.hub.revoke(revocation)
+    }
+
     /// Returns every gauge and counter, as `/stats` does.
     pub fn stats(&self) -> Snapshot {
         self.shared.snapshot()
@@ -107,6 +136,8 @@ impl ServerHandle {
 
 impl std::fmt::Debug for ServerHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerHandle").field("local_addr", &self.local_addr).finish_non_exhaustive()
+        f.debug_struct("ServerHandle")
+            .field("listen_addr", &self.listen_addr)
+            .finish_non_exhaustive()
     }
 }

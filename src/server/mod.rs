@@ -5,7 +5,7 @@ mod tls_watch;
 pub mod stepped;
 
 use std::{
-    net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs},
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -17,7 +17,6 @@ use std::{
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
 use mio::{Poll, Waker};
-use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     config::Config,
@@ -25,13 +24,15 @@ use crate::{
     handler::{AdminHandler, IntoService},
     http::{page::StaticPage, router::RESERVED_PATHS},
     hub::{
+        Hub,
         clock::Clock,
         mailbox::{Letter, MailboxBounds, MailboxReceiver, Mailboxes},
     },
+    identity::Authenticator,
     pool::{
         acceptor::{Acceptor, Door, HANDOFF_MAX},
         jobs::JobPool,
-        platform::{self, REUSES_ADDRESS},
+        listener::{AcceptWaker, ListenAddr, Listener},
         shared::{Route, Shared},
         tasks::TaskPool,
         worker::{Arrival, WAKER, Worker},
@@ -41,8 +42,8 @@ use crate::{
 pub use handle::ServerHandle;
 use stepped::SteppedServer;
 
-/// Connections the kernel may queue until the acceptor accepts them.
-const BACKLOG: i32 = 4096;
+/// Attempts to end the acceptor's wait at a shutdown, before it is left behind.
+const WAKE_TRIES_MAX: usize = 100;
 
 /// The configuration, routes and pages of a server that is not bound yet.
 #[derive(Default)]
@@ -56,10 +57,8 @@ pub struct Builder {
 /// A server that is bound and does not serve yet. Clients can connect, and are served once
 /// [`run`](Server::run) or [`spawn`](Server::spawn) is called.
 pub struct Server {
-    listener: TcpListener,
-    local_addr: SocketAddr,
-    /// The admin listener and its address.
-    admin: Option<(TcpListener, SocketAddr)>,
+    listener: Listener,
+    admin: Option<Listener>,
     workers: Vec<Worker>,
     arrivals: Vec<Sender<Arrival>>,
     handle: ServerHandle,
@@ -119,16 +118,17 @@ impl Builder {
     /// address.
     pub fn bind(self) -> Result<Server, Error> {
         self.check_settings()?;
-        let Config { host, port, admin_host, admin_port, .. } = &self.config;
-        let (listener, local_addr) = listen(host, *port)?;
-        let admin = admin_port.map(|port| listen(admin_host, port)).transpose()?;
-        let admin_addr = admin.as_ref().map(|(_, addr)| *addr);
+        let listener = Listener::bind(&self.config.host, self.config.port)?;
+        let admin = self.config.admin_listener().map(|(host, port)| Listener::bind(host, port));
+        let admin = admin.transpose()?;
         let Parts { shared, workers, arrivals } = self.assemble(Clock::machine())?;
         let (ask, asked) = crossbeam_channel::bounded(1);
         let (running, stopped) = crossbeam_channel::bounded(0);
         let _ = shared.drain.set(ask.clone());
-        let handle = ServerHandle { shared, local_addr, admin_addr, ask, stopped };
-        Ok(Server { listener, local_addr, admin, workers, arrivals, handle, asked, running })
+        let listen_addr = listener.addr().clone();
+        let admin_addr = admin.as_ref().map(|admin| admin.addr().clone());
+        let handle = ServerHandle { shared, listen_addr, admin_addr, ask, stopped };
+        Ok(Server { listener, admin, workers, arrivals, handle, asked, running })
     }
 
     /// Makes a server for tests of a handler: it listens nowhere, and the test makes its turns. See
@@ -152,9 +152,9 @@ impl Builder {
         let Parts { shared, workers, .. } = self.assemble(Clock::stepped())?;
         let ((ask, _), (_, stopped)) =
             (crossbeam_channel::bounded(1), crossbeam_channel::bounded(0));
-        let local_addr = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listen_addr = ListenAddr::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
         let shown = Arc::clone(&shared);
-        let handle = ServerHandle { shared: shown, local_addr, admin_addr: None, ask, stopped };
+        let handle = ServerHandle { shared: shown, listen_addr, admin_addr: None, ask, stopped };
         Ok(SteppedServer::new(workers, shared, handle))
     }
 
@@ -185,9 +185,10 @@ impl Builder {
         }
         let bounds = MailboxBounds { letters_max: config.mailbox, bytes_max: config.mailbox_bytes };
         let (mailboxes, inboxes) = Mailboxes::new(wakers, bounds);
+        let authenticator = Authenticator::new(&config)?;
         let tls = Tls::load(&config)?.map(Arc::new);
-        let shared = Shared::new(config, routes, pages, admin, mailboxes, clock, tls);
-        let shared = Arc::new(shared);
+        let hub = Hub::new(&config, authenticator, mailboxes.clone(), clock);
+        let shared = Arc::new(Shared::new(config, routes, pages, admin, hub, mailboxes, tls));
         let (arrivals, workers) = staff(&shared, polls, inboxes);
         Ok(Parts { shared, workers, arrivals })
     }
@@ -243,46 +244,6 @@ fn check_paths(routes: &[Route], pages: &[StaticPage]) -> Result<(), Error> {
     }
 }
 
-/// Listens on the first address of `host` that works.
-fn listen(host: &str, port: u16) -> Result<(TcpListener, SocketAddr), Error> {
-    let shown = match host.contains(':') {
-        true => format!("[{host}]:{port}"),
-        false => format!("{host}:{port}"),
-    };
-    let cannot = |error| Error::io(format!("cannot listen on {shown}"), error);
-    let addresses = (host, port).to_socket_addrs().map_err(cannot)?;
-    let mut refused = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
-    for address in addresses {
-        match listen_on(address) {
-            Ok(listener) => {
-                let local_addr = listener.local_addr().map_err(cannot)?;
-                return Ok((listener, local_addr));
-            }
-            Err(error) => refused = error,
-        }
-    }
-    Err(cannot(refused))
-}
-
-fn tcp_socket(address: SocketAddr) -> std::io::Result<Socket> {
-    Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
-}
-
-fn listen_on(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = tcp_socket(address)?;
-    if address.is_ipv6() {
-        // `::` includes IPv4.
-        socket.set_only_v6(false)?;
-    }
-    if REUSES_ADDRESS {
-        socket.set_reuse_address(true)?;
-    }
-    platform::limit_unsent(&socket);
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
 impl Server {
     /// Returns a builder with the default configuration and no routes.
     pub fn builder() -> Builder {
@@ -290,13 +251,26 @@ impl Server {
     }
 
     /// Returns the address the server listens on, with the actual port if port 0 was configured.
+    /// It is `0.0.0.0:0` if that is a Unix socket; [`listen_addr`](Server::listen_addr) has its
+    /// path.
     pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+        self.handle.local_addr()
     }
 
-    /// Returns the address of the admin listener, if there is one.
+    /// Returns where the server listens.
+    pub fn listen_addr(&self) -> &ListenAddr {
+        self.handle.listen_addr()
+    }
+
+    /// Returns the address of the admin listener, if there is one; `0.0.0.0:0` if that is a Unix
+    /// socket.
     pub fn admin_addr(&self) -> Option<SocketAddr> {
-        self.handle.admin_addr
+        self.handle.admin_addr()
+    }
+
+    /// Returns where the admin listener is, if there is one.
+    pub fn admin_listen_addr(&self) -> Option<&ListenAddr> {
+        self.handle.admin_listen_addr()
     }
 
     /// Returns a handle that controls the server from any thread.
@@ -326,8 +300,7 @@ impl Server {
     /// [`ErrorKind::System`]: the operating system refused a thread, or a worker failed. The server
     /// has stopped then.
     pub fn run(self) -> Result<(), Error> {
-        let Server { listener, local_addr, admin, workers, arrivals, handle, asked, running } =
-            self;
+        let Server { listener, admin, workers, arrivals, handle, asked, running } = self;
         let shared = handle.shared;
         let (job_alive, jobs_done) = crossbeam_channel::bounded(0);
         shared.start_handler_threads(&job_alive)?;
@@ -344,12 +317,12 @@ impl Server {
             threads.push(thread.inspect_err(|_| stop_all())?);
         }
         let tls_watch = tls_watch::start(&shared).inspect_err(|_| stop_all())?;
-        let start = |listener, local_addr, door| {
-            let accepting = Accepting::start(listener, local_addr, door, &shared, &arrivals);
+        let start = |listener, door| {
+            let accepting = Accepting::start(listener, door, &shared, &arrivals);
             accepting.inspect_err(|_| stop_all())
         };
-        let accepting = start(listener, local_addr, Door::Public)?;
-        let admin = admin.map(|(listener, addr)| start(listener, addr, Door::Admin)).transpose()?;
+        let accepting = start(listener, Door::Public)?;
+        let admin = admin.map(|listener| start(listener, Door::Admin)).transpose()?;
 
         let mut failure = None;
         let grace = crossbeam_channel::select! {
@@ -433,21 +406,18 @@ struct Accepting {
     thread: thread::JoinHandle<()>,
     stopping: Arc<AtomicBool>,
     pause: Sender<()>,
-    /// Connects to the listener to end a blocking `accept`. Made at the start, because when the
-    /// server stops no file descriptor may be left.
-    wake_socket: Socket,
-    wake_addr: SocketAddr,
+    waker: AcceptWaker,
 }
 
 impl Accepting {
     fn start(
-        listener: TcpListener,
-        local_addr: SocketAddr,
+        listener: Listener,
         door: Door,
         shared: &Arc<Shared>,
         arrivals: &[Sender<Arrival>],
     ) -> Result<Accepting, Error> {
-        let wake_socket = tcp_socket(local_addr)
+        let waker = listener
+            .waker()
             .map_err(|error| Error::io("cannot make the socket that ends the accepting", error))?;
         let stopping = Arc::new(AtomicBool::new(false));
         let (pause, stop) = crossbeam_channel::bounded(0);
@@ -467,28 +437,20 @@ impl Accepting {
             .name(name.to_owned())
             .spawn(move || acceptor.run())
             .map_err(|error| Error::io("cannot start the acceptor thread", error))?;
-        let mut wake_addr = local_addr;
-        if wake_addr.ip().is_unspecified() {
-            wake_addr.set_ip(match local_addr {
-                SocketAddr::V4(_) => [127, 0, 0, 1].into(),
-                SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-            });
-        }
-        Ok(Accepting { thread, stopping, pause, wake_socket, wake_addr })
+        Ok(Accepting { thread, stopping, pause, waker })
     }
 
-    /// Stops accepting and closes the listener. Connecting to the listener ends a blocking `accept`
-    /// on every platform.
-    fn stop(self) {
-        const PATIENCE: Duration = Duration::from_millis(100);
+    /// Stops accepting and closes the listener.
+    fn stop(mut self) {
         self.stopping.store(true, Ordering::SeqCst);
         drop(self.pause);
-        let mut is_awake =
-            self.wake_socket.connect_timeout(&self.wake_addr.into(), PATIENCE).is_ok();
-        while !is_awake && !self.thread.is_finished() {
-            is_awake = TcpStream::connect_timeout(&self.wake_addr, PATIENCE).is_ok();
+        for _ in 0..WAKE_TRIES_MAX {
+            if self.waker.wake() || self.thread.is_finished() {
+                let _ = self.thread.join();
+                return;
+            }
             thread::park_timeout(Duration::from_millis(10));
         }
-        let _ = self.thread.join();
+        log::warn!("the acceptor cannot be woken, and is left behind");
     }
 }

@@ -27,6 +27,10 @@ pub fn config() -> Config {
         port: 0,
         thread_pool_size: 2,
         echo: true,
+        // Tests say as much as they like, unless they are of limits.
+        rate_messages: 0,
+        rate_bytes: 0,
+        rate_rooms: 0,
         // Short, so that what a test leaves behind is gone soon.
         resume_window: Duration::from_millis(200),
         ..Config::default()

@@ -29,7 +29,7 @@ use crate::support::{DEADLINE, eventually, frame};
 
 /// What differs from run to run. Of these only the kind is compared, and that one that was told
 /// once stays the same throughout a transcript.
-const VOLATILE: [&str; 10] = [
+const VOLATILE: [&str; 11] = [
     "client_id",
     "epoch",
     "id",
@@ -40,6 +40,7 @@ const VOLATILE: [&str; 10] = [
     "session",
     "timestamp",
     "to",
+    "token_expires_s",
 ];
 
 /// An id that the server replaces, though the client gave it.
@@ -77,6 +78,14 @@ pub(crate) fn play(transcript: &str) {
     }
 }
 
+/// The token of a user for so many seconds, by the secret of the documents.
+fn token(user: &str, seconds: u64) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let rooms = serde_json::json!([{"match": "*", "allow": ["join", "publish"]}]);
+    let claims = serde_json::json!({"sub": user, "exp": now + seconds, "rooms": rooms});
+    rusty_socks::identity::sign(&claims, "for-the-examples-of-docs-protocol-md").unwrap()
+}
+
 impl Stage {
     pub(crate) fn new(settings: &[(&str, &str)]) -> Stage {
         let base = [("HOST", "127.0.0.1"), ("PORT", "0"), ("THREAD_POOL_SIZE", "2")];
@@ -102,6 +111,10 @@ impl Stage {
     }
 
     pub(crate) fn send(&mut self, name: &str, shown: &str) {
+        let shown = &shown
+            .replace("TOKEN_OF_ANNA", &token("anna", 3600))
+            .replace("TOKEN_OF_BEN", &token("ben", 3600))
+            .replace("TOKEN_THAT_ENDS", &token("anna", 2));
         if let Some(code) = shown.strip_prefix("close ") {
             let code: u16 = code.parse().unwrap();
             let frame = CloseFrame { code: code.into(), reason: "".into() };

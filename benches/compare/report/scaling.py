@@ -15,7 +15,7 @@ CORES = (1, 16, 64)
 # Above this a line is not what the points do, and the reader is told.
 ERROR_TOLD = 0.25
 # The server's own bounds. A sweep takes so many rooms, once a second.
-BACKLOG = constant("src/server/mod.rs", "BACKLOG")
+BACKLOG = constant("src/pool/listener.rs", "BACKLOG")
 HANDOFF_MAX = constant("src/pool/acceptor.rs", "HANDOFF_MAX")
 SWEEP_ROOMS_A_S = constant("src/hub/rooms.rs", "SWEEP_ROOMS_MAX")
 MAX_CONN, MAX_CONN_MOST = default("max_conn"), most("max_conn")

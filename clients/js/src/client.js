@@ -65,6 +65,8 @@ export class Client {
   #makeSocket = null;
   #connection = null;
   #closeTimer = null;
+  // The attempt whose token is awaited, or the last one.
+  #attempts = 0;
   // The reason for ending this client.
   #fault = null;
   #state = 'connecting';
@@ -77,6 +79,7 @@ export class Client {
     new URL(this.#url);
     this.#options = { ...DEFAULTS, ...clean(options) };
     checkNumbers(this.#options);
+    checkToken(this.#options.token);
     this.#clock = options.clock ?? systemClock;
     this.#session = new Session(this.#options);
     this.#tracker = new Tracker({
@@ -281,6 +284,34 @@ export class Client {
     this.#setState('connecting', { attempt: this.#backoff.attempt });
     // A listener may have closed the client.
     if (this.#state !== 'connecting') return;
+    this.#attempts += 1;
+    if (this.#options.token === undefined) this.#open();
+    else this.#openWithToken(this.#attempts);
+  }
+
+  /** Gets a token for this connection. Without one, the attempt has failed like any other. */
+  async #openWithToken(attempt) {
+    let token;
+    let fault;
+    try {
+      token = await this.#newToken();
+    } catch (error) {
+      fault = error;
+    }
+    // The client was closed meanwhile, or another attempt begun.
+    if (attempt !== this.#attempts || this.#state !== 'connecting') return;
+    if (fault === undefined) this.#open(token);
+    else this.#over({ code: 1006, reason: `there is no token: ${messageOf(fault)}` });
+  }
+
+  async #newToken() {
+    const { token } = this.#options;
+    const given = typeof token === 'function' ? await token() : token;
+    if (typeof given !== 'string') throw new TypeError(`a token must be a string, not ${typeof given}`);
+    return given;
+  }
+
+  #open(token) {
     let socket;
     try {
       socket = this.#makeSocket(this.#url);
@@ -293,7 +324,11 @@ export class Client {
       clock: this.#clock,
       openTimeoutMs: this.#options.openTimeoutMs,
       unsentBytesMax: this.#options.unsentBytesMax,
-      open: () => this.#recovery.opened(connection),
+      open: () => {
+        // In the first frame, so that a page sees why a token is refused.
+        if (token !== undefined) this.#authenticate(connection, token);
+        this.#recovery.opened(connection);
+      },
       received: (bytes) => {
         this.#tracker.received(bytes);
         this.#loops.received(bytes);
@@ -303,6 +338,27 @@ export class Client {
       over: (end) => this.#over(end),
     });
     this.#connection = connection;
+  }
+
+  /** Says who this client is. A server that refuses the token says why, and closes. */
+  #authenticate(connection, token) {
+    connection.ask({ type: 'auth', token }, (error, answer) => {
+      if (error) this.#emitter.emit('error', error);
+      else for (const room of answer.left ?? []) this.#recovery.excluded(room);
+    });
+  }
+
+  /** Sends a new token before the one before ends. */
+  async #renew() {
+    const connection = this.#connection;
+    try {
+      const token = await this.#newToken();
+      if (connection === this.#connection) this.#authenticate(connection, token);
+    } catch (error) {
+      // The server closes the connection when the token has ended, and the next one asks again.
+      const message = `the token is not renewed: ${messageOf(error)}`;
+      this.#emitter.emit('error', { type: 'error', code: 'no_token', message });
+    }
   }
 
   /** There is a session; its rooms are still being taken up again. */
@@ -344,6 +400,9 @@ export class Client {
         return this.#presenceChanged(frame);
       case 'unmatched':
         return this.#recovery.unmatched(frame);
+      case 'token_expires':
+        if (this.#options.token !== undefined) this.#renew();
+        return undefined;
       case 'broadcast':
       case 'closing':
       case 'error':
@@ -357,11 +416,11 @@ export class Client {
   #presenceChanged({ room, joined = [], left = [] }) {
     const changes = { joined, left };
     for (const type of ['joined', 'left']) {
-      for (const { client_id, sender } of changes[type]) {
+      for (const { client_id, sender, user } of changes[type]) {
         // A listener may have left the room, and we are no news to ourselves.
         if (!this.#tracker.has(room)) return;
         if (client_id === this.#session.clientId) continue;
-        this.#emitter.emit(type, sender === undefined ? { type, room, client_id } : { type, room, client_id, sender });
+        this.#emitter.emit(type, clean({ type, room, client_id, sender, user }));
       }
     }
   }
@@ -466,6 +525,16 @@ function checkNumbers(options) {
       throw new TypeError(`the option ${name} must be a number from ${least} up, not ${String(value)}`);
     }
   }
+}
+
+function checkToken(token) {
+  if (!['undefined', 'string', 'function'].includes(typeof token)) {
+    throw new TypeError(`the option token must be a string or a function, not ${String(token)}`);
+  }
+}
+
+function messageOf(error) {
+  return error instanceof Error ? error.message : String(error);
 }
 
 function stopped(end) {

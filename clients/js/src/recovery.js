@@ -289,6 +289,11 @@ export class Recovery {
     this.#emit('dropped', { room: name, code });
   }
 
+  /** A new token does not allow this room, and the server has taken us out of it. */
+  excluded(room) {
+    if (this.#tracker.has(room)) this.#dropped(room, { code: 'forbidden' });
+  }
+
   /** Takes the answer to a join by the user. */
   joined({ room: name, since, presence, sender }, answer) {
     const { wanted, declined } = this.#session;

@@ -39,7 +39,91 @@ async function breakAndReturn(world, client, verb) {
   await until('new session', () => client.sessions.length > before && client.state === 'open');
 }
 
+const SECRET = 'a secret for tests that has enough bytes';
+
+const identity = { identity: 'required', token_hmac_secret: SECRET, token_grace: 1 };
+
+/** A token of a user for so many seconds, for these rooms. */
+async function sign(user, seconds, rooms = '*') {
+  const bytes = (text) => new TextEncoder().encode(text);
+  const base64 = (data) => btoa(String.fromCharCode(...data)).replace(/\+/g, '-').replace(/\//g, '_').replace(/=/g, '');
+  const allow = ['join', 'publish', 'history', 'presence', 'direct'];
+  const exp = Math.floor(Date.now() / 1000) + seconds;
+  const parts = [{ alg: 'HS256' }, { sub: user, exp, rooms: [{ match: rooms, allow }] }];
+  const message = parts.map((part) => base64(bytes(JSON.stringify(part)))).join('.');
+  const key = await crypto.subtle.importKey('raw', bytes(SECRET), { name: 'HMAC', hash: 'SHA-256' }, false, ['sign']);
+  const signature = await crypto.subtle.sign('HMAC', key, bytes(message));
+  return `${message}.${base64(new Uint8Array(signature))}`;
+}
+
 export const scenarios = [
+  {
+    name: 'a token in the first frame, renewed before it ends, and after a lost connection',
+    server: identity,
+    async run({ connect }, world) {
+      let asked = 0;
+      const token = () => {
+        asked += 1;
+        return sign('anna', asked === 1 ? 2 : 600);
+      };
+      const anna = connect({ token });
+      const ben = connect({ token: await sign('ben', 600) }, world.url);
+      await Promise.all([anna.ready, ben.ready]);
+      await Promise.all([anna.join('tea'), ben.join('tea')]);
+      await until('renewal', () => asked === 2);
+      equal(anna.sessions.length, 1);
+      const users = [];
+      ben.on('message', ({ user }) => users.push(user));
+      await anna.publish('tea', 'still here');
+      await until('message', () => users.length === 1);
+      equal(users, ['anna']);
+      await breakAndReturn(world, anna, 'cut');
+      equal([asked, anna.sessions.at(-1).resumed], [3, true]);
+    },
+  },
+  {
+    name: 'a token that is refused ends the client, which says why',
+    server: identity,
+    async run({ connect }) {
+      const ends = [];
+      for (const token of ['nonsense', await sign('anna', -60), async () => 'a.b.c']) {
+        const { code, reason } = await connect({ token }).closed;
+        ends.push(`${code} ${reason}`);
+      }
+      const malformed = '4001 the token is not a signed JWT';
+      equal(ends, [malformed, '4001 the token has expired', malformed]);
+      const nobody = await connect({ reconnect: false, token: () => Promise.reject(new Error('asleep')) }).closed;
+      equal(nobody.reason, 'there is no token: asleep');
+    },
+  },
+  {
+    name: 'a token as a subprotocol',
+    server: identity,
+    async run({ connect }) {
+      const protocols = ['rusty-socks.v1', `rusty-socks.token.${await sign('anna', 600)}`];
+      const anna = connect({ protocols });
+      await anna.ready;
+      equal(anna.sessions[0].welcome.user, 'anna');
+    },
+  },
+  {
+    name: 'rooms that a new token does not allow are dropped',
+    server: identity,
+    async run({ connect }) {
+      let asked = 0;
+      const token = () => {
+        asked += 1;
+        return asked === 1 ? sign('anna', 2) : sign('anna', 600, 'lobby');
+      };
+      const anna = connect({ token });
+      const dropped = [];
+      anna.on('dropped', (event) => dropped.push(event));
+      await anna.join('tea');
+      await until('drop', () => dropped.length === 1);
+      equal(dropped, [{ room: 'tea', code: 'forbidden' }]);
+      await rejects(anna.join('tea'), 'forbidden');
+    },
+  },
   {
     name: 'publish, receive, history, leave',
     async run({ connect }, world) {

@@ -23,6 +23,7 @@ use super::{
     session_shared::SessionShared,
     socket::{Client, ClientBuilder},
     target::Target,
+    token::TokenProvider,
 };
 
 /// How much longer than its interval of pings a server may be silent.
@@ -54,6 +55,7 @@ pub(crate) struct SessionPolicy {
     pub(crate) is_patient: bool,
     pub(crate) takes_events: bool,
     pub(crate) reconnects: bool,
+    pub(crate) tokens: Option<TokenProvider>,
 }
 
 pub(crate) struct Driver {
@@ -104,7 +106,7 @@ impl Driver {
                 break Ok(());
             }
             self.hand_over();
-            let (error, lived) = match self.client.connect_to(&self.target) {
+            let (error, lived) = match self.connect() {
                 Ok(client) => match self.serve(&client) {
                     Ok(()) => break Ok(()),
                     Err(ended) => ended,
@@ -135,6 +137,27 @@ impl Driver {
         self.finish(end);
     }
 
+    /// Connects, with a token if there is a provider.
+    fn connect(&self) -> Result<Client, Error> {
+        match &self.policy.tokens {
+            None => self.client.connect_to(&self.target),
+            Some(tokens) => {
+                let value = format!("Bearer {}", tokens.token()?);
+                self.client.clone().header("Authorization", value).connect_to(&self.target)
+            }
+        }
+    }
+
+    /// Gets a new token in place of the one that is about to end. If there is none to be had, the
+    /// server closes the connection in time, and the next one tries again.
+    fn renew(&mut self) {
+        let Some(tokens) = &self.policy.tokens else { return };
+        match tokens.token() {
+            Ok(token) => self.conversation.renew(token),
+            Err(error) => log::warn!("the token is not renewed: {error}"),
+        }
+    }
+
     fn is_closing(&self) -> bool {
         self.shared.close.load(Ordering::SeqCst)
     }
@@ -152,6 +175,9 @@ impl Driver {
         let welcome_until = Instant::now() + WELCOME_TIMEOUT;
         self.conversation.opened(Instant::now());
         loop {
+            if mem::take(&mut self.conversation.needs_token) {
+                self.renew();
+            }
             self.conversation.pump(Instant::now());
             for frame in self.conversation.frames.drain(..) {
                 // A connection that is over says so when it is read.

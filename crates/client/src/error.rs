@@ -45,6 +45,8 @@ pub enum ErrorKind {
     Refused,
     /// The server broke HTTP or RFC 6455.
     Misbehaved,
+    /// The certificate of the server cannot be trusted, or is another one's.
+    Untrusted,
     /// It took longer than allowed. Nothing that came in the meantime is lost.
     Timeout,
     /// The connection was lost without a close frame.

@@ -120,6 +120,8 @@ pub struct RoomMessage {
     pub timestamp: String,
     /// The client id of the publisher.
     pub client_id: String,
+    /// The user of the publisher, if it has one.
+    pub user: Option<String>,
 }
 
 /// A message that is in no room.
@@ -137,6 +139,8 @@ pub struct PrivateMessage {
     pub timestamp: String,
     /// The client id of the sender.
     pub client_id: String,
+    /// The user of the sender, if it has one.
+    pub user: Option<String>,
 }
 
 impl RoomMessage {
@@ -170,6 +174,8 @@ pub struct Member {
     pub client_id: String,
     /// The name given when joining.
     pub sender: Option<String>,
+    /// The user of the client, if it has one.
+    pub user: Option<String>,
 }
 
 /// The members of a room.

@@ -33,6 +33,7 @@ pub(crate) fn room_message(frame: Message<'_>) -> Option<RoomMessage> {
         content: frame.content.to_owned(),
         timestamp: frame.timestamp.into_owned(),
         client_id: frame.client_id.into_owned(),
+        user: frame.user.map(Cow::into_owned),
     })
 }
 
@@ -49,11 +50,17 @@ pub(crate) fn private_message(frame: Message<'_>) -> PrivateMessage {
         content: frame.content.to_owned(),
         timestamp: frame.timestamp.into_owned(),
         client_id: frame.client_id.into_owned(),
+        user: frame.user.map(Cow::into_owned),
     }
 }
 
-pub(crate) fn member(client_id: Cow<'_, str>, sender: Option<Cow<'_, str>>) -> Member {
-    Member { client_id: client_id.into_owned(), sender: sender.map(Cow::into_owned) }
+pub(crate) fn member(member: answer::Member<'_>) -> Member {
+    let answer::Member { client_id, sender, user } = member;
+    Member {
+        client_id: client_id.into_owned(),
+        sender: sender.map(Cow::into_owned),
+        user: user.map(Cow::into_owned),
+    }
 }
 
 /// Those who are listed, if they are; a server may count more.
@@ -62,7 +69,7 @@ pub(crate) fn members(
     count: Option<usize>,
 ) -> Option<Members> {
     let listed = listed?.into_iter();
-    let members: Vec<Member> = listed.map(|one| member(one.client_id, one.sender)).collect();
+    let members: Vec<Member> = listed.map(member).collect();
     Some(Members { count: count.unwrap_or(members.len()) as u64, members })
 }
 

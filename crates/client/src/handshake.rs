@@ -10,6 +10,7 @@ use rusty_socks_ws::client_handshake::{Answer, ClientRequest, InvalidRequest, Re
 
 use crate::{
     error::{Error, ErrorKind, Refused},
+    stream::Stream,
     target::{Target, left},
 };
 
@@ -63,7 +64,7 @@ pub(crate) struct Accepted {
 
 /// Asks for the upgrade and reads the answer. All of it ends by `deadline`.
 pub(crate) fn shake(
-    stream: &mut TcpStream,
+    stream: &mut Stream<TcpStream>,
     target: &Target,
     request: &ClientRequest,
     deadline: Instant,
@@ -78,7 +79,7 @@ pub(crate) fn shake(
     };
     let mut head = Vec::new();
     let mut handshake = request.begin(&mut head);
-    stream.set_write_timeout(Some(at_least_one_ms(left(deadline)))).map_err(failed)?;
+    stream.socket().set_write_timeout(Some(at_least_one_ms(left(deadline)))).map_err(failed)?;
     stream.write_all(&head).map_err(failed)?;
 
     let mut chunk = [0; CHUNK_BYTES];
@@ -103,7 +104,7 @@ pub(crate) fn shake(
 }
 
 /// The answer of a server that does not upgrade, with as much of its body as is kept.
-fn refusal(stream: &mut TcpStream, mut answer: Answer, deadline: Instant) -> Error {
+fn refusal(stream: &mut Stream<TcpStream>, mut answer: Answer, deadline: Instant) -> Error {
     let body_end = deadline.min(Instant::now() + BODY_TIMEOUT);
     let length = answer.header("content-length").and_then(|length| length.parse().ok());
     let wanted = length.unwrap_or(BODY_BYTES_MAX).min(BODY_BYTES_MAX);
@@ -124,13 +125,13 @@ fn refusal(stream: &mut TcpStream, mut answer: Answer, deadline: Instant) -> Err
 }
 
 /// Reads once. A deadline for one read would be none for a peer that sends a byte at a time.
-fn read(stream: &mut TcpStream, chunk: &mut [u8], deadline: Instant) -> io::Result<usize> {
+fn read(stream: &mut Stream<TcpStream>, chunk: &mut [u8], deadline: Instant) -> io::Result<usize> {
     loop {
         let left = left(deadline);
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        stream.set_read_timeout(Some(at_least_one_ms(left)))?;
+        stream.socket().set_read_timeout(Some(at_least_one_ms(left)))?;
         match stream.read(chunk) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             outcome => return outcome,

@@ -108,6 +108,10 @@
 //! ```
 
 mod target;
+mod token;
+mod stream;
+#[cfg(feature = "tls")]
+mod tls;
 mod handshake;
 mod received;
 mod shared;
@@ -137,4 +141,7 @@ pub use event::{
 pub use received::Received;
 pub use session::{Session, SessionBuilder};
 pub use socket::{Client, ClientBuilder, Iter};
+pub use stream::Stream;
 pub use target::Target;
+#[cfg(feature = "tls")]
+pub use tls::{TlsConnector, TlsOptions, TlsStream};

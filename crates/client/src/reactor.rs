@@ -62,7 +62,7 @@ impl Reactor {
         incoming_bytes_max: usize,
     ) -> io::Result<Reactor> {
         let interests = Interest::READABLE | Interest::WRITABLE;
-        poll.registry().register(&mut wire.socket, SOCKET, interests)?;
+        poll.registry().register(wire.stream.socket_mut(), SOCKET, interests)?;
         let now = Instant::now();
         let times = shared.outgoing.lock().times;
         Ok(Reactor {

@@ -1,7 +1,8 @@
 //! The session client: the chat protocol over connections that come and go.
 
 use std::{
-    iter,
+    convert::Infallible,
+    error, iter,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -27,6 +28,7 @@ use super::{
     session_shared::SessionShared,
     socket::ClientBuilder,
     target::Target,
+    token::TokenProvider,
 };
 
 /// Defaults of [`SessionBuilder`].
@@ -56,6 +58,7 @@ pub struct SessionBuilder {
     is_patient: bool,
     takes_events: bool,
     reconnects: bool,
+    tokens: Option<TokenProvider>,
 }
 
 impl Default for SessionBuilder {
@@ -73,6 +76,7 @@ impl Default for SessionBuilder {
             is_patient: false,
             takes_events: true,
             reconnects: true,
+            tokens: None,
         }
     }
 }
@@ -95,6 +99,32 @@ impl SessionBuilder {
     /// its last messages come as they do to every newcomer.
     pub fn default_room_only(mut self, room: impl Into<String>) -> Self {
         self.rules.default_room = DefaultRoom::StayIf(room.into());
+        self
+    }
+
+    /// Says who this client is, with one token (a JWT) for the life of the session. When the token
+    /// has ended, so has the session: a [`token_provider`](Self::token_provider) gets new ones.
+    ///
+    /// A token that the server refuses ends the session with [`Refused`](ErrorKind::Refused) and
+    /// the status 401, or with the close code 4001.
+    pub fn token(self, token: impl Into<String>) -> Self {
+        let token = token.into();
+        self.token_provider(move || Ok::<_, Infallible>(token.clone()))
+    }
+
+    /// Says who this client is, with a token that `provide` gets: before each connection, and when
+    /// the server says that the one before is about to end.
+    ///
+    /// Called on the session's own thread, where it may block; no frame is handled meanwhile. If it
+    /// fails, the attempt to connect has failed, and is made again as after any other failure.
+    pub fn token_provider<E>(
+        mut self,
+        provide: impl Fn() -> Result<String, E> + Send + Sync + 'static,
+    ) -> Self
+    where
+        E: Into<Box<dyn error::Error + Send + Sync>>,
+    {
+        self.tokens = Some(TokenProvider::new(move || provide().map_err(Into::into)));
         self
     }
 
@@ -171,6 +201,7 @@ impl SessionBuilder {
                 is_patient: self.is_patient,
                 takes_events: self.takes_events,
                 reconnects: self.reconnects,
+                tokens: self.tokens.clone(),
             },
         );
         thread::Builder::new()

@@ -1,6 +1,7 @@
 //! The raw client: one WebSocket connection, messages in and out, nothing known of their meaning.
 
 use std::{
+    net::TcpStream,
     sync::{Arc, atomic::Ordering},
     thread,
     time::{Duration, Instant},
@@ -19,9 +20,13 @@ use crate::{
     reactor::{self, Reactor},
     received::Received,
     shared::{End, Shared, Times},
+    stream::Stream,
     target::Target,
     wire::Wire,
 };
+
+#[cfg(feature = "tls")]
+use crate::tls::{TlsConnector, TlsOptions};
 
 /// Defaults of [`ClientBuilder`], in the order of its methods.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -36,6 +41,11 @@ const OUTGOING_BYTES_MAX: usize = 1 << 20;
 #[derive(Debug, Clone)]
 pub struct ClientBuilder {
     request: RequestOptions,
+    #[cfg(feature = "tls")]
+    tls: TlsOptions,
+    /// Made with the first connection, and shared by clones: it has the server's tickets.
+    #[cfg(feature = "tls")]
+    connector: Arc<std::sync::OnceLock<TlsConnector>>,
     connect_timeout: Duration,
     message_bytes_max: usize,
     incoming_max: usize,
@@ -48,6 +58,10 @@ impl Default for ClientBuilder {
     fn default() -> ClientBuilder {
         ClientBuilder {
             request: RequestOptions::default(),
+            #[cfg(feature = "tls")]
+            tls: TlsOptions::default(),
+            #[cfg(feature = "tls")]
+            connector: Arc::default(),
             connect_timeout: CONNECT_TIMEOUT,
             message_bytes_max: MESSAGE_BYTES_MAX,
             incoming_max: INCOMING_MAX,
@@ -67,6 +81,13 @@ impl ClientBuilder {
     /// A header of the upgrade request. Those that make the upgrade cannot be set.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.request.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Sets whom to trust behind `wss://`. Default: the authorities that browsers trust.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, options: TlsOptions) -> Self {
+        (self.tls, self.connector) = (options, Arc::default());
         self
     }
 
@@ -139,18 +160,49 @@ impl ClientBuilder {
         self.request.request(target).map(drop)
     }
 
+    /// Makes the TLS handshake, where the address asks for it.
+    #[cfg(feature = "tls")]
+    fn secured(
+        &self,
+        socket: TcpStream,
+        target: &Target,
+        deadline: Instant,
+    ) -> Result<Stream<TcpStream>, Error> {
+        if !target.is_secure() {
+            return Ok(Stream::Plain(socket));
+        }
+        let connector = match self.connector.get() {
+            Some(connector) => connector.clone(),
+            None => {
+                let made = self.tls.connector()?;
+                self.connector.get_or_init(|| made).clone()
+            }
+        };
+        Ok(Stream::Tls(Box::new(connector.connect(socket, target, deadline)?)))
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn secured(
+        &self,
+        socket: TcpStream,
+        _: &Target,
+        _: Instant,
+    ) -> Result<Stream<TcpStream>, Error> {
+        Ok(Stream::Plain(socket))
+    }
+
     pub(crate) fn connect_to(&self, target: &Target) -> Result<Client, Error> {
         let request = self.request.request(target)?;
         let deadline = Instant::now() + self.connect_timeout;
-        let mut stream = target.dial(deadline)?;
+        let mut stream = self.secured(target.dial(deadline)?, target, deadline)?;
         let accepted = handshake::shake(&mut stream, target, &request, deadline)?;
         let system = |error| Error::caused(ErrorKind::System, "cannot begin the connection", error);
         // Best effort: an answer in one piece is only faster without it.
-        let _ = stream.set_nodelay(true);
-        stream.set_nonblocking(true).map_err(system)?;
+        let _ = stream.socket().set_nodelay(true);
+        stream.socket().set_nonblocking(true).map_err(system)?;
 
-        let socket = mio::net::TcpStream::from_std(stream);
-        let wire = Wire::new(socket, accepted.rest, self.message_bytes_max);
+        let stream = stream.into_other(mio::net::TcpStream::from_std);
+        let wire = Wire::new(stream, accepted.rest, self.message_bytes_max);
         let (poll, waker) = reactor::poll().map_err(system)?;
         let shared = Arc::new(Shared::new(waker, self.times));
         let (sender, incoming) = crossbeam_channel::bounded(self.incoming_max);

@@ -14,7 +14,7 @@ use rusty_socks_ws::{
     endpoint::Endpoint,
 };
 
-use crate::{CloseReason, received::Received};
+use crate::{CloseReason, received::Received, stream::Stream};
 
 /// Read at once from the socket. A message may be larger.
 const INPUT_BYTES: usize = 16 << 10;
@@ -28,7 +28,7 @@ const PONG_BYTES_MAX: usize = 16 << 10;
 
 /// A connection after its handshake. Used by one thread.
 pub(crate) struct Wire {
-    pub(crate) socket: mio::net::TcpStream,
+    pub(crate) stream: Stream<mio::net::TcpStream>,
     /// What the poll said of the socket, until it would block.
     pub(crate) readable: bool,
     pub(crate) writable: bool,
@@ -40,6 +40,8 @@ pub(crate) struct Wire {
     /// Encoded, and to be written from `written` on.
     output: Vec<u8>,
     written: usize,
+    /// Nothing of it will be written any more.
+    is_lost: bool,
     /// How many bytes of `output` are pongs.
     pong_bytes: usize,
     /// When the peer was last heard.
@@ -69,7 +71,7 @@ pub(crate) enum Incoming {
 impl Wire {
     /// Takes over a socket, and what came on it behind the head of the answer.
     pub(crate) fn new(
-        socket: mio::net::TcpStream,
+        stream: Stream<mio::net::TcpStream>,
         mut rest: Vec<u8>,
         message_bytes_max: usize,
     ) -> Wire {
@@ -77,7 +79,7 @@ impl Wire {
         let unread = 0..rest.len();
         rest.resize(INPUT_BYTES.max(rest.len()), 0);
         Wire {
-            socket,
+            stream,
             readable: true,
             writable: true,
             endpoint: Endpoint::default(),
@@ -86,6 +88,7 @@ impl Wire {
             unread,
             output: Vec::new(),
             written: 0,
+            is_lost: false,
             pong_bytes: 0,
             heard: now,
             moved: now,
@@ -133,7 +136,7 @@ impl Wire {
     /// Reads once. `None` where that would block.
     fn fill(&mut self) -> io::Result<Option<usize>> {
         loop {
-            match self.socket.read(&mut self.input) {
+            match self.stream.read(&mut self.input) {
                 Ok(len) => {
                     self.heard = Instant::now();
                     self.unread = 0..len;
@@ -184,14 +187,21 @@ impl Wire {
 
     /// How many bytes wait for the socket.
     pub(crate) fn waiting(&self) -> usize {
-        self.output.len() - self.written
+        // What TLS has taken over waits as a whole.
+        self.output.len() - self.written + usize::from(self.stream.has_unsent() && !self.is_lost)
     }
 
     /// Writes what the socket takes.
     pub(crate) fn drain(&mut self) -> io::Result<()> {
         while self.writable && self.waiting() > 0 {
-            match self.socket.write(&self.output[self.written..]) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            let sent = match &self.output[self.written..] {
+                [] => self.stream.flush().map(|()| 0),
+                rest => self.stream.write(rest),
+            };
+            match sent {
+                Ok(0) if self.written < self.output.len() => {
+                    return Err(io::ErrorKind::WriteZero.into());
+                }
                 Ok(len) => {
                     self.written += len;
                     self.moved = Instant::now();
@@ -201,21 +211,27 @@ impl Wire {
                 Err(error) => return Err(error),
             }
         }
-        if self.waiting() == 0 {
-            self.discard();
+        if self.output.len() == self.written {
+            self.clear();
         }
         Ok(())
     }
 
     /// Lets go of what waits.
     pub(crate) fn discard(&mut self) {
+        self.is_lost = true;
+        self.clear();
+    }
+
+    fn clear(&mut self) {
         self.output.clear();
         self.output.shrink_to(OUTPUT_BYTES_MAX);
         (self.written, self.pong_bytes) = (0, 0);
     }
 
     /// Tells the peer that nothing more comes. Best effort: it may be gone.
-    pub(crate) fn end_output(&self) {
-        let _ = self.socket.shutdown(Shutdown::Write);
+    pub(crate) fn end_output(&mut self) {
+        self.stream.send_close_notify();
+        let _ = self.stream.socket().shutdown(Shutdown::Write);
     }
 }

@@ -8,6 +8,7 @@ use super::{
     expect::{Expect, ExpectMessages},
     request::Header,
     span,
+    tls_args::TlsArgs,
 };
 
 const EXIT_CODES: &str = "\
@@ -112,6 +113,9 @@ pub(crate) struct Common {
     /// of ports. On the loopback of Linux they are taken by themselves when one has too few.
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
     pub(crate) source: Vec<IpAddr>,
+
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
 
     /// The Origin header of the upgrade.
     #[arg(long, value_name = "ORIGIN", value_parser = Header::origin)]

@@ -121,7 +121,7 @@ pub fn run(
     mut tell: impl FnMut(Progress),
 ) -> io::Result<(Arc<Plan>, Report)> {
     let plan = Arc::new(plan);
-    let before = ServerFigures::ask(plan.address, &plan.target.authority());
+    let before = ServerFigures::ask(&plan);
     let state = RunState::new(&plan);
     let began = Utc::now();
     let (sender, events) = mpsc::channel();
@@ -339,10 +339,10 @@ impl Coordinator<'_> {
 
     /// Asks on a thread of its own, which sends an event when it is done.
     fn ask(&mut self, wanted: AskedAt) {
-        let (address, authority) = (self.plan.address, self.plan.target.authority());
+        let plan = Arc::clone(&self.plan);
         let sender = self.sender.clone();
         thread::spawn(move || {
-            let figures = ServerFigures::ask(address, &authority);
+            let figures = ServerFigures::ask(&plan);
             // Nobody listens when the run was interrupted: nobody wants the figures then.
             let _ = sender.send(ThreadEvent::Figures(wanted, Instant::now(), figures));
         });

@@ -22,6 +22,7 @@ pub(crate) enum Cause {
     ClosedBeforeAnswer,
     AnswerTimeout,
     BadAnswer,
+    Tls,
     ClientOutOfFiles,
     ClientOutOfPorts,
     Other,
@@ -50,6 +51,8 @@ impl Failure {
     /// An error on a socket that was connected.
     pub(crate) fn of_socket(error: &io::Error) -> Failure {
         let cause = match error.kind() {
+            // What the socket itself never says.
+            io::ErrorKind::InvalidData => Cause::Tls,
             _ if is_out_of_files(error) => Cause::ClientOutOfFiles,
             io::ErrorKind::ConnectionRefused => Cause::ConnectRefused,
             io::ErrorKind::ConnectionReset
@@ -83,6 +86,7 @@ impl Cause {
             Cause::ClosedBeforeAnswer => "closed before an answer",
             Cause::AnswerTimeout => "no answer in time",
             Cause::BadAnswer => "bad answer",
+            Cause::Tls => "no TLS",
             Cause::ClientOutOfFiles => "client out of file descriptors",
             Cause::ClientOutOfPorts => "client out of ports",
             Cause::Other => "other",

@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 
 use mio::net::TcpStream;
+use rusty_socks_client::Stream;
 use rusty_socks_ws::client_handshake::{Answer, ClientHandshake, ClientRequest, Reply};
 
 use super::{
@@ -13,7 +14,7 @@ use super::{
 /// A socket being connected, or connected and waiting for its answer. Used by one thread.
 pub struct Handshake {
     /// The socket, which never blocks.
-    pub stream: TcpStream,
+    pub stream: Stream<TcpStream>,
     /// Whether TCP stands: before it, a timeout is the network's or the backlog's; after it, the
     /// server's.
     connected: bool,
@@ -28,11 +29,11 @@ pub struct Handshake {
 
 impl Handshake {
     /// Asks for the upgrade on a socket that is being connected.
-    pub fn new(stream: TcpStream, request: &ClientRequest) -> Handshake {
+    pub fn new(stream: impl Into<Stream<TcpStream>>, request: &ClientRequest) -> Handshake {
         let mut bytes = Vec::new();
         let answer = request.begin(&mut bytes);
         Handshake {
-            stream,
+            stream: stream.into(),
             connected: false,
             request: bytes,
             request_bytes_sent: 0,
@@ -73,7 +74,7 @@ impl Handshake {
 
     /// Whether the connection stands by now. [`step`](Self::step) asks this too.
     pub fn connect(&mut self) -> Result<bool, Failure> {
-        match self.stream.take_error() {
+        match self.stream.socket().take_error() {
             Ok(None) => {}
             Ok(Some(error)) if error.kind() == ErrorKind::ConnectionReset => {
                 self.connected = true;
@@ -82,13 +83,13 @@ impl Handshake {
             }
             Ok(Some(error)) | Err(error) => return Err(Failure::of_dial(&error)),
         }
-        match self.stream.peer_addr() {
+        match self.stream.socket().peer_addr() {
             Ok(_) => self.connected = true,
             Err(error) if dial::is_in_progress(&error) => return Ok(false),
             Err(error) => return Err(Failure::of_dial(&error)),
         }
         // Small messages shall leave at once; a socket that cannot do it is still a socket.
-        let _ = self.stream.set_nodelay(true);
+        let _ = self.stream.socket().set_nodelay(true);
         Ok(true)
     }
 

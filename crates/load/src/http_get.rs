@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rusty_socks_client::{Stream, Target, TlsConnector};
+
 /// Header lines in an answer.
 const HEADERS_MAX: usize = 64;
 
@@ -18,21 +20,32 @@ pub struct HttpAnswer {
     pub body: Vec<u8>,
 }
 
-/// Asks for `path` over `stream` and reads the whole answer, of at most `bytes_max`. Blocks until
-/// `deadline` at most; being too late is [`io::ErrorKind::TimedOut`].
+/// Asks `target` for `path` over `socket`, with TLS where there is a `tls`, and reads the whole
+/// answer, of at most `bytes_max`. Blocks until `deadline` at most; being too late is
+/// [`io::ErrorKind::TimedOut`].
 pub fn get(
-    mut stream: TcpStream,
-    authority: &str,
+    socket: TcpStream,
+    target: &Target,
+    tls: Option<&TlsConnector>,
     path: &str,
     bytes_max: usize,
     deadline: Instant,
 ) -> io::Result<HttpAnswer> {
     let version = env!("CARGO_PKG_VERSION");
     let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: rusty_socks/{version}\r\n\
-         Connection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: rusty_socks/{version}\r\n\
+         Connection: close\r\n\r\n",
+        target.authority()
     );
-    stream.set_write_timeout(Some(left(deadline)?))?;
+    let mut stream = match tls {
+        None => Stream::Plain(socket),
+        Some(tls) => match tls.connect(socket, target, deadline) {
+            Ok(stream) => Stream::Tls(Box::new(stream)),
+            Err(error) if error.is_timeout() => return Err(too_late()),
+            Err(error) => return Err(io::Error::other(error)),
+        },
+    };
+    stream.socket().set_write_timeout(Some(left(deadline)?))?;
     stream.write_all(request.as_bytes())?;
 
     // The server closes after the answer, as asked; a length that is reached ends the wait earlier.
@@ -45,7 +58,7 @@ pub fn get(
         if bytes.len() > bytes_max {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is too long"));
         }
-        stream.set_read_timeout(Some(left(deadline)?))?;
+        stream.socket().set_read_timeout(Some(left(deadline)?))?;
         match stream.read(&mut piece) {
             Ok(0) => break,
             Ok(count) => bytes.extend_from_slice(&piece[..count]),

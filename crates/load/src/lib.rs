@@ -23,6 +23,7 @@ mod load_thread;
 mod dial;
 mod handshake;
 mod retry_after;
+mod tls_args;
 mod read_buffer;
 mod raw;
 mod websocket;
@@ -63,6 +64,7 @@ pub use args::LoadArgs;
 pub use dial::dial;
 pub use failure::Failure;
 pub use handshake::Handshake;
+pub use tls_args::TlsArgs;
 pub use websocket::{Ending, Incoming, WebSocket};
 
 pub use coordinator::{StopHandle, run};

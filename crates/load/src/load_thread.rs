@@ -11,6 +11,7 @@ use std::{
 
 use chrono::Utc;
 use mio::{Events, Interest, Poll, Token, Waker, net::TcpStream};
+use rusty_socks_client::Stream;
 use rusty_socks_ws::{client_handshake::Answer, encode::Kind};
 
 use super::{
@@ -208,7 +209,13 @@ impl LoadThread {
         let source = sources.get(number % sources.len().max(1));
         let dialed = dial(self.plan.address, source.copied()).and_then(|mut stream| {
             self.poll.registry().register(&mut stream, Token(index), interest)?;
-            Ok(stream)
+            match &self.plan.tls {
+                None => Ok(Stream::Plain(stream)),
+                Some(tls) => match tls.begin(stream, &self.plan.target) {
+                    Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
+                    Err(error) => Err(io::Error::other(error)),
+                },
+            }
         });
         match dialed {
             Ok(stream) => {
@@ -408,7 +415,7 @@ impl LoadThread {
     fn leave(&mut self, index: usize, next: Stage) {
         self.stop_connecting(index);
         match mem::replace(&mut self.connections[index].stage, next) {
-            Stage::Asking(mut handshake) => self.forget(&mut handshake.stream),
+            Stage::Asking(mut handshake) => self.forget(handshake.stream.socket_mut()),
             Stage::Open(mut socket) => self.forget(socket.stream()),
             Stage::NotDialed | Stage::Gone => {}
         }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use rusty_socks_client::Target;
+use rusty_socks_client::{Target, TlsConnector};
 use rusty_socks_ws::client_handshake::ClientRequest;
 
 use super::{
@@ -44,6 +44,8 @@ const TRIAL_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Plan {
     pub(crate) target: Target,
+    /// Whom to trust, where the address asks for TLS.
+    pub(crate) tls: Option<TlsConnector>,
     /// Unspecified until the plan is resolved.
     pub(crate) address: SocketAddr,
     /// As typed. The sources are empty when the system shall choose.
@@ -162,6 +164,8 @@ impl Plan {
     ) -> Result<Plan, String> {
         let target = target(url, path)?;
         let request = request::request(&target, common.origin.iter().chain(&common.headers))?;
+        let tls = target.is_secure().then(|| common.tls.options().connector());
+        let tls = tls.transpose().map_err(|error| error.to_string())?;
         let threads = match (common.threads, &mode) {
             (Some(threads), _) => threads as usize,
             (None, Mode::Storm { .. } | Mode::Idle { .. }) => 1,
@@ -174,6 +178,7 @@ impl Plan {
         };
         Ok(Plan {
             target,
+            tls,
             address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
             common,
             request,
@@ -351,10 +356,10 @@ mod tests {
             ("fanout localhost:4000", "ws://localhost:4000/ws"),
             ("idle http://localhost:4000/x", "ws://localhost:4000/x"),
             ("echo ws://localhost:4000", "ws://localhost:4000/"),
+            ("echo wss://localhost:4000", "wss://localhost:4000/"),
         ] {
             assert_eq!(Plan::typed(line).target.to_string(), target, "{line}");
         }
-        assert!(refused("echo wss://localhost").contains("TLS"));
         assert!(refused("-c 5 echo").contains("load echo"), "a mode, and no host");
     }
 

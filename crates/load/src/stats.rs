@@ -2,13 +2,13 @@
 
 use std::{
     fmt,
-    net::{SocketAddr, TcpStream},
+    net::TcpStream,
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
 
-use super::http_get;
+use super::{http_get, plan::Plan};
 
 /// How long the whole exchange may take; a server without `/stats` shall not hold up the run.
 const TIMEOUT: Duration = Duration::from_millis(1500);
@@ -25,10 +25,12 @@ pub(crate) struct ServerFigures {
 impl ServerFigures {
     /// Asks the server; `None` when it has no such route, or answers anything but a JSON object in
     /// time. Blocks up to [`TIMEOUT`], so it belongs on a thread of its own.
-    pub(crate) fn ask(address: SocketAddr, authority: &str) -> Option<ServerFigures> {
+    pub(crate) fn ask(plan: &Plan) -> Option<ServerFigures> {
         let deadline = Instant::now() + TIMEOUT;
-        let stream = TcpStream::connect_timeout(&address, TIMEOUT).ok()?;
-        let answer = http_get::get(stream, authority, "/stats", ANSWER_BYTES_MAX, deadline).ok()?;
+        let socket = TcpStream::connect_timeout(&plan.address, TIMEOUT).ok()?;
+        let (target, tls) = (&plan.target, plan.tls.as_ref());
+        let answer = http_get::get(socket, target, tls, "/stats", ANSWER_BYTES_MAX, deadline);
+        let answer = answer.ok()?;
         ServerFigures::read(&answer.body).filter(|_| answer.status == 200)
     }
 

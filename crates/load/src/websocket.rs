@@ -7,6 +7,7 @@ use std::{
 };
 
 use mio::net::TcpStream;
+use rusty_socks_client::Stream;
 use rusty_socks_ws::{
     close::CloseReason,
     decoder::{Event, ProtocolConfig},
@@ -29,7 +30,7 @@ const OUTBOX_BYTES_KEPT: usize = 4 * 1024;
 /// An open WebSocket on a socket that never blocks: answers pings and the Close by itself, and
 /// hands over messages without keeping them. Used by one thread.
 pub struct WebSocket {
-    stream: TcpStream,
+    stream: Stream<TcpStream>,
     endpoint: Endpoint,
     /// Frames that came in one piece with the answer to the handshake.
     early: Vec<u8>,
@@ -72,9 +73,9 @@ pub enum Ending {
 
 impl WebSocket {
     /// Takes over after the 101; `early` are the bytes that came behind it.
-    pub fn new(stream: TcpStream, early: Vec<u8>) -> WebSocket {
+    pub fn new(stream: impl Into<Stream<TcpStream>>, early: Vec<u8>) -> WebSocket {
         WebSocket {
-            stream,
+            stream: stream.into(),
             endpoint: Endpoint::default(),
             early,
             outbox: Vec::new(),
@@ -88,13 +89,13 @@ impl WebSocket {
 
     /// Speaks no WebSocket on a connected socket: every `size` bytes are a message, and nothing is
     /// answered or closed by itself. What a server costs beside that is its protocol.
-    pub fn raw(stream: TcpStream, size: usize) -> WebSocket {
+    pub fn raw(stream: impl Into<Stream<TcpStream>>, size: usize) -> WebSocket {
         WebSocket { raw: Some(RawMessages::new(size)), ..WebSocket::new(stream, Vec::new()) }
     }
 
     /// The socket, to be registered and deregistered.
     pub fn stream(&mut self) -> &mut TcpStream {
-        &mut self.stream
+        self.stream.socket_mut()
     }
 
     /// Reads and writes as far as the socket allows, and hands over each message and pong with the
@@ -120,7 +121,7 @@ impl WebSocket {
                     bytes += count;
                     self.digest(&mut scratch[..count], &mut on);
                     // Elsewhere only a read that would block has the next byte announced.
-                    if cfg!(unix) && count < scratch.len() && !to_the_end {
+                    if cfg!(unix) && count < scratch.len() && !to_the_end && !self.stream.is_tls() {
                         break;
                     }
                 }
@@ -204,6 +205,10 @@ impl WebSocket {
         let outbox = mem::take(&mut self.outbox);
         self.outbox_sent += self.write(&outbox[self.outbox_sent..]);
         self.outbox = outbox;
+        if self.stream.has_unsent() {
+            // Whatever is wrong with the socket shows when it is read.
+            let _ = self.stream.flush();
+        }
         if self.outbox_bytes() == 0 {
             self.outbox_sent = 0;
             self.outbox.clear();

@@ -118,6 +118,16 @@ pub struct Welcome<'a> {
     /// The limits of the client.
     #[serde(default, deserialize_with = "lenient::or_default")]
     pub limits: Limits,
+    /// The client's user, if it has one.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<Cow<'a, str>>,
+    /// Seconds until the client's token ends, if it has one that does.
+    #[serde(
+        default,
+        deserialize_with = "lenient::some_seq",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub token_expires_s: Option<u64>,
 }
 
 /// The limits of one client, so that it can pace itself instead of being refused. A limit that is
@@ -130,9 +140,40 @@ pub struct Limits {
     /// Bytes of messages a second, which is also the burst size.
     #[serde(default, deserialize_with = "lenient::limit", skip_serializing_if = "Option::is_none")]
     pub rate_bytes: Option<u32>,
+    /// Rooms a minute that the client may make, which is also the burst size.
+    #[serde(default, deserialize_with = "lenient::limit", skip_serializing_if = "Option::is_none")]
+    pub rate_rooms: Option<u32>,
     /// Rooms that the client may be in; also the limit for patterns.
     #[serde(default)]
     pub max_rooms: usize,
+    /// What all clients at the client's address may do together; absent where no such limit holds.
+    #[serde(
+        default,
+        deserialize_with = "lenient::or_default",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub address: Option<AddressLimits>,
+}
+
+/// The limits of all clients at one address together, or in one IPv6 network of 64 bits. A limit
+/// that is off is absent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressLimits {
+    /// Messages a second.
+    #[serde(default, deserialize_with = "lenient::limit", skip_serializing_if = "Option::is_none")]
+    pub rate_messages: Option<u32>,
+    /// Bytes of messages a second.
+    #[serde(default, deserialize_with = "lenient::limit", skip_serializing_if = "Option::is_none")]
+    pub rate_bytes: Option<u32>,
+    /// Rooms made a minute.
+    #[serde(default, deserialize_with = "lenient::limit", skip_serializing_if = "Option::is_none")]
+    pub rate_rooms: Option<u32>,
+    /// Connections a second.
+    #[serde(default, deserialize_with = "lenient::limit", skip_serializing_if = "Option::is_none")]
+    pub rate_connections: Option<u32>,
+    /// Connections at once.
+    #[serde(default)]
+    pub max_connections: usize,
 }
 
 /// The answer to a `publish` to one room.
@@ -285,6 +326,9 @@ pub struct Member<'a> {
     /// The client's name in presence.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub sender: Option<Cow<'a, str>>,
+    /// The client's user, if it has one.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<Cow<'a, str>>,
 }
 
 /// The answer to `resume`.
@@ -363,6 +407,24 @@ impl Default for DirectState {
 
 fn unlimited() -> usize {
     usize::MAX
+}
+
+/// The answer to `auth`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authenticated<'a> {
+    /// The client's user.
+    #[serde(borrow, default)]
+    pub user: Cow<'a, str>,
+    /// Seconds until the token ends, if it does.
+    #[serde(
+        default,
+        deserialize_with = "lenient::some_seq",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub token_expires_s: Option<u64>,
+    /// The rooms that the client may no longer be in, and has left.
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<Cow<'a, str>>,
 }
 
 /// The answer to `ping`.

@@ -100,6 +100,11 @@ pub enum Command<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         direct: Option<u64>,
     },
+    /// Say who the client is, or renew that.
+    Auth {
+        /// The token, a JWT.
+        token: Cow<'a, str>,
+    },
     /// Ask for a `pong`.
     Ping,
 }
@@ -188,6 +193,8 @@ pub struct CommandFields<'a> {
     pub rooms: Option<&'a RawValue>,
     #[serde(borrow)]
     pub direct: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub token: Option<&'a RawValue>,
 }
 
 fn present<'de, D: Deserializer<'de>>(input: D) -> Result<Option<&'de RawValue>, D::Error> {

@@ -65,7 +65,7 @@ codes! {
     Overloaded = "overloaded",
     /// The session is unknown or has ended.
     Unrecoverable = "unrecoverable",
-    /// Reserved: the client must authenticate.
+    /// The client must send a token, or its token is refused.
     Unauthorized = "unauthorized",
     /// Reserved: the server failed. Also the value for a missing code.
     #[default]

@@ -48,3 +48,7 @@ pub use seconds::Seconds;
 
 /// The name of the protocol in `Sec-WebSocket-Protocol` (RFC 6455, 1.9).
 pub const SUBPROTOCOL: &str = "rusty-socks.v1";
+
+/// The beginning of a second subprotocol that a client may offer, whose rest is its token. Never
+/// chosen by a server.
+pub const TOKEN_SUBPROTOCOL: &str = "rusty-socks.token.";

@@ -46,6 +46,9 @@ pub struct Message<'a> {
     /// The client id of the publisher, set by the server.
     #[serde(borrow)]
     pub client_id: Cow<'a, str>,
+    /// The user of the publisher, if it has one, set by the server.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<Cow<'a, str>>,
 }
 
 /// A room, and the number of a message in it.

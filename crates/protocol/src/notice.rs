@@ -22,6 +22,9 @@ pub enum Notice<'a> {
         /// The client's name in presence.
         #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
         sender: Option<Cow<'a, str>>,
+        /// The client's user, if it has one.
+        #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+        user: Option<Cow<'a, str>>,
     },
     /// Another client left a watched room.
     Left {
@@ -34,6 +37,9 @@ pub enum Notice<'a> {
         /// The client's name in presence.
         #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
         sender: Option<Cow<'a, str>>,
+        /// The client's user, if it has one.
+        #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+        user: Option<Cow<'a, str>>,
     },
     /// Several clients joined or left a watched room within a short time. Each is named once.
     Presence {
@@ -98,6 +104,16 @@ pub enum Notice<'a> {
         /// The room.
         #[serde(borrow)]
         room: Cow<'a, str>,
+    },
+    /// The client's token is about to end: send `auth` with a new one.
+    #[serde(rename = "token_expires")]
+    TokenExpires {
+        /// Seconds until the token ends.
+        #[serde(default, deserialize_with = "lenient::seq")]
+        expires_s: u64,
+        /// Seconds until the connection is closed with 4203 if no new token comes.
+        #[serde(default, deserialize_with = "lenient::seq")]
+        close_s: u64,
     },
     /// The server is about to close the connection.
     Closing {

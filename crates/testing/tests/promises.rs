@@ -7,6 +7,7 @@ use rusty_socks_testing::{
     fuzz::{
         bodies, chat, config, extensions, frames, head,
         streams::{MESSAGE_BYTES_MAX, agreement, role},
+        token,
     },
     random::{Random, Streams, command},
 };
@@ -131,6 +132,56 @@ fn commands() {
     try_cases(3000, chat, |random| {
         let lines: Vec<Vec<u8>> = (0..=random.below(5)).map(|_| command(random)).collect();
         lines.join(&b'\n')
+    });
+}
+
+#[test]
+fn tokens() {
+    const CLAIMS: &[&str] = &[
+        r#""sub":"u""#,
+        r#""sub":"*""#,
+        r#""sub":"a.b""#,
+        r#""sub":7"#,
+        r#""sub":"\u0007""#,
+        r#""exp":9999999999"#,
+        r#""exp":1e300"#,
+        r#""exp":-1"#,
+        r#""exp":"9""#,
+        r#""exp":0"#,
+        r#""nbf":0"#,
+        r#""nbf":9999999999"#,
+        r#""iat":-5.5"#,
+        r#""jti":"j""#,
+        r#""name":"\u00e9""#,
+        r#""name":{}"#,
+        r#""rooms":null"#,
+        r#""rooms":[{"match":["a.*","user.{sub}"],"allow":["join","fly"]}]"#,
+        r#""rooms":[{"match":"*","allow":["direct"]},{"match":"{sub}.*","allow":["history"]}]"#,
+        r#""rooms":[{"match":"a*","allow":[]}]"#,
+        r#""aud":["x"]"#,
+    ];
+    const PARTS: &[&str] = &[
+        "eyJhbGciOiJIUzI1NiJ9",
+        "eyJhbGciOiJub25lIn0",
+        "eyJhbGciOiJSUzI1NiIsImtpZCI6ImEifQ",
+        "eyJzdWIiOiJ1IiwiZXhwIjo5OTk5OTk5OTk5fQ",
+        "",
+        "e30",
+        "AAAA",
+    ];
+    try_cases(3000, token, |random| {
+        let mut input = sentence(random, PARTS, &[".", ".", ".."]);
+        input.retain(|byte| *byte != b'\n');
+        let mut claims = vec![CLAIMS[0], CLAIMS[5]];
+        claims.truncate(if random.one_in(4) { random.below(3) } else { 2 });
+        claims.extend((0..random.below(4)).map(|_| *random.one_of(CLAIMS)));
+        let mut claims = format!("{{{}}}", claims.join(",")).into_bytes();
+        if random.one_in(5) {
+            random.spoil(&mut claims);
+        }
+        input.push(b'\n');
+        input.extend(claims);
+        input
     });
 }
 

@@ -97,8 +97,29 @@ impl PartialMessage {
         }
     }
 
-    /// Adds the next part. Fails as soon as a text cannot become valid UTF-8.
-    pub(crate) fn push(&mut self, part: &[u8]) -> Result<(), CloseReason> {
+    /// Returns the bytes that it takes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        match self {
+            PartialMessage::Text(text) => text.held_bytes(),
+            PartialMessage::Binary(bytes) | PartialMessage::Compressed(_, bytes) => {
+                bytes.capacity()
+            }
+        }
+    }
+
+    /// Adds the next part, behind which `rest` more bytes of its frame are to come. Fails as soon
+    /// as a text cannot become valid UTF-8.
+    pub(crate) fn push(&mut self, part: &[u8], rest: usize) -> Result<(), CloseReason> {
+        if self.held_bytes() - self.len().min(self.held_bytes()) < part.len() {
+            // Twice what is there, as usual, but no more than the frame needs.
+            let more = part.len() + rest.min(self.len() + part.len());
+            match self {
+                PartialMessage::Text(text) => text.reserve(more),
+                PartialMessage::Binary(bytes) | PartialMessage::Compressed(_, bytes) => {
+                    bytes.reserve_exact(more);
+                }
+            }
+        }
         match self {
             PartialMessage::Text(text) => text.push(part).map_err(|_| CloseReason::INVALID_UTF8),
             PartialMessage::Binary(bytes) | PartialMessage::Compressed(_, bytes) => {

@@ -40,7 +40,7 @@ def resets(scene):
     scene.fact("sessions_evicted", (scene.server.stats() or {}).get("sessions_evicted"))
 
 
-@attack("squat", "1,200 connections from one address")
+@attack("squat", "1,200 connections from one address", LIMITED_ADDRESSES="all")
 def squat(scene):
     opening = wire.UPGRADE.format(extra="").encode()
     with scene.measured():

@@ -1,23 +1,100 @@
 //! `rusty_socks check-config`: what would hold, and who said so.
 
-use std::io::{self, Write};
+use std::{
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
 
+use clap::{Arg, ArgMatches, value_parser};
 use rusty_socks::{
-    Error, Server,
-    config::{Loaded, RoomRule},
+    Config, Error, Identity, Permissions, RoomName, Server,
+    config::{Access, IdentityMode, Loaded, RoomRule},
+    identity,
 };
 
 use crate::exit::{self, Exit};
 
-/// Prints the table. A bad configuration never comes here: loading it has already failed.
-pub(crate) fn run(loaded: Loaded) -> Result<Exit, Error> {
+/// The arguments, beside the server's flags.
+pub(crate) fn args() -> [Arg; 2] {
+    let explain = Arg::new("explain")
+        .long("explain")
+        .value_name("ROOM")
+        .help("Print who may do what in this room, and why, in place of the table");
+    let token = Arg::new("token")
+        .long("token")
+        .value_name("FILE")
+        .requires("explain")
+        .value_parser(value_parser!(PathBuf))
+        .help("For the client with the token in this file; else for an anonymous one");
+    [explain, token]
+}
+
+/// Prints the table, or what holds in one room. A bad configuration never comes here: loading it
+/// has already failed.
+pub(crate) fn run(loaded: Loaded, args: &ArgMatches) -> Result<Exit, Error> {
     // The files that it names must be good too.
     Server::builder().config(loaded.config.clone()).check()?;
+    if let Some(room) = args.get_one::<String>("explain") {
+        let token = args.get_one::<PathBuf>("token").map(PathBuf::as_path);
+        let text = explain(&loaded.config, room, token)?;
+        return Ok(exit::printed(io::stdout().write_all(text.as_bytes())));
+    }
     let exit = exit::printed(io::stdout().write_all(table(&loaded).as_bytes()));
     for warning in loaded.config.warnings() {
         exit::say(&format!("{}warning: {warning}", exit::PREFIX));
     }
     Ok(exit)
+}
+
+/// Says who may do what in a room, and why.
+fn explain(config: &Config, room: &str, token: Option<&Path>) -> Result<String, Error> {
+    let room = RoomName::new(room)?;
+    let client = token.map(|path| identity_of(config, path)).transpose()?;
+    let mut text = match &client {
+        Some(identity) => format!("{} in {room}, with the token", identity.user),
+        None if config.identity == IdentityMode::Required => {
+            format!("nobody in {room}: identity is required, and this client has no token")
+        }
+        None => format!("an anonymous client in {room}"),
+    };
+    let pattern = config.room_access(room.as_str()).pattern;
+    text += &match pattern {
+        Some(pattern) => format!("; the rule [rooms.{pattern:?}] holds\n"),
+        None => "; no rule of the file holds\n".to_owned(),
+    };
+    let is_out = client.is_none() && config.identity == IdentityMode::Required;
+    for verdict in identity::explain(config, client.as_ref(), room.as_str()) {
+        let is_allowed = verdict.is_allowed && !is_out;
+        let why = match verdict.access {
+            Access::Everyone => "everyone may".to_owned(),
+            Access::Users => "everyone with a user may".to_owned(),
+            Access::Token => granted(client.as_ref(), verdict.permission, room.as_str()),
+        };
+        let answer = if is_allowed { "yes" } else { "no" };
+        text += &format!("  {:10}{answer:5}{why}\n", verdict.permission.to_string());
+    }
+    Ok(text)
+}
+
+/// Says which grant of a token allows something in a room.
+fn granted(client: Option<&Identity>, permission: Permissions, room: &str) -> String {
+    let is_direct = permission == Permissions::DIRECT;
+    let grants = client.map(|identity| &*identity.grants).unwrap_or_default().iter();
+    let mut allowing = grants
+        .filter(|grant| grant.allow().contains(permission) && (is_direct || grant.matches(room)));
+    match allowing.next() {
+        Some(grant) => format!("the token grants it for {:?}", grant.pattern()),
+        None => "a token must grant it, and none does".to_owned(),
+    }
+}
+
+fn identity_of(config: &Config, path: &Path) -> Result<Identity, Error> {
+    let shown = path.display();
+    let text = fs::read_to_string(path);
+    let text = text.map_err(|error| Error::config(format!("cannot read {shown}: {error}")))?;
+    let verified = identity::verify_once(config, text.trim());
+    verified.map_err(|error| Error::config(format!("the token in {shown}: {error}")))
 }
 
 fn table(loaded: &Loaded) -> String {
@@ -47,8 +124,6 @@ fn table(loaded: &Loaded) -> String {
 
 #[cfg(test)]
 mod tests {
-    use rusty_socks::Config;
-
     use super::*;
 
     #[test]

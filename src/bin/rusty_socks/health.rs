@@ -8,8 +8,11 @@ use std::{
 };
 
 use rusty_socks::{Config, Error, config::Loaded};
-use rusty_socks_client::{self as client, Target};
-use rusty_socks_load::http_get::{self, HttpAnswer};
+use rusty_socks_client::{self as client, Target, TlsConnector, TlsOptions};
+use rusty_socks_load::{
+    TlsArgs,
+    http_get::{self, HttpAnswer},
+};
 
 use crate::exit::{Exit, PREFIX, say};
 
@@ -30,21 +33,28 @@ const PATH: &str = "/health";
 /// Asks `url`, or else the address that `configured` tells, and prints the body of the answer.
 pub(crate) fn run(
     url: Option<&str>,
+    tls: &TlsArgs,
     configured: impl FnOnce() -> Result<Loaded, Error>,
 ) -> Result<Exit, Error> {
-    let (target, preamble) = match url {
+    let (target, options, preamble) = match url {
         Some(url) => {
-            let invalid = |error| Error::config(format!("--url {error}"));
-            (Target::parse_for(url, PATH).map_err(invalid)?, &b""[..])
+            let target = Target::parse_for(url, PATH);
+            let target = target.map_err(|error| Error::config(format!("--url {error}")))?;
+            (target, tls.options(), &b""[..])
         }
         None => {
             let config = configured()?.config;
             let preamble = if config.proxy_protocol { PROXY_LOCAL } else { b"" };
-            (configured_target(&config)?, preamble)
+            // The certificate is for the name that clients know, and not for the loopback. Whoever
+            // may listen on the port there can do more than show a wrong one.
+            (configured_target(&config)?, TlsOptions::default().insecure(), preamble)
         }
     };
-    let url = format!("http://{}{}", target.authority(), target.path());
-    let answer = match ask(&target, preamble) {
+    // A health check is plain HTTP, whatever else an address is for.
+    let url = target.to_string().replacen("ws", "http", usize::from(!target.is_unix()));
+    let connector = target.is_secure().then(|| options.connector()).transpose();
+    let connector = connector.map_err(|error| Error::config(format!("--ca {error}")))?;
+    let answer = match ask(&target, connector.as_ref(), preamble) {
         Ok(answer) => answer,
         Err(reason) => {
             say(&format!("{PREFIX}cannot ask {url}: {reason}"));
@@ -71,7 +81,8 @@ pub(crate) fn run(
 /// Where the configured server listens. An address that stands for all of the machine's is asked
 /// on the loopback.
 fn configured_target(config: &Config) -> Result<Target, Error> {
-    if config.port == 0 {
+    let is_unix = config.host.starts_with("unix:");
+    if config.port == 0 && !is_unix {
         return Err(Error::config(
             "port = 0: the server chooses a port that is not known here; give --url",
         ));
@@ -85,13 +96,16 @@ fn configured_target(config: &Config) -> Result<Target, Error> {
             };
             SocketAddr::new(ip, config.port).to_string()
         }
+        Err(_) if is_unix => config.host.clone(),
         Err(_) => format!("{}:{}", config.host, config.port),
     };
-    Target::parse_for(&address, PATH).map_err(|error| Error::config(format!("host = {error}")))
+    let target = Target::parse_for(&address, PATH);
+    let target = target.map_err(|error| Error::config(format!("host = {error}")))?;
+    Ok(target.secured(config.has_tls()))
 }
 
 /// The answer, or what to tell of its absence: the address and port that were tried among it.
-fn ask(target: &Target, preamble: &[u8]) -> Result<HttpAnswer, String> {
+fn ask(target: &Target, tls: Option<&TlsConnector>, preamble: &[u8]) -> Result<HttpAnswer, String> {
     let deadline = Instant::now() + TIMEOUT;
     // What the URL is was said already; its cause has the addresses that were tried.
     let cause = |error: client::Error| match error.source() {
@@ -101,16 +115,15 @@ fn ask(target: &Target, preamble: &[u8]) -> Result<HttpAnswer, String> {
     let mut stream = target.dial(deadline).map_err(cause)?;
     let peer = stream.peer_addr();
     stream.write_all(preamble).map_err(|error| error.to_string())?;
-    let (authority, path) = (target.authority(), target.path());
-    http_get::get(stream, &authority, path, ANSWER_BYTES_MAX, deadline).map_err(
-        |error| match peer {
+    http_get::get(stream, target, tls, target.path(), ANSWER_BYTES_MAX, deadline).map_err(|error| {
+        match peer {
             Ok(peer) if error.kind() == io::ErrorKind::TimedOut => {
                 format!("{peer} gave no answer within {} s", TIMEOUT.as_secs())
             }
             Ok(peer) => format!("{peer}: {error}"),
             Err(_) => error.to_string(),
-        },
-    )
+        }
+    })
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod connect;
 mod health;
 mod load;
 mod serve;
+mod token;
 
 use std::{env, ffi::OsString, path::PathBuf, process::ExitCode};
 
@@ -22,9 +23,17 @@ use rusty_socks::{
     config::{Key, Loaded},
 };
 
+use rusty_socks_load::TlsArgs;
+
 use connect::ConnectArgs;
 use exit::Exit;
 use load::LoadArgs;
+
+/// Gives memory back to the system within seconds after it is freed. The allocator of glibc keeps
+/// hundreds of megabytes once they were in use.
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const ABOUT: &str = "\
 A WebSocket server without an async runtime.
@@ -46,12 +55,19 @@ const CHECK_ABOUT: &str = "Print every key, its value and where it came from";
 
 const CHECK_EPILOGUE: &str = "Exits 0 when all is good, and 2 when a value is bad, naming each.";
 
+const TOKEN_ABOUT: &str = "Make a token for trying out, signed with the configured secret";
+
+const TOKEN_EPILOGUE: &str = "\
+Prints the token alone. Without --rooms it grants nothing; where identity is required, the rules of \
+the file alone decide then.";
+
 const HEALTH_ABOUT: &str = "Ask a running server whether it is well";
 
 const HEALTH_EPILOGUE: &str = "\
 Made for a container's health check: prints the answer, exits 0 on a 200 within two seconds and 1 \
 else. It asks the configured host and port, on the loopback if the server listens everywhere. An \
-address may be written as for `connect`; without a scheme or a path it means /health.";
+address may be written as for `connect`; without a scheme or a path it means /health. The \
+certificate is checked where --url names the server, and not where the configuration does.";
 
 const LOAD_ABOUT: &str =
     "Load any WebSocket server: storms of connections, round trips, fan-out, idle holding";
@@ -90,11 +106,17 @@ fn main() -> ExitCode {
         None => exit::report(loaded(&[&matches]).and_then(serve::run)).into(),
         Some(("serve", own)) => exit::report(loaded(&[&matches, own]).and_then(serve::run)).into(),
         Some(("check-config", own)) => {
-            exit::report(loaded(&[&matches, own]).and_then(check_config::run)).into()
+            let run = |loaded| check_config::run(loaded, own);
+            exit::report(loaded(&[&matches, own]).and_then(run)).into()
         }
         Some(("health", own)) => {
             let url = own.get_one::<String>("url").map(String::as_str);
-            exit::report(health::run(url, || loaded(&[&matches, own]))).into()
+            let tls = TlsArgs::from_arg_matches(own).unwrap_or_else(|error| error.exit());
+            exit::report(health::run(url, &tls, || loaded(&[&matches, own]))).into()
+        }
+        Some(("token", own)) => {
+            let run = |loaded| token::run(own, &loaded);
+            exit::report(loaded(&[&matches, own]).and_then(run)).into()
         }
         Some(("load", own)) => run_foreign(&matches, own, "load", load::run),
         Some(("connect", own)) => run_foreign(&matches, own, "connect", connect::run),
@@ -139,13 +161,24 @@ fn flags_of(matches: &ArgMatches) -> Vec<(&'static Key, OsString)> {
 
 fn command() -> Command {
     let serve = Command::new("serve").about(SERVE_ABOUT).after_help(SERVE_EPILOGUE);
-    let check = Command::new("check-config").about(CHECK_ABOUT).after_help(CHECK_EPILOGUE);
+    let check = Command::new("check-config")
+        .about(CHECK_ABOUT)
+        .after_help(CHECK_EPILOGUE)
+        .args(check_config::args());
+    let of_tokens = ["token_hmac_secret", "token_audience", "token_issuer"];
+    let of_tokens = Config::keys().iter().filter(move |key| of_tokens.contains(&key.name()));
+    let token = Command::new("token")
+        .about(TOKEN_ABOUT)
+        .after_help(TOKEN_EPILOGUE)
+        .args(token::args())
+        .arg(config_flag())
+        .args(of_tokens.map(server_flag));
     let where_to_ask = Config::keys().iter().filter(|key| ["host", "port"].contains(&key.name()));
     let url = Arg::new("url")
         .long("url")
         .value_name("URL")
         .help("What to ask instead: localhost, localhost:4000 or http://localhost:4000/health");
-    let health = Command::new("health")
+    let health = TlsArgs::augment_args(Command::new("health"))
         .about(HEALTH_ABOUT)
         .after_help(HEALTH_EPILOGUE)
         .args([url, config_flag()])
@@ -157,7 +190,14 @@ fn command() -> Command {
         .about(ABOUT)
         .after_help(EPILOGUE)
         .max_term_width(110)
-        .subcommands([with_server_flags(serve), with_server_flags(check), health, load, connect])
+        .subcommands([
+            with_server_flags(serve),
+            with_server_flags(check),
+            token,
+            health,
+            load,
+            connect,
+        ])
 }
 
 fn with_server_flags(command: Command) -> Command {

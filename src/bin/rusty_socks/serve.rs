@@ -39,9 +39,9 @@ fn serve(config: Config, log: &LogQueue) -> Result<Exit, Error> {
     info!(
         "rusty_socks {} listens on {}: {max_conn} sessions at once, {max_queued_tasks} in line, {threads} workers",
         env!("CARGO_PKG_VERSION"),
-        server.local_addr(),
+        server.listen_addr(),
     );
-    if let Some(admin_addr) = server.admin_addr() {
+    if let Some(admin_addr) = server.admin_listen_addr() {
         info!("the admin listener is on {admin_addr}");
     }
     server.run()?;

@@ -49,8 +49,13 @@ impl Api {
             message_bytes_max: config.max_message_bytes,
             body_bytes_max: config.api_body_bytes,
             history_max: kept_max(config),
-            about: Arc::new(About::new(config)),
+            about: Arc::new(About::new(config, None)),
         }
+    }
+
+    /// Makes the API tell the facts that the clients of the chat protocol are told.
+    pub(super) fn with_about(self, about: Arc<About>) -> Api {
+        Api { about, ..self }
     }
 
     fn begin(

@@ -78,6 +78,8 @@ struct Event {
     #[serde(skip_serializing_if = "Option::is_none")]
     client_id: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     room: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sender: Option<String>,
@@ -181,6 +183,7 @@ impl Event {
             event: name(event),
             time: Utc::now(),
             client_id: None,
+            user: None,
             room: None,
             sender: None,
             resumed: None,
@@ -188,16 +191,19 @@ impl Event {
             reason: None,
         };
         match *event {
-            ServerEvent::Connected { client_id, resumed } => {
+            ServerEvent::Connected { client_id, user, resumed } => {
                 (noted.client_id, noted.resumed) = (Some(client_id), Some(resumed));
+                noted.user = user.map(str::to_owned);
             }
-            ServerEvent::Disconnected { client_id, reason } => {
+            ServerEvent::Disconnected { client_id, user, reason } => {
                 noted.client_id = Some(client_id);
+                noted.user = user.map(str::to_owned);
                 (noted.code, noted.reason) = (Some(reason.code()), Some(reason.reason().into()));
             }
-            ServerEvent::Joined { room, client_id, name }
-            | ServerEvent::Left { room, client_id, name } => {
+            ServerEvent::Joined { room, client_id, name, user }
+            | ServerEvent::Left { room, client_id, name, user } => {
                 noted.client_id = Some(client_id);
+                noted.user = user.map(str::to_owned);
                 (noted.room, noted.sender) =
                     (Some(room.as_str().to_owned()), name.map(str::to_owned));
             }

@@ -20,8 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::state::Ctx;
-use crate::{Config, Error, TaskThreads, config::HookFail};
+use crate::{Config, Context, Error, TaskThreads, config::HookFail};
 pub(super) use answer::Allowed;
 use answer::Answered;
 use backend::Backend;
@@ -108,9 +107,9 @@ impl Hooks {
 
     /// Asks the backend. A [`Decided`] with `pending` comes as the answer of a task, or the verdict
     /// is returned at once because the backend cannot be asked.
-    pub(super) fn ask<P: Send + 'static>(
+    pub(super) fn ask<S: 'static, P: Send + 'static>(
         &self,
-        ctx: &mut Ctx<'_>,
+        ctx: &mut Context<'_, S>,
         question: &Question<'_>,
         pending: P,
     ) -> Result<(), Verdict> {
@@ -120,14 +119,19 @@ impl Hooks {
             return Err(self.inner.fail(hook, Outcome::CircuitOpen, &"the backend is down"));
         }
         let inner = Arc::clone(&self.inner);
-        let task = move || Decided { pending, verdict: inner.decide(hook, &body, asked_at) };
-        ctx.defer(task).map_err(|why| self.inner.fail(hook, Outcome::PoolFull, &why))
+        let user: Option<Box<str>> = question.user.map(Box::from);
+        let bytes = body.len();
+        let task = move || {
+            let verdict = inner.decide(hook, &body, user.as_deref(), asked_at);
+            Decided { pending, verdict }
+        };
+        ctx.defer_sized(bytes, task).map_err(|why| self.inner.fail(hook, Outcome::PoolFull, &why))
     }
 }
 
 impl Inner {
     /// Asks the backend, on a thread that may wait for it.
-    fn decide(&self, hook: Hook, body: &str, asked_at: Instant) -> Verdict {
+    fn decide(&self, hook: Hook, body: &str, user: Option<&str>, asked_at: Instant) -> Verdict {
         // The wait for a thread counts as well, so nobody waits for longer than the timeout.
         let time = self.timeout.saturating_sub(asked_at.elapsed());
         let was_asked = !time.is_zero();
@@ -140,7 +144,7 @@ impl Inner {
                 self.circuit.note_failure(Instant::now());
             }
         }
-        match posted.and_then(|body| Answered::read(&body)) {
+        match posted.and_then(|body| Answered::read(&body, user)) {
             Ok(Answered::Allowed(allowed)) => {
                 self.counts.add(hook, Outcome::Allowed);
                 Verdict::Allowed(allowed)

@@ -15,6 +15,8 @@ pub(in crate::chat) struct Question<'a> {
     pub(in crate::chat) event: Hook,
     pub(in crate::chat) client_id: Uuid,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::chat) user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::chat) room: Option<&'a str>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub(in crate::chat) rooms: &'a [&'a str],
@@ -28,12 +30,18 @@ pub(in crate::chat) struct Question<'a> {
     pub(in crate::chat) remote_addr: SocketAddr,
 }
 
-impl Question<'_> {
+impl<'a> Question<'a> {
     /// A question about a client, without anything about the hook.
-    pub(in crate::chat) fn about(event: Hook, client_id: Uuid, remote_addr: SocketAddr) -> Self {
+    pub(in crate::chat) fn about(
+        event: Hook,
+        client_id: Uuid,
+        user: Option<&'a str>,
+        remote_addr: SocketAddr,
+    ) -> Question<'a> {
         Question {
             event,
             client_id,
+            user,
             room: None,
             rooms: &[],
             content: None,

@@ -11,6 +11,7 @@ use crate::{
         conn_handle::ConnHandle, conn_id::ConnId, history::Replay, names::RoomName, notice::Notice,
         publish::Publication, room::RoomKind, session::Sender,
     },
+    identity::Permissions,
     pool::{connection::Phase, delivery::Delivery, inline_conn::InlineConn, pauses::PauseReasons},
     ws::frame::{Message, PreparedFrame},
 };
@@ -54,7 +55,7 @@ pub(super) fn open(config: Config, handler: impl Handler) -> Harness {
 
 fn conn(harness: &mut Harness) -> InlineConn<'_> {
     let (open, io) = harness.conn.open_mut().expect("it is open");
-    InlineConn { io, cx: &mut harness.cx, session: &mut open.session }
+    InlineConn { io, cx: &mut harness.cx, session: &mut open.session, wake_at: &mut open.wake_at }
 }
 
 impl Harness {
@@ -306,7 +307,7 @@ fn a_presence_channel_tells_no_more_than_that_something_is_missing() {
         let rooms = &harness.cx.shared.hub.rooms;
         let channel = rooms.channel_of(&rooms.find(room).expect("a room"));
         assert_eq!(channel.kind, RoomKind::Presence);
-        harness.cx.members.add(SLOT, Arc::clone(&channel), 0);
+        harness.cx.members.add(SLOT, Arc::clone(&channel), 0, Permissions::all());
         let member =
             harness.cx.members.of(channel.key, 1).and_then(|(_, mut members)| members.next());
         let notice = PreparedFrame::new(Message::Text("she came"));

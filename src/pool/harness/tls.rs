@@ -250,6 +250,54 @@ fn a_handshake_must_end_in_the_time_for_a_head() {
 }
 
 #[test]
+fn a_proxy_says_for_whom_it_speaks_before_tls() {
+    const HEADER: &[u8] = b"PROXY TCP4 1.2.3.4 5.6.7.8 80 443\r\n";
+    let config = Config { proxy_protocol: true, ..Config::default() };
+    for read_step in [1, 20, HEADER.len(), HEADER.len() + 1, usize::MAX] {
+        // With the handshake right behind it, or later.
+        for is_at_once in [true, false] {
+            let mut secured = Secured::new(config.clone(), trusting(&TLS13, None));
+            secured.harness.wire.lock().read_step = read_step;
+            let hello = secured.client.output();
+            if is_at_once {
+                secured.harness.feed(&[HEADER, &hello].concat());
+            } else {
+                secured.harness.feed(HEADER);
+                secured.harness.feed(&hello);
+            }
+            let written = secured.harness.written();
+            secured.client.input(&written).expect("proper TLS");
+            secured.say(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert!(secured.plain.starts_with(b"HTTP/1.1 200"), "{read_step}, {is_at_once}");
+        }
+    }
+    let mut harness = Harness::new(secured(config));
+    harness.buffer = vec![0; 128 << 10];
+    harness.feed(HEADER);
+    harness.feed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(harness.answer().body.contains("this port speaks TLS"));
+}
+
+#[test]
+fn one_deadline_covers_the_header_of_a_proxy_and_the_handshake() {
+    const HEADER: &[u8] = b"PROXY TCP4 1.2.3.4 5.6.7.8 80 443\r\n";
+    let config = Config { proxy_protocol: true, ..Config::default() };
+    let ms = config.handshake_timeout.as_millis() as u64;
+    let mut client = TlsClient::new(trusting(&TLS13, None), "localhost");
+    let hello = client.output();
+    for (first, second) in [(&HEADER[..10], &HEADER[10..]), (HEADER, &[]), (HEADER, &hello)] {
+        let mut harness = Harness::new(secured(config.clone()));
+        harness.buffer = vec![0; 128 << 10];
+        harness.feed(first);
+        harness.pass(ms - 1);
+        harness.feed(second);
+        assert!(!harness.is_gone());
+        harness.pass(1);
+        harness.expect_nothing_left("after the timeout");
+    }
+}
+
+#[test]
 fn handshakes_beyond_the_share_of_a_turn_wait_for_the_next() {
     let mut secured = Secured::new(Config::default(), trusting(&TLS13, None));
     while secured.harness.cx.tls.take_handshake() {}

@@ -2,10 +2,12 @@
 
 use super::Worker;
 use crate::{
+    config::Overflow,
     hub::{
         charge::Charge, conn_id::ConnId, mailbox::Letter, room::RoomKey, roster::WINDOW_MS,
         send_status::SendStatus, task::TaskAnswer,
     },
+    identity::Permissions,
     pool::{
         conn_io::ConnIo,
         connection::{Connection, Phase},
@@ -46,7 +48,7 @@ impl Worker {
             match letter {
                 Letter::Deliver { room, seq, frame, except, charge } => {
                     if self.cx.fanouts.is_before_room(room)
-                        || !self.deliver(room, seq, &frame, except)
+                        || !self.deliver((room, seq), &frame, except, charge.as_ref())
                     {
                         let audience = Audience::Rooms([(room, seq)].into());
                         self.wait(audience, frame, except, charge, weight);
@@ -64,7 +66,7 @@ impl Worker {
                         continue;
                     }
                     let Audience::Rooms(rooms) = audience else { continue };
-                    self.deliver_many(&rooms, &frame, except);
+                    self.deliver_many(&rooms, &frame, except, charge.as_ref());
                     self.release(weight, charge);
                     continue;
                 }
@@ -73,13 +75,19 @@ impl Worker {
                     self.wait(audience, frame, Some(except), charge, weight);
                     continue;
                 }
-                Letter::Send { conn, frame } => {
-                    if let Some((_, io, cx)) = self.find_open(conn) {
+                Letter::Send { conn, frame, charge, inbound: _inbound } => {
+                    if let Some((open, io, cx)) = self.find_open(conn) {
                         io.send_prepared(&frame, cx);
+                        hold_sender(charge.as_ref(), open, io, cx);
                     }
+                    self.release(weight, charge);
+                    continue;
                 }
                 Letter::Enter { conn, room, from_seq } => match self.find_open(conn) {
-                    Some((_, io, cx)) => cx.members.add(io.slot(), room, from_seq),
+                    // A handler on other threads reads from the session what it may do.
+                    Some((_, io, cx)) => {
+                        cx.members.add(io.slot(), room, from_seq, Permissions::all());
+                    }
                     None => self.cx.shared.hub.uncount(&room, self.cx.worker),
                 },
                 Letter::Exit { conn, room } => {
@@ -118,6 +126,11 @@ impl Worker {
                 Letter::JobsDone { conn } => {
                     if let Some((open, io, cx)) = self.find_open(conn) {
                         open.on_jobs_done(io, cx);
+                    }
+                }
+                Letter::WakeAfter { conn, wait } => {
+                    if let Some((open, io, cx)) = self.find_open(conn) {
+                        open.wake_after(wait, io, cx);
                     }
                 }
                 Letter::Await { conn } => {
@@ -180,6 +193,7 @@ impl Worker {
         let Some(fanout) = self.cx.fanouts.get_mut(id) else { return false };
         let (audience, frame) = (fanout.audience.clone(), fanout.frame.clone());
         let (except, begun) = (fanout.except, fanout.recipients.take());
+        let charge = fanout.charge.take();
         let mut recipients = begun.unwrap_or_else(|| self.recipients(&audience).into_iter());
         let members = std::mem::take(&mut self.cx.members);
         let mut delivered = 0;
@@ -196,11 +210,13 @@ impl Worker {
                     };
                     let deliveries: Vec<Delivery<'_>> = match &rooms[..] {
                         [room] => {
-                            let delivery = of_member(room);
+                            let Some(of) = of_member(room) else { continue };
                             let cx = &mut self.cx;
-                            delivered += usize::from(
-                                delivery.is_some_and(|of| open.deliver(&frame, &of, io, cx)),
-                            );
+                            if open.deliver(&frame, &of, io, cx) {
+                                let charge = charge.as_ref().filter(|_| is_closing(&[of]));
+                                hold_sender(charge, open, io, cx);
+                                delivered += 1;
+                            }
                             continue;
                         }
                         rooms => rooms.iter().filter_map(of_member).collect(),
@@ -209,7 +225,10 @@ impl Worker {
                         && open.deliver_once(&frame, &deliveries, io, &mut self.cx)
                 }
             };
-            delivered += usize::from(is_delivered);
+            if is_delivered {
+                hold_sender(charge.as_ref(), open, io, &mut self.cx);
+                delivered += 1;
+            }
         }
         self.cx.members = members;
         match audience {
@@ -221,9 +240,9 @@ impl Worker {
         }
         if recipients.len() > 0 {
             if let Some(fanout) = self.cx.fanouts.get_mut(id) {
-                fanout.recipients = Some(recipients);
+                (fanout.recipients, fanout.charge) = (Some(recipients), charge);
             }
-        } else if let Some(Fanout { weight, charge, .. }) = self.cx.fanouts.finish(id) {
+        } else if let Some(Fanout { weight, .. }) = self.cx.fanouts.finish(id) {
             self.mailbox.release(weight, charge);
         }
         true
@@ -269,14 +288,15 @@ impl Worker {
     /// closed here. Returns `false`, and delivers nothing, if they are more than one slice.
     fn deliver(
         &mut self,
-        room: RoomKey,
-        seq: u64,
+        (room, seq): (RoomKey, u64),
         frame: &PreparedFrame,
         except: Option<ConnId>,
+        charge: Option<&Charge>,
     ) -> bool {
         let members = std::mem::take(&mut self.cx.members);
         let (mut delivered, mut is_slice) = (0, true);
         if let Some((room, of_room)) = members.of(room, seq) {
+            let charge = charge.filter(|_| room.overflow == Overflow::Close);
             is_slice = of_room.size_hint().1.is_some_and(|count| count <= SLICE_MAX);
             for member in of_room.take_while(|_| is_slice) {
                 let Some(conn) = self.conns.get_mut(member.slot as usize) else { continue };
@@ -285,6 +305,7 @@ impl Worker {
                     && let Some((open, io)) = conn.open_mut()
                     && open.deliver(frame, &Delivery { room, member, seq }, io, &mut self.cx)
                 {
+                    hold_sender(charge, open, io, &mut self.cx);
                     delivered += 1;
                 }
             }
@@ -301,6 +322,7 @@ impl Worker {
         rooms: &[(RoomKey, u64)],
         frame: &PreparedFrame,
         except: Option<ConnId>,
+        charge: Option<&Charge>,
     ) {
         let members = std::mem::take(&mut self.cx.members);
         let in_room = |(room, seq): &(RoomKey, u64)| {
@@ -319,6 +341,7 @@ impl Worker {
                 && let Some((open, io)) = conn.open_mut()
                 && open.deliver_once(frame, of_member, io, &mut self.cx)
             {
+                hold_sender(charge.filter(|_| is_closing(of_member)), open, io, &mut self.cx);
                 delivered += 1;
             }
         }
@@ -331,6 +354,23 @@ impl Worker {
         self.deliveries += delivered;
         self.cx.metrics().deliveries.add(delivered as u64);
         self.cx.metrics().messages_out.add(delivered as u64);
+    }
+}
+
+/// Whether one of the rooms closes a client that is too slow. The others leave messages out
+/// instead, and so need not slow down their senders.
+fn is_closing(deliveries: &[Delivery<'_>]) -> bool {
+    deliveries.iter().any(|of| of.room.overflow == Overflow::Close)
+}
+
+/// Holds whoever sent a message that was just queued, if its receiver reads and is behind. Most
+/// receivers are not even blocked.
+#[inline(always)]
+fn hold_sender(charge: Option<&Charge>, open: &mut Open, io: &mut ConnIo, cx: &mut WorkerCtx) {
+    if io.is_blocked()
+        && let Some(charge) = charge
+    {
+        open.hold(charge.session(), io, cx);
     }
 }
 

@@ -276,6 +276,12 @@ impl Conversation {
                 let items = self.items_of(&messages);
                 self.reorderer.page(room, &epoch, seq, items);
             }
+            InternalCommand::Renew { .. } => {
+                let answer::Authenticated { left, .. } = body(text)?;
+                for room in left {
+                    self.exclude(&room, &ErrorCode::Forbidden);
+                }
+            }
             InternalCommand::Recount { room } => {
                 let answer::Members { members, count, .. } = body(text)?;
                 self.recounted(room);
@@ -325,7 +331,8 @@ impl Conversation {
             InternalCommand::Unjoin { room } if error.code == ErrorCode::NotMember => {
                 self.unjoined(room);
             }
-            InternalCommand::Unjoin { .. } => {}
+            // The server closes the connection, and says why.
+            InternalCommand::Renew { .. } | InternalCommand::Unjoin { .. } => {}
         }
     }
 

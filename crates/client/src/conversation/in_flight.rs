@@ -1,9 +1,10 @@
 //! The commands of a session: its own, and those on the wire.
 
+use std::fmt;
+
 use crate::ask::Request;
 
 /// A command of the session's own.
-#[derive(Debug)]
 pub(crate) enum InternalCommand {
     Resume,
     /// Out of a room or pattern that is not wanted, or to be joined again.
@@ -23,6 +24,25 @@ pub(crate) enum InternalCommand {
     Recount {
         room: String,
     },
+    /// A new token, in place of one that is about to end.
+    Renew {
+        token: String,
+    },
+}
+
+impl fmt::Debug for InternalCommand {
+    /// Shows no token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            InternalCommand::Resume => f.write_str("Resume"),
+            InternalCommand::Renew { .. } => f.write_str("Renew"),
+            InternalCommand::Unjoin { room } => write!(f, "Unjoin {room:?}"),
+            InternalCommand::Rejoin { room } => write!(f, "Rejoin {room:?}"),
+            InternalCommand::RejoinPattern { pattern } => write!(f, "RejoinPattern {pattern:?}"),
+            InternalCommand::Fetch { room, after } => write!(f, "Fetch {room:?} {after}"),
+            InternalCommand::Recount { room } => write!(f, "Recount {room:?}"),
+        }
+    }
 }
 
 /// An internal command in its order among the others.
@@ -42,6 +62,7 @@ impl InternalCommand {
             | InternalCommand::Rejoin { room }
             | InternalCommand::RejoinPattern { pattern: room } => Some(room),
             InternalCommand::Resume
+            | InternalCommand::Renew { .. }
             | InternalCommand::Fetch { .. }
             | InternalCommand::Recount { .. } => None,
         }

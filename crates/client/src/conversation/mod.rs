@@ -49,7 +49,8 @@ impl Conversation {
             (Phase::Rejoining | Phase::Ready, kind) => match kind {
                 "message" | "direct" | "broadcast" => self.message(text),
                 "ok" | "error" => self.answered(&head, text, now),
-                "joined" | "left" | "presence" | "gap" | "matched" | "unmatched" => {
+                "joined" | "left" | "presence" | "gap" | "matched" | "unmatched"
+                | "token_expires" => {
                     self.notice(text);
                 }
                 _ => {}

@@ -20,12 +20,12 @@ impl Conversation {
             // One may have left it a moment ago.
             Some(Notice::Joined { room, .. } | Notice::Left { room, .. }) if !self.hears(&room) => {
             }
-            Some(Notice::Joined { room, client_id, sender }) => {
-                let member = frames::member(client_id, sender);
+            Some(Notice::Joined { room, client_id, sender, user }) => {
+                let member = frames::member(answer::Member { client_id, sender, user });
                 self.events.push_back(Event::Joined { room: room.into_owned(), member });
             }
-            Some(Notice::Left { room, client_id, sender }) => {
-                let member = frames::member(client_id, sender);
+            Some(Notice::Left { room, client_id, sender, user }) => {
+                let member = frames::member(answer::Member { client_id, sender, user });
                 self.events.push_back(Event::Left { room: room.into_owned(), member });
             }
             Some(Notice::Presence { room, joined, left }) if self.hears(&room) => {
@@ -50,6 +50,7 @@ impl Conversation {
                 let (pattern, room) = (pattern.into_owned(), room.into_owned());
                 self.events.push_back(Event::Unmatched { pattern, room });
             }
+            Some(Notice::TokenExpires { .. }) => self.needs_token = true,
             Some(Notice::Closing { reason, reconnect_after_ms }) => {
                 self.closing = reconnect_after_ms.map(asked);
                 let (reason, reconnect_after) = (reason.into_owned(), self.closing);
@@ -63,7 +64,7 @@ impl Conversation {
     /// Lists the members in a notice, without this session: a notice of several changes goes to
     /// everyone who watches, and may name its receiver.
     fn others(&self, members: Vec<answer::Member<'_>>) -> Vec<Member> {
-        let members = members.into_iter().map(|one| frames::member(one.client_id, one.sender));
+        let members = members.into_iter().map(frames::member);
         let me = self.me.as_ref().map(|me| &*me.client_id);
         members.filter(|member| me != Some(&member.client_id)).collect()
     }

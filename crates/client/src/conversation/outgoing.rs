@@ -132,6 +132,7 @@ impl Conversation {
                 let (room, after, limit) = (room.into(), Some(*after), Some(PAGE_MESSAGES));
                 Command::History { room, before: None, after, limit }
             }
+            InternalCommand::Renew { token } => Command::Auth { token: token.into() },
             InternalCommand::Recount { room } => {
                 Command::Presence { room: room.into(), watch: Some(true) }
             }

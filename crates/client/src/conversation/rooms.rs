@@ -82,6 +82,7 @@ impl Conversation {
                 | InternalCommand::Rejoin { room }
                 | InternalCommand::RejoinPattern { pattern: room } => touches(room),
                 InternalCommand::Resume
+                | InternalCommand::Renew { .. }
                 | InternalCommand::Fetch { .. }
                 | InternalCommand::Recount { .. } => false,
             },
@@ -331,7 +332,9 @@ impl Conversation {
     /// An own command that nobody needs any more.
     pub(crate) fn is_obsolete(&self, command: &InternalCommand) -> bool {
         match command {
-            InternalCommand::Resume | InternalCommand::Unjoin { .. } => false,
+            InternalCommand::Resume
+            | InternalCommand::Renew { .. }
+            | InternalCommand::Unjoin { .. } => false,
             InternalCommand::Fetch { room, .. } | InternalCommand::Recount { room } => {
                 !self.rooms.contains_key(room)
             }

@@ -128,6 +128,8 @@ pub(crate) struct Conversation {
     pub(crate) who: Option<Who>,
     /// What `closing` said, until it is taken.
     pub(crate) closing: Option<Duration>,
+    /// Whether the server has said that the token is about to end, until that is taken.
+    pub(crate) needs_token: bool,
     /// Why one has had enough of this server.
     pub(crate) fault: Option<Error>,
 }
@@ -161,6 +163,7 @@ impl Conversation {
             ping: None,
             who: None,
             closing: None,
+            needs_token: false,
             fault: None,
         }
     }
@@ -175,6 +178,7 @@ impl Conversation {
         self.frames.clear();
         self.pace.begin_anew();
         self.phase = Phase::Greeting;
+        self.needs_token = false;
         if self.me.as_ref().is_some_and(|me| me.session.is_some()) {
             self.phase = Phase::Resuming { welcome: None };
             let number = self.next_number();
@@ -208,6 +212,13 @@ impl Conversation {
                 InFlight::Request(request) => self.wait_again(request),
             }
         }
+    }
+
+    /// Sends a new token in place of the one that is about to end.
+    pub(crate) fn renew(&mut self, token: String) {
+        let number = self.next_number();
+        let command = InternalCommand::Renew { token };
+        self.internal.push_front(QueuedCommand { command, number, attempts: 0 });
     }
 
     /// The session is over.

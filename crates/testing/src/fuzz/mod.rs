@@ -8,8 +8,10 @@ mod bodies;
 mod extensions;
 mod config;
 mod chat;
+mod token;
 pub mod streams;
 
 pub use {
-    bodies::bodies, chat::chat, config::config, extensions::extensions, head::head, streams::frames,
+    bodies::bodies, chat::chat, config::config, extensions::extensions, head::head,
+    streams::frames, token::token,
 };

@@ -64,10 +64,15 @@ impl Client {
                 Asked::Publish { .. }
                 | Asked::Join { .. }
                 | Asked::JoinPattern { .. }
-                | Asked::Direct { .. }
                 | Asked::Broadcast { .. },
                 ErrorCode::Overloaded,
             ) => is_small,
+            // Few may be on their way to one client, and none to one that is far behind.
+            (Asked::Direct { .. }, ErrorCode::Overloaded) => {
+                let is_tight = config.buffer < 1000 || config.buffer_bytes < 1 << 20;
+                is_small || is_tight || !scene.plan.is_calm()
+            }
+            (_, ErrorCode::RateLimited) => config.rate_messages > 0,
             (Asked::Publish { rooms, .. }, ErrorCode::NotMember) => !rooms.iter().all(is_in),
             (
                 Asked::Leave { room } | Asked::History { room, .. } | Asked::Presence { room, .. },

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusty_socks::{
     Config,
-    config::{Compression, Overflow, RoomRule},
+    config::{Compression, LimitedAddresses, Overflow, RoomRule},
 };
 use rusty_socks_protocol as protocol;
 
@@ -98,9 +98,9 @@ fn config(random: &mut Random, clients: usize) -> Config {
     let (timeout, ping) = *random.one_of(&[(60, 30), (6, 2), (10, 0)]);
     let history = *random.one_of(&[1, 5, 20, 100]);
     let rule = |pattern: &str, overflow, history| RoomRule {
-        pattern: pattern.into(),
         overflow: Some(overflow),
         history,
+        ..RoomRule::new(pattern)
     };
     Config {
         thread_pool_size: 1 + random.below(4),
@@ -137,6 +137,13 @@ fn config(random: &mut Random, clients: usize) -> Config {
         // Many refusals in a row are the simulator's doing, not a client's fault.
         max_errors: 0,
         max_pending_heads: small(random, clients.div_ceil(2), 4096),
+        rate_messages: small(random, 20, 0) as u32,
+        rate_bytes: 0,
+        rate_rooms: 0,
+        limited_addresses: LimitedAddresses::All,
+        rate_messages_per_ip: 0,
+        rate_bytes_per_ip: 0,
+        rate_rooms_per_ip: 0,
         ..Config::default()
     }
 }

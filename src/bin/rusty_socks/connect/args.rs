@@ -1,13 +1,16 @@
 //! What was asked for: the arguments of `connect`.
 
 use std::{
-    env,
+    env, fs,
     io::{self, IsTerminal},
+    path::PathBuf,
     time::Duration,
 };
 
 use clap::{ValueEnum, builder::StringValueParser, builder::TypedValueParser};
 use rusty_socks_client::{Client, ClientBuilder};
+
+use rusty_socks_load::TlsArgs;
 
 use super::renderer::Renderer;
 
@@ -21,13 +24,13 @@ use super::renderer::Renderer;
 /// asked again after its Retry-After, for as long as --timeout; --no-reconnect asks once.
 ///
 /// Exit code: 0 when it is done, 1 when a line was not sent or refused, when --count was not
-/// reached in time or standard output cannot be written, 2 for bad arguments, 3 when nobody
-/// answers, 4 when the server refused the upgrade (its status is told), 5 when the server closed
-/// with an error code or the connection was lost.
+/// reached in time or standard output cannot be written, 2 for bad arguments, 3 when nobody answers
+/// or the server's certificate cannot be trusted, 4 when the server refused the upgrade (its status
+/// is told), 5 when the server closed with an error code or the connection was lost.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConnectArgs {
-    /// The server: localhost, localhost:4000, ws://host[:port][/path]. Without a scheme, what is
-    /// left out is port 3030 and the path /ws.
+    /// The server: localhost, localhost:4000, ws://host[:port][/path], or wss:// for TLS. Without a
+    /// scheme, what is left out is port 3030 and the path /ws.
     #[arg(value_name = "URL", default_value = "ws://127.0.0.1:3030/ws")]
     pub(super) url: String,
 
@@ -73,9 +76,17 @@ pub(crate) struct ConnectArgs {
     #[arg(long, value_name = "SECONDS", value_parser = seconds(), requires = "raw")]
     pub(super) ping: Option<Duration>,
 
+    /// The file with a token (JWT) that says who you are. It is read for each connection, and when
+    /// the token is about to end. Without it, the variable RUSTY_SOCKS_TOKEN may have a token.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
     /// A header of the upgrade, such as 'Authorization: Bearer …'. May be given several times.
     #[arg(short = 'H', long, value_name = "NAME: VALUE", value_parser = header)]
     header: Vec<(String, String)>,
+
+    #[command(flatten)]
+    tls: TlsArgs,
 
     /// A subprotocol to offer. May be given several times.
     #[arg(long, value_name = "NAME")]
@@ -90,6 +101,12 @@ pub(crate) struct ConnectArgs {
     #[arg(long)]
     pub(super) no_reconnect: bool,
 }
+
+/// The variable that may have a token.
+const TOKEN_VARIABLE: &str = "RUSTY_SOCKS_TOKEN";
+
+/// Gets a token.
+pub(super) type TokenSource = dyn Fn() -> Result<String, String> + Send + Sync;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Color {
@@ -110,7 +127,8 @@ pub(super) enum Binary {
 impl ConnectArgs {
     /// Settings of each connection.
     pub(super) fn client(&self) -> ClientBuilder {
-        let mut builder = Client::builder().connect_timeout(self.timeout);
+        let builder = Client::builder().connect_timeout(self.timeout);
+        let mut builder = builder.tls(self.tls.options());
         for (name, value) in &self.header {
             builder = builder.header(name, value);
         }
@@ -118,6 +136,18 @@ impl ConnectArgs {
             builder = builder.subprotocol(name);
         }
         builder
+    }
+
+    /// Where the token of each connection comes from, if one was given.
+    pub(super) fn token(&self) -> Option<Box<TokenSource>> {
+        if let Some(path) = self.token_file.clone() {
+            return Some(Box::new(move || {
+                let token = fs::read_to_string(&path);
+                token.map_err(|error| format!("cannot read {}: {error}", path.display()))
+            }));
+        }
+        let token = env::var(TOKEN_VARIABLE).ok().filter(|token| !token.trim().is_empty())?;
+        Some(Box::new(move || Ok(token.clone())))
     }
 
     /// How things are shown.

@@ -37,6 +37,9 @@ const OTHERS_MAX: usize = 1000;
 pub(super) fn run(args: &ConnectArgs, url: &str) -> Result<Exit, Failure> {
     let is_pipe = !io::stdin().is_terminal();
     let mut builder = Session::builder().client(args.client()).request_timeout(ANSWER_TIMEOUT);
+    if let Some(token) = args.token() {
+        builder = builder.token_provider(token);
+    }
     if args.no_reconnect {
         builder = builder.without_reconnect();
     }
@@ -203,7 +206,7 @@ impl Chat {
                 }
                 UiEvent::Members(room, members) => {
                     self.note(&format!("{} in {}:", members.count, text::plain(&room)));
-                    for Member { client_id, sender } in &members.members {
+                    for Member { client_id, sender, .. } in &members.members {
                         self.note(&format!("  {}", renderer::name(sender, client_id)));
                         self.remember(client_id, sender.as_ref());
                     }
@@ -340,7 +343,8 @@ impl Chat {
 
     fn remember(&mut self, client_id: &str, sender: Option<&String>) {
         self.others.retain(|other| other.client_id != client_id);
-        let member = Member { client_id: client_id.to_owned(), sender: sender.cloned() };
+        let sender = sender.cloned();
+        let member = Member { client_id: client_id.to_owned(), sender, user: None };
         self.others.push_back(member);
         if self.others.len() > OTHERS_MAX {
             self.others.pop_front();

@@ -30,7 +30,7 @@ impl From<Error> for Failure {
 pub(super) fn exit_of(error: &Error) -> Exit {
     match error.kind() {
         ErrorKind::InvalidInput => Exit::BadConfig,
-        ErrorKind::Unreachable | ErrorKind::Timeout => Exit::Unreachable,
+        ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::Untrusted => Exit::Unreachable,
         ErrorKind::Refused => Exit::Refused,
         ErrorKind::Misbehaved | ErrorKind::Lost | ErrorKind::Closed => Exit::Closed,
         _ => Exit::Failure,

@@ -29,6 +29,10 @@ const LINES_MAX: usize = 1000;
 pub(super) fn run(args: &ConnectArgs, url: &str) -> Result<Exit, Failure> {
     let is_pipe = !io::stdin().is_terminal();
     let mut builder = args.client();
+    if let Some(token) = args.token() {
+        let token = token().map_err(|why| Failure::Ended(why, Exit::BadConfig))?;
+        builder = builder.header("Authorization", format!("Bearer {}", token.trim()));
+    }
     if let Some(ping) = args.ping {
         builder = builder.ping_after(ping).silence_max(ping * 2);
     }

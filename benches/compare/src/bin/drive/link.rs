@@ -44,7 +44,7 @@ impl Link {
     /// The socket, until it is open.
     pub(crate) fn stream(&mut self) -> Option<&mut TcpStream> {
         match self {
-            Self::Opening(handshake, _) => Some(&mut handshake.stream),
+            Self::Opening(handshake, _) => Some(handshake.stream.socket_mut()),
             Self::Open(_) | Self::Ended => None,
         }
     }

@@ -63,8 +63,9 @@ impl Target {
     pub(crate) fn page(&self) -> Result<Vec<u8>> {
         let stream = TcpStream::connect_timeout(&self.address, PAGE_TIMEOUT)?;
         stream.set_nodelay(true)?;
-        let (authority, until) = (self.address.to_string(), Instant::now() + PAGE_TIMEOUT);
-        let page = http_get::get(stream, &authority, &self.path, PAGE_BYTES_MAX, until)?;
+        let target = rusty_socks_client::Target::parse(&self.address.to_string())?;
+        let until = Instant::now() + PAGE_TIMEOUT;
+        let page = http_get::get(stream, &target, None, &self.path, PAGE_BYTES_MAX, until)?;
         ensure!(page.status == 200, "{} answers {}", self.path, page.status);
         Ok(page.body)
     }

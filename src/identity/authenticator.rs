@@ -1,0 +1,103 @@
+//! The authenticator: verifies tokens, remembers revocations, and counts both.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    revocations::{Revocation, Revocations},
+    subject::Identity,
+    token_error::TokenError,
+};
+#[cfg(not(feature = "identity"))]
+use crate::config::IdentityMode;
+use crate::{
+    config::Config,
+    error::Error,
+    metrics::{Counter, IdentityMetrics},
+};
+
+/// What the server knows of tokens. One per server; usable from any thread; never blocks.
+#[derive(Debug, Default)]
+pub(crate) struct Authenticator {
+    #[cfg(feature = "identity")]
+    verifier: Option<super::verifier::Verifier>,
+    revocations: Revocations,
+    metrics: Arc<IdentityMetrics>,
+    failures: [Counter; TokenError::ALL.len()],
+}
+
+impl Authenticator {
+    /// Makes the authenticator of `config`.
+    pub(crate) fn new(config: &Config) -> Result<Authenticator, Error> {
+        let metrics: Arc<IdentityMetrics> = Arc::default();
+        #[cfg(feature = "identity")]
+        let verifier = super::verifier::Verifier::new(config, &metrics)?;
+        #[cfg(not(feature = "identity"))]
+        if config.identity != IdentityMode::Off {
+            let message = "identity: this build verifies no tokens; build it with the cargo \
+                           feature `identity`";
+            return Err(Error::config(message));
+        }
+        Ok(Authenticator {
+            #[cfg(feature = "identity")]
+            verifier,
+            metrics,
+            ..Authenticator::default()
+        })
+    }
+
+    /// Verifies a token, which must not be revoked. Returns also what that cost, in microseconds or
+    /// so.
+    pub(crate) fn authenticate(&self, token: &str) -> (Result<Identity, TokenError>, usize) {
+        #[cfg(feature = "identity")]
+        let (outcome, cost) = match &self.verifier {
+            Some(verifier) => (verifier.verify(token), super::verifier::VERIFY_COST),
+            None => (Err(TokenError::Off), 0),
+        };
+        #[cfg(not(feature = "identity"))]
+        let (outcome, cost) = {
+            let _ = token;
+            (Err(TokenError::Off), 0)
+        };
+        let outcome = outcome.and_then(|identity: Identity| match self.is_revoked(&identity) {
+            true => Err(TokenError::Revoked),
+            false => Ok(identity),
+        });
+        match &outcome {
+            Ok(_) => self.metrics.tokens_verified.add_shared(),
+            Err(error) => self.fail(*error),
+        }
+        (outcome, cost)
+    }
+
+    /// Counts a client that is refused.
+    pub(crate) fn fail(&self, error: TokenError) {
+        self.failures[error as usize].add_shared();
+    }
+
+    pub(crate) fn is_revoked(&self, identity: &Identity) -> bool {
+        self.revocations.is_revoked(identity)
+    }
+
+    /// Refuses the tokens of a revocation from now on.
+    pub(crate) fn revoke(&self, revocation: &Revocation) {
+        if self.revocations.add(revocation) {
+            self.metrics.revocations_evicted.add_shared();
+        }
+    }
+
+    pub(crate) fn metrics(&self) -> &IdentityMetrics {
+        &self.metrics
+    }
+
+    /// Counts the revocations that are kept.
+    pub(crate) fn revocations(&self) -> usize {
+        self.revocations.len()
+    }
+
+    /// Returns the refusals so far by reason, without those that never happened.
+    pub(crate) fn refused(&self) -> BTreeMap<&'static str, u64> {
+        let counted = TokenError::ALL.iter().zip(&self.failures);
+        let counted = counted.map(|(error, counter)| (error.name(), counter.value()));
+        counted.filter(|(_, count)| *count > 0).collect()
+    }
+}

@@ -1,0 +1,161 @@
+//! Revocations: the tokens that are refused before they end.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use parking_lot::Mutex;
+
+use super::subject::Identity;
+
+/// The most revocations that are kept. Beyond it, the one that ends first goes.
+pub(super) const REVOCATIONS_MAX: usize = 100_000;
+
+/// How long a revocation is kept if nothing else is said: no token should live longer.
+const KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// The tokens to refuse: those of a user that were issued up to some moment, or one token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revocation {
+    pub(super) of: Revoked,
+    /// Tokens that were issued later are good, in seconds since 1970.
+    pub(super) before: u64,
+    pub(super) kept_until: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Revoked {
+    User(Box<str>),
+    Token(Box<str>),
+}
+
+impl Revocation {
+    /// Revokes the tokens of a user (claim `sub`) that were issued (claim `iat`) up to now. A token
+    /// that does not say when it was issued counts as issued long ago.
+    pub fn user(user: &str) -> Revocation {
+        Revocation::of(Revoked::User(user.into()))
+    }
+
+    /// Revokes one token, by its id (claim `jti`).
+    pub fn token(token_id: &str) -> Revocation {
+        Revocation::of(Revoked::Token(token_id.into()))
+    }
+
+    fn of(of: Revoked) -> Revocation {
+        let now = now_s();
+        Revocation { of, before: now, kept_until: now.saturating_add(KEPT_FOR.as_secs()) }
+    }
+
+    /// Revokes tokens that were issued up to `before`, in place of now.
+    pub fn before(self, before: SystemTime) -> Revocation {
+        Revocation { before: seconds(before), ..self }
+    }
+
+    /// Forgets the revocation at `until`, in place of 30 days from now. Tokens that live longer are
+    /// good again then.
+    pub fn kept_until(self, until: SystemTime) -> Revocation {
+        Revocation { kept_until: seconds(until), ..self }
+    }
+
+    /// Whether this revokes the token of `identity`.
+    pub(crate) fn concerns(&self, identity: &Identity) -> bool {
+        let is_it = match &self.of {
+            Revoked::User(user) => **user == *identity.user,
+            Revoked::Token(id) => identity.token_id.as_ref() == Some(id),
+        };
+        is_it && identity.issued_at <= self.before
+    }
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Returns the seconds since 1970.
+pub(super) fn now_s() -> u64 {
+    seconds(SystemTime::now())
+}
+
+/// The revocations that hold. Usable from any thread.
+#[derive(Debug, Default)]
+pub(super) struct Revocations(Mutex<HashMap<Revoked, Kept>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    before: u64,
+    until: u64,
+}
+
+impl Revocations {
+    /// Adds a revocation. Returns whether another one had to go before its time.
+    pub(super) fn add(&self, revocation: &Revocation) -> bool {
+        let (now, mut table) = (now_s(), self.0.lock());
+        let Revocation { of, before, kept_until } = revocation;
+        let kept = table.entry(of.clone()).or_insert(Kept { before: 0, until: 0 });
+        kept.before = kept.before.max(*before);
+        kept.until = kept.until.max(*kept_until);
+        if table.len() <= REVOCATIONS_MAX {
+            return false;
+        }
+        table.retain(|_, kept| kept.until > now);
+        if table.len() <= REVOCATIONS_MAX {
+            return false;
+        }
+        let first = table.iter().min_by_key(|(_, kept)| kept.until).map(|(of, _)| of.clone());
+        if let Some(first) = first {
+            table.remove(&first);
+        }
+        true
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+
+    pub(super) fn is_revoked(&self, identity: &Identity) -> bool {
+        let table = self.0.lock();
+        if table.is_empty() {
+            return false;
+        }
+        let now = now_s();
+        let holds = |of: &Revoked| {
+            let kept = table.get(of).filter(|kept| kept.until > now);
+            kept.is_some_and(|kept| identity.issued_at <= kept.before)
+        };
+        holds(&Revoked::User((&*identity.user).into()))
+            || identity.token_id.clone().is_some_and(|id| holds(&Revoked::Token(id)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn issued(user: &str, issued_at: u64) -> Identity {
+        Identity { issued_at, token_id: Some("t".into()), ..Identity::new(user) }
+    }
+
+    #[test]
+    fn older_tokens_of_a_user_are_revoked_and_later_ones_are_not() {
+        let table = Revocations::default();
+        let moment = UNIX_EPOCH + Duration::from_secs(1000);
+        table.add(&Revocation::user("u").before(moment));
+        assert!(table.is_revoked(&issued("u", 1000)) && table.is_revoked(&issued("u", 0)));
+        assert!(!table.is_revoked(&issued("u", 1001)) && !table.is_revoked(&issued("v", 0)));
+        table.add(&Revocation::token("t"));
+        assert!(table.is_revoked(&issued("v", 1001)));
+    }
+
+    #[test]
+    fn a_revocation_ends_and_a_repeated_one_holds_as_long_as_the_longest() {
+        let table = Revocations::default();
+        let past = UNIX_EPOCH + Duration::from_secs(5);
+        table.add(&Revocation::user("u").kept_until(past));
+        assert!(!table.is_revoked(&issued("u", 0)));
+        table.add(&Revocation::user("u"));
+        table.add(&Revocation::user("u").kept_until(past));
+        assert!(table.is_revoked(&issued("u", 0)));
+        assert_eq!(table.len(), 1);
+    }
+}

@@ -1,0 +1,203 @@
+//! The verifier of tokens.
+
+use std::sync::Arc;
+
+use jsonwebtoken::{Validation, errors::ErrorKind as Reason};
+use serde::Deserialize;
+
+use super::{
+    grants,
+    jwks::Jwks,
+    keys::Key,
+    subject::{Identity, is_user},
+    token_error::TokenError,
+};
+use crate::{
+    config::{Config, IdentityMode},
+    error::{Error, ErrorKind},
+    metrics::IdentityMetrics,
+};
+
+/// The longest token, in bytes.
+pub(super) const TOKEN_BYTES_MAX: usize = 16 << 10;
+
+/// How far the clocks of the issuer and of this server may differ, in seconds.
+const LEEWAY_S: u64 = 5;
+
+/// The longest name that is shown (claim `name`), in bytes; a longer one is cut.
+const NAME_BYTES_MAX: usize = 128;
+
+/// The most keys that one token is held against.
+const ATTEMPTS_MAX: usize = 8;
+
+/// Verifies one token with the keys of `config`, whether identity is on or not. Meant for tools:
+/// fetches the keys of `token_jwks_url` each time, which may take seconds.
+///
+/// # Errors
+/// [`ErrorKind::Config`]: a key cannot be used.
+/// [`ErrorKind::System`]: the keys could not be fetched.
+/// [`ErrorKind::InvalidInput`]: the token is refused; the message
+/// says why.
+pub fn verify_once(config: &Config, token: &str) -> Result<Identity, Error> {
+    let verifier = Verifier::with_jwks(config, Jwks::once)?;
+    let refused = |why: TokenError| Error::new(ErrorKind::InvalidInput, why.to_string());
+    verifier.verify(token).map_err(refused)
+}
+
+/// Checks that the keys of `config` can be used. Fetches none.
+///
+/// # Errors
+/// [`ErrorKind::Config`]: a key cannot be used.
+pub fn check_keys(config: &Config) -> Result<(), Error> {
+    Verifier::with_jwks(config, |_| Ok(Jwks::empty())).map(drop)
+}
+
+/// What a verification costs, in microseconds or so: 3 for HS256, and up to 63 for RS256.
+pub(super) const VERIFY_COST: usize = 64;
+
+/// Verifies tokens with the keys of the configuration. Usable from any thread; never blocks.
+#[derive(Debug)]
+pub(super) struct Verifier {
+    keys: Vec<Key>,
+    jwks: Option<Jwks>,
+    audiences: Vec<String>,
+    issuer: String,
+}
+
+/// The claims that this server reads (RFC 7519, 4.1).
+#[derive(Deserialize)]
+struct Claims {
+    sub: String,
+    exp: f64,
+    iat: Option<f64>,
+    jti: Option<String>,
+    name: Option<serde_json::Value>,
+    rooms: Option<serde_json::Value>,
+}
+
+impl Verifier {
+    /// Makes the verifier of `config`, or `None` if identity is off.
+    pub(super) fn new(
+        config: &Config,
+        metrics: &Arc<IdentityMetrics>,
+    ) -> Result<Option<Verifier>, Error> {
+        if config.identity == IdentityMode::Off {
+            return Ok(None);
+        }
+        Verifier::with_jwks(config, |url| Jwks::start(url, metrics)).map(Some)
+    }
+
+    /// Makes the verifier of `config`, whether identity is on or not, with keys that `fetch` gets.
+    fn with_jwks(
+        config: &Config,
+        fetch: impl FnOnce(&str) -> Result<Jwks, Error>,
+    ) -> Result<Verifier, Error> {
+        let secrets = [&config.token_hmac_secret, &config.token_hmac_secret_previous];
+        let set = secrets.iter().filter(|secret| !secret.is_empty());
+        let mut keys: Vec<Key> = set.map(|secret| Key::of_secret(secret.reveal())).collect();
+        if !config.token_public_key.is_empty() {
+            let read = Key::of_pem(config.token_public_key.reveal());
+            keys.extend(read.map_err(|why| Error::config(format!("token_public_key: {why}")))?);
+        }
+        let jwks = match config.token_jwks_url.as_str() {
+            "" => None,
+            url => Some(fetch(url)?),
+        };
+        let (audiences, issuer) = (config.token_audience.clone(), config.token_issuer.clone());
+        Ok(Verifier { keys, jwks, audiences, issuer })
+    }
+
+    /// Verifies a token: its signature by a key for its algorithm, its times, its audience and its
+    /// issuer.
+    pub(super) fn verify(&self, token: &str) -> Result<Identity, TokenError> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(TokenError::TooLong);
+        }
+        let header = jsonwebtoken::decode_header(token).map_err(|error| match error.kind() {
+            // An algorithm that is none, such as `none`.
+            Reason::Json(error) if error.to_string().starts_with("unknown variant") => {
+                TokenError::Algorithm
+            }
+            _ => TokenError::Malformed,
+        })?;
+        if header.crit.is_some() {
+            // An extension that must be understood (RFC 7515, 4.1.11).
+            return Err(TokenError::Malformed);
+        }
+        let of_algorithm = |key: &&Key| key.algorithm == header.alg;
+        let own: Vec<&Key> = self.keys.iter().filter(of_algorithm).collect();
+        let fetched = self.jwks.as_ref().map(Jwks::keys);
+        let fetched: Vec<&Key> = match &fetched {
+            None => Vec::new(),
+            Some(keys) => {
+                let is_it = |key: &&Key| header.kid.is_none() || key.id == header.kid;
+                keys.iter().filter(of_algorithm).filter(is_it).collect()
+            }
+        };
+        let mut refused = match (&self.jwks, own.is_empty() && fetched.is_empty()) {
+            // Only tokens of algorithms that keys may be fetched for make the server ask.
+            (Some(jwks), true) if Jwks::may_have(header.alg) => jwks.miss(),
+            (_, true) => TokenError::Algorithm,
+            _ => TokenError::Signature,
+        };
+        let mut validation = Validation::new(header.alg);
+        validation.leeway = LEEWAY_S;
+        validation.validate_nbf = true;
+        validation.required_spec_claims = ["exp", "sub"].map(str::to_owned).into();
+        validation.validate_aud = !self.audiences.is_empty();
+        if validation.validate_aud {
+            validation.set_audience(&self.audiences);
+            validation.required_spec_claims.insert("aud".to_owned());
+        }
+        if !self.issuer.is_empty() {
+            validation.set_issuer(&[&self.issuer]);
+            validation.required_spec_claims.insert("iss".to_owned());
+        }
+        for key in own.into_iter().chain(fetched).take(ATTEMPTS_MAX) {
+            match jsonwebtoken::decode::<Claims>(token, &key.key, &validation) {
+                Ok(data) => return identity(data.claims),
+                Err(error) => match reason(error.kind()) {
+                    TokenError::Signature => refused = TokenError::Signature,
+                    other => return Err(other),
+                },
+            }
+        }
+        Err(refused)
+    }
+}
+
+fn reason(kind: &Reason) -> TokenError {
+    match kind {
+        Reason::ExpiredSignature => TokenError::Expired,
+        Reason::ImmatureSignature => TokenError::NotYetValid,
+        Reason::InvalidAudience => TokenError::Audience,
+        Reason::InvalidIssuer => TokenError::Issuer,
+        Reason::MissingRequiredClaim(claim) if claim == "aud" => TokenError::Audience,
+        Reason::MissingRequiredClaim(claim) if claim == "iss" => TokenError::Issuer,
+        Reason::MissingRequiredClaim(_) | Reason::InvalidClaimFormat(_) | Reason::Json(_) => {
+            TokenError::Claims
+        }
+        Reason::InvalidToken | Reason::Base64(_) | Reason::Utf8(_) => TokenError::Malformed,
+        Reason::InvalidAlgorithm => TokenError::Algorithm,
+        _ => TokenError::Signature,
+    }
+}
+
+fn identity(claims: Claims) -> Result<Identity, TokenError> {
+    let Claims { sub, exp, iat, jti, name, rooms } = claims;
+    // Some issuers write `"rooms":null`.
+    let rooms = rooms.filter(|rooms| !rooms.is_null());
+    let grants = rooms.map(|rooms| grants::read(&rooms, &sub)).transpose();
+    let (true, Ok(grants)) = (is_user(&sub), grants) else { return Err(TokenError::Claims) };
+    let name = name.as_ref().and_then(|name| name.as_str()).map(str::trim);
+    let shown = |name: &str| name[..name.floor_char_boundary(NAME_BYTES_MAX)].into();
+    Ok(Identity {
+        name: name.filter(|name| !name.is_empty()).map(shown),
+        user: sub.into(),
+        // The conversion saturates.
+        expires_at: Some(exp as u64),
+        issued_at: iat.map_or(0, |iat| iat as u64),
+        token_id: jti.map(Into::into),
+        grants: grants.unwrap_or_default(),
+    })
+}

@@ -1,0 +1,10 @@
+//! What one client, and everyone at one address, may do in a second or a minute.
+//!
+//! A client's own limits end with its session. Those of an address are remembered across its
+//! connections, so that reconnecting gains nothing. Nothing here knows of sockets or rooms.
+
+pub(crate) mod bucket;
+pub(crate) mod rates;
+pub(crate) mod owner;
+pub(crate) mod owners;
+pub(crate) mod spending;

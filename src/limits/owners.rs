@@ -1,0 +1,346 @@
+//! The table of owners: what each holds and has spent, across all its connections.
+
+use std::{collections::BTreeMap, net::IpAddr, ops::Bound, sync::Arc};
+
+use parking_lot::Mutex;
+
+use super::{
+    bucket::{Bucket, Rate},
+    owner::Owner,
+    rates::Rates,
+};
+use crate::{
+    config::{Config, LimitedAddresses},
+    http::proxies::TrustedProxies,
+    metrics::{Counter, Refused},
+};
+
+/// Owners that are remembered though they have no connection.
+const OWNERS_MAX: usize = 65_536;
+
+/// Owners looked at for one that is new: those that need not be remembered go, and of a full table
+/// the one that has spent least.
+const SAMPLE: usize = 16;
+
+/// How many times a second's connections may come at once: an office comes back together.
+const ACCEPT_BURST: f64 = 10.0;
+
+/// A connection borrows from its address so large a part of what that holds at once, so that the
+/// table is not locked for each message.
+const LEASE_PART: f64 = 256.0;
+
+/// The table. One per server; usable from any thread, and locked for a moment each time.
+pub(crate) struct Owners {
+    addresses: LimitedAddresses,
+    /// Proxies have no limits: those of their clients hold for their clients.
+    proxies: TrustedProxies,
+    connections_max: u32,
+    accepts: Rate,
+    rates: Rates,
+    table: Mutex<Table>,
+    /// Owners forgotten for want of space though they had spent something.
+    pub(crate) evicted: Arc<Counter>,
+}
+
+#[derive(Default)]
+struct Table {
+    entries: BTreeMap<Owner, Entry>,
+    /// Where the next sample begins.
+    sampled_to: Option<Owner>,
+}
+
+#[derive(Default)]
+struct Entry {
+    connections: u32,
+    accepts: Bucket,
+    messages: Bucket,
+    bytes: Bucket,
+    rooms: Bucket,
+}
+
+/// Why an address may not have another connection now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TooMany {
+    Connections,
+    Accepts,
+}
+
+impl TooMany {
+    pub(crate) fn refused(self) -> Refused {
+        match self {
+            TooMany::Connections => Refused::PerIp,
+            TooMany::Accepts => Refused::AcceptRate,
+        }
+    }
+}
+
+/// One connection of an owner, counted until this is dropped.
+pub(crate) struct OwnerToken {
+    owners: Arc<Owners>,
+    owner: Owner,
+}
+
+/// Messages and bytes that a connection has borrowed from its owner. What is left is given back by
+/// a drop.
+pub(crate) struct Lease {
+    owners: Arc<Owners>,
+    pub(super) owner: Owner,
+    messages: f64,
+    bytes: f64,
+}
+
+impl Owners {
+    pub(crate) fn new(config: &Config) -> Arc<Owners> {
+        Arc::new(Owners {
+            addresses: config.limited_addresses,
+            proxies: TrustedProxies::new(&config.trusted_proxies),
+            connections_max: u32::try_from(config.conn_per_ip_max()).unwrap_or(u32::MAX),
+            accepts: Rate::new(config.rate_accepts_per_ip, 1.0).bursts(ACCEPT_BURST),
+            rates: Rates::of_address(config),
+            table: Mutex::default(),
+            evicted: Arc::default(),
+        })
+    }
+
+    /// Returns the owner of what a client at `ip` does, or `None` if no limit holds for it.
+    pub(crate) fn owner_of(&self, ip: IpAddr) -> Option<Owner> {
+        let is_limited = self.addresses.holds_for(ip) && !self.proxies.contains(ip);
+        is_limited.then(|| Owner::of_address(ip))
+    }
+
+    /// Counts one more connection from `ip`. `Ok(None)` where no limit holds.
+    pub(crate) fn admit(
+        self: &Arc<Owners>,
+        ip: IpAddr,
+        now_ms: u64,
+    ) -> Result<Option<OwnerToken>, TooMany> {
+        let Some(owner) = self.owner_of(ip) else { return Ok(None) };
+        self.change(owner, now_ms, |entry| {
+            if entry.connections >= self.connections_max {
+                return Err(TooMany::Connections);
+            }
+            if entry.accepts.wait_ms(1.0, &self.accepts, now_ms) > 0 {
+                return Err(TooMany::Accepts);
+            }
+            entry.accepts.take(1.0, &self.accepts);
+            entry.connections += 1;
+            Ok(Some(OwnerToken { owners: Arc::clone(self), owner }))
+        })
+    }
+
+    /// Takes a room that `owner` makes, or returns the milliseconds until it may.
+    pub(super) fn take_room(&self, owner: Owner, now_ms: u64) -> Result<(), u64> {
+        let rate = &self.rates.rooms;
+        if rate.is_off() {
+            return Ok(());
+        }
+        self.change(owner, now_ms, |entry| match entry.rooms.wait_ms(1.0, rate, now_ms) {
+            0 => {
+                entry.rooms.take(1.0, rate);
+                Ok(())
+            }
+            wait_ms => Err(wait_ms),
+        })
+    }
+
+    /// Begins a lease that has nothing yet. `None` if neither messages nor bytes are limited.
+    pub(super) fn lease(self: &Arc<Owners>, owner: Owner) -> Option<Lease> {
+        let is_limited = !self.rates.messages.is_off() || !self.rates.bytes.is_off();
+        is_limited.then(|| Lease { owners: Arc::clone(self), owner, messages: 0.0, bytes: 0.0 })
+    }
+
+    /// Returns how many owners are remembered.
+    pub(crate) fn len(&self) -> usize {
+        self.table.lock().entries.len()
+    }
+
+    fn change<R>(&self, owner: Owner, now_ms: u64, change: impl FnOnce(&mut Entry) -> R) -> R {
+        let mut table = self.table.lock();
+        if !table.entries.contains_key(&owner) {
+            self.make_space(&mut table, now_ms);
+        }
+        change(table.entries.entry(owner).or_default())
+    }
+
+    /// Forgets some of those that need not be remembered. If the table is full nevertheless, one
+    /// more goes, so that it has at most [`OWNERS_MAX`] without connections.
+    fn make_space(&self, table: &mut Table, now_ms: u64) {
+        let from = table.sampled_to.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let sample: Vec<(Owner, f64)> = table
+            .entries
+            .range_mut((from, Bound::Unbounded))
+            .take(SAMPLE)
+            .map(|(owner, entry)| (*owner, self.spent(entry, now_ms)))
+            .collect();
+        // From the beginning again, though new owners may come behind the last one.
+        let is_end = sample.len() < SAMPLE;
+        table.sampled_to = sample.last().map(|(owner, _)| *owner).filter(|_| !is_end);
+        for (owner, _) in sample.iter().filter(|(_, spent)| *spent == 0.0) {
+            table.entries.remove(owner);
+        }
+        let least = sample.iter().min_by(|(_, one), (_, other)| one.total_cmp(other));
+        if table.entries.len() >= OWNERS_MAX
+            && let Some((owner, spent)) = least.filter(|(_, spent)| spent.is_finite())
+        {
+            table.entries.remove(owner);
+            self.evicted.add_many_shared(u64::from(*spent > 0.0));
+        }
+    }
+
+    /// The largest part of a limit that an owner has spent; infinite while it has connections,
+    /// which must be counted.
+    fn spent(&self, entry: &mut Entry, now_ms: u64) -> f64 {
+        if entry.connections > 0 {
+            return f64::INFINITY;
+        }
+        [
+            entry.accepts.missing(&self.accepts, now_ms),
+            entry.messages.missing(&self.rates.messages, now_ms),
+            entry.bytes.missing(&self.rates.bytes, now_ms),
+            entry.rooms.missing(&self.rates.rooms, now_ms),
+        ]
+        .into_iter()
+        .fold(0.0, f64::max)
+    }
+}
+
+impl Lease {
+    /// Spends a message of `bytes`, or returns the milliseconds until the owner has it.
+    pub(super) fn spend(&mut self, bytes: f64, now_ms: u64) -> Result<(), u64> {
+        if self.messages < 1.0 || self.bytes < bytes {
+            self.borrow(bytes, now_ms)?;
+        }
+        self.messages -= 1.0;
+        self.bytes -= bytes;
+        Ok(())
+    }
+
+    fn borrow(&mut self, bytes: f64, now_ms: u64) -> Result<(), u64> {
+        let (owner, rates) = (self.owner, self.owners.rates);
+        let (messages_lack, bytes_lack) =
+            ((1.0 - self.messages).max(0.0), (bytes - self.bytes).max(0.0));
+        let (messages, bytes) = self.owners.change(owner, now_ms, |entry| {
+            // The part if there is so much, or else what is needed.
+            let lend = |bucket: &mut Bucket, lacks: f64, rate: &Rate| {
+                let part = lacks.max(rate.part(LEASE_PART).floor());
+                let amount = if bucket.wait_ms(part, rate, now_ms) == 0 { part } else { lacks };
+                (amount, bucket.wait_ms(amount, rate, now_ms))
+            };
+            let (messages, wait) = lend(&mut entry.messages, messages_lack, &rates.messages);
+            let (bytes, wait_bytes) = lend(&mut entry.bytes, bytes_lack, &rates.bytes);
+            match wait.max(wait_bytes) {
+                0 => {
+                    entry.messages.take(messages, &rates.messages);
+                    entry.bytes.take(bytes, &rates.bytes);
+                    Ok((messages, bytes))
+                }
+                wait_ms => Err(wait_ms),
+            }
+        })?;
+        self.messages += messages;
+        self.bytes += bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(entry) = self.owners.table.lock().entries.get_mut(&self.owner) {
+            entry.messages.take(-self.messages, &self.owners.rates.messages);
+            entry.bytes.take(-self.bytes, &self.owners.rates.bytes);
+        }
+    }
+}
+
+impl Drop for OwnerToken {
+    fn drop(&mut self) {
+        if let Some(entry) = self.owners.table.lock().entries.get_mut(&self.owner) {
+            entry.connections = entry.connections.saturating_sub(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn ip(number: u32) -> IpAddr {
+        // 0.0.0.0 is the other side of a Unix socket, which has no limit.
+        IpAddr::V4(Ipv4Addr::from(number + 1))
+    }
+
+    fn owners(config: Config) -> Arc<Owners> {
+        Owners::new(&Config { limited_addresses: LimitedAddresses::All, ..config })
+    }
+
+    #[test]
+    fn connections_are_counted_by_address_and_given_back() {
+        let owners = owners(Config { max_conn_per_ip: 1, ..Config::default() });
+        let token = owners.admit(ip(1), 0).expect("the first");
+        assert_eq!(owners.admit(ip(1), 0).err(), Some(TooMany::Connections));
+        assert!(owners.admit(ip(2), 0).is_ok_and(|token| token.is_some()));
+        drop(token);
+        assert!(owners.admit(ip(1), 0).is_ok());
+    }
+
+    #[test]
+    fn by_default_an_address_has_half_of_the_places_and_local_ones_all() {
+        let owners = Owners::new(&Config::default());
+        let far = ip(0x0808_0808);
+        let tokens: Vec<_> = (0..50).map(|_| owners.admit(far, 0).expect("a place")).collect();
+        assert_eq!(owners.admit(far, 0).err(), Some(TooMany::Connections));
+        drop(tokens);
+        for near in ["127.0.0.1", "10.1.2.3", "192.168.1.1", "172.16.0.1", "::1", "fd00::1"] {
+            let near = near.parse().expect("an address");
+            assert!(owners.admit(near, 0).is_ok_and(|token| token.is_none()));
+        }
+    }
+
+    #[test]
+    fn accepts_a_second_outlive_the_connections() {
+        let owners = owners(Config { rate_accepts_per_ip: 2, ..Config::default() });
+        (0..20).for_each(|_| drop(owners.admit(ip(1), 0).expect("a burst")));
+        assert_eq!(owners.admit(ip(1), 0).err(), Some(TooMany::Accepts));
+        assert!(owners.admit(ip(1), 500).is_ok() && owners.admit(ip(1), 500).is_err());
+    }
+
+    #[test]
+    fn what_an_address_spends_is_remembered_across_its_leases_and_what_is_left_is_given_back() {
+        let limits =
+            Config { rate_messages_per_ip: 1024, rate_bytes_per_ip: 0, ..Config::default() };
+        let owners = owners(limits);
+        let owner = Owner::of_address(ip(1));
+        let mut spent = 0;
+        // A lease borrows four at once, and each spends one.
+        while let Some(mut lease) = owners.lease(owner) {
+            match lease.spend(1e6, 0) {
+                Ok(()) => spent += 1,
+                Err(wait_ms) => {
+                    assert!((1..=4).contains(&wait_ms), "{wait_ms}");
+                    break;
+                }
+            }
+        }
+        assert_eq!(spent, 1024);
+    }
+
+    #[test]
+    fn who_has_spent_nothing_is_forgotten_and_the_table_is_bounded() {
+        let owners = owners(Config::default());
+        for number in 0..1000 {
+            drop(owners.admit(ip(number), 0).expect("a place"));
+        }
+        assert_eq!(owners.len(), 1000);
+        for number in 1000..1200 {
+            drop(owners.admit(ip(number), 10_000).expect("a place"));
+        }
+        assert!(owners.len() < 300, "{}", owners.len());
+        assert_eq!(owners.evicted.value(), 0);
+        for number in 0..OWNERS_MAX as u32 + 1000 {
+            drop(owners.admit(ip(number), 10_000).expect("a place"));
+        }
+        assert!(owners.len() <= OWNERS_MAX && owners.evicted.value() > 0);
+    }
+}

@@ -1,0 +1,71 @@
+//! The senders that are not read until a client that is behind has read what they sent.
+//!
+//! A client that reads, but slower than one sender publishes, would be closed as too slow for what
+//! that sender does. Instead it holds the sender: from the moment when a quarter of its outbox is
+//! full until all but an eighth has gone, and for a second at most. A client that takes longer does
+//! not read steadily, and holds nobody any more until it has caught up; so no client can stop a
+//! room.
+
+use std::sync::Arc;
+
+use super::{timers::Millis, worker_cx::WorkerCtx};
+use crate::hub::{
+    mailbox::{Letter, Mailboxes},
+    session::Session,
+};
+
+/// How long a client may hold its senders, and how long ago it must have read something to do so.
+pub(super) const HOLD_MS_MAX: Millis = 1000;
+
+/// Senders that one client may hold at once. What others send it is not held up.
+const SENDERS_MAX: usize = 64;
+
+/// The senders that one client holds. Owned by its connection; a drop lets them go.
+pub(super) struct Holds {
+    receiver: Arc<Session>,
+    senders: Vec<Arc<Session>>,
+    mailboxes: Mailboxes,
+    /// When the senders are let go at the latest.
+    pub(super) until: Millis,
+}
+
+impl Holds {
+    pub(super) fn new(receiver: &Arc<Session>, cx: &WorkerCtx) -> Holds {
+        Holds {
+            receiver: Arc::clone(receiver),
+            senders: Vec::new(),
+            mailboxes: cx.shared.hub.mailboxes.clone(),
+            until: cx.now + HOLD_MS_MAX,
+        }
+    }
+
+    /// Holds a sender, unless it is held here already or sends little.
+    pub(super) fn add(&mut self, sender: &Arc<Session>, cx: &WorkerCtx) {
+        let is_held = self.senders.iter().any(|held| Arc::ptr_eq(held, sender));
+        if !is_held && self.senders.len() < SENDERS_MAX && sender.in_flight.hold() {
+            self.senders.push(Arc::clone(sender));
+            cx.metrics().sender_holds.add(1);
+        }
+    }
+
+    /// Spares the client further direct messages, until it has caught up or is given up.
+    pub(super) fn refuse_directs(&self) {
+        self.receiver.inbound.set_behind(true);
+    }
+
+    /// Lets all senders go.
+    pub(super) fn let_go(&mut self) {
+        self.receiver.inbound.set_behind(false);
+        for sender in self.senders.drain(..) {
+            if let Some(conn) = sender.in_flight.end_hold() {
+                self.mailboxes.send_control(conn.worker(), Letter::Resume { conn });
+            }
+        }
+    }
+}
+
+impl Drop for Holds {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}

@@ -1,0 +1,195 @@
+//! What an acceptor accepts from: a TCP port, or a socket in the file system.
+
+use std::{
+    fmt, io,
+    net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, ToSocketAddrs},
+    path::PathBuf,
+    time::Duration,
+};
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+#[cfg(unix)]
+use super::socket_file::SocketFile;
+use super::{
+    platform::{self, REUSES_ADDRESS},
+    socket::Accepted,
+};
+use crate::{config::UNIX_PREFIX, error::Error, http::proxies::UNIX_PEER};
+
+/// Connections the kernel may queue until the acceptor accepts them.
+const BACKLOG: i32 = 4096;
+
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenAddr {
+    /// On a TCP port.
+    Tcp(SocketAddr),
+    /// On the Unix socket of this path.
+    Unix(PathBuf),
+}
+
+impl ListenAddr {
+    /// The address of a TCP port; `0.0.0.0:0` for a Unix socket.
+    pub(crate) fn socket_addr(&self) -> SocketAddr {
+        match self {
+            ListenAddr::Tcp(addr) => *addr,
+            ListenAddr::Unix(_) => UNIX_PEER,
+        }
+    }
+
+    /// A socket of its kind.
+    fn socket(&self) -> io::Result<Socket> {
+        match self {
+            ListenAddr::Tcp(addr) => tcp_socket(*addr),
+            ListenAddr::Unix(_) => Socket::new(Domain::UNIX, Type::STREAM, None),
+        }
+    }
+
+    fn sock_addr(&self) -> io::Result<SockAddr> {
+        match self {
+            ListenAddr::Tcp(addr) => Ok((*addr).into()),
+            ListenAddr::Unix(path) => SockAddr::unix(path),
+        }
+    }
+}
+
+impl fmt::Display for ListenAddr {
+    /// Writes it as the setting `host` names it: `127.0.0.1:3030`, or `unix:/run/rusty_socks.sock`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenAddr::Tcp(addr) => addr.fmt(f),
+            ListenAddr::Unix(path) => write!(f, "{UNIX_PREFIX}{}", path.display()),
+        }
+    }
+}
+
+/// A socket that listens. Removes the file of a Unix socket when it is dropped.
+pub(crate) struct Listener {
+    socket: Socket,
+    addr: ListenAddr,
+    #[cfg(unix)]
+    _file: Option<SocketFile>,
+}
+
+impl Listener {
+    /// Listens on the first address of `host` that works, or on the Unix socket that it names.
+    pub(crate) fn bind(host: &str, port: u16) -> Result<Listener, Error> {
+        if let Some(path) = host.strip_prefix(UNIX_PREFIX) {
+            let cannot = |error| Error::io(format!("cannot listen on {host}"), error);
+            return Listener::bind_unix(path.into()).map_err(cannot);
+        }
+        let shown = match host.contains(':') {
+            true => format!("[{host}]:{port}"),
+            false => format!("{host}:{port}"),
+        };
+        let cannot = |error| Error::io(format!("cannot listen on {shown}"), error);
+        let addresses = (host, port).to_socket_addrs().map_err(cannot)?;
+        let mut refused = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        for address in addresses {
+            match Listener::bind_tcp(address) {
+                Ok(listener) => return Ok(listener),
+                Err(error) => refused = error,
+            }
+        }
+        Err(cannot(refused))
+    }
+
+    fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
+        let socket = tcp_socket(address)?;
+        if address.is_ipv6() {
+            // `::` includes IPv4.
+            socket.set_only_v6(false)?;
+        }
+        if REUSES_ADDRESS {
+            socket.set_reuse_address(true)?;
+        }
+        platform::limit_unsent(&socket);
+        platform::bound_buffers(&socket);
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        let addr = ListenAddr::Tcp(socket.local_addr()?.as_socket().unwrap_or(address));
+        Ok(Listener {
+            socket,
+            addr,
+            #[cfg(unix)]
+            _file: None,
+        })
+    }
+
+    #[cfg(unix)]
+    fn bind_unix(path: PathBuf) -> io::Result<Listener> {
+        let addr = ListenAddr::Unix(path.clone());
+        let socket = addr.socket()?;
+        let file = SocketFile::bind(&socket, path)?;
+        socket.listen(BACKLOG)?;
+        Ok(Listener { socket, addr, _file: Some(file) })
+    }
+
+    #[cfg(not(unix))]
+    fn bind_unix(_: PathBuf) -> io::Result<Listener> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn addr(&self) -> &ListenAddr {
+        &self.addr
+    }
+
+    /// Waits for the next connection, and returns it with the address of its peer.
+    pub(super) fn accept(&self) -> io::Result<(Accepted, SocketAddr)> {
+        let (socket, remote) = self.socket.accept()?;
+        Ok(match &self.addr {
+            #[cfg(unix)]
+            ListenAddr::Unix(_) => (Accepted::Unix(socket.into()), UNIX_PEER),
+            _ => (Accepted::Tcp(socket.into()), remote.as_socket().unwrap_or(UNIX_PEER)),
+        })
+    }
+
+    /// Makes what ends a wait in [`accept`](Listener::accept). Made at the start, because when the
+    /// server stops no file descriptor may be left.
+    pub(crate) fn waker(&self) -> io::Result<AcceptWaker> {
+        let mut addr = self.addr.clone();
+        if let ListenAddr::Tcp(addr) = &mut addr
+            && addr.ip().is_unspecified()
+        {
+            addr.set_ip(match addr {
+                SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        Ok(AcceptWaker { listener: self.socket.try_clone()?, socket: Some(addr.socket()?), addr })
+    }
+}
+
+/// Ends a wait in [`Listener::accept`].
+pub(crate) struct AcceptWaker {
+    listener: Socket,
+    /// For the first connection to the listener.
+    socket: Option<Socket>,
+    addr: ListenAddr,
+}
+
+impl AcceptWaker {
+    /// Tries to end the wait. Returns whether it ends.
+    pub(crate) fn wake(&mut self) -> bool {
+        const PATIENCE: Duration = Duration::from_millis(100);
+        // The file of a Unix socket may be gone, or be another server's. Where this does not end
+        // the wait it fails.
+        if matches!(self.addr, ListenAddr::Unix(_))
+            && self.listener.shutdown(Shutdown::Both).is_ok()
+        {
+            return true;
+        }
+        // A connection to the listener ends it on every platform.
+        let socket = self.socket.take().map_or_else(|| self.addr.socket(), Ok);
+        let connected = socket.and_then(|socket| {
+            let addr = self.addr.sock_addr()?;
+            socket.connect_timeout(&addr, PATIENCE)
+        });
+        connected.is_ok()
+    }
+}
+
+fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
+    Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
+}
