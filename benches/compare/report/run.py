@@ -118,6 +118,9 @@ class Bench:
             "THREAD_POOL_SIZE": work.workers,
             "MAX_CONN": self.files_max - SPARE_FILES // 2,
             "MAX_QUEUED_TASKS": 0,
+            # What a client may send is not what is measured.
+            "RATE_MESSAGES": 0,
+            "RATE_BYTES": 0,
             "LOG": "warn",
         }
         cores = self.two_cores if work.two_cores else self.server_core
