@@ -333,12 +333,16 @@ fn what_the_pool_cannot_take_is_decided_at_once() {
     let config = Config { hook_threads: 1, hook_queue: 1, ..hooked(&backend, "publish") };
     let server = TestServer::start(config);
     let mut clients: Vec<Client> = (0..3).map(|_| server.chat()).collect();
-    clients[0].send(r#"{"content":1,"ref":1}"#);
-    backend.next();
-    clients[1].send(r#"{"content":2,"ref":2}"#);
+    let long = "x".repeat(10_000);
+    for (n, client) in clients[..2].iter_mut().enumerate() {
+        client.send(value!({"content": long, "ref": n + 1}).to_string());
+        if n == 0 {
+            backend.next();
+        }
+    }
     server.wait_for("one waits", |stats| stats.tasks_queued == 1);
     let job_bytes = server.stats().job_bytes;
-    assert!(job_bytes > 200, "both questions count as memory: {job_bytes}");
+    assert!(job_bytes > 40_000, "both questions and commands count as memory: {job_bytes}");
     assert_eq!(clients[2].ask(r#"{"content":3,"ref":3}"#)["code"], "overloaded");
     assert_eq!(figure(&server, "hook_publish_pool_full"), 1);
     for _ in 0..2 {

@@ -44,7 +44,7 @@ impl Chat {
         let hooked = ctx.state().hooked.take();
         let upgraded = hooked.as_ref().and_then(|hooked| hooked.upgraded.as_ref());
         let question = Question { upgraded, ..about };
-        let asked = hooks.ask(ctx, &question, Pending::Connect(reference.clone()));
+        let asked = hooks.ask(ctx, &question, Pending::Connect(reference.clone()), 0);
         ctx.state().hooked = hooked;
         if let Err(verdict) = asked {
             self.decide_connect(ctx, verdict, reference);
@@ -95,7 +95,7 @@ impl Chat {
                     sender: sender.and_then(raw),
                     ..about(ctx, Hook::Publish, identity.as_deref())
                 };
-                Some(hooks.ask(ctx, &question, Pending::Command(text.into())))
+                Some(hooks.ask(ctx, &question, Pending::Command(text.into()), text.len()))
             }
             Command::Join { room, name, watch, .. } => {
                 let hooks = self.asks(Hook::Join)?;
@@ -191,7 +191,7 @@ fn ask_join(
         sender: sender.as_deref().and_then(raw),
         ..about(ctx, Hook::Join, identity.as_deref())
     };
-    hooks.ask(ctx, &question, Pending::Command(text.into()))
+    hooks.ask(ctx, &question, Pending::Command(text.into()), text.len())
 }
 
 /// Begins a question about a client that was let in.

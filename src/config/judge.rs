@@ -349,6 +349,44 @@ mod tests {
     }
 
     #[test]
+    fn a_backend_has_an_address_and_should_know_who_asks() {
+        let with = |url: &str| Config { hook_url: url.into(), ..Config::default() };
+        for legal in ["http://127.0.0.1:8000/", "https://a.example", "http://[::1]:1/a?b=c"] {
+            with(legal).validate().unwrap();
+        }
+        for illegal in [
+            "a.example",
+            "ftp://a.example",
+            "http://",
+            "http://:80",
+            "http://a@b/",
+            "http://a b",
+            "http://a/#b",
+            "http://a:/",
+            "http://a:65536",
+            "http://[::1",
+        ] {
+            assert!(complaint(with(illegal)).starts_with("hook_url = "), "{illegal}");
+        }
+        let told = complaint(Config { hooks: vec!["leave".into()], ..with("http://a") });
+        assert!(told.contains("connect, join or publish"), "{told}");
+        let unsigned = with("http://a");
+        assert!(unsigned.warnings()[0].starts_with("hook_url is set without hook_secret"));
+        let signed = Config { hook_secret: Secret::new("0123456789abcdef"), ..unsigned };
+        assert!(signed.warnings().is_empty());
+    }
+
+    #[test]
+    fn tokens_need_a_key_unless_a_backend_says_who_connects() {
+        let required = Config { identity: IdentityMode::Required, ..Config::default() };
+        assert!(complaint(required.clone()).contains("must have a key for tokens"));
+        let asked = Config { hook_url: "http://a".into(), ..required };
+        asked.validate().unwrap();
+        let others = Config { hooks: vec!["join".into()], ..asked };
+        assert!(complaint(others).contains("a hook_url that is asked about connect"));
+    }
+
+    #[test]
     fn a_timeout_within_the_ping_is_a_warning() {
         let config = Config { timeout: Duration::from_secs(30), ..Config::default() };
         config.validate().unwrap();

@@ -67,8 +67,14 @@ pub(super) const URL: Rule = Rule {
         let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
         let Some(rest) = rest else { return url.is_empty() };
         let authority = rest.split(['/', '?']).next().unwrap_or_default();
-        !authority.starts_with(':')
-            && !authority.is_empty()
+        // A colon within the brackets of an IPv6 address begins no port.
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => (host, Some(port)),
+            _ => (authority, None),
+        };
+        !host.is_empty()
+            && host.starts_with('[') == host.ends_with(']')
+            && port.is_none_or(|port| port.parse::<u16>().is_ok())
             && !authority.contains('@')
             && !rest.contains(strange)
     },

@@ -105,13 +105,15 @@ impl Hooks {
         self.inner.counts.figures()
     }
 
-    /// Asks the backend. A [`Decided`] with `pending` comes as the answer of a task, or the verdict
-    /// is returned at once because the backend cannot be asked.
+    /// Asks the backend. A [`Decided`] with `pending`, which holds `pending_bytes` on the heap, comes
+    /// as the answer of a task; or the verdict is returned at once because the backend cannot be
+    /// asked.
     pub(super) fn ask<S: 'static, P: Send + 'static>(
         &self,
         ctx: &mut Context<'_, S>,
         question: &Question<'_>,
         pending: P,
+        pending_bytes: usize,
     ) -> Result<(), Verdict> {
         let (hook, body) = (question.event, question.body());
         let asked_at = Instant::now();
@@ -120,7 +122,7 @@ impl Hooks {
         }
         let inner = Arc::clone(&self.inner);
         let user: Option<Box<str>> = question.user.map(Box::from);
-        let bytes = body.len();
+        let bytes = body.len() + pending_bytes;
         let task = move || {
             let verdict = inner.decide(hook, &body, user.as_deref(), asked_at);
             Decided { pending, verdict }
