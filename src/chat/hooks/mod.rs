@@ -105,9 +105,9 @@ impl Hooks {
         self.inner.counts.figures()
     }
 
-    /// Asks the backend. A [`Decided`] with `pending`, which holds `pending_bytes` on the heap, comes
-    /// as the answer of a task; or the verdict is returned at once because the backend cannot be
-    /// asked.
+    /// Asks the backend. A [`Decided`] with `pending`, which holds `pending_bytes` on the heap,
+    /// comes as the answer of a task; or the verdict is returned at once because the backend cannot
+    /// be asked.
     pub(super) fn ask<S: 'static, P: Send + 'static>(
         &self,
         ctx: &mut Context<'_, S>,
