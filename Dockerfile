@@ -9,9 +9,8 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 
 # The dependencies, in a layer that stands until they change. Cargo wants a crate to build them for.
-COPY Cargo.toml Cargo.lock ./
+COPY Cargo.toml Cargo.lock build.rs ./
 COPY crates crates
-COPY .cargo .cargo
 RUN mkdir -p src/bin/rusty_socks \
     && touch src/lib.rs \
     && echo 'fn main() {}' > src/bin/rusty_socks/main.rs \

@@ -249,6 +249,7 @@ pub use hub::{
     error::RoomError,
     event::ServerEvent,
     history::{Joined, Page, Replay},
+    identities::ClosedSessions,
     memberships::MatchedRoom,
     names::{RoomName, RoomPattern},
     notice::Notice,
@@ -259,7 +260,7 @@ pub use hub::{
     resume::{Resumed, ResumedRoom},
     send_status::SendStatus,
     session_token::{NotAToken, SessionToken},
-    survey::{RoomSummary, SessionSummary},
+    survey::{RoomSummary, SessionSummary, SessionsOf},
     task::{NotDeferred, TaskAnswer},
 };
 pub use identity::{Identity, Permissions, Revocation, TokenError};

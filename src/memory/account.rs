@@ -6,9 +6,10 @@
 //!
 //! The account is an estimate: it knows neither what the allocator rounds up nor what it fragments.
 //! So once a second it is compared with what the system says is resident, and what a byte of the
-//! account really takes is learnt from that. It is learnt only while the account is near the most
-//! that it ever was, because afterwards much of what is resident may be memory that the allocator
-//! keeps for the next growth, which does not take it twice.
+//! account really takes is learnt from that. It is learnt only while the account is near its peak,
+//! because after that much of what is resident may be memory that the allocator keeps for the next
+//! growth, which does not take it twice. The peak is forgotten in a minute or two: what is resident
+//! then will stay. If more is resident than there may be, newcomers wait whatever the account says.
 
 use std::sync::{
     Arc,
@@ -36,10 +37,14 @@ const CONN_BYTES: usize = 640;
 /// Estimated bytes that the kernel takes for an open socket, beside its buffers.
 const KERNEL_SOCKET_BYTES: usize = 3 << 10;
 
-/// What the kernel keeps of what waits for a client, and of what it has sent, in bytes: the buffers
-/// are set to this, and the kernel takes as much again for its own records.
+/// What the kernel keeps at most for a client of what it was sent, and of what it has sent, in
+/// bytes: the buffers are set to this, and the kernel takes as much again for its own records.
 pub(crate) const SOCKET_SEND_BUFFER: usize = 256 << 10;
 pub(crate) const SOCKET_RECEIVE_BUFFER: usize = 128 << 10;
+
+/// What the kernel takes for a client beyond what is on the wire, where that can be limited: more
+/// than this is not held for a client that reads nothing, because its own kernel has the rest.
+pub(crate) const SOCKET_UNSENT_MAX: usize = 128 << 10;
 
 /// One part in so many of the ceiling is left to histories, however short memory is for others.
 const HISTORIES_PART: usize = 4;
@@ -56,6 +61,10 @@ const COST_MAX: usize = 2000;
 
 /// By how much less a byte can be found to take at once.
 const COST_STEP: usize = 5;
+
+/// The peak comes down once a second, by one part in so many of what it is above the present.
+const PEAK_PART: usize = 32;
+const PEAK_INTERVAL_MS: u64 = 1000;
 
 /// All tallies of one server. Usable from any thread.
 pub(crate) struct Account {
@@ -96,6 +105,8 @@ struct WorkerTallies {
     outboxes: Tally,
     inputs: Tally,
     blocked: Tally,
+    stuck: Tally,
+    stuck_paused: Tally,
 }
 
 /// What the connections of one worker hold.
@@ -109,6 +120,10 @@ pub(crate) struct Held {
     pub(crate) inputs: usize,
     /// Connections whose outbox the kernel does not take.
     pub(crate) blocked: usize,
+    /// Of these: those that have been so for a while, and are read.
+    pub(crate) stuck: usize,
+    /// Likewise, those that are not read meanwhile.
+    pub(crate) stuck_paused: usize,
 }
 
 /// How near the ceiling is.
@@ -124,11 +139,13 @@ pub(crate) enum Level {
     Full,
 }
 
-/// The most that was in use.
+/// The most that was in use lately.
 #[derive(Default)]
 struct Peak {
     counted: usize,
     resident: usize,
+    /// When it last came down.
+    lowered_at: u64,
 }
 
 /// The account at one moment, in bytes.
@@ -225,6 +242,8 @@ impl Account {
         tallies.outboxes.set(held.outboxes);
         tallies.inputs.set(held.inputs);
         tallies.blocked.set(held.blocked);
+        tallies.stuck.set(held.stuck);
+        tallies.stuck_paused.set(held.stuck_paused);
         self.weigh();
     }
 
@@ -240,7 +259,7 @@ impl Account {
             Level::Full if is_above(GROW_PERCENT) => Level::Full,
             Level::Full | Level::Shed if is_above(SERVE_PERCENT) => Level::Shed,
             Level::Wait if is_above(SERVE_PERCENT) => Level::Wait,
-            _ if is_above(WAIT_PERCENT) => Level::Wait,
+            _ if is_above(WAIT_PERCENT) || self.is_over() => Level::Wait,
             _ => Level::Normal,
         };
         if level != before {
@@ -255,6 +274,11 @@ impl Account {
         self.base.saturating_add(counted).saturating_add(self.in_kernel())
     }
 
+    /// Whether what is really there has reached the ceiling, known of or not.
+    fn is_over(&self) -> bool {
+        self.resident.load(Ordering::Relaxed).saturating_add(self.in_kernel()) >= self.bytes_max
+    }
+
     /// What this process holds and has counted.
     fn counted(&self) -> usize {
         let kinds = [&self.sessions, &self.patterns, &self.rooms, &self.calls];
@@ -265,8 +289,11 @@ impl Account {
 
     /// What the kernel holds for the sockets.
     fn in_kernel(&self) -> usize {
-        let blocked: usize = self.workers.iter().map(|worker| worker.blocked.value()).sum();
-        let of_buffers = blocked * (SOCKET_SEND_BUFFER + SOCKET_RECEIVE_BUFFER);
+        let of_buffers = |worker: &WorkerTallies| {
+            let (stuck, stuck_paused) = (worker.stuck.value(), worker.stuck_paused.value());
+            stuck * SOCKET_UNSENT_MAX + stuck_paused * (SOCKET_UNSENT_MAX + SOCKET_RECEIVE_BUFFER)
+        };
+        let of_buffers: usize = self.workers.iter().map(of_buffers).sum();
         self.conns() * KERNEL_SOCKET_BYTES + of_buffers
     }
 
@@ -281,18 +308,21 @@ impl Account {
     }
 
     /// Compares the account with what the system says is resident, and learns what a byte of it
-    /// takes.
-    pub(crate) fn compare(&self, resident: usize) {
+    /// takes. `now` is in milliseconds.
+    pub(crate) fn compare(&self, resident: usize, now: u64) {
         self.resident.store(resident, Ordering::Relaxed);
         let counted = self.counted();
-        // Below this, whatever it takes is far from the ceiling.
-        if counted < self.bytes_max / 8 {
-            return;
-        }
         let mut peak = self.peak.lock();
+        if now >= peak.lowered_at + PEAK_INTERVAL_MS {
+            peak.lowered_at = now;
+            peak.counted -= peak.counted.saturating_sub(counted).div_ceil(PEAK_PART);
+            peak.resident -= peak.resident.saturating_sub(resident).div_ceil(PEAK_PART);
+        }
+        // Below this, whatever it takes is far from the ceiling.
+        let matters = counted >= self.bytes_max / 8;
         let is_near_peak = counted >= peak.counted / 10 * 9;
         let is_beyond = resident > peak.resident && counted >= peak.counted / 2;
-        if is_near_peak || is_beyond {
+        if matters && (is_near_peak || is_beyond) {
             let of_account = resident.saturating_sub(self.base) as u128;
             let cost = of_account * COST_MIN as u128 / counted as u128;
             let cost = usize::try_from(cost).unwrap_or(COST_MAX).clamp(COST_MIN, COST_MAX);
@@ -366,13 +396,16 @@ mod tests {
         account.frames.fetch_add(1, Ordering::Relaxed);
         let tallies = [&account.sessions, &account.patterns, &account.rooms, &account.calls];
         tallies.into_iter().for_each(|tally| tally.add(1));
-        account.set_held(0, &Held { conns: 0, outboxes: 1, inputs: 1, blocked: 0 });
-        account.set_held(1, &Held { conns: 1, outboxes: 1, inputs: 1, blocked: 1 });
-        let of_buffers = SOCKET_SEND_BUFFER + SOCKET_RECEIVE_BUFFER;
-        let of_socket = CONN_BYTES + KERNEL_SOCKET_BYTES + of_buffers;
+        let one = Held { outboxes: 1, inputs: 1, ..Held::default() };
+        account.set_held(0, &one);
+        account.set_held(1, &Held { conns: 1, blocked: 1, ..one });
+        let of_socket = CONN_BYTES + KERNEL_SOCKET_BYTES;
         let balance = account.balance();
         assert_eq!(balance.used, 7 + 1 + 4 + 4 + of_socket);
         assert_eq!((balance.outboxes, balance.inputs, balance.sockets), (2, 2, of_socket));
+        account.set_held(1, &Held { conns: 1, blocked: 2, stuck: 1, stuck_paused: 1, ..one });
+        let of_buffers = 2 * SOCKET_UNSENT_MAX + SOCKET_RECEIVE_BUFFER;
+        assert_eq!(account.balance().sockets, of_socket + of_buffers, "of those that do not read");
         account.set_held(1, &Held::default());
         assert_eq!(account.balance().outboxes, 1);
     }
@@ -392,7 +425,7 @@ mod tests {
         let account = account(5 * MIB);
         let used = |counted: usize, resident: usize| {
             account.sessions.change(account.sessions.value(), counted * MIB);
-            account.compare(resident * MIB);
+            account.compare(resident * MIB, 0);
             account.used() / MIB
         };
         let used_after_a_while = |counted: usize, resident: usize| {
@@ -405,6 +438,41 @@ mod tests {
         assert_eq!(used_after_a_while(50, 55), Some(55), "and that did not take it twice");
         assert_eq!(used_after_a_while(50, 5), Some(55), "a byte takes itself");
         assert_eq!(used(50, 500), 105, "what the account does not know of has a bound");
+    }
+
+    #[test]
+    fn an_old_peak_is_forgotten() {
+        let account = account(0);
+        let used_at = |second: u64, counted: usize, resident: usize| {
+            account.sessions.change(account.sessions.value(), counted * MIB);
+            account.compare(resident * MIB, second * 1000);
+            account.used() / MIB
+        };
+        assert_eq!(used_at(0, 80, 80), 80);
+        assert_eq!(used_at(1, 40, 72), 40, "the allocator may keep it for the next growth");
+        assert_eq!(used_at(1, 40, 72), 40, "however often it is looked at in a second");
+        assert_eq!((2..10).map(|second| used_at(second, 40, 72)).max(), Some(40));
+        assert_eq!((10..120).map(|second| used_at(second, 40, 72)).max(), Some(72), "it stayed");
+        used_at(120, 80, 80);
+        (121..300).for_each(|second| assert!(used_at(second, 5, 72) < 10, "far from the ceiling"));
+        assert_eq!(used_at(300, 40, 72), 72, "it is forgotten there too");
+    }
+
+    #[test]
+    fn newcomers_wait_while_more_is_resident_than_may_be() {
+        let account = account(0);
+        let level_at = |resident: usize| {
+            account.compare(resident * MIB, 0);
+            account.weigh()
+        };
+        account.sessions.add(MIB);
+        assert_eq!(level_at(99), Level::Normal, "too little is counted to learn from");
+        assert_eq!(level_at(100), Level::Wait);
+        assert!(account.may_grow());
+        assert_eq!(level_at(99), Level::Normal);
+        // The kernel's part is not resident, but it is in the same container.
+        account.set_held(0, &Held { conns: 1, blocked: 8, stuck: 8, ..Held::default() });
+        assert_eq!(account.weigh(), Level::Wait);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 /// on Linux and Android.
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) fn bytes() -> Option<usize> {
+    // Made by the kernel when it is read, from memory: no disk is waited for.
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     Some(pages_of(&statm)?.saturating_mul(rustix::param::page_size()))
 }

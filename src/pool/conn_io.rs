@@ -10,6 +10,7 @@ use std::{
 use bitflags::bitflags;
 
 use super::{
+    blocked::{Blocked, NOT_READING_MS},
     outbox::{Flushed, Outbox, OutboxBounds},
     pauses::{PauseReasons, Pauses},
     stream::Stream,
@@ -58,6 +59,7 @@ bitflags! {
 struct Counted {
     outbox: u32,
     input: u32,
+    blocked: Blocked,
 }
 
 /// The part of a connection that outlives its phases. Owned by one worker.
@@ -424,6 +426,23 @@ impl ConnIo {
         let held = &mut cx.held;
         held.outboxes = held.outboxes - before as usize + self.counted.outbox as usize;
         held.blocked = held.blocked - usize::from(before > 0) + usize::from(bytes > 0);
+        self.change_blocked(Blocked::note, cx);
+    }
+
+    /// Sees whether bytes wait for the client that did when it was last looked at.
+    pub(super) fn look_whether_stuck(&mut self, cx: &mut WorkerCtx) {
+        self.change_blocked(Blocked::look, cx);
+    }
+
+    /// Has `change` know whether bytes wait and whether the client is not read for it, and has the
+    /// connection looked at later if it asks for that.
+    fn change_blocked(&mut self, change: fn(&mut Blocked, bool, bool) -> bool, cx: &mut WorkerCtx) {
+        let (waits, is_paused) = (self.counted.outbox > 0, self.pauses.has(PauseReasons::OUTBOX));
+        let before = self.counted.blocked;
+        if change(&mut self.counted.blocked, waits, is_paused) {
+            cx.work.blocked.push_back((cx.now + NOT_READING_MS, self.id));
+        }
+        before.recount(self.counted.blocked, &mut cx.held);
     }
 
     /// Counts what came and waits to be handled: the stash, `partial` bytes of a message that is

@@ -14,6 +14,7 @@ pub(crate) mod shared;
 mod connection;
 mod unfinished;
 mod conn_io;
+mod blocked;
 mod pauses;
 mod stream;
 mod socket;

@@ -4,6 +4,7 @@ use std::{cell::Cell, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     admission::Permit,
+    blocked::NOT_READING_MS,
     closing::{Closing, Stage},
     conn_io::ConnIo,
     dispatch::Dispatch,
@@ -44,9 +45,6 @@ const COST_PER_TURN_MAX: usize = 1024;
 /// How long a newcomer may be silent before it is shown in presence. A client that resumes an
 /// earlier session does so at once, and must not be seen to come and go under another name.
 const NEWCOMER_QUIET_MS: Millis = 1000;
-
-/// A client that lets bytes wait for so long does not read.
-pub(super) const NOT_READING_MS: Millis = 1000;
 
 /// A WebSocket connection being served.
 pub(crate) struct Open {

@@ -134,7 +134,7 @@ impl Shared {
         if self.hub.clock.is_machine()
             && let Some(resident) = resident::bytes()
         {
-            self.hub.account.compare(resident);
+            self.hub.account.compare(resident, self.hub.now_ms());
         }
         self.hub.account.weigh();
     }
@@ -173,7 +173,7 @@ impl Shared {
         let extra = Extra {
             turn,
             queue_wait,
-            resident_bytes: platform::resident_bytes(),
+            resident_bytes: resident::bytes(),
             started_s: since_1970.as_secs_f64() - self.started.elapsed().as_secs_f64(),
         };
         prometheus::text(&snapshot, &extra)

@@ -1,6 +1,6 @@
 //! What a worker lends to the connection that it is working on.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tungstenite::protocol::Role;
 
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     config::Config,
     http::response,
-    hub::room::RoomKey,
+    hub::{conn_id::ConnId, room::RoomKey},
     memory::account::Held,
     metrics::WorkerMetrics,
     ws::{decoder::ProtocolConfig, deflate::Deflaters},
@@ -56,6 +56,8 @@ pub(crate) struct WorkLists {
     pub(crate) parked: Vec<usize>,
     /// Connections in the middle of a message that are not read for want of memory.
     pub(crate) starved: Vec<usize>,
+    /// Connections for which bytes wait, and when to see whether they still do, in order of time.
+    pub(crate) blocked: VecDeque<(Millis, ConnId)>,
     /// Slots with something to write, or with a close to begin, at the end of the turn.
     pub(crate) dirty: Vec<usize>,
     /// Slots whose connection is over. They are freed at the end of the turn, when nothing refers

@@ -29,8 +29,13 @@ impl PartialText {
         self.text.capacity()
     }
 
-    /// Makes room for `bytes` more, and for no others.
+    /// Makes room for `bytes` more, and for as many again as there are.
     pub(crate) fn reserve(&mut self, bytes: usize) {
+        self.text.reserve(bytes);
+    }
+
+    /// Makes room for `bytes` more, and for no others.
+    pub(crate) fn reserve_exact(&mut self, bytes: usize) {
         self.text.reserve_exact(bytes);
     }
 

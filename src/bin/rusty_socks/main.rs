@@ -30,7 +30,7 @@ use exit::Exit;
 use load::LoadArgs;
 
 /// Gives memory back to the system within seconds after it is freed. The allocator of glibc keeps
-/// hundreds of megabytes once they were in use.
+/// hundreds of megabytes once they were in use. `build.rs` has its settings.
 #[cfg(target_os = "linux")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

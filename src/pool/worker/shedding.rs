@@ -6,8 +6,8 @@ use crate::{
     memory::account::Level,
     metrics::Refused,
     pool::{
+        blocked::NOT_READING_MS,
         connection::{Connection, Phase},
-        open::NOT_READING_MS,
         pauses::PauseReasons,
         timers::Millis,
         unfinished::UNFINISHED_BYTES_MAX,
@@ -34,6 +34,7 @@ impl Worker {
     /// Adds what the connections of this worker hold to the account, and does what the account asks
     /// for.
     pub(super) fn look_at_memory(&mut self) {
+        self.look_at_blocked();
         self.cx.tell_held();
         let level = self.cx.shared.hub.account.level();
         if level != Level::Full && !self.cx.work.starved.is_empty() {
@@ -41,6 +42,16 @@ impl Worker {
         }
         if level != Level::Normal || self.memory.has_held {
             self.on_memory_level(level);
+        }
+    }
+
+    /// Sees which of the clients that let bytes wait do not read.
+    fn look_at_blocked(&mut self) {
+        while let Some((_, id)) = self.cx.work.blocked.pop_front_if(|(at, _)| *at <= self.cx.now) {
+            let conn = self.conns.get_mut(id.slot as usize).filter(|conn| conn.io.id == id);
+            if let Some(conn) = conn {
+                conn.io.look_whether_stuck(&mut self.cx);
+            }
         }
     }
 
@@ -56,7 +67,9 @@ impl Worker {
 
     /// When this worker must look again, though nothing happens to it.
     pub(super) fn next_look_at_memory(&self) -> Option<Millis> {
-        self.memory.has_held.then_some(self.cx.now + SHED_INTERVAL_MS)
+        let shed = self.memory.has_held.then_some(self.cx.now + SHED_INTERVAL_MS);
+        let blocked = self.cx.work.blocked.front().map(|(at, _)| *at);
+        shed.into_iter().chain(blocked).min()
     }
 
     #[cold]
