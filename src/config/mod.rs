@@ -17,8 +17,8 @@
 //! - `value.rs`: the kinds of values, and how they are read and shown; `texts.rs`: which texts are
 //!   legal;
 //! - `load.rs`: defaults < TOML file < environment < flags. It uses `nearest.rs` (the most similar
-//!   name, for typing errors), `source.rs` (the source of a value) and `toml_text.rs` (its line in
-//!   the file).
+//!   name, for typing errors), `service_links.rs` (variables that are no settings), `source.rs`
+//!   (the source of a value) and `toml_text.rs` (its line in the file).
 
 mod addresses;
 mod words;
@@ -37,6 +37,7 @@ mod judge;
 mod load;
 mod memory_max;
 mod nearest;
+mod service_links;
 mod source;
 mod toml_text;
 
