@@ -603,6 +603,25 @@ fn what_the_backend_has_said_outlives_a_token() {
 }
 
 #[test]
+fn without_an_answer_an_open_server_goes_by_tokens() {
+    let backend = Backend::start(|_| json(ALLOW));
+    let config = Config {
+        hook_url: nowhere(),
+        hook_fail: HookFail::Open,
+        auth_timeout: Duration::from_millis(300),
+        ..required(&backend, "connect,join")
+    };
+    let server = TestServer::start(config);
+    let mut anna = server.connect(&format!("/ws?token={}", token("anna", "tea")));
+    assert_eq!(anna.json()["user"], "anna");
+    assert_eq!(anna.ask(r#"{"type":"join","room":"tea","ref":1}"#)["type"], "ok");
+    assert_eq!(anna.ask(r#"{"type":"join","room":"milk","ref":1}"#)["code"], "forbidden");
+    let mut nobody = server.connect("/ws");
+    assert_eq!(nobody.json()["code"], "unauthorized");
+    assert_eq!(u16::from(nobody.closed().unwrap().code), 4001);
+}
+
+#[test]
 fn a_backend_may_give_users_where_tokens_are_off_or_optional() {
     for mode in [IdentityMode::Off, IdentityMode::Optional] {
         let backend = Backend::start(|asked| {
