@@ -238,6 +238,37 @@ fn those_that_do_not_read_go_before_those_that_do() {
 }
 
 #[test]
+fn buffers_of_the_kernel_count_for_clients_that_do_not_read() {
+    let server = Program::start(&[("TIMEOUT", "600")]);
+    let mut inside = server.chat();
+    assert_eq!(inside.ask(&join("old"))["type"], "ok");
+    for _ in 0..4 {
+        assert_eq!(inside.ask(&publish("old"))["type"], "ok");
+    }
+    // Half of the outbox waits for it, so it is not read.
+    let mut reader = RawClient::new(server.socket());
+    reader.send(upgrade_head("/ws").as_bytes());
+    assert_eq!(reader.answer().status, 101);
+    reader.send(&frame(0x81, join("old").as_bytes()));
+    reader.send(&frame(0x81, br#"{"type":"history","room":"old","ref":"h"}"#).repeat(20));
+    // What the account takes for each socket, the one that asks included, is much less.
+    let of_buffers = 256 << 10;
+    eventually("they count", || match server.stat("socket_bytes") {
+        bytes if bytes > of_buffers => Ok(()),
+        _ => Err(format!("{:#}", server.stats())),
+    });
+    reader.stream.set_nonblocking(true).unwrap();
+    let mut read = vec![0; 64 << 10];
+    eventually("they do not when it has read", || {
+        while reader.stream.read(&mut read).is_ok_and(|bytes| bytes > 0) {}
+        match server.stat("socket_bytes") {
+            bytes if bytes < of_buffers / 2 => Ok(()),
+            _ => Err(format!("{:#}", server.stats())),
+        }
+    });
+}
+
+#[test]
 fn answers_to_http_that_nobody_reads_are_bounded() {
     let server = Program::start(&[("MEMORY_MAX", CEILING_TEXT), ("HANDSHAKE_TIMEOUT", "60")]);
     let before = server.memory("VmRSS");

@@ -60,9 +60,10 @@ pub(super) fn code(error: RoomError) -> ErrorCode {
         RoomError::AlreadyMember => ErrorCode::AlreadyMember,
         RoomError::NotMember => ErrorCode::NotMember,
         RoomError::NoSuchRoom | RoomError::NoSuchClient => ErrorCode::NotFound,
-        RoomError::TooManyRooms | RoomError::TooManyMemberships | RoomError::InboxFull => {
-            ErrorCode::LimitExceeded
-        }
+        RoomError::TooManyRooms
+        | RoomError::TooManyMemberships
+        | RoomError::PatternTooWide
+        | RoomError::InboxFull => ErrorCode::LimitExceeded,
         RoomError::RoomsTooFast { .. } => ErrorCode::RateLimited,
         RoomError::Overloaded | RoomError::ShortOfMemory | RoomError::ClientBehind => {
             ErrorCode::Overloaded

@@ -41,6 +41,8 @@ mod service_links;
 mod source;
 mod toml_text;
 
+pub(crate) use api_keys::RoomRange;
+pub(crate) use judge::ADMIN_NEEDS_KEY;
 pub(crate) use rooms::RoomRules;
 #[cfg(feature = "identity")]
 pub(crate) use texts::HMAC_SECRET_BYTES_MIN;

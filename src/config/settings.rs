@@ -123,9 +123,10 @@ pub struct Config {
 
     /// Origins a browser page may connect from, such as `https://example.com`; `*` allows any.
     ///
-    /// Empty allows pages of the host and port that they connect to, and pages of `localhost` to
-    /// connect to `localhost`. A client that sends no `Origin` is not a browser, and always may.
-    /// Comma separated in the environment and in flags, a list or such a string in the file.
+    /// Empty allows pages of the host and port that they connect to (if the server has a
+    /// certificate, only pages that came through TLS), and pages of `localhost` to connect to
+    /// `localhost`. A client that sends no `Origin` is not a browser, and always may. Comma
+    /// separated in the environment and in flags, a list or such a string in the file.
     ///
     /// Default: empty. Range: scheme://host or scheme://host:port or null, without a path, or *.
     pub allowed_origins: Vec<String>,

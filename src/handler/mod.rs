@@ -12,6 +12,7 @@ pub(crate) mod instance;
 mod service;
 pub(crate) mod admin;
 
+pub(crate) use admin::ServerState;
 pub use admin::{AdminAnswer, AdminContext, AdminHandler, AdminStep, BodyCall, LaterCall};
 pub use callbacks::{Blocking, Handler, TaskThreads};
 pub use context::{Context, Reply};

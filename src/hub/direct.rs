@@ -159,6 +159,9 @@ impl Hub {
         // nothing more.
         let state = by.session.state.lock();
         by.check_not_taken_over()?;
+        if !state.may_direct {
+            return Err(self.forbid(Permissions::DIRECT));
+        }
         let everyone = (0..self.mailboxes.workers()).map(|worker| (worker, frame.len()));
         let result = self.mailboxes.reserve_all(everyone, &mut deferred);
         if result.is_ok() {

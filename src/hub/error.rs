@@ -22,6 +22,8 @@ pub enum RoomError {
     },
     /// The connection is in `max_rooms_per_conn` rooms.
     TooManyMemberships,
+    /// The server has more rooms that match than one subscription may look at.
+    PatternTooWide,
     /// A worker's mailbox is full. Nothing was stored, and nobody joined. Try again later.
     Overloaded,
     /// Memory is short (`memory_max`). Nothing was stored, and nobody joined. Try again later.
@@ -61,6 +63,9 @@ impl std::fmt::Display for RoomError {
                 "the client or its address makes more rooms than its rate allows"
             }
             RoomError::TooManyMemberships => "this connection is in as many rooms as it may be",
+            RoomError::PatternTooWide => {
+                "the pattern matches more rooms than one subscription may look at; use a longer one"
+            }
             RoomError::Overloaded => "the server is behind; try again after a moment",
             RoomError::ShortOfMemory => "the server is short of memory; try again after a moment",
             RoomError::ClientBehind => {

@@ -16,6 +16,7 @@ use super::{
     names::{RoomName, RoomPattern},
     presence::RosterChange,
     room::{Owner, Room, RoomState},
+    rooms::NAMES_PER_COST,
     session::{MEMBERSHIP_BYTES, SessionMembership},
 };
 use crate::{config::Overflow, identity::Permissions, store::Position};
@@ -90,11 +91,11 @@ impl Hub {
             let conn = locked.conn.id();
             let is_covered = locked.state.cold().patterns.cover(pattern);
             let may_join = |room: &RoomName| locked.may_join(room);
-            let names = match is_covered {
-                true => self.rooms.matching(pattern, matches_max, &may_join),
-                false => self.rooms.subscribe(pattern, conn, matches_max, &may_join),
-            };
-            let names = names.ok_or(RoomError::TooManyMemberships)?;
+            let (names, looked_at) =
+                self.rooms.subscribe(pattern, (conn, is_covered), matches_max, &may_join);
+            locked.conn.spend(looked_at / NAMES_PER_COST);
+            let names = names?;
+            let memberships = &locked.state.memberships;
             let count_before = memberships.len();
             let mut matched = Vec::with_capacity(names.len());
             for name in names {
@@ -224,10 +225,6 @@ impl LockedSession<'_> {
         if self.hub.rooms.find(name.as_str()).is_none() {
             self.hub.spend_room(self.session, self.conn.remote_addr())?;
         }
-        let replay = match permissions.contains(Permissions::HISTORY) {
-            true => replay,
-            false => Replay::Nothing,
-        };
         let mut deferred = Deferred::default();
         let entered = self.hub.rooms.enter(name, &mut deferred, |room, room_state| {
             let is_listed = self.add_to_roster(RosterChange::Joins, room, room_state);
@@ -249,7 +246,8 @@ impl LockedSession<'_> {
         self.permissions(room).contains(Permissions::JOIN)
     }
 
-    /// Begins delivery of the room's messages, and returns the earlier ones that `replay` asks for.
+    /// Begins delivery of the room's messages, and returns the earlier ones that `replay` asks for,
+    /// if the client may read them.
     pub(super) fn enter(
         &mut self,
         room: &Arc<Room>,
@@ -259,6 +257,8 @@ impl LockedSession<'_> {
         permissions: Permissions,
     ) -> Joined {
         room_state.members[self.worker()] += 1;
+        let may_read = permissions.contains(Permissions::HISTORY);
+        let replay = if may_read { replay } else { Replay::Nothing };
         let joined = self.hub.replay(room, room_state, replay, bytes_max);
         self.conn.enter(room, joined.position.seq, permissions);
         joined
@@ -310,8 +310,9 @@ mod tests {
     use crate::{
         config::Config,
         hub::{
-            harness::{Bench, pattern},
+            harness::{Bench, name, pattern},
             mailbox::Letter,
+            rooms::PASSED_OVER_MAX,
         },
     };
 
@@ -366,6 +367,25 @@ mod tests {
         let Match::Joined(by, _) = matched else { panic!("it is waited for by the other one") };
         assert_eq!(by, pattern("p.q.*"));
         assert_eq!((bench.listed("p.q.r"), bench.members("p.q.r")), (2, 2));
+    }
+
+    #[test]
+    fn a_subscription_looks_at_a_bounded_number_of_names_and_pays_for_each() {
+        let rooms = 800 + PASSED_OVER_MAX + 10;
+        let config = Config { max_rooms: rooms + 1, ..Config::default() };
+        let mut bench = Bench::new(&config, 1, 1000);
+        let may = Permissions::all() - Permissions::JOIN;
+        let mut stranger = bench.client_who_may(may, 0, false);
+        for n in 0..rooms {
+            let room = if n < 800 { format!("few.{n}") } else { format!("p.{n}") };
+            let made = bench.hub.rooms.enter(&name(&room), &mut Deferred::default(), |_, _| ());
+            made.expect("there may be as many");
+        }
+        assert_eq!(stranger.subscribe("few.*"), Ok(Vec::new()));
+        assert_eq!(stranger.conn.spent, 100);
+        assert_eq!(stranger.subscribe("p.*"), Err(RoomError::PatternTooWide));
+        assert_eq!(stranger.conn.spent, 100 + PASSED_OVER_MAX / 8);
+        assert_eq!(bench.hub.rooms.subscribers(), 1, "nothing was changed");
     }
 
     #[test]

@@ -31,6 +31,13 @@ use crate::{
 /// The most rooms that one sweep looks at.
 const SWEEP_ROOMS_MAX: usize = 1000;
 
+/// The most rooms that one look passes over because the client may not join them: some milliseconds
+/// under the lock of the directory.
+pub(super) const PASSED_OVER_MAX: usize = 16_384;
+
+/// How many names that are looked at cost a client a microsecond or so.
+pub(super) const NAMES_PER_COST: usize = 8;
+
 /// The most rooms that one message may remove, which bounds the cost of a publish.
 const SHED_ROOMS_MAX: usize = 16;
 
@@ -71,6 +78,17 @@ struct Directory {
     uncounted: usize,
 }
 
+/// The names that match a pattern, as far as one look has come.
+#[derive(Default)]
+pub(super) struct Matches {
+    /// Those that the client may join, in order.
+    pub(super) names: Vec<RoomName>,
+    /// How many were looked at.
+    pub(super) looked_at: usize,
+    /// The last one, if the look ended because the client may not join too many of them.
+    cut_off_at: Option<RoomName>,
+}
+
 impl Directory {
     fn subscribe(&mut self, pattern: &RoomPattern, conn: ConnId) {
         self.subscribers.entry(ByPrefix(pattern.clone())).or_default().insert(conn);
@@ -84,20 +102,36 @@ impl Directory {
         }
     }
 
-    /// Lists the first `max` names that match and that `may_join` accepts, in order.
+    /// Finds the first `max` names that match, come behind `after`, and that `may_join` accepts.
     fn matching(
         &self,
         pattern: &RoomPattern,
+        after: Option<&RoomName>,
         max: usize,
         may_join: &dyn Fn(&RoomName) -> bool,
-    ) -> Vec<RoomName> {
-        let from = Bound::Included(pattern.prefix());
-        let rooms = self.by_name.range::<str, _>((from, Bound::Unbounded));
-        let matching = rooms
-            .map(|(name, _)| name)
-            .take_while(|name| name.as_str().starts_with(pattern.prefix()))
-            .filter(|name| pattern.matches(name) && may_join(name));
-        matching.take(max).cloned().collect()
+    ) -> Matches {
+        let from = match after {
+            Some(after) => Bound::Excluded(after.as_str()),
+            None => Bound::Included(pattern.prefix()),
+        };
+        let mut found = Matches::default();
+        let mut passed_over = 0;
+        for (name, _) in self.by_name.range::<str, _>((from, Bound::Unbounded)) {
+            if found.names.len() == max || !name.as_str().starts_with(pattern.prefix()) {
+                break;
+            }
+            found.looked_at += 1;
+            if pattern.matches(name) && may_join(name) {
+                found.names.push(name.clone());
+                continue;
+            }
+            passed_over += 1;
+            if passed_over == PASSED_OVER_MAX {
+                found.cut_off_at = Some(name.clone());
+                break;
+            }
+        }
+        found
     }
 }
 
@@ -260,34 +294,29 @@ impl Rooms {
         Ok(())
     }
 
-    /// Subscribes `conn` to new rooms that match. Returns the names of the existing matches that it
-    /// `may_join`, or `None`, with nothing changed, if there are more than `max`.
+    /// Subscribes `conn` to new rooms that match, unless it `is_covered`: it waits for them by
+    /// another pattern. Returns the names of the existing matches that it `may_join`, and how many
+    /// names were looked at. Nothing is changed if there are more than `max`, or too many others.
     pub(super) fn subscribe(
         &self,
         pattern: &RoomPattern,
-        conn: ConnId,
+        (conn, is_covered): (ConnId, bool),
         max: usize,
         may_join: &dyn Fn(&RoomName) -> bool,
-    ) -> Option<Vec<RoomName>> {
+    ) -> (Result<Vec<RoomName>, RoomError>, usize) {
         let mut directory = self.directory.lock();
-        let names = directory.matching(pattern, max + 1, may_join);
-        if names.len() > max {
-            return None;
+        let found = directory.matching(pattern, None, max + 1, may_join);
+        let names = if found.names.len() > max {
+            Err(RoomError::TooManyMemberships)
+        } else if found.cut_off_at.is_some() {
+            Err(RoomError::PatternTooWide)
+        } else {
+            Ok(found.names)
+        };
+        if names.is_ok() && !is_covered {
+            directory.subscribe(pattern, conn);
         }
-        directory.subscribe(pattern, conn);
-        Some(names)
-    }
-
-    /// Lists the names of the rooms that match a pattern for whose new rooms the connection already
-    /// waits by another pattern, if it `may_join` them. `None` if there are more than `max`.
-    pub(super) fn matching(
-        &self,
-        pattern: &RoomPattern,
-        max: usize,
-        may_join: &dyn Fn(&RoomName) -> bool,
-    ) -> Option<Vec<RoomName>> {
-        let names = self.directory.lock().matching(pattern, max + 1, may_join);
-        (names.len() <= max).then_some(names)
+        (names, found.looked_at)
     }
 
     /// Replaces the patterns `from`, by which `conn` waits, by `to`, in one atomic step.
@@ -298,17 +327,28 @@ impl Rooms {
     }
 
     /// Subscribes the new connection of a resumed session, however many rooms match. Returns the
-    /// names of the first `max` matches that it `may_join`.
+    /// names of the first `max` matches that it `may_join`, and how many names were looked at.
     pub(super) fn resubscribe(
         &self,
         pattern: &RoomPattern,
         conn: ConnId,
         max: usize,
         may_join: &dyn Fn(&RoomName) -> bool,
-    ) -> Vec<RoomName> {
+    ) -> (Vec<RoomName>, usize) {
         let mut directory = self.directory.lock();
         directory.subscribe(pattern, conn);
-        directory.matching(pattern, max, may_join)
+        let Matches { mut names, mut looked_at, mut cut_off_at } =
+            directory.matching(pattern, None, max, may_join);
+        drop(directory);
+        // Others get the lock between two looks.
+        while let Some(after) = cut_off_at {
+            let max = max - names.len();
+            let more = self.directory.lock().matching(pattern, Some(&after), max, may_join);
+            names.extend(more.names);
+            looked_at += more.looked_at;
+            cut_off_at = more.cut_off_at;
+        }
+        (names, looked_at)
     }
 
     /// Puts a room into the list of those that nobody is in, or takes it out, after a change.

@@ -338,9 +338,10 @@ impl Admin {
     /// The deadline has passed. Returns how the connection ends, unless it does not.
     pub(super) fn on_deadline(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) -> Option<Stage> {
         let (why, message) = match &self.state {
+            // In the turn of the connection, like any other request: it has a budget.
             State::Later(_) => {
                 cx.timers.clear(io.slot(), &mut io.deadline);
-                self.go_on(io, cx);
+                io.list_ready(&mut cx.work);
                 return None;
             }
             State::Head | State::Last if io.is_reading(cx) => {
@@ -362,7 +363,7 @@ impl Admin {
 /// Makes a call of the handler, and counts what it has cost.
 fn call(cx: &mut WorkerCtx, make: impl FnOnce(&mut AdminContext<'_>) -> AdminStep) -> AdminStep {
     let shared = Arc::clone(&cx.shared);
-    let mut ctx = AdminContext::new(&shared.hub, &*shared);
+    let mut ctx = AdminContext::new(&shared.hub, cx);
     let step = catch_unwind(AssertUnwindSafe(|| make(&mut ctx)));
     let (spent, behind) = ctx.outcome();
     cx.spent += spent;

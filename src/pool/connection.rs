@@ -7,7 +7,7 @@ use super::{
     closing::{Closing, Fate, Stage},
     conn_io::{ConnIo, Listed, Readiness},
     head::{Head, HeadStep, refuse_by_handler, refuse_plain_http, refuse_unavailable},
-    open::{Ended, Open},
+    open::{COST_PER_TURN_MAX, Ended, Open},
     outbox::Flushed,
     platform,
     socket::{Failure, Received},
@@ -208,6 +208,7 @@ impl Connection {
         let len = input.len();
         let mut rest = input;
         let mut requests = 0;
+        let spent_max = cx.spent + COST_PER_TURN_MAX;
         loop {
             match &mut self.phase {
                 Phase::Head(head) => match head.read(rest, &mut self.io, cx) {
@@ -216,7 +217,7 @@ impl Connection {
                         rest = &mut rest[used..];
                         cx.spent += REQUEST_COST;
                         requests += 1;
-                        if requests == REQUESTS_PER_TURN_MAX {
+                        if requests == REQUESTS_PER_TURN_MAX || cx.spent >= spent_max {
                             self.io.has_backlog = !rest.is_empty();
                             self.io.list_ready(&mut cx.work);
                             break;
@@ -248,7 +249,7 @@ impl Connection {
                         rest = &mut rest[used..];
                         cx.spent += REQUEST_COST;
                         requests += 1;
-                        if requests == REQUESTS_PER_TURN_MAX {
+                        if requests == REQUESTS_PER_TURN_MAX || cx.spent >= spent_max {
                             self.io.has_backlog = !rest.is_empty();
                             self.io.list_ready(&mut cx.work);
                             break;

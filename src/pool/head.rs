@@ -410,7 +410,7 @@ fn ask_upgrade(request: &Request<'_>, client: SocketAddr, route: usize, cx: &Wor
         }
     };
     let (page, host) = (request.header("Origin"), request.header("Host"));
-    if !origin::may_connect(page, host, &cx.config().allowed_origins) {
+    if !origin::may_connect(page, host, &cx.config().allowed_origins, cx.shared.tls.is_some()) {
         let message = "pages of this origin may not connect; the setting allowed_origins lists those \
                        that may";
         let refused = RefusedRequest::new(Refused::Origin, Status::Forbidden, message);

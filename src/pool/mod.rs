@@ -6,6 +6,8 @@
 pub(crate) mod acceptor;
 pub(crate) mod listener;
 #[cfg(unix)]
+mod accept_poll;
+#[cfg(unix)]
 mod socket_file;
 pub(crate) mod bound;
 pub(crate) mod worker;

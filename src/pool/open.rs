@@ -40,7 +40,7 @@ use crate::{
 const MESSAGES_PER_TURN_MAX: usize = 256;
 
 /// What these may cost, as [`WorkerCtx::spent`] counts it.
-const COST_PER_TURN_MAX: usize = 1024;
+pub(super) const COST_PER_TURN_MAX: usize = 1024;
 
 /// How long a newcomer may be silent before it is shown in presence. A client that resumes an
 /// earlier session does so at once, and must not be seen to come and go under another name.

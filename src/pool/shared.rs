@@ -15,10 +15,7 @@ use super::{admission::Admission, bound::Bound, jobs::JobPool, platform, tasks::
 use crate::{
     config::Config,
     error::Error,
-    handler::{
-        admin::{AdminHandler, ServerState},
-        erased::DynHandler,
-    },
+    handler::{admin::AdminHandler, erased::DynHandler},
     http::{page::StaticPage, proxies::TrustedProxies},
     hub::{Hub, mailbox::Mailboxes},
     memory::resident,
@@ -250,12 +247,9 @@ impl Shared {
     }
 }
 
-impl ServerState for Shared {
-    fn snapshot(&self) -> Snapshot {
-        Shared::snapshot(self)
-    }
-
-    fn ask_drain(&self) {
+impl Shared {
+    /// Begins to drain, for at most `drain_timeout`.
+    pub(crate) fn ask_drain(&self) {
         if let Some(drain) = self.drain.get() {
             let _ = drain.try_send(self.config.drain_timeout);
         }

@@ -14,10 +14,11 @@ use super::{
 };
 use crate::{
     config::Config,
+    handler::ServerState,
     http::response,
     hub::{conn_id::ConnId, room::RoomKey},
     memory::account::Held,
-    metrics::WorkerMetrics,
+    metrics::{Snapshot, WorkerMetrics},
     ws::{decoder::ProtocolConfig, deflate::Deflaters},
 };
 
@@ -43,8 +44,9 @@ pub(crate) struct WorkerCtx {
     /// What of that is in the account of memory.
     told: Held,
     date: Date,
-    stats: Stats,
-    prometheus: Stats,
+    snapshot: Cached<Option<Arc<Snapshot>>>,
+    stats: Cached<String>,
+    prometheus: Cached<String>,
 }
 
 /// The slots that a worker comes to later in this turn, or in the next: each connection once.
@@ -92,16 +94,16 @@ const HTTP_OUTBOX_BYTES_MAX: usize = 64 << 10;
 /// Growth of what connections hold that the account of memory hears of at the end of the turn.
 const GROWTH_UNTOLD_MAX: usize = 1 << 20;
 
-/// The answer to `/stats` or `/metrics`.
+/// The figures of the server, in one of their forms.
 #[derive(Default)]
-struct Stats {
-    text: String,
+struct Cached<T> {
+    value: T,
     /// How often it may still be made anew before `until`.
     fresh_left: u32,
     until: Millis,
 }
 
-impl Stats {
+impl<T> Cached<T> {
     /// Whether it is to be made anew.
     fn is_due(&mut self, now: Millis) -> bool {
         if now >= self.until {
@@ -166,8 +168,9 @@ impl WorkerCtx {
             held: Held::default(),
             told: Held::default(),
             date: Date { value: String::new(), until: 0 },
-            stats: Stats::default(),
-            prometheus: Stats::default(),
+            snapshot: Cached::default(),
+            stats: Cached::default(),
+            prometheus: Cached::default(),
             shared,
         }
     }
@@ -197,18 +200,18 @@ impl WorkerCtx {
     pub(crate) fn stats(&mut self) -> serde_json::Result<String> {
         if self.stats.is_due(self.now) {
             self.spent += STATS_COST;
-            self.stats.text = serde_json::to_string(&self.shared.snapshot())?;
+            self.stats.value = serde_json::to_string(&self.shared.snapshot())?;
         }
-        Ok(self.stats.text.clone())
+        Ok(self.stats.value.clone())
     }
 
     /// The body of an answer to `/metrics`, as old at most.
     pub(crate) fn prometheus(&mut self) -> String {
         if self.prometheus.is_due(self.now) {
             self.spent += STATS_COST;
-            self.prometheus.text = self.shared.prometheus();
+            self.prometheus.value = self.shared.prometheus();
         }
-        self.prometheus.text.clone()
+        self.prometheus.value.clone()
     }
 
     /// Adds what the connections of this worker hold to the account of memory.
@@ -247,5 +250,22 @@ impl WorkerCtx {
         for room in self.members.remove_all(slot) {
             self.shared.hub.uncount(&room, self.worker);
         }
+    }
+}
+
+impl ServerState for WorkerCtx {
+    fn snapshot(&mut self) -> Arc<Snapshot> {
+        let is_due = self.snapshot.is_due(self.now);
+        let known = self.snapshot.value.take().filter(|_| !is_due);
+        let snapshot = known.unwrap_or_else(|| {
+            self.spent += STATS_COST;
+            Arc::new(self.shared.snapshot())
+        });
+        self.snapshot.value = Some(Arc::clone(&snapshot));
+        snapshot
+    }
+
+    fn ask_drain(&self) {
+        self.shared.ask_drain();
     }
 }

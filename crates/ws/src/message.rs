@@ -129,8 +129,9 @@ impl PartialMessage {
     /// as a text cannot become valid UTF-8.
     pub(crate) fn push(&mut self, part: &[u8], rest: usize) -> Result<(), CloseReason> {
         if self.held_bytes() - self.len().min(self.held_bytes()) < part.len() {
-            // Twice what is there, as usual, but no more than the frame needs. At the end of a frame
-            // others may follow, however small: growing by each of them would copy all each time.
+            // Twice what is there, as usual, but no more than the frame needs. At the end of a
+            // frame others may follow, however small: growing by each of them alone would copy all
+            // each time.
             let more = part.len() + rest.min(self.len() + part.len());
             match rest {
                 0 => self.reserve(part.len()),

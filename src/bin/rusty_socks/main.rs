@@ -11,6 +11,7 @@ mod connect;
 mod health;
 mod load;
 mod serve;
+mod service_manager;
 mod token;
 
 use std::{env, ffi::OsString, path::PathBuf, process::ExitCode};
