@@ -280,6 +280,23 @@ fn a_backend_that_lies_decides_nothing() {
     assert_eq!(client.ask(r#"{"content":1,"ref":1}"#)["type"], "ok", "it can still be asked");
 }
 
+#[test]
+fn a_client_that_is_asked_about_is_not_in_yet() {
+    let (backend, answer) = scripted();
+    let config = Config { broadcast: true, ..hooked(&backend, "connect") };
+    let server = TestServer::start(config);
+    answer.send(json(ALLOW)).unwrap();
+    let mut ben = server.chat();
+    backend.next();
+    let mut anna = server.connect("/ws");
+    backend.next();
+    ben.ask(r#"{"type":"broadcast","content":"early","ref":1}"#);
+    answer.send(json(ALLOW)).unwrap();
+    assert_eq!(anna.json()["type"], "welcome");
+    ben.ask(r#"{"type":"broadcast","content":"now","ref":2}"#);
+    assert_eq!(anna.json()["content"], "now");
+}
+
 /// An address at which nothing listens.
 fn nowhere() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

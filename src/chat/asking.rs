@@ -35,6 +35,7 @@ impl Chat {
     /// Asks whether a client may come in. A client that must say who it is, and does so in its
     /// first frame, is asked about a second time then.
     pub(super) fn ask_connect(&self, ctx: &mut Ctx<'_>, hooks: &Hooks, reference: Reference) {
+        ctx.await_identity();
         let user = match &ctx.state().standing {
             Standing::Verified(identity) => Some(Arc::clone(&identity.user)),
             Standing::Anonymous | Standing::Awaited | Standing::User(_) => None,
@@ -143,6 +144,7 @@ impl Chat {
         let (fault, close) = match verdict {
             Verdict::Allowed(given) => {
                 take_given(ctx, given);
+                ctx.admit();
                 return standing::open(ctx, &self.about, reference);
             }
             Verdict::Refused(reason) => {
@@ -169,10 +171,7 @@ impl Chat {
             Verdict::Refused(reason) => {
                 self.fail(ctx, &Fault::new(ErrorCode::Forbidden, reason), &reference);
             }
-            // Not the client's mistake, so it does not count as one.
-            Verdict::Unanswered => {
-                ctx.send(&unanswered().frame(reference.as_deref()));
-            }
+            Verdict::Unanswered => self.fail(ctx, &unanswered(), &reference),
         }
     }
 }
