@@ -6,6 +6,7 @@ mod refusal;
 mod peer;
 mod context;
 mod defer;
+mod admission;
 mod callbacks;
 pub(crate) mod erased;
 pub(crate) mod instance;
