@@ -42,6 +42,9 @@
 //! Server::builder().route("/news", read.blocking(8, 100));
 //! ```
 //!
+//! A handler that blocks only now and then stays on its worker and [defers](Context::defer) what
+//! blocks: its connection waits for the answer, and nobody else.
+//!
 //! Calls for one connection never overlap, so its [`State`](Handler::State) needs no lock. Calls
 //! for different connections do overlap, so what connections share needs one.
 //!
@@ -239,11 +242,12 @@ pub use config::Config;
 pub use error::{Error, ErrorKind};
 pub use handler::{
     AdminAnswer, AdminContext, AdminHandler, AdminStep, Blocking, BodyCall, Context, Handler,
-    IntoService, LaterCall, MayBlock, Mode, OnWorker, Peer, Refusal, Reply,
+    IntoService, LaterCall, MayBlock, Mode, OnWorker, Peer, Refusal, Reply, TaskThreads,
 };
 pub use http::{head::Request, response::Status};
 pub use hub::{
     error::RoomError,
+    event::ServerEvent,
     history::{Joined, Page, Replay},
     identities::ClosedSessions,
     memberships::MatchedRoom,
@@ -257,6 +261,7 @@ pub use hub::{
     send_status::SendStatus,
     session_token::{NotAToken, SessionToken},
     survey::{ClearedHistory, RoomSummary, SessionSummary, SessionsOf, SessionsPage},
+    task::{NotDeferred, TaskAnswer},
 };
 pub use identity::{Identity, Permissions, Revocation, TokenError};
 pub use limits::spending::{LimitOf, RateLimited};

@@ -117,6 +117,9 @@ macro_rules! figures {
             pub turn_us: Quantiles,
             /// Time that admitted upgrades had waited in line, in milliseconds.
             pub queue_wait_ms: Quantiles,
+            /// The figures of handlers that have [some](crate::Handler::figures), by route.
+            #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+            pub handlers: BTreeMap<String, BTreeMap<&'static str, u64>>,
             /// The figures of each worker.
             pub workers: Vec<WorkerSnapshot>,
         }
@@ -162,6 +165,7 @@ macro_rules! figures {
                     closed,
                     turn_us: Quantiles::of(&turn, 1.0),
                     queue_wait_ms: self.queue_wait.quantiles_ms(),
+                    handlers: now.handlers,
                     workers: self.workers.iter().zip(workers).map(WorkerSnapshot::of).collect(),
                 }
             }
@@ -222,12 +226,15 @@ figures! {
         pattern_bytes: usize,
         /// Estimated bytes of rooms, without their messages.
         room_bytes: usize,
-        /// Bytes of messages that wait for threads of blocking handlers.
+        /// Bytes of messages and tasks that wait for the threads of handlers, or are handled there.
         job_bytes: usize,
         /// Estimated bytes of open sockets, in the process and in the kernel.
         socket_bytes: usize,
         /// Messages that wait for threads of blocking handlers.
         jobs_queued: usize,
+        /// Tasks that handlers deferred, such as the hooks of the chat protocol, and that no thread
+        /// has begun.
+        tasks_queued: usize,
         /// Revocations of tokens that are kept.
         revocations: usize,
         /// Addresses whose connections and rates are remembered.
@@ -396,6 +403,8 @@ pub(crate) struct Now<'a> {
     pub(crate) gauges: Gauges,
     pub(crate) sessions: &'a SessionMetrics,
     pub(crate) rooms: &'a RoomMetrics,
+    /// The figures of handlers, by route.
+    pub(crate) handlers: BTreeMap<String, BTreeMap<&'static str, u64>>,
     pub(crate) memory: &'a MemoryMetrics,
     pub(crate) identity: &'a IdentityMetrics,
     pub(crate) tokens_refused: BTreeMap<&'static str, u64>,

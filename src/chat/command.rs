@@ -12,7 +12,7 @@ use super::{fault::Fault, ijson};
 use crate::{Epoch, MembersPage, Position, Range, RoomName, RoomPattern, Watch};
 
 /// The longest `sender`, in bytes of JSON.
-const SENDER_BYTES_MAX: usize = 256;
+pub(super) const SENDER_BYTES_MAX: usize = 256;
 
 /// The longest `ref`, in bytes of JSON.
 const REF_BYTES_MAX: usize = 128;

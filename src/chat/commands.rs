@@ -9,23 +9,36 @@ use uuid::Uuid;
 
 use super::{
     Chat, answers,
+    asking::given_sender,
     command::{self, Command, Content, Destination, Reference, Resume},
     fault::Fault,
+    hooks::Hook,
     json, message, standing,
     state::{ChatState, Ctx, User, answer_ok, fail, user as user_of},
 };
 use crate::{
-    Permissions, Position, PreparedFrame, Presence, Publication, Range, Replay, Reply, RoomError,
-    RoomName, RoomPattern, SessionToken, Watch,
+    Permissions, Position, PreparedFrame, Presence, Publication, Range, Replay, Reply, ResumedRoom,
+    RoomError, RoomName, RoomPattern, SessionToken, Watch,
 };
 
 impl Chat {
-    pub(super) fn carry_out(&self, ctx: &mut Ctx<'_>, command: Command<'_>, reference: Reference) {
+    /// Carries out a command. `sender` is the name that a hook has put in place of the client's.
+    pub(super) fn carry_out(
+        &self,
+        ctx: &mut Ctx<'_>,
+        command: Command<'_>,
+        reference: Reference,
+        sender: Option<&str>,
+    ) {
+        let given = given_sender(ctx);
         let user = user_of(ctx);
         let user = user.as_deref();
+        // Whether the client may choose its own name.
+        let is_free = user.is_none() && given.is_none();
         match command {
             Command::Publish { to, content, echo } => {
-                let content = signed(content, user);
+                let sender = sender.map(|sender| json::text(&sender).into_boxed_str()).or(given);
+                let content = named(signed(content, user), sender.as_deref());
                 self.take_name(ctx, &content);
                 match to {
                     Destination::Rooms(rooms) => {
@@ -46,7 +59,7 @@ impl Chat {
                 }
             }
             Command::Direct { to, content } => {
-                let content = signed(content, user);
+                let content = named(signed(content, user), given.as_deref());
                 self.take_name(ctx, &content);
                 let tail = message::tail(ctx.client_id(), &content);
                 let publication = Publication::around_seq(message::DIRECT_HEAD, &tail);
@@ -60,10 +73,11 @@ impl Chat {
                 );
             }
             Command::Broadcast(content) => {
-                self.broadcast(ctx, &signed(content, user), reference);
+                let content = named(signed(content, user), given.as_deref());
+                self.broadcast(ctx, &content, reference);
             }
             Command::Join { room, since, watch, name } => {
-                set_name(ctx, name.as_deref().filter(|_| user.is_none()));
+                set_name(ctx, sender.or(name.as_deref().filter(|_| is_free)));
                 self.join(ctx, room, since, watch, reference);
             }
             Command::Leave { room } => {
@@ -73,7 +87,7 @@ impl Chat {
                 });
             }
             Command::Subscribe { pattern, name } => {
-                set_name(ctx, name.as_deref().filter(|_| user.is_none()));
+                set_name(ctx, sender.or(name.as_deref().filter(|_| is_free)));
                 self.subscribe(ctx, pattern, reference);
             }
             Command::Unsubscribe(pattern) => {
@@ -95,7 +109,9 @@ impl Chat {
             }
             Command::Resume(resume) => self.resume(ctx, &resume, reference),
             Command::Auth { token } => {
-                standing::authenticate(ctx, &token, &self.about, reference);
+                if let Some(identity) = standing::verify(ctx, &token, &reference) {
+                    standing::accept(ctx, identity, &self.about, reference, false);
+                }
             }
             Command::Ping => {
                 ctx.state().errors_in_a_row = 0;
@@ -264,11 +280,26 @@ impl Chat {
             return self.fail(ctx, &RoomError::NoSuchSession.into(), &reference);
         };
         let errors_max = self.errors_max;
-        let reply = ctx.resume(&token, &resume.positions, resume.direct_seq);
+        // The backend was asked about the rooms of the session, and about no others.
+        let asks = self.asks(Hook::Join).is_some();
+        let is_asked = |room: &RoomName| !asks || ctx.session_is_in(&token, room.as_str());
+        let positions = resume.positions.iter().cloned();
+        let (positions, unasked): (Vec<_>, Vec<_>) =
+            positions.partition(|(room, _)| is_asked(room));
+        let reply = ctx.resume(&token, &positions, resume.direct_seq);
         reply.then(move |ctx, resumed| match resumed {
-            Ok(resumed) => {
+            Ok(mut resumed) => {
                 ctx.state().has_name = resumed.name.is_some();
+                if let Some(sender) = given_sender(ctx) {
+                    set_name(ctx, command::name(&sender).as_deref());
+                }
                 standing::show(ctx);
+                for (room, _) in unasked {
+                    if resumed.rooms.iter().all(|resumed| resumed.room != room) {
+                        let joined = Err(RoomError::NotMember);
+                        resumed.rooms.push(ResumedRoom { room, joined, presence: None });
+                    }
+                }
                 let joined = resumed.rooms.iter().filter_map(|room| room.joined.as_ref().ok());
                 let messages = joined.map(|joined| &joined.replay[..]);
                 let body = answers::resumed(&resumed, &token);
@@ -312,7 +343,7 @@ impl Chat {
         });
     }
 
-    fn fail(&self, ctx: &mut Ctx<'_>, fault: &Fault, reference: &Reference) {
+    pub(super) fn fail(&self, ctx: &mut Ctx<'_>, fault: &Fault, reference: &Reference) {
         fail(ctx, self.errors_max, fault, reference.as_deref());
     }
 }
@@ -330,6 +361,11 @@ fn signed<'a>(content: Content<'a>, user: Option<&'a User>) -> Content<'a> {
         Some(user) => Content { sender: Some(&user.sender), user: &user.field, ..content },
         None => content,
     }
+}
+
+/// Puts the name that a hook gave into a message, in place of the client's own.
+fn named<'a>(content: Content<'a>, sender: Option<&'a str>) -> Content<'a> {
+    Content { sender: sender.or(content.sender), ..content }
 }
 
 /// Deduplicates the message by its id, if the client gave one.

@@ -11,30 +11,35 @@ mod command;
 mod message;
 mod answers;
 mod notices;
+mod upgraded;
+mod hooks;
 mod state;
 mod greeting;
 mod credentials;
 mod standing;
+mod asking;
 mod commands;
 mod api;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use rusty_socks_protocol::{self as protocol, ErrorCode, SUBPROTOCOL};
 
 use crate::{
     Builder, Config, Context, Error, Handler, Identity, Message, Notice, Permissions,
-    PreparedFrame, Refusal, Request, RoomName, Server, TokenError,
+    PreparedFrame, Refusal, Request, RoomName, Server, ServerEvent, TaskAnswer, TaskThreads,
+    TokenError,
     config::{IdentityMode, RoomRule},
     identity,
 };
 use about::{About, kept_max};
 pub use api::Api;
-use command::Command;
+use command::{Command, Reference};
 use credentials::Places;
 use fault::Fault;
+use hooks::{Hook, Hooks, events::Events};
 pub use state::ChatState;
-use state::{Ctx, Standing, fail};
+use state::{Ctx, Hooked, Standing, fail};
 
 /// The path of the chat protocol.
 const CHAT_PATH: &str = "/ws";
@@ -82,6 +87,8 @@ pub struct Chat {
     rooms_max: usize,
     errors_max: u32,
     may_broadcast: bool,
+    hooks: Option<Hooks>,
+    events: Option<Events>,
     about: Arc<About>,
     places: Places,
     /// The settings that decide about permissions; `None` if everyone may do everything.
@@ -114,6 +121,8 @@ impl Chat {
             rooms_max: config.max_rooms_per_conn,
             errors_max: config.max_errors,
             may_broadcast: config.broadcast,
+            hooks: Hooks::new(config)?,
+            events: Events::new(config)?,
         })
     }
 }
@@ -138,18 +147,19 @@ impl Handler for Chat {
     }
 
     fn on_upgrade(&self, request: &Request<'_>) -> Result<ChatState, Refusal> {
-        let state = |standing| ChatState { standing, ..ChatState::default() };
+        let hooked = self.asks(Hook::Connect).map(|_| Box::new(Hooked::of(request)));
+        let state = |standing| Ok(ChatState { standing, hooked, ..ChatState::default() });
         if self.identity == IdentityMode::Off {
-            return Ok(ChatState::default());
+            return state(Standing::Anonymous);
         }
         match self.places.find(request) {
             Some(token) => match request.authenticate(token) {
-                Ok(identity) => Ok(state(Standing::Verified(Box::new(identity)))),
+                Ok(identity) => state(Standing::Verified(Box::new(identity))),
                 Err(error) if error.is_temporary() => Err(Refusal::unavailable(error.to_string())),
                 Err(error) => Err(Refusal::unauthorized(error.to_string())),
             },
-            None if self.identity == IdentityMode::Required => Ok(state(Standing::Awaited)),
-            None => Ok(ChatState::default()),
+            None if self.identity == IdentityMode::Required => state(Standing::Awaited),
+            None => state(Standing::Anonymous),
         }
     }
 
@@ -160,12 +170,37 @@ impl Handler for Chat {
         }
     }
 
+    fn task_threads(&self) -> Option<TaskThreads> {
+        self.hooks.as_ref().map(Hooks::threads)
+    }
+
     fn on_open(&self, ctx: &mut Ctx<'_>) {
-        standing::open(ctx, &self.about);
+        self.begin(ctx, None);
+    }
+
+    fn on_answer(&self, ctx: &mut Ctx<'_>, answer: TaskAnswer) {
+        self.go_on(ctx, answer);
     }
 
     fn on_wake(&self, ctx: &mut Ctx<'_>) {
         standing::wake(ctx, &self.about);
+    }
+
+    fn observe(&self, event: &ServerEvent<'_>) {
+        if let Some(events) = &self.events {
+            events.note(event);
+        }
+    }
+
+    fn on_stop(&self, left: Duration) {
+        if let Some(events) = &self.events {
+            events.flush(left);
+        }
+    }
+
+    fn figures(&self) -> Vec<(&'static str, u64)> {
+        let hooks = self.hooks.iter().flat_map(Hooks::figures);
+        hooks.chain(self.events.iter().flat_map(Events::figures)).collect()
     }
 
     fn on_message(&self, ctx: &mut Ctx<'_>, message: Message<'_>) {
@@ -184,7 +219,7 @@ impl Handler for Chat {
             return fail(ctx, self.errors_max, &fault, None);
         };
         match command::parse(text) {
-            (reference, Ok(command)) => self.carry_out(ctx, command, reference),
+            (reference, Ok(command)) => self.ask_or_carry_out(ctx, text, command, reference),
             (reference, Err(fault)) => fail(ctx, self.errors_max, &fault, reference.as_deref()),
         }
     }
@@ -205,9 +240,21 @@ impl Chat {
             parsed.map_or((None, None), |(reference, command)| (reference, command.ok()));
         match command {
             Some(Command::Auth { token }) => {
-                standing::authenticate(ctx, &token, &self.about, reference);
+                if let Some(identity) = standing::verify(ctx, &token, &reference) {
+                    ctx.state().standing = Standing::Verified(Box::new(identity));
+                    self.begin(ctx, reference);
+                }
             }
             _ => standing::refuse_unknown(ctx, TokenError::Missing, &reference),
+        }
+    }
+
+    /// Begins to serve a client, after the backend was asked if it wants to be asked. `reference`
+    /// is that of the command which said who the client is.
+    fn begin(&self, ctx: &mut Ctx<'_>, reference: Reference) {
+        match self.asks(Hook::Connect) {
+            Some(hooks) => self.ask_connect(ctx, hooks, reference),
+            None => standing::open(ctx, &self.about, reference),
         }
     }
 }

@@ -25,46 +25,46 @@ pub(super) fn show(ctx: &mut Ctx<'_>) {
     }
 }
 
-/// Begins to serve a client: at once, or when its token has come.
-pub(super) fn open(ctx: &mut Ctx<'_>, about: &Arc<About>) {
+/// Begins to serve a client: at once, or when its token has come. `reference` is that of the
+/// command that brought it.
+pub(super) fn open(ctx: &mut Ctx<'_>, about: &Arc<About>, reference: Reference) {
     match std::mem::take(&mut ctx.state().standing) {
         Standing::Awaited => {
             ctx.state().standing = Standing::Awaited;
             ctx.await_identity();
             ctx.wake_after(about.auth_timeout);
         }
-        Standing::Verified(identity) => accept(ctx, *identity, about, None, true),
+        Standing::Verified(identity) => accept(ctx, *identity, about, reference, true),
         Standing::Anonymous | Standing::User(_) => enter(ctx, about),
     }
 }
 
-/// Carries out `auth`: the first one, or one that renews.
-pub(super) fn authenticate(
-    ctx: &mut Ctx<'_>,
-    token: &str,
-    about: &Arc<About>,
-    reference: Reference,
-) {
+/// Verifies the token of an `auth`, the first one or one that renews. A client whose token is
+/// refused is told so.
+pub(super) fn verify(ctx: &mut Ctx<'_>, token: &str, reference: &Reference) -> Option<Identity> {
     // A client says who it is before it resumes.
     ctx.stay_fresh();
-    let is_awaited = matches!(ctx.state().standing, Standing::Awaited);
     match ctx.authenticate(token) {
-        Ok(identity) => accept(ctx, identity, about, reference, is_awaited),
+        Ok(identity) => return Some(identity),
         Err(error @ TokenError::Off) => {
             ctx.send(&Fault::bad_request(error.to_string()).frame(reference.as_deref()));
         }
-        Err(error) => refuse(ctx, error, &reference),
+        Err(error) => refuse(ctx, error, reference),
     }
+    None
 }
 
 /// Gives a client its user. It is greeted if it `is_new`.
-fn accept(
+pub(super) fn accept(
     ctx: &mut Ctx<'_>,
-    identity: Identity,
+    mut identity: Identity,
     about: &Arc<About>,
     reference: Reference,
     is_new: bool,
 ) {
+    if let Some(hooked) = &ctx.state().hooked {
+        hooked.given.complete(&mut identity);
+    }
     let user = Arc::new(User::new(&identity));
     let (sub, about) = (Arc::clone(&identity.user), Arc::clone(about));
     ctx.set_identity(identity).then(move |ctx, outcome| match outcome {

@@ -1,4 +1,4 @@
-//! The state of one connection: its errors in a row, and who its client is.
+//! The state of one connection: its errors in a row, who its client is, and what the hooks said.
 
 use std::{
     sync::Arc,
@@ -8,8 +8,8 @@ use std::{
 use rusty_socks_protocol::ErrorCode;
 use serde_json::value::RawValue;
 
-use super::{fault::Fault, json};
-use crate::{CloseReason, Context, Identity};
+use super::{fault::Fault, hooks::Allowed, json, upgraded::Upgraded};
+use crate::{CloseReason, Context, Identity, Request};
 
 /// How long before the end of its token a client is told, at most; else a tenth of the time that
 /// the token has left.
@@ -24,9 +24,22 @@ pub struct ChatState {
     /// Whether the client was told that its token is about to end.
     pub(super) is_warned: bool,
     pub(super) standing: Standing,
+    /// Boxed, because only servers with a hook for connects pay for the space.
+    pub(super) hooked: Option<Box<Hooked>>,
 }
 
 pub(super) type Ctx<'a> = Context<'a, ChatState>;
+
+/// What concerns one connection of a server that asks about connects.
+#[derive(Debug)]
+pub(super) struct Hooked {
+    /// What the backend is told of the upgrade, until the client is let in.
+    pub(super) upgraded: Option<Upgraded>,
+    /// What the backend has said of the client.
+    pub(super) given: Allowed,
+    /// The name that it has given the client, as JSON.
+    pub(super) sender: Option<Box<str>>,
+}
 
 /// The standing of one client.
 #[derive(Debug, Default)]
@@ -50,6 +63,14 @@ pub(super) struct User {
     pub(super) expires_at: Option<Duration>,
     /// When it is told that its token is about to end.
     pub(super) notice_at: Duration,
+}
+
+impl Hooked {
+    /// Notes what the backend is told of an upgrade.
+    pub(super) fn of(request: &Request<'_>) -> Hooked {
+        let upgraded = Some(Upgraded::of(request));
+        Hooked { upgraded, given: Allowed::default(), sender: None }
+    }
 }
 
 /// Returns the time since 1970.

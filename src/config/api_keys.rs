@@ -19,8 +19,8 @@ use super::{
     secret::Secret,
     settings::Config,
     source::Source,
+    texts::API_KEY,
     toml_text::with_article,
-    value::API_KEY,
 };
 
 /// The name of the tables in the file, and of the field in [`Config`].

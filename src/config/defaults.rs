@@ -7,7 +7,7 @@ use super::{
     memory_max::MemoryMax,
     secret::Secret,
     settings::Config,
-    words::{Compression, IdentityMode, LogFormat, MetricsAccess, Overflow},
+    words::{Compression, HookFail, IdentityMode, LogFormat, MetricsAccess, Overflow},
 };
 
 impl Default for Config {
@@ -66,6 +66,19 @@ impl Default for Config {
             max_errors: 10,
             echo: false,
             broadcast: false,
+            hook_url: String::new(),
+            hooks: ["connect", "join", "publish"].map(String::from).into(),
+            hook_timeout: Duration::from_secs(3),
+            hook_fail: HookFail::Closed,
+            hook_secret: Secret::default(),
+            hook_threads: 8,
+            hook_queue: 1000,
+            events_url: String::new(),
+            events: ["connected", "disconnected", "joined", "left", "room_empty"]
+                .map(String::from)
+                .into(),
+            events_secret: Secret::default(),
+            events_queue: 10_000,
             admin_host: "127.0.0.1".into(),
             admin_port: None,
             max_admin_conn: 64,

@@ -8,8 +8,8 @@ use super::{
     rooms,
     settings::Config,
     source::{self, Source},
+    texts::UNIX_PREFIX,
     tls_pairs,
-    value::UNIX_PREFIX,
     words::IdentityMode,
 };
 use crate::error::Error;
@@ -94,6 +94,16 @@ impl Config {
                 "proxy_protocol is on, but trusted_proxies is empty: no header is believed".into(),
             );
         }
+        for (url, secret, name) in [
+            (&self.hook_url, &self.hook_secret, "hook"),
+            (&self.events_url, &self.events_secret, "events"),
+        ] {
+            if !url.is_empty() && secret.is_empty() {
+                warnings.push(format!(
+                    "{name}_url is set without {name}_secret: the backend cannot tell this server's requests from others"
+                ));
+            }
+        }
         warnings
     }
 
@@ -143,10 +153,11 @@ impl Config {
         }
         let keys = [&self.token_hmac_secret, &self.token_public_key];
         let has_key = keys.iter().any(|key| !key.is_empty()) || !self.token_jwks_url.is_empty();
-        if self.identity != IdentityMode::Off && !has_key {
+        let has_hook = !self.hook_url.is_empty() && self.hooks.iter().any(|hook| hook == "connect");
+        if self.identity != IdentityMode::Off && !has_key && !has_hook {
             problems.push(format!(
-                "{}: must have a key for tokens: token_hmac_secret, token_public_key or \
-                 token_jwks_url",
+                "{}: must have a key for tokens (token_hmac_secret, token_public_key or \
+                 token_jwks_url), or a hook_url that is asked about connect",
                 told("identity"),
             ));
         }
@@ -358,6 +369,44 @@ mod tests {
         for host in ["127.0.0.1", "127.9.9.9", "::1", "localhost"] {
             Config { admin_host: host.into(), ..open.clone() }.validate().unwrap();
         }
+    }
+
+    #[test]
+    fn a_backend_has_an_address_and_should_know_who_asks() {
+        let with = |url: &str| Config { hook_url: url.into(), ..Config::default() };
+        for legal in ["http://127.0.0.1:8000/", "https://a.example", "http://[::1]:1/a?b=c"] {
+            with(legal).validate().unwrap();
+        }
+        for illegal in [
+            "a.example",
+            "ftp://a.example",
+            "http://",
+            "http://:80",
+            "http://a@b/",
+            "http://a b",
+            "http://a/#b",
+            "http://a:/",
+            "http://a:65536",
+            "http://[::1",
+        ] {
+            assert!(complaint(with(illegal)).starts_with("hook_url = "), "{illegal}");
+        }
+        let told = complaint(Config { hooks: vec!["leave".into()], ..with("http://a") });
+        assert!(told.contains("connect, join or publish"), "{told}");
+        let unsigned = with("http://a");
+        assert!(unsigned.warnings()[0].starts_with("hook_url is set without hook_secret"));
+        let signed = Config { hook_secret: Secret::new("0123456789abcdef"), ..unsigned };
+        assert!(signed.warnings().is_empty());
+    }
+
+    #[test]
+    fn tokens_need_a_key_unless_a_backend_says_who_connects() {
+        let required = Config { identity: IdentityMode::Required, ..Config::default() };
+        assert!(complaint(required.clone()).contains("must have a key for tokens"));
+        let asked = Config { hook_url: "http://a".into(), ..required };
+        asked.validate().unwrap();
+        let others = Config { hooks: vec!["join".into()], ..asked };
+        assert!(complaint(others).contains("a hook_url that is asked about connect"));
     }
 
     #[test]

@@ -11,10 +11,11 @@ use super::{
     secret,
     settings::Config,
     source::{self, Source},
-    value::{
-        API_KEY, CLAIM, CLAIM_ITEM, COOKIE, Field, GIB, HMAC_SECRET, HOST, JWKS_URL, KIB, Kind,
-        LOG, MIB, NETWORK, ORIGIN, PEM, PUBLIC_KEYS, ROOM, Value,
+    texts::{
+        API_KEY, CLAIM, CLAIM_ITEM, COOKIE, EVENT, HMAC_SECRET, HOOK, HOST, JWKS_URL, LOG, NETWORK,
+        ORIGIN, PEM, PUBLIC_KEYS, ROOM, SIGNING, URL,
     },
+    value::{Field, GIB, KIB, Kind, MIB, Value},
 };
 
 /// One setting: its names, help and range, and access to its field.
@@ -44,6 +45,8 @@ pub enum Group {
     Sessions,
     /// Limits and permissions of one client.
     Clients,
+    /// Questions to the operator's backend, and events for it.
+    Hooks,
     /// Certificates.
     Tls,
     /// Tokens, and who must have one.
@@ -76,6 +79,7 @@ macro_rules! key {
 
 /// The longest timeout: a longer one is a typing error.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const MINUTE: Duration = Duration::from_secs(60);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// The shortest time above zero: the resolution of the timers.
 const INSTANT: Duration = Duration::from_millis(1);
@@ -193,6 +197,29 @@ pub(super) static TABLE: &[Key] = &[
         "Serve /echo, which returns every message as it came"),
     key!(Clients, broadcast, Kind::Switch,
         "Let clients of /ws send to everyone who is connected there"),
+
+    key!(Hooks, hook_url, Kind::Text(URL),
+        "Your backend, which is asked before a client connects, joins or publishes"),
+    key!(Hooks, hooks, Kind::List(HOOK),
+        "What the backend is asked about: connect, join, publish"),
+    key!(Hooks, hook_timeout, seconds(INSTANT, MINUTE),
+        "Seconds the backend has for its answer"),
+    key!(Hooks, hook_fail, Kind::Word(&["closed", "open"]),
+        "Without a proper answer in time: closed refuses, open allows"),
+    key!(Hooks, hook_secret, Kind::Secret(SIGNING),
+        "Secret that signs these requests; as a flag only the file it is in"),
+    key!(Hooks, hook_threads, count("threads", 1, 256),
+        "Threads that ask the backend"),
+    key!(Hooks, hook_queue, count("requests", 1, 1_000_000),
+        "Requests that may wait for one of these threads"),
+    key!(Hooks, events_url, Kind::Text(URL),
+        "Where events are sent, in batches"),
+    key!(Hooks, events, Kind::List(EVENT),
+        "Which events are sent, comma separated"),
+    key!(Hooks, events_secret, Kind::Secret(SIGNING),
+        "Secret that signs the batches; as a flag only the file it is in"),
+    key!(Hooks, events_queue, count("events", 1, 1_000_000),
+        "Events that may wait to be sent; beyond it they are dropped and counted"),
 
     key!(Admin, admin_host, Kind::Text(HOST),
         "Address of the admin listener, which serves the server API and the figures, or unix:/path"),
@@ -392,6 +419,7 @@ impl Group {
             Group::Rooms => "Rooms and history",
             Group::Sessions => "Slow clients and sessions",
             Group::Clients => "Clients",
+            Group::Hooks => "Hooks and events",
             Group::Tls => "TLS",
             Group::Identity => "Identity",
             Group::Admin => "The server API",

@@ -1,6 +1,9 @@
 //! The ceiling of memory, as an operator writes it.
 
-use super::value::{Field, GIB, MIB, Rule, Size, Value, size, whole};
+use super::{
+    texts::Rule,
+    value::{Field, GIB, MIB, Size, Value, size, whole},
+};
 
 /// A ceiling of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

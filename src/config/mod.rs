@@ -14,7 +14,8 @@
 //! - `keys.rs`: one table with a row for each setting, from which the file keys, the variables, the
 //!   flags, the help text and the range checks all come;
 //! - `secret.rs`: texts that are not shown, and may be read from files of their own;
-//! - `value.rs`: the kinds of values, and how they are read and shown;
+//! - `value.rs`: the kinds of values, and how they are read and shown; `texts.rs`: which texts are
+//!   legal;
 //! - `load.rs`: defaults < TOML file < environment < flags. It uses `nearest.rs` (the most similar
 //!   name, for typing errors), `service_links.rs` (variables that are no settings), `source.rs`
 //!   (the source of a value) and `toml_text.rs` (its line in the file).
@@ -26,6 +27,7 @@ mod settings;
 mod defaults;
 mod secret;
 mod api_key;
+mod texts;
 mod value;
 mod keys;
 mod rooms;
@@ -43,8 +45,8 @@ pub(crate) use api_keys::RoomRange;
 pub(crate) use judge::ADMIN_NEEDS_KEY;
 pub(crate) use rooms::RoomRules;
 #[cfg(feature = "identity")]
-pub(crate) use value::HMAC_SECRET_BYTES_MIN;
-pub(crate) use value::UNIX_PREFIX;
+pub(crate) use texts::HMAC_SECRET_BYTES_MIN;
+pub(crate) use texts::UNIX_PREFIX;
 pub use {
     addresses::LimitedAddresses,
     api_key::{ApiKey, ApiScope},
@@ -55,5 +57,5 @@ pub use {
     settings::Config,
     source::Source,
     tables::{RoomRule, TlsPair},
-    words::{Access, Compression, IdentityMode, LogFormat, MetricsAccess, Overflow},
+    words::{Access, Compression, HookFail, IdentityMode, LogFormat, MetricsAccess, Overflow},
 };

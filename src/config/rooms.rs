@@ -16,8 +16,9 @@ use super::{
     settings::Config,
     source::{Source, told},
     tables::RoomRule,
+    texts::ROOM,
     toml_text::{line_at, with_article},
-    value::{Field, Kind, ROOM, Value},
+    value::{Field, Kind, Value},
     words::{Access, IdentityMode, Overflow},
 };
 

@@ -8,7 +8,7 @@ use super::{
     memory_max::MemoryMax,
     secret::Secret,
     tables::{RoomRule, TlsPair},
-    words::{Compression, IdentityMode, LogFormat, MetricsAccess, Overflow},
+    words::{Compression, HookFail, IdentityMode, LogFormat, MetricsAccess, Overflow},
 };
 
 /// All settings of a server.
@@ -373,6 +373,69 @@ pub struct Config {
     ///
     /// Default: false. Range: true or false.
     pub broadcast: bool,
+
+    /// Your backend, which is asked with an HTTP POST before a client connects, joins or publishes;
+    /// empty for nobody. See `docs/hooks.md`.
+    ///
+    /// Default: empty. Range: an http or https URL without a user name, or empty.
+    pub hook_url: String,
+
+    /// What the backend is asked about, if [`hook_url`](Config::hook_url) is set.
+    ///
+    /// Default: connect,join,publish. Range: connect, join or publish.
+    pub hooks: Vec<String>,
+
+    /// Time the backend has for its answer, the wait for a thread included.
+    ///
+    /// The client that asked waits so long; nobody else does.
+    ///
+    /// Unit: seconds. Default: 3. Range: 0.001 to 60.
+    pub hook_timeout: Duration,
+
+    /// What a client gets when the backend gives no proper answer in time: `closed` refuses,
+    /// `open` allows.
+    ///
+    /// Default: closed. Range: closed or open.
+    pub hook_fail: HookFail,
+
+    /// Secret with which requests to [`hook_url`](Config::hook_url) are signed, so that the backend
+    /// knows who asks. Empty signs nothing.
+    ///
+    /// Default: empty. Range: 16 to 256 printable ASCII characters, or empty.
+    pub hook_secret: Secret,
+
+    /// Threads that ask the backend: so many requests are under way at once.
+    ///
+    /// Unit: threads. Default: 8. Range: 1 to 256.
+    pub hook_threads: usize,
+
+    /// Requests that may wait for one of these threads. Beyond it
+    /// [`hook_fail`](Config::hook_fail) decides at once.
+    ///
+    /// Unit: requests. Default: 1000. Range: 1 to 1000000.
+    pub hook_queue: usize,
+
+    /// Where events are sent, in batches, with an HTTP POST; empty for nowhere. See
+    /// `docs/hooks.md`.
+    ///
+    /// Default: empty. Range: an http or https URL without a user name, or empty.
+    pub events_url: String,
+
+    /// Which events are sent, if [`events_url`](Config::events_url) is set.
+    ///
+    /// Default: connected,disconnected,joined,left,room_empty. Range: connected, disconnected,
+    /// joined, left or room_empty.
+    pub events: Vec<String>,
+
+    /// Secret with which the batches of events are signed. Empty signs nothing.
+    ///
+    /// Default: empty. Range: 16 to 256 printable ASCII characters, or empty.
+    pub events_secret: Secret,
+
+    /// Events that may wait to be sent. Beyond it they are dropped; the next batch says how many.
+    ///
+    /// Unit: events. Default: 10000. Range: 1 to 1000000.
+    pub events_queue: usize,
 
     /// Address of the admin listener, which serves the server API and the figures: as
     /// [`host`](Config::host).

@@ -7,7 +7,7 @@
 //! ```
 
 use super::{
-    settings::Config, source::Source, tables::TlsPair, toml_text::with_article, value::PEM,
+    settings::Config, source::Source, tables::TlsPair, texts::PEM, toml_text::with_article,
 };
 
 /// The name of the tables in the file, and of the field in [`Config`].

@@ -50,6 +50,16 @@ pub enum Overflow {
     Latest,
 }
 
+/// What a client gets when the backend of the [hooks](crate::Config::hook_url) gives no proper
+/// answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HookFail {
+    /// The client is refused.
+    Closed,
+    /// The client is allowed what it asked for.
+    Open,
+}
+
 /// Where `/metrics` is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricsAccess {

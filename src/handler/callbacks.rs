@@ -1,5 +1,7 @@
 //! The callbacks of a route, which the embedder writes.
 
+use std::time::Duration;
+
 use super::{
     context::Context,
     mode::{MayBlock, Mode, OnWorker},
@@ -7,7 +9,7 @@ use super::{
 };
 use crate::{
     http::head::Request,
-    hub::{names::RoomName, notice::Notice},
+    hub::{event::ServerEvent, names::RoomName, notice::Notice, task::TaskAnswer},
     identity::{Identity, Permissions},
     ws::{
         close::CloseReason,
@@ -82,6 +84,19 @@ pub trait Handler<M: Mode = OnWorker>: Send + Sync + 'static {
     /// Handles one whole message.
     fn on_message(&self, ctx: &mut Context<'_, Self::State, M>, message: Message<'_>);
 
+    /// Handles the answer of a task that the handler [deferred](Context::defer). No other call for
+    /// this connection comes before, but for `on_drain` and `on_close`.
+    fn on_answer(&self, ctx: &mut Context<'_, Self::State, M>, answer: TaskAnswer) {
+        let _ = (ctx, answer);
+    }
+
+    /// Returns how many threads the handler wants for the tasks that it
+    /// [defers](Context::defer), and how many may wait for them. Called once, when the handler is
+    /// mounted. Default: `None`, no threads.
+    fn task_threads(&self) -> Option<TaskThreads> {
+        None
+    }
+
     /// Called after the time that [`Context::wake_after`] asked for, without a message.
     fn on_wake(&self, ctx: &mut Context<'_, Self::State, M>) {
         let _ = ctx;
@@ -108,6 +123,27 @@ pub trait Handler<M: Mode = OnWorker>: Send + Sync + 'static {
     fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame> {
         let _ = notice;
         None
+    }
+
+    /// Told of what happens to the sessions of this handler and to their rooms. Does nothing by
+    /// default.
+    ///
+    /// Called on any thread, while the server holds locks: note the event, and do not call back
+    /// into the server.
+    fn observe(&self, event: &ServerEvent<'_>) {
+        let _ = event;
+    }
+
+    /// Returns counters and gauges of the handler's own, which `/stats` shows under
+    /// [`handlers`](crate::Snapshot::handlers). Called on any thread.
+    fn figures(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+
+    /// Called once when the server has stopped and each connection has had its `on_close`. May
+    /// block for as long as is `left` of the grace; [`Server::run`](crate::Server::run) waits.
+    fn on_stop(&self, left: Duration) {
+        let _ = left;
     }
 
     /// Decides what a client may do in `room`, or if that is `None`, whether it may send direct
@@ -157,6 +193,15 @@ where
     fn on_message(&self, ctx: &mut Context<'_, (), M>, message: Message<'_>) {
         self(ctx, message);
     }
+}
+
+/// The threads for the tasks that a handler on workers [defers](Context::defer).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TaskThreads {
+    /// Number of threads. 0 counts as 1.
+    pub threads: usize,
+    /// The most tasks that wait for a thread. 0 counts as 1.
+    pub queue_max: usize,
 }
 
 /// A handler with threads of its own. Made by [`Handler::blocking`].

@@ -49,7 +49,7 @@ use crate::{
 ///   ctx.publish("tea", "hi").wait()?;`.
 pub struct Context<'a, S, M = OnWorker> {
     state: &'a mut S,
-    conn: &'a mut dyn ConnHandle,
+    pub(super) conn: &'a mut dyn ConnHandle,
     stays_fresh: bool,
     mode: PhantomData<M>,
 }
@@ -175,13 +175,6 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
             self.conn.spend(JOIN_COST * (1 + left.len()));
         }
         self.reply(outcome)
-    }
-
-    /// Says that this client must say who it is before anything else. Until
-    /// [`set_identity`](Context::set_identity) it is sent no broadcasts, and its session ends with
-    /// its connection.
-    pub fn await_identity(&mut self) {
-        self.conn.session().set_awaits_identity(true);
     }
 
     /// Refuses something for want of a permission: counts that, and returns the error to answer
@@ -358,6 +351,12 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
             self.conn.spend(replays + cost_of_frames(&resumed.directs));
         }
         self.reply(outcome)
+    }
+
+    /// Whether the session of `token` is in `room`, so that [`resume`](Context::resume) enters the
+    /// room without joining it anew.
+    pub fn session_is_in(&self, token: &SessionToken, room: &str) -> bool {
+        self.conn.hub().session_is_in(token, room)
     }
 
     /// Closes this connection once the handler has returned. Messages sent before still go out.

@@ -2,9 +2,11 @@
 
 use std::{
     any::Any,
+    cell::Cell,
     marker::PhantomData,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    time::Duration,
 };
 
 use super::{callbacks::Handler, context::Context, mode::Mode, refusal::Refusal};
@@ -12,8 +14,10 @@ use crate::{
     http::head::Request,
     hub::{
         conn_handle::ConnHandle,
+        event::ServerEvent,
         names::RoomName,
         notice::{Notice, NoticeFormatter},
+        task::TaskAnswer,
     },
     identity::{Identity, Permissions},
     metrics::Counter,
@@ -55,6 +59,8 @@ pub(crate) trait DynHandler: NoticeFormatter {
     fn subprotocols(&self) -> &[&str];
     fn is_open_to_all_origins(&self) -> bool;
     fn resumable(&self) -> bool;
+    fn figures(&self) -> Vec<(&'static str, u64)>;
+    fn stop(&self, left: Duration);
     /// Makes a call. Returns whether the handler wants the session to stay fresh, though it was
     /// given a message.
     fn call(&self, state: &mut BoxState, conn: &mut dyn ConnHandle, call: &Call<'_>) -> bool;
@@ -77,6 +83,8 @@ pub(crate) fn ask_upgrade(
 pub(crate) enum Call<'a> {
     Open,
     Message(Message<'a>),
+    /// The answer of a deferred task, which is taken once.
+    Answer(Cell<Option<TaskAnswer>>),
     Wake,
     Drain,
     Close(&'a CloseReason),
@@ -88,6 +96,10 @@ pub(super) struct Erased<H, M>(H, PhantomData<M>);
 impl<H: Handler<M>, M: Mode> NoticeFormatter for Erased<H, M> {
     fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame> {
         self.0.notice(notice)
+    }
+
+    fn observe(&self, event: &ServerEvent<'_>) {
+        self.0.observe(event);
     }
 
     fn permissions(&self, identity: Option<&Identity>, room: Option<&RoomName>) -> Permissions {
@@ -128,11 +140,29 @@ impl<H: Handler<M>, M: Mode> DynHandler for Erased<H, M> {
         self.0.resumable()
     }
 
+    fn figures(&self) -> Vec<(&'static str, u64)> {
+        let figures = catch_unwind(AssertUnwindSafe(|| self.0.figures()));
+        figures.unwrap_or_else(|_| {
+            log::error!("a handler panicked when it was asked for its figures");
+            Vec::new()
+        })
+    }
+
+    fn stop(&self, left: Duration) {
+        if catch_unwind(AssertUnwindSafe(|| self.0.on_stop(left))).is_err() {
+            log::error!("a handler panicked when the server had stopped");
+        }
+    }
+
     fn call(&self, state: &mut BoxState, conn: &mut dyn ConnHandle, call: &Call<'_>) -> bool {
         let mut ctx = Self::context(state, conn);
         match call {
             Call::Open => self.0.on_open(&mut ctx),
             Call::Message(message) => self.0.on_message(&mut ctx, *message),
+            Call::Answer(answer) => {
+                let answer = answer.take().expect("an answer is given once");
+                self.0.on_answer(&mut ctx, answer);
+            }
             Call::Wake => self.0.on_wake(&mut ctx),
             Call::Drain => self.0.on_drain(&mut ctx),
             Call::Close(reason) => self.0.on_close(&mut ctx, reason),

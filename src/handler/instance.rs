@@ -37,7 +37,7 @@ impl HandlerInstance {
                 *is_fresh = false;
                 begin_session(conn);
             }
-            Call::Open | Call::Wake => {}
+            Call::Open | Call::Answer(_) | Call::Wake => {}
             Call::Drain => conn.close(CloseReason::GOING_AWAY),
             Call::Close(reason) => {
                 if conn.hub().depart(conn.session(), conn.id(), reason) {

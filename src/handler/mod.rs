@@ -5,6 +5,8 @@ mod mode;
 mod refusal;
 mod peer;
 mod context;
+mod defer;
+mod admission;
 mod callbacks;
 pub(crate) mod erased;
 pub(crate) mod instance;
@@ -13,7 +15,7 @@ pub(crate) mod admin;
 
 pub(crate) use admin::ServerState;
 pub use admin::{AdminAnswer, AdminContext, AdminHandler, AdminStep, BodyCall, LaterCall};
-pub use callbacks::{Blocking, Handler};
+pub use callbacks::{Blocking, Handler, TaskThreads};
 pub use context::{Context, Reply};
 pub use mode::{MayBlock, Mode, OnWorker};
 pub use peer::Peer;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    callbacks::{Blocking, Handler},
+    callbacks::{Blocking, Handler, TaskThreads},
     erased::{DynHandler, Erased},
     mode::{MayBlock, OnWorker},
 };
@@ -25,18 +25,22 @@ pub struct Service {
     pub(crate) handler: Arc<dyn DynHandler>,
     /// Number of threads and bound of their queue, for a blocking handler.
     pub(crate) jobs: Option<(usize, usize)>,
+    /// The threads for what a handler on workers defers.
+    pub(crate) tasks: Option<TaskThreads>,
 }
 
 impl<H: Handler> IntoService for H {
     fn into_service(self) -> Service {
-        Service { handler: Arc::new(Erased::<_, OnWorker>::new(self)), jobs: None }
+        let tasks = self.task_threads();
+        Service { handler: Arc::new(Erased::<_, OnWorker>::new(self)), jobs: None, tasks }
     }
 }
 
 impl<H: Handler<MayBlock>> IntoService for Blocking<H> {
     fn into_service(self) -> Service {
         let jobs = Some((self.threads, self.queue_max));
-        Service { handler: Arc::new(Erased::<_, MayBlock>::new(self.handler)), jobs }
+        let handler = Arc::new(Erased::<_, MayBlock>::new(self.handler));
+        Service { handler, jobs, tasks: None }
     }
 }
 

@@ -2,7 +2,14 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use super::{Hub, conn_id::ConnId, room::Room, send_status::SendStatus, session::Session};
+use super::{
+    Hub,
+    conn_id::ConnId,
+    room::Room,
+    send_status::SendStatus,
+    session::Session,
+    task::{NotDeferred, Task},
+};
 use crate::{
     identity::Permissions,
     ws::{
@@ -45,6 +52,9 @@ pub(crate) trait ConnHandle {
     /// microseconds or so. When the connection has had its share of this turn, it waits for the
     /// next.
     fn spend(&mut self, cost: usize);
+    /// Has `task` done on another thread, and does not read from the connection until its answer is
+    /// there.
+    fn defer(&mut self, task: Task) -> Result<(), NotDeferred>;
     /// Asks for a call of [`Handler::on_wake`](crate::Handler::on_wake) after `wait`, in place of
     /// any that was asked for before.
     fn wake_after(&mut self, wait: Duration);

@@ -19,6 +19,7 @@ use super::{
     room::Room,
     send_status::SendStatus,
     session::Session,
+    task::{NotDeferred, Task},
 };
 use crate::{
     config::Config,
@@ -271,6 +272,10 @@ impl ConnHandle for TestConn {
 
     fn spend(&mut self, cost: usize) {
         self.spent += cost;
+    }
+
+    fn defer(&mut self, _: Task) -> Result<(), NotDeferred> {
+        Err(NotDeferred::NoThreads)
     }
 
     fn await_deliveries(&mut self) {}

@@ -25,6 +25,7 @@ use super::{
     room::{Room, RoomKey},
     send_status::SendStatus,
     session::Session,
+    task::TaskAnswer,
 };
 use crate::ws::{close::CloseReason, frame::PreparedFrame};
 
@@ -76,6 +77,8 @@ pub(crate) enum Letter {
     Admitted { conn: ConnId },
     /// The blocking handler has answered the connection's upgrade.
     UpgradeAnswered { conn: ConnId },
+    /// The task that the connection waits for is done; no answer if it panicked.
+    TaskAnswered { conn: ConnId, answer: Option<TaskAnswer> },
     /// The connection's blocking handler has caused many deliveries: stop reading its socket until
     /// they are made.
     Await { conn: ConnId },
@@ -112,6 +115,7 @@ impl Letter {
             | Letter::Close { .. }
             | Letter::Admitted { .. }
             | Letter::UpgradeAnswered { .. }
+            | Letter::TaskAnswered { .. }
             | Letter::JobsDone { .. }
             | Letter::Await { .. }
             | Letter::Resume { .. }

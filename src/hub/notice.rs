@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::{
+    event::ServerEvent,
     names::{RoomName, RoomPattern},
     present::Present,
 };
@@ -88,8 +89,8 @@ pub enum Notice<'a> {
     },
 }
 
-/// What the hub asks of a handler: to format notices, and to decide permissions. Usable from any
-/// thread.
+/// What the hub asks of a handler: to format notices, to decide permissions, and to hear of events.
+/// Usable from any thread.
 pub(crate) trait NoticeFormatter: Send + Sync {
     fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame>;
 
@@ -97,4 +98,7 @@ pub(crate) trait NoticeFormatter: Send + Sync {
         let _ = (identity, room);
         Permissions::all()
     }
+
+    /// Told of what happens to the handler's sessions and their rooms.
+    fn observe(&self, _: &ServerEvent<'_>) {}
 }

@@ -17,13 +17,14 @@ use super::{
     charge::Charge,
     conn_handle::ConnHandle,
     error::RoomError,
+    event::ServerEvent,
     locked_session::LockedSession,
     mailbox::{Deferred, Letter},
     notice::{Notice, NoticeFormatter},
     present::{MembersPage, PRESENCE_MEMBERS_MAX, Presence, Present},
     room::{Room, RoomState, workers_with_members},
     roster::{CHANGES_MAX, Changes, Shown},
-    session::{Session, format_notice},
+    session::{Session, format_notice, observe},
 };
 use crate::identity::Permissions;
 
@@ -103,6 +104,8 @@ impl Hub {
         let mut deferred = Deferred::default();
         let mut state = session.state.lock();
         if std::mem::take(&mut state.provisional) {
+            let (client_id, user) = (session.client_id, state.user());
+            observe(session, &ServerEvent::Connected { client_id, user, resumed: false });
             for membership in &state.memberships {
                 let mut room_state = membership.room.state.lock();
                 self.show(session, &membership.room, &mut room_state, &mut deferred);
@@ -135,6 +138,12 @@ impl Hub {
     ) {
         let mut room_state = room.state.lock();
         let client = session.client_id;
+        let was_known = !room_state.roster.is_provisional(client);
+        if was_known {
+            let (room, shown) = (&room.name, room_state.roster.shown(client));
+            let (name, user) = (shown.name.as_deref(), shown.user());
+            observe(session, &ServerEvent::Left { room, client_id: client, name, user });
+        }
         if let Some(shown) = room_state.roster.remove_untold(client) {
             let leaves = RosterChange::Leaves;
             match self.notify_watchers(session, &shown, leaves, room, &mut room_state, deferred) {
@@ -144,6 +153,9 @@ impl Hub {
                     self.tell_if_many(room, &mut room_state, deferred);
                 }
             }
+        }
+        if was_known && room_state.roster.is_empty() {
+            observe(session, &ServerEvent::RoomEmpty { room: &room.name });
         }
         self.rooms.note_vacancy(room, &mut room_state);
     }
@@ -161,6 +173,7 @@ impl Hub {
             return;
         }
         let (shown, appears) = (room_state.roster.shown(client), RosterChange::Appears);
+        note_joined(session, room, &shown);
         match self.notify_watchers(session, &shown, appears, room, room_state, deferred) {
             Told::Now | Told::Refused => room_state.roster.insert_told(client, shown),
             Told::Later => {
@@ -308,6 +321,12 @@ impl Hub {
     }
 }
 
+fn note_joined(session: &Session, room: &Room, shown: &Shown) {
+    let (room, client_id) = (&room.name, session.client_id);
+    let (name, user) = (shown.name.as_deref(), shown.user());
+    observe(session, &ServerEvent::Joined { room, client_id, name, user });
+}
+
 impl LockedSession<'_> {
     /// Puts the session on the room's roster, and notifies the watchers unless the session is
     /// provisional. Returns `false`, with nothing changed, if a join must be refused.
@@ -320,16 +339,19 @@ impl LockedSession<'_> {
         let (client, shown) = (self.session.client_id, self.state.shown());
         if self.state.provisional {
             room_state.roster.insert_provisional(client, shown);
-        } else if !room_state.roster.take_back(client, shown.clone()) {
+        } else if room_state.roster.take_back(client, shown.clone()) {
+            note_joined(self.session, room, &shown);
+        } else {
             let (hub, session) = (self.hub, self.session);
             match hub.notify_watchers(session, &shown, change, room, room_state, self.deferred) {
                 Told::Refused => return false,
-                Told::Now => room_state.roster.insert_told(client, shown),
+                Told::Now => room_state.roster.insert_told(client, shown.clone()),
                 Told::Later => {
-                    room_state.roster.insert_gathered(client, shown, session.formatter());
+                    room_state.roster.insert_gathered(client, shown.clone(), session.formatter());
                     hub.tell_if_many(room, room_state, self.deferred);
                 }
             }
+            note_joined(session, room, &shown);
         }
         room_state.note_owner(client);
         true

@@ -9,6 +9,7 @@ use super::{
     conn_handle::ConnHandle,
     conn_id::ConnId,
     error::RoomError,
+    event::ServerEvent,
     history::{Joined, Replay},
     inbox::Missed,
     locked_session::LockedSession,
@@ -17,7 +18,7 @@ use super::{
     notice::Notice,
     present::{PRESENCE_MEMBERS_MAX, Presence},
     rooms::NAMES_PER_COST,
-    session::{Attachment, MEMBERSHIP_BYTES, Session, SessionState, format_notice},
+    session::{Attachment, MEMBERSHIP_BYTES, Session, SessionState, format_notice, observe},
     session_token::SessionToken,
     sessions::Evicted,
 };
@@ -117,6 +118,10 @@ impl Hub {
             locked.conn.attach(&session);
             locked.state.identity.clone_from(&identity);
             session.decide_direct(locked.state);
+            if !locked.state.provisional {
+                let (client_id, user) = (session.client_id, locked.state.user());
+                observe(&session, &ServerEvent::Connected { client_id, user, resumed: true });
+            }
             let (rooms, unmatched) = locked.take_up_rooms(positions, fresh.client_id);
             for (pattern, room) in &unmatched {
                 let notice = Notice::Unmatched { pattern, room };
@@ -147,6 +152,12 @@ impl Hub {
         Ok(resumed)
     }
 
+    /// Whether the session of `token` is in a room of this name.
+    pub(crate) fn session_is_in(&self, token: &SessionToken, room: &str) -> bool {
+        let session = self.sessions.find_by_token(token);
+        session.is_some_and(|session| session.room(room).is_some())
+    }
+
     /// Notes that the connection of a session has ended. The session is away from then on, or ends
     /// if it is not resumable. Returns whether a mailbox was found behind.
     pub(crate) fn depart(
@@ -159,16 +170,19 @@ impl Hub {
             && self.resume_window_ms > 0
             && reason.may_resume()
             && !session.awaits_identity();
-        if !waits {
-            return self.finish(session, Attachment::To(conn));
-        }
         let mut state = session.state.lock();
         if state.attachment != Attachment::To(conn) {
             return false;
         }
+        if !state.provisional {
+            let (client_id, user) = (session.client_id, state.user());
+            observe(session, &ServerEvent::Disconnected { client_id, user, reason });
+        }
         // The connection was lost before the Close of a revocation has reached it. One that is not
         // seen here finds the session away.
-        if state.identity.as_ref().is_some_and(|of| self.authenticator.is_revoked(of)) {
+        let is_revoked =
+            || state.identity.as_ref().is_some_and(|of| self.authenticator.is_revoked(of));
+        if !waits || is_revoked() {
             drop(state);
             return self.finish(session, Attachment::To(conn));
         }

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::{
     conn_id::ConnId,
     error::RoomError,
+    event::ServerEvent,
     in_flight::InFlight,
     inbound::Inbound,
     inbox::Inbox,
@@ -298,6 +299,15 @@ impl Session {
             Attachment::To(conn) => Some(conn),
             Attachment::Away(_) | Attachment::Ended => None,
         }
+    }
+}
+
+/// Tells a session's handler what has happened. Catches a panic of the handler, because the caller
+/// holds locks.
+pub(super) fn observe(session: &Session, event: &ServerEvent<'_>) {
+    let observe = AssertUnwindSafe(|| session.formatter.observe(event));
+    if catch_unwind(observe).is_err() {
+        log::error!("the handler panicked when it was told of {event:?}");
     }
 }
 

@@ -18,8 +18,9 @@ use uuid::Uuid;
 use super::{
     clock::Clock,
     conn_id::ConnId,
+    event::ServerEvent,
     notice::NoticeFormatter,
-    session::{SESSION_BYTES, Session},
+    session::{SESSION_BYTES, Session, observe},
     session_token::SessionToken,
 };
 use crate::{memory::account::Account, metrics::SessionMetrics};
@@ -107,6 +108,11 @@ impl Sessions {
         let session = Arc::new(session);
         self.account.sessions.add(SESSION_BYTES);
         self.table.lock().by_client.insert(session.client_id, Arc::clone(&session));
+        if !resumable {
+            let client_id = session.client_id;
+            // Nobody has said yet who it is.
+            observe(&session, &ServerEvent::Connected { client_id, user: None, resumed: false });
+        }
         session
     }
 

@@ -3,7 +3,6 @@
 use super::permissions::Permissions;
 
 /// The most patterns of one token.
-#[cfg(feature = "identity")]
 const PATTERNS_MAX: usize = 100;
 
 /// The longest pattern, in bytes, with `{sub}` replaced.
@@ -87,8 +86,7 @@ impl Grant {
 }
 
 /// Reads the claim `rooms`: a list of `{"match": pattern or patterns, "allow": [permissions]}`.
-#[cfg(feature = "identity")]
-pub(super) fn read(claim: &serde_json::Value, user: &str) -> Result<Box<[Grant]>, String> {
+pub(crate) fn read(claim: &serde_json::Value, user: &str) -> Result<Box<[Grant]>, String> {
     let shape = || {
         "the claim rooms must be a list of {\"match\":[\"chat.*\"],\"allow\":[\"join\"]}".to_owned()
     };
@@ -117,7 +115,7 @@ pub(super) fn read(claim: &serde_json::Value, user: &str) -> Result<Box<[Grant]>
     Ok(grants.into())
 }
 
-#[cfg(all(test, feature = "identity"))]
+#[cfg(test)]
 mod tests {
     use serde_json::json;
 

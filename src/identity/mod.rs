@@ -23,6 +23,8 @@ mod authenticator;
 mod policy;
 
 pub(crate) use authenticator::Authenticator;
+pub(crate) use grants::read as read_grants;
+pub(crate) use subject::is_user;
 pub use {
     grants::Grant,
     permissions::{NotAPermission, Permissions},

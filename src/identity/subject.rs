@@ -4,6 +4,14 @@ use std::sync::Arc;
 
 use super::{grants::Grant, permissions::Permissions};
 
+/// The longest user, in bytes.
+const USER_BYTES_MAX: usize = 128;
+
+/// Whether this text may be a user.
+pub(crate) fn is_user(text: &str) -> bool {
+    (1..=USER_BYTES_MAX).contains(&text.len()) && !text.contains(char::is_control)
+}
+
 /// The identity of a client: its user, and what the user's token says.
 ///
 /// Made of a token by [`Context::authenticate`](crate::Context::authenticate) and

@@ -5,7 +5,13 @@ use std::sync::Arc;
 use jsonwebtoken::{Algorithm, Validation, errors::ErrorKind as Reason};
 use serde::Deserialize;
 
-use super::{grants, jwks::Jwks, keys::Key, subject::Identity, token_error::TokenError};
+use super::{
+    grants,
+    jwks::Jwks,
+    keys::Key,
+    subject::{Identity, is_user},
+    token_error::TokenError,
+};
 use crate::{
     config::{Config, IdentityMode},
     error::{Error, ErrorKind},
@@ -17,9 +23,6 @@ pub(super) const TOKEN_BYTES_MAX: usize = 16 << 10;
 
 /// How far the clocks of the issuer and of this server may differ, in seconds.
 const LEEWAY_S: u64 = 5;
-
-/// The longest user (claim `sub`), in bytes.
-const USER_BYTES_MAX: usize = 128;
 
 /// The longest name that is shown (claim `name`), in bytes; a longer one is cut.
 const NAME_BYTES_MAX: usize = 128;
@@ -199,11 +202,10 @@ fn reason(kind: &Reason) -> TokenError {
 
 fn identity(claims: Claims) -> Result<Identity, TokenError> {
     let Claims { sub, exp, iat, jti, name, rooms } = claims;
-    let is_legal = (1..=USER_BYTES_MAX).contains(&sub.len()) && !sub.contains(char::is_control);
     // Some issuers write `"rooms":null`.
     let rooms = rooms.filter(|rooms| !rooms.is_null());
     let grants = rooms.map(|rooms| grants::read(&rooms, &sub)).transpose();
-    let (true, Ok(grants)) = (is_legal, grants) else { return Err(TokenError::Claims) };
+    let (true, Ok(grants)) = (is_user(&sub), grants) else { return Err(TokenError::Claims) };
     let name = name.as_ref().and_then(|name| name.as_str()).map(str::trim);
     let shown = |name: &str| name[..name.floor_char_boundary(NAME_BYTES_MAX)].into();
     Ok(Identity {

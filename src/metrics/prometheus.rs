@@ -57,6 +57,7 @@ pub(crate) fn text(snapshot: &Snapshot, extra: &Extra) -> String {
     let help = "WebSocket connections that ended, by close code.";
     let closes = snapshot.closed.iter().map(|(code, count)| (code.as_str(), *count));
     labelled(&mut out, "closes_total", "counter", help, "code", closes);
+    of_handlers(&mut out, snapshot);
     of_workers(&mut out, snapshot);
     let help = "Duration of a worker's turn, without its sleep.";
     histogram(&mut out, "turn_seconds", help, &extra.turn);
@@ -87,6 +88,20 @@ pub(crate) fn text(snapshot: &Snapshot, extra: &Extra) -> String {
         }
     }
     out
+}
+
+/// Writes the figures of the handlers' own. The server does not know which of them only grow.
+fn of_handlers(out: &mut String, snapshot: &Snapshot) {
+    if snapshot.handlers.is_empty() {
+        return;
+    }
+    let name = format!("{PREFIX}handler_figure");
+    head(out, &name, "untyped", "Figures of a handler's own, by route and name.");
+    for (route, figures) in &snapshot.handlers {
+        for (figure, value) in figures {
+            line(out, &name, &format!("route={route:?},figure={figure:?}"), *value as f64);
+        }
+    }
 }
 
 fn of_workers(out: &mut String, snapshot: &Snapshot) {

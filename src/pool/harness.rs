@@ -149,8 +149,12 @@ impl Harness {
         let bounds = MailboxBounds { letters_max: config.mailbox, bytes_max: config.mailbox_bytes };
         let (mailboxes, mut receivers) = Mailboxes::new(vec![waker], bounds);
         let handler = handler.into_service().handler;
-        let route =
-            |path: &str| Route { path: path.to_owned(), handler: Arc::clone(&handler), jobs: None };
+        let route = |path: &str| Route {
+            path: path.to_owned(),
+            handler: Arc::clone(&handler),
+            jobs: None,
+            tasks: None,
+        };
         let routes = vec![route("/"), route("/ws")];
         let pages = vec![StaticPage::new("/page", "text/plain", Bytes::from_static(PAGE))];
         let config = Config { thread_pool_size: 1, ..config };

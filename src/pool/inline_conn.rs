@@ -2,11 +2,18 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use super::{conn_io::ConnIo, pauses::PauseReasons, timers::Millis, worker_cx::WorkerCtx};
+use super::{
+    conn_io::ConnIo, pauses::PauseReasons, tasks::TaskJob, timers::Millis, worker_cx::WorkerCtx,
+};
 use crate::{
     hub::{
-        Hub, conn_handle::ConnHandle, conn_id::ConnId, room::Room, send_status::SendStatus,
+        Hub,
+        conn_handle::ConnHandle,
+        conn_id::ConnId,
+        room::Room,
+        send_status::SendStatus,
         session::Session,
+        task::{NotDeferred, Task},
     },
     identity::Permissions,
     ws::{
@@ -81,6 +88,18 @@ impl ConnHandle for InlineConn<'_> {
 
     fn spend(&mut self, cost: usize) {
         self.cx.spent += cost;
+    }
+
+    fn defer(&mut self, task: Task) -> Result<(), NotDeferred> {
+        if self.io.pauses.has(PauseReasons::TASK) {
+            return Err(NotDeferred::Pending);
+        }
+        let shared = &self.cx.shared;
+        let pool = shared.routes[usize::from(self.session.route)].tasks.as_ref();
+        let job = TaskJob { task, conn: self.io.id, hub: Arc::clone(&shared.hub) };
+        pool.ok_or(NotDeferred::NoThreads)?.defer(job)?;
+        self.io.pauses.set(PauseReasons::TASK);
+        Ok(())
     }
 
     fn wake_after(&mut self, wait: Duration) {

@@ -14,7 +14,10 @@ use std::{
     time::Duration,
 };
 
-use super::bound::{Bound, BoundToken};
+use super::{
+    bound::{Bound, BoundToken},
+    queued_call::QueuedCall,
+};
 use crate::{
     error::Error,
     handler::{
@@ -24,14 +27,20 @@ use crate::{
     },
     http::head::{HeaderSpace, Request},
     hub::{
-        Hub, conn_handle::ConnHandle, conn_id::ConnId, mailbox::Letter, room::Room,
-        send_status::SendStatus, session::Session,
+        Hub,
+        conn_handle::ConnHandle,
+        conn_id::ConnId,
+        mailbox::Letter,
+        room::Room,
+        send_status::SendStatus,
+        session::Session,
+        task::{NotDeferred, Task},
     },
     identity::Permissions,
     metrics::Counter,
     ws::{
         close::CloseReason,
-        frame::{Kind, Message, PreparedFrame},
+        frame::{Message, PreparedFrame},
     },
 };
 use crossbeam_channel::{Receiver, Sender};
@@ -138,15 +147,6 @@ struct Inner {
 struct Job {
     instance: HandlerInstance,
     session: Arc<Session>,
-}
-
-/// A [`Call`] that owns its message.
-enum QueuedCall {
-    Open,
-    Message(Kind, Box<[u8]>),
-    Wake,
-    Drain,
-    Close(CloseReason),
 }
 
 impl JobPool {
@@ -373,42 +373,6 @@ impl SerialQueue {
     }
 }
 
-impl QueuedCall {
-    fn new(call: &Call<'_>) -> QueuedCall {
-        match call {
-            Call::Open => QueuedCall::Open,
-            Call::Message(message) => {
-                QueuedCall::Message(message.kind(), message.as_bytes().into())
-            }
-            Call::Wake => QueuedCall::Wake,
-            Call::Drain => QueuedCall::Drain,
-            Call::Close(reason) => QueuedCall::Close((*reason).clone()),
-        }
-    }
-
-    /// Bytes that it takes while it waits.
-    fn bytes(&self) -> usize {
-        let message = match self {
-            QueuedCall::Message(_, bytes) => bytes.len(),
-            QueuedCall::Open | QueuedCall::Wake | QueuedCall::Drain | QueuedCall::Close(_) => 0,
-        };
-        size_of::<QueuedCall>() + message
-    }
-
-    fn borrowed(&self) -> Call<'_> {
-        match self {
-            QueuedCall::Open => Call::Open,
-            QueuedCall::Message(Kind::Text, bytes) => {
-                Call::Message(Message::Text(std::str::from_utf8(bytes).unwrap_or_default()))
-            }
-            QueuedCall::Message(Kind::Binary, bytes) => Call::Message(Message::Binary(bytes)),
-            QueuedCall::Wake => Call::Wake,
-            QueuedCall::Drain => Call::Drain,
-            QueuedCall::Close(reason) => Call::Close(reason),
-        }
-    }
-}
-
 /// A connection as its handler reaches it from a job thread: by letter.
 struct RemoteConn<'a> {
     queue: &'a SerialQueue,
@@ -474,6 +438,11 @@ impl ConnHandle for RemoteConn<'_> {
 
     // A thread of its own delays nobody else.
     fn spend(&mut self, _: usize) {}
+
+    // A handler with threads of its own does what blocks by itself.
+    fn defer(&mut self, _: Task) -> Result<(), NotDeferred> {
+        Err(NotDeferred::NoThreads)
+    }
 
     fn wake_after(&mut self, wait: Duration) {
         self.queue.send_control(Letter::WakeAfter { conn: self.queue.conn, wait });

@@ -1,6 +1,6 @@
 //! A WebSocket connection while it is served: its messages, its pings, and the end of its service.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{cell::Cell, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     admission::Permit,
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     handler::{
         erased::{BoxState, Call},
-        instance::HandlerInstance,
+        instance::{HandlerInstance, on_panic},
     },
     hub::{
         memberships::Match,
@@ -28,6 +28,7 @@ use crate::{
         room::Room,
         send_status::SendStatus,
         session::Session,
+        task::TaskAnswer,
     },
     ws::{
         close::CloseReason, decoder::Event, deflate::Deflate, endpoint::Endpoint,
@@ -147,6 +148,9 @@ impl Open {
             if cx.spent >= spent_max {
                 break;
             }
+            if io.pauses.is_paused() {
+                return Ok(None);
+            }
             if io.close_asked.is_some() {
                 return Ok(None);
             }
@@ -173,9 +177,6 @@ impl Open {
             if io.outbox.status(&cx.limits.outbox) == SendStatus::Behind {
                 // A client that does not read its answers is not read either.
                 self.write(io, cx)?;
-            }
-            if io.pauses.is_paused() {
-                return Ok(None);
             }
         }
         io.list_ready(&mut cx.work);
@@ -253,6 +254,28 @@ impl Open {
         io.resume(PauseReasons::JOBS, &mut cx.work);
     }
 
+    /// Gives the handler the answer of the task that it deferred, and reads on.
+    pub(super) fn on_task_answered(
+        &mut self,
+        answer: Option<TaskAnswer>,
+        io: &mut ConnIo,
+        cx: &mut WorkerCtx,
+    ) {
+        io.last_rx = cx.now;
+        io.pauses.clear(PauseReasons::TASK);
+        match answer {
+            Some(answer) => {
+                self.call(&Call::Answer(Cell::new(Some(answer))), io, cx);
+            }
+            None => {
+                let panics = Arc::clone(&cx.shared.metrics.server.handler_panics);
+                let (session, wake_at) = (&mut self.session, &mut self.wake_at);
+                on_panic(&mut InlineConn { io, cx, session, wake_at }, &panics);
+            }
+        }
+        io.list_ready(&mut cx.work);
+    }
+
     /// Has the handler called after `wait`, as it asked for.
     pub(super) fn wake_after(&mut self, wait: Duration, io: &mut ConnIo, cx: &mut WorkerCtx) {
         self.wake_at = cx.after(wait).max(cx.now + 1);
@@ -320,7 +343,10 @@ impl Open {
         }
         let timeout = cx.config().timeout.as_millis() as Millis;
         let ping = cx.config().ping.as_millis() as Millis;
-        let ours = PauseReasons::JOBS | PauseReasons::DELIVERIES | PauseReasons::MEMORY;
+        let ours = PauseReasons::JOBS
+            | PauseReasons::DELIVERIES
+            | PauseReasons::TASK
+            | PauseReasons::MEMORY;
         if io.pauses.has(ours) || cx.work.has_backpressure {
             // It is the server that does not read; silence means nothing.
             io.last_rx = cx.now;

@@ -14,8 +14,10 @@ bitflags! {
         const MAILBOX = 1 << 2;
         /// Many deliveries that it has caused are not made yet.
         const DELIVERIES = 1 << 3;
+        /// The answer of a task that its handler deferred is awaited.
+        const TASK = 1 << 4;
         /// It is in the middle of a message, and there is no memory for the rest.
-        const MEMORY = 1 << 4;
+        const MEMORY = 1 << 5;
     }
 }
 

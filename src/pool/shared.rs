@@ -1,6 +1,7 @@
 //! The server, as every thread sees it.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -10,9 +11,10 @@ use std::{
 
 use crossbeam_channel::Sender;
 
-use super::{admission::Admission, bound::Bound, jobs::JobPool, platform};
+use super::{admission::Admission, bound::Bound, jobs::JobPool, platform, tasks::TaskPool};
 use crate::{
     config::Config,
+    error::Error,
     handler::{admin::AdminHandler, erased::DynHandler},
     http::{page::StaticPage, proxies::TrustedProxies},
     hub::{Hub, mailbox::Mailboxes},
@@ -59,6 +61,16 @@ pub(crate) struct Route {
     pub(crate) handler: Arc<dyn DynHandler>,
     /// The threads of a handler that blocks.
     pub(crate) jobs: Option<JobPool>,
+    /// The threads for what a handler on workers defers.
+    pub(crate) tasks: Option<TaskPool>,
+}
+
+impl Route {
+    /// Returns the handler's own figures under the path, if there are any.
+    fn figures(&self) -> Option<(String, BTreeMap<&'static str, u64>)> {
+        let figures = self.handler.figures();
+        (!figures.is_empty()).then(|| (self.path.clone(), figures.into_iter().collect()))
+    }
 }
 
 impl Shared {
@@ -93,6 +105,23 @@ impl Shared {
             draining: AtomicBool::new(false),
             started: Instant::now(),
             config,
+        }
+    }
+
+    /// Starts the threads of the handlers that have some. Each holds `alive` until it ends.
+    pub(crate) fn start_handler_threads(&self, alive: &Sender<()>) -> Result<(), Error> {
+        for route in &self.routes {
+            route.jobs.iter().try_for_each(|pool| pool.start(alive))?;
+            route.tasks.iter().try_for_each(|pool| pool.start(alive))?;
+        }
+        Ok(())
+    }
+
+    /// Ends these threads once what waits for them is done.
+    pub(crate) fn stop_handler_threads(&self) {
+        for route in &self.routes {
+            route.jobs.iter().for_each(JobPool::stop);
+            route.tasks.iter().for_each(TaskPool::stop);
         }
     }
 
@@ -188,6 +217,12 @@ impl Shared {
                 .filter_map(|route| route.jobs.as_ref())
                 .map(JobPool::queued)
                 .sum(),
+            tasks_queued: self
+                .routes
+                .iter()
+                .filter_map(|route| route.tasks.as_ref())
+                .map(TaskPool::waiting)
+                .sum(),
             revocations: self.hub.authenticator.revocations(),
         };
         let workers = workers.map(|worker| WorkerGauges {
@@ -202,6 +237,7 @@ impl Shared {
             gauges,
             sessions: &self.hub.sessions.metrics,
             rooms: &self.hub.rooms.metrics,
+            handlers: self.routes.iter().filter_map(Route::figures).collect(),
             memory: &self.hub.account.metrics,
             identity: self.hub.authenticator.metrics(),
             tokens_refused: self.hub.authenticator.refused(),

@@ -34,6 +34,7 @@ use crate::{
         jobs::JobPool,
         listener::{AcceptWaker, BoundListener, ListenAddr, Listener},
         shared::{Route, Shared},
+        tasks::TaskPool,
         worker::{Arrival, WAKER, Worker},
     },
     tls::Tls,
@@ -88,7 +89,8 @@ impl Builder {
     pub fn route(mut self, path: &str, handler: impl IntoService) -> Builder {
         let service = handler.into_service();
         let jobs = service.jobs.map(|(threads, queue_max)| JobPool::new(threads, queue_max));
-        self.routes.push(Route { path: path.to_owned(), handler: service.handler, jobs });
+        let tasks = service.tasks.map(TaskPool::new);
+        self.routes.push(Route { path: path.to_owned(), handler: service.handler, jobs, tasks });
         self
     }
 
@@ -169,8 +171,11 @@ impl Builder {
     /// # Errors
     /// [`ErrorKind::Config`]: a setting is out of range. [`ErrorKind::InvalidInput`]: a path is not
     /// legal or taken twice, or a handler is blocking.
-    pub fn stepped(self) -> Result<SteppedServer, Error> {
+    pub fn stepped(mut self) -> Result<SteppedServer, Error> {
         self.check_settings()?;
+        for route in self.routes.iter_mut().filter(|route| route.tasks.is_some()) {
+            route.tasks = Some(TaskPool::inline());
+        }
         if let Some(route) = self.routes.iter().find(|route| route.jobs.is_some()) {
             let message = format!(
                 "the handler of '{}' is blocking; a stepped server has no threads for it",
@@ -332,9 +337,7 @@ impl Server {
         let Server { listener, admin, workers, arrivals, handle, asked, running } = self;
         let shared = handle.shared;
         let (job_alive, jobs_done) = crossbeam_channel::bounded(0);
-        for pool in shared.routes.iter().filter_map(|route| route.jobs.as_ref()) {
-            pool.start(&job_alive)?;
-        }
+        shared.start_handler_threads(&job_alive)?;
         let (report, reports) = crossbeam_channel::unbounded();
         let worker_count = workers.len();
         let mut threads = Vec::new();
@@ -402,13 +405,14 @@ impl Server {
         for thread in threads {
             let _ = thread.join();
         }
-        for pool in shared.routes.iter().filter_map(|route| route.jobs.as_ref()) {
-            pool.stop();
-        }
+        shared.stop_handler_threads();
         drop(job_alive);
         // Jobs that outlive the grace are abandoned: the process need not wait for a handler's
         // threads.
         let _ = jobs_done.recv_deadline(deadline);
+        for route in &shared.routes {
+            route.handler.stop(deadline.saturating_duration_since(Instant::now()));
+        }
         drop(running);
         failure.map_or(Ok(()), Err)
     }

@@ -4,6 +4,7 @@
 // helper.
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub)]
 
+pub mod backend;
 pub mod sessions;
 
 use std::{

@@ -5,7 +5,7 @@ use crate::{
     config::Overflow,
     hub::{
         charge::Charge, conn_id::ConnId, mailbox::Letter, room::RoomKey, roster::WINDOW_MS,
-        send_status::SendStatus,
+        send_status::SendStatus, task::TaskAnswer,
     },
     identity::Permissions,
     pool::{
@@ -119,6 +119,10 @@ impl Worker {
                         conn.on_upgrade(&mut self.cx);
                     }
                 }
+                Letter::TaskAnswered { conn, answer } => match self.find_open(conn) {
+                    Some((open, io, cx)) => open.on_task_answered(answer, io, cx),
+                    None => answer.map(TaskAnswer::discard).unwrap_or_default(),
+                },
                 Letter::JobsDone { conn } => {
                     if let Some((open, io, cx)) = self.find_open(conn) {
                         open.on_jobs_done(io, cx);

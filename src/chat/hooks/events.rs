@@ -1,0 +1,294 @@
+//! Events for the operator's backend: gathered without waiting, and sent in batches by a thread of
+//! their own.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::{backend::Backend, failure::FailureLog};
+use crate::{Config, Error, ServerEvent, chat::json};
+
+/// Events of one batch.
+const BATCH_MAX: usize = 100;
+
+/// How long a batch waits for further events.
+const BATCH_WAIT: Duration = Duration::from_millis(100);
+
+/// How long the backend has to take a batch.
+const POST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The wait after the first failure; it doubles with each further one, up to a bound.
+const RETRY_MIN: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// How long a batch is tried again. Then its events are dropped.
+const BATCH_AGE_MAX: Duration = Duration::from_secs(300);
+
+/// How long a server that has stopped waits for its last events.
+const FLUSH_MAX: Duration = Duration::from_secs(5);
+
+/// Events that wait to be sent, and the thread that sends them. The thread ends when this is
+/// dropped. Usable from any thread.
+pub(in crate::chat) struct Events {
+    /// Names of the events that are sent.
+    wanted: Vec<String>,
+    queue: Sender<Note>,
+    counts: Arc<EventCounts>,
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events").finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct EventCounts {
+    sent: AtomicU64,
+    /// Events that found the queue full, or became too old.
+    dropped: AtomicU64,
+    /// Batches that were not taken, each attempt.
+    failed: AtomicU64,
+}
+
+enum Note {
+    Event(Event),
+    /// Send what came before without delay, and tell when that is done.
+    Flush(Instant, Sender<()>),
+}
+
+/// An event, as it is sent.
+#[derive(Serialize)]
+struct Event {
+    event: &'static str,
+    #[serde(serialize_with = "as_rfc3339")]
+    time: DateTime<Utc>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    room: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sender: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resumed: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+fn as_rfc3339<S: serde::Serializer>(
+    time: &DateTime<Utc>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Millis, true))
+}
+
+/// The body of a request.
+#[derive(Serialize)]
+struct Batch<'a> {
+    /// The same when the batch is sent again.
+    batch: Uuid,
+    /// Events that were dropped since the batch before.
+    dropped: u64,
+    events: &'a VecDeque<Event>,
+}
+
+impl Events {
+    /// Starts the thread, if `config` names a backend for events.
+    pub(in crate::chat) fn new(config: &Config) -> Result<Option<Events>, Error> {
+        if config.events_url.is_empty() || config.events.is_empty() {
+            return Ok(None);
+        }
+        let backend = Backend::new(&config.events_url, &config.events_secret, 1)?;
+        let (queue, notes) = crossbeam_channel::bounded(config.events_queue);
+        let counts = Arc::new(EventCounts::default());
+        let courier = Courier {
+            backend,
+            notes,
+            counts: Arc::clone(&counts),
+            log: FailureLog::default(),
+            dropped_told: 0,
+        };
+        thread::Builder::new()
+            .name("rusty-socks-events".to_owned())
+            .spawn(move || courier.run())
+            .map_err(|error| {
+            Error::config(format!("cannot start the thread that sends events: {error}"))
+        })?;
+        Ok(Some(Events { wanted: config.events.clone(), queue, counts }))
+    }
+
+    /// Notes an event. Never waits: an event that finds the queue full is dropped and counted.
+    pub(in crate::chat) fn note(&self, event: &ServerEvent<'_>) {
+        let name = name(event);
+        if !self.wanted.iter().any(|wanted| wanted == name) {
+            return;
+        }
+        if self.queue.is_full() || self.queue.try_send(Note::Event(Event::of(event))).is_err() {
+            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits until what was noted is sent, or given up, for at most `left` and [`FLUSH_MAX`].
+    pub(in crate::chat) fn flush(&self, left: Duration) {
+        let deadline = Instant::now() + left.min(FLUSH_MAX);
+        let (done, is_done) = crossbeam_channel::bounded(1);
+        if self.queue.send_deadline(Note::Flush(deadline, done), deadline).is_ok() {
+            let _ = is_done.recv_deadline(deadline);
+        }
+    }
+
+    /// Returns the counters, by name.
+    pub(in crate::chat) fn figures(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let value = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let EventCounts { sent, dropped, failed } = &*self.counts;
+        [
+            ("events_waiting", self.queue.len() as u64),
+            ("events_sent", value(sent)),
+            ("events_dropped", value(dropped)),
+            ("events_failed_batches", value(failed)),
+        ]
+        .into_iter()
+    }
+}
+
+fn name(event: &ServerEvent<'_>) -> &'static str {
+    match event {
+        ServerEvent::Connected { .. } => "connected",
+        ServerEvent::Disconnected { .. } => "disconnected",
+        ServerEvent::Joined { .. } => "joined",
+        ServerEvent::Left { .. } => "left",
+        ServerEvent::RoomEmpty { .. } => "room_empty",
+    }
+}
+
+impl Event {
+    fn of(event: &ServerEvent<'_>) -> Event {
+        let mut noted = Event {
+            event: name(event),
+            time: Utc::now(),
+            client_id: None,
+            user: None,
+            room: None,
+            sender: None,
+            resumed: None,
+            code: None,
+            reason: None,
+        };
+        match *event {
+            ServerEvent::Connected { client_id, user, resumed } => {
+                (noted.client_id, noted.resumed) = (Some(client_id), Some(resumed));
+                noted.user = user.map(str::to_owned);
+            }
+            ServerEvent::Disconnected { client_id, user, reason } => {
+                noted.client_id = Some(client_id);
+                noted.user = user.map(str::to_owned);
+                (noted.code, noted.reason) = (Some(reason.code()), Some(reason.reason().into()));
+            }
+            ServerEvent::Joined { room, client_id, name, user }
+            | ServerEvent::Left { room, client_id, name, user } => {
+                noted.client_id = Some(client_id);
+                noted.user = user.map(str::to_owned);
+                (noted.room, noted.sender) =
+                    (Some(room.as_str().to_owned()), name.map(str::to_owned));
+            }
+            ServerEvent::RoomEmpty { room } => noted.room = Some(room.as_str().to_owned()),
+        }
+        noted
+    }
+}
+
+/// The thread that sends events, in the order in which they were noted.
+struct Courier {
+    backend: Backend,
+    notes: Receiver<Note>,
+    counts: Arc<EventCounts>,
+    log: FailureLog,
+    /// Dropped events that a batch has told of.
+    dropped_told: u64,
+}
+
+impl Courier {
+    fn run(mut self) {
+        while let Ok(first) = self.notes.recv() {
+            let (events, flush) = self.gather(first);
+            let give_up = match &flush {
+                Some((deadline, _)) => *deadline,
+                None => Instant::now() + BATCH_AGE_MAX,
+            };
+            let is_owed = self.counts.dropped.load(Ordering::Relaxed) > self.dropped_told;
+            if !events.is_empty() || is_owed {
+                self.deliver(&events, give_up);
+            }
+            if let Some((_, done)) = flush {
+                let _ = done.send(());
+            }
+        }
+    }
+
+    /// Gathers what comes soon after the first event, up to a batch or a flush.
+    fn gather(&self, first: Note) -> (VecDeque<Event>, Option<(Instant, Sender<()>)>) {
+        let mut events = VecDeque::new();
+        let until = Instant::now() + BATCH_WAIT;
+        let mut next = Ok(first);
+        loop {
+            match next {
+                Ok(Note::Event(event)) => events.push_back(event),
+                Ok(Note::Flush(deadline, done)) => return (events, Some((deadline, done))),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+            }
+            if events.len() >= BATCH_MAX {
+                break;
+            }
+            next = self.notes.recv_deadline(until);
+        }
+        (events, None)
+    }
+
+    /// Sends a batch, and again after a failure until it is taken or too old.
+    fn deliver(&mut self, events: &VecDeque<Event>, give_up: Instant) {
+        let dropped = self.counts.dropped.load(Ordering::Relaxed);
+        let body = json::text(&Batch {
+            batch: Uuid::new_v4(),
+            dropped: dropped - self.dropped_told,
+            events,
+        });
+        let mut wait = RETRY_MIN;
+        loop {
+            let left = give_up.saturating_duration_since(Instant::now());
+            match self.backend.post(&body, POST_TIMEOUT.min(left)) {
+                Ok(_) => {
+                    self.dropped_told = dropped;
+                    self.counts.sent.fetch_add(events.len() as u64, Ordering::Relaxed);
+                    return;
+                }
+                Err(failure) => {
+                    self.counts.failed.fetch_add(1, Ordering::Relaxed);
+                    self.log.note("a batch of events was not taken", &failure);
+                }
+            }
+            let left = give_up.saturating_duration_since(Instant::now());
+            if left <= wait {
+                self.counts.dropped.fetch_add(events.len() as u64, Ordering::Relaxed);
+                return;
+            }
+            thread::park_timeout(wait);
+            wait = (wait * 2).min(RETRY_MAX);
+        }
+    }
+}

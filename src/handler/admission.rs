@@ -1,0 +1,18 @@
+//! The verbs of a [`Context`] about a client that is not let in yet.
+
+use super::{context::Context, mode::Mode};
+
+impl<S: 'static, M: Mode> Context<'_, S, M> {
+    /// Says that this client must say who it is before anything else. Until
+    /// [`set_identity`](Context::set_identity) or [`admit`](Context::admit) it is sent no
+    /// broadcasts, and its session ends with its connection.
+    pub fn await_identity(&mut self) {
+        self.conn.session().set_awaits_identity(true);
+    }
+
+    /// Lets in a client that need not say who it is after all: ends what
+    /// [`await_identity`](Context::await_identity) has begun.
+    pub fn admit(&mut self) {
+        self.conn.session().set_awaits_identity(false);
+    }
+}
