@@ -135,7 +135,10 @@ impl Handler for Chat {
     }
 
     fn is_open_to_all_origins(&self) -> bool {
-        self.identity == IdentityMode::Required && !self.places.has_cookie()
+        self.identity == IdentityMode::Required
+            && !self.places.has_cookie()
+            // A backend may know a user by a cookie, too.
+            && !self.hooks.as_ref().is_some_and(|hooks| hooks.asks(Hook::Connect))
     }
 
     fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame> {

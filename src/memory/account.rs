@@ -9,11 +9,12 @@
 //! account really takes is learnt from that. It is learnt only while the account is near its peak,
 //! because after that much of what is resident may be memory that the allocator keeps for the next
 //! growth, which does not take it twice. The peak is forgotten in a minute or two: what is resident
-//! then will stay. If more is resident than there may be, newcomers wait whatever the account says.
+//! then will stay. If more is resident than there may be, newcomers wait whatever the account says,
+//! and a little above that nothing may grow.
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU8, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
 };
 
 use parking_lot::Mutex;
@@ -30,6 +31,10 @@ const SERVE_PERCENT: usize = 80;
 /// would keep them out.
 const FULL_PERCENT: usize = 95;
 const GROW_PERCENT: usize = 92;
+
+/// The ceiling and one part in so many of it: nothing may grow while more is really there. Between
+/// this and the ceiling is what the allocator gives back in a second.
+const BEYOND_PART: usize = 20;
 
 /// Estimated bytes of an open connection, beside its session and whatever waits for it.
 const CONN_BYTES: usize = 640;
@@ -87,6 +92,8 @@ pub(crate) struct Account {
     /// `usize::MAX` if there is none.
     bytes_max: usize,
     level: AtomicU8,
+    /// More was really there than there may be, when it was last compared.
+    is_beyond: AtomicBool,
     /// `frames` when it was last weighed.
     frames_weighed: AtomicUsize,
     /// What was resident before anything was counted.
@@ -185,6 +192,7 @@ impl Account {
             workers: (0..workers).map(|_| WorkerTallies::default()).collect(),
             bytes_max: bytes_max.unwrap_or(usize::MAX),
             level: AtomicU8::new(Level::Normal as u8),
+            is_beyond: AtomicBool::new(false),
             frames_weighed: AtomicUsize::new(0),
             base,
             cost: AtomicUsize::new(COST_MIN),
@@ -226,7 +234,13 @@ impl Account {
             self.frames_weighed.store(frames, Ordering::Relaxed);
             self.weigh();
         }
-        self.level() != Level::Full
+        !self.is_full()
+    }
+
+    /// Whether nothing might grow when it was last weighed.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        self.level() == Level::Full || self.is_beyond.load(Ordering::Relaxed)
     }
 
     /// Whether histories should make space: memory is short, and they have a good part of it.
@@ -276,7 +290,12 @@ impl Account {
 
     /// Whether what is really there has reached the ceiling, known of or not.
     fn is_over(&self) -> bool {
-        self.resident.load(Ordering::Relaxed).saturating_add(self.in_kernel()) >= self.bytes_max
+        self.really_there() >= self.bytes_max
+    }
+
+    /// What is resident and what the kernel holds, in bytes.
+    fn really_there(&self) -> usize {
+        self.resident.load(Ordering::Relaxed).saturating_add(self.in_kernel())
     }
 
     /// What this process holds and has counted.
@@ -311,6 +330,8 @@ impl Account {
     /// takes. `now` is in milliseconds.
     pub(crate) fn compare(&self, resident: usize, now: u64) {
         self.resident.store(resident, Ordering::Relaxed);
+        let beyond = self.bytes_max.saturating_add(self.bytes_max / BEYOND_PART);
+        self.is_beyond.store(self.really_there() >= beyond, Ordering::Relaxed);
         let counted = self.counted();
         let mut peak = self.peak.lock();
         if now >= peak.lowered_at + PEAK_INTERVAL_MS {
@@ -467,6 +488,10 @@ mod tests {
         };
         account.sessions.add(MIB);
         assert_eq!(level_at(99), Level::Normal, "too little is counted to learn from");
+        assert_eq!(level_at(104), Level::Wait);
+        assert!(account.may_grow(), "the allocator gives that back in a moment");
+        assert_eq!(level_at(105), Level::Wait, "no more is taken back than the account has");
+        assert!(!account.may_grow());
         assert_eq!(level_at(100), Level::Wait);
         assert!(account.may_grow());
         assert_eq!(level_at(99), Level::Normal);

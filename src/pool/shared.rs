@@ -125,8 +125,8 @@ impl Shared {
         }
     }
 
-    /// Compares the account of memory with what the system says. Called once a second, by one
-    /// worker.
+    /// Compares the account of memory with what the system says. Called once a second by one
+    /// worker, and more often near the ceiling.
     pub(crate) fn compare_memory(&self) {
         if self.hub.clock.is_machine()
             && let Some(resident) = resident::bytes()

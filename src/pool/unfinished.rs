@@ -6,7 +6,6 @@ use super::{
     stream::Stream,
     worker_cx::WorkerCtx,
 };
-use crate::memory::account::Level;
 
 /// What an upgrade in line, or an unfinished message, may hold when memory is short. Most messages
 /// are smaller, and so are answered even then.
@@ -17,7 +16,7 @@ impl Connection {
     /// rest of a message.
     #[inline]
     pub(super) fn readable_bytes(&self, buffer_bytes: usize, cx: &WorkerCtx) -> Option<usize> {
-        if cx.shared.hub.account.level() != Level::Full {
+        if !cx.shared.hub.account.is_full() {
             return Some(buffer_bytes);
         }
         if self.unfinished_bytes() >= UNFINISHED_BYTES_MAX {

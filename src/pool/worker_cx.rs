@@ -17,7 +17,7 @@ use crate::{
     handler::ServerState,
     http::response,
     hub::{conn_id::ConnId, room::RoomKey},
-    memory::account::Held,
+    memory::account::{Held, Level},
     metrics::{Snapshot, WorkerMetrics},
     ws::{decoder::ProtocolConfig, deflate::Deflaters},
 };
@@ -228,6 +228,10 @@ impl WorkerCtx {
         let (held, told) = (&self.held, &self.told);
         if held.outboxes + held.inputs > told.outboxes + told.inputs + GROWTH_UNTOLD_MAX {
             self.tell_held();
+            // Near the ceiling it is looked at more often than the clock says.
+            if self.shared.hub.account.level() != Level::Normal {
+                self.shared.compare_memory();
+            }
         }
     }
 

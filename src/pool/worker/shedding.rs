@@ -36,8 +36,9 @@ impl Worker {
     pub(super) fn look_at_memory(&mut self) {
         self.look_at_blocked();
         self.cx.tell_held();
-        let level = self.cx.shared.hub.account.level();
-        if level != Level::Full && !self.cx.work.starved.is_empty() {
+        let account = &self.cx.shared.hub.account;
+        let (level, is_full) = (account.level(), account.is_full());
+        if !is_full && !self.cx.work.starved.is_empty() {
             self.feed();
         }
         if level != Level::Normal || self.memory.has_held {
