@@ -1,15 +1,13 @@
 //! The server as a whole: bind, run, drain.
 
+mod accepting;
 mod handle;
 mod tls_watch;
 pub mod stepped;
 
 use std::{
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -30,15 +28,16 @@ use crate::{
     },
     identity::Authenticator,
     pool::{
-        acceptor::{Acceptor, Door, HANDOFF_MAX},
+        acceptor::{Door, HANDOFF_MAX},
         jobs::JobPool,
-        listener::{AcceptWaker, BoundListener, ListenAddr, Listener},
+        listener::{BoundListener, ListenAddr, Listener},
         shared::{Route, Shared},
         tasks::TaskPool,
         worker::{Arrival, WAKER, Worker},
     },
     tls::Tls,
 };
+use accepting::Accepting;
 pub use handle::ServerHandle;
 use stepped::SteppedServer;
 
@@ -47,9 +46,6 @@ const DRAIN_SPREAD_PERCENT: u32 = 70;
 
 /// Connections that a drain closes in a second at least: so many come back at once without harm.
 const DRAIN_PACE_MIN: u64 = 500;
-
-/// Attempts to end the acceptor's wait at a shutdown, before it is left behind.
-const WAKE_TRIES_MAX: usize = 100;
 
 /// The configuration, routes and pages of a server that is not bound yet.
 #[derive(Default)]
@@ -445,58 +441,4 @@ fn start_worker(
         .name(format!("rusty-socks-worker-{index}"))
         .spawn(run)
         .map_err(|error| Error::io("cannot start a worker thread", error))
-}
-
-/// The acceptor's thread, and the means to end its blocking `accept`.
-struct Accepting {
-    thread: thread::JoinHandle<()>,
-    stopping: Arc<AtomicBool>,
-    pause: Sender<()>,
-    waker: AcceptWaker,
-}
-
-impl Accepting {
-    fn start(
-        listener: Listener,
-        door: Door,
-        shared: &Arc<Shared>,
-        arrivals: &[Sender<Arrival>],
-    ) -> Result<Accepting, Error> {
-        let waker = listener
-            .waker()
-            .map_err(|error| Error::io("cannot make the socket that ends the accepting", error))?;
-        let stopping = Arc::new(AtomicBool::new(false));
-        let (pause, stop) = crossbeam_channel::bounded(0);
-        let acceptor = Acceptor {
-            listener,
-            shared: Arc::clone(shared),
-            arrivals: arrivals.to_vec(),
-            door,
-            stopping: Arc::clone(&stopping),
-            stop,
-        };
-        let name = match door {
-            Door::Public => "rusty-socks-acceptor",
-            Door::Admin => "rusty-socks-admin",
-        };
-        let thread = thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || acceptor.run())
-            .map_err(|error| Error::io("cannot start the acceptor thread", error))?;
-        Ok(Accepting { thread, stopping, pause, waker })
-    }
-
-    /// Stops accepting and closes the listener.
-    fn stop(mut self) {
-        self.stopping.store(true, Ordering::SeqCst);
-        drop(self.pause);
-        for _ in 0..WAKE_TRIES_MAX {
-            if self.waker.wake() || self.thread.is_finished() {
-                let _ = self.thread.join();
-                return;
-            }
-            thread::park_timeout(Duration::from_millis(10));
-        }
-        log::warn!("the acceptor cannot be woken, and is left behind");
-    }
 }
