@@ -11,6 +11,7 @@ use std::time::Duration;
 use rusty_socks::{
     Config, Server,
     chat::Chat,
+    config::{Overflow, RoomRule},
     stepped::{MemoryClient, SteppedServer},
 };
 use support::{frame, upgrade_head};
@@ -247,4 +248,40 @@ fn who_says_little_is_not_held_for_the_flood_of_another() {
     assert!(server.handle().stats().sender_holds > 0, "the flooder is held");
     assert_eq!((said, late), (25, 0), "the other one is read at once");
     assert!(!slow.is_closed_as_slow());
+}
+
+#[test]
+fn a_message_of_several_rooms_that_leave_messages_out_holds_nobody() {
+    // In two rooms, and on two workers: more than one slice has.
+    const MEMBERS: usize = 1200;
+    let gap = RoomRule { overflow: Some(Overflow::Gap), ..RoomRule::new("gap.*") };
+    let mut server = server(Config {
+        rooms: vec![gap],
+        default_room: String::new(),
+        max_conn: MEMBERS,
+        ..Config::default()
+    });
+    let mut members: Vec<Client> = (0..MEMBERS).map(|_| Client::new(&mut server)).collect();
+    for member in &mut members {
+        member.say(r#"{"type":"join","room":"gap.a"}"#);
+        member.say(r#"{"type":"join","room":"gap.b"}"#);
+        server.settle();
+    }
+    let (flooder, slow) = (0, MEMBERS - 1);
+    members[slow].end.set_window(0);
+    let content = "x".repeat(60 << 10);
+    let message = frame(
+        0x81,
+        format!(r#"{{"type":"publish","rooms":["gap.a","gap.b"],"content":"{content}"}}"#)
+            .as_bytes(),
+    );
+    let published = server.handle().stats().deliveries;
+    for _ in 0..20 {
+        members[flooder].end.write(&message);
+        server.settle();
+        members.iter_mut().for_each(|member| drop(member.end.read()));
+    }
+    let stats = server.handle().stats();
+    assert!(stats.deliveries > published + 10 * MEMBERS as u64 && stats.missed > 0);
+    assert_eq!(stats.sender_holds, 0, "a client of these rooms misses messages instead");
 }
