@@ -84,7 +84,7 @@ pub(crate) struct OwnerToken {
 /// a drop.
 pub(crate) struct Lease {
     owners: Arc<Owners>,
-    pub(super) owner: Owner,
+    owner: Owner,
     messages: f64,
     bytes: f64,
 }
@@ -143,10 +143,19 @@ impl Owners {
         })
     }
 
+    /// Whether neither messages nor bytes are limited.
+    pub(crate) fn rates_are_off(&self) -> bool {
+        self.rates.are_off()
+    }
+
     /// Begins a lease that has nothing yet. `None` if neither messages nor bytes are limited.
     pub(super) fn lease(self: &Arc<Owners>, owner: Owner) -> Option<Lease> {
-        let is_limited = !self.rates.messages.is_off() || !self.rates.bytes.is_off();
-        is_limited.then(|| Lease { owners: Arc::clone(self), owner, messages: 0.0, bytes: 0.0 })
+        (!self.rates_are_off()).then(|| Lease {
+            owners: Arc::clone(self),
+            owner,
+            messages: 0.0,
+            bytes: 0.0,
+        })
     }
 
     /// Returns how many owners are remembered.
