@@ -2,7 +2,7 @@
 //! read.
 
 use std::{
-    io::{self, IoSlice, Write},
+    io::{self, IoSlice},
     net::SocketAddr,
     time::Duration,
 };
@@ -12,7 +12,7 @@ use bitflags::bitflags;
 use super::{
     outbox::{Flushed, Outbox},
     pauses::{PauseReasons, Pauses},
-    stream::Stream,
+    stream::{Stream, TlsWriter},
     timers::{Deadline, Millis},
     worker_cx::{WorkLists, WorkerCtx},
 };
@@ -266,9 +266,10 @@ impl ConnIo {
         if self.is_blocked() || !self.outbox.is_empty() {
             return false;
         }
-        let mut writer = self.stream.writer(&mut cx.tls);
-        let Ok(sent) = writer.write_vectored(&parts.map(IoSlice::new)) else { return false };
+        let written = self.stream.write(&parts.map(IoSlice::new), &mut cx.tls);
+        let Ok(sent) = written else { return false };
         self.on_sent(sent, cx);
+        self.last_tx = cx.now;
         let of_header = sent.min(parts[0].len());
         *parts = [&parts[0][of_header..], &parts[1][sent - of_header..]];
         parts[1].is_empty()
@@ -369,23 +370,30 @@ impl ConnIo {
         !self.outbox.is_empty() || self.stream.has_unsent()
     }
 
-    /// Notes that the kernel took `sent` bytes.
+    /// Counts `sent` bytes that went out.
     fn on_sent(&mut self, sent: usize, cx: &mut WorkerCtx) {
         if sent > 0 {
             cx.metrics().bytes_out.add(sent as u64);
             self.bytes_sent += sent as u64;
-            self.last_tx = cx.now;
         }
     }
 
     /// Gives the kernel what it takes, and pauses or resumes reading accordingly.
     pub(super) fn write(&mut self, cx: &mut WorkerCtx) -> io::Result<Flushed> {
-        let mut writer = self.stream.writer(&mut cx.tls);
-        let (flushed, sent) = self.outbox.flush(&mut writer, &mut cx.scratch.spare)?;
-        if self.is_blocked() && (sent > 0 || self.stream.take_progress()) {
-            // A blocked socket that accepts bytes again proves that its peer is alive, though it
-            // may be too slow to say so.
-            (self.last_rx, self.last_tx) = (cx.now, cx.now);
+        let (flushed, sent, has_progress) = match &mut self.stream {
+            Stream::Plain(socket) => {
+                let (flushed, sent) = self.outbox.flush(socket, &mut cx.scratch.spare)?;
+                (flushed, sent, sent > 0)
+            }
+            Stream::Tls(_) => self.write_tls(cx)?,
+        };
+        if has_progress {
+            self.last_tx = cx.now;
+            if self.is_blocked() {
+                // A blocked socket that accepts bytes again proves that its peer is alive, though
+                // it may be too slow to say so.
+                self.last_rx = cx.now;
+            }
         }
         self.readiness.set(Readiness::WRITABLE, flushed == Flushed::Empty);
         self.on_sent(sent, cx);
@@ -394,6 +402,24 @@ impl ConnIo {
             self.update_outbox_pause(cx);
         }
         Ok(flushed)
+    }
+
+    /// Gives a TLS stream what it takes. Returns what is left, how many bytes went out of the
+    /// outbox, and whether the kernel took any.
+    // Out of the way of streams without TLS.
+    #[inline(never)]
+    fn write_tls(&mut self, cx: &mut WorkerCtx) -> io::Result<(Flushed, usize, bool)> {
+        let Stream::Tls(stream) = &mut self.stream else { return Ok((Flushed::Empty, 0, false)) };
+        // What went since the last write, with the handshake, proves nothing about this one.
+        stream.take_progress();
+        let mut writer = TlsWriter { stream, cx: &mut cx.tls };
+        let (flushed, sent) = self.outbox.flush(&mut writer, &mut cx.scratch.spare)?;
+        let (has_progress, is_worn) = (stream.take_progress(), stream.take_is_worn());
+        if is_worn {
+            // Its clients come back, with a new key.
+            self.ask_close(CloseReason::GOING_AWAY, &mut cx.work);
+        }
+        Ok((flushed, sent, has_progress))
     }
 
     fn update_outbox_pause(&mut self, cx: &mut WorkerCtx) {
