@@ -149,3 +149,14 @@ for name, text in {
     "flags": "%%\n--port=65536\n--ping=0.5\n--close_timeout=0.0001\nRATE_BYTES=1GiB\nCOMPRESSION_LEVEL=10\n",
 }.items():
     seed("config", name, text)
+
+# The first byte says whether there is a PROXY header, the next two how the input is cut.
+V2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes([1, 2, 3, 4, 5, 6, 7, 8, 0, 80, 1, 187])
+seed("proxies", "version-1", b"\x01\x40\x80PROXY TCP4 1.2.3.4 5.6.7.8 80 443\r\n\xff")
+seed("proxies", "version-2", b"\x01\x40\x80" + V2 + b"\xff9.9.9.9, 1.2.3.4")
+seed("proxies", "forwarded", b"\0\x40\x80\xff6.6.6.6, [2001:db8::9]:55, 127.0.0.1")
+
+# The first three bytes say which byte is changed and how, the others are lengths of pieces.
+seed("records", "whole", b"\0\0\0\xff")
+seed("records", "bytes", b"\0\0\0\0\x10\x80")
+seed("records", "changed", b"\x09\x70\x20\xc0\x05")

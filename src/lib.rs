@@ -244,6 +244,7 @@ pub use http::{head::Request, response::Status};
 pub use hub::{
     error::RoomError,
     history::{Joined, Page, Replay},
+    identities::ClosedSessions,
     memberships::MatchedRoom,
     names::{RoomName, RoomPattern},
     notice::Notice,
@@ -254,7 +255,7 @@ pub use hub::{
     resume::{Resumed, ResumedRoom},
     send_status::SendStatus,
     session_token::{NotAToken, SessionToken},
-    survey::{RoomSummary, SessionSummary},
+    survey::{RoomSummary, SessionSummary, SessionsOf},
 };
 pub use identity::{Identity, Permissions, Revocation, TokenError};
 pub use limits::spending::{LimitOf, RateLimited};

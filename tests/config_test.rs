@@ -190,6 +190,13 @@ fn doubtful_values_are_warned_about_and_accepted() {
     let output = rusty_socks(&["check-config", "--timeout", "10"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0));
     assert!(stderr(&output).starts_with("rusty_socks: warning: timeout (10 s)"));
+
+    let mut in_a_pod = rusty_socks(&["check-config"]);
+    let output = in_a_pod.env("RUSTY_SOCKS_PORT", "tcp://10.96.0.11:3030").output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(
+        stderr(&output).starts_with("rusty_socks: warning: no settings, but set by Kubernetes")
+    );
 }
 
 #[test]

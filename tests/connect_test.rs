@@ -8,8 +8,8 @@ mod support;
 mod proxy;
 
 use std::{
-    io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    io::{self, Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
     process::{Child, Command, Stdio},
     sync::{
         Mutex,
@@ -242,6 +242,10 @@ fn each_failure_is_one_clear_sentence() {
         let welcome = r#"{"type":"welcome","client_id":"me","room":"lobby","epoch":"e","seq":0}"#;
         let _ = socket.send(tungstenite::Message::text(welcome));
         let _ = socket.read();
+        // What it has not read would make the kernel reset the connection instead of ending it.
+        let stream = socket.get_mut();
+        let _ = stream.shutdown(Shutdown::Write);
+        let _ = io::copy(stream, &mut io::sink());
     });
     let cases: [(&[&str], i32, String); 6] = [
         (

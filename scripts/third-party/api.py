@@ -12,8 +12,10 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
+from functools import partial
 from pathlib import Path
 
+from checks import run_checks
 from server import Server, wait_for
 
 HERE = Path(__file__).resolve().parent
@@ -54,19 +56,12 @@ def main():
     if not args.promtool:
         print("!!! /metrics WAS NOT CHECKED: there is no promtool", flush=True)
         checks.pop()
-    failed = 0
     with Server(args.binary, admin_port=0, api_key=KEY) as server:
         address = wait_for("admin address in the log", lambda: ADMIN.search(server.log_text())).group(1)
-        for check, program in checks:
-            try:
-                check(program, address)
-                print(f"ok      {check.__name__}", flush=True)
-            except (subprocess.SubprocessError, OSError) as error:
-                failed += 1
-                print(f"FAILED  {check.__name__}: {error}", flush=True)
+        outcome = run_checks([(check.__name__, partial(check, program, address)) for check, program in checks])
         assert server.process.poll() is None, server.log_text()
-    print(f"{len(checks) - failed} passed, {failed} failed")
-    sys.exit(1 if failed else 0)
+    return outcome
 
 
-main()
+if __name__ == "__main__":
+    sys.exit(main())

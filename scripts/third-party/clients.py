@@ -11,17 +11,20 @@ import argparse
 import contextlib
 import json
 import os
+import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-import traceback
+from functools import partial
 from pathlib import Path
 
 import jwt
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from checks import certificate, equal, run_checks
 from server import DEADLINE_S, Server, wait_for
 from terminal import Terminal
 
@@ -46,10 +49,6 @@ def check(name):
     return enlist
 
 
-def equal(got, wanted, what="value"):
-    assert got == wanted, f"{what} is {got!r}, not {wanted!r}"
-
-
 # Python `websockets`.
 
 
@@ -57,9 +56,9 @@ def hear(client):
     return json.loads(client.recv(timeout=DEADLINE_S))
 
 
-def join_in(server, **how):
+def join_in(server, url=None, **how):
     """A client that has had its welcome, and that welcome."""
-    client = server.keep(connect(server.ws(), open_timeout=DEADLINE_S, **how))
+    client = server.keep(connect(url or server.ws(), open_timeout=DEADLINE_S, **how))
     welcome = hear(client)
     equal(welcome["type"], "welcome", "the first frame's type")
     return client, welcome
@@ -150,6 +149,52 @@ def _(args):
                 equal(refused.response.status_code, 401, "the status")
         refused = server.stats()["tokens_refused"]
         equal(refused, {"signature": 1, "expired": 1, "audience": 1})
+
+
+@contextlib.contextmanager
+def tls_server(args, **settings):
+    """A server with TLS, and the path of its certificate."""
+    with tempfile.TemporaryDirectory() as directory:
+        cert, key = certificate(Path(directory))
+        with Server(args.binary, tls_cert=cert, tls_key=key, **settings) as server:
+            yield server, cert
+
+
+@check("websockets over TLS: chat with a token as subprotocol, a large message, a shutdown")
+def _(args):
+    secret = "a secret for tests that has enough bytes"
+    settings = {"identity": "required", "token_hmac_secret": secret}
+    with tls_server(args, **settings) as (server, cert):
+        trust = ssl.create_default_context(cafile=cert)
+
+        def enter(user):
+            rooms = [{"match": "lobby", "allow": ["join", "publish"]}]
+            claims = {"sub": user, "exp": int(time.time()) + 60, "rooms": rooms}
+            token = jwt.encode(claims, secret, "HS256")
+            offers = ["rusty-socks.v1", f"rusty-socks.token.{token}"]
+            client, welcome = join_in(server, server.wss(), ssl=trust, subprotocols=offers)
+            equal((welcome["user"], client.subprotocol), (user, "rusty-socks.v1"))
+            return client
+
+        anna, ben = enter("anna"), enter("ben")
+        for content in ("hello", "x" * 60_000):
+            anna.send(json.dumps({"content": content}))
+            message = hear(ben)
+            equal((message["content"], message["user"]), (content, "anna"))
+        server.terminate()
+        equal(close_code(ben), 1001, "the close code")
+        equal(server.exit_code(), 0, "the exit code")
+
+
+@check("websockets over TLS: a stranger's certificate is not believed, and the server serves on")
+def _(args):
+    with tls_server(args) as (server, cert):
+        try:
+            with connect(server.wss(), open_timeout=DEADLINE_S):
+                raise AssertionError("the certificate was believed")
+        except ssl.SSLCertVerificationError:
+            pass
+        join_in(server, server.wss(), ssl=ssl.create_default_context(cafile=cert))
 
 
 @check("websockets: history, replay on connect, recovery on join")
@@ -303,10 +348,10 @@ def _(args):
 # Node `ws`.
 
 
-def start_node(args, what, url):
+def start_node(args, what, url, **environment):
     return subprocess.Popen(
         ["node", str(HERE / "node_client.cjs"), what, url],
-        env={**args.environment, "NODE_PATH": args.node_modules},
+        env={**args.environment, "NODE_PATH": args.node_modules, **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -336,6 +381,13 @@ def _(args):
 def _(args):
     with Server(args.binary, echo="true") as server:
         finish_node(start_node(args, "echo", server.ws("/echo")))
+
+
+@check("ws over TLS: two clients chat; echo of 64 KiB")
+def _(args):
+    with tls_server(args, echo="true") as (server, cert):
+        for what, path in [("chat", "/ws"), ("echo", "/echo")]:
+            finish_node(start_node(args, what, server.wss(path), NODE_EXTRA_CA_CERTS=str(cert)))
 
 
 @check("ws: rejected with 503, Retry-After and a JSON body")
@@ -402,19 +454,7 @@ def main():
     parser.add_argument("--node-modules", required=True, help="where ws and wscat are")
     args = parser.parse_args()
     args.environment = dict(os.environ)
-    failed = 0
-    for name, run in checks:
-        began = time.monotonic()
-        try:
-            run(args)
-            verdict = "ok    "
-        except Exception:
-            failed += 1
-            verdict = "FAILED"
-            traceback.print_exc()
-        print(f"   {verdict} {name} ({time.monotonic() - began:.1f} s)", flush=True)
-    print(f"{len(checks) - failed} passed, {failed} failed", flush=True)
-    return 1 if failed else 0
+    return run_checks([(name, partial(run, args)) for name, run in checks])
 
 
 if __name__ == "__main__":

@@ -19,13 +19,13 @@ import ssl
 import subprocess
 import sys
 import tempfile
-import time
-import traceback
+from functools import partial
 from pathlib import Path
 
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from checks import certificate, equal, run_checks
 from server import DEADLINE_S, Server, wait_for
 
 DEPLOY = Path(__file__).resolve().parent.parent.parent / "deploy"
@@ -55,10 +55,7 @@ class Scene:
     def __enter__(self):
         self.kept = contextlib.ExitStack()
         self.dir = Path(self.kept.enter_context(tempfile.TemporaryDirectory()))
-        self.cert, self.key = self.dir / "cert.pem", self.dir / "key.pem"
-        make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
-        make = [*make.split(), "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
-        subprocess.run([*make, "-keyout", self.key, "-out", self.cert], check=True, capture_output=True)
+        self.cert, self.key = certificate(self.dir)
         self.tls = ssl.create_default_context(cafile=self.cert)
         return self
 
@@ -211,10 +208,6 @@ class Way:
         equal(self.server.exit_code(), 0, "the exit code")
 
 
-def equal(got, wanted, what="value"):
-    assert got == wanted, f"{what} is {got!r}, not {wanted!r}"
-
-
 def nginx_forwards(scene, args, is_secure):
     server = scene.server(args)
     plain, secure = scene.nginx_http(server.address)
@@ -290,25 +283,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--binary", required=True, help="the server to start")
     args = parser.parse_args()
-    passed = failed = 0
-    for program, checks in CHECKS.items():
+    checks = []
+    for program, of_program in CHECKS.items():
         if not shutil.which(program):
             print(f"!!! NOTHING WAS CHECKED BEHIND {program}: it is not installed", flush=True)
             continue
-        for name, run, how in checks:
-            began = time.monotonic()
-            try:
-                with Scene() as scene:
-                    run(scene, args, **how)
-                passed += 1
-                verdict = "ok    "
-            except Exception:
-                failed += 1
-                verdict = "FAILED"
-                traceback.print_exc()
-            print(f"   {verdict} {program}: {name} ({time.monotonic() - began:.1f} s)", flush=True)
-    print(f"{passed} passed, {failed} failed", flush=True)
-    return 1 if failed else 0
+        checks += [(f"{program}: {name}", partial(on_scene, run, args, **how)) for name, run, how in of_program]
+    return run_checks(checks)
+
+
+def on_scene(run, args, **how):
+    with Scene() as scene:
+        run(scene, args, **how)
 
 
 if __name__ == "__main__":

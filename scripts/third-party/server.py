@@ -79,6 +79,9 @@ class Server:
     def ws(self, path="/ws"):
         return f"ws://{self.address}{path}"
 
+    def wss(self, path="/ws"):
+        return f"wss://{self.address}{path}"
+
     def get(self, path):
         """Status, headers and JSON body of a plain request."""
         try:

@@ -18,6 +18,7 @@ use super::{
     nearest::nearest,
     rooms,
     secret::{self, Secret},
+    service_links::is_service_link,
     settings::Config,
     source::{PREFIX, Source, told},
     tls_pairs,
@@ -37,6 +38,8 @@ pub struct Loaded {
     sources: Vec<Source>,
     rooms_source: Source,
     tls_source: Source,
+    /// Variables of Kubernetes that look like settings.
+    service_links: Vec<String>,
 }
 
 impl Config {
@@ -50,7 +53,8 @@ impl Config {
     /// Loads the defaults, then a file, then `variables`, then `flags`; later ones win.
     ///
     /// `file` is the TOML file to read; if it is `None`, the variable `RUSTY_SOCKS_CONFIG` may name
-    /// one. Variables that do not begin with `RUSTY_SOCKS_` are ignored. `flags` are pairs of a key
+    /// one. Variables that do not begin with `RUSTY_SOCKS_` are ignored, and those that Kubernetes
+    /// sets for a Service of that name: [`Loaded::warnings`] names them. `flags` are pairs of a key
     /// and a value; the key is spelled `max_conn`, `max-conn` or `--max-conn`.
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config). The message has one line for each problem.
@@ -71,10 +75,14 @@ impl Config {
             .collect();
         // Sorted, because the environment has no order and the errors should have one.
         ours.sort();
+        let is_link = |(name, value): &mut (String, OsString)| {
+            value.to_str().is_some_and(|value| is_service_link(name, value))
+        };
+        let service_links = ours.extract_if(.., is_link).map(|(name, _)| name).collect();
         let named = ours.iter().position(|(name, _)| name == FILE_VARIABLE);
         let named = named.map(|place| PathBuf::from(ours.remove(place).1));
 
-        let mut loading = Loading::new();
+        let mut loading = Loading::new(service_links);
         match (file, named) {
             (Some(path), _) => loading.file(path, "--config"),
             (None, Some(path)) => loading.file(&path, FILE_VARIABLE),
@@ -102,6 +110,18 @@ impl Loaded {
         row(name).and_then(|row| self.sources.get(row))
     }
 
+    /// Returns what is legal but probably not meant, one sentence each: of the values, and of
+    /// variables that were passed over.
+    pub fn warnings(&self) -> Vec<String> {
+        let links = (!self.service_links.is_empty()).then(|| {
+            format!(
+                "no settings, but set by Kubernetes for a Service: {}; enableServiceLinks: false in the pod leaves them out",
+                self.service_links.join(", ")
+            )
+        });
+        links.into_iter().chain(self.config.warnings()).collect()
+    }
+
     /// Returns every key with its source, in the order of [`Config::keys`].
     pub fn entries(&self) -> impl Iterator<Item = (&'static Key, &Source)> {
         Config::keys().iter().zip(&self.sources)
@@ -114,17 +134,19 @@ struct Loading {
     sources: Vec<Source>,
     rooms_source: Source,
     tls_source: Source,
+    service_links: Vec<String>,
     problems: Vec<String>,
 }
 
 impl Loading {
-    fn new() -> Loading {
+    fn new(service_links: Vec<String>) -> Loading {
         let sources = vec![Source::Default; Config::keys().len()];
         Loading {
             config: Config::default(),
             sources,
             rooms_source: Source::Default,
             tls_source: Source::Default,
+            service_links,
             problems: Vec::new(),
         }
     }
@@ -287,8 +309,8 @@ impl Loading {
             self.problems = self.config.problems(&source_of);
         }
         error_of(self.problems)?;
-        let Loading { config, sources, rooms_source, tls_source, .. } = self;
-        Ok(Loaded { config, sources, rooms_source, tls_source })
+        let Loading { config, sources, rooms_source, tls_source, service_links, .. } = self;
+        Ok(Loaded { config, sources, rooms_source, tls_source, service_links })
     }
 }
 
@@ -436,6 +458,23 @@ mod tests {
         assert_eq!(told, "unknown key \"max-conn\" in FILE: did you mean max_conn?");
         let told = file_complaint("zzzz = 1");
         assert!(told.ends_with("`rusty_socks check-config` prints all there are"), "{told}");
+    }
+
+    #[test]
+    fn what_kubernetes_sets_is_passed_over_with_a_warning() {
+        let links = [
+            ("RUSTY_SOCKS_PORT", "tcp://10.96.0.11:3030"),
+            ("RUSTY_SOCKS_SERVICE_HOST", "10.96.0.11"),
+            ("RUSTY_SOCKS_BUFFER", "7"),
+        ];
+        let loaded = Config::load_from(None, links, NONE).unwrap();
+        assert_eq!((loaded.config.port, loaded.config.buffer), (3030, 7));
+        assert_eq!(loaded.source("port"), Some(&Source::Default));
+        let told = &loaded.warnings()[0];
+        assert!(
+            told.contains("for a Service: RUSTY_SOCKS_PORT, RUSTY_SOCKS_SERVICE_HOST;"),
+            "{told}"
+        );
     }
 
     #[test]
@@ -602,7 +641,7 @@ mod tests {
             if let Ok(loaded) = from_flag {
                 loaded.config.validate().unwrap();
             }
-            let mut loading = Loading::new();
+            let mut loading = Loading::new(Vec::new());
             if let Ok(table) = format!("{} = {value}", key.name()).parse::<toml::Table>() {
                 for value in table.values() {
                     let _ = key.text_of_toml(value).map(|text| {

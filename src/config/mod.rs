@@ -16,8 +16,8 @@
 //! - `secret.rs`: texts that are not shown, and may be read from files of their own;
 //! - `value.rs`: the kinds of values, and how they are read and shown;
 //! - `load.rs`: defaults < TOML file < environment < flags. It uses `nearest.rs` (the most similar
-//!   name, for typing errors), `source.rs` (the source of a value) and `toml_text.rs` (its line in
-//!   the file).
+//!   name, for typing errors), `service_links.rs` (variables that are no settings), `source.rs`
+//!   (the source of a value) and `toml_text.rs` (its line in the file).
 
 mod addresses;
 mod words;
@@ -34,6 +34,7 @@ mod tls_pairs;
 mod judge;
 mod load;
 mod nearest;
+mod service_links;
 mod source;
 mod toml_text;
 

@@ -13,12 +13,14 @@ use crate::{
         Hub,
         error::RoomError,
         history::Page,
+        identities::ClosedSessions,
         names::RoomName,
         present::{MembersPage, Presence},
         publish::{Publication, Published, PublishedToRooms},
         publisher::Publisher,
-        survey::{RoomSummary, SessionSummary},
+        survey::{RoomSummary, SessionSummary, SessionsOf},
     },
+    identity::Revocation,
     metrics::Snapshot,
     store::{Position, Range},
     ws::close::CloseReason,
@@ -219,18 +221,17 @@ impl<'a> AdminContext<'a> {
         Ok(presence)
     }
 
-    /// Lists sessions behind `after`, in the order of their ids, at most `limit` and at most 1,000:
-    /// all, or those in `room`.
+    /// Lists sessions behind `after`, in the order of their ids, at most `limit` and at most 1,000.
     ///
     /// # Errors
     /// [`RoomError::NoSuchRoom`].
     pub fn sessions(
         &mut self,
-        room: Option<&str>,
+        of: SessionsOf<'_>,
         after: Option<Uuid>,
         limit: usize,
     ) -> Result<Vec<SessionSummary>, RoomError> {
-        let sessions = self.hub.list_sessions(room, after, limit)?;
+        let sessions = self.hub.list_sessions(of, after, limit)?;
         Ok(self.list(sessions))
     }
 
@@ -241,6 +242,41 @@ impl<'a> AdminContext<'a> {
     pub fn close(&mut self, client_id: &Uuid, reason: CloseReason) -> Result<(), RoomError> {
         self.spent += PUBLISH_COST;
         self.hub.close_client(client_id, reason)
+    }
+
+    /// Closes the connections of a user, and ends the user's sessions that are away: those of one
+    /// page, behind `after`.
+    pub fn close_user(
+        &mut self,
+        user: &str,
+        reason: &CloseReason,
+        after: Option<Uuid>,
+    ) -> ClosedSessions {
+        let closed = self.hub.close_user(user, reason, after);
+        self.close_page(closed)
+    }
+
+    /// Refuses the tokens of `revocation` from now on. [`AdminContext::close_revoked`] closes those
+    /// who came with one of them.
+    pub fn revoke(&mut self, revocation: &Revocation) {
+        self.spent += PUBLISH_COST;
+        self.hub.revoke(revocation);
+    }
+
+    /// Closes with 4001 those who came with a revoked token, and ends their sessions: those of one
+    /// page of sessions, behind `after`.
+    pub fn close_revoked(
+        &mut self,
+        revocation: &Revocation,
+        after: Option<Uuid>,
+    ) -> ClosedSessions {
+        let closed = self.hub.close_revoked(revocation, after);
+        self.close_page(closed)
+    }
+
+    fn close_page(&mut self, page: ClosedSessions) -> ClosedSessions {
+        self.spent += 1 + page.looked_at / ENTRIES_PER_COST + page.closed;
+        page
     }
 
     /// Begins to drain, for at most `drain_timeout`. Later calls change nothing.

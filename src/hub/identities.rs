@@ -2,14 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use uuid::Uuid;
+
 use super::{
-    Hub,
-    conn_handle::ConnHandle,
-    error::RoomError,
-    locked_session::LockedSession,
-    mailbox::Letter,
-    names::RoomName,
-    session::{Attachment, Session},
+    Hub, conn_handle::ConnHandle, error::RoomError, locked_session::LockedSession, names::RoomName,
+    session::Session, survey::ENTRIES_MAX,
 };
 use crate::{
     identity::{Identity, Permissions, Revocation},
@@ -30,8 +27,14 @@ impl Hub {
             }
             let identity = Arc::new(identity);
             let before = locked.state.identity.replace(Arc::clone(&identity));
+            if before.is_none() {
+                self.sessions.set_user(locked.session.client_id, Arc::clone(&identity.user));
+            }
             // Asked only now: a revocation that is not seen here sees the identity in the session.
             if self.authenticator.is_revoked(&identity) {
+                if before.is_none() {
+                    self.sessions.unset_user(locked.session.client_id, Arc::clone(&identity.user));
+                }
                 locked.state.identity = before;
                 return Err(RoomError::Revoked);
             }
@@ -57,47 +60,77 @@ impl Hub {
         counted.filter(|(_, count)| *count > 0).collect()
     }
 
-    /// Refuses the tokens of a revocation from now on, closes the connections of those who have
-    /// them with 4001, and ends their sessions. Returns how many there were.
-    pub(crate) fn revoke(&self, revocation: &Revocation) -> usize {
-        // First, so that whoever authenticates meanwhile is refused there or found here.
+    /// Refuses the tokens of a revocation from now on. [`Hub::close_revoked`] closes those who have
+    /// them already.
+    pub(crate) fn revoke(&self, revocation: &Revocation) {
         self.authenticator.revoke(revocation);
-        let concerned =
-            |session: &Arc<Session>| session.identity().is_some_and(|of| revocation.concerns(&of));
-        let reason = CloseReason::UNAUTHORIZED.because("the token was revoked");
-        self.close_sessions(concerned, &reason)
     }
 
-    /// Closes the connections of a user, and ends the user's sessions that are away. Returns how
-    /// many there were.
-    pub(crate) fn close_user(&self, user: &str, reason: &CloseReason) -> usize {
-        let is_of_user =
-            |session: &Arc<Session>| session.identity().is_some_and(|of| *of.user == *user);
-        self.close_sessions(is_of_user, reason)
+    /// Closes the connections of those who came with a revoked token with 4001, and ends their
+    /// sessions if they are away. Looks at one page of sessions, behind `after`.
+    pub(crate) fn close_revoked(
+        &self,
+        revocation: &Revocation,
+        after: Option<Uuid>,
+    ) -> ClosedSessions {
+        let page = match revocation.of_user() {
+            Some(user) => self.sessions.list_of_user(user, after, ENTRIES_MAX),
+            None => self.sessions.list(after, ENTRIES_MAX),
+        };
+        let reason = CloseReason::UNAUTHORIZED.because("the token was revoked");
+        let concerned =
+            |session: &Session| session.identity().is_some_and(|of| revocation.concerns(&of));
+        self.close_sessions(&page, concerned, &reason)
+    }
+
+    /// Closes the connections of a user, and ends the user's sessions that are away. Looks at one
+    /// page of them, behind `after`.
+    pub(crate) fn close_user(
+        &self,
+        user: &str,
+        reason: &CloseReason,
+        after: Option<Uuid>,
+    ) -> ClosedSessions {
+        let page = self.sessions.list_of_user(user, after, ENTRIES_MAX);
+        self.close_sessions(&page, |_| true, reason)
     }
 
     fn close_sessions(
         &self,
-        is_concerned: impl Fn(&Arc<Session>) -> bool,
+        page: &[Arc<Session>],
+        is_concerned: impl Fn(&Session) -> bool,
         reason: &CloseReason,
-    ) -> usize {
-        let mut count = 0;
-        for session in self.sessions.all().iter().filter(|session| is_concerned(session)) {
-            let attachment = session.state.lock().attachment;
-            match attachment {
-                Attachment::To(conn) => {
-                    let letter = Letter::Close { conn, reason: reason.clone() };
-                    self.mailboxes.send_control(conn.worker(), letter);
-                }
-                Attachment::Away(since_ms) => {
-                    self.sessions.unset_away(session, since_ms);
-                    self.finish(session, attachment);
-                }
-                Attachment::Ended => continue,
+    ) -> ClosedSessions {
+        let is_full = page.len() == ENTRIES_MAX;
+        let next = page.last().filter(|_| is_full).map(|session| session.client_id);
+        let concerned = page.iter().filter(|session| is_concerned(session));
+        let closed = concerned.filter(|session| self.close_session(session, reason)).count();
+        ClosedSessions { looked_at: page.len(), closed, next }
+    }
+}
+
+/// What became of one page of sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClosedSessions {
+    pub(crate) looked_at: usize,
+    /// How many were closed or ended.
+    pub closed: usize,
+    /// The session behind which the next page begins, if there is one.
+    pub next: Option<Uuid>,
+}
+
+impl ClosedSessions {
+    /// Adds up all pages that `page` makes.
+    pub(crate) fn all(mut page: impl FnMut(Option<Uuid>) -> ClosedSessions) -> usize {
+        let (mut count, mut after) = (0, None);
+        loop {
+            let ClosedSessions { closed, next, .. } = page(after);
+            count += closed;
+            after = next;
+            if after.is_none() {
+                return count;
             }
-            count += 1;
         }
-        count
     }
 }
 
@@ -127,5 +160,35 @@ impl LockedSession<'_> {
         }
         left.sort();
         left
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Config, hub::harness::Bench};
+
+    #[test]
+    fn a_user_of_more_sessions_than_a_page_is_closed_page_by_page() {
+        let mut bench = Bench::new(&Config::default(), 1, 1_000_000);
+        let mut clients: Vec<_> = (0..ENTRIES_MAX + 1).map(|_| bench.client(0, false)).collect();
+        for client in &mut clients {
+            bench.hub.set_identity(&mut client.conn, Identity::new("anna")).expect("a user");
+        }
+        let mut ben = bench.client(0, false);
+        bench.hub.set_identity(&mut ben.conn, Identity::new("ben")).expect("a user");
+        let first = bench.hub.close_user("anna", &CloseReason::KICKED, None);
+        assert_eq!((first.closed, first.next.is_some()), (ENTRIES_MAX, true));
+        let close = |after| bench.hub.close_user("anna", &CloseReason::KICKED, after);
+        assert_eq!(ClosedSessions::all(close), ENTRIES_MAX + 1);
+
+        let revocation = Revocation::token("stolen");
+        bench.hub.revoke(&revocation);
+        let mut identity = Identity::new("cleo");
+        identity.token_id = Some("stolen".into());
+        let mut cleo = bench.client(0, false);
+        let refused = bench.hub.set_identity(&mut cleo.conn, identity);
+        assert_eq!(refused, Err(RoomError::Revoked));
+        assert_eq!(bench.hub.close_user("cleo", &CloseReason::KICKED, None).looked_at, 0);
     }
 }

@@ -33,7 +33,7 @@ pub(crate) mod direct;
 pub(crate) mod publisher;
 pub(crate) mod survey;
 mod locked_session;
-mod identities;
+pub(crate) mod identities;
 pub(crate) mod presence;
 pub(crate) mod memberships;
 pub(crate) mod resume;

@@ -213,7 +213,7 @@ impl Hub {
             self.remove_from_roster(session, &membership.room, &mut deferred);
         }
         // Last, so that every session on a roster is also in the table.
-        self.sessions.forget(session);
+        self.sessions.forget(session.client_id, state.user());
         drop(state);
         self.mailboxes.after_unlock(&deferred);
         deferred.behind

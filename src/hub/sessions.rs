@@ -4,7 +4,7 @@
 //! rooms and direct messages, and a connection that knows the secret can resume it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Bound,
     sync::{
         Arc,
@@ -40,6 +40,8 @@ pub(crate) struct Sessions {
 struct Table {
     /// In the order of their ids, in which they can be listed page by page.
     by_client: BTreeMap<Uuid, Arc<Session>>,
+    /// The sessions that have a user, by its name.
+    by_user: BTreeSet<(Arc<str>, Uuid)>,
     /// Sessions without a connection, by the millisecond at which they lost it.
     away: Away,
     /// Those of them that nobody would miss. They go before any other.
@@ -110,14 +112,37 @@ impl Sessions {
         sessions.map(|(_, session)| Arc::clone(session)).collect()
     }
 
+    /// Lists at most `limit` sessions of `user` behind `after`, in the order of their ids.
+    pub(super) fn list_of_user(
+        &self,
+        user: &str,
+        after: Option<Uuid>,
+        limit: usize,
+    ) -> Vec<Arc<Session>> {
+        let user: Arc<str> = user.into();
+        let from = match after {
+            None => Bound::Included((Arc::clone(&user), Uuid::nil())),
+            Some(after) => Bound::Excluded((Arc::clone(&user), after)),
+        };
+        let to = Bound::Included((user, Uuid::max()));
+        let table = self.table.lock();
+        let ids = table.by_user.range((from, to)).take(limit);
+        ids.filter_map(|(_, id)| table.by_client.get(id).cloned()).collect()
+    }
+
+    /// Notes that a session has a user from now on.
+    pub(super) fn set_user(&self, client_id: Uuid, user: Arc<str>) {
+        self.table.lock().by_user.insert((user, client_id));
+    }
+
+    /// Notes that a session has no user after all.
+    pub(super) fn unset_user(&self, client_id: Uuid, user: Arc<str>) {
+        self.table.lock().by_user.remove(&(user, client_id));
+    }
+
     /// Finds the session of a token.
     pub(super) fn find_by_token(&self, token: &SessionToken) -> Option<Arc<Session>> {
         self.find(&token.client_id).filter(|session| session.token().has_secret_of(token))
-    }
-
-    /// Returns all sessions, which takes long if there are many.
-    pub(super) fn all(&self) -> Vec<Arc<Session>> {
-        self.table.lock().by_client.values().cloned().collect()
     }
 
     /// Counts all sessions, and those that are away.
@@ -126,8 +151,12 @@ impl Sessions {
         (table.by_client.len(), table.away.len() + table.away_trivial.len())
     }
 
-    pub(super) fn forget(&self, session: &Session) {
-        self.table.lock().by_client.remove(&session.client_id);
+    pub(super) fn forget(&self, client_id: Uuid, user: Option<&str>) {
+        let mut table = self.table.lock();
+        table.by_client.remove(&client_id);
+        if let Some(user) = user {
+            table.by_user.remove(&(user.into(), client_id));
+        }
     }
 
     /// Lists a session as away. If more than `max` are away, removes and returns the trivial one
@@ -221,7 +250,7 @@ mod tests {
             assert_eq!(bad.parse::<SessionToken>(), Err(NotAToken), "{bad:?}");
         }
         assert!(!format!("{token:?}").contains(&text[40..60]), "a secret is not for logs");
-        sessions.forget(&session);
+        sessions.forget(session.client_id, None);
         assert_eq!(sessions.gauges(), (0, 0));
     }
 

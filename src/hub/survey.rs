@@ -36,11 +36,24 @@ pub struct RoomSummary {
     pub bytes: usize,
 }
 
+/// Which sessions are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionsOf<'a> {
+    /// All.
+    All,
+    /// Those of one user.
+    User(&'a str),
+    /// Those that are in one room.
+    Room(&'a str),
+}
+
 /// A session, as it is listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionSummary {
     /// The client's id.
     pub client_id: Uuid,
+    /// The client's user, if it has one.
+    pub user: Option<Box<str>>,
     /// The client's name in presence, if it set one.
     pub name: Option<Arc<str>>,
     /// Whether it has no connection at the moment, and can be resumed.
@@ -60,6 +73,7 @@ impl Session {
         };
         Some(SessionSummary {
             client_id: self.client_id,
+            user: state.user().map(Box::from),
             name: state.name.clone(),
             is_away,
             rooms: state.memberships.len(),
@@ -110,17 +124,19 @@ impl Hub {
         Ok(state.history.position())
     }
 
-    /// Lists sessions behind `after`, in the order of their ids: all, or those in one room.
+    /// Lists sessions behind `after`, in the order of their ids: all, those of one user, or those
+    /// in one room.
     pub(crate) fn list_sessions(
         &self,
-        room: Option<&str>,
+        of: SessionsOf<'_>,
         after: Option<Uuid>,
         limit: usize,
     ) -> Result<Vec<SessionSummary>, RoomError> {
         let limit = limit.min(ENTRIES_MAX);
-        let sessions = match room {
-            None => self.sessions.list(after, limit),
-            Some(room) => {
+        let sessions = match of {
+            SessionsOf::All => self.sessions.list(after, limit),
+            SessionsOf::User(user) => self.sessions.list_of_user(user, after, limit),
+            SessionsOf::Room(room) => {
                 let members = self.members(room, MembersPage { after, limit })?.members;
                 let find = |id: &Uuid| self.sessions.find(id);
                 members.iter().filter_map(|member| find(&member.client_id)).collect()
@@ -132,18 +148,25 @@ impl Hub {
     /// Closes a client's connection, or ends its session if it is away.
     pub(crate) fn close_client(&self, id: &Uuid, reason: CloseReason) -> Result<(), RoomError> {
         let session = self.sessions.find(id).ok_or(RoomError::NoSuchClient)?;
+        let is_closed = self.close_session(&session, &reason);
+        is_closed.then_some(()).ok_or(RoomError::NoSuchClient)
+    }
+
+    /// Closes a session's connection, or ends the session if it is away. Returns whether there was
+    /// something to close.
+    pub(super) fn close_session(&self, session: &Arc<Session>, reason: &CloseReason) -> bool {
         let attachment = session.state.lock().attachment;
         match attachment {
             Attachment::To(conn) => {
-                let letter = Letter::Close { conn, reason };
+                let letter = Letter::Close { conn, reason: reason.clone() };
                 self.mailboxes.send_control(conn.worker(), letter);
-                Ok(())
+                true
             }
             Attachment::Away(_) => {
-                self.end_away(&session, attachment);
-                Ok(())
+                self.end_away(session, attachment);
+                true
             }
-            Attachment::Ended => Err(RoomError::NoSuchClient),
+            Attachment::Ended => false,
         }
     }
 }

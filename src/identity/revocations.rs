@@ -58,6 +58,14 @@ impl Revocation {
         Revocation { kept_until: seconds(until), ..self }
     }
 
+    /// Returns the user whose tokens are revoked; `None` if it is one token.
+    pub(crate) fn of_user(&self) -> Option<&str> {
+        match &self.of {
+            Revoked::User(user) => Some(user),
+            Revoked::Token(_) => None,
+        }
+    }
+
     /// Whether this revokes the token of `identity`.
     pub(crate) fn concerns(&self, identity: &Identity) -> bool {
         let is_it = match &self.of {

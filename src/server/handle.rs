@@ -10,6 +10,7 @@ use crate::{
     error::Error,
     hub::{
         error::RoomError,
+        identities::ClosedSessions,
         mailbox::Letter,
         names::RoomName,
         publish::{Publication, Published},
@@ -90,19 +91,19 @@ impl ServerHandle {
     }
 
     /// Closes the connections of a user, whoever's handler said who they are, and ends the user's
-    /// sessions that are away. Returns how many sessions there were. Looks at every session, so it
-    /// is not for a hot path.
+    /// sessions that are away. Returns how many sessions there were.
     pub fn close_user(&self, user: &str, reason: &CloseReason) -> usize {
-        self.shared.hub.close_user(user, reason)
+        ClosedSessions::all(|after| self.shared.hub.close_user(user, reason, after))
     }
 
     /// Refuses the tokens of `revocation` from now on, closes the connections that came with one of
-    /// them with 4001, and ends their sessions. Returns how many sessions there were. Looks at
-    /// every session, so it is not for a hot path.
+    /// them with 4001, and ends their sessions. Returns how many sessions there were. For one token
+    /// looks at every session.
     ///
     /// Revocations are kept in memory, at most 100,000 of them: a server that starts anew has none.
     pub fn revoke(&self, revocation: &Revocation) -> usize {
-        self.shared.hub.revoke(revocation)
+        self.shared.hub.revoke(revocation);
+        ClosedSessions::all(|after| self.shared.hub.close_revoked(revocation, after))
     }
 
     /// Returns every gauge and counter, as `/stats` does.

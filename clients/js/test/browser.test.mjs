@@ -12,6 +12,7 @@ import { delimiter, join } from 'node:path';
 import { after, before, test } from 'node:test';
 
 import { Client } from '../index.js';
+import { Certificate, hasOpenssl } from './certificate.mjs';
 import { equal, until } from './environment.mjs';
 import { scenarios } from './scenarios.mjs';
 import { inWorld } from './world.mjs';
@@ -42,6 +43,10 @@ const missing = [executablePath ? '' : 'Chromium', playwright ? '' : 'playwright
 if (missing) console.error(`!!! NOTHING IS TESTED IN A BROWSER, because ${missing} was not found !!!`);
 
 const TYPES = { html: 'text/html', js: 'text/javascript', mjs: 'text/javascript' };
+// Scenarios with tokens are played over TLS too, where tokens belong.
+const certificate = !missing && hasOpenssl ? new Certificate() : undefined;
+if (!missing && !certificate) console.error('!!! TLS IS NOT TESTED IN A BROWSER, because openssl was not found !!!');
+
 let files;
 let browser;
 let profile;
@@ -66,6 +71,7 @@ before(async () => {
   profile = mkdtempSync(join(tmpdir(), 'rusty-socks-'));
   // Without its sandbox where there is root only, as in containers; no page here is a stranger's.
   const args = process.getuid?.() === 0 ? ['--no-sandbox'] : [];
+  if (certificate) args.push(`--ignore-certificate-errors-spki-list=${certificate.keyHash}`);
   browser = await playwright.chromium.launchPersistentContext(profile, {
     executablePath,
     headless: true,
@@ -79,6 +85,7 @@ after(async () => {
   await browser?.close();
   await new Promise((resolve) => (files ? files.close(resolve) : resolve()));
   if (profile) rmSync(profile, { recursive: true, force: true });
+  certificate?.remove();
 });
 
 /** A page that can call the world's verbs. */
@@ -93,8 +100,15 @@ async function openPage(world) {
 
 const options = { skip: missing ? `${missing} was not found` : false, timeout: 60_000 };
 
-for (const { name, server } of scenarios) {
-  test(name, options, (t) =>
+const cases = scenarios.map(({ name, server }) => ({ title: name, name, server }));
+if (certificate) {
+  for (const { name, server } of scenarios) {
+    if (server?.identity) cases.push({ title: `${name}, over TLS`, name, server: { ...server, ...certificate.settings } });
+  }
+}
+
+for (const { title, name, server } of cases) {
+  test(title, options, (t) =>
     inWorld(server, async (world) => {
       const { page, faults } = await openPage(world);
       const words = await page.evaluate(

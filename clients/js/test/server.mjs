@@ -9,12 +9,14 @@ const BINARY =
 
 export class Server {
   #child;
+  #scheme;
   #log = '';
   #exit;
 
   /** Starts the binary with these settings, on a free port unless `port` is given. */
   static async start(settings = {}) {
     const server = new Server();
+    server.#scheme = settings.tls_cert ? 'wss' : 'ws';
     // Of the caller's environment, no setting may reach the server.
     const kept = Object.entries(process.env).filter(([name]) => !/^(RUSTY_SOCKS_|RUST_LOG)/.test(name));
     const given = { host: '127.0.0.1', port: 0, drain_timeout: 2, ...settings };
@@ -48,7 +50,12 @@ export class Server {
   }
 
   get url() {
-    return `ws://127.0.0.1:${this.port}/ws`;
+    return this.urlAt(this.port);
+  }
+
+  /** Its address as it is through another port. */
+  urlAt(port) {
+    return `${this.#scheme}://127.0.0.1:${port}/ws`;
   }
 
   async stats() {

@@ -20,7 +20,7 @@ export async function inWorld(settings, use) {
   };
   const world = {
     url: server.url,
-    proxied: `ws://127.0.0.1:${proxy.port}/ws`,
+    proxied: server.urlAt(proxy.port),
     proxy: async (...call) => verbs.proxy(...call),
     server: async (...call) => verbs.server(...call),
     seed: SEED,

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use rusty_socks::Config;
 use rusty_socks_testing::{
     fuzz::{
-        bodies, chat, config, extensions, frames, head,
+        bodies, chat, config, extensions, frames, head, proxies, records,
         streams::{MESSAGE_BYTES_MAX, agreement, role},
         token,
     },
@@ -93,6 +93,39 @@ fn request_bodies() {
         let mut bytes = random.bytes(3);
         bytes.extend(sentence(random, PARTS, &[""]));
         bytes
+    });
+}
+
+#[test]
+fn words_of_proxies() {
+    const HEADERS: &[&[u8]] = &[
+        b"PROXY TCP4 1.2.3.4 5.6.7.8 80 443\r\n",
+        b"PROXY TCP6 2001:db8::1 ::1 80 443\r\n",
+        b"PROXY TCP6 ::ffff:1.2.3.4 ::1 80 443\r\n",
+        b"PROXY UNKNOWN\r\n",
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x01\x02\x03\x04\x05\x06\x07\x08\0\x50\x01\xbb",
+        b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+    ];
+    const HOPS: &[&str] =
+        &["1.2.3.4", "[2001:db8::9]:55", "127.0.0.1", "0.0.0.0", "unix:", "::", "5.6.7.8:9"];
+    try_cases(600, proxies, |random| {
+        let mut bytes = random.bytes(3);
+        let mut header = random.one_of(HEADERS).to_vec();
+        if random.one_in(3) {
+            random.spoil(&mut header);
+        }
+        bytes.extend(header);
+        bytes.push(0xff);
+        bytes.extend(sentence(random, HOPS, &[",", ", ", " ,", ""]));
+        bytes
+    });
+}
+
+#[test]
+fn tls_records() {
+    try_cases(40, records, |random| {
+        let count = 4 + random.below(20);
+        random.bytes(count)
     });
 }
 

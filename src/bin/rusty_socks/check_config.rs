@@ -41,7 +41,7 @@ pub(crate) fn run(loaded: Loaded, args: &ArgMatches) -> Result<Exit, Error> {
         return Ok(exit::printed(io::stdout().write_all(text.as_bytes())));
     }
     let exit = exit::printed(io::stdout().write_all(table(&loaded).as_bytes()));
-    for warning in loaded.config.warnings() {
+    for warning in loaded.warnings() {
         exit::say(&format!("{}warning: {warning}", exit::PREFIX));
     }
     Ok(exit)

@@ -19,15 +19,15 @@ pub(crate) fn run(loaded: Loaded) -> Result<Exit, Error> {
             return Ok(Exit::Failure);
         }
     };
+    for warning in loaded.warnings() {
+        warn!("{warning}");
+    }
     let outcome = serve(loaded.config, &log);
     log.flush();
     outcome
 }
 
 fn serve(config: Config, log: &LogQueue) -> Result<Exit, Error> {
-    for warning in config.warnings() {
-        warn!("{warning}");
-    }
     raise_open_file_limit(&config);
 
     let drain_timeout = config.drain_timeout;

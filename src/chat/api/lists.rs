@@ -10,7 +10,7 @@ use super::{
     query::Query,
 };
 use crate::{
-    AdminAnswer, AdminContext, MembersPage, Range,
+    AdminAnswer, AdminContext, MembersPage, Range, SessionsOf,
     chat::{about::About, answers, fault::Fault, json},
 };
 
@@ -105,7 +105,7 @@ pub(super) fn presence(
     Ok(ok(&answers::presence(room, &presence)))
 }
 
-/// Lists sessions, all or those in one room.
+/// Lists sessions: all, those of one user or those in one room.
 pub(super) fn sessions(
     ctx: &mut AdminContext<'_>,
     caller: &Caller,
@@ -114,6 +114,8 @@ pub(super) fn sessions(
     #[derive(Serialize)]
     struct Session<'a> {
         client_id: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        user: Option<&'a str>,
         #[serde(skip_serializing_if = "Option::is_none")]
         sender: Option<&'a str>,
         away: bool,
@@ -125,16 +127,25 @@ pub(super) fn sessions(
         #[serde(skip_serializing_if = "Option::is_none")]
         next: Option<String>,
     }
-    let room = query.text("room");
-    match room {
-        Some(room) => caller.check_room(room)?,
-        None if caller.key.allows_all_rooms() => {}
-        None => return Err(Fault::bad_request("a key for some rooms must name a room")),
-    }
-    let limit = query.limit()?;
-    let found = ctx.sessions(room, query.after_client()?, limit)?;
+    let of = match (query.text("room"), query.text("user")) {
+        (Some(_), Some(_)) => {
+            return Err(Fault::bad_request("the query may have room or user, not both"));
+        }
+        (Some(room), None) => {
+            caller.check_room(room)?;
+            SessionsOf::Room(room)
+        }
+        _ if !caller.key.allows_all_rooms() => {
+            return Err(Fault::bad_request("a key for some rooms must name a room"));
+        }
+        (None, Some("")) => return Err(Fault::bad_request("user must not be empty")),
+        (None, Some(user)) => SessionsOf::User(user),
+        (None, None) => SessionsOf::All,
+    };
+    let found = ctx.sessions(of, query.after_client()?, query.limit()?)?;
     let sessions = found.iter().map(|session| Session {
         client_id: session.client_id.to_string(),
+        user: session.user.as_deref(),
         sender: session.name.as_deref(),
         away: session.is_away,
         rooms: session.rooms,

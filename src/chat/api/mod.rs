@@ -7,6 +7,7 @@ mod access;
 mod query;
 mod publish;
 mod batch;
+mod close;
 mod lists;
 
 use std::sync::Arc;
@@ -14,20 +15,13 @@ use std::sync::Arc;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{
-    about::{About, kept_max},
-    fault::Fault,
-};
+use super::about::{About, kept_max};
 use crate::{
-    AdminAnswer, AdminContext, AdminHandler, AdminStep, CloseReason, Config, Request, Status,
-    config::ApiScope,
+    AdminAnswer, AdminContext, AdminHandler, AdminStep, Config, Request, Status, config::ApiScope,
 };
 use access::Access;
 use answer::{error, ok, refusal};
 use routes::{Found, Operation};
-
-/// The largest body of a request to close a session, in bytes.
-const CLOSE_BODY_BYTES_MAX: usize = 1024;
 
 /// The server API as an [`AdminHandler`]: publishes, lists and closes for programs that show one of
 /// the keys in [`Config::api_key`] and [`Config::api_keys`].
@@ -96,11 +90,22 @@ impl Api {
                 caller.check_all_rooms()?;
                 let client = client_id(&parameter)?;
                 return Ok(AdminStep::Body(
-                    CLOSE_BODY_BYTES_MAX,
-                    Box::new(move |ctx, body| {
-                        let closed = close(ctx, &client, &body);
-                        AdminStep::Answer(closed.unwrap_or_else(|fault| refusal(&fault)))
-                    }),
+                    close::BODY_BYTES_MAX,
+                    Box::new(move |ctx, body| close::session(ctx, &client, &body)),
+                ));
+            }
+            Operation::CloseUser => {
+                caller.check_all_rooms()?;
+                return Ok(AdminStep::Body(
+                    close::BODY_BYTES_MAX,
+                    Box::new(move |ctx, body| close::user(ctx, parameter, &body)),
+                ));
+            }
+            Operation::Revoke => {
+                caller.check_all_rooms()?;
+                return Ok(AdminStep::Body(
+                    close::BODY_BYTES_MAX,
+                    Box::new(|ctx, body| close::revoke(ctx, &body)),
                 ));
             }
             Operation::Rooms => lists::rooms(ctx, &caller, &query),
@@ -133,41 +138,6 @@ impl AdminHandler for Api {
     fn may_read_figures(&self, request: &Request<'_>) -> bool {
         self.access.caller(request, ApiScope::Read).is_ok()
     }
-}
-
-/// Closes a session with the code and reason in `body`, if it has any.
-fn close(ctx: &mut AdminContext<'_>, client: &Uuid, body: &[u8]) -> Result<AdminAnswer, Fault> {
-    #[derive(serde::Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Close {
-        /// In JSON `4000.0` is the same integer.
-        code: Option<f64>,
-        reason: Option<String>,
-    }
-    #[derive(Serialize)]
-    struct Closed {
-        client_id: String,
-    }
-    let asked: Close = match body.iter().all(u8::is_ascii_whitespace) {
-        true => Close { code: None, reason: None },
-        false if !body.trim_ascii_start().starts_with(b"{") => {
-            return Err(Fault::bad_request("the body must be a JSON object, or empty"));
-        }
-        false => serde_json::from_slice(body)
-            .map_err(|error| Fault::bad_request(format!("the body is no close: {error}")))?,
-    };
-    let code = asked.code.unwrap_or(CloseReason::KICKED.code().into());
-    if code != 1000.0 && (!(3000.0..5000.0).contains(&code) || code.fract() != 0.0) {
-        return Err(Fault::bad_request("code must be 1000, or 3000 to 4999"));
-    }
-    let code = code as u16;
-    let default = || CloseReason::KICKED.reason().to_owned();
-    let reason = asked.reason.unwrap_or_else(default);
-    if reason.len() > 123 {
-        return Err(Fault::bad_request("reason must have at most 123 bytes"));
-    }
-    ctx.close(client, CloseReason::new(code, reason))?;
-    Ok(ok(&Closed { client_id: client.to_string() }))
 }
 
 fn client_id(text: &str) -> Result<Uuid, AdminAnswer> {

@@ -15,12 +15,14 @@ pub(super) enum Operation {
     Presence,
     Sessions,
     CloseSession,
+    CloseUser,
+    Revoke,
     Drain,
     Nodes,
 }
 
 /// A method, a path whose part in braces is a parameter, and what they ask for.
-const ROUTES: [(&str, &str, Operation); 10] = [
+const ROUTES: [(&str, &str, Operation); 12] = [
     ("POST", "/v1/publish", Operation::Publish),
     ("POST", "/v1/batch", Operation::Batch),
     ("GET", "/v1/rooms", Operation::Rooms),
@@ -29,6 +31,8 @@ const ROUTES: [(&str, &str, Operation); 10] = [
     ("GET", "/v1/rooms/{room}/presence", Operation::Presence),
     ("GET", "/v1/sessions", Operation::Sessions),
     ("POST", "/v1/sessions/{client_id}/close", Operation::CloseSession),
+    ("POST", "/v1/users/{user}/close", Operation::CloseUser),
+    ("POST", "/v1/revoke", Operation::Revoke),
     ("POST", "/v1/drain", Operation::Drain),
     ("GET", "/v1/nodes", Operation::Nodes),
 ];
@@ -43,7 +47,11 @@ impl Operation {
             | Operation::Presence
             | Operation::Sessions
             | Operation::Nodes => ApiScope::Read,
-            Operation::ClearHistory | Operation::CloseSession | Operation::Drain => ApiScope::Admin,
+            Operation::ClearHistory
+            | Operation::CloseSession
+            | Operation::CloseUser
+            | Operation::Revoke
+            | Operation::Drain => ApiScope::Admin,
         }
     }
 
@@ -53,11 +61,13 @@ impl Operation {
             Operation::Rooms => &["prefix", "after", "limit"],
             Operation::History => &["before", "after", "limit"],
             Operation::Presence => &["after", "limit"],
-            Operation::Sessions => &["room", "after", "limit"],
+            Operation::Sessions => &["room", "user", "after", "limit"],
             Operation::Publish
             | Operation::Batch
             | Operation::ClearHistory
             | Operation::CloseSession
+            | Operation::CloseUser
+            | Operation::Revoke
             | Operation::Drain
             | Operation::Nodes => &[],
         }

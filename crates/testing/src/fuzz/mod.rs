@@ -8,10 +8,12 @@ mod bodies;
 mod extensions;
 mod config;
 mod chat;
+mod proxies;
+mod records;
 mod token;
 pub mod streams;
 
 pub use {
     bodies::bodies, chat::chat, config::config, extensions::extensions, head::head,
-    streams::frames, token::token,
+    proxies::proxies, records::records, streams::frames, token::token,
 };
