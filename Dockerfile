@@ -3,8 +3,13 @@
 FROM rust:1-slim-bookworm AS build
 WORKDIR /build
 
+# For the allocator, which is written in C.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends make \
+    && rm -rf /var/lib/apt/lists/*
+
 # The dependencies, in a layer that stands until they change. Cargo wants a crate to build them for.
-COPY Cargo.toml Cargo.lock ./
+COPY Cargo.toml Cargo.lock build.rs ./
 COPY crates crates
 RUN mkdir -p src/bin/rusty_socks \
     && touch src/lib.rs \

@@ -225,6 +225,7 @@ mod handler;
 mod hub;
 mod limits;
 mod store;
+mod memory;
 mod http;
 pub mod identity;
 mod metrics;
@@ -255,12 +256,12 @@ pub use hub::{
     resume::{Resumed, ResumedRoom},
     send_status::SendStatus,
     session_token::{NotAToken, SessionToken},
-    survey::{RoomSummary, SessionSummary, SessionsOf},
+    survey::{ClearedHistory, RoomSummary, SessionSummary, SessionsOf, SessionsPage},
 };
 pub use identity::{Identity, Permissions, Revocation, TokenError};
 pub use limits::spending::{LimitOf, RateLimited};
 pub use metrics::{FIGURES, Figure, FigureKind, Quantiles, Snapshot, WorkerSnapshot};
-pub use pool::listener::ListenAddr;
+pub use pool::listener::{BoundListener, ListenAddr};
 pub use server::{Builder, Server, ServerHandle, stepped};
 pub use store::{Epoch, Position, Range};
 pub use ws::{

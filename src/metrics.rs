@@ -37,6 +37,7 @@ macro_rules! figures {
         server { $( $(#[doc = $server_doc:literal])+ $server:ident, )* }
         sessions { $( $(#[doc = $session_doc:literal])+ $session:ident, )* }
         rooms { $( $(#[doc = $room_doc:literal])+ $room:ident, )* }
+        memory { $( $(#[doc = $memory_doc:literal])+ $memory:ident, )* }
         identity { $( $(#[doc = $identity_doc:literal])+ $identity:ident, )* }
         workers { $( $(#[doc = $worker_doc:literal])+ $worker:ident, )* }
     ) => {
@@ -55,6 +56,9 @@ macro_rules! figures {
         #[derive(Default)]
         pub(crate) struct RoomMetrics { $( pub(crate) $room: Counter, )* }
 
+        /// What was done for want of memory, counted from whichever thread.
+        #[derive(Default)]
+        pub(crate) struct MemoryMetrics { $( pub(crate) $memory: Counter, )* }
         /// Counters of tokens, written from any thread.
         #[derive(Debug, Default)]
         pub(crate) struct IdentityMetrics { $( pub(crate) $identity: Counter, )* }
@@ -69,6 +73,7 @@ macro_rules! figures {
             $( figure(stringify!($server), FigureKind::Counter, concat!($($server_doc),+)), )*
             $( figure(stringify!($session), FigureKind::Counter, concat!($($session_doc),+)), )*
             $( figure(stringify!($room), FigureKind::Counter, concat!($($room_doc),+)), )*
+            $( figure(stringify!($memory), FigureKind::Counter, concat!($($memory_doc),+)), )*
             $(
                 figure(stringify!($identity), FigureKind::Counter, concat!($($identity_doc),+)),
             )*
@@ -94,6 +99,7 @@ macro_rules! figures {
             $( $(#[doc = $server_doc])+ pub $server: u64, )*
             $( $(#[doc = $session_doc])+ pub $session: u64, )*
             $( $(#[doc = $room_doc])+ pub $room: u64, )*
+            $( $(#[doc = $memory_doc])+ pub $memory: u64, )*
             $( $(#[doc = $identity_doc])+ pub $identity: u64, )*
             $( $(#[doc = $worker_doc])+ pub $worker: u64, )*
             /// Tokens refused, and clients without one that is required, by reason.
@@ -146,6 +152,7 @@ macro_rules! figures {
                     $( $server: self.server.$server.value(), )*
                     $( $session: now.sessions.$session.value(), )*
                     $( $room: now.rooms.$room.value(), )*
+                    $( $memory: now.memory.$memory.value(), )*
                     $( $identity: now.identity.$identity.value(), )*
                     tokens_refused: now.tokens_refused,
                     forbidden: now.forbidden,
@@ -191,14 +198,34 @@ figures! {
         sessions_away: usize,
         /// Rooms that exist.
         rooms: usize,
-        /// Bytes kept in the histories of all rooms.
+        /// Bytes that the server may use (`memory_max`); 0 if there is no ceiling.
+        memory_bytes_max: usize,
+        /// Bytes that are held against it: all of the following, what they take beyond that, and
+        /// what the process had at the start.
+        memory_bytes: usize,
+        /// Bytes of the process in memory, as the system counts them once a second; 0 where it does
+        /// not say.
+        resident_bytes: usize,
+        /// Estimated bytes of messages for several readers, wherever they wait.
+        frame_bytes: usize,
+        /// Of these, bytes kept in the histories of all rooms.
         history_bytes: usize,
-        /// Bytes of direct messages that are kept.
+        /// Of these, bytes of direct messages that are kept.
         inbox_bytes: usize,
+        /// Bytes that wait for one client each, HTTP included.
+        outbox_bytes: usize,
+        /// Bytes that came and cannot be handled yet, and what TLS and compression keep.
+        input_bytes: usize,
         /// Estimated bytes of sessions, their memberships and the ids that they remember.
         session_bytes: usize,
         /// Estimated bytes of the patterns of sessions.
         pattern_bytes: usize,
+        /// Estimated bytes of rooms, without their messages.
+        room_bytes: usize,
+        /// Bytes of messages that wait for threads of blocking handlers.
+        job_bytes: usize,
+        /// Estimated bytes of open sockets, in the process and in the kernel.
+        socket_bytes: usize,
         /// Messages that wait for threads of blocking handlers.
         jobs_queued: usize,
         /// Revocations of tokens that are kept.
@@ -258,8 +285,22 @@ figures! {
         /// Rooms without members that were removed before their messages were too old: for a new
         /// room, for other histories, or because their client had left too many behind.
         rooms_evicted,
-        /// Messages of rooms with members that were dropped because of `history_total_bytes`.
+        /// Messages of rooms with members, dropped for `history_total_bytes` or want of memory.
         history_trimmed,
+    }
+    memory {
+        /// Upgrades that waited in line for memory, though there were permits.
+        memory_waits,
+        /// Commands and publishes answered `overloaded` for want of memory.
+        memory_refused,
+        /// HTTP connections, and upgrades in line, that were ended for want of memory.
+        memory_http_closed,
+        /// Clients that did not read or finish what they sent, closed for want of memory.
+        memory_slow_closed,
+        /// Rooms without members that were removed for want of memory.
+        memory_rooms_evicted,
+        /// Sessions that were away and ended for want of memory.
+        memory_sessions_evicted,
     }
     identity {
         /// Tokens that were verified and found good.
@@ -355,6 +396,7 @@ pub(crate) struct Now<'a> {
     pub(crate) gauges: Gauges,
     pub(crate) sessions: &'a SessionMetrics,
     pub(crate) rooms: &'a RoomMetrics,
+    pub(crate) memory: &'a MemoryMetrics,
     pub(crate) identity: &'a IdentityMetrics,
     pub(crate) tokens_refused: BTreeMap<&'static str, u64>,
     pub(crate) forbidden: BTreeMap<&'static str, u64>,
@@ -450,13 +492,6 @@ impl WorkerSnapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_reason_has_its_own_place() {
-        for (index, why) in Refused::ALL.iter().enumerate() {
-            assert_eq!(*why as usize, index, "{why:?}");
-        }
-    }
 
     #[test]
     fn an_unknown_code_is_counted_with_the_others() {

@@ -154,6 +154,10 @@ fn a_batch_answers_each_line_and_bad_ones_stop_nothing() {
     assert_eq!((answer.status, &answer.json()["error"]), (413, &json!("too_large")));
     assert_eq!(api.get("/v1/rooms/lobby/history?limit=1").json()["seq"], seq, "nothing more");
     assert_eq!(api.post("/v1/batch", "\n").status, 400);
+    let id = "Idempotency-Key: 8c7f6a52-9a3e-4a53-9d7f-0b64d1f0c001\r\n";
+    let answer = api.request("POST", "/v1/batch", id, r#"{"room":"lobby","content":1}"#);
+    assert_eq!(answer.status, 400);
+    assert!(answer.body.contains("Idempotency-Key"), "{answer:?}");
     drop(server);
 }
 
@@ -310,6 +314,100 @@ fn keys_are_asked_for_and_hold_for_their_scopes_and_rooms() {
     let answer = api.post("/v1/publish", "{}");
     assert_eq!(answer.status, 401);
     assert!(answer.body.contains("set api_key"), "{answer:?}");
+}
+
+#[test]
+fn a_key_for_some_rooms_learns_of_no_others() {
+    let shown = "reader-key-0123456789";
+    let key = ApiKey {
+        name: "reader".into(),
+        key: Secret::new(shown),
+        scopes: vec![ApiScope::Read],
+        rooms: ["b.*", "b.2", "d", "none"].map(String::from).into(),
+    };
+    let (_server, api) = start_with(Config { api_keys: vec![key], ..http::config() });
+    let rooms = ["a", "b", "b.", "b.1", "b.2", "b.2.x", "b.3", "c", "d", "e"];
+    let batch = rooms.map(|room| json!({"room": room, "content": 1}).to_string());
+    assert_eq!(api.post("/v1/batch", &batch.join("\n")).status, 200);
+    let reader = api.with_key(shown);
+    let pages = |query: &str| {
+        let (mut after, mut pages) = (String::new(), Vec::new());
+        loop {
+            let page = reader.get(&format!("/v1/rooms?{query}{after}")).json();
+            let names = page["rooms"].as_array().unwrap().iter();
+            pages.push(names.map(|room| room["room"].as_str().unwrap().to_owned()).collect());
+            let Some(next) = page["next"].as_str() else { return pages };
+            assert_eq!(pages.last().and_then(|page: &Vec<_>| page.last()).unwrap(), next);
+            after = format!("&after={next}");
+        }
+    };
+    assert_eq!(pages("")[..], [["b.1", "b.2", "b.2.x", "b.3", "d"]]);
+    assert_eq!(pages("limit=2")[..], [&["b.1", "b.2"][..], &["b.2.x", "b.3"], &["d"]]);
+    assert_eq!(pages("prefix=b.2")[..], [["b.2", "b.2.x"]]);
+    assert_eq!(pages("prefix=d")[..], [["d"]]);
+    for prefix in ["a", "c", "e", "b.9"] {
+        assert!(pages(&format!("prefix={prefix}"))[0].is_empty(), "{prefix}");
+    }
+    assert_eq!(pages("after=b.3")[..], [["d"]]);
+    assert_eq!(reader.get("/v1/nodes").status, 403, "figures are of the whole server");
+    assert_eq!(api.get("/v1/nodes").status, 200);
+}
+
+#[test]
+fn lines_that_fail_cost_turns_too() {
+    let shown = "shop-key-0123456789";
+    let key = ApiKey {
+        name: "shop".into(),
+        key: Secret::new(shown),
+        scopes: vec![ApiScope::Publish],
+        rooms: vec!["shop.*".into()],
+    };
+    let config = Config { api_keys: vec![key], thread_pool_size: 1, ..http::config() };
+    let (server, api) = start_with(config);
+    let rooms: Vec<String> = (0..32).map(|n| n.to_string()).collect();
+    let line = json!({"rooms": rooms, "content": 1}).to_string();
+    let before = server.stats().turns;
+    let answer = api.with_key(shown).post("/v1/batch", &vec![line; 1000].join("\n"));
+    assert!(lines(&answer.body).iter().all(|line| line["error"] == "forbidden"));
+    let turns = server.stats().turns - before;
+    // A turn is for 1,024 of 33,000 rooms that were looked up in the key; some are for the body.
+    assert!(turns > 30, "{turns} turns");
+}
+
+#[test]
+fn requests_that_come_at_once_have_the_budget_of_a_turn_together() {
+    let shown = "shop-key-0123456789";
+    let key = ApiKey {
+        name: "shop".into(),
+        key: Secret::new(shown),
+        scopes: vec![ApiScope::Publish],
+        rooms: vec!["shop.*".into()],
+    };
+    let config = Config { api_keys: vec![key], thread_pool_size: 1, ..http::config() };
+    let (server, api) = start_with(config);
+    let rooms: Vec<String> = (0..32).map(|n| n.to_string()).collect();
+    // Almost the budget of 1,024 each: 33 for a line.
+    let body = vec![json!({"rooms": rooms, "content": 1}).to_string(); 30].join("\n");
+    let length = format!("Content-Length: {}\r\n", body.len());
+    let request = api.with_key(shown).head("POST", "/v1/batch", &length) + &body;
+    let mut client = api.raw();
+    let before = server.stats().turns;
+    client.send(request.repeat(32).as_bytes());
+    assert!((0..32).all(|_| lines(&client.answer().body).len() == 30));
+    let turns = server.stats().turns - before;
+    assert!(turns >= 14, "two requests a turn, not {turns} turns for 32");
+}
+
+#[test]
+fn figures_are_not_made_anew_for_each_request() {
+    let (_server, api) = start_with(Config { thread_pool_size: 1, ..http::config() });
+    let begun = std::time::Instant::now();
+    let mut client = api.raw();
+    client.send(api.head("GET", "/v1/nodes", "").repeat(200).as_bytes());
+    let uptimes: std::collections::BTreeSet<String> =
+        (0..200).map(|_| client.answer().json()["nodes"][0]["uptime_s"].to_string()).collect();
+    let intervals = begun.elapsed().as_millis() / 100 + 2;
+    assert!(uptimes.len() as u128 <= 8 * intervals, "{} in {intervals}", uptimes.len());
 }
 
 #[test]

@@ -19,8 +19,8 @@ use syn::{
 /// below it.
 ///
 /// The crates below the server, such as `rusty_socks_ws`, are everybody's.
-const LAYERS: [&str; 15] = [
-    "bin", "lib", "chat", "server", "pool", "handler", "hub", "limits", "store", "http",
+const LAYERS: [&str; 16] = [
+    "bin", "lib", "chat", "server", "pool", "handler", "hub", "limits", "store", "memory", "http",
     "identity", "metrics", "tls", "config", "error",
 ];
 

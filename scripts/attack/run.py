@@ -46,6 +46,14 @@ def arguments(args):
     parser.add_argument("--column", default="after", choices=["before", "after"])
     parser.add_argument("--from", type=Path, dest="taken", metavar="FILE", help="take the figures "
                         "of an earlier --json instead of running anything")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=setting,
+        metavar="KEY=VALUE",
+        help="a setting of the server for all attacks, such as MEMORY_MAX=128MiB",
+    )
     parser.add_argument("--binary", type=Path, default=BINARY, help="default: %(default)s")
     options = parser.parse_args(args)
     unknown = [name for name in options.names if name not in ATTACKS]
@@ -54,6 +62,13 @@ def arguments(args):
     if not (options.names or options.all or options.list or options.taken):
         parser.error("name attacks, or give --all or --list")
     return options
+
+
+def setting(text):
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    return key, value
 
 
 def main(args=None):
@@ -141,7 +156,7 @@ def command_of(pid):
 def run_one(name, options, pipe):
     attack, scene = ATTACKS[name], None
     try:
-        scene = Scene(attack, str(options.binary), options.short)
+        scene = Scene(attack, str(options.binary), options.short, dict(options.set))
         pipe.send(scene.server.pid)
         scene.begin()
         attack.run(scene)

@@ -26,13 +26,14 @@ def cores():
 class Scene:
     """One attack from its set-up to its figures."""
 
-    def __init__(self, attack, binary, short):
+    def __init__(self, attack, binary, short, settings=None):
         self.attack, self.short, self.binary = attack, short, binary
         self.server_core, self.core = cores()
         self.facts, self.socks, self.crowds = {}, [], []
         self.figures = {"before": {}, "during": {}, "after": {}}
         start = attack.own_server or Server
         self.settings = attack.settings | (attack.short_settings if short else {})
+        self.settings |= settings or {}
         self.server = start(binary, self.settings, self.server_core)
         self.probe = self.quiet = None
 
@@ -125,6 +126,7 @@ class Scene:
         turn = stats.get("turn_us") or {}
         self.figures[phase] |= {
             "rss_mb": rss,
+            "memory": {key: value for key, value in stats.items() if key.startswith("memory_")},
             "kernel_mb": kernel_mb(),
             "turn_max_ms": (turn.get("max") or 0) / 1000,
             "stats": {

@@ -198,7 +198,7 @@ impl Chat {
     ) {
         let errors_max = self.errors_max;
         if watch && !ctx.permissions(&room).contains(Permissions::PRESENCE) {
-            let error = RoomError::Forbidden(Permissions::PRESENCE);
+            let error = ctx.forbid(Permissions::PRESENCE);
             return self.fail(ctx, &error.into(), &reference);
         }
         let replay = since.map_or(Replay::Nothing, Replay::Since);

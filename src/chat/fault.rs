@@ -46,7 +46,9 @@ impl From<RoomError> for Fault {
         let fault = Fault::new(code(error), error.to_string());
         match error {
             RoomError::RoomsTooFast { retry_after_ms } => fault.retry_after_ms(retry_after_ms),
-            RoomError::Overloaded | RoomError::ClientBehind => fault.retry_after_ms(1000),
+            RoomError::Overloaded | RoomError::ShortOfMemory | RoomError::ClientBehind => {
+                fault.retry_after_ms(1000)
+            }
             _ => fault,
         }
     }
@@ -58,11 +60,14 @@ pub(super) fn code(error: RoomError) -> ErrorCode {
         RoomError::AlreadyMember => ErrorCode::AlreadyMember,
         RoomError::NotMember => ErrorCode::NotMember,
         RoomError::NoSuchRoom | RoomError::NoSuchClient => ErrorCode::NotFound,
-        RoomError::TooManyRooms | RoomError::TooManyMemberships | RoomError::InboxFull => {
-            ErrorCode::LimitExceeded
-        }
+        RoomError::TooManyRooms
+        | RoomError::TooManyMemberships
+        | RoomError::PatternTooWide
+        | RoomError::InboxFull => ErrorCode::LimitExceeded,
         RoomError::RoomsTooFast { .. } => ErrorCode::RateLimited,
-        RoomError::Overloaded | RoomError::ClientBehind => ErrorCode::Overloaded,
+        RoomError::Overloaded | RoomError::ShortOfMemory | RoomError::ClientBehind => {
+            ErrorCode::Overloaded
+        }
         RoomError::SameRoomTwice | RoomError::NotFresh => ErrorCode::BadRequest,
         RoomError::NoSuchSession => ErrorCode::Unrecoverable,
         RoomError::TakenOver | RoomError::Forbidden(_) | RoomError::OtherUser => {

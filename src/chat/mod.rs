@@ -23,8 +23,8 @@ use std::sync::Arc;
 use rusty_socks_protocol::{self as protocol, ErrorCode, SUBPROTOCOL};
 
 use crate::{
-    Config, Context, Error, Handler, Identity, Message, Notice, Permissions, PreparedFrame,
-    Refusal, Request, RoomName, Server, TokenError,
+    Builder, Config, Context, Error, Handler, Identity, Message, Notice, Permissions,
+    PreparedFrame, Refusal, Request, RoomName, Server, TokenError,
     config::{IdentityMode, RoomRule},
     identity,
 };
@@ -45,19 +45,27 @@ const ECHO_PATH: &str = "/echo";
 /// The time over which clients are asked to spread their reconnects after a drain, in milliseconds.
 const RECONNECT_SPREAD_MS: u128 = 5000;
 
-/// Binds the server that the binary runs: the chat protocol on `/ws`, and `/echo` if `config.echo`
+/// Binds the server that the binary runs, which [`builder`] makes.
+///
+/// # Errors
+/// The errors of [`Chat::new`] and [`Builder::bind`].
+pub fn server(config: Config) -> Result<Server, Error> {
+    builder(config)?.bind()
+}
+
+/// Makes the server that the binary runs: the chat protocol on `/ws`, and `/echo` if `config.echo`
 /// is set; and the server API on the admin listener, if `config.admin_port` is set.
 ///
 /// # Errors
-/// The errors of [`Chat::new`] and [`Builder::bind`](crate::Builder::bind).
-pub fn server(config: Config) -> Result<Server, Error> {
+/// The errors of [`Chat::new`].
+pub fn builder(config: Config) -> Result<Builder, Error> {
     let chat = Chat::new(&config)?;
     let api = Api::new(&config).with_about(Arc::clone(&chat.about));
     let mut builder = Server::builder().route(CHAT_PATH, chat).admin(api);
     if config.echo {
         builder = builder.route(ECHO_PATH, echo);
     }
-    builder.config(config).bind()
+    Ok(builder.config(config))
 }
 
 /// Returns every message unchanged.

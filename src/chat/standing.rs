@@ -30,6 +30,7 @@ pub(super) fn open(ctx: &mut Ctx<'_>, about: &Arc<About>) {
     match std::mem::take(&mut ctx.state().standing) {
         Standing::Awaited => {
             ctx.state().standing = Standing::Awaited;
+            ctx.await_identity();
             ctx.wake_after(about.auth_timeout);
         }
         Standing::Verified(identity) => accept(ctx, *identity, about, None, true),

@@ -97,6 +97,10 @@ pub(super) fn fail(
     reference: Option<&RawValue>,
 ) {
     ctx.send(&fault.frame(reference));
+    if fault.code == ErrorCode::Overloaded {
+        // No mistake of the client's.
+        return;
+    }
     let errors = ctx.state().errors_in_a_row.saturating_add(1);
     ctx.state().errors_in_a_row = errors;
     if errors_max > 0 && errors >= errors_max {

@@ -15,10 +15,10 @@ use std::path::Path;
 
 use super::{
     api_key::{ApiKey, ApiScope},
+    rooms,
     secret::Secret,
     settings::Config,
     source::Source,
-    tables::RoomRule,
     toml_text::with_article,
     value::API_KEY,
 };
@@ -41,6 +41,14 @@ const DEFAULT_NAME: &str = "api";
 /// The pattern that every room matches.
 const ALL_ROOMS: &str = "*";
 
+/// Rooms that are next to each other in the order of all rooms.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RoomRange {
+    /// The name of the one room, or the beginning of the names, which have more behind it.
+    pub(crate) text: Box<str>,
+    pub(crate) is_prefix: bool,
+}
+
 impl ApiScope {
     /// Every scope.
     pub const ALL: [ApiScope; 3] = [ApiScope::Publish, ApiScope::Read, ApiScope::Admin];
@@ -58,8 +66,25 @@ impl ApiScope {
 impl ApiKey {
     /// Whether the key may be used for rooms of this name.
     pub fn allows_room(&self, room: &str) -> bool {
-        self.allows_all_rooms()
-            || self.rooms.iter().any(|pattern| RoomRule::new(pattern.as_str()).matches(room))
+        self.allows_all_rooms() || self.rooms.iter().any(|pattern| rooms::matches(pattern, room))
+    }
+
+    /// Returns where in the order of all rooms those of the key are: no two ranges have a room in
+    /// common.
+    pub(crate) fn room_ranges(&self) -> Vec<RoomRange> {
+        let range = |pattern: &String| match rooms::prefix(pattern) {
+            Some(prefix) => RoomRange { text: prefix.into(), is_prefix: true },
+            None => RoomRange { text: pattern.as_str().into(), is_prefix: false },
+        };
+        let mut ranges: Vec<RoomRange> = self.rooms.iter().map(range).collect();
+        let prefixes: Vec<Box<str>> =
+            self.rooms.iter().filter_map(|pattern| rooms::prefix(pattern)).map(Box::from).collect();
+        let is_within =
+            |text: &str, prefix: &str| text.len() > prefix.len() && text.starts_with(prefix);
+        ranges.retain(|range| !prefixes.iter().any(|prefix| is_within(&range.text, prefix)));
+        ranges.sort_unstable();
+        ranges.dedup();
+        ranges
     }
 
     /// Whether the key may be used for every room.
@@ -68,8 +93,6 @@ impl ApiKey {
     }
 
     fn problem(&self) -> Option<String> {
-        let is_legal_room =
-            |pattern: &String| pattern == ALL_ROOMS || RoomRule::new(pattern.as_str()).is_legal();
         let name = &self.name;
         if name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains(char::is_control) {
             return Some(format!(
@@ -85,7 +108,7 @@ impl ApiKey {
         if self.rooms.is_empty() || self.rooms.len() > ROOMS_MAX {
             return Some(format!("rooms must be 1 to {ROOMS_MAX} names or patterns; \"*\" is all"));
         }
-        let illegal = self.rooms.iter().find(|pattern| !is_legal_room(pattern))?;
+        let illegal = self.rooms.iter().find(|pattern| !rooms::is_legal(pattern))?;
         Some(format!(
             "rooms must be names, patterns such as \"prices.*\", or \"*\", not {illegal:?}"
         ))
@@ -224,6 +247,27 @@ mod tests {
         assert_eq!(allowed("news"), [true, true, true]);
         assert_eq!(allowed("orders"), [true, false, true]);
         assert!(keys[0].allows_all_rooms() && !keys[1].allows_all_rooms());
+    }
+
+    #[test]
+    fn the_ranges_of_a_key_are_in_order_and_have_no_room_in_common() {
+        for (rooms, ranges) in [
+            (&["b", "a.*", "a.b", "a.b.*", "a", "b", "a."][..], &["a", "a.", "a.*", "b"][..]),
+            (&["z", "*", "a.*"], &["*"]),
+            (&["a.*", "a.*"], &["a.*"]),
+        ] {
+            let key = ApiKey {
+                name: "k".into(),
+                key: Secret::default(),
+                scopes: Vec::new(),
+                rooms: rooms.iter().map(ToString::to_string).collect(),
+            };
+            let shown = |range: &RoomRange| match range.is_prefix {
+                true => format!("{}*", range.text),
+                false => range.text.to_string(),
+            };
+            assert_eq!(key.room_ranges().iter().map(shown).collect::<Vec<_>>(), ranges);
+        }
     }
 
     #[test]

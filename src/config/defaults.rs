@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{
     addresses::LimitedAddresses,
+    memory_max::MemoryMax,
     secret::Secret,
     settings::Config,
     words::{Compression, IdentityMode, LogFormat, MetricsAccess, Overflow},
@@ -35,6 +36,7 @@ impl Default for Config {
             max_message_bytes: 64 << 10,
             max_head_bytes: 8 << 10,
             buffer_bytes: 1 << 20,
+            memory_max: MemoryMax::Share(80),
             compression: Compression::Off,
             compression_level: 3,
             compression_threshold: 256,

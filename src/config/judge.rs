@@ -17,6 +17,10 @@ use crate::error::Error;
 /// Connections that an address may have at least, however few there may be in all.
 const CONN_PER_IP_MIN: usize = 32;
 
+/// Why an admin listener that others reach is refused.
+pub(crate) const ADMIN_NEEDS_KEY: &str = "must be a loopback address unless api_key or api_keys is \
+    set, because whoever reaches the admin listener could read the figures";
+
 impl Config {
     /// Returns how many connections one limited address may have.
     pub fn conn_per_ip_max(&self) -> usize {
@@ -41,6 +45,11 @@ impl Config {
         let address: Option<IpAddr> = self.admin_host.parse().ok();
         let is_local_name = self.admin_host == "localhost" || is_unix(&self.admin_host);
         address.map_or(is_local_name, |address| address.is_loopback())
+    }
+
+    /// Whether there is a key for the admin listener.
+    pub(crate) fn has_api_key(&self) -> bool {
+        !self.api_key.is_empty() || !self.api_keys.is_empty()
     }
 
     /// The host and the port of the admin listener, if there is one.
@@ -71,6 +80,14 @@ impl Config {
         if !is_on && (has_public_keys || !self.token_hmac_secret.is_empty()) {
             warnings
                 .push("identity is off: there are keys for tokens, but none is used".to_owned());
+        }
+        let is_safe_page = !self.allowed_origins.is_empty() || !self.tls_cert.is_empty();
+        if is_on && !self.token_cookie.is_empty() && !is_safe_page {
+            warnings.push(
+                "token_cookie is set, but allowed_origins is not: a page of this host that came \
+                 without TLS may use the cookie; list https://…"
+                    .into(),
+            );
         }
         if self.proxy_protocol && self.trusted_proxies.is_empty() {
             warnings.push(
@@ -121,16 +138,8 @@ impl Config {
                 told("max_message_bytes"),
             ));
         }
-        if self.admin_listener().is_some()
-            && !self.is_admin_local()
-            && self.api_key.is_empty()
-            && self.api_keys.is_empty()
-        {
-            problems.push(format!(
-                "{}: must be a loopback address unless api_key or api_keys is set, because whoever \
-                 reaches the admin listener could read the figures",
-                told("admin_host"),
-            ));
+        if self.admin_listener().is_some() && !self.is_admin_local() && !self.has_api_key() {
+            problems.push(format!("{}: {ADMIN_NEEDS_KEY}", told("admin_host")));
         }
         let keys = [&self.token_hmac_secret, &self.token_public_key];
         let has_key = keys.iter().any(|key| !key.is_empty()) || !self.token_jwks_url.is_empty();
@@ -310,6 +319,20 @@ mod tests {
         }
         let unheard = Config { proxy_protocol: true, ..Config::default() };
         assert!(unheard.warnings()[0].starts_with("proxy_protocol is on"));
+    }
+
+    #[test]
+    fn a_cookie_for_pages_without_tls_is_a_warning() {
+        let cookie = Config {
+            identity: IdentityMode::Required,
+            token_hmac_secret: Secret::new("s".repeat(32)),
+            token_cookie: "auth".into(),
+            ..Config::default()
+        };
+        assert!(cookie.warnings()[0].starts_with("token_cookie is set"));
+        let allowed_origins = vec!["https://a.example".into()];
+        assert!(Config { allowed_origins, ..cookie.clone() }.warnings().is_empty());
+        assert!(Config { tls_cert: "chain.pem".into(), ..cookie }.warnings().is_empty());
     }
 
     #[test]

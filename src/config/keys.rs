@@ -7,6 +7,7 @@
 use std::{fmt, time::Duration};
 
 use super::{
+    memory_max::MEMORY,
     secret,
     settings::Config,
     source::{self, Source},
@@ -131,6 +132,8 @@ pub(super) static TABLE: &[Key] = &[
         "Largest request head; beyond it 431"),
     key!(Size, buffer_bytes, bytes("bytes", 256, GIB),
         "Bytes that may wait for one slow client; at least twice max_message_bytes"),
+    key!(Size, memory_max, Kind::Text(MEMORY),
+        "Memory the process may use, such as 512MiB or 80%; beyond it newcomers wait"),
     key!(Size, compression, Kind::Word(&["off", "shared", "dedicated"]),
         "permessage-deflate: off, shared (nothing kept per client) or dedicated (better ratio)"),
     key!(Size, compression_level, count("level", 1, 9),

@@ -33,11 +33,14 @@ mod api_keys;
 mod tls_pairs;
 mod judge;
 mod load;
+mod memory_max;
 mod nearest;
 mod service_links;
 mod source;
 mod toml_text;
 
+pub(crate) use api_keys::RoomRange;
+pub(crate) use judge::ADMIN_NEEDS_KEY;
 pub(crate) use rooms::RoomRules;
 #[cfg(feature = "identity")]
 pub(crate) use value::HMAC_SECRET_BYTES_MIN;
@@ -47,6 +50,7 @@ pub use {
     api_key::{ApiKey, ApiScope},
     keys::{Group, Key},
     load::Loaded,
+    memory_max::MemoryMax,
     secret::Secret,
     settings::Config,
     source::Source,

@@ -109,6 +109,30 @@ pub(super) fn find<'r>(rules: &'r [RoomRule], room: &str) -> Option<&'r RoomRule
     matching.max_by_key(|rule| (rule.pattern == room, rule.pattern.len()))
 }
 
+/// Whether `pattern` is or matches `room`.
+pub(super) fn matches(pattern: &str, room: &str) -> bool {
+    match prefix(pattern) {
+        Some(prefix) => room.len() > prefix.len() && room.starts_with(prefix),
+        None => room == pattern,
+    }
+}
+
+/// Returns the prefix of matching names, dot included, or `None` if `pattern` is the name of one
+/// room.
+pub(super) fn prefix(pattern: &str) -> Option<&str> {
+    let is_pattern = pattern.ends_with(".*") || pattern == "*";
+    is_pattern.then(|| &pattern[..pattern.len() - 1])
+}
+
+/// Whether `pattern` is `*`, or the name or a pattern of rooms that may be there.
+pub(super) fn is_legal(pattern: &str) -> bool {
+    if pattern == "*" {
+        return true;
+    }
+    let stem = pattern.strip_suffix(".*").unwrap_or(pattern);
+    pattern.len() <= PATTERN_BYTES_MAX && !stem.is_empty() && ROOM.allows(stem)
+}
+
 impl RoomRule {
     /// Makes a rule for the rooms of `pattern` that sets nothing yet.
     pub fn new(pattern: impl Into<String>) -> RoomRule {
@@ -131,25 +155,11 @@ impl RoomRule {
 
     /// Whether the rule's pattern is or matches `room`.
     pub(super) fn matches(&self, room: &str) -> bool {
-        match self.prefix() {
-            Some(prefix) => room.len() > prefix.len() && room.starts_with(prefix),
-            None => room == self.pattern,
-        }
-    }
-
-    /// Returns the prefix of matching names, dot included, or `None` if `pattern` is the name of
-    /// one room.
-    fn prefix(&self) -> Option<&str> {
-        let is_pattern = self.pattern.ends_with(".*") || self.pattern == "*";
-        is_pattern.then(|| &self.pattern[..self.pattern.len() - 1])
+        matches(&self.pattern, room)
     }
 
     pub(super) fn is_legal(&self) -> bool {
-        if self.pattern == "*" {
-            return true;
-        }
-        let stem = self.pattern.strip_suffix(".*").unwrap_or(&self.pattern);
-        self.pattern.len() <= PATTERN_BYTES_MAX && !stem.is_empty() && ROOM.allows(stem)
+        is_legal(&self.pattern)
     }
 
     /// Returns every setting of this rule with its value and unit, as an operator would write them.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     addresses::LimitedAddresses,
     api_key::ApiKey,
+    memory_max::MemoryMax,
     secret::Secret,
     tables::{RoomRule, TlsPair},
     words::{Compression, IdentityMode, LogFormat, MetricsAccess, Overflow},
@@ -122,9 +123,10 @@ pub struct Config {
 
     /// Origins a browser page may connect from, such as `https://example.com`; `*` allows any.
     ///
-    /// Empty allows pages of the host and port that they connect to, and pages of `localhost` to
-    /// connect to `localhost`. A client that sends no `Origin` is not a browser, and always may.
-    /// Comma separated in the environment and in flags, a list or such a string in the file.
+    /// Empty allows pages of the host and port that they connect to (if the server has a
+    /// certificate, only pages that came through TLS), and pages of `localhost` to connect to
+    /// `localhost`. A client that sends no `Origin` is not a browser, and always may. Comma
+    /// separated in the environment and in flags, a list or such a string in the file.
     ///
     /// Default: empty. Range: scheme://host or scheme://host:port or null, without a path, or *.
     pub allowed_origins: Vec<String>,
@@ -186,6 +188,17 @@ pub struct Config {
     ///
     /// Unit: bytes. Default: 1MiB. Range: 256 to 1GiB.
     pub buffer_bytes: usize,
+
+    /// Memory that the process may use. At 85 % of it newcomers wait in line. At 95 % publishes are
+    /// answered `overloaded`, and memory is taken back: idle HTTP connections, clients that do not
+    /// read, rooms that nobody is in, and the sessions longest away, in this order.
+    ///
+    /// A percentage is of the memory of the process's cgroup, or of the machine if it has less; it
+    /// can be known on Linux alone, and is `off` elsewhere. The rest is for what the account of
+    /// memory does not see.
+    ///
+    /// Default: 80%. Range: 16MiB to 1024GiB, or 1% to 100% of what there is, or off.
+    pub memory_max: MemoryMax,
 
     /// Whether messages are compressed (permessage-deflate, RFC 7692) where the client offers it.
     ///

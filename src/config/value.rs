@@ -43,8 +43,8 @@ pub(super) enum Kind {
 
 /// A rule for texts: a description for people, and a check.
 pub(super) struct Rule {
-    range: &'static str,
-    legal: fn(&str) -> bool,
+    pub(super) range: &'static str,
+    pub(super) legal: fn(&str) -> bool,
 }
 
 impl Rule {
@@ -213,13 +213,13 @@ pub(super) const MIB: u64 = 1 << 20;
 pub(super) const GIB: u64 = 1 << 30;
 
 /// Parses digits alone: no sign, no point, no separators.
-fn whole(text: &str) -> Option<u64> {
+pub(super) fn whole(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().ok())?
 }
 
 /// Parses a number of bytes, or a whole number of a larger unit.
-fn size(text: &str) -> Option<u64> {
+pub(super) fn size(text: &str) -> Option<u64> {
     let units = [("KiB", KIB), ("MiB", MIB), ("GiB", GIB)];
     let found = units.iter().find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, *unit)));
     let (number, unit) = found.unwrap_or((text, 1));
@@ -234,7 +234,7 @@ fn time(text: &str) -> Option<Duration> {
 }
 
 /// A number of bytes, shown in the largest unit that divides it, as [`size`] reads it.
-struct Size(u64);
+pub(super) struct Size(pub(super) u64);
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -18,11 +18,11 @@ use crate::{
         present::{MembersPage, Presence},
         publish::{Publication, Published, PublishedToRooms},
         publisher::Publisher,
-        survey::{RoomSummary, SessionSummary, SessionsOf},
+        survey::{ClearedHistory, RoomSummary, SessionsOf, SessionsPage},
     },
     identity::Revocation,
     metrics::Snapshot,
-    store::{Position, Range},
+    store::Range,
     ws::close::CloseReason,
 };
 
@@ -98,16 +98,16 @@ impl AdminAnswer {
     }
 }
 
-/// The server as the pool knows it.
+/// The server as a worker knows it.
 pub(crate) trait ServerState {
-    fn snapshot(&self) -> Snapshot;
+    fn snapshot(&mut self) -> Arc<Snapshot>;
     fn ask_drain(&self);
 }
 
 /// What a call of an [`AdminHandler`] may do.
 pub struct AdminContext<'a> {
     hub: &'a Arc<Hub>,
-    server: &'a dyn ServerState,
+    server: &'a mut dyn ServerState,
     spent: usize,
     behind: bool,
 }
@@ -121,11 +121,14 @@ const PUBLISH_COST: usize = 4;
 /// How many entries of a list cost 1.
 const ENTRIES_PER_COST: usize = 4;
 
-/// What a snapshot of the figures costs.
-const STATS_COST: usize = 100;
+/// The most messages that are freed at a time.
+const FREED_MAX: usize = 1024;
+
+/// How many messages that are freed cost 1.
+const FREED_PER_COST: usize = 16;
 
 impl<'a> AdminContext<'a> {
-    pub(crate) fn new(hub: &'a Arc<Hub>, server: &'a dyn ServerState) -> AdminContext<'a> {
+    pub(crate) fn new(hub: &'a Arc<Hub>, server: &'a mut dyn ServerState) -> AdminContext<'a> {
         AdminContext { hub, server, spent: 0, behind: false }
     }
 
@@ -143,11 +146,6 @@ impl<'a> AdminContext<'a> {
     /// are not made yet, or a worker was found behind in this call.
     pub fn should_wait(&self, publisher: &Publisher) -> bool {
         self.behind || publisher.is_behind()
-    }
-
-    fn list<T>(&mut self, entries: Vec<T>) -> Vec<T> {
-        self.spent += 1 + entries.len() / ENTRIES_PER_COST;
-        entries
     }
 
     /// Publishes to one room or several in one atomic step. Rooms that do not exist are made. The
@@ -188,27 +186,48 @@ impl<'a> AdminContext<'a> {
     /// `limit` and at most 1,000.
     pub fn rooms(&mut self, prefix: &str, after: Option<&str>, limit: usize) -> Vec<RoomSummary> {
         let rooms = self.hub.list_rooms(prefix, after, limit);
-        self.list(rooms)
+        self.spent += 1 + rooms.len() / ENTRIES_PER_COST;
+        rooms
+    }
+
+    /// Looks at one room; `None` if there is no room of this name.
+    pub fn room(&mut self, name: &str) -> Option<RoomSummary> {
+        self.spent += 1;
+        self.hub.rooms.find(name).map(|room| room.summary())
+    }
+
+    /// Adds to what this turn has cost, in microseconds or so: what a handler does by itself, such
+    /// as reading a body.
+    pub fn spend(&mut self, cost: usize) {
+        self.spent += cost;
     }
 
     /// Reads a page of a room's history.
     ///
     /// # Errors
-    /// [`RoomError::NoSuchRoom`].
+    /// [`RoomError::NoSuchRoom`], or [`RoomError::ShortOfMemory`].
     pub fn history(&mut self, room: &str, range: Range, limit: usize) -> Result<Page, RoomError> {
         let found = self.hub.rooms.find(room).ok_or(RoomError::NoSuchRoom)?;
-        let page = self.hub.history(&found, range, limit);
+        let page = self.hub.history(&found, range, limit)?;
         self.spent += 1 + page.messages.len() / ENTRIES_PER_COST;
         Ok(page)
     }
 
-    /// Drops the messages of a room. Its numbers go on.
+    /// Takes the messages out of a room, whose numbers go on. Many of them take long to free, so
+    /// [`AdminContext::free`] does it bit by bit.
     ///
     /// # Errors
     /// [`RoomError::NoSuchRoom`].
-    pub fn clear_history(&mut self, room: &str) -> Result<Position, RoomError> {
+    pub fn clear_history(&mut self, room: &str) -> Result<ClearedHistory, RoomError> {
         self.spent += PUBLISH_COST;
         self.hub.clear_history(room)
+    }
+
+    /// Frees some messages that were taken out of a room. Returns whether there may be more.
+    pub fn free(&mut self, cleared: &mut ClearedHistory) -> bool {
+        let freed = cleared.free(FREED_MAX);
+        self.spent += freed / FREED_PER_COST;
+        freed == FREED_MAX
     }
 
     /// Lists the members of a room.
@@ -230,9 +249,10 @@ impl<'a> AdminContext<'a> {
         of: SessionsOf<'_>,
         after: Option<Uuid>,
         limit: usize,
-    ) -> Result<Vec<SessionSummary>, RoomError> {
-        let sessions = self.hub.list_sessions(of, after, limit)?;
-        Ok(self.list(sessions))
+    ) -> Result<SessionsPage, RoomError> {
+        let page = self.hub.list_sessions(of, after, limit)?;
+        self.spent += 1 + page.sessions.len() / ENTRIES_PER_COST;
+        Ok(page)
     }
 
     /// Closes a client's connection, or ends its session if it is away.
@@ -284,9 +304,8 @@ impl<'a> AdminContext<'a> {
         self.server.ask_drain();
     }
 
-    /// Returns every gauge and counter.
-    pub fn stats(&mut self) -> Snapshot {
-        self.spent += STATS_COST;
+    /// Returns every gauge and counter, at most 100 ms old.
+    pub fn stats(&mut self) -> Arc<Snapshot> {
         self.server.snapshot()
     }
 }

@@ -178,6 +178,19 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         self.reply(outcome)
     }
 
+    /// Says that this client must say who it is before anything else. Until
+    /// [`set_identity`](Context::set_identity) it is sent no broadcasts, and its session ends with
+    /// its connection.
+    pub fn await_identity(&mut self) {
+        self.conn.session().set_awaits_identity(true);
+    }
+
+    /// Refuses something for want of a permission: counts that, and returns the error to answer
+    /// with.
+    pub fn forbid(&mut self, permission: Permissions) -> RoomError {
+        self.conn.hub().forbid(permission)
+    }
+
     /// Returns who this client is, if that was said.
     pub fn identity(&self) -> Option<Arc<Identity>> {
         self.conn.session().identity()
@@ -207,12 +220,12 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
     /// Joins every room that matches `pattern`, and every later one as soon as it is made.
     /// [`Notice::Matched`](crate::Notice::Matched) tells the client of each later room. All of them
     /// count towards `max_rooms_per_conn`. If the existing matches exceed it, none is joined and
-    /// the answer is [`RoomError::TooManyMemberships`].
+    /// the answer is [`RoomError::TooManyMemberships`]; if there are too many that the client may
+    /// not join, it is [`RoomError::PatternTooWide`].
     pub fn subscribe(&mut self, pattern: &RoomPattern) -> Reply<'_, S, Vec<MatchedRoom>, M> {
         let outcome = self.hub().subscribe(self.conn, pattern);
-        if let Ok(matched) = &outcome {
-            self.conn.spend(JOIN_COST * (1 + matched.len()));
-        }
+        let joined = outcome.as_ref().map_or(0, Vec::len);
+        self.conn.spend(JOIN_COST * (1 + joined));
         self.reply(outcome)
     }
 
@@ -296,8 +309,9 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         self.reply(outcome)
     }
 
-    /// Sends a message to all other connections of this handler's route. The message is not kept:
-    /// clients that are away miss it.
+    /// Sends a message to all other connections of this handler's route, except those whose clients
+    /// [must say who they are](Context::await_identity). The message is not kept: clients that are
+    /// away miss it. The client needs the permission [`Permissions::DIRECT`].
     pub fn broadcast<'m>(&mut self, message: impl Into<Publication<'m>>) -> Reply<'_, S, (), M> {
         let outcome = self.conn.hub().broadcast(self.sender(), &message.into());
         self.slow_down(false);
@@ -309,7 +323,7 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
     #[must_use = "the reply has the page"]
     pub fn history(&mut self, room: &str, range: Range, limit: usize) -> Reply<'_, S, Page, M> {
         let permitted = self.room(room, Permissions::HISTORY);
-        let outcome = permitted.map(|room| self.conn.hub().history(&room, range, limit));
+        let outcome = permitted.and_then(|room| self.conn.hub().history(&room, range, limit));
         if let Ok(page) = &outcome {
             self.conn.spend(cost_of_frames(&page.messages));
         }

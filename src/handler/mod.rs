@@ -11,6 +11,7 @@ pub(crate) mod instance;
 mod service;
 pub(crate) mod admin;
 
+pub(crate) use admin::ServerState;
 pub use admin::{AdminAnswer, AdminContext, AdminHandler, AdminStep, BodyCall, LaterCall};
 pub use callbacks::{Blocking, Handler};
 pub use context::{Context, Reply};

@@ -45,6 +45,11 @@ enum State {
 }
 
 impl BodyReader {
+    /// Returns the bytes that it takes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Begins a body that may have `bytes_max` bytes.
     pub(crate) fn new(length: BodyLength, bytes_max: usize) -> Result<BodyReader, BadBody> {
         let state = match length {

@@ -9,15 +9,26 @@ pub(crate) const ANY: &str = "*";
 /// or is `*`. If `allowed` is empty, a page may connect to the host and port that it came from, and
 /// a page of this machine (`localhost`) to a server on this machine, whatever their ports. All
 /// others are refused: a browser sends cookies and reaches private networks for any page that asks.
-pub(crate) fn may_connect(origin: Option<&str>, host: Option<&str>, allowed: &[String]) -> bool {
+///
+/// Where the server `has_tls` itself, a page that came without TLS is another origin: whoever is on
+/// the way may have written it. Behind a proxy the server cannot know how its pages come.
+pub(crate) fn may_connect(
+    origin: Option<&str>,
+    host: Option<&str>,
+    allowed: &[String],
+    has_tls: bool,
+) -> bool {
     let Some(origin) = origin else { return true };
     if !allowed.is_empty() {
         return allowed.iter().any(|known| known == ANY || known.eq_ignore_ascii_case(origin));
     }
     // A page without an origin of its own, such as a file, sends `null`.
-    let (Some((_, page)), Some(host)) = (origin.split_once("://"), host) else { return false };
+    let (Some((scheme, page)), Some(host)) = (origin.split_once("://"), host) else {
+        return false;
+    };
     let is_same = !page.is_empty() && page.eq_ignore_ascii_case(host);
-    is_same || (is_loopback(page) && is_loopback(host))
+    let is_as_safe = !has_tls || scheme.eq_ignore_ascii_case("https");
+    (is_same && is_as_safe) || (is_loopback(page) && is_loopback(host))
 }
 
 /// Whether a host, with or without a port, is this machine by its name or address.
@@ -41,7 +52,8 @@ mod tests {
     fn check(allowed: &[&str], cases: &[(Option<&str>, &str, bool)]) {
         let allowed: Vec<String> = allowed.iter().map(|&origin| origin.into()).collect();
         for &(origin, host, may) in cases {
-            assert_eq!(may_connect(origin, Some(host), &allowed), may, "{origin:?} to {host}");
+            let is_allowed = may_connect(origin, Some(host), &allowed, false);
+            assert_eq!(is_allowed, may, "{origin:?} to {host}");
         }
     }
 
@@ -69,7 +81,18 @@ mod tests {
                 (Some("://"), "", false),
             ],
         );
-        assert!(!may_connect(Some("http://localhost"), None, &[]));
+        assert!(!may_connect(Some("http://localhost"), None, &[], false));
+    }
+
+    #[test]
+    fn a_page_without_tls_is_another_origin_than_a_server_with_it() {
+        let may = |origin, host| may_connect(Some(origin), Some(host), &[], true);
+        assert!(!may("http://a.example", "a.example"));
+        assert!(may("HTTPS://a.example", "a.example"));
+        assert!(may("http://localhost:5173", "localhost:3030"), "nobody is on the way");
+        assert!(may_connect(None, Some("a.example"), &[], true));
+        let listed = ["http://a.example".to_owned()];
+        assert!(may_connect(Some("http://a.example"), Some("a.example"), &listed, true));
     }
 
     #[test]

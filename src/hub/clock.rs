@@ -25,6 +25,11 @@ impl Clock {
         Clock::Stepped(AtomicU64::new(0))
     }
 
+    /// Whether it runs by itself.
+    pub(crate) fn is_machine(&self) -> bool {
+        matches!(self, Clock::Machine(_))
+    }
+
     /// Milliseconds since the clock was made.
     pub(super) fn now_ms(&self) -> u64 {
         match self {

@@ -65,6 +65,7 @@ impl Hub {
         to: &Uuid,
         publication: &Publication<'_>,
     ) -> Result<Published, RoomError> {
+        self.check_memory()?;
         let receiver = self.sessions.find(to);
         let mut deferred = Deferred::default();
         let mut parties = Parties::lock(by.session, receiver.as_deref());
@@ -100,7 +101,7 @@ impl Hub {
         self.sessions.metrics.directs.add_shared();
         if let Some(id) = publication.dedup_id {
             let recipient = Recipient::Client(*to, seq);
-            parties.from.remember_publish(id, recipient, &self.bytes.sessions);
+            parties.from.remember_publish(id, recipient, &self.account.sessions);
         }
         Ok(Published { seq, behind: deferred.behind, repeated: false })
     }
@@ -117,7 +118,7 @@ impl Hub {
         let attachment = state.attachment;
         let inbox = state.inbox.get_or_insert_with(|| Box::new(Inbox::new()));
         let seq = inbox.next_seq();
-        let frame = publication.encode(&[seq]);
+        let frame = publication.encode(&[seq], &self.account.frames);
         match attachment {
             Attachment::Ended => return Err(RoomError::NoSuchClient),
             Attachment::To(conn) => {
@@ -140,7 +141,7 @@ impl Hub {
         }
         let before = inbox.bytes();
         inbox.push(frame, matches!(attachment, Attachment::To(_)), &self.inbox);
-        self.bytes.inboxes.change(before, inbox.bytes());
+        self.account.inboxes.change(before, inbox.bytes());
         Ok(seq)
     }
 
@@ -151,12 +152,16 @@ impl Hub {
         by: Sender<'_>,
         publication: &Publication<'_>,
     ) -> Result<(), RoomError> {
-        let frame = self.compressible(publication.encode(&[0]));
+        self.check_memory()?;
+        let frame = self.compressible(publication.encode(&[0], &self.account.frames));
         let mut deferred = Deferred::default();
         // Held until the message is posted, so that a connection that is taken over meanwhile sends
         // nothing more.
         let state = by.session.state.lock();
         by.check_not_taken_over()?;
+        if !state.may_direct {
+            return Err(self.forbid(Permissions::DIRECT));
+        }
         let everyone = (0..self.mailboxes.workers()).map(|worker| (worker, frame.len()));
         let result = self.mailboxes.reserve_all(everyone, &mut deferred);
         if result.is_ok() {

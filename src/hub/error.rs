@@ -22,8 +22,12 @@ pub enum RoomError {
     },
     /// The connection is in `max_rooms_per_conn` rooms.
     TooManyMemberships,
+    /// The server has more rooms that match than one subscription may look at.
+    PatternTooWide,
     /// A worker's mailbox is full. Nothing was stored, and nobody joined. Try again later.
     Overloaded,
+    /// Memory is short (`memory_max`). Nothing was stored, and nobody joined. Try again later.
+    ShortOfMemory,
     /// The client reads slower than it is sent direct messages, and too many wait for it already.
     /// Try again later.
     ClientBehind,
@@ -59,7 +63,11 @@ impl std::fmt::Display for RoomError {
                 "the client or its address makes more rooms than its rate allows"
             }
             RoomError::TooManyMemberships => "this connection is in as many rooms as it may be",
+            RoomError::PatternTooWide => {
+                "the pattern matches more rooms than one subscription may look at; use a longer one"
+            }
             RoomError::Overloaded => "the server is behind; try again after a moment",
+            RoomError::ShortOfMemory => "the server is short of memory; try again after a moment",
             RoomError::ClientBehind => {
                 "the client is behind with its direct messages; try again after a moment"
             }

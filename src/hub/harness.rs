@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    identity::{Authenticator, Permissions},
+    identity::{Authenticator, Identity, Permissions},
     ws::{
         close::CloseReason,
         frame::{Message, PreparedFrame},
@@ -35,12 +35,16 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(30);
 /// How long it waits to see that a thread is held up.
 pub(super) const STUCK: Duration = Duration::from_millis(50);
 
-/// Says what a notice looks like to a programmer.
-struct Words;
+/// Says what a notice looks like to a programmer, and permits what it says.
+struct Words(Permissions);
 
 impl NoticeFormatter for Words {
     fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame> {
         Some(PreparedFrame::new(Message::Text(&format!("{notice:?}"))))
+    }
+
+    fn permissions(&self, _: Option<&Identity>, _: Option<&RoomName>) -> Permissions {
+        self.0
     }
 }
 
@@ -67,6 +71,8 @@ pub(super) struct TestConn {
     pub(super) rooms: Vec<Arc<Room>>,
     /// How often it was told that a mailbox is behind.
     pub(super) pressed: usize,
+    /// What the hub has charged it.
+    pub(super) spent: usize,
 }
 
 pub(super) fn name(text: &str) -> RoomName {
@@ -80,10 +86,20 @@ pub(super) fn pattern(text: &str) -> RoomPattern {
 impl Bench {
     /// A hub with `workers` mailboxes of `letters_max`.
     pub(super) fn new(config: &Config, workers: usize, letters_max: usize) -> Bench {
+        Bench::with_clock(config, workers, letters_max, Clock::machine())
+    }
+
+    /// A hub on `clock`, with `workers` mailboxes of `letters_max`.
+    pub(super) fn with_clock(
+        config: &Config,
+        workers: usize,
+        letters_max: usize,
+        clock: Clock,
+    ) -> Bench {
         let bounds = MailboxBounds { letters_max, bytes_max: 64 << 10 };
         let (mailboxes, receivers) = mailboxes_without_workers(workers, bounds);
         Bench {
-            hub: Arc::new(Hub::new(config, Authenticator::default(), mailboxes, Clock::machine())),
+            hub: Arc::new(Hub::new(config, Authenticator::default(), mailboxes, clock)),
             receivers,
             slots: 0,
         }
@@ -91,11 +107,21 @@ impl Bench {
 
     /// A new connection on `worker`, whose session outlives it if it is `resumable`.
     pub(super) fn client(&mut self, worker: usize, resumable: bool) -> Client {
+        self.client_who_may(Permissions::all(), worker, resumable)
+    }
+
+    /// A new connection whose client has these permissions in every room.
+    pub(super) fn client_who_may(
+        &mut self,
+        permissions: Permissions,
+        worker: usize,
+        resumable: bool,
+    ) -> Client {
         self.slots += 1;
         let id = ConnId { worker: worker as u16, slot: self.slots, generation: 0 };
-        let session = self.hub.sessions.begin(id, 0, resumable, Arc::new(Words));
+        let session = self.hub.sessions.begin(id, 0, resumable, Arc::new(Words(permissions)));
         let (hub, own) = (Arc::clone(&self.hub), Arc::clone(&session));
-        let conn = TestConn { hub, id, session: own, rooms: Vec::new(), pressed: 0 };
+        let conn = TestConn { hub, id, session: own, rooms: Vec::new(), pressed: 0, spent: 0 };
         Client { hub: Arc::clone(&self.hub), session, conn }
     }
 
@@ -243,7 +269,9 @@ impl ConnHandle for TestConn {
         self.session = Arc::clone(session);
     }
 
-    fn spend(&mut self, _: usize) {}
+    fn spend(&mut self, cost: usize) {
+        self.spent += cost;
+    }
 
     fn await_deliveries(&mut self) {}
 

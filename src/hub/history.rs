@@ -2,6 +2,7 @@
 
 use super::{
     Hub,
+    error::RoomError,
     room::{Room, RoomState},
 };
 use crate::{
@@ -74,20 +75,27 @@ impl Hub {
     }
 
     /// Reads a page of the room's history, of at most `limit` messages.
-    pub(crate) fn history(&self, room: &Room, range: Range, limit: usize) -> Page {
+    pub(crate) fn history(
+        &self,
+        room: &Room,
+        range: Range,
+        limit: usize,
+    ) -> Result<Page, RoomError> {
+        // The answer is a copy, which waits for its client.
+        self.check_memory()?;
         let now_ms = self.now_ms();
         let mut state = room.state.lock();
         self.change(&mut state.history, |history| history.expire(now_ms, &room.bounds));
-        Page {
+        Ok(Page {
             position: state.history.position(),
             messages: state.history.page(range, limit, self.page_bytes_max),
-        }
+        })
     }
 
     /// Changes a history, and keeps the sum of the bytes of all histories up to date.
     pub(super) fn change(&self, history: &mut History, change: impl FnOnce(&mut History)) {
         let before = history.bytes();
         change(history);
-        self.bytes.histories.change(before, history.bytes());
+        self.account.histories.change(before, history.bytes());
     }
 }

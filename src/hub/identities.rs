@@ -38,6 +38,7 @@ impl Hub {
                 locked.state.identity = before;
                 return Err(RoomError::Revoked);
             }
+            locked.session.set_awaits_identity(false);
             locked.session.decide_direct(locked.state);
             Ok(locked.decide_permissions())
         })

@@ -16,6 +16,7 @@ use super::{
     names::{RoomName, RoomPattern},
     presence::RosterChange,
     room::{Owner, Room, RoomState},
+    rooms::NAMES_PER_COST,
     session::{MEMBERSHIP_BYTES, SessionMembership},
 };
 use crate::{config::Overflow, identity::Permissions, store::Position};
@@ -50,6 +51,7 @@ impl Hub {
         name: &RoomName,
         replay: Replay,
     ) -> Result<Joined, RoomError> {
+        self.check_memory()?;
         self.lock_own_session(conn, |locked| match locked.state.membership(name.as_str()) {
             Some(_) => Err(RoomError::AlreadyMember),
             None => locked.add_membership(name, replay, None, self.page_bytes_max),
@@ -74,6 +76,7 @@ impl Hub {
         conn: &mut dyn ConnHandle,
         pattern: &RoomPattern,
     ) -> Result<Vec<MatchedRoom>, RoomError> {
+        self.check_memory()?;
         self.lock_own_session(conn, |locked| {
             if locked.state.cold().patterns.contains(pattern) {
                 return Err(RoomError::AlreadyMember);
@@ -88,11 +91,11 @@ impl Hub {
             let conn = locked.conn.id();
             let is_covered = locked.state.cold().patterns.cover(pattern);
             let may_join = |room: &RoomName| locked.may_join(room);
-            let names = match is_covered {
-                true => self.rooms.matching(pattern, matches_max, &may_join),
-                false => self.rooms.subscribe(pattern, conn, matches_max, &may_join),
-            };
-            let names = names.ok_or(RoomError::TooManyMemberships)?;
+            let (names, looked_at) =
+                self.rooms.subscribe(pattern, (conn, is_covered), matches_max, &may_join);
+            locked.conn.spend(looked_at / NAMES_PER_COST);
+            let names = names?;
+            let memberships = &locked.state.memberships;
             let count_before = memberships.len();
             let mut matched = Vec::with_capacity(names.len());
             for name in names {
@@ -123,7 +126,7 @@ impl Hub {
             }
             let before = patterns.bytes();
             patterns.insert(pattern.clone());
-            self.bytes.patterns.change(before, patterns.bytes());
+            self.account.patterns.change(before, patterns.bytes());
             Ok(matched)
         })
     }
@@ -142,7 +145,7 @@ impl Hub {
             let patterns = &mut locked.state.cold_mut().patterns;
             let before = patterns.bytes();
             patterns.remove(pattern);
-            self.bytes.patterns.change(before, patterns.bytes());
+            self.account.patterns.change(before, patterns.bytes());
             if !patterns.cover(pattern) {
                 let (from, to) = (std::slice::from_ref(pattern), patterns.below(pattern));
                 self.rooms.exchange(locked.conn.id(), from, &to);
@@ -222,10 +225,6 @@ impl LockedSession<'_> {
         if self.hub.rooms.find(name.as_str()).is_none() {
             self.hub.spend_room(self.session, self.conn.remote_addr())?;
         }
-        let replay = match permissions.contains(Permissions::HISTORY) {
-            true => replay,
-            false => Replay::Nothing,
-        };
         let mut deferred = Deferred::default();
         let entered = self.hub.rooms.enter(name, &mut deferred, |room, room_state| {
             let is_listed = self.add_to_roster(RosterChange::Joins, room, room_state);
@@ -247,7 +246,8 @@ impl LockedSession<'_> {
         self.permissions(room).contains(Permissions::JOIN)
     }
 
-    /// Begins delivery of the room's messages, and returns the earlier ones that `replay` asks for.
+    /// Begins delivery of the room's messages, and returns the earlier ones that `replay` asks for,
+    /// if the client may read them.
     pub(super) fn enter(
         &mut self,
         room: &Arc<Room>,
@@ -257,6 +257,8 @@ impl LockedSession<'_> {
         permissions: Permissions,
     ) -> Joined {
         room_state.members[self.worker()] += 1;
+        let may_read = permissions.contains(Permissions::HISTORY);
+        let replay = if may_read { replay } else { Replay::Nothing };
         let joined = self.hub.replay(room, room_state, replay, bytes_max);
         self.conn.enter(room, joined.position.seq, permissions);
         joined
@@ -264,7 +266,7 @@ impl LockedSession<'_> {
 
     fn push_membership(&mut self, membership: SessionMembership) {
         self.state.memberships.push(membership);
-        self.hub.bytes.sessions.add(MEMBERSHIP_BYTES);
+        self.hub.account.sessions.add(MEMBERSHIP_BYTES);
     }
 
     /// Notes that the session has left a room without other members, which keeps what the session
@@ -292,7 +294,7 @@ impl LockedSession<'_> {
     }
 
     pub(super) fn remove_membership(&mut self, at: usize) {
-        self.hub.bytes.sessions.subtract(MEMBERSHIP_BYTES);
+        self.hub.account.sessions.subtract(MEMBERSHIP_BYTES);
         let SessionMembership { room, watching, .. } = self.state.memberships.swap_remove(at);
         if watching {
             self.exit_channel(&room);
@@ -308,8 +310,9 @@ mod tests {
     use crate::{
         config::Config,
         hub::{
-            harness::{Bench, pattern},
+            harness::{Bench, name, pattern},
             mailbox::Letter,
+            rooms::PASSED_OVER_MAX,
         },
     };
 
@@ -364,6 +367,25 @@ mod tests {
         let Match::Joined(by, _) = matched else { panic!("it is waited for by the other one") };
         assert_eq!(by, pattern("p.q.*"));
         assert_eq!((bench.listed("p.q.r"), bench.members("p.q.r")), (2, 2));
+    }
+
+    #[test]
+    fn a_subscription_looks_at_a_bounded_number_of_names_and_pays_for_each() {
+        let rooms = 800 + PASSED_OVER_MAX + 10;
+        let config = Config { max_rooms: rooms + 1, ..Config::default() };
+        let mut bench = Bench::new(&config, 1, 1000);
+        let may = Permissions::all() - Permissions::JOIN;
+        let mut stranger = bench.client_who_may(may, 0, false);
+        for n in 0..rooms {
+            let room = if n < 800 { format!("few.{n}") } else { format!("p.{n}") };
+            let made = bench.hub.rooms.enter(&name(&room), &mut Deferred::default(), |_, _| ());
+            made.expect("there may be as many");
+        }
+        assert_eq!(stranger.subscribe("few.*"), Ok(Vec::new()));
+        assert_eq!(stranger.conn.spent, 100);
+        assert_eq!(stranger.subscribe("p.*"), Err(RoomError::PatternTooWide));
+        assert_eq!(stranger.conn.spent, 100 + PASSED_OVER_MAX / 8);
+        assert_eq!(bench.hub.rooms.subscribers(), 1, "nothing was changed");
     }
 
     #[test]

@@ -13,7 +13,6 @@ pub(crate) mod present;
 pub(crate) mod notice;
 pub(crate) mod send_status;
 pub(crate) mod session_token;
-mod bytes;
 mod inbox;
 mod in_flight;
 mod inbound;
@@ -49,9 +48,9 @@ use crate::{
     config::{Compression, Config},
     identity::{Authenticator, Permissions},
     limits::{owners::Owners, rates::Rates},
+    memory::account::{Account, Level},
     metrics::Counter,
 };
-use bytes::{HubBytes, HubBytesNow};
 use clock::Clock;
 use error::RoomError;
 use inbound::InboundBounds;
@@ -69,7 +68,7 @@ pub(crate) struct Hub {
     pub(crate) mailboxes: Mailboxes,
     /// The most rooms that one session may be in.
     pub(crate) memberships_max: usize,
-    bytes: Arc<HubBytes>,
+    pub(crate) account: Arc<Account>,
     /// The most bytes that all histories together keep.
     histories_bytes_max: usize,
     /// Rooms with gathered changes of presence. The lock of a room is taken before this one.
@@ -93,6 +92,13 @@ pub(crate) struct Hub {
     pub(crate) clock: Arc<Clock>,
 }
 
+/// Rooms and sessions that go at most at once for want of memory.
+const SHED_ROOMS_MAX: usize = 64;
+const SHED_SESSIONS_MAX: usize = 256;
+
+/// Histories that are halved at once for want of memory.
+const TRIMMED_ROOMS_MAX: usize = 16;
+
 /// The result of a sweep.
 #[derive(Default)]
 pub(crate) struct Swept {
@@ -109,14 +115,14 @@ impl Hub {
         mailboxes: Mailboxes,
         clock: Clock,
     ) -> Hub {
-        let clock = Arc::new(clock);
-        let bytes = Arc::new(HubBytes::default());
+        let account = Account::of_server(config, mailboxes.workers(), clock.is_machine());
+        let (clock, account) = (Arc::new(clock), Arc::new(account));
         Hub {
-            rooms: Rooms::new(config, mailboxes.clone(), Arc::clone(&bytes)),
-            sessions: Sessions::new(Arc::clone(&bytes), Arc::clone(&clock)),
+            rooms: Rooms::new(config, mailboxes.clone(), Arc::clone(&account)),
+            sessions: Sessions::new(Arc::clone(&account), Arc::clone(&clock)),
             mailboxes,
             memberships_max: config.max_rooms_per_conn,
-            bytes,
+            account,
             histories_bytes_max: config.history_total_bytes,
             gathering: Mutex::default(),
             compressible_bytes_min: (config.compression != Compression::Off)
@@ -148,8 +154,41 @@ impl Hub {
         self.clock.now_ms()
     }
 
+    /// Takes memory back that nobody who is connected needs: rooms that nobody is in go first, and
+    /// when nothing may grow sessions that are away. If there are none, histories with a good part
+    /// of the memory are halved. Each call takes a bounded number. Returns whether a mailbox was
+    /// found behind.
+    pub(crate) fn shed(&self) -> bool {
+        let metrics = &self.account.metrics;
+        let rooms = self.rooms.shed_vacant(SHED_ROOMS_MAX);
+        metrics.memory_rooms_evicted.add_many_shared(rooms as u64);
+        if rooms > 0 {
+            return false;
+        }
+        let is_full = self.account.level() == Level::Full;
+        let (ended, behind) = if is_full { self.shed_away(SHED_SESSIONS_MAX) } else { (0, false) };
+        metrics.memory_sessions_evicted.add_many_shared(ended as u64);
+        if ended == 0 && (is_full || self.account.wants_histories()) {
+            for _ in 0..TRIMMED_ROOMS_MAX {
+                self.rooms.trim_large();
+            }
+        }
+        behind
+    }
+
+    /// Fails if nothing may grow, because memory is short.
+    #[inline]
+    fn check_memory(&self) -> Result<(), RoomError> {
+        if self.account.may_grow() {
+            return Ok(());
+        }
+        self.account.metrics.memory_refused.add_shared();
+        Err(RoomError::ShortOfMemory)
+    }
+
     /// Makes the room if it does not exist, so that it can be published to.
     pub(crate) fn open_room(&self, name: &RoomName) -> Result<(), RoomError> {
+        self.check_memory()?;
         let mut deferred = Deferred::default();
         let entered = self.rooms.enter(name, &mut deferred, |_, _| ());
         self.mailboxes.after_unlock(&deferred);
@@ -168,10 +207,5 @@ impl Hub {
         let behind = self.tell_all_gathered();
         let swept = self.expire_sessions();
         Swept { behind: swept.behind || behind, ..swept }
-    }
-
-    /// Returns the bytes that the hub holds, by kind.
-    pub(crate) fn bytes(&self) -> HubBytesNow {
-        self.bytes.now()
     }
 }

@@ -240,6 +240,7 @@ impl Hub {
         deferred: &mut Deferred,
     ) -> bool {
         let Some(frame) = format_notice(&**formatter, notice) else { return true };
+        let frame = frame.count(&self.account.frames);
         let mut channel_state = channel.state.lock();
         let RoomState { members, history, .. } = &mut *channel_state;
         let letters = workers_with_members(members, frame.len());

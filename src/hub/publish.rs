@@ -1,6 +1,6 @@
 //! Messages to rooms: numbered, stored and posted under the locks of their rooms.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicUsize};
 
 use parking_lot::MutexGuard;
 use uuid::Uuid;
@@ -80,15 +80,16 @@ impl<'a> Publication<'a> {
         self.without.or_else(|| by.filter(|_| self.to_others).map(|by| by.conn))
     }
 
-    pub(super) fn encode(&self, seqs: &[u64]) -> PreparedFrame {
+    /// Encodes the message with its numbers. `tally` counts it for as long as it is kept or waits.
+    pub(super) fn encode(&self, seqs: &[u64], tally: &Arc<AtomicUsize>) -> PreparedFrame {
         let number = |index: usize| seqs.get(index).copied().unwrap_or_default();
         match self.parts {
-            Parts::Whole(bytes) => PreparedFrame::from_parts(self.kind, &[bytes]),
+            Parts::Whole(bytes) => PreparedFrame::counted(self.kind, &[bytes], tally),
             Parts::AroundSeq(before, after) => {
                 let mut digits = [0; 20];
                 let digits = decimal(number(0), &mut digits);
                 let parts = [before.as_bytes(), digits, after.as_bytes()];
-                PreparedFrame::from_parts(self.kind, &parts)
+                PreparedFrame::counted(self.kind, &parts, tally)
             }
             Parts::AroundSeqs(pieces, after) => {
                 let mut text = String::new();
@@ -97,7 +98,7 @@ impl<'a> Publication<'a> {
                     text.push_str(&number(*index).to_string());
                 }
                 text.push_str(after);
-                PreparedFrame::from_parts(self.kind, &[text.as_bytes()])
+                PreparedFrame::counted(self.kind, &[text.as_bytes()], tally)
             }
         }
     }
@@ -166,6 +167,7 @@ impl Hub {
                 repeated,
             });
         }
+        self.check_memory()?;
         self.shed_histories(&[room]);
         let mut deferred = Deferred::default();
         let result = self.number_in_one(by, room, publication, &mut deferred);
@@ -185,6 +187,7 @@ impl Hub {
         if rooms.is_empty() {
             return Err(RoomError::NoSuchRoom);
         }
+        self.check_memory()?;
         self.shed_histories(rooms);
         let mut deferred = Deferred::default();
         // Held during the publish, so that a repeat on another connection cannot interleave.
@@ -202,7 +205,7 @@ impl Hub {
             rooms => self.number_in_all(by, rooms, publication, next),
         };
         if let (Some((id, state)), Ok(seqs)) = (&mut state, &result) {
-            state.remember_publish(*id, Recipient::rooms(rooms, seqs), &self.bytes.sessions);
+            state.remember_publish(*id, Recipient::rooms(rooms, seqs), &self.account.sessions);
         }
         drop(state);
         self.mailboxes.after_unlock(&deferred);
@@ -229,7 +232,7 @@ impl Hub {
         }
         let except = publication.except(by);
         let seq = state.history.position().seq + 1;
-        let frame = self.compressible(publication.encode(&[seq]));
+        let frame = self.compressible(publication.encode(&[seq], &self.account.frames));
         self.mailboxes.reserve_all(workers_with_members(&state.members, frame.len()), deferred)?;
         let (payer, total) = (by.map(|by| by.session), state.members_total());
         payer.inspect(|payer| payer.in_flight.note_sent(frame.len()));
@@ -271,7 +274,7 @@ impl Hub {
             seqs[*index] = state.history.position().seq + 1;
             members.iter_mut().zip(&state.members).for_each(|(sum, count)| *sum += count);
         }
-        let frame = self.compressible(publication.encode(&seqs));
+        let frame = self.compressible(publication.encode(&seqs, &self.account.frames));
         self.mailboxes.reserve_all(workers_with_members(&members, frame.len()), deferred)?;
         let keys: Arc<[_]> = rooms.iter().map(|room| room.key).zip(seqs.iter().copied()).collect();
         let payer = by.map(|by| by.session);
@@ -292,7 +295,7 @@ impl Hub {
     fn keep(&self, room: &Room, state: &mut RoomState, frame: PreparedFrame, now_ms: u64) {
         let (kept, bytes) = (frame.plain(), frame.len());
         self.change(&mut state.history, |history| history.append(kept, now_ms, &room.bounds));
-        if self.bytes.histories.value() > self.histories_bytes_max {
+        if self.account.histories.value() > self.histories_bytes_max {
             // Nothing else gave way in time, so this room keeps no more than it did.
             let mut forgotten = 0;
             self.change(&mut state.history, |history| forgotten = history.free(bytes));
@@ -301,11 +304,11 @@ impl Hub {
     }
 
     /// Makes space for another message in `rooms`, where all histories together are nearly as large
-    /// as they may be.
+    /// as they may be, or memory is short and they have a good part of it.
     fn shed_histories(&self, rooms: &[&Room]) {
         // A sixteenth below the bound, so that most messages find space without taking it.
         let bytes_max = self.histories_bytes_max - self.histories_bytes_max / 16;
-        if self.bytes.histories.value() > bytes_max {
+        if self.account.histories.value() > bytes_max || self.account.wants_histories() {
             self.rooms.shed_histories(bytes_max, rooms);
         }
     }
@@ -330,10 +333,14 @@ mod tests {
 
     #[test]
     fn seq_is_spliced_between_the_parts() {
-        let frame = Publication::around_seq("{\"seq\":", "}").encode(&[u64::MAX]);
+        let tally = Arc::default();
+        let frame = Publication::around_seq("{\"seq\":", "}").encode(&[u64::MAX], &tally);
         assert_eq!(frame.payload(), b"{\"seq\":18446744073709551615}");
-        assert_eq!(Publication::around_seq("", "").encode(&[0]).payload(), b"0");
-        assert_eq!(Publication::from("as it stands").encode(&[7]).payload(), b"as it stands");
+        assert_eq!(Publication::around_seq("", "").encode(&[0], &tally).payload(), b"0");
+        assert_eq!(
+            Publication::from("as it stands").encode(&[7], &tally).payload(),
+            b"as it stands"
+        );
     }
 
     #[test]

@@ -86,6 +86,8 @@ impl Hub {
         publication: Publication<'_>,
         without: Option<&Uuid>,
     ) -> Result<PublishedToRooms, RoomError> {
+        // Before rooms are made for it.
+        self.check_memory()?;
         let without = without.and_then(|id| self.sessions.find(id)?.conn());
         let publication = publication.without(without);
         let mut result = Err(RoomError::NoSuchRoom);
@@ -124,8 +126,14 @@ mod tests {
     use super::*;
     use crate::{
         config::Config,
-        hub::harness::{Bench, name},
+        hub::{
+            harness::{Bench, name},
+            session::{PUBLISHER_RECENT_IDS_MAX, Recipient},
+        },
     };
+
+    /// The most rooms of one message of the chat protocol.
+    const ROOMS_MAX: usize = 32;
 
     #[test]
     fn a_room_is_made_a_repeat_is_known_and_one_client_is_left_out() {
@@ -146,6 +154,24 @@ mod tests {
         assert_eq!(publish(&other, &["new", "two"], a, None).expect("made").seqs[..], [3, 1]);
         let twice = publish(&other, &["new", "new"], b, None);
         assert_eq!(twice, Err(RoomError::SameRoomTwice));
+    }
+
+    #[test]
+    fn as_many_ids_are_remembered_whatever_the_number_of_rooms() {
+        let bench = Bench::new(&Config::default(), 1, 1000);
+        let enter = |n: usize| {
+            bench.hub.rooms.enter(&name(&n.to_string()), &mut Deferred::default(), |_, _| ())
+        };
+        let rooms: Vec<_> = (0..ROOMS_MAX).map(|n| enter(n).expect("a room").0).collect();
+        let rooms: Vec<&Room> = rooms.iter().map(AsRef::as_ref).collect();
+        let publisher = Publisher::new();
+        let mut state = publisher.session.state.lock();
+        let ids: Vec<Uuid> = (0..PUBLISHER_RECENT_IDS_MAX).map(|_| Uuid::new_v4()).collect();
+        for id in &ids {
+            let to = Recipient::rooms(&rooms, &[1; ROOMS_MAX]);
+            state.remember_publish(*id, to, &bench.hub.account.sessions);
+        }
+        assert!(ids.iter().all(|id| state.recent_publish(*id, &rooms).is_some()));
     }
 
     #[test]

@@ -16,8 +16,10 @@ use super::{
     names::{RoomName, RoomPattern},
     notice::Notice,
     present::{PRESENCE_MEMBERS_MAX, Presence},
+    rooms::NAMES_PER_COST,
     session::{Attachment, MEMBERSHIP_BYTES, Session, SessionState, format_notice},
     session_token::SessionToken,
+    sessions::Evicted,
 };
 use crate::{
     identity::Permissions,
@@ -94,6 +96,10 @@ impl Hub {
             if locked.state.user() != user {
                 return Err(RoomError::NoSuchSession);
             }
+            // Asked under the lock: a revocation that is not seen here finds the session attached.
+            if identity.as_ref().is_some_and(|of| self.authenticator.is_revoked(of)) {
+                return Err(RoomError::Revoked);
+            }
             match locked.state.attachment {
                 Attachment::Ended => return Err(RoomError::NoSuchSession),
                 Attachment::Away(since_ms) => self.sessions.unset_away(&session, since_ms),
@@ -149,7 +155,10 @@ impl Hub {
         conn: ConnId,
         reason: &CloseReason,
     ) -> bool {
-        let waits = session.resumable && self.resume_window_ms > 0 && reason.may_resume();
+        let waits = session.resumable
+            && self.resume_window_ms > 0
+            && reason.may_resume()
+            && !session.awaits_identity();
         if !waits {
             return self.finish(session, Attachment::To(conn));
         }
@@ -157,20 +166,42 @@ impl Hub {
         if state.attachment != Attachment::To(conn) {
             return false;
         }
+        // The connection was lost before the Close of a revocation has reached it. One that is not
+        // seen here finds the session away.
+        if state.identity.as_ref().is_some_and(|of| self.authenticator.is_revoked(of)) {
+            drop(state);
+            return self.finish(session, Attachment::To(conn));
+        }
         self.unsubscribe_all(&state);
         let now_ms = self.now_ms();
         state.attachment = Attachment::Away(now_ms);
-        let is_trivial = self.sessions.is_young(session) && state.is_trivial();
+        let is_trivial = (state.fresh || self.sessions.is_young(session)) && state.is_trivial();
         let evicted = self.sessions.set_away(session, now_ms, is_trivial, self.away_max);
         drop(state);
-        evicted.is_some_and(|evicted| {
-            let metrics = &self.sessions.metrics;
-            metrics.sessions_evicted.add_shared();
-            if evicted.is_trivial {
-                metrics.sessions_evicted_trivial.add_shared();
-            }
-            self.finish(&evicted.session, Attachment::Away(evicted.since_ms))
-        })
+        evicted.is_some_and(|evicted| self.evict(&evicted))
+    }
+
+    /// Ends a session that is away, before its time.
+    fn evict(&self, evicted: &Evicted) -> bool {
+        let metrics = &self.sessions.metrics;
+        metrics.sessions_evicted.add_shared();
+        if evicted.is_trivial {
+            metrics.sessions_evicted_trivial.add_shared();
+        }
+        self.finish(&evicted.session, Attachment::Away(evicted.since_ms))
+    }
+
+    /// Ends at most `max` of the sessions that are away, those that nobody would miss and those
+    /// that are away longest first. Returns how many ended, and whether a mailbox was found behind.
+    pub(super) fn shed_away(&self, max: usize) -> (usize, bool) {
+        let (mut ended, mut behind) = (0, false);
+        while ended < max
+            && let Some(evicted) = self.sessions.longest_away()
+        {
+            behind |= self.evict(&evicted);
+            ended += 1;
+        }
+        (ended, behind)
     }
 
     /// Ends the sessions that were away for longer than the resume window.
@@ -205,9 +236,9 @@ impl Hub {
         }
         self.unsubscribe_all(&state);
         state.attachment = Attachment::Ended;
-        self.bytes.sessions.subtract(state.counted_bytes());
-        self.bytes.patterns.subtract(state.cold().patterns.bytes());
-        self.bytes.inboxes.subtract(state.inbox.take().map_or(0, |inbox| inbox.bytes()));
+        self.account.sessions.subtract(state.counted_bytes());
+        self.account.patterns.subtract(state.cold().patterns.bytes());
+        self.account.inboxes.subtract(state.inbox.take().map_or(0, |inbox| inbox.bytes()));
         state.clear_cold();
         for membership in std::mem::take(&mut state.memberships) {
             self.remove_from_roster(session, &membership.room, &mut deferred);
@@ -286,7 +317,10 @@ impl LockedSession<'_> {
             let names_max = self.hub.memberships_max + self.state.cold().declined.len() + 1;
             let conn = self.conn.id();
             let may_join = |room: &RoomName| self.may_join(room);
-            for room in self.hub.rooms.resubscribe(&pattern, conn, names_max, &may_join) {
+            let (names, looked_at) =
+                self.hub.rooms.resubscribe(&pattern, conn, names_max, &may_join);
+            self.conn.spend(looked_at / NAMES_PER_COST);
+            for room in names {
                 let key = self.hub.rooms.find(room.as_str()).map(|room| room.key);
                 let is_declined = key.is_some_and(|key| self.state.cold().declined.contains(&key));
                 if is_declined || self.state.membership(room.as_str()).is_some() {
@@ -315,7 +349,7 @@ impl LockedSession<'_> {
 
     /// Takes the session, whose connection has entered no room yet, out of one.
     fn drop_membership(&mut self, at: usize) {
-        self.hub.bytes.sessions.subtract(MEMBERSHIP_BYTES);
+        self.hub.account.sessions.subtract(MEMBERSHIP_BYTES);
         let membership = self.state.memberships.swap_remove(at);
         self.hub.remove_from_roster(self.session, &membership.room, self.deferred);
     }
@@ -331,14 +365,18 @@ impl LockedSession<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::{
         config::Config,
         hub::{
+            clock::Clock,
             harness::{Bench, Client, name},
             publish::Publication,
             session::Sender,
         },
+        identity::{Identity, Revocation},
     };
 
     #[test]
@@ -427,7 +465,7 @@ mod tests {
     #[test]
     fn what_is_gone_is_counted_no_more() {
         let mut bench = Bench::new(&Config::default(), 1, 1000);
-        let before = bench.hub.bytes();
+        let before = bench.hub.account.balance();
         let mut clients: Vec<Client> = (0..3).map(|_| bench.client(0, true)).collect();
         for client in &mut clients {
             ["a", "b"].iter().for_each(|room| drop(client.join(room).expect("a place")));
@@ -445,14 +483,83 @@ mod tests {
             bench.hub.direct(by, &to, &publication).expect("it is sent");
             bench.letters(0);
         }
-        let now = bench.hub.bytes();
+        let now = bench.hub.account.balance();
         assert!(now.sessions > before.sessions + 3 * 100 && now.sessions < 60_000, "{now:?}");
         assert!(now.patterns > 0 && now.inboxes > 0 && now.histories > 0, "{now:?}");
         for client in &clients {
             bench.hub.depart(&client.session, client.conn(), &CloseReason::NORMAL);
         }
-        let now = bench.hub.bytes();
+        let now = bench.hub.account.balance();
         assert_eq!((now.sessions, now.patterns, now.inboxes), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_resume_replays_nothing_to_a_client_without_the_permission() {
+        for (permissions, replayed) in
+            [(Permissions::all(), 1), (Permissions::all() - Permissions::HISTORY, 0)]
+        {
+            let mut bench = Bench::new(&Config::default(), 1, 1000);
+            let mut client = bench.client_who_may(permissions, 0, true);
+            let Position { epoch, .. } = client.join("a").expect("a place").position;
+            client.lose();
+            let by = bench.client(0, false);
+            let by = Sender { session: &by.session, conn: by.conn() };
+            let room = bench.hub.rooms.find("a").expect("it is there");
+            bench.hub.publish(Some(by), &room, &"x".into()).expect("it is published");
+            let mut again = bench.client_who_may(permissions, 0, true);
+            let since = [(name("a"), Position { epoch, seq: 0 })];
+            let token = client.session.token();
+            let resumed = bench.hub.resume(&mut again.conn, &token, &since, None);
+            let resumed = resumed.expect("it waits");
+            let joined = resumed.rooms[0].joined.as_ref().expect("it may be in there");
+            assert_eq!(joined.replay.len(), replayed);
+            assert_eq!(joined.recovered, replayed > 0);
+        }
+    }
+
+    #[test]
+    fn a_client_that_never_said_who_it_is_leaves_nothing_behind() {
+        let mut bench = Bench::new(&Config::default(), 1, 1000);
+        let [mut outsider, mut user] = [(); 2].map(|()| bench.client(0, true));
+        outsider.session.set_awaits_identity(true);
+        user.session.set_awaits_identity(true);
+        let known = bench.hub.set_identity(&mut user.conn, Identity::new("u"));
+        known.expect("nothing is revoked");
+        outsider.lose();
+        assert_eq!(bench.hub.sessions.gauges(), (1, 0));
+        user.lose();
+        assert_eq!(bench.hub.sessions.gauges(), (1, 1), "it has said it");
+    }
+
+    #[test]
+    fn a_client_that_sent_nothing_is_evicted_first_however_long_it_stayed() {
+        let config = Config { max_away_sessions: 2, ..Config::default() };
+        let mut bench = Bench::with_clock(&config, 1, 1000, Clock::stepped());
+        let mut clients: Vec<Client> = (0..3).map(|_| bench.client(0, true)).collect();
+        clients[0].session.set_begun();
+        bench.hub.clock.advance(Duration::from_secs(60));
+        clients.iter_mut().for_each(Client::lose);
+        bench.client(0, true).resume(&clients[0].session).expect("it was kept");
+        assert_eq!(bench.hub.sessions.metrics.sessions_evicted_trivial.value(), 1);
+    }
+
+    #[test]
+    fn a_revoked_user_resumes_nothing_and_leaves_nothing_behind() {
+        let mut bench = Bench::new(&Config::default(), 1, 1000);
+        let mut user = || {
+            let mut client = bench.client(0, true);
+            let identity = Identity::new("u");
+            bench.hub.set_identity(&mut client.conn, identity).expect("nothing is revoked");
+            client
+        };
+        let [mut earlier, mut again, mut late] = [user(), user(), user()];
+        earlier.lose();
+        // As far as a revocation has come that has not looked at the sessions yet.
+        bench.hub.authenticator.revoke(&Revocation::user("u"));
+        assert_eq!(again.resume(&earlier.session).err(), Some(RoomError::Revoked));
+        assert_eq!(bench.hub.sessions.gauges().1, 1, "it is as it was");
+        late.lose();
+        assert_eq!(bench.hub.sessions.gauges(), (2, 1), "whose Close has not come yet");
     }
 
     #[test]

@@ -14,7 +14,6 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::{
-    bytes::HubBytes,
     conn_id::ConnId,
     error::RoomError,
     mailbox::{Deferred, Letter, Mailboxes},
@@ -24,6 +23,7 @@ use super::{
 };
 use crate::{
     config::{Config, RoomRules},
+    memory::account::Account,
     metrics::RoomMetrics,
     store::{History, HistoryBounds},
 };
@@ -31,11 +31,22 @@ use crate::{
 /// The most rooms that one sweep looks at.
 const SWEEP_ROOMS_MAX: usize = 1000;
 
+/// The most rooms that one look passes over because the client may not join them: some milliseconds
+/// under the lock of the directory.
+pub(super) const PASSED_OVER_MAX: usize = 16_384;
+
+/// How many names that are looked at cost a client a microsecond or so.
+pub(super) const NAMES_PER_COST: usize = 8;
+
 /// The most rooms that one message may remove, which bounds the cost of a publish.
 const SHED_ROOMS_MAX: usize = 16;
 
 /// Rooms with members that are compared to find the one whose history gives way.
 const SHED_SAMPLE: usize = 8;
+
+/// Estimated bytes of a room, with its entry in the directory and the longest name.
+const ROOM_BYTES: usize =
+    size_of::<Room>() + RoomName::BYTES_MAX + 4 * size_of::<(RoomName, Arc<Room>)>();
 
 /// All rooms, by name. The directory's lock is never taken while a room's is held.
 pub(crate) struct Rooms {
@@ -45,7 +56,7 @@ pub(crate) struct Rooms {
     vacant: Mutex<BTreeMap<u64, Arc<Room>>>,
     next_vacancy: AtomicU64,
     pub(crate) metrics: RoomMetrics,
-    bytes: Arc<HubBytes>,
+    account: Arc<Account>,
     next_key: AtomicU64,
     rooms_max: usize,
     rules: RoomRules,
@@ -67,6 +78,17 @@ struct Directory {
     uncounted: usize,
 }
 
+/// The names that match a pattern, as far as one look has come.
+#[derive(Default)]
+pub(super) struct Matches {
+    /// Those that the client may join, in order.
+    pub(super) names: Vec<RoomName>,
+    /// How many were looked at.
+    pub(super) looked_at: usize,
+    /// The last one, if the look ended because the client may not join too many of them.
+    cut_off_at: Option<RoomName>,
+}
+
 impl Directory {
     fn subscribe(&mut self, pattern: &RoomPattern, conn: ConnId) {
         self.subscribers.entry(ByPrefix(pattern.clone())).or_default().insert(conn);
@@ -80,26 +102,42 @@ impl Directory {
         }
     }
 
-    /// Lists the first `max` names that match and that `may_join` accepts, in order.
+    /// Finds the first `max` names that match, come behind `after`, and that `may_join` accepts.
     fn matching(
         &self,
         pattern: &RoomPattern,
+        after: Option<&RoomName>,
         max: usize,
         may_join: &dyn Fn(&RoomName) -> bool,
-    ) -> Vec<RoomName> {
-        let from = Bound::Included(pattern.prefix());
-        let rooms = self.by_name.range::<str, _>((from, Bound::Unbounded));
-        let matching = rooms
-            .map(|(name, _)| name)
-            .take_while(|name| name.as_str().starts_with(pattern.prefix()))
-            .filter(|name| pattern.matches(name) && may_join(name));
-        matching.take(max).cloned().collect()
+    ) -> Matches {
+        let from = match after {
+            Some(after) => Bound::Excluded(after.as_str()),
+            None => Bound::Included(pattern.prefix()),
+        };
+        let mut found = Matches::default();
+        let mut passed_over = 0;
+        for (name, _) in self.by_name.range::<str, _>((from, Bound::Unbounded)) {
+            if found.names.len() == max || !name.as_str().starts_with(pattern.prefix()) {
+                break;
+            }
+            found.looked_at += 1;
+            if pattern.matches(name) && may_join(name) {
+                found.names.push(name.clone());
+                continue;
+            }
+            passed_over += 1;
+            if passed_over == PASSED_OVER_MAX {
+                found.cut_off_at = Some(name.clone());
+                break;
+            }
+        }
+        found
     }
 }
 
 impl Rooms {
     /// Makes the directory, and the default room in it.
-    pub(crate) fn new(config: &Config, mailboxes: Mailboxes, bytes: Arc<HubBytes>) -> Rooms {
+    pub(crate) fn new(config: &Config, mailboxes: Mailboxes, account: Arc<Account>) -> Rooms {
         let directory = Directory {
             by_name: BTreeMap::new(),
             subscribers: HashMap::new(),
@@ -117,7 +155,7 @@ impl Rooms {
             vacant: Mutex::default(),
             next_vacancy: AtomicU64::new(0),
             metrics: RoomMetrics::default(),
-            bytes,
+            account,
             next_key: AtomicU64::new(0),
             rooms_max: config.max_rooms,
             rules: config.room_rules(),
@@ -193,6 +231,7 @@ impl Rooms {
         let room = Arc::new(self.new_room(name, RoomKind::Messages));
         self.notify_subscribers(&directory, &room, deferred)?;
         directory.by_name.insert(name.clone(), Arc::clone(&room));
+        self.account.rooms.add(ROOM_BYTES);
         Ok(room)
     }
 
@@ -255,34 +294,29 @@ impl Rooms {
         Ok(())
     }
 
-    /// Subscribes `conn` to new rooms that match. Returns the names of the existing matches that it
-    /// `may_join`, or `None`, with nothing changed, if there are more than `max`.
+    /// Subscribes `conn` to new rooms that match, unless it `is_covered`: it waits for them by
+    /// another pattern. Returns the names of the existing matches that it `may_join`, and how many
+    /// names were looked at. Nothing is changed if there are more than `max`, or too many others.
     pub(super) fn subscribe(
         &self,
         pattern: &RoomPattern,
-        conn: ConnId,
+        (conn, is_covered): (ConnId, bool),
         max: usize,
         may_join: &dyn Fn(&RoomName) -> bool,
-    ) -> Option<Vec<RoomName>> {
+    ) -> (Result<Vec<RoomName>, RoomError>, usize) {
         let mut directory = self.directory.lock();
-        let names = directory.matching(pattern, max + 1, may_join);
-        if names.len() > max {
-            return None;
+        let found = directory.matching(pattern, None, max + 1, may_join);
+        let names = if found.names.len() > max {
+            Err(RoomError::TooManyMemberships)
+        } else if found.cut_off_at.is_some() {
+            Err(RoomError::PatternTooWide)
+        } else {
+            Ok(found.names)
+        };
+        if names.is_ok() && !is_covered {
+            directory.subscribe(pattern, conn);
         }
-        directory.subscribe(pattern, conn);
-        Some(names)
-    }
-
-    /// Lists the names of the rooms that match a pattern for whose new rooms the connection already
-    /// waits by another pattern, if it `may_join` them. `None` if there are more than `max`.
-    pub(super) fn matching(
-        &self,
-        pattern: &RoomPattern,
-        max: usize,
-        may_join: &dyn Fn(&RoomName) -> bool,
-    ) -> Option<Vec<RoomName>> {
-        let names = self.directory.lock().matching(pattern, max + 1, may_join);
-        (names.len() <= max).then_some(names)
+        (names, found.looked_at)
     }
 
     /// Replaces the patterns `from`, by which `conn` waits, by `to`, in one atomic step.
@@ -293,17 +327,28 @@ impl Rooms {
     }
 
     /// Subscribes the new connection of a resumed session, however many rooms match. Returns the
-    /// names of the first `max` matches that it `may_join`.
+    /// names of the first `max` matches that it `may_join`, and how many names were looked at.
     pub(super) fn resubscribe(
         &self,
         pattern: &RoomPattern,
         conn: ConnId,
         max: usize,
         may_join: &dyn Fn(&RoomName) -> bool,
-    ) -> Vec<RoomName> {
+    ) -> (Vec<RoomName>, usize) {
         let mut directory = self.directory.lock();
         directory.subscribe(pattern, conn);
-        directory.matching(pattern, max, may_join)
+        let Matches { mut names, mut looked_at, mut cut_off_at } =
+            directory.matching(pattern, None, max, may_join);
+        drop(directory);
+        // Others get the lock between two looks.
+        while let Some(after) = cut_off_at {
+            let max = max - names.len();
+            let more = self.directory.lock().matching(pattern, Some(&after), max, may_join);
+            names.extend(more.names);
+            looked_at += more.looked_at;
+            cut_off_at = more.cut_off_at;
+        }
+        (names, looked_at)
     }
 
     /// Puts a room into the list of those that nobody is in, or takes it out, after a change.
@@ -364,8 +409,9 @@ impl Rooms {
             self.vacant.lock().remove(&vacancy);
         }
         directory.by_name.remove(&room.name);
+        self.account.rooms.subtract(ROOM_BYTES);
         let history = std::mem::replace(&mut state.history, History::new());
-        self.bytes.histories.subtract(history.bytes());
+        self.account.histories.subtract(history.bytes());
         history
     }
 
@@ -375,13 +421,34 @@ impl Rooms {
     pub(super) fn shed_histories(&self, bytes_max: usize, kept: &[&Room]) {
         let mut evicted = Vec::new();
         let mut directory = self.directory.lock();
-        while self.bytes.histories.value() > bytes_max && evicted.len() < SHED_ROOMS_MAX {
+        let is_over = || {
+            self.account.weigh();
+            self.account.histories.value() > bytes_max || self.account.wants_histories()
+        };
+        while evicted.len() < SHED_ROOMS_MAX && is_over() {
             let Some(history) = self.evict_vacant(&mut directory, kept) else { break };
             evicted.push(history);
         }
         if !evicted.is_empty() {
             return drop((directory, evicted));
         }
+        drop(directory);
+        self.trim_large();
+    }
+
+    /// Removes at most `max` of the rooms that nobody is in, those left longest ago first. Returns
+    /// how many went.
+    pub(super) fn shed_vacant(&self, max: usize) -> usize {
+        let mut directory = self.directory.lock();
+        let evicted: Vec<History> =
+            (0..max).map_while(|_| self.evict_vacant(&mut directory, &[])).collect();
+        drop(directory);
+        evicted.len()
+    }
+
+    /// Makes a large history half as large.
+    pub(super) fn trim_large(&self) {
+        let mut directory = self.directory.lock();
         let Directory { by_name, shed_to, .. } = &mut *directory;
         let from = shed_to.take().map_or(Bound::Unbounded, Bound::Excluded);
         // The search wraps around, so that no sample is smaller than it could be.
@@ -395,7 +462,7 @@ impl Rooms {
             let mut state = room.state.lock();
             let before = state.history.bytes();
             let forgotten = state.history.free(before.div_ceil(2));
-            self.bytes.histories.change(before, state.history.bytes());
+            self.account.histories.change(before, state.history.bytes());
             self.metrics.history_trimmed.add_many_shared(forgotten as u64);
         }
     }
@@ -424,6 +491,7 @@ impl Rooms {
                 }
                 drop(state);
                 self.directory.lock().by_name.remove(&room.name);
+                self.account.rooms.subtract(ROOM_BYTES);
             }
         }
     }
@@ -447,7 +515,11 @@ mod tests {
     fn rooms(rooms_max: usize) -> Rooms {
         let bounds = MailboxBounds { letters_max: 9, bytes_max: 999 };
         let config = Config { max_rooms: rooms_max, ..Config::default() };
-        Rooms::new(&config, mailboxes_without_workers(1, bounds).0, Arc::default())
+        Rooms::new(&config, mailboxes_without_workers(1, bounds).0, account())
+    }
+
+    fn account() -> Arc<Account> {
+        Arc::new(Account::new(1, None, 0))
     }
 
     impl Rooms {
@@ -471,7 +543,7 @@ mod tests {
         let nameless = Config { default_room: String::new(), ..Config::default() };
         let mailboxes =
             mailboxes_without_workers(1, MailboxBounds { letters_max: 9, bytes_max: 9 });
-        assert_eq!(Rooms::new(&nameless, mailboxes.0, Arc::default()).len(), 0);
+        assert_eq!(Rooms::new(&nameless, mailboxes.0, account()).len(), 0);
     }
 
     #[test]
@@ -550,7 +622,7 @@ mod tests {
             let room = bench.hub.rooms.find(room).expect("it is there");
             let published = bench.hub.publish(None, &room, &text.as_str().into());
             published.expect("it is published");
-            let kept = bench.hub.bytes().histories;
+            let kept = bench.hub.account.balance().histories;
             assert!(kept <= 16_000, "{kept}");
         };
         for n in 0..10 {

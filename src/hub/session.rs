@@ -5,7 +5,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -13,7 +13,6 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::{
-    bytes::Tally,
     conn_id::ConnId,
     error::RoomError,
     in_flight::InFlight,
@@ -29,6 +28,7 @@ use super::{
 use crate::{
     identity::{Identity, Permissions},
     limits::spending::Spending,
+    memory::tally::Tally,
     ws::frame::PreparedFrame,
 };
 
@@ -40,9 +40,9 @@ pub(super) const RECENT_IDS_MAX: usize = 128;
 pub(super) const RECENT_BYTES_MAX: usize = 16 << 10;
 
 /// The same for a publisher outside of any connection, which may publish in batches of 1,000: as
-/// many as two such batches.
+/// many as two such batches, whatever the number of their rooms.
 pub(super) const PUBLISHER_RECENT_IDS_MAX: usize = 2048;
-pub(super) const PUBLISHER_RECENT_BYTES_MAX: usize = 256 << 10;
+pub(super) const PUBLISHER_RECENT_BYTES_MAX: usize = 2 << 20;
 
 /// Estimated bytes of a session, with its entry in the table.
 pub(super) const SESSION_BYTES: usize =
@@ -68,6 +68,9 @@ pub(crate) struct Session {
     /// The connection that may publish for the session, as [`ConnId::packed`]. Outside the lock,
     /// so that a publish need not take it.
     sender: AtomicU64,
+    /// Whether the client must say who it is before anything else. Outside the lock, so that a
+    /// broadcast need not take it.
+    awaits_identity: AtomicBool,
     /// What the session has sent and the server has not passed on yet.
     pub(crate) in_flight: InFlight,
     /// The direct messages on their way to the session.
@@ -201,6 +204,7 @@ impl Session {
             began_ms,
             formatter,
             sender: AtomicU64::new(conn.packed()),
+            awaits_identity: AtomicBool::new(false),
             in_flight: InFlight::default(),
             inbound: Inbound::default(),
             spending: Mutex::default(),
@@ -270,6 +274,17 @@ impl Session {
     /// Makes `conn` the only connection that may publish for the session.
     pub(super) fn set_sender(&self, conn: ConnId) {
         self.sender.store(conn.packed(), Ordering::Release);
+    }
+
+    /// Notes that the client must say who it is before anything else, or that it has.
+    pub(crate) fn set_awaits_identity(&self, awaits: bool) {
+        self.awaits_identity.store(awaits, Ordering::Release);
+    }
+
+    /// Whether the client has not said yet who it is though it must. Such a session is sent no
+    /// broadcast, and ends with its connection.
+    pub(crate) fn awaits_identity(&self) -> bool {
+        self.awaits_identity.load(Ordering::Acquire)
     }
 
     /// Notes that the client has sent a message, so that it can no longer resume another session.

@@ -16,14 +16,13 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::{
-    bytes::HubBytes,
     clock::Clock,
     conn_id::ConnId,
     notice::NoticeFormatter,
     session::{SESSION_BYTES, Session},
     session_token::SessionToken,
 };
-use crate::metrics::SessionMetrics;
+use crate::{memory::account::Account, metrics::SessionMetrics};
 
 /// All sessions. Usable from any thread. The lock of the table is taken after a session's, never
 /// before.
@@ -32,7 +31,7 @@ pub(crate) struct Sessions {
     /// Where the ids of clients are counted up instead of drawn: the next one.
     counted_ids: Option<AtomicU64>,
     clock: Arc<Clock>,
-    bytes: Arc<HubBytes>,
+    account: Arc<Account>,
     pub(crate) metrics: SessionMetrics,
 }
 
@@ -46,6 +45,17 @@ struct Table {
     away: Away,
     /// Those of them that nobody would miss. They go before any other.
     away_trivial: Away,
+}
+
+impl Table {
+    /// Takes the trivial session off the lists that is away longest, or if none is trivial the one
+    /// that is away longest.
+    fn pop_longest_away(&mut self) -> Option<Evicted> {
+        let trivial = self.away_trivial.pop_first();
+        let is_trivial = trivial.is_some();
+        let ((since_ms, _), session) = trivial.or_else(|| self.away.pop_first())?;
+        Some(Evicted { since_ms, session, is_trivial })
+    }
 }
 
 type Away = BTreeMap<(u64, Uuid), Arc<Session>>;
@@ -63,13 +73,13 @@ pub(super) const TRIVIAL_AGE_MS: u64 = 5000;
 impl Sessions {
     /// A table for sessions under random client ids, or, where the clock is stepped, under ids that
     /// are the same in each run, for tests that must be repeatable.
-    pub(super) fn new(bytes: Arc<HubBytes>, clock: Arc<Clock>) -> Sessions {
+    pub(super) fn new(account: Arc<Account>, clock: Arc<Clock>) -> Sessions {
         let counts_ids = matches!(*clock, Clock::Stepped(_));
         Sessions {
             table: Mutex::default(),
             counted_ids: counts_ids.then(AtomicU64::default),
             clock,
-            bytes,
+            account,
             metrics: SessionMetrics::default(),
         }
     }
@@ -95,7 +105,7 @@ impl Sessions {
         let began_ms = self.clock.now_ms();
         let session = Session::new(client_id, conn, route, resumable, formatter, began_ms);
         let session = Arc::new(session);
-        self.bytes.sessions.add(SESSION_BYTES);
+        self.account.sessions.add(SESSION_BYTES);
         self.table.lock().by_client.insert(session.client_id, Arc::clone(&session));
         session
     }
@@ -175,10 +185,12 @@ impl Sessions {
         if away.len() + away_trivial.len() <= max {
             return None;
         }
-        let trivial = away_trivial.pop_first();
-        let is_trivial = trivial.is_some();
-        let ((since_ms, _), session) = trivial.or_else(|| away.pop_first())?;
-        Some(Evicted { since_ms, session, is_trivial })
+        table.pop_longest_away()
+    }
+
+    /// Takes the session off the list that must end first for want of space.
+    pub(super) fn longest_away(&self) -> Option<Evicted> {
+        self.table.lock().pop_longest_away()
     }
 
     pub(super) fn unset_away(&self, session: &Session, since_ms: u64) {
@@ -212,11 +224,11 @@ mod tests {
     use super::*;
     use crate::{
         hub::{
-            bytes::Tally,
             notice::Notice,
             session::{RECENT_IDS_MAX, Recipient},
             session_token::NotAToken,
         },
+        memory::tally::Tally,
         ws::frame::PreparedFrame,
     };
 
@@ -228,6 +240,10 @@ mod tests {
         }
     }
 
+    fn sessions() -> Sessions {
+        Sessions::new(Arc::new(Account::new(1, None, 0)), Arc::new(Clock::machine()))
+    }
+
     fn begin(sessions: &Sessions) -> Arc<Session> {
         let conn = ConnId { worker: 1, slot: 2, generation: 3 };
         sessions.begin(conn, 0, true, Arc::new(Silent))
@@ -235,7 +251,7 @@ mod tests {
 
     #[test]
     fn only_the_whole_token_finds_a_session() {
-        let sessions = Sessions::new(Arc::default(), Arc::new(Clock::machine()));
+        let sessions = sessions();
         let session = begin(&sessions);
         let text = session.token().to_string();
         let token: SessionToken = text.parse().expect("a token");
@@ -256,7 +272,7 @@ mod tests {
 
     #[test]
     fn those_away_are_bounded_and_overdue_in_order() {
-        let sessions = Sessions::new(Arc::default(), Arc::new(Clock::machine()));
+        let sessions = sessions();
         let [a, b, c] = [(); 3].map(|()| begin(&sessions));
         let set_away = |session, since_ms| sessions.set_away(session, since_ms, false, 2);
         assert!(set_away(&a, 10).is_none() && set_away(&b, 20).is_none());
@@ -270,7 +286,7 @@ mod tests {
 
     #[test]
     fn the_oldest_publish_is_forgotten() {
-        let sessions = Sessions::new(Arc::default(), Arc::new(Clock::machine()));
+        let sessions = sessions();
         let session = begin(&sessions);
         let mut state = session.state.lock();
         let (to, other) = (Uuid::new_v4(), Uuid::new_v4());

@@ -16,7 +16,10 @@ use super::{
     room::Room,
     session::{Attachment, Session},
 };
-use crate::{store::Position, ws::close::CloseReason};
+use crate::{
+    store::{Position, TakenMessages},
+    ws::close::CloseReason,
+};
 
 /// The most entries of one page of rooms or sessions.
 pub(super) const ENTRIES_MAX: usize = 1000;
@@ -34,6 +37,21 @@ pub struct RoomSummary {
     pub messages: usize,
     /// The bytes of those messages.
     pub bytes: usize,
+}
+
+/// The messages that were taken out of a room.
+#[derive(Debug)]
+pub struct ClearedHistory {
+    /// The room's position.
+    pub position: Position,
+    taken: TakenMessages,
+}
+
+impl ClearedHistory {
+    /// Frees at most `max` messages. Returns how many it freed.
+    pub(crate) fn free(&mut self, max: usize) -> usize {
+        self.taken.free(max)
+    }
 }
 
 /// Which sessions are listed.
@@ -62,6 +80,15 @@ pub struct SessionSummary {
     pub rooms: usize,
 }
 
+/// A page of sessions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionsPage {
+    /// The sessions, in the order of their ids.
+    pub sessions: Vec<SessionSummary>,
+    /// The session behind which the next page begins, if there may be one.
+    pub next: Option<Uuid>,
+}
+
 impl Session {
     /// `None` if it has ended.
     fn summary(&self) -> Option<SessionSummary> {
@@ -82,7 +109,7 @@ impl Session {
 }
 
 impl Room {
-    fn summary(&self) -> RoomSummary {
+    pub(crate) fn summary(&self) -> RoomSummary {
         let state = self.state.lock();
         RoomSummary {
             room: self.name.as_str().to_owned(),
@@ -114,14 +141,13 @@ impl Hub {
         Ok(state.roster.page(Uuid::nil(), page.after, limit, None))
     }
 
-    /// Drops the messages of a room. Its numbers go on, and its members stay.
-    pub(crate) fn clear_history(&self, room: &str) -> Result<Position, RoomError> {
+    /// Takes the messages out of a room. Its numbers go on, and its members stay.
+    pub(crate) fn clear_history(&self, room: &str) -> Result<ClearedHistory, RoomError> {
         let room = self.rooms.find(room).ok_or(RoomError::NoSuchRoom)?;
         let mut state = room.state.lock();
-        self.change(&mut state.history, |history| {
-            history.free(history.bytes());
-        });
-        Ok(state.history.position())
+        let mut taken = TakenMessages::default();
+        self.change(&mut state.history, |history| taken = history.take_messages());
+        Ok(ClearedHistory { position: state.history.position(), taken })
     }
 
     /// Lists sessions behind `after`, in the order of their ids: all, those of one user, or those
@@ -131,18 +157,27 @@ impl Hub {
         of: SessionsOf<'_>,
         after: Option<Uuid>,
         limit: usize,
-    ) -> Result<Vec<SessionSummary>, RoomError> {
+    ) -> Result<SessionsPage, RoomError> {
         let limit = limit.min(ENTRIES_MAX);
-        let sessions = match of {
-            SessionsOf::All => self.sessions.list(after, limit),
-            SessionsOf::User(user) => self.sessions.list_of_user(user, after, limit),
+        let with_ids = |sessions: Vec<Arc<Session>>| {
+            let ids = sessions.iter().map(|session| session.client_id).collect();
+            (sessions, ids)
+        };
+        let (sessions, ids): (Vec<_>, Vec<Uuid>) = match of {
+            SessionsOf::All => with_ids(self.sessions.list(after, limit)),
+            SessionsOf::User(user) => with_ids(self.sessions.list_of_user(user, after, limit)),
             SessionsOf::Room(room) => {
                 let members = self.members(room, MembersPage { after, limit })?.members;
-                let find = |id: &Uuid| self.sessions.find(id);
-                members.iter().filter_map(|member| find(&member.client_id)).collect()
+                let ids: Vec<Uuid> = members.iter().map(|member| member.client_id).collect();
+                (ids.iter().filter_map(|id| self.sessions.find(id)).collect(), ids)
             }
         };
-        Ok(sessions.iter().filter_map(|session| session.summary()).collect())
+        // One that has ended meanwhile leaves its page shorter.
+        let is_full = ids.len() == limit;
+        Ok(SessionsPage {
+            sessions: sessions.iter().filter_map(|session| session.summary()).collect(),
+            next: ids.last().copied().filter(|_| is_full),
+        })
     }
 
     /// Closes a client's connection, or ends its session if it is away.
@@ -168,5 +203,30 @@ impl Hub {
             }
             Attachment::Ended => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Config, hub::harness::Bench};
+
+    #[test]
+    fn sessions_that_end_meanwhile_do_not_end_the_list() {
+        let mut bench = Bench::new(&Config::default(), 1, 1000);
+        let mut sessions: Vec<_> =
+            (0..5).map(|_| Arc::clone(&bench.client(0, false).session)).collect();
+        sessions.sort_by_key(|session| session.client_id);
+        for ended in &sessions[..2] {
+            ended.state.lock().attachment = Attachment::Ended;
+        }
+        let list = |after| {
+            let page = bench.hub.list_sessions(SessionsOf::All, after, 2).expect("a list");
+            (page.sessions.len(), page.next)
+        };
+        let id = |at: usize| Some(sessions[at].client_id);
+        assert_eq!(list(None), (0, id(1)));
+        assert_eq!(list(id(1)), (2, id(3)));
+        assert_eq!(list(id(3)), (1, None));
     }
 }

@@ -50,7 +50,7 @@ impl Authenticator {
     pub(crate) fn authenticate(&self, token: &str) -> (Result<Identity, TokenError>, usize) {
         #[cfg(feature = "identity")]
         let (outcome, cost) = match &self.verifier {
-            Some(verifier) => (verifier.verify(token), super::verifier::VERIFY_COST),
+            Some(verifier) => verifier.verify(token),
             None => (Err(TokenError::Off), 0),
         };
         #[cfg(not(feature = "identity"))]

@@ -4,12 +4,14 @@
 //! are there.
 
 use std::{
+    collections::BTreeSet,
+    hash::{BuildHasher, RandomState},
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use jsonwebtoken::Algorithm;
 use parking_lot::Mutex;
 use ureq::{Agent, tls::TlsConfig};
@@ -25,6 +27,9 @@ use crate::{
 
 /// How long the server waits at least before it fetches the keys once more for an unknown `kid`.
 const ASK_INTERVAL: Duration = Duration::from_secs(30);
+
+/// The most unknown keys that are remembered from one fetch to the next.
+const MISSED_MAX: usize = 1024;
 
 /// How often the keys are fetched without being asked for.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(600);
@@ -47,19 +52,37 @@ pub(super) struct Jwks {
 #[derive(Debug)]
 struct Fetched {
     keys: Mutex<Arc<[Key]>>,
-    /// When the last fetch ended; `None` while one is being made.
-    ended: Mutex<Option<Instant>>,
+    unknown: Mutex<Unknown>,
+    /// Hashes the keys that were not there: strangers choose their names, and how long these are.
+    hasher: RandomState,
+    ask_interval: Duration,
     metrics: Arc<IdentityMetrics>,
+}
+
+/// The keys that tokens named and that were not there.
+#[derive(Debug, Default)]
+struct Unknown {
+    /// When the last fetch ended; `None` before the first.
+    fetched_at: Option<Instant>,
+    /// The keys that were missed since that fetch began.
+    missed: BTreeSet<u64>,
+    /// The keys that were missed before it, and that it has not brought if they are missed again.
+    /// None if it failed.
+    asked_for: BTreeSet<u64>,
 }
 
 impl Jwks {
     /// Starts the thread, which fetches the keys at once.
     pub(super) fn start(url: &str, metrics: &Arc<IdentityMetrics>) -> Result<Jwks, Error> {
-        let shared = Arc::new(Fetched {
-            keys: Mutex::new([].into()),
-            ended: Mutex::new(None),
-            metrics: Arc::clone(metrics),
-        });
+        Jwks::start_with(url, metrics, ASK_INTERVAL)
+    }
+
+    fn start_with(
+        url: &str,
+        metrics: &Arc<IdentityMetrics>,
+        ask_interval: Duration,
+    ) -> Result<Jwks, Error> {
+        let shared = Arc::new(Fetched::new(metrics, ask_interval));
         let (ask, asked) = crossbeam_channel::bounded(1);
         let (fetched, url) = (Arc::clone(&shared), url.to_owned());
         let run = move || fetched.run(&url, &asked);
@@ -72,12 +95,8 @@ impl Jwks {
 
     /// Has no keys, and fetches none.
     pub(super) fn empty() -> Jwks {
-        let shared = Fetched {
-            keys: Mutex::new([].into()),
-            ended: Mutex::new(Some(Instant::now())),
-            metrics: Arc::default(),
-        };
-        Jwks { shared: Arc::new(shared), ask: crossbeam_channel::bounded(0).0 }
+        let shared = Arc::new(Fetched::new(&Arc::default(), ASK_INTERVAL));
+        Jwks { shared, ask: crossbeam_channel::bounded(0).0 }
     }
 
     /// Fetches the keys now, and never again.
@@ -101,44 +120,72 @@ impl Jwks {
         matches!(algorithm, Algorithm::RS256 | Algorithm::ES256 | Algorithm::EdDSA)
     }
 
-    /// Answers a token whose key is not there. Has the keys fetched once more, if that was not done
-    /// in the last [`ASK_INTERVAL`].
-    pub(super) fn miss(&self) -> TokenError {
-        let mut ended = self.shared.ended.lock();
-        let is_recent = ended.map(|at| at.elapsed() < ASK_INTERVAL);
-        match is_recent {
-            Some(true) if self.shared.keys.lock().is_empty() => TokenError::KeysUnavailable,
-            Some(true) => TokenError::UnknownKey,
-            Some(false) => {
-                *ended = None;
-                let _ = self.ask.try_send(());
-                TokenError::KeysUnavailable
-            }
-            None => TokenError::KeysUnavailable,
+    /// Answers a token whose key, named `id` or not at all, is not there. Has the keys fetched once
+    /// more when the last fetch is [`ASK_INTERVAL`] ago; until then the token may be good later. It
+    /// is refused if that fetch has not brought its key either.
+    pub(super) fn miss(&self, algorithm: Algorithm, id: Option<&str>) -> TokenError {
+        let Fetched { unknown, hasher, ask_interval, .. } = &*self.shared;
+        let key = hasher.hash_one((algorithm, id));
+        let mut unknown = unknown.lock();
+        let is_recent = unknown.fetched_at.is_some_and(|at| at.elapsed() < *ask_interval);
+        if is_recent && unknown.asked_for.contains(&key) && !self.keys().is_empty() {
+            return TokenError::UnknownKey;
+        }
+        if unknown.missed.len() < MISSED_MAX {
+            unknown.missed.insert(key);
+        }
+        drop(unknown);
+        match self.ask.try_send(()) {
+            Ok(()) | Err(TrySendError::Full(())) => TokenError::KeysUnavailable,
+            // No further fetch is made.
+            Err(TrySendError::Disconnected(())) => TokenError::UnknownKey,
         }
     }
 }
 
 impl Fetched {
+    fn new(metrics: &Arc<IdentityMetrics>, ask_interval: Duration) -> Fetched {
+        Fetched {
+            keys: Mutex::new([].into()),
+            unknown: Mutex::default(),
+            hasher: RandomState::new(),
+            ask_interval,
+            metrics: Arc::clone(metrics),
+        }
+    }
+
     fn run(&self, url: &str, asked: &Receiver<()>) {
         loop {
-            *self.ended.lock() = None;
+            let missed = std::mem::take(&mut self.unknown.lock().missed);
             let fetched = fetch(url);
             self.metrics.jwks_fetches.add_shared();
             let mut wait = REFRESH_INTERVAL;
+            let mut asked_for = BTreeSet::new();
             match fetched {
-                Ok(keys) => *self.keys.lock() = keys.into(),
+                Ok(keys) => {
+                    *self.keys.lock() = keys.into();
+                    asked_for = missed;
+                }
                 Err(why) => {
                     self.metrics.jwks_failures.add_shared();
                     log::warn!("cannot fetch the keys for tokens from {url}: {why}");
                     // Tokens are refused until there are keys.
-                    wait = ASK_INTERVAL;
+                    wait = self.ask_interval;
                 }
             }
-            *self.ended.lock() = Some(Instant::now());
-            match asked.recv_timeout(wait) {
-                Ok(()) | Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+            let ended = Instant::now();
+            let mut unknown = self.unknown.lock();
+            (unknown.fetched_at, unknown.asked_for) = (Some(ended), asked_for);
+            drop(unknown);
+            // A flood of unknown keys asks all the time, and the issuer hears of it once in a
+            // while.
+            if asked.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected) {
+                return;
+            }
+            while let Some(rest) = self.ask_interval.checked_sub(ended.elapsed()) {
+                if asked.recv_timeout(rest) == Err(RecvTimeoutError::Disconnected) {
+                    return;
+                }
             }
         }
     }
@@ -174,7 +221,85 @@ fn read(body: &str) -> Result<Vec<Key>, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::{Read, Write},
+        net::TcpListener,
+    };
+
     use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    /// Between two looks at a condition.
+    const PAUSE: Duration = Duration::from_millis(5);
+
+    /// Serves one set of keys after the other, and the last one from then on.
+    fn issuer(sets: Vec<String>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}/", listener.local_addr().expect("an address"));
+        thread::spawn(move || {
+            let mut sets = sets.into_iter().peekable();
+            while let (Ok((mut stream, _)), Some(set)) = (listener.accept(), sets.peek().cloned()) {
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", set.len());
+                let _ = stream.read(&mut [0; 4096]);
+                let _ = stream.write_all((head + &set).as_bytes());
+                if sets.len() > 1 {
+                    sets.next();
+                }
+            }
+        });
+        url
+    }
+
+    fn set(ids: &[&str]) -> String {
+        let keys = ids.iter().map(|id| {
+            serde_json::json!({"kty": "RSA", "alg": "RS256", "kid": id, "n": "sXch", "e": "AQAB"})
+        });
+        serde_json::json!({"keys": keys.collect::<Vec<_>>()}).to_string()
+    }
+
+    #[test]
+    fn a_key_that_is_new_is_found_though_strangers_ask_for_others_all_the_time() {
+        let url = issuer(vec![set(&["old"]), set(&["old", "new"])]);
+        let (metrics, interval) = (Arc::default(), Duration::from_millis(300));
+        let jwks = Jwks::start_with(&url, &metrics, interval).expect("a thread");
+        let miss = |id: &str| jwks.miss(Algorithm::RS256, Some(id));
+        let (begun, mut asked) = (Instant::now(), 0);
+        while jwks.keys().is_empty() {
+            assert!(begun.elapsed() < DEADLINE, "the first keys do not come");
+            thread::park_timeout(PAUSE);
+        }
+        while !jwks.keys().iter().any(|key| key.id.as_deref() == Some("new")) {
+            assert!(begun.elapsed() < DEADLINE, "the new key does not come");
+            asked += 1;
+            assert_eq!(miss(&format!("random {asked}")), TokenError::KeysUnavailable);
+            assert_eq!(miss("new"), TokenError::KeysUnavailable, "it may come");
+            thread::park_timeout(PAUSE);
+        }
+        let fetches = metrics.jwks_fetches.value();
+        let intervals = begun.elapsed().as_millis() / interval.as_millis();
+        assert!(u128::from(fetches) <= 2 + intervals, "{fetches} fetches in {intervals} intervals");
+    }
+
+    #[test]
+    fn a_key_that_a_fetch_has_not_brought_is_refused() {
+        let metrics = Arc::default();
+        let interval = Duration::from_millis(200);
+        let jwks = Jwks::start_with(&issuer(vec![set(&["a"])]), &metrics, interval);
+        let jwks = jwks.expect("a thread");
+        let begun = Instant::now();
+        // A fetch that has not begun yet would look for it too.
+        while jwks.keys().is_empty() {
+            assert!(begun.elapsed() < DEADLINE, "the keys do not come");
+            thread::park_timeout(PAUSE);
+        }
+        while jwks.miss(Algorithm::RS256, Some("b")) != TokenError::UnknownKey {
+            assert!(begun.elapsed() < DEADLINE, "it is not told");
+            thread::park_timeout(PAUSE);
+        }
+        assert!(metrics.jwks_fetches.value() >= 2, "the server has looked for it");
+        assert_eq!(Jwks::empty().miss(Algorithm::RS256, None), TokenError::UnknownKey);
+    }
 
     #[test]
     fn only_public_keys_for_signatures_are_taken() {

@@ -34,20 +34,20 @@ impl Revocation {
     /// Revokes the tokens of a user (claim `sub`) that were issued (claim `iat`) up to now. A token
     /// that does not say when it was issued counts as issued long ago.
     pub fn user(user: &str) -> Revocation {
-        Revocation::of(Revoked::User(user.into()))
+        Revocation::of(Revoked::User(user.into()), now_s())
     }
 
-    /// Revokes one token, by its id (claim `jti`).
+    /// Revokes one token, by its id (claim `jti`), whenever it was issued.
     pub fn token(token_id: &str) -> Revocation {
-        Revocation::of(Revoked::Token(token_id.into()))
+        Revocation::of(Revoked::Token(token_id.into()), u64::MAX)
     }
 
-    fn of(of: Revoked) -> Revocation {
-        let now = now_s();
-        Revocation { of, before: now, kept_until: now.saturating_add(KEPT_FOR.as_secs()) }
+    fn of(of: Revoked, before: u64) -> Revocation {
+        Revocation { of, before, kept_until: now_s().saturating_add(KEPT_FOR.as_secs()) }
     }
 
-    /// Revokes tokens that were issued up to `before`, in place of now.
+    /// Revokes tokens that were issued up to `before`, in place of now, or for one token, in place
+    /// of ever.
     pub fn before(self, before: SystemTime) -> Revocation {
         Revocation { before: seconds(before), ..self }
     }
@@ -153,6 +153,10 @@ mod tests {
         assert!(!table.is_revoked(&issued("u", 1001)) && !table.is_revoked(&issued("v", 0)));
         table.add(&Revocation::token("t"));
         assert!(table.is_revoked(&issued("v", 1001)));
+        // The clock of an issuer may be ahead, and a token has one id for good.
+        assert!(table.is_revoked(&issued("v", now_s() + 60)));
+        assert!(Revocation::token("t").concerns(&issued("v", now_s() + 60)));
+        assert!(!Revocation::token("t").before(moment).concerns(&issued("v", 1001)));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use jsonwebtoken::{Validation, errors::ErrorKind as Reason};
+use jsonwebtoken::{Algorithm, Validation, errors::ErrorKind as Reason};
 use serde::Deserialize;
 
 use super::{grants, jwks::Jwks, keys::Key, subject::Identity, token_error::TokenError};
@@ -38,7 +38,7 @@ const ATTEMPTS_MAX: usize = 8;
 pub fn verify_once(config: &Config, token: &str) -> Result<Identity, Error> {
     let verifier = Verifier::with_jwks(config, Jwks::once)?;
     let refused = |why: TokenError| Error::new(ErrorKind::InvalidInput, why.to_string());
-    verifier.verify(token).map_err(refused)
+    verifier.verify(token).0.map_err(refused)
 }
 
 /// Checks that the keys of `config` can be used. Fetches none.
@@ -49,8 +49,9 @@ pub fn check_keys(config: &Config) -> Result<(), Error> {
     Verifier::with_jwks(config, |_| Ok(Jwks::empty())).map(drop)
 }
 
-/// What a verification costs, in microseconds or so: 3 for HS256, and up to 63 for RS256.
-pub(super) const VERIFY_COST: usize = 64;
+/// What holding a token against one key costs, in microseconds or so: 3 for HS256, and up to 63 for
+/// RS256.
+const VERIFY_COST: usize = 64;
 
 /// Verifies tokens with the keys of the configuration. Usable from any thread; never blocks.
 #[derive(Debug)]
@@ -105,8 +106,15 @@ impl Verifier {
     }
 
     /// Verifies a token: its signature by a key for its algorithm, its times, its audience and its
-    /// issuer.
-    pub(super) fn verify(&self, token: &str) -> Result<Identity, TokenError> {
+    /// issuer. Returns also what that cost, in microseconds or so: a token that names no key is
+    /// held against several.
+    pub(super) fn verify(&self, token: &str) -> (Result<Identity, TokenError>, usize) {
+        let mut attempts = 0;
+        let outcome = self.verify_counting(token, &mut attempts);
+        (outcome, attempts.max(1) * VERIFY_COST)
+    }
+
+    fn verify_counting(&self, token: &str, attempts: &mut usize) -> Result<Identity, TokenError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(TokenError::TooLong);
         }
@@ -122,22 +130,40 @@ impl Verifier {
             return Err(TokenError::Malformed);
         }
         let of_algorithm = |key: &&Key| key.algorithm == header.alg;
-        let own: Vec<&Key> = self.keys.iter().filter(of_algorithm).collect();
+        let own = self.keys.iter().filter(of_algorithm);
         let fetched = self.jwks.as_ref().map(Jwks::keys);
-        let fetched: Vec<&Key> = match &fetched {
-            None => Vec::new(),
-            Some(keys) => {
-                let is_it = |key: &&Key| header.kid.is_none() || key.id == header.kid;
-                keys.iter().filter(of_algorithm).filter(is_it).collect()
+        let is_it = |key: &&Key| header.kid.is_none() || key.id == header.kid;
+        let of_id = || fetched.iter().flat_map(|keys| keys.iter()).filter(is_it);
+        // A key of another algorithm is not missing either.
+        let is_fetched = match header.kid {
+            Some(_) => of_id().next().is_some(),
+            None => of_id().any(|key| key.algorithm == header.alg),
+        };
+        let validation = self.validation(header.alg);
+        for key in own.chain(of_id().filter(of_algorithm)).take(ATTEMPTS_MAX) {
+            *attempts += 1;
+            match jsonwebtoken::decode::<Claims>(token, &key.key, &validation) {
+                Ok(data) => return identity(data.claims),
+                Err(error) => match reason(error.kind()) {
+                    TokenError::Signature => {}
+                    other => return Err(other),
+                },
             }
-        };
-        let mut refused = match (&self.jwks, own.is_empty() && fetched.is_empty()) {
-            // Only tokens of algorithms that keys may be fetched for make the server ask.
-            (Some(jwks), true) if Jwks::may_have(header.alg) => jwks.miss(),
-            (_, true) => TokenError::Algorithm,
+        }
+        Err(match &self.jwks {
+            // The server's own keys do not tell whether the issuer has another one by now. Only
+            // tokens of algorithms that keys may be fetched for make the server ask.
+            Some(jwks) if !is_fetched && Jwks::may_have(header.alg) => {
+                jwks.miss(header.alg, header.kid.as_deref())
+            }
+            _ if *attempts == 0 => TokenError::Algorithm,
             _ => TokenError::Signature,
-        };
-        let mut validation = Validation::new(header.alg);
+        })
+    }
+
+    /// Returns what must hold of a token of this algorithm, beside its signature.
+    fn validation(&self, algorithm: Algorithm) -> Validation {
+        let mut validation = Validation::new(algorithm);
         validation.leeway = LEEWAY_S;
         validation.validate_nbf = true;
         validation.required_spec_claims = ["exp", "sub"].map(str::to_owned).into();
@@ -150,16 +176,7 @@ impl Verifier {
             validation.set_issuer(&[&self.issuer]);
             validation.required_spec_claims.insert("iss".to_owned());
         }
-        for key in own.into_iter().chain(fetched).take(ATTEMPTS_MAX) {
-            match jsonwebtoken::decode::<Claims>(token, &key.key, &validation) {
-                Ok(data) => return identity(data.claims),
-                Err(error) => match reason(error.kind()) {
-                    TokenError::Signature => refused = TokenError::Signature,
-                    other => return Err(other),
-                },
-            }
-        }
-        Err(refused)
+        validation
     }
 }
 
@@ -198,4 +215,28 @@ fn identity(claims: Claims) -> Result<Identity, TokenError> {
         token_id: jti.map(Into::into),
         grants: grants.unwrap_or_default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    #[test]
+    fn a_token_costs_as_much_as_there_are_keys_that_it_is_held_against() {
+        let secret = |text: &str| Secret::new(text.repeat(32));
+        let config = Config {
+            token_hmac_secret: secret("a"),
+            token_hmac_secret_previous: secret("b"),
+            ..Config::default()
+        };
+        let verifier = Verifier::with_jwks(&config, |_| Ok(Jwks::empty())).expect("good keys");
+        let claims = serde_json::json!({"sub": "u", "exp": 1_u64 << 40});
+        for (signer, is_good, attempts) in [("a", true, 1), ("b", true, 2), ("c", false, 2)] {
+            let token = crate::identity::sign(&claims, &signer.repeat(32)).expect("a token");
+            let (outcome, cost) = verifier.verify(&token);
+            assert_eq!((outcome.is_ok(), cost), (is_good, attempts * VERIFY_COST), "{signer}");
+        }
+        assert_eq!(verifier.verify("nonsense").1, VERIFY_COST);
+    }
 }

@@ -21,7 +21,7 @@ pub(crate) struct Extra {
     /// Times in line, in microseconds.
     pub(crate) queue_wait: Histogram<u64>,
     /// Memory of the process, where the system tells it.
-    pub(crate) resident_bytes: Option<u64>,
+    pub(crate) resident_bytes: Option<usize>,
     /// When the process began, in seconds since 1970.
     pub(crate) started_s: f64,
 }

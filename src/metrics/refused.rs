@@ -40,10 +40,12 @@ pub(crate) enum Refused {
     ApiBodyTimeout,
     /// A request to the admin listener has no key that allows it, or comes from a foreign page.
     ApiUnauthorized,
+    /// Memory is short, and the line is full or was waited in for longer than `queue_timeout`.
+    Memory,
 }
 
 impl Refused {
-    pub(super) const ALL: [Refused; 18] = [
+    pub(super) const ALL: [Refused; 19] = [
         Refused::Full,
         Refused::QueueTimeout,
         Refused::Draining,
@@ -62,6 +64,7 @@ impl Refused {
         Refused::ApiBodyTooLarge,
         Refused::ApiBodyTimeout,
         Refused::ApiUnauthorized,
+        Refused::Memory,
     ];
 
     /// Returns the stable name in `/stats` and in the body of the answer.
@@ -85,6 +88,7 @@ impl Refused {
             Refused::ApiBodyTooLarge => "api_body_too_large",
             Refused::ApiBodyTimeout => "api_body_timeout",
             Refused::ApiUnauthorized => "api_unauthorized",
+            Refused::Memory => "memory",
         }
     }
 }

@@ -56,7 +56,7 @@ pub(crate) struct Acceptor {
 
 impl Acceptor {
     /// Accepts until the server stops.
-    pub(crate) fn run(self) {
+    pub(crate) fn run(mut self) {
         let mut backoff = BACKOFF_MIN;
         while !self.stopping.load(Ordering::SeqCst) {
             match self.listener.accept() {

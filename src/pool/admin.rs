@@ -86,6 +86,14 @@ pub(super) enum AdminProgress {
 }
 
 impl Admin {
+    /// Bytes of a body that is not whole.
+    pub(super) fn partial_bytes(&self) -> usize {
+        match &self.state {
+            State::Body(reading) => reading.reader.held_bytes(),
+            State::Head | State::Later(_) | State::Last => 0,
+        }
+    }
+
     /// A connection whose first request is due; `token` counts it.
     pub(super) fn new(token: BoundToken, io: &mut ConnIo, cx: &mut WorkerCtx) -> Admin {
         io.set_deadline(cx.config().handshake_timeout, cx);
@@ -330,9 +338,10 @@ impl Admin {
     /// The deadline has passed. Returns how the connection ends, unless it does not.
     pub(super) fn on_deadline(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) -> Option<Stage> {
         let (why, message) = match &self.state {
+            // In the turn of the connection, like any other request: it has a budget.
             State::Later(_) => {
                 cx.timers.clear(io.slot(), &mut io.deadline);
-                self.go_on(io, cx);
+                io.list_ready(&mut cx.work);
                 return None;
             }
             State::Head | State::Last if io.is_reading(cx) => {
@@ -354,7 +363,7 @@ impl Admin {
 /// Makes a call of the handler, and counts what it has cost.
 fn call(cx: &mut WorkerCtx, make: impl FnOnce(&mut AdminContext<'_>) -> AdminStep) -> AdminStep {
     let shared = Arc::clone(&cx.shared);
-    let mut ctx = AdminContext::new(&shared.hub, &*shared);
+    let mut ctx = AdminContext::new(&shared.hub, cx);
     let step = catch_unwind(AssertUnwindSafe(|| make(&mut ctx)));
     let (spent, behind) = ctx.outcome();
     cx.spent += spent;

@@ -28,6 +28,8 @@ struct State {
     /// Tickets whose permit is set aside.
     granted: BTreeSet<u64>,
     next_ticket: u64,
+    /// Nobody is served, permits or not: memory is short.
+    held: bool,
     closed: bool,
 }
 
@@ -38,6 +40,7 @@ pub(crate) struct Permit(Arc<Admission>);
 pub(crate) struct Ticket {
     admission: Arc<Admission>,
     number: u64,
+    is_for_memory: bool,
 }
 
 /// What an upgrade gets.
@@ -55,6 +58,7 @@ impl Admission {
             line: BTreeMap::new(),
             granted: BTreeSet::new(),
             next_ticket: 0,
+            held: false,
             closed: false,
         };
         Arc::new(Admission { state: Mutex::new(state), permits_max, line_max, mailboxes })
@@ -66,7 +70,8 @@ impl Admission {
         if state.closed {
             return Answer::Draining;
         }
-        if state.permits_used < self.permits_max && state.line.is_empty() {
+        let has_permit = state.permits_used < self.permits_max && state.line.is_empty();
+        if has_permit && !state.held {
             state.permits_used += 1;
             return Answer::Served(Permit(Arc::clone(self)));
         }
@@ -76,7 +81,33 @@ impl Admission {
         let number = state.next_ticket;
         state.next_ticket += 1;
         state.line.insert(number, conn);
-        Answer::Waits(Ticket { admission: Arc::clone(self), number })
+        let is_for_memory = state.held && state.permits_used < self.permits_max;
+        Answer::Waits(Ticket { admission: Arc::clone(self), number, is_for_memory })
+    }
+
+    /// Lets every upgrade wait in line, or serves as many of those who wait as there are permits.
+    pub(crate) fn set_held(&self, held: bool) {
+        let mut admitted = Vec::new();
+        {
+            let mut state = self.state.lock();
+            state.held = held;
+            while !held
+                && state.permits_used < self.permits_max
+                && let Some((number, conn)) = state.line.pop_first()
+            {
+                state.permits_used += 1;
+                state.granted.insert(number);
+                admitted.push(conn);
+            }
+        }
+        for conn in admitted {
+            self.mailboxes.send_control(conn.worker(), Letter::Admitted { conn });
+        }
+    }
+
+    /// Whether every upgrade waits in line, because memory is short.
+    pub(crate) fn is_held(&self) -> bool {
+        self.state.lock().held
     }
 
     /// Admits no more: from now on every upgrade is refused because the server drains.
@@ -95,7 +126,8 @@ impl Admission {
         let next = {
             let mut state = self.state.lock();
             // The permit stays in use if somebody waits: it only changes hands.
-            match state.line.pop_first() {
+            let first = if state.held { None } else { state.line.pop_first() };
+            match first {
                 Some((number, conn)) => {
                     state.granted.insert(number);
                     Some(conn)
@@ -113,6 +145,11 @@ impl Admission {
 }
 
 impl Ticket {
+    /// Whether it waits for memory and not for a permit.
+    pub(crate) fn is_for_memory(&self) -> bool {
+        self.is_for_memory
+    }
+
     /// Turns a ticket whose permit was set aside into that permit; gives it back unchanged
     /// otherwise.
     pub(crate) fn claim(self) -> Result<Permit, Ticket> {
@@ -197,6 +234,28 @@ mod tests {
         drop(permit);
         assert_eq!(admitted(&inbox), Some(2));
         drop(second.claim());
+        assert_eq!(admission.gauges(), (0, 0));
+    }
+
+    #[test]
+    fn while_it_is_held_nobody_is_served() {
+        let (admission, inbox, _poll) = admission(2, 3);
+        let permit = serve(&admission, 0);
+        admission.set_held(true);
+        let tickets = [wait(&admission, 1), wait(&admission, 2), wait(&admission, 3)];
+        assert!(tickets[0].is_for_memory() && admission.is_held());
+        assert!(matches!(admission.ask(conn(4)), Answer::Full));
+        drop(permit);
+        assert_eq!((admitted(&inbox), admission.gauges()), (None, (0, 3)));
+        admission.set_held(false);
+        assert_eq!(
+            [admitted(&inbox), admitted(&inbox), admitted(&inbox)],
+            [Some(1), Some(2), None]
+        );
+        let served = tickets.map(Ticket::claim);
+        assert!(served[0].is_ok() && served[1].is_ok() && served[2].is_err());
+        assert_eq!(admission.gauges(), (2, 1));
+        drop(served);
         assert_eq!(admission.gauges(), (0, 0));
     }
 

@@ -84,6 +84,14 @@ impl Closing {
         }
     }
 
+    /// Bytes of a message that is not whole, behind which the peer's Close may come.
+    pub(super) fn partial_bytes(&self) -> usize {
+        match &self.stage {
+            Stage::AwaitClose(endpoint) => endpoint.held_bytes(),
+            Stage::Flush | Stage::FlushThenLinger | Stage::Linger => 0,
+        }
+    }
+
     /// The peer has ended its direction.
     pub(super) fn on_end(&mut self) -> Fate {
         match self.stage {

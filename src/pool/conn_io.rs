@@ -10,7 +10,8 @@ use std::{
 use bitflags::bitflags;
 
 use super::{
-    outbox::{Flushed, Outbox},
+    blocked::Blocked,
+    outbox::{Flushed, Outbox, OutboxBounds},
     pauses::{PauseReasons, Pauses},
     stream::{Stream, TlsWriter},
     timers::{Deadline, Millis},
@@ -28,6 +29,8 @@ use crate::{
         frame::{Kind, Message, PreparedFrame},
     },
 };
+
+mod counts;
 
 /// A message of so many bytes is given to the kernel at once if nothing waits before it: copying it
 /// into the outbox would cost more than the write that is saved by gathering.
@@ -51,6 +54,14 @@ bitflags! {
         const READY = 1;
         const DIRTY = 1 << 1;
     }
+}
+
+/// What a connection is counted with in [`WorkerCtx::held`], in bytes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counted {
+    outbox: u32,
+    input: u32,
+    blocked: Blocked,
 }
 
 /// The part of a connection that outlives its phases. Owned by one worker.
@@ -78,6 +89,9 @@ pub(crate) struct ConnIo {
     pub(super) close_asked: Option<Box<CloseReason>>,
     /// Compression, where the handshake agreed on it.
     pub(super) deflate: Option<Box<Deflate>>,
+    /// Whether it speaks HTTP, whose answers have a bound of their own.
+    pub(super) is_http: bool,
+    counted: Counted,
     /// Boxed, because most servers set no limit, and each connection would pay for the space.
     _owner_token: Option<Box<OwnerToken>>,
 }
@@ -106,6 +120,8 @@ impl ConnIo {
             bytes_sent: 0,
             close_asked: None,
             deflate: None,
+            is_http: true,
+            counted: Counted::default(),
             _owner_token: owner_token.map(Box::new),
         }
     }
@@ -257,6 +273,8 @@ impl ConnIo {
                 out.reserve(parts[0].len() + parts[1].len());
                 parts.iter().for_each(|part| out.extend_from_slice(part));
             });
+            self.count_outbox(self.outbox.held_bytes() + self.stream.unsent_bytes(), cx);
+            cx.tell_growth();
         }
     }
 
@@ -346,6 +364,13 @@ impl ConnIo {
         }
     }
 
+    /// Leaves the connection unread until there is memory for the rest of its message.
+    pub(super) fn starve(&mut self, work: &mut WorkLists) {
+        if self.pauses.set(PauseReasons::MEMORY) {
+            work.starved.push(self.slot());
+        }
+    }
+
     /// Takes away a reason for which the connection was not read, and has it read if none is left.
     pub(super) fn resume(&mut self, reason: PauseReasons, work: &mut WorkLists) {
         if self.pauses.clear(reason) {
@@ -398,8 +423,9 @@ impl ConnIo {
         self.readiness.set(Readiness::WRITABLE, flushed == Flushed::Empty);
         self.on_sent(sent, cx);
         // Most writes empty an outbox that nothing was paused for.
-        if flushed == Flushed::Blocked || self.pauses.is_paused() {
+        if flushed == Flushed::Blocked || self.pauses.is_paused() || self.counted.outbox > 0 {
             self.update_outbox_pause(cx);
+            self.count_outbox(self.outbox.held_bytes() + self.stream.unsent_bytes(), cx);
         }
         Ok(flushed)
     }
@@ -422,15 +448,25 @@ impl ConnIo {
         Ok((flushed, sent, has_progress))
     }
 
+    /// The bounds of its outbox.
+    pub(super) fn outbox_bounds(&self, cx: &WorkerCtx) -> OutboxBounds {
+        if self.is_http { cx.limits.http_outbox } else { cx.limits.outbox }
+    }
+
     fn update_outbox_pause(&mut self, cx: &mut WorkerCtx) {
+        let bounds = self.outbox_bounds(cx);
         if self.pauses.has(PauseReasons::OUTBOX) {
-            if self.outbox.is_low(&cx.limits.outbox) {
+            if self.outbox.is_low(&bounds) {
                 self.resume(PauseReasons::OUTBOX, &mut cx.work);
             }
-        } else if self.outbox.status(&cx.limits.outbox) == SendStatus::Behind
+        } else if self.outbox.status(&bounds) == SendStatus::Behind
             && self.pauses.set(PauseReasons::OUTBOX)
         {
             cx.metrics().read_pauses.add(1);
         }
     }
+}
+
+fn counted(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }

@@ -14,7 +14,7 @@ use super::{
     upgrade::{Asking, Waiting},
     worker_cx::WorkerCtx,
 };
-use crate::{metrics::Refused, ws::close::CloseReason};
+use crate::{memory::account::Level, metrics::Refused, ws::close::CloseReason};
 
 mod requests;
 
@@ -124,11 +124,15 @@ impl Connection {
             let stash = std::mem::take(&mut self.io.stash);
             self.advance_stash(stash, cx);
             // One round of messages a turn, whether they were read now or before.
-            return self.io.list_ready(&mut cx.work);
+            self.io.list_ready(&mut cx.work);
+        } else if self.io.readiness.contains(Readiness::READABLE) {
+            let Some(len) = self.readable_bytes(buffer.len(), cx) else {
+                return self.io.starve(&mut cx.work);
+            };
+            self.read(cx, &mut buffer[..len]);
         }
-        if self.io.readiness.contains(Readiness::READABLE) {
-            self.read(cx, buffer);
-        }
+        let partial = self.partial_bytes();
+        self.io.count_input(partial, cx);
     }
 
     fn read(&mut self, cx: &mut WorkerCtx, buffer: &mut [u8]) {
@@ -243,7 +247,13 @@ impl Connection {
             return self.end_at_once(reason, cx);
         }
         let endpoint = open.send_close(&reason, &mut self.io, cx);
-        self.end((reason, Stage::AwaitClose(endpoint)), cx);
+        // In the middle of a message the peer's Close is far, and memory may be short for the rest.
+        let is_short = cx.shared.hub.account.level() >= Level::Shed;
+        let stage = match is_short && endpoint.held_bytes() > 0 {
+            true => Stage::FlushThenLinger,
+            false => Stage::AwaitClose(endpoint),
+        };
+        self.end((reason, stage), cx);
         // What was read and not handled may hold the peer's Close.
         let mut stash = std::mem::take(&mut self.io.stash);
         self.advance(&mut stash, cx);
@@ -316,7 +326,10 @@ impl Connection {
                 }
             }
             Phase::Asking(_) => self.refuse(Refused::HandlerBusy, cx),
-            Phase::Waiting(_) => self.refuse(Refused::QueueTimeout, cx),
+            Phase::Waiting(_) => {
+                let is_held = cx.shared.admission.is_held();
+                self.refuse(if is_held { Refused::Memory } else { Refused::QueueTimeout }, cx);
+            }
             Phase::Open(open) => {
                 if let Err(error) = open.on_deadline(io, cx) {
                     self.on_lost(&error, cx);

@@ -25,6 +25,8 @@ use crate::{
         response::{JSON, Response, Status, error_body, retry_after_s},
         router::{self, Target},
     },
+    hub::send_status::SendStatus,
+    memory::account::Level,
     metrics::Refused,
     tls,
     ws::{
@@ -164,7 +166,7 @@ impl Head {
         if self.awaits == Awaited::None {
             return HeadStep::Last;
         }
-        if !io.outbox.fits(0, &cx.limits.outbox) {
+        if io.outbox.status(&cx.limits.http_outbox) == SendStatus::Behind {
             // A client that pipelines requests must read the answers before there are more.
             io.has_backlog = true;
             io.list_dirty(&mut cx.work);
@@ -232,6 +234,13 @@ impl Head {
         self.awaits == Awaited::None
     }
 
+    /// Whether nothing is lost if it ends: no request is under way, and no answer on the way to a
+    /// client that reads.
+    pub(super) fn is_idle(&self, io: &ConnIo) -> bool {
+        let is_between = self.awaits == Awaited::Next && io.stash.is_empty();
+        if io.has_unsent() { io.is_blocked() } else { is_between }
+    }
+
     /// Answers a head that does not come in time; a connection that is idle between requests just
     /// ends. Returns how, unless the client still reads.
     pub(super) fn on_deadline(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) -> Option<Stage> {
@@ -260,6 +269,7 @@ pub(super) fn refuse_unavailable(why: Refused, io: &mut ConnIo, cx: &mut WorkerC
     let message = match why {
         Refused::Draining => "the server is shutting down",
         Refused::QueueTimeout => "the server stayed full for too long",
+        Refused::Memory => "the server is short of memory",
         Refused::PerIp => "too many connections from this address",
         Refused::AcceptRate => "too many connections a second from this address",
         Refused::HandlerBusy => "the handler is busy",
@@ -333,7 +343,9 @@ fn ask(request: &Request<'_>, client: SocketAddr, cx: &mut WorkerCtx) -> Asked {
     let shared = Arc::clone(&cx.shared);
     let head_only = request.method() == "HEAD";
     // A connection that has its answer makes room for those whose request is still to come.
-    let is_last = shared.is_draining() || shared.pending_heads.is_scarce();
+    let is_last = shared.is_draining()
+        || shared.pending_heads.is_scarce()
+        || shared.hub.account.level() >= Level::Shed;
     let closes = !request.keeps_alive() || is_last;
     let plain = |status, body, advice| Asked::Plain {
         status,
@@ -398,7 +410,7 @@ fn ask_upgrade(request: &Request<'_>, client: SocketAddr, route: usize, cx: &Wor
         }
     };
     let (page, host) = (request.header("Origin"), request.header("Host"));
-    if !origin::may_connect(page, host, &cx.config().allowed_origins) {
+    if !origin::may_connect(page, host, &cx.config().allowed_origins, cx.shared.tls.is_some()) {
         let message = "pages of this origin may not connect; the setting allowed_origins lists those \
                        that may";
         let refused = RefusedRequest::new(Refused::Origin, Status::Forbidden, message);

@@ -283,8 +283,10 @@ impl SerialQueue {
         if is_message {
             self.pool.0.queued.fetch_add(1, Ordering::Relaxed);
         }
+        let call = QueuedCall::new(call);
+        self.hub.account.calls.add(call.bytes());
         let mut inner = self.inner.lock();
-        inner.calls.push_back(QueuedCall::new(call));
+        inner.calls.push_back(call);
         inner.messages += usize::from(is_message);
         inner.full |= inner.messages >= QUEUE_MESSAGES_MAX;
         let is_full = inner.full;
@@ -337,6 +339,8 @@ impl SerialQueue {
                 let Some(job) = inner.job.take() else { return };
                 (call, inner.closing, job)
             };
+            // While it is carried out, it is one of as many as there are threads.
+            self.hub.account.calls.subtract(call.bytes());
             let is_message = matches!(call, QueuedCall::Message(..));
             let is_last = matches!(call, QueuedCall::Close(_));
             if !(is_message && is_unwanted) {
@@ -380,6 +384,15 @@ impl QueuedCall {
             Call::Drain => QueuedCall::Drain,
             Call::Close(reason) => QueuedCall::Close((*reason).clone()),
         }
+    }
+
+    /// Bytes that it takes while it waits.
+    fn bytes(&self) -> usize {
+        let message = match self {
+            QueuedCall::Message(_, bytes) => bytes.len(),
+            QueuedCall::Open | QueuedCall::Wake | QueuedCall::Drain | QueuedCall::Close(_) => 0,
+        };
+        size_of::<QueuedCall>() + message
     }
 
     fn borrowed(&self) -> Call<'_> {
@@ -430,7 +443,7 @@ impl ConnHandle for RemoteConn<'_> {
     }
 
     fn send(&mut self, message: Message<'_>) -> SendStatus {
-        self.send_prepared(&PreparedFrame::new(message))
+        self.send_prepared(&PreparedFrame::new(message).count(&self.queue.hub.account.frames))
     }
 
     fn send_prepared(&mut self, frame: &PreparedFrame) -> SendStatus {

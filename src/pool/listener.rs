@@ -1,5 +1,7 @@
 //! What an acceptor accepts from: a TCP port, or a socket in the file system.
 
+#[cfg(unix)]
+use std::sync::Arc;
 use std::{
     fmt, io,
     net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, ToSocketAddrs},
@@ -7,10 +9,13 @@ use std::{
     time::Duration,
 };
 
+#[cfg(unix)]
+use mio::Waker;
+
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 #[cfg(unix)]
-use super::socket_file::SocketFile;
+use super::{accept_poll::AcceptPoll, socket_file::SocketFile};
 use super::{
     platform::{self, REUSES_ADDRESS},
     socket::Accepted,
@@ -64,12 +69,40 @@ impl fmt::Display for ListenAddr {
     }
 }
 
-/// A socket that listens. Removes the file of a Unix socket when it is dropped.
+/// A socket that listens already: from a service manager, or from whoever embeds the server. Other
+/// processes may accept from it too, before, after and at the same time.
+#[derive(Debug)]
+pub enum BoundListener {
+    /// A TCP port.
+    Tcp(std::net::TcpListener),
+    /// A Unix socket. Its file is left to whoever made it.
+    #[cfg(unix)]
+    Unix(std::os::unix::net::UnixListener),
+}
+
+impl From<std::net::TcpListener> for BoundListener {
+    fn from(listener: std::net::TcpListener) -> BoundListener {
+        BoundListener::Tcp(listener)
+    }
+}
+
+#[cfg(unix)]
+impl From<std::os::unix::net::UnixListener> for BoundListener {
+    fn from(listener: std::os::unix::net::UnixListener) -> BoundListener {
+        BoundListener::Unix(listener)
+    }
+}
+
+/// A socket that listens. Removes the file of a Unix socket when it is dropped, unless somebody
+/// else bound it.
 pub(crate) struct Listener {
     socket: Socket,
     addr: ListenAddr,
     #[cfg(unix)]
     _file: Option<SocketFile>,
+    /// How a socket is waited for that others accept from too.
+    #[cfg(unix)]
+    poll: Option<AcceptPoll>,
 }
 
 impl Listener {
@@ -105,6 +138,7 @@ impl Listener {
             socket.set_reuse_address(true)?;
         }
         platform::limit_unsent(&socket);
+        platform::bound_buffers(&socket);
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let addr = ListenAddr::Tcp(socket.local_addr()?.as_socket().unwrap_or(address));
@@ -113,6 +147,35 @@ impl Listener {
             addr,
             #[cfg(unix)]
             _file: None,
+            #[cfg(unix)]
+            poll: None,
+        })
+    }
+
+    /// Takes a socket that listens already.
+    pub(crate) fn take_over(bound: BoundListener) -> Result<Listener, Error> {
+        let cannot = |error| Error::io("cannot use the socket that was passed on", error);
+        let (socket, is_tcp) = match bound {
+            BoundListener::Tcp(listener) => (Socket::from(listener), true),
+            #[cfg(unix)]
+            BoundListener::Unix(listener) => (Socket::from(listener), false),
+        };
+        let local = socket.local_addr().map_err(cannot)?;
+        let addr = match local.as_socket().filter(|_| is_tcp) {
+            Some(addr) => ListenAddr::Tcp(addr),
+            // One in the abstract namespace has no path.
+            None => ListenAddr::Unix(local.as_pathname().map(PathBuf::from).unwrap_or_default()),
+        };
+        if is_tcp {
+            platform::limit_unsent(&socket);
+        }
+        Ok(Listener {
+            #[cfg(unix)]
+            _file: None,
+            #[cfg(unix)]
+            poll: Some(AcceptPoll::new(&socket).map_err(cannot)?),
+            socket,
+            addr,
         })
     }
 
@@ -122,7 +185,7 @@ impl Listener {
         let socket = addr.socket()?;
         let file = SocketFile::bind(&socket, path)?;
         socket.listen(BACKLOG)?;
-        Ok(Listener { socket, addr, _file: Some(file) })
+        Ok(Listener { socket, addr, _file: Some(file), poll: None })
     }
 
     #[cfg(not(unix))]
@@ -135,7 +198,13 @@ impl Listener {
     }
 
     /// Waits for the next connection, and returns it with the address of its peer.
-    pub(super) fn accept(&self) -> io::Result<(Accepted, SocketAddr)> {
+    pub(super) fn accept(&mut self) -> io::Result<(Accepted, SocketAddr)> {
+        #[cfg(unix)]
+        let (socket, remote) = match &mut self.poll {
+            Some(poll) => poll.accept(&self.socket)?,
+            None => self.socket.accept()?,
+        };
+        #[cfg(not(unix))]
         let (socket, remote) = self.socket.accept()?;
         Ok(match &self.addr {
             #[cfg(unix)]
@@ -147,6 +216,10 @@ impl Listener {
     /// Makes what ends a wait in [`accept`](Listener::accept). Made at the start, because when the
     /// server stops no file descriptor may be left.
     pub(crate) fn waker(&self) -> io::Result<AcceptWaker> {
+        #[cfg(unix)]
+        if let Some(poll) = &self.poll {
+            return Ok(AcceptWaker::Poll(poll.waker()));
+        }
         let mut addr = self.addr.clone();
         if let ListenAddr::Tcp(addr) = &mut addr
             && addr.ip().is_unspecified()
@@ -156,21 +229,40 @@ impl Listener {
                 SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
             });
         }
-        Ok(AcceptWaker { listener: self.socket.try_clone()?, socket: Some(addr.socket()?), addr })
+        let (listener, socket) = (self.socket.try_clone()?, Some(addr.socket()?));
+        Ok(AcceptWaker::Connect(AcceptConnect { listener, socket, addr }))
     }
 }
 
 /// Ends a wait in [`Listener::accept`].
-pub(crate) struct AcceptWaker {
+pub(crate) enum AcceptWaker {
+    /// By a connection to a listener that nobody else accepts from.
+    Connect(AcceptConnect),
+    #[cfg(unix)]
+    Poll(Arc<Waker>),
+}
+
+impl AcceptWaker {
+    /// Tries to end the wait. Returns whether it ends.
+    pub(crate) fn wake(&mut self) -> bool {
+        match self {
+            AcceptWaker::Connect(connect) => connect.wake(),
+            #[cfg(unix)]
+            AcceptWaker::Poll(waker) => waker.wake().is_ok(),
+        }
+    }
+}
+
+/// What ends the wait of a listener by a connection to it.
+pub(crate) struct AcceptConnect {
     listener: Socket,
     /// For the first connection to the listener.
     socket: Option<Socket>,
     addr: ListenAddr,
 }
 
-impl AcceptWaker {
-    /// Tries to end the wait. Returns whether it ends.
-    pub(crate) fn wake(&mut self) -> bool {
+impl AcceptConnect {
+    fn wake(&mut self) -> bool {
         const PATIENCE: Duration = Duration::from_millis(100);
         // The file of a Unix socket may be gone, or be another server's. Where this does not end
         // the wait it fails.

@@ -173,13 +173,15 @@ mod tests {
             names::RoomName,
             rooms::Rooms,
         },
+        memory::account::Account,
     };
 
     #[test]
     fn leaving_keeps_everyone_elses_place() {
         let bounds = MailboxBounds { letters_max: 9, bytes_max: 999 };
         let (mailboxes, _) = mailboxes_without_workers(1, bounds);
-        let rooms = Rooms::new(&Config::default(), mailboxes, Arc::default());
+        let account = Arc::new(Account::new(1, None, 0));
+        let rooms = Rooms::new(&Config::default(), mailboxes, account);
         let room = |name: &str| {
             let name = RoomName::new(name).expect("a legal name");
             rooms.enter(&name, &mut Deferred::default(), |_, _| ()).expect("room for it").0

@@ -6,13 +6,17 @@
 pub(crate) mod acceptor;
 pub(crate) mod listener;
 #[cfg(unix)]
+mod accept_poll;
+#[cfg(unix)]
 mod socket_file;
 pub(crate) mod bound;
 pub(crate) mod worker;
 pub(crate) mod worker_cx;
 pub(crate) mod shared;
 mod connection;
+mod unfinished;
 mod conn_io;
+mod blocked;
 mod pauses;
 mod stream;
 mod socket;

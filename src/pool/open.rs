@@ -4,6 +4,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     admission::Permit,
+    blocked::NOT_READING_MS,
     closing::{Closing, Stage},
     conn_io::ConnIo,
     dispatch::Dispatch,
@@ -38,7 +39,7 @@ use crate::{
 const MESSAGES_PER_TURN_MAX: usize = 256;
 
 /// What these may cost, as [`WorkerCtx::spent`] counts it.
-const COST_PER_TURN_MAX: usize = 1024;
+pub(super) const COST_PER_TURN_MAX: usize = 1024;
 
 /// How long a newcomer may be silent before it is shown in presence. A client that resumes an
 /// earlier session does so at once, and must not be seen to come and go under another name.
@@ -89,6 +90,7 @@ impl Open {
         let UpgradeRequest { upgrade, client: _, route, state } = request;
         io.outbox.push_own(0, &mut cx.scratch.spare, |out| upgrade.respond(out, waited_ms));
         io.list_dirty(&mut cx.work);
+        io.is_http = false;
         io.deflate = upgrade.compression.map(|agreed| Box::new(Deflate::new(agreed)));
         // A client cannot be silent before it was let in.
         io.last_rx = cx.now;
@@ -270,6 +272,18 @@ impl Open {
         io.bring_forward(self.wake_at, cx);
     }
 
+    /// Bytes of a message that is not whole.
+    #[inline]
+    pub(super) fn partial_bytes(&self) -> usize {
+        self.endpoint.held_bytes()
+    }
+
+    /// Whether the client reads too little of what it is sent, or nothing for a while.
+    pub(super) fn is_slow(&self, io: &ConnIo, cx: &WorkerCtx) -> bool {
+        let is_behind = io.pauses.has(PauseReasons::OUTBOX) || self.lags.is_some();
+        io.is_blocked() && (is_behind || cx.now >= io.last_tx + NOT_READING_MS)
+    }
+
     /// Stops reading until the deliveries that the session has caused are made.
     pub(super) fn await_deliveries(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) {
         let in_flight = &self.session.in_flight;
@@ -319,8 +333,8 @@ impl Open {
         }
         let timeout = cx.config().timeout.as_millis() as Millis;
         let ping = cx.config().ping.as_millis() as Millis;
-        if io.pauses.has(PauseReasons::JOBS | PauseReasons::DELIVERIES) || cx.work.has_backpressure
-        {
+        let ours = PauseReasons::JOBS | PauseReasons::DELIVERIES | PauseReasons::MEMORY;
+        if io.pauses.has(ours) || cx.work.has_backpressure {
             // It is the server that does not read; silence means nothing.
             io.last_rx = cx.now;
         }
@@ -367,7 +381,7 @@ impl Open {
         io: &mut ConnIo,
         cx: &mut WorkerCtx,
     ) -> Box<Endpoint> {
-        if *reason == CloseReason::SLOW_CONSUMER {
+        if reason.code() == CloseReason::SLOW_CONSUMER.code() {
             let dropped = io.outbox.discard_unsent(&mut cx.scratch.spare);
             cx.metrics().dropped.add(dropped as u64);
             cx.metrics().slow_consumers.add(1);

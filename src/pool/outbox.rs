@@ -35,6 +35,8 @@ pub(crate) struct Outbox {
     chunks: VecDeque<Chunk>,
     bytes: usize,
     messages: usize,
+    /// What the buffers for its own bytes take.
+    own_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -69,6 +71,11 @@ impl Outbox {
     /// Bytes that wait.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes that it takes, without the frames that others are sent as well.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.own_bytes + self.chunks.capacity() * size_of::<Chunk>()
     }
 
     /// Whether the client is behind: more than half of either bound waits.
@@ -121,14 +128,16 @@ impl Outbox {
         let has_room = |bytes: &Vec<u8>| bytes.len() < OWN_CHUNK_BYTES_MAX;
         if !matches!(self.chunks.back(), Some(Chunk::Own { bytes, .. }) if has_room(bytes)) {
             let bytes = spare.buffers.pop().unwrap_or_default();
+            self.own_bytes += bytes.capacity();
             self.chunks.push_back(Chunk::Own { bytes, written: 0, messages: 0 });
         }
         if let Some(Chunk::Own { bytes, messages: carried, .. }) = self.chunks.back_mut() {
-            let before = bytes.len();
+            let (before, capacity) = (bytes.len(), bytes.capacity());
             write(bytes);
             *carried += messages;
             self.messages += messages;
             self.bytes += bytes.len() - before;
+            self.own_bytes += bytes.capacity() - capacity;
         }
     }
 
@@ -203,6 +212,7 @@ impl Outbox {
             n -= rest;
             if let Some(chunk) = self.chunks.pop_front() {
                 self.messages -= chunk.messages();
+                self.own_bytes -= chunk.own_bytes();
                 spare.keep(chunk);
             }
         }
@@ -224,12 +234,13 @@ impl Outbox {
         for chunk in self.chunks.drain(..) {
             spare.keep(chunk);
         }
-        (self.bytes, self.messages) = (0, 0);
+        (self.bytes, self.messages, self.own_bytes) = (0, 0, 0);
         if let Some(begun) = begun {
             // Where a frame ends inside an own chunk is not known, so the first chunk is kept
             // whole.
             self.bytes = begun.rest().len();
             self.messages = begun.messages();
+            self.own_bytes = begun.own_bytes();
             self.chunks.push_back(begun);
         }
         before - self.messages
@@ -255,6 +266,14 @@ impl Chunk {
         match self {
             Chunk::Shared(_) => 1,
             Chunk::Own { messages, .. } => *messages,
+        }
+    }
+
+    /// What its buffer takes, if no other connection has it.
+    fn own_bytes(&self) -> usize {
+        match self {
+            Chunk::Shared(_) => 0,
+            Chunk::Own { bytes, .. } => bytes.capacity(),
         }
     }
 }
@@ -319,6 +338,7 @@ mod tests {
             let left = outbox.flush(&mut socket, &mut spare).expect("no error");
             assert_eq!(left, (Flushed::Empty, 10));
             assert_eq!((outbox.is_empty(), outbox.messages), (true, 0));
+            assert_eq!(outbox.held_bytes(), 0);
             assert_eq!(socket.got, b"own1own2\x81\x06sharedown3");
             assert_eq!(outbox.chunks.capacity(), 0, "an empty outbox holds nothing");
         }
@@ -347,7 +367,10 @@ mod tests {
         }
         let mut socket = Socket { got: Vec::new(), room: 3, step: 3 };
         outbox.flush(&mut socket, &mut spare).expect("no error");
-        assert_eq!(outbox.discard_unsent(&mut spare), 2);
+        outbox.push_own(1, &mut spare, |out| out.extend_from_slice(&[0; 1000]));
+        assert!(outbox.held_bytes() > 1000);
+        assert_eq!(outbox.discard_unsent(&mut spare), 3);
+        assert!(outbox.held_bytes() < 1000, "what it gave back is not its own any more");
         outbox.push_own(0, &mut spare, |out| out.extend_from_slice(b"close"));
         socket.room = 100;
         outbox.flush(&mut socket, &mut spare).expect("no error");

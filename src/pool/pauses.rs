@@ -14,6 +14,8 @@ bitflags! {
         const MAILBOX = 1 << 2;
         /// Many deliveries that it has caused are not made yet.
         const DELIVERIES = 1 << 3;
+        /// It is in the middle of a message, and there is no memory for the rest.
+        const MEMORY = 1 << 4;
     }
 }
 

@@ -13,12 +13,10 @@ use crossbeam_channel::Sender;
 use super::{admission::Admission, bound::Bound, jobs::JobPool, platform};
 use crate::{
     config::Config,
-    handler::{
-        admin::{AdminHandler, ServerState},
-        erased::DynHandler,
-    },
+    handler::{admin::AdminHandler, erased::DynHandler},
     http::{page::StaticPage, proxies::TrustedProxies},
     hub::{Hub, mailbox::Mailboxes},
+    memory::resident,
     metrics::{
         Gauges, Health, Metrics, Now, Readiness, Snapshot, WorkerGauges,
         prometheus::{self, Extra},
@@ -98,6 +96,17 @@ impl Shared {
         }
     }
 
+    /// Compares the account of memory with what the system says. Called once a second, by one
+    /// worker.
+    pub(crate) fn compare_memory(&self) {
+        if self.hub.clock.is_machine()
+            && let Some(resident) = resident::bytes()
+        {
+            self.hub.account.compare(resident, self.hub.now_ms());
+        }
+        self.hub.account.weigh();
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
@@ -132,7 +141,7 @@ impl Shared {
         let extra = Extra {
             turn,
             queue_wait,
-            resident_bytes: platform::resident_bytes(),
+            resident_bytes: resident::bytes(),
             started_s: since_1970.as_secs_f64() - self.started.elapsed().as_secs_f64(),
         };
         prometheus::text(&snapshot, &extra)
@@ -144,7 +153,7 @@ impl Shared {
         let (sessions, sessions_away) = self.hub.sessions.gauges();
         let sockets = |worker: usize| self.sockets[worker].load(Ordering::Relaxed);
         let workers = 0..self.sockets.len();
-        let bytes = self.hub.bytes();
+        let balance = self.hub.account.balance();
         let gauges = Gauges {
             worker_threads: workers.len(),
             active_connections,
@@ -159,10 +168,19 @@ impl Shared {
             sessions,
             sessions_away,
             rooms: self.hub.rooms.len(),
-            history_bytes: bytes.histories,
-            inbox_bytes: bytes.inboxes,
-            session_bytes: bytes.sessions,
-            pattern_bytes: bytes.patterns,
+            memory_bytes_max: balance.used_max,
+            memory_bytes: balance.used,
+            resident_bytes: balance.resident,
+            frame_bytes: balance.frames,
+            history_bytes: balance.histories,
+            inbox_bytes: balance.inboxes,
+            outbox_bytes: balance.outboxes,
+            input_bytes: balance.inputs,
+            session_bytes: balance.sessions,
+            pattern_bytes: balance.patterns,
+            room_bytes: balance.rooms,
+            job_bytes: balance.calls,
+            socket_bytes: balance.sockets,
             owners: self.hub.owners.len(),
             jobs_queued: self
                 .routes
@@ -184,6 +202,7 @@ impl Shared {
             gauges,
             sessions: &self.hub.sessions.metrics,
             rooms: &self.hub.rooms.metrics,
+            memory: &self.hub.account.metrics,
             identity: self.hub.authenticator.metrics(),
             tokens_refused: self.hub.authenticator.refused(),
             forbidden: self.hub.forbidden(),
@@ -192,12 +211,9 @@ impl Shared {
     }
 }
 
-impl ServerState for Shared {
-    fn snapshot(&self) -> Snapshot {
-        Shared::snapshot(self)
-    }
-
-    fn ask_drain(&self) {
+impl Shared {
+    /// Begins to drain, for at most `drain_timeout`.
+    pub(crate) fn ask_drain(&self) {
         if let Some(drain) = self.drain.get() {
             let _ = drain.try_send(self.config.drain_timeout);
         }

@@ -97,6 +97,24 @@ impl Stream {
     pub(super) fn has_unsent(&self) -> bool {
         matches!(self, Stream::Tls(stream) if stream.has_unsent())
     }
+
+    /// Bytes that TLS takes, without those that wait for the kernel.
+    #[inline]
+    pub(super) fn held_bytes(&self) -> usize {
+        match self {
+            Stream::Plain(_) => 0,
+            Stream::Tls(stream) => stream.held_bytes(),
+        }
+    }
+
+    /// Bytes that take what waits for the kernel here.
+    #[inline]
+    pub(super) fn unsent_bytes(&self) -> usize {
+        match self {
+            Stream::Plain(_) => 0,
+            Stream::Tls(stream) => stream.unsent_bytes(),
+        }
+    }
 }
 
 /// Writes to a TLS stream, with what its worker lends.

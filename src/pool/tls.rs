@@ -38,6 +38,9 @@ const OUTGOING_BYTES_MAX: usize = 2 * SEALED_BYTES;
 /// The worker's buffer for ciphertext on its way out.
 const SEALED_BYTES: usize = RECORDS_PER_WRITE_MAX * (RECORD_BYTES_MAX + RECORD_OVERHEAD_MAX);
 
+/// What a session takes on the heap, measured of idle ones.
+const SESSION_BYTES: usize = 1200;
+
 /// The front of the worker's read buffer, which takes the plaintext: that of one record is copied
 /// there before the ciphertext is passed over.
 const PLAINTEXT_ROOM: usize = RECORD_BYTES_MAX;
@@ -152,6 +155,16 @@ impl TlsStream {
     /// Whether ciphertext waits for the kernel.
     pub(super) fn has_unsent(&self) -> bool {
         !self.outgoing.is_empty()
+    }
+
+    /// Bytes that the session and what is half read take, estimated.
+    pub(super) fn held_bytes(&self) -> usize {
+        size_of::<TlsStream>() + SESSION_BYTES + self.incoming.capacity()
+    }
+
+    /// Bytes that the ciphertext takes that waits for the kernel.
+    pub(super) fn unsent_bytes(&self) -> usize {
+        self.outgoing.capacity()
     }
 
     /// Whether the kernel took something since the last call.

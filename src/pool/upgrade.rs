@@ -79,9 +79,13 @@ pub(super) fn admit(request: UpgradeRequest, io: &mut ConnIo, cx: &mut WorkerCtx
         Answer::Served(permit) => Next::Open(Open::begin(permit, request, None, io, cx)),
         Answer::Waits(_) if io.readiness.contains(Readiness::READ_CLOSED) => Next::Gone,
         Answer::Waits(ticket) => {
+            if ticket.is_for_memory() {
+                cx.shared.hub.account.metrics.memory_waits.add_shared();
+            }
             io.set_deadline(cx.config().queue_timeout, cx);
             Next::Waiting(Box::new(Waiting { ticket, request, since: cx.now }))
         }
+        Answer::Full if cx.shared.admission.is_held() => Next::Refused(Refused::Memory),
         Answer::Full => Next::Refused(Refused::Full),
         Answer::Draining => Next::Refused(Refused::Draining),
     }

@@ -31,8 +31,11 @@ use crate::hub::{
 };
 use crate::limits::owners::OwnerToken;
 use crate::metrics::Refusals;
+use memory_watch::MemoryWatch;
 
 mod letters;
+mod memory_watch;
+mod shedding;
 pub(crate) mod stepped;
 
 /// The token of the waker; slots count up from 0 and never come near it.
@@ -98,6 +101,7 @@ pub(crate) struct Worker {
     next_sweep: Millis,
     next_report: Millis,
     next_stall_report: Millis,
+    memory: MemoryWatch,
     reported: Refusals,
     /// Deliveries made in this turn.
     deliveries: usize,
@@ -127,6 +131,7 @@ impl Worker {
             next_sweep: 0,
             next_report: 0,
             next_stall_report: 0,
+            memory: MemoryWatch::default(),
             reported: Refusals::default(),
             deliveries: 0,
             draining: false,
@@ -180,6 +185,7 @@ impl Worker {
         self.expire();
         self.flush();
         self.reap();
+        self.look_at_memory();
     }
 
     /// The milliseconds that this worker has run.
@@ -230,7 +236,8 @@ impl Worker {
             return Some(Duration::ZERO);
         }
         let sweep = self.sweeps().then_some(self.next_sweep);
-        let next = self.cx.timers.next().into_iter().chain(sweep).min()?;
+        let memory = self.next_look_at_memory();
+        let next = self.cx.timers.next().into_iter().chain(sweep).chain(memory).min()?;
         let now = self.clock_ms();
         Some(Duration::from_millis(next.saturating_sub(now)))
     }
@@ -302,6 +309,7 @@ impl Worker {
             Disposition::Linger(token) => Phase::Closing(Closing::refused(token, &mut io, cx)),
         };
         entry.insert(Connection { io, phase });
+        self.cx.held.conns += 1;
     }
 
     fn read(&mut self, buffer: &mut [u8]) {
@@ -372,6 +380,7 @@ impl Worker {
             if swept.behind {
                 self.cx.on_backpressure();
             }
+            self.cx.shared.compare_memory();
             self.report();
         }
     }
@@ -411,6 +420,8 @@ impl Worker {
             let Some(mut conn) = self.conns.try_remove(slot) else { continue };
             self.cx.timers.clear(slot, &mut conn.io.deadline);
             self.cx.leave_all(slot);
+            conn.io.count_out(&mut self.cx);
+            self.cx.held.conns -= 1;
             // Its permit goes to the next in line, and its other tokens count it out.
             drop(conn);
             self.cx.shared.sockets[self.cx.worker].fetch_sub(1, Ordering::Relaxed);

@@ -1,6 +1,6 @@
 //! What a worker lends to the connection that it is working on.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tungstenite::protocol::Role;
 
@@ -14,9 +14,11 @@ use super::{
 };
 use crate::{
     config::Config,
+    handler::ServerState,
     http::response,
-    hub::room::RoomKey,
-    metrics::WorkerMetrics,
+    hub::{conn_id::ConnId, room::RoomKey},
+    memory::account::Held,
+    metrics::{Snapshot, WorkerMetrics},
     ws::{decoder::ProtocolConfig, deflate::Deflaters},
 };
 
@@ -39,9 +41,14 @@ pub(crate) struct WorkerCtx {
     pub(crate) scratch: Scratch,
     pub(super) tls: TlsCx,
     pub(crate) limits: ConnLimits,
+    /// What the connections of this worker hold.
+    pub(super) held: Held,
+    /// What of that is in the account of memory.
+    told: Held,
     date: Date,
-    stats: Stats,
-    prometheus: Stats,
+    snapshot: Cached<Option<Arc<Snapshot>>>,
+    stats: Cached<String>,
+    prometheus: Cached<String>,
 }
 
 /// The slots that a worker comes to later in this turn, or in the next: each connection once.
@@ -51,6 +58,10 @@ pub(crate) struct WorkLists {
     pub(crate) ready: Vec<usize>,
     /// Open connections that are not read because a mailbox is behind.
     pub(crate) parked: Vec<usize>,
+    /// Connections in the middle of a message that are not read for want of memory.
+    pub(crate) starved: Vec<usize>,
+    /// Connections for which bytes wait, and when to see whether they still do, in order of time.
+    pub(crate) blocked: VecDeque<(Millis, ConnId)>,
     /// Slots with something to write, or with a close to begin, at the end of the turn.
     pub(crate) dirty: Vec<usize>,
     /// Slots whose connection is over. They are freed at the end of the turn, when nothing refers
@@ -74,19 +85,27 @@ pub(crate) struct Scratch {
 pub(crate) struct ConnLimits {
     pub(crate) protocol: ProtocolConfig,
     pub(crate) outbox: OutboxBounds,
+    pub(crate) http_outbox: OutboxBounds,
     pub(crate) compression_threshold: usize,
 }
 
-/// The answer to `/stats` or `/metrics`.
+/// Answers to HTTP requests that may wait for one client. At half of it, further requests wait too:
+/// a client that pipelines them must read.
+const HTTP_OUTBOX_BYTES_MAX: usize = 64 << 10;
+
+/// Growth of what connections hold that the account of memory hears of at the end of the turn.
+const GROWTH_UNTOLD_MAX: usize = 1 << 20;
+
+/// The figures of the server, in one of their forms.
 #[derive(Default)]
-struct Stats {
-    text: String,
+struct Cached<T> {
+    value: T,
     /// How often it may still be made anew before `until`.
     fresh_left: u32,
     until: Millis,
 }
 
-impl Stats {
+impl<T> Cached<T> {
     /// Whether it is to be made anew.
     fn is_due(&mut self, now: Millis) -> bool {
         if now >= self.until {
@@ -143,11 +162,18 @@ impl WorkerCtx {
                     messages_max: config.buffer,
                     bytes_max: config.buffer_bytes,
                 },
+                http_outbox: OutboxBounds {
+                    messages_max: config.buffer,
+                    bytes_max: HTTP_OUTBOX_BYTES_MAX.min(config.buffer_bytes),
+                },
                 compression_threshold: config.compression_threshold,
             },
+            held: Held::default(),
+            told: Held::default(),
             date: Date { value: String::new(), until: 0 },
-            stats: Stats::default(),
-            prometheus: Stats::default(),
+            snapshot: Cached::default(),
+            stats: Cached::default(),
+            prometheus: Cached::default(),
             shared,
         }
     }
@@ -190,18 +216,35 @@ impl WorkerCtx {
     pub(crate) fn stats(&mut self) -> serde_json::Result<String> {
         if self.stats.is_due(self.now) {
             self.spent += STATS_COST;
-            self.stats.text = serde_json::to_string(&self.shared.snapshot())?;
+            self.stats.value = serde_json::to_string(&self.shared.snapshot())?;
         }
-        Ok(self.stats.text.clone())
+        Ok(self.stats.value.clone())
     }
 
     /// The body of an answer to `/metrics`, as old at most.
     pub(crate) fn prometheus(&mut self) -> String {
         if self.prometheus.is_due(self.now) {
             self.spent += STATS_COST;
-            self.prometheus.text = self.shared.prometheus();
+            self.prometheus.value = self.shared.prometheus();
         }
-        self.prometheus.text.clone()
+        self.prometheus.value.clone()
+    }
+
+    /// Adds what the connections of this worker hold to the account of memory.
+    pub(super) fn tell_held(&mut self) {
+        if self.told != self.held {
+            self.told = self.held;
+            self.shared.hub.account.set_held(self.worker, &self.held);
+        }
+    }
+
+    /// Adds it now and not at the end of the turn if it has grown much, because a turn may read and
+    /// answer with many large messages.
+    pub(super) fn tell_growth(&mut self) {
+        let (held, told) = (&self.held, &self.told);
+        if held.outboxes + held.inputs > told.outboxes + told.inputs + GROWTH_UNTOLD_MAX {
+            self.tell_held();
+        }
     }
 
     /// Stops reading from open connections until the mailbox that is behind has caught up.
@@ -223,5 +266,22 @@ impl WorkerCtx {
         for room in self.members.remove_all(slot) {
             self.shared.hub.uncount(&room, self.worker);
         }
+    }
+}
+
+impl ServerState for WorkerCtx {
+    fn snapshot(&mut self) -> Arc<Snapshot> {
+        let is_due = self.snapshot.is_due(self.now);
+        let known = self.snapshot.value.take().filter(|_| !is_due);
+        let snapshot = known.unwrap_or_else(|| {
+            self.spent += STATS_COST;
+            Arc::new(self.shared.snapshot())
+        });
+        self.snapshot.value = Some(Arc::clone(&snapshot));
+        snapshot
+    }
+
+    fn ask_drain(&self) {
+        self.shared.ask_drain();
     }
 }

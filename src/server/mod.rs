@@ -19,7 +19,7 @@ use crossbeam_channel::{Receiver, Sender};
 use mio::{Poll, Waker};
 
 use crate::{
-    config::Config,
+    config::{ADMIN_NEEDS_KEY, Config},
     error::{Error, ErrorKind},
     handler::{AdminHandler, IntoService},
     http::{page::StaticPage, router::RESERVED_PATHS},
@@ -32,7 +32,7 @@ use crate::{
     pool::{
         acceptor::{Acceptor, Door, HANDOFF_MAX},
         jobs::JobPool,
-        listener::{AcceptWaker, ListenAddr, Listener},
+        listener::{AcceptWaker, BoundListener, ListenAddr, Listener},
         shared::{Route, Shared},
         worker::{Arrival, WAKER, Worker},
     },
@@ -51,6 +51,8 @@ pub struct Builder {
     routes: Vec<Route>,
     pages: Vec<StaticPage>,
     admin: Option<Box<dyn AdminHandler>>,
+    listener: Option<BoundListener>,
+    admin_listener: Option<BoundListener>,
 }
 
 /// A server that is bound and does not serve yet. Clients can connect, and are served once
@@ -106,6 +108,20 @@ impl Builder {
         self
     }
 
+    /// Accepts from `listener` instead of [`host`](Config::host) and [`port`](Config::port). It is
+    /// closed when the server stops accepting, and stays open in other processes that have it.
+    pub fn listener(mut self, listener: impl Into<BoundListener>) -> Builder {
+        self.listener = Some(listener.into());
+        self
+    }
+
+    /// The same for the admin listener, instead of [`admin_host`](Config::admin_host) and
+    /// [`admin_port`](Config::admin_port).
+    pub fn admin_listener(mut self, listener: impl Into<BoundListener>) -> Builder {
+        self.admin_listener = Some(listener.into());
+        self
+    }
+
     /// Checks the configuration, routes and pages, and listens. Port 0 picks a free port;
     /// [`Server::local_addr`] returns it.
     ///
@@ -114,11 +130,23 @@ impl Builder {
     /// [`ErrorKind::InvalidInput`]: a path is not legal, or taken twice by pages.
     /// [`ErrorKind::AddressInUse`] or [`ErrorKind::System`]: the server cannot listen on the
     /// address.
-    pub fn bind(self) -> Result<Server, Error> {
+    pub fn bind(mut self) -> Result<Server, Error> {
         self.check_settings()?;
-        let listener = Listener::bind(&self.config.host, self.config.port)?;
-        let admin = self.config.admin_listener().map(|(host, port)| Listener::bind(host, port));
-        let admin = admin.transpose()?;
+        let listener = match self.listener.take() {
+            Some(bound) => Listener::take_over(bound)?,
+            None => Listener::bind(&self.config.host, self.config.port)?,
+        };
+        let admin = match (self.admin_listener.take(), self.config.admin_listener()) {
+            (Some(bound), _) => Some(Listener::take_over(bound)?),
+            (None, Some((host, port))) => Some(Listener::bind(host, port)?),
+            (None, None) => None,
+        };
+        if let Some(ListenAddr::Tcp(addr)) = admin.as_ref().map(Listener::addr)
+            && !addr.ip().is_loopback()
+            && !self.config.has_api_key()
+        {
+            return Err(Error::config(format!("the admin listener on {addr} {ADMIN_NEEDS_KEY}")));
+        }
         let Parts { shared, workers, arrivals } = self.assemble(Clock::machine())?;
         let (ask, asked) = crossbeam_channel::bounded(1);
         let (running, stopped) = crossbeam_channel::bounded(0);
@@ -169,7 +197,7 @@ impl Builder {
 
     /// Makes everything but the listener.
     fn assemble(self, clock: Clock) -> Result<Parts, Error> {
-        let Builder { config, routes, pages, admin } = self;
+        let Builder { config, routes, pages, admin, .. } = self;
         let cannot_poll = |error| Error::io("cannot make a poll for a worker", error);
         let mut polls = Vec::new();
         let mut wakers = Vec::new();

@@ -73,6 +73,17 @@ struct Entry {
     stored_ms: u64,
 }
 
+/// Messages that were taken out of a history, and take memory still.
+#[derive(Default, Debug)]
+pub(crate) struct TakenMessages(VecDeque<Entry>);
+
+impl TakenMessages {
+    /// Frees at most `max` messages. Returns how many it freed.
+    pub(crate) fn free(&mut self, max: usize) -> usize {
+        self.0.drain(..max.min(self.0.len())).count()
+    }
+}
+
 /// The part of a history to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Range {
@@ -130,6 +141,12 @@ impl History {
             self.drop_oldest();
         }
         kept - self.entries.len()
+    }
+
+    /// Takes all messages out. The numbers go on.
+    pub(crate) fn take_messages(&mut self) -> TakenMessages {
+        self.bytes = 0;
+        TakenMessages(std::mem::take(&mut self.entries))
     }
 
     fn drop_oldest(&mut self) {
@@ -243,6 +260,14 @@ mod tests {
         history.expire(110, &BOUNDS);
         assert!(history.is_empty());
         assert_eq!(history.position().seq, 9, "numbers go on where they were");
+    }
+
+    #[test]
+    fn messages_that_were_taken_out_are_freed_bit_by_bit() {
+        let mut history = filled(8);
+        let mut taken = history.take_messages();
+        assert_eq!((history.bytes(), history.len(), history.position().seq), (0, 0, 8));
+        assert_eq!([taken.free(2), taken.free(2), taken.free(2), taken.free(2)], [2, 2, 1, 0]);
     }
 
     #[test]

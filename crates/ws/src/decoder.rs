@@ -303,6 +303,12 @@ impl Decoder {
         Ok(Frame { opcode, is_final, is_compressed, mask, len, taken: 0 })
     }
 
+    /// Returns the bytes that an incomplete frame and message take; 0 between messages.
+    #[inline]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.unfinished.as_ref().map_or(0, |unfinished| unfinished.held_bytes())
+    }
+
     /// Whether this side has sent its Close.
     pub(super) fn close_sent(&self) -> bool {
         self.unfinished.as_ref().is_some_and(|unfinished| unfinished.close_sent)
@@ -353,13 +359,18 @@ impl Unfinished {
         let message = self.message.get_or_insert_with(|| {
             PartialMessage::new(frame.kind().unwrap_or(Kind::Binary), frame.is_compressed)
         });
-        message.push(part)?;
+        message.push(part, frame.len - frame.taken)?;
         if frame.taken < frame.len {
             self.frame = Some(frame);
             return Ok(None);
         }
         let message = if frame.is_final { self.message.take() } else { None };
         Ok(message.map(Whole::Message))
+    }
+
+    fn held_bytes(&self) -> usize {
+        let message = self.message.as_ref().map_or(0, PartialMessage::held_bytes);
+        size_of::<Unfinished>() + self.control.capacity() + message
     }
 
     fn is_empty(&self) -> bool {

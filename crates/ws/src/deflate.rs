@@ -47,6 +47,10 @@ pub(crate) fn window_index(window_bits: u8) -> usize {
     usize::from(window_bits.clamp(WINDOW_BITS_MIN, WINDOW_BITS_MAX) - WINDOW_BITS_MIN)
 }
 
+/// Estimated bytes of the context of a connection's compressor, and of its inflater.
+const COMPRESS_BYTES: usize = 290 << 10;
+const INFLATE_BYTES: usize = 40 << 10;
+
 /// A thread's compressors and inflater, made when first needed. Used by one thread.
 pub struct Deflaters {
     level: Compression,
@@ -94,6 +98,12 @@ impl Deflate {
     /// Makes the state of one connection, which allocates nothing before the first message.
     pub fn new(agreement: Agreement) -> Deflate {
         Deflate { agreement, own_compress: None, own_inflate: None }
+    }
+
+    /// Returns the bytes that the contexts of this connection take, estimated.
+    pub fn held_bytes(&self) -> usize {
+        let compress = self.own_compress.as_ref().map_or(0, |_| COMPRESS_BYTES);
+        compress + self.own_inflate.as_ref().map_or(0, |_| INFLATE_BYTES)
     }
 
     /// Returns the window size for a shared compressed frame, or `None` if this connection's

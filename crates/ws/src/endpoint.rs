@@ -48,6 +48,12 @@ impl Endpoint {
         }
     }
 
+    /// Returns the bytes that an incomplete message takes; 0 between messages.
+    #[inline]
+    pub fn held_bytes(&self) -> usize {
+        self.decoder.held_bytes()
+    }
+
     /// Whether this side has sent its Close, after which it must send nothing.
     pub fn has_sent_close(&self) -> bool {
         self.decoder.close_sent()

@@ -1,6 +1,9 @@
 //! Messages, and frames that are encoded once and shared by all receivers.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use bytes::Bytes;
 
@@ -87,14 +90,23 @@ impl PreparedFrame {
 
     /// Encodes the concatenation of `parts` as one final frame, in a single allocation.
     pub fn from_parts(kind: Kind, parts: &[&[u8]]) -> PreparedFrame {
-        let len = parts.iter().map(|part| part.len()).sum();
-        let mut bytes = Vec::with_capacity(HEADER_BYTES_MAX + len);
-        encode_header(&mut bytes, &message_header(kind, false), len);
-        let header_len = bytes.len() as u8;
-        for part in parts {
-            bytes.extend_from_slice(part);
-        }
+        let (bytes, header_len) = encode(kind, parts);
         PreparedFrame { bytes: bytes.into(), header_len, compressed: None }
+    }
+
+    /// Encodes as [`from_parts`](PreparedFrame::from_parts) does. `tally` holds what the frame
+    /// takes, in bytes, for as long as one of its clones is alive.
+    pub fn counted(kind: Kind, parts: &[&[u8]], tally: &Arc<AtomicUsize>) -> PreparedFrame {
+        let (bytes, header_len) = encode(kind, parts);
+        let bytes = Bytes::from_owner(CountedBytes::new(bytes, tally));
+        PreparedFrame { bytes, header_len, compressed: None }
+    }
+
+    /// Counts the frame in `tally`, as [`counted`](PreparedFrame::counted) does. Clones that were
+    /// made before are not counted.
+    pub fn count(mut self, tally: &Arc<AtomicUsize>) -> PreparedFrame {
+        self.bytes = Bytes::from_owner(CountedBytes::new(self.bytes, tally));
+        self
     }
 
     /// Returns the payload, without the frame header.
@@ -154,9 +166,73 @@ impl PreparedFrame {
     }
 }
 
+/// Encodes the concatenation of `parts` as one final frame. Returns it with the length of its
+/// header.
+fn encode(kind: Kind, parts: &[&[u8]]) -> (Vec<u8>, u8) {
+    let len = parts.iter().map(|part| part.len()).sum();
+    let mut bytes = Vec::with_capacity(HEADER_BYTES_MAX + len);
+    encode_header(&mut bytes, &message_header(kind, false), len);
+    let header_len = bytes.len() as u8;
+    for part in parts {
+        bytes.extend_from_slice(part);
+    }
+    (bytes, header_len)
+}
+
+/// Estimated bytes of a frame beside its own: the allocations' headers, what counts the clones, and
+/// its place in a queue.
+const FRAME_BYTES: usize = 192;
+
+/// The bytes of a frame, counted in a tally until the last clone is dropped.
+struct CountedBytes<B: AsRef<[u8]>> {
+    bytes: B,
+    tally: Arc<AtomicUsize>,
+}
+
+impl<B: AsRef<[u8]>> CountedBytes<B> {
+    fn new(bytes: B, tally: &Arc<AtomicUsize>) -> CountedBytes<B> {
+        tally.fetch_add(FRAME_BYTES + bytes.as_ref().len(), Ordering::Relaxed);
+        CountedBytes { bytes, tally: Arc::clone(tally) }
+    }
+}
+
+impl<B: AsRef<[u8]>> AsRef<[u8]> for CountedBytes<B> {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.as_ref()
+    }
+}
+
+impl<B: AsRef<[u8]>> Drop for CountedBytes<B> {
+    fn drop(&mut self) {
+        self.tally.fetch_sub(FRAME_BYTES + self.bytes.as_ref().len(), Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_frame_is_counted_until_its_last_clone_is_gone() {
+        let tally = Arc::new(AtomicUsize::new(0));
+        let counted = || tally.load(Ordering::Relaxed);
+        let frame = PreparedFrame::counted(Kind::Text, &[b"half", b"half"], &tally);
+        assert_eq!(
+            (frame.payload(), frame.message().as_text()),
+            (&b"halfhalf"[..], Some("halfhalf"))
+        );
+        assert_eq!(counted(), FRAME_BYTES + frame.len());
+        let (kept, waiting) = (frame.plain(), frame.bytes().slice(3..));
+        drop(frame);
+        drop(kept);
+        assert!(counted() > 0, "a part of it waits for a client");
+        drop(waiting);
+        assert_eq!(counted(), 0);
+        let late = PreparedFrame::new(Message::Text("x")).count(&tally);
+        assert_eq!(counted(), FRAME_BYTES + late.len());
+        drop(late);
+        assert_eq!(counted(), 0);
+    }
 
     #[test]
     fn every_length_form_is_encoded() {

@@ -97,8 +97,47 @@ impl PartialMessage {
         }
     }
 
-    /// Adds the next part. Fails as soon as a text cannot become valid UTF-8.
-    pub(crate) fn push(&mut self, part: &[u8]) -> Result<(), CloseReason> {
+    /// Returns the bytes that it takes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        match self {
+            PartialMessage::Text(text) => text.held_bytes(),
+            PartialMessage::Binary(bytes) | PartialMessage::Compressed(_, bytes) => {
+                bytes.capacity()
+            }
+        }
+    }
+
+    fn reserve(&mut self, bytes: usize) {
+        match self {
+            PartialMessage::Text(text) => text.reserve(bytes),
+            PartialMessage::Binary(held) | PartialMessage::Compressed(_, held) => {
+                held.reserve(bytes);
+            }
+        }
+    }
+
+    fn reserve_exact(&mut self, bytes: usize) {
+        match self {
+            PartialMessage::Text(text) => text.reserve_exact(bytes),
+            PartialMessage::Binary(held) | PartialMessage::Compressed(_, held) => {
+                held.reserve_exact(bytes);
+            }
+        }
+    }
+
+    /// Adds the next part, behind which `rest` more bytes of its frame are to come. Fails as soon
+    /// as a text cannot become valid UTF-8.
+    pub(crate) fn push(&mut self, part: &[u8], rest: usize) -> Result<(), CloseReason> {
+        if self.held_bytes() - self.len().min(self.held_bytes()) < part.len() {
+            // Twice what is there, as usual, but no more than the frame needs. At the end of a
+            // frame others may follow, however small: growing by each of them alone would copy all
+            // each time.
+            let more = part.len() + rest.min(self.len() + part.len());
+            match rest {
+                0 => self.reserve(part.len()),
+                _ => self.reserve_exact(more),
+            }
+        }
         match self {
             PartialMessage::Text(text) => text.push(part).map_err(|_| CloseReason::INVALID_UTF8),
             PartialMessage::Binary(bytes) | PartialMessage::Compressed(_, bytes) => {

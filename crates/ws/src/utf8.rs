@@ -24,6 +24,21 @@ impl PartialText {
         self.text.len() + self.tail_len
     }
 
+    /// Returns the bytes that it takes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.text.capacity()
+    }
+
+    /// Makes room for `bytes` more, and for as many again as there are.
+    pub(crate) fn reserve(&mut self, bytes: usize) {
+        self.text.reserve(bytes);
+    }
+
+    /// Makes room for `bytes` more, and for no others.
+    pub(crate) fn reserve_exact(&mut self, bytes: usize) {
+        self.text.reserve_exact(bytes);
+    }
+
     /// Adds the next part.
     pub(crate) fn push(&mut self, mut part: &[u8]) -> Result<(), InvalidUtf8> {
         while self.tail_len > 0

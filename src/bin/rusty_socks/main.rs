@@ -11,6 +11,7 @@ mod connect;
 mod health;
 mod load;
 mod serve;
+mod service_manager;
 mod token;
 
 use std::{env, ffi::OsString, path::PathBuf, process::ExitCode};
@@ -28,6 +29,12 @@ use rusty_socks_load::TlsArgs;
 use connect::ConnectArgs;
 use exit::Exit;
 use load::LoadArgs;
+
+/// Gives memory back to the system within seconds after it is freed. The allocator of glibc keeps
+/// hundreds of megabytes once they were in use. `build.rs` has its settings.
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const ABOUT: &str = "\
 A WebSocket server without an async runtime.

@@ -8,10 +8,12 @@ use rusty_socks::{Config, Error, ServerHandle, chat, config::Loaded};
 use crate::{
     exit::{self, Exit},
     logging::{self, LogQueue},
+    service_manager::{self, Sockets, State},
 };
 
 /// Serves until a signal and a drain end it.
 pub(crate) fn run(loaded: Loaded) -> Result<Exit, Error> {
+    let sockets = service_manager::sockets()?;
     let log = match logging::start(&loaded) {
         Ok(log) => log,
         Err(error) => {
@@ -22,18 +24,25 @@ pub(crate) fn run(loaded: Loaded) -> Result<Exit, Error> {
     for warning in loaded.warnings() {
         warn!("{warning}");
     }
-    let outcome = serve(loaded.config, &log);
+    let outcome = serve(loaded.config, sockets, &log);
     log.flush();
     outcome
 }
 
-fn serve(config: Config, log: &LogQueue) -> Result<Exit, Error> {
+fn serve(config: Config, sockets: Sockets, log: &LogQueue) -> Result<Exit, Error> {
     raise_open_file_limit(&config);
 
     let drain_timeout = config.drain_timeout;
     let (max_conn, max_queued_tasks, threads) =
         (config.max_conn, config.max_queued_tasks, config.thread_pool_size);
-    let server = chat::server(config)?;
+    let mut builder = chat::builder(config)?;
+    if let Some(listener) = sockets.public {
+        builder = builder.listener(listener);
+    }
+    if let Some(listener) = sockets.admin {
+        builder = builder.admin_listener(listener);
+    }
+    let server = builder.bind()?;
     // Whoever reads the next line may send a signal at once.
     drain_on_signal(server.handle(), drain_timeout, log.clone());
     info!(
@@ -44,6 +53,8 @@ fn serve(config: Config, log: &LogQueue) -> Result<Exit, Error> {
     if let Some(admin_addr) = server.admin_listen_addr() {
         info!("the admin listener is on {admin_addr}");
     }
+    // Whoever connects from now on is served, though the workers may not run yet.
+    service_manager::notify(State::Ready);
     server.run()?;
     info!("drained, good-bye");
     Ok(Exit::Clean)
@@ -60,6 +71,7 @@ fn drain_on_signal(handle: ServerHandle, drain_timeout: Duration, log: LogQueue)
             std::process::exit(Exit::Failure as i32);
         }
         draining = true;
+        service_manager::notify(State::Stopping);
         info!(
             "signal: draining for up to {} s; a second signal ends it at once",
             drain_timeout.as_secs_f64()

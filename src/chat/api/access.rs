@@ -8,7 +8,7 @@ use super::answer::error;
 use crate::{
     AdminAnswer, Config, Publisher, Request, Status,
     chat::fault::Fault,
-    config::{ApiKey, ApiScope},
+    config::{ApiKey, ApiScope, RoomRange},
 };
 
 /// Every key, with its publisher.
@@ -24,6 +24,8 @@ pub(super) struct Caller {
     pub(super) publisher: Arc<Publisher>,
     /// The key's name as JSON: the `sender` of messages that give none.
     pub(super) sender: Arc<str>,
+    /// Where the rooms of the key are.
+    pub(super) ranges: Arc<[RoomRange]>,
 }
 
 impl Access {
@@ -31,6 +33,7 @@ impl Access {
         let caller = |key: ApiKey| Caller {
             sender: serde_json::Value::from(key.name.as_str()).to_string().into(),
             publisher: Arc::new(Publisher::new()),
+            ranges: key.room_ranges().into(),
             key: Arc::new(key),
         };
         Access { callers: config.all_api_keys().into_iter().map(caller).collect() }

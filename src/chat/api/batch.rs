@@ -6,10 +6,10 @@ use rusty_socks_protocol::ErrorCode;
 
 use super::{
     access::Caller,
-    answer::{RETRY_S, refusal, status_of},
+    answer::{RETRY_S, error, refusal, status_of},
     publish::{PAUSE, PAUSES_MAX, behind, publish_one},
 };
-use crate::{AdminAnswer, AdminContext, AdminStep, Status, chat::fault::Fault};
+use crate::{AdminAnswer, AdminContext, AdminStep, Request, Status, chat::fault::Fault};
 
 /// The content type of a batch and of its answer: a JSON value a line.
 const NDJSON: &str = "application/x-ndjson";
@@ -26,6 +26,15 @@ struct Batch {
     at: usize,
     answers: String,
     pauses_left: u32,
+}
+
+/// Refuses what a client might take for a promise: each message of a batch has an id of its own.
+pub(super) fn check_head(request: &Request<'_>) -> Result<(), AdminAnswer> {
+    let message = "a batch has no Idempotency-Key; give each of its messages an id";
+    match request.header("Idempotency-Key") {
+        None => Ok(()),
+        Some(_) => Err(error(Status::BadRequest, "bad_request", message)),
+    }
 }
 
 /// Begins with the batch in `body`.
@@ -74,11 +83,13 @@ impl Batch {
         let end = rest.find('\n').unwrap_or(rest.len());
         let line = rest[..end].trim_end_matches('\r');
         let published = if line.len() > self.message_bytes_max {
+            ctx.spend(1);
             let message = "a message must have at most max_message_bytes";
             Err(Fault::new(ErrorCode::TooLarge, message))
         } else if has_time {
             publish_one(ctx, &self.caller, line, None)
         } else {
+            ctx.spend(1);
             Err(behind())
         };
         self.at += (end + 1).min(rest.len());

@@ -1,6 +1,6 @@
 //! What the server API lists: rooms, histories, members, sessions, nodes. Always page by page.
 
-use std::{borrow::Cow, iter};
+use std::{borrow::Cow, iter, time::Duration};
 
 use serde::Serialize;
 
@@ -10,8 +10,10 @@ use super::{
     query::Query,
 };
 use crate::{
-    AdminAnswer, AdminContext, MembersPage, Range, SessionsOf,
+    AdminAnswer, AdminContext, AdminStep, ClearedHistory, MembersPage, Range, RoomSummary,
+    SessionsOf,
     chat::{about::About, answers, fault::Fault, json},
+    config::RoomRange,
 };
 
 /// Lists the rooms that the key may be used for.
@@ -38,9 +40,16 @@ pub(super) fn rooms(
     }
     let limit = query.limit()?;
     let prefix = query.text("prefix").unwrap_or_default();
-    let found = ctx.rooms(prefix, query.text("after"), limit);
-    let allowed = found.iter().filter(|room| caller.key.allows_room(&room.room));
-    let rooms = allowed.map(|room| Room {
+    let mut found = Vec::new();
+    // Only the key's own rooms are looked at, so that `next` is one of them too.
+    for range in caller.ranges.iter() {
+        let left = limit - found.len();
+        if left == 0 {
+            break;
+        }
+        found.extend(rooms_of(ctx, range, prefix, query.text("after"), left));
+    }
+    let rooms = found.iter().map(|room| Room {
         room: &room.room,
         epoch: answers::epoch(&room.position),
         seq: room.position.seq,
@@ -50,6 +59,28 @@ pub(super) fn rooms(
     });
     let next = (found.len() == limit).then(|| found.last()).flatten();
     Ok(ok(&Rooms { rooms: rooms.collect(), next: next.map(|room| room.room.as_str()) }))
+}
+
+/// Lists the rooms of a range whose names begin with `prefix` and come behind `after`.
+fn rooms_of(
+    ctx: &mut AdminContext<'_>,
+    range: &RoomRange,
+    prefix: &str,
+    after: Option<&str>,
+    limit: usize,
+) -> Vec<RoomSummary> {
+    let text: &str = &range.text;
+    if !range.is_prefix {
+        let is_due = text.starts_with(prefix) && after.is_none_or(|after| text > after);
+        return is_due.then(|| ctx.room(text)).flatten().into_iter().collect();
+    }
+    let prefix = match prefix.starts_with(text) {
+        true => prefix,
+        false if text.starts_with(prefix) => text,
+        false => return Vec::new(),
+    };
+    // A pattern does not match the room whose name is the prefix itself.
+    ctx.rooms(prefix, Some(after.unwrap_or_default().max(text)), limit)
 }
 
 /// Reads a page of a room's history.
@@ -79,17 +110,30 @@ pub(super) fn history(
 pub(super) fn clear_history(
     ctx: &mut AdminContext<'_>,
     caller: &Caller,
-    room: &str,
-) -> Result<AdminAnswer, Fault> {
+    room: String,
+) -> Result<AdminStep, Fault> {
+    caller.check_room(&room)?;
+    let cleared = ctx.clear_history(&room)?;
+    Ok(free(ctx, room, cleared))
+}
+
+/// Frees the messages of a room, as many in a turn as it may cost, and answers where the room is.
+fn free(ctx: &mut AdminContext<'_>, room: String, mut cleared: ClearedHistory) -> AdminStep {
     #[derive(Serialize)]
     struct Cleared<'a> {
         room: &'a str,
         epoch: Cow<'a, str>,
         seq: u64,
     }
-    caller.check_room(room)?;
-    let position = ctx.clear_history(room)?;
-    Ok(ok(&Cleared { room, epoch: answers::epoch(&position), seq: position.seq }))
+    while ctx.free(&mut cleared) {
+        if ctx.is_spent() {
+            let go_on = move |ctx: &mut AdminContext<'_>| free(ctx, room, cleared);
+            return AdminStep::Continue(Duration::ZERO, Box::new(go_on));
+        }
+    }
+    let position = &cleared.position;
+    let (epoch, seq) = (answers::epoch(position), position.seq);
+    AdminStep::Answer(ok(&Cleared { room: &room, epoch, seq }))
 }
 
 /// Lists the members of a room.
@@ -142,16 +186,15 @@ pub(super) fn sessions(
         (None, Some(user)) => SessionsOf::User(user),
         (None, None) => SessionsOf::All,
     };
-    let found = ctx.sessions(of, query.after_client()?, query.limit()?)?;
-    let sessions = found.iter().map(|session| Session {
+    let page = ctx.sessions(of, query.after_client()?, query.limit()?)?;
+    let sessions = page.sessions.iter().map(|session| Session {
         client_id: session.client_id.to_string(),
         user: session.user.as_deref(),
         sender: session.name.as_deref(),
         away: session.is_away,
         rooms: session.rooms,
     });
-    // A session that has ended meanwhile leaves its page shorter, so a short page says nothing.
-    let next = found.last().map(|session| session.client_id.to_string());
+    let next = page.next.map(|client_id| client_id.to_string());
     Ok(ok(&Sessions { sessions: sessions.collect(), next }))
 }
 

@@ -81,6 +81,7 @@ impl Api {
                 ));
             }
             Operation::Batch => {
+                batch::check_head(request)?;
                 return Ok(AdminStep::Body(
                     body_bytes_max,
                     Box::new(move |ctx, body| batch::begin(ctx, caller, message_bytes_max, body)),
@@ -112,10 +113,16 @@ impl Api {
             Operation::History => {
                 lists::history(ctx, &caller, &parameter, &query, self.history_max)
             }
-            Operation::ClearHistory => lists::clear_history(ctx, &caller, &parameter),
+            Operation::ClearHistory => {
+                let step = lists::clear_history(ctx, &caller, parameter);
+                return step.map_err(|fault| refusal(&fault));
+            }
             Operation::Presence => lists::presence(ctx, &caller, &parameter, &query),
             Operation::Sessions => lists::sessions(ctx, &caller, &query),
-            Operation::Nodes => Ok(lists::nodes(ctx, &self.about)),
+            Operation::Nodes => {
+                caller.check_all_rooms()?;
+                Ok(lists::nodes(ctx, &self.about))
+            }
             Operation::Drain => {
                 caller.check_all_rooms()?;
                 ctx.drain();
@@ -136,7 +143,8 @@ impl AdminHandler for Api {
     }
 
     fn may_read_figures(&self, request: &Request<'_>) -> bool {
-        self.access.caller(request, ApiScope::Read).is_ok()
+        let caller = self.access.caller(request, ApiScope::Read);
+        caller.is_ok_and(|caller| caller.key.allows_all_rooms())
     }
 }
 

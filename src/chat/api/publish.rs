@@ -26,6 +26,12 @@ pub(super) const PAUSE: Duration = Duration::from_millis(10);
 /// How often it is looked at before it is told to come back later.
 pub(super) const PAUSES_MAX: u32 = 500;
 
+/// What a message costs before it is known to be one.
+const READ_COST: usize = 1;
+
+/// How many bytes of it cost as much again.
+const BYTES_PER_COST: usize = 1024;
+
 /// Returns the id in `Idempotency-Key`, which stands for the `id` of the message.
 pub(super) fn idempotency_key(request: &Request<'_>) -> Result<Option<Uuid>, AdminAnswer> {
     let Some(text) = request.header("Idempotency-Key") else { return Ok(None) };
@@ -94,6 +100,7 @@ pub(super) fn publish_one(
     text: &str,
     id: Option<Uuid>,
 ) -> Result<String, Fault> {
+    ctx.spend(READ_COST + text.len() / BYTES_PER_COST);
     let fields = command::fields(text)?;
     let to = destination(&fields)?;
     let without = excluded(text)?;
@@ -115,6 +122,7 @@ pub(super) fn publish_one(
             direct(ctx, caller, client, &content)
         }
         To::Rooms(rooms) => {
+            ctx.spend(rooms.len());
             rooms.iter().try_for_each(|room| caller.check_room(room.as_str()))?;
             to_rooms(ctx, caller, &rooms, &content, without.as_ref())
         }

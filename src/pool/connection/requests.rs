@@ -7,6 +7,7 @@ use crate::{
         admin::AdminProgress,
         closing::Stage,
         head::{HeadStep, refuse_by_handler, refuse_unavailable},
+        open::COST_PER_TURN_MAX,
         upgrade::{self, Next},
         worker_cx::WorkerCtx,
     },
@@ -29,6 +30,7 @@ impl Connection {
         cx: &mut WorkerCtx,
     ) -> &'i mut [u8] {
         let mut requests = 0;
+        let spent_max = cx.spent + COST_PER_TURN_MAX;
         loop {
             match &mut self.phase {
                 Phase::Head(head) => match head.read(rest, &mut self.io, cx) {
@@ -36,7 +38,7 @@ impl Connection {
                     HeadStep::Answered(used) => {
                         rest = &mut rest[used..];
                         requests += 1;
-                        if self.is_enough(requests, rest, cx) {
+                        if self.is_enough(requests, spent_max, rest, cx) {
                             break;
                         }
                     }
@@ -65,7 +67,7 @@ impl Connection {
                     AdminProgress::Used(used) => {
                         rest = &mut rest[used..];
                         requests += 1;
-                        if self.is_enough(requests, rest, cx) {
+                        if self.is_enough(requests, spent_max, rest, cx) {
                             break;
                         }
                     }
@@ -84,9 +86,15 @@ impl Connection {
 
     /// Counts one of the `requests` that were answered now. Returns whether the others must get
     /// their turn, and what is left waits.
-    fn is_enough(&mut self, requests: usize, rest: &[u8], cx: &mut WorkerCtx) -> bool {
+    fn is_enough(
+        &mut self,
+        requests: usize,
+        spent_max: usize,
+        rest: &[u8],
+        cx: &mut WorkerCtx,
+    ) -> bool {
         cx.spent += REQUEST_COST;
-        let is_enough = requests == REQUESTS_PER_TURN_MAX;
+        let is_enough = requests == REQUESTS_PER_TURN_MAX || cx.spent >= spent_max;
         if is_enough {
             self.io.has_backlog = !rest.is_empty();
             self.io.list_ready(&mut cx.work);
@@ -130,7 +138,7 @@ impl Connection {
     }
 
     /// Answers an upgrade with a 503.
-    pub(super) fn refuse(&mut self, why: Refused, cx: &mut WorkerCtx) {
+    pub(in crate::pool) fn refuse(&mut self, why: Refused, cx: &mut WorkerCtx) {
         refuse_unavailable(why, &mut self.io, cx);
         self.close(Stage::FlushThenLinger, cx);
     }

@@ -255,7 +255,9 @@ impl Worker {
             Audience::Rooms(rooms) => rooms,
             Audience::Route(route) => {
                 let is_there = |conn: &&Connection| match &conn.phase {
-                    Phase::Open(open) => open.session.route == *route,
+                    Phase::Open(open) => {
+                        open.session.route == *route && !open.session.awaits_identity()
+                    }
                     Phase::Head(_)
                     | Phase::Admin(_)
                     | Phase::Asking(_)

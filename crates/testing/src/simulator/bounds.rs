@@ -116,6 +116,16 @@ impl Invariant for Counts {
             ("sessions_away", stats.sessions_away),
             ("rooms", stats.rooms.saturating_sub(1)),
             ("history_bytes", stats.history_bytes),
+            ("frame_bytes", stats.frame_bytes),
+            ("inbox_bytes", stats.inbox_bytes),
+            ("outbox_bytes", stats.outbox_bytes),
+            ("input_bytes", stats.input_bytes),
+            ("session_bytes", stats.session_bytes),
+            ("pattern_bytes", stats.pattern_bytes),
+            ("room_bytes", stats.room_bytes),
+            ("job_bytes", stats.job_bytes),
+            ("socket_bytes", stats.socket_bytes),
+            ("memory_bytes", stats.memory_bytes),
             ("outbox bytes", world.server.largest_outbox_bytes()),
         ];
         let left: Vec<_> = left.iter().filter(|(_, count)| *count > 0).collect();

@@ -1,0 +1,68 @@
+//! What a service manager such as systemd passes on to the program, and what it is told: sockets
+//! that listen already (sd_listen_fds(3)), and whether the server is ready (sd_notify(3)).
+
+use log::warn;
+use rusty_socks::{BoundListener, Error};
+
+/// The sockets that were passed on.
+#[derive(Default)]
+pub(crate) struct Sockets {
+    /// The first one, that clients connect to.
+    pub(crate) public: Option<BoundListener>,
+    /// The second one, for the admin listener.
+    pub(crate) admin: Option<BoundListener>,
+}
+
+/// Takes the sockets that `LISTEN_FDS` tells of. Call it before any thread is started, because it
+/// removes the variables, so that no child takes the sockets for its own.
+#[cfg(unix)]
+pub(crate) fn sockets() -> Result<Sockets, Error> {
+    let mut passed = listenfd::ListenFd::from_env();
+    if passed.len() > 2 {
+        return Err(Error::config(format!(
+            "LISTEN_FDS has {} sockets; there are at most two: for clients, and the admin listener",
+            passed.len(),
+        )));
+    }
+    let mut take = |index| match passed.take_tcp_listener(index) {
+        Ok(listener) => Ok(listener.map(BoundListener::Tcp)),
+        Err(_) => match passed.take_unix_listener(index) {
+            Ok(listener) => Ok(listener.map(BoundListener::Unix)),
+            Err(error) => {
+                let number = index + 1;
+                let why = format!("socket {number} of LISTEN_FDS is neither TCP nor Unix: {error}");
+                Err(Error::config(why))
+            }
+        },
+    };
+    Ok(Sockets { public: take(0)?, admin: take(1)? })
+}
+
+#[cfg(not(unix))]
+pub(crate) fn sockets() -> Result<Sockets, Error> {
+    Ok(Sockets::default())
+}
+
+/// What the service manager is told.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum State {
+    /// Clients are served.
+    Ready,
+    /// The drain has begun.
+    Stopping,
+}
+
+/// Tells the service manager, if there is one that wants to know (`NOTIFY_SOCKET`).
+#[cfg(unix)]
+pub(crate) fn notify(state: State) {
+    let told = match state {
+        State::Ready => sd_notify::NotifyState::Ready,
+        State::Stopping => sd_notify::NotifyState::Stopping,
+    };
+    if let Err(error) = sd_notify::notify(&[told]) {
+        warn!("cannot tell the service manager {state:?}: {error}");
+    }
+}
+
+#[cfg(not(unix))]
+pub(crate) fn notify(_: State) {}

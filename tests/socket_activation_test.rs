@@ -1,0 +1,200 @@
+//! Sockets that a service manager passes on, and what it is told.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test that unwraps fails with a clear message")]
+
+mod support;
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::{UnixDatagram, UnixListener, UnixStream},
+    },
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+};
+
+use rusty_socks::{BoundListener, Server};
+use support::{DEADLINE, TestServer, config, eventually};
+use tempfile::TempDir;
+
+/// The program with a socket as its third descriptor, as systemd passes it on.
+struct Activated {
+    child: Child,
+    /// Its log, line by line.
+    lines: mpsc::Receiver<String>,
+    /// Where it tells how it does.
+    told: UnixDatagram,
+    _dir: TempDir,
+}
+
+impl Activated {
+    fn start(socket: impl AsFd, settings: &[(&str, &str)]) -> Activated {
+        let dir = TempDir::new().unwrap();
+        let notify = dir.path().join("notify");
+        let told = UnixDatagram::bind(&notify).unwrap();
+        told.set_read_timeout(Some(DEADLINE)).unwrap();
+        let socket: OwnedFd = socket.as_fd().try_clone_to_owned().unwrap();
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "exec 3<&0 0</dev/null; LISTEN_PID=$$ exec \"$0\""])
+            .arg(env!("CARGO_BIN_EXE_rusty_socks"))
+            .env("LISTEN_FDS", "1")
+            .env("NOTIFY_SOCKET", &notify)
+            .env("RUSTY_SOCKS_PORT", "1")
+            .envs(settings.iter().copied())
+            .stdin(socket)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (tell, lines) = mpsc::channel();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        thread::spawn(move || {
+            log.lines().map_while(Result::ok).try_for_each(|line| tell.send(line))
+        });
+        Activated { child, lines, told, _dir: dir }
+    }
+
+    fn is_told(&self) -> String {
+        let mut buffer = [0; 256];
+        let read = self.told.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..read]).trim().to_owned()
+    }
+
+    fn log_line(&self, with: &str) -> String {
+        loop {
+            let line = self.lines.recv_timeout(DEADLINE).unwrap();
+            if line.contains(with) {
+                return line;
+            }
+        }
+    }
+
+    fn terminate(&self) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    }
+
+    fn ends(mut self) {
+        let mut status = None;
+        eventually("the program ends", || {
+            status = self.child.try_wait().unwrap();
+            status.map(|_| ()).ok_or_else(|| "it runs".into())
+        });
+        assert_eq!(status.and_then(|status| status.code()), Some(0));
+    }
+}
+
+impl Drop for Activated {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const HEALTH: &[u8] = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+
+/// The answer to a request that was sent.
+fn answer(mut stream: impl Read) -> String {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+fn ask(addr: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.write_all(HEALTH).unwrap();
+    stream
+}
+
+#[test]
+fn who_comes_between_two_servers_is_served_by_the_second() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let first = Activated::start(&listener, &[]);
+    assert_eq!(first.is_told(), "READY=1");
+    assert!(first.log_line(" listens on ").contains(&addr.to_string()));
+    assert!(answer(ask(addr)).starts_with("HTTP/1.1 200 OK"));
+    first.terminate();
+    assert_eq!(first.is_told(), "STOPPING=1");
+    first.ends();
+    let between: Vec<TcpStream> = (0..20).map(|_| ask(addr)).collect();
+    let second = Activated::start(&listener, &[]);
+    for stream in between {
+        assert!(answer(stream).starts_with("HTTP/1.1 200 OK"));
+    }
+    drop(second);
+}
+
+#[test]
+fn one_of_two_servers_that_accept_from_a_socket_can_end() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let servers = [(); 2].map(|()| Activated::start(&listener, &[]));
+    for server in &servers {
+        assert_eq!(server.is_told(), "READY=1");
+    }
+    let [first, second] = servers;
+    let ending = thread::spawn(move || {
+        first.terminate();
+        first.ends();
+    });
+    let mut answers = 0;
+    while !ending.is_finished() || answers < 100 {
+        let text = answer(ask(addr));
+        // Whom the first has accepted before it ends is told so.
+        assert!(text.starts_with("HTTP/1.1 200 OK") || text.contains("draining"), "{text}");
+        answers += 1;
+    }
+    ending.join().unwrap();
+    drop(second);
+}
+
+#[test]
+fn a_unix_socket_is_passed_on_and_its_file_is_left() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("server.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    for _ in 0..2 {
+        let server = Activated::start(&listener, &[]);
+        assert_eq!(server.is_told(), "READY=1");
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.write_all(HEALTH).unwrap();
+        assert!(answer(stream).starts_with("HTTP/1.1 200 OK"));
+        server.terminate();
+        server.ends();
+        assert!(path.exists());
+    }
+}
+
+#[test]
+fn sockets_that_cannot_be_used_are_named() {
+    let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let server = Activated::start(&datagrams, &[]);
+    let line = server.log_line("rusty_socks: ");
+    assert!(line.contains("socket 1 of LISTEN_FDS is neither TCP nor Unix"), "{line}");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = Activated::start(&listener, &[("LISTEN_FDS", "3")]);
+    let line = server.log_line("rusty_socks: ");
+    assert!(line.contains("LISTEN_FDS has 3 sockets; there are at most two"), "{line}");
+}
+
+#[test]
+fn an_embedder_passes_sockets_too_and_the_admin_listener_needs_a_key_where_others_reach_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let admin = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (addr, admin_addr) = (listener.local_addr().unwrap(), admin.local_addr().unwrap());
+    let builder = Server::builder().config(config()).listener(listener).admin_listener(admin);
+    let server = TestServer::run(builder.bind().unwrap());
+    assert_eq!((server.addr, server.handle.admin_addr()), (addr, Some(admin_addr)));
+    assert!(answer(ask(admin_addr)).starts_with("HTTP/1.1 200 OK"));
+
+    let open = BoundListener::from(TcpListener::bind("0.0.0.0:0").unwrap());
+    let error = Server::builder().config(config()).admin_listener(open).bind().err().unwrap();
+    assert!(error.to_string().contains("must be a loopback address unless api_key"), "{error}");
+}
