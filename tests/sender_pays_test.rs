@@ -11,6 +11,7 @@ use std::time::Duration;
 use rusty_socks::{
     Config, Server,
     chat::Chat,
+    config::{Overflow, RoomRule},
     stepped::{MemoryClient, SteppedServer},
 };
 use support::{frame, upgrade_head};
@@ -247,4 +248,85 @@ fn who_says_little_is_not_held_for_the_flood_of_another() {
     assert!(server.handle().stats().sender_holds > 0, "the flooder is held");
     assert_eq!((said, late), (25, 0), "the other one is read at once");
     assert!(!slow.is_closed_as_slow());
+}
+
+#[test]
+fn clients_that_hold_a_sender_in_turns_leave_it_half_of_its_time() {
+    const ROUNDS: usize = 5;
+    // A hold of a second, and the time in which it comes about.
+    const ROUND_STEPS: usize = 110;
+    let mut server = server(Config::default());
+    let (mut flooder, mut reader) = (Client::new(&mut server), Client::new(&mut server));
+    let message = publish(60 << 10);
+    let mut stood_still = 0;
+    for round in 0..ROUNDS {
+        // Stops reading until it is given up, and is gone then; the next one takes its place.
+        let mut holder = Client::slowly(&mut server, 0);
+        for _ in 0..ROUND_STEPS {
+            flooder.flood(&message);
+            let before = reader.got.len();
+            pass(&mut server, &mut [&mut flooder, &mut reader, &mut holder]);
+            stood_still += usize::from(reader.got.len() == before);
+        }
+        assert!(round > 0 || stood_still > 50, "the first one holds it: {stood_still} steps");
+    }
+    let all = ROUNDS * ROUND_STEPS;
+    assert!(2 * stood_still <= all + ROUND_STEPS, "{stood_still} of {all} steps");
+}
+
+#[test]
+fn a_client_that_reads_steadily_is_kept_while_another_one_makes_the_sender_immune() {
+    let mut server = server(Config::default());
+    let mut slow = Client::slowly(&mut server, SLOW_BYTES);
+    let mut flooder = Client::new(&mut server);
+    let message = publish(60 << 10);
+    let mut deaf = None;
+    for step in 0..3 * STEPS {
+        if step == STEPS {
+            // The slow one has shown by now that it reads steadily.
+            deaf = Some(Client::slowly(&mut server, 0));
+        }
+        flooder.flood(&message);
+        let mut all = vec![&mut flooder, &mut slow];
+        all.extend(&mut deaf);
+        pass(&mut server, &mut all);
+    }
+    assert_eq!(server.handle().stats().slow_consumers, 1, "the one that does not read");
+    assert!(!slow.is_closed_as_slow() && slow.got.len() > GOT_BYTES_MIN);
+}
+
+#[test]
+fn a_message_of_several_rooms_that_leave_messages_out_holds_nobody() {
+    // In two rooms, and on two workers: more than one slice has.
+    const MEMBERS: usize = 1200;
+    let gap = RoomRule { overflow: Some(Overflow::Gap), ..RoomRule::new("gap.*") };
+    let mut server = server(Config {
+        rooms: vec![gap],
+        default_room: String::new(),
+        max_conn: MEMBERS,
+        ..Config::default()
+    });
+    let mut members: Vec<Client> = (0..MEMBERS).map(|_| Client::new(&mut server)).collect();
+    for member in &mut members {
+        member.say(r#"{"type":"join","room":"gap.a"}"#);
+        member.say(r#"{"type":"join","room":"gap.b"}"#);
+        server.settle();
+    }
+    let (flooder, slow) = (0, MEMBERS - 1);
+    members[slow].end.set_window(0);
+    let content = "x".repeat(60 << 10);
+    let message = frame(
+        0x81,
+        format!(r#"{{"type":"publish","rooms":["gap.a","gap.b"],"content":"{content}"}}"#)
+            .as_bytes(),
+    );
+    let published = server.handle().stats().deliveries;
+    for _ in 0..20 {
+        members[flooder].end.write(&message);
+        server.settle();
+        members.iter_mut().for_each(|member| drop(member.end.read()));
+    }
+    let stats = server.handle().stats();
+    assert!(stats.deliveries > published + 10 * MEMBERS as u64 && stats.missed > 0);
+    assert_eq!(stats.sender_holds, 0, "a client of these rooms misses messages instead");
 }

@@ -99,8 +99,9 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
     /// # Errors
     /// Whose limit is reached, and how long to wait. Nothing was counted.
     pub fn spend_rate(&mut self, bytes: usize) -> Result<(), RateLimited> {
+        let now_ms = self.conn.now_ms();
         let conn = &self.conn;
-        conn.hub().spend(conn.session(), conn.remote_addr(), bytes)
+        conn.hub().spend(conn.session(), conn.remote_addr(), bytes, now_ms)
     }
 
     /// Whether the limits by address hold for this client

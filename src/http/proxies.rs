@@ -7,6 +7,10 @@ use ipnet::IpNet;
 /// The address of whoever connects through a Unix socket. Nobody has it on a network.
 pub(crate) const UNIX_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
+/// The bits that an IPv4 address has before it where it is written as IPv6 (RFC 4291, section
+/// 2.5.5.2).
+const MAPPED_BITS: u8 = 96;
+
 /// The proxies whose word about their clients' addresses is taken.
 #[derive(Debug, Default)]
 pub(crate) struct TrustedProxies(Vec<IpNet>);
@@ -47,11 +51,16 @@ impl TrustedProxies {
     }
 }
 
-/// Reads an address, or a network as `10.0.0.0/8` writes it.
+/// Reads an address, or a network as `10.0.0.0/8` writes it. A network of IPv4 addresses that are
+/// written as IPv6 is one of IPv4.
 pub(crate) fn network(entry: &str) -> Option<IpNet> {
-    match entry.parse::<IpAddr>() {
-        Ok(ip) => Some(ip.to_canonical().into()),
-        Err(_) => entry.parse().ok(),
+    let network: IpNet = match entry.parse::<IpAddr>() {
+        Ok(ip) => ip.into(),
+        Err(_) => entry.parse().ok()?,
+    };
+    match (network.addr().to_canonical(), network.prefix_len().checked_sub(MAPPED_BITS)) {
+        (ip @ IpAddr::V4(_), Some(bits)) if network.addr().is_ipv6() => IpNet::new(ip, bits).ok(),
+        _ => Some(network),
     }
 }
 
@@ -134,5 +143,8 @@ mod tests {
             assert_eq!(behind(&trusted, "::1", &[value]), client, "{value}");
         }
         assert_eq!(behind(&trusted, "::ffff:127.0.0.1", &["1.2.3.4"]), "1.2.3.4:0");
+        for mapped in ["::ffff:10.0.0.0/104", "::ffff:10.9.0.1"] {
+            assert_eq!(behind(&[mapped], "10.9.0.1", &["1.2.3.4"]), "1.2.3.4:0", "{mapped}");
+        }
     }
 }

@@ -24,7 +24,8 @@ impl Charge {
         here: u32,
     ) -> Option<Charge> {
         let session = Arc::clone(by?);
-        let price = in_flight::price(bytes, if members < COUNTED_MIN { 0 } else { here });
+        let deliveries = if members < COUNTED_MIN { 0 } else { here };
+        let price = in_flight::price(bytes, here, members).saturating_add(deliveries);
         session.in_flight.add(price);
         Some(Charge { session, price })
     }

@@ -27,6 +27,10 @@ pub(crate) trait ConnHandle {
     fn hub(&self) -> &Arc<Hub>;
     fn session(&self) -> &Arc<Session>;
     fn remote_addr(&self) -> SocketAddr;
+    /// The time of the hub's clock, or what it was earlier in this turn.
+    fn now_ms(&mut self) -> u64 {
+        self.hub().now_ms()
+    }
     /// Finds a room that the connection is in and what it may do there, without locking the shared
     /// directory.
     fn room(&self, name: &str) -> Option<(Arc<Room>, Permissions)>;

@@ -6,7 +6,7 @@
 //! else's.
 
 use std::{
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -18,9 +18,9 @@ use super::conn_id::ConnId;
 /// always taken, however large it or its room.
 const IN_FLIGHT_MAX: u32 = 8192;
 
-/// Price of one letter with a message of less than a KiB, and of each further KiB: 128 of them may
-/// be on their way, an eighth of what may wait for one client by default, so that several senders
-/// at once leave it the time to be held for.
+/// Price of a message of less than a KiB, and of each further KiB: 128 of them may be on their way,
+/// an eighth of what may wait for one client by default, so that several senders at once leave it
+/// the time to be held for. Divided among the letters of a message.
 const KIB_PRICE: u32 = IN_FLIGHT_MAX / 128;
 
 /// KiB that a session must have sent since it was last held before a client can hold it. However
@@ -37,10 +37,24 @@ pub(crate) struct InFlight {
     /// What the session has sent since it was last held. Only an estimate: two threads may count at
     /// once.
     kib_unheld: AtomicU32,
-    /// Locked only by a connection that begins to wait, and when little is on its way.
+    /// Locked only where a hold begins or ends.
+    times: Mutex<HoldTimes>,
+    /// Whether somebody may wait, so that most letters need not lock `waiting`.
+    may_wait: AtomicBool,
+    /// The connection that waits.
     waiting: Mutex<Option<ConnId>>,
     /// Wakes a job thread that waits itself.
-    is_little_now: Condvar,
+    is_cheap_now: Condvar,
+}
+
+/// When a session was held and may be again, by the hub's clock.
+#[derive(Debug, Default)]
+struct HoldTimes {
+    since_ms: u64,
+    /// Whether one of those who hold it, or held it since then, did not catch up.
+    was_given_up: bool,
+    /// Only clients that have shown that they read steadily can hold the session before then.
+    immune_until_ms: u64,
 }
 
 /// Returns the KiB for which a message of `bytes` counts, one at least.
@@ -48,9 +62,12 @@ fn kib(bytes: usize) -> u32 {
     1 + (bytes / 1024) as u32
 }
 
-/// Returns the price of a letter with a message of `bytes` and so many deliveries that are counted.
-pub(super) fn price(bytes: usize, deliveries: u32) -> u32 {
-    kib(bytes).saturating_mul(KIB_PRICE).saturating_add(deliveries)
+/// Returns the price of a letter that carries a message of `bytes` to `here` of its `total`
+/// receivers. The letters of a message cost as much as one letter to all would.
+pub(super) fn price(bytes: usize, here: u32, total: usize) -> u32 {
+    let whole = u64::from(kib(bytes).saturating_mul(KIB_PRICE));
+    let part = (whole * u64::from(here)).div_ceil(total.max(1) as u64);
+    u32::try_from(part).unwrap_or(u32::MAX).max(1)
 }
 
 impl InFlight {
@@ -59,32 +76,44 @@ impl InFlight {
         self.price.load(Ordering::SeqCst) > IN_FLIGHT_MAX || self.is_held()
     }
 
+    /// Whether a connection waits.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.waiting.lock().is_some()
+    }
+
     /// Notes that `conn` waits until little is on its way. `false` if it is little already; else
     /// `conn` is sent a [`Letter::Resume`](super::mailbox::Letter::Resume).
     pub(crate) fn begin_wait(&self, conn: ConnId) -> bool {
         let mut waiting = self.waiting.lock();
         *waiting = Some(conn);
-        // Read after the note is made, and the note is looked for after the count has changed: one
-        // of the two threads sees the other.
-        if self.is_little() {
+        // No wake is lost, because all of these are sequentially consistent: this thread sets the
+        // flag and then reads the counts, and the other one changes a count and then reads the
+        // flag. So either this thread sees the change, or the other one sees the flag; and then it
+        // takes the lock, and finds the note that was made under it.
+        self.may_wait.store(true, Ordering::SeqCst);
+        if self.is_cheap() && !self.is_held() {
             *waiting = None;
         }
         waiting.is_some()
     }
 
-    /// Waits until little is on its way, or for `wait_max`. Blocks, so no worker calls it.
+    /// Waits until little is on its way, or for `wait_max`, whether or not the session is held: a
+    /// thread that others need as well must not stand still for one slow receiver. Blocks, so no
+    /// worker calls it.
     pub(crate) fn wait(&self, wait_max: Duration) {
         let until = Instant::now() + wait_max;
         let mut waiting = self.waiting.lock();
-        while !self.is_little() {
-            if self.is_little_now.wait_until(&mut waiting, until).timed_out() {
+        loop {
+            // As in `begin_wait`; the lock is given up only within the wait.
+            self.may_wait.store(true, Ordering::SeqCst);
+            if self.is_cheap() || self.is_cheap_now.wait_until(&mut waiting, until).timed_out() {
                 return;
             }
         }
     }
 
-    fn is_little(&self) -> bool {
-        self.price.load(Ordering::SeqCst) <= IN_FLIGHT_MAX / 2 && !self.is_held()
+    fn is_cheap(&self) -> bool {
+        self.price.load(Ordering::SeqCst) <= IN_FLIGHT_MAX / 2
     }
 
     fn is_held(&self) -> bool {
@@ -105,36 +134,54 @@ impl InFlight {
     /// way now.
     pub(super) fn subtract(&self, price: u32) -> Option<ConnId> {
         self.price.fetch_sub(price, Ordering::SeqCst);
-        self.take_waiting()
+        self.wake()
     }
 
     /// Holds the session until [`end_hold`](InFlight::end_hold), unless it sends too little to be
-    /// the one that its receivers cannot keep up with. Returns whether it is held.
-    pub(crate) fn hold(&self) -> bool {
-        let may_be_held =
-            self.is_held() || self.kib_unheld.load(Ordering::Relaxed) >= HOLDABLE_KIB_MIN;
-        if may_be_held {
-            self.holds.fetch_add(1, Ordering::SeqCst);
+    /// the one that its receivers cannot keep up with, or is immune. Only a client that has shown
+    /// that it `is_steady` can hold an immune session. Returns whether it is held.
+    pub(crate) fn hold(&self, is_steady: bool, now_ms: u64) -> bool {
+        let mut times = self.times.lock();
+        let is_held = self.is_held();
+        let sends_much = self.kib_unheld.load(Ordering::Relaxed) >= HOLDABLE_KIB_MIN;
+        if !is_held && !sends_much || !is_steady && now_ms < times.immune_until_ms {
+            return false;
         }
-        may_be_held
+        if !is_held {
+            (times.since_ms, times.was_given_up) = (now_ms, false);
+        }
+        self.holds.fetch_add(1, Ordering::SeqCst);
+        true
     }
 
-    /// Ends one hold. Returns the connection that waited for it, if nothing else keeps it waiting.
-    pub(crate) fn end_hold(&self) -> Option<ConnId> {
+    /// Ends one hold of a client that has `caught_up` or was given up. In the second case the
+    /// session is immune for as long as it was held, beyond what is left of an earlier immunity:
+    /// however many clients take turns, they cost it half of its time. Returns the connection that
+    /// waited for it, if nothing else keeps it waiting.
+    pub(crate) fn end_hold(&self, caught_up: bool, now_ms: u64) -> Option<ConnId> {
         self.kib_unheld.store(0, Ordering::Relaxed);
-        self.holds.fetch_sub(1, Ordering::SeqCst);
-        self.take_waiting()
+        let mut times = self.times.lock();
+        times.was_given_up |= !caught_up;
+        if self.holds.fetch_sub(1, Ordering::SeqCst) == 1 && times.was_given_up {
+            let held_ms = now_ms.saturating_sub(times.since_ms);
+            times.immune_until_ms = times.immune_until_ms.max(now_ms) + held_ms;
+        }
+        drop(times);
+        self.wake()
     }
 
-    fn take_waiting(&self) -> Option<ConnId> {
-        if !self.is_little() {
+    /// Wakes those who waited for what has just changed. Returns the connection among them.
+    fn wake(&self) -> Option<ConnId> {
+        if !self.may_wait.load(Ordering::SeqCst) || !self.is_cheap() {
             return None;
         }
-        // Taken in any case, so that a thread that is about to wait has either seen that it need
-        // not or is woken.
-        let conn = self.waiting.lock().take();
-        self.is_little_now.notify_all();
-        conn
+        let mut waiting = self.waiting.lock();
+        self.is_cheap_now.notify_all();
+        if self.is_held() {
+            return None;
+        }
+        self.may_wait.store(false, Ordering::SeqCst);
+        waiting.take()
     }
 }
 
@@ -161,12 +208,57 @@ mod tests {
     fn who_sends_much_is_held_and_who_sends_little_is_not() {
         let in_flight = InFlight::default();
         in_flight.note_sent((HOLDABLE_KIB_MIN as usize - 2) * 1024);
-        assert!(!in_flight.hold() && !in_flight.is_over(), "too little");
+        assert!(!in_flight.hold(false, 0) && !in_flight.is_over(), "too little");
         in_flight.note_sent(10);
-        assert!(in_flight.hold() && in_flight.hold(), "by two clients");
+        assert!(in_flight.hold(false, 0) && in_flight.hold(false, 0), "by two clients");
         assert!(in_flight.is_over() && in_flight.begin_wait(CONN));
-        assert_eq!(in_flight.end_hold(), None, "the other one is behind");
-        assert_eq!(in_flight.end_hold(), Some(CONN));
-        assert!(!in_flight.is_over() && !in_flight.hold(), "it begins anew");
+        assert_eq!(in_flight.end_hold(true, 9), None, "the other one is behind");
+        assert_eq!(in_flight.end_hold(true, 9), Some(CONN));
+        assert!(!in_flight.is_over() && !in_flight.hold(false, 9), "it begins anew");
+    }
+
+    #[test]
+    fn who_was_held_in_vain_is_immune_for_as_long() {
+        let in_flight = InFlight::default();
+        let hold = |is_steady, now_ms| {
+            in_flight.note_sent(HOLDABLE_KIB_MIN as usize * 1024);
+            in_flight.hold(is_steady, now_ms)
+        };
+        assert!(hold(false, 100) && hold(false, 200), "two at once count once");
+        in_flight.end_hold(false, 1100);
+        in_flight.end_hold(true, 1200);
+        assert!(!hold(false, 2299) && hold(true, 2000), "but by one that reads steadily");
+        in_flight.end_hold(false, 2200);
+        assert!(!hold(false, 2499) && hold(false, 2500), "immunities add up");
+        in_flight.end_hold(true, 2900);
+        assert!(hold(false, 2900), "one that caught up was worth the time");
+    }
+
+    #[test]
+    fn a_thread_waits_for_what_is_on_its_way_and_not_for_a_hold() {
+        let in_flight = InFlight::default();
+        in_flight.note_sent(HOLDABLE_KIB_MIN as usize * 1024);
+        assert!(in_flight.hold(false, 0));
+        let began = Instant::now();
+        in_flight.wait(Duration::from_secs(60));
+        assert!(began.elapsed() < Duration::from_secs(30), "nothing is on its way");
+        in_flight.add(IN_FLIGHT_MAX);
+        assert!(in_flight.begin_wait(CONN));
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| in_flight.wait(Duration::from_secs(60)));
+            assert_eq!(in_flight.subtract(IN_FLIGHT_MAX), None, "the connection is held");
+            assert!(waiter.join().is_ok());
+        });
+        assert!(began.elapsed() < Duration::from_secs(30));
+        assert_eq!(in_flight.end_hold(true, 0), Some(CONN));
+        assert!(!in_flight.has_waiting() && !in_flight.may_wait.load(Ordering::SeqCst));
+    }
+
+    #[test]
+    fn a_message_costs_the_same_in_one_letter_and_in_many() {
+        assert_eq!(price(10, 3, 3), KIB_PRICE);
+        assert_eq!((0..16).map(|_| price(10, 2, 32)).sum::<u32>(), KIB_PRICE);
+        assert_eq!(price(10, 0, 32), 1, "no letter is free");
+        assert!(price(u32::MAX as usize, 1, 1) > IN_FLIGHT_MAX);
     }
 }

@@ -6,20 +6,21 @@ use super::{Hub, error::RoomError, session::Session};
 use crate::limits::spending::{LimitOf, RateLimited};
 
 impl Hub {
-    /// Spends a message of `bytes` from a client at `remote`.
+    /// Spends a message of `bytes` from a client at `remote`, as of a moment of the hub's clock.
     pub(crate) fn spend(
         &self,
         session: &Session,
         remote: SocketAddr,
         bytes: usize,
+        now_ms: u64,
     ) -> Result<(), RateLimited> {
         let (owners, ip) = (&self.owners, remote.ip());
-        if self.rates.are_off() && owners.owner_of(ip).is_none() {
+        if self.rates.are_off() && (owners.rates_are_off() || owners.owner_of(ip).is_none()) {
             return Ok(());
         }
         let mut spending = session.spending.lock();
         let spending = spending.get_or_insert_default();
-        let spent = spending.spend(bytes, &self.rates, (owners, ip), self.now_ms());
+        let spent = spending.spend(bytes, &self.rates, (owners, ip), now_ms);
         if let Err(limited) = &spent {
             let metrics = &self.sessions.metrics;
             match limited.of {

@@ -64,9 +64,12 @@ impl Bucket {
     }
 
     fn refill(&mut self, rate: &Rate, now_ms: u64) {
-        let seconds = now_ms.saturating_sub(self.at_ms) as f64 / 1000.0;
-        self.at_ms = now_ms;
-        self.missing = (self.missing - seconds * rate.per_s).max(0.0);
+        // Threads read the clock a little before they come here, so it may seem to go back.
+        if now_ms > self.at_ms {
+            let seconds = (now_ms - self.at_ms) as f64 / 1000.0;
+            self.at_ms = now_ms;
+            self.missing = (self.missing - seconds * rate.per_s).max(0.0);
+        }
     }
 }
 

@@ -84,7 +84,7 @@ pub(crate) struct OwnerToken {
 /// a drop.
 pub(crate) struct Lease {
     owners: Arc<Owners>,
-    pub(super) owner: Owner,
+    owner: Owner,
     messages: f64,
     bytes: f64,
 }
@@ -143,10 +143,19 @@ impl Owners {
         })
     }
 
+    /// Whether neither messages nor bytes are limited.
+    pub(crate) fn rates_are_off(&self) -> bool {
+        self.rates.are_off()
+    }
+
     /// Begins a lease that has nothing yet. `None` if neither messages nor bytes are limited.
     pub(super) fn lease(self: &Arc<Owners>, owner: Owner) -> Option<Lease> {
-        let is_limited = !self.rates.messages.is_off() || !self.rates.bytes.is_off();
-        is_limited.then(|| Lease { owners: Arc::clone(self), owner, messages: 0.0, bytes: 0.0 })
+        (!self.rates_are_off()).then(|| Lease {
+            owners: Arc::clone(self),
+            owner,
+            messages: 0.0,
+            bytes: 0.0,
+        })
     }
 
     /// Returns how many owners are remembered.
@@ -220,8 +229,12 @@ impl Lease {
         let (messages_lack, bytes_lack) =
             ((1.0 - self.messages).max(0.0), (bytes - self.bytes).max(0.0));
         let (messages, bytes) = self.owners.change(owner, now_ms, |entry| {
-            // The part if there is so much, or else what is needed.
+            // The part if there is so much, or else what is needed. Where nothing is limited, one
+            // loan is enough for ever.
             let lend = |bucket: &mut Bucket, lacks: f64, rate: &Rate| {
+                if rate.is_off() {
+                    return (f64::INFINITY, 0);
+                }
                 let part = lacks.max(rate.part(LEASE_PART).floor());
                 let amount = if bucket.wait_ms(part, rate, now_ms) == 0 { part } else { lacks };
                 (amount, bucket.wait_ms(amount, rate, now_ms))
@@ -324,6 +337,17 @@ mod tests {
             }
         }
         assert_eq!(spent, 1024);
+    }
+
+    #[test]
+    fn a_lease_borrows_once_what_is_not_limited() {
+        for (rate_messages_per_ip, rate_bytes_per_ip) in [(1 << 20, 0), (0, 1 << 30)] {
+            let limits = Config { rate_messages_per_ip, rate_bytes_per_ip, ..Config::default() };
+            let owners = owners(limits);
+            let mut lease = owners.lease(Owner::of_address(ip(1))).expect("one is limited");
+            lease.spend(1000.0, 0).expect("there is enough");
+            assert!(lease.messages >= 1.0 && lease.bytes >= 1000.0, "the next one is free as well");
+        }
     }
 
     #[test]

@@ -14,6 +14,10 @@ pub(crate) struct Spending {
     messages: Bucket,
     bytes: Bucket,
     rooms: Bucket,
+    /// Where the client was when it last spent something. Whose address that is takes a while to
+    /// find out.
+    ip: Option<IpAddr>,
+    /// What it has borrowed there, if a limit holds.
     lease: Option<Lease>,
 }
 
@@ -71,10 +75,10 @@ impl Spending {
         if wait_ms > 0 {
             return Err(RateLimited::new(LimitOf::Client, wait_ms));
         }
-        let owner = owners.owner_of(ip);
         // A session that is resumed from elsewhere borrows there.
-        if self.lease.as_ref().map(|lease| lease.owner) != owner {
-            self.lease = owner.and_then(|owner| owners.lease(owner));
+        if self.ip != Some(ip) {
+            self.ip = Some(ip);
+            self.lease = owners.owner_of(ip).and_then(|owner| owners.lease(owner));
         }
         if let Some(lease) = &mut self.lease {
             let spent = lease.spend(bytes, now_ms);

@@ -2,7 +2,7 @@
 //! read.
 
 use std::{
-    io::{self, IoSlice, Write},
+    io::{self, IoSlice},
     net::SocketAddr,
     time::Duration,
 };
@@ -10,10 +10,10 @@ use std::{
 use bitflags::bitflags;
 
 use super::{
-    blocked::{Blocked, NOT_READING_MS},
+    blocked::Blocked,
     outbox::{Flushed, Outbox, OutboxBounds},
     pauses::{PauseReasons, Pauses},
-    stream::Stream,
+    stream::{Stream, TlsWriter},
     timers::{Deadline, Millis},
     worker_cx::{WorkLists, WorkerCtx},
 };
@@ -29,6 +29,8 @@ use crate::{
         frame::{Kind, Message, PreparedFrame},
     },
 };
+
+mod counts;
 
 /// A message of so many bytes is given to the kernel at once if nothing waits before it: copying it
 /// into the outbox would cost more than the write that is saved by gathering.
@@ -282,9 +284,10 @@ impl ConnIo {
         if self.is_blocked() || !self.outbox.is_empty() {
             return false;
         }
-        let mut writer = self.stream.writer(&mut cx.tls);
-        let Ok(sent) = writer.write_vectored(&parts.map(IoSlice::new)) else { return false };
+        let written = self.stream.write(&parts.map(IoSlice::new), &mut cx.tls);
+        let Ok(sent) = written else { return false };
         self.on_sent(sent, cx);
+        self.last_tx = cx.now;
         let of_header = sent.min(parts[0].len());
         *parts = [&parts[0][of_header..], &parts[1][sent - of_header..]];
         parts[1].is_empty()
@@ -392,23 +395,30 @@ impl ConnIo {
         !self.outbox.is_empty() || self.stream.has_unsent()
     }
 
-    /// Notes that the kernel took `sent` bytes.
+    /// Counts `sent` bytes that went out.
     fn on_sent(&mut self, sent: usize, cx: &mut WorkerCtx) {
         if sent > 0 {
             cx.metrics().bytes_out.add(sent as u64);
             self.bytes_sent += sent as u64;
-            self.last_tx = cx.now;
         }
     }
 
     /// Gives the kernel what it takes, and pauses or resumes reading accordingly.
     pub(super) fn write(&mut self, cx: &mut WorkerCtx) -> io::Result<Flushed> {
-        let mut writer = self.stream.writer(&mut cx.tls);
-        let (flushed, sent) = self.outbox.flush(&mut writer, &mut cx.scratch.spare)?;
-        if self.is_blocked() && (sent > 0 || self.stream.take_progress()) {
-            // A blocked socket that accepts bytes again proves that its peer is alive, though it
-            // may be too slow to say so.
-            (self.last_rx, self.last_tx) = (cx.now, cx.now);
+        let (flushed, sent, has_progress) = match &mut self.stream {
+            Stream::Plain(socket) => {
+                let (flushed, sent) = self.outbox.flush(socket, &mut cx.scratch.spare)?;
+                (flushed, sent, sent > 0)
+            }
+            Stream::Tls(_) => self.write_tls(cx)?,
+        };
+        if has_progress {
+            self.last_tx = cx.now;
+            if self.is_blocked() {
+                // A blocked socket that accepts bytes again proves that its peer is alive, though
+                // it may be too slow to say so.
+                self.last_rx = cx.now;
+            }
         }
         self.readiness.set(Readiness::WRITABLE, flushed == Flushed::Empty);
         self.on_sent(sent, cx);
@@ -420,54 +430,22 @@ impl ConnIo {
         Ok(flushed)
     }
 
-    /// Counts what waits for the client and was not taken by the kernel.
-    fn count_outbox(&mut self, bytes: usize, cx: &mut WorkerCtx) {
-        let before = std::mem::replace(&mut self.counted.outbox, counted(bytes));
-        let held = &mut cx.held;
-        held.outboxes = held.outboxes - before as usize + self.counted.outbox as usize;
-        held.blocked = held.blocked - usize::from(before > 0) + usize::from(bytes > 0);
-        self.change_blocked(Blocked::note, cx);
-    }
-
-    /// Sees whether bytes wait for the client that did when it was last looked at.
-    pub(super) fn look_whether_stuck(&mut self, cx: &mut WorkerCtx) {
-        self.change_blocked(Blocked::look, cx);
-    }
-
-    /// Has `change` know whether bytes wait and whether the client is not read for it, and has the
-    /// connection looked at later if it asks for that.
-    fn change_blocked(&mut self, change: fn(&mut Blocked, bool, bool) -> bool, cx: &mut WorkerCtx) {
-        let (waits, is_paused) = (self.counted.outbox > 0, self.pauses.has(PauseReasons::OUTBOX));
-        let before = self.counted.blocked;
-        if change(&mut self.counted.blocked, waits, is_paused) {
-            cx.work.blocked.push_back((cx.now + NOT_READING_MS, self.id));
+    /// Gives a TLS stream what it takes. Returns what is left, how many bytes went out of the
+    /// outbox, and whether the kernel took any.
+    // Out of the way of streams without TLS.
+    #[inline(never)]
+    fn write_tls(&mut self, cx: &mut WorkerCtx) -> io::Result<(Flushed, usize, bool)> {
+        let Stream::Tls(stream) = &mut self.stream else { return Ok((Flushed::Empty, 0, false)) };
+        // What went since the last write, with the handshake, proves nothing about this one.
+        stream.take_progress();
+        let mut writer = TlsWriter { stream, cx: &mut cx.tls };
+        let (flushed, sent) = self.outbox.flush(&mut writer, &mut cx.scratch.spare)?;
+        let (has_progress, is_worn) = (stream.take_progress(), stream.take_is_worn());
+        if is_worn {
+            // Its clients come back, with a new key.
+            self.ask_close(CloseReason::GOING_AWAY, &mut cx.work);
         }
-        before.recount(self.counted.blocked, &mut cx.held);
-    }
-
-    /// Counts what came and waits to be handled: the stash, `partial` bytes of a message that is
-    /// not whole, and what TLS and compression keep.
-    #[inline]
-    pub(super) fn count_input(&mut self, partial: usize, cx: &mut WorkerCtx) {
-        let bytes = self.stash.capacity() + partial + self.stream.held_bytes();
-        if bytes > 0 || self.counted.input > 0 || self.deflate.is_some() {
-            let contexts = self.deflate.as_ref().map_or(0, |deflate| deflate.held_bytes());
-            let before =
-                std::mem::replace(&mut self.counted.input, counted(bytes + contexts)) as usize;
-            cx.held.inputs = cx.held.inputs - before + self.counted.input as usize;
-            cx.tell_growth();
-        }
-    }
-
-    /// Bytes that are counted for its client: what a close would free.
-    pub(super) fn counted_bytes(&self) -> usize {
-        self.counted.outbox as usize + self.counted.input as usize
-    }
-
-    /// Counts it out, when it is over.
-    pub(super) fn count_out(&mut self, cx: &mut WorkerCtx) {
-        self.count_outbox(0, cx);
-        cx.held.inputs -= std::mem::take(&mut self.counted.input) as usize;
+        Ok((flushed, sent, has_progress))
     }
 
     /// The bounds of its outbox.

@@ -3,27 +3,23 @@
 use std::io;
 
 use super::{
-    admin::{Admin, AdminProgress},
+    admin::Admin,
     closing::{Closing, Fate, Stage},
     conn_io::{ConnIo, Listed, Readiness},
-    head::{Head, HeadStep, refuse_by_handler, refuse_plain_http, refuse_unavailable},
-    open::{COST_PER_TURN_MAX, Ended, Open},
+    head::{Head, refuse_plain_http},
+    open::{Ended, Open},
     outbox::Flushed,
     platform,
     socket::{Failure, Received},
-    upgrade::{self, Asking, Next, Waiting},
+    upgrade::{Asking, Waiting},
     worker_cx::WorkerCtx,
 };
 use crate::{memory::account::Level, metrics::Refused, ws::close::CloseReason};
 
-/// HTTP requests answered on one connection before the others get their turn.
-const REQUESTS_PER_TURN_MAX: usize = 16;
+mod requests;
 
-/// What a request costs, as [`WorkerCtx::spent`] counts it.
-const REQUEST_COST: usize = 8;
-
-/// What a part of a TLS handshake costs: with a certificate of ECDSA about as much as a message a
-/// microsecond.
+/// What a part of a TLS handshake costs, as [`WorkerCtx::spent`] counts it: with a certificate of
+/// ECDSA about as much as a message a microsecond.
 const HANDSHAKE_COST: usize = 100;
 
 /// One socket, from the hand-off until it is reaped. Owned by one worker.
@@ -60,6 +56,7 @@ impl Connection {
 
     /// Notes what is new about the socket. `WRITABLE` only asks for a write, which then shows
     /// whether the kernel takes all.
+    #[inline]
     pub(super) fn on_readiness(&mut self, mut new: Readiness, cx: &mut WorkerCtx) {
         let io = &mut self.io;
         if new.contains(Readiness::WRITABLE) && io.has_unsent() {
@@ -116,11 +113,16 @@ impl Connection {
     pub(super) fn on_ready(&mut self, cx: &mut WorkerCtx, buffer: &mut [u8]) {
         self.io.listed.remove(Listed::READY);
         match &mut self.phase {
+            Phase::Open(_) if self.io.pauses.is_paused() => return,
+            Phase::Open(_) if cx.work.has_backpressure => return self.io.park(&mut cx.work),
+            Phase::Open(_) => {}
             Phase::Asking(_) | Phase::Waiting(_) | Phase::Gone => return,
             Phase::Admin(admin) if admin.is_busy() => return admin.go_on(&mut self.io, cx),
-            _ if self.io.pauses.is_paused() => return,
-            Phase::Open(_) if cx.work.has_backpressure => return self.io.park(&mut cx.work),
-            Phase::Open(_) | Phase::Head(_) | Phase::Admin(_) | Phase::Closing(_) => {}
+            Phase::Head(_) | Phase::Admin(_) | Phase::Closing(_) => {
+                if self.io.pauses.is_paused() {
+                    return;
+                }
+            }
         }
         if std::mem::take(&mut self.io.has_backlog) {
             let stash = std::mem::take(&mut self.io.stash);
@@ -155,8 +157,8 @@ impl Connection {
                 }
             }
             Ok(Received::End) => self.on_end(cx),
-            Ok(Received::Nothing { was_short }) => {
-                cx.spent += HANDSHAKE_COST;
+            Ok(Received::Nothing { was_short, is_handshake }) => {
+                cx.spent += if is_handshake { HANDSHAKE_COST } else { 0 };
                 self.on_received(was_short, cx);
                 if self.io.readiness.contains(Readiness::READABLE) {
                     self.io.list_ready(&mut cx.work);
@@ -211,111 +213,21 @@ impl Connection {
     fn advance(&mut self, input: &mut [u8], cx: &mut WorkerCtx) -> usize {
         let len = input.len();
         let mut rest = input;
-        let mut requests = 0;
-        let spent_max = cx.spent + COST_PER_TURN_MAX;
         loop {
-            match &mut self.phase {
-                Phase::Head(head) => match head.read(rest, &mut self.io, cx) {
-                    HeadStep::Wait => break,
-                    HeadStep::Answered(used) => {
-                        rest = &mut rest[used..];
-                        cx.spent += REQUEST_COST;
-                        requests += 1;
-                        if requests == REQUESTS_PER_TURN_MAX || cx.spent >= spent_max {
-                            self.io.has_backlog = !rest.is_empty();
-                            self.io.list_ready(&mut cx.work);
-                            break;
-                        }
-                    }
-                    HeadStep::Last => {
-                        if !head.is_last() {
-                            self.close(Stage::FlushThenLinger, cx);
-                        }
-                        return len;
-                    }
-                    HeadStep::Upgrade(used, request) => {
-                        rest = &mut rest[used..];
-                        let next = upgrade::admit(request, &mut self.io, cx);
-                        self.go_on(next, cx);
-                    }
-                    HeadStep::Lookup(used, lookup) => {
-                        let (bytes, behind) = rest.split_at_mut(used);
-                        if let Phase::Head(head) = std::mem::replace(&mut self.phase, Phase::Gone) {
-                            let next = upgrade::ask_handler(lookup, bytes, head, &mut self.io, cx);
-                            self.go_on(next, cx);
-                        }
-                        rest = behind;
-                    }
-                },
-                Phase::Admin(admin) => match admin.read(rest, &mut self.io, cx) {
-                    AdminProgress::Wait => break,
-                    AdminProgress::Used(used) => {
-                        rest = &mut rest[used..];
-                        cx.spent += REQUEST_COST;
-                        requests += 1;
-                        if requests == REQUESTS_PER_TURN_MAX || cx.spent >= spent_max {
-                            self.io.has_backlog = !rest.is_empty();
-                            self.io.list_ready(&mut cx.work);
-                            break;
-                        }
-                    }
-                    AdminProgress::Last => return len,
-                },
-                Phase::Asking(_) | Phase::Waiting(_) => break,
-                Phase::Open(open) => match open.read(&mut rest, &mut self.io, cx) {
-                    Ok(None) => break,
-                    Ok(Some(ended)) => self.end(ended, cx),
-                    Err(error) => self.on_lost(&error, cx),
-                },
-                Phase::Closing(closing) => {
-                    closing.read(&mut rest, &mut self.io, cx);
-                    return len;
+            let Phase::Open(open) = &mut self.phase else {
+                rest = self.advance_otherwise(rest, cx);
+                if matches!(self.phase, Phase::Open(_)) {
+                    continue;
                 }
-                Phase::Gone => return len,
+                break;
+            };
+            match open.read(&mut rest, &mut self.io, cx) {
+                Ok(None) => break,
+                Ok(Some(ended)) => self.end(ended, cx),
+                Err(error) => self.on_lost(&error, cx),
             }
         }
         len - rest.len()
-    }
-
-    /// An upgrade that waited can go on: it was admitted, or its handler has answered.
-    pub(super) fn on_upgrade(&mut self, cx: &mut WorkerCtx) {
-        let next = match std::mem::replace(&mut self.phase, Phase::Gone) {
-            Phase::Asking(asking) => asking.go_on(&mut self.io, cx),
-            Phase::Waiting(waiting) => waiting.go_on(&mut self.io, cx),
-            // The drain or the timeout came first, and the answer to that is on its way.
-            other => {
-                self.phase = other;
-                return;
-            }
-        };
-        self.go_on(next, cx);
-        let stash = std::mem::take(&mut self.io.stash);
-        self.advance_stash(stash, cx);
-        self.io.list_ready(&mut cx.work);
-    }
-
-    /// Goes on with an upgrade.
-    fn go_on(&mut self, next: Next, cx: &mut WorkerCtx) {
-        match next {
-            Next::Open(open) => self.phase = Phase::Open(open),
-            Next::Asking(asking) => self.phase = Phase::Asking(asking),
-            Next::Waiting(waiting) => self.phase = Phase::Waiting(waiting),
-            Next::Refused(why) => self.refuse(why, cx),
-            Next::RefusedByHandler(refusal) => {
-                refuse_by_handler(refusal, &mut self.io, cx);
-                self.close(Stage::FlushThenLinger, cx);
-            }
-            Next::Gone => {
-                self.phase = Phase::Gone;
-                self.io.list_dirty(&mut cx.work);
-            }
-        }
-    }
-
-    /// Answers an upgrade with a 503.
-    pub(super) fn refuse(&mut self, why: Refused, cx: &mut WorkerCtx) {
-        refuse_unavailable(why, &mut self.io, cx);
-        self.close(Stage::FlushThenLinger, cx);
     }
 
     /// Ends a connection that is not served.
@@ -324,6 +236,7 @@ impl Connection {
     }
 
     /// Ends the service of a connection, if it is served.
+    #[inline(never)]
     fn end(&mut self, ended: Ended, cx: &mut WorkerCtx) {
         self.phase = match std::mem::replace(&mut self.phase, Phase::Gone) {
             Phase::Open(open) => Phase::Closing(open.end(ended, &mut self.io, cx)),
@@ -379,7 +292,9 @@ impl Connection {
     }
 
     /// The socket failed: nothing can be read or written any more.
+    #[cold]
     fn on_lost(&mut self, error: &io::Error, cx: &mut WorkerCtx) {
+        self.io.stream.count_failed(&cx.tls);
         log::debug!("{}: {error}", self.io.remote);
         self.end_at_once(CloseReason::LOST, cx);
     }
@@ -456,8 +371,8 @@ impl Connection {
             | Phase::Closing(_) => self.io.write(cx),
         };
         match written {
-            Ok(Flushed::Empty) => self.on_flushed(cx),
-            Ok(Flushed::Blocked) => {}
+            Ok(Flushed::Empty) if !matches!(self.phase, Phase::Open(_)) => self.on_flushed(cx),
+            Ok(Flushed::Empty | Flushed::Blocked) => {}
             Err(error) => self.on_lost(&error, cx),
         }
         if self.io.has_backlog {
@@ -469,6 +384,8 @@ impl Connection {
         }
     }
 
+    /// Moves a connection that is not served on, now that all is written.
+    #[inline(never)]
     fn on_flushed(&mut self, cx: &mut WorkerCtx) {
         match &mut self.phase {
             Phase::Head(head) if head.is_last() => self.close(Stage::FlushThenLinger, cx),

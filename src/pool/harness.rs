@@ -260,6 +260,7 @@ impl Harness {
                 // last.
                 self.notify(Readiness::READABLE);
             }
+            self.cx.begin_turn();
             if !self.turn() {
                 return;
             }

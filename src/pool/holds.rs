@@ -3,16 +3,13 @@
 //! A client that reads, but slower than one sender publishes, would be closed as too slow for what
 //! that sender does. Instead it holds the sender: from the moment when a quarter of its outbox is
 //! full until all but an eighth has gone, and for a second at most. A client that takes longer does
-//! not read steadily, and holds nobody any more until it has caught up; so no client can stop a
-//! room.
+//! not read steadily, and holds nobody any more until it has caught up; and whom it held is immune
+//! to its like for as long. So no number of clients can stop a room.
 
 use std::sync::Arc;
 
 use super::{timers::Millis, worker_cx::WorkerCtx};
-use crate::hub::{
-    mailbox::{Letter, Mailboxes},
-    session::Session,
-};
+use crate::hub::{Hub, mailbox::Letter, session::Session};
 
 /// How long a client may hold its senders, and how long ago it must have read something to do so.
 pub(super) const HOLD_MS_MAX: Millis = 1000;
@@ -20,11 +17,23 @@ pub(super) const HOLD_MS_MAX: Millis = 1000;
 /// Senders that one client may hold at once. What others send it is not held up.
 const SENDERS_MAX: usize = 64;
 
-/// The senders that one client holds. Owned by its connection; a drop lets them go.
+/// What a client that held senders has shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Record {
+    /// It has held nobody yet.
+    None,
+    /// It has caught up each time.
+    Steady,
+    /// It was given up, once at least.
+    GivenUp,
+}
+
+/// The senders that one client holds. Owned by its connection; a drop lets them go, as of one that
+/// was given up.
 pub(super) struct Holds {
     receiver: Arc<Session>,
     senders: Vec<Arc<Session>>,
-    mailboxes: Mailboxes,
+    hub: Arc<Hub>,
     /// When the senders are let go at the latest.
     pub(super) until: Millis,
 }
@@ -34,15 +43,18 @@ impl Holds {
         Holds {
             receiver: Arc::clone(receiver),
             senders: Vec::new(),
-            mailboxes: cx.shared.hub.mailboxes.clone(),
+            hub: Arc::clone(&cx.shared.hub),
             until: cx.now + HOLD_MS_MAX,
         }
     }
 
-    /// Holds a sender, unless it is held here already or sends little.
-    pub(super) fn add(&mut self, sender: &Arc<Session>, cx: &WorkerCtx) {
+    /// Holds a sender, unless it is held here already, sends little or is immune.
+    pub(super) fn add(&mut self, sender: &Arc<Session>, record: Record, cx: &WorkerCtx) {
         let is_held = self.senders.iter().any(|held| Arc::ptr_eq(held, sender));
-        if !is_held && self.senders.len() < SENDERS_MAX && sender.in_flight.hold() {
+        if is_held || self.senders.len() >= SENDERS_MAX {
+            return;
+        }
+        if sender.in_flight.hold(record == Record::Steady, self.hub.now_ms()) {
             self.senders.push(Arc::clone(sender));
             cx.metrics().sender_holds.add(1);
         }
@@ -53,19 +65,26 @@ impl Holds {
         self.receiver.inbound.set_behind(true);
     }
 
-    /// Lets all senders go.
-    pub(super) fn let_go(&mut self) {
+    /// Lets all senders go. Returns the client's record, which was `record` before.
+    pub(super) fn let_go(&mut self, caught_up: bool, record: Record) -> Record {
         self.receiver.inbound.set_behind(false);
+        if self.senders.is_empty() {
+            return record;
+        }
         for sender in self.senders.drain(..) {
-            if let Some(conn) = sender.in_flight.end_hold() {
-                self.mailboxes.send_control(conn.worker(), Letter::Resume { conn });
+            if let Some(conn) = sender.in_flight.end_hold(caught_up, self.hub.now_ms()) {
+                self.hub.mailboxes.send_control(conn.worker(), Letter::Resume { conn });
             }
+        }
+        match record {
+            Record::None | Record::Steady if caught_up => Record::Steady,
+            _ => Record::GivenUp,
         }
     }
 }
 
 impl Drop for Holds {
     fn drop(&mut self) {
-        self.let_go();
+        self.let_go(false, Record::None);
     }
 }

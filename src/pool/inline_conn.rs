@@ -48,6 +48,10 @@ impl ConnHandle for InlineConn<'_> {
         self.io.remote
     }
 
+    fn now_ms(&mut self) -> u64 {
+        self.cx.hub_now_ms()
+    }
+
     fn room(&self, name: &str) -> Option<(Arc<Room>, Permissions)> {
         let (room, permissions) = self.cx.members.find(self.io.slot(), name)?;
         Some((Arc::clone(room), permissions))

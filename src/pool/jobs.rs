@@ -449,9 +449,12 @@ impl ConnHandle for RemoteConn<'_> {
     }
 
     // The handler would go on publishing whether or not its socket is read, so its thread waits
-    // too. Its worker hears of it once for each wait.
+    // too, though not for a receiver that holds the session. Its worker hears of it once for each
+    // wait.
     fn await_deliveries(&mut self) {
-        self.queue.send_control(Letter::Await { conn: self.queue.conn });
+        if !self.session.in_flight.has_waiting() {
+            self.queue.send_control(Letter::Await { conn: self.queue.conn });
+        }
         self.session.in_flight.wait(WAIT_MAX);
     }
 

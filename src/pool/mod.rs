@@ -22,6 +22,8 @@ mod stream;
 mod socket;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
+#[cfg(feature = "tls")]
+mod records;
 #[cfg(not(feature = "tls"))]
 mod no_tls;
 pub(crate) mod memory;

@@ -8,7 +8,7 @@ use super::{
     closing::{Closing, Stage},
     conn_io::ConnIo,
     dispatch::Dispatch,
-    holds::{HOLD_MS_MAX, Holds},
+    holds::{HOLD_MS_MAX, Holds, Record},
     inline_conn::InlineConn,
     jobs::SerialQueue,
     outbox::Flushed,
@@ -56,6 +56,8 @@ pub(crate) struct Open {
     pub(super) lags: Option<Box<RoomLags>>,
     /// The senders that wait for the client to read, while it is behind with what they sent.
     holds: Option<Box<Holds>>,
+    /// What the client made of its earlier holds.
+    record: Record,
     /// When a ping was last sent; 0 if none was.
     pinged: Millis,
     /// When its session is shown in presence if it has said nothing by then; 0 once that is done.
@@ -118,6 +120,7 @@ impl Open {
             permit,
             lags: None,
             holds: None,
+            record: Record::None,
             pinged: 0,
             show_at: if resumable { cx.now + NEWCOMER_QUIET_MS } else { 0 },
             wake_at: 0,
@@ -183,19 +186,29 @@ impl Open {
         Ok(None)
     }
 
-    /// Writes what the kernel takes. Where that may have made room for what is held back, the
-    /// connection is flushed once more.
+    /// Writes what the kernel takes.
+    #[inline]
     pub(super) fn write(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) -> io::Result<Flushed> {
         if self.lags.is_none() && self.holds.is_none() {
             return io.write(cx);
         }
+        self.write_to_slow(io, cx)
+    }
+
+    /// Writes to a client that lags or holds its senders. Where that may have made room for what is
+    /// held back, the connection is flushed once more.
+    #[cold]
+    #[inline(never)]
+    fn write_to_slow(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) -> io::Result<Flushed> {
         let before = io.bytes_sent;
         let flushed = io.write(cx)?;
         if self.lags.is_some() && io.bytes_sent > before {
             io.list_dirty(&mut cx.work);
         }
-        if io.outbox.is_nearly_empty(&cx.limits.outbox) {
-            self.holds = None;
+        if io.outbox.is_nearly_empty(&cx.limits.outbox)
+            && let Some(mut holds) = self.holds.take()
+        {
+            self.record = holds.let_go(true, self.record);
         }
         Ok(flushed)
     }
@@ -215,7 +228,7 @@ impl Open {
             cx.timers.hasten(io.slot(), &mut io.deadline, holds.until);
         }
         if let Some(holds) = self.holds.as_mut().filter(|holds| cx.now < holds.until) {
-            holds.add(sender, cx);
+            holds.add(sender, self.record, cx);
             if io.outbox.status(&cx.limits.outbox) == SendStatus::Behind {
                 holds.refuse_directs();
             }
@@ -379,7 +392,7 @@ impl Open {
         }
         if let Some(holds) = &mut self.holds {
             if cx.now >= holds.until {
-                holds.let_go();
+                self.record = holds.let_go(false, self.record);
             } else {
                 next = next.min(holds.until);
             }

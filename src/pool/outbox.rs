@@ -142,8 +142,11 @@ impl Outbox {
     }
 
     fn begin(&mut self, spare: &mut Spare) {
-        if self.chunks.capacity() == 0 {
-            self.chunks = spare.queues.pop().unwrap_or_default();
+        if self.chunks.capacity() == 0
+            && let Some(queue) = spare.queues.pop()
+        {
+            // There is nothing to free, which the compiler does not know.
+            std::mem::forget(std::mem::replace(&mut self.chunks, queue));
         }
     }
 
@@ -177,12 +180,17 @@ impl Outbox {
         }
     }
 
+    #[inline]
     fn write_once(&self, socket: &mut impl Write) -> io::Result<usize> {
-        if let [only] = self.chunks.as_slices().0
-            && self.chunks.len() == 1
-        {
-            return socket.write(only.rest());
+        match self.chunks.front() {
+            Some(only) if self.chunks.len() == 1 => socket.write(only.rest()),
+            _ => self.write_gathered(socket),
         }
+    }
+
+    // Out of the way of most writes, which have one chunk.
+    #[inline(never)]
+    fn write_gathered(&self, socket: &mut impl Write) -> io::Result<usize> {
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         let mut used = 0;
         for (slice, chunk) in slices.iter_mut().zip(&self.chunks) {

@@ -50,25 +50,25 @@ pub(super) enum Socket {
     Memory(MemorySocket),
 }
 
-/// What a read came to.
+/// What a read came to. Failures are boxed, because each read returns one of these.
 #[derive(Debug)]
 pub(super) enum Received {
     /// So many bytes, at least one. `was_short` if the socket gave less than there was room for.
     Bytes { bytes: usize, was_short: bool },
     /// The peer has ended its direction.
     End,
-    /// Something came, but nothing for the connection.
+    /// Something came, but nothing for the connection: a part of a handshake, or of a record.
     #[cfg_attr(not(feature = "tls"), expect(dead_code))]
-    Nothing { was_short: bool },
+    Nothing { was_short: bool, is_handshake: bool },
     /// The worker has done enough of this in its turn.
     #[cfg_attr(not(feature = "tls"), expect(dead_code))]
     Later,
     /// The handshake failed. An alert is on its way, and what is written next goes out as it is.
     #[cfg_attr(not(feature = "tls"), expect(dead_code))]
-    NoSession(Failure),
+    NoSession(Box<Failure>),
     /// The peer broke TLS within a session. Nothing can be said to it any more.
     #[cfg_attr(not(feature = "tls"), expect(dead_code))]
-    Broken(Failure),
+    Broken(Box<Failure>),
 }
 
 /// Why a peer cannot be understood.
@@ -157,6 +157,7 @@ impl Write for Socket {
         }
     }
 
+    #[inline]
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }

@@ -57,10 +57,12 @@ impl Stream {
         }
     }
 
-    /// The stream as something to write to, with what its worker lends.
-    #[inline]
-    pub(super) fn writer<'s>(&'s mut self, cx: &'s mut TlsCx) -> StreamWriter<'s> {
-        StreamWriter { stream: self, cx }
+    /// Writes once.
+    pub(super) fn write(&mut self, slices: &[IoSlice<'_>], cx: &mut TlsCx) -> io::Result<usize> {
+        match self {
+            Stream::Plain(socket) => socket.write_vectored(slices),
+            Stream::Tls(stream) => stream.write(slices, cx),
+        }
     }
 
     /// Ends our direction: the peer reads what was written, and then the end.
@@ -84,7 +86,7 @@ impl Stream {
     }
 
     /// Counts a handshake that will not come to its end.
-    pub(super) fn count_failed(&self, cx: &TlsCx) {
+    pub(super) fn count_failed(&mut self, cx: &TlsCx) {
         if let Stream::Tls(stream) = self {
             stream.count_failed(cx);
         }
@@ -113,45 +115,25 @@ impl Stream {
             Stream::Tls(stream) => stream.unsent_bytes(),
         }
     }
-
-    /// Whether the kernel took bytes that had waited here, since the last call.
-    pub(super) fn take_progress(&mut self) -> bool {
-        match self {
-            Stream::Plain(_) => false,
-            Stream::Tls(stream) => stream.take_progress(),
-        }
-    }
 }
 
-/// Writes to a stream.
-pub(super) struct StreamWriter<'s> {
-    stream: &'s mut Stream,
-    cx: &'s mut TlsCx,
+/// Writes to a TLS stream, with what its worker lends.
+pub(super) struct TlsWriter<'s> {
+    pub(super) stream: &'s mut TlsStream,
+    pub(super) cx: &'s mut TlsCx,
 }
 
-impl Write for StreamWriter<'_> {
-    #[inline]
+impl Write for TlsWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.stream {
-            Stream::Plain(socket) => socket.write(bytes),
-            Stream::Tls(stream) => stream.write(&[IoSlice::new(bytes)], self.cx),
-        }
+        self.stream.write(&[IoSlice::new(bytes)], self.cx)
     }
 
-    #[inline]
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self.stream {
-            Stream::Plain(socket) => socket.write_vectored(slices),
-            Stream::Tls(stream) => stream.write(slices, self.cx),
-        }
+        self.stream.write(slices, self.cx)
     }
 
     /// Gives the kernel what waits in the stream. `WouldBlock` if it does not take all.
-    #[inline]
     fn flush(&mut self) -> io::Result<()> {
-        match self.stream {
-            Stream::Plain(_) => Ok(()),
-            Stream::Tls(stream) => stream.flush(),
-        }
+        self.stream.flush()
     }
 }

@@ -7,19 +7,20 @@
 use std::{
     io::{self, IoSlice, Read, Write},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use rustls::{
-    HandshakeKind, ProtocolVersion,
+    HandshakeKind, ProtocolVersion, SupportedCipherSuite,
     server::UnbufferedServerConnection,
     unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus},
 };
 
-use super::socket::{Failure, Received, Socket};
+use super::{
+    records::{RECORD_BYTES_MAX, Records},
+    socket::{Failure, Received, Socket},
+};
 use crate::{metrics::WorkerMetrics, tls::Tls};
-
-/// The most plaintext in a record (RFC 8446, section 5.1).
-const RECORD_BYTES_MAX: usize = 16 << 10;
 
 /// What a record takes beyond its plaintext, rounded up.
 const RECORD_OVERHEAD_MAX: usize = 64;
@@ -44,9 +45,14 @@ const SESSION_BYTES: usize = 1200;
 /// there before the ciphertext is passed over.
 const PLAINTEXT_ROOM: usize = RECORD_BYTES_MAX;
 
-/// Handshakes that a worker answers in one turn: some milliseconds. Those beyond wait for the next
-/// turn, so that a storm of newcomers does not slow those inside.
-const HANDSHAKES_PER_TURN_MAX: usize = 16;
+/// How long a worker answers handshakes in one turn, and one at least: a signature takes it from 50
+/// microseconds to 5 ms, as the key is. Those beyond wait for the next turn, so that a storm of
+/// newcomers does not slow those inside.
+const HANDSHAKE_TIME_PER_TURN: Duration = Duration::from_millis(5);
+
+/// Records that are left to a key of TLS 1.2, which cannot be changed, when its connection is asked
+/// to close: for what waits in an outbox, and the Close.
+const RECORDS_FOR_CLOSE: u64 = 1 << 16;
 
 /// What a worker lends to its TLS streams. Used by one thread.
 pub(crate) struct TlsCx {
@@ -55,7 +61,7 @@ pub(crate) struct TlsCx {
     sealed: Box<[u8]>,
     /// Short messages on their way into one record.
     gathered: Vec<u8>,
-    handshakes_left: usize,
+    handshake_time_left: Duration,
 }
 
 impl TlsCx {
@@ -65,19 +71,17 @@ impl TlsCx {
             metrics: Arc::clone(metrics),
             sealed: vec![0; sealed_bytes].into(),
             gathered: Vec::new(),
-            handshakes_left: HANDSHAKES_PER_TURN_MAX,
+            handshake_time_left: HANDSHAKE_TIME_PER_TURN,
         }
     }
 
     pub(super) fn begin_turn(&mut self) {
-        self.handshakes_left = HANDSHAKES_PER_TURN_MAX;
+        self.handshake_time_left = HANDSHAKE_TIME_PER_TURN;
     }
 
-    /// Takes one of the handshakes of this turn; `false` if there is none left.
-    pub(super) fn take_handshake(&mut self) -> bool {
-        let is_left = self.handshakes_left > 0;
-        self.handshakes_left = self.handshakes_left.saturating_sub(1);
-        is_left
+    /// Takes so much of this turn's time for handshakes.
+    pub(super) fn spend_handshake_time(&mut self, took: Duration) {
+        self.handshake_time_left = self.handshake_time_left.saturating_sub(took);
     }
 }
 
@@ -94,6 +98,11 @@ pub(crate) struct TlsStream {
     outgoing_sent: usize,
     /// The kernel took something since it was last asked.
     has_progress: bool,
+    /// Records that may still be sealed before the connection is asked to close, if the key cannot
+    /// be changed.
+    records_left: Option<u64>,
+    /// None are left, and nobody was told.
+    is_worn: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -103,6 +112,8 @@ enum Phase {
     /// Nothing came yet.
     Fresh,
     Handshake,
+    /// The handshake will not come to its end, and that is counted.
+    Failed,
     Open,
     /// The peer has ended its direction.
     PeerClosed,
@@ -120,6 +131,8 @@ impl TlsStream {
             outgoing: Vec::new(),
             outgoing_sent: 0,
             has_progress: false,
+            records_left: None,
+            is_worn: false,
         })
     }
 
@@ -159,19 +172,33 @@ impl TlsStream {
         std::mem::take(&mut self.has_progress)
     }
 
+    /// Leaves a key that cannot be changed one record.
+    #[cfg(test)]
+    pub(super) fn wear(&mut self) {
+        self.records_left = self.records_left.map(|_| 1);
+    }
+
+    /// Whether the connection must be closed soon. Told once.
+    pub(super) fn take_is_worn(&mut self) -> bool {
+        std::mem::take(&mut self.is_worn)
+    }
+
     /// Whether bytes pass as they are.
     fn is_plain(&self) -> bool {
         self.session.is_none() || self.phase == Phase::Preamble
     }
 
-    /// Counts a handshake that does not come to its end.
-    pub(super) fn count_failed(&self, cx: &TlsCx) {
+    /// Counts a handshake that does not come to its end, once.
+    pub(super) fn count_failed(&mut self, cx: &TlsCx) {
         if self.phase == Phase::Handshake {
             cx.metrics.tls_handshakes_failed.add(1);
+            self.phase = Phase::Failed;
         }
     }
 
     /// Reads once, and puts what it decrypts to the front of `into`, which is the worker's buffer.
+    // Out of the way of streams without TLS.
+    #[inline(never)]
     pub(super) fn read(&mut self, into: &mut [u8], cx: &mut TlsCx) -> io::Result<Received> {
         if self.is_plain() {
             return match self.socket.read(into)? {
@@ -182,7 +209,8 @@ impl TlsStream {
         if self.phase == Phase::PeerClosed {
             return Ok(Received::End);
         }
-        if self.is_handshaking() && cx.handshakes_left == 0 {
+        let is_handshake = self.is_handshaking();
+        if is_handshake && cx.handshake_time_left.is_zero() {
             cx.metrics.tls_handshake_waits.add(1);
             return Ok(Received::Later);
         }
@@ -216,9 +244,14 @@ impl TlsStream {
                 return Ok(self.fail(Failure::PlainHttp, cx));
             }
         }
-        match self.decrypt(into, kept + read, cx)? {
+        let began = is_handshake.then(Instant::now);
+        let decrypted = self.decrypt(into, kept + read, cx);
+        if let Some(began) = began {
+            cx.spend_handshake_time(began.elapsed());
+        }
+        match decrypted? {
             Ok(0) if self.phase == Phase::PeerClosed => Ok(Received::End),
-            Ok(0) => Ok(Received::Nothing { was_short }),
+            Ok(0) => Ok(Received::Nothing { was_short, is_handshake }),
             // The end is read in the next turn.
             Ok(bytes) => {
                 let was_short = was_short && self.phase != Phase::PeerClosed;
@@ -305,16 +338,13 @@ impl TlsStream {
         } else {
             self.incoming.extend_from_slice(rest);
         }
-        if self.phase == Phase::Handshake {
-            if sealed > 0 {
-                cx.take_handshake();
-            }
-            if !session.is_handshaking() {
-                count_handshake(session, &cx.metrics);
-                self.phase = Phase::Open;
-            }
+        if self.phase == Phase::Handshake && !session.is_handshaking() {
+            count_handshake(session, &cx.metrics);
+            self.records_left = records_of_key(session);
+            self.phase = Phase::Open;
         }
         if is_peer_closed {
+            self.count_failed(cx);
             self.phase = Phase::PeerClosed;
         }
         self.transmit(&cx.sealed[..sealed])?;
@@ -327,9 +357,9 @@ impl TlsStream {
             self.count_failed(cx);
             self.session = None;
             self.incoming = Vec::new();
-            return Received::NoSession(failure);
+            return Received::NoSession(Box::new(failure));
         }
-        Received::Broken(failure)
+        Received::Broken(Box::new(failure))
     }
 
     /// Encrypts the front of `slices`, in as few records as possible, and gives the kernel what it
@@ -355,6 +385,9 @@ impl TlsStream {
                         used +=
                             traffic.encrypt(record, &mut sealed[used..]).map_err(cannot_seal)?;
                         taken += record.len();
+                        self.is_worn |= self.records_left == Some(0);
+                        self.records_left =
+                            self.records_left.and_then(|records| records.checked_sub(1));
                     }
                     break;
                 }
@@ -439,50 +472,16 @@ fn count_handshake(session: &UnbufferedServerConnection, metrics: &WorkerMetrics
     }
 }
 
+/// Returns how many records the session may seal before it is asked to close; `None` if its keys
+/// change by themselves, or last for ever.
+fn records_of_key(session: &UnbufferedServerConnection) -> Option<u64> {
+    let SupportedCipherSuite::Tls12(suite) = session.negotiated_cipher_suite()? else {
+        return None;
+    };
+    let records_max = suite.common.confidentiality_limit;
+    (records_max < u64::MAX).then(|| records_max.saturating_sub(RECORDS_FOR_CLOSE))
+}
+
 fn cannot_seal(error: EncryptError) -> io::Error {
     io::Error::other(error)
-}
-
-/// Cuts what is to be written into records: as large as they may be, and without a copy where one
-/// slice fills a record or is the last.
-struct Records<'s, 'b> {
-    slices: &'s [IoSlice<'b>],
-    /// Bytes of the first slice that are taken already.
-    taken: usize,
-}
-
-impl<'s, 'b> Records<'s, 'b> {
-    fn new(slices: &'s [IoSlice<'b>]) -> Records<'s, 'b> {
-        Records { slices, taken: 0 }
-    }
-
-    /// The next record's plaintext; empty at the end.
-    fn next<'r>(&mut self, gathered: &'r mut Vec<u8>) -> &'r [u8]
-    where
-        's: 'r,
-    {
-        let part = self.part(RECORD_BYTES_MAX);
-        if part.len() == RECORD_BYTES_MAX || self.slices.is_empty() {
-            return part;
-        }
-        gathered.clear();
-        gathered.extend_from_slice(part);
-        while !self.slices.is_empty() && gathered.len() < RECORD_BYTES_MAX {
-            gathered.extend_from_slice(self.part(RECORD_BYTES_MAX - gathered.len()));
-        }
-        gathered
-    }
-
-    /// Takes at most `bytes_max` off the front, of one slice.
-    fn part(&mut self, bytes_max: usize) -> &'s [u8] {
-        let slices: &'s [IoSlice<'b>] = self.slices;
-        let Some((first, behind)) = slices.split_first() else { return &[] };
-        let rest = &first[self.taken..];
-        let part = &rest[..rest.len().min(bytes_max)];
-        self.taken += part.len();
-        if self.taken == first.len() {
-            (self.slices, self.taken) = (behind, 0);
-        }
-        part
-    }
 }

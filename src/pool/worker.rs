@@ -322,8 +322,7 @@ impl Worker {
     }
 
     fn read(&mut self, buffer: &mut [u8]) {
-        self.cx.spent = 0;
-        self.cx.tls.begin_turn();
+        self.cx.begin_turn();
         let mut ready = std::mem::take(&mut self.cx.work.ready);
         let mut reached = 0;
         for slot in &ready {

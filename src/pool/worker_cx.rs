@@ -30,6 +30,8 @@ pub(crate) struct WorkerCtx {
     metrics: Arc<WorkerMetrics>,
     /// When this turn began.
     pub(crate) now: Millis,
+    /// The time of the hub's clock, once it was asked for in this turn.
+    hub_now_ms: Option<u64>,
     /// What the requests of this turn have cost so far. A message is 1, about a microsecond.
     pub(crate) spent: usize,
     pub(crate) members: Members,
@@ -138,6 +140,7 @@ impl WorkerCtx {
             worker,
             metrics: Arc::clone(&shared.metrics.workers[worker]),
             now: 0,
+            hub_now_ms: None,
             spent: 0,
             members: Members::default(),
             fanouts: Fanouts::default(),
@@ -185,7 +188,20 @@ impl WorkerCtx {
 
     /// The moment `wait` from the beginning of this turn.
     pub(crate) fn after(&self, wait: Duration) -> Millis {
-        self.now + wait.as_millis() as Millis
+        let wait = Millis::try_from(wait.as_millis()).unwrap_or(Millis::MAX);
+        self.now.saturating_add(wait)
+    }
+
+    /// The time of the hub's clock, which is read once a turn at most.
+    pub(super) fn hub_now_ms(&mut self) -> u64 {
+        *self.hub_now_ms.get_or_insert_with(|| self.shared.hub.now_ms())
+    }
+
+    /// Forgets what held for the last turn.
+    pub(super) fn begin_turn(&mut self) {
+        self.hub_now_ms = None;
+        self.spent = 0;
+        self.tls.begin_turn();
     }
 
     /// The value of a `Date` header, formatted once a second.

@@ -191,3 +191,10 @@ fn a_bomb_costs_its_bound_and_the_next_client_nothing() {
         harness.expect_nothing_left("bombed");
     }
 }
+
+#[test]
+fn a_wait_without_end_is_none_that_is_over() {
+    let mut harness = Harness::open(Config::default());
+    harness.pass(5);
+    assert_eq!(harness.cx.after(std::time::Duration::MAX), u64::MAX);
+}

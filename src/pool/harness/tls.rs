@@ -1,7 +1,10 @@
 //! TLS over a socket that gives and takes as little as it likes: what is said stays the same, and
 //! whoever breaks TLS costs nobody else anything.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use rustls::{
     AlertDescription, ClientConfig, Error, SupportedProtocolVersion,
@@ -13,7 +16,7 @@ use rusty_socks_testing::{
 };
 use tempfile::TempDir;
 
-use super::{Harness, close, frame, upgrade};
+use super::{Harness, Stream, close, frame, upgrade};
 use crate::{config::Config, metrics::WorkerMetrics};
 
 const BOTH: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
@@ -300,7 +303,7 @@ fn one_deadline_covers_the_header_of_a_proxy_and_the_handshake() {
 #[test]
 fn handshakes_beyond_the_share_of_a_turn_wait_for_the_next() {
     let mut secured = Secured::new(Config::default(), trusting(&TLS13, None));
-    while secured.harness.cx.tls.take_handshake() {}
+    secured.harness.cx.tls.spend_handshake_time(Duration::MAX);
     let hello = secured.client.output();
     secured.harness.send(&hello);
     for _ in 0..3 {
@@ -379,5 +382,77 @@ fn a_client_without_its_certificate_is_refused_where_one_is_needed() {
             assert!(secured.plain.is_empty());
             assert_eq!(secured.metrics().tls_handshakes_failed.value(), 1);
         }
+    }
+}
+
+#[test]
+fn handshakes_that_the_client_ends_are_counted() {
+    const CLOSE_NOTIFY: [u8; 7] = [21, 3, 3, 0, 2, 1, 0];
+    for is_reset in [true, false] {
+        let mut secured = Secured::new(Config::default(), trusting(&TLS12, None));
+        let hello = secured.client.output();
+        secured.harness.feed(&hello);
+        assert_eq!(secured.metrics().tls_handshakes_failed.value(), 0);
+        if is_reset {
+            secured.harness.lose(std::io::ErrorKind::ConnectionReset);
+        } else {
+            secured.harness.feed(&CLOSE_NOTIFY);
+            secured.harness.end();
+        }
+        secured.harness.expect_nothing_left("after the end");
+        assert_eq!(secured.metrics().tls_handshakes_failed.value(), 1, "reset: {is_reset}");
+    }
+}
+
+#[test]
+fn a_part_of_a_record_costs_less_than_a_handshake() {
+    let mut secured = Secured::new(Config::default(), trusting(&TLS13, None));
+    let hello = secured.client.output();
+    secured.harness.send(&hello);
+    secured.harness.turn();
+    assert!(secured.harness.cx.spent > 0);
+    secured.harness.turns();
+    secured.say(upgrade("").as_bytes());
+    secured.harness.cx.begin_turn();
+    secured.client.send(&frame(0x81, b"hello"));
+    let record = secured.client.output();
+    secured.harness.send(&record[..10]);
+    secured.harness.turn();
+    assert_eq!(secured.harness.cx.spent, 0);
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_not_alive_for_what_it_took_before() {
+    let mut secured = Secured::new(Config::default(), trusting(&TLS13, None));
+    secured.say(upgrade("").as_bytes());
+    secured.harness.wire.lock().write_room = 0;
+    secured.say(&frame(0x81, b"hello"));
+    let before = secured.harness.conn.io.last_tx;
+    secured.harness.pass(100);
+    secured.harness.make_room(0);
+    assert_eq!(secured.harness.conn.io.last_tx, before, "nothing went");
+    secured.harness.make_room(1);
+    assert!(secured.harness.conn.io.last_tx > before, "a byte went");
+}
+
+#[test]
+fn a_connection_goes_away_before_its_key_is_worn() {
+    for version in BOTH {
+        let mut secured = Secured::new(Config::default(), trusting(version, None));
+        secured.say(upgrade("").as_bytes());
+        let Stream::Tls(stream) = &mut secured.harness.conn.io.stream else { panic!("no TLS") };
+        stream.wear();
+        secured.say(&frame(0x81, b"one"));
+        assert!(secured.harness.is_open() && secured.plain.ends_with(b"one"));
+        secured.say(&frame(0x81, b"two"));
+        if *version == TLS13 {
+            assert!(secured.harness.is_open(), "its keys are changed");
+            continue;
+        }
+        let end = b"\x81\x03two\x88\x19\x03\xe9server is shutting down";
+        assert!(secured.plain.ends_with(end), "{:?}", secured.plain);
+        secured.say(&close(1001, ""));
+        secured.harness.expect_nothing_left("after the Close");
+        assert_eq!(secured.harness.closed(), [1001]);
     }
 }

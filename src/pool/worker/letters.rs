@@ -221,8 +221,13 @@ impl Worker {
                         }
                         rooms => rooms.iter().filter_map(of_member).collect(),
                     };
-                    !deliveries.is_empty()
-                        && open.deliver_once(&frame, &deliveries, io, &mut self.cx)
+                    let cx = &mut self.cx;
+                    if !deliveries.is_empty() && open.deliver_once(&frame, &deliveries, io, cx) {
+                        let charge = charge.as_ref().filter(|_| is_closing(&deliveries));
+                        hold_sender(charge, open, io, cx);
+                        delivered += 1;
+                    }
+                    continue;
                 }
             };
             if is_delivered {

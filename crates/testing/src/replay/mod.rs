@@ -6,17 +6,19 @@
 
 mod path;
 mod road;
+mod server;
 
 pub use path::{Path, Round};
 
 /// All hot paths.
-pub const PATHS: [Path; 16] = [
+pub const PATHS: [Path; 17] = [
     road::TURN,
     road::ECHO,
     road::LARGE_TEXT,
     road::LARGE_BINARY,
     road::PIECES,
     road::PUBLISH,
+    road::LIMITED,
     road::ONCE,
     road::ROOMS,
     road::ANSWER,

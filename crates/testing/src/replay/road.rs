@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use rusty_socks::{
-    Config, Context, Message, Publication, RoomName, Server,
-    chat::Chat,
-    config::Compression,
+    Config,
+    config::{Compression, LimitedAddresses},
     stepped::{MemoryClient, SteppedServer},
 };
 
-use super::path::{AFTER_SEQ, BEFORE_SEQ, COMMAND, Path, Round};
+use super::{
+    path::{AFTER_SEQ, BEFORE_SEQ, COMMAND, Path, Round},
+    server::{chat, chat_within, enter, heard, say, say_in, upgrade},
+};
 use crate::frames::{BINARY, CLOSE, TEXT, behind_101, client_frame, server_frames};
 
 /// What a turn costs in which nearly nothing is done.
@@ -52,6 +54,24 @@ pub(super) const PUBLISH: Path = Path {
     unit: "publish command",
     units: COMMANDS,
     open: || Ask::open(COMMAND.to_owned(), COMMANDS, false),
+};
+
+/// Of a client whose messages and bytes are counted, as are those of its address.
+pub(super) const LIMITED: Path = Path {
+    name: "road.limited",
+    unit: "publish command that is counted",
+    units: COMMANDS,
+    open: || {
+        let server = chat_within(Config {
+            rate_messages: 1_000_000,
+            rate_bytes: 1 << 30,
+            rate_messages_per_ip: 10_000_000,
+            rate_bytes_per_ip: 1 << 30,
+            limited_addresses: LimitedAddresses::All,
+            ..Config::default()
+        });
+        Box::new(Ask::at(server, COMMAND.to_owned(), COMMANDS, false))
+    },
 };
 
 /// With an id of the client's own, which is remembered.
@@ -141,58 +161,6 @@ const LARGE_BYTES: usize = 48 << 10;
 
 /// What one packet of Ethernet carries of a TCP stream.
 const PACKET_BYTES: usize = 1448;
-
-/// More messages than a history holds.
-const HISTORY_FILLS: usize = 128;
-
-fn chat(config: Config) -> SteppedServer {
-    // The clock stands still, so what is spent of a rate would never come back.
-    let config =
-        Config { thread_pool_size: 1, rate_messages: 0, rate_bytes: 0, rate_rooms: 0, ..config };
-    let chat = Chat::new(&config).expect("the defaults are legal");
-    let echo = |ctx: &mut Context<'_, ()>, message: Message<'_>| {
-        ctx.send(message);
-    };
-    let builder = Server::builder().route("/ws", chat).route("/echo", echo).config(config);
-    let server = builder.stepped().expect("a server");
-    let lobby = RoomName::new("lobby").expect("a legal name");
-    server.handle().open_room(&lobby).expect("room for it");
-    (0..HISTORY_FILLS).for_each(|_| say(&server));
-    server
-}
-
-/// Publishes to the default room from outside, as a handle of the server does.
-fn say(server: &SteppedServer) {
-    say_in(server, "lobby");
-}
-
-/// Publishes to a room from outside, and returns the number of the message there.
-fn say_in(server: &SteppedServer, room: &str) -> u64 {
-    let message = Publication::around_seq(BEFORE_SEQ, AFTER_SEQ);
-    server.handle().publish(room, message).expect("there is a place").seq
-}
-
-fn upgrade(path: &str) -> String {
-    format!(
-        "GET {path} HTTP/1.1\r\nHost: localhost:3030\r\nUser-Agent: replay\r\nConnection: Upgrade\r\n\
-         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-         Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n"
-    )
-}
-
-fn enter(server: &mut SteppedServer, path: &str) -> MemoryClient {
-    let client = server.connect().expect("a place");
-    client.write(upgrade(path).as_bytes());
-    server.turn();
-    client.read_with(|written| assert!(behind_101(written).len() < written.len()));
-    client
-}
-
-/// How many frames a client was sent since this was asked last. All it said has been read.
-fn heard(client: &MemoryClient) -> u64 {
-    assert_eq!(client.unread(), 0, "a turn reads all there is");
-    client.read_with(|written| server_frames(written).count() as u64)
-}
 
 struct Echo {
     server: SteppedServer,
@@ -285,7 +253,10 @@ impl Ask {
     }
 
     fn new(command: String, times: u64, is_answered: bool) -> Ask {
-        let mut server = chat(Config::default());
+        Ask::at(chat(Config::default()), command, times, is_answered)
+    }
+
+    fn at(mut server: SteppedServer, command: String, times: u64, is_answered: bool) -> Ask {
         let client = enter(&mut server, "/ws");
         let frames = client_frame(TEXT, command.as_bytes()).repeat(times as usize);
         Ask { server, client, frames, is_answered, room: "lobby", seq: 0 }
@@ -319,6 +290,8 @@ impl Ask {
 
 impl Round for Ask {
     fn lay_out(&mut self) {
+        // What was spent of a rate comes back.
+        self.server.advance(Duration::from_millis(1));
         self.seq = self.seq();
         self.client.write(&self.frames);
     }
