@@ -32,8 +32,12 @@ const GOT_BYTES_MIN: usize = STEPS * SLOW_BYTES / 2;
 const AHEAD_BYTES: usize = 128 << 10;
 
 fn server(config: Config) -> SteppedServer {
+    server_of(2, config)
+}
+
+fn server_of(workers: usize, config: Config) -> SteppedServer {
     let config = Config {
-        thread_pool_size: 2,
+        thread_pool_size: workers,
         replay: 0,
         // What a sender may say is not what is tested here.
         rate_messages: 0,
@@ -329,4 +333,38 @@ fn a_message_of_several_rooms_that_leave_messages_out_holds_nobody() {
     let stats = server.handle().stats();
     assert!(stats.deliveries > published + 10 * MEMBERS as u64 && stats.missed > 0);
     assert_eq!(stats.sender_holds, 0, "a client of these rooms misses messages instead");
+}
+
+/// Two connections of one session want to wait for its deliveries when the first does not know yet
+/// that it was taken over. The other one is read on all the same.
+#[test]
+fn who_took_a_session_over_is_read_again_whatever_the_earlier_connection_asks() {
+    let config = Config { max_message_bytes: 1 << 20, ..Config::default() };
+    let mut server = server_of(3, Config { buffer_bytes: 4 << 20, ..config });
+    let [mut earlier, later, mut reader] = [(); 3].map(|()| Client::new(&mut server));
+    for client in [&earlier, &reader] {
+        client.say(r#"{"type":"join","room":"r"}"#);
+    }
+    server.settle();
+    earlier.read();
+    let welcome = String::from_utf8_lossy(&earlier.got).into_owned();
+    let session = welcome.split("\"session\":\"").nth(1).unwrap().split('"').next().unwrap();
+    while (0..3).any(|worker| server.turn_of(worker)) {}
+    // One message is always taken, and this one is more than may be on its way.
+    later.say(&format!(r#"{{"type":"resume","session":"{session}"}}"#));
+    later.say(&format!(r#"{{"type":"publish","content":"{}","room":"r"}}"#, "x".repeat(300_000)));
+    later.say(r#"{"type":"ping","ref":"after"}"#);
+    while server.handle().stats().publish_pauses == 0 {
+        assert!(server.turn_of(1), "all of it was read");
+    }
+    // It is read before the letter that closes it.
+    earlier.say(r#"{"type":"join","room":"other"}"#);
+    assert!(server.turn_of(0));
+    assert_eq!(server.handle().stats().publish_pauses, 2);
+    server.settle();
+    let mut later = later;
+    later.read();
+    assert_eq!(later.count(r#""ref":"after""#), 1);
+    reader.read();
+    assert!(reader.got.len() > 300_000);
 }

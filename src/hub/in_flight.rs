@@ -57,6 +57,15 @@ struct HoldTimes {
     immune_until_ms: u64,
 }
 
+/// What a connection learns that is to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wait {
+    /// Whether there is something to wait for.
+    pub(crate) is_needed: bool,
+    /// Another connection that waited, and is not told of the end any more: it must not wait on.
+    pub(crate) replaced: Option<ConnId>,
+}
+
 /// Returns the KiB for which a message of `bytes` counts, one at least.
 fn kib(bytes: usize) -> u32 {
     1 + (bytes / 1024) as u32
@@ -81,11 +90,15 @@ impl InFlight {
         self.waiting.lock().is_some()
     }
 
-    /// Notes that `conn` waits until little is on its way. `false` if it is little already; else
-    /// `conn` is sent a [`Letter::Resume`](super::mailbox::Letter::Resume).
-    pub(crate) fn begin_wait(&self, conn: ConnId) -> bool {
+    /// Notes that `conn` waits until little is on its way, unless it is little already. `conn` is
+    /// then sent a [`Letter::Resume`](super::mailbox::Letter::Resume).
+    ///
+    /// Two connections want to wait where one has taken the session over from the other, which does
+    /// not know it yet. The caller must send the letter to the one that is replaced: whichever that
+    /// is, it may be the one that goes on.
+    pub(crate) fn begin_wait(&self, conn: ConnId) -> Wait {
         let mut waiting = self.waiting.lock();
-        *waiting = Some(conn);
+        let replaced = waiting.replace(conn).filter(|earlier| *earlier != conn);
         // No wake is lost, because all of these are sequentially consistent: this thread sets the
         // flag and then reads the counts, and the other one changes a count and then reads the
         // flag. So either this thread sees the change, or the other one sees the flag; and then it
@@ -94,7 +107,7 @@ impl InFlight {
         if self.is_cheap() && !self.is_held() {
             *waiting = None;
         }
-        waiting.is_some()
+        Wait { is_needed: waiting.is_some(), replaced }
     }
 
     /// Waits until little is on its way, or for `wait_max`, whether or not the session is held: a
@@ -197,11 +210,29 @@ mod tests {
         in_flight.add(IN_FLIGHT_MAX);
         assert!(!in_flight.is_over(), "so much is allowed");
         in_flight.add(1);
-        assert!(in_flight.is_over() && in_flight.begin_wait(CONN));
+        assert!(in_flight.is_over() && in_flight.begin_wait(CONN).is_needed);
         assert_eq!(in_flight.subtract(IN_FLIGHT_MAX / 2), None, "not little enough yet");
         assert_eq!(in_flight.subtract(1), Some(CONN));
         assert_eq!(in_flight.subtract(1), None, "it is told once");
-        assert!(!in_flight.begin_wait(CONN), "nothing to wait for");
+        assert!(!in_flight.begin_wait(CONN).is_needed, "nothing to wait for");
+    }
+
+    #[test]
+    fn a_connection_whose_place_another_takes_is_named() {
+        let in_flight = InFlight::default();
+        let other = ConnId { worker: 0, ..CONN };
+        let waits = |replaced| Wait { is_needed: true, replaced };
+        in_flight.add(IN_FLIGHT_MAX + 1);
+        assert_eq!(in_flight.begin_wait(CONN), waits(None));
+        assert_eq!(in_flight.begin_wait(CONN), waits(None), "it waits already");
+        assert_eq!(in_flight.begin_wait(other), waits(Some(CONN)));
+        assert_eq!(in_flight.subtract(IN_FLIGHT_MAX + 1), Some(other));
+        in_flight.add(IN_FLIGHT_MAX + 1);
+        assert_eq!(in_flight.begin_wait(CONN), waits(None));
+        // As where the last letter is delivered at this very moment.
+        in_flight.price.store(0, Ordering::SeqCst);
+        let wait = Wait { is_needed: false, replaced: Some(CONN) };
+        assert_eq!(in_flight.begin_wait(other), wait);
     }
 
     #[test]
@@ -211,7 +242,7 @@ mod tests {
         assert!(!in_flight.hold(false, 0) && !in_flight.is_over(), "too little");
         in_flight.note_sent(10);
         assert!(in_flight.hold(false, 0) && in_flight.hold(false, 0), "by two clients");
-        assert!(in_flight.is_over() && in_flight.begin_wait(CONN));
+        assert!(in_flight.is_over() && in_flight.begin_wait(CONN).is_needed);
         assert_eq!(in_flight.end_hold(true, 9), None, "the other one is behind");
         assert_eq!(in_flight.end_hold(true, 9), Some(CONN));
         assert!(!in_flight.is_over() && !in_flight.hold(false, 9), "it begins anew");
@@ -243,7 +274,7 @@ mod tests {
         in_flight.wait(Duration::from_secs(60));
         assert!(began.elapsed() < Duration::from_secs(30), "nothing is on its way");
         in_flight.add(IN_FLIGHT_MAX);
-        assert!(in_flight.begin_wait(CONN));
+        assert!(in_flight.begin_wait(CONN).is_needed);
         std::thread::scope(|scope| {
             let waiter = scope.spawn(|| in_flight.wait(Duration::from_secs(60)));
             assert_eq!(in_flight.subtract(IN_FLIGHT_MAX), None, "the connection is held");

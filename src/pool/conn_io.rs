@@ -18,7 +18,7 @@ use super::{
     worker_cx::{WorkLists, WorkerCtx},
 };
 use crate::{
-    hub::{conn_id::ConnId, send_status::SendStatus},
+    hub::{conn_id::ConnId, mailbox::Letter, send_status::SendStatus, session::Session},
     limits::owners::{OwnerToken, TooMany},
     ws::{
         close::CloseReason,
@@ -368,6 +368,17 @@ impl ConnIo {
     pub(super) fn starve(&mut self, work: &mut WorkLists) {
         if self.pauses.set(PauseReasons::MEMORY) {
             work.starved.push(self.slot());
+        }
+    }
+
+    /// Leaves the connection unread until the deliveries that `session` has caused are made.
+    pub(super) fn await_deliveries(&mut self, session: &Session, cx: &mut WorkerCtx) {
+        let wait = session.in_flight.begin_wait(self.id);
+        if let Some(conn) = wait.replaced {
+            cx.shared.hub.mailboxes.send_control(conn.worker(), Letter::Resume { conn });
+        }
+        if wait.is_needed && self.pauses.set(PauseReasons::DELIVERIES) {
+            cx.metrics().publish_pauses.add(1);
         }
     }
 

@@ -112,11 +112,7 @@ impl ConnHandle for InlineConn<'_> {
     }
 
     fn await_deliveries(&mut self) {
-        if self.session.in_flight.begin_wait(self.io.id)
-            && self.io.pauses.set(PauseReasons::DELIVERIES)
-        {
-            self.cx.metrics().publish_pauses.add(1);
-        }
+        self.io.await_deliveries(self.session, self.cx);
     }
 
     fn on_backpressure(&mut self) {

@@ -309,12 +309,8 @@ impl Open {
 
     /// Stops reading until the deliveries that the session has caused are made.
     pub(super) fn await_deliveries(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) {
-        let in_flight = &self.session.in_flight;
-        if in_flight.is_over()
-            && in_flight.begin_wait(io.id)
-            && io.pauses.set(PauseReasons::DELIVERIES)
-        {
-            cx.metrics().publish_pauses.add(1);
+        if self.session.in_flight.is_over() {
+            io.await_deliveries(&self.session, cx);
         }
     }
 

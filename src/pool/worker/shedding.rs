@@ -68,7 +68,10 @@ impl Worker {
 
     /// When this worker must look again, though nothing happens to it.
     pub(super) fn next_look_at_memory(&self) -> Option<Millis> {
-        let shed = self.memory.has_held.then_some(self.cx.now + SHED_INTERVAL_MS);
+        // Without the second, a level that has gone down between two looks at it would leave those
+        // unread who wait for memory.
+        let looks = self.memory.has_held || !self.cx.work.starved.is_empty();
+        let shed = looks.then_some(self.cx.now + SHED_INTERVAL_MS);
         let blocked = self.cx.work.blocked.front().map(|(at, _)| *at);
         shed.into_iter().chain(blocked).min()
     }
