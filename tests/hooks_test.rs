@@ -297,6 +297,27 @@ fn a_client_that_is_asked_about_is_not_in_yet() {
     assert_eq!(anna.json()["content"], "now");
 }
 
+#[test]
+fn a_client_that_hangs_up_before_it_is_let_in_is_not_waited_for() {
+    let (backend, answer) = scripted();
+    let config = Config { resume_window: DEADLINE * 2, ..hooked(&backend, "connect") };
+    let server = TestServer::start(config);
+    for is_abrupt in [false, true] {
+        let gone = server.upgrade("/ws");
+        backend.next();
+        if is_abrupt {
+            socket2::SockRef::from(&gone.stream).set_linger(Some(Duration::ZERO)).unwrap();
+        }
+        drop(gone);
+        // Before the backend has answered.
+        server.wait_until_empty();
+        answer.send(json(ALLOW)).unwrap();
+    }
+    answer.send(json(ALLOW)).unwrap();
+    server.chat();
+    assert_eq!(figure(&server, "hook_connect_allowed"), 3);
+}
+
 /// An address at which nothing listens.
 fn nowhere() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -328,6 +349,21 @@ fn a_backend_that_is_down_closes_or_opens_as_configured() {
         let failed = figure(&server, "hook_connect_failed");
         let open = figure(&server, "hook_connect_circuit_open");
         assert!(failed >= 5 && open >= 1 && failed + open == 10, "{failed} {open}");
+    }
+}
+
+#[test]
+fn a_gateway_without_a_backend_behind_it_is_not_asked_again_at_once() {
+    for (status, is_down) in [("502 Bad Gateway", true), ("503 Busy", true), ("500 Oh", false)] {
+        let backend = Backend::start(move |_| with_status(status, ""));
+        let server = TestServer::start(hooked(&backend, "connect"));
+        for _ in 0..10 {
+            assert_eq!(server.connect("/ws").json()["code"], "overloaded");
+        }
+        let failed = figure(&server, "hook_connect_failed");
+        let open = figure(&server, "hook_connect_circuit_open");
+        assert_eq!(failed + open, 10);
+        assert_eq!(open > 0, is_down, "{status}: {open}");
     }
 }
 

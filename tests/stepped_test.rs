@@ -5,10 +5,13 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use rusty_socks::{
-    Config, Context, Handler, MayBlock, Message, RoomName, Server,
+    CloseReason, Config, Context, Handler, MayBlock, Message, RoomName, Server, ServerEvent,
     chat::Chat,
     stepped::{MemoryClient, SteppedServer},
 };
@@ -137,4 +140,55 @@ fn every_frame_of_the_chat_protocol_is_counted() {
     server.settle();
     assert!(String::from_utf8_lossy(&one.read()).contains("matched"));
     assert_eq!(server.handle().stats().messages_out - before, 1);
+}
+
+/// A handler at whose door clients wait until they say `in`, and who else was told of.
+struct Door(Arc<Mutex<Vec<&'static str>>>);
+
+impl Handler for Door {
+    type State = ();
+
+    fn resumable(&self) -> bool {
+        true
+    }
+
+    fn on_open(&self, ctx: &mut Context<'_, ()>) {
+        ctx.await_identity();
+    }
+
+    fn on_message(&self, ctx: &mut Context<'_, ()>, message: Message<'_>) {
+        match message.as_text() {
+            Some("in") => ctx.admit(),
+            _ => ctx.close(CloseReason::FORBIDDEN),
+        }
+    }
+
+    fn observe(&self, event: &ServerEvent<'_>) {
+        self.0.lock().unwrap().push(match event {
+            ServerEvent::Connected { .. } => "connected",
+            ServerEvent::Disconnected { .. } => "disconnected",
+            _ => "other",
+        });
+    }
+}
+
+#[test]
+fn nobody_is_told_of_a_client_that_was_never_let_in() {
+    let told = Arc::default();
+    let door = Door(Arc::clone(&told));
+    let mut server = Server::builder().route("/", door).stepped().unwrap();
+    for word in ["out", "in"] {
+        let client = server.connect().unwrap();
+        client.write(upgrade_head("/").as_bytes());
+        server.settle();
+        // Long enough for a client that was let in.
+        server.advance(Duration::from_secs(5));
+        server.settle();
+        assert!(told.lock().unwrap().is_empty());
+        client.write(&frame(0x81, word.as_bytes()));
+        server.settle();
+        client.reset();
+        server.settle();
+    }
+    assert_eq!(*told.lock().unwrap(), ["connected", "disconnected"]);
 }

@@ -101,6 +101,9 @@ impl Hub {
     /// Shows a session in the presence of its rooms, once it is unlikely to resume an earlier one.
     /// Returns whether a mailbox was found behind.
     pub(crate) fn confirm(&self, session: &Arc<Session>) -> bool {
+        if session.awaits_identity() {
+            return false;
+        }
         let mut deferred = Deferred::default();
         let mut state = session.state.lock();
         if std::mem::take(&mut state.provisional) {

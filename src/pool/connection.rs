@@ -75,6 +75,12 @@ impl Connection {
             io.readiness.insert(new);
             io.list_ready(&mut cx.work);
         }
+        if new.contains(Readiness::READ_CLOSED)
+            && let Phase::Open(open) = &self.phase
+            && open.is_given_up(&self.io)
+        {
+            self.io.ask_close(CloseReason::LOST, &mut cx.work);
+        }
     }
 
     /// The connection while its handler is served.

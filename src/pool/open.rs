@@ -6,7 +6,7 @@ use super::{
     admission::Permit,
     blocked::NOT_READING_MS,
     closing::{Closing, Stage},
-    conn_io::ConnIo,
+    conn_io::{ConnIo, Readiness},
     dispatch::Dispatch,
     holds::{HOLD_MS_MAX, Holds, Record},
     inline_conn::InlineConn,
@@ -271,6 +271,14 @@ impl Open {
     pub(super) fn on_task_answered(
         &mut self,
         answer: Option<TaskAnswer>,
+    /// Whether the client has hung up before it was let in. It is not let in for a moment then, and
+    /// no session waits for it.
+    pub(super) fn is_given_up(&self, io: &ConnIo) -> bool {
+        io.pauses.has(PauseReasons::TASK)
+            && io.readiness.contains(Readiness::READ_CLOSED)
+            && self.session.awaits_identity()
+    }
+
         io: &mut ConnIo,
         cx: &mut WorkerCtx,
     ) {
@@ -278,6 +286,10 @@ impl Open {
         io.pauses.clear(PauseReasons::TASK);
         match answer {
             Some(answer) => {
+        if self.is_given_up(io) {
+            answer.map(TaskAnswer::discard).unwrap_or_default();
+            return io.ask_close(CloseReason::LOST, &mut cx.work);
+        }
                 self.call(&Call::Answer(Cell::new(Some(answer))), io, cx);
             }
             None => {
@@ -340,8 +352,10 @@ impl Open {
     /// looking again.
     fn watch(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) {
         if self.show_at > 0 && cx.now >= self.show_at {
-            // A client that has been there for a while hardly resumes an earlier session.
-            self.show_at = 0;
+            // A client that has been there for a while hardly resumes an earlier session. One that
+            // was not let in yet may still be refused.
+            let is_in = !self.session.awaits_identity();
+            self.show_at = if is_in { 0 } else { cx.now + NEWCOMER_QUIET_MS };
             if cx.shared.hub.confirm(&self.session) {
                 cx.on_backpressure();
             }

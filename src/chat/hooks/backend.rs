@@ -69,6 +69,10 @@ impl Backend {
         let request = request.config().timeout_global(Some(time)).build();
         let mut answer = request.send(body).map_err(failure)?;
         let status = answer.status();
+        if let 502..=504 = status.as_u16() {
+            // What a gateway answers that does not reach the backend behind it.
+            return Err(Failure::Unreachable(format!("status {}", status.as_u16())));
+        }
         if !status.is_success() {
             return Err(Failure::Improper(format!("status {}", status.as_u16())));
         }

@@ -8,12 +8,12 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    thread,
+    thread::{self, Thread},
     time::{Duration, Instant},
 };
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -23,7 +23,9 @@ use crate::{Config, Error, ServerEvent, chat::json};
 /// Events of one batch.
 const BATCH_MAX: usize = 100;
 
-/// How long a batch waits for further events.
+/// How often the thread looks for events, and so how long a batch waits for further ones. It does
+/// not wait at the queue: events are noted under locks of sessions and rooms, where a wake would be
+/// a system call.
 const BATCH_WAIT: Duration = Duration::from_millis(100);
 
 /// How long the backend has to take a batch.
@@ -45,6 +47,8 @@ pub(in crate::chat) struct Events {
     /// Names of the events that are sent.
     wanted: Vec<String>,
     queue: Sender<Note>,
+    /// Sends them.
+    thread: Thread,
     counts: Arc<EventCounts>,
 }
 
@@ -124,13 +128,14 @@ impl Events {
             log: FailureLog::default(),
             dropped_told: 0,
         };
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("rusty-socks-events".to_owned())
             .spawn(move || courier.run())
             .map_err(|error| {
-            Error::config(format!("cannot start the thread that sends events: {error}"))
-        })?;
-        Ok(Some(Events { wanted: config.events.clone(), queue, counts }))
+                Error::config(format!("cannot start the thread that sends events: {error}"))
+            })?;
+        let (wanted, thread) = (config.events.clone(), thread.thread().clone());
+        Ok(Some(Events { wanted, queue, thread, counts }))
     }
 
     /// Notes an event. Never waits: an event that finds the queue full is dropped and counted.
@@ -148,7 +153,10 @@ impl Events {
     pub(in crate::chat) fn flush(&self, left: Duration) {
         let deadline = Instant::now() + left.min(FLUSH_MAX);
         let (done, is_done) = crossbeam_channel::bounded(1);
+        // A full queue has room for the note once the thread has taken something from it.
+        self.thread.unpark();
         if self.queue.send_deadline(Note::Flush(deadline, done), deadline).is_ok() {
+            self.thread.unpark();
             let _ = is_done.recv_deadline(deadline);
         }
     }
@@ -213,6 +221,14 @@ impl Event {
     }
 }
 
+/// What ends a batch before it is full.
+enum Ended {
+    /// A flush, which is to be told by when.
+    Flush(Instant, Sender<()>),
+    /// There will be no events any more.
+    Stopped,
+}
+
 /// The thread that sends events, in the order in which they were noted.
 struct Courier {
     backend: Backend,
@@ -225,37 +241,38 @@ struct Courier {
 
 impl Courier {
     fn run(mut self) {
-        while let Ok(first) = self.notes.recv() {
-            let (events, flush) = self.gather(first);
-            let give_up = match &flush {
-                Some((deadline, _)) => *deadline,
-                None => Instant::now() + BATCH_AGE_MAX,
+        loop {
+            let (events, ended) = self.gather();
+            let give_up = match &ended {
+                Some(Ended::Flush(deadline, _)) => *deadline,
+                Some(Ended::Stopped) | None => Instant::now() + BATCH_AGE_MAX,
             };
             let is_owed = self.counts.dropped.load(Ordering::Relaxed) > self.dropped_told;
-            if !events.is_empty() || is_owed {
+            if !events.is_empty() || ended.is_some() && is_owed {
                 self.deliver(&events, give_up);
             }
-            if let Some((_, done)) = flush {
-                let _ = done.send(());
+            match ended {
+                Some(Ended::Flush(_, done)) => drop(done.send(())),
+                Some(Ended::Stopped) => return,
+                // Where more waits than one batch takes, the next one follows at once.
+                None if events.len() < BATCH_MAX => thread::park_timeout(BATCH_WAIT),
+                None => {}
             }
         }
     }
 
-    /// Gathers what comes soon after the first event, up to a batch or a flush.
-    fn gather(&self, first: Note) -> (VecDeque<Event>, Option<(Instant, Sender<()>)>) {
+    /// Takes what waits, up to a batch or a flush.
+    fn gather(&self) -> (VecDeque<Event>, Option<Ended>) {
         let mut events = VecDeque::new();
-        let until = Instant::now() + BATCH_WAIT;
-        let mut next = Ok(first);
-        loop {
-            match next {
+        while events.len() < BATCH_MAX {
+            match self.notes.try_recv() {
                 Ok(Note::Event(event)) => events.push_back(event),
-                Ok(Note::Flush(deadline, done)) => return (events, Some((deadline, done))),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+                Ok(Note::Flush(deadline, done)) => {
+                    return (events, Some(Ended::Flush(deadline, done)));
+                }
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => return (events, Some(Ended::Stopped)),
             }
-            if events.len() >= BATCH_MAX {
-                break;
-            }
-            next = self.notes.recv_deadline(until);
         }
         (events, None)
     }
