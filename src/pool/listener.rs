@@ -183,8 +183,7 @@ impl Listener {
     fn bind_unix(path: PathBuf) -> io::Result<Listener> {
         let addr = ListenAddr::Unix(path.clone());
         let socket = addr.socket()?;
-        let file = SocketFile::bind(&socket, path)?;
-        socket.listen(BACKLOG)?;
+        let file = SocketFile::listen(&socket, path, BACKLOG)?;
         Ok(Listener { socket, addr, _file: Some(file), poll: None })
     }
 
