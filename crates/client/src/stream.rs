@@ -59,6 +59,16 @@ impl<S: Read + Write> Stream<S> {
         }
     }
 
+    /// Whether the socket took something of what TLS gave it since the last call. Without TLS each
+    /// write says what it took.
+    pub(crate) fn take_progress(&mut self) -> bool {
+        match self {
+            Stream::Plain(_) => false,
+            #[cfg(feature = "tls")]
+            Stream::Tls(stream) => stream.take_progress(),
+        }
+    }
+
     /// Says, where TLS can, that nothing more comes.
     pub(crate) fn send_close_notify(&mut self) {
         match self {

@@ -106,7 +106,7 @@ impl TlsConnector {
         })?;
         let session = ClientConnection::new(Arc::clone(&self.0), name)
             .map_err(|error| Error::caused(ErrorKind::System, "cannot begin TLS", error))?;
-        Ok(TlsStream { socket, session })
+        Ok(TlsStream { socket, session, has_progress: false })
     }
 }
 
@@ -140,6 +140,8 @@ impl TlsConnector {
 pub struct TlsStream<S> {
     socket: S,
     session: ClientConnection,
+    /// The socket took something since this was last asked.
+    has_progress: bool,
 }
 
 impl<S: Read + Write> TlsStream<S> {
@@ -153,12 +155,18 @@ impl<S: Read + Write> TlsStream<S> {
     }
 
     pub(crate) fn into_other<O: Read + Write>(self, other: impl FnOnce(S) -> O) -> TlsStream<O> {
-        TlsStream { socket: other(self.socket), session: self.session }
+        let TlsStream { socket, session, has_progress } = self;
+        TlsStream { socket: other(socket), session, has_progress }
     }
 
     /// Whether ciphertext waits for the socket: [`flush`](Write::flush) gives it what it takes.
     pub fn has_unsent(&self) -> bool {
         self.session.wants_write()
+    }
+
+    /// Whether the socket took something since the last call.
+    pub(crate) fn take_progress(&mut self) -> bool {
+        std::mem::take(&mut self.has_progress)
     }
 
     pub(crate) fn send_close_notify(&mut self) {
@@ -248,7 +256,7 @@ impl<S: Read + Write> Write for TlsStream<S> {
             match self.session.write_tls(&mut self.socket) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(_) => {}
+                Ok(_) => self.has_progress = true,
                 Err(error) => return Err(error),
             }
         }

@@ -198,14 +198,16 @@ impl Wire {
                 [] => self.stream.flush().map(|()| 0),
                 rest => self.stream.write(rest),
             };
+            // What TLS has taken over is not sent yet, and what it had before may be.
+            let is_taken = !self.stream.is_tls() && matches!(sent, Ok(1..));
+            if self.stream.take_progress() || is_taken {
+                self.moved = Instant::now();
+            }
             match sent {
                 Ok(0) if self.written < self.output.len() => {
                     return Err(io::ErrorKind::WriteZero.into());
                 }
-                Ok(len) => {
-                    self.written += len;
-                    self.moved = Instant::now();
-                }
+                Ok(len) => self.written += len,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
                 Err(error) => return Err(error),
@@ -233,5 +235,91 @@ impl Wire {
     pub(crate) fn end_output(&mut self) {
         self.stream.send_close_notify();
         let _ = self.stream.socket().shutdown(Shutdown::Write);
+    }
+}
+
+#[cfg(all(test, feature = "tls"))]
+mod tests {
+    use std::{
+        net::{TcpListener, TcpStream},
+        sync::Arc,
+        thread,
+        time::Duration,
+    };
+
+    use rustls::{
+        ServerConfig, ServerConnection,
+        crypto::aws_lc_rs,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    };
+    use rusty_socks_testing::certificates::Authority;
+
+    use super::*;
+    use crate::{Target, tls::TlsOptions};
+
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    /// What the kernel is asked to keep in one direction at most.
+    const KERNEL_BYTES: usize = 4096;
+
+    /// Connects with TLS to a server that reads no more once that is done.
+    fn connect() -> (Wire, TcpStream) {
+        let pair = Authority::new("an authority").server(&["localhost"]);
+        let cert = CertificateDer::from_pem_slice(pair.cert.as_bytes()).expect("PEM");
+        let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).expect("PEM");
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![cert], key)
+            .expect("a pair");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        socket2::SockRef::from(&listener).set_recv_buffer_size(KERNEL_BYTES).expect("a size");
+        let addr = listener.local_addr().expect("an address");
+        let server = thread::spawn(move || {
+            let (mut socket, _) = listener.accept().expect("a client");
+            let mut session = ServerConnection::new(Arc::new(config)).expect("a session");
+            while session.is_handshaking() || session.wants_write() {
+                session.complete_io(&mut socket).expect("a handshake");
+            }
+            socket
+        });
+        let target = Target::parse(&format!("wss://localhost:{}", addr.port())).expect("legal");
+        let connector = TlsOptions::default().insecure().connector().expect("no file");
+        let socket = TcpStream::connect(addr).expect("it listens");
+        socket2::SockRef::from(&socket).set_send_buffer_size(KERNEL_BYTES).expect("a size");
+        let stream = connector.connect(socket, &target, Instant::now() + DEADLINE);
+        let stream = stream.expect("a handshake").into_other(|socket| {
+            socket.set_nonblocking(true).expect("a socket");
+            mio::net::TcpStream::from_std(socket)
+        });
+        (Wire::new(Stream::Tls(Box::new(stream)), Vec::new(), 1 << 20), server.join().expect("it"))
+    }
+
+    #[test]
+    fn a_part_of_what_tls_has_taken_over_counts_as_progress_and_nothing_does_not() {
+        let (mut wire, mut server) = connect();
+        wire.push(&vec![0; 1 << 20]);
+        // Until the kernel takes no more.
+        let mut since = Instant::now();
+        while since.elapsed() < Duration::from_millis(200) {
+            let before = wire.moved;
+            wire.writable = true;
+            wire.drain().expect("it is there");
+            if wire.moved != before {
+                since = Instant::now();
+            }
+        }
+        let (written, moved) = (wire.written, wire.moved);
+        assert!(written > 0 && wire.waiting() > 0);
+        let end = Instant::now() + DEADLINE;
+        let mut read = 0;
+        while wire.moved == moved {
+            assert!(Instant::now() < end, "{read} bytes were read");
+            read += server.read(&mut [0; 1024]).expect("bytes");
+            wire.writable = true;
+            wire.drain().expect("it is there");
+        }
+        assert_eq!(wire.written, written, "TLS takes over no more meanwhile");
     }
 }
