@@ -452,7 +452,8 @@ impl ConnIo {
         let mut writer = TlsWriter { stream, cx: &mut cx.tls };
         let (flushed, sent) = self.outbox.flush(&mut writer, &mut cx.scratch.spare)?;
         let (has_progress, is_worn) = (stream.take_progress(), stream.take_is_worn());
-        if is_worn {
+        // An HTTP connection ends with its next answer.
+        if is_worn && !self.is_http {
             // Its clients come back, with a new key.
             self.ask_close(CloseReason::GOING_AWAY, &mut cx.work);
         }

@@ -190,7 +190,7 @@ impl Head {
                 let client = shared.trusted_proxies.client_behind(io.remote, forwarded_for);
                 let request =
                     request.with_remote(client).with_authenticator(&shared.hub.authenticator);
-                let asked = ask(&request, client, cx);
+                let asked = ask(&request, client, io.stream.is_worn(), cx);
                 cx.spent += request.spent();
                 (asked, used)
             }
@@ -338,12 +338,14 @@ fn give_page(
     }
 }
 
-/// Finds out what a request asks for. The handler of an upgrade is asked here, before any promise.
-fn ask(request: &Request<'_>, client: SocketAddr, cx: &mut WorkerCtx) -> Asked {
+/// Finds out what a request asks for. The connection ends with the answer if that `is_last` in any
+/// case. The handler of an upgrade is asked here, before any promise.
+fn ask(request: &Request<'_>, client: SocketAddr, is_last: bool, cx: &mut WorkerCtx) -> Asked {
     let shared = Arc::clone(&cx.shared);
     let head_only = request.method() == "HEAD";
     // A connection that has its answer makes room for those whose request is still to come.
-    let is_last = shared.is_draining()
+    let is_last = is_last
+        || shared.is_draining()
         || shared.pending_heads.is_scarce()
         || shared.hub.account.level() >= Level::Shed;
     let closes = !request.keeps_alive() || is_last;

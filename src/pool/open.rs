@@ -126,6 +126,10 @@ impl Open {
             wake_at: 0,
         });
         open.call(&Call::Open, io, cx);
+        if io.stream.is_worn() {
+            // Its clients come back, with a new key.
+            io.ask_close(CloseReason::GOING_AWAY, &mut cx.work);
+        }
         open.watch(io, cx);
         open
     }

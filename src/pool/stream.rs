@@ -85,6 +85,11 @@ impl Stream {
         matches!(self, Stream::Tls(stream) if stream.is_handshaking())
     }
 
+    /// Whether the keys of TLS serve for little more than one answer, and cannot be changed.
+    pub(super) fn is_worn(&self) -> bool {
+        matches!(self, Stream::Tls(stream) if stream.is_worn())
+    }
+
     /// Counts a handshake that will not come to its end.
     pub(super) fn count_failed(&mut self, cx: &TlsCx) {
         if let Stream::Tls(stream) = self {

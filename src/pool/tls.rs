@@ -101,8 +101,10 @@ pub(crate) struct TlsStream {
     /// Records that may still be sealed before the connection is asked to close, if the key cannot
     /// be changed.
     records_left: Option<u64>,
-    /// None are left, and nobody was told.
+    /// None are left.
     is_worn: bool,
+    /// That was told.
+    is_worn_told: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -133,6 +135,7 @@ impl TlsStream {
             has_progress: false,
             records_left: None,
             is_worn: false,
+            is_worn_told: false,
         })
     }
 
@@ -178,9 +181,14 @@ impl TlsStream {
         self.records_left = self.records_left.map(|_| 1);
     }
 
-    /// Whether the connection must be closed soon. Told once.
+    /// Whether the connection must be closed soon.
+    pub(super) fn is_worn(&self) -> bool {
+        self.is_worn
+    }
+
+    /// Whether it must be closed soon, and that was not told yet.
     pub(super) fn take_is_worn(&mut self) -> bool {
-        std::mem::take(&mut self.is_worn)
+        self.is_worn && !std::mem::replace(&mut self.is_worn_told, true)
     }
 
     /// Whether bytes pass as they are.

@@ -456,3 +456,24 @@ fn a_connection_goes_away_before_its_key_is_worn() {
         assert_eq!(secured.harness.closed(), [1001]);
     }
 }
+
+#[test]
+fn an_http_connection_ends_with_an_answer_before_its_key_is_worn() {
+    for version in BOTH {
+        let mut secured = Secured::new(Config::default(), trusting(version, None));
+        let ask = |secured: &mut Secured, path: &str| {
+            secured.plain.clear();
+            secured.say(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+            let text = String::from_utf8_lossy(&secured.plain).into_owned();
+            assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+            text.contains("\r\nConnection: close\r\n")
+        };
+        ask(&mut secured, "/health");
+        let Stream::Tls(stream) = &mut secured.harness.conn.io.stream else { panic!("no TLS") };
+        stream.wear();
+        assert!(!ask(&mut secured, "/health") && !ask(&mut secured, "/stats"), "{version:?}");
+        let (is_last, is_worn) = (ask(&mut secured, "/health"), *version != TLS13);
+        assert_eq!(is_last, is_worn, "{version:?}");
+        assert_eq!(secured.harness.wire.lock().server_ended, is_worn, "{version:?}");
+    }
+}
