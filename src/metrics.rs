@@ -80,8 +80,7 @@ macro_rules! figures {
             $( figure(stringify!($worker), FigureKind::Counter, concat!($($worker_doc),+)), )*
         ];
 
-        /// The server's state at one moment, as `/stats` answers it. Totals count from the start of
-        /// the server.
+        /// The server's state at one moment, as `/stats` answers it. Totals count from its start.
         #[derive(Debug, Clone, Serialize)]
         #[non_exhaustive]
         pub struct Snapshot {
@@ -268,6 +267,8 @@ figures! {
         sessions_expired,
         /// Sessions that ended early because more than `max_away_sessions` were away.
         sessions_evicted,
+        /// Sessions that ended early because half as many were away of their address.
+        sessions_evicted_per_ip,
         /// Evicted sessions that were seconds old and whose client had joined no room and published
         /// nothing with an id.
         sessions_evicted_trivial,
@@ -346,8 +347,7 @@ figures! {
         stalls,
         /// Times the server stopped reading a socket until what its client had sent was delivered.
         publish_pauses,
-        /// Times a sender was held, because a client that reads was behind with what the sender had
-        /// sent.
+        /// Times a sender was held, because a client that reads was behind with what it sent.
         sender_holds,
         /// Times a worker stopped reading its sockets because a mailbox was behind.
         pressure_pauses,

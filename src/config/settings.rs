@@ -306,10 +306,11 @@ pub struct Config {
     /// Unit: seconds. Default: 60. Range: 0 to 86400.
     pub resume_window: Duration,
 
-    /// Sessions without a connection that are kept at once. Beyond it, the one that is away
-    /// longest ends, but first those that are seconds old and whose client joined no room and
-    /// published nothing with an id. Set it to at least [`max_conn`](Config::max_conn) if all
-    /// clients may lose their connections at once.
+    /// Sessions without a connection that are kept at once. Beyond it, the one that is away longest
+    /// ends, but first those that are seconds old and whose client joined no room and published
+    /// nothing with an id. One address has half of them at most, if limits hold for it
+    /// ([`limited_addresses`](Config::limited_addresses)). Set it to at least
+    /// [`max_conn`](Config::max_conn) if all clients may lose their connections at once.
     ///
     /// Unit: sessions. Default: 10000. Range: 0 to 10000000.
     pub max_away_sessions: usize,

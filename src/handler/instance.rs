@@ -40,7 +40,7 @@ impl HandlerInstance {
             Call::Open | Call::Answer(_) | Call::Wake => {}
             Call::Drain => conn.close(CloseReason::GOING_AWAY),
             Call::Close(reason) => {
-                if conn.hub().depart(conn.session(), conn.id(), reason) {
+                if conn.hub().depart(conn.session(), (conn.id(), conn.remote_addr().ip()), reason) {
                     conn.on_backpressure();
                 }
             }

@@ -1,6 +1,10 @@
 //! A hub without workers and clients without connections: what the hub's own tests act on.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     Hub,
@@ -67,6 +71,7 @@ pub(super) struct Client {
 pub(super) struct TestConn {
     hub: Arc<Hub>,
     id: ConnId,
+    ip: IpAddr,
     session: Arc<Session>,
     /// The rooms and the channels that it is in.
     pub(super) rooms: Vec<Arc<Room>>,
@@ -122,7 +127,8 @@ impl Bench {
         let id = ConnId { worker: worker as u16, slot: self.slots, generation: 0 };
         let session = self.hub.sessions.begin(id, 0, resumable, Arc::new(Words(permissions)));
         let (hub, own) = (Arc::clone(&self.hub), Arc::clone(&session));
-        let conn = TestConn { hub, id, session: own, rooms: Vec::new(), pressed: 0, spent: 0 };
+        let (ip, rooms) = (IpAddr::from([127, 0, 0, 1]), Vec::new());
+        let conn = TestConn { hub, id, ip, session: own, rooms, pressed: 0, spent: 0 };
         Client { hub: Arc::clone(&self.hub), session, conn }
     }
 
@@ -175,6 +181,17 @@ impl Client {
         self.conn.id
     }
 
+    /// Its connection, and from where that is.
+    pub(super) fn at(&self) -> (ConnId, IpAddr) {
+        (self.conn.id, self.conn.ip)
+    }
+
+    /// The client, as from another address.
+    pub(super) fn from(mut self, ip: IpAddr) -> Client {
+        self.conn.ip = ip;
+        self
+    }
+
     pub(super) fn join(&mut self, room: &str) -> Result<Joined, RoomError> {
         self.hub.join(&mut self.conn, &name(room), Replay::Nothing)
     }
@@ -192,7 +209,7 @@ impl Client {
 
     /// Loses its connection, and its session waits.
     pub(super) fn lose(&mut self) {
-        self.hub.depart(&self.session, self.conn.id, &CloseReason::LOST);
+        self.hub.depart(&self.session, self.at(), &CloseReason::LOST);
         self.conn.leave_all();
     }
 
@@ -231,7 +248,7 @@ impl ConnHandle for TestConn {
     }
 
     fn remote_addr(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], 1))
+        SocketAddr::from((self.ip, 1))
     }
 
     fn room(&self, name: &str) -> Option<(Arc<Room>, Permissions)> {

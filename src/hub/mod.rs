@@ -26,6 +26,7 @@ pub(crate) mod charge;
 mod inbound_token;
 pub(crate) mod mailbox;
 pub(crate) mod rooms;
+mod away;
 pub(crate) mod sessions;
 pub(crate) mod conn_handle;
 pub(crate) mod history;

@@ -98,8 +98,8 @@ impl Hub {
         })
     }
 
-    /// Shows a session in the presence of its rooms, once it is unlikely to resume an earlier one.
-    /// Returns whether a mailbox was found behind.
+    /// Shows a session in the presence of its rooms, once it is unlikely to resume an earlier one
+    /// and its client was let in. Returns whether a mailbox was found behind.
     pub(crate) fn confirm(&self, session: &Arc<Session>) -> bool {
         if session.awaits_identity() {
             return false;
@@ -553,7 +553,7 @@ mod tests {
         crowd[0].leave("a");
         assert_eq!(crowd[0].conn.pressed, pressed + 1, "and so does who leaves");
         let gone = &crowd[1];
-        assert!(bench.hub.depart(&gone.session, gone.conn(), &CloseReason::NORMAL));
+        assert!(bench.hub.depart(&gone.session, gone.at(), &CloseReason::NORMAL));
         let texts = bench.texts(1);
         assert_eq!(texts.len(), LETTERS_MAX + 3);
         assert!(texts[LETTERS_MAX].starts_with("Joined"), "{texts:?}");

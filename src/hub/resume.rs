@@ -1,11 +1,12 @@
 //! Sessions that outlive their connection: away, resumed, taken over, expired.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use uuid::Uuid;
 
 use super::{
     Hub, Swept,
+    away::Evicted,
     conn_handle::ConnHandle,
     conn_id::ConnId,
     error::RoomError,
@@ -20,7 +21,6 @@ use super::{
     rooms::NAMES_PER_COST,
     session::{Attachment, MEMBERSHIP_BYTES, Session, SessionState, format_notice, observe},
     session_token::SessionToken,
-    sessions::Evicted,
 };
 use crate::{
     identity::Permissions,
@@ -158,12 +158,12 @@ impl Hub {
         session.is_some_and(|session| session.room(room).is_some())
     }
 
-    /// Notes that the connection of a session has ended. The session is away from then on, or ends
-    /// if it is not resumable. Returns whether a mailbox was found behind.
+    /// Notes that the connection of a session, from `ip`, has ended. The session is away from then
+    /// on, or ends if it is not resumable. Returns whether a mailbox was found behind.
     pub(crate) fn depart(
         &self,
         session: &Arc<Session>,
-        conn: ConnId,
+        (conn, ip): (ConnId, IpAddr),
         reason: &CloseReason,
     ) -> bool {
         let waits = session.resumable
@@ -190,7 +190,8 @@ impl Hub {
         let now_ms = self.now_ms();
         state.attachment = Attachment::Away(now_ms);
         let is_trivial = (state.fresh || self.sessions.is_young(session)) && state.is_trivial();
-        let evicted = self.sessions.set_away(session, now_ms, is_trivial, self.away_max);
+        let owner = self.owners.owner_of(ip);
+        let evicted = self.sessions.set_away(session, now_ms, is_trivial, owner, self.away_max);
         drop(state);
         evicted.is_some_and(|evicted| self.evict(&evicted))
     }
@@ -198,7 +199,10 @@ impl Hub {
     /// Ends a session that is away, before its time.
     fn evict(&self, evicted: &Evicted) -> bool {
         let metrics = &self.sessions.metrics;
-        metrics.sessions_evicted.add_shared();
+        match evicted.is_of_owner {
+            false => metrics.sessions_evicted.add_shared(),
+            true => metrics.sessions_evicted_per_ip.add_shared(),
+        }
         if evicted.is_trivial {
             metrics.sessions_evicted_trivial.add_shared();
         }
@@ -444,7 +448,7 @@ mod tests {
         assert_eq!((&listed[..], presence.count), (&there[..], 2), "not what has just ended");
         bench.hub.confirm(&newcomer.session);
         assert_eq!(bench.texts(0), [""; 0], "it is known already");
-        bench.hub.depart(&newcomer.session, newcomer.conn(), &CloseReason::NORMAL);
+        bench.hub.depart(&newcomer.session, newcomer.at(), &CloseReason::NORMAL);
         let texts = bench.texts(0);
         assert!(texts.len() == 1 && texts[0].starts_with("Left"), "{texts:?}");
     }
@@ -477,6 +481,34 @@ mod tests {
     }
 
     #[test]
+    fn one_address_has_half_of_the_places_and_its_own_sessions_go_first() {
+        let config = Config { max_away_sessions: 7, ..Config::default() };
+        let mut bench = Bench::new(&config, 1, 1000);
+        let [office, other] = ["192.0.2.1", "2001:db8::1"].map(|ip| ip.parse().expect("legal"));
+        let mut lose = |ip, is_trivial: bool| {
+            let mut client = bench.client(0, true).from(ip);
+            if !is_trivial {
+                client.join("a").expect("a place");
+            }
+            client.lose();
+            client.session
+        };
+        let away = lose(other, true);
+        let of_office: Vec<_> = (0..3).map(|_| lose(office, false)).collect();
+        let trivial = lose(office, true);
+        let more = [(); 2].map(|()| lose(office, false));
+        // This machine's has no limit.
+        let unlimited: Vec<_> = (0..2).map(|_| lose(IpAddr::from([127, 0, 0, 1]), false)).collect();
+        let metrics = &bench.hub.sessions.metrics;
+        let evicted = [&metrics.sessions_evicted, &metrics.sessions_evicted_per_ip];
+        assert_eq!(evicted.map(crate::metrics::Counter::value), [0, 2]);
+        let mut is_there = |session: &Arc<Session>| bench.client(0, true).resume(session).is_ok();
+        assert!(is_there(&away) && unlimited.iter().all(&mut is_there));
+        assert!(!is_there(&trivial) && !is_there(&of_office[0]));
+        assert!(of_office[1..].iter().chain(&more).all(is_there));
+    }
+
+    #[test]
     fn what_is_gone_is_counted_no_more() {
         let mut bench = Bench::new(&Config::default(), 1, 1000);
         let before = bench.hub.account.balance();
@@ -501,7 +533,7 @@ mod tests {
         assert!(now.sessions > before.sessions + 3 * 100 && now.sessions < 60_000, "{now:?}");
         assert!(now.patterns > 0 && now.inboxes > 0 && now.histories > 0, "{now:?}");
         for client in &clients {
-            bench.hub.depart(&client.session, client.conn(), &CloseReason::NORMAL);
+            bench.hub.depart(&client.session, client.at(), &CloseReason::NORMAL);
         }
         let now = bench.hub.account.balance();
         assert_eq!((now.sessions, now.patterns, now.inboxes), (0, 0, 0));
@@ -585,7 +617,7 @@ mod tests {
                 client.subscribe(pattern).expect("a place");
             }
             assert_eq!(bench.hub.rooms.subscribers(), 2);
-            bench.hub.depart(&client.session, client.conn(), &reason);
+            bench.hub.depart(&client.session, client.at(), &reason);
             assert_eq!(bench.hub.rooms.subscribers(), 0, "{reason}");
         }
     }

@@ -571,7 +571,7 @@ mod tests {
         assert_eq!(one[1].join("d").err(), Some(RoomError::TooManyRooms));
         assert_eq!(bench.hub.rooms.metrics.rooms_evicted.value(), 1);
         // The room that has been without members for longest goes first, whichever was made first.
-        bench.hub.depart(&anna.session, anna.conn(), &CloseReason::NORMAL);
+        bench.hub.depart(&anna.session, anna.at(), &CloseReason::NORMAL);
         one[0].leave("c");
         bench.hub.rooms.find("c").expect("it is there").state.lock().owner = Owner::Many;
         let room = bench.hub.rooms.find("c").expect("it is there");

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::{
+    away::{Away, Evicted},
     clock::Clock,
     conn_id::ConnId,
     event::ServerEvent,
@@ -23,7 +24,7 @@ use super::{
     session::{SESSION_BYTES, Session, observe},
     session_token::SessionToken,
 };
-use crate::{memory::account::Account, metrics::SessionMetrics};
+use crate::{limits::owner::Owner, memory::account::Account, metrics::SessionMetrics};
 
 /// All sessions. Usable from any thread. The lock of the table is taken after a session's, never
 /// before.
@@ -42,30 +43,8 @@ struct Table {
     by_client: BTreeMap<Uuid, Arc<Session>>,
     /// The sessions that have a user, by its name.
     by_user: BTreeSet<(Arc<str>, Uuid)>,
-    /// Sessions without a connection, by the millisecond at which they lost it.
+    /// Sessions without a connection.
     away: Away,
-    /// Those of them that nobody would miss. They go before any other.
-    away_trivial: Away,
-}
-
-impl Table {
-    /// Takes the trivial session off the lists that is away longest, or if none is trivial the one
-    /// that is away longest.
-    fn pop_longest_away(&mut self) -> Option<Evicted> {
-        let trivial = self.away_trivial.pop_first();
-        let is_trivial = trivial.is_some();
-        let ((since_ms, _), session) = trivial.or_else(|| self.away.pop_first())?;
-        Some(Evicted { since_ms, session, is_trivial })
-    }
-}
-
-type Away = BTreeMap<(u64, Uuid), Arc<Session>>;
-
-/// A session that must end for want of space.
-pub(super) struct Evicted {
-    pub(super) since_ms: u64,
-    pub(super) session: Arc<Session>,
-    pub(super) is_trivial: bool,
 }
 
 /// A session that is younger than this may be one of many that are begun for nothing.
@@ -164,7 +143,7 @@ impl Sessions {
     /// Counts all sessions, and those that are away.
     pub(crate) fn gauges(&self) -> (usize, usize) {
         let table = self.table.lock();
-        (table.by_client.len(), table.away.len() + table.away_trivial.len())
+        (table.by_client.len(), table.away.len())
     }
 
     pub(super) fn forget(&self, client_id: Uuid, user: Option<&str>) {
@@ -175,53 +154,32 @@ impl Sessions {
         }
     }
 
-    /// Lists a session as away. If more than `max` are away, removes and returns the trivial one
-    /// that is away longest, or if none is trivial the one that is away longest.
+    /// Lists a session as away. `owner` is that of its lost connection. If more than `max` are
+    /// away, or too many of the owner, removes and returns the trivial one of those that is away
+    /// longest, or if none is trivial the one that is away longest.
     pub(super) fn set_away(
         &self,
         session: &Arc<Session>,
         since_ms: u64,
         is_trivial: bool,
+        owner: Option<Owner>,
         max: usize,
     ) -> Option<Evicted> {
-        let mut table = self.table.lock();
-        let Table { away, away_trivial, .. } = &mut *table;
-        let list = if is_trivial { &mut *away_trivial } else { &mut *away };
-        list.insert((since_ms, session.client_id), Arc::clone(session));
-        if away.len() + away_trivial.len() <= max {
-            return None;
-        }
-        table.pop_longest_away()
+        self.table.lock().away.insert(session, since_ms, is_trivial, owner, max)
     }
 
     /// Takes the session off the list that must end first for want of space.
     pub(super) fn longest_away(&self) -> Option<Evicted> {
-        self.table.lock().pop_longest_away()
+        self.table.lock().away.pop_longest()
     }
 
     pub(super) fn unset_away(&self, session: &Session, since_ms: u64) {
-        let mut table = self.table.lock();
-        let key = (since_ms, session.client_id);
-        if table.away.remove(&key).is_none() {
-            table.away_trivial.remove(&key);
-        }
+        self.table.lock().away.remove(session.client_id, since_ms);
     }
 
     /// Takes at most `max` sessions off the list that have been away since `until_ms` or longer.
     pub(super) fn overdue(&self, until_ms: u64, max: usize) -> Vec<(u64, Arc<Session>)> {
-        let mut table = self.table.lock();
-        let Table { away, away_trivial, .. } = &mut *table;
-        let mut overdue = Vec::new();
-        for list in [away, away_trivial] {
-            while overdue.len() < max
-                && let Some(entry) = list.first_entry()
-                && entry.key().0 <= until_ms
-            {
-                let ((since_ms, _), session) = entry.remove_entry();
-                overdue.push((since_ms, session));
-            }
-        }
-        overdue
+        self.table.lock().away.overdue(until_ms, max)
     }
 }
 
@@ -280,7 +238,7 @@ mod tests {
     fn those_away_are_bounded_and_overdue_in_order() {
         let sessions = sessions();
         let [a, b, c] = [(); 3].map(|()| begin(&sessions));
-        let set_away = |session, since_ms| sessions.set_away(session, since_ms, false, 2);
+        let set_away = |session, since_ms| sessions.set_away(session, since_ms, false, None, 2);
         assert!(set_away(&a, 10).is_none() && set_away(&b, 20).is_none());
         let longest = set_away(&c, 30).expect("one too many");
         assert_eq!((longest.since_ms, longest.session.client_id), (10, a.client_id));

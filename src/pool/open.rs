@@ -271,10 +271,6 @@ impl Open {
         io.resume(PauseReasons::JOBS, &mut cx.work);
     }
 
-    /// Gives the handler the answer of the task that it deferred, and reads on.
-    pub(super) fn on_task_answered(
-        &mut self,
-        answer: Option<TaskAnswer>,
     /// Whether the client has hung up before it was let in. It is not let in for a moment then, and
     /// no session waits for it.
     pub(super) fn is_given_up(&self, io: &ConnIo) -> bool {
@@ -283,17 +279,21 @@ impl Open {
             && self.session.awaits_identity()
     }
 
+    /// Gives the handler the answer of the task that it deferred, and reads on.
+    pub(super) fn on_task_answered(
+        &mut self,
+        answer: Option<TaskAnswer>,
         io: &mut ConnIo,
         cx: &mut WorkerCtx,
     ) {
-        io.last_rx = cx.now;
-        io.pauses.clear(PauseReasons::TASK);
-        match answer {
-            Some(answer) => {
         if self.is_given_up(io) {
             answer.map(TaskAnswer::discard).unwrap_or_default();
             return io.ask_close(CloseReason::LOST, &mut cx.work);
         }
+        io.last_rx = cx.now;
+        io.pauses.clear(PauseReasons::TASK);
+        match answer {
+            Some(answer) => {
                 self.call(&Call::Answer(Cell::new(Some(answer))), io, cx);
             }
             None => {
