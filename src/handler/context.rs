@@ -70,7 +70,7 @@ const JOIN_COST: usize = 4;
 
 /// What an answer with these messages costs, in microseconds or so.
 fn cost_of_frames(frames: &[PreparedFrame]) -> usize {
-    frames.iter().map(|frame| 1 + frame.len() / 1024).sum()
+    frames.iter().map(|frame| 1 + frame.len() / 512).sum()
 }
 
 impl<S: 'static, M: Mode> Context<'_, S, M> {

@@ -40,7 +40,11 @@ use crate::{
 const MESSAGES_PER_TURN_MAX: usize = 256;
 
 /// What these may cost, as [`WorkerCtx::spent`] counts it.
-pub(super) const COST_PER_TURN_MAX: usize = 1024;
+pub(super) const COST_PER_TURN_MAX: usize = 256;
+
+/// What a KiB of a message costs, and one that may have been inflated.
+const KIB_COST: usize = 1;
+const INFLATED_KIB_COST: usize = 16;
 
 /// How long a newcomer may be silent before it is shown in presence. A client that resumes an
 /// earlier session does so at once, and must not be seen to come and go under another name.
@@ -164,7 +168,9 @@ impl Open {
             match io.next_event(&mut self.endpoint, rest, cx) {
                 Event::Message(received) => {
                     cx.metrics().messages_in.add(1);
-                    cx.spent += 1 + received.message().as_bytes().len() / 1024;
+                    let kib = received.message().as_bytes().len() / 1024;
+                    let is_plain = io.deflate.is_none();
+                    cx.spent += 1 + kib * if is_plain { KIB_COST } else { INFLATED_KIB_COST };
                     if !self.call(&Call::Message(received.message()), io, cx) {
                         io.pauses.set(PauseReasons::JOBS);
                     }

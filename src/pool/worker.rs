@@ -57,10 +57,18 @@ const EVENTS_MAX: usize = 1024;
 const ARRIVALS_PER_TURN_MAX: usize = 256;
 
 /// What the requests of one turn may cost, as [`WorkerCtx::spent`] counts it: some milliseconds.
-const READ_COST_PER_TURN_MAX: usize = 8192;
+const READ_COST_PER_TURN_MAX: usize = 4096;
 
 /// A worker that runs so much later than it meant to was stopped or starved.
 const PAUSE_MIN_MS: Millis = 100;
+
+/// Sockets written to in one turn: some milliseconds. The others are written to in the next one,
+/// with whatever has come for them until then.
+const WRITES_PER_TURN_MAX: usize = 512;
+
+/// Of these, sockets with output of this turn. The rest is for those that wait already, so that
+/// answers of the others do not hold them up for ever.
+const FRESH_WRITES_PER_TURN_MAX: usize = WRITES_PER_TURN_MAX / 2;
 
 /// Rounds of the flush: a close that begins in one is written in the next.
 const FLUSH_ROUNDS_MAX: usize = 4;
@@ -234,7 +242,7 @@ impl Worker {
     fn timeout(&mut self) -> Option<Duration> {
         let work = &self.cx.work;
         let has_work =
-            !work.ready.is_empty() || !work.dirty.is_empty() || !self.cx.fanouts.is_empty();
+            !work.ready.is_empty() || work.has_unwritten() || !self.cx.fanouts.is_empty();
         if has_work || !self.mailbox.may_sleep() {
             return Some(Duration::ZERO);
         }
@@ -423,20 +431,34 @@ impl Worker {
         }
     }
 
-    /// One write for each socket that has something to send.
+    /// One write for each socket that has something to send, up to the bounds of a turn.
     fn flush(&mut self) {
+        let mut written = 0;
         for _ in 0..FLUSH_ROUNDS_MAX {
             if self.cx.work.dirty.is_empty() {
-                return;
+                break;
             }
             let mut dirty = std::mem::take(&mut self.cx.work.dirty);
             for slot in dirty.drain(..) {
-                if let Some(conn) = self.conns.get_mut(slot) {
+                let Some(conn) = self.conns.get_mut(slot) else { continue };
+                if written == FRESH_WRITES_PER_TURN_MAX {
+                    self.cx.work.unwritten.push_back(conn.io.id);
+                } else {
+                    written += 1;
                     conn.flush(&mut self.cx);
                 }
             }
             if self.cx.work.dirty.is_empty() {
                 self.cx.work.dirty = dirty;
+            }
+        }
+        while written < WRITES_PER_TURN_MAX
+            && let Some(id) = self.cx.work.unwritten.pop_front()
+        {
+            let conn = self.conns.get_mut(id.slot as usize);
+            if let Some(conn) = conn.filter(|conn| conn.io.id == id) {
+                written += 1;
+                conn.flush(&mut self.cx);
             }
         }
     }

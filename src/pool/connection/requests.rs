@@ -17,7 +17,7 @@ use crate::{
 const REQUESTS_PER_TURN_MAX: usize = 16;
 
 /// What a request costs, as [`WorkerCtx::spent`] counts it.
-const REQUEST_COST: usize = 8;
+const REQUEST_COST: usize = 16;
 
 impl Connection {
     /// Handles the input of a connection that is not served yet, or no more, until it is. Returns
