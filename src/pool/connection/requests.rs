@@ -6,8 +6,8 @@ use crate::{
     pool::{
         admin::AdminProgress,
         closing::Stage,
+        costs::COST_PER_TURN_MAX,
         head::{HeadStep, refuse_by_handler, refuse_unavailable},
-        open::COST_PER_TURN_MAX,
         upgrade::{self, Next},
         worker_cx::WorkerCtx,
     },
@@ -76,7 +76,7 @@ impl Connection {
                 Phase::Asking(_) | Phase::Waiting(_) | Phase::Open(_) => break,
                 Phase::Closing(closing) => {
                     closing.read(&mut rest, &mut self.io, cx);
-                    return &mut [];
+                    return rest;
                 }
                 Phase::Gone => return &mut [],
             }
