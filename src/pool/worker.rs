@@ -23,7 +23,7 @@ use super::{
     socket::{Accepted, Socket},
     stream::Stream,
     timers::Millis,
-    worker_cx::WorkerCtx,
+    worker_cx::{WorkLists, WorkerCtx},
 };
 use crate::hub::{
     conn_id::ConnId,
@@ -64,7 +64,7 @@ const PAUSE_MIN_MS: Millis = 100;
 
 /// Sockets written to in one turn: some milliseconds. The others are written to in the next one,
 /// with whatever has come for them until then.
-const WRITES_PER_TURN_MAX: usize = 512;
+const WRITES_PER_TURN_MAX: usize = 384;
 
 /// Of these, sockets with output of this turn. The rest is for those that wait already, so that
 /// answers of the others do not hold them up for ever.
@@ -433,18 +433,18 @@ impl Worker {
 
     /// One write for each socket that has something to send, up to the bounds of a turn.
     fn flush(&mut self) {
-        let mut written = 0;
+        if self.cx.work.dirty.len() > FRESH_WRITES_PER_TURN_MAX
+            || !self.cx.work.unwritten.is_empty()
+        {
+            self.share_writes();
+        }
         for _ in 0..FLUSH_ROUNDS_MAX {
             if self.cx.work.dirty.is_empty() {
-                break;
+                return;
             }
             let mut dirty = std::mem::take(&mut self.cx.work.dirty);
             for slot in dirty.drain(..) {
-                let Some(conn) = self.conns.get_mut(slot) else { continue };
-                if written == FRESH_WRITES_PER_TURN_MAX {
-                    self.cx.work.unwritten.push_back(conn.io.id);
-                } else {
-                    written += 1;
+                if let Some(conn) = self.conns.get_mut(slot) {
                     conn.flush(&mut self.cx);
                 }
             }
@@ -452,14 +452,21 @@ impl Worker {
                 self.cx.work.dirty = dirty;
             }
         }
-        while written < WRITES_PER_TURN_MAX
-            && let Some(id) = self.cx.work.unwritten.pop_front()
+    }
+
+    /// Leaves in the list of dirty slots those that are written to in this turn.
+    #[cold]
+    #[inline(never)]
+    fn share_writes(&mut self) {
+        let WorkLists { dirty, unwritten, .. } = &mut self.cx.work;
+        let fresh = dirty.len().min(FRESH_WRITES_PER_TURN_MAX);
+        let id_of = |slot| self.conns.get(slot).map(|conn| conn.io.id);
+        unwritten.extend(dirty.drain(fresh..).filter_map(id_of));
+        while dirty.len() < WRITES_PER_TURN_MAX
+            && let Some(id) = unwritten.pop_front()
         {
-            let conn = self.conns.get_mut(id.slot as usize);
-            if let Some(conn) = conn.filter(|conn| conn.io.id == id) {
-                written += 1;
-                conn.flush(&mut self.cx);
-            }
+            let slot = id.slot as usize;
+            dirty.extend((id_of(slot) == Some(id)).then_some(slot));
         }
     }
 
