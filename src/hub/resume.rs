@@ -483,7 +483,7 @@ mod tests {
     #[test]
     fn one_address_has_half_of_the_places_and_its_own_sessions_go_first() {
         let config = Config { max_away_sessions: 7, ..Config::default() };
-        let mut bench = Bench::new(&config, 1, 1000);
+        let mut bench = Bench::with_clock(&config, 1, 1000, Clock::stepped());
         let [office, other] = ["192.0.2.1", "2001:db8::1"].map(|ip| ip.parse().expect("legal"));
         let mut lose = |ip, is_trivial: bool| {
             let mut client = bench.client(0, true).from(ip);
@@ -491,6 +491,7 @@ mod tests {
                 client.join("a").expect("a place");
             }
             client.lose();
+            bench.hub.clock.advance(Duration::from_millis(1));
             client.session
         };
         let away = lose(other, true);
