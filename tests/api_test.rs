@@ -10,7 +10,7 @@ use std::{mem::ManuallyDrop, time::Duration};
 
 use http::{Api, KEY};
 use rusty_socks::{
-    Config, Context, Message, Server,
+    Config, Context, FIGURES, FigureKind, Message, Server,
     config::{ApiKey, ApiScope, MetricsAccess, Secret},
 };
 use serde_json::{Value, json};
@@ -650,6 +650,17 @@ fn metrics_are_the_figures_of_stats() {
         if let Some(rest) = line.strip_prefix("# TYPE ") {
             assert!(names.insert(rest.split(' ').next().unwrap()), "twice: {line}");
         }
+    }
+    // Prometheus counts the changes as restarts.
+    let start = |body: &str| {
+        let line = body.lines().find(|line| line.starts_with("process_start_time_seconds "));
+        line.map(str::to_owned)
+    };
+    assert_eq!(start(&api.get("/metrics").body), start(&answer.body));
+    for figure in FIGURES {
+        let name = format!("rusty_socks_{}", figure.name.trim_end_matches("_total"));
+        let name = if figure.kind == FigureKind::Counter { name + "_total" } else { name };
+        assert!(names.contains(name.as_str()), "{name} is missing");
     }
     let (status, on_main_port) = server.get("/metrics");
     assert_eq!(status, 200);

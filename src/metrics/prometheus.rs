@@ -40,7 +40,8 @@ pub(crate) fn name(figure: &Figure) -> String {
 /// Writes all figures.
 pub(crate) fn text(snapshot: &Snapshot, extra: &Extra) -> String {
     let mut out = String::with_capacity(16 << 10);
-    for (figure, value) in FIGURES.iter().zip(snapshot.values()) {
+    for (figure, (of, value)) in FIGURES.iter().zip(snapshot.values()) {
+        debug_assert_eq!(figure.name, of, "figures and values are of one table");
         let kind = match figure.kind {
             FigureKind::Gauge => "gauge",
             FigureKind::Counter => "counter",

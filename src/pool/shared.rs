@@ -53,6 +53,9 @@ pub(crate) struct Shared {
     pub(crate) sockets: Box<[AtomicUsize]>,
     pub(crate) draining: AtomicBool,
     pub(crate) started: Instant,
+    /// The same by the clock, once: a time that is computed anew differs in its last digits, and
+    /// Prometheus takes that for another start.
+    started_at: SystemTime,
 }
 
 /// A WebSocket route.
@@ -104,6 +107,7 @@ impl Shared {
             sockets: (0..config.thread_pool_size).map(|_| AtomicUsize::new(0)).collect(),
             draining: AtomicBool::new(false),
             started: Instant::now(),
+            started_at: SystemTime::now(),
             config,
         }
     }
@@ -166,12 +170,12 @@ impl Shared {
     pub(crate) fn prometheus(&self) -> String {
         let (turn, queue_wait) = self.metrics.times();
         let snapshot = self.snapshot();
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since_1970 = self.started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
         let extra = Extra {
             turn,
             queue_wait,
             resident_bytes: resident::bytes(),
-            started_s: since_1970.as_secs_f64() - self.started.elapsed().as_secs_f64(),
+            started_s: since_1970.as_secs_f64(),
         };
         prometheus::text(&snapshot, &extra)
     }
