@@ -16,6 +16,7 @@ pub(crate) mod shared;
 mod connection;
 mod unfinished;
 mod conn_io;
+mod costs;
 mod blocked;
 mod pauses;
 mod stream;
