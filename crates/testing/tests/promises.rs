@@ -221,7 +221,7 @@ fn tokens() {
 #[test]
 fn files_of_an_earlier_server() {
     for choice in 0..4 {
-        try_cases(150, snapshots, move |random| {
+        try_cases(60, snapshots, move |random| {
             let changes = random.below(4);
             let len = if choice == 0 { random.below(100) } else { 3 * changes };
             let mut input = vec![choice];
