@@ -586,7 +586,8 @@ mod tests {
         assert!(bytes.len() as u64 <= whole - 600);
         let Saved { written, left_out } = saved;
         assert_eq!((written.messages + left_out.messages, written.sessions), (20, 1));
-        assert!((5..14).contains(&left_out.messages), "{left_out:?}");
+        // No more of them than must be: a message takes 120 bytes or so, and is measured as 148.
+        assert!((5..=10).contains(&left_out.messages), "{left_out:?}");
         let new = bench(&Config::default());
         new.restore(&bytes, 0).expect("it is whole");
         let mut numbers: Vec<usize> = ["a", "b"]
@@ -679,6 +680,9 @@ mod tests {
         }
         let mut new = bench(&Config::default());
         new.restore(&old.save(ENOUGH).0, 0).expect("it is whole");
+        let room = new.hub.rooms.find("a").expect("it is there");
+        assert_eq!(room.state.lock().unshown(), 0, "everybody knows of them");
+        drop(room);
         advance(&new, 30_000);
         let resumed = come_back(&mut new, &watcher.session, &[]);
         let presence = resumed.rooms[0].presence.as_ref().expect("it watches");
