@@ -233,6 +233,7 @@ mod http;
 pub mod identity;
 mod metrics;
 mod tls;
+mod snapshot;
 pub mod config;
 mod error;
 

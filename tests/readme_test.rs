@@ -184,7 +184,7 @@ fn the_transcripts_of_the_protocol_are_true() {
 }
 
 /// What no transcript shows, and the test that does.
-const ELSEWHERE: [(&str, &str, &str); 7] = [
+const ELSEWHERE: [(&str, &str, &str); 8] = [
     ("presence", "tests/presence_test.rs", "many_who_come_at_once_are_told_together"),
     (
         "gap",
@@ -197,6 +197,7 @@ const ELSEWHERE: [(&str, &str, &str); 7] = [
         "a_publish_that_finds_a_full_mailbox_is_refused_and_not_stored",
     ),
     ("1011", "tests/library_test.rs", "a_panic_closes_its_own_connection_and_no_other"),
+    ("1012", "tests/restart_test.rs", "sessions_rooms_and_messages_outlive_their_server"),
     (
         "4102",
         "tests/slow_client_test.rs",

@@ -94,6 +94,13 @@ impl Config {
                 "proxy_protocol is on, but trusted_proxies is empty: no header is believed".into(),
             );
         }
+        if !self.snapshot.is_empty() && self.max_away_sessions < self.max_conn {
+            warnings.push(format!(
+                "max_away_sessions ({}) is below max_conn ({}): at a restart all clients are away, \
+                 and a snapshot has no more sessions than may be",
+                self.max_away_sessions, self.max_conn
+            ));
+        }
         for (url, secret, name) in [
             (&self.hook_url, &self.hook_secret, "hook"),
             (&self.events_url, &self.events_secret, "events"),
@@ -330,6 +337,14 @@ mod tests {
         }
         let unheard = Config { proxy_protocol: true, ..Config::default() };
         assert!(unheard.warnings()[0].starts_with("proxy_protocol is on"));
+    }
+
+    #[test]
+    fn a_snapshot_that_cannot_have_all_sessions_is_a_warning() {
+        let crowd = Config { max_conn: 20_000, ..Config::default() };
+        assert!(crowd.warnings().is_empty());
+        let warnings = Config { snapshot: "/x".into(), ..crowd }.warnings();
+        assert!(warnings.len() == 1 && warnings[0].contains("max_away_sessions"), "{warnings:?}");
     }
 
     #[test]

@@ -12,8 +12,8 @@ use super::{
     settings::Config,
     source::{self, Source},
     texts::{
-        API_KEY, CLAIM, CLAIM_ITEM, COOKIE, EVENT, HMAC_SECRET, HOOK, HOST, JWKS_URL, LOG, NETWORK,
-        ORIGIN, PEM, PUBLIC_KEYS, ROOM, SIGNING, URL,
+        API_KEY, CLAIM, CLAIM_ITEM, COOKIE, EVENT, FILE, HMAC_SECRET, HOOK, HOST, JWKS_URL, LOG,
+        NETWORK, ORIGIN, PEM, PUBLIC_KEYS, ROOM, SIGNING, URL,
     },
     value::{Field, GIB, KIB, Kind, MIB, Value},
 };
@@ -174,6 +174,12 @@ pub(super) static TABLE: &[Key] = &[
         "Seconds a session outlives its lost connection; 0 ends it at once"),
     key!(Sessions, max_away_sessions, count("sessions", 0, 10_000_000),
         "Sessions without a connection kept at once; beyond it the longest away ends"),
+    key!(Sessions, snapshot, Kind::Text(FILE),
+        "File in which a draining server leaves rooms and sessions to the next one; empty for none"),
+    key!(Sessions, snapshot_max_age, seconds(INSTANT, DAY),
+        "Seconds after which such a file is not read any more"),
+    key!(Sessions, snapshot_bytes_max, bytes("bytes", 4 * KIB, 1024 * GIB),
+        "Largest such file; beyond it the oldest messages are left out"),
     key!(Sessions, inbox, count("messages", 0, 100_000),
         "Direct messages kept for one client, for when it is away or resumes"),
     key!(Sessions, inbox_bytes, bytes("bytes", 0, GIB),

@@ -315,6 +315,25 @@ pub struct Config {
     /// Unit: sessions. Default: 10000. Range: 0 to 10000000.
     pub max_away_sessions: usize,
 
+    /// The file in which a server that drains leaves its rooms and sessions to the next one, so
+    /// that a restart loses no message; empty for none.
+    ///
+    /// Its directory must exist, be writable, and belong to the server alone: the file has messages
+    /// and the secrets of sessions.
+    ///
+    /// Default: empty. Range: the path of a file, or empty.
+    pub snapshot: String,
+
+    /// Age at which such a file is not read any more.
+    ///
+    /// Unit: seconds. Default: 300. Range: 0.001 to 86400.
+    pub snapshot_max_age: Duration,
+
+    /// Largest such file. What does not fit is left out: of all rooms, the oldest messages first.
+    ///
+    /// Unit: bytes. Default: 1GiB. Range: 4KiB to 1024GiB.
+    pub snapshot_bytes_max: usize,
+
     /// Direct messages kept for one client, for when it is away or resumes.
     ///
     /// Unit: messages. Default: 100. Range: 0 to 100000.

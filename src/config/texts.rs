@@ -54,6 +54,12 @@ pub(super) const API_KEY: Rule = Rule {
     },
 };
 
+/// A file that the server writes. Whether it can is seen at the start.
+pub(super) const FILE: Rule = Rule {
+    range: "the path of a file, or empty",
+    legal: |path| path.len() <= 4000 && !path.contains(char::is_control) && !path.ends_with('/'),
+};
+
 pub(super) const PEM: Rule = Rule {
     range: "the path of a PEM file, or empty",
     legal: |path| path.len() <= 4096 && !path.contains(char::is_control),

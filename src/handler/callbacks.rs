@@ -102,7 +102,8 @@ pub trait Handler<M: Mode = OnWorker>: Send + Sync + 'static {
         let _ = ctx;
     }
 
-    /// Called when the server drains. The connection is closed with 1001 right after this call, so
+    /// Called when the server drains. The connection is closed with 1001 (1012 if the
+    /// server leaves a [`snapshot`](crate::Config::snapshot)) right after this call, so
     /// this is the place for a last message.
     fn on_drain(&self, ctx: &mut Context<'_, Self::State, M>) {
         let _ = ctx;

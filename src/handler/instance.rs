@@ -38,7 +38,10 @@ impl HandlerInstance {
                 begin_session(conn);
             }
             Call::Open | Call::Answer(_) | Call::Wake => {}
-            Call::Drain => conn.close(CloseReason::GOING_AWAY),
+            Call::Drain => {
+                let reason = conn.hub().drain_reason();
+                conn.close(reason);
+            }
             Call::Close(reason) => {
                 if conn.hub().depart(conn.session(), (conn.id(), conn.remote_addr().ip()), reason) {
                     conn.on_backpressure();

@@ -10,6 +10,10 @@ pub(crate) struct ConnId {
 }
 
 impl ConnId {
+    /// No connection has this id.
+    pub(super) const NONE: ConnId =
+        ConnId { worker: u16::MAX, slot: u32::MAX, generation: u32::MAX };
+
     /// Packs the id into one word. A worker has fewer than 2^24 connections, and a server at most
     /// 2^8 workers.
     pub(super) fn packed(self) -> u64 {

@@ -19,8 +19,10 @@ use super::{
     notice::{Notice, NoticeFormatter},
     presence::Watch,
     present::MembersPage,
+    restore::{RestorableRoute, Restored},
     resume::Resumed,
     room::Room,
+    save::Saved,
     send_status::SendStatus,
     session::Session,
     task::{NotDeferred, Task},
@@ -28,6 +30,7 @@ use super::{
 use crate::{
     config::Config,
     identity::{Authenticator, Identity, Permissions},
+    snapshot::{SnapshotReader, SnapshotWriter, Unreadable},
     ws::{
         close::CloseReason,
         frame::{Message, PreparedFrame},
@@ -130,6 +133,22 @@ impl Bench {
         let (ip, rooms) = (IpAddr::from([127, 0, 0, 1]), Vec::new());
         let conn = TestConn { hub, id, ip, session: own, rooms, pressed: 0, spent: 0 };
         Client { hub: Arc::clone(&self.hub), session, conn }
+    }
+
+    /// What a snapshot of at most `bytes_max` has.
+    pub(super) fn save(&self, bytes_max: u64) -> (Vec<u8>, Saved) {
+        let mut writer = SnapshotWriter::new(Vec::new(), 0, bytes_max).expect("memory");
+        let path_of = |route| (route == 0).then(|| "/ws".to_owned());
+        let saved = self.hub.save(&mut writer, &path_of).expect("memory");
+        (writer.finish().expect("memory").0, saved)
+    }
+
+    /// Takes up a snapshot that was written `elapsed_ms` ago.
+    pub(super) fn restore(&self, bytes: &[u8], elapsed_ms: u64) -> Result<Restored, Unreadable> {
+        let formatter: Arc<dyn NoticeFormatter> = Arc::new(Words(Permissions::all()));
+        let routes = [RestorableRoute { path: "/ws".into(), index: 0, formatter }];
+        let mut reader = SnapshotReader::new(bytes, bytes.len() as u64)?;
+        self.hub.restore(&mut reader, &routes, elapsed_ms)
     }
 
     /// What was posted to `worker`, in order.

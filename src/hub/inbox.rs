@@ -36,6 +36,23 @@ impl Inbox {
         Inbox { history: History::new(), delivered_seq: 0 }
     }
 
+    /// An inbox without messages that goes on behind message `seq`, of which those up to
+    /// `delivered_seq` were sent to a connection.
+    pub(super) fn at(seq: u64, delivered_seq: u64) -> Inbox {
+        let history = History::at(Position { seq, ..History::new().position() });
+        Inbox { history, delivered_seq }
+    }
+
+    /// Returns the number of the last message, and of the last one that was sent to a connection.
+    pub(super) fn seqs(&self) -> (u64, u64) {
+        (self.history.position().seq, self.delivered_seq)
+    }
+
+    /// Returns the messages that are kept, oldest first, with their numbers.
+    pub(super) fn kept(&self) -> impl Iterator<Item = (u64, &PreparedFrame)> {
+        self.history.kept_until(u64::MAX).map(|(seq, _, frame)| (seq, frame))
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.history.is_empty()
     }

@@ -39,6 +39,8 @@ pub(crate) mod identities;
 pub(crate) mod presence;
 pub(crate) mod memberships;
 pub(crate) mod resume;
+pub(crate) mod save;
+pub(crate) mod restore;
 mod spend;
 #[cfg(test)]
 mod harness;
@@ -53,6 +55,7 @@ use crate::{
     limits::{owners::Owners, rates::Rates},
     memory::account::{Account, Level},
     metrics::Counter,
+    ws::close::CloseReason,
 };
 use clock::Clock;
 use error::RoomError;
@@ -89,6 +92,8 @@ pub(crate) struct Hub {
     /// How long a session outlives its connection.
     resume_window_ms: u64,
     away_max: usize,
+    /// Whether the next server takes up what this one knows.
+    goes_on: bool,
     /// The limits of one session.
     rates: Rates,
     pub(crate) owners: Arc<Owners>,
@@ -146,6 +151,7 @@ impl Hub {
             },
             resume_window_ms: config.resume_window.as_millis() as u64,
             away_max: config.max_away_sessions,
+            goes_on: !config.snapshot.is_empty(),
             rates: Rates::of_client(config),
             owners: Owners::new(config),
             clock,
@@ -155,6 +161,14 @@ impl Hub {
     /// Returns the milliseconds since this hub was made.
     pub(crate) fn now_ms(&self) -> u64 {
         self.clock.now_ms()
+    }
+
+    /// Returns what connections are closed with when the server drains.
+    pub(crate) fn drain_reason(&self) -> CloseReason {
+        match self.goes_on {
+            true => CloseReason::RESTART,
+            false => CloseReason::GOING_AWAY,
+        }
     }
 
     /// Takes memory back that nobody who is connected needs: rooms that nobody is in go first, and

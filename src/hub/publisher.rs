@@ -17,9 +17,6 @@ use super::{
 };
 use crate::ws::frame::PreparedFrame;
 
-/// The connection that a publisher seems to have. There is none such.
-const NO_CONN: ConnId = ConnId { worker: u16::MAX, slot: u32::MAX, generation: u32::MAX };
-
 /// A route that does not exist.
 const NO_ROUTE: u16 = u16::MAX;
 
@@ -46,7 +43,7 @@ impl Publisher {
     /// Makes a publisher that has published nothing.
     pub fn new() -> Publisher {
         let session =
-            Session::new(Publisher::CLIENT_ID, NO_CONN, NO_ROUTE, false, Arc::new(Unheard), 0);
+            Session::new(Publisher::CLIENT_ID, ConnId::NONE, NO_ROUTE, false, Arc::new(Unheard), 0);
         session.state.lock().set_publisher();
         Publisher { session: Arc::new(session) }
     }
@@ -57,7 +54,7 @@ impl Publisher {
     }
 
     fn sender(&self) -> Sender<'_> {
-        Sender { session: &self.session, conn: NO_CONN }
+        Sender { session: &self.session, conn: ConnId::NONE }
     }
 }
 

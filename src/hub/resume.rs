@@ -225,7 +225,8 @@ impl Hub {
     /// Ends the sessions that were away for longer than the resume window.
     pub(super) fn expire_sessions(&self) -> Swept {
         let mut swept = Swept::default();
-        let Some(until_ms) = self.now_ms().checked_sub(self.resume_window_ms) else { return swept };
+        let now_ms = self.sessions.absences_until_ms(self.now_ms());
+        let Some(until_ms) = now_ms.checked_sub(self.resume_window_ms) else { return swept };
         let overdue = self.sessions.overdue(until_ms, EXPIRED_PER_SWEEP_MAX);
         swept.has_more = overdue.len() == EXPIRED_PER_SWEEP_MAX;
         for (since_ms, session) in overdue {

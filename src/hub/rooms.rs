@@ -1,6 +1,7 @@
 //! The room directory: the existing rooms, and the connections that wait for rooms that do not
 //! exist yet.
 
+mod restored;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     ops::Bound,

@@ -1,5 +1,7 @@
 //! One session: which connection it is attached to, the rooms it is in, and what it remembers.
 
+pub(super) mod saved;
+
 use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},

@@ -33,6 +33,8 @@ pub(crate) struct Sessions {
     /// Where the ids of clients are counted up instead of drawn: the next one.
     counted_ids: Option<AtomicU64>,
     clock: Arc<Clock>,
+    /// When absences ceased to count; `u64::MAX` while they do.
+    absences_end_ms: AtomicU64,
     account: Arc<Account>,
     pub(crate) metrics: SessionMetrics,
 }
@@ -50,6 +52,9 @@ struct Table {
 /// A session that is younger than this may be one of many that are begun for nothing.
 pub(super) const TRIVIAL_AGE_MS: u64 = 5000;
 
+/// The part of a counted id that is the count; the rest says what kind of id it is.
+const COUNTED_ID_MAX: u64 = (1 << 62) - 1;
+
 impl Sessions {
     /// A table for sessions under random client ids, or, where the clock is stepped, under ids that
     /// are the same in each run, for tests that must be repeatable.
@@ -59,9 +64,20 @@ impl Sessions {
             table: Mutex::default(),
             counted_ids: counts_ids.then(AtomicU64::default),
             clock,
+            absences_end_ms: AtomicU64::new(u64::MAX),
             account,
             metrics: SessionMetrics::default(),
         }
+    }
+
+    /// Counts no absence any more: nobody can come back.
+    pub(super) fn stop_absences(&self) {
+        self.absences_end_ms.store(self.clock.now_ms(), Ordering::Relaxed);
+    }
+
+    /// Returns `now_ms`, or when absences ceased to count.
+    pub(super) fn absences_until_ms(&self, now_ms: u64) -> u64 {
+        now_ms.min(self.absences_end_ms.load(Ordering::Relaxed))
     }
 
     /// Whether a session has begun just now.
@@ -93,6 +109,23 @@ impl Sessions {
             observe(&session, &ServerEvent::Connected { client_id, user: None, resumed: false });
         }
         session
+    }
+
+    /// Lists a session with a user, that came out of a snapshot. Returns whether there was none
+    /// with its id.
+    pub(super) fn put(&self, session: &Arc<Session>, user: Option<Arc<str>>) -> bool {
+        let client_id = session.client_id;
+        if let Some(next) = &self.counted_ids {
+            let count = client_id.as_u64_pair().1 & COUNTED_ID_MAX;
+            next.fetch_max(count + 1, Ordering::Relaxed);
+        }
+        let mut table = self.table.lock();
+        if table.by_client.contains_key(&client_id) {
+            return false;
+        }
+        table.by_client.insert(client_id, Arc::clone(session));
+        table.by_user.extend(user.map(|user| (user, client_id)));
+        true
     }
 
     pub(crate) fn find(&self, client_id: &Uuid) -> Option<Arc<Session>> {

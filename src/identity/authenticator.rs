@@ -94,6 +94,11 @@ impl Authenticator {
         self.revocations.len()
     }
 
+    /// Lists the revocations that hold.
+    pub(crate) fn list_revocations(&self) -> Vec<Revocation> {
+        self.revocations.list()
+    }
+
     /// Returns the refusals so far by reason, without those that never happened.
     pub(crate) fn refused(&self) -> BTreeMap<&'static str, u64> {
         let counted = TokenError::ALL.iter().zip(&self.failures);

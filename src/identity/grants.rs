@@ -63,6 +63,24 @@ impl Grant {
         Ok(Grant { pattern, allow })
     }
 
+    /// Returns the room's name or the beginning of names, and whether it is the latter.
+    pub(crate) fn parts(&self) -> (&str, bool) {
+        match &self.pattern {
+            RoomMatch::Name(name) => (name, false),
+            RoomMatch::Prefix(prefix) => (prefix, true),
+        }
+    }
+
+    /// Makes a grant of its [`parts`](Grant::parts). Unlike in a pattern, nothing in `text` has a
+    /// meaning.
+    pub(crate) fn of_parts(text: &str, is_prefix: bool, allow: Permissions) -> Grant {
+        let pattern = match is_prefix {
+            true => RoomMatch::Prefix(text.into()),
+            false => RoomMatch::Name(text.into()),
+        };
+        Grant { pattern, allow }
+    }
+
     /// Whether the grant concerns `room`.
     pub fn matches(&self, room: &str) -> bool {
         match &self.pattern {

@@ -58,6 +58,25 @@ impl Revocation {
         Revocation { kept_until: seconds(until), ..self }
     }
 
+    /// Returns the user or the id of a token, whether it is a user, until when issued tokens are
+    /// refused, and when the revocation ends.
+    pub(crate) fn parts(&self) -> (&str, bool, u64, u64) {
+        let (of, is_user) = match &self.of {
+            Revoked::User(user) => (user, true),
+            Revoked::Token(id) => (id, false),
+        };
+        (of, is_user, self.before, self.kept_until)
+    }
+
+    /// Makes a revocation of its [`parts`](Revocation::parts).
+    pub(crate) fn of_parts(of: &str, is_user: bool, before: u64, kept_until: u64) -> Revocation {
+        let of = match is_user {
+            true => Revoked::User(of.into()),
+            false => Revoked::Token(of.into()),
+        };
+        Revocation { of, before, kept_until }
+    }
+
     /// Returns the user whose tokens are revoked; `None` if it is one token.
     pub(crate) fn of_user(&self) -> Option<&str> {
         match &self.of {
@@ -115,6 +134,18 @@ impl Revocations {
             table.remove(&first);
         }
         true
+    }
+
+    /// Lists those that still hold.
+    pub(super) fn list(&self) -> Vec<Revocation> {
+        let (now, table) = (now_s(), self.0.lock());
+        let kept = table.iter().filter(|(_, kept)| kept.until > now);
+        let whole = |(of, kept): (&Revoked, &Kept)| Revocation {
+            of: of.clone(),
+            before: kept.before,
+            kept_until: kept.until,
+        };
+        kept.map(whole).collect()
     }
 
     pub(super) fn len(&self) -> usize {

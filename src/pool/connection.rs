@@ -318,7 +318,7 @@ impl Connection {
 
     /// The grace is over: whatever is not written is lost.
     pub(super) fn stop(&mut self, cx: &mut WorkerCtx) {
-        self.end_at_once(CloseReason::GOING_AWAY, cx);
+        self.end_at_once(cx.shared.hub.drain_reason(), cx);
     }
 
     /// The deadline has passed. Sets the next one, or ends the phase.

@@ -100,7 +100,8 @@ impl ServerHandle {
     /// them with 4001, and ends their sessions. Returns how many sessions there were. For one token
     /// looks at every session.
     ///
-    /// Revocations are kept in memory, at most 100,000 of them: a server that starts anew has none.
+    /// Revocations are kept in memory, at most 100,000 of them: a server that starts anew has none
+    /// but those in a [`snapshot`](crate::Config::snapshot).
     pub fn revoke(&self, revocation: &Revocation) -> usize {
         self.shared.hub.revoke(revocation);
         ClosedSessions::all(|after| self.shared.hub.close_revoked(revocation, after))
@@ -123,7 +124,8 @@ impl ServerHandle {
     }
 
     /// Begins to drain and returns at once. The server accepts no more connections, and each open
-    /// one gets its last messages and a Close 1001. Connections that are still open after `grace`
+    /// one gets its last messages and a Close 1001, or 1012 if the server leaves a
+    /// [`snapshot`](crate::Config::snapshot). Connections that are still open after `grace`
     /// are cut off. Later calls change nothing.
     pub fn shutdown(&self, grace: Duration) {
         let _ = self.ask.try_send(grace);

@@ -2,6 +2,7 @@
 
 mod accepting;
 mod handle;
+mod restart;
 mod tls_watch;
 pub mod stepped;
 
@@ -151,6 +152,8 @@ impl Builder {
         {
             return Err(Error::config(format!("the admin listener on {addr} {ADMIN_NEEDS_KEY}")));
         }
+        // Before anything is taken up, which happens once.
+        restart::check(&self.config)?;
         let Parts { shared, workers, arrivals } = self.assemble(Clock::machine())?;
         let (ask, asked) = crossbeam_channel::bounded(1);
         let (running, stopped) = crossbeam_channel::bounded(0);
@@ -217,8 +220,11 @@ impl Builder {
         let (mailboxes, inboxes) = Mailboxes::new(wakers, bounds);
         let authenticator = Authenticator::new(&config)?;
         let tls = Tls::load(&config)?.map(Arc::new);
+        let goes_on = !config.snapshot.is_empty();
+        let clock = if goes_on { clock.with_past() } else { clock };
         let hub = Hub::new(&config, authenticator, mailboxes.clone(), clock);
         let shared = Arc::new(Shared::new(config, routes, pages, admin, hub, mailboxes, tls));
+        restart::take_up(&shared);
         let (arrivals, workers) = staff(&shared, polls, inboxes);
         Ok(Parts { shared, workers, arrivals })
     }
@@ -332,6 +338,7 @@ impl Server {
     pub fn run(self) -> Result<(), Error> {
         let Server { listener, admin, workers, arrivals, handle, asked, running } = self;
         let shared = handle.shared;
+        let goes_on = !shared.config.snapshot.is_empty();
         let (job_alive, jobs_done) = crossbeam_channel::bounded(0);
         shared.start_handler_threads(&job_alive)?;
         let (report, reports) = crossbeam_channel::unbounded();
@@ -372,6 +379,9 @@ impl Server {
         let deadline = Instant::now() + grace;
         shared.admission.close();
         accepting.stop();
+        if goes_on {
+            shared.hub.stop_absences();
+        }
         drop(tls_watch);
         let open = shared.admission.gauges().0;
         let spread_ms = drain_spread(open, grace).as_millis() as u64;
@@ -406,11 +416,19 @@ impl Server {
         // Jobs that outlive the grace are abandoned: the process need not wait for a handler's
         // threads.
         let _ = jobs_done.recv_deadline(deadline);
+        let left = match &failure {
+            None => restart::leave(&shared),
+            Some(_) if !goes_on => Ok(()),
+            Some(_) => {
+                log::warn!("snapshot: none is written after a failure");
+                Ok(())
+            }
+        };
         for route in &shared.routes {
             route.handler.stop(deadline.saturating_duration_since(Instant::now()));
         }
         drop(running);
-        failure.map_or(Ok(()), Err)
+        failure.map_or(left, Err)
     }
 }
 

@@ -30,13 +30,19 @@
 //! [`blocking`](crate::Handler::blocking) handlers need threads, which a stepped server does not
 //! have; [`Builder::stepped`](crate::Builder::stepped) refuses them.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 
-use super::handle::ServerHandle;
+use super::{handle::ServerHandle, restart};
 use crate::{
     error::{Error, ErrorKind},
+    hub::mailbox::Letter,
     pool::{
         memory::{MemorySocket, Wire},
         shared::Shared,
@@ -188,6 +194,26 @@ impl SteppedServer {
             }
         }
         panic!("the server is still busy after {SETTLE_TURNS_MAX} turns");
+    }
+
+    /// Drains: closes every connection, and leaves the server's rooms and sessions in
+    /// [`snapshot`](crate::Config::snapshot), if there is one. A stepped server that is made later
+    /// with this setting takes them up.
+    ///
+    /// # Errors
+    /// [`ErrorKind::System`]: the file cannot be written.
+    ///
+    /// # Panics
+    /// As [`settle`](SteppedServer::settle).
+    pub fn drain(&mut self) -> Result<(), Error> {
+        self.shared.draining.store(true, Ordering::SeqCst);
+        self.shared.admission.close();
+        self.shared.hub.stop_absences();
+        for worker in 0..self.workers.len() {
+            self.shared.hub.mailboxes.send_control(worker, Letter::Drain { spread_ms: 0 });
+        }
+        self.settle();
+        restart::leave(&self.shared)
     }
 
     /// Moves all clocks forward. Timers that are due run in the next turn.

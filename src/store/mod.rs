@@ -2,7 +2,7 @@
 //!
 //! Each room has one [`History`], used under the room's lock. A position is an epoch and a sequence
 //! number. `seq` has no holes within an epoch. An epoch ends when the room is removed or the server
-//! stops.
+//! stops, unless the next server goes on with it.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -12,7 +12,8 @@ use crate::ws::frame::PreparedFrame;
 
 /// The life of a room that a sequence number belongs to. Opaque; compare with `==`.
 ///
-/// A room that is removed and made again, or that belongs to a restarted server, has a new epoch.
+/// A room that is removed and made again, or that belongs to a restarted server, has a new epoch,
+/// unless the server before has left a [`snapshot`](crate::Config::snapshot).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch(u64);
 
@@ -22,6 +23,16 @@ impl Epoch {
 
     fn random() -> Epoch {
         Epoch(Uuid::new_v4().as_u64_pair().0 | 1)
+    }
+
+    /// The number that [`from_bits`](Epoch::from_bits) takes back.
+    pub(crate) fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// `None` for the unknown one.
+    pub(crate) fn from_bits(bits: u64) -> Option<Epoch> {
+        Some(Epoch(bits)).filter(|epoch| *epoch != Epoch::UNKNOWN)
     }
 }
 
@@ -100,8 +111,25 @@ impl History {
         History { epoch: Epoch::random(), last_seq: 0, entries: VecDeque::new(), bytes: 0 }
     }
 
+    /// A history without messages that goes on behind `position`, where another one ended.
+    pub(crate) fn at(position: Position) -> History {
+        History { epoch: position.epoch, last_seq: position.seq, ..History::new() }
+    }
+
     pub(crate) fn position(&self) -> Position {
         Position { epoch: self.epoch, seq: self.last_seq }
+    }
+
+    /// Returns the kept messages up to number `until`, oldest first: their numbers, when they were
+    /// stored, and themselves.
+    pub(crate) fn kept_until(
+        &self,
+        until: u64,
+    ) -> impl Iterator<Item = (u64, u64, &PreparedFrame)> {
+        let before = self.last_seq - self.entries.len() as u64;
+        let numbered = (before + 1..).zip(&self.entries);
+        let kept = numbered.take_while(move |(seq, _)| *seq <= until);
+        kept.map(|(seq, entry)| (seq, entry.stored_ms, &entry.frame))
     }
 
     /// Keeps `frame` as the next message, and drops old messages beyond the bounds.

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use rusty_socks::Config;
 use rusty_socks_testing::{
     fuzz::{
-        bodies, chat, config, extensions, frames, head, proxies, records,
+        bodies, chat, config, extensions, frames, head, proxies, records, snapshots,
         streams::{MESSAGE_BYTES_MAX, agreement, role},
         token,
     },
@@ -216,6 +216,19 @@ fn tokens() {
         input.extend(claims);
         input
     });
+}
+
+#[test]
+fn files_of_an_earlier_server() {
+    for choice in 0..4 {
+        try_cases(60, snapshots, move |random| {
+            let changes = random.below(4);
+            let len = if choice == 0 { random.below(100) } else { 3 * changes };
+            let mut input = vec![choice];
+            input.extend(random.bytes(len));
+            input
+        });
+    }
 }
 
 #[test]

@@ -10,10 +10,11 @@ mod config;
 mod chat;
 mod proxies;
 mod records;
+mod snapshots;
 mod token;
 pub mod streams;
 
 pub use {
     bodies::bodies, chat::chat, config::config, extensions::extensions, head::head,
-    proxies::proxies, records::records, streams::frames, token::token,
+    proxies::proxies, records::records, snapshots::snapshots, streams::frames, token::token,
 };

@@ -1,0 +1,723 @@
+//! Takes up what a snapshot has, in a hub that has served nobody yet.
+//!
+//! Everything is read before anything is taken up, so that a file which is damaged anywhere changes
+//! nothing. The bounds are those of this server: what is beyond them is left out.
+
+use std::{collections::HashSet, io, sync::Arc};
+
+use uuid::Uuid;
+
+use super::{
+    Hub,
+    inbox::Inbox,
+    names::RoomName,
+    notice::NoticeFormatter,
+    room::{Owner, Room},
+    save::Amount,
+    session::{
+        Session,
+        saved::{RestoredIn, is_sound},
+    },
+};
+use crate::{
+    identity::Revocation,
+    memory::account::Level,
+    snapshot::{
+        OwnerRecord, Payload, Record, RoomRecord, SessionRecord, SnapshotReader, Unreadable,
+    },
+    store::{Epoch, History, Position},
+    ws::frame::{Kind, PreparedFrame},
+};
+
+/// A route whose sessions can be resumed.
+pub(crate) struct RestorableRoute {
+    pub(crate) path: String,
+    pub(crate) index: u16,
+    pub(crate) formatter: Arc<dyn NoticeFormatter>,
+}
+
+/// What was taken up, and what was not.
+#[derive(Debug, Default)]
+pub(crate) struct Restored {
+    pub(crate) taken: Amount,
+    /// What found no space within the bounds of this server.
+    pub(crate) left_out: Amount,
+    /// Sessions that were away for too long, were revoked, or have no route here.
+    pub(crate) ended: usize,
+}
+
+/// Everything that was read.
+#[derive(Default)]
+struct Contents {
+    revocations: Vec<Revocation>,
+    rooms: Vec<ReadRoom>,
+    sessions: Vec<ReadSession>,
+    messages_left_out: usize,
+    /// The names of the rooms and the ids of the sessions so far.
+    names: HashSet<RoomName>,
+    ids: HashSet<Uuid>,
+}
+
+struct ReadRoom {
+    room: Room,
+    /// The number of its last message.
+    seq: u64,
+    /// The number of the last message that was read.
+    read: Option<u64>,
+}
+
+struct ReadSession {
+    record: Box<SessionRecord>,
+    inbox: Option<Box<Inbox>>,
+    /// The number of the last direct message that was read.
+    read: Option<u64>,
+}
+
+impl Hub {
+    /// Reads a snapshot that was written `elapsed_ms` ago, and takes up what it has.
+    pub(crate) fn restore<R: io::Read>(
+        &self,
+        input: &mut SnapshotReader<R>,
+        routes: &[RestorableRoute],
+        elapsed_ms: u64,
+    ) -> Result<Restored, Unreadable> {
+        let contents = self.read_snapshot(input, elapsed_ms)?;
+        let mut restored = Restored::default();
+        restored.left_out.messages = contents.messages_left_out;
+        for revocation in &contents.revocations {
+            self.revoke(revocation);
+        }
+        let put = |room: ReadRoom| self.put_room(room.room, &mut restored);
+        let rooms: Vec<Option<Arc<Room>>> = contents.rooms.into_iter().map(put).collect();
+        for session in contents.sessions {
+            self.put_session(session, routes, &rooms, &mut restored);
+        }
+        // The one that was left last comes first in the snapshot, and is evicted last.
+        for room in rooms.iter().rev().flatten() {
+            self.rooms.note_vacancy(room, &mut room.state.lock());
+        }
+        self.account.weigh();
+        Ok(restored)
+    }
+
+    fn read_snapshot<R: io::Read>(
+        &self,
+        input: &mut SnapshotReader<R>,
+        elapsed_ms: u64,
+    ) -> Result<Contents, Unreadable> {
+        let mut contents = Contents::default();
+        while let Some(record) = input.next()? {
+            let taken = match record {
+                Record::Revocation(revocation) => {
+                    let of = (&*revocation.of, revocation.is_user);
+                    let times = (revocation.before_s, revocation.kept_until_s);
+                    let revocation = Revocation::of_parts(of.0, of.1, times.0, times.1);
+                    contents.revocations.push(revocation);
+                    Ok(())
+                }
+                Record::Room(room) => match RoomName::new(&room.name) {
+                    Ok(name) => self.read_room(&mut contents, name, &room),
+                    Err(_) => Err("a room name that is not legal"),
+                },
+                Record::Session(session) => self.read_session(&mut contents, session),
+                Record::Direct { seq, payload } => self.read_direct(&mut contents, seq, &payload),
+                Record::Message { room, seq, age_ms, payload } => {
+                    let age_ms = age_ms.saturating_add(elapsed_ms);
+                    self.read_message(&mut contents, (room, seq, age_ms), &payload)
+                }
+                Record::End { .. } => Err("an end that is none"),
+            };
+            taken.map_err(|what| input.malformed(what))?;
+        }
+        let are_whole = contents.rooms.iter().all(|room| room.read.is_none_or(|at| at == room.seq))
+            && contents.sessions.iter().all(ReadSession::is_whole);
+        match are_whole {
+            true => Ok(contents),
+            false => Err(input.malformed("messages before it of which the last ones are missing")),
+        }
+    }
+
+    fn read_room(
+        &self,
+        contents: &mut Contents,
+        name: RoomName,
+        record: &RoomRecord,
+    ) -> Result<(), &'static str> {
+        let mut room = self.rooms.make(&name);
+        let epoch = Epoch::from_bits(record.epoch).ok_or("a room without an epoch")?;
+        let state = room.state.get_mut();
+        state.history = History::at(Position { epoch, seq: record.seq });
+        state.owner = match record.owner {
+            OwnerRecord::Nobody => Owner::Nobody,
+            OwnerRecord::One { client_id, is_left_behind } => {
+                Owner::One { client_id, is_left_behind }
+            }
+            OwnerRecord::Many => Owner::Many,
+        };
+        contents.rooms.push(ReadRoom { room, seq: record.seq, read: None });
+        contents.names.insert(name).then_some(()).ok_or("a room for the second time")
+    }
+
+    fn read_session(
+        &self,
+        contents: &mut Contents,
+        record: Box<SessionRecord>,
+    ) -> Result<(), &'static str> {
+        if !contents.ids.insert(record.client_id) {
+            return Err("a session for the second time");
+        }
+        if !is_sound(&record, contents.rooms.len()) {
+            return Err("a session that refers to what there is not");
+        }
+        let inbox = record.inbox.map(|(seq, delivered)| Box::new(Inbox::at(seq, delivered)));
+        contents.sessions.push(ReadSession { record, inbox, read: None });
+        Ok(())
+    }
+
+    fn read_direct(
+        &self,
+        contents: &mut Contents,
+        seq: u64,
+        payload: &Payload<'_>,
+    ) -> Result<(), &'static str> {
+        let session = contents.sessions.last_mut().ok_or("a direct message to nobody")?;
+        let ReadSession { record, inbox, read } = session;
+        let (Some(inbox), Some((last, delivered))) = (inbox, record.inbox) else {
+            return Err("a direct message to nobody");
+        };
+        check_next(seq, *read, last)?;
+        if read.is_none() {
+            **inbox = Inbox::at(seq - 1, delivered);
+        }
+        *read = Some(seq);
+        inbox.push(self.frame_of(payload), false, &self.inbox);
+        Ok(())
+    }
+
+    fn read_message(
+        &self,
+        contents: &mut Contents,
+        (place, seq, age_ms): (u32, u64, u64),
+        payload: &Payload<'_>,
+    ) -> Result<(), &'static str> {
+        let room = contents.rooms.get_mut(place as usize).ok_or("a message to no room")?;
+        let ReadRoom { room, seq: last, read } = room;
+        check_next(seq, *read, *last)?;
+        let history = &mut room.state.get_mut().history;
+        if read.is_none() {
+            let position = history.position();
+            *history = History::at(Position { seq: seq - 1, ..position });
+        }
+        *read = Some(seq);
+        // Newcomers must find memory, or nobody could come back.
+        if self.account.weigh() != Level::Normal {
+            contents.messages_left_out += history.len() + 1;
+            history.take_messages();
+            history.skip();
+            return Ok(());
+        }
+        let stored_ms = self.now_ms().saturating_sub(age_ms);
+        let before = history.len();
+        history.append(self.frame_of(payload), stored_ms, &room.bounds);
+        contents.messages_left_out += before + 1 - history.len();
+        Ok(())
+    }
+
+    fn frame_of(&self, payload: &Payload<'_>) -> PreparedFrame {
+        let (kind, bytes) = match payload {
+            Payload::Text(text) => (Kind::Text, text.as_bytes()),
+            Payload::Binary(bytes) => (Kind::Binary, bytes.0),
+        };
+        PreparedFrame::counted(kind, &[bytes], &self.account.frames)
+    }
+
+    fn put_room(&self, mut room: Room, restored: &mut Restored) -> Option<Arc<Room>> {
+        let (now_ms, bounds) = (self.now_ms(), room.bounds);
+        let history = &mut room.state.get_mut().history;
+        history.expire(now_ms, &bounds);
+        let space = self.histories_bytes_max.saturating_sub(self.account.histories.value());
+        let too_many = history.bytes().saturating_sub(space);
+        restored.left_out.messages += history.free(too_many);
+        let messages = history.len();
+        let there = self.rooms.put(room);
+        let amount = if there.is_some() { &mut restored.taken } else { &mut restored.left_out };
+        amount.rooms += 1;
+        amount.messages += messages;
+        there
+    }
+
+    fn put_session(
+        &self,
+        read: ReadSession,
+        routes: &[RestorableRoute],
+        rooms: &[Option<Arc<Room>>],
+        restored: &mut Restored,
+    ) {
+        let ReadSession { record, inbox, .. } = read;
+        let route = routes.iter().find(|route| route.path == record.route);
+        let Some(route) = route.filter(|_| record.away_ms < self.resume_window_ms) else {
+            restored.ended += 1;
+            return;
+        };
+        if restored.taken.sessions >= self.away_max || self.account.weigh() > Level::Wait {
+            restored.left_out.sessions += 1;
+            return;
+        }
+        let since_ms = self.now_ms().saturating_sub(record.away_ms);
+        let within = RestoredIn {
+            route: route.index,
+            formatter: &route.formatter,
+            rooms,
+            memberships_max: self.memberships_max,
+            away_since_ms: since_ms,
+        };
+        let is_trivial = record.is_trivial;
+        let session = Arc::new(Session::restored(*record, inbox, &within));
+        let mut state = session.state.lock();
+        let identity = state.identity.clone();
+        if identity.as_ref().is_some_and(|of| self.authenticator.is_revoked(of)) {
+            restored.ended += 1;
+            return;
+        }
+        session.decide_direct(&mut state);
+        self.account.sessions.add(state.counted_bytes());
+        self.account.patterns.add(state.cold().patterns.bytes());
+        self.account.inboxes.add(state.inbox.as_ref().map_or(0, |inbox| inbox.bytes()));
+        for membership in &state.memberships {
+            let mut room_state = membership.room.state.lock();
+            let (client, shown) = (session.client_id, state.shown());
+            match state.provisional {
+                true => room_state.roster.insert_provisional(client, shown),
+                false => room_state.roster.insert_told(client, shown),
+            }
+        }
+        self.sessions.put(&session, identity.map(|of| Arc::clone(&of.user)));
+        let evicted = self.sessions.set_away(&session, since_ms, is_trivial, self.away_max);
+        debug_assert!(evicted.is_none(), "there are no more than may be away");
+        restored.taken.sessions += 1;
+    }
+}
+
+impl ReadSession {
+    /// Whether no direct message is missing behind those that were read.
+    fn is_whole(&self) -> bool {
+        self.read.is_none_or(|read| self.record.inbox.is_some_and(|(last, _)| last == read))
+    }
+}
+
+/// Checks the number of a message: the next one, and not behind the last one.
+fn check_next(seq: u64, read: Option<u64>, last: u64) -> Result<(), &'static str> {
+    let is_next = read.map_or(seq > 0, |read| read.checked_add(1) == Some(seq));
+    match is_next && seq <= last {
+        true => Ok(()),
+        false => Err("a message with a number that is not the next one"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        config::{Config, MemoryMax},
+        hub::{
+            clock::Clock,
+            harness::{Bench, Client, name},
+            history::Replay,
+            mailbox::Deferred,
+            publish::{Publication, Published},
+            resume::Resumed,
+            save::Saved,
+            session::Sender,
+        },
+        identity::{Grant, Identity, Permissions},
+        store::Range,
+    };
+
+    const ENOUGH: u64 = 1 << 20;
+
+    fn bench(config: &Config) -> Bench {
+        Bench::with_clock(config, 1, 1000, Clock::stepped().with_past())
+    }
+
+    fn advance(bench: &Bench, ms: u64) {
+        bench.hub.clock.advance(Duration::from_millis(ms));
+    }
+
+    fn publish(bench: &Bench, client: &Client, room: &str, text: &str, id: Uuid) -> Published {
+        let by = Sender { session: &client.session, conn: client.conn() };
+        let room = bench.hub.rooms.find(room).expect("it is there");
+        let publication = Publication::from(text).dedup_id(id);
+        let published = bench.hub.publish(Some(by), &room, &publication);
+        bench.letters(0);
+        published.expect("a place")
+    }
+
+    fn direct(bench: &Bench, from: &Client, to: Uuid, text: &str, id: Uuid) -> Published {
+        let by = Sender { session: &from.session, conn: from.conn() };
+        let sent = bench.hub.direct(by, &to, &Publication::from(text).dedup_id(id));
+        bench.letters(0);
+        sent.expect("it is there")
+    }
+
+    fn texts(frames: &[PreparedFrame]) -> Vec<&str> {
+        frames.iter().map(|frame| frame.message().as_text().expect("text")).collect()
+    }
+
+    fn kept(bench: &Bench, room: &str) -> (Position, Vec<String>) {
+        let Some(room) = bench.hub.rooms.find(room) else {
+            return (Position { epoch: Epoch::UNKNOWN, seq: 0 }, Vec::new());
+        };
+        let page = bench.hub.history(&room, Range::Latest, 1000).expect("memory");
+        (page.position, texts(&page.messages).iter().map(|text| (*text).to_owned()).collect())
+    }
+
+    /// Comes back as `session`, with what it knows of one room.
+    fn come_back(bench: &mut Bench, session: &Session, since: &[(&str, Position)]) -> Resumed {
+        let mut conn = bench.client(0, true);
+        let since: Vec<_> = since.iter().map(|(room, at)| (name(room), *at)).collect();
+        let resumed = bench.hub.resume(&mut conn.conn, &session.token(), &since, None);
+        resumed.expect("its session waits")
+    }
+
+    #[test]
+    fn a_session_finds_everything_that_it_left() {
+        let mut old = bench(&Config::default());
+        let (mut anna, mut ben) = (old.client(0, true), old.client(0, true));
+        for client in [&mut anna, &mut ben] {
+            client.join("tea").expect("a place");
+            client.join("lobby").expect("a place");
+        }
+        anna.subscribe("p.*").expect("a place");
+        ben.join("p.left").expect("a place");
+        anna.join("p.left").expect("a place");
+        anna.leave("p.left");
+        old.hub.set_name(&anna.session, Some("Anna"));
+        let ids = [(); 4].map(|()| Uuid::new_v4());
+        let first = publish(&old, &anna, "tea", "one", ids[0]).seq;
+        let since = kept(&old, "tea").0;
+        direct(&old, &ben, anna.session.client_id, "reached", ids[1]);
+        anna.lose();
+        publish(&old, &ben, "tea", "two", ids[2]);
+        direct(&old, &ben, anna.session.client_id, "waits", ids[3]);
+        let left = [kept(&old, "tea"), kept(&old, "lobby"), kept(&old, "p.left")];
+        advance(&old, 5000);
+        // Ben is still connected: it was cut off.
+        let (bytes, saved) = old.save(ENOUGH);
+        assert_eq!(saved.written, Amount { rooms: 3, messages: 2, sessions: 2 });
+        assert_eq!(saved.left_out, Amount::default());
+
+        let mut new = bench(&Config::default());
+        let restored = new.restore(&bytes, 1000).expect("it is whole");
+        assert_eq!((restored.taken, restored.left_out), (saved.written, Amount::default()));
+        assert_eq!([kept(&new, "tea"), kept(&new, "lobby"), kept(&new, "p.left")], left);
+        assert_eq!(new.hub.sessions.gauges(), (2, 2));
+        assert_eq!((new.listed("tea"), new.listed("p.left"), new.members("tea")), (2, 1, 0));
+        new.hub.rooms.enter(&name("p.new"), &mut Deferred::default(), |_, _| ()).expect("a place");
+
+        let resumed = come_back(&mut new, &anna.session, &[("tea", since)]);
+        assert_eq!(
+            (resumed.client_id, resumed.name.as_deref()),
+            (anna.session.client_id, Some("Anna"))
+        );
+        let mut rooms: Vec<_> = resumed.rooms.iter().map(|room| room.room.as_str()).collect();
+        rooms.sort_unstable();
+        assert_eq!(rooms, ["lobby", "p.new", "tea"], "what was left by name is not joined again");
+        let tea = resumed.rooms.iter().find(|room| room.room.as_str() == "tea").expect("there");
+        let joined = tea.joined.as_ref().expect("it may be in there");
+        assert_eq!((joined.recovered, texts(&joined.replay)), (true, vec!["two"]));
+        assert_eq!(texts(&resumed.directs), ["waits"]);
+        assert_eq!((resumed.direct_seq, resumed.directs_recovered), (2, true));
+
+        // What they said before is known, and what they say now is new.
+        let mut ben_again = new.client(0, true);
+        ben_again.resume(&ben.session).expect("its session waits");
+        let repeated = publish(&new, &ben_again, "tea", "two", ids[2]);
+        assert_eq!((repeated.seq, repeated.repeated), (2, true));
+        let repeated = direct(&new, &ben_again, anna.session.client_id, "waits", ids[3]);
+        assert_eq!((repeated.seq, repeated.repeated), (2, true));
+        let published = publish(&new, &ben_again, "tea", "three", Uuid::new_v4());
+        assert_eq!((published.seq, published.repeated, first), (3, false, 1));
+        let (position, texts) = kept(&new, "tea");
+        assert_eq!(
+            (position.epoch, texts),
+            (since.epoch, ["one", "two", "three"].map(String::from).into())
+        );
+    }
+
+    #[test]
+    fn what_came_back_is_counted_and_counted_out_again() {
+        let mut old = bench(&Config::default());
+        let mut clients: Vec<Client> = (0..3).map(|_| old.client(0, true)).collect();
+        for client in &mut clients {
+            client.join("a").expect("a place");
+            client.subscribe("p.*").expect("a place");
+        }
+        publish(&old, &clients[0], "a", "x", Uuid::new_v4());
+        direct(&old, &clients[0], clients[1].session.client_id, "x", Uuid::new_v4());
+        clients.iter_mut().for_each(Client::lose);
+        let before = old.hub.account.balance();
+        let new = bench(&Config::default());
+        let empty = new.hub.account.balance();
+        new.restore(&old.save(ENOUGH).0, 0).expect("it is whole");
+        assert_eq!(new.hub.account.balance(), before);
+        // Their time is over.
+        advance(&new, 61_000);
+        new.hub.sweep();
+        assert_eq!(new.hub.sessions.gauges(), (0, 0));
+        advance(&new, 3_600_000);
+        new.hub.sweep();
+        assert_eq!(new.hub.account.balance(), empty);
+        assert!(new.hub.rooms.find("a").is_none());
+    }
+
+    #[test]
+    fn ages_go_on_and_the_time_without_a_server_counts_against_nobody() {
+        let config = Config { history_age: Duration::from_secs(100), ..Config::default() };
+        let mut old = bench(&config);
+        let [mut earlier, mut late] = [(); 2].map(|()| old.client(0, true));
+        earlier.join("a").expect("a place");
+        late.join("a").expect("a place");
+        earlier.lose();
+        publish(&old, &late, "a", "old", Uuid::new_v4());
+        advance(&old, 40_000);
+        publish(&old, &late, "a", "young", Uuid::new_v4());
+        old.hub.stop_absences();
+        // A drain that takes longer than the resume window.
+        advance(&old, 10_000);
+        late.lose();
+        advance(&old, 30_000);
+        old.hub.sweep();
+        assert_eq!(old.hub.sessions.gauges().1, 2);
+        let (bytes, _) = old.save(ENOUGH);
+
+        let new = bench(&config);
+        new.restore(&bytes, 15_000).expect("it is whole");
+        let ages = |after_ms| {
+            advance(&new, after_ms);
+            new.hub.sweep();
+            (new.hub.sessions.gauges().1, kept(&new, "a").1.len())
+        };
+        assert_eq!(ages(0), (2, 2));
+        assert_eq!(ages(10_000), (2, 1), "80 + 15 + 10 s");
+        assert_eq!(ages(15_000), (1, 1), "it was away for 40 s before");
+        assert_eq!(ages(40_000), (0, 0), "40 + 15 + 65 s");
+    }
+
+    #[test]
+    fn the_bounds_are_those_of_the_new_server() {
+        let mut old = bench(&Config::default());
+        let mut clients: Vec<Client> = (0..6).map(|_| old.client(0, true)).collect();
+        for (n, client) in clients.iter_mut().enumerate() {
+            for room in 0..3 {
+                client.join(&format!("r{room}")).expect("a place");
+                publish(&old, client, &format!("r{room}"), &n.to_string(), Uuid::new_v4());
+            }
+        }
+        // These two rooms are left, the second one later.
+        for room in ["r0", "r1"] {
+            clients.iter_mut().for_each(|client| client.leave(room));
+        }
+        for client in &mut clients {
+            advance(&old, 10);
+            client.lose();
+        }
+        let (bytes, _) = old.save(ENOUGH);
+        let config = Config { max_rooms: 2, max_away_sessions: 4, history: 3, ..Config::default() };
+        let new = bench(&config);
+        let restored = new.restore(&bytes, 0).expect("it is whole");
+        assert_eq!(restored.taken, Amount { rooms: 3, messages: 6, sessions: 4 }, "with the lobby");
+        assert_eq!(restored.left_out, Amount { rooms: 1, messages: 12, sessions: 2 });
+        assert_eq!(kept(&new, "r2").1, ["3", "4", "5"]);
+        assert_eq!((kept(&new, "r0").1.len(), kept(&new, "r1").1.len()), (0, 3));
+        for (n, client) in clients.iter().enumerate() {
+            let is_there = new.hub.sessions.find_by_token(&client.session.token()).is_some();
+            assert_eq!(is_there, n >= 2, "those away longest give way: {n}");
+        }
+        // The room that nobody is in gives way to a new one, as before.
+        new.hub.rooms.enter(&name("new"), &mut Deferred::default(), |_, _| ()).expect("a place");
+        assert!(new.hub.rooms.find("r1").is_none() && new.hub.rooms.find("r2").is_some());
+
+        let config = Config { history_total_bytes: 13, ..Config::default() };
+        let new = bench(&config);
+        let restored = new.restore(&bytes, 0).expect("it is whole");
+        assert_eq!(restored.taken.messages, 4, "of three bytes each");
+        let config = Config { resume_window: Duration::ZERO, ..Config::default() };
+        assert_eq!(bench(&config).restore(&bytes, 0).expect("it is whole").ended, 6);
+    }
+
+    #[test]
+    fn newcomers_find_memory_however_much_was_left() {
+        let config = Config { history: 10_000, history_bytes: 64 << 20, ..Config::default() };
+        let mut old = bench(&config);
+        let mut client = old.client(0, true);
+        client.join("a").expect("a place");
+        let text = "x".repeat(10_000);
+        (0..5000).for_each(|_| drop(publish(&old, &client, "a", &text, Uuid::new_v4())));
+        let (bytes, saved) = old.save(u64::MAX);
+        assert_eq!(saved.written.messages, 5000);
+        let memory_max = MemoryMax::Bytes(20 << 20);
+        let new = bench(&Config { memory_max, ..config });
+        let restored = new.restore(&bytes, 0).expect("it is whole");
+        assert!(restored.left_out.messages > 2000, "{restored:?}");
+        assert_eq!(restored.taken.messages + restored.left_out.messages, 5000);
+        assert_eq!(new.hub.account.level(), Level::Normal);
+        // What is kept are the last ones, without a hole.
+        let room = new.hub.rooms.find("a").expect("it is there");
+        let history = &room.state.lock().history;
+        let seqs: Vec<u64> = history.kept_until(u64::MAX).map(|(seq, ..)| seq).collect();
+        let first = 5001 - seqs.len() as u64;
+        assert!(seqs.iter().copied().eq(first..=5000), "{:?}..", seqs.first());
+    }
+
+    #[test]
+    fn of_all_rooms_the_oldest_messages_are_left_out() {
+        let mut old = bench(&Config::default());
+        let mut client = old.client(0, true);
+        ["a", "b"].iter().for_each(|room| drop(client.join(room).expect("a place")));
+        for n in 0..20 {
+            let room = if n % 2 == 0 { "a" } else { "b" };
+            publish(&old, &client, room, &format!("{n:0>100}"), Uuid::new_v4());
+            advance(&old, 10);
+        }
+        let whole = old.save(ENOUGH).0.len() as u64;
+        let (bytes, saved) = old.save(whole - 600);
+        assert!(bytes.len() as u64 <= whole - 600);
+        let Saved { written, left_out } = saved;
+        assert_eq!((written.messages + left_out.messages, written.sessions), (20, 1));
+        // No more of them than must be: a message takes 120 bytes or so, and is measured as 148.
+        assert!((5..=10).contains(&left_out.messages), "{left_out:?}");
+        let new = bench(&Config::default());
+        new.restore(&bytes, 0).expect("it is whole");
+        let mut numbers: Vec<usize> = ["a", "b"]
+            .iter()
+            .flat_map(|room| kept(&new, room).1)
+            .map(|text| text.parse().expect("a number"))
+            .collect();
+        numbers.sort_unstable();
+        assert!(numbers.iter().copied().eq(left_out.messages..20), "{numbers:?}");
+        // Where not even the sessions fit, they are left out before the rooms.
+        let (bytes, saved) = old.save(400);
+        assert!(bytes.len() <= 400 && saved.left_out.sessions == 1 && saved.written.rooms == 3);
+        bench(&Config::default()).restore(&bytes, 0).expect("it is whole");
+    }
+
+    #[test]
+    fn a_session_keeps_its_user_and_a_revocation_holds() {
+        let mut old = bench(&Config::default());
+        let mut user = |id: &str| {
+            let mut client = old.client(0, true);
+            client.join("a").expect("a place");
+            let grants = [
+                Grant::new("chat.*", Permissions::all()).expect("a pattern"),
+                Grant::of_parts("user.a*", false, Permissions::JOIN),
+            ];
+            let identity = Identity {
+                token_id: Some("t".into()),
+                expires_at: Some(5),
+                grants: grants.into(),
+                ..Identity::new(id)
+            };
+            old.hub.set_identity(&mut client.conn, identity.clone()).expect("not revoked");
+            client.lose();
+            (client, identity)
+        };
+        let ((u, identity), (v, _)) = (user("u"), user("v"));
+        old.hub.authenticator.revoke(&Revocation::user("v"));
+        old.hub.authenticator.revoke(&Revocation::token("other"));
+        let (bytes, saved) = old.save(ENOUGH);
+        assert_eq!(saved.written.sessions, 1, "a revoked one is not written");
+
+        let mut new = bench(&Config::default());
+        new.restore(&bytes, 0).expect("it is whole");
+        assert_eq!(new.hub.authenticator.revocations(), 2);
+        assert!(new.hub.authenticator.is_revoked(&Identity::new("v")));
+        let there = new.hub.sessions.find(&u.session.client_id).expect("it is there");
+        assert_eq!(there.identity().as_deref(), Some(&identity));
+        assert_eq!(new.hub.sessions.list_of_user("u", None, 9).len(), 1);
+        assert!(new.hub.sessions.find(&v.session.client_id).is_none());
+        // It belongs to its user, whoever knows its secret.
+        let mut stranger = new.client(0, true);
+        assert!(stranger.resume(&u.session).is_err());
+        let mut again = new.client(0, true);
+        new.hub.set_identity(&mut again.conn, Identity::new("u")).expect("not revoked");
+        again.resume(&u.session).expect("its session waits");
+        assert_eq!(there.identity().as_deref(), Some(&Identity::new("u")), "the token of now");
+    }
+
+    #[test]
+    fn rooms_that_one_client_left_behind_are_still_its_own() {
+        let config = Config { max_rooms_per_conn: 2, ..Config::default() };
+        let mut old = bench(&config);
+        let mut client = old.client(0, true);
+        for room in ["a", "b"] {
+            client.join(room).expect("a place");
+            publish(&old, &client, room, "x", Uuid::new_v4());
+            client.leave(room);
+        }
+        client.lose();
+        let mut new = bench(&config);
+        new.restore(&old.save(ENOUGH).0, 0).expect("it is whole");
+        let mut again = new.client(0, true);
+        again.resume(&client.session).expect("its session waits");
+        again.join("c").expect("a place");
+        publish(&new, &again, "c", "x", Uuid::new_v4());
+        again.leave("c");
+        let there = ["a", "b", "c"].map(|room| new.hub.rooms.find(room).is_some());
+        assert_eq!(there, [false, true, true], "of three it has left, the first one goes");
+    }
+
+    #[test]
+    fn watchers_are_told_when_one_that_came_back_in_the_file_goes() {
+        let mut old = bench(&Config::default());
+        let [mut watcher, mut other] = [(); 2].map(|()| old.client(0, true));
+        watcher.watch("a");
+        other.join("a").expect("a place");
+        for client in [&mut watcher, &mut other] {
+            old.hub.confirm(&client.session);
+            client.lose();
+        }
+        let mut new = bench(&Config::default());
+        new.restore(&old.save(ENOUGH).0, 0).expect("it is whole");
+        let room = new.hub.rooms.find("a").expect("it is there");
+        assert_eq!(room.state.lock().unshown(), 0, "everybody knows of them");
+        drop(room);
+        advance(&new, 30_000);
+        let resumed = come_back(&mut new, &watcher.session, &[]);
+        let presence = resumed.rooms[0].presence.as_ref().expect("it watches");
+        assert_eq!((presence.members.len(), presence.count), (2, 2));
+        advance(&new, 31_000);
+        new.letters(0);
+        new.hub.sweep();
+        let texts = new.texts(0);
+        assert!(texts.len() == 1 && texts[0].starts_with("Left"), "{texts:?}");
+    }
+
+    #[test]
+    fn a_damaged_snapshot_changes_nothing() {
+        let mut old = bench(&Config::default());
+        let mut client = old.client(0, true);
+        client.join("a").expect("a place");
+        publish(&old, &client, "a", "x", Uuid::new_v4());
+        client.lose();
+        let (bytes, _) = old.save(ENOUGH);
+        let new = bench(&Config::default());
+        let empty = new.hub.account.balance();
+        for end in (0..bytes.len()).step_by(7) {
+            assert!(new.restore(&bytes[..end], 0).is_err());
+        }
+        let mut last = bytes.clone();
+        *last.last_mut().expect("a byte") ^= 1;
+        assert!(new.restore(&last, 0).is_err());
+        assert_eq!((new.hub.account.balance(), new.hub.sessions.gauges()), (empty, (0, 0)));
+        assert_eq!(new.hub.rooms.len(), 1, "the default room");
+        new.restore(&bytes, 0).expect("it is whole");
+        // A join of it finds what was there.
+        let mut late = bench(&Config::default());
+        late.restore(&bytes, 0).expect("it is whole");
+        let mut newcomer = late.client(0, true);
+        let joined = late.hub.join(&mut newcomer.conn, &name("a"), Replay::Latest(9));
+        assert_eq!(joined.expect("a place").replay.len(), 1);
+    }
+}

@@ -1,0 +1,235 @@
+//! Writes what a hub knows into a snapshot, once its workers have stopped.
+//!
+//! What comes first is least likely to be left out for want of space: revocations, rooms without
+//! their messages, sessions with their direct messages, those that are away shortest first, and
+//! then the messages of rooms, of which the oldest ones of all rooms are left out.
+
+use std::{io, sync::Arc};
+
+use rustc_hash::FxHashMap;
+
+use super::{
+    Hub,
+    room::{Owner, Room},
+    session::{
+        Session,
+        saved::{RoomPlaces, SavedSession},
+    },
+    survey::ENTRIES_MAX,
+};
+use crate::{
+    snapshot::{
+        Bytes, MESSAGE_OVERHEAD_BYTES, OwnerRecord, Payload, Record, RevocationRecord, RoomRecord,
+        SnapshotWriter,
+    },
+    ws::frame::{Message, PreparedFrame},
+};
+
+/// How much was written, or was left out.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Amount {
+    pub(crate) rooms: usize,
+    pub(crate) messages: usize,
+    pub(crate) sessions: usize,
+}
+
+/// What a snapshot has, and what found no space in it.
+#[derive(Debug, Default)]
+pub(crate) struct Saved {
+    pub(crate) written: Amount,
+    pub(crate) left_out: Amount,
+}
+
+/// A room of the snapshot, at the moment when its record was written.
+struct SavedRoom {
+    room: Arc<Room>,
+    /// The number of its last message.
+    seq: u64,
+}
+
+impl Hub {
+    /// Lets no session expire from now on: nobody can come back before the next server.
+    pub(crate) fn stop_absences(&self) {
+        self.sessions.stop_absences();
+    }
+
+    /// Writes revocations, rooms and sessions. `path_of` names a route. What still changes
+    /// meanwhile is written as it is at some moment, each room and each session by itself.
+    pub(crate) fn save<W: io::Write>(
+        &self,
+        out: &mut SnapshotWriter<W>,
+        path_of: &dyn Fn(u16) -> Option<String>,
+    ) -> io::Result<Saved> {
+        let mut saved = Saved::default();
+        for revocation in self.authenticator.list_revocations() {
+            let (of, is_user, before_s, kept_until_s) = revocation.parts();
+            let of = of.to_owned();
+            let record = RevocationRecord { of, is_user, before_s, kept_until_s };
+            if !out.put(&Record::Revocation(record))? {
+                return Err(io::Error::other("the revocations alone are larger than it may be"));
+            }
+        }
+        let rooms = self.save_rooms(out, &mut saved)?;
+        let numbered = (0..).zip(&rooms);
+        let places: RoomPlaces = numbered.map(|(place, saved)| (saved.room.key, place)).collect();
+        self.save_sessions(out, path_of, &places, &mut saved)?;
+        self.save_messages(out, &rooms, &mut saved)?;
+        Ok(saved)
+    }
+
+    /// Writes rooms without their messages: first those that somebody is in, then those that were
+    /// left last.
+    fn save_rooms<W: io::Write>(
+        &self,
+        out: &mut SnapshotWriter<W>,
+        saved: &mut Saved,
+    ) -> io::Result<Vec<SavedRoom>> {
+        let mut rooms: Vec<(u64, Arc<Room>)> = Vec::new();
+        for room in self.rooms.list("", None, usize::MAX) {
+            let vacancy = room.state.lock().vacancy;
+            // The largest number is that of the room which was left last.
+            rooms.push((u64::MAX - vacancy.unwrap_or(u64::MAX), room));
+        }
+        rooms.sort_by_key(|(order, _)| *order);
+        let now_ms = self.now_ms();
+        let mut written = Vec::with_capacity(rooms.len());
+        for (_, room) in rooms {
+            let mut state = room.state.lock();
+            self.change(&mut state.history, |history| history.expire(now_ms, &room.bounds));
+            if state.gone || (!room.is_default && state.is_vacant() && state.history.is_empty()) {
+                continue;
+            }
+            let position = state.history.position();
+            let owner = match state.owner {
+                Owner::Nobody => OwnerRecord::Nobody,
+                Owner::One { client_id, is_left_behind } => {
+                    OwnerRecord::One { client_id, is_left_behind }
+                }
+                Owner::Many => OwnerRecord::Many,
+            };
+            drop(state);
+            let (name, epoch) = (room.name.as_str().to_owned(), position.epoch.bits());
+            let record = RoomRecord { name, epoch, seq: position.seq, owner };
+            if out.put(&Record::Room(record))? {
+                saved.written.rooms += 1;
+                written.push(SavedRoom { room, seq: position.seq });
+            } else {
+                saved.left_out.rooms += 1;
+            }
+        }
+        Ok(written)
+    }
+
+    fn save_sessions<W: io::Write>(
+        &self,
+        out: &mut SnapshotWriter<W>,
+        path_of: &dyn Fn(u16) -> Option<String>,
+        rooms: &RoomPlaces,
+        saved: &mut Saved,
+    ) -> io::Result<()> {
+        let until_ms = self.sessions.absences_until_ms(self.now_ms());
+        let mut paths: FxHashMap<u16, Option<String>> = FxHashMap::default();
+        let mut describe = |session: &Session| {
+            let path = paths.entry(session.route).or_insert_with(|| path_of(session.route));
+            session.saved(path.as_deref()?, rooms, until_ms)
+        };
+        // Each is described twice, so that not all descriptions are in memory at once.
+        let mut order = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self.sessions.list(after, ENTRIES_MAX);
+            let Some(last) = page.last() else { break };
+            after = Some(last.client_id);
+            for session in page {
+                let is_revoked =
+                    session.identity().is_some_and(|of| self.authenticator.is_revoked(&of));
+                if let Some(SavedSession { record, .. }) = describe(&session)
+                    && !is_revoked
+                {
+                    order.push((record.is_trivial, record.away_ms, session));
+                }
+            }
+        }
+        order.sort_by_key(|(is_trivial, away_ms, _)| (*is_trivial, *away_ms));
+        for (_, _, session) in order {
+            let Some(SavedSession { record, directs }) = describe(&session) else { continue };
+            let record = Record::Session(record);
+            let direct_bytes = directs.iter().map(|(_, frame)| bytes_at_most(frame)).sum::<u64>();
+            if out.measure(&record)? + direct_bytes > out.bytes_left() {
+                saved.left_out.sessions += 1;
+                continue;
+            }
+            let mut is_whole = out.put(&record)?;
+            for (seq, frame) in &directs {
+                is_whole &= out.put(&Record::Direct { seq: *seq, payload: payload(frame) })?;
+            }
+            debug_assert!(is_whole, "it was measured");
+            saved.written.sessions += 1;
+        }
+        Ok(())
+    }
+
+    fn save_messages<W: io::Write>(
+        &self,
+        out: &mut SnapshotWriter<W>,
+        rooms: &[SavedRoom],
+        saved: &mut Saved,
+    ) -> io::Result<()> {
+        let since_ms = stored_since(rooms, out.bytes_left());
+        let now_ms = self.now_ms();
+        for (place, SavedRoom { room, seq }) in (0..).zip(rooms) {
+            // Copied, because nothing is written under a lock: a copy shares the bytes.
+            let kept: Vec<(u64, u64, PreparedFrame)> = {
+                let state = room.state.lock();
+                let kept = state.history.kept_until(*seq);
+                kept.map(|(seq, stored_ms, frame)| (seq, stored_ms, frame.plain())).collect()
+            };
+            for (seq, stored_ms, frame) in &kept {
+                if *stored_ms < since_ms {
+                    saved.left_out.messages += 1;
+                    continue;
+                }
+                let (seq, age_ms) = (*seq, now_ms.saturating_sub(*stored_ms));
+                let payload = payload(frame);
+                if out.put(&Record::Message { room: place, seq, age_ms, payload })? {
+                    saved.written.messages += 1;
+                } else {
+                    debug_assert!(false, "it was measured");
+                    return Err(io::Error::other("a message has no space that was left for it"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns when the oldest messages were stored that fit into `bytes_left` with all younger ones.
+fn stored_since(rooms: &[SavedRoom], bytes_left: u64) -> u64 {
+    let mut stored: Vec<(u64, u64)> = Vec::new();
+    for SavedRoom { room, seq } in rooms {
+        let state = room.state.lock();
+        let kept = state.history.kept_until(*seq);
+        stored.extend(kept.map(|(_, stored_ms, frame)| (stored_ms, bytes_at_most(frame))));
+    }
+    if stored.iter().map(|(_, bytes)| bytes).sum::<u64>() <= bytes_left {
+        return 0;
+    }
+    stored.sort_unstable_by_key(|(stored_ms, _)| std::cmp::Reverse(*stored_ms));
+    let mut bytes_used = 0;
+    let first_left_out = stored.iter().find(|(_, bytes)| {
+        bytes_used += bytes;
+        bytes_used > bytes_left
+    });
+    first_left_out.map_or(0, |(stored_ms, _)| stored_ms + 1)
+}
+
+fn bytes_at_most(frame: &PreparedFrame) -> u64 {
+    frame.payload().len() as u64 + MESSAGE_OVERHEAD_BYTES
+}
+
+fn payload(frame: &PreparedFrame) -> Payload<'_> {
+    match frame.message() {
+        Message::Text(text) => Payload::Text(text),
+        Message::Binary(bytes) => Payload::Binary(Bytes(bytes)),
+    }
+}

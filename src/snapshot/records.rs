@@ -1,0 +1,143 @@
+//! The records of a snapshot. Their order and their fields are the format: whoever changes one
+//! raises the version.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use uuid::Uuid;
+
+/// One record. Rooms are referred to by their place among the records of rooms.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Record<'a> {
+    Revocation(RevocationRecord),
+    Room(RoomRecord),
+    Session(Box<SessionRecord>),
+    /// A direct message to the session of the record before, oldest first.
+    Direct {
+        seq: u64,
+        #[serde(borrow)]
+        payload: Payload<'a>,
+    },
+    /// A message of a room, oldest first. None is left out behind the first one.
+    Message {
+        room: u32,
+        seq: u64,
+        age_ms: u64,
+        #[serde(borrow)]
+        payload: Payload<'a>,
+    },
+    /// The last record.
+    End {
+        /// How many came before it.
+        records: u64,
+    },
+}
+
+/// What a message says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Payload<'a> {
+    Text(&'a str),
+    #[serde(borrow)]
+    Binary(Bytes<'a>),
+}
+
+/// Bytes that are written as one piece, not one by one.
+#[derive(Debug)]
+pub(crate) struct Bytes<'a>(pub(crate) &'a [u8]);
+
+impl Serialize for Bytes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Bytes<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Bytes<'a>, D::Error> {
+        <&[u8]>::deserialize(deserializer).map(Bytes)
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RevocationRecord {
+    /// The user, or the id of one token.
+    pub(crate) of: String,
+    pub(crate) is_user: bool,
+    pub(crate) before_s: u64,
+    pub(crate) kept_until_s: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RoomRecord {
+    pub(crate) name: String,
+    pub(crate) epoch: u64,
+    /// The number of the newest message, kept or not.
+    pub(crate) seq: u64,
+    pub(crate) owner: OwnerRecord,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) enum OwnerRecord {
+    Nobody,
+    One { client_id: Uuid, is_left_behind: bool },
+    Many,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SessionRecord {
+    pub(crate) client_id: Uuid,
+    pub(crate) secret: [Uuid; 2],
+    /// The path of its route.
+    pub(crate) route: String,
+    /// How long it is away, without the time in which no server could be reached.
+    pub(crate) away_ms: u64,
+    /// Whether nobody would miss it.
+    pub(crate) is_trivial: bool,
+    pub(crate) provisional: bool,
+    pub(crate) name: Option<String>,
+    pub(crate) identity: Option<IdentityRecord>,
+    pub(crate) memberships: Vec<MembershipRecord>,
+    pub(crate) patterns: Vec<String>,
+    pub(crate) declined: Vec<u32>,
+    pub(crate) left_behind: Vec<u32>,
+    /// Oldest first.
+    pub(crate) recent: Vec<RecentRecord>,
+    /// The number of the last direct message, and of the last one that a connection was sent.
+    pub(crate) inbox: Option<(u64, u64)>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct IdentityRecord {
+    pub(crate) user: String,
+    pub(crate) name: Option<String>,
+    pub(crate) expires_at: Option<u64>,
+    pub(crate) issued_at: u64,
+    pub(crate) token_id: Option<String>,
+    pub(crate) grants: Vec<GrantRecord>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct GrantRecord {
+    /// A room's name, or the beginning of names.
+    pub(crate) text: String,
+    pub(crate) is_prefix: bool,
+    pub(crate) allow: u8,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct MembershipRecord {
+    pub(crate) room: u32,
+    pub(crate) watching: bool,
+    pub(crate) permissions: u8,
+    pub(crate) pattern: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RecentRecord {
+    pub(crate) id: Uuid,
+    pub(crate) to: RecipientRecord,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum RecipientRecord {
+    /// Rooms, and the number in each.
+    Rooms(Vec<(u32, u64)>),
+    Client(Uuid, u64),
+}
