@@ -278,6 +278,16 @@ fn health_asks_the_configured_port_and_prints_the_body() {
 }
 
 #[test]
+fn health_asks_its_own_route_where_the_address_names_none() {
+    for end in ["", "/", "/health"] {
+        let port = stub("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
+        let url = format!("http://127.0.0.1:{port}{end}");
+        let output = rusty_socks(&["health", "--url", &url]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{url}: {}", stderr(&output));
+    }
+}
+
+#[test]
 fn health_speaks_the_proxy_protocol_where_the_server_expects_it() {
     let config =
         Config { host: "127.0.0.1".into(), port: 0, proxy_protocol: true, ..Config::default() };

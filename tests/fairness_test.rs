@@ -94,7 +94,8 @@ fn a_member_that_leaves_and_one_that_comes_get_no_part_of_a_message_they_must_no
     say(&writer, r#"{"room":"large","content":"x"}"#);
     server.turn();
     let had: Vec<bool> = crowd.iter().map(|member| contents(member) == ["x"]).collect();
-    let at = had.iter().position(|had| !had).expect("the message is under way");
+    // The last slice: of those before it some have the message, and are yet to be written to.
+    let at = had.iter().rposition(|had| !had).expect("the message is under way");
     assert!(had.contains(&true));
     let has_not = &crowd[at];
     say(has_not, r#"{"type":"leave","room":"large"}"#);

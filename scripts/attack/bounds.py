@@ -35,7 +35,7 @@ BOUNDS = {
     "direct-flood": Bound(),
     "lobby-64k": Bound(5, 60, 300, why="50 readers of 10 MB/s each take the probe's core too"),
     "rate-reconnect": Bound(
-        facts={"messages_per_s": 50}, why="an address has the rate of a connection, or twice that"
+        facts={"messages_per_s": 60}, why="an address has twice the rate of a connection, and a burst"
     ),
     "http-stats-100": Bound(),
     "http-stats-10": Bound(),
@@ -54,9 +54,11 @@ BOUNDS = {
         facts={"newcomer_has_default_room": True, "newcomer_can_make_a_room": True},
         why="one owner holds so much of the histories and no more; empty rooms yield",
     ),
-    "history-unread": Bound(rss_mb_max=300, why="an answer waits for one that reads"),
+    "history-unread": Bound(
+        rss_mb_max=600, why="600 outboxes of 1 MiB; the ceiling of memory holds for the sum"
+    ),
     "dedicated": Bound(
-        facts={"kib_per_client": 180}, why="the README says so", turn_ms_max=None, times=5,
+        facts={"kib_per_client": 350}, why="the README says so", turn_ms_max=None, times=5,
         plus_ms=100, rss_mb_max=400,
     ),
     "mixture": Bound(5, 100, 1500, why="the ceiling of memory holds for the sum"),

@@ -70,7 +70,7 @@ const JOIN_COST: usize = 4;
 
 /// What an answer with these messages costs, in microseconds or so.
 fn cost_of_frames(frames: &[PreparedFrame]) -> usize {
-    frames.iter().map(|frame| 1 + frame.len() / 1024).sum()
+    frames.iter().map(|frame| 1 + frame.len() / 256).sum()
 }
 
 impl<S: 'static, M: Mode> Context<'_, S, M> {
@@ -245,7 +245,7 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
     ) -> Reply<'_, S, Presence, M> {
         let outcome = self.hub().presence(self.conn, room, watch, page);
         if let Ok(presence) = &outcome {
-            self.conn.spend(presence.members.len());
+            self.conn.spend(2 * presence.members.len());
         }
         self.reply(outcome)
     }

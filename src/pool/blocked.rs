@@ -50,6 +50,12 @@ impl Blocked {
         *self == Blocked::Watched
     }
 
+    /// Whether bytes have waited for long.
+    #[inline]
+    pub(super) fn is_stuck(self) -> bool {
+        matches!(self, Blocked::Stuck | Blocked::StuckPaused)
+    }
+
     fn stuck(is_paused: bool) -> Blocked {
         if is_paused { Blocked::StuckPaused } else { Blocked::Stuck }
     }

@@ -1,7 +1,12 @@
 //! How a connection ends: what is still written, what is still read, and when it is gone.
 
 use super::{
-    admission::Permit, bound::BoundToken, conn_io::ConnIo, pauses::Pauses, worker_cx::WorkerCtx,
+    admission::Permit,
+    bound::BoundToken,
+    conn_io::ConnIo,
+    costs::{COST_PER_TURN_MAX, MESSAGES_PER_TURN_MAX, cost_of_message},
+    pauses::Pauses,
+    worker_cx::WorkerCtx,
 };
 use crate::ws::{decoder::Event, endpoint::Endpoint};
 
@@ -68,20 +73,33 @@ impl Closing {
         self
     }
 
-    /// Looks for the peer's Close in what still comes, and passes over everything else.
+    /// Looks for the peer's Close in what still comes, and passes over everything else. Leaves in
+    /// `rest` what must wait for the next turn.
     pub(super) fn read(&mut self, rest: &mut &mut [u8], io: &mut ConnIo, cx: &mut WorkerCtx) {
         io.has_backlog = false;
-        let Stage::AwaitClose(endpoint) = &mut self.stage else { return };
-        loop {
+        let Stage::AwaitClose(endpoint) = &mut self.stage else { return *rest = &mut [] };
+        // What is passed over costs as much as what is handled: it may have been inflated.
+        let spent_max = cx.spent + COST_PER_TURN_MAX;
+        for _ in 0..MESSAGES_PER_TURN_MAX {
+            if cx.spent >= spent_max {
+                break;
+            }
             match io.next_event(endpoint, rest, cx) {
-                Event::Message(_) | Event::Ping(_) | Event::Pong(_) => {}
-                Event::NeedMore => return,
+                Event::Message(received) => {
+                    let bytes = received.message().as_bytes().len();
+                    cx.spent += cost_of_message(bytes, io.deflate.is_some());
+                }
+                Event::Ping(_) | Event::Pong(_) => {}
+                Event::NeedMore => return *rest = &mut [],
                 Event::Close(_) | Event::Failed(_) => {
+                    *rest = &mut [];
                     self.stage = Stage::Flush;
                     return io.list_dirty(&mut cx.work);
                 }
             }
         }
+        io.has_backlog = true;
+        io.list_ready(&mut cx.work);
     }
 
     /// Bytes of a message that is not whole, behind which the peer's Close may come.

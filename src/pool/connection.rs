@@ -259,8 +259,8 @@ impl Connection {
         };
         self.end((reason, stage), cx);
         // What was read and not handled may hold the peer's Close.
-        let mut stash = std::mem::take(&mut self.io.stash);
-        self.advance(&mut stash, cx);
+        let stash = std::mem::take(&mut self.io.stash);
+        self.advance_stash(stash, cx);
     }
 
     /// Ends a connection of which nothing more can be written.

@@ -18,6 +18,7 @@ pub(crate) mod reload;
 mod connection;
 mod unfinished;
 mod conn_io;
+mod costs;
 mod blocked;
 mod pauses;
 mod stream;

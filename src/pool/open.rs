@@ -7,6 +7,7 @@ use super::{
     blocked::NOT_READING_MS,
     closing::{Closing, Stage},
     conn_io::ConnIo,
+    costs::{COST_PER_TURN_MAX, MESSAGES_PER_TURN_MAX, cost_of_message},
     dispatch::Dispatch,
     holds::{HOLD_MS_MAX, Holds, Record},
     inline_conn::InlineConn,
@@ -35,12 +36,6 @@ use crate::{
         handshake::Upgrade,
     },
 };
-
-/// Messages handled for one connection before the others get their turn.
-const MESSAGES_PER_TURN_MAX: usize = 256;
-
-/// What these may cost, as [`WorkerCtx::spent`] counts it.
-pub(super) const COST_PER_TURN_MAX: usize = 1024;
 
 /// How long a newcomer may be silent before it is shown in presence. A client that resumes an
 /// earlier session does so at once, and must not be seen to come and go under another name.
@@ -164,7 +159,8 @@ impl Open {
             match io.next_event(&mut self.endpoint, rest, cx) {
                 Event::Message(received) => {
                     cx.metrics().messages_in.add(1);
-                    cx.spent += 1 + received.message().as_bytes().len() / 1024;
+                    let bytes = received.message().as_bytes().len();
+                    cx.spent += cost_of_message(bytes, io.deflate.is_some());
                     if !self.call(&Call::Message(received.message()), io, cx) {
                         io.pauses.set(PauseReasons::JOBS);
                     }

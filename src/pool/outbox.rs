@@ -35,8 +35,6 @@ pub(crate) struct Outbox {
     chunks: VecDeque<Chunk>,
     bytes: usize,
     messages: usize,
-    /// What the buffers for its own bytes take.
-    own_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -73,9 +71,11 @@ impl Outbox {
         self.bytes
     }
 
-    /// Bytes that it takes, without the frames that others are sent as well.
+    /// Bytes that it takes, without the frames that others are sent as well. Looks at every chunk:
+    /// meant for a client that lets some wait, so that nothing is counted for the others.
     pub(crate) fn held_bytes(&self) -> usize {
-        self.own_bytes + self.chunks.capacity() * size_of::<Chunk>()
+        let own: usize = self.chunks.iter().map(Chunk::own_bytes).sum();
+        own + self.chunks.capacity() * size_of::<Chunk>()
     }
 
     /// Whether the client is behind: more than half of either bound waits.
@@ -128,16 +128,14 @@ impl Outbox {
         let has_room = |bytes: &Vec<u8>| bytes.len() < OWN_CHUNK_BYTES_MAX;
         if !matches!(self.chunks.back(), Some(Chunk::Own { bytes, .. }) if has_room(bytes)) {
             let bytes = spare.buffers.pop().unwrap_or_default();
-            self.own_bytes += bytes.capacity();
             self.chunks.push_back(Chunk::Own { bytes, written: 0, messages: 0 });
         }
         if let Some(Chunk::Own { bytes, messages: carried, .. }) = self.chunks.back_mut() {
-            let (before, capacity) = (bytes.len(), bytes.capacity());
+            let before = bytes.len();
             write(bytes);
             *carried += messages;
             self.messages += messages;
             self.bytes += bytes.len() - before;
-            self.own_bytes += bytes.capacity() - capacity;
         }
     }
 
@@ -212,7 +210,6 @@ impl Outbox {
             n -= rest;
             if let Some(chunk) = self.chunks.pop_front() {
                 self.messages -= chunk.messages();
-                self.own_bytes -= chunk.own_bytes();
                 spare.keep(chunk);
             }
         }
@@ -234,13 +231,12 @@ impl Outbox {
         for chunk in self.chunks.drain(..) {
             spare.keep(chunk);
         }
-        (self.bytes, self.messages, self.own_bytes) = (0, 0, 0);
+        (self.bytes, self.messages) = (0, 0);
         if let Some(begun) = begun {
             // Where a frame ends inside an own chunk is not known, so the first chunk is kept
             // whole.
             self.bytes = begun.rest().len();
             self.messages = begun.messages();
-            self.own_bytes = begun.own_bytes();
             self.chunks.push_back(begun);
         }
         before - self.messages

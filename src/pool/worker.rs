@@ -23,7 +23,7 @@ use super::{
     socket::{Accepted, Socket},
     stream::Stream,
     timers::Millis,
-    worker_cx::WorkerCtx,
+    worker_cx::{WorkLists, WorkerCtx},
 };
 use crate::hub::{
     conn_id::ConnId,
@@ -58,10 +58,18 @@ const EVENTS_MAX: usize = 1024;
 const ARRIVALS_PER_TURN_MAX: usize = 256;
 
 /// What the requests of one turn may cost, as [`WorkerCtx::spent`] counts it: some milliseconds.
-const READ_COST_PER_TURN_MAX: usize = 8192;
+const READ_COST_PER_TURN_MAX: usize = 4096;
 
 /// A worker that runs so much later than it meant to was stopped or starved.
 const PAUSE_MIN_MS: Millis = 100;
+
+/// Sockets written to in one turn: some milliseconds. The others are written to in the next one,
+/// with whatever has come for them until then.
+const WRITES_PER_TURN_MAX: usize = 384;
+
+/// Of these, sockets with output of this turn. The rest is for those that wait already, so that
+/// answers of the others do not hold them up for ever.
+const FRESH_WRITES_PER_TURN_MAX: usize = WRITES_PER_TURN_MAX / 2;
 
 /// Rounds of the flush: a close that begins in one is written in the next.
 const FLUSH_ROUNDS_MAX: usize = 4;
@@ -240,7 +248,7 @@ impl Worker {
     fn timeout(&mut self) -> Option<Duration> {
         let work = &self.cx.work;
         let has_work =
-            !work.ready.is_empty() || !work.dirty.is_empty() || !self.cx.fanouts.is_empty();
+            !work.ready.is_empty() || work.has_unwritten() || !self.cx.fanouts.is_empty();
         let has_work = has_work || self.judging.is_some();
         if has_work || !self.mailbox.may_sleep() {
             return Some(Duration::ZERO);
@@ -430,8 +438,13 @@ impl Worker {
         }
     }
 
-    /// One write for each socket that has something to send.
+    /// One write for each socket that has something to send, up to the bounds of a turn.
     fn flush(&mut self) {
+        if self.cx.work.dirty.len() > FRESH_WRITES_PER_TURN_MAX
+            || !self.cx.work.unwritten.is_empty()
+        {
+            self.share_writes();
+        }
         for _ in 0..FLUSH_ROUNDS_MAX {
             if self.cx.work.dirty.is_empty() {
                 return;
@@ -445,6 +458,22 @@ impl Worker {
             if self.cx.work.dirty.is_empty() {
                 self.cx.work.dirty = dirty;
             }
+        }
+    }
+
+    /// Leaves in the list of dirty slots those that are written to in this turn.
+    #[cold]
+    #[inline(never)]
+    fn share_writes(&mut self) {
+        let WorkLists { dirty, unwritten, .. } = &mut self.cx.work;
+        let fresh = dirty.len().min(FRESH_WRITES_PER_TURN_MAX);
+        let id_of = |slot| self.conns.get(slot).map(|conn| conn.io.id);
+        unwritten.extend(dirty.drain(fresh..).filter_map(id_of));
+        while dirty.len() < WRITES_PER_TURN_MAX
+            && let Some(id) = unwritten.pop_front()
+        {
+            let slot = id.slot as usize;
+            dirty.extend((id_of(slot) == Some(id)).then_some(slot));
         }
     }
 

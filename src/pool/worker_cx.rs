@@ -71,11 +71,21 @@ pub(crate) struct WorkLists {
     pub(crate) blocked: VecDeque<(Millis, ConnId)>,
     /// Slots with something to write, or with a close to begin, at the end of the turn.
     pub(crate) dirty: Vec<usize>,
+    /// Connections that were dirty in earlier turns and were not come to, in order. Some may be
+    /// over.
+    pub(crate) unwritten: VecDeque<ConnId>,
     /// Slots whose connection is over. They are freed at the end of the turn, when nothing refers
     /// to them any more.
     pub(crate) gone: Vec<usize>,
     /// A mailbox that this worker feeds is behind: open connections are not read.
     pub(crate) has_backpressure: bool,
+}
+
+impl WorkLists {
+    /// Whether a slot waits to be written to.
+    pub(crate) fn has_unwritten(&self) -> bool {
+        !self.dirty.is_empty() || !self.unwritten.is_empty()
+    }
 }
 
 /// Buffers that serve all connections of a worker, one after the other.

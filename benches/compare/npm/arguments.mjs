@@ -1,4 +1,5 @@
-// The command line that both servers have, and the compression that ws alone has.
+// The command line that both servers have, and the compression that ws alone has. Where TLS_CERT and TLS_KEY
+// name PEM files, they serve TLS.
 const [port, mode, compression = "off"] = process.argv.slice(2);
 const isKnown = ["echo", "broadcast", "rooms"].includes(mode) && ["off", "shared", "dedicated"].includes(compression);
 if (!(Number(port) > 0) || !isKnown) {
@@ -6,7 +7,8 @@ if (!(Number(port) > 0) || !isKnown) {
   process.exit(2);
 }
 
-export const options = { host: "127.0.0.1", port: Number(port), mode, compression };
+const { TLS_CERT: cert, TLS_KEY: key } = process.env;
+export const options = { host: "127.0.0.1", port: Number(port), mode, compression, tls: cert && { cert, key } };
 
 // What is sent in mode `rooms`, with the fields in the order in which all peers have them.
 export const ok = (room) => JSON.stringify({ type: "ok", room });

@@ -3,7 +3,7 @@
 import uws from "uwebsockets";
 import { error, ok, options, parse, roomMessage } from "./arguments.mjs";
 
-const { host, port, mode } = options;
+const { host, port, mode, tls } = options;
 const EVERYONE = "everyone";
 const seqs = new Map();
 const decoder = new TextDecoder();
@@ -26,7 +26,7 @@ function command(socket, text) {
   }
 }
 
-const app = uws.App();
+const app = tls ? uws.SSLApp({ key_file_name: tls.key, cert_file_name: tls.cert }) : uws.App();
 app.ws("/*", {
   compression: uws.DISABLED,
   // Its defaults drop messages above 16 KiB, and deliveries to whoever is 64 KiB behind.

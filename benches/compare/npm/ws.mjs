@@ -1,8 +1,12 @@
 // A peer: echo, broadcast and rooms on `ws`, written as its documentation does.
+import { readFileSync } from "node:fs";
+import { createServer as plainServer } from "node:http";
+import { createServer as tlsServer } from "node:https";
+
 import { WebSocketServer } from "ws";
 import { error, ok, options, parse, roomMessage } from "./arguments.mjs";
 
-const { host, port, mode, compression } = options;
+const { host, port, mode, compression, tls } = options;
 const isShared = compression === "shared";
 const perMessageDeflate = compression !== "off" && {
   // The same terms and level as the server it is compared with.
@@ -11,7 +15,8 @@ const perMessageDeflate = compression !== "off" && {
   threshold: 256,
   zlibDeflateOptions: { level: 3 },
 };
-const server = new WebSocketServer({ host, port, perMessageDeflate });
+const web = tls ? tlsServer({ cert: readFileSync(tls.cert), key: readFileSync(tls.key) }) : plainServer();
+const server = new WebSocketServer({ server: web, perMessageDeflate });
 const rooms = new Map();
 
 function command(socket, text) {
@@ -50,4 +55,4 @@ server.on("connection", (socket) => {
     for (const [name, room] of rooms) if (room.members.has(socket)) leave(socket, name, room);
   });
 });
-server.on("listening", () => console.log(`listening on ${host}:${port}`));
+web.listen(port, host, () => console.log(`listening on ${host}:${port}`));

@@ -144,7 +144,7 @@ pub(crate) struct Common {
 #[derive(Debug, clap::Args)]
 pub(crate) struct StormArgs {
     /// The server: localhost, localhost:4000, ws://HOST:PORT/PATH. Without a scheme, what is left
-    /// out is port 3030 and the path /ws (/echo for echo). No TLS.
+    /// out is port 3030 and the path /ws (/echo for echo). wss:// has TLS.
     #[arg(value_name = "URL", default_value = "ws://127.0.0.1:3030/ws")]
     pub(crate) url: String,
 

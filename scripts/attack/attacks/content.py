@@ -25,8 +25,8 @@ for await (const message of client) {
 }
 """
 READ_S_MAX = 8
-# How often the poison is said, before a harmless last word.
-POISONS = 10
+# How often the poison is said, before a harmless last word: one error more would close the stranger.
+POISONS = 9
 
 
 def listen(scene, kind):

@@ -38,8 +38,14 @@ pub(crate) fn run(
 ) -> Result<Exit, Error> {
     let (target, options, preamble) = match url {
         Some(url) => {
-            let target = Target::parse_for(url, PATH);
-            let target = target.map_err(|error| Error::config(format!("--url {error}")))?;
+            let parse = |url: &str| {
+                let target = Target::parse_for(url, PATH);
+                target.map_err(|error| Error::config(format!("--url {error}")))
+            };
+            let target = match parse(url)? {
+                root if root.path() == "/" => parse(&[url.trim_end_matches('/'), PATH].concat())?,
+                target => target,
+            };
             (target, tls.options(), &b""[..])
         }
         None => {

@@ -13,8 +13,11 @@ impl ConnIo {
         let before = std::mem::replace(&mut self.counted.outbox, counted(bytes));
         let held = &mut cx.held;
         held.outboxes = held.outboxes - before as usize + self.counted.outbox as usize;
-        held.blocked = held.blocked - usize::from(before > 0) + usize::from(bytes > 0);
-        self.change_blocked(Blocked::note, cx);
+        let (waited, waits) = (before > 0, self.counted.outbox > 0);
+        held.blocked = held.blocked - usize::from(waited) + usize::from(waits);
+        if waits != waited || self.counted.blocked.is_stuck() {
+            self.change_blocked(Blocked::note, cx);
+        }
     }
 
     /// Sees whether bytes wait for the client that did when it was last looked at.

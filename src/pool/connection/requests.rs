@@ -6,8 +6,8 @@ use crate::{
     pool::{
         admin::AdminProgress,
         closing::Stage,
+        costs::COST_PER_TURN_MAX,
         head::{HeadStep, refuse_by_handler, refuse_unavailable},
-        open::COST_PER_TURN_MAX,
         upgrade::{self, Next},
         worker_cx::WorkerCtx,
     },
@@ -17,7 +17,7 @@ use crate::{
 const REQUESTS_PER_TURN_MAX: usize = 16;
 
 /// What a request costs, as [`WorkerCtx::spent`] counts it.
-const REQUEST_COST: usize = 8;
+const REQUEST_COST: usize = 16;
 
 impl Connection {
     /// Handles the input of a connection that is not served yet, or no more, until it is. Returns
@@ -76,7 +76,7 @@ impl Connection {
                 Phase::Asking(_) | Phase::Waiting(_) | Phase::Open(_) => break,
                 Phase::Closing(closing) => {
                     closing.read(&mut rest, &mut self.io, cx);
-                    return &mut [];
+                    return rest;
                 }
                 Phase::Gone => return &mut [],
             }

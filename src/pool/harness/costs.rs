@@ -1,7 +1,10 @@
 //! Bad input costs little: memory stays within its bound, and others get their turn.
 
 use super::{Answer, Harness, READ_BYTES_MAX, close, frame, upgrade};
-use crate::config::{Compression, Config};
+use crate::{
+    config::{Compression, Config},
+    ws::close::CloseReason,
+};
 
 const TEXT: u8 = 0x81;
 
@@ -197,4 +200,16 @@ fn a_wait_without_end_is_none_that_is_over() {
     let mut harness = Harness::open(Config::default());
     harness.pass(5);
     assert_eq!(harness.cx.after(std::time::Duration::MAX), u64::MAX);
+}
+
+#[test]
+fn what_comes_after_our_close_leaves_others_their_turn_too() {
+    let mut harness = Harness::open(Config::default());
+    harness.ask_close(CloseReason::KICKED);
+    harness.turns();
+    harness.send(&frame(TEXT, b"").repeat(2 * MESSAGES_PER_TURN_MAX));
+    harness.send(&close(4009, ""));
+    assert!(harness.turn() && !harness.is_gone(), "some are left for the next turn");
+    harness.turns();
+    assert!(harness.is_gone());
 }

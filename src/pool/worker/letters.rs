@@ -157,7 +157,7 @@ impl Worker {
             }
             self.release(weight, None);
         }
-        while !self.cx.fanouts.is_empty() && self.delivery_cost() < DELIVERY_COST_PER_TURN_MAX {
+        while !self.cx.fanouts.is_empty() && self.has_room_for_slice() {
             self.deliver_slice();
         }
     }
@@ -165,6 +165,12 @@ impl Worker {
     /// What this turn's deliveries have cost so far.
     fn delivery_cost(&self) -> usize {
         self.deliveries + self.cx.work.dirty.len() * WRITE_COST
+    }
+
+    /// Whether another slice may be delivered: what earlier turns have left to write counts too.
+    fn has_room_for_slice(&self) -> bool {
+        let unwritten = self.cx.work.unwritten.len() * WRITE_COST;
+        self.delivery_cost() + unwritten < DELIVERY_COST_PER_TURN_MAX
     }
 
     /// Gives the space of a letter back.

@@ -49,7 +49,7 @@ impl Worker {
 
     /// Notes that the worker sleeps if it has nothing left to do, as its poll would see it.
     pub(crate) fn rest(&mut self) {
-        if self.cx.work.ready.is_empty() && self.cx.work.dirty.is_empty() {
+        if self.cx.work.ready.is_empty() && !self.cx.work.has_unwritten() {
             self.mailbox.may_sleep();
         }
     }
@@ -80,7 +80,7 @@ impl Worker {
     /// Whether the next turn has something to do without a new event.
     pub(crate) fn has_work(&self) -> bool {
         let (work, fanouts) = (&self.cx.work, &self.cx.fanouts);
-        let is_idle = work.ready.is_empty() && work.dirty.is_empty() && fanouts.is_empty();
+        let is_idle = work.ready.is_empty() && !work.has_unwritten() && fanouts.is_empty();
         !is_idle || self.judging.is_some() || !self.mailbox.is_empty()
     }
 
