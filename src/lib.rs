@@ -243,7 +243,8 @@ pub use config::Config;
 pub use error::{Error, ErrorKind};
 pub use handler::{
     AdminAnswer, AdminContext, AdminHandler, AdminStep, Blocking, BodyCall, Context, Handler,
-    IntoService, LaterCall, MayBlock, Mode, OnWorker, Peer, Refusal, Reply, TaskThreads,
+    IntoService, LaterCall, MayBlock, Mode, OnWorker, Peer, PendingReload, Refusal, Reply,
+    TaskThreads,
 };
 pub use http::{head::Request, response::Status};
 pub use hub::{

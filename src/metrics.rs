@@ -27,7 +27,7 @@ pub use distribution::Quantiles;
 pub(crate) use distribution::Timing;
 use figure::figure;
 pub use figure::{Figure, FigureKind};
-pub(crate) use refused::Refused;
+pub(crate) use refused::{Refusals, Refused};
 
 /// Makes the counters, the snapshot and the list of figures from one table, so that a new figure is
 /// one row.
@@ -259,6 +259,10 @@ figures! {
         tls_reloads,
         /// Times they could not be: the log says why, and the old ones stay in use.
         tls_reloads_failed,
+        /// Times the settings were read anew and taken into use, whether any had changed or not.
+        config_reloads,
+        /// Times they could not be: the log says why, and everything stayed as it was.
+        config_reloads_failed,
     }
     sessions {
         /// Sessions resumed by another connection.
@@ -476,13 +480,6 @@ impl Metrics {
         }
         (closed, turn)
     }
-}
-
-/// The counters of refusals at some moment.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Refusals {
-    refused: [u64; Refused::ALL.len()],
-    slow: u64,
 }
 
 impl WorkerSnapshot {

@@ -79,6 +79,27 @@ fn one_of_two_servers_that_accept_from_a_socket_can_end() {
 }
 
 #[test]
+fn the_begin_and_the_end_of_a_reload_are_told() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("server.toml");
+    std::fs::write(&file, "").unwrap();
+    let server = Activated::start(&listener, &[("RUSTY_SOCKS_CONFIG", file.to_str().unwrap())]);
+    assert_eq!(server.is_told(), "READY=1");
+    for settings in ["max_conn = 7", "max_conn = 0"] {
+        std::fs::write(&file, settings).unwrap();
+        server.signal("-HUP");
+        let told = server.is_told();
+        let since = told.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect(&told);
+        assert!(since.parse::<u64>().is_ok(), "{told}");
+        assert_eq!(server.is_told(), "READY=1", "whether it is good or bad");
+    }
+    server.terminate();
+    assert_eq!(server.is_told(), "STOPPING=1");
+    server.ends();
+}
+
+#[test]
 fn a_unix_socket_is_passed_on_and_its_file_is_left() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("server.sock");

@@ -233,6 +233,39 @@ fn a_reload_serves_new_connections_and_keeps_open_ones() {
 }
 
 #[test]
+fn new_settings_may_name_other_files_but_not_end_tls() {
+    let certificates = Certificates::new();
+    let server = TestServer::start(certificates.config());
+    let shown = || {
+        let mut stream = tls(&server, &certificates.client(), "localhost");
+        ask(&mut stream, HEALTH).unwrap();
+        peer_certificate(&stream)
+    };
+    let before = shown();
+    certificates.authority.server(&["localhost"]).write(certificates.path(), "other");
+    let of = |name: &str| {
+        let path = |end: &str| certificates.path().join(format!("{name}.{end}"));
+        let [tls_cert, tls_key] = ["pem", "key"].map(|end| path(end).to_str().unwrap().to_owned());
+        Config { tls_cert, tls_key, ..certificates.config() }
+    };
+    let error = server.handle.reload(&of("missing")).unwrap_err();
+    assert!(error.to_string().starts_with("tls_cert = "), "{error}");
+    assert_eq!(shown(), before);
+    let told = server.handle.reload(&of("other")).unwrap();
+    assert_eq!(told.changed, ["tls_cert", "tls_key"]);
+    let after = shown();
+    assert_ne!(after, before);
+    // Under the same name.
+    certificates.authority.server(&["localhost"]).write(certificates.path(), "other");
+    assert_eq!(server.handle.reload(&of("other")).unwrap().changed, ["tls_cert"]);
+    assert_ne!(shown(), after);
+    let plain = Config { tls_cert: String::new(), tls_key: String::new(), ..certificates.config() };
+    let told = server.handle.reload(&plain).unwrap();
+    assert!(told.changed.is_empty() && told.needs_restart == ["tls_cert", "tls_key"]);
+    assert_eq!(server.stats().tls_reloads, 2);
+}
+
+#[test]
 fn a_changed_file_is_found_without_being_asked_for() {
     let certificates = Certificates::new();
     let server = TestServer::start(certificates.config());

@@ -6,7 +6,6 @@ use rusty_socks_protocol::{
     Seconds,
     answer::{AddressLimits, Limits},
 };
-use uuid::Uuid;
 
 use crate::{Config, RoomName};
 
@@ -27,14 +26,14 @@ pub(super) struct About {
 }
 
 impl About {
-    pub(super) fn new(config: &Config, default_room: Option<RoomName>) -> About {
+    pub(super) fn new(config: &Config, default_room: Option<RoomName>, node: &str) -> About {
         let unless_off = |limit: u32| (limit > 0).then_some(limit);
         About {
             default_room,
             replay: config.replay,
             auth_timeout: config.auth_timeout,
             token_grace: config.token_grace,
-            node: Uuid::new_v4().to_string(),
+            node: node.to_owned(),
             ping: Seconds(config.ping.as_secs_f64()),
             max_message_bytes: config.max_message_bytes,
             resume_window: Seconds(config.resume_window.as_secs_f64()),

@@ -145,7 +145,7 @@ impl Chat {
             Verdict::Allowed(given) => {
                 take_given(ctx, given);
                 ctx.admit();
-                return standing::open(ctx, &self.about, reference);
+                return standing::open(ctx, &self.about(), reference);
             }
             Verdict::Refused(reason) => {
                 let close = CloseReason::FORBIDDEN.because(reason.clone());

@@ -110,7 +110,7 @@ impl Chat {
             Command::Resume(resume) => self.resume(ctx, &resume, reference),
             Command::Auth { token } => {
                 if let Some(identity) = standing::verify(ctx, &token, &reference) {
-                    standing::accept(ctx, identity, &self.about, reference, false);
+                    standing::accept(ctx, identity, &self.about(), reference, false);
                 }
             }
             Command::Ping => {
@@ -193,7 +193,7 @@ impl Chat {
     }
 
     fn broadcast(&self, ctx: &mut Ctx<'_>, content: &Content<'_>, reference: Reference) {
-        if !self.may_broadcast {
+        if !self.settings.load().may_broadcast {
             let fault = Fault::new(ErrorCode::Forbidden, "this server does not allow broadcasts");
             return self.fail(ctx, &fault, &reference);
         }
@@ -212,7 +212,7 @@ impl Chat {
         watch: bool,
         reference: Reference,
     ) {
-        let errors_max = self.errors_max;
+        let errors_max = self.errors_max();
         if watch && !ctx.permissions(&room).contains(Permissions::PRESENCE) {
             let error = ctx.forbid(Permissions::PRESENCE);
             return self.fail(ctx, &error.into(), &reference);
@@ -262,7 +262,8 @@ impl Chat {
         if !ctx.is_member(room) {
             return self.fail(ctx, &RoomError::NotMember.into(), &reference);
         }
-        let limit = limit.map_or(self.history_max, |limit| limit.min(self.history_max));
+        let limit_max = self.settings.load().history_max;
+        let limit = limit.map_or(limit_max, |limit| limit.min(limit_max));
         let name = room.to_owned();
         self.answer(ctx.history(room, range, limit), reference, move |reference, page| {
             let messages = iter::once(&page.messages[..]);
@@ -271,15 +272,16 @@ impl Chat {
     }
 
     fn resume(&self, ctx: &mut Ctx<'_>, resume: &Resume<'_>, reference: Reference) {
-        if resume.positions.len() > self.rooms_max {
-            let message = format!("a client may be in at most {} rooms", self.rooms_max);
+        let rooms_max = self.settings.load().rooms_max;
+        if resume.positions.len() > rooms_max {
+            let message = format!("a client may be in at most {rooms_max} rooms");
             return self.fail(ctx, &Fault::new(ErrorCode::LimitExceeded, message), &reference);
         }
         // A malformed token gets the same answer as an unknown one.
         let Ok(token) = resume.session.parse::<SessionToken>() else {
             return self.fail(ctx, &RoomError::NoSuchSession.into(), &reference);
         };
-        let errors_max = self.errors_max;
+        let errors_max = self.errors_max();
         // The backend was asked about the rooms of the session, and about no others.
         let asks = self.asks(Hook::Join).is_some();
         let is_asked = |room: &RoomName| !asks || ctx.session_is_in(&token, room.as_str());
@@ -319,7 +321,7 @@ impl Chat {
         reference: Reference,
         frame: impl FnOnce(Option<&RawValue>, T) -> String + Send + 'static,
     ) {
-        let errors_max = self.errors_max;
+        let errors_max = self.errors_max();
         match reference {
             Some(_) => self.answer(reply, reference, frame),
             None => reply.then(move |ctx, outcome| match outcome {
@@ -336,7 +338,7 @@ impl Chat {
         reference: Reference,
         frame: impl FnOnce(Option<&RawValue>, T) -> String + Send + 'static,
     ) {
-        let errors_max = self.errors_max;
+        let errors_max = self.errors_max();
         reply.then(move |ctx, outcome| match outcome {
             Ok(done) => answer_ok(ctx, &frame(reference.as_deref(), done)),
             Err(error) => fail(ctx, errors_max, &error.into(), reference.as_deref()),
@@ -344,7 +346,7 @@ impl Chat {
     }
 
     pub(super) fn fail(&self, ctx: &mut Ctx<'_>, fault: &Fault, reference: &Reference) {
-        fail(ctx, self.errors_max, fault, reference.as_deref());
+        fail(ctx, self.errors_max(), fault, reference.as_deref());
     }
 }
 

@@ -21,9 +21,17 @@ mod asking;
 mod commands;
 mod api;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
+use arc_swap::ArcSwap;
 use rusty_socks_protocol::{self as protocol, ErrorCode, SUBPROTOCOL};
+use uuid::Uuid;
 
 use crate::{
     Builder, Config, Context, Error, Handler, Identity, Message, Notice, Permissions,
@@ -65,7 +73,7 @@ pub fn server(config: Config) -> Result<Server, Error> {
 /// The errors of [`Chat::new`].
 pub fn builder(config: Config) -> Result<Builder, Error> {
     let chat = Chat::new(&config)?;
-    let api = Api::new(&config).with_about(Arc::clone(&chat.about));
+    let api = Api::new(&config).with_node(&chat.node);
     let mut builder = Server::builder().route(CHAT_PATH, chat).admin(api);
     if config.echo {
         builder = builder.route(ECHO_PATH, echo);
@@ -83,17 +91,42 @@ fn echo(ctx: &mut Context<'_, ()>, message: Message<'_>) {
 #[derive(Debug)]
 pub struct Chat {
     default_room: Option<RoomName>,
-    history_max: usize,
-    rooms_max: usize,
-    errors_max: u32,
-    may_broadcast: bool,
+    node: String,
     hooks: Option<Hooks>,
     events: Option<Events>,
+    identity: IdentityMode,
+    /// By itself, because every command reads it.
+    errors_max: AtomicU32,
+    settings: ArcSwap<ChatSettings>,
+}
+
+/// The settings that a reload replaces.
+#[derive(Debug)]
+struct ChatSettings {
+    history_max: usize,
+    rooms_max: usize,
+    may_broadcast: bool,
     about: Arc<About>,
     places: Places,
     /// The settings that decide about permissions; `None` if everyone may do everything.
     policy: Option<Config>,
-    identity: IdentityMode,
+}
+
+impl ChatSettings {
+    fn new(config: &Config, default_room: Option<RoomName>, node: &str) -> ChatSettings {
+        let has_rules = config.rooms.iter().any(RoomRule::limits_access);
+        let is_open = config.identity != IdentityMode::Required && !has_rules;
+        let policy =
+            Config { rooms: config.rooms.clone(), identity: config.identity, ..Config::default() };
+        ChatSettings {
+            history_max: kept_max(config),
+            rooms_max: config.max_rooms_per_conn,
+            may_broadcast: config.broadcast,
+            about: Arc::new(About::new(config, default_room, node)),
+            places: Places::new(config),
+            policy: (!is_open).then_some(policy),
+        }
+    }
 }
 
 impl Chat {
@@ -107,23 +140,26 @@ impl Chat {
             "" => None,
             name => Some(RoomName::new(name)?),
         };
-        let has_rules = config.rooms.iter().any(RoomRule::limits_access);
-        let is_open = config.identity != IdentityMode::Required && !has_rules;
-        let policy =
-            Config { rooms: config.rooms.clone(), identity: config.identity, ..Config::default() };
+        let node = Uuid::new_v4().to_string();
+        let settings = ChatSettings::new(config, default_room.clone(), &node);
         Ok(Chat {
-            about: Arc::new(About::new(config, default_room.clone())),
             default_room,
-            places: Places::new(config),
-            policy: (!is_open).then_some(policy),
-            identity: config.identity,
-            history_max: kept_max(config),
-            rooms_max: config.max_rooms_per_conn,
-            errors_max: config.max_errors,
-            may_broadcast: config.broadcast,
+            node,
             hooks: Hooks::new(config)?,
             events: Events::new(config)?,
+            identity: config.identity,
+            errors_max: AtomicU32::new(config.max_errors),
+            settings: ArcSwap::from_pointee(settings),
         })
+    }
+
+    /// Errors in a row after which a connection is closed.
+    fn errors_max(&self) -> u32 {
+        self.errors_max.load(Ordering::Relaxed)
+    }
+
+    fn about(&self) -> Arc<About> {
+        Arc::clone(&self.settings.load().about)
     }
 }
 
@@ -136,7 +172,7 @@ impl Handler for Chat {
 
     fn is_open_to_all_origins(&self) -> bool {
         self.identity == IdentityMode::Required
-            && !self.places.has_cookie()
+            && !self.settings.load().places.has_cookie()
             // A backend may know a user by a cookie, too.
             && !self.hooks.as_ref().is_some_and(|hooks| hooks.asks(Hook::Connect))
     }
@@ -155,7 +191,7 @@ impl Handler for Chat {
         if self.identity == IdentityMode::Off {
             return state(Standing::Anonymous);
         }
-        match self.places.find(request) {
+        match self.settings.load().places.find(request) {
             Some(token) => match request.authenticate(token) {
                 Ok(identity) => state(Standing::Verified(Box::new(identity))),
                 Err(error) if error.is_temporary() => Err(Refusal::unavailable(error.to_string())),
@@ -167,7 +203,7 @@ impl Handler for Chat {
     }
 
     fn permissions(&self, identity: Option<&Identity>, room: Option<&RoomName>) -> Permissions {
-        match &self.policy {
+        match &self.settings.load().policy {
             None => Permissions::all(),
             Some(policy) => identity::decide(policy, identity, room.map(RoomName::as_str)),
         }
@@ -186,13 +222,20 @@ impl Handler for Chat {
     }
 
     fn on_wake(&self, ctx: &mut Ctx<'_>) {
-        standing::wake(ctx, &self.about);
+        standing::wake(ctx, &self.about());
     }
 
     fn observe(&self, event: &ServerEvent<'_>) {
         if let Some(events) = &self.events {
             events.note(event);
         }
+    }
+
+    fn on_reload(&self, config: &Config) -> bool {
+        let new = ChatSettings::new(config, self.default_room.clone(), &self.node);
+        self.errors_max.store(config.max_errors, Ordering::Relaxed);
+        let before = self.settings.swap(Arc::new(new));
+        before.policy != self.settings.load().policy
     }
 
     fn on_stop(&self, left: Duration) {
@@ -212,18 +255,18 @@ impl Handler for Chat {
             // Parsed anyway, for the `ref` that tells the client which command was refused.
             let reference = message.as_text().and_then(|text| command::parse(text).0);
             let fault = fault.retry_after_ms(limited.wait.as_millis() as u64);
-            return fail(ctx, self.errors_max, &fault, reference.as_deref());
+            return fail(ctx, self.errors_max(), &fault, reference.as_deref());
         }
         if matches!(ctx.state().standing, Standing::Awaited) {
             return self.on_first_frame(ctx, message);
         }
         let Message::Text(text) = message else {
             let fault = Fault::bad_request("a command must be JSON in a text message");
-            return fail(ctx, self.errors_max, &fault, None);
+            return fail(ctx, self.errors_max(), &fault, None);
         };
         match command::parse(text) {
             (reference, Ok(command)) => self.ask_or_carry_out(ctx, text, command, reference),
-            (reference, Err(fault)) => fail(ctx, self.errors_max, &fault, reference.as_deref()),
+            (reference, Err(fault)) => fail(ctx, self.errors_max(), &fault, reference.as_deref()),
         }
     }
 
@@ -257,7 +300,7 @@ impl Chat {
     fn begin(&self, ctx: &mut Ctx<'_>, reference: Reference) {
         match self.asks(Hook::Connect) {
             Some(hooks) => self.ask_connect(ctx, hooks, reference),
-            None => standing::open(ctx, &self.about, reference),
+            None => standing::open(ctx, &self.about(), reference),
         }
     }
 }

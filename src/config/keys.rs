@@ -369,6 +369,18 @@ impl Key {
         self.kind.show((self.read)(config))
     }
 
+    /// Whether the two have different values.
+    pub(super) fn differs(&self, one: &Config, other: &Config) -> bool {
+        (self.read)(one) != (self.read)(other)
+    }
+
+    /// Copies the value from one configuration to another.
+    pub(super) fn copy(&self, from: &Config, to: &mut Config) {
+        // A value that was read from the field is of its kind.
+        let is_set = (self.write)(to, (self.read)(from));
+        debug_assert!(is_set, "{}", self.name);
+    }
+
     /// Returns what was written for the key as a message may show it.
     pub(super) fn told(&self, written: &str) -> String {
         if self.is_secret() { secret::SHOWN.to_owned() } else { written.to_owned() }

@@ -18,7 +18,8 @@
 //!   legal;
 //! - `load.rs`: defaults < TOML file < environment < flags. It uses `nearest.rs` (the most similar
 //!   name, for typing errors), `service_links.rs` (variables that are no settings), `source.rs`
-//!   (the source of a value) and `toml_text.rs` (its line in the file).
+//!   (the source of a value) and `toml_text.rs` (its line in the file);
+//! - `reload.rs`: which settings a running server can take anew.
 
 mod addresses;
 mod words;
@@ -35,6 +36,7 @@ mod api_keys;
 mod tls_pairs;
 mod judge;
 mod load;
+mod reload;
 mod memory_max;
 mod nearest;
 mod service_links;
@@ -53,6 +55,7 @@ pub use {
     keys::{Group, Key},
     load::Loaded,
     memory_max::MemoryMax,
+    reload::{ConfigSource, Reloaded},
     secret::Secret,
     settings::Config,
     source::Source,

@@ -36,6 +36,7 @@ pub(super) enum Kind {
 }
 
 /// The value of a field, without its Rust type.
+#[derive(PartialEq)]
 pub(super) enum Value {
     Number(u64),
     Time(Duration),

@@ -2,9 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use crossbeam_channel::{Receiver, TryRecvError};
 use uuid::Uuid;
 
 use crate::{
+    config::{Config, Reloaded},
+    error::{Error, ErrorKind},
     http::{
         head::Request,
         response::{JSON, Status, error_body},
@@ -39,6 +42,12 @@ pub trait AdminHandler: Send + Sync + 'static {
     /// stranger might have sent it: from a page in a browser, or to a listener that is not on the
     /// loopback.
     fn may_read_figures(&self, request: &Request<'_>) -> bool;
+
+    /// Told of new settings that the running server has taken, on the thread of the reload. Does
+    /// nothing by default.
+    fn on_reload(&self, config: &Config) {
+        let _ = config;
+    }
 }
 
 /// What follows on a request to the admin listener.
@@ -102,6 +111,28 @@ impl AdminAnswer {
 pub(crate) trait ServerState {
     fn snapshot(&mut self) -> Arc<Snapshot>;
     fn ask_drain(&self);
+    /// Begins to read the settings anew, unless that goes on already.
+    fn begin_reload(&self) -> Option<Receiver<Result<Reloaded, Error>>>;
+}
+
+/// A reload of the settings that goes on, on a thread of its own.
+#[derive(Debug)]
+pub struct PendingReload(Receiver<Result<Reloaded, Error>>);
+
+impl PendingReload {
+    /// Returns the outcome once; `None` until it is there. Never blocks.
+    ///
+    /// # Errors
+    /// Those of [`ServerHandle::reload_from_source`](crate::ServerHandle::reload_from_source).
+    pub fn outcome(&self) -> Option<Result<Reloaded, Error>> {
+        match self.0.try_recv() {
+            Ok(outcome) => Some(outcome),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => {
+                Some(Err(Error::new(ErrorKind::System, "the reload panicked")))
+            }
+        }
+    }
 }
 
 /// What a call of an [`AdminHandler`] may do.
@@ -302,6 +333,12 @@ impl<'a> AdminContext<'a> {
     /// Begins to drain, for at most `drain_timeout`. Later calls change nothing.
     pub fn drain(&mut self) {
         self.server.ask_drain();
+    }
+
+    /// Begins to read the settings anew, on a thread of its own. `None` if one does so already.
+    pub fn reload(&mut self) -> Option<PendingReload> {
+        self.spent += PUBLISH_COST;
+        self.server.begin_reload().map(PendingReload)
     }
 
     /// Returns every gauge and counter, at most 100 ms old.

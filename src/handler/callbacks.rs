@@ -8,6 +8,7 @@ use super::{
     refusal::Refusal,
 };
 use crate::{
+    config::Config,
     http::head::Request,
     hub::{event::ServerEvent, names::RoomName, notice::Notice, task::TaskAnswer},
     identity::{Identity, Permissions},
@@ -139,6 +140,17 @@ pub trait Handler<M: Mode = OnWorker>: Send + Sync + 'static {
     /// [`handlers`](crate::Snapshot::handlers). Called on any thread.
     fn figures(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
+    }
+
+    /// Told of new settings that the running server has taken. Returns whether the server must ask
+    /// anew what each client may do ([`permissions`](Handler::permissions)): clients leave the
+    /// rooms that they may no longer be in, and get a [`Notice::Left`] about themselves. Does
+    /// nothing by default.
+    ///
+    /// Called on the thread of the reload, while the handler serves.
+    fn on_reload(&self, config: &Config) -> bool {
+        let _ = config;
+        false
     }
 
     /// Called once when the server has stopped and each connection has had its `on_close`. May

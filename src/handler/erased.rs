@@ -11,6 +11,7 @@ use std::{
 
 use super::{callbacks::Handler, context::Context, mode::Mode, refusal::Refusal};
 use crate::{
+    config::Config,
     http::head::Request,
     hub::{
         conn_handle::ConnHandle,
@@ -61,6 +62,8 @@ pub(crate) trait DynHandler: NoticeFormatter {
     fn resumable(&self) -> bool;
     fn figures(&self) -> Vec<(&'static str, u64)>;
     fn stop(&self, left: Duration);
+    /// Tells of new settings. Returns whether permissions may be others now.
+    fn reload(&self, config: &Config) -> bool;
     /// Makes a call. Returns whether the handler wants the session to stay fresh, though it was
     /// given a message.
     fn call(&self, state: &mut BoxState, conn: &mut dyn ConnHandle, call: &Call<'_>) -> bool;
@@ -152,6 +155,14 @@ impl<H: Handler<M>, M: Mode> DynHandler for Erased<H, M> {
         if catch_unwind(AssertUnwindSafe(|| self.0.on_stop(left))).is_err() {
             log::error!("a handler panicked when the server had stopped");
         }
+    }
+
+    fn reload(&self, config: &Config) -> bool {
+        let reloaded = catch_unwind(AssertUnwindSafe(|| self.0.on_reload(config)));
+        reloaded.unwrap_or_else(|_| {
+            log::error!("a handler panicked when it was told of new settings");
+            true
+        })
     }
 
     fn call(&self, state: &mut BoxState, conn: &mut dyn ConnHandle, call: &Call<'_>) -> bool {

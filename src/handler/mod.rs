@@ -14,7 +14,9 @@ mod service;
 pub(crate) mod admin;
 
 pub(crate) use admin::ServerState;
-pub use admin::{AdminAnswer, AdminContext, AdminHandler, AdminStep, BodyCall, LaterCall};
+pub use admin::{
+    AdminAnswer, AdminContext, AdminHandler, AdminStep, BodyCall, LaterCall, PendingReload,
+};
 pub use callbacks::{Blocking, Handler, TaskThreads};
 pub use context::{Context, Reply};
 pub use mode::{MayBlock, Mode, OnWorker};

@@ -12,7 +12,7 @@ pub(crate) const UNIX_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UN
 const MAPPED_BITS: u8 = 96;
 
 /// The proxies whose word about their clients' addresses is taken.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct TrustedProxies(Vec<IpNet>);
 
 impl TrustedProxies {

@@ -123,7 +123,8 @@ impl Hub {
             Attachment::Ended => return Err(RoomError::NoSuchClient),
             Attachment::To(conn) => {
                 let (worker, bytes) = (conn.worker(), frame.len());
-                let Some(inbound) = InboundToken::take(session, bytes, &self.inbound) else {
+                let Some(inbound) = InboundToken::take(session, bytes, &self.limits.inbound())
+                else {
                     self.sessions.metrics.directs_refused.add_shared();
                     return Err(RoomError::ClientBehind);
                 };
@@ -134,13 +135,13 @@ impl Hub {
                     Letter::Send { conn, frame: frame.clone(), charge, inbound: Some(inbound) };
                 self.mailboxes.push_reserved(worker, letter, deferred);
             }
-            Attachment::Away(_) if inbox.is_full(frame.len(), &self.inbox) => {
+            Attachment::Away(_) if inbox.is_full(frame.len(), &self.limits.inbox()) => {
                 return Err(RoomError::InboxFull);
             }
             Attachment::Away(_) => {}
         }
         let before = inbox.bytes();
-        inbox.push(frame, matches!(attachment, Attachment::To(_)), &self.inbox);
+        inbox.push(frame, matches!(attachment, Attachment::To(_)), &self.limits.inbox());
         self.account.inboxes.change(before, inbox.bytes());
         Ok(seq)
     }

@@ -58,8 +58,8 @@ impl Hub {
         bytes_max: usize,
     ) -> Joined {
         let now_ms = self.now_ms();
-        self.change(&mut state.history, |history| history.expire(now_ms, &room.bounds));
-        let history = &state.history;
+        let RoomState { history, bounds, .. } = &mut *state;
+        self.change(history, |history| history.expire(now_ms, bounds));
         let position = history.position();
         let since = |since| match history.since(since, bytes_max) {
             Some(missed) => (true, missed),
@@ -85,10 +85,11 @@ impl Hub {
         self.check_memory()?;
         let now_ms = self.now_ms();
         let mut state = room.state.lock();
-        self.change(&mut state.history, |history| history.expire(now_ms, &room.bounds));
+        let RoomState { history, bounds, .. } = &mut *state;
+        self.change(history, |history| history.expire(now_ms, bounds));
         Ok(Page {
             position: state.history.position(),
-            messages: state.history.page(range, limit, self.page_bytes_max),
+            messages: state.history.page(range, limit, self.limits.page_bytes_max()),
         })
     }
 

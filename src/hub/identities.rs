@@ -5,12 +5,18 @@ use std::{collections::BTreeMap, sync::Arc};
 use uuid::Uuid;
 
 use super::{
-    Hub, conn_handle::ConnHandle, error::RoomError, locked_session::LockedSession, names::RoomName,
-    session::Session, survey::ENTRIES_MAX,
+    Hub,
+    conn_handle::ConnHandle,
+    error::RoomError,
+    locked_session::LockedSession,
+    names::RoomName,
+    notice::Notice,
+    session::{Session, format_notice},
+    survey::ENTRIES_MAX,
 };
 use crate::{
     identity::{Identity, Permissions, Revocation},
-    ws::close::CloseReason,
+    ws::{close::CloseReason, frame::PreparedFrame},
 };
 
 impl Hub {
@@ -42,6 +48,26 @@ impl Hub {
             locked.session.decide_direct(locked.state);
             Ok(locked.decide_permissions())
         })
+    }
+
+    /// Decides anew what the client of a connection may do, and takes it out of the rooms that it
+    /// may no longer be in. Returns how many rooms it was in, and its handler's notices about those
+    /// that it has left.
+    pub(crate) fn judge(&self, conn: &mut dyn ConnHandle) -> (usize, Vec<PreparedFrame>) {
+        let judged = self.lock_own_session(conn, |locked| {
+            let rooms = locked.state.memberships.len();
+            locked.session.decide_direct(locked.state);
+            let left = locked.decide_permissions();
+            let (client_id, name, user) =
+                (locked.session.client_id, locked.state.name.as_deref(), locked.state.user());
+            let notices = left.iter().filter_map(|room| {
+                let notice = Notice::Left { room, client_id, name, user };
+                format_notice(&**locked.session.formatter(), &notice)
+            });
+            Ok((rooms, notices.collect()))
+        });
+        // A connection whose session was taken over is about to close.
+        judged.unwrap_or_default()
     }
 
     /// Refuses something for want of a permission, and counts it.

@@ -92,6 +92,8 @@ pub(crate) enum Letter {
     PressureOff,
     /// Sweep soon: changes of presence were gathered for one notice.
     SweepSoon,
+    /// Decide anew what each client may do.
+    Judge,
     /// Close every connection with 1001, the open ones spread over this time, and stop when none is
     /// left.
     Drain { spread_ms: u64 },
@@ -122,6 +124,7 @@ impl Letter {
             | Letter::WakeAfter { .. }
             | Letter::PressureOff
             | Letter::SweepSoon
+            | Letter::Judge
             | Letter::Drain { .. }
             | Letter::Stop => None,
         }

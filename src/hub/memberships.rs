@@ -54,7 +54,7 @@ impl Hub {
         self.check_memory()?;
         self.lock_own_session(conn, |locked| match locked.state.membership(name.as_str()) {
             Some(_) => Err(RoomError::AlreadyMember),
-            None => locked.add_membership(name, replay, None, self.page_bytes_max),
+            None => locked.add_membership(name, replay, None, self.limits.page_bytes_max()),
         })
     }
 
@@ -63,7 +63,7 @@ impl Hub {
         self.lock_own_session(conn, |locked| {
             let at = locked.state.membership(name).ok_or(RoomError::NotMember)?;
             let room = Arc::clone(&locked.state.memberships[at].room);
-            locked.state.decline(&room, self.memberships_max);
+            locked.state.decline(&room, self.limits.memberships_max());
             locked.remove_membership(at);
             locked.leave_behind(&room);
             Ok(())
@@ -81,13 +81,14 @@ impl Hub {
             if locked.state.cold().patterns.contains(pattern) {
                 return Err(RoomError::AlreadyMember);
             }
-            if locked.state.cold().patterns.len() >= self.memberships_max {
+            if locked.state.cold().patterns.len() >= self.limits.memberships_max() {
                 return Err(RoomError::TooManyMemberships);
             }
             let memberships = &locked.state.memberships;
             let is_match = |of: &&SessionMembership| pattern.matches(&of.room.name);
             let already_in = memberships.iter().filter(is_match).count();
-            let matches_max = self.memberships_max.saturating_sub(memberships.len()) + already_in;
+            let matches_max =
+                self.limits.memberships_max().saturating_sub(memberships.len()) + already_in;
             let conn = locked.conn.id();
             let is_covered = locked.state.cold().patterns.cover(pattern);
             let may_join = |room: &RoomName| locked.may_join(room);
@@ -179,7 +180,7 @@ impl Hub {
             if !permissions.contains(Permissions::JOIN) {
                 return Match::Stale;
             }
-            if locked.state.memberships.len() >= self.memberships_max {
+            if locked.state.memberships.len() >= self.limits.memberships_max() {
                 return Match::Full(pattern);
             }
             let mut room_state = room.state.lock();
@@ -219,7 +220,7 @@ impl LockedSession<'_> {
         if !permissions.contains(Permissions::JOIN) {
             return Err(self.hub.forbid(Permissions::JOIN));
         }
-        if self.state.memberships.len() >= self.hub.memberships_max {
+        if self.state.memberships.len() >= self.hub.limits.memberships_max() {
             return Err(RoomError::TooManyMemberships);
         }
         if self.hub.rooms.find(name.as_str()).is_none() {
@@ -286,7 +287,7 @@ impl LockedSession<'_> {
         drop(room_state);
         let left_behind = &mut self.state.cold_mut().left_behind;
         left_behind.push_back(Arc::downgrade(room));
-        if left_behind.len() > self.hub.memberships_max
+        if left_behind.len() > self.hub.limits.memberships_max()
             && let Some(first) = left_behind.pop_front().and_then(|room| room.upgrade())
         {
             self.hub.rooms.evict_left_behind(&first, client);

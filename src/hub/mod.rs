@@ -24,7 +24,9 @@ pub(crate) mod roster;
 pub(crate) mod session;
 pub(crate) mod charge;
 mod inbound_token;
+mod limits;
 pub(crate) mod mailbox;
+mod room_limits;
 pub(crate) mod rooms;
 mod away;
 pub(crate) mod sessions;
@@ -52,15 +54,14 @@ use parking_lot::Mutex;
 use crate::{
     config::{Compression, Config},
     identity::{Authenticator, Permissions},
-    limits::{owners::Owners, rates::Rates},
+    limits::owners::Owners,
     memory::account::{Account, Level},
     metrics::Counter,
     ws::close::CloseReason,
 };
 use clock::Clock;
 use error::RoomError;
-use inbound::InboundBounds;
-use inbox::InboxBounds;
+use limits::HubLimits;
 use mailbox::{Deferred, Mailboxes};
 use names::RoomName;
 use room::Room;
@@ -72,30 +73,18 @@ pub(crate) struct Hub {
     pub(crate) rooms: Rooms,
     pub(crate) sessions: Sessions,
     pub(crate) mailboxes: Mailboxes,
-    /// The most rooms that one session may be in.
-    pub(crate) memberships_max: usize,
+    pub(crate) limits: HubLimits,
     pub(crate) account: Arc<Account>,
-    /// The most bytes that all histories together keep.
-    histories_bytes_max: usize,
     /// Rooms with gathered changes of presence. The lock of a room is taken before this one.
     gathering: Mutex<Vec<Arc<Room>>>,
     /// The smallest message that is compressed; `None` if none is.
     compressible_bytes_min: Option<usize>,
-    /// The largest page or replay. A larger one could overflow the outbox it is sent to.
-    page_bytes_max: usize,
     /// What the server knows of tokens.
     pub(crate) authenticator: Authenticator,
     /// Commands refused for want of a permission, in the order of [`Permissions::NAMED`].
     forbidden: [Counter; Permissions::NAMED.len()],
-    inbox: InboxBounds,
-    inbound: InboundBounds,
-    /// How long a session outlives its connection.
-    resume_window_ms: u64,
-    away_max: usize,
     /// Whether the next server takes up what this one knows.
     goes_on: bool,
-    /// The limits of one session.
-    rates: Rates,
     pub(crate) owners: Arc<Owners>,
     pub(crate) clock: Arc<Clock>,
 }
@@ -129,33 +118,31 @@ impl Hub {
             rooms: Rooms::new(config, mailboxes.clone(), Arc::clone(&account)),
             sessions: Sessions::new(Arc::clone(&account), Arc::clone(&clock)),
             mailboxes,
-            memberships_max: config.max_rooms_per_conn,
+            limits: HubLimits::new(config),
             account,
-            histories_bytes_max: config.history_total_bytes,
             gathering: Mutex::default(),
             compressible_bytes_min: (config.compression != Compression::Off)
                 .then_some(config.compression_threshold),
-            page_bytes_max: config.buffer_bytes / 2,
             authenticator,
             forbidden: Default::default(),
-            inbox: InboxBounds {
-                // A resumed client gets its whole inbox at once, after the replays of its rooms, so
-                // the inbox must fit the outbox.
-                messages_max: config.inbox.min(config.buffer / 4),
-                bytes_max: config.inbox_bytes.min(config.buffer_bytes / 4),
-            },
-            // With half of an outbox full, all that is on its way fits into the other half.
-            inbound: InboundBounds {
-                messages_max: config.buffer / 4,
-                bytes_max: config.buffer_bytes / 4,
-            },
-            resume_window_ms: config.resume_window.as_millis() as u64,
-            away_max: config.max_away_sessions,
             goes_on: !config.snapshot.is_empty(),
-            rates: Rates::of_client(config),
             owners: Owners::new(config),
             clock,
         }
+    }
+
+    /// Takes the limits of `config`, and its rules for rooms. Rooms that exist keep the overflow
+    /// policy that their members were told of.
+    pub(crate) fn reload(&self, config: &Config) {
+        let rates = self.limits.rates();
+        self.limits.set(config);
+        self.owners.reload(config, self.limits.rates() != rates);
+        if self.clock.is_machine() {
+            self.account.set_bytes_max(config.memory_max.bytes());
+        } else {
+            self.account.set_bytes_max(config.memory_max.bytes_alone());
+        }
+        self.rooms.reload(config);
     }
 
     /// Returns the milliseconds since this hub was made.
@@ -218,8 +205,8 @@ impl Hub {
     /// back in time.
     pub(crate) fn sweep(&self) -> Swept {
         let now_ms = self.now_ms();
-        self.rooms.sweep(|room, history| {
-            self.change(history, |history| history.expire(now_ms, &room.bounds));
+        self.rooms.sweep(|history, bounds| {
+            self.change(history, |history| history.expire(now_ms, bounds));
         });
         let behind = self.tell_all_gathered();
         let swept = self.expire_sessions();

@@ -31,7 +31,8 @@ pub enum Notice<'a> {
         /// The client's user, if it has one.
         user: Option<&'a str>,
     },
-    /// Another client left the room. Sent to clients that watch the room.
+    /// Another client left the room. Sent to clients that watch the room. About the client itself:
+    /// it may no longer be in the room, since the rules have changed, and has left it.
     Left {
         /// The room.
         room: &'a RoomName,

@@ -242,7 +242,7 @@ impl Hub {
             let letter = Letter::Deliver { room: room.key, seq, frame, except, charge };
             self.mailboxes.push_reserved(worker, letter, deferred);
         }
-        self.keep(room, &mut state, frame, now_ms);
+        self.keep(&mut state, frame, now_ms);
         Ok(seq)
     }
 
@@ -286,16 +286,17 @@ impl Hub {
             let letter = Letter::DeliverMany { rooms, frame, except, charge };
             self.mailboxes.push_reserved(worker, letter, deferred);
         }
-        for (index, state) in &mut states {
-            self.keep(rooms[*index], state, frame.clone(), now_ms);
+        for (_, state) in &mut states {
+            self.keep(state, frame.clone(), now_ms);
         }
         Ok(seqs)
     }
 
-    fn keep(&self, room: &Room, state: &mut RoomState, frame: PreparedFrame, now_ms: u64) {
+    fn keep(&self, state: &mut RoomState, frame: PreparedFrame, now_ms: u64) {
         let (kept, bytes) = (frame.plain(), frame.len());
-        self.change(&mut state.history, |history| history.append(kept, now_ms, &room.bounds));
-        if self.account.histories.value() > self.histories_bytes_max {
+        let RoomState { history, bounds, .. } = &mut *state;
+        self.change(history, |history| history.append(kept, now_ms, bounds));
+        if self.account.histories.value() > self.limits.histories_bytes_max() {
             // Nothing else gave way in time, so this room keeps no more than it did.
             let mut forgotten = 0;
             self.change(&mut state.history, |history| forgotten = history.free(bytes));
@@ -307,7 +308,8 @@ impl Hub {
     /// as they may be, or memory is short and they have a good part of it.
     fn shed_histories(&self, rooms: &[&Room]) {
         // A sixteenth below the bound, so that most messages find space without taking it.
-        let bytes_max = self.histories_bytes_max - self.histories_bytes_max / 16;
+        let bytes_max = self.limits.histories_bytes_max();
+        let bytes_max = bytes_max - bytes_max / 16;
         if self.account.histories.value() > bytes_max || self.account.wants_histories() {
             self.rooms.shed_histories(bytes_max, rooms);
         }

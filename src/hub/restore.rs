@@ -12,7 +12,7 @@ use super::{
     inbox::Inbox,
     names::RoomName,
     notice::NoticeFormatter,
-    room::{Owner, Room},
+    room::{Owner, Room, RoomState},
     save::Amount,
     session::{
         Session,
@@ -190,7 +190,7 @@ impl Hub {
             **inbox = Inbox::at(seq - 1, delivered);
         }
         *read = Some(seq);
-        inbox.push(self.frame_of(payload), false, &self.inbox);
+        inbox.push(self.frame_of(payload), false, &self.limits.inbox());
         Ok(())
     }
 
@@ -203,7 +203,7 @@ impl Hub {
         let room = contents.rooms.get_mut(place as usize).ok_or("a message to no room")?;
         let ReadRoom { room, seq: last, read } = room;
         check_next(seq, *read, *last)?;
-        let history = &mut room.state.get_mut().history;
+        let RoomState { history, bounds, .. } = room.state.get_mut();
         if read.is_none() {
             let position = history.position();
             *history = History::at(Position { seq: seq - 1, ..position });
@@ -218,7 +218,7 @@ impl Hub {
         }
         let stored_ms = self.now_ms().saturating_sub(age_ms);
         let before = history.len();
-        history.append(self.frame_of(payload), stored_ms, &room.bounds);
+        history.append(self.frame_of(payload), stored_ms, bounds);
         contents.messages_left_out += before + 1 - history.len();
         Ok(())
     }
@@ -232,10 +232,11 @@ impl Hub {
     }
 
     fn put_room(&self, mut room: Room, restored: &mut Restored) -> Option<Arc<Room>> {
-        let (now_ms, bounds) = (self.now_ms(), room.bounds);
-        let history = &mut room.state.get_mut().history;
-        history.expire(now_ms, &bounds);
-        let space = self.histories_bytes_max.saturating_sub(self.account.histories.value());
+        let now_ms = self.now_ms();
+        let RoomState { history, bounds, .. } = room.state.get_mut();
+        history.expire(now_ms, bounds);
+        let space =
+            self.limits.histories_bytes_max().saturating_sub(self.account.histories.value());
         let too_many = history.bytes().saturating_sub(space);
         restored.left_out.messages += history.free(too_many);
         let messages = history.len();
@@ -255,11 +256,11 @@ impl Hub {
     ) {
         let ReadSession { record, inbox, .. } = read;
         let route = routes.iter().find(|route| route.path == record.route);
-        let Some(route) = route.filter(|_| record.away_ms < self.resume_window_ms) else {
+        let Some(route) = route.filter(|_| record.away_ms < self.limits.resume_window_ms()) else {
             restored.ended += 1;
             return;
         };
-        if restored.taken.sessions >= self.away_max || self.account.weigh() > Level::Wait {
+        if restored.taken.sessions >= self.limits.away_max() || self.account.weigh() > Level::Wait {
             restored.left_out.sessions += 1;
             return;
         }
@@ -268,7 +269,7 @@ impl Hub {
             route: route.index,
             formatter: &route.formatter,
             rooms,
-            memberships_max: self.memberships_max,
+            memberships_max: self.limits.memberships_max(),
             away_since_ms: since_ms,
         };
         let is_trivial = record.is_trivial;
@@ -292,7 +293,8 @@ impl Hub {
             }
         }
         self.sessions.put(&session, identity.map(|of| Arc::clone(&of.user)));
-        let evicted = self.sessions.set_away(&session, since_ms, is_trivial, self.away_max);
+        let evicted =
+            self.sessions.set_away(&session, since_ms, is_trivial, None, self.limits.away_max());
         debug_assert!(evicted.is_none(), "there are no more than may be away");
         restored.taken.sessions += 1;
     }
@@ -554,7 +556,9 @@ mod tests {
         let mut client = old.client(0, true);
         client.join("a").expect("a place");
         let text = "x".repeat(10_000);
-        (0..5000).for_each(|_| drop(publish(&old, &client, "a", &text, Uuid::new_v4())));
+        (0..5000).for_each(|_| {
+            publish(&old, &client, "a", &text, Uuid::new_v4());
+        });
         let (bytes, saved) = old.save(u64::MAX);
         assert_eq!(saved.written.messages, 5000);
         let memory_max = MemoryMax::Bytes(20 << 20);

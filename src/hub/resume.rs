@@ -167,7 +167,7 @@ impl Hub {
         reason: &CloseReason,
     ) -> bool {
         let waits = session.resumable
-            && self.resume_window_ms > 0
+            && self.limits.resume_window_ms() > 0
             && reason.may_resume()
             && !session.awaits_identity();
         let mut state = session.state.lock();
@@ -191,7 +191,8 @@ impl Hub {
         state.attachment = Attachment::Away(now_ms);
         let is_trivial = (state.fresh || self.sessions.is_young(session)) && state.is_trivial();
         let owner = self.owners.owner_of(ip);
-        let evicted = self.sessions.set_away(session, now_ms, is_trivial, owner, self.away_max);
+        let away_max = self.limits.away_max();
+        let evicted = self.sessions.set_away(session, now_ms, is_trivial, owner, away_max);
         drop(state);
         evicted.is_some_and(|evicted| self.evict(&evicted))
     }
@@ -226,7 +227,9 @@ impl Hub {
     pub(super) fn expire_sessions(&self) -> Swept {
         let mut swept = Swept::default();
         let now_ms = self.sessions.absences_until_ms(self.now_ms());
-        let Some(until_ms) = now_ms.checked_sub(self.resume_window_ms) else { return swept };
+        let Some(until_ms) = now_ms.checked_sub(self.limits.resume_window_ms()) else {
+            return swept;
+        };
         let overdue = self.sessions.overdue(until_ms, EXPIRED_PER_SWEEP_MAX);
         swept.has_more = overdue.len() == EXPIRED_PER_SWEEP_MAX;
         for (since_ms, session) in overdue {
@@ -286,7 +289,7 @@ impl LockedSession<'_> {
         positions: &[(RoomName, Position)],
         fresh: Uuid,
     ) -> (Vec<ResumedRoom>, Vec<(RoomPattern, RoomName)>) {
-        let mut bytes_max = self.hub.page_bytes_max;
+        let mut bytes_max = self.hub.limits.page_bytes_max();
         let mut members_max = PRESENCE_MEMBERS_MAX;
         let mut rooms = Vec::with_capacity(self.state.memberships.len());
         let spend = |bytes_max: &mut usize, joined: &Result<Joined, RoomError>| {
@@ -333,7 +336,8 @@ impl LockedSession<'_> {
         for pattern in self.state.cold().patterns.uncovered() {
             // Enough names to find the first room that cannot be joined, behind those that were
             // left by name and those that can be joined.
-            let names_max = self.hub.memberships_max + self.state.cold().declined.len() + 1;
+            let names_max =
+                self.hub.limits.memberships_max() + self.state.cold().declined.len() + 1;
             let conn = self.conn.id();
             let may_join = |room: &RoomName| self.may_join(room);
             let (names, looked_at) =
@@ -345,7 +349,7 @@ impl LockedSession<'_> {
                 if is_declined || self.state.membership(room.as_str()).is_some() {
                     continue;
                 }
-                if self.state.memberships.len() >= self.hub.memberships_max {
+                if self.state.memberships.len() >= self.hub.limits.memberships_max() {
                     unmatched.push((pattern.clone(), room));
                     break;
                 }

@@ -19,9 +19,8 @@ pub(crate) struct Room {
     pub(crate) key: RoomKey,
     pub(crate) name: RoomName,
     pub(crate) kind: RoomKind,
-    /// The policy for a member that is too slow.
+    /// The policy for a member that is too slow. Each member is told of it, so it stays.
     pub(crate) overflow: Overflow,
-    pub(crate) bounds: HistoryBounds,
     /// Whether this is the default room, which exists as long as the server.
     pub(crate) is_default: bool,
     /// Held only to number, store and post one message; never across a system call.
@@ -41,6 +40,7 @@ pub(crate) enum RoomKind {
 /// The state that the lock of a [`Room`] protects.
 pub(crate) struct RoomState {
     pub(crate) history: History,
+    pub(super) bounds: HistoryBounds,
     /// Number of members on each worker.
     pub(crate) members: Box<[u32]>,
     /// Every session in this room, attached or away.
@@ -70,9 +70,10 @@ pub(super) enum Owner {
 
 impl RoomState {
     /// Makes the state of an empty room, for `workers` workers.
-    pub(super) fn new(workers: usize) -> RoomState {
+    pub(super) fn new(workers: usize, bounds: HistoryBounds) -> RoomState {
         RoomState {
             history: History::new(),
+            bounds,
             members: vec![0; workers].into(),
             roster: Roster::default(),
             channel: None,

@@ -9,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -21,9 +22,10 @@ use super::{
     names::{RoomName, RoomPattern},
     patterns::{ByPrefix, prefixes},
     room::{Owner, Room, RoomKind, RoomState},
+    room_limits::RoomLimits,
 };
 use crate::{
-    config::{Config, RoomRules},
+    config::{Config, Overflow},
     memory::account::Account,
     metrics::RoomMetrics,
     store::{History, HistoryBounds},
@@ -51,23 +53,20 @@ const ROOM_BYTES: usize =
 
 /// All rooms, by name. The directory's lock is never taken while a room's is held.
 pub(crate) struct Rooms {
-    directory: Mutex<Directory>,
+    pub(super) directory: Mutex<Directory>,
     /// The rooms without members, in the order in which they were left. Its lock is taken under
     /// the directory's or a room's, and nothing under it.
     vacant: Mutex<BTreeMap<u64, Arc<Room>>>,
     next_vacancy: AtomicU64,
     pub(crate) metrics: RoomMetrics,
-    account: Arc<Account>,
+    pub(super) account: Arc<Account>,
     next_key: AtomicU64,
-    rooms_max: usize,
-    rules: RoomRules,
-    /// The bounds of rooms without a rule of their own.
-    bounds: HistoryBounds,
     mailboxes: Mailboxes,
 }
 
-struct Directory {
-    by_name: BTreeMap<RoomName, Arc<Room>>,
+pub(super) struct Directory {
+    pub(super) limits: RoomLimits,
+    pub(super) by_name: BTreeMap<RoomName, Arc<Room>>,
     /// The connections that wait for new rooms, by pattern. A connection does not wait by a
     /// pattern that another of its patterns covers, so it waits for each room once.
     subscribers: HashMap<ByPrefix, HashSet<ConnId>>,
@@ -140,16 +139,12 @@ impl Rooms {
     /// Makes the directory, and the default room in it.
     pub(crate) fn new(config: &Config, mailboxes: Mailboxes, account: Arc<Account>) -> Rooms {
         let directory = Directory {
+            limits: RoomLimits::new(config),
             by_name: BTreeMap::new(),
             subscribers: HashMap::new(),
             swept_to: None,
             shed_to: None,
             uncounted: 0,
-        };
-        let bounds = HistoryBounds {
-            messages_max: config.history,
-            bytes_max: config.history_bytes,
-            age_max: config.history_age,
         };
         let mut rooms = Rooms {
             directory: Mutex::new(directory),
@@ -158,13 +153,12 @@ impl Rooms {
             metrics: RoomMetrics::default(),
             account,
             next_key: AtomicU64::new(0),
-            rooms_max: config.max_rooms,
-            rules: config.room_rules(),
-            bounds,
             mailboxes,
         };
         if let Ok(name) = RoomName::new(&config.default_room) {
-            let room = Room { is_default: true, ..rooms.new_room(&name, RoomKind::Messages) };
+            let limits = rooms.directory.get_mut().limits.of(&name);
+            let room =
+                Room { is_default: true, ..rooms.new_room(&name, RoomKind::Messages, limits) };
             let directory = rooms.directory.get_mut();
             directory.by_name.insert(name, Arc::new(room));
             directory.uncounted = 1;
@@ -225,34 +219,39 @@ impl Rooms {
         if let Some(room) = directory.by_name.get(name) {
             return Ok(Arc::clone(room));
         }
-        if directory.by_name.len() - directory.uncounted >= self.rooms_max {
+        if directory.by_name.len() - directory.uncounted >= directory.limits.rooms_max {
             let longest_vacant = self.evict_vacant(&mut directory, &[]);
             _evicted = longest_vacant.ok_or(RoomError::TooManyRooms)?;
         }
-        let room = Arc::new(self.new_room(name, RoomKind::Messages));
+        let limits = directory.limits.of(name);
+        let room = Arc::new(self.new_room(name, RoomKind::Messages, limits));
         self.notify_subscribers(&directory, &room, deferred)?;
         directory.by_name.insert(name.clone(), Arc::clone(&room));
         self.account.rooms.add(ROOM_BYTES);
         Ok(room)
     }
 
-    /// Makes a room with the rules for its name, which are looked up only here.
-    fn new_room(&self, name: &RoomName, kind: RoomKind) -> Room {
-        let settings = self.rules.of(name.as_str());
+    fn new_room(
+        &self,
+        name: &RoomName,
+        kind: RoomKind,
+        (overflow, bounds): (Overflow, HistoryBounds),
+    ) -> Room {
         Room {
             key: self.next_key.fetch_add(1, Ordering::Relaxed),
             name: name.clone(),
             kind,
-            overflow: settings.overflow,
-            bounds: HistoryBounds { messages_max: settings.history, ..self.bounds },
+            overflow,
             is_default: false,
-            state: Mutex::new(RoomState::new(self.mailboxes.workers())),
+            state: Mutex::new(RoomState::new(self.mailboxes.workers(), bounds)),
         }
     }
 
     /// Makes the room that carries the presence notices of `room`. It is not in the directory.
     pub(crate) fn channel_of(&self, room: &Room) -> Arc<Room> {
-        Arc::new(self.new_room(&room.name, RoomKind::Presence))
+        // Nothing is kept in it.
+        let bounds = HistoryBounds { messages_max: 0, bytes_max: 0, age_max: Duration::ZERO };
+        Arc::new(self.new_room(&room.name, RoomKind::Presence, (room.overflow, bounds)))
     }
 
     /// Counts the connections that wait for a room of this name as members, and posts the `Matched`
@@ -470,7 +469,7 @@ impl Rooms {
 
     /// Runs `age` on the histories of the next rooms, and removes the rooms that then have neither
     /// members nor messages.
-    pub(crate) fn sweep(&self, age: impl Fn(&Room, &mut History)) {
+    pub(crate) fn sweep(&self, age: impl Fn(&mut History, &HistoryBounds)) {
         let batch: Vec<Arc<Room>> = {
             let mut directory = self.directory.lock();
             let from = directory.swept_to.take().map_or(Bound::Unbounded, Bound::Excluded);
@@ -484,7 +483,8 @@ impl Rooms {
         };
         for room in batch {
             let mut state = room.state.lock();
-            age(&room, &mut state.history);
+            let RoomState { history, bounds, .. } = &mut *state;
+            age(history, bounds);
             if !room.is_default && state.history.is_empty() && state.is_vacant() {
                 state.gone = true;
                 if let Some(vacancy) = state.vacancy.take() {

@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 
 use super::{
     Hub,
-    room::{Owner, Room},
+    room::{Owner, Room, RoomState},
     session::{
         Session,
         saved::{RoomPlaces, SavedSession},
@@ -95,7 +95,8 @@ impl Hub {
         let mut written = Vec::with_capacity(rooms.len());
         for (_, room) in rooms {
             let mut state = room.state.lock();
-            self.change(&mut state.history, |history| history.expire(now_ms, &room.bounds));
+            let RoomState { history, bounds, .. } = &mut *state;
+            self.change(history, |history| history.expire(now_ms, bounds));
             if state.gone || (!room.is_default && state.is_vacant() && state.history.is_empty()) {
                 continue;
             }

@@ -15,12 +15,13 @@ impl Hub {
         now_ms: u64,
     ) -> Result<(), RateLimited> {
         let (owners, ip) = (&self.owners, remote.ip());
-        if self.rates.are_off() && (owners.rates_are_off() || owners.owner_of(ip).is_none()) {
+        let rates = self.limits.rates();
+        if rates.are_off() && (owners.rates_are_off() || owners.owner_of(ip).is_none()) {
             return Ok(());
         }
         let mut spending = session.spending.lock();
         let spending = spending.get_or_insert_default();
-        let spent = spending.spend(bytes, &self.rates, (owners, ip), now_ms);
+        let spent = spending.spend(bytes, &rates, (owners, ip), now_ms);
         if let Err(limited) = &spent {
             let metrics = &self.sessions.metrics;
             match limited.of {
@@ -39,7 +40,8 @@ impl Hub {
     ) -> Result<(), RoomError> {
         let mut spending = session.spending.lock();
         let spending = spending.get_or_insert_default();
-        let spent = spending.spend_room(&self.rates, (&self.owners, remote.ip()), self.now_ms());
+        let spent =
+            spending.spend_room(&self.limits.rates(), (&self.owners, remote.ip()), self.now_ms());
         spent.map_err(|retry_after_ms| {
             self.sessions.metrics.rooms_rate_limited.add_shared();
             RoomError::RoomsTooFast { retry_after_ms }

@@ -19,18 +19,26 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct Authenticator {
     #[cfg(feature = "identity")]
-    verifier: Option<super::verifier::Verifier>,
+    verifier: arc_swap::ArcSwapOption<super::verifier::Verifier>,
     revocations: Revocations,
     metrics: Arc<IdentityMetrics>,
     failures: [Counter; TokenError::ALL.len()],
 }
+
+/// Keys that were found good, and are not in use yet.
+#[cfg(feature = "identity")]
+pub(crate) struct NewKeys(Option<Arc<super::verifier::Verifier>>);
+
+/// No keys.
+#[cfg(not(feature = "identity"))]
+pub(crate) struct NewKeys();
 
 impl Authenticator {
     /// Makes the authenticator of `config`.
     pub(crate) fn new(config: &Config) -> Result<Authenticator, Error> {
         let metrics: Arc<IdentityMetrics> = Arc::default();
         #[cfg(feature = "identity")]
-        let verifier = super::verifier::Verifier::new(config, &metrics)?;
+        let verifier = super::verifier::Verifier::new(config, &metrics, None)?.map(Arc::new);
         #[cfg(not(feature = "identity"))]
         if config.identity != IdentityMode::Off {
             let message = "identity: this build verifies no tokens; build it with the cargo \
@@ -39,17 +47,42 @@ impl Authenticator {
         }
         Ok(Authenticator {
             #[cfg(feature = "identity")]
-            verifier,
+            verifier: verifier.into(),
             metrics,
             ..Authenticator::default()
         })
+    }
+
+    /// Makes what verifies tokens by the keys of `config`, which is not in use yet. Keys that are
+    /// fetched stay if their address does.
+    pub(crate) fn prepare(&self, config: &Config) -> Result<NewKeys, Error> {
+        #[cfg(feature = "identity")]
+        {
+            use super::verifier::Verifier;
+            let present = self.verifier.load_full();
+            let verifier = Verifier::new(config, &self.metrics, present.as_deref())?;
+            Ok(NewKeys(verifier.map(Arc::new)))
+        }
+        #[cfg(not(feature = "identity"))]
+        {
+            let _ = config;
+            Ok(NewKeys())
+        }
+    }
+
+    /// Verifies tokens by these keys from now on. Those whose token is good already stay.
+    pub(crate) fn take(&self, new: NewKeys) {
+        #[cfg(feature = "identity")]
+        self.verifier.store(new.0);
+        #[cfg(not(feature = "identity"))]
+        let NewKeys() = new;
     }
 
     /// Verifies a token, which must not be revoked. Returns also what that cost, in microseconds or
     /// so.
     pub(crate) fn authenticate(&self, token: &str) -> (Result<Identity, TokenError>, usize) {
         #[cfg(feature = "identity")]
-        let (outcome, cost) = match &self.verifier {
+        let (outcome, cost) = match &*self.verifier.load() {
             Some(verifier) => verifier.verify(token),
             None => (Err(TokenError::Off), 0),
         };

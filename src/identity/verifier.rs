@@ -39,7 +39,7 @@ const ATTEMPTS_MAX: usize = 8;
 /// [`ErrorKind::InvalidInput`]: the token is refused; the message
 /// says why.
 pub fn verify_once(config: &Config, token: &str) -> Result<Identity, Error> {
-    let verifier = Verifier::with_jwks(config, Jwks::once)?;
+    let verifier = Verifier::with_jwks(config, |url| Jwks::once(url).map(Arc::new))?;
     let refused = |why: TokenError| Error::new(ErrorKind::InvalidInput, why.to_string());
     verifier.verify(token).0.map_err(refused)
 }
@@ -49,7 +49,7 @@ pub fn verify_once(config: &Config, token: &str) -> Result<Identity, Error> {
 /// # Errors
 /// [`ErrorKind::Config`]: a key cannot be used.
 pub fn check_keys(config: &Config) -> Result<(), Error> {
-    Verifier::with_jwks(config, |_| Ok(Jwks::empty())).map(drop)
+    Verifier::with_jwks(config, |_| Ok(Arc::new(Jwks::empty()))).map(drop)
 }
 
 /// What holding a token against one key costs, in microseconds or so: 3 for HS256, and up to 63 for
@@ -60,7 +60,8 @@ const VERIFY_COST: usize = 64;
 #[derive(Debug)]
 pub(super) struct Verifier {
     keys: Vec<Key>,
-    jwks: Option<Jwks>,
+    jwks: Option<Arc<Jwks>>,
+    jwks_url: String,
     audiences: Vec<String>,
     issuer: String,
 }
@@ -77,21 +78,28 @@ struct Claims {
 }
 
 impl Verifier {
-    /// Makes the verifier of `config`, or `None` if identity is off.
+    /// Makes the verifier of `config`, or `None` if identity is off. Takes over the keys that the
+    /// one before has fetched from the same address.
     pub(super) fn new(
         config: &Config,
         metrics: &Arc<IdentityMetrics>,
+        before: Option<&Verifier>,
     ) -> Result<Option<Verifier>, Error> {
         if config.identity == IdentityMode::Off {
             return Ok(None);
         }
-        Verifier::with_jwks(config, |url| Jwks::start(url, metrics)).map(Some)
+        let fetched = before.filter(|before| before.jwks_url == config.token_jwks_url);
+        let fetch = |url: &str| match fetched.and_then(|before| before.jwks.clone()) {
+            Some(jwks) => Ok(jwks),
+            None => Jwks::start(url, metrics).map(Arc::new),
+        };
+        Verifier::with_jwks(config, fetch).map(Some)
     }
 
     /// Makes the verifier of `config`, whether identity is on or not, with keys that `fetch` gets.
     fn with_jwks(
         config: &Config,
-        fetch: impl FnOnce(&str) -> Result<Jwks, Error>,
+        fetch: impl FnOnce(&str) -> Result<Arc<Jwks>, Error>,
     ) -> Result<Verifier, Error> {
         let secrets = [&config.token_hmac_secret, &config.token_hmac_secret_previous];
         let set = secrets.iter().filter(|secret| !secret.is_empty());
@@ -105,7 +113,8 @@ impl Verifier {
             url => Some(fetch(url)?),
         };
         let (audiences, issuer) = (config.token_audience.clone(), config.token_issuer.clone());
-        Ok(Verifier { keys, jwks, audiences, issuer })
+        let jwks_url = config.token_jwks_url.clone();
+        Ok(Verifier { keys, jwks, jwks_url, audiences, issuer })
     }
 
     /// Verifies a token: its signature by a key for its algorithm, its times, its audience and its
@@ -134,7 +143,7 @@ impl Verifier {
         }
         let of_algorithm = |key: &&Key| key.algorithm == header.alg;
         let own = self.keys.iter().filter(of_algorithm);
-        let fetched = self.jwks.as_ref().map(Jwks::keys);
+        let fetched = self.jwks.as_deref().map(Jwks::keys);
         let is_it = |key: &&Key| header.kid.is_none() || key.id == header.kid;
         let of_id = || fetched.iter().flat_map(|keys| keys.iter()).filter(is_it);
         // A key of another algorithm is not missing either.
@@ -232,7 +241,8 @@ mod tests {
             token_hmac_secret_previous: secret("b"),
             ..Config::default()
         };
-        let verifier = Verifier::with_jwks(&config, |_| Ok(Jwks::empty())).expect("good keys");
+        let verifier =
+            Verifier::with_jwks(&config, |_| Ok(Arc::new(Jwks::empty()))).expect("good keys");
         let claims = serde_json::json!({"sub": "u", "exp": 1_u64 << 40});
         for (signer, is_good, attempts) in [("a", true, 1), ("b", true, 2), ("c", false, 2)] {
             let token = crate::identity::sign(&claims, &signer.repeat(32)).expect("a token");

@@ -1,7 +1,16 @@
 //! The table of owners: what each holds and has spent, across all its connections.
 
-use std::{collections::BTreeMap, net::IpAddr, ops::Bound, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    ops::Bound,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::{
@@ -31,15 +40,23 @@ const LEASE_PART: f64 = 256.0;
 
 /// The table. One per server; usable from any thread, and locked for a moment each time.
 pub(crate) struct Owners {
+    limits: ArcSwap<OwnerLimits>,
+    /// Counts the changes of the limits, for those who have borrowed by earlier ones.
+    generation: AtomicU32,
+    table: Mutex<Table>,
+    /// Owners forgotten for want of space though they had spent something.
+    pub(crate) evicted: Arc<Counter>,
+}
+
+/// The limits of every owner, which a reload replaces.
+#[derive(PartialEq)]
+struct OwnerLimits {
     addresses: LimitedAddresses,
     /// Proxies have no limits: those of their clients hold for their clients.
     proxies: TrustedProxies,
     connections_max: u32,
     accepts: Rate,
     rates: Rates,
-    table: Mutex<Table>,
-    /// Owners forgotten for want of space though they had spent something.
-    pub(crate) evicted: Arc<Counter>,
 }
 
 #[derive(Default)]
@@ -85,26 +102,60 @@ pub(crate) struct OwnerToken {
 pub(crate) struct Lease {
     owners: Arc<Owners>,
     owner: Owner,
+    /// That of the limits by which it borrows.
+    generation: u32,
     messages: f64,
     bytes: f64,
 }
 
-impl Owners {
-    pub(crate) fn new(config: &Config) -> Arc<Owners> {
-        Arc::new(Owners {
+impl OwnerLimits {
+    fn new(config: &Config) -> OwnerLimits {
+        OwnerLimits {
             addresses: config.limited_addresses,
             proxies: TrustedProxies::new(&config.trusted_proxies),
             connections_max: u32::try_from(config.conn_per_ip_max()).unwrap_or(u32::MAX),
             accepts: Rate::new(config.rate_accepts_per_ip, 1.0).bursts(ACCEPT_BURST),
             rates: Rates::of_address(config),
+        }
+    }
+}
+
+impl Owners {
+    pub(crate) fn new(config: &Config) -> Arc<Owners> {
+        Arc::new(Owners {
+            limits: ArcSwap::from_pointee(OwnerLimits::new(config)),
+            generation: AtomicU32::new(0),
             table: Mutex::default(),
             evicted: Arc::default(),
         })
     }
 
+    /// Takes the limits of `config`, for those who are connected too. If they are others, or
+    /// clients have other ones of their own, all may spend anew: what was spent by one rate says
+    /// nothing by another.
+    pub(crate) fn reload(&self, config: &Config, clients_have_others: bool) {
+        let limits = OwnerLimits::new(config);
+        let mut table = self.table.lock();
+        if limits == **self.limits.load() && !clients_have_others {
+            return;
+        }
+        self.limits.store(Arc::new(limits));
+        for entry in table.entries.values_mut() {
+            *entry = Entry { connections: entry.connections, ..Entry::default() };
+        }
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// How often the limits have changed.
+    #[inline]
+    pub(super) fn generation(&self) -> u32 {
+        self.generation.load(Ordering::Acquire)
+    }
+
     /// Returns the owner of what a client at `ip` does, or `None` if no limit holds for it.
     pub(crate) fn owner_of(&self, ip: IpAddr) -> Option<Owner> {
-        let is_limited = self.addresses.holds_for(ip) && !self.proxies.contains(ip);
+        let limits = self.limits.load();
+        let is_limited = limits.addresses.holds_for(ip) && !limits.proxies.contains(ip);
         is_limited.then(|| Owner::of_address(ip))
     }
 
@@ -115,14 +166,15 @@ impl Owners {
         now_ms: u64,
     ) -> Result<Option<OwnerToken>, TooMany> {
         let Some(owner) = self.owner_of(ip) else { return Ok(None) };
+        let limits = self.limits.load();
         self.change(owner, now_ms, |entry| {
-            if entry.connections >= self.connections_max {
+            if entry.connections >= limits.connections_max {
                 return Err(TooMany::Connections);
             }
-            if entry.accepts.wait_ms(1.0, &self.accepts, now_ms) > 0 {
+            if entry.accepts.wait_ms(1.0, &limits.accepts, now_ms) > 0 {
                 return Err(TooMany::Accepts);
             }
-            entry.accepts.take(1.0, &self.accepts);
+            entry.accepts.take(1.0, &limits.accepts);
             entry.connections += 1;
             Ok(Some(OwnerToken { owners: Arc::clone(self), owner }))
         })
@@ -130,7 +182,7 @@ impl Owners {
 
     /// Takes a room that `owner` makes, or returns the milliseconds until it may.
     pub(super) fn take_room(&self, owner: Owner, now_ms: u64) -> Result<(), u64> {
-        let rate = &self.rates.rooms;
+        let rate = &self.limits.load().rates.rooms;
         if rate.is_off() {
             return Ok(());
         }
@@ -145,7 +197,7 @@ impl Owners {
 
     /// Whether neither messages nor bytes are limited.
     pub(crate) fn rates_are_off(&self) -> bool {
-        self.rates.are_off()
+        self.limits.load().rates.are_off()
     }
 
     /// Begins a lease that has nothing yet. `None` if neither messages nor bytes are limited.
@@ -153,6 +205,7 @@ impl Owners {
         (!self.rates_are_off()).then(|| Lease {
             owners: Arc::clone(self),
             owner,
+            generation: self.generation(),
             messages: 0.0,
             bytes: 0.0,
         })
@@ -202,11 +255,12 @@ impl Owners {
         if entry.connections > 0 {
             return f64::INFINITY;
         }
+        let limits = self.limits.load();
         [
-            entry.accepts.missing(&self.accepts, now_ms),
-            entry.messages.missing(&self.rates.messages, now_ms),
-            entry.bytes.missing(&self.rates.bytes, now_ms),
-            entry.rooms.missing(&self.rates.rooms, now_ms),
+            entry.accepts.missing(&limits.accepts, now_ms),
+            entry.messages.missing(&limits.rates.messages, now_ms),
+            entry.bytes.missing(&limits.rates.bytes, now_ms),
+            entry.rooms.missing(&limits.rates.rooms, now_ms),
         ]
         .into_iter()
         .fold(0.0, f64::max)
@@ -225,7 +279,7 @@ impl Lease {
     }
 
     fn borrow(&mut self, bytes: f64, now_ms: u64) -> Result<(), u64> {
-        let (owner, rates) = (self.owner, self.owners.rates);
+        let (owner, rates) = (self.owner, self.owners.limits.load().rates);
         let (messages_lack, bytes_lack) =
             ((1.0 - self.messages).max(0.0), (bytes - self.bytes).max(0.0));
         let (messages, bytes) = self.owners.change(owner, now_ms, |entry| {
@@ -259,8 +313,12 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(entry) = self.owners.table.lock().entries.get_mut(&self.owner) {
-            entry.messages.take(-self.messages, &self.owners.rates.messages);
-            entry.bytes.take(-self.bytes, &self.owners.rates.bytes);
+            // What was borrowed before the limits changed is not theirs to take back.
+            if self.generation == self.owners.generation() {
+                let rates = self.owners.limits.load().rates;
+                entry.messages.take(-self.messages, &rates.messages);
+                entry.bytes.take(-self.bytes, &rates.bytes);
+            }
         }
     }
 }
@@ -337,6 +395,29 @@ mod tests {
             }
         }
         assert_eq!(spent, 1024);
+    }
+
+    #[test]
+    fn new_limits_hold_for_who_is_there() {
+        let of = |rate_messages_per_ip, max_conn_per_ip| Config {
+            limited_addresses: LimitedAddresses::All,
+            rate_messages_per_ip,
+            max_conn_per_ip,
+            ..Config::default()
+        };
+        let owners = Owners::new(&of(0, 2));
+        let owner = Owner::of_address(ip(1));
+        let tokens = [owners.admit(ip(1), 0), owners.admit(ip(1), 0)].map(Result::unwrap);
+        let mut unlimited = owners.lease(owner).expect("bytes are limited");
+        unlimited.spend(1.0, 0).expect("no limit");
+        owners.reload(&of(1, 1), false);
+        let mut lease = owners.lease(owner).expect("a limit");
+        lease.spend(1.0, 0).expect("the first");
+        drop(unlimited);
+        assert_eq!(lease.spend(1.0, 0), Err(1000), "nothing unlimited was given back");
+        assert!(owners.admit(ip(1), 0).is_err(), "there are more than may be");
+        drop(tokens);
+        assert!(owners.admit(ip(1), 0).is_ok());
     }
 
     #[test]

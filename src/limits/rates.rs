@@ -4,7 +4,7 @@ use super::bucket::Rate;
 use crate::config::Config;
 
 /// The limits of one client or address.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Rates {
     pub(super) messages: Rate,
     pub(super) bytes: Rate,
@@ -12,22 +12,20 @@ pub(crate) struct Rates {
 }
 
 impl Rates {
-    /// Returns the limits of one client.
-    pub(crate) fn of_client(config: &Config) -> Rates {
+    /// Messages and bytes a second, and rooms a minute; 0 is no limit.
+    #[inline]
+    pub(crate) fn new(messages: u32, bytes: u32, rooms: u32) -> Rates {
         Rates {
-            messages: Rate::new(config.rate_messages, 1.0),
-            bytes: Rate::new(config.rate_bytes, 1.0),
-            rooms: Rate::new(config.rate_rooms, 60.0),
+            messages: Rate::new(messages, 1.0),
+            bytes: Rate::new(bytes, 1.0),
+            rooms: Rate::new(rooms, 60.0),
         }
     }
 
     /// Returns the limits of all clients at one address.
     pub(crate) fn of_address(config: &Config) -> Rates {
-        Rates {
-            messages: Rate::new(config.rate_messages_per_ip, 1.0),
-            bytes: Rate::new(config.rate_bytes_per_ip, 1.0),
-            rooms: Rate::new(config.rate_rooms_per_ip, 60.0),
-        }
+        let Config { rate_messages_per_ip, rate_bytes_per_ip, rate_rooms_per_ip, .. } = config;
+        Rates::new(*rate_messages_per_ip, *rate_bytes_per_ip, *rate_rooms_per_ip)
     }
 
     /// Whether neither messages nor bytes are limited.

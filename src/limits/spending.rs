@@ -17,6 +17,8 @@ pub(crate) struct Spending {
     /// Where the client was when it last spent something. Whose address that is takes a while to
     /// find out.
     ip: Option<IpAddr>,
+    /// That of the limits by which it has spent.
+    generation: u32,
     /// What it has borrowed there, if a limit holds.
     lease: Option<Lease>,
 }
@@ -61,6 +63,15 @@ impl fmt::Display for RateLimited {
 impl std::error::Error for RateLimited {}
 
 impl Spending {
+    /// Begins anew if the limits have changed since the client last spent something.
+    #[inline]
+    fn follow(&mut self, owners: &Owners) {
+        let generation = owners.generation();
+        if self.generation != generation {
+            *self = Spending { generation, ..Spending::default() };
+        }
+    }
+
     /// Spends a message of `bytes` of both limits, or of neither.
     pub(crate) fn spend(
         &mut self,
@@ -70,6 +81,7 @@ impl Spending {
         now_ms: u64,
     ) -> Result<(), RateLimited> {
         let bytes = bytes as f64;
+        self.follow(owners);
         let wait_ms = self.messages.wait_ms(1.0, &rates.messages, now_ms);
         let wait_ms = wait_ms.max(self.bytes.wait_ms(bytes, &rates.bytes, now_ms));
         if wait_ms > 0 {
@@ -96,6 +108,7 @@ impl Spending {
         (owners, ip): (&Arc<Owners>, IpAddr),
         now_ms: u64,
     ) -> Result<(), u64> {
+        self.follow(owners);
         match self.rooms.wait_ms(1.0, &rates.rooms, now_ms) {
             0 => {}
             wait_ms => return Err(wait_ms),

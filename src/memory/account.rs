@@ -90,7 +90,7 @@ pub(crate) struct Account {
     pub(crate) calls: Tally,
     workers: Box<[WorkerTallies]>,
     /// `usize::MAX` if there is none.
-    bytes_max: usize,
+    bytes_max: AtomicUsize,
     level: AtomicU8,
     /// More was really there than there may be, when it was last compared.
     is_beyond: AtomicBool,
@@ -190,7 +190,7 @@ impl Account {
             rooms: Tally::default(),
             calls: Tally::default(),
             workers: (0..workers).map(|_| WorkerTallies::default()).collect(),
-            bytes_max: bytes_max.unwrap_or(usize::MAX),
+            bytes_max: AtomicUsize::new(bytes_max.unwrap_or(usize::MAX)),
             level: AtomicU8::new(Level::Normal as u8),
             is_beyond: AtomicBool::new(false),
             frames_weighed: AtomicUsize::new(0),
@@ -212,6 +212,22 @@ impl Account {
         let account = Account::new(workers, config.memory_max.bytes(), base);
         account.cost.store(COST_OF_BURST, Ordering::Relaxed);
         account
+    }
+
+    /// The ceiling; `usize::MAX` for none.
+    #[inline]
+    fn bytes_max(&self) -> usize {
+        self.bytes_max.load(Ordering::Relaxed)
+    }
+
+    /// Changes the ceiling, or takes it away.
+    pub(crate) fn set_bytes_max(&self, bytes_max: Option<usize>) {
+        self.bytes_max.store(bytes_max.unwrap_or(usize::MAX), Ordering::Relaxed);
+        if bytes_max.is_none() {
+            self.level.store(Level::Normal as u8, Ordering::Relaxed);
+            self.is_beyond.store(false, Ordering::Relaxed);
+        }
+        self.weigh();
     }
 
     /// How near the ceiling was when it was last weighed.
@@ -246,7 +262,7 @@ impl Account {
     /// Whether histories should make space: memory is short, and they have a good part of it.
     #[inline]
     pub(crate) fn wants_histories(&self) -> bool {
-        self.level() != Level::Normal && self.histories.value() > self.bytes_max / HISTORIES_PART
+        self.level() != Level::Normal && self.histories.value() > self.bytes_max() / HISTORIES_PART
     }
 
     /// Replaces what the connections of one worker hold. Called by that worker alone.
@@ -263,11 +279,12 @@ impl Account {
 
     /// Finds out how near the ceiling is.
     pub(crate) fn weigh(&self) -> Level {
-        if self.bytes_max == usize::MAX {
+        let bytes_max = self.bytes_max();
+        if bytes_max == usize::MAX {
             return Level::Normal;
         }
         let (used, before) = (self.used(), self.level());
-        let is_above = |percent| used >= self.bytes_max / 100 * percent;
+        let is_above = |percent| used >= bytes_max / 100 * percent;
         let level = match before {
             _ if is_above(FULL_PERCENT) => Level::Full,
             Level::Full if is_above(GROW_PERCENT) => Level::Full,
@@ -290,7 +307,7 @@ impl Account {
 
     /// Whether what is really there has reached the ceiling, known of or not.
     fn is_over(&self) -> bool {
-        self.really_there() >= self.bytes_max
+        self.really_there() >= self.bytes_max()
     }
 
     /// What is resident and what the kernel holds, in bytes.
@@ -330,7 +347,8 @@ impl Account {
     /// takes. `now` is in milliseconds.
     pub(crate) fn compare(&self, resident: usize, now: u64) {
         self.resident.store(resident, Ordering::Relaxed);
-        let beyond = self.bytes_max.saturating_add(self.bytes_max / BEYOND_PART);
+        let bytes_max = self.bytes_max();
+        let beyond = bytes_max.saturating_add(bytes_max / BEYOND_PART);
         self.is_beyond.store(self.really_there() >= beyond, Ordering::Relaxed);
         let counted = self.counted();
         let mut peak = self.peak.lock();
@@ -340,7 +358,7 @@ impl Account {
             peak.resident -= peak.resident.saturating_sub(resident).div_ceil(PEAK_PART);
         }
         // Below this, whatever it takes is far from the ceiling.
-        let matters = counted >= self.bytes_max / 8;
+        let matters = counted >= self.bytes_max() / 8;
         let is_near_peak = counted >= peak.counted / 10 * 9;
         let is_beyond = resident > peak.resident && counted >= peak.counted / 2;
         if matters && (is_near_peak || is_beyond) {
@@ -374,7 +392,7 @@ impl Account {
             sockets: self.conns() * CONN_BYTES + self.in_kernel(),
             resident: self.resident.load(Ordering::Relaxed),
             used: self.used(),
-            used_max: if self.bytes_max == usize::MAX { 0 } else { self.bytes_max },
+            used_max: Some(self.bytes_max()).filter(|max| *max != usize::MAX).unwrap_or(0),
         }
     }
 }

@@ -92,3 +92,10 @@ impl Refused {
         }
     }
 }
+
+/// The counters of refusals at some moment.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Refusals {
+    pub(super) refused: [u64; Refused::ALL.len()],
+    pub(super) slow: u64,
+}

@@ -153,7 +153,7 @@ impl Acceptor {
             Refused::AdminFull => "too many connections to the admin listener",
             _ => "too many connections are being set up",
         };
-        let retry_after = retry_after_s(self.shared.config.handshake_timeout);
+        let retry_after = retry_after_s(self.shared.config().handshake_timeout);
         let body = error_body(why.name(), message, Some(retry_after));
         let response = Response {
             status: Status::Unavailable,

@@ -15,12 +15,12 @@ use crate::hub::{
 /// The permits and the line. One per server; usable from any thread.
 pub(crate) struct Admission {
     state: Mutex<State>,
-    permits_max: usize,
-    line_max: usize,
     mailboxes: Mailboxes,
 }
 
 struct State {
+    permits_max: usize,
+    line_max: usize,
     /// Permits held by connections, and those set aside for upgrades whose letter is on its way.
     permits_used: usize,
     /// The waiting upgrades by ticket number, which is the order of arrival.
@@ -54,6 +54,8 @@ pub(crate) enum Answer {
 impl Admission {
     pub(crate) fn new(permits_max: usize, line_max: usize, mailboxes: Mailboxes) -> Arc<Admission> {
         let state = State {
+            permits_max,
+            line_max,
             permits_used: 0,
             line: BTreeMap::new(),
             granted: BTreeSet::new(),
@@ -61,7 +63,7 @@ impl Admission {
             held: false,
             closed: false,
         };
-        Arc::new(Admission { state: Mutex::new(state), permits_max, line_max, mailboxes })
+        Arc::new(Admission { state: Mutex::new(state), mailboxes })
     }
 
     /// Asks for a permit on behalf of `conn`. No upgrade overtakes the line.
@@ -70,29 +72,40 @@ impl Admission {
         if state.closed {
             return Answer::Draining;
         }
-        let has_permit = state.permits_used < self.permits_max && state.line.is_empty();
+        let has_permit = state.permits_used < state.permits_max && state.line.is_empty();
         if has_permit && !state.held {
             state.permits_used += 1;
             return Answer::Served(Permit(Arc::clone(self)));
         }
-        if state.line.len() >= self.line_max {
+        if state.line.len() >= state.line_max {
             return Answer::Full;
         }
         let number = state.next_ticket;
         state.next_ticket += 1;
         state.line.insert(number, conn);
-        let is_for_memory = state.held && state.permits_used < self.permits_max;
+        let is_for_memory = state.held && state.permits_used < state.permits_max;
         Answer::Waits(Ticket { admission: Arc::clone(self), number, is_for_memory })
     }
 
     /// Lets every upgrade wait in line, or serves as many of those who wait as there are permits.
     pub(crate) fn set_held(&self, held: bool) {
+        self.change(|state| state.held = held);
+    }
+
+    /// Changes how many permits there are, and how many may wait. Those beyond it stay: a permit
+    /// that comes back then goes to nobody.
+    pub(crate) fn set_bounds(&self, permits_max: usize, line_max: usize) {
+        self.change(|state| (state.permits_max, state.line_max) = (permits_max, line_max));
+    }
+
+    /// Serves as many of those who wait as may be served after `change`.
+    fn change(&self, change: impl FnOnce(&mut State)) {
         let mut admitted = Vec::new();
         {
             let mut state = self.state.lock();
-            state.held = held;
-            while !held
-                && state.permits_used < self.permits_max
+            change(&mut state);
+            while !state.held
+                && state.permits_used < state.permits_max
                 && let Some((number, conn)) = state.line.pop_first()
             {
                 state.permits_used += 1;
@@ -126,7 +139,8 @@ impl Admission {
         let next = {
             let mut state = self.state.lock();
             // The permit stays in use if somebody waits: it only changes hands.
-            let first = if state.held { None } else { state.line.pop_first() };
+            let is_over = state.permits_used > state.permits_max;
+            let first = if state.held || is_over { None } else { state.line.pop_first() };
             match first {
                 Some((number, conn)) => {
                     state.granted.insert(number);
@@ -256,6 +270,25 @@ mod tests {
         assert!(served[0].is_ok() && served[1].is_ok() && served[2].is_err());
         assert_eq!(admission.gauges(), (2, 1));
         drop(served);
+        assert_eq!(admission.gauges(), (0, 0));
+    }
+
+    #[test]
+    fn other_bounds_serve_those_who_wait_and_take_from_nobody() {
+        let (admission, inbox, _poll) = admission(1, 2);
+        let permit = serve(&admission, 0);
+        let tickets = [wait(&admission, 1), wait(&admission, 2)];
+        admission.set_bounds(2, 2);
+        assert_eq!((admitted(&inbox), admitted(&inbox)), (Some(1), None));
+        admission.set_bounds(1, 1);
+        assert_eq!(admission.gauges(), (2, 1));
+        let [first, second] = tickets;
+        let first = first.claim().ok().expect("its turn");
+        drop(permit);
+        assert_eq!((admitted(&inbox), admission.gauges()), (None, (1, 1)));
+        drop(first);
+        assert_eq!((admitted(&inbox), admission.gauges()), (Some(2), (1, 0)));
+        drop(second);
         assert_eq!(admission.gauges(), (0, 0));
     }
 

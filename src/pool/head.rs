@@ -129,7 +129,7 @@ impl Head {
             ProxyHeader::Partial => HeadStep::Wait,
             ProxyHeader::Whole { len, source } => {
                 self.awaits = Awaited::First;
-                let is_believed = cx.shared.trusted_proxies.contains(io.remote.ip());
+                let is_believed = cx.trusted_proxies.contains(io.remote.ip());
                 if let Some(source) = source.filter(|_| is_believed)
                     && let Err(too_many) = io.set_client(source, cx)
                 {
@@ -187,7 +187,7 @@ impl Head {
             Ok(Some((request, used))) => {
                 let shared = Arc::clone(&cx.shared);
                 let forwarded_for = request.values("X-Forwarded-For");
-                let client = shared.trusted_proxies.client_behind(io.remote, forwarded_for);
+                let client = cx.trusted_proxies.client_behind(io.remote, forwarded_for);
                 let request =
                     request.with_remote(client).with_authenticator(&shared.hub.authenticator);
                 let asked = ask(&request, client, io.stream.is_worn(), cx);

@@ -260,6 +260,18 @@ impl Open {
         }
     }
 
+    /// Decides anew what the client may do, and tells it which rooms it has left. Returns how many
+    /// rooms it was in.
+    pub(super) fn judge(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) -> usize {
+        let hub = Arc::clone(&cx.shared.hub);
+        let (session, wake_at) = (&mut self.session, &mut self.wake_at);
+        let (judged, notices) = hub.judge(&mut InlineConn { io, cx, session, wake_at });
+        for notice in notices {
+            io.send_prepared(&notice, cx);
+        }
+        judged
+    }
+
     /// Reads on, now that the jobs of the handler have caught up.
     pub(super) fn on_jobs_done(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) {
         // The time it was not read is ours, not the client's silence.

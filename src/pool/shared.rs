@@ -10,13 +10,17 @@ use std::{
 };
 
 use crossbeam_channel::Sender;
+use parking_lot::Mutex;
 
-use super::{admission::Admission, bound::Bound, jobs::JobPool, platform, tasks::TaskPool};
+use super::{
+    admission::Admission, bound::Bound, jobs::JobPool, platform, settings::Settings,
+    tasks::TaskPool,
+};
 use crate::{
-    config::Config,
+    config::{Config, ConfigSource},
     error::Error,
     handler::{admin::AdminHandler, erased::DynHandler},
-    http::{page::StaticPage, proxies::TrustedProxies},
+    http::page::StaticPage,
     hub::{Hub, mailbox::Mailboxes},
     memory::resident,
     metrics::{
@@ -28,7 +32,7 @@ use crate::{
 
 /// The server, as every thread sees it. Immutable but for what its parts lock themselves.
 pub(crate) struct Shared {
-    pub(crate) config: Config,
+    pub(crate) settings: Settings,
     pub(crate) routes: Vec<Route>,
     pub(crate) pages: Vec<StaticPage>,
     pub(crate) hub: Arc<Hub>,
@@ -48,10 +52,15 @@ pub(crate) struct Shared {
     pub(crate) drain: OnceLock<Sender<Duration>>,
     /// Refused sockets that stay for a moment so that the client can read why.
     pub(crate) lingering: Arc<Bound>,
-    pub(crate) trusted_proxies: TrustedProxies,
     /// Open sockets of each worker; the acceptor gives the next one to the worker with the fewest.
     pub(crate) sockets: Box<[AtomicUsize]>,
     pub(crate) draining: AtomicBool,
+    /// Where the settings came from, if the server is to read them anew.
+    pub(crate) source: OnceLock<Box<dyn ConfigSource>>,
+    /// Held by the one that takes new settings or certificates.
+    pub(crate) reloading: Mutex<()>,
+    /// Whether a thread reads the settings anew because the admin listener was asked to.
+    pub(super) is_reloading: AtomicBool,
     pub(crate) started: Instant,
     /// The same by the clock, once: a time that is computed anew differs in its last digits, and
     /// Prometheus takes that for another start.
@@ -103,13 +112,20 @@ impl Shared {
             admin,
             drain: OnceLock::new(),
             lingering: Bound::new(config.max_lingering),
-            trusted_proxies: TrustedProxies::new(&config.trusted_proxies),
             sockets: (0..config.thread_pool_size).map(|_| AtomicUsize::new(0)).collect(),
             draining: AtomicBool::new(false),
+            source: OnceLock::new(),
+            reloading: Mutex::default(),
+            is_reloading: AtomicBool::new(false),
             started: Instant::now(),
             started_at: SystemTime::now(),
-            config,
+            settings: Settings::new(config),
         }
+    }
+
+    /// The settings that hold now.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        self.settings.get()
     }
 
     /// Starts the threads of the handlers that have some. Each holds `alive` until it ends.
@@ -150,7 +166,7 @@ impl Shared {
         Health {
             status: if self.is_draining() { "draining" } else { "ok" },
             active_connections,
-            max_connections: self.config.max_conn,
+            max_connections: self.config().max_conn,
             queued,
             uptime_s: self.started.elapsed().as_secs_f64(),
         }
@@ -159,7 +175,8 @@ impl Shared {
     /// What `/ready` answers now: whether new clients should be sent here.
     pub(crate) fn readiness(&self) -> Readiness {
         let (active, queued) = self.admission.gauges();
-        let is_full = active >= self.config.max_conn && queued >= self.config.max_queued_tasks;
+        let config = self.config();
+        let is_full = active >= config.max_conn && queued >= config.max_queued_tasks;
         let reasons = [(self.is_draining(), "draining"), (is_full, "full")];
         let reasons: Vec<_> =
             reasons.into_iter().filter_map(|(holds, why)| holds.then_some(why)).collect();
@@ -187,12 +204,13 @@ impl Shared {
         let sockets = |worker: usize| self.sockets[worker].load(Ordering::Relaxed);
         let workers = 0..self.sockets.len();
         let balance = self.hub.account.balance();
+        let config = self.config();
         let gauges = Gauges {
             worker_threads: workers.len(),
             active_connections,
-            max_connections: self.config.max_conn,
+            max_connections: config.max_conn,
             queued,
-            max_queued_tasks: self.config.max_queued_tasks,
+            max_queued_tasks: config.max_queued_tasks,
             sockets: workers.clone().map(sockets).sum(),
             pending_heads: self.pending_heads.used(),
             admin_connections: self.admin_conns.used(),
@@ -255,7 +273,7 @@ impl Shared {
     /// Begins to drain, for at most `drain_timeout`.
     pub(crate) fn ask_drain(&self) {
         if let Some(drain) = self.drain.get() {
-            let _ = drain.try_send(self.config.drain_timeout);
+            let _ = drain.try_send(self.config().drain_timeout);
         }
     }
 }

@@ -35,6 +35,7 @@ use draining::Draining;
 use memory_watch::MemoryWatch;
 
 mod draining;
+mod judging;
 mod letters;
 mod memory_watch;
 mod shedding;
@@ -115,6 +116,8 @@ pub(crate) struct Worker {
     reported: Refusals,
     /// Deliveries made in this turn.
     deliveries: usize,
+    /// The next slot whose client is judged anew, while some are.
+    judging: Option<usize>,
     is_draining: bool,
     draining: Draining,
     /// No connection is left to wait for.
@@ -145,6 +148,7 @@ impl Worker {
             memory: MemoryWatch::default(),
             reported: Refusals::default(),
             deliveries: 0,
+            judging: None,
             is_draining: false,
             draining: Draining::default(),
             drained: false,
@@ -193,10 +197,12 @@ impl Worker {
 
     /// What follows a poll.
     fn turn(&mut self, events: &Events, buffer: &mut [u8]) {
+        self.cx.follow_settings();
         self.take_events(events);
         self.take_arrivals();
         self.read(buffer);
         self.take_letters();
+        self.judge();
         self.expire();
         self.flush();
         self.reap();
@@ -243,6 +249,7 @@ impl Worker {
         let work = &self.cx.work;
         let has_work =
             !work.ready.is_empty() || work.has_unwritten() || !self.cx.fanouts.is_empty();
+        let has_work = has_work || self.judging.is_some();
         if has_work || !self.mailbox.may_sleep() {
             return Some(Duration::ZERO);
         }

@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use crossbeam_channel::Receiver;
 use tungstenite::protocol::Role;
 
 use super::{
@@ -13,9 +14,10 @@ use super::{
     tls::TlsCx,
 };
 use crate::{
-    config::Config,
+    config::{Config, Reloaded},
+    error::Error,
     handler::ServerState,
-    http::response,
+    http::{proxies::TrustedProxies, response},
     hub::{conn_id::ConnId, room::RoomKey},
     memory::account::{Held, Level},
     metrics::{Snapshot, WorkerMetrics},
@@ -26,6 +28,11 @@ use crate::{
 /// by one thread.
 pub(crate) struct WorkerCtx {
     pub(crate) shared: Arc<Shared>,
+    /// The settings that hold in this turn.
+    config: Arc<Config>,
+    /// That of these settings.
+    generation: u64,
+    pub(super) trusted_proxies: Arc<TrustedProxies>,
     pub(crate) worker: usize,
     metrics: Arc<WorkerMetrics>,
     /// When this turn began.
@@ -99,6 +106,23 @@ pub(crate) struct ConnLimits {
     pub(crate) compression_threshold: usize,
 }
 
+impl ConnLimits {
+    fn new(config: &Config) -> ConnLimits {
+        ConnLimits {
+            protocol: ProtocolConfig {
+                role: Role::Server,
+                message_bytes_max: config.max_message_bytes,
+            },
+            outbox: OutboxBounds { messages_max: config.buffer, bytes_max: config.buffer_bytes },
+            http_outbox: OutboxBounds {
+                messages_max: config.buffer,
+                bytes_max: HTTP_OUTBOX_BYTES_MAX.min(config.buffer_bytes),
+            },
+            compression_threshold: config.compression_threshold,
+        }
+    }
+}
+
 /// Answers to HTTP requests that may wait for one client. At half of it, further requests wait too:
 /// a client that pipelines them must read.
 const HTTP_OUTBOX_BYTES_MAX: usize = 64 << 10;
@@ -145,9 +169,13 @@ struct Date {
 
 impl WorkerCtx {
     pub(crate) fn new(shared: Arc<Shared>, worker: usize) -> WorkerCtx {
-        let config = &shared.config;
+        // Before the settings, so that newer ones are never taken for older ones.
+        let generation = shared.settings.generation();
+        let config = shared.config();
         WorkerCtx {
             worker,
+            generation,
+            trusted_proxies: Arc::new(TrustedProxies::new(&config.trusted_proxies)),
             metrics: Arc::clone(&shared.metrics.workers[worker]),
             now: 0,
             hub_now_ms: None,
@@ -163,27 +191,14 @@ impl WorkerCtx {
                 deflated: Vec::new(),
             },
             tls: TlsCx::new(&shared.metrics.workers[worker], shared.tls.is_some()),
-            limits: ConnLimits {
-                protocol: ProtocolConfig {
-                    role: Role::Server,
-                    message_bytes_max: config.max_message_bytes,
-                },
-                outbox: OutboxBounds {
-                    messages_max: config.buffer,
-                    bytes_max: config.buffer_bytes,
-                },
-                http_outbox: OutboxBounds {
-                    messages_max: config.buffer,
-                    bytes_max: HTTP_OUTBOX_BYTES_MAX.min(config.buffer_bytes),
-                },
-                compression_threshold: config.compression_threshold,
-            },
+            limits: ConnLimits::new(&config),
             held: Held::default(),
             told: Held::default(),
             date: Date { value: String::new(), until: 0 },
             snapshot: Cached::default(),
             stats: Cached::default(),
             prometheus: Cached::default(),
+            config,
             shared,
         }
     }
@@ -193,7 +208,23 @@ impl WorkerCtx {
     }
 
     pub(crate) fn config(&self) -> &Config {
-        &self.shared.config
+        &self.config
+    }
+
+    /// Takes the settings of the last reload, if there was one since the last turn.
+    #[inline]
+    pub(super) fn follow_settings(&mut self) {
+        if self.shared.settings.generation() != self.generation {
+            self.take_settings();
+        }
+    }
+
+    #[cold]
+    fn take_settings(&mut self) {
+        self.generation = self.shared.settings.generation();
+        self.config = self.shared.config();
+        self.limits = ConnLimits::new(&self.config);
+        self.trusted_proxies = Arc::new(TrustedProxies::new(&self.config.trusted_proxies));
     }
 
     /// The moment `wait` from the beginning of this turn.
@@ -297,5 +328,9 @@ impl ServerState for WorkerCtx {
 
     fn ask_drain(&self) {
         self.shared.ask_drain();
+    }
+
+    fn begin_reload(&self) -> Option<Receiver<Result<Reloaded, Error>>> {
+        self.shared.begin_reload()
     }
 }

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::tls_watch;
 use crate::{
+    config::{Config, Reloaded},
     error::Error,
     hub::{
         error::RoomError,
@@ -121,6 +122,31 @@ impl ServerHandle {
     /// certificates stay as they are.
     pub fn reload_tls(&self) -> Result<bool, Error> {
         tls_watch::reload(&self.shared)
+    }
+
+    /// Returns the settings that hold now.
+    pub fn config(&self) -> Arc<Config> {
+        self.shared.config()
+    }
+
+    /// Takes the settings of `config` that a running server can change, for those who are connected
+    /// too. A `max_conn` below what is open closes nobody. Blocks on the disk where there are
+    /// certificates, and calls [`Handler::on_reload`](crate::Handler::on_reload).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config): a setting is bad, does not agree with
+    /// another that needs a restart, or names a file that cannot be used. Nothing has changed then.
+    pub fn reload(&self, config: &Config) -> Result<Reloaded, Error> {
+        self.shared.reload(config)
+    }
+
+    /// Does the same with settings from [`Builder::source`](crate::Builder::source).
+    ///
+    /// # Errors
+    /// As [`ServerHandle::reload`]; also those of the source.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): there is no source.
+    pub fn reload_from_source(&self) -> Result<Reloaded, Error> {
+        self.shared.reload_from_source()
     }
 
     /// Begins to drain and returns at once. The server accepts no more connections, and each open

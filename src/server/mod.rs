@@ -18,7 +18,7 @@ use crossbeam_channel::{Receiver, Sender};
 use mio::{Poll, Waker};
 
 use crate::{
-    config::{ADMIN_NEEDS_KEY, Config},
+    config::{ADMIN_NEEDS_KEY, Config, ConfigSource},
     error::{Error, ErrorKind},
     handler::{AdminHandler, IntoService},
     http::{page::StaticPage, router::RESERVED_PATHS},
@@ -57,6 +57,7 @@ pub struct Builder {
     admin: Option<Box<dyn AdminHandler>>,
     listener: Option<BoundListener>,
     admin_listener: Option<BoundListener>,
+    source: Option<Box<dyn ConfigSource>>,
 }
 
 /// A server that is bound and does not serve yet. Clients can connect, and are served once
@@ -110,6 +111,13 @@ impl Builder {
     /// and `/metrics` there by itself, with and without a handler.
     pub fn admin(mut self, handler: impl AdminHandler) -> Builder {
         self.admin = Some(Box::new(handler));
+        self
+    }
+
+    /// Says where the settings come from, so that the server can read them anew: when
+    /// [`ServerHandle::reload_from_source`] is called, or `POST /v1/reload` of the server API.
+    pub fn source(mut self, source: impl ConfigSource) -> Builder {
+        self.source = Some(Box::new(source));
         self
     }
 
@@ -207,7 +215,7 @@ impl Builder {
 
     /// Makes everything but the listener.
     fn assemble(self, clock: Clock) -> Result<Parts, Error> {
-        let Builder { config, routes, pages, admin, .. } = self;
+        let Builder { config, routes, pages, admin, source, .. } = self;
         let cannot_poll = |error| Error::io("cannot make a poll for a worker", error);
         let mut polls = Vec::new();
         let mut wakers = Vec::new();
@@ -225,6 +233,9 @@ impl Builder {
         let hub = Hub::new(&config, authenticator, mailboxes.clone(), clock);
         let shared = Arc::new(Shared::new(config, routes, pages, admin, hub, mailboxes, tls));
         restart::take_up(&shared);
+        if let Some(source) = source {
+            let _ = shared.source.set(source);
+        }
         let (arrivals, workers) = staff(&shared, polls, inboxes);
         Ok(Parts { shared, workers, arrivals })
     }
@@ -338,7 +349,7 @@ impl Server {
     pub fn run(self) -> Result<(), Error> {
         let Server { listener, admin, workers, arrivals, handle, asked, running } = self;
         let shared = handle.shared;
-        let goes_on = !shared.config.snapshot.is_empty();
+        let goes_on = !shared.config().snapshot.is_empty();
         let (job_alive, jobs_done) = crossbeam_channel::bounded(0);
         shared.start_handler_threads(&job_alive)?;
         let (report, reports) = crossbeam_channel::unbounded();
@@ -366,7 +377,7 @@ impl Server {
             recv(asked) -> grace => grace.unwrap_or_default(),
             recv(reports) -> failed => {
                 failure = failed.ok();
-                shared.config.drain_timeout
+                shared.config().drain_timeout
             }
         };
 
@@ -374,7 +385,7 @@ impl Server {
         // accepted, then the open ones drain.
         shared.draining.store(true, Ordering::SeqCst);
         if failure.is_none() {
-            failure = reports.recv_timeout(shared.config.drain_delay).ok();
+            failure = reports.recv_timeout(shared.config().drain_delay).ok();
         }
         let deadline = Instant::now() + grace;
         shared.admission.close();

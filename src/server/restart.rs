@@ -76,10 +76,11 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
 /// Takes up the snapshot that an earlier server has left, if there is a good one. What is wrong
 /// with one is logged; the server begins with nothing then.
 pub(super) fn take_up(shared: &Shared) {
-    if shared.config.snapshot.is_empty() {
+    let config = shared.config();
+    if config.snapshot.is_empty() {
         return;
     }
-    let (began, path) = (Instant::now(), Path::new(&shared.config.snapshot));
+    let (began, path) = (Instant::now(), Path::new(&config.snapshot));
     let shown = path.display();
     match disk::set_aside_unfinished(path) {
         Ok(None) => {}
@@ -120,7 +121,7 @@ pub(super) fn take_up(shared: &Shared) {
 }
 
 fn read(shared: &Shared, file: impl io::Read, bytes: u64) -> Result<(u64, Restored), Refused> {
-    let config = &shared.config;
+    let config = shared.config();
     if bytes > config.snapshot_bytes_max as u64 {
         return Err(Refused::TooLarge { bytes });
     }
@@ -163,10 +164,11 @@ fn told_of(restored: &Restored, age_ms: u64, began: Instant) {
 
 /// Writes the snapshot, once nobody changes anything any more.
 pub(super) fn leave(shared: &Shared) -> Result<(), Error> {
-    if shared.config.snapshot.is_empty() {
+    let config = shared.config();
+    if config.snapshot.is_empty() {
         return Ok(());
     }
-    let (began, path) = (Instant::now(), Path::new(&shared.config.snapshot));
+    let (began, path) = (Instant::now(), Path::new(&config.snapshot));
     let (saved, bytes) = write(shared, path).map_err(|error| {
         let message = format!("cannot write the snapshot {}", path.display());
         Error::io(message, error)
@@ -185,7 +187,7 @@ pub(super) fn leave(shared: &Shared) -> Result<(), Error> {
 
 fn write(shared: &Shared, path: &Path) -> io::Result<(Saved, u64)> {
     let (new, file) = NewFile::create(path)?;
-    let bytes_max = shared.config.snapshot_bytes_max as u64;
+    let bytes_max = shared.config().snapshot_bytes_max as u64;
     let mut writer = SnapshotWriter::new(file, now_ms(), bytes_max)?;
     let path_of = |route: u16| Some(shared.routes.get(usize::from(route))?.path.clone());
     let saved = shared.hub.save(&mut writer, &path_of)?;

@@ -14,9 +14,12 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// nothing.
 pub(super) fn reload(shared: &Shared) -> Result<bool, Error> {
     let Some(tls) = &shared.tls else { return Ok(false) };
-    match tls.reload() {
-        Ok(false) => Ok(false),
-        Ok(true) => {
+    // Or else certificates of a file that is no longer configured could come back.
+    let _one = shared.reloading.lock();
+    match tls.prepare(None) {
+        Ok(new) if !new.is_other() => Ok(false),
+        Ok(new) => {
+            tls.take(new);
             shared.metrics.server.tls_reloads.add_shared();
             log::info!("new connections get the certificates that were changed");
             Ok(true)

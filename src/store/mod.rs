@@ -143,6 +143,19 @@ impl History {
         self.expire(now_ms, bounds);
     }
 
+    /// Drops at most `max` of the messages beyond the bounds. Returns whether none is left there.
+    pub(crate) fn shrink(&mut self, bounds: &HistoryBounds, max: usize) -> bool {
+        let is_beyond = |history: &History| {
+            history.entries.len() > bounds.messages_max || history.bytes > bounds.bytes_max
+        };
+        let mut dropped = 0;
+        while dropped < max && is_beyond(self) {
+            self.drop_oldest();
+            dropped += 1;
+        }
+        !is_beyond(self)
+    }
+
     /// Counts a message that is not kept, and returns its number.
     pub(crate) fn skip(&mut self) -> u64 {
         self.last_seq += 1;

@@ -5,6 +5,15 @@ use crate::{config::Config, error::Error};
 /// No server has TLS.
 pub(crate) enum Tls {}
 
+/// Nothing.
+pub(crate) enum NewTls {}
+
+impl NewTls {
+    pub(crate) fn is_other(&self) -> bool {
+        match *self {}
+    }
+}
+
 impl Tls {
     /// Refuses a configuration with TLS.
     pub(crate) fn load(config: &Config) -> Result<Option<Tls>, Error> {
@@ -16,7 +25,11 @@ impl Tls {
         }
     }
 
-    pub(crate) fn reload(&self) -> Result<bool, Error> {
+    pub(crate) fn prepare(&self, _: Option<&Config>) -> Result<NewTls, Error> {
+        match *self {}
+    }
+
+    pub(crate) fn take(&self, _: NewTls) {
         match *self {}
     }
 }

@@ -27,16 +27,29 @@ const TICKETS: usize = 1;
 
 /// The certificates of a server. Usable from any thread.
 pub(crate) struct Tls {
-    files: Files,
     provider: Arc<CryptoProvider>,
     current: RwLock<Current>,
 }
 
-/// What the files held when they were last good.
+/// The files, and what they held when they were last good.
 struct Current {
+    files: Arc<Files>,
     config: Arc<ServerConfig>,
     digest: u64,
     client_ca_digest: u64,
+}
+
+/// Certificates and keys that were read and found good, and are not in use yet.
+pub(crate) struct NewTls {
+    current: Current,
+    is_other: bool,
+}
+
+impl NewTls {
+    /// Whether they are others than those in use.
+    pub(crate) fn is_other(&self) -> bool {
+        self.is_other
+    }
 }
 
 impl Tls {
@@ -51,13 +64,11 @@ impl Tls {
         let contents = files.read()?;
         let ticketer = ticketer()?;
         let config = server_config(&contents, &provider, ticketer)?;
-        let current = Current {
-            config: Arc::new(config),
-            digest: contents.digest(),
-            client_ca_digest: contents.client_ca_digest(),
-        };
+        let (digest, client_ca_digest) = (contents.digest(), contents.client_ca_digest());
         drop(contents);
-        Ok(Some(Tls { files, provider, current: RwLock::new(current) }))
+        let (files, config) = (Arc::new(files), Arc::new(config));
+        let current = Current { files, config, digest, client_ca_digest };
+        Ok(Some(Tls { provider, current: RwLock::new(current) }))
     }
 
     /// What the next connection is given.
@@ -65,16 +76,20 @@ impl Tls {
         Arc::clone(&self.current.read().config)
     }
 
-    /// Reads the files again. If they changed and all of them are good, new connections get what
-    /// they hold now; connections that are open, and sessions that clients have tickets for, go on.
-    /// Returns whether that is so. Waits for the disk.
-    pub(crate) fn reload(&self) -> Result<bool, Error> {
-        let contents = self.files.read()?;
+    /// Reads the files again, or those of another configuration, which must all be good. Waits for
+    /// the disk.
+    pub(crate) fn prepare(&self, config: Option<&Config>) -> Result<NewTls, Error> {
+        let others = config.and_then(Files::of).map(Arc::new);
+        let files = others.unwrap_or_else(|| Arc::clone(&self.current.read().files));
+        let contents = files.read()?;
         let (digest, client_ca_digest) = (contents.digest(), contents.client_ca_digest());
         let ticketer_in_use = {
             let current = self.current.read();
             if current.digest == digest {
-                return Ok(false);
+                drop(contents);
+                let config = Arc::clone(&current.config);
+                let current = Current { files, config, digest, client_ca_digest };
+                return Ok(NewTls { current, is_other: false });
             }
             // A ticket stands for the certificate that its client once showed.
             let is_still_good = current.client_ca_digest == client_ca_digest;
@@ -82,8 +97,15 @@ impl Tls {
         };
         let ticketer = ticketer_in_use.map_or_else(ticketer, Ok)?;
         let config = Arc::new(server_config(&contents, &self.provider, ticketer)?);
-        *self.current.write() = Current { config, digest, client_ca_digest };
-        Ok(true)
+        drop(contents);
+        let current = Current { files, config, digest, client_ca_digest };
+        Ok(NewTls { current, is_other: true })
+    }
+
+    /// Gives new connections what was prepared. Connections that are open, and sessions that
+    /// clients have tickets for, go on.
+    pub(crate) fn take(&self, new: NewTls) {
+        *self.current.write() = new.current;
     }
 }
 

@@ -19,8 +19,9 @@ use std::{
 
 use chrono::{SecondsFormat, Utc};
 use crossbeam_channel::{Receiver, Sender};
-use env_logger::{Builder, Target, WriteStyle, fmt::Formatter};
-use log::{Record, error, warn};
+use env_logger::{Builder, Logger, Target, WriteStyle, fmt::Formatter};
+use log::{Log, Metadata, Record, error, warn};
+use parking_lot::RwLock;
 use rusty_socks::config::{Loaded, LogFormat, Source};
 use serde::Serialize;
 
@@ -30,24 +31,18 @@ const LOG_QUEUE_BYTES_MAX: usize = 1 << 20;
 /// How long the end of the program waits for the last lines to be written.
 const LAST_LINES_WAIT: Duration = Duration::from_secs(1);
 
-/// Starts logging for the rest of the program's life. The first call counts.
+/// Starts logging for the rest of the program's life. The first call counts. Returns the queue, and
+/// what changes the filter later.
 ///
 /// The error is that of the system, which refused the thread that writes.
-pub(crate) fn start(loaded: &Loaded) -> io::Result<LogQueue> {
+pub(crate) fn start(loaded: &Loaded) -> io::Result<(LogQueue, LogFilter)> {
     let queue = LogQueue::start(io::stderr())?;
-    let mut builder = Builder::new();
-    builder.parse_filters(&filter(loaded, env::var("RUST_LOG").ok()));
-    builder.target(Target::Pipe(Box::new(queue.clone())));
-    builder.write_style(match io::stderr().is_terminal() {
-        true => WriteStyle::Auto,
-        false => WriteStyle::Never,
-    });
-    match loaded.config.log_format {
-        LogFormat::Text => builder.format_timestamp_millis(),
-        LogFormat::Json => builder.format(write_json),
-    };
+    let format = loaded.config.log_format;
+    let logger = Arc::new(RwLock::new(logger(loaded, format, &queue)));
+    let filter = LogFilter { logger: Arc::clone(&logger), format, queue: queue.clone() };
+    filter.follow();
     // An earlier logger can only be this one again.
-    let _ = builder.try_init();
+    let _ = log::set_boxed_logger(Box::new(Switched(logger)));
     // The usual hook writes to standard error itself, and so would wait for it.
     panic::set_hook(Box::new(|panic| {
         let backtrace = Backtrace::capture();
@@ -56,7 +51,57 @@ pub(crate) fn start(loaded: &Loaded) -> io::Result<LogQueue> {
             _ => error!("{panic}"),
         }
     }));
-    Ok(queue)
+    Ok((queue, filter))
+}
+
+fn logger(loaded: &Loaded, format: LogFormat, queue: &LogQueue) -> Logger {
+    let mut builder = Builder::new();
+    builder.parse_filters(&filter(loaded, env::var("RUST_LOG").ok()));
+    builder.target(Target::Pipe(Box::new(queue.clone())));
+    builder.write_style(match io::stderr().is_terminal() {
+        true => WriteStyle::Auto,
+        false => WriteStyle::Never,
+    });
+    match format {
+        LogFormat::Text => builder.format_timestamp_millis(),
+        LogFormat::Json => builder.format(write_json),
+    };
+    builder.build()
+}
+
+/// Changes which lines are written. Their format stays.
+pub(crate) struct LogFilter {
+    logger: Arc<RwLock<Logger>>,
+    format: LogFormat,
+    queue: LogQueue,
+}
+
+impl LogFilter {
+    /// Takes the filter of these settings.
+    pub(crate) fn set(&self, loaded: &Loaded) {
+        *self.logger.write() = logger(loaded, self.format, &self.queue);
+        self.follow();
+    }
+
+    /// Lets lines that no filter wants cost next to nothing.
+    fn follow(&self) {
+        log::set_max_level(self.logger.read().filter());
+    }
+}
+
+/// The logger that is in use. No line waits for a reader: the queue never blocks.
+struct Switched(Arc<RwLock<Logger>>);
+
+impl Log for Switched {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.0.read().enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        self.0.read().log(record);
+    }
+
+    fn flush(&self) {}
 }
 
 /// The lines that wait to be written, for the threads that log and for the end of the program.

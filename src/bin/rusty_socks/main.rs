@@ -12,6 +12,7 @@ mod health;
 mod load;
 mod serve;
 mod service_manager;
+mod signals;
 mod token;
 
 use std::{env, ffi::OsString, path::PathBuf, process::ExitCode};
@@ -49,8 +50,9 @@ flag show the variable with its default.";
 const SERVE_ABOUT: &str = "Serve until a signal ends it (the default command)";
 
 const SERVE_EPILOGUE: &str = "\
-The first SIGTERM, SIGINT or SIGHUP drains: nobody new comes in, everyone inside is told and \
-flushed, for at most --drain-timeout. The second one ends the program at once with exit code 1.";
+The first SIGTERM or SIGINT drains: nobody new comes in, everyone inside is told and flushed, for at \
+most --drain-timeout. The second one ends the program at once with exit code 1. SIGHUP reads the \
+file, the environment and the flags anew; the log says what changed, and what needs a restart.";
 
 const CHECK_ABOUT: &str = "Print every key, its value and where it came from";
 
@@ -104,8 +106,8 @@ fn main() -> ExitCode {
     };
     // Flags may stand before a command as well as after it; after it they count more.
     match matches.subcommand() {
-        None => exit::report(loaded(&[&matches]).and_then(serve::run)).into(),
-        Some(("serve", own)) => exit::report(loaded(&[&matches, own]).and_then(serve::run)).into(),
+        None => serve(&[&matches]).into(),
+        Some(("serve", own)) => serve(&[&matches, own]).into(),
         Some(("check-config", own)) => {
             let run = |loaded| check_config::run(loaded, own);
             exit::report(loaded(&[&matches, own]).and_then(run)).into()
@@ -124,6 +126,13 @@ fn main() -> ExitCode {
         // Only the commands above are known to the parser.
         Some(_) => Exit::Failure.into(),
     }
+}
+
+/// Serves by the settings of file, environment and flags, which may be read again later.
+fn serve(matches: &[&ArgMatches]) -> Exit {
+    let kept: Vec<ArgMatches> = matches.iter().copied().cloned().collect();
+    let read = move || loaded(&kept.iter().collect::<Vec<_>>());
+    exit::report(loaded(matches).and_then(|loaded| serve::run(loaded, Box::new(read))))
 }
 
 /// A command that is no server takes its own flags and none of the server's.

@@ -1,20 +1,26 @@
 //! `rusty_socks serve`: the server from bind to drain.
 
-use std::time::Duration;
-
 use log::{info, warn};
-use rusty_socks::{Config, Error, ServerHandle, chat, config::Loaded};
+use parking_lot::Mutex;
+use rusty_socks::{
+    Config, Error, chat,
+    config::{ConfigSource, Loaded, Reloaded},
+};
 
 use crate::{
     exit::{self, Exit},
-    logging::{self, LogQueue},
+    logging::{self, LogFilter, LogQueue},
     service_manager::{self, Sockets, State},
+    signals,
 };
 
-/// Serves until a signal and a drain end it.
-pub(crate) fn run(loaded: Loaded) -> Result<Exit, Error> {
+/// Reads the settings from where they came from.
+pub(crate) type Read = Box<dyn Fn() -> Result<Loaded, Error> + Send + Sync>;
+
+/// Serves until a signal and a drain end it. `read` reads the settings anew.
+pub(crate) fn run(loaded: Loaded, read: Read) -> Result<Exit, Error> {
     let sockets = service_manager::sockets()?;
-    let log = match logging::start(&loaded) {
+    let (log, filter) = match logging::start(&loaded) {
         Ok(log) => log,
         Err(error) => {
             exit::say(&format!("{}cannot start the thread of the log: {error}", exit::PREFIX));
@@ -24,18 +30,47 @@ pub(crate) fn run(loaded: Loaded) -> Result<Exit, Error> {
     for warning in loaded.warnings() {
         warn!("{warning}");
     }
-    let outcome = serve(loaded.config, sockets, &log);
+    let source = Source { read, filter, last: Mutex::default() };
+    let outcome = serve(loaded.config, source, sockets, &log);
     log.flush();
     outcome
 }
 
-fn serve(config: Config, sockets: Sockets, log: &LogQueue) -> Result<Exit, Error> {
+/// Where a running server reads its settings from: the file, the environment and the flags.
+struct Source {
+    read: Read,
+    filter: LogFilter,
+    /// What was read last.
+    last: Mutex<Option<Loaded>>,
+}
+
+impl ConfigSource for Source {
+    fn load(&self) -> Result<Config, Error> {
+        service_manager::notify(State::Reloading);
+        let loaded = (self.read)()?;
+        let config = loaded.config.clone();
+        *self.last.lock() = Some(loaded);
+        Ok(config)
+    }
+
+    fn loaded(&self, outcome: Result<&Reloaded, &Error>) {
+        let loaded = self.last.lock().take();
+        if let (Some(loaded), Ok(_)) = (loaded, outcome) {
+            self.filter.set(&loaded);
+            for warning in loaded.warnings() {
+                warn!("{warning}");
+            }
+        }
+        service_manager::notify(State::Ready);
+    }
+}
+
+fn serve(config: Config, source: Source, sockets: Sockets, log: &LogQueue) -> Result<Exit, Error> {
     raise_open_file_limit(&config);
 
-    let drain_timeout = config.drain_timeout;
     let (max_conn, max_queued_tasks, threads) =
         (config.max_conn, config.max_queued_tasks, config.thread_pool_size);
-    let mut builder = chat::builder(config)?;
+    let mut builder = chat::builder(config)?.source(source);
     if let Some(listener) = sockets.public {
         builder = builder.listener(listener);
     }
@@ -44,7 +79,7 @@ fn serve(config: Config, sockets: Sockets, log: &LogQueue) -> Result<Exit, Error
     }
     let server = builder.bind()?;
     // Whoever reads the next line may send a signal at once.
-    drain_on_signal(server.handle(), drain_timeout, log.clone());
+    signals::listen(&server.handle(), log);
     info!(
         "rusty_socks {} listens on {}: {max_conn} sessions at once, {max_queued_tasks} in line, {threads} workers",
         env!("CARGO_PKG_VERSION"),
@@ -58,30 +93,6 @@ fn serve(config: Config, sockets: Sockets, log: &LogQueue) -> Result<Exit, Error
     server.run()?;
     info!("drained, good-bye");
     Ok(Exit::Clean)
-}
-
-/// The first signal drains, the second does not wait. A server that cannot be told is still a
-/// server, so a refusal by the system is logged and no more.
-fn drain_on_signal(handle: ServerHandle, drain_timeout: Duration, log: LogQueue) {
-    let mut draining = false;
-    let on_signal = move || {
-        if draining {
-            warn!("second signal: leaving at once");
-            log.flush();
-            std::process::exit(Exit::Failure as i32);
-        }
-        draining = true;
-        service_manager::notify(State::Stopping);
-        info!(
-            "signal: draining for up to {} s; a second signal ends it at once",
-            drain_timeout.as_secs_f64()
-        );
-        // This only asks: the thread must be free to hear the second signal.
-        handle.shutdown(drain_timeout);
-    };
-    if let Err(error) = ctrlc::set_handler(on_signal) {
-        warn!("cannot listen for signals, so a shutdown will not drain: {error}");
-    }
 }
 
 /// A connection is an open file, and the usual limit of 1024 is meant for other programs.

@@ -46,8 +46,10 @@ pub(crate) fn sockets() -> Result<Sockets, Error> {
 /// What the service manager is told.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum State {
-    /// Clients are served.
+    /// Clients are served, by settings that are all taken.
     Ready,
+    /// Settings are read anew. [`State::Ready`] follows, whatever the outcome.
+    Reloading,
     /// The drain has begun.
     Stopping,
 }
@@ -55,11 +57,15 @@ pub(crate) enum State {
 /// Tells the service manager, if there is one that wants to know (`NOTIFY_SOCKET`).
 #[cfg(unix)]
 pub(crate) fn notify(state: State) {
+    use sd_notify::NotifyState;
     let told = match state {
-        State::Ready => sd_notify::NotifyState::Ready,
-        State::Stopping => sd_notify::NotifyState::Stopping,
+        State::Ready => sd_notify::notify(&[NotifyState::Ready]),
+        // `Type=notify-reload` wants to know when.
+        State::Reloading => NotifyState::monotonic_usec_now()
+            .and_then(|now| sd_notify::notify(&[NotifyState::Reloading, now])),
+        State::Stopping => sd_notify::notify(&[NotifyState::Stopping]),
     };
-    if let Err(error) = sd_notify::notify(&[told]) {
+    if let Err(error) = told {
         warn!("cannot tell the service manager {state:?}: {error}");
     }
 }

@@ -29,10 +29,17 @@ pub(super) struct Caller {
 }
 
 impl Access {
-    pub(super) fn new(config: &Config) -> Access {
+    /// Makes the callers of `config`. One that has the name of one in `before` shares its
+    /// publisher.
+    pub(super) fn new(config: &Config, before: Option<&Access>) -> Access {
+        let before = before.map_or(&[][..], |before| &before.callers);
+        let publisher = |name: &str| {
+            let known = before.iter().find(|caller| caller.key.name == name);
+            known.map(|caller| Arc::clone(&caller.publisher))
+        };
         let caller = |key: ApiKey| Caller {
             sender: serde_json::Value::from(key.name.as_str()).to_string().into(),
-            publisher: Arc::new(Publisher::new()),
+            publisher: publisher(&key.name).unwrap_or_else(|| Arc::new(Publisher::new())),
             ranges: key.room_ranges().into(),
             key: Arc::new(key),
         };

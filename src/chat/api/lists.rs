@@ -12,7 +12,7 @@ use super::{
 use crate::{
     AdminAnswer, AdminContext, AdminStep, ClearedHistory, MembersPage, Range, RoomSummary,
     SessionsOf,
-    chat::{about::About, answers, fault::Fault, json},
+    chat::{answers, fault::Fault, json},
     config::RoomRange,
 };
 
@@ -199,7 +199,7 @@ pub(super) fn sessions(
 }
 
 /// Lists the nodes: this one.
-pub(super) fn nodes(ctx: &mut AdminContext<'_>, about: &About) -> AdminAnswer {
+pub(super) fn nodes(ctx: &mut AdminContext<'_>, node: &str) -> AdminAnswer {
     #[derive(Serialize)]
     struct Node<'a> {
         node: &'a str,
@@ -216,7 +216,7 @@ pub(super) fn nodes(ctx: &mut AdminContext<'_>, about: &About) -> AdminAnswer {
     }
     let stats = ctx.stats();
     let node = Node {
-        node: &about.node,
+        node,
         version: stats.version,
         uptime_s: stats.uptime_s,
         draining: stats.draining,

@@ -9,13 +9,15 @@ mod publish;
 mod batch;
 mod close;
 mod lists;
+mod reload;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::about::{About, kept_max};
+use super::about::kept_max;
 use crate::{
     AdminAnswer, AdminContext, AdminHandler, AdminStep, Config, Request, Status, config::ApiScope,
 };
@@ -27,11 +29,29 @@ use routes::{Found, Operation};
 /// the keys in [`Config::api_key`] and [`Config::api_keys`].
 #[derive(Debug)]
 pub struct Api {
+    settings: ArcSwap<ApiSettings>,
+    node: String,
+}
+
+/// The settings that a reload replaces.
+#[derive(Debug)]
+struct ApiSettings {
     access: Access,
     message_bytes_max: usize,
     body_bytes_max: usize,
     history_max: usize,
-    about: Arc<About>,
+}
+
+impl ApiSettings {
+    /// Those who had the same name in `before` go on as they are.
+    fn new(config: &Config, before: Option<&ApiSettings>) -> ApiSettings {
+        ApiSettings {
+            access: Access::new(config, before.map(|before| &before.access)),
+            message_bytes_max: config.max_message_bytes,
+            body_bytes_max: config.api_body_bytes,
+            history_max: kept_max(config),
+        }
+    }
 }
 
 impl Api {
@@ -39,17 +59,14 @@ impl Api {
     /// with 401.
     pub fn new(config: &Config) -> Api {
         Api {
-            access: Access::new(config),
-            message_bytes_max: config.max_message_bytes,
-            body_bytes_max: config.api_body_bytes,
-            history_max: kept_max(config),
-            about: Arc::new(About::new(config, None)),
+            settings: ArcSwap::from_pointee(ApiSettings::new(config, None)),
+            node: Uuid::new_v4().to_string(),
         }
     }
 
-    /// Makes the API tell the facts that the clients of the chat protocol are told.
-    pub(super) fn with_about(self, about: Arc<About>) -> Api {
-        Api { about, ..self }
+    /// Names the node as the clients of the chat protocol are told.
+    pub(super) fn with_node(self, node: &str) -> Api {
+        Api { node: node.to_owned(), ..self }
     }
 
     fn begin(
@@ -69,9 +86,11 @@ impl Api {
                 return Err(answer.header("Allow", &allowed));
             }
         };
-        let caller = self.access.caller(request, operation.scope())?;
+        let settings = self.settings.load();
+        let caller = settings.access.caller(request, operation.scope())?;
         let query = query::Query::parse(request, operation.parameters())?;
-        let (message_bytes_max, body_bytes_max) = (self.message_bytes_max, self.body_bytes_max);
+        let (message_bytes_max, body_bytes_max) =
+            (settings.message_bytes_max, settings.body_bytes_max);
         let answer = match operation {
             Operation::Publish => {
                 let id = publish::idempotency_key(request)?;
@@ -111,7 +130,7 @@ impl Api {
             }
             Operation::Rooms => lists::rooms(ctx, &caller, &query),
             Operation::History => {
-                lists::history(ctx, &caller, &parameter, &query, self.history_max)
+                lists::history(ctx, &caller, &parameter, &query, settings.history_max)
             }
             Operation::ClearHistory => {
                 let step = lists::clear_history(ctx, &caller, parameter);
@@ -121,7 +140,11 @@ impl Api {
             Operation::Sessions => lists::sessions(ctx, &caller, &query),
             Operation::Nodes => {
                 caller.check_all_rooms()?;
-                Ok(lists::nodes(ctx, &self.about))
+                Ok(lists::nodes(ctx, &self.node))
+            }
+            Operation::Reload => {
+                caller.check_all_rooms()?;
+                return Ok(reload::begin(ctx));
             }
             Operation::Drain => {
                 caller.check_all_rooms()?;
@@ -142,8 +165,14 @@ impl AdminHandler for Api {
         self.begin(ctx, request).unwrap_or_else(AdminStep::Answer)
     }
 
+    fn on_reload(&self, config: &Config) {
+        let new = ApiSettings::new(config, Some(&**self.settings.load()));
+        self.settings.store(Arc::new(new));
+    }
+
     fn may_read_figures(&self, request: &Request<'_>) -> bool {
-        let caller = self.access.caller(request, ApiScope::Read);
+        let settings = self.settings.load();
+        let caller = settings.access.caller(request, ApiScope::Read);
         caller.is_ok_and(|caller| caller.key.allows_all_rooms())
     }
 }

@@ -18,11 +18,12 @@ pub(super) enum Operation {
     CloseUser,
     Revoke,
     Drain,
+    Reload,
     Nodes,
 }
 
 /// A method, a path whose part in braces is a parameter, and what they ask for.
-const ROUTES: [(&str, &str, Operation); 12] = [
+const ROUTES: [(&str, &str, Operation); 13] = [
     ("POST", "/v1/publish", Operation::Publish),
     ("POST", "/v1/batch", Operation::Batch),
     ("GET", "/v1/rooms", Operation::Rooms),
@@ -34,6 +35,7 @@ const ROUTES: [(&str, &str, Operation); 12] = [
     ("POST", "/v1/users/{user}/close", Operation::CloseUser),
     ("POST", "/v1/revoke", Operation::Revoke),
     ("POST", "/v1/drain", Operation::Drain),
+    ("POST", "/v1/reload", Operation::Reload),
     ("GET", "/v1/nodes", Operation::Nodes),
 ];
 
@@ -51,7 +53,8 @@ impl Operation {
             | Operation::CloseSession
             | Operation::CloseUser
             | Operation::Revoke
-            | Operation::Drain => ApiScope::Admin,
+            | Operation::Drain
+            | Operation::Reload => ApiScope::Admin,
         }
     }
 
@@ -69,6 +72,7 @@ impl Operation {
             | Operation::CloseUser
             | Operation::Revoke
             | Operation::Drain
+            | Operation::Reload
             | Operation::Nodes => &[],
         }
     }

@@ -11,7 +11,8 @@ use crate::hub::{
 impl Rooms {
     /// Makes a room that is in no directory yet.
     pub(in crate::hub) fn make(&self, name: &RoomName) -> Room {
-        self.new_room(name, RoomKind::Messages)
+        let limits = self.directory.lock().limits.of(name);
+        self.new_room(name, RoomKind::Messages, limits)
     }
 
     /// Puts a room that was made outside the directory into it. If there is one of that name, as
@@ -29,7 +30,7 @@ impl Rooms {
             drop(state);
             return Some(Arc::clone(there));
         }
-        if directory.by_name.len() - directory.uncounted >= self.rooms_max {
+        if directory.by_name.len() - directory.uncounted >= directory.limits.rooms_max {
             return None;
         }
         let room = Arc::new(room);

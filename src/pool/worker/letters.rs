@@ -147,6 +147,7 @@ impl Worker {
                 Letter::SweepSoon => {
                     self.next_sweep = self.next_sweep.min(self.cx.now + WINDOW_MS);
                 }
+                Letter::Judge => self.judging = Some(0),
                 Letter::Drain { spread_ms } => {
                     // What was published before the drain is delivered before the Close.
                     while self.deliver_slice() {}

@@ -1,0 +1,432 @@
+//! New settings for a server that runs: by a signal, by the server API, and by an embedder.
+
+#![allow(clippy::unwrap_used, reason = "a test that unwraps fails with a clear message")]
+
+mod support;
+#[path = "support/http.rs"]
+mod http;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use http::Api;
+use rusty_socks::{
+    Config, Context, ErrorKind, Handler, MayBlock, Message, Permissions, RoomName, Server,
+    config::{ConfigSource, IdentityMode, Reloaded, RoomRule, Secret},
+};
+use serde_json::json;
+use support::{TestServer, config};
+
+#[test]
+fn who_is_connected_has_the_new_limits_and_keeps_its_place() {
+    let server = TestServer::start(config());
+    let (mut anna, mut ben) = (server.chat(), server.chat());
+    for _ in 0..50 {
+        assert_eq!(anna.ask(r#"{"type":"ping","ref":1}"#)["type"], "pong");
+    }
+    let tight = Config { rate_messages: 2, max_conn: 1, max_queued_tasks: 0, ..config() };
+    let told = server.handle.reload(&tight).unwrap();
+    assert_eq!(told.changed, ["max_conn", "max_queued_tasks", "rate_messages"]);
+    assert!(told.needs_restart.is_empty());
+    for expected in ["pong", "pong", "error"] {
+        assert_eq!(anna.ask(r#"{"type":"ping","ref":1}"#)["type"], expected);
+    }
+    assert_eq!(ben.ask(r#"{"type":"ping","ref":1}"#)["type"], "pong", "nobody is closed");
+    assert!(server.try_connect("/ws").is_err(), "two are more than one");
+    server.handle.reload(&config()).unwrap();
+    assert_eq!(anna.ask(r#"{"type":"ping","ref":1}"#)["type"], "pong");
+    server.chat();
+    assert_eq!(server.stats().config_reloads, 2);
+}
+
+#[test]
+fn histories_that_are_there_get_the_new_bounds() {
+    let server = TestServer::start(http::config());
+    let api = Api::of(&server);
+    let publish = |n: usize| {
+        let said = format!(r#"{{"room":"tea","content":{n}}}"#);
+        assert_eq!(api.post("/v1/publish", &said).status, 200);
+    };
+    let kept = || api.get("/v1/rooms/tea/history").json()["messages"].as_array().unwrap().len();
+    (0..30).for_each(publish);
+    assert_eq!(kept(), 30);
+    let rule = RoomRule { history: Some(20), ..RoomRule::new("tea") };
+    server.handle.reload(&Config { rooms: vec![rule], ..http::config() }).unwrap();
+    assert_eq!(kept(), 20);
+    publish(30);
+    assert_eq!(kept(), 20);
+    server.handle.reload(&http::config()).unwrap();
+    publish(31);
+    assert_eq!(kept(), 21);
+}
+
+#[test]
+fn nothing_changes_when_something_is_bad() {
+    let server = TestServer::start(config());
+    for bad in [
+        Config { rate_messages: 1, max_conn: 0, ..config() },
+        // Agrees with itself, and not with what stays.
+        Config {
+            rate_messages: 1,
+            history: 5,
+            replay: 5,
+            max_message_bytes: 60 << 20,
+            buffer_bytes: 120 << 20,
+            mailbox_bytes: 120 << 20,
+            ..config()
+        },
+    ] {
+        let error = server.handle.reload(&bad).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    }
+    assert_eq!(*server.handle.config(), config());
+    assert_eq!((server.stats().config_reloads, server.stats().config_reloads_failed), (0, 2));
+    let error = server.handle.reload_from_source().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+}
+
+#[test]
+fn a_key_that_cannot_be_used_changes_nothing() {
+    let of = |secret: &str, key: &str| Config {
+        identity: IdentityMode::Required,
+        token_hmac_secret: Secret::new(secret.repeat(32)),
+        token_public_key: Secret::new(key),
+        ..config()
+    };
+    let server = TestServer::start(of("a", ""));
+    let token = |secret: &str| {
+        let claims = json!({"sub": "anna", "exp": 1_u64 << 40});
+        rusty_socks::identity::sign(&claims, &secret.repeat(32)).unwrap()
+    };
+    let is_good = |secret: &str| {
+        let mut client = server.connect("/ws");
+        client.send(json!({"type": "auth", "token": token(secret)}).to_string());
+        client.json()["type"] == "welcome"
+    };
+    let pem = "-----BEGIN PUBLIC KEY-----\nbm9uc2Vuc2U=\n-----END PUBLIC KEY-----\n";
+    let refused = server.handle.reload(&of("b", pem)).unwrap_err();
+    assert!(refused.to_string().starts_with("token_public_key"), "{refused}");
+    assert!(is_good("a") && !is_good("b"));
+    server.handle.reload(&of("b", "")).unwrap();
+    assert!(is_good("b") && !is_good("a"));
+}
+
+/// A handler that blocks, and lets clients into rooms until it is told of new settings.
+#[derive(Default)]
+struct Bouncer {
+    reloads: Arc<AtomicUsize>,
+}
+
+impl Handler<MayBlock> for Bouncer {
+    type State = ();
+
+    fn on_open(&self, ctx: &mut Context<'_, (), MayBlock>) {
+        ctx.join(&RoomName::new("bar").unwrap(), rusty_socks::Replay::Nothing).then(
+            |ctx, joined| {
+                ctx.send(if joined.is_ok() { "in" } else { "out" });
+            },
+        );
+    }
+
+    fn on_message(&self, ctx: &mut Context<'_, (), MayBlock>, _: Message<'_>) {
+        ctx.send(if ctx.is_member("bar") { "in" } else { "out" });
+    }
+
+    fn permissions(&self, _: Option<&rusty_socks::Identity>, _: Option<&RoomName>) -> Permissions {
+        match self.reloads.load(Ordering::SeqCst) {
+            0 => Permissions::all(),
+            _ => Permissions::empty(),
+        }
+    }
+
+    fn on_reload(&self, config: &Config) -> bool {
+        assert_eq!(config.max_conn, 7);
+        self.reloads.fetch_add(1, Ordering::SeqCst);
+        true
+    }
+}
+
+/// Settings in memory, and what became of them.
+struct Given(Config, Arc<AtomicUsize>);
+
+impl ConfigSource for Given {
+    fn load(&self) -> Result<Config, rusty_socks::Error> {
+        Ok(self.0.clone())
+    }
+
+    fn loaded(&self, outcome: Result<&Reloaded, &rusty_socks::Error>) {
+        self.1.fetch_add(outcome.unwrap().changed.len(), Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn an_embedder_reloads_from_a_source_of_its_own_and_a_handler_judges_anew() {
+    let (handler, told) = (Bouncer::default(), Arc::default());
+    let reloads = Arc::clone(&handler.reloads);
+    let new = Config { max_conn: 7, port: 9, ..config() };
+    let server = Server::builder()
+        .config(config())
+        .source(Given(new, Arc::clone(&told)))
+        .route("/bar", handler.blocking(1, 10));
+    let server = TestServer::run(server.bind().unwrap());
+    let mut clients: Vec<_> = (0..20).map(|_| server.connect("/bar")).collect();
+    for client in &mut clients {
+        assert_eq!(client.next().into_text().unwrap(), "in");
+    }
+    let outcome = server.handle.reload_from_source().unwrap();
+    assert_eq!((outcome.changed, outcome.needs_restart), (vec!["max_conn"], vec!["port"]));
+    assert_eq!((reloads.load(Ordering::SeqCst), told.load(Ordering::SeqCst)), (1, 1));
+    for client in &mut clients {
+        support::eventually("it is out", || {
+            client.send("where am I?");
+            match client.next().into_text().unwrap().as_str() {
+                "out" => Ok(()),
+                other => Err(other.to_owned()),
+            }
+        });
+    }
+    server.handle.reload_from_source().unwrap();
+    assert_eq!(reloads.load(Ordering::SeqCst), 1, "nothing has changed");
+}
+
+/// The program, with a file of settings that may change.
+#[cfg(unix)]
+mod program {
+    use std::{
+        env, fs,
+        io::{BufRead, BufReader},
+        net::{SocketAddr, TcpStream},
+        process::{Child, Command, Stdio},
+        sync::mpsc::{self, Receiver},
+        thread,
+    };
+
+    use serde_json::{Value, json};
+    use tempfile::TempDir;
+
+    use super::http::{Api, KEY};
+    use crate::support::{DEADLINE, RawClient, eventually, frame, upgrade_head};
+
+    const SECRETS: [&str; 2] =
+        ["0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210"];
+
+    struct Program {
+        child: Child,
+        dir: TempDir,
+        address: SocketAddr,
+        api: Api,
+        log: Receiver<String>,
+    }
+
+    impl Program {
+        fn start(settings: &str) -> Program {
+            let dir = TempDir::new().unwrap();
+            let mut command = Command::new(env!("CARGO_BIN_EXE_rusty_socks"));
+            for (name, _) in env::vars_os() {
+                if name.to_string_lossy().starts_with("RUSTY_SOCKS_") || name == "RUST_LOG" {
+                    command.env_remove(name);
+                }
+            }
+            let file = dir.path().join("server.toml");
+            fs::write(&file, with_common(settings)).unwrap();
+            // What flags and variables say goes on to count more than the file.
+            command.arg("--config").arg(file).args(["--thread-pool-size", "2"]);
+            command.env("RUSTY_SOCKS_MAX_ROOMS", "77");
+            let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+            let stderr = BufReader::new(child.stderr.take().unwrap());
+            let (sender, log) = mpsc::channel();
+            thread::spawn(move || {
+                stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+            });
+            let line = |with: &str| awaited(&log, with).split_once(with).unwrap().1.to_owned();
+            let address = line("listens on ").split_once(": ").unwrap().0.parse().unwrap();
+            let addr = line("the admin listener is on ").parse().unwrap();
+            let api = Api { addr, key: KEY.to_owned() };
+            Program { child, dir, address, api, log }
+        }
+
+        fn write(&self, settings: &str) {
+            fs::write(self.dir.path().join("server.toml"), with_common(settings)).unwrap();
+        }
+
+        fn hang_up(&self) {
+            let id = self.child.id().to_string();
+            assert!(Command::new("kill").args(["-HUP", &id]).status().unwrap().success());
+        }
+
+        fn log_line(&self, with: &str) -> String {
+            awaited(&self.log, with)
+        }
+
+        /// The answer to an upgrade with these lines, and the client.
+        fn upgrade(&self, target: &str, lines: &str) -> (u16, RawClient) {
+            let mut client = self.begin(target, lines);
+            (client.answer_head().status, client)
+        }
+
+        /// A client that has asked for an upgrade.
+        fn begin(&self, target: &str, lines: &str) -> RawClient {
+            let stream = TcpStream::connect(self.address).unwrap();
+            stream.set_read_timeout(Some(DEADLINE)).unwrap();
+            let mut client = RawClient::new(stream);
+            let head = upgrade_head(target).replacen("\r\n", &format!("\r\n{lines}"), 1);
+            client.send(head.as_bytes());
+            client
+        }
+
+        fn figure(&self, name: &str) -> Value {
+            self.api.get("/stats").json()[name].clone()
+        }
+    }
+
+    impl Drop for Program {
+        fn drop(&mut self) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+
+    fn with_common(settings: &str) -> String {
+        let port = if settings.contains("port = ") { "" } else { "port = 0\n" };
+        format!("host = '127.0.0.1'\nadmin_port = 0\n{port}{settings}")
+    }
+
+    fn awaited(log: &Receiver<String>, with: &str) -> String {
+        loop {
+            let line = log.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("no line with {with}"));
+            if line.contains(with) {
+                return line;
+            }
+        }
+    }
+
+    fn say(client: &mut RawClient, command: &Value) {
+        client.send(&frame(0x81, command.to_string().as_bytes()));
+    }
+
+    fn hear(client: &mut RawClient) -> Value {
+        serde_json::from_str(&client.text()).unwrap()
+    }
+
+    #[test]
+    fn a_hang_up_takes_what_has_changed_into_use() {
+        let settings = |secret: &str, key: &str, rest: &str| {
+            format!(
+                "identity = 'optional'\ntoken_hmac_secret = '{secret}'\napi_key = '{key}'\n{rest}"
+            )
+        };
+        let program = Program::start(&settings(
+            SECRETS[0],
+            KEY,
+            "allowed_origins = ['https://a.example']\nrate_messages = 0\n",
+        ));
+        let token = |secret: &str| {
+            let claims = json!({"sub": "anna", "exp": 1_u64 << 40});
+            let token = rusty_socks::identity::sign(&claims, secret).unwrap();
+            format!("Authorization: Bearer {token}\r\n")
+        };
+        let (status, mut client) = program.upgrade("/ws", "");
+        assert_eq!(status, 101);
+        let welcome = hear(&mut client);
+        say(&mut client, &json!({"type": "join", "room": "tea", "ref": 1}));
+        assert_eq!(hear(&mut client)["type"], "ok");
+        for _ in 0..10 {
+            say(&mut client, &json!({"type": "ping", "ref": 2}));
+            assert_eq!(hear(&mut client)["type"], "pong");
+        }
+        assert_eq!(program.upgrade("/ws", "Origin: https://a.example\r\n").0, 101);
+        assert_eq!(program.upgrade("/ws", &token(SECRETS[0])).0, 101);
+
+        program.write(&settings(
+            SECRETS[1],
+            "another-key-of-the-api",
+            "allowed_origins = ['https://b.example']\nrate_messages = 1\nlog = 'debug'\n\
+             port = 1\nthread_pool_size = 7\nmax_rooms = 5\n[rooms.tea]\njoin = 'users'\n",
+        ));
+        program.hang_up();
+        let line = program.log_line("reloaded: ");
+        assert!(
+            line.ends_with(
+                "reloaded: allowed_origins, rate_messages, api_key, token_hmac_secret, log, rooms \
+                 changed"
+            ),
+            "{line}"
+        );
+        assert!(program.log_line("only after a restart: ").ends_with("restart: port"));
+
+        let left = hear(&mut client);
+        assert_eq!((&left["type"], &left["room"]), (&json!("left"), &json!("tea")));
+        assert_eq!(left["client_id"], welcome["client_id"]);
+        let answers = ["pong", "error"].map(|_| {
+            say(&mut client, &json!({"type": "ping", "ref": 3}));
+            hear(&mut client)["type"].clone()
+        });
+        assert_eq!(answers, ["pong", "error"], "one message a second");
+        assert_eq!(program.upgrade("/ws", "Origin: https://b.example\r\n").0, 101);
+        assert_eq!(program.upgrade("/ws", "Origin: https://a.example\r\n").0, 403);
+        assert!(program.log_line(" 403 ").contains(" DEBUG "), "the filter has changed");
+        assert_eq!(program.upgrade("/ws", &token(SECRETS[1])).0, 101);
+        assert_eq!(program.upgrade("/ws", &token(SECRETS[0])).0, 401);
+        assert_eq!(program.api.get("/v1/rooms").status, 401);
+        let api = program.api.with_key("another-key-of-the-api");
+        assert_eq!(api.get("/v1/rooms").status, 200);
+        assert_eq!(api.get("/stats").json()["config_reloads"], 1);
+    }
+
+    #[test]
+    fn a_bad_file_changes_nothing_and_says_why() {
+        let good = format!("api_key = '{KEY}'\n");
+        let program = Program::start(&good);
+        program.write(&format!("{good}max_conn = 0\nrate_mesages = 5\nmax_errors = 1\n"));
+        let answer = program.api.post("/v1/reload", "");
+        assert_eq!((answer.status, &answer.json()["error"]), (400, &json!("bad_config")));
+        let told = answer.json()["message"].as_str().unwrap().to_owned();
+        let lines: Vec<&str> = told.lines().collect();
+        assert_eq!(lines.len(), 2, "{told}");
+        assert!(lines[0].starts_with("max_conn = 0 from ") && lines[1].contains("rate_messages?"));
+        program.log_line("not reloaded, everything stays as it is: max_conn = 0");
+        program.log_line("not reloaded, everything stays as it is: unknown key");
+        program.write("this is no TOML");
+        program.hang_up();
+        program.log_line("not reloaded, everything stays as it is: ");
+        eventually("it is counted", || match program.figure("config_reloads_failed") == 2 {
+            true => Ok(()),
+            false => Err("not yet".into()),
+        });
+        assert_eq!(program.figure("config_reloads"), 0);
+        assert_eq!(program.figure("max_connections"), 100);
+        assert_eq!(program.upgrade("/ws", "").0, 101);
+    }
+
+    #[test]
+    fn the_api_says_what_has_changed_and_what_needs_a_restart() {
+        let good = format!("api_key = '{KEY}'\nmax_conn = 1\n");
+        let program = Program::start(&good);
+        let (status, client) = program.upgrade("/ws", "");
+        assert_eq!(status, 101);
+        let mut waiting = program.begin("/ws", "");
+        eventually("it waits", || match program.figure("queued") == 1 {
+            true => Ok(()),
+            false => Err("not yet".into()),
+        });
+        program.write(&format!("api_key = '{KEY}'\nmax_conn = 2\nport = 1\n"));
+        let answer = program.api.post("/v1/reload", "");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(answer.json(), json!({"changed": ["max_conn"], "needs_restart": ["port"]}));
+        assert_eq!(waiting.answer_head().status, 101, "there is a place for it now");
+        let answer = program.api.post("/v1/reload", "");
+        assert_eq!(answer.json(), json!({"changed": [], "needs_restart": ["port"]}));
+        drop((client, waiting));
+
+        let reader =
+            "[[api_keys]]\nname = 'reader'\nkey = 'reads-and-no-more'\nscopes = ['read']\n";
+        program.write(&format!("{good}{reader}"));
+        let answer = program.api.post("/v1/reload", "").json();
+        assert_eq!(answer["changed"], json!(["max_conn", "api_keys"]));
+        let reader = program.api.with_key("reads-and-no-more");
+        assert_eq!(reader.get("/v1/rooms").status, 200);
+        assert_eq!(reader.post("/v1/reload", "").status, 403);
+    }
+}
