@@ -28,6 +28,7 @@ mod limits;
 pub(crate) mod mailbox;
 mod room_limits;
 pub(crate) mod rooms;
+mod room_reload;
 pub(crate) mod sessions;
 pub(crate) mod conn_handle;
 pub(crate) mod history;
