@@ -29,6 +29,7 @@ pub(crate) mod mailbox;
 mod room_limits;
 pub(crate) mod rooms;
 mod away;
+mod room_reload;
 pub(crate) mod sessions;
 pub(crate) mod conn_handle;
 pub(crate) mod history;
