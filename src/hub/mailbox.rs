@@ -92,6 +92,8 @@ pub(crate) enum Letter {
     PressureOff,
     /// Sweep soon: changes of presence were gathered for one notice.
     SweepSoon,
+    /// Say that this worker makes turns.
+    Report { to: Sender<()> },
     /// Close every connection with 1001, the open ones spread over this time, and stop when none is
     /// left.
     Drain { spread_ms: u64 },
@@ -123,6 +125,7 @@ impl Letter {
             | Letter::PressureOff
             | Letter::SweepSoon
             | Letter::Drain { .. }
+            | Letter::Report { .. }
             | Letter::Stop => None,
         }
     }

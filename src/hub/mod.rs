@@ -25,6 +25,7 @@ pub(crate) mod session;
 pub(crate) mod charge;
 mod inbound_token;
 pub(crate) mod mailbox;
+pub(crate) mod letters;
 pub(crate) mod rooms;
 pub(crate) mod sessions;
 pub(crate) mod conn_handle;

@@ -1,9 +1,9 @@
-//! The limits of one client, or of one address.
+//! The limits of one client, of one address, or of one user.
 
 use super::bucket::Rate;
 use crate::config::Config;
 
-/// The limits of one client or address.
+/// The limits of one client, address or user.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rates {
     pub(super) messages: Rate,
@@ -27,6 +27,15 @@ impl Rates {
             messages: Rate::new(config.rate_messages_per_ip, 1.0),
             bytes: Rate::new(config.rate_bytes_per_ip, 1.0),
             rooms: Rate::new(config.rate_rooms_per_ip, 60.0),
+        }
+    }
+
+    /// Returns the limits of all clients of one user.
+    pub(crate) fn of_user(config: &Config) -> Rates {
+        Rates {
+            messages: Rate::new(config.rate_messages_per_user, 1.0),
+            bytes: Rate::new(config.rate_bytes_per_user, 1.0),
+            rooms: Rate::new(config.rate_rooms_per_user, 60.0),
         }
     }
 

@@ -14,6 +14,8 @@ pub(crate) mod worker;
 pub(crate) mod worker_cx;
 pub(crate) mod shared;
 mod connection;
+mod access;
+pub(crate) mod progress;
 mod unfinished;
 mod conn_io;
 mod costs;

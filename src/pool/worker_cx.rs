@@ -8,6 +8,7 @@ use super::{
     fanouts::Fanouts,
     members::Members,
     outbox::{OutboxBounds, Spare},
+    progress::Progress,
     shared::Shared,
     timers::{Millis, Timers},
     tls::TlsCx,
@@ -28,6 +29,7 @@ pub(crate) struct WorkerCtx {
     pub(crate) shared: Arc<Shared>,
     pub(crate) worker: usize,
     metrics: Arc<WorkerMetrics>,
+    pub(super) progress: Arc<Progress>,
     /// When this turn began.
     pub(crate) now: Millis,
     /// The time of the hub's clock, once it was asked for in this turn.
@@ -149,6 +151,7 @@ impl WorkerCtx {
         WorkerCtx {
             worker,
             metrics: Arc::clone(&shared.metrics.workers[worker]),
+            progress: Arc::clone(&shared.progress[worker]),
             now: 0,
             hub_now_ms: None,
             spent: 0,

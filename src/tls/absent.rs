@@ -16,6 +16,10 @@ impl Tls {
         }
     }
 
+    pub(crate) fn expires_at(&self) -> Option<i64> {
+        match *self {}
+    }
+
     pub(crate) fn reload(&self) -> Result<bool, Error> {
         match *self {}
     }

@@ -15,6 +15,8 @@ use rustls::{
     sign::CertifiedKey,
 };
 
+use x509_parser::{certificate::X509Certificate, prelude::FromDer};
+
 use super::files::{Contents, Files};
 use crate::{
     config::Config,
@@ -37,6 +39,8 @@ struct Current {
     config: Arc<ServerConfig>,
     digest: u64,
     client_ca_digest: u64,
+    /// When the first certificate ends, in seconds since 1970.
+    expires_at: Option<i64>,
 }
 
 impl Tls {
@@ -50,11 +54,12 @@ impl Tls {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let contents = files.read()?;
         let ticketer = ticketer()?;
-        let config = server_config(&contents, &provider, ticketer)?;
+        let (config, expires_at) = server_config(&contents, &provider, ticketer)?;
         let current = Current {
             config: Arc::new(config),
             digest: contents.digest(),
             client_ca_digest: contents.client_ca_digest(),
+            expires_at,
         };
         drop(contents);
         Ok(Some(Tls { files, provider, current: RwLock::new(current) }))
@@ -63,6 +68,11 @@ impl Tls {
     /// What the next connection is given.
     pub(crate) fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.current.read().config)
+    }
+
+    /// Returns when the first of the certificates in use ends, in seconds since 1970.
+    pub(crate) fn expires_at(&self) -> Option<i64> {
+        self.current.read().expires_at
     }
 
     /// Reads the files again. If they changed and all of them are good, new connections get what
@@ -81,8 +91,9 @@ impl Tls {
             is_still_good.then(|| Arc::clone(&current.config.ticketer))
         };
         let ticketer = ticketer_in_use.map_or_else(ticketer, Ok)?;
-        let config = Arc::new(server_config(&contents, &self.provider, ticketer)?);
-        *self.current.write() = Current { config, digest, client_ca_digest };
+        let (config, expires_at) = server_config(&contents, &self.provider, ticketer)?;
+        let config = Arc::new(config);
+        *self.current.write() = Current { config, digest, client_ca_digest, expires_at };
         Ok(true)
     }
 }
@@ -98,11 +109,12 @@ fn server_config(
     contents: &Contents<'_>,
     provider: &Arc<CryptoProvider>,
     ticketer: Arc<dyn ProducesTickets>,
-) -> Result<ServerConfig, Error> {
+) -> Result<(ServerConfig, Option<i64>), Error> {
     let cannot = |what: &'static str| {
         move |error: rustls::Error| Error::new(ErrorKind::System, what).with_source(error)
     };
     let pairs = Pairs(contents.pairs(provider)?);
+    let expires_at = pairs.expires_at();
     let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(cannot("cannot offer TLS 1.2 and 1.3"))?;
@@ -123,12 +135,25 @@ fn server_config(
     config.send_tls13_tickets = TICKETS;
     // Tickets keep a session at its client; a table here would be one more lock for all workers.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    Ok(config)
+    Ok((config, expires_at))
 }
 
 /// The certificates, each with its key; at least one.
 #[derive(Debug)]
 struct Pairs(Vec<Arc<CertifiedKey>>);
+
+impl Pairs {
+    /// Returns when the first of the certificates ends, in seconds since 1970; those of the
+    /// authorities that they come with included.
+    fn expires_at(&self) -> Option<i64> {
+        let certs = self.0.iter().flat_map(|pair| &pair.cert);
+        let ends = certs.filter_map(|cert| {
+            let (_, cert) = X509Certificate::from_der(cert).ok()?;
+            Some(cert.validity().not_after.timestamp())
+        });
+        ends.min()
+    }
+}
 
 impl ResolvesServerCert for Pairs {
     /// Chooses the first certificate for the name that the client asks for, or else the first.

@@ -45,6 +45,7 @@ impl Worker {
             }
             let Some(letter) = self.mailbox.take() else { break };
             let weight = letter.weight();
+            self.cx.progress.come_to(letter.number());
             match letter {
                 Letter::Deliver { room, seq, frame, except, charge } => {
                     if self.cx.fanouts.is_before_room(room)
@@ -146,6 +147,9 @@ impl Worker {
                 Letter::PressureOff => self.end_backpressure(),
                 Letter::SweepSoon => {
                     self.next_sweep = self.next_sweep.min(self.cx.now + WINDOW_MS);
+                }
+                Letter::Report { to } => {
+                    let _ = to.try_send(());
                 }
                 Letter::Drain { spread_ms } => {
                     // What was published before the drain is delivered before the Close.
