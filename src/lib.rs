@@ -266,7 +266,7 @@ pub use hub::{
     task::{NotDeferred, TaskAnswer},
 };
 pub use identity::{Identity, Permissions, Revocation, TokenError};
-pub use limits::spending::{LimitOf, RateLimited};
+pub use limits::{owner::LimitOf, spending::RateLimited};
 pub use metrics::{FIGURES, Figure, FigureKind, Quantiles, Snapshot, WorkerSnapshot};
 pub use pool::listener::{BoundListener, ListenAddr};
 pub use server::{Builder, Server, ServerHandle, stepped};

@@ -8,6 +8,7 @@ mod distribution;
 mod figure;
 pub(crate) mod prometheus;
 mod refused;
+mod table;
 
 use std::{
     collections::BTreeMap,
@@ -28,151 +29,7 @@ pub(crate) use distribution::Timing;
 use figure::figure;
 pub use figure::{Figure, FigureKind};
 pub(crate) use refused::{Refusals, Refused};
-
-/// Makes the counters, the snapshot and the list of figures from one table, so that a new figure is
-/// one row.
-macro_rules! figures {
-    (
-        gauges { $( $(#[doc = $gauge_doc:literal])+ $gauge:ident: $gauge_type:ty, )* }
-        server { $( $(#[doc = $server_doc:literal])+ $server:ident, )* }
-        sessions { $( $(#[doc = $session_doc:literal])+ $session:ident, )* }
-        rooms { $( $(#[doc = $room_doc:literal])+ $room:ident, )* }
-        memory { $( $(#[doc = $memory_doc:literal])+ $memory:ident, )* }
-        identity { $( $(#[doc = $identity_doc:literal])+ $identity:ident, )* }
-        workers { $( $(#[doc = $worker_doc:literal])+ $worker:ident, )* }
-    ) => {
-        /// Current values, gathered from their owners.
-        pub(crate) struct Gauges { $( pub(crate) $gauge: $gauge_type, )* }
-
-        /// Counters of the whole server, written from any thread.
-        #[derive(Default)]
-        pub(crate) struct ServerCounters { $( pub(crate) $server: Arc<Counter>, )* }
-
-        /// Counters of sessions, written from any thread.
-        #[derive(Default)]
-        pub(crate) struct SessionMetrics { $( pub(crate) $session: Counter, )* }
-
-        /// What became of rooms, counted from whichever thread.
-        #[derive(Default)]
-        pub(crate) struct RoomMetrics { $( pub(crate) $room: Counter, )* }
-
-        /// What was done for want of memory, counted from whichever thread.
-        #[derive(Default)]
-        pub(crate) struct MemoryMetrics { $( pub(crate) $memory: Counter, )* }
-        /// Counters of tokens, written from any thread.
-        #[derive(Debug, Default)]
-        pub(crate) struct IdentityMetrics { $( pub(crate) $identity: Counter, )* }
-
-        /// The counters of one worker. Written by that worker alone.
-        #[derive(Default)]
-        pub(crate) struct WorkerCounters { $( pub(crate) $worker: Counter, )* }
-
-        /// Every figure of [`Snapshot`] that is one number, in the order of `/stats`.
-        pub const FIGURES: &[Figure] = &[
-            $( figure(stringify!($gauge), FigureKind::Gauge, concat!($($gauge_doc),+)), )*
-            $( figure(stringify!($server), FigureKind::Counter, concat!($($server_doc),+)), )*
-            $( figure(stringify!($session), FigureKind::Counter, concat!($($session_doc),+)), )*
-            $( figure(stringify!($room), FigureKind::Counter, concat!($($room_doc),+)), )*
-            $( figure(stringify!($memory), FigureKind::Counter, concat!($($memory_doc),+)), )*
-            $(
-                figure(stringify!($identity), FigureKind::Counter, concat!($($identity_doc),+)),
-            )*
-            $( figure(stringify!($worker), FigureKind::Counter, concat!($($worker_doc),+)), )*
-        ];
-
-        /// The server's state at one moment, as `/stats` answers it. Totals count from its start.
-        #[derive(Debug, Clone, Serialize)]
-        #[non_exhaustive]
-        pub struct Snapshot {
-            /// The version of this crate.
-            pub version: &'static str,
-            /// Seconds since the server was bound.
-            pub uptime_s: f64,
-            /// CPU time of the process since it began, user and system, in seconds. Absent on
-            /// Windows.
-            #[serde(skip_serializing_if = "Option::is_none")]
-            pub cpu_seconds: Option<f64>,
-            /// Whether the server is shutting down.
-            pub draining: bool,
-            $( $(#[doc = $gauge_doc])+ pub $gauge: $gauge_type, )*
-            $( $(#[doc = $server_doc])+ pub $server: u64, )*
-            $( $(#[doc = $session_doc])+ pub $session: u64, )*
-            $( $(#[doc = $room_doc])+ pub $room: u64, )*
-            $( $(#[doc = $memory_doc])+ pub $memory: u64, )*
-            $( $(#[doc = $identity_doc])+ pub $identity: u64, )*
-            $( $(#[doc = $worker_doc])+ pub $worker: u64, )*
-            /// Tokens refused, and clients without one that is required, by reason.
-            pub tokens_refused: BTreeMap<&'static str, u64>,
-            /// Commands refused for want of a permission, by permission.
-            pub forbidden: BTreeMap<&'static str, u64>,
-            /// Number of refusals, for any reason.
-            pub rejected_total: u64,
-            /// Number of refusals by reason.
-            pub rejected: BTreeMap<&'static str, u64>,
-            /// WebSocket connections that ended, by close code; 1006 counts those lost without a
-            /// Close.
-            pub closed: BTreeMap<String, u64>,
-            /// Duration of a worker's turn, in microseconds, without its sleep.
-            pub turn_us: Quantiles,
-            /// Time that admitted upgrades had waited in line, in milliseconds.
-            pub queue_wait_ms: Quantiles,
-            /// The figures of handlers that have [some](crate::Handler::figures), by route.
-            #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-            pub handlers: BTreeMap<String, BTreeMap<&'static str, u64>>,
-            /// The figures of each worker.
-            pub workers: Vec<WorkerSnapshot>,
-        }
-
-        impl Snapshot {
-            /// Returns the names and values of [`FIGURES`], in their order.
-            pub(crate) fn values(&self) -> impl Iterator<Item = (&'static str, u64)> {
-                [
-                    $( (stringify!($gauge), self.$gauge as u64), )*
-                    $( (stringify!($server), self.$server), )*
-                    $( (stringify!($session), self.$session), )*
-                    $( (stringify!($room), self.$room), )*
-                    $( (stringify!($memory), self.$memory), )*
-                    $( (stringify!($identity), self.$identity), )*
-                    $( (stringify!($worker), self.$worker), )*
-                ]
-                .into_iter()
-            }
-        }
-
-        impl Metrics {
-            /// Makes a snapshot of the counters, and of the gauges in `now` and `workers`.
-            pub(crate) fn snapshot(&self, now: Now<'_>, workers: Vec<WorkerGauges>) -> Snapshot {
-                let rejected: BTreeMap<_, _> = Refused::ALL
-                    .iter()
-                    .map(|why| (why.name(), self.refused[*why as usize].value()))
-                    .collect();
-                let (closed, turn) = self.closed_and_turns();
-                Snapshot {
-                    version: env!("CARGO_PKG_VERSION"),
-                    uptime_s: now.started.elapsed().as_secs_f64(),
-                    cpu_seconds: now.cpu_time.map(|time| time.as_secs_f64()),
-                    draining: now.draining,
-                    $( $gauge: now.gauges.$gauge, )*
-                    $( $server: self.server.$server.value(), )*
-                    $( $session: now.sessions.$session.value(), )*
-                    $( $room: now.rooms.$room.value(), )*
-                    $( $memory: now.memory.$memory.value(), )*
-                    $( $identity: now.identity.$identity.value(), )*
-                    tokens_refused: now.tokens_refused,
-                    forbidden: now.forbidden,
-                    $( $worker: self.workers.iter().map(|worker| worker.$worker.value()).sum(), )*
-                    rejected_total: rejected.values().sum(),
-                    rejected,
-                    closed,
-                    turn_us: Quantiles::of(&turn, 1.0),
-                    queue_wait_ms: self.queue_wait.quantiles_ms(),
-                    handlers: now.handlers,
-                    workers: self.workers.iter().zip(workers).map(WorkerSnapshot::of).collect(),
-                }
-            }
-        }
-    };
-}
+use table::figures;
 
 figures! {
     gauges {
@@ -238,7 +95,7 @@ figures! {
         tasks_queued: usize,
         /// Revocations of tokens that are kept.
         revocations: usize,
-        /// Addresses whose connections and rates are remembered.
+        /// Addresses and users whose connections and rates are remembered.
         owners: usize,
     }
     server {
@@ -252,8 +109,8 @@ figures! {
         admin_requests_total,
         /// Panics in handlers; each closed one connection.
         handler_panics,
-        /// Addresses that were forgotten though they had spent something of their rates, because
-        /// 65,536 without a connection are remembered at most.
+        /// Addresses and users that were forgotten though they had spent something of their rates,
+        /// because 65,536 without a connection are remembered at most.
         owners_evicted,
         /// Times new certificates or keys were read and taken into use.
         tls_reloads,
@@ -269,6 +126,8 @@ figures! {
         sessions_resumed,
         /// Resumed sessions whose earlier connection was still open, and was closed.
         sessions_taken_over,
+        /// Resumes refused, most often because the session had ended.
+        resumes_refused,
         /// Sessions that ended because they were not resumed within `resume_window`.
         sessions_expired,
         /// Sessions that ended early because more than `max_away_sessions` were away.
@@ -287,9 +146,19 @@ figures! {
         /// Messages refused because all clients at their address send more than
         /// `rate_messages_per_ip` or `rate_bytes_per_ip`.
         rate_limited_per_ip,
-        /// Joins refused because their client makes more rooms than `rate_rooms`, or all clients at
-        /// its address more than `rate_rooms_per_ip`.
+        /// Messages refused because all clients of their user send more than
+        /// `rate_messages_per_user` or `rate_bytes_per_user`.
+        rate_limited_per_user,
+        /// Joins refused because their client makes more rooms than `rate_rooms`.
         rooms_rate_limited,
+        /// Joins refused because all clients at their address make more rooms than
+        /// `rate_rooms_per_ip`.
+        rooms_rate_limited_per_ip,
+        /// Joins refused because all clients of their user make more rooms than
+        /// `rate_rooms_per_user`.
+        rooms_rate_limited_per_user,
+        /// Connections refused because their user has `max_conn_per_user` connections.
+        connections_refused_per_user,
         /// Messages with a known id, which were not published again.
         repeats,
         /// Presence notices with several changes at once.
@@ -351,6 +220,8 @@ figures! {
         /// Times a worker ran 100 ms later than it meant to, or took that long for one turn. The
         /// deadlines of its clients move by that time.
         stalls,
+        /// Turns that took 100 ms or longer; the log says what they were doing.
+        late_turns,
         /// Times the server stopped reading a socket until what its client had sent was delivered.
         publish_pauses,
         /// Times a sender was held, because a client that reads was behind with what it sent.
@@ -459,12 +330,11 @@ impl Metrics {
         (!parts.is_empty()).then(|| parts.join(", "))
     }
 
-    /// Returns the durations of the turns of all workers, and the times that upgrades had waited in
+    /// Returns the durations of the turns of each worker, and the times that upgrades had waited in
     /// line, in microseconds.
-    pub(crate) fn times(&self) -> (Histogram<u64>, Histogram<u64>) {
-        let mut queue_wait = Timing::empty_sum();
-        self.queue_wait.add_to(&mut queue_wait);
-        (self.closed_and_turns().1, queue_wait)
+    pub(crate) fn times(&self) -> (Vec<Histogram<u64>>, Histogram<u64>) {
+        let turns = self.workers.iter().map(|worker| worker.turn.histogram()).collect();
+        (turns, self.queue_wait.histogram())
     }
 
     /// Sums up ended connections by close code and durations of turns, over all workers.

@@ -14,7 +14,7 @@ use rusty_socks::{
     config::{ApiKey, ApiScope, MetricsAccess, Secret},
 };
 use serde_json::{Value, json};
-use support::{TestServer, eventually};
+use support::{DEADLINE, TestServer, config, eventually};
 
 fn start() -> (TestServer, Api) {
     start_with(http::config())
@@ -641,7 +641,25 @@ fn metrics_are_the_figures_of_stats() {
     assert_eq!(value("rusty_socks_active_connections "), 1.0);
     assert_eq!(value("rusty_socks_accepted_total "), 1.0);
     assert_eq!(value("rusty_socks_refused_total{reason=\"full\"} "), 0.0);
-    assert!(value("rusty_socks_turn_seconds_count ") > 0.0);
+    assert!(value("rusty_socks_turn_seconds_count{worker=\"0\"} ") > 0.0);
+    assert!(value("rusty_socks_turn_seconds_bucket{worker=\"0\",le=\"+Inf\"} ") > 0.0);
+    assert_eq!(value("rusty_socks_connections{state=\"open\"} "), 1.0);
+    assert_eq!(value("rusty_socks_resumes_total{result=\"resumed\"} "), 0.0);
+    assert_eq!(value("rusty_socks_drain_remaining "), 0.0);
+    let stats: Value = serde_json::from_str(&api.get("/stats").body).unwrap();
+    for figure in rusty_socks::FIGURES {
+        let suffix = match figure.kind {
+            FigureKind::Gauge => "",
+            FigureKind::Counter => "_total",
+        };
+        let name = figure.name.strip_suffix("_total").unwrap_or(figure.name);
+        let (value, stat) = (value(&format!("rusty_socks_{name}{suffix} ")), &stats[figure.name]);
+        // Large ones are large in both, and the others hardly move between the two answers.
+        let stat = stat.as_f64().expect(figure.name);
+        let moves = if figure.name.contains("bytes") { 100_000.0 } else { 200.0 };
+        let is_near = (value - stat).abs() <= stat.max(value) / 2.0 + moves;
+        assert!(is_near, "{}: {value} and {stat}", figure.name);
+    }
     assert!(value("process_start_time_seconds ") > 1.0e9);
     assert!(answer.body.contains("rusty_socks_build_info{version="));
     assert!(!answer.body.contains("lobby") && !answer.body.contains(KEY));
@@ -671,13 +689,58 @@ fn metrics_are_the_figures_of_stats() {
 fn a_full_server_is_not_ready() {
     let config = Config { max_conn: 1, max_queued_tasks: 0, ..http::config() };
     let (server, api) = start_with(config);
-    assert_eq!(api.get("/ready").json(), json!({"ready": true, "reasons": []}));
+    let ready = |answer: &support::Answer| {
+        let answer = answer.json();
+        // Turns may be late on a machine that is busy.
+        assert!(answer["degraded"].is_array(), "{answer}");
+        (answer["ready"].clone(), answer["reasons"].clone())
+    };
+    assert_eq!(ready(&api.get("/ready")), (json!(true), json!([])));
     let _client = server.chat();
     let answer = api.get("/ready");
     assert_eq!(answer.status, 503);
-    assert_eq!(answer.json(), json!({"ready": false, "reasons": ["full"]}));
+    assert_eq!(ready(&answer), (json!(false), json!(["full"])));
     assert!(answer.header("Retry-After").is_some());
     assert_eq!(api.get("/health").status, 200);
+}
+
+/// A worker that hangs in a handler's call is told apart from one that has nothing to do.
+#[test]
+fn a_late_turn_is_seen_while_it_lasts_and_counted_afterwards() {
+    let config = Config { thread_pool_size: 1, ..config() };
+    let server = support::BusyServer::start(config);
+    let handle = server.handle.clone();
+    assert!(handle.await_workers(DEADLINE), "it has nothing to do");
+    let late_before = server.stats().late_turns;
+    let occupied = server.occupy(server.blocker());
+    assert!(!handle.await_workers(Duration::from_millis(150)));
+    let client = occupied.release();
+    assert!(handle.await_workers(DEADLINE), "it goes on");
+    server.wait_for("the turn is counted", |stats| stats.late_turns > late_before);
+    drop(client);
+}
+
+#[test]
+fn a_server_with_late_turns_is_ready_and_degraded() {
+    let slow = |ctx: &mut Context<'_, ()>, message: Message<'_>| {
+        std::thread::park_timeout(Duration::from_millis(150));
+        ctx.send(message);
+    };
+    let config = Config { thread_pool_size: 1, ..http::config() };
+    let builder =
+        Server::builder().route("/slow", slow).admin(rusty_socks::chat::Api::new(&config));
+    let server = TestServer::run(builder.config(config).bind().unwrap());
+    let api = Api::of(&server);
+    let mut client = server.connect("/slow");
+    client.send("now");
+    client.next();
+    eventually("it is degraded", || {
+        let answer = api.get("/ready").json();
+        match (&answer["ready"], &answer["degraded"]) {
+            (ready, degraded) if *ready == true && *degraded == json!(["late_turns"]) => Ok(()),
+            _ => Err(answer.to_string()),
+        }
+    });
 }
 
 #[test]

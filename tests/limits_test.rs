@@ -18,7 +18,10 @@ use support::{frame, upgrade_head};
 
 /// A server whose clients all seem to be at one address, for which limits hold.
 fn server(config: Config) -> SteppedServer {
-    let config = Config { limited_addresses: LimitedAddresses::All, max_errors: 0, ..config };
+    server_as_is(Config { limited_addresses: LimitedAddresses::All, max_errors: 0, ..config })
+}
+
+fn server_as_is(config: Config) -> SteppedServer {
     let chat = Chat::new(&config).unwrap();
     Server::builder().route("/ws", chat).config(config).stepped().unwrap()
 }
@@ -108,7 +111,8 @@ fn rooms_are_made_at_a_rate_and_joined_at_any() {
     assert_eq!(made(&mut server, &one, "a"), 6, "its own limit");
     assert_eq!(made(&mut server, &other, "a"), 8, "six are there already");
     assert_eq!(made(&mut server, &other, "b"), 1, "that of its address");
-    assert_eq!(server.handle().stats().rooms_rate_limited, 2 + 7);
+    let stats = server.handle().stats();
+    assert_eq!((stats.rooms_rate_limited, stats.rooms_rate_limited_per_ip), (2, 7));
     server.advance(Duration::from_secs(20));
     assert_eq!(made(&mut server, &other, "c"), 3, "a third of a minute of its address");
 }
@@ -154,4 +158,129 @@ fn a_handler_limits_its_clients_as_the_chat_does() {
     (0..3).for_each(|_| say(&client, "x"));
     server.settle();
     assert_eq!(client.read(), b"\x81\x05taken\x81\x05taken\x81\x07refused");
+}
+
+/// Identities: the first message of a client says who it is.
+#[cfg(feature = "identity")]
+mod of_users {
+    use rusty_socks::{
+        config::{IdentityMode, Secret},
+        identity,
+    };
+
+    use super::*;
+
+    const SECRET: &str = "a secret for tests that has enough bytes";
+
+    pub(super) fn server(limits: Config) -> SteppedServer {
+        let identity = IdentityMode::Optional;
+        let limits = Config { limited_addresses: LimitedAddresses::None, ..limits };
+        server_as_is(Config {
+            identity,
+            token_hmac_secret: Secret::new(SECRET),
+            max_errors: 0,
+            ..limits
+        })
+    }
+
+    pub(super) fn user(server: &mut SteppedServer, user: &str) -> MemoryClient {
+        let claims = json!({"sub": user, "exp": 4_000_000_000_u64, "rooms": [{
+            "match": "*", "allow": ["join", "publish"],
+        }]});
+        let token = identity::sign(&claims, SECRET).unwrap();
+        let head = upgrade_head("/ws");
+        let head = head.trim_end_matches("\r\n");
+        let client = server.connect().unwrap();
+        client.write(format!("{head}\r\nAuthorization: Bearer {token}\r\n\r\n").as_bytes());
+        server.settle();
+        client
+    }
+
+    #[test]
+    fn what_a_user_spends_holds_for_all_its_clients_and_outlives_them() {
+        let limits = Config { rate_messages: 10, rate_messages_per_user: 25, ..Config::default() };
+        let mut server = server(limits);
+        let mut taken = 0;
+        for _ in 0..5 {
+            let client = user(&mut server, "anna");
+            taken += pings(&mut server, &client, 10).0;
+            client.reset();
+            server.settle();
+        }
+        assert_eq!(taken, 25);
+        let stats = server.handle().stats();
+        assert_eq!((stats.rate_limited, stats.rate_limited_per_user), (0, 25));
+        let (ben, nobody) = (user(&mut server, "ben"), client(&mut server));
+        assert_eq!(pings(&mut server, &ben, 10).0, 10, "another user has its own");
+        assert_eq!(pings(&mut server, &nobody, 10).0, 10, "no user, no such limit");
+        server.advance(Duration::from_millis(200));
+        let (one, other) = (user(&mut server, "anna"), user(&mut server, "anna"));
+        let taken = pings(&mut server, &one, 5).0 + pings(&mut server, &other, 5).0;
+        assert_eq!(taken, 5, "a fifth of a second for both");
+    }
+
+    #[test]
+    fn a_client_that_says_later_who_it_is_has_the_limits_of_its_user_from_then_on() {
+        let limits = Config { rate_messages_per_user: 3, ..Config::default() };
+        let mut server = server(limits);
+        let client = client(&mut server);
+        assert_eq!(pings(&mut server, &client, 10).0, 10);
+        let token = identity::sign(&json!({"sub": "anna", "exp": 4_000_000_000_u64}), SECRET);
+        say(&client, &json!({"type": "auth", "token": token.unwrap()}).to_string());
+        server.settle();
+        assert_eq!(pings(&mut server, &client, 10).0, 3);
+    }
+
+    #[test]
+    fn rooms_that_a_user_makes_are_counted_for_all_its_clients() {
+        let mut server = server(Config { rate_rooms_per_user: 3, ..Config::default() });
+        let (one, other) = (user(&mut server, "anna"), user(&mut server, "anna"));
+        let made = |server: &mut SteppedServer, client: &MemoryClient, name: &str| {
+            heard(client);
+            for nth in 0..2 {
+                say(client, &format!(r#"{{"type":"join","room":"{name}{nth}","ref":{nth}}}"#));
+            }
+            server.settle();
+            heard(client).iter().filter(|answer| answer["type"] == "ok").count()
+        };
+        assert_eq!((made(&mut server, &one, "a"), made(&mut server, &other, "b")), (2, 1));
+        assert_eq!(server.handle().stats().rooms_rate_limited_per_user, 1);
+    }
+}
+
+#[cfg(feature = "identity")]
+#[test]
+fn a_user_has_so_many_connections_and_the_next_is_told_why() {
+    use of_users::{server, user};
+
+    let mut server = server(Config { max_conn_per_user: 2, ..Config::default() });
+    let (first, _second) = (user(&mut server, "anna"), user(&mut server, "anna"));
+    let welcome = &heard(&first)[0];
+    assert_eq!(
+        welcome["limits"]["user"],
+        json!({"rate_messages": 10_000, "rate_bytes": 64 << 20, "rate_rooms": 6000,
+               "max_connections": 2})
+    );
+    let refused = user(&mut server, "anna").read();
+    let text = String::from_utf8_lossy(&refused);
+    assert!(text.contains(r#""code":"limit_exceeded""#), "{text}");
+    assert!(refused.windows(2).any(|code| code == 4103_u16.to_be_bytes()), "{text}");
+    let stats = server.handle().stats();
+    assert_eq!((stats.connections_refused_per_user, stats.closed["4103"]), (1, 1));
+    heard(&user(&mut server, "ben"));
+
+    // One that is resumed is one connection all the while.
+    let session = welcome["session"].as_str().unwrap();
+    first.reset();
+    server.settle();
+    let back = user(&mut server, "anna");
+    say(&back, &json!({"type": "resume", "session": session, "ref": 1}).to_string());
+    server.settle();
+    assert_eq!(heard(&back).last().unwrap()["type"], "ok");
+    assert!(!user(&mut server, "anna").read().is_empty());
+    assert_eq!(server.handle().stats().connections_refused_per_user, 2);
+    back.reset();
+    server.settle();
+    let welcome = heard(&user(&mut server, "anna"));
+    assert_eq!(welcome[0]["type"], "welcome", "what was resumed is counted out");
 }

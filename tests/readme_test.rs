@@ -184,7 +184,7 @@ fn the_transcripts_of_the_protocol_are_true() {
 }
 
 /// What no transcript shows, and the test that does.
-const ELSEWHERE: [(&str, &str, &str); 8] = [
+const ELSEWHERE: [(&str, &str, &str); 9] = [
     ("presence", "tests/presence_test.rs", "many_who_come_at_once_are_told_together"),
     (
         "gap",
@@ -203,6 +203,7 @@ const ELSEWHERE: [(&str, &str, &str); 8] = [
         "tests/slow_client_test.rs",
         "a_client_that_stops_reading_is_closed_with_4102_and_delays_nobody",
     ),
+    ("4103", "tests/limits_test.rs", "a_user_has_so_many_connections_and_the_next_is_told_why"),
     ("1013", "tests/identity_test.rs", "an_issuer_that_is_slow_huge_wrong_or_gone_delays_nobody"),
     ("4201", "tests/websocket_test.rs", "a_client_that_answers_no_ping_is_closed_with_4201"),
 ];

@@ -143,3 +143,13 @@ fn an_embedder_passes_sockets_too_and_the_admin_listener_needs_a_key_where_other
     let error = Server::builder().config(config()).admin_listener(open).bind().err().unwrap();
     assert!(error.to_string().contains("must be a loopback address unless api_key"), "{error}");
 }
+
+#[test]
+fn a_service_manager_that_wants_to_know_is_told_that_the_server_is_alive() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let program = Activated::start(&listener, &[("WATCHDOG_USEC", "200000")]);
+    assert_eq!(program.is_told(), "READY=1");
+    for _ in 0..3 {
+        assert_eq!(program.is_told(), "WATCHDOG=1");
+    }
+}

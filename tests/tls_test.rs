@@ -122,6 +122,23 @@ fn chat_health_and_drain_work_as_without_tls() {
 }
 
 #[test]
+fn metrics_tell_when_the_certificate_ends_and_what_became_of_handshakes() {
+    let certificates = Certificates::new();
+    let metrics = rusty_socks::config::MetricsAccess::Public;
+    let server = TestServer::start(Config { metrics, ..certificates.config() });
+    let client = certificates.client();
+    let request = HEALTH.replace("/health", "/metrics");
+    let answer = ask(&mut tls(&server, &client, "localhost"), &request).unwrap();
+    let value = |name: &str| {
+        let line = answer.lines().find_map(|line| line.strip_prefix(name)).expect(name);
+        line.trim().parse::<f64>().unwrap()
+    };
+    assert!(value("rusty_socks_tls_certificate_expiry_timestamp_seconds ") > 1.8e9);
+    let completed = r#"rusty_socks_tls_handshakes_total{version="1.3",result="completed"} "#;
+    assert_eq!(value(completed), 1.0);
+}
+
+#[test]
 fn refusals_come_through_tls_and_before_a_handshake_as_an_alert() {
     let certificates = Certificates::new();
     let config = Config {

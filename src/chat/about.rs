@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusty_socks_protocol::{
     Seconds,
-    answer::{AddressLimits, Limits},
+    answer::{AddressLimits, Limits, UserLimits},
 };
 
 use crate::{Config, RoomName};
@@ -23,6 +23,7 @@ pub(super) struct About {
     pub(super) resume_window: Seconds,
     limits: Limits,
     address_limits: AddressLimits,
+    user_limits: UserLimits,
 }
 
 impl About {
@@ -43,6 +44,7 @@ impl About {
                 rate_rooms: unless_off(config.rate_rooms),
                 max_rooms: config.max_rooms_per_conn,
                 address: None,
+                user: None,
             },
             address_limits: AddressLimits {
                 rate_messages: unless_off(config.rate_messages_per_ip),
@@ -51,12 +53,22 @@ impl About {
                 rate_connections: unless_off(config.rate_accepts_per_ip),
                 max_connections: config.conn_per_ip_max(),
             },
+            user_limits: UserLimits {
+                rate_messages: unless_off(config.rate_messages_per_user),
+                rate_bytes: unless_off(config.rate_bytes_per_user),
+                rate_rooms: unless_off(config.rate_rooms_per_user),
+                max_connections: config.conn_per_user_max(),
+            },
         }
     }
 
-    /// Returns the limits of a client, with or without those of its address.
-    pub(super) fn limits(&self, is_limited: bool) -> Limits {
-        Limits { address: is_limited.then_some(self.address_limits), ..self.limits }
+    /// Returns the limits of a client, with or without those of its address and of its user.
+    pub(super) fn limits(&self, has_address: bool, has_user: bool) -> Limits {
+        Limits {
+            address: has_address.then_some(self.address_limits),
+            user: has_user.then_some(self.user_limits),
+            ..self.limits
+        }
     }
 }
 

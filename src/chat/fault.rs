@@ -45,7 +45,7 @@ impl From<RoomError> for Fault {
     fn from(error: RoomError) -> Fault {
         let fault = Fault::new(code(error), error.to_string());
         match error {
-            RoomError::RoomsTooFast { retry_after_ms } => fault.retry_after_ms(retry_after_ms),
+            RoomError::RoomsTooFast { retry_after_ms, .. } => fault.retry_after_ms(retry_after_ms),
             RoomError::Overloaded | RoomError::ShortOfMemory | RoomError::ClientBehind => {
                 fault.retry_after_ms(1000)
             }
@@ -63,7 +63,8 @@ pub(super) fn code(error: RoomError) -> ErrorCode {
         RoomError::TooManyRooms
         | RoomError::TooManyMemberships
         | RoomError::PatternTooWide
-        | RoomError::InboxFull => ErrorCode::LimitExceeded,
+        | RoomError::InboxFull
+        | RoomError::TooManyConnections => ErrorCode::LimitExceeded,
         RoomError::RoomsTooFast { .. } => ErrorCode::RateLimited,
         RoomError::Overloaded | RoomError::ShortOfMemory | RoomError::ClientBehind => {
             ErrorCode::Overloaded

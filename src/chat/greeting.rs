@@ -55,7 +55,7 @@ fn welcome(ctx: &mut Ctx<'_>, joined: Option<(&RoomName, &Joined)>, about: &Abou
         ping_s: about.ping,
         max_message_bytes: about.max_message_bytes,
         resume_window_s: about.resume_window,
-        limits: about.limits(ctx.has_address_limits()),
+        limits: about.limits(ctx.has_address_limits(), identity.is_some()),
         user: identity.as_ref().map(|identity| (&*identity.user).into()),
         token_expires_s,
     }));

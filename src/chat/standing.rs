@@ -88,6 +88,7 @@ pub(super) fn accept(
         Err(error) => {
             let reason = match error {
                 RoomError::OtherUser => CloseReason::FORBIDDEN,
+                RoomError::TooManyConnections => CloseReason::TOO_MANY_CONNECTIONS,
                 _ => CloseReason::TAKEN_OVER,
             };
             ctx.send(&Fault::from(error).frame(reference.as_deref()));

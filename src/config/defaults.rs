@@ -24,6 +24,7 @@ impl Default for Config {
             limited_addresses: LimitedAddresses::Public,
             max_conn_per_ip: 0,
             rate_accepts_per_ip: 100,
+            max_conn_per_user: 0,
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
             allowed_origins: Vec::new(),
@@ -66,6 +67,9 @@ impl Default for Config {
             rate_messages_per_ip: 10_000,
             rate_bytes_per_ip: 64 << 20,
             rate_rooms_per_ip: 6000,
+            rate_messages_per_user: 10_000,
+            rate_bytes_per_user: 64 << 20,
+            rate_rooms_per_user: 6000,
             max_errors: 10,
             echo: false,
             broadcast: false,
@@ -108,6 +112,7 @@ impl Default for Config {
             token_grace: Duration::from_secs(25),
             log: "info".into(),
             log_format: LogFormat::Text,
+            access_log: false,
         }
     }
 }

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::error::Error;
 
-/// Connections that an address may have at least, however few there may be in all.
-const CONN_PER_IP_MIN: usize = 32;
+/// Connections that an address or a user may have at least, however few there may be in all.
+const CONN_PER_OWNER_MIN: usize = 32;
 
 /// Why an admin listener that others reach is refused.
 pub(crate) const ADMIN_NEEDS_KEY: &str = "must be a loopback address unless api_key or api_keys is \
@@ -24,10 +24,16 @@ pub(crate) const ADMIN_NEEDS_KEY: &str = "must be a loopback address unless api_
 impl Config {
     /// Returns how many connections one limited address may have.
     pub fn conn_per_ip_max(&self) -> usize {
-        match self.max_conn_per_ip {
-            0 => (self.max_conn / 2).max(CONN_PER_IP_MIN),
-            max => max,
-        }
+        self.conn_per_owner_max(self.max_conn_per_ip)
+    }
+
+    /// Returns how many connections one user may have.
+    pub fn conn_per_user_max(&self) -> usize {
+        self.conn_per_owner_max(self.max_conn_per_user)
+    }
+
+    fn conn_per_owner_max(&self, max: usize) -> usize {
+        if max == 0 { (self.max_conn / 2).max(CONN_PER_OWNER_MIN) } else { max }
     }
 
     /// Checks that every value is in its range and that the values agree with each other.

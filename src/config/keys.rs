@@ -110,6 +110,8 @@ pub(super) static TABLE: &[Key] = &[
         "Connections from one IP address; 0 is half of max_conn, but at least 32"),
     key!(Admission, rate_accepts_per_ip, count("connections per second", 0, 1_000_000),
         "Connections per second from one IP address, ten times as many at once; 0 sets no limit"),
+    key!(Admission, max_conn_per_user, count("connections", 0, 10_000_000),
+        "Connections of one user at once; 0 is half of max_conn, but at least 32"),
     key!(Admission, trusted_proxies, Kind::List(NETWORK),
         "Proxies that are believed about their clients' addresses, comma separated"),
     key!(Admission, proxy_protocol, Kind::Switch,
@@ -197,6 +199,12 @@ pub(super) static TABLE: &[Key] = &[
         "Bytes per second all clients at one IP address may send; 0 sets no limit"),
     key!(Clients, rate_rooms_per_ip, count("rooms per minute", 0, 1_000_000),
         "Rooms per minute all clients at one IP address may make; 0 sets no limit"),
+    key!(Clients, rate_messages_per_user, count("messages per second", 0, 10_000_000),
+        "Messages per second all clients of one user may send; 0 sets no limit"),
+    key!(Clients, rate_bytes_per_user, bytes("bytes per second", 0, GIB),
+        "Bytes per second all clients of one user may send; 0 sets no limit"),
+    key!(Clients, rate_rooms_per_user, count("rooms per minute", 0, 1_000_000),
+        "Rooms per minute all clients of one user may make; 0 sets no limit"),
     key!(Clients, max_errors, count("errors", 0, 1_000_000),
         "Errors in a row after which a chat connection is closed with 4008; 0 for never"),
     key!(Clients, echo, Kind::Switch,
@@ -278,6 +286,8 @@ pub(super) static TABLE: &[Key] = &[
         "Which log lines are written, in the syntax of RUST_LOG"),
     key!(Logging, log_format, Kind::Word(&["text", "json"]),
         "Log lines for people (text) or for collectors (json)"),
+    key!(Logging, access_log, Kind::Switch,
+        "Log a line for each WebSocket connection at its end, and for each refusal"),
 ];
 
 const fn count(unit: &'static str, min: u64, max: u64) -> Kind {

@@ -102,6 +102,13 @@ pub struct Config {
     /// Unit: connections per second. Default: 100. Range: 0 to 1000000.
     pub rate_accepts_per_ip: u32,
 
+    /// Connections that clients of one user may have at once; zero is half of
+    /// [`max_conn`](Config::max_conn), but at least 32. A lost connection counts until the server
+    /// notices.
+    ///
+    /// Unit: connections. Default: 0. Range: 0 to 10000000.
+    pub max_conn_per_user: usize,
+
     /// Proxies whose word about their clients' addresses is taken: addresses, or networks such as
     /// `10.0.0.0/8`.
     ///
@@ -374,6 +381,22 @@ pub struct Config {
     /// Unit: rooms per minute. Default: 6000. Range: 0 to 1000000.
     pub rate_rooms_per_ip: u32,
 
+    /// Messages per second all clients of one user may send together; zero sets no limit. A client
+    /// has a user if it shows a token, or if its handler says so.
+    ///
+    /// Unit: messages per second. Default: 10000. Range: 0 to 10000000.
+    pub rate_messages_per_user: u32,
+
+    /// Bytes per second all clients of one user may send together; zero sets no limit.
+    ///
+    /// Unit: bytes per second. Default: 64MiB. Range: 0 to 1GiB.
+    pub rate_bytes_per_user: u32,
+
+    /// Rooms per minute all clients of one user may make together; zero sets no limit.
+    ///
+    /// Unit: rooms per minute. Default: 6000. Range: 0 to 1000000.
+    pub rate_rooms_per_user: u32,
+
     /// Errors in a row after which a chat connection is closed with 4008; zero for never.
     ///
     /// A client that only makes mistakes is broken or hostile, and answering it costs work.
@@ -619,4 +642,11 @@ pub struct Config {
     ///
     /// Default: text. Range: text or json.
     pub log_format: LogFormat,
+
+    /// Whether a line is logged for each WebSocket connection at its end, and for each that is
+    /// refused. The lines have the target `rusty_socks::access` and the level info, and say what
+    /// they say in fields: who, for how long, how many bytes and messages, and why it ended.
+    ///
+    /// Default: false. Range: true or false.
+    pub access_log: bool,
 }

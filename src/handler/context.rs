@@ -91,10 +91,10 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         self.conn.remote_addr()
     }
 
-    /// Counts a message of `bytes` towards the limits of this client and of its address
-    /// ([`rate_messages`](crate::Config::rate_messages) and those like it). A handler that limits
-    /// its clients calls this first for each message, and does not act on a message that is
-    /// refused.
+    /// Counts a message of `bytes` towards the limits of this client, of its user if it has one,
+    /// and of its address ([`rate_messages`](crate::Config::rate_messages) and those like it). A
+    /// handler that limits its clients calls this first for each message, and does not act on a
+    /// message that is refused.
     ///
     /// # Errors
     /// Whose limit is reached, and how long to wait. Nothing was counted.
@@ -169,7 +169,9 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
     /// and it leaves the rooms that it may no longer be in, which the answer lists.
     ///
     /// A client that has a user keeps it: an identity of another user fails with
-    /// [`RoomError::OtherUser`]. A revoked one fails with [`RoomError::Revoked`].
+    /// [`RoomError::OtherUser`]. A revoked one fails with [`RoomError::Revoked`]. One whose user
+    /// has [`max_conn_per_user`](crate::Config::max_conn_per_user) connections fails with
+    /// [`RoomError::TooManyConnections`]: close the connection.
     pub fn set_identity(&mut self, identity: Identity) -> Reply<'_, S, Vec<RoomName>, M> {
         let outcome = self.hub().set_identity(self.conn, identity);
         if let Ok(left) = &outcome {

@@ -93,6 +93,25 @@ pub(crate) enum Call<'a> {
     Close(&'a CloseReason),
 }
 
+/// The names of the calls, by their [numbers](Call::number).
+pub(crate) const CALLS: [&str; 6] =
+    ["on_open", "on_message", "on_answer", "on_wake", "on_drain", "on_close"];
+
+impl Call<'_> {
+    /// Returns the place of its name in [`CALLS`].
+    #[inline]
+    pub(crate) fn number(&self) -> u8 {
+        match self {
+            Call::Open => 0,
+            Call::Message(_) => 1,
+            Call::Answer(_) => 2,
+            Call::Wake => 3,
+            Call::Drain => 4,
+            Call::Close(_) => 5,
+        }
+    }
+}
+
 /// A handler of type `H` as a [`DynHandler`].
 pub(super) struct Erased<H, M>(H, PhantomData<M>);
 

@@ -60,7 +60,7 @@ impl Away {
         max: usize,
     ) -> Option<Evicted> {
         let id = session.client_id;
-        let entry = Entry { session: Arc::clone(session), owner };
+        let entry = Entry { session: Arc::clone(session), owner: owner.clone() };
         self.list(is_trivial).insert((since_ms, id), entry);
         if let Some(owner) = owner {
             let places = self.by_owner.entry(owner).or_default();

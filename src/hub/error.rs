@@ -1,6 +1,6 @@
 //! The hub's error type.
 
-use crate::identity::Permissions;
+use crate::{identity::Permissions, limits::owner::LimitOf};
 
 /// The reason why the server did not do what a handler or a program asked. Nothing was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,9 +14,11 @@ pub enum RoomError {
     NoSuchRoom,
     /// The server has `max_rooms` rooms, and each of them has members.
     TooManyRooms,
-    /// The client makes more rooms than `rate_rooms`, or all clients at its address more than
-    /// `rate_rooms_per_ip`.
+    /// The client makes more rooms than `rate_rooms`, all clients of its user more than
+    /// `rate_rooms_per_user`, or all clients at its address more than `rate_rooms_per_ip`.
     RoomsTooFast {
+        /// Whose limit is reached.
+        of: LimitOf,
         /// Milliseconds until it may make this one.
         retry_after_ms: u64,
     },
@@ -50,6 +52,8 @@ pub enum RoomError {
     OtherUser,
     /// The identity was revoked.
     Revoked,
+    /// The user has `max_conn_per_user` connections.
+    TooManyConnections,
 }
 
 impl std::fmt::Display for RoomError {
@@ -59,8 +63,14 @@ impl std::fmt::Display for RoomError {
             RoomError::NotMember => "not a member of this room",
             RoomError::NoSuchRoom => "there is no such room",
             RoomError::TooManyRooms => "the server has as many rooms as it may have",
-            RoomError::RoomsTooFast { .. } => {
-                "the client or its address makes more rooms than its rate allows"
+            RoomError::RoomsTooFast { of: LimitOf::Client, .. } => {
+                "the client makes more rooms than its rate allows"
+            }
+            RoomError::RoomsTooFast { of: LimitOf::Address, .. } => {
+                "this address makes more rooms than the rate of an address allows"
+            }
+            RoomError::RoomsTooFast { of: LimitOf::User, .. } => {
+                "this user makes more rooms than the rate of a user allows"
             }
             RoomError::TooManyMemberships => "this connection is in as many rooms as it may be",
             RoomError::PatternTooWide => {
@@ -84,6 +94,7 @@ impl std::fmt::Display for RoomError {
             }
             RoomError::OtherUser => "a client keeps its user; connect anew for another one",
             RoomError::Revoked => "the token was revoked",
+            RoomError::TooManyConnections => "this user has as many connections as a user may have",
         })
     }
 }

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     identity::{Identity, Permissions, Revocation},
+    limits::owners::OwnerToken,
     ws::{close::CloseReason, frame::PreparedFrame},
 };
 
@@ -31,15 +32,22 @@ impl Hub {
             if locked.state.user().is_some_and(|user| *user != *identity.user) {
                 return Err(RoomError::OtherUser);
             }
+            if locked.state.user_token.is_none() {
+                locked.state.user_token = Some(Box::new(self.admit_user(&identity)?));
+            }
             let identity = Arc::new(identity);
             let before = locked.state.identity.replace(Arc::clone(&identity));
             if before.is_none() {
+                if let Some(spending) = &mut *locked.session.spending.lock() {
+                    spending.forget_user();
+                }
                 self.sessions.set_user(locked.session.client_id, Arc::clone(&identity.user));
             }
             // Asked only now: a revocation that is not seen here sees the identity in the session.
             if self.authenticator.is_revoked(&identity) {
                 if before.is_none() {
                     self.sessions.unset_user(locked.session.client_id, Arc::clone(&identity.user));
+                    locked.state.user_token = None;
                 }
                 locked.state.identity = before;
                 return Err(RoomError::Revoked);
@@ -68,6 +76,14 @@ impl Hub {
         });
         // A connection whose session was taken over is about to close.
         judged.unwrap_or_default()
+    }
+
+    /// Counts one more connection of a user, if it may have one.
+    fn admit_user(&self, identity: &Identity) -> Result<OwnerToken, RoomError> {
+        self.owners.admit_user(&identity.user, self.now_ms()).map_err(|_| {
+            self.sessions.metrics.connections_refused_per_user.add_shared();
+            RoomError::TooManyConnections
+        })
     }
 
     /// Refuses something for want of a permission, and counts it.
@@ -197,7 +213,8 @@ mod tests {
 
     #[test]
     fn a_user_of_more_sessions_than_a_page_is_closed_page_by_page() {
-        let mut bench = Bench::new(&Config::default(), 1, 1_000_000);
+        let config = Config { max_conn_per_user: ENTRIES_MAX + 1, ..Config::default() };
+        let mut bench = Bench::new(&config, 1, 1_000_000);
         let mut clients: Vec<_> = (0..ENTRIES_MAX + 1).map(|_| bench.client(0, false)).collect();
         for client in &mut clients {
             bench.hub.set_identity(&mut client.conn, Identity::new("anna")).expect("a user");

@@ -94,6 +94,8 @@ pub(crate) enum Letter {
     SweepSoon,
     /// Decide anew what each client may do.
     Judge,
+    /// Say that this worker makes turns.
+    Report { to: Sender<()> },
     /// Close every connection with 1001, the open ones spread over this time, and stop when none is
     /// left.
     Drain { spread_ms: u64 },
@@ -126,6 +128,7 @@ impl Letter {
             | Letter::SweepSoon
             | Letter::Judge
             | Letter::Drain { .. }
+            | Letter::Report { .. }
             | Letter::Stop => None,
         }
     }

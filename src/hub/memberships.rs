@@ -224,7 +224,8 @@ impl LockedSession<'_> {
             return Err(RoomError::TooManyMemberships);
         }
         if self.hub.rooms.find(name.as_str()).is_none() {
-            self.hub.spend_room(self.session, self.conn.remote_addr())?;
+            let user = self.state.identity.as_ref().map(|identity| Arc::clone(&identity.user));
+            self.hub.spend_room(self.session, user, self.conn.remote_addr())?;
         }
         let mut deferred = Deferred::default();
         let entered = self.hub.rooms.enter(name, &mut deferred, |room, room_state| {

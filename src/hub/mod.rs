@@ -27,6 +27,7 @@ mod inbound_token;
 mod limits;
 pub(crate) mod mailbox;
 mod room_limits;
+pub(crate) mod letters;
 pub(crate) mod rooms;
 mod away;
 mod room_reload;

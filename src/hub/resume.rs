@@ -75,6 +75,17 @@ impl Hub {
         positions: &[(RoomName, Position)],
         direct_seq: Option<u64>,
     ) -> Result<Resumed, RoomError> {
+        let resumed = self.try_resume(conn, token, positions, direct_seq);
+        resumed.inspect_err(|_| self.sessions.metrics.resumes_refused.add_shared())
+    }
+
+    fn try_resume(
+        &self,
+        conn: &mut dyn ConnHandle,
+        token: &SessionToken,
+        positions: &[(RoomName, Position)],
+        direct_seq: Option<u64>,
+    ) -> Result<Resumed, RoomError> {
         let (id, fresh) = (conn.id(), Arc::clone(conn.session()));
         let is_fresh = {
             let state = fresh.state.lock();
@@ -91,6 +102,8 @@ impl Hub {
         let identity = fresh.identity();
         let user = identity.as_ref().map(|identity| &*identity.user);
         let mut notices = Vec::new();
+        // The connection is one of its user's, whichever session it is attached to.
+        let mut user_token = fresh.state.lock().user_token.take();
         let resumed = self.lock_session(&session, conn, |locked| {
             // A session belongs to its user, whoever knows its secret. The answer does not tell
             // that there is one.
@@ -117,6 +130,7 @@ impl Hub {
             self.sessions.metrics.sessions_resumed.add_shared();
             locked.conn.attach(&session);
             locked.state.identity.clone_from(&identity);
+            locked.state.user_token = user_token.take();
             session.decide_direct(locked.state);
             if !locked.state.provisional {
                 let (client_id, user) = (session.client_id, locked.state.user());
@@ -137,7 +151,9 @@ impl Hub {
                 direct_seq: missed.seq,
                 directs_recovered: missed.is_complete,
             })
-        })?;
+        });
+        fresh.state.lock().user_token = user_token;
+        let resumed = resumed?;
         // The session may have lost its connection before it was shown in presence.
         let mut behind = self.confirm(&session);
         // A fresh session that was not shown yet ends without notices.
@@ -189,6 +205,7 @@ impl Hub {
         self.unsubscribe_all(&state);
         let now_ms = self.now_ms();
         state.attachment = Attachment::Away(now_ms);
+        state.user_token = None;
         let is_trivial = (state.fresh || self.sessions.is_young(session)) && state.is_trivial();
         let owner = self.owners.owner_of(ip);
         let away_max = self.limits.away_max();
@@ -258,6 +275,7 @@ impl Hub {
         }
         self.unsubscribe_all(&state);
         state.attachment = Attachment::Ended;
+        state.user_token = None;
         self.account.sessions.subtract(state.counted_bytes());
         self.account.patterns.subtract(state.cold().patterns.bytes());
         self.account.inboxes.subtract(state.inbox.take().map_or(0, |inbox| inbox.bytes()));

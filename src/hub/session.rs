@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     identity::{Identity, Permissions},
-    limits::spending::Spending,
+    limits::{owners::OwnerToken, spending::Spending},
     memory::tally::Tally,
     ws::frame::PreparedFrame,
 };
@@ -107,6 +107,9 @@ pub(super) struct SessionState {
     pub(super) may_direct: bool,
     /// Who the client is. Shared by the rosters of the session's rooms.
     pub(super) identity: Option<Arc<Identity>>,
+    /// Counts the connection that the session is attached to among those of its user. Boxed,
+    /// because few sessions of a server without identities have one.
+    pub(super) user_token: Option<Box<OwnerToken>>,
     /// Boxed, like `cold`, so that the many sessions without an inbox do not pay for the space.
     pub(super) inbox: Option<Box<Inbox>>,
     cold: Option<Box<ColdState>>,
@@ -219,6 +222,7 @@ impl Session {
                 name: None,
                 may_direct: true,
                 identity: None,
+                user_token: None,
                 inbox: None,
                 cold: None,
             }),

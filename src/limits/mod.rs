@@ -1,7 +1,9 @@
-//! What one client, and everyone at one address, may do in a second or a minute.
+//! What one client, everyone at one address, and all clients of one user may do in a second or a
+//! minute.
 //!
-//! A client's own limits end with its session. Those of an address are remembered across its
-//! connections, so that reconnecting gains nothing. Nothing here knows of sockets or rooms.
+//! A client's own limits end with its session. Those of an address and of a user are remembered
+//! across their connections, so that reconnecting gains nothing. Nothing here knows of sockets or
+//! rooms.
 
 pub(crate) mod bucket;
 pub(crate) mod rates;

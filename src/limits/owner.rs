@@ -1,13 +1,30 @@
 //! For whom limits are remembered.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+};
 
 /// The owner of what is counted across connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Owner {
     /// An IPv4 address, or the first 64 bits of an IPv6 address: a network gives each of its hosts
     /// that many addresses to choose from.
     Address(IpAddr),
+    /// The user of an identity.
+    User(Arc<str>),
+}
+
+/// Whose limit is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LimitOf {
+    /// That of the client itself.
+    Client,
+    /// That of everyone at its address.
+    Address,
+    /// That of all clients of its user.
+    User,
 }
 
 impl Owner {
@@ -19,6 +36,14 @@ impl Owner {
             }
             ip => ip,
         })
+    }
+
+    /// Returns whose limit is reached when this owner's is.
+    pub(crate) fn limit(&self) -> LimitOf {
+        match self {
+            Owner::Address(_) => LimitOf::Address,
+            Owner::User(_) => LimitOf::User,
+        }
     }
 }
 

@@ -34,7 +34,7 @@ const SAMPLE: usize = 16;
 /// How many times a second's connections may come at once: an office comes back together.
 const ACCEPT_BURST: f64 = 10.0;
 
-/// A connection borrows from its address so large a part of what that holds at once, so that the
+/// A connection borrows from its owners so large a part of what they hold at once, so that the
 /// table is not locked for each message.
 const LEASE_PART: f64 = 256.0;
 
@@ -54,6 +54,13 @@ struct OwnerLimits {
     addresses: LimitedAddresses,
     /// Proxies have no limits: those of their clients hold for their clients.
     proxies: TrustedProxies,
+    of_address: Limits,
+    of_user: Limits,
+}
+
+/// What all connections of one owner may do together.
+#[derive(Clone, Copy, PartialEq)]
+struct Limits {
     connections_max: u32,
     accepts: Rate,
     rates: Rates,
@@ -75,7 +82,7 @@ struct Entry {
     rooms: Bucket,
 }
 
-/// Why an address may not have another connection now.
+/// Why an owner may not have another connection now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TooMany {
     Connections,
@@ -113,9 +120,17 @@ impl OwnerLimits {
         OwnerLimits {
             addresses: config.limited_addresses,
             proxies: TrustedProxies::new(&config.trusted_proxies),
-            connections_max: u32::try_from(config.conn_per_ip_max()).unwrap_or(u32::MAX),
-            accepts: Rate::new(config.rate_accepts_per_ip, 1.0).bursts(ACCEPT_BURST),
-            rates: Rates::of_address(config),
+            of_address: Limits {
+                connections_max: u32::try_from(config.conn_per_ip_max()).unwrap_or(u32::MAX),
+                accepts: Rate::new(config.rate_accepts_per_ip, 1.0).bursts(ACCEPT_BURST),
+                rates: Rates::of_address(config),
+            },
+            of_user: Limits {
+                connections_max: u32::try_from(config.conn_per_user_max()).unwrap_or(u32::MAX),
+                // Who a client is shows only when it has been accepted.
+                accepts: Rate::new(0, 1.0),
+                rates: Rates::of_user(config),
+            },
         }
     }
 }
@@ -165,9 +180,21 @@ impl Owners {
         ip: IpAddr,
         now_ms: u64,
     ) -> Result<Option<OwnerToken>, TooMany> {
-        let Some(owner) = self.owner_of(ip) else { return Ok(None) };
-        let limits = self.limits.load();
-        self.change(owner, now_ms, |entry| {
+        self.owner_of(ip).map(|owner| self.count(owner, now_ms)).transpose()
+    }
+
+    /// Counts one more connection of `user`.
+    pub(crate) fn admit_user(
+        self: &Arc<Owners>,
+        user: &Arc<str>,
+        now_ms: u64,
+    ) -> Result<OwnerToken, TooMany> {
+        self.count(Owner::User(Arc::clone(user)), now_ms)
+    }
+
+    fn count(self: &Arc<Owners>, owner: Owner, now_ms: u64) -> Result<OwnerToken, TooMany> {
+        let limits = self.limits(&owner);
+        self.change(&owner, now_ms, |entry| {
             if entry.connections >= limits.connections_max {
                 return Err(TooMany::Connections);
             }
@@ -176,33 +203,63 @@ impl Owners {
             }
             entry.accepts.take(1.0, &limits.accepts);
             entry.connections += 1;
-            Ok(Some(OwnerToken { owners: Arc::clone(self), owner }))
-        })
+            Ok(())
+        })?;
+        Ok(OwnerToken { owners: Arc::clone(self), owner })
     }
 
-    /// Takes a room that `owner` makes, or returns the milliseconds until it may.
-    pub(super) fn take_room(&self, owner: Owner, now_ms: u64) -> Result<(), u64> {
-        let rate = &self.limits.load().rates.rooms;
-        if rate.is_off() {
-            return Ok(());
+    fn limits(&self, owner: &Owner) -> Limits {
+        let limits = self.limits.load();
+        match owner {
+            Owner::Address(_) => limits.of_address,
+            Owner::User(_) => limits.of_user,
         }
-        self.change(owner, now_ms, |entry| match entry.rooms.wait_ms(1.0, rate, now_ms) {
-            0 => {
-                entry.rooms.take(1.0, rate);
-                Ok(())
-            }
-            wait_ms => Err(wait_ms),
-        })
     }
 
-    /// Whether neither messages nor bytes are limited.
-    pub(crate) fn rates_are_off(&self) -> bool {
-        self.limits.load().rates.are_off()
+    /// Takes a room that all of `owners` make, or returns which of them may not, and the
+    /// milliseconds until it may.
+    pub(super) fn take_room<'a>(
+        &self,
+        owners: &'a [Owner],
+        now_ms: u64,
+    ) -> Result<(), (&'a Owner, u64)> {
+        for (at, owner) in owners.iter().enumerate() {
+            let rate = self.limits(owner).rates.rooms;
+            if rate.is_off() {
+                continue;
+            }
+            let wait_ms = self.change(owner, now_ms, |entry| {
+                let wait_ms = entry.rooms.wait_ms(1.0, &rate, now_ms);
+                if wait_ms == 0 {
+                    entry.rooms.take(1.0, &rate);
+                }
+                wait_ms
+            });
+            if wait_ms > 0 {
+                for taken in &owners[..at] {
+                    let rate = self.limits(taken).rates.rooms;
+                    self.change(taken, now_ms, |entry| entry.rooms.take(-1.0, &rate));
+                }
+                return Err((owner, wait_ms));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether neither messages nor bytes of addresses are limited.
+    pub(crate) fn address_rates_are_off(&self) -> bool {
+        self.limits.load().of_address.rates.are_off()
+    }
+
+    /// Whether neither messages nor bytes of users are limited.
+    pub(crate) fn user_rates_are_off(&self) -> bool {
+        self.limits.load().of_user.rates.are_off()
     }
 
     /// Begins a lease that has nothing yet. `None` if neither messages nor bytes are limited.
-    pub(super) fn lease(self: &Arc<Owners>, owner: Owner) -> Option<Lease> {
-        (!self.rates_are_off()).then(|| Lease {
+    pub(crate) fn lease(self: &Arc<Owners>, owner: Owner) -> Option<Lease> {
+        let is_limited = !self.limits(&owner).rates.are_off();
+        is_limited.then(|| Lease {
             owners: Arc::clone(self),
             owner,
             generation: self.generation(),
@@ -216,12 +273,12 @@ impl Owners {
         self.table.lock().entries.len()
     }
 
-    fn change<R>(&self, owner: Owner, now_ms: u64, change: impl FnOnce(&mut Entry) -> R) -> R {
+    fn change<R>(&self, owner: &Owner, now_ms: u64, change: impl FnOnce(&mut Entry) -> R) -> R {
         let mut table = self.table.lock();
-        if !table.entries.contains_key(&owner) {
+        if !table.entries.contains_key(owner) {
             self.make_space(&mut table, now_ms);
         }
-        change(table.entries.entry(owner).or_default())
+        change(table.entries.entry(owner.clone()).or_default())
     }
 
     /// Forgets some of those that need not be remembered. If the table is full nevertheless, one
@@ -232,11 +289,11 @@ impl Owners {
             .entries
             .range_mut((from, Bound::Unbounded))
             .take(SAMPLE)
-            .map(|(owner, entry)| (*owner, self.spent(entry, now_ms)))
+            .map(|(owner, entry)| (owner.clone(), self.spent(owner, entry, now_ms)))
             .collect();
         // From the beginning again, though new owners may come behind the last one.
         let is_end = sample.len() < SAMPLE;
-        table.sampled_to = sample.last().map(|(owner, _)| *owner).filter(|_| !is_end);
+        table.sampled_to = sample.last().map(|(owner, _)| owner.clone()).filter(|_| !is_end);
         for (owner, _) in sample.iter().filter(|(_, spent)| *spent == 0.0) {
             table.entries.remove(owner);
         }
@@ -251,16 +308,16 @@ impl Owners {
 
     /// The largest part of a limit that an owner has spent; infinite while it has connections,
     /// which must be counted.
-    fn spent(&self, entry: &mut Entry, now_ms: u64) -> f64 {
+    fn spent(&self, owner: &Owner, entry: &mut Entry, now_ms: u64) -> f64 {
         if entry.connections > 0 {
             return f64::INFINITY;
         }
-        let limits = self.limits.load();
+        let Limits { accepts, rates, .. } = self.limits(owner);
         [
-            entry.accepts.missing(&limits.accepts, now_ms),
-            entry.messages.missing(&limits.rates.messages, now_ms),
-            entry.bytes.missing(&limits.rates.bytes, now_ms),
-            entry.rooms.missing(&limits.rates.rooms, now_ms),
+            entry.accepts.missing(&accepts, now_ms),
+            entry.messages.missing(&rates.messages, now_ms),
+            entry.bytes.missing(&rates.bytes, now_ms),
+            entry.rooms.missing(&rates.rooms, now_ms),
         ]
         .into_iter()
         .fold(0.0, f64::max)
@@ -268,18 +325,23 @@ impl Owners {
 }
 
 impl Lease {
-    /// Spends a message of `bytes`, or returns the milliseconds until the owner has it.
-    pub(super) fn spend(&mut self, bytes: f64, now_ms: u64) -> Result<(), u64> {
-        if self.messages < 1.0 || self.bytes < bytes {
-            self.borrow(bytes, now_ms)?;
+    /// Makes sure that it has a message of `bytes`, or returns the milliseconds until the owner has
+    /// it.
+    pub(super) fn reserve(&mut self, bytes: f64, now_ms: u64) -> Result<(), u64> {
+        match self.messages < 1.0 || self.bytes < bytes {
+            true => self.borrow(bytes, now_ms),
+            false => Ok(()),
         }
+    }
+
+    /// Takes a message of `bytes` that was reserved.
+    pub(super) fn take(&mut self, bytes: f64) {
         self.messages -= 1.0;
         self.bytes -= bytes;
-        Ok(())
     }
 
     fn borrow(&mut self, bytes: f64, now_ms: u64) -> Result<(), u64> {
-        let (owner, rates) = (self.owner, self.owners.limits.load().rates);
+        let (owner, rates) = (&self.owner, self.owners.limits(&self.owner).rates);
         let (messages_lack, bytes_lack) =
             ((1.0 - self.messages).max(0.0), (bytes - self.bytes).max(0.0));
         let (messages, bytes) = self.owners.change(owner, now_ms, |entry| {
@@ -315,7 +377,7 @@ impl Drop for Lease {
         if let Some(entry) = self.owners.table.lock().entries.get_mut(&self.owner) {
             // What was borrowed before the limits changed is not theirs to take back.
             if self.generation == self.owners.generation() {
-                let rates = self.owners.limits.load().rates;
+                let rates = self.owners.limits(&self.owner).rates;
                 entry.messages.take(-self.messages, &rates.messages);
                 entry.bytes.take(-self.bytes, &rates.bytes);
             }
@@ -385,9 +447,12 @@ mod tests {
         let owner = Owner::of_address(ip(1));
         let mut spent = 0;
         // A lease borrows four at once, and each spends one.
-        while let Some(mut lease) = owners.lease(owner) {
-            match lease.spend(1e6, 0) {
-                Ok(()) => spent += 1,
+        while let Some(mut lease) = owners.lease(owner.clone()) {
+            match lease.reserve(1e6, 0) {
+                Ok(()) => {
+                    lease.take(1e6);
+                    spent += 1;
+                }
                 Err(wait_ms) => {
                     assert!((1..=4).contains(&wait_ms), "{wait_ms}");
                     break;
@@ -398,37 +463,36 @@ mod tests {
     }
 
     #[test]
-    fn new_limits_hold_for_who_is_there() {
-        let of = |rate_messages_per_ip, max_conn_per_ip| Config {
-            limited_addresses: LimitedAddresses::All,
-            rate_messages_per_ip,
-            max_conn_per_ip,
-            ..Config::default()
-        };
-        let owners = Owners::new(&of(0, 2));
-        let owner = Owner::of_address(ip(1));
-        let tokens = [owners.admit(ip(1), 0), owners.admit(ip(1), 0)].map(Result::unwrap);
-        let mut unlimited = owners.lease(owner).expect("bytes are limited");
-        unlimited.spend(1.0, 0).expect("no limit");
-        owners.reload(&of(1, 1), false);
-        let mut lease = owners.lease(owner).expect("a limit");
-        lease.spend(1.0, 0).expect("the first");
-        drop(unlimited);
-        assert_eq!(lease.spend(1.0, 0), Err(1000), "nothing unlimited was given back");
-        assert!(owners.admit(ip(1), 0).is_err(), "there are more than may be");
-        drop(tokens);
-        assert!(owners.admit(ip(1), 0).is_ok());
-    }
-
-    #[test]
     fn a_lease_borrows_once_what_is_not_limited() {
         for (rate_messages_per_ip, rate_bytes_per_ip) in [(1 << 20, 0), (0, 1 << 30)] {
             let limits = Config { rate_messages_per_ip, rate_bytes_per_ip, ..Config::default() };
             let owners = owners(limits);
             let mut lease = owners.lease(Owner::of_address(ip(1))).expect("one is limited");
-            lease.spend(1000.0, 0).expect("there is enough");
+            lease.reserve(1000.0, 0).expect("there is enough");
+            lease.take(1000.0);
             assert!(lease.messages >= 1.0 && lease.bytes >= 1000.0, "the next one is free as well");
         }
+    }
+
+    #[test]
+    fn a_user_and_an_address_have_limits_of_their_own() {
+        let limits = Config { max_conn_per_ip: 2, max_conn_per_user: 1, ..Config::default() };
+        let owners = owners(Config { rate_rooms_per_ip: 1, rate_rooms_per_user: 2, ..limits });
+        let (anna, ben): (Arc<str>, Arc<str>) = ("anna".into(), "ben".into());
+        let token = owners.admit_user(&anna, 0).expect("the first");
+        assert_eq!(owners.admit_user(&anna, 0).err(), Some(TooMany::Connections));
+        assert!(owners.admit_user(&ben, 0).is_ok() && owners.admit(ip(1), 0).is_ok());
+        drop(token);
+        assert!(owners.admit_user(&anna, 0).is_ok());
+
+        let both = |at: u32| [Owner::User(Arc::clone(&anna)), Owner::of_address(ip(at))];
+        assert_eq!(owners.take_room(&both(1), 0), Ok(()));
+        let refused = both(1);
+        assert_eq!(owners.take_room(&refused, 0), Err((&refused[1], 60_000)), "the address");
+        assert_eq!(owners.take_room(&both(2), 0), Ok(()), "that has cost the user nothing");
+        let refused = both(3);
+        assert_eq!(owners.take_room(&refused, 0), Err((&refused[0], 30_000)), "the user");
+        assert_eq!(owners.take_room(&refused[1..], 0), Ok(()), "nor did that cost the address");
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! The limits of one client, or of one address.
+//! The limits of one client, of one address, or of one user.
 
 use super::bucket::Rate;
 use crate::config::Config;
 
-/// The limits of one client or address.
+/// The limits of one client, address or user.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Rates {
     pub(super) messages: Rate,
@@ -26,6 +26,13 @@ impl Rates {
     pub(crate) fn of_address(config: &Config) -> Rates {
         let Config { rate_messages_per_ip, rate_bytes_per_ip, rate_rooms_per_ip, .. } = config;
         Rates::new(*rate_messages_per_ip, *rate_bytes_per_ip, *rate_rooms_per_ip)
+    }
+
+    /// Returns the limits of all clients of one user.
+    pub(crate) fn of_user(config: &Config) -> Rates {
+        let Config { rate_messages_per_user, rate_bytes_per_user, rate_rooms_per_user, .. } =
+            config;
+        Rates::new(*rate_messages_per_user, *rate_bytes_per_user, *rate_rooms_per_user)
     }
 
     /// Whether neither messages nor bytes are limited.

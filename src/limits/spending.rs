@@ -1,9 +1,10 @@
-//! What one client has spent of its own limits, and has borrowed from its address.
+//! What one client has spent of its own limits, and has borrowed from its user and its address.
 
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
     bucket::Bucket,
+    owner::{LimitOf, Owner},
     owners::{Lease, Owners},
     rates::Rates,
 };
@@ -20,17 +21,11 @@ pub(crate) struct Spending {
     /// That of the limits by which it has spent.
     generation: u32,
     /// What it has borrowed there, if a limit holds.
-    lease: Option<Lease>,
-}
-
-/// Whose limit is reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum LimitOf {
-    /// That of the client itself.
-    Client,
-    /// That of everyone at its address.
-    Address,
+    of_address: Option<Lease>,
+    /// Whether it is known who the client is. That takes a lock to find out.
+    knows_user: bool,
+    /// What it has borrowed from its user, if there is one and a limit holds.
+    of_user: Option<Lease>,
 }
 
 /// The answer to a client that sends more than its limits allow.
@@ -56,6 +51,9 @@ impl fmt::Display for RateLimited {
             LimitOf::Address => {
                 "this address sends more messages or bytes than the rate of an address allows"
             }
+            LimitOf::User => {
+                "this user sends more messages or bytes than the rate of a user allows"
+            }
         })
     }
 }
@@ -65,14 +63,29 @@ impl std::error::Error for RateLimited {}
 impl Spending {
     /// Begins anew if the limits have changed since the client last spent something.
     #[inline]
-    fn follow(&mut self, owners: &Owners) {
+    pub(crate) fn follow(&mut self, owners: &Owners) {
         let generation = owners.generation();
         if self.generation != generation {
             *self = Spending { generation, ..Spending::default() };
         }
     }
 
-    /// Spends a message of `bytes` of both limits, or of neither.
+    /// Whether [`set_user`](Spending::set_user) has told who the client is.
+    pub(crate) fn knows_user(&self) -> bool {
+        self.knows_user
+    }
+
+    /// Borrows from this user from now on, or from none.
+    pub(crate) fn set_user(&mut self, of_user: Option<Lease>) {
+        (self.knows_user, self.of_user) = (true, of_user);
+    }
+
+    /// Notes that the client may have another user by now.
+    pub(crate) fn forget_user(&mut self) {
+        (self.knows_user, self.of_user) = (false, None);
+    }
+
+    /// Spends a message of `bytes` of all limits, or of none.
     pub(crate) fn spend(
         &mut self,
         bytes: usize,
@@ -81,7 +94,6 @@ impl Spending {
         now_ms: u64,
     ) -> Result<(), RateLimited> {
         let bytes = bytes as f64;
-        self.follow(owners);
         let wait_ms = self.messages.wait_ms(1.0, &rates.messages, now_ms);
         let wait_ms = wait_ms.max(self.bytes.wait_ms(bytes, &rates.bytes, now_ms));
         if wait_ms > 0 {
@@ -90,32 +102,40 @@ impl Spending {
         // A session that is resumed from elsewhere borrows there.
         if self.ip != Some(ip) {
             self.ip = Some(ip);
-            self.lease = owners.owner_of(ip).and_then(|owner| owners.lease(owner));
+            self.of_address = owners.owner_of(ip).and_then(|owner| owners.lease(owner));
         }
-        if let Some(lease) = &mut self.lease {
-            let spent = lease.spend(bytes, now_ms);
-            spent.map_err(|wait_ms| RateLimited::new(LimitOf::Address, wait_ms))?;
+        if let Some(lease) = &mut self.of_user {
+            let reserved = lease.reserve(bytes, now_ms);
+            reserved.map_err(|wait_ms| RateLimited::new(LimitOf::User, wait_ms))?;
+        }
+        if let Some(lease) = &mut self.of_address {
+            let reserved = lease.reserve(bytes, now_ms);
+            reserved.map_err(|wait_ms| RateLimited::new(LimitOf::Address, wait_ms))?;
+            lease.take(bytes);
+        }
+        if let Some(lease) = &mut self.of_user {
+            lease.take(bytes);
         }
         self.messages.take(1.0, &rates.messages);
         self.bytes.take(bytes, &rates.bytes);
         Ok(())
     }
 
-    /// Spends a room that the client makes, or returns the milliseconds until it may make one.
+    /// Spends a room that the client makes, or returns whose limit is reached and the milliseconds
+    /// until it may make one.
     pub(crate) fn spend_room(
         &mut self,
         rates: &Rates,
-        (owners, ip): (&Arc<Owners>, IpAddr),
+        owners: &Owners,
+        (user, ip): (Option<Arc<str>>, IpAddr),
         now_ms: u64,
-    ) -> Result<(), u64> {
-        self.follow(owners);
+    ) -> Result<(), (LimitOf, u64)> {
         match self.rooms.wait_ms(1.0, &rates.rooms, now_ms) {
             0 => {}
-            wait_ms => return Err(wait_ms),
+            wait_ms => return Err((LimitOf::Client, wait_ms)),
         }
-        if let Some(owner) = owners.owner_of(ip) {
-            owners.take_room(owner, now_ms)?;
-        }
+        let of: Vec<Owner> = user.map(Owner::User).into_iter().chain(owners.owner_of(ip)).collect();
+        owners.take_room(&of, now_ms).map_err(|(owner, wait_ms)| (owner.limit(), wait_ms))?;
         self.rooms.take(1.0, &rates.rooms);
         Ok(())
     }

@@ -19,6 +19,8 @@ pub(crate) struct Readiness {
     pub(crate) ready: bool,
     /// Why not: `draining` or `full`.
     pub(crate) reasons: Vec<&'static str>,
+    /// What is worse than it should be though clients are served: `late_turns`.
+    pub(crate) degraded: Vec<&'static str>,
 }
 
 /// One worker's part of a [`Snapshot`](super::Snapshot).

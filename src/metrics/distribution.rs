@@ -25,6 +25,11 @@ impl Timing {
         self.0.lock().saturating_record(took.as_micros() as u64);
     }
 
+    /// Returns a copy of it, in microseconds.
+    pub(super) fn histogram(&self) -> Histogram<u64> {
+        self.0.lock().clone()
+    }
+
     /// Makes an empty sum that [`add_to`](Timing::add_to) adds to.
     pub(super) fn empty_sum() -> Histogram<u64> {
         Histogram::new_from(&*Timing::default().0.lock())

@@ -16,12 +16,17 @@ const BUCKETS_S: [f64; 14] =
 
 /// What the figures of [`Snapshot`] do not have: distributions, and the process.
 pub(crate) struct Extra {
-    /// Durations of turns, in microseconds.
-    pub(crate) turn: Histogram<u64>,
+    /// Durations of the turns of each worker, in microseconds.
+    pub(crate) turns: Vec<Histogram<u64>>,
     /// Times in line, in microseconds.
     pub(crate) queue_wait: Histogram<u64>,
     /// Memory of the process, where the system tells it.
     pub(crate) resident_bytes: Option<usize>,
+    /// Open files of the process, and how many it may have, where the system tells.
+    pub(crate) open_files: Option<u64>,
+    pub(crate) open_files_max: Option<u64>,
+    /// When the first of the certificates in use ends, in seconds since 1970.
+    pub(crate) certificates_end_s: Option<i64>,
     /// When the process began, in seconds since 1970.
     pub(crate) started_s: f64,
 }
@@ -58,12 +63,17 @@ pub(crate) fn text(snapshot: &Snapshot, extra: &Extra) -> String {
     let help = "WebSocket connections that ended, by close code.";
     let closes = snapshot.closed.iter().map(|(code, count)| (code.as_str(), *count));
     labelled(&mut out, "closes_total", "counter", help, "code", closes);
+    of_clients(&mut out, snapshot, extra);
     of_handlers(&mut out, snapshot);
     of_workers(&mut out, snapshot);
-    let help = "Duration of a worker's turn, without its sleep.";
-    histogram(&mut out, "turn_seconds", help, &extra.turn);
-    let help = "Time that admitted upgrades had waited in line.";
-    histogram(&mut out, "queue_wait_seconds", help, &extra.queue_wait);
+    let name = format!("{PREFIX}turn_seconds");
+    head(&mut out, &name, "histogram", "Duration of a worker's turn, without its sleep.");
+    for (worker, turns) in extra.turns.iter().enumerate() {
+        histogram(&mut out, &name, &format!("worker=\"{worker}\""), turns);
+    }
+    let name = format!("{PREFIX}queue_wait_seconds");
+    head(&mut out, &name, "histogram", "Time that admitted upgrades had waited in line.");
+    histogram(&mut out, &name, "", &extra.queue_wait);
     head(&mut out, "rusty_socks_build_info", "gauge", "The version of the server; always 1.");
     line(&mut out, "rusty_socks_build_info", &format!("version={:?}", snapshot.version), 1.0);
     let process = [
@@ -73,6 +83,13 @@ pub(crate) fn text(snapshot: &Snapshot, extra: &Extra) -> String {
             "gauge",
             "Memory that is in use.",
             extra.resident_bytes.map(|bytes| bytes as f64),
+        ),
+        ("open_fds", "gauge", "Files that are open.", extra.open_files.map(|count| count as f64)),
+        (
+            "max_fds",
+            "gauge",
+            "Files that may be open.",
+            extra.open_files_max.map(|count| count as f64),
         ),
         (
             "start_time_seconds",
@@ -89,6 +106,50 @@ pub(crate) fn text(snapshot: &Snapshot, extra: &Extra) -> String {
         }
     }
     out
+}
+
+/// Writes what becomes of clients, and how many are in which state.
+fn of_clients(out: &mut String, snapshot: &Snapshot, extra: &Extra) {
+    let states = [
+        ("head", snapshot.pending_heads),
+        ("waiting", snapshot.queued),
+        ("open", snapshot.active_connections),
+        ("lingering", snapshot.lingering),
+        ("admin", snapshot.admin_connections),
+    ];
+    let states = states.map(|(state, count)| (state, count as u64));
+    let help = "Connections by what they are at.";
+    labelled(out, "connections", "gauge", help, "state", states.into_iter());
+    let left = if snapshot.draining { snapshot.active_connections } else { 0 };
+    let help = "Connections that a drain has yet to close; 0 if there is none.";
+    single(out, "drain_remaining", "gauge", help, left as f64);
+    let taken_over = snapshot.sessions_taken_over;
+    let resumes = [
+        ("resumed", snapshot.sessions_resumed.saturating_sub(taken_over)),
+        ("taken_over", taken_over),
+        ("refused", snapshot.resumes_refused),
+    ];
+    let help = "Resumes by what became of them; taken_over ended another connection.";
+    labelled(out, "resumes_total", "counter", help, "result", resumes.into_iter());
+    let help = "Tokens refused, by reason.";
+    let refused = snapshot.tokens_refused.iter().map(|(reason, count)| (*reason, *count));
+    labelled(out, "auth_failures_total", "counter", help, "reason", refused);
+    let help = "Commands refused for want of a permission.";
+    let forbidden = snapshot.forbidden.iter().map(|(permission, count)| (*permission, *count));
+    labelled(out, "forbidden_total", "counter", help, "permission", forbidden);
+    let name = format!("{PREFIX}tls_handshakes_total");
+    head(out, &name, "counter", "TLS handshakes; one that fails may have no version yet.");
+    for (version, result, count) in [
+        ("1.2", "completed", snapshot.tls_handshakes_tls12),
+        ("1.3", "completed", snapshot.tls_handshakes_tls13),
+        ("", "failed", snapshot.tls_handshakes_failed),
+    ] {
+        line(out, &name, &format!("version={version:?},result={result:?}"), count as f64);
+    }
+    if let Some(ends_s) = extra.certificates_end_s {
+        let help = "When the first of the certificates in use ends, in seconds since 1970.";
+        single(out, "tls_certificate_expiry_timestamp_seconds", "gauge", help, ends_s as f64);
+    }
 }
 
 /// Writes the figures of the handlers' own. The server does not know which of them only grow.
@@ -149,10 +210,10 @@ fn labelled<'a>(
     }
 }
 
-/// A classic histogram, of times that were measured in microseconds to two digits.
-fn histogram(out: &mut String, name: &str, help: &str, times: &Histogram<u64>) {
-    let name = format!("{PREFIX}{name}");
-    head(out, &name, "histogram", help);
+/// A classic histogram, of times that were measured in microseconds to two digits. `labels` may be
+/// empty.
+fn histogram(out: &mut String, name: &str, labels: &str, times: &Histogram<u64>) {
+    let separator = if labels.is_empty() { "" } else { "," };
     let mut recorded = times.iter_recorded().peekable();
     let (mut count, mut sum_us) = (0, 0.0);
     let bucket = format!("{name}_bucket");
@@ -163,15 +224,15 @@ fn histogram(out: &mut String, name: &str, help: &str, times: &Histogram<u64>) {
             count += next.count_since_last_iteration();
             sum_us += next.value_iterated_to() as f64 * next.count_since_last_iteration() as f64;
         }
-        line(out, &bucket, &format!("le=\"{bound}\""), count as f64);
+        line(out, &bucket, &format!("{labels}{separator}le=\"{bound}\""), count as f64);
     }
     for next in recorded {
         count += next.count_since_last_iteration();
         sum_us += next.value_iterated_to() as f64 * next.count_since_last_iteration() as f64;
     }
-    line(out, &bucket, "le=\"+Inf\"", count as f64);
-    line(out, &format!("{name}_sum"), "", sum_us / 1e6);
-    line(out, &format!("{name}_count"), "", count as f64);
+    line(out, &bucket, &format!("{labels}{separator}le=\"+Inf\""), count as f64);
+    line(out, &format!("{name}_sum"), labels, sum_us / 1e6);
+    line(out, &format!("{name}_count"), labels, count as f64);
 }
 
 // Writing to a String cannot fail.
@@ -198,7 +259,7 @@ mod tests {
             times.record(us).expect("in bounds");
         }
         let mut out = String::new();
-        histogram(&mut out, "x_seconds", "Help.", &times);
+        histogram(&mut out, "rusty_socks_x_seconds", "", &times);
         let value = |what: &str| {
             let found = out.lines().find_map(|line| line.strip_prefix(what)).map(str::trim);
             found.expect(what).parse::<f64>().expect("a number")

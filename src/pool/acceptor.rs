@@ -14,6 +14,7 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::{
+    access,
     listener::Listener,
     shared::Shared,
     socket::Accepted,
@@ -142,6 +143,7 @@ impl Acceptor {
     /// socket until the client has read it.
     fn refuse(&self, why: Refused, mut stream: Accepted, remote: SocketAddr) -> io::Result<()> {
         self.shared.metrics.refuse(why);
+        access::log_refused(&self.shared.config(), remote, Status::Unavailable, why);
         if self.door == Door::Public && self.shared.tls.is_some() {
             stream.write_all(&tls::REFUSAL)?;
             self.linger(stream, remote);

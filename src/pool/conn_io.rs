@@ -10,6 +10,7 @@ use std::{
 use bitflags::bitflags;
 
 use super::{
+    access::Access,
     blocked::Blocked,
     outbox::{Flushed, Outbox, OutboxBounds},
     pauses::{PauseReasons, Pauses},
@@ -92,6 +93,8 @@ pub(crate) struct ConnIo {
     /// Whether it speaks HTTP, whose answers have a bound of their own.
     pub(super) is_http: bool,
     counted: Counted,
+    /// What the access log is to say of a WebSocket connection, if there is one.
+    pub(super) access: Option<Box<Access>>,
     /// Boxed, because most servers set no limit, and each connection would pay for the space.
     _owner_token: Option<Box<OwnerToken>>,
 }
@@ -122,6 +125,7 @@ impl ConnIo {
             deflate: None,
             is_http: true,
             counted: Counted::default(),
+            access: None,
             _owner_token: owner_token.map(Box::new),
         }
     }
@@ -226,8 +230,17 @@ impl ConnIo {
         self.on_queued(cx)
     }
 
+    /// Counts a message to the client for the access log.
+    #[inline]
+    pub(super) fn count_message_out(&mut self) {
+        if let Some(access) = &mut self.access {
+            access.messages_out += 1;
+        }
+    }
+
     /// Counts a message that was just queued.
     fn on_queued(&mut self, cx: &mut WorkerCtx) -> SendStatus {
+        self.count_message_out();
         cx.metrics().messages_out.add(1);
         self.list_dirty(&mut cx.work);
         self.outbox.status(&cx.limits.outbox)

@@ -44,6 +44,22 @@ pub(crate) enum Phase {
     Gone,
 }
 
+impl Phase {
+    /// Returns its number, for [`Progress::come_to`](super::progress::Progress::come_to).
+    #[inline]
+    pub(super) fn number(&self) -> u8 {
+        match self {
+            Phase::Head(_) => 0,
+            Phase::Admin(_) => 1,
+            Phase::Asking(_) => 2,
+            Phase::Waiting(_) => 3,
+            Phase::Open(_) => 4,
+            Phase::Closing(_) => 5,
+            Phase::Gone => 6,
+        }
+    }
+}
+
 impl Connection {
     /// Notes what the poll reported.
     pub(super) fn on_event(&mut self, event: &mio::event::Event, cx: &mut WorkerCtx) {
@@ -150,6 +166,9 @@ impl Connection {
             Ok(Received::Bytes { bytes: n, was_short }) => {
                 self.on_received(was_short, cx);
                 cx.metrics().bytes_in.add(n as u64);
+                if let Some(access) = &mut self.io.access {
+                    access.bytes_in += n as u64;
+                }
                 if self.io.stash.is_empty() {
                     let used = self.advance(&mut buffer[..n], cx);
                     self.io.stash.extend_from_slice(&buffer[used..n]);

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{
+    access,
     admin::METRICS_TYPE,
     bound::BoundToken,
     closing::Stage,
@@ -192,6 +193,10 @@ impl Head {
                     request.with_remote(client).with_authenticator(&shared.hub.authenticator);
                 let asked = ask(&request, client, io.stream.is_worn(), cx);
                 cx.spent += request.spent();
+                if matches!(asked, Asked::Refused(_)) {
+                    // The connection ends with it, and whose it was is logged.
+                    io.remote = client;
+                }
                 (asked, used)
             }
             Ok(None) if input.len() > head_bytes_max => (too_large(false), input.len()),
@@ -281,6 +286,7 @@ pub(super) fn refuse_unavailable(why: Refused, io: &mut ConnIo, cx: &mut WorkerC
 /// Refuses a client behind a proxy whose handshake has not begun.
 fn refuse_before_tls(why: Refused, io: &mut ConnIo, cx: &mut WorkerCtx) -> HeadStep {
     cx.shared.metrics.refuse(why);
+    access::log_refused(cx.config(), io.remote, Status::Unavailable, why);
     io.queue_bytes(&mut tls::REFUSAL.to_vec(), cx);
     HeadStep::Last
 }
@@ -297,6 +303,7 @@ fn refuse(refused: &RefusedRequest, io: &mut ConnIo, cx: &mut WorkerCtx) {
     let RefusedRequest { why, status, message, advice, head_only } = refused;
     cx.shared.metrics.refuse(*why);
     log::debug!("{}: {} {}: {message}", io.remote, status.code(), why.name());
+    access::log_refused(cx.config(), io.remote, *status, *why);
     // Coming back sooner than the line moves would only be refused again.
     let retry_after = retry_after_s(cx.config().queue_timeout / 4);
     let retry = format!("Retry-After: {retry_after}");

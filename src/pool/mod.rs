@@ -16,6 +16,8 @@ mod settings;
 pub(crate) mod shared;
 pub(crate) mod reload;
 mod connection;
+mod access;
+pub(crate) mod progress;
 mod unfinished;
 mod conn_io;
 mod costs;

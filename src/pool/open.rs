@@ -3,6 +3,7 @@
 use std::{cell::Cell, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
+    access::Access,
     admission::Permit,
     blocked::NOT_READING_MS,
     closing::{Closing, Stage},
@@ -87,6 +88,7 @@ impl Open {
         io.outbox.push_own(0, &mut cx.scratch.spare, |out| upgrade.respond(out, waited_ms));
         io.list_dirty(&mut cx.work);
         io.is_http = false;
+        io.access = Access::begin(io.bytes_sent, route, cx);
         io.deflate = upgrade.compression.map(|agreed| Box::new(Deflate::new(agreed)));
         // A client cannot be silent before it was let in.
         io.last_rx = cx.now;
@@ -132,8 +134,12 @@ impl Open {
     /// Makes a call of the handler. `false` asks that the connection be paused.
     #[inline]
     fn call(&mut self, call: &Call<'_>, io: &mut ConnIo, cx: &mut WorkerCtx) -> bool {
+        cx.progress.begin_call(call.number(), self.session.route);
         let (session, wake_at) = (&mut self.session, &mut self.wake_at);
-        self.dispatch.call(&mut InlineConn { io, cx, session, wake_at }, call)
+        let conn = &mut InlineConn { io, cx: &mut *cx, session, wake_at };
+        let goes_on = self.dispatch.call(conn, call);
+        cx.progress.end_call();
+        goes_on
     }
 
     /// Handles messages until the input is used up, the connection is paused, or others must get a
@@ -163,6 +169,9 @@ impl Open {
             match io.next_event(&mut self.endpoint, rest, cx) {
                 Event::Message(received) => {
                     cx.metrics().messages_in.add(1);
+                    if let Some(access) = &mut io.access {
+                        access.messages_in += 1;
+                    }
                     let bytes = received.message().as_bytes().len();
                     cx.spent += cost_of_message(bytes, io.deflate.is_some());
                     if !self.call(&Call::Message(received.message()), io, cx) {
@@ -448,6 +457,10 @@ impl Open {
     ) -> Closing {
         log::debug!("{} {}: closed, {reason}", io.remote, self.session.client_id);
         cx.metrics().count_close(reason.known_code());
+        if let Some(access) = &mut io.access {
+            let user = self.session.identity().map(|identity| Arc::clone(&identity.user));
+            access.end(self.session.client_id, user, &reason);
+        }
         // What a handler sends from here on has nowhere to go.
         io.close_asked = Some(Box::new(CloseReason::NORMAL));
         self.call(&Call::Close(&reason), io, cx);

@@ -40,6 +40,29 @@ pub(super) fn cpu_time() -> Option<Duration> {
     None
 }
 
+/// How many files the process has open. `None` where the system does not say without listing them.
+pub(super) fn open_files() -> Option<u64> {
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    {
+        // Linux tells their number as the size of the folder, since 6.2; before, it is 0.
+        let folder = std::fs::metadata("/proc/self/fd").ok()?;
+        Some(folder.len()).filter(|count| *count > 0)
+    }
+    #[cfg(not(any(target_os = "android", target_os = "linux")))]
+    None
+}
+
+/// How many files the process may have open. `None` if there is no limit, or the system does not
+/// say.
+pub(super) fn open_files_max() -> Option<u64> {
+    #[cfg(unix)]
+    {
+        rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+    }
+    #[cfg(not(unix))]
+    None
+}
+
 /// Whether a read that filled less than its buffer has emptied the socket. With epoll and kqueue it
 /// has: what comes later raises a new event. Elsewhere readiness comes back only after
 /// `WouldBlock`.

@@ -13,7 +13,12 @@ use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
 use super::{
-    admission::Admission, bound::Bound, jobs::JobPool, platform, settings::Settings,
+    admission::Admission,
+    bound::Bound,
+    jobs::JobPool,
+    platform,
+    progress::{Doing, Progress},
+    settings::Settings,
     tasks::TaskPool,
 };
 use crate::{
@@ -54,6 +59,8 @@ pub(crate) struct Shared {
     pub(crate) lingering: Arc<Bound>,
     /// Open sockets of each worker; the acceptor gives the next one to the worker with the fewest.
     pub(crate) sockets: Box<[AtomicUsize]>,
+    /// What each worker is doing.
+    pub(crate) progress: Box<[Arc<Progress>]>,
     pub(crate) draining: AtomicBool,
     /// Where the settings came from, if the server is to read them anew.
     pub(crate) source: OnceLock<Box<dyn ConfigSource>>,
@@ -113,6 +120,7 @@ impl Shared {
             drain: OnceLock::new(),
             lingering: Bound::new(config.max_lingering),
             sockets: (0..config.thread_pool_size).map(|_| AtomicUsize::new(0)).collect(),
+            progress: (0..config.thread_pool_size).map(|_| Arc::default()).collect(),
             draining: AtomicBool::new(false),
             source: OnceLock::new(),
             reloading: Mutex::default(),
@@ -160,6 +168,17 @@ impl Shared {
         self.draining.load(Ordering::Relaxed)
     }
 
+    /// Returns the milliseconds since the server was bound.
+    pub(crate) fn uptime_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// Puts into words what a worker was doing.
+    pub(crate) fn told(&self, doing: &Doing) -> String {
+        let route = self.routes.get(usize::from(doing.route));
+        doing.told(route.map_or("", |route| route.path.as_str())).to_string()
+    }
+
     /// What `/health` answers now.
     pub(crate) fn health(&self) -> Health {
         let (active_connections, queued) = self.admission.gauges();
@@ -180,18 +199,24 @@ impl Shared {
         let reasons = [(self.is_draining(), "draining"), (is_full, "full")];
         let reasons: Vec<_> =
             reasons.into_iter().filter_map(|(holds, why)| holds.then_some(why)).collect();
-        Readiness { ready: reasons.is_empty(), reasons }
+        let now_ms = self.uptime_ms();
+        let is_late = self.progress.iter().any(|progress| progress.is_late(now_ms));
+        let degraded = is_late.then_some("late_turns").into_iter().collect();
+        Readiness { ready: reasons.is_empty(), reasons, degraded }
     }
 
     /// Every figure for Prometheus, now.
     pub(crate) fn prometheus(&self) -> String {
-        let (turn, queue_wait) = self.metrics.times();
+        let (turns, queue_wait) = self.metrics.times();
         let snapshot = self.snapshot();
         let since_1970 = self.started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
         let extra = Extra {
-            turn,
+            turns,
             queue_wait,
             resident_bytes: resident::bytes(),
+            open_files: platform::open_files(),
+            open_files_max: platform::open_files_max(),
+            certificates_end_s: self.tls.as_ref().and_then(|tls| tls.expires_at()),
             started_s: since_1970.as_secs_f64(),
         };
         prometheus::text(&snapshot, &extra)

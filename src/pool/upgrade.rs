@@ -99,7 +99,10 @@ impl Asking {
                 let Lookup { upgrade, client, route } = self.lookup;
                 admit(UpgradeRequest { upgrade, client, route, state }, io, cx)
             }
-            Some(Err(refusal)) => Next::RefusedByHandler(refusal),
+            Some(Err(refusal)) => {
+                io.remote = self.lookup.client;
+                Next::RefusedByHandler(refusal)
+            }
             None => Next::Asking(self),
         }
     }

@@ -19,6 +19,7 @@ use super::{
     connection::{Connection, Phase},
     head::Head,
     pauses::PauseReasons,
+    progress::Step,
     shared::Shared,
     socket::{Accepted, Socket},
     stream::Stream,
@@ -36,6 +37,7 @@ use memory_watch::MemoryWatch;
 
 mod draining;
 mod judging;
+mod lateness;
 mod letters;
 mod memory_watch;
 mod shedding;
@@ -59,9 +61,6 @@ const ARRIVALS_PER_TURN_MAX: usize = 256;
 
 /// What the requests of one turn may cost, as [`WorkerCtx::spent`] counts it: some milliseconds.
 const READ_COST_PER_TURN_MAX: usize = 4096;
-
-/// A worker that runs so much later than it meant to was stopped or starved.
-const PAUSE_MIN_MS: Millis = 100;
 
 /// Sockets written to in one turn: some milliseconds. The others are written to in the next one,
 /// with whatever has come for them until then.
@@ -179,10 +178,13 @@ impl Worker {
             if let Some(latest) = latest {
                 self.forget_pause(latest);
             }
+            let since_start = began.saturating_duration_since(self.cx.shared.started);
+            self.cx.progress.begin_turn(since_start.as_millis() as u64);
             self.turn(&events, buffer);
             self.cx.metrics().turns.add(1);
             self.cx.metrics().turn.record(began.elapsed());
             self.forget_turn();
+            self.cx.progress.end_turn();
             if self.is_draining
                 && !self.drained
                 && self.conns.iter().all(|(_, conn)| conn.is_http())
@@ -199,49 +201,20 @@ impl Worker {
     fn turn(&mut self, events: &Events, buffer: &mut [u8]) {
         self.cx.follow_settings();
         self.take_events(events);
-        self.take_arrivals();
-        self.read(buffer);
-        self.take_letters();
+        self.begin_step(Step::Arrivals).take_arrivals();
+        self.begin_step(Step::Read).read(buffer);
+        self.begin_step(Step::Letters).take_letters();
         self.judge();
-        self.expire();
-        self.flush();
-        self.reap();
-        self.look_at_memory();
+        self.begin_step(Step::Timers).expire();
+        self.begin_step(Step::Flush).flush();
+        self.begin_step(Step::Reap).reap();
+        self.begin_step(Step::Memory).look_at_memory();
     }
 
     /// The milliseconds that this worker has run.
     fn clock_ms(&self) -> Millis {
         let elapsed = self.started.elapsed().as_millis() as Millis;
         elapsed.saturating_sub(self.paused_ms)
-    }
-
-    /// Sets the clock back to `latest` if the poll returned much later than that. A client must not
-    /// be closed for a time in which the server was stopped and neither read nor pinged.
-    fn forget_pause(&mut self, latest: Millis) {
-        let pause = self.cx.now.saturating_sub(latest);
-        if pause >= PAUSE_MIN_MS {
-            self.cx.now -= pause - PAUSE_MIN_MS;
-            self.forget(pause, "it was stopped or starved");
-        }
-    }
-
-    /// Sets the clock back by a turn that took long.
-    fn forget_turn(&mut self) {
-        let took = self.clock_ms().saturating_sub(self.cx.now);
-        if took >= PAUSE_MIN_MS {
-            self.forget(took, "a turn took that long");
-        }
-    }
-
-    /// The clock goes on by [`PAUSE_MIN_MS`] all the same, so that a worker whose turns are always
-    /// slow still closes silent clients, late.
-    fn forget(&mut self, pause: Millis, why: &str) {
-        self.paused_ms += pause - PAUSE_MIN_MS;
-        self.cx.metrics().stalls.add(1);
-        if self.cx.now >= self.next_stall_report {
-            log::warn!("worker {} is late by {pause} ms: {why}", self.cx.worker);
-            self.next_stall_report = self.cx.now + REPORT_INTERVAL_MS;
-        }
     }
 
     /// How long this worker may sleep: not at all while there is work for it.
@@ -346,6 +319,7 @@ impl Worker {
             }
             reached += 1;
             if let Some(conn) = self.conns.get_mut(*slot) {
+                self.cx.progress.come_to(conn.phase.number());
                 conn.on_ready(&mut self.cx, buffer);
             }
         }
@@ -485,6 +459,9 @@ impl Worker {
             self.cx.leave_all(slot);
             conn.io.count_out(&mut self.cx);
             self.cx.held.conns -= 1;
+            if let Some(access) = &conn.io.access {
+                access.log(conn.io.remote, conn.io.bytes_sent, self.cx.now);
+            }
             // Its permit goes to the next in line, and its other tokens count it out.
             drop(conn);
             self.cx.shared.sockets[self.cx.worker].fetch_sub(1, Ordering::Relaxed);

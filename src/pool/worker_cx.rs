@@ -9,6 +9,7 @@ use super::{
     fanouts::Fanouts,
     members::Members,
     outbox::{OutboxBounds, Spare},
+    progress::Progress,
     shared::Shared,
     timers::{Millis, Timers},
     tls::TlsCx,
@@ -35,6 +36,7 @@ pub(crate) struct WorkerCtx {
     pub(super) trusted_proxies: Arc<TrustedProxies>,
     pub(crate) worker: usize,
     metrics: Arc<WorkerMetrics>,
+    pub(super) progress: Arc<Progress>,
     /// When this turn began.
     pub(crate) now: Millis,
     /// The time of the hub's clock, once it was asked for in this turn.
@@ -177,6 +179,7 @@ impl WorkerCtx {
             generation,
             trusted_proxies: Arc::new(TrustedProxies::new(&config.trusted_proxies)),
             metrics: Arc::clone(&shared.metrics.workers[worker]),
+            progress: Arc::clone(&shared.progress[worker]),
             now: 0,
             hub_now_ms: None,
             spent: 0,

@@ -1,6 +1,10 @@
 //! The handle of a server: publish, close connections, read statistics, shut down.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crossbeam_channel::{Receiver, Sender};
 use uuid::Uuid;
@@ -147,6 +151,20 @@ impl ServerHandle {
     /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): there is no source.
     pub fn reload_from_source(&self) -> Result<Reloaded, Error> {
         self.shared.reload_from_source()
+    }
+
+    /// Asks every worker to report, and waits for it. Returns whether each has done so within
+    /// `timeout`: one that has not hangs, in a handler's call most likely.
+    pub fn await_workers(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let workers = self.shared.progress.len();
+        let (report, reports) = crossbeam_channel::bounded(workers);
+        for worker in 0..workers {
+            let letter = Letter::Report { to: report.clone() };
+            self.shared.hub.mailboxes.send_control(worker, letter);
+        }
+        drop(report);
+        (0..workers).all(|_| reports.recv_deadline(deadline).is_ok())
     }
 
     /// Begins to drain and returns at once. The server accepts no more connections, and each open

@@ -4,6 +4,7 @@ mod accepting;
 mod handle;
 mod restart;
 mod tls_watch;
+mod turn_watch;
 pub mod stepped;
 
 use std::{
@@ -365,6 +366,7 @@ impl Server {
             threads.push(thread.inspect_err(|_| stop_all())?);
         }
         let tls_watch = tls_watch::start(&shared).inspect_err(|_| stop_all())?;
+        let turn_watch = turn_watch::start(&shared).inspect_err(|_| stop_all())?;
         let start = |listener, door| {
             let accepting = Accepting::start(listener, door, &shared, &arrivals);
             accepting.inspect_err(|_| stop_all())
@@ -422,6 +424,7 @@ impl Server {
         for thread in threads {
             let _ = thread.join();
         }
+        drop(turn_watch);
         shared.stop_handler_threads();
         drop(job_alive);
         // Jobs that outlive the grace are abandoned: the process need not wait for a handler's

@@ -25,6 +25,10 @@ impl Tls {
         }
     }
 
+    pub(crate) fn expires_at(&self) -> Option<i64> {
+        match *self {}
+    }
+
     pub(crate) fn prepare(&self, _: Option<&Config>) -> Result<NewTls, Error> {
         match *self {}
     }

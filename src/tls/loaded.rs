@@ -15,6 +15,8 @@ use rustls::{
     sign::CertifiedKey,
 };
 
+use x509_parser::{certificate::X509Certificate, prelude::FromDer};
+
 use super::files::{Contents, Files};
 use crate::{
     config::Config,
@@ -37,6 +39,8 @@ struct Current {
     config: Arc<ServerConfig>,
     digest: u64,
     client_ca_digest: u64,
+    /// When the first certificate ends, in seconds since 1970.
+    expires_at: Option<i64>,
 }
 
 /// Certificates and keys that were read and found good, and are not in use yet.
@@ -63,17 +67,22 @@ impl Tls {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let contents = files.read()?;
         let ticketer = ticketer()?;
-        let config = server_config(&contents, &provider, ticketer)?;
+        let (config, expires_at) = server_config(&contents, &provider, ticketer)?;
         let (digest, client_ca_digest) = (contents.digest(), contents.client_ca_digest());
         drop(contents);
         let (files, config) = (Arc::new(files), Arc::new(config));
-        let current = Current { files, config, digest, client_ca_digest };
+        let current = Current { files, config, digest, client_ca_digest, expires_at };
         Ok(Some(Tls { provider, current: RwLock::new(current) }))
     }
 
     /// What the next connection is given.
     pub(crate) fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.current.read().config)
+    }
+
+    /// Returns when the first of the certificates in use ends, in seconds since 1970.
+    pub(crate) fn expires_at(&self) -> Option<i64> {
+        self.current.read().expires_at
     }
 
     /// Reads the files again, or those of another configuration, which must all be good. Waits for
@@ -88,7 +97,8 @@ impl Tls {
             if current.digest == digest {
                 drop(contents);
                 let config = Arc::clone(&current.config);
-                let current = Current { files, config, digest, client_ca_digest };
+                let expires_at = current.expires_at;
+                let current = Current { files, config, digest, client_ca_digest, expires_at };
                 return Ok(NewTls { current, is_other: false });
             }
             // A ticket stands for the certificate that its client once showed.
@@ -96,9 +106,10 @@ impl Tls {
             is_still_good.then(|| Arc::clone(&current.config.ticketer))
         };
         let ticketer = ticketer_in_use.map_or_else(ticketer, Ok)?;
-        let config = Arc::new(server_config(&contents, &self.provider, ticketer)?);
+        let (config, expires_at) = server_config(&contents, &self.provider, ticketer)?;
+        let config = Arc::new(config);
         drop(contents);
-        let current = Current { files, config, digest, client_ca_digest };
+        let current = Current { files, config, digest, client_ca_digest, expires_at };
         Ok(NewTls { current, is_other: true })
     }
 
@@ -120,11 +131,12 @@ fn server_config(
     contents: &Contents<'_>,
     provider: &Arc<CryptoProvider>,
     ticketer: Arc<dyn ProducesTickets>,
-) -> Result<ServerConfig, Error> {
+) -> Result<(ServerConfig, Option<i64>), Error> {
     let cannot = |what: &'static str| {
         move |error: rustls::Error| Error::new(ErrorKind::System, what).with_source(error)
     };
     let pairs = Pairs(contents.pairs(provider)?);
+    let expires_at = pairs.expires_at();
     let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(cannot("cannot offer TLS 1.2 and 1.3"))?;
@@ -145,12 +157,25 @@ fn server_config(
     config.send_tls13_tickets = TICKETS;
     // Tickets keep a session at its client; a table here would be one more lock for all workers.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    Ok(config)
+    Ok((config, expires_at))
 }
 
 /// The certificates, each with its key; at least one.
 #[derive(Debug)]
 struct Pairs(Vec<Arc<CertifiedKey>>);
+
+impl Pairs {
+    /// Returns when the first of the certificates ends, in seconds since 1970; those of the
+    /// authorities that they come with included.
+    fn expires_at(&self) -> Option<i64> {
+        let certs = self.0.iter().flat_map(|pair| &pair.cert);
+        let ends = certs.filter_map(|cert| {
+            let (_, cert) = X509Certificate::from_der(cert).ok()?;
+            Some(cert.validity().not_after.timestamp())
+        });
+        ends.min()
+    }
+}
 
 impl ResolvesServerCert for Pairs {
     /// Chooses the first certificate for the name that the client asks for, or else the first.

@@ -153,6 +153,13 @@ pub struct Limits {
         skip_serializing_if = "Option::is_none"
     )]
     pub address: Option<AddressLimits>,
+    /// What all clients of the client's user may do together; absent for a client without a user.
+    #[serde(
+        default,
+        deserialize_with = "lenient::or_default",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub user: Option<UserLimits>,
 }
 
 /// The limits of all clients at one address together, or in one IPv6 network of 64 bits. A limit
@@ -171,6 +178,23 @@ pub struct AddressLimits {
     /// Connections a second.
     #[serde(default, deserialize_with = "lenient::limit", skip_serializing_if = "Option::is_none")]
     pub rate_connections: Option<u32>,
+    /// Connections at once.
+    #[serde(default)]
+    pub max_connections: usize,
+}
+
+/// The limits of all clients of one user together. A limit that is off is absent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserLimits {
+    /// Messages a second.
+    #[serde(default, deserialize_with = "lenient::limit", skip_serializing_if = "Option::is_none")]
+    pub rate_messages: Option<u32>,
+    /// Bytes of messages a second.
+    #[serde(default, deserialize_with = "lenient::limit", skip_serializing_if = "Option::is_none")]
+    pub rate_bytes: Option<u32>,
+    /// Rooms made a minute.
+    #[serde(default, deserialize_with = "lenient::limit", skip_serializing_if = "Option::is_none")]
+    pub rate_rooms: Option<u32>,
     /// Connections at once.
     #[serde(default)]
     pub max_connections: usize,

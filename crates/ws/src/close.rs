@@ -67,6 +67,8 @@ reasons! {
     RATE_LIMITED = 4101, "rate limited";
     /// The client is too slow for the messages sent to it.
     SLOW_CONSUMER = 4102, "slow consumer";
+    /// The user of the client has as many connections as it may have.
+    TOO_MANY_CONNECTIONS = 4103, "too many connections of this user";
     /// The peer did not answer pings.
     NO_PONG = 4201, "no pong";
     /// No data was received for too long.

@@ -20,13 +20,20 @@ use std::{
 use chrono::{SecondsFormat, Utc};
 use crossbeam_channel::{Receiver, Sender};
 use env_logger::{Builder, Logger, Target, WriteStyle, fmt::Formatter};
-use log::{Log, Metadata, Record, error, warn};
+use log::{
+    Log, Metadata, Record, error,
+    kv::{self, Key, Value, VisitSource, VisitValue},
+    warn,
+};
 use parking_lot::RwLock;
 use rusty_socks::config::{Loaded, LogFormat, Source};
 use serde::Serialize;
 
 /// Bytes of log lines that may wait to be written. Lines beyond it are dropped.
 const LOG_QUEUE_BYTES_MAX: usize = 1 << 20;
+
+/// The target of the lines of the access log.
+const ACCESS_TARGET: &str = "rusty_socks::access";
 
 /// How long the end of the program waits for the last lines to be written.
 const LAST_LINES_WAIT: Duration = Duration::from_secs(1);
@@ -63,7 +70,7 @@ fn logger(loaded: &Loaded, format: LogFormat, queue: &LogQueue) -> Logger {
         false => WriteStyle::Never,
     });
     match format {
-        LogFormat::Text => builder.format_timestamp_millis(),
+        LogFormat::Text => builder.format_timestamp_millis().format_key_values(write_fields),
         LogFormat::Json => builder.format(write_json),
     };
     builder.build()
@@ -184,11 +191,16 @@ fn write_lines(waiting: &Receiver<Entry>, counts: &Counts, mut output: impl Writ
     }
 }
 
-/// The key, or else the variable that every Rust program knows.
+/// The key, or else the variable that every Rust program knows. Lines of the access log are written
+/// at whatever level, if there is one.
 fn filter(loaded: &Loaded, rust_log: Option<String>) -> String {
-    match (loaded.source("log"), rust_log) {
+    let filter = match (loaded.source("log"), rust_log) {
         (Some(Source::Default), Some(rust_log)) if !rust_log.is_empty() => rust_log,
         _ => loaded.config.log.clone(),
+    };
+    match loaded.config.access_log && !filter.contains(ACCESS_TARGET) {
+        true => format!("{ACCESS_TARGET}=info,{filter}"),
+        false => filter,
     }
 }
 
@@ -199,6 +211,84 @@ struct Line<'a> {
     level: &'static str,
     target: &'a str,
     message: String,
+    #[serde(flatten)]
+    fields: Fields,
+}
+
+/// The fields of a log line, in their order. None has a name of [`Line`]'s own.
+#[derive(Default)]
+struct Fields(Vec<(String, serde_json::Value)>);
+
+impl Serialize for Fields {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+impl<'a> VisitSource<'a> for Fields {
+    fn visit_pair(&mut self, key: Key<'a>, value: Value<'a>) -> Result<(), kv::Error> {
+        let mut json = ToJson(None);
+        value.visit(&mut json)?;
+        self.0.extend(json.0.map(|value| (key.to_string(), value)));
+        Ok(())
+    }
+}
+
+/// The value of a field as JSON; `None` where there is none.
+struct ToJson(Option<serde_json::Value>);
+
+impl<'a> VisitValue<'a> for &mut ToJson {
+    fn visit_any(&mut self, value: Value<'_>) -> Result<(), kv::Error> {
+        self.0 = Some(value.to_string().into());
+        Ok(())
+    }
+
+    fn visit_null(&mut self) -> Result<(), kv::Error> {
+        Ok(())
+    }
+
+    fn visit_u64(&mut self, value: u64) -> Result<(), kv::Error> {
+        self.0 = Some(value.into());
+        Ok(())
+    }
+
+    fn visit_i64(&mut self, value: i64) -> Result<(), kv::Error> {
+        self.0 = Some(value.into());
+        Ok(())
+    }
+
+    fn visit_f64(&mut self, value: f64) -> Result<(), kv::Error> {
+        self.0 = Some(value.into());
+        Ok(())
+    }
+
+    fn visit_bool(&mut self, value: bool) -> Result<(), kv::Error> {
+        self.0 = Some(value.into());
+        Ok(())
+    }
+}
+
+/// Writes the fields of a line for people: `name=value`, with quotes where the value is not one
+/// plain word.
+fn write_fields(out: &mut Formatter, source: &dyn kv::Source) -> io::Result<()> {
+    for (name, value) in fields(source)?.0 {
+        match value {
+            serde_json::Value::String(text) if !is_word(&text) => write!(out, " {name}={text:?}")?,
+            serde_json::Value::String(text) => write!(out, " {name}={text}")?,
+            value => write!(out, " {name}={value}")?,
+        }
+    }
+    Ok(())
+}
+
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "-._:/@[]+".contains(c))
+}
+
+fn fields(source: &dyn kv::Source) -> io::Result<Fields> {
+    let mut fields = Fields::default();
+    source.visit(&mut fields).map_err(io::Error::other)?;
+    Ok(fields)
 }
 
 fn write_json(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
@@ -211,6 +301,7 @@ fn json(record: &Record<'_>) -> io::Result<String> {
         level: record.level().as_str(),
         target: record.target(),
         message: record.args().to_string(),
+        fields: fields(record.key_values())?,
     };
     Ok(serde_json::to_string(&line)?)
 }
@@ -254,6 +345,36 @@ mod tests {
         assert_eq!(value["message"], "a \"quote\"\nand a line");
         let ts = value["ts"].as_str().unwrap();
         assert!(chrono::DateTime::parse_from_rfc3339(ts).is_ok(), "{ts}");
+    }
+
+    #[test]
+    fn fields_are_fields_in_json_and_words_or_quoted_in_text() {
+        let values: [(&str, Value<'_>); 5] = [
+            ("remote", Value::from("127.0.0.1:5")),
+            ("user", Value::from("anna\nb")),
+            ("nobody", Value::null()),
+            ("seconds", Value::from(1.5)),
+            ("bytes_in", Value::from(7_u64)),
+        ];
+        let record = Record::builder()
+            .args(format_args!("connection ended"))
+            .target("rusty_socks::access")
+            .key_values(&values)
+            .build();
+        let line: serde_json::Value = serde_json::from_str(&json(&record).unwrap()).unwrap();
+        assert_eq!(line["seconds"], 1.5);
+        assert_eq!((&line["bytes_in"], &line["user"]), (&7.into(), &"anna\nb".into()));
+        assert_eq!(line.get("nobody"), None);
+        assert!(is_word("127.0.0.1:5") && is_word("/ws") && !is_word("") && !is_word("a b"));
+        assert!(!is_word("a=b") && !is_word("a\nb") && !is_word("\""));
+    }
+
+    #[test]
+    fn the_access_log_is_written_at_whatever_level() {
+        let on = loaded(&[("access_log", "true"), ("log", "warn")]);
+        assert_eq!(filter(&on, None), "rusty_socks::access=info,warn");
+        let own = loaded(&[("access_log", "true"), ("log", "rusty_socks::access=off")]);
+        assert_eq!(filter(&own, None), "rusty_socks::access=off");
     }
 
     /// An output that blocks until it is told to go on.

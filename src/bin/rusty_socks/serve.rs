@@ -90,6 +90,7 @@ fn serve(config: Config, source: Source, sockets: Sockets, log: &LogQueue) -> Re
     }
     // Whoever connects from now on is served, though the workers may not run yet.
     service_manager::notify(State::Ready);
+    service_manager::keep_alive(server.handle());
     server.run()?;
     info!("drained, good-bye");
     Ok(Exit::Clean)

@@ -1,8 +1,13 @@
 //! What a service manager such as systemd passes on to the program, and what it is told: sockets
-//! that listen already (sd_listen_fds(3)), and whether the server is ready (sd_notify(3)).
+//! that listen already (sd_listen_fds(3)), whether the server is ready (sd_notify(3)), and that it
+//! is alive (sd_watchdog_enabled(3)).
 
+#[cfg(unix)]
+use std::{thread, time::Instant};
+
+#[cfg(unix)]
 use log::warn;
-use rusty_socks::{BoundListener, Error};
+use rusty_socks::{BoundListener, Error, ServerHandle};
 
 /// The sockets that were passed on.
 #[derive(Default)]
@@ -50,6 +55,8 @@ pub(crate) enum State {
     Ready,
     /// Settings are read anew. [`State::Ready`] follows, whatever the outcome.
     Reloading,
+    /// Every worker makes turns.
+    Alive,
     /// The drain has begun.
     Stopping,
 }
@@ -63,6 +70,7 @@ pub(crate) fn notify(state: State) {
         // `Type=notify-reload` wants to know when.
         State::Reloading => NotifyState::monotonic_usec_now()
             .and_then(|now| sd_notify::notify(&[NotifyState::Reloading, now])),
+        State::Alive => sd_notify::notify(&[NotifyState::Watchdog]),
         State::Stopping => sd_notify::notify(&[NotifyState::Stopping]),
     };
     if let Err(error) = told {
@@ -72,3 +80,29 @@ pub(crate) fn notify(state: State) {
 
 #[cfg(not(unix))]
 pub(crate) fn notify(_: State) {}
+
+/// Tells the service manager at intervals that the server is alive, if it wants to know
+/// (`WATCHDOG_USEC`): only when every worker has answered. One that hangs ends the process in this
+/// way, and a new one is started.
+#[cfg(unix)]
+pub(crate) fn keep_alive(handle: ServerHandle) {
+    let Some(limit) = sd_notify::watchdog_enabled() else { return };
+    // Half of the limit, as its manual says.
+    let interval = limit / 2;
+    let run = move || {
+        loop {
+            let next = Instant::now() + interval;
+            match handle.await_workers(interval) {
+                true => notify(State::Alive),
+                false => warn!("a worker hangs, so the service manager is not told all is well"),
+            }
+            thread::park_timeout(next.saturating_duration_since(Instant::now()));
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("rusty-socks-watchdog".to_owned()).spawn(run) {
+        warn!("cannot start the thread that tells the service manager all is well: {error}");
+    }
+}
+
+#[cfg(not(unix))]
+pub(crate) fn keep_alive(_: ServerHandle) {}

@@ -130,6 +130,7 @@ impl Session {
             name: record.name.map(Arc::from),
             may_direct: false,
             identity: record.identity.map(|identity| Arc::new(restored_identity(identity))),
+            user_token: None,
             inbox,
             cold: None,
         };

@@ -45,6 +45,7 @@ impl Worker {
             }
             let Some(letter) = self.mailbox.take() else { break };
             let weight = letter.weight();
+            self.cx.progress.come_to(letter.number());
             match letter {
                 Letter::Deliver { room, seq, frame, except, charge } => {
                     if self.cx.fanouts.is_before_room(room)
@@ -148,6 +149,9 @@ impl Worker {
                     self.next_sweep = self.next_sweep.min(self.cx.now + WINDOW_MS);
                 }
                 Letter::Judge => self.judging = Some(0),
+                Letter::Report { to } => {
+                    let _ = to.try_send(());
+                }
                 Letter::Drain { spread_ms } => {
                     // What was published before the drain is delivered before the Close.
                     while self.deliver_slice() {}
