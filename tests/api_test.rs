@@ -647,7 +647,7 @@ fn metrics_are_the_figures_of_stats() {
     assert_eq!(value("rusty_socks_resumes_total{result=\"resumed\"} "), 0.0);
     assert_eq!(value("rusty_socks_drain_remaining "), 0.0);
     let stats: Value = serde_json::from_str(&api.get("/stats").body).unwrap();
-    for figure in rusty_socks::FIGURES {
+    for figure in FIGURES {
         let suffix = match figure.kind {
             FigureKind::Gauge => "",
             FigureKind::Counter => "_total",

@@ -556,9 +556,9 @@ mod tests {
         let mut client = old.client(0, true);
         client.join("a").expect("a place");
         let text = "x".repeat(10_000);
-        (0..5000).for_each(|_| {
+        for _ in 0..5000 {
             publish(&old, &client, "a", &text, Uuid::new_v4());
-        });
+        }
         let (bytes, saved) = old.save(u64::MAX);
         assert_eq!(saved.written.messages, 5000);
         let memory_max = MemoryMax::Bytes(20 << 20);
