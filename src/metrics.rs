@@ -74,9 +74,7 @@ macro_rules! figures {
             $( figure(stringify!($session), FigureKind::Counter, concat!($($session_doc),+)), )*
             $( figure(stringify!($room), FigureKind::Counter, concat!($($room_doc),+)), )*
             $( figure(stringify!($memory), FigureKind::Counter, concat!($($memory_doc),+)), )*
-            $(
-                figure(stringify!($identity), FigureKind::Counter, concat!($($identity_doc),+)),
-            )*
+            $( figure(stringify!($identity), FigureKind::Counter, concat!($($identity_doc),+)), )*
             $( figure(stringify!($worker), FigureKind::Counter, concat!($($worker_doc),+)), )*
         ];
 
