@@ -1,4 +1,4 @@
-"""The server API under tools that nobody here wrote: schemathesis on the OpenAPI file, and promtool on
+"""The server API under tools that nobody here wrote: curl, schemathesis on the OpenAPI file, and promtool on
 /metrics.
 
     api.py --binary PATH --schemathesis PATH [--promtool PATH]
@@ -7,6 +7,7 @@ Ends with `N passed, N failed`; exits 1 if any failed. Run by scripts/test.sh, w
 """
 
 import argparse
+import json
 import re
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import urllib.request
 from functools import partial
 from pathlib import Path
 
-from checks import run_checks
+from checks import equal, run_checks
 from server import Server, wait_for
 
 HERE = Path(__file__).resolve().parent
@@ -25,6 +26,25 @@ ADMIN = re.compile(r"admin listener is on (\S+:\d+)")
 # What one run may take; it takes a fifth of that on two idle cores.
 SECONDS_MAX = 300
 EXAMPLES = 25
+
+
+def curl(program, address):
+    """What a shell script would do, as docs/api.md shows it, and bodies in each way that curl sends them."""
+
+    def ask(path, *more):
+        command = [program, "-sS", "--fail-with-body", "--max-time", "20", "-H", f"Authorization: Bearer {KEY}"]
+        command += [*more, f"http://{address}{path}"]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    message = '{"room":"lobby","content":"hello"}'
+    for seq, more in enumerate([[], ["-H", "Transfer-Encoding: chunked"], ["-H", "Expect: 100-continue"]], 1):
+        equal(json.loads(ask("/v1/publish", *more, "-d", message))["seq"], seq)
+    lines = ask("/v1/batch", "--data-binary", f"{message}\n{message}").splitlines()
+    equal([json.loads(line)["seq"] for line in lines], [4, 5])
+    page = json.loads(ask("/v1/rooms/lobby/history?limit=2"))
+    equal([message["seq"] for message in page["messages"]], [4, 5])
+    equal(json.loads(ask("/v1/revoke", "-d", '{"user":"nobody"}')), {"closed": 0})
+    assert "rusty_socks_messages_in_total" in ask("/metrics")
 
 
 def schemathesis(program, address):
@@ -52,7 +72,7 @@ def main():
     parser.add_argument("--schemathesis", required=True)
     parser.add_argument("--promtool")
     args = parser.parse_args()
-    checks = [(schemathesis, args.schemathesis), (promtool, args.promtool)]
+    checks = [(curl, "curl"), (schemathesis, args.schemathesis), (promtool, args.promtool)]
     if not args.promtool:
         print("!!! /metrics WAS NOT CHECKED: there is no promtool", flush=True)
         checks.pop()

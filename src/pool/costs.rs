@@ -3,7 +3,7 @@
 /// Messages handled for one connection before the others get their turn.
 pub(super) const MESSAGES_PER_TURN_MAX: usize = 256;
 
-/// What these may cost, as [`WorkerCtx::spent`] counts it.
+/// What these may cost, as `WorkerCtx::spent` counts it.
 pub(super) const COST_PER_TURN_MAX: usize = 256;
 
 /// What a KiB of a message costs that may have been inflated. One that came as it is costs 1.
