@@ -61,7 +61,8 @@ impl Acceptor {
         let mut backoff = BACKOFF_MIN;
         while !self.stopping.load(Ordering::SeqCst) {
             match self.listener.accept() {
-                Ok(_) if self.stopping.load(Ordering::SeqCst) => return,
+                // What wakes a listener of its own is a connection.
+                Ok(_) if self.listener.is_own() && self.stopping.load(Ordering::SeqCst) => return,
                 Ok((stream, remote)) => {
                     if backoff > BACKOFF_MIN {
                         log::info!("accepting again");

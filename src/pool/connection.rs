@@ -11,6 +11,7 @@ use super::{
     outbox::Flushed,
     platform,
     socket::{Failure, Received},
+    timers::Millis,
     upgrade::{Asking, Waiting},
     worker_cx::WorkerCtx,
 };
@@ -117,10 +118,11 @@ impl Connection {
         matches!(self.phase, Phase::Open(_))
     }
 
-    /// Whether it is in the HTTP phase, and so need not be waited for when the server drains.
-    pub(super) fn is_http(&self) -> bool {
+    /// Whether a drain need not wait for it: it is in the HTTP phase, and no request is to be
+    /// expected.
+    pub(super) fn is_drained(&self, now: Millis) -> bool {
         let is_http = match &self.phase {
-            Phase::Head(_) => true,
+            Phase::Head(head) => !head.is_expected(&self.io, now),
             Phase::Admin(admin) => !admin.is_busy(),
             Phase::Asking(_)
             | Phase::Waiting(_)

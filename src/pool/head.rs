@@ -15,6 +15,7 @@ use super::{
     conn_io::{ConnIo, Readiness},
     open::UpgradeRequest,
     proxy_header::{self, ProxyHeader},
+    timers::Millis,
     worker_cx::WorkerCtx,
 };
 use crate::{
@@ -35,6 +36,9 @@ use crate::{
         handshake::{NotAnUpgrade, Upgrade},
     },
 };
+
+/// How long a drain waits for the first request of a connection, since something last came.
+const FIRST_REQUEST_MS: Millis = 500;
 
 /// A connection that speaks HTTP.
 pub(crate) struct Head {
@@ -237,6 +241,13 @@ impl Head {
     /// Whether the connection ends when everything is written.
     pub(super) fn is_last(&self) -> bool {
         self.awaits == Awaited::None
+    }
+
+    /// Whether the first request may be on its way still: a client that was accepted just before
+    /// the server drained is to be told so.
+    pub(super) fn is_expected(&self, io: &ConnIo, now: Millis) -> bool {
+        let is_first = matches!(self.awaits, Awaited::ProxyHeader | Awaited::First);
+        is_first && now.saturating_sub(io.last_rx) < FIRST_REQUEST_MS
     }
 
     /// Whether nothing is lost if it ends: no request is under way, and no answer on the way to a

@@ -192,6 +192,14 @@ impl Listener {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    /// Whether nobody else accepts from it.
+    pub(super) fn is_own(&self) -> bool {
+        #[cfg(unix)]
+        return self.poll.is_none();
+        #[cfg(not(unix))]
+        true
+    }
+
     pub(crate) fn addr(&self) -> &ListenAddr {
         &self.addr
     }

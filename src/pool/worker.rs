@@ -76,6 +76,9 @@ const FLUSH_ROUNDS_MAX: usize = 4;
 /// How often one worker lets the hub forget what is too old.
 const SWEEP_INTERVAL_MS: Millis = 1000;
 
+/// How often a worker sees whether it has drained.
+const DRAIN_LOOK_MS: Millis = 50;
+
 /// A socket on its way from the acceptor.
 pub(crate) struct Arrival {
     pub(crate) stream: Accepted,
@@ -185,9 +188,10 @@ impl Worker {
             self.cx.metrics().turn.record(began.elapsed());
             self.forget_turn();
             self.cx.progress.end_turn();
+            let now = self.cx.now;
             if self.is_draining
                 && !self.drained
-                && self.conns.iter().all(|(_, conn)| conn.is_http())
+                && self.conns.iter().all(|(_, conn)| conn.is_drained(now))
             {
                 self.drained = true;
                 // The server counts these; it is there for as long as its workers are.
@@ -232,7 +236,9 @@ impl Worker {
         }
         let sweep = self.sweeps().then_some(self.next_sweep);
         let memory = self.next_look_at_memory();
-        let drain = self.draining.next_at();
+        // Whether all is drained depends on the time, too.
+        let look = (self.is_draining && !self.drained).then(|| self.cx.now + DRAIN_LOOK_MS);
+        let drain = self.draining.next_at().into_iter().chain(look).min();
         let next =
             self.cx.timers.next().into_iter().chain(sweep).chain(memory).chain(drain).min()?;
         let now = self.clock_ms();

@@ -364,3 +364,21 @@ fn an_end_behind_a_request_leaves_it_answered() {
         harness.expect_nothing_left(&sent);
     }
 }
+
+#[test]
+fn a_drain_waits_for_a_first_request_for_a_moment() {
+    let is_drained = |harness: &Harness| harness.conn.is_drained(harness.cx.now);
+    let mut harness = Harness::new(Config::default());
+    assert!(!is_drained(&harness), "it may be on its way");
+    harness.pass(499);
+    harness.feed(b"GET /health HTTP/1.1\r\n");
+    harness.pass(499);
+    assert!(!is_drained(&harness), "it is on its way");
+    harness.feed(b"Host: a\r\n\r\n");
+    assert_eq!(harness.answer().status, 200);
+    assert!(is_drained(&harness), "another one need not come");
+
+    let mut silent = Harness::new(Config::default());
+    silent.pass(500);
+    assert!(is_drained(&silent), "nothing came");
+}
