@@ -14,10 +14,11 @@ use std::sync::{
 use http::Api;
 use rusty_socks::{
     Config, Context, ErrorKind, Handler, MayBlock, Message, Permissions, RoomName, Server,
-    config::{ConfigSource, IdentityMode, Reloaded, RoomRule, Secret},
+    config::{Access, ConfigSource, IdentityMode, Reloaded, RoomRule, Secret},
 };
+use rusty_socks_client::{Event, Session};
 use serde_json::json;
-use support::{TestServer, config};
+use support::{DEADLINE, TestServer, config};
 
 #[test]
 fn who_is_connected_has_the_new_limits_and_keeps_its_place() {
@@ -39,6 +40,30 @@ fn who_is_connected_has_the_new_limits_and_keeps_its_place() {
     assert_eq!(anna.ask(r#"{"type":"ping","ref":1}"#)["type"], "pong");
     server.chat();
     assert_eq!(server.stats().config_reloads, 2);
+}
+
+#[test]
+fn a_client_of_ours_knows_that_it_may_not_be_in_a_room_any_more() {
+    let optional = Config {
+        identity: IdentityMode::Optional,
+        token_hmac_secret: Secret::new("a secret for tests that has enough bytes"),
+        ..config()
+    };
+    let server = TestServer::start(optional.clone());
+    let session = Session::connect(&format!("ws://{}/ws", server.addr)).unwrap();
+    session.join("tea").unwrap();
+    let rule = RoomRule { join: Some(Access::Users), ..RoomRule::new("tea") };
+    server.handle.reload(&Config { rooms: vec![rule], ..optional }).unwrap();
+    let event = loop {
+        match session.recv_timeout(DEADLINE).unwrap().expect("an event in time") {
+            Event::Connected { .. } => {}
+            event => break event,
+        }
+    };
+    assert!(
+        matches!(&event, Event::Excluded { room, code } if room == "tea" && code == "forbidden")
+    );
+    assert_eq!(session.publish("tea", &1).unwrap_err().code(), Some("not_member"));
 }
 
 #[test]

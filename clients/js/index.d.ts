@@ -217,7 +217,7 @@ export interface ClientEvents {
   matched: { pattern: string; room: string; epoch: string; seq: number; overflow?: Overflow };
   /** A new room matches a pattern, but exceeds the number of rooms the client may be in. */
   unmatched: { pattern: string; room: string };
-  /** A room or pattern could not be joined again after a reconnect, or a new token does not allow it; `code` is the server's. */
+  /** A room or pattern could not be joined again after a reconnect, or a new token or new rules of the server do not allow it; `code` is the server's. */
   dropped: { room: string; code: string };
   /**
    * A session is established: the previous one (`resumed`), or a new one. `previous` is the

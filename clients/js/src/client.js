@@ -392,8 +392,11 @@ export class Client {
         return this.#tracker.gap(frame.room, frame.from, frame.to);
       case 'matched':
         return this.#recovery.matched(frame);
-      case 'joined':
       case 'left':
+        // Not of our own accord: the rules of the server have changed.
+        if (frame.client_id === this.#session.clientId) return this.#recovery.excluded(frame.room);
+      // falls through
+      case 'joined':
         // It was in flight when the room was left.
         return this.#tracker.has(frame.room) ? this.#emitter.emit(frame.type, frame) : undefined;
       case 'presence':

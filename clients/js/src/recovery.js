@@ -289,7 +289,7 @@ export class Recovery {
     this.#emit('dropped', { room: name, code });
   }
 
-  /** A new token does not allow this room, and the server has taken us out of it. */
+  /** A new token or new rules do not allow this room, and the server has taken us out of it. */
   excluded(room) {
     if (this.#tracker.has(room)) this.#dropped(room, { code: 'forbidden' });
   }

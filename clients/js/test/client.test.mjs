@@ -123,6 +123,17 @@ test('a room that cannot be taken up again is told as dropped', async () => {
   equal(client.rooms, []);
 });
 
+test('a room that new rules of the server do not allow is told as dropped', async () => {
+  const { client, link } = await inLobby();
+  const told = [];
+  client.on('dropped', (event) => told.push(event));
+  client.on('left', ({ client_id }) => told.push(client_id));
+  link.send({ type: 'left', room: 'lobby', client_id: 'other' }, { type: 'left', room: 'lobby', client_id: 'me' });
+  await until('dropped', () => told.length > 1);
+  equal(told, ['other', { room: 'lobby', code: 'forbidden' }]);
+  equal(client.rooms, []);
+});
+
 test('recovered:false with the same epoch is fetched from history', async () => {
   const { client, link } = await inLobby();
   link.destroy();

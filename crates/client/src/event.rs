@@ -90,7 +90,8 @@ pub enum Event {
         /// The room.
         room: String,
     },
-    /// After a reconnect the server does not let this client back into a room.
+    /// This client may not be in a room any more: after a reconnect the server does not let it
+    /// back, or a new token or new rules of the server do not allow it.
     Excluded {
         /// The room or pattern.
         room: String,

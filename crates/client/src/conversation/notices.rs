@@ -1,7 +1,7 @@
 //! What frames that nobody asked for change in a session.
 
 use rusty_socks_protocol::{
-    Notice,
+    ErrorCode, Notice,
     answer::{self, MatchedRoom},
 };
 
@@ -17,6 +17,12 @@ use super::{in_flight::InternalCommand, state::Conversation};
 impl Conversation {
     pub(crate) fn notice(&mut self, text: &str) {
         match frames::read(text) {
+            // The rules of the server have changed.
+            Some(Notice::Left { room, client_id, .. })
+                if self.is_me(&client_id) && self.is_in(&room) =>
+            {
+                self.exclude(&room, &ErrorCode::Forbidden);
+            }
             // One may have left it a moment ago.
             Some(Notice::Joined { room, .. } | Notice::Left { room, .. }) if !self.hears(&room) => {
             }
@@ -65,8 +71,11 @@ impl Conversation {
     /// everyone who watches, and may name its receiver.
     fn others(&self, members: Vec<answer::Member<'_>>) -> Vec<Member> {
         let members = members.into_iter().map(frames::member);
-        let me = self.me.as_ref().map(|me| &*me.client_id);
-        members.filter(|member| me != Some(&member.client_id)).collect()
+        members.filter(|member| !self.is_me(&member.client_id)).collect()
+    }
+
+    fn is_me(&self, client_id: &str) -> bool {
+        self.me.as_ref().is_some_and(|me| *me.client_id == *client_id)
     }
 
     /// Asks who is in a room. A question that is under way is answered later than whatever made one
