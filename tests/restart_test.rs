@@ -315,6 +315,52 @@ fn a_server_that_never_runs_leaves_the_snapshot_to_the_next_one() {
 }
 
 #[test]
+fn a_signal_while_the_snapshot_is_read_costs_nothing() {
+    const MESSAGES: usize = 300;
+
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("state");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let large = Config { history: 1000, history_bytes: 1 << 30, ..config(&path) };
+    let server = serve(&listener, large);
+    let client = session(&listener);
+    client.join("tea").unwrap();
+    for _ in 0..MESSAGES {
+        client.publish("tea", &"x".repeat(60_000)).unwrap();
+    }
+    drop(server);
+    let whole = fs::metadata(&path).unwrap().len();
+    let settings = [
+        ("RUSTY_SOCKS_SNAPSHOT", path.to_str().unwrap()),
+        ("RUSTY_SOCKS_HISTORY", "1000"),
+        ("RUSTY_SOCKS_HISTORY_BYTES", "1GiB"),
+    ];
+    let reading = dir.path().join("state.reading");
+    for signal in ["-TERM", "-INT", "-HUP"] {
+        let server = Activated::start(&listener, &settings);
+        let end = Instant::now() + DEADLINE;
+        while !reading.exists() {
+            assert!(Instant::now() < end, "it is never read");
+            thread::yield_now();
+        }
+        server.signal(signal);
+        server.log_line("snapshot: took up ");
+        if signal == "-HUP" {
+            server.log_line("listens on");
+            eventually("it is removed", || is(&dir, &[]));
+            server.terminate();
+        }
+        // Whether it had read all before the signal came or not: nothing is lost.
+        server.ends();
+        assert_eq!(names(&dir), ["state"], "after {signal}");
+        assert!(fs::metadata(&path).unwrap().len().abs_diff(whole) < 10_000, "after {signal}");
+    }
+    let server = Activated::start(&listener, &settings);
+    let told = format!("snapshot: took up 2 rooms, {MESSAGES} messages and 1 session,");
+    server.log_line(&told);
+}
+
+#[test]
 fn what_is_too_old_or_too_large_is_not_read() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("state");
