@@ -29,6 +29,29 @@ pub fn command(program: &str) -> Command {
     command
 }
 
+/// Runs the program with `settings` to its end. Returns its exit code, and what it wrote to both
+/// outputs.
+pub fn outcome(
+    arguments: &[&str],
+    settings: &[(&str, &str)],
+    input: &str,
+) -> (Option<i32>, String) {
+    let mut command = command(PROGRAM);
+    command.args(arguments).envs(variables(settings));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // Who has read enough closes its end.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    (output.status.code(), format!("{out}{err}"))
+}
+
+/// Settings as variables, of which the `RUSTY_SOCKS_` is left out.
+fn variables<'a>(settings: &[(&str, &'a str)]) -> impl Iterator<Item = (String, &'a str)> {
+    settings.iter().map(|(name, value)| (format!("RUSTY_SOCKS_{name}"), *value))
+}
+
 /// A process with a log, killed when the test lets go of it.
 pub struct Process {
     pub child: Child,
@@ -103,12 +126,11 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts the program on a free port with `arguments` and with `settings`, which are variables
-    /// without their `RUSTY_SOCKS_`.
+    /// Starts the program on a free port with `arguments` and `settings`.
     pub fn start(arguments: &[&str], settings: &[(&str, &str)]) -> Program {
         let mut command = command(PROGRAM);
         command.args(["--host", "127.0.0.1", "--port", "0"]).args(arguments);
-        command.envs(settings.iter().map(|(name, value)| (format!("RUSTY_SOCKS_{name}"), value)));
+        command.envs(variables(settings));
         Program::run(&mut command)
     }
 
