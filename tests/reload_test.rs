@@ -8,6 +8,8 @@ mod http;
 #[cfg(unix)]
 #[path = "support/program.rs"]
 mod program;
+#[path = "support/tokens.rs"]
+mod tokens;
 
 use std::sync::{
     Arc,
@@ -17,11 +19,14 @@ use std::sync::{
 use http::Api;
 use rusty_socks::{
     Config, Context, ErrorKind, Handler, MayBlock, Message, Permissions, RoomName, Server,
+    chat::Chat,
     config::{Access, ConfigSource, IdentityMode, Reloaded, RoomRule, Secret},
+    stepped::MemoryClient,
 };
 use rusty_socks_client::{Event, Session};
 use serde_json::json;
-use support::{DEADLINE, TestServer, config};
+use support::{DEADLINE, TestServer, config, frame, upgrade_head};
+use tokens::SECRET;
 
 #[test]
 fn who_is_connected_has_the_new_limits_and_keeps_its_place() {
@@ -45,13 +50,13 @@ fn who_is_connected_has_the_new_limits_and_keeps_its_place() {
     assert_eq!(server.stats().config_reloads, 2);
 }
 
+fn optional() -> Config {
+    Config { identity: IdentityMode::Optional, token_hmac_secret: Secret::new(SECRET), ..config() }
+}
+
 #[test]
 fn a_client_of_ours_knows_that_it_may_not_be_in_a_room_any_more() {
-    let optional = Config {
-        identity: IdentityMode::Optional,
-        token_hmac_secret: Secret::new("a secret for tests that has enough bytes"),
-        ..config()
-    };
+    let optional = optional();
     let server = TestServer::start(optional.clone());
     let session = Session::connect(&format!("ws://{}/ws", server.addr)).unwrap();
     session.join("tea").unwrap();
@@ -67,6 +72,45 @@ fn a_client_of_ours_knows_that_it_may_not_be_in_a_room_any_more() {
         matches!(&event, Event::Excluded { room, code } if room == "tea" && code == "forbidden")
     );
     assert_eq!(session.publish("tea", &1).unwrap_err().code(), Some("not_member"));
+}
+
+/// A turn looks at 4,096 clients, or at as many as are in 256 rooms together.
+#[test]
+fn clients_are_judged_some_in_each_turn_and_each_once() {
+    const CLIENTS: usize = 5000;
+    let settings = Config {
+        max_conn: CLIENTS,
+        thread_pool_size: 1,
+        default_room: String::new(),
+        ..optional()
+    };
+    let chat = Chat::new(&settings).unwrap();
+    let builder = Server::builder().route("/ws", chat).config(settings.clone());
+    let mut server = builder.stepped().unwrap();
+    let mut connect = |number: usize| {
+        let client = server.connect().unwrap();
+        client.write(upgrade_head("/ws").as_bytes());
+        if !(600..CLIENTS - 100).contains(&number) {
+            client.write(&frame(0x81, br#"{"type":"join","room":"tea","ref":1}"#));
+        }
+        server.settle();
+        client.read();
+        client
+    };
+    let clients: Vec<_> = (0..CLIENTS).map(&mut connect).collect();
+    let rule = RoomRule { join: Some(Access::Users), ..RoomRule::new("tea") };
+    server.handle().reload(&Config { rooms: vec![rule], ..settings }).unwrap();
+    let told = |client: &MemoryClient| {
+        let text = String::from_utf8_lossy(&client.read()).into_owned();
+        text.matches(r#"{"type":"left","room":"tea""#).count()
+    };
+    let mut turn = || {
+        server.turn();
+        clients.iter().map(told).sum::<usize>()
+    };
+    assert_eq!([turn(), turn(), turn(), turn()], [256, 256, 88, 100]);
+    server.settle();
+    assert_eq!(clients.iter().map(told).sum::<usize>(), 0, "each is told once");
 }
 
 #[test]
