@@ -48,7 +48,7 @@ pub(crate) use judge::ADMIN_NEEDS_KEY;
 pub(crate) use rooms::RoomRules;
 #[cfg(feature = "identity")]
 pub(crate) use texts::HMAC_SECRET_BYTES_MIN;
-pub(crate) use texts::UNIX_PREFIX;
+pub(crate) use texts::{HOOKS, UNIX_PREFIX};
 pub use {
     addresses::LimitedAddresses,
     api_key::{ApiKey, ApiScope},

@@ -86,14 +86,18 @@ pub(super) const URL: Rule = Rule {
     },
 };
 
-pub(super) const HOOK: Rule = Rule {
-    range: "connect, join or publish",
-    legal: |hook| ["connect", "join", "publish"].contains(&hook),
-};
+/// What the operator's backend can be asked about.
+pub(crate) const HOOKS: [&str; 3] = ["connect", "join", "publish"];
+
+pub(super) const HOOK: Rule =
+    Rule { range: "connect, join or publish", legal: |hook| HOOKS.contains(&hook) };
+
+/// What the operator's backend can be told of.
+pub(super) const EVENTS: [&str; 5] = ["connected", "disconnected", "joined", "left", "room_empty"];
 
 pub(super) const EVENT: Rule = Rule {
     range: "connected, disconnected, joined, left or room_empty",
-    legal: |event| ["connected", "disconnected", "joined", "left", "room_empty"].contains(&event),
+    legal: |event| EVENTS.contains(&event),
 };
 
 /// A secret that signs requests.
