@@ -114,11 +114,11 @@ figures! {
         owners_evicted,
         /// Times new certificates or keys were read and taken into use.
         tls_reloads,
-        /// Times they could not be: the log says why, and the old ones stay in use.
+        /// Times new ones could not be used: the log says why, and the old ones stay in use.
         tls_reloads_failed,
         /// Times the settings were read anew and taken into use, whether any had changed or not.
         config_reloads,
-        /// Times they could not be: the log says why, and everything stayed as it was.
+        /// Times a reload failed: the log says why, and everything stayed as it was.
         config_reloads_failed,
     }
     sessions {
@@ -132,7 +132,8 @@ figures! {
         sessions_expired,
         /// Sessions that ended early because more than `max_away_sessions` were away.
         sessions_evicted,
-        /// Sessions that ended early because half as many were away of their address.
+        /// Sessions that ended early because those of their address had reached half of
+        /// `max_away_sessions`.
         sessions_evicted_per_ip,
         /// Evicted sessions that were seconds old and whose client had joined no room and published
         /// nothing with an id.
@@ -224,7 +225,8 @@ figures! {
         late_turns,
         /// Times the server stopped reading a socket until what its client had sent was delivered.
         publish_pauses,
-        /// Times a sender was held, because a client that reads was behind with what it sent.
+        /// Times a sender was held, because a client that reads was behind with what the sender had
+        /// sent.
         sender_holds,
         /// Times a worker stopped reading its sockets because a mailbox was behind.
         pressure_pauses,

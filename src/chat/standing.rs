@@ -86,6 +86,10 @@ pub(super) fn accept(
         }
         Err(RoomError::Revoked) => refuse(ctx, TokenError::Revoked, &reference),
         Err(error) => {
+            // Nobody has been told of this session, so nobody could resume it.
+            if is_new {
+                ctx.await_identity();
+            }
             let reason = match error {
                 RoomError::OtherUser => CloseReason::FORBIDDEN,
                 RoomError::TooManyConnections => CloseReason::TOO_MANY_CONNECTIONS,

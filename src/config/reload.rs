@@ -186,7 +186,7 @@ mod tests {
             .filter(|key| !key.is_live())
             .map(|key| format!("`{}`", key.name()))
             .collect();
-        let start = readme.find("These need a restart:").expect("the list in the README");
+        let start = readme.find("which need a restart:").expect("the list in the README");
         let listed = &readme[start..];
         let listed = &listed[..listed.find('.').expect("its end")];
         let named: Vec<String> =

@@ -132,8 +132,9 @@ pub struct Config {
     ///
     /// Empty allows pages of the host and port that they connect to (if the server has a
     /// certificate, only pages that came through TLS), and pages of `localhost` to connect to
-    /// `localhost`. A client that sends no `Origin` is not a browser, and always may. Comma
-    /// separated in the environment and in flags, a list or such a string in the file.
+    /// `localhost`. Where identity is required, there is no `token_cookie` and no hook is asked
+    /// about `connect`, any page may. A client that sends no `Origin` is not a browser, and always
+    /// may. Comma separated in the environment and in flags, a list or such a string in the file.
     ///
     /// Default: empty. Range: scheme://host or scheme://host:port or null, without a path, or *.
     pub allowed_origins: Vec<String>,

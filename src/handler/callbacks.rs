@@ -69,8 +69,8 @@ pub trait Handler<M: Mode = OnWorker>: Send + Sync + 'static {
         &[]
     }
 
-    /// Whether nobody can do anything here before it has shown a secret that a browser does not
-    /// send by itself, as it does a cookie. Pages of every origin may connect then, unless
+    /// Returns `true` if every client must first show a secret that a browser does not add by
+    /// itself (a cookie does not count). Pages of every origin may connect then, unless
     /// [`allowed_origins`](crate::Config::allowed_origins) says which. Default: `false`.
     fn is_open_to_all_origins(&self) -> bool {
         false
@@ -154,7 +154,7 @@ pub trait Handler<M: Mode = OnWorker>: Send + Sync + 'static {
     }
 
     /// Called once when the server has stopped and each connection has had its `on_close`. May
-    /// block for as long as is `left` of the grace; [`Server::run`](crate::Server::run) waits.
+    /// block for `left`, the rest of the grace; [`Server::run`](crate::Server::run) waits.
     fn on_stop(&self, left: Duration) {
         let _ = left;
     }

@@ -46,8 +46,7 @@ impl Revocation {
         Revocation { of, before, kept_until: now_s().saturating_add(KEPT_FOR.as_secs()) }
     }
 
-    /// Revokes tokens that were issued up to `before`, in place of now, or for one token, in place
-    /// of ever.
+    /// Sets until when issued tokens are revoked. Default: now; for one token: for ever.
     pub fn before(self, before: SystemTime) -> Revocation {
         Revocation { before: seconds(before), ..self }
     }
