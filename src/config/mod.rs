@@ -50,7 +50,7 @@ pub(crate) use rooms::RoomRules;
 pub(crate) use secret::shown_address;
 #[cfg(feature = "identity")]
 pub(crate) use texts::HMAC_SECRET_BYTES_MIN;
-pub(crate) use texts::UNIX_PREFIX;
+pub(crate) use texts::{HOOKS, UNIX_PREFIX};
 pub use {
     addresses::LimitedAddresses,
     api_key::{ApiKey, ApiScope},

@@ -21,6 +21,7 @@ pub struct Asked {
     pub path: String,
     pub signature: Option<String>,
     pub text: String,
+    /// `null` where there was none.
     pub body: Value,
 }
 
@@ -121,5 +122,9 @@ fn read(stream: &TcpStream) -> Option<Asked> {
     let mut body = vec![0; len];
     reader.read_exact(&mut body).ok()?;
     let text = String::from_utf8(body).ok()?;
-    Some(Asked { path, signature, body: serde_json::from_str(&text).ok()?, text })
+    let body = match text.as_str() {
+        "" => Value::Null,
+        text => serde_json::from_str(text).ok()?,
+    };
+    Some(Asked { path, signature, body, text })
 }

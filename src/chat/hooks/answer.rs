@@ -65,8 +65,7 @@ impl Answered {
         asked_at_s: u64,
     ) -> Result<Answered, Failure> {
         let improper = Failure::Improper;
-        // serde would accept a list of the right values for an object.
-        if !body.trim_ascii_start().starts_with(b"{") {
+        if !json::is_object(body) {
             return Err(improper("an answer that is no JSON object".into()));
         }
         let fields: Fields = serde_json::from_slice(body)

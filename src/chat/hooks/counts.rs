@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
+use crate::config::HOOKS;
+
 /// What the backend is asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -69,11 +71,7 @@ impl Hook {
 
     /// Returns the name in settings, questions and logs.
     pub(super) fn name(self) -> &'static str {
-        match self {
-            Hook::Connect => "connect",
-            Hook::Join => "join",
-            Hook::Publish => "publish",
-        }
+        HOOKS[self as usize]
     }
 }
 

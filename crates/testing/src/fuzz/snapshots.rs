@@ -11,7 +11,7 @@ use flate2::Crc;
 use rusty_socks::{Config, Error, ErrorKind, chat, stepped::SteppedServer};
 use tempfile::TempDir;
 
-use crate::frames::{TEXT, client_frame};
+use crate::frames::{TEXT, client_frame, upgrade};
 
 /// What every snapshot begins with.
 const MAGIC_BYTES: usize = 8;
@@ -115,10 +115,7 @@ fn try_server(path: &Path) -> Result<SteppedServer, Error> {
 /// Connects a client that joins a room, publishes there, writes to itself and subscribes.
 fn join_and_publish(server: &mut SteppedServer) {
     let client = server.connect().expect("a place");
-    client.write(
-        b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-    );
+    client.write(upgrade("/ws", "").as_bytes());
     server.settle();
     let answer = String::from_utf8_lossy(&client.read()).into_owned();
     let id = answer.split("\"client_id\":\"").nth(1).and_then(|rest| rest.get(..36));
