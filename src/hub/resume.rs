@@ -18,7 +18,7 @@ use super::{
     names::{RoomName, RoomPattern},
     notice::Notice,
     present::{PRESENCE_MEMBERS_MAX, Presence},
-    rooms::NAMES_PER_COST,
+    rooms::matching::NAMES_PER_COST,
     session::{Attachment, MEMBERSHIP_BYTES, Session, SessionState, format_notice, observe},
     session_token::SessionToken,
 };

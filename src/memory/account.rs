@@ -106,7 +106,9 @@ pub(crate) struct Account {
     pub(crate) metrics: MemoryMetrics,
 }
 
+// On cache lines of their own: each worker writes its own with every turn.
 #[derive(Default)]
+#[repr(align(128))]
 struct WorkerTallies {
     conns: Tally,
     outboxes: Tally,

@@ -213,6 +213,7 @@ impl ConnIo {
         if !self.may_queue(message.as_bytes().len(), cx) {
             return SendStatus::Dropped;
         }
+        self.count_message_out();
         self.queue(message, cx);
         self.on_queued(cx)
     }
@@ -232,7 +233,7 @@ impl ConnIo {
 
     /// Counts a message to the client for the access log.
     #[inline]
-    pub(super) fn count_message_out(&mut self) {
+    fn count_message_out(&mut self) {
         if let Some(access) = &mut self.access {
             access.messages_out += 1;
         }
@@ -240,7 +241,6 @@ impl ConnIo {
 
     /// Counts a message that was just queued.
     fn on_queued(&mut self, cx: &mut WorkerCtx) -> SendStatus {
-        self.count_message_out();
         cx.metrics().messages_out.add(1);
         self.list_dirty(&mut cx.work);
         self.outbox.status(&cx.limits.outbox)
@@ -309,6 +309,7 @@ impl ConnIo {
     /// Queues a frame that others are sent as well: compressed once for all of them where that is
     /// agreed.
     pub(super) fn queue_prepared(&mut self, frame: &PreparedFrame, cx: &mut WorkerCtx) {
+        self.count_message_out();
         let is_short = frame.payload().len() < cx.limits.compression_threshold;
         let Some(deflate) = self.deflate.as_ref().filter(|_| !is_short) else {
             return self.outbox.push_shared(frame.bytes(), &mut cx.scratch.spare);

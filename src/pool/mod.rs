@@ -18,6 +18,7 @@ pub(crate) mod reload;
 mod connection;
 mod access;
 pub(crate) mod progress;
+pub(crate) mod told;
 mod unfinished;
 mod conn_io;
 mod costs;

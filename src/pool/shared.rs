@@ -13,13 +13,8 @@ use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
 use super::{
-    admission::Admission,
-    bound::Bound,
-    jobs::JobPool,
-    platform,
-    progress::{Doing, Progress},
-    settings::Settings,
-    tasks::TaskPool,
+    admission::Admission, bound::Bound, jobs::JobPool, platform, progress::Progress,
+    settings::Settings, tasks::TaskPool,
 };
 use crate::{
     config::{Config, ConfigSource},
@@ -171,12 +166,6 @@ impl Shared {
     /// Returns the milliseconds since the server was bound.
     pub(crate) fn uptime_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
-    }
-
-    /// Puts into words what a worker was doing.
-    pub(crate) fn told(&self, doing: &Doing) -> String {
-        let route = self.routes.get(usize::from(doing.route));
-        doing.told(route.map_or("", |route| route.path.as_str())).to_string()
     }
 
     /// What `/health` answers now.

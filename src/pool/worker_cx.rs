@@ -33,7 +33,7 @@ pub(crate) struct WorkerCtx {
     config: Arc<Config>,
     /// That of these settings.
     generation: u64,
-    pub(super) trusted_proxies: Arc<TrustedProxies>,
+    pub(super) trusted_proxies: TrustedProxies,
     pub(crate) worker: usize,
     metrics: Arc<WorkerMetrics>,
     pub(super) progress: Arc<Progress>,
@@ -177,7 +177,7 @@ impl WorkerCtx {
         WorkerCtx {
             worker,
             generation,
-            trusted_proxies: Arc::new(TrustedProxies::new(&config.trusted_proxies)),
+            trusted_proxies: TrustedProxies::new(&config.trusted_proxies),
             metrics: Arc::clone(&shared.metrics.workers[worker]),
             progress: Arc::clone(&shared.progress[worker]),
             now: 0,
@@ -227,7 +227,7 @@ impl WorkerCtx {
         self.generation = self.shared.settings.generation();
         self.config = self.shared.config();
         self.limits = ConnLimits::new(&self.config);
-        self.trusted_proxies = Arc::new(TrustedProxies::new(&self.config.trusted_proxies));
+        self.trusted_proxies = TrustedProxies::new(&self.config.trusted_proxies);
     }
 
     /// The moment `wait` from the beginning of this turn.
