@@ -18,7 +18,7 @@ pub(crate) struct Spending {
     /// Where the client was when it last spent something. Whose address that is takes a while to
     /// find out.
     ip: Option<IpAddr>,
-    /// That of the limits by which it has spent.
+    /// The generation of the limits by which it has spent.
     generation: u32,
     /// What it has borrowed there, if a limit holds.
     of_address: Option<Lease>,

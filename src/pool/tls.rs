@@ -101,9 +101,9 @@ pub(crate) struct TlsStream {
     /// Records that may still be sealed before the connection is asked to close, if the key cannot
     /// be changed.
     records_left: Option<u64>,
-    /// None are left.
+    /// No record is left.
     is_worn: bool,
-    /// That was told.
+    /// Whoever asked was told that none is left.
     is_worn_told: bool,
 }
 

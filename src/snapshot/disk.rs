@@ -83,7 +83,7 @@ impl ClaimedFile {
         Ok(Some((taken, BufReader::with_capacity(BUFFER_BYTES, file))))
     }
 
-    /// Removes it.
+    /// Removes the file.
     pub(crate) fn remove(self) -> io::Result<()> {
         remove(&self.claimed)
     }

@@ -24,7 +24,7 @@ pub struct Activated {
     lines: mpsc::Receiver<String>,
     /// Where it tells how it does.
     told: UnixDatagram,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Activated {
@@ -51,7 +51,14 @@ impl Activated {
         thread::spawn(move || {
             log.lines().map_while(Result::ok).try_for_each(|line| tell.send(line))
         });
-        Activated { child, lines, told, _dir: dir }
+        Activated { child, lines, told, dir }
+    }
+
+    /// Fills the queue of what it tells, as a service manager that hangs.
+    pub fn hang(&self) {
+        let filler = UnixDatagram::unbound().unwrap();
+        filler.set_nonblocking(true).unwrap();
+        while filler.send_to(b"x", self.dir.path().join("notify")).is_ok() {}
     }
 
     pub fn is_told(&self) -> String {
@@ -78,13 +85,19 @@ impl Activated {
         assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
     }
 
-    pub fn ends(mut self) {
+    pub fn ends(self) {
+        self.ends_with(0);
+    }
+
+    /// Waits for its end, and returns the lines of its log that nobody looked at.
+    pub fn ends_with(mut self, code: i32) -> Vec<String> {
         let mut status = None;
         eventually("the program ends", || {
             status = self.child.try_wait().unwrap();
             status.map(|_| ()).ok_or_else(|| "it runs".into())
         });
-        assert_eq!(status.and_then(|status| status.code()), Some(0));
+        assert_eq!(status.and_then(|status| status.code()), Some(code));
+        self.lines.iter().collect()
     }
 }
 

@@ -6,11 +6,7 @@ use std::process;
 use log::{info, warn};
 use rusty_socks::ServerHandle;
 
-use crate::{
-    exit::Exit,
-    logging::LogQueue,
-    service_manager::{self, State},
-};
+use crate::{exit::Exit, logging::LogQueue};
 
 /// Listens on a thread of its own. A server that cannot be told is still a server, so a refusal by
 /// the system is logged and no more.
@@ -44,7 +40,7 @@ pub(crate) fn listen(handle: &ServerHandle, log: &LogQueue) {
             }
         };
         let named = |name: &str| thread::Builder::new().name(name.to_owned());
-        named("rusty-socks-reload").spawn(reload)?;
+        named("rusty-socks-hup").spawn(reload)?;
         named("rusty-socks-signals").spawn(listen)
     };
     let started: io::Result<_> = Signals::new([SIGHUP, SIGINT, SIGTERM]).and_then(listen);
@@ -81,7 +77,6 @@ impl Stop {
             process::exit(Exit::Failure as i32);
         }
         self.draining = true;
-        service_manager::notify(State::Stopping);
         let drain_timeout = self.handle.config().drain_timeout;
         info!(
             "signal: draining for up to {} s; a second signal ends it at once",
