@@ -267,6 +267,7 @@ fn a_user_has_so_many_connections_and_the_next_is_told_why() {
     assert!(refused.windows(2).any(|code| code == 4103_u16.to_be_bytes()), "{text}");
     let stats = server.handle().stats();
     assert_eq!((stats.connections_refused_per_user, stats.closed["4103"]), (1, 1));
+    assert_eq!(stats.sessions_away, 0, "nobody knows the session of one who was refused");
     heard(&user(&mut server, "ben"));
 
     // One that is resumed is one connection all the while.

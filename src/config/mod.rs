@@ -50,6 +50,8 @@ pub(crate) use judge::ADMIN_NEEDS_KEY;
 pub(crate) use open::{Open, open, open_again};
 pub(crate) use rooms::RoomRules;
 #[cfg(feature = "identity")]
+pub(crate) use secret::shown_address;
+#[cfg(feature = "identity")]
 pub(crate) use texts::HMAC_SECRET_BYTES_MIN;
 pub(crate) use texts::UNIX_PREFIX;
 pub use {

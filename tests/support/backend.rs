@@ -5,7 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
 };
@@ -28,6 +28,7 @@ pub struct Asked {
 pub struct Backend {
     pub addr: SocketAddr,
     asked: Receiver<Asked>,
+    count: Arc<AtomicUsize>,
     stopping: Arc<AtomicBool>,
 }
 
@@ -37,6 +38,8 @@ impl Backend {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let (sender, asked) = crossbeam_channel::unbounded();
+        let count = Arc::new(AtomicUsize::new(0));
+        let counting = Arc::clone(&count);
         let stopping = Arc::new(AtomicBool::new(false));
         let (stop, answer) = (Arc::clone(&stopping), Arc::new(answer));
         thread::spawn(move || {
@@ -48,14 +51,16 @@ impl Backend {
                 else {
                     continue;
                 };
+                let count = Arc::clone(&counting);
                 thread::spawn(move || {
                     let Some(asked) = read(&stream) else { return };
+                    count.fetch_add(1, Ordering::SeqCst);
                     let _ = sender.send(asked.clone());
                     let _ = (&stream).write_all(answer(&asked).as_bytes());
                 });
             }
         });
-        Backend { addr, asked, stopping }
+        Backend { addr, asked, count, stopping }
     }
 
     pub fn url(&self) -> String {
@@ -65,6 +70,11 @@ impl Backend {
     /// The next request.
     pub fn next(&self) -> Asked {
         self.asked.recv_timeout(DEADLINE).expect("the backend is asked")
+    }
+
+    /// How many requests came.
+    pub fn asked_so_far(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
     }
 
     /// How many requests came that were not looked at.

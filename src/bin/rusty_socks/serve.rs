@@ -118,12 +118,19 @@ fn raise_open_file_limit(config: &Config) {
     if limit > before {
         info!("raised the limit of open files from {before} to {limit}");
     }
-    let wanted = [config.max_conn, config.max_queued_tasks]
-        .iter()
-        .fold(FILES_BESIDES_CONNECTIONS, |sum, count| sum.saturating_add(*count as u64));
+    let held = [
+        config.max_conn,
+        config.max_queued_tasks,
+        config.max_pending_heads,
+        config.max_lingering,
+        config.max_admin_conn,
+    ];
+    let wanted =
+        held.iter().fold(FILES_BESIDES_CONNECTIONS, |sum, count| sum.saturating_add(*count as u64));
     if limit < wanted {
         warn!(
-            "the limit of open files ({limit}) is below max_conn + max_queued_tasks: \
+            "the limit of open files ({limit}) is below the {wanted} that max_conn, \
+             max_queued_tasks, max_pending_heads, max_lingering and max_admin_conn allow: \
              connections beyond it wait unaccepted; raise it with `ulimit -n` or a service setting"
         );
     }

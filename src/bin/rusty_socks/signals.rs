@@ -77,9 +77,14 @@ impl Stop {
             process::exit(Exit::Failure as i32);
         }
         self.draining = true;
-        let drain_timeout = self.handle.config().drain_timeout;
+        let config = self.handle.config();
+        let (delay, drain_timeout) = (config.drain_delay, config.drain_timeout);
+        let first = match delay.is_zero() {
+            true => String::new(),
+            false => format!("accepting for {} s more, then ", delay.as_secs_f64()),
+        };
         info!(
-            "signal: draining for up to {} s; a second signal ends it at once",
+            "signal: {first}draining for up to {} s; a second signal ends it at once",
             drain_timeout.as_secs_f64()
         );
         // This only asks: the thread must be free to hear the second signal.
