@@ -22,7 +22,7 @@ names!(Letter {
     JobsDone,
     PressureOff,
     SweepSoon,
-    Judge,
+    RecheckPermissions,
     Report,
     Drain,
     Stop,

@@ -174,6 +174,20 @@ impl Hub {
         session.is_some_and(|session| session.room(room).is_some())
     }
 
+    /// Returns how many rooms the session of `token` is in; `None` if it is not of the user of
+    /// `conn`, or there is none.
+    pub(crate) fn session_rooms(
+        &self,
+        conn: &dyn ConnHandle,
+        token: &SessionToken,
+    ) -> Option<usize> {
+        let session = self.sessions.find_by_token(token)?;
+        let identity = conn.session().identity();
+        let state = session.state.lock();
+        let is_own = state.user() == identity.as_ref().map(|identity| &*identity.user);
+        is_own.then_some(state.memberships.len())
+    }
+
     /// Notes that the connection of a session, from `ip`, has ended. The session is away from then
     /// on, or ends if it is not resumable. Returns whether a mailbox was found behind.
     pub(crate) fn depart(

@@ -112,7 +112,7 @@ pub(crate) struct OwnerToken {
 pub(crate) struct Lease {
     owners: Arc<Owners>,
     owner: Owner,
-    /// That of the limits by which it borrows.
+    /// The generation of the limits by which it borrows.
     generation: u32,
     messages: f64,
     bytes: f64,

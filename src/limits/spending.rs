@@ -18,7 +18,7 @@ pub(crate) struct Spending {
     /// Where the client was when it last spent something. Whose address that is takes a while to
     /// find out.
     ip: Option<IpAddr>,
-    /// That of the limits by which it has spent; 0 before it has spent anything.
+    /// The generation of the limits by which it has spent; 0 before it has spent anything.
     generation: u32,
     /// Those limits, of the client alone.
     rates: Rates,

@@ -131,7 +131,7 @@ pub(crate) struct Held {
     pub(crate) blocked: usize,
     /// Of these: those that have been so for a while, and are read.
     pub(crate) stuck: usize,
-    /// Likewise, those that are not read meanwhile.
+    /// Of the blocked ones: those that have been so for a while, and are not read meanwhile.
     pub(crate) stuck_paused: usize,
 }
 

@@ -90,6 +90,8 @@ pub(crate) struct ConnIo {
     pub(super) close_asked: Option<Box<CloseReason>>,
     /// Compression, where the handshake agreed on it.
     pub(super) deflate: Option<Box<Deflate>>,
+    /// The largest message that the client was told of, which it may send whatever a reload says.
+    pub(super) message_bytes_told: u32,
     /// Whether it speaks HTTP, whose answers have a bound of their own.
     pub(super) is_http: bool,
     counted: Counted,
@@ -123,6 +125,7 @@ impl ConnIo {
             bytes_sent: 0,
             close_asked: None,
             deflate: None,
+            message_bytes_told: 0,
             is_http: true,
             counted: Counted::default(),
             access: None,
@@ -337,8 +340,7 @@ impl ConnIo {
         }
     }
 
-    /// Takes the next message or control frame off the front of `input`, and queues what must be
-    /// answered to it.
+    /// Takes the next message or control frame off `input`, and queues what must be answered to it.
     #[inline(always)]
     pub(super) fn next_event<'i>(
         &mut self,
@@ -350,7 +352,8 @@ impl ConnIo {
         let deflate = self.deflate.as_deref_mut();
         let inflater =
             deflate.map(|deflate| Inflater { deflate, deflaters: &mut scratch.deflaters });
-        let event = endpoint.next(input, &mut scratch.control, &cx.limits.protocol, inflater);
+        let protocol = cx.limits.protocol(self.message_bytes_told);
+        let event = endpoint.next(input, &mut scratch.control, &protocol, inflater);
         self.queue_control(cx);
         event
     }

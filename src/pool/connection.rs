@@ -329,7 +329,11 @@ impl Connection {
 
     /// The grace is over: whatever is not written is lost.
     pub(super) fn stop(&mut self, cx: &mut WorkerCtx) {
+        let has_no_close = matches!(self.phase, Phase::Open(_)) || self.io.has_unsent();
         self.end_at_once(cx.shared.hub.drain_reason(), cx);
+        if has_no_close && let Some(access) = &mut self.io.access {
+            access.cut_off();
+        }
     }
 
     /// The deadline has passed. Sets the next one, or ends the phase.

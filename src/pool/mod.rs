@@ -15,6 +15,7 @@ pub(crate) mod worker_cx;
 mod settings;
 pub(crate) mod shared;
 pub(crate) mod reload;
+pub(crate) mod reload_lock;
 mod connection;
 mod access;
 pub(crate) mod progress;

@@ -93,6 +93,7 @@ impl Open {
         // A client cannot be silent before it was let in.
         io.last_rx = cx.now;
         let shared = &cx.shared;
+        io.message_bytes_told = shared.settings.message_bytes_told() as u32;
         shared.metrics.server.accepted_total.add_shared();
         if let Some(waited_ms) = waited_ms {
             shared.metrics.queue_wait.record(Duration::from_millis(waited_ms));
@@ -271,14 +272,15 @@ impl Open {
 
     /// Decides anew what the client may do, and tells it which rooms it has left. Returns how many
     /// rooms it was in.
-    pub(super) fn judge(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) -> usize {
+    pub(super) fn recheck_permissions(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) -> usize {
         let hub = Arc::clone(&cx.shared.hub);
         let (session, wake_at) = (&mut self.session, &mut self.wake_at);
-        let (judged, notices) = hub.judge(&mut InlineConn { io, cx, session, wake_at });
+        let conn = &mut InlineConn { io, cx: &mut *cx, session, wake_at };
+        let (rooms, notices) = hub.recheck_permissions(conn);
         for notice in notices {
             io.send_prepared(&notice, cx);
         }
-        judged
+        rooms
     }
 
     /// Reads on, now that the jobs of the handler have caught up.
@@ -447,7 +449,7 @@ impl Open {
             cx.metrics().dropped.add(dropped as u64);
             cx.metrics().slow_consumers.add(1);
         }
-        self.endpoint.close(reason, &mut cx.scratch.control, cx.limits.protocol.role);
+        self.endpoint.close(reason, &mut cx.scratch.control, cx.limits.protocol(0).role);
         io.queue_control(cx);
         Box::new(std::mem::take(&mut self.endpoint))
     }

@@ -101,7 +101,7 @@ pub(crate) struct TlsStream {
     /// Records that may still be sealed before the connection is asked to close. A key that can be
     /// changed never comes to the end of them.
     records_left: u64,
-    /// It was told that none are left.
+    /// Whoever asked was told that none is left.
     is_worn_told: bool,
 }
 

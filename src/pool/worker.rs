@@ -36,7 +36,7 @@ use draining::Draining;
 use memory_watch::MemoryWatch;
 
 mod draining;
-mod judging;
+mod rechecks;
 mod lateness;
 mod letters;
 mod memory_watch;
@@ -118,8 +118,8 @@ pub(crate) struct Worker {
     reported: Refusals,
     /// Deliveries made in this turn.
     deliveries: usize,
-    /// The next slot whose client is judged anew, while some are.
-    judging: Option<usize>,
+    /// The next slot whose client's permissions are checked anew, while some are.
+    rechecking: Option<usize>,
     is_draining: bool,
     draining: Draining,
     /// No connection is left to wait for.
@@ -150,7 +150,7 @@ impl Worker {
             memory: MemoryWatch::default(),
             reported: Refusals::default(),
             deliveries: 0,
-            judging: None,
+            rechecking: None,
             is_draining: false,
             draining: Draining::default(),
             drained: false,
@@ -212,7 +212,7 @@ impl Worker {
         self.begin_step(Step::Arrivals).take_arrivals();
         self.begin_step(Step::Read).read(buffer);
         self.begin_step(Step::Letters).take_letters();
-        self.judge();
+        self.recheck_permissions();
         self.begin_step(Step::Timers).expire();
         self.begin_step(Step::Flush).flush();
         self.begin_step(Step::Reap).reap();
@@ -230,7 +230,7 @@ impl Worker {
         let work = &self.cx.work;
         let has_work =
             !work.ready.is_empty() || work.has_unwritten() || !self.cx.fanouts.is_empty();
-        let has_work = has_work || self.judging.is_some();
+        let has_work = has_work || self.rechecking.is_some();
         if has_work || !self.mailbox.may_sleep() {
             return Some(Duration::ZERO);
         }

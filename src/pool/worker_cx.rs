@@ -31,7 +31,7 @@ pub(crate) struct WorkerCtx {
     pub(crate) shared: Arc<Shared>,
     /// The settings that hold in this turn.
     config: Arc<Config>,
-    /// That of these settings.
+    /// The generation of these settings.
     generation: u64,
     pub(super) trusted_proxies: TrustedProxies,
     pub(crate) worker: usize,
@@ -102,13 +102,20 @@ pub(crate) struct Scratch {
 
 /// The settings that each message is held against.
 pub(crate) struct ConnLimits {
-    pub(crate) protocol: ProtocolConfig,
+    protocol: ProtocolConfig,
     pub(crate) outbox: OutboxBounds,
     pub(crate) http_outbox: OutboxBounds,
     pub(crate) compression_threshold: usize,
 }
 
 impl ConnLimits {
+    /// What holds for a client that was told of messages of `told` bytes.
+    #[inline]
+    pub(super) fn protocol(&self, told: u32) -> ProtocolConfig {
+        let message_bytes_max = self.protocol.message_bytes_max.max(told as usize);
+        ProtocolConfig { message_bytes_max, ..self.protocol }
+    }
+
     fn new(config: &Config) -> ConnLimits {
         ConnLimits {
             protocol: ProtocolConfig {

@@ -107,7 +107,7 @@ fn as_rfc3339<S: serde::Serializer>(
 /// The body of a request.
 #[derive(Serialize)]
 struct Batch<'a> {
-    /// The same when the batch is sent again.
+    /// Names the batch: the same id when it is sent again.
     batch: Uuid,
     /// Events that were dropped since the batch before.
     dropped: u64,
