@@ -120,16 +120,17 @@ pub(crate) trait ServerState {
 pub struct PendingReload(Receiver<Result<Reloaded, Error>>);
 
 impl PendingReload {
-    /// Returns the outcome once; `None` until it is there. Never blocks.
+    /// Returns the outcome, or the reload itself if it goes on. Never blocks.
     ///
     /// # Errors
-    /// Those of [`ServerHandle::reload_from_source`](crate::ServerHandle::reload_from_source).
-    pub fn outcome(&self) -> Option<Result<Reloaded, Error>> {
+    /// In the outcome those of
+    /// [`ServerHandle::reload_from_source`](crate::ServerHandle::reload_from_source).
+    pub fn outcome(self) -> Result<Result<Reloaded, Error>, PendingReload> {
         match self.0.try_recv() {
-            Ok(outcome) => Some(outcome),
-            Err(TryRecvError::Empty) => None,
+            Ok(outcome) => Ok(outcome),
+            Err(TryRecvError::Empty) => Err(self),
             Err(TryRecvError::Disconnected) => {
-                Some(Err(Error::new(ErrorKind::System, "the reload panicked")))
+                Ok(Err(Error::new(ErrorKind::System, "the reload panicked")))
             }
         }
     }
@@ -151,6 +152,9 @@ const PUBLISH_COST: usize = 4;
 
 /// How many entries of a list cost 1.
 const ENTRIES_PER_COST: usize = 4;
+
+/// What a room in a list costs, with its name of at most 128 bytes and its figures.
+const ROOM_COST: usize = 4;
 
 /// The most messages that are freed at a time.
 const FREED_MAX: usize = 1024;
@@ -217,7 +221,7 @@ impl<'a> AdminContext<'a> {
     /// `limit` and at most 1,000.
     pub fn rooms(&mut self, prefix: &str, after: Option<&str>, limit: usize) -> Vec<RoomSummary> {
         let rooms = self.hub.list_rooms(prefix, after, limit);
-        self.spent += 1 + rooms.len() / ENTRIES_PER_COST;
+        self.spent += 1 + rooms.len() * ROOM_COST;
         rooms
     }
 

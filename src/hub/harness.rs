@@ -25,7 +25,6 @@ use super::{
     save::Saved,
     send_status::SendStatus,
     session::Session,
-    task::{NotDeferred, Task},
 };
 use crate::{
     config::Config,
@@ -138,7 +137,7 @@ impl Bench {
     /// What a snapshot of at most `bytes_max` has.
     pub(super) fn save(&self, bytes_max: u64) -> (Vec<u8>, Saved) {
         let mut writer = SnapshotWriter::new(Vec::new(), 0, bytes_max).expect("memory");
-        let path_of = |route| (route == 0).then(|| "/ws".to_owned());
+        let path_of = |route| ["/ws"][usize::from(route)];
         let saved = self.hub.save(&mut writer, &path_of).expect("memory");
         (writer.finish().expect("memory").0, saved)
     }
@@ -308,10 +307,6 @@ impl ConnHandle for TestConn {
 
     fn spend(&mut self, cost: usize) {
         self.spent += cost;
-    }
-
-    fn defer(&mut self, _: Task) -> Result<(), NotDeferred> {
-        Err(NotDeferred::NoThreads)
     }
 
     fn await_deliveries(&mut self) {}

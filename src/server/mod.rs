@@ -37,6 +37,7 @@ use crate::{
         tasks::TaskPool,
         worker::{Arrival, WAKER, Worker},
     },
+    snapshot::disk::ClaimedFile,
     tls::Tls,
 };
 use accepting::Accepting;
@@ -70,8 +71,12 @@ pub struct Server {
     arrivals: Vec<Sender<Arrival>>,
     handle: ServerHandle,
     asked: Receiver<Duration>,
+    /// Dropped when the drain begins, which ends [`ServerHandle::await_drain`].
+    serving: Sender<()>,
     /// Dropped when the server has stopped, which ends [`ServerHandle::join`].
     running: Sender<()>,
+    /// The snapshot that was taken up. It stays for the next start unless this server runs.
+    claimed: Option<ClaimedFile>,
 }
 
 impl Builder {
@@ -124,13 +129,17 @@ impl Builder {
 
     /// Accepts from `listener` instead of [`host`](Config::host) and [`port`](Config::port). It is
     /// closed when the server stops accepting, and stays open in other processes that have it.
+    ///
+    /// On Unix the socket no longer blocks, in those processes neither: one that waits in `accept`
+    /// gets [`WouldBlock`](std::io::ErrorKind::WouldBlock), and must poll instead.
     pub fn listener(mut self, listener: impl Into<BoundListener>) -> Builder {
         self.listener = Some(listener.into());
         self
     }
 
-    /// The same for the admin listener, instead of [`admin_host`](Config::admin_host) and
-    /// [`admin_port`](Config::admin_port).
+    /// Accepts from `listener` for the admin listener, instead of
+    /// [`admin_host`](Config::admin_host) and [`admin_port`](Config::admin_port). Holds for it what
+    /// [`Builder::listener`] says.
     pub fn admin_listener(mut self, listener: impl Into<BoundListener>) -> Builder {
         self.admin_listener = Some(listener.into());
         self
@@ -139,8 +148,13 @@ impl Builder {
     /// Checks the configuration, routes and pages, and listens. Port 0 picks a free port;
     /// [`Server::local_addr`] returns it.
     ///
+    /// Takes up the [`snapshot`](Config::snapshot) of an earlier server, if there is one: its file
+    /// is removed once the server runs. If the server is dropped before, the file is put back for
+    /// the next one.
+    ///
     /// # Errors
-    /// [`ErrorKind::Config`]: a setting is out of range, or a certificate or key cannot be used.
+    /// [`ErrorKind::Config`]: a setting is out of range, a certificate or key cannot be used, or
+    /// the snapshot cannot be written or is a file of something else.
     /// [`ErrorKind::InvalidInput`]: a path is not legal, or taken twice by pages.
     /// [`ErrorKind::AddressInUse`] or [`ErrorKind::System`]: the server cannot listen on the
     /// address.
@@ -163,14 +177,15 @@ impl Builder {
         }
         // Before anything is taken up, which happens once.
         restart::check(&self.config)?;
-        let Parts { shared, workers, arrivals } = self.assemble(Clock::machine())?;
+        let Parts { shared, workers, arrivals, claimed } = self.assemble(Clock::machine())?;
         let (ask, asked) = crossbeam_channel::bounded(1);
+        let (serving, draining) = crossbeam_channel::bounded(0);
         let (running, stopped) = crossbeam_channel::bounded(0);
         let _ = shared.drain.set(ask.clone());
         let listen_addr = listener.addr().clone();
         let admin_addr = admin.as_ref().map(|admin| admin.addr().clone());
-        let handle = ServerHandle { shared, listen_addr, admin_addr, ask, stopped };
-        Ok(Server { listener, admin, workers, arrivals, handle, asked, running })
+        let handle = ServerHandle { shared, listen_addr, admin_addr, ask, draining, stopped };
+        Ok(Server { listener, admin, workers, arrivals, handle, asked, serving, running, claimed })
     }
 
     /// Makes a server for tests of a handler: it listens nowhere, and the test makes its turns. See
@@ -191,12 +206,15 @@ impl Builder {
             );
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
-        let Parts { shared, workers, .. } = self.assemble(Clock::stepped())?;
-        let ((ask, _), (_, stopped)) =
-            (crossbeam_channel::bounded(1), crossbeam_channel::bounded(0));
+        let Parts { shared, workers, claimed, .. } = self.assemble(Clock::stepped())?;
+        restart::forget(claimed);
+        let (ask, _) = crossbeam_channel::bounded(1);
+        let ((_, draining), (_, stopped)) =
+            (crossbeam_channel::bounded(0), crossbeam_channel::bounded(0));
         let listen_addr = ListenAddr::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
         let shown = Arc::clone(&shared);
-        let handle = ServerHandle { shared: shown, listen_addr, admin_addr: None, ask, stopped };
+        let handle =
+            ServerHandle { shared: shown, listen_addr, admin_addr: None, ask, draining, stopped };
         Ok(SteppedServer::new(workers, shared, handle))
     }
 
@@ -229,16 +247,15 @@ impl Builder {
         let (mailboxes, inboxes) = Mailboxes::new(wakers, bounds);
         let authenticator = Authenticator::new(&config)?;
         let tls = Tls::load(&config)?.map(Arc::new);
-        let goes_on = !config.snapshot.is_empty();
-        let clock = if goes_on { clock.with_past() } else { clock };
+        let clock = if config.leaves_snapshot() { clock.with_past() } else { clock };
         let hub = Hub::new(&config, authenticator, mailboxes.clone(), clock);
         let shared = Arc::new(Shared::new(config, routes, pages, admin, hub, mailboxes, tls));
-        restart::take_up(&shared);
+        let claimed = restart::take_up(&shared)?;
         if let Some(source) = source {
             let _ = shared.source.set(source);
         }
         let (arrivals, workers) = staff(&shared, polls, inboxes);
-        Ok(Parts { shared, workers, arrivals })
+        Ok(Parts { shared, workers, arrivals, claimed })
     }
 }
 
@@ -247,6 +264,7 @@ struct Parts {
     shared: Arc<Shared>,
     workers: Vec<Worker>,
     arrivals: Vec<Sender<Arrival>>,
+    claimed: Option<ClaimedFile>,
 }
 
 /// Makes a worker for each poll, and the acceptor's channel to it.
@@ -348,9 +366,10 @@ impl Server {
     /// [`ErrorKind::System`]: the operating system refused a thread, or a worker failed. The server
     /// has stopped then.
     pub fn run(self) -> Result<(), Error> {
-        let Server { listener, admin, workers, arrivals, handle, asked, running } = self;
+        let Server { listener, admin, workers, arrivals, handle, asked, serving, running, claimed } =
+            self;
         let shared = handle.shared;
-        let goes_on = !shared.config().snapshot.is_empty();
+        let leaves_snapshot = shared.config().leaves_snapshot();
         let (job_alive, jobs_done) = crossbeam_channel::bounded(0);
         shared.start_handler_threads(&job_alive)?;
         let (report, reports) = crossbeam_channel::unbounded();
@@ -373,6 +392,7 @@ impl Server {
         };
         let accepting = start(listener, Door::Public)?;
         let admin = admin.map(|listener| start(listener, Door::Admin)).transpose()?;
+        restart::forget(claimed);
 
         let mut failure = None;
         let grace = crossbeam_channel::select! {
@@ -386,13 +406,14 @@ impl Server {
         // The order matters: first whoever balances the load hears of it, then no new connection is
         // accepted, then the open ones drain.
         shared.draining.store(true, Ordering::SeqCst);
+        drop(serving);
         if failure.is_none() {
             failure = reports.recv_timeout(shared.config().drain_delay).ok();
         }
         let deadline = Instant::now() + grace;
         shared.admission.close();
         accepting.stop();
-        if goes_on {
+        if leaves_snapshot {
             shared.hub.stop_absences();
         }
         drop(tls_watch);
@@ -430,16 +451,18 @@ impl Server {
         // Jobs that outlive the grace are abandoned: the process need not wait for a handler's
         // threads.
         let _ = jobs_done.recv_deadline(deadline);
+        // What the snapshot takes is not taken from the handlers' last words.
+        let grace_left = deadline.saturating_duration_since(Instant::now());
         let left = match &failure {
             None => restart::leave(&shared),
-            Some(_) if !goes_on => Ok(()),
+            Some(_) if !leaves_snapshot => Ok(()),
             Some(_) => {
                 log::warn!("snapshot: none is written after a failure");
                 Ok(())
             }
         };
         for route in &shared.routes {
-            route.handler.stop(deadline.saturating_duration_since(Instant::now()));
+            route.handler.stop(grace_left);
         }
         drop(running);
         failure.map_or(left, Err)

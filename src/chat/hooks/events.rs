@@ -2,7 +2,6 @@
 //! their own.
 
 use std::{
-    collections::VecDeque,
     fmt,
     sync::{
         Arc,
@@ -17,7 +16,10 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{backend::Backend, failure::FailureLog};
+use super::{
+    backend::Backend,
+    failure::{Failure, FailureLog},
+};
 use crate::{Config, Error, ServerEvent, chat::json};
 
 /// Events of one batch.
@@ -44,8 +46,8 @@ const FLUSH_MAX: Duration = Duration::from_secs(5);
 /// Events that wait to be sent, and the thread that sends them. The thread ends when this is
 /// dropped. Usable from any thread.
 pub(in crate::chat) struct Events {
-    /// Names of the events that are sent.
-    wanted: Vec<String>,
+    /// Whether an event of each name is sent.
+    wanted: [bool; NAMES.len()],
     queue: Sender<Note>,
     /// Sends them.
     thread: Thread,
@@ -61,7 +63,7 @@ impl fmt::Debug for Events {
 #[derive(Default)]
 struct EventCounts {
     sent: AtomicU64,
-    /// Events that found the queue full, or became too old.
+    /// Events that found the queue full, became too old, or were refused.
     dropped: AtomicU64,
     /// Batches that were not taken, each attempt.
     failed: AtomicU64,
@@ -105,11 +107,11 @@ fn as_rfc3339<S: serde::Serializer>(
 /// The body of a request.
 #[derive(Serialize)]
 struct Batch<'a> {
-    /// The same when the batch is sent again.
+    /// Names the batch: the same id when it is sent again.
     batch: Uuid,
     /// Events that were dropped since the batch before.
     dropped: u64,
-    events: &'a VecDeque<Event>,
+    events: &'a [Event],
 }
 
 impl Events {
@@ -134,14 +136,14 @@ impl Events {
             .map_err(|error| {
                 Error::config(format!("cannot start the thread that sends events: {error}"))
             })?;
-        let (wanted, thread) = (config.events.clone(), thread.thread().clone());
+        let wanted = NAMES.map(|name| config.events.iter().any(|wanted| wanted == name));
+        let thread = thread.thread().clone();
         Ok(Some(Events { wanted, queue, thread, counts }))
     }
 
     /// Notes an event. Never waits: an event that finds the queue full is dropped and counted.
     pub(in crate::chat) fn note(&self, event: &ServerEvent<'_>) {
-        let name = name(event);
-        if !self.wanted.iter().any(|wanted| wanted == name) {
+        if !self.wanted[number(event)] {
             return;
         }
         if self.queue.is_full() || self.queue.try_send(Note::Event(Event::of(event))).is_err() {
@@ -175,20 +177,23 @@ impl Events {
     }
 }
 
-fn name(event: &ServerEvent<'_>) -> &'static str {
+/// The names of the events, by their [numbers](number).
+const NAMES: [&str; 5] = ["connected", "disconnected", "joined", "left", "room_empty"];
+
+fn number(event: &ServerEvent<'_>) -> usize {
     match event {
-        ServerEvent::Connected { .. } => "connected",
-        ServerEvent::Disconnected { .. } => "disconnected",
-        ServerEvent::Joined { .. } => "joined",
-        ServerEvent::Left { .. } => "left",
-        ServerEvent::RoomEmpty { .. } => "room_empty",
+        ServerEvent::Connected { .. } => 0,
+        ServerEvent::Disconnected { .. } => 1,
+        ServerEvent::Joined { .. } => 2,
+        ServerEvent::Left { .. } => 3,
+        ServerEvent::RoomEmpty { .. } => 4,
     }
 }
 
 impl Event {
     fn of(event: &ServerEvent<'_>) -> Event {
         let mut noted = Event {
-            event: name(event),
+            event: NAMES[number(event)],
             time: Utc::now(),
             client_id: None,
             user: None,
@@ -262,11 +267,11 @@ impl Courier {
     }
 
     /// Takes what waits, up to a batch or a flush.
-    fn gather(&self) -> (VecDeque<Event>, Option<Ended>) {
-        let mut events = VecDeque::new();
+    fn gather(&self) -> (Vec<Event>, Option<Ended>) {
+        let mut events = Vec::new();
         while events.len() < BATCH_MAX {
             match self.notes.try_recv() {
-                Ok(Note::Event(event)) => events.push_back(event),
+                Ok(Note::Event(event)) => events.push(event),
                 Ok(Note::Flush(deadline, done)) => {
                     return (events, Some(Ended::Flush(deadline, done)));
                 }
@@ -277,8 +282,9 @@ impl Courier {
         (events, None)
     }
 
-    /// Sends a batch, and again after a failure until it is taken or too old.
-    fn deliver(&mut self, events: &VecDeque<Event>, give_up: Instant) {
+    /// Sends a batch, and again after a failure until it is taken or too old. A batch that the
+    /// backend cannot read is sent in halves, so that only the event at fault is dropped.
+    fn deliver(&mut self, events: &[Event], give_up: Instant) {
         let dropped = self.counts.dropped.load(Ordering::Relaxed);
         let body = json::text(&Batch {
             batch: Uuid::new_v4(),
@@ -297,15 +303,26 @@ impl Courier {
                 Err(failure) => {
                     self.counts.failed.fetch_add(1, Ordering::Relaxed);
                     self.log.note("a batch of events was not taken", &failure);
+                    if matches!(failure, Failure::Refused(_)) {
+                        if events.len() < 2 {
+                            return self.drop_all(events);
+                        }
+                        let (first, second) = events.split_at(events.len() / 2);
+                        self.deliver(first, give_up);
+                        return self.deliver(second, give_up);
+                    }
                 }
             }
             let left = give_up.saturating_duration_since(Instant::now());
             if left <= wait {
-                self.counts.dropped.fetch_add(events.len() as u64, Ordering::Relaxed);
-                return;
+                return self.drop_all(events);
             }
             thread::park_timeout(wait);
             wait = (wait * 2).min(RETRY_MAX);
         }
+    }
+
+    fn drop_all(&self, events: &[Event]) {
+        self.counts.dropped.fetch_add(events.len() as u64, Ordering::Relaxed);
     }
 }

@@ -81,7 +81,7 @@ impl Worker {
     pub(crate) fn has_work(&self) -> bool {
         let (work, fanouts) = (&self.cx.work, &self.cx.fanouts);
         let is_idle = work.ready.is_empty() && !work.has_unwritten() && fanouts.is_empty();
-        !is_idle || self.judging.is_some() || !self.mailbox.is_empty()
+        !is_idle || self.rechecking.is_some() || !self.mailbox.is_empty()
     }
 
     /// Connections that are not over.

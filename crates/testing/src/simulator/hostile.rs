@@ -4,7 +4,7 @@ use rusty_socks::stepped::{MemoryClient, SteppedServer};
 use tungstenite::protocol::Role;
 
 use crate::{
-    frames::{TEXT, client_frame},
+    frames::{TEXT, client_frame, upgrade},
     random::{Random, Streams, command},
 };
 
@@ -109,10 +109,7 @@ impl Hostile {
             Manner::Compressed => "Sec-WebSocket-Extensions: permessage-deflate\r\n",
             _ => "",
         };
-        let upgrade = format!(
-            "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{offer}\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        );
+        let upgrade = upgrade("/ws", offer);
         match self.manner {
             Manner::Garbage | Manner::SlowHead | Manner::Pipeline => {}
             // What is compressed has a length that differs from run to run, so its window is whole.

@@ -11,7 +11,7 @@ use rusty_socks_ws::{
 };
 use tungstenite::protocol::Role;
 
-use crate::frames::{CLOSE, client_frame};
+use crate::frames::{CLOSE, client_frame, upgrade};
 
 /// The longest answer that a client takes, in bytes.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -73,11 +73,7 @@ impl Socket {
 
     /// Queues an upgrade to the chat protocol.
     pub fn upgrade(&mut self) {
-        self.write(
-            b"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-              Sec-WebSocket-Protocol: rusty-socks.v1\r\n\r\n",
-        );
+        self.write(upgrade("/ws", "Sec-WebSocket-Protocol: rusty-socks.v1\r\n").as_bytes());
     }
 
     /// Queues a text message.
