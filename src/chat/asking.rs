@@ -11,7 +11,7 @@ use super::{
     fault::Fault,
     hooks::{Allowed, Decided, Hook, Hooks, Question, Verdict},
     json, standing,
-    state::{Ctx, Standing, user},
+    state::{Ctx, Standing, now, user},
 };
 use crate::{CloseReason, Identity, Permissions, RoomName, TaskAnswer};
 
@@ -212,10 +212,9 @@ fn take_given(ctx: &mut Ctx<'_>, given: Allowed) {
         ctx.set_name(Some(sender));
         ctx.state().has_name = true;
     }
+    let identity = given.identity(now(ctx));
     let state = ctx.state();
-    if let (Some(identity), Standing::Anonymous | Standing::Awaited) =
-        (given.identity(), &state.standing)
-    {
+    if let (Some(identity), Standing::Anonymous | Standing::Awaited) = (identity, &state.standing) {
         state.standing = Standing::Verified(Box::new(identity));
     }
     let is_awaited = matches!(state.standing, Standing::Awaited);

@@ -1,6 +1,11 @@
 //! The context of a handler's call, and the replies to what the handler asks for.
 
-use std::{marker::PhantomData, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    marker::PhantomData,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use uuid::Uuid;
 
@@ -163,6 +168,11 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
     /// Counts a client that is refused for `reason` though no token of it was verified.
     pub fn count_refusal(&mut self, reason: TokenError) {
         self.conn.hub().authenticator.fail(reason);
+    }
+
+    /// Returns the time of day: that of the machine, which may be set back, or of a stepped server.
+    pub fn time(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + self.conn.hub().clock.since_1970()
     }
 
     /// Says who this client is. Its [permissions](crate::Handler::permissions) are decided anew,

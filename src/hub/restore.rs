@@ -322,9 +322,9 @@ mod tests {
 
     use super::*;
     use crate::{
+        clock::Clock,
         config::{Config, MemoryMax},
         hub::{
-            clock::Clock,
             harness::{Bench, Client, name},
             history::Replay,
             mailbox::Deferred,

@@ -188,11 +188,7 @@ impl Worker {
             self.cx.metrics().turn.record(began.elapsed());
             self.forget_turn();
             self.cx.progress.end_turn();
-            let now = self.cx.now;
-            if self.is_draining
-                && !self.drained
-                && self.conns.iter().all(|(_, conn)| conn.is_drained(now))
-            {
+            if !self.drained && self.is_drained() {
                 self.drained = true;
                 // The server counts these; it is there for as long as its workers are.
                 let _ = drained.send(());
@@ -223,11 +219,7 @@ impl Worker {
 
     /// How long this worker may sleep: not at all while there is work for it.
     fn timeout(&mut self) -> Option<Duration> {
-        let work = &self.cx.work;
-        let has_work =
-            !work.ready.is_empty() || work.has_unwritten() || !self.cx.fanouts.is_empty();
-        let has_work = has_work || self.judging.is_some();
-        if has_work || !self.mailbox.may_sleep() {
+        if self.is_busy() || !self.mailbox.may_sleep() {
             return Some(Duration::ZERO);
         }
         if !self.arrivals.is_empty() {
@@ -243,6 +235,18 @@ impl Worker {
             self.cx.timers.next().into_iter().chain(sweep).chain(memory).chain(drain).min()?;
         let now = self.clock_ms();
         Some(Duration::from_millis(next.saturating_sub(now)))
+    }
+
+    /// Whether the next turn has something to do that no event or letter brings.
+    fn is_busy(&self) -> bool {
+        let work = &self.cx.work;
+        let has_ready = !work.ready.is_empty() || work.has_unwritten();
+        has_ready || !self.cx.fanouts.is_empty() || self.judging.is_some()
+    }
+
+    /// Whether a drain need not wait for a connection of this worker.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.is_draining && self.conns.iter().all(|(_, conn)| conn.is_drained(self.cx.now))
     }
 
     /// Whether this worker sweeps the rooms, for all workers.

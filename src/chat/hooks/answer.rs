@@ -1,6 +1,6 @@
 //! The backend's answer.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{sync::Arc, time::Duration};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -46,12 +46,11 @@ struct Fields {
 }
 
 impl Allowed {
-    /// Returns the identity that the backend has given the client, if it has: one of this moment,
-    /// so that an earlier revocation of the user does not concern it.
-    pub(in crate::chat) fn identity(&self) -> Option<Identity> {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    /// Returns the identity that the backend has given the client, if it has: one of `now`, since
+    /// 1970, so that an earlier revocation of the user does not concern it.
+    pub(in crate::chat) fn identity(&self, now: Duration) -> Option<Identity> {
         let user = self.user.clone()?;
-        Some(Identity { issued_at: since.as_secs(), ..Identity::new(user) })
+        Some(Identity { issued_at: now.as_secs(), ..Identity::new(user) })
     }
 
     /// Adds to an identity what the backend has said of it: its name, and what it may do.
@@ -162,14 +161,14 @@ mod tests {
     fn an_answer_gives_a_user_a_name_and_rooms() {
         let rooms = r#""rooms":[{"match":"of.{sub}","allow":["join"]}]"#;
         let given = allowed(&format!(r#"{{"allow":true,"user":"u7","sender":"U",{rooms}}}"#), None);
-        let mut identity = given.identity().expect("a user");
+        let mut identity = given.identity(Duration::ZERO).expect("a user");
         assert!(identity.issued_at > 1_700_000_000);
         given.complete(&mut identity);
         assert_eq!((&*identity.user, &**identity.shown_name()), ("u7", "U"));
         assert_eq!(identity.granted("of.u7"), Permissions::JOIN);
         // What a token says already stays.
         let given = allowed(&format!(r#"{{"allow":true,"user":null,{rooms}}}"#), Some("anna"));
-        assert_eq!(given.identity(), None);
+        assert_eq!(given.identity(Duration::ZERO), None);
         let grants = [Grant::new("tea", Permissions::PUBLISH).expect("a room")].into();
         let mut identity = Identity { grants, ..Identity::new("anna") };
         given.complete(&mut identity);
