@@ -71,13 +71,21 @@ impl Socket {
         }
     }
 
-    /// Queues an upgrade to the chat protocol.
-    pub fn upgrade(&mut self) {
-        self.write(
-            b"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-              Sec-WebSocket-Protocol: rusty-socks.v1\r\n\r\n",
-        );
+    /// Queues an upgrade to the chat protocol, from a page of an `origin` and with a token, if any.
+    pub fn upgrade(&mut self, origin: Option<&str>, token: Option<&str>) {
+        let mut head = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
+             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Protocol: rusty-socks.v1\r\n"
+            .to_owned();
+        if let Some(origin) = origin {
+            head.push_str(&format!("Origin: {origin}\r\n"));
+        }
+        if let Some(token) = token {
+            head.push_str(&format!("Authorization: Bearer {token}\r\n"));
+        }
+        head.push_str("\r\n");
+        self.write(head.as_bytes());
     }
 
     /// Queues a text message.
