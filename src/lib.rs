@@ -245,7 +245,7 @@ pub use error::{Error, ErrorKind};
 pub use handler::{
     AdminAnswer, AdminContext, AdminHandler, AdminStep, Blocking, BodyCall, Context, Handler,
     IntoService, LaterCall, MayBlock, Mode, OnWorker, Peer, PendingReload, Refusal, Reply,
-    TaskThreads,
+    TaskThreads, Waiter,
 };
 pub use http::{head::Request, response::Status};
 pub use hub::{

@@ -3,26 +3,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod support;
+#[path = "support/who.rs"]
+mod who;
 
-use rusty_socks::{Config, Context, Handler, Message, Refusal, Request, Server};
+use rusty_socks::{Config, Server};
 use support::{RawClient, TestServer, config, eventually, frame, upgrade_head};
-
-/// A handler that says which address its client has, at the upgrade and later.
-struct Who;
-
-impl Handler for Who {
-    type State = String;
-
-    fn on_upgrade(&self, request: &Request<'_>) -> Result<String, Refusal> {
-        Ok(request.remote_addr().unwrap().to_string())
-    }
-
-    fn on_message(&self, ctx: &mut Context<'_, String>, _: Message<'_>) {
-        let now = ctx.remote_addr();
-        let text = format!("{} {now}", ctx.state());
-        ctx.send(Message::Text(&text));
-    }
-}
+use who::Who;
 
 fn serve(config: Config) -> TestServer {
     TestServer::run(Server::builder().config(config).route("/", Who).bind().unwrap())

@@ -6,8 +6,10 @@
 mod support;
 #[path = "support/http.rs"]
 mod http;
+#[path = "support/tokens.rs"]
+mod tokens;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use http::Api;
 use rusty_socks::{
@@ -16,8 +18,7 @@ use rusty_socks::{
 };
 use serde_json::{Value, json};
 use support::{Client, TestServer, eventually};
-
-const SECRET: &str = "a secret for tests that has enough bytes";
+use tokens::{SECRET, now, sign};
 
 fn start() -> (TestServer, Api) {
     let config = Config {
@@ -31,14 +32,10 @@ fn start() -> (TestServer, Api) {
     (server, api)
 }
 
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
-}
-
 /// A client that has said who it is, with a token of this id and age in seconds.
 fn come(server: &TestServer, user: &str, jti: &str, age: u64) -> Client {
     let claims = json!({"sub": user, "jti": jti, "iat": now() - age, "exp": now() + 600});
-    let token = rusty_socks::identity::sign(&claims, SECRET).unwrap();
+    let token = sign(&claims);
     let mut client = server.chat();
     let answer = client.ask(&json!({"type": "auth", "token": token, "ref": 1}).to_string());
     match answer["type"].as_str() {

@@ -2,8 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with a clear message")]
 
+mod support;
+#[path = "support/program.rs"]
+mod program;
+
 use std::{
-    env, fs,
+    fs,
     io::{Read, Write},
     net::TcpListener,
     path::PathBuf,
@@ -11,17 +15,13 @@ use std::{
     thread,
 };
 
+use program::{PROGRAM, command};
 use rusty_socks::Config;
 use tempfile::TempDir;
 
 /// The binary with none of the caller's own settings.
 fn rusty_socks(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rusty_socks"));
-    for (name, _) in env::vars_os() {
-        if name.to_string_lossy().starts_with("RUSTY_SOCKS_") || name == "RUST_LOG" {
-            command.env_remove(name);
-        }
-    }
+    let mut command = command(PROGRAM);
     command.args(arguments);
     command
 }

@@ -75,7 +75,7 @@ fn the_backend_is_told_what_it_is_asked_about() {
     let head = support::upgrade_head("/ws?room=1").replace(
         "Host: test\r\n",
         &format!(
-            "Host: {}\r\nCookie: a=b\r\nAuthorization: Bearer x\r\nX-Other: y\r\n",
+            "Host: {}\r\nCookie: a=b\r\nCookie: c=d\r\nAuthorization: Bearer x\r\nX-Other: y\r\n",
             server.addr
         ),
     );
@@ -88,7 +88,7 @@ fn the_backend_is_told_what_it_is_asked_about() {
     assert!(body["remote_addr"].as_str().unwrap().starts_with("127.0.0.1:"));
     body["remote_addr"].take();
     let client_id = body["client_id"].take();
-    let headers = value!({"Cookie": "a=b", "Authorization": "Bearer x"});
+    let headers = value!({"Cookie": "a=b; c=d", "Authorization": "Bearer x"});
     assert_eq!(
         body,
         value!({"event": "connect", "client_id": null, "path": "/ws", "query": "room=1",
@@ -316,6 +316,50 @@ fn a_client_that_hangs_up_before_it_is_let_in_is_not_waited_for() {
     answer.send(json(ALLOW)).unwrap();
     server.chat();
     assert_eq!(figure(&server, "hook_connect_allowed"), 3);
+}
+
+#[test]
+fn a_client_that_has_gone_is_not_asked_about() {
+    let (backend, answer) = scripted();
+    let config = Config { hook_threads: 1, ..hooked(&backend, "connect") };
+    let server = TestServer::start(config);
+    let mut first = server.connect("/ws");
+    backend.next();
+    // While the only thread waits for the first answer, others come and go.
+    for _ in 0..5 {
+        server.upgrade("/ws").reset();
+    }
+    server.wait_for("they have gone", |stats| stats.sessions == 1);
+    let mut honest = server.connect("/ws");
+    server.wait_for("it waits for the thread", |stats| stats.tasks_queued == 6);
+    for _ in 0..2 {
+        answer.send(json(ALLOW)).unwrap();
+    }
+    assert_eq!(first.json()["type"], "welcome");
+    assert_eq!(honest.json()["type"], "welcome");
+    assert_eq!((figure(&server, "hook_connect_gone"), backend.asked_so_far()), (5, 2));
+}
+
+#[test]
+fn questions_that_waited_for_a_thread_say_nothing_about_the_backend() {
+    let (backend, answer) = scripted();
+    let timeout = Duration::from_millis(500);
+    let config = Config { hook_threads: 1, hook_timeout: timeout, ..hooked(&backend, "publish") };
+    let server = TestServer::start(config);
+    let mut clients: Vec<Client> = (0..9).map(|_| server.chat()).collect();
+    for client in &mut clients {
+        client.send(r#"{"content":1,"ref":1}"#);
+    }
+    // One question is not answered in time, and the others have waited for its thread meanwhile.
+    for client in &mut clients {
+        assert_eq!(client.json()["code"], "overloaded");
+    }
+    assert_eq!(figure(&server, "hook_publish_timed_out"), 9);
+    assert_eq!(backend.asked_so_far(), 1, "nobody is asked who has no time to answer");
+    answer.send(json(ALLOW)).unwrap();
+    answer.send(json(ALLOW)).unwrap();
+    assert_eq!(clients[0].ask(r#"{"content":2,"ref":2}"#)["type"], "ok");
+    assert_eq!(figure(&server, "hook_publish_circuit_open"), 0);
 }
 
 /// An address at which nothing listens.
@@ -695,6 +739,55 @@ fn a_backend_may_give_users_where_tokens_are_off_or_optional() {
     }
 }
 
+#[test]
+fn a_user_who_is_revoked_while_the_backend_thinks_does_not_come_in() {
+    let (backend, answer) = scripted();
+    let config = Config { identity: IdentityMode::Required, ..hooked(&backend, "connect") };
+    let server = TestServer::start(config);
+    let mut client = server.connect("/ws");
+    backend.next();
+    server.handle.revoke(&Revocation::user("u7"));
+    answer.send(json(r#"{"allow":true,"user":"u7"}"#)).unwrap();
+    assert_eq!(client.json()["code"], "unauthorized");
+    assert_eq!(u16::from(client.closed().unwrap().code), 4001);
+}
+
+#[test]
+fn a_client_that_came_without_a_user_is_asked_about_when_it_has_one() {
+    let backend = Backend::start(|asked| {
+        json(match asked.body["user"].as_str() {
+            Some("mallory") => r#"{"allow":false,"reason":"not you"}"#,
+            Some(_) => r#"{"allow":true,"sender":"Anna"}"#,
+            None => ALLOW,
+        })
+    });
+    let config = Config { identity: IdentityMode::Optional, ..required(&backend, "connect") };
+    let server = TestServer::start(config);
+    let mut mallory = server.connect("/ws");
+    mallory.json();
+    mallory.send(auth(&token("mallory", "tea")));
+    let error = mallory.json();
+    assert_eq!((&error["message"], &error["ref"]), (&value!("not you"), &value!("a")));
+    assert_eq!(u16::from(mallory.closed().unwrap().code), 4003);
+    let mut anna = server.connect("/ws?room=1");
+    assert_eq!(anna.json()["user"], Value::Null);
+    for _ in 0..3 {
+        backend.next();
+    }
+    anna.send(auth(&token("anna", "tea")));
+    let body = backend.next().body;
+    assert_eq!((&body["user"], &body["query"]), (&value!("anna"), &value!("room=1")));
+    let answer = anna.json();
+    assert_eq!((&answer["type"], &answer["user"]), (&value!("ok"), &value!("anna")));
+    anna.ask(r#"{"type":"join","room":"tea","ref":1}"#);
+    anna.send(r#"{"room":"tea","content":1,"echo":true}"#);
+    assert_eq!(anna.json()["sender"], "Anna");
+    // One that renews is not asked about.
+    anna.send(auth(&token("anna", "tea")));
+    assert_eq!(anna.json()["ref"], "a");
+    assert_eq!(backend.unseen(), 0);
+}
+
 /// A server that sends events to a backend, and asks nothing.
 fn eventful(backend: &Backend) -> Config {
     Config {
@@ -765,6 +858,33 @@ fn events_come_in_batches_and_again_after_a_failure() {
         let figures = &stats.handlers["/ws"];
         figures["events_sent"] == 8 && figures["events_failed_batches"] == 2
     });
+}
+
+#[test]
+fn an_event_that_the_backend_cannot_read_is_dropped_without_the_others() {
+    let backend = Backend::start(|asked| {
+        let is_odd = asked.text.contains(r#""room":"odd""#);
+        with_status(if is_odd { "422 Unprocessable Content" } else { "200 OK" }, "")
+    });
+    let events = vec!["joined".to_owned()];
+    let server = TestServer::start(Config { events, ..eventful(&backend) });
+    let mut client = server.chat();
+    for room in 0..40 {
+        let name = if room == 17 { "odd".to_owned() } else { format!("r{room}") };
+        client.ask(&value!({"type": "join", "room": name, "ref": room}).to_string());
+    }
+    server.wait_for("all others are taken", |stats| {
+        let figures = &stats.handlers["/ws"];
+        (figures["events_sent"], figures["events_dropped"]) == (39, 1)
+    });
+    client.ask(r#"{"type":"join","room":"last","ref":"l"}"#);
+    let mut told = 0;
+    eventually("the next batch says what was dropped", || {
+        let asked = backend.next();
+        told += asked.body["dropped"].as_u64().unwrap();
+        if asked.text.contains(r#""room":"last""#) { Ok(()) } else { Err(asked.text) }
+    });
+    assert_eq!(told, 1);
 }
 
 #[test]

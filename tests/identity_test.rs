@@ -5,16 +5,16 @@
 #![cfg(feature = "identity")]
 
 mod support;
+#[path = "support/tokens.rs"]
+mod tokens;
 
 use std::{
-    io::{Read, Write},
     net::TcpListener,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, jwk::Jwk};
@@ -26,14 +26,13 @@ use rusty_socks::{
 };
 use rusty_socks_client::{Event, Session};
 use serde_json::{Value, json};
-use support::{Client, DEADLINE, TestServer, config, eventually};
+use support::{
+    Client, DEADLINE, TestServer,
+    backend::{self, Backend},
+    config, eventually,
+};
+use tokens::{SECRET, now, sign};
 use tungstenite::{client::IntoClientRequest, http::HeaderValue};
-
-const SECRET: &str = "a secret for tests that has enough bytes";
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
-}
 
 fn identity(mode: IdentityMode) -> Config {
     Config { identity: mode, token_hmac_secret: Secret::new(SECRET), ..config() }
@@ -55,10 +54,6 @@ fn claims(user: &str, more: Value) -> Value {
         claims[name] = value.clone();
     }
     claims
-}
-
-fn sign(claims: &Value) -> String {
-    rusty_socks::identity::sign(claims, SECRET).unwrap()
 }
 
 fn token(user: &str) -> String {
@@ -478,40 +473,14 @@ fn keys_that_cannot_be_used_are_named_at_the_start() {
 
 // ---- JWKS
 
-/// A server of keys, on the loopback.
-struct Issuer {
-    url: String,
-    asked: Arc<AtomicUsize>,
+/// A server of keys, on the loopback. It answers each request with `answer`.
+fn issuer(answer: impl Into<String>) -> Backend {
+    let answer = answer.into();
+    Backend::start(move |_| answer.clone())
 }
 
-/// Answers each request with what `answer` makes of its number, raw. `None` says nothing for long.
-fn issuer(answer: impl Fn(usize) -> Option<String> + Send + 'static) -> Issuer {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/keys", listener.local_addr().unwrap());
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked);
-    thread::spawn(move || {
-        let mut silent = Vec::new();
-        for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { return };
-            let mut head = [0; 4096];
-            let _ = stream.read(&mut head);
-            let number = count.fetch_add(1, Ordering::SeqCst);
-            match answer(number) {
-                Some(text) => drop(stream.write_all(text.as_bytes())),
-                None => silent.push(stream),
-            }
-        }
-    });
-    Issuer { url, asked }
-}
-
-fn ok(body: &str) -> String {
-    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
-}
-
-fn with_jwks(issuer: &Issuer) -> TestServer {
-    TestServer::start(Config { token_jwks_url: issuer.url.clone(), ..required() })
+fn with_jwks(url: &str) -> TestServer {
+    TestServer::start(Config { token_jwks_url: url.to_owned(), ..required() })
 }
 
 #[test]
@@ -521,8 +490,8 @@ fn keys_are_fetched_and_unknown_ones_asked_for_at_most_once_in_a_while() {
         {"kty": "oct", "kid": "x", "k": base64url(SECRET.as_bytes())},
         all[0].jwk("a"), all[1].jwk("b"), all[2].jwk("c"),
     ]});
-    let issuer = issuer(move |_| Some(ok(&set.to_string())));
-    let server = with_jwks(&issuer);
+    let issuer = issuer(backend::json(&set.to_string()));
+    let server = with_jwks(&issuer.url());
     server.wait_for("the keys", |stats| stats.jwks_fetches == 1);
     let claims = claims("anna", json!({}));
     for (keys, kid) in all.iter().zip(["a", "b", "c"]) {
@@ -537,7 +506,7 @@ fn keys_are_fetched_and_unknown_ones_asked_for_at_most_once_in_a_while() {
         assert_eq!(refused.err().unwrap()["status"], 503);
     }
     assert_eq!(server.stats().tokens_refused["keys_unavailable"], 50);
-    assert_eq!(issuer.asked.load(Ordering::SeqCst), 1);
+    assert_eq!(issuer.unseen(), 1);
     // A key that says it is another's algorithm is none.
     let token = all[1].sign(Some("a"), &claims);
     let refused = connect(&server, "/ws", ("Authorization", &format!("Bearer {token}")));
@@ -548,9 +517,9 @@ fn keys_are_fetched_and_unknown_ones_asked_for_at_most_once_in_a_while() {
 fn a_key_of_the_file_does_not_hide_that_one_of_the_issuer_is_not_fetched_yet() {
     let (all, others) = (keys(), keys());
     let set = json!({"keys": [others[0].jwk("a"), others[1].jwk("b")]});
-    let issuer = issuer(move |_| Some(ok(&set.to_string())));
+    let issuer = issuer(backend::json(&set.to_string()));
     let token_public_key = Secret::new(all[1].public.clone());
-    let token_jwks_url = issuer.url.clone();
+    let token_jwks_url = issuer.url();
     let server = TestServer::start(Config { token_public_key, token_jwks_url, ..required() });
     server.wait_for("the keys", |stats| stats.jwks_fetches == 1);
     let claims = claims("anna", json!({}));
@@ -570,20 +539,26 @@ fn a_key_of_the_file_does_not_hide_that_one_of_the_issuer_is_not_fetched_yet() {
 fn an_issuer_that_is_slow_huge_wrong_or_gone_delays_nobody() {
     let huge = format!("{{\"keys\":[{}]}}", "1,".repeat(1 << 20));
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let redirect = "HTTP/1.1 302 Found\r\nLocation: /other\r\nContent-Length: 0\r\n\r\n";
-    let issuers = [
-        issuer(|_| None),
-        issuer(move |_| Some(ok(&huge))),
-        issuer(|_| Some(ok("<html>nothing here</html>"))),
-        issuer(|_| Some(ok(r#"{"keys":[{"kty":"oct","k":"AAAA"}]}"#))),
-        issuer(|_| Some("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n".into())),
-        issuer(move |_| Some(redirect.into())),
-        Issuer { url: format!("http://{gone}/keys"), asked: Arc::default() },
-    ];
+    let (end, ended) = crossbeam_channel::bounded::<()>(0);
+    let silent = Backend::start(move |_| {
+        let _ = ended.recv();
+        String::new()
+    });
+    let answering = [
+        backend::json(&huge),
+        backend::json("<html>nothing here</html>"),
+        backend::json(r#"{"keys":[{"kty":"oct","k":"AAAA"}]}"#),
+        backend::with_status("500 Oops", ""),
+        backend::with_status("302 Found\r\nLocation: /other", ""),
+    ]
+    .map(issuer);
+    let mut urls = vec![silent.url()];
+    urls.extend(answering.iter().map(Backend::url));
+    urls.push(format!("http://{gone}/keys"));
     let keys = keys();
     let by_key = keys[1].sign(Some("b"), &claims("anna", json!({})));
-    for (number, issuer) in issuers.iter().enumerate() {
-        let server = with_jwks(issuer);
+    for (number, url) in urls.iter().enumerate() {
+        let server = with_jwks(url);
         // Those with another key come in at once.
         let mut inside = chat(&server, &token("ben"));
         let refused = connect(&server, "/ws", ("Authorization", &format!("Bearer {by_key}")));
@@ -599,6 +574,7 @@ fn an_issuer_that_is_slow_huge_wrong_or_gone_delays_nobody() {
         assert_eq!(error["code"], "overloaded");
         assert_eq!(close_code(&mut client), 1013, "it is asked to come again");
     }
+    drop(end);
 }
 
 // ---- a token's end
@@ -1109,7 +1085,10 @@ fn a_session_is_told_of_the_rooms_that_a_new_token_does_not_allow() {
 
 #[cfg(feature = "cli")]
 mod program {
-    use std::process::{Command, Output};
+    use std::{
+        io::Write,
+        process::{Command, Output},
+    };
 
     use super::*;
 

@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod support;
+#[cfg(feature = "identity")]
+#[path = "support/tokens.rs"]
+mod tokens;
 
 use std::time::Duration;
 
@@ -163,14 +166,12 @@ fn a_handler_limits_its_clients_as_the_chat_does() {
 /// Identities: the first message of a client says who it is.
 #[cfg(feature = "identity")]
 mod of_users {
-    use rusty_socks::{
-        config::{IdentityMode, Secret},
-        identity,
+    use rusty_socks::config::{IdentityMode, Secret};
+
+    use super::{
+        tokens::{SECRET, sign},
+        *,
     };
-
-    use super::*;
-
-    const SECRET: &str = "a secret for tests that has enough bytes";
 
     pub(super) fn server(limits: Config) -> SteppedServer {
         let identity = IdentityMode::Optional;
@@ -187,7 +188,7 @@ mod of_users {
         let claims = json!({"sub": user, "exp": 4_000_000_000_u64, "rooms": [{
             "match": "*", "allow": ["join", "publish"],
         }]});
-        let token = identity::sign(&claims, SECRET).unwrap();
+        let token = sign(&claims);
         let head = upgrade_head("/ws");
         let head = head.trim_end_matches("\r\n");
         let client = server.connect().unwrap();
@@ -225,8 +226,8 @@ mod of_users {
         let mut server = server(limits);
         let client = client(&mut server);
         assert_eq!(pings(&mut server, &client, 10).0, 10);
-        let token = identity::sign(&json!({"sub": "anna", "exp": 4_000_000_000_u64}), SECRET);
-        say(&client, &json!({"type": "auth", "token": token.unwrap()}).to_string());
+        let token = sign(&json!({"sub": "anna", "exp": 4_000_000_000_u64}));
+        say(&client, &json!({"type": "auth", "token": token}).to_string());
         server.settle();
         assert_eq!(pings(&mut server, &client, 10).0, 3);
     }
@@ -267,6 +268,7 @@ fn a_user_has_so_many_connections_and_the_next_is_told_why() {
     assert!(refused.windows(2).any(|code| code == 4103_u16.to_be_bytes()), "{text}");
     let stats = server.handle().stats();
     assert_eq!((stats.connections_refused_per_user, stats.closed["4103"]), (1, 1));
+    assert_eq!(stats.sessions_away, 0, "nobody knows the session of one who was refused");
     heard(&user(&mut server, "ben"));
 
     // One that is resumed is one connection all the while.

@@ -3,16 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with a clear message")]
 
 mod support;
+#[path = "support/program.rs"]
+mod program;
 
 use std::{
-    env,
-    io::{BufRead, BufReader, Write},
     net::{SocketAddr, TcpStream},
-    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
+use program::{PROGRAM, Program, command};
 use rusty_socks::{
     Config, Context, Handler, MayBlock, Message, Mode, Notice, PreparedFrame, Replay, RoomName,
     Server,
@@ -406,54 +406,17 @@ fn a_handler_without_words_loses_its_slow_clients() {
     assert_eq!(server.closed_with(4102), 1);
 }
 
-/// The real binary with a configuration file.
-struct Binary {
-    child: Child,
-    address: SocketAddr,
-    _directory: tempfile::TempDir,
-}
-
-impl Binary {
-    fn start(file: &str) -> Binary {
-        let directory = tempfile::TempDir::new().unwrap();
-        let path = directory.path().join("server.toml");
-        std::fs::File::create(&path).unwrap().write_all(file.as_bytes()).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rusty_socks"));
-        for (name, _) in env::vars_os() {
-            if name.to_string_lossy().starts_with("RUSTY_SOCKS_") || name == "RUST_LOG" {
-                command.env_remove(name);
-            }
-        }
-        command.arg("--config").arg(&path);
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let address = loop {
-            let line = lines.next().expect("it says where it listens").unwrap();
-            if let Some((_, rest)) = line.split_once("listens on ") {
-                break rest.split_once(": ").unwrap().0.parse().unwrap();
-            }
-        };
-        thread::spawn(move || lines.for_each(drop));
-        Binary { child, address, _directory: directory }
-    }
-}
-
-impl Drop for Binary {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn the_rules_of_a_file_hold_room_by_room() {
     // A client that is closed is given the time to read why, on a busy machine too.
-    let server = Binary::start(
-        "host = '127.0.0.1'\nport = 0\ndefault_room = ''\nreplay = 0\nbuffer = 64\n\
+    let directory = tempfile::TempDir::new().unwrap();
+    let path = directory.path().join("server.toml");
+    let file = "host = '127.0.0.1'\nport = 0\ndefault_room = ''\nreplay = 0\nbuffer = 64\n\
          rate_messages = 0\nrate_bytes = 0\nclose_timeout = 60\nbuffer_bytes = '512KiB'\noverflow = 'gap'\n\
          [rooms.'prices.*']\noverflow = 'latest'\nhistory = 1\n\
-         [rooms.'prices.fixed']\noverflow = 'close'\n",
-    );
+         [rooms.'prices.fixed']\noverflow = 'close'\n";
+    std::fs::write(&path, file).unwrap();
+    let server = Program::run(command(PROGRAM).arg("--config").arg(&path));
     let kept = |client: &mut RawClient, room: &str| {
         say(client, &format!(r#"{{"type":"history","room":"{room}","ref":1}}"#));
         let Told::Answer(page) = next(client) else { panic!("no answer") };
@@ -464,8 +427,8 @@ fn the_rules_of_a_file_hold_room_by_room() {
         ("prices.eur", Overflow::Latest),
         ("prices.fixed", Overflow::Close),
     ] {
-        let mut stalled = slow_member(server.address, &[room]);
-        let mut writer = member(server.address, &[room]);
+        let mut stalled = slow_member(server.addr, &[room]);
+        let mut writer = member(server.addr, &[room]);
         publish(&mut writer, room, MESSAGES);
         if policy == Overflow::Close {
             assert_eq!(stalled.close_code(), 4102);

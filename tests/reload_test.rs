@@ -5,6 +5,11 @@
 mod support;
 #[path = "support/http.rs"]
 mod http;
+#[cfg(unix)]
+#[path = "support/program.rs"]
+mod program;
+#[path = "support/tokens.rs"]
+mod tokens;
 
 use std::sync::{
     Arc,
@@ -14,11 +19,14 @@ use std::sync::{
 use http::Api;
 use rusty_socks::{
     Config, Context, ErrorKind, Handler, MayBlock, Message, Permissions, RoomName, Server,
+    chat::Chat,
     config::{Access, ConfigSource, IdentityMode, Reloaded, RoomRule, Secret},
+    stepped::MemoryClient,
 };
 use rusty_socks_client::{Event, Session};
 use serde_json::json;
-use support::{DEADLINE, TestServer, config};
+use support::{DEADLINE, TestServer, config, frame, upgrade_head};
+use tokens::SECRET;
 
 #[test]
 fn who_is_connected_has_the_new_limits_and_keeps_its_place() {
@@ -42,13 +50,13 @@ fn who_is_connected_has_the_new_limits_and_keeps_its_place() {
     assert_eq!(server.stats().config_reloads, 2);
 }
 
+fn optional() -> Config {
+    Config { identity: IdentityMode::Optional, token_hmac_secret: Secret::new(SECRET), ..config() }
+}
+
 #[test]
 fn a_client_of_ours_knows_that_it_may_not_be_in_a_room_any_more() {
-    let optional = Config {
-        identity: IdentityMode::Optional,
-        token_hmac_secret: Secret::new("a secret for tests that has enough bytes"),
-        ..config()
-    };
+    let optional = optional();
     let server = TestServer::start(optional.clone());
     let session = Session::connect(&format!("ws://{}/ws", server.addr)).unwrap();
     session.join("tea").unwrap();
@@ -64,6 +72,45 @@ fn a_client_of_ours_knows_that_it_may_not_be_in_a_room_any_more() {
         matches!(&event, Event::Excluded { room, code } if room == "tea" && code == "forbidden")
     );
     assert_eq!(session.publish("tea", &1).unwrap_err().code(), Some("not_member"));
+}
+
+/// A turn looks at 4,096 clients, or at as many as are in 256 rooms together.
+#[test]
+fn clients_are_judged_some_in_each_turn_and_each_once() {
+    const CLIENTS: usize = 5000;
+    let settings = Config {
+        max_conn: CLIENTS,
+        thread_pool_size: 1,
+        default_room: String::new(),
+        ..optional()
+    };
+    let chat = Chat::new(&settings).unwrap();
+    let builder = Server::builder().route("/ws", chat).config(settings.clone());
+    let mut server = builder.stepped().unwrap();
+    let mut connect = |number: usize| {
+        let client = server.connect().unwrap();
+        client.write(upgrade_head("/ws").as_bytes());
+        if !(600..CLIENTS - 100).contains(&number) {
+            client.write(&frame(0x81, br#"{"type":"join","room":"tea","ref":1}"#));
+        }
+        server.settle();
+        client.read();
+        client
+    };
+    let clients: Vec<_> = (0..CLIENTS).map(&mut connect).collect();
+    let rule = RoomRule { join: Some(Access::Users), ..RoomRule::new("tea") };
+    server.handle().reload(&Config { rooms: vec![rule], ..settings }).unwrap();
+    let told = |client: &MemoryClient| {
+        let text = String::from_utf8_lossy(&client.read()).into_owned();
+        text.matches(r#"{"type":"left","room":"tea""#).count()
+    };
+    let mut turn = || {
+        server.turn();
+        clients.iter().map(told).sum::<usize>()
+    };
+    assert_eq!([turn(), turn(), turn(), turn()], [256, 256, 88, 100]);
+    server.settle();
+    assert_eq!(clients.iter().map(told).sum::<usize>(), 0, "each is told once");
 }
 
 #[test]
@@ -218,58 +265,41 @@ fn an_embedder_reloads_from_a_source_of_its_own_and_a_handler_judges_anew() {
 
 /// The program, with a file of settings that may change.
 #[cfg(unix)]
-mod program {
-    use std::{
-        env, fs,
-        io::{BufRead, BufReader},
-        net::{SocketAddr, TcpStream},
-        process::{Child, Command, Stdio},
-        sync::mpsc::{self, Receiver},
-        thread,
-    };
+mod with_file {
+    use std::{fs, ops::Deref};
 
     use serde_json::{Value, json};
     use tempfile::TempDir;
 
-    use super::http::{Api, KEY};
-    use crate::support::{DEADLINE, RawClient, eventually, frame, upgrade_head};
+    use super::{
+        http::{Api, KEY},
+        program::{PROGRAM, Process, Program, command},
+        support::{RawClient, eventually, frame, upgrade_head},
+    };
 
     const SECRETS: [&str; 2] =
         ["0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210"];
 
-    struct Program {
-        child: Child,
+    struct Configured {
+        program: Program,
         dir: TempDir,
-        address: SocketAddr,
         api: Api,
-        log: Receiver<String>,
     }
 
-    impl Program {
-        fn start(settings: &str) -> Program {
+    impl Configured {
+        fn start(settings: &str) -> Configured {
             let dir = TempDir::new().unwrap();
-            let mut command = Command::new(env!("CARGO_BIN_EXE_rusty_socks"));
-            for (name, _) in env::vars_os() {
-                if name.to_string_lossy().starts_with("RUSTY_SOCKS_") || name == "RUST_LOG" {
-                    command.env_remove(name);
-                }
-            }
             let file = dir.path().join("server.toml");
             fs::write(&file, with_common(settings)).unwrap();
+            let mut command = command(PROGRAM);
             // What flags and variables say goes on to count more than the file.
             command.arg("--config").arg(file).args(["--thread-pool-size", "2"]);
             command.env("RUSTY_SOCKS_MAX_ROOMS", "77");
-            let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-            let stderr = BufReader::new(child.stderr.take().unwrap());
-            let (sender, log) = mpsc::channel();
-            thread::spawn(move || {
-                stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
-            });
-            let line = |with: &str| awaited(&log, with).split_once(with).unwrap().1.to_owned();
-            let address = line("listens on ").split_once(": ").unwrap().0.parse().unwrap();
-            let addr = line("the admin listener is on ").parse().unwrap();
+            let program = Program::run(&mut command);
+            let line = program.log_line("the admin listener is on ");
+            let addr = line.split_once("the admin listener is on ").unwrap().1.parse().unwrap();
             let api = Api { addr, key: KEY.to_owned() };
-            Program { child, dir, address, api, log }
+            Configured { program, dir, api }
         }
 
         fn write(&self, settings: &str) {
@@ -277,12 +307,7 @@ mod program {
         }
 
         fn hang_up(&self) {
-            let id = self.child.id().to_string();
-            assert!(Command::new("kill").args(["-HUP", &id]).status().unwrap().success());
-        }
-
-        fn log_line(&self, with: &str) -> String {
-            awaited(&self.log, with)
+            self.program.signal("-HUP");
         }
 
         /// The answer to an upgrade with these lines, and the client.
@@ -293,9 +318,7 @@ mod program {
 
         /// A client that has asked for an upgrade.
         fn begin(&self, target: &str, lines: &str) -> RawClient {
-            let stream = TcpStream::connect(self.address).unwrap();
-            stream.set_read_timeout(Some(DEADLINE)).unwrap();
-            let mut client = RawClient::new(stream);
+            let mut client = RawClient::new(self.program.socket());
             let head = upgrade_head(target).replacen("\r\n", &format!("\r\n{lines}"), 1);
             client.send(head.as_bytes());
             client
@@ -306,25 +329,17 @@ mod program {
         }
     }
 
-    impl Drop for Program {
-        fn drop(&mut self) {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+    impl Deref for Configured {
+        type Target = Process;
+
+        fn deref(&self) -> &Process {
+            &self.program
         }
     }
 
     fn with_common(settings: &str) -> String {
         let port = if settings.contains("port = ") { "" } else { "port = 0\n" };
         format!("host = '127.0.0.1'\nadmin_port = 0\n{port}{settings}")
-    }
-
-    fn awaited(log: &Receiver<String>, with: &str) -> String {
-        loop {
-            let line = log.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("no line with {with}"));
-            if line.contains(with) {
-                return line;
-            }
-        }
     }
 
     fn say(client: &mut RawClient, command: &Value) {
@@ -342,7 +357,7 @@ mod program {
                 "identity = 'optional'\ntoken_hmac_secret = '{secret}'\napi_key = '{key}'\n{rest}"
             )
         };
-        let program = Program::start(&settings(
+        let program = Configured::start(&settings(
             SECRETS[0],
             KEY,
             "allowed_origins = ['https://a.example']\nrate_messages = 0\n",
@@ -403,7 +418,7 @@ mod program {
     #[test]
     fn a_bad_file_changes_nothing_and_says_why() {
         let good = format!("api_key = '{KEY}'\n");
-        let program = Program::start(&good);
+        let program = Configured::start(&good);
         program.write(&format!("{good}max_conn = 0\nrate_mesages = 5\nmax_errors = 1\n"));
         let answer = program.api.post("/v1/reload", "");
         assert_eq!((answer.status, &answer.json()["error"]), (400, &json!("bad_config")));
@@ -428,7 +443,7 @@ mod program {
     #[test]
     fn the_api_says_what_has_changed_and_what_needs_a_restart() {
         let good = format!("api_key = '{KEY}'\nmax_conn = 1\n");
-        let program = Program::start(&good);
+        let program = Configured::start(&good);
         let (status, client) = program.upgrade("/ws", "");
         assert_eq!(status, 101);
         let mut waiting = program.begin("/ws", "");

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with a clear message")]
 
 mod support;
+#[path = "support/program.rs"]
+mod program;
 #[path = "support/activated.rs"]
 mod activated;
 
@@ -66,6 +68,12 @@ fn names(dir: &TempDir) -> Vec<String> {
     names
 }
 
+/// Whether these files are there, and no other ones.
+fn is(dir: &TempDir, expected: &[&str]) -> Result<(), String> {
+    let names = names(dir);
+    if names == expected { Ok(()) } else { Err(format!("{names:?}")) }
+}
+
 #[test]
 fn sessions_rooms_and_messages_outlive_their_server() {
     let dir = TempDir::new().unwrap();
@@ -101,7 +109,7 @@ fn sessions_rooms_and_messages_outlive_their_server() {
     assert_eq!(names(&dir), ["state"]);
 
     let second = serve(&listener, config(&path));
-    assert!(names(&dir).is_empty(), "it is read once: a crash does not bring it back");
+    eventually("it is read once: a crash does not bring it back", || is(&dir, &[]));
     let published = ben.publish("tea", "after").unwrap();
     assert_eq!((published.seq, published.repeated), (2, false));
     for (session, id) in [(&anna, &ids[0]), (&ben, &ids[1])] {
@@ -235,7 +243,7 @@ fn leave(listener: &TcpListener, path: &Path) -> (TestServer, Vec<u8>) {
     let server = serve(listener, config(path));
     let client = session(listener);
     client.join("tea").unwrap();
-    client.publish("tea", "x").unwrap();
+    client.publish("tea", &"x".repeat(5000)).unwrap();
     server.handle.shutdown(DEADLINE);
     server.handle.join();
     let bytes = fs::read(path).unwrap();
@@ -255,8 +263,8 @@ fn what_cannot_be_read_is_set_aside_and_said() {
     for (bytes, why) in [
         (&damaged[..], "is damaged"),
         (&whole[..whole.len() - 1], "it is cut off"),
-        (b"{}", "it is cut off"),
-        (b"something else altogether", "it is no snapshot of this server"),
+        (&whole[..2], "it is cut off"),
+        (b"", "it is cut off"),
         (&future, "its format has version 9"),
     ] {
         fs::write(&path, bytes).unwrap();
@@ -273,8 +281,85 @@ fn what_cannot_be_read_is_set_aside_and_said() {
     fs::write(&path, &whole).unwrap();
     let server = Activated::start(&listener, &[("RUSTY_SOCKS_SNAPSHOT", path.to_str().unwrap())]);
     server.log_line("did not come to the end");
-    server.log_line("snapshot: took up 2 rooms, 1 messages and 1 sessions");
-    assert_eq!(names(&dir), ["state.bad"]);
+    server.log_line("snapshot: took up 2 rooms, 1 message and 1 session,");
+    eventually("it is removed", || is(&dir, &["state.bad"]));
+}
+
+#[test]
+fn a_file_of_somebody_else_is_left_alone() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("state");
+    for bytes in [&b"{}"[..], b"something else altogether"] {
+        fs::write(&path, bytes).unwrap();
+        let error = chat::server(config(&path)).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        let told = format!("snapshot: {} is no snapshot of this server", path.display());
+        assert!(error.to_string().starts_with(&told), "{error}");
+        assert_eq!((names(&dir), fs::read(&path).unwrap()), (vec!["state".into()], bytes.to_vec()));
+    }
+}
+
+#[test]
+fn a_server_that_never_runs_leaves_the_snapshot_to_the_next_one() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("state");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (_server, whole) = leave(&listener, &path);
+    for _ in 0..2 {
+        let server = chat::server(config(&path)).unwrap();
+        assert_eq!((server.handle().stats().sessions, names(&dir).len()), (1, 1));
+        drop(server);
+        assert_eq!((names(&dir), fs::read(&path).unwrap()), (vec!["state".into()], whole.clone()));
+    }
+    let server = serve(&listener, config(&path));
+    eventually("it is removed", || is(&dir, &[]));
+    assert_eq!(server.stats().sessions, 1);
+}
+
+#[test]
+fn a_signal_while_the_snapshot_is_read_costs_nothing() {
+    const MESSAGES: usize = 300;
+
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("state");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let large = Config { history: 1000, history_bytes: 1 << 30, ..config(&path) };
+    let server = serve(&listener, large);
+    let client = session(&listener);
+    client.join("tea").unwrap();
+    for _ in 0..MESSAGES {
+        client.publish("tea", &"x".repeat(60_000)).unwrap();
+    }
+    drop(server);
+    let whole = fs::metadata(&path).unwrap().len();
+    let settings = [
+        ("RUSTY_SOCKS_SNAPSHOT", path.to_str().unwrap()),
+        ("RUSTY_SOCKS_HISTORY", "1000"),
+        ("RUSTY_SOCKS_HISTORY_BYTES", "1GiB"),
+    ];
+    let reading = dir.path().join("state.reading");
+    for signal in ["-TERM", "-INT", "-HUP"] {
+        let server = Activated::start(&listener, &settings);
+        let end = Instant::now() + DEADLINE;
+        while !reading.exists() {
+            assert!(Instant::now() < end, "it is never read");
+            thread::yield_now();
+        }
+        server.signal(signal);
+        server.log_line("snapshot: took up ");
+        if signal == "-HUP" {
+            server.log_line("listens on");
+            eventually("it is removed", || is(&dir, &[]));
+            server.terminate();
+        }
+        // Whether it had read all before the signal came or not: nothing is lost.
+        server.ends();
+        assert_eq!(names(&dir), ["state"], "after {signal}");
+        assert!(fs::metadata(&path).unwrap().len().abs_diff(whole) < 10_000, "after {signal}");
+    }
+    let server = Activated::start(&listener, &settings);
+    let told = format!("snapshot: took up 2 rooms, {MESSAGES} messages and 1 session,");
+    server.log_line(&told);
 }
 
 #[test]
@@ -289,10 +374,9 @@ fn what_is_too_old_or_too_large_is_not_read() {
     });
     let young = Config { snapshot_max_age: Duration::from_millis(20), ..config(&path) };
     let small = Config { snapshot_bytes_max: 4096, ..config(&path) };
+    assert!(whole.len() > 4096, "{}", whole.len());
     for config in [young, small] {
-        let is_small = config.snapshot_bytes_max == 4096;
-        let bytes = if is_small { vec![b'x'; 5000] } else { whole.clone() };
-        fs::write(&path, &bytes).unwrap();
+        fs::write(&path, &whole).unwrap();
         let server = serve(&listener, config);
         assert_eq!(server.stats().sessions, 0);
         assert_eq!(names(&dir), ["state.bad"]);

@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with a clear message")]
 
 mod support;
+#[cfg(unix)]
+#[path = "support/program.rs"]
+mod program;
 
 use std::{
     net::TcpStream,
@@ -346,118 +349,44 @@ fn every_open_has_its_drain_and_its_close_on_threads_of_its_own() {
 #[cfg(unix)]
 mod binary {
     use std::{
-        env,
         io::{BufRead, BufReader},
-        net::{SocketAddr, TcpListener},
-        process::{Child, Command, Stdio},
-        sync::mpsc::{self, Receiver},
+        net::TcpListener,
+        process::Stdio,
+        sync::mpsc,
         thread,
         time::Duration,
     };
 
-    use super::{DEADLINE, RawClient, TcpStream, close_frame, eventually, frame, upgrade_head};
+    use super::{
+        DEADLINE, TcpStream, close_frame, frame,
+        program::{PROGRAM, Process, Program, command, listens_on},
+    };
 
-    struct Binary {
-        child: Child,
-        address: SocketAddr,
-        said: Receiver<String>,
-    }
-
-    /// The binary with none of the caller's own settings.
-    fn rusty_socks(arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rusty_socks"));
-        for (name, _) in env::vars_os() {
-            if name.to_string_lossy().starts_with("RUSTY_SOCKS_") || name == "RUST_LOG" {
-                command.env_remove(name);
-            }
-        }
-        command.args(["--host", "127.0.0.1"]).args(arguments);
-        command
-    }
-
-    impl Binary {
-        fn start(arguments: &[&str]) -> Binary {
-            Binary::run(rusty_socks(arguments))
-        }
-
-        /// With no more than `files` open files, which the program cannot raise again.
-        fn start_with_files(files: usize) -> Binary {
-            let limited = format!("ulimit -n {files}; exec \"$0\" --host 127.0.0.1 \"$@\"");
-            let mut shell = Command::new("sh");
-            shell.args(["-c", &limited, env!("CARGO_BIN_EXE_rusty_socks")]);
-            Binary::run(shell)
-        }
-
-        fn run(mut command: Command) -> Binary {
-            let mut child = command.args(["--port", "0"]).stderr(Stdio::piped()).spawn().unwrap();
-            let stderr = BufReader::new(child.stderr.take().unwrap());
-            let (sender, said) = mpsc::channel();
-            thread::spawn(move || {
-                stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
-            });
-            let address = loop {
-                let line = said.recv_timeout(DEADLINE).expect("it says where it listens");
-                if let Some((_, rest)) = line.split_once("listens on ") {
-                    break rest.split_once(": ").unwrap().0.parse().unwrap();
-                }
-            };
-            Binary { child, address, said }
-        }
-
-        fn connect(&self) -> RawClient {
-            let stream = TcpStream::connect(self.address).unwrap();
-            stream.set_read_timeout(Some(DEADLINE)).unwrap();
-            let mut client = RawClient::new(stream);
-            client.send(upgrade_head("/ws").as_bytes());
-            assert_eq!(client.answer().status, 101);
-            client
-        }
-
-        fn signal(&self, name: &str) {
-            let id = self.child.id().to_string();
-            assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
-        }
-
-        /// Its exit code, once it has ended of itself.
-        fn exit_code(&mut self) -> Option<i32> {
-            let mut code = None;
-            eventually("the process has ended", || match self.child.try_wait().unwrap() {
-                Some(status) => {
-                    code = status.code();
-                    Ok(())
-                }
-                None => Err("it runs".into()),
-            });
-            code
-        }
-    }
-
-    impl Drop for Binary {
-        fn drop(&mut self) {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
+    /// The program with no more than `files` open files, which it cannot raise again.
+    fn start_with_files(files: usize) -> Program {
+        let limited = format!("ulimit -n {files}; exec \"$0\" --host 127.0.0.1 --port 0");
+        Program::run(command("sh").args(["-c", &limited, PROGRAM]))
     }
 
     #[test]
     fn a_signal_drains_and_ends_with_code_0() {
         for signal in ["-TERM", "-INT"] {
-            let mut server = Binary::start(&[]);
-            let mut client = server.connect();
+            let mut server = Program::start(&[], &[]);
+            let mut client = server.upgrade("/ws");
             server.signal(signal);
             assert_eq!(client.close_code(), 1001);
             client.send(&close_frame(1001));
             client.expect_end();
             assert_eq!(server.exit_code(), Some(0), "{signal}");
-            let said: Vec<String> = server.said.try_iter().collect();
+            let said: Vec<String> = server.log.try_iter().collect();
             assert!(said.iter().any(|line| line.contains("draining")), "{said:?}");
         }
     }
 
     #[test]
     fn a_client_that_never_answers_does_not_change_the_code() {
-        let mut server = Binary::start(&["--close-timeout", "60", "--drain-timeout", "0.2"]);
-        let _client = server.connect();
+        let mut server = Program::start(&["--close-timeout", "60", "--drain-timeout", "0.2"], &[]);
+        let _client = server.upgrade("/ws");
         server.signal("-TERM");
         assert_eq!(server.exit_code(), Some(0));
     }
@@ -465,8 +394,8 @@ mod binary {
     #[test]
     fn a_second_signal_ends_it_at_once_with_code_1() {
         // Far beyond the deadline of this test.
-        let mut server = Binary::start(&["--close-timeout", "600", "--drain-timeout", "600"]);
-        let mut client = server.connect();
+        let mut server = Program::start(&["--close-timeout", "600", "--drain-timeout", "600"], &[]);
+        let mut client = server.upgrade("/ws");
         server.signal("-TERM");
         assert_eq!(client.close_code(), 1001, "the first one was heard");
         server.signal("-TERM");
@@ -476,12 +405,12 @@ mod binary {
     #[test]
     fn without_file_descriptors_it_waits_says_so_once_and_goes_on() {
         // Room for what the server itself keeps open and about twenty connections.
-        let mut server = Binary::start_with_files(40);
+        let mut server = start_with_files(40);
         let crowd: Vec<TcpStream> =
-            (0..60).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+            (0..60).map(|_| TcpStream::connect(server.addr).unwrap()).collect();
         let mut said = Vec::new();
         let hear = |what: &str, said: &mut Vec<String>| loop {
-            let line = server.said.recv_timeout(DEADLINE).expect(what);
+            let line = server.log.recv_timeout(DEADLINE).expect(what);
             let is_it = line.contains(what);
             said.push(line);
             if is_it {
@@ -493,7 +422,7 @@ mod binary {
         hear("accepting again", &mut said);
         let complaints = said.iter().filter(|line| line.contains("cannot accept")).count();
         assert_eq!(complaints, 1, "{said:?}");
-        let mut client = server.connect();
+        let mut client = server.upgrade("/ws");
         server.signal("-TERM");
         assert_eq!(client.close_code(), 1001);
         client.send(&close_frame(1001));
@@ -504,21 +433,21 @@ mod binary {
     #[test]
     fn a_log_that_nobody_reads_holds_up_neither_clients_nor_signals() {
         let arguments = ["--log", "debug", "--close-timeout", "600", "--drain-timeout", "600"];
-        let mut command = rusty_socks(&arguments);
-        let mut child = command.args(["--port", "0"]).stderr(Stdio::piped()).spawn().unwrap();
+        let mut command = command(PROGRAM);
+        command.args(["--host", "127.0.0.1", "--port", "0"]).args(arguments);
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::with_capacity(1, child.stderr.take().unwrap());
         let mut line = String::new();
         log.read_line(&mut line).unwrap();
-        let address = line.split_once("listens on ").unwrap().1.split_once(": ").unwrap().0;
-        let (_, said) = mpsc::channel();
-        let mut server = Binary { child, address: address.parse().unwrap(), said };
+        let process = Process { child, log: mpsc::channel().1 };
+        let mut server = Program { process, addr: listens_on(&line) };
         // Each is logged when it opens and when it closes: more than a pipe of 64 KiB holds.
         for _ in 0..600 {
-            let mut client = server.connect();
+            let mut client = server.upgrade("/ws");
             client.send(&close_frame(1000));
             assert_eq!(client.close_code(), 1000);
         }
-        let mut client = server.connect();
+        let mut client = server.upgrade("/ws");
         server.signal("-TERM");
         assert_eq!(client.close_code(), 1001, "the first one was heard");
         server.signal("-TERM");
@@ -529,8 +458,8 @@ mod binary {
     /// The clients did nothing wrong while the server stood still.
     #[test]
     fn a_process_that_was_stopped_closes_nobody_for_it() {
-        let server = Binary::start(&["--timeout", "2", "--ping", "0.5"]);
-        let mut client = server.connect();
+        let server = Program::start(&["--timeout", "2", "--ping", "0.5"], &[]);
+        let mut client = server.upgrade("/ws");
         client.text();
         server.signal("-STOP");
         // Longer than the timeout: it is the time itself that is tested.
@@ -547,12 +476,12 @@ mod binary {
     #[test]
     fn the_last_file_descriptor_is_not_needed_to_stop() {
         const FILES: usize = 40;
-        let mut server = Binary::start_with_files(FILES);
+        let mut server = start_with_files(FILES);
         // The last of these numbers is what the blocked `accept` has reserved for itself.
         let last_but_one = format!("/proc/{}/fd/{}", server.child.id(), FILES - 2);
         let mut clients = Vec::new();
         while std::fs::symlink_metadata(&last_but_one).is_err() {
-            clients.push(server.connect());
+            clients.push(server.upgrade("/ws"));
         }
         server.signal("-TERM");
         for client in &mut clients {
@@ -564,12 +493,12 @@ mod binary {
 
     #[test]
     fn a_log_of_everything_holds_no_session_token() {
-        let mut server = Binary::start(&["--log", "trace"]);
-        let mut client = server.connect();
+        let mut server = Program::start(&["--log", "trace"], &[]);
+        let mut client = server.upgrade("/ws");
         let welcome: serde_json::Value = serde_json::from_str(&client.text()).unwrap();
         let token = welcome["session"].as_str().unwrap().to_owned();
         client.reset();
-        let mut again = server.connect();
+        let mut again = server.upgrade("/ws");
         again.text();
         let resume = format!(r#"{{"type":"resume","session":"{token}","rooms":[]}}"#);
         let (first, second) = resume.as_bytes().split_at(resume.len() - 20);
@@ -580,7 +509,7 @@ mod binary {
         assert_eq!(again.close_code(), 1001);
         again.send(&close_frame(1001));
         assert_eq!(server.exit_code(), Some(0));
-        let said: Vec<String> = server.said.iter().collect();
+        let said: Vec<String> = server.log.iter().collect();
         assert!(said.iter().any(|line| line.contains("DEBUG")), "it logs everything: {said:?}");
         let bytes = format!("{:?}", &token.as_bytes()[..8]);
         let bytes = bytes.trim_matches(['[', ']']);
@@ -594,7 +523,8 @@ mod binary {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
         let port = address.port().to_string();
-        let output = rusty_socks(&["--port", &port, "--log", "error"]).output().unwrap();
+        let arguments = ["--host", "127.0.0.1", "--port", &port, "--log", "error"];
+        let output = command(PROGRAM).args(arguments).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{stderr}");
         assert_eq!(stderr.lines().count(), 1, "{stderr}");

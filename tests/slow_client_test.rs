@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with a clear message")]
 
 mod support;
+#[cfg(target_os = "linux")]
+#[path = "support/program.rs"]
+mod program;
 
 use std::{
-    io::{self, ErrorKind, Read, Write},
+    io::{self, ErrorKind, Write},
     net::{Shutdown, SocketAddr, TcpStream},
     sync::atomic::{AtomicUsize, Ordering},
     thread,
@@ -336,92 +339,31 @@ fn a_client_that_reads_steadily_is_alive_however_much_is_before_the_ping() {
 /// Memory is measured in a process of its own.
 #[cfg(target_os = "linux")]
 mod memory {
-    use std::{
-        env, fs,
-        io::{BufRead, BufReader},
-        process::{Child, Command, Stdio},
-    };
-
     use super::*;
-
-    struct Binary {
-        child: Child,
-        address: SocketAddr,
-    }
-
-    impl Binary {
-        fn start(arguments: &[&str]) -> Binary {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_rusty_socks"));
-            for (name, _) in env::vars_os() {
-                if name.to_string_lossy().starts_with("RUSTY_SOCKS_") || name == "RUST_LOG" {
-                    command.env_remove(name);
-                }
-            }
-            command.args(["--host", "127.0.0.1", "--port", "0"]).args(arguments);
-            let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-            let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-            let address = loop {
-                let line = lines.next().expect("it says where it listens").unwrap();
-                if let Some((_, rest)) = line.split_once("listens on ") {
-                    break rest.split_once(": ").unwrap().0.parse().unwrap();
-                }
-            };
-            thread::spawn(move || lines.for_each(drop));
-            Binary { child, address }
-        }
-
-        fn upgrade(&self, path: &str) -> RawClient {
-            let stream = TcpStream::connect(self.address).unwrap();
-            stream.set_read_timeout(Some(DEADLINE)).unwrap();
-            let mut client = RawClient::new(stream);
-            client.send(upgrade_head(path).as_bytes());
-            assert_eq!(client.answer().status, 101);
-            client
-        }
-
-        /// Resident memory in KiB: `VmRSS` as it is now, `VmHWM` at its peak.
-        fn memory_kib(&self, which: &str) -> usize {
-            let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-            let line = status.lines().find(|line| line.starts_with(which)).unwrap();
-            line.split_whitespace().nth(1).unwrap().parse().unwrap()
-        }
-
-        fn stats(&self) -> serde_json::Value {
-            let mut stream = TcpStream::connect(self.address).unwrap();
-            let request = b"GET /stats HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
-            stream.write_all(request).unwrap();
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).unwrap();
-            serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
-        }
-    }
-
-    impl Drop for Binary {
-        fn drop(&mut self) {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
-    }
+    use crate::program::Program;
 
     #[test]
     fn stalled_clients_cost_no_more_memory_than_their_outboxes() {
-        let server = Binary::start(&[
-            "--buffer",
-            "64",
-            "--buffer-bytes",
-            "512KiB",
-            "--rate-messages",
-            "0",
-            "--rate-bytes",
-            "0",
-        ]);
-        let stalled: Vec<RawClient> = (0..20).map(|_| stalled(server.address)).collect();
+        let server = Program::start(
+            &[
+                "--buffer",
+                "64",
+                "--buffer-bytes",
+                "512KiB",
+                "--rate-messages",
+                "0",
+                "--rate-bytes",
+                "0",
+            ],
+            &[],
+        );
+        let stalled: Vec<RawClient> = (0..20).map(|_| stalled(server.addr)).collect();
         let mut writer = server.upgrade("/ws");
         let mut reader = server.upgrade("/ws");
         assert!(reader.text().contains("welcome"));
-        let before = server.memory_kib("VmRSS");
+        let before = server.memory("VmRSS");
         publish_to(&mut writer, vec![reader]);
-        let grown = server.memory_kib("VmHWM") - before;
+        let grown = (server.memory("VmHWM") - before) >> 10;
         println!("{grown} KiB more at the peak");
         // All messages are 24 MiB. What may stay is a history of 1 MiB, 64 messages in 20 outboxes
         // that share them, and buffers that are kept for their next use.
@@ -434,12 +376,12 @@ mod memory {
 
     #[test]
     fn a_flood_that_nobody_reads_costs_no_more_memory_than_an_outbox() {
-        let server = Binary::start(&["--echo", "--log", "info"]);
+        let server = Program::start(&["--echo", "--log", "info"], &[]);
         let mut clients: Vec<RawClient> = (0..4).map(|_| server.upgrade("/echo")).collect();
-        let before = server.memory_kib("VmRSS");
+        let before = server.memory("VmRSS");
         let blob = frame(0x82, &[7; 64 << 10]);
         let floods: Vec<_> = clients.iter_mut().map(|client| flood(client, &blob)).collect();
-        let grown = server.memory_kib("VmHWM") - before;
+        let grown = (server.memory("VmHWM") - before) >> 10;
         println!("{grown} KiB more at the peak");
         // Each was held back after some ten MiB, of which 1 MiB may wait here.
         assert!(grown < 12 << 10, "{grown} KiB more than before");

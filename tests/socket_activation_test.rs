@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with a clear message")]
 
 mod support;
+#[path = "support/program.rs"]
+mod program;
 #[path = "support/activated.rs"]
 mod activated;
 

@@ -9,14 +9,15 @@
 #![allow(clippy::unwrap_used)]
 
 mod support;
+#[path = "support/program.rs"]
+mod program;
 
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap},
     env,
-    io::{BufRead, BufReader, ErrorKind, Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{Ipv4Addr, SocketAddr},
-    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -26,6 +27,7 @@ use std::{
 };
 
 use mio::{Events, Interest, Poll, Token, net::TcpStream};
+use program::Program;
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
 use support::{
@@ -51,53 +53,11 @@ const CONNECTS_PER_TURN_MAX: usize = 32;
 /// How long the whole storm may take.
 const STORM: Duration = Duration::from_secs(120);
 
-struct Server {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Server {
-    fn start(clients: usize) -> Server {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rusty_socks"));
-        for (name, _) in env::vars_os() {
-            if name.to_string_lossy().starts_with("RUSTY_SOCKS_") || name == "RUST_LOG" {
-                command.env_remove(name);
-            }
-        }
-        let max_conn = (clients + clients / 10 + 10).to_string();
-        command.args(["--host", "127.0.0.1", "--port", "0", "--default-room", "", "--replay", "0"]);
-        command.args(["--max-conn", &max_conn, "--max-rooms-per-conn", "1000"]);
-        command.args(["--thread-pool-size", "2"]);
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let address = loop {
-            let line = lines.next().expect("it says where it listens").unwrap();
-            if let Some((_, rest)) = line.split_once("listens on ") {
-                break rest.split_once(": ").unwrap().0.parse().unwrap();
-            }
-        };
-        thread::spawn(move || {
-            lines.map_while(Result::ok).for_each(|line| println!("server: {line}"));
-        });
-        Server { child, address }
-    }
-
-    fn stats(&self) -> Value {
-        let mut stream = std::net::TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
-        let head = "GET /stats HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
-        stream.write_all(head.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn start(clients: usize) -> Program {
+    let max_conn = (clients + clients / 10 + 10).to_string();
+    let arguments = ["--default-room", "", "--replay", "0", "--max-conn", &max_conn];
+    let more = ["--max-rooms-per-conn", "1000", "--thread-pool-size", "2"];
+    Program::start(&[&arguments[..], &more].concat(), &[])
 }
 
 /// Where a client is.
@@ -596,8 +556,8 @@ fn everyone_is_cut_off_at_once_and_comes_back() {
     let count: usize =
         env::var("STORM_CLIENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(300);
     let storms = if count > 1000 { 3 } else { 2 };
-    let server = Server::start(count);
-    let mut fleet = Fleet::new(count, server.address);
+    let server = start(count);
+    let mut fleet = Fleet::new(count, server.addr);
     // They come in at a pace that nobody minds.
     for index in 0..count {
         fleet.wait(index, Duration::from_micros(500 * index as u64));
@@ -606,7 +566,7 @@ fn everyone_is_cut_off_at_once_and_comes_back() {
     fleet.run_until("everyone is in", STORM, all);
     let stop = Arc::new(AtomicBool::new(false));
     let publisher = {
-        let (stop, address) = (Arc::clone(&stop), server.address);
+        let (stop, address) = (Arc::clone(&stop), server.addr);
         thread::spawn(move || publish(address, count.div_ceil(GROUP), &stop))
     };
     let quiet = |fleet: &mut Fleet, span: Duration| {

@@ -38,9 +38,16 @@ struct SourceFile {
 }
 
 impl SourceFile {
+    /// Whether all of it is unit tests, those of a file that would be too long with them.
+    fn has_tests_alone(&self) -> bool {
+        self.path.ends_with("/tests.rs")
+    }
+
     /// The lines before the unit tests, with their numbers.
     fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
-        let until_tests = self.text.lines().take_while(|line| *line != "#[cfg(test)]");
+        let is_tests = self.has_tests_alone();
+        let until_tests =
+            self.text.lines().take_while(move |line| !is_tests && *line != "#[cfg(test)]");
         until_tests.enumerate().map(|(index, line)| (index + 1, line))
     }
 
@@ -434,6 +441,22 @@ fn the_map_names_every_file() {
 
 /// A list, not code: one field a setting, each with what it means. One struct has one file.
 const SETTINGS: &str = "src/config/settings.rs";
+
+/// Otherwise a file with this name would be free of the rules.
+#[test]
+fn a_file_of_tests_is_compiled_for_tests_alone() {
+    let all = all_sources();
+    let is_declared = |file: &SourceFile| {
+        let above = file.path.strip_suffix("/tests.rs").unwrap_or_default();
+        let parents = [format!("{above}/mod.rs"), format!("{above}.rs")];
+        let mut parent = all.iter().filter(|file| parents.contains(&file.path));
+        parent.any(|file| file.text.contains("#[cfg(test)]\nmod tests;"))
+    };
+    let files = all.iter().filter(|file| file.has_tests_alone());
+    let free: Vec<_> =
+        files.filter(|file| !is_declared(file)).map(|file| file.path.clone()).collect();
+    none("tests.rs is declared with #[cfg(test)]", &free);
+}
 
 #[test]
 fn no_source_file_is_too_long() {

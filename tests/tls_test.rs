@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod support;
+#[path = "support/program.rs"]
+mod program;
 
 use std::{
     fs,
@@ -14,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use program::outcome;
 use rustls::{
     ClientConfig, ClientConnection, HandshakeKind, StreamOwned,
     pki_types::ServerName,
@@ -351,13 +354,10 @@ fn bad_files_are_named_with_what_is_wrong() {
     let tls_client_ca = write("not.pem", "hello");
     let authorities = complaint(Config { tls_client_ca, ..good.clone() });
     assert!(authorities.starts_with("tls_client_ca = "), "{authorities}");
-    let output = Command::new(env!("CARGO_BIN_EXE_rusty_socks"))
-        .args(["check-config", "--tls-cert", &good.tls_cert, "--tls-key"])
-        .arg(certificates.file("other.key"))
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("must be the key of"));
+    let other = certificates.file("other.key");
+    let arguments = ["check-config", "--tls-cert", &good.tls_cert, "--tls-key", &other];
+    let (code, text) = outcome(&arguments, &[], "");
+    assert!(code == Some(2) && text.contains("must be the key of"), "{text}");
 }
 
 /// Runs `openssl s_client` with `more` arguments; `None` where there is no OpenSSL.
@@ -449,19 +449,16 @@ fn a_storm_of_handshakes_and_of_silence_leaves_nothing() {
     drop(silent);
 }
 
-/// Runs the program. Returns its exit code, and what it wrote to both outputs.
-fn program(arguments: &[&str], input: &str) -> (Option<i32>, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_rusty_socks"))
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
-    (output.status.code(), format!("{out}{err}"))
+/// Runs `health` with the certificates of a server in its settings.
+fn health_with(
+    certificates: &Certificates,
+    server: &TestServer,
+    settings: &[(&str, &str)],
+) -> (Option<i32>, String) {
+    let port = server.addr.port().to_string();
+    let (cert, key) = (certificates.file("server.pem"), certificates.file("server.key"));
+    let settings = [&[("TLS_CERT", cert.as_str()), ("TLS_KEY", &key)], settings].concat();
+    outcome(&["health", "--host", "127.0.0.1", "--port", &port], &settings, "")
 }
 
 #[test]
@@ -535,39 +532,34 @@ fn the_program_speaks_tls_with_each_of_its_commands() {
     let url = format!("wss://{}", server.addr);
     let ca = certificates.file("ca.pem");
     let chat = format!("{url}/ws");
-    let (code, text) = program(&["connect", &chat, "--ca", &ca, "--no-reconnect"], "hello\n");
+    let (code, text) = outcome(&["connect", &chat, "--ca", &ca, "--no-reconnect"], &[], "hello\n");
     assert_eq!(code, Some(0), "{text}");
-    let (code, text) = program(&["connect", &chat, "--no-reconnect"], "hello\n");
+    let (code, text) = outcome(&["connect", &chat, "--no-reconnect"], &[], "hello\n");
     assert_eq!(code, Some(3), "{text}");
     assert!(text.contains("unknown authority"), "{text}");
     let echo = format!("{url}/echo");
     let raw = ["connect", "--raw", &echo, "--insecure", "--count", "1"];
-    let (code, text) = program(&raw, "hello\n");
+    let (code, text) = outcome(&raw, &[], "hello\n");
     assert!(code == Some(0) && text.contains("hello"), "{text}");
 
     let load = ["load", "echo", &echo, "-c", "4", "--messages", "200", "--json"];
-    let (code, text) = program(&[&load[..], &["--ca", &ca]].concat(), "");
+    let (code, text) = outcome(&[&load[..], &["--ca", &ca]].concat(), &[], "");
     assert_eq!(code, Some(0), "{text}");
-    let (code, text) = program(&load, "");
+    let (code, text) = outcome(&load, &[], "");
     assert_eq!(code, Some(3), "{text}");
     let fanout =
         ["load", "fanout", &chat, "--subscribers", "20", "--rate", "50", "--duration", "1"];
-    let (code, text) = program(&[&fanout[..], &["--warmup", "0", "--insecure"]].concat(), "");
+    let (code, text) = outcome(&[&fanout[..], &["--warmup", "0", "--insecure"]].concat(), &[], "");
     assert_eq!(code, Some(0), "{text}");
 
     let address = server.addr.to_string();
     let health = format!("https://{address}/health");
-    let (code, text) = program(&["health", "--url", &health, "--ca", &ca], "");
+    let (code, text) = outcome(&["health", "--url", &health, "--ca", &ca], &[], "");
     assert!(code == Some(0) && text.contains("\"ok\""), "{text}");
-    let (code, text) = program(&["health", "--url", &health], "");
+    let (code, text) = outcome(&["health", "--url", &health], &[], "");
     assert!(code == Some(1) && text.contains("unknown authority"), "{text}");
-    let output = Command::new(env!("CARGO_BIN_EXE_rusty_socks"))
-        .args(["health", "--host", "127.0.0.1", "--port", &server.addr.port().to_string()])
-        .env("RUSTY_SOCKS_TLS_CERT", certificates.file("server.pem"))
-        .env("RUSTY_SOCKS_TLS_KEY", certificates.file("server.key"))
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let (code, text) = health_with(&certificates, &server, &[]);
+    assert_eq!(code, Some(0), "{text}");
 }
 
 /// A config with TLS behind a proxy on the loopback.
@@ -583,14 +575,7 @@ fn health_sends_the_header_of_a_proxy_before_tls() {
     let certificates = Certificates::new();
     let server = TestServer::start(proxied(&certificates));
     let ask = |proxy_protocol: &str| {
-        let output = Command::new(env!("CARGO_BIN_EXE_rusty_socks"))
-            .args(["health", "--host", "127.0.0.1", "--port", &server.addr.port().to_string()])
-            .env("RUSTY_SOCKS_TLS_CERT", certificates.file("server.pem"))
-            .env("RUSTY_SOCKS_TLS_KEY", certificates.file("server.key"))
-            .env("RUSTY_SOCKS_PROXY_PROTOCOL", proxy_protocol)
-            .output()
-            .unwrap();
-        output.status.code()
+        health_with(&certificates, &server, &[("PROXY_PROTOCOL", proxy_protocol)]).0
     };
     assert_eq!(ask("true"), Some(0));
     assert_eq!(ask("false"), Some(1));

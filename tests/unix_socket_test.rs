@@ -4,6 +4,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod support;
+#[path = "support/program.rs"]
+mod program;
+#[path = "support/who.rs"]
+mod who;
 
 use std::{
     fs,
@@ -13,33 +17,14 @@ use std::{
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     time::Duration,
 };
 
-use rusty_socks::{
-    Config, Context, ErrorKind, Handler, ListenAddr, Message, Refusal, Request, Server,
-    ServerHandle,
-};
+use program::outcome;
+use rusty_socks::{Config, ErrorKind, ListenAddr, Server, ServerHandle};
 use support::{DEADLINE, config, eventually, upgrade_head};
 use tempfile::TempDir;
-
-/// A handler that says which address its client has.
-struct Who;
-
-impl Handler for Who {
-    type State = String;
-
-    fn on_upgrade(&self, request: &Request<'_>) -> Result<String, Refusal> {
-        Ok(request.remote_addr().unwrap().to_string())
-    }
-
-    fn on_message(&self, ctx: &mut Context<'_, String>, _: Message<'_>) {
-        let now = ctx.remote_addr();
-        let text = format!("{} {now}", ctx.state());
-        ctx.send(Message::Text(&text));
-    }
-}
+use who::Who;
 
 /// A server on a socket in a directory of its own.
 struct UnixServer {
@@ -204,23 +189,6 @@ fn the_admin_listener_may_be_one() {
     assert!(!path.exists(), "its file is gone");
 }
 
-/// Runs the program with the settings in `variables`. Returns its exit code, and what it wrote to
-/// both outputs.
-fn program(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_rusty_socks"))
-        .args(arguments)
-        .envs(variables.iter().copied())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(b"hello\n").unwrap();
-    let output = child.wait_with_output().unwrap();
-    let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
-    (output.status.code(), format!("{out}{err}"))
-}
-
 #[test]
 fn the_program_and_the_client_connect_to_it() {
     let dir = TempDir::new().unwrap();
@@ -229,14 +197,14 @@ fn the_program_and_the_client_connect_to_it() {
     let server = rusty_socks::chat::server(Config { host: host.clone(), ..config() }).unwrap();
     let handle = server.spawn().unwrap();
 
-    let (code, text) = program(&["health"], &[("RUSTY_SOCKS_HOST", &host)]);
+    let (code, text) = outcome(&["health"], &[("HOST", &host)], "");
     assert!(code == Some(0) && text.contains("\"ok\""), "{text}");
-    let (code, text) = program(&["health", "--url", &host], &[]);
+    let (code, text) = outcome(&["health", "--url", &host], &[], "hello\n");
     assert!(code == Some(0) && text.contains("\"ok\""), "{text}");
     let echo = format!("{host}:/echo");
-    let (code, text) = program(&["connect", "--raw", &echo, "--count", "1"], &[]);
+    let (code, text) = outcome(&["connect", "--raw", &echo, "--count", "1"], &[], "hello\n");
     assert!(code == Some(0) && text.contains("hello"), "{text}");
-    let (code, text) = program(&["load", "echo", &echo], &[]);
+    let (code, text) = outcome(&["load", "echo", &echo], &[], "hello\n");
     assert!(code != Some(0) && text.contains("a Unix socket has no address"), "{text}");
 
     let client = rusty_socks_client::Client::connect(&echo).unwrap();
@@ -246,7 +214,7 @@ fn the_program_and_the_client_connect_to_it() {
     assert_eq!(echoed.as_text(), Some(large.as_str()));
     handle.shutdown(DEADLINE);
     handle.join();
-    let (code, text) = program(&["health"], &[("RUSTY_SOCKS_HOST", &host)]);
+    let (code, text) = outcome(&["health"], &[("HOST", &host)], "");
     assert!(code == Some(1) && text.contains("cannot ask unix:/"), "{text}");
 }
 

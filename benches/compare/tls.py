@@ -15,19 +15,20 @@ import pathlib
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
+
+# Where certificates and ports for servers come from.
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "scripts" / "third-party"))
+from checks import certificate, free_port  # noqa: E402
+from server import bare_environment  # noqa: E402
 
 SERVER_CORE, LOAD_CORE = "0", "1"
 TICKS = os.sysconf("SC_CLK_TCK")
 DEADLINE_S = 20
 IDLE = 2000
 HANDSHAKES = 1000
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return taken.getsockname()[1]
 
 
 class Server:
@@ -48,10 +49,9 @@ class Server:
         settings |= {"resume_window": 0, "ping": 0, "timeout": 600}
         if self.tls:
             settings |= {"tls_cert": self.args.cert, "tls_key": self.args.key}
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("RUSTY_SOCKS_")}
         ours = {f"RUSTY_SOCKS_{name.upper()}": str(value) for name, value in settings.items()}
         peers = {"TLS_CERT": self.args.cert, "TLS_KEY": self.args.key} if self.tls else {}
-        return {**kept, **ours, **peers}
+        return {**bare_environment(), **ours, **peers}
 
     def __enter__(self):
         command = ["taskset", "-c", SERVER_CORE, *self.command()]
@@ -153,10 +153,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=2)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        args.cert, args.key = f"{directory}/cert.pem", f"{directory}/key.pem"
-        make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
-        make = [*make.split(), "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", args.key, "-out", args.cert]
-        subprocess.run(make, check=True, capture_output=True)
+        args.cert, args.key = certificate(pathlib.Path(directory))
         measure(args)
 
 

@@ -1,5 +1,6 @@
-"""What the programs here share: how checks are run and told of, and a certificate for them."""
+"""What programs with servers share: a certificate and a port for them, and how checks are run and told of."""
 
+import socket
 import subprocess
 import time
 import traceback
@@ -12,6 +13,12 @@ def certificate(directory):
     make = [*make.split(), "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
     subprocess.run([*make, "-keyout", key, "-out", cert], check=True, capture_output=True)
     return cert, key
+
+
+def free_port():
+    """Finds a port of the loopback that nobody has. Somebody else may have it a moment later."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
 
 
 def equal(got, wanted, what="value"):

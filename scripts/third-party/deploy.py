@@ -10,7 +10,6 @@ scripts/test.sh, which installs the tools; needs PyYAML, kubernetes-validate, co
 import argparse
 import contextlib
 import json
-import os
 import re
 import shutil
 import signal
@@ -28,9 +27,9 @@ from pathlib import Path
 
 import kubernetes_validate
 import yaml
-from checks import certificate, equal, run_checks
+from checks import certificate, equal, free_port, run_checks
 from compose_spec import PyCompose
-from server import DEADLINE_S, Server, wait_for
+from server import DEADLINE_S, Server, bare_environment, wait_for
 from websockets.sync.client import connect
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -84,8 +83,7 @@ def dashboard_queries():
 
 def check_config(binary, env):
     """Lets the server judge settings. Returns them by name."""
-    keep = {k: v for k, v in os.environ.items() if not k.startswith("RUSTY_SOCKS_") and k != "RUST_LOG"}
-    lines = run(binary, "check-config", env={**keep, **env}).splitlines()
+    lines = run(binary, "check-config", env={**bare_environment(), **env}).splitlines()
     return {words[0]: words[1] for words in map(str.split, lines) if len(words) > 1}
 
 
@@ -171,9 +169,7 @@ def prometheus(program, address):
         equal(config["rule_files"], ["/etc/prometheus/rules.yml"])
         config["rule_files"] = [str(DEPLOY / "prometheus" / "rules.yml")]
         (home / "prometheus.yml").write_text(yaml.safe_dump(config))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            listen = "127.0.0.1:%d" % free.getsockname()[1]
+        listen = f"127.0.0.1:{free_port()}"
         command = [program, f"--config.file={home / 'prometheus.yml'}", f"--storage.tsdb.path={home / 'data'}"]
         command += [f"--web.listen-address={listen}"]
         with open(home / "log", "w+") as log:
@@ -282,8 +278,7 @@ def systemd_analyze(binary):
 
 @contextlib.contextmanager
 def notified(binary, **env):
-    """A server that has a service manager. Yields its process, its log, and a function that gives what the manager was
-    told until now."""
+    """A server that has a service manager. Yields it and a function that gives what the manager was told until now."""
     with tempfile.TemporaryDirectory() as scratch, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(f"{scratch}/notify")
         manager.setblocking(False)

@@ -25,7 +25,7 @@ from pathlib import Path
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from checks import certificate, equal, run_checks
+from checks import certificate, equal, free_port, run_checks
 from server import DEADLINE_S, Server, wait_for
 
 DEPLOY = Path(__file__).resolve().parent.parent.parent / "deploy"
@@ -33,11 +33,6 @@ DEPLOY = Path(__file__).resolve().parent.parent.parent / "deploy"
 # Whom the server believes. Clients come from others.
 PROXY_IP = "127.0.0.1"
 TRUSTING = {"trusted_proxies": PROXY_IP, "log": "debug", "max_conn_per_ip": 1, "limited_addresses": "all"}
-
-
-def free_port():
-    with socket.create_server((PROXY_IP, 0)) as taken:
-        return taken.getsockname()[1]
 
 
 def example(path, replacements):

@@ -28,15 +28,18 @@ def wait_for(what, look):
     raise AssertionError(f"no {what} within {DEADLINE_S} s")
 
 
+def bare_environment():
+    """The caller's environment without any setting for a server."""
+    ours = ("RUSTY_SOCKS_", "RUST_LOG")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
 class Server:
     """Runs the binary for the length of a `with`. Settings are keys as in the TOML file."""
 
     def __init__(self, binary, **settings):
-        # Of the caller's environment, no setting may reach the server.
-        keep = {k: v for k, v in os.environ.items() if not k.startswith("RUSTY_SOCKS_")}
-        keep.pop("RUST_LOG", None)
         ours = {"host": "127.0.0.1", "port": 0, "drain_timeout": 5, **settings}
-        self.env = {**keep, **{f"RUSTY_SOCKS_{k.upper()}": str(v) for k, v in ours.items()}}
+        self.env = {**bare_environment(), **{f"RUSTY_SOCKS_{k.upper()}": str(v) for k, v in ours.items()}}
         self.binary = binary
         self.kept = contextlib.ExitStack()
 

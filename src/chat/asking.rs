@@ -10,18 +10,19 @@ use super::{
     command::{self, Command, Destination, Reference},
     fault::Fault,
     hooks::{Allowed, Decided, Hook, Hooks, Question, Verdict},
-    json, standing,
-    state::{Ctx, Standing, now, user},
+    json,
+    standing::{self, Arrival},
+    state::{Ctx, Standing, user},
 };
-use crate::{CloseReason, Identity, Permissions, RoomName, TaskAnswer};
+use crate::{CloseReason, Identity, Permissions, RoomName, TaskAnswer, config::IdentityMode};
 
 /// How long a client should wait before it asks again, when the backend gave no answer.
 const RETRY_AFTER_MS: u64 = 1000;
 
 /// What waits for a verdict.
 enum Pending {
-    /// The client, which is not let in yet; the `ref` of the command that said who it is.
-    Connect(Reference),
+    /// The client.
+    Connect(Arrival),
     /// A command, whose text was found good.
     Command(Box<str>),
 }
@@ -32,10 +33,12 @@ impl Chat {
         self.hooks.as_ref().filter(|hooks| hooks.asks(hook))
     }
 
-    /// Asks whether a client may come in. A client that must say who it is, and does so in its
-    /// first frame, is asked about a second time then.
-    pub(super) fn ask_connect(&self, ctx: &mut Ctx<'_>, hooks: &Hooks, reference: Reference) {
-        ctx.await_identity();
+    /// Asks whether a client may come in. A client without a user is asked about a second time when
+    /// its token comes.
+    pub(super) fn ask_connect(&self, ctx: &mut Ctx<'_>, hooks: &Hooks, arrival: Arrival) {
+        if arrival.is_new {
+            ctx.await_identity();
+        }
         let user = match &ctx.state().standing {
             Standing::Verified(identity) => Some(Arc::clone(&identity.user)),
             Standing::Anonymous | Standing::Awaited | Standing::User(_) => None,
@@ -45,10 +48,27 @@ impl Chat {
         let hooked = ctx.state().hooked.take();
         let upgraded = hooked.as_ref().and_then(|hooked| hooked.upgraded.as_ref());
         let question = Question { upgraded, ..about };
-        let asked = hooks.ask(ctx, &question, Pending::Connect(reference.clone()), 0);
+        let asked = hooks.ask(ctx, &question, Pending::Connect(arrival.clone()), 0);
         ctx.state().hooked = hooked;
         if let Err(verdict) = asked {
-            self.decide_connect(ctx, verdict, reference);
+            self.decide_connect(ctx, verdict, arrival);
+        }
+    }
+
+    /// Takes the user of an `auth` from a client that is let in. A client that had none until now
+    /// is asked about as one that connects with its token would be.
+    pub(super) fn take_identity(
+        &self,
+        ctx: &mut Ctx<'_>,
+        identity: Identity,
+        reference: Reference,
+    ) {
+        match self.asks(Hook::Connect) {
+            Some(hooks) if matches!(ctx.state().standing, Standing::Anonymous) => {
+                ctx.state().standing = Standing::Verified(Box::new(identity));
+                self.ask_connect(ctx, hooks, Arrival { reference, is_new: false });
+            }
+            _ => standing::accept(ctx, identity, &self.about(), reference, false),
         }
     }
 
@@ -131,7 +151,7 @@ impl Chat {
             return;
         };
         match pending {
-            Pending::Connect(reference) => self.decide_connect(ctx, verdict, reference),
+            Pending::Connect(arrival) => self.decide_connect(ctx, verdict, arrival),
             Pending::Command(text) => {
                 if let (reference, Ok(command)) = command::parse(&text) {
                     self.decide_command(ctx, command, reference, verdict);
@@ -140,12 +160,14 @@ impl Chat {
         }
     }
 
-    fn decide_connect(&self, ctx: &mut Ctx<'_>, verdict: Verdict, reference: Reference) {
+    fn decide_connect(&self, ctx: &mut Ctx<'_>, verdict: Verdict, arrival: Arrival) {
         let (fault, close) = match verdict {
             Verdict::Allowed(given) => {
-                take_given(ctx, given);
-                ctx.admit();
-                return standing::open(ctx, &self.about(), reference);
+                self.take_given(ctx, given);
+                if arrival.is_new {
+                    ctx.admit();
+                }
+                return standing::open(ctx, &self.about(), arrival);
             }
             Verdict::Refused(reason) => {
                 let close = CloseReason::FORBIDDEN.because(reason.clone());
@@ -153,7 +175,7 @@ impl Chat {
             }
             Verdict::Unanswered => (unanswered(), CloseReason::TRY_AGAIN),
         };
-        ctx.send(&fault.frame(reference.as_deref()));
+        ctx.send(&fault.frame(arrival.reference.as_deref()));
         ctx.close(close);
     }
 
@@ -172,6 +194,33 @@ impl Chat {
                 self.fail(ctx, &Fault::new(ErrorCode::Forbidden, reason), &reference);
             }
             Verdict::Unanswered => self.fail(ctx, &unanswered(), &reference),
+        }
+    }
+
+    /// Notes what the backend has said of a client that may connect. A client without a token has
+    /// the user that the backend gives it.
+    fn take_given(&self, ctx: &mut Ctx<'_>, given: Allowed) {
+        if let Some(sender) = &given.sender {
+            ctx.set_name(Some(sender));
+            ctx.state().has_name = true;
+        }
+        let state = ctx.state();
+        if let (Some(identity), Standing::Anonymous | Standing::Awaited) =
+            (given.identity.clone(), &state.standing)
+        {
+            state.standing = Standing::Verified(identity);
+        }
+        let may_be_asked_again = match state.standing {
+            Standing::Awaited => true,
+            Standing::Anonymous => self.identity != IdentityMode::Off,
+            Standing::Verified(_) | Standing::User(_) => false,
+        };
+        if let Some(hooked) = &mut state.hooked {
+            hooked.sender = given.sender.as_ref().map(|sender| json::text(sender).into());
+            hooked.given = given;
+            if !may_be_asked_again {
+                hooked.upgraded = None;
+            }
         }
     }
 }
@@ -203,28 +252,6 @@ fn about<'a>(ctx: &Ctx<'_>, hook: Hook, identity: Option<&'a Identity>) -> Quest
 fn may_publish(ctx: &Ctx<'_>, room: &str) -> bool {
     let may = |room: RoomName| ctx.permissions(&room).contains(Permissions::PUBLISH);
     ctx.is_member(room) && RoomName::new(room).is_ok_and(may)
-}
-
-/// Notes what the backend has said of a client that may connect. A client without a token has the
-/// user that the backend gives it.
-fn take_given(ctx: &mut Ctx<'_>, given: Allowed) {
-    if let Some(sender) = &given.sender {
-        ctx.set_name(Some(sender));
-        ctx.state().has_name = true;
-    }
-    let identity = given.identity(now(ctx));
-    let state = ctx.state();
-    if let (Some(identity), Standing::Anonymous | Standing::Awaited) = (identity, &state.standing) {
-        state.standing = Standing::Verified(Box::new(identity));
-    }
-    let is_awaited = matches!(state.standing, Standing::Awaited);
-    if let Some(hooked) = &mut state.hooked {
-        hooked.sender = given.sender.as_ref().map(|sender| json::text(sender).into());
-        hooked.given = given;
-        if !is_awaited {
-            hooked.upgraded = None;
-        }
-    }
 }
 
 /// Returns the name, as JSON, that the client has whatever it says.

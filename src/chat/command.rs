@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::{fault::Fault, ijson};
+use super::{fault::Fault, ijson, json::is_object};
 use crate::{Epoch, MembersPage, Position, Range, RoomName, RoomPattern, Watch};
 
 /// The longest `sender`, in bytes of JSON.
@@ -85,8 +85,7 @@ pub(super) fn parse(text: &str) -> (Reference, Result<Command<'_>, Fault>) {
 /// Parses the fields of a command, whatever they are.
 pub(super) fn fields(text: &str) -> Result<CommandFields<'_>, Fault> {
     match serde_json::from_str(text) {
-        // serde would accept a list of the right values for an object.
-        Ok(_) if !is_object(text) => Err(Fault::bad_request(NO_OBJECT)),
+        Ok(_) if !is_object(text.as_bytes()) => Err(Fault::bad_request(NO_OBJECT)),
         Ok(fields) => Ok(fields),
         Err(error) => Err(not_a_command(text, &error)),
     }
@@ -95,18 +94,14 @@ pub(super) fn fields(text: &str) -> Result<CommandFields<'_>, Fault> {
 /// The message for JSON that is not an object.
 const NO_OBJECT: &str = "a command must be a JSON object";
 
-fn is_object(json: &str) -> bool {
-    json.trim_start().starts_with('{')
-}
-
 /// Parses an object into a type that serde would also parse from a list.
 fn object<'a, T: Deserialize<'a>>(json: &'a str) -> Option<T> {
-    serde_json::from_str(json).ok().filter(|_| is_object(json))
+    serde_json::from_str(json).ok().filter(|_| is_object(json.as_bytes()))
 }
 
 fn not_a_command(text: &str, error: &serde_json::Error) -> Fault {
     if error.is_data() {
-        match is_object(text) {
+        match is_object(text.as_bytes()) {
             // Only a repeated key is an error here, because values are not parsed yet.
             true => Fault::bad_request(error.to_string()),
             false => Fault::bad_request(NO_OBJECT),

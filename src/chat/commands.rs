@@ -110,7 +110,7 @@ impl Chat {
             Command::Resume(resume) => self.resume(ctx, &resume, reference),
             Command::Auth { token } => {
                 if let Some(identity) = standing::verify(ctx, &token, &reference) {
-                    standing::accept(ctx, identity, &self.about(), reference, false);
+                    self.take_identity(ctx, identity, reference);
                 }
             }
             Command::Ping => {

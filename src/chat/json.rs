@@ -11,6 +11,12 @@ const EMPTY_LIST: &str = "\"messages\":[]";
 /// The beginning of every frame of the protocol.
 const FRAME_BEGINS: &[u8] = b"{\"type\":\"";
 
+/// Whether JSON can be an object. What serde reads into a type with fields it would read from a
+/// list too.
+pub(super) fn is_object(json: &[u8]) -> bool {
+    json.trim_ascii_start().starts_with(b"{")
+}
+
 /// Formats a frame of the protocol.
 pub(super) fn text(frame: &impl Serialize) -> String {
     serde_json::to_string(frame).expect("strings, numbers and JSON can be written")

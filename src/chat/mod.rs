@@ -46,6 +46,7 @@ use command::{Command, Reference};
 use credentials::Places;
 use fault::Fault;
 use hooks::{Hook, Hooks, events::Events};
+use standing::Arrival;
 pub use state::ChatState;
 use state::{Ctx, Hooked, Standing, fail};
 
@@ -298,9 +299,10 @@ impl Chat {
     /// Begins to serve a client, after the backend was asked if it wants to be asked. `reference`
     /// is that of the command which said who the client is.
     fn begin(&self, ctx: &mut Ctx<'_>, reference: Reference) {
+        let arrival = Arrival { reference, is_new: true };
         match self.asks(Hook::Connect) {
-            Some(hooks) => self.ask_connect(ctx, hooks, reference),
-            None => standing::open(ctx, &self.about(), reference),
+            Some(hooks) => self.ask_connect(ctx, hooks, arrival),
+            None => standing::open(ctx, &self.about(), arrival),
         }
     }
 }

@@ -17,6 +17,15 @@ use crate::{CloseReason, Identity, RoomError, TokenError};
 /// The longest that a deadline is slept towards: clocks may be set meanwhile.
 const NAP_MAX: Duration = Duration::from_secs(3600);
 
+/// A client that says who it is.
+#[derive(Clone)]
+pub(super) struct Arrival {
+    /// The `ref` of the command that said who it is.
+    pub(super) reference: Reference,
+    /// Whether it is not let in yet. Otherwise it was let in without a user.
+    pub(super) is_new: bool,
+}
+
 /// Shows a user by its name in presence, in whatever session it is now.
 pub(super) fn show(ctx: &mut Ctx<'_>) {
     if let Some(identity) = ctx.identity() {
@@ -25,16 +34,17 @@ pub(super) fn show(ctx: &mut Ctx<'_>) {
     }
 }
 
-/// Begins to serve a client: at once, or when its token has come. `reference` is that of the
-/// command that brought it.
-pub(super) fn open(ctx: &mut Ctx<'_>, about: &Arc<About>, reference: Reference) {
+/// Begins to serve a client: at once, or when its token has come.
+pub(super) fn open(ctx: &mut Ctx<'_>, about: &Arc<About>, arrival: Arrival) {
     match std::mem::take(&mut ctx.state().standing) {
         Standing::Awaited => {
             ctx.state().standing = Standing::Awaited;
             ctx.await_identity();
             ctx.wake_after(about.auth_timeout);
         }
-        Standing::Verified(identity) => accept(ctx, *identity, about, reference, true),
+        Standing::Verified(identity) => {
+            accept(ctx, *identity, about, arrival.reference, arrival.is_new);
+        }
         Standing::Anonymous | Standing::User(_) => enter(ctx, about),
     }
 }
@@ -86,6 +96,10 @@ pub(super) fn accept(
         }
         Err(RoomError::Revoked) => refuse(ctx, TokenError::Revoked, &reference),
         Err(error) => {
+            // Nobody has been told of this session, so nobody could resume it.
+            if is_new {
+                ctx.await_identity();
+            }
             let reason = match error {
                 RoomError::OtherUser => CloseReason::FORBIDDEN,
                 RoomError::TooManyConnections => CloseReason::TOO_MANY_CONNECTIONS,

@@ -20,7 +20,15 @@ pub(super) struct Upgraded {
 impl Upgraded {
     /// Notes what the backend is told of an upgrade. A header that is not UTF-8 is left out.
     pub(super) fn of(request: &Request<'_>) -> Upgraded {
-        let header = |name| Some((name, request.header(name)?.to_owned()));
+        let header = |name| match name {
+            // HTTP/2, from which a proxy may come, lets a client send its cookies in several
+            // headers (RFC 9113, section 8.2.3).
+            "Cookie" => {
+                let cookies: Vec<&str> = request.values(name).collect();
+                (!cookies.is_empty()).then(|| (name, cookies.join("; ")))
+            }
+            _ => Some((name, request.header(name)?.to_owned())),
+        };
         Upgraded {
             path: request.path().to_owned(),
             query: request.query().to_owned(),

@@ -7,6 +7,7 @@ use super::{
     memory_max::MemoryMax,
     secret::Secret,
     settings::Config,
+    texts::{EVENTS, HOOKS},
     words::{Compression, HookFail, IdentityMode, LogFormat, MetricsAccess, Overflow},
 };
 
@@ -74,16 +75,14 @@ impl Default for Config {
             echo: false,
             broadcast: false,
             hook_url: String::new(),
-            hooks: ["connect", "join", "publish"].map(String::from).into(),
+            hooks: HOOKS.map(String::from).into(),
             hook_timeout: Duration::from_secs(3),
             hook_fail: HookFail::Closed,
             hook_secret: Secret::default(),
             hook_threads: 8,
             hook_queue: 1000,
             events_url: String::new(),
-            events: ["connected", "disconnected", "joined", "left", "room_empty"]
-                .map(String::from)
-                .into(),
+            events: EVENTS.map(String::from).into(),
             events_secret: Secret::default(),
             events_queue: 10_000,
             admin_host: "127.0.0.1".into(),

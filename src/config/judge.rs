@@ -412,6 +412,8 @@ mod tests {
         ] {
             assert!(complaint(with(illegal)).starts_with("hook_url = "), "{illegal}");
         }
+        let told = complaint(with("http://anna:se:cret@a/b?key=secret"));
+        assert!(told.starts_with("hook_url = http://…@a/b?…: must be"), "{told}");
         let told = complaint(Config { hooks: vec!["leave".into()], ..with("http://a") });
         assert!(told.contains("connect, join or publish"), "{told}");
         let unsigned = with("http://a");

@@ -15,6 +15,15 @@ pub(super) const SHOWN: &str = "(set)";
 /// The largest file that is read as a secret.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
+/// Returns an address as it may be shown: without what people write into addresses to be known by,
+/// which is a name and a password before the host, and the query.
+pub(crate) fn shown_address(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (hidden, rest) = rest.rsplit_once('@').map_or(("", rest), |(_, rest)| ("…@", rest));
+    let (rest, query) = rest.split_once('?').map_or((rest, ""), |(rest, _)| (rest, "?…"));
+    format!("{scheme}://{hidden}{rest}{query}")
+}
+
 /// A text that must not be seen, such as a key. Empty if it is not set.
 ///
 /// [`Debug`](fmt::Debug) shows `(set)` or `(unset)`, never the text. Two secrets are compared in a

@@ -65,35 +65,45 @@ pub(super) const PEM: Rule = Rule {
     legal: |path| path.len() <= 4096 && !path.contains(char::is_control),
 };
 
-/// An address of the operator's backend. One with a user name would show a password.
+/// Returns the host of a URL, of which `rest` is what follows the scheme, if host and port are as
+/// they should be. A URL with a user name has none: it would show a password.
+fn host(rest: &str) -> Option<&str> {
+    let strange = |c: char| c.is_whitespace() || c.is_control() || !c.is_ascii();
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    // A colon within the brackets of an IPv6 address begins no port.
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    let is_proper = !host.is_empty()
+        && host.starts_with('[') == host.ends_with(']')
+        && port.is_none_or(|port| port.parse::<u16>().is_ok())
+        && !authority.contains('@')
+        && !rest.contains(strange);
+    is_proper.then_some(host)
+}
+
+/// An address of the operator's backend.
 pub(super) const URL: Rule = Rule {
     range: "an http or https URL without a user name, or empty",
-    legal: |url| {
-        let strange = |c: char| c.is_whitespace() || c.is_control() || !c.is_ascii() || c == '#';
-        let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
-        let Some(rest) = rest else { return url.is_empty() };
-        let authority = rest.split(['/', '?']).next().unwrap_or_default();
-        // A colon within the brackets of an IPv6 address begins no port.
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !port.contains(']') => (host, Some(port)),
-            _ => (authority, None),
-        };
-        !host.is_empty()
-            && host.starts_with('[') == host.ends_with(']')
-            && port.is_none_or(|port| port.parse::<u16>().is_ok())
-            && !authority.contains('@')
-            && !rest.contains(strange)
+    legal: |url| match url.split_once("://") {
+        Some(("https" | "http", rest)) => host(rest).is_some() && !rest.contains('#'),
+        _ => url.is_empty(),
     },
 };
 
-pub(super) const HOOK: Rule = Rule {
-    range: "connect, join or publish",
-    legal: |hook| ["connect", "join", "publish"].contains(&hook),
-};
+/// What the operator's backend can be asked about.
+pub(crate) const HOOKS: [&str; 3] = ["connect", "join", "publish"];
+
+pub(super) const HOOK: Rule =
+    Rule { range: "connect, join or publish", legal: |hook| HOOKS.contains(&hook) };
+
+/// What the operator's backend can be told of.
+pub(super) const EVENTS: [&str; 5] = ["connected", "disconnected", "joined", "left", "room_empty"];
 
 pub(super) const EVENT: Rule = Rule {
     range: "connected, disconnected, joined, left or room_empty",
-    legal: |event| ["connected", "disconnected", "joined", "left", "room_empty"].contains(&event),
+    legal: |event| EVENTS.contains(&event),
 };
 
 /// A secret that signs requests.
@@ -122,21 +132,18 @@ pub(super) const PUBLIC_KEYS: Rule = Rule {
 /// The address of keys: over TLS, or from this machine, so that nobody on the way can put in keys.
 pub(super) const JWKS_URL: Rule = Rule {
     range: "an https URL, or an http one on the loopback, or empty",
-    legal: |url| {
-        let strange = |c: char| c.is_whitespace() || c.is_control() || !c.is_ascii() || c == '@';
-        if let Some(rest) = url.strip_prefix("https://") {
-            return !rest.is_empty() && !rest.starts_with(['/', ':']) && !rest.contains(strange);
-        }
-        let Some(rest) = url.strip_prefix("http://") else { return url.is_empty() };
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        let host = match authority.strip_prefix('[') {
-            Some(rest) => rest.split(']').next().unwrap_or_default(),
-            None => authority.split(':').next().unwrap_or_default(),
-        };
-        let is_loopback = host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-        (host == "localhost" || is_loopback) && !rest.contains(strange)
+    legal: |url| match url.split_once("://") {
+        Some(("https", rest)) => host(rest).is_some(),
+        Some(("http", rest)) => host(rest).is_some_and(is_on_loopback),
+        _ => url.is_empty(),
     },
 };
+
+/// Whether the host of a URL is this machine.
+fn is_on_loopback(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
 
 pub(super) const CLAIM: Rule = Rule {
     range: "a text without control characters, or empty",
@@ -200,5 +207,51 @@ fn log_directive_is_legal(directive: &str) -> bool {
     match directive.split_once('=') {
         Some((target, level)) => is_target(target) && is_level(level),
         None => is_level(directive) || (is_target(directive) && !is_slip(directive)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_people_are_told_of_lists_has_all_of_them() {
+        assert!(HOOKS.iter().all(|hook| HOOK.range.contains(hook)));
+        assert!(EVENTS.iter().all(|event| EVENT.range.contains(event)));
+    }
+
+    #[test]
+    fn keys_come_over_tls_or_from_this_machine() {
+        for good in [
+            "",
+            "https://id.example/keys",
+            "https://id.example:8443/keys?a=b#c",
+            "https://[2001:db8::1]/keys",
+            "http://localhost/keys",
+            "http://127.0.0.1:8080",
+            "http://127.8.9.10/",
+            "http://[::1]:8080/keys",
+        ] {
+            assert!(JWKS_URL.allows(good), "{good}");
+        }
+        for bad in [
+            "https://",
+            "https:///keys",
+            "https://:443/keys",
+            "https://?a",
+            "https://id.example:99999/keys",
+            "https://anna:secret@id.example/keys",
+            "https://id.example/a key",
+            "http://id.example/keys",
+            "http://127.0.0.1@id.example/keys",
+            "http://localhost@id.example/keys",
+            "http://[::1].id.example/keys",
+            "http://localhost:port/keys",
+            "http://[::1/keys",
+            "ftp://localhost/keys",
+            "localhost/keys",
+        ] {
+            assert!(!JWKS_URL.allows(bad), "{bad}");
+        }
     }
 }

@@ -109,7 +109,7 @@ impl Kind {
             (_, Value::Number(number)) => number.to_string(),
             (_, Value::Time(time)) => time.as_secs_f64().to_string(),
             (_, Value::Switch(on)) => on.to_string(),
-            (_, Value::Text(text)) => text,
+            (_, Value::Text(text)) => secret::shown_address(&text),
             (_, Value::List(texts)) => texts.join(","),
             (_, Value::Secret(secret)) if secret.is_empty() => String::new(),
             (_, Value::Secret(_)) => secret::SHOWN.into(),

@@ -1,7 +1,28 @@
 //! The verb of a [`Context`] that has something done on other threads.
 
+use std::sync::{Arc, Weak};
+
 use super::{context::Context, mode::OnWorker};
-use crate::hub::task::{NotDeferred, Task, TaskAnswer};
+use crate::hub::{
+    conn_id::ConnId,
+    session::Session,
+    task::{NotDeferred, Task, TaskAnswer},
+};
+
+/// The client that waits for a task, as the task sees it; see [`Context::waiter`]. Usable from any
+/// thread.
+#[derive(Debug)]
+pub struct Waiter {
+    session: Weak<Session>,
+    conn: ConnId,
+}
+
+impl Waiter {
+    /// Whether the client's connection has ended, so that nobody waits for the task any more.
+    pub fn has_gone(&self) -> bool {
+        self.session.upgrade().is_none_or(|session| session.conn() != Some(self.conn))
+    }
+}
 
 impl<S: 'static> Context<'_, S, OnWorker> {
     /// Has `task`, which may block, done on a thread of the handler's
@@ -63,5 +84,11 @@ impl<S: 'static> Context<'_, S, OnWorker> {
     ) -> Result<(), NotDeferred> {
         let bytes = bytes.saturating_add(size_of_val(&task));
         self.conn.defer(Task { bytes, run: Box::new(|| TaskAnswer::new(task())) })
+    }
+
+    /// Returns what tells a [deferred](Context::defer) task whether its client still waits. A task
+    /// that has waited long for its thread can be left undone for a client that has gone.
+    pub fn waiter(&self) -> Waiter {
+        Waiter { session: Arc::downgrade(self.conn.session()), conn: self.conn.id() }
     }
 }

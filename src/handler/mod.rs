@@ -19,6 +19,7 @@ pub use admin::{
 };
 pub use callbacks::{Blocking, Handler, TaskThreads};
 pub use context::{Context, Reply};
+pub use defer::Waiter;
 pub use mode::{MayBlock, Mode, OnWorker};
 pub use peer::Peer;
 pub use refusal::Refusal;

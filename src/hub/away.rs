@@ -65,7 +65,7 @@ impl Away {
         if let Some(owner) = owner {
             let places = self.by_owner.entry(owner).or_default();
             places.insert((!is_trivial, since_ms, id));
-            if places.len() > max.div_ceil(OWNER_PART)
+            if places.len() > of_one_owner(max)
                 && let Some(&(is_lasting, since_ms, id)) = places.first()
             {
                 return self.take(!is_lasting, since_ms, id).map(|session| Evicted {
@@ -77,6 +77,17 @@ impl Away {
             }
         }
         if self.len() > max { self.pop_longest() } else { None }
+    }
+
+    /// Whether `owner` may have one more, if there may be `max` in all.
+    pub(super) fn has_place_for(&self, owner: &Owner, max: usize) -> bool {
+        self.by_owner.get(owner).map_or(0, BTreeSet::len) < of_one_owner(max)
+    }
+
+    /// Returns whose the lost connection of a session was, if a limit holds for its address.
+    pub(super) fn owner_of(&self, id: Uuid, since_ms: u64) -> Option<&Owner> {
+        let place = (since_ms, id);
+        self.lasting.get(&place).or_else(|| self.trivial.get(&place))?.owner.as_ref()
     }
 
     /// Takes off the trivial session that is away longest, or if none is trivial the one that is
@@ -126,4 +137,9 @@ impl Away {
         }
         Some(session)
     }
+}
+
+/// The sessions that one address may have, if there may be `max` in all.
+fn of_one_owner(max: usize) -> usize {
+    max.div_ceil(OWNER_PART)
 }

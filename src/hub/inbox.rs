@@ -50,7 +50,7 @@ impl Inbox {
 
     /// Returns the messages that are kept, oldest first, with their numbers.
     pub(super) fn kept(&self) -> impl Iterator<Item = (u64, &PreparedFrame)> {
-        self.history.kept_until(u64::MAX).map(|(seq, _, frame)| (seq, frame))
+        self.history.kept_between(0, u64::MAX).map(|(seq, _, frame)| (seq, frame))
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -3,31 +3,23 @@
 //! Everything is read before anything is taken up, so that a file which is damaged anywhere changes
 //! nothing. The bounds are those of this server: what is beyond them is left out.
 
-use std::{collections::HashSet, io, sync::Arc};
+mod contents;
 
-use uuid::Uuid;
+use std::{io, sync::Arc};
 
 use super::{
     Hub,
-    inbox::Inbox,
     names::RoomName,
     notice::NoticeFormatter,
     room::{Owner, Room, RoomState},
     save::Amount,
-    session::{
-        Session,
-        saved::{RestoredIn, is_sound},
-    },
+    session::{Session, saved::RestoredIn},
 };
 use crate::{
-    identity::Revocation,
     memory::account::Level,
-    snapshot::{
-        OwnerRecord, Payload, Record, RoomRecord, SessionRecord, SnapshotReader, Unreadable,
-    },
-    store::{Epoch, History, Position},
-    ws::frame::{Kind, PreparedFrame},
+    snapshot::{OwnerRecord, SnapshotReader, Unreadable},
 };
+use contents::{Contents, ReadRoom, ReadSession};
 
 /// A route whose sessions can be resumed.
 pub(crate) struct RestorableRoute {
@@ -44,33 +36,20 @@ pub(crate) struct Restored {
     pub(crate) left_out: Amount,
     /// Sessions that were away for too long, were revoked, or have no route here.
     pub(crate) ended: usize,
+    /// Rooms of which messages are missing in the midst; what came before is left out.
+    pub(crate) gaps: Vec<RoomName>,
 }
 
-/// Everything that was read.
-#[derive(Default)]
-struct Contents {
-    revocations: Vec<Revocation>,
-    rooms: Vec<ReadRoom>,
-    sessions: Vec<ReadSession>,
-    messages_left_out: usize,
-    /// The names of the rooms and the ids of the sessions so far.
-    names: HashSet<RoomName>,
-    ids: HashSet<Uuid>,
-}
-
-struct ReadRoom {
-    room: Room,
-    /// The number of its last message.
-    seq: u64,
-    /// The number of the last message that was read.
-    read: Option<u64>,
-}
-
-struct ReadSession {
-    record: Box<SessionRecord>,
-    inbox: Option<Box<Inbox>>,
-    /// The number of the last direct message that was read.
-    read: Option<u64>,
+impl From<OwnerRecord> for Owner {
+    fn from(record: OwnerRecord) -> Owner {
+        match record {
+            OwnerRecord::Nobody => Owner::Nobody,
+            OwnerRecord::One { client_id, is_left_behind } => {
+                Owner::One { client_id, is_left_behind }
+            }
+            OwnerRecord::Many => Owner::Many,
+        }
+    }
 }
 
 impl Hub {
@@ -81,8 +60,8 @@ impl Hub {
         routes: &[RestorableRoute],
         elapsed_ms: u64,
     ) -> Result<Restored, Unreadable> {
-        let contents = self.read_snapshot(input, elapsed_ms)?;
-        let mut restored = Restored::default();
+        let contents = Contents::read(self, input, elapsed_ms)?;
+        let mut restored = Restored { gaps: contents.gaps, ..Restored::default() };
         restored.left_out.messages = contents.messages_left_out;
         for revocation in &contents.revocations {
             self.revoke(revocation);
@@ -100,145 +79,10 @@ impl Hub {
         Ok(restored)
     }
 
-    fn read_snapshot<R: io::Read>(
-        &self,
-        input: &mut SnapshotReader<R>,
-        elapsed_ms: u64,
-    ) -> Result<Contents, Unreadable> {
-        let mut contents = Contents::default();
-        while let Some(record) = input.next()? {
-            let taken = match record {
-                Record::Revocation(revocation) => {
-                    let of = (&*revocation.of, revocation.is_user);
-                    let times = (revocation.before_s, revocation.kept_until_s);
-                    let revocation = Revocation::of_parts(of.0, of.1, times.0, times.1);
-                    contents.revocations.push(revocation);
-                    Ok(())
-                }
-                Record::Room(room) => match RoomName::new(&room.name) {
-                    Ok(name) => self.read_room(&mut contents, name, &room),
-                    Err(_) => Err("a room name that is not legal"),
-                },
-                Record::Session(session) => self.read_session(&mut contents, session),
-                Record::Direct { seq, payload } => self.read_direct(&mut contents, seq, &payload),
-                Record::Message { room, seq, age_ms, payload } => {
-                    let age_ms = age_ms.saturating_add(elapsed_ms);
-                    self.read_message(&mut contents, (room, seq, age_ms), &payload)
-                }
-                Record::End { .. } => Err("an end that is none"),
-            };
-            taken.map_err(|what| input.malformed(what))?;
-        }
-        let are_whole = contents.rooms.iter().all(|room| room.read.is_none_or(|at| at == room.seq))
-            && contents.sessions.iter().all(ReadSession::is_whole);
-        match are_whole {
-            true => Ok(contents),
-            false => Err(input.malformed("messages before it of which the last ones are missing")),
-        }
-    }
-
-    fn read_room(
-        &self,
-        contents: &mut Contents,
-        name: RoomName,
-        record: &RoomRecord,
-    ) -> Result<(), &'static str> {
-        let mut room = self.rooms.make(&name);
-        let epoch = Epoch::from_bits(record.epoch).ok_or("a room without an epoch")?;
-        let state = room.state.get_mut();
-        state.history = History::at(Position { epoch, seq: record.seq });
-        state.owner = match record.owner {
-            OwnerRecord::Nobody => Owner::Nobody,
-            OwnerRecord::One { client_id, is_left_behind } => {
-                Owner::One { client_id, is_left_behind }
-            }
-            OwnerRecord::Many => Owner::Many,
-        };
-        contents.rooms.push(ReadRoom { room, seq: record.seq, read: None });
-        contents.names.insert(name).then_some(()).ok_or("a room for the second time")
-    }
-
-    fn read_session(
-        &self,
-        contents: &mut Contents,
-        record: Box<SessionRecord>,
-    ) -> Result<(), &'static str> {
-        if !contents.ids.insert(record.client_id) {
-            return Err("a session for the second time");
-        }
-        if !is_sound(&record, contents.rooms.len()) {
-            return Err("a session that refers to what there is not");
-        }
-        let inbox = record.inbox.map(|(seq, delivered)| Box::new(Inbox::at(seq, delivered)));
-        contents.sessions.push(ReadSession { record, inbox, read: None });
-        Ok(())
-    }
-
-    fn read_direct(
-        &self,
-        contents: &mut Contents,
-        seq: u64,
-        payload: &Payload<'_>,
-    ) -> Result<(), &'static str> {
-        let session = contents.sessions.last_mut().ok_or("a direct message to nobody")?;
-        let ReadSession { record, inbox, read } = session;
-        let (Some(inbox), Some((last, delivered))) = (inbox, record.inbox) else {
-            return Err("a direct message to nobody");
-        };
-        check_next(seq, *read, last)?;
-        if read.is_none() {
-            **inbox = Inbox::at(seq - 1, delivered);
-        }
-        *read = Some(seq);
-        inbox.push(self.frame_of(payload), false, &self.limits.inbox());
-        Ok(())
-    }
-
-    fn read_message(
-        &self,
-        contents: &mut Contents,
-        (place, seq, age_ms): (u32, u64, u64),
-        payload: &Payload<'_>,
-    ) -> Result<(), &'static str> {
-        let room = contents.rooms.get_mut(place as usize).ok_or("a message to no room")?;
-        let ReadRoom { room, seq: last, read } = room;
-        check_next(seq, *read, *last)?;
-        let RoomState { history, bounds, .. } = room.state.get_mut();
-        if read.is_none() {
-            let position = history.position();
-            *history = History::at(Position { seq: seq - 1, ..position });
-        }
-        *read = Some(seq);
-        // Newcomers must find memory, or nobody could come back.
-        if self.account.weigh() != Level::Normal {
-            contents.messages_left_out += history.len() + 1;
-            history.take_messages();
-            history.skip();
-            return Ok(());
-        }
-        let stored_ms = self.now_ms().saturating_sub(age_ms);
-        let before = history.len();
-        history.append(self.frame_of(payload), stored_ms, bounds);
-        contents.messages_left_out += before + 1 - history.len();
-        Ok(())
-    }
-
-    fn frame_of(&self, payload: &Payload<'_>) -> PreparedFrame {
-        let (kind, bytes) = match payload {
-            Payload::Text(text) => (Kind::Text, text.as_bytes()),
-            Payload::Binary(bytes) => (Kind::Binary, bytes.0),
-        };
-        PreparedFrame::counted(kind, &[bytes], &self.account.frames)
-    }
-
     fn put_room(&self, mut room: Room, restored: &mut Restored) -> Option<Arc<Room>> {
         let now_ms = self.now_ms();
         let RoomState { history, bounds, .. } = room.state.get_mut();
         history.expire(now_ms, bounds);
-        let space =
-            self.limits.histories_bytes_max().saturating_sub(self.account.histories.value());
-        let too_many = history.bytes().saturating_sub(space);
-        restored.left_out.messages += history.free(too_many);
         let messages = history.len();
         let there = self.rooms.put(room);
         let amount = if there.is_some() { &mut restored.taken } else { &mut restored.left_out };
@@ -260,7 +104,11 @@ impl Hub {
             restored.ended += 1;
             return;
         };
-        if restored.taken.sessions >= self.limits.away_max() || self.account.weigh() > Level::Wait {
+        let (away_max, owner) =
+            (self.limits.away_max(), record.address.and_then(|ip| self.owners.owner_of(ip)));
+        let has_place = restored.taken.sessions < away_max
+            && owner.as_ref().is_none_or(|owner| self.sessions.has_place_for(owner, away_max));
+        if !has_place || self.account.weigh() > Level::Wait {
             restored.left_out.sessions += 1;
             return;
         }
@@ -293,26 +141,9 @@ impl Hub {
             }
         }
         self.sessions.put(&session, identity.map(|of| Arc::clone(&of.user)));
-        let evicted =
-            self.sessions.set_away(&session, since_ms, is_trivial, None, self.limits.away_max());
+        let evicted = self.sessions.set_away(&session, since_ms, is_trivial, owner, away_max);
         debug_assert!(evicted.is_none(), "there are no more than may be away");
         restored.taken.sessions += 1;
-    }
-}
-
-impl ReadSession {
-    /// Whether no direct message is missing behind those that were read.
-    fn is_whole(&self) -> bool {
-        self.read.is_none_or(|read| self.record.inbox.is_some_and(|(last, _)| last == read))
-    }
-}
-
-/// Checks the number of a message: the next one, and not behind the last one.
-fn check_next(seq: u64, read: Option<u64>, last: u64) -> Result<(), &'static str> {
-    let is_next = read.map_or(seq > 0, |read| read.checked_add(1) == Some(seq));
-    match is_next && seq <= last {
-        true => Ok(()),
-        false => Err("a message with a number that is not the next one"),
     }
 }
 
@@ -323,7 +154,7 @@ mod tests {
     use super::*;
     use crate::{
         clock::Clock,
-        config::{Config, MemoryMax},
+        config::{Config, LimitedAddresses, MemoryMax},
         hub::{
             harness::{Bench, Client, name},
             history::Replay,
@@ -333,9 +164,12 @@ mod tests {
             save::Saved,
             session::Sender,
         },
-        identity::{Grant, Identity, Permissions},
-        store::Range,
+        identity::{Grant, Identity, Permissions, Revocation},
+        snapshot::{Payload, Record, RoomRecord, SnapshotWriter},
+        store::{Epoch, Position, Range},
+        ws::frame::{Message, PreparedFrame},
     };
+    use uuid::Uuid;
 
     const ENOUGH: u64 = 1 << 20;
 
@@ -570,7 +404,7 @@ mod tests {
         // What is kept are the last ones, without a hole.
         let room = new.hub.rooms.find("a").expect("it is there");
         let history = &room.state.lock().history;
-        let seqs: Vec<u64> = history.kept_until(u64::MAX).map(|(seq, ..)| seq).collect();
+        let seqs: Vec<u64> = history.kept_between(0, u64::MAX).map(|(seq, ..)| seq).collect();
         let first = 5001 - seqs.len() as u64;
         assert!(seqs.iter().copied().eq(first..=5000), "{:?}..", seqs.first());
     }
@@ -605,6 +439,154 @@ mod tests {
         let (bytes, saved) = old.save(400);
         assert!(bytes.len() <= 400 && saved.left_out.sessions == 1 && saved.written.rooms == 3);
         bench(&Config::default()).restore(&bytes, 0).expect("it is whole");
+    }
+
+    #[test]
+    fn what_came_out_of_order_of_time_leaves_no_hole_where_space_is_short() {
+        let mut old = bench(&Config::default());
+        let mut client = old.client(0, true);
+        client.join("a").expect("a place");
+        let now_ms = old.hub.now_ms();
+        {
+            let room = old.hub.rooms.find("a").expect("it is there");
+            let mut state = room.state.lock();
+            let RoomState { history, bounds, .. } = &mut *state;
+            for n in 0..20_u64 {
+                // Each second one has looked at the clock long before it came.
+                let text = format!("{n:0>100}");
+                let frame = PreparedFrame::new(Message::Text(&text));
+                history.append(frame, now_ms - 100 + n - n % 2 * 10, bounds);
+            }
+        }
+        let whole = old.save(ENOUGH).0.len() as u64;
+        for less in (100..2000).step_by(150) {
+            let (bytes, saved) = old.save(whole - less);
+            let new = bench(&Config::default());
+            let restored = new.restore(&bytes, 0).expect("it is whole");
+            assert!(restored.gaps.is_empty() && saved.left_out.messages > 0, "{saved:?}");
+            assert_eq!(kept(&new, "a").1.len(), saved.written.messages);
+            assert_eq!(kept(&new, "a").0.seq, 20);
+        }
+    }
+
+    #[test]
+    fn a_message_of_many_rooms_is_there_once() {
+        let mut old = bench(&Config::default());
+        let mut client = old.client(0, true);
+        let names: Vec<String> = (0..50).map(|n| format!("r{n}")).collect();
+        for room in &names {
+            client.join(room).expect("a place");
+        }
+        let find = |room: &String| old.hub.rooms.find(room).expect("it is there");
+        let rooms: Vec<Arc<Room>> = names.iter().map(find).collect();
+        let rooms: Vec<&Room> = rooms.iter().map(Arc::as_ref).collect();
+        for text in ["x", "y"] {
+            let by = Sender { session: &client.session, conn: client.conn() };
+            let text = text.repeat(10_000);
+            let publication = Publication::from(&*text);
+            old.hub.publish_to_rooms(by, &rooms, &publication).expect("a place");
+            publish(&old, &client, "r7", "of its own", Uuid::new_v4());
+        }
+        old.letters(0);
+        client.lose();
+        let before = old.hub.account.balance();
+        let (bytes, saved) = old.save(ENOUGH);
+        assert_eq!(saved.written.messages, 102);
+        assert!(bytes.len() < 30_000, "{}", bytes.len());
+        let new = bench(&Config::default());
+        new.restore(&bytes, 0).expect("it is whole");
+        assert_eq!(new.hub.account.balance(), before, "nor is it more than once in memory");
+        for n in 0..50 {
+            let room = format!("r{n}");
+            assert_eq!(kept(&new, &room), kept(&old, &room));
+        }
+        // It is measured as what it takes.
+        let (bytes, saved) = old.save(28_000);
+        assert_eq!((saved.written.messages, saved.left_out.messages), (102, 0), "{}", bytes.len());
+    }
+
+    #[test]
+    fn of_all_rooms_the_oldest_messages_give_way_where_there_may_be_less() {
+        let config = Config { history: 10_000, history_bytes: 64 << 20, ..Config::default() };
+        let mut old = bench(&config);
+        let mut client = old.client(0, true);
+        ["a", "b", "c"].iter().for_each(|room| drop(client.join(room).expect("a place")));
+        let text = "x".repeat(10_000);
+        // Nothing is younger than what is in the first room, and nothing older than in the last.
+        for room in ["c", "b", "a"] {
+            for _ in 0..1000 {
+                publish(&old, &client, room, &text, Uuid::new_v4());
+            }
+            advance(&old, 10);
+        }
+        let (bytes, _) = old.save(u64::MAX);
+        let total = Config { history_total_bytes: 15_000_000, ..config.clone() };
+        let memory = Config { memory_max: MemoryMax::Bytes(20 << 20), ..config };
+        for config in [total, memory] {
+            let new = bench(&config);
+            let restored = new.restore(&bytes, 0).expect("it is whole");
+            assert_eq!(restored.taken.messages + restored.left_out.messages, 3000);
+            let counts = ["a", "b", "c"].map(|room| {
+                let room = new.hub.rooms.find(room).expect("it is there");
+                let state = room.state.lock();
+                state.history.len()
+            });
+            let all = restored.taken.messages;
+            assert_eq!(counts, [all.min(1000), all.saturating_sub(1000), 0], "{restored:?}");
+            assert!(all > 500, "{restored:?}");
+        }
+    }
+
+    #[test]
+    fn a_hole_in_one_room_takes_nothing_from_others() {
+        let mut out = SnapshotWriter::new(Vec::new(), 0, ENOUGH).expect("memory");
+        for room in ["a", "b", "c"] {
+            let room = RoomRecord { name: room.into(), epoch: 1, seq: 4, owner: OwnerRecord::Many };
+            assert!(out.put(&Record::Room(room)).expect("memory"));
+        }
+        for (room, seqs) in [(0, &[1, 2, 4][..]), (1, &[1, 2, 3, 4]), (2, &[1, 2])] {
+            for seq in seqs {
+                let (payload, is_shared) = (Payload::Text("x"), false);
+                let message = Record::Message { room, seq: *seq, age_ms: 0, is_shared, payload };
+                assert!(out.put(&message).expect("memory"));
+            }
+        }
+        let bytes = out.finish().expect("memory").0;
+        let new = bench(&Config::default());
+        let restored = new.restore(&bytes, 0).expect("its records are whole");
+        assert_eq!(restored.gaps, ["a", "c"].map(name));
+        assert_eq!((restored.taken.messages, restored.left_out.messages), (5, 4));
+        let counts = ["a", "b", "c"].map(|room| (kept(&new, room).0.seq, kept(&new, room).1.len()));
+        assert_eq!(counts, [(4, 1), (4, 4), (4, 0)], "a hole is no message, and a number is taken");
+    }
+
+    #[test]
+    fn one_address_has_no_more_sessions_away_than_before() {
+        let limited = LimitedAddresses::All;
+        let config =
+            Config { max_away_sessions: 8, limited_addresses: limited, ..Config::default() };
+        let mut old = bench(&config);
+        let mut clients: Vec<Client> = (0..4).map(|_| old.client(0, true)).collect();
+        for client in &mut clients {
+            client.join("a").expect("a place");
+            advance(&old, 10);
+            client.lose();
+        }
+        let (bytes, _) = old.save(ENOUGH);
+        let mut new = bench(&config);
+        assert_eq!(new.restore(&bytes, 0).expect("it is whole").taken.sessions, 4);
+        // One more of the same address, and the one that is away longest goes.
+        let mut more = new.client(0, true);
+        more.join("a").expect("a place");
+        advance(&new, 6000);
+        more.lose();
+        assert_eq!(new.hub.sessions.gauges(), (4, 4));
+        assert!(new.hub.sessions.find(&clients[0].session.client_id).is_none());
+        // Where fewer may be, fewer come back.
+        let fewer = bench(&Config { max_away_sessions: 6, ..config });
+        let restored = fewer.restore(&bytes, 0).expect("it is whole");
+        assert_eq!((restored.taken.sessions, restored.left_out.sessions), (3, 1));
+        assert!(fewer.hub.sessions.find(&clients[0].session.client_id).is_none());
     }
 
     #[test]

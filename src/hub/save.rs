@@ -4,9 +4,9 @@
 //! their messages, sessions with their direct messages, those that are away shortest first, and
 //! then the messages of rooms, of which the oldest ones of all rooms are left out.
 
-use std::{io, sync::Arc};
+mod messages;
 
-use rustc_hash::FxHashMap;
+use std::{io, sync::Arc};
 
 use super::{
     Hub,
@@ -47,6 +47,18 @@ struct SavedRoom {
     seq: u64,
 }
 
+impl From<&Owner> for OwnerRecord {
+    fn from(owner: &Owner) -> OwnerRecord {
+        match *owner {
+            Owner::Nobody => OwnerRecord::Nobody,
+            Owner::One { client_id, is_left_behind } => {
+                OwnerRecord::One { client_id, is_left_behind }
+            }
+            Owner::Many => OwnerRecord::Many,
+        }
+    }
+}
+
 impl Hub {
     /// Lets no session expire from now on: nobody can come back before the next server.
     pub(crate) fn stop_absences(&self) {
@@ -55,10 +67,10 @@ impl Hub {
 
     /// Writes revocations, rooms and sessions. `path_of` names a route. What still changes
     /// meanwhile is written as it is at some moment, each room and each session by itself.
-    pub(crate) fn save<W: io::Write>(
+    pub(crate) fn save<'p, W: io::Write>(
         &self,
         out: &mut SnapshotWriter<W>,
-        path_of: &dyn Fn(u16) -> Option<String>,
+        path_of: &dyn Fn(u16) -> &'p str,
     ) -> io::Result<Saved> {
         let mut saved = Saved::default();
         for revocation in self.authenticator.list_revocations() {
@@ -101,13 +113,7 @@ impl Hub {
                 continue;
             }
             let position = state.history.position();
-            let owner = match state.owner {
-                Owner::Nobody => OwnerRecord::Nobody,
-                Owner::One { client_id, is_left_behind } => {
-                    OwnerRecord::One { client_id, is_left_behind }
-                }
-                Owner::Many => OwnerRecord::Many,
-            };
+            let owner = OwnerRecord::from(&state.owner);
             drop(state);
             let (name, epoch) = (room.name.as_str().to_owned(), position.epoch.bits());
             let record = RoomRecord { name, epoch, seq: position.seq, owner };
@@ -121,18 +127,20 @@ impl Hub {
         Ok(written)
     }
 
-    fn save_sessions<W: io::Write>(
+    fn save_sessions<'p, W: io::Write>(
         &self,
         out: &mut SnapshotWriter<W>,
-        path_of: &dyn Fn(u16) -> Option<String>,
+        path_of: &dyn Fn(u16) -> &'p str,
         rooms: &RoomPlaces,
         saved: &mut Saved,
     ) -> io::Result<()> {
         let until_ms = self.sessions.absences_until_ms(self.now_ms());
-        let mut paths: FxHashMap<u16, Option<String>> = FxHashMap::default();
-        let mut describe = |session: &Session| {
-            let path = paths.entry(session.route).or_insert_with(|| path_of(session.route));
-            session.saved(path.as_deref()?, rooms, until_ms)
+        let describe = |session: &Session| {
+            let mut saved = session.saved(path_of(session.route), rooms, until_ms)?;
+            saved.record.address = saved
+                .away_since_ms
+                .and_then(|since_ms| self.sessions.address_of(session.client_id, since_ms));
+            Some(saved)
         };
         // Each is described twice, so that not all descriptions are in memory at once.
         let mut order = Vec::new();
@@ -153,7 +161,7 @@ impl Hub {
         }
         order.sort_by_key(|(is_trivial, away_ms, _)| (*is_trivial, *away_ms));
         for (_, _, session) in order {
-            let Some(SavedSession { record, directs }) = describe(&session) else { continue };
+            let Some(SavedSession { record, directs, .. }) = describe(&session) else { continue };
             let record = Record::Session(record);
             let direct_bytes = directs.iter().map(|(_, frame)| bytes_at_most(frame)).sum::<u64>();
             if out.measure(&record)? + direct_bytes > out.bytes_left() {
@@ -169,59 +177,6 @@ impl Hub {
         }
         Ok(())
     }
-
-    fn save_messages<W: io::Write>(
-        &self,
-        out: &mut SnapshotWriter<W>,
-        rooms: &[SavedRoom],
-        saved: &mut Saved,
-    ) -> io::Result<()> {
-        let since_ms = stored_since(rooms, out.bytes_left());
-        let now_ms = self.now_ms();
-        for (place, SavedRoom { room, seq }) in (0..).zip(rooms) {
-            // Copied, because nothing is written under a lock: a copy shares the bytes.
-            let kept: Vec<(u64, u64, PreparedFrame)> = {
-                let state = room.state.lock();
-                let kept = state.history.kept_until(*seq);
-                kept.map(|(seq, stored_ms, frame)| (seq, stored_ms, frame.plain())).collect()
-            };
-            for (seq, stored_ms, frame) in &kept {
-                if *stored_ms < since_ms {
-                    saved.left_out.messages += 1;
-                    continue;
-                }
-                let (seq, age_ms) = (*seq, now_ms.saturating_sub(*stored_ms));
-                let payload = payload(frame);
-                if out.put(&Record::Message { room: place, seq, age_ms, payload })? {
-                    saved.written.messages += 1;
-                } else {
-                    debug_assert!(false, "it was measured");
-                    return Err(io::Error::other("a message has no space that was left for it"));
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Returns when the oldest messages were stored that fit into `bytes_left` with all younger ones.
-fn stored_since(rooms: &[SavedRoom], bytes_left: u64) -> u64 {
-    let mut stored: Vec<(u64, u64)> = Vec::new();
-    for SavedRoom { room, seq } in rooms {
-        let state = room.state.lock();
-        let kept = state.history.kept_until(*seq);
-        stored.extend(kept.map(|(_, stored_ms, frame)| (stored_ms, bytes_at_most(frame))));
-    }
-    if stored.iter().map(|(_, bytes)| bytes).sum::<u64>() <= bytes_left {
-        return 0;
-    }
-    stored.sort_unstable_by_key(|(stored_ms, _)| std::cmp::Reverse(*stored_ms));
-    let mut bytes_used = 0;
-    let first_left_out = stored.iter().find(|(_, bytes)| {
-        bytes_used += bytes;
-        bytes_used > bytes_left
-    });
-    first_left_out.map_or(0, |(stored_ms, _)| stored_ms + 1)
 }
 
 fn bytes_at_most(frame: &PreparedFrame) -> u64 {

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     ops::Bound,
     sync::{
         Arc,
@@ -111,21 +112,17 @@ impl Sessions {
         session
     }
 
-    /// Lists a session with a user, that came out of a snapshot. Returns whether there was none
-    /// with its id.
-    pub(super) fn put(&self, session: &Arc<Session>, user: Option<Arc<str>>) -> bool {
+    /// Lists a session with a user, that came out of a snapshot. There must be none with its id.
+    pub(super) fn put(&self, session: &Arc<Session>, user: Option<Arc<str>>) {
         let client_id = session.client_id;
         if let Some(next) = &self.counted_ids {
             let count = client_id.as_u64_pair().1 & COUNTED_ID_MAX;
             next.fetch_max(count + 1, Ordering::Relaxed);
         }
         let mut table = self.table.lock();
-        if table.by_client.contains_key(&client_id) {
-            return false;
-        }
-        table.by_client.insert(client_id, Arc::clone(session));
+        let before = table.by_client.insert(client_id, Arc::clone(session));
+        debug_assert!(before.is_none(), "each is in a snapshot once");
         table.by_user.extend(user.map(|user| (user, client_id)));
-        true
     }
 
     pub(crate) fn find(&self, client_id: &Uuid) -> Option<Arc<Session>> {
@@ -199,6 +196,19 @@ impl Sessions {
         max: usize,
     ) -> Option<Evicted> {
         self.table.lock().away.insert(session, since_ms, is_trivial, owner, max)
+    }
+
+    /// Whether one more session of `owner` may be away, if `max` of all may.
+    pub(super) fn has_place_for(&self, owner: &Owner, max: usize) -> bool {
+        self.table.lock().away.has_place_for(owner, max)
+    }
+
+    /// Returns the address whose limits hold for a session that is away since `since_ms`.
+    pub(super) fn address_of(&self, client_id: Uuid, since_ms: u64) -> Option<IpAddr> {
+        match self.table.lock().away.owner_of(client_id, since_ms)? {
+            Owner::Address(ip) => Some(*ip),
+            Owner::User(_) => None,
+        }
     }
 
     /// Takes the session off the list that must end first for want of space.

@@ -21,6 +21,7 @@ use super::{
     token_error::TokenError,
 };
 use crate::{
+    config::shown_address,
     error::{Error, ErrorKind},
     metrics::IdentityMetrics,
 };
@@ -102,7 +103,8 @@ impl Jwks {
     /// Fetches the keys now, and never again.
     pub(super) fn once(url: &str) -> Result<Jwks, Error> {
         let keys = fetch(url).map_err(|why| {
-            let text = format!("cannot fetch the keys for tokens from {url}: {why}");
+            let text =
+                format!("cannot fetch the keys for tokens from {}: {why}", shown_address(url));
             Error::new(ErrorKind::System, text)
         })?;
         let jwks = Jwks::empty();
@@ -168,7 +170,10 @@ impl Fetched {
                 }
                 Err(why) => {
                     self.metrics.jwks_failures.add_shared();
-                    log::warn!("cannot fetch the keys for tokens from {url}: {why}");
+                    log::warn!(
+                        "cannot fetch the keys for tokens from {}: {why}",
+                        shown_address(url)
+                    );
                     // Tokens are refused until there are keys.
                     wait = self.ask_interval;
                 }

@@ -31,6 +31,39 @@ pub(crate) struct Extra {
     pub(crate) started_s: f64,
 }
 
+/// The content type of [`text`].
+const TEXT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The content type of [`open_metrics`], and what a client says that wants it.
+const OPEN_METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const OPEN_METRICS: &str = "application/openmetrics-text";
+
+/// Returns the content type and the body for a client that accepts what its header says.
+pub(crate) fn negotiate(text: &str, accept: Option<&str>) -> (&'static str, String) {
+    match accept.is_some_and(|accept| accept.to_ascii_lowercase().contains(OPEN_METRICS)) {
+        true => (OPEN_METRICS_TYPE, open_metrics(text)),
+        false => (TEXT_TYPE, text.to_owned()),
+    }
+}
+
+/// Returns the figures of [`text`] in the format of OpenMetrics 1.0: the name of a counter is that
+/// of its sample without `_total`, and an end is told from a cut.
+fn open_metrics(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 8);
+    for line in text.lines() {
+        let Some(about) = line.strip_prefix("# ") else {
+            let _ = writeln!(out, "{line}");
+            continue;
+        };
+        let about = about.replacen("_total ", " ", 1).replace('"', "\\\"");
+        let about =
+            about.strip_suffix(" untyped").map(|about| format!("{about} unknown")).unwrap_or(about);
+        let _ = writeln!(out, "# {about}");
+    }
+    out.push_str("# EOF\n");
+    out
+}
+
 /// Returns the name of a figure for Prometheus.
 pub(crate) fn name(figure: &Figure) -> String {
     let name = figure.name;
@@ -270,6 +303,18 @@ mod tests {
         assert_eq!(value("rusty_socks_x_seconds_bucket{le=\"+Inf\"}"), 5.0);
         assert_eq!(value("rusty_socks_x_seconds_count"), 5.0);
         assert!((value("rusty_socks_x_seconds_sum") - 20.0).abs() < 0.3);
+    }
+
+    #[test]
+    fn a_client_that_asks_for_open_metrics_gets_it() {
+        let text = "# HELP a_total A \"b\".\n# TYPE a_total counter\na_total 1\n\
+                    # TYPE b untyped\nb 2\n";
+        assert_eq!(negotiate(text, None), (TEXT_TYPE, text.to_owned()));
+        assert_eq!(negotiate(text, Some("text/plain;version=0.0.4")).0, TEXT_TYPE);
+        let accept = "application/OpenMetrics-text;version=1.0.0;q=0.5,text/plain;q=0.3";
+        let open = "# HELP a A \\\"b\\\".\n# TYPE a counter\na_total 1\n# TYPE b unknown\nb 2\n\
+                    # EOF\n";
+        assert_eq!(negotiate(text, Some(accept)), (OPEN_METRICS_TYPE, open.to_owned()));
     }
 
     #[test]

@@ -25,9 +25,6 @@ use crate::{
     metrics::Refused,
 };
 
-/// The content type of the answer to `/metrics`.
-pub(super) const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
 /// The answer that asks a client for the body that it has announced (RFC 9110, 10.1.1).
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -415,7 +412,10 @@ fn own_answer(target: AdminTarget, request: &Request<'_>, cx: &mut WorkerCtx) ->
             unless(answer, !ready.ready, cx.config())
         }
         AdminTarget::Stats => json(cx.stats()),
-        AdminTarget::Metrics => AdminAnswer::ok(METRICS_TYPE, cx.prometheus()),
+        AdminTarget::Metrics => {
+            let (content_type, body) = cx.prometheus(request.header("Accept"));
+            AdminAnswer::ok(content_type, body)
+        }
         AdminTarget::MethodNotAllowed => {
             let (status, word) = (Status::MethodNotAllowed, "method_not_allowed");
             let answer = AdminAnswer::error(status, word, "only GET and HEAD work here", None);

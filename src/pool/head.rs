@@ -9,7 +9,6 @@ use std::{
 
 use super::{
     access,
-    admin::METRICS_TYPE,
     bound::BoundToken,
     closing::Stage,
     conn_io::{ConnIo, Readiness},
@@ -390,8 +389,8 @@ fn ask(request: &Request<'_>, client: SocketAddr, is_last: bool, cx: &mut Worker
         }
         Target::Stats => json(cx.stats(), Status::Ok),
         Target::Metrics if cx.config().metrics == MetricsAccess::Public => {
-            let (body, status) = (cx.prometheus(), Status::Ok);
-            let content_type = METRICS_TYPE;
+            let (content_type, body) = cx.prometheus(request.header("Accept"));
+            let status = Status::Ok;
             Asked::Plain { status, body, content_type, advice: "", closes, head_only }
         }
         Target::Metrics => {

@@ -21,7 +21,7 @@ use crate::{
     http::{proxies::TrustedProxies, response},
     hub::{conn_id::ConnId, room::RoomKey},
     memory::account::{Held, Level},
-    metrics::{Snapshot, WorkerMetrics},
+    metrics::{Snapshot, WorkerMetrics, prometheus},
     ws::{decoder::ProtocolConfig, deflate::Deflaters},
 };
 
@@ -265,13 +265,14 @@ impl WorkerCtx {
         Ok(self.stats.value.clone())
     }
 
-    /// The body of an answer to `/metrics`, as old at most.
-    pub(crate) fn prometheus(&mut self) -> String {
+    /// The content type and the body of an answer to `/metrics`, as old at most, for a client that
+    /// accepts what its header says.
+    pub(crate) fn prometheus(&mut self, accept: Option<&str>) -> (&'static str, String) {
         if self.prometheus.is_due(self.now) {
             self.spent += STATS_COST;
             self.prometheus.value = self.shared.prometheus();
         }
-        self.prometheus.value.clone()
+        prometheus::negotiate(&self.prometheus.value, accept)
     }
 
     /// Adds what the connections of this worker hold to the account of memory.

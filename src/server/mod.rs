@@ -38,6 +38,7 @@ use crate::{
         tasks::TaskPool,
         worker::{Arrival, WAKER, Worker},
     },
+    snapshot::disk::ClaimedFile,
     tls::Tls,
 };
 use accepting::Accepting;
@@ -67,6 +68,8 @@ pub struct Server {
     asked: Receiver<Duration>,
     /// Dropped when the server has stopped, which ends [`ServerHandle::join`].
     running: Sender<()>,
+    /// The snapshot that was taken up. It stays for the next start unless this server runs.
+    claimed: Option<ClaimedFile>,
 }
 
 impl Builder {
@@ -134,8 +137,13 @@ impl Builder {
     /// Checks the configuration, routes and pages, and listens. Port 0 picks a free port;
     /// [`Server::local_addr`] returns it.
     ///
+    /// Takes up the [`snapshot`](Config::snapshot) of an earlier server, if there is one: its file
+    /// is removed once the server runs. If the server is dropped before, the file is put back for
+    /// the next one.
+    ///
     /// # Errors
-    /// [`ErrorKind::Config`]: a setting is out of range, or a certificate or key cannot be used.
+    /// [`ErrorKind::Config`]: a setting is out of range, a certificate or key cannot be used, or
+    /// the snapshot cannot be written or is a file of something else.
     /// [`ErrorKind::InvalidInput`]: a path is not legal, or taken twice by pages.
     /// [`ErrorKind::AddressInUse`] or [`ErrorKind::System`]: the server cannot listen on the
     /// address.
@@ -158,14 +166,14 @@ impl Builder {
         }
         // Before anything is taken up, which happens once.
         restart::check(&self.config)?;
-        let Parts { shared, workers, arrivals } = self.assemble(Clock::machine())?;
+        let Parts { shared, workers, arrivals, claimed } = self.assemble(Clock::machine())?;
         let (ask, asked) = crossbeam_channel::bounded(1);
         let (running, stopped) = crossbeam_channel::bounded(0);
         let _ = shared.drain.set(ask.clone());
         let listen_addr = listener.addr().clone();
         let admin_addr = admin.as_ref().map(|admin| admin.addr().clone());
         let handle = ServerHandle { shared, listen_addr, admin_addr, ask, stopped };
-        Ok(Server { listener, admin, workers, arrivals, handle, asked, running })
+        Ok(Server { listener, admin, workers, arrivals, handle, asked, running, claimed })
     }
 
     /// Makes a server for tests of a handler: it listens nowhere, and the test makes its turns. See
@@ -199,7 +207,8 @@ impl Builder {
             );
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
-        let Parts { shared, workers, .. } = self.assemble(clock)?;
+        let Parts { shared, workers, claimed, .. } = self.assemble(clock)?;
+        restart::forget(claimed);
         let ((ask, _), (_, stopped)) =
             (crossbeam_channel::bounded(1), crossbeam_channel::bounded(0));
         let listen_addr = ListenAddr::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
@@ -241,12 +250,12 @@ impl Builder {
         let tls = Tls::load(&config)?.map(Arc::new);
         let hub = Hub::new(&config, authenticator, mailboxes.clone(), clock);
         let shared = Arc::new(Shared::new(config, routes, pages, admin, hub, mailboxes, tls));
-        restart::take_up(&shared);
+        let claimed = restart::take_up(&shared)?;
         if let Some(source) = source {
             let _ = shared.source.set(source);
         }
         let (arrivals, workers) = staff(&shared, polls, inboxes);
-        Ok(Parts { shared, workers, arrivals })
+        Ok(Parts { shared, workers, arrivals, claimed })
     }
 }
 
@@ -255,6 +264,7 @@ struct Parts {
     shared: Arc<Shared>,
     workers: Vec<Worker>,
     arrivals: Vec<Sender<Arrival>>,
+    claimed: Option<ClaimedFile>,
 }
 
 /// Makes a worker for each poll, and the acceptor's channel to it.
@@ -356,7 +366,7 @@ impl Server {
     /// [`ErrorKind::System`]: the operating system refused a thread, or a worker failed. The server
     /// has stopped then.
     pub fn run(self) -> Result<(), Error> {
-        let Server { listener, admin, workers, arrivals, handle, asked, running } = self;
+        let Server { listener, admin, workers, arrivals, handle, asked, running, claimed } = self;
         let shared = handle.shared;
         let goes_on = !shared.config().snapshot.is_empty();
         let (job_alive, jobs_done) = crossbeam_channel::bounded(0);
@@ -381,6 +391,7 @@ impl Server {
         };
         let accepting = start(listener, Door::Public)?;
         let admin = admin.map(|listener| start(listener, Door::Admin)).transpose()?;
+        restart::forget(claimed);
 
         let mut failure = None;
         let grace = crossbeam_channel::select! {
@@ -431,6 +442,8 @@ impl Server {
         // Jobs that outlive the grace are abandoned: the process need not wait for a handler's
         // threads.
         let _ = jobs_done.recv_deadline(deadline);
+        // What the snapshot takes is not taken from the handlers' last words.
+        let grace_left = deadline.saturating_duration_since(Instant::now());
         let left = match &failure {
             None => restart::leave(&shared),
             Some(_) if !goes_on => Ok(()),
@@ -440,7 +453,7 @@ impl Server {
             }
         };
         for route in &shared.routes {
-            route.handler.stop(deadline.saturating_duration_since(Instant::now()));
+            route.handler.stop(grace_left);
         }
         drop(running);
         failure.map_or(left, Err)

@@ -69,14 +69,26 @@ pub(super) fn check(config: &Config) -> Result<(), Error> {
 }
 
 /// Takes up the snapshot that an earlier server has left, if there is a good one. What is wrong
-/// with one is logged; the server begins with nothing then.
-pub(super) fn take_up(shared: &Shared) {
+/// with one is logged; the server begins with nothing then. Returns the file, which must be
+/// [forgotten](forget) once the server serves, and stays for the next start if it is dropped.
+///
+/// # Errors
+/// The file is something else than a snapshot.
+pub(super) fn take_up(shared: &Shared) -> Result<Option<ClaimedFile>, Error> {
     let config = shared.config();
     if config.snapshot.is_empty() {
-        return;
+        return Ok(None);
     }
     let (began, path) = (Instant::now(), Path::new(&config.snapshot));
     let shown = path.display();
+    // What cannot be read is told below.
+    if disk::is_foreign(path).unwrap_or(false) {
+        let message = format!(
+            "snapshot: {shown} is no snapshot of this server, so it is left as it is; \
+             remove it, or name another file"
+        );
+        return Err(Error::config(message));
+    }
     match disk::set_aside_unfinished(path) {
         Ok(None) => {}
         Ok(Some(aside)) => log::warn!(
@@ -89,19 +101,17 @@ pub(super) fn take_up(shared: &Shared) {
         Ok(Some(taken)) => taken,
         Ok(None) => {
             log::info!("snapshot: there is no {shown}: rooms and sessions begin anew");
-            return;
+            return Ok(None);
         }
         Err(error) => {
             log::error!("snapshot: cannot read {shown}, so rooms and sessions begin anew: {error}");
-            return;
+            return Ok(None);
         }
     };
     match read(shared, file, claimed.bytes) {
         Ok((age_ms, restored)) => {
             told_of(&restored, age_ms, began);
-            if let Err(error) = claimed.remove() {
-                log::error!("snapshot: cannot remove {shown}, which was read: {error}");
-            }
+            Ok(Some(claimed))
         }
         Err(refused) => {
             let aside = match claimed.set_aside() {
@@ -111,7 +121,15 @@ pub(super) fn take_up(shared: &Shared) {
             log::error!(
                 "snapshot: {shown} is not taken up, so rooms and sessions begin anew: {refused}; {aside}"
             );
+            Ok(None)
         }
+    }
+}
+
+/// Removes a snapshot that was taken up: the server serves, so it is old from now on.
+pub(super) fn forget(claimed: Option<ClaimedFile>) {
+    if let Some(Err(error)) = claimed.map(ClaimedFile::remove) {
+        log::error!("snapshot: cannot remove the file that was read: {error}");
     }
 }
 
@@ -137,7 +155,7 @@ fn read(shared: &Shared, file: impl io::Read, bytes: u64) -> Result<(u64, Restor
 }
 
 fn told_of(restored: &Restored, age_ms: u64, began: Instant) {
-    let Restored { taken, left_out, ended } = restored;
+    let Restored { taken, left_out, ended, gaps } = restored;
     log::info!(
         "snapshot: took up {}, written {} s ago, in {} ms",
         listed(taken),
@@ -145,8 +163,13 @@ fn told_of(restored: &Restored, age_ms: u64, began: Instant) {
         began.elapsed().as_millis()
     );
     if *ended > 0 {
-        log::info!(
-            "snapshot: {ended} sessions have ended: away for too long, revoked, or of no route"
+        let ended = counted(*ended, "session");
+        log::info!("snapshot: {ended} ended: away for too long, revoked, or of no route");
+    }
+    if let Some(room) = gaps.first() {
+        log::error!(
+            "snapshot: messages are missing in {}, such as '{room}'; what came before is left out",
+            counted(gaps.len(), "room")
         );
     }
     if *left_out != Amount::default() {
@@ -184,7 +207,7 @@ fn write(shared: &Shared, path: &Path) -> io::Result<(Saved, u64)> {
     let (new, file) = NewFile::create(path)?;
     let bytes_max = shared.config().snapshot_bytes_max as u64;
     let mut writer = SnapshotWriter::new(file, now_ms(shared), bytes_max)?;
-    let path_of = |route: u16| Some(shared.routes.get(usize::from(route))?.path.clone());
+    let path_of = |route: u16| shared.routes[usize::from(route)].path.as_str();
     let saved = shared.hub.save(&mut writer, &path_of)?;
     let (file, bytes) = writer.finish()?;
     new.commit(file)?;
@@ -193,7 +216,15 @@ fn write(shared: &Shared, path: &Path) -> io::Result<(Saved, u64)> {
 
 fn listed(amount: &Amount) -> String {
     let Amount { rooms, messages, sessions } = amount;
-    format!("{rooms} rooms, {messages} messages and {sessions} sessions")
+    let [rooms, messages, sessions] =
+        [(rooms, "room"), (messages, "message"), (sessions, "session")]
+            .map(|(count, noun)| counted(*count, noun));
+    format!("{rooms}, {messages} and {sessions}")
+}
+
+/// A count and its noun, in the plural unless it is one.
+fn counted(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 /// Milliseconds since 1970.

@@ -1,6 +1,8 @@
 //! The records of a snapshot. Their order and their fields are the format: whoever changes one
 //! raises the version.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
@@ -16,13 +18,23 @@ pub(crate) enum Record<'a> {
         #[serde(borrow)]
         payload: Payload<'a>,
     },
-    /// A message of a room, oldest first. None is left out behind the first one.
+    /// A message of a room. Those of all rooms are in the order of their age, oldest first, and
+    /// none of a room is left out behind its first one.
     Message {
         room: u32,
         seq: u64,
         age_ms: u64,
+        /// Whether other rooms have it too.
+        is_shared: bool,
         #[serde(borrow)]
         payload: Payload<'a>,
+    },
+    /// The same message in a further room: the one in this place among those that are shared and
+    /// have the age of the record before.
+    Shared {
+        room: u32,
+        seq: u64,
+        of: u32,
     },
     /// The last record.
     End {
@@ -90,6 +102,8 @@ pub(crate) struct SessionRecord {
     pub(crate) away_ms: u64,
     /// Whether nobody would miss it.
     pub(crate) is_trivial: bool,
+    /// The address whose limits held for it.
+    pub(crate) address: Option<IpAddr>,
     pub(crate) provisional: bool,
     pub(crate) name: Option<String>,
     pub(crate) identity: Option<IdentityRecord>,

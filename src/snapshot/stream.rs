@@ -1,6 +1,7 @@
 //! Snapshots as streams of bytes: the header, and the records with their lengths and checksums.
 
 use std::{
+    borrow::Cow,
     fmt,
     io::{self, Read, Write},
 };
@@ -10,10 +11,10 @@ use crc32fast::Hasher;
 use super::records::Record;
 
 /// What every snapshot begins with.
-const MAGIC: [u8; 8] = *b"rsocks\r\n";
+pub(super) const MAGIC: [u8; 8] = *b"rsocks\r\n";
 
 /// The version of the format that this program writes, and the only one that it reads.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Magic, version, time and checksum.
 const HEADER_BYTES: u64 = 8 + 4 + 8 + 4;
@@ -114,7 +115,7 @@ pub(crate) enum Unreadable {
     /// This record is not what was written.
     Checksum(u64),
     /// This record makes no sense.
-    Malformed(u64, &'static str),
+    Malformed(u64, Cow<'static, str>),
     Trailing,
 }
 
@@ -205,7 +206,7 @@ impl<R: Read> SnapshotReader<R> {
         if self.hash.clone().finalize().to_le_bytes() != checksum {
             return Err(Unreadable::Checksum(self.records));
         }
-        let malformed = |what| Unreadable::Malformed(self.records, what);
+        let malformed = |what: &'static str| Unreadable::Malformed(self.records, what.into());
         let (record, rest) = postcard::take_from_bytes::<Record<'_>>(&self.buffer)
             .map_err(|_| malformed("an unknown form"))?;
         if !rest.is_empty() {
@@ -223,8 +224,8 @@ impl<R: Read> SnapshotReader<R> {
     }
 
     /// The error for the record that was just read.
-    pub(crate) fn malformed(&self, what: &'static str) -> Unreadable {
-        Unreadable::Malformed(self.records.saturating_sub(1), what)
+    pub(crate) fn malformed(&self, what: impl Into<Cow<'static, str>>) -> Unreadable {
+        Unreadable::Malformed(self.records.saturating_sub(1), what.into())
     }
 }
 
@@ -250,7 +251,9 @@ mod tests {
                 _ => Payload::Binary(Bytes(text.as_bytes())),
             };
             assert!(
-                writer.put(&Record::Message { room: 0, seq, age_ms: 5, payload }).expect("memory")
+                writer
+                    .put(&Record::Message { room: 0, seq, age_ms: 5, is_shared: false, payload })
+                    .expect("memory")
             );
         }
         writer.finish().expect("memory").0
@@ -289,8 +292,8 @@ mod tests {
         assert_eq!(error(b"#!/bin/sh\nexit 0\n"), "it is no snapshot of this server");
         assert_eq!(error(b""), "it is cut off");
         let mut later = bytes.clone();
-        later[8] = 2;
-        assert!(error(&later).starts_with("its format has version 2"), "{}", error(&later));
+        later[8] = 3;
+        assert!(error(&later).starts_with("its format has version 3"), "{}", error(&later));
         let mut longer = bytes.clone();
         longer[24..28].copy_from_slice(&u32::MAX.to_le_bytes());
         assert_eq!(error(&longer), "it is cut off", "and four gigabytes are not reserved");

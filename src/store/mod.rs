@@ -120,14 +120,16 @@ impl History {
         Position { epoch: self.epoch, seq: self.last_seq }
     }
 
-    /// Returns the kept messages up to number `until`, oldest first: their numbers, when they were
-    /// stored, and themselves.
-    pub(crate) fn kept_until(
+    /// Returns the kept messages with numbers above `after` and up to `until`, oldest first: their
+    /// numbers, when they were stored, and themselves. None was stored before the one ahead of it.
+    pub(crate) fn kept_between(
         &self,
+        after: u64,
         until: u64,
     ) -> impl Iterator<Item = (u64, u64, &PreparedFrame)> {
         let before = self.last_seq - self.entries.len() as u64;
-        let numbered = (before + 1..).zip(&self.entries);
+        let skipped = after.saturating_sub(before).min(self.entries.len() as u64);
+        let numbered = (before + skipped + 1..).zip(self.entries.range(skipped as usize..));
         let kept = numbered.take_while(move |(seq, _)| *seq <= until);
         kept.map(|(seq, entry)| (seq, entry.stored_ms, &entry.frame))
     }
@@ -136,7 +138,9 @@ impl History {
     pub(crate) fn append(&mut self, frame: PreparedFrame, now_ms: u64, bounds: &HistoryBounds) {
         self.last_seq += 1;
         self.bytes += frame.len();
-        self.entries.push_back(Entry { frame, stored_ms: now_ms });
+        // Publishers read the clock before they wait for the room, and may come in another order.
+        let stored_ms = self.entries.back().map_or(now_ms, |last| now_ms.max(last.stored_ms));
+        self.entries.push_back(Entry { frame, stored_ms });
         while self.entries.len() > bounds.messages_max || self.bytes > bounds.bytes_max {
             self.drop_oldest();
         }
@@ -179,6 +183,15 @@ impl History {
     pub(crate) fn free(&mut self, bytes: usize) -> usize {
         let (kept, target) = (self.entries.len(), self.bytes.saturating_sub(bytes));
         while self.bytes > target {
+            self.drop_oldest();
+        }
+        kept - self.entries.len()
+    }
+
+    /// Lets go of the messages up to number `seq`. Returns how many there were.
+    pub(crate) fn forget_until(&mut self, seq: u64) -> usize {
+        let kept = self.entries.len();
+        while !self.is_empty() && self.last_seq - (self.entries.len() as u64) < seq {
             self.drop_oldest();
         }
         kept - self.entries.len()
@@ -301,6 +314,22 @@ mod tests {
         history.expire(110, &BOUNDS);
         assert!(history.is_empty());
         assert_eq!(history.position().seq, 9, "numbers go on where they were");
+    }
+
+    #[test]
+    fn none_is_younger_than_the_next_one_whenever_its_publisher_looked_at_the_clock() {
+        let mut history = History::new();
+        for now_ms in [7, 5, 9, 8] {
+            history.append(PreparedFrame::new(Message::Text("x")), now_ms, &BOUNDS);
+        }
+        let kept = |after, until| {
+            let kept = history.kept_between(after, until);
+            kept.map(|(seq, stored_ms, _)| (seq, stored_ms)).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(0, 9), [(1, 7), (2, 7), (3, 9), (4, 9)]);
+        assert_eq!((kept(1, 3), kept(4, 9)), (vec![(2, 7), (3, 9)], vec![]));
+        history.forget_until(2);
+        assert_eq!((history.forget_until(1), history.forget_until(3), history.len()), (0, 1, 1));
     }
 
     #[test]

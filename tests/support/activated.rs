@@ -3,25 +3,23 @@
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub)]
 
 use std::{
-    io::{BufRead, BufReader},
+    ops::Deref,
     os::{
         fd::{AsFd, OwnedFd},
         unix::net::UnixDatagram,
     },
-    process::{Child, Command, Stdio},
-    sync::mpsc,
-    thread,
 };
 
 use tempfile::TempDir;
 
-use crate::support::{DEADLINE, eventually};
+use crate::{
+    program::{PROGRAM, Process, command},
+    support::DEADLINE,
+};
 
 /// The program with a socket as its third descriptor, as systemd passes it on.
 pub struct Activated {
-    child: Child,
-    /// Its log, line by line.
-    lines: mpsc::Receiver<String>,
+    process: Process,
     /// Where it tells how it does.
     told: UnixDatagram,
     _dir: TempDir,
@@ -34,24 +32,15 @@ impl Activated {
         let told = UnixDatagram::bind(&notify).unwrap();
         told.set_read_timeout(Some(DEADLINE)).unwrap();
         let socket: OwnedFd = socket.as_fd().try_clone_to_owned().unwrap();
-        let mut command = Command::new("sh");
+        let mut command = command("sh");
         command
-            .args(["-c", "exec 3<&0 0</dev/null; LISTEN_PID=$$ exec \"$0\""])
-            .arg(env!("CARGO_BIN_EXE_rusty_socks"))
+            .args(["-c", "exec 3<&0 0</dev/null; LISTEN_PID=$$ exec \"$0\"", PROGRAM])
             .env("LISTEN_FDS", "1")
             .env("NOTIFY_SOCKET", &notify)
             .env("RUSTY_SOCKS_PORT", "1")
             .envs(settings.iter().copied())
-            .stdin(socket)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let (tell, lines) = mpsc::channel();
-        let log = BufReader::new(child.stderr.take().unwrap());
-        thread::spawn(move || {
-            log.lines().map_while(Result::ok).try_for_each(|line| tell.send(line))
-        });
-        Activated { child, lines, told, _dir: dir }
+            .stdin(socket);
+        Activated { process: Process::run(&mut command), told, _dir: dir }
     }
 
     pub fn is_told(&self) -> String {
@@ -60,37 +49,19 @@ impl Activated {
         String::from_utf8_lossy(&buffer[..read]).trim().to_owned()
     }
 
-    pub fn log_line(&self, with: &str) -> String {
-        loop {
-            let line = self.lines.recv_timeout(DEADLINE).unwrap();
-            if line.contains(with) {
-                return line;
-            }
-        }
-    }
-
     pub fn terminate(&self) {
         self.signal("-TERM");
     }
 
-    pub fn signal(&self, name: &str) {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
-    }
-
     pub fn ends(mut self) {
-        let mut status = None;
-        eventually("the program ends", || {
-            status = self.child.try_wait().unwrap();
-            status.map(|_| ()).ok_or_else(|| "it runs".into())
-        });
-        assert_eq!(status.and_then(|status| status.code()), Some(0));
+        assert_eq!(self.process.exit_code(), Some(0));
     }
 }
 
-impl Drop for Activated {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+impl Deref for Activated {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
     }
 }

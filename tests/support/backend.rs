@@ -5,7 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
 };
@@ -21,6 +21,7 @@ pub struct Asked {
     pub path: String,
     pub signature: Option<String>,
     pub text: String,
+    /// `null` where there was none.
     pub body: Value,
 }
 
@@ -28,6 +29,7 @@ pub struct Asked {
 pub struct Backend {
     pub addr: SocketAddr,
     asked: Receiver<Asked>,
+    count: Arc<AtomicUsize>,
     stopping: Arc<AtomicBool>,
 }
 
@@ -37,6 +39,8 @@ impl Backend {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let (sender, asked) = crossbeam_channel::unbounded();
+        let count = Arc::new(AtomicUsize::new(0));
+        let counting = Arc::clone(&count);
         let stopping = Arc::new(AtomicBool::new(false));
         let (stop, answer) = (Arc::clone(&stopping), Arc::new(answer));
         thread::spawn(move || {
@@ -48,14 +52,16 @@ impl Backend {
                 else {
                     continue;
                 };
+                let count = Arc::clone(&counting);
                 thread::spawn(move || {
                     let Some(asked) = read(&stream) else { return };
+                    count.fetch_add(1, Ordering::SeqCst);
                     let _ = sender.send(asked.clone());
                     let _ = (&stream).write_all(answer(&asked).as_bytes());
                 });
             }
         });
-        Backend { addr, asked, stopping }
+        Backend { addr, asked, count, stopping }
     }
 
     pub fn url(&self) -> String {
@@ -65,6 +71,11 @@ impl Backend {
     /// The next request.
     pub fn next(&self) -> Asked {
         self.asked.recv_timeout(DEADLINE).expect("the backend is asked")
+    }
+
+    /// How many requests came.
+    pub fn asked_so_far(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
     }
 
     /// How many requests came that were not looked at.
@@ -111,5 +122,9 @@ fn read(stream: &TcpStream) -> Option<Asked> {
     let mut body = vec![0; len];
     reader.read_exact(&mut body).ok()?;
     let text = String::from_utf8(body).ok()?;
-    Some(Asked { path, signature, body: serde_json::from_str(&text).ok()?, text })
+    let body = match text.as_str() {
+        "" => Value::Null,
+        text => serde_json::from_str(text).ok()?,
+    };
+    Some(Asked { path, signature, body, text })
 }

@@ -13,6 +13,14 @@ pub const CLOSE: u8 = 0x88;
 /// The mask of the payload.
 const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
 
+/// Returns the head of an upgrade at `path`, with further header lines that each end as one.
+pub fn upgrade(path: &str, lines: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{lines}\r\n"
+    )
+}
+
 /// Returns a masked client frame with any first byte, legal or not.
 pub fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();

@@ -21,7 +21,7 @@ use chrono::{SecondsFormat, Utc};
 use crossbeam_channel::{Receiver, Sender};
 use env_logger::{Builder, Logger, Target, WriteStyle, fmt::Formatter};
 use log::{
-    Log, Metadata, Record, error,
+    LevelFilter, Log, Metadata, Record, error,
     kv::{self, Key, Value, VisitSource, VisitValue},
     warn,
 };
@@ -64,6 +64,8 @@ pub(crate) fn start(loaded: &Loaded) -> io::Result<(LogQueue, LogFilter)> {
 fn logger(loaded: &Loaded, format: LogFormat, queue: &LogQueue) -> Logger {
     let mut builder = Builder::new();
     builder.parse_filters(&filter(loaded, env::var("RUST_LOG").ok()));
+    // Lower levels show addresses and headers with secrets in them.
+    builder.filter_module("ureq", LevelFilter::Info).filter_module("ureq_proto", LevelFilter::Info);
     builder.target(Target::Pipe(Box::new(queue.clone())));
     builder.write_style(match io::stderr().is_terminal() {
         true => WriteStyle::Auto,

@@ -11,7 +11,7 @@ use crate::{
     exit::{self, Exit},
     logging::{self, LogFilter, LogQueue},
     service_manager::{self, Sockets, State},
-    signals,
+    signals::Caught,
 };
 
 /// Reads the settings from where they came from.
@@ -77,9 +77,16 @@ fn serve(config: Config, source: Source, sockets: Sockets, log: &LogQueue) -> Re
     if let Some(listener) = sockets.admin {
         builder = builder.admin_listener(listener);
     }
+    // Before a snapshot is taken up, which can take a while.
+    let mut signals = Caught::new();
     let server = builder.bind()?;
+    if signals.is_told_to_stop() {
+        service_manager::notify(State::Stopping);
+        info!("signal: leaving before anybody was served");
+        return Ok(Exit::Clean);
+    }
     // Whoever reads the next line may send a signal at once.
-    signals::listen(&server.handle(), log);
+    signals.listen(&server.handle(), log);
     info!(
         "rusty_socks {} listens on {}: {max_conn} sessions at once, {max_queued_tasks} in line, {threads} workers",
         env!("CARGO_PKG_VERSION"),
@@ -113,12 +120,19 @@ fn raise_open_file_limit(config: &Config) {
     if limit > before {
         info!("raised the limit of open files from {before} to {limit}");
     }
-    let wanted = [config.max_conn, config.max_queued_tasks]
-        .iter()
-        .fold(FILES_BESIDES_CONNECTIONS, |sum, count| sum.saturating_add(*count as u64));
+    let held = [
+        config.max_conn,
+        config.max_queued_tasks,
+        config.max_pending_heads,
+        config.max_lingering,
+        config.max_admin_conn,
+    ];
+    let wanted =
+        held.iter().fold(FILES_BESIDES_CONNECTIONS, |sum, count| sum.saturating_add(*count as u64));
     if limit < wanted {
         warn!(
-            "the limit of open files ({limit}) is below max_conn + max_queued_tasks: \
+            "the limit of open files ({limit}) is below the {wanted} that max_conn, \
+             max_queued_tasks, max_pending_heads, max_lingering and max_admin_conn allow: \
              connections beyond it wait unaccepted; raise it with `ulimit -n` or a service setting"
         );
     }

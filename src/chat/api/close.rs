@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::answer::{ok, refusal};
 use crate::{
     AdminAnswer, AdminContext, AdminStep, CloseReason, ClosedSessions, Revocation,
-    chat::fault::Fault,
+    chat::{fault::Fault, json},
 };
 
 /// The largest body of a request to close or to revoke, in bytes.
@@ -154,7 +154,7 @@ fn not_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
 
 /// Reads a JSON object.
 fn object<T: DeserializeOwned>(body: &[u8], what: &str) -> Result<T, Fault> {
-    if !body.trim_ascii_start().starts_with(b"{") {
+    if !json::is_object(body) {
         return Err(Fault::bad_request("the body must be a JSON object"));
     }
     serde_json::from_slice(body)

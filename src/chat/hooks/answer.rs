@@ -1,7 +1,5 @@
 //! The backend's answer.
 
-use std::{sync::Arc, time::Duration};
-
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -30,8 +28,9 @@ pub(super) enum Answered {
 pub(in crate::chat) struct Allowed {
     /// The name to use in place of the client's own.
     pub(in crate::chat) sender: Option<String>,
-    /// Who a client without a token is.
-    user: Option<Arc<str>>,
+    /// Who a client without a token is, of the moment when that was asked: who is revoked while
+    /// the backend thinks is not let in.
+    pub(in crate::chat) identity: Option<Box<Identity>>,
     /// What its user may do, beside what a token grants.
     grants: Box<[Grant]>,
 }
@@ -46,13 +45,6 @@ struct Fields {
 }
 
 impl Allowed {
-    /// Returns the identity that the backend has given the client, if it has: one of `now`, since
-    /// 1970, so that an earlier revocation of the user does not concern it.
-    pub(in crate::chat) fn identity(&self, now: Duration) -> Option<Identity> {
-        let user = self.user.clone()?;
-        Some(Identity { issued_at: now.as_secs(), ..Identity::new(user) })
-    }
-
     /// Adds to an identity what the backend has said of it: its name, and what it may do.
     pub(in crate::chat) fn complete(&self, identity: &mut Identity) {
         if let Some(sender) = &self.sender {
@@ -65,12 +57,15 @@ impl Allowed {
 }
 
 impl Answered {
-    /// Reads an answer about a client, whose user is `known` if it has one. Fields that are not
-    /// known do not matter.
-    pub(super) fn read(body: &[u8], known: Option<&str>) -> Result<Answered, Failure> {
+    /// Reads an answer about a client, whose user is `known` if it has one, to a question of
+    /// `asked_at_s` seconds since 1970. Fields that are not known do not matter.
+    pub(super) fn read(
+        body: &[u8],
+        known: Option<&str>,
+        asked_at_s: u64,
+    ) -> Result<Answered, Failure> {
         let improper = Failure::Improper;
-        // serde would accept a list of the right values for an object.
-        if !body.trim_ascii_start().starts_with(b"{") {
+        if !json::is_object(body) {
             return Err(improper("an answer that is no JSON object".into()));
         }
         let fields: Fields = serde_json::from_slice(body)
@@ -98,7 +93,12 @@ impl Answered {
         };
         // Grants are those of a user; a client without one gets them with its token, if at all.
         let grants = whose.map(|_| grants).unwrap_or_default();
-        Ok(Answered::Allowed(Allowed { sender, user: user.map(Arc::from), grants }))
+        let identity = user.map(|user| {
+            let mut identity = Identity::new(user);
+            identity.issued_at = asked_at_s;
+            Box::new(identity)
+        });
+        Ok(Answered::Allowed(Allowed { sender, identity, grants }))
     }
 }
 
@@ -119,7 +119,7 @@ mod tests {
             let sender = sender.map(str::to_owned);
             Answered::Allowed(Allowed { sender, ..Allowed::default() })
         };
-        let read = |text: &str| Answered::read(text.as_bytes(), None);
+        let read = |text: &str| Answered::read(text.as_bytes(), None, 7);
         assert_eq!(read(r#"{"allow":true,"new":[1]}"#), Ok(allowed(None)));
         assert_eq!(read(r#"{"allow":true,"sender":"a\"b"}"#), Ok(allowed(Some("a\"b"))));
         assert_eq!(read(r#"{"allow":false}"#), Ok(Answered::Refused(NO_REASON.into())));
@@ -147,11 +147,11 @@ mod tests {
         ] {
             assert!(matches!(read(text), Err(Failure::Improper(_))), "{text}");
         }
-        assert!(Answered::read(b"{\"allow\":\xff}", None).is_err());
+        assert!(Answered::read(b"{\"allow\":\xff}", None, 7).is_err());
     }
 
     fn allowed(text: &str, known: Option<&str>) -> Allowed {
-        match Answered::read(text.as_bytes(), known) {
+        match Answered::read(text.as_bytes(), known, 7) {
             Ok(Answered::Allowed(allowed)) => allowed,
             other => panic!("{other:?}"),
         }
@@ -161,14 +161,14 @@ mod tests {
     fn an_answer_gives_a_user_a_name_and_rooms() {
         let rooms = r#""rooms":[{"match":"of.{sub}","allow":["join"]}]"#;
         let given = allowed(&format!(r#"{{"allow":true,"user":"u7","sender":"U",{rooms}}}"#), None);
-        let mut identity = given.identity(Duration::ZERO).expect("a user");
-        assert!(identity.issued_at > 1_700_000_000);
+        let mut identity = given.identity.clone().expect("a user");
+        assert_eq!(identity.issued_at, 7);
         given.complete(&mut identity);
         assert_eq!((&*identity.user, &**identity.shown_name()), ("u7", "U"));
         assert_eq!(identity.granted("of.u7"), Permissions::JOIN);
         // What a token says already stays.
         let given = allowed(&format!(r#"{{"allow":true,"user":null,{rooms}}}"#), Some("anna"));
-        assert_eq!(given.identity(Duration::ZERO), None);
+        assert_eq!(given.identity, None);
         let grants = [Grant::new("tea", Permissions::PUBLISH).expect("a room")].into();
         let mut identity = Identity { grants, ..Identity::new("anna") };
         given.complete(&mut identity);
@@ -183,7 +183,7 @@ mod tests {
     fn a_token_and_the_backend_name_the_same_user() {
         let text = r#"{"allow":true,"user":"anna"}"#;
         allowed(text, Some("anna"));
-        let other = Answered::read(text.as_bytes(), Some("ben"));
+        let other = Answered::read(text.as_bytes(), Some("ben"), 7);
         assert!(matches!(other, Err(Failure::Improper(_))), "{other:?}");
     }
 }

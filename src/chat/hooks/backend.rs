@@ -68,13 +68,12 @@ impl Backend {
         };
         let request = request.config().timeout_global(Some(time)).build();
         let mut answer = request.send(body).map_err(failure)?;
-        let status = answer.status();
-        if let 502..=504 = status.as_u16() {
+        match answer.status().as_u16() {
+            200..=299 => {}
+            status @ (400 | 413 | 422) => return Err(Failure::Refused(status)),
             // What a gateway answers that does not reach the backend behind it.
-            return Err(Failure::Unreachable(format!("status {}", status.as_u16())));
-        }
-        if !status.is_success() {
-            return Err(Failure::Improper(format!("status {}", status.as_u16())));
+            status @ 502..=504 => return Err(Failure::Unreachable(format!("status {status}"))),
+            status => return Err(Failure::Improper(format!("status {status}"))),
         }
         let read = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
         read.map_err(failure)

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
+use crate::config::HOOKS;
+
 /// What the backend is asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -25,10 +27,12 @@ pub(super) enum Outcome {
     PoolFull,
     /// The backend was down, and not asked.
     CircuitOpen,
+    /// The client had gone before its question was asked.
+    Gone,
 }
 
 /// The names of the counters, by hook and outcome.
-const NAMES: [[&str; 6]; 3] = [
+const NAMES: [[&str; 7]; 3] = [
     [
         "hook_connect_allowed",
         "hook_connect_refused",
@@ -36,6 +40,7 @@ const NAMES: [[&str; 6]; 3] = [
         "hook_connect_timed_out",
         "hook_connect_pool_full",
         "hook_connect_circuit_open",
+        "hook_connect_gone",
     ],
     [
         "hook_join_allowed",
@@ -44,6 +49,7 @@ const NAMES: [[&str; 6]; 3] = [
         "hook_join_timed_out",
         "hook_join_pool_full",
         "hook_join_circuit_open",
+        "hook_join_gone",
     ],
     [
         "hook_publish_allowed",
@@ -52,23 +58,20 @@ const NAMES: [[&str; 6]; 3] = [
         "hook_publish_timed_out",
         "hook_publish_pool_full",
         "hook_publish_circuit_open",
+        "hook_publish_gone",
     ],
 ];
 
 /// One counter for each hook and outcome. Usable from any thread.
 #[derive(Default)]
-pub(super) struct Counts([[AtomicU64; 6]; 3]);
+pub(super) struct Counts([[AtomicU64; 7]; 3]);
 
 impl Hook {
     pub(super) const ALL: [Hook; 3] = [Hook::Connect, Hook::Join, Hook::Publish];
 
     /// Returns the name in settings, questions and logs.
     pub(super) fn name(self) -> &'static str {
-        match self {
-            Hook::Connect => "connect",
-            Hook::Join => "join",
-            Hook::Publish => "publish",
-        }
+        HOOKS[self as usize]
     }
 }
 
@@ -97,6 +100,6 @@ mod tests {
         }
         let counted: Vec<_> = counts.figures().filter(|(_, count)| *count > 0).collect();
         assert!(counted.iter().all(|(name, _)| name.ends_with("circuit_open")), "{counted:?}");
-        assert_eq!((counted.len(), counts.figures().count()), (3, 18));
+        assert_eq!((counted.len(), counts.figures().count()), (3, 21));
     }
 }

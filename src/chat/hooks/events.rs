@@ -2,7 +2,6 @@
 //! their own.
 
 use std::{
-    collections::VecDeque,
     fmt,
     sync::{
         Arc,
@@ -17,7 +16,10 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{backend::Backend, failure::FailureLog};
+use super::{
+    backend::Backend,
+    failure::{Failure, FailureLog},
+};
 use crate::{Config, Error, ServerEvent, chat::json};
 
 /// Events of one batch.
@@ -61,7 +63,7 @@ impl fmt::Debug for Events {
 #[derive(Default)]
 struct EventCounts {
     sent: AtomicU64,
-    /// Events that found the queue full, or became too old.
+    /// Events that found the queue full, became too old, or were refused.
     dropped: AtomicU64,
     /// Batches that were not taken, each attempt.
     failed: AtomicU64,
@@ -109,7 +111,7 @@ struct Batch<'a> {
     batch: Uuid,
     /// Events that were dropped since the batch before.
     dropped: u64,
-    events: &'a VecDeque<Event>,
+    events: &'a [Event],
 }
 
 impl Events {
@@ -262,11 +264,11 @@ impl Courier {
     }
 
     /// Takes what waits, up to a batch or a flush.
-    fn gather(&self) -> (VecDeque<Event>, Option<Ended>) {
-        let mut events = VecDeque::new();
+    fn gather(&self) -> (Vec<Event>, Option<Ended>) {
+        let mut events = Vec::new();
         while events.len() < BATCH_MAX {
             match self.notes.try_recv() {
-                Ok(Note::Event(event)) => events.push_back(event),
+                Ok(Note::Event(event)) => events.push(event),
                 Ok(Note::Flush(deadline, done)) => {
                     return (events, Some(Ended::Flush(deadline, done)));
                 }
@@ -277,8 +279,9 @@ impl Courier {
         (events, None)
     }
 
-    /// Sends a batch, and again after a failure until it is taken or too old.
-    fn deliver(&mut self, events: &VecDeque<Event>, give_up: Instant) {
+    /// Sends a batch, and again after a failure until it is taken or too old. A batch that the
+    /// backend cannot read is sent in halves, so that only the event at fault is dropped.
+    fn deliver(&mut self, events: &[Event], give_up: Instant) {
         let dropped = self.counts.dropped.load(Ordering::Relaxed);
         let body = json::text(&Batch {
             batch: Uuid::new_v4(),
@@ -297,15 +300,26 @@ impl Courier {
                 Err(failure) => {
                     self.counts.failed.fetch_add(1, Ordering::Relaxed);
                     self.log.note("a batch of events was not taken", &failure);
+                    if matches!(failure, Failure::Refused(_)) {
+                        if events.len() < 2 {
+                            return self.drop_all(events);
+                        }
+                        let (first, second) = events.split_at(events.len() / 2);
+                        self.deliver(first, give_up);
+                        return self.deliver(second, give_up);
+                    }
                 }
             }
             let left = give_up.saturating_duration_since(Instant::now());
             if left <= wait {
-                self.counts.dropped.fetch_add(events.len() as u64, Ordering::Relaxed);
-                return;
+                return self.drop_all(events);
             }
             thread::park_timeout(wait);
             wait = (wait * 2).min(RETRY_MAX);
         }
+    }
+
+    fn drop_all(&self, events: &[Event]) {
+        self.counts.dropped.fetch_add(events.len() as u64, Ordering::Relaxed);
     }
 }

@@ -18,6 +18,8 @@ pub(super) enum Failure {
     TimedOut,
     /// The backend could not be asked.
     Unreachable(String),
+    /// The backend cannot read what it was sent, and would not the next time either.
+    Refused(u16),
     /// What it answered is no answer.
     Improper(String),
 }
@@ -26,6 +28,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::TimedOut => f.write_str("no answer in time"),
+            Failure::Refused(status) => write!(f, "status {status}"),
             Failure::Unreachable(why) | Failure::Improper(why) => f.write_str(why),
         }
     }

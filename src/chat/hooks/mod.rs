@@ -17,10 +17,10 @@ pub(super) mod events;
 use std::{
     fmt,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
-use crate::{Config, Context, Error, TaskThreads, config::HookFail};
+use crate::{Config, Context, Error, TaskThreads, Waiter, config::HookFail};
 pub(super) use answer::Allowed;
 use answer::Answered;
 use backend::Backend;
@@ -45,6 +45,18 @@ pub(super) enum Verdict {
 pub(super) struct Decided<P> {
     pub(super) pending: P,
     pub(super) verdict: Verdict,
+}
+
+/// A question on its way to the backend.
+struct Asking {
+    hook: Hook,
+    body: String,
+    user: Option<Box<str>>,
+    /// Who asks.
+    waiter: Waiter,
+    asked_at: Instant,
+    /// The same in seconds since 1970.
+    asked_at_s: u64,
 }
 
 /// The backend that is asked. Usable from any thread.
@@ -117,36 +129,46 @@ impl Hooks {
     ) -> Result<(), Verdict> {
         let (hook, body) = (question.event, question.body());
         let asked_at = Instant::now();
+        let asked_at_s = ctx.time().duration_since(UNIX_EPOCH).unwrap_or_default();
         if !self.inner.circuit.may_ask(asked_at) {
             return Err(self.inner.fail(hook, Outcome::CircuitOpen, &"the backend is down"));
         }
         let inner = Arc::clone(&self.inner);
-        let user: Option<Box<str>> = question.user.map(Box::from);
-        let bytes = body.len() + pending_bytes;
-        let task = move || {
-            let verdict = inner.decide(hook, &body, user.as_deref(), asked_at);
-            Decided { pending, verdict }
+        let asking = Asking {
+            hook,
+            body,
+            user: question.user.map(Box::from),
+            waiter: ctx.waiter(),
+            asked_at,
+            asked_at_s: asked_at_s.as_secs(),
         };
+        let bytes = asking.body.len() + pending_bytes;
+        let task = move || Decided { pending, verdict: inner.decide(&asking) };
         ctx.defer_sized(bytes, task).map_err(|why| self.inner.fail(hook, Outcome::PoolFull, &why))
     }
 }
 
 impl Inner {
     /// Asks the backend, on a thread that may wait for it.
-    fn decide(&self, hook: Hook, body: &str, user: Option<&str>, asked_at: Instant) -> Verdict {
-        // The wait for a thread counts as well, so nobody waits for longer than the timeout.
-        let time = self.timeout.saturating_sub(asked_at.elapsed());
-        let was_asked = !time.is_zero();
-        let posted = self.backend.post(body, time);
+    fn decide(&self, asking: &Asking) -> Verdict {
+        let hook = asking.hook;
+        // Clients that come and go must not keep the threads from those that stay.
+        if asking.waiter.has_gone() {
+            self.counts.add(hook, Outcome::Gone);
+            return Verdict::Unanswered;
+        }
+        let Some(time) = fair_time(self.timeout, asking.asked_at.elapsed()) else {
+            return self.fail(hook, Outcome::TimedOut, &"no thread was free in time");
+        };
+        let posted = self.backend.post(&asking.body, time);
         match &posted {
-            Ok(_) | Err(Failure::Improper(_)) => self.circuit.note_answer(),
-            // That no thread was free in time says nothing about the backend.
-            Err(Failure::TimedOut) if !was_asked => {}
+            Ok(_) | Err(Failure::Refused(_) | Failure::Improper(_)) => self.circuit.note_answer(),
             Err(Failure::TimedOut | Failure::Unreachable(_)) => {
                 self.circuit.note_failure(Instant::now());
             }
         }
-        match posted.and_then(|body| Answered::read(&body, user)) {
+        let user = asking.user.as_deref();
+        match posted.and_then(|body| Answered::read(&body, user, asking.asked_at_s)) {
             Ok(Answered::Allowed(allowed)) => {
                 self.counts.add(hook, Outcome::Allowed);
                 Verdict::Allowed(allowed)
@@ -168,5 +190,24 @@ impl Inner {
             HookFail::Open => Verdict::Allowed(Allowed::default()),
             HookFail::Closed => Verdict::Unanswered,
         }
+    }
+}
+
+/// Returns how long the backend has to answer a question that has `waited` for a thread. `None` if
+/// that is no fair time: that no thread was free says nothing about the backend, which must not
+/// count as down for it. The wait counts, so that no client waits for longer than the timeout.
+fn fair_time(timeout: Duration, waited: Duration) -> Option<Duration> {
+    timeout.checked_sub(waited).filter(|left| *left >= timeout / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_has_half_of_the_timeout_at_least() {
+        let ms = Duration::from_millis;
+        let left: Vec<_> = [0, 500, 501, 2000].map(|waited| fair_time(ms(1000), ms(waited))).into();
+        assert_eq!(left, [Some(ms(1000)), Some(ms(500)), None, None]);
     }
 }

@@ -15,6 +15,13 @@ impl Rooms {
         self.new_room(name, RoomKind::Messages, limits)
     }
 
+    /// Returns how many rooms there may be beside those that are there.
+    pub(in crate::hub) fn places_left(&self) -> usize {
+        let directory = self.directory.lock();
+        let counted = directory.by_name.len() - directory.uncounted;
+        directory.limits.rooms_max.saturating_sub(counted)
+    }
+
     /// Puts a room that was made outside the directory into it. If there is one of that name, as
     /// there is of the default room, that one gets its history. Returns the room, or `None` if
     /// there are too many.

@@ -32,6 +32,8 @@ pub(in crate::hub) struct SavedSession {
     pub(in crate::hub) record: Box<SessionRecord>,
     /// Its direct messages, with their numbers.
     pub(in crate::hub) directs: Vec<(u64, PreparedFrame)>,
+    /// Since when it has no connection; `None` if its connection was cut off.
+    pub(in crate::hub) away_since_ms: Option<u64>,
 }
 
 /// What a session record refers to, in a hub that it is to be part of.
@@ -55,12 +57,12 @@ impl Session {
         until_ms: u64,
     ) -> Option<SavedSession> {
         let state = self.state.lock();
-        let since_ms = match state.attachment {
-            Attachment::Away(since_ms) => since_ms,
-            // Its connection was cut off.
-            Attachment::To(_) => until_ms,
+        let away_since_ms = match state.attachment {
+            Attachment::Away(since_ms) => Some(since_ms),
+            Attachment::To(_) => None,
             Attachment::Ended => return None,
         };
+        let since_ms = away_since_ms.unwrap_or(until_ms);
         if !self.resumable || self.awaits_identity() {
             return None;
         }
@@ -82,6 +84,7 @@ impl Session {
             route: route.to_owned(),
             away_ms: until_ms.saturating_sub(since_ms),
             is_trivial: (state.fresh || is_young) && state.is_trivial(),
+            address: None,
             provisional: state.provisional,
             name: state.name.as_deref().map(str::to_owned),
             identity: state.identity.as_deref().map(identity_record),
@@ -94,7 +97,7 @@ impl Session {
         };
         let kept = state.inbox.iter().flat_map(|inbox| inbox.kept());
         let directs = kept.map(|(seq, frame)| (seq, frame.clone())).collect();
-        Some(SavedSession { record: Box::new(record), directs })
+        Some(SavedSession { record: Box::new(record), directs, away_since_ms })
     }
 
     /// Makes a session that is away of a record that was [checked](is_sound), with `inbox`. It is

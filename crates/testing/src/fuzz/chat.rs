@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::frames::{BINARY, CLOSE, TEXT, behind_101, client_frame, server_frames};
+use crate::frames::{BINARY, CLOSE, TEXT, behind_101, client_frame, server_frames, upgrade};
 
 /// Fuzzes chat commands, one a line: every answer is JSON, and content is passed on byte for byte.
 pub fn chat(data: &[u8]) {
@@ -80,10 +80,7 @@ struct Speaker {
 impl Speaker {
     fn enter(server: &mut SteppedServer) -> Speaker {
         let client = server.connect().expect("a place");
-        client.write(
-            b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-        );
+        client.write(upgrade("/ws", "").as_bytes());
         server.settle();
         let written = client.read();
         let (_, welcome) = server_frames(behind_101(&written)).next().expect("a welcome");

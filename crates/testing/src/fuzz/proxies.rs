@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use rusty_socks::{Config, Context, Message, Server};
 
+use crate::frames::upgrade;
+
 /// Where in-memory clients come from, whom the server trusts.
 const PROXY: &str = "127.0.0.1";
 
@@ -18,15 +20,10 @@ pub fn proxies(data: &[u8]) {
     let mut parts = told.splitn(2, |byte| *byte == 0xff);
     let (header, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let begin = if proxy_protocol { header } else { &[] };
-    let bytes = [
-        begin,
-        b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n",
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
-        b"X-Forwarded-For: ",
-        value,
-        b"\r\n\r\n",
-    ]
-    .concat();
+    let upgrade = upgrade("/", "");
+    let bytes =
+        [begin, upgrade.trim_end().as_bytes(), b"\r\nX-Forwarded-For: ", value, b"\r\n\r\n"]
+            .concat();
     let whole = client(proxy_protocol, &[&bytes]);
     for cut in cuts {
         let (one, other) = bytes.split_at(usize::from(*cut) * bytes.len() / 255);

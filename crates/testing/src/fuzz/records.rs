@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use crate::{
     certificates::Authority,
+    frames::upgrade,
     tls_client::{TlsClient, client_config},
 };
 
@@ -90,8 +91,7 @@ pub fn records(data: &[u8]) {
 
 /// An upgrade, and two messages of which one takes several records.
 fn request() -> Vec<u8> {
-    let head = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let head = upgrade("/", "");
     let long = [&[0x82, 0xfe, 0x7d, 0, 0, 0, 0, 0][..], &[7; 0x7d00]].concat();
     [head.as_bytes(), b"\x82\x85\0\0\0\0hello", &long].concat()
 }

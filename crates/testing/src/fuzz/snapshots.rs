@@ -1,12 +1,20 @@
 //! Snapshots, as a server finds them at its start.
 
-use std::{fs, path::PathBuf, sync::OnceLock, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+    time::Duration,
+};
 
 use flate2::Crc;
-use rusty_socks::{Config, chat, stepped::SteppedServer};
+use rusty_socks::{Config, Error, ErrorKind, chat, stepped::SteppedServer};
 use tempfile::TempDir;
 
-use crate::frames::{TEXT, client_frame};
+use crate::frames::{TEXT, client_frame, upgrade};
+
+/// What every snapshot begins with.
+const MAGIC_BYTES: usize = 8;
 
 /// Magic, version, time and checksum.
 const HEADER_BYTES: usize = 24;
@@ -17,7 +25,7 @@ const FRAMING_BYTES: usize = 8;
 /// Fuzzes the file that a server reads at its start: any bytes, a good file of which some are
 /// changed or missing, and one whose records are changed and have the right checksums again. The
 /// server starts, serves, and can be drained. A file whose checksums are wrong changes nothing, and
-/// is set aside.
+/// is set aside; one that does not even begin as a snapshot does is refused and left as it is.
 ///
 /// The first byte says what is done, the rest is the file, or what is changed: where and how, three
 /// bytes each.
@@ -35,7 +43,10 @@ pub fn snapshots(data: &[u8]) {
                 file[at] ^= change[2] | 1;
             }
         }
-        2 => file.truncate(rest.first_chunk().map_or(0, |at| u16::from_le_bytes(*at).into())),
+        2 => {
+            let at = rest.first_chunk().map_or(0, |at| u16::from_le_bytes(*at));
+            file.truncate(usize::from(at) % (file.len() + 1));
+        }
         _ => {
             let mut records = records(good);
             for change in changes {
@@ -55,6 +66,13 @@ pub fn snapshots(data: &[u8]) {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("state");
     fs::write(&path, &file).expect("a place");
+    let magic = &good[..MAGIC_BYTES.min(file.len())];
+    if !file.starts_with(magic) {
+        let refused = try_server(&path).err().map(|error| error.kind());
+        assert_eq!(refused, Some(ErrorKind::Config), "it is something else");
+        assert_eq!(fs::read(&path).ok().as_deref(), Some(&file[..]), "it is not left alone");
+        return;
+    }
     let mut server = server(&path);
     assert!(!path.exists(), "it is read once");
     let aside = dir.path().join("state.bad");
@@ -83,20 +101,21 @@ pub fn snapshots(data: &[u8]) {
     assert_eq!(stats.history_bytes, 0);
 }
 
-fn server(path: &std::path::Path) -> SteppedServer {
+fn server(path: &Path) -> SteppedServer {
+    try_server(path).expect("a server")
+}
+
+fn try_server(path: &Path) -> Result<SteppedServer, Error> {
     let snapshot = path.to_str().expect("a path in UTF-8").to_owned();
     let config = Config { thread_pool_size: 1, snapshot, ..Config::default() };
     let builder = chat::builder(config).expect("a configuration");
-    builder.stepped().expect("a server")
+    builder.stepped()
 }
 
 /// Connects a client that joins a room, publishes there, writes to itself and subscribes.
 fn join_and_publish(server: &mut SteppedServer) {
     let client = server.connect().expect("a place");
-    client.write(
-        b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-    );
+    client.write(upgrade("/ws", "").as_bytes());
     server.settle();
     let answer = String::from_utf8_lossy(&client.read()).into_owned();
     let id = answer.split("\"client_id\":\"").nth(1).and_then(|rest| rest.get(..36));

@@ -4,7 +4,7 @@ use rusty_socks::stepped::{MemoryClient, SteppedServer};
 use tungstenite::protocol::Role;
 
 use crate::{
-    frames::{TEXT, client_frame},
+    frames::{TEXT, client_frame, upgrade},
     random::{Random, Streams, command},
 };
 
@@ -114,10 +114,7 @@ impl Hostile {
         let token = self.token.as_ref().filter(|_| random.one_in(2));
         let token =
             token.map_or(String::new(), |token| format!("Authorization: Bearer {token}\r\n"));
-        let upgrade = format!(
-            "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{offer}{token}\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        );
+        let upgrade = upgrade("/ws", &format!("{offer}{token}"));
         match self.manner {
             Manner::Garbage | Manner::SlowHead | Manner::Pipeline => {}
             // What is compressed has a length that differs from run to run, so its window is whole.

@@ -11,7 +11,7 @@ use rusty_socks_ws::{
 };
 use tungstenite::protocol::Role;
 
-use crate::frames::{CLOSE, client_frame};
+use crate::frames::{CLOSE, client_frame, upgrade};
 
 /// The longest answer that a client takes, in bytes.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -73,19 +73,14 @@ impl Socket {
 
     /// Queues an upgrade to the chat protocol, from a page of an `origin` and with a token, if any.
     pub fn upgrade(&mut self, origin: Option<&str>, token: Option<&str>) {
-        let mut head = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
-             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-             Sec-WebSocket-Protocol: rusty-socks.v1\r\n"
-            .to_owned();
+        let mut lines = "Sec-WebSocket-Protocol: rusty-socks.v1\r\n".to_owned();
         if let Some(origin) = origin {
-            head.push_str(&format!("Origin: {origin}\r\n"));
+            lines.push_str(&format!("Origin: {origin}\r\n"));
         }
         if let Some(token) = token {
-            head.push_str(&format!("Authorization: Bearer {token}\r\n"));
+            lines.push_str(&format!("Authorization: Bearer {token}\r\n"));
         }
-        head.push_str("\r\n");
-        self.write(head.as_bytes());
+        self.write(upgrade("/ws", &lines).as_bytes());
     }
 
     /// Queues a text message.
