@@ -6,6 +6,7 @@ mod answers;
 mod counter;
 mod distribution;
 mod figure;
+mod names;
 pub(crate) mod prometheus;
 mod refused;
 mod table;
@@ -28,6 +29,7 @@ pub use distribution::Quantiles;
 pub(crate) use distribution::Timing;
 use figure::figure;
 pub use figure::{Figure, FigureKind};
+pub(crate) use names::names;
 pub(crate) use refused::{Refusals, Refused};
 use table::figures;
 

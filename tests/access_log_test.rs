@@ -133,3 +133,18 @@ fn without_the_setting_there_are_no_lines() {
     assert!(lines.iter().any(|line| line.contains("good-bye")), "{lines:?}");
     assert!(!lines.iter().any(|line| line.contains("rusty_socks::access")), "{lines:?}");
 }
+
+#[test]
+fn who_is_cut_off_by_a_drain_has_no_close_in_its_line() {
+    let program = start(&[("ECHO", "true"), ("DRAIN_TIMEOUT", "0.5")]);
+    let mut client = program.socket();
+    client.set_write_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
+    client.write_all(support::upgrade_head("/echo").as_bytes()).unwrap();
+    client.read_exact(&mut [0; 12]).unwrap();
+    // Until the server does not read any more, because nobody reads what it answers.
+    let frame = support::frame(0x82, &[0; 60_000]);
+    while client.write_all(&frame).is_ok() {}
+    program.signal("-TERM");
+    let line = program.log_line("connection ended");
+    assert!(line.contains(" path=/echo ") && line.contains(" code=1006 "), "{line}");
+}

@@ -457,10 +457,15 @@ fn many_places_in_a_resume_are_bounded() {
     let place = |n: usize| json!({"room": format!("r{n}"), "epoch": "1", "seq": 0});
     let places: Vec<Value> = (0..10_000).map(place).collect();
     let frame = json!({"type": "resume", "session": "x", "rooms": places}).to_string();
-    scene.refused(&frame, "limit_exceeded");
-    let places: Vec<Value> = (0..101).map(place).collect();
-    let frame = json!({"type": "resume", "session": "x", "rooms": places});
-    scene.refused(&frame.to_string(), "limit_exceeded");
+    scene.refused(&frame, "unrecoverable");
+    // It is in the lobby, and may be in 100 rooms.
+    for (places, code) in
+        [(10_000, "limit_exceeded"), (102, "limit_exceeded"), (101, "bad_request")]
+    {
+        let places: Vec<Value> = (0..places).map(place).collect();
+        let frame = json!({"type": "resume", "session": scene.bad.session, "rooms": places});
+        scene.refused(&frame.to_string(), code);
+    }
     scene.still_works();
 }
 

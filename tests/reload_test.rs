@@ -11,14 +11,19 @@ mod program;
 #[path = "support/tokens.rs"]
 mod tokens;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
 };
 
 use http::Api;
 use rusty_socks::{
-    Config, Context, ErrorKind, Handler, MayBlock, Message, Permissions, RoomName, Server,
+    AdminContext, AdminHandler, AdminStep, Config, Context, ErrorKind, Handler, MayBlock, Message,
+    Permissions, Request, RoomName, Server, ServerHandle,
     chat::Chat,
     config::{Access, ConfigSource, IdentityMode, Reloaded, RoomRule, Secret},
     stepped::MemoryClient,
@@ -52,6 +57,26 @@ fn who_is_connected_has_the_new_limits_and_keeps_its_place() {
 
 fn optional() -> Config {
     Config { identity: IdentityMode::Optional, token_hmac_secret: Secret::new(SECRET), ..config() }
+}
+
+#[test]
+fn who_was_told_of_larger_messages_may_go_on_sending_them() {
+    let server = TestServer::start(config());
+    let mut anna = server.chat();
+    let session = Session::connect(&format!("ws://{}/ws", server.addr)).unwrap();
+    session.join("tea").unwrap();
+    server.handle.reload(&Config { max_message_bytes: 1000, ..config() }).unwrap();
+    let large = "x".repeat(3000);
+    let publish = json!({"type": "publish", "content": large, "ref": 1}).to_string();
+    assert_eq!(anna.ask(&publish)["type"], "ok");
+    session.publish("tea", &large).unwrap();
+    // Who comes from now on is told of the new one.
+    let mut ben = server.connect("/ws");
+    assert_eq!(ben.json()["max_message_bytes"], 1000);
+    ben.send(publish.clone());
+    assert_eq!(ben.closed().map(|close| u16::from(close.code)), Some(1009));
+    server.handle.reload(&Config { max_message_bytes: 4000, ..config() }).unwrap();
+    assert_eq!(anna.ask(&publish)["type"], "ok", "a higher one is for everybody");
 }
 
 #[test]
@@ -263,6 +288,95 @@ fn an_embedder_reloads_from_a_source_of_its_own_and_a_handler_judges_anew() {
     assert_eq!(reloads.load(Ordering::SeqCst), 1, "nothing has changed");
 }
 
+/// What asks for a reload from inside one, or panics there.
+#[derive(Clone, Default)]
+struct Rash {
+    handle: Arc<OnceLock<ServerHandle>>,
+    refused: Arc<AtomicUsize>,
+}
+
+impl Rash {
+    fn ask(&self) {
+        let handle = self.handle.get().unwrap();
+        for outcome in [handle.reload(&config()), handle.reload_from_source()] {
+            assert_eq!(outcome.unwrap_err().kind(), ErrorKind::InvalidInput);
+            self.refused.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Handler for Rash {
+    type State = ();
+
+    fn on_message(&self, ctx: &mut Context<'_, ()>, _: Message<'_>) {
+        ctx.send("heard");
+    }
+
+    fn on_reload(&self, _: &Config) -> bool {
+        self.ask();
+        false
+    }
+}
+
+impl AdminHandler for Rash {
+    fn on_request(&self, _: &mut AdminContext<'_>, _: &Request<'_>) -> AdminStep {
+        unreachable!("nobody asks")
+    }
+
+    fn may_read_figures(&self, _: &Request<'_>) -> bool {
+        false
+    }
+
+    fn on_reload(&self, _: &Config) {
+        self.ask();
+        panic!("a handler of the admin listener that panics");
+    }
+}
+
+impl ConfigSource for Rash {
+    fn load(&self) -> Result<Config, rusty_socks::Error> {
+        self.ask();
+        match self.handle.get().unwrap().config().max_conn {
+            7 => panic!("a source that panics when it reads"),
+            _ => Ok(Config { max_conn: 7, ..config() }),
+        }
+    }
+
+    fn loaded(&self, _: Result<&Reloaded, &rusty_socks::Error>) {
+        self.ask();
+        panic!("a source that panics when it is told");
+    }
+}
+
+#[test]
+fn what_a_reload_calls_may_panic_and_ask_for_a_reload() {
+    let rash = Rash::default();
+    let server = Server::builder()
+        .config(config())
+        .source(rash.clone())
+        .admin(rash.clone())
+        .route("/rash", rash.clone());
+    let server = TestServer::run(server.bind().unwrap());
+    rash.handle.set(server.handle.clone()).unwrap();
+    let (told, tell) = mpsc::channel();
+    let handle = server.handle.clone();
+    thread::spawn(move || {
+        for _ in 0..2 {
+            told.send(handle.reload_from_source()).unwrap();
+        }
+    });
+    let taken = tell.recv_timeout(DEADLINE).unwrap().unwrap();
+    assert_eq!(taken.changed, ["max_conn"]);
+    let error = tell.recv_timeout(DEADLINE).unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::System, "{error}");
+    // Twice by the source that reads, both handlers and the source that is told; then by the
+    // source.
+    assert_eq!(rash.refused.load(Ordering::SeqCst), 2 * 4 + 2 * 2);
+    assert_eq!((server.stats().config_reloads, server.stats().config_reloads_failed), (1, 1));
+    server.handle.reload(&config()).unwrap();
+    assert_eq!(server.handle.config().max_conn, config().max_conn);
+}
+
 /// The program, with a file of settings that may change.
 #[cfg(unix)]
 mod with_file {
@@ -468,5 +582,21 @@ mod with_file {
         let reader = program.api.with_key("reads-and-no-more");
         assert_eq!(reader.get("/v1/rooms").status, 200);
         assert_eq!(reader.post("/v1/reload", "").status, 403);
+    }
+
+    #[test]
+    fn a_file_that_is_a_pipe_now_is_not_read() {
+        let settings = format!("api_key = '{KEY}'\n");
+        let program = Program::start(&settings);
+        let file = program.dir.path().join("server.toml");
+        fs::remove_file(&file).unwrap();
+        assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+        program.hang_up();
+        let line = program.log_line("not reloaded, everything stays as it is: ");
+        assert!(line.ends_with("it is no regular file, so it cannot be read again"), "{line}");
+        fs::remove_file(&file).unwrap();
+        program.write(&format!("{settings}max_conn = 7\n"));
+        program.hang_up();
+        program.log_line("reloaded: max_conn changed");
     }
 }

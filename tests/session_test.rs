@@ -272,6 +272,40 @@ fn rooms_may_be_left_out_of_a_resume_altogether() {
 }
 
 #[test]
+fn a_session_with_more_rooms_than_a_reload_allows_is_resumed_with_all_of_them() {
+    let server = TestServer::start(lasting());
+    let mut anna = Chat::new(&server);
+    let mut places = vec![json!({"room": "lobby", "epoch": anna.welcome["epoch"], "seq": 0})];
+    for room in ["a", "b", "c"] {
+        let joined = anna.join(room);
+        places.push(place(room, &epoch(&joined), 0));
+    }
+    server.handle.reload(&Config { max_rooms_per_conn: 2, ..lasting() }).unwrap();
+    let mut session = lose(&server, anna, Loss::Reset);
+    // The client may not know of two rooms that it has left.
+    places.extend(["d", "e"].map(|room| place(room, &json!("1"), 0)));
+    for places in [&places[..4], &places[..]] {
+        let (chat, answer) = Chat::resume(&server, &session, json!(places));
+        assert_eq!(answer["type"], "ok", "{answer}");
+        for room in ["lobby", "a", "b", "c"] {
+            assert_eq!(room_of(&answer, room)["recovered"], true, "{answer}");
+        }
+        for room in &places[4..] {
+            let left = room_of(&answer, room["room"].as_str().unwrap());
+            assert_eq!(left["error"], "limit_exceeded", "{answer}");
+        }
+        session = lose(&server, chat, Loss::Reset);
+    }
+    places.push(place("f", &json!("1"), 0));
+    let (_, answer) = Chat::resume(&server, &session, json!(places));
+    assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!("limit_exceeded")));
+    // As after a restart that has lost it: the client begins a new one.
+    let lost = format!("{}{}", &session[..64], "0".repeat(session.len() - 64));
+    let (_, answer) = Chat::resume(&server, &lost, json!(places));
+    assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!("unrecoverable")));
+}
+
+#[test]
 fn a_room_that_was_not_the_sessions_is_joined() {
     let server = TestServer::start(Config { max_rooms_per_conn: 3, ..lasting() });
     let (mut anna, mut ben) = (Chat::new(&server), Chat::outside(&server));

@@ -129,6 +129,73 @@ fn sockets_that_cannot_be_used_are_named() {
     let server = Activated::start(&listener, &[("LISTEN_FDS", "3")]);
     let line = server.log_line("rusty_socks: ");
     assert!(line.contains("LISTEN_FDS has 3 sockets; there are at most two"), "{line}");
+    #[cfg(target_os = "linux")]
+    for domain in [socket2::Domain::IPV4, socket2::Domain::UNIX] {
+        let silent = socket2::Socket::new(domain, socket2::Type::STREAM, None).unwrap();
+        let server = Activated::start(&silent, &[]);
+        let line = server.log_line("rusty_socks: ");
+        assert!(line.contains("socket 1 of LISTEN_FDS does not listen"), "{line}");
+        server.ends_with(2);
+    }
+}
+
+#[test]
+fn a_drain_that_the_api_asks_for_is_told_too_and_the_server_lives_until_its_end() {
+    // A backend that takes events and gives no answer, for which the end waits.
+    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", backend.local_addr().unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let program = Activated::start(
+        &listener,
+        &[
+            ("WATCHDOG_USEC", "200000"),
+            ("RUSTY_SOCKS_ADMIN_PORT", "0"),
+            ("RUSTY_SOCKS_API_KEY", "a-key-of-the-api"),
+            ("RUSTY_SOCKS_EVENTS_URL", &url),
+            ("RUSTY_SOCKS_EVENTS", "connected"),
+            ("RUSTY_SOCKS_DRAIN_TIMEOUT", "3"),
+        ],
+    );
+    let line = program.log_line("the admin listener is on ");
+    let admin: SocketAddr = line.rsplit(' ').next().unwrap().parse().unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    client.write_all(support::upgrade_head("/ws").as_bytes()).unwrap();
+    client.read_exact(&mut [0; 12]).unwrap();
+    backend.set_nonblocking(true).unwrap();
+    let mut requests = Vec::new();
+    support::eventually("a request comes", || {
+        requests.push(backend.accept().map_err(|error| error.to_string())?);
+        Ok(())
+    });
+    drop(client);
+    let mut ask = TcpStream::connect(admin).unwrap();
+    ask.write_all(
+        b"POST /v1/drain HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+          Authorization: Bearer a-key-of-the-api\r\nContent-Length: 0\r\n\r\n",
+    )
+    .unwrap();
+    assert!(answer(ask).starts_with("HTTP/1.1 2"));
+    program.log_line("asked by the admin listener: draining for up to 3 s");
+    while program.is_told() != "STOPPING=1" {}
+    // The workers have ended long before these.
+    for _ in 0..10 {
+        assert_eq!(program.is_told(), "WATCHDOG=1");
+    }
+    let lines = program.ends_with(0);
+    assert!(!lines.iter().any(|line| line.contains("a worker hangs")), "{lines:?}");
+}
+
+#[test]
+fn a_service_manager_that_hangs_holds_nothing_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let program = Activated::start(&listener, &[]);
+    assert_eq!(program.is_told(), "READY=1");
+    program.hang();
+    program.signal("-HUP");
+    program.log_line("cannot tell the service manager Reloading: ");
+    program.log_line("reloaded: ");
+    program.terminate();
+    program.ends();
 }
 
 #[test]

@@ -286,6 +286,26 @@ fn new_settings_may_name_other_files_but_not_end_tls() {
 }
 
 #[test]
+fn a_reload_names_the_authorities_of_clients_alone_if_only_they_have_changed() {
+    let certificates = Certificates::new();
+    let [first, second] = ["first.pem", "second.pem"].map(|name| certificates.path().join(name));
+    for path in [&first, &second] {
+        fs::copy(certificates.path().join("ca.pem"), path).unwrap();
+    }
+    let of = |path: &Path| Config {
+        tls_client_ca: path.to_str().unwrap().into(),
+        ..certificates.config()
+    };
+    let server = TestServer::start(of(&first));
+    assert_eq!(server.handle.reload(&of(&second)).unwrap().changed, ["tls_client_ca"]);
+    let mut text = fs::read_to_string(&second).unwrap();
+    text.push('\n');
+    fs::write(&second, text).unwrap();
+    assert_eq!(server.handle.reload(&of(&second)).unwrap().changed, ["tls_client_ca"]);
+    assert!(server.handle.reload(&of(&second)).unwrap().changed.is_empty());
+}
+
+#[test]
 fn a_changed_file_is_found_without_being_asked_for() {
     let certificates = Certificates::new();
     let server = TestServer::start(certificates.config());

@@ -272,15 +272,24 @@ impl Chat {
     }
 
     fn resume(&self, ctx: &mut Ctx<'_>, resume: &Resume<'_>, reference: Reference) {
-        let rooms_max = self.settings.load().rooms_max;
-        if resume.positions.len() > rooms_max {
-            let message = format!("a client may be in at most {rooms_max} rooms");
-            return self.fail(ctx, &Fault::new(ErrorCode::LimitExceeded, message), &reference);
-        }
         // A malformed token gets the same answer as an unknown one.
         let Ok(token) = resume.session.parse::<SessionToken>() else {
             return self.fail(ctx, &RoomError::NoSuchSession.into(), &reference);
         };
+        let rooms_max = self.settings.load().rooms_max;
+        if resume.positions.len() > rooms_max {
+            // The bound may have been higher when the session entered its rooms, and the client may
+            // not know of each that it has left since.
+            let Some(rooms) = ctx.session_rooms(&token) else {
+                return self.fail(ctx, &RoomError::NoSuchSession.into(), &reference);
+            };
+            if resume.positions.len() > rooms + rooms_max {
+                let message = format!(
+                    "the session is in {rooms} rooms, and a client may be in at most {rooms_max}"
+                );
+                return self.fail(ctx, &Fault::new(ErrorCode::LimitExceeded, message), &reference);
+            }
+        }
         let errors_max = self.errors_max();
         // The backend was asked about the rooms of the session, and about no others.
         let asks = self.asks(Hook::Join).is_some();

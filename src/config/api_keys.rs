@@ -15,6 +15,7 @@ use std::path::Path;
 
 use super::{
     api_key::{ApiKey, ApiScope},
+    open::Open,
     rooms,
     secret::Secret,
     settings::Config,
@@ -154,6 +155,7 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
 pub(super) fn read(
     value: &toml::Value,
     source: &Source,
+    open: Open,
     problems: &mut Vec<String>,
 ) -> Vec<ApiKey> {
     let Some(tables) = value.as_array() else {
@@ -163,7 +165,7 @@ pub(super) fn read(
     };
     let mut keys = Vec::new();
     for (index, table) in tables.iter().enumerate() {
-        match read_one(table) {
+        match read_one(table, open) {
             Ok(key) => keys.push(key),
             Err(problem) => problems.push(format!("{NAME} {} in {source}: {problem}", index + 1)),
         }
@@ -171,7 +173,7 @@ pub(super) fn read(
     keys
 }
 
-fn read_one(value: &toml::Value) -> Result<ApiKey, String> {
+fn read_one(value: &toml::Value, open: Open) -> Result<ApiKey, String> {
     let table = value.as_table().ok_or("must be a table")?;
     let mut key = ApiKey {
         name: String::new(),
@@ -195,7 +197,7 @@ fn read_one(value: &toml::Value) -> Result<ApiKey, String> {
                 return Err("must have key or key_file, not both".into());
             }
             "key" => key.key = Secret::new(text(name, value)?),
-            "key_file" => key.key = Secret::read(Path::new(&text(name, value)?))?,
+            "key_file" => key.key = Secret::read(Path::new(&text(name, value)?), open)?,
             "scopes" => {
                 for word in list(name, value)? {
                     let scope = ApiScope::ALL.into_iter().find(|scope| scope.as_str() == word);

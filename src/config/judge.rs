@@ -64,6 +64,11 @@ impl Config {
         Some((&self.admin_host, port))
     }
 
+    /// Whether a server that has drained leaves what it knows to the next one.
+    pub(crate) fn leaves_snapshot(&self) -> bool {
+        !self.snapshot.is_empty()
+    }
+
     /// Returns one sentence for each setting that is legal but probably not intended. Log them at
     /// the start.
     pub fn warnings(&self) -> Vec<String> {
@@ -177,8 +182,9 @@ impl Config {
         let limiting = self.rooms.iter().find(|rule| rule.limits_access());
         if let Some(rule) = limiting.filter(|_| self.identity == IdentityMode::Off) {
             problems.push(format!(
-                "{}: must not say users or token where {}, because nobody has a user then",
-                rule.told(""),
+                "{}: must not say users or token where {}; let it be optional or required, also if a \
+                 connect hook says who clients are",
+                rule.shown(),
                 told("identity"),
             ));
         }

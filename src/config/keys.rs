@@ -1,8 +1,8 @@
 //! The table of keys, one row a setting. File keys, variables, flags, help, ranges and
 //! `check-config` are all derived from it.
 //!
-//! A row says how its field is read and written, and which values are legal. A new setting is a
-//! field in [`Config`], its default, and a row here.
+//! A row says how its field is read and written, which values are legal, and whether a reload takes
+//! it. A new setting is a field in [`Config`], its default, and a row here.
 
 use std::{fmt, time::Duration};
 
@@ -24,6 +24,7 @@ pub struct Key {
     group: Group,
     help: &'static str,
     kind: Kind,
+    is_live: bool,
     read: fn(&Config) -> Value,
     write: fn(&mut Config, Value) -> bool,
 }
@@ -58,13 +59,23 @@ pub enum Group {
 }
 
 /// Makes a row. The key is named after the field, so neither can be renamed without the other.
+///
+/// A row with `live` is taken by a running server. Every other one needs a restart, so a key that
+/// is not thought of is never said to hold when it does not.
 macro_rules! key {
     ($group:ident, $field:ident, $kind:expr, $help:literal) => {
+        key!(@ $group, $field, $kind, false, $help)
+    };
+    ($group:ident, $field:ident, $kind:expr, live, $help:literal) => {
+        key!(@ $group, $field, $kind, true, $help)
+    };
+    (@ $group:ident, $field:ident, $kind:expr, $is_live:literal, $help:literal) => {
         Key {
             name: stringify!($field),
             group: Group::$group,
             help: $help,
             kind: $kind,
+            is_live: $is_live,
             read: |config| config.$field.to_value(),
             write: |config, value| match Field::from_value(value) {
                 Some(field) => {
@@ -91,56 +102,56 @@ pub(super) static TABLE: &[Key] = &[
         "Address to listen on, IPv4 or IPv6 or a host name, or unix:/path"),
     key!(First, port, count("", 0, 65535),
         "TCP port; 0 picks a free one and logs it"),
-    key!(First, max_conn, count("sessions", 1, 10_000_000),
+    key!(First, max_conn, count("sessions", 1, 10_000_000), live,
         "WebSocket sessions served at once"),
-    key!(First, buffer, count("messages", 1, 1_000_000),
+    key!(First, buffer, count("messages", 1, 1_000_000), live,
         "Messages that may wait for one slow client before the overflow policy acts"),
-    key!(First, timeout, seconds(INSTANT, DAY),
+    key!(First, timeout, seconds(INSTANT, DAY), live,
         "Seconds without a byte received (a pong counts) after which a connection is closed"),
-    key!(First, ping, seconds(Duration::ZERO, DAY),
+    key!(First, ping, seconds(Duration::ZERO, DAY), live,
         "Seconds between pings to a quiet client; 0 turns them off"),
     key!(First, thread_pool_size, count("threads", 1, 256),
         "Worker threads"),
-    key!(First, max_queued_tasks, count("upgrades", 0, 1_000_000),
+    key!(First, max_queued_tasks, count("upgrades", 0, 1_000_000), live,
         "Upgrades that may wait for a permit; beyond it they are rejected with a 503"),
 
-    key!(Admission, limited_addresses, Kind::Word(&["public", "all", "none"]),
+    key!(Admission, limited_addresses, Kind::Word(&["public", "all", "none"]), live,
         "Addresses for which the limits by address hold; public spares local and private ones"),
-    key!(Admission, max_conn_per_ip, count("connections", 0, 10_000_000),
+    key!(Admission, max_conn_per_ip, count("connections", 0, 10_000_000), live,
         "Connections from one IP address; 0 is half of max_conn, but at least 32"),
-    key!(Admission, rate_accepts_per_ip, count("connections per second", 0, 1_000_000),
+    key!(Admission, rate_accepts_per_ip, count("connections per second", 0, 1_000_000), live,
         "Connections per second from one IP address, ten times as many at once; 0 sets no limit"),
-    key!(Admission, max_conn_per_user, count("connections", 0, 10_000_000),
+    key!(Admission, max_conn_per_user, count("connections", 0, 10_000_000), live,
         "Connections of one user at once; 0 is half of max_conn, but at least 32"),
-    key!(Admission, trusted_proxies, Kind::List(NETWORK),
+    key!(Admission, trusted_proxies, Kind::List(NETWORK), live,
         "Proxies that are believed about their clients' addresses, comma separated"),
     key!(Admission, proxy_protocol, Kind::Switch,
         "Whether each connection begins with a PROXY protocol header"),
-    key!(Admission, allowed_origins, Kind::List(ORIGIN),
+    key!(Admission, allowed_origins, Kind::List(ORIGIN), live,
         "Origins a browser page may connect from, comma separated; empty is its own host, * any"),
-    key!(Admission, max_pending_heads, count("sockets", 1, 1_000_000),
+    key!(Admission, max_pending_heads, count("sockets", 1, 1_000_000), live,
         "Sockets whose request head has not arrived yet; beyond it a canned 503"),
-    key!(Admission, max_lingering, count("sockets", 0, 1_000_000),
+    key!(Admission, max_lingering, count("sockets", 0, 1_000_000), live,
         "Closed connections that may linger so that the peer can read the last answer"),
 
-    key!(Time, handshake_timeout, seconds(INSTANT, DAY),
+    key!(Time, handshake_timeout, seconds(INSTANT, DAY), live,
         "Seconds a client has to send its request head"),
-    key!(Time, queue_timeout, seconds(INSTANT, DAY),
+    key!(Time, queue_timeout, seconds(INSTANT, DAY), live,
         "Seconds an upgrade may wait for a permit before it gets the 503"),
-    key!(Time, close_timeout, seconds(INSTANT, DAY),
+    key!(Time, close_timeout, seconds(INSTANT, DAY), live,
         "Seconds a peer has to answer a close frame"),
-    key!(Time, drain_delay, seconds(Duration::ZERO, DAY),
+    key!(Time, drain_delay, seconds(Duration::ZERO, DAY), live,
         "Seconds a server that is told to stop goes on accepting, unready"),
-    key!(Time, drain_timeout, seconds(INSTANT, DAY),
+    key!(Time, drain_timeout, seconds(INSTANT, DAY), live,
         "Seconds a shutdown spends on flushing what waits for clients"),
 
-    key!(Size, max_message_bytes, bytes("bytes", 125, 64 * MIB),
+    key!(Size, max_message_bytes, bytes("bytes", 125, 64 * MIB), live,
         "Largest message a client may send; a larger one closes with 1009"),
-    key!(Size, max_head_bytes, bytes("bytes", 512, MIB),
+    key!(Size, max_head_bytes, bytes("bytes", 512, MIB), live,
         "Largest request head; beyond it 431"),
-    key!(Size, buffer_bytes, bytes("bytes", 256, GIB),
+    key!(Size, buffer_bytes, bytes("bytes", 256, GIB), live,
         "Bytes that may wait for one slow client; at least twice max_message_bytes"),
-    key!(Size, memory_max, Kind::Text(MEMORY),
+    key!(Size, memory_max, Kind::Text(MEMORY), live,
         "Memory the process may use, such as 512MiB or 80%; beyond it newcomers wait"),
     key!(Size, compression, Kind::Word(&["off", "shared", "dedicated"]),
         "permessage-deflate: off, shared (nothing kept per client) or dedicated (better ratio)"),
@@ -155,26 +166,26 @@ pub(super) static TABLE: &[Key] = &[
 
     key!(Rooms, default_room, Kind::Text(ROOM),
         "Room each connection joins on open; empty for none"),
-    key!(Rooms, replay, count("messages", 0, 1_000_000),
+    key!(Rooms, replay, count("messages", 0, 1_000_000), live,
         "Messages of the default room sent after the welcome; at most history"),
-    key!(Rooms, history, count("messages", 0, 1_000_000),
+    key!(Rooms, history, count("messages", 0, 1_000_000), live,
         "Messages kept per room"),
-    key!(Rooms, history_bytes, bytes("bytes", 0, GIB),
+    key!(Rooms, history_bytes, bytes("bytes", 0, GIB), live,
         "Bytes of messages kept per room"),
-    key!(Rooms, history_total_bytes, bytes("bytes", 0, 1024 * GIB),
+    key!(Rooms, history_total_bytes, bytes("bytes", 0, 1024 * GIB), live,
         "Bytes of messages kept in all rooms; beyond it rooms that nobody is in go first"),
-    key!(Rooms, history_age, seconds(INSTANT, YEAR),
+    key!(Rooms, history_age, seconds(INSTANT, YEAR), live,
         "Seconds after which a kept message is forgotten"),
-    key!(Rooms, max_rooms, count("rooms", 1, 10_000_000),
+    key!(Rooms, max_rooms, count("rooms", 1, 10_000_000), live,
         "Rooms that may exist at once"),
-    key!(Rooms, max_rooms_per_conn, count("rooms", 1, 100_000),
+    key!(Rooms, max_rooms_per_conn, count("rooms", 1, 100_000), live,
         "Rooms one connection may be in at once"),
 
-    key!(Sessions, overflow, Kind::Word(&["close", "gap", "latest"]),
+    key!(Sessions, overflow, Kind::Word(&["close", "gap", "latest"]), live,
         "What a slow client gets: close (4102), gap (told what it missed) or latest (newest only)"),
-    key!(Sessions, resume_window, seconds(Duration::ZERO, DAY),
+    key!(Sessions, resume_window, seconds(Duration::ZERO, DAY), live,
         "Seconds a session outlives its lost connection; 0 ends it at once"),
-    key!(Sessions, max_away_sessions, count("sessions", 0, 10_000_000),
+    key!(Sessions, max_away_sessions, count("sessions", 0, 10_000_000), live,
         "Sessions without a connection kept at once; beyond it the longest away ends"),
     key!(Sessions, snapshot, Kind::Text(FILE),
         "File in which a draining server leaves rooms and sessions to the next one; empty for none"),
@@ -182,34 +193,34 @@ pub(super) static TABLE: &[Key] = &[
         "Seconds after which such a file is not read any more"),
     key!(Sessions, snapshot_bytes_max, bytes("bytes", 4 * KIB, 1024 * GIB),
         "Largest such file; beyond it the oldest messages are left out"),
-    key!(Sessions, inbox, count("messages", 0, 100_000),
+    key!(Sessions, inbox, count("messages", 0, 100_000), live,
         "Direct messages kept for one client, for when it is away or resumes"),
-    key!(Sessions, inbox_bytes, bytes("bytes", 0, GIB),
+    key!(Sessions, inbox_bytes, bytes("bytes", 0, GIB), live,
         "Bytes of direct messages kept for one client"),
 
-    key!(Clients, rate_messages, count("messages per second", 0, 1_000_000),
+    key!(Clients, rate_messages, count("messages per second", 0, 1_000_000), live,
         "Messages per second one client may send; 0 sets no limit"),
-    key!(Clients, rate_bytes, bytes("bytes per second", 0, GIB),
+    key!(Clients, rate_bytes, bytes("bytes per second", 0, GIB), live,
         "Bytes per second one client may send; 0 sets no limit"),
-    key!(Clients, rate_rooms, count("rooms per minute", 0, 1_000_000),
+    key!(Clients, rate_rooms, count("rooms per minute", 0, 1_000_000), live,
         "Rooms per minute one client may make; 0 sets no limit"),
-    key!(Clients, rate_messages_per_ip, count("messages per second", 0, 10_000_000),
+    key!(Clients, rate_messages_per_ip, count("messages per second", 0, 10_000_000), live,
         "Messages per second all clients at one IP address may send; 0 sets no limit"),
-    key!(Clients, rate_bytes_per_ip, bytes("bytes per second", 0, GIB),
+    key!(Clients, rate_bytes_per_ip, bytes("bytes per second", 0, GIB), live,
         "Bytes per second all clients at one IP address may send; 0 sets no limit"),
-    key!(Clients, rate_rooms_per_ip, count("rooms per minute", 0, 1_000_000),
+    key!(Clients, rate_rooms_per_ip, count("rooms per minute", 0, 1_000_000), live,
         "Rooms per minute all clients at one IP address may make; 0 sets no limit"),
-    key!(Clients, rate_messages_per_user, count("messages per second", 0, 10_000_000),
+    key!(Clients, rate_messages_per_user, count("messages per second", 0, 10_000_000), live,
         "Messages per second all clients of one user may send; 0 sets no limit"),
-    key!(Clients, rate_bytes_per_user, bytes("bytes per second", 0, GIB),
+    key!(Clients, rate_bytes_per_user, bytes("bytes per second", 0, GIB), live,
         "Bytes per second all clients of one user may send; 0 sets no limit"),
-    key!(Clients, rate_rooms_per_user, count("rooms per minute", 0, 1_000_000),
+    key!(Clients, rate_rooms_per_user, count("rooms per minute", 0, 1_000_000), live,
         "Rooms per minute all clients of one user may make; 0 sets no limit"),
-    key!(Clients, max_errors, count("errors", 0, 1_000_000),
+    key!(Clients, max_errors, count("errors", 0, 1_000_000), live,
         "Errors in a row after which a chat connection is closed with 4008; 0 for never"),
     key!(Clients, echo, Kind::Switch,
         "Serve /echo, which returns every message as it came"),
-    key!(Clients, broadcast, Kind::Switch,
+    key!(Clients, broadcast, Kind::Switch, live,
         "Let clients of /ws send to everyone who is connected there"),
 
     key!(Hooks, hook_url, Kind::Text(URL),
@@ -239,54 +250,54 @@ pub(super) static TABLE: &[Key] = &[
         "Address of the admin listener, which serves the server API and the figures, or unix:/path"),
     key!(Admin, admin_port, Kind::Port,
         "TCP port of the admin listener; empty for none"),
-    key!(Admin, max_admin_conn, count("connections", 1, 10_000),
+    key!(Admin, max_admin_conn, count("connections", 1, 10_000), live,
         "Connections to the admin listener at once; beyond it a canned 503"),
-    key!(Admin, api_key, Kind::Secret(API_KEY),
+    key!(Admin, api_key, Kind::Secret(API_KEY), live,
         "Key of the server API, which may do everything; as a flag only the file it is in"),
-    key!(Admin, api_body_bytes, bytes("bytes", KIB, 64 * MIB),
+    key!(Admin, api_body_bytes, bytes("bytes", KIB, 64 * MIB), live,
         "Largest body of a request to the server API; beyond it 413"),
-    key!(Admin, api_body_timeout, seconds(INSTANT, DAY),
+    key!(Admin, api_body_timeout, seconds(INSTANT, DAY), live,
         "Seconds a client of the server API has to send a body"),
-    key!(Admin, max_api_bodies, count("bodies", 1, 10_000),
+    key!(Admin, max_api_bodies, count("bodies", 1, 10_000), live,
         "Bodies of the server API that are read at once; beyond it a 503"),
-    key!(Admin, metrics, Kind::Word(&["admin", "public"]),
+    key!(Admin, metrics, Kind::Word(&["admin", "public"]), live,
         "Serve /metrics on the admin listener alone (admin) or also on the main port (public)"),
 
-    key!(Tls, tls_cert, Kind::Text(PEM),
+    key!(Tls, tls_cert, Kind::Text(PEM), live,
         "Certificate chain; with it the port speaks TLS alone"),
-    key!(Tls, tls_key, Kind::Text(PEM),
+    key!(Tls, tls_key, Kind::Text(PEM), live,
         "Private key of the certificate, without a passphrase"),
-    key!(Tls, tls_client_ca, Kind::Text(PEM),
+    key!(Tls, tls_client_ca, Kind::Text(PEM), live,
         "Authorities that must have signed each client's certificate"),
 
     key!(Identity, identity, Kind::Word(&["off", "optional", "required"]),
         "Whether clients say who they are, with a token (JWT)"),
-    key!(Identity, token_hmac_secret, Kind::Secret(HMAC_SECRET),
+    key!(Identity, token_hmac_secret, Kind::Secret(HMAC_SECRET), live,
         "Secret of tokens signed with HS256"),
-    key!(Identity, token_hmac_secret_previous, Kind::Secret(HMAC_SECRET),
+    key!(Identity, token_hmac_secret_previous, Kind::Secret(HMAC_SECRET), live,
         "The secret before that one, whose tokens are still good"),
-    key!(Identity, token_public_key, Kind::Secret(PUBLIC_KEYS),
+    key!(Identity, token_public_key, Kind::Secret(PUBLIC_KEYS), live,
         "Public keys of tokens signed with RS256, ES256 or EdDSA, in PEM"),
-    key!(Identity, token_jwks_url, Kind::Text(JWKS_URL),
+    key!(Identity, token_jwks_url, Kind::Text(JWKS_URL), live,
         "Address of the issuer's public keys (JWKS)"),
-    key!(Identity, token_audience, Kind::List(CLAIM_ITEM),
+    key!(Identity, token_audience, Kind::List(CLAIM_ITEM), live,
         "Audiences of which a token must name one, comma separated; empty for any"),
-    key!(Identity, token_issuer, Kind::Text(CLAIM),
+    key!(Identity, token_issuer, Kind::Text(CLAIM), live,
         "Issuer that a token must name; empty for any"),
-    key!(Identity, token_cookie, Kind::Text(COOKIE),
+    key!(Identity, token_cookie, Kind::Text(COOKIE), live,
         "Name of a cookie that may hold the token; empty for none"),
-    key!(Identity, token_in_query, Kind::Switch,
+    key!(Identity, token_in_query, Kind::Switch, live,
         "Whether the token may be in the address, as ?token="),
-    key!(Identity, auth_timeout, seconds(INSTANT, DAY),
+    key!(Identity, auth_timeout, seconds(INSTANT, DAY), live,
         "Seconds a client has to send its token in a frame, where one is required"),
-    key!(Identity, token_grace, seconds(Duration::ZERO, DAY),
+    key!(Identity, token_grace, seconds(Duration::ZERO, DAY), live,
         "Seconds after the end of its token in which a client may send a new one"),
 
-    key!(Logging, log, Kind::Text(LOG),
+    key!(Logging, log, Kind::Text(LOG), live,
         "Which log lines are written, in the syntax of RUST_LOG"),
     key!(Logging, log_format, Kind::Word(&["text", "json"]),
         "Log lines for people (text) or for collectors (json)"),
-    key!(Logging, access_log, Kind::Switch,
+    key!(Logging, access_log, Kind::Switch, live,
         "Log a line for each WebSocket connection at its end, and for each refusal"),
 ];
 
@@ -313,6 +324,12 @@ impl Key {
     /// Returns the name in the file and in [`Config`], such as `max_conn`.
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// Whether a running server takes a change of this key. Of the certificates it does so only if
+    /// it has TLS already.
+    pub fn is_live(&self) -> bool {
+        self.is_live
     }
 
     /// Returns the environment variable, such as `RUSTY_SOCKS_MAX_CONN`.

@@ -7,7 +7,7 @@
 use std::{
     env,
     ffi::{OsStr, OsString},
-    fs, iter,
+    io, iter,
     path::{Path, PathBuf},
 };
 
@@ -16,6 +16,7 @@ use super::{
     judge::error_of,
     keys::Key,
     nearest::nearest,
+    open::{Open, open, open_again},
     rooms,
     secret::{self, Secret},
     service_links::is_service_link,
@@ -57,8 +58,40 @@ impl Config {
     /// sets for a Service of that name: [`Loaded::warnings`] names them. `flags` are pairs of a key
     /// and a value; the key is spelled `max_conn`, `max-conn` or `--max-conn`.
     ///
+    /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config). The message has one line for each problem.
     pub fn load_from<V, F>(
+        file: Option<&Path>,
+        variables: impl IntoIterator<Item = (V, V)>,
+        flags: impl IntoIterator<Item = (F, F)>,
+    ) -> Result<Loaded, Error>
+    where
+        V: AsRef<OsStr>,
+        F: AsRef<OsStr>,
+    {
+        Config::load_with(open, file, variables, flags)
+    }
+
+    /// Loads anew what [`Config::load_from`] loaded before: for a
+    /// [`ConfigSource`](crate::config::ConfigSource).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config), also if a file is no regular one: a pipe
+    /// has nothing more to say, and could block for good.
+    pub fn load_again<V, F>(
+        file: Option<&Path>,
+        variables: impl IntoIterator<Item = (V, V)>,
+        flags: impl IntoIterator<Item = (F, F)>,
+    ) -> Result<Loaded, Error>
+    where
+        V: AsRef<OsStr>,
+        F: AsRef<OsStr>,
+    {
+        Config::load_with(open_again, file, variables, flags)
+    }
+
+    fn load_with<V, F>(
+        open: Open,
         file: Option<&Path>,
         variables: impl IntoIterator<Item = (V, V)>,
         flags: impl IntoIterator<Item = (F, F)>,
@@ -82,7 +115,7 @@ impl Config {
         let named = ours.iter().position(|(name, _)| name == FILE_VARIABLE);
         let named = named.map(|place| PathBuf::from(ours.remove(place).1));
 
-        let mut loading = Loading::new(service_links);
+        let mut loading = Loading::new(open, service_links);
         match (file, named) {
             (Some(path), _) => loading.file(path, "--config"),
             (None, Some(path)) => loading.file(&path, FILE_VARIABLE),
@@ -130,6 +163,7 @@ impl Loaded {
 
 /// A configuration that is being loaded.
 struct Loading {
+    open: Open,
     config: Config,
     sources: Vec<Source>,
     rooms_source: Source,
@@ -139,9 +173,10 @@ struct Loading {
 }
 
 impl Loading {
-    fn new(service_links: Vec<String>) -> Loading {
+    fn new(open: Open, service_links: Vec<String>) -> Loading {
         let sources = vec![Source::Default; Config::keys().len()];
         Loading {
+            open,
             config: Config::default(),
             sources,
             rooms_source: Source::Default,
@@ -152,7 +187,7 @@ impl Loading {
     }
 
     fn file(&mut self, path: &Path, named_by: &str) {
-        let text = match fs::read_to_string(path) {
+        let text = match (self.open)(path).and_then(io::read_to_string) {
             Ok(text) => text,
             Err(error) => {
                 let path = path.display();
@@ -185,7 +220,8 @@ impl Loading {
                 continue;
             }
             if name == api_keys::NAME {
-                self.config.api_keys = api_keys::read(value, &source, &mut self.problems);
+                self.config.api_keys =
+                    api_keys::read(value, &source, self.open, &mut self.problems);
                 continue;
             }
             if let Some(row) = Config::keys().iter().position(|key| is(key.file_name(), name)) {
@@ -284,7 +320,7 @@ impl Loading {
 
     /// Sets a secret to what the file at `path` holds.
     fn set_from_file(&mut self, row: usize, path: &Path, by: Source) {
-        match Secret::read(path) {
+        match Secret::read(path, self.open) {
             Ok(secret) => {
                 let source = Source::SecretFile { path: path.into(), by: Box::new(by) };
                 self.set(row, secret.reveal(), secret::SHOWN, source);
@@ -641,7 +677,7 @@ mod tests {
             if let Ok(loaded) = from_flag {
                 loaded.config.validate().unwrap();
             }
-            let mut loading = Loading::new(Vec::new());
+            let mut loading = Loading::new(open, Vec::new());
             if let Ok(table) = format!("{} = {value}", key.name()).parse::<toml::Table>() {
                 for value in table.values() {
                     let _ = key.text_of_toml(value).map(|text| {

@@ -1,91 +1,15 @@
 //! Which settings a running server can take anew.
 
-use super::{
-    api_keys,
-    keys::{Key, TABLE},
-    rooms,
-    settings::Config,
-    tls_pairs,
-};
+use super::{api_keys, keys::TABLE, rooms, settings::Config, tls_pairs};
 use crate::error::Error;
-
-/// The keys that a running server takes from a new configuration. Every other one needs a restart,
-/// so a key that is not thought of here is never said to hold when it does not.
-const LIVE: &[&str] = &[
-    "max_conn",
-    "buffer",
-    "timeout",
-    "ping",
-    "max_queued_tasks",
-    "limited_addresses",
-    "max_conn_per_ip",
-    "max_conn_per_user",
-    "rate_messages_per_user",
-    "rate_bytes_per_user",
-    "rate_rooms_per_user",
-    "access_log",
-    "rate_accepts_per_ip",
-    "trusted_proxies",
-    "allowed_origins",
-    "max_pending_heads",
-    "max_lingering",
-    "handshake_timeout",
-    "queue_timeout",
-    "close_timeout",
-    "drain_delay",
-    "drain_timeout",
-    "max_message_bytes",
-    "max_head_bytes",
-    "buffer_bytes",
-    "memory_max",
-    "replay",
-    "history",
-    "history_bytes",
-    "history_total_bytes",
-    "history_age",
-    "max_rooms",
-    "max_rooms_per_conn",
-    "overflow",
-    "resume_window",
-    "max_away_sessions",
-    "inbox",
-    "inbox_bytes",
-    "rate_messages",
-    "rate_bytes",
-    "rate_rooms",
-    "rate_messages_per_ip",
-    "rate_bytes_per_ip",
-    "rate_rooms_per_ip",
-    "max_errors",
-    "broadcast",
-    "max_admin_conn",
-    "api_key",
-    "api_body_bytes",
-    "api_body_timeout",
-    "max_api_bodies",
-    "metrics",
-    "tls_cert",
-    "tls_key",
-    "tls_client_ca",
-    "token_hmac_secret",
-    "token_hmac_secret_previous",
-    "token_public_key",
-    "token_jwks_url",
-    "token_audience",
-    "token_issuer",
-    "token_cookie",
-    "token_in_query",
-    "auth_timeout",
-    "token_grace",
-    "log",
-];
 
 /// What a reload has changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Reloaded {
     /// The keys that changed and hold now, in the order of the table. `tls_cert` is also here if
-    /// only the files of certificates and keys have changed.
+    /// only the files of certificates and keys have changed, and `tls_client_ca` if only that file
+    /// has.
     pub changed: Vec<&'static str>,
     /// The keys that changed and hold only after a restart.
     pub needs_restart: Vec<&'static str>,
@@ -94,7 +18,10 @@ pub struct Reloaded {
 /// Where the settings of a server come from, for a server that is asked to read them anew. Given to
 /// [`Builder::source`](crate::Builder::source).
 pub trait ConfigSource: Send + Sync + 'static {
-    /// Reads the settings. May block: it is called on a thread of its own, never twice at once.
+    /// Reads the settings. May block: it is called on the thread of whoever calls
+    /// [`ServerHandle::reload_from_source`](crate::ServerHandle::reload_from_source), and on a
+    /// thread of its own for `POST /v1/reload`; never twice at once. It cannot ask for a reload
+    /// itself. A panic counts as an error.
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config): they are bad. The server goes on as it is.
@@ -103,14 +30,6 @@ pub trait ConfigSource: Send + Sync + 'static {
     /// Told what became of the settings that were read last. Does nothing by default.
     fn loaded(&self, outcome: Result<&Reloaded, &Error>) {
         let _ = outcome;
-    }
-}
-
-impl Key {
-    /// Whether a running server takes a change of this key. Of the certificates it does so only if
-    /// it has TLS already.
-    pub fn is_live(&self) -> bool {
-        LIVE.contains(&self.name())
     }
 }
 
@@ -170,13 +89,6 @@ impl Config {
 mod tests {
     use super::*;
     use crate::config::RoomRule;
-
-    #[test]
-    fn every_live_key_is_one() {
-        for name in LIVE {
-            assert!(TABLE.iter().any(|key| key.name() == *name), "{name}");
-        }
-    }
 
     #[test]
     fn the_readme_names_those_that_need_a_restart() {

@@ -172,6 +172,11 @@ impl RoomRule {
         SETTINGS.iter().filter_map(entry).collect()
     }
 
+    /// Returns the path of the rule as in the file, such as `rooms."prices.*"`.
+    pub(super) fn shown(&self) -> String {
+        path_of(&self.pattern)
+    }
+
     /// Returns the path of a setting as in the file, such as `rooms."prices.*".history`.
     fn path(&self, setting: &str) -> String {
         format!("{}.{setting}", path_of(&self.pattern))

@@ -5,9 +5,11 @@
 //! `--name-file`. There is no flag for the secret itself, because every user of the machine sees
 //! the flags of a process. Whatever shows the settings shows `(set)`.
 
-use std::{fmt, fs::File, io::Read, path::Path};
+use std::{fmt, io::Read, path::Path};
 
 use subtle::ConstantTimeEq;
+
+use super::open::Open;
 
 /// What is shown of a secret.
 pub(super) const SHOWN: &str = "(set)";
@@ -57,11 +59,11 @@ impl Secret {
     /// `echo` leave a line end there.
     ///
     /// The error says what is wrong, without what the file holds.
-    pub(super) fn read(path: &Path) -> Result<Secret, String> {
+    pub(super) fn read(path: &Path, open: Open) -> Result<Secret, String> {
         let shown = path.display();
         let cannot = |error| format!("cannot read the secret in \"{shown}\": {error}");
         let mut bytes = Vec::new();
-        let file = File::open(path).map_err(cannot)?;
+        let file = open(path).map_err(cannot)?;
         file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(cannot)?;
         if bytes.len() as u64 > FILE_BYTES_MAX {
             return Err(format!("the secret in \"{shown}\" has more than {FILE_BYTES_MAX} bytes"));
@@ -94,11 +96,12 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::config::open;
 
     fn read(bytes: &[u8]) -> Result<Secret, String> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(bytes).unwrap();
-        Secret::read(file.path())
+        Secret::read(file.path(), open)
     }
 
     #[test]
@@ -112,7 +115,11 @@ mod tests {
             let error = read(bytes).unwrap_err();
             assert!(error.contains(told), "{error}");
         }
-        assert!(Secret::read(Path::new("no/such")).unwrap_err().contains("cannot read the secret"));
+        assert!(
+            Secret::read(Path::new("no/such"), open)
+                .unwrap_err()
+                .contains("cannot read the secret")
+        );
     }
 
     #[test]

@@ -120,16 +120,17 @@ pub(crate) trait ServerState {
 pub struct PendingReload(Receiver<Result<Reloaded, Error>>);
 
 impl PendingReload {
-    /// Returns the outcome once; `None` until it is there. Never blocks.
+    /// Returns the outcome, or the reload itself if it goes on. Never blocks.
     ///
     /// # Errors
-    /// Those of [`ServerHandle::reload_from_source`](crate::ServerHandle::reload_from_source).
-    pub fn outcome(&self) -> Option<Result<Reloaded, Error>> {
+    /// In the outcome those of
+    /// [`ServerHandle::reload_from_source`](crate::ServerHandle::reload_from_source).
+    pub fn outcome(self) -> Result<Result<Reloaded, Error>, PendingReload> {
         match self.0.try_recv() {
-            Ok(outcome) => Some(outcome),
-            Err(TryRecvError::Empty) => None,
+            Ok(outcome) => Ok(outcome),
+            Err(TryRecvError::Empty) => Err(self),
             Err(TryRecvError::Disconnected) => {
-                Some(Err(Error::new(ErrorKind::System, "the reload panicked")))
+                Ok(Err(Error::new(ErrorKind::System, "the reload panicked")))
             }
         }
     }

@@ -2,7 +2,6 @@
 
 use std::{
     any::Any,
-    cell::Cell,
     marker::PhantomData,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -21,7 +20,7 @@ use crate::{
         task::TaskAnswer,
     },
     identity::{Identity, Permissions},
-    metrics::Counter,
+    metrics::{Counter, names},
     ws::{
         close::CloseReason,
         frame::{Message, PreparedFrame},
@@ -67,6 +66,8 @@ pub(crate) trait DynHandler: NoticeFormatter {
     /// Makes a call. Returns whether the handler wants the session to stay fresh, though it was
     /// given a message.
     fn call(&self, state: &mut BoxState, conn: &mut dyn ConnHandle, call: &Call<'_>) -> bool;
+    /// Gives the answer of a deferred task.
+    fn answer(&self, state: &mut BoxState, conn: &mut dyn ConnHandle, answer: TaskAnswer);
 }
 
 /// Asks a handler about an upgrade. A panic refuses it.
@@ -86,28 +87,33 @@ pub(crate) fn ask_upgrade(
 pub(crate) enum Call<'a> {
     Open,
     Message(Message<'a>),
-    /// The answer of a deferred task, which is taken once.
-    Answer(Cell<Option<TaskAnswer>>),
     Wake,
     Drain,
     Close(&'a CloseReason),
 }
 
-/// The names of the calls, by their [numbers](Call::number).
-pub(crate) const CALLS: [&str; 6] =
-    ["on_open", "on_message", "on_answer", "on_wake", "on_drain", "on_close"];
+/// The calls of a handler: each [`Call`], and that with an answer.
+#[derive(Clone, Copy)]
+pub(crate) enum CallName {
+    Open,
+    Message,
+    Answer,
+    Wake,
+    Drain,
+    Close,
+}
+
+names!(CallName { Open, Message, Answer, Wake, Drain, Close });
 
 impl Call<'_> {
-    /// Returns the place of its name in [`CALLS`].
     #[inline]
-    pub(crate) fn number(&self) -> u8 {
+    pub(crate) fn name(&self) -> CallName {
         match self {
-            Call::Open => 0,
-            Call::Message(_) => 1,
-            Call::Answer(_) => 2,
-            Call::Wake => 3,
-            Call::Drain => 4,
-            Call::Close(_) => 5,
+            Call::Open => CallName::Open,
+            Call::Message(_) => CallName::Message,
+            Call::Wake => CallName::Wake,
+            Call::Drain => CallName::Drain,
+            Call::Close(_) => CallName::Close,
         }
     }
 }
@@ -189,14 +195,14 @@ impl<H: Handler<M>, M: Mode> DynHandler for Erased<H, M> {
         match call {
             Call::Open => self.0.on_open(&mut ctx),
             Call::Message(message) => self.0.on_message(&mut ctx, *message),
-            Call::Answer(answer) => {
-                let answer = answer.take().expect("an answer is given once");
-                self.0.on_answer(&mut ctx, answer);
-            }
             Call::Wake => self.0.on_wake(&mut ctx),
             Call::Drain => self.0.on_drain(&mut ctx),
             Call::Close(reason) => self.0.on_close(&mut ctx, reason),
         }
         ctx.stays_fresh()
+    }
+
+    fn answer(&self, state: &mut BoxState, conn: &mut dyn ConnHandle, answer: TaskAnswer) {
+        self.0.on_answer(&mut Self::context(state, conn), answer);
     }
 }

@@ -6,7 +6,11 @@ use std::{
 };
 
 use super::erased::{BoxState, Call, DynHandler};
-use crate::{hub::conn_handle::ConnHandle, metrics::Counter, ws::close::CloseReason};
+use crate::{
+    hub::{conn_handle::ConnHandle, task::TaskAnswer},
+    metrics::Counter,
+    ws::close::CloseReason,
+};
 
 /// A handler and its state for one connection. Belongs to the thread that makes the calls: the
 /// worker, or one job thread at a time.
@@ -37,7 +41,7 @@ impl HandlerInstance {
                 *is_fresh = false;
                 begin_session(conn);
             }
-            Call::Open | Call::Answer(_) | Call::Wake => {}
+            Call::Open | Call::Wake => {}
             Call::Drain => {
                 let reason = conn.hub().drain_reason();
                 conn.close(reason);
@@ -47,6 +51,14 @@ impl HandlerInstance {
                     conn.on_backpressure();
                 }
             }
+        }
+    }
+
+    /// Gives the handler the answer of the task that it deferred.
+    pub(crate) fn answer(&mut self, conn: &mut dyn ConnHandle, answer: TaskAnswer) {
+        let HandlerInstance { handler, state, .. } = self;
+        if catch_unwind(AssertUnwindSafe(|| handler.answer(state, conn, answer))).is_err() {
+            on_panic(conn, state.panics());
         }
     }
 }

@@ -57,8 +57,10 @@ pub(crate) trait ConnHandle {
     /// next.
     fn spend(&mut self, cost: usize);
     /// Has `task` done on another thread, and does not read from the connection until its answer is
-    /// there.
-    fn defer(&mut self, task: Task) -> Result<(), NotDeferred>;
+    /// there. A handle of a handler that may block itself has no threads for that.
+    fn defer(&mut self, _task: Task) -> Result<(), NotDeferred> {
+        Err(NotDeferred::NoThreads)
+    }
     /// Asks for a call of [`Handler::on_wake`](crate::Handler::on_wake) after `wait`, in place of
     /// any that was asked for before.
     fn wake_after(&mut self, wait: Duration);

@@ -24,7 +24,6 @@ use super::{
     save::Saved,
     send_status::SendStatus,
     session::Session,
-    task::{NotDeferred, Task},
 };
 use crate::{
     clock::Clock,
@@ -308,10 +307,6 @@ impl ConnHandle for TestConn {
 
     fn spend(&mut self, cost: usize) {
         self.spent += cost;
-    }
-
-    fn defer(&mut self, _: Task) -> Result<(), NotDeferred> {
-        Err(NotDeferred::NoThreads)
     }
 
     fn await_deliveries(&mut self) {}

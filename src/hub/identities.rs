@@ -61,8 +61,11 @@ impl Hub {
     /// Decides anew what the client of a connection may do, and takes it out of the rooms that it
     /// may no longer be in. Returns how many rooms it was in, and its handler's notices about those
     /// that it has left.
-    pub(crate) fn judge(&self, conn: &mut dyn ConnHandle) -> (usize, Vec<PreparedFrame>) {
-        let judged = self.lock_own_session(conn, |locked| {
+    pub(crate) fn recheck_permissions(
+        &self,
+        conn: &mut dyn ConnHandle,
+    ) -> (usize, Vec<PreparedFrame>) {
+        let checked = self.lock_own_session(conn, |locked| {
             let rooms = locked.state.memberships.len();
             locked.session.decide_direct(locked.state);
             let left = locked.decide_permissions();
@@ -75,7 +78,7 @@ impl Hub {
             Ok((rooms, notices.collect()))
         });
         // A connection whose session was taken over is about to close.
-        judged.unwrap_or_default()
+        checked.unwrap_or_default()
     }
 
     /// Counts one more connection of a user, if it may have one.

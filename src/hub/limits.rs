@@ -88,8 +88,13 @@ impl HubLimits {
         self.away_max.load(Relaxed)
     }
 
-    /// The limits of one session.
+    /// Whether neither messages nor bytes of one session are limited.
     #[inline]
+    pub(super) fn rates_are_off(&self) -> bool {
+        self.rate_messages.load(Relaxed) | self.rate_bytes.load(Relaxed) == 0
+    }
+
+    /// The limits of one session.
     pub(super) fn rates(&self) -> Rates {
         let [messages, bytes, rooms] = [&self.rate_messages, &self.rate_bytes, &self.rate_rooms]
             .map(|rate| rate.load(Relaxed));

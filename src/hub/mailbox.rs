@@ -93,7 +93,7 @@ pub(crate) enum Letter {
     /// Sweep soon: changes of presence were gathered for one notice.
     SweepSoon,
     /// Decide anew what each client may do.
-    Judge,
+    RecheckPermissions,
     /// Say that this worker makes turns.
     Report { to: Sender<()> },
     /// Close every connection with 1001, the open ones spread over this time, and stop when none is
@@ -126,7 +126,7 @@ impl Letter {
             | Letter::WakeAfter { .. }
             | Letter::PressureOff
             | Letter::SweepSoon
-            | Letter::Judge
+            | Letter::RecheckPermissions
             | Letter::Drain { .. }
             | Letter::Report { .. }
             | Letter::Stop => None,

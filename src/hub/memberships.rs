@@ -16,7 +16,7 @@ use super::{
     names::{RoomName, RoomPattern},
     presence::RosterChange,
     room::{Owner, Room, RoomState},
-    rooms::NAMES_PER_COST,
+    rooms::matching::NAMES_PER_COST,
     session::{MEMBERSHIP_BYTES, SessionMembership},
 };
 use crate::{config::Overflow, identity::Permissions, store::Position};
@@ -314,7 +314,7 @@ mod tests {
         hub::{
             harness::{Bench, name, pattern},
             mailbox::Letter,
-            rooms::PASSED_OVER_MAX,
+            rooms::matching::PASSED_OVER_MAX,
         },
     };
 

@@ -85,7 +85,7 @@ pub(crate) struct Hub {
     /// Commands refused for want of a permission, in the order of [`Permissions::NAMED`].
     forbidden: [Counter; Permissions::NAMED.len()],
     /// Whether the next server takes up what this one knows.
-    goes_on: bool,
+    leaves_snapshot: bool,
     pub(crate) owners: Arc<Owners>,
     pub(crate) clock: Arc<Clock>,
 }
@@ -126,7 +126,7 @@ impl Hub {
                 .then_some(config.compression_threshold),
             authenticator,
             forbidden: Default::default(),
-            goes_on: !config.snapshot.is_empty(),
+            leaves_snapshot: config.leaves_snapshot(),
             owners: Owners::new(config),
             clock,
         }
@@ -153,7 +153,7 @@ impl Hub {
 
     /// Returns what connections are closed with when the server drains.
     pub(crate) fn drain_reason(&self) -> CloseReason {
-        match self.goes_on {
+        match self.leaves_snapshot {
             true => CloseReason::RESTART,
             false => CloseReason::GOING_AWAY,
         }

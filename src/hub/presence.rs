@@ -142,8 +142,8 @@ impl Hub {
         let mut room_state = room.state.lock();
         let client = session.client_id;
         let was_known = !room_state.roster.is_provisional(client);
-        if was_known {
-            let (room, shown) = (&room.name, room_state.roster.shown(client));
+        if was_known && let Some(shown) = room_state.roster.shown(client) {
+            let room = &room.name;
             let (name, user) = (shown.name.as_deref(), shown.user());
             observe(session, &ServerEvent::Left { room, client_id: client, name, user });
         }
@@ -175,7 +175,8 @@ impl Hub {
         if !room_state.roster.is_provisional(client) {
             return;
         }
-        let (shown, appears) = (room_state.roster.shown(client), RosterChange::Appears);
+        let shown = room_state.roster.shown(client).cloned().unwrap_or_default();
+        let appears = RosterChange::Appears;
         note_joined(session, room, &shown);
         match self.notify_watchers(session, &shown, appears, room, room_state, deferred) {
             Told::Now | Told::Refused => room_state.roster.insert_told(client, shown),
@@ -342,19 +343,24 @@ impl LockedSession<'_> {
         let (client, shown) = (self.session.client_id, self.state.shown());
         if self.state.provisional {
             room_state.roster.insert_provisional(client, shown);
-        } else if room_state.roster.take_back(client, shown.clone()) {
+        } else if room_state.roster.is_going(client) {
             note_joined(self.session, room, &shown);
+            room_state.roster.take_back(client, shown);
         } else {
             let (hub, session) = (self.hub, self.session);
-            match hub.notify_watchers(session, &shown, change, room, room_state, self.deferred) {
-                Told::Refused => return false,
-                Told::Now => room_state.roster.insert_told(client, shown.clone()),
+            let told =
+                hub.notify_watchers(session, &shown, change, room, room_state, self.deferred);
+            if matches!(told, Told::Refused) {
+                return false;
+            }
+            note_joined(session, room, &shown);
+            match told {
+                Told::Now | Told::Refused => room_state.roster.insert_told(client, shown),
                 Told::Later => {
-                    room_state.roster.insert_gathered(client, shown.clone(), session.formatter());
+                    room_state.roster.insert_gathered(client, shown, session.formatter());
                     hub.tell_if_many(room, room_state, self.deferred);
                 }
             }
-            note_joined(session, room, &shown);
         }
         room_state.note_owner(client);
         true

@@ -18,7 +18,7 @@ use super::{
     names::{RoomName, RoomPattern},
     notice::Notice,
     present::{PRESENCE_MEMBERS_MAX, Presence},
-    rooms::NAMES_PER_COST,
+    rooms::matching::NAMES_PER_COST,
     session::{Attachment, MEMBERSHIP_BYTES, Session, SessionState, format_notice, observe},
     session_token::SessionToken,
 };
@@ -172,6 +172,20 @@ impl Hub {
     pub(crate) fn session_is_in(&self, token: &SessionToken, room: &str) -> bool {
         let session = self.sessions.find_by_token(token);
         session.is_some_and(|session| session.room(room).is_some())
+    }
+
+    /// Returns how many rooms the session of `token` is in; `None` if it is not of the user of
+    /// `conn`, or there is none.
+    pub(crate) fn session_rooms(
+        &self,
+        conn: &dyn ConnHandle,
+        token: &SessionToken,
+    ) -> Option<usize> {
+        let session = self.sessions.find_by_token(token)?;
+        let identity = conn.session().identity();
+        let state = session.state.lock();
+        let is_own = state.user() == identity.as_ref().map(|identity| &*identity.user);
+        is_own.then_some(state.memberships.len())
     }
 
     /// Notes that the connection of a session, from `ip`, has ended. The session is away from then

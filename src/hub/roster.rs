@@ -138,14 +138,17 @@ impl Roster {
         self.gather(client, formatter);
     }
 
-    /// Reverts the leaving of a session that was not announced yet. Returns whether there was one.
-    pub(super) fn take_back(&mut self, client: Uuid, shown: Shown) -> bool {
-        let going = self.entries.get_mut(&client).filter(|entry| entry.known == Known::Going);
-        let Some(entry) = going else { return false };
-        *entry = Entry { shown, known: Known::Present };
+    /// Whether the leaving of a session was not announced yet.
+    pub(super) fn is_going(&self, client: Uuid) -> bool {
+        self.gathered.going > 0
+            && self.entries.get(&client).is_some_and(|entry| entry.known == Known::Going)
+    }
+
+    /// Reverts that leaving.
+    pub(super) fn take_back(&mut self, client: Uuid, shown: Shown) {
+        self.entries.insert(client, Entry { shown, known: Known::Present });
         self.gathered.going -= 1;
         self.gathered.ids.remove(&client);
-        true
     }
 
     /// Removes a session that was not announced. Returns how one is shown that must be announced
@@ -221,8 +224,8 @@ impl Roster {
         }
     }
 
-    pub(super) fn shown(&self, client: Uuid) -> Shown {
-        self.entries.get(&client).map(|entry| entry.shown.clone()).unwrap_or_default()
+    pub(super) fn shown(&self, client: Uuid) -> Option<&Shown> {
+        self.entries.get(&client).map(|entry| &entry.shown)
     }
 
     /// Lists at most `max` members behind `after`, in the order of their ids, and counts all. The

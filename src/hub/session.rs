@@ -42,8 +42,8 @@ pub(super) const RECENT_IDS_MAX: usize = 128;
 /// to a few rooms; an id of a publish to 32 rooms takes 600 bytes.
 pub(super) const RECENT_BYTES_MAX: usize = 16 << 10;
 
-/// The same for a publisher outside of any connection, which may publish in batches of 1,000: as
-/// many as two such batches, whatever the number of their rooms.
+/// Published ids that a publisher outside of any connection remembers, and their bytes. It may
+/// publish in batches of 1,000: as many as two such batches, whatever the number of their rooms.
 pub(super) const PUBLISHER_RECENT_IDS_MAX: usize = 2048;
 pub(super) const PUBLISHER_RECENT_BYTES_MAX: usize = 2 << 20;
 

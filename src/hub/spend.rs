@@ -20,15 +20,14 @@ impl Hub {
         now_ms: u64,
     ) -> Result<(), RateLimited> {
         let (owners, ip) = (&self.owners, remote.ip());
-        let rates = self.limits.rates();
-        if rates.are_off()
+        if self.limits.rates_are_off()
             && owners.user_rates_are_off()
             && (owners.address_rates_are_off() || owners.owner_of(ip).is_none())
         {
             return Ok(());
         }
         let mut spending = self.lock_spending(session);
-        let spent = spending.spend(bytes, &rates, (owners, ip), now_ms);
+        let spent = spending.spend(bytes, (owners, ip), now_ms);
         if let Err(limited) = &spent {
             let metrics = &self.sessions.metrics;
             match limited.of {
@@ -44,7 +43,7 @@ impl Hub {
     fn lock_spending<'a>(&self, session: &'a Session) -> MappedMutexGuard<'a, Spending> {
         let mut spending = session.spending.lock();
         let knows_user = spending.as_mut().is_some_and(|spending| {
-            spending.follow(&self.owners);
+            spending.follow(&self.owners, || self.limits.rates());
             spending.knows_user()
         });
         if !knows_user {
@@ -54,7 +53,7 @@ impl Hub {
             let lease = user.and_then(|user| self.owners.lease(Owner::User(user)));
             spending = session.spending.lock();
             let begun = spending.get_or_insert_default();
-            begun.follow(&self.owners);
+            begun.follow(&self.owners, || self.limits.rates());
             begun.set_user(lease);
         }
         MutexGuard::map(spending, |spending| &mut **spending.get_or_insert_default())
@@ -70,8 +69,8 @@ impl Hub {
         let mut spending = session.spending.lock();
         let spending = spending.get_or_insert_default();
         let (owners, of) = (&self.owners, (user, remote.ip()));
-        spending.follow(owners);
-        let spent = spending.spend_room(&self.limits.rates(), owners, of, self.now_ms());
+        spending.follow(owners, || self.limits.rates());
+        let spent = spending.spend_room(owners, of, self.now_ms());
         spent.map_err(|(of, retry_after_ms)| {
             let metrics = &self.sessions.metrics;
             match of {

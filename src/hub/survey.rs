@@ -71,7 +71,7 @@ pub struct SessionSummary {
     /// The client's id.
     pub client_id: Uuid,
     /// The client's user, if it has one.
-    pub user: Option<Box<str>>,
+    pub user: Option<Arc<str>>,
     /// The client's name in presence, if it set one.
     pub name: Option<Arc<str>>,
     /// Whether it has no connection at the moment, and can be resumed.
@@ -100,7 +100,7 @@ impl Session {
         };
         Some(SessionSummary {
             client_id: self.client_id,
-            user: state.user().map(Box::from),
+            user: state.identity.as_ref().map(|identity| Arc::clone(&identity.user)),
             name: state.name.clone(),
             is_away,
             rooms: state.memberships.len(),

@@ -1,7 +1,7 @@
 //! Token buckets.
 
 /// How fast a bucket fills, and how much it holds.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
 pub(crate) struct Rate {
     per_s: f64,
     size: f64,

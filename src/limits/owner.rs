@@ -19,11 +19,11 @@ pub(crate) enum Owner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LimitOf {
-    /// That of the client itself.
+    /// The limit of the client itself.
     Client,
-    /// That of everyone at its address.
+    /// The limit of everyone at its address.
     Address,
-    /// That of all clients of its user.
+    /// The limit of all clients of its user.
     User,
 }
 

@@ -6,7 +6,7 @@ use std::{
     ops::Bound,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
 };
 
@@ -41,7 +41,10 @@ const LEASE_PART: f64 = 256.0;
 /// The table. One per server; usable from any thread, and locked for a moment each time.
 pub(crate) struct Owners {
     limits: ArcSwap<OwnerLimits>,
-    /// Counts the changes of the limits, for those who have borrowed by earlier ones.
+    /// Whether these limit messages or bytes of addresses, and of users. Asked with each message.
+    rates_address: AtomicBool,
+    rates_user: AtomicBool,
+    /// Counts the changes of the limits from 1 on, for those who have borrowed by earlier ones.
     generation: AtomicU32,
     table: Mutex<Table>,
     /// Owners forgotten for want of space though they had spent something.
@@ -109,7 +112,7 @@ pub(crate) struct OwnerToken {
 pub(crate) struct Lease {
     owners: Arc<Owners>,
     owner: Owner,
-    /// That of the limits by which it borrows.
+    /// The generation of the limits by which it borrows.
     generation: u32,
     messages: f64,
     bytes: f64,
@@ -137,9 +140,12 @@ impl OwnerLimits {
 
 impl Owners {
     pub(crate) fn new(config: &Config) -> Arc<Owners> {
+        let limits = OwnerLimits::new(config);
         Arc::new(Owners {
-            limits: ArcSwap::from_pointee(OwnerLimits::new(config)),
-            generation: AtomicU32::new(0),
+            rates_address: AtomicBool::new(!limits.of_address.rates.are_off()),
+            rates_user: AtomicBool::new(!limits.of_user.rates.are_off()),
+            limits: ArcSwap::from_pointee(limits),
+            generation: AtomicU32::new(1),
             table: Mutex::default(),
             evicted: Arc::default(),
         })
@@ -154,6 +160,8 @@ impl Owners {
         if limits == **self.limits.load() && !clients_have_others {
             return;
         }
+        self.rates_address.store(!limits.of_address.rates.are_off(), Ordering::Relaxed);
+        self.rates_user.store(!limits.of_user.rates.are_off(), Ordering::Relaxed);
         self.limits.store(Arc::new(limits));
         for entry in table.entries.values_mut() {
             *entry = Entry { connections: entry.connections, ..Entry::default() };
@@ -248,12 +256,12 @@ impl Owners {
 
     /// Whether neither messages nor bytes of addresses are limited.
     pub(crate) fn address_rates_are_off(&self) -> bool {
-        self.limits.load().of_address.rates.are_off()
+        !self.rates_address.load(Ordering::Relaxed)
     }
 
     /// Whether neither messages nor bytes of users are limited.
     pub(crate) fn user_rates_are_off(&self) -> bool {
-        self.limits.load().of_user.rates.are_off()
+        !self.rates_user.load(Ordering::Relaxed)
     }
 
     /// Begins a lease that has nothing yet. `None` if neither messages nor bytes are limited.

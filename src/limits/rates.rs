@@ -4,7 +4,7 @@ use super::bucket::Rate;
 use crate::config::Config;
 
 /// The limits of one client, address or user.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
 pub(crate) struct Rates {
     pub(super) messages: Rate,
     pub(super) bytes: Rate,

@@ -18,8 +18,10 @@ pub(crate) struct Spending {
     /// Where the client was when it last spent something. Whose address that is takes a while to
     /// find out.
     ip: Option<IpAddr>,
-    /// That of the limits by which it has spent.
+    /// The generation of the limits by which it has spent; 0 before it has spent anything.
     generation: u32,
+    /// Those limits, of the client alone.
+    rates: Rates,
     /// What it has borrowed there, if a limit holds.
     of_address: Option<Lease>,
     /// Whether it is known who the client is. That takes a lock to find out.
@@ -61,12 +63,13 @@ impl fmt::Display for RateLimited {
 impl std::error::Error for RateLimited {}
 
 impl Spending {
-    /// Begins anew if the limits have changed since the client last spent something.
+    /// Begins anew, by what `rates` returns, if the limits have changed since the client last spent
+    /// something.
     #[inline]
-    pub(crate) fn follow(&mut self, owners: &Owners) {
+    pub(crate) fn follow(&mut self, owners: &Owners, rates: impl FnOnce() -> Rates) {
         let generation = owners.generation();
         if self.generation != generation {
-            *self = Spending { generation, ..Spending::default() };
+            *self = Spending { generation, rates: rates(), ..Spending::default() };
         }
     }
 
@@ -89,11 +92,10 @@ impl Spending {
     pub(crate) fn spend(
         &mut self,
         bytes: usize,
-        rates: &Rates,
         (owners, ip): (&Arc<Owners>, IpAddr),
         now_ms: u64,
     ) -> Result<(), RateLimited> {
-        let bytes = bytes as f64;
+        let (bytes, rates) = (bytes as f64, self.rates);
         let wait_ms = self.messages.wait_ms(1.0, &rates.messages, now_ms);
         let wait_ms = wait_ms.max(self.bytes.wait_ms(bytes, &rates.bytes, now_ms));
         if wait_ms > 0 {
@@ -125,11 +127,11 @@ impl Spending {
     /// until it may make one.
     pub(crate) fn spend_room(
         &mut self,
-        rates: &Rates,
         owners: &Owners,
         (user, ip): (Option<Arc<str>>, IpAddr),
         now_ms: u64,
     ) -> Result<(), (LimitOf, u64)> {
+        let rates = self.rates;
         match self.rooms.wait_ms(1.0, &rates.rooms, now_ms) {
             0 => {}
             wait_ms => return Err((LimitOf::Client, wait_ms)),

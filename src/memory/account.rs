@@ -106,7 +106,9 @@ pub(crate) struct Account {
     pub(crate) metrics: MemoryMetrics,
 }
 
+// On cache lines of their own: each worker writes its own with every turn.
 #[derive(Default)]
+#[repr(align(128))]
 struct WorkerTallies {
     conns: Tally,
     outboxes: Tally,
@@ -129,7 +131,7 @@ pub(crate) struct Held {
     pub(crate) blocked: usize,
     /// Of these: those that have been so for a while, and are read.
     pub(crate) stuck: usize,
-    /// Likewise, those that are not read meanwhile.
+    /// Of the blocked ones: those that have been so for a while, and are not read meanwhile.
     pub(crate) stuck_paused: usize,
 }
 

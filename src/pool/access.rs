@@ -50,6 +50,13 @@ impl Access {
         self.end = Some(End { client_id, user, reason: reason.clone() });
     }
 
+    /// Notes that the connection was cut off before its Close could be sent.
+    pub(super) fn cut_off(&mut self) {
+        if let Some(end) = &mut self.end {
+            end.reason = CloseReason::LOST;
+        }
+    }
+
     /// Writes the line of a connection that is gone.
     pub(super) fn log(&self, remote: SocketAddr, bytes_sent: u64, now: Millis) {
         let Some(End { client_id, user, reason }) = &self.end else { return };

@@ -15,11 +15,12 @@ pub(super) enum Blocked {
     No,
     /// Some began to wait less than [`NOT_READING_MS`] ago.
     Watched,
-    /// Likewise, but it has taken all of them since. Others may wait again.
+    /// Some began to wait less than [`NOT_READING_MS`] ago, and it has taken all of them since.
+    /// Others may wait again.
     Emptied,
     /// Some have waited ever since it was looked at. It is read.
     Stuck,
-    /// Likewise, and it is not read meanwhile.
+    /// Some have waited ever since it was looked at. It is not read meanwhile.
     StuckPaused,
 }
 

@@ -90,6 +90,8 @@ pub(crate) struct ConnIo {
     pub(super) close_asked: Option<Box<CloseReason>>,
     /// Compression, where the handshake agreed on it.
     pub(super) deflate: Option<Box<Deflate>>,
+    /// The largest message that the client was told of, which it may send whatever a reload says.
+    pub(super) message_bytes_told: u32,
     /// Whether it speaks HTTP, whose answers have a bound of their own.
     pub(super) is_http: bool,
     counted: Counted,
@@ -123,6 +125,7 @@ impl ConnIo {
             bytes_sent: 0,
             close_asked: None,
             deflate: None,
+            message_bytes_told: 0,
             is_http: true,
             counted: Counted::default(),
             access: None,
@@ -213,6 +216,7 @@ impl ConnIo {
         if !self.may_queue(message.as_bytes().len(), cx) {
             return SendStatus::Dropped;
         }
+        self.count_message_out();
         self.queue(message, cx);
         self.on_queued(cx)
     }
@@ -232,7 +236,7 @@ impl ConnIo {
 
     /// Counts a message to the client for the access log.
     #[inline]
-    pub(super) fn count_message_out(&mut self) {
+    fn count_message_out(&mut self) {
         if let Some(access) = &mut self.access {
             access.messages_out += 1;
         }
@@ -240,7 +244,6 @@ impl ConnIo {
 
     /// Counts a message that was just queued.
     fn on_queued(&mut self, cx: &mut WorkerCtx) -> SendStatus {
-        self.count_message_out();
         cx.metrics().messages_out.add(1);
         self.list_dirty(&mut cx.work);
         self.outbox.status(&cx.limits.outbox)
@@ -309,6 +312,7 @@ impl ConnIo {
     /// Queues a frame that others are sent as well: compressed once for all of them where that is
     /// agreed.
     pub(super) fn queue_prepared(&mut self, frame: &PreparedFrame, cx: &mut WorkerCtx) {
+        self.count_message_out();
         let is_short = frame.payload().len() < cx.limits.compression_threshold;
         let Some(deflate) = self.deflate.as_ref().filter(|_| !is_short) else {
             return self.outbox.push_shared(frame.bytes(), &mut cx.scratch.spare);
@@ -336,8 +340,7 @@ impl ConnIo {
         }
     }
 
-    /// Takes the next message or control frame off the front of `input`, and queues what must be
-    /// answered to it.
+    /// Takes the next message or control frame off `input`, and queues what must be answered to it.
     #[inline(always)]
     pub(super) fn next_event<'i>(
         &mut self,
@@ -349,7 +352,8 @@ impl ConnIo {
         let deflate = self.deflate.as_deref_mut();
         let inflater =
             deflate.map(|deflate| Inflater { deflate, deflaters: &mut scratch.deflaters });
-        let event = endpoint.next(input, &mut scratch.control, &cx.limits.protocol, inflater);
+        let protocol = cx.limits.protocol(self.message_bytes_told);
+        let event = endpoint.next(input, &mut scratch.control, &protocol, inflater);
         self.queue_control(cx);
         event
     }

@@ -15,7 +15,11 @@ use super::{
     upgrade::{Asking, Waiting},
     worker_cx::WorkerCtx,
 };
-use crate::{memory::account::Level, metrics::Refused, ws::close::CloseReason};
+use crate::{
+    memory::account::Level,
+    metrics::{Refused, names},
+    ws::close::CloseReason,
+};
 
 mod requests;
 
@@ -45,21 +49,7 @@ pub(crate) enum Phase {
     Gone,
 }
 
-impl Phase {
-    /// Returns its number, for [`Progress::come_to`](super::progress::Progress::come_to).
-    #[inline]
-    pub(super) fn number(&self) -> u8 {
-        match self {
-            Phase::Head(_) => 0,
-            Phase::Admin(_) => 1,
-            Phase::Asking(_) => 2,
-            Phase::Waiting(_) => 3,
-            Phase::Open(_) => 4,
-            Phase::Closing(_) => 5,
-            Phase::Gone => 6,
-        }
-    }
-}
+names!(Phase { Head, Admin, Asking, Waiting, Open, Closing, Gone });
 
 impl Connection {
     /// Notes what the poll reported.
@@ -242,7 +232,7 @@ impl Connection {
         let mut rest = input;
         loop {
             let Phase::Open(open) = &mut self.phase else {
-                rest = self.advance_otherwise(rest, cx);
+                rest = self.advance_unserved(rest, cx);
                 if matches!(self.phase, Phase::Open(_)) {
                     continue;
                 }
@@ -339,7 +329,11 @@ impl Connection {
 
     /// The grace is over: whatever is not written is lost.
     pub(super) fn stop(&mut self, cx: &mut WorkerCtx) {
+        let has_no_close = matches!(self.phase, Phase::Open(_)) || self.io.has_unsent();
         self.end_at_once(cx.shared.hub.drain_reason(), cx);
+        if has_no_close && let Some(access) = &mut self.io.access {
+            access.cut_off();
+        }
     }
 
     /// The deadline has passed. Sets the next one, or ends the phase.

@@ -59,7 +59,6 @@ impl Open {
         }
         if io.fits(frame.len(), cx) {
             io.queue_prepared(frame, cx);
-            io.count_message_out();
             io.list_dirty(&mut cx.work);
             return true;
         }
@@ -94,7 +93,6 @@ impl Open {
         });
         if !lags_in_one && io.fits(frame.len(), cx) {
             io.queue_prepared(frame, cx);
-            io.count_message_out();
             io.list_dirty(&mut cx.work);
             return true;
         }
@@ -160,7 +158,6 @@ impl Open {
                 match self.dispatch.notice(&mut conn, &gap_notice(&room, missed)) {
                     Some(notice) => {
                         io.queue_prepared(&notice, cx);
-                        io.count_message_out();
                         cx.metrics().gaps.add(1);
                         cx.metrics().messages_out.add(1);
                     }
@@ -170,7 +167,6 @@ impl Open {
             }
             if let Some((_, frame)) = newest {
                 io.queue_prepared(&frame, cx);
-                io.count_message_out();
                 cx.metrics().deliveries.add(1);
                 cx.metrics().messages_out.add(1);
             }

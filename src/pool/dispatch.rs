@@ -11,7 +11,7 @@ use crate::{
         erased::Call,
         instance::{HandlerInstance, on_panic},
     },
-    hub::notice::Notice,
+    hub::{notice::Notice, task::TaskAnswer},
     ws::frame::PreparedFrame,
 };
 
@@ -33,6 +33,15 @@ impl Dispatch {
                 true
             }
             Dispatch::Queued(queue) => queue.call(call),
+        }
+    }
+
+    /// Gives the handler the answer of the task that it deferred. Those on other threads defer
+    /// none.
+    pub(super) fn answer(&mut self, conn: &mut InlineConn<'_>, answer: TaskAnswer) {
+        match self {
+            Dispatch::Inline(instance) => instance.answer(conn, answer),
+            Dispatch::Queued(_) => answer.discard(),
         }
     }
 

@@ -19,7 +19,7 @@ const SENDERS_MAX: usize = 64;
 
 /// What a client that held senders has shown.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Record {
+pub(super) enum HoldRecord {
     /// It has held nobody yet.
     None,
     /// It has caught up each time.
@@ -49,12 +49,12 @@ impl Holds {
     }
 
     /// Holds a sender, unless it is held here already, sends little or is immune.
-    pub(super) fn add(&mut self, sender: &Arc<Session>, record: Record, cx: &WorkerCtx) {
+    pub(super) fn add(&mut self, sender: &Arc<Session>, record: HoldRecord, cx: &WorkerCtx) {
         let is_held = self.senders.iter().any(|held| Arc::ptr_eq(held, sender));
         if is_held || self.senders.len() >= SENDERS_MAX {
             return;
         }
-        if sender.in_flight.hold(record == Record::Steady, self.hub.now_ms()) {
+        if sender.in_flight.hold(record == HoldRecord::Steady, self.hub.now_ms()) {
             self.senders.push(Arc::clone(sender));
             cx.metrics().sender_holds.add(1);
         }
@@ -66,7 +66,7 @@ impl Holds {
     }
 
     /// Lets all senders go. Returns the client's record, which was `record` before.
-    pub(super) fn let_go(&mut self, caught_up: bool, record: Record) -> Record {
+    pub(super) fn let_go(&mut self, caught_up: bool, record: HoldRecord) -> HoldRecord {
         self.receiver.inbound.set_behind(false);
         if self.senders.is_empty() {
             return record;
@@ -77,14 +77,14 @@ impl Holds {
             }
         }
         match record {
-            Record::None | Record::Steady if caught_up => Record::Steady,
-            _ => Record::GivenUp,
+            HoldRecord::None | HoldRecord::Steady if caught_up => HoldRecord::Steady,
+            _ => HoldRecord::GivenUp,
         }
     }
 }
 
 impl Drop for Holds {
     fn drop(&mut self) {
-        self.let_go(false, Record::None);
+        self.let_go(false, HoldRecord::None);
     }
 }

@@ -27,14 +27,8 @@ use crate::{
     },
     http::head::{HeaderSpace, Request},
     hub::{
-        Hub,
-        conn_handle::ConnHandle,
-        conn_id::ConnId,
-        mailbox::Letter,
-        room::Room,
-        send_status::SendStatus,
-        session::Session,
-        task::{NotDeferred, Task},
+        Hub, conn_handle::ConnHandle, conn_id::ConnId, mailbox::Letter, room::Room,
+        send_status::SendStatus, session::Session,
     },
     identity::Permissions,
     metrics::Counter,
@@ -440,10 +434,6 @@ impl ConnHandle for RemoteConn<'_> {
     fn spend(&mut self, _: usize) {}
 
     // A handler with threads of its own does what blocks by itself.
-    fn defer(&mut self, _: Task) -> Result<(), NotDeferred> {
-        Err(NotDeferred::NoThreads)
-    }
-
     fn wake_after(&mut self, wait: Duration) {
         self.queue.send_control(Letter::WakeAfter { conn: self.queue.conn, wait });
     }

@@ -1,6 +1,6 @@
 //! A WebSocket connection while it is served: its messages, its pings, and the end of its service.
 
-use std::{cell::Cell, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     access::Access,
@@ -10,7 +10,7 @@ use super::{
     conn_io::{ConnIo, Readiness},
     costs::{COST_PER_TURN_MAX, MESSAGES_PER_TURN_MAX, cost_of_message},
     dispatch::Dispatch,
-    holds::{HOLD_MS_MAX, Holds, Record},
+    holds::{HOLD_MS_MAX, HoldRecord, Holds},
     inline_conn::InlineConn,
     jobs::SerialQueue,
     outbox::Flushed,
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     handler::{
-        erased::{BoxState, Call},
+        erased::{BoxState, Call, CallName},
         instance::{HandlerInstance, on_panic},
     },
     hub::{
@@ -53,7 +53,7 @@ pub(crate) struct Open {
     /// The senders that wait for the client to read, while it is behind with what they sent.
     holds: Option<Box<Holds>>,
     /// What the client made of its earlier holds.
-    record: Record,
+    record: HoldRecord,
     /// When a ping was last sent; 0 if none was.
     pinged: Millis,
     /// When its session is shown in presence if it has said nothing by then; 0 once that is done.
@@ -93,6 +93,7 @@ impl Open {
         // A client cannot be silent before it was let in.
         io.last_rx = cx.now;
         let shared = &cx.shared;
+        io.message_bytes_told = shared.settings.message_bytes_told() as u32;
         shared.metrics.server.accepted_total.add_shared();
         if let Some(waited_ms) = waited_ms {
             shared.metrics.queue_wait.record(Duration::from_millis(waited_ms));
@@ -117,7 +118,7 @@ impl Open {
             permit,
             lags: None,
             holds: None,
-            record: Record::None,
+            record: HoldRecord::None,
             pinged: 0,
             show_at: if resumable { cx.now + NEWCOMER_QUIET_MS } else { 0 },
             wake_at: 0,
@@ -134,7 +135,7 @@ impl Open {
     /// Makes a call of the handler. `false` asks that the connection be paused.
     #[inline]
     fn call(&mut self, call: &Call<'_>, io: &mut ConnIo, cx: &mut WorkerCtx) -> bool {
-        cx.progress.begin_call(call.number(), self.session.route);
+        cx.progress.begin_call(call.name().number(), self.session.route);
         let (session, wake_at) = (&mut self.session, &mut self.wake_at);
         let conn = &mut InlineConn { io, cx: &mut *cx, session, wake_at };
         let goes_on = self.dispatch.call(conn, call);
@@ -271,14 +272,15 @@ impl Open {
 
     /// Decides anew what the client may do, and tells it which rooms it has left. Returns how many
     /// rooms it was in.
-    pub(super) fn judge(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) -> usize {
+    pub(super) fn recheck_permissions(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) -> usize {
         let hub = Arc::clone(&cx.shared.hub);
         let (session, wake_at) = (&mut self.session, &mut self.wake_at);
-        let (judged, notices) = hub.judge(&mut InlineConn { io, cx, session, wake_at });
+        let conn = &mut InlineConn { io, cx: &mut *cx, session, wake_at };
+        let (rooms, notices) = hub.recheck_permissions(conn);
         for notice in notices {
             io.send_prepared(&notice, cx);
         }
-        judged
+        rooms
     }
 
     /// Reads on, now that the jobs of the handler have caught up.
@@ -311,7 +313,11 @@ impl Open {
         io.pauses.clear(PauseReasons::TASK);
         match answer {
             Some(answer) => {
-                self.call(&Call::Answer(Cell::new(Some(answer))), io, cx);
+                cx.progress.begin_call(CallName::Answer.number(), self.session.route);
+                let (session, wake_at) = (&mut self.session, &mut self.wake_at);
+                let conn = &mut InlineConn { io, cx: &mut *cx, session, wake_at };
+                self.dispatch.answer(conn, answer);
+                cx.progress.end_call();
             }
             None => {
                 let panics = Arc::clone(&cx.shared.metrics.server.handler_panics);
@@ -443,7 +449,7 @@ impl Open {
             cx.metrics().dropped.add(dropped as u64);
             cx.metrics().slow_consumers.add(1);
         }
-        self.endpoint.close(reason, &mut cx.scratch.control, cx.limits.protocol.role);
+        self.endpoint.close(reason, &mut cx.scratch.control, cx.limits.protocol(0).role);
         io.queue_control(cx);
         Box::new(std::mem::take(&mut self.endpoint))
     }

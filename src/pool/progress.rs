@@ -1,12 +1,7 @@
 //! What a worker is doing, for those who look at it from outside: turns that take too long are
 //! named, and counted against the server's readiness.
 
-use std::{
-    fmt,
-    sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering},
-};
-
-use crate::{handler::erased::CALLS, hub::letters::LETTERS};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A turn that takes so long is late: everyone on its worker has waited.
 pub(crate) const LATE_TURN_MS: u64 = 100;
@@ -19,9 +14,6 @@ const STUCK_TURN_MS: u64 = 1000;
 
 /// How long a late turn counts against the server's readiness.
 const DEGRADED_MS: u64 = 10_000;
-
-/// The phases of a connection, by their numbers.
-const PHASES: [&str; 7] = ["head", "admin", "asking", "waiting", "open", "closing", "gone"];
 
 /// The parts of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,37 +29,38 @@ pub(super) enum Step {
 
 /// What one worker is doing. Written by that worker alone but for `seen`. All of it is to look at:
 /// a reader may see parts of two moments.
+// On cache lines of its own: its worker writes to it with each message.
 #[derive(Default)]
+#[repr(align(128))]
 pub(crate) struct Progress {
     /// When its turn began: the milliseconds since the server did, and one; 0 while it sleeps.
     began: AtomicU64,
-    /// The number of a [`Step`], and one.
-    step: AtomicU8,
-    /// The number of the letter or of the phase that the step is at, and one.
-    at: AtomicU8,
-    /// The number of the handler's call, and one; 0 outside of calls.
-    call: AtomicU8,
-    /// The route of that call.
-    route: AtomicU16,
-    /// What the turn was seen doing when it had taken long already.
+    /// What it is at: the number of a [`Doing`].
+    doing: AtomicU64,
+    /// What the turn was seen doing when it had taken long already; 0 if it was not looked at.
     seen: AtomicU64,
     /// When the last late turn ended; 0 if there was none.
     late_at: AtomicU64,
 }
 
-/// What a worker was doing at a moment.
+/// What a worker was doing at a moment. From its highest bits down, each number and one: that of
+/// the [`Step`], that of the letter or of the phase that the step is at, and that of the handler's
+/// call, if there are any; then the route of that call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Doing {
-    step: u8,
-    at: u8,
-    call: u8,
-    pub(crate) route: u16,
-}
+pub(crate) struct Doing(u64);
+
+const STEP_BIT: u32 = 32;
+const AT_BIT: u32 = 24;
+const CALL_BIT: u32 = 16;
+
+/// No step has begun.
+const BEGINNING: u64 = 1 << 63;
 
 impl Progress {
     /// A turn begins, so many milliseconds after the server did.
     pub(super) fn begin_turn(&self, now_ms: u64) {
         self.seen.store(0, Ordering::Relaxed);
+        self.doing.store(BEGINNING, Ordering::Relaxed);
         self.began.store(now_ms + 1, Ordering::Relaxed);
     }
 
@@ -79,30 +72,31 @@ impl Progress {
     /// Notes that the turn was late. Returns what it was seen doing.
     pub(super) fn end_late(&self, now_ms: u64) -> Option<Doing> {
         self.late_at.store(now_ms.max(1), Ordering::Relaxed);
-        Doing::unpacked(self.seen.load(Ordering::Relaxed))
+        Some(self.seen.load(Ordering::Relaxed)).filter(|seen| *seen > 0).map(Doing)
     }
 
     #[inline]
     pub(super) fn begin_step(&self, step: Step) {
-        self.step.store(step as u8 + 1, Ordering::Relaxed);
-        self.at.store(0, Ordering::Relaxed);
+        self.doing.store((step as u64 + 1) << STEP_BIT, Ordering::Relaxed);
     }
 
     /// Comes to a letter, or to a connection in a phase, by its number.
     #[inline]
     pub(super) fn come_to(&self, number: u8) {
-        self.at.store(number + 1, Ordering::Relaxed);
+        let step = self.doing.load(Ordering::Relaxed) >> STEP_BIT << STEP_BIT;
+        self.doing.store(step | (u64::from(number) + 1) << AT_BIT, Ordering::Relaxed);
     }
 
     #[inline]
     pub(super) fn begin_call(&self, number: u8, route: u16) {
-        self.route.store(route, Ordering::Relaxed);
-        self.call.store(number + 1, Ordering::Relaxed);
+        let call = (u64::from(number) + 1) << CALL_BIT | u64::from(route);
+        self.doing.store(self.doing.load(Ordering::Relaxed) | call, Ordering::Relaxed);
     }
 
     #[inline]
     pub(super) fn end_call(&self) {
-        self.call.store(0, Ordering::Relaxed);
+        let at = self.doing.load(Ordering::Relaxed) >> AT_BIT << AT_BIT;
+        self.doing.store(at, Ordering::Relaxed);
     }
 
     /// Looks at a turn that has taken long. Returns how long if it is stuck, with a number that
@@ -113,14 +107,9 @@ impl Progress {
         if began == 0 || took_ms < LOOK_AT_MS {
             return None;
         }
-        let doing = Doing {
-            step: self.step.load(Ordering::Relaxed),
-            at: self.at.load(Ordering::Relaxed),
-            call: self.call.load(Ordering::Relaxed),
-            route: self.route.load(Ordering::Relaxed),
-        };
-        self.seen.store(doing.packed(), Ordering::Relaxed);
-        (took_ms >= STUCK_TURN_MS).then_some((took_ms, began, doing))
+        let doing = self.doing.load(Ordering::Relaxed);
+        self.seen.store(doing, Ordering::Relaxed);
+        (took_ms >= STUCK_TURN_MS).then_some((took_ms, began, Doing(doing)))
     }
 
     /// Whether the turn is late already, or one was late a short while ago.
@@ -133,87 +122,22 @@ impl Progress {
 }
 
 impl Doing {
-    fn packed(self) -> u64 {
-        let [high, low] = self.route.to_be_bytes();
-        u64::from_be_bytes([1, 0, 0, self.step, self.at, self.call, high, low])
+    /// Whether it is in this part of the turn.
+    pub(super) fn is_in(self, step: Step) -> bool {
+        self.0 >> STEP_BIT == step as u64 + 1
     }
 
-    fn unpacked(packed: u64) -> Option<Doing> {
-        let [is_some, _, _, step, at, call, high, low] = packed.to_be_bytes();
-        (is_some > 0).then(|| Doing { step, at, call, route: u16::from_be_bytes([high, low]) })
+    /// The number of the letter or of the phase.
+    pub(super) fn at(self) -> Option<u8> {
+        self.number(AT_BIT)
     }
 
-    /// Puts it into words. `path` is that of its route.
-    pub(crate) fn told<'a>(&'a self, path: &'a str) -> impl fmt::Display + 'a {
-        Told { doing: self, path }
+    /// The number of the handler's call, and its route.
+    pub(super) fn call(self) -> Option<(u8, u16)> {
+        Some((self.number(CALL_BIT)?, self.0 as u16))
     }
-}
 
-struct Told<'a> {
-    doing: &'a Doing,
-    path: &'a str,
-}
-
-impl fmt::Display for Told<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Doing { step, at, call, route: _ } = *self.doing;
-        let is = |of: Step| step == of as u8 + 1;
-        let named = |names: &[&'static str], number: u8| {
-            number.checked_sub(1).and_then(|at| names.get(usize::from(at)).copied())
-        };
-        f.write_str(match step {
-            _ if is(Step::Arrivals) => "taking new sockets",
-            _ if is(Step::Read) => "reading",
-            _ if is(Step::Letters) => "taking letters",
-            _ if is(Step::Timers) => "looking after deadlines",
-            _ if is(Step::Flush) => "writing",
-            _ if is(Step::Reap) => "freeing connections",
-            _ if is(Step::Memory) => "looking at memory",
-            _ => "beginning",
-        })?;
-        match (named(&LETTERS, at), named(&PHASES, at)) {
-            (Some(letter), _) if is(Step::Letters) => write!(f, ", letter {letter}")?,
-            (_, Some(phase)) if is(Step::Read) => write!(f, ", phase {phase}")?,
-            _ => {}
-        }
-        match named(&CALLS, call) {
-            Some(call) => write!(f, ", in {call} of {}", self.path),
-            None => Ok(()),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_turn_is_looked_at_named_and_late() {
-        let progress = Progress::default();
-        assert_eq!(progress.look(5), None, "it sleeps");
-        progress.begin_turn(1000);
-        progress.begin_step(Step::Read);
-        progress.come_to(4);
-        progress.begin_call(1, 2);
-        assert_eq!(progress.look(1040), None, "not for long");
-        assert_eq!(progress.look(1060), None, "it is seen, and not stuck");
-        progress.end_call();
-        progress.begin_step(Step::Flush);
-        assert!(!progress.is_late(1099) && progress.is_late(1100));
-        let seen = progress.end_late(1200).expect("it was seen");
-        assert_eq!(seen.told("/ws").to_string(), "reading, phase open, in on_message of /ws");
-        progress.end_turn();
-        assert!(progress.is_late(11_199) && !progress.is_late(11_200));
-
-        progress.begin_turn(20_000);
-        progress.begin_step(Step::Letters);
-        progress.come_to(0);
-        let (took_ms, _, doing) = progress.look(21_000).expect("it is stuck");
-        assert_eq!(
-            (took_ms, doing.told("").to_string()),
-            (1000, "taking letters, letter Deliver".into())
-        );
-        progress.begin_turn(30_000);
-        assert_eq!(progress.end_late(30_100), None, "what was seen of another turn is forgotten");
+    fn number(self, bit: u32) -> Option<u8> {
+        ((self.0 >> bit) as u8).checked_sub(1)
     }
 }

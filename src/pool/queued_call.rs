@@ -1,10 +1,7 @@
 //! A call of a handler that waits for a thread.
 
-use std::cell::Cell;
-
 use crate::{
     handler::erased::Call,
-    hub::task::TaskAnswer,
     ws::{
         close::CloseReason,
         frame::{Kind, Message},
@@ -15,7 +12,6 @@ use crate::{
 pub(super) enum QueuedCall {
     Open,
     Message(Kind, Box<[u8]>),
-    Answer(Cell<Option<TaskAnswer>>),
     Wake,
     Drain,
     Close(CloseReason),
@@ -28,7 +24,6 @@ impl QueuedCall {
             Call::Message(message) => {
                 QueuedCall::Message(message.kind(), message.as_bytes().into())
             }
-            Call::Answer(answer) => QueuedCall::Answer(Cell::new(answer.take())),
             Call::Wake => QueuedCall::Wake,
             Call::Drain => QueuedCall::Drain,
             Call::Close(reason) => QueuedCall::Close((*reason).clone()),
@@ -39,12 +34,7 @@ impl QueuedCall {
     pub(super) fn bytes(&self) -> usize {
         let message = match self {
             QueuedCall::Message(_, bytes) => bytes.len(),
-            // An answer never comes here: these handlers defer nothing.
-            QueuedCall::Open
-            | QueuedCall::Wake
-            | QueuedCall::Answer(_)
-            | QueuedCall::Drain
-            | QueuedCall::Close(_) => 0,
+            QueuedCall::Open | QueuedCall::Wake | QueuedCall::Drain | QueuedCall::Close(_) => 0,
         };
         size_of::<QueuedCall>() + message
     }
@@ -56,7 +46,6 @@ impl QueuedCall {
                 Call::Message(Message::Text(std::str::from_utf8(bytes).unwrap_or_default()))
             }
             QueuedCall::Message(Kind::Binary, bytes) => Call::Message(Message::Binary(bytes)),
-            QueuedCall::Answer(answer) => Call::Answer(Cell::new(answer.take())),
             QueuedCall::Wake => Call::Wake,
             QueuedCall::Drain => Call::Drain,
             QueuedCall::Close(reason) => Call::Close(reason),

@@ -1,6 +1,7 @@
 //! New settings for a server that runs: all of a configuration is taken, or nothing.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering},
     thread,
 };
@@ -14,35 +15,42 @@ use crate::{
     hub::mailbox::Letter,
 };
 
-/// The first of the keys under which changed files of certificates are reported.
+/// The keys under which changed files are reported, though their names have not changed.
 const TLS_CERT: &str = "tls_cert";
+const TLS_CLIENT_CA: &str = "tls_client_ca";
 
 impl Shared {
     /// Takes the settings of `new` that a running server can change. Waits for the disk where there
     /// are certificates.
     pub(crate) fn reload(&self, new: &Config) -> Result<Reloaded, Error> {
-        // One after the other. Held across reads of files, but by no worker.
-        let _one = self.reloading.lock();
+        let _one = self.reloading.lock()?;
         let outcome = self.take(new);
         self.note(outcome.as_ref());
         outcome
     }
 
-    /// Does so with settings that are read from where they came from at the start.
+    /// Reads the settings from where they came from at the start, and takes those that a running
+    /// server can change.
     pub(crate) fn reload_from_source(&self) -> Result<Reloaded, Error> {
-        let _one = self.reloading.lock();
+        let _one = self.reloading.lock()?;
         let Some(source) = self.source.get() else {
             let message = "the server does not know where its settings came from";
             return Err(Error::new(ErrorKind::InvalidInput, message));
         };
-        let outcome = source.load().and_then(|new| self.take(&new));
+        // A panic of the embedder's code must not end the thread that hears of signals.
+        let read = catch_unwind(AssertUnwindSafe(|| source.load())).unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::System, "the source of the settings panicked"))
+        });
+        let outcome = read.and_then(|new| self.take(&new));
         self.note(outcome.as_ref());
-        source.loaded(outcome.as_ref());
+        if catch_unwind(AssertUnwindSafe(|| source.loaded(outcome.as_ref()))).is_err() {
+            log::error!("the source of the settings panicked when it was told of a reload");
+        }
         outcome
     }
 
-    /// Does so on a thread of its own. Returns where the outcome comes, or `None` if such a thread
-    /// runs already.
+    /// Begins a [reload from the source](Shared::reload_from_source) on a thread of its own.
+    /// Returns where the outcome comes, or `None` if such a thread runs already.
     pub(crate) fn begin_reload(self: &Arc<Shared>) -> Option<Receiver<Result<Reloaded, Error>>> {
         if self.is_reloading.swap(true, Ordering::AcqRel) {
             return None;
@@ -63,7 +71,7 @@ impl Shared {
         Some(told)
     }
 
-    /// Judges all of `new`, and then takes it. Nothing can fail once something has changed.
+    /// Checks all of `new`, and then takes it. Nothing can fail once something has changed.
     fn take(&self, new: &Config) -> Result<Reloaded, Error> {
         let (config, mut told) = self.config().reloaded(new)?;
         let tls = self.tls.as_ref().map(|tls| Ok((tls, tls.prepare(Some(&config))?)));
@@ -73,8 +81,12 @@ impl Shared {
         if let Some((tls, new)) = tls {
             if new.is_other() {
                 self.metrics.server.tls_reloads.add_shared();
-                if !told.changed.contains(&TLS_CERT) {
-                    told.changed.push(TLS_CERT);
+            }
+            for (name, is_other) in
+                [(TLS_CERT, new.has_other_pairs()), (TLS_CLIENT_CA, new.has_other_client_ca())]
+            {
+                if is_other && !told.changed.contains(&name) {
+                    told.changed.push(name);
                 }
             }
             tls.take(new);
@@ -90,18 +102,21 @@ impl Shared {
         self.admin_conns.set_max(config.max_admin_conn);
         self.api_bodies.set_max(config.max_api_bodies);
         self.lingering.set_max(config.max_lingering);
-        if let Some(admin) = &self.admin {
-            admin.on_reload(&config);
+        if let Some(admin) = &self.admin
+            && catch_unwind(AssertUnwindSafe(|| admin.on_reload(&config))).is_err()
+        {
+            log::error!("the handler of the admin listener panicked when told of new settings");
         }
-        let mut judges = false;
+        let mut rechecks = false;
         for route in &self.routes {
-            judges |= route.handler.reload(&config);
+            rechecks |= route.handler.reload(&config);
         }
+        self.settings.handlers_know();
         // Those who wait in line come in by the new settings.
         self.admission.set_bounds(config.max_conn, config.max_queued_tasks);
-        if judges {
+        if rechecks {
             for worker in 0..self.sockets.len() {
-                self.hub.mailboxes.send_control(worker, Letter::Judge);
+                self.hub.mailboxes.send_control(worker, Letter::RecheckPermissions);
             }
         }
         Ok(told)

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use parking_lot::Mutex;
@@ -14,11 +14,17 @@ use crate::config::Config;
 pub(crate) struct Settings {
     generation: AtomicU64,
     config: Mutex<Arc<Config>>,
+    /// The largest `max_message_bytes` that a handler may tell a client whose connection opens now.
+    message_bytes_told: AtomicUsize,
 }
 
 impl Settings {
     pub(super) fn new(config: Config) -> Settings {
-        Settings { generation: AtomicU64::new(0), config: Mutex::new(Arc::new(config)) }
+        Settings {
+            generation: AtomicU64::new(0),
+            message_bytes_told: AtomicUsize::new(config.max_message_bytes),
+            config: Mutex::new(Arc::new(config)),
+        }
     }
 
     /// How often they have changed.
@@ -31,8 +37,21 @@ impl Settings {
         Arc::clone(&self.config.lock())
     }
 
+    /// Takes new settings. Handlers do not know of them yet.
     pub(super) fn replace(&self, config: Arc<Config>) {
+        self.message_bytes_told.fetch_max(config.max_message_bytes, Ordering::AcqRel);
         *self.config.lock() = config;
         self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Notes that every handler knows the present settings.
+    pub(super) fn handlers_know(&self) {
+        self.message_bytes_told.store(self.get().max_message_bytes, Ordering::Release);
+    }
+
+    /// Returns the largest message that a client may hear of when its connection opens. It may send
+    /// such a message for as long as it is connected, because it cannot be told of another bound.
+    pub(super) fn message_bytes_told(&self) -> usize {
+        self.message_bytes_told.load(Ordering::Acquire)
     }
 }

@@ -10,16 +10,10 @@ use std::{
 };
 
 use crossbeam_channel::Sender;
-use parking_lot::Mutex;
 
 use super::{
-    admission::Admission,
-    bound::Bound,
-    jobs::JobPool,
-    platform,
-    progress::{Doing, Progress},
-    settings::Settings,
-    tasks::TaskPool,
+    admission::Admission, bound::Bound, jobs::JobPool, platform, progress::Progress,
+    reload_lock::ReloadLock, settings::Settings, tasks::TaskPool,
 };
 use crate::{
     config::{Config, ConfigSource},
@@ -64,13 +58,12 @@ pub(crate) struct Shared {
     pub(crate) draining: AtomicBool,
     /// Where the settings came from, if the server is to read them anew.
     pub(crate) source: OnceLock<Box<dyn ConfigSource>>,
-    /// Held by the one that takes new settings or certificates.
-    pub(crate) reloading: Mutex<()>,
+    pub(crate) reloading: ReloadLock,
     /// Whether a thread reads the settings anew because the admin listener was asked to.
     pub(super) is_reloading: AtomicBool,
     pub(crate) started: Instant,
-    /// The same by the clock, once: a time that is computed anew differs in its last digits, and
-    /// Prometheus takes that for another start.
+    /// When the server started by the clock, read once: a time that is computed anew differs in its
+    /// last digits, and Prometheus takes that for another start.
     started_at: SystemTime,
 }
 
@@ -123,7 +116,7 @@ impl Shared {
             progress: (0..config.thread_pool_size).map(|_| Arc::default()).collect(),
             draining: AtomicBool::new(false),
             source: OnceLock::new(),
-            reloading: Mutex::default(),
+            reloading: ReloadLock::default(),
             is_reloading: AtomicBool::new(false),
             started: Instant::now(),
             started_at: SystemTime::now(),
@@ -176,12 +169,6 @@ impl Shared {
     /// Returns the milliseconds since the server was bound.
     pub(crate) fn uptime_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
-    }
-
-    /// Puts into words what a worker was doing.
-    pub(crate) fn told(&self, doing: &Doing) -> String {
-        let route = self.routes.get(usize::from(doing.route));
-        doing.told(route.map_or("", |route| route.path.as_str())).to_string()
     }
 
     /// What `/health` answers now.
@@ -302,8 +289,12 @@ impl Shared {
 impl Shared {
     /// Begins to drain, for at most `drain_timeout`.
     pub(crate) fn ask_drain(&self) {
-        if let Some(drain) = self.drain.get() {
-            let _ = drain.try_send(self.config().drain_timeout);
+        let drain_timeout = self.config().drain_timeout;
+        let is_first = !self.is_draining();
+        let is_asked = self.drain.get().is_some_and(|drain| drain.try_send(drain_timeout).is_ok());
+        if is_first && is_asked {
+            let drain_s = drain_timeout.as_secs_f64();
+            log::info!("asked by the admin listener: draining for up to {drain_s} s");
         }
     }
 }

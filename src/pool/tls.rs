@@ -98,12 +98,10 @@ pub(crate) struct TlsStream {
     outgoing_sent: usize,
     /// The kernel took something since it was last asked.
     has_progress: bool,
-    /// Records that may still be sealed before the connection is asked to close, if the key cannot
-    /// be changed.
-    records_left: Option<u64>,
-    /// None are left.
-    is_worn: bool,
-    /// That was told.
+    /// Records that may still be sealed before the connection is asked to close. A key that can be
+    /// changed never comes to the end of them.
+    records_left: u64,
+    /// Whoever asked was told that none is left.
     is_worn_told: bool,
 }
 
@@ -133,8 +131,7 @@ impl TlsStream {
             outgoing: Vec::new(),
             outgoing_sent: 0,
             has_progress: false,
-            records_left: None,
-            is_worn: false,
+            records_left: u64::MAX,
             is_worn_told: false,
         })
     }
@@ -175,20 +172,22 @@ impl TlsStream {
         std::mem::take(&mut self.has_progress)
     }
 
-    /// Leaves a key that cannot be changed one record.
+    /// Leaves a key that cannot be changed two records.
     #[cfg(test)]
     pub(super) fn wear(&mut self) {
-        self.records_left = self.records_left.map(|_| 1);
+        if self.session.as_ref().map(records_of_key) != Some(u64::MAX) {
+            self.records_left = 2;
+        }
     }
 
     /// Whether the connection must be closed soon.
     pub(super) fn is_worn(&self) -> bool {
-        self.is_worn
+        self.records_left == 0
     }
 
     /// Whether it must be closed soon, and that was not told yet.
     pub(super) fn take_is_worn(&mut self) -> bool {
-        self.is_worn && !std::mem::replace(&mut self.is_worn_told, true)
+        self.is_worn() && !std::mem::replace(&mut self.is_worn_told, true)
     }
 
     /// Whether bytes pass as they are.
@@ -393,9 +392,7 @@ impl TlsStream {
                         used +=
                             traffic.encrypt(record, &mut sealed[used..]).map_err(cannot_seal)?;
                         taken += record.len();
-                        self.is_worn |= self.records_left == Some(0);
-                        self.records_left =
-                            self.records_left.and_then(|records| records.checked_sub(1));
+                        self.records_left = self.records_left.saturating_sub(1);
                     }
                     break;
                 }
@@ -482,12 +479,14 @@ fn count_handshake(session: &UnbufferedServerConnection, metrics: &WorkerMetrics
 
 /// Returns how many records the session may seal before it is asked to close; `None` if its keys
 /// change by themselves, or last for ever.
-fn records_of_key(session: &UnbufferedServerConnection) -> Option<u64> {
-    let SupportedCipherSuite::Tls12(suite) = session.negotiated_cipher_suite()? else {
-        return None;
+fn records_of_key(session: &UnbufferedServerConnection) -> u64 {
+    let Some(SupportedCipherSuite::Tls12(suite)) = session.negotiated_cipher_suite() else {
+        return u64::MAX;
     };
-    let records_max = suite.common.confidentiality_limit;
-    (records_max < u64::MAX).then(|| records_max.saturating_sub(RECORDS_FOR_CLOSE))
+    match suite.common.confidentiality_limit {
+        u64::MAX => u64::MAX,
+        records_max => records_max.saturating_sub(RECORDS_FOR_CLOSE),
+    }
 }
 
 fn cannot_seal(error: EncryptError) -> io::Error {

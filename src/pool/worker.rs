@@ -36,7 +36,7 @@ use draining::Draining;
 use memory_watch::MemoryWatch;
 
 mod draining;
-mod judging;
+mod rechecks;
 mod lateness;
 mod letters;
 mod memory_watch;
@@ -118,8 +118,8 @@ pub(crate) struct Worker {
     reported: Refusals,
     /// Deliveries made in this turn.
     deliveries: usize,
-    /// The next slot whose client is judged anew, while some are.
-    judging: Option<usize>,
+    /// The next slot whose client's permissions are checked anew, while some are.
+    rechecking: Option<usize>,
     is_draining: bool,
     draining: Draining,
     /// No connection is left to wait for.
@@ -150,7 +150,7 @@ impl Worker {
             memory: MemoryWatch::default(),
             reported: Refusals::default(),
             deliveries: 0,
-            judging: None,
+            rechecking: None,
             is_draining: false,
             draining: Draining::default(),
             drained: false,
@@ -166,9 +166,11 @@ impl Worker {
         let mut storage = vec![0; READ_BYTES_MAX + PAGE_BYTES];
         let start = storage.as_ptr().align_offset(PAGE_BYTES);
         let buffer = &mut storage[start..][..READ_BYTES_MAX];
+        let mut ended = Instant::now();
         while !self.stopped {
-            let timeout = self.timeout();
-            let latest = timeout.map(|timeout| self.clock_ms() + timeout.as_millis() as Millis);
+            let now = self.clock_ms(ended);
+            let timeout = self.timeout(now);
+            let latest = timeout.map(|timeout| now + timeout.as_millis() as Millis);
             match self.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
                 // A process that goes on after a stop is told so by an interruption.
@@ -177,7 +179,7 @@ impl Worker {
             }
             self.mailbox.woke();
             let began = Instant::now();
-            self.cx.now = self.clock_ms();
+            self.cx.now = self.clock_ms(began);
             if let Some(latest) = latest {
                 self.forget_pause(latest);
             }
@@ -185,8 +187,10 @@ impl Worker {
             self.cx.progress.begin_turn(since_start.as_millis() as u64);
             self.turn(&events, buffer);
             self.cx.metrics().turns.add(1);
-            self.cx.metrics().turn.record(began.elapsed());
-            self.forget_turn();
+            let took = began.elapsed();
+            ended = began + took;
+            self.cx.metrics().turn.record(took);
+            self.forget_turn(took);
             self.cx.progress.end_turn();
             if !self.drained && self.is_drained() {
                 self.drained = true;
@@ -204,21 +208,21 @@ impl Worker {
         self.begin_step(Step::Arrivals).take_arrivals();
         self.begin_step(Step::Read).read(buffer);
         self.begin_step(Step::Letters).take_letters();
-        self.judge();
+        self.recheck_permissions();
         self.begin_step(Step::Timers).expire();
         self.begin_step(Step::Flush).flush();
         self.begin_step(Step::Reap).reap();
         self.begin_step(Step::Memory).look_at_memory();
     }
 
-    /// The milliseconds that this worker has run.
-    fn clock_ms(&self) -> Millis {
-        let elapsed = self.started.elapsed().as_millis() as Millis;
+    /// The milliseconds that this worker had run at that moment.
+    fn clock_ms(&self, at: Instant) -> Millis {
+        let elapsed = at.saturating_duration_since(self.started).as_millis() as Millis;
         elapsed.saturating_sub(self.paused_ms)
     }
 
-    /// How long this worker may sleep: not at all while there is work for it.
-    fn timeout(&mut self) -> Option<Duration> {
+    /// How long this worker may sleep from `now` on: not at all while there is work for it.
+    fn timeout(&mut self, now: Millis) -> Option<Duration> {
         if self.is_busy() || !self.mailbox.may_sleep() {
             return Some(Duration::ZERO);
         }
@@ -233,7 +237,6 @@ impl Worker {
         let drain = self.draining.next_at().into_iter().chain(look).min();
         let next =
             self.cx.timers.next().into_iter().chain(sweep).chain(memory).chain(drain).min()?;
-        let now = self.clock_ms();
         Some(Duration::from_millis(next.saturating_sub(now)))
     }
 
@@ -241,7 +244,7 @@ impl Worker {
     fn is_busy(&self) -> bool {
         let work = &self.cx.work;
         let has_ready = !work.ready.is_empty() || work.has_unwritten();
-        has_ready || !self.cx.fanouts.is_empty() || self.judging.is_some()
+        has_ready || !self.cx.fanouts.is_empty() || self.rechecking.is_some()
     }
 
     /// Whether a drain need not wait for a connection of this worker.

@@ -31,9 +31,9 @@ pub(crate) struct WorkerCtx {
     pub(crate) shared: Arc<Shared>,
     /// The settings that hold in this turn.
     config: Arc<Config>,
-    /// That of these settings.
+    /// The generation of these settings.
     generation: u64,
-    pub(super) trusted_proxies: Arc<TrustedProxies>,
+    pub(super) trusted_proxies: TrustedProxies,
     pub(crate) worker: usize,
     metrics: Arc<WorkerMetrics>,
     pub(super) progress: Arc<Progress>,
@@ -102,13 +102,20 @@ pub(crate) struct Scratch {
 
 /// The settings that each message is held against.
 pub(crate) struct ConnLimits {
-    pub(crate) protocol: ProtocolConfig,
+    protocol: ProtocolConfig,
     pub(crate) outbox: OutboxBounds,
     pub(crate) http_outbox: OutboxBounds,
     pub(crate) compression_threshold: usize,
 }
 
 impl ConnLimits {
+    /// What holds for a client that was told of messages of `told` bytes.
+    #[inline]
+    pub(super) fn protocol(&self, told: u32) -> ProtocolConfig {
+        let message_bytes_max = self.protocol.message_bytes_max.max(told as usize);
+        ProtocolConfig { message_bytes_max, ..self.protocol }
+    }
+
     fn new(config: &Config) -> ConnLimits {
         ConnLimits {
             protocol: ProtocolConfig {
@@ -177,7 +184,7 @@ impl WorkerCtx {
         WorkerCtx {
             worker,
             generation,
-            trusted_proxies: Arc::new(TrustedProxies::new(&config.trusted_proxies)),
+            trusted_proxies: TrustedProxies::new(&config.trusted_proxies),
             metrics: Arc::clone(&shared.metrics.workers[worker]),
             progress: Arc::clone(&shared.progress[worker]),
             now: 0,
@@ -227,7 +234,7 @@ impl WorkerCtx {
         self.generation = self.shared.settings.generation();
         self.config = self.shared.config();
         self.limits = ConnLimits::new(&self.config);
-        self.trusted_proxies = Arc::new(TrustedProxies::new(&self.config.trusted_proxies));
+        self.trusted_proxies = TrustedProxies::new(&self.config.trusted_proxies);
     }
 
     /// The moment `wait` from the beginning of this turn.

@@ -12,7 +12,7 @@ const PACE_MIN: u64 = 500;
 
 /// Asks every worker to close its connections within `grace`, once nobody is let in any more.
 pub(super) fn begin(shared: &Shared, grace: Duration) {
-    if !shared.config().snapshot.is_empty() {
+    if shared.config().leaves_snapshot() {
         shared.hub.stop_absences();
     }
     let open = shared.admission.gauges().0;

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use uuid::Uuid;
 
 use super::tls_watch;
@@ -33,6 +33,8 @@ pub struct ServerHandle {
     pub(super) listen_addr: ListenAddr,
     pub(super) admin_addr: Option<ListenAddr>,
     pub(super) ask: Sender<Duration>,
+    /// Ends when the drain begins.
+    pub(super) draining: Receiver<()>,
     pub(super) stopped: Receiver<()>,
 }
 
@@ -123,7 +125,8 @@ impl ServerHandle {
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config): a file cannot be read or used. The
-    /// certificates stay as they are.
+    /// certificates stay as they are. [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput):
+    /// called from inside a reload.
     pub fn reload_tls(&self) -> Result<bool, Error> {
         tls_watch::reload(&self.shared)
     }
@@ -140,21 +143,25 @@ impl ServerHandle {
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config): a setting is bad, does not agree with
     /// another that needs a restart, or names a file that cannot be used. Nothing has changed then.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): called from inside a reload,
+    /// such as by `on_reload`. Another thread may ask for one there, but must not be waited for.
     pub fn reload(&self, config: &Config) -> Result<Reloaded, Error> {
         self.shared.reload(config)
     }
 
-    /// Does the same with settings from [`Builder::source`](crate::Builder::source).
+    /// Reads the settings from [`Builder::source`](crate::Builder::source), on the caller's thread,
+    /// and takes those that a running server can change, as [`ServerHandle::reload`] does.
     ///
     /// # Errors
     /// As [`ServerHandle::reload`]; also those of the source.
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): there is no source.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): there is no source, or called
+    /// from inside a reload. [`ErrorKind::System`](crate::ErrorKind::System): the source panicked.
     pub fn reload_from_source(&self) -> Result<Reloaded, Error> {
         self.shared.reload_from_source()
     }
 
     /// Asks every worker to report, and waits for it. Returns whether each has done so within
-    /// `timeout`: one that has not hangs, in a handler's call most likely.
+    /// `timeout`, or has ended: one that has not hangs, in a handler's call most likely.
     pub fn await_workers(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         let workers = self.shared.progress.len();
@@ -164,7 +171,9 @@ impl ServerHandle {
             self.shared.hub.mailboxes.send_control(worker, letter);
         }
         drop(report);
-        (0..workers).all(|_| reports.recv_deadline(deadline).is_ok())
+        // The letter of a worker that has ended is dropped, and its sender with it.
+        let timed_out = |_| reports.recv_deadline(deadline) == Err(RecvTimeoutError::Timeout);
+        !(0..workers).any(timed_out)
     }
 
     /// Begins to drain and returns at once. The server accepts no more connections, and each open
@@ -173,6 +182,11 @@ impl ServerHandle {
     /// are cut off. Later calls change nothing.
     pub fn shutdown(&self, grace: Duration) {
         let _ = self.ask.try_send(grace);
+    }
+
+    /// Blocks until the drain has begun, or the server has stopped without one.
+    pub fn await_drain(&self) {
+        let _ = self.draining.recv();
     }
 
     /// Blocks until the server has stopped.

@@ -66,6 +66,8 @@ pub struct Server {
     arrivals: Vec<Sender<Arrival>>,
     handle: ServerHandle,
     asked: Receiver<Duration>,
+    /// Dropped when the drain begins, which ends [`ServerHandle::await_drain`].
+    serving: Sender<()>,
     /// Dropped when the server has stopped, which ends [`ServerHandle::join`].
     running: Sender<()>,
     /// The snapshot that was taken up. It stays for the next start unless this server runs.
@@ -122,13 +124,17 @@ impl Builder {
 
     /// Accepts from `listener` instead of [`host`](Config::host) and [`port`](Config::port). It is
     /// closed when the server stops accepting, and stays open in other processes that have it.
+    ///
+    /// On Unix the socket no longer blocks, in those processes neither: one that waits in `accept`
+    /// gets [`WouldBlock`](std::io::ErrorKind::WouldBlock), and must poll instead.
     pub fn listener(mut self, listener: impl Into<BoundListener>) -> Builder {
         self.listener = Some(listener.into());
         self
     }
 
-    /// The same for the admin listener, instead of [`admin_host`](Config::admin_host) and
-    /// [`admin_port`](Config::admin_port).
+    /// Accepts from `listener` for the admin listener, instead of
+    /// [`admin_host`](Config::admin_host) and [`admin_port`](Config::admin_port). Holds for it what
+    /// [`Builder::listener`] says.
     pub fn admin_listener(mut self, listener: impl Into<BoundListener>) -> Builder {
         self.admin_listener = Some(listener.into());
         self
@@ -168,12 +174,13 @@ impl Builder {
         restart::check(&self.config)?;
         let Parts { shared, workers, arrivals, claimed } = self.assemble(Clock::machine())?;
         let (ask, asked) = crossbeam_channel::bounded(1);
+        let (serving, draining) = crossbeam_channel::bounded(0);
         let (running, stopped) = crossbeam_channel::bounded(0);
         let _ = shared.drain.set(ask.clone());
         let listen_addr = listener.addr().clone();
         let admin_addr = admin.as_ref().map(|admin| admin.addr().clone());
-        let handle = ServerHandle { shared, listen_addr, admin_addr, ask, stopped };
-        Ok(Server { listener, admin, workers, arrivals, handle, asked, running, claimed })
+        let handle = ServerHandle { shared, listen_addr, admin_addr, ask, draining, stopped };
+        Ok(Server { listener, admin, workers, arrivals, handle, asked, serving, running, claimed })
     }
 
     /// Makes a server for tests of a handler: it listens nowhere, and the test makes its turns. See
@@ -209,11 +216,13 @@ impl Builder {
         }
         let Parts { shared, workers, claimed, .. } = self.assemble(clock)?;
         restart::forget(claimed);
-        let ((ask, _), (_, stopped)) =
-            (crossbeam_channel::bounded(1), crossbeam_channel::bounded(0));
+        let (ask, _) = crossbeam_channel::bounded(1);
+        let ((_, draining), (_, stopped)) =
+            (crossbeam_channel::bounded(0), crossbeam_channel::bounded(0));
         let listen_addr = ListenAddr::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
         let shown = Arc::clone(&shared);
-        let handle = ServerHandle { shared: shown, listen_addr, admin_addr: None, ask, stopped };
+        let handle =
+            ServerHandle { shared: shown, listen_addr, admin_addr: None, ask, draining, stopped };
         Ok(SteppedServer::new(workers, shared, handle))
     }
 
@@ -244,8 +253,8 @@ impl Builder {
         }
         let bounds = MailboxBounds { letters_max: config.mailbox, bytes_max: config.mailbox_bytes };
         let (mailboxes, inboxes) = Mailboxes::new(wakers, bounds);
-        let goes_on = !config.snapshot.is_empty();
-        let clock = Arc::new(if goes_on { clock.with_past() } else { clock });
+        let clock = if config.leaves_snapshot() { clock.with_past() } else { clock };
+        let clock = Arc::new(clock);
         let authenticator = Authenticator::new(&config, Arc::clone(&clock))?;
         let tls = Tls::load(&config)?.map(Arc::new);
         let hub = Hub::new(&config, authenticator, mailboxes.clone(), clock);
@@ -366,9 +375,10 @@ impl Server {
     /// [`ErrorKind::System`]: the operating system refused a thread, or a worker failed. The server
     /// has stopped then.
     pub fn run(self) -> Result<(), Error> {
-        let Server { listener, admin, workers, arrivals, handle, asked, running, claimed } = self;
+        let Server { listener, admin, workers, arrivals, handle, asked, serving, running, claimed } =
+            self;
         let shared = handle.shared;
-        let goes_on = !shared.config().snapshot.is_empty();
+        let leaves_snapshot = shared.config().leaves_snapshot();
         let (job_alive, jobs_done) = crossbeam_channel::bounded(0);
         shared.start_handler_threads(&job_alive)?;
         let (report, reports) = crossbeam_channel::unbounded();
@@ -405,6 +415,7 @@ impl Server {
         // The order matters: first whoever balances the load hears of it, then no new connection is
         // accepted, then the open ones drain.
         shared.announce_drain();
+        drop(serving);
         if failure.is_none() {
             failure = reports.recv_timeout(shared.config().drain_delay).ok();
         }
@@ -446,7 +457,7 @@ impl Server {
         let grace_left = deadline.saturating_duration_since(Instant::now());
         let left = match &failure {
             None => restart::leave(&shared),
-            Some(_) if !goes_on => Ok(()),
+            Some(_) if !leaves_snapshot => Ok(()),
             Some(_) => {
                 log::warn!("snapshot: none is written after a failure");
                 Ok(())

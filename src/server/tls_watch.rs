@@ -15,7 +15,7 @@ const INTERVAL: Duration = Duration::from_secs(10);
 pub(super) fn reload(shared: &Shared) -> Result<bool, Error> {
     let Some(tls) = &shared.tls else { return Ok(false) };
     // Or else certificates of a file that is no longer configured could come back.
-    let _one = shared.reloading.lock();
+    let _one = shared.reloading.lock()?;
     match tls.prepare(None) {
         Ok(new) if !new.is_other() => Ok(false),
         Ok(new) => {

@@ -5,7 +5,10 @@ use std::{sync::Arc, thread, time::Duration};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use crate::{error::Error, pool::shared::Shared};
+use crate::{
+    error::Error,
+    pool::{shared::Shared, told::told},
+};
 
 /// How often the workers are looked at: twice at least in a turn that is late.
 const INTERVAL: Duration = Duration::from_millis(40);
@@ -22,13 +25,13 @@ pub(super) fn start(shared: &Arc<Shared>) -> Result<Sender<()>, Error> {
 }
 
 fn watch(shared: &Shared, stopped: &Receiver<()>) {
-    let mut told = vec![0; shared.progress.len()];
+    let mut last_told = vec![0; shared.progress.len()];
     while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
         let now_ms = shared.uptime_ms();
         for (worker, progress) in shared.progress.iter().enumerate() {
             let Some((took_ms, turn, doing)) = progress.look(now_ms) else { continue };
-            if std::mem::replace(&mut told[worker], turn) != turn {
-                let doing = shared.told(&doing);
+            if std::mem::replace(&mut last_told[worker], turn) != turn {
+                let doing = told(doing, shared);
                 log::warn!("worker {worker} is in one turn for {took_ms} ms already: {doing}");
             }
         }

@@ -124,7 +124,7 @@ impl ClaimedFile {
         Ok(Some((taken, BufReader::with_capacity(BUFFER_BYTES, file))))
     }
 
-    /// Removes it.
+    /// Removes the file.
     pub(crate) fn remove(mut self) -> io::Result<()> {
         self.is_settled = true;
         remove(&self.claimed)

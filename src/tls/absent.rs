@@ -12,6 +12,14 @@ impl NewTls {
     pub(crate) fn is_other(&self) -> bool {
         match *self {}
     }
+
+    pub(crate) fn has_other_pairs(&self) -> bool {
+        match *self {}
+    }
+
+    pub(crate) fn has_other_client_ca(&self) -> bool {
+        match *self {}
+    }
 }
 
 impl Tls {

@@ -1,7 +1,6 @@
 //! The PEM files: certificates, private keys, and the authorities of clients.
 
 use std::{
-    fs::File,
     hash::{DefaultHasher, Hasher},
     io::Read,
     sync::Arc,
@@ -17,7 +16,10 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use crate::{config::Config, error::Error};
+use crate::{
+    config::{Config, Open},
+    error::Error,
+};
 
 /// The largest file, in bytes. A chain takes a few thousand, a bundle of all public authorities
 /// 250,000.
@@ -63,20 +65,20 @@ impl Files {
     }
 
     /// Reads all of them.
-    pub(super) fn read(&self) -> Result<Contents<'_>, Error> {
+    pub(super) fn read(&self, open: Open) -> Result<Contents<'_>, Error> {
         let mut pairs = Vec::new();
         for [cert, key] in &self.pairs {
-            pairs.push([cert.read()?, key.read()?]);
+            pairs.push([cert.read(open)?, key.read(open)?]);
         }
-        let client_ca = self.client_ca.as_ref().map(Named::read).transpose()?;
+        let client_ca = self.client_ca.as_ref().map(|ca| ca.read(open)).transpose()?;
         Ok(Contents { pairs, client_ca })
     }
 }
 
 impl Named {
-    fn read(&self) -> Result<Content<'_>, Error> {
+    fn read(&self, open: Open) -> Result<Content<'_>, Error> {
         let mut bytes = Vec::new();
-        let read = File::open(&self.path)
+        let read = open(self.path.as_ref())
             .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
         match read {
             Err(error) => Err(self.wrong("cannot read the file").with_source(error)),
@@ -94,13 +96,13 @@ impl Named {
 }
 
 impl Contents<'_> {
-    /// A number that is another one for other contents. Keeps no copy of a private key.
-    pub(super) fn digest(&self) -> u64 {
-        let all = self.pairs.iter().flatten().chain(&self.client_ca);
-        digest(all.map(|content| content.bytes.as_slice()))
+    /// Returns a number that is another one for other certificates and keys. Keeps no copy of a
+    /// private key.
+    pub(super) fn pairs_digest(&self) -> u64 {
+        digest(self.pairs.iter().flatten().map(|content| content.bytes.as_slice()))
     }
 
-    /// The same of the authorities of clients alone.
+    /// Returns a number that is another one for other authorities of clients.
     pub(super) fn client_ca_digest(&self) -> u64 {
         digest(self.client_ca.iter().map(|content| content.bytes.as_slice()))
     }

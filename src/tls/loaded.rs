@@ -19,7 +19,7 @@ use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use super::files::{Contents, Files};
 use crate::{
-    config::Config,
+    config::{Config, open, open_again},
     error::{Error, ErrorKind},
 };
 
@@ -37,7 +37,7 @@ pub(crate) struct Tls {
 struct Current {
     files: Arc<Files>,
     config: Arc<ServerConfig>,
-    digest: u64,
+    pairs_digest: u64,
     client_ca_digest: u64,
     /// When the first certificate ends, in seconds since 1970.
     expires_at: Option<i64>,
@@ -46,13 +46,24 @@ struct Current {
 /// Certificates and keys that were read and found good, and are not in use yet.
 pub(crate) struct NewTls {
     current: Current,
-    is_other: bool,
+    has_other_pairs: bool,
+    has_other_client_ca: bool,
 }
 
 impl NewTls {
     /// Whether they are others than those in use.
     pub(crate) fn is_other(&self) -> bool {
-        self.is_other
+        self.has_other_pairs || self.has_other_client_ca
+    }
+
+    /// Whether a certificate or key is another one.
+    pub(crate) fn has_other_pairs(&self) -> bool {
+        self.has_other_pairs
+    }
+
+    /// Whether the authorities of clients are others.
+    pub(crate) fn has_other_client_ca(&self) -> bool {
+        self.has_other_client_ca
     }
 }
 
@@ -65,13 +76,14 @@ impl Tls {
     pub(crate) fn load(config: &Config) -> Result<Option<Tls>, Error> {
         let Some(files) = Files::of(config) else { return Ok(None) };
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let contents = files.read()?;
+        let contents = files.read(open)?;
         let ticketer = ticketer()?;
         let (config, expires_at) = server_config(&contents, &provider, ticketer)?;
-        let (digest, client_ca_digest) = (contents.digest(), contents.client_ca_digest());
+        let (pairs_digest, client_ca_digest) =
+            (contents.pairs_digest(), contents.client_ca_digest());
         drop(contents);
         let (files, config) = (Arc::new(files), Arc::new(config));
-        let current = Current { files, config, digest, client_ca_digest, expires_at };
+        let current = Current { files, config, pairs_digest, client_ca_digest, expires_at };
         Ok(Some(Tls { provider, current: RwLock::new(current) }))
     }
 
@@ -90,27 +102,30 @@ impl Tls {
     pub(crate) fn prepare(&self, config: Option<&Config>) -> Result<NewTls, Error> {
         let others = config.and_then(Files::of).map(Arc::new);
         let files = others.unwrap_or_else(|| Arc::clone(&self.current.read().files));
-        let contents = files.read()?;
-        let (digest, client_ca_digest) = (contents.digest(), contents.client_ca_digest());
-        let ticketer_in_use = {
+        let contents = files.read(open_again)?;
+        let (pairs_digest, client_ca_digest) =
+            (contents.pairs_digest(), contents.client_ca_digest());
+        let (has_other_pairs, has_other_client_ca, ticketer_in_use) = {
             let current = self.current.read();
-            if current.digest == digest {
+            let has_other_pairs = current.pairs_digest != pairs_digest;
+            let has_other_client_ca = current.client_ca_digest != client_ca_digest;
+            if !has_other_pairs && !has_other_client_ca {
                 drop(contents);
                 let config = Arc::clone(&current.config);
                 let expires_at = current.expires_at;
-                let current = Current { files, config, digest, client_ca_digest, expires_at };
-                return Ok(NewTls { current, is_other: false });
+                let current = Current { files, config, pairs_digest, client_ca_digest, expires_at };
+                return Ok(NewTls { current, has_other_pairs, has_other_client_ca });
             }
             // A ticket stands for the certificate that its client once showed.
-            let is_still_good = current.client_ca_digest == client_ca_digest;
-            is_still_good.then(|| Arc::clone(&current.config.ticketer))
+            let ticketer = (!has_other_client_ca).then(|| Arc::clone(&current.config.ticketer));
+            (has_other_pairs, has_other_client_ca, ticketer)
         };
         let ticketer = ticketer_in_use.map_or_else(ticketer, Ok)?;
         let (config, expires_at) = server_config(&contents, &self.provider, ticketer)?;
         let config = Arc::new(config);
         drop(contents);
-        let current = Current { files, config, digest, client_ca_digest, expires_at };
-        Ok(NewTls { current, is_other: true })
+        let current = Current { files, config, pairs_digest, client_ca_digest, expires_at };
+        Ok(NewTls { current, has_other_pairs, has_other_client_ca })
     }
 
     /// Gives new connections what was prepared. Connections that are open, and sessions that

@@ -22,7 +22,7 @@ pub struct Activated {
     process: Process,
     /// Where it tells how it does.
     told: UnixDatagram,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Activated {
@@ -40,7 +40,14 @@ impl Activated {
             .env("RUSTY_SOCKS_PORT", "1")
             .envs(settings.iter().copied())
             .stdin(socket);
-        Activated { process: Process::run(&mut command), told, _dir: dir }
+        Activated { process: Process::run(&mut command), told, dir }
+    }
+
+    /// Fills the queue of what it tells, as a service manager that hangs.
+    pub fn hang(&self) {
+        let filler = UnixDatagram::unbound().unwrap();
+        filler.set_nonblocking(true).unwrap();
+        while filler.send_to(b"x", self.dir.path().join("notify")).is_ok() {}
     }
 
     pub fn is_told(&self) -> String {
@@ -53,8 +60,14 @@ impl Activated {
         self.signal("-TERM");
     }
 
-    pub fn ends(mut self) {
-        assert_eq!(self.process.exit_code(), Some(0));
+    pub fn ends(self) {
+        self.ends_with(0);
+    }
+
+    /// Waits for its end, and returns the lines of its log that nobody looked at.
+    pub fn ends_with(mut self, code: i32) -> Vec<String> {
+        assert_eq!(self.process.exit_code(), Some(code));
+        self.process.log.iter().collect()
     }
 }
 

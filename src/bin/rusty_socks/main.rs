@@ -15,7 +15,12 @@ mod service_manager;
 mod signals;
 mod token;
 
-use std::{env, ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{
+    env,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{
     Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, error::ErrorKind, value_parser,
@@ -131,7 +136,11 @@ fn main() -> ExitCode {
 /// Serves by the settings of file, environment and flags, which may be read again later.
 fn serve(matches: &[&ArgMatches]) -> Exit {
     let kept: Vec<ArgMatches> = matches.iter().copied().cloned().collect();
-    let read = move || loaded(&kept.iter().collect::<Vec<_>>());
+    let read = move || {
+        let kept: Vec<_> = kept.iter().collect();
+        let (file, flags) = given(&kept);
+        Config::load_again(file, env::vars_os(), flags)
+    };
     exit::report(loaded(matches).and_then(|loaded| serve::run(loaded, Box::new(read))))
 }
 
@@ -154,10 +163,16 @@ fn run_foreign<A: FromArgMatches, E: Into<ExitCode>>(
 
 /// The configuration by file, environment and the flags in `matches`, of which later ones win.
 fn loaded(matches: &[&ArgMatches]) -> Result<Loaded, Error> {
+    let (file, flags) = given(matches);
+    Config::load_from(file, env::vars_os(), flags)
+}
+
+/// The file and the flags in `matches`.
+fn given<'m>(matches: &[&'m ArgMatches]) -> (Option<&'m Path>, Vec<(OsString, OsString)>) {
     let file = matches.iter().rev().find_map(|matches| matches.get_one::<PathBuf>("config"));
     let flags = matches.iter().flat_map(|matches| flags_of(matches));
     let flags = flags.map(|(key, value)| (OsString::from(key.flag()), value));
-    Config::load_from(file.map(PathBuf::as_path), env::vars_os(), flags)
+    (file.map(PathBuf::as_path), flags.collect())
 }
 
 /// The server's flags that were typed. A command that takes none of them has none.

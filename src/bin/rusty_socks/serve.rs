@@ -97,8 +97,13 @@ fn serve(config: Config, source: Source, sockets: Sockets, log: &LogQueue) -> Re
     }
     // Whoever connects from now on is served, though the workers may not run yet.
     service_manager::notify(State::Ready);
+    let stopping = service_manager::tell_stopping(server.handle());
     service_manager::keep_alive(server.handle());
-    server.run()?;
+    let outcome = server.run();
+    if let Some(stopping) = stopping {
+        let _ = stopping.join();
+    }
+    outcome?;
     info!("drained, good-bye");
     Ok(Exit::Clean)
 }

@@ -2,12 +2,20 @@
 //! that listen already (sd_listen_fds(3)), whether the server is ready (sd_notify(3)), and that it
 //! is alive (sd_watchdog_enabled(3)).
 
+use std::thread::JoinHandle;
 #[cfg(unix)]
-use std::{thread, time::Instant};
+use std::{
+    env, io,
+    os::unix::net::UnixDatagram,
+    thread,
+    time::{Duration, Instant},
+};
 
 #[cfg(unix)]
 use log::warn;
 use rusty_socks::{BoundListener, Error, ServerHandle};
+#[cfg(unix)]
+use sd_notify::NotifyState;
 
 /// The sockets that were passed on.
 #[derive(Default)]
@@ -29,24 +37,54 @@ pub(crate) fn sockets() -> Result<Sockets, Error> {
             passed.len(),
         )));
     }
-    let mut take = |index| match passed.take_tcp_listener(index) {
-        Ok(listener) => Ok(listener.map(BoundListener::Tcp)),
-        Err(_) => match passed.take_unix_listener(index) {
-            Ok(listener) => Ok(listener.map(BoundListener::Unix)),
-            Err(error) => {
-                let number = index + 1;
-                let why = format!("socket {number} of LISTEN_FDS is neither TCP nor Unix: {error}");
-                Err(Error::config(why))
-            }
-        },
+    let mut take = |index| {
+        let taken = match passed.take_tcp_listener(index) {
+            Ok(listener) => listener.map(BoundListener::Tcp),
+            Err(_) => match passed.take_unix_listener(index) {
+                Ok(listener) => listener.map(BoundListener::Unix),
+                Err(error) => {
+                    return Err(refuse(index, &format!("is neither TCP nor Unix: {error}")));
+                }
+            },
+        };
+        match taken {
+            Some(socket) if !listens(&socket) => Err(refuse(index, "does not listen")),
+            taken => Ok(taken),
+        }
     };
     Ok(Sockets { public: take(0)?, admin: take(1)? })
+}
+
+/// An error about the socket of this index.
+#[cfg(unix)]
+fn refuse(index: usize, why: &str) -> Error {
+    Error::config(format!("socket {} of LISTEN_FDS {why}", index + 1))
+}
+
+/// Whether `listen` was called for the socket: an accept on any other one fails for good. A system
+/// that cannot say so leaves it to the accept.
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+fn listens(socket: &BoundListener) -> bool {
+    let listens = match socket {
+        BoundListener::Tcp(listener) => socket2::SockRef::from(listener).is_listener(),
+        BoundListener::Unix(listener) => socket2::SockRef::from(listener).is_listener(),
+    };
+    listens.unwrap_or(true)
+}
+
+#[cfg(all(unix, not(any(target_os = "linux", target_os = "android", target_os = "freebsd"))))]
+fn listens(_: &BoundListener) -> bool {
+    true
 }
 
 #[cfg(not(unix))]
 pub(crate) fn sockets() -> Result<Sockets, Error> {
     Ok(Sockets::default())
 }
+
+/// The variable that says where the service manager listens.
+#[cfg(unix)]
+const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 
 /// What the service manager is told.
 #[derive(Debug, Clone, Copy)]
@@ -61,29 +99,63 @@ pub(crate) enum State {
     Stopping,
 }
 
-/// Tells the service manager, if there is one that wants to know (`NOTIFY_SOCKET`).
+/// How long a state may wait for space in the queue of the service manager, which may hang.
+#[cfg(unix)]
+const NOTIFY_WAIT_MAX: Duration = Duration::from_millis(500);
+
+/// Tells the service manager, if there is one that wants to know (`NOTIFY_SOCKET`). Blocks for half
+/// a second at most.
 #[cfg(unix)]
 pub(crate) fn notify(state: State) {
-    use sd_notify::NotifyState;
-    let told = match state {
-        State::Ready => sd_notify::notify(&[NotifyState::Ready]),
+    let text = match state {
+        State::Ready => Ok(NotifyState::Ready.to_string()),
         // `Type=notify-reload` wants to know when.
         State::Reloading => NotifyState::monotonic_usec_now()
-            .and_then(|now| sd_notify::notify(&[NotifyState::Reloading, now])),
-        State::Alive => sd_notify::notify(&[NotifyState::Watchdog]),
-        State::Stopping => sd_notify::notify(&[NotifyState::Stopping]),
+            .map(|now| format!("{}\n{now}", NotifyState::Reloading)),
+        State::Alive => Ok(NotifyState::Watchdog.to_string()),
+        State::Stopping => Ok(NotifyState::Stopping.to_string()),
     };
-    if let Err(error) = told {
+    if let Err(error) = text.and_then(|text| send(&text)) {
         warn!("cannot tell the service manager {state:?}: {error}");
     }
+}
+
+/// Sends one datagram. The crate's own function would block for as long as the queue is full.
+#[cfg(unix)]
+fn send(text: &str) -> io::Result<()> {
+    let Some(path) = env::var_os(NOTIFY_SOCKET) else { return Ok(()) };
+    let socket = UnixDatagram::unbound()?;
+    socket.set_write_timeout(Some(NOTIFY_WAIT_MAX))?;
+    socket.send_to(text.as_bytes(), path).map(drop)
 }
 
 #[cfg(not(unix))]
 pub(crate) fn notify(_: State) {}
 
+/// Tells the service manager that the server stops, once its drain has begun, whoever asked for it:
+/// on a thread that ends then, and is to be joined before the process ends.
+#[cfg(unix)]
+pub(crate) fn tell_stopping(handle: ServerHandle) -> Option<JoinHandle<()>> {
+    env::var_os(NOTIFY_SOCKET)?;
+    let run = move || {
+        handle.await_drain();
+        notify(State::Stopping);
+    };
+    let spawned = thread::Builder::new().name("rusty-socks-stopping".to_owned()).spawn(run);
+    let cannot = |error: &io::Error| {
+        warn!("cannot start the thread that tells the service manager of the end: {error}");
+    };
+    spawned.inspect_err(cannot).ok()
+}
+
+#[cfg(not(unix))]
+pub(crate) fn tell_stopping(_: ServerHandle) -> Option<JoinHandle<()>> {
+    None
+}
+
 /// Tells the service manager at intervals that the server is alive, if it wants to know
-/// (`WATCHDOG_USEC`): only when every worker has answered. One that hangs ends the process in this
-/// way, and a new one is started.
+/// (`WATCHDOG_USEC`): only when every worker has answered, or has ended after a drain. One that
+/// hangs ends the process in this way, and a new one is started.
 #[cfg(unix)]
 pub(crate) fn keep_alive(handle: ServerHandle) {
     let Some(limit) = sd_notify::watchdog_enabled() else { return };

@@ -13,11 +13,7 @@ use signal_hook::{
     iterator::Signals,
 };
 
-use crate::{
-    exit::Exit,
-    logging::LogQueue,
-    service_manager::{self, State},
-};
+use crate::{exit::Exit, logging::LogQueue};
 
 /// Signals that no longer end the program by themselves.
 #[cfg(unix)]
@@ -70,7 +66,7 @@ impl Caught {
             }
         };
         let named = |name: &str| thread::Builder::new().name(name.to_owned());
-        let started = named("rusty-socks-reload")
+        let started = named("rusty-socks-hup")
             .spawn(reload)
             .and_then(|_| named("rusty-socks-signals").spawn(listen));
         if let Err(error) = started {
@@ -124,7 +120,6 @@ impl Stop {
             process::exit(Exit::Failure as i32);
         }
         self.draining = true;
-        service_manager::notify(State::Stopping);
         let config = self.handle.config();
         let (delay, drain_timeout) = (config.drain_delay, config.drain_timeout);
         let first = match delay.is_zero() {

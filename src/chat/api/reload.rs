@@ -23,11 +23,11 @@ pub(super) fn begin(ctx: &mut AdminContext<'_>) -> AdminStep {
 
 fn go_on(pending: PendingReload) -> AdminStep {
     AdminStep::Answer(match pending.outcome() {
-        None => {
+        Err(pending) => {
             return AdminStep::Continue(LOOK_INTERVAL, Box::new(move |_| go_on(pending)));
         }
-        Some(Ok(reloaded)) => ok(&reloaded),
-        Some(Err(failure)) => match failure.kind() {
+        Ok(Ok(reloaded)) => ok(&reloaded),
+        Ok(Err(failure)) => match failure.kind() {
             ErrorKind::Config => error(Status::BadRequest, "bad_config", &failure.to_string()),
             _ => error(Status::InternalError, "internal", &failure.to_string()),
         },

@@ -46,8 +46,8 @@ const FLUSH_MAX: Duration = Duration::from_secs(5);
 /// Events that wait to be sent, and the thread that sends them. The thread ends when this is
 /// dropped. Usable from any thread.
 pub(in crate::chat) struct Events {
-    /// Names of the events that are sent.
-    wanted: Vec<String>,
+    /// Whether an event of each name is sent.
+    wanted: [bool; NAMES.len()],
     queue: Sender<Note>,
     /// Sends them.
     thread: Thread,
@@ -107,7 +107,7 @@ fn as_rfc3339<S: serde::Serializer>(
 /// The body of a request.
 #[derive(Serialize)]
 struct Batch<'a> {
-    /// The same when the batch is sent again.
+    /// Names the batch: the same id when it is sent again.
     batch: Uuid,
     /// Events that were dropped since the batch before.
     dropped: u64,
@@ -136,14 +136,14 @@ impl Events {
             .map_err(|error| {
                 Error::config(format!("cannot start the thread that sends events: {error}"))
             })?;
-        let (wanted, thread) = (config.events.clone(), thread.thread().clone());
+        let wanted = NAMES.map(|name| config.events.iter().any(|wanted| wanted == name));
+        let thread = thread.thread().clone();
         Ok(Some(Events { wanted, queue, thread, counts }))
     }
 
     /// Notes an event. Never waits: an event that finds the queue full is dropped and counted.
     pub(in crate::chat) fn note(&self, event: &ServerEvent<'_>) {
-        let name = name(event);
-        if !self.wanted.iter().any(|wanted| wanted == name) {
+        if !self.wanted[number(event)] {
             return;
         }
         if self.queue.is_full() || self.queue.try_send(Note::Event(Event::of(event))).is_err() {
@@ -177,20 +177,23 @@ impl Events {
     }
 }
 
-fn name(event: &ServerEvent<'_>) -> &'static str {
+/// The names of the events, by their [numbers](number).
+const NAMES: [&str; 5] = ["connected", "disconnected", "joined", "left", "room_empty"];
+
+fn number(event: &ServerEvent<'_>) -> usize {
     match event {
-        ServerEvent::Connected { .. } => "connected",
-        ServerEvent::Disconnected { .. } => "disconnected",
-        ServerEvent::Joined { .. } => "joined",
-        ServerEvent::Left { .. } => "left",
-        ServerEvent::RoomEmpty { .. } => "room_empty",
+        ServerEvent::Connected { .. } => 0,
+        ServerEvent::Disconnected { .. } => 1,
+        ServerEvent::Joined { .. } => 2,
+        ServerEvent::Left { .. } => 3,
+        ServerEvent::RoomEmpty { .. } => 4,
     }
 }
 
 impl Event {
     fn of(event: &ServerEvent<'_>) -> Event {
         let mut noted = Event {
-            event: name(event),
+            event: NAMES[number(event)],
             time: Utc::now(),
             client_id: None,
             user: None,

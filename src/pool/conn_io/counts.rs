@@ -50,7 +50,8 @@ impl ConnIo {
         }
     }
 
-    /// Bytes that are counted for its client: what a close would free.
+    /// Returns the bytes that are counted for the client of this connection: what a close would
+    /// free.
     pub(in crate::pool) fn counted_bytes(&self) -> usize {
         self.counted.outbox as usize + self.counted.input as usize
     }

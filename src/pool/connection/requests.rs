@@ -24,7 +24,7 @@ impl Connection {
     /// what is left.
     // Out of the way of messages.
     #[inline(never)]
-    pub(super) fn advance_otherwise<'i>(
+    pub(super) fn advance_unserved<'i>(
         &mut self,
         mut rest: &'i mut [u8],
         cx: &mut WorkerCtx,

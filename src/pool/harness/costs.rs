@@ -3,13 +3,11 @@
 use super::{Answer, Harness, READ_BYTES_MAX, close, frame, upgrade};
 use crate::{
     config::{Compression, Config},
+    pool::costs::MESSAGES_PER_TURN_MAX,
     ws::close::CloseReason,
 };
 
 const TEXT: u8 = 0x81;
-
-/// What may be handled in one turn (`MESSAGES_PER_TURN_MAX` in `connection.rs`).
-const MESSAGES_PER_TURN_MAX: usize = 256;
 
 fn stash_bytes(harness: &Harness) -> usize {
     harness.conn.io.stash.capacity()

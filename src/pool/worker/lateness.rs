@@ -1,10 +1,13 @@
 //! What a worker does about time in which it was late: its clock stands still then, and what it was
 //! doing is told.
 
+use std::time::Duration;
+
 use super::{REPORT_INTERVAL_MS, Worker};
 use crate::pool::{
     progress::{LATE_TURN_MS, Step},
     timers::Millis,
+    told::told,
 };
 
 /// A worker that runs so much later than it meant to was stopped or starved.
@@ -28,13 +31,13 @@ impl Worker {
     }
 
     /// Sets the clock back by a turn that took long.
-    pub(super) fn forget_turn(&mut self) {
-        let took = self.clock_ms().saturating_sub(self.cx.now);
+    pub(super) fn forget_turn(&mut self, took: Duration) {
+        let took = took.as_millis() as Millis;
         if took >= LATE_TURN_MS {
             self.cx.metrics().late_turns.add(1);
             let shared = &self.cx.shared;
             let seen = self.cx.progress.end_late(shared.uptime_ms());
-            let seen = seen.map(|doing| format!(", {}", shared.told(&doing)));
+            let seen = seen.map(|doing| format!(", {}", told(doing, shared)));
             self.forget(took, &format!("a turn took that long{}", seen.unwrap_or_default()));
         }
     }

@@ -148,7 +148,7 @@ impl Worker {
                 Letter::SweepSoon => {
                     self.next_sweep = self.next_sweep.min(self.cx.now + WINDOW_MS);
                 }
-                Letter::Judge => self.judging = Some(0),
+                Letter::RecheckPermissions => self.rechecking = Some(0),
                 Letter::Report { to } => {
                     let _ = to.try_send(());
                 }
