@@ -1,11 +1,6 @@
 //! The context of a handler's call, and the replies to what the handler asks for.
 
-use std::{
-    marker::PhantomData,
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{marker::PhantomData, net::SocketAddr, sync::Arc, time::Duration, time::SystemTime};
 
 use uuid::Uuid;
 

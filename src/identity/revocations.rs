@@ -114,7 +114,8 @@ struct Kept {
 }
 
 impl Revocations {
-    /// Adds a revocation, `now` seconds after 1970. Returns whether another one had to go before its time.
+    /// Adds a revocation, `now` seconds after 1970. Returns whether another one had to go before
+    /// its time.
     pub(super) fn add(&self, revocation: &Revocation, now: u64) -> bool {
         let mut table = self.0.lock();
         let Revocation { of, before, kept_until } = revocation;
@@ -151,7 +152,8 @@ impl Revocations {
         self.0.lock().len()
     }
 
-    /// Whether a token is revoked. Asks for the seconds since 1970 only where there are revocations.
+    /// Whether a token is revoked. Asks for the seconds since 1970 only where there are
+    /// revocations.
     pub(super) fn is_revoked(&self, identity: &Identity, now: impl FnOnce() -> u64) -> bool {
         let table = self.0.lock();
         if table.is_empty() {

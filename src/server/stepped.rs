@@ -23,9 +23,10 @@
 //! as `tungstenite::protocol::WebSocketContext` over [`MemoryClient`].
 //!
 //! Time moves only with [`SteppedServer::advance`]: deadlines, pings and closes, the age of
-//! histories, the resume window, the ends of tokens. Client ids are counted up, so that what is sorted by them is the
-//! same in each run; message ids, epochs and session tokens are random. What a handler measures by
-//! itself goes by the machine's clock, such as the rate limits of the chat protocol.
+//! histories, the resume window, the ends of tokens. Client ids are counted up, so that what is
+//! sorted by them is the same in each run; message ids, epochs and session tokens are random. What
+//! a handler measures by itself goes by the machine's clock, such as the rate limits of the chat
+//! protocol.
 //!
 //! [`blocking`](crate::Handler::blocking) handlers need threads, which a stepped server does not
 //! have; [`Builder::stepped`](crate::Builder::stepped) refuses them.
@@ -246,7 +247,7 @@ impl SteppedServer {
     }
 
     /// Ends a drain: cuts off who is left, and leaves rooms and sessions to the next server, as
-    /// [`drain`](SteppedServer::drain) does. Makes a turn of each worker.
+    /// [`drain`](SteppedServer::drain) does.
     ///
     /// # Errors
     /// As [`drain`](SteppedServer::drain).
@@ -254,7 +255,9 @@ impl SteppedServer {
         for worker in 0..self.workers.len() {
             self.shared.hub.mailboxes.send_control(worker, Letter::Stop);
         }
-        self.turn();
+        while !self.workers.iter().all(|stepped| stepped.worker.is_stopped()) {
+            self.turn();
+        }
         restart::leave(&self.shared)
     }
 

@@ -11,7 +11,6 @@ use super::{
     socket::Socket,
     tokens::{Revoked, Token},
     transcript::Transcript,
-    world::Drain,
 };
 use crate::random::Random;
 
@@ -57,8 +56,8 @@ pub struct Scene<'a> {
     pub plan: &'a Plan,
     /// Milliseconds of simulated time.
     pub now_ms: u64,
-    /// The drain of the server, if it drains.
-    pub drain: Option<&'a Drain>,
+    /// What the server closes connections with, if it drains.
+    pub drain: Option<u16>,
     /// The server has ended.
     pub is_gone: bool,
     /// Which users' tokens are revoked.
@@ -368,6 +367,11 @@ impl Client {
             let is_late = self.was_delayed || self.was_slow;
             session.lost_ms.get_or_insert(if is_late { 0 } else { scene.now_ms });
             session.is_unsure |= asked.iter().any(|(_, asked)| asked.changes_rooms());
+            // A token that comes too late ends it, and the client has not read that.
+            session.is_gone |= asked.iter().any(|(_, asked)| match asked {
+                Asked::Auth { token, .. } => scene.now_ms >= token.expires_ms,
+                _ => false,
+            });
             // It may have been taken out of rooms, and not have read that.
             session.is_unsure |= !scene.plan.earlier.is_empty();
             let again = asked.into_iter().map(|(_, asked)| asked);

@@ -93,7 +93,7 @@ impl Client {
             1000 => self.is_leaving,
             1001 | 1012 => {
                 let told = self.is_told || self.is_leaving;
-                told && scene.drain.is_some_and(|drain| drain.code == code)
+                told && scene.drain == Some(code)
             }
             4001 => self.has_bad_token(scene) || (self.is_introducing() && self.was_delayed),
             4103 => self.user.is_some() && scene.plan.config.max_conn_per_user < 1000,

@@ -145,9 +145,10 @@ impl Invariant for OneTruth {
 /// answered `ok` come.
 #[derive(Default)]
 pub(super) struct Letters {
-    /// By receiver and author, the highest number of a content.
-    directs: HashMap<(String, usize), u64>,
-    broadcasts: HashMap<(String, usize), u64>,
+    /// By receiver and sender, the highest number of a content. What a client said in an earlier
+    /// session may come later.
+    directs: HashMap<(String, String), u64>,
+    broadcasts: HashMap<(String, String), u64>,
     /// By receiver, what was answered `ok` and has not come.
     owed: HashMap<String, BTreeSet<String>>,
     /// Receivers that were told since the last rest that some are missing. The `ok` of one that is
@@ -159,7 +160,7 @@ pub(super) struct Letters {
 
 impl Invariant for Letters {
     fn seen(&mut self, _: &World, seen: &Seen) -> Verdict {
-        let (last, to, content) = match seen {
+        let (last, (to, from), content) = match seen {
             Seen::DirectSent { to, content } => {
                 if !self.early.remove(content) && !self.told_of_loss.contains(to) {
                     self.owed.entry(to.clone()).or_default().insert(content.clone());
@@ -171,17 +172,17 @@ impl Invariant for Letters {
                 self.told_of_loss.insert(to.clone());
                 return Ok(());
             }
-            Seen::Direct { to, content, .. } => {
+            Seen::Direct { to, from, content, .. } => {
                 if !self.owed.get_mut(to).is_some_and(|owed| owed.remove(content)) {
                     self.early.insert(content.clone());
                 }
-                (&mut self.directs, to, content)
+                (&mut self.directs, (to, from), content)
             }
-            Seen::Broadcast { to, content, .. } => (&mut self.broadcasts, to, content),
+            Seen::Broadcast { to, from, content } => (&mut self.broadcasts, (to, from), content),
             _ => return Ok(()),
         };
-        let Some((author, number)) = author_of(content) else { return Ok(()) };
-        let last = last.entry((to.clone(), author)).or_default();
+        let Some((_, number)) = author_of(content) else { return Ok(()) };
+        let last = last.entry((to.clone(), from.clone())).or_default();
         if number <= *last {
             return broken(
                 "messages of one client to another come in order and once",
@@ -259,7 +260,10 @@ impl Invariant for Presence {
                     return broken(
                         "presence lists the members",
                         Some(client.index),
-                        format!("{room}: a member {}, listed the contrary", view.is_some()),
+                        format!(
+                            "{room}: a member {}, listed the contrary among {count}",
+                            view.is_some()
+                        ),
                     );
                 }
                 // A watcher of whom hostile clients wait to be confirmed may know fewer.

@@ -23,6 +23,7 @@ mod command;
 mod act;
 mod hear;
 mod answers;
+mod refusals;
 mod hostile;
 mod fault;
 mod world;
@@ -48,8 +49,11 @@ use invariant::{Answers, Letters, OneTruth, Patterns, Permitted, Presence};
 /// Rounds in which everything must come to rest.
 const ROUNDS_MAX: usize = 20_000;
 
-/// Time after which changes of presence that are gathered have been told.
-const GATHERED_MS: u64 = 300;
+/// Time after which a part of the changes of presence that are gathered has been told.
+const GATHERED_MS: u64 = 100;
+
+/// Clients whose changes such a part has at least.
+const GATHERED_CLIENTS: usize = 50;
 
 /// The longest time for which a connection is not read because clients are behind with what it
 /// sent.
@@ -127,8 +131,10 @@ impl Simulation {
     /// Lets everything that is under way arrive, and counts.
     fn rest(&mut self) -> Verdict {
         self.settle()?;
-        self.world.pass(GATHERED_MS);
-        self.settle()?;
+        for _ in 0..3 + self.world.clients.len() / GATHERED_CLIENTS {
+            self.world.pass(GATHERED_MS);
+            self.settle()?;
+        }
         if self.world.has_unanswered() {
             // A sender may be held for clients that are slow.
             self.world.jump(HELD_MS);

@@ -49,8 +49,8 @@ pub struct World {
     pub heard: u64,
     /// Turns of workers.
     pub turns: u64,
-    /// The drain of the server, if it drains.
-    pub drain: Option<Drain>,
+    /// What the server closes connections with, if it drains.
+    pub drain: Option<u16>,
     /// The server has ended, and the next one has not begun.
     pub is_gone: bool,
     /// Milliseconds in which absences did not count, from one server to the next.
@@ -62,13 +62,6 @@ pub struct World {
     pub held_at_reload: (usize, usize),
     /// Where servers leave their snapshots.
     _directory: Option<TempDir>,
-}
-
-/// What clients must know of a server that drains.
-#[derive(Debug, Clone, Copy)]
-pub struct Drain {
-    /// What it closes connections with.
-    pub code: u16,
 }
 
 impl World {
@@ -224,7 +217,7 @@ impl World {
         let mut scene = Scene {
             plan: &self.plan,
             now_ms: self.now_ms,
-            drain: self.drain.as_ref(),
+            drain: self.drain,
             is_gone: self.is_gone,
             revoked: &self.revoked,
             transcript: &mut self.transcript,
@@ -265,9 +258,10 @@ impl World {
             client.was_allowed |= client.is_allowed_by(&before);
         }
         self.plan.earlier.push(before);
-        // Patterns do not join the rooms that their clients may be in only now.
+        // Patterns do not join the rooms that their clients may be in, or have a place for, only
+        // now.
         for session in self.clients.iter_mut().filter_map(|client| client.session.as_mut()) {
-            session.was_full |= what == RULED;
+            session.was_full |= what == RULED || what == "max_rooms_per_conn";
         }
         Ok(())
     }
