@@ -200,7 +200,7 @@ step_docs() {
 # What the benchmarks claim from what they measured.
 step_report() {
     python3 -B benches/compare/report/test_report.py
-    python3 -B -m unittest scripts.attack.test_attack
+    python3 -B -m unittest scripts.attack.test_attack scripts.chaos.test_chaos
 }
 
 # Unit tests, integration tests, examples and doc tests.
@@ -228,6 +228,8 @@ step_third_party() {
     PYTHONDONTWRITEBYTECODE=1 "$clients/deploy/bin/python" scripts/third-party/deploy.py \
         --binary "$target/debug/rusty_socks" ${promtool:+--promtool "$promtool"} \
         ${prometheus:+--prometheus "$prometheus"} ${kubectl:+--kubectl "$kubectl"} ${helm:+--helm "$helm"}
+    # Faults of processes, links and disks.
+    scripts/chaos.sh --short --binary "$target/debug/rusty_socks"
 }
 
 # The JavaScript client, packed and in Node and in a browser, against the real server.

@@ -587,10 +587,10 @@ mod with_file {
     #[test]
     fn a_file_that_is_a_pipe_now_is_not_read() {
         let settings = format!("api_key = '{KEY}'\n");
-        let program = Program::start(&settings);
+        let program = Configured::start(&settings);
         let file = program.dir.path().join("server.toml");
         fs::remove_file(&file).unwrap();
-        assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+        assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
         program.hang_up();
         let line = program.log_line("not reloaded, everything stays as it is: ");
         assert!(line.ends_with("it is no regular file, so it cannot be read again"), "{line}");

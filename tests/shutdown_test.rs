@@ -349,7 +349,7 @@ fn every_open_has_its_drain_and_its_close_on_threads_of_its_own() {
 #[cfg(unix)]
 mod binary {
     use std::{
-        io::{BufRead, BufReader},
+        io::{BufRead, BufReader, Read, Write},
         net::TcpListener,
         process::Stdio,
         sync::mpsc,
@@ -365,7 +365,9 @@ mod binary {
     /// The program with no more than `files` open files, which it cannot raise again.
     fn start_with_files(files: usize) -> Program {
         let limited = format!("ulimit -n {files}; exec \"$0\" --host 127.0.0.1 --port 0");
-        Program::run(command("sh").args(["-c", &limited, PROGRAM]))
+        let mut command = command("sh");
+        command.args(["-c", &limited, PROGRAM]).env("RUSTY_SOCKS_ADMIN_PORT", "0");
+        Program::run(&mut command)
     }
 
     #[test]
@@ -406,6 +408,8 @@ mod binary {
     fn without_file_descriptors_it_waits_says_so_once_and_goes_on() {
         // Room for what the server itself keeps open and about twenty connections.
         let mut server = start_with_files(40);
+        let admin = server.log_line("the admin listener is on ");
+        let admin = admin.split_once("listener is on ").unwrap().1;
         let crowd: Vec<TcpStream> =
             (0..60).map(|_| TcpStream::connect(server.addr).unwrap()).collect();
         let mut said = Vec::new();
@@ -418,6 +422,14 @@ mod binary {
             }
         };
         hear("cannot accept", &mut said);
+        // Those who wait do not keep the operator out.
+        let mut operator = TcpStream::connect(admin).unwrap();
+        operator.set_read_timeout(Some(DEADLINE)).unwrap();
+        operator.write_all(b"GET /ready HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
+        let mut ready = String::new();
+        operator.read_to_string(&mut ready).unwrap();
+        assert!(ready.contains("\"ready\":true"), "{ready}");
+        drop(operator);
         drop(crowd);
         hear("accepting again", &mut said);
         let complaints = said.iter().filter(|line| line.contains("cannot accept")).count();

@@ -14,17 +14,24 @@ START_S_MAX = 15
 STOP_S_MAX = 8
 STATS_S_MAX = 30
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+# Hands standard input and output on as the third and fourth descriptor, where a service manager's
+# sockets are.
+PASS_ON = 'exec 3<&0 4>&1 0</dev/null 1>/dev/null; LISTEN_PID=$$ exec "$0"'
 
 
 class Server:
-    """A running server. `settings` are keys as in RUSTY_SOCKS_KEY."""
+    """A running server. `settings` are keys as in RUSTY_SOCKS_KEY, `env` other variables. It is
+    passed `sockets`, if there are any, which listen already: for clients, for the server API."""
 
-    def __init__(self, binary, settings, core=None, files_max=None, stderr=None):
-        env = {
+    def __init__(
+        self, binary, settings, core=None, files_max=None, stderr=None, sockets=(), env=None
+    ):
+        ours = {
             key: value
             for key, value in os.environ.items()
             if not key.startswith("RUSTY_SOCKS_") and key != "RUST_LOG"
         }
+        env = ours | (env or {})
         env |= {f"RUSTY_SOCKS_{key}": str(value) for key, value in settings.items()}
         env |= {"RUSTY_SOCKS_HOST": "127.0.0.1", "RUSTY_SOCKS_PORT": "0"}
         self.log = tempfile.TemporaryFile()
@@ -36,16 +43,25 @@ class Server:
             if files_max:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))
 
+        command, stdin, stdout = [binary], subprocess.DEVNULL, subprocess.DEVNULL
+        if sockets:
+            command = ["sh", "-c", PASS_ON, binary]
+            stdin, stdout = sockets[0], sockets[-1]
+            env["LISTEN_FDS"] = str(len(sockets))
         self.process = subprocess.Popen(
-            [binary],
+            command,
             env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=stderr or self.log,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=self.log if stderr is None else stderr,
             preexec_fn=before_exec,
         )
         self.pid = self.process.pid
-        self.address = None if stderr else ("127.0.0.1", self._port())
+        self.address = None
+        if sockets:
+            self.address = sockets[0].getsockname()
+        elif stderr is None:
+            self.address = ("127.0.0.1", self._port())
 
     def _port(self):
         deadline = time.monotonic() + START_S_MAX

@@ -1,6 +1,6 @@
 //! The context of a handler's call, and the replies to what the handler asks for.
 
-use std::{marker::PhantomData, net::SocketAddr, sync::Arc, time::Duration, time::SystemTime};
+use std::{marker::PhantomData, net::SocketAddr, sync::Arc, time::Duration};
 
 use uuid::Uuid;
 
@@ -45,8 +45,7 @@ use crate::{
 ///
 /// - Drop the reply if the answer does not matter: `ctx.publish("tea", "hi");`.
 /// - Handle the answer in a closure: `ctx.publish("tea", "hi").then(|ctx, published| …);`.
-/// - Wait for the answer in a handler that [may block](crate::MayBlock): `let published =
-///   ctx.publish("tea", "hi").wait()?;`.
+/// - Wait in a handler that [may block](crate::MayBlock): `ctx.publish("tea", "hi").wait()?;`.
 pub struct Context<'a, S, M = OnWorker> {
     state: &'a mut S,
     pub(super) conn: &'a mut dyn ConnHandle,
@@ -166,8 +165,8 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
     }
 
     /// Returns the time of day: that of the machine, which may be set back, or of a stepped server.
-    pub fn time(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + self.conn.hub().clock.since_1970()
+    pub fn time(&self) -> std::time::SystemTime {
+        std::time::UNIX_EPOCH + self.conn.hub().clock.since_1970()
     }
 
     /// Says who this client is. Its [permissions](crate::Handler::permissions) are decided anew,

@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::{
     access,
+    file_reserve::FileReserve,
     listener::Listener,
     shared::Shared,
     socket::Accepted,
@@ -59,8 +60,12 @@ impl Acceptor {
     /// Accepts until the server stops.
     pub(crate) fn run(mut self) {
         let mut backoff = BACKOFF_MIN;
+        let mut reserve = match self.door {
+            Door::Public => FileReserve::new(),
+            Door::Admin => FileReserve::none(),
+        };
         while !self.stopping.load(Ordering::SeqCst) {
-            match self.listener.accept() {
+            match reserve.accept(&mut self.listener) {
                 // What wakes a listener of its own is a connection.
                 Ok(_) if self.listener.is_own() && self.stopping.load(Ordering::SeqCst) => return,
                 Ok((stream, remote)) => {
@@ -76,8 +81,9 @@ impl Acceptor {
                 Err(_) if self.stopping.load(Ordering::SeqCst) => return,
                 Err(error) if is_the_peers(&error) => {}
                 Err(error) => {
-                    // Usually EMFILE or ENFILE: the socket stays in the backlog, and trying again
-                    // at once would only spin. It is logged once, not at each try.
+                    // Usually EMFILE or ENFILE, or only reserved files are left: the socket stays
+                    // in the backlog, and trying again at once would only spin. It is logged once,
+                    // not at each try.
                     if backoff == BACKOFF_MIN {
                         log::error!("cannot accept, will keep trying: {error}");
                     }

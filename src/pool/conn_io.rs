@@ -235,7 +235,6 @@ impl ConnIo {
     }
 
     /// Counts a message to the client for the access log.
-    #[inline]
     fn count_message_out(&mut self) {
         if let Some(access) = &mut self.access {
             access.messages_out += 1;

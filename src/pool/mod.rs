@@ -7,6 +7,7 @@ pub(crate) mod acceptor;
 pub(crate) mod listener;
 #[cfg(unix)]
 mod accept_poll;
+mod file_reserve;
 #[cfg(unix)]
 mod socket_file;
 pub(crate) mod bound;

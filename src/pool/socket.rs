@@ -19,6 +19,16 @@ pub(crate) enum Accepted {
     Unix(std::os::unix::net::UnixStream),
 }
 
+#[cfg(unix)]
+impl std::os::fd::AsRawFd for Accepted {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        match self {
+            Accepted::Tcp(stream) => stream.as_raw_fd(),
+            Accepted::Unix(stream) => stream.as_raw_fd(),
+        }
+    }
+}
+
 impl Accepted {
     /// Sets what every socket of a server has: it never blocks, and never waits to fill a packet.
     pub(super) fn set_up(&self) -> io::Result<()> {

@@ -26,7 +26,7 @@ HISTORY_BYTES, HISTORY_TOTAL_BYTES = default("history_bytes"), default("history_
 BUFFER, BUFFER_BYTES, MAILBOX = default("buffer"), default("buffer_bytes"), default("mailbox")
 WORKERS_MAX = most("thread_pool_size")
 # The listener, the log, the signals; two for each worker come on top.
-OTHER_FILES = 16
+OTHER_FILES = 48
 # How long most clients wait for a connection before they call it failed.
 PATIENCE_S = 10
 # A turn that takes longer than this is felt by everyone else on that worker.

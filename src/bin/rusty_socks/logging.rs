@@ -1,8 +1,8 @@
 //! Where log lines go and how they look: to standard error, as the keys `log` and `log_format` say.
 //!
 //! No thread that logs waits for standard error, which may be a pipe that nobody reads: lines go
-//! through a bounded queue to a thread of their own, and lines beyond the bound are dropped,
-//! counted and reported.
+//! through a bounded queue to a thread of their own. Lines beyond the bound, and those that cannot
+//! be written, are dropped, counted and reported.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -130,7 +130,7 @@ enum Entry {
 #[derive(Default)]
 struct Counts {
     waiting_bytes: AtomicUsize,
-    /// Lines dropped that were not reported yet.
+    /// Lines dropped since the start.
     dropped: AtomicU64,
 }
 
@@ -175,19 +175,30 @@ impl Write for LogQueue {
 /// Writes lines for as long as the program runs. An output that is broken changes nothing else: its
 /// lines are lost, and the next one is tried again.
 fn write_lines(waiting: &Receiver<Entry>, counts: &Counts, mut output: impl Write) {
+    let mut reported = 0;
     for entry in waiting {
         match entry {
             Entry::Line(line) => {
-                let _ = output.write_all(&line);
+                let written = output.write_all(&line);
                 counts.waiting_bytes.fetch_sub(line.len(), Ordering::Relaxed);
+                if written.is_err() {
+                    counts.dropped.fetch_add(1, Ordering::Relaxed);
+                    // A report would be lost too, and be the next one to report.
+                    continue;
+                }
             }
             Entry::Mark(written) => drop(written),
         }
-        // Once there is room again for the line that says so.
+        // Once there is room again for the line that says so. It tells all of them, because an
+        // earlier report may be among them.
         if counts.waiting_bytes.load(Ordering::Relaxed) < LOG_QUEUE_BYTES_MAX / 2 {
-            let dropped = counts.dropped.swap(0, Ordering::Relaxed);
-            if dropped > 0 {
-                warn!("{dropped} log lines were dropped: standard error was not read");
+            let dropped = counts.dropped.load(Ordering::Relaxed);
+            if dropped > reported {
+                reported = dropped;
+                warn!(
+                    "{dropped} log lines were dropped since the start: \
+                     standard error was not read, or could not be written"
+                );
             }
         }
     }
@@ -310,6 +321,8 @@ fn json(record: &Record<'_>) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use rusty_socks::Config;
 
     use super::*;
@@ -395,6 +408,44 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    /// An output that fails as long as it is full.
+    struct Full {
+        is_full: Arc<AtomicBool>,
+        written: Sender<Vec<u8>>,
+    }
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.is_full.load(Ordering::Relaxed) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let _ = self.written.send(bytes.to_vec());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_cannot_be_written_are_counted_as_dropped() {
+        let (written, lines) = crossbeam_channel::unbounded();
+        let is_full = Arc::new(AtomicBool::new(true));
+        let mut queue = LogQueue::start(Full { is_full: Arc::clone(&is_full), written }).unwrap();
+        for _ in 0..3 {
+            queue.write_all(b"lost").unwrap();
+        }
+        queue.flush();
+        assert_eq!(queue.counts.dropped.load(Ordering::Relaxed), 3);
+        is_full.store(false, Ordering::Relaxed);
+        queue.write_all(b"kept").unwrap();
+        queue.flush();
+        assert_eq!(lines.try_iter().collect::<Vec<_>>(), [b"kept"]);
+        assert_eq!(queue.counts.dropped.load(Ordering::Relaxed), 3);
+        assert_eq!(queue.counts.waiting_bytes.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -111,8 +111,9 @@ fn serve(config: Config, source: Source, sockets: Sockets, log: &LogQueue) -> Re
 /// A connection is an open file, and the usual limit of 1024 is meant for other programs.
 #[cfg(unix)]
 fn raise_open_file_limit(config: &Config) {
-    /// The listener, the wakers, the log and what libraries keep open.
-    const FILES_BESIDES_CONNECTIONS: u64 = 64;
+    /// The listener, the wakers, the log, what libraries keep open, and what clients leave to the
+    /// rest.
+    const FILES_BESIDES_CONNECTIONS: u64 = 96;
 
     let before = rlimit::Resource::NOFILE.get_soft().unwrap_or(0);
     let limit = match rlimit::increase_nofile_limit(u64::MAX) {
