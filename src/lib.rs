@@ -236,6 +236,7 @@ mod tls;
 mod snapshot;
 pub mod config;
 mod error;
+mod clock;
 
 use rusty_socks_ws as ws;
 

@@ -233,6 +233,27 @@ mod of_users {
     }
 
     #[test]
+    fn a_client_that_is_welcomed_late_may_send_what_its_welcome_says() {
+        let config = |max_message_bytes| Config {
+            identity: IdentityMode::Required,
+            token_hmac_secret: Secret::new(SECRET),
+            max_message_bytes,
+            ..Config::default()
+        };
+        let mut server = server_as_is(config(2048));
+        let client = client(&mut server);
+        server.handle().reload(&config(4096)).unwrap();
+        let token = sign(&json!({"sub": "anna", "exp": 4_000_000_000_u64}));
+        say(&client, &json!({"type": "auth", "token": token}).to_string());
+        server.settle();
+        assert_eq!(heard(&client)[0]["max_message_bytes"], 4096);
+        server.handle().reload(&config(2048)).unwrap();
+        say(&client, &format!("{{\"type\":\"ping\"}}{}", " ".repeat(4000)));
+        server.settle();
+        assert_eq!(heard(&client)[0]["type"], "pong");
+    }
+
+    #[test]
     fn rooms_that_a_user_makes_are_counted_for_all_its_clients() {
         let mut server = server(Config { rate_rooms_per_user: 3, ..Config::default() });
         let (one, other) = (user(&mut server, "anna"), user(&mut server, "anna"));

@@ -9,7 +9,7 @@ use super::{
     answers,
     fault::Fault,
     json,
-    state::{Ctx, user},
+    state::{Ctx, now, user},
 };
 use crate::{Identity, Joined, Permissions, Replay, RoomName};
 
@@ -65,7 +65,7 @@ fn welcome(ctx: &mut Ctx<'_>, joined: Option<(&RoomName, &Joined)>, about: &Abou
 /// Returns the fields of `welcome` about the client's user.
 fn of_welcome(ctx: &mut Ctx<'_>) -> (Option<Arc<Identity>>, Option<u64>) {
     match user(ctx) {
-        Some(user) => (ctx.identity(), user.expires_s()),
+        Some(user) => (ctx.identity(), user.expires_s(now(ctx))),
         None => (None, None),
     }
 }

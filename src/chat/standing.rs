@@ -75,11 +75,11 @@ pub(super) fn accept(
     if let Some(hooked) = &ctx.state().hooked {
         hooked.given.complete(&mut identity);
     }
-    let user = Arc::new(User::new(&identity));
+    let user = Arc::new(User::new(&identity, now(ctx)));
     let (sub, about) = (Arc::clone(&identity.user), Arc::clone(about));
     ctx.set_identity(identity).then(move |ctx, outcome| match outcome {
         Ok(left) => {
-            let token_expires_s = user.expires_s();
+            let token_expires_s = user.expires_s(now(ctx));
             show(ctx);
             ctx.state().is_warned = false;
             ctx.state().standing = Standing::User(user);
@@ -142,7 +142,8 @@ fn await_end(ctx: &mut Ctx<'_>, grace: Duration) {
         true => expires_at.saturating_add(grace),
         false => user.notice_at,
     };
-    ctx.wake_after(due.saturating_sub(now()).min(NAP_MAX));
+    let left = due.saturating_sub(now(ctx));
+    ctx.wake_after(left.min(NAP_MAX));
 }
 
 /// Does what is due: tells a user that its token is about to end, closes one whose token has ended,
@@ -154,7 +155,7 @@ pub(super) fn wake(ctx: &mut Ctx<'_>, about: &About) {
     let Some(user) = user(ctx) else { return };
     let Some(expires_at) = user.expires_at else { return };
     let close_at = expires_at.saturating_add(about.token_grace);
-    let (now, is_warned) = (now(), ctx.state().is_warned);
+    let (now, is_warned) = (now(ctx), ctx.state().is_warned);
     if is_warned && now >= close_at {
         return ctx.close(CloseReason::TOKEN_EXPIRED);
     }

@@ -2,7 +2,7 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, UNIX_EPOCH},
 };
 
 use rusty_socks_protocol::ErrorCode;
@@ -74,14 +74,15 @@ impl Hooked {
 }
 
 /// Returns the time since 1970.
-pub(super) fn now() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+pub(super) fn now(ctx: &Ctx<'_>) -> Duration {
+    ctx.time().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 impl User {
-    pub(super) fn new(identity: &Identity) -> User {
+    /// Notes what each message of a user needs, `now` after 1970.
+    pub(super) fn new(identity: &Identity, now: Duration) -> User {
         let expires_at = identity.expires_at.map(Duration::from_secs);
-        let left = expires_at.unwrap_or_default().saturating_sub(now());
+        let left = expires_at.unwrap_or_default().saturating_sub(now);
         User {
             field: format!(",\"user\":{}", json::text(&&*identity.user)).into(),
             sender: json::text(&&**identity.shown_name()).into(),
@@ -90,9 +91,9 @@ impl User {
         }
     }
 
-    /// Returns the seconds until the token ends, if it does.
-    pub(super) fn expires_s(&self) -> Option<u64> {
-        self.expires_at.map(|at| at.saturating_sub(now()).as_secs())
+    /// Returns the seconds from `now` until the token ends, if it does.
+    pub(super) fn expires_s(&self, now: Duration) -> Option<u64> {
+        self.expires_at.map(|at| at.saturating_sub(now).as_secs())
     }
 }
 

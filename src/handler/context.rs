@@ -45,8 +45,7 @@ use crate::{
 ///
 /// - Drop the reply if the answer does not matter: `ctx.publish("tea", "hi");`.
 /// - Handle the answer in a closure: `ctx.publish("tea", "hi").then(|ctx, published| …);`.
-/// - Wait for the answer in a handler that [may block](crate::MayBlock): `let published =
-///   ctx.publish("tea", "hi").wait()?;`.
+/// - Wait in a handler that [may block](crate::MayBlock): `ctx.publish("tea", "hi").wait()?;`.
 pub struct Context<'a, S, M = OnWorker> {
     state: &'a mut S,
     pub(super) conn: &'a mut dyn ConnHandle,
@@ -163,6 +162,11 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
     /// Counts a client that is refused for `reason` though no token of it was verified.
     pub fn count_refusal(&mut self, reason: TokenError) {
         self.conn.hub().authenticator.fail(reason);
+    }
+
+    /// Returns the time of day: that of the machine, which may be set back, or of a stepped server.
+    pub fn time(&self) -> std::time::SystemTime {
+        std::time::UNIX_EPOCH + self.conn.hub().clock.since_1970()
     }
 
     /// Says who this client is. Its [permissions](crate::Handler::permissions) are decided anew,

@@ -8,7 +8,6 @@ use std::{
 
 use super::{
     Hub,
-    clock::Clock,
     conn_handle::ConnHandle,
     conn_id::ConnId,
     error::RoomError,
@@ -27,6 +26,7 @@ use super::{
     session::Session,
 };
 use crate::{
+    clock::Clock,
     config::Config,
     identity::{Authenticator, Identity, Permissions},
     snapshot::{SnapshotReader, SnapshotWriter, Unreadable},
@@ -107,7 +107,7 @@ impl Bench {
         let bounds = MailboxBounds { letters_max, bytes_max: 64 << 10 };
         let (mailboxes, receivers) = mailboxes_without_workers(workers, bounds);
         Bench {
-            hub: Arc::new(Hub::new(config, Authenticator::default(), mailboxes, clock)),
+            hub: Arc::new(Hub::new(config, Authenticator::default(), mailboxes, Arc::new(clock))),
             receivers,
             slots: 0,
         }

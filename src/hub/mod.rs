@@ -18,7 +18,6 @@ pub(crate) mod session_token;
 mod inbox;
 mod in_flight;
 mod inbound;
-pub(crate) mod clock;
 mod patterns;
 pub(crate) mod roster;
 pub(crate) mod session;
@@ -54,6 +53,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::{
+    clock::Clock,
     config::{Compression, Config},
     identity::{Authenticator, Permissions},
     limits::owners::Owners,
@@ -61,7 +61,6 @@ use crate::{
     metrics::Counter,
     ws::close::CloseReason,
 };
-use clock::Clock;
 use error::RoomError;
 use limits::HubLimits;
 use mailbox::{Deferred, Mailboxes};
@@ -112,10 +111,10 @@ impl Hub {
         config: &Config,
         authenticator: Authenticator,
         mailboxes: Mailboxes,
-        clock: Clock,
+        clock: Arc<Clock>,
     ) -> Hub {
         let account = Account::of_server(config, mailboxes.workers(), clock.is_machine());
-        let (clock, account) = (Arc::new(clock), Arc::new(account));
+        let account = Arc::new(account);
         Hub {
             rooms: Rooms::new(config, mailboxes.clone(), Arc::clone(&account)),
             sessions: Sessions::new(Arc::clone(&account), Arc::clone(&clock)),

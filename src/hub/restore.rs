@@ -117,7 +117,6 @@ impl Hub {
             route: route.index,
             formatter: &route.formatter,
             rooms,
-            memberships_max: self.limits.memberships_max(),
             away_since_ms: since_ms,
         };
         let is_trivial = record.is_trivial;
@@ -153,9 +152,9 @@ mod tests {
 
     use super::*;
     use crate::{
+        clock::Clock,
         config::{Config, LimitedAddresses, MemoryMax},
         hub::{
-            clock::Clock,
             harness::{Bench, Client, name},
             history::Replay,
             mailbox::Deferred,
@@ -630,6 +629,27 @@ mod tests {
         new.hub.set_identity(&mut again.conn, Identity::new("u")).expect("not revoked");
         again.resume(&u.session).expect("its session waits");
         assert_eq!(there.identity().as_deref(), Some(&Identity::new("u")), "the token of now");
+    }
+
+    #[test]
+    fn a_session_keeps_its_rooms_and_patterns_where_a_client_may_have_fewer_now() {
+        let mut old = bench(&Config::default());
+        let mut client = old.client(0, true);
+        for room in ["a", "b", "c.d"] {
+            client.join(room).expect("a place");
+        }
+        for pattern in ["c.*", "e.*"] {
+            client.subscribe(pattern).expect("a place");
+        }
+        client.lose();
+        let config = Config { max_rooms_per_conn: 1, ..Config::default() };
+        let mut new = bench(&config);
+        new.restore(&old.save(ENOUGH).0, 0).expect("it is whole");
+        let mut again = new.client(0, true);
+        let resumed = again.resume(&client.session).expect("its session waits");
+        let rooms = resumed.rooms.iter().filter(|room| room.joined.is_ok());
+        assert_eq!((rooms.count(), resumed.patterns.len()), (3, 2));
+        assert!(again.join("f").is_err(), "and no more");
     }
 
     #[test]

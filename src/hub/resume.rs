@@ -424,9 +424,9 @@ mod tests {
 
     use super::*;
     use crate::{
+        clock::Clock,
         config::Config,
         hub::{
-            clock::Clock,
             harness::{Bench, Client, name},
             publish::Publication,
             session::Sender,

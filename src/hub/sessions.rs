@@ -18,14 +18,15 @@ use uuid::Uuid;
 
 use super::{
     away::{Away, Evicted},
-    clock::Clock,
     conn_id::ConnId,
     event::ServerEvent,
     notice::NoticeFormatter,
     session::{SESSION_BYTES, Session, observe},
     session_token::SessionToken,
 };
-use crate::{limits::owner::Owner, memory::account::Account, metrics::SessionMetrics};
+use crate::{
+    clock::Clock, limits::owner::Owner, memory::account::Account, metrics::SessionMetrics,
+};
 
 /// All sessions. Usable from any thread. The lock of the table is taken after a session's, never
 /// before.
@@ -60,10 +61,9 @@ impl Sessions {
     /// A table for sessions under random client ids, or, where the clock is stepped, under ids that
     /// are the same in each run, for tests that must be repeatable.
     pub(super) fn new(account: Arc<Account>, clock: Arc<Clock>) -> Sessions {
-        let counts_ids = matches!(*clock, Clock::Stepped(_));
         Sessions {
             table: Mutex::default(),
-            counted_ids: counts_ids.then(AtomicU64::default),
+            counted_ids: clock.first_number().map(AtomicU64::new),
             clock,
             absences_end_ms: AtomicU64::new(u64::MAX),
             account,

@@ -10,19 +10,21 @@ use super::{
 #[cfg(not(feature = "identity"))]
 use crate::config::IdentityMode;
 use crate::{
+    clock::Clock,
     config::Config,
     error::Error,
     metrics::{Counter, IdentityMetrics},
 };
 
 /// What the server knows of tokens. One per server; usable from any thread; never blocks.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Authenticator {
     #[cfg(feature = "identity")]
     verifier: arc_swap::ArcSwapOption<super::verifier::Verifier>,
     revocations: Revocations,
     metrics: Arc<IdentityMetrics>,
     failures: [Counter; TokenError::ALL.len()],
+    clock: Arc<Clock>,
 }
 
 /// Keys that were found good, and are not in use yet.
@@ -34,8 +36,8 @@ pub(crate) struct NewKeys(Option<Arc<super::verifier::Verifier>>);
 pub(crate) struct NewKeys();
 
 impl Authenticator {
-    /// Makes the authenticator of `config`.
-    pub(crate) fn new(config: &Config) -> Result<Authenticator, Error> {
+    /// Makes the authenticator of `config`, which tells the time by `clock`.
+    pub(crate) fn new(config: &Config, clock: Arc<Clock>) -> Result<Authenticator, Error> {
         let metrics: Arc<IdentityMetrics> = Arc::default();
         #[cfg(feature = "identity")]
         let verifier = super::verifier::Verifier::new(config, &metrics, None)?.map(Arc::new);
@@ -49,7 +51,9 @@ impl Authenticator {
             #[cfg(feature = "identity")]
             verifier: verifier.into(),
             metrics,
-            ..Authenticator::default()
+            revocations: Revocations::default(),
+            failures: Default::default(),
+            clock,
         })
     }
 
@@ -83,7 +87,7 @@ impl Authenticator {
     pub(crate) fn authenticate(&self, token: &str) -> (Result<Identity, TokenError>, usize) {
         #[cfg(feature = "identity")]
         let (outcome, cost) = match &*self.verifier.load() {
-            Some(verifier) => verifier.verify(token),
+            Some(verifier) => verifier.verify(token, self.now_s()),
             None => (Err(TokenError::Off), 0),
         };
         #[cfg(not(feature = "identity"))]
@@ -108,14 +112,18 @@ impl Authenticator {
     }
 
     pub(crate) fn is_revoked(&self, identity: &Identity) -> bool {
-        self.revocations.is_revoked(identity)
+        self.revocations.is_revoked(identity, || self.now_s())
     }
 
     /// Refuses the tokens of a revocation from now on.
     pub(crate) fn revoke(&self, revocation: &Revocation) {
-        if self.revocations.add(revocation) {
+        if self.revocations.add(revocation, self.now_s()) {
             self.metrics.revocations_evicted.add_shared();
         }
+    }
+
+    fn now_s(&self) -> u64 {
+        self.clock.since_1970().as_secs()
     }
 
     pub(crate) fn metrics(&self) -> &IdentityMetrics {
@@ -129,7 +137,7 @@ impl Authenticator {
 
     /// Lists the revocations that hold.
     pub(crate) fn list_revocations(&self) -> Vec<Revocation> {
-        self.revocations.list()
+        self.revocations.list(self.now_s())
     }
 
     /// Returns the refusals so far by reason, without those that never happened.
@@ -137,5 +145,14 @@ impl Authenticator {
         let counted = TokenError::ALL.iter().zip(&self.failures);
         let counted = counted.map(|(error, counter)| (error.name(), counter.value()));
         counted.filter(|(_, count)| *count > 0).collect()
+    }
+}
+
+#[cfg(test)]
+impl Default for Authenticator {
+    /// One that knows no key, on the machine's clock.
+    fn default() -> Authenticator {
+        let clock = Arc::new(Clock::machine());
+        Authenticator::new(&Config::default(), clock).expect("identity is off")
     }
 }

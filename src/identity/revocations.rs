@@ -99,7 +99,7 @@ fn seconds(time: SystemTime) -> u64 {
 }
 
 /// Returns the seconds since 1970.
-pub(super) fn now_s() -> u64 {
+fn now_s() -> u64 {
     seconds(SystemTime::now())
 }
 
@@ -114,9 +114,10 @@ struct Kept {
 }
 
 impl Revocations {
-    /// Adds a revocation. Returns whether another one had to go before its time.
-    pub(super) fn add(&self, revocation: &Revocation) -> bool {
-        let (now, mut table) = (now_s(), self.0.lock());
+    /// Adds a revocation, `now` seconds after 1970. Returns whether another one had to go before
+    /// its time.
+    pub(super) fn add(&self, revocation: &Revocation, now: u64) -> bool {
+        let mut table = self.0.lock();
         let Revocation { of, before, kept_until } = revocation;
         let kept = table.entry(of.clone()).or_insert(Kept { before: 0, until: 0 });
         kept.before = kept.before.max(*before);
@@ -135,9 +136,9 @@ impl Revocations {
         true
     }
 
-    /// Lists those that still hold.
-    pub(super) fn list(&self) -> Vec<Revocation> {
-        let (now, table) = (now_s(), self.0.lock());
+    /// Lists those that hold `now` seconds after 1970.
+    pub(super) fn list(&self, now: u64) -> Vec<Revocation> {
+        let table = self.0.lock();
         let kept = table.iter().filter(|(_, kept)| kept.until > now);
         let whole = |(of, kept): (&Revoked, &Kept)| Revocation {
             of: of.clone(),
@@ -151,12 +152,14 @@ impl Revocations {
         self.0.lock().len()
     }
 
-    pub(super) fn is_revoked(&self, identity: &Identity) -> bool {
+    /// Whether a token is revoked. Asks for the seconds since 1970 only where there are
+    /// revocations.
+    pub(super) fn is_revoked(&self, identity: &Identity, now: impl FnOnce() -> u64) -> bool {
         let table = self.0.lock();
         if table.is_empty() {
             return false;
         }
-        let now = now_s();
+        let now = now();
         let holds = |of: &Revoked| {
             let kept = table.get(of).filter(|kept| kept.until > now);
             kept.is_some_and(|kept| identity.issued_at <= kept.before)
@@ -174,17 +177,21 @@ mod tests {
         Identity { issued_at, token_id: Some("t".into()), ..Identity::new(user) }
     }
 
+    fn is_revoked(table: &Revocations, identity: &Identity) -> bool {
+        table.is_revoked(identity, now_s)
+    }
+
     #[test]
     fn older_tokens_of_a_user_are_revoked_and_later_ones_are_not() {
         let table = Revocations::default();
         let moment = UNIX_EPOCH + Duration::from_secs(1000);
-        table.add(&Revocation::user("u").before(moment));
-        assert!(table.is_revoked(&issued("u", 1000)) && table.is_revoked(&issued("u", 0)));
-        assert!(!table.is_revoked(&issued("u", 1001)) && !table.is_revoked(&issued("v", 0)));
-        table.add(&Revocation::token("t"));
-        assert!(table.is_revoked(&issued("v", 1001)));
+        table.add(&Revocation::user("u").before(moment), now_s());
+        assert!(is_revoked(&table, &issued("u", 1000)) && is_revoked(&table, &issued("u", 0)));
+        assert!(!is_revoked(&table, &issued("u", 1001)) && !is_revoked(&table, &issued("v", 0)));
+        table.add(&Revocation::token("t"), now_s());
+        assert!(is_revoked(&table, &issued("v", 1001)));
         // The clock of an issuer may be ahead, and a token has one id for good.
-        assert!(table.is_revoked(&issued("v", now_s() + 60)));
+        assert!(is_revoked(&table, &issued("v", now_s() + 60)));
         assert!(Revocation::token("t").concerns(&issued("v", now_s() + 60)));
         assert!(!Revocation::token("t").before(moment).concerns(&issued("v", 1001)));
     }
@@ -193,11 +200,11 @@ mod tests {
     fn a_revocation_ends_and_a_repeated_one_holds_as_long_as_the_longest() {
         let table = Revocations::default();
         let past = UNIX_EPOCH + Duration::from_secs(5);
-        table.add(&Revocation::user("u").kept_until(past));
-        assert!(!table.is_revoked(&issued("u", 0)));
-        table.add(&Revocation::user("u"));
-        table.add(&Revocation::user("u").kept_until(past));
-        assert!(table.is_revoked(&issued("u", 0)));
+        table.add(&Revocation::user("u").kept_until(past), now_s());
+        assert!(!is_revoked(&table, &issued("u", 0)));
+        table.add(&Revocation::user("u"), now_s());
+        table.add(&Revocation::user("u").kept_until(past), now_s());
+        assert!(is_revoked(&table, &issued("u", 0)));
         assert_eq!(table.len(), 1);
     }
 }

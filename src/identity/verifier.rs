@@ -1,6 +1,9 @@
 //! The verifier of tokens.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use jsonwebtoken::{Algorithm, Validation, errors::ErrorKind as Reason};
 use serde::Deserialize;
@@ -22,7 +25,7 @@ use crate::{
 pub(super) const TOKEN_BYTES_MAX: usize = 16 << 10;
 
 /// How far the clocks of the issuer and of this server may differ, in seconds.
-const LEEWAY_S: u64 = 5;
+const LEEWAY_S: f64 = 5.0;
 
 /// The longest name that is shown (claim `name`), in bytes; a longer one is cut.
 const NAME_BYTES_MAX: usize = 128;
@@ -41,7 +44,7 @@ const ATTEMPTS_MAX: usize = 8;
 pub fn verify_once(config: &Config, token: &str) -> Result<Identity, Error> {
     let verifier = Verifier::with_jwks(config, |url| Jwks::once(url).map(Arc::new))?;
     let refused = |why: TokenError| Error::new(ErrorKind::InvalidInput, why.to_string());
-    verifier.verify(token).0.map_err(refused)
+    verifier.verify(token, now_s()).0.map_err(refused)
 }
 
 /// Checks that the keys of `config` can be used. Fetches none.
@@ -71,6 +74,7 @@ pub(super) struct Verifier {
 struct Claims {
     sub: String,
     exp: f64,
+    nbf: Option<f64>,
     iat: Option<f64>,
     jti: Option<String>,
     name: Option<serde_json::Value>,
@@ -118,15 +122,20 @@ impl Verifier {
     }
 
     /// Verifies a token: its signature by a key for its algorithm, its times, its audience and its
-    /// issuer. Returns also what that cost, in microseconds or so: a token that names no key is
-    /// held against several.
-    pub(super) fn verify(&self, token: &str) -> (Result<Identity, TokenError>, usize) {
+    /// issuer, `now_s` seconds after 1970. Returns also what that cost, in microseconds or so: a
+    /// token that names no key is held against several.
+    pub(super) fn verify(&self, token: &str, now_s: u64) -> (Result<Identity, TokenError>, usize) {
         let mut attempts = 0;
-        let outcome = self.verify_counting(token, &mut attempts);
+        let outcome = self.verify_counting(token, now_s, &mut attempts);
         (outcome, attempts.max(1) * VERIFY_COST)
     }
 
-    fn verify_counting(&self, token: &str, attempts: &mut usize) -> Result<Identity, TokenError> {
+    fn verify_counting(
+        &self,
+        token: &str,
+        now_s: u64,
+        attempts: &mut usize,
+    ) -> Result<Identity, TokenError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(TokenError::TooLong);
         }
@@ -155,7 +164,7 @@ impl Verifier {
         for key in own.chain(of_id().filter(of_algorithm)).take(ATTEMPTS_MAX) {
             *attempts += 1;
             match jsonwebtoken::decode::<Claims>(token, &key.key, &validation) {
-                Ok(data) => return identity(data.claims),
+                Ok(data) => return identity(data.claims, now_s),
                 Err(error) => match reason(error.kind()) {
                     TokenError::Signature => {}
                     other => return Err(other),
@@ -176,8 +185,8 @@ impl Verifier {
     /// Returns what must hold of a token of this algorithm, beside its signature.
     fn validation(&self, algorithm: Algorithm) -> Validation {
         let mut validation = Validation::new(algorithm);
-        validation.leeway = LEEWAY_S;
-        validation.validate_nbf = true;
+        // The times are held against the server's clock, once the rest is good.
+        validation.validate_exp = false;
         validation.required_spec_claims = ["exp", "sub"].map(str::to_owned).into();
         validation.validate_aud = !self.audiences.is_empty();
         if validation.validate_aud {
@@ -192,10 +201,12 @@ impl Verifier {
     }
 }
 
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 fn reason(kind: &Reason) -> TokenError {
     match kind {
-        Reason::ExpiredSignature => TokenError::Expired,
-        Reason::ImmatureSignature => TokenError::NotYetValid,
         Reason::InvalidAudience => TokenError::Audience,
         Reason::InvalidIssuer => TokenError::Issuer,
         Reason::MissingRequiredClaim(claim) if claim == "aud" => TokenError::Audience,
@@ -209,8 +220,15 @@ fn reason(kind: &Reason) -> TokenError {
     }
 }
 
-fn identity(claims: Claims) -> Result<Identity, TokenError> {
-    let Claims { sub, exp, iat, jti, name, rooms } = claims;
+fn identity(claims: Claims, now_s: u64) -> Result<Identity, TokenError> {
+    let Claims { sub, exp, nbf, iat, jti, name, rooms } = claims;
+    let now = now_s as f64;
+    if exp.round() < now - LEEWAY_S {
+        return Err(TokenError::Expired);
+    }
+    if nbf.is_some_and(|nbf| nbf.round() > now + LEEWAY_S) {
+        return Err(TokenError::NotYetValid);
+    }
     // Some issuers write `"rooms":null`.
     let rooms = rooms.filter(|rooms| !rooms.is_null());
     let grants = rooms.map(|rooms| grants::read(&rooms, &sub)).transpose();
@@ -246,9 +264,9 @@ mod tests {
         let claims = serde_json::json!({"sub": "u", "exp": 1_u64 << 40});
         for (signer, is_good, attempts) in [("a", true, 1), ("b", true, 2), ("c", false, 2)] {
             let token = crate::identity::sign(&claims, &signer.repeat(32)).expect("a token");
-            let (outcome, cost) = verifier.verify(&token);
+            let (outcome, cost) = verifier.verify(&token, 0);
             assert_eq!((outcome.is_ok(), cost), (is_good, attempts * VERIFY_COST), "{signer}");
         }
-        assert_eq!(verifier.verify("nonsense").1, VERIFY_COST);
+        assert_eq!(verifier.verify("nonsense", 0).1, VERIFY_COST);
     }
 }

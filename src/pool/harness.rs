@@ -29,12 +29,12 @@ use super::{
     worker_cx::WorkerCtx,
 };
 use crate::{
+    clock::Clock,
     config::Config,
     handler::{Context, Handler, IntoService},
     http::page::StaticPage,
     hub::{
         Hub,
-        clock::Clock,
         conn_id::ConnId,
         history::Replay,
         mailbox::{Letter, MailboxBounds, MailboxReceiver, Mailboxes},
@@ -159,7 +159,7 @@ impl Harness {
         let pages = vec![StaticPage::new("/page", "text/plain", Bytes::from_static(PAGE))];
         let config = Config { thread_pool_size: 1, ..config };
         let tls = Tls::load(&config).expect("good files").map(Arc::new);
-        let clock = Clock::machine();
+        let clock = Arc::new(Clock::machine());
         let hub = Hub::new(&config, Authenticator::default(), mailboxes.clone(), clock);
         let shared = Arc::new(Shared::new(config, routes, pages, None, hub, mailboxes, tls));
         shared.sockets[0].fetch_add(1, Ordering::Relaxed);

@@ -93,7 +93,6 @@ impl Open {
         // A client cannot be silent before it was let in.
         io.last_rx = cx.now;
         let shared = &cx.shared;
-        io.message_bytes_told = shared.settings.message_bytes_told() as u32;
         shared.metrics.server.accepted_total.add_shared();
         if let Some(waited_ms) = waited_ms {
             shared.metrics.queue_wait.record(Duration::from_millis(waited_ms));
@@ -136,6 +135,9 @@ impl Open {
     #[inline]
     fn call(&mut self, call: &Call<'_>, io: &mut ConnIo, cx: &mut WorkerCtx) -> bool {
         cx.progress.begin_call(call.name().number(), self.session.route);
+        // A client that says who it is in a message is welcomed only then, with the bound of then.
+        let told = cx.shared.settings.message_bytes_told() as u32;
+        io.message_bytes_told = io.message_bytes_told.max(told);
         let (session, wake_at) = (&mut self.session, &mut self.wake_at);
         let conn = &mut InlineConn { io, cx: &mut *cx, session, wake_at };
         let goes_on = self.dispatch.call(conn, call);

@@ -157,6 +157,11 @@ impl Shared {
         self.hub.account.weigh();
     }
 
+    /// Says from now on that the server drains.
+    pub(crate) fn announce_drain(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }

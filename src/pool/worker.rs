@@ -192,11 +192,7 @@ impl Worker {
             self.cx.metrics().turn.record(took);
             self.forget_turn(took);
             self.cx.progress.end_turn();
-            let now = self.cx.now;
-            if self.is_draining
-                && !self.drained
-                && self.conns.iter().all(|(_, conn)| conn.is_drained(now))
-            {
+            if !self.drained && self.is_drained() {
                 self.drained = true;
                 // The server counts these; it is there for as long as its workers are.
                 let _ = drained.send(());
@@ -227,11 +223,7 @@ impl Worker {
 
     /// How long this worker may sleep from `now` on: not at all while there is work for it.
     fn timeout(&mut self, now: Millis) -> Option<Duration> {
-        let work = &self.cx.work;
-        let has_work =
-            !work.ready.is_empty() || work.has_unwritten() || !self.cx.fanouts.is_empty();
-        let has_work = has_work || self.rechecking.is_some();
-        if has_work || !self.mailbox.may_sleep() {
+        if self.is_busy() || !self.mailbox.may_sleep() {
             return Some(Duration::ZERO);
         }
         if !self.arrivals.is_empty() {
@@ -246,6 +238,18 @@ impl Worker {
         let next =
             self.cx.timers.next().into_iter().chain(sweep).chain(memory).chain(drain).min()?;
         Some(Duration::from_millis(next.saturating_sub(now)))
+    }
+
+    /// Whether the next turn has something to do that no event or letter brings.
+    fn is_busy(&self) -> bool {
+        let work = &self.cx.work;
+        let has_ready = !work.ready.is_empty() || work.has_unwritten();
+        has_ready || !self.cx.fanouts.is_empty() || self.rechecking.is_some()
+    }
+
+    /// Whether a drain need not wait for a connection of this worker.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.is_draining && self.conns.iter().all(|(_, conn)| conn.is_drained(self.cx.now))
     }
 
     /// Whether this worker sweeps the rooms, for all workers.

@@ -1,6 +1,7 @@
 //! The server as a whole: bind, run, drain.
 
 mod accepting;
+mod drain;
 mod handle;
 mod restart;
 mod tls_watch;
@@ -9,9 +10,9 @@ pub mod stepped;
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
@@ -19,13 +20,13 @@ use crossbeam_channel::{Receiver, Sender};
 use mio::{Poll, Waker};
 
 use crate::{
+    clock::Clock,
     config::{ADMIN_NEEDS_KEY, Config, ConfigSource},
     error::{Error, ErrorKind},
     handler::{AdminHandler, IntoService},
     http::{page::StaticPage, router::RESERVED_PATHS},
     hub::{
         Hub,
-        clock::Clock,
         mailbox::{Letter, MailboxBounds, MailboxReceiver, Mailboxes},
     },
     identity::Authenticator,
@@ -43,12 +44,6 @@ use crate::{
 use accepting::Accepting;
 pub use handle::ServerHandle;
 use stepped::SteppedServer;
-
-/// The part of the drain timeout over which closes are spread; the rest is for slow clients.
-const DRAIN_SPREAD_PERCENT: u32 = 70;
-
-/// Connections that a drain closes in a second at least: so many come back at once without harm.
-const DRAIN_PACE_MIN: u64 = 500;
 
 /// The configuration, routes and pages of a server that is not bound yet.
 #[derive(Default)]
@@ -194,7 +189,20 @@ impl Builder {
     /// # Errors
     /// [`ErrorKind::Config`]: a setting is out of range. [`ErrorKind::InvalidInput`]: a path is not
     /// legal or taken twice, or a handler is blocking.
-    pub fn stepped(mut self) -> Result<SteppedServer, Error> {
+    pub fn stepped(self) -> Result<SteppedServer, Error> {
+        self.stepped_on(Clock::stepped())
+    }
+
+    /// Makes a server for tests whose clock stands at `time`, such as one that takes up what a
+    /// stepped server before it has left. Of two such servers the later one repeats no client id.
+    ///
+    /// # Errors
+    /// As [`Builder::stepped`].
+    pub fn stepped_at(self, time: SystemTime) -> Result<SteppedServer, Error> {
+        self.stepped_on(Clock::stepped_at(time))
+    }
+
+    fn stepped_on(mut self, clock: Clock) -> Result<SteppedServer, Error> {
         self.check_settings()?;
         for route in self.routes.iter_mut().filter(|route| route.tasks.is_some()) {
             route.tasks = Some(TaskPool::inline());
@@ -206,7 +214,7 @@ impl Builder {
             );
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
-        let Parts { shared, workers, claimed, .. } = self.assemble(Clock::stepped())?;
+        let Parts { shared, workers, claimed, .. } = self.assemble(clock)?;
         restart::forget(claimed);
         let (ask, _) = crossbeam_channel::bounded(1);
         let ((_, draining), (_, stopped)) =
@@ -245,9 +253,10 @@ impl Builder {
         }
         let bounds = MailboxBounds { letters_max: config.mailbox, bytes_max: config.mailbox_bytes };
         let (mailboxes, inboxes) = Mailboxes::new(wakers, bounds);
-        let authenticator = Authenticator::new(&config)?;
-        let tls = Tls::load(&config)?.map(Arc::new);
         let clock = if config.leaves_snapshot() { clock.with_past() } else { clock };
+        let clock = Arc::new(clock);
+        let authenticator = Authenticator::new(&config, Arc::clone(&clock))?;
+        let tls = Tls::load(&config)?.map(Arc::new);
         let hub = Hub::new(&config, authenticator, mailboxes.clone(), clock);
         let shared = Arc::new(Shared::new(config, routes, pages, admin, hub, mailboxes, tls));
         let claimed = restart::take_up(&shared)?;
@@ -405,7 +414,7 @@ impl Server {
 
         // The order matters: first whoever balances the load hears of it, then no new connection is
         // accepted, then the open ones drain.
-        shared.draining.store(true, Ordering::SeqCst);
+        shared.announce_drain();
         drop(serving);
         if failure.is_none() {
             failure = reports.recv_timeout(shared.config().drain_delay).ok();
@@ -413,15 +422,8 @@ impl Server {
         let deadline = Instant::now() + grace;
         shared.admission.close();
         accepting.stop();
-        if leaves_snapshot {
-            shared.hub.stop_absences();
-        }
         drop(tls_watch);
-        let open = shared.admission.gauges().0;
-        let spread_ms = drain_spread(open, grace).as_millis() as u64;
-        for worker in 0..worker_count {
-            shared.hub.mailboxes.send_control(worker, Letter::Drain { spread_ms });
-        }
+        drain::begin(&shared, grace);
         let mut to_drain = worker_count - usize::from(failure.is_some());
         while to_drain > 0 {
             crossbeam_channel::select! {
@@ -467,12 +469,6 @@ impl Server {
         drop(running);
         failure.map_or(left, Err)
     }
-}
-
-/// The time over which a drain of `open` connections closes them.
-fn drain_spread(open: usize, grace: Duration) -> Duration {
-    let needed = Duration::from_millis(open as u64 * 1000 / DRAIN_PACE_MIN);
-    needed.min(grace / 100 * DRAIN_SPREAD_PERCENT)
 }
 
 /// Starts a worker's thread. The thread reports a failure to `report`.

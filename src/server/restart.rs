@@ -1,11 +1,6 @@
 //! What a server leaves to the next one: its snapshot, from the disk to the hub and back.
 
-use std::{
-    io,
-    path::Path,
-    sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
-};
+use std::{io, path::Path, sync::Arc, time::Instant};
 
 use crate::{
     config::Config,
@@ -145,7 +140,7 @@ fn read(shared: &Shared, file: impl io::Read, bytes: u64) -> Result<(u64, Restor
     }
     let mut reader = SnapshotReader::new(file, bytes)?;
     // A clock that was set back makes a file younger than it is. By no more than this.
-    let age_ms = (now_ms() as i64).saturating_sub_unsigned(reader.written_at_ms());
+    let age_ms = (now_ms(shared) as i64).saturating_sub_unsigned(reader.written_at_ms());
     if age_ms.unsigned_abs() > config.snapshot_max_age.as_millis() as u64 {
         return Err(Refused::Age(age_ms));
     }
@@ -211,7 +206,7 @@ pub(super) fn leave(shared: &Shared) -> Result<(), Error> {
 fn write(shared: &Shared, path: &Path) -> io::Result<(Saved, u64)> {
     let (new, file) = NewFile::create(path)?;
     let bytes_max = shared.config().snapshot_bytes_max as u64;
-    let mut writer = SnapshotWriter::new(file, now_ms(), bytes_max)?;
+    let mut writer = SnapshotWriter::new(file, now_ms(shared), bytes_max)?;
     let path_of = |route: u16| shared.routes[usize::from(route)].path.as_str();
     let saved = shared.hub.save(&mut writer, &path_of)?;
     let (file, bytes) = writer.finish()?;
@@ -233,14 +228,16 @@ fn counted(count: usize, noun: &str) -> String {
 }
 
 /// Milliseconds since 1970.
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    since.as_millis() as u64
+fn now_ms(shared: &Shared) -> u64 {
+    shared.hub.clock.since_1970().as_millis() as u64
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{
+        fs,
+        time::{Duration, SystemTime},
+    };
 
     use super::*;
     use crate::server::Server;
@@ -252,13 +249,15 @@ mod tests {
         for (offset_ms, is_read) in
             [(-400_000, false), (-200_000, true), (200_000, true), (400_000, false)]
         {
-            let written_at_ms = now_ms().saturating_add_signed(offset_ms);
+            let now = Duration::from_secs(1 << 30);
+            let written_at_ms = (now.as_millis() as u64).saturating_add_signed(offset_ms);
             let file = fs::File::create(&path).expect("a place");
             let writer = SnapshotWriter::new(file, written_at_ms, 4096).expect("a place");
             writer.finish().expect("a place");
             let snapshot = path.to_str().expect("text").to_owned();
             let config = Config { snapshot, ..Config::default() };
-            Server::builder().config(config).stepped().expect("a server");
+            let time = SystemTime::UNIX_EPOCH + now;
+            Server::builder().config(config).stepped_at(time).expect("a server");
             let aside = dir.path().join("state.bad");
             assert_eq!((path.exists(), aside.exists()), (false, !is_read), "{offset_ms}");
             let _ = fs::remove_file(aside);

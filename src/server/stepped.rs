@@ -23,9 +23,10 @@
 //! as `tungstenite::protocol::WebSocketContext` over [`MemoryClient`].
 //!
 //! Time moves only with [`SteppedServer::advance`]: deadlines, pings and closes, the age of
-//! histories, the resume window. Client ids are counted up, so that what is sorted by them is the
-//! same in each run; message ids, epochs and session tokens are random. What a handler measures by
-//! itself goes by the machine's clock, such as the rate limits of the chat protocol.
+//! histories, the resume window, the ends of tokens. Client ids are counted up, so that what is
+//! sorted by them is the same in each run; message ids, epochs and session tokens are random. What
+//! a handler measures by itself goes by the machine's clock, such as the rate limits of the chat
+//! protocol.
 //!
 //! [`blocking`](crate::Handler::blocking) handlers need threads, which a stepped server does not
 //! have; [`Builder::stepped`](crate::Builder::stepped) refuses them.
@@ -33,13 +34,13 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
+    sync::Arc,
+    time::{Duration, SystemTime},
 };
 
 use parking_lot::Mutex;
 
-use super::{handle::ServerHandle, restart};
+use super::{drain, handle::ServerHandle, restart};
 use crate::{
     error::{Error, ErrorKind},
     hub::mailbox::Letter,
@@ -67,6 +68,8 @@ pub struct SteppedServer {
     shared: Arc<Shared>,
     handle: ServerHandle,
     next_worker: usize,
+    /// Whether it accepts nobody any more.
+    is_closed: bool,
 }
 
 /// A worker, and the connections with input for it.
@@ -89,7 +92,14 @@ impl SteppedServer {
             .into_iter()
             .map(|worker| SteppedWorker { worker, touched: Touched::default() })
             .collect();
-        SteppedServer { workers, steps: Steps::new(), shared, handle, next_worker: 0 }
+        SteppedServer {
+            workers,
+            steps: Steps::new(),
+            shared,
+            handle,
+            next_worker: 0,
+            is_closed: false,
+        }
     }
 
     /// Returns the handle that a running server would have. [`shutdown`](ServerHandle::shutdown)
@@ -103,7 +113,11 @@ impl SteppedServer {
     ///
     /// # Errors
     /// [`ErrorKind::Overloaded`]: `max_pending_heads` connections have not sent their request head.
+    /// [`ErrorKind::System`]: the server drains, and accepts nobody.
     pub fn connect(&mut self) -> Result<MemoryClient, Error> {
+        if self.is_closed {
+            return Err(Error::new(ErrorKind::System, "the server accepts nobody"));
+        }
         let Some(head) = self.shared.pending_heads.take() else {
             return Err(Error::new(ErrorKind::Overloaded, "too many request heads are pending"));
         };
@@ -206,13 +220,44 @@ impl SteppedServer {
     /// # Panics
     /// As [`settle`](SteppedServer::settle).
     pub fn drain(&mut self) -> Result<(), Error> {
-        self.shared.draining.store(true, Ordering::SeqCst);
-        self.shared.admission.close();
-        self.shared.hub.stop_absences();
-        for worker in 0..self.workers.len() {
-            self.shared.hub.mailboxes.send_control(worker, Letter::Drain { spread_ms: 0 });
-        }
+        self.announce_drain();
+        self.begin_drain(Duration::ZERO);
         self.settle();
+        restart::leave(&self.shared)
+    }
+
+    /// Announces a drain, as a server does for [`drain_delay`](crate::Config::drain_delay): it is
+    /// not ready any more, and serves as before.
+    pub fn announce_drain(&mut self) {
+        self.shared.announce_drain();
+    }
+
+    /// Begins to drain, as a server does that has `grace` for it: nobody is let in any more, and
+    /// the turns that follow close all connections, one after the other. To connect is no longer
+    /// possible.
+    pub fn begin_drain(&mut self, grace: Duration) {
+        self.is_closed = true;
+        self.shared.admission.close();
+        drain::begin(&self.shared, grace);
+    }
+
+    /// Whether no connection is left that a drain waits for.
+    pub fn is_drained(&self) -> bool {
+        self.workers.iter().all(|stepped| stepped.worker.is_drained())
+    }
+
+    /// Ends a drain: cuts off who is left, and leaves rooms and sessions to the next server, as
+    /// [`drain`](SteppedServer::drain) does.
+    ///
+    /// # Errors
+    /// As [`drain`](SteppedServer::drain).
+    pub fn end_drain(&mut self) -> Result<(), Error> {
+        for worker in 0..self.workers.len() {
+            self.shared.hub.mailboxes.send_control(worker, Letter::Stop);
+        }
+        while !self.workers.iter().all(|stepped| stepped.worker.is_stopped()) {
+            self.turn();
+        }
         restart::leave(&self.shared)
     }
 
@@ -220,6 +265,11 @@ impl SteppedServer {
     pub fn advance(&mut self, by: Duration) {
         self.workers.iter_mut().for_each(|stepped| stepped.worker.advance(by));
         self.shared.hub.clock.advance(by);
+    }
+
+    /// Returns the time of day. It moves only with [`advance`](SteppedServer::advance).
+    pub fn time(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + self.shared.hub.clock.since_1970()
     }
 
     /// Returns the number of connections that are not over.

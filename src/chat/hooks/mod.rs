@@ -17,10 +17,8 @@ pub(super) mod events;
 use std::{
     fmt,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
-
-use chrono::Utc;
 
 use crate::{Config, Context, Error, TaskThreads, Waiter, config::HookFail};
 pub(super) use answer::Allowed;
@@ -131,6 +129,7 @@ impl Hooks {
     ) -> Result<(), Verdict> {
         let (hook, body) = (question.event, question.body());
         let asked_at = Instant::now();
+        let asked_at_s = ctx.time().duration_since(UNIX_EPOCH).unwrap_or_default();
         if !self.inner.circuit.may_ask(asked_at) {
             return Err(self.inner.fail(hook, Outcome::CircuitOpen, &"the backend is down"));
         }
@@ -141,7 +140,7 @@ impl Hooks {
             user: question.user.map(Box::from),
             waiter: ctx.waiter(),
             asked_at,
-            asked_at_s: Utc::now().timestamp().unsigned_abs(),
+            asked_at_s: asked_at_s.as_secs(),
         };
         let bytes = asking.body.len() + pending_bytes;
         let task = move || Decided { pending, verdict: inner.decide(&asking) };

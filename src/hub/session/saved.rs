@@ -42,7 +42,6 @@ pub(in crate::hub) struct RestoredIn<'a> {
     pub(in crate::hub) formatter: &'a Arc<dyn NoticeFormatter>,
     /// The rooms by their place; `None` for one that is not there any more.
     pub(in crate::hub) rooms: &'a [Option<Arc<Room>>],
-    pub(in crate::hub) memberships_max: usize,
     /// Since when it is away.
     pub(in crate::hub) away_since_ms: u64,
 }
@@ -107,7 +106,7 @@ impl Session {
         inbox: Option<Box<Inbox>>,
         within: &RestoredIn<'_>,
     ) -> Session {
-        let RestoredIn { route, formatter, rooms, memberships_max, away_since_ms } = *within;
+        let RestoredIn { route, formatter, rooms, away_since_ms } = *within;
         let formatter = Arc::clone(formatter);
         let (client_id, none) = (record.client_id, ConnId::NONE);
         let mut session = Session::new(client_id, none, route, true, formatter, 0);
@@ -123,7 +122,7 @@ impl Session {
             })
         };
         let memberships: Vec<SessionMembership> =
-            record.memberships.iter().filter_map(membership).take(memberships_max).collect();
+            record.memberships.iter().filter_map(membership).collect();
         let state = session.state.get_mut();
         *state = SessionState {
             attachment: Attachment::Away(away_since_ms),
@@ -148,7 +147,7 @@ impl Session {
             recent_ids: recent.take(RECENT_IDS_MAX).collect(),
             ..ColdState::default()
         };
-        let patterns = record.patterns.iter().filter_map(pattern).take(memberships_max);
+        let patterns = record.patterns.iter().filter_map(pattern);
         patterns.for_each(|pattern| cold.patterns.insert(pattern));
         cold.recent_bytes = cold.recent_ids.iter().map(RecentId::bytes).sum();
         while cold.recent_bytes > RECENT_BYTES_MAX

@@ -49,7 +49,7 @@ impl Worker {
 
     /// Notes that the worker sleeps if it has nothing left to do, as its poll would see it.
     pub(crate) fn rest(&mut self) {
-        if self.cx.work.ready.is_empty() && !self.cx.work.has_unwritten() {
+        if !self.is_busy() {
             self.mailbox.may_sleep();
         }
     }
@@ -63,7 +63,8 @@ impl Worker {
     /// last turn, a letter has woken it, or a deadline has passed.
     pub(crate) fn is_awake(&self) -> bool {
         let sweep = self.sweeps().then_some(self.next_sweep);
-        let next = self.cx.timers.next().into_iter().chain(sweep).min();
+        let drain = self.draining.next_at();
+        let next = self.cx.timers.next().into_iter().chain(sweep).chain(drain).min();
         self.mailbox.is_awake() || next.is_some_and(|at| at <= self.cx.now)
     }
 
@@ -79,9 +80,12 @@ impl Worker {
 
     /// Whether the next turn has something to do without a new event.
     pub(crate) fn has_work(&self) -> bool {
-        let (work, fanouts) = (&self.cx.work, &self.cx.fanouts);
-        let is_idle = work.ready.is_empty() && !work.has_unwritten() && fanouts.is_empty();
-        !is_idle || self.rechecking.is_some() || !self.mailbox.is_empty()
+        self.is_busy() || !self.mailbox.is_empty()
+    }
+
+    /// Whether it was told to stop, and has.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped
     }
 
     /// Connections that are not over.

@@ -4,6 +4,7 @@ use super::{
     client::{Client, Scene},
     command::Asked,
     plan::{PATTERNS, ROOMS},
+    tokens::Token,
 };
 use crate::random::Random;
 
@@ -17,8 +18,16 @@ impl Client {
         if self.asked.len() >= ASKED_MAX {
             return;
         }
+        if let Some(token) = self.new_token.take() {
+            return self.ask(Asked::Auth { token: Box::new(token), is_first: false }, scene);
+        }
         if let Some(asked) = self.retries.pop() {
             return self.ask(asked, scene);
+        }
+        // One in four that are told so let their token end.
+        let must_renew = std::mem::take(&mut self.must_renew) && !random.one_in(4);
+        if self.token.is_some() && (must_renew || random.one_in(40)) {
+            self.renew(random, scene);
         }
         let Some(session) = self.current() else { return };
         let joined: Vec<String> = session.rooms.keys().cloned().collect();
@@ -33,7 +42,7 @@ impl Client {
                 Asked::Join { room, since, watch: random.one_in(3) }
             }
             // What a pattern brought is not known where the connection was lost in between.
-            5 | 6 | 9 if session.is_unsure => Asked::Ping,
+            5 | 6 | 9 if session.is_unsure => Asked::Ping { padding: 0 },
             5 | 6 => Asked::JoinPattern { pattern: (*random.one_of(&PATTERNS)).to_owned() },
             7..=8 => Asked::Leave { room: some_room(random) },
             9 => Asked::LeavePattern { pattern: (*random.one_of(&PATTERNS)).to_owned() },
@@ -59,11 +68,21 @@ impl Client {
             35 => Asked::Broadcast { content: self.content(0) },
             36 => match &self.repeatable {
                 Some((asked, ..)) => asked.clone(),
-                None => Asked::Ping,
+                None => Asked::Ping { padding: 0 },
             },
-            _ => Asked::Ping,
+            // As long as the client was told that it may be.
+            37 => Asked::Ping { padding: session.message_bytes_max.saturating_sub(100) },
+            _ => Asked::Ping { padding: 0 },
         };
         self.ask(asked, scene);
+    }
+
+    /// Gets another token, to be sent with the next command.
+    pub(super) fn renew(&mut self, random: &mut Random, scene: &Scene<'_>) {
+        let Some(user) = self.user.clone() else { return };
+        self.next_number += 1;
+        let id = format!("{user}-{}-{}", self.index, self.next_number);
+        self.new_token = Some(Token::issue(&user, id, scene.now_ms, scene.revoked, random));
     }
 
     fn publish(&mut self, random: &mut Random, room: &dyn Fn(&mut Random) -> String) -> Asked {

@@ -8,7 +8,8 @@ use serde_json::value::RawValue;
 use super::{
     client::{Broken, Client, Scene, Seen, Session, Verdict, View},
     command::Asked,
-    hear::{parse, plain},
+    hear::{ALLOWED, parse, plain},
+    tokens::{Act, Token},
 };
 
 /// The longest frame of a message that clients of a run make, in bytes.
@@ -21,6 +22,12 @@ impl Client {
     pub fn hear_answer(&mut self, head: &Head<'_>, text: &str, scene: &mut Scene<'_>) -> Verdict {
         let reference = head.reference.and_then(|reference| reference.get().parse::<u64>().ok());
         let Some(reference) = reference else {
+            if self.current().is_none() && self.user.is_some() {
+                // Whose token came with the upgrade is refused without a command. A Close follows.
+                let fault: answer::Error<'_> = parse(self, text)?;
+                scene.transcript.add(Some(self.index), format!("hears {}", fault.code));
+                return Ok(());
+            }
             // The default room may have no place for a new client, which is told by an error.
             let fault: answer::Error<'_> = parse(self, text)?;
             let of_welcome = [ErrorCode::LimitExceeded, ErrorCode::Overloaded];
@@ -41,88 +48,34 @@ impl Client {
         if head.kind == "error" {
             let fault: answer::Error<'_> = parse(self, text)?;
             scene.transcript.add(Some(self.index), format!("hears {} to {reference}", fault.code));
-            return self.hear_refusal(asked, &fault.code, scene);
+            return self.hear_refusal(asked, &fault, scene);
         }
         scene.transcript.add(
             Some(self.index),
             format!("hears {} to {reference}, {} bytes", head.kind, text.len()),
         );
-        if (head.kind == "pong") != (asked == Asked::Ping) {
+        if (head.kind == "pong") != matches!(asked, Asked::Ping { .. }) {
             return Err(self.broken(AGREES, format!("{} to {}", head.kind, asked.words())));
         }
         self.hear_ok(asked, text, scene)
     }
 
-    fn hear_refusal(&mut self, asked: Asked, code: &ErrorCode, scene: &mut Scene<'_>) -> Verdict {
-        let config = &scene.plan.config;
-        let Some(session) = self.current() else { return Ok(()) };
-        let is_in = |room: &String| session.rooms.contains_key(room);
-        let is_small = config.mailbox < 1000 || config.mailbox_bytes < 1 << 20;
-        let is_full = session.rooms.len() >= config.max_rooms_per_conn;
-        let is_due = match (&asked, code) {
-            (
-                Asked::Publish { .. }
-                | Asked::Join { .. }
-                | Asked::JoinPattern { .. }
-                | Asked::Broadcast { .. },
-                ErrorCode::Overloaded,
-            ) => is_small,
-            // Few may be on their way to one client, and none to one that is far behind.
-            (Asked::Direct { .. }, ErrorCode::Overloaded) => {
-                let is_tight = config.buffer < 1000 || config.buffer_bytes < 1 << 20;
-                is_small || is_tight || !scene.plan.is_calm()
-            }
-            (_, ErrorCode::RateLimited) => config.rate_messages > 0,
-            (Asked::Publish { rooms, .. }, ErrorCode::NotMember) => !rooms.iter().all(is_in),
-            (
-                Asked::Leave { room } | Asked::History { room, .. } | Asked::Presence { room, .. },
-                ErrorCode::NotMember,
-            ) => !is_in(room),
-            (Asked::LeavePattern { pattern }, ErrorCode::NotMember) => {
-                !session.patterns.contains(pattern)
-            }
-            (Asked::Join { room, .. }, ErrorCode::AlreadyMember) => is_in(room),
-            (Asked::JoinPattern { pattern }, ErrorCode::AlreadyMember) => {
-                session.patterns.contains(pattern)
-            }
-            (Asked::Join { .. }, ErrorCode::LimitExceeded) => is_full || config.max_rooms < 100,
-            (Asked::JoinPattern { .. }, ErrorCode::LimitExceeded) => {
-                config.max_rooms_per_conn < 100
-            }
-            (Asked::Direct { .. }, ErrorCode::NotFound | ErrorCode::LimitExceeded) => true,
-            (Asked::Broadcast { .. }, ErrorCode::Forbidden) => !config.broadcast,
-            (Asked::Resume { positions, .. }, ErrorCode::LimitExceeded) => {
-                positions.len() > config.max_rooms_per_conn
-            }
-            (Asked::Resume { .. }, ErrorCode::Unrecoverable) => {
-                return self.hear_unrecoverable(scene);
-            }
-            _ => false,
-        };
-        if !is_due {
-            let seen = format!("{code} to {}, in {:?}", asked.words(), session.rooms.keys());
-            return Err(self.broken("a command is refused only for what is wrong with it", seen));
-        }
-        Ok(())
-    }
-
-    fn hear_unrecoverable(&mut self, scene: &mut Scene<'_>) -> Verdict {
-        let config = &scene.plan.config;
-        let lost_ms = self.session.as_ref().and_then(|session| session.lost_ms);
-        let away_ms = lost_ms.map_or(0, |lost| scene.now_ms - lost);
-        let window_ms = config.resume_window.as_millis() as u64;
-        if away_ms < window_ms && config.max_away_sessions > 1000 {
-            let seen = format!("unrecoverable after {away_ms} ms of {window_ms}");
-            return Err(self.broken("a session outlives its connection for the window", seen));
-        }
-        let fresh = self.fresh.take();
-        self.forget_session(scene);
-        self.session = fresh;
-        Ok(())
-    }
-
     fn hear_ok(&mut self, asked: Asked, text: &str, scene: &mut Scene<'_>) -> Verdict {
+        let token = self.token.clone();
+        let forbids = |room: &str, act: Act| !scene.plan.may_somehow(token.as_ref(), room, act);
         match asked {
+            Asked::Join { room, .. }
+            | Asked::History { room, .. }
+            | Asked::Presence { room, .. }
+                if forbids(&room, Act::Join) =>
+            {
+                Err(self.broken(ALLOWED, format!("it may read {room}")))
+            }
+            Asked::Publish { rooms, .. }
+                if rooms.iter().any(|room| forbids(room, Act::Publish)) =>
+            {
+                Err(self.broken(ALLOWED, format!("it has published to {rooms:?}")))
+            }
             Asked::Join { room, since, watch } => {
                 let joined: answer::Joined<'_> = parse(self, text)?;
                 self.hear_joined(&room, since, watch, &joined, scene)
@@ -132,6 +85,10 @@ impl Client {
                 let Some(session) = self.current_mut() else { return Ok(()) };
                 session.patterns.insert(pattern);
                 for found in subscribed.rooms {
+                    if forbids(&found.room, Act::Join) {
+                        return Err(self.broken(ALLOWED, format!("it is in {}", found.room)));
+                    }
+                    let Some(session) = self.current_mut() else { return Ok(()) };
                     let mut view = View::new(&found.epoch, found.seq, found.overflow);
                     view.by_pattern = true;
                     if session.rooms.insert(found.room.to_string(), view).is_some() {
@@ -182,6 +139,11 @@ impl Client {
                 }
                 Ok(())
             }
+            Asked::Direct { .. } | Asked::Broadcast { .. }
+                if !scene.plan.may_direct(token.as_ref()) =>
+            {
+                Err(self.broken("who may not send direct messages sends none", "one was taken"))
+            }
             Asked::Direct { to, content } => {
                 scene.seen.push(Seen::DirectSent { to, content });
                 Ok(())
@@ -190,8 +152,49 @@ impl Client {
                 let resumed: answer::Resumed<'_> = parse(self, text)?;
                 self.hear_resumed(&positions, &resumed, scene)
             }
-            Asked::Broadcast { .. } | Asked::Ping => Ok(()),
+            Asked::Auth { token, .. } => {
+                let authenticated: answer::Authenticated<'_> = parse(self, text)?;
+                self.hear_authenticated(*token, &authenticated, scene)
+            }
+            Asked::Broadcast { .. } | Asked::Ping { .. } => Ok(()),
         }
+    }
+
+    fn hear_authenticated(
+        &mut self,
+        token: Token,
+        told: &answer::Authenticated<'_>,
+        scene: &mut Scene<'_>,
+    ) -> Verdict {
+        if *told.user != *token.user {
+            return Err(self.broken("a client is the user of its token", told.user.to_string()));
+        }
+        let Some(session) = self.current_mut() else { return Ok(()) };
+        let mut positions = Vec::new();
+        for room in &told.left {
+            if let Some(view) = session.rooms.remove(&**room) {
+                session.declined.insert(room.to_string());
+                positions.push((room.to_string(), (view.epoch.clone(), view.position())));
+            }
+        }
+        // Its patterns may match rooms that it may be in only now, or may not be in any more.
+        session.was_full = true;
+        let stays = session.rooms.keys();
+        let stays: Vec<&String> =
+            stays.filter(|room| !scene.plan.may_somehow(Some(&token), room, Act::Join)).collect();
+        if !stays.is_empty() {
+            let seen = format!("it stays in {stays:?} with {}", token.words());
+            return Err(self.broken(ALLOWED, seen));
+        }
+        if let Some(room) =
+            told.left.iter().find(|room| scene.plan.may_surely(Some(&token), room, Act::Join))
+        {
+            let seen = format!("it has left {room} with {}", token.words());
+            return Err(self.broken("a client stays where it may be", seen));
+        }
+        self.remembered.extend(positions);
+        self.token = Some(token);
+        Ok(())
     }
 
     fn hear_joined(
@@ -404,6 +407,11 @@ impl Client {
             is_unsure: before.is_unsure,
             was_resumed: true,
             lost_ms: None,
+            is_gone: false,
+            message_bytes_max: self
+                .fresh
+                .as_ref()
+                .map_or(before.message_bytes_max, |fresh| fresh.message_bytes_max),
             ..before.clone()
         };
         if !before.is_unsure && session.patterns != before.patterns {
@@ -415,8 +423,15 @@ impl Client {
             let room = answer.room.as_ref();
             let (Some(epoch), Some(seq)) = (&answer.epoch, answer.seq) else {
                 session.was_full = true;
+                let is_forbidden = answer.error.as_ref() == Some(&ErrorCode::Forbidden);
+                if is_forbidden && scene.plan.may_surely(self.token.as_ref(), room, Act::Join) {
+                    return Err(self.broken("a client stays where it may be", room));
+                }
                 continue;
             };
+            if !scene.plan.may_somehow(self.token.as_ref(), room, Act::Join) {
+                return Err(self.broken(ALLOWED, format!("it has resumed in {room}")));
+            }
             let recovered = answer.recovered == Some(true);
             let messages = answer.messages.as_deref().unwrap_or_default();
             let since = positions.get(room).map(|(epoch, seq)| (epoch.as_str(), *seq));

@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use rusty_socks::Config;
 use rusty_socks_protocol::Overflow;
 
 use super::{
     command::{Asked, Command},
-    plan::Plan,
+    plan::{ORIGINS, Plan},
     socket::Socket,
+    tokens::{Revoked, Token},
     transcript::Transcript,
 };
+use crate::random::Random;
 
 /// A promise of the server that was not kept.
 #[derive(Debug, Clone)]
@@ -53,6 +56,12 @@ pub struct Scene<'a> {
     pub plan: &'a Plan,
     /// Milliseconds of simulated time.
     pub now_ms: u64,
+    /// What the server closes connections with, if it drains.
+    pub drain: Option<u16>,
+    /// The server has ended.
+    pub is_gone: bool,
+    /// Which users' tokens are revoked.
+    pub revoked: &'a Revoked,
     /// What is said is written here.
     pub transcript: &'a mut Transcript,
     /// What is seen is left here for the invariants.
@@ -157,6 +166,10 @@ pub struct Session {
     pub was_resumed: bool,
     /// When the connection was lost.
     pub lost_ms: Option<u64>,
+    /// The server may have ended it: it was revoked, or its server left nothing to the next one.
+    pub is_gone: bool,
+    /// The longest message that it was told it may send.
+    pub message_bytes_max: usize,
 }
 
 /// A client that keeps the protocol.
@@ -197,11 +210,33 @@ pub struct Client {
     pub has_stray_resume: bool,
     /// It stays away.
     pub is_retired: bool,
+    /// The user whose tokens it has, if it says who it is.
+    pub user: Option<String>,
+    /// The token that its connection came with, or that renewed it.
+    pub token: Option<Token>,
+    /// A token of this connection was revoked, though it may have been renewed since.
+    pub was_revoked: bool,
+    /// It was told that its token ends.
+    pub must_renew: bool,
+    /// A token that is about to be sent.
+    pub new_token: Option<Token>,
+    /// What its page says that it is of.
+    pub origin: Option<&'static str>,
+    /// Its page was allowed by settings that held since it has asked for the upgrade.
+    pub was_allowed: bool,
+    /// The upgrade of this connection was answered 101.
+    pub is_upgraded: bool,
+    /// When that was heard.
+    pub upgraded_ms: u64,
+    /// This connection was told that it is about to close.
+    pub is_told: bool,
+    /// Its upgrade was not on its way yet when the server ceased to let anybody in.
+    pub is_late: bool,
 }
 
 impl Client {
     /// A client that has not connected yet.
-    pub fn new(index: usize) -> Client {
+    pub fn new(index: usize, user: Option<String>) -> Client {
         Client {
             index,
             socket: None,
@@ -221,6 +256,17 @@ impl Client {
             messages_sent_before: 0,
             has_stray_resume: false,
             is_retired: false,
+            user,
+            token: None,
+            was_revoked: false,
+            must_renew: false,
+            new_token: None,
+            origin: (index % 3 == 0).then_some(ORIGINS[0]),
+            was_allowed: false,
+            is_upgraded: false,
+            upgraded_ms: 0,
+            is_told: false,
+            is_late: false,
         }
     }
 
@@ -246,8 +292,16 @@ impl Client {
     }
 
     /// Begins to connect on a new socket.
-    pub fn connect(&mut self, mut socket: Socket, scene: &mut Scene<'_>) {
-        socket.upgrade();
+    pub fn connect(&mut self, mut socket: Socket, random: &mut Random, scene: &mut Scene<'_>) {
+        (self.is_upgraded, self.is_told, self.is_late) = (false, false, false);
+        (self.was_allowed, self.was_revoked) = (false, false);
+        (self.token, self.new_token, self.must_renew) = (None, None, false);
+        self.renew(random, scene);
+        // Who must say who it is may also do so in its first frame.
+        if self.user.is_some() && (!scene.plan.requires_identity() || random.one_in(2)) {
+            self.token = self.new_token.take();
+        }
+        socket.upgrade(self.origin, self.token.as_ref().map(|token| token.text.as_str()));
         self.is_resuming = self.session.is_some();
         (self.fresh, self.is_leaving) = (None, false);
         (self.was_slow, self.was_delayed) = (false, false);
@@ -313,11 +367,62 @@ impl Client {
             let is_late = self.was_delayed || self.was_slow;
             session.lost_ms.get_or_insert(if is_late { 0 } else { scene.now_ms });
             session.is_unsure |= asked.iter().any(|(_, asked)| asked.changes_rooms());
+            // A token that comes too late ends it, and the client has not read that.
+            session.is_gone |= asked.iter().any(|(_, asked)| match asked {
+                Asked::Auth { token, .. } => scene.now_ms >= token.expires_ms,
+                _ => false,
+            });
+            // It may have been taken out of rooms, and not have read that.
+            session.is_unsure |= !scene.plan.earlier.is_empty();
             let again = asked.into_iter().map(|(_, asked)| asked);
             self.retries.extend(again.filter(Asked::may_be_repeated));
         }
         (self.is_resuming, self.is_leaving) = (false, false);
+        self.new_token = None;
         Some(socket)
+    }
+
+    /// Whether its page may connect under these settings.
+    pub fn is_allowed_by(&self, config: &Config) -> bool {
+        self.origin.is_none_or(|origin| config.allowed_origins.iter().any(|one| one == origin))
+    }
+
+    /// Begins to say who it is, or to resume, once messages can be sent.
+    pub fn introduce(&mut self, scene: &mut Scene<'_>) {
+        if let Some(token) = self.new_token.take() {
+            self.ask(Asked::Auth { token: Box::new(token), is_first: true }, scene);
+        }
+        if self.is_resuming {
+            self.send_resume(scene);
+        }
+    }
+
+    /// Whether its token comes with the first command, which has no answer yet.
+    pub fn is_introducing(&self) -> bool {
+        let first = self.asked.front();
+        first.is_some_and(|(_, asked)| matches!(asked, Asked::Auth { is_first: true, .. }))
+    }
+
+    /// Notes that tokens are revoked: those of which `is_it` says so by id, user and moment.
+    pub fn revoke(&mut self, is_it: &dyn Fn(&str, &str, u64) -> bool) {
+        let concerns = |token: &Token| is_it(&token.id, &token.user, token.issued_s);
+        if self.token.as_ref().is_some_and(concerns)
+            && let Some(session) = &mut self.session
+        {
+            session.is_gone = true;
+        }
+        // A session that is away came with an earlier token.
+        if let (Some(session), Some(user)) = (&mut self.session, &self.user) {
+            session.is_gone |= (self.socket.is_none() || self.is_resuming) && is_it("", user, 0);
+        }
+        let asked = self.asked.iter_mut().filter_map(|(_, asked)| match asked {
+            Asked::Auth { token, .. } => Some(&mut **token),
+            _ => None,
+        });
+        for token in self.token.iter_mut().chain(&mut self.new_token).chain(asked) {
+            token.is_revoked |= is_it(&token.id, &token.user, token.issued_s);
+            self.was_revoked |= token.is_revoked;
+        }
     }
 
     /// Ends the session as it stands, because the server has said so.

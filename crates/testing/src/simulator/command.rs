@@ -5,6 +5,8 @@ use std::{borrow::Cow, collections::BTreeMap};
 use rusty_socks_protocol::{self as protocol, Position, Request, RoomPosition};
 use serde_json::value::RawValue;
 
+use super::tokens::Token;
+
 /// A command, as its client remembers it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs, reason = "they are named as in the protocol")]
@@ -29,8 +31,10 @@ pub enum Asked {
     Broadcast { content: String },
     /// An earlier session.
     Resume { token: String, positions: BTreeMap<String, (String, u64)>, direct: u64 },
-    /// A pong.
-    Ping,
+    /// A new token.
+    Auth { token: Box<Token>, is_first: bool },
+    /// A pong, by a command with so many bytes of space in it.
+    Ping { padding: usize },
 }
 
 impl Asked {
@@ -42,6 +46,7 @@ impl Asked {
                 | Asked::JoinPattern { .. }
                 | Asked::Leave { .. }
                 | Asked::LeavePattern { .. }
+                | Asked::Auth { .. }
                 | Asked::Presence { watch: Some(_), .. }
         )
     }
@@ -78,7 +83,11 @@ impl Asked {
                     positions.iter().map(|(room, (_, seq))| format!("{room} {seq}")).collect();
                 format!("resume from {rooms:?}, direct {direct}")
             }
-            Asked::Ping => "ping".to_owned(),
+            Asked::Auth { token, is_first } => {
+                let which = if *is_first { "first" } else { "another" };
+                format!("auth with the {which}, {}", token.words())
+            }
+            Asked::Ping { padding } => format!("ping with {padding} spaces"),
         }
     }
 }
@@ -158,9 +167,14 @@ impl Command<'_> {
                     .collect(),
                 direct: Some(*direct),
             },
-            Asked::Ping => protocol::Command::Ping,
+            Asked::Auth { token, .. } => protocol::Command::Auth { token: (&token.text).into() },
+            Asked::Ping { .. } => protocol::Command::Ping,
         };
         let request = Request { command, reference: Some(reference) };
-        serde_json::to_string(&request).expect("it has a form as JSON")
+        let mut text = serde_json::to_string(&request).expect("it has a form as JSON");
+        if let Asked::Ping { padding } = self.0 {
+            text.extend(std::iter::repeat_n(' ', *padding));
+        }
+        text
     }
 }

@@ -9,8 +9,13 @@ use serde_json::value::RawValue;
 
 use super::{
     client::{Broken, Client, Replay, Scene, Seen, Session, Verdict, View},
+    command::Asked,
     socket::Heard,
+    tokens::{Act, Token},
 };
+
+pub(super) const ALLOWED: &str =
+    "nobody sends or receives in a room where its token and the rules do not allow it";
 
 /// The delay before a client comes back, in milliseconds of simulated time.
 const RETRY_MS: u64 = 300;
@@ -46,15 +51,37 @@ impl Client {
     fn hear_status(&mut self, status: u16, scene: &mut Scene<'_>) -> Verdict {
         scene.transcript.add(Some(self.index), format!("hears status {status}"));
         match status {
-            101 if self.is_resuming => self.send_resume(scene),
-            101 => {}
+            101 => {
+                (self.is_upgraded, self.upgraded_ms) = (true, scene.now_ms);
+                if self.is_late {
+                    let promise = "a server that drains lets nobody in";
+                    return Err(self.broken(promise, "an upgrade that came later"));
+                }
+                let is_allowed = scene.plan.configs().any(|config| self.is_allowed_by(config));
+                if !is_allowed && !self.was_allowed {
+                    let promise = "a page connects only from an origin that is allowed";
+                    return Err(self.broken(promise, "another one"));
+                }
+                self.introduce(scene);
+            }
             503 | 408 => {
                 self.lose("refused", scene);
                 self.wait_until_ms = scene.now_ms + RETRY_MS;
             }
+            401 if self.has_bad_token(scene) => {
+                self.lose("unauthorized", scene);
+                self.wait_until_ms = scene.now_ms + RETRY_MS;
+            }
+            403 if !scene.plan.configs().all(|config| self.is_allowed_by(config)) => {
+                self.lose("of another origin", scene);
+                self.wait_until_ms = scene.now_ms + 3 * RETRY_MS;
+            }
             _ => {
                 let seen = format!("status {status}");
-                return Err(self.broken("a proper upgrade is answered 101, 408 or 503", seen));
+                return Err(self.broken(
+                    "a proper upgrade is answered 101, 408 or 503, and 401 or 403 only with reason",
+                    seen,
+                ));
             }
         }
         Ok(())
@@ -64,7 +91,16 @@ impl Client {
         scene.transcript.add(Some(self.index), format!("hears close {code}"));
         let is_due = match code {
             1000 => self.is_leaving,
-            4102 => self.was_slow || self.was_delayed,
+            1001 | 1012 => {
+                let told = self.is_told || self.is_leaving;
+                told && scene.drain == Some(code)
+            }
+            4001 => self.has_bad_token(scene) || (self.is_introducing() && self.was_delayed),
+            4103 => self.user.is_some() && scene.plan.config.max_conn_per_user < 1000,
+            4203 => self.token.as_ref().is_some_and(|token| {
+                scene.now_ms >= token.expires_ms + scene.plan.token_grace_ms()
+            }),
+            4102 => self.was_slow || self.was_delayed || scene.plan.was_tight,
             4201 | 4202 => self.was_delayed || self.was_slow,
             // A client has one connection, but what it said on an earlier one may arrive late.
             4010 => self.has_stray_resume,
@@ -76,7 +112,7 @@ impl Client {
                 format!("close {code}"),
             ));
         }
-        if code == 1000 || code == 4010 {
+        if matches!(code, 1000 | 4001 | 4010) {
             self.forget_session(scene);
         }
         self.lose("closed", scene);
@@ -85,7 +121,9 @@ impl Client {
     }
 
     fn hear_end(&mut self, scene: &mut Scene<'_>) -> Verdict {
-        if !self.is_leaving && !self.was_slow && !self.was_delayed {
+        // The last of a drain is cut off, and so is a request that does not come.
+        let is_cut_off = scene.is_gone || (scene.drain.is_some() && !self.is_upgraded);
+        if !self.is_leaving && !self.was_slow && !self.was_delayed && !is_cut_off {
             return Err(self.broken(
                 "a connection of a client that keeps the protocol ends with a Close",
                 "it just ended",
@@ -96,9 +134,24 @@ impl Client {
         Ok(())
     }
 
+    /// Whether the token that it came with, or that it is about to come with, may be refused.
+    fn has_bad_token(&self, scene: &Scene<'_>) -> bool {
+        let is_bad = |token: &Token| token.is_revoked || scene.now_ms >= token.expires_ms;
+        let asked = self.asked.iter().any(|(_, asked)| match asked {
+            Asked::Auth { token, .. } => is_bad(token),
+            _ => false,
+        });
+        asked || self.was_revoked || self.token.as_ref().is_some_and(is_bad)
+    }
+
     fn hear_text(&mut self, text: &str, scene: &mut Scene<'_>) -> Verdict {
         let head: Head<'_> = parse(self, text)?;
-        if head.kind != "welcome" && self.current().is_none() {
+        let may_come_first = match &*head.kind {
+            "welcome" | "closing" => true,
+            "error" => self.user.is_some(),
+            _ => false,
+        };
+        if !may_come_first && self.current().is_none() {
             return Err(self.broken("welcome is the first frame", text));
         }
         match &*head.kind {
@@ -107,8 +160,18 @@ impl Client {
             "direct" => self.hear_direct(&parse(self, text)?, scene),
             "broadcast" => self.hear_broadcast(&parse(self, text)?, scene),
             "ok" | "pong" | "error" => self.hear_answer(&head, text, scene),
+            "closing" => self.hear_closing(scene),
             _ => self.hear_notice(&parse(self, text)?, scene),
         }
+    }
+
+    fn hear_closing(&mut self, scene: &mut Scene<'_>) -> Verdict {
+        scene.transcript.add(Some(self.index), "hears closing".to_owned());
+        if scene.drain.is_none() || std::mem::replace(&mut self.is_told, true) {
+            let promise = "the server says that it closes once, and when it is told to drain";
+            return Err(self.broken(promise, "another closing"));
+        }
+        Ok(())
     }
 
     fn hear_welcome(&mut self, text: &str, scene: &mut Scene<'_>) -> Verdict {
@@ -121,6 +184,12 @@ impl Client {
             Some(self.index),
             format!("hears welcome to {:?} at {:?}, {} bytes", at.0, at.2, text.len()),
         );
+        if let Some((_, Asked::Auth { token, is_first: true })) = self.asked.front() {
+            self.token = Some((**token).clone());
+        }
+        if welcome.user.as_deref() != self.token.as_ref().and(self.user.as_deref()) {
+            return Err(self.broken("a client is the user of its token", text));
+        }
         let mut session = Session {
             client_id: welcome.client_id.into_owned(),
             token: welcome.session.into_owned(),
@@ -134,6 +203,8 @@ impl Client {
             is_unsure: false,
             was_resumed: false,
             lost_ms: None,
+            is_gone: false,
+            message_bytes_max: welcome.max_message_bytes,
         };
         if let (Some(room), Some(epoch), Some(seq)) = at {
             let mut view = View::new(&epoch, seq, scene.plan.overflow_of(&room));
@@ -158,6 +229,14 @@ impl Client {
         let replayed_max = scene.plan.config.replay;
         let index = self.index;
         let wrong = |promise, seen: String| Err(Broken { promise, client: Some(index), seen });
+        let is_in =
+            |room: &str| self.current().is_some_and(|session| session.rooms.contains_key(room));
+        let forbidden = targets.iter().find(|(room, _)| {
+            is_in(room) && !scene.plan.may_somehow(self.token.as_ref(), room, Act::Join)
+        });
+        if let Some((room, seq)) = forbidden {
+            return wrong(ALLOWED, format!("message {seq} of {room}"));
+        }
         let Some(session) = self.current_mut() else { return Ok(()) };
         let is_own = message.client_id == session.client_id.as_str();
         let is_to_many = targets.len() > 1;
@@ -249,7 +328,7 @@ impl Client {
         let Some(session) = self.current() else { return Ok(()) };
         // What was said on an earlier connection may be heard on the next.
         let is_own = message.client_id == session.client_id.as_str() && !session.was_resumed;
-        if !scene.plan.config.broadcast || is_own {
+        if !scene.plan.configs().any(|config| config.broadcast) || is_own {
             return Err(self.broken("a broadcast goes to all others, where it may", content));
         }
         scene.seen.push(Seen::Broadcast {
@@ -263,7 +342,25 @@ impl Client {
     fn hear_notice(&mut self, notice: &Notice<'_>, scene: &mut Scene<'_>) -> Verdict {
         let index = self.index;
         let wrong = |promise, seen: String| Err(Broken { promise, client: Some(index), seen });
+        if let Notice::TokenExpires { expires_s, close_s } = notice {
+            return self.hear_token_expires(*expires_s, *close_s, scene);
+        }
+        let token = self.token.clone();
         let Some(session) = self.current_mut() else { return Ok(()) };
+        if let Notice::Left { room, client_id, .. } = notice
+            && **client_id == *session.client_id
+        {
+            scene.transcript.add(Some(index), format!("hears that it is taken out of {room}"));
+            let Some(view) = session.rooms.remove(&**room) else {
+                return wrong("a client is taken out of rooms that it is in", room.to_string());
+            };
+            if scene.plan.may_surely(token.as_ref(), room, Act::Join) {
+                return wrong("a client stays where it may be", format!("taken out of {room}"));
+            }
+            session.declined.insert(room.to_string());
+            self.remembered.insert(room.to_string(), (view.epoch.clone(), view.position()));
+            return Ok(());
+        }
         let mut say = |line| scene.transcript.add(Some(index), line);
         match notice {
             Notice::Joined { room, client_id, .. } | Notice::Left { room, client_id, .. } => {
@@ -336,6 +433,9 @@ impl Client {
             }
             Notice::Matched { pattern, room, epoch, seq, overflow } => {
                 say(format!("hears matched {room} at {seq}"));
+                if !scene.plan.may_somehow(token.as_ref(), room, Act::Join) {
+                    return wrong(ALLOWED, format!("matched {room}"));
+                }
                 let mut view = View::new(epoch, *seq, *overflow);
                 view.by_pattern = true;
                 let is_new = session.rooms.insert(room.to_string(), view).is_none();
@@ -349,7 +449,8 @@ impl Client {
             Notice::Unmatched { pattern, room } => {
                 say(format!("hears unmatched {room}"));
                 session.was_full = true;
-                let max = scene.plan.config.max_rooms_per_conn;
+                let max = scene.plan.configs().map(|config| config.max_rooms_per_conn).min();
+                let max = max.unwrap_or_default();
                 if session.rooms.len() < max || !session.patterns.contains(&**pattern) {
                     return wrong(
                         "a room is unmatched only where there is no place for it",
@@ -357,8 +458,31 @@ impl Client {
                     );
                 }
             }
-            _ => return wrong("the server drains only when it is told to", format!("{notice:?}")),
+            _ => return wrong("every notice is one of the protocol", format!("{notice:?}")),
         }
+        Ok(())
+    }
+
+    fn hear_token_expires(
+        &mut self,
+        expires_s: u64,
+        close_s: u64,
+        scene: &mut Scene<'_>,
+    ) -> Verdict {
+        let index = self.index;
+        scene.transcript.add(Some(index), format!("hears that its token ends in {expires_s} s"));
+        let Some(token) = &self.token else {
+            return Err(self.broken("only a token ends", "it has none"));
+        };
+        let grace_s = scene.plan.token_grace_ms() / 1000;
+        let ends_s = token.expires_ms.saturating_sub(scene.now_ms) / 1000;
+        // What is heard late was said earlier; a token that has ended says nothing of its end.
+        let is_early = expires_s + 1 < ends_s || expires_s > 60;
+        if is_early || (close_s < grace_s && scene.now_ms < token.expires_ms) {
+            let seen = format!("{expires_s} s and {close_s} s, {ends_s} s before the end");
+            return Err(self.broken("a client is told when its token ends", seen));
+        }
+        self.must_renew = true;
         Ok(())
     }
 }

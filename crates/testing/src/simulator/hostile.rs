@@ -51,12 +51,14 @@ pub struct Hostile {
     wire: Option<MemoryClient>,
     manner: Manner,
     written: usize,
+    /// What it says who it is with, now and then.
+    token: Option<String>,
 }
 
 impl Hostile {
     /// One that has not connected yet.
-    pub fn new(index: usize) -> Hostile {
-        Hostile { wire: None, manner: MANNERS[index % MANNERS.len()], written: 0 }
+    pub fn new(index: usize, token: Option<String>) -> Hostile {
+        Hostile { wire: None, manner: MANNERS[index % MANNERS.len()], written: 0, token }
     }
 
     /// Connects, says something, or cuts its connection.
@@ -109,7 +111,10 @@ impl Hostile {
             Manner::Compressed => "Sec-WebSocket-Extensions: permessage-deflate\r\n",
             _ => "",
         };
-        let upgrade = upgrade("/ws", offer);
+        let token = self.token.as_ref().filter(|_| random.one_in(2));
+        let token =
+            token.map_or(String::new(), |token| format!("Authorization: Bearer {token}\r\n"));
+        let upgrade = upgrade("/ws", &format!("{offer}{token}"));
         match self.manner {
             Manner::Garbage | Manner::SlowHead | Manner::Pipeline => {}
             // What is compressed has a length that differs from run to run, so its window is whole.

@@ -7,6 +7,7 @@ use super::{
     act::author_of,
     client::{Broken, Client, Seen, Session, Verdict, View},
     socket::Socket,
+    tokens::Act,
     world::World,
 };
 
@@ -144,9 +145,10 @@ impl Invariant for OneTruth {
 /// answered `ok` come.
 #[derive(Default)]
 pub(super) struct Letters {
-    /// By receiver and author, the highest number of a content.
-    directs: HashMap<(String, usize), u64>,
-    broadcasts: HashMap<(String, usize), u64>,
+    /// By receiver and sender, the highest number of a content. What a client said in an earlier
+    /// session may come later.
+    directs: HashMap<(String, String), u64>,
+    broadcasts: HashMap<(String, String), u64>,
     /// By receiver, what was answered `ok` and has not come.
     owed: HashMap<String, BTreeSet<String>>,
     /// Receivers that were told since the last rest that some are missing. The `ok` of one that is
@@ -158,7 +160,7 @@ pub(super) struct Letters {
 
 impl Invariant for Letters {
     fn seen(&mut self, _: &World, seen: &Seen) -> Verdict {
-        let (last, to, content) = match seen {
+        let (last, (to, from), content) = match seen {
             Seen::DirectSent { to, content } => {
                 if !self.early.remove(content) && !self.told_of_loss.contains(to) {
                     self.owed.entry(to.clone()).or_default().insert(content.clone());
@@ -170,17 +172,17 @@ impl Invariant for Letters {
                 self.told_of_loss.insert(to.clone());
                 return Ok(());
             }
-            Seen::Direct { to, content, .. } => {
+            Seen::Direct { to, from, content, .. } => {
                 if !self.owed.get_mut(to).is_some_and(|owed| owed.remove(content)) {
                     self.early.insert(content.clone());
                 }
-                (&mut self.directs, to, content)
+                (&mut self.directs, (to, from), content)
             }
-            Seen::Broadcast { to, content, .. } => (&mut self.broadcasts, to, content),
+            Seen::Broadcast { to, from, content } => (&mut self.broadcasts, (to, from), content),
             _ => return Ok(()),
         };
-        let Some((author, number)) = author_of(content) else { return Ok(()) };
-        let last = last.entry((to.clone(), author)).or_default();
+        let Some((_, number)) = author_of(content) else { return Ok(()) };
+        let last = last.entry((to.clone(), from.clone())).or_default();
         if number <= *last {
             return broken(
                 "messages of one client to another come in order and once",
@@ -215,7 +217,8 @@ impl Invariant for Letters {
 /// Who is listed is there, who is there is listed, and watchers know it.
 #[derive(Default)]
 pub(super) struct Presence {
-    /// Sessions that were given up, and until when the server may keep them.
+    /// Sessions that were given up, and until when the server may keep them, in milliseconds in
+    /// which absences count.
     left: HashMap<String, u64>,
     censuses: Vec<(String, BTreeSet<String>, usize)>,
 }
@@ -227,7 +230,7 @@ impl Invariant for Presence {
                 let config = &world.plan.config;
                 // A connection that only its client knows to be lost, and then the window.
                 let kept = config.timeout + config.resume_window + config.close_timeout;
-                let until = world.now_ms + kept.as_millis() as u64 + 5000;
+                let until = world.now_ms - world.stood_still_ms + kept.as_millis() as u64 + 5000;
                 self.left.insert(client_id.clone(), until);
             }
             Seen::Census { room, members, count } => {
@@ -245,7 +248,7 @@ impl Invariant for Presence {
     }
 
     fn at_census(&mut self, world: &World) -> Verdict {
-        self.left.retain(|_, until| *until > world.now_ms);
+        self.left.retain(|_, until| *until > world.now_ms - world.stood_still_ms);
         for (room, members, count) in std::mem::take(&mut self.censuses) {
             if count != members.len() {
                 let seen = format!("{count} and {} in {room}", members.len());
@@ -257,7 +260,10 @@ impl Invariant for Presence {
                     return broken(
                         "presence lists the members",
                         Some(client.index),
-                        format!("{room}: a member {}, listed the contrary", view.is_some()),
+                        format!(
+                            "{room}: a member {}, listed the contrary among {count}",
+                            view.is_some()
+                        ),
                     );
                 }
                 // A watcher of whom hostile clients wait to be confirmed may know fewer.
@@ -339,10 +345,51 @@ impl Invariant for Patterns {
                 is_matched(room)
                     && !session.rooms.contains_key(**room)
                     && !session.declined.contains(**room)
+                    && world.plan.may_surely(client.token.as_ref(), room, Act::Join)
             };
             if let Some(room) = rooms.iter().find(is_missing) {
                 let seen = format!("it is not in {room}, with {:?}", session.patterns);
                 return broken("a pattern joins every room it matches", Some(client.index), seen);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How long a client that comes in with a token that has ended is served, to be told so.
+const LEAVING_MS: u64 = 100;
+
+/// At rest, nobody is connected whose token has ended or was revoked, or in a room that it does not
+/// allow, or beside too many of its user.
+pub(super) struct Permitted;
+
+impl Invariant for Permitted {
+    fn at_rest(&mut self, world: &World) -> Verdict {
+        let mut of_user: BTreeMap<&str, usize> = BTreeMap::new();
+        for (client, session) in settled(world) {
+            let (index, token) = (Some(client.index), client.token.as_ref());
+            if let Some(token) = token {
+                let count = of_user.entry(&token.user).or_default();
+                *count += 1;
+                if *count > world.plan.config.max_conn_per_user {
+                    let seen = format!("{count} of {}", token.user);
+                    return broken("a user has so many connections", index, seen);
+                }
+                if token.is_revoked {
+                    let promise = "a revocation closes the connections that came with its tokens";
+                    return broken(promise, index, token.words());
+                }
+                // Who waited in line may come in with a token that has ended meanwhile.
+                let end_ms = token.expires_ms + world.plan.token_grace_ms();
+                if world.now_ms > end_ms.max(client.upgraded_ms + LEAVING_MS) {
+                    let seen = format!("{} at {} ms", token.words(), world.now_ms);
+                    let promise = "no connection outlives its token by more than the grace";
+                    return broken(promise, index, seen);
+                }
+            }
+            let is_forbidden = |room: &&String| !world.plan.may_somehow(token, room, Act::Join);
+            if let Some(room) = session.rooms.keys().find(is_forbidden) {
+                return broken("a client is only where it may be", index, room.clone());
             }
         }
         Ok(())

@@ -4,7 +4,8 @@
 //! [`Simulation`] drives a [`SteppedServer`]: several workers whose turns come in random order, a
 //! clock that moves when the simulator moves it, clients of memory. A [`Client`] keeps the protocol
 //! and knows what it must be told next; a hostile client does not. A [`Fault`] goes wrong now and
-//! then. Every frame that comes is held against what its client knows, and what concerns more
+//! then, and the operator restarts the server, gives it other settings, and revokes tokens. Every
+//! frame that comes is held against what its client knows, and what concerns more
 //! than one client against an [`Invariant`].
 //!
 //! [`SteppedServer`]: rusty_socks::stepped::SteppedServer
@@ -14,6 +15,7 @@
 //! a run that fails fails again: `scripts/simulate.sh --seed N --until-step M`.
 
 mod transcript;
+mod tokens;
 mod plan;
 mod socket;
 mod client;
@@ -21,9 +23,12 @@ mod command;
 mod act;
 mod hear;
 mod answers;
+mod refusals;
 mod hostile;
 mod fault;
 mod world;
+mod restart;
+mod operator;
 mod invariant;
 mod bounds;
 mod report;
@@ -33,18 +38,26 @@ pub use fault::Fault;
 pub use invariant::Invariant;
 pub use plan::Plan;
 pub use report::Report;
+pub use tokens::{Act, Revoked, Token};
 pub use world::World;
 
 use crate::random::Random;
 use bounds::{Bounds, Counts};
 use fault::faults;
-use invariant::{Answers, Letters, OneTruth, Patterns, Presence};
+use invariant::{Answers, Letters, OneTruth, Patterns, Permitted, Presence};
 
 /// Rounds in which everything must come to rest.
 const ROUNDS_MAX: usize = 20_000;
 
-/// Time after which changes of presence that are gathered have been told.
-const GATHERED_MS: u64 = 300;
+/// Time after which a part of the changes of presence that are gathered has been told.
+const GATHERED_MS: u64 = 100;
+
+/// Clients whose changes such a part has at least.
+const GATHERED_CLIENTS: usize = 50;
+
+/// The longest time for which a connection is not read because clients are behind with what it
+/// sent.
+const HELD_MS: u64 = 1000;
 
 /// Rooms that are counted at each rest.
 const CENSUSES: usize = 4;
@@ -54,6 +67,7 @@ pub struct Simulation {
     world: World,
     random: Random,
     faults: Vec<Box<dyn Fault>>,
+    acts: Vec<Box<dyn Fault>>,
     invariants: Vec<Box<dyn Invariant>>,
 }
 
@@ -64,7 +78,13 @@ impl Simulation {
     /// The settings are not legal, which is a fault of the plan.
     pub fn new(plan: Plan) -> Simulation {
         let random = Random::new(plan.seed ^ 0x5151_5151);
-        Simulation { world: World::new(plan), random, faults: faults(), invariants: invariants() }
+        Simulation {
+            world: World::new(plan),
+            random,
+            faults: faults(),
+            acts: operator::acts(),
+            invariants: invariants(),
+        }
     }
 
     /// Adds a fault and an invariant of a feature.
@@ -83,9 +103,12 @@ impl Simulation {
     fn play(&mut self) -> Verdict {
         for step in 1..=self.world.plan.steps {
             self.world.begin_step(step);
-            if self.world.plan.fault_one_in > 0 {
-                for fault in &mut self.faults {
-                    if self.random.one_in(self.world.plan.fault_one_in) {
+            let plan = &self.world.plan;
+            for (one_in, strikes) in
+                [(plan.fault_one_in, &mut self.faults), (plan.act_one_in, &mut self.acts)]
+            {
+                for fault in strikes {
+                    if one_in > 0 && self.random.one_in(one_in) {
                         fault.strike(&mut self.world, &mut self.random)?;
                     }
                 }
@@ -108,8 +131,20 @@ impl Simulation {
     /// Lets everything that is under way arrive, and counts.
     fn rest(&mut self) -> Verdict {
         self.settle()?;
-        self.world.pass(GATHERED_MS);
+        for _ in 0..3 + self.world.clients.len() / GATHERED_CLIENTS {
+            self.world.pass(GATHERED_MS);
+            self.settle()?;
+        }
+        if self.world.has_unanswered() {
+            // A sender may be held for clients that are slow.
+            self.world.jump(HELD_MS);
+            self.settle()?;
+        }
+        // What a call asked for without delay comes a millisecond later.
+        self.world.pass(1);
         self.settle()?;
+        // Nothing that was said under earlier settings is under way any more.
+        self.world.plan.earlier.clear();
         self.hold(|invariant, world| invariant.at_rest(world))?;
         self.world.ask_who_is_there(CENSUSES, &mut self.random);
         self.settle()?;
@@ -162,6 +197,7 @@ fn invariants() -> Vec<Box<dyn Invariant>> {
         Box::new(Presence::default()),
         Box::new(Answers),
         Box::new(Patterns),
+        Box::new(Permitted),
         Box::new(Bounds),
         Box::new(Counts),
     ]

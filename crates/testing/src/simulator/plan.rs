@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use rusty_socks::{
     Config,
-    config::{Compression, LimitedAddresses, Overflow, RoomRule},
+    config::{Compression, IdentityMode, LimitedAddresses, MemoryMax, Overflow, RoomRule, Secret},
 };
 use rusty_socks_protocol as protocol;
+
+use super::tokens::{self, Act, RULED, SECRET, Token};
 
 use crate::random::Random;
 
@@ -18,6 +20,9 @@ pub(super) const ROOMS: [&str; 14] = [
 
 /// Patterns that clients join.
 pub(super) const PATTERNS: [&str; 4] = ["gap.*", "latest.*", "open.*", "open.c.*"];
+
+/// What pages say that some clients are of; the settings allow one of these at a time.
+pub(super) const ORIGINS: [&str; 2] = ["http://a.example", "http://b.example"];
 
 /// One run, as the seed has it.
 #[derive(Debug, Clone)]
@@ -34,8 +39,16 @@ pub struct Plan {
     pub rest_every: u64,
     /// One step in so many has a fault of each kind; 0 for a run without faults.
     pub fault_one_in: usize,
+    /// One step in so many has each act of the operator; 0 for a run without.
+    pub act_one_in: usize,
+    /// Whether each server leaves a snapshot to the next one.
+    pub leaves_snapshot: bool,
     /// The server's settings.
     pub config: Config,
+    /// Other settings that have held since everything last came to rest.
+    pub earlier: Vec<Config>,
+    /// Whether memory was ever short.
+    pub was_tight: bool,
 }
 
 impl Plan {
@@ -45,6 +58,8 @@ impl Plan {
         // One run in four is calm: no fault and no hostile client, so that every count is exact.
         let calm = random.one_in(4);
         let config = config(random, clients);
+        // One calm run in two has an operator who does nothing, too.
+        let is_operated = !calm || random.one_in(2);
         Plan {
             seed,
             clients,
@@ -52,13 +67,53 @@ impl Plan {
             steps,
             rest_every: 20 + random.below(100) as u64,
             fault_one_in: if calm { 0 } else { *random.one_of(&[3, 10, 40]) },
+            act_one_in: if is_operated { *random.one_of(&[30, 100, 400]) } else { 0 },
+            leaves_snapshot: random.below(3) > 0,
             config,
+            earlier: Vec::new(),
+            was_tight: false,
         }
+    }
+
+    /// Every set of settings that a client may be served by: those of now, and those whose effects
+    /// may be under way.
+    pub fn configs(&self) -> impl Iterator<Item = &Config> {
+        std::iter::once(&self.config).chain(&self.earlier)
+    }
+
+    /// Whether a holder of `token`, or of none, may do something in a room, by some settings.
+    pub fn may_somehow(&self, token: Option<&Token>, room: &str, act: Act) -> bool {
+        self.configs().any(|config| tokens::may(config, token, room, act))
+    }
+
+    /// Whether a holder of `token`, or of none, may do something in a room, by all settings.
+    pub fn may_surely(&self, token: Option<&Token>, room: &str, act: Act) -> bool {
+        self.configs().all(|config| tokens::may(config, token, room, act))
+    }
+
+    /// Whether a holder of `token`, or of none, may send direct messages.
+    pub fn may_direct(&self, token: Option<&Token>) -> bool {
+        tokens::may_direct(&self.config, token)
+    }
+
+    /// How long a client is served after the end of its token, in milliseconds.
+    pub fn token_grace_ms(&self) -> u64 {
+        self.config.token_grace.as_millis() as u64
+    }
+
+    /// Whether clients say who they are.
+    pub fn has_identity(&self) -> bool {
+        self.config.identity != IdentityMode::Off
+    }
+
+    /// Whether the server lets in only who says who they are.
+    pub fn requires_identity(&self) -> bool {
+        self.config.identity == IdentityMode::Required
     }
 
     /// Whether nothing goes wrong in this run but what the settings bring about.
     pub fn is_calm(&self) -> bool {
-        self.hostile == 0 && self.fault_one_in == 0
+        self.hostile == 0 && self.fault_one_in == 0 && self.act_one_in == 0
     }
 
     /// What a room does with slow members.
@@ -81,7 +136,7 @@ impl Plan {
     /// their age make it keep fewer.
     pub fn keeps_by_count(&self) -> bool {
         let age = self.config.history_age >= Duration::from_secs(86_400);
-        age && self.config.history_bytes >= 256 << 10
+        age && self.config.history_bytes >= 256 << 10 && !self.was_tight
     }
 }
 
@@ -122,7 +177,22 @@ fn config(random: &mut Random, clients: usize) -> Config {
         rooms: vec![
             rule("gap.*", Overflow::Gap, None),
             rule("latest.*", Overflow::Latest, Some(1)),
+            RoomRule::new(RULED),
         ],
+        identity: *random.one_of(&[
+            IdentityMode::Off,
+            IdentityMode::Off,
+            IdentityMode::Optional,
+            IdentityMode::Required,
+        ]),
+        token_hmac_secret: Secret::new(SECRET.to_owned()),
+        token_grace: seconds(*random.one_of(&[0, 2, 25])),
+        max_conn_per_user: small(random, 2, 10_000),
+        rate_messages_per_user: small(random, 20, 0) as u32,
+        rate_bytes_per_user: 0,
+        rate_rooms_per_user: 0,
+        allowed_origins: vec![ORIGINS[0].to_owned()],
+        memory_max: MemoryMax::Off,
         overflow: *random.one_of(&[Overflow::Close, Overflow::Gap, Overflow::Latest]),
         resume_window: seconds(*random.one_of(&[0, 5, 60, 60])),
         max_away_sessions: small(random, 3, 10_000),

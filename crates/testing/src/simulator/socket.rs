@@ -71,9 +71,16 @@ impl Socket {
         }
     }
 
-    /// Queues an upgrade to the chat protocol.
-    pub fn upgrade(&mut self) {
-        self.write(upgrade("/ws", "Sec-WebSocket-Protocol: rusty-socks.v1\r\n").as_bytes());
+    /// Queues an upgrade to the chat protocol, from a page of an `origin` and with a token, if any.
+    pub fn upgrade(&mut self, origin: Option<&str>, token: Option<&str>) {
+        let mut lines = "Sec-WebSocket-Protocol: rusty-socks.v1\r\n".to_owned();
+        if let Some(origin) = origin {
+            lines.push_str(&format!("Origin: {origin}\r\n"));
+        }
+        if let Some(token) = token {
+            lines.push_str(&format!("Authorization: Bearer {token}\r\n"));
+        }
+        self.write(upgrade("/ws", &lines).as_bytes());
     }
 
     /// Queues a text message.

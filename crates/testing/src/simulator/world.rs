@@ -1,8 +1,11 @@
 //! The server, its clients and the network between them, and one step of all of it.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use rusty_socks::{ErrorKind, Server, Snapshot, chat::Chat, stepped::SteppedServer};
+use rusty_socks::{
+    Config, ErrorKind, Server, Snapshot, chat::Chat, config::MemoryMax, stepped::SteppedServer,
+};
+use tempfile::TempDir;
 
 use super::{
     client::{Broken, Client, Scene, Seen, Verdict},
@@ -11,12 +14,16 @@ use super::{
     plan::{Plan, ROOMS},
     report::Report,
     socket::{Heard, Socket},
+    tokens::{BEGAN_S, RULED, Revoked, Token},
     transcript::Transcript,
 };
 use crate::random::Random;
 
 /// Clients that do something in one step: one in so many, and one more.
 const ACTORS_ONE_IN: usize = 40;
+
+/// Clients that share a user.
+const CLIENTS_PER_USER: usize = 3;
 
 /// Everything there is in a run.
 pub struct World {
@@ -42,15 +49,42 @@ pub struct World {
     pub heard: u64,
     /// Turns of workers.
     pub turns: u64,
+    /// What the server closes connections with, if it drains.
+    pub drain: Option<u16>,
+    /// The server has ended, and the next one has not begun.
+    pub is_gone: bool,
+    /// Milliseconds in which absences did not count, from one server to the next.
+    pub stood_still_ms: u64,
+    /// The moments up to which tokens of users are revoked.
+    pub revoked: Revoked,
+    /// The connections and those in line that there were at the last reload: bounds that are
+    /// lowered close nobody.
+    pub held_at_reload: (usize, usize),
+    /// Where servers leave their snapshots.
+    _directory: Option<TempDir>,
 }
 
 impl World {
     /// A server that nobody has connected to yet.
-    pub fn new(plan: Plan) -> World {
-        let server = server(&plan);
+    ///
+    /// # Panics
+    /// The settings are not legal, or there is no place for a snapshot.
+    pub fn new(mut plan: Plan) -> World {
+        let directory = plan.leaves_snapshot.then(|| tempfile::tempdir().expect("a directory"));
+        if let Some(directory) = &directory {
+            plan.config.snapshot = directory.path().join("state").display().to_string();
+        }
+        let server = server(&plan, 0);
+        // Where everyone may come without a token, one in two does.
+        let has_user = |index: &usize| plan.requires_identity() || index.is_multiple_of(2);
+        let user = |index: usize| {
+            let of_user = Some(index).filter(|index| plan.has_identity() && has_user(index));
+            of_user.map(|index| format!("u{}", index / CLIENTS_PER_USER))
+        };
+        let token = |index| plan.has_identity().then(|| Token::of_hostile(index));
         World {
-            clients: (0..plan.clients).map(Client::new).collect(),
-            hostile: (0..plan.hostile).map(Hostile::new).collect(),
+            clients: (0..plan.clients).map(|index| Client::new(index, user(index))).collect(),
+            hostile: (0..plan.hostile).map(|index| Hostile::new(index, token(index))).collect(),
             stalled: vec![0; server.workers()],
             server,
             plan,
@@ -60,6 +94,12 @@ impl World {
             seen: Vec::new(),
             heard: 0,
             turns: 0,
+            drain: None,
+            is_gone: false,
+            stood_still_ms: 0,
+            revoked: Revoked::new(),
+            held_at_reload: (0, 0),
+            _directory: directory,
         }
     }
 
@@ -105,7 +145,8 @@ impl World {
 
     fn act(&mut self, index: usize, random: &mut Random) {
         if self.clients[index].socket.is_none() {
-            return self.connect(index, random);
+            let flushed = if random.one_in(4) { 20 } else { usize::MAX };
+            return self.connect(index, flushed, random);
         }
         let peers: Vec<String> = (0..4)
             .filter_map(|_| {
@@ -129,28 +170,30 @@ impl World {
         });
     }
 
-    fn connect(&mut self, index: usize, random: &mut Random) {
+    /// Has a client connect, and send so many bytes at once.
+    pub(super) fn connect(&mut self, index: usize, flushed: usize, random: &mut Random) {
         let client = &self.clients[index];
         if client.is_retired || client.wait_until_ms > self.now_ms {
             return;
         }
         match self.server.connect() {
             Ok(wire) => {
-                self.with(index, |client, scene| client.connect(Socket::new(wire), scene));
+                let socket = Socket::new(wire);
+                self.with(index, |client, scene| client.connect(socket, random, scene));
                 if let Some(socket) = &mut self.clients[index].socket {
-                    socket.flush(if random.one_in(4) { 20 } else { usize::MAX });
+                    socket.flush(flushed);
                 }
             }
             Err(error) => {
-                debug_assert_eq!(error.kind(), ErrorKind::Overloaded);
-                self.transcript.add(Some(index), "finds too many heads pending".to_owned());
+                debug_assert!(self.drain.is_some() || error.kind() == ErrorKind::Overloaded);
+                self.transcript.add(Some(index), "finds no place to connect".to_owned());
                 self.clients[index].wait_until_ms = self.now_ms + 100;
             }
         }
     }
 
     /// Lets a client hear what has come. Returns whether anything had.
-    fn read(&mut self, index: usize) -> Result<bool, Broken> {
+    pub(super) fn read(&mut self, index: usize) -> Result<bool, Broken> {
         let Some(socket) = &mut self.clients[index].socket else { return Ok(false) };
         let all = socket.read();
         let is_any = !all.is_empty();
@@ -174,6 +217,9 @@ impl World {
         let mut scene = Scene {
             plan: &self.plan,
             now_ms: self.now_ms,
+            drain: self.drain,
+            is_gone: self.is_gone,
+            revoked: &self.revoked,
             transcript: &mut self.transcript,
             seen: &mut seen,
         };
@@ -186,6 +232,38 @@ impl World {
     pub fn pass(&mut self, ms: u64) {
         self.now_ms += ms;
         self.server.advance(Duration::from_millis(ms));
+    }
+
+    /// Gives the server other settings.
+    ///
+    /// # Errors
+    /// It does not take them.
+    pub fn reload(&mut self, config: Config, what: &str) -> Verdict {
+        self.transcript.add(None, format!("takes other settings: {what}"));
+        let stats = self.stats();
+        self.held_at_reload = (stats.active_connections, stats.queued);
+        let outcome = self.server.handle().reload(&config);
+        let promise = "a server that runs takes settings that are legal";
+        let broken = |seen: String| Err(Broken { promise, client: None, seen });
+        match outcome {
+            Err(error) => return broken(error.to_string()),
+            Ok(reloaded) if !reloaded.needs_restart.is_empty() => {
+                return broken(format!("{:?} need a restart", reloaded.needs_restart));
+            }
+            Ok(_) => {}
+        }
+        self.plan.was_tight |= config.memory_max != MemoryMax::Off;
+        let before = std::mem::replace(&mut self.plan.config, config);
+        for client in &mut self.clients {
+            client.was_allowed |= client.is_allowed_by(&before);
+        }
+        self.plan.earlier.push(before);
+        // Patterns do not join the rooms that their clients may be in, or have a place for, only
+        // now.
+        for session in self.clients.iter_mut().filter_map(|client| client.session.as_mut()) {
+            session.was_full |= what == RULED || what == "max_rooms_per_conn";
+        }
+        Ok(())
     }
 
     /// Lets so much time pass at once that connections may be lost over it.
@@ -224,6 +302,11 @@ impl World {
             is_busy |= self.read(index)?;
         }
         Ok(is_busy)
+    }
+
+    /// Whether a client on a connection that works waits for an answer.
+    pub fn has_unanswered(&self) -> bool {
+        self.clients.iter().any(|client| client.is_settled() && !client.asked.is_empty())
     }
 
     /// Has members ask who is in their rooms.
@@ -282,11 +365,12 @@ impl World {
     }
 }
 
-/// Makes the server of a plan.
-fn server(plan: &Plan) -> SteppedServer {
+/// Makes a server of a plan, at a moment of simulated time.
+pub(super) fn server(plan: &Plan, now_ms: u64) -> SteppedServer {
     let chat = Chat::new(&plan.config).expect("a legal default room");
     let builder = Server::builder().route("/ws", chat).config(plan.config.clone());
-    builder.stepped().expect("a legal plan")
+    let began = SystemTime::UNIX_EPOCH + Duration::from_secs(BEGAN_S);
+    builder.stepped_at(began + Duration::from_millis(now_ms)).expect("a legal plan")
 }
 
 fn shuffled(count: usize, random: &mut Random) -> Vec<usize> {
