@@ -26,7 +26,7 @@ pub use answers::WorkerSnapshot;
 pub(crate) use answers::{Health, Readiness};
 pub(crate) use counter::Counter;
 pub use distribution::Quantiles;
-pub(crate) use distribution::Timing;
+pub(crate) use distribution::{Times, Timing};
 use figure::figure;
 pub use figure::{Figure, FigureKind};
 pub(crate) use names::names;
@@ -266,6 +266,8 @@ pub(crate) struct WorkerMetrics {
     /// Ended connections by close code; `None` stands for all codes without a name here.
     closed: Mutex<BTreeMap<Option<u16>, u64>>,
     pub(crate) turn: Timing,
+    /// From the publish of a message of many to the end of its deliveries on this worker.
+    pub(crate) fanout_lag: Timing,
 }
 
 impl Deref for WorkerMetrics {
@@ -334,11 +336,16 @@ impl Metrics {
         (!parts.is_empty()).then(|| parts.join(", "))
     }
 
-    /// Returns the durations of the turns of each worker, and the times that upgrades had waited in
-    /// line, in microseconds.
-    pub(crate) fn times(&self) -> (Vec<Histogram<u64>>, Histogram<u64>) {
+    /// Returns a copy of every distribution of times.
+    pub(crate) fn times(&self) -> Times {
         let turns = self.workers.iter().map(|worker| worker.turn.histogram()).collect();
-        (turns, self.queue_wait.histogram())
+        Times { turns, fanout_lag: self.fanout_lag(), queue_wait: self.queue_wait.histogram() }
+    }
+
+    fn fanout_lag(&self) -> Histogram<u64> {
+        let mut sum = Timing::empty_sum();
+        self.workers.iter().for_each(|worker| worker.fanout_lag.add_to(&mut sum));
+        sum
     }
 
     /// Sums up ended connections by close code and durations of turns, over all workers.

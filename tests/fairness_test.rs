@@ -5,6 +5,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use rusty_socks::{
     Config, Server,
     chat::Chat,
@@ -79,6 +81,28 @@ fn a_message_to_a_large_room_delays_a_small_room_by_a_turn_at_most() {
         got.extend(contents(member));
         assert_eq!(*got, ["0", "1", "2"], "each message once, and in order");
     }
+}
+
+#[test]
+fn the_way_of_a_message_to_many_is_timed_until_its_last_slice() {
+    let mut server = server();
+    let crowd: Vec<MemoryClient> = (0..CROWD).map(|_| client(&mut server)).collect();
+    let writer = client(&mut server);
+    server.settle();
+    crowd.iter().for_each(|member| join(member, "large"));
+    [&writer, &crowd[0]].into_iter().for_each(|member| join(member, "small"));
+    join(&writer, "large");
+    server.settle();
+    say(&writer, r#"{"room":"small","content":"x"}"#);
+    server.settle();
+    assert_eq!(server.handle().stats().fanout_lag_ms.count, 0, "to a few clients");
+    say(&writer, r#"{"room":"large","content":"x"}"#);
+    server.turn();
+    assert_eq!(server.handle().stats().fanout_lag_ms.count, 0, "a slice, not all");
+    server.advance(Duration::from_millis(30));
+    server.settle();
+    let lag = server.handle().stats().fanout_lag_ms;
+    assert_eq!((lag.count, lag.max.floor()), (1, 30.0));
 }
 
 #[test]

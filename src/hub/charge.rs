@@ -12,6 +12,8 @@ const COUNTED_MIN: usize = 64;
 pub(crate) struct Charge {
     session: Arc<Session>,
     price: u32,
+    /// When the message was published, if it is for so many that its way is timed.
+    published_ms: Option<u64>,
 }
 
 impl Charge {
@@ -27,7 +29,24 @@ impl Charge {
         let deliveries = if members < COUNTED_MIN { 0 } else { here };
         let price = in_flight::price(bytes, here, members).saturating_add(deliveries);
         session.in_flight.add(price);
-        Some(Charge { session, price })
+        Some(Charge { session, price, published_ms: None })
+    }
+
+    /// Like [`new`](Charge::new), for a message that was published at `now_ms` of the hub's clock.
+    pub(super) fn of_publish(
+        by: Option<&Arc<Session>>,
+        bytes: usize,
+        members: usize,
+        here: u32,
+        now_ms: u64,
+    ) -> Option<Charge> {
+        let published_ms = (members >= COUNTED_MIN).then_some(now_ms);
+        Charge::new(by, bytes, members, here).map(|charge| Charge { published_ms, ..charge })
+    }
+
+    /// Returns when the message was published, on the hub's clock, if its way is timed.
+    pub(crate) fn published_ms(&self) -> Option<u64> {
+        self.published_ms
     }
 
     /// Returns the session that pays.

@@ -237,7 +237,8 @@ impl Hub {
         let (payer, total) = (by.map(|by| by.session), state.members_total());
         payer.inspect(|payer| payer.in_flight.note_sent(frame.len()));
         for (worker, _) in workers_with_members(&state.members, frame.len()) {
-            let charge = Charge::new(payer, frame.len(), total, state.members[worker]);
+            let charge =
+                Charge::of_publish(payer, frame.len(), total, state.members[worker], now_ms);
             let frame = frame.clone();
             let letter = Letter::Deliver { room: room.key, seq, frame, except, charge };
             self.mailboxes.push_reserved(worker, letter, deferred);
@@ -282,7 +283,7 @@ impl Hub {
         let total = members.iter().map(|count| *count as usize).sum();
         for (worker, _) in workers_with_members(&members, frame.len()) {
             let (rooms, frame) = (Arc::clone(&keys), frame.clone());
-            let charge = Charge::new(payer, frame.len(), total, members[worker]);
+            let charge = Charge::of_publish(payer, frame.len(), total, members[worker], now_ms);
             let letter = Letter::DeliverMany { rooms, frame, except, charge };
             self.mailboxes.push_reserved(worker, letter, deferred);
         }

@@ -45,6 +45,16 @@ impl Timing {
     }
 }
 
+/// Distributions of times, in microseconds.
+pub(crate) struct Times {
+    /// Durations of the turns of each worker.
+    pub(crate) turns: Vec<Histogram<u64>>,
+    /// From the publish of a message of many to the end of its deliveries on a worker.
+    pub(crate) fanout_lag: Histogram<u64>,
+    /// Waits in line.
+    pub(crate) queue_wait: Histogram<u64>,
+}
+
 /// Quantiles of a distribution, to two significant digits.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[non_exhaustive]

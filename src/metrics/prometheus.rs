@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use hdrhistogram::Histogram;
 
-use super::{FIGURES, Figure, FigureKind, Snapshot, WorkerSnapshot};
+use super::{FIGURES, Figure, FigureKind, Snapshot, WorkerSnapshot, distribution::Times};
 
 /// What every name begins with.
 const PREFIX: &str = "rusty_socks_";
@@ -16,10 +16,7 @@ const BUCKETS_S: [f64; 14] =
 
 /// What the figures of [`Snapshot`] do not have: distributions, and the process.
 pub(crate) struct Extra {
-    /// Durations of the turns of each worker, in microseconds.
-    pub(crate) turns: Vec<Histogram<u64>>,
-    /// Times in line, in microseconds.
-    pub(crate) queue_wait: Histogram<u64>,
+    pub(crate) times: Times,
     /// Memory of the process, where the system tells it.
     pub(crate) resident_bytes: Option<usize>,
     /// Open files of the process, and how many it may have, where the system tells.
@@ -101,12 +98,22 @@ pub(crate) fn text(snapshot: &Snapshot, extra: &Extra) -> String {
     of_workers(&mut out, snapshot);
     let name = format!("{PREFIX}turn_seconds");
     head(&mut out, &name, "histogram", "Duration of a worker's turn, without its sleep.");
-    for (worker, turns) in extra.turns.iter().enumerate() {
+    for (worker, turns) in extra.times.turns.iter().enumerate() {
         histogram(&mut out, &name, &format!("worker=\"{worker}\""), turns);
     }
-    let name = format!("{PREFIX}queue_wait_seconds");
-    head(&mut out, &name, "histogram", "Time that admitted upgrades had waited in line.");
-    histogram(&mut out, &name, "", &extra.queue_wait);
+    let (lag, wait) = (&extra.times.fanout_lag, &extra.times.queue_wait);
+    for (name, help, times) in [
+        (
+            "fanout_lag_seconds",
+            "Time from a publish to many to a worker's last delivery of it.",
+            lag,
+        ),
+        ("queue_wait_seconds", "Time that admitted upgrades had waited in line.", wait),
+    ] {
+        let name = format!("{PREFIX}{name}");
+        head(&mut out, &name, "histogram", help);
+        histogram(&mut out, &name, "", times);
+    }
     head(&mut out, "rusty_socks_build_info", "gauge", "The version of the server; always 1.");
     line(&mut out, "rusty_socks_build_info", &format!("version={:?}", snapshot.version), 1.0);
     let process = [

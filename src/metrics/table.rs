@@ -86,6 +86,9 @@ macro_rules! figures {
             pub closed: BTreeMap<String, u64>,
             /// Duration of a worker's turn, in microseconds, without its sleep.
             pub turn_us: Quantiles,
+            /// Time from the publish of a message to 64 clients or more to the last delivery that a
+            /// worker made of it, in milliseconds; by workers.
+            pub fanout_lag_ms: Quantiles,
             /// Time that admitted upgrades had waited in line, in milliseconds.
             pub queue_wait_ms: Quantiles,
             /// The figures of handlers that have [some](crate::Handler::figures), by route.
@@ -137,6 +140,7 @@ macro_rules! figures {
                     rejected,
                     closed,
                     turn_us: Quantiles::of(&turn, 1.0),
+                    fanout_lag_ms: Quantiles::of(&self.fanout_lag(), 1000.0),
                     queue_wait_ms: self.queue_wait.quantiles_ms(),
                     handlers: now.handlers,
                     workers: self.workers.iter().zip(workers).map(WorkerSnapshot::of).collect(),

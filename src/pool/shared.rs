@@ -194,12 +194,10 @@ impl Shared {
 
     /// Every figure for Prometheus, now.
     pub(crate) fn prometheus(&self) -> String {
-        let (turns, queue_wait) = self.metrics.times();
         let snapshot = self.snapshot();
         let since_1970 = self.started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
         let extra = Extra {
-            turns,
-            queue_wait,
+            times: self.metrics.times(),
             resident_bytes: resident::bytes(),
             open_files: platform::open_files(),
             open_files_max: platform::open_files_max(),

@@ -1,5 +1,7 @@
 //! What each letter to a worker does.
 
+use std::time::Duration;
+
 use super::Worker;
 use crate::{
     config::Overflow,
@@ -177,11 +179,15 @@ impl Worker {
         self.delivery_cost() + unwritten < DELIVERY_COST_PER_TURN_MAX
     }
 
-    /// Gives the space of a letter back.
+    /// Gives the space of a letter back, and times its way.
     fn release(&self, weight: Option<usize>, charge: Option<Charge>) {
-        if let Some(weight) = weight {
-            self.mailbox.release(weight, charge);
+        let Some(weight) = weight else { return };
+        if let Some(published_ms) = charge.as_ref().and_then(Charge::published_ms) {
+            let now_ms = self.cx.shared.hub.now_ms();
+            let lag = Duration::from_millis(now_ms.saturating_sub(published_ms));
+            self.cx.metrics().fanout_lag.record(lag);
         }
+        self.mailbox.release(weight, charge);
     }
 
     /// Lets a message wait for its slices.
@@ -259,7 +265,7 @@ impl Worker {
                 (fanout.recipients, fanout.charge) = (Some(recipients), charge);
             }
         } else if let Some(Fanout { weight, .. }) = self.cx.fanouts.finish(id) {
-            self.mailbox.release(weight, charge);
+            self.release(Some(weight), charge);
         }
         true
     }
