@@ -261,7 +261,7 @@ impl Client {
             was_revoked: false,
             must_renew: false,
             new_token: None,
-            origin: (index % 3 == 0).then_some(ORIGINS[0]),
+            origin: index.is_multiple_of(3).then_some(ORIGINS[0]),
             was_allowed: false,
             is_upgraded: false,
             upgraded_ms: 0,
