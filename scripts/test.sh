@@ -178,6 +178,7 @@ step_format() {
     cargo fmt --all --check
     # No more than formatted: its dependencies are many, and nothing that ships depends on it.
     cargo fmt --check --manifest-path benches/compare/Cargo.toml
+    cargo fmt --check --manifest-path scripts/embedder/Cargo.toml
 }
 
 step_clippy() {
@@ -188,9 +189,18 @@ step_clippy() {
     cargo clippy -p rusty_socks_testing --features bench --bench hot_paths -- -D warnings
 }
 
-# What an embedder compiles: without the binary and what only that needs.
+# What an embedder compiles: without the binary and what only that needs, and with each feature alone.
 step_library() {
-    cargo clippy --no-default-features --lib --examples -- -D warnings
+    local feature
+    cargo clippy --no-default-features --lib -- -D warnings
+    # What examples depend on has features, so that here the library has them too.
+    cargo clippy --no-default-features --examples -- -D warnings
+    for feature in config-file hooks identity snapshot tls; do
+        cargo check --no-default-features --features "$feature" --lib
+    done
+    # With the versions that everything else is tested with.
+    cp Cargo.lock scripts/embedder/
+    cargo run --manifest-path scripts/embedder/Cargo.toml --target-dir "$target"
 }
 
 step_docs() {

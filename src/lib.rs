@@ -22,6 +22,18 @@
 //! can keep. [`Config`] has every limit. [`chat`] is the handler of the chat protocol, and the
 //! crate `rusty_socks_client` is its client. `ARCHITECTURE.md` explains the code.
 //!
+//! # Cargo features
+//!
+//! - `config-file`: [`Config::load`] reads a TOML file;
+//! - `hooks`: [`Config::hook_url`] and [`Config::events_url`];
+//! - `identity`: [`Config::identity`], which verifies tokens, and `identity::sign`;
+//! - `snapshot`: [`Config::snapshot`], rooms and sessions that outlive a restart;
+//! - `tls`: [`Config::tls_cert`], TLS on the listener;
+//! - `cli`, the default: the program, with all of these.
+//!
+//! A setting whose feature is absent is an error that names the feature. `README.md` says how many
+//! packages each feature brings.
+//!
 //! # Threads and blocking
 //!
 //! A plain [`Handler`] runs on the worker that owns its connection. All other connections of that

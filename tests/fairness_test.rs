@@ -207,6 +207,7 @@ fn a_flood_into_smaller_rooms_does_not_hold_up_a_large_one() {
         server.turn();
         waiting.retain(|member| !contents(member).contains(&"large".to_owned()));
         turns += 1;
-        assert!(turns < 20, "{} of {CROWD} still wait", waiting.len());
+        // A turn writes to 128 of them, beside as many of those that wait already.
+        assert!(turns < 30, "{} of {CROWD} still wait", waiting.len());
     }
 }

@@ -8,6 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use syn::{
@@ -468,6 +469,61 @@ fn no_source_file_is_too_long() {
         .map(|(path, lines)| format!("{path}: {lines} lines before its tests"))
         .collect();
     none(&format!("a file has at most {LINES_MAX} lines before its tests"), &too_long);
+}
+
+/// The most packages that an embedder compiles who wants no feature, this one included.
+const PACKAGES_MAX: usize = 65;
+
+/// Counts the packages of the library with one feature, or none if it is empty.
+fn packages(feature: &str) -> usize {
+    // The same on every system on which the tests run.
+    let target = ["--target", "x86_64-unknown-linux-gnu"];
+    let of = ["--package", "rusty_socks", "--no-default-features", "--features", feature];
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--edges", "normal", "--prefix", "none"])
+        .args(target)
+        .args(of)
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let tree = String::from_utf8(output.stdout).expect("text");
+    // A package that was shown before has `(*)` behind it.
+    let packages: BTreeSet<&str> = tree.lines().map(|line| line.trim_end_matches(" (*)")).collect();
+    packages.len()
+}
+
+#[test]
+fn an_embedder_compiles_what_the_readme_says() {
+    let readme = read("README.md");
+    let table = readme.lines().skip_while(|line| !line.starts_with("| feature | what it brings |"));
+    let rows: BTreeMap<&str, &str> = table
+        .skip(2)
+        .map_while(|row| row.strip_prefix("| ")?.strip_suffix(" |")?.split_once(" | "))
+        .map(|(feature, row)| (feature, row.rsplit(" | ").next().unwrap_or_default()))
+        .collect();
+    let manifest = read("Cargo.toml");
+    let features = manifest.lines().skip_while(|line| *line != "[features]").skip(1);
+    let features = features
+        .take_while(|line| !line.starts_with('['))
+        .filter_map(|line| line.split_once(" = ["))
+        .map(|(name, _)| name);
+    let mut wrong = Vec::new();
+    for feature in features {
+        let (feature, name) = match feature {
+            "default" => ("", "none".to_owned()),
+            "cli" => ("cli", "`cli`, the default".to_owned()),
+            feature => (feature, format!("`{feature}`")),
+        };
+        let (counted, told) = (packages(feature), rows.get(name.as_str()));
+        if told != Some(&counted.to_string().as_str()) {
+            wrong.push(format!("{name}: {counted} packages, not {told:?}"));
+        }
+        if feature.is_empty() && counted > PACKAGES_MAX {
+            wrong.push(format!("{name}: {counted} packages, more than {PACKAGES_MAX}"));
+        }
+    }
+    none("README.md has each feature, and the packages that it brings", &wrong);
 }
 
 /// Columns of a line of prose: of comments, and of paragraphs of Markdown.

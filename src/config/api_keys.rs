@@ -11,17 +11,11 @@
 //! rooms = ["orders.*"]
 //! ```
 
-use std::path::Path;
-
 use super::{
     api_key::{ApiKey, ApiScope},
-    open::Open,
     rooms,
-    secret::Secret,
     settings::Config,
-    source::Source,
     texts::API_KEY,
-    toml_text::with_article,
 };
 
 /// The name of the tables in the file, and of the field in [`Config`].
@@ -40,7 +34,7 @@ const NAME_BYTES_MAX: usize = 64;
 const DEFAULT_NAME: &str = "api";
 
 /// The pattern that every room matches.
-const ALL_ROOMS: &str = "*";
+pub(super) const ALL_ROOMS: &str = "*";
 
 /// Rooms that are next to each other in the order of all rooms.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -151,76 +145,12 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
     problems
 }
 
-/// Reads the keys in the value of `api_keys` in the file. Returns also what is wrong there.
-pub(super) fn read(
-    value: &toml::Value,
-    source: &Source,
-    open: Open,
-    problems: &mut Vec<String>,
-) -> Vec<ApiKey> {
-    let Some(tables) = value.as_array() else {
-        let found = with_article(value.type_str());
-        problems.push(format!("{NAME} in {source}: must be tables [[{NAME}]], not {found}"));
-        return Vec::new();
-    };
-    let mut keys = Vec::new();
-    for (index, table) in tables.iter().enumerate() {
-        match read_one(table, open) {
-            Ok(key) => keys.push(key),
-            Err(problem) => problems.push(format!("{NAME} {} in {source}: {problem}", index + 1)),
-        }
-    }
-    keys
-}
-
-fn read_one(value: &toml::Value, open: Open) -> Result<ApiKey, String> {
-    let table = value.as_table().ok_or("must be a table")?;
-    let mut key = ApiKey {
-        name: String::new(),
-        key: Secret::default(),
-        scopes: Vec::new(),
-        rooms: vec![ALL_ROOMS.into()],
-    };
-    let text = |name: &str, value: &toml::Value| {
-        value.as_str().map(str::to_owned).ok_or_else(|| format!("{name} must be a string"))
-    };
-    let list = |name: &str, value: &toml::Value| -> Result<Vec<String>, String> {
-        let items = value.as_array().map(|items| items.iter().map(toml::Value::as_str).collect());
-        let items: Option<Vec<&str>> = items.flatten();
-        let items = items.ok_or_else(|| format!("{name} must be an array of strings"))?;
-        Ok(items.into_iter().map(str::to_owned).collect())
-    };
-    for (name, value) in table {
-        match name.as_str() {
-            "name" => key.name = text(name, value)?,
-            "key" | "key_file" if !key.key.is_empty() => {
-                return Err("must have key or key_file, not both".into());
-            }
-            "key" => key.key = Secret::new(text(name, value)?),
-            "key_file" => key.key = Secret::read(Path::new(&text(name, value)?), open)?,
-            "scopes" => {
-                for word in list(name, value)? {
-                    let scope = ApiScope::ALL.into_iter().find(|scope| scope.as_str() == word);
-                    let wrong = || format!("scopes must be publish, read or admin, not {word:?}");
-                    key.scopes.push(scope.ok_or_else(wrong)?);
-                }
-            }
-            "rooms" => key.rooms = list(name, value)?,
-            other => {
-                return Err(format!(
-                    "unknown key {other:?}: there are name, key, key_file, scopes and rooms"
-                ));
-            }
-        }
-    }
-    Ok(key)
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::config::Secret;
 
     fn load(text: &str) -> Result<Config, String> {
         let mut file = tempfile::NamedTempFile::new().unwrap();

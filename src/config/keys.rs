@@ -428,12 +428,6 @@ impl Key {
         &self.kind
     }
 
-    /// Returns the text to parse for a value from the file, or as an error the TOML type that it
-    /// must have.
-    pub(super) fn text_of_toml(&self, value: &toml::Value) -> Result<String, &'static str> {
-        self.kind.text_of_toml(value)
-    }
-
     /// Sets the field from `text`. Returns `false`, with the field unchanged, if the text is not of
     /// the key's kind or out of its range.
     pub(super) fn set(&self, config: &mut Config, text: &str) -> bool {

@@ -1,34 +1,26 @@
 //! Loads the values: defaults < TOML file < environment < flags, and notes for each key the source
 //! that won.
-//!
-//! A wrong value is never skipped or replaced by a default. It is an error even where a later
-//! source overrides it, because it would take effect once that source is gone.
 
 use std::{
     env,
     ffi::{OsStr, OsString},
-    io, iter,
+    iter,
     path::{Path, PathBuf},
 };
 
 use super::{
-    api_keys,
+    file,
     judge::error_of,
     keys::Key,
-    nearest::nearest,
+    loading::{FILE_VARIABLE, Loading, row},
     open::{Open, open, open_again},
     rooms,
-    secret::{self, Secret},
     service_links::is_service_link,
     settings::Config,
-    source::{PREFIX, Source, told},
+    source::{PREFIX, Source},
     tls_pairs,
-    toml_text::{line_at, with_article},
 };
 use crate::error::Error;
-
-/// The variable that names the file. Not a key, because a file cannot name itself.
-const FILE_VARIABLE: &str = "RUSTY_SOCKS_CONFIG";
 
 /// A valid configuration, and the source of each value.
 #[derive(Debug, Clone)]
@@ -46,6 +38,9 @@ pub struct Loaded {
 impl Config {
     /// Loads the defaults, then the file that `RUSTY_SOCKS_CONFIG` names, then the environment of
     /// this process. A program with flags uses [`Config::load_from`].
+    ///
+    /// # Errors
+    /// As [`Config::load_from`].
     pub fn load() -> Result<Config, Error> {
         let no_flags = iter::empty::<(&str, &str)>();
         Ok(Config::load_from(None, env::vars_os(), no_flags)?.config)
@@ -57,6 +52,9 @@ impl Config {
     /// one. Variables that do not begin with `RUSTY_SOCKS_` are ignored, and those that Kubernetes
     /// sets for a Service of that name: [`Loaded::warnings`] names them. `flags` are pairs of a key
     /// and a value; the key is spelled `max_conn`, `max-conn` or `--max-conn`.
+    ///
+    /// Files need the cargo feature `config-file`; without it, one that is named is an error. Those
+    /// that hold a single secret are read all the same.
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config). The message has one line for each problem.
@@ -117,8 +115,8 @@ impl Config {
 
         let mut loading = Loading::new(open, service_links);
         match (file, named) {
-            (Some(path), _) => loading.file(path, "--config"),
-            (None, Some(path)) => loading.file(&path, FILE_VARIABLE),
+            (Some(path), _) => file::read(&mut loading, path, "--config"),
+            (None, Some(path)) => file::read(&mut loading, &path, FILE_VARIABLE),
             (None, None) => {}
         }
         for (name, value) in &ours {
@@ -127,11 +125,23 @@ impl Config {
         for (name, value) in flags {
             loading.flag(&name.as_ref().to_string_lossy(), value.as_ref());
         }
-        loading.finish()
+        Loaded::of(loading)
     }
 }
 
 impl Loaded {
+    /// Finishes the load. The rules between keys are checked only if every value could be read.
+    fn of(mut loading: Loading) -> Result<Loaded, Error> {
+        if loading.problems.is_empty() {
+            let sources = &loading.sources;
+            let source_of = |key: &Key| sources.get(row(key.name())?);
+            loading.problems = loading.config.problems(&source_of);
+        }
+        error_of(loading.problems)?;
+        let Loading { config, sources, rooms_source, tls_source, service_links, .. } = loading;
+        Ok(Loaded { config, sources, rooms_source, tls_source, service_links })
+    }
+
     /// Returns the source of the key `name`, of the rules for rooms under `rooms`, or of the
     /// further certificates under `tls`; `None` if there is no such key.
     pub fn source(&self, name: &str) -> Option<&Source> {
@@ -159,209 +169,6 @@ impl Loaded {
     pub fn entries(&self) -> impl Iterator<Item = (&'static Key, &Source)> {
         Config::keys().iter().zip(&self.sources)
     }
-}
-
-/// A configuration that is being loaded.
-struct Loading {
-    open: Open,
-    config: Config,
-    sources: Vec<Source>,
-    rooms_source: Source,
-    tls_source: Source,
-    service_links: Vec<String>,
-    problems: Vec<String>,
-}
-
-impl Loading {
-    fn new(open: Open, service_links: Vec<String>) -> Loading {
-        let sources = vec![Source::Default; Config::keys().len()];
-        Loading {
-            open,
-            config: Config::default(),
-            sources,
-            rooms_source: Source::Default,
-            tls_source: Source::Default,
-            service_links,
-            problems: Vec::new(),
-        }
-    }
-
-    fn file(&mut self, path: &Path, named_by: &str) {
-        let text = match (self.open)(path).and_then(io::read_to_string) {
-            Ok(text) => text,
-            Err(error) => {
-                let path = path.display();
-                self.problems.push(format!(
-                    "cannot read the configuration file \"{path}\" from {named_by}: {error}"
-                ));
-                return;
-            }
-        };
-        let table: toml::Table = match text.parse() {
-            Ok(table) => table,
-            Err(error) => {
-                let line = line_of(&text, &error);
-                // The parser's message may span lines, and a problem is one line.
-                let why = error.message().replace('\n', " ");
-                self.problems.push(format!("{}: line {line}: {why}", path.display()));
-                return;
-            }
-        };
-        for (name, value) in &table {
-            let source = Source::File(path.into());
-            if name == rooms::NAME {
-                self.config.rooms = rooms::read(value, &text, &source, &mut self.problems);
-                self.rooms_source = source;
-                continue;
-            }
-            if name == tls_pairs::NAME {
-                self.config.tls = tls_pairs::read(value, &source, &mut self.problems);
-                self.tls_source = source;
-                continue;
-            }
-            if name == api_keys::NAME {
-                self.config.api_keys =
-                    api_keys::read(value, &source, self.open, &mut self.problems);
-                continue;
-            }
-            if let Some(row) = Config::keys().iter().position(|key| is(key.file_name(), name)) {
-                match value.as_str() {
-                    Some(path) => self.set_from_file(row, Path::new(path), source),
-                    None => self.problems.push(format!(
-                        "{name} in {source}: must be a string, the path of a file, not {}",
-                        with_article(value.type_str())
-                    )),
-                }
-                continue;
-            }
-            let Some(row) = row(name) else {
-                let names = Config::keys().iter().map(Key::name).chain([
-                    rooms::NAME,
-                    tls_pairs::NAME,
-                    api_keys::NAME,
-                ]);
-                let files = Config::keys().iter().filter_map(Key::file_name);
-                let names = names.map(String::from).chain(files);
-                self.unknown(&format!("key {name:?} in {source}"), name, names);
-                continue;
-            };
-            let key = &Config::keys()[row];
-            // An array or a table printed as TOML may span lines.
-            let written = value.to_string().replace('\n', " ");
-            match key.text_of_toml(value) {
-                Ok(text) => self.set(row, &text, &written, source),
-                Err(wanted) => self.problems.push(format!(
-                    "{}: must be {wanted}, not {}; allowed is {}",
-                    told(name, &key.told(&written), Some(&source)),
-                    with_article(value.type_str()),
-                    key.range(),
-                )),
-            }
-        }
-    }
-
-    fn variable(&mut self, name: &str, value: &OsStr) {
-        match Config::keys().iter().position(|key| key.variable() == name) {
-            Some(row) => self.set_os(row, value, Source::Variable(name.into())),
-            None => {
-                if let Some(row) =
-                    Config::keys().iter().position(|key| is(key.file_variable(), name))
-                {
-                    let source = Source::Variable(name.into());
-                    return self.set_from_file(row, Path::new(value), source);
-                }
-                let names = Config::keys().iter().map(Key::variable);
-                let names = names.chain(Config::keys().iter().filter_map(Key::file_variable));
-                let names = names.chain([FILE_VARIABLE.to_string()]);
-                self.unknown(&format!("variable {name:?}"), name, names);
-            }
-        }
-    }
-
-    fn flag(&mut self, name: &str, value: &OsStr) {
-        let bare = name.strip_prefix("--").unwrap_or(name);
-        let flag = format!("--{}", bare.replace('_', "-"));
-        match Config::keys().iter().position(|key| key.flag() == flag) {
-            Some(row) if Config::keys()[row].is_secret() => {
-                self.set_from_file(row, Path::new(value), Source::Flag(flag));
-            }
-            Some(row) => self.set_os(row, value, Source::Flag(flag)),
-            None => {
-                let flag = format!("--{bare}");
-                let names = Config::keys().iter().map(Key::flag);
-                self.unknown(&format!("flag {flag:?}"), &flag, names);
-            }
-        }
-    }
-
-    fn set_os(&mut self, row: usize, value: &OsStr, source: Source) {
-        let written = Config::keys()[row].told(&format!("{value:?}"));
-        match value.to_str() {
-            Some(text) => self.set(row, text, &written, source),
-            None => {
-                let told = told(Config::keys()[row].name(), &written, Some(&source));
-                self.problems.push(format!("{told}: must be valid UTF-8"));
-            }
-        }
-    }
-
-    fn set(&mut self, row: usize, text: &str, written: &str, source: Source) {
-        let key = &Config::keys()[row];
-        if key.is_secret() && self.sources[row].ranks_with(&source) {
-            let (name, first) = (key.name(), &self.sources[row]);
-            self.problems.push(format!("{name} is given twice: {first} and {source}"));
-        } else if key.set(&mut self.config, text) {
-            self.sources[row] = source;
-        } else {
-            let told = told(key.name(), &key.told(written), Some(&source));
-            self.problems.push(format!("{told}: {}", key.correction(text)));
-        }
-    }
-
-    /// Sets a secret to what the file at `path` holds.
-    fn set_from_file(&mut self, row: usize, path: &Path, by: Source) {
-        match Secret::read(path, self.open) {
-            Ok(secret) => {
-                let source = Source::SecretFile { path: path.into(), by: Box::new(by) };
-                self.set(row, secret.reveal(), secret::SHOWN, source);
-            }
-            Err(why) => self.problems.push(format!("{by}: {why}")),
-        }
-    }
-
-    fn unknown(&mut self, what: &str, name: &str, known: impl Iterator<Item = String>) {
-        let advice = match nearest(name, known) {
-            Some(near) => format!("did you mean {near}?"),
-            None => "`rusty_socks check-config` prints all there are".into(),
-        };
-        self.problems.push(format!("unknown {what}: {advice}"));
-    }
-
-    /// Finishes the load. The rules between keys are checked only if every value could be read.
-    fn finish(mut self) -> Result<Loaded, Error> {
-        if self.problems.is_empty() {
-            let sources = &self.sources;
-            let source_of = |key: &Key| sources.get(row(key.name())?);
-            self.problems = self.config.problems(&source_of);
-        }
-        error_of(self.problems)?;
-        let Loading { config, sources, rooms_source, tls_source, service_links, .. } = self;
-        Ok(Loaded { config, sources, rooms_source, tls_source, service_links })
-    }
-}
-
-fn is(known: Option<String>, name: &str) -> bool {
-    known.is_some_and(|known| known == name)
-}
-
-fn row(name: &str) -> Option<usize> {
-    Config::keys().iter().position(|key| key.name() == name)
-}
-
-/// Returns the line, from 1, at which the parser stopped.
-fn line_of(text: &str, error: &toml::de::Error) -> usize {
-    let end = error.span().map_or(0, |span| span.start.min(text.len()));
-    line_at(text, end)
 }
 
 #[cfg(test)]
@@ -680,7 +487,7 @@ mod tests {
             let mut loading = Loading::new(open, Vec::new());
             if let Ok(table) = format!("{} = {value}", key.name()).parse::<toml::Table>() {
                 for value in table.values() {
-                    let _ = key.text_of_toml(value).map(|text| {
+                    let _ = key.kind().text_of_toml(value).map(|text| {
                         loading.set(0, &text, &text, Source::Default);
                     });
                 }

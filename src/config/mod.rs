@@ -16,10 +16,10 @@
 //! - `secret.rs`: texts that are not shown, and may be read from files of their own;
 //! - `value.rs`: the kinds of values, and how they are read and shown; `texts.rs`: which texts are
 //!   legal;
-//! - `load.rs`: defaults < TOML file < environment < flags. It uses `open.rs` (how files are
-//!   opened), `nearest.rs` (the most similar name, for typing errors), `service_links.rs`
-//!   (variables that are no settings), `source.rs` (the source of a value) and `toml_text.rs` (its
-//!   line in the file);
+//! - `load.rs`: defaults < TOML file < environment < flags. It uses `loading.rs` (what is known
+//!   meanwhile), `file/` (the TOML file; `no_file.rs` without the cargo feature `config-file`),
+//!   `open.rs` (how files are opened), `nearest.rs` (the most similar name, for typing errors),
+//!   `service_links.rs` (variables that are no settings) and `source.rs` (the source of a value);
 //! - `reload.rs`: which settings a running server can take anew.
 
 mod addresses;
@@ -36,18 +36,22 @@ mod rooms;
 mod api_keys;
 mod tls_pairs;
 mod judge;
+mod loading;
+#[cfg(feature = "config-file")]
+mod file;
+#[cfg(not(feature = "config-file"))]
+#[path = "no_file.rs"]
+mod file;
 mod load;
 mod reload;
 mod memory_max;
 mod nearest;
-mod open;
+pub(crate) mod open;
 mod service_links;
 mod source;
-mod toml_text;
 
 pub(crate) use api_keys::RoomRange;
 pub(crate) use judge::ADMIN_NEEDS_KEY;
-pub(crate) use open::{Open, open, open_again};
 pub(crate) use rooms::RoomRules;
 #[cfg(feature = "identity")]
 pub(crate) use secret::shown_address;

@@ -12,12 +12,10 @@
 
 use super::{
     keys::Key,
-    nearest::nearest,
     settings::Config,
-    source::{Source, told},
+    source::told,
     tables::RoomRule,
     texts::ROOM,
-    toml_text::{line_at, with_article},
     value::{Field, Kind, Value},
     words::{Access, IdentityMode, Overflow},
 };
@@ -178,7 +176,7 @@ impl RoomRule {
     }
 
     /// Returns the path of a setting as in the file, such as `rooms."prices.*".history`.
-    fn path(&self, setting: &str) -> String {
+    pub(super) fn path(&self, setting: &str) -> String {
         format!("{}.{setting}", path_of(&self.pattern))
     }
 
@@ -192,14 +190,15 @@ impl RoomRule {
 }
 
 /// A setting of a rule.
-struct Setting {
-    name: &'static str,
+pub(super) struct Setting {
+    pub(super) name: &'static str,
     /// The kind of its values; `None` for that of the key of the same name.
     kind: Option<Kind>,
     /// Returns the value, if the rule has one.
     read: fn(&RoomRule) -> Option<Value>,
     /// Sets the value. Returns `false` if it is not of the field's type.
-    write: fn(&mut RoomRule, Value) -> bool,
+    #[cfg_attr(not(feature = "config-file"), expect(dead_code, reason = "the file alone sets it"))]
+    pub(super) write: fn(&mut RoomRule, Value) -> bool,
 }
 
 macro_rules! setting {
@@ -218,7 +217,7 @@ macro_rules! setting {
 
 const ACCESS: Kind = Kind::Word(&["everyone", "users", "token"]);
 
-static SETTINGS: [Setting; 6] = [
+pub(super) static SETTINGS: [Setting; 6] = [
     setting!(overflow, None),
     setting!(history, None),
     setting!(join, Some(ACCESS)),
@@ -228,7 +227,7 @@ static SETTINGS: [Setting; 6] = [
 ];
 
 impl Setting {
-    fn kind(&self) -> &Kind {
+    pub(super) fn kind(&self) -> &Kind {
         let of_key = || Config::keys().iter().find(|key| key.name() == self.name);
         let kind = self.kind.as_ref().or_else(|| of_key().map(Key::kind));
         kind.expect("a setting has a kind, or a row in the table of keys")
@@ -262,115 +261,16 @@ pub(super) fn problems(rules: &[RoomRule]) -> Vec<String> {
 
 /// Returns the path of a rule as in the file, such as `rooms."prices.*"`. A pattern that is too
 /// long to be legal is cut.
-fn path_of(pattern: &str) -> String {
+pub(super) fn path_of(pattern: &str) -> String {
     let shown: String = pattern.chars().take(PATTERN_BYTES_MAX + 1).collect();
     format!("{NAME}.{shown:?}")
 }
 
-fn pattern_demand() -> String {
+pub(super) fn pattern_demand() -> String {
     format!(
         "must be a room name, or the beginning of one and .*, such as \"prices.*\": \
          at most {PATTERN_BYTES_MAX} bytes without control characters or another *; or * alone"
     )
-}
-
-/// Reads the rules in the value of `rooms` in the file `text`. Returns also what is wrong there.
-pub(super) fn read(
-    value: &toml::Value,
-    text: &str,
-    source: &Source,
-    problems: &mut Vec<String>,
-) -> Vec<RoomRule> {
-    let lines = Lines::of(text);
-    let mut rules = Vec::new();
-    let is_no_table = |path: &str, value: &toml::Value, line: usize| {
-        let found = with_article(value.type_str());
-        format!("{path} in {source}, line {line}: must be a table, not {found}")
-    };
-    let Some(table) = value.as_table() else {
-        problems.push(is_no_table(NAME, value, lines.of_path(&[NAME])));
-        return rules;
-    };
-    for (pattern, value) in table {
-        let mut rule = RoomRule::new(pattern.as_str());
-        let path = path_of(pattern);
-        let line = lines.of_path(&[NAME, pattern]);
-        if !rule.is_legal() {
-            problems.push(format!("{path} in {source}, line {line}: {}", pattern_demand()));
-            continue;
-        }
-        let Some(settings) = value.as_table() else {
-            problems.push(is_no_table(&path, value, line));
-            continue;
-        };
-        for (name, value) in settings {
-            let line = lines.of_path(&[NAME, pattern, name]);
-            if let Err(problem) = rule.read(name, value, source, line) {
-                problems.push(problem);
-            }
-        }
-        rules.push(rule);
-    }
-    rules
-}
-
-impl RoomRule {
-    fn read(
-        &mut self,
-        name: &str,
-        value: &toml::Value,
-        source: &Source,
-        line: usize,
-    ) -> Result<(), String> {
-        let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
-            let names = || SETTINGS.iter().map(|setting| setting.name.to_string());
-            let advice = match nearest(name, names()) {
-                Some(near) => format!("did you mean {near}?"),
-                None => format!("there are {}", names().collect::<Vec<_>>().join(", ")),
-            };
-            let table = path_of(&self.pattern);
-            return Err(format!(
-                "unknown key {name:?} of {table} in {source}, line {line}: {advice}"
-            ));
-        };
-        let (kind, written) = (setting.kind(), value.to_string().replace('\n', " "));
-        let told = format!("{}, line {line}", told(&self.path(name), &written, Some(source)));
-        let text = kind.text_of_toml(value).map_err(|wanted| {
-            let found = with_article(value.type_str());
-            format!("{told}: must be {wanted}, not {found}; allowed is {}", kind.range())
-        })?;
-        let parsed = kind.parse(&text).filter(|value| kind.allows(value));
-        if !parsed.is_some_and(|value| (setting.write)(self, value)) {
-            return Err(format!("{told}: {}", kind.correction(&text)));
-        }
-        Ok(())
-    }
-}
-
-/// The lines of the keys in a file, which parsed values no longer know.
-struct Lines<'t> {
-    text: &'t str,
-    root: Option<toml::Spanned<toml::de::DeTable<'t>>>,
-}
-
-impl<'t> Lines<'t> {
-    fn of(text: &'t str) -> Lines<'t> {
-        Lines { text, root: toml::de::DeTable::parse(text).ok() }
-    }
-
-    /// Returns the line, from 1, of the last key of `path`.
-    fn of_path(&self, path: &[&str]) -> usize {
-        let mut table = self.root.as_ref().map(toml::Spanned::get_ref);
-        let mut at = 0;
-        for part in path {
-            let Some((key, value)) = table.and_then(|table| table.get_key_value(*part)) else {
-                break;
-            };
-            at = key.span().start;
-            table = value.get_ref().as_table();
-        }
-        line_at(self.text, at)
-    }
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::config::open;
+    use crate::config::open::open;
 
     fn read(bytes: &[u8]) -> Result<Secret, String> {
         let mut file = tempfile::NamedTempFile::new().unwrap();

@@ -327,7 +327,7 @@ pub struct Config {
     /// that a restart loses no message; empty for none.
     ///
     /// Its directory must exist, be writable, and belong to the server alone: the file has messages
-    /// and the secrets of sessions.
+    /// and the secrets of sessions. Needs the cargo feature `snapshot`.
     ///
     /// Default: empty. Range: the path of a file, or empty.
     pub snapshot: String,
@@ -419,7 +419,7 @@ pub struct Config {
     pub broadcast: bool,
 
     /// Your backend, which is asked with an HTTP POST before a client connects, joins or publishes;
-    /// empty for nobody. See `docs/hooks.md`.
+    /// empty for nobody. See `docs/hooks.md`. Needs the cargo feature `hooks`.
     ///
     /// Default: empty. Range: an http or https URL without a user name, or empty.
     pub hook_url: String,
@@ -460,7 +460,7 @@ pub struct Config {
     pub hook_queue: usize,
 
     /// Where events are sent, in batches, with an HTTP POST; empty for nowhere. See
-    /// `docs/hooks.md`.
+    /// `docs/hooks.md`. Needs the cargo feature `hooks`.
     ///
     /// Default: empty. Range: an http or https URL without a user name, or empty.
     pub events_url: String,
@@ -541,7 +541,7 @@ pub struct Config {
     pub metrics: MetricsAccess,
 
     /// Certificate chain of the server, its own certificate first. With it the server speaks TLS
-    /// 1.2 and 1.3, and nothing else, on its port.
+    /// 1.2 and 1.3, and nothing else, on its port. Needs the cargo feature `tls`.
     ///
     /// The file is read again every 10 seconds; new connections get a changed certificate.
     ///
@@ -563,11 +563,12 @@ pub struct Config {
     /// asks for, or else [`tls_cert`](Config::tls_cert), or else the first of all.
     ///
     /// In the file they are tables: `[[tls]]` with `cert` and `key`. They have no variable and no
-    /// flag. At most 100.
+    /// flag. At most 100. They need the cargo feature `tls`.
     pub tls: Vec<TlsPair>,
 
     /// Whether clients must say who they are, with a token (a JWT, RFC 7519): never, if they like,
-    /// or always. A bad token is refused in either case.
+    /// or always. A bad token is refused in either case. Anything but never needs the cargo feature
+    /// `identity`.
     ///
     /// Under `required`, what no token and no [rule](RoomRule::join) grants is denied.
     ///

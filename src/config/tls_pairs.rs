@@ -6,9 +6,7 @@
 //! key = "chat.example.key"
 //! ```
 
-use super::{
-    settings::Config, source::Source, tables::TlsPair, texts::PEM, toml_text::with_article,
-};
+use super::{settings::Config, tables::TlsPair, texts::PEM};
 
 /// The name of the tables in the file, and of the field in [`Config`].
 pub(super) const NAME: &str = "tls";
@@ -68,52 +66,8 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
     problems
 }
 
-/// Reads the pairs in the value of `tls` in the file. Returns also what is wrong there.
-pub(super) fn read(
-    value: &toml::Value,
-    source: &Source,
-    problems: &mut Vec<String>,
-) -> Vec<TlsPair> {
-    let mut pairs = Vec::new();
-    let Some(tables) = value.as_array() else {
-        let found = with_article(value.type_str());
-        problems.push(format!("{NAME} in {source}: must be tables [[{NAME}]], not {found}"));
-        return pairs;
-    };
-    for (index, table) in tables.iter().enumerate() {
-        let mut pair = TlsPair::default();
-        let Some(table) = table.as_table() else {
-            let found = with_article(table.type_str());
-            problems
-                .push(format!("{NAME}[{}] in {source}: must be a table, not {found}", index + 1));
-            continue;
-        };
-        for (name, value) in table {
-            let field = match name.as_str() {
-                "cert" => &mut pair.cert,
-                "key" => &mut pair.key,
-                _ => {
-                    let path = path_of(index, name);
-                    problems
-                        .push(format!("unknown key {path} in {source}: there are cert and key"));
-                    continue;
-                }
-            };
-            match value.as_str() {
-                Some(path) => *field = path.to_owned(),
-                None => {
-                    let (path, found) = (path_of(index, name), with_article(value.type_str()));
-                    problems.push(format!("{path} in {source}: must be a string, not {found}"));
-                }
-            }
-        }
-        pairs.push(pair);
-    }
-    pairs
-}
-
 /// Counts from 1, as people do.
-fn path_of(index: usize, name: &str) -> String {
+pub(super) fn path_of(index: usize, name: &str) -> String {
     format!("{NAME}[{}].{name}", index + 1)
 }
 
@@ -145,34 +99,5 @@ mod tests {
     fn client_certificates_need_tls() {
         let config = Config { tls_client_ca: "ca.pem".into(), ..Config::default() };
         assert!(problems_of(config).contains("needs tls_cert and tls_key"));
-    }
-
-    #[test]
-    fn pairs_are_read_from_the_file_and_checked() {
-        let source = Source::File("FILE".into());
-        let read_text = |text: &str| {
-            let table: toml::Table = text.parse().unwrap();
-            let mut problems = Vec::new();
-            let pairs = read(&table["tls"], &source, &mut problems);
-            (pairs, problems)
-        };
-        let (pairs, problems) = read_text("[[tls]]\ncert='a'\nkey='b'\n[[tls]]\ncert='c'\nkey='d'");
-        assert_eq!((pairs.len(), problems.len()), (2, 0));
-        let config = Config { tls: pairs, ..Config::default() };
-        config.validate().unwrap();
-        assert!(config.has_tls());
-        assert_eq!(config.tls_entries()[3], ["tls[2].key", "d"].map(String::from));
-        let (pairs, problems) = read_text("[[tls]]\ncert=1\nkeys='b'");
-        assert_eq!(
-            problems,
-            [
-                "tls[1].cert in FILE: must be a string, not an integer",
-                "unknown key tls[1].keys in FILE: there are cert and key"
-            ]
-        );
-        let problems = problems_of(Config { tls: pairs, ..Config::default() });
-        assert_eq!(problems.lines().count(), 2, "{problems}");
-        let (_, problems) = read_text("tls = 'a.pem'");
-        assert_eq!(problems, ["tls in FILE: must be tables [[tls]], not a string"]);
     }
 }

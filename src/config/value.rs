@@ -123,36 +123,6 @@ impl Kind {
         }
     }
 
-    /// Returns the text to parse for a value from the file, or as an error the TOML type that it
-    /// must have.
-    pub(super) fn text_of_toml(&self, value: &toml::Value) -> Result<String, &'static str> {
-        use toml::Value as Toml;
-        match (self, value) {
-            (Kind::Count { .. } | Kind::Bytes { .. } | Kind::Seconds { .. }, Toml::Integer(n)) => {
-                Ok(n.to_string())
-            }
-            (Kind::Port, Toml::Integer(n)) => Ok(n.to_string()),
-            (Kind::Port, Toml::String(text)) if text.is_empty() => Ok(String::new()),
-            (Kind::Count { .. } | Kind::Port, _) => Err("an integer"),
-            (Kind::Bytes { .. }, Toml::String(text)) => Ok(text.clone()),
-            (Kind::Bytes { .. }, _) => Err("an integer or a string"),
-            (Kind::Seconds { .. }, Toml::Float(x)) => Ok(x.to_string()),
-            (Kind::Seconds { .. }, _) => Err("an integer or a float"),
-            (Kind::Switch, Toml::Boolean(on)) => Ok(on.to_string()),
-            (Kind::Switch, _) => Err("a boolean"),
-            (
-                Kind::Word(_) | Kind::Text(_) | Kind::List(_) | Kind::Secret(_),
-                Toml::String(text),
-            ) => Ok(text.clone()),
-            (Kind::Word(_) | Kind::Text(_) | Kind::Secret(_), _) => Err("a string"),
-            (Kind::List(_), Toml::Array(items)) => {
-                let texts: Option<Vec<&str>> = items.iter().map(Toml::as_str).collect();
-                Ok(texts.ok_or("an array of strings")?.join(","))
-            }
-            (Kind::List(_), _) => Err("an array of strings or a string"),
-        }
-    }
-
     /// Parses `text`. The value may be out of range.
     pub(super) fn parse(&self, text: &str) -> Option<Value> {
         match self {

@@ -7,7 +7,7 @@ use crate::{
     error::{Error, ErrorKind},
 };
 
-/// Makes a token of `claims`, signed with HS256.
+/// Makes a token of `claims`, signed with HS256. Needs the cargo feature `identity`.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidInput`]: the secret has less than 32 bytes.

@@ -34,7 +34,8 @@ const NAME_BYTES_MAX: usize = 128;
 const ATTEMPTS_MAX: usize = 8;
 
 /// Verifies one token with the keys of `config`, whether identity is on or not. Meant for tools:
-/// fetches the keys of `token_jwks_url` each time, which may take seconds.
+/// fetches the keys of `token_jwks_url` each time, which may take seconds. Needs the cargo feature
+/// `identity`.
 ///
 /// # Errors
 /// [`ErrorKind::Config`]: a key cannot be used.
@@ -47,7 +48,7 @@ pub fn verify_once(config: &Config, token: &str) -> Result<Identity, Error> {
     verifier.verify(token, now_s()).0.map_err(refused)
 }
 
-/// Checks that the keys of `config` can be used. Fetches none.
+/// Checks that the keys of `config` can be used. Fetches none. Needs the cargo feature `identity`.
 ///
 /// # Errors
 /// [`ErrorKind::Config`]: a key cannot be used.

@@ -60,11 +60,11 @@ const EVENTS_MAX: usize = 1024;
 const ARRIVALS_PER_TURN_MAX: usize = 256;
 
 /// What the requests of one turn may cost, as [`WorkerCtx::spent`] counts it: some milliseconds.
-const READ_COST_PER_TURN_MAX: usize = 4096;
+const READ_COST_PER_TURN_MAX: usize = 3072;
 
 /// Sockets written to in one turn: some milliseconds. The others are written to in the next one,
 /// with whatever has come for them until then.
-const WRITES_PER_TURN_MAX: usize = 384;
+const WRITES_PER_TURN_MAX: usize = 256;
 
 /// Of these, sockets with output of this turn. The rest is for those that wait already, so that
 /// answers of the others do not hold them up for ever.

@@ -38,7 +38,7 @@ use crate::{
         tasks::TaskPool,
         worker::{Arrival, WAKER, Worker},
     },
-    snapshot::disk::ClaimedFile,
+    snapshot::{self, disk::ClaimedFile},
     tls::Tls,
 };
 use accepting::Accepting;
@@ -237,6 +237,7 @@ impl Builder {
 
     fn check_settings(&self) -> Result<(), Error> {
         self.config.validate()?;
+        snapshot::check(&self.config)?;
         check_paths(&self.routes, &self.pages)
     }
 

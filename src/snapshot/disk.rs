@@ -11,7 +11,7 @@ use std::{
 
 use uuid::Uuid;
 
-use super::stream::MAGIC;
+use super::records::MAGIC;
 
 /// The bytes that are read or written at once.
 const BUFFER_BYTES: usize = 256 << 10;

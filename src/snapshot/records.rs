@@ -6,6 +6,15 @@ use std::net::IpAddr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
+/// What every snapshot begins with.
+pub(super) const MAGIC: [u8; 8] = *b"rsocks\r\n";
+
+/// The length and the checksum of a record.
+pub(super) const FRAMING_BYTES: u64 = 4 + 4;
+
+/// What a message takes beside its payload, at most.
+pub(crate) const MESSAGE_OVERHEAD_BYTES: u64 = FRAMING_BYTES + 40;
+
 /// One record. Rooms are referred to by their place among the records of rooms.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Record<'a> {

@@ -8,10 +8,7 @@ use std::{
 
 use crc32fast::Hasher;
 
-use super::records::Record;
-
-/// What every snapshot begins with.
-pub(super) const MAGIC: [u8; 8] = *b"rsocks\r\n";
+use super::records::{FRAMING_BYTES, MAGIC, Record};
 
 /// The version of the format that this program writes, and the only one that it reads.
 const VERSION: u32 = 2;
@@ -19,14 +16,8 @@ const VERSION: u32 = 2;
 /// Magic, version, time and checksum.
 const HEADER_BYTES: u64 = 8 + 4 + 8 + 4;
 
-/// The length and the checksum of a record.
-const FRAMING_BYTES: u64 = 4 + 4;
-
 /// The last record at its longest.
 const END_BYTES: u64 = FRAMING_BYTES + 16;
-
-/// What a message takes beside its payload, at most.
-pub(crate) const MESSAGE_OVERHEAD_BYTES: u64 = FRAMING_BYTES + 40;
 
 /// Writes a snapshot, and no more than a bound. Used by one thread.
 pub(crate) struct SnapshotWriter<W> {

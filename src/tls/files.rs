@@ -17,7 +17,7 @@ use rustls::{
 };
 
 use crate::{
-    config::{Config, Open},
+    config::{Config, open::Open},
     error::Error,
 };
 

@@ -19,7 +19,10 @@ use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use super::files::{Contents, Files};
 use crate::{
-    config::{Config, open, open_again},
+    config::{
+        Config,
+        open::{open, open_again},
+    },
     error::{Error, ErrorKind},
 };
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use percent_encoding::percent_decode_str;
 use uuid::Uuid;
 
 use super::answer::error;
@@ -20,9 +21,9 @@ impl Query {
     /// Parses the query of `request`, which may have each of `known` once.
     pub(super) fn parse(request: &Request<'_>, known: &[&str]) -> Result<Query, AdminAnswer> {
         let mut found = BTreeMap::new();
-        for (name, value) in form_urlencoded::parse(request.query().as_bytes()) {
-            let is_known = known.contains(&name.as_ref());
-            if !is_known || found.insert(name.to_string(), value.into_owned()).is_some() {
+        for [name, value] in pairs(request.query()) {
+            let is_known = known.contains(&name.as_str());
+            if !is_known || found.insert(name, value).is_some() {
                 let message = match known {
                     [] => "this route takes no query".to_owned(),
                     known => format!("the query may have {}, each once", known.join(", ")),
@@ -58,7 +59,38 @@ impl Query {
     }
 }
 
+/// Returns the names and values of a query, decoded as those of a form are.
+fn pairs(query: &str) -> impl Iterator<Item = [String; 2]> {
+    let decode = |text: &str| {
+        let spaced = text.replace('+', " ");
+        percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+    };
+    query.split('&').filter(|pair| !pair.is_empty()).map(move |pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        [decode(name), decode(value)]
+    })
+}
+
 fn number(text: &str) -> Option<u64> {
     let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     is_plain.then(|| text.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_decoded_as_a_form_is() {
+        let all = |query: &str| {
+            let pairs = pairs(query).map(|[name, value]| format!("{name}:{value}"));
+            pairs.collect::<Vec<_>>().join(" | ")
+        };
+        assert_eq!(all(""), "");
+        assert_eq!(all("&&"), "");
+        assert_eq!(all("a=b+c&d&e="), "a:b c | d: | e:");
+        assert_eq!(all("a=%2B%26%3D&&b=c=d"), "a:+&= | b:c=d");
+        assert_eq!(all("%61=%C3%A9&b=%zz%4&=c"), "a:\u{e9} | b:%zz%4 | :c");
+        assert_eq!(all("a=%ff"), "a:\u{fffd}");
+    }
 }

@@ -26,7 +26,7 @@ const LETTERS_PER_TURN_MAX: usize = 256;
 
 /// What the deliveries of one turn may cost: each is 1, and [`WRITE_COST`] for each socket that has
 /// something to be written.
-const DELIVERY_COST_PER_TURN_MAX: usize = 16_384;
+const DELIVERY_COST_PER_TURN_MAX: usize = 12_288;
 
 /// What a write costs, in deliveries into a buffer.
 const WRITE_COST: usize = 8;
