@@ -251,13 +251,14 @@ impl SteppedServer {
     ///
     /// # Errors
     /// As [`drain`](SteppedServer::drain).
+    ///
+    /// # Panics
+    /// As [`settle`](SteppedServer::settle).
     pub fn end_drain(&mut self) -> Result<(), Error> {
         for worker in 0..self.workers.len() {
             self.shared.hub.mailboxes.send_control(worker, Letter::Stop);
         }
-        while !self.workers.iter().all(|stepped| stepped.worker.is_stopped()) {
-            self.turn();
-        }
+        self.settle();
         restart::leave(&self.shared)
     }
 

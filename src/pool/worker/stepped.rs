@@ -83,11 +83,6 @@ impl Worker {
         self.is_busy() || !self.mailbox.is_empty()
     }
 
-    /// Whether it was told to stop, and has.
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.stopped
-    }
-
     /// Connections that are not over.
     pub(crate) fn connections(&self) -> usize {
         self.conns.len()

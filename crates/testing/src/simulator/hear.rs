@@ -95,13 +95,16 @@ impl Client {
                 let told = self.is_told || self.is_leaving;
                 told && scene.drain == Some(code)
             }
-            4001 => self.has_bad_token(scene) || (self.is_introducing() && self.was_delayed),
+            4001 => {
+                let is_late = self.was_delayed || scene.drain.is_some();
+                self.has_bad_token(scene) || (self.is_introducing() && is_late)
+            }
             4103 => self.user.is_some() && scene.plan.config.max_conn_per_user < 1000,
             4203 => self.token.as_ref().is_some_and(|token| {
                 scene.now_ms >= token.expires_ms + scene.plan.token_grace_ms()
             }),
             4102 => self.was_slow || self.was_delayed || scene.plan.was_tight,
-            4201 | 4202 => self.was_delayed || self.was_slow,
+            4201 | 4202 => self.was_delayed || self.was_slow || scene.drain.is_some(),
             // A client has one connection, but what it said on an earlier one may arrive late.
             4010 => self.has_stray_resume,
             _ => false,

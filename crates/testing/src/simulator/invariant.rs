@@ -283,7 +283,8 @@ impl Invariant for Presence {
                 }
             }
             // Hostile clients are in rooms too, and nobody knows their ids.
-            if world.plan.hostile == 0 {
+            let counted_ms = world.now_ms - world.stood_still_ms;
+            if world.plan.hostile == 0 && counted_ms > world.strangers_until_ms {
                 let is_known = |id: &&String| {
                     let of = |session: &Session| session.client_id == **id;
                     self.left.contains_key(*id)

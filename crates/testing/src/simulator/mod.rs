@@ -131,7 +131,12 @@ impl Simulation {
     /// Lets everything that is under way arrive, and counts.
     fn rest(&mut self) -> Verdict {
         self.settle()?;
-        for _ in 0..3 + self.world.clients.len() / GATHERED_CLIENTS {
+        let parts = 3 + self.world.clients.len() / GATHERED_CLIENTS;
+        if parts > 10 {
+            // Who says nothing for so long may be closed.
+            self.world.jump(0);
+        }
+        for _ in 0..parts {
             self.world.pass(GATHERED_MS);
             self.settle()?;
         }

@@ -37,6 +37,8 @@ impl Client {
             {
                 return Ok(());
             }
+            // A Close follows.
+            (Asked::Resume { .. }, ErrorCode::Unauthorized) if self.was_revoked => return Ok(()),
             (Asked::Auth { .. } | Asked::Resume { .. }, ErrorCode::RateLimited)
                 if config.rate_messages_per_user > 0 =>
             {

@@ -130,6 +130,8 @@ impl World {
         self.stalled = vec![0; self.server.workers()];
         let stood_still_ms = self.now_ms - drains_from_ms;
         self.stood_still_ms += self.now_ms - began_ms;
+        let kept = self.plan.config.resume_window + Duration::from_secs(5);
+        self.strangers_until_ms = self.now_ms - self.stood_still_ms + kept.as_millis() as u64;
         for client in &mut self.clients {
             client.is_late = false;
             client.has_stray_resume = false;

@@ -55,6 +55,9 @@ pub struct World {
     pub is_gone: bool,
     /// Milliseconds in which absences did not count, from one server to the next.
     pub stood_still_ms: u64,
+    /// Until when sessions may be there that no client knows of, in milliseconds in which absences
+    /// count: a restart cut them off before their welcome was read.
+    pub strangers_until_ms: u64,
     /// The moments up to which tokens of users are revoked.
     pub revoked: Revoked,
     /// The connections and those in line that there were at the last reload: bounds that are
@@ -97,6 +100,7 @@ impl World {
             drain: None,
             is_gone: false,
             stood_still_ms: 0,
+            strangers_until_ms: 0,
             revoked: Revoked::new(),
             held_at_reload: (0, 0),
             _directory: directory,
@@ -260,7 +264,11 @@ impl World {
         self.plan.earlier.push(before);
         // Patterns do not join the rooms that their clients may be in, or have a place for, only
         // now.
-        for session in self.clients.iter_mut().filter_map(|client| client.session.as_mut()) {
+        for client in &mut self.clients {
+            let is_settled = client.is_settled();
+            let Some(session) = &mut client.session else { continue };
+            // Whoever reads nothing does not learn that it was taken out of rooms.
+            session.is_unsure |= what == RULED && !is_settled;
             session.was_full |= what == RULED || what == "max_rooms_per_conn";
         }
         Ok(())
