@@ -358,7 +358,7 @@ mod binary {
     };
 
     use super::{
-        DEADLINE, TcpStream, close_frame, frame,
+        DEADLINE, TcpStream, close_frame, eventually, frame,
         program::{PROGRAM, Process, Program, command, listens_on},
     };
 
@@ -368,6 +368,12 @@ mod binary {
         let mut command = command("sh");
         command.args(["-c", &limited, PROGRAM]).env("RUSTY_SOCKS_ADMIN_PORT", "0");
         Program::run(&mut command)
+    }
+
+    /// The address of its admin listener.
+    fn admin_of(server: &Program) -> String {
+        let line = server.log_line("the admin listener is on ");
+        line.split_once("listener is on ").unwrap().1.to_owned()
     }
 
     #[test]
@@ -408,8 +414,7 @@ mod binary {
     fn without_file_descriptors_it_waits_says_so_once_and_goes_on() {
         // Room for what the server itself keeps open and about twenty connections.
         let mut server = start_with_files(40);
-        let admin = server.log_line("the admin listener is on ");
-        let admin = admin.split_once("listener is on ").unwrap().1;
+        let admin = admin_of(&server);
         let crowd: Vec<TcpStream> =
             (0..60).map(|_| TcpStream::connect(server.addr).unwrap()).collect();
         let mut said = Vec::new();
@@ -489,11 +494,24 @@ mod binary {
     fn the_last_file_descriptor_is_not_needed_to_stop() {
         const FILES: usize = 40;
         let mut server = start_with_files(FILES);
-        // The last of these numbers is what the blocked `accept` has reserved for itself.
-        let last_but_one = format!("/proc/{}/fd/{}", server.child.id(), FILES - 2);
+        let admin = admin_of(&server);
+        let files = format!("/proc/{}/fd", server.child.id());
+        let is_open = |file: usize| std::fs::symlink_metadata(format!("{files}/{file}")).is_ok();
         let mut clients = Vec::new();
-        while std::fs::symlink_metadata(&last_but_one).is_err() {
+        // A quarter is not for clients.
+        while !is_open(FILES - FILES / 4 - 2) {
             clients.push(server.upgrade("/ws"));
+        }
+        let mut operators = Vec::new();
+        // One of these numbers is what the blocked `accept` has reserved for itself.
+        while !is_open(FILES - 2) && !is_open(FILES - 1) {
+            let count = || std::fs::read_dir(&files).unwrap().count();
+            let before = count();
+            operators.push(TcpStream::connect(&admin).unwrap());
+            eventually("it is accepted", || match count() > before {
+                true => Ok(()),
+                false => Err(format!("{before} open files")),
+            });
         }
         server.signal("-TERM");
         for client in &mut clients {
@@ -501,6 +519,7 @@ mod binary {
             client.send(&close_frame(1001));
         }
         assert_eq!(server.exit_code(), Some(0));
+        drop(operators);
     }
 
     #[test]
