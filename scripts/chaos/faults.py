@@ -315,16 +315,23 @@ def term(stage):
     stage.terminate()
     ready = wait_for("/ready that says so", lambda: said(stage, "draining"))
     equal(stage.ends(), 0, "exit status")
-    stage.start()
-    scene.back(anew=scene.count)
-    scene.wait_for_more(BEFORE)
-    seen = scene.after_a_loss()
-    equal(seen["closes"], {"1001": scene.count}, "closes")
+    seen = begin_anew(stage, scene, "1001")
     return told(
         f"{scene.count} were told `closing` and closed 1001; new sessions, told of lost messages",
         f"/ready {ready}; exit status 0",
         loss(seen),
     )
+
+
+def begin_anew(stage, scene, code):
+    """Starts the next process, for which all clients were closed with `code` and have lost their
+    sessions. Returns what they have seen."""
+    stage.start()
+    scene.back(anew=scene.count)
+    scene.wait_for_more(BEFORE)
+    seen = scene.after_a_loss()
+    equal(seen["closes"], {code: scene.count}, "closes")
+    return seen
 
 
 def said(stage, word):
@@ -371,11 +378,7 @@ def snapshot_disk(stage):
         filler.unlink()
     else:
         place.mkdir()
-    stage.start()
-    scene.back(anew=scene.count)
-    scene.wait_for_more(BEFORE)
-    seen = scene.after_a_loss()
-    equal(seen["closes"], {"1012": scene.count}, "closes")
+    seen = begin_anew(stage, scene, "1012")
     return told(
         f"{scene.count} closed 1012; new sessions, told of lost messages",
         f"exit status 1; {line!r}",
