@@ -420,6 +420,9 @@ mod tests {
         }
         let told = complaint(with("http://anna:se:cret@a/b?key=secret"));
         assert!(told.starts_with("hook_url = http://…@a/b?…: must be"), "{told}");
+        let variable = [("RUSTY_SOCKS_HOOK_URL", "http://anna:secret@a/")];
+        let error = Config::load_from(None, variable, [("", ""); 0]).unwrap_err().to_string();
+        assert!(error.contains("http://…@a/") && !error.contains("secret"), "{error}");
         let told = complaint(Config { hooks: vec!["leave".into()], ..with("http://a") });
         assert!(told.contains("connect, join or publish"), "{told}");
         let unsigned = with("http://a");

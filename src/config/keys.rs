@@ -410,7 +410,11 @@ impl Key {
 
     /// Returns what was written for the key as a message may show it.
     pub(super) fn told(&self, written: &str) -> String {
-        if self.is_secret() { secret::SHOWN.to_owned() } else { written.to_owned() }
+        match self.kind {
+            Kind::Secret(_) => secret::SHOWN.to_owned(),
+            Kind::Text(_) => secret::shown_address(written),
+            _ => written.to_owned(),
+        }
     }
 
     /// Returns what must be written, for the end of an error message.

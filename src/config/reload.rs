@@ -21,7 +21,8 @@ pub trait ConfigSource: Send + Sync + 'static {
     /// Reads the settings. May block: it is called on the thread of whoever calls
     /// [`ServerHandle::reload_from_source`](crate::ServerHandle::reload_from_source), and on a
     /// thread of its own for `POST /v1/reload`; never twice at once. It cannot ask for a reload
-    /// itself. A panic counts as an error.
+    /// itself. A panic counts as an error. Read files with
+    /// [`Config::load_again`]: [`Config::load_from`] would wait for good where a file is a pipe.
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config): they are bad. The server goes on as it is.

@@ -18,12 +18,18 @@ pub(super) const SHOWN: &str = "(set)";
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// Returns an address as it may be shown: without what people write into addresses to be known by,
-/// which is a name and a password before the host, and the query.
+/// which is a name and a password before the host, and the query. In doubt more is left out.
 pub(crate) fn shown_address(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let (hidden, rest) = rest.rsplit_once('@').map_or(("", rest), |(_, rest)| ("…@", rest));
-    let (rest, query) = rest.split_once('?').map_or((rest, ""), |(rest, _)| (rest, "?…"));
-    format!("{scheme}://{hidden}{rest}{query}")
+    let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, q)| (rest, Some(q)));
+    // A password may have any of these characters, where somebody has not encoded it.
+    let is_password = !rest.contains('/') && query.is_some_and(|query| query.contains('@'));
+    let shown = match rest.rsplit_once('@') {
+        _ if is_password => String::new(),
+        Some((_, host)) => format!("…@{host}"),
+        None => rest.to_owned(),
+    };
+    format!("{scheme}://{shown}{}", if query.is_some() { "?…" } else { "" })
 }
 
 /// A text that must not be seen, such as a key. Empty if it is not set.
@@ -102,6 +108,20 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(bytes).unwrap();
         Secret::read(file.path(), open)
+    }
+
+    #[test]
+    fn an_address_is_shown_without_what_it_is_known_by() {
+        for (address, shown) in [
+            ("https://h/hook?as=a@b&token=S", "https://h/hook?…"),
+            ("http://anna:se/cret@h/a", "http://…@h/a"),
+            ("http://anna:se?cret@h/a", "http://?…"),
+            ("http://anna:p@w@h:1/a", "http://…@h:1/a"),
+            ("https://h", "https://h"),
+            ("a?b@c", "a?b@c"),
+        ] {
+            assert_eq!(shown_address(address), shown);
+        }
     }
 
     #[test]
