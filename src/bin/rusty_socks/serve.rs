@@ -11,7 +11,7 @@ use crate::{
     exit::{self, Exit},
     logging::{self, LogFilter, LogQueue},
     service_manager::{self, Sockets, State},
-    signals::Caught,
+    signals::SignalThread,
 };
 
 /// Reads the settings from where they came from.
@@ -77,16 +77,14 @@ fn serve(config: Config, source: Source, sockets: Sockets, log: &LogQueue) -> Re
     if let Some(listener) = sockets.admin {
         builder = builder.admin_listener(listener);
     }
-    // Before a snapshot is taken up, which can take a while.
-    let mut signals = Caught::new();
+    let signals = SignalThread::start(log);
     let server = builder.bind()?;
-    if signals.is_told_to_stop() {
+    // Whoever reads of the address below may send a signal at once.
+    if !signals.serve(server.handle()) {
         service_manager::notify(State::Stopping);
         info!("signal: leaving before anybody was served");
         return Ok(Exit::Clean);
     }
-    // Whoever reads the next line may send a signal at once.
-    signals.listen(&server.handle(), log);
     info!(
         "rusty_socks {} listens on {}: {max_conn} sessions at once, {max_queued_tasks} in line, {threads} workers",
         env!("CARGO_PKG_VERSION"),

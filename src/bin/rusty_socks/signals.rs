@@ -1,11 +1,13 @@
 //! What a signal does to the server: SIGHUP reloads the settings, SIGTERM and SIGINT drain, and a
 //! second one of these ends the program.
 
-use std::process;
 #[cfg(unix)]
-use std::thread;
+use std::io;
+use std::{process, sync::Arc, thread};
 
+use crossbeam_channel::Sender;
 use log::{info, warn};
+use parking_lot::Mutex;
 use rusty_socks::ServerHandle;
 #[cfg(unix)]
 use signal_hook::{
@@ -15,112 +17,88 @@ use signal_hook::{
 
 use crate::{exit::Exit, logging::LogQueue};
 
-/// Signals that no longer end the program by themselves.
-#[cfg(unix)]
-pub(crate) struct Caught {
-    /// `None` if the system refuses.
-    signals: Option<Signals>,
-    /// SIGHUP has come already.
+/// The thread that hears signals, from before the server is bound: that may read a large snapshot.
+pub(crate) struct SignalThread(Arc<Mutex<Heard>>);
+
+/// What was heard, and what it is for.
+struct Heard {
+    log: LogQueue,
+    /// `None` until the server is bound.
+    server: Option<ServerHandle>,
+    /// Asks for a reload once the server is bound.
+    reload: Option<Sender<()>>,
+    /// A signal to stop has come.
+    is_to_stop: bool,
+    /// SIGHUP has come before the server was bound.
     is_to_reload: bool,
 }
 
-#[cfg(unix)]
-impl Caught {
-    /// Catches them from now on. A server that cannot be told is still a server, so a refusal by
-    /// the system is logged and no more.
-    pub(crate) fn new() -> Caught {
-        let signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).inspect_err(cannot_listen).ok();
-        Caught { signals, is_to_reload: false }
+impl SignalThread {
+    /// Starts it. A server that cannot be told is still a server, so a refusal by the system is
+    /// logged and no more.
+    pub(crate) fn start(log: &LogQueue) -> SignalThread {
+        let heard = Heard {
+            log: log.clone(),
+            server: None,
+            reload: None,
+            is_to_stop: false,
+            is_to_reload: false,
+        };
+        let heard = Arc::new(Mutex::new(heard));
+        if let Err(error) = listen(Arc::clone(&heard)) {
+            warn!("cannot listen for signals, so a shutdown will not drain: {error}");
+        }
+        SignalThread(heard)
     }
 
-    /// Whether a signal to stop has come before anybody [listens](Caught::listen).
-    pub(crate) fn is_told_to_stop(&mut self) -> bool {
-        let pending: Vec<i32> = self.signals.iter_mut().flat_map(Signals::pending).collect();
-        self.is_to_reload |= pending.contains(&SIGHUP);
-        pending.contains(&SIGINT) || pending.contains(&SIGTERM)
-    }
-
-    /// Listens on a thread of its own.
-    pub(crate) fn listen(self, handle: &ServerHandle, log: &LogQueue) {
-        let Some(mut signals) = self.signals else { return };
+    /// Lets signals reach the server. Returns `false` if one to stop has come already.
+    pub(crate) fn serve(&self, server: ServerHandle) -> bool {
+        let mut heard = self.0.lock();
+        if heard.is_to_stop {
+            return false;
+        }
         // A reload waits for the disk, and meanwhile a signal to stop must be heard. One more may
         // wait: it reads the file as it is when its turn comes.
         let (ask, asked) = crossbeam_channel::bounded(1);
-        if self.is_to_reload {
-            let _ = ask.try_send(());
-        }
-        let reloaded = handle.clone();
+        let reloaded = server.clone();
         let reload = move || {
             for () in asked {
                 // The outcome is logged by the server.
                 let _ = reloaded.reload_from_source();
             }
         };
-        let mut stop = Stop::new(handle, log);
-        let listen = move || {
-            for signal in signals.forever() {
-                match signal {
-                    SIGHUP => drop(ask.try_send(())),
-                    _ => stop.on_signal(),
-                }
-            }
-        };
-        let named = |name: &str| thread::Builder::new().name(name.to_owned());
-        let started = named("rusty-socks-hup")
-            .spawn(reload)
-            .and_then(|_| named("rusty-socks-signals").spawn(listen));
-        if let Err(error) = started {
-            cannot_listen(&error);
+        match thread::Builder::new().name("rusty-socks-hup".to_owned()).spawn(reload) {
+            Ok(_) => heard.reload = Some(ask),
+            Err(error) => warn!("no thread for reloads, so SIGHUP does nothing: {error}"),
+        }
+        heard.server = Some(server);
+        if heard.is_to_reload {
+            heard.reload();
+        }
+        true
+    }
+}
+
+impl Heard {
+    fn reload(&mut self) {
+        match &self.reload {
+            Some(ask) => drop(ask.try_send(())),
+            None => self.is_to_reload = true,
         }
     }
-}
 
-/// Elsewhere there is no signal that reloads, and they are caught when somebody listens.
-#[cfg(not(unix))]
-pub(crate) struct Caught;
-
-#[cfg(not(unix))]
-impl Caught {
-    pub(crate) fn new() -> Caught {
-        Caught
-    }
-
-    pub(crate) fn is_told_to_stop(&mut self) -> bool {
-        false
-    }
-
-    pub(crate) fn listen(self, handle: &ServerHandle, log: &LogQueue) {
-        let mut stop = Stop::new(handle, log);
-        if let Err(error) = ctrlc::set_handler(move || stop.on_signal()) {
-            cannot_listen(&error);
-        }
-    }
-}
-
-fn cannot_listen(error: &impl std::fmt::Display) {
-    warn!("cannot listen for signals, so a shutdown will not drain: {error}");
-}
-
-/// The end of the server: the first signal drains, the second does not wait.
-struct Stop {
-    handle: ServerHandle,
-    log: LogQueue,
-    draining: bool,
-}
-
-impl Stop {
-    fn new(handle: &ServerHandle, log: &LogQueue) -> Stop {
-        Stop { handle: handle.clone(), log: log.clone(), draining: false }
-    }
-
-    fn on_signal(&mut self) {
-        if self.draining {
+    fn stop(&mut self) {
+        if self.is_to_stop {
             warn!("second signal: leaving at once");
             self.log.flush();
             process::exit(Exit::Failure as i32);
         }
-        self.draining = true;
-        let config = self.handle.config();
+        self.is_to_stop = true;
+        let Some(server) = &self.server else {
+            info!("signal: leaving once the start is over; a second signal ends it at once");
+            return;
+        };
+        let config = server.config();
         let (delay, drain_timeout) = (config.drain_delay, config.drain_timeout);
         let first = match delay.is_zero() {
             true => String::new(),
@@ -131,6 +109,26 @@ impl Stop {
             drain_timeout.as_secs_f64()
         );
         // This only asks: the thread must be free to hear the second signal.
-        self.handle.shutdown(drain_timeout);
+        server.shutdown(drain_timeout);
     }
+}
+
+#[cfg(unix)]
+fn listen(heard: Arc<Mutex<Heard>>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    let listen = move || {
+        for signal in signals.forever() {
+            match signal {
+                SIGHUP => heard.lock().reload(),
+                _ => heard.lock().stop(),
+            }
+        }
+    };
+    thread::Builder::new().name("rusty-socks-signals".to_owned()).spawn(listen).map(drop)
+}
+
+/// Elsewhere there is no signal that reloads.
+#[cfg(not(unix))]
+fn listen(heard: Arc<Mutex<Heard>>) -> Result<(), ctrlc::Error> {
+    ctrlc::set_handler(move || heard.lock().stop())
 }
