@@ -367,6 +367,8 @@ mod binary {
         let limited = format!("ulimit -n {files}; exec \"$0\" --host 127.0.0.1 --port 0");
         let mut command = command("sh");
         command.args(["-c", &limited, PROGRAM]).env("RUSTY_SOCKS_ADMIN_PORT", "0");
+        // Nobody who waits goes by itself.
+        command.env("RUSTY_SOCKS_HANDSHAKE_TIMEOUT", "60");
         Program::run(&mut command)
     }
 
@@ -415,7 +417,7 @@ mod binary {
         // Room for what the server itself keeps open and about twenty connections.
         let mut server = start_with_files(40);
         let admin = admin_of(&server);
-        let crowd: Vec<TcpStream> =
+        let mut crowd: Vec<TcpStream> =
             (0..60).map(|_| TcpStream::connect(server.addr).unwrap()).collect();
         let mut said = Vec::new();
         let hear = |what: &str, said: &mut Vec<String>| loop {
@@ -427,14 +429,35 @@ mod binary {
             }
         };
         hear("cannot accept", &mut said);
-        // Those who wait do not keep the operator out.
-        let mut operator = TcpStream::connect(admin).unwrap();
-        operator.set_read_timeout(Some(DEADLINE)).unwrap();
-        operator.write_all(b"GET /ready HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
-        let mut ready = String::new();
-        operator.read_to_string(&mut ready).unwrap();
+        // Those who wait do not keep the operator out, and neither do those who take the place of
+        // others: more of them than files are reserved.
+        let ask = |path: &str| {
+            let mut operator = TcpStream::connect(&admin).unwrap();
+            operator.set_read_timeout(Some(DEADLINE)).unwrap();
+            let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+            operator.write_all(request.as_bytes()).unwrap();
+            let mut answer = String::new();
+            operator.read_to_string(&mut answer).unwrap();
+            answer
+        };
+        let accepted = || {
+            let answer = ask("/stats");
+            let stats: serde_json::Value =
+                serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+            // Those who ask are counted, too.
+            stats["sockets_total"].as_u64().unwrap()
+                - stats["admin_requests_total"].as_u64().unwrap()
+        };
+        for _ in 0..15 {
+            let before = accepted();
+            crowd.remove(0);
+            eventually("another one takes the place", || match accepted() > before {
+                true => Ok(()),
+                false => Err(format!("{before} were accepted")),
+            });
+        }
+        let ready = ask("/ready");
         assert!(ready.contains("\"ready\":true"), "{ready}");
-        drop(operator);
         drop(crowd);
         hear("accepting again", &mut said);
         let complaints = said.iter().filter(|line| line.contains("cannot accept")).count();

@@ -11,48 +11,60 @@ use super::{listener::Listener, platform, socket::Accepted};
 /// questions of hooks must be possible while clients wait for a place. At most a quarter of all.
 const FILES_RESERVED: u64 = 32;
 
-/// Whether a listener has come to the files that it must leave.
+/// Accepts for a listener that must leave files to others.
 pub(super) struct FileReserve {
-    /// The first number that is not for clients. `None` if nothing is left.
+    /// The first number that is not for clients. `None` if all are for clients.
     first: Option<u64>,
-    /// The last socket came close to it.
-    is_near: bool,
+    /// A connection that got a reserved number. It waits for one that is not.
+    waiting: Option<(Accepted, SocketAddr)>,
 }
 
 impl FileReserve {
-    /// What the process may have open now counts for good.
+    /// The number of files that the process may have open now counts for good.
     pub(super) fn new() -> FileReserve {
         let first = platform::open_files_max().map(|max| max - FILES_RESERVED.min(max / 4));
-        FileReserve { first, is_near: false }
+        FileReserve { first, waiting: None }
     }
 
-    /// Leaves nothing.
+    /// Leaves nothing to others.
     pub(super) fn none() -> FileReserve {
-        FileReserve { first: None, is_near: false }
+        FileReserve { first: None, waiting: None }
     }
 
     /// Accepts the next connection. Fails as the system does without a file left if only those that
     /// are reserved are.
     pub(super) fn accept(&mut self, listener: &mut Listener) -> io::Result<(Accepted, SocketAddr)> {
-        #[cfg(unix)]
-        if self.is_near {
-            // The number of this copy is the one that the next socket would get.
-            let next = number(&listener.try_clone()?);
-            if self.first.is_some_and(|first| next >= first) {
-                return Err(rustix::io::Errno::MFILE.into());
-            }
+        let (stream, remote) = match &self.waiting {
+            // The copy gets the lowest number that is free by now.
+            Some((waiting, remote)) => (waiting.try_clone()?, *remote),
+            None => listener.accept()?,
+        };
+        if self.is_reserved(&stream) {
+            // One connection waits here; the others stay in the kernel's queue.
+            self.waiting.get_or_insert((stream, remote));
+            return Err(out_of_files());
         }
-        let accepted = listener.accept()?;
-        #[cfg(unix)]
-        {
-            let number = number(&accepted.0);
-            self.is_near = self.first.is_some_and(|first| number + 1 >= first);
-        }
-        Ok(accepted)
+        self.waiting = None;
+        Ok((stream, remote))
+    }
+
+    #[cfg(unix)]
+    fn is_reserved(&self, stream: &Accepted) -> bool {
+        self.first.is_some_and(|first| stream.as_raw_fd() as u64 >= first)
+    }
+
+    #[cfg(not(unix))]
+    fn is_reserved(&self, _: &Accepted) -> bool {
+        false
     }
 }
 
 #[cfg(unix)]
-fn number(file: &impl AsRawFd) -> u64 {
-    file.as_raw_fd() as u64
+fn out_of_files() -> io::Error {
+    rustix::io::Errno::MFILE.into()
+}
+
+#[cfg(not(unix))]
+fn out_of_files() -> io::Error {
+    io::ErrorKind::Other.into()
 }

@@ -220,12 +220,6 @@ impl Listener {
         })
     }
 
-    /// Makes another descriptor of the socket.
-    #[cfg(unix)]
-    pub(super) fn try_clone(&self) -> io::Result<Socket> {
-        self.socket.try_clone()
-    }
-
     /// Makes what ends a wait in [`accept`](Listener::accept). Made at the start, because when the
     /// server stops no file descriptor may be left.
     pub(crate) fn waker(&self) -> io::Result<AcceptWaker> {

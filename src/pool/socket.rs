@@ -30,6 +30,15 @@ impl std::os::fd::AsRawFd for Accepted {
 }
 
 impl Accepted {
+    /// Makes another descriptor of the socket.
+    pub(super) fn try_clone(&self) -> io::Result<Accepted> {
+        match self {
+            Accepted::Tcp(stream) => stream.try_clone().map(Accepted::Tcp),
+            #[cfg(unix)]
+            Accepted::Unix(stream) => stream.try_clone().map(Accepted::Unix),
+        }
+    }
+
     /// Sets what every socket of a server has: it never blocks, and never waits to fill a packet.
     pub(super) fn set_up(&self) -> io::Result<()> {
         match self {
