@@ -75,8 +75,17 @@ fn who_was_told_of_larger_messages_may_go_on_sending_them() {
     assert_eq!(ben.json()["max_message_bytes"], 1000);
     ben.send(publish.clone());
     assert_eq!(ben.closed().map(|close| u16::from(close.code)), Some(1009));
+    let mut cleo = server.connect("/ws");
+    cleo.json();
     server.handle.reload(&Config { max_message_bytes: 4000, ..config() }).unwrap();
-    assert_eq!(anna.ask(&publish)["type"], "ok", "a higher one is for everybody");
+    for client in [&mut anna, &mut cleo] {
+        assert_eq!(client.ask(&publish)["type"], "ok", "a higher one is for everybody");
+    }
+    // Nobody was told of that one.
+    server.handle.reload(&Config { max_message_bytes: 1000, ..config() }).unwrap();
+    cleo.send(publish.clone());
+    assert_eq!(cleo.closed().map(|close| u16::from(close.code)), Some(1009));
+    assert_eq!(anna.ask(&publish)["type"], "ok");
 }
 
 #[test]

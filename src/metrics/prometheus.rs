@@ -29,33 +29,31 @@ pub(crate) struct Extra {
 }
 
 /// The content type of [`text`].
-const TEXT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(crate) const TEXT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The content type of [`open_metrics`], and what a client says that wants it.
-const OPEN_METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-const OPEN_METRICS: &str = "application/openmetrics-text";
+/// The content type of [`open_metrics`].
+pub(crate) const OPEN_METRICS_TYPE: &str =
+    "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Returns the content type and the body for a client that accepts what its header says.
-pub(crate) fn negotiate(text: &str, accept: Option<&str>) -> (&'static str, String) {
-    match accept.is_some_and(|accept| accept.to_ascii_lowercase().contains(OPEN_METRICS)) {
-        true => (OPEN_METRICS_TYPE, open_metrics(text)),
-        false => (TEXT_TYPE, text.to_owned()),
-    }
+/// Whether a client that accepts what its header says is to get [`open_metrics`].
+pub(crate) fn wants_open_metrics(accept: Option<&str>) -> bool {
+    accept
+        .is_some_and(|accept| accept.to_ascii_lowercase().contains("application/openmetrics-text"))
 }
 
 /// Returns the figures of [`text`] in the format of OpenMetrics 1.0: the name of a counter is that
 /// of its sample without `_total`, and an end is told from a cut.
-fn open_metrics(text: &str) -> String {
+pub(crate) fn open_metrics(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 8);
     for line in text.lines() {
-        let Some(about) = line.strip_prefix("# ") else {
-            let _ = writeln!(out, "{line}");
-            continue;
+        let _ = match line.splitn(4, ' ').collect::<Vec<_>>()[..] {
+            ["#", "TYPE", name, "untyped"] => writeln!(out, "# TYPE {name} unknown"),
+            ["#", about, name, rest] => {
+                let name = name.strip_suffix("_total").unwrap_or(name);
+                writeln!(out, "# {about} {name} {}", rest.replace('"', "\\\""))
+            }
+            _ => writeln!(out, "{line}"),
         };
-        let about = about.replacen("_total ", " ", 1).replace('"', "\\\"");
-        let about =
-            about.strip_suffix(" untyped").map(|about| format!("{about} unknown")).unwrap_or(about);
-        let _ = writeln!(out, "# {about}");
     }
     out.push_str("# EOF\n");
     out
@@ -314,14 +312,14 @@ mod tests {
 
     #[test]
     fn a_client_that_asks_for_open_metrics_gets_it() {
-        let text = "# HELP a_total A \"b\".\n# TYPE a_total counter\na_total 1\n\
-                    # TYPE b untyped\nb 2\n";
-        assert_eq!(negotiate(text, None), (TEXT_TYPE, text.to_owned()));
-        assert_eq!(negotiate(text, Some("text/plain;version=0.0.4")).0, TEXT_TYPE);
+        assert!(!wants_open_metrics(None) && !wants_open_metrics(Some("text/plain;version=0.0.4")));
         let accept = "application/OpenMetrics-text;version=1.0.0;q=0.5,text/plain;q=0.3";
-        let open = "# HELP a A \\\"b\\\".\n# TYPE a counter\na_total 1\n# TYPE b unknown\nb 2\n\
-                    # EOF\n";
-        assert_eq!(negotiate(text, Some(accept)), (OPEN_METRICS_TYPE, open.to_owned()));
+        assert!(wants_open_metrics(Some(accept)));
+        let text = "# HELP a_total A \"b_total c\".\n# TYPE a_total counter\na_total{x=\"y\"} 1\n\
+                    # HELP d Beside b_total e.\n# TYPE d untyped\nd 2\n";
+        let open = "# HELP a A \\\"b_total c\\\".\n# TYPE a counter\na_total{x=\"y\"} 1\n\
+                    # HELP d Beside b_total e.\n# TYPE d unknown\nd 2\n# EOF\n";
+        assert_eq!(open_metrics(text), open);
     }
 
     #[test]

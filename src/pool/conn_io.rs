@@ -91,7 +91,7 @@ pub(crate) struct ConnIo {
     /// Compression, where the handshake agreed on it.
     pub(super) deflate: Option<Box<Deflate>>,
     /// The largest message that the client was told of, which it may send whatever a reload says.
-    pub(super) message_bytes_told: u32,
+    pub(super) message_bytes_promised: u32,
     /// Whether it speaks HTTP, whose answers have a bound of their own.
     pub(super) is_http: bool,
     counted: Counted,
@@ -125,7 +125,7 @@ impl ConnIo {
             bytes_sent: 0,
             close_asked: None,
             deflate: None,
-            message_bytes_told: 0,
+            message_bytes_promised: 0,
             is_http: true,
             counted: Counted::default(),
             access: None,
@@ -351,7 +351,7 @@ impl ConnIo {
         let deflate = self.deflate.as_deref_mut();
         let inflater =
             deflate.map(|deflate| Inflater { deflate, deflaters: &mut scratch.deflaters });
-        let protocol = cx.limits.protocol(self.message_bytes_told);
+        let protocol = cx.limits.protocol(self.message_bytes_promised);
         let event = endpoint.next(input, &mut scratch.control, &protocol, inflater);
         self.queue_control(cx);
         event

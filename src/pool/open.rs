@@ -135,9 +135,11 @@ impl Open {
     #[inline]
     fn call(&mut self, call: &Call<'_>, io: &mut ConnIo, cx: &mut WorkerCtx) -> bool {
         cx.progress.begin_call(call.name().number(), self.session.route);
-        // A client that says who it is in a message is welcomed only then, with the bound of then.
-        let told = cx.shared.settings.message_bytes_told() as u32;
-        io.message_bytes_told = io.message_bytes_told.max(told);
+        // The calls in which a handler may welcome the client, and name the bound of that moment.
+        if matches!(call, Call::Open) || self.session.awaits_identity() {
+            let promised = cx.shared.settings.message_bytes_promised();
+            io.message_bytes_promised = promised as u32;
+        }
         let (session, wake_at) = (&mut self.session, &mut self.wake_at);
         let conn = &mut InlineConn { io, cx: &mut *cx, session, wake_at };
         let goes_on = self.dispatch.call(conn, call);

@@ -15,14 +15,14 @@ pub(crate) struct Settings {
     generation: AtomicU64,
     config: Mutex<Arc<Config>>,
     /// The largest `max_message_bytes` that a handler may tell a client whose connection opens now.
-    message_bytes_told: AtomicUsize,
+    message_bytes_promised: AtomicUsize,
 }
 
 impl Settings {
     pub(super) fn new(config: Config) -> Settings {
         Settings {
             generation: AtomicU64::new(0),
-            message_bytes_told: AtomicUsize::new(config.max_message_bytes),
+            message_bytes_promised: AtomicUsize::new(config.max_message_bytes),
             config: Mutex::new(Arc::new(config)),
         }
     }
@@ -39,19 +39,19 @@ impl Settings {
 
     /// Takes new settings. Handlers do not know of them yet.
     pub(super) fn replace(&self, config: Arc<Config>) {
-        self.message_bytes_told.fetch_max(config.max_message_bytes, Ordering::AcqRel);
+        self.message_bytes_promised.fetch_max(config.max_message_bytes, Ordering::AcqRel);
         *self.config.lock() = config;
         self.generation.fetch_add(1, Ordering::Release);
     }
 
     /// Notes that every handler knows the present settings.
     pub(super) fn handlers_know(&self) {
-        self.message_bytes_told.store(self.get().max_message_bytes, Ordering::Release);
+        self.message_bytes_promised.store(self.get().max_message_bytes, Ordering::Release);
     }
 
     /// Returns the largest message that a client may hear of when its connection opens. It may send
     /// such a message for as long as it is connected, because it cannot be told of another bound.
-    pub(super) fn message_bytes_told(&self) -> usize {
-        self.message_bytes_told.load(Ordering::Acquire)
+    pub(super) fn message_bytes_promised(&self) -> usize {
+        self.message_bytes_promised.load(Ordering::Acquire)
     }
 }

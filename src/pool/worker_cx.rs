@@ -58,6 +58,8 @@ pub(crate) struct WorkerCtx {
     snapshot: Cached<Option<Arc<Snapshot>>>,
     stats: Cached<String>,
     prometheus: Cached<String>,
+    /// The same in the format of OpenMetrics, if somebody asked for it since.
+    open_metrics: Option<String>,
 }
 
 /// The slots that a worker comes to later in this turn, or in the next: each connection once.
@@ -208,6 +210,7 @@ impl WorkerCtx {
             snapshot: Cached::default(),
             stats: Cached::default(),
             prometheus: Cached::default(),
+            open_metrics: None,
             config,
             shared,
         }
@@ -278,8 +281,14 @@ impl WorkerCtx {
         if self.prometheus.is_due(self.now) {
             self.spent += STATS_COST;
             self.prometheus.value = self.shared.prometheus();
+            self.open_metrics = None;
         }
-        prometheus::negotiate(&self.prometheus.value, accept)
+        if !prometheus::wants_open_metrics(accept) {
+            return (prometheus::TEXT_TYPE, self.prometheus.value.clone());
+        }
+        let text = &self.prometheus.value;
+        let open = self.open_metrics.get_or_insert_with(|| prometheus::open_metrics(text));
+        (prometheus::OPEN_METRICS_TYPE, open.clone())
     }
 
     /// Adds what the connections of this worker hold to the account of memory.
