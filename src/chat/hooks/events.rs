@@ -40,6 +40,10 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 /// How long a batch is tried again. Then its events are dropped.
 const BATCH_AGE_MAX: Duration = Duration::from_secs(300);
 
+/// How long a single event that the backend cannot read is tried again: it may be the backend that
+/// is at fault for a moment, with all events.
+const REFUSED_AGE_MAX: Duration = Duration::from_secs(3);
+
 /// How long a server that has stopped waits for its last events.
 const FLUSH_MAX: Duration = Duration::from_secs(5);
 
@@ -284,7 +288,8 @@ impl Courier {
 
     /// Sends a batch, and again after a failure until it is taken or too old. A batch that the
     /// backend cannot read is sent in halves, so that only the event at fault is dropped.
-    fn deliver(&mut self, events: &[Event], give_up: Instant) {
+    fn deliver(&mut self, events: &[Event], mut give_up: Instant) {
+        let began = Instant::now();
         let dropped = self.counts.dropped.load(Ordering::Relaxed);
         let body = json::text(&Batch {
             batch: Uuid::new_v4(),
@@ -304,12 +309,14 @@ impl Courier {
                     self.counts.failed.fetch_add(1, Ordering::Relaxed);
                     self.log.note("a batch of events was not taken", &failure);
                     if matches!(failure, Failure::Refused(_)) {
-                        if events.len() < 2 {
-                            return self.drop_all(events);
+                        if let (first @ [_, ..], second @ [_, ..]) =
+                            events.split_at(events.len() / 2)
+                        {
+                            thread::park_timeout(BATCH_WAIT);
+                            self.deliver(first, give_up);
+                            return self.deliver(second, give_up);
                         }
-                        let (first, second) = events.split_at(events.len() / 2);
-                        self.deliver(first, give_up);
-                        return self.deliver(second, give_up);
+                        give_up = give_up.min(began + REFUSED_AGE_MAX);
                     }
                 }
             }

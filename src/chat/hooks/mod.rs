@@ -55,7 +55,7 @@ struct Asking {
     /// Who asks.
     waiter: Waiter,
     asked_at: Instant,
-    /// The same in seconds since 1970.
+    /// Seconds since 1970 when it was asked: a user that the answer names is of that moment.
     asked_at_s: u64,
 }
 
