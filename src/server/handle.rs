@@ -26,6 +26,9 @@ use crate::{
     ws::close::CloseReason,
 };
 
+/// The longest wait that callers can ask for: no clock goes as far as `Duration::MAX` from now.
+const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// A handle to a running server. Works from any thread; clones refer to the same server.
 #[derive(Clone)]
 pub struct ServerHandle {
@@ -161,9 +164,10 @@ impl ServerHandle {
     }
 
     /// Asks every worker to report, and waits for it. Returns whether each has done so within
-    /// `timeout`, or has ended: one that has not hangs, in a handler's call most likely.
+    /// `timeout`, of which at most a day counts, or has ended: one that has not hangs, in a
+    /// handler's call most likely.
     pub fn await_workers(&self, timeout: Duration) -> bool {
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now() + timeout.min(WAIT_MAX);
         let workers = self.shared.progress.len();
         let (report, reports) = crossbeam_channel::bounded(workers);
         for worker in 0..workers {
@@ -179,9 +183,9 @@ impl ServerHandle {
     /// Begins to drain and returns at once. The server accepts no more connections, and each open
     /// one gets its last messages and a Close 1001, or 1012 if the server leaves a
     /// [`snapshot`](crate::Config::snapshot). Connections that are still open after `grace`
-    /// are cut off. Later calls change nothing.
+    /// are cut off; at most a day counts. Later calls change nothing.
     pub fn shutdown(&self, grace: Duration) {
-        let _ = self.ask.try_send(grace);
+        let _ = self.ask.try_send(grace.min(WAIT_MAX));
     }
 
     /// Blocks until the drain has begun, or the server has stopped without one.

@@ -400,8 +400,10 @@ impl Server {
             let accepting = Accepting::start(listener, door, &shared, &arrivals);
             accepting.inspect_err(|_| stop_all())
         };
-        let accepting = start(listener, Door::Public)?;
+        // The public one last: once a client was let in nothing may fail any more, because the next
+        // start would take up the snapshot again.
         let admin = admin.map(|listener| start(listener, Door::Admin)).transpose()?;
+        let accepting = start(listener, Door::Public)?;
         restart::forget(claimed);
 
         let mut failure = None;

@@ -223,7 +223,7 @@ impl SteppedServer {
         self.announce_drain();
         self.begin_drain(Duration::ZERO);
         self.settle();
-        restart::leave(&self.shared)
+        self.end_drain()
     }
 
     /// Announces a drain, as a server does for [`drain_delay`](crate::Config::drain_delay): it is
@@ -246,8 +246,8 @@ impl SteppedServer {
         self.workers.iter().all(|stepped| stepped.worker.is_drained())
     }
 
-    /// Ends a drain: cuts off who is left, and leaves rooms and sessions to the next server, as
-    /// [`drain`](SteppedServer::drain) does.
+    /// Ends a drain, and begins it if it has not begun: cuts off who is left, and leaves rooms and
+    /// sessions to the next server, as [`drain`](SteppedServer::drain) does.
     ///
     /// # Errors
     /// As [`drain`](SteppedServer::drain).
@@ -255,6 +255,9 @@ impl SteppedServer {
     /// # Panics
     /// As [`settle`](SteppedServer::settle).
     pub fn end_drain(&mut self) -> Result<(), Error> {
+        if !self.is_closed {
+            self.begin_drain(Duration::ZERO);
+        }
         for worker in 0..self.workers.len() {
             self.shared.hub.mailboxes.send_control(worker, Letter::Stop);
         }

@@ -50,7 +50,11 @@ impl NewFile {
         file.sync_all()?;
         fs::rename(&self.written, &self.path)?;
         self.is_committed = true;
-        sync_directory(&self.path)
+        // A directory that may be written to need not be one that may be opened.
+        if let Err(error) = sync_directory(&self.path) {
+            log::warn!("snapshot: cannot sync its directory, so a power cut may lose it: {error}");
+        }
+        Ok(())
     }
 }
 
@@ -118,9 +122,10 @@ impl ClaimedFile {
         }
         let claimed = beside(path, ".reading");
         fs::rename(path, &claimed)?;
-        let file = File::open(&claimed)?;
-        let bytes = file.metadata()?.len();
-        let taken = ClaimedFile { path: path.to_owned(), claimed, bytes, is_settled: false };
+        // Put back if it cannot be opened.
+        let mut taken = ClaimedFile { path: path.to_owned(), claimed, bytes: 0, is_settled: false };
+        let file = File::open(&taken.claimed)?;
+        taken.bytes = file.metadata()?.len();
         Ok(Some((taken, BufReader::with_capacity(BUFFER_BYTES, file))))
     }
 
