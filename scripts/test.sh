@@ -196,7 +196,7 @@ step_library() {
     # What examples depend on has features, so that here the library has them too.
     cargo clippy --no-default-features --examples -- -D warnings
     for feature in config-file hooks identity snapshot tls; do
-        cargo check --no-default-features --features "$feature" --lib
+        cargo clippy --no-default-features --features "$feature" --lib -- -D warnings
     done
     # With the versions that everything else is tested with.
     cp Cargo.lock scripts/embedder/

@@ -440,6 +440,25 @@ fn the_map_names_every_file() {
     none("ARCHITECTURE.md says what each file of the library is for", &missing);
 }
 
+/// A bound is found by its name, so a name in the map that is in no file misleads.
+#[test]
+fn the_constants_of_the_map_exist() {
+    let map = read("ARCHITECTURE.md");
+    let is_constant = |word: &&str| {
+        word.contains('_')
+            && word.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
+            // Variables of other programs.
+            && !["NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_PID"].contains(word)
+            && !word.starts_with("RUSTY_SOCKS_")
+    };
+    let all: Vec<SourceFile> = all_sources();
+    let is_there =
+        |name: &str| all.iter().any(|file| file.text.contains(&format!("const {name}:")));
+    let named = map.split('`').skip(1).step_by(2).filter(is_constant);
+    let missing: Vec<String> = named.filter(|name| !is_there(name)).map(str::to_owned).collect();
+    none("ARCHITECTURE.md names constants that exist", &missing);
+}
+
 /// A list, not code: one field a setting, each with what it means. One struct has one file.
 const SETTINGS: &str = "src/config/settings.rs";
 

@@ -239,6 +239,7 @@ class Soak:
                 self.fault(f"events or questions: {name} {counts[name]}")
         for name, value in self.counters.items():
             bad = ("failed", "timed_out", "pool_full", "circuit_open", "refused", "failed_batches")
+            bad += ("events_dropped",)
             if name.startswith("/ws ") and name.endswith(bad) and value:
                 self.fault(f"{name} is {value}")
 
@@ -410,6 +411,8 @@ def main():
     print(json.dumps(result, indent=1))
     for words in soak.faults:
         print(f"FAILED: {words}")
+    if not result["figures_judged"]:
+        print("growth was NOT JUDGED: the time was too short", flush=True)
     print("all good" if not soak.faults else f"{len(soak.faults)} faults")
     return 1 if soak.faults else 0
 

@@ -27,13 +27,14 @@ BACKLOG = 4096
 
 
 def wait_for(what, look, within=DEADLINE_S):
-    """Calls `look` until it gives something true, and returns that."""
+    """Calls `look` until it gives something true, and returns that. `what` is said of it otherwise; it
+    may be what to call for that."""
     end = time.monotonic() + within
     while time.monotonic() < end:
         if found := look():
             return found
         time.sleep(0.02)
-    raise AssertionError(f"no {what} within {within} s")
+    raise AssertionError(f"no {what() if callable(what) else what} within {within} s")
 
 
 def listener():
@@ -81,7 +82,7 @@ class Stage:
             env=env,
         )
         self.kept.callback(self.server.stop)
-        wait_for(f"ready server: {self.log()}", self.is_ready)
+        wait_for(lambda: f"ready server: {self.log()}", self.is_ready)
         return self.server
 
     def is_ready(self):

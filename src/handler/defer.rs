@@ -87,7 +87,9 @@ impl<S: 'static> Context<'_, S, OnWorker> {
     }
 
     /// Returns what tells a [deferred](Context::defer) task whether its client still waits. A task
-    /// that has waited long for its thread can be left undone for a client that has gone.
+    /// that has waited long for its thread can be left undone for a client that has gone. It is
+    /// about the client in its present session: call this after a
+    /// [`resume`](Context::resume), not before.
     pub fn waiter(&self) -> Waiter {
         Waiter { session: Arc::downgrade(self.conn.session()), conn: self.conn.id() }
     }

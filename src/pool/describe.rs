@@ -8,7 +8,7 @@ use super::{
 use crate::{handler::erased::CallName, hub::mailbox::Letter};
 
 /// Puts into words what a worker of this server was doing.
-pub(crate) fn told(doing: Doing, shared: &Shared) -> String {
+pub(crate) fn describe(doing: Doing, shared: &Shared) -> String {
     let path = |route: u16| shared.routes.get(usize::from(route)).map_or("", |of| of.path.as_str());
     in_words(doing, path)
 }
@@ -16,8 +16,8 @@ pub(crate) fn told(doing: Doing, shared: &Shared) -> String {
 fn in_words<'a>(doing: Doing, path: impl Fn(u16) -> &'a str) -> String {
     let (step, names) = match doing {
         _ if doing.is_in(Step::Arrivals) => ("taking new sockets", None),
-        _ if doing.is_in(Step::Read) => ("reading", Some(("phase", Phase::NAMES))),
-        _ if doing.is_in(Step::Letters) => ("taking letters", Some(("letter", Letter::NAMES))),
+        _ if doing.is_in(Step::Read) => ("reading, phase", Some(Phase::NAMES)),
+        _ if doing.is_in(Step::Letters) => ("taking letters, letter", Some(Letter::NAMES)),
         _ if doing.is_in(Step::Timers) => ("looking after deadlines", None),
         _ if doing.is_in(Step::Flush) => ("writing", None),
         _ if doing.is_in(Step::Reap) => ("freeing connections", None),
@@ -26,11 +26,9 @@ fn in_words<'a>(doing: Doing, path: impl Fn(u16) -> &'a str) -> String {
     };
     let named = |names: &[&'static str], number: u8| names.get(usize::from(number)).copied();
     let mut words = step.to_owned();
-    if let Some((what, names)) = names
-        && let Some(name) = doing.at().and_then(|at| named(names, at))
-    {
-        let name = if what == "phase" { name.to_lowercase() } else { name.to_owned() };
-        words += &format!(", {what} {name}");
+    if let Some(names) = names {
+        let name = doing.at().and_then(|at| named(names, at)).unwrap_or("none");
+        words += &format!(" {}", name.to_lowercase());
     }
     if let Some((call, route)) = doing.call()
         && let Some(name) = named(CallName::NAMES, call)
@@ -69,7 +67,7 @@ mod tests {
         let (took_ms, _, doing) = progress.look(21_000).expect("it is stuck");
         assert_eq!(
             (took_ms, in_words(doing, |_| "")),
-            (1000, "taking letters, letter Deliver".into())
+            (1000, "taking letters, letter deliver".into())
         );
         progress.begin_turn(30_000);
         assert_eq!(progress.end_late(30_100), None, "what was seen of another turn is forgotten");

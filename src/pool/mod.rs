@@ -20,7 +20,7 @@ pub(crate) mod reload_lock;
 mod connection;
 mod access;
 pub(crate) mod progress;
-pub(crate) mod told;
+pub(crate) mod describe;
 mod unfinished;
 mod conn_io;
 mod costs;

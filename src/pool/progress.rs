@@ -35,7 +35,7 @@ pub(super) enum Step {
 pub(crate) struct Progress {
     /// When its turn began: the milliseconds since the server did, and one; 0 while it sleeps.
     began: AtomicU64,
-    /// What it is at: the number of a [`Doing`].
+    /// What the worker is doing: the number of a [`Doing`].
     doing: AtomicU64,
     /// What the turn was seen doing when it had taken long already; 0 if it was not looked at.
     seen: AtomicU64,

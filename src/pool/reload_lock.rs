@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind};
 /// calls of the embedder's code, but by no worker.
 #[derive(Default)]
 pub(crate) struct ReloadLock {
-    /// Whether it is held.
+    /// Whether the thread that has the lock is in a reload already.
     lock: ReentrantMutex<Cell<bool>>,
 }
 

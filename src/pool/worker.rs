@@ -326,8 +326,11 @@ impl Worker {
         self.cx.begin_turn();
         let mut ready = std::mem::take(&mut self.cx.work.ready);
         let mut reached = 0;
+        // While messages wait to go out, more of them only wait longer, and everybody with them.
+        let has_backlog = !self.cx.fanouts.is_empty() || !self.cx.work.unwritten.is_empty();
+        let cost_max = READ_COST_PER_TURN_MAX / if has_backlog { 2 } else { 1 };
         for slot in &ready {
-            if self.cx.spent >= READ_COST_PER_TURN_MAX {
+            if self.cx.spent >= cost_max {
                 break;
             }
             reached += 1;

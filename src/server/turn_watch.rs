@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::{
     error::Error,
-    pool::{shared::Shared, told::told},
+    pool::{describe::describe, shared::Shared},
 };
 
 /// How often the workers are looked at: twice at least in a turn that is late.
@@ -31,7 +31,7 @@ fn watch(shared: &Shared, stopped: &Receiver<()>) {
         for (worker, progress) in shared.progress.iter().enumerate() {
             let Some((took_ms, turn, doing)) = progress.look(now_ms) else { continue };
             if std::mem::replace(&mut last_told[worker], turn) != turn {
-                let doing = told(doing, shared);
+                let doing = describe(doing, shared);
                 log::warn!("worker {worker} is in one turn for {took_ms} ms already: {doing}");
             }
         }

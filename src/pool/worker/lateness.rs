@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::{REPORT_INTERVAL_MS, Worker};
 use crate::pool::{
+    describe::describe,
     progress::{LATE_TURN_MS, Step},
     timers::Millis,
-    told::told,
 };
 
 /// A worker that runs so much later than it meant to was stopped or starved.
@@ -37,7 +37,7 @@ impl Worker {
             self.cx.metrics().late_turns.add(1);
             let shared = &self.cx.shared;
             let seen = self.cx.progress.end_late(shared.uptime_ms());
-            let seen = seen.map(|doing| format!(", {}", told(doing, shared)));
+            let seen = seen.map(|doing| format!(", {}", describe(doing, shared)));
             self.forget(took, &format!("a turn took that long{}", seen.unwrap_or_default()));
         }
     }

@@ -31,6 +31,9 @@ const DELIVERY_COST_PER_TURN_MAX: usize = 12_288;
 /// What a write costs, in deliveries into a buffer.
 const WRITE_COST: usize = 8;
 
+/// How many recipients of a message are listed for the cost of a delivery.
+const LISTED_PER_DELIVERY: usize = 8;
+
 /// Deliveries of one message that are made at once. Others are made in slices of as many.
 const SLICE_MAX: usize = 1024;
 
@@ -211,7 +214,11 @@ impl Worker {
         let (audience, frame) = (fanout.audience.clone(), fanout.frame.clone());
         let (except, begun) = (fanout.except, fanout.recipients.take());
         let charge = fanout.charge.take();
-        let mut recipients = begun.unwrap_or_else(|| self.recipients(&audience).into_iter());
+        let mut recipients = begun.unwrap_or_else(|| {
+            let listed = self.recipients(&audience);
+            self.deliveries += listed.len() / LISTED_PER_DELIVERY;
+            listed.into_iter()
+        });
         let members = std::mem::take(&mut self.cx.members);
         let mut delivered = 0;
         for id in recipients.by_ref().take(SLICE_MAX).filter(|id| Some(*id) != except) {
