@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
 use rusty_socks::{Config, RoomName};
 use serde_json::{Value, json};
 use support::{
-    TestServer, config,
+    Client, TestServer, config,
     sessions::{Chat, Loss, Numbers, lose, number, place, room_names, room_of, seqs, text},
 };
 
@@ -882,4 +882,40 @@ fn who_fills_all_rooms_and_leaves_is_in_nobodys_way() {
     assert_eq!(anna.publish("tea", "hot"), 1);
     let stats = server.stats();
     assert_eq!((stats.rooms, stats.rooms_evicted), (6, 5));
+}
+
+#[test]
+fn a_room_made_anew_has_larger_numbers_than_messages_that_may_be_on_their_way() {
+    let config = Config { max_rooms: 2, default_room: String::new(), ..config() };
+    let server = TestServer::start(config);
+    let (mut anna, mut ben) = (server.chat(), server.chat());
+    let join = |client: &mut Client, room: &str| {
+        client.ask(&json!({"type": "join", "room": room, "ref": "j"}).to_string())
+    };
+    let publish = json!({
+        "rooms": ["tea", "cake"], "content": 1, "id": "0193a5b0-0000-7000-8000-000000000001",
+        "ref": "p",
+    });
+    for room in ["tea", "cake"] {
+        join(&mut anna, room);
+    }
+    join(&mut ben, "tea");
+    for _ in 0..2 {
+        anna.ask(r#"{"rooms":["tea","cake"],"content":0,"ref":1}"#);
+        ben.json();
+    }
+    let first = anna.ask(&publish.to_string());
+    assert_eq!(first["rooms"][1], json!({"room": "cake", "seq": 3}));
+    ben.json();
+    // The room ends because its place is needed, and is made anew.
+    anna.ask(r#"{"type":"leave","room":"cake","ref":2}"#);
+    join(&mut ben, "milk");
+    ben.ask(r#"{"type":"leave","room":"milk","ref":3}"#);
+    let anew = join(&mut anna, "cake");
+    assert!(anew["seq"].as_u64().unwrap() >= 3, "{anew}");
+    // The other room has had the message.
+    let again = anna.ask(&publish.to_string());
+    assert_eq!((&again["repeated"], &again["rooms"]), (&json!(true), &first["rooms"]));
+    anna.send(r#"{"room":"tea","content":"last"}"#);
+    assert_eq!(ben.json()["content"], "last");
 }

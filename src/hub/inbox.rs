@@ -39,7 +39,7 @@ impl Inbox {
     /// An inbox without messages that goes on behind message `seq`, of which those up to
     /// `delivered_seq` were sent to a connection.
     pub(super) fn at(seq: u64, delivered_seq: u64) -> Inbox {
-        let history = History::at(Position { seq, ..History::new().position() });
+        let history = History::at(Position { seq, ..History::new().position() }, 0);
         Inbox { history, delivered_seq }
     }
 

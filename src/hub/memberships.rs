@@ -185,8 +185,8 @@ impl Hub {
             }
             let mut room_state = room.state.lock();
             locked.add_to_roster(RosterChange::Appears, room, &mut room_state);
-            locked.conn.enter(room, 0, permissions);
-            let position = Position { seq: 0, ..room_state.history.position() };
+            let position = room_state.history.beginning();
+            locked.conn.enter(room, position.seq, permissions);
             drop(room_state);
             let (room, by) = (Arc::clone(room), Some(pattern.clone()));
             let membership = SessionMembership { room, watching: false, permissions, pattern: by };

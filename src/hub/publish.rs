@@ -287,8 +287,9 @@ impl Hub {
             let letter = Letter::DeliverMany { rooms, frame, except, charge };
             self.mailboxes.push_reserved(worker, letter, deferred);
         }
-        for (_, state) in &mut states {
+        for (index, state) in &mut states {
             self.keep(state, frame.clone(), now_ms);
+            state.last_shared_seq = seqs[*index];
         }
         Ok(seqs)
     }

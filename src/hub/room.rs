@@ -41,6 +41,8 @@ pub(crate) enum RoomKind {
 pub(crate) struct RoomState {
     pub(crate) history: History,
     pub(super) bounds: HistoryBounds,
+    /// The number of the newest message that went to other rooms, too; 0 if there was none.
+    pub(super) last_shared_seq: u64,
     /// Number of members on each worker.
     pub(crate) members: Box<[u32]>,
     /// Every session in this room, attached or away.
@@ -74,6 +76,7 @@ impl RoomState {
         RoomState {
             history: History::new(),
             bounds,
+            last_shared_seq: 0,
             members: vec![0; workers].into(),
             roster: Roster::default(),
             channel: None,

@@ -69,8 +69,19 @@ pub(super) struct Directory {
     swept_to: Option<RoomName>,
     /// Where the next search for a large history begins.
     shed_to: Option<RoomName>,
+    /// The largest number that a message to several rooms had in a room that is gone. It may be on
+    /// its way still, so rooms that are made from now on have larger numbers.
+    gone_shared_seq: u64,
     /// Of the rooms, those that count towards no bound: the default room, if there is one.
     uncounted: usize,
+}
+
+impl Directory {
+    /// Drops a room, whose last message to other rooms, too, had the number `shared_seq`.
+    fn remove(&mut self, room: &Room, shared_seq: u64) {
+        self.by_name.remove(&room.name);
+        self.gone_shared_seq = self.gone_shared_seq.max(shared_seq);
+    }
 }
 
 impl Rooms {
@@ -82,6 +93,7 @@ impl Rooms {
             subscribers: HashMap::new(),
             swept_to: None,
             shed_to: None,
+            gone_shared_seq: 0,
             uncounted: 0,
         };
         let mut rooms = Rooms {
@@ -162,7 +174,9 @@ impl Rooms {
             _evicted = longest_vacant.ok_or(RoomError::TooManyRooms)?;
         }
         let limits = directory.limits.of(name);
-        let room = Arc::new(self.new_room(name, RoomKind::Messages, limits));
+        let mut room = self.new_room(name, RoomKind::Messages, limits);
+        room.state.get_mut().history = History::beginning_after(directory.gone_shared_seq);
+        let room = Arc::new(room);
         self.notify_subscribers(&directory, &room, deferred)?;
         directory.by_name.insert(name.clone(), Arc::clone(&room));
         self.account.rooms.add(ROOM_BYTES);
@@ -289,7 +303,7 @@ impl Rooms {
         if let Some(vacancy) = state.vacancy.take() {
             self.vacant.lock().remove(&vacancy);
         }
-        directory.by_name.remove(&room.name);
+        directory.remove(room, state.last_shared_seq);
         self.account.rooms.subtract(ROOM_BYTES);
         let history = std::mem::replace(&mut state.history, History::new());
         self.account.histories.subtract(history.bytes());
@@ -371,8 +385,9 @@ impl Rooms {
                 if let Some(vacancy) = state.vacancy.take() {
                     self.vacant.lock().remove(&vacancy);
                 }
+                let shared_seq = state.last_shared_seq;
                 drop(state);
-                self.directory.lock().by_name.remove(&room.name);
+                self.directory.lock().remove(&room, shared_seq);
                 self.account.rooms.subtract(ROOM_BYTES);
             }
         }

@@ -113,10 +113,11 @@ impl Hub {
                 continue;
             }
             let position = state.history.position();
+            let began_seq = state.history.beginning().seq;
             let owner = OwnerRecord::from(&state.owner);
             drop(state);
             let (name, epoch) = (room.name.as_str().to_owned(), position.epoch.bits());
-            let record = RoomRecord { name, epoch, seq: position.seq, owner };
+            let record = RoomRecord { name, epoch, began_seq, seq: position.seq, owner };
             if out.put(&Record::Room(record))? {
                 saved.written.rooms += 1;
                 written.push(SavedRoom { room, seq: position.seq });

@@ -4,6 +4,7 @@ pub(super) mod saved;
 
 use std::{
     collections::VecDeque,
+    hash::{Hash, Hasher},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Weak,
@@ -12,6 +13,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use rustc_hash::FxHasher;
 use uuid::Uuid;
 
 use super::{
@@ -168,7 +170,7 @@ struct RecentId {
 impl RecentId {
     fn bytes(&self) -> usize {
         let numbered = match &self.to {
-            Recipient::Rooms(numbered) => size_of_val::<[_]>(numbered),
+            Recipient::Rooms { numbered, .. } => size_of_val::<[_]>(numbered),
             Recipient::Client(..) => 0,
         };
         size_of::<RecentId>() + numbered
@@ -178,18 +180,30 @@ impl RecentId {
 /// The rooms or the client that a publish went to, and its number there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Recipient {
-    /// In the order of their keys.
-    Rooms(Box<[(RoomKey, u64)]>),
+    Rooms {
+        /// A hash of the names of the rooms.
+        names: u64,
+        /// In the order of the names.
+        numbered: Box<[(RoomKey, u64)]>,
+    },
     Client(Uuid, u64),
 }
 
 impl Recipient {
     pub(super) fn rooms(rooms: &[&Room], seqs: &[u64]) -> Recipient {
-        let keys = rooms.iter().map(|room| room.key);
-        let mut numbered: Box<[_]> = keys.zip(seqs.iter().copied()).collect();
-        numbered.sort_unstable();
-        Recipient::Rooms(numbered)
+        let (order, names) = by_name(rooms);
+        let numbered = order.iter().map(|index| (rooms[*index].key, seqs[*index])).collect();
+        Recipient::Rooms { names, numbered }
     }
+}
+
+/// Returns the places of rooms in the order of their names, and a hash of the names.
+fn by_name(rooms: &[&Room]) -> (Vec<usize>, u64) {
+    let mut order: Vec<usize> = (0..rooms.len()).collect();
+    order.sort_unstable_by_key(|index| rooms[*index].name.as_str());
+    let mut hasher = FxHasher::default();
+    order.iter().for_each(|index| rooms[*index].name.as_str().hash(&mut hasher));
+    (order, hasher.finish())
 }
 
 impl Session {
@@ -381,21 +395,28 @@ impl SessionState {
     pub(super) fn recent_direct(&self, id: Uuid, client: &Uuid) -> Option<u64> {
         self.recent(id).find_map(|to| match to {
             Recipient::Client(other, seq) if other == client => Some(*seq),
-            Recipient::Client(..) | Recipient::Rooms(_) => None,
+            Recipient::Client(..) | Recipient::Rooms { .. } => None,
         })
     }
 
-    /// Returns the numbers of an earlier message with `id` to exactly these rooms.
+    /// Returns the numbers of an earlier message with `id` to exactly these rooms. Where one of
+    /// them was made anew since, the number is that of the room before: the others must not get
+    /// the message twice.
     pub(super) fn recent_publish(&self, id: Uuid, rooms: &[&Room]) -> Option<Box<[u64]>> {
-        self.recent(id).find_map(|to| match to {
-            Recipient::Rooms(numbered) if numbered.len() == rooms.len() => {
-                let seq = |room: &&Room| {
-                    let at = numbered.binary_search_by_key(&room.key, |(key, _)| *key).ok()?;
-                    Some(numbered[at].1)
-                };
-                rooms.iter().map(seq).collect()
+        let mut recent = self.recent(id).peekable();
+        recent.peek()?;
+        let (order, asked) = by_name(rooms);
+        recent.find_map(|to| match to {
+            Recipient::Rooms { names, numbered }
+                if *names == asked && numbered.len() == rooms.len() =>
+            {
+                let places = || order.iter().zip(numbered);
+                places().find(|(index, (key, _))| rooms[**index].key == *key)?;
+                let mut seqs = vec![0; rooms.len()];
+                places().for_each(|(index, (_, seq))| seqs[*index] = *seq);
+                Some(seqs.into())
             }
-            Recipient::Rooms(_) | Recipient::Client(..) => None,
+            Recipient::Rooms { .. } | Recipient::Client(..) => None,
         })
     }
 

@@ -89,6 +89,8 @@ pub(crate) struct RevocationRecord {
 pub(crate) struct RoomRecord {
     pub(crate) name: String,
     pub(crate) epoch: u64,
+    /// The number after which the epoch began.
+    pub(crate) began_seq: u64,
     /// The number of the newest message, kept or not.
     pub(crate) seq: u64,
     pub(crate) owner: OwnerRecord,

@@ -234,7 +234,7 @@ mod tests {
     fn written(texts: &[&str]) -> Vec<u8> {
         let mut writer = SnapshotWriter::new(Vec::new(), 7, 1 << 20).expect("memory");
         let owner = OwnerRecord::Many;
-        let room = RoomRecord { name: "tea".into(), epoch: 1, seq: 9, owner };
+        let room = RoomRecord { name: "tea".into(), epoch: 1, began_seq: 0, seq: 9, owner };
         assert!(writer.put(&Record::Room(room)).expect("memory"));
         for (seq, text) in (1..).zip(texts) {
             let payload = match seq % 2 {

@@ -71,6 +71,8 @@ pub(crate) struct HistoryBounds {
 #[derive(Debug)]
 pub(crate) struct History {
     epoch: Epoch,
+    /// The number after which the epoch began.
+    began_seq: u64,
     /// The number of the newest message, kept or not.
     last_seq: u64,
     entries: VecDeque<Entry>,
@@ -108,12 +110,25 @@ pub enum Range {
 
 impl History {
     pub(crate) fn new() -> History {
-        History { epoch: Epoch::random(), last_seq: 0, entries: VecDeque::new(), bytes: 0 }
+        History::beginning_after(0)
     }
 
-    /// A history without messages that goes on behind `position`, where another one ended.
-    pub(crate) fn at(position: Position) -> History {
-        History { epoch: position.epoch, last_seq: position.seq, ..History::new() }
+    /// A history of a new epoch, whose first message has the number after `seq`.
+    pub(crate) fn beginning_after(seq: u64) -> History {
+        let (epoch, entries) = (Epoch::random(), VecDeque::new());
+        History { epoch, began_seq: seq, last_seq: seq, entries, bytes: 0 }
+    }
+
+    /// A history without messages that goes on behind `position`, where another one ended that
+    /// began after `began_seq`.
+    pub(crate) fn at(position: Position, began_seq: u64) -> History {
+        let Position { epoch, seq } = position;
+        History { epoch, began_seq, ..History::beginning_after(seq) }
+    }
+
+    /// Returns the position before the first message of the epoch.
+    pub(crate) fn beginning(&self) -> Position {
+        Position { epoch: self.epoch, seq: self.began_seq }
     }
 
     pub(crate) fn position(&self) -> Position {
@@ -232,7 +247,7 @@ impl History {
         if since.epoch != self.epoch || since.seq > self.last_seq {
             return None;
         }
-        let missed = usize::try_from(self.last_seq - since.seq).ok()?;
+        let missed = usize::try_from(self.last_seq - since.seq.max(self.began_seq)).ok()?;
         if missed > self.entries.len() {
             return None;
         }

@@ -140,7 +140,12 @@ impl Reading<'_> {
         let mut room = self.hub.rooms.make(&name);
         let epoch = Epoch::from_bits(record.epoch).ok_or("a room without an epoch")?;
         let state = room.state.get_mut();
-        state.history = History::at(Position { epoch, seq: record.seq });
+        if record.began_seq > record.seq {
+            return Err("a room that ends before it began");
+        }
+        state.history = History::at(Position { epoch, seq: record.seq }, record.began_seq);
+        // Which of its messages went to other rooms, too, is not in the file.
+        state.last_shared_seq = record.seq;
         state.owner = Owner::from(record.owner);
         let is_there = self.hub.rooms.find(name.as_str()).is_some();
         let is_kept = is_there || self.places_left > 0;
@@ -260,7 +265,7 @@ impl ReadRoom {
     /// Lets the history begin with the message behind number `seq`.
     fn begin_behind(&mut self, seq: u64) {
         let history = self.history();
-        *history = History::at(Position { seq, ..history.position() });
+        *history = History::at(Position { seq, ..history.position() }, history.beginning().seq);
     }
 }
 

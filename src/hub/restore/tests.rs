@@ -392,7 +392,13 @@ fn of_all_rooms_the_oldest_messages_give_way_where_there_may_be_less() {
 fn a_hole_in_one_room_takes_nothing_from_others() {
     let mut out = SnapshotWriter::new(Vec::new(), 0, ENOUGH).expect("memory");
     for room in ["a", "b", "c"] {
-        let room = RoomRecord { name: room.into(), epoch: 1, seq: 4, owner: OwnerRecord::Many };
+        let room = RoomRecord {
+            name: room.into(),
+            epoch: 1,
+            began_seq: 0,
+            seq: 4,
+            owner: OwnerRecord::Many,
+        };
         assert!(out.put(&Record::Room(room)).expect("memory"));
     }
     for (room, seqs) in [(0, &[1, 2, 4][..]), (1, &[1, 2, 3, 4]), (2, &[1, 2])] {

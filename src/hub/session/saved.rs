@@ -187,7 +187,7 @@ pub(in crate::hub) fn is_sound(record: &SessionRecord, rooms: usize) -> bool {
 fn recent_record(recent: &RecentId, rooms: &RoomPlaces) -> Option<RecentRecord> {
     let to = match &recent.to {
         Recipient::Client(client, seq) => RecipientRecord::Client(*client, *seq),
-        Recipient::Rooms(numbered) => {
+        Recipient::Rooms { numbered, .. } => {
             let placed = numbered.iter().map(|(key, seq)| Some((*rooms.get(key)?, *seq)));
             RecipientRecord::Rooms(placed.collect::<Option<_>>()?)
         }
@@ -199,14 +199,11 @@ fn restored_id(recent: &RecentRecord, rooms: &[Option<Arc<Room>>]) -> Option<Rec
     let to = match &recent.to {
         RecipientRecord::Client(client, seq) => Recipient::Client(*client, *seq),
         RecipientRecord::Rooms(numbered) => {
-            let keyed = numbered.iter().map(|(place, seq)| {
-                let room = rooms.get(*place as usize)?.as_ref()?;
-                Some((room.key, *seq))
-            });
-            let mut numbered: Box<[_]> = keyed.collect::<Option<_>>()?;
-            // Their keys are other ones than before.
-            numbered.sort_unstable();
-            Recipient::Rooms(numbered)
+            let room = |place: u32| rooms.get(place as usize)?.as_deref();
+            let rooms: Vec<&Room> =
+                numbered.iter().map(|(place, _)| room(*place)).collect::<Option<_>>()?;
+            let seqs: Vec<u64> = numbered.iter().map(|(_, seq)| *seq).collect();
+            Recipient::rooms(&rooms, &seqs)
         }
     };
     Some(RecentId { id: recent.id, to })
