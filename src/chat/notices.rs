@@ -42,6 +42,11 @@ pub(super) fn frame(notice: &Notice<'_>) -> PreparedFrame {
             to: None,
             presence: true,
         },
+        Notice::Epoch { room, position } => protocol::Notice::Epoch {
+            room: room.as_str().into(),
+            epoch: epoch(position),
+            seq: position.seq,
+        },
         Notice::Matched { pattern, room, position, overflow: policy } => {
             protocol::Notice::Matched {
                 pattern: pattern.as_str().into(),
@@ -57,4 +62,19 @@ pub(super) fn frame(notice: &Notice<'_>) -> PreparedFrame {
         },
     };
     PreparedFrame::new(Message::Text(&json::text(&notice)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Position, RoomName};
+
+    #[test]
+    fn a_new_epoch_has_its_position() {
+        let room = RoomName::new("tea").expect("a name");
+        let epoch = "00000000c0ffee01".parse().expect("an epoch");
+        let frame = frame(&Notice::Epoch { room: &room, position: Position { epoch, seq: 10 } });
+        let text = br#"{"type":"epoch","room":"tea","epoch":"00000000c0ffee01","seq":10}"#;
+        assert_eq!(frame.payload(), text);
+    }
 }

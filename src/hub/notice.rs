@@ -69,6 +69,16 @@ pub enum Notice<'a> {
         /// The room.
         room: &'a RoomName,
     },
+    /// The room goes on at another position, because the engine behind it has failed over and may
+    /// have lost its newest messages. The position replaces the client's: its `seq` may be smaller
+    /// than that of messages that were delivered, and those numbers are given again. Sent in order
+    /// with the room's messages, to all members. Only with an engine that many servers share.
+    Epoch {
+        /// The room.
+        room: &'a RoomName,
+        /// The room's position. The next message is `seq`+1.
+        position: Position,
+    },
     /// A new room matches a pattern of the client's, and the client is now a member.
     Matched {
         /// The pattern.

@@ -77,6 +77,20 @@ pub enum Notice<'a> {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         presence: bool,
     },
+    /// The room goes on at another position: its next message is `seq`+1. The position replaces the
+    /// client's, also if the client has seen larger numbers: the room has lost those messages and
+    /// gives their numbers anew.
+    Epoch {
+        /// The room.
+        #[serde(borrow)]
+        room: Cow<'a, str>,
+        /// The epoch of the room from now on.
+        #[serde(borrow)]
+        epoch: Cow<'a, str>,
+        /// Messages after this one are delivered.
+        #[serde(deserialize_with = "lenient::seq")]
+        seq: u64,
+    },
     /// A new room matches a pattern, and the client is now a member.
     Matched {
         /// The pattern.

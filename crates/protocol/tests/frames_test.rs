@@ -82,6 +82,7 @@ fn messages_and_notices_survive_the_round() {
         r#"{"type":"presence","room":"tea","joined":[{"client_id":"c","sender":"anna"}],"left":[]}"#,
         r#"{"type":"gap","room":"tea","from":3,"to":4}"#,
         r#"{"type":"gap","room":"tea","presence":true}"#,
+        r#"{"type":"epoch","room":"tea","epoch":"e","seq":10}"#,
         r#"{"type":"matched","pattern":"a.*","room":"a.b","epoch":"e","seq":0,"overflow":"close"}"#,
         r#"{"type":"unmatched","pattern":"a.*","room":"a.b"}"#,
         r#"{"type":"closing","reason":"drain","reconnect_after_ms":3141}"#,
