@@ -174,7 +174,8 @@ export interface Presence {
  * Messages that are lost. `not_read`: they arrived before a `for await` loop began and exceeded
  * `backlogMax`; listeners got them, and the event is sent when the loop begins. `not_kept` and
  * `latest`: the server no longer keeps messages `from` to `to` (inclusive), or skipped them for a
- * slow client. `epoch`: the room was removed and made again, so missed messages are unknown.
+ * slow client. `epoch`: the room was removed and made again, so missed messages are unknown; or the
+ * server has lost the room's newest messages, yielded or not, and gives their numbers again.
  * `direct`: some of the direct messages `from` to `to`.
  */
 export type Lost =

@@ -201,7 +201,7 @@ export class Client {
     const ok = (answer) => {
       const places = answer.rooms ?? [answer];
       // With echo the message itself arrives, before or after this answer, and moves the position.
-      if (!echo) for (const { room, seq } of places) this.#tracker.own(room, seq);
+      if (!echo && !this.#recovery.takeDoubt(command)) for (const { room, seq } of places) this.#tracker.own(room, seq);
       const rooms = answer.rooms ? { rooms: places } : {};
       return { room: places[0].room, seq: places[0].seq, ...rooms, id, repeated: answer.repeated === true };
     };
@@ -390,6 +390,8 @@ export class Client {
       case 'gap':
         if (frame.presence) return this.#recovery.askPresence(frame.room);
         return this.#tracker.gap(frame.room, frame.from, frame.to);
+      case 'epoch':
+        return this.#recovery.epoch(frame);
       case 'matched':
         return this.#recovery.matched(frame);
       case 'left':

@@ -127,6 +127,11 @@ export class Outbox {
     return undefined;
   }
 
+  /** The commands that are sent and wait for an answer. */
+  sent() {
+    return [...this.#entries].filter(({ isSent }) => isSent).map(({ command }) => command);
+  }
+
   /** The joins and leaves that wait for an answer, in order. */
   memberships() {
     return [...this.#entries].map(({ command }) => command).filter(isMembership);

@@ -195,8 +195,9 @@ export class Loops {
     for (const { places } of this.#backlog.splice(0, Math.ceil(count))) {
       for (const { room, epoch, seq } of places) {
         const range = this.#unread.get(room);
-        // Messages of an earlier epoch were reported as lost when this one began.
-        if (range?.epoch === epoch) range.to = Math.max(range.to, seq);
+        // If a new epoch gives numbers again, those of the earlier one were reported as lost when it
+        // began; otherwise its numbers go on.
+        if (range && (range.epoch === epoch || seq > range.to)) Object.assign(range, { epoch, to: Math.max(range.to, seq) });
         else this.#unread.set(room, { room, epoch, from: seq, to: seq });
       }
     }

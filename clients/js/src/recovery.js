@@ -26,6 +26,8 @@ export class Recovery {
   // The rooms whose gap waits to be fetched: one page is asked for at a time.
   #fetches = [];
   #isFetching = false;
+  // Publishes that were sent before a new epoch of one of their rooms: their numbers may be of the earlier one.
+  #doubtful = new WeakSet();
   // Rooms whose members were asked for and whose answer is still to come: it will be newer than the question.
   #asked = new Set();
 
@@ -412,6 +414,21 @@ export class Recovery {
     if (!this.#tracker.has(room)) this.#tracker.start(room, { ...position(frame), via: pattern });
     else if (this.#tracker.room(room).epoch !== epoch) this.#tracker.resume(room, { ...frame, recovered: false });
     this.#emit('matched', frame);
+  }
+
+  /** A room goes on in a new epoch. */
+  epoch(frame) {
+    if (!this.#tracker.has(frame.room)) return;
+    for (const command of this.#outbox.sent()) {
+      const rooms = command.rooms ?? [command.room];
+      if (command.type === 'publish' && rooms.includes(frame.room)) this.#doubtful.add(command);
+    }
+    this.#tracker.epoch(frame.room, frame);
+  }
+
+  /** Whether the numbers in the answer to a publish are not to be counted. True once for each. */
+  takeDoubt(command) {
+    return this.#doubtful.delete(command);
   }
 
   unmatched(frame) {

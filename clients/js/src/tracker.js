@@ -123,7 +123,8 @@ export class Tracker {
   /**
    * Takes the position at which the server resumes a room: the answer to `resume`, or to `join` with `since`.
    *
-   * `messages` is everything after our position if `recovered`, and nothing otherwise.
+   * `messages` is everything after our position if `recovered`, and nothing otherwise. The epoch may be new
+   * then too, if it began above our position.
    */
   resume(name, { epoch, seq, recovered, messages = [], overflow }) {
     const room = this.#rooms.get(name);
@@ -135,14 +136,44 @@ export class Tracker {
     const { spare } = room;
     room.spare = new Map();
     this.#clear(room);
-    if (epoch !== room.epoch) {
-      Object.assign(room, { epoch, seq });
-      this.#lost({ room: name, epoch, from: null, to: null, reason: 'epoch' });
-    } else if (recovered) {
+    if (recovered) {
+      room.epoch = epoch;
       for (const message of messages) this.#add(message, true);
       this.#put(room, { kind: 'mark', seq });
+    } else if (epoch !== room.epoch) {
+      Object.assign(room, { epoch, seq });
+      this.#lost({ room: name, epoch, from: null, to: null, reason: 'epoch' });
     } else if (seq > room.seq) {
       this.#putGap(room, room.seq + 1, seq, { spare });
+    }
+    this.#drain();
+  }
+
+  /**
+   * The server says that the room goes on at this position, in a new epoch. Up to `seq` its numbers
+   * mean what they meant; what is above is of the earlier epoch, and its numbers are given again.
+   */
+  epoch(name, { epoch, seq }) {
+    const before = this.#rooms.get(name);
+    if (!before) return;
+    checkSeq(seq);
+    if (typeof epoch !== 'string') throw new TypeError(`${epoch} is no epoch`);
+    const { queue, spare } = before;
+    // Own numbers may be ahead of messages that were never sent.
+    const heard = reach(before.seq, queue.filter(({ kind }) => kind !== 'own'));
+    const known = reach(before.seq, queue);
+    const rest = queue.filter((item) => item.seq <= seq).map((item) => upTo(item, seq));
+    // A page that is under way is for the record before, and so is not taken for one of this epoch.
+    const room = { ...before, epoch, seq: Math.min(before.seq, seq), replay: false, fetching: false, queue: rest };
+    room.spare = new Map([...spare].filter(([at]) => at <= seq));
+    this.#busy.delete(before);
+    this.#rooms.set(name, room);
+    this.#noteBusy(room);
+    for (const other of this.#rooms.values()) if (other !== room) forgetPlaces(other, name, seq);
+    if (heard < seq) this.#putGap(room, heard + 1, seq, { isFinal: room.overflow === 'latest' });
+    else if (reach(room.seq, rest) < seq) this.#put(room, { kind: 'mark', seq });
+    if (known > seq && epoch !== before.epoch) {
+      this.#lost({ room: name, epoch, from: null, to: null, reason: 'epoch' });
     }
     this.#drain();
   }
@@ -316,7 +347,7 @@ export class Tracker {
   #addFromOthers(room, found, from, upto) {
     for (const other of this.#busy) {
       for (const item of other === room ? [] : other.queue) {
-        const at = item.message?.rooms?.find((place) => place.room === room.name)?.seq;
+        const at = placesOf(item)?.find((place) => place.room === room.name)?.seq;
         if (at >= from && at <= upto && !found.has(at)) found.set(at, { ...item, seq: at });
       }
     }
@@ -391,12 +422,13 @@ export class Tracker {
     }
   }
 
-  #stepMessage(room, { seq, message, isReplay }, isForced) {
+  #stepMessage(room, item, isForced) {
+    const { seq, message, isReplay } = item;
     if (seq <= room.seq) {
       this.#take(room, seq);
       return true;
     }
-    const places = (message.rooms ?? [])
+    const places = (placesOf(item) ?? [])
       .map((place) => ({ room: this.#rooms.get(place.room), seq: place.seq }))
       .filter((place) => place.room && place.room !== room && place.seq > place.room.seq);
     if (!isForced && places.some((place) => isBefore(place.room, place.seq))) return false;
@@ -441,6 +473,35 @@ function seqIn(message, name) {
 function isBefore(room, seq) {
   const head = room.queue[0];
   return head !== undefined && !(head.kind === 'message' && head.seq === seq) && head.seq <= seq;
+}
+
+/** The highest number that is dealt with or waits. */
+function reach(seq, items) {
+  return items.reduce((most, item) => Math.max(most, item.to ?? item.seq), seq);
+}
+
+/** The part of an item that is not above `seq`. */
+function upTo(item, seq) {
+  if (!('to' in item) || item.to <= seq) return item;
+  const known = item.known && new Map([...item.known].filter(([at]) => at <= seq));
+  return { ...item, to: seq, ...(known ? { known } : {}) };
+}
+
+/** The rooms in which a message counts, if these are several. */
+function placesOf({ message, places }) {
+  return places ?? message?.rooms;
+}
+
+/** What waits in `room` counts no more in room `name`, if its number there is above `seq`. */
+function forgetPlaces(room, name, seq) {
+  const isGone = (place) => place.room === name && place.seq > seq;
+  const change = (item) => {
+    if (placesOf(item)?.some(isGone)) item.places = placesOf(item).filter((place) => !isGone(place));
+  };
+  for (const item of [...room.queue, ...room.spare.values()]) {
+    change(item);
+    if (item.kind === 'gap') for (const known of item.known.values()) change(known);
+  }
 }
 
 function held(room) {

@@ -157,6 +157,44 @@ test('a gap is paged, and a connection lost in the middle of it is no loss', asy
   await quiet(client, 'resumed me, lobby3, lobby4, lobby5, lobby6');
 });
 
+test('a new epoch replaces the position, and pages of the earlier one are passed over', async () => {
+  const { client, link } = await inLobby();
+  link.send({ type: 'gap', room: 'lobby', from: 1, to: 4 }, say('lobby', 5));
+  const stale = await link.take({ type: 'history', after: 0 });
+  link.send({ type: 'epoch', room: 'nowhere', epoch: 'f', seq: 9 }, { type: 'epoch', room: 'lobby', epoch: 'f', seq: 2 });
+  link.send({ type: 'ok', ref: stale.ref, ...lobby(5), messages: [say('lobby', 1, 'stale')] }, say('lobby', 3));
+  await link.answer({ type: 'history', after: 0 }, { ...lobby(3), epoch: 'f', messages: [1, 2].map((seq) => say('lobby', seq)) });
+  await quiet(client, 'lost lobby null-null, lobby1, lobby2, lobby3');
+  equal(client.session.rooms, [{ room: 'lobby', epoch: 'f', seq: 3 }]);
+});
+
+test('a publish that is answered across a new epoch hides no message', async () => {
+  const { client, link } = await inLobby();
+  const mine = client.publish('lobby', 'mine');
+  const { ref, id } = await link.take({ type: 'publish' });
+  link.send({ type: 'epoch', room: 'lobby', epoch: 'f', seq: 0 }, { type: 'ok', ref, room: 'lobby', seq: 1, id }, say('lobby', 1));
+  equal((await mine).seq, 1);
+  await quiet(client, 'lobby1');
+});
+
+test('a new epoch counts from the answer to the join or resume on', async () => {
+  const { client, link } = await inLobby();
+  const joined = client.join('tea');
+  const { ref } = await link.take({ type: 'join', room: 'tea' });
+  link.send({ type: 'epoch', room: 'tea', epoch: 'e', seq: 3 });
+  link.send({ type: 'ok', ref, ...inRoom('tea', 700, undefined) }, say('tea', 701));
+  equal((await joined).seq, 700);
+  await quiet(client, 'tea701');
+  link.destroy();
+  const next = await server.accept();
+  const resume = await next.take({ type: 'resume' });
+  next.send({ type: 'epoch', room: 'tea', epoch: 'f', seq: 3 });
+  const rooms = [inRoom('lobby', 0, []), inRoom('tea', 702, [say('tea', 702)], { epoch: 'f' })];
+  next.send({ type: 'ok', ref: resume.ref, ...resumed(rooms) });
+  await quiet(client, 'resumed me, tea702');
+  equal(client.session.rooms[1], { room: 'tea', epoch: 'f', seq: 702 });
+});
+
 test('history that is refused for the moment is asked again', async () => {
   const { client, link } = await inLobby();
   link.send({ type: 'gap', room: 'lobby', from: 1, to: 1 });
@@ -684,6 +722,8 @@ test('a frame that makes no sense ends the connection, not the client', async ()
     { ...say('lobby', 1), rooms: 5 },
     { type: 'gap', room: 'lobby', from: 0, to: 2 ** 63 },
     { type: 'gap', room: 'lobby', from: 1 },
+    { type: 'epoch', room: 'lobby', epoch: 'f' },
+    { type: 'epoch', room: 'lobby', seq: 1 },
     { type: 'matched', pattern: 'p.*', room: 'p.a', epoch: 'e' },
     { type: 'direct', content: 'psst' },
   ];

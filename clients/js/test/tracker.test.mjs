@@ -160,6 +160,78 @@ test('resume: what was missed, a gap, another epoch', () => {
   assert.equal(told(), '!b3-3 b4 b5');
 });
 
+test('a new epoch at our position costs nothing', () => {
+  const { tracker, told } = setUp();
+  tracker.start('a', { epoch: 'e', seq: 4 });
+  tracker.epoch('a', { epoch: 'f', seq: 4 });
+  tracker.epoch('stranger', { epoch: 'f', seq: 9 });
+  tracker.live(message('a', 5));
+  assert.equal(told(), 'a5');
+  assert.deepEqual([tracker.room('a').epoch, tracker.room('a').seq], ['f', 5]);
+});
+
+test('a new epoch below our position gives its numbers again', () => {
+  const { tracker, told } = setUp();
+  tracker.start('a', { epoch: 'e', seq: 4 });
+  tracker.live(message('a', 5));
+  tracker.own('a', 7);
+  tracker.epoch('a', { epoch: 'f', seq: 3 });
+  assert.equal(tracker.room('a').seq, 3);
+  for (const seq of [4, 5, 6, 7]) tracker.live(message('a', seq));
+  assert.equal(told(), 'a5 !a a4 a5 a6 a7');
+  // One of our own is lost, too.
+  tracker.own('a', 8);
+  tracker.epoch('a', { epoch: 'g', seq: 7 });
+  tracker.live(message('a', 8));
+  assert.equal(told(), '!a a8');
+});
+
+test('a new epoch above our position is a gap, in a room that keeps the latest too', () => {
+  const { tracker, told } = setUp();
+  tracker.start('a', { epoch: 'e', seq: 4 });
+  tracker.start('b', { epoch: 'e', seq: 4, overflow: 'latest' });
+  for (const room of ['a', 'b']) {
+    tracker.epoch(room, { epoch: 'f', seq: 7 });
+    tracker.live(message(room, 8));
+  }
+  assert.equal(told(), '?a4 !b5-7 b8');
+  tracker.fill('a', { epoch: 'f', seq: 8, messages: [5, 7, 8].map((seq) => message('a', seq)) });
+  assert.equal(told(), 'a5 !a6-6 a7 a8');
+});
+
+test('a new epoch drops what waits above it, and the page that is under way', () => {
+  const { tracker, told } = setUp();
+  tracker.start('a', { epoch: 'e', seq: 0 });
+  tracker.gap('a', 1, 2);
+  for (const seq of [3, 4, 5]) tracker.live(message('a', seq));
+  const asking = tracker.room('a');
+  tracker.epoch('a', { epoch: 'f', seq: 3 });
+  assert.notEqual(tracker.room('a'), asking, 'or the page would be taken');
+  tracker.live({ ...message('a', 4), content: 'A4' });
+  assert.equal(told(), '?a0 !a ?a0');
+  tracker.fill('a', { epoch: 'f', seq: 4, messages: [1, 2].map((seq) => message('a', seq)) });
+  assert.equal(told(), 'a1 a2 a3 A4');
+});
+
+test('what another room still has does not count in a new epoch', () => {
+  const { tracker, told } = setUp();
+  for (const room of ['a', 'b']) tracker.start(room, { epoch: 'e', seq: 0 });
+  tracker.gap('b', 1, 1);
+  tracker.live(multi({ a: 3, b: 2 }));
+  tracker.epoch('a', { epoch: 'f', seq: 0 });
+  tracker.fill('b', { epoch: 'e', seq: 2, messages: [message('b', 1)] });
+  for (const seq of [1, 2, 3]) tracker.live(message('a', seq));
+  assert.equal(told(), '?b0 !a b1 a3+b2 a1 a2 a3');
+});
+
+test('a resume in a new epoch that has everything costs nothing', () => {
+  const { tracker, told } = setUp();
+  tracker.start('a', { epoch: 'e', seq: 2 });
+  tracker.interrupt();
+  tracker.resume('a', answer('a', 3, [message('a', 3)], { epoch: 'f' }));
+  assert.deepEqual([told(), tracker.room('a').epoch], ['a3', 'f']);
+});
+
 test('what waited when the connection was lost fills the gap that the server leaves', () => {
   const { tracker, told } = setUp();
   tracker.start('a', { epoch: 'e', seq: 0 });
@@ -288,6 +360,15 @@ function play(seed) {
   const kept = 1 + Math.floor(random() * 12);
   const logs = Object.fromEntries(names.map((name) => [name, []]));
   const told = Object.fromEntries(names.map((name) => [name, []]));
+  const nulls = Object.fromEntries(names.map((name) => [name, 0]));
+  // The epoch, and after which number each began in each room.
+  const begins = [Object.fromEntries(names.map((name) => [name, 0]))];
+  const epochNow = () => `e${begins.length}`;
+  const published = [];
+  // Lost messages, which count no more in a room that was told of its new epoch.
+  const gone = [];
+  const dead = Object.fromEntries(names.map((name) => [name, new Set()]));
+  let count = 0;
   const mine = new Set();
   const isOwn = new Set();
   let isUp = true;
@@ -299,12 +380,17 @@ function play(seed) {
     deliver: (message, isReplay) => {
       if (isReplay && mine.has(message.id)) return;
       yielded += 1;
-      for (const { room, seq } of message.rooms ?? [message]) told[room].push({ seq, isMulti: message.rooms !== undefined });
+      for (const { room, seq } of message.rooms ?? [message]) {
+        if (!dead[room].has(message.id)) told[room].push({ seq, id: message.id, isMulti: message.rooms !== undefined });
+      }
     },
-    lost: ({ room, from, to }) => told[room].push({ from, to }),
-    fetch: (room, after) => fetches.push({ room, after }),
+    lost: ({ room, from, to }) => {
+      if (from === null) nulls[room] += 1;
+      else told[room].push({ from, to });
+    },
+    fetch: (room, after) => fetches.push({ room, after, record: tracker.room(room) }),
   });
-  for (const name of names) tracker.start(name, { epoch: 'e', seq: 0 });
+  for (const name of names) tracker.start(name, { epoch: epochNow(), seq: 0 });
   const have = (name) => logs[name].slice(-kept);
   const seqOf = (message, name) => message.rooms?.find(({ room }) => room === name).seq ?? message.seq;
 
@@ -316,9 +402,10 @@ function play(seed) {
     const rooms = names.filter(() => random() < 0.4);
     if (rooms.length === 0) rooms.push(pick(names));
     const places = rooms.map((room) => ({ room, seq: logs[room].length + 1 }));
-    const id = places.map(({ room, seq }) => `${room}${seq}`).join('+');
+    const id = `${places.map(({ room, seq }) => `${room}${seq}`).join('+')}#${(count += 1)}`;
     const message = { ...places[0], ...(places.length > 1 ? { rooms: places } : {}), id, content: id };
     for (const { room } of places) logs[room].push(message);
+    published.push(message);
     const isMine = random() < 0.2;
     if (isMine) {
       mine.add(id);
@@ -335,16 +422,52 @@ function play(seed) {
     if (!isUp) return;
     const room = pick(names);
     const from = logs[room].length + 1;
-    const count = 1 + Math.floor(random() * 5);
-    for (let i = 0; i < count; i += 1) logs[room].push({ room, seq: from + i, id: `${room}${from + i}`, content: '' });
-    wire.push(() => tracker.gap(room, from, from + count - 1));
+    const to = from + Math.floor(random() * 5);
+    skip(room, to);
+    wire.push(() => tracker.gap(room, from, to));
+  };
+  /** Somebody publishes up to this number, and the client is not told. */
+  const skip = (room, to) => {
+    while (logs[room].length < to) {
+      const message = { room, seq: logs[room].length + 1, id: `${room}#${(count += 1)}`, content: '' };
+      logs[room].push(message);
+      published.push(message);
+    }
+  };
+  /** The server loses its newest messages, or none, and goes on in a new epoch. */
+  const failOver = () => {
+    const isCut = {};
+    const lost = random() < 0.5 ? published.splice(Math.max(0, published.length - 4 * random())) : [];
+    for (const message of lost) {
+      for (const { room } of message.rooms ?? [message]) {
+        logs[room].pop();
+        isCut[room] = true;
+      }
+    }
+    gone.push(...lost.map(({ id }) => id));
+    // What is published while the server does not reach the client.
+    for (const room of names) if (!isCut[room] && random() < 0.3) skip(room, logs[room].length + Math.floor(random() * 3));
+    begins.push(Object.fromEntries(names.map((name) => [name, logs[name].length])));
+    const epoch = epochNow();
+    for (const room of isUp ? names : []) {
+      const seq = logs[room].length;
+      wire.push(() => {
+        const [reached, lossesBefore] = [tracker.room(room).seq, nulls[room]];
+        told[room].push({ back: seq });
+        for (const { id } of lost) dead[room].add(id);
+        tracker.epoch(room, { epoch, seq });
+        assert.ok(reached <= seq || nulls[room] > lossesBefore, `SEED=${seed}: ${room} fell back in silence`);
+        assert.ok(tracker.room(room).seq <= seq, `SEED=${seed}: ${room} is ahead`);
+      });
+    }
   };
   const serveFetch = () => {
     if (!isUp || fetches.length === 0) return;
-    const { room, after } = fetches.shift();
+    const { room, after, record } = fetches.shift();
     const page = have(room).filter((message) => seqOf(message, room) > after).slice(0, 1 + Math.floor(random() * 4));
     const seq = logs[room].length;
-    wire.push(() => tracker.fill(room, { epoch: 'e', seq, messages: page }));
+    const epoch = epochNow();
+    wire.push(() => tracker.room(room) === record && tracker.fill(room, { epoch, seq, messages: page }));
   };
   const lose = () => {
     if (!isUp) return;
@@ -358,10 +481,14 @@ function play(seed) {
     isUp = true;
     tracker.batch(() => {
       for (const room of names) {
-        const since = tracker.room(room).seq;
+        const { seq: since, epoch } = tracker.room(room);
         const missed = logs[room].slice(since);
-        const recovered = missed.length <= kept && random() < 0.8;
-        tracker.resume(room, { epoch: 'e', seq: logs[room].length, recovered, messages: recovered ? missed : [] });
+        const isGood = begins.slice(Number(epoch.slice(1))).every((begin) => since <= begin[room]);
+        const recovered = isGood && missed.length <= kept && random() < 0.8;
+        const seq = logs[room].length;
+        for (const id of gone) dead[room].add(id);
+        if (!recovered && epoch !== epochNow()) told[room].push({ next: seq + 1 });
+        tracker.resume(room, { epoch: epochNow(), seq, recovered, messages: recovered ? missed : [] });
       }
     });
   };
@@ -369,7 +496,7 @@ function play(seed) {
     tracker.paused = random() < 0.5;
   };
   for (let step = 0; step < 120; step += 1) {
-    pick([publish, publish, publish, publish, dropRange, serveFetch, serveFetch, lose, comeBack, comeBack, pause, deliver])(false);
+    pick([publish, publish, publish, publish, failOver, dropRange, serveFetch, serveFetch, lose, comeBack, comeBack, pause, deliver])(false);
     deliver(false);
   }
   comeBack();
@@ -385,10 +512,13 @@ function play(seed) {
     const skipOwn = (upto) => {
       while (next < upto && isOwn.has(`${room}${next}`)) next += 1;
     };
-    const isLost = (seq) => told[room].some(({ from, to }) => from <= seq && seq <= to);
-    const seqs = told[room].filter(({ seq }) => seq !== undefined).map(({ seq }) => seq);
-    assert.equal(new Set(seqs).size, seqs.length, `${hint}: ${room} ${JSON.stringify(told[room])}`);
+    const isLost = (seq) => told[room].some(({ from, to, next: begin }) => seq < begin || (from <= seq && seq <= to));
+    const ids = told[room].filter(({ id }) => id !== undefined).map(({ id }) => id);
+    assert.equal(new Set(ids).size, ids.length, `${hint}: ${room} ${JSON.stringify(told[room])}`);
     for (const item of told[room]) {
+      if (item.next !== undefined) next = item.next;
+      if (item.back !== undefined) next = Math.min(next, item.back + 1);
+      if (item.seq === undefined && item.from === undefined) continue;
       // This room had lost it, and another room still found it.
       if (item.isMulti && item.seq < next && isLost(item.seq)) continue;
       skipOwn(item.seq ?? item.from);
