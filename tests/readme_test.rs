@@ -185,7 +185,11 @@ fn the_transcripts_of_the_protocol_are_true() {
 
 /// What no transcript shows, and the test that does.
 const ELSEWHERE: [(&str, &str, &str); 11] = [
-    ("epoch", "crates/protocol/tests/frames_test.rs", "messages_and_notices_survive_the_round"),
+    (
+        "epoch",
+        "crates/client/src/conversation/answers/tests.rs",
+        "a_room_goes_on_where_the_server_says_and_a_loss_is_told",
+    ),
     ("4009", "tests/api_test.rs", "sessions_are_listed_and_closed"),
     ("presence", "tests/presence_test.rs", "many_who_come_at_once_are_told_together"),
     (

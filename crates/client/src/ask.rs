@@ -231,13 +231,17 @@ pub(crate) struct Request {
     pub(crate) number: u64,
     /// How often the server put it off.
     pub(crate) attempts: u32,
+    /// It publishes, and was sent before a new epoch of one of its rooms: the numbers in its answer
+    /// may be of the earlier one, and do not count.
+    pub(crate) is_doubtful: bool,
 }
 
 impl Request {
     /// The other end of it, where `read` finds its kind of answer.
     pub(crate) fn new<T>(ask: Ask, place: RequestSlot, read: Read<T>) -> (Request, Ticket<T>) {
         let (reply, receiver) = crossbeam_channel::bounded(1);
-        let request = Request { ask, reply, _place: place, number: 0, attempts: 0 };
+        let request =
+            Request { ask, reply, _place: place, number: 0, attempts: 0, is_doubtful: false };
         (request, Ticket { receiver, read })
     }
 

@@ -71,7 +71,8 @@ pub enum Event {
         /// The room.
         room: String,
         /// The first and the last; `None` if the numbers are not known, because the room began
-        /// anew.
+        /// anew, or because the server has lost its newest messages, yielded or not, and gives
+        /// their numbers again.
         range: Option<(u64, u64)>,
     },
     /// Direct messages were lost while this client was away.

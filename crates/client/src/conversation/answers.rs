@@ -139,16 +139,16 @@ impl Conversation {
             self.has_left(room, request.number);
             return request.answer(Ok(Answer::Left));
         }
-        let answer = self.answer_to(&request.ask, text);
+        let answer = self.answer_to(&request, text);
         self.conclude(request, answer);
     }
 
     /// What a request has brought about. An error is a server whose answer makes no sense.
-    fn answer_to(&mut self, ask: &Ask, text: &str) -> Result<Answer, Error> {
-        Ok(match ask {
+    fn answer_to(&mut self, request: &Request, text: &str) -> Result<Answer, Error> {
+        Ok(match &request.ask {
             Ask::Publish { rooms, message } => {
                 let receipt = receipt(rooms, &message.id, text)?;
-                if !message.options.echo {
+                if !message.options.echo && !request.is_doubtful {
                     for (room, seq) in &receipt.rooms {
                         self.reorderer.own(room, *seq);
                     }
@@ -271,6 +271,8 @@ impl Conversation {
                 self.enter_all(pattern, &rooms, true);
                 self.reconcile(pattern);
             }
+            InternalCommand::Fetch { room, epoch, .. }
+                if !self.reorderer.expects_page(room, epoch) => {}
             InternalCommand::Fetch { room, .. } => {
                 let answer::Page { epoch, seq, messages, .. } = body(text)?;
                 let items = self.items_of(&messages);
@@ -326,7 +328,11 @@ impl Conversation {
             InternalCommand::Rejoin { .. } | InternalCommand::RejoinPattern { .. } => {
                 self.cannot_rejoin(task, &error.code);
             }
-            InternalCommand::Fetch { room, .. } => self.reorderer.page_failed(room),
+            InternalCommand::Fetch { room, epoch, .. } => {
+                if self.reorderer.expects_page(room, epoch) {
+                    self.reorderer.page_failed(room);
+                }
+            }
             InternalCommand::Recount { room } => self.recounted(room),
             InternalCommand::Unjoin { room } if error.code == ErrorCode::NotMember => {
                 self.unjoined(room);

@@ -19,6 +19,8 @@ pub(crate) enum InternalCommand {
     },
     Fetch {
         room: String,
+        /// The epoch of the room when this was asked: a page that comes in another one is void.
+        epoch: String,
         after: u64,
     },
     Recount {
@@ -39,7 +41,7 @@ impl fmt::Debug for InternalCommand {
             InternalCommand::Unjoin { room } => write!(f, "Unjoin {room:?}"),
             InternalCommand::Rejoin { room } => write!(f, "Rejoin {room:?}"),
             InternalCommand::RejoinPattern { pattern } => write!(f, "RejoinPattern {pattern:?}"),
-            InternalCommand::Fetch { room, after } => write!(f, "Fetch {room:?} {after}"),
+            InternalCommand::Fetch { room, after, .. } => write!(f, "Fetch {room:?} {after}"),
             InternalCommand::Recount { room } => write!(f, "Recount {room:?}"),
         }
     }

@@ -49,7 +49,7 @@ impl Conversation {
             (Phase::Rejoining | Phase::Ready, kind) => match kind {
                 "message" | "direct" | "broadcast" => self.message(text),
                 "ok" | "error" => self.answered(&head, text, now),
-                "joined" | "left" | "presence" | "gap" | "matched" | "unmatched"
+                "joined" | "left" | "presence" | "gap" | "epoch" | "matched" | "unmatched"
                 | "token_expires" => {
                     self.notice(text);
                 }
@@ -124,8 +124,8 @@ impl Conversation {
                     let is_heard = self.wanted.hears(&room);
                     self.events.extend(is_heard.then_some(Event::Lost { room, range }));
                 }
-                Step::Fetch { room, after } => {
-                    self.add_internal(InternalCommand::Fetch { room, after });
+                Step::Fetch { room, epoch, after } => {
+                    self.add_internal(InternalCommand::Fetch { room, epoch, after });
                 }
             }
         }

@@ -6,13 +6,17 @@ use rusty_socks_protocol::{
 };
 
 use crate::{
+    ask::Ask,
     backoff::asked,
     error::{Error, ErrorKind},
     event::{Event, Member},
     frames,
 };
 
-use super::{in_flight::InternalCommand, state::Conversation};
+use super::{
+    in_flight::{InFlight, InternalCommand},
+    state::Conversation,
+};
 
 impl Conversation {
     pub(crate) fn notice(&mut self, text: &str) {
@@ -45,6 +49,16 @@ impl Conversation {
             Some(Notice::Gap { room, presence: true, .. }) => self.recount(&room),
             Some(Notice::Gap { room, from: Some(from), to: Some(to), .. }) => {
                 self.reorderer.gap(&room, from, to);
+            }
+            Some(Notice::Epoch { room, epoch, seq }) => {
+                for in_flight in self.in_flight.values_mut() {
+                    if let InFlight::Request(request) = in_flight
+                        && matches!(&request.ask, Ask::Publish { rooms, .. } if rooms.iter().any(|of| **of == *room))
+                    {
+                        request.is_doubtful = true;
+                    }
+                }
+                self.reorderer.begin_epoch(&room, &epoch, seq);
             }
             Some(Notice::Matched { pattern, room, epoch, seq, overflow }) => {
                 let room = MatchedRoom { room, epoch, seq, overflow };

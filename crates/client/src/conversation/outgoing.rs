@@ -128,7 +128,7 @@ impl Conversation {
             InternalCommand::RejoinPattern { pattern } => {
                 Command::Join { room: pattern.into(), since: None, presence: false, sender: None }
             }
-            InternalCommand::Fetch { room, after } => {
+            InternalCommand::Fetch { room, after, .. } => {
                 let (room, after, limit) = (room.into(), Some(*after), Some(PAGE_MESSAGES));
                 Command::History { room, before: None, after, limit }
             }

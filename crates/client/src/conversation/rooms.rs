@@ -335,9 +335,10 @@ impl Conversation {
             InternalCommand::Resume
             | InternalCommand::Renew { .. }
             | InternalCommand::Unjoin { .. } => false,
-            InternalCommand::Fetch { room, .. } | InternalCommand::Recount { room } => {
-                !self.rooms.contains_key(room)
+            InternalCommand::Fetch { room, epoch, .. } => {
+                !self.rooms.contains_key(room) || !self.reorderer.expects_page(room, epoch)
             }
+            InternalCommand::Recount { room } => !self.rooms.contains_key(room),
             // One that is about to be left is joined all the same: another call may keep some of
             // its rooms.
             InternalCommand::Rejoin { room } => !self.wanted.by_name().contains(room),

@@ -70,6 +70,20 @@ impl<T> Reorderer<T> {
         }
     }
 
+    /// The room goes on at `seq` in a new epoch. Up to there its numbers mean what they meant; what
+    /// is above is of the earlier epoch, and its numbers are given again: what waits in other rooms
+    /// too is told apart by its id.
+    pub(super) fn begin_epoch(&mut self, room: &str, epoch: &str, seq: u64) {
+        let is_live = |order: &&mut RoomOrder<T>| order.delivery == Delivery::Live;
+        let Some(order) = self.rooms.get_mut(room).filter(is_live) else { return };
+        // A page may have told it already.
+        let is_new = order.epoch != epoch;
+        if order.begin_epoch(room, epoch, seq) && is_new {
+            self.lost.push(room.to_owned());
+        }
+        self.active.insert(room.to_owned());
+    }
+
     /// Epoch and number up to which everything is dealt with.
     pub(super) fn position(&self, room: &str) -> Option<(&str, u64)> {
         self.rooms.get(room).map(|order| (order.epoch.as_str(), order.seq))
@@ -138,7 +152,8 @@ impl<T> Reorderer<T> {
     }
 
     /// What the server tells about a room one comes back to: its position, and what was missed, or
-    /// `None` if it does not have all of that.
+    /// `None` if it does not have all of that. With all of it, a new epoch began above the position
+    /// and costs nothing.
     pub(super) fn replay(
         &mut self,
         room: &str,
@@ -153,9 +168,15 @@ impl<T> Reorderer<T> {
         };
         (order.is_latest, order.delivery) = (is_latest, Delivery::Live);
         if order.epoch != epoch {
-            self.enter(room, epoch, seq, is_latest);
-            self.lost.push(room.to_owned());
-            return;
+            if missed.is_none() {
+                self.enter(room, epoch, seq, is_latest);
+                self.lost.push(room.to_owned());
+                return;
+            }
+            epoch.clone_into(&mut order.epoch);
+            // Numbers of the earlier epoch that were ahead.
+            order.known.clear();
+            order.ahead.clear();
         }
         match missed {
             Some(items) => {
@@ -166,6 +187,11 @@ impl<T> Reorderer<T> {
             None => order.hold(Held::Gap { from: order.seq + 1, to: seq }, seq),
         }
         self.active.insert(room.to_owned());
+    }
+
+    /// Whether a page that was asked for in `epoch` still is.
+    pub(super) fn expects_page(&self, room: &str, epoch: &str) -> bool {
+        self.position(room).is_some_and(|(current, _)| current == epoch)
     }
 
     /// The page that was asked for, oldest first.
@@ -281,7 +307,8 @@ impl<T> Reorderer<T> {
             && order.fetched.is_empty()
         {
             gap_fill.is_asked = true;
-            steps.push(Step::Fetch { room: room.to_owned(), after: gap_fill.next - 1 });
+            let after = gap_fill.next - 1;
+            steps.push(Step::Fetch { room: room.to_owned(), epoch: order.epoch.clone(), after });
             return true;
         }
         let item = match order.head() {

@@ -43,9 +43,11 @@ pub(crate) enum Step<T> {
         room: String,
         range: Option<(u64, u64)>,
     },
-    /// Ask for a page of messages above `after`, and give it to [`page`](super::Reorderer::page).
+    /// Ask for a page of messages above `after`, and give it to [`page`](super::Reorderer::page),
+    /// unless the room has another epoch by then.
     Fetch {
         room: String,
+        epoch: String,
         after: u64,
     },
 }
@@ -66,6 +68,26 @@ pub(crate) enum Held<T> {
     },
     /// Everything up to here is dealt with.
     UpTo(u64),
+}
+
+impl<T> Held<T> {
+    /// The last number in `room` that it is about.
+    fn end_in(&self, room: &str) -> u64 {
+        match self {
+            Held::Message(item) | Held::Old(item) => item.seq_in(room).unwrap_or(0),
+            Held::Gap { to, .. } | Held::Lost { to, .. } | Held::UpTo(to) => *to,
+        }
+    }
+
+    /// The part of it that is not above `seq` in `room`.
+    fn up_to(self, room: &str, seq: u64) -> Option<Held<T>> {
+        match self {
+            held if held.end_in(room) <= seq => Some(held),
+            Held::Gap { from, .. } if from <= seq => Some(Held::Gap { from, to: seq }),
+            Held::Lost { from, .. } if from <= seq => Some(Held::Lost { from, to: seq }),
+            _ => None,
+        }
+    }
 }
 
 /// What is being fetched: from `next` to `to`.
@@ -156,6 +178,36 @@ impl<T> RoomOrder<T> {
                 self.ahead.pop_first();
             }
         }
+    }
+
+    /// Goes on at `seq` in a new epoch: what is above it is of the earlier one. Returns whether
+    /// something was.
+    pub(crate) fn begin_epoch(&mut self, room: &str, epoch: &str, seq: u64) -> bool {
+        let waiting = self.fetched.iter().chain(&self.held).map(|held| held.end_in(room));
+        let filling = self.gap_fill.as_ref().map_or(0, |gap_fill| gap_fill.to);
+        // One's own numbers may be ahead of messages that were never sent.
+        let heard = waiting.max().unwrap_or(0).max(filling).max(self.seq);
+        let known = self.known.last().max(self.ahead.last_key_value().map(|(seq, _)| seq));
+        let is_lost = known.is_some_and(|known| *known > seq) || heard > seq;
+        epoch.clone_into(&mut self.epoch);
+        self.seq = self.seq.min(seq);
+        self.greeted = None;
+        self.known.retain(|known| *known <= seq);
+        self.ahead.retain(|ahead, _| *ahead <= seq);
+        for held in [&mut self.fetched, &mut self.held] {
+            *held = held.drain(..).filter_map(|held| held.up_to(room, seq)).collect();
+        }
+        self.held_to = self.held_to.min(seq);
+        self.gap_fill = self.gap_fill.take().filter(|gap_fill| gap_fill.next <= seq);
+        if let Some(gap_fill) = &mut self.gap_fill {
+            (gap_fill.to, gap_fill.is_asked) = (gap_fill.to.min(seq), false);
+        }
+        if heard < seq {
+            self.hold(Held::Gap { from: heard + 1, to: seq }, seq);
+        } else if self.seq < seq {
+            self.hold(Held::UpTo(seq), seq);
+        }
+        is_lost
     }
 
     /// Everything up to `seq` is dealt with.

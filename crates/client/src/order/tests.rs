@@ -25,7 +25,11 @@ fn lost(room: &str, range: Option<(u64, u64)>) -> Step<u64> {
 }
 
 fn fetch(after: u64) -> Step<u64> {
-    Step::Fetch { room: "a".into(), after }
+    fetch_in("e", after)
+}
+
+fn fetch_in(epoch: &str, after: u64) -> Step<u64> {
+    Step::Fetch { room: "a".into(), epoch: epoch.into(), after }
 }
 
 fn at(seq: u64) -> Reorderer<u64> {
@@ -94,6 +98,79 @@ fn another_epoch_loses_the_unknown() {
     reorderer.arrive(live(3));
     assert_eq!(steps(&mut reorderer), [lost("a", None), Step::Yield(3)]);
     assert_eq!(reorderer.position("a"), Some(("f", 3)));
+}
+
+#[test]
+fn a_new_epoch_replaces_the_position() {
+    // At the position: nothing is lost.
+    let mut reorderer = at(4);
+    reorderer.begin_epoch("a", "f", 4);
+    reorderer.begin_epoch("nowhere", "f", 4);
+    reorderer.arrive(live(5));
+    assert_eq!(steps(&mut reorderer), [Step::Yield(5)]);
+    // Below it: numbers are given again, one's own too.
+    reorderer.own("a", 7);
+    reorderer.begin_epoch("a", "g", 3);
+    assert_eq!(reorderer.position("a"), Some(("g", 3)));
+    let again = |seq| item(&[("a", seq)], Some(seq + 100));
+    for seq in 4..=7 {
+        reorderer.arrive(again(seq));
+    }
+    let yields = (104..=107).map(Step::Yield);
+    let expected: Vec<_> = [lost("a", None)].into_iter().chain(yields).collect();
+    assert_eq!(steps(&mut reorderer), expected);
+    // Above it: a gap.
+    reorderer.begin_epoch("a", "h", 9);
+    reorderer.arrive(again(10));
+    assert_eq!(steps(&mut reorderer), [fetch_in("h", 7)]);
+    reorderer.page("a", "h", 10, vec![again(9), again(10)]);
+    let expected = [lost("a", Some((8, 8))), Step::Yield(109), Step::Yield(110)];
+    assert_eq!(steps(&mut reorderer), expected);
+}
+
+#[test]
+fn a_new_epoch_drops_what_waits_above_it_and_the_page_under_way() {
+    let mut reorderer = at(0);
+    reorderer.gap("a", 1, 2);
+    for seq in 3..=5 {
+        reorderer.arrive(live(seq));
+    }
+    assert_eq!(steps(&mut reorderer), [fetch(0)]);
+    reorderer.begin_epoch("a", "f", 3);
+    assert!(!reorderer.expects_page("a", "e") && reorderer.expects_page("a", "f"));
+    reorderer.arrive(item(&[("a", 4)], Some(104)));
+    assert_eq!(steps(&mut reorderer), [lost("a", None), fetch_in("f", 0)]);
+    reorderer.page("a", "f", 4, vec![live(1), live(2), live(3)]);
+    assert_eq!(steps(&mut reorderer), [1, 2, 3, 104].map(Step::Yield));
+}
+
+#[test]
+fn what_another_room_still_has_does_not_count_in_a_new_epoch() {
+    let mut reorderer = at(0);
+    reorderer.enter("b", "e", 0, false);
+    reorderer.gap("b", 1, 1);
+    reorderer.arrive(item(&[("a", 3), ("b", 2)], Some(32)));
+    let mut ignored = Vec::new();
+    reorderer.pump(&mut ignored);
+    reorderer.begin_epoch("a", "f", 0);
+    reorderer.page_failed("b");
+    (1..=3).for_each(|seq| reorderer.arrive(live(seq)));
+    let told = steps(&mut reorderer);
+    for one in [32, 1, 2, 3] {
+        assert!(told.contains(&Step::Yield(one)), "{one} of {told:?}");
+    }
+    assert_eq!(reorderer.position("a"), Some(("f", 3)));
+}
+
+#[test]
+fn a_resume_that_has_everything_costs_nothing_in_a_new_epoch() {
+    let mut reorderer = at(2);
+    reorderer.own("a", 4);
+    reorderer.suspend();
+    reorderer.replay("a", "f", 3, false, Some(vec![live(3)]));
+    reorderer.arrive(live(4));
+    assert_eq!(steps(&mut reorderer), [Step::Yield(3), Step::Yield(4)]);
+    assert_eq!(reorderer.position("a"), Some(("f", 4)));
 }
 
 #[test]
@@ -419,7 +496,7 @@ fn play(seed: u64) {
         for step in steps {
             match step {
                 Step::Yield(payload) => yielded.push(payload),
-                Step::Fetch { room, after } => asked.push_back((room, after)),
+                Step::Fetch { room, after, .. } => asked.push_back((room, after)),
                 Step::Lost { room, range: Some((from, to)) } => {
                     lost.extend((from..=to).map(|seq| (room.clone(), seq)));
                 }

@@ -174,6 +174,29 @@ fn a_gap_that_a_loss_interrupts_is_closed_by_the_resume() {
 }
 
 #[test]
+fn a_room_goes_on_where_the_server_says_and_a_loss_is_told() {
+    let mut talk = ready();
+    talk.hear(json!({"type": "gap", "room": "lobby", "from": 3, "to": 4}));
+    let stale = talk.said().remove(0);
+    let own = talk.publish("lobby", "id4");
+    let publish = talk.said().remove(0);
+    talk.hear(json!({"type": "epoch", "room": "nowhere", "epoch": "f", "seq": 9}));
+    talk.hear(json!({"type": "epoch", "room": "lobby", "epoch": "f", "seq": 3}));
+    talk.hear(json!({"type": "ok", "ref": stale["ref"], "room": "lobby", "epoch": "e", "seq": 4,
+        "messages": [message(3, "you", 33), message(4, "you", 34)]}));
+    assert_eq!(talk.events(), ["Lost"], "and the page of the earlier epoch is void");
+    // Its number may be of the earlier epoch.
+    talk.hear(json!({"type": "ok", "ref": publish["ref"], "room": "lobby", "seq": 4, "id": "id4"}));
+    assert_eq!(own.wait(within(0)).unwrap().seq, 4);
+    talk.hear(message(4, "you", 4));
+    let history = talk.answer(json!({"type": "ok", "room": "lobby", "epoch": "f", "seq": 4,
+        "messages": [message(3, "you", 3)]}));
+    assert_eq!((&history["type"], &history["after"]), (&json!("history"), &json!(2)));
+    assert_eq!(talk.events(), ["3", "4"]);
+    assert_eq!(talk.inner.reorderer.position("lobby"), Some(("f", 4)));
+}
+
+#[test]
 fn a_server_without_sessions_is_joined_anew() {
     let mut talk = Talk::new();
     talk.open();

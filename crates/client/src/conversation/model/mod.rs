@@ -62,6 +62,8 @@ impl Random {
 struct Room {
     epoch: String,
     messages: Vec<Value>,
+    /// Earlier epochs, and up to where positions of theirs are good.
+    earlier: BTreeMap<String, usize>,
 }
 
 /// What the server has of a session.
@@ -174,6 +176,7 @@ impl World {
                 6 => self.forget_a_room(),
                 7 => self.connect_or_cut(),
                 8 => self.chatter(),
+                9 if self.random.one_in(3) => self.fail_over(),
                 _ => self.move_something(),
             }
             self.check();
@@ -191,6 +194,7 @@ impl World {
             match self.random.below(12) {
                 0..=2 => self.publish(),
                 3 => self.connect_or_cut(),
+                4 if self.random.one_in(3) => self.fail_over(),
                 _ => self.move_something(),
             }
             self.check();

@@ -1,6 +1,6 @@
 //! The server of the model: rooms, seats and sessions by the rules of `docs/protocol.md`.
 
-use std::mem;
+use std::{collections::BTreeMap, mem};
 
 use serde_json::{Value, json};
 
@@ -26,7 +26,8 @@ impl World {
             self.names += 1;
             let epoch = format!("e{}", self.names);
             self.begun_at.insert(name.into(), self.published);
-            self.rooms.insert(name.into(), Room { epoch: epoch.clone(), messages: Vec::new() });
+            let (messages, earlier) = (Vec::new(), BTreeMap::new());
+            self.rooms.insert(name.into(), Room { epoch: epoch.clone(), messages, earlier });
             let waits = |session: &Kept| {
                 let is_it = |pattern: &&String| fits(pattern, name);
                 let pattern = session.patterns.iter().find(is_it).cloned();
@@ -119,6 +120,48 @@ impl World {
         let name = self.random.pick(&ROOMS);
         if self.sessions.values().all(|session| !session.seats.contains_key(name)) {
             self.rooms.remove(name);
+        }
+    }
+
+    /// The newest messages are lost, or none, and every room goes on in a new epoch. Meanwhile
+    /// others may publish what does not reach the client.
+    pub(super) fn fail_over(&mut self) {
+        let lost = if self.random.one_in(2) { 1 + self.random.below(3) } else { 0 };
+        for _ in 0..lost {
+            let newest =
+                |room: &Room| room.messages.last().and_then(|last| last["content"].as_u64());
+            let last = self.rooms.values().filter_map(newest).max();
+            for room in self.rooms.values_mut().filter(|room| newest(room) == last) {
+                room.messages.pop();
+            }
+        }
+        for name in self.rooms.keys().cloned().collect::<Vec<_>>() {
+            self.names += 1;
+            let epoch = format!("e{}", self.names);
+            let room = self.rooms.get_mut(&name).expect("it is there");
+            let begin = room.messages.len();
+            room.earlier.values_mut().for_each(|good_to| *good_to = begin.min(*good_to));
+            let before = mem::replace(&mut room.epoch, epoch.clone());
+            room.earlier.insert(before.clone(), begin);
+            for session in self.sessions.values_mut() {
+                if session.declined.remove(&before) {
+                    session.declined.insert(epoch.clone());
+                }
+            }
+            // Only where no number is given again before the client is told.
+            for _ in 0..if lost == 0 { self.random.below(3) } else { 0 } {
+                self.published += 1;
+                let (number, seq) = (self.published, self.rooms[&name].messages.len() + 1);
+                let message = json!({"type": "message", "room": name, "seq": seq,
+                    "id": format!("id{number}"), "content": number, "timestamp": "t",
+                    "client_id": "you"});
+                self.room(&name).messages.push(message);
+            }
+            if self.is_seated(&name) {
+                let seq = self.rooms[&name].messages.len();
+                self.note(format!("{name} fails over to {epoch} {seq}"));
+                self.say(json!({"type": "epoch", "room": name, "epoch": epoch, "seq": seq}));
+            }
         }
     }
 
@@ -232,7 +275,9 @@ impl World {
         let mut state = json!({"room": name, "epoch": room.epoch, "seq": room.messages.len(),
             "recovered": false});
         if let Some(since) = since
-            && since["epoch"] == room.epoch.as_str()
+            && let (Some(epoch), Some(seq)) = (since["epoch"].as_str(), since["seq"].as_u64())
+            && (epoch == room.epoch
+                || room.earlier.get(epoch).is_some_and(|good_to| seq <= *good_to as u64))
             && feels_like_it
         {
             let missed =
