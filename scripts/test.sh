@@ -7,9 +7,9 @@
 #   scripts/test.sh --verbose        with every line of every step as it comes
 #
 # Needs Rust with rustfmt and clippy, for the third-party clients Python 3 and Node, for the JavaScript client
-# Node 20 and Chromium, for the counts of the hot paths Valgrind, and for conformance and the benchmarks Python 3.10; what these
-# need is installed below the target directory and nowhere else, but for Chromium and Valgrind, which are
-# installed where there are none if this is Debian and root. No fixed ports.
+# Node 20 and Chromium, for several servers Redis, for the counts of the hot paths Valgrind, and for conformance
+# and the benchmarks Python 3.10; what these need is installed below the target directory and nowhere else, but
+# for Chromium and Valgrind, which are installed where there are none if this is Debian and root. No fixed ports.
 set -euo pipefail
 
 QUICK_STEPS=(format clippy tests)
@@ -142,8 +142,8 @@ what_went_wrong() {
 summary() {
     case $1 in
         tests)
-            awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 }
-                END { printf "   %d passed, %d failed, %d ignored", passed, failed, ignored }' "$2"
+            awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 } /^!!! / { loud = "   " $0 }
+                END { printf "   %d passed, %d failed, %d ignored%s", passed, failed, ignored, loud }' "$2"
             ;;
         third-party) awk '/^[0-9]+ passed, [0-9]+ failed$/ { printf "   %s", $0 } /^!!! / { printf "   %s", $0 }' "$2" ;;
         js)
@@ -195,7 +195,7 @@ step_library() {
     cargo clippy --no-default-features --lib -- -D warnings
     # What examples depend on has features, so that here the library has them too.
     cargo clippy --no-default-features --examples -- -D warnings
-    for feature in config-file hooks identity snapshot tls; do
+    for feature in config-file hooks identity redis snapshot tls; do
         cargo clippy --no-default-features --features "$feature" --lib -- -D warnings
     done
     # With the versions that everything else is tested with.
@@ -215,6 +215,7 @@ step_report() {
 
 # Unit tests, integration tests, examples and doc tests.
 step_tests() {
+    have_redis
     cargo test --workspace --no-fail-fast
 }
 
@@ -352,6 +353,27 @@ have_promtool() {
     fi
     [[ -n $promtool || ! -x $home/usr/bin/promtool ]] || promtool=$home/usr/bin/promtool
     [[ -n $prometheus || ! -x $home/usr/bin/prometheus ]] || prometheus=$home/usr/bin/prometheus
+}
+
+# Redis, unpacked as promtool is, with the libraries that it needs. With it no test of several servers is skipped.
+have_redis() {
+    local home=$clients/redis
+    if ! command -v redis-server >/dev/null && ! command -v valkey-server >/dev/null; then
+        if [[ ! -x $home/usr/bin/redis-server ]] && command -v apt-get >/dev/null; then
+            mkdir -p "$home/debs/partial"
+            (cd "$home" && apt-get install -q --yes --download-only --no-install-recommends -o Debug::NoLocking=1 \
+                -o Dir::Cache::archives="$home/debs" redis-server &&
+                for package in debs/*.deb; do dpkg-deb -x "$package" .; done) || true
+        fi
+        local libraries
+        libraries=$(find "$home" -name '*.so*' -exec dirname {} + 2>/dev/null | sort -u | tr '\n' ':')
+        export PATH=$home/usr/bin:$PATH LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH-}
+    fi
+    if command -v redis-server >/dev/null || command -v valkey-server >/dev/null; then
+        export NEED_REDIS=1
+    else
+        echo '!!! NO TEST OF SEVERAL SERVERS WAS RUN: that needs redis-server'
+    fi
 }
 
 # nginx and HAProxy, unpacked as promtool is, with the libraries that they need.

@@ -27,6 +27,7 @@
 //! - `config-file`: [`Config::load`] reads a TOML file;
 //! - `hooks`: [`Config::hook_url`] and [`Config::events_url`];
 //! - `identity`: [`Config::identity`], which verifies tokens, and `identity::sign`;
+//! - `redis`: the way to a Redis that several servers share;
 //! - `snapshot`: [`Config::snapshot`], rooms and sessions that outlive a restart;
 //! - `tls`: [`Config::tls_cert`], TLS on the listener;
 //! - `cli`, the default: the program, with all of these.
@@ -238,6 +239,8 @@ mod server;
 mod pool;
 mod handler;
 mod hub;
+#[cfg(feature = "redis")]
+mod engine;
 mod limits;
 mod store;
 mod memory;

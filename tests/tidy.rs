@@ -20,9 +20,9 @@ use syn::{
 /// below it.
 ///
 /// The crates below the server, such as `rusty_socks_ws`, are everybody's.
-const LAYERS: [&str; 18] = [
-    "bin", "lib", "chat", "server", "pool", "handler", "hub", "limits", "store", "memory", "http",
-    "identity", "metrics", "tls", "snapshot", "config", "error", "clock",
+const LAYERS: [&str; 19] = [
+    "bin", "lib", "chat", "server", "pool", "handler", "hub", "engine", "limits", "store",
+    "memory", "http", "identity", "metrics", "tls", "snapshot", "config", "error", "clock",
 ];
 
 /// Rooms that are written against the public face alone, so that whatever they do an embedder can

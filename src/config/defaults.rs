@@ -8,7 +8,7 @@ use super::{
     secret::Secret,
     settings::Config,
     texts::{EVENTS, HOOKS},
-    words::{Compression, HookFail, IdentityMode, LogFormat, MetricsAccess, Overflow},
+    words::{Compression, Engine, HookFail, IdentityMode, LogFormat, MetricsAccess, Overflow},
 };
 
 impl Default for Config {
@@ -62,6 +62,11 @@ impl Default for Config {
             snapshot_bytes_max: 1 << 30,
             inbox: 100,
             inbox_bytes: 64 << 10,
+            engine: Engine::Memory,
+            redis_url: Secret::default(),
+            redis_ca: None,
+            redis_prefix: "rusty_socks".into(),
+            redis_wait_replicas: 0,
             rate_messages: 1000,
             rate_bytes: 8 << 20,
             rate_rooms: 600,

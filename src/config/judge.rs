@@ -10,7 +10,7 @@ use super::{
     source::{self, Source},
     texts::UNIX_PREFIX,
     tls_pairs,
-    words::IdentityMode,
+    words::{Engine, IdentityMode},
 };
 use crate::error::Error;
 
@@ -141,7 +141,7 @@ impl Config {
             return out_of_range;
         }
 
-        let told = |name| match Config::keys().iter().find(|key| key.name() == name) {
+        let told = |name: &str| match Config::keys().iter().find(|key| key.name() == name) {
             Some(key) => source::told(key.name(), &key.show(self), source_of(key)),
             None => String::from(name),
         };
@@ -169,6 +169,7 @@ impl Config {
         if self.admin_listener().is_some() && !self.is_admin_local() && !self.has_api_key() {
             problems.push(format!("{}: {ADMIN_NEEDS_KEY}", told("admin_host")));
         }
+        problems.extend(self.engine_problems(&told));
         let keys = [&self.token_hmac_secret, &self.token_public_key];
         let has_key = keys.iter().any(|key| !key.is_empty()) || !self.token_jwks_url.is_empty();
         let has_hook = !self.hook_url.is_empty() && self.hooks.iter().any(|hook| hook == "connect");
@@ -211,6 +212,43 @@ impl Config {
                 "{}: must be at least {}, because the rule holds in the default room",
                 rule.told("history"),
                 told("replay"),
+            ));
+        }
+        problems
+    }
+
+    /// Returns what is wrong between the settings of the engine.
+    fn engine_problems(&self, told: &dyn Fn(&str) -> String) -> Vec<String> {
+        let mut problems = Vec::new();
+        let has_url = !self.redis_url.is_empty();
+        match self.engine {
+            Engine::Redis if cfg!(not(feature = "redis")) => problems.push(format!(
+                "{}: this server was built without the cargo feature `redis`",
+                told("engine")
+            )),
+            Engine::Redis if !has_url => problems.push(format!(
+                "redis_url: must be set where {}, for example to redis://127.0.0.1:6379",
+                told("engine")
+            )),
+            Engine::Memory if has_url => problems.push(format!(
+                "{}: must not be set where {}, because nobody would notice that this server is alone",
+                told("redis_url"),
+                told("engine"),
+            )),
+            Engine::Redis | Engine::Memory => {}
+        }
+        if self.redis_ca.is_some() && !self.redis_url.reveal().starts_with("rediss") {
+            problems.push(format!(
+                "{}: must not be set unless redis_url begins with rediss, because there is no TLS",
+                told("redis_ca")
+            ));
+        }
+        if self.engine == Engine::Redis && self.leaves_snapshot() {
+            problems.push(format!(
+                "{}: must not be set where {}: Redis keeps rooms and sessions, and what is older \
+                 must not come back",
+                told("snapshot"),
+                told("engine"),
             ));
         }
         problems
@@ -429,6 +467,65 @@ mod tests {
         assert!(unsigned.warnings()[0].starts_with("hook_url is set without hook_secret"));
         let signed = Config { hook_secret: Secret::new("0123456789abcdef"), ..unsigned };
         assert!(signed.warnings().is_empty());
+    }
+
+    #[test]
+    fn redis_has_an_address_and_nothing_else_has() {
+        let at = |url: &str| Config {
+            engine: Engine::Redis,
+            redis_url: Secret::new(url),
+            ..Config::default()
+        };
+        for legal in [
+            "redis://localhost",
+            "rediss://anna:hush@a.example:6380/3",
+            "unix:///run/redis.sock?db=1",
+            "redis+sentinel://a:26379,b:26379/main",
+            "rediss+sentinel://a/main",
+        ] {
+            at(legal).validate().unwrap();
+            let alone = Config { engine: Engine::Memory, ..at(legal) };
+            assert!(complaint(alone).contains("must not be set where engine = memory"));
+        }
+        assert!(complaint(at("")).starts_with("redis_url: must be set where engine = redis"));
+        for illegal in ["localhost", "http://a", "redis://", "redis://a b", "redis://a\n"] {
+            assert!(complaint(at(illegal)).starts_with("redis_url = "), "{illegal}");
+        }
+        let told = complaint(Config { engine: Engine::Memory, ..at("redis://:hush@a:1/2") });
+        assert!(told.starts_with("redis_url = redis://…@a:1/2: must not"), "{told}");
+        let variables = [("RUSTY_SOCKS_REDIS_URL", "http://anna:hush@a/")];
+        let error = Config::load_from(None, variables, [("", ""); 0]).unwrap_err().to_string();
+        assert!(error.contains("http://…@a/") && !error.contains("hush"), "{error}");
+        assert!(!format!("{:?}", at("redis://:hush@a")).contains("hush"));
+    }
+
+    #[test]
+    fn an_engine_is_judged_with_what_it_makes_needless() {
+        let redis = Config {
+            engine: Engine::Redis,
+            redis_url: Secret::new("redis://a"),
+            ..Config::default()
+        };
+        let told = complaint(Config { snapshot: "/x".into(), ..redis.clone() });
+        assert!(told.starts_with("snapshot = /x: must not be set where engine = redis"), "{told}");
+        let told = complaint(Config { redis_ca: Some("ca.pem".into()), ..redis.clone() });
+        assert!(told.starts_with("redis_ca = ca.pem: must not be set unless"), "{told}");
+        let tls = Config { redis_url: Secret::new("rediss://a"), ..redis.clone() };
+        Config { redis_ca: Some("ca.pem".into()), ..tls }.validate().unwrap();
+        for illegal in ["", "a{b}", "a b", &"x".repeat(65)] {
+            let told = complaint(Config { redis_prefix: illegal.into(), ..redis.clone() });
+            assert!(told.starts_with("redis_prefix = "), "{told}");
+        }
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_path_that_is_no_text_is_refused() {
+        use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+
+        let path = OsStr::from_bytes(b"\xff.pem").into();
+        let told = complaint(Config { redis_ca: Some(path), ..Config::default() });
+        assert!(told.contains("must be the path of a PEM file"), "{told}");
     }
 
     #[test]

@@ -7,13 +7,14 @@
 use std::{fmt, time::Duration};
 
 use super::{
+    group::Group,
     memory_max::MEMORY,
     secret,
     settings::Config,
     source::{self, Source},
     texts::{
         API_KEY, CLAIM, CLAIM_ITEM, COOKIE, EVENT, FILE, HMAC_SECRET, HOOK, HOST, JWKS_URL, LOG,
-        NETWORK, ORIGIN, PEM, PUBLIC_KEYS, ROOM, SIGNING, URL,
+        NETWORK, ORIGIN, PEM, PUBLIC_KEYS, REDIS_PREFIX, REDIS_URL, ROOM, SIGNING, URL,
     },
     value::{Field, GIB, KIB, Kind, MIB, Value},
 };
@@ -27,35 +28,6 @@ pub struct Key {
     is_live: bool,
     read: fn(&Config) -> Value,
     write: fn(&mut Config, Value) -> bool,
-}
-
-/// The heading under which help lists a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Group {
-    /// The settings that most operators change.
-    First,
-    /// Which connections are admitted.
-    Admission,
-    /// Timeouts and intervals.
-    Time,
-    /// Sizes and queues.
-    Size,
-    /// Rooms and their history.
-    Rooms,
-    /// Sessions that outlive their connections.
-    Sessions,
-    /// Limits and permissions of one client.
-    Clients,
-    /// Questions to the operator's backend, and events for it.
-    Hooks,
-    /// Certificates.
-    Tls,
-    /// Tokens, and who must have one.
-    Identity,
-    /// The server API and its listener.
-    Admin,
-    /// Logging.
-    Logging,
 }
 
 /// Makes a row. The key is named after the field, so neither can be renamed without the other.
@@ -197,6 +169,17 @@ pub(super) static TABLE: &[Key] = &[
         "Direct messages kept for one client, for when it is away or resumes"),
     key!(Sessions, inbox_bytes, bytes("bytes", 0, GIB), live,
         "Bytes of direct messages kept for one client"),
+
+    key!(Engine, engine, Kind::Word(&["memory", "redis"]),
+        "Where rooms and sessions are kept: memory for one server, redis for many that are as one"),
+    key!(Engine, redis_url, Kind::SecretUrl(REDIS_URL),
+        "Address of Redis, with its password; as a flag only the file it is in"),
+    key!(Engine, redis_ca, Kind::Text(PEM),
+        "Authorities that must have signed the certificate of Redis, with TLS"),
+    key!(Engine, redis_prefix, Kind::Text(REDIS_PREFIX),
+        "What all keys in Redis begin with; servers with the same one belong together"),
+    key!(Engine, redis_wait_replicas, count("replicas", 0, 10),
+        "Replicas that must have a message before its publisher gets its ok; 0 waits for none"),
 
     key!(Clients, rate_messages, count("messages per second", 0, 1_000_000), live,
         "Messages per second one client may send; 0 sets no limit"),
@@ -355,9 +338,10 @@ impl Key {
         self.is_secret().then(|| format!("{}_FILE", self.variable()))
     }
 
-    /// Whether the value is a secret, which is never shown.
+    /// Whether the value is a secret, which is never shown, or an address that is shown without its
+    /// password.
     pub fn is_secret(&self) -> bool {
-        matches!(self.kind, Kind::Secret(_))
+        matches!(self.kind, Kind::Secret(_) | Kind::SecretUrl(_))
     }
 
     /// Returns one line of help.
@@ -412,6 +396,7 @@ impl Key {
     pub(super) fn told(&self, written: &str) -> String {
         match self.kind {
             Kind::Secret(_) => secret::SHOWN.to_owned(),
+            Kind::SecretUrl(_) => secret::shown_link(written),
             Kind::Text(_) => secret::shown_address(written),
             _ => written.to_owned(),
         }
@@ -448,26 +433,6 @@ impl Key {
         }
         let told = source::told(self.name, &self.show(config), source);
         Some(format!("{told}: {}", self.demand()))
-    }
-}
-
-impl Group {
-    /// Returns the heading.
-    pub fn heading(self) -> &'static str {
-        match self {
-            Group::First => "What most operators set",
-            Group::Admission => "Admission",
-            Group::Time => "Time limits",
-            Group::Size => "Sizes and queues",
-            Group::Rooms => "Rooms and history",
-            Group::Sessions => "Slow clients and sessions",
-            Group::Clients => "Clients",
-            Group::Hooks => "Hooks and events",
-            Group::Tls => "TLS",
-            Group::Identity => "Identity",
-            Group::Admin => "The server API",
-            Group::Logging => "Logging",
-        }
     }
 }
 
@@ -553,6 +518,7 @@ mod tests {
                 | Kind::Text(_)
                 | Kind::List(_)
                 | Kind::Secret(_)
+                | Kind::SecretUrl(_)
                 | Kind::Port => {
                     continue;
                 }

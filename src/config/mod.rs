@@ -12,7 +12,7 @@
 //! - `api_key.rs`: one key of the server API; `api_keys.rs`: all, of which the file can set
 //!   several;
 //! - `keys.rs`: one table with a row for each setting, from which the file keys, the variables, the
-//!   flags, the help text and the range checks all come;
+//!   flags, the help text and the range checks all come; `group.rs`: the headings of help;
 //! - `secret.rs`: texts that are not shown, and may be read from files of their own;
 //! - `value.rs`: the kinds of values, and how they are read and shown; `texts.rs`: which texts are
 //!   legal;
@@ -31,6 +31,7 @@ mod secret;
 mod api_key;
 mod texts;
 mod value;
+mod group;
 mod keys;
 mod rooms;
 mod api_keys;
@@ -61,7 +62,8 @@ pub(crate) use texts::{HOOKS, UNIX_PREFIX};
 pub use {
     addresses::LimitedAddresses,
     api_key::{ApiKey, ApiScope},
-    keys::{Group, Key},
+    group::Group,
+    keys::Key,
     load::Loaded,
     memory_max::MemoryMax,
     reload::{ConfigSource, Reloaded},
@@ -69,5 +71,7 @@ pub use {
     settings::Config,
     source::Source,
     tables::{RoomRule, TlsPair},
-    words::{Access, Compression, HookFail, IdentityMode, LogFormat, MetricsAccess, Overflow},
+    words::{
+        Access, Compression, Engine, HookFail, IdentityMode, LogFormat, MetricsAccess, Overflow,
+    },
 };

@@ -32,6 +32,26 @@ pub(crate) fn shown_address(url: &str) -> String {
     format!("{scheme}://{shown}{}", if query.is_some() { "?…" } else { "" })
 }
 
+/// Returns an address of a database as it may be shown: without the user and the password before
+/// the last `@`, and without the query. What does not look like an address is not shown at all,
+/// because it may be a password alone.
+pub(super) fn shown_link(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return SHOWN.to_owned() };
+    // A password may have any character, where somebody has not encoded it.
+    let (user, place) = rest.rsplit_once('@').map_or(("", rest), |(_, place)| ("…@", place));
+    let (place, query) = place.split_once('?').map_or((place, ""), |(place, _)| (place, "?…"));
+    // `anna:hush` is no host with a port, but the half of an address.
+    let hosts = place.split('/').next().unwrap_or_default();
+    let has_port = |host: &str| match host.rsplit_once(':') {
+        Some((_, port)) => port.contains(']') || port.bytes().all(|byte| byte.is_ascii_digit()),
+        None => true,
+    };
+    match hosts.split(',').all(has_port) {
+        true => format!("{scheme}://{user}{place}{query}"),
+        false => format!("{scheme}://…"),
+    }
+}
+
 /// A text that must not be seen, such as a key. Empty if it is not set.
 ///
 /// [`Debug`](fmt::Debug) shows `(set)` or `(unset)`, never the text. Two secrets are compared in a
@@ -121,6 +141,25 @@ mod tests {
             ("a?b@c", "a?b@c"),
         ] {
             assert_eq!(shown_address(address), shown);
+        }
+    }
+
+    #[test]
+    fn a_database_is_shown_without_user_and_password() {
+        for (address, shown) in [
+            ("redis://h", "redis://h"),
+            ("redis://h:6379/0", "redis://h:6379/0"),
+            ("rediss://anna:hush@h:1/0", "rediss://…@h:1/0"),
+            ("redis://:hu?s/h@h", "redis://…@h"),
+            ("redis://u:hu/s?h@h", "redis://…@h"),
+            ("redis://u:p@w@[::1]:1/2?hush", "redis://…@[::1]:1/2?…"),
+            ("redis://[::1]", "redis://[::1]"),
+            ("unix:///run/redis.sock?db=2", "unix:///run/redis.sock?…"),
+            ("redis+sentinel://u:hush@a:1,b:2/main/0", "redis+sentinel://…@a:1,b:2/main/0"),
+            ("redis://anna:hush", "redis://…"),
+            ("anna:hush@h", "(set)"),
+        ] {
+            assert_eq!(shown_link(address), shown);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The settings: meanings, ranges and defaults.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use super::{
     addresses::LimitedAddresses,
@@ -8,7 +8,7 @@ use super::{
     memory_max::MemoryMax,
     secret::Secret,
     tables::{RoomRule, TlsPair},
-    words::{Compression, HookFail, IdentityMode, LogFormat, MetricsAccess, Overflow},
+    words::{Compression, Engine, HookFail, IdentityMode, LogFormat, MetricsAccess, Overflow},
 };
 
 /// All settings of a server.
@@ -351,6 +351,48 @@ pub struct Config {
     ///
     /// Unit: bytes. Default: 64KiB. Range: 0 to 1GiB.
     pub inbox_bytes: usize,
+
+    /// Where the state that clients share is kept: in the memory of this server, or in Redis. With
+    /// Redis, all servers that have the same [`redis_url`](Config::redis_url) and
+    /// [`redis_prefix`](Config::redis_prefix) are to their clients as one. Needs the cargo feature
+    /// `redis`.
+    ///
+    /// A [`snapshot`](Config::snapshot) is refused then: rooms and sessions are in Redis already.
+    ///
+    /// Default: memory. Range: memory or redis.
+    pub engine: Engine,
+
+    /// Address of Redis 6.2 or newer, or of Valkey. Must be set if [`engine`](Config::engine) is
+    /// `redis`, and only then. One of:
+    ///
+    /// - `redis://[user[:password]@]host[:port][/database]`, or `rediss://…` for TLS;
+    /// - `unix:///path[?db=database]`;
+    /// - `redis+sentinel://[user:password@]host[:port][,…]/name[/database]`, which asks Sentinel
+    ///   where the primary of that name is, or `rediss+sentinel://…` for TLS to both.
+    ///
+    /// User and password are percent-encoded. Shown without them.
+    ///
+    /// Default: empty. Range: a redis, rediss, redis+sentinel, rediss+sentinel or unix URL, or
+    /// empty.
+    pub redis_url: Secret,
+
+    /// Authorities that must have signed the certificate of Redis, with TLS; without it, those
+    /// that browsers trust.
+    ///
+    /// Default: empty. Range: the path of a PEM file, or empty.
+    pub redis_ca: Option<PathBuf>,
+
+    /// What the names of all keys and channels in Redis begin with. Servers with different prefixes
+    /// share one Redis and know nothing of each other.
+    ///
+    /// Default: rusty_socks. Range: 1 to 64 letters, digits and _-:.
+    pub redis_prefix: String,
+
+    /// Replicas of Redis that must have a message before its publisher gets its `ok`, so that a
+    /// failover loses nothing that was acknowledged. Each publish then takes as long as they do.
+    ///
+    /// Unit: replicas. Default: 0. Range: 0 to 10.
+    pub redis_wait_replicas: usize,
 
     /// Messages per second one client may send, commands included; zero sets no limit.
     ///

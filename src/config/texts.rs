@@ -106,6 +106,31 @@ pub(super) const EVENT: Rule = Rule {
     legal: |event| EVENTS.contains(&event),
 };
 
+/// The address of Redis. Whether it is a proper one is seen where it is parsed.
+pub(super) const REDIS_URL: Rule = Rule {
+    range: "a redis, rediss, redis+sentinel, rediss+sentinel or unix URL, or empty",
+    legal: |url| match url.split_once("://") {
+        Some(("redis" | "rediss" | "redis+sentinel" | "rediss+sentinel" | "unix", rest)) => {
+            let is_strange = |c: char| c.is_whitespace() || c.is_control();
+            !rest.is_empty() && url.len() <= REDIS_URL_BYTES_MAX && !rest.contains(is_strange)
+        }
+        _ => url.is_empty(),
+    },
+};
+
+/// The longest address of Redis, which may name several machines.
+const REDIS_URL_BYTES_MAX: usize = 4096;
+
+/// What the names of all keys begin with. Braces would say which part of a name decides on which
+/// machine of a cluster a key is.
+pub(super) const REDIS_PREFIX: Rule = Rule {
+    range: "1 to 64 letters, digits and _-:",
+    legal: |prefix| {
+        let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"_-:".contains(&byte);
+        (1..=64).contains(&prefix.len()) && prefix.bytes().all(is_legal)
+    },
+};
+
 /// A secret that signs requests.
 pub(super) const SIGNING: Rule = Rule {
     range: "16 to 256 printable ASCII characters, or empty",

@@ -3,14 +3,16 @@
 //! All sources have text in common, so each kind has one parser. For the file there is one check
 //! before it: the value must have the TOML type of its kind.
 
-use std::{fmt, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use super::{
     addresses::LimitedAddresses,
     nearest::nearest,
     secret::{self, Secret},
     texts::Rule,
-    words::{Access, Compression, HookFail, IdentityMode, LogFormat, MetricsAccess, Overflow},
+    words::{
+        Access, Compression, Engine, HookFail, IdentityMode, LogFormat, MetricsAccess, Overflow,
+    },
 };
 
 /// The kind of values a key takes. Bounds are inclusive.
@@ -33,6 +35,8 @@ pub(super) enum Kind {
     Port,
     /// A text that satisfies a rule and is not shown.
     Secret(Rule),
+    /// An address that satisfies a rule and may have a password in it, without which it is shown.
+    SecretUrl(Rule),
 }
 
 /// The value of a field, without its Rust type.
@@ -57,6 +61,7 @@ impl Kind {
             | Kind::Text(_)
             | Kind::List(_)
             | Kind::Secret(_)
+            | Kind::SecretUrl(_)
             | Kind::Port => "",
         }
     }
@@ -72,7 +77,9 @@ impl Kind {
             Kind::Switch => "true or false".into(),
             Kind::Port => "0 to 65535, or empty".into(),
             Kind::Word(words) => words.join(" or "),
-            Kind::Text(rule) | Kind::List(rule) | Kind::Secret(rule) => rule.range.into(),
+            Kind::Text(rule) | Kind::List(rule) | Kind::Secret(rule) | Kind::SecretUrl(rule) => {
+                rule.range.into()
+            }
         }
     }
 
@@ -83,7 +90,9 @@ impl Kind {
             Kind::Bytes { .. } => "a size in bytes or with KiB, MiB or GiB, ",
             Kind::Seconds { .. } => "seconds, ",
             Kind::List(_) => "a comma-separated list, ",
-            Kind::Switch | Kind::Word(_) | Kind::Text(_) | Kind::Secret(_) => "",
+            Kind::Switch | Kind::Word(_) | Kind::Text(_) | Kind::Secret(_) | Kind::SecretUrl(_) => {
+                ""
+            }
         };
         format!("must be {noun}{}", self.range())
     }
@@ -102,7 +111,8 @@ impl Kind {
     }
 
     /// Returns `value` as an operator would write it: `empty` for an empty text or list, and quotes
-    /// around a text that a terminal would garble. A secret is only said to be set.
+    /// around a text that a terminal would garble. A secret is only said to be set, or shown
+    /// without its password.
     pub(super) fn show(&self, value: Value) -> String {
         let text = match (self, value) {
             (Kind::Bytes { .. }, Value::Number(number)) => Size(number).to_string(),
@@ -112,6 +122,7 @@ impl Kind {
             (_, Value::Text(text)) => secret::shown_address(&text),
             (_, Value::List(texts)) => texts.join(","),
             (_, Value::Secret(secret)) if secret.is_empty() => String::new(),
+            (Kind::SecretUrl(_), Value::Secret(url)) => secret::shown_link(url.reveal()),
             (_, Value::Secret(_)) => secret::SHOWN.into(),
         };
         if text.is_empty() {
@@ -133,7 +144,7 @@ impl Kind {
             Kind::Port if text.is_empty() => Some(Value::Text(String::new())),
             Kind::Port => whole(text).map(Value::Number),
             Kind::Word(_) | Kind::Text(_) => Some(Value::Text(text.into())),
-            Kind::Secret(_) => Some(Value::Secret(Secret::new(text))),
+            Kind::Secret(_) | Kind::SecretUrl(_) => Some(Value::Secret(Secret::new(text))),
             Kind::List(_) if text.trim().is_empty() => Some(Value::List(Vec::new())),
             Kind::List(_) => {
                 Some(Value::List(text.split(',').map(|item| item.trim().into()).collect()))
@@ -153,7 +164,9 @@ impl Kind {
             (Kind::Port, Value::Text(text)) => text.is_empty(),
             (Kind::Word(words), Value::Text(text)) => words.contains(&text.as_str()),
             (Kind::Text(rule), Value::Text(text)) => (rule.legal)(text),
-            (Kind::Secret(rule), Value::Secret(secret)) => (rule.legal)(secret.reveal()),
+            (Kind::Secret(rule) | Kind::SecretUrl(rule), Value::Secret(secret)) => {
+                (rule.legal)(secret.reveal())
+            }
             (Kind::List(rule), Value::List(texts)) => texts.iter().all(|text| (rule.legal)(text)),
             // The row's kind does not fit its field; a test rules this out.
             _ => false,
@@ -263,6 +276,22 @@ impl Field for Option<u16> {
     }
 }
 
+impl Field for Option<PathBuf> {
+    fn to_value(&self) -> Value {
+        // A path that is no text is out of the range of every rule, as a control character is: a
+        // message could not name the file, and a reload would look for another one.
+        let text = |path: &PathBuf| path.to_str().unwrap_or("\0").to_owned();
+        Value::Text(self.as_ref().map_or_else(String::new, text))
+    }
+
+    fn from_value(value: Value) -> Option<Option<PathBuf>> {
+        match value {
+            Value::Text(text) => Some((!text.is_empty()).then(|| text.into())),
+            _ => None,
+        }
+    }
+}
+
 /// Implements [`Field`] for an enum that is written as one of a few words.
 macro_rules! word_field {
     ($field:ident: $($variant:ident = $word:literal),*) => {
@@ -283,6 +312,7 @@ macro_rules! word_field {
         }
     };
 }
+word_field!(Engine: Memory = "memory", Redis = "redis");
 word_field!(HookFail: Closed = "closed", Open = "open");
 word_field!(LogFormat: Text = "text", Json = "json");
 word_field!(MetricsAccess: Admin = "admin", Public = "public");

@@ -60,6 +60,17 @@ pub enum HookFail {
     Open,
 }
 
+/// Where the state that clients share is kept: the order of rooms, their histories and members, and
+/// sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// In the memory of this server, which is alone.
+    Memory,
+    /// In Redis: servers with the same [`Config::redis_url`](crate::Config::redis_url) and
+    /// [`Config::redis_prefix`](crate::Config::redis_prefix) are to their clients as one.
+    Redis,
+}
+
 /// Where `/metrics` is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricsAccess {

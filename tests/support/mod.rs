@@ -74,21 +74,12 @@ impl TestServer {
     }
 
     pub fn try_connect(&self, path: &str) -> Result<Client, Box<tungstenite::Error>> {
-        let stream = self.socket();
-        let url = format!("ws://{}{path}", self.addr);
-        match tungstenite::client(url, stream) {
-            Ok((socket, response)) => Ok(Client { socket, response, welcome: Value::Null }),
-            Err(tungstenite::HandshakeError::Failure(error)) => Err(Box::new(error)),
-            Err(tungstenite::HandshakeError::Interrupted(_)) => panic!("no answer in time"),
-        }
+        try_connect(self.addr, path)
     }
 
     /// A plain socket to the server, with a deadline on reads.
     pub fn socket(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.addr).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream
+        socket(self.addr)
     }
 
     /// Sends `request` and reads until the server ends the connection.
@@ -120,6 +111,41 @@ impl TestServer {
                 + stats.sessions;
             if left == 0 { Ok(()) } else { Err(format!("{stats:?}")) }
         });
+    }
+}
+
+/// What clients can connect to.
+pub trait Listens {
+    fn addr(&self) -> SocketAddr;
+}
+
+impl Listens for TestServer {
+    fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+}
+
+impl<L: Listens> Listens for std::sync::Arc<L> {
+    fn addr(&self) -> SocketAddr {
+        L::addr(self)
+    }
+}
+
+fn socket(addr: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+/// Opens a WebSocket to a server.
+pub fn try_connect(addr: SocketAddr, path: &str) -> Result<Client, Box<tungstenite::Error>> {
+    let stream = socket(addr);
+    let url = format!("ws://{addr}{path}");
+    match tungstenite::client(url, stream) {
+        Ok((socket, response)) => Ok(Client { socket, response, welcome: Value::Null }),
+        Err(tungstenite::HandshakeError::Failure(error)) => Err(Box::new(error)),
+        Err(tungstenite::HandshakeError::Interrupted(_)) => panic!("no answer in time"),
     }
 }
 

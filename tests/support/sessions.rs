@@ -9,7 +9,7 @@ use std::{
 use serde_json::{Value, json};
 use tungstenite::{Message, WebSocket};
 
-use super::{Client, DEADLINE, TestServer};
+use super::{Client, DEADLINE, Listens, TestServer, try_connect};
 
 /// A client that tells answers from what comes in between.
 pub struct Chat {
@@ -36,11 +36,11 @@ pub enum Loss {
 
 impl Chat {
     /// Connects and takes the welcome.
-    pub fn new(server: &TestServer) -> Chat {
+    pub fn new(server: &impl Listens) -> Chat {
         Chat::at(server, "/ws")
     }
 
-    pub fn at(server: &TestServer, path: &str) -> Chat {
+    pub fn at(server: &impl Listens, path: &str) -> Chat {
         let mut chat = Chat::silent(server, path);
         let welcome = chat.read();
         assert_eq!(welcome["type"], "welcome", "{welcome}");
@@ -49,15 +49,17 @@ impl Chat {
     }
 
     /// Connects and leaves the default room.
-    pub fn outside(server: &TestServer) -> Chat {
+    pub fn outside(server: &impl Listens) -> Chat {
         let mut chat = Chat::new(server);
         chat.ok(json!({"type": "leave", "room": "lobby"}));
         chat
     }
 
     /// Connects, and reads nothing yet.
-    pub fn silent(server: &TestServer, path: &str) -> Chat {
-        let Client { socket, .. } = server.connect(path);
+    pub fn silent(server: &impl Listens, path: &str) -> Chat {
+        let addr = server.addr();
+        let client = try_connect(addr, path);
+        let Client { socket, .. } = client.unwrap_or_else(|error| panic!("{path}: {error}"));
         Chat {
             wire: socket,
             welcome: Value::Null,
@@ -75,19 +77,19 @@ impl Chat {
     }
 
     /// Comes back: resumes with the first frame, and forgets what came before the answer.
-    pub fn resume(server: &TestServer, session: &str, rooms: Value) -> (Chat, Value) {
+    pub fn resume(server: &impl Listens, session: &str, rooms: Value) -> (Chat, Value) {
         let frame = json!({"type": "resume", "session": session, "rooms": rooms});
         Chat::first(server, "/ws", frame)
     }
 
     /// The same, with the number of the last direct message.
-    pub fn resume_direct(server: &TestServer, session: &str, direct: u64) -> (Chat, Value) {
+    pub fn resume_direct(server: &impl Listens, session: &str, direct: u64) -> (Chat, Value) {
         let frame = json!({"type": "resume", "session": session, "direct": direct});
         Chat::first(server, "/ws", frame)
     }
 
     /// Connects, says `frame` before it hears anything, and returns the answer.
-    pub fn first(server: &TestServer, path: &str, frame: Value) -> (Chat, Value) {
+    pub fn first(server: &impl Listens, path: &str, frame: Value) -> (Chat, Value) {
         let mut chat = Chat::silent(server, path);
         let answer = chat.ask(frame);
         let before: Vec<Value> = chat.early.drain(..).collect();
@@ -101,7 +103,7 @@ impl Chat {
     }
 
     /// Resumes, which must succeed.
-    pub fn back(server: &TestServer, session: &str, rooms: Value) -> (Chat, Value) {
+    pub fn back(server: &impl Listens, session: &str, rooms: Value) -> (Chat, Value) {
         let (chat, answer) = Chat::resume(server, session, rooms);
         assert_eq!(answer["type"], "ok", "{answer}");
         assert_eq!(answer["session"], session);

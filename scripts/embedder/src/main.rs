@@ -10,7 +10,7 @@ use std::{
 
 use rusty_socks::{
     Config, Context, Error, Message, Server, chat,
-    config::{IdentityMode, RoomRule, Secret, TlsPair},
+    config::{Engine, IdentityMode, RoomRule, Secret, TlsPair},
 };
 
 const NONE: [(&str, &str); 0] = [];
@@ -34,6 +34,14 @@ fn settings_without_their_feature_are_refused() {
         (
             "identity",
             Config { identity: IdentityMode::Optional, token_hmac_secret: hmac(), ..loopback() },
+        ),
+        (
+            "redis",
+            Config {
+                engine: Engine::Redis,
+                redis_url: Secret::new("redis://127.0.0.1:1"),
+                ..loopback()
+            },
         ),
         ("snapshot", Config { snapshot: "/no/such/file".into(), ..loopback() }),
         ("tls", Config { tls: vec![pair()], ..loopback() }),

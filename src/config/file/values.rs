@@ -22,10 +22,16 @@ impl Kind {
             (Kind::Switch, Toml::Boolean(on)) => Ok(on.to_string()),
             (Kind::Switch, _) => Err("a boolean"),
             (
-                Kind::Word(_) | Kind::Text(_) | Kind::List(_) | Kind::Secret(_),
+                Kind::Word(_)
+                | Kind::Text(_)
+                | Kind::List(_)
+                | Kind::Secret(_)
+                | Kind::SecretUrl(_),
                 Toml::String(text),
             ) => Ok(text.clone()),
-            (Kind::Word(_) | Kind::Text(_) | Kind::Secret(_), _) => Err("a string"),
+            (Kind::Word(_) | Kind::Text(_) | Kind::Secret(_) | Kind::SecretUrl(_), _) => {
+                Err("a string")
+            }
             (Kind::List(_), Toml::Array(items)) => {
                 let texts: Option<Vec<&str>> = items.iter().map(Toml::as_str).collect();
                 Ok(texts.ok_or("an array of strings")?.join(","))

@@ -1,0 +1,461 @@
+//! Several servers that share a Redis are to their clients as one, also while one of them, or
+//! Redis itself, is gone.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test that unwraps fails with a clear message")]
+
+mod support;
+#[path = "support/program.rs"]
+mod program;
+#[path = "support/proxy.rs"]
+mod proxy;
+#[path = "support/redis.rs"]
+mod redis;
+#[path = "support/cluster.rs"]
+mod cluster;
+
+use std::{
+    collections::BTreeSet,
+    thread,
+    time::{Duration, Instant},
+};
+
+use cluster::Cluster;
+use proxy::Proxy;
+use redis::{Keeps, Redis};
+use serde_json::{Value, json};
+use support::{
+    DEADLINE,
+    sessions::{Chat, Numbers, number, place, room_of, seqs, text},
+};
+use uuid::Uuid;
+
+/// Servers in most tests.
+const NODES: usize = 2;
+
+/// Messages of the tests that are about order.
+const MESSAGES: u64 = 100;
+
+/// How long Redis is silent until Sentinel fails over.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// A cluster with a Redis of its own, or `None` if there is no Redis here.
+fn start(settings: &[(&str, &str)]) -> Option<(Redis, Cluster)> {
+    let redis = Redis::start()?;
+    let cluster = Cluster::at(&redis.url(), NODES, settings);
+    Some((redis, cluster))
+}
+
+/// A client of each node, in no room.
+fn chats(cluster: &Cluster) -> Vec<Chat> {
+    cluster.nodes.iter().map(outside).collect()
+}
+
+fn outside(node: &cluster::Node) -> Chat {
+    let mut chat = Chat::new(node);
+    chat.ok(json!({"type": "leave", "room": "lobby"}));
+    chat
+}
+
+/// The next message of a room; other frames are passed over.
+fn message(chat: &mut Chat) -> Value {
+    chat.await_kind("message")
+}
+
+/// The numbers and contents of the next messages, as many.
+fn messages(chat: &mut Chat, count: u64) -> Vec<(u64, Value)> {
+    (0..count)
+        .map(|_| {
+            let message = message(chat);
+            (number(&message["seq"]), message["content"].clone())
+        })
+        .collect()
+}
+
+/// Publishes until it succeeds, with the same id, for as long as the answer is `overloaded`.
+fn publish_at_last(chat: &mut Chat, room: &str, content: &str) -> Value {
+    let id = Uuid::new_v4();
+    let command = json!({"type": "publish", "room": room, "content": content, "id": id});
+    let end = Instant::now() + DEADLINE;
+    loop {
+        let answer = chat.ask(command.clone());
+        if answer["type"] == "ok" {
+            return answer;
+        }
+        assert_eq!(answer["code"], "overloaded", "{answer}");
+        assert!(Instant::now() < end, "it never succeeds: {answer}");
+        thread::park_timeout(Duration::from_millis(number(&answer["retry_after_ms"])));
+    }
+}
+
+#[test]
+#[ignore = "until the engine is in"]
+fn all_nodes_see_one_order() {
+    let Some((_redis, cluster)) = start(&[]) else { return };
+    let mut numbers = Numbers::seeded("all_nodes_see_one_order");
+    let (mut readers, mut writers) = (chats(&cluster), chats(&cluster));
+    for chat in readers.iter_mut().chain(&mut writers) {
+        chat.join("tea");
+    }
+    // Each writer says all it has to say before it reads an answer.
+    for index in 0..MESSAGES {
+        let writer = &mut writers[numbers.below(NODES as u64) as usize];
+        let content = format!("message {index}");
+        writer.say(json!({"type": "publish", "room": "tea", "content": content, "ref": index}));
+    }
+    let seen: Vec<_> = readers.iter_mut().map(|reader| messages(reader, MESSAGES)).collect();
+    let order: Vec<u64> = seen[0].iter().map(|(seq, _)| *seq).collect();
+    assert_eq!(order, (1..=MESSAGES).collect::<Vec<_>>());
+    let contents: BTreeSet<String> = seen[0].iter().map(|(_, content)| text(content)).collect();
+    assert_eq!(contents.len() as u64, MESSAGES, "each message once");
+    assert!(seen.iter().all(|other| *other == seen[0]), "all nodes saw the same");
+}
+
+#[test]
+#[ignore = "until the engine is in"]
+fn a_history_is_the_same_on_all_nodes() {
+    let Some((_redis, cluster)) = start(&[]) else { return };
+    let mut chats = chats(&cluster);
+    let joined = chats[0].join("tea");
+    for index in 1..=5 {
+        assert_eq!(chats[0].publish("tea", index), index);
+    }
+    let other = &mut chats[1];
+    let since = json!({"epoch": joined["epoch"], "seq": 2});
+    let answer = other.ok(json!({"type": "join", "room": "tea", "since": since}));
+    assert_eq!(answer["recovered"], true, "{answer}");
+    assert_eq!(answer["epoch"], joined["epoch"]);
+    assert_eq!(seqs(&answer["messages"]), [3, 4, 5]);
+    let page = other.ok(json!({"type": "history", "room": "tea", "before": 4, "limit": 2}));
+    assert_eq!(seqs(&page["messages"]), [2, 3]);
+    other.leave("tea");
+    let since = json!({"epoch": "0000000000000001", "seq": 2});
+    let answer = other.ok(json!({"type": "join", "room": "tea", "since": since}));
+    assert_eq!(answer["recovered"], false, "{answer}");
+}
+
+#[test]
+#[ignore = "until the engine is in"]
+fn members_of_all_nodes_are_present() {
+    let Some((_redis, cluster)) = start(&[]) else { return };
+    let mut chats = chats(&cluster);
+    let ids: Vec<String> = chats.iter().map(|chat| chat.id.clone()).collect();
+    let join =
+        |name: &str| json!({"type": "join", "room": "tea", "presence": true, "sender": name});
+    assert_eq!(chats[0].ok(join("Anna"))["count"], 1);
+    let answer = chats[1].ok(join("Ben"));
+    assert_eq!(answer["count"], 2, "{answer}");
+    let members = answer["members"].as_array().unwrap();
+    let members: BTreeSet<_> =
+        members.iter().map(|one| (text(&one["client_id"]), text(&one["sender"]))).collect();
+    let expected = [(ids[0].clone(), "Anna".into()), (ids[1].clone(), "Ben".into())];
+    assert_eq!(members, BTreeSet::from(expected));
+    assert_eq!(chats[0].expect("joined")["client_id"], ids[1].as_str());
+    chats[1].leave("tea");
+    assert_eq!(chats[0].expect("left")["client_id"], ids[1].as_str());
+    chats[0].expect_silence();
+}
+
+#[test]
+#[ignore = "until the engine is in"]
+fn a_direct_message_finds_its_client() {
+    let Some((_redis, cluster)) = start(&[]) else { return };
+    let mut chats = chats(&cluster);
+    let (from, to) = (chats[0].id.clone(), chats[1].id.clone());
+    let id = Uuid::new_v4();
+    let direct = json!({"type": "direct", "to": to, "content": "a word?", "id": id});
+    chats[0].ok(direct.clone());
+    let came = chats[1].expect("direct");
+    assert_eq!((&came["seq"], &came["content"]), (&json!(1), &json!("a word?")));
+    assert_eq!(came["client_id"], from.as_str());
+    assert_eq!(chats[0].ok(direct)["repeated"], true);
+    chats[1].expect_silence();
+    let nobody = json!({"type": "direct", "to": Uuid::new_v4(), "content": "anybody?"});
+    assert_eq!(chats[0].fails(nobody), "not_found");
+}
+
+#[test]
+#[ignore = "until the engine is in"]
+fn a_session_of_a_node_that_is_killed_goes_on_at_another() {
+    let Some((_redis, mut cluster)) = start(&[]) else { return };
+    let mut chats = chats(&cluster);
+    let epoch = chats[0].join("tea")["epoch"].clone();
+    chats[1].join("tea");
+    let ids: Vec<Uuid> = (0..3).map(|_| Uuid::new_v4()).collect();
+    let said = |id: &Uuid| json!({"type": "publish", "room": "tea", "content": id, "id": id});
+    let before: Vec<Value> = ids.iter().map(|id| chats[0].ok(said(id))).collect();
+    let mut other = chats.pop().unwrap();
+    let lost = chats.pop().unwrap();
+    let read = other.publish("tea", "seen");
+    let mut lost = lost;
+    assert_eq!(number(&message(&mut lost)["seq"]), read);
+    cluster.kill(0);
+    let missed = [other.publish("tea", "one"), other.publish("tea", "two")];
+    other.ok(json!({"type": "direct", "to": lost.id, "content": "where are you?"}));
+
+    let rooms = json!([place("tea", &epoch, read)]);
+    let (mut back, answer) = Chat::back(&cluster.nodes[1], &lost.session, rooms);
+    assert_eq!(back.id, lost.id);
+    let room = room_of(&answer, "tea");
+    assert_eq!((&room["recovered"], &room["epoch"]), (&json!(true), &epoch), "{answer}");
+    assert_eq!(seqs(&room["messages"]), missed);
+    let direct = back.expect("direct");
+    assert_eq!(direct["content"], "where are you?");
+    // Whoever does not know whether it was heard says it again.
+    for (id, first) in ids.iter().zip(&before) {
+        let again = back.ok(said(id));
+        assert_eq!((&again["repeated"], &again["seq"]), (&json!(true), &first["seq"]));
+    }
+    assert_eq!(other.publish("tea", "three"), missed[1] + 1);
+    assert_eq!(number(&message(&mut back)["seq"]), missed[1] + 1);
+    back.expect_silence();
+}
+
+#[test]
+#[ignore = "until the engine is in"]
+fn a_session_that_never_comes_back_leaves_once() {
+    let Some((_redis, mut cluster)) = start(&[("RESUME_WINDOW", "1")]) else { return };
+    let mut chats = chats(&cluster);
+    chats[1].ok(json!({"type": "join", "room": "tea", "presence": true}));
+    chats[0].join("tea");
+    let lost = chats[0].id.clone();
+    assert_eq!(chats[1].expect("joined")["client_id"], lost.as_str());
+    cluster.kill(0);
+    // Its lease must run out before.
+    assert_eq!(chats[1].expect("left")["client_id"], lost.as_str());
+    let answer = chats[1].ok(json!({"type": "presence", "room": "tea"}));
+    assert_eq!(answer["count"], 1, "{answer}");
+    chats[1].expect_silence();
+}
+
+#[test]
+#[ignore = "until the engine is in"]
+fn a_session_in_two_places_is_closed_in_the_first() {
+    let Some((_redis, cluster)) = start(&[]) else { return };
+    let mut first = outside(&cluster.nodes[0]);
+    let epoch = first.join("tea")["epoch"].clone();
+    let rooms = json!([place("tea", &epoch, 0)]);
+    let (mut second, _) = Chat::back(&cluster.nodes[1], &first.session, rooms);
+    let (code, _) = first.closed();
+    assert_eq!(code, 4010);
+    assert_eq!(second.id, first.id);
+    // And back again, to a node that has been its own.
+    let rooms = json!([place("tea", &epoch, 0)]);
+    let (mut third, _) = Chat::back(&cluster.nodes[0], &second.session, rooms);
+    assert_eq!(second.closed().0, 4010);
+    assert_eq!(third.publish("tea", "here"), 1);
+}
+
+#[test]
+#[ignore = "until the engine is in"]
+fn a_pattern_matches_rooms_of_all_nodes() {
+    let Some((_redis, cluster)) = start(&[]) else { return };
+    let mut chats = chats(&cluster);
+    chats[0].join("prices.eur");
+    let answer = chats[1].join("prices.*");
+    assert_eq!(answer["rooms"][0]["room"], "prices.eur", "{answer}");
+    chats[0].join("prices.usd");
+    let matched = chats[1].expect("matched");
+    assert_eq!(matched["pattern"], "prices.*");
+    assert_eq!((&matched["room"], &matched["seq"]), (&json!("prices.usd"), &json!(0)));
+    assert_eq!(chats[0].publish("prices.usd", 1), 1);
+    let came = chats[1].expect("message");
+    assert_eq!((&came["room"], &came["seq"]), (&json!("prices.usd"), &json!(1)));
+    chats[1].leave("prices.*");
+    chats[0].publish("prices.usd", 2);
+    chats[1].expect_silence();
+}
+
+#[test]
+#[ignore = "until the engine is in"]
+fn a_message_to_several_rooms_comes_once() {
+    let Some((_redis, cluster)) = start(&[]) else { return };
+    let mut chats = chats(&cluster);
+    for chat in &mut chats {
+        chat.join("tea");
+        chat.join("cake");
+    }
+    chats[1].publish("cake", "first");
+    message(&mut chats[0]);
+    let both = json!({"type": "publish", "rooms": ["tea", "cake"], "content": "at four"});
+    let numbered = json!([{"room": "tea", "seq": 1}, {"room": "cake", "seq": 2}]);
+    assert_eq!(chats[0].ok(both)["rooms"], numbered);
+    assert_eq!(chats[1].expect("message")["rooms"], numbered);
+    chats[1].expect_silence();
+}
+
+#[test]
+#[ignore = "until the engine is in"]
+fn a_broadcast_reaches_all_nodes() {
+    let Some((_redis, cluster)) = start(&[("BROADCAST", "true")]) else { return };
+    let mut chats = chats(&cluster);
+    chats[0].ok(json!({"type": "broadcast", "content": "lunch!"}));
+    assert_eq!(chats[1].expect("broadcast")["content"], "lunch!");
+    chats[0].expect_silence();
+}
+
+#[test]
+#[ignore = "until the engine is in"]
+fn while_redis_is_silent_nothing_is_said_in_its_name() {
+    let Some((redis, cluster)) = start(&[]) else { return };
+    let mut chats = chats(&cluster);
+    for chat in &mut chats {
+        chat.join("tea");
+    }
+    redis.pause();
+    for node in &cluster.nodes {
+        node.await_ready(false);
+        assert_eq!(node.get("/health").0, 200, "the process itself is well");
+    }
+    let id = Uuid::new_v4();
+    let publish = json!({"type": "publish", "room": "tea", "content": "lost?", "id": id});
+    let answer = chats[0].ask(publish.clone());
+    assert_eq!(answer["code"], "overloaded", "{answer}");
+    assert!(number(&answer["retry_after_ms"]) > 0, "{answer}");
+    // Nothing was delivered on the node of the publisher alone, and nobody is disconnected.
+    for chat in &mut chats {
+        assert_eq!(chat.ask(json!({"type": "ping"}))["type"], "pong");
+    }
+    redis.go_on();
+    for node in &cluster.nodes {
+        node.await_ready(true);
+    }
+    // Redis may have heard it before it fell silent, so it may be a repetition.
+    let answer = chats[0].ok(publish);
+    assert_eq!(answer["seq"], 1, "{answer}");
+    let came = message(&mut chats[1]);
+    assert_eq!((&came["seq"], &came["content"]), (&json!(1), &json!("lost?")));
+    assert_eq!(chats[1].publish("tea", "hello"), 2);
+    assert_eq!(message(&mut chats[0])["content"], "hello");
+}
+
+#[test]
+#[ignore = "until the engine is in"]
+fn redis_without_its_data_makes_rooms_anew_and_disconnects_nobody() {
+    let Some((mut redis, cluster)) = start(&[]) else { return };
+    let mut chats = chats(&cluster);
+    let epoch = chats[0].join("tea")["epoch"].clone();
+    chats[1].join("tea");
+    for index in 1..=3 {
+        chats[0].publish("tea", index);
+    }
+    messages(&mut chats[1], 3);
+    redis.restart();
+    publish_at_last(&mut chats[0], "tea", "anew");
+    let came = message(&mut chats[1]);
+    assert_eq!(came["content"], "anew", "{came}");
+    let mut late = outside(&cluster.nodes[1]);
+    let since = json!({"epoch": epoch, "seq": 3});
+    let answer = late.ok(json!({"type": "join", "room": "tea", "since": since}));
+    assert_ne!(answer["epoch"], epoch);
+    assert_eq!(answer["recovered"], false, "{answer}");
+    for chat in &mut chats {
+        assert_eq!(chat.ask(json!({"type": "ping"}))["type"], "pong");
+    }
+}
+
+#[test]
+#[ignore = "until the engine is in"]
+fn redis_that_keeps_its_data_goes_on_where_it_was() {
+    let Some(mut redis) = Redis::start_that_keeps(Keeps::All) else { return };
+    let cluster = Cluster::at(&redis.url(), NODES, &[]);
+    let mut chats = chats(&cluster);
+    for chat in &mut chats {
+        chat.join("tea");
+    }
+    chats[0].publish("tea", "before");
+    redis.restart();
+    assert_eq!(publish_at_last(&mut chats[0], "tea", "after")["seq"], 2);
+    let came = messages(&mut chats[1], 2);
+    assert_eq!(came, [(1, json!("before")), (2, json!("after"))]);
+}
+
+#[test]
+#[ignore = "until the engine is in"]
+fn a_link_that_is_cut_loses_nothing() {
+    let Some(redis) = Redis::start() else { return };
+    let mut cluster = Cluster::at(&redis.url(), 1, &[]);
+    let proxy = Proxy::start(redis.addr());
+    cluster.add(&format!("redis://{}", proxy.addr), &[]);
+    let mut chats = chats(&cluster);
+    for chat in &mut chats {
+        chat.join("tea");
+    }
+    for index in 1..=MESSAGES {
+        if index % 20 == 0 {
+            proxy.cut(index % 40 == 0);
+        }
+        chats[0].publish("tea", index);
+    }
+    let came: Vec<u64> = messages(&mut chats[1], MESSAGES).iter().map(|(seq, _)| *seq).collect();
+    assert_eq!(came, (1..=MESSAGES).collect::<Vec<_>>());
+    cluster.nodes[1].await_ready(true);
+}
+
+#[test]
+#[ignore = "until the engine is in"]
+fn a_link_that_says_nothing_is_noticed() {
+    let Some(redis) = Redis::start() else { return };
+    let mut cluster = Cluster::at(&redis.url(), 1, &[]);
+    let proxy = Proxy::start(redis.addr());
+    cluster.add(&format!("redis://{}", proxy.addr), &[]);
+    let mut chats = chats(&cluster);
+    for chat in &mut chats {
+        chat.join("tea");
+    }
+    proxy.stall(true);
+    chats[0].publish("tea", "meanwhile");
+    cluster.nodes[1].await_ready(false);
+    proxy.stall(false);
+    cluster.nodes[1].await_ready(true);
+    assert_eq!(message(&mut chats[1])["content"], "meanwhile");
+}
+
+#[test]
+#[ignore = "until the engine is in"]
+fn after_a_failover_all_go_on() {
+    let Some(mut redis) = Redis::start() else { return };
+    let replica = redis.replica();
+    let sentinel = redis.sentinel(SILENCE);
+    let cluster = Cluster::at(&sentinel.watched_url(), NODES, &[]);
+    let mut chats = chats(&cluster);
+    for chat in &mut chats {
+        chat.join("tea");
+    }
+    assert_eq!(chats[0].publish("tea", "before"), 1);
+    assert_eq!(message(&mut chats[1])["content"], "before");
+    redis.await_copy(&replica);
+    redis.stop();
+    publish_at_last(&mut chats[0], "tea", "after");
+    assert_eq!(message(&mut chats[1])["content"], "after");
+    assert!(replica.cli(&["INFO", "replication"]).contains("role:master"));
+    for chat in &mut chats {
+        assert_eq!(chat.ask(json!({"type": "ping"}))["type"], "pong");
+    }
+}
+
+/// The tests of a cluster are worth what this support is.
+#[test]
+fn a_redis_is_killed_frozen_and_promoted() {
+    let Some(mut redis) = Redis::start_that_keeps(Keeps::All) else { return };
+    assert_eq!(redis.cli(&["SET", "a", "1"]), "OK");
+    let replica = redis.replica();
+    redis.await_copy(&replica);
+    assert_eq!(replica.cli(&["GET", "a"]), "1");
+    assert!(replica.cli(&["SET", "a", "2"]).starts_with("-READONLY"));
+    let sentinel = redis.sentinel(Duration::from_secs(3600));
+    let address = sentinel.cli(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main"]);
+    assert_eq!(address.replace('\n', ":"), redis.addr().to_string());
+    redis.restart();
+    assert_eq!(redis.cli(&["GET", "a"]), "1");
+    replica.promote();
+    assert_eq!(replica.cli(&["SET", "a", "2"]), "OK");
+    redis.pause();
+    redis.go_on();
+    assert_eq!(redis.cli(&["MGET", "a", "none", "a"]), "1\n1");
+
+    let mut forgetful = Redis::start().unwrap();
+    forgetful.cli(&["SET", "a", "1"]);
+    forgetful.restart();
+    assert_eq!(forgetful.cli(&["GET", "a"]), "");
+}
