@@ -27,7 +27,7 @@
 //! - `config-file`: [`Config::load`] reads a TOML file;
 //! - `hooks`: [`Config::hook_url`] and [`Config::events_url`];
 //! - `identity`: [`Config::identity`], which verifies tokens, and `identity::sign`;
-//! - `redis`: the way to a Redis that several servers share;
+//! - `redis`: [`Config::engine`], many servers that are to their clients as one;
 //! - `snapshot`: [`Config::snapshot`], rooms and sessions that outlive a restart;
 //! - `tls`: [`Config::tls_cert`], TLS on the listener;
 //! - `cli`, the default: the program, with all of these.
@@ -239,8 +239,6 @@ mod server;
 mod pool;
 mod handler;
 mod hub;
-#[cfg(feature = "redis")]
-mod engine;
 mod limits;
 mod store;
 mod memory;
@@ -250,6 +248,11 @@ mod metrics;
 mod tls;
 mod snapshot;
 pub mod config;
+#[cfg(feature = "redis")]
+mod engine;
+#[cfg(not(feature = "redis"))]
+#[path = "engine/absent.rs"]
+mod engine;
 mod error;
 mod clock;
 
@@ -259,8 +262,8 @@ pub use config::Config;
 pub use error::{Error, ErrorKind};
 pub use handler::{
     AdminAnswer, AdminContext, AdminHandler, AdminStep, Blocking, BodyCall, Context, Handler,
-    IntoService, LaterCall, MayBlock, Mode, OnWorker, Peer, PendingReload, Refusal, Reply,
-    TaskThreads, Waiter,
+    IntoService, LaterCall, MayBlock, Mode, NodeSummary, OnWorker, Peer, Pending, PendingReload,
+    Refusal, Reply, TaskThreads, Waiter,
 };
 pub use http::{head::Request, response::Status};
 pub use hub::{

@@ -62,6 +62,8 @@ figures! {
         sessions_away: usize,
         /// Rooms that exist.
         rooms: usize,
+        /// Questions that wait for the engine.
+        engine_waiting: usize,
         /// Bytes that the server may use (`memory_max`); 0 if there is no ceiling.
         memory_bytes_max: usize,
         /// Bytes that are held against it: all of the following, what they take beyond that, and
@@ -173,6 +175,17 @@ figures! {
         rooms_evicted,
         /// Messages of rooms with members, dropped for `history_total_bytes` or want of memory.
         history_trimmed,
+        /// Messages that the engine had lost before they came to this server. Members were told.
+        engine_lost,
+        /// Times messages of a room were missing, and were asked for again.
+        engine_repairs,
+        /// Times the engine could not be reached any more.
+        engine_outages,
+        /// Questions to the engine that were asked again because the connection to it was lost.
+        engine_retries,
+        /// Commands that were refused because the engine could not be reached, or too many waited
+        /// for it.
+        engine_refused,
     }
     memory {
         /// Upgrades that waited in line for memory, though there were permits.

@@ -89,7 +89,6 @@ fn publish_at_last(chat: &mut Chat, room: &str, content: &str) -> Value {
 }
 
 #[test]
-#[ignore = "until the engine is in"]
 fn all_nodes_see_one_order() {
     let Some((_redis, cluster)) = start(&[]) else { return };
     let mut numbers = Numbers::seeded("all_nodes_see_one_order");
@@ -112,7 +111,6 @@ fn all_nodes_see_one_order() {
 }
 
 #[test]
-#[ignore = "until the engine is in"]
 fn a_history_is_the_same_on_all_nodes() {
     let Some((_redis, cluster)) = start(&[]) else { return };
     let mut chats = chats(&cluster);
@@ -135,7 +133,6 @@ fn a_history_is_the_same_on_all_nodes() {
 }
 
 #[test]
-#[ignore = "until the engine is in"]
 fn members_of_all_nodes_are_present() {
     let Some((_redis, cluster)) = start(&[]) else { return };
     let mut chats = chats(&cluster);
@@ -157,7 +154,6 @@ fn members_of_all_nodes_are_present() {
 }
 
 #[test]
-#[ignore = "until the engine is in"]
 fn a_direct_message_finds_its_client() {
     let Some((_redis, cluster)) = start(&[]) else { return };
     let mut chats = chats(&cluster);
@@ -175,7 +171,6 @@ fn a_direct_message_finds_its_client() {
 }
 
 #[test]
-#[ignore = "until the engine is in"]
 fn a_session_of_a_node_that_is_killed_goes_on_at_another() {
     let Some((_redis, mut cluster)) = start(&[]) else { return };
     let mut chats = chats(&cluster);
@@ -212,7 +207,6 @@ fn a_session_of_a_node_that_is_killed_goes_on_at_another() {
 }
 
 #[test]
-#[ignore = "until the engine is in"]
 fn a_session_that_never_comes_back_leaves_once() {
     let Some((_redis, mut cluster)) = start(&[("RESUME_WINDOW", "1")]) else { return };
     let mut chats = chats(&cluster);
@@ -229,7 +223,6 @@ fn a_session_that_never_comes_back_leaves_once() {
 }
 
 #[test]
-#[ignore = "until the engine is in"]
 fn a_session_in_two_places_is_closed_in_the_first() {
     let Some((_redis, cluster)) = start(&[]) else { return };
     let mut first = outside(&cluster.nodes[0]);
@@ -247,7 +240,6 @@ fn a_session_in_two_places_is_closed_in_the_first() {
 }
 
 #[test]
-#[ignore = "until the engine is in"]
 fn a_pattern_matches_rooms_of_all_nodes() {
     let Some((_redis, cluster)) = start(&[]) else { return };
     let mut chats = chats(&cluster);
@@ -267,7 +259,6 @@ fn a_pattern_matches_rooms_of_all_nodes() {
 }
 
 #[test]
-#[ignore = "until the engine is in"]
 fn a_message_to_several_rooms_comes_once() {
     let Some((_redis, cluster)) = start(&[]) else { return };
     let mut chats = chats(&cluster);
@@ -285,7 +276,6 @@ fn a_message_to_several_rooms_comes_once() {
 }
 
 #[test]
-#[ignore = "until the engine is in"]
 fn a_broadcast_reaches_all_nodes() {
     let Some((_redis, cluster)) = start(&[("BROADCAST", "true")]) else { return };
     let mut chats = chats(&cluster);
@@ -295,7 +285,6 @@ fn a_broadcast_reaches_all_nodes() {
 }
 
 #[test]
-#[ignore = "until the engine is in"]
 fn while_redis_is_silent_nothing_is_said_in_its_name() {
     let Some((redis, cluster)) = start(&[]) else { return };
     let mut chats = chats(&cluster);
@@ -330,7 +319,6 @@ fn while_redis_is_silent_nothing_is_said_in_its_name() {
 }
 
 #[test]
-#[ignore = "until the engine is in"]
 fn redis_without_its_data_makes_rooms_anew_and_disconnects_nobody() {
     let Some((mut redis, cluster)) = start(&[]) else { return };
     let mut chats = chats(&cluster);
@@ -355,7 +343,6 @@ fn redis_without_its_data_makes_rooms_anew_and_disconnects_nobody() {
 }
 
 #[test]
-#[ignore = "until the engine is in"]
 fn redis_that_keeps_its_data_goes_on_where_it_was() {
     let Some(mut redis) = Redis::start_that_keeps(Keeps::All) else { return };
     let cluster = Cluster::at(&redis.url(), NODES, &[]);
@@ -371,7 +358,6 @@ fn redis_that_keeps_its_data_goes_on_where_it_was() {
 }
 
 #[test]
-#[ignore = "until the engine is in"]
 fn a_link_that_is_cut_loses_nothing() {
     let Some(redis) = Redis::start() else { return };
     let mut cluster = Cluster::at(&redis.url(), 1, &[]);
@@ -393,7 +379,6 @@ fn a_link_that_is_cut_loses_nothing() {
 }
 
 #[test]
-#[ignore = "until the engine is in"]
 fn a_link_that_says_nothing_is_noticed() {
     let Some(redis) = Redis::start() else { return };
     let mut cluster = Cluster::at(&redis.url(), 1, &[]);
@@ -412,7 +397,6 @@ fn a_link_that_says_nothing_is_noticed() {
 }
 
 #[test]
-#[ignore = "until the engine is in"]
 fn after_a_failover_all_go_on() {
     let Some(mut redis) = Redis::start() else { return };
     let replica = redis.replica();

@@ -21,7 +21,7 @@ use syn::{
 ///
 /// The crates below the server, such as `rusty_socks_ws`, are everybody's.
 const LAYERS: [&str; 19] = [
-    "bin", "lib", "chat", "server", "pool", "handler", "hub", "engine", "limits", "store",
+    "bin", "lib", "chat", "server", "pool", "engine", "handler", "hub", "limits", "store",
     "memory", "http", "identity", "metrics", "tls", "snapshot", "config", "error", "clock",
 ];
 

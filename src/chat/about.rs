@@ -17,7 +17,6 @@ pub(super) struct About {
     pub(super) replay: usize,
     pub(super) auth_timeout: Duration,
     pub(super) token_grace: Duration,
-    pub(super) node: String,
     pub(super) ping: Seconds,
     pub(super) max_message_bytes: usize,
     pub(super) resume_window: Seconds,
@@ -27,14 +26,13 @@ pub(super) struct About {
 }
 
 impl About {
-    pub(super) fn new(config: &Config, default_room: Option<RoomName>, node: &str) -> About {
+    pub(super) fn new(config: &Config, default_room: Option<RoomName>) -> About {
         let unless_off = |limit: u32| (limit > 0).then_some(limit);
         About {
             default_room,
             replay: config.replay,
             auth_timeout: config.auth_timeout,
             token_grace: config.token_grace,
-            node: node.to_owned(),
             ping: Seconds(config.ping.as_secs_f64()),
             max_message_bytes: config.max_message_bytes,
             resume_window: Seconds(config.resume_window.as_secs_f64()),

@@ -46,9 +46,10 @@ impl From<RoomError> for Fault {
         let fault = Fault::new(code(error), error.to_string());
         match error {
             RoomError::RoomsTooFast { retry_after_ms, .. } => fault.retry_after_ms(retry_after_ms),
-            RoomError::Overloaded | RoomError::ShortOfMemory | RoomError::ClientBehind => {
-                fault.retry_after_ms(1000)
-            }
+            RoomError::Overloaded
+            | RoomError::EngineAway
+            | RoomError::ShortOfMemory
+            | RoomError::ClientBehind => fault.retry_after_ms(1000),
             _ => fault,
         }
     }
@@ -66,9 +67,10 @@ pub(super) fn code(error: RoomError) -> ErrorCode {
         | RoomError::InboxFull
         | RoomError::TooManyConnections => ErrorCode::LimitExceeded,
         RoomError::RoomsTooFast { .. } => ErrorCode::RateLimited,
-        RoomError::Overloaded | RoomError::ShortOfMemory | RoomError::ClientBehind => {
-            ErrorCode::Overloaded
-        }
+        RoomError::Overloaded
+        | RoomError::EngineAway
+        | RoomError::ShortOfMemory
+        | RoomError::ClientBehind => ErrorCode::Overloaded,
         RoomError::SameRoomTwice | RoomError::NotFresh => ErrorCode::BadRequest,
         RoomError::NoSuchSession => ErrorCode::Unrecoverable,
         RoomError::TakenOver | RoomError::Forbidden(_) | RoomError::OtherUser => {

@@ -51,7 +51,7 @@ fn welcome(ctx: &mut Ctx<'_>, joined: Option<(&RoomName, &Joined)>, about: &Abou
         epoch: position.map(answers::epoch),
         seq: position.map(|position| position.seq),
         server: SERVER.into(),
-        node: about.node.as_str().into(),
+        node: ctx.node().to_string().into(),
         ping_s: about.ping,
         max_message_bytes: about.max_message_bytes,
         resume_window_s: about.resume_window,

@@ -31,7 +31,6 @@ use std::{
 
 use arc_swap::ArcSwap;
 use rusty_socks_protocol::{self as protocol, ErrorCode, SUBPROTOCOL};
-use uuid::Uuid;
 
 use crate::{
     Builder, Config, Context, Error, Handler, Identity, Message, Notice, Permissions,
@@ -74,7 +73,7 @@ pub fn server(config: Config) -> Result<Server, Error> {
 /// The errors of [`Chat::new`].
 pub fn builder(config: Config) -> Result<Builder, Error> {
     let chat = Chat::new(&config)?;
-    let api = Api::new(&config).with_node(&chat.node);
+    let api = Api::new(&config);
     let mut builder = Server::builder().route(CHAT_PATH, chat).admin(api);
     if config.echo {
         builder = builder.route(ECHO_PATH, echo);
@@ -92,7 +91,6 @@ fn echo(ctx: &mut Context<'_, ()>, message: Message<'_>) {
 #[derive(Debug)]
 pub struct Chat {
     default_room: Option<RoomName>,
-    node: String,
     hooks: Option<Hooks>,
     events: Option<Events>,
     identity: IdentityMode,
@@ -114,7 +112,7 @@ struct ChatSettings {
 }
 
 impl ChatSettings {
-    fn new(config: &Config, default_room: Option<RoomName>, node: &str) -> ChatSettings {
+    fn new(config: &Config, default_room: Option<RoomName>) -> ChatSettings {
         let has_rules = config.rooms.iter().any(RoomRule::limits_access);
         let is_open = config.identity != IdentityMode::Required && !has_rules;
         let policy =
@@ -123,7 +121,7 @@ impl ChatSettings {
             history_max: kept_max(config),
             rooms_max: config.max_rooms_per_conn,
             may_broadcast: config.broadcast,
-            about: Arc::new(About::new(config, default_room, node)),
+            about: Arc::new(About::new(config, default_room)),
             places: Places::new(config),
             policy: (!is_open).then_some(policy),
         }
@@ -141,11 +139,9 @@ impl Chat {
             "" => None,
             name => Some(RoomName::new(name)?),
         };
-        let node = Uuid::new_v4().to_string();
-        let settings = ChatSettings::new(config, default_room.clone(), &node);
+        let settings = ChatSettings::new(config, default_room.clone());
         Ok(Chat {
             default_room,
-            node,
             hooks: Hooks::new(config)?,
             events: Events::new(config)?,
             identity: config.identity,
@@ -233,7 +229,7 @@ impl Handler for Chat {
     }
 
     fn on_reload(&self, config: &Config) -> bool {
-        let new = ChatSettings::new(config, self.default_room.clone(), &self.node);
+        let new = ChatSettings::new(config, self.default_room.clone());
         self.errors_max.store(config.max_errors, Ordering::Relaxed);
         let before = self.settings.swap(Arc::new(new));
         before.policy != self.settings.load().policy

@@ -1,8 +1,14 @@
 //! Many machines as one server: what they share is in Redis.
 //!
 //! `link/` is the way there and back: sockets, replies, reconnects. It knows nothing of rooms.
+//! `core/` knows everything of rooms and sessions, and no socket.
 //!
 //! Needs the cargo feature `redis`.
-#![cfg_attr(not(test), expect(dead_code, reason = "nothing gives orders to the link yet"))]
 
+mod core;
 pub(crate) mod link;
+mod names;
+mod scripts;
+mod thread;
+
+pub(crate) use thread::{Prepared, check, prepare};

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crossbeam_channel::{Receiver, TryRecvError};
 use uuid::Uuid;
 
+use super::node::NodeSummary;
 use crate::{
     config::{Config, Reloaded},
     error::{Error, ErrorKind},
@@ -14,6 +15,7 @@ use crate::{
     },
     hub::{
         Hub,
+        announced::Announced,
         error::RoomError,
         history::Page,
         identities::ClosedSessions,
@@ -21,6 +23,7 @@ use crate::{
         present::{MembersPage, Presence},
         publish::{Publication, Published, PublishedToRooms},
         publisher::Publisher,
+        question::{Answer, Outcome, Question},
         survey::{ClearedHistory, RoomSummary, SessionsOf, SessionsPage},
     },
     identity::Revocation,
@@ -136,6 +139,37 @@ impl PendingReload {
     }
 }
 
+/// The outcome of a call that other machines may have to answer.
+#[derive(Debug)]
+pub struct Pending<T>(Inner<T>);
+
+#[derive(Debug)]
+enum Inner<T> {
+    Is(Result<T, RoomError>),
+    /// It comes from the engine.
+    Comes(Receiver<Outcome>, fn(Box<[u64]>, bool) -> T),
+}
+
+impl<T> Pending<T> {
+    /// Returns the outcome, or the call itself if it goes on. Never blocks.
+    ///
+    /// # Errors
+    /// The call goes on.
+    pub fn outcome(self) -> Result<Result<T, RoomError>, Pending<T>> {
+        let (answered, finish) = match self.0 {
+            Inner::Is(result) => return Ok(result),
+            Inner::Comes(answered, finish) => (answered, finish),
+        };
+        match answered.try_recv() {
+            Ok(Ok(Answer::Numbered { seqs, repeated })) => Ok(Ok(finish(seqs, repeated))),
+            Ok(Ok(Answer::Done)) => Ok(Ok(finish(Box::default(), false))),
+            Ok(Err(error)) => Ok(Err(error)),
+            Err(TryRecvError::Empty) => Err(Pending(Inner::Comes(answered, finish))),
+            Err(TryRecvError::Disconnected) => Ok(Err(RoomError::EngineAway)),
+        }
+    }
+}
+
 /// What a call of an [`AdminHandler`] may do.
 pub struct AdminContext<'a> {
     hub: &'a Arc<Hub>,
@@ -194,11 +228,32 @@ impl<'a> AdminContext<'a> {
         rooms: &[RoomName],
         publication: Publication<'_>,
         without: Option<&Uuid>,
-    ) -> Result<PublishedToRooms, RoomError> {
+    ) -> Pending<PublishedToRooms> {
         self.spent += PUBLISH_COST * rooms.len().max(1);
+        if self.hub.engine.is_some() {
+            let without = without.copied();
+            let question = self.hub.shared_publish_from_outside(rooms, &publication, without);
+            return self.ask(question, |seqs, repeated| PublishedToRooms {
+                seqs,
+                behind: false,
+                repeated,
+            });
+        }
         let result = self.hub.publish_from_outside(publisher, rooms, publication, without);
         self.behind |= result.as_ref().is_ok_and(|published| published.behind);
-        result
+        Pending(Inner::Is(result))
+    }
+
+    /// Asks the engine for the numbers of a message.
+    fn ask<T>(
+        &self,
+        question: Result<Question, RoomError>,
+        finish: fn(Box<[u64]>, bool) -> T,
+    ) -> Pending<T> {
+        match question.and_then(|question| self.hub.begin_asking(question)) {
+            Ok(answered) => Pending(Inner::Comes(answered, finish)),
+            Err(error) => Pending(Inner::Is(Err(error))),
+        }
     }
 
     /// Sends a message to one client, and keeps it while the client is away.
@@ -210,11 +265,19 @@ impl<'a> AdminContext<'a> {
         publisher: &Publisher,
         to: &Uuid,
         publication: &Publication<'_>,
-    ) -> Result<Published, RoomError> {
+    ) -> Pending<Published> {
         self.spent += PUBLISH_COST;
+        if self.hub.engine.is_some() {
+            let question = Ok(self.hub.direct_question(None, to, publication));
+            return self.ask(question, |seqs, repeated| Published {
+                seq: seqs.first().copied().unwrap_or_default(),
+                behind: false,
+                repeated,
+            });
+        }
         let result = self.hub.direct_from_outside(publisher, to, publication);
         self.behind |= result.as_ref().is_ok_and(|published| published.behind);
-        result
+        Pending(Inner::Is(result))
     }
 
     /// Lists rooms whose names begin with `prefix` and come behind `after`, in order, at most
@@ -255,6 +318,7 @@ impl<'a> AdminContext<'a> {
     /// [`RoomError::NoSuchRoom`].
     pub fn clear_history(&mut self, room: &str) -> Result<ClearedHistory, RoomError> {
         self.spent += PUBLISH_COST;
+        self.hub.announce(&Announced::ClearHistory { room: room.to_owned() });
         self.hub.clear_history(room)
     }
 
@@ -296,7 +360,11 @@ impl<'a> AdminContext<'a> {
     /// [`RoomError::NoSuchClient`].
     pub fn close(&mut self, client_id: &Uuid, reason: CloseReason) -> Result<(), RoomError> {
         self.spent += PUBLISH_COST;
-        self.hub.close_client(client_id, reason)
+        match self.hub.close_client(client_id, reason.clone()) {
+            // It may be at another node, which will see.
+            Err(_) if self.hub.announce(&Announced::close(*client_id, &reason)) => Ok(()),
+            closed => closed,
+        }
     }
 
     /// Closes the connections of a user, and ends the user's sessions that are away: those of one
@@ -307,6 +375,9 @@ impl<'a> AdminContext<'a> {
         reason: &CloseReason,
         after: Option<Uuid>,
     ) -> ClosedSessions {
+        if after.is_none() {
+            self.hub.announce(&Announced::close_user(user, reason));
+        }
         let closed = self.hub.close_user(user, reason, after);
         self.close_page(closed)
     }
@@ -315,6 +386,7 @@ impl<'a> AdminContext<'a> {
     /// who came with one of them.
     pub fn revoke(&mut self, revocation: &Revocation) {
         self.spent += PUBLISH_COST;
+        self.hub.announce(&Announced::revoke(revocation));
         self.hub.revoke(revocation);
     }
 
@@ -343,6 +415,21 @@ impl<'a> AdminContext<'a> {
     pub fn reload(&mut self) -> Option<PendingReload> {
         self.spent += PUBLISH_COST;
         self.server.begin_reload().map(PendingReload)
+    }
+
+    /// Lists the nodes that share rooms and sessions with this one
+    /// ([`Config::engine`](crate::Config::engine)), as they were some seconds ago at most, and this
+    /// one as it is.
+    pub fn nodes(&mut self) -> Vec<NodeSummary> {
+        let own = NodeSummary::new(self.hub.node, &self.server.snapshot());
+        let others = self.hub.engine.as_ref().map_or_else(Vec::new, |engine| engine.nodes());
+        self.spent += others.len() / ENTRIES_PER_COST;
+        let mut nodes: Vec<NodeSummary> =
+            others.iter().filter_map(|text| serde_json::from_str(text).ok()).collect();
+        nodes.retain(|node| node.node != own.node);
+        nodes.push(own);
+        nodes.sort_by(|a, b| a.node.cmp(&b.node));
+        nodes
     }
 
     /// Returns every gauge and counter, at most 100 ms old.

@@ -37,6 +37,12 @@ pub(crate) struct BoxState {
 }
 
 impl BoxState {
+    /// The state, whatever its type.
+    pub(super) fn as_any(&mut self) -> &mut dyn Any {
+        let state = self.state.as_deref_mut();
+        state.expect("it is there until it is dropped")
+    }
+
     /// Counts the panics of the handler that made this state.
     pub(super) fn panics(&self) -> &Counter {
         &self.panics

@@ -7,7 +7,11 @@ use std::{
 
 use super::erased::{BoxState, Call, DynHandler};
 use crate::{
-    hub::{conn_handle::ConnHandle, task::TaskAnswer},
+    hub::{
+        conn_handle::{ConnHandle, Continuation},
+        question::Outcome,
+        task::TaskAnswer,
+    },
     metrics::Counter,
     ws::close::CloseReason,
 };
@@ -19,17 +23,19 @@ pub(crate) struct HandlerInstance {
     state: BoxState,
     /// No message was handled yet.
     is_fresh: bool,
+    /// A message was handled, but for the answer of the engine.
+    has_begun: bool,
 }
 
 impl HandlerInstance {
     pub(crate) fn new(handler: &Arc<dyn DynHandler>, state: BoxState) -> HandlerInstance {
-        HandlerInstance { handler: Arc::clone(handler), state, is_fresh: true }
+        HandlerInstance { handler: Arc::clone(handler), state, is_fresh: true, has_begun: false }
     }
 
     /// Calls the handler, and does what the server owes its session after that call.
     #[inline]
     pub(crate) fn call(&mut self, conn: &mut dyn ConnHandle, call: &Call<'_>) {
-        let HandlerInstance { handler, state, is_fresh } = self;
+        let HandlerInstance { handler, state, is_fresh, has_begun } = self;
         let outcome = catch_unwind(AssertUnwindSafe(|| handler.call(state, conn, call)));
         if outcome.is_err() {
             on_panic(conn, state.panics());
@@ -37,6 +43,8 @@ impl HandlerInstance {
         match call {
             Call::Message(_) if !*is_fresh => {}
             Call::Message(_) if outcome.is_ok_and(|stays_fresh| stays_fresh) => {}
+            // What is asked may be to take up an earlier session.
+            Call::Message(_) if conn.awaits_engine() => *has_begun = true,
             Call::Message(_) => {
                 *is_fresh = false;
                 begin_session(conn);
@@ -59,6 +67,24 @@ impl HandlerInstance {
         let HandlerInstance { handler, state, .. } = self;
         if catch_unwind(AssertUnwindSafe(|| handler.answer(state, conn, answer))).is_err() {
             on_panic(conn, state.panics());
+        }
+    }
+
+    /// Goes on with what the handler asked the engine.
+    pub(crate) fn go_on(
+        &mut self,
+        conn: &mut dyn ConnHandle,
+        next: Continuation,
+        outcome: Outcome,
+    ) {
+        let HandlerInstance { state, is_fresh, has_begun, .. } = self;
+        let go_on = AssertUnwindSafe(|| next(state.as_any(), conn, outcome));
+        if catch_unwind(go_on).is_err() {
+            on_panic(conn, state.panics());
+        }
+        if *has_begun && *is_fresh && !conn.awaits_engine() {
+            *is_fresh = false;
+            begin_session(conn);
         }
     }
 }

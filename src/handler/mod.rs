@@ -2,9 +2,12 @@
 //! kept.
 
 mod mode;
+mod node;
 mod refusal;
 mod peer;
 mod context;
+mod reply;
+mod verbs;
 mod defer;
 mod admission;
 mod callbacks;
@@ -15,12 +18,14 @@ pub(crate) mod admin;
 
 pub(crate) use admin::ServerState;
 pub use admin::{
-    AdminAnswer, AdminContext, AdminHandler, AdminStep, BodyCall, LaterCall, PendingReload,
+    AdminAnswer, AdminContext, AdminHandler, AdminStep, BodyCall, LaterCall, Pending, PendingReload,
 };
 pub use callbacks::{Blocking, Handler, TaskThreads};
-pub use context::{Context, Reply};
+pub use context::Context;
 pub use defer::Waiter;
 pub use mode::{MayBlock, Mode, OnWorker};
+pub use node::NodeSummary;
 pub use peer::Peer;
 pub use refusal::Refusal;
+pub use reply::Reply;
 pub use service::IntoService;

@@ -1,10 +1,11 @@
 //! Access to one connection, from a handler's call and from the hub.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{any::Any, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     Hub,
     conn_id::ConnId,
+    question::{Outcome, Question},
     room::Room,
     send_status::SendStatus,
     session::Session,
@@ -17,6 +18,9 @@ use crate::{
         frame::{Message, PreparedFrame},
     },
 };
+
+/// What goes on with an answer of the engine: with the state of the handler, and the connection.
+pub(crate) type Continuation = Box<dyn FnOnce(&mut dyn Any, &mut dyn ConnHandle, Outcome) + Send>;
 
 /// Access to one connection: directly on its worker, or by letter from another thread.
 ///
@@ -60,6 +64,17 @@ pub(crate) trait ConnHandle {
     /// there. A handle of a handler that may block itself has no threads for that.
     fn defer(&mut self, _task: Task) -> Result<(), NotDeferred> {
         Err(NotDeferred::NoThreads)
+    }
+    /// Asks the engine. Either `next` goes on with the answer later, and the connection is not read
+    /// until then; or it is returned with the answer, if that is there at once or was waited for.
+    fn ask_engine(
+        &mut self,
+        question: Question,
+        next: Continuation,
+    ) -> Option<(Continuation, Outcome)>;
+    /// Whether an answer of the engine is awaited.
+    fn awaits_engine(&self) -> bool {
+        false
     }
     /// Asks for a call of [`Handler::on_wake`](crate::Handler::on_wake) after `wait`, in place of
     /// any that was asked for before.

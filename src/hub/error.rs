@@ -28,6 +28,9 @@ pub enum RoomError {
     PatternTooWide,
     /// A worker's mailbox is full. Nothing was stored, and nobody joined. Try again later.
     Overloaded,
+    /// What several nodes share cannot be reached (`engine`). Try again later. If it was lost while
+    /// it was asked, a message may have been stored: give it an id, and repeat it.
+    EngineAway,
     /// Memory is short (`memory_max`). Nothing was stored, and nobody joined. Try again later.
     ShortOfMemory,
     /// The client reads slower than it is sent direct messages, and too many wait for it already.
@@ -77,6 +80,9 @@ impl std::fmt::Display for RoomError {
                 "the pattern matches more rooms than one subscription may look at; use a longer one"
             }
             RoomError::Overloaded => "the server is behind; try again after a moment",
+            RoomError::EngineAway => {
+                "the server cannot reach what its nodes share; try again after a moment"
+            }
             RoomError::ShortOfMemory => "the server is short of memory; try again after a moment",
             RoomError::ClientBehind => {
                 "the client is behind with its direct messages; try again after a moment"

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Hub,
-    conn_handle::ConnHandle,
+    conn_handle::{ConnHandle, Continuation},
     conn_id::ConnId,
     error::RoomError,
     history::{Joined, Replay},
@@ -18,6 +18,7 @@ use super::{
     notice::{Notice, NoticeFormatter},
     presence::Watch,
     present::MembersPage,
+    question::{Outcome, Question},
     restore::{RestorableRoute, Restored},
     resume::Resumed,
     room::Room,
@@ -286,6 +287,14 @@ impl ConnHandle for TestConn {
     }
 
     fn permit(&mut self, _: &Arc<Room>, _: Permissions) {}
+
+    fn ask_engine(
+        &mut self,
+        question: Question,
+        next: Continuation,
+    ) -> Option<(Continuation, Outcome)> {
+        Some((next, self.hub.ask_engine(question)))
+    }
 
     fn wake_after(&mut self, _: Duration) {}
 

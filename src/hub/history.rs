@@ -60,14 +60,14 @@ impl Hub {
         let now_ms = self.now_ms();
         let RoomState { history, bounds, .. } = &mut *state;
         self.change(history, |history| history.expire(now_ms, bounds));
-        let position = history.position();
-        let since = |since| match history.since(since, bytes_max) {
+        let position = state.history.position();
+        let since = |since| match state.history.since(state.in_this_epoch(since), bytes_max) {
             Some(missed) => (true, missed),
             None => (false, Vec::new()),
         };
         let (recovered, replay) = match replay {
             Replay::Nothing => (false, Vec::new()),
-            Replay::Latest(count) => (false, history.page(Range::Latest, count, bytes_max)),
+            Replay::Latest(count) => (false, state.history.page(Range::Latest, count, bytes_max)),
             Replay::Since(position) => since(position),
             Replay::FromStart => since(Position { seq: 0, ..position }),
         };

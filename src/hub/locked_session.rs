@@ -39,6 +39,7 @@ impl Hub {
             deferred: &mut deferred,
         });
         drop(state);
+        self.note_change(session);
         self.mailboxes.after_unlock(&deferred);
         if deferred.behind {
             conn.on_backpressure();

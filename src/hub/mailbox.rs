@@ -7,6 +7,7 @@
 //! never refused.
 
 use std::{
+    any::Any,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -22,12 +23,16 @@ use super::{
     conn_id::ConnId,
     error::RoomError,
     inbound_token::InboundToken,
+    question::Outcome,
     room::{Room, RoomKey},
     send_status::SendStatus,
     session::Session,
     task::TaskAnswer,
 };
-use crate::ws::{close::CloseReason, frame::PreparedFrame};
+use crate::{
+    store::Position,
+    ws::{close::CloseReason, frame::PreparedFrame},
+};
 
 /// The worker that sweeps for all.
 pub(crate) const SWEEPER: usize = 0;
@@ -71,6 +76,11 @@ pub(crate) enum Letter {
     /// A new room matches a pattern of each of these connections. The room already counts them as
     /// members. Posted before anyone can publish to the room.
     Matched { room: Arc<Room>, waiting: Box<[ConnId]> },
+    /// Messages of a room were lost before they came here: tell its members.
+    Lost { room: Arc<Room>, from: u64, to: u64 },
+    /// A room goes on at another position, in a new epoch: tell its members, and deliver what
+    /// follows.
+    Restarted { room: Arc<Room>, position: Position },
     /// Close one connection.
     Close { conn: ConnId, reason: CloseReason },
     /// A permit is reserved for the waiting connection.
@@ -79,6 +89,9 @@ pub(crate) enum Letter {
     UpgradeAnswered { conn: ConnId },
     /// The task that the connection waits for is done; no answer if it panicked.
     TaskAnswered { conn: ConnId, answer: Option<TaskAnswer> },
+    /// The engine has answered what the connection's handler asked; `next` is its
+    /// `Continuation`.
+    EngineAnswered { conn: ConnId, next: Box<dyn Any + Send>, outcome: Outcome },
     /// The connection's blocking handler has caused many deliveries: stop reading its socket until
     /// they are made.
     Await { conn: ConnId },
@@ -116,10 +129,13 @@ impl Letter {
             Letter::Enter { .. }
             | Letter::Exit { .. }
             | Letter::Attach { .. }
+            | Letter::Lost { .. }
+            | Letter::Restarted { .. }
             | Letter::Close { .. }
             | Letter::Admitted { .. }
             | Letter::UpgradeAnswered { .. }
             | Letter::TaskAnswered { .. }
+            | Letter::EngineAnswered { .. }
             | Letter::JobsDone { .. }
             | Letter::Await { .. }
             | Letter::Resume { .. }

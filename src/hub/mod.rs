@@ -5,6 +5,8 @@
 //! worker that has members, so all members see one order. No lock is held across a system call:
 //! sleeping workers are woken after the room is unlocked.
 
+#![cfg_attr(not(feature = "redis"), allow(dead_code, reason = "the engine alone uses some of it"))]
+
 pub(crate) mod error;
 pub(crate) mod names;
 pub(crate) mod conn_id;
@@ -34,6 +36,12 @@ pub(crate) mod sessions;
 pub(crate) mod conn_handle;
 pub(crate) mod history;
 pub(crate) mod publish;
+pub(crate) mod envelope;
+pub(crate) mod question;
+pub(crate) mod engine;
+pub(crate) mod sharing;
+pub(crate) mod announced;
+pub(crate) mod mirror;
 pub(crate) mod direct;
 pub(crate) mod publisher;
 pub(crate) mod survey;
@@ -48,25 +56,30 @@ mod spend;
 #[cfg(test)]
 mod harness;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
+use uuid::Uuid;
 
 use crate::{
     clock::Clock,
-    config::{Compression, Config},
+    config::{Compression, Config, Engine as EngineKind},
     identity::{Authenticator, Permissions},
     limits::owners::Owners,
     memory::account::{Account, Level},
     metrics::Counter,
     ws::close::CloseReason,
 };
+use engine::{Asker, Engine};
 use error::RoomError;
 use limits::HubLimits;
 use mailbox::{Deferred, Mailboxes};
 use names::RoomName;
+use question::{Outcome, Question};
 use room::Room;
 use rooms::Rooms;
+use session::Session;
 use sessions::Sessions;
 
 /// The state of rooms and sessions that all workers share. One per server; usable from any thread.
@@ -84,15 +97,22 @@ pub(crate) struct Hub {
     pub(crate) authenticator: Authenticator,
     /// Commands refused for want of a permission, in the order of [`Permissions::NAMED`].
     forbidden: [Counter; Permissions::NAMED.len()],
-    /// Whether the next server takes up what this one knows.
+    /// Whether the next server, or another node, takes up what this one knows.
     leaves_snapshot: bool,
     pub(crate) owners: Arc<Owners>,
     pub(crate) clock: Arc<Clock>,
+    /// Names this server among others, for as long as it runs.
+    pub(crate) node: Uuid,
+    /// What rooms and sessions are shared by, if this is one node of several.
+    pub(crate) engine: Option<Arc<Engine>>,
 }
 
 /// Rooms and sessions that go at most at once for want of memory.
 const SHED_ROOMS_MAX: usize = 64;
 const SHED_SESSIONS_MAX: usize = 256;
+
+/// How long a thread that may block waits for the engine, which answers sooner in any case.
+const ENGINE_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Histories that are halved at once for want of memory.
 const TRIMMED_ROOMS_MAX: usize = 16;
@@ -126,9 +146,11 @@ impl Hub {
                 .then_some(config.compression_threshold),
             authenticator,
             forbidden: Default::default(),
-            leaves_snapshot: config.leaves_snapshot(),
+            leaves_snapshot: config.leaves_snapshot() || config.engine == EngineKind::Redis,
             owners: Owners::new(config),
             clock,
+            node: Uuid::new_v4(),
+            engine: None,
         }
     }
 
@@ -144,6 +166,28 @@ impl Hub {
             self.account.set_bytes_max(config.memory_max.bytes_alone());
         }
         self.rooms.reload(config);
+    }
+
+    /// Asks the engine, and waits for the answer.
+    pub(crate) fn ask_engine(&self, question: Question) -> Outcome {
+        let answered = self.begin_asking(question)?;
+        answered.recv_timeout(ENGINE_WAIT_MAX).unwrap_or(Err(RoomError::EngineAway))
+    }
+
+    /// Asks the engine. The answer comes through the channel.
+    pub(crate) fn begin_asking(&self, question: Question) -> Result<Receiver<Outcome>, RoomError> {
+        let engine = self.engine.as_ref().ok_or(RoomError::EngineAway)?;
+        let (answer, answered) = crossbeam_channel::bounded(1);
+        engine.ask(question, Asker::Thread(answer)).map_err(|(_, error)| error)?;
+        Ok(answered)
+    }
+
+    /// Tells the engine, if there is one, that a session is not as it was.
+    #[inline]
+    fn note_change(&self, session: &Arc<Session>) {
+        if let Some(engine) = &self.engine {
+            engine.note_change(session);
+        }
     }
 
     /// Returns the milliseconds since this hub was made.

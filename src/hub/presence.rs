@@ -51,13 +51,28 @@ pub(super) enum RosterChange {
 }
 
 /// What became of a notice.
-enum Told {
+pub(super) enum Told {
     /// It is on its way to everyone who watches, if anyone does.
     Now,
     /// It is to be told with others.
     Later,
     /// A mailbox has no space for it.
     Refused,
+}
+
+/// Who comes or goes.
+pub(super) struct Who<'a> {
+    pub(super) client_id: Uuid,
+    /// The session, if it is on this node.
+    pub(super) session: Option<&'a Arc<Session>>,
+    pub(super) formatter: &'a Arc<dyn NoticeFormatter>,
+}
+
+impl<'a> Who<'a> {
+    fn of(session: &'a Arc<Session>) -> Who<'a> {
+        let formatter = session.formatter();
+        Who { client_id: session.client_id, session: Some(session), formatter }
+    }
 }
 
 impl Hub {
@@ -106,6 +121,7 @@ impl Hub {
         }
         let mut deferred = Deferred::default();
         let mut state = session.state.lock();
+        self.note_change(session);
         if std::mem::take(&mut state.provisional) {
             let (client_id, user) = (session.client_id, state.user());
             observe(session, &ServerEvent::Connected { client_id, user, resumed: false });
@@ -120,12 +136,13 @@ impl Hub {
     }
 
     /// Sets a session's name in presence. Earlier notices are not corrected.
-    pub(crate) fn set_name(&self, session: &Session, name: Option<&str>) {
+    pub(crate) fn set_name(&self, session: &Arc<Session>, name: Option<&str>) {
         let mut state = session.state.lock();
         if state.name.as_deref() == name {
             return;
         }
         state.name = name.map(Arc::from);
+        self.note_change(session);
         for membership in &state.memberships {
             let mut room_state = membership.room.state.lock();
             room_state.roster.set_shown(session.client_id, state.shown());
@@ -149,7 +166,8 @@ impl Hub {
         }
         if let Some(shown) = room_state.roster.remove_untold(client) {
             let leaves = RosterChange::Leaves;
-            match self.notify_watchers(session, &shown, leaves, room, &mut room_state, deferred) {
+            let who = Who::of(session);
+            match self.notify_watchers(&who, &shown, leaves, room, &mut room_state, deferred) {
                 Told::Now | Told::Refused => room_state.roster.remove_told(client),
                 Told::Later => {
                     room_state.roster.remove_gathered(client, session.formatter());
@@ -178,7 +196,7 @@ impl Hub {
         let shown = room_state.roster.shown(client).cloned().unwrap_or_default();
         let appears = RosterChange::Appears;
         note_joined(session, room, &shown);
-        match self.notify_watchers(session, &shown, appears, room, room_state, deferred) {
+        match self.notify_watchers(&Who::of(session), &shown, appears, room, room_state, deferred) {
             Told::Now | Told::Refused => room_state.roster.insert_told(client, shown),
             Told::Later => {
                 room_state.roster.insert_gathered(client, shown, session.formatter());
@@ -204,9 +222,9 @@ impl Hub {
 
     /// Notifies the watchers of a room of a change, in the order of the changes. Returns
     /// [`Told::Refused`] if a join must be refused because a mailbox has no space for its notice.
-    fn notify_watchers(
+    pub(super) fn notify_watchers(
         &self,
-        session: &Arc<Session>,
+        who: &Who<'_>,
         shown: &Shown,
         change: RosterChange,
         room: &Arc<Room>,
@@ -229,7 +247,7 @@ impl Hub {
             }
             return Told::Later;
         }
-        let (room, client_id) = (&room.name, session.client_id);
+        let (room, client_id) = (&room.name, who.client_id);
         let (name, user) = (shown.name.as_deref(), shown.user());
         let notice = match change {
             RosterChange::Joins | RosterChange::Appears => {
@@ -238,8 +256,7 @@ impl Hub {
             RosterChange::Leaves => Notice::Left { room, client_id, name, user },
         };
         let may_refuse = change == RosterChange::Joins;
-        match self.tell(watched, Some(session), session.formatter(), &notice, may_refuse, deferred)
-        {
+        match self.tell(watched, who.session, who.formatter, &notice, may_refuse, deferred) {
             true => Told::Now,
             false => Told::Refused,
         }
@@ -281,7 +298,12 @@ impl Hub {
     }
 
     /// Tells what is gathered before there is more of it than one notice has.
-    fn tell_if_many(&self, room: &Room, room_state: &mut RoomState, deferred: &mut Deferred) {
+    pub(super) fn tell_if_many(
+        &self,
+        room: &Room,
+        room_state: &mut RoomState,
+        deferred: &mut Deferred,
+    ) {
         if room_state.roster.gathered() >= CHANGES_MAX {
             self.tell_gathered(room, room_state, deferred);
         }
@@ -348,8 +370,8 @@ impl LockedSession<'_> {
             room_state.roster.take_back(client, shown);
         } else {
             let (hub, session) = (self.hub, self.session);
-            let told =
-                hub.notify_watchers(session, &shown, change, room, room_state, self.deferred);
+            let who = Who::of(session);
+            let told = hub.notify_watchers(&who, &shown, change, room, room_state, self.deferred);
             if matches!(told, Told::Refused) {
                 return false;
             }
@@ -370,6 +392,7 @@ impl LockedSession<'_> {
     pub(super) fn enter_channel(&mut self, room: &Room, room_state: &mut RoomState) {
         let make = || self.hub.rooms.channel_of(room);
         let channel = Arc::clone(room_state.channel.get_or_insert_with(make));
+        room_state.formatter.get_or_insert_with(|| Arc::clone(self.session.formatter()));
         let mut channel_state = channel.state.lock();
         channel_state.members[self.worker()] += 1;
         let seq = channel_state.history.position().seq;

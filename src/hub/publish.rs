@@ -23,16 +23,16 @@ use crate::ws::frame::{Kind, Message, PreparedFrame};
 /// before.
 #[derive(Debug, Clone, Copy)]
 pub struct Publication<'a> {
-    kind: Kind,
-    parts: Parts<'a>,
+    pub(super) kind: Kind,
+    pub(super) parts: Parts<'a>,
     pub(super) dedup_id: Option<Uuid>,
-    to_others: bool,
+    pub(super) to_others: bool,
     /// A connection that does not get the message.
     without: Option<ConnId>,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Parts<'a> {
+pub(super) enum Parts<'a> {
     Whole(&'a [u8]),
     AroundSeq(&'a str, &'a str),
     /// Each text is followed by the number in the room with that index.
@@ -294,7 +294,7 @@ impl Hub {
         Ok(seqs)
     }
 
-    fn keep(&self, state: &mut RoomState, frame: PreparedFrame, now_ms: u64) {
+    pub(super) fn keep(&self, state: &mut RoomState, frame: PreparedFrame, now_ms: u64) {
         let (kept, bytes) = (frame.plain(), frame.len());
         let RoomState { history, bounds, .. } = &mut *state;
         self.change(history, |history| history.append(kept, now_ms, bounds));

@@ -181,7 +181,10 @@ impl Hub {
         conn: &dyn ConnHandle,
         token: &SessionToken,
     ) -> Option<usize> {
-        let session = self.sessions.find_by_token(token)?;
+        let Some(session) = self.sessions.find_by_token(token) else {
+            // It may be on another node, and is found there.
+            return self.engine.as_ref().map(|_| self.limits.memberships_max());
+        };
         let identity = conn.session().identity();
         let state = session.state.lock();
         let is_own = state.user() == identity.as_ref().map(|identity| &*identity.user);
@@ -225,11 +228,12 @@ impl Hub {
         let away_max = self.limits.away_max();
         let evicted = self.sessions.set_away(session, now_ms, is_trivial, owner, away_max);
         drop(state);
+        self.note_change(session);
         evicted.is_some_and(|evicted| self.evict(&evicted))
     }
 
     /// Ends a session that is away, before its time.
-    fn evict(&self, evicted: &Evicted) -> bool {
+    pub(super) fn evict(&self, evicted: &Evicted) -> bool {
         let metrics = &self.sessions.metrics;
         match evicted.is_of_owner {
             false => metrics.sessions_evicted.add_shared(),
@@ -300,12 +304,13 @@ impl Hub {
         // Last, so that every session on a roster is also in the table.
         self.sessions.forget(session.client_id, state.user());
         drop(state);
+        self.note_change(session);
         self.mailboxes.after_unlock(&deferred);
         deferred.behind
     }
 
     /// Ends the subscriptions of the connection that the session is attached to.
-    fn unsubscribe_all(&self, state: &SessionState) {
+    pub(super) fn unsubscribe_all(&self, state: &SessionState) {
         let Attachment::To(conn) = state.attachment else { return };
         self.rooms.exchange(conn, &state.cold().patterns.uncovered(), &[]);
     }

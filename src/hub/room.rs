@@ -5,10 +5,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::{names::RoomName, roster::Roster};
+use super::{names::RoomName, notice::NoticeFormatter, roster::Roster};
 use crate::{
     config::Overflow,
-    store::{History, HistoryBounds},
+    store::{Epoch, History, HistoryBounds, Position},
 };
 
 /// Identifies a room in letters. A room that was removed and made again has another key.
@@ -40,18 +40,25 @@ pub(crate) enum RoomKind {
 /// The state that the lock of a [`Room`] protects.
 pub(crate) struct RoomState {
     pub(crate) history: History,
-    pub(super) bounds: HistoryBounds,
+    pub(crate) bounds: HistoryBounds,
     /// The number of the newest message that went to other rooms, too; 0 if there was none.
     pub(super) last_shared_seq: u64,
+    /// Epochs before this one, which the engine still knows: the latest first, each with the
+    /// number up to which its positions are good.
+    pub(super) elder: Vec<(Epoch, u64)>,
     /// Number of members on each worker.
     pub(crate) members: Box<[u32]>,
     /// Every session in this room, attached or away.
     pub(super) roster: Roster,
     /// The room that carries presence notices to the watchers; made for the first watcher.
     pub(super) channel: Option<Arc<Room>>,
+    /// What words the notices to them, once there was one.
+    pub(super) formatter: Option<Arc<dyn NoticeFormatter>>,
     /// The room's key in the list of rooms without members, while it is there.
     pub(super) vacancy: Option<u64>,
     pub(super) owner: Owner,
+    /// Whether the room's messages come from the engine: it is a mirror of what the engine has.
+    pub(super) is_live: bool,
     /// Whether the directory has dropped this room. Code that still holds the room must look its
     /// name up again.
     pub(super) gone: bool,
@@ -77,11 +84,14 @@ impl RoomState {
             history: History::new(),
             bounds,
             last_shared_seq: 0,
+            elder: Vec::new(),
             members: vec![0; workers].into(),
             roster: Roster::default(),
             channel: None,
+            formatter: None,
             vacancy: None,
             owner: Owner::Nobody,
+            is_live: false,
             gone: false,
         }
     }
@@ -98,8 +108,8 @@ impl RoomState {
     }
 
     /// Whether nobody is in it, connected or away.
-    pub(super) fn is_vacant(&self) -> bool {
-        self.roster.is_empty() && self.members_total() == 0
+    pub(crate) fn is_vacant(&self) -> bool {
+        !self.roster.has_local() && self.members_total() == 0
     }
 
     /// Notes that a client comes.
@@ -110,6 +120,17 @@ impl RoomState {
             }
             Owner::One { client_id, .. } if client_id != client => self.owner = Owner::Many,
             Owner::One { .. } | Owner::Many => {}
+        }
+    }
+
+    /// Returns a position of an earlier epoch as one of this epoch, if it is still good.
+    pub(super) fn in_this_epoch(&self, position: Position) -> Position {
+        let epoch = self.history.position().epoch;
+        let is_good =
+            |(elder, upto): &&(Epoch, u64)| *elder == position.epoch && position.seq <= *upto;
+        match self.elder.iter().find(is_good) {
+            Some(_) => Position { epoch, ..position },
+            None => position,
         }
     }
 

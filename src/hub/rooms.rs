@@ -2,6 +2,7 @@
 //! exist yet.
 
 pub(super) mod matching;
+mod mirrored;
 mod restored;
 
 use std::{
@@ -9,7 +10,7 @@ use std::{
     ops::Bound,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -57,6 +58,8 @@ pub(crate) struct Rooms {
     pub(super) account: Arc<Account>,
     next_key: AtomicU64,
     mailboxes: Mailboxes,
+    /// Whether rooms are shared with other nodes: they are made by the engine alone.
+    is_shared: AtomicBool,
 }
 
 pub(super) struct Directory {
@@ -104,6 +107,7 @@ impl Rooms {
             account,
             next_key: AtomicU64::new(0),
             mailboxes,
+            is_shared: AtomicBool::new(false),
         };
         if let Ok(name) = RoomName::new(&config.default_room) {
             let limits = rooms.directory.get_mut().limits.of(&name);
@@ -124,8 +128,25 @@ impl Rooms {
         deferred: &mut Deferred,
         change: impl FnOnce(&Arc<Room>, &mut RoomState) -> R,
     ) -> Result<(Arc<Room>, R), RoomError> {
+        let make = |directory: &Directory| match self.is_shared.load(Ordering::Relaxed) {
+            false => Ok(History::beginning_after(directory.gone_shared_seq)),
+            // It was here a moment ago, and went.
+            true => Err(RoomError::Overloaded),
+        };
+        self.enter_made(name, deferred, make, change)
+    }
+
+    /// Runs `change` on the room `name`. If it does not exist, `make` says how it begins, or why it
+    /// must not be made.
+    fn enter_made<R>(
+        &self,
+        name: &RoomName,
+        deferred: &mut Deferred,
+        make: impl Fn(&Directory) -> Result<History, RoomError>,
+        change: impl FnOnce(&Arc<Room>, &mut RoomState) -> R,
+    ) -> Result<(Arc<Room>, R), RoomError> {
         loop {
-            let room = self.find_or_make(name, deferred)?;
+            let room = self.find_or_make(name, deferred, &make)?;
             let mut state = room.state.lock();
             if state.gone {
                 // A sweep dropped the room between the two locks. The directory no longer has it.
@@ -162,6 +183,7 @@ impl Rooms {
         &self,
         name: &RoomName,
         deferred: &mut Deferred,
+        make: &impl Fn(&Directory) -> Result<History, RoomError>,
     ) -> Result<Arc<Room>, RoomError> {
         // Dropped after the directory is unlocked: it may be many messages.
         let _evicted: History;
@@ -169,13 +191,14 @@ impl Rooms {
         if let Some(room) = directory.by_name.get(name) {
             return Ok(Arc::clone(room));
         }
+        let history = make(&directory)?;
         if directory.by_name.len() - directory.uncounted >= directory.limits.rooms_max {
             let longest_vacant = self.evict_vacant(&mut directory, &[]);
             _evicted = longest_vacant.ok_or(RoomError::TooManyRooms)?;
         }
         let limits = directory.limits.of(name);
         let mut room = self.new_room(name, RoomKind::Messages, limits);
-        room.state.get_mut().history = History::beginning_after(directory.gone_shared_seq);
+        room.state.get_mut().history = history;
         let room = Arc::new(room);
         self.notify_subscribers(&directory, &room, deferred)?;
         directory.by_name.insert(name.clone(), Arc::clone(&room));

@@ -35,6 +35,8 @@ pub(super) struct Roster {
     /// Those that are not shown yet, because they may resume an earlier session.
     provisional: BTreeSet<Uuid>,
     gathered: Gathered,
+    /// Of those who are in it, the ones whose sessions are on other nodes.
+    remote: BTreeSet<Uuid>,
     /// When the current moment is over, on the hub's clock, and what was sent in it.
     window_ends_ms: u64,
     told: usize,
@@ -100,6 +102,29 @@ impl Roster {
 
     pub(super) fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether a session of this node is in the room.
+    pub(super) fn has_local(&self) -> bool {
+        self.len() > self.remote.len()
+    }
+
+    /// Whether a client is in the room whose session is on another node.
+    pub(super) fn is_remote(&self, client: Uuid) -> bool {
+        self.remote.contains(&client)
+    }
+
+    /// The clients in the room whose sessions are on other nodes.
+    pub(super) fn remote(&self) -> impl Iterator<Item = Uuid> {
+        self.remote.iter().copied()
+    }
+
+    /// Notes that the session of a client that is in the room is on another node, or is not.
+    pub(super) fn set_remote(&mut self, client: Uuid, is_remote: bool) {
+        match is_remote {
+            true => self.remote.insert(client),
+            false => self.remote.remove(&client),
+        };
     }
 
     /// Whether the next change may be announced by itself to that many watchers. If so, counts it.

@@ -1,6 +1,7 @@
 //! One session: which connection it is attached to, the rooms it is in, and what it remembers.
 
 pub(super) mod saved;
+pub(crate) mod shared;
 
 use std::{
     collections::VecDeque,
@@ -76,6 +77,8 @@ pub(crate) struct Session {
     /// Whether the client must say who it is before anything else. Outside the lock, so that a
     /// broadcast need not take it.
     awaits_identity: AtomicBool,
+    /// Whether the engine is told already that the session is not as it was.
+    pub(super) is_noted: AtomicBool,
     /// What the session has sent and the server has not passed on yet.
     pub(crate) in_flight: InFlight,
     /// The direct messages on their way to the session.
@@ -225,6 +228,7 @@ impl Session {
             formatter,
             sender: AtomicU64::new(conn.packed()),
             awaits_identity: AtomicBool::new(false),
+            is_noted: AtomicBool::new(false),
             in_flight: InFlight::default(),
             inbound: Inbound::default(),
             spending: Mutex::default(),

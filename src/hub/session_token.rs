@@ -15,6 +15,19 @@ pub struct SessionToken {
 }
 
 impl SessionToken {
+    /// The id of the client.
+    pub(crate) fn client_id(&self) -> Uuid {
+        self.client_id
+    }
+
+    /// The secret, of which others are told a hash at most.
+    pub(crate) fn secret_bytes(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        bytes[..16].copy_from_slice(self.secret[0].as_bytes());
+        bytes[16..].copy_from_slice(self.secret[1].as_bytes());
+        bytes
+    }
+
     /// Whether `shown` has the same secret.
     pub(super) fn has_secret_of(&self, shown: &SessionToken) -> bool {
         // Constant time: both words are always compared.

@@ -166,7 +166,7 @@ impl Sessions {
     }
 
     /// Finds the session of a token.
-    pub(super) fn find_by_token(&self, token: &SessionToken) -> Option<Arc<Session>> {
+    pub(crate) fn find_by_token(&self, token: &SessionToken) -> Option<Arc<Session>> {
         self.find(&token.client_id).filter(|session| session.token().has_secret_of(token))
     }
 

@@ -17,10 +17,13 @@ pub(crate) struct Health {
 #[derive(Debug, Serialize)]
 pub(crate) struct Readiness {
     pub(crate) ready: bool,
-    /// Why not: `draining` or `full`.
+    /// Why not: `draining`, `full` or `engine`.
     pub(crate) reasons: Vec<&'static str>,
     /// What is worse than it should be though clients are served: `late_turns`.
     pub(crate) degraded: Vec<&'static str>,
+    /// Why the engine cannot be reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) engine: Option<String>,
 }
 
 /// One worker's part of a [`Snapshot`](super::Snapshot).

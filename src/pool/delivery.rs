@@ -127,8 +127,13 @@ impl Open {
         if room.overflow == Overflow::Close {
             return false;
         }
-        let mut conn =
-            InlineConn { io, cx, session: &mut self.session, wake_at: &mut self.wake_at };
+        let mut conn = InlineConn {
+            io,
+            cx,
+            session: &mut self.session,
+            wake_at: &mut self.wake_at,
+            answers_due: &mut self.answers_due,
+        };
         if self.dispatch.notice(&mut conn, &gap_notice(room, (seq, seq))).is_none() {
             return false;
         }
@@ -153,8 +158,13 @@ impl Open {
             }
             let RoomLag { room, missed, newest, .. } = lag;
             if let Some(missed) = missed {
-                let mut conn =
-                    InlineConn { io, cx, session: &mut self.session, wake_at: &mut self.wake_at };
+                let mut conn = InlineConn {
+                    io,
+                    cx,
+                    session: &mut self.session,
+                    wake_at: &mut self.wake_at,
+                    answers_due: &mut self.answers_due,
+                };
                 match self.dispatch.notice(&mut conn, &gap_notice(&room, missed)) {
                     Some(notice) => {
                         io.queue_prepared(&notice, cx);

@@ -11,7 +11,7 @@ use crate::{
         erased::Call,
         instance::{HandlerInstance, on_panic},
     },
-    hub::{notice::Notice, task::TaskAnswer},
+    hub::{conn_handle::Continuation, notice::Notice, question::Outcome, task::TaskAnswer},
     ws::frame::PreparedFrame,
 };
 
@@ -42,6 +42,18 @@ impl Dispatch {
         match self {
             Dispatch::Inline(instance) => instance.answer(conn, answer),
             Dispatch::Queued(_) => answer.discard(),
+        }
+    }
+
+    /// Goes on with what the handler asked the engine. Those on other threads wait there.
+    pub(super) fn go_on(
+        &mut self,
+        conn: &mut InlineConn<'_>,
+        next: Continuation,
+        outcome: Outcome,
+    ) {
+        if let Dispatch::Inline(instance) = self {
+            instance.go_on(conn, next, outcome);
         }
     }
 

@@ -8,8 +8,11 @@ use super::{
 use crate::{
     hub::{
         Hub,
-        conn_handle::ConnHandle,
+        conn_handle::{ConnHandle, Continuation},
         conn_id::ConnId,
+        engine::Asker,
+        error::RoomError,
+        question::{Outcome, Question},
         room::Room,
         send_status::SendStatus,
         session::Session,
@@ -29,6 +32,8 @@ pub(super) struct InlineConn<'a> {
     pub(super) session: &'a mut Arc<Session>,
     /// When the handler is to be called without a message; 0 for never.
     pub(super) wake_at: &'a mut Millis,
+    /// How many answers of the engine are awaited.
+    pub(super) answers_due: &'a mut u32,
 }
 
 impl ConnHandle for InlineConn<'_> {
@@ -104,6 +109,30 @@ impl ConnHandle for InlineConn<'_> {
         pool.ok_or(NotDeferred::NoThreads)?.defer(job)?;
         self.io.pauses.set(PauseReasons::TASK);
         Ok(())
+    }
+
+    fn ask_engine(
+        &mut self,
+        question: Question,
+        next: Continuation,
+    ) -> Option<(Continuation, Outcome)> {
+        let Some(engine) = &self.cx.shared.hub.engine else {
+            return Some((next, Err(RoomError::EngineAway)));
+        };
+        let asker = Asker::Conn { conn: self.io.id, next: Box::new(next) };
+        match engine.ask(question, asker) {
+            Ok(()) => {
+                *self.answers_due += 1;
+                self.io.pauses.set(PauseReasons::ENGINE);
+                None
+            }
+            Err((Asker::Conn { next, .. }, error)) => Some((*next.downcast().ok()?, Err(error))),
+            Err(_) => None,
+        }
+    }
+
+    fn awaits_engine(&self) -> bool {
+        *self.answers_due > 0
     }
 
     fn wake_after(&mut self, wait: Duration) {

@@ -27,8 +27,14 @@ use crate::{
     },
     http::head::{HeaderSpace, Request},
     hub::{
-        Hub, conn_handle::ConnHandle, conn_id::ConnId, mailbox::Letter, room::Room,
-        send_status::SendStatus, session::Session,
+        Hub,
+        conn_handle::{ConnHandle, Continuation},
+        conn_id::ConnId,
+        mailbox::Letter,
+        question::{Outcome, Question},
+        room::Room,
+        send_status::SendStatus,
+        session::Session,
     },
     identity::Permissions,
     metrics::Counter,
@@ -432,6 +438,14 @@ impl ConnHandle for RemoteConn<'_> {
 
     // A thread of its own delays nobody else.
     fn spend(&mut self, _: usize) {}
+
+    fn ask_engine(
+        &mut self,
+        question: Question,
+        next: Continuation,
+    ) -> Option<(Continuation, Outcome)> {
+        Some((next, self.hub().ask_engine(question)))
+    }
 
     // A handler with threads of its own does what blocks by itself.
     fn wake_after(&mut self, wait: Duration) {

@@ -136,6 +136,19 @@ impl Members {
         Some((room, members.iter().copied().filter(move |member| member.from_seq < seq)))
     }
 
+    /// Returns the slots of a room's members. Each of them gets the messages after `seq` from now
+    /// on, if it does not get them already.
+    pub(crate) fn rewind(&mut self, room: RoomKey, seq: u64) -> Vec<usize> {
+        let members = self.by_room.get_mut(&room).map(|locals| &mut locals.members[..]);
+        let members = members.unwrap_or_default().iter_mut();
+        members
+            .map(|member| {
+                member.from_seq = member.from_seq.min(seq);
+                member.slot as usize
+            })
+            .collect()
+    }
+
     /// The rooms that a connection is in, each with the number up to which its messages were there
     /// before.
     pub(crate) fn memberships(&self, slot: usize) -> impl Iterator<Item = (RoomKey, u64)> {

@@ -51,6 +51,7 @@ pub(crate) mod tasks;
 pub(crate) mod outbox;
 mod holds;
 mod delivery;
+mod told;
 mod room_lag;
 mod closing;
 mod members;

@@ -60,6 +60,8 @@ pub(crate) struct Open {
     show_at: Millis,
     /// When its handler asked to be called without a message; 0 for never.
     pub(super) wake_at: Millis,
+    /// How many answers of the engine its handler waits for.
+    pub(super) answers_due: u32,
 }
 
 /// An upgrade that its handler would take.
@@ -121,6 +123,7 @@ impl Open {
             pinged: 0,
             show_at: if resumable { cx.now + NEWCOMER_QUIET_MS } else { 0 },
             wake_at: 0,
+            answers_due: 0,
         });
         open.call(&Call::Open, io, cx);
         if io.stream.is_worn() {
@@ -140,8 +143,9 @@ impl Open {
             let promised = cx.shared.settings.message_bytes_promised();
             io.message_bytes_promised = promised as u32;
         }
-        let (session, wake_at) = (&mut self.session, &mut self.wake_at);
-        let conn = &mut InlineConn { io, cx: &mut *cx, session, wake_at };
+        let (session, wake_at, answers_due) =
+            (&mut self.session, &mut self.wake_at, &mut self.answers_due);
+        let conn = &mut InlineConn { io, cx: &mut *cx, session, wake_at, answers_due };
         let goes_on = self.dispatch.call(conn, call);
         cx.progress.end_call();
         goes_on
@@ -258,8 +262,9 @@ impl Open {
     /// Enters a room that was made and that this connection subscribed to.
     pub(super) fn on_matched(&mut self, room: &Arc<Room>, io: &mut ConnIo, cx: &mut WorkerCtx) {
         let hub = Arc::clone(&cx.shared.hub);
-        let (session, wake_at) = (&mut self.session, &mut self.wake_at);
-        let mut conn = InlineConn { io, cx, session, wake_at };
+        let (session, wake_at, answers_due) =
+            (&mut self.session, &mut self.wake_at, &mut self.answers_due);
+        let mut conn = InlineConn { io, cx, session, wake_at, answers_due };
         let matched = hub.matched(&mut conn, room);
         let notice = match &matched {
             Match::Joined(pattern, position) => {
@@ -278,8 +283,9 @@ impl Open {
     /// rooms it was in.
     pub(super) fn recheck_permissions(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) -> usize {
         let hub = Arc::clone(&cx.shared.hub);
-        let (session, wake_at) = (&mut self.session, &mut self.wake_at);
-        let conn = &mut InlineConn { io, cx: &mut *cx, session, wake_at };
+        let (session, wake_at, answers_due) =
+            (&mut self.session, &mut self.wake_at, &mut self.answers_due);
+        let conn = &mut InlineConn { io, cx: &mut *cx, session, wake_at, answers_due };
         let (rooms, notices) = hub.recheck_permissions(conn);
         for notice in notices {
             io.send_prepared(&notice, cx);
@@ -318,15 +324,17 @@ impl Open {
         match answer {
             Some(answer) => {
                 cx.progress.begin_call(CallName::Answer.number(), self.session.route);
-                let (session, wake_at) = (&mut self.session, &mut self.wake_at);
-                let conn = &mut InlineConn { io, cx: &mut *cx, session, wake_at };
+                let (session, wake_at, answers_due) =
+                    (&mut self.session, &mut self.wake_at, &mut self.answers_due);
+                let conn = &mut InlineConn { io, cx: &mut *cx, session, wake_at, answers_due };
                 self.dispatch.answer(conn, answer);
                 cx.progress.end_call();
             }
             None => {
                 let panics = Arc::clone(&cx.shared.metrics.server.handler_panics);
-                let (session, wake_at) = (&mut self.session, &mut self.wake_at);
-                on_panic(&mut InlineConn { io, cx, session, wake_at }, &panics);
+                let (session, wake_at, answers_due) =
+                    (&mut self.session, &mut self.wake_at, &mut self.answers_due);
+                on_panic(&mut InlineConn { io, cx, session, wake_at, answers_due }, &panics);
             }
         }
         io.list_ready(&mut cx.work);
@@ -400,6 +408,7 @@ impl Open {
         let ours = PauseReasons::JOBS
             | PauseReasons::DELIVERIES
             | PauseReasons::TASK
+            | PauseReasons::ENGINE
             | PauseReasons::MEMORY;
         if io.pauses.has(ours) || cx.work.has_backpressure {
             // It is the server that does not read; silence means nothing.

@@ -18,6 +18,8 @@ bitflags! {
         const TASK = 1 << 4;
         /// It is in the middle of a message, and there is no memory for the rest.
         const MEMORY = 1 << 5;
+        /// The engine has not answered yet what its handler asked.
+        const ENGINE = 1 << 6;
     }
 }
 

@@ -188,13 +188,15 @@ impl Shared {
         let (active, queued) = self.admission.gauges();
         let config = self.config();
         let is_full = active >= config.max_conn && queued >= config.max_queued_tasks;
-        let reasons = [(self.is_draining(), "draining"), (is_full, "full")];
+        let engine = self.hub.engine.as_ref().and_then(|engine| engine.outage());
+        let reasons =
+            [(self.is_draining(), "draining"), (is_full, "full"), (engine.is_some(), "engine")];
         let reasons: Vec<_> =
             reasons.into_iter().filter_map(|(holds, why)| holds.then_some(why)).collect();
         let now_ms = self.uptime_ms();
         let is_late = self.progress.iter().any(|progress| progress.is_late(now_ms));
         let degraded = is_late.then_some("late_turns").into_iter().collect();
-        Readiness { ready: reasons.is_empty(), reasons, degraded }
+        Readiness { ready: reasons.is_empty(), reasons, degraded, engine }
     }
 
     /// Every figure for Prometheus, now.
@@ -234,6 +236,7 @@ impl Shared {
             sessions,
             sessions_away,
             rooms: self.hub.rooms.len(),
+            engine_waiting: self.hub.engine.as_ref().map_or(0, |engine| engine.waiting()),
             memory_bytes_max: balance.used_max,
             memory_bytes: balance.used,
             resident_bytes: balance.resident,

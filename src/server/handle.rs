@@ -14,11 +14,13 @@ use crate::{
     config::{Config, Reloaded},
     error::Error,
     hub::{
+        announced::Announced,
         error::RoomError,
         identities::ClosedSessions,
         mailbox::Letter,
         names::RoomName,
         publish::{Publication, Published},
+        question::Question,
     },
     identity::Revocation,
     metrics::Snapshot,
@@ -64,7 +66,9 @@ impl ServerHandle {
         self.admin_addr.as_ref()
     }
 
-    /// Publishes to all members of `room`, from outside any connection. Never blocks.
+    /// Publishes to all members of `room`, from outside any connection. Blocks only if rooms are
+    /// shared with other servers ([`Config::engine`](crate::Config::engine)), until they are asked:
+    /// do not call this on a worker then.
     ///
     /// # Errors
     /// [`RoomError::NoSuchRoom`], or [`RoomError::Overloaded`] if a worker's mailbox is full.
@@ -74,8 +78,13 @@ impl ServerHandle {
         room: &str,
         message: impl Into<Publication<'m>>,
     ) -> Result<Published, RoomError> {
-        let found = self.shared.hub.rooms.find(room).ok_or(RoomError::NoSuchRoom)?;
-        self.shared.hub.publish(None, &found, &message.into())
+        let (hub, publication) = (&self.shared.hub, message.into());
+        if hub.engine.is_some() {
+            let room = RoomName::new(room).map_err(|_| RoomError::NoSuchRoom)?;
+            return hub.publish_shared(&[room], &publication);
+        }
+        let found = hub.rooms.find(room).ok_or(RoomError::NoSuchRoom)?;
+        hub.publish(None, &found, &publication)
     }
 
     /// Makes `room` if it does not exist, so that it can be published to before it has members. The
@@ -86,7 +95,13 @@ impl ServerHandle {
     /// [`RoomError::TooManyRooms`] if there are `max_rooms` rooms and each has members, or
     /// [`RoomError::Overloaded`] if the mailbox of a worker with subscribers to the room is full.
     pub fn open_room(&self, room: &RoomName) -> Result<(), RoomError> {
-        self.shared.hub.open_room(room)
+        match self.shared.hub.engine {
+            None => self.shared.hub.open_room(room),
+            Some(_) => {
+                let question = Question::Bring { rooms: vec![room.clone()], pattern: None };
+                self.shared.hub.ask_engine(question).map(drop)
+            }
+        }
     }
 
     /// Closes a client's connection.
@@ -95,7 +110,11 @@ impl ServerHandle {
     /// [`RoomError::NoSuchClient`]: no client with this id is connected.
     pub fn close(&self, client_id: &Uuid, reason: CloseReason) -> Result<(), RoomError> {
         let session = self.shared.hub.sessions.find(client_id);
-        let conn = session.and_then(|session| session.conn()).ok_or(RoomError::NoSuchClient)?;
+        let Some(conn) = session.and_then(|session| session.conn()) else {
+            let announced = Announced::close(*client_id, &reason);
+            let is_told = self.shared.hub.announce(&announced);
+            return is_told.then_some(()).ok_or(RoomError::NoSuchClient);
+        };
         self.shared.hub.mailboxes.send_control(conn.worker(), Letter::Close { conn, reason });
         Ok(())
     }
@@ -103,6 +122,7 @@ impl ServerHandle {
     /// Closes the connections of a user, whoever's handler said who they are, and ends the user's
     /// sessions that are away. Returns how many sessions there were.
     pub fn close_user(&self, user: &str, reason: &CloseReason) -> usize {
+        self.shared.hub.announce(&Announced::close_user(user, reason));
         ClosedSessions::all(|after| self.shared.hub.close_user(user, reason, after))
     }
 
@@ -113,6 +133,7 @@ impl ServerHandle {
     /// Revocations are kept in memory, at most 100,000 of them: a server that starts anew has none
     /// but those in a [`snapshot`](crate::Config::snapshot).
     pub fn revoke(&self, revocation: &Revocation) -> usize {
+        self.shared.hub.announce(&Announced::revoke(revocation));
         self.shared.hub.revoke(revocation);
         ClosedSessions::all(|after| self.shared.hub.close_revoked(revocation, after))
     }

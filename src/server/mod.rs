@@ -3,6 +3,8 @@
 mod accepting;
 mod drain;
 mod handle;
+mod paths;
+mod staff;
 mod restart;
 mod tls_watch;
 mod turn_watch;
@@ -22,16 +24,17 @@ use mio::{Poll, Waker};
 use crate::{
     clock::Clock,
     config::{ADMIN_NEEDS_KEY, Config, ConfigSource},
+    engine,
     error::{Error, ErrorKind},
-    handler::{AdminHandler, IntoService},
-    http::{page::StaticPage, router::RESERVED_PATHS},
+    handler::{AdminHandler, IntoService, NodeSummary},
+    http::page::StaticPage,
     hub::{
         Hub,
-        mailbox::{Letter, MailboxBounds, MailboxReceiver, Mailboxes},
+        mailbox::{Letter, MailboxBounds, Mailboxes},
     },
     identity::Authenticator,
     pool::{
-        acceptor::{Door, HANDOFF_MAX},
+        acceptor::Door,
         jobs::JobPool,
         listener::{BoundListener, ListenAddr, Listener},
         shared::{Route, Shared},
@@ -43,6 +46,8 @@ use crate::{
 };
 use accepting::Accepting;
 pub use handle::ServerHandle;
+use paths::check_paths;
+use staff::{staff, start_worker};
 use stepped::SteppedServer;
 
 /// The configuration, routes and pages of a server that is not bound yet.
@@ -72,6 +77,7 @@ pub struct Server {
     running: Sender<()>,
     /// The snapshot that was taken up. It stays for the next start unless this server runs.
     claimed: Option<ClaimedFile>,
+    engine: Option<engine::Prepared>,
 }
 
 impl Builder {
@@ -172,7 +178,8 @@ impl Builder {
         }
         // Before anything is taken up, which happens once.
         restart::check(&self.config)?;
-        let Parts { shared, workers, arrivals, claimed } = self.assemble(Clock::machine())?;
+        let Parts { shared, workers, arrivals, claimed, engine } =
+            self.assemble(Clock::machine())?;
         let (ask, asked) = crossbeam_channel::bounded(1);
         let (serving, draining) = crossbeam_channel::bounded(0);
         let (running, stopped) = crossbeam_channel::bounded(0);
@@ -180,7 +187,18 @@ impl Builder {
         let listen_addr = listener.addr().clone();
         let admin_addr = admin.as_ref().map(|admin| admin.addr().clone());
         let handle = ServerHandle { shared, listen_addr, admin_addr, ask, draining, stopped };
-        Ok(Server { listener, admin, workers, arrivals, handle, asked, serving, running, claimed })
+        Ok(Server {
+            listener,
+            admin,
+            workers,
+            arrivals,
+            handle,
+            asked,
+            serving,
+            running,
+            claimed,
+            engine,
+        })
     }
 
     /// Makes a server for tests of a handler: it listens nowhere, and the test makes its turns. See
@@ -238,6 +256,7 @@ impl Builder {
     fn check_settings(&self) -> Result<(), Error> {
         self.config.validate()?;
         snapshot::check(&self.config)?;
+        engine::check(&self.config)?;
         check_paths(&self.routes, &self.pages)
     }
 
@@ -258,14 +277,15 @@ impl Builder {
         let clock = Arc::new(clock);
         let authenticator = Authenticator::new(&config, Arc::clone(&clock))?;
         let tls = Tls::load(&config)?.map(Arc::new);
-        let hub = Hub::new(&config, authenticator, mailboxes.clone(), clock);
+        let mut hub = Hub::new(&config, authenticator, mailboxes.clone(), clock);
+        let engine = engine::prepare(&config, &mut hub)?;
         let shared = Arc::new(Shared::new(config, routes, pages, admin, hub, mailboxes, tls));
         let claimed = restart::take_up(&shared)?;
         if let Some(source) = source {
             let _ = shared.source.set(source);
         }
         let (arrivals, workers) = staff(&shared, polls, inboxes);
-        Ok(Parts { shared, workers, arrivals, claimed })
+        Ok(Parts { shared, workers, arrivals, claimed, engine })
     }
 }
 
@@ -275,49 +295,7 @@ struct Parts {
     workers: Vec<Worker>,
     arrivals: Vec<Sender<Arrival>>,
     claimed: Option<ClaimedFile>,
-}
-
-/// Makes a worker for each poll, and the acceptor's channel to it.
-fn staff(
-    shared: &Arc<Shared>,
-    polls: Vec<Poll>,
-    inboxes: Vec<MailboxReceiver>,
-) -> (Vec<Sender<Arrival>>, Vec<Worker>) {
-    polls
-        .into_iter()
-        .zip(inboxes)
-        .enumerate()
-        .map(|(index, (poll, inbox))| {
-            let (arrivals, receiver) = crossbeam_channel::bounded(HANDOFF_MAX);
-            (arrivals, Worker::new(poll, inbox, receiver, Arc::clone(shared), index))
-        })
-        .unzip()
-}
-
-fn check_paths(routes: &[Route], pages: &[StaticPage]) -> Result<(), Error> {
-    let refuse = |message| Err(Error::new(ErrorKind::InvalidInput, message));
-    let routes = routes.iter().map(|route| ("route", route.path.as_str()));
-    let named = routes.chain(pages.iter().map(|page| ("page", page.path.as_str())));
-    for (index, (what, path)) in named.clone().enumerate() {
-        if !path.starts_with('/') || path.contains(['?', '#', ' ']) {
-            return refuse(format!(
-                "the {what} '{path}' must begin with '/' and hold no '?', '#' or space"
-            ));
-        }
-        if RESERVED_PATHS.contains(&path) {
-            return refuse(format!("the {what} '{path}' is reserved for the server"));
-        }
-        // Of two routes the first is served; a page that is never served is a mistake.
-        if what == "page" && named.clone().take(index).any(|(_, earlier)| earlier == path) {
-            return refuse(format!("the page '{path}' is on a path that is already taken"));
-        }
-    }
-    match pages.iter().find(|page| !page.has_legal_type()) {
-        Some(page) => {
-            refuse(format!("the content type of the page '{}' cannot stand in a header", page.path))
-        }
-        None => Ok(()),
-    }
+    engine: Option<engine::Prepared>,
 }
 
 impl Server {
@@ -376,8 +354,18 @@ impl Server {
     /// [`ErrorKind::System`]: the operating system refused a thread, or a worker failed. The server
     /// has stopped then.
     pub fn run(self) -> Result<(), Error> {
-        let Server { listener, admin, workers, arrivals, handle, asked, serving, running, claimed } =
-            self;
+        let Server {
+            listener,
+            admin,
+            workers,
+            arrivals,
+            handle,
+            asked,
+            serving,
+            running,
+            claimed,
+            engine,
+        } = self;
         let shared = handle.shared;
         let leaves_snapshot = shared.config().leaves_snapshot();
         let (job_alive, jobs_done) = crossbeam_channel::bounded(0);
@@ -394,6 +382,13 @@ impl Server {
             let thread = start_worker(index, worker, drained.clone(), report.clone());
             threads.push(thread.inspect_err(|_| stop_all())?);
         }
+        let engine = engine
+            .map(|engine| {
+                let (config, routes) = (shared.config(), restart::routes(&shared));
+                engine.start(&shared.hub, &config, routes, about(&shared))
+            })
+            .transpose()
+            .inspect_err(|_| stop_all())?;
         let tls_watch = tls_watch::start(&shared).inspect_err(|_| stop_all())?;
         let turn_watch = turn_watch::start(&shared).inspect_err(|_| stop_all())?;
         let start = |listener, door| {
@@ -456,6 +451,9 @@ impl Server {
         // Jobs that outlive the grace are abandoned: the process need not wait for a handler's
         // threads.
         let _ = jobs_done.recv_deadline(deadline);
+        if let Some(engine) = engine {
+            engine.stop();
+        }
         // What the snapshot takes is not taken from the handlers' last words.
         let grace_left = deadline.saturating_duration_since(Instant::now());
         let left = match &failure {
@@ -474,25 +472,11 @@ impl Server {
     }
 }
 
-/// Starts a worker's thread. The thread reports a failure to `report`.
-fn start_worker(
-    index: usize,
-    worker: Worker,
-    drained: Sender<()>,
-    report: Sender<Error>,
-) -> Result<thread::JoinHandle<()>, Error> {
-    let run = move || {
-        let run = std::panic::AssertUnwindSafe(|| worker.run(&drained));
-        let failure = match std::panic::catch_unwind(run) {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => Error::io(format!("worker {index} cannot poll"), error),
-            Err(_) => Error::new(ErrorKind::System, format!("worker {index} panicked")),
-        };
-        log::error!("{failure}; shutting down");
-        let _ = report.send(failure);
-    };
-    thread::Builder::new()
-        .name(format!("rusty-socks-worker-{index}"))
-        .spawn(run)
-        .map_err(|error| Error::io("cannot start a worker thread", error))
+/// What says what other nodes are told of this one.
+fn about(shared: &Arc<Shared>) -> Box<dyn Fn() -> String + Send> {
+    let shared = Arc::clone(shared);
+    Box::new(move || {
+        let node = NodeSummary::new(shared.hub.node, &shared.snapshot());
+        serde_json::to_string(&node).unwrap_or_default()
+    })
 }

@@ -10,7 +10,7 @@ use crate::{
         restore::{RestorableRoute, Restored},
         save::{Amount, Saved},
     },
-    pool::shared::Shared,
+    pool::shared::{Route, Shared},
     snapshot::{
         SnapshotReader, SnapshotWriter, Unreadable,
         disk::{self, ClaimedFile, NewFile},
@@ -145,13 +145,18 @@ fn read(shared: &Shared, file: impl io::Read, bytes: u64) -> Result<(u64, Restor
         return Err(Refused::Age(age_ms));
     }
     let age_ms = u64::try_from(age_ms).unwrap_or(0);
-    let routes = shared.routes.iter().zip(0..).filter(|(route, _)| route.handler.resumable());
-    let restorable = routes.map(|(route, index)| {
+    let mut restorable = routes(shared);
+    restorable.retain(|route| shared.routes[usize::from(route.index)].handler.resumable());
+    Ok((age_ms, shared.hub.restore(&mut reader, &restorable, age_ms)?))
+}
+
+/// The routes by their paths, which are the same in the next server and on other nodes.
+pub(super) fn routes(shared: &Shared) -> Vec<RestorableRoute> {
+    let route = |(route, index): (&Route, u16)| {
         let formatter: Arc<dyn NoticeFormatter> = Arc::clone(&route.handler) as _;
         RestorableRoute { path: route.path.clone(), index, formatter }
-    });
-    let restorable: Vec<RestorableRoute> = restorable.collect();
-    Ok((age_ms, shared.hub.restore(&mut reader, &restorable, age_ms)?))
+    };
+    shared.routes.iter().zip(0..).map(route).collect()
 }
 
 fn told_of(restored: &Restored, age_ms: u64, began: Instant) {

@@ -126,6 +126,11 @@ impl History {
         History { epoch, began_seq, ..History::beginning_after(seq) }
     }
 
+    /// Goes on in another epoch, with the same numbers.
+    pub(crate) fn change_epoch(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
+    }
+
     /// Returns the position before the first message of the epoch.
     pub(crate) fn beginning(&self) -> Position {
         Position { epoch: self.epoch, seq: self.began_seq }

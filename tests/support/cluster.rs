@@ -85,7 +85,7 @@ impl Node {
     pub fn get(&self, path: &str) -> (u16, Value) {
         let mut stream = UnixStream::connect(&self.admin).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        let head = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();

@@ -7,7 +7,7 @@ use rusty_socks_protocol::ErrorCode;
 use super::{
     access::Caller,
     answer::{RETRY_S, error, refusal, status_of},
-    publish::{PAUSE, PAUSES_MAX, behind, publish_one},
+    publish::{LOOK, PAUSE, PAUSES_MAX, Sent, behind, publish_one},
 };
 use crate::{AdminAnswer, AdminContext, AdminStep, Request, Status, chat::fault::Fault};
 
@@ -26,6 +26,8 @@ struct Batch {
     at: usize,
     answers: String,
     pauses_left: u32,
+    /// The message of the last line, if its numbers are not there yet.
+    sent: Option<Sent>,
 }
 
 /// Refuses what a client might take for a promise: each message of a batch has an id of its own.
@@ -56,13 +58,26 @@ pub(super) fn begin(
         return refuse(&Fault::bad_request("a batch must have at least one line"));
     }
     let answers = String::with_capacity(body.len().min(64 << 10));
-    Batch { caller, message_bytes_max, body, at: 0, answers, pauses_left: PAUSES_MAX }.go_on(ctx)
+    Batch { caller, message_bytes_max, body, at: 0, answers, pauses_left: PAUSES_MAX, sent: None }
+        .go_on(ctx)
 }
 
 impl Batch {
     fn go_on(mut self, ctx: &mut AdminContext<'_>) -> AdminStep {
         let mut has_time = true;
-        while self.at < self.body.len() {
+        loop {
+            if let Some(sent) = self.sent.take() {
+                match sent.outcome() {
+                    Ok(published) => self.note(published),
+                    Err(sent) => {
+                        self.sent = Some(sent);
+                        return AdminStep::Continue(LOOK, Box::new(move |ctx| self.go_on(ctx)));
+                    }
+                }
+            }
+            if self.at >= self.body.len() {
+                break;
+            }
             if ctx.is_spent() {
                 return AdminStep::Continue(Duration::ZERO, Box::new(move |ctx| self.go_on(ctx)));
             }
@@ -93,6 +108,13 @@ impl Batch {
             Err(behind())
         };
         self.at += (end + 1).min(rest.len());
+        match published {
+            Ok(sent) => self.sent = Some(sent),
+            Err(fault) => self.note(Err(fault)),
+        }
+    }
+
+    fn note(&mut self, published: Result<String, Fault>) {
         match published {
             Ok(text) => self.answers.push_str(&text),
             Err(fault) => self.answers.push_str(&error_line(&fault)),

@@ -10,8 +10,8 @@ use super::{
     query::Query,
 };
 use crate::{
-    AdminAnswer, AdminContext, AdminStep, ClearedHistory, MembersPage, Range, RoomSummary,
-    SessionsOf,
+    AdminAnswer, AdminContext, AdminStep, ClearedHistory, MembersPage, NodeSummary, Range,
+    RoomSummary, SessionsOf,
     chat::{answers, fault::Fault, json},
     config::RoomRange,
 };
@@ -198,31 +198,11 @@ pub(super) fn sessions(
     Ok(ok(&Sessions { sessions: sessions.collect(), next }))
 }
 
-/// Lists the nodes: this one.
-pub(super) fn nodes(ctx: &mut AdminContext<'_>, node: &str) -> AdminAnswer {
+/// Lists the nodes.
+pub(super) fn nodes(ctx: &mut AdminContext<'_>) -> AdminAnswer {
     #[derive(Serialize)]
-    struct Node<'a> {
-        node: &'a str,
-        version: &'a str,
-        uptime_s: f64,
-        draining: bool,
-        active_connections: usize,
-        sessions: usize,
-        rooms: usize,
+    struct Nodes {
+        nodes: Vec<NodeSummary>,
     }
-    #[derive(Serialize)]
-    struct Nodes<'a> {
-        nodes: [Node<'a>; 1],
-    }
-    let stats = ctx.stats();
-    let node = Node {
-        node,
-        version: stats.version,
-        uptime_s: stats.uptime_s,
-        draining: stats.draining,
-        active_connections: stats.active_connections,
-        sessions: stats.sessions,
-        rooms: stats.rooms,
-    };
-    ok(&Nodes { nodes: [node] })
+    ok(&Nodes { nodes: ctx.nodes() })
 }

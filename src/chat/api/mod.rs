@@ -30,7 +30,6 @@ use routes::{Found, Operation};
 #[derive(Debug)]
 pub struct Api {
     settings: ArcSwap<ApiSettings>,
-    node: String,
 }
 
 /// The settings that a reload replaces.
@@ -58,15 +57,7 @@ impl Api {
     /// Makes the API with the keys and limits of `config`. Without a key, every request is answered
     /// with 401.
     pub fn new(config: &Config) -> Api {
-        Api {
-            settings: ArcSwap::from_pointee(ApiSettings::new(config, None)),
-            node: Uuid::new_v4().to_string(),
-        }
-    }
-
-    /// Names the node as the clients of the chat protocol are told.
-    pub(super) fn with_node(self, node: &str) -> Api {
-        Api { node: node.to_owned(), ..self }
+        Api { settings: ArcSwap::from_pointee(ApiSettings::new(config, None)) }
     }
 
     fn begin(
@@ -140,7 +131,7 @@ impl Api {
             Operation::Sessions => lists::sessions(ctx, &caller, &query),
             Operation::Nodes => {
                 caller.check_all_rooms()?;
-                Ok(lists::nodes(ctx, &self.node))
+                Ok(lists::nodes(ctx))
             }
             Operation::Reload => {
                 caller.check_all_rooms()?;

@@ -12,7 +12,8 @@ use super::{
     answer::{JSON, error, refusal},
 };
 use crate::{
-    AdminAnswer, AdminContext, AdminStep, Publication, Publisher, Request, RoomName, Status,
+    AdminAnswer, AdminContext, AdminStep, Pending, Publication, Publisher, Request, RoomName,
+    Status,
     chat::{
         command::{self, Content},
         fault::Fault,
@@ -66,10 +67,10 @@ fn publish_when_few(
     pauses_left: u32,
 ) -> AdminStep {
     if !ctx.should_wait(&caller.publisher) {
-        return AdminStep::Answer(match publish_one(ctx, &caller, &body, id) {
-            Ok(text) => AdminAnswer::ok(JSON, text),
-            Err(fault) => refusal(&fault),
-        });
+        return match publish_one(ctx, &caller, &body, id) {
+            Ok(sent) => answer_when_there(sent),
+            Err(fault) => AdminStep::Answer(refusal(&fault)),
+        };
     }
     match pauses_left.checked_sub(1) {
         None => AdminStep::Answer(refusal(&behind())),
@@ -78,6 +79,39 @@ fn publish_when_few(
                 move |ctx: &mut AdminContext<'_>| publish_when_few(ctx, caller, body, id, left);
             AdminStep::Continue(PAUSE, Box::new(call))
         }
+    }
+}
+
+/// Answers as soon as the numbers of a message are there.
+fn answer_when_there(sent: Sent) -> AdminStep {
+    match sent.outcome() {
+        Ok(Ok(text)) => AdminStep::Answer(AdminAnswer::ok(JSON, text)),
+        Ok(Err(fault)) => AdminStep::Answer(refusal(&fault)),
+        Err(sent) => AdminStep::Continue(LOOK, Box::new(|_| answer_when_there(sent))),
+    }
+}
+
+/// How long a request waits before it looks for the numbers of its message again.
+pub(super) const LOOK: Duration = Duration::from_millis(1);
+
+/// A message on its way to its numbers, and how the answer is made of them.
+pub(super) struct Sent(Box<dyn FnOnce() -> Result<Result<String, Fault>, Sent> + Send>);
+
+impl Sent {
+    fn new<T: Send + 'static>(
+        pending: Pending<T>,
+        text: impl FnOnce(T) -> String + Send + 'static,
+    ) -> Sent {
+        Sent(Box::new(move || match pending.outcome() {
+            Ok(Ok(done)) => Ok(Ok(text(done))),
+            Ok(Err(error)) => Ok(Err(error.into())),
+            Err(pending) => Err(Sent::new(pending, text)),
+        }))
+    }
+
+    /// Returns the answer in JSON, or the message itself if it is not numbered yet.
+    pub(super) fn outcome(self) -> Result<Result<String, Fault>, Sent> {
+        (self.0)()
     }
 }
 
@@ -93,13 +127,13 @@ enum To {
     Client(Uuid),
 }
 
-/// Publishes the message that `text` describes, and returns the answer in JSON.
+/// Publishes the message that `text` describes.
 pub(super) fn publish_one(
     ctx: &mut AdminContext<'_>,
     caller: &Caller,
     text: &str,
     id: Option<Uuid>,
-) -> Result<String, Fault> {
+) -> Result<Sent, Fault> {
     ctx.spend(READ_COST + text.len() / BYTES_PER_COST);
     let fields = command::fields(text)?;
     let to = destination(&fields)?;
@@ -119,12 +153,12 @@ pub(super) fn publish_one(
                 let message = "a key for some rooms may not send direct messages";
                 return Err(Fault::new(ErrorCode::Forbidden, message));
             }
-            direct(ctx, caller, client, &content)
+            Ok(direct(ctx, caller, client, &content))
         }
         To::Rooms(rooms) => {
             ctx.spend(rooms.len());
             rooms.iter().try_for_each(|room| caller.check_room(room.as_str()))?;
-            to_rooms(ctx, caller, &rooms, &content, without.as_ref())
+            Ok(to_rooms(ctx, caller, &rooms, &content, without.as_ref()))
         }
     }
 }
@@ -186,18 +220,15 @@ fn known<'a>(publication: Publication<'a>, content: &Content<'_>) -> Publication
     }
 }
 
-fn direct(
-    ctx: &mut AdminContext<'_>,
-    caller: &Caller,
-    to: Uuid,
-    content: &Content<'_>,
-) -> Result<String, Fault> {
+fn direct(ctx: &mut AdminContext<'_>, caller: &Caller, to: Uuid, content: &Content<'_>) -> Sent {
     let tail = message::tail(Publisher::CLIENT_ID, content);
     let publication = known(Publication::around_seq(message::DIRECT_HEAD, &tail), content);
-    let sent = ctx.direct(&caller.publisher, &to, &publication)?;
-    let id = content.id.to_string().into();
-    let to = Some(to.to_string().into());
-    Ok(json::text(&answer::Sent { to, id, repeated: sent.repeated }))
+    let pending = ctx.direct(&caller.publisher, &to, &publication);
+    let id = content.id;
+    Sent::new(pending, move |sent| {
+        let to = Some(to.to_string().into());
+        json::text(&answer::Sent { to, id: id.to_string().into(), repeated: sent.repeated })
+    })
 }
 
 fn to_rooms(
@@ -206,23 +237,30 @@ fn to_rooms(
     rooms: &[RoomName],
     content: &Content<'_>,
     without: Option<&Uuid>,
-) -> Result<String, Fault> {
-    let id: Cow<'_, str> = content.id.to_string().into();
+) -> Sent {
+    let id = content.id;
     if let [room] = rooms {
         let head = message::room_head(room.as_str());
         let tail = message::tail(Publisher::CLIENT_ID, content);
         let publication = known(Publication::around_seq(&head, &tail), content);
-        let published = ctx.publish(&caller.publisher, rooms, publication, without)?;
-        let (room, seq) = (room.as_str().into(), published.seqs[0]);
-        return Ok(json::text(&answer::Published { room, seq, id, repeated: published.repeated }));
+        let pending = ctx.publish(&caller.publisher, rooms, publication, without);
+        let room = room.clone();
+        return Sent::new(pending, move |published| {
+            let seq = published.seqs.first().copied().unwrap_or_default();
+            let (room, id) = (room.as_str().into(), id.to_string().into());
+            json::text(&answer::Published { room, seq, id, repeated: published.repeated })
+        });
     }
     let names: Vec<String> = rooms.iter().map(|room| room.as_str().to_owned()).collect();
     let (texts, tail) = message::to_rooms(&names, Publisher::CLIENT_ID, content);
     let pieces: Vec<(&str, usize)> =
         texts.iter().map(|(text, index)| (text.as_str(), *index)).collect();
     let publication = known(Publication::around_seqs(&pieces, &tail), content);
-    let published = ctx.publish(&caller.publisher, rooms, publication, without)?;
-    let numbered = names.into_iter().zip(published.seqs);
-    let rooms = numbered.map(|(room, seq)| RoomSeq { room: room.into(), seq }).collect();
-    Ok(json::text(&answer::PublishedToRooms { rooms, id, repeated: published.repeated }))
+    let pending = ctx.publish(&caller.publisher, rooms, publication, without);
+    Sent::new(pending, move |published| {
+        let numbered = names.into_iter().zip(published.seqs);
+        let rooms = numbered.map(|(room, seq)| RoomSeq { room: room.into(), seq }).collect();
+        let id = id.to_string().into();
+        json::text(&answer::PublishedToRooms { rooms, id, repeated: published.repeated })
+    })
 }

@@ -138,6 +138,7 @@ impl Link {
     }
 
     /// Whether orders are taken.
+    #[cfg(test)]
     pub(crate) fn is_up(&self) -> bool {
         matches!(self.state, State::Up(_))
     }

@@ -7,7 +7,7 @@ use crate::hub::{
     conn_id::ConnId,
     error::RoomError,
     names::{RoomName, RoomPattern},
-    patterns::ByPrefix,
+    patterns::{ByPrefix, prefixes},
 };
 
 /// The most rooms that one look passes over because the client may not join them: some milliseconds
@@ -26,6 +26,14 @@ struct Matches {
     looked_at: usize,
     /// The last one, if the look ended because the client may not join too many of them.
     cut_off_at: Option<RoomName>,
+}
+
+impl Rooms {
+    /// Whether a connection waits for a room of this name.
+    pub(crate) fn is_awaited(&self, name: &RoomName) -> bool {
+        let directory = self.directory.lock();
+        prefixes(name.as_str()).any(|prefix| directory.subscribers.contains_key(prefix))
+    }
 }
 
 impl Directory {

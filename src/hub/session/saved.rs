@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
+use uuid::Uuid;
 
 use super::{
     Attachment, ColdState, RECENT_BYTES_MAX, RECENT_IDS_MAX, RecentId, Recipient, Session,
@@ -66,6 +67,22 @@ impl Session {
             return None;
         }
         let is_young = since_ms.saturating_sub(self.began_ms) < TRIVIAL_AGE_MS;
+        let mut record = self.record(&state, route, rooms, until_ms.saturating_sub(since_ms));
+        record.secret = self.secret;
+        record.is_trivial = (state.fresh || is_young) && state.is_trivial();
+        let kept = state.inbox.iter().flat_map(|inbox| inbox.kept());
+        let directs = kept.map(|(seq, frame)| (seq, frame.clone())).collect();
+        Some(SavedSession { record: Box::new(record), directs, away_since_ms })
+    }
+
+    /// Describes the session without its secret. What concerns rooms without a place is left out.
+    pub(super) fn record(
+        &self,
+        state: &SessionState,
+        route: &str,
+        rooms: &RoomPlaces,
+        away_ms: u64,
+    ) -> SessionRecord {
         let place = |key: &RoomKey| rooms.get(key).copied();
         let membership = |membership: &SessionMembership| {
             Some(MembershipRecord {
@@ -77,12 +94,12 @@ impl Session {
         };
         let left_behind = |room: &std::sync::Weak<Room>| place(&room.upgrade()?.key);
         let cold = state.cold();
-        let record = SessionRecord {
+        SessionRecord {
             client_id: self.client_id,
-            secret: self.secret,
+            secret: [Uuid::nil(); 2],
             route: route.to_owned(),
-            away_ms: until_ms.saturating_sub(since_ms),
-            is_trivial: (state.fresh || is_young) && state.is_trivial(),
+            away_ms,
+            is_trivial: false,
             address: None,
             provisional: state.provisional,
             name: state.name.as_deref().map(str::to_owned),
@@ -93,10 +110,7 @@ impl Session {
             left_behind: cold.left_behind.iter().filter_map(left_behind).collect(),
             recent: cold.recent_ids.iter().filter_map(|id| recent_record(id, rooms)).collect(),
             inbox: state.inbox.as_ref().map(|inbox| inbox.seqs()),
-        };
-        let kept = state.inbox.iter().flat_map(|inbox| inbox.kept());
-        let directs = kept.map(|(seq, frame)| (seq, frame.clone())).collect();
-        Some(SavedSession { record: Box::new(record), directs, away_since_ms })
+        }
     }
 
     /// Makes a session that is away of a record that was [checked](is_sound), with `inbox`. It is

@@ -6,8 +6,8 @@ use super::Worker;
 use crate::{
     config::Overflow,
     hub::{
-        charge::Charge, conn_id::ConnId, mailbox::Letter, room::RoomKey, roster::WINDOW_MS,
-        send_status::SendStatus, task::TaskAnswer,
+        charge::Charge, conn_id::ConnId, mailbox::Letter, notice::Notice, room::RoomKey,
+        roster::WINDOW_MS, send_status::SendStatus, task::TaskAnswer,
     },
     identity::Permissions,
     pool::{
@@ -115,6 +115,16 @@ impl Worker {
                         }
                     }
                 }
+                Letter::Lost { room, from, to } => {
+                    let slots = self.cx.members.rewind(room.key, u64::MAX);
+                    let notice = Notice::Gap { room: &room.name, from, to };
+                    self.notify(&slots, &notice);
+                }
+                Letter::Restarted { room, position } => {
+                    let slots = self.cx.members.rewind(room.key, position.seq);
+                    let notice = Notice::Epoch { room: &room.name, position };
+                    self.notify(&slots, &notice);
+                }
                 Letter::Close { conn, reason } => {
                     if let Some((_, io, cx)) = self.find_open(conn) {
                         io.ask_close(reason, &mut cx.work);
@@ -129,6 +139,11 @@ impl Worker {
                     Some((open, io, cx)) => open.on_task_answered(answer, io, cx),
                     None => answer.map(TaskAnswer::discard).unwrap_or_default(),
                 },
+                Letter::EngineAnswered { conn, next, outcome } => {
+                    if let Some((open, io, cx)) = self.find_open(conn) {
+                        open.on_engine_answered(next, outcome, io, cx);
+                    }
+                }
                 Letter::JobsDone { conn } => {
                     if let Some((open, io, cx)) = self.find_open(conn) {
                         open.on_jobs_done(io, cx);
@@ -180,6 +195,16 @@ impl Worker {
     fn has_room_for_slice(&self) -> bool {
         let unwritten = self.cx.work.unwritten.len() * WRITE_COST;
         self.delivery_cost() + unwritten < DELIVERY_COST_PER_TURN_MAX
+    }
+
+    /// Sends each of these connections what its handler makes of a notice.
+    fn notify(&mut self, slots: &[usize], notice: &Notice<'_>) {
+        self.deliveries += slots.len();
+        for slot in slots {
+            let Some(conn) = self.conns.get_mut(*slot) else { continue };
+            let Phase::Open(open) = &mut conn.phase else { continue };
+            open.notify(notice, &mut conn.io, &mut self.cx);
+        }
     }
 
     /// Gives the space of a letter back, and times its way.

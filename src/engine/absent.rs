@@ -1,0 +1,43 @@
+//! No engine: without the cargo feature `redis` a server shares nothing.
+
+use std::sync::Arc;
+
+use crate::{
+    config::Config,
+    error::Error,
+    hub::{Hub, restore::RestorableRoute},
+};
+
+/// There is none.
+pub(crate) enum Prepared {}
+
+/// There is none.
+pub(crate) enum Running {}
+
+/// Checks nothing: the configuration was refused if it asks for one.
+pub(crate) fn check(_: &Config) -> Result<(), Error> {
+    Ok(())
+}
+
+/// Makes none.
+pub(crate) fn prepare(_: &Config, _: &mut Hub) -> Result<Option<Prepared>, Error> {
+    Ok(None)
+}
+
+impl Prepared {
+    pub(crate) fn start(
+        self,
+        _: &Arc<Hub>,
+        _: &Config,
+        _: Vec<RestorableRoute>,
+        _: Box<dyn Fn() -> String + Send>,
+    ) -> Result<Running, Error> {
+        match self {}
+    }
+}
+
+impl Running {
+    pub(crate) fn stop(self) {
+        match self {}
+    }
+}

@@ -1,0 +1,224 @@
+//! Rooms and sessions that the hub asks for.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use bytes::Bytes;
+
+use super::{
+    Core,
+    sent::{Bringing, ComingSession, Sent},
+    sessions::hash_of,
+    waits::KEPT_MS,
+    words::{bytes, number},
+};
+use crate::{
+    engine::{link::order::Value, scripts},
+    hub::{
+        engine::Asked,
+        envelope::Envelope,
+        error::RoomError,
+        mirror::Brought,
+        names::{RoomName, RoomPattern},
+        question::{Answer, Question},
+        room::Room,
+        session::{Session, shared::SharedSession},
+        session_token::SessionToken,
+    },
+};
+
+/// The most rooms of a pattern that are brought for one client.
+const MATCHES_MAX: usize = 1024;
+
+impl Core {
+    pub(super) fn begin_bringing(&mut self, asked: Box<Asked>) {
+        let Question::Bring { rooms, pattern } = &asked.question else { return };
+        let (rooms, pattern) = (rooms.clone(), pattern.clone());
+        let bringing = self.new_bringing(asked);
+        if let Some(pattern) = pattern {
+            self.find_matches(&pattern, bringing);
+        }
+        self.bring_for(bringing, rooms.into_iter().collect(), true);
+        self.note_brought(bringing, Ok(()));
+    }
+
+    /// A bringing that waits for one thing, which ends when everything is asked for.
+    fn new_bringing(&mut self, asked: Box<Asked>) -> u64 {
+        self.next_bringing += 1;
+        let bringing = Bringing { asked, left: 1, error: None, session: None };
+        self.bringings.insert(self.next_bringing, bringing);
+        self.next_bringing
+    }
+
+    fn find_matches(&mut self, pattern: &RoomPattern, bringing: u64) {
+        let prefix = pattern.prefix();
+        let from = [b"[", prefix.as_bytes()].concat();
+        // Behind all names that begin so: no name has this byte.
+        let to = [b"(", prefix.as_bytes(), &[0xff]].concat();
+        let args = vec![
+            bytes("ZRANGEBYLEX"),
+            self.names.rooms(),
+            from.into(),
+            to.into(),
+            bytes("LIMIT"),
+            bytes("0"),
+            number(MATCHES_MAX.min(self.settings.memberships_max.saturating_mul(2) + 1)),
+        ];
+        if let Some(bringing) = self.bringings.get_mut(&bringing) {
+            bringing.left += 1;
+        }
+        self.command(args, Sent::Names { bringing });
+    }
+
+    pub(super) fn bring_for(&mut self, bringing: u64, rooms: BTreeSet<RoomName>, may_make: bool) {
+        for room in rooms {
+            if !self.bring(&room, may_make, Some(bringing))
+                && let Some(bringing) = self.bringings.get_mut(&bringing)
+            {
+                bringing.left += 1;
+            }
+        }
+    }
+
+    /// Notes that something that a bringing waits for is here, or cannot be had.
+    pub(super) fn note_brought(&mut self, id: u64, result: Result<(), RoomError>) {
+        let Some(bringing) = self.bringings.get_mut(&id) else { return };
+        if let Err(error) = result {
+            bringing.error.get_or_insert(error);
+        }
+        bringing.left -= 1;
+        if bringing.left == 0
+            && let Some(bringing) = self.bringings.remove(&id)
+        {
+            self.finish_bringing(bringing);
+        }
+    }
+
+    fn finish_bringing(&mut self, bringing: Bringing) {
+        let Bringing { asked, error, session, .. } = bringing;
+        let outcome = match (&asked.question, session, error) {
+            // A room of a pattern that went meanwhile matches nothing.
+            (Question::Bring { rooms, .. }, _, Some(error)) if !rooms.is_empty() => Err(error),
+            (Question::BringSession { token, route, .. }, Some(coming), error) => {
+                match error {
+                    Some(RoomError::EngineAway) => Err(RoomError::EngineAway),
+                    // A room that found no space is left, and the answer says so.
+                    _ => self.take_up(*coming, token, *route).map(|()| Answer::Done),
+                }
+            }
+            _ => Ok(Answer::Done),
+        };
+        self.answer(asked, outcome);
+    }
+
+    pub(super) fn take_session(&mut self, asked: Box<Asked>, token: &SessionToken, route: u16) {
+        let Some(path) = self.routes.iter().find(|of| of.index == route).map(|of| &of.path) else {
+            return self.answer(asked, Err(RoomError::NoSuchSession));
+        };
+        let path = bytes(path);
+        let client = token.client_id();
+        // It may have changed in this very turn, or be unknown to Redis, which has lost it.
+        if let Some(session) = self.hub.sessions.find_by_token(token) {
+            self.save(&session, false);
+        }
+        let node = self.engine.node.to_string();
+        let names = &self.names;
+        let keys = vec![
+            names.session(client),
+            names.inbox(client),
+            names.sessions_of(&node),
+            names.orphans(),
+        ];
+        let args = vec![
+            number(client),
+            bytes(&node),
+            hash_of(token).into(),
+            path,
+            names.prefix(),
+            number(KEPT_MS),
+        ];
+        let bringing = self.new_bringing(asked);
+        self.order(&scripts::TAKE, keys, args, Sent::Take { bringing });
+    }
+
+    pub(super) fn on_taken(&mut self, id: u64, answer: Option<Value>) {
+        let Some(bringing) = self.bringings.get(&id) else { return };
+        let Question::BringSession { token, rooms, .. } = &bringing.asked.question else { return };
+        let (token, asked_rooms) = (*token, rooms.clone());
+        let read = answer.as_ref().and_then(read_taken);
+        let Some(coming) = read else {
+            if let Some(bringing) = self.bringings.remove(&id) {
+                let error = match answer {
+                    None => RoomError::EngineAway,
+                    Some(_) => RoomError::NoSuchSession,
+                };
+                self.answer(bringing.asked, Err(error));
+            }
+            return;
+        };
+        let mut rooms: BTreeSet<RoomName> = asked_rooms.into_iter().collect();
+        let own = coming.shared.rooms.iter().filter_map(|name| RoomName::new(name).ok());
+        rooms.extend(own);
+        let patterns = coming.shared.record.patterns.iter();
+        let patterns: Vec<_> = patterns.filter_map(|text| RoomPattern::new(text).ok()).collect();
+        if let Some(kept) = self.sessions.get_mut(&token.client_id()) {
+            // It is here: another connection takes it up, or the same client comes back.
+            kept.fence = coming.fence;
+        } else if let Some(bringing) = self.bringings.get_mut(&id) {
+            bringing.session = Some(Box::new(coming));
+        }
+        for pattern in patterns {
+            self.find_matches(&pattern, id);
+        }
+        self.bring_for(id, rooms, true);
+        self.note_brought(id, Ok(()));
+    }
+
+    fn take_up(
+        &mut self,
+        coming: ComingSession,
+        token: &SessionToken,
+        route: u16,
+    ) -> Result<(), RoomError> {
+        let ComingSession { fence, shared: SharedSession { rooms, record }, directs, seqs } =
+            coming;
+        let client = token.client_id();
+        if self.sessions.contains_key(&client) {
+            return Ok(());
+        }
+        let route =
+            self.routes.iter().find(|of| of.index == route).ok_or(RoomError::NoSuchSession)?;
+        let names: Vec<RoomName> =
+            rooms.iter().filter_map(|name| RoomName::new(name).ok()).collect();
+        if names.len() != rooms.len() {
+            return Err(RoomError::NoSuchSession);
+        }
+        let here: Vec<Option<Arc<Room>>> =
+            names.iter().map(|name| self.hub.rooms.find(name.as_str())).collect();
+        let frame = |(seq, message): &(u64, Bytes)| {
+            let envelope = Envelope::read(message)?;
+            Some((*seq, self.hub.frame_of(&envelope, &[*seq])))
+        };
+        let directs = directs.iter().filter_map(frame).collect();
+        let brought = Brought { record, token, route, rooms: &here, directs, seqs };
+        let session: Arc<Session> = self.hub.take_up(brought)?;
+        self.keep_session(&session, fence, &names);
+        self.changed.push(session);
+        Ok(())
+    }
+}
+
+fn read_taken(answer: &Value) -> Option<ComingSession> {
+    let [fence, record, _, last_seq, delivered_seq, messages, _] = answer.list()? else {
+        return None;
+    };
+    let shared: SharedSession = postcard::from_bytes(record.bytes()?).ok()?;
+    let mut directs = Vec::new();
+    for message in messages.list()? {
+        let [id, fields] = message.list()? else { return None };
+        let seq: u64 = id.text()?.split_once('-')?.0.parse().ok()?;
+        let [_, body] = fields.list()? else { return None };
+        directs.push((seq, body.bytes()?.clone()));
+    }
+    let seqs = (last_seq.u64()?, delivered_seq.u64()?);
+    Some(ComingSession { fence: fence.u64()?, shared, directs, seqs })
+}

@@ -1,0 +1,276 @@
+//! What the hub asks, and the answers of Redis.
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::{
+    Core,
+    sent::{Numbered, Sent},
+    waits::{KEPT_MS, OWN_ID_KEPT_MS, PATIENCE_MS, REPLICAS_WAIT_MS},
+    words::{bytes, flag, new_epoch, number, seqs},
+};
+use crate::{
+    engine::{link::order::Value, scripts},
+    hub::{
+        engine::Asked,
+        error::RoomError,
+        names::RoomName,
+        question::{Answer, Publish, Question},
+    },
+};
+
+impl Core {
+    /// Asks Redis, or holds the question until it can be asked.
+    pub(super) fn ask(&mut self, asked: Box<Asked>) {
+        if !self.is_up() {
+            let waited_ms = self.hub.now_ms().saturating_sub(self.down_since_ms);
+            if waited_ms > PATIENCE_MS {
+                return self.answer(asked, Err(RoomError::EngineAway));
+            }
+            return self.held.push((asked, false));
+        }
+        self.put(asked, false);
+    }
+
+    pub(super) fn put(&mut self, asked: Box<Asked>, is_again: bool) {
+        match &asked.question {
+            Question::Bring { .. } => self.begin_bringing(asked),
+            Question::BringSession { token, route, .. } => {
+                let (token, route) = (*token, *route);
+                self.take_session(asked, &token, route);
+            }
+            Question::Publish(_) => self.publish(asked, is_again),
+            Question::Direct { .. } => self.direct(asked, is_again),
+            Question::Broadcast { route, message, .. } => {
+                let head = format!("A{route}\n");
+                let payload = [head.as_bytes(), message].concat();
+                self.announce(asked, payload.into());
+            }
+            Question::Announce(payload) => {
+                let payload = payload.clone();
+                self.announce(asked, payload);
+            }
+        }
+    }
+
+    /// An id for a message whose client gave none, which is the same when it is asked again.
+    fn own_id(&self, asked: &Asked) -> Uuid {
+        Uuid::from_u64_pair(self.engine.node.as_u64_pair().0, asked.nth)
+    }
+
+    fn announce(&mut self, asked: Box<Asked>, payload: Bytes) {
+        self.remember_revocation(&payload);
+        let args = vec![Bytes::from_static(b"PUBLISH"), self.names.all(), payload];
+        self.command(args, Sent::Question { asked, is_again: false });
+    }
+
+    /// Holds a question whose answer was lost, to ask again.
+    pub(super) fn hold(&mut self, sent: Sent) {
+        match sent {
+            Sent::Question { asked, .. } => {
+                self.hub.rooms.metrics.engine_retries.add_shared();
+                self.held.push((asked, true));
+            }
+            Sent::Replicas(numbered) => {
+                self.held.extend(numbered.into_iter().map(|numbered| (numbered.asked, true)));
+            }
+            Sent::Names { bringing } | Sent::Take { bringing } => {
+                // Begun anew: what was brought for it stays.
+                if let Some(bringing) = self.bringings.remove(&bringing) {
+                    self.held.push((bringing.asked, true));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Refuses what has waited too long for the link.
+    pub(super) fn refuse_held(&mut self) {
+        for (asked, _) in std::mem::take(&mut self.held) {
+            self.answer(asked, Err(RoomError::EngineAway));
+        }
+        for bringing in std::mem::take(&mut self.bringings).into_values() {
+            self.answer(bringing.asked, Err(RoomError::EngineAway));
+        }
+    }
+
+    fn publish(&mut self, asked: Box<Asked>, is_again: bool) {
+        let Question::Publish(publish) = &asked.question else { return };
+        let Publish { by, rooms, may_make, message, id } = publish;
+        let (rooms, may_make, message, id) = (rooms.clone(), *may_make, message.clone(), *id);
+        // A room that clients of this node are in exists, whatever Redis has lost.
+        let may_make = may_make || rooms.iter().all(|room| self.is_here(room));
+        let by = by.clone();
+        let fence = match &by {
+            None => None,
+            Some(session) => match self.fence_of(session) {
+                Some(fence) => Some(fence),
+                None => return self.answer(asked, Err(RoomError::TakenOver)),
+            },
+        };
+        let client = by.as_ref().map_or(Uuid::nil(), |by| by.client_id);
+        let result_id = id.unwrap_or_else(|| self.own_id(&asked));
+        let result = self.names.result(&rooms, client, result_id);
+        let session_key = by.map(|by| self.names.session(by.client_id));
+        let mut keys = vec![session_key.unwrap_or_else(|| bytes("-")), result];
+        let id_kept_ms = match id {
+            Some(_) => self.settings.resume_window_ms.max(OWN_ID_KEPT_MS) * 2,
+            None => OWN_ID_KEPT_MS,
+        };
+        let mut args = vec![
+            fence.map(number).unwrap_or_default(),
+            self.generation(),
+            flag(may_make),
+            number(id_kept_ms),
+            message,
+        ];
+        let kept_ms = self.kept_ms();
+        for room in &rooms {
+            let bounds = self.bounds_of(room);
+            keys.extend([self.names.hash(room), self.names.stream(room)]);
+            args.extend([
+                self.names.channel(room),
+                new_epoch(),
+                number(bounds.messages_max),
+                number(bounds.bytes_max),
+                number(kept_ms),
+                bytes(room.as_str()),
+            ]);
+        }
+        keys.push(self.names.rooms());
+        args.push(self.names.new_rooms());
+        self.order(&scripts::PUBLISH, keys, args, Sent::Question { asked, is_again });
+    }
+
+    fn direct(&mut self, asked: Box<Asked>, is_again: bool) {
+        let Question::Direct { by, to, message, id } = &asked.question else { return };
+        let (by, to, message, id) = (by.clone(), *to, message.clone(), *id);
+        let fence = by.as_ref().and_then(|session| self.fence_of(session));
+        let client = by.as_ref().map_or(Uuid::nil(), |by| by.client_id);
+        // A receiver that has just come is not known to Redis yet.
+        if !self.sessions.contains_key(&to)
+            && let Some(session) = self.hub.sessions.find(&to)
+        {
+            self.save(&session, false);
+        }
+        let result_id = id.unwrap_or_else(|| self.own_id(&asked));
+        let session_key = by.map(|by| self.names.session(by.client_id));
+        let keys = vec![
+            session_key.unwrap_or_else(|| bytes("-")),
+            self.names.session(to),
+            self.names.inbox(to),
+            self.names.direct_result(to, client, result_id),
+        ];
+        let (messages_max, bytes_max) = self.settings.inbox;
+        let args = vec![
+            fence.map(number).unwrap_or_default(),
+            number(self.settings.resume_window_ms.max(OWN_ID_KEPT_MS) * 2),
+            number(messages_max),
+            number(bytes_max),
+            number(KEPT_MS),
+            number(to),
+            self.names.prefix(),
+            message,
+        ];
+        self.order(&scripts::DIRECT, keys, args, Sent::Question { asked, is_again });
+    }
+
+    /// Goes on with an answer; `None` if Redis has refused.
+    pub(super) fn on_sent_answered(&mut self, sent: Sent, answer: Option<Value>) {
+        match sent {
+            Sent::Question { asked, is_again } => {
+                self.on_question_answered(asked, is_again, answer);
+            }
+            Sent::Open { room, since } => self.on_opened(&room, since, answer),
+            Sent::Names { bringing } => {
+                let names = answer.as_ref().and_then(Value::list).unwrap_or_default();
+                let names =
+                    names.iter().filter_map(|name| RoomName::new(name.text()?).ok()).collect();
+                self.bring_for(bringing, names, false);
+                let result = answer.map(drop).ok_or(RoomError::EngineAway);
+                self.note_brought(bringing, result);
+            }
+            Sent::Take { bringing } => self.on_taken(bringing, answer),
+            Sent::Save(client) => self.on_saved(client, answer.as_ref()),
+            Sent::Beat => self.on_beat(answer.as_ref()),
+            Sent::Replicas(numbered) => self.on_replicas(numbered, answer.as_ref()),
+            Sent::Revocations => self.on_revocations(answer.as_ref()),
+            Sent::Orphan(node) => self.on_orphaned(&node, answer.as_ref()),
+            Sent::Reap => self.on_reaped(answer.as_ref()),
+            Sent::Nothing(_) => {}
+        }
+    }
+
+    fn on_question_answered(&mut self, asked: Box<Asked>, is_again: bool, answer: Option<Value>) {
+        let outcome = match (&asked.question, answer) {
+            (_, None) => Err(RoomError::EngineAway),
+            (Question::Broadcast { .. } | Question::Announce(_), Some(_)) => Ok(Answer::Done),
+            (Question::Publish(_), Some(answer)) if is_unknown(&answer) => {
+                Err(RoomError::NoSuchRoom)
+            }
+            (Question::Publish(_), Some(answer)) => outcome_of(&answer, is_again, seqs),
+            (_, Some(answer)) => {
+                outcome_of(&answer, is_again, |text| Some(vec![text.parse().ok()?]))
+            }
+        };
+        if outcome.as_ref().is_ok_and(|of| matches!(of, Answer::Numbered { repeated: true, .. })) {
+            self.hub.sessions.metrics.repeats.add_shared();
+        }
+        if outcome.as_ref().is_err_and(|of| *of == RoomError::ClientBehind) {
+            self.hub.sessions.metrics.directs_refused.add_shared();
+        }
+        match outcome {
+            Ok(answer) if self.settings.replicas > 0 => {
+                self.unconfirmed.push(Numbered { asked, answer });
+            }
+            outcome => self.answer(asked, outcome),
+        }
+    }
+
+    /// Asks Redis to wait until replicas have the messages that were numbered in this turn.
+    pub(super) fn await_replicas(&mut self) {
+        if self.unconfirmed.is_empty() {
+            return;
+        }
+        let numbered = std::mem::take(&mut self.unconfirmed);
+        let args = vec![bytes("WAIT"), number(self.settings.replicas), number(REPLICAS_WAIT_MS)];
+        self.command(args, Sent::Replicas(numbered));
+    }
+
+    fn on_replicas(&mut self, numbered: Vec<Numbered>, answer: Option<&Value>) {
+        let has_enough =
+            answer.and_then(Value::u64).is_some_and(|of| of >= self.settings.replicas as u64);
+        for Numbered { asked, answer } in numbered {
+            let outcome = if has_enough { Ok(answer) } else { Err(RoomError::EngineAway) };
+            self.answer(asked, outcome);
+        }
+    }
+}
+
+/// What a script says that numbers a message.
+fn outcome_of(
+    answer: &Value,
+    is_again: bool,
+    read: impl Fn(&str) -> Option<Vec<u64>>,
+) -> Result<Answer, RoomError> {
+    let numbers = |list: &[Value]| {
+        let text = list.get(1).and_then(Value::text);
+        text.and_then(&read).map(Vec::into_boxed_slice).ok_or(RoomError::EngineAway)
+    };
+    let list = answer.list().unwrap_or_default();
+    match list.first().and_then(Value::int) {
+        Some(0) => Ok(Answer::Numbered { seqs: numbers(list)?, repeated: false }),
+        // Asked again, it may be a repeat of this node's own doing.
+        Some(1) => Ok(Answer::Numbered { seqs: numbers(list)?, repeated: !is_again }),
+        Some(2) => Err(RoomError::TakenOver),
+        Some(3) => Err(RoomError::NoSuchClient),
+        Some(4) => Err(RoomError::InboxFull),
+        Some(5) => Err(RoomError::ClientBehind),
+        _ => Err(RoomError::EngineAway),
+    }
+}
+
+/// Whether a script knows no such room, or client.
+fn is_unknown(answer: &Value) -> bool {
+    answer.list().and_then(|list| list.first()?.int()) == Some(3)
+}

@@ -1,0 +1,48 @@
+//! Revocations, which nodes that start later must know as well.
+
+use bytes::Bytes;
+
+use super::{
+    Core,
+    sent::Sent,
+    words::{bytes, number},
+};
+use crate::{engine::link::order::Value, hub::announced::Announced};
+
+/// What is said to all nodes begins with this.
+const ANNOUNCED: &[u8] = b"C\n";
+
+impl Core {
+    /// Keeps a revocation that is announced to all nodes.
+    pub(super) fn remember_revocation(&mut self, payload: &Bytes) {
+        let Some(text) = payload.strip_prefix(ANNOUNCED) else { return };
+        if let Ok(Announced::Revoke { kept_until_s, .. }) = serde_json::from_slice(text) {
+            let text = payload.slice(ANNOUNCED.len()..);
+            let args = vec![bytes("HSET"), self.names.revocations(), text, number(kept_until_s)];
+            self.command(args, Sent::Nothing("keeping a revocation"));
+        }
+    }
+
+    /// Asks for the revocations of all nodes.
+    pub(super) fn learn_revocations(&mut self) {
+        let args = vec![bytes("HGETALL"), self.names.revocations()];
+        self.command(args, Sent::Revocations);
+    }
+
+    /// Carries out those that still hold, and forgets the others.
+    pub(super) fn on_revocations(&mut self, answer: Option<&Value>) {
+        let now_s = self.hub.clock.since_1970().as_secs();
+        let mut over = vec![bytes("HDEL"), self.names.revocations()];
+        for pair in answer.and_then(Value::list).unwrap_or_default().chunks_exact(2) {
+            let Some(text) = pair[0].bytes() else { continue };
+            let holds = pair[1].u64().is_some_and(|until_s| until_s > now_s);
+            match serde_json::from_slice(text) {
+                Ok(revocation) if holds => self.hub.carry_out(revocation),
+                _ => over.push(text.clone()),
+            }
+        }
+        if over.len() > 2 {
+            self.command(over, Sent::Nothing("forgetting revocations"));
+        }
+    }
+}

@@ -1,0 +1,437 @@
+//! The rooms of a node: brought, kept up to date, repaired, and let go.
+
+use std::{collections::VecDeque, ops::Bound, sync::Arc};
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::{
+    Core,
+    mirrored_room::{HELD_BYTES_MAX, HELD_MAX, MirroredRoom, Stage},
+    sent::Sent,
+    waits::{KEPT_MS, RENEWED_EVERY_MS},
+    words::{bytes, flag, new_epoch, nth_part, number, numbered, seqs, shown_as},
+};
+use crate::{
+    engine::{
+        link::order::{Order, Value},
+        scripts,
+    },
+    hub::{
+        envelope::Envelope,
+        error::RoomError,
+        mirror::{Arrived, Kept, ShownAs},
+        names::RoomName,
+    },
+    store::{Epoch, HistoryBounds, Position},
+};
+
+/// How long a room that nobody of this node is in stays here, for those who come back.
+const LINGER_MS: u64 = 30_000;
+
+/// The most rooms that one turn looks at.
+const LOOKED_AT_MAX: usize = 256;
+
+/// What an open room is, as Redis says.
+struct Opened {
+    position: Position,
+    elder: Vec<(Epoch, u64)>,
+    version: u64,
+    kept: Vec<Kept>,
+    members: Vec<(Uuid, ShownAs)>,
+}
+
+impl Core {
+    /// Brings a room to this node. `for_bringing` is told when it is here. Returns whether it is
+    /// already.
+    pub(super) fn bring(
+        &mut self,
+        name: &RoomName,
+        may_make: bool,
+        for_bringing: Option<u64>,
+    ) -> bool {
+        let is_up = self.is_up();
+        if let Some(known) = self.rooms.get_mut(name) {
+            let is_gone = known.room.as_ref().is_some_and(|room| room.state.lock().is_gone());
+            if known.stage == Stage::Open && !is_gone {
+                known.vacant_since_ms = None;
+                return true;
+            }
+            known.may_make |= may_make;
+            known.waiting.extend(for_bringing);
+            if known.stage == Stage::Open {
+                // The hub has let go of it, but its channel is still subscribed to.
+                known.room = None;
+                self.open(name);
+            }
+            return false;
+        }
+        let channel = self.names.channel(name);
+        let stage = if is_up { Stage::Subscribing } else { Stage::Lost };
+        let room = MirroredRoom {
+            stage,
+            room: None,
+            channel: channel.clone(),
+            may_make,
+            waiting: for_bringing.into_iter().collect(),
+            held: VecDeque::new(),
+            held_bytes: 0,
+            has_missed: false,
+            version: 0,
+            vacant_since_ms: None,
+            renewed_ms: self.hub.now_ms(),
+        };
+        self.rooms.insert(name.clone(), room);
+        self.by_channel.insert(channel.clone(), name.clone());
+        if is_up {
+            self.orders.push(Order::Subscribe(vec![channel]));
+        }
+        false
+    }
+
+    /// Asks for a room that is subscribed to.
+    fn open(&mut self, name: &RoomName) {
+        let Some(known) = self.rooms.get_mut(name) else { return };
+        known.stage = Stage::Opening;
+        let since = known.room.as_ref().map(|room| room.state.lock().history.position());
+        self.open_since(name, since);
+    }
+
+    fn open_since(&mut self, name: &RoomName, since: Option<Position>) {
+        let Some(known) = self.rooms.get(name) else { return };
+        let names = &self.names;
+        let keys = vec![names.hash(name), names.stream(name), names.presence(name), names.rooms()];
+        let args = vec![
+            bytes(name.as_str()),
+            self.generation(),
+            new_epoch(),
+            flag(known.may_make),
+            number(since.map_or(0, |since| since.seq)),
+            number(self.settings.bounds.messages_max.max(1)),
+            number(self.kept_ms()),
+            names.new_rooms(),
+        ];
+        let sent = Sent::Open { room: name.clone(), since };
+        self.order(&scripts::OPEN, keys, args, sent);
+    }
+
+    /// Whether there is a mirror of a room on this node.
+    pub(super) fn is_here(&self, name: &RoomName) -> bool {
+        self.rooms.get(name).is_some_and(|known| known.room.is_some())
+    }
+
+    /// What a room keeps of its messages.
+    pub(super) fn bounds_of(&self, name: &RoomName) -> HistoryBounds {
+        let room = self.rooms.get(name).and_then(|known| known.room.as_ref());
+        room.map_or(self.settings.bounds, |room| room.state.lock().bounds)
+    }
+
+    /// How long a room is kept in Redis that nobody renews.
+    pub(super) fn kept_ms(&self) -> u64 {
+        self.settings.history_ms.max(KEPT_MS)
+    }
+
+    pub(super) fn on_room_subscribed(&mut self, channel: &Bytes) {
+        let Some(name) = self.by_channel.get(channel).cloned() else { return };
+        let is_due = |room: &MirroredRoom| room.stage == Stage::Subscribing;
+        if self.rooms.get(&name).is_some_and(is_due) {
+            self.open(&name);
+        }
+    }
+
+    /// Takes what Redis says of a room that was asked for.
+    pub(super) fn on_opened(
+        &mut self,
+        name: &RoomName,
+        since: Option<Position>,
+        answer: Option<Value>,
+    ) {
+        if !self.rooms.contains_key(name) {
+            return;
+        }
+        let Some(answer) = answer else { return self.fail_room(name, RoomError::EngineAway) };
+        if answer == Value::Nil {
+            let args = vec![Bytes::from_static(b"ZREM"), self.names.rooms(), bytes(name.as_str())];
+            self.command(args, Sent::Nothing("forgetting a room"));
+            return self.fail_room(name, RoomError::NoSuchRoom);
+        }
+        let Some(opened) = self.read_opened(&answer) else {
+            log::error!("engine: the room {name} cannot be read");
+            return self.fail_room(name, RoomError::EngineAway);
+        };
+        let Opened { position, elder, version, kept, members } = opened;
+        if let Some(since) = since
+            && since.epoch != position.epoch
+            && since.seq > 0
+            && !elder.iter().any(|(epoch, upto)| *epoch == since.epoch && since.seq <= *upto)
+        {
+            // What this node has is of another life, so the beginning is wanted as well.
+            return self.open_since(name, Some(Position { seq: 0, ..position }));
+        }
+        let room = match self.hub.bring_room(name, position, elder, kept) {
+            Ok(room) => room,
+            Err(error) => return self.fail_room(name, error),
+        };
+        self.hub.set_remote(&room, members);
+        let Some(known) = self.rooms.get_mut(name) else { return };
+        known.stage = Stage::Open;
+        known.version = version;
+        known.room = Some(Arc::clone(&room));
+        known.vacant_since_ms = None;
+        let held = std::mem::take(&mut known.held);
+        known.held_bytes = 0;
+        if std::mem::take(&mut known.has_missed) {
+            self.hub.rooms.metrics.engine_repairs.add_shared();
+            return self.open(name);
+        }
+        let waiting = std::mem::take(&mut known.waiting);
+        for payload in held {
+            self.on_room_message(name, payload);
+        }
+        waiting.into_iter().for_each(|bringing| self.note_brought(bringing, Ok(())));
+    }
+
+    fn fail_room(&mut self, name: &RoomName, error: RoomError) {
+        let Some(known) = self.rooms.get_mut(name) else { return };
+        let waiting = std::mem::take(&mut known.waiting);
+        if known.room.is_none() {
+            self.let_go(name);
+        } else {
+            // Those who are in it hear nothing until this succeeds.
+            known.stage = Stage::Subscribing;
+            known.may_make = true;
+        }
+        waiting.into_iter().for_each(|bringing| self.note_brought(bringing, Err(error)));
+    }
+
+    fn let_go(&mut self, name: &RoomName) {
+        if let Some(room) = self.rooms.remove(name) {
+            self.by_channel.remove(&room.channel);
+            if self.is_up() {
+                self.orders.push(Order::Unsubscribe(vec![room.channel]));
+            }
+        }
+    }
+
+    fn read_opened(&self, answer: &Value) -> Option<Opened> {
+        let [epoch, seq, elder, version, now_ms, messages, members] = answer.list()? else {
+            return None;
+        };
+        let epoch: Epoch = epoch.text()?.parse().ok()?;
+        let (seq, now_ms) = (seq.u64()?, now_ms.u64()?);
+        let mut upto_min = u64::MAX;
+        let mut earlier = Vec::new();
+        for one in elder.text()?.split_whitespace() {
+            let (epoch, upto) = one.split_once(':')?;
+            upto_min = upto_min.min(upto.parse().ok()?);
+            earlier.push((epoch.parse().ok()?, upto_min));
+        }
+        let age_max_ms = self.settings.history_ms;
+        let mut kept = Vec::new();
+        for message in messages.list()?.iter().rev() {
+            let [id, fields] = message.list()? else { return None };
+            let seq: u64 = id.text()?.split_once('-')?.0.parse().ok()?;
+            let [_, _, _, numbers, _, time_ms, _, body] = fields.list()? else { return None };
+            let age_ms = now_ms.saturating_sub(time_ms.u64()?);
+            let envelope = Envelope::read(body.bytes()?)?;
+            let seqs = seqs(numbers.text()?)?;
+            let frame = self.hub.frame_of(&envelope, &seqs);
+            if age_ms > age_max_ms {
+                kept.clear();
+                continue;
+            }
+            // What came before a hole is of no use.
+            if kept.last().is_some_and(|last: &Kept| last.seq + 1 != seq) {
+                kept.clear();
+            }
+            kept.push(Kept { seq, age_ms, frame, from: envelope.from });
+        }
+        if kept.last().is_some_and(|last| last.seq != seq) {
+            kept.clear();
+        }
+        let mut listed = Vec::new();
+        for pair in members.list()?.chunks_exact(2) {
+            let client = Uuid::try_parse(pair[0].text()?).ok()?;
+            let shown = pair[1].bytes()?;
+            listed.push((client, shown_as(nth_part(shown, 2)?)?));
+        }
+        let position = Position { epoch, seq };
+        let version = version.u64()?;
+        Some(Opened { position, elder: earlier, version, kept, members: listed })
+    }
+
+    /// Takes what came on a room's channel.
+    pub(super) fn on_room_message(&mut self, name: &RoomName, payload: Bytes) {
+        let Some(known) = self.rooms.get_mut(name) else { return };
+        match (known.stage, &known.room) {
+            (Stage::Open, Some(room)) if !room.state.lock().is_gone() => {}
+            (Stage::Open, _) => {
+                // Nobody was in it, and the hub has let go of it.
+                return self.let_go(name);
+            }
+            (Stage::Lost, _) => return,
+            (Stage::Subscribing | Stage::Opening, _) => {
+                let bytes = known.held_bytes + payload.len();
+                if known.held.len() >= HELD_MAX || bytes > HELD_BYTES_MAX {
+                    known.has_missed = true;
+                } else {
+                    known.held_bytes = bytes;
+                    known.held.push_back(payload);
+                }
+                return;
+            }
+        }
+        let read = match payload.first() {
+            Some(b'M') => self.on_published(name, &payload),
+            Some(kind @ (b'P' | b'L')) => self.on_presence(name, *kind == b'P', &payload),
+            _ => None,
+        };
+        if read.is_none() {
+            log::error!("engine: a message of the room {name} cannot be read, and is passed over");
+        }
+    }
+
+    fn on_published(&mut self, name: &RoomName, payload: &Bytes) -> Option<()> {
+        let end = payload.iter().position(|byte| *byte == b'\n')?;
+        let (head, body) = (std::str::from_utf8(&payload[1..end]).ok()?, payload.slice(end + 1..));
+        let (index, numbers) = head.split_once(' ')?;
+        let index: usize = index.parse().ok()?;
+        let numbered = numbered(numbers)?;
+        let (epoch, seq) = *numbered.get(index)?;
+        let room = Arc::clone(self.rooms.get(name)?.room.as_ref()?);
+        let here = room.state.lock().history.position();
+        if here.epoch == epoch && seq <= here.seq {
+            return Some(());
+        }
+        if here.epoch != epoch || seq != here.seq + 1 {
+            self.hub.rooms.metrics.engine_repairs.add_shared();
+            let known = self.rooms.get_mut(name)?;
+            known.held.push_back(payload.clone());
+            known.held_bytes = payload.len();
+            self.open(name);
+            return Some(());
+        }
+        let envelope = Envelope::read(&body)?;
+        let mut rooms = vec![(room, seq)];
+        for (place, other) in envelope.rooms.iter().enumerate() {
+            let (epoch, seq) = *numbered.get(place)?;
+            let Some(known) = self.rooms.get(other).filter(|_| place != index) else { continue };
+            let Some(room) = known.room.as_ref().filter(|_| known.stage == Stage::Open) else {
+                continue;
+            };
+            let there = room.state.lock().history.position();
+            if there.epoch == epoch && there.seq + 1 == seq {
+                rooms.push((Arc::clone(room), seq));
+            }
+        }
+        let seqs: Vec<u64> = numbered.iter().map(|(_, seq)| *seq).collect();
+        let frame = self.hub.frame_of(&envelope, &seqs);
+        let from = envelope.from;
+        let is_ours = from.node == self.engine.node;
+        let payer = self.sessions.get(&from.client).filter(|_| is_ours).map(|kept| &kept.session);
+        self.behind |= self.hub.arrive(Arrived { rooms: &rooms, frame, from, payer });
+        Some(())
+    }
+
+    fn on_presence(&mut self, name: &RoomName, is_shown: bool, payload: &Bytes) -> Option<()> {
+        let end = payload.iter().position(|byte| *byte == b'\n')?;
+        let mut head = std::str::from_utf8(&payload[1..end]).ok()?.split(' ');
+        let version: u64 = head.next()?.parse().ok()?;
+        let client = Uuid::try_parse(head.next()?).ok()?;
+        let node = head.nth(1)?;
+        let known = self.rooms.get_mut(name)?;
+        if version <= known.version {
+            return Some(());
+        }
+        if version != known.version + 1 {
+            self.hub.rooms.metrics.engine_repairs.add_shared();
+            known.held.push_back(payload.clone());
+            known.held_bytes = payload.len();
+            self.open(name);
+            return Some(());
+        }
+        known.version = version;
+        let room = Arc::clone(known.room.as_ref()?);
+        if node == self.engine.node.to_string() {
+            return Some(());
+        }
+        match is_shown {
+            true => self.hub.show_remote(&room, client, shown_as(&payload[end + 1..])?),
+            false => self.hub.hide_remote(&room, client),
+        }
+        Some(())
+    }
+
+    /// Asks for all rooms again, after the link was lost.
+    pub(super) fn reopen_rooms(&mut self) {
+        let mut channels = Vec::with_capacity(self.rooms.len());
+        for room in self.rooms.values_mut() {
+            room.stage = Stage::Subscribing;
+            // Whoever is in it stays in it, whatever Redis has lost.
+            room.may_make |= room.room.is_some();
+            channels.push(room.channel.clone());
+        }
+        for batch in channels.chunks(1024) {
+            self.orders.push(Order::Subscribe(batch.to_vec()));
+        }
+    }
+
+    pub(super) fn lose_rooms(&mut self) {
+        for room in self.rooms.values_mut() {
+            room.stage = Stage::Lost;
+            room.held.clear();
+            room.held_bytes = 0;
+            room.has_missed = false;
+        }
+    }
+
+    /// Lets go of the rooms that nobody is in, and renews the others. Each call looks at a bounded
+    /// number.
+    pub(super) fn look_at_rooms(&mut self, now_ms: u64) {
+        let from = self.looked_at.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut unused = Vec::new();
+        let mut renewed = Vec::new();
+        let (mut count, mut last) = (0, None);
+        for (name, known) in self.rooms.range_mut((from, Bound::Unbounded)).take(LOOKED_AT_MAX) {
+            count += 1;
+            last = Some(name);
+            let Some(room) = known.room.as_ref().filter(|_| known.stage == Stage::Open) else {
+                continue;
+            };
+            let state = room.state.lock();
+            let is_vacant = !room.is_default && state.is_vacant();
+            let is_gone = state.is_gone();
+            drop(state);
+            let since_ms = *known.vacant_since_ms.get_or_insert(now_ms);
+            if !is_vacant {
+                known.vacant_since_ms = None;
+            } else if now_ms.saturating_sub(since_ms) >= LINGER_MS && known.waiting.is_empty() {
+                unused.push((name.clone(), Arc::clone(room)));
+            }
+            if is_gone {
+                unused.push((name.clone(), Arc::clone(room)));
+            } else if now_ms.saturating_sub(known.renewed_ms) >= RENEWED_EVERY_MS {
+                known.renewed_ms = now_ms;
+                renewed.push(name.clone());
+            }
+        }
+        self.looked_at = last.filter(|_| count == LOOKED_AT_MAX).cloned();
+        for (name, room) in unused {
+            if self.hub.rooms.drop_mirror(&room) {
+                self.let_go(&name);
+            }
+        }
+        for name in renewed {
+            let names = &self.names;
+            let keys = [names.hash(&name), names.stream(&name), names.presence(&name)];
+            for key in keys {
+                self.renew(key);
+            }
+        }
+    }
+
+    pub(super) fn renew(&mut self, key: Bytes) {
+        let args = vec![Bytes::from_static(b"PEXPIRE"), key, number(self.kept_ms())];
+        self.command(args, Sent::Nothing("renewing"));
+    }
+}

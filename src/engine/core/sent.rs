@@ -1,0 +1,92 @@
+//! What waits for answers of Redis.
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::{
+    hub::{
+        engine::Asked,
+        error::RoomError,
+        names::RoomName,
+        question::{Answer, Question},
+        session::shared::SharedSession,
+    },
+    store::Position,
+};
+
+/// What an answer belongs to.
+pub(super) enum Sent {
+    /// A question of the hub that one order answers, and whether it was asked before.
+    Question {
+        asked: Box<Asked>,
+        is_again: bool,
+    },
+    Open {
+        room: RoomName,
+        since: Option<Position>,
+    },
+    /// The names of the rooms that match a pattern.
+    Names {
+        bringing: u64,
+    },
+    Take {
+        bringing: u64,
+    },
+    Save(Uuid),
+    Beat,
+    /// Messages whose publishers wait for replicas.
+    Replicas(Vec<Numbered>),
+    /// Revocations that all nodes know.
+    Revocations,
+    Orphan(String),
+    Reap,
+    /// Nothing waits for it; the text says what it was.
+    Nothing(&'static str),
+}
+
+impl Sent {
+    pub(super) fn what(&self) -> &'static str {
+        match self {
+            Sent::Question { asked, .. } => match &asked.question {
+                Question::Publish(_) => "publishing",
+                Question::Direct { .. } => "a direct message",
+                Question::Broadcast { .. } => "a broadcast",
+                Question::Announce(_) => "an announcement",
+                Question::Bring { .. } | Question::BringSession { .. } => "bringing a room",
+            },
+            Sent::Open { .. } => "opening a room",
+            Sent::Names { .. } => "matching a pattern",
+            Sent::Take { .. } => "taking a session up",
+            Sent::Save(_) => "writing a session down",
+            Sent::Beat => "renewing the lease",
+            Sent::Replicas(_) => "waiting for replicas",
+            Sent::Revocations => "reading revocations",
+            Sent::Orphan(_) => "taking sessions from a node that is gone",
+            Sent::Reap => "ending sessions",
+            Sent::Nothing(what) => what,
+        }
+    }
+}
+
+/// A question that waits for rooms.
+pub(super) struct Bringing {
+    pub(super) asked: Box<Asked>,
+    /// How much it waits for still.
+    pub(super) left: usize,
+    pub(super) error: Option<RoomError>,
+    /// A session that comes with them.
+    pub(super) session: Option<Box<ComingSession>>,
+}
+
+pub(super) struct ComingSession {
+    pub(super) fence: u64,
+    pub(super) shared: SharedSession,
+    pub(super) directs: Vec<(u64, Bytes)>,
+    pub(super) seqs: (u64, u64),
+}
+
+/// A message that has its numbers.
+pub(super) struct Numbered {
+    pub(super) asked: Box<Asked>,
+    pub(super) answer: Answer,
+}

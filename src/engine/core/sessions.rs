@@ -1,0 +1,241 @@
+//! The sessions of a node: written down when they change, taken from other nodes, and given up to
+//! them.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::{
+    Core,
+    kept_session::KeptSession,
+    sent::Sent,
+    waits::{KEPT_MS, RENEWED_EVERY_MS},
+    words::{bytes, number, shown_text},
+};
+use crate::{
+    engine::{link::order::Value, scripts},
+    hub::{
+        mirror::ShownAs,
+        names::RoomName,
+        session::{
+            Session,
+            shared::{Described, Description},
+        },
+        session_token::SessionToken,
+    },
+};
+
+/// The fence of a session that no other node has had.
+const FIRST_FENCE: u64 = 1;
+
+/// The most sessions that are written down in one turn.
+const SAVED_MAX: usize = 2048;
+
+impl Core {
+    /// Writes down what has changed.
+    pub(super) fn save_changed(&mut self) {
+        let count = self.changed.len().min(SAVED_MAX);
+        let changed: Vec<_> = self.changed.drain(..count).collect();
+        for session in changed {
+            self.save(&session, false);
+        }
+    }
+
+    /// Whether there is more to be written down.
+    pub(crate) fn has_changes(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// Writes everything down again: Redis may have lost it.
+    pub(super) fn save_all(&mut self) {
+        let all: Vec<_> = self.sessions.values().map(|kept| Arc::clone(&kept.session)).collect();
+        for session in all {
+            self.save(&session, true);
+        }
+    }
+
+    /// Notes a session that was taken from another node.
+    pub(super) fn keep_session(&mut self, session: &Arc<Session>, fence: u64, rooms: &[RoomName]) {
+        let kept = KeptSession {
+            session: Arc::clone(session),
+            fence,
+            rooms: rooms.iter().cloned().collect(),
+            shown: ShownAs::default(),
+            written: None,
+            renewed_ms: self.hub.now_ms(),
+        };
+        self.sessions.insert(session.client_id, kept);
+    }
+
+    /// Writes a session down, with its rooms. `anew` if all of it may be missing.
+    pub(super) fn save(&mut self, session: &Arc<Session>, anew: bool) {
+        let client = session.client_id;
+        let Some(route) = self.routes.iter().find(|route| route.index == session.route) else {
+            return;
+        };
+        match session.describe(&route.path) {
+            Described::Ended => self.end_session(session),
+            Described::Is(description) => {
+                let path = bytes(&route.path);
+                let now_ms = self.hub.now_ms();
+                self.sessions.entry(client).or_insert_with(|| KeptSession {
+                    session: Arc::clone(session),
+                    fence: FIRST_FENCE,
+                    rooms: BTreeSet::new(),
+                    shown: ShownAs::default(),
+                    written: None,
+                    renewed_ms: now_ms,
+                });
+                self.write_session(client, path, *description, anew);
+            }
+        }
+    }
+
+    fn write_session(&mut self, client: Uuid, path: Bytes, what: Description, anew: bool) {
+        let Description { session: shared, rooms, shown, away_since_ms, delivered_seq, resumable } =
+            what;
+        let Ok(record) = postcard::to_allocvec(&shared) else { return };
+        let Some(kept) = self.sessions.get_mut(&client) else { return };
+        let node = self.engine.node.to_string();
+        let away = away_since_ms.map(|since_ms| {
+            let ago_ms = self.hub.now_ms().saturating_sub(since_ms);
+            self.hub.clock.since_1970().as_millis() as u64 - ago_ms
+        });
+        let hash = match resumable {
+            true => hash_of(&kept.session.token()),
+            // Nothing is the hash of nothing.
+            false => String::new(),
+        };
+        let names: Vec<&str> = rooms.iter().map(RoomName::as_str).collect();
+        let args = vec![
+            number(client),
+            bytes(&node),
+            number(kept.fence),
+            hash.into(),
+            path,
+            record.into(),
+            bytes(&names.join("\n")),
+            away.map(number).unwrap_or_default(),
+            number(KEPT_MS),
+            number(delivered_seq),
+        ];
+        let written: Bytes = args[5..].concat().into();
+        let is_new = kept.written.as_ref() != Some(&written);
+        let now: BTreeSet<RoomName> = rooms.into_iter().collect();
+        let left: Vec<RoomName> = kept.rooms.difference(&now).cloned().collect();
+        let all = anew || kept.shown != shown;
+        let shown_in: Vec<RoomName> =
+            now.iter().filter(|room| all || !kept.rooms.contains(*room)).cloned().collect();
+        let fence = kept.fence;
+        kept.written = Some(written);
+        kept.rooms = now;
+        let text = shown_text(&shown);
+        kept.shown = shown;
+        kept.renewed_ms = self.hub.now_ms();
+        if is_new || anew {
+            let keys = vec![
+                self.names.session(client),
+                self.names.sessions_of(&node),
+                self.names.orphans(),
+            ];
+            self.order(&scripts::SAVE, keys, args, Sent::Save(client));
+        }
+        for room in left {
+            self.show(&room, client, fence, None);
+        }
+        for room in shown_in {
+            self.show(&room, client, fence, Some(&text));
+        }
+    }
+
+    /// Shows a client in a room to all nodes, or takes it out.
+    fn show(&mut self, room: &RoomName, client: Uuid, fence: u64, shown: Option<&Bytes>) {
+        let keys = vec![self.names.hash(room), self.names.presence(room)];
+        let args = vec![
+            Bytes::from_static(if shown.is_some() { b"P" } else { b"L" }),
+            number(client),
+            number(fence),
+            number(self.engine.node),
+            shown.cloned().unwrap_or_default(),
+            self.names.channel(room),
+            number(self.kept_ms()),
+        ];
+        self.order(&scripts::PRESENCE, keys, args, Sent::Nothing("showing a member"));
+    }
+
+    fn end_session(&mut self, session: &Arc<Session>) {
+        let client = session.client_id;
+        let is_it = |kept: &KeptSession| Arc::ptr_eq(&kept.session, session);
+        if !self.sessions.get(&client).is_some_and(is_it) {
+            return;
+        }
+        let Some(kept) = self.sessions.remove(&client) else { return };
+        for room in &kept.rooms {
+            self.show(room, client, kept.fence, None);
+        }
+        let node = self.engine.node.to_string();
+        let keys = vec![
+            self.names.session(client),
+            self.names.inbox(client),
+            self.names.sessions_of(&node),
+        ];
+        let args = vec![number(client), number(kept.fence)];
+        self.order(&scripts::END, keys, args, Sent::Nothing("ending a session"));
+    }
+
+    /// Takes the answer to a session that was written down.
+    pub(super) fn on_saved(&mut self, client: Uuid, answer: Option<&Value>) {
+        if answer.and_then(Value::int) != Some(0) {
+            return;
+        }
+        if let Some(kept) = self.sessions.remove(&client) {
+            log::info!("engine: the session of {client} was taken up by another node");
+            self.hub.give_up(&kept.session);
+        }
+    }
+
+    /// Gives up a session that another node has taken up under `fence`.
+    pub(super) fn give_up(&mut self, client: Uuid, fence: u64) {
+        if self.sessions.get(&client).is_some_and(|kept| kept.fence < fence)
+            && let Some(kept) = self.sessions.remove(&client)
+        {
+            self.hub.give_up(&kept.session);
+        }
+    }
+
+    /// The fence of a session that is about to act. One that Redis does not know yet is written
+    /// down first.
+    pub(super) fn fence_of(&mut self, session: &Arc<Session>) -> Option<u64> {
+        if !self.sessions.contains_key(&session.client_id) {
+            self.save(session, false);
+        }
+        self.sessions.get(&session.client_id).map(|kept| kept.fence)
+    }
+
+    /// Renews the sessions that were not written down for long.
+    pub(super) fn renew_sessions(&mut self, now_ms: u64) {
+        let is_due =
+            |kept: &&mut KeptSession| now_ms.saturating_sub(kept.renewed_ms) >= RENEWED_EVERY_MS;
+        let due: Vec<Uuid> = self
+            .sessions
+            .values_mut()
+            .filter(is_due)
+            .take(SAVED_MAX)
+            .map(|kept| {
+                kept.renewed_ms = now_ms;
+                kept.session.client_id
+            })
+            .collect();
+        for client in due {
+            self.renew(self.names.session(client));
+        }
+    }
+}
+
+/// What Redis knows of the secret of a session.
+pub(super) fn hash_of(token: &SessionToken) -> String {
+    let hash = digest(&SHA256, &token.secret_bytes());
+    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,88 @@
+-- Numbers a message in one room or several, keeps it, and publishes it to the nodes that have
+-- members. Scripts are not rolled back, so the numbers are written down behind the messages: one
+-- that could not be kept leaves no hole.
+--
+-- KEYS: the publisher's session or '-', the result under the message's id or '-', and for each
+--       room its hash and its stream
+-- ARGV: the fence of the session or '', generation, whether rooms may be made, milliseconds that
+--       the id is known, the message, and for each room: its channel, the epoch for a new life, the
+--       most messages and bytes that it keeps, milliseconds that it is kept, its name; the names of
+--       all rooms and the channel of new ones stand at the end of KEYS and ARGV
+-- Returns: 0 and the numbers; 1 and those of the message before, if its id is known; 2 if the
+--       session is elsewhere; 3 if there is no such room.
+local ROOM_ARGS = 6
+local rooms = (#KEYS - 3) / 2
+if ARGV[1] ~= '' and redis.call('HGET', KEYS[1], 'f') ~= ARGV[1] then
+  return { 2 }
+end
+if KEYS[2] ~= '-' then
+  local known = redis.call('GET', KEYS[2])
+  if known then
+    return { 1, known }
+  end
+end
+local numbers, seqs = {}, {}
+for room = 1, rooms do
+  local at = 5 + (room - 1) * ROOM_ARGS
+  local hash, stream = KEYS[1 + 2 * room], KEYS[2 + 2 * room]
+  local epoch, seq, _, is_new = find_room(hash, stream, ARGV[2], ARGV[at + 2], ARGV[3])
+  if not epoch then
+    return { 3 }
+  end
+  if is_new then
+    redis.call('ZADD', KEYS[#KEYS], 'NX', 0, ARGV[at + 6])
+    redis.call('PUBLISH', ARGV[#ARGV], ARGV[at + 6])
+  end
+  seqs[room] = seq + 1
+  numbers[room] = epoch .. ':' .. string.format('%.0f', seq + 1)
+end
+local numbered = table.concat(numbers, ',')
+local time = redis.call('TIME')
+local now_ms = time[1] .. string.format('%03d', math.floor(tonumber(time[2]) / 1000))
+local message = ARGV[5]
+for room = 1, rooms do
+  local at = 5 + (room - 1) * ROOM_ARGS
+  local hash, stream = KEYS[1 + 2 * room], KEYS[2 + 2 * room]
+  local id = string.format('%.0f-0', seqs[room])
+  local count_max, bytes_max = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
+  local function add()
+    return redis.pcall('XADD', stream, 'MAXLEN', count_max, id, 'i', room - 1, 'n', numbered, 't',
+      now_ms, 'b', message)
+  end
+  if count_max > 0 then
+    local added = add()
+    if type(added) == 'table' and added.err then
+      -- A stream that is ahead of its hash is of another life.
+      redis.call('DEL', stream)
+      added = add()
+      if type(added) == 'table' and added.err then
+        return redis.error_reply(added.err)
+      end
+    end
+  end
+  -- Counted without those that the stream has let go of, and counted anew when it seems too much.
+  local bytes = tonumber(redis.call('HGET', hash, 'b') or 0) + #message
+  if bytes > bytes_max then
+    local kept = redis.call('XREVRANGE', stream, '+', '-')
+    bytes = 0
+    for _, entry in ipairs(kept) do
+      bytes = bytes + #entry[2][8]
+      if bytes > bytes_max then
+        bytes = bytes - #entry[2][8]
+        redis.call('XTRIM', stream, 'MINID', string.format('%.0f-0', tonumber(string.match(entry[1], '^%d+')) + 1))
+        break
+      end
+    end
+  end
+  redis.call('HSET', hash, 's', string.format('%.0f', seqs[room]), 'b', string.format('%.0f', bytes))
+  redis.call('PEXPIRE', hash, ARGV[at + 5])
+  redis.call('PEXPIRE', stream, ARGV[at + 5])
+end
+if KEYS[2] ~= '-' then
+  redis.call('SET', KEYS[2], numbered, 'PX', ARGV[4])
+end
+for room = 1, rooms do
+  local at = 5 + (room - 1) * ROOM_ARGS
+  redis.call('PUBLISH', ARGV[at + 1], 'M' .. (room - 1) .. ' ' .. numbered .. '\n' .. message)
+end
+return { 0, numbered }

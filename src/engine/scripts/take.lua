@@ -1,0 +1,22 @@
+-- Gives a session to the node of the connection that knows its secret. The node that had it is told.
+--
+-- KEYS: session, its direct messages, sessions of the node, sessions that nobody has
+-- ARGV: client, node, hash of the secret, route, prefix of all keys, milliseconds that it is kept
+-- Returns: fence, record, rooms, number of the last direct message, of the last one that was
+--       delivered, the messages, and the node that had it; nothing if there is no such session.
+local fields = redis.call('HMGET', KEYS[1], 'h', 'p', 'n', 'r', 'm', 'q', 'a')
+if fields[1] ~= ARGV[3] or fields[2] ~= ARGV[4] then
+  return false
+end
+local fence = redis.call('HINCRBY', KEYS[1], 'f', 1)
+redis.call('HSET', KEYS[1], 'n', ARGV[2], 'w', '')
+redis.call('PEXPIRE', KEYS[1], ARGV[6])
+redis.call('SADD', KEYS[3], ARGV[1])
+redis.call('ZREM', KEYS[4], ARGV[1])
+local before = fields[3]
+if before and before ~= '' and before ~= ARGV[2] then
+  redis.call('SREM', ARGV[5] .. ':node:' .. before .. ':s', ARGV[1])
+  redis.call('PUBLISH', ARGV[5] .. ':to:' .. before, 'X' .. ARGV[1] .. ' ' .. fence)
+end
+return { tostring(fence), fields[4], fields[5], fields[6] or '0', fields[7] or '0',
+  redis.call('XRANGE', KEYS[2], '-', '+'), before or '' }

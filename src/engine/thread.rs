@@ -1,0 +1,185 @@
+//! The engine's thread: takes what the hub asks and what Redis says, and has the core make orders
+//! of it.
+
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::{
+    core::{Core, CoreSettings},
+    link::{Link, address::RedisAddress, settings::LinkSettings},
+    scripts,
+};
+use crate::{
+    config::{self, Config},
+    error::Error,
+    hub::{
+        Hub,
+        engine::{Engine, ToEngine},
+        names::RoomName,
+        restore::RestorableRoute,
+    },
+    store::HistoryBounds,
+};
+
+/// What is taken from the hub in one turn, before the link is looked at.
+const TAKEN_PER_TURN_MAX: usize = 4096;
+
+/// How often the thread looks for what is due.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Bytes that may wait to be written to Redis. Beyond it nothing more is taken from the hub.
+const UNSENT_BYTES_MAX: usize = 64 << 20;
+
+/// How long the thread pauses when a worker is behind, so that what comes waits in the socket.
+const BEHIND_PAUSE: Duration = Duration::from_millis(1);
+
+/// How long the thread waits for Redis when the server stops.
+const STOP_WAIT_MAX: Duration = Duration::from_secs(3);
+
+/// An engine that was made and not started.
+pub(crate) struct Prepared {
+    link: Link,
+    received: Receiver<ToEngine>,
+    engine: Arc<Engine>,
+}
+
+/// An engine at work.
+pub(crate) struct Running {
+    engine: Arc<Engine>,
+    thread: thread::JoinHandle<()>,
+}
+
+/// Checks what `config` says of the engine.
+pub(crate) fn check(config: &Config) -> Result<(), Error> {
+    match config.engine {
+        config::Engine::Memory => Ok(()),
+        config::Engine::Redis => address(config).map(drop),
+    }
+}
+
+fn address(config: &Config) -> Result<RedisAddress, Error> {
+    RedisAddress::parse(config.redis_url.reveal())
+        .map_err(|why| Error::config(format!("redis_url: {why}")))
+}
+
+/// Makes the engine that `config` asks for, if it asks for one, and makes `hub` share its rooms.
+pub(crate) fn prepare(config: &Config, hub: &mut Hub) -> Result<Option<Prepared>, Error> {
+    if config.engine != config::Engine::Redis {
+        return Ok(None);
+    }
+    let node = hub.node;
+    let settings = LinkSettings {
+        address: address(config)?,
+        ca: config.redis_ca.clone(),
+        node: node.to_string(),
+        scripts: scripts::ALL,
+    };
+    let link = Link::new(settings).map_err(|error| Error::io("engine", error))?;
+    let waker = link.waker();
+    let wake = move || {
+        if let Err(error) = waker.wake() {
+            // It looks by itself at its next tick.
+            log::error!("cannot wake the engine's thread: {error}");
+        }
+    };
+    let (engine, received) = Engine::new(node, Box::new(wake));
+    let engine = Arc::new(engine);
+    hub.engine = Some(Arc::clone(&engine));
+    hub.rooms.share();
+    Ok(Some(Prepared { link, received, engine }))
+}
+
+impl Prepared {
+    /// Starts the thread.
+    pub(crate) fn start(
+        self,
+        hub: &Arc<Hub>,
+        config: &Config,
+        routes: Vec<RestorableRoute>,
+        about: Box<dyn Fn() -> String + Send>,
+    ) -> Result<Running, Error> {
+        let Prepared { link, received, engine } = self;
+        let settings = CoreSettings {
+            prefix: config.redis_prefix.clone(),
+            history_ms: config.history_age.as_millis() as u64,
+            inbox: (config.inbox.max(1), config.inbox_bytes),
+            resume_window_ms: config.resume_window.as_millis() as u64,
+            memberships_max: config.max_rooms_per_conn,
+            bounds: HistoryBounds {
+                messages_max: config.history,
+                bytes_max: config.history_bytes,
+                age_max: config.history_age,
+            },
+            default_room: RoomName::new(&config.default_room).ok(),
+            replicas: config.redis_wait_replicas,
+            about,
+        };
+        let core = Core::new(Arc::clone(hub), Arc::clone(&engine), routes, settings);
+        let shown = Arc::clone(&engine);
+        let run = move || run(link, core, &received, &engine);
+        let thread = thread::Builder::new()
+            .name("rusty-socks-engine".to_owned())
+            .spawn(run)
+            .map_err(|error| Error::io("cannot start the engine's thread", error))?;
+        Ok(Running { engine: shown, thread })
+    }
+}
+
+impl Running {
+    /// Leaves the sessions to the other nodes, and ends the thread.
+    pub(crate) fn stop(self) {
+        let done = self.engine.stop();
+        if done.recv_timeout(STOP_WAIT_MAX * 2).is_ok() {
+            let _ = self.thread.join();
+        }
+    }
+}
+
+fn run(mut link: Link, mut core: Core, received: &Receiver<ToEngine>, engine: &Engine) {
+    let mut events = Vec::new();
+    let mut stopping: Option<(Sender<()>, Instant)> = None;
+    loop {
+        for _ in 0..TAKEN_PER_TURN_MAX {
+            if link.unsent_bytes() > UNSENT_BYTES_MAX {
+                break;
+            }
+            match received.try_recv() {
+                Ok(ToEngine::Stop(done)) => {
+                    core.leave();
+                    stopping = Some((done, Instant::now() + STOP_WAIT_MAX));
+                }
+                Ok(what) => core.take(what),
+                Err(_) => break,
+            }
+        }
+        core.turn();
+        for order in core.orders() {
+            link.order(order);
+        }
+        if core.is_deaf() {
+            link.reconnect("nothing came on the subscriptions for several seconds");
+        }
+        if let Some((done, until)) = &stopping
+            && (core.is_done() || Instant::now() >= *until)
+        {
+            let _ = done.send(());
+            return;
+        }
+        let is_idle = || received.is_empty() && !core.has_changes();
+        let timeout = if engine.may_sleep(is_idle) { TICK } else { Duration::ZERO };
+        link.poll(Some(timeout), &mut events);
+        engine.woke();
+        for event in events.drain(..) {
+            core.hear(event);
+        }
+        if core.take_behind() {
+            // Nothing is sent through it; it is a timer.
+            let _ = crossbeam_channel::after(BEHIND_PAUSE).recv();
+        }
+    }
+}

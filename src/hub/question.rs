@@ -1,0 +1,80 @@
+//! What is asked of the engine, and what it answers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::{
+    error::RoomError,
+    names::{RoomName, RoomPattern},
+    session::Session,
+    session_token::SessionToken,
+};
+
+/// What is asked of the engine.
+pub(crate) enum Question {
+    /// Bring rooms to this node: those of these names, which are made if they do not exist, and
+    /// those that there are of a pattern.
+    Bring {
+        rooms: Vec<RoomName>,
+        pattern: Option<RoomPattern>,
+    },
+    /// Bring a session to this node, with its rooms and these.
+    BringSession {
+        token: SessionToken,
+        route: u16,
+        rooms: Vec<RoomName>,
+    },
+    Publish(Publish),
+    Direct {
+        by: Option<Arc<Session>>,
+        to: Uuid,
+        message: Bytes,
+        id: Option<Uuid>,
+    },
+    /// To everyone of this route.
+    Broadcast {
+        route: u16,
+        message: Bytes,
+    },
+    /// Tell each node, this one too.
+    Announce(Bytes),
+}
+
+/// A message for rooms.
+pub(crate) struct Publish {
+    pub(crate) by: Option<Arc<Session>>,
+    pub(crate) rooms: Vec<RoomName>,
+    /// Whether rooms that do not exist are made.
+    pub(crate) may_make: bool,
+    /// The message, as [`Envelope`](super::envelope::Envelope) reads it.
+    pub(crate) message: Bytes,
+    pub(crate) id: Option<Uuid>,
+}
+
+impl Question {
+    /// Estimated bytes that it takes while it waits.
+    pub(super) fn bytes(&self) -> usize {
+        let message = match self {
+            Question::Publish(Publish { message, .. })
+            | Question::Direct { message, .. }
+            | Question::Broadcast { message, .. }
+            | Question::Announce(message) => message.len(),
+            Question::Bring { .. } | Question::BringSession { .. } => 0,
+        };
+        size_of::<Question>() + message
+    }
+}
+
+/// What the engine answers.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// What was to be brought is here, and what was to be told is told.
+    Done,
+    /// The numbers of a message, in the order of its rooms.
+    Numbered { seqs: Box<[u64]>, repeated: bool },
+}
+
+/// The answer, or why there is none.
+pub(crate) type Outcome = Result<Answer, RoomError>;

@@ -1,0 +1,181 @@
+//! What a node asks of the engine for its clients, in words that the engine understands.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::{
+    Hub,
+    conn_handle::ConnHandle,
+    envelope::From,
+    error::RoomError,
+    names::RoomName,
+    publish::{Publication, Published},
+    question::{Answer, Publish, Question},
+    session::{Attachment, Sender},
+};
+use crate::identity::Permissions;
+
+impl Hub {
+    /// Whether a room must be brought to this node before anything is done in it. So it is for each
+    /// room while the engine is away, which then says so.
+    pub(crate) fn must_bring(&self, name: &RoomName) -> bool {
+        let Some(engine) = &self.engine else { return false };
+        let is_here = || {
+            let room = self.rooms.find(name.as_str())?;
+            let state = room.state.lock();
+            Some(state.is_live && !state.is_gone())
+        };
+        engine.is_away() || is_here() != Some(true)
+    }
+
+    /// Fails if the client of a connection may not join a room, before that is brought here.
+    pub(crate) fn check_join(
+        &self,
+        conn: &mut dyn ConnHandle,
+        name: &RoomName,
+    ) -> Result<(), RoomError> {
+        self.check_memory()?;
+        self.lock_own_session(conn, |locked| {
+            if locked.state.membership(name.as_str()).is_some() {
+                return Err(RoomError::AlreadyMember);
+            }
+            if !locked.may_join(name) {
+                return Err(self.forbid(Permissions::JOIN));
+            }
+            if locked.state.memberships.len() >= self.limits.memberships_max() {
+                return Err(RoomError::TooManyMemberships);
+            }
+            if self.rooms.find(name.as_str()).is_some() {
+                return Ok(());
+            }
+            let user = locked.state.identity.as_ref().map(|identity| Arc::clone(&identity.user));
+            self.spend_room(locked.session, user, locked.conn.remote_addr())
+        })
+    }
+
+    /// Fails if a connection has used its session already.
+    pub(crate) fn check_fresh(&self, conn: &dyn ConnHandle) -> Result<(), RoomError> {
+        let state = conn.session().state.lock();
+        match state.fresh && state.attachment == Attachment::To(conn.id()) {
+            true => Ok(()),
+            false => Err(RoomError::NotFresh),
+        }
+    }
+
+    /// A message of a session to rooms.
+    pub(crate) fn shared_publish(
+        &self,
+        by: Sender<'_>,
+        rooms: Vec<RoomName>,
+        publication: &Publication<'_>,
+    ) -> Result<Question, RoomError> {
+        if rooms.is_empty() {
+            return Err(RoomError::NoSuchRoom);
+        }
+        if has_twice(&rooms) {
+            return Err(RoomError::SameRoomTwice);
+        }
+        self.check_memory()?;
+        by.check_not_taken_over()?;
+        let except = publication.to_others.then_some(by.conn);
+        let client = by.session.client_id;
+        let from = From { node: self.node, client, except, without: None };
+        let message = publication.envelope(&from, several(&rooms));
+        let by = Some(Arc::clone(by.session));
+        let id = publication.dedup_id;
+        Ok(Question::Publish(Publish { by, rooms, may_make: false, message, id }))
+    }
+
+    /// A message of a publisher outside of any connection, which makes rooms.
+    pub(crate) fn shared_publish_from_outside(
+        &self,
+        rooms: &[RoomName],
+        publication: &Publication<'_>,
+        without: Option<Uuid>,
+    ) -> Result<Question, RoomError> {
+        if has_twice(rooms) {
+            return Err(RoomError::SameRoomTwice);
+        }
+        self.check_memory()?;
+        let from = From { node: self.node, client: Uuid::nil(), except: None, without };
+        let (message, id) = (publication.envelope(&from, several(rooms)), publication.dedup_id);
+        let rooms = rooms.to_vec();
+        Ok(Question::Publish(Publish { by: None, rooms, may_make: true, message, id }))
+    }
+
+    /// Publishes from outside of any connection to rooms that there are, and waits for the numbers.
+    pub(crate) fn publish_shared(
+        &self,
+        rooms: &[RoomName],
+        publication: &Publication<'_>,
+    ) -> Result<Published, RoomError> {
+        let question = match self.shared_publish_from_outside(rooms, publication, None)? {
+            Question::Publish(publish) => Question::Publish(Publish { may_make: false, ..publish }),
+            other => other,
+        };
+        match self.ask_engine(question)? {
+            Answer::Numbered { seqs, repeated } => {
+                let seq = seqs.first().copied().unwrap_or_default();
+                Ok(Published { seq, behind: false, repeated })
+            }
+            Answer::Done => Err(RoomError::EngineAway),
+        }
+    }
+
+    /// A message of a session to one client.
+    pub(crate) fn shared_direct(
+        &self,
+        by: Sender<'_>,
+        to: &Uuid,
+        publication: &Publication<'_>,
+    ) -> Result<Question, RoomError> {
+        self.check_memory()?;
+        by.check_not_taken_over()?;
+        if !by.session.state.lock().may_direct {
+            return Err(self.forbid(Permissions::DIRECT));
+        }
+        Ok(self.direct_question(Some(by), to, publication))
+    }
+
+    /// A message to one client. `by` is `None` if it is from outside of any connection.
+    pub(crate) fn direct_question(
+        &self,
+        by: Option<Sender<'_>>,
+        to: &Uuid,
+        publication: &Publication<'_>,
+    ) -> Question {
+        let client = by.map_or_else(Uuid::nil, |by| by.session.client_id);
+        let from = From { node: self.node, client, except: None, without: None };
+        let (message, id) = (publication.envelope(&from, &[]), publication.dedup_id);
+        Question::Direct { by: by.map(|by| Arc::clone(by.session)), to: *to, message, id }
+    }
+
+    /// A message of a session to everyone else of its route.
+    pub(crate) fn shared_broadcast(
+        &self,
+        by: Sender<'_>,
+        publication: &Publication<'_>,
+    ) -> Result<Question, RoomError> {
+        self.check_memory()?;
+        by.check_not_taken_over()?;
+        if !by.session.state.lock().may_direct {
+            return Err(self.forbid(Permissions::DIRECT));
+        }
+        let client = by.session.client_id;
+        let from = From { node: self.node, client, except: Some(by.conn), without: None };
+        let (route, message) = (by.session.route, publication.envelope(&from, &[]));
+        Ok(Question::Broadcast { route, message })
+    }
+}
+
+fn has_twice(rooms: &[RoomName]) -> bool {
+    let mut names: Vec<&str> = rooms.iter().map(RoomName::as_str).collect();
+    names.sort_unstable();
+    names.windows(2).any(|pair| pair[0] == pair[1])
+}
+
+/// The rooms of a message that are written into it.
+fn several(rooms: &[RoomName]) -> &[RoomName] {
+    if rooms.len() > 1 { rooms } else { &[] }
+}
