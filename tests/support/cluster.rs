@@ -24,7 +24,8 @@ pub const RESUME_WINDOW_S: &str = "60";
 /// Servers that are to their clients as one.
 pub struct Cluster {
     pub nodes: Vec<Node>,
-    prefix: String,
+    /// What the names of keys begin with.
+    pub prefix: String,
     dir: TempDir,
 }
 

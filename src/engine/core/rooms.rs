@@ -371,11 +371,12 @@ impl Core {
         }
         known.version = version;
         let room = Arc::clone(known.room.as_ref()?);
-        if node == self.engine.node.to_string() {
-            return Some(());
-        }
+        let is_ours = node == self.engine.node.to_string();
         match is_shown {
+            true if is_ours => {}
             true => self.hub.show_remote(&room, client, shown_as(&payload[end + 1..])?),
+            // Also what this node says: Redis may have listed one that has left while the link was
+            // lost, as if it were on another node.
             false => self.hub.hide_remote(&room, client),
         }
         Some(())
