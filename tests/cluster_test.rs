@@ -418,6 +418,119 @@ fn after_a_failover_all_go_on() {
     }
 }
 
+/// Asks for the members of a room until there are as many.
+fn await_members(chat: &mut Chat, room: &str, count: u64) {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        let answer = chat.ok(json!({"type": "presence", "room": room}));
+        if number(&answer["count"]) == count {
+            return;
+        }
+        assert!(Instant::now() < end, "there are never {count} members: {answer}");
+        thread::park_timeout(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn what_a_full_redis_refuses_is_done_when_it_has_space() {
+    let Some((redis, cluster)) = start(&[]) else { return };
+    let mut chats = chats(&cluster);
+    for chat in &mut chats {
+        chat.join("tea");
+    }
+    await_members(&mut chats[1], "tea", 2);
+    chats[0].publish("tea", "before");
+    assert_eq!(message(&mut chats[1])["content"], "before");
+    redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    let publish = json!({"type": "publish", "room": "tea", "content": "refused"});
+    assert_eq!(chats[0].fails(publish), "overloaded");
+    chats[0].leave("tea");
+    redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    publish_at_last(&mut chats[1], "tea", "after");
+    await_members(&mut chats[1], "tea", 1);
+    let stream = format!("{}:{{tea}}:h", cluster.prefix);
+    assert_eq!(redis.cli(&["XLEN", &stream]).trim(), "2");
+}
+
+#[test]
+fn a_session_that_redis_has_lost_is_written_down_again() {
+    let Some((redis, cluster)) = start(&[]) else { return };
+    let mut chats = chats(&cluster);
+    chats[0].join("tea");
+    chats[0].publish("tea", "before");
+    let session = format!("{}:s:{}", cluster.prefix, chats[0].id);
+    assert_eq!(redis.cli(&["DEL", &session]).trim(), "1");
+    assert_eq!(publish_at_last(&mut chats[0], "tea", "after")["seq"], 2);
+}
+
+#[test]
+fn what_happens_while_a_link_is_lost_is_made_up_for() {
+    let Some(redis) = Redis::start() else { return };
+    let mut cluster = Cluster::at(&redis.url(), 1, &[]);
+    let proxy = Proxy::start(redis.addr());
+    cluster.add(&format!("redis://{}", proxy.addr), &[]);
+    let mut chats = chats(&cluster);
+    let mut leaving = outside(&cluster.nodes[1]);
+    for chat in chats.iter_mut().chain([&mut leaving]) {
+        chat.join("tea");
+    }
+    await_members(&mut chats[0], "tea", 3);
+    let to = chats[1].id.clone();
+    let direct = |content| json!({"type": "direct", "to": to, "content": content});
+    chats[0].ok(direct("before"));
+    assert_eq!(chats[1].await_kind("direct")["content"], "before");
+    proxy.stall(true);
+    // What is said of it is on its way when the link is given up.
+    leaving.close(Some(1000));
+    cluster.nodes[1].await_ready(false);
+    chats[0].ok(direct("meanwhile"));
+    proxy.cut(true);
+    proxy.stall(false);
+    cluster.nodes[1].await_ready(true);
+    let came = chats[1].await_kind("direct");
+    assert_eq!((&came["seq"], &came["content"]), (&json!(2), &json!("meanwhile")));
+    for chat in &mut chats {
+        await_members(chat, "tea", 2);
+    }
+}
+
+#[test]
+fn direct_messages_go_on_after_redis_has_lost_them() {
+    let Some((mut redis, cluster)) = start(&[]) else { return };
+    let mut chats = chats(&cluster);
+    let to = chats[1].id.clone();
+    let direct = |content| json!({"type": "direct", "to": to, "content": content});
+    for content in ["one", "two"] {
+        chats[0].ok(direct(content));
+        assert_eq!(chats[1].await_kind("direct")["content"], content);
+    }
+    redis.restart();
+    let end = Instant::now() + DEADLINE;
+    while chats[0].ask(direct("three"))["type"] != "ok" {
+        assert!(Instant::now() < end, "it never succeeds");
+        thread::park_timeout(Duration::from_millis(100));
+    }
+    let came = chats[1].await_kind("direct");
+    assert_eq!((&came["seq"], &came["content"]), (&json!(3), &json!("three")));
+}
+
+#[test]
+fn a_first_replica_begins_no_epochs() {
+    let Some((redis, mut cluster)) = start(&[]) else { return };
+    let mut chats = chats(&cluster);
+    let epoch = chats[0].join("tea")["epoch"].clone();
+    let replica = redis.replica();
+    redis.await_copy(&replica);
+    let later = cluster.add(&redis.url(), &[]);
+    chats.push(outside(&cluster.nodes[later]));
+    chats[2].join("tea");
+    for index in 0..6 {
+        let seq = chats[index % 3 / 2 * 2].publish("tea", index as u64);
+        assert_eq!(seq, index as u64 + 1);
+    }
+    assert_eq!(chats[2].ok(json!({"type": "history", "room": "tea"}))["epoch"], epoch);
+}
+
 /// The tests of a cluster are worth what this support is.
 #[test]
 fn a_redis_is_killed_frozen_and_promoted() {

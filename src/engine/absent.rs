@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crossbeam_channel::Sender;
+
 use crate::{
     config::Config,
     error::Error,
@@ -31,6 +33,7 @@ impl Prepared {
         _: &Config,
         _: Vec<RestorableRoute>,
         _: Box<dyn Fn() -> String + Send>,
+        _: Sender<Error>,
     ) -> Result<Running, Error> {
         match self {}
     }

@@ -25,6 +25,7 @@ scripts! {
     SAVE = "save";
     TAKE = "take";
     END = "end";
+    RETURN = "return";
     DIRECT = "direct";
     BEAT = "beat";
     ORPHAN = "orphan";

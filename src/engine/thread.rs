@@ -2,6 +2,7 @@
 //! of it.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::{
     config::{self, Config},
-    error::Error,
+    error::{Error, ErrorKind},
     hub::{
         Hub,
         engine::{Engine, ToEngine},
@@ -95,13 +96,15 @@ pub(crate) fn prepare(config: &Config, hub: &mut Hub) -> Result<Option<Prepared>
 }
 
 impl Prepared {
-    /// Starts the thread.
+    /// Starts the thread. If it panics, it says so to `report`: a server whose engine is gone
+    /// would hear nothing and answer nothing.
     pub(crate) fn start(
         self,
         hub: &Arc<Hub>,
         config: &Config,
         routes: Vec<RestorableRoute>,
         about: Box<dyn Fn() -> String + Send>,
+        report: Sender<Error>,
     ) -> Result<Running, Error> {
         let Prepared { link, received, engine } = self;
         let settings = CoreSettings {
@@ -121,7 +124,14 @@ impl Prepared {
         };
         let core = Core::new(Arc::clone(hub), Arc::clone(&engine), routes, settings);
         let shown = Arc::clone(&engine);
-        let run = move || run(link, core, &received, &engine);
+        let run = move || {
+            let run = AssertUnwindSafe(|| run(link, core, &received, &engine));
+            if catch_unwind(run).is_err() {
+                let failure = Error::new(ErrorKind::System, "the engine panicked".to_owned());
+                log::error!("{failure}; shutting down");
+                let _ = report.send(failure);
+            }
+        };
         let thread = thread::Builder::new()
             .name("rusty-socks-engine".to_owned())
             .spawn(run)

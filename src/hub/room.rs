@@ -45,7 +45,7 @@ pub(crate) struct RoomState {
     pub(super) last_shared_seq: u64,
     /// Epochs before this one, which the engine still knows: the latest first, each with the
     /// number up to which its positions are good.
-    pub(super) elder: Vec<(Epoch, u64)>,
+    pub(crate) elder: Vec<(Epoch, u64)>,
     /// Number of members on each worker.
     pub(crate) members: Box<[u32]>,
     /// Every session in this room, attached or away.

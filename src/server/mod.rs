@@ -385,7 +385,7 @@ impl Server {
         let engine = engine
             .map(|engine| {
                 let (config, routes) = (shared.config(), restart::routes(&shared));
-                engine.start(&shared.hub, &config, routes, about(&shared))
+                engine.start(&shared.hub, &config, routes, about(&shared), report.clone())
             })
             .transpose()
             .inspect_err(|_| stop_all())?;

@@ -27,7 +27,8 @@ pub const KEY: &str = "key-of-the-tests-with-many-nodes-0123456789";
 /// Servers that are to their clients as one.
 pub struct Cluster {
     pub nodes: Vec<Node>,
-    prefix: String,
+    /// What the names of keys begin with.
+    pub prefix: String,
     dir: TempDir,
 }
 

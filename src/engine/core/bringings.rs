@@ -3,13 +3,14 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 use super::{
     Core,
     sent::{Bringing, ComingSession, Sent},
     sessions::hash_of,
     waits::KEPT_MS,
-    words::{bytes, number},
+    words::{bytes, number, read_inbox},
 };
 use crate::{
     engine::{link::order::Value, scripts},
@@ -44,9 +45,25 @@ impl Core {
     /// A bringing that waits for one thing, which ends when everything is asked for.
     fn new_bringing(&mut self, asked: Box<Asked>) -> u64 {
         self.next_bringing += 1;
-        let bringing = Bringing { asked, left: 1, error: None, session: None };
+        if let Question::BringSession { token, .. } = &asked.question {
+            self.bringings_of.insert((token.client_id(), self.next_bringing));
+        }
+        let bringing = Bringing { asked, left: 1, error: None, directs: Vec::new(), session: None };
         self.bringings.insert(self.next_bringing, bringing);
         self.next_bringing
+    }
+
+    pub(super) fn remove_bringing(&mut self, id: u64) -> Option<Bringing> {
+        let bringing = self.bringings.remove(&id)?;
+        if let Question::BringSession { token, .. } = &bringing.asked.question {
+            self.bringings_of.remove(&(token.client_id(), id));
+        }
+        Some(bringing)
+    }
+
+    /// The bringings of the session of a client: more than one if it asks on several connections.
+    fn bringings_of(&self, client: Uuid) -> Vec<u64> {
+        self.bringings_of.range((client, 0)..=(client, u64::MAX)).map(|(_, id)| *id).collect()
     }
 
     fn find_matches(&mut self, pattern: &RoomPattern, bringing: u64) {
@@ -87,23 +104,28 @@ impl Core {
         }
         bringing.left -= 1;
         if bringing.left == 0
-            && let Some(bringing) = self.bringings.remove(&id)
+            && let Some(bringing) = self.remove_bringing(id)
         {
             self.finish_bringing(bringing);
         }
     }
 
     fn finish_bringing(&mut self, bringing: Bringing) {
-        let Bringing { asked, error, session, .. } = bringing;
+        let Bringing { asked, error, session, directs, .. } = bringing;
         let outcome = match (&asked.question, session, error) {
             // A room of a pattern that went meanwhile matches nothing.
             (Question::Bring { rooms, .. }, _, Some(error)) if !rooms.is_empty() => Err(error),
-            (Question::BringSession { token, route, .. }, Some(coming), error) => {
-                match error {
+            (Question::BringSession { token, route, .. }, Some(mut coming), error) => {
+                coming.add_directs(directs);
+                let outcome = match error {
                     Some(RoomError::EngineAway) => Err(RoomError::EngineAway),
                     // A room that found no space is left, and the answer says so.
                     _ => self.take_up(*coming, token, *route).map(|()| Answer::Done),
+                };
+                if outcome.is_err() {
+                    self.note_returned(token.client_id());
                 }
+                outcome
             }
             _ => Ok(Answer::Done),
         };
@@ -146,10 +168,15 @@ impl Core {
         let (token, asked_rooms) = (*token, rooms.clone());
         let read = answer.as_ref().and_then(read_taken);
         let Some(coming) = read else {
-            if let Some(bringing) = self.bringings.remove(&id) {
+            if let Some(bringing) = self.remove_bringing(id) {
                 let error = match answer {
                     None => RoomError::EngineAway,
-                    Some(_) => RoomError::NoSuchSession,
+                    Some(Value::Nil) => RoomError::NoSuchSession,
+                    Some(_) => {
+                        log::error!("engine: the session of {} cannot be read", token.client_id());
+                        self.note_returned(token.client_id());
+                        RoomError::NoSuchSession
+                    }
                 };
                 self.answer(bringing.asked, Err(error));
             }
@@ -160,11 +187,26 @@ impl Core {
         rooms.extend(own);
         let patterns = coming.shared.record.patterns.iter();
         let patterns: Vec<_> = patterns.filter_map(|text| RoomPattern::new(text).ok()).collect();
-        if let Some(kept) = self.sessions.get_mut(&token.client_id()) {
+        let client = token.client_id();
+        for other in self.bringings_of(client) {
+            // Two connections ask for it, and one of them takes it up.
+            let other = self.bringings.get_mut(&other).and_then(|other| other.session.as_mut());
+            if let Some(session) = other {
+                session.fence = coming.fence;
+            }
+        }
+        match self.sessions.get_mut(&client) {
             // It is here: another connection takes it up, or the same client comes back.
-            kept.fence = coming.fence;
-        } else if let Some(bringing) = self.bringings.get_mut(&id) {
-            bringing.session = Some(Box::new(coming));
+            Some(kept) if kept.fence == coming.fence_before => kept.fence = coming.fence,
+            kept => {
+                if kept.is_some() {
+                    // It was on another node since.
+                    self.give_up(client, coming.fence);
+                }
+                if let Some(bringing) = self.bringings.get_mut(&id) {
+                    bringing.session = Some(Box::new(coming));
+                }
+            }
         }
         for pattern in patterns {
             self.find_matches(&pattern, id);
@@ -179,10 +221,11 @@ impl Core {
         token: &SessionToken,
         route: u16,
     ) -> Result<(), RoomError> {
-        let ComingSession { fence, shared: SharedSession { rooms, record }, directs, seqs } =
-            coming;
+        let ComingSession { fence, shared, directs, seqs, .. } = coming;
+        let SharedSession { rooms, record } = shared;
         let client = token.client_id();
-        if self.sessions.contains_key(&client) {
+        if let Some(kept) = self.sessions.get_mut(&client) {
+            kept.fence = kept.fence.max(fence);
             return Ok(());
         }
         let route =
@@ -207,18 +250,50 @@ impl Core {
     }
 }
 
+impl Core {
+    /// Whether a session is being brought to this node.
+    pub(super) fn is_bringing(&self, client: Uuid) -> bool {
+        !self.bringings_of(client).is_empty()
+    }
+
+    /// Keeps a direct message for a session that is being brought. Redis bounds how many may come.
+    pub(super) fn hold_direct(&mut self, client: Uuid, seq: u64, message: &[u8]) {
+        let inbox_max = self.settings.inbox.0;
+        for id in self.bringings_of(client) {
+            let bringing = self.bringings.get_mut(&id);
+            if let Some(bringing) = bringing.filter(|of| of.directs.len() < inbox_max) {
+                bringing.directs.push((seq, Bytes::copy_from_slice(message)));
+            }
+        }
+    }
+
+    /// Notes a session that was asked for in vain.
+    pub(super) fn note_unkept(&mut self, asked: &Asked) {
+        if let Question::BringSession { token, .. } = &asked.question {
+            self.note_returned(token.client_id());
+        }
+    }
+}
+
+impl ComingSession {
+    /// Adds the direct messages that came after it was taken.
+    fn add_directs(&mut self, later: Vec<(u64, Bytes)>) {
+        for (seq, message) in later {
+            if seq == self.seqs.0 + 1 {
+                self.seqs.0 = seq;
+                self.directs.push((seq, message));
+            }
+        }
+    }
+}
+
 fn read_taken(answer: &Value) -> Option<ComingSession> {
-    let [fence, record, _, last_seq, delivered_seq, messages, _] = answer.list()? else {
+    let [fence, fence_before, record, _, last_seq, delivered_seq, messages] = answer.list()? else {
         return None;
     };
     let shared: SharedSession = postcard::from_bytes(record.bytes()?).ok()?;
-    let mut directs = Vec::new();
-    for message in messages.list()? {
-        let [id, fields] = message.list()? else { return None };
-        let seq: u64 = id.text()?.split_once('-')?.0.parse().ok()?;
-        let [_, body] = fields.list()? else { return None };
-        directs.push((seq, body.bytes()?.clone()));
-    }
+    let directs = read_inbox(messages)?;
     let seqs = (last_seq.u64()?, delivered_seq.u64()?);
-    Some(ComingSession { fence: fence.u64()?, shared, directs, seqs })
+    let (fence, fence_before) = (fence.u64()?, fence_before.u64()?);
+    Some(ComingSession { fence, fence_before, shared, directs, seqs })
 }

@@ -1,8 +1,6 @@
 //! What keeps the nodes together: leases, the sessions of nodes that are gone, and what is said to
 //! all.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use uuid::Uuid;
 
@@ -45,6 +43,7 @@ impl Core {
             let args = vec![bytes("PUBLISH"), own, bytes("B")];
             self.command(args, Sent::Nothing("speaking to itself"));
             self.renew_sessions(now_ms);
+            self.tell_again();
         }
         if now_ms.saturating_sub(self.beats.reaped_ms) >= REAP_MS {
             self.beats.reaped_ms = now_ms;
@@ -101,7 +100,7 @@ impl Core {
 
     /// Leaves the sessions of this node to the others.
     pub(crate) fn leave(&mut self) {
-        if self.is_up() {
+        if self.is_listening {
             while self.has_changes() {
                 self.save_changed();
             }
@@ -116,6 +115,9 @@ impl Core {
 
     pub(super) fn on_subscribed(&mut self, channel: &Bytes) {
         self.beats.heard_ms = self.hub.now_ms();
+        if !self.is_listening && *channel == self.names.node(self.engine.node) {
+            self.go_on();
+        }
         self.on_room_subscribed(channel);
     }
 
@@ -152,14 +154,7 @@ impl Core {
             b'D' => {
                 let (client, seq) = head.split_once(' ')?;
                 let (client, seq) = (Uuid::try_parse(client).ok()?, seq.parse().ok()?);
-                let envelope = Envelope::read(body)?;
-                if let Some(kept) = self.sessions.get(&client) {
-                    let frame = self.hub.frame_of(&envelope, &[seq]);
-                    let session = Arc::clone(&kept.session);
-                    if self.hub.arrive_for_one(&session, seq, frame) {
-                        self.changed.push(session);
-                    }
-                }
+                self.on_direct(client, seq, body)?;
             }
             b'A' => {
                 let route = head.parse().ok()?;

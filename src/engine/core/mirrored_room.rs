@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 
-use crate::hub::room::Room;
+use crate::{hub::room::Room, store::Epoch};
 
 /// Messages of one room that wait until it is open, and their bytes. Beyond it the room is opened
 /// again.
@@ -25,6 +25,10 @@ pub(super) struct MirroredRoom {
     pub(super) held_bytes: usize,
     /// Some of them found no space.
     pub(super) has_missed: bool,
+    /// The epoch of the message for which it is being opened again.
+    pub(super) doubted: Option<Epoch>,
+    /// An epoch that it had before. Messages of it are of the past.
+    pub(super) past: Option<Epoch>,
     /// The version of its presence.
     pub(super) version: u64,
     pub(super) vacant_since_ms: Option<u64>,
@@ -38,4 +42,7 @@ pub(super) enum Stage {
     Subscribing,
     Opening,
     Open,
+    /// Redis has refused to open it, at this time. It is asked again, because those who are in it
+    /// hear nothing until it agrees.
+    Refused(u64),
 }

@@ -8,18 +8,21 @@
 mod beats;
 mod bringings;
 mod control;
+mod directs;
 mod kept_session;
 mod mirrored_room;
 mod questions;
+mod redo;
 mod revocations;
 mod rooms;
 mod sent;
 mod sessions;
+mod undone;
 mod waits;
 mod words;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -31,6 +34,7 @@ use self::{
     kept_session::KeptSession,
     mirrored_room::MirroredRoom,
     sent::{Bringing, Numbered, Sent},
+    undone::Undone,
     waits::PATIENCE_MS,
 };
 use super::{
@@ -89,9 +93,14 @@ pub(crate) struct Core {
     /// The last room that was looked at for being in use.
     looked_at: Option<RoomName>,
     bringings: HashMap<u64, Bringing>,
+    /// The bringings of sessions, by client.
+    bringings_of: BTreeSet<(Uuid, u64)>,
     next_bringing: u64,
     sessions: HashMap<Uuid, KeptSession>,
     changed: Vec<Arc<Session>>,
+    undone: Undone,
+    /// Whether this node hears what is said to it, and asks.
+    is_listening: bool,
     beats: Beats,
     /// Whether Redis refuses what it should take.
     is_in_trouble: bool,
@@ -125,9 +134,12 @@ impl Core {
             by_channel: HashMap::new(),
             looked_at: None,
             bringings: HashMap::new(),
+            bringings_of: BTreeSet::new(),
             next_bringing: 0,
             sessions: HashMap::new(),
             changed: Vec::new(),
+            undone: Undone::default(),
+            is_listening: false,
             beats: Beats::default(),
             is_in_trouble: false,
             unconfirmed: Vec::new(),
@@ -159,7 +171,7 @@ impl Core {
     /// Does what is due, and what changed since the last turn.
     pub(crate) fn turn(&mut self) {
         let now_ms = self.hub.now_ms();
-        if self.is_up() {
+        if self.is_listening {
             self.save_changed();
             self.await_replicas();
             self.beat(now_ms);
@@ -190,12 +202,19 @@ impl Core {
 
     fn go_up(&mut self, facts: &ServerFacts) {
         log::info!("engine: connected to {}, version {}", facts.address, facts.version);
-        self.generation = Some(facts.replication_id.clone().into());
+        self.generation = Some(facts.run_id.clone().into());
         self.beats.begin(self.hub.now_ms());
         let own = [self.names.node(self.engine.node), self.names.all(), self.names.new_rooms()];
         self.orders.push(Order::Subscribe(own.into()));
         self.reopen_rooms();
+    }
+
+    /// Goes on where the link was lost, now that nothing is missed any more that is said to this
+    /// node.
+    fn go_on(&mut self) {
+        self.is_listening = true;
         self.save_all();
+        self.tell_again();
         if let Some(room) = self.settings.default_room.clone() {
             self.bring(&room, true, None);
         }
@@ -215,6 +234,7 @@ impl Core {
         self.hub.rooms.metrics.engine_outages.add_shared();
         self.engine.set_outage(Some(why));
         self.generation = None;
+        self.is_listening = false;
         self.down_since_ms = self.hub.now_ms();
         let sent = std::mem::take(&mut self.sent);
         sent.into_values().for_each(|sent| self.hold(sent));
@@ -258,6 +278,9 @@ impl Core {
             Ok(_) if matches!(sent, Sent::Beat) => self.end_trouble(),
             Ok(_) => {}
         }
+        if answer.is_err() {
+            self.note_undone(&sent);
+        }
         self.on_sent_answered(sent, answer.ok());
     }
 
@@ -276,7 +299,7 @@ impl Core {
             log::info!("engine: Redis takes everything again");
             self.engine.set_outage(None);
             // What was refused meanwhile is written down now.
-            self.save_all();
+            self.tell_again();
         }
     }
 }

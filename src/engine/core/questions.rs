@@ -22,7 +22,7 @@ use crate::{
 impl Core {
     /// Asks Redis, or holds the question until it can be asked.
     pub(super) fn ask(&mut self, asked: Box<Asked>) {
-        if !self.is_up() {
+        if !self.is_listening {
             let waited_ms = self.hub.now_ms().saturating_sub(self.down_since_ms);
             if waited_ms > PATIENCE_MS {
                 return self.answer(asked, Err(RoomError::EngineAway));
@@ -76,11 +76,12 @@ impl Core {
             }
             Sent::Names { bringing } | Sent::Take { bringing } => {
                 // Begun anew: what was brought for it stays.
-                if let Some(bringing) = self.bringings.remove(&bringing) {
+                if let Some(bringing) = self.remove_bringing(bringing) {
+                    self.note_unkept(&bringing.asked);
                     self.held.push((bringing.asked, true));
                 }
             }
-            _ => {}
+            sent => self.note_undone(&sent),
         }
     }
 
@@ -89,7 +90,9 @@ impl Core {
         for (asked, _) in std::mem::take(&mut self.held) {
             self.answer(asked, Err(RoomError::EngineAway));
         }
+        self.bringings_of.clear();
         for bringing in std::mem::take(&mut self.bringings).into_values() {
+            self.note_unkept(&bringing.asked);
             self.answer(bringing.asked, Err(RoomError::EngineAway));
         }
     }
@@ -191,21 +194,35 @@ impl Core {
                 self.note_brought(bringing, result);
             }
             Sent::Take { bringing } => self.on_taken(bringing, answer),
-            Sent::Save(client) => self.on_saved(client, answer.as_ref()),
+            Sent::Save { client, fence } => self.on_saved(client, fence, answer.as_ref()),
+            Sent::Inbox(client) => self.on_inbox(client, answer.as_ref()),
             Sent::Beat => self.on_beat(answer.as_ref()),
             Sent::Replicas(numbered) => self.on_replicas(numbered, answer.as_ref()),
             Sent::Revocations => self.on_revocations(answer.as_ref()),
             Sent::Orphan(node) => self.on_orphaned(&node, answer.as_ref()),
             Sent::Reap => self.on_reaped(answer.as_ref()),
-            Sent::Nothing(_) => {}
+            Sent::Show(_)
+            | Sent::Hide { .. }
+            | Sent::End { .. }
+            | Sent::Return(_)
+            | Sent::Nothing(_) => {}
         }
     }
 
     fn on_question_answered(&mut self, asked: Box<Asked>, is_again: bool, answer: Option<Value>) {
         let outcome = match (&asked.question, answer) {
             (_, None) => Err(RoomError::EngineAway),
+            (Question::Publish(Publish { by: Some(by), .. }), Some(answer))
+            | (Question::Direct { by: Some(by), .. }, Some(answer))
+                if says(&answer, NO_SUCH_SESSION) =>
+            {
+                // Redis has lost it. It is there when the client asks again.
+                let by = std::sync::Arc::clone(by);
+                self.save(&by, true);
+                Err(RoomError::EngineAway)
+            }
             (Question::Broadcast { .. } | Question::Announce(_), Some(_)) => Ok(Answer::Done),
-            (Question::Publish(_), Some(answer)) if is_unknown(&answer) => {
+            (Question::Publish(_), Some(answer)) if says(&answer, NO_SUCH_ROOM) => {
                 Err(RoomError::NoSuchRoom)
             }
             (Question::Publish(_), Some(answer)) => outcome_of(&answer, is_again, seqs),
@@ -270,7 +287,10 @@ fn outcome_of(
     }
 }
 
-/// Whether a script knows no such room, or client.
-fn is_unknown(answer: &Value) -> bool {
-    answer.list().and_then(|list| list.first()?.int()) == Some(3)
+/// What the scripts say if they know no such room, or no such session.
+const NO_SUCH_ROOM: i64 = 3;
+const NO_SUCH_SESSION: i64 = 6;
+
+fn says(answer: &Value, what: i64) -> bool {
+    answer.list().and_then(|list| list.first()?.int()) == Some(what)
 }

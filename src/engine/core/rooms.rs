@@ -29,6 +29,9 @@ use crate::{
 /// How long a room that nobody of this node is in stays here, for those who come back.
 const LINGER_MS: u64 = 30_000;
 
+/// How long it takes until a room is asked for again that Redis has refused to open.
+const REFUSED_WAIT_MS: u64 = 1000;
+
 /// The most rooms that one turn looks at.
 const LOOKED_AT_MAX: usize = 256;
 
@@ -77,6 +80,8 @@ impl Core {
             held: VecDeque::new(),
             held_bytes: 0,
             has_missed: false,
+            doubted: None,
+            past: None,
             version: 0,
             vacant_since_ms: None,
             renewed_ms: self.hub.now_ms(),
@@ -175,6 +180,10 @@ impl Core {
         self.hub.set_remote(&room, members);
         let Some(known) = self.rooms.get_mut(name) else { return };
         known.stage = Stage::Open;
+        if let Some(doubted) = known.doubted.take().filter(|doubted| *doubted != position.epoch) {
+            // What was said before this answer was asked for is not newer than the answer.
+            known.past = Some(doubted);
+        }
         known.version = version;
         known.room = Some(Arc::clone(&room));
         known.vacant_since_ms = None;
@@ -197,8 +206,7 @@ impl Core {
         if known.room.is_none() {
             self.let_go(name);
         } else {
-            // Those who are in it hear nothing until this succeeds.
-            known.stage = Stage::Subscribing;
+            known.stage = Stage::Refused(self.hub.now_ms());
             known.may_make = true;
         }
         waiting.into_iter().for_each(|bringing| self.note_brought(bringing, Err(error)));
@@ -231,6 +239,9 @@ impl Core {
         for message in messages.list()?.iter().rev() {
             let [id, fields] = message.list()? else { return None };
             let seq: u64 = id.text()?.split_once('-')?.0.parse().ok()?;
+            if seq == 0 {
+                return None;
+            }
             let [_, _, _, numbers, _, time_ms, _, body] = fields.list()? else { return None };
             let age_ms = now_ms.saturating_sub(time_ms.u64()?);
             let envelope = Envelope::read(body.bytes()?)?;
@@ -270,7 +281,7 @@ impl Core {
                 return self.let_go(name);
             }
             (Stage::Lost, _) => return,
-            (Stage::Subscribing | Stage::Opening, _) => {
+            (Stage::Subscribing | Stage::Opening | Stage::Refused(_), _) => {
                 let bytes = known.held_bytes + payload.len();
                 if known.held.len() >= HELD_MAX || bytes > HELD_BYTES_MAX {
                     known.has_missed = true;
@@ -299,13 +310,20 @@ impl Core {
         let numbered = numbered(numbers)?;
         let (epoch, seq) = *numbered.get(index)?;
         let room = Arc::clone(self.rooms.get(name)?.room.as_ref()?);
-        let here = room.state.lock().history.position();
-        if here.epoch == epoch && seq <= here.seq {
+        let (here, is_elder) = {
+            let state = room.state.lock();
+            let is_elder = state.elder.iter().any(|(elder, _)| *elder == epoch);
+            (state.history.position(), is_elder)
+        };
+        let is_past = is_elder || self.rooms.get(name)?.past == Some(epoch);
+        if here.epoch == epoch && seq <= here.seq || here.epoch != epoch && is_past {
             return Some(());
         }
         if here.epoch != epoch || seq != here.seq + 1 {
             self.hub.rooms.metrics.engine_repairs.add_shared();
             let known = self.rooms.get_mut(name)?;
+            known.doubted = Some(epoch);
+            known.may_make = true;
             known.held.push_back(payload.clone());
             known.held_bytes = payload.len();
             self.open(name);
@@ -315,7 +333,7 @@ impl Core {
         let mut rooms = vec![(room, seq)];
         for (place, other) in envelope.rooms.iter().enumerate() {
             let (epoch, seq) = *numbered.get(place)?;
-            let Some(known) = self.rooms.get(other).filter(|_| place != index) else { continue };
+            let Some(known) = self.rooms.get(other).filter(|_| other != name) else { continue };
             let Some(room) = known.room.as_ref().filter(|_| known.stage == Stage::Open) else {
                 continue;
             };
@@ -345,6 +363,7 @@ impl Core {
         }
         if version != known.version + 1 {
             self.hub.rooms.metrics.engine_repairs.add_shared();
+            known.may_make = true;
             known.held.push_back(payload.clone());
             known.held_bytes = payload.len();
             self.open(name);
@@ -352,11 +371,12 @@ impl Core {
         }
         known.version = version;
         let room = Arc::clone(known.room.as_ref()?);
-        if node == self.engine.node.to_string() {
-            return Some(());
-        }
+        let is_ours = node == self.engine.node.to_string();
         match is_shown {
+            true if is_ours => {}
             true => self.hub.show_remote(&room, client, shown_as(&payload[end + 1..])?),
+            // Also what this node says: Redis may have listed one that has left while the link was
+            // lost, as if it were on another node.
             false => self.hub.hide_remote(&room, client),
         }
         Some(())
@@ -391,10 +411,16 @@ impl Core {
         let from = self.looked_at.take().map_or(Bound::Unbounded, Bound::Excluded);
         let mut unused = Vec::new();
         let mut renewed = Vec::new();
+        let mut refused = Vec::new();
         let (mut count, mut last) = (0, None);
         for (name, known) in self.rooms.range_mut((from, Bound::Unbounded)).take(LOOKED_AT_MAX) {
             count += 1;
             last = Some(name);
+            if let Stage::Refused(at_ms) = known.stage
+                && now_ms.saturating_sub(at_ms) >= REFUSED_WAIT_MS
+            {
+                refused.push(name.clone());
+            }
             let Some(room) = known.room.as_ref().filter(|_| known.stage == Stage::Open) else {
                 continue;
             };
@@ -416,6 +442,9 @@ impl Core {
             }
         }
         self.looked_at = last.filter(|_| count == LOOKED_AT_MAX).cloned();
+        for name in refused {
+            self.open(&name);
+        }
         for (name, room) in unused {
             if self.hub.rooms.drop_mirror(&room) {
                 self.let_go(&name);

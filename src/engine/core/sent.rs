@@ -32,7 +32,26 @@ pub(super) enum Sent {
     Take {
         bringing: u64,
     },
-    Save(Uuid),
+    /// A session that was written down under a fence.
+    Save {
+        client: Uuid,
+        fence: u64,
+    },
+    /// A client that is shown in a room.
+    Show(Uuid),
+    /// One that is taken out of it.
+    Hide {
+        room: RoomName,
+        client: Uuid,
+        fence: u64,
+    },
+    End {
+        client: Uuid,
+        fence: u64,
+    },
+    Return(Uuid),
+    /// The direct messages of a session that this node has missed.
+    Inbox(Uuid),
     Beat,
     /// Messages whose publishers wait for replicas.
     Replicas(Vec<Numbered>),
@@ -57,7 +76,12 @@ impl Sent {
             Sent::Open { .. } => "opening a room",
             Sent::Names { .. } => "matching a pattern",
             Sent::Take { .. } => "taking a session up",
-            Sent::Save(_) => "writing a session down",
+            Sent::Save { .. } => "writing a session down",
+            Sent::Show(_) => "showing a member",
+            Sent::Hide { .. } => "taking a member out",
+            Sent::End { .. } => "ending a session",
+            Sent::Return(_) => "leaving a session to others",
+            Sent::Inbox(_) => "reading direct messages",
             Sent::Beat => "renewing the lease",
             Sent::Replicas(_) => "waiting for replicas",
             Sent::Revocations => "reading revocations",
@@ -74,12 +98,16 @@ pub(super) struct Bringing {
     /// How much it waits for still.
     pub(super) left: usize,
     pub(super) error: Option<RoomError>,
+    /// Direct messages that came for it meanwhile.
+    pub(super) directs: Vec<(u64, Bytes)>,
     /// A session that comes with them.
     pub(super) session: Option<Box<ComingSession>>,
 }
 
 pub(super) struct ComingSession {
     pub(super) fence: u64,
+    /// The fence before it was taken.
+    pub(super) fence_before: u64,
     pub(super) shared: SharedSession,
     pub(super) directs: Vec<(u64, Bytes)>,
     pub(super) seqs: (u64, u64),

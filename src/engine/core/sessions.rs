@@ -43,9 +43,9 @@ impl Core {
         }
     }
 
-    /// Whether there is more to be written down.
+    /// Whether there is more to be written down, and somebody to be told.
     pub(crate) fn has_changes(&self) -> bool {
-        !self.changed.is_empty()
+        self.is_listening && !self.changed.is_empty()
     }
 
     /// Writes everything down again: Redis may have lost it.
@@ -94,8 +94,9 @@ impl Core {
     }
 
     fn write_session(&mut self, client: Uuid, path: Bytes, what: Description, anew: bool) {
-        let Description { session: shared, rooms, shown, away_since_ms, delivered_seq, resumable } =
+        let Description { session: shared, rooms, shown, away_since_ms, direct_seqs, resumable } =
             what;
+        let (last_seq, delivered_seq) = direct_seqs;
         let Ok(record) = postcard::to_allocvec(&shared) else { return };
         let Some(kept) = self.sessions.get_mut(&client) else { return };
         let node = self.engine.node.to_string();
@@ -120,6 +121,7 @@ impl Core {
             away.map(number).unwrap_or_default(),
             number(KEPT_MS),
             number(delivered_seq),
+            number(last_seq),
         ];
         let written: Bytes = args[5..].concat().into();
         let is_new = kept.written.as_ref() != Some(&written);
@@ -140,7 +142,7 @@ impl Core {
                 self.names.sessions_of(&node),
                 self.names.orphans(),
             ];
-            self.order(&scripts::SAVE, keys, args, Sent::Save(client));
+            self.order(&scripts::SAVE, keys, args, Sent::Save { client, fence });
         }
         for room in left {
             self.show(&room, client, fence, None);
@@ -151,7 +153,13 @@ impl Core {
     }
 
     /// Shows a client in a room to all nodes, or takes it out.
-    fn show(&mut self, room: &RoomName, client: Uuid, fence: u64, shown: Option<&Bytes>) {
+    pub(super) fn show(
+        &mut self,
+        room: &RoomName,
+        client: Uuid,
+        fence: u64,
+        shown: Option<&Bytes>,
+    ) {
         let keys = vec![self.names.hash(room), self.names.presence(room)];
         let args = vec![
             Bytes::from_static(if shown.is_some() { b"P" } else { b"L" }),
@@ -162,7 +170,11 @@ impl Core {
             self.names.channel(room),
             number(self.kept_ms()),
         ];
-        self.order(&scripts::PRESENCE, keys, args, Sent::Nothing("showing a member"));
+        let sent = match shown {
+            Some(_) => Sent::Show(client),
+            None => Sent::Hide { room: room.clone(), client, fence },
+        };
+        self.order(&scripts::PRESENCE, keys, args, sent);
     }
 
     fn end_session(&mut self, session: &Arc<Session>) {
@@ -175,24 +187,43 @@ impl Core {
         for room in &kept.rooms {
             self.show(room, client, kept.fence, None);
         }
+        self.tell_end(client, kept.fence);
+    }
+
+    pub(super) fn tell_end(&mut self, client: Uuid, fence: u64) {
         let node = self.engine.node.to_string();
         let keys = vec![
             self.names.session(client),
             self.names.inbox(client),
             self.names.sessions_of(&node),
         ];
-        let args = vec![number(client), number(kept.fence)];
-        self.order(&scripts::END, keys, args, Sent::Nothing("ending a session"));
+        let args = vec![number(client), number(fence)];
+        self.order(&scripts::END, keys, args, Sent::End { client, fence });
     }
 
     /// Takes the answer to a session that was written down.
-    pub(super) fn on_saved(&mut self, client: Uuid, answer: Option<&Value>) {
-        if answer.and_then(Value::int) != Some(0) {
+    pub(super) fn on_saved(&mut self, client: Uuid, fence: u64, answer: Option<&Value>) {
+        let Some(answer) = answer.and_then(Value::list) else { return };
+        let Some(kept) = self.sessions.get_mut(&client) else { return };
+        if answer.first().and_then(Value::int) != Some(0) {
+            let last_seq = answer.get(1).and_then(Value::u64).unwrap_or_default();
+            if last_seq > kept.session.last_direct() {
+                self.read_directs(client);
+            }
+            return;
+        }
+        if kept.fence != fence {
+            // This node took it up again meanwhile, for another connection.
+            kept.written = None;
+            let session = Arc::clone(&kept.session);
+            self.changed.push(session);
             return;
         }
         if let Some(kept) = self.sessions.remove(&client) {
             log::info!("engine: the session of {client} was taken up by another node");
             self.hub.give_up(&kept.session);
+            // Or by this one, which never heard that it has: the link was lost before the answer.
+            self.note_returned(client);
         }
     }
 

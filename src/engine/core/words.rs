@@ -86,3 +86,17 @@ pub(super) fn shown_as(bytes: &[u8]) -> Option<ShownAs> {
 pub(super) fn shown_text(shown: &ShownAs) -> Bytes {
     serde_json::to_vec(&(&shown.name, &shown.user)).unwrap_or_default().into()
 }
+
+/// Reads direct messages with their numbers, which are above 0.
+pub(super) fn read_inbox(messages: &Value) -> Option<Vec<(u64, Bytes)>> {
+    let mut directs = Vec::new();
+    for message in messages.list()? {
+        let [id, fields] = message.list()? else { return None };
+        let seq: u64 = id.text()?.split_once('-')?.0.parse().ok()?;
+        let [_, body] = fields.list()? else { return None };
+        if seq > 0 {
+            directs.push((seq, body.bytes()?.clone()));
+        }
+    }
+    Some(directs)
+}

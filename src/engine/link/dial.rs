@@ -216,7 +216,7 @@ fn facts(replication: &str, server: &str, address: &str) -> Result<ServerFacts, 
     }
     let needed = |text, name| field(text, name).ok_or_else(|| format!("its INFO has no {name}"));
     Ok(ServerFacts {
-        replication_id: needed(replication, "master_replid")?,
+        run_id: needed(server, "run_id")?,
         version: needed(server, "redis_version")?,
         address: address.to_owned(),
     })

@@ -126,8 +126,8 @@ fn text(value: &Value) -> String {
 fn usual(command: &[String]) -> String {
     let parts: Vec<&str> = command.iter().map(String::as_str).collect();
     match parts.as_slice() {
-        ["INFO", "replication"] => bulk("# Replication\r\nrole:master\r\nmaster_replid:abc\r\n"),
-        ["INFO", _] => bulk("redis_version:7.0.15\r\n"),
+        ["INFO", "replication"] => bulk("# Replication\r\nrole:master\r\n"),
+        ["INFO", _] => bulk("redis_version:7.0.15\r\nrun_id:abc\r\n"),
         ["SCRIPT", "LOAD", text] => bulk(&format!("hash of {text}")),
         ["SUBSCRIBE", channels @ ..] => {
             let confirmed =

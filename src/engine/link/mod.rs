@@ -36,7 +36,8 @@ use pipe::Pipe;
 use settings::LinkSettings;
 use trust::Trust;
 
-/// How long the oldest command may wait for its answer, and a subscription for its confirmation.
+/// How long commands may wait without any answer, and subscriptions without any confirmation. A
+/// Redis that has much to do and does it is not given up.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How often the Sentinels are asked where the primary is.
@@ -91,6 +92,7 @@ struct Connected {
     hashes: Vec<Bytes>,
     /// What was sent and is not answered, the oldest first.
     unanswered: VecDeque<Unanswered>,
+    answered_at: Instant,
     /// How many subscriptions are not confirmed, and since when none was.
     unconfirmed: usize,
     confirmed_at: Instant,
@@ -271,6 +273,7 @@ impl Link {
             facts,
             hashes,
             unanswered: VecDeque::new(),
+            answered_at: now,
             unconfirmed: 0,
             confirmed_at: now,
             up_since: now,
@@ -383,7 +386,7 @@ impl Connected {
 
     /// When the Redis is too late.
     fn deadline(&self) -> Option<Instant> {
-        let answer = self.unanswered.front().map(|oldest| oldest.at);
+        let answer = self.unanswered.front().map(|oldest| oldest.at.max(self.answered_at));
         let confirmation = (self.unconfirmed > 0).then_some(self.confirmed_at);
         [answer, confirmation].into_iter().flatten().min().map(|at| at + ANSWER_TIMEOUT)
     }
@@ -411,6 +414,7 @@ impl Connected {
         answer: Result<Value, Refused>,
         events: &mut Vec<Event>,
     ) -> Result<(), String> {
+        self.answered_at = Instant::now();
         let Some(Unanswered { tag, script, .. }) = self.unanswered.pop_front() else {
             // A server that is full says so, and hangs up.
             return Err(answer.err().map_or_else(

@@ -45,8 +45,10 @@ pub(crate) enum Event {
 /// What a Redis says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ServerFacts {
-    /// Differs after a failover, and after a restart.
-    pub(crate) replication_id: String,
+    /// Differs after a failover, and after a restart. (The id of its replication would change under
+    /// connections that stay open: when a first replica comes, and an hour after the last has
+    /// gone.)
+    pub(crate) run_id: String,
     pub(crate) version: String,
     /// Where it is: the host and port, or the path of the socket.
     pub(crate) address: String,

@@ -129,7 +129,7 @@ fn a_link_says_who_it_is_and_loads_its_scripts() {
     assert!(!tester.link.is_up());
     let facts = tester.until_up();
     assert!(tester.link.is_up());
-    assert_eq!((facts.replication_id.as_str(), facts.version.as_str()), ("abc", "7.0.15"));
+    assert_eq!((facts.run_id.as_str(), facts.version.as_str()), ("abc", "7.0.15"));
     let heard = fake.heard();
     let count = |parts: &[&str]| heard.iter().filter(|command| is(command, parts)).count();
     assert_eq!(count(&["AUTH", "al", "pw"]), 2);
@@ -343,7 +343,7 @@ fn a_real_redis_is_used_lost_and_found() {
     let Some(redis) = Redis::start(dir.path(), &options) else { return };
     let mut tester = Tester::new(&format!("redis://:pw@127.0.0.1:{port}/2"));
     let facts = tester.until_up();
-    assert_eq!(facts.replication_id.len(), 40);
+    assert_eq!(facts.run_id.len(), 40);
     tester.subscribe("tea");
 
     // More than sockets hold, while their answers are not read.
@@ -399,7 +399,7 @@ fn a_real_redis_is_used_lost_and_found() {
     tester.down();
     assert!(tester.failed().contains("refused"));
     let _redis = Redis::start(dir.path(), &options);
-    assert_ne!(tester.until_up().replication_id, facts.replication_id);
+    assert_ne!(tester.until_up().run_id, facts.run_id);
 }
 
 #[cfg(unix)]

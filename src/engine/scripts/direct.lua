@@ -8,9 +8,12 @@
 --       all keys, the message
 -- Returns: 0 and the number; 1 and that of the message before, if its id is known; 2 if the
 --       sender's session is elsewhere; 3 if there is no such receiver; 4 if it is away and its inbox
---       is full; 5 if it is behind.
-if ARGV[1] ~= '' and redis.call('HGET', KEYS[1], 'f') ~= ARGV[1] then
-  return { 2 }
+--       is full; 5 if it is behind; 6 if there is no such session as the sender's.
+if ARGV[1] ~= '' then
+  local fence = redis.call('HGET', KEYS[1], 'f')
+  if fence ~= ARGV[1] then
+    return { fence and 2 or 6 }
+  end
 end
 if KEYS[4] ~= '-' then
   local known = redis.call('GET', KEYS[4])

@@ -10,14 +10,16 @@ local known = redis.call('HGET', KEYS[2], client)
 if known and tonumber(string.match(known, '^%d+')) > fence then
   return 0
 end
+if ARGV[1] == 'L' and not known then
+  return 0
+end
+-- What may fail comes first: scripts are not rolled back.
+local version = redis.call('HINCRBY', KEYS[1], 'v', 1)
 if ARGV[1] == 'P' then
   redis.call('HSET', KEYS[2], client, ARGV[3] .. ' ' .. ARGV[4] .. ' ' .. ARGV[5])
-elseif not known then
-  return 0
 else
   redis.call('HDEL', KEYS[2], client)
 end
-local version = redis.call('HINCRBY', KEYS[1], 'v', 1)
 redis.call('PEXPIRE', KEYS[1], ARGV[7])
 redis.call('PEXPIRE', KEYS[2], ARGV[7])
 redis.call('PUBLISH', ARGV[6], ARGV[1] .. string.format('%.0f', version) .. ' ' .. client .. ' ' ..

@@ -9,11 +9,14 @@
 --       most messages and bytes that it keeps, milliseconds that it is kept, its name; the names of
 --       all rooms and the channel of new ones stand at the end of KEYS and ARGV
 -- Returns: 0 and the numbers; 1 and those of the message before, if its id is known; 2 if the
---       session is elsewhere; 3 if there is no such room.
+--       session is elsewhere; 3 if there is no such room; 6 if there is no such session.
 local ROOM_ARGS = 6
 local rooms = (#KEYS - 3) / 2
-if ARGV[1] ~= '' and redis.call('HGET', KEYS[1], 'f') ~= ARGV[1] then
-  return { 2 }
+if ARGV[1] ~= '' then
+  local fence = redis.call('HGET', KEYS[1], 'f')
+  if fence ~= ARGV[1] then
+    return { fence and 2 or 6 }
+  end
 end
 if KEYS[2] ~= '-' then
   local known = redis.call('GET', KEYS[2])
@@ -51,13 +54,14 @@ for room = 1, rooms do
   end
   if count_max > 0 then
     local added = add()
-    if type(added) == 'table' and added.err then
-      -- A stream that is ahead of its hash is of another life.
+    if type(added) == 'table' and added.err and string.find(added.err, 'equal or smaller', 1, true) then
+      -- A stream that is ahead of its hash is of another life. (Whatever else is wrong, such as
+      -- memory that is full, the messages are not lost for it.)
       redis.call('DEL', stream)
       added = add()
-      if type(added) == 'table' and added.err then
-        return redis.error_reply(added.err)
-      end
+    end
+    if type(added) == 'table' and added.err then
+      return redis.error_reply(added.err)
     end
   end
   -- Counted without those that the stream has let go of, and counted anew when it seems too much.

@@ -8,19 +8,21 @@ local time = redis.call('TIME')
 local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now_ms), 'LIMIT', 0, ARGV[2])
 for _, client in ipairs(due) do
-  redis.call('ZREM', KEYS[1], client)
   local session = ARGV[1] .. ':s:' .. client
   local fields = redis.call('HMGET', session, 'n', 'm', 'f')
   if fields[1] == '' then
     for room in string.gmatch(fields[2] or '', '[^\n]+') do
       local key = ARGV[1] .. ':{' .. room .. '}'
-      if redis.call('HDEL', key .. ':p', client) == 1 then
+      if redis.call('HEXISTS', key .. ':p', client) == 1 then
+        -- What may fail comes first: scripts are not rolled back.
         local version = redis.call('HINCRBY', key .. ':m', 'v', 1)
+        redis.call('HDEL', key .. ':p', client)
         redis.call('PUBLISH', key .. ':c', 'L' .. string.format('%.0f', version) .. ' ' .. client ..
           ' ' .. fields[3] .. ' \n')
       end
     end
     redis.call('DEL', session, session .. ':d')
   end
+  redis.call('ZREM', KEYS[1], client)
 end
 return #due

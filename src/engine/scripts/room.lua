@@ -17,6 +17,9 @@ local function find_room(hash, stream, generation, candidate, may_make)
     -- Messages of a room whose hash was evicted have numbers of an epoch that nobody knows.
     redis.call('DEL', stream)
     redis.call('HSET', hash, 'e', candidate, 's', 0, 'g', generation, 'o', '', 'b', 0)
+    -- Versions of presence begin with the time, above those of an earlier life.
+    local time = redis.call('TIME')
+    redis.call('HSETNX', hash, 'v', time[1] .. '000')
     return candidate, 0, '', true
   end
   if of ~= generation then

@@ -2,14 +2,16 @@
 --
 -- KEYS: session, its direct messages, sessions of the node, sessions that nobody has
 -- ARGV: client, node, hash of the secret, route, prefix of all keys, milliseconds that it is kept
--- Returns: fence, record, rooms, number of the last direct message, of the last one that was
---       delivered, the messages, and the node that had it; nothing if there is no such session.
-local fields = redis.call('HMGET', KEYS[1], 'h', 'p', 'n', 'r', 'm', 'q', 'a')
+-- Returns: fence, the fence before, record, rooms, number of the last direct message, of the last one that was
+--       delivered, and the messages; nothing if there is no such session.
+local fields = redis.call('HMGET', KEYS[1], 'h', 'p', 'n', 'r', 'm', 'q', 'a', 'f')
 if fields[1] ~= ARGV[3] or fields[2] ~= ARGV[4] then
   return false
 end
-local fence = redis.call('HINCRBY', KEYS[1], 'f', 1)
-redis.call('HSET', KEYS[1], 'n', ARGV[2], 'w', '')
+-- The time is in it, so that no two nodes get the same one, even if this server loses the first.
+local time = redis.call('TIME')
+local fence = string.format('%.0f', math.max(tonumber(fields[8]) + 1, tonumber(time[1]) * 1000000 + tonumber(time[2])))
+redis.call('HSET', KEYS[1], 'f', fence, 'n', ARGV[2], 'w', '')
 redis.call('PEXPIRE', KEYS[1], ARGV[6])
 redis.call('SADD', KEYS[3], ARGV[1])
 redis.call('ZREM', KEYS[4], ARGV[1])
@@ -18,5 +20,5 @@ if before and before ~= '' and before ~= ARGV[2] then
   redis.call('SREM', ARGV[5] .. ':node:' .. before .. ':s', ARGV[1])
   redis.call('PUBLISH', ARGV[5] .. ':to:' .. before, 'X' .. ARGV[1] .. ' ' .. fence)
 end
-return { tostring(fence), fields[4], fields[5], fields[6] or '0', fields[7] or '0',
-  redis.call('XRANGE', KEYS[2], '-', '+'), before or '' }
+return { fence, fields[8], fields[4], fields[5], fields[6] or '0', fields[7] or '0',
+  redis.call('XRANGE', KEYS[2], '-', '+') }

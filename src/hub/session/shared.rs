@@ -31,8 +31,8 @@ pub(crate) struct Description {
     pub(crate) shown: ShownAs,
     /// Since when it is away, on the hub's clock.
     pub(crate) away_since_ms: Option<u64>,
-    /// The number of the last direct message that a connection was sent.
-    pub(crate) delivered_seq: u64,
+    /// The numbers of the last direct message, and of the last one that a connection was sent.
+    pub(crate) direct_seqs: (u64, u64),
     pub(crate) resumable: bool,
 }
 
@@ -55,7 +55,7 @@ impl Session {
             user: shown.user().map(str::to_owned),
             name: shown.name.as_deref().map(str::to_owned),
         };
-        let delivered_seq = state.inbox.as_ref().map_or(0, |inbox| inbox.seqs().1);
+        let direct_seqs = state.inbox.as_ref().map_or((0, 0), |inbox| inbox.seqs());
         let record = self.record(&state, route, &places, 0);
         let names = rooms.iter().map(|name| name.as_str().to_owned()).collect();
         let session = SharedSession { rooms: names, record };
@@ -66,8 +66,13 @@ impl Session {
             rooms: shown_in,
             shown,
             away_since_ms,
-            delivered_seq,
+            direct_seqs,
             resumable,
         }))
+    }
+
+    /// The number of the last direct message that this node knows.
+    pub(crate) fn last_direct(&self) -> u64 {
+        self.state.lock().inbox.as_ref().map_or(0, |inbox| inbox.seqs().0)
     }
 }
