@@ -66,6 +66,7 @@ pub(crate) struct Engine {
     /// Whether the thread is awake or being woken.
     awake: AtomicBool,
     next: AtomicU64,
+    messages: AtomicU64,
     waiting: AtomicUsize,
     waiting_bytes: AtomicUsize,
     /// Why the engine cannot be used at present.
@@ -95,6 +96,7 @@ impl Engine {
             wake,
             awake: AtomicBool::new(true),
             next: AtomicU64::new(0),
+            messages: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             waiting_bytes: AtomicUsize::new(0),
             outage: Mutex::new(Some("it was not reached yet".to_owned())),
@@ -116,6 +118,11 @@ impl Engine {
         let nth = self.next.fetch_add(1, Ordering::Relaxed);
         self.send(ToEngine::Ask(Box::new(Asked { question, asker, nth, bytes })));
         Ok(())
+    }
+
+    /// Counts one more message of this node.
+    pub(super) fn next_message(&self) -> u64 {
+        self.messages.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Tells that a session is not as it was.

@@ -25,10 +25,13 @@ pub(crate) struct From {
     pub(crate) except: Option<ConnId>,
     /// The client at whichever node that does not get it.
     pub(crate) without: Option<Uuid>,
+    /// Which message of the node it is, so that no other one is the same.
+    pub(crate) nth: u64,
 }
 
-/// The bytes before the texts: the kind, whom it is from, and the two that do not get it.
-const HEAD_BYTES: usize = 1 + 16 + 16 + (1 + 10) + 16;
+/// The bytes before the texts: the kind, whom it is from, the two that do not get it, and which one
+/// it is.
+const HEAD_BYTES: usize = 1 + 16 + 16 + (1 + 10) + 16 + 8;
 
 impl Publication<'_> {
     /// Writes the message down, to be numbered later. `rooms` are those that it goes to, if there
@@ -47,6 +50,7 @@ impl Publication<'_> {
         out.extend(except.slot.to_be_bytes());
         out.extend(except.generation.to_be_bytes());
         out.extend(from.without.unwrap_or_default().as_bytes());
+        out.extend(from.nth.to_be_bytes());
         out.push(rooms.len() as u8);
         for room in rooms {
             out.push(room.as_str().len() as u8);
@@ -114,6 +118,7 @@ impl<'a> Envelope<'a> {
             client: uuid(17)?,
             except: (head[33] == 1).then_some(except),
             without: Some(uuid(44)?).filter(|id| !id.is_nil()),
+            nth: u64::from_be_bytes(head[60..68].try_into().ok()?),
         };
         let (count, mut texts) = texts.split_first()?;
         let mut rooms = Vec::with_capacity(usize::from(*count));
@@ -174,6 +179,7 @@ mod tests {
             client: Uuid::new_v4(),
             except: Some(ConnId { worker: 3, slot: 70_000, generation: 9 }),
             without: None,
+            nth: 7,
         };
         let tally = Arc::default();
         let pieces = [("{\"a\":", 1), (",\"b\":", 0)];

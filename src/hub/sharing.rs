@@ -63,6 +63,10 @@ impl Hub {
         }
     }
 
+    fn next_nth(&self) -> u64 {
+        self.engine.as_ref().map_or(0, |engine| engine.next_message())
+    }
+
     /// A message of a session to rooms.
     pub(crate) fn shared_publish(
         &self,
@@ -80,7 +84,7 @@ impl Hub {
         by.check_not_taken_over()?;
         let except = publication.to_others.then_some(by.conn);
         let client = by.session.client_id;
-        let from = From { node: self.node, client, except, without: None };
+        let from = From { node: self.node, client, except, without: None, nth: self.next_nth() };
         let message = publication.envelope(&from, several(&rooms));
         let by = Some(Arc::clone(by.session));
         let id = publication.dedup_id;
@@ -98,7 +102,13 @@ impl Hub {
             return Err(RoomError::SameRoomTwice);
         }
         self.check_memory()?;
-        let from = From { node: self.node, client: Uuid::nil(), except: None, without };
+        let from = From {
+            node: self.node,
+            client: Uuid::nil(),
+            except: None,
+            without,
+            nth: self.next_nth(),
+        };
         let (message, id) = (publication.envelope(&from, several(rooms)), publication.dedup_id);
         let rooms = rooms.to_vec();
         Ok(Question::Publish(Publish { by: None, rooms, may_make: true, message, id }))
@@ -146,7 +156,8 @@ impl Hub {
         publication: &Publication<'_>,
     ) -> Question {
         let client = by.map_or_else(Uuid::nil, |by| by.session.client_id);
-        let from = From { node: self.node, client, except: None, without: None };
+        let from =
+            From { node: self.node, client, except: None, without: None, nth: self.next_nth() };
         let (message, id) = (publication.envelope(&from, &[]), publication.dedup_id);
         Question::Direct { by: by.map(|by| Arc::clone(by.session)), to: *to, message, id }
     }
@@ -163,7 +174,13 @@ impl Hub {
             return Err(self.forbid(Permissions::DIRECT));
         }
         let client = by.session.client_id;
-        let from = From { node: self.node, client, except: Some(by.conn), without: None };
+        let from = From {
+            node: self.node,
+            client,
+            except: Some(by.conn),
+            without: None,
+            nth: self.next_nth(),
+        };
         let (route, message) = (by.session.route, publication.envelope(&from, &[]));
         Ok(Question::Broadcast { route, message })
     }

@@ -112,8 +112,14 @@ impl Core {
             },
         };
         let client = by.as_ref().map_or(Uuid::nil(), |by| by.client_id);
-        let result_id = id.unwrap_or_else(|| self.own_id(&asked));
-        let result = self.names.result(&rooms, client, result_id);
+        // A message without an id of its client is known by itself, if its rooms keep messages.
+        let is_kept = rooms.first().is_some_and(|room| self.bounds_of(room).messages_max > 0);
+        let result = match id {
+            Some(id) => self.names.result(&rooms, client, id),
+            None if !is_kept => self.names.result(&rooms, client, self.own_id(&asked)),
+            None if is_again => bytes("?"),
+            None => bytes("-"),
+        };
         let session_key = by.map(|by| self.names.session(by.client_id));
         let mut keys = vec![session_key.unwrap_or_else(|| bytes("-")), result];
         let id_kept_ms = match id {

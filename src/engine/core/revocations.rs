@@ -28,7 +28,8 @@ impl Core {
             }
             Ok(Announced::ClearHistory { room }) => {
                 if let Ok(room) = RoomName::new(&room) {
-                    let args = vec![bytes("DEL"), self.names.stream(&room)];
+                    let stream = self.names.stream(&room);
+                    let args = vec![bytes("XTRIM"), stream, bytes("MAXLEN"), bytes("0")];
                     self.command(args, Sent::Nothing("dropping a history"));
                 }
             }

@@ -2,8 +2,9 @@
 -- members. Scripts are not rolled back, so the numbers are written down behind the messages: one
 -- that could not be kept leaves no hole.
 --
--- KEYS: the publisher's session or '-', the result under the message's id or '-', and for each
---       room its hash and its stream
+-- KEYS: the publisher's session or '-', the result under the message's id, or '-' or '?', and for
+--       each room its hash and its stream. With '?' the message may have been numbered before, and is
+--       looked for among those that are kept
 -- ARGV: the fence of the session or '', generation, whether rooms may be made, milliseconds that
 --       the id is known, the message, and for each room: its channel, the epoch for a new life, the
 --       most messages and bytes that it keeps, milliseconds that it is kept, its name; the names of
@@ -11,6 +12,13 @@
 -- Returns: 0 and the numbers; 1 and those of the message before, if its id is known; 2 if the
 --       session is elsewhere; 3 if there is no such room; 6 if there is no such session.
 local ROOM_ARGS = 6
+
+-- How many messages are looked at for one that may have been numbered before.
+local LOOKED_AT_MAX = 1000
+
+-- A room is renewed when so much of the time is over that it is kept.
+local RENEWED_AT = 0.1
+
 local rooms = (#KEYS - 3) / 2
 if ARGV[1] ~= '' then
   local fence = redis.call('HGET', KEYS[1], 'f')
@@ -18,17 +26,24 @@ if ARGV[1] ~= '' then
     return { fence and 2 or 6 }
   end
 end
-if KEYS[2] ~= '-' then
+if KEYS[2] == '?' then
+  for _, entry in ipairs(redis.call('XREVRANGE', KEYS[4], '+', '-', 'COUNT', LOOKED_AT_MAX)) do
+    if entry[2][8] == ARGV[5] then
+      return { 1, entry[2][4] }
+    end
+  end
+elseif KEYS[2] ~= '-' then
   local known = redis.call('GET', KEYS[2])
   if known then
     return { 1, known }
   end
 end
-local numbers, seqs = {}, {}
+local numbers, seqs, sizes, renewed = {}, {}, {}, {}
 for room = 1, rooms do
   local at = 5 + (room - 1) * ROOM_ARGS
   local hash, stream = KEYS[1 + 2 * room], KEYS[2 + 2 * room]
-  local epoch, seq, _, is_new = find_room(hash, stream, ARGV[2], ARGV[at + 2], ARGV[3])
+  local epoch, seq, _, is_new, size, renewed_s =
+    find_room(hash, stream, ARGV[2], ARGV[at + 2], ARGV[3])
   if not epoch then
     return { 3 }
   end
@@ -36,7 +51,7 @@ for room = 1, rooms do
     redis.call('ZADD', KEYS[#KEYS], 'NX', 0, ARGV[at + 6])
     redis.call('PUBLISH', ARGV[#ARGV], ARGV[at + 6])
   end
-  seqs[room] = seq + 1
+  seqs[room], sizes[room], renewed[room] = seq + 1, size, renewed_s
   numbers[room] = epoch .. ':' .. string.format('%.0f', seq + 1)
 end
 local numbered = table.concat(numbers, ',')
@@ -58,6 +73,7 @@ for room = 1, rooms do
     -- is full, or a replica, and must not cost the history.
     if type(added) == 'table' and added.err and string.find(added.err, 'equal or smaller', 1, true) then
       redis.call('DEL', stream)
+      renewed[room] = 0
       added = add()
     end
     if type(added) == 'table' and added.err then
@@ -65,7 +81,7 @@ for room = 1, rooms do
     end
   end
   -- Counted without those that the stream has let go of, and counted anew when it seems too much.
-  local bytes = tonumber(redis.call('HGET', hash, 'b') or 0) + #message
+  local bytes = sizes[room] + #message
   if bytes > bytes_max then
     local kept = redis.call('XREVRANGE', stream, '+', '-')
     bytes = 0
@@ -79,10 +95,13 @@ for room = 1, rooms do
     end
   end
   redis.call('HSET', hash, 's', string.format('%.0f', seqs[room]), 'b', string.format('%.0f', bytes))
-  redis.call('PEXPIRE', hash, ARGV[at + 5])
-  redis.call('PEXPIRE', stream, ARGV[at + 5])
+  if tonumber(time[1]) - renewed[room] > tonumber(ARGV[at + 5]) / 1000 * RENEWED_AT then
+    redis.call('HSET', hash, 'x', time[1])
+    redis.call('PEXPIRE', hash, ARGV[at + 5])
+    redis.call('PEXPIRE', stream, ARGV[at + 5])
+  end
 end
-if KEYS[2] ~= '-' then
+if KEYS[2] ~= '-' and KEYS[2] ~= '?' then
   redis.call('SET', KEYS[2], numbered, 'PX', ARGV[4])
 end
 for room = 1, rooms do

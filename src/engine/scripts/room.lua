@@ -3,12 +3,13 @@
 -- anew that were given before. Earlier epochs are kept with the number up to which each is good,
 -- the latest first.
 --
--- Returns the epoch, the number of the last message, the earlier epochs, and whether the room was
--- made; nothing if there is no such room.
+-- Returns the epoch, the number of the last message, the earlier epochs, whether the room was made,
+-- the bytes of its messages, and the second in which it was last renewed; nothing if there is no
+-- such room.
 local EPOCHS_MAX = 8
 
 local function find_room(hash, stream, generation, candidate, may_make)
-  local fields = redis.call('HMGET', hash, 'e', 's', 'g', 'o')
+  local fields = redis.call('HMGET', hash, 'e', 's', 'g', 'o', 'b', 'x')
   local epoch, seq, of, elder = fields[1], tonumber(fields[2] or 0), fields[3], fields[4] or ''
   if not epoch then
     if may_make ~= '1' then
@@ -20,7 +21,7 @@ local function find_room(hash, stream, generation, candidate, may_make)
     -- Versions of presence begin with the time, above those of an earlier life.
     local time = redis.call('TIME')
     redis.call('HSETNX', hash, 'v', time[1] .. '000')
-    return candidate, 0, '', true
+    return candidate, 0, '', true, 0, 0
   end
   if of ~= generation then
     local kept, count = {}, 0
@@ -34,5 +35,5 @@ local function find_room(hash, stream, generation, candidate, may_make)
     redis.call('HSET', hash, 'e', candidate, 'g', generation, 'o', elder)
     epoch = candidate
   end
-  return epoch, seq, elder, false
+  return epoch, seq, elder, false, tonumber(fields[5] or 0), tonumber(fields[6] or 0)
 end
