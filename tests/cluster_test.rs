@@ -25,7 +25,7 @@ use proxy::Proxy;
 use redis::{Keeps, Redis};
 use serde_json::{Value, json};
 use support::{
-    DEADLINE,
+    DEADLINE, eventually,
     sessions::{Chat, Numbers, number, place, room_of, seqs, text},
 };
 use uuid::Uuid;
@@ -555,4 +555,60 @@ fn a_redis_is_killed_frozen_and_promoted() {
     forgetful.cli(&["SET", "a", "1"]);
     forgetful.restart();
     assert_eq!(forgetful.cli(&["GET", "a"]), "");
+}
+
+#[test]
+fn the_server_api_of_any_node_is_that_of_all() {
+    let Some((redis, mut cluster)) = start(&[]) else { return };
+    let mut anna = outside(&cluster.nodes[1]);
+    anna.join("tea");
+    let first = &cluster.nodes[0];
+    // Nobody of the first node is in the room.
+    let message = r#"{"room":"tea","content":"from a program"}"#;
+    let (status, published) = first.ask("POST", "/v1/publish", message);
+    assert_eq!((status, &published["seq"]), (200, &json!(1)), "{published}");
+    assert_eq!(message_of(&mut anna), json!("from a program"));
+    let lines = "{\"room\":\"tea\",\"content\":1}\n{\"room\":\"tea\",\"content\":2}\n";
+    let direct = json!({"to": anna.id, "content": "a word"}).to_string();
+    assert_eq!(first.ask("POST", "/v1/publish", &direct).0, 200);
+    assert_eq!(anna.await_kind("direct")["content"], "a word");
+    for line in lines.lines() {
+        assert_eq!(first.ask("POST", "/v1/publish", line).0, 200);
+    }
+    let (status, page) = first.get("/v1/rooms/tea/history");
+    assert_eq!((status, number(&page["seq"])), (200, 3), "{page}");
+    let (status, members) = first.get("/v1/rooms/tea/presence");
+    assert_eq!((status, &members["count"]), (200, &json!(1)), "{members}");
+    assert_eq!(first.get("/v1/rooms/nowhere/history").0, 404);
+    eventually("each node knows the other", || {
+        let counts: Vec<usize> = cluster.nodes.iter().map(|node| nodes_known(node)).collect();
+        if counts == [NODES; NODES] { Ok(()) } else { Err(format!("{counts:?}")) }
+    });
+
+    assert_eq!(first.ask("DELETE", "/v1/rooms/tea/history", "").0, 200);
+    eventually("the history is gone on both nodes", || {
+        let left: Vec<_> = cluster
+            .nodes
+            .iter()
+            .map(|node| node.get("/v1/rooms/tea/history").1["messages"].clone())
+            .collect();
+        if left.iter().all(|left| *left == json!([])) { Ok(()) } else { Err(format!("{left:?}")) }
+    });
+    // A node that comes later does not find it either.
+    let third = cluster.add(&redis.url(), &[]);
+    let page = cluster.nodes[third].get("/v1/rooms/tea/history").1;
+    assert_eq!((&page["messages"], &page["seq"]), (&json!([]), &json!(3)), "{page}");
+
+    let path = format!("/v1/sessions/{}/close", anna.id);
+    assert_eq!(cluster.nodes[0].ask("POST", &path, "").0, 200);
+    assert_eq!(anna.closed().0, 4009);
+}
+
+/// What the next message says.
+fn message_of(chat: &mut Chat) -> Value {
+    message(chat)["content"].clone()
+}
+
+fn nodes_known(node: &cluster::Node) -> usize {
+    node.get("/v1/nodes").1["nodes"].as_array().map_or(0, Vec::len)
 }

@@ -288,6 +288,17 @@ impl<'a> AdminContext<'a> {
         rooms
     }
 
+    /// Brings a room to this server, if it is shared with others and there is one of this name, so
+    /// that [`history`](AdminContext::history), [`presence`](AdminContext::presence) and the like
+    /// find it.
+    pub fn bring(&mut self, room: &str) -> Pending<()> {
+        self.spent += 1;
+        let name = RoomName::new(room).ok().filter(|name| self.hub.must_bring(name));
+        let Some(name) = name else { return Pending(Inner::Is(Ok(()))) };
+        let question = Question::Bring { rooms: vec![name], may_make: false, pattern: None };
+        self.ask(Ok(question), |_, _| ())
+    }
+
     /// Looks at one room; `None` if there is no room of this name.
     pub fn room(&mut self, name: &str) -> Option<RoomSummary> {
         self.spent += 1;

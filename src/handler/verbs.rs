@@ -59,7 +59,7 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
             return self.reply(Err(error));
         }
         let name = room.clone();
-        let question = Question::Bring { rooms: vec![name.clone()], pattern: None };
+        let question = Question::Bring { rooms: vec![name.clone()], may_make: true, pattern: None };
         self.ask(question, move |conn, outcome| {
             outcome?;
             join(conn, &name, replay)
@@ -98,7 +98,8 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
             return self.reply(outcome);
         }
         let pattern = pattern.clone();
-        let question = Question::Bring { rooms: Vec::new(), pattern: Some(pattern.clone()) };
+        let question =
+            Question::Bring { rooms: Vec::new(), may_make: false, pattern: Some(pattern.clone()) };
         self.ask(question, move |conn, outcome| {
             outcome?;
             subscribe(conn, &pattern)

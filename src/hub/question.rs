@@ -14,10 +14,12 @@ use super::{
 
 /// What is asked of the engine.
 pub(crate) enum Question {
-    /// Bring rooms to this node: those of these names, which are made if they do not exist, and
+    /// Bring rooms to this node: those of these names, which are made if they do not exist and may
+    /// be made, and
     /// those that there are of a pattern.
     Bring {
         rooms: Vec<RoomName>,
+        may_make: bool,
         pattern: Option<RoomPattern>,
     },
     /// Bring a session to this node, with its rooms and these.

@@ -21,6 +21,9 @@ use crate::{
 /// How long the session of a node that is killed can be resumed, beside the lease of the node.
 pub const RESUME_WINDOW_S: &str = "60";
 
+/// The key of the server API.
+pub const KEY: &str = "key-of-the-tests-with-many-nodes-0123456789";
+
 /// Servers that are to their clients as one.
 pub struct Cluster {
     pub nodes: Vec<Node>,
@@ -59,6 +62,7 @@ impl Cluster {
             ("REDIS_URL", url),
             ("REDIS_PREFIX", &self.prefix),
             ("ADMIN_HOST", &admin_host),
+            ("API_KEY", KEY),
             ("THREAD_POOL_SIZE", "2"),
             ("RESUME_WINDOW", RESUME_WINDOW_S),
             // Tests say as much as they like.
@@ -84,10 +88,19 @@ impl Cluster {
 impl Node {
     /// The status and the body that `GET path` on the admin listener has.
     pub fn get(&self, path: &str) -> (u16, Value) {
+        self.ask("GET", path, "")
+    }
+
+    /// The status and the body that a request with this body has. JSON is of the key `KEY`.
+    pub fn ask(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
         let mut stream = UnixStream::connect(&self.admin).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-        stream.write_all(head.as_bytes()).unwrap();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n\
+             Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();

@@ -17,9 +17,10 @@ use arc_swap::ArcSwap;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::about::kept_max;
+use super::{about::kept_max, fault::Fault};
 use crate::{
-    AdminAnswer, AdminContext, AdminHandler, AdminStep, Config, Request, Status, config::ApiScope,
+    AdminAnswer, AdminContext, AdminHandler, AdminStep, Config, Pending, Request, Status,
+    config::ApiScope,
 };
 use access::Access;
 use answer::{error, ok, refusal};
@@ -121,13 +122,22 @@ impl Api {
             }
             Operation::Rooms => lists::rooms(ctx, &caller, &query),
             Operation::History => {
-                lists::history(ctx, &caller, &parameter, &query, settings.history_max)
+                let history_max = settings.history_max;
+                return Ok(when_here(ctx, parameter, move |ctx, room| {
+                    let answer = lists::history(ctx, &caller, &room, &query, history_max);
+                    answer.map(AdminStep::Answer)
+                }));
             }
             Operation::ClearHistory => {
-                let step = lists::clear_history(ctx, &caller, parameter);
-                return step.map_err(|fault| refusal(&fault));
+                return Ok(when_here(ctx, parameter, move |ctx, room| {
+                    lists::clear_history(ctx, &caller, room)
+                }));
             }
-            Operation::Presence => lists::presence(ctx, &caller, &parameter, &query),
+            Operation::Presence => {
+                return Ok(when_here(ctx, parameter, move |ctx, room| {
+                    lists::presence(ctx, &caller, &room, &query).map(AdminStep::Answer)
+                }));
+            }
             Operation::Sessions => lists::sessions(ctx, &caller, &query),
             Operation::Nodes => {
                 caller.check_all_rooms()?;
@@ -148,6 +158,33 @@ impl Api {
             }
         };
         answer.map(AdminStep::Answer).map_err(|fault| refusal(&fault))
+    }
+}
+
+/// Goes on as soon as a room is on this server.
+fn when_here(
+    ctx: &mut AdminContext<'_>,
+    room: String,
+    next: impl FnOnce(&mut AdminContext<'_>, String) -> Result<AdminStep, Fault> + Send + 'static,
+) -> AdminStep {
+    let pending = ctx.bring(&room);
+    await_room(ctx, pending, room, next)
+}
+
+fn await_room(
+    ctx: &mut AdminContext<'_>,
+    pending: Pending<()>,
+    room: String,
+    next: impl FnOnce(&mut AdminContext<'_>, String) -> Result<AdminStep, Fault> + Send + 'static,
+) -> AdminStep {
+    let refuse = |fault: Fault| AdminStep::Answer(refusal(&fault));
+    match pending.outcome() {
+        Ok(Ok(())) => next(ctx, room).unwrap_or_else(refuse),
+        Ok(Err(error)) => refuse(error.into()),
+        Err(pending) => AdminStep::Continue(
+            publish::LOOK,
+            Box::new(move |ctx| await_room(ctx, pending, room, next)),
+        ),
     }
 }
 

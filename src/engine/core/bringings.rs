@@ -32,13 +32,13 @@ const MATCHES_MAX: usize = 1024;
 
 impl Core {
     pub(super) fn begin_bringing(&mut self, asked: Box<Asked>) {
-        let Question::Bring { rooms, pattern } = &asked.question else { return };
-        let (rooms, pattern) = (rooms.clone(), pattern.clone());
+        let Question::Bring { rooms, may_make, pattern } = &asked.question else { return };
+        let (rooms, may_make, pattern) = (rooms.clone(), *may_make, pattern.clone());
         let bringing = self.new_bringing(asked);
         if let Some(pattern) = pattern {
             self.find_matches(&pattern, bringing);
         }
-        self.bring_for(bringing, rooms.into_iter().collect(), true);
+        self.bring_for(bringing, rooms.into_iter().collect(), may_make);
         self.note_brought(bringing, Ok(()));
     }
 

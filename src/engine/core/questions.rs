@@ -59,7 +59,7 @@ impl Core {
     }
 
     fn announce(&mut self, asked: Box<Asked>, payload: Bytes) {
-        self.remember_revocation(&payload);
+        self.carry_out_in_redis(&payload);
         let args = vec![Bytes::from_static(b"PUBLISH"), self.names.all(), payload];
         self.command(args, Sent::Question { asked, is_again: false });
     }

@@ -1,4 +1,5 @@
-//! Revocations, which nodes that start later must know as well.
+//! What is announced to all nodes and changes Redis: histories that are dropped, and revocations,
+//! which nodes that start later must know as well.
 
 use bytes::Bytes;
 
@@ -7,19 +8,31 @@ use super::{
     sent::Sent,
     words::{bytes, number},
 };
-use crate::{engine::link::order::Value, hub::announced::Announced};
+use crate::{
+    engine::link::order::Value,
+    hub::{announced::Announced, names::RoomName},
+};
 
 /// What is said to all nodes begins with this.
 const ANNOUNCED: &[u8] = b"C\n";
 
 impl Core {
-    /// Keeps a revocation that is announced to all nodes.
-    pub(super) fn remember_revocation(&mut self, payload: &Bytes) {
+    /// Does in Redis what is announced to all nodes.
+    pub(super) fn carry_out_in_redis(&mut self, payload: &Bytes) {
         let Some(text) = payload.strip_prefix(ANNOUNCED) else { return };
-        if let Ok(Announced::Revoke { kept_until_s, .. }) = serde_json::from_slice(text) {
-            let text = payload.slice(ANNOUNCED.len()..);
-            let args = vec![bytes("HSET"), self.names.revocations(), text, number(kept_until_s)];
-            self.command(args, Sent::Nothing("keeping a revocation"));
+        match serde_json::from_slice(text) {
+            Ok(Announced::Revoke { kept_until_s, .. }) => {
+                let (key, text) = (self.names.revocations(), payload.slice(ANNOUNCED.len()..));
+                let args = vec![bytes("HSET"), key, text, number(kept_until_s)];
+                self.command(args, Sent::Nothing("keeping a revocation"));
+            }
+            Ok(Announced::ClearHistory { room }) => {
+                if let Ok(room) = RoomName::new(&*room) {
+                    let args = vec![bytes("DEL"), self.names.stream(&room)];
+                    self.command(args, Sent::Nothing("dropping a history"));
+                }
+            }
+            Ok(Announced::Close { .. } | Announced::CloseUser { .. }) | Err(_) => {}
         }
     }
 
