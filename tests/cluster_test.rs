@@ -581,7 +581,7 @@ fn the_server_api_of_any_node_is_that_of_all() {
     assert_eq!((status, &members["count"]), (200, &json!(1)), "{members}");
     assert_eq!(first.get("/v1/rooms/nowhere/history").0, 404);
     eventually("each node knows the other", || {
-        let counts: Vec<usize> = cluster.nodes.iter().map(|node| nodes_known(node)).collect();
+        let counts: Vec<usize> = cluster.nodes.iter().map(nodes_known).collect();
         if counts == [NODES; NODES] { Ok(()) } else { Err(format!("{counts:?}")) }
     });
 

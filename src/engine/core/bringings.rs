@@ -9,7 +9,6 @@ use super::{
     Core,
     sent::{Bringing, ComingSession, Sent},
     sessions::hash_of,
-    waits::KEPT_MS,
     words::{bytes, number, read_inbox},
 };
 use crate::{
@@ -156,7 +155,7 @@ impl Core {
             hash_of(token).into(),
             path,
             names.prefix(),
-            number(KEPT_MS),
+            number(self.session_kept_ms()),
         ];
         let bringing = self.new_bringing(asked);
         self.order(&scripts::TAKE, keys, args, Sent::Take { bringing });

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{
     Core,
     sent::{Numbered, Sent},
-    waits::{KEPT_MS, OWN_ID_KEPT_MS, PATIENCE_MS, REPLICAS_WAIT_MS},
+    waits::{OWN_ID_KEPT_MS, PATIENCE_MS, REPLICAS_WAIT_MS},
     words::{bytes, flag, new_epoch, number, seqs},
 };
 use crate::{
@@ -170,7 +170,7 @@ impl Core {
             number(self.settings.resume_window_ms.max(OWN_ID_KEPT_MS) * 2),
             number(messages_max),
             number(bytes_max),
-            number(KEPT_MS),
+            number(self.session_kept_ms()),
             number(to),
             self.names.prefix(),
             message,

@@ -27,7 +27,7 @@ impl Core {
                 self.command(args, Sent::Nothing("keeping a revocation"));
             }
             Ok(Announced::ClearHistory { room }) => {
-                if let Ok(room) = RoomName::new(&*room) {
+                if let Ok(room) = RoomName::new(&room) {
                     let args = vec![bytes("DEL"), self.names.stream(&room)];
                     self.command(args, Sent::Nothing("dropping a history"));
                 }

@@ -454,13 +454,13 @@ impl Core {
             let names = &self.names;
             let keys = [names.hash(&name), names.stream(&name), names.presence(&name)];
             for key in keys {
-                self.renew(key);
+                self.renew(key, self.kept_ms());
             }
         }
     }
 
-    pub(super) fn renew(&mut self, key: Bytes) {
-        let args = vec![Bytes::from_static(b"PEXPIRE"), key, number(self.kept_ms())];
+    pub(super) fn renew(&mut self, key: Bytes, kept_ms: u64) {
+        let args = vec![Bytes::from_static(b"PEXPIRE"), key, number(kept_ms)];
         self.command(args, Sent::Nothing("renewing"));
     }
 }
