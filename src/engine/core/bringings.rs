@@ -244,7 +244,8 @@ impl Core {
         let brought = Brought { record, token, route, rooms: &here, directs, seqs };
         let session: Arc<Session> = self.hub.take_up(brought)?;
         self.keep_session(&session, fence, &names);
-        self.changed.push(session);
+        // It is shown as one of this node from now on.
+        self.save(&session, true);
         Ok(())
     }
 }

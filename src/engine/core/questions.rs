@@ -195,6 +195,7 @@ impl Core {
             }
             Sent::Take { bringing } => self.on_taken(bringing, answer),
             Sent::Save { client, fence } => self.on_saved(client, fence, answer.as_ref()),
+            Sent::Own => self.on_own_sessions(answer.as_ref()),
             Sent::Inbox(client) => self.on_inbox(client, answer.as_ref()),
             Sent::Beat => self.on_beat(answer.as_ref()),
             Sent::Replicas(numbered) => self.on_replicas(numbered, answer.as_ref()),
