@@ -612,3 +612,25 @@ fn message_of(chat: &mut Chat) -> Value {
 fn nodes_known(node: &cluster::Node) -> usize {
     node.get("/v1/nodes").1["nodes"].as_array().map_or(0, Vec::len)
 }
+
+#[test]
+fn a_full_redis_keeps_what_it_has() {
+    let Some(redis) = Redis::start() else { return };
+    let cluster = Cluster::at(&redis.url(), 1, &[]);
+    let mut chat = outside(&cluster.nodes[0]);
+    chat.join("tea");
+    for content in ["a", "b", "c"] {
+        chat.ok(json!({"type": "publish", "room": "tea", "content": content}));
+    }
+    let stream = redis.cli(&["KEYS", "*{tea}:h"]);
+    // Less than it has used already; nothing is evicted.
+    assert_eq!(redis.cli(&["CONFIG", "SET", "maxmemory", "1"]), "OK");
+    let refused = chat.ask(json!({"type": "publish", "room": "tea", "content": "d"}));
+    assert_eq!(refused["code"], "overloaded", "{refused}");
+    assert_eq!(redis.cli(&["XLEN", &stream]), "3");
+    cluster.nodes[0].await_ready(false);
+    assert_eq!(redis.cli(&["CONFIG", "SET", "maxmemory", "0"]), "OK");
+    cluster.nodes[0].await_ready(true);
+    assert_eq!(publish_at_last(&mut chat, "tea", "d")["seq"], 4);
+    assert_eq!(redis.cli(&["XLEN", &stream]), "4");
+}

@@ -22,6 +22,7 @@ import tomllib
 import urllib.error
 import urllib.parse
 import urllib.request
+import uuid
 from functools import partial
 from pathlib import Path
 
@@ -369,10 +370,11 @@ def dockerfile_env():
     return dict(re.findall(r"^ENV (\w+)=(\S+)", (ROOT / "Dockerfile").read_text(), re.M))
 
 
-def compose(binary):
-    path = DEPLOY / "compose" / "compose.yaml"
-    PyCompose.from_yaml(path.read_text()).validate()
+def read_compose(path):
+    """The services of a Compose file, which must be whole."""
     spec = load_yaml(path)
+    # The library does not know what the merge key of YAML is.
+    PyCompose.from_yaml(json.dumps(spec)).validate()
     for name, service in spec["services"].items():
         for volume in service.get("volumes", []):
             source = volume.split(":")[0]
@@ -381,19 +383,160 @@ def compose(binary):
         for secret in service.get("secrets", []):
             assert secret in spec["secrets"], f"{name} has a secret {secret} that is not there"
         assert not service["image"].endswith(":latest") and ":" in service["image"], f"{name} names no version"
-    server = spec["services"]["server"]
+    return spec["services"]
+
+
+def compose_settings(binary, service, config):
+    """The settings of a server in a Compose file, which must have the time to drain."""
+    env = {**dockerfile_env(), **service["environment"], "RUSTY_SOCKS_CONFIG": str(config)}
+    settings = check_config(binary, env)
+    drain = float(settings["drain_delay"]) + float(settings["drain_timeout"])
+    assert seconds(service["stop_grace_period"]) >= drain + 5, "stop_grace_period ends the drain"
+    return settings
+
+
+def compose(binary):
+    path = DEPLOY / "compose" / "compose.yaml"
+    server = read_compose(path)["server"]
     with tempfile.TemporaryDirectory() as scratch:
         key = Path(scratch) / "metrics_key"
         key.write_text(KEY)
         config = Path(scratch) / "server.toml"
         config.write_text((path.parent / "server.toml").read_text().replace("/run/secrets", scratch))
-        env = {**dockerfile_env(), **server["environment"], "RUSTY_SOCKS_CONFIG": str(config)}
-        settings = check_config(binary, env)
-        drain = float(settings["drain_delay"]) + float(settings["drain_timeout"])
-        assert seconds(server["stop_grace_period"]) >= drain + 5, "stop_grace_period ends the drain"
+        settings = compose_settings(binary, server, config)
         [job] = load_yaml(path.parent / "prometheus.yml")["scrape_configs"]
         equal(job["static_configs"][0]["targets"], [f"server:{settings['admin_port']}"])
         read_with_key(binary, config)
+
+
+# --- Several servers with Compose, under the Redis, the Sentinel and the HAProxy of this machine.
+
+
+class Cluster:
+    """What deploy/compose/cluster describes, with each name and port of its network on the loopback."""
+
+    def __init__(self, binary, scratch, kept):
+        self.binary, self.home, self.kept = binary, Path(scratch), kept
+        self.path = DEPLOY / "compose" / "cluster"
+        self.services = read_compose(self.path / "compose.yaml")
+        self.ports = {name: free_port() for name in self.services}
+        (self.home / "metrics_key").write_text(KEY)
+        (self.home / "redis_password").write_text(KEY)
+        # The address that the file tells its reader to write down.
+        [url] = re.findall(r"printf '(\S+)'", (self.path / "compose.yaml").read_text())
+        (self.home / "redis_url").write_text(self.moved(url % KEY))
+
+    def moved(self, text):
+        """A text of the directory, as it must be here."""
+        # The home is below /tmp itself.
+        text = text.replace("/tmp/", f"{self.home}/").replace("dir /data", f"dir {self.home}/$name")
+        text = text.replace("/run/secrets", str(self.home)).replace("/etc/redis", str(self.path))
+        text = text.replace("sentinel:26379", f"127.0.0.1:{self.ports['sentinel']}")
+        for name, port in self.ports.items():
+            text = text.replace(f"{name}:3030", f"127.0.0.1:{port}").replace(f"{name} 6379", f"127.0.0.1 {port}")
+        return text
+
+    def start(self, name, command):
+        (self.home / name).mkdir()
+        log = self.kept.enter_context(open(self.home / f"{name}.log", "w+"))
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.home / name)
+
+        def stop():
+            process.kill()
+            process.wait(timeout=DEADLINE_S)
+
+        self.kept.callback(stop)
+        return process
+
+    def start_redis(self, name):
+        """Starts what the file starts under this name."""
+        shell, script, *arguments = self.services[name]["command"]
+        [mounted] = [volume for volume in self.services[name]["volumes"] if f":{script}:" in volume]
+        text = self.moved((self.path / mounted.split(":")[0]).read_text())
+        port = self.ports[name]
+        # Here they have no names of their own.
+        text = text.replace("replica-announce-ip $name", f"port {port}\nbind 127.0.0.1")
+        text = text.replace("sentinel resolve-hostnames", f"port {port}\nbind 127.0.0.1\nsentinel resolve-hostnames")
+        local = self.home / f"{name}.sh"
+        local.write_text(text)
+        arguments = self.moved(" ".join(arguments)).split()
+        process = self.start(name, [shell, str(local), *arguments])
+        wait_for(f"{name} on its port", lambda: is_open(port))
+        return process
+
+    def start_node(self, name):
+        """Starts a server with the file; its admin listener is on a port of its own."""
+        config = self.home / f"{name}.toml"
+        text = self.moved((self.path / "server.toml").read_text())
+        config.write_text(text.replace("172.30.30.0/24", "127.0.0.1"))
+        compose_settings(self.binary, self.services[name], config)
+        settings = {"config": config, "host": "127.0.0.1", "port": self.ports[name], "admin_host": "127.0.0.1"}
+        server = self.kept.enter_context(Server(self.binary, **settings, admin_port=0))
+        admin = wait_for("admin address in the log", lambda: ADMIN.search(server.log_text())).group(1)
+        wait_for(f"{name} ready", lambda: is_ready(admin))
+        return server, admin
+
+    def start_proxy(self, admins):
+        text = self.moved((self.path / "haproxy.cfg").read_text())
+        text = text.replace("bind :3030", f"bind 127.0.0.1:{self.ports['proxy']}").replace("maxconn 20000", "maxconn 100")
+        # Their admin listeners have one port in two containers, and two here.
+        text = text.replace("check port 3031 ", "check ")
+        for name, admin in admins.items():
+            place = f"server {name} 127.0.0.1:{self.ports[name]}"
+            assert place in text, f"{name} is not behind the proxy"
+            text = text.replace(place, f"{place} port {admin.rpartition(':')[2]}")
+        config = self.home / "haproxy.cfg"
+        config.write_text(text)
+        run("haproxy", "-c", "-f", config)
+        self.start("proxy", ["haproxy", "-db", "-f", config])
+        wait_for("the proxy on its port", lambda: is_open(self.ports["proxy"]))
+
+
+def is_open(port):
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def is_ready(admin):
+    with contextlib.suppress(OSError):
+        return bool(get(f"http://{admin}/ready"))
+    return False
+
+
+def compose_cluster(binary):
+    """Two clients on two nodes behind the proxy hear each other, also after Redis was killed."""
+    with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as kept:
+        cluster = Cluster(binary, scratch, kept)
+        redis = {name: cluster.start_redis(name) for name in ("redis-a", "redis-b", "sentinel")}
+        settings = tomllib.loads((cluster.path / "server.toml").read_text())
+        assert f"check port {settings['admin_port']} " in (cluster.path / "haproxy.cfg").read_text()
+        nodes = {name: cluster.start_node(name) for name in ("node-a", "node-b")}
+        cluster.start_proxy({name: admin for name, (_, admin) in nodes.items()})
+        url = f"ws://127.0.0.1:{cluster.ports['proxy']}/ws"
+        one, other = (kept.enter_context(connect(url, open_timeout=DEADLINE_S)) for _ in range(2))
+        at = [json.loads(get(f"http://{admin}/stats"))["active_connections"] for _, admin in nodes.values()]
+        equal(at, [1, 1])
+
+        def say(text):
+            """Says it in the lobby until that is taken, and waits until the other has heard it."""
+            said = str(uuid.uuid4())
+
+            def is_taken():
+                one.send(json.dumps({"type": "publish", "content": text, "id": said, "ref": text}))
+                while (answer := json.loads(one.recv(timeout=DEADLINE_S))).get("ref") != text:
+                    pass
+                return answer["type"] == "ok"
+
+            wait_for("a publish that is taken", is_taken)
+            while json.loads(other.recv(timeout=DEADLINE_S)).get("content") != text:
+                pass
+
+        say("before")
+        # The Sentinel must have heard of the replica, and the replica have all there is.
+        wait_for("a replica", lambda: "+slave slave" in (cluster.home / "sentinel.log").read_text())
+        redis["redis-a"].kill()
+        say("after")
 
 
 def read_with_key(binary, config):
@@ -577,6 +720,8 @@ def main():
         else:
             print(f"!!! {what} WAS NOT CHECKED: there is no {name}", flush=True)
 
+    has_all = all(map(shutil.which, ("redis-server", "haproxy")))
+    with_tool(has_all, "deploy/compose/cluster", "redis-server, or no haproxy", partial(compose_cluster, args.binary))
     with_tool(args.promtool, "deploy/prometheus", "promtool", partial(promtool, args.promtool))
     analyze = shutil.which("systemd-analyze")
     with_tool(analyze, "deploy/systemd", "systemd-analyze", partial(systemd_analyze, args.binary))

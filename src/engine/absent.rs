@@ -21,6 +21,11 @@ pub(crate) fn check(_: &Config) -> Result<(), Error> {
     Ok(())
 }
 
+/// There is nothing to connect to.
+pub(crate) fn try_out(config: &Config) -> Result<Option<String>, Error> {
+    check(config).map(|()| None)
+}
+
 /// Makes none.
 pub(crate) fn prepare(_: &Config, _: &mut Hub) -> Result<Option<Prepared>, Error> {
     Ok(None)

@@ -11,4 +11,4 @@ mod names;
 mod scripts;
 mod thread;
 
-pub(crate) use thread::{Prepared, check, prepare};
+pub(crate) use thread::{Prepared, check, prepare, try_out};

@@ -9,6 +9,7 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender};
+use uuid::Uuid;
 
 use super::{
     core::{Core, CoreSettings},
@@ -68,19 +69,34 @@ fn address(config: &Config) -> Result<RedisAddress, Error> {
         .map_err(|why| Error::config(format!("redis_url: {why}")))
 }
 
+/// What a link is given, for a node of this id.
+fn link_settings(config: &Config, node: Uuid) -> Result<LinkSettings, Error> {
+    Ok(LinkSettings {
+        address: address(config)?,
+        ca: config.redis_ca.clone(),
+        node: node.to_string(),
+        scripts: scripts::ALL,
+    })
+}
+
+/// Connects to what `config` says, if it asks for an engine, and returns what that is.
+pub(crate) fn try_out(config: &Config) -> Result<Option<String>, Error> {
+    if config.engine != config::Engine::Redis {
+        return Ok(None);
+    }
+    let facts = Link::try_out(link_settings(config, Uuid::new_v4())?)
+        .map_err(|why| Error::config(format!("redis_url: {why}")))?;
+    Ok(Some(format!("Redis {} at {}", facts.version, facts.address)))
+}
+
 /// Makes the engine that `config` asks for, if it asks for one, and makes `hub` share its rooms.
 pub(crate) fn prepare(config: &Config, hub: &mut Hub) -> Result<Option<Prepared>, Error> {
     if config.engine != config::Engine::Redis {
         return Ok(None);
     }
     let node = hub.node;
-    let settings = LinkSettings {
-        address: address(config)?,
-        ca: config.redis_ca.clone(),
-        node: node.to_string(),
-        scripts: scripts::ALL,
-    };
-    let link = Link::new(settings).map_err(|error| Error::io("engine", error))?;
+    let link =
+        Link::new(link_settings(config, node)?).map_err(|error| Error::io("engine", error))?;
     let waker = link.waker();
     let wake = move || {
         if let Err(error) = waker.wake() {

@@ -253,6 +253,18 @@ impl Builder {
         Tls::load(&self.config).map(drop)
     }
 
+    /// Connects to the Redis that servers share, as this server would, and disconnects: its
+    /// address, password, role and version are then known to be good, and its scripts are loaded.
+    /// Returns what was reached, for people; `None` if the server shares nothing. Blocks for some
+    /// seconds at most, apart from looking up names.
+    ///
+    /// # Errors
+    /// The configuration is bad, or the Redis cannot be reached or used.
+    pub fn try_engine(&self) -> Result<Option<String>, Error> {
+        self.config.validate()?;
+        engine::try_out(&self.config)
+    }
+
     fn check_settings(&self) -> Result<(), Error> {
         self.config.validate()?;
         snapshot::check(&self.config)?;

@@ -35,6 +35,8 @@ Examples:
       As fast as it goes, with 16 messages in flight on each connection.
   rusty_socks load fanout ws://127.0.0.1:3030/ws --subscribers 1000 --rooms 10 --rate 100
       How long a message takes to each of those in its room.
+  rusty_socks load fanout ws://10.0.0.1:3030/ws ws://10.0.0.2:3030/ws --allow-remote
+      The same across two servers that share their rooms.
   rusty_socks load idle ws://127.0.0.1:3030/ws -c 50000 --ramp 20 --hold 60 --threads 2
       50,000 quiet connections, pinged now and then.
 
@@ -144,9 +146,10 @@ pub(crate) struct Common {
 #[derive(Debug, clap::Args)]
 pub(crate) struct StormArgs {
     /// The server: localhost, localhost:4000, ws://HOST:PORT/PATH. Without a scheme, what is left
-    /// out is port 3030 and the path /ws (/echo for echo). wss:// has TLS.
+    /// out is port 3030 and the path /ws (/echo for echo). wss:// has TLS. The connections are
+    /// spread over several.
     #[arg(value_name = "URL", default_value = "ws://127.0.0.1:3030/ws")]
-    pub(crate) url: String,
+    pub(crate) urls: Vec<String>,
 
     /// How many connections to open.
     #[arg(short, long, value_name = "N", default_value_t = 100, value_parser = count(200_000))]
@@ -193,9 +196,9 @@ pub(crate) struct StormArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct EchoArgs {
-    /// A route that returns every message as it came.
+    /// A route that returns every message as it came. The connections are spread over several.
     #[arg(value_name = "URL", default_value = "ws://127.0.0.1:3030/echo")]
-    pub(crate) url: String,
+    pub(crate) urls: Vec<String>,
 
     /// How many connections send.
     #[arg(short, long, value_name = "N", default_value_t = 50, value_parser = count(200_000))]
@@ -248,9 +251,10 @@ pub(crate) struct EchoFlags {
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct FanoutArgs {
-    /// The chat route, or any route that passes each message on to all.
+    /// The chat route, or any route that passes each message on to all. The members of each room
+    /// are spread over several servers, which are to be as one.
     #[arg(value_name = "URL", default_value = "ws://127.0.0.1:3030/ws")]
-    pub(crate) url: String,
+    pub(crate) urls: Vec<String>,
 
     #[command(flatten)]
     pub(crate) flags: FanoutFlags,
@@ -313,9 +317,9 @@ pub(crate) struct Measuring {
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct IdleArgs {
-    /// The server.
+    /// The server. The connections are spread over several.
     #[arg(value_name = "URL", default_value = "ws://127.0.0.1:3030/ws")]
-    pub(crate) url: String,
+    pub(crate) urls: Vec<String>,
 
     /// How many connections to hold.
     #[arg(short, long, value_name = "N", default_value_t = 1000, value_parser = count(200_000))]
@@ -377,7 +381,7 @@ mod tests {
     #[test]
     fn defaults_are_those_documented() {
         let args = LoadArgs::typed("").unwrap().storm;
-        assert_eq!(args.url, "ws://127.0.0.1:3030/ws");
+        assert_eq!(args.urls, ["ws://127.0.0.1:3030/ws"]);
         let common = &args.common;
         assert_eq!((args.connections, args.rate, args.retry, common.connecting), (100, 0, 0, 512));
         assert_eq!((args.hold, common.timeout), (Duration::from_secs(10), Duration::from_secs(15)));
@@ -388,7 +392,7 @@ mod tests {
     fn sources_are_separated_by_commas() {
         let args = LoadArgs::typed("--source 127.0.0.2,127.0.0.3 ws://127.0.0.1:1/").unwrap().storm;
         assert_eq!(args.common.source.len(), 2);
-        assert_eq!(args.url, "ws://127.0.0.1:1/");
+        assert_eq!(args.urls, ["ws://127.0.0.1:1/"]);
     }
 
     #[test]

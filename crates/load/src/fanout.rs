@@ -16,6 +16,7 @@ use super::{
     pacer::Pacer,
     plan::Plan,
     run_state::RunState,
+    seat::Seat,
     share::{Share, Turn},
     stamp::{self, Stamps},
     websocket::WebSocket,
@@ -86,12 +87,10 @@ impl Fanout {
         share: Share,
         state: &Arc<RunState>,
     ) -> Fanout {
-        let (publishers, rooms) = (fanout.publishers as usize, fanout.rooms as usize);
+        let publishers = fanout.publishers as usize;
         let member = |index| {
-            let number = share.number(index);
-            let publishes = number < publishers;
-            let place = if publishes { number } else { number - publishers };
-            Member { room: place % rooms, publishes, membership: Membership::Out, seq: None }
+            let Seat { room, publishes, .. } = fanout.seat(share.number(index));
+            Member { room, publishes, membership: Membership::Out, seq: None }
         };
         let members: Vec<Member> = (0..share.of(plan.connections as usize)).map(member).collect();
         let publisher_indexes: Vec<usize> =

@@ -190,7 +190,7 @@ fn connections(plan: &Plan, report: &Report) -> Value {
         *closed.entry(ending.key()).or_default() += count;
     }
     json!({
-        "url": plan.target.to_string(),
+        "url": plan.targets(),
         "connections": plan.connections,
         "held_ms": millis(tally.held_for),
         "settled_after_ms": millis(tally.settled_after),

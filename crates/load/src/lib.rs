@@ -15,6 +15,7 @@ mod args;
 mod expect;
 mod span;
 mod request;
+mod seat;
 mod plan;
 // What is done.
 mod coordinator;

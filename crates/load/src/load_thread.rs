@@ -207,11 +207,12 @@ impl LoadThread {
         let interest = Interest::READABLE | Interest::WRITABLE;
         let (sources, number) = (&self.plan.common.source, self.share.number(index));
         let source = sources.get(number % sources.len().max(1));
-        let dialed = dial(self.plan.address, source.copied()).and_then(|mut stream| {
+        let server = self.plan.server_of(number);
+        let dialed = dial(server.address, source.copied()).and_then(|mut stream| {
             self.poll.registry().register(&mut stream, Token(index), interest)?;
-            match &self.plan.tls {
+            match &server.tls {
                 None => Ok(Stream::Plain(stream)),
-                Some(tls) => match tls.begin(stream, &self.plan.target) {
+                Some(tls) => match tls.begin(stream, &server.target) {
                     Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
                     Err(error) => Err(io::Error::other(error)),
                 },
@@ -219,7 +220,7 @@ impl LoadThread {
         });
         match dialed {
             Ok(stream) => {
-                let handshake = Handshake::new(stream, &self.plan.request);
+                let handshake = Handshake::new(stream, &server.request);
                 connection.stage = Stage::Asking(Box::new(handshake));
                 connection.connecting = true;
                 self.connecting += 1;

@@ -116,7 +116,7 @@ impl Judge<'_> {
             let text = format!(
                 "{} to {} failed ({})",
                 self.of_all(count),
-                self.plan.address,
+                self.plan.addresses(),
                 listed(causes)
             );
             self.blame(ProblemKind::Failed, text);

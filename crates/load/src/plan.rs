@@ -24,6 +24,9 @@ use super::{
 /// More source addresses than this would ask a machine for more sockets than it has memory for.
 const SOURCES_MAX: usize = 64;
 
+/// Each is asked for its figures once a second.
+const SERVERS_MAX: usize = 64;
+
 /// Everything this client may have in flight: a load test shall not be its own out-of-memory test.
 const IN_FLIGHT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
@@ -43,14 +46,10 @@ const TRIAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// What is to be done, whatever was typed to say so.
 #[derive(Debug)]
 pub struct Plan {
-    pub(crate) target: Target,
-    /// Whom to trust, where the address asks for TLS.
-    pub(crate) tls: Option<TlsConnector>,
-    /// Unspecified until the plan is resolved.
-    pub(crate) address: SocketAddr,
+    /// At least one. The connections are spread over them.
+    pub(crate) servers: Vec<TestedServer>,
     /// As typed. The sources are empty when the system shall choose.
     pub(crate) common: Common,
-    pub(crate) request: ClientRequest,
     /// How many connections are to be opened.
     pub connections: u32,
     pub(crate) threads: usize,
@@ -65,6 +64,17 @@ pub struct Plan {
     pub(crate) expect_messages: ExpectMessages,
     /// What tells this run's rooms and messages from those of another.
     pub(crate) run: u32,
+}
+
+/// A server under load.
+#[derive(Debug)]
+pub(crate) struct TestedServer {
+    pub(crate) target: Target,
+    /// Whom to trust, where the target asks for TLS.
+    pub(crate) tls: Option<TlsConnector>,
+    /// Unspecified until the plan is resolved.
+    pub(crate) address: SocketAddr,
+    pub(crate) request: ClientRequest,
 }
 
 /// What the connections do once they are served.
@@ -106,13 +116,14 @@ impl Plan {
 
     fn of_storm(args: StormArgs) -> Result<Plan, String> {
         // `load -c 5 echo` would else be a storm on a host of that name.
-        if let Some(mode) = ["echo", "fanout", "idle"].iter().find(|mode| **mode == args.url) {
+        let is_typed = |mode: &&&str| args.urls.iter().any(|url| url == **mode);
+        if let Some(mode) = ["echo", "fanout", "idle"].iter().find(is_typed) {
             return Err(format!(
                 "the mode comes before its flags: load {mode} …; a host of that name is {mode}:3030"
             ));
         }
         let mode = Mode::Storm { message: args.message, every: args.every };
-        let mut plan = Plan::with(args.common, &args.url, CHAT_PATH, args.connections, mode)?;
+        let mut plan = Plan::with(args.common, &args.urls, CHAT_PATH, args.connections, mode)?;
         (plan.hold, plan.retry) = (args.hold, args.retry);
         if args.rate > 0 {
             plan.rate = f64::from(args.rate);
@@ -131,7 +142,7 @@ impl Plan {
             ));
         }
         let (mode, connections) = (Mode::Echo(echo), args.connections);
-        let plan = Plan::with(args.common, &args.url, ECHO_PATH, connections, mode)?;
+        let plan = Plan::with(args.common, &args.urls, ECHO_PATH, connections, mode)?;
         Ok(plan.measuring(args.measuring))
     }
 
@@ -145,27 +156,28 @@ impl Plan {
         }
         let connections = fanout.publishers + fanout.subscribers;
         let mode = Mode::Fanout(fanout);
-        let plan = Plan::with(args.common, &args.url, CHAT_PATH, connections, mode)?;
+        let plan = Plan::with(args.common, &args.urls, CHAT_PATH, connections, mode)?;
         Ok(plan.measuring(args.measuring))
     }
 
     fn of_idle(args: IdleArgs) -> Result<Plan, String> {
         let mode = Mode::Idle { ping: Some(args.ping).filter(|every| !every.is_zero()) };
-        let plan = Plan::with(args.common, &args.url, CHAT_PATH, args.connections, mode)?;
+        let plan = Plan::with(args.common, &args.urls, CHAT_PATH, args.connections, mode)?;
         Ok(Plan { hold: args.hold, ..plan })
     }
 
     fn with(
         common: Common,
-        url: &str,
+        urls: &[String],
         path: &str,
         connections: u32,
         mode: Mode,
     ) -> Result<Plan, String> {
-        let target = target(url, path)?;
-        let request = request::request(&target, common.origin.iter().chain(&common.headers))?;
-        let tls = target.is_secure().then(|| common.tls.options().connector());
-        let tls = tls.transpose().map_err(|error| error.to_string())?;
+        if urls.len() > SERVERS_MAX {
+            return Err(format!("at most {SERVERS_MAX} servers are loaded at once"));
+        }
+        let server = |url: &String| TestedServer::new(url, path, &common);
+        let servers = urls.iter().map(server).collect::<Result<Vec<TestedServer>, String>>()?;
         let threads = match (common.threads, &mode) {
             (Some(threads), _) => threads as usize,
             (None, Mode::Storm { .. } | Mode::Idle { .. }) => 1,
@@ -177,11 +189,8 @@ impl Plan {
             ramp => f64::from(connections) / ramp,
         };
         Ok(Plan {
-            target,
-            tls,
-            address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            servers,
             common,
-            request,
             connections,
             threads: threads.min(connections as usize),
             rate,
@@ -210,18 +219,41 @@ impl Plan {
     }
 
     fn resolved(mut self) -> Result<Plan, NoPlan> {
-        self.address =
-            address_of(&self.target, &self.common.source).map_err(NoPlan::Unreachable)?;
-        if !self.common.allow_remote && !self.address.ip().is_loopback() {
-            return Err(NoPlan::BadArguments(format!(
-                "{} is not on this machine: say --allow-remote if its owner agrees",
-                self.target
-            )));
+        for server in &mut self.servers {
+            server.address =
+                address_of(&server.target, &self.common.source).map_err(NoPlan::Unreachable)?;
+            if !self.common.allow_remote && !server.address.ip().is_loopback() {
+                return Err(NoPlan::BadArguments(format!(
+                    "{} is not on this machine: say --allow-remote if its owner agrees",
+                    server.target
+                )));
+            }
         }
         if self.common.source.is_empty() {
-            self.common.source = sources_for(self.address.ip(), self.connections);
+            let addresses: Vec<IpAddr> =
+                self.servers.iter().map(|server| server.address.ip()).collect();
+            self.common.source = sources_for(&addresses, self.connections);
         }
         Ok(self)
+    }
+
+    /// The server of one connection, by its number in the run.
+    pub(crate) fn server_of(&self, number: usize) -> &TestedServer {
+        let turn = match &self.mode {
+            Mode::Fanout(fanout) => fanout.seat(number).turn,
+            Mode::Storm { .. } | Mode::Echo(_) | Mode::Idle { .. } => number,
+        };
+        &self.servers[turn % self.servers.len()]
+    }
+
+    /// The servers as they were named, for people.
+    pub(crate) fn targets(&self) -> String {
+        joined(self.servers.iter().map(|server| &server.target))
+    }
+
+    /// Where the servers are, for people.
+    pub(crate) fn addresses(&self) -> String {
+        joined(self.servers.iter().map(|server| server.address))
     }
 
     /// Whether the figures are wanted as JSON instead of the table.
@@ -267,12 +299,28 @@ impl Plan {
     }
 }
 
+impl TestedServer {
+    fn new(url: &str, path: &str, common: &Common) -> Result<TestedServer, String> {
+        let target = target(url, path)?;
+        let request = request::request(&target, common.origin.iter().chain(&common.headers))?;
+        let tls = target.is_secure().then(|| common.tls.options().connector());
+        let tls = tls.transpose().map_err(|error| error.to_string())?;
+        let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        Ok(TestedServer { target, tls, address, request })
+    }
+}
+
+fn joined(parts: impl Iterator<Item = impl ToString>) -> String {
+    parts.map(|part| part.to_string()).collect::<Vec<_>>().join(", ")
+}
+
 /// Reads an address, or says what is wrong with it.
 fn target(address: &str, path: &str) -> Result<Target, String> {
     Target::parse_for(address, path).map_err(|error| error.to_string())
 }
 
-/// The one address all connections go to, reachable from `sources` where these are given.
+/// The one address all connections of a server go to, reachable from `sources` where these are
+/// given.
 ///
 /// A name may stand for several addresses, as `localhost` does, and the server may listen on only
 /// one of them; so each is tried with one connection, lest all connections be refused at the wrong
@@ -300,9 +348,10 @@ pub(crate) fn cores() -> usize {
 
 /// The addresses to connect from so that all connections find a port. Only Linux has all of 127/8
 /// on its loopback; elsewhere, and to other machines, the system chooses.
-fn sources_for(server: IpAddr, connections: u32) -> Vec<IpAddr> {
+fn sources_for(servers: &[IpAddr], connections: u32) -> Vec<IpAddr> {
     let usable = (f64::from(ports_per_address()) * PORTS_USED) as u32;
-    let on_loopback = matches!(server, IpAddr::V4(address) if address.is_loopback());
+    let on_loopback =
+        servers.iter().all(|server| matches!(server, IpAddr::V4(at) if at.is_loopback()));
     if !cfg!(target_os = "linux") || !on_loopback || connections <= usable {
         return Vec::new();
     }
@@ -358,9 +407,39 @@ mod tests {
             ("echo ws://localhost:4000", "ws://localhost:4000/"),
             ("echo wss://localhost:4000", "wss://localhost:4000/"),
         ] {
-            assert_eq!(Plan::typed(line).target.to_string(), target, "{line}");
+            assert_eq!(Plan::typed(line).targets(), target, "{line}");
         }
         assert!(refused("-c 5 echo").contains("load echo"), "a mode, and no host");
+    }
+
+    #[test]
+    fn each_room_is_on_all_servers() {
+        let line = "fanout localhost:1 localhost:2 --publishers 4 --subscribers 8 --rooms 2";
+        let plan = Plan::typed(line);
+        let Mode::Fanout(fanout) = &plan.mode else { panic!("{plan:?}") };
+        let mut seen = std::collections::BTreeMap::new();
+        for number in 0..plan.connections as usize {
+            let seat = fanout.seat(number);
+            let server = plan.server_of(number).target.to_string();
+            *seen.entry((seat.publishes, seat.room, server)).or_insert(0) += 1;
+        }
+        // Two kinds of members, two rooms, two servers: of each as many.
+        assert_eq!(seen.len(), 8, "{seen:?}");
+        assert!(seen.iter().all(|((publishes, ..), count)| *count == 2 - i32::from(*publishes)));
+        let pair = Plan::typed("fanout localhost:1 localhost:2 --subscribers 1");
+        assert_ne!(pair.server_of(0).target, pair.server_of(1).target, "a message must travel");
+    }
+
+    #[test]
+    fn connections_are_spread_over_servers() {
+        let plan = Plan::typed("idle localhost:1 localhost:2 localhost:3 -c 7");
+        let at = |number| plan.server_of(number).target.to_string();
+        assert_eq!((at(0), at(4)), ("ws://localhost:1/ws".into(), "ws://localhost:2/ws".into()));
+        assert!(refused(&["localhost"; 65].join(" ")).contains("at most 64"));
+        assert!(
+            refused("localhost ws://192.0.2.1/").contains("--allow-remote"),
+            "each is looked at"
+        );
     }
 
     #[test]
@@ -383,10 +462,10 @@ mod tests {
     #[test]
     fn more_connections_than_ports_bring_more_addresses() {
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        assert!(sources_for(loopback, 100).is_empty(), "the system's choice will do");
-        assert!(sources_for("192.0.2.1".parse().unwrap(), 200_000).is_empty());
+        assert!(sources_for(&[loopback], 100).is_empty(), "the system's choice will do");
+        assert!(sources_for(&["192.0.2.1".parse().unwrap()], 200_000).is_empty());
         if cfg!(target_os = "linux") {
-            let sources = sources_for(loopback, 200_000);
+            let sources = sources_for(&[loopback], 200_000);
             let each = ports_per_address() as usize;
             assert!(sources.len() * each >= 200_000, "{sources:?}");
             assert!(sources.iter().all(IpAddr::is_loopback));

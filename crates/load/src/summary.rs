@@ -71,7 +71,8 @@ impl Summary<'_> {
 fn title(plan: &Plan, report: &Report) -> String {
     let tally = &report.tally;
     let settled = if tally.interrupted > 0 { "interrupted" } else { "all answered" };
-    let (target, connections) = (&plan.target, counted(u64::from(plan.connections), "connection"));
+    let target = plan.targets();
+    let connections = counted(u64::from(plan.connections), "connection");
     let is_cut = plan.messages().is_none() && report.measured + CUT_MIN < plan.hold;
     let measured = match is_cut {
         true => format!("{} of {}", span(report.measured), span(plan.hold)),

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::{Arg, ArgMatches, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use rusty_socks::{
     Config, Error, Identity, Permissions, RoomName, Server,
     config::{Access, IdentityMode, Loaded, RoomRule},
@@ -16,7 +16,7 @@ use rusty_socks::{
 use crate::exit::{self, Exit};
 
 /// The arguments, beside the server's flags.
-pub(crate) fn args() -> [Arg; 2] {
+pub(crate) fn args() -> [Arg; 3] {
     let explain = Arg::new("explain")
         .long("explain")
         .value_name("ROOM")
@@ -27,14 +27,25 @@ pub(crate) fn args() -> [Arg; 2] {
         .requires("explain")
         .value_parser(value_parser!(PathBuf))
         .help("For the client with the token in this file; else for an anonymous one");
-    [explain, token]
+    let connect = Arg::new("connect")
+        .long("connect")
+        .action(ArgAction::SetTrue)
+        .help("Connect to the Redis of the settings too, and say whether it can be used");
+    [explain, token, connect]
 }
 
 /// Prints the table, or what holds in one room. A bad configuration never comes here: loading it
 /// has already failed.
 pub(crate) fn run(loaded: Loaded, args: &ArgMatches) -> Result<Exit, Error> {
     // The files that it names must be good too.
-    Server::builder().config(loaded.config.clone()).check()?;
+    let builder = Server::builder().config(loaded.config.clone());
+    builder.check()?;
+    let reached = args.get_flag("connect").then(|| builder.try_engine()).transpose()?;
+    match reached {
+        None => {}
+        Some(None) => exit::say("connected to nothing: engine is memory"),
+        Some(Some(reached)) => exit::say(&format!("connected to {reached}: it can be used")),
+    }
     if let Some(room) = args.get_one::<String>("explain") {
         let token = args.get_one::<PathBuf>("token").map(PathBuf::as_path);
         let text = explain(&loaded.config, room, token)?;

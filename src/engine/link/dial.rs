@@ -24,6 +24,9 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long one Sentinel may take to say where the primary is.
 pub(crate) const SENTINEL_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The oldest Redis whose commands suffice; Valkey names one that it is like.
+const VERSION_MIN: (u32, u32) = (6, 2);
+
 /// Two connections to a Redis that is ready.
 #[derive(Debug)]
 pub(super) struct Dialed {
@@ -215,11 +218,21 @@ fn facts(replication: &str, server: &str, address: &str) -> Result<ServerFacts, 
         role => return Err(format!("it is no primary: its role is {}", role.unwrap_or("unknown"))),
     }
     let needed = |text, name| field(text, name).ok_or_else(|| format!("its INFO has no {name}"));
-    Ok(ServerFacts {
-        run_id: needed(server, "run_id")?,
-        version: needed(server, "redis_version")?,
-        address: address.to_owned(),
-    })
+    let version = needed(server, "redis_version")?;
+    if !is_new_enough(&version) {
+        let (major, minor) = VERSION_MIN;
+        return Err(format!("it has version {version}, and {major}.{minor} or newer is needed"));
+    }
+    Ok(ServerFacts { run_id: needed(server, "run_id")?, version, address: address.to_owned() })
+}
+
+/// Whether a Redis of this version can be used; one whose version is no number is tried.
+fn is_new_enough(version: &str) -> bool {
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().ok());
+    match (parts.next().flatten(), parts.next().flatten()) {
+        (Some(major), Some(minor)) => (major, minor) >= VERSION_MIN,
+        _ => true,
+    }
 }
 
 fn resolved(host: &HostPort) -> Result<Target, String> {
@@ -227,5 +240,25 @@ fn resolved(host: &HostPort) -> Result<Target, String> {
     match (name.as_str(), host.port).to_socket_addrs() {
         Ok(addresses) => Ok(Target::Tcp { host: name.clone(), addresses: addresses.collect() }),
         Err(error) => Err(format!("cannot look up {name}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_redis_is_refused() {
+        let of = |version: &str| {
+            let server = format!("# Server\r\nredis_version:{version}\r\n");
+            facts("role:master\r\nmaster_replid:ab\r\n", &server, "here")
+        };
+        for version in ["6.2.0", "7.0.15", "10.0", "unstable", "255.255.255"] {
+            assert_eq!(of(version).expect(version).version, version);
+        }
+        for version in ["6.0.16", "5.0.3", "2.8.24"] {
+            let why = of(version).expect_err(version);
+            assert_eq!(why, format!("it has version {version}, and 6.2 or newer is needed"));
+        }
     }
 }

@@ -134,6 +134,14 @@ impl Link {
         })
     }
 
+    /// Connects once, as a link does, and disconnects. Blocks until it is known whether that works.
+    pub(crate) fn try_out(settings: LinkSettings) -> Result<ServerFacts, String> {
+        let settings = Arc::new(settings);
+        let trust = settings.address.is_tls.then(|| Trust::new(settings.ca.as_deref()));
+        let trust = trust.transpose().map_err(|error| error.to_string())?;
+        Route::new(settings, trust).dial().map(|dialed| dialed.facts)
+    }
+
     /// Returns what ends a poll, from any thread.
     pub(crate) fn waker(&self) -> Arc<Waker> {
         Arc::clone(&self.waker)

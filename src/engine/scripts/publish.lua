@@ -54,9 +54,9 @@ for room = 1, rooms do
   end
   if count_max > 0 then
     local added = add()
+    -- A stream that is ahead of its hash is of another life. Any other error is one of a Redis that
+    -- is full, or a replica, and must not cost the history.
     if type(added) == 'table' and added.err and string.find(added.err, 'equal or smaller', 1, true) then
-      -- A stream that is ahead of its hash is of another life. (Whatever else is wrong, such as
-      -- memory that is full, the messages are not lost for it.)
       redis.call('DEL', stream)
       added = add()
     end
