@@ -21,7 +21,7 @@ macro_rules! scripts {
 scripts! {
     OPEN = "open" + "room";
     PUBLISH = "publish" + "room";
-    PRESENCE = "presence";
+    PRESENCE = "presence" + "version";
     SAVE = "save";
     TAKE = "take";
     END = "end";
@@ -29,5 +29,5 @@ scripts! {
     DIRECT = "direct";
     BEAT = "beat";
     ORPHAN = "orphan";
-    REAP = "reap";
+    REAP = "reap" + "version";
 }

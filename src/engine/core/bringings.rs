@@ -9,7 +9,6 @@ use super::{
     Core,
     sent::{Bringing, ComingSession, Sent},
     sessions::hash_of,
-    waits::KEPT_MS,
     words::{bytes, number, read_inbox},
 };
 use crate::{
@@ -156,7 +155,7 @@ impl Core {
             hash_of(token).into(),
             path,
             names.prefix(),
-            number(KEPT_MS),
+            number(self.session_kept_ms()),
         ];
         let bringing = self.new_bringing(asked);
         self.order(&scripts::TAKE, keys, args, Sent::Take { bringing });
@@ -245,7 +244,8 @@ impl Core {
         let brought = Brought { record, token, route, rooms: &here, directs, seqs };
         let session: Arc<Session> = self.hub.take_up(brought)?;
         self.keep_session(&session, fence, &names);
-        self.changed.push(session);
+        // It is shown as one of this node from now on.
+        self.save(&session, true);
         Ok(())
     }
 }

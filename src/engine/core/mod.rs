@@ -215,6 +215,7 @@ impl Core {
         self.is_listening = true;
         self.save_all();
         self.tell_again();
+        self.list_own_sessions();
         if let Some(room) = self.settings.default_room.clone() {
             self.bring(&room, true, None);
         }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{
     Core,
     sent::{Numbered, Sent},
-    waits::{KEPT_MS, OWN_ID_KEPT_MS, PATIENCE_MS, REPLICAS_WAIT_MS},
+    waits::{OWN_ID_KEPT_MS, PATIENCE_MS, REPLICAS_WAIT_MS},
     words::{bytes, flag, new_epoch, number, seqs},
 };
 use crate::{
@@ -176,7 +176,7 @@ impl Core {
             number(self.settings.resume_window_ms.max(OWN_ID_KEPT_MS) * 2),
             number(messages_max),
             number(bytes_max),
-            number(KEPT_MS),
+            number(self.session_kept_ms()),
             number(to),
             self.names.prefix(),
             message,
@@ -201,6 +201,7 @@ impl Core {
             }
             Sent::Take { bringing } => self.on_taken(bringing, answer),
             Sent::Save { client, fence } => self.on_saved(client, fence, answer.as_ref()),
+            Sent::Own => self.on_own_sessions(answer.as_ref()),
             Sent::Inbox(client) => self.on_inbox(client, answer.as_ref()),
             Sent::Beat => self.on_beat(answer.as_ref()),
             Sent::Replicas(numbered) => self.on_replicas(numbered, answer.as_ref()),

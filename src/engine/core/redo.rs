@@ -11,7 +11,7 @@ use super::{
     undone::Undone,
     words::{bytes, number},
 };
-use crate::engine::scripts;
+use crate::engine::{link::order::Value, scripts};
 
 impl Core {
     /// Notes an order that was refused or lost.
@@ -63,6 +63,24 @@ impl Core {
                 self.undone.returned.insert(client);
             } else if !self.sessions.contains_key(&client) {
                 self.tell_return(client);
+            }
+        }
+    }
+
+    /// Asks which sessions Redis takes for this node's.
+    pub(super) fn list_own_sessions(&mut self) {
+        let node = self.engine.node.to_string();
+        let args = vec![bytes("SMEMBERS"), self.names.sessions_of(&node)];
+        self.command(args, Sent::Own);
+    }
+
+    /// Gives back those that this node does not have: their end was lost, as happens when another
+    /// server takes over from Redis.
+    pub(super) fn on_own_sessions(&mut self, answer: Option<&Value>) {
+        for client in answer.and_then(Value::list).unwrap_or_default() {
+            let client = client.text().and_then(|text| Uuid::try_parse(text).ok());
+            if let Some(client) = client.filter(|client| !self.sessions.contains_key(client)) {
+                self.undone.returned.insert(client);
             }
         }
     }

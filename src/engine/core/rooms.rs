@@ -42,6 +42,8 @@ struct Opened {
     version: u64,
     kept: Vec<Kept>,
     members: Vec<(Uuid, ShownAs)>,
+    /// Those that this node has shown, with their fences.
+    ours: Vec<(Uuid, u64)>,
 }
 
 impl Core {
@@ -164,7 +166,7 @@ impl Core {
             log::error!("engine: the room {name} cannot be read");
             return self.fail_room(name, RoomError::EngineAway);
         };
-        let Opened { position, elder, version, kept, members } = opened;
+        let Opened { position, elder, version, kept, members, ours } = opened;
         if let Some(since) = since
             && since.epoch != position.epoch
             && since.seq > 0
@@ -178,6 +180,7 @@ impl Core {
             Err(error) => return self.fail_room(name, error),
         };
         self.hub.set_remote(&room, members);
+        self.hide_strangers(name, ours);
         let Some(known) = self.rooms.get_mut(name) else { return };
         known.stage = Stage::Open;
         if let Some(doubted) = known.doubted.take().filter(|doubted| *doubted != position.epoch) {
@@ -198,6 +201,17 @@ impl Core {
             self.on_room_message(name, payload);
         }
         waiting.into_iter().for_each(|bringing| self.note_brought(bringing, Ok(())));
+    }
+
+    /// Takes out of a room those whom this node has shown and knows no more: their leaving was
+    /// lost, as happens when another server takes over from Redis.
+    fn hide_strangers(&mut self, name: &RoomName, ours: Vec<(Uuid, u64)>) {
+        for (client, fence) in ours {
+            let is_in = self.sessions.get(&client).is_some_and(|kept| kept.rooms.contains(name));
+            if !is_in && !self.is_bringing(client) {
+                self.show(name, client, fence, None);
+            }
+        }
     }
 
     fn fail_room(&mut self, name: &RoomName, error: RoomError) {
@@ -260,15 +274,21 @@ impl Core {
         if kept.last().is_some_and(|last| last.seq != seq) {
             kept.clear();
         }
-        let mut listed = Vec::new();
+        let (mut listed, mut ours) = (Vec::new(), Vec::new());
+        let own = self.engine.node.to_string();
         for pair in members.list()?.chunks_exact(2) {
             let client = Uuid::try_parse(pair[0].text()?).ok()?;
             let shown = pair[1].bytes()?;
+            let fence = shown.split(|byte| *byte == b' ').next()?;
+            let node = nth_part(shown, 1)?;
+            if node.starts_with(own.as_bytes()) {
+                ours.push((client, std::str::from_utf8(fence).ok()?.parse().ok()?));
+            }
             listed.push((client, shown_as(nth_part(shown, 2)?)?));
         }
         let position = Position { epoch, seq };
         let version = version.u64()?;
-        Some(Opened { position, elder: earlier, version, kept, members: listed })
+        Some(Opened { position, elder: earlier, version, kept, members: listed, ours })
     }
 
     /// Takes what came on a room's channel.
@@ -454,13 +474,13 @@ impl Core {
             let names = &self.names;
             let keys = [names.hash(&name), names.stream(&name), names.presence(&name)];
             for key in keys {
-                self.renew(key);
+                self.renew(key, self.kept_ms());
             }
         }
     }
 
-    pub(super) fn renew(&mut self, key: Bytes) {
-        let args = vec![Bytes::from_static(b"PEXPIRE"), key, number(self.kept_ms())];
+    pub(super) fn renew(&mut self, key: Bytes, kept_ms: u64) {
+        let args = vec![Bytes::from_static(b"PEXPIRE"), key, number(kept_ms)];
         self.command(args, Sent::Nothing("renewing"));
     }
 }

@@ -50,6 +50,8 @@ pub(super) enum Sent {
         fence: u64,
     },
     Return(Uuid),
+    /// The sessions that Redis takes for this node's.
+    Own,
     /// The direct messages of a session that this node has missed.
     Inbox(Uuid),
     Beat,
@@ -81,6 +83,7 @@ impl Sent {
             Sent::Hide { .. } => "taking a member out",
             Sent::End { .. } => "ending a session",
             Sent::Return(_) => "leaving a session to others",
+            Sent::Own => "listing the sessions of this node",
             Sent::Inbox(_) => "reading direct messages",
             Sent::Beat => "renewing the lease",
             Sent::Replicas(_) => "waiting for replicas",

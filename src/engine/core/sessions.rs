@@ -98,6 +98,7 @@ impl Core {
             what;
         let (last_seq, delivered_seq) = direct_seqs;
         let Ok(record) = postcard::to_allocvec(&shared) else { return };
+        let kept_ms = self.session_kept_ms();
         let Some(kept) = self.sessions.get_mut(&client) else { return };
         let node = self.engine.node.to_string();
         let away = away_since_ms.map(|since_ms| {
@@ -119,7 +120,7 @@ impl Core {
             record.into(),
             bytes(&names.join("\n")),
             away.map(number).unwrap_or_default(),
-            number(KEPT_MS),
+            number(kept_ms),
             number(delivered_seq),
             number(last_seq),
         ];
@@ -245,6 +246,11 @@ impl Core {
         self.sessions.get(&session.client_id).map(|kept| kept.fence)
     }
 
+    /// How long a session is kept in Redis that nobody renews: longer than anybody may take it up.
+    pub(super) fn session_kept_ms(&self) -> u64 {
+        KEPT_MS.max(self.settings.resume_window_ms * 2)
+    }
+
     /// Renews the sessions that were not written down for long.
     pub(super) fn renew_sessions(&mut self, now_ms: u64) {
         let is_due =
@@ -260,7 +266,9 @@ impl Core {
             })
             .collect();
         for client in due {
-            self.renew(self.names.session(client));
+            let kept_ms = self.session_kept_ms();
+            self.renew(self.names.session(client), kept_ms);
+            self.renew(self.names.inbox(client), kept_ms);
         }
     }
 }

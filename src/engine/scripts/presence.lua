@@ -14,7 +14,7 @@ if ARGV[1] == 'L' and not known then
   return 0
 end
 -- What may fail comes first: scripts are not rolled back.
-local version = redis.call('HINCRBY', KEYS[1], 'v', 1)
+local version = next_version(KEYS[1])
 if ARGV[1] == 'P' then
   redis.call('HSET', KEYS[2], client, ARGV[3] .. ' ' .. ARGV[4] .. ' ' .. ARGV[5])
 else

@@ -15,7 +15,7 @@ for _, client in ipairs(due) do
       local key = ARGV[1] .. ':{' .. room .. '}'
       if redis.call('HEXISTS', key .. ':p', client) == 1 then
         -- What may fail comes first: scripts are not rolled back.
-        local version = redis.call('HINCRBY', key .. ':m', 'v', 1)
+        local version = next_version(key .. ':m')
         redis.call('HDEL', key .. ':p', client)
         redis.call('PUBLISH', key .. ':c', 'L' .. string.format('%.0f', version) .. ' ' .. client ..
           ' ' .. fields[3] .. ' \n')
