@@ -250,8 +250,8 @@ mod tests {
     #[test]
     fn an_old_redis_is_refused() {
         let of = |version: &str| {
-            let server = format!("# Server\r\nredis_version:{version}\r\n");
-            facts("role:master\r\nmaster_replid:ab\r\n", &server, "here")
+            let server = format!("# Server\r\nredis_version:{version}\r\nrun_id:ab\r\n");
+            facts("role:master\r\n", &server, "here")
         };
         for version in ["6.2.0", "7.0.15", "10.0", "unstable", "255.255.255"] {
             assert_eq!(of(version).expect(version).version, version);
