@@ -232,6 +232,7 @@ step_third_party() {
     PYTHONDONTWRITEBYTECODE=1 python3 scripts/third-party/api.py --binary "$target/debug/rusty_socks" \
         --schemathesis "$clients/schemathesis/bin/st" ${promtool:+--promtool "$promtool"}
     have_proxies
+    have_redis
     PYTHONDONTWRITEBYTECODE=1 "$python" scripts/third-party/proxies.py --binary "$target/debug/rusty_socks"
     # What deploy/ has for an operator.
     install_deploy_readers
@@ -359,8 +360,8 @@ have_promtool() {
 have_redis() {
     local home=$clients/redis
     if ! command -v redis-server >/dev/null && ! command -v valkey-server >/dev/null; then
+        mkdir -p "$home/debs/partial"
         if [[ ! -x $home/usr/bin/redis-server ]] && command -v apt-get >/dev/null; then
-            mkdir -p "$home/debs/partial"
             (cd "$home" && apt-get install -q --yes --download-only --no-install-recommends -o Debug::NoLocking=1 \
                 -o Dir::Cache::archives="$home/debs" redis-server &&
                 for package in debs/*.deb; do dpkg-deb -x "$package" .; done) || true
