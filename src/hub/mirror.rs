@@ -366,7 +366,6 @@ impl Hub {
             Attachment::Ended => return,
             Attachment::Away(since_ms) => self.sessions.unset_away(session, since_ms),
             Attachment::To(conn) => {
-                self.unsubscribe_all(&state);
                 self.sessions.metrics.sessions_taken_over.add_shared();
                 let letter = Letter::Close { conn, reason: CloseReason::TAKEN_OVER };
                 self.mailboxes.push_reserved(conn.worker(), letter, &mut deferred);
@@ -374,13 +373,7 @@ impl Hub {
         }
         // Nothing more is published for it.
         session.set_sender(ConnId::NONE);
-        state.attachment = Attachment::Ended;
-        state.user_token = None;
-        self.account.sessions.subtract(state.counted_bytes());
-        self.account.patterns.subtract(state.cold().patterns.bytes());
-        self.account.inboxes.subtract(state.inbox.take().map_or(0, |inbox| inbox.bytes()));
-        state.clear_cold();
-        for membership in std::mem::take(&mut state.memberships) {
+        for membership in self.end(&mut state) {
             let mut room_state = membership.room.state.lock();
             room_state.roster.set_remote(session.client_id, true);
             self.rooms.note_vacancy(&membership.room, &mut room_state);
@@ -417,9 +410,7 @@ impl Hub {
         let session = Arc::new(Session::restored(record, inbox, &within));
         let mut state = session.state.lock();
         session.decide_direct(&mut state);
-        self.account.sessions.add(state.counted_bytes());
-        self.account.patterns.add(state.cold().patterns.bytes());
-        self.account.inboxes.add(state.inbox.as_ref().map_or(0, |inbox| inbox.bytes()));
+        self.count(&state);
         for membership in &state.memberships {
             let mut room_state = membership.room.state.lock();
             let (client, shown) = (session.client_id, state.shown());

@@ -13,7 +13,7 @@ use super::{
     notice::NoticeFormatter,
     room::{Owner, Room, RoomState},
     save::Amount,
-    session::{Session, saved::RestoredIn},
+    session::{Session, SessionState, saved::RestoredIn},
 };
 use crate::{
     memory::account::Level,
@@ -91,6 +91,13 @@ impl Hub {
         there
     }
 
+    /// Counts a session that was not begun here as memory in use.
+    pub(super) fn count(&self, state: &SessionState) {
+        self.account.sessions.add(state.counted_bytes());
+        self.account.patterns.add(state.cold().patterns.bytes());
+        self.account.inboxes.add(state.inbox.as_ref().map_or(0, |inbox| inbox.bytes()));
+    }
+
     fn put_session(
         &self,
         read: ReadSession,
@@ -128,9 +135,7 @@ impl Hub {
             return;
         }
         session.decide_direct(&mut state);
-        self.account.sessions.add(state.counted_bytes());
-        self.account.patterns.add(state.cold().patterns.bytes());
-        self.account.inboxes.add(state.inbox.as_ref().map_or(0, |inbox| inbox.bytes()));
+        self.count(&state);
         for membership in &state.memberships {
             let mut room_state = membership.room.state.lock();
             let (client, shown) = (session.client_id, state.shown());

@@ -19,7 +19,10 @@ use super::{
     notice::Notice,
     present::{PRESENCE_MEMBERS_MAX, Presence},
     rooms::matching::NAMES_PER_COST,
-    session::{Attachment, MEMBERSHIP_BYTES, Session, SessionState, format_notice, observe},
+    session::{
+        Attachment, MEMBERSHIP_BYTES, Session, SessionMembership, SessionState, format_notice,
+        observe,
+    },
     session_token::SessionToken,
 };
 use crate::{
@@ -283,6 +286,19 @@ impl Hub {
         }
     }
 
+    /// Marks a session as ended, and gives back what it is counted with. Returns the rooms that it
+    /// is in still.
+    pub(super) fn end(&self, state: &mut SessionState) -> Vec<SessionMembership> {
+        self.unsubscribe_all(state);
+        state.attachment = Attachment::Ended;
+        state.user_token = None;
+        self.account.sessions.subtract(state.counted_bytes());
+        self.account.patterns.subtract(state.cold().patterns.bytes());
+        self.account.inboxes.subtract(state.inbox.take().map_or(0, |inbox| inbox.bytes()));
+        state.clear_cold();
+        std::mem::take(&mut state.memberships)
+    }
+
     /// Ends a session if its attachment is still `expected`. The session leaves its rooms, and
     /// watchers are notified. Returns whether a mailbox was found behind.
     pub(super) fn finish(&self, session: &Arc<Session>, expected: Attachment) -> bool {
@@ -291,14 +307,7 @@ impl Hub {
         if state.attachment != expected {
             return false;
         }
-        self.unsubscribe_all(&state);
-        state.attachment = Attachment::Ended;
-        state.user_token = None;
-        self.account.sessions.subtract(state.counted_bytes());
-        self.account.patterns.subtract(state.cold().patterns.bytes());
-        self.account.inboxes.subtract(state.inbox.take().map_or(0, |inbox| inbox.bytes()));
-        state.clear_cold();
-        for membership in std::mem::take(&mut state.memberships) {
+        for membership in self.end(&mut state) {
             self.remove_from_roster(session, &membership.room, &mut deferred);
         }
         // Last, so that every session on a roster is also in the table.
@@ -310,7 +319,7 @@ impl Hub {
     }
 
     /// Ends the subscriptions of the connection that the session is attached to.
-    pub(super) fn unsubscribe_all(&self, state: &SessionState) {
+    fn unsubscribe_all(&self, state: &SessionState) {
         let Attachment::To(conn) = state.attachment else { return };
         self.rooms.exchange(conn, &state.cold().patterns.uncovered(), &[]);
     }

@@ -63,8 +63,10 @@ impl Hub {
         }
     }
 
-    fn next_nth(&self) -> u64 {
-        self.engine.as_ref().map_or(0, |engine| engine.next_message())
+    /// Says whom a message is from: a client of this node, or the nil UUID.
+    fn from(&self, client: Uuid) -> From {
+        let nth = self.engine.as_ref().map_or(0, |engine| engine.next_message());
+        From { node: self.node, client, except: None, without: None, nth }
     }
 
     /// A message of a session to rooms.
@@ -83,8 +85,7 @@ impl Hub {
         self.check_memory()?;
         by.check_not_taken_over()?;
         let except = publication.to_others.then_some(by.conn);
-        let client = by.session.client_id;
-        let from = From { node: self.node, client, except, without: None, nth: self.next_nth() };
+        let from = From { except, ..self.from(by.session.client_id) };
         let message = publication.envelope(&from, several(&rooms));
         let by = Some(Arc::clone(by.session));
         let id = publication.dedup_id;
@@ -102,13 +103,7 @@ impl Hub {
             return Err(RoomError::SameRoomTwice);
         }
         self.check_memory()?;
-        let from = From {
-            node: self.node,
-            client: Uuid::nil(),
-            except: None,
-            without,
-            nth: self.next_nth(),
-        };
+        let from = From { without, ..self.from(Uuid::nil()) };
         let (message, id) = (publication.envelope(&from, several(rooms)), publication.dedup_id);
         let rooms = rooms.to_vec();
         Ok(Question::Publish(Publish { by: None, rooms, may_make: true, message, id }))
@@ -133,6 +128,16 @@ impl Hub {
         }
     }
 
+    /// Fails if a session may not send to clients of other rooms.
+    fn check_direct(&self, by: Sender<'_>) -> Result<(), RoomError> {
+        self.check_memory()?;
+        by.check_not_taken_over()?;
+        match by.session.state.lock().may_direct {
+            true => Ok(()),
+            false => Err(self.forbid(Permissions::DIRECT)),
+        }
+    }
+
     /// A message of a session to one client.
     pub(crate) fn shared_direct(
         &self,
@@ -140,11 +145,7 @@ impl Hub {
         to: &Uuid,
         publication: &Publication<'_>,
     ) -> Result<Question, RoomError> {
-        self.check_memory()?;
-        by.check_not_taken_over()?;
-        if !by.session.state.lock().may_direct {
-            return Err(self.forbid(Permissions::DIRECT));
-        }
+        self.check_direct(by)?;
         Ok(self.direct_question(Some(by), to, publication))
     }
 
@@ -156,9 +157,7 @@ impl Hub {
         publication: &Publication<'_>,
     ) -> Question {
         let client = by.map_or_else(Uuid::nil, |by| by.session.client_id);
-        let from =
-            From { node: self.node, client, except: None, without: None, nth: self.next_nth() };
-        let (message, id) = (publication.envelope(&from, &[]), publication.dedup_id);
+        let (message, id) = (publication.envelope(&self.from(client), &[]), publication.dedup_id);
         Question::Direct { by: by.map(|by| Arc::clone(by.session)), to: *to, message, id }
     }
 
@@ -168,19 +167,8 @@ impl Hub {
         by: Sender<'_>,
         publication: &Publication<'_>,
     ) -> Result<Question, RoomError> {
-        self.check_memory()?;
-        by.check_not_taken_over()?;
-        if !by.session.state.lock().may_direct {
-            return Err(self.forbid(Permissions::DIRECT));
-        }
-        let client = by.session.client_id;
-        let from = From {
-            node: self.node,
-            client,
-            except: Some(by.conn),
-            without: None,
-            nth: self.next_nth(),
-        };
+        self.check_direct(by)?;
+        let from = From { except: Some(by.conn), ..self.from(by.session.client_id) };
         let (route, message) = (by.session.route, publication.envelope(&from, &[]));
         Ok(Question::Broadcast { route, message })
     }

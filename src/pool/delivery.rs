@@ -15,7 +15,6 @@ use std::sync::Arc;
 
 use super::{
     conn_io::ConnIo,
-    inline_conn::InlineConn,
     members::LocalMember,
     open::Open,
     room_lag::{RoomLag, gap_notice, keeps_newest},
@@ -127,14 +126,8 @@ impl Open {
         if room.overflow == Overflow::Close {
             return false;
         }
-        let mut conn = InlineConn {
-            io,
-            cx,
-            session: &mut self.session,
-            wake_at: &mut self.wake_at,
-            answers_due: &mut self.answers_due,
-        };
-        if self.dispatch.notice(&mut conn, &gap_notice(room, (seq, seq))).is_none() {
+        let (dispatch, mut conn) = self.parts(io, cx);
+        if dispatch.notice(&mut conn, &gap_notice(room, (seq, seq))).is_none() {
             return false;
         }
         let held_back = Some(frame).filter(|_| may_hold_back && keeps_newest(room));
@@ -158,14 +151,8 @@ impl Open {
             }
             let RoomLag { room, missed, newest, .. } = lag;
             if let Some(missed) = missed {
-                let mut conn = InlineConn {
-                    io,
-                    cx,
-                    session: &mut self.session,
-                    wake_at: &mut self.wake_at,
-                    answers_due: &mut self.answers_due,
-                };
-                match self.dispatch.notice(&mut conn, &gap_notice(&room, missed)) {
+                let (dispatch, mut conn) = self.parts(io, cx);
+                match dispatch.notice(&mut conn, &gap_notice(&room, missed)) {
                     Some(notice) => {
                         io.queue_prepared(&notice, cx);
                         cx.metrics().gaps.add(1);

@@ -134,6 +134,17 @@ impl Open {
         open
     }
 
+    /// The handler, and the connection as it reaches it.
+    #[inline(always)]
+    pub(super) fn parts<'a>(
+        &'a mut self,
+        io: &'a mut ConnIo,
+        cx: &'a mut WorkerCtx,
+    ) -> (&'a mut Dispatch, InlineConn<'a>) {
+        let Open { session, wake_at, answers_due, dispatch, .. } = self;
+        (dispatch, InlineConn { io, cx, session, wake_at, answers_due })
+    }
+
     /// Makes a call of the handler. `false` asks that the connection be paused.
     #[inline]
     fn call(&mut self, call: &Call<'_>, io: &mut ConnIo, cx: &mut WorkerCtx) -> bool {
@@ -143,10 +154,8 @@ impl Open {
             let promised = cx.shared.settings.message_bytes_promised();
             io.message_bytes_promised = promised as u32;
         }
-        let (session, wake_at, answers_due) =
-            (&mut self.session, &mut self.wake_at, &mut self.answers_due);
-        let conn = &mut InlineConn { io, cx: &mut *cx, session, wake_at, answers_due };
-        let goes_on = self.dispatch.call(conn, call);
+        let (dispatch, mut conn) = self.parts(io, cx);
+        let goes_on = dispatch.call(&mut conn, call);
         cx.progress.end_call();
         goes_on
     }
@@ -262,9 +271,7 @@ impl Open {
     /// Enters a room that was made and that this connection subscribed to.
     pub(super) fn on_matched(&mut self, room: &Arc<Room>, io: &mut ConnIo, cx: &mut WorkerCtx) {
         let hub = Arc::clone(&cx.shared.hub);
-        let (session, wake_at, answers_due) =
-            (&mut self.session, &mut self.wake_at, &mut self.answers_due);
-        let mut conn = InlineConn { io, cx, session, wake_at, answers_due };
+        let (dispatch, mut conn) = self.parts(io, cx);
         let matched = hub.matched(&mut conn, room);
         let notice = match &matched {
             Match::Joined(pattern, position) => {
@@ -274,7 +281,7 @@ impl Open {
             Match::Full(pattern) => Notice::Unmatched { pattern, room: &room.name },
             Match::Stale => return,
         };
-        if let Some(frame) = self.dispatch.notice(&mut conn, &notice) {
+        if let Some(frame) = dispatch.notice(&mut conn, &notice) {
             io.send_prepared(&frame, cx);
         }
     }
@@ -283,10 +290,8 @@ impl Open {
     /// rooms it was in.
     pub(super) fn recheck_permissions(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) -> usize {
         let hub = Arc::clone(&cx.shared.hub);
-        let (session, wake_at, answers_due) =
-            (&mut self.session, &mut self.wake_at, &mut self.answers_due);
-        let conn = &mut InlineConn { io, cx: &mut *cx, session, wake_at, answers_due };
-        let (rooms, notices) = hub.recheck_permissions(conn);
+        let (_, mut conn) = self.parts(io, cx);
+        let (rooms, notices) = hub.recheck_permissions(&mut conn);
         for notice in notices {
             io.send_prepared(&notice, cx);
         }
@@ -324,17 +329,13 @@ impl Open {
         match answer {
             Some(answer) => {
                 cx.progress.begin_call(CallName::Answer.number(), self.session.route);
-                let (session, wake_at, answers_due) =
-                    (&mut self.session, &mut self.wake_at, &mut self.answers_due);
-                let conn = &mut InlineConn { io, cx: &mut *cx, session, wake_at, answers_due };
-                self.dispatch.answer(conn, answer);
+                let (dispatch, mut conn) = self.parts(io, cx);
+                dispatch.answer(&mut conn, answer);
                 cx.progress.end_call();
             }
             None => {
                 let panics = Arc::clone(&cx.shared.metrics.server.handler_panics);
-                let (session, wake_at, answers_due) =
-                    (&mut self.session, &mut self.wake_at, &mut self.answers_due);
-                on_panic(&mut InlineConn { io, cx, session, wake_at, answers_due }, &panics);
+                on_panic(&mut self.parts(io, cx).1, &panics);
             }
         }
         io.list_ready(&mut cx.work);

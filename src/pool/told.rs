@@ -2,10 +2,7 @@
 
 use std::any::Any;
 
-use super::{
-    conn_io::ConnIo, inline_conn::InlineConn, open::Open, pauses::PauseReasons,
-    worker_cx::WorkerCtx,
-};
+use super::{conn_io::ConnIo, open::Open, pauses::PauseReasons, worker_cx::WorkerCtx};
 use crate::{
     handler::erased::CallName,
     hub::{conn_handle::Continuation, notice::Notice, question::Outcome},
@@ -24,10 +21,8 @@ impl Open {
         self.answers_due = self.answers_due.saturating_sub(1);
         let Ok(next) = next.downcast::<Continuation>() else { return };
         cx.progress.begin_call(CallName::Answer.number(), self.session.route);
-        let (session, wake_at, answers_due) =
-            (&mut self.session, &mut self.wake_at, &mut self.answers_due);
-        let conn = &mut InlineConn { io, cx: &mut *cx, session, wake_at, answers_due };
-        self.dispatch.go_on(conn, *next, outcome);
+        let (dispatch, mut conn) = self.parts(io, cx);
+        dispatch.go_on(&mut conn, *next, outcome);
         cx.progress.end_call();
         if self.answers_due == 0 {
             io.pauses.clear(PauseReasons::ENGINE);
@@ -37,10 +32,8 @@ impl Open {
 
     /// Tells the client, if its handler has words for it.
     pub(super) fn notify(&mut self, notice: &Notice<'_>, io: &mut ConnIo, cx: &mut WorkerCtx) {
-        let (session, wake_at, answers_due) =
-            (&mut self.session, &mut self.wake_at, &mut self.answers_due);
-        let mut conn = InlineConn { io, cx, session, wake_at, answers_due };
-        if let Some(frame) = self.dispatch.notice(&mut conn, notice) {
+        let (dispatch, mut conn) = self.parts(io, cx);
+        if let Some(frame) = dispatch.notice(&mut conn, notice) {
             io.send_prepared(&frame, cx);
         }
     }

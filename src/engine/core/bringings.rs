@@ -141,7 +141,7 @@ impl Core {
         if let Some(session) = self.hub.sessions.find_by_token(token) {
             self.save(&session, false);
         }
-        let node = self.engine.node.to_string();
+        let node = self.node.clone();
         let names = &self.names;
         let keys = vec![
             names.session(client),

@@ -29,7 +29,7 @@ impl Core {
     pub(super) fn beat(&mut self, now_ms: u64) {
         if self.beats.beat_ms == 0 || now_ms.saturating_sub(self.beats.beat_ms) >= BEAT_MS {
             self.beats.beat_ms = now_ms.max(1);
-            let node = self.engine.node.to_string();
+            let node = self.node.clone();
             let keys = vec![self.names.nodes(), self.names.about_node(&node)];
             let args = vec![
                 bytes(&node),
@@ -71,7 +71,7 @@ impl Core {
         self.engine.set_nodes(known.map(str::to_owned).collect());
         for node in gone.list().unwrap_or_default() {
             let Some(node) = node.text() else { continue };
-            if node != self.engine.node.to_string() {
+            if node != self.node {
                 log::warn!("engine: the node {node} is gone");
                 self.orphan(node, true);
             }
@@ -92,7 +92,7 @@ impl Core {
 
     pub(super) fn on_orphaned(&mut self, node: &str, answer: Option<&Value>) {
         let left = answer.and_then(Value::list).and_then(|of| of.first()?.u64());
-        let is_own = node == self.engine.node.to_string();
+        let is_own = node == self.node;
         if left.is_some_and(|left| left > 0) {
             self.orphan(node, !is_own);
         }
@@ -104,7 +104,7 @@ impl Core {
             while self.has_changes() {
                 self.save_changed();
             }
-            self.orphan(&self.engine.node.to_string(), false);
+            self.orphan(&self.node.clone(), false);
         }
     }
 

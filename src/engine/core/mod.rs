@@ -38,7 +38,7 @@ use self::{
     waits::PATIENCE_MS,
 };
 use super::{
-    link::order::{Event, Order, Refused, Script, ServerFacts, Value},
+    link::order::{Code, Event, Order, Refused, Script, ServerFacts, Value},
     names::Names,
 };
 use crate::{
@@ -53,6 +53,9 @@ use crate::{
     },
     store::HistoryBounds,
 };
+
+/// Sessions that may wait to be written down before those are looked for that have ended.
+const CHANGED_MAX: usize = 4096;
 
 /// What the core is told of the settings.
 pub(crate) struct CoreSettings {
@@ -76,6 +79,8 @@ pub(crate) struct Core {
     hub: Arc<Hub>,
     engine: Arc<Engine>,
     names: Names,
+    /// The id of this node, as Redis knows it.
+    node: String,
     settings: CoreSettings,
     routes: Vec<RestorableRoute>,
     orders: Vec<Order>,
@@ -98,6 +103,8 @@ pub(crate) struct Core {
     next_bringing: u64,
     sessions: HashMap<Uuid, KeptSession>,
     changed: Vec<Arc<Session>>,
+    /// Beyond so many, those that have ended are looked for.
+    changed_max: usize,
     undone: Undone,
     /// Whether this node hears what is said to it, and asks.
     is_listening: bool,
@@ -120,6 +127,7 @@ impl Core {
         let down_since_ms = hub.now_ms();
         Core {
             names: Names::new(&settings.prefix),
+            node: engine.node.to_string(),
             hub,
             engine,
             settings,
@@ -138,6 +146,7 @@ impl Core {
             next_bringing: 0,
             sessions: HashMap::new(),
             changed: Vec::new(),
+            changed_max: CHANGED_MAX,
             undone: Undone::default(),
             is_listening: false,
             beats: Beats::default(),
@@ -151,8 +160,18 @@ impl Core {
     pub(crate) fn take(&mut self, what: ToEngine) {
         match what {
             ToEngine::Ask(asked) => self.ask(asked),
-            ToEngine::Changed(session) => self.changed.push(session),
+            ToEngine::Changed(session) => self.note_change(session),
             ToEngine::Stop(_) => {}
+        }
+    }
+
+    fn note_change(&mut self, session: Arc<Session>) {
+        self.changed.push(session);
+        // Those who come and go while Redis is away leave nothing behind.
+        if !self.is_listening && self.changed.len() > self.changed_max {
+            let sessions = &self.sessions;
+            self.changed.retain(|of| !of.has_ended() || sessions.contains_key(&of.client_id));
+            self.changed_max = CHANGED_MAX.max(2 * self.changed.len());
         }
     }
 
@@ -274,6 +293,10 @@ impl Core {
     fn on_answer(&mut self, tag: u64, answer: Result<Value, Refused>) {
         let Some(sent) = self.sent.remove(&tag) else { return };
         match &answer {
+            // What is wrong with one key does not make the node unfit.
+            Err(refused) if refused.code == Code::Other && !matches!(sent, Sent::Beat) => {
+                log::error!("engine: {}: {}", sent.what(), refused.text);
+            }
             Err(refused) => self.note_trouble(sent.what(), &refused.text),
             // A write that is made again shows that the others would be.
             Ok(_) if matches!(sent, Sent::Beat) => self.end_trouble(),

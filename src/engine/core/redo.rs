@@ -69,7 +69,7 @@ impl Core {
 
     /// Asks which sessions Redis takes for this node's.
     pub(super) fn list_own_sessions(&mut self) {
-        let node = self.engine.node.to_string();
+        let node = self.node.clone();
         let args = vec![bytes("SMEMBERS"), self.names.sessions_of(&node)];
         self.command(args, Sent::Own);
     }
@@ -86,7 +86,7 @@ impl Core {
     }
 
     fn tell_return(&mut self, client: Uuid) {
-        let node = self.engine.node.to_string();
+        let node = self.node.clone();
         let keys =
             vec![self.names.session(client), self.names.sessions_of(&node), self.names.orphans()];
         let args = vec![number(client), bytes(&node), number(self.settings.resume_window_ms)];

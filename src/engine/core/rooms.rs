@@ -275,7 +275,7 @@ impl Core {
             kept.clear();
         }
         let (mut listed, mut ours) = (Vec::new(), Vec::new());
-        let own = self.engine.node.to_string();
+        let own = self.node.as_str();
         for pair in members.list()?.chunks_exact(2) {
             let client = Uuid::try_parse(pair[0].text()?).ok()?;
             let shown = pair[1].bytes()?;
@@ -391,7 +391,7 @@ impl Core {
         }
         known.version = version;
         let room = Arc::clone(known.room.as_ref()?);
-        let is_ours = node == self.engine.node.to_string();
+        let is_ours = node == self.node;
         match is_shown {
             true if is_ours => {}
             true => self.hub.show_remote(&room, client, shown_as(&payload[end + 1..])?),

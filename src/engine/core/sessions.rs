@@ -100,7 +100,7 @@ impl Core {
         let Ok(record) = postcard::to_allocvec(&shared) else { return };
         let kept_ms = self.session_kept_ms();
         let Some(kept) = self.sessions.get_mut(&client) else { return };
-        let node = self.engine.node.to_string();
+        let node = self.node.clone();
         let away = away_since_ms.map(|since_ms| {
             let ago_ms = self.hub.now_ms().saturating_sub(since_ms);
             self.hub.clock.since_1970().as_millis() as u64 - ago_ms
@@ -166,7 +166,7 @@ impl Core {
             Bytes::from_static(if shown.is_some() { b"P" } else { b"L" }),
             number(client),
             number(fence),
-            number(self.engine.node),
+            bytes(&self.node),
             shown.cloned().unwrap_or_default(),
             self.names.channel(room),
             number(self.kept_ms()),
@@ -192,7 +192,7 @@ impl Core {
     }
 
     pub(super) fn tell_end(&mut self, client: Uuid, fence: u64) {
-        let node = self.engine.node.to_string();
+        let node = self.node.clone();
         let keys = vec![
             self.names.session(client),
             self.names.inbox(client),

@@ -75,4 +75,9 @@ impl Session {
     pub(crate) fn last_direct(&self) -> u64 {
         self.state.lock().inbox.as_ref().map_or(0, |inbox| inbox.seqs().0)
     }
+
+    /// Whether the session has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.state.lock().attachment == Attachment::Ended
+    }
 }

@@ -55,13 +55,7 @@ pub(super) fn open(config: Config, handler: impl Handler) -> Harness {
 
 fn conn(harness: &mut Harness) -> InlineConn<'_> {
     let (open, io) = harness.conn.open_mut().expect("it is open");
-    InlineConn {
-        io,
-        cx: &mut harness.cx,
-        session: &mut open.session,
-        wake_at: &mut open.wake_at,
-        answers_due: &mut open.answers_due,
-    }
+    open.parts(io, &mut harness.cx).1
 }
 
 impl Harness {
