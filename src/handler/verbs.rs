@@ -265,8 +265,9 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
             return self.reply(Err(error));
         }
         let route = self.conn.session().route;
+        let user = self.identity().map(|identity| Arc::clone(&identity.user));
         let rooms = positions.iter().map(|(room, _)| room.clone()).collect();
-        let question = Question::BringSession { token: *token, route, rooms };
+        let question = Question::BringSession { token: *token, route, user, rooms };
         let (token, positions) = (*token, positions.to_vec());
         self.ask(question, move |conn, outcome| {
             outcome.inspect_err(|_| hub.sessions.metrics.resumes_refused.add_shared())?;

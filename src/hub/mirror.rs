@@ -153,6 +153,22 @@ impl Hub {
         }
     }
 
+    /// Tells members of a room that they may miss what is up to `seq`, before they get a message
+    /// with its next number there that came another way.
+    pub(crate) fn warn_of_gap(&self, room: &Arc<Room>, seq: u64) {
+        let state = room.state.lock();
+        let here = state.history.position();
+        if here.seq >= seq || state.gone {
+            return;
+        }
+        for (worker, _) in workers_with_members(&state.members, 0) {
+            let (from, to) = (here.seq + 1, seq);
+            self.mailboxes.push(worker, Letter::Lost { room: Arc::clone(room), from, to });
+        }
+        drop(state);
+        self.wake_all();
+    }
+
     fn tell_restart(&self, room: &Arc<Room>, state: &RoomState, position: Position) {
         for (worker, _) in workers_with_members(&state.members, 0) {
             let letter = Letter::Restarted { room: Arc::clone(room), position };

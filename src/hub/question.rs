@@ -22,10 +22,12 @@ pub(crate) enum Question {
         may_make: bool,
         pattern: Option<RoomPattern>,
     },
-    /// Bring a session to this node, with its rooms and these.
+    /// Bring a session to this node, with its rooms and with those of these that there are.
     BringSession {
         token: SessionToken,
         route: u16,
+        /// The user of the client that asks, if it has one.
+        user: Option<Arc<str>>,
         rooms: Vec<RoomName>,
     },
     Publish(Publish),

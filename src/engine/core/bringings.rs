@@ -131,8 +131,10 @@ impl Core {
         self.answer(asked, outcome);
     }
 
-    pub(super) fn take_session(&mut self, asked: Box<Asked>, token: &SessionToken, route: u16) {
-        let Some(path) = self.routes.iter().find(|of| of.index == route).map(|of| &of.path) else {
+    pub(super) fn take_session(&mut self, asked: Box<Asked>) {
+        let Question::BringSession { token, route, user, .. } = &asked.question else { return };
+        let user = bytes(user.as_deref().unwrap_or_default());
+        let Some(path) = self.routes.iter().find(|of| of.index == *route).map(|of| &of.path) else {
             return self.answer(asked, Err(RoomError::NoSuchSession));
         };
         let path = bytes(path);
@@ -156,6 +158,7 @@ impl Core {
             path,
             names.prefix(),
             number(self.session_kept_ms()),
+            user,
         ];
         let bringing = self.new_bringing(asked);
         self.order(&scripts::TAKE, keys, args, Sent::Take { bringing });
@@ -181,9 +184,10 @@ impl Core {
             }
             return;
         };
-        let mut rooms: BTreeSet<RoomName> = asked_rooms.into_iter().collect();
-        let own = coming.shared.rooms.iter().filter_map(|name| RoomName::new(name).ok());
-        rooms.extend(own);
+        let own: BTreeSet<RoomName> =
+            coming.shared.rooms.iter().filter_map(|name| RoomName::new(name).ok()).collect();
+        // To make a room, a client must join it, which has a limit.
+        let others = asked_rooms.into_iter().filter(|room| !own.contains(room)).collect();
         let patterns = coming.shared.record.patterns.iter();
         let patterns: Vec<_> = patterns.filter_map(|text| RoomPattern::new(text).ok()).collect();
         let client = token.client_id();
@@ -210,7 +214,8 @@ impl Core {
         for pattern in patterns {
             self.find_matches(&pattern, id);
         }
-        self.bring_for(id, rooms, true);
+        self.bring_for(id, own, true);
+        self.bring_for(id, others, false);
         self.note_brought(id, Ok(()));
     }
 

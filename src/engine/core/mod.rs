@@ -11,6 +11,7 @@ mod control;
 mod directs;
 mod kept_session;
 mod mirrored_room;
+mod opened;
 mod questions;
 mod redo;
 mod revocations;
@@ -111,6 +112,8 @@ pub(crate) struct Core {
     beats: Beats,
     /// Whether Redis refuses what it should take.
     is_in_trouble: bool,
+    /// When a refusal was told of last that is no trouble.
+    refusal_told_ms: u64,
     /// Messages that are numbered and not known to be in as many replicas as is asked.
     unconfirmed: Vec<Numbered>,
     /// Whether a mailbox was found behind since the last turn.
@@ -151,6 +154,7 @@ impl Core {
             is_listening: false,
             beats: Beats::default(),
             is_in_trouble: false,
+            refusal_told_ms: 0,
             unconfirmed: Vec::new(),
             behind: false,
         }
@@ -295,7 +299,7 @@ impl Core {
         match &answer {
             // What is wrong with one key does not make the node unfit.
             Err(refused) if refused.code == Code::Other && !matches!(sent, Sent::Beat) => {
-                log::error!("engine: {}: {}", sent.what(), refused.text);
+                self.note_refusal(sent.what(), &refused.text);
             }
             Err(refused) => self.note_trouble(sent.what(), &refused.text),
             // A write that is made again shows that the others would be.
@@ -306,6 +310,15 @@ impl Core {
             self.note_undone(&sent);
         }
         self.on_sent_answered(sent, answer.ok());
+    }
+
+    /// Says what Redis has refused for want of sense, once a second at most.
+    fn note_refusal(&mut self, what: &str, why: &str) {
+        let now_ms = self.hub.now_ms();
+        if now_ms >= self.refusal_told_ms.saturating_add(1000) {
+            self.refusal_told_ms = now_ms;
+            log::error!("engine: Redis refuses {what}: {why}");
+        }
     }
 
     /// Notes that Redis refuses something. Said once, until it refuses no longer.

@@ -35,10 +35,7 @@ impl Core {
     pub(super) fn put(&mut self, asked: Box<Asked>, is_again: bool) {
         match &asked.question {
             Question::Bring { .. } => self.begin_bringing(asked),
-            Question::BringSession { token, route, .. } => {
-                let (token, route) = (*token, *route);
-                self.take_session(asked, &token, route);
-            }
+            Question::BringSession { .. } => self.take_session(asked),
             Question::Publish(_) => self.publish(asked, is_again),
             Question::Direct { .. } => self.direct(asked, is_again),
             Question::Broadcast { route, message, .. } => {

@@ -8,21 +8,17 @@ use uuid::Uuid;
 use super::{
     Core,
     mirrored_room::{HELD_BYTES_MAX, HELD_MAX, MirroredRoom, Stage},
+    opened::Opened,
     sent::Sent,
     waits::{KEPT_MS, RENEWED_EVERY_MS},
-    words::{bytes, flag, new_epoch, nth_part, number, numbered, seqs, shown_as},
+    words::{bytes, flag, new_epoch, number, numbered, shown_as},
 };
 use crate::{
     engine::{
         link::order::{Order, Value},
         scripts,
     },
-    hub::{
-        envelope::Envelope,
-        error::RoomError,
-        mirror::{Arrived, Kept, ShownAs},
-        names::RoomName,
-    },
+    hub::{envelope::Envelope, error::RoomError, mirror::Arrived, names::RoomName},
     store::{Epoch, HistoryBounds, Position},
 };
 
@@ -34,17 +30,6 @@ const REFUSED_WAIT_MS: u64 = 1000;
 
 /// The most rooms that one turn looks at.
 const LOOKED_AT_MAX: usize = 256;
-
-/// What an open room is, as Redis says.
-struct Opened {
-    position: Position,
-    elder: Vec<(Epoch, u64)>,
-    version: u64,
-    kept: Vec<Kept>,
-    members: Vec<(Uuid, ShownAs)>,
-    /// Those that this node has shown, with their fences.
-    ours: Vec<(Uuid, u64)>,
-}
 
 impl Core {
     /// Brings a room to this node. `for_bringing` is told when it is here. Returns whether it is
@@ -166,7 +151,7 @@ impl Core {
             log::error!("engine: the room {name} cannot be read");
             return self.fail_room(name, RoomError::EngineAway);
         };
-        let Opened { position, elder, version, kept, members, ours } = opened;
+        let Opened { position, elder, version, kept, others, members, ours } = opened;
         if let Some(since) = since
             && since.epoch != position.epoch
             && since.seq > 0
@@ -174,6 +159,11 @@ impl Core {
         {
             // What this node has is of another life, so the beginning is wanted as well.
             return self.open_since(name, Some(Position { seq: 0, ..position }));
+        }
+        if since.is_some() {
+            others.iter().filter(|(other, _)| *other != name).for_each(|(other, number)| {
+                self.warn_of_overtaking(other, *number);
+            });
         }
         let room = match self.hub.bring_room(name, position, elder, kept) {
             Ok(room) => room,
@@ -233,62 +223,6 @@ impl Core {
                 self.orders.push(Order::Unsubscribe(vec![room.channel]));
             }
         }
-    }
-
-    fn read_opened(&self, answer: &Value) -> Option<Opened> {
-        let [epoch, seq, elder, version, now_ms, messages, members] = answer.list()? else {
-            return None;
-        };
-        let epoch: Epoch = epoch.text()?.parse().ok()?;
-        let (seq, now_ms) = (seq.u64()?, now_ms.u64()?);
-        let mut upto_min = u64::MAX;
-        let mut earlier = Vec::new();
-        for one in elder.text()?.split_whitespace() {
-            let (epoch, upto) = one.split_once(':')?;
-            upto_min = upto_min.min(upto.parse().ok()?);
-            earlier.push((epoch.parse().ok()?, upto_min));
-        }
-        let age_max_ms = self.settings.history_ms;
-        let mut kept = Vec::new();
-        for message in messages.list()?.iter().rev() {
-            let [id, fields] = message.list()? else { return None };
-            let seq: u64 = id.text()?.split_once('-')?.0.parse().ok()?;
-            if seq == 0 {
-                return None;
-            }
-            let [_, _, _, numbers, _, time_ms, _, body] = fields.list()? else { return None };
-            let age_ms = now_ms.saturating_sub(time_ms.u64()?);
-            let envelope = Envelope::read(body.bytes()?)?;
-            let seqs = seqs(numbers.text()?)?;
-            let frame = self.hub.frame_of(&envelope, &seqs);
-            if age_ms > age_max_ms {
-                kept.clear();
-                continue;
-            }
-            // What came before a hole is of no use.
-            if kept.last().is_some_and(|last: &Kept| last.seq + 1 != seq) {
-                kept.clear();
-            }
-            kept.push(Kept { seq, age_ms, frame, from: envelope.from });
-        }
-        if kept.last().is_some_and(|last| last.seq != seq) {
-            kept.clear();
-        }
-        let (mut listed, mut ours) = (Vec::new(), Vec::new());
-        let own = self.node.as_str();
-        for pair in members.list()?.chunks_exact(2) {
-            let client = Uuid::try_parse(pair[0].text()?).ok()?;
-            let shown = pair[1].bytes()?;
-            let fence = shown.split(|byte| *byte == b' ').next()?;
-            let node = nth_part(shown, 1)?;
-            if node.starts_with(own.as_bytes()) {
-                ours.push((client, std::str::from_utf8(fence).ok()?.parse().ok()?));
-            }
-            listed.push((client, shown_as(nth_part(shown, 2)?)?));
-        }
-        let position = Position { epoch, seq };
-        let version = version.u64()?;
-        Some(Opened { position, elder: earlier, version, kept, members: listed, ours })
     }
 
     /// Takes what came on a room's channel.
@@ -354,6 +288,7 @@ impl Core {
         for (place, other) in envelope.rooms.iter().enumerate() {
             let (epoch, seq) = *numbered.get(place)?;
             let Some(known) = self.rooms.get(other).filter(|_| other != name) else { continue };
+            self.warn_of_overtaking(other, (epoch, seq));
             let Some(room) = known.room.as_ref().filter(|_| known.stage == Stage::Open) else {
                 continue;
             };
@@ -369,6 +304,17 @@ impl Core {
         let payer = self.sessions.get(&from.client).filter(|_| is_ours).map(|kept| &kept.session);
         self.behind |= self.hub.arrive(Arrived { rooms: &rooms, frame, from, payer });
         Some(())
+    }
+
+    /// A message to several rooms has its number in each of them. Where one is behind on this node,
+    /// its members are told first what they would take for heard by that number.
+    fn warn_of_overtaking(&self, other: &RoomName, (epoch, seq): (Epoch, u64)) {
+        let room = self.rooms.get(other).and_then(|known| known.room.as_ref());
+        if let Some(room) = room
+            && room.state.lock().history.position().epoch == epoch
+        {
+            self.hub.warn_of_gap(room, seq.saturating_sub(1));
+        }
     }
 
     fn on_presence(&mut self, name: &RoomName, is_shown: bool, payload: &Bytes) -> Option<()> {

@@ -123,6 +123,7 @@ impl Core {
             number(kept_ms),
             number(delivered_seq),
             number(last_seq),
+            bytes(shown.user.as_deref().unwrap_or_default()),
         ];
         let written: Bytes = args[5..].concat().into();
         let is_new = kept.written.as_ref() != Some(&written);

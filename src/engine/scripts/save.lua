@@ -3,7 +3,7 @@
 -- KEYS: session, sessions of the node, sessions that nobody has
 -- ARGV: client, node, fence, hash of its secret, route, record, its rooms (a name a line), since when
 --       it is away or '', milliseconds that it is kept, numbers of the last direct message that a
---       connection was sent, and of the last one that the node knows
+--       connection was sent, and of the last one that the node knows, the user of its client or ''
 -- Returns: 0 if another node has it; 1 and the number of its last direct message.
 local known = redis.call('HMGET', KEYS[1], 'f', 'q')
 -- A lower one is of a server that has lost the last moments.
@@ -15,7 +15,7 @@ if tonumber(last) < tonumber(ARGV[11]) then
   last = ARGV[11]
 end
 redis.call('HSET', KEYS[1], 'f', ARGV[3], 'n', ARGV[2], 'h', ARGV[4], 'p', ARGV[5], 'r', ARGV[6],
-  'm', ARGV[7], 'w', ARGV[8], 'a', ARGV[10], 'q', last)
+  'm', ARGV[7], 'w', ARGV[8], 'a', ARGV[10], 'q', last, 'u', ARGV[12])
 redis.call('PEXPIRE', KEYS[1], ARGV[9])
 redis.call('SADD', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[1])
