@@ -9,6 +9,8 @@ mod support;
 mod program;
 #[path = "support/proxy.rs"]
 mod proxy;
+#[path = "support/tokens.rs"]
+mod tokens;
 #[path = "support/redis.rs"]
 mod redis;
 #[path = "support/cluster.rs"]
@@ -26,7 +28,7 @@ use redis::{Keeps, Redis};
 use serde_json::{Value, json};
 use support::{
     DEADLINE, eventually,
-    sessions::{Chat, Numbers, number, place, room_of, seqs, text},
+    sessions::{Chat, Loss, Numbers, number, place, room_of, seqs, text},
 };
 use uuid::Uuid;
 
@@ -633,4 +635,49 @@ fn a_full_redis_keeps_what_it_has() {
     cluster.nodes[0].await_ready(true);
     assert_eq!(publish_at_last(&mut chat, "tea", "d")["seq"], 4);
     assert_eq!(redis.cli(&["XLEN", &stream]), "4");
+}
+
+#[test]
+fn a_key_of_a_wrong_kind_is_the_trouble_of_one_room() {
+    let Some((redis, cluster)) = start(&[]) else { return };
+    let mut chat = outside(&cluster.nodes[0]);
+    chat.join("tea");
+    chat.join("cake");
+    chat.ok(json!({"type": "publish", "room": "tea", "content": 1}));
+    let stream = redis.cli(&["KEYS", "*{tea}:h"]);
+    redis.cli(&["DEL", &stream]);
+    assert_eq!(redis.cli(&["SET", &stream, "no stream"]), "OK");
+    let refused = chat.ask(json!({"type": "publish", "room": "tea", "content": 2}));
+    assert_eq!(refused["code"], "overloaded", "{refused}");
+    assert_eq!(cluster.nodes[0].get("/ready").0, 200);
+    chat.ok(json!({"type": "publish", "room": "cake", "content": 1}));
+}
+
+#[test]
+fn positions_make_no_rooms() {
+    let Some((redis, cluster)) = start(&[]) else { return };
+    let lost = outside(&cluster.nodes[0]);
+    let (session, epoch) = (lost.session.clone(), "0000000000000001");
+    lost.lose(Loss::Reset);
+    let rooms = json!([place("never", &json!(epoch), 1)]);
+    let (_back, answer) = Chat::back(&cluster.nodes[1], &session, rooms);
+    assert!(room_of(&answer, "never")["error"].is_string(), "{answer}");
+    assert_eq!(redis.cli(&["KEYS", "*{never}*"]), "");
+}
+
+#[test]
+fn a_session_moves_for_its_user_alone() {
+    let settings = [("IDENTITY", "optional"), ("TOKEN_HMAC_SECRET", tokens::SECRET)];
+    let Some((_redis, cluster)) = start(&settings) else { return };
+    let token = |user: &str| tokens::sign(&json!({"sub": user, "exp": tokens::now() + 600}));
+    let auth = |user: &str| json!({"type": "auth", "token": token(user)});
+    let mut anna = Chat::silent(&cluster.nodes[0], "/ws");
+    anna.ok(auth("anna"));
+    let session = text(&anna.await_kind("welcome")["session"]);
+    anna.join("tea");
+    let mut thief = Chat::silent(&cluster.nodes[1], "/ws");
+    thief.ok(auth("ben"));
+    let resume = json!({"type": "resume", "session": session});
+    assert_eq!(thief.ask(resume)["code"], "unrecoverable");
+    anna.ok(json!({"type": "publish", "room": "tea", "content": "still here"}));
 }
