@@ -462,3 +462,76 @@ pub(crate) struct Brought<'a> {
     /// The numbers of the last direct message, and of the last one that a connection was sent.
     pub(crate) seqs: (u64, u64),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::Config,
+        hub::harness::{Bench, name},
+        ws::frame::Message,
+    };
+
+    const FROM: From =
+        From { node: Uuid::nil(), client: Uuid::nil(), except: None, without: None, nth: 0 };
+
+    fn kept(seqs: impl Iterator<Item = u64>) -> Vec<Kept> {
+        let frame = |seq: u64| PreparedFrame::new(Message::Text(&seq.to_string()));
+        seqs.map(|seq| Kept { seq, age_ms: 0, frame: frame(seq), from: FROM }).collect()
+    }
+
+    fn epoch(bits: u64) -> Epoch {
+        Epoch::from_bits(bits).expect("one that a room may have")
+    }
+
+    /// What the members of the room were told since this was asked last: numbers that are
+    /// delivered, `-` and a range that is lost, `=` and where the room goes on.
+    fn told(bench: &Bench) -> Vec<String> {
+        let told = bench.letters(0).into_iter().filter_map(|letter| match letter {
+            Letter::Deliver { seq, .. } => Some(seq.to_string()),
+            Letter::Lost { from, to, .. } => Some(format!("-{from}..{to}")),
+            Letter::Restarted { position, .. } => Some(format!("={}", position.seq)),
+            _ => None,
+        });
+        told.collect()
+    }
+
+    #[test]
+    fn members_hear_what_they_missed_or_that_it_is_lost_and_nothing_twice() {
+        let mut bench = Bench::new(&Config::default(), 1, 1000);
+        let a = name("a");
+        let bring = |bench: &Bench, bits, seq, elder: &[(u64, u64)], messages| {
+            let elder = elder.iter().map(|(bits, upto)| (epoch(*bits), *upto)).collect();
+            let position = Position { epoch: epoch(bits), seq };
+            bench.hub.bring_room(&a, position, elder, messages).expect("a place")
+        };
+        let room = bring(&bench, 1, 3, &[], kept(1..=3));
+        let mut member = bench.client(0, false);
+        assert_eq!(member.join("a").expect("a place").position.seq, 3);
+        told(&bench);
+        bring(&bench, 1, 5, &[], kept(1..=5));
+        assert_eq!(told(&bench), ["4", "5"], "what it missed");
+        bring(&bench, 1, 9, &[], kept(8..=9));
+        assert_eq!(told(&bench), ["-6..7", "8", "9"], "what is kept no more");
+        // Another server has taken over, and has everything.
+        bring(&bench, 3, 10, &[(1, 9)], kept(8..=10));
+        assert_eq!(told(&bench), ["=9", "10"]);
+        // Another one has lost the last two, whose numbers are given anew.
+        bring(&bench, 5, 9, &[(3, 8), (1, 8)], kept(8..=9));
+        assert_eq!(told(&bench), ["=8", "9"]);
+        let since = Position { epoch: epoch(1), seq: 8 };
+        let state = room.state.lock();
+        let missed = state.history.since(state.in_this_epoch(since), usize::MAX);
+        assert_eq!(missed.map(|missed| missed.len()), Some(1), "a position of old is good so far");
+        let beyond = Position { seq: 9, ..since };
+        assert!(state.history.since(state.in_this_epoch(beyond), usize::MAX).is_none());
+        drop(state);
+        // Everything is lost.
+        bring(&bench, 7, 1, &[], kept(1..=1));
+        assert_eq!(told(&bench), ["=0", "1"]);
+        // A message that comes by another room has number 4 here.
+        bench.hub.warn_of_gap(&room, 3);
+        bench.hub.warn_of_gap(&room, 1);
+        assert_eq!(told(&bench), ["-2..3"]);
+    }
+}
