@@ -577,8 +577,16 @@ fn the_server_api_of_any_node_is_that_of_all() {
     for line in lines.lines() {
         assert_eq!(first.ask("POST", "/v1/publish", line).0, 200);
     }
+    // An id of the key is known on all nodes.
+    let again = json!({"room": "tea", "content": "once", "id": Uuid::new_v4()}).to_string();
+    let repeated: Vec<Value> = cluster
+        .nodes
+        .iter()
+        .map(|node| node.ask("POST", "/v1/publish", &again).1["repeated"].clone())
+        .collect();
+    assert_eq!(repeated, [Value::Null, json!(true)]);
     let (status, page) = first.get("/v1/rooms/tea/history");
-    assert_eq!((status, number(&page["seq"])), (200, 3), "{page}");
+    assert_eq!((status, number(&page["seq"])), (200, 4), "{page}");
     let (status, members) = first.get("/v1/rooms/tea/presence");
     assert_eq!((status, &members["count"]), (200, &json!(1)), "{members}");
     assert_eq!(first.get("/v1/rooms/nowhere/history").0, 404);
@@ -599,7 +607,7 @@ fn the_server_api_of_any_node_is_that_of_all() {
     // A node that comes later does not find it either.
     let third = cluster.add(&redis.url(), &[]);
     let page = cluster.nodes[third].get("/v1/rooms/tea/history").1;
-    assert_eq!((&page["messages"], &page["seq"]), (&json!([]), &json!(3)), "{page}");
+    assert_eq!((&page["messages"], &page["seq"]), (&json!([]), &json!(4)), "{page}");
 
     let path = format!("/v1/sessions/{}/close", anna.id);
     assert_eq!(cluster.nodes[0].ask("POST", &path, "").0, 200);

@@ -17,8 +17,8 @@ use super::{
     state::{ChatState, Ctx, User, answer_ok, fail, user as user_of},
 };
 use crate::{
-    Permissions, Position, PreparedFrame, Presence, Publication, Range, Replay, Reply, ResumedRoom,
-    RoomError, RoomName, RoomPattern, SessionToken, Watch,
+    Permissions, Position, PreparedFrame, Presence, Publication, Range, Replay, Reply, RoomError,
+    RoomName, RoomPattern, SessionToken, Watch,
 };
 
 impl Chat {
@@ -291,26 +291,19 @@ impl Chat {
             }
         }
         let errors_max = self.errors_max();
-        // The backend was asked about the rooms of the session, and about no others.
-        let asks = self.asks(Hook::Join).is_some();
-        let is_asked = |room: &RoomName| !asks || ctx.session_is_in(&token, room.as_str());
-        let positions = resume.positions.iter().cloned();
-        let (positions, unasked): (Vec<_>, Vec<_>) =
-            positions.partition(|(room, _)| is_asked(room));
-        let reply = ctx.resume(&token, &positions, resume.direct_seq);
+        let (positions, direct_seq) = (&resume.positions[..], resume.direct_seq);
+        let reply = match self.asks(Hook::Join) {
+            // The backend was asked about the rooms of the session, and about no others.
+            Some(_) => ctx.resume_within(&token, positions, direct_seq),
+            None => ctx.resume(&token, positions, direct_seq),
+        };
         reply.then(move |ctx, resumed| match resumed {
-            Ok(mut resumed) => {
+            Ok(resumed) => {
                 ctx.state().has_name = resumed.name.is_some();
                 if let Some(sender) = given_sender(ctx) {
                     set_name(ctx, command::name(&sender).as_deref());
                 }
                 standing::show(ctx);
-                for (room, _) in unasked {
-                    if resumed.rooms.iter().all(|resumed| resumed.room != room) {
-                        let joined = Err(RoomError::NotMember);
-                        resumed.rooms.push(ResumedRoom { room, joined, presence: None });
-                    }
-                }
                 let joined = resumed.rooms.iter().filter_map(|room| room.joined.as_ref().ok());
                 let messages = joined.map(|joined| &joined.replay[..]);
                 let body = answers::resumed(&resumed, &token);

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::hub::names::RoomName;
+use crate::hub::{names::RoomName, question::By};
 
 /// The names under one prefix. Everything of a room has the room's name in braces, so that it is in
 /// one place wherever that is.
@@ -46,17 +46,17 @@ impl Names {
         self.of_room(room, "c")
     }
 
-    /// The result of a publish to these rooms under an id of a client.
-    pub(super) fn result(&self, rooms: &[RoomName], client: Uuid, id: Uuid) -> Bytes {
+    /// The result of a publish to these rooms under an id of who published.
+    pub(super) fn result(&self, rooms: &[RoomName], by: &By, id: Uuid) -> Bytes {
         let names: Vec<&str> = rooms.iter().map(RoomName::as_str).collect();
         let (first, others) = names.split_first().unwrap_or((&"", &[]));
         let others = others.join("\n");
-        format!("{}:{{{first}}}:i:{client}:{id}:{others}", self.prefix).into()
+        format!("{}:{{{first}}}:i:{by}:{id}:{others}", self.prefix).into()
     }
 
     /// The result of a direct message.
-    pub(super) fn direct_result(&self, to: Uuid, client: Uuid, id: Uuid) -> Bytes {
-        format!("{}:s:{to}:i:{client}:{id}", self.prefix).into()
+    pub(super) fn direct_result(&self, to: Uuid, by: &By, id: Uuid) -> Bytes {
+        format!("{}:s:{to}:i:{by}:{id}", self.prefix).into()
     }
 
     /// The names of all rooms.

@@ -232,7 +232,8 @@ impl<'a> AdminContext<'a> {
         self.spent += PUBLISH_COST * rooms.len().max(1);
         if self.hub.engine.is_some() {
             let without = without.copied();
-            let question = self.hub.shared_publish_from_outside(rooms, &publication, without);
+            let question =
+                self.hub.shared_publish_from_outside(publisher, rooms, &publication, without);
             return self.ask(question, |seqs, repeated| PublishedToRooms {
                 seqs,
                 behind: false,
@@ -268,7 +269,7 @@ impl<'a> AdminContext<'a> {
     ) -> Pending<Published> {
         self.spent += PUBLISH_COST;
         if self.hub.engine.is_some() {
-            let question = Ok(self.hub.direct_question(None, to, publication));
+            let question = Ok(self.hub.shared_direct_from_outside(publisher, to, publication));
             return self.ask(question, |seqs, repeated| Published {
                 seq: seqs.first().copied().unwrap_or_default(),
                 behind: false,

@@ -174,12 +174,6 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         self.conn.session().token()
     }
 
-    /// Whether the session of `token` is in `room`, so that [`resume`](Context::resume) enters the
-    /// room without joining it anew.
-    pub fn session_is_in(&self, token: &SessionToken, room: &str) -> bool {
-        self.conn.hub().session_is_in(token, room)
-    }
-
     /// Closes this connection once the handler has returned. Messages sent before still go out.
     pub fn close(&mut self, reason: CloseReason) {
         self.conn.close(reason);

@@ -21,7 +21,7 @@ use crate::{
         present::{MembersPage, Presence},
         publish::{Publication, Published, PublishedToRooms},
         question::{Answer, Outcome, Question},
-        resume::Resumed,
+        resume::{Resumed, ResumedRoom},
         room::Room,
         session::Sender,
         session_token::SessionToken,
@@ -256,9 +256,31 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         positions: &[(RoomName, Position)],
         direct_seq: Option<u64>,
     ) -> Reply<'_, S, Resumed, M> {
+        self.resume_as(token, positions, direct_seq, false)
+    }
+
+    /// Like [`resume`](Context::resume), and joins no room that the session is not in: for such a
+    /// position the answer has [`RoomError::NotMember`].
+    #[must_use = "the reply says whether the session was resumed, and what it missed"]
+    pub fn resume_within(
+        &mut self,
+        token: &SessionToken,
+        positions: &[(RoomName, Position)],
+        direct_seq: Option<u64>,
+    ) -> Reply<'_, S, Resumed, M> {
+        self.resume_as(token, positions, direct_seq, true)
+    }
+
+    fn resume_as(
+        &mut self,
+        token: &SessionToken,
+        positions: &[(RoomName, Position)],
+        direct_seq: Option<u64>,
+        joins_none: bool,
+    ) -> Reply<'_, S, Resumed, M> {
         let hub = self.hub();
         if hub.engine.is_none() {
-            let outcome = resume(self.conn, token, positions, direct_seq);
+            let outcome = resume(self.conn, token, positions, direct_seq, joins_none);
             return self.reply(outcome);
         }
         if let Err(error) = hub.check_fresh(self.conn) {
@@ -271,7 +293,7 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         let (token, positions) = (*token, positions.to_vec());
         self.ask(question, move |conn, outcome| {
             outcome.inspect_err(|_| hub.sessions.metrics.resumes_refused.add_shared())?;
-            resume(conn, &token, &positions, direct_seq)
+            resume(conn, &token, &positions, direct_seq, joins_none)
         })
     }
 
@@ -399,9 +421,21 @@ fn resume(
     token: &SessionToken,
     positions: &[(RoomName, Position)],
     direct_seq: Option<u64>,
+    joins_none: bool,
 ) -> Result<Resumed, RoomError> {
     let hub = Arc::clone(conn.hub());
-    let resumed = hub.resume(conn, token, positions, direct_seq)?;
+    let is_own =
+        |(room, _): &&(RoomName, Position)| !joins_none || hub.session_is_in(token, room.as_str());
+    let (own, others): (Vec<_>, Vec<_>) = positions.iter().partition(is_own);
+    let own: Vec<_> = own.into_iter().cloned().collect();
+    let mut resumed = hub.resume(conn, token, &own, direct_seq)?;
+    for (room, _) in others {
+        // One that a pattern matches by now was joined.
+        if resumed.rooms.iter().all(|resumed| resumed.room != *room) {
+            let (room, joined) = (room.clone(), Err(RoomError::NotMember));
+            resumed.rooms.push(ResumedRoom { room, joined, presence: None });
+        }
+    }
     let joined = resumed.rooms.iter().filter_map(|room| room.joined.as_ref().ok());
     let replays: usize = joined.map(|joined| JOIN_COST + cost_of_frames(&joined.replay)).sum();
     conn.spend(replays + cost_of_frames(&resumed.directs));

@@ -28,6 +28,8 @@ const TRIES_MAX: usize = 3;
 /// thread.
 pub struct Publisher {
     session: Arc<Session>,
+    /// What other servers know it by.
+    name: Box<str>,
 }
 
 impl Default for Publisher {
@@ -45,7 +47,18 @@ impl Publisher {
         let session =
             Session::new(Publisher::CLIENT_ID, ConnId::NONE, NO_ROUTE, false, Arc::new(Unheard), 0);
         session.state.lock().set_publisher();
-        Publisher { session: Arc::new(session) }
+        Publisher { session: Arc::new(session), name: Box::default() }
+    }
+
+    /// Makes a publisher of this name. Where rooms are shared with other servers
+    /// ([`Config::engine`](crate::Config::engine)), publishers of one name are one: a message with
+    /// an id that one of them has published is known to the others.
+    pub fn named(name: &str) -> Publisher {
+        Publisher { name: name.into(), ..Publisher::new() }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Whether so many deliveries of its messages are still to be made that it should wait.

@@ -32,7 +32,7 @@ pub(crate) enum Question {
     },
     Publish(Publish),
     Direct {
-        by: Option<Arc<Session>>,
+        by: By,
         to: Uuid,
         message: Bytes,
         id: Option<Uuid>,
@@ -46,9 +46,17 @@ pub(crate) enum Question {
     Announce(Bytes),
 }
 
+/// Who publishes.
+#[derive(Clone)]
+pub(crate) enum By {
+    Session(Arc<Session>),
+    /// A publisher outside of any connection, and its name.
+    Publisher(Box<str>),
+}
+
 /// A message for rooms.
 pub(crate) struct Publish {
-    pub(crate) by: Option<Arc<Session>>,
+    pub(crate) by: By,
     pub(crate) rooms: Vec<RoomName>,
     /// Whether rooms that do not exist are made.
     pub(crate) may_make: bool,
@@ -82,3 +90,22 @@ pub(crate) enum Answer {
 
 /// The answer, or why there is none.
 pub(crate) type Outcome = Result<Answer, RoomError>;
+
+impl By {
+    pub(crate) fn session(&self) -> Option<&Arc<Session>> {
+        match self {
+            By::Session(session) => Some(session),
+            By::Publisher(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for By {
+    /// Names it among all who publish.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            By::Session(session) => session.client_id.fmt(f),
+            By::Publisher(name) => write!(f, "-{name}"),
+        }
+    }
+}

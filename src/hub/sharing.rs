@@ -11,7 +11,8 @@ use super::{
     error::RoomError,
     names::RoomName,
     publish::{Publication, Published},
-    question::{Answer, Publish, Question},
+    publisher::Publisher,
+    question::{Answer, By, Publish, Question},
     session::{Attachment, Sender},
 };
 use crate::identity::Permissions;
@@ -87,7 +88,7 @@ impl Hub {
         let except = publication.to_others.then_some(by.conn);
         let from = From { except, ..self.from(by.session.client_id) };
         let message = publication.envelope(&from, several(&rooms));
-        let by = Some(Arc::clone(by.session));
+        let by = By::Session(Arc::clone(by.session));
         let id = publication.dedup_id;
         Ok(Question::Publish(Publish { by, rooms, may_make: false, message, id }))
     }
@@ -95,6 +96,7 @@ impl Hub {
     /// A message of a publisher outside of any connection, which makes rooms.
     pub(crate) fn shared_publish_from_outside(
         &self,
+        publisher: &Publisher,
         rooms: &[RoomName],
         publication: &Publication<'_>,
         without: Option<Uuid>,
@@ -105,8 +107,8 @@ impl Hub {
         self.check_memory()?;
         let from = From { without, ..self.from(Uuid::nil()) };
         let (message, id) = (publication.envelope(&from, several(rooms)), publication.dedup_id);
-        let rooms = rooms.to_vec();
-        Ok(Question::Publish(Publish { by: None, rooms, may_make: true, message, id }))
+        let (by, rooms) = (By::Publisher(publisher.name().into()), rooms.to_vec());
+        Ok(Question::Publish(Publish { by, rooms, may_make: true, message, id }))
     }
 
     /// Publishes from outside of any connection to rooms that there are, and waits for the numbers.
@@ -115,10 +117,13 @@ impl Hub {
         rooms: &[RoomName],
         publication: &Publication<'_>,
     ) -> Result<Published, RoomError> {
-        let question = match self.shared_publish_from_outside(rooms, publication, None)? {
-            Question::Publish(publish) => Question::Publish(Publish { may_make: false, ..publish }),
-            other => other,
-        };
+        let question =
+            match self.shared_publish_from_outside(&Publisher::new(), rooms, publication, None)? {
+                Question::Publish(publish) => {
+                    Question::Publish(Publish { may_make: false, ..publish })
+                }
+                other => other,
+            };
         match self.ask_engine(question)? {
             Answer::Numbered { seqs, repeated } => {
                 let seq = seqs.first().copied().unwrap_or_default();
@@ -146,19 +151,24 @@ impl Hub {
         publication: &Publication<'_>,
     ) -> Result<Question, RoomError> {
         self.check_direct(by)?;
-        Ok(self.direct_question(Some(by), to, publication))
+        let by = By::Session(Arc::clone(by.session));
+        Ok(self.direct_question(by, to, publication))
     }
 
-    /// A message to one client. `by` is `None` if it is from outside of any connection.
-    pub(crate) fn direct_question(
+    /// A message of a publisher outside of any connection to one client.
+    pub(crate) fn shared_direct_from_outside(
         &self,
-        by: Option<Sender<'_>>,
+        publisher: &Publisher,
         to: &Uuid,
         publication: &Publication<'_>,
     ) -> Question {
-        let client = by.map_or_else(Uuid::nil, |by| by.session.client_id);
+        self.direct_question(By::Publisher(publisher.name().into()), to, publication)
+    }
+
+    fn direct_question(&self, by: By, to: &Uuid, publication: &Publication<'_>) -> Question {
+        let client = by.session().map_or_else(Uuid::nil, |by| by.client_id);
         let (message, id) = (publication.envelope(&self.from(client), &[]), publication.dedup_id);
-        Question::Direct { by: by.map(|by| Arc::clone(by.session)), to: *to, message, id }
+        Question::Direct { by, to: *to, message, id }
     }
 
     /// A message of a session to everyone else of its route.

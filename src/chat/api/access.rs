@@ -39,7 +39,8 @@ impl Access {
         };
         let caller = |key: ApiKey| Caller {
             sender: serde_json::Value::from(key.name.as_str()).to_string().into(),
-            publisher: publisher(&key.name).unwrap_or_else(|| Arc::new(Publisher::new())),
+            publisher: publisher(&key.name)
+                .unwrap_or_else(|| Arc::new(Publisher::named(&key.name))),
             ranges: key.room_ranges().into(),
             key: Arc::new(key),
         };

@@ -15,7 +15,7 @@ use crate::{
         engine::Asked,
         error::RoomError,
         names::RoomName,
-        question::{Answer, Publish, Question},
+        question::{Answer, By, Publish, Question},
     },
 };
 
@@ -101,23 +101,22 @@ impl Core {
         // A room that clients of this node are in exists, whatever Redis has lost.
         let may_make = may_make || rooms.iter().all(|room| self.is_here(room));
         let by = by.clone();
-        let fence = match &by {
+        let fence = match by.session() {
             None => None,
             Some(session) => match self.fence_of(session) {
                 Some(fence) => Some(fence),
                 None => return self.answer(asked, Err(RoomError::TakenOver)),
             },
         };
-        let client = by.as_ref().map_or(Uuid::nil(), |by| by.client_id);
         // A message without an id of its client is known by itself, if its rooms keep messages.
         let is_kept = rooms.first().is_some_and(|room| self.bounds_of(room).messages_max > 0);
         let result = match id {
-            Some(id) => self.names.result(&rooms, client, id),
-            None if !is_kept => self.names.result(&rooms, client, self.own_id(&asked)),
+            Some(id) => self.names.result(&rooms, &by, id),
+            None if !is_kept => self.names.result(&rooms, &by, self.own_id(&asked)),
             None if is_again => bytes("?"),
             None => bytes("-"),
         };
-        let session_key = by.map(|by| self.names.session(by.client_id));
+        let session_key = by.session().map(|by| self.names.session(by.client_id));
         let mut keys = vec![session_key.unwrap_or_else(|| bytes("-")), result];
         let id_kept_ms = match id {
             Some(_) => self.settings.resume_window_ms.max(OWN_ID_KEPT_MS) * 2,
@@ -151,8 +150,7 @@ impl Core {
     fn direct(&mut self, asked: Box<Asked>, is_again: bool) {
         let Question::Direct { by, to, message, id } = &asked.question else { return };
         let (by, to, message, id) = (by.clone(), *to, message.clone(), *id);
-        let fence = by.as_ref().and_then(|session| self.fence_of(session));
-        let client = by.as_ref().map_or(Uuid::nil(), |by| by.client_id);
+        let fence = by.session().and_then(|session| self.fence_of(session));
         // A receiver that has just come is not known to Redis yet.
         if !self.sessions.contains_key(&to)
             && let Some(session) = self.hub.sessions.find(&to)
@@ -160,12 +158,12 @@ impl Core {
             self.save(&session, false);
         }
         let result_id = id.unwrap_or_else(|| self.own_id(&asked));
-        let session_key = by.map(|by| self.names.session(by.client_id));
+        let session_key = by.session().map(|by| self.names.session(by.client_id));
         let keys = vec![
             session_key.unwrap_or_else(|| bytes("-")),
             self.names.session(to),
             self.names.inbox(to),
-            self.names.direct_result(to, client, result_id),
+            self.names.direct_result(to, &by, result_id),
         ];
         let (messages_max, bytes_max) = self.settings.inbox;
         let args = vec![
@@ -216,8 +214,8 @@ impl Core {
     fn on_question_answered(&mut self, asked: Box<Asked>, is_again: bool, answer: Option<Value>) {
         let outcome = match (&asked.question, answer) {
             (_, None) => Err(RoomError::EngineAway),
-            (Question::Publish(Publish { by: Some(by), .. }), Some(answer))
-            | (Question::Direct { by: Some(by), .. }, Some(answer))
+            (Question::Publish(Publish { by: By::Session(by), .. }), Some(answer))
+            | (Question::Direct { by: By::Session(by), .. }, Some(answer))
                 if says(&answer, NO_SUCH_SESSION) =>
             {
                 // Redis has lost it. It is there when the client asks again.
