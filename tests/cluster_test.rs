@@ -689,3 +689,25 @@ fn a_session_moves_for_its_user_alone() {
     assert_eq!(thief.ask(resume)["code"], "unrecoverable");
     anna.ok(json!({"type": "publish", "room": "tea", "content": "still here"}));
 }
+
+#[test]
+fn a_history_has_its_bytes_in_redis_too() {
+    const BYTES_MAX: usize = 4000;
+    let settings = [("HISTORY_BYTES", "4000"), ("HISTORY", "1000")];
+    let Some((redis, cluster)) = start(&settings) else { return };
+    let mut chat = outside(&cluster.nodes[0]);
+    chat.join("tea");
+    let content = "x".repeat(500);
+    for seq in 1..=20 {
+        assert_eq!(chat.publish("tea", content.as_str()), seq);
+    }
+    let stream = redis.cli(&["KEYS", "*{tea}:h"]);
+    let kept: usize = redis.cli(&["XLEN", &stream]).parse().unwrap();
+    assert!((1..=BYTES_MAX / content.len()).contains(&kept), "{kept} messages");
+    // What is kept is the newest, on a node that opens the room now, too.
+    let mut other = outside(&cluster.nodes[1]);
+    other.join("tea");
+    let page = other.ok(json!({"type": "history", "room": "tea", "limit": 100}));
+    let expected: Vec<u64> = (21 - kept as u64..=20).collect();
+    assert_eq!(seqs(&page["messages"]), expected);
+}

@@ -2,13 +2,13 @@
 
 use super::link::order::Script;
 
-/// Makes the scripts. Some begin with what finds a room.
+/// Makes the scripts. Some begin with what several need.
 macro_rules! scripts {
-    ($( $constant:ident = $name:literal $(+ $with:literal)?; )*) => {
+    ($( $constant:ident = $name:literal $(+ $with:literal)*; )*) => {
         $( pub(super) static $constant: Script = Script {
             name: $name,
             text: concat!(
-                $( include_str!(concat!("scripts/", $with, ".lua")), )?
+                $( include_str!(concat!("scripts/", $with, ".lua")), )*
                 include_str!(concat!("scripts/", $name, ".lua")),
             ),
         }; )*
@@ -19,15 +19,15 @@ macro_rules! scripts {
 }
 
 scripts! {
-    OPEN = "open" + "room";
-    PUBLISH = "publish" + "room";
+    OPEN = "open" + "time" + "room";
+    PUBLISH = "publish" + "time" + "sender" + "room";
     PRESENCE = "presence" + "version";
     SAVE = "save";
     TAKE = "take";
     END = "end";
-    RETURN = "return";
-    DIRECT = "direct";
-    BEAT = "beat";
-    ORPHAN = "orphan";
-    REAP = "reap" + "version";
+    RETURN = "return" + "time";
+    DIRECT = "direct" + "time" + "sender";
+    BEAT = "beat" + "time";
+    ORPHAN = "orphan" + "time";
+    REAP = "reap" + "time" + "version";
 }

@@ -64,6 +64,12 @@ impl Core {
     /// Holds a question whose answer was lost, to ask again.
     pub(super) fn hold(&mut self, sent: Sent) {
         match sent {
+            // Nothing would tell that it was broadcast already.
+            Sent::Question { asked, .. }
+                if matches!(asked.question, Question::Broadcast { .. }) =>
+            {
+                self.answer(asked, Err(RoomError::EngineAway));
+            }
             Sent::Question { asked, .. } => {
                 self.hub.rooms.metrics.engine_retries.add_shared();
                 self.held.push((asked, true));

@@ -4,11 +4,10 @@
 -- KEYS: nodes, what is known of the node
 -- ARGV: node, milliseconds of the lease, what is known of it, prefix of all keys, the most nodes to
 --       tell of
-local time = redis.call('TIME')
-local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-redis.call('ZADD', KEYS[1], string.format('%.0f', now_ms + tonumber(ARGV[2])), ARGV[1])
+local now_ms = time_ms()
+redis.call('ZADD', KEYS[1], digits(now_ms + tonumber(ARGV[2])), ARGV[1])
 redis.call('SET', KEYS[2], ARGV[3], 'PX', tonumber(ARGV[2]) * 3)
-local now = string.format('%.0f', now_ms)
+local now = digits(now_ms)
 local known = {}
 for _, node in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], now, '+inf', 'LIMIT', 0, ARGV[5])) do
   local about = redis.call('GET', ARGV[4] .. ':node:' .. node)

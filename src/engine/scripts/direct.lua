@@ -9,17 +9,9 @@
 -- Returns: 0 and the number; 1 and that of the message before, if its id is known; 2 if the
 --       sender's session is elsewhere; 3 if there is no such receiver; 4 if it is away and its inbox
 --       is full; 5 if it is behind; 6 if there is no such session as the sender's.
-if ARGV[1] ~= '' then
-  local fence = redis.call('HGET', KEYS[1], 'f')
-  if fence ~= ARGV[1] then
-    return { fence and 2 or 6 }
-  end
-end
-if KEYS[4] ~= '-' then
-  local known = redis.call('GET', KEYS[4])
-  if known then
-    return { 1, known }
-  end
+local told = told_before(KEYS[1], ARGV[1], KEYS[4])
+if told then
+  return told
 end
 local fields = redis.call('HMGET', KEYS[2], 'n', 'w', 'q', 'a', 'z')
 if not fields[1] then
@@ -37,14 +29,15 @@ if seq - delivered >= tonumber(ARGV[3]) or bytes + #message > tonumber(ARGV[4]) 
   end
   return { 5 }
 end
-local number = string.format('%.0f', seq + 1)
+local number = digits(seq + 1)
 redis.call('XADD', KEYS[3], 'MAXLEN', ARGV[3], number .. '-0', 'b', message)
 redis.call('PEXPIRE', KEYS[3], ARGV[5])
-redis.call('HSET', KEYS[2], 'q', number, 'z', string.format('%.0f', bytes + #message))
+redis.call('HSET', KEYS[2], 'q', number, 'z', digits(bytes + #message))
 if KEYS[4] ~= '-' then
   redis.call('SET', KEYS[4], number, 'PX', ARGV[2])
 end
 if fields[1] ~= '' then
-  redis.call('PUBLISH', ARGV[7] .. ':to:' .. fields[1], 'D' .. ARGV[6] .. ' ' .. number .. '\n' .. message)
+  local head = 'D' .. ARGV[6] .. ' ' .. number
+  redis.call('PUBLISH', ARGV[7] .. ':to:' .. fields[1], head .. '\n' .. message)
 end
 return { 0, number }

@@ -17,7 +17,6 @@ if redis.call('ZADD', KEYS[4], 'NX', 0, ARGV[1]) == 1 or is_new then
   redis.call('PUBLISH', ARGV[8], ARGV[1])
 end
 local messages = redis.call('XREVRANGE', KEYS[2], '+', '(' .. ARGV[5] .. '-0', 'COUNT', ARGV[6])
-local time = redis.call('TIME')
-local now_ms = time[1] .. string.format('%03d', math.floor(tonumber(time[2]) / 1000))
 local version = redis.call('HGET', KEYS[1], 'v') or '0'
-return { epoch, tostring(seq), elder, version, now_ms, messages, redis.call('HGETALL', KEYS[3]) }
+local members = redis.call('HGETALL', KEYS[3])
+return { epoch, tostring(seq), elder, version, digits(time_ms()), messages, members }

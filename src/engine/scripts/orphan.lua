@@ -5,8 +5,7 @@
 -- ARGV: that node, prefix of all keys, milliseconds that a session is kept, the most to look at,
 --       whether to go by its lease ('1'), or because it says itself that it goes ('0')
 -- Returns: how many are left, and how many were looked at.
-local time = redis.call('TIME')
-local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local now_ms = time_ms()
 local lease = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if ARGV[5] == '1' and lease and tonumber(lease) >= now_ms then
   return { 0, 0 }
@@ -17,10 +16,10 @@ for _, client in ipairs(clients) do
   if redis.call('HGET', session, 'n') == ARGV[1] then
     local since = redis.call('HGET', session, 'w')
     if since == '' then
-      since = string.format('%.0f', now_ms)
+      since = digits(now_ms)
     end
     redis.call('HSET', session, 'n', '', 'w', since)
-    redis.call('ZADD', KEYS[3], string.format('%.0f', tonumber(since) + tonumber(ARGV[3])), client)
+    redis.call('ZADD', KEYS[3], digits(tonumber(since) + tonumber(ARGV[3])), client)
   end
 end
 local left = redis.call('SCARD', KEYS[2])

@@ -3,8 +3,8 @@
 -- that could not be kept leaves no hole.
 --
 -- KEYS: the publisher's session or '-', the result under the message's id, or '-' or '?', and for
---       each room its hash and its stream. With '?' the message may have been numbered before, and is
---       looked for among those that are kept
+--       each room its hash and its stream. With '?' the message may have been numbered before, and
+--       is looked for among those that are kept
 -- ARGV: the fence of the session or '', generation, whether rooms may be made, milliseconds that
 --       the id is known, the message, and for each room: its channel, the epoch for a new life, the
 --       most messages and bytes that it keeps, milliseconds that it is kept, its name; the names of
@@ -20,29 +20,24 @@ local LOOKED_AT_MAX = 1000
 local RENEWED_AT = 0.1
 
 local rooms = (#KEYS - 3) / 2
-if ARGV[1] ~= '' then
-  local fence = redis.call('HGET', KEYS[1], 'f')
-  if fence ~= ARGV[1] then
-    return { fence and 2 or 6 }
-  end
+local is_looked_for = KEYS[2] == '?'
+local result = is_looked_for and '-' or KEYS[2]
+local told = told_before(KEYS[1], ARGV[1], result)
+if told then
+  return told
 end
-if KEYS[2] == '?' then
+if is_looked_for then
   for _, entry in ipairs(redis.call('XREVRANGE', KEYS[4], '+', '-', 'COUNT', LOOKED_AT_MAX)) do
     if entry[2][8] == ARGV[5] then
       return { 1, entry[2][4] }
     end
-  end
-elseif KEYS[2] ~= '-' then
-  local known = redis.call('GET', KEYS[2])
-  if known then
-    return { 1, known }
   end
 end
 local numbers, seqs, sizes, renewed = {}, {}, {}, {}
 for room = 1, rooms do
   local at = 5 + (room - 1) * ROOM_ARGS
   local hash, stream = KEYS[1 + 2 * room], KEYS[2 + 2 * room]
-  local epoch, seq, _, is_new, size, renewed_s =
+  local epoch, seq, _, is_new, size, renewed_ms =
     find_room(hash, stream, ARGV[2], ARGV[at + 2], ARGV[3])
   if not epoch then
     return { 3 }
@@ -51,27 +46,27 @@ for room = 1, rooms do
     redis.call('ZADD', KEYS[#KEYS], 'NX', 0, ARGV[at + 6])
     redis.call('PUBLISH', ARGV[#ARGV], ARGV[at + 6])
   end
-  seqs[room], sizes[room], renewed[room] = seq + 1, size, renewed_s
-  numbers[room] = epoch .. ':' .. string.format('%.0f', seq + 1)
+  seqs[room], sizes[room], renewed[room] = seq + 1, size, renewed_ms
+  numbers[room] = epoch .. ':' .. digits(seq + 1)
 end
 local numbered = table.concat(numbers, ',')
-local time = redis.call('TIME')
-local now_ms = time[1] .. string.format('%03d', math.floor(tonumber(time[2]) / 1000))
+local now_ms = time_ms()
 local message = ARGV[5]
 for room = 1, rooms do
   local at = 5 + (room - 1) * ROOM_ARGS
   local hash, stream = KEYS[1 + 2 * room], KEYS[2 + 2 * room]
-  local id = string.format('%.0f-0', seqs[room])
+  local id = digits(seqs[room]) .. '-0'
   local count_max, bytes_max = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
   local function add()
     return redis.pcall('XADD', stream, 'MAXLEN', count_max, id, 'i', room - 1, 'n', numbered, 't',
-      now_ms, 'b', message)
+      digits(now_ms), 'b', message)
   end
   if count_max > 0 then
     local added = add()
     -- A stream that is ahead of its hash is of another life. Any other error is one of a Redis that
     -- is full, or a replica, and must not cost the history.
-    if type(added) == 'table' and added.err and string.find(added.err, 'equal or smaller', 1, true) then
+    local err = type(added) == 'table' and added.err
+    if err and string.find(err, 'equal or smaller', 1, true) then
       redis.call('DEL', stream)
       renewed[room] = 0
       added = add()
@@ -89,20 +84,21 @@ for room = 1, rooms do
       bytes = bytes + #entry[2][8]
       if bytes > bytes_max then
         bytes = bytes - #entry[2][8]
-        redis.call('XTRIM', stream, 'MINID', string.format('%.0f-0', tonumber(string.match(entry[1], '^%d+')) + 1))
+        local oldest = tonumber(string.match(entry[1], '^%d+')) + 1
+        redis.call('XTRIM', stream, 'MINID', digits(oldest) .. '-0')
         break
       end
     end
   end
-  redis.call('HSET', hash, 's', string.format('%.0f', seqs[room]), 'b', string.format('%.0f', bytes))
-  if tonumber(time[1]) - renewed[room] > tonumber(ARGV[at + 5]) / 1000 * RENEWED_AT then
-    redis.call('HSET', hash, 'x', time[1])
+  redis.call('HSET', hash, 's', digits(seqs[room]), 'b', digits(bytes))
+  if now_ms - renewed[room] > tonumber(ARGV[at + 5]) * RENEWED_AT then
+    redis.call('HSET', hash, 'x', digits(now_ms))
     redis.call('PEXPIRE', hash, ARGV[at + 5])
     redis.call('PEXPIRE', stream, ARGV[at + 5])
   end
 end
-if KEYS[2] ~= '-' and KEYS[2] ~= '?' then
-  redis.call('SET', KEYS[2], numbered, 'PX', ARGV[4])
+if result ~= '-' then
+  redis.call('SET', result, numbered, 'PX', ARGV[4])
 end
 for room = 1, rooms do
   local at = 5 + (room - 1) * ROOM_ARGS

@@ -4,9 +4,8 @@
 -- KEYS: sessions that nobody has
 -- ARGV: prefix of all keys, the most to end
 -- Returns: how many ended.
-local time = redis.call('TIME')
-local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now_ms), 'LIMIT', 0, ARGV[2])
+local now_ms = time_ms()
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', digits(now_ms), 'LIMIT', 0, ARGV[2])
 for _, client in ipairs(due) do
   local session = ARGV[1] .. ':s:' .. client
   local fields = redis.call('HMGET', session, 'n', 'm', 'f')
@@ -17,7 +16,7 @@ for _, client in ipairs(due) do
         -- What may fail comes first: scripts are not rolled back.
         local version = next_version(key .. ':m')
         redis.call('HDEL', key .. ':p', client)
-        redis.call('PUBLISH', key .. ':c', 'L' .. string.format('%.0f', version) .. ' ' .. client ..
+        redis.call('PUBLISH', key .. ':c', 'L' .. digits(version) .. ' ' .. client ..
           ' ' .. fields[3] .. ' \n')
       end
     end

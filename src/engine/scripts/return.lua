@@ -5,9 +5,8 @@
 if redis.call('HGET', KEYS[1], 'n') ~= ARGV[2] then
   return 0
 end
-local time = redis.call('TIME')
-local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-redis.call('ZADD', KEYS[3], string.format('%.0f', now_ms + tonumber(ARGV[3])), ARGV[1])
-redis.call('HSET', KEYS[1], 'n', '', 'w', string.format('%.0f', now_ms))
+local now_ms = time_ms()
+redis.call('ZADD', KEYS[3], digits(now_ms + tonumber(ARGV[3])), ARGV[1])
+redis.call('HSET', KEYS[1], 'n', '', 'w', digits(now_ms))
 redis.call('SREM', KEYS[2], ARGV[1])
 return 1

@@ -4,7 +4,7 @@
 -- the latest first.
 --
 -- Returns the epoch, the number of the last message, the earlier epochs, whether the room was made,
--- the bytes of its messages, and the second in which it was last renewed; nothing if there is no
+-- the bytes of its messages, and the millisecond in which it was last renewed; nothing if there is no
 -- such room.
 local EPOCHS_MAX = 8
 

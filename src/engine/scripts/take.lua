@@ -1,10 +1,11 @@
--- Gives a session to the node of the connection that knows its secret. The node that had it is told.
+-- Gives a session to the node of the connection that knows its secret. The node that had it is
+-- told.
 --
 -- KEYS: session, its direct messages, sessions of the node, sessions that nobody has
 -- ARGV: client, node, hash of the secret, route, prefix of all keys, milliseconds that it is kept,
 --       the user of the connection's client or ''
--- Returns: fence, the fence before, record, rooms, number of the last direct message, of the last one that was
---       delivered, and the messages; nothing if there is no such session.
+-- Returns: fence, the fence before, record, rooms, number of the last direct message, of the last
+--       one that was delivered, and the messages; nothing if there is no such session.
 local fields = redis.call('HMGET', KEYS[1], 'h', 'p', 'n', 'r', 'm', 'q', 'a', 'f', 'u')
 -- A session belongs to its user, whoever knows its secret.
 if fields[1] ~= ARGV[3] or fields[2] ~= ARGV[4] or fields[9] ~= ARGV[7] then
@@ -12,7 +13,8 @@ if fields[1] ~= ARGV[3] or fields[2] ~= ARGV[4] or fields[9] ~= ARGV[7] then
 end
 -- The time is in it, so that no two nodes get the same one, even if this server loses the first.
 local time = redis.call('TIME')
-local fence = string.format('%.0f', math.max(tonumber(fields[8]) + 1, tonumber(time[1]) * 1000000 + tonumber(time[2])))
+local micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local fence = string.format('%.0f', math.max(tonumber(fields[8]) + 1, micros))
 redis.call('HSET', KEYS[1], 'f', fence, 'n', ARGV[2], 'w', '')
 redis.call('PEXPIRE', KEYS[1], ARGV[6])
 redis.call('SADD', KEYS[3], ARGV[1])
