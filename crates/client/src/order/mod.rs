@@ -288,7 +288,8 @@ impl<T> Reorderer<T> {
             item.places.iter().filter(|(place, _)| place != *room).all(|(place, seq)| {
                 let order = self.rooms.get(place);
                 order.is_none_or(|order| {
-                    order.has_seen(*seq, item.id) || !order.holds(place, *seq, item.id)
+                    order.has_seen(*seq, item.id)
+                        || !order.holds(place, *seq, item.id) && !order.may_fetch(*seq)
                 })
             })
         };

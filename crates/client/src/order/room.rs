@@ -170,6 +170,16 @@ impl<T> RoomOrder<T> {
         self.fetched.iter().chain(&self.held).any(is_it)
     }
 
+    /// Whether what has the number `seq` here may still come with a page.
+    pub(crate) fn may_fetch(&self, seq: u64) -> bool {
+        let is_in = |held: &Held<T>| match held {
+            Held::Gap { from, to } => (*from..=*to).contains(&seq),
+            _ => false,
+        };
+        self.gap_fill.as_ref().is_some_and(|fill| (fill.next..=fill.to).contains(&seq))
+            || self.held.iter().any(is_in)
+    }
+
     /// A message is yielded by way of another room, before it has come here.
     pub(crate) fn overtake(&mut self, seq: u64, id: u64) {
         if seq > self.seq {
