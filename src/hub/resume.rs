@@ -18,6 +18,7 @@ use super::{
     names::{RoomName, RoomPattern},
     notice::Notice,
     present::{PRESENCE_MEMBERS_MAX, Presence},
+    room::Room,
     rooms::matching::NAMES_PER_COST,
     session::{
         Attachment, MEMBERSHIP_BYTES, Session, SessionMembership, SessionState, format_notice,
@@ -344,39 +345,40 @@ impl LockedSession<'_> {
         };
         let mut asked: BTreeMap<&RoomName, Position> =
             positions.iter().map(|(room, since)| (room, *since)).collect();
-        let mut at = 0;
-        while let Some(membership) = self.state.memberships.get(at) {
-            let (room, watching) = (Arc::clone(&membership.room), membership.watching);
-            let permissions = self.permissions(&room.name);
-            if !permissions.contains(Permissions::JOIN) {
-                // The new token grants less than the one before.
-                self.drop_membership(at);
-                asked.remove(&room.name);
-                let joined = Err(self.hub.forbid(Permissions::JOIN));
-                rooms.push(ResumedRoom { room: room.name.clone(), joined, presence: None });
-                continue;
-            }
-            let watching = watching && permissions.contains(Permissions::PRESENCE);
-            self.state.memberships[at].watching = watching;
-            self.state.memberships[at].permissions = permissions;
-            at += 1;
+        for (room, error) in self.drop_forbidden() {
+            asked.remove(&room.name);
+            let joined = Err(error);
+            rooms.push(ResumedRoom { room: room.name.clone(), joined, presence: None });
+        }
+        let members: Vec<(Arc<Room>, bool, Permissions)> = (self.state.memberships.iter())
+            .map(|of| (Arc::clone(&of.room), of.watching, of.permissions))
+            .collect();
+        // All of them at one instant, in the order in which publishing to several locks them: a
+        // message to several rooms must not be in the replay of one whose number in another is
+        // ahead of messages that are still to be delivered there.
+        let mut states: Vec<_> = members.iter().map(|(room, ..)| room).collect();
+        states.sort_unstable_by_key(|room| room.key);
+        let mut states: Vec<_> =
+            states.into_iter().map(|room| (room.key, room.state.lock())).collect();
+        for (room, watching, permissions) in &members {
+            let Ok(at) = states.binary_search_by_key(&room.key, |(key, _)| *key) else { continue };
+            let state = &mut *states[at].1;
             let replay = asked.remove(&room.name).map_or(Replay::Nothing, Replay::Since);
-            let mut state = room.state.lock();
-            let joined = Ok(self.enter(&room, &mut state, replay, bytes_max, permissions));
+            let joined = Ok(self.enter(room, state, replay, bytes_max, *permissions));
             let presence = watching.then(|| {
                 // Those who are listed are known from here on, so that their leaving will be told.
                 // The session that the connection began with ends without a word.
-                self.hub.show_all(&room, &mut state, Some(fresh), self.deferred);
-                self.enter_channel(&room, &mut state);
+                self.hub.show_all(room, state, Some(fresh), self.deferred);
+                self.enter_channel(room, state);
                 let own = self.session.client_id;
                 let presence = state.roster.page(own, None, members_max, Some(fresh));
                 members_max -= presence.members.len();
                 presence
             });
-            drop(state);
             spend(&mut bytes_max, &joined);
             rooms.push(ResumedRoom { room: room.name.clone(), joined, presence });
         }
+        drop(states);
         let mut unmatched = Vec::new();
         // A pattern that another one covers matches no other rooms.
         for pattern in self.state.cold().patterns.uncovered() {
@@ -414,6 +416,27 @@ impl LockedSession<'_> {
             rooms.push(ResumedRoom { room: room.clone(), joined, presence: None });
         }
         (rooms, unmatched)
+    }
+
+    /// Takes the session, whose connection has entered no room yet, out of those that its new token
+    /// does not grant, and notes what it does grant.
+    fn drop_forbidden(&mut self) -> Vec<(Arc<Room>, RoomError)> {
+        let mut dropped = Vec::new();
+        let mut at = 0;
+        while let Some(membership) = self.state.memberships.get(at) {
+            let room = Arc::clone(&membership.room);
+            let permissions = self.permissions(&room.name);
+            if permissions.contains(Permissions::JOIN) {
+                let membership = &mut self.state.memberships[at];
+                membership.watching &= permissions.contains(Permissions::PRESENCE);
+                membership.permissions = permissions;
+                at += 1;
+            } else {
+                self.drop_membership(at);
+                dropped.push((room, self.hub.forbid(Permissions::JOIN)));
+            }
+        }
+        dropped
     }
 
     /// Takes the session, whose connection has entered no room yet, out of one.

@@ -96,7 +96,7 @@ export class Tracker {
 
   /** Takes a live message. */
   live(message) {
-    this.#add(message, false);
+    this.#add(message);
     this.#drain();
   }
 
@@ -138,7 +138,11 @@ export class Tracker {
     this.#clear(room);
     if (recovered) {
       room.epoch = epoch;
-      for (const message of messages) this.#add(message, true);
+      for (const message of messages) {
+        const at = seqIn(message, name);
+        checkSeq(at);
+        if (at > room.seq) this.#put(room, { kind: 'message', seq: at, message, isReplay: true });
+      }
       this.#put(room, { kind: 'mark', seq });
     } else if (epoch !== room.epoch) {
       Object.assign(room, { epoch, seq });
@@ -263,7 +267,7 @@ export class Tracker {
     this.#drain();
   }
 
-  #add(message, isReplay) {
+  #add(message) {
     for (const { room: name, seq } of message.rooms ?? [message]) {
       const room = this.#rooms.get(name);
       if (!room) continue;
@@ -273,7 +277,7 @@ export class Tracker {
         room.seq = Math.min(room.seq, seq - 1);
         room.replay = false;
       }
-      if (seq > room.seq) this.#put(room, { kind: 'message', seq, message, isReplay });
+      if (seq > room.seq) this.#put(room, { kind: 'message', seq, message, isReplay: false });
     }
   }
 
@@ -433,8 +437,11 @@ export class Tracker {
       .filter((place) => place.room && place.room !== room && place.seq > place.room.seq);
     if (!isForced && places.some((place) => isBefore(place.room, place.seq))) return false;
     this.#take(room, seq);
-    // A forced message does not move the other rooms: their earlier messages are still to be yielded.
-    for (const place of isForced ? [] : places) this.#take(place.room, place.seq);
+    // A forced message does not move the other rooms: their earlier messages are still to be yielded. Those may also
+    // be on their way while a later message is already in the replay or the page of another room.
+    const isNext = (place) => place.seq === place.room.seq + 1 || isHead(place.room, place.seq);
+    const moved = isForced ? [] : isReplay ? places.filter(isNext) : places;
+    for (const place of moved) this.#take(place.room, place.seq);
     if (message.rooms && !this.#isFirst(message)) return true;
     this.#deliver(message, isReplay);
     return true;
@@ -472,7 +479,13 @@ function seqIn(message, name) {
 /** Whether something waits in `room` that must be yielded before its message `seq`. */
 function isBefore(room, seq) {
   const head = room.queue[0];
-  return head !== undefined && !(head.kind === 'message' && head.seq === seq) && head.seq <= seq;
+  return head !== undefined && !isHead(room, seq) && head.seq <= seq;
+}
+
+/** Whether the message `seq` is the next that waits in `room`. */
+function isHead(room, seq) {
+  const head = room.queue[0];
+  return head?.kind === 'message' && head.seq === seq;
 }
 
 /** The highest number that is dealt with or waits. */

@@ -620,7 +620,7 @@ async function soak({ connect }, world) {
   const total = ({ log }) => log.x.length + log.y.length;
   for (const client of all) {
     const missing = (room) => control.log[room].filter((line) => !client.log[room].includes(line)).slice(0, 3);
-    const story = () => `${client.state}, ${client.sessions.length} sessions, ${all.map(total)} of ${want}, without ${rooms.flatMap(missing)}`;
+    const story = () => `${client.state}, ${client.sessions.length} sessions, ${all.map(total)} of ${want}, without ${rooms.flatMap(missing)}, losses ${JSON.stringify(client.losses)}`;
     await until(() => `messages (${hint}; ${story()})`, () => total(client) >= want);
   }
   for (const client of all) {

@@ -269,6 +269,27 @@ test('in an answer to resume it stands in several lists', () => {
   }
 });
 
+test('in a replay or a page of one room it does not pass over what is on its way in another', () => {
+  const { tracker, told } = setUp();
+  for (const room of ['a', 'b']) tracker.start(room, { epoch: 'e', seq: 0 });
+  // The server has entered `a`, `a2` and the message to both are published, and it enters `b`.
+  const both = multi({ b: 2, a: 3 });
+  tracker.batch(() => {
+    tracker.resume('a', answer('a', 1, [message('a', 1)]));
+    tracker.resume('b', answer('b', 2, [message('b', 1), both]));
+  });
+  assert.equal(told(), 'a1 b1 b2+a3');
+  for (const live of [message('a', 2), both, message('a', 4)]) tracker.live(live);
+  assert.equal(told(), 'a2 a4');
+  const more = multi({ b: 4, a: 7 });
+  tracker.gap('b', 3, 4);
+  tracker.fill('b', { epoch: 'e', seq: 4, messages: [message('b', 3), more] });
+  assert.equal(told(), '?b2 b3 b4+a7');
+  for (const live of [message('a', 5), message('a', 6), more, message('a', 8)]) tracker.live(live);
+  assert.equal(told(), 'a5 a6 a8');
+  assert.deepEqual([tracker.room('a').seq, tracker.room('b').seq], [8, 4]);
+});
+
 test('it waits for a room whose gap is being fetched', () => {
   const { tracker, told } = setUp();
   for (const room of ['a', 'b']) tracker.start(room, { epoch: 'e', seq: 0 });

@@ -1,6 +1,10 @@
 //! Tests of resumed sessions.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use super::*;
 use crate::{
@@ -141,7 +145,7 @@ fn what_is_gone_is_counted_no_more() {
     let by = Sender { session: &clients[0].session, conn: clients[0].conn() };
     for _ in 0..200 {
         let publication = Publication::from("x").dedup_id(Uuid::new_v4());
-        let rooms: Vec<&crate::hub::Room> = rooms.iter().map(AsRef::as_ref).collect();
+        let rooms: Vec<&Room> = rooms.iter().map(AsRef::as_ref).collect();
         bench.hub.publish_to_rooms(by, &rooms, &publication).expect("it is published");
         let to = clients[1].session.client_id;
         bench.hub.direct(by, &to, &publication).expect("it is sent");
@@ -238,4 +242,39 @@ fn who_departs_waits_for_no_room() {
         bench.hub.depart(&client.session, client.at(), &reason);
         assert_eq!(bench.hub.rooms.subscribers(), 0, "{reason}");
     }
+}
+
+#[test]
+fn a_resume_is_of_one_instant_in_all_rooms() {
+    let mut bench = Bench::new(&Config::default(), 1, 1000);
+    let mut client = bench.client(0, true);
+    ["a", "b"].iter().for_each(|room| drop(client.join(room).expect("a place")));
+    let rooms = ["a", "b"].map(|room| bench.hub.rooms.find(room).expect("it is there"));
+    let by = bench.client(0, false);
+    let hub = Arc::clone(&bench.hub);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let rooms: Vec<&Room> = rooms.iter().map(AsRef::as_ref).collect();
+            let by = Sender { session: &by.session, conn: by.conn() };
+            while !is_over.load(Ordering::Relaxed) {
+                // Refused while the mailbox is full.
+                let _ = hub.publish_to_rooms(by, &rooms, &"x".into());
+            }
+        });
+        // Also where this test fails, so that the thread ends.
+        let seqs = (0..2000).map(|_| {
+            client.lose();
+            let mut again = bench.client(0, true);
+            let resumed = again.resume(&client.session).expect("it waits");
+            client = again;
+            bench.letters(0);
+            let seq = |of: &ResumedRoom| of.joined.as_ref().expect("it is in there").position.seq;
+            resumed.rooms.iter().map(seq).collect::<Vec<_>>()
+        });
+        let torn = seqs.filter(|seqs| seqs.len() != 2 || seqs[0] != seqs[1]).count();
+        is_over.store(true, Ordering::Relaxed);
+        assert_eq!(torn, 0, "a message was in one room's past, and in the other's future");
+    });
+    assert!(rooms[0].state.lock().history.position().seq > 0, "nothing was published");
 }
