@@ -41,6 +41,19 @@ const MESSAGES: u64 = 100;
 /// How long Redis is silent until Sentinel fails over.
 const SILENCE: Duration = Duration::from_secs(1);
 
+/// Adds the last message of a room once more, as if it had been published while no node heard it.
+const ADD_UNTOLD: &str = "
+    local fields = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1][2]
+    local seq = redis.call('HGET', KEYS[1], 's') + 1
+    for at = 1, #fields, 2 do
+        if fields[at] == 'n' then
+            fields[at + 1] = string.gsub(fields[at + 1], ':%d+$', ':' .. seq)
+        end
+    end
+    redis.call('XADD', KEYS[2], seq .. '-0', unpack(fields))
+    redis.call('HSET', KEYS[1], 's', seq)
+    return seq";
+
 /// A cluster with a Redis of its own, or `None` if there is no Redis here.
 fn start(settings: &[(&str, &str)]) -> Option<(Redis, Cluster)> {
     let redis = Redis::start()?;
@@ -275,6 +288,35 @@ fn a_message_to_several_rooms_comes_once() {
     assert_eq!(chats[0].ok(both)["rooms"], numbered);
     assert_eq!(chats[1].expect("message")["rooms"], numbered);
     chats[1].expect_silence();
+}
+
+#[test]
+fn a_message_to_several_rooms_waits_for_what_one_of_them_has_missed() {
+    let Some((redis, cluster)) = start(&[]) else { return };
+    let mut chats = chats(&cluster);
+    for chat in &mut chats {
+        chat.join("tea");
+        chat.join("cake");
+    }
+    for said in 1..=3 {
+        let seq = 3 * said - 2;
+        chats[1].publish("cake", "heard");
+        assert_eq!(number(&message(&mut chats[0])["seq"]), seq);
+        // One more, of which no node is told.
+        let key = |kind| redis.cli(&["KEYS", &format!("*{{cake}}:{kind}")]).trim().to_owned();
+        let added = redis.cli(&["EVAL", ADD_UNTOLD, "2", &key("m"), &key("h")]);
+        assert_eq!(added.trim(), (seq + 1).to_string());
+        let rooms = if said % 2 == 0 { ["tea", "cake"] } else { ["cake", "tea"] };
+        chats[1].ok(json!({"type": "publish", "rooms": rooms, "content": "both"}));
+        let untold = chats[0].expect("message");
+        assert_eq!((&untold["room"], number(&untold["seq"])), (&json!("cake"), seq + 1));
+        let both = chats[0].expect("message");
+        let numbered =
+            |room: &str| both["rooms"].as_array().unwrap().iter().find(|of| of["room"] == room);
+        assert_eq!(number(&numbered("tea").unwrap()["seq"]), said);
+        assert_eq!(number(&numbered("cake").unwrap()["seq"]), seq + 2);
+    }
+    chats[0].expect_silence();
 }
 
 #[test]

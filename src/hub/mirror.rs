@@ -68,6 +68,8 @@ pub(crate) struct Arrived<'a> {
     pub(crate) from: From,
     /// The session that published it, if it is on this node.
     pub(crate) payer: Option<&'a Arc<Session>>,
+    /// How long ago it was stored, in milliseconds.
+    pub(crate) age_ms: u64,
 }
 
 impl Hub {
@@ -200,7 +202,7 @@ impl Hub {
     /// Delivers a message to the members of its rooms. In each the number is the next one. Returns
     /// whether a mailbox is behind.
     pub(crate) fn arrive(&self, arrived: Arrived<'_>) -> bool {
-        let Arrived { rooms, frame, from, payer } = arrived;
+        let Arrived { rooms, frame, from, payer, age_ms } = arrived;
         let now_ms = self.now_ms();
         let mut order: Vec<&(Arc<Room>, u64)> = rooms.iter().collect();
         order.sort_unstable_by_key(|(room, _)| room.key);
@@ -228,7 +230,7 @@ impl Hub {
             self.mailboxes.push_reserved(worker, letter, &mut deferred);
         }
         for (_, _, state) in &mut states {
-            self.keep(state, frame.clone(), now_ms);
+            self.keep(state, frame.clone(), now_ms.saturating_sub(age_ms));
         }
         drop(states);
         self.mailboxes.after_unlock(&deferred);

@@ -3,8 +3,16 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
+use uuid::Uuid;
 
-use crate::{hub::room::Room, store::Epoch};
+use crate::{
+    hub::{
+        mirror::{Kept, ShownAs},
+        names::RoomName,
+        room::Room,
+    },
+    store::{Epoch, Position},
+};
 
 /// Messages of one room that wait until it is open, and their bytes. Beyond it the room is opened
 /// again.
@@ -27,6 +35,10 @@ pub(super) struct MirroredRoom {
     pub(super) has_missed: bool,
     /// The epoch of the message for which it is being opened again.
     pub(super) doubted: Option<Epoch>,
+    /// Why it is not open though Redis has answered.
+    pub(super) awaited: Awaited,
+    /// The rooms that wait until it is open.
+    pub(super) waiting_rooms: Vec<RoomName>,
     /// An epoch that it had before. Messages of it are of the past.
     pub(super) past: Option<Epoch>,
     /// The version of its presence.
@@ -40,9 +52,50 @@ pub(super) enum Stage {
     /// Waits for the link.
     Lost,
     Subscribing,
+    /// Waits for the answer of Redis, or for another room.
     Opening,
     Open,
     /// Redis has refused to open it, at this time. It is asked again, because those who are in it
     /// hear nothing until it agrees.
     Refused(u64),
 }
+
+/// What a room waits for that is not open.
+pub(super) enum Awaited {
+    /// For the answer of Redis.
+    Nothing,
+    /// With what Redis has said of it, for another room.
+    ToTakeIn(Opened, RoomName),
+    /// With a message that came to it, for another room.
+    ToDeliver(RoomName),
+}
+
+impl Awaited {
+    pub(super) fn room(&self) -> Option<&RoomName> {
+        match self {
+            Awaited::Nothing => None,
+            Awaited::ToTakeIn(_, room) | Awaited::ToDeliver(room) => Some(room),
+        }
+    }
+}
+
+/// What an open room is, as Redis says.
+pub(super) struct Opened {
+    pub(super) position: Position,
+    pub(super) elder: Vec<(Epoch, u64)>,
+    pub(super) version: u64,
+    pub(super) kept: VecDeque<KeptAt>,
+    pub(super) members: Vec<(Uuid, ShownAs)>,
+    /// Those that this node has shown, with their fences.
+    pub(super) ours: Vec<(Uuid, u64)>,
+}
+
+/// A message that is kept.
+pub(super) struct KeptAt {
+    pub(super) kept: Kept,
+    /// All its rooms, if there are several.
+    pub(super) others: Vec<Place>,
+}
+
+/// A room, and the number of a message there.
+pub(super) type Place = (RoomName, Epoch, u64);

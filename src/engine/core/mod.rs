@@ -18,12 +18,13 @@ mod revocations;
 mod rooms;
 mod sent;
 mod sessions;
+mod several;
 mod undone;
 mod waits;
 mod words;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
 };
 
@@ -96,6 +97,8 @@ pub(crate) struct Core {
     held: Vec<(Box<Asked>, bool)>,
     rooms: BTreeMap<RoomName, MirroredRoom>,
     by_channel: HashMap<Bytes, RoomName>,
+    /// Rooms that have waited for another one, and can go on.
+    to_go_on: VecDeque<RoomName>,
     /// The last room that was looked at for being in use.
     looked_at: Option<RoomName>,
     bringings: HashMap<u64, Bringing>,
@@ -143,6 +146,7 @@ impl Core {
             held: Vec::new(),
             rooms: BTreeMap::new(),
             by_channel: HashMap::new(),
+            to_go_on: VecDeque::new(),
             looked_at: None,
             bringings: HashMap::new(),
             bringings_of: BTreeSet::new(),
@@ -189,6 +193,7 @@ impl Core {
             Event::Message { channel, payload } => self.on_message(&channel, payload),
             Event::Answer { tag, answer } => self.on_answer(tag, answer),
         }
+        self.go_on_with_rooms();
     }
 
     /// Does what is due, and what changed since the last turn.
@@ -202,6 +207,7 @@ impl Core {
         } else if now_ms.saturating_sub(self.down_since_ms) > PATIENCE_MS {
             self.refuse_held();
         }
+        self.go_on_with_rooms();
     }
 
     /// Takes the orders that came up.

@@ -1,35 +1,19 @@
 //! What Redis says of a room that is opened.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 
 use uuid::Uuid;
 
 use super::{
     Core,
+    mirrored_room::{KeptAt, Opened, Place},
     words::{nth_part, numbered, shown_as},
 };
 use crate::{
     engine::link::order::Value,
-    hub::{
-        envelope::Envelope,
-        mirror::{Kept, ShownAs},
-        names::RoomName,
-    },
+    hub::{envelope::Envelope, mirror::Kept, names::RoomName},
     store::{Epoch, Position},
 };
-
-/// What an open room is, as Redis says.
-pub(super) struct Opened {
-    pub(super) position: Position,
-    pub(super) elder: Vec<(Epoch, u64)>,
-    pub(super) version: u64,
-    pub(super) kept: Vec<Kept>,
-    /// Rooms that have some of these messages, too, with the number of the last one there.
-    pub(super) others: BTreeMap<RoomName, (Epoch, u64)>,
-    pub(super) members: Vec<(Uuid, ShownAs)>,
-    /// Those that this node has shown, with their fences.
-    pub(super) ours: Vec<(Uuid, u64)>,
-}
 
 impl Core {
     /// Reads it; `None` if it cannot be read.
@@ -47,7 +31,7 @@ impl Core {
             earlier.push((epoch.parse().ok()?, upto_min));
         }
         let age_max_ms = self.settings.history_ms;
-        let (mut kept, mut others) = (Vec::new(), BTreeMap::new());
+        let mut kept = VecDeque::new();
         for message in messages.list()?.iter().rev() {
             let [id, fields] = message.list()? else { return None };
             let seq: u64 = id.text()?.split_once('-')?.0.parse().ok()?;
@@ -65,16 +49,14 @@ impl Core {
                 continue;
             }
             // What came before a hole is of no use.
-            if kept.last().is_some_and(|last: &Kept| last.seq + 1 != seq) {
+            if kept.back().is_some_and(|last: &KeptAt| last.kept.seq + 1 != seq) {
                 kept.clear();
             }
-            kept.push(Kept { seq, age_ms, frame, from: envelope.from });
-            for (place, other) in envelope.rooms.into_iter().enumerate() {
-                let (epoch, seq) = *numbered.get(place)?;
-                others.insert(other, (epoch, seq));
-            }
+            let from = envelope.from;
+            let others = places(envelope.rooms, &numbered)?;
+            kept.push_back(KeptAt { kept: Kept { seq, age_ms, frame, from }, others });
         }
-        if kept.last().is_some_and(|last| last.seq != seq) {
+        if kept.back().is_some_and(|last| last.kept.seq != seq) {
             kept.clear();
         }
         let (mut listed, mut ours) = (Vec::new(), Vec::new());
@@ -91,6 +73,15 @@ impl Core {
         }
         let position = Position { epoch, seq };
         let version = version.u64()?;
-        Some(Opened { position, elder: earlier, version, kept, members: listed, ours, others })
+        Some(Opened { position, elder: earlier, version, kept, members: listed, ours })
     }
+}
+
+/// Puts rooms and numbers together.
+pub(super) fn places(rooms: Vec<RoomName>, numbered: &[(Epoch, u64)]) -> Option<Vec<Place>> {
+    let place = |(at, room): (usize, RoomName)| {
+        let (epoch, seq) = *numbered.get(at)?;
+        Some((room, epoch, seq))
+    };
+    rooms.into_iter().enumerate().map(place).collect()
 }

@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::{
     Core,
-    mirrored_room::{HELD_BYTES_MAX, HELD_MAX, MirroredRoom, Stage},
-    opened::Opened,
+    mirrored_room::{Awaited, HELD_BYTES_MAX, HELD_MAX, MirroredRoom, Opened, Stage},
+    opened::places,
     sent::Sent,
     waits::{KEPT_MS, RENEWED_EVERY_MS},
     words::{bytes, flag, new_epoch, number, numbered, shown_as},
@@ -18,8 +18,8 @@ use crate::{
         link::order::{Order, Value},
         scripts,
     },
-    hub::{envelope::Envelope, error::RoomError, mirror::Arrived, names::RoomName},
-    store::{Epoch, HistoryBounds, Position},
+    hub::{envelope::Envelope, error::RoomError, mirror::Arrived, names::RoomName, room::Room},
+    store::{HistoryBounds, Position},
 };
 
 /// How long a room that nobody of this node is in stays here, for those who come back.
@@ -68,6 +68,8 @@ impl Core {
             held_bytes: 0,
             has_missed: false,
             doubted: None,
+            awaited: Awaited::Nothing,
+            waiting_rooms: Vec::new(),
             past: None,
             version: 0,
             vacant_since_ms: None,
@@ -82,7 +84,7 @@ impl Core {
     }
 
     /// Asks for a room that is subscribed to.
-    fn open(&mut self, name: &RoomName) {
+    pub(super) fn open(&mut self, name: &RoomName) {
         let Some(known) = self.rooms.get_mut(name) else { return };
         known.stage = Stage::Opening;
         let since = known.room.as_ref().map(|room| room.state.lock().history.position());
@@ -151,7 +153,7 @@ impl Core {
             log::error!("engine: the room {name} cannot be read");
             return self.fail_room(name, RoomError::EngineAway);
         };
-        let Opened { position, elder, version, kept, others, members, ours } = opened;
+        let (position, elder) = (opened.position, &opened.elder);
         if let Some(since) = since
             && since.epoch != position.epoch
             && since.seq > 0
@@ -160,26 +162,29 @@ impl Core {
             // What this node has is of another life, so the beginning is wanted as well.
             return self.open_since(name, Some(Position { seq: 0, ..position }));
         }
-        if since.is_some() {
-            others.iter().filter(|(other, _)| *other != name).for_each(|(other, number)| {
-                self.warn_of_overtaking(other, *number);
-            });
-        }
-        let room = match self.hub.bring_room(name, position, elder, kept) {
-            Ok(room) => room,
-            Err(error) => return self.fail_room(name, error),
-        };
-        self.hub.set_remote(&room, members);
-        self.hide_strangers(name, ours);
         let Some(known) = self.rooms.get_mut(name) else { return };
-        known.stage = Stage::Open;
         if let Some(doubted) = known.doubted.take().filter(|doubted| *doubted != position.epoch) {
             // What was said before this answer was asked for is not newer than the answer.
             known.past = Some(doubted);
         }
-        known.version = version;
-        known.room = Some(Arc::clone(&room));
+        self.take_in(name, opened, None);
+    }
+
+    /// A room is in the hub, up to where Redis has said.
+    pub(super) fn finish_opening(&mut self, name: &RoomName, opened: Opened, room: &Arc<Room>) {
+        self.hub.set_remote(room, opened.members);
+        self.hide_strangers(name, opened.ours);
+        let Some(known) = self.rooms.get_mut(name) else { return };
+        known.version = opened.version;
         known.vacant_since_ms = None;
+        self.take_held(name, None);
+    }
+
+    /// Opens a room with the messages that have come meanwhile. `tried` is the room that the first
+    /// of them has waited for.
+    pub(super) fn take_held(&mut self, name: &RoomName, tried: Option<&RoomName>) {
+        let Some(known) = self.rooms.get_mut(name) else { return };
+        known.stage = Stage::Open;
         let held = std::mem::take(&mut known.held);
         known.held_bytes = 0;
         if std::mem::take(&mut known.has_missed) {
@@ -187,8 +192,9 @@ impl Core {
             return self.open(name);
         }
         let waiting = std::mem::take(&mut known.waiting);
-        for payload in held {
-            self.on_room_message(name, payload);
+        self.to_go_on.extend(std::mem::take(&mut known.waiting_rooms));
+        for (at, payload) in held.into_iter().enumerate() {
+            self.take_room_message(name, payload, tried.filter(|_| at == 0));
         }
         waiting.into_iter().for_each(|bringing| self.note_brought(bringing, Ok(())));
     }
@@ -204,7 +210,7 @@ impl Core {
         }
     }
 
-    fn fail_room(&mut self, name: &RoomName, error: RoomError) {
+    pub(super) fn fail_room(&mut self, name: &RoomName, error: RoomError) {
         let Some(known) = self.rooms.get_mut(name) else { return };
         let waiting = std::mem::take(&mut known.waiting);
         if known.room.is_none() {
@@ -212,6 +218,7 @@ impl Core {
         } else {
             known.stage = Stage::Refused(self.hub.now_ms());
             known.may_make = true;
+            self.to_go_on.extend(std::mem::take(&mut known.waiting_rooms));
         }
         waiting.into_iter().for_each(|bringing| self.note_brought(bringing, Err(error)));
     }
@@ -219,6 +226,7 @@ impl Core {
     fn let_go(&mut self, name: &RoomName) {
         if let Some(room) = self.rooms.remove(name) {
             self.by_channel.remove(&room.channel);
+            self.to_go_on.extend(room.waiting_rooms);
             if self.is_up() {
                 self.orders.push(Order::Unsubscribe(vec![room.channel]));
             }
@@ -227,6 +235,10 @@ impl Core {
 
     /// Takes what came on a room's channel.
     pub(super) fn on_room_message(&mut self, name: &RoomName, payload: Bytes) {
+        self.take_room_message(name, payload, None);
+    }
+
+    fn take_room_message(&mut self, name: &RoomName, payload: Bytes, tried: Option<&RoomName>) {
         let Some(known) = self.rooms.get_mut(name) else { return };
         match (known.stage, &known.room) {
             (Stage::Open, Some(room)) if !room.state.lock().is_gone() => {}
@@ -247,7 +259,7 @@ impl Core {
             }
         }
         let read = match payload.first() {
-            Some(b'M') => self.on_published(name, &payload),
+            Some(b'M') => self.on_published(name, &payload, tried),
             Some(kind @ (b'P' | b'L')) => self.on_presence(name, *kind == b'P', &payload),
             _ => None,
         };
@@ -256,7 +268,12 @@ impl Core {
         }
     }
 
-    fn on_published(&mut self, name: &RoomName, payload: &Bytes) -> Option<()> {
+    fn on_published(
+        &mut self,
+        name: &RoomName,
+        payload: &Bytes,
+        tried: Option<&RoomName>,
+    ) -> Option<()> {
         let end = payload.iter().position(|byte| *byte == b'\n')?;
         let (head, body) = (std::str::from_utf8(&payload[1..end]).ok()?, payload.slice(end + 1..));
         let (index, numbers) = head.split_once(' ')?;
@@ -274,46 +291,33 @@ impl Core {
             return Some(());
         }
         if here.epoch != epoch || seq != here.seq + 1 {
-            self.hub.rooms.metrics.engine_repairs.add_shared();
-            let known = self.rooms.get_mut(name)?;
-            known.doubted = Some(epoch);
-            known.may_make = true;
-            known.held.push_back(payload.clone());
-            known.held_bytes = payload.len();
-            self.open(name);
+            self.hold_first(name, payload);
+            self.open_anew(name, Some(epoch));
             return Some(());
         }
         let envelope = Envelope::read(&body)?;
-        let mut rooms = vec![(room, seq)];
-        for (place, other) in envelope.rooms.iter().enumerate() {
-            let (epoch, seq) = *numbered.get(place)?;
-            let Some(known) = self.rooms.get(other).filter(|_| other != name) else { continue };
-            self.warn_of_overtaking(other, (epoch, seq));
-            let Some(room) = known.room.as_ref().filter(|_| known.stage == Stage::Open) else {
-                continue;
-            };
-            let there = room.state.lock().history.position();
-            if there.epoch == epoch && there.seq + 1 == seq {
-                rooms.push((Arc::clone(room), seq));
-            }
-        }
         let seqs: Vec<u64> = numbered.iter().map(|(_, seq)| *seq).collect();
         let frame = self.hub.frame_of(&envelope, &seqs);
         let from = envelope.from;
+        let others = places(envelope.rooms, &numbered)?;
+        if let Some(other) = self.awaited_for(name, &others, tried) {
+            self.hold_first(name, payload);
+            self.wait_for(name, &other, &others, Awaited::ToDeliver);
+            return Some(());
+        }
+        let rooms = self.rooms_at((room, seq), name, &others);
         let is_ours = from.node == self.engine.node;
         let payer = self.sessions.get(&from.client).filter(|_| is_ours).map(|kept| &kept.session);
-        self.behind |= self.hub.arrive(Arrived { rooms: &rooms, frame, from, payer });
+        let arrived = Arrived { rooms: &rooms, frame, from, payer, age_ms: 0 };
+        self.behind |= self.hub.arrive(arrived);
         Some(())
     }
 
-    /// A message to several rooms has its number in each of them. Where one is behind on this node,
-    /// its members are told first what they would take for heard by that number.
-    fn warn_of_overtaking(&self, other: &RoomName, (epoch, seq): (Epoch, u64)) {
-        let room = self.rooms.get(other).and_then(|known| known.room.as_ref());
-        if let Some(room) = room
-            && room.state.lock().history.position().epoch == epoch
-        {
-            self.hub.warn_of_gap(room, seq.saturating_sub(1));
+    /// Keeps a message until its room is open again. It is the first of those that wait.
+    fn hold_first(&mut self, name: &RoomName, payload: &Bytes) {
+        if let Some(known) = self.rooms.get_mut(name) {
+            known.held.push_back(payload.clone());
+            known.held_bytes = payload.len();
         }
     }
 
@@ -328,11 +332,8 @@ impl Core {
             return Some(());
         }
         if version != known.version + 1 {
-            self.hub.rooms.metrics.engine_repairs.add_shared();
-            known.may_make = true;
-            known.held.push_back(payload.clone());
-            known.held_bytes = payload.len();
-            self.open(name);
+            self.hold_first(name, payload);
+            self.open_anew(name, None);
             return Some(());
         }
         known.version = version;
@@ -368,7 +369,10 @@ impl Core {
             room.held.clear();
             room.held_bytes = 0;
             room.has_missed = false;
+            room.awaited = Awaited::Nothing;
+            room.waiting_rooms.clear();
         }
+        self.to_go_on.clear();
     }
 
     /// Lets go of the rooms that nobody is in, and renews the others. Each call looks at a bounded
