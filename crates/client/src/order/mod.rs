@@ -174,9 +174,8 @@ impl<T> Reorderer<T> {
                 return;
             }
             epoch.clone_into(&mut order.epoch);
-            // Numbers of the earlier epoch that were ahead.
+            // Numbers of the earlier epoch. Messages that were ahead are known by their ids as well.
             order.known.clear();
-            order.ahead.clear();
         }
         match missed {
             Some(items) => {

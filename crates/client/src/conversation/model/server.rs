@@ -285,6 +285,11 @@ impl World {
             state["messages"] = json!(missed.collect::<Vec<_>>());
             state["recovered"] = json!(true);
         }
+        // One whose join is not answered yet is told of its place there, and not of what is lost.
+        let is_elsewhere = since.is_some_and(|since| since["epoch"] != state["epoch"]);
+        if is_elsewhere && state["recovered"] == false {
+            self.begun_at.insert(name.into(), self.published);
+        }
         state
     }
 
