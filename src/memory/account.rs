@@ -261,10 +261,13 @@ impl Account {
         self.level() == Level::Full || self.is_beyond.load(Ordering::Relaxed)
     }
 
-    /// Whether histories should make space: memory is short, and they have a good part of it.
+    /// Whether histories should make space: memory is short, and they take a good part of it.
     #[inline]
     pub(crate) fn wants_histories(&self) -> bool {
-        self.level() != Level::Normal && self.histories.value() > self.bytes_max() / HISTORIES_PART
+        // As much as they really take: where that is much more than their bytes, sparing the bytes
+        // would keep newcomers out for ever.
+        self.level() != Level::Normal
+            && self.really(self.histories.value()) > self.bytes_max() / HISTORIES_PART
     }
 
     /// Replaces what the connections of one worker hold. Called by that worker alone.
@@ -303,8 +306,13 @@ impl Account {
 
     /// What is held against the ceiling, in bytes.
     fn used(&self) -> usize {
-        let counted = self.counted().saturating_mul(self.cost.load(Ordering::Relaxed)) / COST_MIN;
+        let counted = self.really(self.counted());
         self.base.saturating_add(counted).saturating_add(self.in_kernel())
+    }
+
+    /// What so many bytes of the account take.
+    fn really(&self, counted: usize) -> usize {
+        counted.saturating_mul(self.cost.load(Ordering::Relaxed)) / COST_MIN
     }
 
     /// Whether what is really there has reached the ceiling, known of or not.
@@ -429,6 +437,16 @@ mod tests {
         assert_eq!(level_at(79), Level::Normal);
         assert_eq!(level_at(96), Level::Full);
         assert_eq!(level_at(0), Level::Normal);
+    }
+
+    #[test]
+    fn histories_are_spared_by_what_they_really_take() {
+        let account = account(0);
+        account.histories.add(24 * MIB);
+        account.frames.fetch_add(90 * MIB, Ordering::Relaxed);
+        assert_eq!((account.weigh(), account.wants_histories()), (Level::Wait, false));
+        account.compare(99 * MIB, 0);
+        assert!(account.wants_histories());
     }
 
     #[test]
