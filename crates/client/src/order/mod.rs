@@ -174,7 +174,7 @@ impl<T> Reorderer<T> {
                 return;
             }
             epoch.clone_into(&mut order.epoch);
-            // Numbers of the earlier epoch. Messages that were ahead are known by their ids as well.
+            // Numbers of the earlier epoch. What came ahead is known by its id as well.
             order.known.clear();
         }
         match missed {
