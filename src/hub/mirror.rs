@@ -96,7 +96,7 @@ impl Hub {
             let here = state.history.position();
             let is_new = !std::mem::replace(&mut state.is_live, true) && state.history.is_empty();
             // Up to this number both epochs have the same messages.
-            let upto = elder.iter().find(|(epoch, _)| *epoch == here.epoch).map(|(_, upto)| *upto);
+            let upto = common_until(here.epoch, &state.elder, &elder);
             state.elder = elder;
             if here.epoch != position.epoch {
                 let seq = upto.map_or(first_seq - 1, |upto| upto.min(here.seq));
@@ -449,6 +449,15 @@ impl Hub {
     }
 }
 
+/// Up to which number a room in `here`, an epoch with these `before` it, has the messages of
+/// another life of it with the epochs `elder`; `None` if the lives have nothing in common. A Redis
+/// that takes over late knows an epoch before `here` and not `here` itself.
+fn common_until(here: Epoch, before: &[(Epoch, u64)], elder: &[(Epoch, u64)]) -> Option<u64> {
+    let there = |epoch| elder.iter().find(|(of, _)| *of == epoch).map(|(_, upto)| *upto);
+    let both = before.iter().filter_map(|(epoch, upto)| Some(there(*epoch)?.min(*upto)));
+    there(here).or_else(|| both.max())
+}
+
 /// A session that comes from another node.
 pub(crate) struct Brought<'a> {
     pub(crate) record: SessionRecord,
@@ -526,6 +535,11 @@ mod tests {
         let beyond = Position { seq: 9, ..since };
         assert!(state.history.since(state.in_this_epoch(beyond), usize::MAX).is_none());
         drop(state);
+        // One takes over that has not heard of the last epoch, but of the one before.
+        bring(&bench, 6, 12, &[(5, 9)], kept(1..=12));
+        assert_eq!(told(&bench), ["=9", "10", "11", "12"]);
+        bring(&bench, 4, 11, &[(5, 9)], kept(1..=11));
+        assert_eq!(told(&bench), ["=9", "10", "11"]);
         // Everything is lost.
         bring(&bench, 7, 1, &[], kept(1..=1));
         assert_eq!(told(&bench), ["=0", "1"]);
