@@ -123,6 +123,13 @@ impl RoomState {
         }
     }
 
+    /// Whether a client has seen messages of this epoch that are not here yet: it comes from a node
+    /// that has heard of them sooner.
+    pub(crate) fn is_behind(&self, position: Position) -> bool {
+        let here = self.history.position();
+        here.epoch == position.epoch && here.seq < position.seq
+    }
+
     /// Returns a position of an earlier epoch as one of this epoch, if it is still good.
     pub(super) fn in_this_epoch(&self, position: Position) -> Position {
         let epoch = self.history.position().epoch;
