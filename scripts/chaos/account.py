@@ -85,6 +85,8 @@ class Account:
             if seq <= room.answered and sent.by != self.name:
                 # A client that takes the answer to its publish for a position drops it.
                 self.ledger.counts["overtaken"] += 1
+            if key in room.got:
+                self.find("published twice", f"{key} in {name}: {room.got[key]} and {seq}")
             self._miss(room, name, room.seq + 1, seq - 1)
             room.seq = seq
             room.got[key] = seq
