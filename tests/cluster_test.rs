@@ -135,6 +135,24 @@ fn a_history_is_the_same_on_all_nodes() {
 }
 
 #[test]
+fn what_is_kept_no_more_is_recovered_on_no_node() {
+    let Some((_redis, cluster)) = start(&[("HISTORY", "3"), ("REPLAY", "0")]) else { return };
+    let mut chats = chats(&cluster);
+    let epoch = chats[0].join("tea")["epoch"].clone();
+    for index in 1..=9 {
+        assert_eq!(chats[0].publish("tea", index), index);
+    }
+    // The room comes to the second node now.
+    for (seq, messages) in [(2, vec![]), (6, vec![7, 8, 9])] {
+        let since = json!({"epoch": epoch, "seq": seq});
+        let answer = chats[1].ok(json!({"type": "join", "room": "tea", "since": since}));
+        assert_eq!(answer["recovered"], json!(seq == 6), "{answer}");
+        assert_eq!(seqs(&answer["messages"]), messages);
+        chats[1].leave("tea");
+    }
+}
+
+#[test]
 fn members_of_all_nodes_are_present() {
     let Some((_redis, cluster)) = start(&[]) else { return };
     let mut chats = chats(&cluster);

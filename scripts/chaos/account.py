@@ -73,6 +73,9 @@ class Account:
         if sent.fate == "refused":
             self.find("refused and delivered", f"{key} in {pairs}")
         if sent.by == self.name and not sent.echo:
+            # It was on the other side of a split since, and knows of no position on this one.
+            self.ledger.counts["own messages again"] += 1
+        if sent.by == self.name and not sent.echo and not self.ledger.is_split:
             self.find("own message without echo", f"{key} in {pairs}")
         ours = [(name, seq, self.rooms[name]) for name, seq in pairs if name in self.rooms]
         if not ours:

@@ -208,8 +208,9 @@ class Cluster:
         and nothing is left when all have gone."""
         await self._say_last_words()
         await self._compare_presence()
+        await self._in_time(self._are_olds_closed, 10)
         for member in self.members:
-            await self._look_at(member)
+            self._look_at(member)
         await asyncio.gather(*(member.close() for member in self.members))
         await self._empty()
 
@@ -263,10 +264,13 @@ class Cluster:
             node = member.conn.node.name if member.conn else "no node"
             member.find("presence", f"{node} says of {words}")
 
-    async def _look_at(self, member):
+    def _are_olds_closed(self):
+        return all(old.closed.is_set() for member in self.members for old in member.olds)
+
+    def _look_at(self, member):
         account = member.account
         for old in member.olds:
-            if not await self._in_time(old.closed.is_set, 10):
+            if not old.closed.is_set():
                 member.find("an old connection stays open", old.node.name)
             elif old.ws.close_code not in (4010, 1006, None):
                 member.find("an old connection is closed otherwise", old.ws.close_code)

@@ -48,6 +48,11 @@ class Ledger:
     def is_lossless(self):
         return not self.losses
 
+    @property
+    def is_split(self):
+        """Whether two primaries may have taken messages, or sessions, at a time."""
+        return any(name in ("demote", "promote") or "sentinel" in name for name in self.losses)
+
     def note(self, who, words):
         """Adds a line to the story of somebody; faults are told under the name "fault"."""
         self.stories[who].append((self.now(), words))

@@ -234,7 +234,9 @@ class Member:
         elif frame["code"] == "unrecoverable":
             self.ledger.counts["sessions lost"] += 1
             away_s = time.monotonic() - self.lost_at
-            if self.ledger.is_lossless and away_s < self.cluster.window_s - 1:
+            # One that was in no room may have begun on a node without Redis, which knows it alone.
+            may_be = not asked or away_s >= self.cluster.window_s - 1
+            if self.ledger.is_lossless and not may_be:
                 self.find("session lost, and nothing was", f"away for {away_s:.1f} s")
             self._settle_in(conn)
             self.wanted = dict(asked)
@@ -254,6 +256,9 @@ class Member:
         def take(frame):
             if frame["type"] == "ok":
                 sent.fate = "acked"
+                self.ledger.counts["sessions in two places"] += 1
+                if self.ledger.is_split:
+                    return
                 self.find("a session in two places", f"{sent.key} has {brief(frame)} on the old")
             elif frame["code"] == "forbidden":
                 sent.fate = "refused"

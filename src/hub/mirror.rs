@@ -530,10 +530,10 @@ mod tests {
         assert_eq!(told(&bench), ["=8", "9"]);
         let since = Position { epoch: epoch(1), seq: 8 };
         let state = room.state.lock();
-        let missed = state.history.since(state.in_this_epoch(since), usize::MAX);
+        let missed = state.since(since, usize::MAX);
         assert_eq!(missed.map(|missed| missed.len()), Some(1), "a position of old is good so far");
         let beyond = Position { seq: 9, ..since };
-        assert!(state.history.since(state.in_this_epoch(beyond), usize::MAX).is_none());
+        assert!(state.since(beyond, usize::MAX).is_none());
         drop(state);
         // One takes over that has not heard of the last epoch, but of the one before.
         bring(&bench, 6, 12, &[(5, 9)], kept(1..=12));
@@ -543,6 +543,17 @@ mod tests {
         // Everything is lost.
         bring(&bench, 7, 1, &[], kept(1..=1));
         assert_eq!(told(&bench), ["=0", "1"]);
+        // A room that comes without its first messages, or without any.
+        for (bits, messages, missed) in [(1, kept(8..=9), Some(2)), (3, kept(10..10), None)] {
+            let position = Position { epoch: epoch(bits), seq: 9 };
+            let other = name(["b", "c"][bits as usize / 2]);
+            let other = bench.hub.bring_room(&other, position, Vec::new(), messages).expect("one");
+            let state = other.state.lock();
+            let since = |seq| state.since(Position { seq, ..position }, usize::MAX);
+            assert!(since(3).is_none() && since(0).is_none(), "some are kept no more");
+            assert_eq!(since(7).map(|messages| messages.len()), missed);
+            assert_eq!(since(9).map(|messages| messages.len()), Some(0));
+        }
         // A message that comes by another room has number 4 here.
         bench.hub.warn_of_gap(&room, 3);
         bench.hub.warn_of_gap(&room, 1);
