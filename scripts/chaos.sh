@@ -8,9 +8,11 @@
 #   scripts/chaos.sh --short           some of them with fewer clients, within a minute
 #   scripts/chaos.sh --show restart    a restart under 5,000 clients
 #   scripts/chaos.sh --show crowd      15,000 who come to a server with 5,000 places
+#   scripts/chaos.sh --cluster         nodes that share a Redis, by seeds: --seed, --runs, --faults and so on
 #
 # Needs Linux, Python 3 and Node 20; for full disks that get space again also root, for the clock libfaketime, which
 # is unpacked below the target directory where apt-get has it. Builds the release binary unless --binary names one.
+# --cluster needs redis-server, and the Python clients that scripts/test.sh third-party installs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=$(cargo metadata --no-deps --format-version 1 |
@@ -18,6 +20,12 @@ target=$(cargo metadata --no-deps --format-version 1 |
 program=scripts.chaos.faults
 if [[ ${1-} == --show ]]; then
     program=scripts.chaos.show
+    shift
+fi
+python=python3
+if [[ ${1-} == --cluster ]]; then
+    program=scripts.chaos.cluster
+    [[ ! -x $target/third-party/python/bin/python ]] || python=$target/third-party/python/bin/python
     shift
 fi
 binary=()
@@ -36,4 +44,4 @@ if [[ $program == scripts.chaos.faults && -z ${LIBFAKETIME-} ]]; then
     LIBFAKETIME=$(find "$home/usr" -name 'libfaketimeMT.so.1' 2>/dev/null | head -n 1 || true)
     export LIBFAKETIME
 fi
-exec python3 -B -m "$program" ${binary[@]+"${binary[@]}"} "$@"
+exec "$python" -B -m "$program" ${binary[@]+"${binary[@]}"} "$@"

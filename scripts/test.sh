@@ -242,6 +242,8 @@ step_third_party() {
         ${prometheus:+--prometheus "$prometheus"} ${kubectl:+--kubectl "$kubectl"} ${helm:+--helm "$helm"}
     # Faults of processes, links and disks.
     scripts/chaos.sh --short --binary "$target/debug/rusty_socks"
+    # Several servers that share a Redis.
+    scripts/chaos.sh --cluster --short --binary "$target/debug/rusty_socks"
 }
 
 # The JavaScript client, packed and in Node and in a browser, against the real server.

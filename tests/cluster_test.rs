@@ -148,6 +148,24 @@ fn a_history_is_the_same_on_all_nodes() {
 }
 
 #[test]
+fn what_is_kept_no_more_is_recovered_on_no_node() {
+    let Some((_redis, cluster)) = start(&[("HISTORY", "3"), ("REPLAY", "0")]) else { return };
+    let mut chats = chats(&cluster);
+    let epoch = chats[0].join("tea")["epoch"].clone();
+    for index in 1..=9 {
+        assert_eq!(chats[0].publish("tea", index), index);
+    }
+    // The room comes to the second node now.
+    for (seq, messages) in [(2, vec![]), (6, vec![7, 8, 9])] {
+        let since = json!({"epoch": epoch, "seq": seq});
+        let answer = chats[1].ok(json!({"type": "join", "room": "tea", "since": since}));
+        assert_eq!(answer["recovered"], json!(seq == 6), "{answer}");
+        assert_eq!(seqs(&answer["messages"]), messages);
+        chats[1].leave("tea");
+    }
+}
+
+#[test]
 fn members_of_all_nodes_are_present() {
     let Some((_redis, cluster)) = start(&[]) else { return };
     let mut chats = chats(&cluster);
@@ -534,6 +552,73 @@ fn what_happens_while_a_link_is_lost_is_made_up_for() {
     let came = chats[1].await_kind("direct");
     assert_eq!((&came["seq"], &came["content"]), (&json!(2), &json!("meanwhile")));
     for chat in &mut chats {
+        await_members(chat, "tea", 2);
+    }
+}
+
+/// A cluster whose second node reaches Redis through a proxy.
+fn with_proxy() -> Option<(Redis, Proxy, Cluster)> {
+    let redis = Redis::start()?;
+    let mut cluster = Cluster::at(&redis.url(), 1, &[]);
+    let proxy = Proxy::start(redis.addr());
+    cluster.add(&format!("redis://{}", proxy.addr), &[]);
+    Some((redis, proxy, cluster))
+}
+
+#[test]
+fn a_client_from_a_quicker_node_goes_on_where_it_was() {
+    let Some((_redis, proxy, cluster)) = with_proxy() else { return };
+    let mut chats = chats(&cluster);
+    let (mut joining, mut resuming) = (outside(&cluster.nodes[1]), outside(&cluster.nodes[0]));
+    let epoch = chats[0].join("tea")["epoch"].clone();
+    chats[1].join("tea");
+    resuming.join("tea");
+    proxy.stall(true);
+    chats[0].publish("tea", 1);
+    assert_eq!(chats[0].publish("tea", 2), 2);
+    assert_eq!(messages(&mut resuming, 2), [(1, json!(1)), (2, json!(2))]);
+    // Both have seen more than the second node.
+    let since = json!({"epoch": epoch, "seq": 2});
+    joining.say(json!({"type": "join", "room": "tea", "since": since}));
+    let session = resuming.session.clone();
+    let rooms = json!([place("tea", &epoch, 2)]);
+    resuming.lose(Loss::Reset);
+    chats[1].ask(json!({"type": "ping"}));
+    proxy.stall(false);
+    let (mut resumed, answer) = Chat::back(&cluster.nodes[1], &session, rooms);
+    let joined = joining.expect("ok");
+    for room in [&joined, room_of(&answer, "tea")] {
+        assert_eq!((&room["recovered"], &room["seq"]), (&json!(true), &json!(2)), "{room}");
+    }
+    assert_eq!(chats[0].publish("tea", 3), 3);
+    for chat in [&mut joining, &mut resumed] {
+        assert_eq!(messages(chat, 1), [(3, json!(3))]);
+    }
+    assert_eq!(messages(&mut chats[1], 3).len(), 3);
+}
+
+#[test]
+fn a_session_that_ended_elsewhere_does_not_come_back() {
+    let Some((_redis, proxy, cluster)) = with_proxy() else { return };
+    let mut chats = chats(&cluster);
+    chats[0].join("tea");
+    let epoch = chats[1].join("tea")["epoch"].clone();
+    await_members(&mut chats[0], "tea", 2);
+    let mut first = chats.pop().unwrap();
+    proxy.stall(true);
+    // The second node hears neither that its session moves, nor that it ends.
+    let rooms = json!([place("tea", &epoch, 0)]);
+    let (second, _) = Chat::back(&cluster.nodes[0], &first.session, rooms);
+    second.close(Some(1000));
+    await_members(&mut chats[0], "tea", 1);
+    cluster.nodes[1].await_ready(false);
+    proxy.cut(true);
+    proxy.stall(false);
+    cluster.nodes[1].await_ready(true);
+    assert_eq!(first.closed().0, 4010);
+    let mut late = outside(&cluster.nodes[1]);
+    late.join("tea");
+    for chat in [&mut late, &mut chats[0]] {
         await_members(chat, "tea", 2);
     }
 }

@@ -294,9 +294,10 @@ impl<'a> AdminContext<'a> {
     /// find it.
     pub fn bring(&mut self, room: &str) -> Pending<()> {
         self.spent += 1;
-        let name = RoomName::new(room).ok().filter(|name| self.hub.must_bring(name));
+        let name = RoomName::new(room).ok().filter(|name| self.hub.must_bring(name, None));
         let Some(name) = name else { return Pending(Inner::Is(Ok(()))) };
-        let question = Question::Bring { rooms: vec![name], may_make: false, pattern: None };
+        let question =
+            Question::Bring { rooms: vec![(name, None)], may_make: false, pattern: None };
         self.ask(Ok(question), |_, _| ())
     }
 

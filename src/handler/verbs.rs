@@ -51,7 +51,11 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
     /// handler sends about the answer. Clients compare sequence numbers.
     pub fn join(&mut self, room: &RoomName, replay: Replay) -> Reply<'_, S, Joined, M> {
         let hub = self.hub();
-        if !hub.must_bring(room) {
+        let since = match replay {
+            Replay::Since(position) => Some(position),
+            _ => None,
+        };
+        if !hub.must_bring(room, since) {
             let outcome = join(self.conn, room, replay);
             return self.reply(outcome);
         }
@@ -59,7 +63,8 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
             return self.reply(Err(error));
         }
         let name = room.clone();
-        let question = Question::Bring { rooms: vec![name.clone()], may_make: true, pattern: None };
+        let question =
+            Question::Bring { rooms: vec![(name.clone(), since)], may_make: true, pattern: None };
         self.ask(question, move |conn, outcome| {
             outcome?;
             join(conn, &name, replay)
@@ -288,9 +293,8 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         }
         let route = self.conn.session().route;
         let user = self.identity().map(|identity| Arc::clone(&identity.user));
-        let rooms = positions.iter().map(|(room, _)| room.clone()).collect();
-        let question = Question::BringSession { token: *token, route, user, rooms };
         let (token, positions) = (*token, positions.to_vec());
+        let question = Question::BringSession { token, route, user, positions: positions.clone() };
         self.ask(question, move |conn, outcome| {
             outcome.inspect_err(|_| hub.sessions.metrics.resumes_refused.add_shared())?;
             resume(conn, &token, &positions, direct_seq, joins_none)

@@ -61,7 +61,7 @@ impl Hub {
         let RoomState { history, bounds, .. } = &mut *state;
         self.change(history, |history| history.expire(now_ms, bounds));
         let position = state.history.position();
-        let since = |since| match state.history.since(state.in_this_epoch(since), bytes_max) {
+        let since = |since| match state.since(since, bytes_max) {
             Some(missed) => (true, missed),
             None => (false, Vec::new()),
         };

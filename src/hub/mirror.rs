@@ -98,7 +98,7 @@ impl Hub {
             let here = state.history.position();
             let is_new = !std::mem::replace(&mut state.is_live, true) && state.history.is_empty();
             // Up to this number both epochs have the same messages.
-            let upto = elder.iter().find(|(epoch, _)| *epoch == here.epoch).map(|(_, upto)| *upto);
+            let upto = common_until(here.epoch, &state.elder, &elder);
             state.elder = elder;
             if here.epoch != position.epoch {
                 let seq = upto.map_or(first_seq - 1, |upto| upto.min(here.seq));
@@ -451,6 +451,15 @@ impl Hub {
     }
 }
 
+/// Up to which number a room in `here`, an epoch with these `before` it, has the messages of
+/// another life of it with the epochs `elder`; `None` if the lives have nothing in common. A Redis
+/// that takes over late knows an epoch before `here` and not `here` itself.
+fn common_until(here: Epoch, before: &[(Epoch, u64)], elder: &[(Epoch, u64)]) -> Option<u64> {
+    let there = |epoch| elder.iter().find(|(of, _)| *of == epoch).map(|(_, upto)| *upto);
+    let both = before.iter().filter_map(|(epoch, upto)| Some(there(*epoch)?.min(*upto)));
+    there(here).or_else(|| both.max())
+}
+
 /// A session that comes from another node.
 pub(crate) struct Brought<'a> {
     pub(crate) record: SessionRecord,
@@ -523,14 +532,30 @@ mod tests {
         assert_eq!(told(&bench), ["=8", "9"]);
         let since = Position { epoch: epoch(1), seq: 8 };
         let state = room.state.lock();
-        let missed = state.history.since(state.in_this_epoch(since), usize::MAX);
+        let missed = state.since(since, usize::MAX);
         assert_eq!(missed.map(|missed| missed.len()), Some(1), "a position of old is good so far");
         let beyond = Position { seq: 9, ..since };
-        assert!(state.history.since(state.in_this_epoch(beyond), usize::MAX).is_none());
+        assert!(state.since(beyond, usize::MAX).is_none());
         drop(state);
+        // One takes over that has not heard of the last epoch, but of the one before.
+        bring(&bench, 6, 12, &[(5, 9)], kept(1..=12));
+        assert_eq!(told(&bench), ["=9", "10", "11", "12"]);
+        bring(&bench, 4, 11, &[(5, 9)], kept(1..=11));
+        assert_eq!(told(&bench), ["=9", "10", "11"]);
         // Everything is lost.
         bring(&bench, 7, 1, &[], kept(1..=1));
         assert_eq!(told(&bench), ["=0", "1"]);
+        // A room that comes without its first messages, or without any.
+        for (bits, messages, missed) in [(1, kept(8..=9), Some(2)), (3, kept(10..10), None)] {
+            let position = Position { epoch: epoch(bits), seq: 9 };
+            let other = name(["b", "c"][bits as usize / 2]);
+            let other = bench.hub.bring_room(&other, position, Vec::new(), messages).expect("one");
+            let state = other.state.lock();
+            let since = |seq| state.since(Position { seq, ..position }, usize::MAX);
+            assert!(since(3).is_none() && since(0).is_none(), "some are kept no more");
+            assert_eq!(since(7).map(|messages| messages.len()), missed);
+            assert_eq!(since(9).map(|messages| messages.len()), Some(0));
+        }
         // A message that comes by another room has number 4 here.
         bench.hub.warn_of_gap(&room, 3);
         bench.hub.warn_of_gap(&room, 1);

@@ -11,24 +11,26 @@ use super::{
     session::Session,
     session_token::SessionToken,
 };
+use crate::store::Position;
 
 /// What is asked of the engine.
 pub(crate) enum Question {
     /// Bring rooms to this node: those of these names, which are made if they do not exist and may
-    /// be made, and
-    /// those that there are of a pattern.
+    /// be made, and those that there are of a pattern. A room with a position is brought up to
+    /// there, as a client has seen it that was on a quicker node before.
     Bring {
-        rooms: Vec<RoomName>,
+        rooms: Vec<(RoomName, Option<Position>)>,
         may_make: bool,
         pattern: Option<RoomPattern>,
     },
-    /// Bring a session to this node, with its rooms and with those of these that there are.
+    /// Bring a session to this node, with its rooms and with those of these that there are, each
+    /// up to its position.
     BringSession {
         token: SessionToken,
         route: u16,
         /// The user of the client that asks, if it has one.
         user: Option<Arc<str>>,
-        rooms: Vec<RoomName>,
+        positions: Vec<(RoomName, Position)>,
     },
     Publish(Publish),
     Direct {

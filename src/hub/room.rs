@@ -9,6 +9,7 @@ use super::{names::RoomName, notice::NoticeFormatter, roster::Roster};
 use crate::{
     config::Overflow,
     store::{Epoch, History, HistoryBounds, Position},
+    ws::frame::PreparedFrame,
 };
 
 /// Identifies a room in letters. A room that was removed and made again has another key.
@@ -123,8 +124,24 @@ impl RoomState {
         }
     }
 
+    /// Whether a client has seen messages of this epoch that are not here yet: it comes from a node
+    /// that has heard of them sooner.
+    pub(crate) fn is_behind(&self, position: Position) -> bool {
+        let here = self.history.position();
+        here.epoch == position.epoch && here.seq < position.seq
+    }
+
+    /// Returns all messages after a position of this epoch or an earlier one, or `None` if they are
+    /// not here or exceed `bytes_max`.
+    pub(super) fn since(&self, position: Position, bytes_max: usize) -> Option<Vec<PreparedFrame>> {
+        let position = self.in_this_epoch(position);
+        // A mirror begins where its messages do, and the room had some before.
+        let is_cut = self.is_live && position.seq < self.history.beginning().seq;
+        if is_cut { None } else { self.history.since(position, bytes_max) }
+    }
+
     /// Returns a position of an earlier epoch as one of this epoch, if it is still good.
-    pub(super) fn in_this_epoch(&self, position: Position) -> Position {
+    fn in_this_epoch(&self, position: Position) -> Position {
         let epoch = self.history.position().epoch;
         let is_good =
             |(elder, upto): &&(Epoch, u64)| *elder == position.epoch && position.seq <= *upto;

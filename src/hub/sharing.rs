@@ -15,17 +15,18 @@ use super::{
     question::{Answer, By, Publish, Question},
     session::{Attachment, Sender},
 };
-use crate::identity::Permissions;
+use crate::{identity::Permissions, store::Position};
 
 impl Hub {
-    /// Whether a room must be brought to this node before anything is done in it. So it is for each
-    /// room while the engine is away, which then says so.
-    pub(crate) fn must_bring(&self, name: &RoomName) -> bool {
+    /// Whether a room must be brought to this node before anything is done in it after `since`. So
+    /// it is for each room while the engine is away, which then says so.
+    pub(crate) fn must_bring(&self, name: &RoomName, since: Option<Position>) -> bool {
         let Some(engine) = &self.engine else { return false };
         let is_here = || {
             let room = self.rooms.find(name.as_str())?;
             let state = room.state.lock();
-            Some(state.is_live && !state.is_gone())
+            let is_behind = since.is_some_and(|since| state.is_behind(since));
+            Some(state.is_live && !state.is_gone() && !is_behind)
         };
         engine.is_away() || is_here() != Some(true)
     }

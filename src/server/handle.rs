@@ -98,8 +98,11 @@ impl ServerHandle {
         match self.shared.hub.engine {
             None => self.shared.hub.open_room(room),
             Some(_) => {
-                let question =
-                    Question::Bring { rooms: vec![room.clone()], may_make: true, pattern: None };
+                let question = Question::Bring {
+                    rooms: vec![(room.clone(), None)],
+                    may_make: true,
+                    pattern: None,
+                };
                 self.shared.hub.ask_engine(question).map(drop)
             }
         }

@@ -1,6 +1,9 @@
 //! Rooms and sessions that the hub asks for.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -24,6 +27,7 @@ use crate::{
         session::{Session, shared::SharedSession},
         session_token::SessionToken,
     },
+    store::Position,
 };
 
 /// The most rooms of a pattern that are brought for one client.
@@ -37,7 +41,7 @@ impl Core {
         if let Some(pattern) = pattern {
             self.find_matches(&pattern, bringing);
         }
-        self.bring_for(bringing, rooms.into_iter().collect(), may_make);
+        self.bring_for(bringing, rooms, may_make);
         self.note_brought(bringing, Ok(()));
     }
 
@@ -85,9 +89,15 @@ impl Core {
         self.command(args, Sent::Names { bringing });
     }
 
-    pub(super) fn bring_for(&mut self, bringing: u64, rooms: BTreeSet<RoomName>, may_make: bool) {
-        for room in rooms {
-            if !self.bring(&room, may_make, Some(bringing))
+    /// Brings rooms, each up to its position.
+    pub(super) fn bring_for(
+        &mut self,
+        bringing: u64,
+        rooms: impl IntoIterator<Item = (RoomName, Option<Position>)>,
+        may_make: bool,
+    ) {
+        for (room, upto) in rooms {
+            if !self.bring(&room, upto, may_make, Some(bringing))
                 && let Some(bringing) = self.bringings.get_mut(&bringing)
             {
                 bringing.left += 1;
@@ -166,8 +176,10 @@ impl Core {
 
     pub(super) fn on_taken(&mut self, id: u64, answer: Option<Value>) {
         let Some(bringing) = self.bringings.get(&id) else { return };
-        let Question::BringSession { token, rooms, .. } = &bringing.asked.question else { return };
-        let (token, asked_rooms) = (*token, rooms.clone());
+        let Question::BringSession { token, positions, .. } = &bringing.asked.question else {
+            return;
+        };
+        let (token, positions) = (*token, positions.clone());
         let read = answer.as_ref().and_then(read_taken);
         let Some(coming) = read else {
             if let Some(bringing) = self.remove_bringing(id) {
@@ -187,7 +199,13 @@ impl Core {
         let own: BTreeSet<RoomName> =
             coming.shared.rooms.iter().filter_map(|name| RoomName::new(name).ok()).collect();
         // To make a room, a client must join it, which has a limit.
-        let others = asked_rooms.into_iter().filter(|room| !own.contains(room)).collect();
+        let positions: BTreeMap<RoomName, Position> = positions.into_iter().collect();
+        let others: BTreeSet<RoomName> =
+            positions.keys().filter(|room| !own.contains(*room)).cloned().collect();
+        let with_position = |room: RoomName| {
+            let upto = positions.get(&room).copied();
+            (room, upto)
+        };
         let patterns = coming.shared.record.patterns.iter();
         let patterns: Vec<_> = patterns.filter_map(|text| RoomPattern::new(text).ok()).collect();
         let client = token.client_id();
@@ -214,8 +232,8 @@ impl Core {
         for pattern in patterns {
             self.find_matches(&pattern, id);
         }
-        self.bring_for(id, own, true);
-        self.bring_for(id, others, false);
+        self.bring_for(id, own.into_iter().map(with_position), true);
+        self.bring_for(id, others.into_iter().map(with_position), false);
         self.note_brought(id, Ok(()));
     }
 

@@ -131,7 +131,7 @@ impl Core {
             if let Some(Ok(name)) = name
                 && self.hub.rooms.is_awaited(&name)
             {
-                self.bring(&name, false, None);
+                self.bring(&name, None, false, None);
             }
             return;
         }

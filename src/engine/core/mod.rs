@@ -246,7 +246,7 @@ impl Core {
         self.tell_again();
         self.list_own_sessions();
         if let Some(room) = self.settings.default_room.clone() {
-            self.bring(&room, true, None);
+            self.bring(&room, None, true, None);
         }
         for (asked, is_again) in std::mem::take(&mut self.held) {
             self.put(asked, is_again);

@@ -194,9 +194,8 @@ impl Core {
             Sent::Open { room, since } => self.on_opened(&room, since, answer),
             Sent::Names { bringing } => {
                 let names = answer.as_ref().and_then(Value::list).unwrap_or_default();
-                let names =
-                    names.iter().filter_map(|name| RoomName::new(name.text()?).ok()).collect();
-                self.bring_for(bringing, names, false);
+                let rooms = names.iter().filter_map(|name| RoomName::new(name.text()?).ok());
+                self.bring_for(bringing, rooms.map(|room| (room, None)), false);
                 let result = answer.map(drop).ok_or(RoomError::EngineAway);
                 self.note_brought(bringing, result);
             }

@@ -32,26 +32,37 @@ const REFUSED_WAIT_MS: u64 = 1000;
 const LOOKED_AT_MAX: usize = 256;
 
 impl Core {
-    /// Brings a room to this node. `for_bringing` is told when it is here. Returns whether it is
-    /// already.
+    /// Brings a room to this node, up to a position if there is one. `for_bringing` is told when it
+    /// is here. Returns whether it is already.
     pub(super) fn bring(
         &mut self,
         name: &RoomName,
+        upto: Option<Position>,
         may_make: bool,
         for_bringing: Option<u64>,
     ) -> bool {
         let is_up = self.is_up();
         if let Some(known) = self.rooms.get_mut(name) {
-            let is_gone = known.room.as_ref().is_some_and(|room| room.state.lock().is_gone());
+            let (mut is_gone, mut is_behind) = (false, false);
+            if let Some(room) = &known.room {
+                let state = room.state.lock();
+                is_gone = state.is_gone();
+                is_behind = upto.is_some_and(|upto| state.is_behind(upto));
+            }
             if known.stage == Stage::Open && !is_gone {
                 known.vacant_since_ms = None;
-                return true;
+                if !is_behind {
+                    return true;
+                }
             }
             known.may_make |= may_make;
             known.waiting.extend(for_bringing);
             if known.stage == Stage::Open {
-                // The hub has let go of it, but its channel is still subscribed to.
-                known.room = None;
+                // Either it is behind, or the hub has let go of it; its channel is still subscribed
+                // to.
+                if is_gone {
+                    known.room = None;
+                }
                 self.open(name);
             }
             return false;
@@ -89,6 +100,13 @@ impl Core {
         known.stage = Stage::Opening;
         let since = known.room.as_ref().map(|room| room.state.lock().history.position());
         self.open_since(name, since);
+    }
+
+    /// Asks again how a room is that is open, because this node may not have heard of it all.
+    pub(super) fn compare(&mut self, name: &RoomName) {
+        if self.rooms.get(name).is_some_and(|known| known.stage == Stage::Open) {
+            self.open(name);
+        }
     }
 
     fn open_since(&mut self, name: &RoomName, since: Option<Position>) {

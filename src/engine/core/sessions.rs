@@ -162,7 +162,8 @@ impl Core {
         fence: u64,
         shown: Option<&Bytes>,
     ) {
-        let keys = vec![self.names.hash(room), self.names.presence(room)];
+        let names = &self.names;
+        let keys = vec![names.hash(room), names.presence(room), names.session(client)];
         let args = vec![
             Bytes::from_static(if shown.is_some() { b"P" } else { b"L" }),
             number(client),
@@ -226,6 +227,8 @@ impl Core {
             self.hub.give_up(&kept.session);
             // Or by this one, which never heard that it has: the link was lost before the answer.
             self.note_returned(client);
+            // It may have left them since, and what was said of that is lost.
+            kept.rooms.iter().for_each(|room| self.compare(room));
         }
     }
 

@@ -1,10 +1,18 @@
--- Ends a session, unless another node has taken it up.
+-- Ends a session, unless another node has taken it up. Of one that has moved the fence stays for a
+-- while: a node that had it before and has not heard of it would write it down again.
 --
 -- KEYS: session, its direct messages, sessions of the node
 -- ARGV: client, fence
-if redis.call('HGET', KEYS[1], 'f') ~= ARGV[2] then
+local FENCE_KEPT_MS = 300000
+
+local fields = redis.call('HMGET', KEYS[1], 'f', 't')
+if fields[1] ~= ARGV[2] then
   return 0
 end
 redis.call('DEL', KEYS[1], KEYS[2])
+if fields[2] then
+  redis.call('HSET', KEYS[1], 'f', ARGV[2])
+  redis.call('PEXPIRE', KEYS[1], FENCE_KEPT_MS)
+end
 redis.call('SREM', KEYS[3], ARGV[1])
 return 1

@@ -1,7 +1,7 @@
 -- Shows a client in a room, or takes it out, and tells the nodes. A change by a node that has lost
 -- the client's session since is passed over.
 --
--- KEYS: hash of the room, presence
+-- KEYS: hash of the room, presence, the client's session
 -- ARGV: 'P' to show or 'L' to take out, client, fence, node, how it is shown, channel, milliseconds
 --       that the room is kept
 -- Returns: whether it was changed.
@@ -11,6 +11,10 @@ if known and tonumber(string.match(known, '^%d+')) > fence then
   return 0
 end
 if ARGV[1] == 'L' and not known then
+  return 0
+end
+local session = ARGV[1] == 'P' and redis.call('HGET', KEYS[3], 'f')
+if session and tonumber(session) > fence then
   return 0
 end
 -- What may fail comes first: scripts are not rolled back.

@@ -21,6 +21,7 @@ redis.call('SADD', KEYS[3], ARGV[1])
 redis.call('ZREM', KEYS[4], ARGV[1])
 local before = fields[3]
 if before and before ~= '' and before ~= ARGV[2] then
+  redis.call('HSET', KEYS[1], 't', '1')
   redis.call('SREM', ARGV[5] .. ':node:' .. before .. ':s', ARGV[1])
   redis.call('PUBLISH', ARGV[5] .. ':to:' .. before, 'X' .. ARGV[1] .. ' ' .. fence)
 end
