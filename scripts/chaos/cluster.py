@@ -8,6 +8,7 @@ import asyncio
 import collections
 import contextlib
 import random
+import signal
 import sys
 import time
 import traceback
@@ -387,6 +388,8 @@ def main():
     if program() is None:
         print("!!! NO CLUSTER WAS TESTED: that needs redis-server")
         return 0
+    # Whoever ends it ends its processes, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     first = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     defaults = {"clients": CLIENTS, "seconds": SECONDS, "multi": MULTI}
     if options.short and not options.faults:

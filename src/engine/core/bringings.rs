@@ -220,9 +220,12 @@ impl Core {
             // It is here: another connection takes it up, or the same client comes back.
             Some(kept) if kept.fence == coming.fence_before => kept.fence = coming.fence,
             kept => {
-                if kept.is_some() {
-                    // It was on another node since.
+                if let Some(kept) = kept {
+                    // It was on another node since, of which this one has not heard, and may have
+                    // left rooms there.
+                    let rooms = kept.rooms.clone();
                     self.give_up(client, coming.fence);
+                    rooms.iter().for_each(|room| self.compare(room));
                 }
                 if let Some(bringing) = self.bringings.get_mut(&id) {
                     bringing.session = Some(Box::new(coming));
