@@ -208,22 +208,45 @@ test('a duplicated tab is another client, and harms the first in nothing', optio
   }),
 );
 
-test('a page that comes out of the back/forward cache has its session again, and nobody else', options, () =>
-  inWorld({}, async (world) => {
+// Some browsers keep no page whose socket is open, and others not always. Then the connection is lost before the
+// page is left.
+const KEPT_TRIES_MAX = 5;
+
+test('a page that comes out of the back/forward cache has its session again, and nobody else', options, async () => {
+  for (let tries = 1; !(await comesBack(tries > 1)); tries += 1) {
+    if (tries === KEPT_TRIES_MAX) throw new Error(`the browser kept none of ${tries} pages`);
+  }
+});
+
+/** Whether the browser kept the page. With `isLost` its connection is lost before it is left. */
+function comesBack(isLost) {
+  return inWorld({}, async (world) => {
     const { page } = await openPage(world);
-    const first = await load(page, world.url);
+    const first = await load(page, isLost ? world.proxied : world.url);
     await page.evaluate(() => addEventListener('pageshow', ({ persisted }) => (globalThis.cameBack = persisted)));
+    if (isLost) {
+      await world.proxy('cut');
+      await inPage('loss', page, () => client.state === 'waiting');
+    }
     await page.goto(`${origin}?other`);
     // The other page takes the session over, as one of the same application does.
     equal(await load(page, world.url), first);
     await page.evaluate(() => client.publish('lobby', 'from the other page'));
     await page.goBack({ waitUntil: 'commit' });
-    await inPage('session', page, () => globalThis.cameBack && client.state === 'open' && client.clientId);
+    // One that was not kept is loaded anew, and has no client.
+    const isKept = () => globalThis.cameBack || (document.readyState === 'complete' && !globalThis.client && 'anew');
+    // Asked between two pages, there is none to answer.
+    if ((await until('page', () => page.evaluate(isKept).catch(() => null))) === 'anew') {
+      await page.close();
+      return false;
+    }
+    await inPage('session', page, () => client.state === 'open' && client.clientId);
     equal(await page.evaluate(() => client.clientId), first);
     await inPage('empty storage', page, () => sessionStorage.getItem('chat') === null);
     await page.close();
-  }),
-);
+    return true;
+  });
+}
 
 test('the network goes and comes: found out at once, and nothing is tried meanwhile', options, () =>
   inWorld({}, async (world) => {
