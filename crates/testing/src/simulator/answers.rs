@@ -295,22 +295,30 @@ impl Client {
                 None => last.is_none_or(|last| last == end),
             };
         // Nothing that is kept and asked for is left out, but for the size of the page.
+        let expected = after.map_or(oldest_kept, |after| (after + 1).max(oldest_kept));
+        let is_cut = match after {
+            Some(_) => last.is_some_and(|last| last < head),
+            None => first.is_some_and(|first| first > oldest_kept),
+        };
+        let may_be_cut = seqs.len() as u64 == limit
+            || scene.plan.config.buffer_bytes / 2 <= FRAME_BYTES_MAX * limit as usize;
         let is_whole = !scene.plan.keeps_by_count()
             || match after {
-                Some(after) => {
-                    let expected = (after + 1).max(oldest_kept);
-                    if expected > head { first.is_none() } else { first == Some(expected) }
-                }
-                None => (end < oldest_kept) == last.is_none(),
+                Some(_) => first.is_none_or(|first| first >= expected) && (!is_cut || may_be_cut),
+                None => last.is_none() || end >= oldest_kept,
             };
-        let is_short = (seqs.len() as u64) < limit
-            && scene.plan.keeps_by_count()
-            && scene.plan.config.buffer_bytes / 2 > FRAME_BYTES_MAX * limit as usize
-            && match after {
-                Some(_) => last.is_some_and(|last| last < head),
-                None => first.is_some_and(|first| first > oldest_kept),
-            };
-        if !is_legal || !is_whole || is_short {
+        let is_from_start = after.is_some() || !may_be_cut || first.is_none();
+        let before_first = first.map_or(end, |first| first - 1);
+        if scene.plan.keeps_by_count() && is_from_start && expected <= before_first {
+            // A room may begin with a larger number, so only who has seen these can tell.
+            scene.seen.push(Seen::LeftOut {
+                room: room.to_owned(),
+                epoch: page.epoch.to_string(),
+                from: expected,
+                to: before_first,
+            });
+        }
+        if !is_legal || !is_whole {
             let seen = format!(
                 "{first:?} to {last:?} of {room} at {head}, asked before {before:?} after {after:?} \
                  limit {limit}, and {kept} are kept"

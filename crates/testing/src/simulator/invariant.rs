@@ -53,7 +53,7 @@ fn settled(world: &World) -> impl Iterator<Item = (&Client, &Session)> {
 #[derive(Default)]
 struct Life {
     /// Id and content of each message.
-    messages: HashMap<u64, (String, String)>,
+    messages: BTreeMap<u64, (String, String)>,
     /// The number of each content of a client that keeps the protocol.
     by_content: HashMap<String, u64>,
     /// The highest number that anybody saw.
@@ -93,6 +93,14 @@ impl Invariant for OneTruth {
         let (room, epoch, seq, id) = match seen {
             Seen::Message { room, epoch, seq, id, .. }
             | Seen::Published { room, epoch, seq, id, .. } => (room, epoch, *seq, id),
+            Seen::LeftOut { room, epoch, from, to } => {
+                let life = self.rooms.get(&(room.clone(), epoch.clone()));
+                let there = life.and_then(|life| life.messages.range(from..=to).next());
+                return there.map_or(Ok(()), |(seq, _)| {
+                    let seen = format!("{seq} of {room} is not in it");
+                    broken("a page of history has what is kept and asked for", None, seen)
+                });
+            }
             _ => return Ok(()),
         };
         let life = self.rooms.entry((room.clone(), epoch.clone())).or_default();
