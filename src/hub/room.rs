@@ -141,7 +141,7 @@ impl RoomState {
     }
 
     /// Returns a position of an earlier epoch as one of this epoch, if it is still good.
-    fn in_this_epoch(&self, position: Position) -> Position {
+    pub(crate) fn in_this_epoch(&self, position: Position) -> Position {
         let epoch = self.history.position().epoch;
         let is_good =
             |(elder, upto): &&(Epoch, u64)| *elder == position.epoch && position.seq <= *upto;

@@ -37,7 +37,9 @@ pub(super) struct MirroredRoom {
     pub(super) doubted: Option<Epoch>,
     /// Why it is not open though Redis has answered.
     pub(super) awaited: Awaited,
-    /// The rooms that wait until it is open.
+    /// Whether it is about to look again whether it has to wait for another room.
+    pub(super) is_due: bool,
+    /// The rooms that wait for it.
     pub(super) waiting_rooms: Vec<RoomName>,
     /// An epoch that it had before. Messages of it are of the past.
     pub(super) past: Option<Epoch>,

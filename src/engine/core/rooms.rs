@@ -80,6 +80,7 @@ impl Core {
             has_missed: false,
             doubted: None,
             awaited: Awaited::Nothing,
+            is_due: false,
             waiting_rooms: Vec::new(),
             past: None,
             version: 0,
@@ -210,7 +211,7 @@ impl Core {
             return self.open(name);
         }
         let waiting = std::mem::take(&mut known.waiting);
-        self.to_go_on.extend(std::mem::take(&mut known.waiting_rooms));
+        self.wake_waiting_rooms(name);
         for (at, payload) in held.into_iter().enumerate() {
             self.take_room_message(name, payload, tried.filter(|_| at == 0));
         }
@@ -236,7 +237,7 @@ impl Core {
         } else {
             known.stage = Stage::Refused(self.hub.now_ms());
             known.may_make = true;
-            self.to_go_on.extend(std::mem::take(&mut known.waiting_rooms));
+            self.wake_waiting_rooms(name);
         }
         waiting.into_iter().for_each(|bringing| self.note_brought(bringing, Err(error)));
     }
@@ -244,7 +245,7 @@ impl Core {
     fn let_go(&mut self, name: &RoomName) {
         if let Some(room) = self.rooms.remove(name) {
             self.by_channel.remove(&room.channel);
-            self.to_go_on.extend(room.waiting_rooms);
+            self.make_due(room.waiting_rooms);
             if self.is_up() {
                 self.orders.push(Order::Unsubscribe(vec![room.channel]));
             }
@@ -328,6 +329,7 @@ impl Core {
         let payer = self.sessions.get(&from.client).filter(|_| is_ours).map(|kept| &kept.session);
         let arrived = Arrived { rooms: &rooms, frame, from, payer, age_ms: 0 };
         self.behind |= self.hub.arrive(arrived);
+        others.iter().for_each(|(other, _, _)| self.wake_waiting_rooms(other));
         Some(())
     }
 
@@ -388,6 +390,7 @@ impl Core {
             room.held_bytes = 0;
             room.has_missed = false;
             room.awaited = Awaited::Nothing;
+            room.is_due = false;
             room.waiting_rooms.clear();
         }
         self.to_go_on.clear();

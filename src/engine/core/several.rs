@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::{
     Core,
-    mirrored_room::{Awaited, KeptAt, Opened, Place, Stage},
+    mirrored_room::{Awaited, KeptAt, MirroredRoom, Opened, Place, Stage},
 };
 use crate::{
     hub::{mirror::Arrived, names::RoomName, room::Room},
@@ -38,6 +38,7 @@ impl Core {
             };
             let Some(known) = self.rooms.get_mut(name) else { return };
             known.room = Some(Arc::clone(&room));
+            self.wake_waiting_rooms(name);
             let Some(KeptAt { kept, others }) = opened.kept.pop_front() else {
                 return self.finish_opening(name, opened, &room);
             };
@@ -51,6 +52,7 @@ impl Core {
             let (frame, from, age_ms) = (kept.frame, kept.from, kept.age_ms);
             let arrived = Arrived { rooms: &rooms, frame, from, payer: None, age_ms };
             self.behind |= self.hub.arrive(arrived);
+            others.iter().for_each(|(other, _, _)| self.wake_waiting_rooms(other));
         }
     }
 
@@ -87,9 +89,10 @@ impl Core {
             let Some(room) = &known.room else { return false };
             let state = room.state.lock();
             let here = state.history.position();
+            let at = state.in_this_epoch(Position { epoch: *epoch, seq: *seq });
             let is_past =
                 known.past == Some(*epoch) || state.elder.iter().any(|(elder, _)| elder == epoch);
-            let is_behind = match here.epoch == *epoch {
+            let is_behind = match here.epoch == at.epoch {
                 true => here.seq + 1 < *seq,
                 false => !is_past,
             };
@@ -106,7 +109,8 @@ impl Core {
     /// Whether a room waits for another one, at last.
     fn waits_for(&self, room: &RoomName, other: &RoomName) -> bool {
         let mut at = room;
-        while let Some(next) = self.rooms.get(at).and_then(|known| known.awaited.room()) {
+        let waits = |known: &&MirroredRoom| !known.is_due;
+        while let Some(next) = self.rooms.get(at).filter(waits).and_then(|of| of.awaited.room()) {
             if next == other {
                 return true;
             }
@@ -157,20 +161,42 @@ impl Core {
             let Some(room) = self.rooms.get(other).and_then(|known| known.room.as_ref()) else {
                 continue;
             };
-            let here = room.state.lock().history.position();
-            if here.epoch == *epoch && here.seq + 1 == *seq {
+            let state = room.state.lock();
+            let here = state.history.position();
+            // After a failover it may still have the number that it got before.
+            let at = state.in_this_epoch(Position { epoch: *epoch, seq: *seq });
+            drop(state);
+            if here.epoch == at.epoch && here.seq + 1 == *seq {
                 rooms.push((Arc::clone(room), *seq));
-            } else if here.epoch == *epoch {
+            } else if here.epoch == at.epoch {
                 self.hub.warn_of_gap(room, seq.saturating_sub(1));
             }
         }
         rooms
     }
 
+    /// Has those that wait for a room look again, because it has come up to more messages.
+    pub(super) fn wake_waiting_rooms(&mut self, name: &RoomName) {
+        let Some(known) = self.rooms.get_mut(name) else { return };
+        let waiting = std::mem::take(&mut known.waiting_rooms);
+        self.make_due(waiting);
+    }
+
+    /// Has rooms go on that have waited for another one.
+    pub(super) fn make_due(&mut self, rooms: Vec<RoomName>) {
+        for name in rooms {
+            if let Some(known) = self.rooms.get_mut(&name) {
+                known.is_due = true;
+                self.to_go_on.push_back(name);
+            }
+        }
+    }
+
     /// Goes on with the rooms that have waited for others, until none can.
     pub(super) fn go_on_with_rooms(&mut self) {
         while let Some(name) = self.to_go_on.pop_front() {
             let Some(known) = self.rooms.get_mut(&name) else { continue };
+            known.is_due = false;
             match std::mem::replace(&mut known.awaited, Awaited::Nothing) {
                 Awaited::Nothing => {}
                 Awaited::ToTakeIn(opened, other) => self.take_in(&name, opened, Some(other)),
