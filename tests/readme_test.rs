@@ -112,6 +112,14 @@ fn the_rust_code_is_compiled() {
         |text: &str| text.lines().map(|line| format!("{}\n", line.trim_start())).collect();
     let shown: Vec<String> = blocks(&readme, "rust").into_iter().map(unindent).collect();
     assert_eq!(shown, [unindent(&of_session), unindent(&of_lib), unindent(of_test)]);
+
+    // The first page has the session again, in its own room.
+    let page = read("src/bin/rusty_socks/first_page/index.html");
+    let snippet =
+        page.split("data-snippet=\"rust\">").nth(1).unwrap().split("</pre>").next().unwrap();
+    let snippet = snippet.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&");
+    let session = of_session.replace("127.0.0.1", "localhost").replace("\"tea\"", "\"try\"");
+    assert!(unindent(&snippet).ends_with(&unindent(&session)), "the Rust of the first page");
 }
 
 mod snippet {

@@ -69,6 +69,9 @@ test('the example of the front page runs with the installed package', { timeout:
   }),
 );
 
+test('the one file that the server sends is made of these sources', () =>
+  run(process.execPath, [join(here, 'scripts/bundle.mjs'), '--check']));
+
 test('it can be required, without any help of newer versions of Node', { timeout: 60_000 }, () =>
   inWorld({}, async ({ url }) => {
     const script = `

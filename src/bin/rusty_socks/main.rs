@@ -4,6 +4,7 @@
 //! server are not listed here: they come from the table of keys in the library.
 
 mod exit;
+mod first_page;
 mod logging;
 
 mod check_config;
