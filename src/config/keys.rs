@@ -67,7 +67,7 @@ const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// The shortest time above zero: the resolution of the timers.
 const INSTANT: Duration = Duration::from_millis(1);
 
-/// Every setting. The first eight are promised in the README, and keep their names and meanings.
+/// Every setting. The first eight are promised in `README.md`, and keep their names and meanings.
 #[rustfmt::skip]
 pub(super) static TABLE: &[Key] = &[
     key!(First, host, Kind::Text(HOST),

@@ -1,19 +1,22 @@
 /** The first page of the server, in Chromium, and what it tells its readers to run. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
-import { delimiter, dirname, join } from 'node:path';
+import { delimiter, dirname, join, relative } from 'node:path';
 import { after, before, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 
+import { Client } from '../index.js';
 import { launch, missing } from './chromium.mjs';
-import { until } from './environment.mjs';
+import { until, within } from './environment.mjs';
 import { BINARY, Server } from './server.mjs';
 
 const options = { skip: missing ? `${missing} was not found` : false, timeout: 60_000 };
 const SECRET = 'a secret for tests that has enough bytes';
+const repository = fileURLToPath(new URL('../../../', import.meta.url));
 const KEY = 'a-key-for-tests-of-the-first-page';
 
 let browser;
@@ -160,6 +163,41 @@ test('each snippet works as it is shown, and is heard in the page', options, () 
     await hears(page, 'Ben', 'backend: hello from a backend');
   });
 });
+
+// Pages of the documents, each with an address of this machine in it.
+const documents = [join(repository, 'README.md'), ...readdirSync(join(repository, 'docs'), { recursive: true }).map((name) => join(repository, 'docs', name))];
+for (const path of documents.filter((path) => path.endsWith('.md'))) {
+  const pages = [...readFileSync(path, 'utf8').matchAll(/```html\n([^]*?)```/g)];
+  for (const [, shown] of pages) {
+    test(`the page of ${relative(repository, path)} hears its room`, options, async () => {
+      const server = await Server.start();
+      const files = createServer((_, response) =>
+        response.setHeader('content-type', 'text/html').end(`<!doctype html>${shown.replaceAll(':3030', `:${server.port}`)}`),
+      );
+      await new Promise((resolve) => files.listen(0, '127.0.0.1', resolve));
+      const page = await browser.newPage();
+      const anna = new Client(server.url);
+      try {
+        const said = [];
+        page.on('console', async (line) => said.push(...(await Promise.all(line.args().map((value) => value.jsonValue())))));
+        page.on('pageerror', (error) => said.push(error.message));
+        const [, room] = /join\("([^"]+)"\)/.exec(shown);
+        await anna.join(room, { presence: true });
+        const joined = new Promise((resolve) => anna.on('joined', resolve));
+        await page.goto(`http://127.0.0.1:${files.address().port}/`);
+        await within(`page in the room, but ${said}`, joined);
+        await anna.publish(room, { state: 'heard' });
+        await until(() => `word of the page, but ${JSON.stringify(said)}`, () => JSON.stringify(said).includes('heard'));
+      } finally {
+        await page.close();
+        await anna.close();
+        files.close();
+        files.closeAllConnections();
+        await server.stop();
+      }
+    });
+  }
+}
 
 test('the page says when it waits for the server, and goes on', options, () =>
   onPage({}, async (page, server) => {
