@@ -497,7 +497,7 @@ const PACKAGES_MAX: usize = 65;
 fn packages(feature: &str) -> usize {
     // The same on every system on which the tests run.
     let target = ["--target", "x86_64-unknown-linux-gnu"];
-    let of = ["--package", "rusty_socks", "--no-default-features", "--features", feature];
+    let of = ["--package", "rusty_socks_server", "--no-default-features", "--features", feature];
     let output = Command::new(env!("CARGO"))
         .args(["tree", "--locked", "--edges", "normal", "--prefix", "none"])
         .args(target)
