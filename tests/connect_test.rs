@@ -79,6 +79,19 @@ fn each_line_of_a_pipe_is_published_and_answered() {
 }
 
 #[test]
+fn lines_of_json_are_published_as_the_json_they_are() {
+    let server = TestServer::start(config());
+    let mut anna = server.chat();
+    let input = b"{\"n\": 1}\nnot json\n[2, \"b\"]\n\"text\"\n";
+    let outcome = run(&[&address(&server), "--send-json"], input);
+    for content in [serde_json::json!({"n": 1}), serde_json::json!([2, "b"]), "text".into()] {
+        assert_eq!(anna.json()["content"], content);
+    }
+    assert_eq!(outcome.code, Some(1), "one line was not sent");
+    assert!(outcome.err.contains("it is no JSON: expected ident"), "{outcome:?}");
+}
+
+#[test]
 fn much_input_is_no_trouble() {
     let server = TestServer::start(Config { history: 5000, history_bytes: 4 << 20, ..config() });
     let input: String = (0..3000).map(|number| format!("{number}\n")).collect();

@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with a clear message")]
 
 mod support;
+#[path = "support/program.rs"]
+mod program;
 
 use std::time::Duration;
 
+use program::Program;
 use rusty_socks::{Config, Context, Message, Server};
-use support::{Answer, TestServer, config, eventually};
+use support::{Answer, RawClient, TestServer, config, eventually};
 
 const HTML: &str = "<!doctype html><title>a page</title>";
 
@@ -36,7 +39,10 @@ fn start(config: Config) -> TestServer {
 }
 
 fn ask(server: &TestServer, method: &str, path: &str, headers: &str) -> Answer {
-    let mut client = server.raw_client();
+    ask_on(server.raw_client(), method, path, headers)
+}
+
+fn ask_on(mut client: RawClient, method: &str, path: &str, headers: &str) -> Answer {
     client.send(
         format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{headers}\r\n")
             .as_bytes(),
@@ -165,4 +171,55 @@ fn what_is_no_page_is_refused_at_bind() {
         assert_eq!(error.kind(), rusty_socks::ErrorKind::InvalidInput, "{error}");
         assert!(error.to_string().contains(told), "{error}");
     }
+}
+
+#[test]
+fn a_page_has_the_headers_that_it_is_given() {
+    let headers = [("X-One", "1"), ("Content-Security-Policy", "default-src 'none'")];
+    let builder = Server::builder().config(config()).page_with("/", "text/plain", &headers, "a");
+    let server = TestServer::run(builder.bind().unwrap());
+    let page = ask(&server, "GET", "/", "");
+    for (name, value) in headers {
+        assert_eq!(page.header(name), Some(value));
+    }
+    assert_eq!(page.header("Content-Length"), Some("1"));
+}
+
+#[test]
+fn a_browser_at_the_address_of_the_program_sees_its_first_page() {
+    // Full with one client, and still there.
+    let settings = [("MAX_CONN", "1"), ("MAX_QUEUED_TASKS", "0")];
+    let program = Program::start(&[], &settings);
+    let _inside = program.upgrade("/ws");
+    let get = |path| ask_on(RawClient::new(program.socket()), "GET", path, "");
+    let page = get("/");
+    assert_eq!((page.status, page.header("Content-Type")), (200, Some("text/html; charset=utf-8")));
+    assert!(page.body.contains(concat!(">", env!("CARGO_PKG_VERSION"), "</span>")), "no version");
+    let policy = page.header("Content-Security-Policy").unwrap();
+    for part in ["default-src 'none'", "script-src 'self'", "frame-ancestors 'none'"] {
+        assert!(policy.contains(part), "{policy}");
+    }
+    // The policy forbids scripts in the page, and that it loads from elsewhere.
+    assert!(!page.body.contains("<script>") && !page.body.contains(" onclick"), "{}", page.body);
+    let client = get("/client.js");
+    assert_eq!(client.header("Content-Type"), Some("text/javascript; charset=utf-8"));
+    assert_eq!(client.header("Access-Control-Allow-Origin"), Some("*"));
+    assert_eq!(page.header("Access-Control-Allow-Origin"), None);
+    assert!(client.body.contains("export const { Client"), "no client");
+    assert!(get("/page.js").body.contains("from './client.js'"), "no script");
+}
+
+#[test]
+fn the_first_page_shows_nothing_of_the_settings_and_can_be_off() {
+    let secret = "a-key-that-nobody-may-see";
+    let settings = [("ADMIN_PORT", "0"), ("API_KEY", secret), ("DEFAULT_ROOM", "hidden-room")];
+    let program = Program::start(&[], &settings);
+    let bare = Program::start(&[], &[]);
+    let off = Program::start(&[], &[("PAGE", "off")]);
+    let get = |at: &Program, path| ask_on(RawClient::new(at.socket()), "GET", path, "");
+    for path in ["/", "/page.js", "/client.js"] {
+        assert_eq!(get(&program, path).body, get(&bare, path).body, "{path}");
+        assert_eq!(get(&off, path).status, 404, "{path}");
+    }
+    assert_eq!(get(&off, "/health").status, 200);
 }

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with a clear message")]
 
 mod support;
+#[path = "support/links.rs"]
+mod links;
 #[path = "support/stage.rs"]
 mod stage;
 
@@ -15,6 +17,11 @@ use stage::Stage;
 
 /// The reference of the wire protocol.
 const PROTOCOL: &str = "docs/protocol.md";
+/// The reference of the settings.
+const CONFIGURATION: &str = "docs/configuration.md";
+
+/// A front page that is longer is not read.
+const README_LINES_MAX: usize = 160;
 
 fn read(path: &str) -> String {
     let path = format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
@@ -31,8 +38,8 @@ fn blocks<'t>(text: &'t str, language: &str) -> Vec<&'t str> {
 
 #[test]
 fn the_table_of_settings_is_that_of_the_code() {
-    let readme = read("README.md");
-    let rows: Vec<Vec<&str>> = readme
+    let text = read(CONFIGURATION);
+    let rows: Vec<Vec<&str>> = text
         .lines()
         .filter(|line| line.starts_with("| `RUSTY_SOCKS_"))
         .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
@@ -50,9 +57,12 @@ fn the_table_of_settings_is_that_of_the_code() {
         Config::keys().iter().map(|key| wanted(key).join(" | ")).collect(),
     );
     for (shown, wanted) in shown.iter().zip(&wanted) {
-        assert_eq!(shown, wanted, "a row of README.md (left) is not what the code says (right)");
+        assert_eq!(
+            shown, wanted,
+            "a row of {CONFIGURATION} (left) is not what the code says (right)"
+        );
     }
-    assert_eq!(shown.len(), wanted.len(), "README.md has other rows than there are keys");
+    assert_eq!(shown.len(), wanted.len(), "{CONFIGURATION} has other rows than there are keys");
     assert!(rows.iter().all(|cells| cells.len() == 4 && !cells[3].is_empty()), "no meaning");
 }
 
@@ -60,13 +70,12 @@ fn the_table_of_settings_is_that_of_the_code() {
 fn every_variable_that_is_named_exists() {
     let mut known: BTreeSet<String> = Config::keys().iter().map(Key::variable).collect();
     known.extend(Config::keys().iter().filter_map(Key::file_variable));
-    // The one that names the file, the typing error by which the README shows an error, and the
+    // The one that names the file, the typing error by which the documents show an error, and the
     // one in which `connect` finds a token.
     known.extend(["CONFIG", "MAX_CON", "TOKEN"].map(|name| format!("RUSTY_SOCKS_{name}")));
-    let docs = ["protocol", "access", "api"].map(|name| format!("docs/{name}.md"));
-    let others = ["README.md", "CONTRIBUTING.md", "Dockerfile"];
-    for path in others.into_iter().chain(docs.iter().map(String::as_str)) {
-        let text = read(path);
+    let others = ["README.md", "CONTRIBUTING.md", "Dockerfile"].map(str::to_owned);
+    for path in others.into_iter().chain(links::documents("docs")) {
+        let text = read(&path);
         for (at, _) in text.match_indices("RUSTY_SOCKS_") {
             let is_part = |c: char| c.is_ascii_uppercase() || c == '_';
             let name = text[at..].split(|c| !is_part(c)).next().unwrap();
@@ -78,24 +87,28 @@ fn every_variable_that_is_named_exists() {
 
 #[test]
 fn the_toml_examples_are_configurations() {
-    let (readme, protocol) = (read("README.md"), read(PROTOCOL));
-    let examples = [blocks(&readme, "toml"), blocks(&protocol, "toml")].concat();
-    // One is what to load and two add rules for rooms; another shows what a dependent crate writes.
-    let mut files = examples.iter().filter(|block| !block.contains("[dependencies]"));
-    for _ in 0..3 {
+    let texts = [CONFIGURATION, PROTOCOL, "docs/recipes/backends.md"].map(read);
+    let examples = texts.iter().flat_map(|text| blocks(text, "toml"));
+    // Others name files that are not here.
+    let files: Vec<&str> = examples.filter(|block| !block.contains("/etc/ssl/")).collect();
+    assert!(files.len() >= 4, "where are they?");
+    for text in files {
+        // A secret in a file that is not here.
+        let text = text
+            .replace("redis_url_file = \"/run/secrets/redis_url\"", "redis_url = \"redis://a\"");
         let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(files.next().unwrap().as_bytes()).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
         let nothing: [(&str, &str); 0] = [];
         let loaded = Config::load_from(Some(file.path()), nothing, nothing).unwrap();
         assert_ne!(loaded.config, Config::default());
     }
 }
 
-/// The first and the second block of Rust are the examples of a session and of `lib.rs`, doc tests
-/// both; the third stands in this file. So all are compiled.
+/// The blocks of Rust are the examples of a session and of `lib.rs`, doc tests both, and one that
+/// stands in this file. So all are compiled.
 #[test]
 fn the_rust_code_is_compiled() {
-    let readme = read("README.md");
+    let (clients, embedding) = (read("docs/clients.md"), read("docs/embedding.md"));
     let of_docs = |path: &str, sign: &str| -> String {
         let fence = format!("{sign} ```");
         let text = read(path);
@@ -106,16 +119,25 @@ fn the_rust_code_is_compiled() {
     let of_session = of_docs("crates/client/src/session.rs", "///");
     let of_lib = of_docs("src/lib.rs", "//!");
     let of_test = read("tests/readme_test.rs");
-    let of_test = of_test.split("// README begins\n").nth(1).unwrap();
-    let of_test = of_test.split("    // README ends").next().unwrap();
+    let of_test = of_test.split("// document begins\n").nth(1).unwrap();
+    let of_test = of_test.split("    // document ends").next().unwrap();
     let unindent =
         |text: &str| text.lines().map(|line| format!("{}\n", line.trim_start())).collect();
-    let shown: Vec<String> = blocks(&readme, "rust").into_iter().map(unindent).collect();
+    let blocks = [blocks(&clients, "rust"), blocks(&embedding, "rust")].concat();
+    let shown: Vec<String> = blocks.into_iter().map(unindent).collect();
     assert_eq!(shown, [unindent(&of_session), unindent(&of_lib), unindent(of_test)]);
+
+    // The first page has the session again, in its own room.
+    let page = read("src/bin/rusty_socks/first_page/index.html");
+    let snippet =
+        page.split("data-snippet=\"rust\">").nth(1).unwrap().split("</pre>").next().unwrap();
+    let snippet = snippet.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&");
+    let session = of_session.replace("127.0.0.1", "localhost").replace("\"tea\"", "\"try\"");
+    assert!(unindent(&snippet).ends_with(&unindent(&session)), "the Rust of the first page");
 }
 
 mod snippet {
-    // README begins
+    // document begins
     use rusty_socks::{
         Config, Context, Error, Handler, MayBlock, Message, Refusal, Request, Server,
     };
@@ -147,7 +169,7 @@ mod snippet {
         // Eight threads. At most 100 messages wait for them; beyond that, the sockets are not read.
         Server::builder().config(config).route("/lookup", Lookup.blocking(8, 100)).bind()
     }
-    // README ends
+    // document ends
 
     #[test]
     fn it_binds() {
@@ -310,11 +332,11 @@ fn every_command_frame_error_and_close_code_is_told_and_shown() {
 
 /// The sessions with `wscat`: each block is one terminal, and they come one after the other.
 #[test]
-fn the_sessions_of_the_readme_are_true() {
-    let readme = read("README.md");
+fn the_sessions_of_the_quickstart_are_true() {
+    let text = read("docs/quickstart.md");
     let mut stage = Stage::new(&[]);
     let mut frames = 0;
-    for (terminal, session) in blocks(&readme, "console").into_iter().enumerate() {
+    for (terminal, session) in blocks(&text, "console").into_iter().enumerate() {
         let terminal = terminal.to_string();
         for line in session.lines() {
             if let Some(typed) = line.strip_prefix("> ") {
@@ -328,4 +350,42 @@ fn the_sessions_of_the_readme_are_true() {
         }
     }
     assert!(frames >= 6, "where are they?");
+}
+
+#[test]
+fn every_link_of_every_document_leads_somewhere() {
+    let mut documents = links::documents(".");
+    // Parts of a document in docs/, where their links are right.
+    documents.retain(|path| !path.starts_with("benches/compare/report/"));
+    assert!(documents.len() >= 25 && documents.contains("docs/recipes/moving.md"), "{documents:?}");
+    let mut wrong = Vec::new();
+    for document in &documents {
+        let broken = links::broken(document);
+        wrong.extend(broken.into_iter().map(|target| format!("{document}: {target}")));
+    }
+    assert!(wrong.is_empty(), "links that lead nowhere:\n  {}", wrong.join("\n  "));
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_found() {
+    let text = "# One `two`, three\n# A\n## A\n<a id=\"x\"></a>\n[a](#one-two-three) [b](#a-1) [c](#x)\n\
+        [d](#a-2) [e](protocol.md#messages) [f](protocol.md#gone) [g](gone.md) [h](../README.md)\n\
+        [i](../../x) [j](https://example.com/gone)\n```sh\n[k](gone)\n```\n[l\n](api.md#gone)\n";
+    let found = links::broken_in("docs/text.md", text);
+    assert_eq!(found, ["#a-2", "protocol.md#gone", "gone.md", "../../x", "api.md#gone"]);
+}
+
+#[test]
+fn the_book_has_every_document_once_and_the_front_page_is_short() {
+    let summary = read("docs/SUMMARY.md");
+    let listed = summary.split("](").skip(1).map(|rest| rest.split(')').next().unwrap());
+    let mut listed: Vec<String> = listed.map(|path| format!("docs/{path}")).collect();
+    listed.push("docs/SUMMARY.md".into());
+    listed.sort();
+    assert_eq!(listed, links::documents("docs").into_iter().collect::<Vec<_>>());
+    let lines = read("README.md").lines().count();
+    assert!(
+        lines <= README_LINES_MAX,
+        "README.md has {lines} lines: what of it is for a document?"
+    );
 }

@@ -497,7 +497,7 @@ const PACKAGES_MAX: usize = 65;
 fn packages(feature: &str) -> usize {
     // The same on every system on which the tests run.
     let target = ["--target", "x86_64-unknown-linux-gnu"];
-    let of = ["--package", "rusty_socks", "--no-default-features", "--features", feature];
+    let of = ["--package", "rusty_socks_server", "--no-default-features", "--features", feature];
     let output = Command::new(env!("CARGO"))
         .args(["tree", "--locked", "--edges", "normal", "--prefix", "none"])
         .args(target)
@@ -513,9 +513,10 @@ fn packages(feature: &str) -> usize {
 }
 
 #[test]
-fn an_embedder_compiles_what_the_readme_says() {
-    let readme = read("README.md");
-    let table = readme.lines().skip_while(|line| !line.starts_with("| feature | what it brings |"));
+fn an_embedder_compiles_what_the_documents_say() {
+    let document = read("docs/embedding.md");
+    let table =
+        document.lines().skip_while(|line| !line.starts_with("| feature | what it brings |"));
     let rows: BTreeMap<&str, &str> = table
         .skip(2)
         .map_while(|row| row.strip_prefix("| ")?.strip_suffix(" |")?.split_once(" | "))
@@ -542,7 +543,7 @@ fn an_embedder_compiles_what_the_readme_says() {
             wrong.push(format!("{name}: {counted} packages, more than {PACKAGES_MAX}"));
         }
     }
-    none("README.md has each feature, and the packages that it brings", &wrong);
+    none("docs/embedding.md has each feature, and the packages that it brings", &wrong);
 }
 
 /// Columns of a line of prose: of comments, and of paragraphs of Markdown.

@@ -58,7 +58,7 @@ BOUNDS = {
         rss_mb_max=600, why="600 outboxes of 1 MiB; the ceiling of memory holds for the sum"
     ),
     "dedicated": Bound(
-        facts={"kib_per_client": 350}, why="the README says so", turn_ms_max=None, times=5,
+        facts={"kib_per_client": 350}, why="docs/configuration.md says so", turn_ms_max=None, times=5,
         plus_ms=100, rss_mb_max=400,
     ),
     "mixture": Bound(5, 100, 1500, why="the ceiling of memory holds for the sum"),

@@ -9,6 +9,7 @@ ends only what it has started.
 
 import argparse
 import contextlib
+import html
 import json
 import os
 import ssl
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from functools import partial
 from pathlib import Path
 
@@ -446,6 +448,25 @@ def _(args):
         with wscat(args, server) as person:
             person.read_until("503")
         inside.close()
+
+
+@check("the Python of the first page, as it is shown")
+def _(args):
+    with Server(args.binary) as server:
+        with urllib.request.urlopen(f"http://{server.address}/", timeout=DEADLINE_S) as answer:
+            page = html.unescape(answer.read().decode())
+        snippet = page.split('<pre data-snippet="python">')[1].split("</pre>")[0]
+        shown = "ws://localhost:3030/ws"
+        assert shown in snippet
+        command = [sys.executable, "-u", "-c", snippet.replace(shown, server.ws())]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+            try:
+                watch = threading.Timer(DEADLINE_S, program.kill)
+                watch.start()
+                equal(program.stdout.readline(), "python hello from Python\n")
+                watch.cancel()
+            finally:
+                program.kill()
 
 
 def main():

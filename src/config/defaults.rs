@@ -8,7 +8,9 @@ use super::{
     secret::Secret,
     settings::Config,
     texts::{EVENTS, HOOKS},
-    words::{Compression, Engine, HookFail, IdentityMode, LogFormat, MetricsAccess, Overflow},
+    words::{
+        Compression, Engine, FirstPage, HookFail, IdentityMode, LogFormat, MetricsAccess, Overflow,
+    },
 };
 
 impl Default for Config {
@@ -77,6 +79,7 @@ impl Default for Config {
             rate_bytes_per_user: 64 << 20,
             rate_rooms_per_user: 6000,
             max_errors: 10,
+            page: FirstPage::On,
             echo: false,
             broadcast: false,
             hook_url: String::new(),

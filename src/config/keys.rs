@@ -67,7 +67,7 @@ const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// The shortest time above zero: the resolution of the timers.
 const INSTANT: Duration = Duration::from_millis(1);
 
-/// Every setting. The first eight are promised in the README, and keep their names and meanings.
+/// Every setting. The first eight are promised in `README.md`, and keep their names and meanings.
 #[rustfmt::skip]
 pub(super) static TABLE: &[Key] = &[
     key!(First, host, Kind::Text(HOST),
@@ -201,6 +201,8 @@ pub(super) static TABLE: &[Key] = &[
         "Rooms per minute all clients of one user may make; 0 sets no limit"),
     key!(Clients, max_errors, count("errors", 0, 1_000_000), live,
         "Errors in a row after which a chat connection is closed with 4008; 0 for never"),
+    key!(Clients, page, Kind::Word(&["on", "off"]),
+        "Serve the first page on / and the JavaScript client on /client.js"),
     key!(Clients, echo, Kind::Switch,
         "Serve /echo, which returns every message as it came"),
     key!(Clients, broadcast, Kind::Switch, live,

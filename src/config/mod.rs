@@ -72,6 +72,7 @@ pub use {
     source::Source,
     tables::{RoomRule, TlsPair},
     words::{
-        Access, Compression, Engine, HookFail, IdentityMode, LogFormat, MetricsAccess, Overflow,
+        Access, Compression, Engine, FirstPage, HookFail, IdentityMode, LogFormat, MetricsAccess,
+        Overflow,
     },
 };

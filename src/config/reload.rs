@@ -92,19 +92,19 @@ mod tests {
     use crate::config::RoomRule;
 
     #[test]
-    fn the_readme_names_those_that_need_a_restart() {
-        let readme = include_str!("../../README.md").replace("\r\n", "\n");
+    fn the_documents_name_those_that_need_a_restart() {
+        let document = include_str!("../../docs/configuration.md").replace("\r\n", "\n");
         let fixed: Vec<String> = TABLE
             .iter()
             .filter(|key| !key.is_live())
             .map(|key| format!("`{}`", key.name()))
             .collect();
-        let start = readme.find("which need a restart:").expect("the list in the README");
-        let listed = &readme[start..];
+        let start = document.find("which need a restart:").expect("the list");
+        let listed = &document[start..];
         let listed = &listed[..listed.find('.').expect("its end")];
         let named: Vec<String> =
             listed.split('`').skip(1).step_by(2).map(|name| format!("`{name}`")).collect();
-        assert_eq!(named, fixed, "the README must say: {}", fixed.join(", "));
+        assert_eq!(named, fixed, "docs/configuration.md must say: {}", fixed.join(", "));
     }
 
     #[test]

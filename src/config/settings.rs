@@ -8,7 +8,9 @@ use super::{
     memory_max::MemoryMax,
     secret::Secret,
     tables::{RoomRule, TlsPair},
-    words::{Compression, Engine, HookFail, IdentityMode, LogFormat, MetricsAccess, Overflow},
+    words::{
+        Compression, Engine, FirstPage, HookFail, IdentityMode, LogFormat, MetricsAccess, Overflow,
+    },
 };
 
 /// All settings of a server.
@@ -446,6 +448,14 @@ pub struct Config {
     ///
     /// Unit: errors. Default: 10. Range: 0 to 1000000.
     pub max_errors: u32,
+
+    /// Whether the program serves its first page on `/`, and the JavaScript client on `/client.js`.
+    ///
+    /// A library's server has the [pages](crate::Builder::page) that it is given, whatever
+    /// this says.
+    ///
+    /// Default: on. Range: on or off.
+    pub page: FirstPage,
 
     /// Whether to serve `/echo`, which returns every message unchanged. For conformance suites and
     /// load tests; off by default, because anyone can use it.

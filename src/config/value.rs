@@ -11,7 +11,8 @@ use super::{
     secret::{self, Secret},
     texts::Rule,
     words::{
-        Access, Compression, Engine, HookFail, IdentityMode, LogFormat, MetricsAccess, Overflow,
+        Access, Compression, Engine, FirstPage, HookFail, IdentityMode, LogFormat, MetricsAccess,
+        Overflow,
     },
 };
 
@@ -313,6 +314,7 @@ macro_rules! word_field {
     };
 }
 word_field!(Engine: Memory = "memory", Redis = "redis");
+word_field!(FirstPage: On = "on", Off = "off");
 word_field!(HookFail: Closed = "closed", Open = "open");
 word_field!(LogFormat: Text = "text", Json = "json");
 word_field!(MetricsAccess: Admin = "admin", Public = "public");

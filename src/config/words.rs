@@ -50,6 +50,15 @@ pub enum Overflow {
     Latest,
 }
 
+/// Whether the program has a page for those who open its address in a browser.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirstPage {
+    /// There is one on `/`, and the JavaScript client on `/client.js`.
+    On,
+    /// Both paths are a 404.
+    Off,
+}
+
 /// What a client gets when the backend of the [hooks](crate::Config::hook_url) gives no proper
 /// answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

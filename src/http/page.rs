@@ -13,10 +13,23 @@ use super::{
 };
 use crate::ws::headers::trim;
 
+/// Headers of a page's answer that the server writes itself.
+const OURS: [&str; 7] = [
+    "Cache-Control",
+    "Connection",
+    "Content-Length",
+    "Content-Type",
+    "Date",
+    "ETag",
+    "Transfer-Encoding",
+];
+
 /// A page under one path. Immutable; shared by all workers.
 pub(crate) struct StaticPage {
     pub(crate) path: String,
     content_type: String,
+    /// Names and values of headers that go with the body.
+    headers: Vec<(String, String)>,
     body: Bytes,
     /// Identifies the body, quotes included, so that a browser that has it is not sent it again.
     etag: String,
@@ -27,13 +40,33 @@ impl StaticPage {
         let mut hasher = DefaultHasher::new();
         hasher.write(&body);
         let etag = format!("\"{:016x}\"", hasher.finish());
-        StaticPage { path: path.to_owned(), content_type: content_type.to_owned(), body, etag }
+        let (path, content_type) = (path.to_owned(), content_type.to_owned());
+        StaticPage { path, content_type, headers: Vec::new(), body, etag }
     }
 
-    /// Whether the content type can stand in a header.
-    pub(crate) fn has_legal_type(&self) -> bool {
+    /// Adds headers to the answers that have the body.
+    pub(crate) fn with_headers(mut self, headers: &[(&str, &str)]) -> StaticPage {
+        let owned = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        self.headers.extend(owned);
+        self
+    }
+
+    /// Returns the name of a header whose line would be wrong: with a value or a name that cannot
+    /// stand there, or one that the server writes itself.
+    pub(crate) fn illegal_header(&self) -> Option<&str> {
         let is_text = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
-        !self.content_type.trim().is_empty() && self.content_type.bytes().all(is_text)
+        let is_value = |value: &str| !value.trim().is_empty() && value.bytes().all(is_text);
+        if !is_value(&self.content_type) {
+            return Some("Content-Type");
+        }
+        let is_name = |name: &str| {
+            !name.is_empty()
+                && name.bytes().all(|byte| byte == b'-' || byte.is_ascii_alphanumeric())
+        };
+        let is_ours = |name: &str| OURS.iter().any(|ours| ours.eq_ignore_ascii_case(name));
+        let is_legal = |name: &str, value: &str| is_name(name) && is_value(value) && !is_ours(name);
+        let wrong = self.headers.iter().find(|(name, value)| !is_legal(name, value));
+        wrong.map(|(name, _)| name.as_str())
     }
 
     /// Whether the request says that the client has this body (RFC 9110, 13.1.2).
@@ -55,6 +88,9 @@ impl StaticPage {
                 self.content_type,
                 self.body.len()
             );
+            for (name, value) in &self.headers {
+                let _ = write!(lines, "{name}: {value}\r\n");
+            }
         }
         let status = if known { Status::NotModified } else { Status::Ok };
         write_head(out, status, date, &lines, closes);
@@ -95,12 +131,19 @@ mod tests {
     }
 
     #[test]
-    fn a_type_cannot_end_its_line() {
-        let legal =
-            |content_type| StaticPage::new("/", content_type, Bytes::new()).has_legal_type();
-        assert!(legal("text/html; charset=utf-8"));
-        for illegal in ["", " ", "text/html\r\nX: y", "text/html\n", "text/h\u{e4}"] {
-            assert!(!legal(illegal), "{illegal:?}");
+    fn a_header_cannot_end_its_line_or_stand_twice() {
+        let illegal = |content_type, headers: &[(&str, &str)]| {
+            let page = StaticPage::new("/", content_type, Bytes::new()).with_headers(headers);
+            page.illegal_header().map(str::to_owned)
+        };
+        assert_eq!(illegal("text/html; charset=utf-8", &[("X-A", "b c")]), None);
+        for content_type in ["", " ", "text/html\r\nX: y", "text/html\n", "text/h\u{e4}"] {
+            assert_eq!(illegal(content_type, &[]).as_deref(), Some("Content-Type"));
+        }
+        for (name, value) in
+            [("X", "a\r\nY: b"), ("X", ""), ("X: y", "z"), ("", "a"), ("etag", "a"), ("date", "a")]
+        {
+            assert_eq!(illegal("text/html", &[("A", "b"), (name, value)]).as_deref(), Some(name));
         }
     }
 }

@@ -3,6 +3,7 @@
 mod accepting;
 mod drain;
 mod handle;
+mod pages;
 mod paths;
 mod staff;
 mod restart;
@@ -17,7 +18,6 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
 use mio::{Poll, Waker};
 
@@ -96,20 +96,6 @@ impl Builder {
         let jobs = service.jobs.map(|(threads, queue_max)| JobPool::new(threads, queue_max));
         let tasks = service.tasks.map(TaskPool::new);
         self.routes.push(Route { path: path.to_owned(), handler: service.handler, jobs, tasks });
-        self
-    }
-
-    /// Serves `body` under exactly `path`, such as the page that opens the WebSocket.
-    ///
-    /// Answers GET and HEAD with `content_type` (such as `text/html; charset=utf-8`) and an `ETag`:
-    /// a browser asks each time and gets the body once. All answers share the bytes of the body, so
-    /// `include_str!` and `include_bytes!` cost no copy. A page needs no permit, and may be larger
-    /// than `buffer_bytes`. The connection is closed if the client reads nothing of it for
-    /// `timeout`.
-    ///
-    /// Meant for a few pages that belong to the program: no directories, no ranges, no compression.
-    pub fn page(mut self, path: &str, content_type: &str, body: impl Into<Bytes>) -> Builder {
-        self.pages.push(StaticPage::new(path, content_type, body.into()));
         self
     }
 

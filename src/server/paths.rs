@@ -25,10 +25,14 @@ pub(super) fn check_paths(routes: &[Route], pages: &[StaticPage]) -> Result<(), 
             return refuse(format!("the page '{path}' is on a path that is already taken"));
         }
     }
-    match pages.iter().find(|page| !page.has_legal_type()) {
-        Some(page) => {
-            refuse(format!("the content type of the page '{}' cannot stand in a header", page.path))
+    for page in pages {
+        if let Some(name) = page.illegal_header() {
+            let what = if name == "Content-Type" { "content type" } else { name };
+            return refuse(format!(
+                "the {what} of the page '{}' cannot stand in a header, or not there",
+                page.path
+            ));
         }
-        None => Ok(()),
     }
+    Ok(())
 }

@@ -37,13 +37,13 @@ def number(text):
 
 @cache
 def _settings():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
     # Name, default, range and meaning; a test of the server's holds these to the code.
-    return dict(re.findall(r"^\| `RUSTY_SOCKS_(\w+)` \| (.+?) \|[^|]*$", readme, re.MULTILINE))
+    return dict(re.findall(r"^\| `RUSTY_SOCKS_(\w+)` \| (.+?) \|[^|]*$", text, re.MULTILINE))
 
 
 def _row(key):
     cells = _settings().get(key.upper())
     if cells is None:
-        raise LookupError(f"the table of settings in README.md has no {key}")
+        raise LookupError(f"the table of settings in docs/configuration.md has no {key}")
     return [cell.strip(" `") for cell in cells.split("|")]

@@ -53,9 +53,9 @@ test('the example of the README runs with the installed package', { timeout: 60_
   }),
 );
 
-test('the example of the front page runs with the installed package', { timeout: 60_000 }, () =>
+for (const path of ['README.md', 'docs/clients.md']) test(`the example of ${path} runs with the installed package`, { timeout: 60_000 }, () =>
   inWorld({}, async ({ url }) => {
-    const readme = await readFile(join(here, '../../README.md'), 'utf8');
+    const readme = await readFile(join(here, '../..', path), 'utf8');
     const example = /```js\n(import [^]*?)```/.exec(readme)[1].replaceAll('ws://localhost:3030/ws', url);
     await writeFile(join(home, 'front.mjs'), example);
     // It reads for ever.
@@ -68,6 +68,9 @@ test('the example of the front page runs with the installed package', { timeout:
     }
   }),
 );
+
+test('the one file that the server sends is made of these sources', () =>
+  run(process.execPath, [join(here, 'scripts/bundle.mjs'), '--check']));
 
 test('it can be required, without any help of newer versions of Node', { timeout: 60_000 }, () =>
   inWorld({}, async ({ url }) => {

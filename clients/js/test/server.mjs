@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 
 import { until } from './environment.mjs';
 
-const BINARY =
+export const BINARY =
   process.env.RUSTY_SOCKS_BINARY ?? fileURLToPath(new URL('../../../target/debug/rusty_socks', import.meta.url));
 
 export class Server {

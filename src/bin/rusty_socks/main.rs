@@ -4,6 +4,8 @@
 //! server are not listed here: they come from the table of keys in the library.
 
 mod exit;
+mod first_page;
+mod generate;
 mod logging;
 
 mod check_config;
@@ -27,7 +29,7 @@ use clap::{
 };
 use rusty_socks::{
     Config, Error,
-    config::{Key, Loaded},
+    config::{Group, Key, Loaded},
 };
 
 use rusty_socks_load::TlsArgs;
@@ -82,6 +84,8 @@ const LOAD_ABOUT: &str =
 
 const CONNECT_ABOUT: &str = "Talk to a server from a terminal or a pipe";
 
+const SHORT_EPILOGUE: &str = "All settings, exit codes and examples: rusty_socks --help";
+
 const EPILOGUE: &str = "\
 Where values come from (later ones win):
   defaults, the TOML file, RUSTY_SOCKS_* variables, flags. --max-conn is RUSTY_SOCKS_MAX_CONN in
@@ -126,6 +130,8 @@ fn main() -> ExitCode {
             let run = |loaded| token::run(own, &loaded);
             exit::report(loaded(&[&matches, own]).and_then(run)).into()
         }
+        Some(("completions", own)) => generate::completions(command(), own).into(),
+        Some(("man", own)) => generate::man(command(), own).into(),
         Some(("load", own)) => run_foreign(&matches, own, "load", load::run),
         Some(("connect", own)) => run_foreign(&matches, own, "connect", connect::run),
         // Only the commands above are known to the parser.
@@ -210,10 +216,20 @@ fn command() -> Command {
         .args(where_to_ask.map(server_flag));
     let load = LoadArgs::augment_args(Command::new("load")).about(LOAD_ABOUT);
     let connect = ConnectArgs::augment_args(Command::new("connect")).about(CONNECT_ABOUT);
+    let completions = Command::new("completions")
+        .about(generate::COMPLETIONS_ABOUT)
+        .after_help(generate::COMPLETIONS_EPILOGUE)
+        .args(generate::completions_args());
+    let man = Command::new("man")
+        .about(generate::MAN_ABOUT)
+        .after_help(generate::MAN_EPILOGUE)
+        .args(generate::man_args());
     with_server_flags(Command::new("rusty_socks"))
         .version(env!("CARGO_PKG_VERSION"))
-        .about(ABOUT)
-        .after_help(EPILOGUE)
+        .about(ABOUT.lines().next().unwrap_or(ABOUT))
+        .long_about(ABOUT)
+        .after_help(SHORT_EPILOGUE)
+        .after_long_help(EPILOGUE)
         .max_term_width(110)
         .subcommands([
             with_server_flags(serve),
@@ -222,6 +238,8 @@ fn command() -> Command {
             health,
             load,
             connect,
+            completions,
+            man,
         ])
 }
 
@@ -254,6 +272,8 @@ fn server_flag(key: &'static Key) -> Arg {
         .action(ArgAction::Set)
         .allow_negative_numbers(true)
         .help_heading(key.group().heading())
+        // `-h` is for those who look for the one flag that most need; `--help` has all.
+        .hide_short_help(key.group() != Group::First)
         .help(help);
     if key.is_switch() {
         // Only with an equals sign, or else `--echo serve` would ask to echo "serve".

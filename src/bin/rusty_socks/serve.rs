@@ -4,11 +4,12 @@ use log::{info, warn};
 use parking_lot::Mutex;
 use rusty_socks::{
     Config, Error, chat,
-    config::{ConfigSource, Loaded, Reloaded},
+    config::{ConfigSource, FirstPage, Loaded, Reloaded},
 };
 
 use crate::{
     exit::{self, Exit},
+    first_page,
     logging::{self, LogFilter, LogQueue},
     service_manager::{self, Sockets, State},
     signals::SignalThread,
@@ -70,7 +71,11 @@ fn serve(config: Config, source: Source, sockets: Sockets, log: &LogQueue) -> Re
 
     let (max_conn, max_queued_tasks, threads) =
         (config.max_conn, config.max_queued_tasks, config.thread_pool_size);
+    let has_page = config.page == FirstPage::On;
     let mut builder = chat::builder(config)?.source(source);
+    if has_page {
+        builder = first_page::add_to(builder);
+    }
     if let Some(listener) = sockets.public {
         builder = builder.listener(listener);
     }

@@ -60,6 +60,12 @@ pub(crate) struct ConnectArgs {
     #[arg(long, conflicts_with = "raw")]
     json: bool,
 
+    /// Publish each line as the JSON that it is, and not as a text.
+    ///
+    /// A line that is no JSON is told and not sent.
+    #[arg(long, conflicts_with = "raw")]
+    pub(super) send_json: bool,
+
     /// Do not show when messages were sent.
     #[arg(long)]
     no_timestamps: bool,

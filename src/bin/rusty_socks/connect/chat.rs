@@ -76,7 +76,7 @@ pub(super) fn run(args: &ConnectArgs, url: &str) -> Result<Exit, Failure> {
     if screen.is_terminal() {
         ui_event::read_keys(events);
     } else if is_pipe {
-        pipe(renderer.room.clone(), jobs.clone());
+        pipe(renderer.room.clone(), args.send_json, jobs.clone());
     } else {
         let ended = events.clone();
         let take = move |input| events.send(UiEvent::Typed(input)).is_ok();
@@ -92,6 +92,7 @@ pub(super) fn run(args: &ConnectArgs, url: &str) -> Result<Exit, Failure> {
         exit_condition,
         others,
         is_pipe,
+        sends_json: args.send_json,
         listens,
         was_connected: false,
     };
@@ -105,10 +106,10 @@ pub(super) fn run(args: &ConnectArgs, url: &str) -> Result<Exit, Failure> {
 }
 
 /// Each line of a pipe is a message, whatever it begins with.
-fn pipe(room: Option<String>, jobs: SyncSender<Job>) {
+fn pipe(room: Option<String>, sends_json: bool, jobs: SyncSender<Job>) {
     let ended = jobs.clone();
     let take = move |input| match (room.clone(), input) {
-        (Some(room), Input::Text(text)) => jobs.send(Job::Say { room, text }).is_ok(),
+        (Some(room), Input::Text(text)) => jobs.send(Job::say(room, text, sends_json)).is_ok(),
         (Some(_), Input::Bytes(_, number)) => {
             let text = format!(
                 "line {number} is not sent: it is not UTF-8, and the chat protocol is text"
@@ -135,6 +136,8 @@ struct Chat {
     /// Clients that were heard of, newest last.
     others: VecDeque<Member>,
     is_pipe: bool,
+    /// Whether what is typed is JSON.
+    sends_json: bool,
     /// Whether messages are shown, and what happens in rooms.
     listens: bool,
     was_connected: bool,
@@ -302,7 +305,7 @@ impl Chat {
                             let line = format!("me: {}", text::plain(text));
                             self.screen.say(&self.renderer.notice(&line))?;
                         }
-                        self.ask(Job::Say { room, text: text.to_owned() });
+                        self.ask(Job::say(room, text.to_owned(), self.sends_json));
                     }
                     Command::Leave(_) => self.ask(Job::Leave(room)),
                     Command::History(count) => self.ask(Job::History(room, count)),

@@ -14,6 +14,8 @@ use rusty_socks_client::{
     Error, ErrorKind, JoinOptions, Pages, PublishOptions, Receipt, Session, Ticket,
 };
 
+use serde_json::value::{RawValue, to_raw_value};
+
 use super::{
     text,
     ui_event::{UiEvent, UiEvents},
@@ -33,7 +35,7 @@ pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 pub(super) enum Job {
     Say {
         room: String,
-        text: String,
+        content: Box<RawValue>,
     },
     To {
         client: String,
@@ -47,6 +49,20 @@ pub(super) enum Job {
     Lost(String),
     /// All input has been read.
     End,
+}
+
+impl Job {
+    /// Publishes a line: as a text, or as the JSON that it has to be then.
+    pub(super) fn say(room: String, line: String, is_json: bool) -> Job {
+        let content = match is_json {
+            true => RawValue::from_string(line),
+            false => to_raw_value(&line),
+        };
+        match content {
+            Ok(content) => Job::Say { room, content },
+            Err(error) => Job::Lost(format!("a line is not sent: it is no JSON: {error}")),
+        }
+    }
 }
 
 /// With `watches`, to be told who comes and goes too.
@@ -125,8 +141,8 @@ impl Worker {
 
     fn carry_out(&mut self, job: Job) -> Result<(), Error> {
         match job {
-            Job::Say { room, text } => loop {
-                match self.session.publish_later(&[&room], &text, self.options()) {
+            Job::Say { room, content } => loop {
+                match self.session.publish_later(&[&room], &content, self.options()) {
                     Err(error) if error.kind() == ErrorKind::Full => self.finish_oldest(),
                     outcome => {
                         self.tickets.push_back(outcome?);
