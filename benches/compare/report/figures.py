@@ -254,7 +254,7 @@ class Work:
             case ["fanout", n, size, window, *apart]:
                 title = f"Fan-out of {bytes_(size)} to {thousands(n)} members, {window} publishes in flight"
                 title += ", each in a write of its own" * bool(apart)
-                return title, f"fan-out of {bytes_(size)} to {thousands(n)}, {window} in flight"
+                return title, f"fan-out of {bytes_(size)} to {thousands(n)}, {window} in flight" + " apart" * bool(apart)
             case ["idle", n]:
                 short = f"{thousands(n)} connections"
                 return f"{short}, opened and left idle", short
