@@ -14,10 +14,11 @@ Settings, all from the environment:
   ROUNDS=3          rounds, each with fresh servers
   SLICES=5          how often in each round the driver goes through all servers with echo, rooms and fan-out
   SLICE_SECONDS=0.4 how long each of those measurements is, after a warm-up
-  SERVERS="rusty tokio tokio-forward tokio-tuned fastwebsockets axum ws uwebsockets floor rusty-2 tokio-2"
+  SERVERS="rusty rusty-raw tokio tokio-forward tokio-tuned fastwebsockets axum ws uwebsockets floor rusty-2 tokio-2"
                     -2 is with two threads
   WORKS="echo:128:1:64 …"    echo:BYTES:IN_FLIGHT:CONNECTIONS, rooms:ROOMS:MEMBERS:IN_FLIGHT_IN_EACH,
-                    paced:ROOMS:MEMBERS:PUBLISHES_A_SECOND, fanout:MEMBERS, idle:CONNECTIONS,
+                    paced:ROOMS:MEMBERS:PUBLISHES_A_SECOND, fanout:MEMBERS[:BYTES:IN_FLIGHT[:apart]],
+                    idle:CONNECTIONS,
                     chat-idle:CONNECTIONS, presence:MEMBERS
   HOLD=15000        connections to hold on four workers while /health is asked; 0 leaves it out
   OUT=docs          where benchmarks.md and benchmarks/*.svg are written
@@ -40,9 +41,10 @@ out=${OUT:-docs}
 
 report() { python3 benches/compare/report "$@"; }
 
-every_server="rusty tokio tokio-forward tokio-tuned fastwebsockets axum ws uwebsockets floor rusty-2 tokio-2"
+every_server="rusty rusty-raw tokio tokio-forward tokio-tuned fastwebsockets axum ws uwebsockets floor rusty-2 tokio-2"
 every_work="echo:128:1:64 echo:128:16:64 echo:1024:1:200 echo:65536:1:16 rooms:100:10:1 paced:100:10:2000
-    fanout:1000 fanout:5000 idle:8000 chat-idle:8000 presence:1000"
+    fanout:1000 fanout:5000 fanout:1000:128:16 fanout:1000:128:16:apart fanout:1000:1024:4 fanout:5000:128:8
+    idle:8000 chat-idle:8000 presence:1000"
 case "${1:-}" in
     '') ;;
     --quick)
@@ -99,6 +101,8 @@ ulimit -n "$(ulimit -Hn)"
 suits() {
     case $1:$2 in
         rusty:*) return 0 ;;
+        rusty-raw:fanout:*:*) return 0 ;;
+        rusty-raw:*) return 1 ;;
         *:chat-idle:* | *:presence:*) return 1 ;;
         *-2:echo:*:16:* | *-2:rooms:* | *-2:fanout:1000) return 0 ;;
         *-2:*) return 1 ;;
@@ -126,6 +130,7 @@ server_command() {
                 RUSTY_SOCKS_RATE_MESSAGES=0 RUSTY_SOCKS_RATE_BYTES=0
                 "$server_bin/rusty_socks")
             ;;
+        rusty-raw) command=("$peer_bin/broadcast_rusty" --port "$3") ;;
         # As most programs write it.
         tokio) command=("${tokio[@]}") ;;
         tokio-2) command=("${tokio[@]}" --threads 2) ;;
@@ -145,6 +150,7 @@ server_command() {
 # Sets `flags` to where and how the driver reaches server $1 for work of kind $2 on port $3.
 driver_flags() {
     case $1:$2 in
+        rusty-raw:*) flags=(--url "ws://127.0.0.1:$3/" --protocol raw) ;;
         rusty*:echo | rusty*:idle) flags=(--url "ws://127.0.0.1:$3/echo") ;;
         rusty*:fanout) flags=(--url "ws://127.0.0.1:$3/ws" --protocol chat) ;;
         rusty*:*) flags=(--url "ws://127.0.0.1:$3/ws") ;;
@@ -159,6 +165,7 @@ driver_flags() {
 prepare() {
     local bin
     case $1 in
+        rusty-raw) bin=broadcast_rusty ;;
         rusty*) build --bin rusty_socks; return ;;
         tokio*) bin=echo_tokio_tungstenite ;;
         floor) bin=echo_epoll ;;
@@ -241,7 +248,7 @@ shown() {
 
 # Sets `drive` to what does work $2 to server $1: for a while before it counts and for a while after that.
 driver_command() {
-    local kind first second third name warm=(--warmup "$3" --seconds "$4")
+    local kind first second third name size window warm=(--warmup "$3" --seconds "$4")
     IFS=: read -r kind first second third <<<"$2"
     driver_flags "$1" "$kind" "${ports[$1]}"
     name=$kind
@@ -252,7 +259,13 @@ driver_command() {
             name=rooms
             flags+=(--rooms "$first" --members "$second" --rate "$third" --size 128 "${warm[@]}")
             ;;
-        fanout) flags+=(--members "$first" --size 128 "${warm[@]}") ;;
+        fanout)
+            size=${second:-128} window=${third%%:*}
+            # About what Rusty Socks' chat makes of a message: its floor is to write as much.
+            [[ $1 != floor || -z $third ]] || size=$((size + 176))
+            flags+=(--members "$first" --size "$size" --window "${window:-1}" "${warm[@]}")
+            [[ $third != *:apart ]] || flags+=(--apart)
+            ;;
         idle) flags+=(--connections "$first") ;;
         chat-idle)
             name=idle

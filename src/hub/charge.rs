@@ -26,7 +26,8 @@ impl Charge {
         here: u32,
     ) -> Option<Charge> {
         let session = Arc::clone(by?);
-        let deliveries = if members < COUNTED_MIN { 0 } else { here };
+        let deliveries =
+            if members < COUNTED_MIN { 0 } else { in_flight::members_price(here, members) };
         let price = in_flight::price(bytes, here, members).saturating_add(deliveries);
         session.in_flight.add(price);
         Some(Charge { session, price, published_ms: None })

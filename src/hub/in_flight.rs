@@ -23,6 +23,11 @@ const IN_FLIGHT_MAX: u32 = 8192;
 /// the time to be held for. Divided among the letters of a message.
 const KIB_PRICE: u32 = IN_FLIGHT_MAX / 128;
 
+/// The most that the members of a room add to the price of one message: 16 messages may be on their
+/// way, however many get them. Messages behind each other go out together, so that the more there
+/// are of them the less each costs; with one or two at a time each is written alone.
+const MEMBERS_PRICE_MAX: u32 = IN_FLIGHT_MAX / 16 - KIB_PRICE;
+
 /// KiB that a session must have sent since it was last held before a client can hold it. However
 /// slow its receivers are, a sender passes so much between two holds; and who says a word now and
 /// then is not held for the flood of another.
@@ -77,6 +82,14 @@ pub(super) fn price(bytes: usize, here: u32, total: usize) -> u32 {
     let whole = u64::from(kib(bytes).saturating_mul(KIB_PRICE));
     let part = (whole * u64::from(here)).div_ceil(total.max(1) as u64);
     u32::try_from(part).unwrap_or(u32::MAX).max(1)
+}
+
+/// Returns what a letter to `here` of a message's `total` receivers costs beside its bytes: 1 for
+/// each, up to a bound for all of them.
+pub(super) fn members_price(here: u32, total: usize) -> u32 {
+    let max = u64::from(MEMBERS_PRICE_MAX);
+    let part = (max * u64::from(here)).div_ceil(total.max(1) as u64);
+    u32::try_from(part).unwrap_or(u32::MAX).min(here)
 }
 
 impl InFlight {

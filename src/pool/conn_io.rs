@@ -1,11 +1,7 @@
 //! What a connection has in every phase: its socket, its outbox, its deadline, and whether it is
 //! read.
 
-use std::{
-    io::{self, IoSlice},
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, time::Duration};
 
 use bitflags::bitflags;
 
@@ -25,17 +21,13 @@ use crate::{
         close::CloseReason,
         decoder::Event,
         deflate::{Deflate, Inflater},
-        encode::{encode_frame, header_bytes, message_header},
         endpoint::Endpoint,
-        frame::{Kind, Message, PreparedFrame},
+        frame::{Message, PreparedFrame},
     },
 };
 
 mod counts;
-
-/// A message of so many bytes is given to the kernel at once if nothing waits before it: copying it
-/// into the outbox would cost more than the write that is saved by gathering.
-const WRITE_AT_ONCE_BYTES_MIN: usize = 16 << 10;
+mod queue;
 
 bitflags! {
     /// What is known of a socket without trying.
@@ -248,81 +240,6 @@ impl ConnIo {
         self.outbox.status(&cx.limits.outbox)
     }
 
-    /// Queues a message that fits.
-    // In line for short messages to clients without compression; everything else stays out of the
-    // way.
-    #[inline(always)]
-    fn queue(&mut self, message: Message<'_>, cx: &mut WorkerCtx) {
-        let (kind, payload) = (message.kind(), message.as_bytes());
-        if self.deflate.is_some() || payload.len() >= WRITE_AT_ONCE_BYTES_MIN {
-            return self.queue_otherwise(kind, payload, cx);
-        }
-        let header = message_header(kind, false);
-        self.outbox.push_own(1, &mut cx.scratch.spare, |out| encode_frame(out, &header, payload));
-    }
-
-    #[inline(never)]
-    fn queue_otherwise(&mut self, kind: Kind, payload: &[u8], cx: &mut WorkerCtx) {
-        let scratch = &mut cx.scratch;
-        match &mut self.deflate {
-            Some(deflate) if payload.len() >= cx.limits.compression_threshold => {
-                self.outbox.push_own(1, &mut scratch.spare, |out| {
-                    let (deflaters, deflated) = (&mut scratch.deflaters, &mut scratch.deflated);
-                    deflate.write_frame(kind, payload, deflaters, deflated, out);
-                });
-            }
-            _ if payload.len() >= WRITE_AT_ONCE_BYTES_MIN => self.queue_large(kind, payload, cx),
-            _ => {
-                let header = message_header(kind, false);
-                let spare = &mut scratch.spare;
-                self.outbox.push_own(1, spare, |out| encode_frame(out, &header, payload));
-            }
-        }
-    }
-
-    fn queue_large(&mut self, kind: Kind, payload: &[u8], cx: &mut WorkerCtx) {
-        let (header, used) = header_bytes(&message_header(kind, false), payload.len());
-        let mut parts = [&header[..used], payload];
-        if !self.write_at_once(&mut parts, cx) {
-            self.outbox.push_own(1, &mut cx.scratch.spare, |out| {
-                out.reserve(parts[0].len() + parts[1].len());
-                parts.iter().for_each(|part| out.extend_from_slice(part));
-            });
-            self.count_outbox(self.outbox.held_bytes() + self.stream.unsent_bytes(), cx);
-            cx.tell_growth();
-        }
-    }
-
-    /// Gives the kernel what it takes of a frame if nothing waits before it, and takes that off the
-    /// parts. Returns whether it took all. An error is left for the next write to find.
-    fn write_at_once(&mut self, parts: &mut [&[u8]; 2], cx: &mut WorkerCtx) -> bool {
-        if self.is_blocked() || !self.outbox.is_empty() {
-            return false;
-        }
-        let written = self.stream.write(&parts.map(IoSlice::new), &mut cx.tls);
-        let Ok(sent) = written else { return false };
-        self.on_sent(sent, cx);
-        self.last_tx = cx.now;
-        let of_header = sent.min(parts[0].len());
-        *parts = [&parts[0][of_header..], &parts[1][sent - of_header..]];
-        parts[1].is_empty()
-    }
-
-    /// Queues a frame that others are sent as well: compressed once for all of them where that is
-    /// agreed.
-    pub(super) fn queue_prepared(&mut self, frame: &PreparedFrame, cx: &mut WorkerCtx) {
-        self.count_message_out();
-        let is_short = frame.payload().len() < cx.limits.compression_threshold;
-        let Some(deflate) = self.deflate.as_ref().filter(|_| !is_short) else {
-            return self.outbox.push_shared(frame.bytes(), &mut cx.scratch.spare);
-        };
-        let bits = deflate.shared_window_bits();
-        match bits.and_then(|bits| frame.shared(bits, &mut cx.scratch.deflaters)) {
-            Some(shared) => self.outbox.push_shared(shared, &mut cx.scratch.spare),
-            None => self.queue(frame.message(), cx),
-        }
-    }
-
     /// Queues bytes that count as no message (HTTP, control frames). They know no overflow.
     pub(super) fn queue_bytes(&mut self, bytes: &mut Vec<u8>, cx: &mut WorkerCtx) {
         self.outbox.push_own(0, &mut cx.scratch.spare, |out| out.append(bytes));
@@ -434,7 +351,7 @@ impl ConnIo {
     pub(super) fn write(&mut self, cx: &mut WorkerCtx) -> io::Result<Flushed> {
         let (flushed, sent, has_progress) = match &mut self.stream {
             Stream::Plain(socket) => {
-                let (flushed, sent) = self.outbox.flush(socket, &mut cx.scratch.spare)?;
+                let (flushed, sent) = self.outbox.flush(socket, true, &mut cx.scratch.spare)?;
                 (flushed, sent, sent > 0)
             }
             Stream::Tls(_) => self.write_tls(cx)?,
@@ -466,7 +383,7 @@ impl ConnIo {
         // What went since the last write, with the handshake, proves nothing about this one.
         stream.take_progress();
         let mut writer = TlsWriter { stream, cx: &mut cx.tls };
-        let (flushed, sent) = self.outbox.flush(&mut writer, &mut cx.scratch.spare)?;
+        let (flushed, sent) = self.outbox.flush(&mut writer, false, &mut cx.scratch.spare)?;
         let (has_progress, is_worn) = (stream.take_progress(), stream.take_is_worn());
         // An HTTP connection ends with its next answer.
         if is_worn && !self.is_http {

@@ -18,6 +18,7 @@ use super::{
     members::LocalMember,
     open::Open,
     room_lag::{RoomLag, gap_notice, keeps_newest},
+    run::Run,
     worker_cx::WorkerCtx,
 };
 use crate::{config::Overflow, hub::room::Room, ws::frame::PreparedFrame};
@@ -31,6 +32,29 @@ pub(super) struct Delivery<'a> {
 }
 
 impl Open {
+    /// Queues all messages of a run in one piece, if this client gets all of them and there is
+    /// nothing to decide for one of them. `first` is the lowest number of the run. Returns whether
+    /// they are queued; else nothing is done.
+    #[inline(always)]
+    pub(super) fn deliver_run(
+        &mut self,
+        run: &mut Run,
+        first: u64,
+        (room, member): (&Arc<Room>, LocalMember),
+        io: &mut ConnIo,
+        cx: &mut WorkerCtx,
+    ) -> bool {
+        let must_look = io.close_asked.is_some()
+            || self.lags.is_some()
+            || first <= member.from_seq
+            || (io.is_blocked() && keeps_newest(room) && !io.outbox.is_empty());
+        if must_look || !run.is_for(io.id) || !io.queue_run(run, cx) {
+            return false;
+        }
+        io.list_dirty(&mut cx.work);
+        true
+    }
+
     /// Queues a room's message, or does what the room's policy says when the client is too slow for
     /// it. Returns whether it was queued.
     #[inline(always)]

@@ -3,22 +3,23 @@
 //! A message to more members than one turn should carry waits here with its room, and rooms take
 //! turns, so that the members of a large room delay nobody else by more than a slice. A room's
 //! messages keep their order: while one waits, those behind it wait too. A message of several rooms
-//! waits in each of them, and is delivered when it is the first in all.
+//! waits in each of them, and is delivered when it is the first in all. Messages of one room that
+//! wait behind each other are delivered together.
 
 use std::{collections::VecDeque, sync::Arc, vec};
 
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
-use crate::{
-    hub::{charge::Charge, conn_id::ConnId, room::RoomKey},
-    ws::frame::PreparedFrame,
-};
+use super::run::{RoomMessage, Run};
+use crate::hub::{conn_id::ConnId, room::RoomKey};
 
-/// To whom a message goes.
+/// To whom messages go.
 #[derive(Debug, Clone)]
 pub(super) enum Audience {
-    /// The members of rooms, each with the message's number there.
+    /// The members of one room.
+    Room(RoomKey),
+    /// The members of several rooms, each with the message's number there.
     Rooms(Arc<[(RoomKey, u64)]>),
     /// Everyone who is connected to a route.
     Route(u16),
@@ -31,16 +32,14 @@ enum QueueKey {
     Route(u16),
 }
 
-/// A message and how far it is delivered.
+/// Messages and how far they are delivered.
 pub(super) struct Fanout {
     pub(super) audience: Audience,
-    pub(super) frame: PreparedFrame,
-    pub(super) except: Option<ConnId>,
-    /// The connections that are still to get it; `None` before the first slice.
-    pub(super) recipients: Option<vec::IntoIter<ConnId>>,
-    /// The space that its letter takes in the mailbox, in bytes.
-    pub(super) weight: usize,
-    pub(super) charge: Option<Charge>,
+    /// More than one only for one room.
+    pub(super) run: Run,
+    /// The connections that are still to get them, for one room each with its place in the room's
+    /// list; `None` before the first slice.
+    pub(super) recipients: Option<vec::IntoIter<(u32, ConnId)>>,
 }
 
 /// The messages of one worker that wait. Bounded by the mailbox, in which each keeps its space
@@ -56,11 +55,12 @@ pub(super) struct Fanouts {
 
 impl Audience {
     fn queues(&self) -> impl Iterator<Item = QueueKey> {
-        let (rooms, route) = match self {
+        let (rooms, one) = match self {
+            Audience::Room(room) => (&[][..], Some(QueueKey::Room(*room))),
             Audience::Rooms(rooms) => (&rooms[..], None),
             Audience::Route(route) => (&[][..], Some(QueueKey::Route(*route))),
         };
-        rooms.iter().map(|(room, _)| QueueKey::Room(*room)).chain(route)
+        rooms.iter().map(|(room, _)| QueueKey::Room(*room)).chain(one)
     }
 }
 
@@ -84,9 +84,26 @@ impl Fanouts {
         self.queues.get(&key).is_some_and(|queue| !queue.is_empty())
     }
 
-    pub(super) fn push(&mut self, fanout: Fanout) {
-        let queues: Vec<QueueKey> = fanout.audience.queues().collect();
-        let id = self.fanouts.insert(fanout);
+    /// Has a message of one room wait, with those right before it if none of them was delivered to
+    /// anybody yet.
+    pub(super) fn push_to_room(&mut self, room: RoomKey, message: RoomMessage) {
+        let last = self.queues.get(&QueueKey::Room(room)).and_then(VecDeque::back);
+        if let Some(last) = last.and_then(|last| self.fanouts.get_mut(*last))
+            && matches!(last.audience, Audience::Room(_))
+            && last.recipients.is_none()
+            && last.run.takes(&message.frame)
+        {
+            return last.run.push(message);
+        }
+        self.push(Audience::Room(room), message);
+    }
+
+    /// Has a message wait.
+    pub(super) fn push(&mut self, audience: Audience, message: RoomMessage) {
+        let queues: Vec<QueueKey> = audience.queues().collect();
+        let mut run = Run::default();
+        run.push(message);
+        let id = self.fanouts.insert(Fanout { audience, run, recipients: None });
         for key in queues {
             let queue = self.queues.entry(key).or_insert_with(|| {
                 self.turns.push_back(key);
@@ -138,11 +155,11 @@ impl Fanouts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ws::frame::Message;
+    use crate::ws::frame::{Message, PreparedFrame};
 
-    fn fanout(audience: Audience) -> Fanout {
+    fn message(seq: u64) -> RoomMessage {
         let frame = PreparedFrame::new(Message::Text("x"));
-        Fanout { audience, frame, except: None, recipients: None, weight: 1, charge: None }
+        RoomMessage { seq, frame, except: None, weight: 1, charge: None }
     }
 
     fn rooms(keys: &[RoomKey]) -> Audience {
@@ -155,6 +172,7 @@ mod tests {
         while let Some(id) = fanouts.next() {
             let fanout = fanouts.finish(id).expect("it waits");
             order.push(match fanout.audience {
+                Audience::Room(key) => vec![key],
                 Audience::Rooms(rooms) => rooms.iter().map(|(key, _)| *key).collect(),
                 Audience::Route(_) => Vec::new(),
             });
@@ -167,7 +185,7 @@ mod tests {
     fn rooms_take_turns() {
         let mut fanouts = Fanouts::default();
         for key in [1, 1, 1, 2, 3] {
-            fanouts.push(fanout(rooms(&[key])));
+            fanouts.push(rooms(&[key]), message(1));
         }
         assert!(fanouts.is_before_room(2) && !fanouts.is_before_room(4));
         assert_eq!(play(&mut fanouts), [[1], [2], [3], [1], [1]]);
@@ -176,15 +194,38 @@ mod tests {
     #[test]
     fn a_message_of_several_rooms_keeps_its_place_in_each() {
         let mut fanouts = Fanouts::default();
-        fanouts.push(fanout(rooms(&[1])));
-        fanouts.push(fanout(rooms(&[2])));
-        fanouts.push(fanout(rooms(&[1, 2])));
-        fanouts.push(fanout(rooms(&[2])));
-        fanouts.push(fanout(Audience::Route(0)));
+        fanouts.push(rooms(&[1]), message(1));
+        fanouts.push(rooms(&[2]), message(1));
+        fanouts.push(rooms(&[1, 2]), message(1));
+        fanouts.push(rooms(&[2]), message(1));
+        fanouts.push(Audience::Route(0), message(1));
         assert!(fanouts.is_before(&rooms(&[9, 2])) && !fanouts.is_before(&Audience::Route(1)));
         let order = play(&mut fanouts);
         let at = |keys: &[RoomKey]| order.iter().position(|other| other == keys).expect("it came");
         let last = order.iter().rposition(|other| other == &[2]).expect("it came");
         assert!(at(&[1]) < at(&[1, 2]) && at(&[2]) < at(&[1, 2]) && at(&[1, 2]) < last);
+    }
+
+    #[test]
+    fn what_waits_behind_each_other_in_one_room_goes_together() {
+        let mut fanouts = Fanouts::default();
+        let seqs = |fanouts: &mut Fanouts| {
+            let id = fanouts.next().expect("one waits");
+            fanouts.get_mut(id).expect("it waits").run.seqs()
+        };
+        (1..=3).for_each(|seq| fanouts.push_to_room(1, message(seq)));
+        assert_eq!(seqs(&mut fanouts), (1, 3));
+        let id = fanouts.next().expect("they wait");
+        fanouts.get_mut(id).expect("they wait").recipients = Some(Vec::new().into_iter());
+        (4..=5).for_each(|seq| fanouts.push_to_room(1, message(seq)));
+        fanouts.push(rooms(&[1, 2]), message(6));
+        (7..=8).for_each(|seq| fanouts.push_to_room(1, message(seq)));
+        for expected in [(1, 3), (4, 5), (6, 6), (7, 8)] {
+            assert_eq!(seqs(&mut fanouts), expected, "behind what has begun, and what is others'");
+            let id = fanouts.next().expect("one waits");
+            fanouts.finish(id);
+        }
+        (0..100).for_each(|seq| fanouts.push_to_room(1, message(seq)));
+        assert_eq!(seqs(&mut fanouts), (0, 31), "so many and no more");
     }
 }

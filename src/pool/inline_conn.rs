@@ -79,7 +79,7 @@ impl ConnHandle for InlineConn<'_> {
     }
 
     fn enter(&mut self, room: &Arc<Room>, from_seq: u64, permissions: Permissions) {
-        self.cx.members.add(self.io.slot(), Arc::clone(room), from_seq, permissions);
+        self.cx.members.add(self.io.id, Arc::clone(room), from_seq, permissions);
     }
 
     fn permit(&mut self, room: &Arc<Room>, permissions: Permissions) {

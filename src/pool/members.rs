@@ -5,7 +5,10 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use crate::{
-    hub::room::{Room, RoomKey, RoomKind},
+    hub::{
+        conn_id::ConnId,
+        room::{Room, RoomKey, RoomKind},
+    },
     identity::Permissions,
 };
 
@@ -28,8 +31,38 @@ struct Locals {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LocalMember {
     pub(crate) slot: u32,
+    /// That of the connection in the slot.
+    pub(crate) generation: u32,
     /// Messages up to this one were there before it joined, and are not delivered.
     pub(crate) from_seq: u64,
+}
+
+/// One room and its members.
+pub(crate) struct InRoom<'m> {
+    pub(crate) room: &'m Arc<Room>,
+    members: &'m [LocalMember],
+    all: &'m Members,
+}
+
+impl InRoom<'_> {
+    /// The member that was listed at `place`, if it is still a member and gets the message `seq`.
+    /// It may be in another place by now.
+    #[inline]
+    pub(crate) fn find(&self, place: u32, conn: ConnId, seq: u64) -> Option<LocalMember> {
+        let is_it = |member: &&LocalMember| {
+            (member.slot, member.generation) == (conn.slot, conn.generation)
+        };
+        match self.members.get(place as usize).filter(is_it) {
+            Some(member) => (member.from_seq < seq).then_some(*member),
+            None => self.find_moved(conn, seq),
+        }
+    }
+
+    #[cold]
+    fn find_moved(&self, conn: ConnId, seq: u64) -> Option<LocalMember> {
+        let (_, member) = self.all.membership(conn.slot as usize, self.room.key, seq)?;
+        (member.generation == conn.generation).then_some(member)
+    }
 }
 
 struct Membership {
@@ -45,11 +78,14 @@ impl Members {
     /// Adds a connection that the hub has counted in.
     pub(crate) fn add(
         &mut self,
-        slot: usize,
+        conn: ConnId,
         room: Arc<Room>,
         from_seq: u64,
         permissions: Permissions,
     ) {
+        let ConnId { slot, generation, .. } = conn;
+        let member = LocalMember { slot, generation, from_seq };
+        let slot = slot as usize;
         if self.by_slot.len() <= slot {
             self.by_slot.resize_with(slot + 1, Vec::new);
         }
@@ -61,7 +97,7 @@ impl Members {
             rooms.reserve_exact(1);
         }
         rooms.push(Membership { room, index: members.len() as u32, permissions });
-        members.push(LocalMember { slot: slot as u32, from_seq });
+        members.push(member);
     }
 
     /// Removes a connection from a room, which is returned so that the hub can count it out.
@@ -124,6 +160,23 @@ impl Members {
         let Locals { room, members } = self.by_room.get(&room)?;
         let member = members.get(*index as usize).copied()?;
         (member.from_seq < seq).then_some((room, member))
+    }
+
+    /// The members of a room that get its message `seq`, each with its place in the list.
+    pub(crate) fn listed(
+        &self,
+        room: RoomKey,
+        seq: u64,
+    ) -> impl Iterator<Item = (u32, LocalMember)> {
+        let members = self.by_room.get(&room).map(|locals| &locals.members[..]);
+        let places = (0..).zip(members.unwrap_or_default().iter().copied());
+        places.filter(move |(_, member)| member.from_seq < seq)
+    }
+
+    /// A room, to find its members where they were listed.
+    pub(crate) fn in_room(&self, room: RoomKey) -> Option<InRoom<'_>> {
+        let Locals { room, members } = self.by_room.get(&room)?;
+        Some(InRoom { room, members, all: self })
     }
 
     /// A room, and the members that get its message `seq`.
@@ -202,8 +255,9 @@ mod tests {
         let (a, b) = (room("a"), room("b"));
         let mut members = Members::default();
         for slot in 0..4 {
-            members.add(slot, Arc::clone(&a), 0, Permissions::all());
-            members.add(slot, Arc::clone(&b), slot as u64, Permissions::all());
+            let conn = ConnId { worker: 0, slot, generation: 7 };
+            members.add(conn, Arc::clone(&a), 0, Permissions::all());
+            members.add(conn, Arc::clone(&b), u64::from(slot), Permissions::all());
         }
         let of = |members: &Members, room: &Room, seq| {
             let members = members.of(room.key, seq).map(|(_, members)| members);
@@ -213,12 +267,25 @@ mod tests {
             slots
         };
         assert_eq!(of(&members, &b, 2), [0, 1], "later members get later messages");
+        let listed: Vec<(u32, LocalMember)> = members.listed(b.key, 3).collect();
+        assert_eq!(listed.iter().map(|(_, member)| member.slot).collect::<Vec<_>>(), [0, 1, 2]);
         assert_eq!(members.memberships(3).collect::<Vec<_>>(), [(a.key, 0), (b.key, 3)]);
         assert!(members.remove(0, |room| room.key == a.key).is_some());
         assert!(members.remove(0, |room| room.key == a.key).is_none());
         assert_eq!(members.remove_all(3).len(), 2);
         assert_eq!(of(&members, &a, 9), [1, 2]);
         assert_eq!(of(&members, &b, 9), [0, 1, 2]);
+        members.remove(0, |room| room.key == b.key);
+        let found = |members: &Members, at: usize| {
+            let (place, LocalMember { slot, generation, .. }) = listed[at];
+            let conn = ConnId { worker: 0, slot, generation };
+            let found = members.in_room(b.key)?.find(place, conn, 3);
+            found.map(|member| member.slot)
+        };
+        assert_eq!([0, 1, 2].map(|at| found(&members, at)), [None, Some(1), Some(2)], "one moved");
+        let other = ConnId { worker: 0, slot: 0, generation: 8 };
+        members.add(other, Arc::clone(&b), 0, Permissions::all());
+        assert_eq!(found(&members, 0), None, "another connection has its slot");
         assert_eq!(members.remove_all(1).len() + members.remove_all(2).len(), 4);
         assert_eq!(of(&members, &a, 9), [0; 0]);
         assert!(members.find(0, "b").is_some() && members.find(0, "a").is_none());

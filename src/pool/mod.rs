@@ -55,6 +55,7 @@ mod told;
 mod room_lag;
 mod closing;
 mod members;
+mod run;
 mod fanouts;
 mod timers;
 pub(crate) mod platform;

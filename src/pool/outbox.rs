@@ -8,10 +8,14 @@ use std::{
 
 use bytes::{Buf, Bytes};
 
-use crate::hub::send_status::SendStatus;
+use crate::{hub::send_status::SendStatus, ws::frame::first_frame_len};
 
 /// Slices given to one `writev`.
 const SLICES_MAX: usize = 64;
+
+/// What is gathered in one buffer, to be written without a vector: a plain write of the same bytes
+/// costs the kernel less, and so few are copied quickly.
+const GATHERED_BYTES_MAX: usize = 16 << 10;
 
 /// A buffer for own replies is not grown past this; the next reply begins another.
 const OWN_CHUNK_BYTES_MAX: usize = 64 << 10;
@@ -39,8 +43,11 @@ pub(crate) struct Outbox {
 
 #[derive(Debug)]
 enum Chunk {
-    /// One frame that others send as well.
+    /// One frame that others are sent as well.
     Shared(Bytes),
+    /// Several whole frames in a row that others are sent as well: those of so many messages, from
+    /// the first that is not all written, and how much of that one is.
+    Run { frames: Bytes, written: u32, messages: u32 },
     /// This connection's own bytes, how many of them are written, and how many messages they carry.
     Own { bytes: Vec<u8>, written: usize, messages: usize },
 }
@@ -50,6 +57,8 @@ enum Chunk {
 pub(crate) struct Spare {
     queues: Vec<VecDeque<Chunk>>,
     buffers: Vec<Vec<u8>>,
+    /// Several chunks in one piece, of use within a write alone.
+    gathered: Vec<u8>,
 }
 
 /// What a flush left behind.
@@ -93,6 +102,12 @@ impl Outbox {
             || (self.messages < bounds.messages_max && self.bytes + bytes <= bounds.bytes_max)
     }
 
+    /// Whether so many more messages fit, of `bytes` together. None of them is taken for being the
+    /// first.
+    pub(crate) fn fits_run(&self, messages: usize, bytes: usize, bounds: &OutboxBounds) -> bool {
+        self.messages + messages <= bounds.messages_max && self.bytes + bytes <= bounds.bytes_max
+    }
+
     /// Whether less than a quarter of the bounds is in use.
     pub(crate) fn is_low(&self, bounds: &OutboxBounds) -> bool {
         self.messages <= bounds.messages_max / 4 && self.bytes <= bounds.bytes_max / 4
@@ -115,6 +130,15 @@ impl Outbox {
         self.bytes += frame.len();
         self.messages += 1;
         self.chunks.push_back(Chunk::Shared(frame.clone()));
+    }
+
+    /// Queues the frames of several messages in one piece, which others are sent as well.
+    pub(crate) fn push_run(&mut self, frames: &Bytes, messages: usize, spare: &mut Spare) {
+        self.begin(spare);
+        self.bytes += frames.len();
+        self.messages += messages;
+        let (frames, messages) = (frames.clone(), messages as u32);
+        self.chunks.push_back(Chunk::Run { frames, written: 0, messages });
     }
 
     /// Queues what `write` appends, counted as `messages` (0 for control frames and HTTP).
@@ -148,16 +172,18 @@ impl Outbox {
         }
     }
 
-    /// Writes as much as the kernel takes, in as few calls as possible. Returns what is left and
-    /// how many bytes went.
+    /// Writes as much as the kernel takes, in as few calls as possible. `gathers` says whether
+    /// several chunks of a few bytes are to be copied into one piece first. Returns what is left
+    /// and how many bytes went.
     pub(crate) fn flush(
         &mut self,
         socket: &mut impl Write,
+        gathers: bool,
         spare: &mut Spare,
     ) -> io::Result<(Flushed, usize)> {
         let mut sent = 0;
         while self.bytes > 0 {
-            match self.write_once(socket) {
+            match self.write_once(socket, gathers, spare) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => {
                     sent += n;
@@ -179,16 +205,28 @@ impl Outbox {
     }
 
     #[inline]
-    fn write_once(&self, socket: &mut impl Write) -> io::Result<usize> {
+    fn write_once(
+        &self,
+        socket: &mut impl Write,
+        gathers: bool,
+        spare: &mut Spare,
+    ) -> io::Result<usize> {
         match self.chunks.front() {
             Some(only) if self.chunks.len() == 1 => socket.write(only.rest()),
-            _ => self.write_gathered(socket),
+            _ if gathers && self.bytes <= GATHERED_BYTES_MAX => {
+                spare.gathered.clear();
+                for chunk in &self.chunks {
+                    spare.gathered.extend_from_slice(chunk.rest());
+                }
+                socket.write(&spare.gathered)
+            }
+            _ => self.write_vector(socket),
         }
     }
 
     // Out of the way of most writes, which have one chunk.
     #[inline(never)]
-    fn write_gathered(&self, socket: &mut impl Write) -> io::Result<usize> {
+    fn write_vector(&self, socket: &mut impl Write) -> io::Result<usize> {
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         let mut used = 0;
         for (slice, chunk) in slices.iter_mut().zip(&self.chunks) {
@@ -204,7 +242,7 @@ impl Outbox {
         while let Some(chunk) = self.chunks.front_mut() {
             let rest = chunk.rest().len();
             if n < rest {
-                chunk.advance(n);
+                self.messages -= chunk.advance(n);
                 return;
             }
             n -= rest;
@@ -227,7 +265,8 @@ impl Outbox {
     /// frame that ends in the middle. Returns how many messages that were.
     pub(crate) fn discard_unsent(&mut self, spare: &mut Spare) -> usize {
         let before = self.messages;
-        let begun = self.chunks.pop_front();
+        let mut begun = self.chunks.pop_front();
+        begun.iter_mut().for_each(Chunk::keep_begun);
         for chunk in self.chunks.drain(..) {
             spare.keep(chunk);
         }
@@ -247,20 +286,47 @@ impl Chunk {
     fn rest(&self) -> &[u8] {
         match self {
             Chunk::Shared(bytes) => bytes,
+            Chunk::Run { frames, written, .. } => &frames[*written as usize..],
             Chunk::Own { bytes, written, .. } => &bytes[*written..],
         }
     }
 
-    fn advance(&mut self, n: usize) {
+    /// Takes `n` written bytes off the front, which are not all. Returns how many messages of a run
+    /// that ends.
+    fn advance(&mut self, n: usize) -> usize {
         match self {
             Chunk::Shared(bytes) => bytes.advance(n),
             Chunk::Own { written, .. } => *written += n,
+            Chunk::Run { frames, written, messages } => {
+                let (before, mut gone) = (*messages, *written as usize + n);
+                loop {
+                    let first = first_frame_len(frames);
+                    if gone < first {
+                        break;
+                    }
+                    frames.advance(first);
+                    gone -= first;
+                    *messages -= 1;
+                }
+                *written = gone as u32;
+                return (before - *messages) as usize;
+            }
+        }
+        0
+    }
+
+    /// Throws away what of it need not be written once it has begun.
+    fn keep_begun(&mut self) {
+        if let Chunk::Run { frames, messages, .. } = self {
+            frames.truncate(first_frame_len(frames));
+            *messages = 1;
         }
     }
 
     fn messages(&self) -> usize {
         match self {
             Chunk::Shared(_) => 1,
+            Chunk::Run { messages, .. } => *messages as usize,
             Chunk::Own { messages, .. } => *messages,
         }
     }
@@ -268,7 +334,7 @@ impl Chunk {
     /// What its buffer takes, if no other connection has it.
     fn own_bytes(&self) -> usize {
         match self {
-            Chunk::Shared(_) => 0,
+            Chunk::Shared(_) | Chunk::Run { .. } => 0,
             Chunk::Own { bytes, .. } => bytes.capacity(),
         }
     }
@@ -288,8 +354,10 @@ impl Spare {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::ws::frame::{Message, PreparedFrame};
+    use crate::ws::frame::{Message, PreparedFrame, join_frames};
 
     /// Takes at most `room` bytes, `step` at a time, then blocks.
     struct Socket {
@@ -327,11 +395,11 @@ mod tests {
             outbox.push_shared(frame.bytes(), &mut spare);
             outbox.push_own(1, &mut spare, |out| out.extend_from_slice(b"own3"));
             let mut socket = Socket { got: Vec::new(), room: 10, step };
-            let left = outbox.flush(&mut socket, &mut spare).expect("no error");
+            let left = outbox.flush(&mut socket, true, &mut spare).expect("no error");
             assert_eq!(left, (Flushed::Blocked, 10));
             assert_eq!((outbox.bytes, outbox.messages), (10, 2));
             socket.room = 1000;
-            let left = outbox.flush(&mut socket, &mut spare).expect("no error");
+            let left = outbox.flush(&mut socket, true, &mut spare).expect("no error");
             assert_eq!(left, (Flushed::Empty, 10));
             assert_eq!((outbox.is_empty(), outbox.messages), (true, 0));
             assert_eq!(outbox.held_bytes(), 0);
@@ -355,6 +423,32 @@ mod tests {
     }
 
     #[test]
+    fn a_run_is_counted_message_by_message_and_cut_behind_the_one_that_has_begun() {
+        let frames =
+            ["first", "second", "third"].map(|text| PreparedFrame::new(Message::Text(text)));
+        let run = join_frames(frames.iter().map(PreparedFrame::bytes), &Arc::default());
+        for room in 0..run.len() {
+            for step in [1, 4, 1000] {
+                let (mut spare, mut outbox) = (Spare::default(), Outbox::default());
+                assert!(outbox.fits_run(3, run.len(), &BOUNDS));
+                outbox.push_run(&run, 3, &mut spare);
+                outbox.push_shared(frames[0].bytes(), &mut spare);
+                assert!(!outbox.fits_run(1, 8, &BOUNDS), "four are as many as fit");
+                let mut socket = Socket { got: Vec::new(), room, step };
+                outbox.flush(&mut socket, true, &mut spare).expect("no error");
+                let ends = [7, 15, 22];
+                let gone = ends.iter().filter(|end| **end <= room).count();
+                assert_eq!(outbox.messages, 4 - gone, "{room} bytes are written");
+                let discarded = outbox.discard_unsent(&mut spare);
+                assert_eq!((discarded, outbox.messages), (4 - gone - 1, 1));
+                socket.room = 100;
+                outbox.flush(&mut socket, true, &mut spare).expect("no error");
+                assert_eq!(socket.got, run[..ends[gone]], "to the end of the one that had begun");
+            }
+        }
+    }
+
+    #[test]
     fn discarding_keeps_a_frame_that_has_begun() {
         let mut spare = Spare::default();
         let mut outbox = Outbox::default();
@@ -362,14 +456,14 @@ mod tests {
             outbox.push_shared(PreparedFrame::new(Message::Text("shared")).bytes(), &mut spare);
         }
         let mut socket = Socket { got: Vec::new(), room: 3, step: 3 };
-        outbox.flush(&mut socket, &mut spare).expect("no error");
+        outbox.flush(&mut socket, true, &mut spare).expect("no error");
         outbox.push_own(1, &mut spare, |out| out.extend_from_slice(&[0; 1000]));
         assert!(outbox.held_bytes() > 1000);
         assert_eq!(outbox.discard_unsent(&mut spare), 3);
         assert!(outbox.held_bytes() < 1000, "what it gave back is not its own any more");
         outbox.push_own(0, &mut spare, |out| out.extend_from_slice(b"close"));
         socket.room = 100;
-        outbox.flush(&mut socket, &mut spare).expect("no error");
+        outbox.flush(&mut socket, true, &mut spare).expect("no error");
         assert_eq!(socket.got, b"\x81\x06sharedclose");
     }
 }

@@ -20,6 +20,7 @@ use super::{
     head::Head,
     pauses::PauseReasons,
     progress::Step,
+    run::Gathered,
     shared::Shared,
     socket::{Accepted, Socket},
     stream::Stream,
@@ -35,6 +36,7 @@ use crate::metrics::Refusals;
 use draining::Draining;
 use memory_watch::MemoryWatch;
 
+mod deliveries;
 mod draining;
 mod rechecks;
 mod lateness;
@@ -116,8 +118,10 @@ pub(crate) struct Worker {
     next_stall_report: Millis,
     memory: MemoryWatch,
     reported: Refusals,
-    /// Deliveries made in this turn.
+    /// What the deliveries of this turn have cost so far, without the writes.
     deliveries: usize,
+    /// Messages of a room that were taken and not delivered yet; none between two turns.
+    gathered: Gathered,
     /// The next slot whose client's permissions are checked anew, while some are.
     rechecking: Option<usize>,
     is_draining: bool,
@@ -150,6 +154,7 @@ impl Worker {
             memory: MemoryWatch::default(),
             reported: Refusals::default(),
             deliveries: 0,
+            gathered: Gathered::default(),
             rechecking: None,
             is_draining: false,
             draining: Draining::default(),

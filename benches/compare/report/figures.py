@@ -18,13 +18,14 @@ SERVERS = {
     "ws": "ws (Node)",
     "uwebsockets": "uWebSockets (Node)",
     "floor": "floor (TCP, no protocol)",
+    "rusty-raw": "Rusty Socks, no chat protocol",
     "rusty-2": "Rusty Socks, 2 workers",
     "tokio-2": "tokio-tungstenite, 2 threads",
 }
 OURS = "rusty"
 FLOOR = "floor"
 # Who is no competitor: the floor has no protocol, and the others are the same servers again.
-NO_PEERS = {OURS, FLOOR, "rusty-2", "tokio-2"}
+NO_PEERS = {OURS, FLOOR, "rusty-raw", "rusty-2", "tokio-2"}
 # What is compared in a section of its own.
 TWO_THREADS = {"rusty-2": "rusty", "tokio-2": "tokio"}
 # Less than this between two servers is not worth a word, however sure it is.
@@ -250,6 +251,10 @@ class Work:
                 return f"{rooms} rooms of {members} members, {thousands(pace)} publishes a second", short
             case ["fanout", n]:
                 return f"Fan-out of 128 B to {thousands(n)} members", f"fan-out to {thousands(n)}"
+            case ["fanout", n, size, window, *apart]:
+                title = f"Fan-out of {bytes_(size)} to {thousands(n)} members, {window} publishes in flight"
+                title += ", each in a write of its own" * bool(apart)
+                return title, f"fan-out of {bytes_(size)} to {thousands(n)}, {window} in flight" + " apart" * bool(apart)
             case ["idle", n]:
                 short = f"{thousands(n)} connections"
                 return f"{short}, opened and left idle", short

@@ -166,6 +166,30 @@ impl PreparedFrame {
     }
 }
 
+/// Copies whole frames of a server one behind the other, for a peer that gets all of them. `tally`
+/// holds what the copy takes, in bytes, for as long as a part of it is alive.
+pub fn join_frames<'f>(
+    frames: impl Iterator<Item = &'f Bytes> + Clone,
+    tally: &Arc<AtomicUsize>,
+) -> Bytes {
+    let mut joined = Vec::with_capacity(frames.clone().map(Bytes::len).sum());
+    frames.for_each(|frame| joined.extend_from_slice(frame));
+    Bytes::from_owner(CountedBytes::new(joined, tally))
+}
+
+/// Returns the length of the frame of a server that `bytes` begin with, in bytes: header and
+/// payload. Of less than a header nothing is known, and the length is that of `bytes`.
+pub fn first_frame_len(bytes: &[u8]) -> usize {
+    let after = &bytes[bytes.len().min(2)..];
+    let len = match bytes.get(1).map(|second| second & 0x7f) {
+        Some(126) => after.first_chunk().map(|len| 4 + usize::from(u16::from_be_bytes(*len))),
+        Some(127) => after.first_chunk().map(|len| 10 + u64::from_be_bytes(*len) as usize),
+        Some(len) => Some(2 + usize::from(len)),
+        None => None,
+    };
+    len.map_or(bytes.len(), |len| len.min(bytes.len()))
+}
+
 /// Encodes the concatenation of `parts` as one final frame. Returns it with the length of its
 /// header.
 fn encode(kind: Kind, parts: &[&[u8]]) -> (Vec<u8>, u8) {
@@ -232,6 +256,27 @@ mod tests {
         assert_eq!(counted(), FRAME_BYTES + late.len());
         drop(late);
         assert_eq!(counted(), 0);
+    }
+
+    #[test]
+    fn frames_that_are_joined_come_apart_where_they_were_joined() {
+        let tally = Arc::new(AtomicUsize::new(0));
+        let lengths = [0, 1, 125, 126, 127, 65_535, 65_536, 3];
+        let frames: Vec<PreparedFrame> =
+            lengths.iter().map(|len| PreparedFrame::new(Message::Binary(&vec![7; *len]))).collect();
+        let mut joined = join_frames(frames.iter().map(PreparedFrame::bytes), &tally);
+        assert_eq!(tally.load(Ordering::Relaxed), FRAME_BYTES + joined.len());
+        for frame in &frames {
+            let first = joined.split_to(first_frame_len(&joined));
+            assert_eq!(first, frame.bytes());
+        }
+        assert!(joined.is_empty());
+        drop(joined);
+        assert_eq!(tally.load(Ordering::Relaxed), 0);
+        for cut in 0..frames[3].len() {
+            let cut = &frames[3].bytes()[..cut];
+            assert!(first_frame_len(cut) <= cut.len(), "never more than there is");
+        }
     }
 
     #[test]

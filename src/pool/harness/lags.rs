@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use super::{Harness, Probe, SLOT, frame, upgrade};
+use super::{Harness, Probe, frame, upgrade};
 use crate::{
     config::{Config, Overflow, RoomRule},
     handler::{Context, Handler},
@@ -307,7 +307,8 @@ fn a_presence_channel_tells_no_more_than_that_something_is_missing() {
         let rooms = &harness.cx.shared.hub.rooms;
         let channel = rooms.channel_of(&rooms.find(room).expect("a room"));
         assert_eq!(channel.kind, RoomKind::Presence);
-        harness.cx.members.add(SLOT, Arc::clone(&channel), 0, Permissions::all());
+        let conn = harness.conn.io.id;
+        harness.cx.members.add(conn, Arc::clone(&channel), 0, Permissions::all());
         let member =
             harness.cx.members.of(channel.key, 1).and_then(|(_, mut members)| members.next());
         let notice = PreparedFrame::new(Message::Text("she came"));

@@ -11,7 +11,7 @@ mod server;
 pub use path::{Path, Round};
 
 /// All hot paths.
-pub const PATHS: [Path; 17] = [
+pub const PATHS: [Path; 19] = [
     road::TURN,
     road::ECHO,
     road::LARGE_TEXT,
@@ -27,8 +27,10 @@ pub const PATHS: [Path; 17] = [
     road::LINE,
     road::FANOUT,
     road::BURST,
+    road::LARGE_ROOM,
     road::PARTIAL,
     road::COMPRESSED,
+    road::COMPRESSED_BURST,
 ];
 
 #[cfg(test)]

@@ -134,6 +134,17 @@ pub(super) const BURST: Path = Path {
     open: || Fanout::open(Config::default(), 8),
 };
 
+/// A room of so many members that they are delivered to in slices.
+pub(super) const LARGE_ROOM: Path = Path {
+    name: "road.large_room",
+    unit: "delivery, 8 a turn, in slices",
+    units: 8 * LARGE_CROWD as u64,
+    open: || {
+        let config = Config { max_conn: LARGE_CROWD, ..Config::default() };
+        Box::new(Fanout::of(config, LARGE_CROWD, 8))
+    },
+};
+
 /// To clients that take less than is there.
 pub(super) const PARTIAL: Path = Path {
     name: "road.partial",
@@ -149,8 +160,16 @@ pub(super) const COMPRESSED: Path = Path {
     open: || Fanout::open(Config { compression: Compression::Shared, ..Config::default() }, 1),
 };
 
+pub(super) const COMPRESSED_BURST: Path = Path {
+    name: "road.compressed_burst",
+    unit: "delivery, compressed for all, 8 a turn",
+    units: 8 * CROWD as u64,
+    open: || Fanout::open(Config { compression: Compression::Shared, ..Config::default() }, 8),
+};
+
 /// Connections that are there at once.
 const CROWD: usize = 64;
+const LARGE_CROWD: usize = 1200;
 
 const COMMANDS: u64 = 16;
 const LIVES: u64 = 4;
@@ -418,8 +437,12 @@ impl Fanout {
     }
 
     fn new(config: Config, messages: usize) -> Fanout {
+        Fanout::of(config, CROWD, messages)
+    }
+
+    fn of(config: Config, crowd: usize, messages: usize) -> Fanout {
         let mut server = chat(config);
-        let clients = (0..CROWD).map(|_| enter(&mut server, "/ws")).collect();
+        let clients = (0..crowd).map(|_| enter(&mut server, "/ws")).collect();
         Fanout { server, clients, messages }
     }
 }
@@ -430,7 +453,10 @@ impl Round for Fanout {
     }
 
     fn play(&mut self) {
-        self.server.turn();
+        match self.clients.len() {
+            CROWD => self.server.turn(),
+            _ => drop(self.server.settle()),
+        }
     }
 
     fn done(&mut self) -> u64 {

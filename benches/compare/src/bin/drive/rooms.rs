@@ -7,8 +7,8 @@
 //! The latter counts latency from the moment a publish was due.
 //!
 //! A fan-out is one room in which always the same link publishes, and the next message only when
-//! everybody has the last. It also loads servers that know no rooms and send what they get to
-//! everyone.
+//! everybody has the last, or the oldest of a `--window`. It also loads servers that know no rooms
+//! and send what they get to everyone.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -63,6 +63,12 @@ pub(crate) struct FanoutArgs {
     /// Bytes of a published message.
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     size: u32,
+    /// Publishes on their way at once. Those that can go at the same time leave in one write.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    window: u32,
+    /// Each publish leaves in a write of its own.
+    #[arg(long)]
+    apart: bool,
     #[arg(long, value_enum, default_value_t = Protocol::Chat)]
     protocol: Protocol,
 }
@@ -115,9 +121,11 @@ pub(crate) fn fanout(args: &FanoutArgs) -> Result<Value> {
     };
     let mut crowd = Crowd::open(&args.server.url, wire, links)?;
     crowd.settle(QUIET)?;
-    let load = Load::new(crowd, vec![(room, message)], Pace::OneByOne);
+    let pace = Pace::OneLink { window: args.window as usize, apart: args.apart };
+    let load = Load::new(crowd, vec![(room, message)], pace);
     let mut report = load.measure(&args.timing, args.server.pid)?;
     report["members"] = json!(args.members);
+    report["window"] = json!(args.window);
     Ok(report)
 }
 
@@ -163,8 +171,12 @@ enum Pace {
         due_at: Instant,
         room: usize,
     },
-    /// As a window of one, but always by the same link, and measured until everybody has the last.
-    OneByOne,
+    /// As a window, but always by the same link, and measured until everybody has the last. What
+    /// can go at the same time goes in one write, unless it is to go `apart`.
+    OneLink {
+        window: usize,
+        apart: bool,
+    },
 }
 
 #[derive(Default)]
@@ -226,7 +238,7 @@ impl Load {
         loop {
             let now = Instant::now();
             let is_over = now >= until;
-            if is_over && !(matches!(self.pace, Pace::OneByOne) && self.is_owed()) {
+            if is_over && !(matches!(self.pace, Pace::OneLink { .. }) && self.is_owed()) {
                 return Ok(());
             }
             let due_at = self.publish_due(now)?.map(|due_at| due_at.min(until));
@@ -268,15 +280,16 @@ impl Load {
 
     /// Publishes in `room` until its window is full.
     fn fill(&mut self, room: usize) -> Result<()> {
-        let window = match self.pace {
-            Pace::Window(window) => window,
-            Pace::OneByOne => 1,
+        let (window, apart) = match self.pace {
+            Pace::Window(window) => (window, true),
+            Pace::OneLink { window, apart } => (window, apart),
             Pace::Rate { .. } => return Ok(()),
         };
-        while self.rooms[room].in_flight.len() < window {
-            self.publish(room, Instant::now())?;
+        let missing = window.saturating_sub(self.rooms[room].in_flight.len());
+        if !apart {
+            return self.publish(room, missing, Instant::now());
         }
-        Ok(())
+        (0..missing).try_for_each(|_| self.publish(room, 1, Instant::now()))
     }
 
     /// Publishes all that the clock asks for by now. Says when the next one is due.
@@ -290,22 +303,29 @@ impl Load {
             let (this_room, this_due_at) = (*room, *due_at);
             *room = (*room + 1) % rooms;
             *due_at += *every;
-            self.publish(this_room, this_due_at)?;
+            self.publish(this_room, 1, this_due_at)?;
         }
     }
 
-    fn publish(&mut self, index: usize, due_at: Instant) -> Result<()> {
+    /// Publishes `count` messages in a room with one write.
+    fn publish(&mut self, index: usize, count: usize, due_at: Instant) -> Result<()> {
         let room = &mut self.rooms[index];
-        if room.in_flight.is_empty() && !matches!(self.pace, Pace::OneByOne) {
+        if room.in_flight.is_empty() && !matches!(self.pace, Pace::OneLink { .. }) {
             room.publisher = (room.publisher + 1) % self.members;
         }
         ensure!(
-            room.in_flight.len() < ROOM_IN_FLIGHT_MAX,
+            room.in_flight.len() + count <= ROOM_IN_FLIGHT_MAX,
             "the server is too slow for this rate: {ROOM_IN_FLIGHT_MAX} publishes wait in one room"
         );
-        room.in_flight.push_back(InFlight { due_at, missing: room.hearers });
+        for _ in 0..count {
+            room.in_flight.push_back(InFlight { due_at, missing: room.hearers });
+        }
         let link = self.crowd.link(index * self.members + room.publisher)?;
-        link.send_encoded(&self.messages[index]);
+        match count {
+            0 => {}
+            1 => link.send_encoded(&self.messages[index]),
+            _ => link.send_encoded(&self.messages[index].repeat(count)),
+        }
         Ok(())
     }
 }
