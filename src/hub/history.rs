@@ -61,9 +61,14 @@ impl Hub {
         let RoomState { history, bounds, .. } = &mut *state;
         self.change(history, |history| history.expire(now_ms, bounds));
         let position = state.history.position();
-        let since = |since| match state.history.since(state.in_this_epoch(since), bytes_max) {
-            Some(missed) => (true, missed),
-            None => (false, Vec::new()),
+        // A mirror begins in the midst of a room's life: what was before may have been missed.
+        let begins_seq = self.engine.as_ref().map_or(0, |_| state.history.beginning().seq);
+        let since = |since| {
+            let since = Some(state.in_this_epoch(since)).filter(|since| since.seq >= begins_seq);
+            match since.and_then(|since| state.history.since(since, bytes_max)) {
+                Some(missed) => (true, missed),
+                None => (false, Vec::new()),
+            }
         };
         let (recovered, replay) = match replay {
             Replay::Nothing => (false, Vec::new()),

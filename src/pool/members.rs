@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use crate::{
-    hub::room::{Room, RoomKey, RoomKind},
+    hub::room::{Entry, Room, RoomKey, RoomKind},
     identity::Permissions,
 };
 
@@ -30,6 +30,8 @@ pub(crate) struct LocalMember {
     pub(crate) slot: u32,
     /// Messages up to this one were there before it joined, and are not delivered.
     pub(crate) from_seq: u64,
+    /// How often those who were there before had been told of a loss or of a new epoch.
+    moves: u32,
 }
 
 struct Membership {
@@ -47,7 +49,7 @@ impl Members {
         &mut self,
         slot: usize,
         room: Arc<Room>,
-        from_seq: u64,
+        at: Entry,
         permissions: Permissions,
     ) {
         if self.by_slot.len() <= slot {
@@ -61,7 +63,7 @@ impl Members {
             rooms.reserve_exact(1);
         }
         rooms.push(Membership { room, index: members.len() as u32, permissions });
-        members.push(LocalMember { slot: slot as u32, from_seq });
+        members.push(LocalMember { slot: slot as u32, from_seq: at.seq, moves: at.moves });
     }
 
     /// Removes a connection from a room, which is returned so that the hub can count it out.
@@ -136,12 +138,14 @@ impl Members {
         Some((room, members.iter().copied().filter(move |member| member.from_seq < seq)))
     }
 
-    /// Returns the slots of a room's members. Each of them gets the messages after `seq` from now
-    /// on, if it does not get them already.
-    pub(crate) fn rewind(&mut self, room: RoomKey, seq: u64) -> Vec<usize> {
+    /// Returns the slots of a room's members to whom its `nth` loss or new epoch is to be told:
+    /// those who had joined before. Each of them gets the messages after `seq` from now on, if it
+    /// does not get them already.
+    pub(crate) fn rewind(&mut self, room: RoomKey, seq: u64, nth: u32) -> Vec<usize> {
         let members = self.by_room.get_mut(&room).map(|locals| &mut locals.members[..]);
         let members = members.unwrap_or_default().iter_mut();
         members
+            .filter(|member| (member.moves.wrapping_sub(nth) as i32) < 0)
             .map(|member| {
                 member.from_seq = member.from_seq.min(seq);
                 member.slot as usize
@@ -202,8 +206,13 @@ mod tests {
         let (a, b) = (room("a"), room("b"));
         let mut members = Members::default();
         for slot in 0..4 {
-            members.add(slot, Arc::clone(&a), 0, Permissions::all());
-            members.add(slot, Arc::clone(&b), slot as u64, Permissions::all());
+            members.add(slot, Arc::clone(&a), Entry { seq: 0, moves: 0 }, Permissions::all());
+            members.add(
+                slot,
+                Arc::clone(&b),
+                Entry { seq: slot as u64, moves: 0 },
+                Permissions::all(),
+            );
         }
         let of = |members: &Members, room: &Room, seq| {
             let members = members.of(room.key, seq).map(|(_, members)| members);

@@ -138,6 +138,11 @@ impl Core {
         let text = shown_text(&shown);
         kept.shown = shown;
         kept.renewed_ms = self.hub.now_ms();
+        // A room that it has left comes before the list of its rooms, and one that it has joined
+        // behind it: what is shown is in the list, and goes with the session, whatever is lost.
+        for room in left {
+            self.show(&room, client, fence, None);
+        }
         if is_new || anew {
             let keys = vec![
                 self.names.session(client),
@@ -145,9 +150,6 @@ impl Core {
                 self.names.orphans(),
             ];
             self.order(&scripts::SAVE, keys, args, Sent::Save { client, fence });
-        }
-        for room in left {
-            self.show(&room, client, fence, None);
         }
         for room in shown_in {
             self.show(&room, client, fence, Some(&text));
