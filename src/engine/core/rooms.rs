@@ -89,6 +89,13 @@ impl Core {
         self.open_since(name, since);
     }
 
+    /// Asks again for a room that is open.
+    pub(super) fn reopen(&mut self, name: &RoomName) {
+        if self.is_listening && self.rooms.get(name).is_some_and(|of| of.stage == Stage::Open) {
+            self.open(name);
+        }
+    }
+
     fn open_since(&mut self, name: &RoomName, since: Option<Position>) {
         let Some(known) = self.rooms.get(name) else { return };
         let names = &self.names;

@@ -164,7 +164,8 @@ impl Core {
         fence: u64,
         shown: Option<&Bytes>,
     ) {
-        let keys = vec![self.names.hash(room), self.names.presence(room)];
+        let names = &self.names;
+        let keys = vec![names.hash(room), names.presence(room), names.session(client)];
         let args = vec![
             Bytes::from_static(if shown.is_some() { b"P" } else { b"L" }),
             number(client),
@@ -217,15 +218,15 @@ impl Core {
             return;
         }
         if kept.fence != fence {
-            // This node took it up again meanwhile, for another connection.
-            kept.written = None;
+            // This node took it up again meanwhile, for another connection. What was shown by the
+            // earlier fence was passed over, too.
             let session = Arc::clone(&kept.session);
-            self.changed.push(session);
+            self.save(&session, true);
             return;
         }
         if let Some(kept) = self.sessions.remove(&client) {
             log::info!("engine: the session of {client} was taken up by another node");
-            self.hub.give_up(&kept.session);
+            self.let_session_go(&kept);
             // Or by this one, which never heard that it has: the link was lost before the answer.
             self.note_returned(client);
         }
@@ -236,7 +237,26 @@ impl Core {
         if self.sessions.get(&client).is_some_and(|kept| kept.fence < fence)
             && let Some(kept) = self.sessions.remove(&client)
         {
-            self.hub.give_up(&kept.session);
+            self.let_session_go(&kept);
+        }
+    }
+
+    /// Gives up a session that is not kept any more. Its client stays in its rooms; those in which
+    /// Redis may not show it are asked for again.
+    fn let_session_go(&mut self, kept: &KeptSession) {
+        let client = kept.session.client_id;
+        let route = self.routes.iter().find(|route| route.index == kept.session.route);
+        let now: BTreeSet<RoomName> = match route.map(|route| kept.session.describe(&route.path)) {
+            Some(Described::Is(description)) => description.rooms.into_iter().collect(),
+            Some(Described::Ended) | None => BTreeSet::new(),
+        };
+        let is_shown_now = |sent: &Sent| matches!(sent, Sent::Show(of) if *of == client);
+        let is_unsure = now != kept.rooms
+            || self.undone.unwritten.contains(&client)
+            || self.sent.values().any(is_shown_now);
+        self.hub.give_up(&kept.session);
+        if is_unsure {
+            now.union(&kept.rooms).for_each(|room| self.reopen(room));
         }
     }
 
