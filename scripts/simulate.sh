@@ -4,6 +4,8 @@
 #   scripts/simulate.sh                      new seeds for 10 minutes, in release
 #   scripts/simulate.sh --minutes 300        for 5 hours, and until the run that is under way ends
 #   scripts/simulate.sh --clients 5000       crowds of this size; 8 to 1,000 otherwise
+#   scripts/simulate.sh --cluster yes        several servers and their Redis, which loses nothing;
+#                                            `lossy` with all that can go wrong
 #   scripts/simulate.sh --seed 7 [--clients 20] [--steps 4000] [--until-step 585]
 #                                            one seed again, as it failed
 #   scripts/simulate.sh --planted [NAME]     builds the server with each planted bug, or with one,
@@ -19,8 +21,11 @@ PLANTED_STEPS=1500
 PLANTED_SEEDS=60
 PLANTED_CLIENTS=20
 
+# And one of many servers within so many; without it these keep every promise.
+PLANTED_CLUSTER_SEEDS=8
+
 planted() {
-    local copy=target/planted found=0 missed=0 patch name file files out began
+    local copy=target/planted found=0 missed=0 patch name kind seeds file files out began
     mkdir -p "$copy"
     git ls-files -z --cached --others --exclude-standard | while IFS= read -r -d '' file; do
         [[ -f $file ]] || continue
@@ -40,9 +45,11 @@ planted() {
             missed=$((missed + 1))
         else
             began=$SECONDS
-            if "$copy/build/debug/simulate" --seed 1 --seeds "$PLANTED_SEEDS" \
+            kind=no seeds=$PLANTED_SEEDS
+            [[ $name != cluster-* ]] || kind=yes seeds=$PLANTED_CLUSTER_SEEDS
+            if "$copy/build/debug/simulate" --cluster "$kind" --seed 1 --seeds "$seeds" \
                 --steps "$PLANTED_STEPS" --clients "$PLANTED_CLIENTS" > "$out" 2>&1; then
-                echo "MISSED $name: $PLANTED_SEEDS seeds found nothing"
+                echo "MISSED $name: $seeds seeds found nothing"
                 missed=$((missed + 1))
             else
                 found=$((found + 1))
@@ -56,9 +63,10 @@ planted() {
 }
 
 case ${1-} in
-    -h | --help) sed -n '2,13{s/^# \{0,1\}//;p;}' scripts/simulate.sh; exit 0 ;;
+    -h | --help) sed -n '2,15{s/^# \{0,1\}//;p;}' scripts/simulate.sh; exit 0 ;;
     --planted) planted "${2-}"; exit ;;
     '') set -- --minutes 10 ;;
 esac
+[[ "$*" == *--seed* || "$*" == *--minutes* ]] || set -- "$@" --minutes 10
 cargo build -q --release -p rusty_socks_testing --bin simulate
 exec target/release/simulate "$@"

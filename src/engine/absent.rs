@@ -1,5 +1,8 @@
 //! No engine: without the cargo feature `redis` a server shares nothing.
 
+#[path = "link/order.rs"]
+pub(crate) mod order;
+
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
@@ -47,5 +50,58 @@ impl Prepared {
 impl Running {
     pub(crate) fn stop(self) {
         match self {}
+    }
+}
+
+/// The engine of a stepped server: there is none.
+pub(crate) mod stepped {
+    use std::sync::Arc;
+
+    use super::order::{Event, Order};
+    use crate::{
+        config::Config,
+        error::Error,
+        hub::{Hub, restore::RestorableRoute},
+    };
+
+    /// There is none.
+    pub(crate) enum Unstepped {}
+
+    /// There is none.
+    pub(crate) enum Stepped {}
+
+    /// Makes none.
+    pub(crate) fn prepare(_: &Config, _: &mut Hub) -> Result<Option<Unstepped>, Error> {
+        Ok(None)
+    }
+
+    impl Unstepped {
+        pub(crate) fn start(
+            self,
+            _: &Arc<Hub>,
+            _: &Config,
+            _: Vec<RestorableRoute>,
+            _: Box<dyn Fn() -> String + Send>,
+        ) -> Stepped {
+            match self {}
+        }
+    }
+
+    impl Stepped {
+        pub(crate) fn turn(&mut self, _: impl IntoIterator<Item = Event>) -> Vec<Order> {
+            match *self {}
+        }
+
+        pub(crate) fn is_deaf(&self) -> bool {
+            match *self {}
+        }
+
+        pub(crate) fn leave(&mut self) {
+            match *self {}
+        }
+
+        pub(crate) fn is_done(&self) -> bool {
+            match *self {}
+        }
     }
 }

@@ -9,6 +9,8 @@ mod core;
 pub(crate) mod link;
 mod names;
 mod scripts;
+pub(crate) mod stepped;
 mod thread;
 
+pub(crate) use link::order;
 pub(crate) use thread::{Prepared, check, prepare, try_out};

@@ -22,10 +22,8 @@ use crate::{
     hub::{
         Hub,
         engine::{Engine, ToEngine},
-        names::RoomName,
         restore::RestorableRoute,
     },
-    store::HistoryBounds,
 };
 
 /// What is taken from the hub in one turn, before the link is looked at.
@@ -104,10 +102,7 @@ pub(crate) fn prepare(config: &Config, hub: &mut Hub) -> Result<Option<Prepared>
             log::error!("cannot wake the engine's thread: {error}");
         }
     };
-    let (engine, received) = Engine::new(node, Box::new(wake));
-    let engine = Arc::new(engine);
-    hub.engine = Some(Arc::clone(&engine));
-    hub.rooms.share();
+    let (engine, received) = hub.share(Box::new(wake));
     Ok(Some(Prepared { link, received, engine }))
 }
 
@@ -123,21 +118,7 @@ impl Prepared {
         report: Sender<Error>,
     ) -> Result<Running, Error> {
         let Prepared { link, received, engine } = self;
-        let settings = CoreSettings {
-            prefix: config.redis_prefix.clone(),
-            history_ms: config.history_age.as_millis() as u64,
-            inbox: (config.inbox.max(1), config.inbox_bytes),
-            resume_window_ms: config.resume_window.as_millis() as u64,
-            memberships_max: config.max_rooms_per_conn,
-            bounds: HistoryBounds {
-                messages_max: config.history,
-                bytes_max: config.history_bytes,
-                age_max: config.history_age,
-            },
-            default_room: RoomName::new(&config.default_room).ok(),
-            replicas: config.redis_wait_replicas,
-            about,
-        };
+        let settings = CoreSettings::new(config, about);
         let core = Core::new(Arc::clone(hub), Arc::clone(&engine), routes, settings);
         let shown = Arc::clone(&engine);
         let run = move || {

@@ -6,7 +6,7 @@ use super::{
     Hub,
     conn_id::ConnId,
     question::{Outcome, Question},
-    room::Room,
+    room::{Entry, Room},
     send_status::SendStatus,
     session::Session,
     task::{NotDeferred, Task},
@@ -48,7 +48,7 @@ pub(crate) trait ConnHandle {
     fn close(&mut self, reason: CloseReason);
     /// Delivers the messages of `room` after `from_seq`, and notes what the connection may do
     /// there. Called under the room's lock.
-    fn enter(&mut self, room: &Arc<Room>, from_seq: u64, permissions: Permissions);
+    fn enter(&mut self, room: &Arc<Room>, at: Entry, permissions: Permissions);
     /// Changes what the connection may do in a room that it is in.
     fn permit(&mut self, room: &Arc<Room>, permissions: Permissions);
     /// Stops delivering messages of `room`, and gives the member's count back with

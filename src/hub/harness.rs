@@ -21,7 +21,7 @@ use super::{
     question::{Outcome, Question},
     restore::{RestorableRoute, Restored},
     resume::Resumed,
-    room::Room,
+    room::{Entry, Room},
     save::Saved,
     send_status::SendStatus,
     session::Session,
@@ -298,7 +298,7 @@ impl ConnHandle for TestConn {
 
     fn wake_after(&mut self, _: Duration) {}
 
-    fn enter(&mut self, room: &Arc<Room>, _: u64, _: Permissions) {
+    fn enter(&mut self, room: &Arc<Room>, _: Entry, _: Permissions) {
         self.rooms.push(Arc::clone(room));
     }
 

@@ -24,7 +24,7 @@ use super::{
     error::RoomError,
     inbound_token::InboundToken,
     question::Outcome,
-    room::{Room, RoomKey},
+    room::{Entry, Room, RoomKey},
     send_status::SendStatus,
     session::Session,
     task::TaskAnswer,
@@ -67,7 +67,7 @@ pub(crate) enum Letter {
     },
     /// A job made this connection a member: deliver the messages after `from_seq` to it. Posted
     /// under the room's lock, so that the letter precedes every such message.
-    Enter { conn: ConnId, room: Arc<Room>, from_seq: u64 },
+    Enter { conn: ConnId, room: Arc<Room>, at: Entry },
     /// A job took this connection out of a room.
     Exit { conn: ConnId, room: RoomKey },
     /// A job attached this connection to another session. The connection is in no room until it
@@ -77,10 +77,10 @@ pub(crate) enum Letter {
     /// members. Posted before anyone can publish to the room.
     Matched { room: Arc<Room>, waiting: Box<[ConnId]> },
     /// Messages of a room were lost before they came here: tell its members.
-    Lost { room: Arc<Room>, from: u64, to: u64 },
+    Lost { room: Arc<Room>, from: u64, to: u64, nth: u32 },
     /// A room goes on at another position, in a new epoch: tell its members, and deliver what
     /// follows.
-    Restarted { room: Arc<Room>, position: Position },
+    Restarted { room: Arc<Room>, position: Position, nth: u32 },
     /// Close one connection.
     Close { conn: ConnId, reason: CloseReason },
     /// A permit is reserved for the waiting connection.

@@ -15,7 +15,7 @@ use super::{
     mailbox::Deferred,
     names::{RoomName, RoomPattern},
     presence::RosterChange,
-    room::{Owner, Room, RoomState},
+    room::{Entry, Owner, Room, RoomState},
     rooms::matching::NAMES_PER_COST,
     session::{MEMBERSHIP_BYTES, SessionMembership},
 };
@@ -186,7 +186,8 @@ impl Hub {
             let mut room_state = room.state.lock();
             locked.add_to_roster(RosterChange::Appears, room, &mut room_state);
             let position = room_state.history.beginning();
-            locked.conn.enter(room, position.seq, permissions);
+            // It is told of everything since the room was made: its letters come behind this one.
+            locked.conn.enter(room, Entry { seq: position.seq, moves: 0 }, permissions);
             drop(room_state);
             let (room, by) = (Arc::clone(room), Some(pattern.clone()));
             let membership = SessionMembership { room, watching: false, permissions, pattern: by };
@@ -262,7 +263,7 @@ impl LockedSession<'_> {
         let may_read = permissions.contains(Permissions::HISTORY);
         let replay = if may_read { replay } else { Replay::Nothing };
         let joined = self.hub.replay(room, room_state, replay, bytes_max);
-        self.conn.enter(room, joined.position.seq, permissions);
+        self.conn.enter(room, room.entry_at(joined.position.seq), permissions);
         joined
     }
 

@@ -101,7 +101,9 @@ impl Hub {
             let upto = common_until(here.epoch, &state.elder, &elder);
             state.elder = elder;
             if here.epoch != position.epoch {
-                let seq = upto.map_or(first_seq - 1, |upto| upto.min(here.seq));
+                // Of another life nothing is known here: members are told what they lack.
+                let begins_seq = if is_new { first_seq - 1 } else { 0 };
+                let seq = upto.map_or(begins_seq, |upto| upto.min(here.seq));
                 if upto.is_some_and(|upto| here.seq <= upto) {
                     state.history.change_epoch(position.epoch);
                 } else {
@@ -149,9 +151,13 @@ impl Hub {
             *history = History::at(Position { seq, ..here }, began_seq);
         });
         self.rooms.metrics.engine_lost.add_many_shared(seq - here.seq);
+        self.tell_loss(room, state, (here.seq + 1, seq));
+    }
+
+    fn tell_loss(&self, room: &Arc<Room>, state: &RoomState, (from, to): (u64, u64)) {
+        let nth = room.note_move();
         for (worker, _) in workers_with_members(&state.members, 0) {
-            let (from, to) = (here.seq + 1, seq);
-            self.mailboxes.push(worker, Letter::Lost { room: Arc::clone(room), from, to });
+            self.mailboxes.push(worker, Letter::Lost { room: Arc::clone(room), from, to, nth });
         }
     }
 
@@ -163,17 +169,15 @@ impl Hub {
         if here.seq >= seq || state.gone {
             return;
         }
-        for (worker, _) in workers_with_members(&state.members, 0) {
-            let (from, to) = (here.seq + 1, seq);
-            self.mailboxes.push(worker, Letter::Lost { room: Arc::clone(room), from, to });
-        }
+        self.tell_loss(room, &state, (here.seq + 1, seq));
         drop(state);
         self.wake_all();
     }
 
     fn tell_restart(&self, room: &Arc<Room>, state: &RoomState, position: Position) {
+        let nth = room.note_move();
         for (worker, _) in workers_with_members(&state.members, 0) {
-            let letter = Letter::Restarted { room: Arc::clone(room), position };
+            let letter = Letter::Restarted { room: Arc::clone(room), position, nth };
             self.mailboxes.push(worker, letter);
         }
     }
@@ -479,7 +483,11 @@ mod tests {
     use super::*;
     use crate::{
         config::Config,
-        hub::harness::{Bench, name},
+        hub::{
+            engine::Engine,
+            harness::{Bench, name},
+            history::Replay,
+        },
         ws::frame::Message,
     };
 
@@ -560,5 +568,37 @@ mod tests {
         bench.hub.warn_of_gap(&room, 3);
         bench.hub.warn_of_gap(&room, 1);
         assert_eq!(told(&bench), ["-2..3"]);
+    }
+
+    #[test]
+    fn a_position_before_the_mirror_begins_is_not_recovered() {
+        let mut bench = Bench::new(&Config::default(), 1, 1000);
+        let (engine, _asked) = Engine::new(Uuid::new_v4(), Box::new(|| {}));
+        Arc::get_mut(&mut bench.hub).expect("one").engine = Some(Arc::new(engine));
+        let position = Position { epoch: epoch(1), seq: 9 };
+        let room =
+            bench.hub.bring_room(&name("a"), position, vec![], kept(8..=9)).expect("a place");
+        let recovered = |seq| {
+            let mut state = room.state.lock();
+            let since = Replay::Since(Position { seq, ..position });
+            let joined = bench.hub.replay(&room, &mut state, since, usize::MAX);
+            (joined.recovered, joined.replay.len())
+        };
+        assert_eq!(recovered(7), (true, 2));
+        assert_eq!(recovered(6), (false, 0), "message 7 is not here");
+    }
+
+    #[test]
+    fn another_life_is_told_from_its_beginning() {
+        let mut bench = Bench::new(&Config::default(), 1, 1000);
+        let bring = |bench: &Bench, bits, seq, messages| {
+            let position = Position { epoch: epoch(bits), seq };
+            bench.hub.bring_room(&name("a"), position, vec![], messages).expect("a place")
+        };
+        bring(&bench, 1, 9, kept(1..=9));
+        bench.client(0, false).join("a").expect("a place");
+        told(&bench);
+        bring(&bench, 2, 5, kept(4..=5));
+        assert_eq!(told(&bench), ["=0", "-1..3", "4", "5"]);
     }
 }

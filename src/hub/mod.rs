@@ -71,7 +71,7 @@ use crate::{
     metrics::Counter,
     ws::close::CloseReason,
 };
-use engine::{Asker, Engine};
+use engine::{Asker, Engine, ToEngine};
 use error::RoomError;
 use limits::HubLimits;
 use mailbox::{Deferred, Mailboxes};
@@ -135,6 +135,11 @@ impl Hub {
     ) -> Hub {
         let account = Account::of_server(config, mailboxes.workers(), clock.is_machine());
         let account = Arc::new(account);
+        // Of a test it is the same in each run.
+        let node = clock.first_number().map_or_else(Uuid::new_v4, |number| {
+            let bytes = Uuid::from_u64_pair(number, number).into_bytes();
+            uuid::Builder::from_random_bytes(bytes).into_uuid()
+        });
         Hub {
             rooms: Rooms::new(config, mailboxes.clone(), Arc::clone(&account)),
             sessions: Sessions::new(Arc::clone(&account), Arc::clone(&clock)),
@@ -149,9 +154,22 @@ impl Hub {
             leaves_snapshot: config.leaves_snapshot() || config.engine == EngineKind::Redis,
             owners: Owners::new(config),
             clock,
-            node: Uuid::new_v4(),
+            node,
             engine: None,
         }
+    }
+
+    /// Shares rooms and sessions with other nodes from now on, by an engine that `wake` wakes.
+    /// Returns it, and what comes to it.
+    pub(crate) fn share(
+        &mut self,
+        wake: Box<dyn Fn() + Send + Sync>,
+    ) -> (Arc<Engine>, Receiver<ToEngine>) {
+        let (engine, received) = Engine::new(self.node, wake);
+        let engine = Arc::new(engine);
+        self.engine = Some(Arc::clone(&engine));
+        self.rooms.share();
+        (engine, received)
     }
 
     /// Takes the limits of `config`, and its rules for rooms. Rooms that exist keep the overflow

@@ -396,7 +396,7 @@ impl LockedSession<'_> {
         let mut channel_state = channel.state.lock();
         channel_state.members[self.worker()] += 1;
         let seq = channel_state.history.position().seq;
-        self.conn.enter(&channel, seq, Permissions::all());
+        self.conn.enter(&channel, channel.entry_at(seq), Permissions::all());
     }
 
     pub(super) fn exit_channel(&mut self, room: &Room) {

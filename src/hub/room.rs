@@ -1,6 +1,9 @@
 //! One room: its history, its roster, and how many members each worker has.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
 
 use parking_lot::Mutex;
 use uuid::Uuid;
@@ -24,8 +27,32 @@ pub(crate) struct Room {
     pub(crate) overflow: Overflow,
     /// Whether this is the default room, which exists as long as the server.
     pub(crate) is_default: bool,
+    /// How often members were told of a loss or of a new epoch. Changed under the state's lock.
+    pub(super) moves: AtomicU32,
     /// Held only to number, store and post one message; never across a system call.
     pub(crate) state: Mutex<RoomState>,
+}
+
+/// Where a connection joins a room.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entry {
+    /// It gets the messages after this one.
+    pub(crate) seq: u64,
+    /// It is told of the losses and new epochs that are counted after this one.
+    pub(crate) moves: u32,
+}
+
+impl Room {
+    /// Where a connection joins that gets the messages after `seq`. The caller has the lock of the
+    /// state.
+    pub(super) fn entry_at(&self, seq: u64) -> Entry {
+        Entry { seq, moves: self.moves.load(Ordering::Relaxed) }
+    }
+
+    /// Counts one more. The caller has the lock of the state.
+    pub(super) fn note_move(&self) -> u32 {
+        self.moves.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+    }
 }
 
 /// The kind of messages that a room carries.

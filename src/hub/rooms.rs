@@ -10,7 +10,7 @@ use std::{
     ops::Bound,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -218,6 +218,7 @@ impl Rooms {
             kind,
             overflow,
             is_default: false,
+            moves: AtomicU32::new(0),
             state: Mutex::new(RoomState::new(self.mailboxes.workers(), bounds)),
         }
     }

@@ -57,6 +57,9 @@ pub(super) const TRIVIAL_AGE_MS: u64 = 5000;
 /// The part of a counted id that is the count; the rest says what kind of id it is.
 const COUNTED_ID_MAX: u64 = (1 << 62) - 1;
 
+/// The bits of such a count that are of one server; those above are when it began.
+const COUNTED_BITS: u32 = 20;
+
 impl Sessions {
     /// A table for sessions under random client ids, or, where the clock is stepped, under ids that
     /// are the same in each run, for tests that must be repeatable.
@@ -117,7 +120,10 @@ impl Sessions {
         let client_id = session.client_id;
         if let Some(next) = &self.counted_ids {
             let count = client_id.as_u64_pair().1 & COUNTED_ID_MAX;
-            next.fetch_max(count + 1, Ordering::Relaxed);
+            // Another server, which began at another time, counts on by itself.
+            if count >> COUNTED_BITS == next.load(Ordering::Relaxed) >> COUNTED_BITS {
+                next.fetch_max(count + 1, Ordering::Relaxed);
+            }
         }
         let mut table = self.table.lock();
         let before = table.by_client.insert(client_id, Arc::clone(session));

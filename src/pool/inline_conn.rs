@@ -13,7 +13,7 @@ use crate::{
         engine::Asker,
         error::RoomError,
         question::{Outcome, Question},
-        room::Room,
+        room::{Entry, Room},
         send_status::SendStatus,
         session::Session,
         task::{NotDeferred, Task},
@@ -78,8 +78,8 @@ impl ConnHandle for InlineConn<'_> {
         self.io.ask_close(reason, &mut self.cx.work);
     }
 
-    fn enter(&mut self, room: &Arc<Room>, from_seq: u64, permissions: Permissions) {
-        self.cx.members.add(self.io.id, Arc::clone(room), from_seq, permissions);
+    fn enter(&mut self, room: &Arc<Room>, at: Entry, permissions: Permissions) {
+        self.cx.members.add(self.io.id, Arc::clone(room), at, permissions);
     }
 
     fn permit(&mut self, room: &Arc<Room>, permissions: Permissions) {

@@ -32,7 +32,7 @@ use crate::{
         conn_id::ConnId,
         mailbox::Letter,
         question::{Outcome, Question},
-        room::Room,
+        room::{Entry, Room},
         send_status::SendStatus,
         session::Session,
     },
@@ -419,9 +419,9 @@ impl ConnHandle for RemoteConn<'_> {
         self.queue.send_control(Letter::Close { conn: self.queue.conn, reason });
     }
 
-    fn enter(&mut self, room: &Arc<Room>, from_seq: u64, _: Permissions) {
+    fn enter(&mut self, room: &Arc<Room>, at: Entry, _: Permissions) {
         let (conn, room) = (self.queue.conn, Arc::clone(room));
-        self.push(Letter::Enter { conn, room, from_seq });
+        self.push(Letter::Enter { conn, room, at });
     }
 
     // What it may do, it reads from the session.

@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use crate::{
     hub::{
         conn_id::ConnId,
-        room::{Room, RoomKey, RoomKind},
+        room::{Entry, Room, RoomKey, RoomKind},
     },
     identity::Permissions,
 };
@@ -35,6 +35,8 @@ pub(crate) struct LocalMember {
     pub(crate) generation: u32,
     /// Messages up to this one were there before it joined, and are not delivered.
     pub(crate) from_seq: u64,
+    /// How often those who were there before had been told of a loss or of a new epoch.
+    moves: u32,
 }
 
 /// One room and its members.
@@ -80,11 +82,11 @@ impl Members {
         &mut self,
         conn: ConnId,
         room: Arc<Room>,
-        from_seq: u64,
+        at: Entry,
         permissions: Permissions,
     ) {
         let ConnId { slot, generation, .. } = conn;
-        let member = LocalMember { slot, generation, from_seq };
+        let member = LocalMember { slot, generation, from_seq: at.seq, moves: at.moves };
         let slot = slot as usize;
         if self.by_slot.len() <= slot {
             self.by_slot.resize_with(slot + 1, Vec::new);
@@ -189,12 +191,14 @@ impl Members {
         Some((room, members.iter().copied().filter(move |member| member.from_seq < seq)))
     }
 
-    /// Returns the slots of a room's members. Each of them gets the messages after `seq` from now
-    /// on, if it does not get them already.
-    pub(crate) fn rewind(&mut self, room: RoomKey, seq: u64) -> Vec<usize> {
+    /// Returns the slots of a room's members to whom its `nth` loss or new epoch is to be told:
+    /// those who had joined before. Each of them gets the messages after `seq` from now on, if it
+    /// does not get them already.
+    pub(crate) fn rewind(&mut self, room: RoomKey, seq: u64, nth: u32) -> Vec<usize> {
         let members = self.by_room.get_mut(&room).map(|locals| &mut locals.members[..]);
         let members = members.unwrap_or_default().iter_mut();
         members
+            .filter(|member| (member.moves.wrapping_sub(nth) as i32) < 0)
             .map(|member| {
                 member.from_seq = member.from_seq.min(seq);
                 member.slot as usize
@@ -256,8 +260,9 @@ mod tests {
         let mut members = Members::default();
         for slot in 0..4 {
             let conn = ConnId { worker: 0, slot, generation: 7 };
-            members.add(conn, Arc::clone(&a), 0, Permissions::all());
-            members.add(conn, Arc::clone(&b), u64::from(slot), Permissions::all());
+            let at = |seq| Entry { seq, moves: 0 };
+            members.add(conn, Arc::clone(&a), at(0), Permissions::all());
+            members.add(conn, Arc::clone(&b), at(u64::from(slot)), Permissions::all());
         }
         let of = |members: &Members, room: &Room, seq| {
             let members = members.of(room.key, seq).map(|(_, members)| members);
@@ -284,7 +289,7 @@ mod tests {
         };
         assert_eq!([0, 1, 2].map(|at| found(&members, at)), [None, Some(1), Some(2)], "one moved");
         let other = ConnId { worker: 0, slot: 0, generation: 8 };
-        members.add(other, Arc::clone(&b), 0, Permissions::all());
+        members.add(other, Arc::clone(&b), Entry { seq: 0, moves: 0 }, Permissions::all());
         assert_eq!(found(&members, 0), None, "another connection has its slot");
         assert_eq!(members.remove_all(1).len() + members.remove_all(2).len(), 4);
         assert_eq!(of(&members, &a, 9), [0; 0]);

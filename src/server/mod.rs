@@ -165,7 +165,7 @@ impl Builder {
         // Before anything is taken up, which happens once.
         restart::check(&self.config)?;
         let Parts { shared, workers, arrivals, claimed, engine } =
-            self.assemble(Clock::machine())?;
+            self.assemble(Clock::machine(), engine::prepare)?;
         let (ask, asked) = crossbeam_channel::bounded(1);
         let (serving, draining) = crossbeam_channel::bounded(0);
         let (running, stopped) = crossbeam_channel::bounded(0);
@@ -212,22 +212,24 @@ impl Builder {
             route.tasks = Some(TaskPool::inline());
         }
         if let Some(route) = self.routes.iter().find(|route| route.jobs.is_some()) {
-            let message = format!(
-                "the handler of '{}' is blocking; a stepped server has no threads for it",
-                route.path
-            );
+            let why = "is blocking; a stepped server has no threads for it";
+            let message = format!("the handler of '{}' {why}", route.path);
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
-        let Parts { shared, workers, claimed, .. } = self.assemble(clock)?;
+        let Parts { shared, workers, claimed, engine, .. } =
+            self.assemble(clock, engine::stepped::prepare)?;
         restart::forget(claimed);
+        let engine = engine.map(|of| {
+            of.start(&shared.hub, &shared.config(), restart::routes(&shared), about(&shared))
+        });
         let (ask, _) = crossbeam_channel::bounded(1);
         let ((_, draining), (_, stopped)) =
             (crossbeam_channel::bounded(0), crossbeam_channel::bounded(0));
         let listen_addr = ListenAddr::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
-        let shown = Arc::clone(&shared);
+        let of = Arc::clone(&shared);
         let handle =
-            ServerHandle { shared: shown, listen_addr, admin_addr: None, ask, draining, stopped };
-        Ok(SteppedServer::new(workers, shared, handle))
+            ServerHandle { shared: of, listen_addr, admin_addr: None, ask, draining, stopped };
+        Ok(SteppedServer::new(workers, shared, handle, engine))
     }
 
     /// Checks the configuration, the files that it names, routes and pages, without listening.
@@ -258,8 +260,12 @@ impl Builder {
         check_paths(&self.routes, &self.pages)
     }
 
-    /// Makes everything but the listener.
-    fn assemble(self, clock: Clock) -> Result<Parts, Error> {
+    /// Makes everything but the listener, and the engine by `prepare`.
+    fn assemble<E>(
+        self,
+        clock: Clock,
+        prepare: impl FnOnce(&Config, &mut Hub) -> Result<Option<E>, Error>,
+    ) -> Result<Parts<E>, Error> {
         let Builder { config, routes, pages, admin, source, .. } = self;
         let cannot_poll = |error| Error::io("cannot make a poll for a worker", error);
         let mut polls = Vec::new();
@@ -276,7 +282,7 @@ impl Builder {
         let authenticator = Authenticator::new(&config, Arc::clone(&clock))?;
         let tls = Tls::load(&config)?.map(Arc::new);
         let mut hub = Hub::new(&config, authenticator, mailboxes.clone(), clock);
-        let engine = engine::prepare(&config, &mut hub)?;
+        let engine = prepare(&config, &mut hub)?;
         let shared = Arc::new(Shared::new(config, routes, pages, admin, hub, mailboxes, tls));
         let claimed = restart::take_up(&shared)?;
         if let Some(source) = source {
@@ -288,12 +294,12 @@ impl Builder {
 }
 
 /// The parts of a server besides its listener.
-struct Parts {
+struct Parts<E> {
     shared: Arc<Shared>,
     workers: Vec<Worker>,
     arrivals: Vec<Sender<Arrival>>,
     claimed: Option<ClaimedFile>,
-    engine: Option<engine::Prepared>,
+    engine: Option<E>,
 }
 
 impl Server {

@@ -28,6 +28,9 @@
 //! a handler measures by itself goes by the machine's clock, such as the rate limits of the chat
 //! protocol.
 //!
+//! With the engine Redis nothing connects to a Redis: the test is the link to it. It gives
+//! [`SteppedServer::turn_of_engine`] what happened there, and gets what Redis is asked.
+//!
 //! [`blocking`](crate::Handler::blocking) handlers need threads, which a stepped server does not
 //! have; [`Builder::stepped`](crate::Builder::stepped) refuses them.
 
@@ -42,6 +45,7 @@ use parking_lot::Mutex;
 
 use super::{drain, handle::ServerHandle, restart};
 use crate::{
+    engine::stepped::Stepped,
     error::{Error, ErrorKind},
     hub::mailbox::Letter,
     pool::{
@@ -50,6 +54,12 @@ use crate::{
         worker::{Disposition, Worker, stepped::Steps},
     },
 };
+
+pub mod redis {
+    //! What a server with the engine Redis has its link do, and hears of it.
+
+    pub use crate::engine::order::{Code, Event, Order, Refused, Script, ServerFacts, Value};
+}
 
 /// The address from which in-memory clients seem to connect.
 const REMOTE: ([u8; 4], u16) = ([127, 0, 0, 1], 1);
@@ -67,6 +77,8 @@ pub struct SteppedServer {
     steps: Steps,
     shared: Arc<Shared>,
     handle: ServerHandle,
+    /// What it shares its rooms and sessions by, if it is one node of several.
+    engine: Option<Stepped>,
     next_worker: usize,
     /// Whether it accepts nobody any more.
     is_closed: bool,
@@ -87,7 +99,12 @@ pub struct MemoryClient {
 }
 
 impl SteppedServer {
-    pub(crate) fn new(workers: Vec<Worker>, shared: Arc<Shared>, handle: ServerHandle) -> Self {
+    pub(crate) fn new(
+        workers: Vec<Worker>,
+        shared: Arc<Shared>,
+        handle: ServerHandle,
+        engine: Option<Stepped>,
+    ) -> Self {
         let workers = workers
             .into_iter()
             .map(|worker| SteppedWorker { worker, touched: Touched::default() })
@@ -97,6 +114,7 @@ impl SteppedServer {
             steps: Steps::new(),
             shared,
             handle,
+            engine,
             next_worker: 0,
             is_closed: false,
         }
@@ -152,6 +170,37 @@ impl SteppedServer {
         for stepped in &mut self.workers {
             stepped.worker.step(&mut stepped.touched.lock(), &mut self.steps);
         }
+    }
+
+    /// One turn of the engine, if there is one: it hears what happened on its link, and what the
+    /// workers ask. Returns what the link is to do, in order. After [`Event::Down`] the link is up
+    /// when the test says [`Event::Up`].
+    ///
+    /// [`Event::Down`]: redis::Event::Down
+    /// [`Event::Up`]: redis::Event::Up
+    pub fn turn_of_engine(
+        &mut self,
+        heard: impl IntoIterator<Item = redis::Event>,
+    ) -> Vec<redis::Order> {
+        self.engine.as_mut().map_or_else(Vec::new, |engine| engine.turn(heard))
+    }
+
+    /// Whether the engine has heard nothing on its subscriptions for so long that its link is to be
+    /// made anew.
+    pub fn is_engine_deaf(&self) -> bool {
+        self.engine.as_ref().is_some_and(Stepped::is_deaf)
+    }
+
+    /// Leaves the sessions of the server to other nodes, as a server does that has drained. What
+    /// the link has to do for it comes out of the next turns of the engine, until
+    /// [`has_engine_left`](SteppedServer::has_engine_left).
+    pub fn leave_engine(&mut self) {
+        self.engine.iter_mut().for_each(Stepped::leave);
+    }
+
+    /// Whether everything that the engine has asked is answered, or its link is down.
+    pub fn has_engine_left(&self) -> bool {
+        self.engine.as_ref().is_none_or(Stepped::is_done)
     }
 
     /// Worker threads that the server would have.

@@ -7,3 +7,5 @@ pub mod random;
 pub mod fuzz;
 pub mod replay;
 pub mod simulator;
+pub mod redis;
+pub mod cluster;

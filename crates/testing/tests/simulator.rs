@@ -3,6 +3,7 @@
 use std::{cell::Cell, collections::BTreeMap, rc::Rc};
 
 use rusty_socks_testing::{
+    cluster::{self, Cluster},
     random::Random,
     simulator::{Broken, Fault, Invariant, Plan, Report, Simulation, Verdict, World},
 };
@@ -119,4 +120,46 @@ fn features_bring_their_own_faults_and_invariants_and_a_report_tells_what_broke(
     let text = report.to_string();
     assert!(text.contains("BROKEN at step"), "{text}");
     assert!(text.contains("there are few faults") && text.contains("time jumps by 1 ms"), "{text}");
+}
+
+fn run_cluster(seed: u64, steps: u64, clients: usize) -> Report {
+    let plan = cluster::Plan::draw(seed, steps, clients).without_losses();
+    let words = plan.words();
+    let report = Cluster::new(plan).run();
+    assert!(report.broken.is_none(), "{words}\n{report}");
+    report
+}
+
+/// What must be reached in clusters.
+const REACHED_IN_CLUSTERS: [&str; 10] = [
+    "close 1000",
+    "close 1012",
+    "direct",
+    "epoch",
+    "gap",
+    "message",
+    "not_member",
+    "ok",
+    "overloaded",
+    "welcome",
+];
+
+#[test]
+fn a_cluster_keeps_every_promise_whatever_befalls_its_links() {
+    let mut heard: BTreeMap<String, u64> = BTreeMap::new();
+    for seed in 1..=12 {
+        let clients = [3, 6, 12, 30][seed as usize % 4];
+        for (kind, count) in run_cluster(seed, 1200, clients).kinds {
+            *heard.entry(kind).or_default() += count;
+        }
+    }
+    let missing: Vec<_> =
+        REACHED_IN_CLUSTERS.iter().filter(|kind| !heard.contains_key(**kind)).collect();
+    assert!(missing.is_empty(), "nobody heard {missing:?} of {heard:?}");
+}
+
+#[test]
+fn a_seed_of_a_cluster_has_one_transcript() {
+    let [one, again] = [(); 2].map(|()| run_cluster(3, 400, 12));
+    assert_eq!((one.hash, one.heard, one.turns), (again.hash, again.heard, again.turns));
 }

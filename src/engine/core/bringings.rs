@@ -225,7 +225,7 @@ impl Core {
                     // left rooms there.
                     let rooms = kept.rooms.clone();
                     self.give_up(client, coming.fence);
-                    rooms.iter().for_each(|room| self.compare(room));
+                    rooms.iter().for_each(|room| self.reopen(room));
                 }
                 if let Some(bringing) = self.bringings.get_mut(&id) {
                     bringing.session = Some(Box::new(coming));

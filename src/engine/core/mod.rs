@@ -44,6 +44,7 @@ use super::{
     names::Names,
 };
 use crate::{
+    config::Config,
     hub::{
         Hub,
         engine::{Asked, Engine, ToEngine},
@@ -76,6 +77,27 @@ pub(crate) struct CoreSettings {
     pub(crate) about: Box<dyn Fn() -> String + Send>,
 }
 
+impl CoreSettings {
+    /// What `config` says. `about` says what others are told of this node.
+    pub(crate) fn new(config: &Config, about: Box<dyn Fn() -> String + Send>) -> CoreSettings {
+        CoreSettings {
+            prefix: config.redis_prefix.clone(),
+            history_ms: config.history_age.as_millis() as u64,
+            inbox: (config.inbox.max(1), config.inbox_bytes),
+            resume_window_ms: config.resume_window.as_millis() as u64,
+            memberships_max: config.max_rooms_per_conn,
+            bounds: HistoryBounds {
+                messages_max: config.history,
+                bytes_max: config.history_bytes,
+                age_max: config.history_age,
+            },
+            default_room: RoomName::new(&config.default_room).ok(),
+            replicas: config.redis_wait_replicas,
+            about,
+        }
+    }
+}
+
 /// The engine's side of a node. Used by one thread.
 pub(crate) struct Core {
     hub: Arc<Hub>,
@@ -101,11 +123,12 @@ pub(crate) struct Core {
     to_go_on: VecDeque<RoomName>,
     /// The last room that was looked at for being in use.
     looked_at: Option<RoomName>,
-    bringings: HashMap<u64, Bringing>,
+    bringings: BTreeMap<u64, Bringing>,
     /// The bringings of sessions, by client.
     bringings_of: BTreeSet<(Uuid, u64)>,
     next_bringing: u64,
-    sessions: HashMap<Uuid, KeptSession>,
+    /// In the order of their clients, so that one seed of the simulator has one order of writes.
+    sessions: BTreeMap<Uuid, KeptSession>,
     changed: Vec<Arc<Session>>,
     /// Beyond so many, those that have ended are looked for.
     changed_max: usize,
@@ -148,10 +171,10 @@ impl Core {
             by_channel: HashMap::new(),
             to_go_on: VecDeque::new(),
             looked_at: None,
-            bringings: HashMap::new(),
+            bringings: BTreeMap::new(),
             bringings_of: BTreeSet::new(),
             next_bringing: 0,
-            sessions: HashMap::new(),
+            sessions: BTreeMap::new(),
             changed: Vec::new(),
             changed_max: CHANGED_MAX,
             undone: Undone::default(),

@@ -104,8 +104,8 @@ impl Core {
     }
 
     /// Asks again how a room is that is open, because this node may not have heard of it all.
-    pub(super) fn compare(&mut self, name: &RoomName) {
-        if self.rooms.get(name).is_some_and(|known| known.stage == Stage::Open) {
+    pub(super) fn reopen(&mut self, name: &RoomName) {
+        if self.is_listening && self.rooms.get(name).is_some_and(|of| of.stage == Stage::Open) {
             self.open(name);
         }
     }

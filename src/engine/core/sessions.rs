@@ -138,6 +138,11 @@ impl Core {
         let text = shown_text(&shown);
         kept.shown = shown;
         kept.renewed_ms = self.hub.now_ms();
+        // A room that it has left comes before the list of its rooms, and one that it has joined
+        // behind it: what is shown is in the list, and goes with the session, whatever is lost.
+        for room in left {
+            self.show(&room, client, fence, None);
+        }
         if is_new || anew {
             let keys = vec![
                 self.names.session(client),
@@ -145,9 +150,6 @@ impl Core {
                 self.names.orphans(),
             ];
             self.order(&scripts::SAVE, keys, args, Sent::Save { client, fence });
-        }
-        for room in left {
-            self.show(&room, client, fence, None);
         }
         for room in shown_in {
             self.show(&room, client, fence, Some(&text));
@@ -216,19 +218,19 @@ impl Core {
             return;
         }
         if kept.fence != fence {
-            // This node took it up again meanwhile, for another connection.
-            kept.written = None;
+            // This node took it up again meanwhile, for another connection. What was shown by the
+            // earlier fence was passed over, too.
             let session = Arc::clone(&kept.session);
-            self.changed.push(session);
+            self.save(&session, true);
             return;
         }
         if let Some(kept) = self.sessions.remove(&client) {
             log::info!("engine: the session of {client} was taken up by another node");
-            self.hub.give_up(&kept.session);
+            self.let_session_go(&kept);
             // Or by this one, which never heard that it has: the link was lost before the answer.
             self.note_returned(client);
             // It may have left them since, and what was said of that is lost.
-            kept.rooms.iter().for_each(|room| self.compare(room));
+            kept.rooms.iter().for_each(|room| self.reopen(room));
         }
     }
 
@@ -237,7 +239,26 @@ impl Core {
         if self.sessions.get(&client).is_some_and(|kept| kept.fence < fence)
             && let Some(kept) = self.sessions.remove(&client)
         {
-            self.hub.give_up(&kept.session);
+            self.let_session_go(&kept);
+        }
+    }
+
+    /// Gives up a session that is not kept any more. Its client stays in its rooms; those in which
+    /// Redis may not show it are asked for again.
+    fn let_session_go(&mut self, kept: &KeptSession) {
+        let client = kept.session.client_id;
+        let route = self.routes.iter().find(|route| route.index == kept.session.route);
+        let now: BTreeSet<RoomName> = match route.map(|route| kept.session.describe(&route.path)) {
+            Some(Described::Is(description)) => description.rooms.into_iter().collect(),
+            Some(Described::Ended) | None => BTreeSet::new(),
+        };
+        let is_shown_now = |sent: &Sent| matches!(sent, Sent::Show(of) if *of == client);
+        let is_unsure = now != kept.rooms
+            || self.undone.unwritten.contains(&client)
+            || self.sent.values().any(is_shown_now);
+        self.hub.give_up(&kept.session);
+        if is_unsure {
+            now.union(&kept.rooms).for_each(|room| self.reopen(room));
         }
     }
 

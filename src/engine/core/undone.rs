@@ -1,6 +1,6 @@
 //! The orders that Redis refused, or that were lost with the link.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
@@ -13,9 +13,9 @@ pub(super) struct Undone {
     /// Clients that are not in a room any more, with their fences.
     pub(super) hidden: BTreeMap<(RoomName, Uuid), u64>,
     /// Sessions that have ended, with their fences.
-    pub(super) ended: HashMap<Uuid, u64>,
+    pub(super) ended: BTreeMap<Uuid, u64>,
     /// Sessions of this node that were not written down as they are.
-    pub(super) unwritten: HashSet<Uuid>,
+    pub(super) unwritten: BTreeSet<Uuid>,
     /// Sessions that were asked for from other nodes in vain, and may be this node's.
-    pub(super) returned: HashSet<Uuid>,
+    pub(super) returned: BTreeSet<Uuid>,
 }

@@ -4,7 +4,8 @@ use bytes::Bytes;
 
 /// What the core has the link do.
 #[derive(Debug)]
-pub(crate) enum Order {
+#[allow(missing_docs, reason = "they are named as what they are")]
+pub enum Order {
     /// Runs a script. One that the Redis has forgotten is sent to it once more, whole; only then
     /// may it run after scripts that were ordered later.
     Script { tag: u64, script: &'static Script, keys: Vec<Bytes>, args: Vec<Bytes> },
@@ -18,14 +19,17 @@ pub(crate) enum Order {
 
 /// A Lua script.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Script {
-    pub(crate) name: &'static str,
-    pub(crate) text: &'static str,
+pub struct Script {
+    /// The name of its file.
+    pub name: &'static str,
+    /// All of it.
+    pub text: &'static str,
 }
 
 /// What the link tells the core.
 #[derive(Debug)]
-pub(crate) enum Event {
+#[allow(missing_docs, reason = "they are named as what they are")]
+pub enum Event {
     /// The Redis can be used. Nothing is subscribed, and no order from before is answered any more.
     Up(ServerFacts),
     /// The Redis that was there is gone, and why. Orders that are not answered are forgotten; some
@@ -44,19 +48,21 @@ pub(crate) enum Event {
 
 /// What a Redis says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ServerFacts {
+pub struct ServerFacts {
     /// Differs after a failover, and after a restart. (The id of its replication would change under
     /// connections that stay open: when a first replica comes, and an hour after the last has
     /// gone.)
-    pub(crate) run_id: String,
-    pub(crate) version: String,
+    pub run_id: String,
+    /// Its version.
+    pub version: String,
     /// Where it is: the host and port, or the path of the socket.
-    pub(crate) address: String,
+    pub address: String,
 }
 
 /// What a Redis answers. A status such as `OK` is bytes, too.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Value {
+#[allow(missing_docs, reason = "they are named as in the protocol of Redis")]
+pub enum Value {
     Nil,
     Int(i64),
     Bytes(Bytes),
@@ -65,14 +71,16 @@ pub(crate) enum Value {
 
 /// An error that a Redis answers. An error inside a list refuses the whole list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Refused {
-    pub(crate) code: Code,
-    pub(crate) text: String,
+pub struct Refused {
+    /// Why.
+    pub code: Code,
+    /// The error, as it was said.
+    pub text: String,
 }
 
 /// Why a Redis refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Code {
+pub enum Code {
     /// Its memory is full, and it is not to evict.
     OutOfMemory,
     /// It is a replica.
@@ -87,6 +95,7 @@ pub(crate) enum Code {
     MasterDown,
     /// It has not (or no longer) got the script.
     NoScript,
+    /// Another reason.
     Other,
 }
 
@@ -104,7 +113,8 @@ const CODES: [(&str, Code); 9] = [
 ];
 
 impl Refused {
-    pub(crate) fn new(text: &str) -> Refused {
+    /// Reads what kind of error a text is.
+    pub fn new(text: &str) -> Refused {
         Refused { code: Code::of(text), text: text.to_owned() }
     }
 }

@@ -1,7 +1,7 @@
 -- Shows a client in a room, or takes it out, and tells the nodes. A change by a node that has lost
 -- the client's session since is passed over.
 --
--- KEYS: hash of the room, presence, the client's session
+-- KEYS: hash of the room, presence, the client's session, which is written down before it is shown
 -- ARGV: 'P' to show or 'L' to take out, client, fence, node, how it is shown, channel, milliseconds
 --       that the room is kept
 -- Returns: whether it was changed.
@@ -13,16 +13,22 @@ end
 if ARGV[1] == 'L' and not known then
   return 0
 end
-local session = ARGV[1] == 'P' and redis.call('HGET', KEYS[3], 'f')
-if session and tonumber(session) > fence then
-  return 0
-end
--- What may fail comes first: scripts are not rolled back.
-local version = next_version(KEYS[1])
+local version
 if ARGV[1] == 'P' then
+  -- It may never have been shown here by the node that has it now.
+  local of_session = redis.call('HGET', KEYS[3], 'f')
+  if not of_session or tonumber(of_session) > fence then
+    return 0
+  end
+  -- What may fail comes first: scripts are not rolled back.
+  version = next_version(KEYS[1])
   redis.call('HSET', KEYS[2], client, ARGV[3] .. ' ' .. ARGV[4] .. ' ' .. ARGV[5])
 else
+  -- Fails here if it is of another kind. After the first write a Redis that is full lets a script go
+  -- on: who leaves, leaves.
+  redis.call('HGET', KEYS[1], 'v')
   redis.call('HDEL', KEYS[2], client)
+  version = next_version(KEYS[1])
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[7])
 redis.call('PEXPIRE', KEYS[2], ARGV[7])

@@ -8,8 +8,14 @@ use crate::{
     config::{Config, Overflow, RoomRule},
     handler::{Context, Handler},
     hub::{
-        conn_handle::ConnHandle, conn_id::ConnId, history::Replay, names::RoomName, notice::Notice,
-        publish::Publication, room::RoomKind, session::Sender,
+        conn_handle::ConnHandle,
+        conn_id::ConnId,
+        history::Replay,
+        names::RoomName,
+        notice::Notice,
+        publish::Publication,
+        room::{Entry, RoomKind},
+        session::Sender,
     },
     identity::Permissions,
     pool::{connection::Phase, delivery::Delivery, inline_conn::InlineConn, pauses::PauseReasons},
@@ -307,8 +313,8 @@ fn a_presence_channel_tells_no_more_than_that_something_is_missing() {
         let rooms = &harness.cx.shared.hub.rooms;
         let channel = rooms.channel_of(&rooms.find(room).expect("a room"));
         assert_eq!(channel.kind, RoomKind::Presence);
-        let conn = harness.conn.io.id;
-        harness.cx.members.add(conn, Arc::clone(&channel), 0, Permissions::all());
+        let (conn, at) = (harness.conn.io.id, Entry { seq: 0, moves: 0 });
+        harness.cx.members.add(conn, Arc::clone(&channel), at, Permissions::all());
         let member =
             harness.cx.members.of(channel.key, 1).and_then(|(_, mut members)| members.next());
         let notice = PreparedFrame::new(Message::Text("she came"));

@@ -61,10 +61,10 @@ impl Worker {
                     self.release(weight, charge);
                     continue;
                 }
-                Letter::Enter { conn, room, from_seq } => match self.find_open(conn) {
+                Letter::Enter { conn, room, at } => match self.find_open(conn) {
                     // A handler on other threads reads from the session what it may do.
                     Some((_, io, cx)) => {
-                        cx.members.add(io.id, room, from_seq, Permissions::all());
+                        cx.members.add(io.id, room, at, Permissions::all());
                     }
                     None => self.cx.shared.hub.uncount(&room, self.cx.worker),
                 },
@@ -87,13 +87,13 @@ impl Worker {
                         }
                     }
                 }
-                Letter::Lost { room, from, to } => {
-                    let slots = self.cx.members.rewind(room.key, u64::MAX);
+                Letter::Lost { room, from, to, nth } => {
+                    let slots = self.cx.members.rewind(room.key, u64::MAX, nth);
                     let notice = Notice::Gap { room: &room.name, from, to };
                     self.notify(&slots, &notice);
                 }
-                Letter::Restarted { room, position } => {
-                    let slots = self.cx.members.rewind(room.key, position.seq);
+                Letter::Restarted { room, position, nth } => {
+                    let slots = self.cx.members.rewind(room.key, position.seq, nth);
                     let notice = Notice::Epoch { room: &room.name, position };
                     self.notify(&slots, &notice);
                 }

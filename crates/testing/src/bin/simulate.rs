@@ -9,11 +9,21 @@ use std::{
 };
 
 use rusty_socks_testing::{
+    cluster::{self, Cluster},
     random::Random,
-    simulator::{Plan, Simulation},
+    simulator::{Plan, Report, Simulation},
 };
 
-const USAGE: &str = "usage: simulate [--seed N] [--seeds N] [--minutes N] [--clients N] [--steps N] [--until-step N]";
+const USAGE: &str = "usage: simulate [--cluster no|yes|lossy] [--seed N] [--seeds N] [--minutes N] [--clients N] [--steps N] [--until-step N]";
+
+/// What is simulated.
+enum Kind {
+    OneServer,
+    /// Several servers that share a Redis, which loses nothing that it has answered.
+    Cluster,
+    /// The same, with all that can go wrong.
+    LossyCluster,
+}
 
 /// What was asked for on the command line.
 struct Options {
@@ -27,6 +37,7 @@ struct Options {
     steps: Option<u64>,
     /// The last step of each run. Where a run ends changes nothing of what comes before.
     until_step: Option<u64>,
+    cluster: Kind,
 }
 
 impl Options {
@@ -38,6 +49,7 @@ impl Options {
             clients: None,
             steps: None,
             until_step: None,
+            cluster: Kind::OneServer,
         };
         while let Some(word) = words.next() {
             let value = words.next().ok_or_else(|| format!("{word} needs a value"))?;
@@ -48,6 +60,12 @@ impl Options {
                 "--clients" => options.clients = Some(number()?.clamp(1, 100_000) as usize),
                 "--steps" => options.steps = Some(number()?),
                 "--until-step" => options.until_step = Some(number()?),
+                "--cluster" => match value.as_str() {
+                    "no" => options.cluster = Kind::OneServer,
+                    "yes" => options.cluster = Kind::Cluster,
+                    "lossy" => options.cluster = Kind::LossyCluster,
+                    _ => return Err(format!("--cluster {value}: no, yes or lossy")),
+                },
                 "--minutes" => match value.parse() {
                     Ok(minutes) if (0.0..1e6).contains(&minutes) => options.minutes = Some(minutes),
                     _ => return Err(format!("--minutes {value}: 0 to 1000000")),
@@ -76,24 +94,51 @@ fn main() -> ExitCode {
             break;
         }
         let seed = first.wrapping_add(run);
-        // Few clients meet in odd ways, many in many; a seed with neither given has its own number.
-        let crowds = [8, 40, 200, 1000];
-        let clients = options.clients.unwrap_or(crowds[(seed % 4) as usize]);
-        // Each of a crowd hears all the others: as many steps as take some seconds.
-        let steps = options.steps.unwrap_or((40_000 / clients as u64).clamp(40, 4000));
-        let mut plan = Plan::draw(seed, steps, clients);
-        plan.steps = options.until_step.unwrap_or(steps).min(steps);
-        let report = Simulation::new(plan).run();
+        let (report, clients, steps) = match options.cluster {
+            Kind::OneServer => run_one(seed, &options),
+            Kind::Cluster | Kind::LossyCluster => run_cluster(seed, &options),
+        };
         println!("{report}");
         if options.seed.is_some() {
             println!("heard: {:?}", report.kinds);
         }
         if report.broken.is_some() {
+            let kind = match options.cluster {
+                Kind::OneServer => "no",
+                Kind::Cluster => "yes",
+                Kind::LossyCluster => "lossy",
+            };
             println!(
-                "again: scripts/simulate.sh --seed {seed} --clients {clients} --steps {steps}"
+                "again: scripts/simulate.sh --cluster {kind} --seed {seed} --clients {clients} --steps {steps}"
             );
             return ExitCode::FAILURE;
         }
     }
     ExitCode::SUCCESS
+}
+
+/// One server with its clients. Returns also how many there were, and the steps.
+fn run_one(seed: u64, options: &Options) -> (Report, usize, u64) {
+    // Few clients meet in odd ways, many in many; a seed with neither given has its own number.
+    let crowds = [8, 40, 200, 1000];
+    let clients = options.clients.unwrap_or(crowds[(seed % 4) as usize]);
+    // Each of a crowd hears all the others: as many steps as take some seconds.
+    let steps = options.steps.unwrap_or((40_000 / clients as u64).clamp(40, 4000));
+    let mut plan = Plan::draw(seed, steps, clients);
+    plan.steps = options.until_step.unwrap_or(steps).min(steps);
+    (Simulation::new(plan).run(), clients, steps)
+}
+
+/// Several servers with their clients and their Redis. Returns also how many clients there were,
+/// and the steps.
+fn run_cluster(seed: u64, options: &Options) -> (Report, usize, u64) {
+    let clients = options.clients.unwrap_or([3, 6, 12, 30][(seed % 4) as usize]);
+    let steps = options.steps.unwrap_or(2000);
+    let mut plan = cluster::Plan::draw(seed, steps, clients);
+    plan.steps = options.until_step.unwrap_or(steps).min(steps);
+    if matches!(options.cluster, Kind::Cluster) {
+        plan = plan.without_losses();
+    }
+    println!("{}", plan.words());
+    (Cluster::new(plan).run(), clients, steps)
 }

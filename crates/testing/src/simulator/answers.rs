@@ -378,7 +378,14 @@ impl Client {
         let promise = "what was missed is recovered exactly, or not at all";
         match since {
             Some((before, seq)) if recovered => {
-                let is_exact = before == epoch && seqs.iter().copied().eq(seq + 1..=head);
+                let is_exact = before == epoch
+                    && seqs.last().is_none_or(|last| *last == head)
+                    && seqs.first().is_none_or(|first| *first > seq);
+                let (from, to) = (seq + 1, seqs.first().map_or(head, |first| first - 1));
+                if from <= to {
+                    let (room, epoch) = (room.to_owned(), epoch.to_owned());
+                    scene.seen.push(Seen::LeftOut { room, epoch, from, to });
+                }
                 return if is_exact { Ok(()) } else { Err(self.broken(promise, what)) };
             }
             Some((before, seq)) if before == epoch && seq <= head => {

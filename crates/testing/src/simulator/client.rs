@@ -34,7 +34,7 @@ pub type Verdict = Result<(), Broken>;
 pub enum Seen {
     /// A message of a room, however it came.
     Message { room: String, epoch: String, seq: u64, id: String, content: String },
-    /// A page of history begins behind these numbers.
+    /// A page of history, or what was missed, begins behind these numbers.
     LeftOut { room: String, epoch: String, from: u64, to: u64 },
     /// A publish was answered `ok`: its number in a room.
     Published { room: String, epoch: String, seq: u64, id: String, repeated: bool },

@@ -93,14 +93,14 @@ impl Asked {
 }
 
 /// Writes a command.
-pub(super) struct Command<'a>(pub &'a Asked);
+pub(crate) struct Command<'a>(pub(crate) &'a Asked);
 
 impl Command<'_> {
     /// The frame, with its `ref`.
     ///
     /// # Panics
     /// Never: these types have a form as JSON.
-    pub(super) fn text(&self, reference: u64) -> String {
+    pub(crate) fn text(&self, reference: u64) -> String {
         let text = match self.0 {
             Asked::Publish { content, .. }
             | Asked::Direct { content, .. }

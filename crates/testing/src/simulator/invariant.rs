@@ -98,7 +98,7 @@ impl Invariant for OneTruth {
                 let there = life.and_then(|life| life.messages.range(from..=to).next());
                 return there.map_or(Ok(()), |(seq, _)| {
                     let seen = format!("{seq} of {room} is not in it");
-                    broken("a page of history has what is kept and asked for", None, seen)
+                    broken("an answer has all that is kept and asked for", None, seen)
                 });
             }
             _ => return Ok(()),

@@ -14,12 +14,12 @@
 //! [`Fault`]; both are added with [`Simulation::with`]. All that is random comes from the seed, so
 //! a run that fails fails again: `scripts/simulate.sh --seed N --until-step M`.
 
-mod transcript;
+pub(crate) mod transcript;
 mod tokens;
 mod plan;
-mod socket;
+pub(crate) mod socket;
 mod client;
-mod command;
+pub(crate) mod command;
 mod act;
 mod hear;
 mod answers;
