@@ -1576,7 +1576,7 @@ class Tracker {
   }
 
   live(message) {
-    this.#add(message, false);
+    this.#add(message);
     this.#drain();
   }
 
@@ -1607,7 +1607,11 @@ class Tracker {
     this.#clear(room);
     if (recovered) {
       room.epoch = epoch;
-      for (const message of messages) this.#add(message, true);
+      for (const message of messages) {
+        const at = seqIn(message, name);
+        checkSeq(at);
+        if (at > room.seq) this.#put(room, { kind: 'message', seq: at, message, isReplay: true });
+      }
       this.#put(room, { kind: 'mark', seq });
     } else if (epoch !== room.epoch) {
       Object.assign(room, { epoch, seq });
@@ -1716,7 +1720,7 @@ class Tracker {
     this.#drain();
   }
 
-  #add(message, isReplay) {
+  #add(message) {
     for (const { room: name, seq } of message.rooms ?? [message]) {
       const room = this.#rooms.get(name);
       if (!room) continue;
@@ -1725,7 +1729,7 @@ class Tracker {
         room.seq = Math.min(room.seq, seq - 1);
         room.replay = false;
       }
-      if (seq > room.seq) this.#put(room, { kind: 'message', seq, message, isReplay });
+      if (seq > room.seq) this.#put(room, { kind: 'message', seq, message, isReplay: false });
     }
   }
 
@@ -1873,7 +1877,9 @@ class Tracker {
       .filter((place) => place.room && place.room !== room && place.seq > place.room.seq);
     if (!isForced && places.some((place) => isBefore(place.room, place.seq))) return false;
     this.#take(room, seq);
-    for (const place of isForced ? [] : places) this.#take(place.room, place.seq);
+    const isNext = (place) => place.seq === place.room.seq + 1 || isHead(place.room, place.seq);
+    const moved = isForced ? [] : isReplay ? places.filter(isNext) : places;
+    for (const place of moved) this.#take(place.room, place.seq);
     if (message.rooms && !this.#isFirst(message)) return true;
     this.#deliver(message, isReplay);
     return true;
@@ -1907,7 +1913,12 @@ function seqIn(message, name) {
 
 function isBefore(room, seq) {
   const head = room.queue[0];
-  return head !== undefined && !(head.kind === 'message' && head.seq === seq) && head.seq <= seq;
+  return head !== undefined && !isHead(room, seq) && head.seq <= seq;
+}
+
+function isHead(room, seq) {
+  const head = room.queue[0];
+  return head?.kind === 'message' && head.seq === seq;
 }
 
 function reach(seq, items) {
