@@ -24,7 +24,9 @@ export class Subscription {
   #isOurs = false;
   // The join under way: `{abort, isWithdrawn}`.
   #join = null;
+  // The timers until the room is left, and until its members are not watched any more.
   #linger = null;
+  #unwatching = null;
   #members = null;
   // Whether the server sends the changes of members.
   #isWatched = false;
@@ -163,7 +165,8 @@ export class Subscription {
   #look(answer) {
     if (this.#phase !== 'in') return;
     const isWanted = this.#wantsPresence();
-    if (isWanted !== this.#isWatched && this.#asking === null && this.#users.size > 0) this.#watch(isWanted);
+    if (isWanted && !this.#isWatched && this.#asking === null) this.#watch(true);
+    else if (!isWanted && this.#isWatched) this.#unwatchSoon();
     for (const waiter of [...this.#waiters]) {
       if (!this.#isSettled(waiter.user)) continue;
       this.#waiters.delete(waiter);
@@ -179,6 +182,16 @@ export class Subscription {
 
   #listed({ wantsPresence }) {
     return wantsPresence ? { members: [...this.#members.list], count: this.#members.count } : {};
+  }
+
+  /** Ends watching, unless somebody wants it again within the time for which a room is kept. */
+  #unwatchSoon() {
+    if (this.#unwatching !== null) return;
+    this.#unwatching = this.#link.clock.setTimeout(() => {
+      this.#unwatching = null;
+      const isDue = this.#phase === 'in' && this.#isWatched && this.#asking === null && this.#users.size > 0;
+      if (isDue && !this.#wantsPresence()) this.#watch(false);
+    }, this.#link.lingerMs);
   }
 
   #watch(isOn) {
@@ -231,7 +244,9 @@ export class Subscription {
 
   #reset() {
     this.#link.clock.clearTimeout(this.#linger);
+    this.#link.clock.clearTimeout(this.#unwatching);
     this.#linger = null;
+    this.#unwatching = null;
     this.#asking = null;
     this.#join = null;
     this.#phase = 'out';

@@ -298,7 +298,14 @@ test('the members are kept from answers, notices and gaps, once a turn', async (
   await Promise.resolve();
   equal([ids(room), told], [[client.clientId], [[1, 1], [3, 3], [1, 1]]]);
   equal([other.members, asked().at(-1)], [null, 'presence']);
+  // Who goes and comes in a turn is watched for all the time.
+  const commands = asked().length;
+  room.leave();
+  room.join({ presence: true });
+  await later(client);
+  equal(asked().length, commands);
   await done(client, room.leave());
+  await later(client);
   equal([room.members, asked().at(-1)], [null, 'presence false']);
 });
 
