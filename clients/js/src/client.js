@@ -10,7 +10,8 @@ import { systemPlatform } from './platform.js';
 import { Loops } from './queue.js';
 import { Reconnect } from './reconnect.js';
 import { Recovery } from './recovery.js';
-import { Session, clean } from './session.js';
+import { Rooms } from './rooms.js';
+import { Session, clean, isPattern } from './session.js';
 import { socketFactory } from './socket.js';
 import { Tracker, checkSeq } from './tracker.js';
 import { waitFault } from './wait.js';
@@ -37,6 +38,8 @@ export const DEFAULTS = Object.freeze({
   queueBytesMax: 64 * 1024 * 1024,
   backlogMax: 1_000,
   roomsMax: 100_000,
+  roomLingerMs: 0,
+  membersMax: 1_000,
   echoesMax: 1_000,
   messageBytesMax: 64 * 1024 * 1024,
   unsentBytesMax: 1024 * 1024,
@@ -62,6 +65,10 @@ export class Client {
   #backoff;
   #reconnect;
   #loops;
+  // The loops that have fallen behind as far as they may.
+  #full = new Set();
+  #rooms;
+  #receivedBytes = 0;
   #makeSocket = null;
   #connection = null;
   #closeTimer = null;
@@ -69,7 +76,7 @@ export class Client {
   #attempts = 0;
   // The reason for ending this client.
   #fault = null;
-  #state = 'connecting';
+  #state = 'idle';
   #closeOnAbort = () => this.close();
   #readiness = settleable();
   #ending = settleable();
@@ -86,16 +93,14 @@ export class Client {
       holdMax: this.#options.holdMax,
       holdBytesMax: this.#options.holdBytesMax,
       roomsMax: this.#options.roomsMax,
-      full: () => this.#full(),
+      full: () => this.#tooManyRooms(),
       deliver: (message, isReplay) => this.#deliver(message, isReplay),
-      lost: (range) => this.#emitter.emit('lost', range),
+      lost: (range) => this.#emit('lost', range),
       fetch: (room, after) => this.#recovery.fetch(room, after),
     });
     this.#loops = new Loops({
       ...this.#options,
-      hold: (isFull) => {
-        this.#tracker.paused = isFull;
-      },
+      hold: (isFull) => this.#hold(this.#loops, isFull),
       lost: (range) => this.#emitter.emit('lost', range),
     });
     this.#outbox = new Outbox({ ...this.#options, clock: this.#clock });
@@ -103,7 +108,7 @@ export class Client {
       session: this.#session,
       tracker: this.#tracker,
       outbox: this.#outbox,
-      emit: (name, event) => this.#emitter.emit(name, event),
+      emit: (name, event) => this.#emit(name, event),
       greeted: (welcome, sent) => this.#greeted(welcome, sent),
       live: () => this.#live(),
     });
@@ -119,13 +124,23 @@ export class Client {
       backoff: this.#backoff,
       connect: () => this.#connect(),
     });
+    this.#rooms = new Rooms(this.#roomsLink());
     if (options.session) this.#session.restore(options.session, this.#tracker);
     // An unobserved rejection must not end the program.
     this.#readiness.promise.catch(() => {});
     const { signal } = this.#options;
     if (signal?.aborted) this.close();
     else signal?.addEventListener('abort', this.#closeOnAbort);
-    this.#begin();
+    if (this.#options.connect !== false) this.connect();
+  }
+
+  /** Begins to connect a client that was made with `connect: false`. */
+  connect() {
+    if (this.#state === 'idle') {
+      this.#state = 'connecting';
+      this.#begin();
+    }
+    return this.ready;
   }
 
   get ready() {
@@ -168,6 +183,14 @@ export class Client {
     this.#emitter.off(name, listener);
   }
 
+  /** A room for one of its users: a part of a page, or of a program. */
+  room(name) {
+    // A wrong name would be found out late, and far from here.
+    commands.leave(name);
+    if (isPattern(name)) throw new RustySocksError('bad_request', `${name} is a pattern, and not one room`);
+    return this.#rooms.open(name);
+  }
+
   async join(room, options) {
     const command = commands.join(room, options);
     const ok = (answer) => this.#recovery.joined(command, answer);
@@ -180,6 +203,7 @@ export class Client {
     const queued = () => {
       ended = this.#recovery.left(room);
       this.#loops.forget(ended);
+      this.#rooms.left(ended);
     };
     // A leave that is repeated, or sent after the session was lost, has nothing to do.
     const pardon = ({ code }, wasResent) => {
@@ -227,19 +251,12 @@ export class Client {
   }
 
   async presence(room, options) {
-    const command = commands.presence(room, options);
-    const { watch } = command;
-    const ok = ({ members, count }) => {
-      const wanted = this.#session.wanted.get(room);
-      if (wanted && watch !== undefined) wanted.presence = watch;
-      return { room, members, count };
-    };
-    return this.#add(command, { ok, wait: options });
+    return this.#listMembers(room, options);
   }
 
   /** Begins another connection now, whatever was planned, and goes on with the session there. */
   reconnect() {
-    if (this.#state === 'closing' || this.#state === 'closed') return;
+    if (this.#state === 'idle' || this.#state === 'closing' || this.#state === 'closed') return;
     // An attempt in progress is enough.
     if (this.#state === 'connecting' && !this.#connection?.isGreeted) return;
     this.#reconnect.now();
@@ -253,6 +270,67 @@ export class Client {
 
   [Symbol.asyncIterator]() {
     return this.#loops.open();
+  }
+
+  /** `listed(answer)` is called before anything else is read. */
+  async #listMembers(room, options, listed = (answer) => answer) {
+    const command = commands.presence(room, options);
+    const { watch } = command;
+    const ok = ({ members, count }) => {
+      const wanted = this.#session.wanted.get(room);
+      if (wanted && watch !== undefined) wanted.presence = watch;
+      const answer = { room, members, count };
+      listed(answer);
+      return answer;
+    };
+    return this.#add(command, { ok, wait: options });
+  }
+
+  /** What the rooms of the program need; see `Rooms`. */
+  #roomsLink() {
+    const { roomLingerMs, membersMax } = this.#options;
+    return {
+      client: this,
+      clock: this.#clock,
+      options: this.#options,
+      lingerMs: roomLingerMs,
+      membersMax,
+      isIn: (room) => this.#tracker.has(room) && this.#state !== 'closing' && this.#state !== 'closed',
+      position: (room) => this.#place(room),
+      receivedBytes: () => this.#receivedBytes,
+      hold: (loops, isFull) => this.#hold(loops, isFull),
+      leave: (room) => this.leave(room),
+      watch: (room, watch, done) => this.#listMembers(room, { watch }, done),
+      join: (room, options, hooks) => this.#joinFor(room, options, hooks),
+    };
+  }
+
+  async #joinFor(room, options, { joined, withdrawn }) {
+    const command = commands.join(room, options);
+    const ok = (answer) => joined(this.#recovery.joined(command, answer), true);
+    const pardon = ({ code }) => {
+      this.#recovery.notJoined(room);
+      // It was joined in another way before: by the server, or through a pattern.
+      return code === 'already_member' && this.#tracker.has(room) ? joined(this.#place(room), false) : undefined;
+    };
+    return this.#add(command, { ok, pardon, withdrawn, wait: options });
+  }
+
+  #place(room) {
+    const place = this.#tracker.room(room);
+    return place && clean({ room, epoch: place.epoch, seq: place.seq, overflow: place.overflow });
+  }
+
+  /** Nothing is yielded while one loop has fallen behind as far as it may. */
+  #hold(loops, isFull) {
+    if (isFull) this.#full.add(loops);
+    else this.#full.delete(loops);
+    this.#tracker.paused = this.#full.size > 0;
+  }
+
+  #emit(name, event) {
+    this.#emitter.emit(name, event);
+    this.#rooms.event(name, event);
   }
 
   #add(command, how) {
@@ -330,6 +408,7 @@ export class Client {
         this.#recovery.opened(connection);
       },
       received: (bytes) => {
+        this.#receivedBytes += bytes;
         this.#tracker.received(bytes);
         this.#loops.received(bytes);
       },
@@ -374,6 +453,7 @@ export class Client {
     this.#setState('open', {});
     this.#readiness.resolve();
     this.#outbox.open();
+    this.#rooms.live();
   }
 
   #frame(frame) {
@@ -400,7 +480,7 @@ export class Client {
       // falls through
       case 'joined':
         // It was in flight when the room was left.
-        return this.#tracker.has(frame.room) ? this.#emitter.emit(frame.type, frame) : undefined;
+        return this.#tracker.has(frame.room) ? this.#emit(frame.type, frame) : undefined;
       case 'presence':
         return this.#presenceChanged(frame);
       case 'unmatched':
@@ -425,7 +505,7 @@ export class Client {
         // A listener may have left the room, and we are no news to ourselves.
         if (!this.#tracker.has(room)) return;
         if (client_id === this.#session.clientId) continue;
-        this.#emitter.emit(type, clean({ type, room, client_id, sender, user }));
+        this.#emit(type, clean({ type, room, client_id, sender, user }));
       }
     }
   }
@@ -439,6 +519,7 @@ export class Client {
       if (isReplay && !isEcho) return;
     }
     this.#emitter.emit('message', message);
+    this.#rooms.message(message);
     // A listener may have left all its rooms.
     const places = (message.rooms ?? [message]).filter(({ room }) => this.#tracker.has(room));
     if (places.length === 0) return;
@@ -480,7 +561,7 @@ export class Client {
   }
 
   /** A server that lists rooms without end would fill our memory. */
-  #full() {
+  #tooManyRooms() {
     const text = `the server put this client in more than ${this.#options.roomsMax} rooms`;
     this.#fault ??= new RustySocksError('misbehaved', text);
     this.close();
@@ -505,6 +586,7 @@ export class Client {
     this.#readiness.reject(reason);
     this.#outbox.fail(reason);
     this.#loops.end(error);
+    this.#rooms.end(error, reason);
     const told = { ...pick(end), error };
     this.#setState('closed', { end: told });
     // Objects that outlive this client, such as signals, must not hold references to it.

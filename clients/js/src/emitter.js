@@ -27,6 +27,11 @@ export class Emitter {
     registration?.end();
   }
 
+  /** Whether there is a listener for this name. */
+  has(name) {
+    return this.#registrations.has(name);
+  }
+
   emit(name, event) {
     for (const registration of this.#registrations.get(name) ?? []) {
       // As in EventTarget: a listener that an earlier one has removed is not called.

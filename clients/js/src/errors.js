@@ -4,7 +4,7 @@ const BRAND = Symbol.for('rusty-socks.RustySocksError');
 /**
  * The error with which a promise of the client is rejected.
  *
- * `code` is one of the server's error codes, or one of the client's own: `closed`, `stopped`, `outbox_full`,
+ * `code` is one of the server's error codes, or one of the client's own: `closed`, `left`, `stopped`, `outbox_full`,
  * `answer_lost`, `too_large`, `misbehaved`, `timeout`, `aborted`.
  */
 export class RustySocksError extends Error {

@@ -568,6 +568,47 @@ export const scenarios = [
     server: { history: 10_000, history_bytes: '16MiB', buffer_bytes: '8MiB', buffer: 100_000 },
     run: soak,
   },
+  {
+    name: 'rooms of several users: one subscription, with members, over a cut, a leave and a restart',
+    async run({ connect }, world) {
+      const anna = connect({ connect: false });
+      const [one, two] = [anna.room('tea'), anna.room('tea')];
+      const seen = { one: [], two: [] };
+      one.on('message', ({ content }) => seen.one.push(content));
+      two.on('message', ({ content }) => seen.two.push(content));
+      equal(anna.state, 'idle');
+      const joins = [one.join({ presence: true, sender: 'anna' }), two.join()];
+      await anna.connect();
+      await Promise.all(joins);
+      const names = () => one.members.map(({ sender }) => sender ?? '').sort();
+      equal([names(), two.members], [['anna'], null]);
+      const ben = connect({}, world.url);
+      await ben.ready;
+      const bens = ben.room('tea');
+      await bens.join({ sender: 'ben' });
+      await until('ben', () => names().length === 2);
+      await bens.publish('first');
+      await until('first', () => seen.one.length === 1);
+      await two.leave();
+      await breakAndReturn(world, anna, 'cut');
+      await bens.publish('second');
+      await until('second', () => seen.one.length === 2);
+      equal([seen, names(), one.memberCount], [{ one: ['first', 'second'], two: ['first'] }, ['anna', 'ben'], 2]);
+      await bens.leave();
+      await until('end of ben', () => names().length === 1);
+      // The last user goes, and the server knows.
+      await bens.join();
+      await one.leave();
+      const { members } = await ben.presence('tea');
+      equal(members.map(({ client_id }) => client_id), [ben.clientId]);
+      await one.join({ presence: true });
+      const before = anna.clientId;
+      await world.server('restart');
+      await until('new session', () => anna.state === 'open' && anna.clientId !== before);
+      await until('members of the new session', () => one.members.some(({ client_id }) => client_id === anna.clientId));
+      equal([one.state, anna.rooms.includes('tea')], ['joined', true]);
+    },
+  },
 ];
 
 async function soak({ connect }, world) {

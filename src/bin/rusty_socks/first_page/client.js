@@ -621,6 +621,10 @@ class Emitter {
     registration?.end();
   }
 
+  has(name) {
+    return this.#registrations.has(name);
+  }
+
   emit(name, event) {
     for (const registration of this.#registrations.get(name) ?? []) {
       if (registration.hasEnded) continue;
@@ -2405,6 +2409,530 @@ function position({ room, epoch, seq, overflow }) {
 }
 return { Recovery };
 })();
+const room_js = (() => {
+const commands = command_js;
+const { Emitter } = emitter_js;
+const { Loops } = queue_js;
+const { waitFault } = wait_js;
+
+class Room {
+  #name;
+  #link;
+  #shared;
+  #emitter = new Emitter();
+  #state = 'out';
+  #error = null;
+  #isKept = false;
+  #loops = null;
+  #open = new Set();
+  #seenBytes = 0;
+  #user = {
+    wantsPresence: false,
+    message: (message) => this.#message(message),
+    event: (name, event) => this.#emitter.emit(name, event),
+    entered: () => this.#setState('joined', null),
+    ended: (error) => this.#end(error),
+  };
+
+  constructor(name, link, shared) {
+    this.#name = name;
+    this.#link = link;
+    this.#shared = shared;
+  }
+
+  get name() {
+    return this.#name;
+  }
+
+  get state() {
+    return this.#state;
+  }
+
+  get error() {
+    return this.#error;
+  }
+
+  get members() {
+    return this.#members?.list ?? null;
+  }
+
+  get memberCount() {
+    return this.#members?.count ?? null;
+  }
+
+  on(name, listener, options) {
+    return this.#emitter.on(name, listener, options);
+  }
+
+  once(name, listener, options) {
+    return this.#emitter.once(name, listener, options);
+  }
+
+  off(name, listener) {
+    this.#emitter.off(name, listener);
+  }
+
+  async join(options) {
+    commands.join(this.#name, options);
+    const fault = waitFault(options);
+    if (fault) throw fault;
+    this.#isKept = true;
+    return this.#enter(options ?? {});
+  }
+
+  async leave() {
+    return this.#end(null);
+  }
+
+  publish(content, options) {
+    return this.#link.client.publish(this.#name, content, options);
+  }
+
+  history(options) {
+    return this.#link.client.history(this.#name, options);
+  }
+
+  [Symbol.asyncIterator]() {
+    const loops = this.#begin();
+    const iterator = loops.open();
+    this.#open.add(iterator);
+    if (this.#state === 'out') this.#enter({}).catch(() => {});
+    const leave = iterator.return;
+    iterator.return = (value) => {
+      const wasOpen = this.#open.delete(iterator);
+      if (wasOpen && this.#open.size === 0 && !this.#isKept) this.#end(null);
+      return leave(value);
+    };
+    return iterator;
+  }
+
+  get #members() {
+    return this.#user.wantsPresence ? this.#shared().members : null;
+  }
+
+  #enter(options) {
+    if (options.presence) this.#user.wantsPresence = true;
+    this.#begin();
+    if (this.#state === 'out') this.#setState('joining', null);
+    return this.#shared().enter(this.#user, options);
+  }
+
+  #begin() {
+    if (this.#loops === null) {
+      this.#seenBytes = this.#link.receivedBytes();
+      const loops = new Loops({
+        ...this.#link.options,
+        hold: (isFull) => this.#link.hold(loops, isFull),
+        lost: (range) => this.#emitter.emit('lost', range),
+      });
+      this.#loops = loops;
+    }
+    return this.#loops;
+  }
+
+  #end(error) {
+    const loops = this.#loops;
+    if (loops === null) return Promise.resolve();
+    this.#loops = null;
+    this.#isKept = false;
+    this.#open.clear();
+    loops.forget(new Set([this.#name]));
+    loops.end(error);
+    const left = this.#shared().leave(this.#user);
+    this.#user.wantsPresence = false;
+    this.#setState('out', error);
+    return left;
+  }
+
+  #message(message) {
+    this.#emitter.emit('message', message);
+    const loops = this.#loops;
+    if (loops === null || (this.#open.size === 0 && this.#emitter.has('message'))) return;
+    const { room, seq } = message;
+    loops.push(message, [{ room, seq, epoch: this.#link.position(room)?.epoch }]);
+    const bytes = this.#link.receivedBytes();
+    loops.received(bytes - this.#seenBytes);
+    this.#seenBytes = bytes;
+  }
+
+  #setState(state, error) {
+    if (state === this.#state && error === this.#error) return;
+    this.#state = state;
+    this.#error = error;
+    this.#emitter.emit('state', error ? { state, error } : { state });
+  }
+}
+return { Room };
+})();
+const members_js = (() => {
+class Members {
+  #byId = new Map();
+  #count = 0;
+  #max;
+  #list = null;
+
+  constructor({ members, count }, max) {
+    this.#max = max;
+    for (const { client_id, sender, user } of members) this.#put(client_id, sender, user);
+    this.#count = Number.isSafeInteger(count) ? Math.max(count, this.#byId.size) : this.#byId.size;
+  }
+
+  get count() {
+    return this.#count;
+  }
+
+  get list() {
+    this.#list ??= Object.freeze([...this.#byId.values()]);
+    return this.#list;
+  }
+
+  joined({ client_id, sender, user }) {
+    if (!this.#byId.has(client_id)) this.#count += 1;
+    this.#put(client_id, sender, user);
+    this.#list = null;
+  }
+
+  left({ client_id }) {
+    const isListed = this.#byId.delete(client_id);
+    if (isListed || this.#count > this.#byId.size) this.#count -= 1;
+    this.#list = null;
+  }
+
+  #put(client_id, sender, user) {
+    const isKnown = this.#byId.has(client_id);
+    if (!isKnown && this.#byId.size >= this.#max) return;
+    const member = { client_id };
+    if (sender !== undefined) member.sender = sender;
+    if (user !== undefined) member.user = user;
+    this.#byId.set(client_id, Object.freeze(member));
+  }
+}
+return { Members };
+})();
+const subscription_js = (() => {
+const { RustySocksError } = errors_js;
+const { Members } = members_js;
+const { boundWait } = wait_js;
+
+class Subscription {
+  #name;
+  #link;
+  #forget;
+  #users = new Set();
+  #waiters = new Set();
+  #leavers = [];
+  #phase = 'out';
+  #isOurs = false;
+  #join = null;
+  #linger = null;
+  #unwatching = null;
+  #members = null;
+  #isWatched = false;
+  #wasWatched = false;
+  #asking = null;
+  #isTelling = false;
+
+  constructor(name, link, forget) {
+    this.#name = name;
+    this.#link = link;
+    this.#forget = forget;
+  }
+
+  get members() {
+    return this.#members;
+  }
+
+  get isIn() {
+    return this.#phase === 'in';
+  }
+
+  enter(user, options) {
+    this.#users.add(user);
+    this.#link.clock.clearTimeout(this.#linger);
+    this.#linger = null;
+    for (const resolve of this.#leavers.splice(0)) resolve();
+    const waiter = { user };
+    waiter.promise = new Promise((resolve, reject) => Object.assign(waiter, { resolve, reject }));
+    const { timeoutMs, signal } = options;
+    const end = (makeError) => this.#giveUp(waiter, makeError(false));
+    boundWait(waiter, { timeoutMs, signal, clock: this.#link.clock, end });
+    this.#waiters.add(waiter);
+    if (this.#phase === 'out' && this.#link.isIn(this.#name)) this.#phase = 'in';
+    if (this.#phase === 'out') this.#begin(options);
+    this.#look();
+    return waiter.promise;
+  }
+
+  leave(user) {
+    if (!this.#users.delete(user)) return Promise.resolve();
+    const text = `the room ${this.#name} was left before it was joined`;
+    this.#reject((waiter) => waiter.user === user, new RustySocksError('left', text));
+    if (this.#users.size > 0) {
+      this.#look();
+      return Promise.resolve();
+    }
+    return new Promise((resolve) => {
+      this.#leavers.push(resolve);
+      this.#linger = this.#link.clock.setTimeout(() => this.#end(), this.#link.lingerMs);
+    });
+  }
+
+  message(message) {
+    for (const user of [...this.#users]) if (this.#users.has(user)) user.message(message);
+  }
+
+  event(name, event) {
+    if (name === 'presence') {
+      if (!this.#wantsPresence() && !this.#isWatched && !this.#wasWatched) return;
+      this.#isWatched = true;
+      this.#members = new Members(event, this.#link.membersMax);
+    } else if (name === 'joined' || name === 'left') {
+      if (!this.#members) return;
+      this.#members[name](event);
+    }
+    if (name !== 'presence') this.#tell(name, event);
+    if (name !== 'lost') this.#membersChanged();
+  }
+
+  ended(error, reason = error ?? new RustySocksError('left', `the room ${this.#name} was left`)) {
+    if (this.#phase === 'out') return;
+    this.#reset();
+    this.#reject(() => true, reason);
+    for (const resolve of this.#leavers.splice(0)) resolve();
+    const users = [...this.#users];
+    this.#users.clear();
+    for (const user of users) user.ended(error);
+    this.#drop();
+  }
+
+  sessionBegan() {
+    this.#wasWatched ||= this.#isWatched;
+    this.#isWatched = false;
+  }
+
+  live() {
+    this.#wasWatched = false;
+    this.#look();
+  }
+
+  #begin(options) {
+    const join = { abort: new AbortController(), isWithdrawn: false };
+    this.#join = join;
+    this.#phase = 'joining';
+    const { since, sender } = options;
+    const presence = this.#wantsPresence() ? true : undefined;
+    this.#link
+      .join(this.#name, { since, sender, presence, signal: join.abort.signal }, {
+        joined: (answer, isOurs) => this.#joined(join, answer, isOurs),
+        withdrawn: () => {
+          join.isWithdrawn = true;
+        },
+      })
+      .catch((error) => this.#join === join && this.ended(error));
+  }
+
+  #joined(join, answer, isOurs) {
+    if (this.#join !== join) return answer;
+    this.#join = null;
+    this.#phase = 'in';
+    this.#isOurs = isOurs;
+    if (answer.members) {
+      this.#isWatched = true;
+      this.#members = new Members(answer, this.#link.membersMax);
+      this.#membersChanged();
+    }
+    this.#look(answer);
+    return answer;
+  }
+
+  #look(answer) {
+    if (this.#phase !== 'in') return;
+    const isWanted = this.#wantsPresence();
+    if (isWanted && !this.#isWatched && this.#asking === null) this.#watch(true);
+    else if (!isWanted && this.#isWatched) this.#unwatchSoon();
+    for (const waiter of [...this.#waiters]) {
+      if (!this.#isSettled(waiter.user)) continue;
+      this.#waiters.delete(waiter);
+      waiter.user.entered();
+      waiter.resolve({ ...this.#link.position(this.#name), recovered: answer?.recovered ?? false, ...this.#listed(waiter.user) });
+    }
+  }
+
+  #isSettled(user) {
+    return this.#phase === 'in' && !(user.wantsPresence && this.#members === null);
+  }
+
+  #listed({ wantsPresence }) {
+    return wantsPresence ? { members: [...this.#members.list], count: this.#members.count } : {};
+  }
+
+  #unwatchSoon() {
+    if (this.#unwatching !== null) return;
+    this.#unwatching = this.#link.clock.setTimeout(() => {
+      this.#unwatching = null;
+      const isDue = this.#phase === 'in' && this.#isWatched && this.#asking === null && this.#users.size > 0;
+      if (isDue && !this.#wantsPresence()) this.#watch(false);
+    }, this.#link.lingerMs);
+  }
+
+  #watch(isOn) {
+    const asking = {};
+    this.#asking = asking;
+    const watched = (answer) => {
+      if (this.#asking !== asking) return;
+      this.#asking = null;
+      this.#isWatched = isOn;
+      this.#members = isOn ? new Members(answer, this.#link.membersMax) : null;
+      this.#membersChanged();
+      this.#look();
+    };
+    this.#link.watch(this.#name, isOn, watched).catch((error) => {
+      if (this.#asking !== asking) return;
+      this.#asking = null;
+      const users = isOn ? [...this.#users].filter(({ wantsPresence }) => wantsPresence) : [];
+      this.#reject(({ user }) => users.includes(user), error);
+      for (const user of users) user.ended(error);
+    });
+  }
+
+  #wantsPresence() {
+    return [...this.#users].some(({ wantsPresence }) => wantsPresence);
+  }
+
+  #giveUp(waiter, error) {
+    if (!this.#waiters.delete(waiter)) return;
+    waiter.reject(error);
+    const isWaitedFor = [...this.#waiters].some(({ user }) => user === waiter.user);
+    if (!isWaitedFor && !this.#isSettled(waiter.user)) waiter.user.ended(error);
+  }
+
+  #end() {
+    const leavers = this.#leavers.splice(0);
+    const done = () => leavers.forEach((resolve) => resolve());
+    const [join, wasIn] = [this.#join, this.#phase === 'in'];
+    const mustLeave = wasIn ? this.#isOurs : join !== null;
+    const isWatched = wasIn && this.#isWatched && !this.#isOurs;
+    this.#reset();
+    this.#drop();
+    join?.abort.abort();
+    if (mustLeave && !join?.isWithdrawn) this.#link.leave(this.#name).then(done, done);
+    else if (isWatched) this.#link.watch(this.#name, false, () => {}).then(done, done);
+    else done();
+  }
+
+  #reset() {
+    this.#link.clock.clearTimeout(this.#linger);
+    this.#link.clock.clearTimeout(this.#unwatching);
+    this.#linger = null;
+    this.#unwatching = null;
+    this.#asking = null;
+    this.#join = null;
+    this.#phase = 'out';
+    this.#isOurs = false;
+    this.#isWatched = false;
+    this.#wasWatched = false;
+    this.#members = null;
+  }
+
+  #drop() {
+    if (this.#users.size === 0 && this.#linger === null) this.#forget();
+  }
+
+  #reject(matches, error) {
+    for (const waiter of [...this.#waiters]) {
+      if (!matches(waiter)) continue;
+      this.#waiters.delete(waiter);
+      waiter.reject(error);
+    }
+  }
+
+  #tell(name, event) {
+    const isPresence = name === 'joined' || name === 'left';
+    for (const user of [...this.#users]) {
+      if (this.#users.has(user) && (!isPresence || user.wantsPresence)) user.event(name, event);
+    }
+  }
+
+  #membersChanged() {
+    if (this.#isTelling) return;
+    this.#isTelling = true;
+    queueMicrotask(() => {
+      this.#isTelling = false;
+      if (!this.#members) return;
+      const { list, count } = this.#members;
+      for (const user of [...this.#users]) if (user.wantsPresence) user.event('members', { members: list, count });
+    });
+  }
+}
+return { Subscription };
+})();
+const rooms_js = (() => {
+const { RustySocksError } = errors_js;
+const { Room } = room_js;
+const { Subscription } = subscription_js;
+
+class Rooms {
+  #subscriptions = new Map();
+  #link;
+
+  constructor(link) {
+    this.#link = link;
+  }
+
+  open(name) {
+    return new Room(name, this.#link, () => this.#subscription(name));
+  }
+
+  message(message) {
+    if (this.#subscriptions.size === 0) return;
+    for (const { room, seq } of message.rooms ?? [message]) {
+      const subscription = this.#link.isIn(room) ? this.#subscriptions.get(room) : undefined;
+      if (subscription) subscription.message(room === message.room ? message : { ...message, room, seq });
+    }
+  }
+
+  event(name, event) {
+    if (name === 'lost' || name === 'joined' || name === 'left' || name === 'presence') {
+      this.#subscriptions.get(event.room)?.event(name, event);
+    } else if (name === 'session') {
+      for (const subscription of this.#subscriptions.values()) subscription.sessionBegan();
+    } else if (name === 'dropped') {
+      const text = `the server does not let this client be in ${event.room} any more: ${event.code}`;
+      this.#check(new RustySocksError(event.code, text));
+    }
+  }
+
+  live() {
+    for (const subscription of [...this.#subscriptions.values()]) subscription.live();
+  }
+
+  left(names) {
+    for (const name of names) this.#subscriptions.get(name)?.ended(null);
+  }
+
+  end(error, reason) {
+    for (const subscription of [...this.#subscriptions.values()]) subscription.ended(error, reason);
+  }
+
+  #check(error) {
+    for (const [name, subscription] of [...this.#subscriptions]) {
+      if (subscription.isIn && !this.#link.isIn(name)) subscription.ended(error);
+    }
+  }
+
+  #subscription(name) {
+    let subscription = this.#subscriptions.get(name);
+    if (!subscription) {
+      subscription = new Subscription(name, this.#link, () => {
+        if (this.#subscriptions.get(name) === subscription) this.#subscriptions.delete(name);
+      });
+      this.#subscriptions.set(name, subscription);
+    }
+    return subscription;
+  }
+}
+return { Rooms };
+})();
 const socket_js = (() => {
 async function socketFactory({ WebSocket, headers, protocols, messageBytesMax }) {
   if (WebSocket) return (url) => new StandardSocket(WebSocket, url, protocols);
@@ -2471,7 +2999,8 @@ const { systemPlatform } = platform_js;
 const { Loops } = queue_js;
 const { Reconnect } = reconnect_js;
 const { Recovery } = recovery_js;
-const { Session, clean } = session_js;
+const { Rooms } = rooms_js;
+const { Session, clean, isPattern } = session_js;
 const { socketFactory } = socket_js;
 const { Tracker, checkSeq } = tracker_js;
 const { waitFault } = wait_js;
@@ -2497,6 +3026,8 @@ const DEFAULTS = Object.freeze({
   queueBytesMax: 64 * 1024 * 1024,
   backlogMax: 1_000,
   roomsMax: 100_000,
+  roomLingerMs: 0,
+  membersMax: 1_000,
   echoesMax: 1_000,
   messageBytesMax: 64 * 1024 * 1024,
   unsentBytesMax: 1024 * 1024,
@@ -2519,12 +3050,15 @@ class Client {
   #backoff;
   #reconnect;
   #loops;
+  #full = new Set();
+  #rooms;
+  #receivedBytes = 0;
   #makeSocket = null;
   #connection = null;
   #closeTimer = null;
   #attempts = 0;
   #fault = null;
-  #state = 'connecting';
+  #state = 'idle';
   #closeOnAbort = () => this.close();
   #readiness = settleable();
   #ending = settleable();
@@ -2541,16 +3075,14 @@ class Client {
       holdMax: this.#options.holdMax,
       holdBytesMax: this.#options.holdBytesMax,
       roomsMax: this.#options.roomsMax,
-      full: () => this.#full(),
+      full: () => this.#tooManyRooms(),
       deliver: (message, isReplay) => this.#deliver(message, isReplay),
-      lost: (range) => this.#emitter.emit('lost', range),
+      lost: (range) => this.#emit('lost', range),
       fetch: (room, after) => this.#recovery.fetch(room, after),
     });
     this.#loops = new Loops({
       ...this.#options,
-      hold: (isFull) => {
-        this.#tracker.paused = isFull;
-      },
+      hold: (isFull) => this.#hold(this.#loops, isFull),
       lost: (range) => this.#emitter.emit('lost', range),
     });
     this.#outbox = new Outbox({ ...this.#options, clock: this.#clock });
@@ -2558,7 +3090,7 @@ class Client {
       session: this.#session,
       tracker: this.#tracker,
       outbox: this.#outbox,
-      emit: (name, event) => this.#emitter.emit(name, event),
+      emit: (name, event) => this.#emit(name, event),
       greeted: (welcome, sent) => this.#greeted(welcome, sent),
       live: () => this.#live(),
     });
@@ -2574,12 +3106,21 @@ class Client {
       backoff: this.#backoff,
       connect: () => this.#connect(),
     });
+    this.#rooms = new Rooms(this.#roomsLink());
     if (options.session) this.#session.restore(options.session, this.#tracker);
     this.#readiness.promise.catch(() => {});
     const { signal } = this.#options;
     if (signal?.aborted) this.close();
     else signal?.addEventListener('abort', this.#closeOnAbort);
-    this.#begin();
+    if (this.#options.connect !== false) this.connect();
+  }
+
+  connect() {
+    if (this.#state === 'idle') {
+      this.#state = 'connecting';
+      this.#begin();
+    }
+    return this.ready;
   }
 
   get ready() {
@@ -2622,6 +3163,12 @@ class Client {
     this.#emitter.off(name, listener);
   }
 
+  room(name) {
+    commands.leave(name);
+    if (isPattern(name)) throw new RustySocksError('bad_request', `${name} is a pattern, and not one room`);
+    return this.#rooms.open(name);
+  }
+
   async join(room, options) {
     const command = commands.join(room, options);
     const ok = (answer) => this.#recovery.joined(command, answer);
@@ -2634,6 +3181,7 @@ class Client {
     const queued = () => {
       ended = this.#recovery.left(room);
       this.#loops.forget(ended);
+      this.#rooms.left(ended);
     };
     const pardon = ({ code }, wasResent) => {
       if (code === 'not_member' && (wasResent || ended.size > 0)) return { room };
@@ -2678,18 +3226,11 @@ class Client {
   }
 
   async presence(room, options) {
-    const command = commands.presence(room, options);
-    const { watch } = command;
-    const ok = ({ members, count }) => {
-      const wanted = this.#session.wanted.get(room);
-      if (wanted && watch !== undefined) wanted.presence = watch;
-      return { room, members, count };
-    };
-    return this.#add(command, { ok, wait: options });
+    return this.#listMembers(room, options);
   }
 
   reconnect() {
-    if (this.#state === 'closing' || this.#state === 'closed') return;
+    if (this.#state === 'idle' || this.#state === 'closing' || this.#state === 'closed') return;
     if (this.#state === 'connecting' && !this.#connection?.isGreeted) return;
     this.#reconnect.now();
   }
@@ -2701,6 +3242,63 @@ class Client {
 
   [Symbol.asyncIterator]() {
     return this.#loops.open();
+  }
+
+  async #listMembers(room, options, listed = (answer) => answer) {
+    const command = commands.presence(room, options);
+    const { watch } = command;
+    const ok = ({ members, count }) => {
+      const wanted = this.#session.wanted.get(room);
+      if (wanted && watch !== undefined) wanted.presence = watch;
+      const answer = { room, members, count };
+      listed(answer);
+      return answer;
+    };
+    return this.#add(command, { ok, wait: options });
+  }
+
+  #roomsLink() {
+    const { roomLingerMs, membersMax } = this.#options;
+    return {
+      client: this,
+      clock: this.#clock,
+      options: this.#options,
+      lingerMs: roomLingerMs,
+      membersMax,
+      isIn: (room) => this.#tracker.has(room) && this.#state !== 'closing' && this.#state !== 'closed',
+      position: (room) => this.#place(room),
+      receivedBytes: () => this.#receivedBytes,
+      hold: (loops, isFull) => this.#hold(loops, isFull),
+      leave: (room) => this.leave(room),
+      watch: (room, watch, done) => this.#listMembers(room, { watch }, done),
+      join: (room, options, hooks) => this.#joinFor(room, options, hooks),
+    };
+  }
+
+  async #joinFor(room, options, { joined, withdrawn }) {
+    const command = commands.join(room, options);
+    const ok = (answer) => joined(this.#recovery.joined(command, answer), true);
+    const pardon = ({ code }) => {
+      this.#recovery.notJoined(room);
+      return code === 'already_member' && this.#tracker.has(room) ? joined(this.#place(room), false) : undefined;
+    };
+    return this.#add(command, { ok, pardon, withdrawn, wait: options });
+  }
+
+  #place(room) {
+    const place = this.#tracker.room(room);
+    return place && clean({ room, epoch: place.epoch, seq: place.seq, overflow: place.overflow });
+  }
+
+  #hold(loops, isFull) {
+    if (isFull) this.#full.add(loops);
+    else this.#full.delete(loops);
+    this.#tracker.paused = this.#full.size > 0;
+  }
+
+  #emit(name, event) {
+    this.#emitter.emit(name, event);
+    this.#rooms.event(name, event);
   }
 
   #add(command, how) {
@@ -2774,6 +3372,7 @@ class Client {
         this.#recovery.opened(connection);
       },
       received: (bytes) => {
+        this.#receivedBytes += bytes;
         this.#tracker.received(bytes);
         this.#loops.received(bytes);
       },
@@ -2814,6 +3413,7 @@ class Client {
     this.#setState('open', {});
     this.#readiness.resolve();
     this.#outbox.open();
+    this.#rooms.live();
   }
 
   #frame(frame) {
@@ -2836,7 +3436,7 @@ class Client {
       case 'left':
         if (frame.client_id === this.#session.clientId) return this.#recovery.excluded(frame.room);
       case 'joined':
-        return this.#tracker.has(frame.room) ? this.#emitter.emit(frame.type, frame) : undefined;
+        return this.#tracker.has(frame.room) ? this.#emit(frame.type, frame) : undefined;
       case 'presence':
         return this.#presenceChanged(frame);
       case 'unmatched':
@@ -2859,7 +3459,7 @@ class Client {
       for (const { client_id, sender, user } of changes[type]) {
         if (!this.#tracker.has(room)) return;
         if (client_id === this.#session.clientId) continue;
-        this.#emitter.emit(type, clean({ type, room, client_id, sender, user }));
+        this.#emit(type, clean({ type, room, client_id, sender, user }));
       }
     }
   }
@@ -2872,6 +3472,7 @@ class Client {
       if (isReplay && !isEcho) return;
     }
     this.#emitter.emit('message', message);
+    this.#rooms.message(message);
     const places = (message.rooms ?? [message]).filter(({ room }) => this.#tracker.has(room));
     if (places.length === 0) return;
     this.#loops.push(
@@ -2907,7 +3508,7 @@ class Client {
     return this.#setState('waiting', { ...plan, end: pick(end) });
   }
 
-  #full() {
+  #tooManyRooms() {
     const text = `the server put this client in more than ${this.#options.roomsMax} rooms`;
     this.#fault ??= new RustySocksError('misbehaved', text);
     this.close();
@@ -2932,6 +3533,7 @@ class Client {
     this.#readiness.reject(reason);
     this.#outbox.fail(reason);
     this.#loops.end(error);
+    this.#rooms.end(error, reason);
     const told = { ...pick(end), error };
     this.#setState('closed', { end: told });
     this.#emitter.close();
