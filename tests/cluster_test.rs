@@ -195,7 +195,11 @@ fn a_direct_message_finds_its_client() {
     let (from, to) = (chats[0].id.clone(), chats[1].id.clone());
     let id = Uuid::new_v4();
     let direct = json!({"type": "direct", "to": to, "content": "a word?", "id": id});
-    chats[0].ok(direct.clone());
+    // Those of other nodes are known a moment later.
+    eventually("the client is known", || match chats[0].ask(direct.clone()) {
+        answer if answer["type"] == "ok" => Ok(()),
+        answer => Err(answer.to_string()),
+    });
     let came = chats[1].expect("direct");
     assert_eq!((&came["seq"], &came["content"]), (&json!(1), &json!("a word?")));
     assert_eq!(came["client_id"], from.as_str());
