@@ -148,16 +148,13 @@ class ServerTest(unittest.IsolatedAsyncioTestCase):
 
     async def serve(self, **settings: object) -> None:
         self.server = Server(**settings)
-        self.addAsyncCleanup(self._stop_server)
+        self.addAsyncCleanup(self.server.stop)
         await self.server.start()
         self.proxy = Proxy(self.server.port)
         self.addAsyncCleanup(self.proxy.stop)
         await self.proxy.start()
         # Run before the proxy and the server end.
         self.addAsyncCleanup(self._close_clients)
-
-    async def _stop_server(self) -> None:
-        await self.server.stop()
 
     async def connect(
         self, *, direct: bool = False, token: Token | None = None, **options: Any

@@ -135,12 +135,15 @@ class Hostile(unittest.IsolatedAsyncioTestCase):
 
     async def test_repeats_are_not_yielded_again(self) -> None:
         async def play(script: Script) -> None:
-            await script.say(WELCOME, *[message(seq) for seq in (1, 2, 1, 2, 3, 2, 4)])
+            direct = [message(seq) | {"type": "direct"} for seq in (1, 1, 2, 1)]
+            await script.say(WELCOME, *direct)
+            await script.say(*[message(seq) for seq in (1, 2, 1, 2, 3, 2, 4)])
             await script.ws.wait_closed()
 
         async with self.served(play) as url, self.entered(url) as reader:
             await until("messages", lambda: 4 in reader.contents("lobby"))
             self.assertEqual(reader.contents("lobby"), [1, 2, 3, 4])
+            self.assertEqual([event.seq for event in reader.of(Direct)], [1, 2])
 
     async def test_frames_before_the_answer_to_resume_are_ignored(self) -> None:
         async def first(script: Script) -> None:
@@ -149,6 +152,7 @@ class Hostile(unittest.IsolatedAsyncioTestCase):
 
         async def second(script: Script) -> None:
             await script.say({**WELCOME, "client_id": "new", "seq": 3}, message(2), message(3))
+            await script.say(message(1) | {"type": "direct"})
             command = await script.hear("resume")
             self.assertEqual(command["rooms"], [{"room": "lobby", "epoch": "e", "seq": 1}])
             place = {"room": "lobby", "epoch": "e", "seq": 3, "recovered": True}
@@ -161,7 +165,7 @@ class Hostile(unittest.IsolatedAsyncioTestCase):
 
         async with self.served(first, second) as url, self.entered(url) as reader:
             await until("messages", lambda: 4 in reader.contents("lobby"))
-            self.assertEqual(reader.contents("lobby"), [1, "two", 4])
+            self.assertEqual((reader.contents("lobby"), reader.of(Direct)), ([1, "two", 4], []))
 
     async def test_pages_that_never_end_do_not_hang_the_client(self) -> None:
         async def play(script: Script) -> None:

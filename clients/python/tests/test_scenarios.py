@@ -10,6 +10,7 @@ import json
 import signal
 import time
 import unittest
+from unittest import mock
 from typing import Any
 
 from websockets.asyncio.client import connect
@@ -195,6 +196,19 @@ class Commands(ServerTest):
         self.assertEqual(told, [(1, "a"), (2, "b"), (3, "c")])
         with self.assertRaisesRegex(RustySocksError, "not_found"):
             await anna.client.direct("00000000-0000-4000-8000-000000000000", "x")
+
+    async def test_direct_messages_that_are_not_kept_are_told_to_be_lost(self) -> None:
+        await self.serve(inbox=1)
+        anna, ben = await self.connect(direct=True), await self.connect()
+        assert ben.client.client_id is not None
+        self.proxy.stall("down")
+        for content in "abc":
+            await anna.client.direct(ben.client.client_id, content)
+        self.proxy.reset()
+        self.proxy.release()
+        await until("message", lambda: ben.of(Direct))
+        told = [(event.seq, event.content) for event in ben.of(Direct)]
+        self.assertEqual((told, ben.of(Lost)), ([(3, "c")], [Lost(None, 1, 2, "not_kept")]))
 
     async def test_broadcasts(self) -> None:
         await self.serve(broadcast=True)
@@ -546,6 +560,38 @@ class Cancelling(ServerTest):
             self.assertNotIn("tea", ben.client.rooms)
         await ben.join("tea")
         self.assertIn("tea", ben.client.rooms)
+
+    async def test_a_join_that_is_cancelled_with_its_answer_leaves_the_client_out(self) -> None:
+        await self.serve()
+        ben = await self.connect()
+        rooms = ben.client._session.rooms
+        joined = rooms.joined
+
+        def joined_and_cancelled(*given: Any) -> None:
+            joined(*given)
+            asyncio.get_running_loop().call_soon(join.cancel)
+
+        with mock.patch.object(rooms, "joined", joined_and_cancelled):
+            join = asyncio.create_task(ben.client.join("tea"))
+            with self.assertRaises(asyncio.CancelledError):
+                await join
+        await ben.join("tea")
+        self.assertEqual(ben.client.rooms, ("lobby", "tea"))
+
+    async def test_a_pattern_whose_leave_lost_its_answer_is_not_joined_again(self) -> None:
+        await self.serve()
+        anna, ben = await self.connect(direct=True), await self.connect()
+        await anna.join("p.a")
+        pattern = await ben.client.join_pattern("p.*")
+        await anna.client.presence("p.a", watch=True)
+        self.proxy.stall("down")
+        leave = asyncio.create_task(pattern.leave())
+        await until("leave", lambda: anna.of(Left))
+        self.proxy.reset()
+        self.proxy.release()
+        await within("answer", leave)
+        self.assertEqual(ben.client.rooms, ("lobby",))
+        self.assertEqual((await anna.client.presence("p.a")).count, 1)
 
     async def test_a_leave_that_is_cancelled_is_carried_out(self) -> None:
         await self.serve()

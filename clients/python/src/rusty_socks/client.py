@@ -155,7 +155,7 @@ class Client:
         """The room that the server has joined this client to, until it is left."""
         if self._state is State.NEW or self._session.default_room is None:
             return None
-        subscription = self._session.wanted.get(self._session.default_room)
+        subscription = self._session.rooms.wanted.get(self._session.default_room)
         return None if subscription is None else Room(self, subscription)
 
     @property
@@ -163,7 +163,7 @@ class Client:
         """The rooms that the client is in, those of patterns too."""
         if self._state is State.NEW:
             return ()
-        return tuple(room.name for room in self._session.tracker.rooms())
+        return tuple(room.name for room in self._session.rooms.tracker.rooms())
 
     @property
     def pending(self) -> int:
@@ -211,10 +211,10 @@ class Client:
         self._check_open()
         name, presence = command.fields["room"], "presence" in command.fields
         sender = command.fields.get("sender")
-        subscription = self._session.subscription(name, presence=presence, sender=sender)
+        subscription = self._session.rooms.subscription(name, presence=presence, sender=sender)
 
         def take(entry: Entry, answer: Frame) -> Subscription:
-            self._session.joined(subscription, since, answer)
+            self._session.rooms.joined(subscription, since, answer)
             return subscription
 
         return await self._command(
@@ -224,12 +224,12 @@ class Client:
     async def leave(self, name: str) -> None:
         """Leaves a room or pattern that was joined by this name."""
         self._check_open()
-        subscription = self._session.wanted.get(name)
+        subscription = self._session.rooms.wanted.get(name)
         if subscription is not None:
             subscription.leave()
 
         def take(entry: Entry, answer: Frame) -> None:
-            self._session.left(name)
+            self._session.rooms.end(name)
 
         # What is left already, by a repeated command or with a session that ended, is well.
         is_ours = subscription is not None
@@ -261,11 +261,11 @@ class Client:
         )
         self._check_open()
         if echo:
-            self._session.expect_echo(given)
+            self._session.rooms.expect_echo(given)
 
         def take(entry: Entry, answer: Frame) -> Published:
             places = places_in(answer)
-            self._session.published(entry, answer)
+            self._session.rooms.published(entry, answer)
             repeated = answer.get("repeated") is True
             return Published(places[0].room, places[0].seq, given, places, repeated)
 
@@ -316,7 +316,7 @@ class Client:
         def take(entry: Entry, answer: Frame) -> Members:
             members = [member_in(frame) for frame in frames_in(answer, "members")]
             count = seq_in(answer, "count")
-            subscription = self._session.wanted.get(room)
+            subscription = self._session.rooms.wanted.get(room)
             if subscription is not None and watch is not None:
                 subscription.presence = watch
                 if watch and after is None:
@@ -328,7 +328,7 @@ class Client:
 
     def rooms_of(self, pattern: str) -> tuple[str, ...]:
         """The rooms that were joined through a pattern."""
-        rooms = self._session.tracker.rooms()
+        rooms = self._session.rooms.tracker.rooms()
         return tuple(room.name for room in rooms if room.via == pattern)
 
     def _check_open(self) -> None:
@@ -415,7 +415,7 @@ class Client:
         if self._renewal is not None:
             self._renewal.cancel()
         self._outbox.fail(error)
-        self._session.ended(told)
+        self._session.rooms.ended(told)
         self._events.end(told)
         if not self._ready.done():
             self._ready.set_exception(error)
