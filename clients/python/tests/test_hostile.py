@@ -167,6 +167,20 @@ class Hostile(unittest.IsolatedAsyncioTestCase):
             await until("messages", lambda: 4 in reader.contents("lobby"))
             self.assertEqual((reader.contents("lobby"), reader.of(Direct)), ([1, "two", 4], []))
 
+    async def test_the_number_of_a_publish_from_before_a_new_epoch_does_not_count(self) -> None:
+        async def play(script: Script) -> None:
+            await script.say(WELCOME)
+            command = await script.hear("publish")
+            await script.say({"type": "epoch", "room": "lobby", "epoch": "f", "seq": 0})
+            await script.say({"type": "ok", "ref": command["ref"], "room": "lobby", "seq": 3})
+            await script.say(*[message(seq) for seq in (1, 2, 3, 4)])
+            await script.ws.wait_closed()
+
+        async with self.served(play) as url, self.entered(url) as reader:
+            self.assertEqual((await reader.client.publish("lobby", "old")).seq, 3)
+            await until("messages", lambda: 4 in reader.contents("lobby"))
+            self.assertEqual(reader.contents("lobby"), [1, 2, 3, 4])
+
     async def test_pages_that_never_end_do_not_hang_the_client(self) -> None:
         async def play(script: Script) -> None:
             await script.say(WELCOME, {"type": "gap", "room": "lobby", "from": 1, "to": 3})

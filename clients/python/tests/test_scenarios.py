@@ -432,6 +432,41 @@ class Losses(ServerTest):
         self.assertEqual(pattern.rooms, ("p.a",))
         self.assertEqual((ben.of(Connected)[1].resumed, ben.of(Lost)), (False, []))
 
+    async def test_a_new_session_watches_presence_again(self) -> None:
+        await self.serve(resume_window=0)
+        anna, ben = await self.connect(direct=True), await self.connect()
+        room = await ben.client.join("tea", presence=True, sender="Ben")
+        await self.break_and_return(ben, self.proxy.cut)
+        self.assertFalse(ben.of(Connected)[1].resumed)
+        await anna.join("tea", sender="Anna")
+        await until("notice", lambda: "Anna" in [event.member.sender for event in ben.of(Joined)])
+        self.assertLessEqual({"Anna", "Ben"}, {each.sender for each in room.members.values()})
+
+    async def test_a_join_whose_answer_is_lost_is_not_undone(self) -> None:
+        await self.serve()
+        anna, ben = await self.connect(direct=True), await self.connect()
+        await anna.client.join("tea", presence=True)
+        self.proxy.stall("down")
+        join = asyncio.create_task(ben.client.join("tea"))
+        await until("join", lambda: anna.of(Joined))
+        self.proxy.reset()
+        self.proxy.release()
+        room = ben.read(await within("answer", join))
+        await anna.client.publish("tea", "heard")
+        await until("message", lambda: ben.contents("tea") == ["heard"])
+        self.assertEqual((anna.of(Left), room.name), ([], "tea"))
+
+    async def test_what_is_to_be_undone_while_away_does_not_hinder_the_return(self) -> None:
+        await self.serve()
+        ben = await self.connect()
+        session = ben.client._session
+        self.proxy.is_refusing = True
+        self.proxy.cut()
+        await until("loss", lambda: ben.client.state is not State.OPEN)
+        session.unwanted(session.rooms.subscription("tea"))
+        self.proxy.is_refusing = False
+        await until("session", lambda: len(ben.of(Connected)) == 2)
+
     async def test_what_is_not_kept_is_told_to_be_lost(self) -> None:
         await self.serve(history=3, replay=0)
         anna, ben = await self.connect(direct=True), await self.connect()
