@@ -279,6 +279,10 @@ step_python() {
     python3 -m venv "$home/empty"
     "$home/empty/bin/python" -m pip install --disable-pip-version-check --quiet --no-index \
         --find-links "$home/wheels" rusty_socks
+    # A program sees the types of what is installed.
+    awk '/^```python$/ { on = 1; next } on && /^```$/ { exit } on' clients/python/README.md >"$home/quick_start.py"
+    "$home/bin/python" -B -m mypy --strict --cache-dir "$home/mypy-cache" --config-file /dev/null \
+        --python-executable "$home/empty/bin/python" "$home/quick_start.py"
     (cd clients/python && RUSTY_SOCKS_BINARY=$target/debug/rusty_socks "$home/empty/bin/python" -B -X dev \
         -W error::ResourceWarning -m unittest)
 }
