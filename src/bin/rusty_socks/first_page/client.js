@@ -176,6 +176,7 @@ class Session {
       if (!pattern) this.wanted.set(room, clean({ presence, sender }));
       tracker.start(room, { epoch, seq, via: pattern });
     }
+    if (clientId) tracker.interrupt();
   }
 
   decline(room) {
@@ -1507,8 +1508,93 @@ class Reconnect {
 }
 return { Reconnect };
 })();
+const tracked_room_js = (() => {
+const { weightOf } = weight_js;
+
+function seqIn(message, name) {
+  return message.rooms?.find(({ room }) => room === name)?.seq ?? message.seq;
+}
+
+function isAhead({ seq: reached, queue }, seq) {
+  return seq > reached + 1 && queue.every(({ kind }) => kind === 'own');
+}
+
+function isBefore(room, seq) {
+  const head = room.queue[0];
+  return head !== undefined && !(head.kind === 'message' && head.seq === seq) && head.seq <= seq;
+}
+
+function reach(seq, items) {
+  return items.reduce((most, item) => Math.max(most, item.to ?? item.seq), seq);
+}
+
+function upTo(item, seq) {
+  if (!('to' in item) || item.to <= seq) return item;
+  const known = item.known && new Map([...item.known].filter(([at]) => at <= seq));
+  return { ...item, to: seq, ...(known ? { known } : {}) };
+}
+
+function placesOf({ message, places }) {
+  return places ?? message?.rooms;
+}
+
+function forgetPlaces(room, name, seq) {
+  const isGone = (place) => place.room === name && place.seq > seq;
+  const change = (item) => {
+    if (placesOf(item)?.some(isGone)) item.places = placesOf(item).filter((place) => !isGone(place));
+  };
+  for (const item of [...room.queue, ...room.spare.values()]) {
+    change(item);
+    if (item.kind === 'gap') for (const known of item.known.values()) change(known);
+  }
+}
+
+function held(room) {
+  const gap = room.queue[0]?.kind === 'gap' ? room.queue[0].known.size : 0;
+  return room.queue.length + gap;
+}
+
+function weigh(room) {
+  const items = [...room.queue, ...room.spare.values()];
+  for (const item of room.queue) if (item.kind === 'gap') items.push(...item.known.values());
+  return items.reduce((sum, { message }) => sum + (message ? weightOf(message) : 0), 0);
+}
+
+function inOrder(found) {
+  return [...found.values()].sort((a, b) => a.seq - b.seq);
+}
+
+function withHoles(found, from, to, reason) {
+  const items = [];
+  let next = from;
+  const hole = (end) => {
+    if (next <= end) items.push({ kind: 'lost', seq: next, from: next, to: end, reason });
+  };
+  for (const item of inOrder(found)) {
+    hole(item.seq - 1);
+    items.push(item);
+    next = item.seq + 1;
+  }
+  hole(to);
+  return items;
+}
+return { seqIn, isAhead, isBefore, reach, upTo, placesOf, forgetPlaces, held, weigh, inOrder, withHoles };
+})();
 const tracker_js = (() => {
-const { Weight, weightOf } = weight_js;
+const {
+  forgetPlaces,
+  held,
+  inOrder,
+  isAhead,
+  isBefore,
+  placesOf,
+  reach,
+  seqIn,
+  upTo,
+  weigh,
+  withHoles,
+} = tracked_room_js;
+const { Weight } = weight_js;
 
 class Tracker {
   #rooms = new Map();
@@ -1567,6 +1653,7 @@ class Tracker {
       queue: [],
       spare: new Map(),
       fetching: false,
+      isAway: false,
     });
     return undefined;
   }
@@ -1606,6 +1693,7 @@ class Tracker {
     room.overflow = overflow ?? room.overflow;
     room.fetching = false;
     room.replay = false;
+    room.isAway = false;
     const { spare } = room;
     room.spare = new Map();
     this.#clear(room);
@@ -1682,8 +1770,9 @@ class Tracker {
       this.#drain();
       return;
     }
-    const last = messages.length > 0 ? seqIn(messages[messages.length - 1], name) : gap.to;
-    const upto = last < gap.from ? gap.to : Math.min(gap.to, last);
+    const last = messages.length > 0 ? seqIn(messages[messages.length - 1], name) : -1;
+    const isNothingNew = last < gap.from;
+    const upto = isNothingNew ? gap.to : Math.min(gap.to, last);
     const found = new Map([...gap.known].filter(([at]) => at <= upto));
     for (const message of messages) {
       const at = seqIn(message, name);
@@ -1692,11 +1781,12 @@ class Tracker {
       }
     }
     this.#addFromOthers(room, found, gap.from, upto);
-    const items = withHoles(found, gap.from, upto, 'not_kept');
+    const items =
+      gap.isSupposed && isNothingNew ? inOrder(found) : withHoles(found, gap.from, upto, 'not_kept');
     room.queue.shift();
     if (upto < gap.to) {
       const known = new Map([...gap.known].filter(([at]) => at > upto));
-      room.queue.unshift({ kind: 'gap', seq: upto + 1, from: upto + 1, to: gap.to, known });
+      room.queue.unshift({ ...gap, seq: upto + 1, from: upto + 1, known });
     }
     room.queue.unshift(...items);
     this.#noteBusy(room);
@@ -1711,6 +1801,7 @@ class Tracker {
   interrupt() {
     for (const room of this.#rooms.values()) {
       room.fetching = false;
+      room.isAway = true;
       for (const item of room.queue) {
         if (item.kind === 'gap') for (const [at, known] of item.known) room.spare.set(at, known);
         if (item.kind === 'message' || item.kind === 'own') room.spare.set(item.seq, item);
@@ -1727,7 +1818,7 @@ class Tracker {
   #add(message) {
     for (const { room: name, seq } of message.rooms ?? [message]) {
       const room = this.#rooms.get(name);
-      if (!room) continue;
+      if (!room || room.isAway) continue;
       checkSeq(seq);
       if (room.replay) {
         room.seq = Math.min(room.seq, seq - 1);
@@ -1745,6 +1836,7 @@ class Tracker {
     const isFull = held(room) >= this.#holdMax && item.kind !== 'mark';
     if (before && 'to' in before && item.seq <= before.to) {
       if (before === queue[0] && before.kind === 'gap' && !isFull) before.known.set(item.seq, item);
+      else before.isSupposed = false;
     } else if (before?.seq === item.seq) {
       if (before.kind === 'mark') queue[at - 1] = item;
     } else if (!isFull || at < queue.length) {
@@ -1757,11 +1849,11 @@ class Tracker {
 
   #overflow(room, seq) {
     const last = room.queue[room.queue.length - 1];
-    if (last?.kind === 'gap') last.to = seq;
+    if (last?.kind === 'gap') Object.assign(last, { to: seq, isSupposed: false });
     else room.queue.push({ kind: 'gap', seq, from: seq, to: seq, known: new Map() });
   }
 
-  #putGap(room, from, to, { spare = new Map(), isFinal = false }) {
+  #putGap(room, from, to, { spare = new Map(), isFinal = false, isSupposed = false }) {
     if (held(room) >= this.#holdMax) return this.#collapse(room, to);
     const known = new Map([...spare].filter(([at]) => at >= from && at <= to));
     const rest = [];
@@ -1770,7 +1862,7 @@ class Tracker {
         if (item.kind !== 'mark') known.set(item.seq, item);
       } else rest.push(item);
     }
-    const gap = { kind: 'gap', seq: from, from, to, known };
+    const gap = { kind: 'gap', seq: from, from, to, known, isSupposed };
     const items = isFinal ? withHoles(known, from, to, 'latest') : [gap];
     const at = rest.findIndex((item) => item.seq > from);
     rest.splice(at < 0 ? rest.length : at, 0, ...items);
@@ -1841,7 +1933,8 @@ class Tracker {
     const heads = [...this.#busy].map((room) => [room, room.queue[0]]);
     if (heads.some(([, head]) => head.kind === 'gap')) return false;
     const stuck = heads.find(([, head]) => head.kind === 'message');
-    return stuck !== undefined && this.#step(stuck[0], true);
+    if (stuck === undefined || [...this.#rooms.values()].some(({ isAway }) => isAway)) return false;
+    return this.#step(stuck[0], true);
   }
 
   #step(room, isForced) {
@@ -1859,7 +1952,7 @@ class Tracker {
         this.#lost({ room: room.name, epoch: room.epoch, from: head.from, to: head.to, reason: head.reason });
         return true;
       case 'own':
-        if (head.seq > room.seq + 1 && room.queue.every(({ kind }) => kind === 'own')) return false;
+        if (isAhead(room, head.seq)) return false;
         this.#take(room, head.seq);
         return true;
       case 'mark':
@@ -1878,15 +1971,25 @@ class Tracker {
     }
     const places = (placesOf(item) ?? [])
       .map((place) => ({ room: this.#rooms.get(place.room), seq: place.seq }))
-      .filter((place) => place.room && place.room !== room && place.seq > place.room.seq);
-    if (!isForced && places.some((place) => isBefore(place.room, place.seq))) return false;
+      .filter((place) => place.room && place.room !== room && (place.room.isAway || place.seq > place.room.seq));
+    if (!isForced && this.#mustWait(item, places)) return false;
     this.#take(room, seq);
-    const isNext = (place) => place.seq === place.room.seq + 1 || isHead(place.room, place.seq);
-    const moved = isForced ? [] : isReplay ? places.filter(isNext) : places;
+    const moved = isForced ? [] : isReplay ? places.filter((place) => !isAhead(place.room, place.seq)) : places;
     for (const place of moved) this.#take(place.room, place.seq);
     if (message.rooms && !this.#isFirst(message)) return true;
     this.#deliver(message, isReplay);
     return true;
+  }
+
+  #mustWait(item, places) {
+    if (places.some(({ room }) => room.isAway)) return true;
+    const early = item.isReplay && !item.hasAsked ? places.filter(({ room, seq }) => isAhead(room, seq)) : [];
+    for (const { room, seq } of early) {
+      item.hasAsked = true;
+      this.#putGap(room, room.seq + 1, seq - 1, { isSupposed: true });
+      this.#step(room, false);
+    }
+    return places.some(({ room, seq }) => isBefore(room, seq));
   }
 
   #take(room, seq) {
@@ -1909,71 +2012,6 @@ class Tracker {
 
 function checkSeq(seq) {
   if (!Number.isSafeInteger(seq)) throw new TypeError(`${seq} is no number of a message`);
-}
-
-function seqIn(message, name) {
-  return message.rooms?.find(({ room }) => room === name)?.seq ?? message.seq;
-}
-
-function isBefore(room, seq) {
-  const head = room.queue[0];
-  return head !== undefined && !isHead(room, seq) && head.seq <= seq;
-}
-
-function isHead(room, seq) {
-  const head = room.queue[0];
-  return head?.kind === 'message' && head.seq === seq;
-}
-
-function reach(seq, items) {
-  return items.reduce((most, item) => Math.max(most, item.to ?? item.seq), seq);
-}
-
-function upTo(item, seq) {
-  if (!('to' in item) || item.to <= seq) return item;
-  const known = item.known && new Map([...item.known].filter(([at]) => at <= seq));
-  return { ...item, to: seq, ...(known ? { known } : {}) };
-}
-
-function placesOf({ message, places }) {
-  return places ?? message?.rooms;
-}
-
-function forgetPlaces(room, name, seq) {
-  const isGone = (place) => place.room === name && place.seq > seq;
-  const change = (item) => {
-    if (placesOf(item)?.some(isGone)) item.places = placesOf(item).filter((place) => !isGone(place));
-  };
-  for (const item of [...room.queue, ...room.spare.values()]) {
-    change(item);
-    if (item.kind === 'gap') for (const known of item.known.values()) change(known);
-  }
-}
-
-function held(room) {
-  const gap = room.queue[0]?.kind === 'gap' ? room.queue[0].known.size : 0;
-  return room.queue.length + gap;
-}
-
-function weigh(room) {
-  const items = [...room.queue, ...room.spare.values()];
-  for (const item of room.queue) if (item.kind === 'gap') items.push(...item.known.values());
-  return items.reduce((sum, { message }) => sum + (message ? weightOf(message) : 0), 0);
-}
-
-function withHoles(found, from, to, reason) {
-  const items = [];
-  let next = from;
-  const hole = (end) => {
-    if (next <= end) items.push({ kind: 'lost', seq: next, from: next, to: end, reason });
-  };
-  for (const at of [...found.keys()].sort((a, b) => a - b)) {
-    hole(at - 1);
-    items.push(found.get(at));
-    next = at + 1;
-  }
-  hole(to);
-  return items;
 }
 return { Tracker, checkSeq };
 })();
