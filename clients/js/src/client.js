@@ -74,6 +74,7 @@ export class Client {
   #closeTimer = null;
   // The attempt whose token is awaited, or the last one.
   #attempts = 0;
+  #closed = new RustySocksError('closed', 'the client is closed');
   // The reason for ending this client.
   #fault = null;
   #state = 'idle';
@@ -295,7 +296,8 @@ export class Client {
       options: this.#options,
       lingerMs: roomLingerMs,
       membersMax,
-      isIn: (room) => this.#tracker.has(room) && this.#state !== 'closing' && this.#state !== 'closed',
+      closedError: () => this.#closedError(),
+      isIn: (room) => this.#tracker.has(room) && this.#closedError() === null,
       position: (room) => this.#place(room),
       receivedBytes: () => this.#receivedBytes,
       hold: (loops, isFull) => this.#hold(loops, isFull),
@@ -333,11 +335,13 @@ export class Client {
     this.#rooms.event(name, event);
   }
 
+  /** The error of what is asked of a client that has ended, or is about to; otherwise `null`. */
+  #closedError() {
+    return this.#state === 'closing' || this.#state === 'closed' ? this.#closed : null;
+  }
+
   #add(command, how) {
-    if (this.#state === 'closed' || this.#state === 'closing') {
-      return Promise.reject(new RustySocksError('closed', 'the client is closed'));
-    }
-    const fault = waitFault(how.wait);
+    const fault = this.#closedError() ?? waitFault(how.wait);
     return fault ? Promise.reject(fault) : this.#outbox.add(command, how);
   }
 

@@ -71,10 +71,12 @@ function askedMs(ms) {
 return { verdict, Backoff, askedMs };
 })();
 const clock_js = (() => {
+const TIMEOUT_MS_MAX = 2 ** 31 - 1;
+
 const systemClock = {
   now: () => performance.now(),
   date: () => Date.now(),
-  setTimeout: (run, ms) => setTimeout(run, ms),
+  setTimeout: (run, ms) => setTimeout(run, Math.min(ms, TIMEOUT_MS_MAX)),
   clearTimeout: (timer) => clearTimeout(timer),
 };
 
@@ -85,7 +87,7 @@ function setDatedTimeout(clock, run, ms) {
   const due = date() + ms;
   return clock.setTimeout(() => run(date() - due > LATE_MS), ms);
 }
-return { systemClock, setDatedTimeout };
+return { TIMEOUT_MS_MAX, systemClock, setDatedTimeout };
 })();
 const errors_js = (() => {
 const BRAND = Symbol.for('rusty-socks.RustySocksError');
@@ -754,9 +756,8 @@ function bucket(perSecond, size, sent, now) {
 return { Rate };
 })();
 const wait_js = (() => {
+const { TIMEOUT_MS_MAX } = clock_js;
 const { RustySocksError } = errors_js;
-
-const TIMEOUT_MS_MAX = 2 ** 31 - 1;
 
 function waitFault(wait) {
   const { timeoutMs, signal } = wait ?? {};
@@ -2447,161 +2448,6 @@ function position({ room, epoch, seq, overflow }) {
 }
 return { Recovery };
 })();
-const room_js = (() => {
-const commands = command_js;
-const { Emitter } = emitter_js;
-const { Loops } = queue_js;
-const { waitFault } = wait_js;
-
-class Room {
-  #name;
-  #link;
-  #shared;
-  #emitter = new Emitter();
-  #state = 'out';
-  #error = null;
-  #isKept = false;
-  #loops = null;
-  #open = new Set();
-  #seenBytes = 0;
-  #user = {
-    wantsPresence: false,
-    message: (message) => this.#message(message),
-    event: (name, event) => this.#emitter.emit(name, event),
-    entered: () => this.#setState('joined', null),
-    ended: (error) => this.#end(error),
-  };
-
-  constructor(name, link, shared) {
-    this.#name = name;
-    this.#link = link;
-    this.#shared = shared;
-  }
-
-  get name() {
-    return this.#name;
-  }
-
-  get state() {
-    return this.#state;
-  }
-
-  get error() {
-    return this.#error;
-  }
-
-  get members() {
-    return this.#members?.list ?? null;
-  }
-
-  get memberCount() {
-    return this.#members?.count ?? null;
-  }
-
-  on(name, listener, options) {
-    return this.#emitter.on(name, listener, options);
-  }
-
-  once(name, listener, options) {
-    return this.#emitter.once(name, listener, options);
-  }
-
-  off(name, listener) {
-    this.#emitter.off(name, listener);
-  }
-
-  async join(options) {
-    commands.join(this.#name, options);
-    const fault = waitFault(options);
-    if (fault) throw fault;
-    this.#isKept = true;
-    return this.#enter(options ?? {});
-  }
-
-  async leave() {
-    return this.#end(null);
-  }
-
-  publish(content, options) {
-    return this.#link.client.publish(this.#name, content, options);
-  }
-
-  history(options) {
-    return this.#link.client.history(this.#name, options);
-  }
-
-  [Symbol.asyncIterator]() {
-    const loops = this.#begin();
-    const iterator = loops.open();
-    this.#open.add(iterator);
-    if (this.#state === 'out') this.#enter({}).catch(() => {});
-    const leave = iterator.return;
-    iterator.return = (value) => {
-      const wasOpen = this.#open.delete(iterator);
-      if (wasOpen && this.#open.size === 0 && !this.#isKept) this.#end(null);
-      return leave(value);
-    };
-    return iterator;
-  }
-
-  get #members() {
-    return this.#user.wantsPresence ? this.#shared().members : null;
-  }
-
-  #enter(options) {
-    if (options.presence) this.#user.wantsPresence = true;
-    this.#begin();
-    if (this.#state === 'out') this.#setState('joining', null);
-    return this.#shared().enter(this.#user, options);
-  }
-
-  #begin() {
-    if (this.#loops === null) {
-      this.#seenBytes = this.#link.receivedBytes();
-      const loops = new Loops({
-        ...this.#link.options,
-        hold: (isFull) => this.#link.hold(loops, isFull),
-        lost: (range) => this.#emitter.emit('lost', range),
-      });
-      this.#loops = loops;
-    }
-    return this.#loops;
-  }
-
-  #end(error) {
-    const loops = this.#loops;
-    if (loops === null) return Promise.resolve();
-    this.#loops = null;
-    this.#isKept = false;
-    this.#open.clear();
-    loops.forget(new Set([this.#name]));
-    loops.end(error);
-    const left = this.#shared().leave(this.#user);
-    this.#user.wantsPresence = false;
-    this.#setState('out', error);
-    return left;
-  }
-
-  #message(message) {
-    this.#emitter.emit('message', message);
-    const loops = this.#loops;
-    if (loops === null || (this.#open.size === 0 && this.#emitter.has('message'))) return;
-    const { room, seq } = message;
-    loops.push(message, [{ room, seq, epoch: this.#link.position(room)?.epoch }]);
-    const bytes = this.#link.receivedBytes();
-    loops.received(bytes - this.#seenBytes);
-    this.#seenBytes = bytes;
-  }
-
-  #setState(state, error) {
-    if (state === this.#state && error === this.#error) return;
-    this.#state = state;
-    this.#error = error;
-    this.#emitter.emit('state', error ? { state, error } : { state });
-  }
-}
-return { Room };
-})();
 const members_js = (() => {
 class Members {
   #byId = new Map();
@@ -2703,15 +2549,14 @@ class Subscription {
 
   leave(user) {
     if (!this.#users.delete(user)) return Promise.resolve();
-    const text = `the room ${this.#name} was left before it was joined`;
-    this.#reject((waiter) => waiter.user === user, new RustySocksError('left', text));
+    this.#reject((waiter) => waiter.user === user, leftBefore(this.#name));
     if (this.#users.size > 0) {
       this.#look();
       return Promise.resolve();
     }
     return new Promise((resolve) => {
       this.#leavers.push(resolve);
-      this.#linger = this.#link.clock.setTimeout(() => this.#end(), this.#link.lingerMs);
+      this.#linger = this.#later(() => this.#end());
     });
   }
 
@@ -2789,10 +2634,10 @@ class Subscription {
     if (isWanted && !this.#isWatched && this.#asking === null) this.#watch(true);
     else if (!isWanted && this.#isWatched) this.#unwatchSoon();
     for (const waiter of [...this.#waiters]) {
-      if (!this.#isSettled(waiter.user)) continue;
-      this.#waiters.delete(waiter);
+      if (!this.#isSettled(waiter.user) || !this.#waiters.delete(waiter)) continue;
       waiter.user.entered();
-      waiter.resolve({ ...this.#link.position(this.#name), recovered: answer?.recovered ?? false, ...this.#listed(waiter.user) });
+      const place = { ...this.#link.position(this.#name), ...this.#listed(waiter.user) };
+      waiter.resolve({ ...place, recovered: answer?.recovered ?? false });
     }
   }
 
@@ -2806,11 +2651,15 @@ class Subscription {
 
   #unwatchSoon() {
     if (this.#unwatching !== null) return;
-    this.#unwatching = this.#link.clock.setTimeout(() => {
+    this.#unwatching = this.#later(() => {
       this.#unwatching = null;
       const isDue = this.#phase === 'in' && this.#isWatched && this.#asking === null && this.#users.size > 0;
       if (isDue && !this.#wantsPresence()) this.#watch(false);
-    }, this.#link.lingerMs);
+    });
+  }
+
+  #later(run) {
+    return this.#link.clock.setTimeout(run, this.#link.lingerMs);
   }
 
   #watch(isOn) {
@@ -2902,7 +2751,173 @@ class Subscription {
     });
   }
 }
-return { Subscription };
+
+function leftBefore(name) {
+  return new RustySocksError('left', `the room ${name} was left before it was joined`);
+}
+return { Subscription, leftBefore };
+})();
+const room_js = (() => {
+const commands = command_js;
+const { Emitter } = emitter_js;
+const { Loops } = queue_js;
+const { leftBefore } = subscription_js;
+const { waitFault } = wait_js;
+
+class Room {
+  #name;
+  #link;
+  #shared;
+  #emitter = new Emitter();
+  #state = 'out';
+  #error = null;
+  #isKept = false;
+  #loops = null;
+  #open = new Set();
+  #seenBytes = 0;
+  #user = {
+    wantsPresence: false,
+    message: (message) => this.#message(message),
+    event: (name, event) => this.#emitter.emit(name, event),
+    entered: () => this.#setState('joined', null),
+    ended: (error) => this.#end(error),
+  };
+
+  constructor(name, link, shared) {
+    this.#name = name;
+    this.#link = link;
+    this.#shared = shared;
+  }
+
+  get name() {
+    return this.#name;
+  }
+
+  get state() {
+    return this.#state;
+  }
+
+  get error() {
+    return this.#error;
+  }
+
+  get members() {
+    return this.#members?.list ?? null;
+  }
+
+  get memberCount() {
+    return this.#members?.count ?? null;
+  }
+
+  on(name, listener, options) {
+    return this.#emitter.on(name, listener, options);
+  }
+
+  once(name, listener, options) {
+    return this.#emitter.once(name, listener, options);
+  }
+
+  off(name, listener) {
+    this.#emitter.off(name, listener);
+  }
+
+  async join(options) {
+    commands.join(this.#name, options);
+    const fault = waitFault(options);
+    if (fault) throw fault;
+    this.#isKept = true;
+    return this.#enter(options ?? {});
+  }
+
+  async leave() {
+    return this.#end(null);
+  }
+
+  publish(content, options) {
+    return this.#link.client.publish(this.#name, content, options);
+  }
+
+  history(options) {
+    return this.#link.client.history(this.#name, options);
+  }
+
+  [Symbol.asyncIterator]() {
+    const loops = this.#begin();
+    const iterator = loops.open();
+    this.#open.add(iterator);
+    if (this.#state === 'out') this.#enter({}).catch(() => {});
+    const leave = iterator.return;
+    iterator.return = (value) => {
+      const wasOpen = this.#open.delete(iterator);
+      if (wasOpen && this.#open.size === 0 && !this.#isKept) this.#end(null);
+      return leave(value);
+    };
+    return iterator;
+  }
+
+  get #members() {
+    return this.#user.wantsPresence ? this.#shared().members : null;
+  }
+
+  #enter(options) {
+    if (options.presence) this.#user.wantsPresence = true;
+    const loops = this.#begin();
+    const closed = this.#state === 'out' ? this.#link.closedError() : null;
+    if (closed) {
+      this.#end(closed);
+      return Promise.reject(closed);
+    }
+    if (this.#state === 'out') this.#setState('joining', null);
+    if (this.#loops !== loops) return Promise.reject(leftBefore(this.#name));
+    return this.#shared().enter(this.#user, options);
+  }
+
+  #begin() {
+    if (this.#loops === null) {
+      this.#seenBytes = this.#link.receivedBytes();
+      const loops = new Loops({
+        ...this.#link.options,
+        hold: (isFull) => this.#link.hold(loops, isFull),
+        lost: (range) => this.#emitter.emit('lost', range),
+      });
+      this.#loops = loops;
+    }
+    return this.#loops;
+  }
+
+  #end(error) {
+    const loops = this.#loops;
+    if (loops === null) return Promise.resolve();
+    this.#loops = null;
+    this.#isKept = false;
+    this.#open.clear();
+    loops.forget(new Set([this.#name]));
+    loops.end(error);
+    const left = this.#state === 'out' ? Promise.resolve() : this.#shared().leave(this.#user);
+    this.#user.wantsPresence = false;
+    this.#setState('out', error);
+    return left;
+  }
+
+  #message(message) {
+    this.#emitter.emit('message', message);
+    const loops = this.#loops;
+    if (loops === null || (this.#open.size === 0 && this.#emitter.has('message'))) return;
+    const { room, seq } = message;
+    loops.push(message, [{ room, seq, epoch: this.#link.position(room)?.epoch }]);
+    const bytes = this.#link.receivedBytes();
+    loops.received(bytes - this.#seenBytes);
+    this.#seenBytes = bytes;
+  }
+
+  #setState(state, error) {
+    if (state === this.#state && error === this.#error) return;
+    this.#state = state;
+    this.#error = error;
+    this.#emitter.emit('state', error ? { state, error } : { state });
+  }
+}
+return { Room };
 })();
 const rooms_js = (() => {
 const { RustySocksError } = errors_js;
@@ -3095,6 +3110,7 @@ class Client {
   #connection = null;
   #closeTimer = null;
   #attempts = 0;
+  #closed = new RustySocksError('closed', 'the client is closed');
   #fault = null;
   #state = 'idle';
   #closeOnAbort = () => this.close();
@@ -3303,7 +3319,8 @@ class Client {
       options: this.#options,
       lingerMs: roomLingerMs,
       membersMax,
-      isIn: (room) => this.#tracker.has(room) && this.#state !== 'closing' && this.#state !== 'closed',
+      closedError: () => this.#closedError(),
+      isIn: (room) => this.#tracker.has(room) && this.#closedError() === null,
       position: (room) => this.#place(room),
       receivedBytes: () => this.#receivedBytes,
       hold: (loops, isFull) => this.#hold(loops, isFull),
@@ -3339,11 +3356,12 @@ class Client {
     this.#rooms.event(name, event);
   }
 
+  #closedError() {
+    return this.#state === 'closing' || this.#state === 'closed' ? this.#closed : null;
+  }
+
   #add(command, how) {
-    if (this.#state === 'closed' || this.#state === 'closing') {
-      return Promise.reject(new RustySocksError('closed', 'the client is closed'));
-    }
-    const fault = waitFault(how.wait);
+    const fault = this.#closedError() ?? waitFault(how.wait);
     return fault ? Promise.reject(fault) : this.#outbox.add(command, how);
   }
 
