@@ -129,17 +129,19 @@ export class Client {
     if (options.session) this.#session.restore(options.session, this.#tracker);
     // An unobserved rejection must not end the program.
     this.#readiness.promise.catch(() => {});
-    const { signal } = this.#options;
-    if (signal?.aborted) this.close();
-    else signal?.addEventListener('abort', this.#closeOnAbort);
-    if (this.#options.connect !== false) this.connect();
+    if (this.#options.signal?.aborted) this.close();
+    else if (this.#options.connect !== false) this.connect();
   }
 
   /** Begins to connect a client that was made with `connect: false`. */
   connect() {
     if (this.#state === 'idle') {
+      const { signal } = this.#options;
+      // Not before: a client that is made and never connected is held by nothing.
+      signal?.addEventListener('abort', this.#closeOnAbort);
       this.#state = 'connecting';
-      this.#begin();
+      if (signal?.aborted) this.close();
+      else this.#begin();
     }
     return this.ready;
   }

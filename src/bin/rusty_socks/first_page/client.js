@@ -3163,16 +3163,17 @@ class Client {
     this.#rooms = new Rooms(this.#roomsLink());
     if (options.session) this.#session.restore(options.session, this.#tracker);
     this.#readiness.promise.catch(() => {});
-    const { signal } = this.#options;
-    if (signal?.aborted) this.close();
-    else signal?.addEventListener('abort', this.#closeOnAbort);
-    if (this.#options.connect !== false) this.connect();
+    if (this.#options.signal?.aborted) this.close();
+    else if (this.#options.connect !== false) this.connect();
   }
 
   connect() {
     if (this.#state === 'idle') {
+      const { signal } = this.#options;
+      signal?.addEventListener('abort', this.#closeOnAbort);
       this.#state = 'connecting';
-      this.#begin();
+      if (signal?.aborted) this.close();
+      else this.#begin();
     }
     return this.ready;
   }
