@@ -71,10 +71,12 @@ function askedMs(ms) {
 return { verdict, Backoff, askedMs };
 })();
 const clock_js = (() => {
+const TIMEOUT_MS_MAX = 2 ** 31 - 1;
+
 const systemClock = {
   now: () => performance.now(),
   date: () => Date.now(),
-  setTimeout: (run, ms) => setTimeout(run, ms),
+  setTimeout: (run, ms) => setTimeout(run, Math.min(ms, TIMEOUT_MS_MAX)),
   clearTimeout: (timer) => clearTimeout(timer),
 };
 
@@ -85,7 +87,7 @@ function setDatedTimeout(clock, run, ms) {
   const due = date() + ms;
   return clock.setTimeout(() => run(date() - due > LATE_MS), ms);
 }
-return { systemClock, setDatedTimeout };
+return { TIMEOUT_MS_MAX, systemClock, setDatedTimeout };
 })();
 const errors_js = (() => {
 const BRAND = Symbol.for('rusty-socks.RustySocksError');
@@ -176,6 +178,7 @@ class Session {
       if (!pattern) this.wanted.set(room, clean({ presence, sender }));
       tracker.start(room, { epoch, seq, via: pattern });
     }
+    if (clientId) tracker.interrupt();
   }
 
   decline(room) {
@@ -753,9 +756,8 @@ function bucket(perSecond, size, sent, now) {
 return { Rate };
 })();
 const wait_js = (() => {
+const { TIMEOUT_MS_MAX } = clock_js;
 const { RustySocksError } = errors_js;
-
-const TIMEOUT_MS_MAX = 2 ** 31 - 1;
 
 function waitFault(wait) {
   const { timeoutMs, signal } = wait ?? {};
@@ -1507,8 +1509,93 @@ class Reconnect {
 }
 return { Reconnect };
 })();
+const tracked_room_js = (() => {
+const { weightOf } = weight_js;
+
+function seqIn(message, name) {
+  return message.rooms?.find(({ room }) => room === name)?.seq ?? message.seq;
+}
+
+function isAhead({ seq: reached, queue }, seq) {
+  return seq > reached + 1 && queue.every(({ kind }) => kind === 'own');
+}
+
+function isBefore(room, seq) {
+  const head = room.queue[0];
+  return head !== undefined && !(head.kind === 'message' && head.seq === seq) && head.seq <= seq;
+}
+
+function reach(seq, items) {
+  return items.reduce((most, item) => Math.max(most, item.to ?? item.seq), seq);
+}
+
+function upTo(item, seq) {
+  if (!('to' in item) || item.to <= seq) return item;
+  const known = item.known && new Map([...item.known].filter(([at]) => at <= seq));
+  return { ...item, to: seq, ...(known ? { known } : {}) };
+}
+
+function placesOf({ message, places }) {
+  return places ?? message?.rooms;
+}
+
+function forgetPlaces(room, name, seq) {
+  const isGone = (place) => place.room === name && place.seq > seq;
+  const change = (item) => {
+    if (placesOf(item)?.some(isGone)) item.places = placesOf(item).filter((place) => !isGone(place));
+  };
+  for (const item of [...room.queue, ...room.spare.values()]) {
+    change(item);
+    if (item.kind === 'gap') for (const known of item.known.values()) change(known);
+  }
+}
+
+function held(room) {
+  const gap = room.queue[0]?.kind === 'gap' ? room.queue[0].known.size : 0;
+  return room.queue.length + gap;
+}
+
+function weigh(room) {
+  const items = [...room.queue, ...room.spare.values()];
+  for (const item of room.queue) if (item.kind === 'gap') items.push(...item.known.values());
+  return items.reduce((sum, { message }) => sum + (message ? weightOf(message) : 0), 0);
+}
+
+function inOrder(found) {
+  return [...found.values()].sort((a, b) => a.seq - b.seq);
+}
+
+function withHoles(found, from, to, reason) {
+  const items = [];
+  let next = from;
+  const hole = (end) => {
+    if (next <= end) items.push({ kind: 'lost', seq: next, from: next, to: end, reason });
+  };
+  for (const item of inOrder(found)) {
+    hole(item.seq - 1);
+    items.push(item);
+    next = item.seq + 1;
+  }
+  hole(to);
+  return items;
+}
+return { seqIn, isAhead, isBefore, reach, upTo, placesOf, forgetPlaces, held, weigh, inOrder, withHoles };
+})();
 const tracker_js = (() => {
-const { Weight, weightOf } = weight_js;
+const {
+  forgetPlaces,
+  held,
+  inOrder,
+  isAhead,
+  isBefore,
+  placesOf,
+  reach,
+  seqIn,
+  upTo,
+  weigh,
+  withHoles,
+} = tracked_room_js;
+const { Weight } = weight_js;
 
 class Tracker {
   #rooms = new Map();
@@ -1567,6 +1654,7 @@ class Tracker {
       queue: [],
       spare: new Map(),
       fetching: false,
+      isAway: false,
     });
     return undefined;
   }
@@ -1606,6 +1694,7 @@ class Tracker {
     room.overflow = overflow ?? room.overflow;
     room.fetching = false;
     room.replay = false;
+    room.isAway = false;
     const { spare } = room;
     room.spare = new Map();
     this.#clear(room);
@@ -1682,8 +1771,9 @@ class Tracker {
       this.#drain();
       return;
     }
-    const last = messages.length > 0 ? seqIn(messages[messages.length - 1], name) : gap.to;
-    const upto = last < gap.from ? gap.to : Math.min(gap.to, last);
+    const last = messages.length > 0 ? seqIn(messages[messages.length - 1], name) : -1;
+    const isNothingNew = last < gap.from;
+    const upto = isNothingNew ? gap.to : Math.min(gap.to, last);
     const found = new Map([...gap.known].filter(([at]) => at <= upto));
     for (const message of messages) {
       const at = seqIn(message, name);
@@ -1692,11 +1782,12 @@ class Tracker {
       }
     }
     this.#addFromOthers(room, found, gap.from, upto);
-    const items = withHoles(found, gap.from, upto, 'not_kept');
+    const items =
+      gap.isSupposed && isNothingNew ? inOrder(found) : withHoles(found, gap.from, upto, 'not_kept');
     room.queue.shift();
     if (upto < gap.to) {
       const known = new Map([...gap.known].filter(([at]) => at > upto));
-      room.queue.unshift({ kind: 'gap', seq: upto + 1, from: upto + 1, to: gap.to, known });
+      room.queue.unshift({ ...gap, seq: upto + 1, from: upto + 1, known });
     }
     room.queue.unshift(...items);
     this.#noteBusy(room);
@@ -1711,6 +1802,7 @@ class Tracker {
   interrupt() {
     for (const room of this.#rooms.values()) {
       room.fetching = false;
+      room.isAway = true;
       for (const item of room.queue) {
         if (item.kind === 'gap') for (const [at, known] of item.known) room.spare.set(at, known);
         if (item.kind === 'message' || item.kind === 'own') room.spare.set(item.seq, item);
@@ -1727,7 +1819,7 @@ class Tracker {
   #add(message) {
     for (const { room: name, seq } of message.rooms ?? [message]) {
       const room = this.#rooms.get(name);
-      if (!room) continue;
+      if (!room || room.isAway) continue;
       checkSeq(seq);
       if (room.replay) {
         room.seq = Math.min(room.seq, seq - 1);
@@ -1745,6 +1837,7 @@ class Tracker {
     const isFull = held(room) >= this.#holdMax && item.kind !== 'mark';
     if (before && 'to' in before && item.seq <= before.to) {
       if (before === queue[0] && before.kind === 'gap' && !isFull) before.known.set(item.seq, item);
+      else before.isSupposed = false;
     } else if (before?.seq === item.seq) {
       if (before.kind === 'mark') queue[at - 1] = item;
     } else if (!isFull || at < queue.length) {
@@ -1757,11 +1850,11 @@ class Tracker {
 
   #overflow(room, seq) {
     const last = room.queue[room.queue.length - 1];
-    if (last?.kind === 'gap') last.to = seq;
+    if (last?.kind === 'gap') Object.assign(last, { to: seq, isSupposed: false });
     else room.queue.push({ kind: 'gap', seq, from: seq, to: seq, known: new Map() });
   }
 
-  #putGap(room, from, to, { spare = new Map(), isFinal = false }) {
+  #putGap(room, from, to, { spare = new Map(), isFinal = false, isSupposed = false }) {
     if (held(room) >= this.#holdMax) return this.#collapse(room, to);
     const known = new Map([...spare].filter(([at]) => at >= from && at <= to));
     const rest = [];
@@ -1770,7 +1863,7 @@ class Tracker {
         if (item.kind !== 'mark') known.set(item.seq, item);
       } else rest.push(item);
     }
-    const gap = { kind: 'gap', seq: from, from, to, known };
+    const gap = { kind: 'gap', seq: from, from, to, known, isSupposed };
     const items = isFinal ? withHoles(known, from, to, 'latest') : [gap];
     const at = rest.findIndex((item) => item.seq > from);
     rest.splice(at < 0 ? rest.length : at, 0, ...items);
@@ -1841,7 +1934,8 @@ class Tracker {
     const heads = [...this.#busy].map((room) => [room, room.queue[0]]);
     if (heads.some(([, head]) => head.kind === 'gap')) return false;
     const stuck = heads.find(([, head]) => head.kind === 'message');
-    return stuck !== undefined && this.#step(stuck[0], true);
+    if (stuck === undefined || [...this.#rooms.values()].some(({ isAway }) => isAway)) return false;
+    return this.#step(stuck[0], true);
   }
 
   #step(room, isForced) {
@@ -1859,7 +1953,7 @@ class Tracker {
         this.#lost({ room: room.name, epoch: room.epoch, from: head.from, to: head.to, reason: head.reason });
         return true;
       case 'own':
-        if (head.seq > room.seq + 1 && room.queue.every(({ kind }) => kind === 'own')) return false;
+        if (isAhead(room, head.seq)) return false;
         this.#take(room, head.seq);
         return true;
       case 'mark':
@@ -1878,15 +1972,25 @@ class Tracker {
     }
     const places = (placesOf(item) ?? [])
       .map((place) => ({ room: this.#rooms.get(place.room), seq: place.seq }))
-      .filter((place) => place.room && place.room !== room && place.seq > place.room.seq);
-    if (!isForced && places.some((place) => isBefore(place.room, place.seq))) return false;
+      .filter((place) => place.room && place.room !== room && (place.room.isAway || place.seq > place.room.seq));
+    if (!isForced && this.#mustWait(item, places)) return false;
     this.#take(room, seq);
-    const isNext = (place) => place.seq === place.room.seq + 1 || isHead(place.room, place.seq);
-    const moved = isForced ? [] : isReplay ? places.filter(isNext) : places;
+    const moved = isForced ? [] : isReplay ? places.filter((place) => !isAhead(place.room, place.seq)) : places;
     for (const place of moved) this.#take(place.room, place.seq);
     if (message.rooms && !this.#isFirst(message)) return true;
     this.#deliver(message, isReplay);
     return true;
+  }
+
+  #mustWait(item, places) {
+    if (places.some(({ room }) => room.isAway)) return true;
+    const early = item.isReplay && !item.hasAsked ? places.filter(({ room, seq }) => isAhead(room, seq)) : [];
+    for (const { room, seq } of early) {
+      item.hasAsked = true;
+      this.#putGap(room, room.seq + 1, seq - 1, { isSupposed: true });
+      this.#step(room, false);
+    }
+    return places.some(({ room, seq }) => isBefore(room, seq));
   }
 
   #take(room, seq) {
@@ -1909,71 +2013,6 @@ class Tracker {
 
 function checkSeq(seq) {
   if (!Number.isSafeInteger(seq)) throw new TypeError(`${seq} is no number of a message`);
-}
-
-function seqIn(message, name) {
-  return message.rooms?.find(({ room }) => room === name)?.seq ?? message.seq;
-}
-
-function isBefore(room, seq) {
-  const head = room.queue[0];
-  return head !== undefined && !isHead(room, seq) && head.seq <= seq;
-}
-
-function isHead(room, seq) {
-  const head = room.queue[0];
-  return head?.kind === 'message' && head.seq === seq;
-}
-
-function reach(seq, items) {
-  return items.reduce((most, item) => Math.max(most, item.to ?? item.seq), seq);
-}
-
-function upTo(item, seq) {
-  if (!('to' in item) || item.to <= seq) return item;
-  const known = item.known && new Map([...item.known].filter(([at]) => at <= seq));
-  return { ...item, to: seq, ...(known ? { known } : {}) };
-}
-
-function placesOf({ message, places }) {
-  return places ?? message?.rooms;
-}
-
-function forgetPlaces(room, name, seq) {
-  const isGone = (place) => place.room === name && place.seq > seq;
-  const change = (item) => {
-    if (placesOf(item)?.some(isGone)) item.places = placesOf(item).filter((place) => !isGone(place));
-  };
-  for (const item of [...room.queue, ...room.spare.values()]) {
-    change(item);
-    if (item.kind === 'gap') for (const known of item.known.values()) change(known);
-  }
-}
-
-function held(room) {
-  const gap = room.queue[0]?.kind === 'gap' ? room.queue[0].known.size : 0;
-  return room.queue.length + gap;
-}
-
-function weigh(room) {
-  const items = [...room.queue, ...room.spare.values()];
-  for (const item of room.queue) if (item.kind === 'gap') items.push(...item.known.values());
-  return items.reduce((sum, { message }) => sum + (message ? weightOf(message) : 0), 0);
-}
-
-function withHoles(found, from, to, reason) {
-  const items = [];
-  let next = from;
-  const hole = (end) => {
-    if (next <= end) items.push({ kind: 'lost', seq: next, from: next, to: end, reason });
-  };
-  for (const at of [...found.keys()].sort((a, b) => a - b)) {
-    hole(at - 1);
-    items.push(found.get(at));
-    next = at + 1;
-  }
-  hole(to);
-  return items;
 }
 return { Tracker, checkSeq };
 })();
@@ -2409,161 +2448,6 @@ function position({ room, epoch, seq, overflow }) {
 }
 return { Recovery };
 })();
-const room_js = (() => {
-const commands = command_js;
-const { Emitter } = emitter_js;
-const { Loops } = queue_js;
-const { waitFault } = wait_js;
-
-class Room {
-  #name;
-  #link;
-  #shared;
-  #emitter = new Emitter();
-  #state = 'out';
-  #error = null;
-  #isKept = false;
-  #loops = null;
-  #open = new Set();
-  #seenBytes = 0;
-  #user = {
-    wantsPresence: false,
-    message: (message) => this.#message(message),
-    event: (name, event) => this.#emitter.emit(name, event),
-    entered: () => this.#setState('joined', null),
-    ended: (error) => this.#end(error),
-  };
-
-  constructor(name, link, shared) {
-    this.#name = name;
-    this.#link = link;
-    this.#shared = shared;
-  }
-
-  get name() {
-    return this.#name;
-  }
-
-  get state() {
-    return this.#state;
-  }
-
-  get error() {
-    return this.#error;
-  }
-
-  get members() {
-    return this.#members?.list ?? null;
-  }
-
-  get memberCount() {
-    return this.#members?.count ?? null;
-  }
-
-  on(name, listener, options) {
-    return this.#emitter.on(name, listener, options);
-  }
-
-  once(name, listener, options) {
-    return this.#emitter.once(name, listener, options);
-  }
-
-  off(name, listener) {
-    this.#emitter.off(name, listener);
-  }
-
-  async join(options) {
-    commands.join(this.#name, options);
-    const fault = waitFault(options);
-    if (fault) throw fault;
-    this.#isKept = true;
-    return this.#enter(options ?? {});
-  }
-
-  async leave() {
-    return this.#end(null);
-  }
-
-  publish(content, options) {
-    return this.#link.client.publish(this.#name, content, options);
-  }
-
-  history(options) {
-    return this.#link.client.history(this.#name, options);
-  }
-
-  [Symbol.asyncIterator]() {
-    const loops = this.#begin();
-    const iterator = loops.open();
-    this.#open.add(iterator);
-    if (this.#state === 'out') this.#enter({}).catch(() => {});
-    const leave = iterator.return;
-    iterator.return = (value) => {
-      const wasOpen = this.#open.delete(iterator);
-      if (wasOpen && this.#open.size === 0 && !this.#isKept) this.#end(null);
-      return leave(value);
-    };
-    return iterator;
-  }
-
-  get #members() {
-    return this.#user.wantsPresence ? this.#shared().members : null;
-  }
-
-  #enter(options) {
-    if (options.presence) this.#user.wantsPresence = true;
-    this.#begin();
-    if (this.#state === 'out') this.#setState('joining', null);
-    return this.#shared().enter(this.#user, options);
-  }
-
-  #begin() {
-    if (this.#loops === null) {
-      this.#seenBytes = this.#link.receivedBytes();
-      const loops = new Loops({
-        ...this.#link.options,
-        hold: (isFull) => this.#link.hold(loops, isFull),
-        lost: (range) => this.#emitter.emit('lost', range),
-      });
-      this.#loops = loops;
-    }
-    return this.#loops;
-  }
-
-  #end(error) {
-    const loops = this.#loops;
-    if (loops === null) return Promise.resolve();
-    this.#loops = null;
-    this.#isKept = false;
-    this.#open.clear();
-    loops.forget(new Set([this.#name]));
-    loops.end(error);
-    const left = this.#shared().leave(this.#user);
-    this.#user.wantsPresence = false;
-    this.#setState('out', error);
-    return left;
-  }
-
-  #message(message) {
-    this.#emitter.emit('message', message);
-    const loops = this.#loops;
-    if (loops === null || (this.#open.size === 0 && this.#emitter.has('message'))) return;
-    const { room, seq } = message;
-    loops.push(message, [{ room, seq, epoch: this.#link.position(room)?.epoch }]);
-    const bytes = this.#link.receivedBytes();
-    loops.received(bytes - this.#seenBytes);
-    this.#seenBytes = bytes;
-  }
-
-  #setState(state, error) {
-    if (state === this.#state && error === this.#error) return;
-    this.#state = state;
-    this.#error = error;
-    this.#emitter.emit('state', error ? { state, error } : { state });
-  }
-}
-return { Room };
-})();
 const members_js = (() => {
 class Members {
   #byId = new Map();
@@ -2665,15 +2549,14 @@ class Subscription {
 
   leave(user) {
     if (!this.#users.delete(user)) return Promise.resolve();
-    const text = `the room ${this.#name} was left before it was joined`;
-    this.#reject((waiter) => waiter.user === user, new RustySocksError('left', text));
+    this.#reject((waiter) => waiter.user === user, leftBefore(this.#name));
     if (this.#users.size > 0) {
       this.#look();
       return Promise.resolve();
     }
     return new Promise((resolve) => {
       this.#leavers.push(resolve);
-      this.#linger = this.#link.clock.setTimeout(() => this.#end(), this.#link.lingerMs);
+      this.#linger = this.#later(() => this.#end());
     });
   }
 
@@ -2751,10 +2634,10 @@ class Subscription {
     if (isWanted && !this.#isWatched && this.#asking === null) this.#watch(true);
     else if (!isWanted && this.#isWatched) this.#unwatchSoon();
     for (const waiter of [...this.#waiters]) {
-      if (!this.#isSettled(waiter.user)) continue;
-      this.#waiters.delete(waiter);
+      if (!this.#isSettled(waiter.user) || !this.#waiters.delete(waiter)) continue;
       waiter.user.entered();
-      waiter.resolve({ ...this.#link.position(this.#name), recovered: answer?.recovered ?? false, ...this.#listed(waiter.user) });
+      const place = { ...this.#link.position(this.#name), ...this.#listed(waiter.user) };
+      waiter.resolve({ ...place, recovered: answer?.recovered ?? false });
     }
   }
 
@@ -2768,11 +2651,15 @@ class Subscription {
 
   #unwatchSoon() {
     if (this.#unwatching !== null) return;
-    this.#unwatching = this.#link.clock.setTimeout(() => {
+    this.#unwatching = this.#later(() => {
       this.#unwatching = null;
       const isDue = this.#phase === 'in' && this.#isWatched && this.#asking === null && this.#users.size > 0;
       if (isDue && !this.#wantsPresence()) this.#watch(false);
-    }, this.#link.lingerMs);
+    });
+  }
+
+  #later(run) {
+    return this.#link.clock.setTimeout(run, this.#link.lingerMs);
   }
 
   #watch(isOn) {
@@ -2864,7 +2751,173 @@ class Subscription {
     });
   }
 }
-return { Subscription };
+
+function leftBefore(name) {
+  return new RustySocksError('left', `the room ${name} was left before it was joined`);
+}
+return { Subscription, leftBefore };
+})();
+const room_js = (() => {
+const commands = command_js;
+const { Emitter } = emitter_js;
+const { Loops } = queue_js;
+const { leftBefore } = subscription_js;
+const { waitFault } = wait_js;
+
+class Room {
+  #name;
+  #link;
+  #shared;
+  #emitter = new Emitter();
+  #state = 'out';
+  #error = null;
+  #isKept = false;
+  #loops = null;
+  #open = new Set();
+  #seenBytes = 0;
+  #user = {
+    wantsPresence: false,
+    message: (message) => this.#message(message),
+    event: (name, event) => this.#emitter.emit(name, event),
+    entered: () => this.#setState('joined', null),
+    ended: (error) => this.#end(error),
+  };
+
+  constructor(name, link, shared) {
+    this.#name = name;
+    this.#link = link;
+    this.#shared = shared;
+  }
+
+  get name() {
+    return this.#name;
+  }
+
+  get state() {
+    return this.#state;
+  }
+
+  get error() {
+    return this.#error;
+  }
+
+  get members() {
+    return this.#members?.list ?? null;
+  }
+
+  get memberCount() {
+    return this.#members?.count ?? null;
+  }
+
+  on(name, listener, options) {
+    return this.#emitter.on(name, listener, options);
+  }
+
+  once(name, listener, options) {
+    return this.#emitter.once(name, listener, options);
+  }
+
+  off(name, listener) {
+    this.#emitter.off(name, listener);
+  }
+
+  async join(options) {
+    commands.join(this.#name, options);
+    const fault = waitFault(options);
+    if (fault) throw fault;
+    this.#isKept = true;
+    return this.#enter(options ?? {});
+  }
+
+  async leave() {
+    return this.#end(null);
+  }
+
+  publish(content, options) {
+    return this.#link.client.publish(this.#name, content, options);
+  }
+
+  history(options) {
+    return this.#link.client.history(this.#name, options);
+  }
+
+  [Symbol.asyncIterator]() {
+    const loops = this.#begin();
+    const iterator = loops.open();
+    this.#open.add(iterator);
+    if (this.#state === 'out') this.#enter({}).catch(() => {});
+    const leave = iterator.return;
+    iterator.return = (value) => {
+      const wasOpen = this.#open.delete(iterator);
+      if (wasOpen && this.#open.size === 0 && !this.#isKept) this.#end(null);
+      return leave(value);
+    };
+    return iterator;
+  }
+
+  get #members() {
+    return this.#user.wantsPresence ? this.#shared().members : null;
+  }
+
+  #enter(options) {
+    if (options.presence) this.#user.wantsPresence = true;
+    const loops = this.#begin();
+    const closed = this.#state === 'out' ? this.#link.closedError() : null;
+    if (closed) {
+      this.#end(closed);
+      return Promise.reject(closed);
+    }
+    if (this.#state === 'out') this.#setState('joining', null);
+    if (this.#loops !== loops) return Promise.reject(leftBefore(this.#name));
+    return this.#shared().enter(this.#user, options);
+  }
+
+  #begin() {
+    if (this.#loops === null) {
+      this.#seenBytes = this.#link.receivedBytes();
+      const loops = new Loops({
+        ...this.#link.options,
+        hold: (isFull) => this.#link.hold(loops, isFull),
+        lost: (range) => this.#emitter.emit('lost', range),
+      });
+      this.#loops = loops;
+    }
+    return this.#loops;
+  }
+
+  #end(error) {
+    const loops = this.#loops;
+    if (loops === null) return Promise.resolve();
+    this.#loops = null;
+    this.#isKept = false;
+    this.#open.clear();
+    loops.forget(new Set([this.#name]));
+    loops.end(error);
+    const left = this.#state === 'out' ? Promise.resolve() : this.#shared().leave(this.#user);
+    this.#user.wantsPresence = false;
+    this.#setState('out', error);
+    return left;
+  }
+
+  #message(message) {
+    this.#emitter.emit('message', message);
+    const loops = this.#loops;
+    if (loops === null || (this.#open.size === 0 && this.#emitter.has('message'))) return;
+    const { room, seq } = message;
+    loops.push(message, [{ room, seq, epoch: this.#link.position(room)?.epoch }]);
+    const bytes = this.#link.receivedBytes();
+    loops.received(bytes - this.#seenBytes);
+    this.#seenBytes = bytes;
+  }
+
+  #setState(state, error) {
+    if (state === this.#state && error === this.#error) return;
+    this.#state = state;
+    this.#error = error;
+    this.#emitter.emit('state', error ? { state, error } : { state });
+  }
+}
+return { Room };
 })();
 const rooms_js = (() => {
 const { RustySocksError } = errors_js;
@@ -3057,6 +3110,7 @@ class Client {
   #connection = null;
   #closeTimer = null;
   #attempts = 0;
+  #closed = new RustySocksError('closed', 'the client is closed');
   #fault = null;
   #state = 'idle';
   #closeOnAbort = () => this.close();
@@ -3109,16 +3163,17 @@ class Client {
     this.#rooms = new Rooms(this.#roomsLink());
     if (options.session) this.#session.restore(options.session, this.#tracker);
     this.#readiness.promise.catch(() => {});
-    const { signal } = this.#options;
-    if (signal?.aborted) this.close();
-    else signal?.addEventListener('abort', this.#closeOnAbort);
-    if (this.#options.connect !== false) this.connect();
+    if (this.#options.signal?.aborted) this.close();
+    else if (this.#options.connect !== false) this.connect();
   }
 
   connect() {
     if (this.#state === 'idle') {
+      const { signal } = this.#options;
+      signal?.addEventListener('abort', this.#closeOnAbort);
       this.#state = 'connecting';
-      this.#begin();
+      if (signal?.aborted) this.close();
+      else this.#begin();
     }
     return this.ready;
   }
@@ -3265,7 +3320,8 @@ class Client {
       options: this.#options,
       lingerMs: roomLingerMs,
       membersMax,
-      isIn: (room) => this.#tracker.has(room) && this.#state !== 'closing' && this.#state !== 'closed',
+      closedError: () => this.#closedError(),
+      isIn: (room) => this.#tracker.has(room) && this.#closedError() === null,
       position: (room) => this.#place(room),
       receivedBytes: () => this.#receivedBytes,
       hold: (loops, isFull) => this.#hold(loops, isFull),
@@ -3301,11 +3357,12 @@ class Client {
     this.#rooms.event(name, event);
   }
 
+  #closedError() {
+    return this.#state === 'closing' || this.#state === 'closed' ? this.#closed : null;
+  }
+
   #add(command, how) {
-    if (this.#state === 'closed' || this.#state === 'closing') {
-      return Promise.reject(new RustySocksError('closed', 'the client is closed'));
-    }
-    const fault = waitFault(how.wait);
+    const fault = this.#closedError() ?? waitFault(how.wait);
     return fault ? Promise.reject(fault) : this.#outbox.add(command, how);
   }
 
