@@ -11,15 +11,18 @@ RUN apt-get update \
 # The dependencies, in a layer that stands until they change. Cargo wants a crate to build them for.
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY crates crates
-RUN mkdir -p src/bin/rusty_socks \
-    && touch src/lib.rs \
+RUN mkdir -p src/bin/rusty_socks clients/js/src \
+    && touch src/lib.rs clients/js/index.js \
     && echo 'fn main() {}' > src/bin/rusty_socks/main.rs \
     && cargo build --profile dist --locked --bin rusty_socks \
-    && rm -r src
+    && rm -r src clients
 
 COPY src src
+# The build script makes one file of it, which the program sends to pages.
+COPY clients/js/index.js clients/js/index.js
+COPY clients/js/src clients/js/src
 # The copied files may be older than what was built of the stand-ins, and cargo goes by the time.
-RUN touch src/lib.rs src/bin/rusty_socks/main.rs \
+RUN touch src/lib.rs src/bin/rusty_socks/main.rs clients/js/index.js \
     && cargo build --profile dist --locked --bin rusty_socks
 
 
