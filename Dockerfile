@@ -26,11 +26,10 @@ RUN touch src/lib.rs src/bin/rusty_socks/main.rs clients/js/index.js \
     && cargo build --profile dist --locked --bin rusty_socks
 
 
-FROM debian:bookworm-slim
-# By number, so that a cluster can see that it is not root.
-RUN groupadd --gid 10001 rusty_socks \
-    && useradd --uid 10001 --gid 10001 --no-create-home --no-log-init --shell /usr/sbin/nologin rusty_socks
+# The C library that it was built with, and no shell.
+FROM gcr.io/distroless/cc-debian12
 COPY --from=build /build/target/dist/rusty_socks /usr/local/bin/rusty_socks
+# By number, so that a cluster can see that it is not root.
 USER 10001:10001
 
 # `docker stop` kills after 10 seconds; a drain should be over by then. With a longer grace, set both.
