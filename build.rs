@@ -135,11 +135,13 @@ function require(path) {
     fn name_of(item: &str) -> Option<String> {
         let kinds = ["async function ", "function ", "class ", "const "];
         let rest = kinds.iter().find_map(|kind| item.strip_prefix(kind))?;
-        let name = rest.split(|c: char| !c.is_ascii_alphanumeric()).next()?;
+        let name =
+            rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '$').next()?;
         (!name.is_empty()).then(|| name.to_owned())
     }
 
-    /// The lines of a file without comments, which have lines of their own there.
+    /// The lines of a file without comments, which have lines of their own there; an import that
+    /// takes several lines as one.
     fn lines(path: &Path) -> Vec<String> {
         let text = fs::read_to_string(path).expect("a file of the sources");
         let mut in_comment = false;
@@ -150,6 +152,15 @@ function require(path) {
             in_comment = (in_comment || opens) && !trimmed.ends_with("*/");
             !is_comment
         };
-        text.lines().filter(is_code).map(str::to_owned).collect()
+        let mut joined: Vec<String> = Vec::new();
+        for line in text.lines().filter(is_code) {
+            match joined.last_mut() {
+                Some(last) if last.starts_with("import {") && !last.ends_with(';') => {
+                    last.push_str(line.trim_start());
+                }
+                _ => joined.push(line.to_owned()),
+            }
+        }
+        joined
     }
 }
