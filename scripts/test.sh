@@ -129,6 +129,8 @@ watch_step() {
     printf 'FAILED %4d s%s\n' $((SECONDS - began)) "$(summary "$step" "$log")"
     ((code == 124)) && echo "   took longer than $STEP_SECONDS_MAX s and was ended"
     [[ $verbose == yes ]] || what_went_wrong "$log"
+    # Then this step and those after it fail in ways that say nothing.
+    df -Pk "$target" | awk 'NR == 2 && $4 < 1048576 { print "   the disk is full: " $4 " KiB are left" }'
     return 1
 }
 

@@ -1,5 +1,5 @@
-//! The figures of the server in each of their forms, made for all workers together: two requests one
-//! after the other, whichever workers answer them, never get figures that go back in time.
+//! The figures of the server in each of their forms, made for all workers together: two requests
+//! one after the other, whichever workers answer them, never get figures that go back in time.
 
 use std::sync::Arc;
 
