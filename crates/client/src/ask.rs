@@ -18,6 +18,7 @@ use super::{
     error::{Error, ErrorKind},
     event::{Entered, Members, Page, Position, Receipt, Sent},
     frames,
+    room_queue::RoomQueue,
 };
 
 /// What goes with a message.
@@ -94,7 +95,7 @@ pub(crate) enum Ask {
     Publish { rooms: Vec<String>, message: Draft },
     Direct { to: String, message: Draft },
     Broadcast { message: Draft },
-    Join { room: String, options: JoinOptions },
+    Join { room: String, options: JoinOptions, subscriber: Option<Arc<RoomQueue>> },
     Leave { room: String },
     History { room: String, pages: Pages, limit: Option<u64> },
     Presence { room: String, watch: Option<bool> },
@@ -153,12 +154,14 @@ impl Ask {
                 Command::Direct { to: to.into(), content: message.content() }
             }
             Ask::Broadcast { message } => Command::Broadcast { content: message.content() },
-            Ask::Join { room, options: JoinOptions { since, presence, sender } } => Command::Join {
-                room: room.into(),
-                since: since.as_ref().map(frames::since),
-                presence: *presence,
-                sender: sender.as_ref().map(Into::into),
-            },
+            Ask::Join { room, options: JoinOptions { since, presence, sender }, .. } => {
+                Command::Join {
+                    room: room.into(),
+                    since: since.as_ref().map(frames::since),
+                    presence: *presence,
+                    sender: sender.as_ref().map(Into::into),
+                }
+            }
             Ask::Leave { room } => Command::Leave { room: room.into() },
             Ask::History { room, pages, limit } => {
                 let (before, after) = match pages {

@@ -88,13 +88,14 @@ impl Driver {
         channels: Channels,
         policy: SessionPolicy,
     ) -> Driver {
+        let rooms = Arc::clone(&shared.rooms);
         Driver {
             client,
             target,
             shared,
             channels,
             policy,
-            conversation: Conversation::new(rules),
+            conversation: Conversation::new(rules, rooms),
             backoff: Backoff::default(),
             was_welcome: false,
         }
@@ -258,9 +259,12 @@ impl Driver {
                 Err(_) => self.shared.close.store(true, Ordering::SeqCst),
             }
         } else if index == woken {
-            // A close, or there is room for events.
+            // A close, there is room for events, or a subscription is gone.
             if ready.recv(&self.channels.woken).is_err() {
                 self.shared.close.store(true, Ordering::SeqCst);
+            }
+            if self.shared.has_dropped_subscriptions.swap(false, Ordering::SeqCst) {
+                self.conversation.forget_dropped_subscribers();
             }
         } else if let Some((client, _)) = incoming {
             return match ready.recv(client.incoming()) {
@@ -277,6 +281,7 @@ impl Driver {
             Ok(()) => Error::new(ErrorKind::Closed, "the session is closed"),
             Err(error) => error.clone(),
         };
+        self.conversation.end_subscribers(&end);
         let _ = self.shared.end.set(end);
         let _ = self.channels.greet.try_send(Err(over.clone()));
         self.conversation.end(&over);

@@ -1,8 +1,9 @@
-//! A blocking client, in two layers.
+//! A blocking client, in layers.
 //!
 //! [`Client`] is one WebSocket connection to any server: send, receive, close. [`Session`] speaks
 //! the chat protocol over connections that come and go: it comes back by itself, resumes, and
-//! yields each message once. Neither needs an async runtime.
+//! yields each message once. A [`Room`] is a part of a session, for a part of a program. None needs
+//! an async runtime.
 //!
 //! # Threads and blocking
 //!
@@ -48,6 +49,7 @@
 //! | [`SessionBuilder::requests_max`] | 1000 | [`ErrorKind::Full`] |
 //! | [`SessionBuilder::in_flight_max`] | 8 | the others wait |
 //! | [`SessionBuilder::events_max`] | 10,000 | the connection is not read |
+//! | [`SessionBuilder::subscription_events_max`] | 1024 | the oldest go: [`RoomEvent::Missed`] |
 //! | [`SessionBuilder::rooms_max`] | 100,000 | the session ends as [`ErrorKind::Misbehaved`] |
 //! | pongs that wait for a server that does not read | 16 KiB | the socket is not read |
 //! | messages and gaps held behind a gap, per room | 10,000 | they are fetched like the gap |
@@ -107,6 +109,21 @@
 //! # }
 //! ```
 
+//! # Rooms
+//!
+//! [`Session::room`] gives a handle to one room, and [`Room::subscribe`] what one part of a program
+//! hears of it. The room is joined for the first subscription and left after the last.
+//!
+//! - Where the session is **for subscriptions alone**, [`Session::recv`] yields nothing of it.
+//! - Where it is **by other means** too ([`Session::join`], the default room, a pattern), both
+//!   yield each message. The room is not left after the last subscription, and [`Session::leave`]
+//!   ends them all.
+//!
+//! What is about the session as a whole, such as [`Event::Disconnected`] and [`Event::Direct`], is
+//! for [`Session::recv`] alone. Where nobody calls it, make the session
+//! [`without_events`](SessionBuilder::without_events): else its queue would be full one day, and
+//! hold up everything.
+
 mod target;
 mod token;
 mod stream;
@@ -120,6 +137,8 @@ mod reactor;
 mod socket;
 mod frames;
 mod event;
+mod room_state;
+mod room_queue;
 mod ask;
 mod order;
 mod pace;
@@ -129,6 +148,8 @@ mod queue;
 mod session_shared;
 mod driver;
 mod session;
+mod session_builder;
+mod room;
 mod error;
 
 pub use rusty_socks_ws::{close::CloseReason, frame::Message};
@@ -136,10 +157,14 @@ pub use rusty_socks_ws::{close::CloseReason, frame::Message};
 pub use ask::{JoinOptions, Pages, PublishOptions, Ticket};
 pub use error::{Error, ErrorKind, Refused};
 pub use event::{
-    Entered, Event, Member, Members, Page, Position, PrivateMessage, Receipt, RoomMessage, Sent,
+    Entered, Event, Member, Members, Page, Position, PrivateMessage, Receipt, RoomEvent,
+    RoomMessage, Sent,
 };
 pub use received::Received;
-pub use session::{Session, SessionBuilder};
+pub use room::{Room, Subscription};
+pub use room_state::RoomState;
+pub use session::Session;
+pub use session_builder::SessionBuilder;
 pub use socket::{Client, ClientBuilder, Iter};
 pub use stream::Stream;
 pub use target::Target;

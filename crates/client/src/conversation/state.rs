@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     mem,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -12,6 +13,8 @@ use crate::{
     event::{Event, RoomMessage},
     order::Reorderer,
     pace::Pace,
+    room_queue::Subscriber,
+    room_state::RoomStates,
 };
 
 use super::{
@@ -101,6 +104,10 @@ pub(crate) struct Conversation {
     /// Those that the server has joined.
     pub(super) patterns: BTreeSet<String>,
     pub(super) wanted: Wanted,
+    /// Who gets what comes of a room, beside the session.
+    pub(super) subscribers: BTreeMap<String, Vec<Subscriber>>,
+    /// Where handles see which rooms the session is in.
+    pub(super) states: Arc<RoomStates>,
     pub(super) reorderer: Reorderer<RoomMessage>,
     pub(super) direct_seq: u64,
     pub(super) echoes: VecDeque<String>,
@@ -135,7 +142,7 @@ pub(crate) struct Conversation {
 }
 
 impl Conversation {
-    pub(crate) fn new(rules: Rules) -> Conversation {
+    pub(crate) fn new(rules: Rules, states: Arc<RoomStates>) -> Conversation {
         let window = rules.in_flight_max;
         Conversation {
             rules,
@@ -145,6 +152,8 @@ impl Conversation {
             rooms: BTreeMap::new(),
             patterns: BTreeSet::new(),
             wanted: Wanted::default(),
+            subscribers: BTreeMap::new(),
+            states,
             reorderer: Reorderer::default(),
             direct_seq: 0,
             echoes: VecDeque::new(),
@@ -234,10 +243,14 @@ impl Conversation {
         request.number = self.next_number();
         self.wanted.call(request.number, &request.ask);
         if matches!(request.ask, Ask::Leave { .. }) {
+            self.end_left_subscribers(request.number);
             let events = mem::take(&mut self.events);
             let stays = |event: &Event| !self.is_void(event, request.number);
             self.events = events.into_iter().filter(stays).collect();
             self.left.push(request.number);
+        }
+        if request.ask.moves() {
+            request.ask.rooms().iter().for_each(|name| self.note_states(name));
         }
         self.waiting.push_back(request);
     }

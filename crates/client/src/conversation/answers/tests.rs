@@ -25,7 +25,7 @@ impl Talk {
     fn new() -> Talk {
         let default_room = DefaultRoom::Stay;
         let rules = Rules { default_room, in_flight_max: 4, rooms_max: 4 };
-        Talk { inner: Conversation::new(rules), now: Instant::now() }
+        Talk { inner: Conversation::new(rules, Arc::default()), now: Instant::now() }
     }
 
     fn open(&mut self) {
@@ -59,7 +59,7 @@ impl Talk {
 
     fn join(&mut self, room: &str) -> Ticket<Entered> {
         let options = JoinOptions::default();
-        self.ask(Ask::Join { room: room.into(), options }, Answer::entered)
+        self.ask(Ask::Join { room: room.into(), options, subscriber: None }, Answer::entered)
     }
 
     fn leave(&mut self, room: &str) -> Ticket<()> {

@@ -155,7 +155,7 @@ impl World {
             published: 0,
             is_calm: false,
             begun_at: BTreeMap::new(),
-            talk: Conversation::new(rules),
+            talk: Conversation::new(rules, Arc::default()),
             wanted,
             pending: Vec::new(),
             queue: VecDeque::new(),
@@ -267,7 +267,8 @@ impl World {
             self.wanted.by_name.insert(name.into());
             self.wanted.declined.remove(name);
         }
-        let ask = Ask::Join { room: name.into(), options: JoinOptions::default() };
+        let options = JoinOptions::default();
+        let ask = Ask::Join { room: name.into(), options, subscriber: None };
         let ticket = self.ask(ask, Answer::entered);
         self.pending.push(Pending::Entered(ticket));
     }
