@@ -16,10 +16,12 @@ use uuid::Uuid;
 
 use super::{
     ask::{
-        Answer, Ask, Draft, JoinOptions, Pages, PublishOptions, Read, Request, RequestSlot, Ticket,
+        Answer, Ask, Callback, Draft, JoinOptions, Pages, PublishOptions, Read, Request,
+        RequestSlot, Ticket,
     },
     error::{Error, ErrorKind},
     event::{Entered, Event, Members, Page, Receipt, Sent},
+    fate::Fate,
     queue::{EventQueue, Nothing},
     session_shared::SessionShared,
 };
@@ -77,6 +79,13 @@ impl Drop for SessionEnds {
 
 impl Session {
     pub(crate) fn ask<T>(&self, ask: Ask, read: Read<T>) -> Result<Ticket<T>, Error> {
+        let (request, ticket) = Request::new(ask, self.place()?, read);
+        // Every request in the channel has a place, so there is room.
+        self.inner.requests.try_send(request).map_err(|_| self.over())?;
+        Ok(ticket)
+    }
+
+    fn place(&self) -> Result<RequestSlot, Error> {
         if self.inner.shared.end.get().is_some() {
             return Err(self.over());
         }
@@ -84,12 +93,21 @@ impl Session {
             let text = format!("{} requests are unanswered", self.inner.requests_max);
             Error::new(ErrorKind::Full, text)
         };
-        let place =
-            RequestSlot::take(&self.inner.under_way, self.inner.requests_max).ok_or_else(full)?;
-        let (request, ticket) = Request::new(ask, place, read);
-        // Every request in the channel has a place, so there is room.
-        self.inner.requests.try_send(request).map_err(|_| self.over())?;
-        Ok(ticket)
+        RequestSlot::take(&self.inner.under_way, self.inner.requests_max).ok_or_else(full)
+    }
+
+    /// Asks, and has the answer go to `callback`, at once if it is refused here.
+    pub(crate) fn call(&self, ask: Ask, fate: Arc<Fate>, callback: Callback) {
+        match self.place() {
+            Ok(place) => {
+                let request = Request::with_callback(ask, fate, place, callback);
+                // Every request in the channel has a place, so there is room.
+                if let Err(refused) = self.inner.requests.try_send(request) {
+                    refused.into_inner().answer(Err(self.over()));
+                }
+            }
+            Err(error) => callback(Err(error)),
+        }
     }
 
     pub(crate) fn answer<T>(&self, ask: Ask, read: Read<T>) -> Result<T, Error> {
@@ -262,11 +280,18 @@ impl Session {
     /// Ends the session, so that it cannot be resumed, and waits for that. What is unanswered is
     /// given up.
     pub fn close(&self) -> Result<(), Error> {
-        let shared = &self.inner.shared;
-        shared.close.store(true, Ordering::SeqCst);
+        self.begin_close();
+        self.await_end(Instant::now() + CLOSE_TIMEOUT)
+    }
+
+    pub(crate) fn begin_close(&self) {
+        self.inner.shared.close.store(true, Ordering::SeqCst);
         // One ring is enough.
         let _ = self.inner.wake.try_send(());
-        let deadline = Instant::now() + CLOSE_TIMEOUT;
+    }
+
+    pub(crate) fn await_end(&self, deadline: Instant) -> Result<(), Error> {
+        let shared = &self.inner.shared;
         let mut is_over = shared.is_over.lock();
         while !*is_over {
             if shared.over.wait_until(&mut is_over, deadline).timed_out() {
@@ -283,7 +308,7 @@ pub(crate) fn draft<C: Serialize + ?Sized>(
 ) -> Result<Draft, Error> {
     let invalid = |error| Error::caused(ErrorKind::InvalidInput, "the content is no JSON", error);
     let json = serde_json::to_string(content).map_err(invalid)?;
-    let content = RawValue::from_string(json).map_err(invalid)?;
+    let content = Arc::from(RawValue::from_string(json).map_err(invalid)?);
     let id = match &options.id {
         Some(id) => match Uuid::parse_str(id) {
             Ok(uuid) if !uuid.is_nil() => id.clone(),

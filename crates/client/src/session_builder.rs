@@ -1,6 +1,6 @@
 //! What a session should be like, and how it begins.
 
-use std::{convert::Infallible, error, sync::Arc, thread, time::Duration};
+use std::{convert::Infallible, error, iter, sync::Arc, thread, time::Duration};
 
 use super::{
     conversation::{DefaultRoom, Rules},
@@ -8,7 +8,7 @@ use super::{
     error::{Error, ErrorKind},
     queue::EventQueue,
     session::{Session, SessionEnds},
-    session_shared::SessionShared,
+    session_shared::{SessionShared, Watch},
     socket::ClientBuilder,
     target::Target,
     token::TokenProvider,
@@ -41,6 +41,7 @@ pub struct SessionBuilder {
     takes_events: bool,
     reconnects: bool,
     tokens: Option<TokenProvider>,
+    other_nodes: Vec<String>,
 }
 
 impl Default for SessionBuilder {
@@ -51,6 +52,7 @@ impl Default for SessionBuilder {
                 default_room: DefaultRoom::Stay,
                 in_flight_max: IN_FLIGHT_MAX,
                 rooms_max: ROOMS_MAX,
+                is_never_twice: false,
             },
             request_timeout: REQUEST_TIMEOUT,
             requests_max: REQUESTS_MAX,
@@ -60,6 +62,7 @@ impl Default for SessionBuilder {
             takes_events: true,
             reconnects: true,
             tokens: None,
+            other_nodes: Vec::new(),
         }
     }
 }
@@ -174,10 +177,47 @@ impl SessionBuilder {
         self
     }
 
+    /// The URL of another server that has the same Redis as the one to connect to: a session that
+    /// loses its connection resumes at the next of them. Servers without one Redis do not know each
+    /// other's sessions.
+    pub fn other_node(mut self, url: impl Into<String>) -> Self {
+        self.other_nodes.push(url.into());
+        self
+    }
+
+    /// Never publishes a message twice, nor sends a direct one twice. If the session cannot be
+    /// resumed (its server was away for too long, or has ended), a message that was sent and not
+    /// answered may have been published or not. Such a message is sent again in the next session
+    /// unless this is set; with it, its answer is the error [`Unknown`](ErrorKind::Unknown).
+    pub fn never_twice(mut self) -> Self {
+        self.rules.is_never_twice = true;
+        self
+    }
+
     /// Connects, and returns once the server has said its welcome.
     pub fn connect(&self, url: &str) -> Result<Session, Error> {
-        let target = Target::parse(url)?;
-        self.client.check(&target)?;
+        self.connect_watched(url, None)
+    }
+
+    /// Settings for a session of a pool: one that publishes and nothing else.
+    pub(crate) fn for_pool(self, requests_max: usize) -> Self {
+        let settings = self.default_room(false).without_events().patient().never_twice();
+        SessionBuilder { requests_max, reconnects: true, ..settings }
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.rules.in_flight_max
+    }
+
+    /// Connects, and has `watch` called with each change of health.
+    pub(crate) fn connect_watched(
+        &self,
+        url: &str,
+        watch: Option<Watch>,
+    ) -> Result<Session, Error> {
+        let urls = iter::once(url).chain(self.other_nodes.iter().map(String::as_str));
+        let nodes = urls.map(Target::parse).collect::<Result<Vec<_>, _>>()?;
+        nodes.iter().try_for_each(|node| self.client.check(node))?;
         let (requests_in, requests) = crossbeam_channel::bounded(self.requests_max);
         let events = Arc::new(EventQueue::new(self.events_max));
         let (greet, greeted) = crossbeam_channel::bounded(1);
@@ -185,7 +225,7 @@ impl SessionBuilder {
         let shared = Arc::new(SessionShared::default());
         let driver = Driver::new(
             self.client.clone(),
-            target,
+            nodes,
             self.rules.clone(),
             Arc::clone(&shared),
             Channels { requests, woken, events: Arc::clone(&events), greet },
@@ -194,6 +234,7 @@ impl SessionBuilder {
                 takes_events: self.takes_events,
                 reconnects: self.reconnects,
                 tokens: self.tokens.clone(),
+                watch,
             },
         );
         thread::Builder::new()

@@ -59,6 +59,7 @@ impl Conversation {
                 self.former.pop_front();
             }
             self.direct_seq = 0;
+            self.orphan();
             self.events.push_back(Event::SessionLost { client_id: client_id.clone() });
         }
         self.events.push_back(Event::Connected { client_id, resumed: false });
@@ -233,7 +234,9 @@ impl Conversation {
     fn refused(&mut self, mut request: Request, error: &answer::Error<'_>, now: Instant) {
         request.attempts += 1;
         if self.put_off(error, request.attempts, now) {
-            self.wait_again(request);
+            if !request.fate.is_withdrawn() {
+                self.wait_again(request);
+            }
             return;
         }
         match (&request.ask, &error.code) {
@@ -247,6 +250,10 @@ impl Conversation {
                 match (ask, code) {
                     (Ask::Join { .. }, ErrorCode::AlreadyMember) => {
                         self.is_there_already(request, refusal);
+                    }
+                    // A node whose Redis was silent does not know either.
+                    (ask, ErrorCode::Overloaded) if self.rules.is_never_twice && ask.has_id() => {
+                        self.conclude(request, Err(Error::unknown(refusal)));
                     }
                     _ => self.conclude(request, Err(refusal)),
                 }

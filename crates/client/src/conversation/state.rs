@@ -43,6 +43,8 @@ pub(crate) struct Rules {
     pub(crate) in_flight_max: usize,
     /// Rooms that a server may put the session in.
     pub(crate) rooms_max: usize,
+    /// What may have been carried out in a session that is lost is not sent again in the next.
+    pub(crate) is_never_twice: bool,
 }
 
 /// Whether one stays in the room that the server puts newcomers in.
@@ -218,6 +220,7 @@ impl Conversation {
                     let text = "the connection was lost before the answer; it may have been sent";
                     request.answer(Err(Error::new(ErrorKind::Lost, text)));
                 }
+                InFlight::Request(request) if request.fate.is_withdrawn() => {}
                 InFlight::Request(request) => self.wait_again(request),
             }
         }
@@ -234,7 +237,30 @@ impl Conversation {
     pub(crate) fn end(&mut self, error: &Error) {
         self.lost();
         for request in self.waiting.drain(..) {
-            request.answer(Err(error.clone()));
+            let is_unknown = self.rules.is_never_twice && request.is_sent_message();
+            let error = error.clone();
+            request.answer(Err(if is_unknown { Error::unknown(error) } else { error }));
+        }
+    }
+
+    /// The session is lost: what was sent in it may have been carried out.
+    pub(super) fn orphan(&mut self) {
+        if self.rules.is_never_twice {
+            for request in self.waiting.iter_mut().filter(|request| request.is_sent_message()) {
+                request.is_orphan = true;
+            }
+        }
+    }
+
+    /// Rooms are joined again. What was sent in a session that is lost and was not found in them
+    /// stays unknown.
+    pub(super) fn give_up_orphans(&mut self) {
+        let (orphans, waiting): (VecDeque<_>, _) =
+            mem::take(&mut self.waiting).into_iter().partition(|request| request.is_orphan);
+        self.waiting = waiting;
+        for request in orphans {
+            let text = "the session was lost before the answer";
+            request.answer(Err(Error::unknown(Error::new(ErrorKind::Lost, text))));
         }
     }
 

@@ -24,7 +24,7 @@ struct Talk {
 impl Talk {
     fn new() -> Talk {
         let default_room = DefaultRoom::Stay;
-        let rules = Rules { default_room, in_flight_max: 4, rooms_max: 4 };
+        let rules = Rules { default_room, in_flight_max: 4, rooms_max: 4, is_never_twice: false };
         Talk { inner: Conversation::new(rules, Arc::default()), now: Instant::now() }
     }
 
@@ -82,7 +82,7 @@ impl Talk {
 
 fn draft(id: &str, options: PublishOptions) -> Draft {
     let content = RawValue::from_string("1".into()).unwrap();
-    Draft { content, id: id.into(), options }
+    Draft { content: content.into(), id: id.into(), options }
 }
 
 fn welcome(client: &str) -> Value {
