@@ -535,3 +535,34 @@ fn when_all_sessions_have_ended_publishes_fail_at_once_with_the_reason() {
     assert_eq!(error.refused().map(|refused| refused.status), Some(401), "{error}");
     pool.close(DEADLINE).unwrap();
 }
+
+/// A server that has taken a session out of a room says so when something is published there; why,
+/// it says when asked to let it in again.
+#[test]
+fn a_room_that_the_session_was_taken_out_of_is_joined_again() {
+    const EACH: usize = 10;
+    let server = TestServer::start(config());
+    let proxy = Proxy::start(server.addr);
+    let pool = pool().server(proxy.url()).connect().unwrap();
+    for room in ["a", "b"] {
+        pool.publish(room, "one").unwrap();
+    }
+    drop(server);
+    // Another one, which lets nobody be in so many rooms.
+    let server = TestServer::start(Config { max_rooms_per_conn: 1, ..config() });
+    proxy.lead_to(server.addr);
+    proxy.cut(true);
+    eventually("it is there", || match pool.stats().sessions[0].reconnects {
+        0 => Err(format!("{:?}", pool.stats())),
+        _ => Ok(()),
+    });
+    let all = (0..2 * EACH).map(|number| (["a", "b"][number % 2], number));
+    let mut codes = BTreeMap::new();
+    for result in pool.publish_all(all) {
+        let code = result.err().map(|error| error.code().unwrap_or("none").to_owned());
+        *codes.entry(code).or_insert(0) += 1;
+    }
+    let expected = [(None, EACH), (Some("limit_exceeded".to_owned()), EACH)];
+    assert_eq!(codes, BTreeMap::from(expected));
+    assert_eq!(pool.stats().sessions[0].rooms, 1);
+}

@@ -41,7 +41,8 @@ impl Dispatcher {
             if pending.given.take().is_some()
                 && let Some(room) = member.rooms.get_mut(&pending.room)
             {
-                room.given -= 1;
+                // It may have been left and joined anew since.
+                room.given = room.given.saturating_sub(1);
             }
         }
     }
