@@ -603,6 +603,40 @@ fn a_client_from_a_quicker_node_goes_on_where_it_was() {
     assert_eq!(messages(&mut chats[1], 3).len(), 3);
 }
 
+/// How many connections the nodes have to Redis, as it sees them.
+fn links(redis: &Redis) -> usize {
+    redis.cli(&["CLIENT", "LIST"]).matches("name=rusty_socks:").count()
+}
+
+#[test]
+fn a_resume_that_was_refused_is_not_carried_out_later() {
+    let Some((redis, proxy, cluster)) = with_proxy() else { return };
+    let mut first = outside(&cluster.nodes[0]);
+    let epoch = first.join("tea")["epoch"].clone();
+    first.publish("tea", "before");
+    let session = first.session.clone();
+    first.lose(Loss::Reset);
+    let mut tried = Chat::silent(&cluster.nodes[1], "/ws");
+    tried.await_kind("welcome");
+    let links_before = links(&redis);
+    proxy.stall_clients(true);
+    let rooms = json!([place("tea", &epoch, 1)]);
+    let refused = tried.ask(json!({"type": "resume", "session": session, "rooms": rooms}));
+    assert_eq!(refused["code"], "overloaded", "{refused}");
+    let (mut back, _) = Chat::back(&cluster.nodes[0], &session, rooms);
+    proxy.stall_clients(false);
+    cluster.nodes[1].await_ready(true);
+    eventually("Redis has read what the lost links had said", || match links(&redis) {
+        links if links == links_before => Ok(()),
+        links => Err(format!("{links} links")),
+    });
+    // It is where it was, and its node may be asked again.
+    assert_eq!(back.publish("tea", "after"), 2);
+    let rooms = json!([place("tea", &epoch, 2)]);
+    Chat::back(&cluster.nodes[1], &session, rooms);
+    assert_eq!(back.closed().0, 4010);
+}
+
 #[test]
 fn a_session_that_ended_elsewhere_does_not_come_back() {
     let Some((_redis, proxy, cluster)) = with_proxy() else { return };

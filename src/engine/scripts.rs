@@ -23,7 +23,7 @@ scripts! {
     PUBLISH = "publish" + "time" + "sender" + "room";
     PRESENCE = "presence" + "version";
     SAVE = "save";
-    TAKE = "take";
+    TAKE = "take" + "time";
     END = "end";
     RETURN = "return" + "time";
     DIRECT = "direct" + "time" + "sender";

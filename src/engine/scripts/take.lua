@@ -3,9 +3,14 @@
 --
 -- KEYS: session, its direct messages, sessions of the node, sessions that nobody has
 -- ARGV: client, node, hash of the secret, route, prefix of all keys, milliseconds that it is kept,
---       the user of the connection's client or ''
+--       the user of the connection's client or '', milliseconds since 1970 at which the node has
+--       waited in vain
 -- Returns: fence, the fence before, record, rooms, number of the last direct message, of the last
---       one that was delivered, and the messages; nothing if there is no such session.
+--       one that was delivered, and the messages; nothing if there is no such session; 0 if it is
+--       too late: the client may be on another node by now, and would be closed there.
+if time_ms() >= tonumber(ARGV[8]) then
+  return 0
+end
 local fields = redis.call('HMGET', KEYS[1], 'h', 'p', 'n', 'r', 'm', 'q', 'a', 'f', 'u')
 -- A session belongs to its user, whoever knows its secret.
 if fields[1] ~= ARGV[3] or fields[2] ~= ARGV[4] or fields[9] ~= ARGV[7] then
