@@ -87,6 +87,18 @@ fn messages(chat: &mut Chat, count: u64) -> Vec<(u64, Value)> {
         .collect()
 }
 
+/// Sends a direct message to a client that has just come to another node: it is known here a moment
+/// later.
+fn tell_newcomer(chat: &mut Chat, direct: &Value) {
+    eventually("the client is known", || match chat.ask(direct.clone()) {
+        answer if answer["code"] == "not_found" => Err(answer.to_string()),
+        answer => {
+            assert_eq!(answer["type"], "ok", "{answer}");
+            Ok(())
+        }
+    });
+}
+
 /// Publishes until it succeeds, with the same id, for as long as the answer is `overloaded`.
 fn publish_at_last(chat: &mut Chat, room: &str, content: &str) -> Value {
     let id = Uuid::new_v4();
@@ -195,11 +207,7 @@ fn a_direct_message_finds_its_client() {
     let (from, to) = (chats[0].id.clone(), chats[1].id.clone());
     let id = Uuid::new_v4();
     let direct = json!({"type": "direct", "to": to, "content": "a word?", "id": id});
-    // Those of other nodes are known a moment later.
-    eventually("the client is known", || match chats[0].ask(direct.clone()) {
-        answer if answer["type"] == "ok" => Ok(()),
-        answer => Err(answer.to_string()),
-    });
+    tell_newcomer(&mut chats[0], &direct);
     let came = chats[1].expect("direct");
     assert_eq!((&came["seq"], &came["content"]), (&json!(1), &json!("a word?")));
     assert_eq!(came["client_id"], from.as_str());
@@ -670,7 +678,7 @@ fn direct_messages_go_on_after_redis_has_lost_them() {
     let to = chats[1].id.clone();
     let direct = |content| json!({"type": "direct", "to": to, "content": content});
     for content in ["one", "two"] {
-        chats[0].ok(direct(content));
+        tell_newcomer(&mut chats[0], &direct(content));
         assert_eq!(chats[1].await_kind("direct")["content"], content);
     }
     redis.restart();
