@@ -455,6 +455,32 @@ fn a_link_that_is_cut_loses_nothing() {
 }
 
 #[test]
+fn a_message_without_an_id_is_stored_once_though_its_answer_was_lost() {
+    let Some(redis) = Redis::start() else { return };
+    let settings = [("HISTORY", "3"), ("REPLAY", "0")];
+    let mut cluster = Cluster::at(&redis.url(), 1, &settings);
+    let proxy = Proxy::start(redis.addr());
+    cluster.add(&format!("redis://{}", proxy.addr), &settings);
+    let mut chats = chats(&cluster);
+    for chat in &mut chats {
+        chat.join("tea");
+    }
+    proxy.stall(true);
+    chats[1].say(json!({"type": "publish", "room": "tea", "content": "once", "ref": "asked"}));
+    assert_eq!(messages(&mut chats[0], 1), [(1, json!("once"))]);
+    // More than are kept come between.
+    for seq in 2..=6 {
+        assert_eq!(chats[0].publish("tea", seq), seq);
+    }
+    proxy.cut(true);
+    proxy.stall(false);
+    let answer = chats[1].await_kind("ok");
+    assert_eq!((&answer["ref"], &answer["seq"]), (&json!("asked"), &json!(1)), "{answer}");
+    assert_eq!(answer["repeated"], Value::Null, "{answer}");
+    assert_eq!(chats[0].publish("tea", "after"), 7);
+}
+
+#[test]
 fn a_link_that_says_nothing_is_noticed() {
     let Some(redis) = Redis::start() else { return };
     let mut cluster = Cluster::at(&redis.url(), 1, &[]);
