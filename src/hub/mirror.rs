@@ -279,10 +279,10 @@ impl Hub {
         if inbox.next_seq() > seq {
             return false;
         }
+        let before = inbox.bytes();
         if inbox.next_seq() < seq {
             **inbox = Inbox::at(seq - 1, seq - 1);
         }
-        let before = inbox.bytes();
         let is_sent = matches!(attachment, Attachment::To(_));
         inbox.push(frame.clone(), is_sent, &self.limits.inbox());
         self.account.inboxes.change(before, inbox.bytes());
@@ -586,6 +586,20 @@ mod tests {
         };
         assert_eq!(recovered(7), (true, 2));
         assert_eq!(recovered(6), (false, 0), "message 7 is not here");
+    }
+
+    #[test]
+    fn an_inbox_that_begins_anew_is_counted_no_more() {
+        let mut bench = Bench::new(&Config::default(), 1, 1000);
+        let client = bench.client(0, true);
+        let frame = || PreparedFrame::new(Message::Text("a word"));
+        let mut counted = Vec::new();
+        // The second one never came.
+        for seq in [1, 3, 4] {
+            assert!(bench.hub.arrive_for_one(&client.session, seq, frame()));
+            counted.push(bench.hub.account.inboxes.value());
+        }
+        assert_eq!(counted, [counted[0], counted[0], 2 * counted[0]]);
     }
 
     #[test]
