@@ -480,6 +480,22 @@ fn a_message_without_an_id_is_stored_once_though_its_answer_was_lost() {
     assert_eq!(chats[0].publish("tea", "after"), 7);
 }
 
+/// It may be killed before the next beat, and nobody would end its sessions then.
+#[test]
+fn a_node_has_a_lease_as_soon_as_it_has_a_session() {
+    let Some(redis) = Redis::start() else { return };
+    let cluster = Cluster::at(&redis.url(), 1, &[]);
+    let nodes = format!("{}:nodes", cluster.prefix);
+    for room in ["tea", "coffee"] {
+        let mut chat = outside(&cluster.nodes[0]);
+        chat.join(room);
+        chat.publish(room, 1);
+        assert_eq!(redis.cli(&["ZCARD", &nodes]), "1", "behind the first message in {room}");
+        // As if no beat had been taken yet.
+        redis.cli(&["DEL", &nodes]);
+    }
+}
+
 #[test]
 fn a_link_that_says_nothing_is_noticed() {
     let Some(redis) = Redis::start() else { return };

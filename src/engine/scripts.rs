@@ -22,7 +22,7 @@ scripts! {
     OPEN = "open" + "time" + "room";
     PUBLISH = "publish" + "time" + "sender" + "room";
     PRESENCE = "presence" + "version";
-    SAVE = "save";
+    SAVE = "save" + "time";
     TAKE = "take" + "time";
     END = "end";
     RETURN = "return" + "time";

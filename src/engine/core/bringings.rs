@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::{
     Core,
+    beats::LEASE_MS,
     sent::{Bringing, ComingSession, Sent},
     sessions::hash_of,
     waits::PATIENCE_MS,
@@ -161,6 +162,7 @@ impl Core {
             names.inbox(client),
             names.sessions_of(&node),
             names.orphans(),
+            names.nodes(),
         ];
         let args = vec![
             number(client),
@@ -172,6 +174,7 @@ impl Core {
             user,
             // No client is told sooner that its node has waited in vain.
             number(self.redis_clock.at(self.hub.now_ms()).saturating_add(PATIENCE_MS)),
+            number(LEASE_MS),
         ];
         let bringing = self.new_bringing(asked);
         self.order(&scripts::TAKE, keys, args, Sent::Take { bringing });
