@@ -22,7 +22,7 @@ use crate::{
         engine::Asked,
         envelope::Envelope,
         error::RoomError,
-        mirror::Brought,
+        mirror::moved::Brought,
         names::{RoomName, RoomPattern},
         question::{Answer, Question},
         room::Room,

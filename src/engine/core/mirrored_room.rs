@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     hub::{
-        mirror::{Kept, ShownAs},
+        mirror::{Kept, remote::ShownAs},
         names::RoomName,
         room::Room,
     },

@@ -18,7 +18,10 @@ use crate::{
         link::order::{Order, Value},
         scripts,
     },
-    hub::{envelope::Envelope, error::RoomError, mirror::Arrived, names::RoomName, room::Room},
+    hub::{
+        envelope::Envelope, error::RoomError, mirror::arrivals::Arrived, names::RoomName,
+        room::Room,
+    },
     store::{HistoryBounds, Position},
 };
 

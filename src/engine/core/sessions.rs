@@ -18,7 +18,7 @@ use super::{
 use crate::{
     engine::{link::order::Value, scripts},
     hub::{
-        mirror::ShownAs,
+        mirror::remote::ShownAs,
         names::RoomName,
         session::{
             Session,

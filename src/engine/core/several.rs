@@ -12,7 +12,7 @@ use super::{
     mirrored_room::{Awaited, AwaitedRoom, KeptAt, MirroredRoom, Opened, Place, Stage},
 };
 use crate::{
-    hub::{mirror::Arrived, names::RoomName, room::Room},
+    hub::{mirror::arrivals::Arrived, names::RoomName, room::Room},
     store::{Epoch, Position},
 };
 
