@@ -111,3 +111,29 @@ impl Hub {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Config, hub::harness::Bench};
+
+    #[test]
+    fn one_who_comes_back_while_it_is_still_listed_stays() {
+        let mut bench = Bench::new(&Config::default(), 1, 1000);
+        let (mut watcher, mut client) = (bench.client(0, true), bench.client(0, true));
+        watcher.watch("a");
+        client.join("a").expect("a place");
+        client.leave("a");
+        let room = bench.hub.rooms.find("a").expect("somebody is in it");
+        let id = client.session.client_id;
+        // The engine has listed who is there before it heard that the client has left.
+        bench.hub.show_remote(&room, id, ShownAs::default());
+        client.join("a").expect("a place");
+        // And hears it now.
+        bench.hub.hide_remote(&room, id);
+        assert_eq!(bench.listed("a"), 2);
+        assert!(!room.state.lock().roster.is_remote(id));
+        client.leave("a");
+        assert_eq!(bench.listed("a"), 1);
+    }
+}
