@@ -734,6 +734,27 @@ fn direct_messages_go_on_after_redis_has_lost_them() {
 }
 
 #[test]
+fn who_has_left_is_shown_no_more_though_redis_has_it_by_an_earlier_node() {
+    let Some((redis, cluster)) = start(&[]) else { return };
+    let mut chats = chats(&cluster);
+    chats[0].join("tea");
+    chats[1].join("coffee");
+    chats[1].publish("coffee", 1);
+    // As a Redis that takes over late: the client was in the room on a node that is gone.
+    let presence = format!("{}:{{tea}}:p", cluster.prefix);
+    let shown = format!("1 {} [null,null]", Uuid::new_v4());
+    redis.cli(&["HSET", &presence, &chats[1].id, &shown]);
+    // The node that has its session opens the room.
+    let mut late = outside(&cluster.nodes[1]);
+    late.join("tea");
+    await_members(&mut late, "tea", 2);
+    eventually("Redis has it no more", || match &*redis.cli(&["HLEN", &presence]) {
+        "2" => Ok(()),
+        count => Err(count.to_owned()),
+    });
+}
+
+#[test]
 fn a_first_replica_begins_no_epochs() {
     let Some((redis, mut cluster)) = start(&[]) else { return };
     let mut chats = chats(&cluster);

@@ -96,7 +96,7 @@ pub(super) struct Opened {
     pub(super) version: u64,
     pub(super) kept: VecDeque<KeptAt>,
     pub(super) members: Vec<(Uuid, ShownAs)>,
-    /// Those that this node has shown, with their fences.
+    /// Those that this node has shown, or whose sessions it has, with the fences of what is shown.
     pub(super) ours: Vec<(Uuid, u64)>,
 }
 
