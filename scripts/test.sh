@@ -443,19 +443,19 @@ have_redis() {
     fi
 }
 
-# nginx and HAProxy, unpacked as promtool is, with the libraries that they need.
+# nginx, HAProxy and Caddy, unpacked as promtool is, with the libraries that they need.
 have_proxies() {
-    command -v nginx >/dev/null && command -v haproxy >/dev/null && return
+    command -v nginx >/dev/null && command -v haproxy >/dev/null && command -v caddy >/dev/null && return
     local home=$clients/proxies
-    if [[ ! -x $home/usr/sbin/haproxy ]] && command -v apt-get >/dev/null; then
+    if [[ ! -x $home/usr/bin/caddy ]] && command -v apt-get >/dev/null; then
         mkdir -p "$home/debs/partial"
         (cd "$home" && apt-get install -q --yes --download-only --no-install-recommends -o Debug::NoLocking=1 \
-            -o Dir::Cache::archives="$home/debs" nginx libnginx-mod-stream haproxy &&
+            -o Dir::Cache::archives="$home/debs" nginx libnginx-mod-stream haproxy caddy &&
             for package in debs/*.deb; do dpkg-deb -x "$package" .; done) || true
     fi
     local libraries
     libraries=$(find "$home" -name '*.so*' -exec dirname {} + 2>/dev/null | sort -u | tr '\n' ':')
-    export PATH=$home/usr/sbin:$PATH LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH-}
+    export PATH=$home/usr/sbin:$home/usr/bin:$PATH LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH-}
 }
 
 install_node_clients() {
