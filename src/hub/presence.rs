@@ -363,7 +363,12 @@ impl LockedSession<'_> {
         room_state: &mut RoomState,
     ) -> bool {
         let (client, shown) = (self.session.client_id, self.state.shown());
-        if self.state.provisional {
+        if room_state.roster.is_remote(client) {
+            // The engine has listed it after it had left on this node, and watchers know it so.
+            note_joined(self.session, room, &shown);
+            room_state.roster.set_remote(client, false);
+            room_state.roster.set_shown(client, shown);
+        } else if self.state.provisional {
             room_state.roster.insert_provisional(client, shown);
         } else if room_state.roster.is_going(client) {
             note_joined(self.session, room, &shown);
