@@ -11,23 +11,25 @@ RUN apt-get update \
 # The dependencies, in a layer that stands until they change. Cargo wants a crate to build them for.
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY crates crates
-RUN mkdir -p src/bin/rusty_socks \
-    && touch src/lib.rs \
+RUN mkdir -p src/bin/rusty_socks clients/js/src \
+    && touch src/lib.rs clients/js/index.js \
     && echo 'fn main() {}' > src/bin/rusty_socks/main.rs \
     && cargo build --profile dist --locked --bin rusty_socks \
-    && rm -r src
+    && rm -r src clients
 
 COPY src src
+# The build script makes one file of it, which the program sends to pages.
+COPY clients/js/index.js clients/js/index.js
+COPY clients/js/src clients/js/src
 # The copied files may be older than what was built of the stand-ins, and cargo goes by the time.
-RUN touch src/lib.rs src/bin/rusty_socks/main.rs \
+RUN touch src/lib.rs src/bin/rusty_socks/main.rs clients/js/index.js \
     && cargo build --profile dist --locked --bin rusty_socks
 
 
-FROM debian:bookworm-slim
-# By number, so that a cluster can see that it is not root.
-RUN groupadd --gid 10001 rusty_socks \
-    && useradd --uid 10001 --gid 10001 --no-create-home --no-log-init --shell /usr/sbin/nologin rusty_socks
+# The C library that it was built with, and no shell.
+FROM gcr.io/distroless/cc-debian12
 COPY --from=build /build/target/dist/rusty_socks /usr/local/bin/rusty_socks
+# By number, so that a cluster can see that it is not root.
 USER 10001:10001
 
 # `docker stop` kills after 10 seconds; a drain should be over by then. With a longer grace, set both.

@@ -7,13 +7,13 @@
 #   scripts/test.sh --verbose        with every line of every step as it comes
 #
 # Needs Rust with rustfmt and clippy, for the third-party clients Python 3 and Node, for the JavaScript client
-# Node 20 and Chromium, for several servers Redis, for the counts of the hot paths Valgrind, and for conformance
-# and the benchmarks Python 3.10; what these need is installed below the target directory and nowhere else, but
-# for Chromium and Valgrind, which are installed where there are none if this is Debian and root. No fixed ports.
+# Node 20 and Chromium, for several servers Redis, for the counts of the hot paths Valgrind, and for conformance,
+# the benchmarks and the Python client Python 3.10; what these need is installed below the target directory and
+# nowhere else, but for Chromium and Valgrind, installed where there are none if this is Debian and root.
 set -euo pipefail
 
 QUICK_STEPS=(format clippy tests)
-STEPS=(format clippy library docs report tests third-party js perf compare conformance)
+STEPS=(format clippy library docs report tests third-party js python perf compare conformance)
 
 # Ranges, so that a new fault of theirs or ours shows within a major version that is known to work.
 PYTHON_CLIENTS=('websockets>=13,<18' 'PyJWT>=2.8,<3')
@@ -28,6 +28,10 @@ JS_TOOLS=(
     'react@19' 'react-dom@19' '@types/react@19' 'react18@npm:react@18' 'react-dom18@npm:react-dom@18'
 )
 MDBOOK='mdbook@0.5.4'
+
+# What the Python client is checked and built with, and what it depends on itself.
+PYTHON_CLIENT_TOOLS=('mypy>=1.10,<3' 'hatchling>=1.25,<2')
+PYTHON_CLIENT_NEEDS=('websockets>=13,<18')
 
 # How long one step may take, in seconds. A cold build on two busy cores stays well below it.
 STEP_SECONDS_MAX=1200
@@ -125,6 +129,8 @@ watch_step() {
     printf 'FAILED %4d s%s\n' $((SECONDS - began)) "$(summary "$step" "$log")"
     ((code == 124)) && echo "   took longer than $STEP_SECONDS_MAX s and was ended"
     [[ $verbose == yes ]] || what_went_wrong "$log"
+    # Then this step and those after it fail in ways that say nothing.
+    df -Pk "$target" | awk 'NR == 2 && $4 < 1048576 { print "   the disk is full: " $4 " KiB are left" }'
     return 1
 }
 
@@ -155,6 +161,10 @@ summary() {
                 END { printf "   %d passed, %d failed, %d skipped%s", passed, failed, skipped, loud }' "$2"
             ;;
         docs | compare) awk '/^!!! / { printf "   %s", $0 }' "$2" ;;
+        python)
+            awk '/^Ran [0-9]+ tests/ { ran += $2 } /^FAILED/ { failed = "   " $0 } /soak: / { sub(/^.*soak: /, ""); soaks = soaks "; " $0 }
+                END { printf "   %d tests%s%s", ran, soaks, failed }' "$2"
+            ;;
         perf)
             awk '/^[0-9]+ paths, / { printf "   %s", $0 } /^!!! / { printf "   %s", $0 }' "$2"
             ;;
@@ -270,6 +280,26 @@ step_js() {
         node --test --test-reporter=tap --test-concurrency=1 clients/{js,react}/test/*.test.mjs
 }
 
+# The Python client: its types, and its wheel in an environment of its own against the real server.
+step_python() {
+    local home=$clients/python-client
+    install_python_client_tools "$home"
+    cargo build --bin rusty_socks
+    (cd clients/python && "$home/bin/python" -B -m mypy --cache-dir "$home/mypy-cache")
+    rm -rf "$home/wheels/"rusty_socks-* "$home/empty"
+    "$home/bin/python" -B -m pip wheel --disable-pip-version-check --quiet --no-deps --no-build-isolation \
+        --wheel-dir "$home/wheels" ./clients/python
+    python3 -m venv "$home/empty"
+    "$home/empty/bin/python" -m pip install --disable-pip-version-check --quiet --no-index \
+        --find-links "$home/wheels" rusty_socks
+    # A program sees the types of what is installed.
+    awk '/^```python$/ { on = 1; next } on && /^```$/ { exit } on' clients/python/README.md >"$home/quick_start.py"
+    "$home/bin/python" -B -m mypy --strict --cache-dir "$home/mypy-cache" --config-file /dev/null \
+        --python-executable "$home/empty/bin/python" "$home/quick_start.py"
+    (cd clients/python && RUSTY_SOCKS_BINARY=$target/debug/rusty_socks "$home/empty/bin/python" -B -X dev \
+        -W error::ResourceWarning -m unittest)
+}
+
 # The instructions of every hot path against those that are written down. The release build that it makes serves
 # conformance but for the last crate.
 step_perf() {
@@ -332,6 +362,18 @@ install_python_clients() {
     mkdir -p "$home/bin"
     printf '#!/bin/sh\nPYTHONPATH="%s" exec python3 "$@"\n' "$home/lib" >"$python"
     chmod +x "$python"
+}
+
+install_python_client_tools() {
+    local home=$1
+    "$home/bin/python" -c 'import hatchling, mypy, websockets.asyncio.client' 2>/dev/null &&
+        compgen -G "$home/wheels/websockets-*" >/dev/null && return
+    rm -rf "$home"
+    python3 -m venv "$home"
+    "$home/bin/python" -m pip install --disable-pip-version-check --quiet "${PYTHON_CLIENT_TOOLS[@]}" \
+        "${PYTHON_CLIENT_NEEDS[@]}"
+    "$home/bin/python" -m pip download --disable-pip-version-check --quiet --dest "$home/wheels" \
+        "${PYTHON_CLIENT_NEEDS[@]}"
 }
 
 install_schemathesis() {
@@ -401,19 +443,19 @@ have_redis() {
     fi
 }
 
-# nginx and HAProxy, unpacked as promtool is, with the libraries that they need.
+# nginx, HAProxy and Caddy, unpacked as promtool is, with the libraries that they need.
 have_proxies() {
-    command -v nginx >/dev/null && command -v haproxy >/dev/null && return
+    command -v nginx >/dev/null && command -v haproxy >/dev/null && command -v caddy >/dev/null && return
     local home=$clients/proxies
-    if [[ ! -x $home/usr/sbin/haproxy ]] && command -v apt-get >/dev/null; then
+    if [[ ! -x $home/usr/bin/caddy ]] && command -v apt-get >/dev/null; then
         mkdir -p "$home/debs/partial"
         (cd "$home" && apt-get install -q --yes --download-only --no-install-recommends -o Debug::NoLocking=1 \
-            -o Dir::Cache::archives="$home/debs" nginx libnginx-mod-stream haproxy &&
+            -o Dir::Cache::archives="$home/debs" nginx libnginx-mod-stream haproxy caddy &&
             for package in debs/*.deb; do dpkg-deb -x "$package" .; done) || true
     fi
     local libraries
     libraries=$(find "$home" -name '*.so*' -exec dirname {} + 2>/dev/null | sort -u | tr '\n' ':')
-    export PATH=$home/usr/sbin:$PATH LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH-}
+    export PATH=$home/usr/sbin:$home/usr/bin:$PATH LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH-}
 }
 
 install_node_clients() {

@@ -71,6 +71,20 @@ fn health_says_ok() {
     assert!(uptime.trim_end_matches('}').parse::<f64>().unwrap() >= 0.0);
 }
 
+/// Whichever worker answers, and however often it was asked.
+#[test]
+fn stats_never_go_back_in_time() {
+    let server = TestServer::start(config());
+    let mut latest = 0.0;
+    for _ in 0..200 {
+        let (_, body) = server.get("/stats");
+        let stats: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let uptime = stats["uptime_s"].as_f64().unwrap();
+        assert!(uptime >= latest, "{uptime} s after {latest} s");
+        latest = uptime;
+    }
+}
+
 #[test]
 fn stats_have_the_promised_fields() {
     let server = TestServer::start(config());

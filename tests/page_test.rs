@@ -6,7 +6,7 @@ mod support;
 #[path = "support/program.rs"]
 mod program;
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use program::Program;
 use rusty_socks::{Config, Context, Message, Server};
@@ -206,6 +206,10 @@ fn a_browser_at_the_address_of_the_program_sees_its_first_page() {
     assert_eq!(client.header("Access-Control-Allow-Origin"), Some("*"));
     assert_eq!(page.header("Access-Control-Allow-Origin"), None);
     assert!(client.body.contains("export const { Client"), "no client");
+    for module in fs::read_dir("clients/js/src").unwrap() {
+        let name = module.unwrap().file_name().into_string().unwrap();
+        assert!(client.body.contains(&format!("\n'{name}'(exports) {{\n")), "no {name}");
+    }
     assert!(get("/page.js").body.contains("from './client.js'"), "no script");
 }
 

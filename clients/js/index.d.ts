@@ -263,7 +263,7 @@ export interface ClientOptions {
   connect?: boolean;
   /** A session to resume. If the server no longer has it, its rooms are joined again from their positions. */
   session?: SavedSession | undefined;
-  /** Closes the client when it is aborted. */
+  /** Closes the client when it is aborted, from `connect()` on. */
   signal?: AbortSignal;
   /** `false`: does not reconnect. */
   reconnect?: boolean;

@@ -4,9 +4,9 @@
 
 All blocks of `sh` of a page are one script, in an empty directory and with the real binary; each
 command has to succeed. A block of any language whose first line is a comment with the name of a
-file is that file. Servers that a page starts in the background are waited for, and get free ports
-in place of 3030 to 3032. A block that is not run stands in `NOT_RUN` with the reason; one that
-stands nowhere fails.
+file is that file. After a server in the background a page has `sleep 1`, for readers who paste the
+whole block; here the server is waited for instead. Free ports stand in place of 3030 to 3032. A
+block that is not run stands in `NOT_RUN` with the reason; one that stands nowhere fails.
 """
 
 import argparse
@@ -53,7 +53,8 @@ if shutil.which("go") is None:
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 NAMED = re.compile(r"(?:#|//) ([\w-]+\.\w+)\n")
-SERVER = re.compile(r"^(.*\brusty_socks(?: --config \S+)?) &(?: +#.*)?$", re.MULTILINE)
+SERVER = re.compile(r"^(.*\brusty_socks(?: --config \S+)?) & sleep 1(?: +#.*)?$", re.MULTILINE)
+NOT_AWAITED = re.compile(r"^.*\brusty_socks\b[^|&]* &(?: +#.*)?$", re.MULTILINE)
 
 # Fails a page whose server does not come up.
 AWAIT = """
@@ -96,13 +97,16 @@ def script_of(page, text, home, ports):
             (home / named[1]).write_text(filled(block))
         elif language == "sh" and is_run(page, block):
             parts.append(filled(block))
+    script = "\n".join(parts)
+    early = NOT_AWAITED.search(script)
+    assert early is None, f"what follows may come before the server listens: {early[0]}"
     logs = iter(range(1000))
 
     def in_background(found):
         log = f"server-{next(logs)}.log"
         return f"{found[1]} 2>{log} &\nawait_server {log}"
 
-    return SERVER.sub(in_background, "\n".join(parts))
+    return SERVER.sub(in_background, script)
 
 
 def run(page, binary):

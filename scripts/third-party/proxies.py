@@ -1,4 +1,4 @@
-"""Proxies that nobody here wrote in front of the real binary: nginx and HAProxy, with the files of deploy/.
+"""Proxies that nobody here wrote in front of the real binary: nginx, HAProxy and Caddy, with the files of deploy/.
 
     proxies.py --binary PATH
 
@@ -12,6 +12,7 @@ import contextlib
 import http.client
 import itertools
 import json
+import os
 import re
 import shutil
 import socket
@@ -61,9 +62,12 @@ class Scene:
         files = {"tls_cert": self.cert, "tls_key": self.key} if has_tls else {}
         return self.kept.enter_context(Server(args.binary, **{**TRUSTING, **files, **settings}))
 
-    def start(self, *command, port):
+    def start(self, *command, port, **env):
         log = self.kept.enter_context(tempfile.TemporaryFile("w+"))
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.dir)
+        environment = os.environ | env
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.dir, env=environment
+        )
 
         def end():
             process.terminate()
@@ -112,6 +116,22 @@ class Scene:
         port = free_port()
         listens = {"listen 443;": f"listen {PROXY_IP}:{port};", "127.0.0.1:3030": upstream}
         self.nginx(example("nginx/stream.conf", listens), port)
+        return port
+
+    def caddy(self, upstream):
+        """Caddy with its Caddyfile. Returns its port, with TLS."""
+        port = free_port()
+        changes = {
+            "chat.example.org {": f"https://{PROXY_IP}:{port} {{\nbind {PROXY_IP}\ntls {self.cert} {self.key}",
+            "127.0.0.1:3030": upstream,
+        }
+        version = subprocess.run(["caddy", "version"], capture_output=True, text=True, check=True).stdout
+        if tuple(map(int, re.findall(r"\d+", version)[:2])) < (2, 7):
+            changes["stream_close_delay"] = "# stream_close_delay"
+        # No port for an operator, and no certificate of its own making.
+        options = "{\nadmin off\nauto_https off\n}\n"
+        (self.dir / "Caddyfile").write_text(options + example("caddy/Caddyfile", changes))
+        self.start("caddy", "run", "--adapter", "caddyfile", "--config", "Caddyfile", port=port, XDG_CONFIG_HOME=str(self.dir))
         return port
 
     def haproxy(self, path, port, replacements):
@@ -218,6 +238,11 @@ def nginx_forwards_to_a_unix_socket(scene, args):
     assert not path.exists(), "the file of the socket is still there"
 
 
+def caddy_forwards(scene, args):
+    server = scene.server(args)
+    Way(scene, server, scene.caddy(server.address), scene.tls).check()
+
+
 def nginx_passes_on(scene, args, has_tls):
     server = scene.server(args, proxy_protocol="true", has_tls=has_tls)
     port = scene.nginx_stream(server.address)
@@ -271,6 +296,7 @@ CHECKS = {
         ("PROXY version 2, passed on", haproxy_passes_on, {"has_tls": False}),
         ("PROXY version 2, before TLS", haproxy_passes_on, {"has_tls": True}),
     ],
+    "caddy": [("X-Forwarded-For, behind TLS", caddy_forwards, {})],
 }
 
 

@@ -13,6 +13,7 @@ mod socket_file;
 pub(crate) mod bound;
 pub(crate) mod worker;
 pub(crate) mod worker_cx;
+mod figures;
 mod settings;
 pub(crate) mod shared;
 pub(crate) mod reload;

@@ -12,8 +12,8 @@ use std::{
 use crossbeam_channel::Sender;
 
 use super::{
-    admission::Admission, bound::Bound, jobs::JobPool, platform, progress::Progress,
-    reload_lock::ReloadLock, settings::Settings, tasks::TaskPool,
+    admission::Admission, bound::Bound, figures::Figures, jobs::JobPool, platform,
+    progress::Progress, reload_lock::ReloadLock, settings::Settings, tasks::TaskPool,
 };
 use crate::{
     config::{Config, ConfigSource},
@@ -53,6 +53,7 @@ pub(crate) struct Shared {
     pub(crate) lingering: Arc<Bound>,
     /// Open sockets of each worker; the acceptor gives the next one to the worker with the fewest.
     pub(crate) sockets: Box<[AtomicUsize]>,
+    pub(super) figures: Figures,
     /// What each worker is doing.
     pub(crate) progress: Box<[Arc<Progress>]>,
     pub(crate) draining: AtomicBool,
@@ -113,6 +114,7 @@ impl Shared {
             drain: OnceLock::new(),
             lingering: Bound::new(config.max_lingering),
             sockets: (0..config.thread_pool_size).map(|_| AtomicUsize::new(0)).collect(),
+            figures: Figures::default(),
             progress: (0..config.thread_pool_size).map(|_| Arc::default()).collect(),
             draining: AtomicBool::new(false),
             source: OnceLock::new(),

@@ -1,12 +1,13 @@
 //! What a worker lends to the connection that it is working on.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
 use crossbeam_channel::Receiver;
 use tungstenite::protocol::Role;
 
 use super::{
     fanouts::Fanouts,
+    figures::{Figures, Kept},
     members::Members,
     outbox::{OutboxBounds, Spare},
     progress::Progress,
@@ -55,11 +56,6 @@ pub(crate) struct WorkerCtx {
     /// What of that is in the account of memory.
     told: Held,
     date: Date,
-    snapshot: Cached<Option<Arc<Snapshot>>>,
-    stats: Cached<String>,
-    prometheus: Cached<String>,
-    /// The same in the format of OpenMetrics, if somebody asked for it since.
-    open_metrics: Option<String>,
 }
 
 /// The slots that a worker comes to later in this turn, or in the next: each connection once.
@@ -141,36 +137,8 @@ const HTTP_OUTBOX_BYTES_MAX: usize = 64 << 10;
 /// Growth of what connections hold that the account of memory hears of at the end of the turn.
 const GROWTH_UNTOLD_MAX: usize = 1 << 20;
 
-/// The figures of the server, in one of their forms.
-#[derive(Default)]
-struct Cached<T> {
-    value: T,
-    /// How often it may still be made anew before `until`.
-    fresh_left: u32,
-    until: Millis,
-}
-
-impl<T> Cached<T> {
-    /// Whether it is to be made anew.
-    fn is_due(&mut self, now: Millis) -> bool {
-        if now >= self.until {
-            (self.fresh_left, self.until) = (STATS_FRESH_MAX, now + STATS_INTERVAL_MS);
-        }
-        let is_due = self.fresh_left > 0;
-        self.fresh_left = self.fresh_left.saturating_sub(1);
-        is_due
-    }
-}
-
-/// Answers to `/stats` that one worker makes anew in [`STATS_INTERVAL_MS`]. Further requests get
-/// the latest of them: a snapshot costs as much as a hundred messages.
-const STATS_FRESH_MAX: u32 = 8;
-
-/// How old the answer to `/stats` may be.
-const STATS_INTERVAL_MS: Millis = 100;
-
-/// What a snapshot costs, as [`WorkerCtx::spent`] counts it.
-const STATS_COST: usize = 100;
+/// What it costs to make the figures anew, as [`WorkerCtx::spent`] counts it.
+const FIGURES_COST: usize = 100;
 
 /// The `Date` header of this second.
 struct Date {
@@ -207,10 +175,6 @@ impl WorkerCtx {
             held: Held::default(),
             told: Held::default(),
             date: Date { value: String::new(), until: 0 },
-            snapshot: Cached::default(),
-            stats: Cached::default(),
-            prometheus: Cached::default(),
-            open_metrics: None,
             config,
             shared,
         }
@@ -266,29 +230,36 @@ impl WorkerCtx {
         &self.date.value
     }
 
-    /// The body of an answer to `/stats`, at most [`STATS_INTERVAL_MS`] old.
+    /// The body of an answer to `/stats`, made now or a moment ago.
     pub(crate) fn stats(&mut self) -> serde_json::Result<String> {
-        if self.stats.is_due(self.now) {
-            self.spent += STATS_COST;
-            self.stats.value = serde_json::to_string(&self.shared.snapshot())?;
-        }
-        Ok(self.stats.value.clone())
+        let make = |shared: &Shared| serde_json::to_string(&shared.snapshot());
+        self.figures(|figures| &figures.json, make).map(Arc::unwrap_or_clone)
     }
 
     /// The content type and the body of an answer to `/metrics`, as old at most, for a client that
     /// accepts what its header says.
     pub(crate) fn prometheus(&mut self, accept: Option<&str>) -> (&'static str, String) {
-        if self.prometheus.is_due(self.now) {
-            self.spent += STATS_COST;
-            self.prometheus.value = self.shared.prometheus();
-            self.open_metrics = None;
+        let text = |shared: &Shared| Ok::<_, Infallible>(shared.prometheus());
+        if prometheus::wants_open_metrics(accept) {
+            let open = |shared: &Shared| text(shared).map(|text| prometheus::open_metrics(&text));
+            let Ok(body) = self.figures(|figures| &figures.open_metrics, open);
+            return (prometheus::OPEN_METRICS_TYPE, Arc::unwrap_or_clone(body));
         }
-        if !prometheus::wants_open_metrics(accept) {
-            return (prometheus::TEXT_TYPE, self.prometheus.value.clone());
-        }
-        let text = &self.prometheus.value;
-        let open = self.open_metrics.get_or_insert_with(|| prometheus::open_metrics(text));
-        (prometheus::OPEN_METRICS_TYPE, open.clone())
+        let Ok(body) = self.figures(|figures| &figures.prometheus, text);
+        (prometheus::TEXT_TYPE, Arc::unwrap_or_clone(body))
+    }
+
+    /// One form of the figures, which is paid for if it is made anew.
+    fn figures<T, E>(
+        &mut self,
+        form: impl FnOnce(&Figures) -> &Kept<T>,
+        make: impl FnOnce(&Shared) -> Result<T, E>,
+    ) -> Result<Arc<T>, E> {
+        let now_ms = self.hub_now_ms();
+        form(&self.shared.figures).get(now_ms, || {
+            self.spent += FIGURES_COST;
+            make(&self.shared)
+        })
     }
 
     /// Adds what the connections of this worker hold to the account of memory.
@@ -336,13 +307,8 @@ impl WorkerCtx {
 
 impl ServerState for WorkerCtx {
     fn snapshot(&mut self) -> Arc<Snapshot> {
-        let is_due = self.snapshot.is_due(self.now);
-        let known = self.snapshot.value.take().filter(|_| !is_due);
-        let snapshot = known.unwrap_or_else(|| {
-            self.spent += STATS_COST;
-            Arc::new(self.shared.snapshot())
-        });
-        self.snapshot.value = Some(Arc::clone(&snapshot));
+        let make = |shared: &Shared| Ok::<_, Infallible>(shared.snapshot());
+        let Ok(snapshot) = self.figures(|figures| &figures.snapshot, make);
         snapshot
     }
 

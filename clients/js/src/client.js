@@ -74,6 +74,7 @@ export class Client {
   #closeTimer = null;
   // The attempt whose token is awaited, or the last one.
   #attempts = 0;
+  #closed = new RustySocksError('closed', 'the client is closed');
   // The reason for ending this client.
   #fault = null;
   #state = 'idle';
@@ -128,17 +129,19 @@ export class Client {
     if (options.session) this.#session.restore(options.session, this.#tracker);
     // An unobserved rejection must not end the program.
     this.#readiness.promise.catch(() => {});
-    const { signal } = this.#options;
-    if (signal?.aborted) this.close();
-    else signal?.addEventListener('abort', this.#closeOnAbort);
-    if (this.#options.connect !== false) this.connect();
+    if (this.#options.signal?.aborted) this.close();
+    else if (this.#options.connect !== false) this.connect();
   }
 
   /** Begins to connect a client that was made with `connect: false`. */
   connect() {
     if (this.#state === 'idle') {
+      const { signal } = this.#options;
+      // Not before: a client that is made and never connected is held by nothing.
+      signal?.addEventListener('abort', this.#closeOnAbort);
       this.#state = 'connecting';
-      this.#begin();
+      if (signal?.aborted) this.close();
+      else this.#begin();
     }
     return this.ready;
   }
@@ -295,7 +298,8 @@ export class Client {
       options: this.#options,
       lingerMs: roomLingerMs,
       membersMax,
-      isIn: (room) => this.#tracker.has(room) && this.#state !== 'closing' && this.#state !== 'closed',
+      closedError: () => this.#closedError(),
+      isIn: (room) => this.#tracker.has(room) && this.#closedError() === null,
       position: (room) => this.#place(room),
       receivedBytes: () => this.#receivedBytes,
       hold: (loops, isFull) => this.#hold(loops, isFull),
@@ -333,11 +337,13 @@ export class Client {
     this.#rooms.event(name, event);
   }
 
+  /** The error of what is asked of a client that has ended, or is about to; otherwise `null`. */
+  #closedError() {
+    return this.#state === 'closing' || this.#state === 'closed' ? this.#closed : null;
+  }
+
   #add(command, how) {
-    if (this.#state === 'closed' || this.#state === 'closing') {
-      return Promise.reject(new RustySocksError('closed', 'the client is closed'));
-    }
-    const fault = waitFault(how.wait);
+    const fault = this.#closedError() ?? waitFault(how.wait);
     return fault ? Promise.reject(fault) : this.#outbox.add(command, how);
   }
 

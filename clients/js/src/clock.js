@@ -1,8 +1,11 @@
+// A timer beyond this would ring at once.
+export const TIMEOUT_MS_MAX = 2 ** 31 - 1;
+
 /** Time. Another clock can be given for tests; see `index.d.ts`. */
 export const systemClock = {
   now: () => performance.now(),
   date: () => Date.now(),
-  setTimeout: (run, ms) => setTimeout(run, ms),
+  setTimeout: (run, ms) => setTimeout(run, Math.min(ms, TIMEOUT_MS_MAX)),
   clearTimeout: (timer) => clearTimeout(timer),
 };
 

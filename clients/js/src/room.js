@@ -2,6 +2,7 @@
 import * as commands from './command.js';
 import { Emitter } from './emitter.js';
 import { Loops } from './queue.js';
+import { leftBefore } from './subscription.js';
 import { waitFault } from './wait.js';
 
 export class Room {
@@ -109,8 +110,16 @@ export class Room {
 
   #enter(options) {
     if (options.presence) this.#user.wantsPresence = true;
-    this.#begin();
+    const loops = this.#begin();
+    const closed = this.#state === 'out' ? this.#link.closedError() : null;
+    if (closed) {
+      // Always the same error: a listener that joins again is not told again.
+      this.#end(closed);
+      return Promise.reject(closed);
+    }
     if (this.#state === 'out') this.#setState('joining', null);
+    // A listener may have left it.
+    if (this.#loops !== loops) return Promise.reject(leftBefore(this.#name));
     return this.#shared().enter(this.#user, options);
   }
 
@@ -136,7 +145,7 @@ export class Room {
     // Of what was on its way nothing is yielded any more.
     loops.forget(new Set([this.#name]));
     loops.end(error);
-    const left = this.#shared().leave(this.#user);
+    const left = this.#state === 'out' ? Promise.resolve() : this.#shared().leave(this.#user);
     this.#user.wantsPresence = false;
     this.#setState('out', error);
     return left;

@@ -13,7 +13,8 @@ export class Rooms {
    *
    * - `join(room, options, {joined, withdrawn})`, `watch(room, isOn, done)` and `leave(room)` send
    *   commands; `joined(answer, isOurs)` and `done(answer)` are called before anything else is read;
-   * - `isIn(room)` and `position(room)` say where the client is;
+   * - `isIn(room)` and `position(room)` say where the client is, and `closedError()` why it is nowhere
+   *   any more, or `null`;
    * - `hold(loops, isFull)` stops what is yielded, and `receivedBytes()` counts what has come;
    * - `client`, `clock`, `options`, `lingerMs` and `membersMax`.
    */

@@ -73,6 +73,8 @@ export class Session {
       if (!pattern) this.wanted.set(room, clean({ presence, sender }));
       tracker.start(room, { epoch, seq, via: pattern });
     }
+    // The server has still to say where they go on.
+    if (clientId) tracker.interrupt();
   }
 
   decline(room) {

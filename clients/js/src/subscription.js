@@ -71,8 +71,7 @@ export class Subscription {
   /** Ends what a user gets. Settles when the room is left, or at once while there are other users. */
   leave(user) {
     if (!this.#users.delete(user)) return Promise.resolve();
-    const text = `the room ${this.#name} was left before it was joined`;
-    this.#reject((waiter) => waiter.user === user, new RustySocksError('left', text));
+    this.#reject((waiter) => waiter.user === user, leftBefore(this.#name));
     if (this.#users.size > 0) {
       this.#look();
       return Promise.resolve();
@@ -80,7 +79,7 @@ export class Subscription {
     // Others may come within the turn, or a little later: a part of a page that is made anew.
     return new Promise((resolve) => {
       this.#leavers.push(resolve);
-      this.#linger = this.#link.clock.setTimeout(() => this.#end(), this.#link.lingerMs);
+      this.#linger = this.#later(() => this.#end());
     });
   }
 
@@ -168,10 +167,11 @@ export class Subscription {
     if (isWanted && !this.#isWatched && this.#asking === null) this.#watch(true);
     else if (!isWanted && this.#isWatched) this.#unwatchSoon();
     for (const waiter of [...this.#waiters]) {
-      if (!this.#isSettled(waiter.user)) continue;
-      this.#waiters.delete(waiter);
+      // A listener may have left the room.
+      if (!this.#isSettled(waiter.user) || !this.#waiters.delete(waiter)) continue;
       waiter.user.entered();
-      waiter.resolve({ ...this.#link.position(this.#name), recovered: answer?.recovered ?? false, ...this.#listed(waiter.user) });
+      const place = { ...this.#link.position(this.#name), ...this.#listed(waiter.user) };
+      waiter.resolve({ ...place, recovered: answer?.recovered ?? false });
     }
   }
 
@@ -187,11 +187,16 @@ export class Subscription {
   /** Ends watching, unless somebody wants it again within the time for which a room is kept. */
   #unwatchSoon() {
     if (this.#unwatching !== null) return;
-    this.#unwatching = this.#link.clock.setTimeout(() => {
+    this.#unwatching = this.#later(() => {
       this.#unwatching = null;
       const isDue = this.#phase === 'in' && this.#isWatched && this.#asking === null && this.#users.size > 0;
       if (isDue && !this.#wantsPresence()) this.#watch(false);
-    }, this.#link.lingerMs);
+    });
+  }
+
+  /** Runs what is due when a room has been kept for as long as it may. */
+  #later(run) {
+    return this.#link.clock.setTimeout(run, this.#link.lingerMs);
   }
 
   #watch(isOn) {
@@ -286,4 +291,9 @@ export class Subscription {
       for (const user of [...this.#users]) if (user.wantsPresence) user.event('members', { members: list, count });
     });
   }
+}
+
+/** The error of a `join` that is overtaken by `leave`. */
+export function leftBefore(name) {
+  return new RustySocksError('left', `the room ${name} was left before it was joined`);
 }

@@ -1,18 +1,21 @@
 /**
- * Tracks which messages of each room were yielded, and the order in which the rest may be.
- *
- * A room has a position, `{epoch, seq}`: everything up to it was yielded, is our own, or was reported as lost.
- * Above it there is a queue, in the order of `seq`, of
- *
- * - `message`: yielded when it is at the head of the queue of every room it counts in;
- * - `own`: the number of an own message, which the server does not send back;
- * - `mark`: all numbers below it have arrived;
- * - `gap`: a range that was not delivered. It is fetched when it is at the head, and all behind it waits;
- * - `lost`: a range that cannot be fetched.
- *
- * No I/O and no clock.
+ * Tracks which messages of each room were yielded, and the order in which the rest may be: `tracked-room.js`
+ * has what is kept of a room. No I/O and no clock.
  */
-import { Weight, weightOf } from './weight.js';
+import {
+  forgetPlaces,
+  held,
+  inOrder,
+  isAhead,
+  isBefore,
+  placesOf,
+  reach,
+  seqIn,
+  upTo,
+  weigh,
+  withHoles,
+} from './tracked-room.js';
+import { Weight } from './weight.js';
 
 export class Tracker {
   #rooms = new Map();
@@ -81,6 +84,8 @@ export class Tracker {
       queue: [],
       spare: new Map(),
       fetching: false,
+      // Whether the connection was lost since, and the server has not said yet where the room stands.
+      isAway: false,
     });
     return undefined;
   }
@@ -133,6 +138,7 @@ export class Tracker {
     room.overflow = overflow ?? room.overflow;
     room.fetching = false;
     room.replay = false;
+    room.isAway = false;
     const { spare } = room;
     room.spare = new Map();
     this.#clear(room);
@@ -220,8 +226,9 @@ export class Tracker {
       return;
     }
     // A page begins with the oldest message that is kept, so what is missing before or between is gone.
-    const last = messages.length > 0 ? seqIn(messages[messages.length - 1], name) : gap.to;
-    const upto = last < gap.from ? gap.to : Math.min(gap.to, last);
+    const last = messages.length > 0 ? seqIn(messages[messages.length - 1], name) : -1;
+    const isNothingNew = last < gap.from;
+    const upto = isNothingNew ? gap.to : Math.min(gap.to, last);
     const found = new Map([...gap.known].filter(([at]) => at <= upto));
     for (const message of messages) {
       const at = seqIn(message, name);
@@ -230,11 +237,12 @@ export class Tracker {
       }
     }
     this.#addFromOthers(room, found, gap.from, upto);
-    const items = withHoles(found, gap.from, upto, 'not_kept');
+    const items =
+      gap.isSupposed && isNothingNew ? inOrder(found) : withHoles(found, gap.from, upto, 'not_kept');
     room.queue.shift();
     if (upto < gap.to) {
       const known = new Map([...gap.known].filter(([at]) => at > upto));
-      room.queue.unshift({ kind: 'gap', seq: upto + 1, from: upto + 1, to: gap.to, known });
+      room.queue.unshift({ ...gap, seq: upto + 1, from: upto + 1, known });
     }
     room.queue.unshift(...items);
     this.#noteBusy(room);
@@ -253,6 +261,7 @@ export class Tracker {
   interrupt() {
     for (const room of this.#rooms.values()) {
       room.fetching = false;
+      room.isAway = true;
       for (const item of room.queue) {
         if (item.kind === 'gap') for (const [at, known] of item.known) room.spare.set(at, known);
         if (item.kind === 'message' || item.kind === 'own') room.spare.set(item.seq, item);
@@ -270,7 +279,8 @@ export class Tracker {
   #add(message) {
     for (const { room: name, seq } of message.rooms ?? [message]) {
       const room = this.#rooms.get(name);
-      if (!room) continue;
+      // Of a room that is away, the server has still to say from where it goes on.
+      if (!room || room.isAway) continue;
       checkSeq(seq);
       if (room.replay) {
         // The first message after the welcome shows how far back the replay goes.
@@ -289,8 +299,9 @@ export class Tracker {
     const before = queue[at - 1];
     const isFull = held(room) >= this.#holdMax && item.kind !== 'mark';
     if (before && 'to' in before && item.seq <= before.to) {
-      // The fetch of the gap brings it anyway, so it need not be kept.
       if (before === queue[0] && before.kind === 'gap' && !isFull) before.known.set(item.seq, item);
+      // The fetch of the gap brings it anyway, so it need not be kept.
+      else before.isSupposed = false;
     } else if (before?.seq === item.seq) {
       if (before.kind === 'mark') queue[at - 1] = item;
     } else if (!isFull || at < queue.length) {
@@ -304,11 +315,11 @@ export class Tracker {
   /** The queue is full: from this message on, everything is fetched later. */
   #overflow(room, seq) {
     const last = room.queue[room.queue.length - 1];
-    if (last?.kind === 'gap') last.to = seq;
+    if (last?.kind === 'gap') Object.assign(last, { to: seq, isSupposed: false });
     else room.queue.push({ kind: 'gap', seq, from: seq, to: seq, known: new Map() });
   }
 
-  #putGap(room, from, to, { spare = new Map(), isFinal = false }) {
+  #putGap(room, from, to, { spare = new Map(), isFinal = false, isSupposed = false }) {
     if (held(room) >= this.#holdMax) return this.#collapse(room, to);
     const known = new Map([...spare].filter(([at]) => at >= from && at <= to));
     const rest = [];
@@ -317,7 +328,7 @@ export class Tracker {
         if (item.kind !== 'mark') known.set(item.seq, item);
       } else rest.push(item);
     }
-    const gap = { kind: 'gap', seq: from, from, to, known };
+    const gap = { kind: 'gap', seq: from, from, to, known, isSupposed };
     const items = isFinal ? withHoles(known, from, to, 'latest') : [gap];
     const at = rest.findIndex((item) => item.seq > from);
     rest.splice(at < 0 ? rest.length : at, 0, ...items);
@@ -395,7 +406,9 @@ export class Tracker {
     const heads = [...this.#busy].map((room) => [room, room.queue[0]]);
     if (heads.some(([, head]) => head.kind === 'gap')) return false;
     const stuck = heads.find(([, head]) => head.kind === 'message');
-    return stuck !== undefined && this.#step(stuck[0], true);
+    // What it waits for may also be a room that the server has still to speak of.
+    if (stuck === undefined || [...this.#rooms.values()].some(({ isAway }) => isAway)) return false;
+    return this.#step(stuck[0], true);
   }
 
   /** Takes the head of a room's queue if it may be taken, and says whether it was. */
@@ -414,8 +427,7 @@ export class Tracker {
         this.#lost({ room: room.name, epoch: room.epoch, from: head.from, to: head.to, reason: head.reason });
         return true;
       case 'own':
-        // Earlier messages of others may still be on their way, unless a later one is here already.
-        if (head.seq > room.seq + 1 && room.queue.every(({ kind }) => kind === 'own')) return false;
+        if (isAhead(room, head.seq)) return false;
         this.#take(room, head.seq);
         return true;
       case 'mark':
@@ -434,17 +446,30 @@ export class Tracker {
     }
     const places = (placesOf(item) ?? [])
       .map((place) => ({ room: this.#rooms.get(place.room), seq: place.seq }))
-      .filter((place) => place.room && place.room !== room && place.seq > place.room.seq);
-    if (!isForced && places.some((place) => isBefore(place.room, place.seq))) return false;
+      .filter((place) => place.room && place.room !== room && (place.room.isAway || place.seq > place.room.seq));
+    if (!isForced && this.#mustWait(item, places)) return false;
     this.#take(room, seq);
-    // A forced message does not move the other rooms: their earlier messages are still to be yielded. Those may also
-    // be on their way while a later message is already in the replay or the page of another room.
-    const isNext = (place) => place.seq === place.room.seq + 1 || isHead(place.room, place.seq);
-    const moved = isForced ? [] : isReplay ? places.filter(isNext) : places;
+    // Where earlier messages are still to be yielded, it does not move the room.
+    const moved = isForced ? [] : isReplay ? places.filter((place) => !isAhead(place.room, place.seq)) : places;
     for (const place of moved) this.#take(place.room, place.seq);
     if (message.rooms && !this.#isFirst(message)) return true;
     this.#deliver(message, isReplay);
     return true;
+  }
+
+  /**
+   * Whether something must be yielded before a message in another of its rooms. A replay or a page may
+   * overtake what is earlier there: that is asked for, once. If history does not have it, order gives way.
+   */
+  #mustWait(item, places) {
+    if (places.some(({ room }) => room.isAway)) return true;
+    const early = item.isReplay && !item.hasAsked ? places.filter(({ room, seq }) => isAhead(room, seq)) : [];
+    for (const { room, seq } of early) {
+      item.hasAsked = true;
+      this.#putGap(room, room.seq + 1, seq - 1, { isSupposed: true });
+      this.#step(room, false);
+    }
+    return places.some(({ room, seq }) => isBefore(room, seq));
   }
 
   /** Moves a room's position, and drops what is not above it. */
@@ -469,78 +494,4 @@ export class Tracker {
 /** Numbers end where a double is no longer exact, because one more could not be told apart. */
 export function checkSeq(seq) {
   if (!Number.isSafeInteger(seq)) throw new TypeError(`${seq} is no number of a message`);
-}
-
-/** The number of a message in a room. */
-function seqIn(message, name) {
-  return message.rooms?.find(({ room }) => room === name)?.seq ?? message.seq;
-}
-
-/** Whether something waits in `room` that must be yielded before its message `seq`. */
-function isBefore(room, seq) {
-  const head = room.queue[0];
-  return head !== undefined && !isHead(room, seq) && head.seq <= seq;
-}
-
-/** Whether the message `seq` is the next that waits in `room`. */
-function isHead(room, seq) {
-  const head = room.queue[0];
-  return head?.kind === 'message' && head.seq === seq;
-}
-
-/** The highest number that is dealt with or waits. */
-function reach(seq, items) {
-  return items.reduce((most, item) => Math.max(most, item.to ?? item.seq), seq);
-}
-
-/** The part of an item that is not above `seq`. */
-function upTo(item, seq) {
-  if (!('to' in item) || item.to <= seq) return item;
-  const known = item.known && new Map([...item.known].filter(([at]) => at <= seq));
-  return { ...item, to: seq, ...(known ? { known } : {}) };
-}
-
-/** The rooms in which a message counts, if these are several. */
-function placesOf({ message, places }) {
-  return places ?? message?.rooms;
-}
-
-/** What waits in `room` counts no more in room `name`, if its number there is above `seq`. */
-function forgetPlaces(room, name, seq) {
-  const isGone = (place) => place.room === name && place.seq > seq;
-  const change = (item) => {
-    if (placesOf(item)?.some(isGone)) item.places = placesOf(item).filter((place) => !isGone(place));
-  };
-  for (const item of [...room.queue, ...room.spare.values()]) {
-    change(item);
-    if (item.kind === 'gap') for (const known of item.known.values()) change(known);
-  }
-}
-
-function held(room) {
-  const gap = room.queue[0]?.kind === 'gap' ? room.queue[0].known.size : 0;
-  return room.queue.length + gap;
-}
-
-/** The weight of all that a room holds. */
-function weigh(room) {
-  const items = [...room.queue, ...room.spare.values()];
-  for (const item of room.queue) if (item.kind === 'gap') items.push(...item.known.values());
-  return items.reduce((sum, { message }) => sum + (message ? weightOf(message) : 0), 0);
-}
-
-/** The messages found of `from..=to`, in order, with the ranges between them as lost. */
-function withHoles(found, from, to, reason) {
-  const items = [];
-  let next = from;
-  const hole = (end) => {
-    if (next <= end) items.push({ kind: 'lost', seq: next, from: next, to: end, reason });
-  };
-  for (const at of [...found.keys()].sort((a, b) => a - b)) {
-    hole(at - 1);
-    items.push(found.get(at));
-    next = at + 1;
-  }
-  hole(to);
-  return items;
 }

@@ -1,8 +1,6 @@
 /** How long the caller of a command waits for its answer: `{timeoutMs, signal}`. */
+import { TIMEOUT_MS_MAX } from './clock.js';
 import { RustySocksError } from './errors.js';
-
-// A timer beyond this would fire at once.
-const TIMEOUT_MS_MAX = 2 ** 31 - 1;
 
 /** The error if the caller must not wait at all, or `null`. */
 export function waitFault(wait) {

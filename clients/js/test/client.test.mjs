@@ -642,6 +642,16 @@ test('a listener may change everything, and one that throws stops nobody', async
   equal(faults, ['my own fault', 'my own fault']);
 });
 
+test('a client that is made and never connected leaves nothing at a signal, and obeys it then', async () => {
+  const abort = new AbortController();
+  const client = new Client('ws://127.0.0.1:1/ws', { connect: false, signal: abort.signal });
+  equal(getEventListeners(abort.signal, 'abort').length, 0);
+  abort.abort();
+  equal(client.state, 'idle');
+  await rejects(client.connect(), 'closed');
+  equal([client.state, (await client.closed).code], ['closed', 1000]);
+});
+
 test('a client that has ended leaves nothing at a signal', async () => {
   const { signal } = new AbortController();
   const { client } = await inLobby({ signal });

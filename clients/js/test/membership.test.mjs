@@ -69,6 +69,32 @@ test('a room that was left by name does not come back with its pattern when the 
   end();
 });
 
+for (const isSaved of [false, true]) {
+  test(`a ${isSaved ? 'saved' : 'lost'} session comes back room by room, and no message is passed over`, async () => {
+    const { client, server, clock, told, settle, end } = await inRooms(['tea', 'milk']);
+    const { session } = client;
+    server.link.end(1006);
+    server.expire();
+    server.say(['milk']);
+    if (isSaved) client.close();
+    const next = isSaved ? new Client('ws://model/ws', { WebSocket: server.WebSocket, clock, session }) : client;
+    if (isSaved) next.on('message', ({ room, seq }) => told.push(`message ${room} ${seq}`));
+    const hasTaken = (type, name) => server.link.taken.some((command) => command.type === type && command.room === name);
+    await run(server, clock, () => server.link.up.some(({ type }) => type === 'join'));
+    while (!hasTaken('join', 'tea')) server.link.stepUp();
+    ok(!hasTaken('join', 'milk'), 'milk is still to be joined');
+    server.say(['tea', 'milk']);
+    for (let frame = 0; frame < 9; frame += 1) server.link.stepDown();
+    equal(told, []);
+    await (isSaved ? run(server, clock, () => next.state === 'open' && server.link.isIdle) : settle());
+    equal(told, ['message milk 1', 'message tea 1']);
+    equal(next.session.rooms.map(({ room, seq }) => `${room} ${seq}`), ['lobby 0', 'tea 1', 'milk 2']);
+    if (isSaved) next.close();
+    if (isSaved) server.link.end(1000);
+    else end();
+  });
+}
+
 test('a room that is left while it is taken up again is not told as dropped', async () => {
   const { client, server, clock, told, settle, end } = await inRooms(['tea']);
   server.link.end(1006);

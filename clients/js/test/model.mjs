@@ -288,6 +288,11 @@ export class ModelClock {
     return timer;
   }
 
+  /** How many are to ring. */
+  get timers() {
+    return this.#timers.size;
+  }
+
   clearTimeout(timer) {
     this.#timers.delete(timer);
   }

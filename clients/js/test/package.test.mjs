@@ -69,9 +69,6 @@ for (const path of ['README.md', 'docs/clients.md']) test(`the example of ${path
   }),
 );
 
-test('the one file that the server sends is made of these sources', () =>
-  run(process.execPath, [join(here, 'scripts/bundle.mjs'), '--check']));
-
 test('it can be required, without any help of newer versions of Node', { timeout: 60_000 }, () =>
   inWorld({}, async ({ url }) => {
     const script = `

@@ -120,6 +120,57 @@ test('a join that nobody wants any more is withdrawn, or followed by a leave', a
   equal([asked(), client.rooms, room.state], [['join', 'leave', 'join'], ['lobby', 'tea'], 'joined']);
 });
 
+for (const way of ['by its user', 'by name']) {
+  test(`the answer to a join that was left since, ${way}, does not count for the next one`, async () => {
+    const client = make();
+    const room = client.room('tea');
+    await settle(client);
+    let [back, isBack] = [null, false];
+    const comeBack = () => {
+      back = room.join();
+      back.then(() => (isBack = true), () => {});
+    };
+    const first = rejects(room.join({ presence: true }), 'left');
+    if (way === 'by name') {
+      // Still in the call, so that the subscription goes on.
+      room.on('state', ({ state }) => state === 'out' && comeBack());
+      client.leave('tea');
+    } else {
+      room.leave();
+      clock.pass(0);
+      comeBack();
+    }
+    // The answers to the join and to the leave, and not that to the next join.
+    for (let command = 0; command < 2; command += 1) {
+      server.link.stepUp();
+      while (server.link.down.length > 0) server.link.stepDown();
+      await first;
+      equal([isBack, room.state, client.rooms], [false, 'joining', ['lobby']]);
+    }
+    const [{ seq, epoch }] = await done(client, back);
+    equal([seq, epoch, room.state, asked()], [0, 'e', 'joined', ['join', 'leave', 'join']]);
+  });
+}
+
+test('a listener may leave the room, whatever it is told', async () => {
+  for (const state of ['joining', 'joined']) {
+    const client = make();
+    const room = client.room('tea');
+    const end = room.on('state', (event) => event.state === state && room.leave());
+    const joins = [room.join(), room.join()].map((joined) => joined.catch(({ code }) => code));
+    const outcomes = await done(client, ...joins);
+    equal(outcomes.map((outcome) => outcome.seq ?? outcome), state === 'joining' ? ['left', 'left'] : [0, 'left']);
+    await later(client);
+    equal([room.state, client.rooms], ['out', ['lobby']], state);
+    end();
+    await done(client, room.join());
+    equal([room.state, client.rooms], ['joined', ['lobby', 'tea']], state);
+    const left = room.leave();
+    await later(client);
+    await left;
+  }
+});
+
 test('coming and going without a network does not fill the outbox', async () => {
   const client = make({ outboxMax: 10, backoffBaseMs: 0 });
   const room = client.room('tea');
@@ -369,6 +420,24 @@ test('the end of the client is the end of its rooms', async () => {
   server.link.end(1000);
   equal([(await next).done, room.state, room.members], [true, 'out', null]);
   await rejects(room.join(), 'closed');
+});
+
+test('a listener that joins again whenever the room has ended is told so once by a client that has ended', async () => {
+  const client = make();
+  const room = client.room('tea');
+  await done(client, room.join());
+  const ends = [];
+  room.on('state', ({ state, error }) => {
+    if (state !== 'out') return;
+    ends.push(error?.code ?? 'none');
+    room.join().catch(({ code }) => ends.push(`rejected ${code}`));
+  });
+  client.close();
+  server.link.end(1000);
+  await new Promise((resolve) => setImmediate(resolve));
+  equal(ends, ['none', 'closed', 'rejected closed', 'rejected closed']);
+  await rejects(room[Symbol.asyncIterator]().next(), 'closed');
+  equal([room.state, room.error.code, room.members], ['out', 'closed', null]);
 });
 
 test('random users, cuts and lost sessions: in the room while it has users, and out after', { timeout: 120_000 }, async (t) => {

@@ -8,8 +8,8 @@ use rusty_socks::Builder;
 
 const INDEX: &str = include_str!("first_page/index.html");
 const SCRIPT: &str = include_str!("first_page/page.js");
-/// Made of `clients/js` by `clients/js/scripts/bundle.mjs`; the tests of that client compare it.
-const CLIENT: &str = include_str!("first_page/client.js");
+/// Made of `clients/js` by `build.rs`.
+const CLIENT: &str = include_str!(concat!(env!("OUT_DIR"), "/client.js"));
 
 /// What the page may do: load and reach this server, and be shown in no frame of a stranger.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; \

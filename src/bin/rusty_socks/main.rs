@@ -45,7 +45,7 @@ use load::LoadArgs;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const ABOUT: &str = "\
-A WebSocket server without an async runtime.
+A WebSocket server for messages in real time.
 
 It serves a JSON chat protocol (rooms, history, replay) on /ws, and tells how it is on /health and \
 /stats. When it is full it says so: an upgrade waits in line for a bounded time, and beyond that \
