@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::{
     Hub,
-    charge::Charge,
+    charge::Charged,
     conn_handle::ConnHandle,
     error::RoomError,
     event::ServerEvent,
@@ -288,9 +288,10 @@ impl Hub {
             }
         }
         let (seq, total) = (history.skip(), members.iter().map(|count| *count as usize).sum());
+        let charged = Charged::new(payer, frame.len(), total, Some(channel.key));
         for (worker, _) in letters {
             let frame = frame.clone();
-            let charge = Charge::new(payer, frame.len(), total, members[worker]);
+            let charge = charged.part(members[worker]);
             let letter = Letter::Deliver { room: channel.key, seq, frame, except: None, charge };
             self.mailboxes.push_reserved(worker, letter, deferred);
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::{
     hub::{
         Hub,
-        charge::Charge,
+        charge::Charged,
         conn_id::ConnId,
         envelope::{Envelope, From},
         inbound_token::InboundToken,
@@ -56,9 +56,11 @@ impl Hub {
         payer.inspect(|payer| payer.in_flight.note_sent(frame.len()));
         let keys: Arc<[(RoomKey, u64)]> =
             states.iter().map(|(room, seq, _)| (room.key, *seq)).collect();
+        let alone = if let [(room, _)] = *keys { Some(room) } else { None };
+        let charged = Charged::new(payer, frame.len(), total, alone).published_at(now_ms);
         for (worker, bytes) in workers_with_members(&members, frame.len()) {
             self.mailboxes.reserve_over_bound(worker, bytes, &mut deferred);
-            let charge = Charge::of_publish(payer, bytes, total, members[worker], now_ms);
+            let charge = charged.part(members[worker]);
             let frame = frame.clone();
             let letter = match *keys {
                 [(room, seq)] => Letter::Deliver { room, seq, frame, except, charge },
