@@ -101,8 +101,9 @@ impl Shared {
         self.pending_heads.set_max(config.max_pending_heads);
         self.admin_conns.set_max(config.max_admin_conn);
         self.api_bodies.set_max(config.max_api_bodies);
+        self.live_viewers.set_max(config.max_live_viewers);
         self.lingering.set_max(config.max_lingering);
-        if let Some(admin) = &self.admin
+        if let Some(admin) = &self.admin.handler
             && catch_unwind(AssertUnwindSafe(|| admin.on_reload(&config))).is_err()
         {
             log::error!("the handler of the admin listener panicked when told of new settings");
