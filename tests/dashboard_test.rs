@@ -290,6 +290,17 @@ fn there_are_no_more_viewers_than_allowed() {
 }
 
 #[test]
+fn viewers_leave_connections_to_other_requests() {
+    let (server, api) = start(Config { max_admin_conn: 4, ..http::config() });
+    let mut viewers = [view(&api, READER), view(&api, READER)];
+    viewers.iter_mut().for_each(|viewer| assert_eq!(viewer.json()["type"], "figures"));
+    assert_eq!(code(view(&api, READER)), 1013, "the third of four");
+    assert_eq!(server.stats().live_viewers, 2);
+    server.wait_for("it has gone", |stats| stats.admin_connections == 2);
+    assert_eq!(api.get("/health").status, 200);
+}
+
+#[test]
 fn a_viewer_that_does_not_read_costs_no_more_than_one_showing_and_goes() {
     let config = Config { timeout: Duration::from_secs(2), thread_pool_size: 1, ..http::config() };
     let (server, api) = start(config);

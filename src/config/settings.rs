@@ -597,7 +597,8 @@ pub struct Config {
 
     /// Viewers on the admin listener that are shown the figures once a second
     /// ([`AdminStep::Live`](crate::AdminStep::Live)), such as dashboards that are open. Further
-    /// ones are closed with 1013.
+    /// ones are closed with 1013, and so are those who come when three quarters of
+    /// [`max_admin_conn`](Config::max_admin_conn) are in use.
     ///
     /// Unit: viewers. Default: 16. Range: 0 to 10000.
     pub max_live_viewers: usize,

@@ -28,6 +28,8 @@ const MESSAGE_BYTES_MAX: usize = 1024;
 pub(super) struct Live {
     endpoint: Endpoint,
     stage: Stage,
+    /// The generation of the settings by which its key is judged.
+    generation: u64,
 }
 
 enum Stage {
@@ -37,8 +39,6 @@ enum Stage {
     Shown {
         /// Counts it among the viewers.
         _token: BoundToken,
-        /// The generation of the settings by which its key was good.
-        generation: u64,
     },
 }
 
@@ -64,7 +64,7 @@ impl Live {
     ) -> Result<Live, (Live, CloseReason)> {
         let is_let_in = key.is_none();
         let stage = Stage::Key(key.unwrap_or_else(|| Box::new(|_| Ok(()))));
-        let mut live = Live { endpoint: Endpoint::default(), stage };
+        let mut live = Live { endpoint: Endpoint::default(), stage, generation: cx.generation() };
         if is_let_in {
             if let Err(full) = live.let_in(io, cx) {
                 return Err((live, full));
@@ -147,12 +147,15 @@ impl Live {
 
     /// Shows the figures from now on, if there may be another viewer.
     fn let_in(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) -> Result<(), CloseReason> {
-        let Some(token) = cx.shared.live_viewers.take() else {
+        // Viewers stay, and must not take the connections that other requests need.
+        let is_scarce = cx.shared.admin_conns.is_scarce();
+        let token = cx.shared.live_viewers.take().filter(|_| !is_scarce);
+        let Some(token) = token else {
             cx.shared.metrics.refuse(Refused::LiveViewers);
-            let full = "there are as many viewers as max_live_viewers allows";
+            let full = "there are as many viewers as max_live_viewers or max_admin_conn allows";
             return Err(CloseReason::TRY_AGAIN.because(full));
         };
-        self.stage = Stage::Shown { _token: token, generation: cx.generation() };
+        self.stage = Stage::Shown { _token: token };
         self.show(io, cx);
         Ok(())
     }
@@ -178,7 +181,7 @@ impl Live {
                 cx.shared.metrics.refuse(Refused::ApiUnauthorized);
                 CloseReason::UNAUTHORIZED.because("the key did not come in time")
             }
-            Stage::Shown { generation, .. } if *generation != cx.generation() => {
+            Stage::Shown { .. } if self.generation != cx.generation() => {
                 // The key may be good no more.
                 CloseReason::RESTART.because("the settings have changed: show the key again")
             }

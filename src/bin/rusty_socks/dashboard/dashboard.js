@@ -202,6 +202,7 @@ class Live {
       const wait = code === 1012 ? 50 : most * (0.5 + Math.random() / 2);
       const why = code === 1013 ? 'too many viewers' : 'not connected';
       if (code !== 1012) this.#say(why, 'bad');
+      if (!figures.latest) figures.refuse(`No figures yet: ${reason || why}. The page tries again by itself.`);
       this.#timer = setTimeout(() => this.#connect(), wait);
     });
   }
@@ -836,8 +837,15 @@ function showEngine() {
   const counts = ['engine_waiting', 'engine_outages', 'engine_repairs', 'engine_lost', 'engine_retries', 'engine_refused'];
   const shown = counts.filter((name) => stats[name] > 0).map((name) => `${words(name.slice('engine_'.length))} ${number(stats[name])}`);
   const away = ready.engine === undefined ? '' : `The engine cannot be reached: ${ready.engine}. `;
-  setText($('engine'), `${away}${shown.length > 0 ? `Engine: ${shown.join(', ')}.` : ''}`);
+  const isAlone = $('node-rows').children.length === 1 && !away && shown.length === 0;
+  const figuresOfIt = shown.length > 0 ? `Engine: ${shown.join(', ')}.` : '';
+  setText($('engine'), isAlone ? 'This server knows of no other.' : `${away}${figuresOfIt}`);
   $('engine').className = away ? 'bad' : 'muted';
+}
+
+function nodesAgain() {
+  if (shownView !== 'nodes') return;
+  nodesTimer = setTimeout(() => (document.visibilityState === 'visible' ? loadNodes() : nodesAgain()), REFRESH_MS);
 }
 
 async function loadNodes() {
@@ -862,7 +870,7 @@ async function loadNodes() {
     if (!rights) return;
     notice($('nodes'), told(refusal));
   }
-  if (shownView === 'nodes') nodesTimer = setTimeout(loadNodes, REFRESH_MS);
+  nodesAgain();
 }
 
 // Settings.
