@@ -11,7 +11,7 @@ mod program;
 
 use std::{
     net::{SocketAddr, TcpStream},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http::{Api, KEY};
@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use support::{
     Answer, Client, DEADLINE, RawClient, TestServer, eventually, frame, try_connect, upgrade_head,
 };
+use tungstenite::Message;
 
 const READER: &str = "a-key-of-the-test-for-reading";
 const SHOP: &str = "a-key-of-the-test-for-some-rooms";
@@ -54,8 +55,27 @@ fn view(api: &Api, key: &str) -> Client {
     viewer
 }
 
+/// Reads figures until there are some for which `check` holds.
+fn shown(viewer: &mut Client, mut check: impl FnMut(&Value) -> bool) -> Value {
+    let end = Instant::now() + DEADLINE;
+    while Instant::now() < end {
+        let figures = viewer.json();
+        if check(&figures) {
+            return figures;
+        }
+    }
+    panic!("no such figures in time");
+}
+
+/// The code with which a viewer is closed. It may be shown figures before.
 fn code(mut viewer: Client) -> u16 {
-    viewer.closed().unwrap().code.into()
+    let end = Instant::now() + DEADLINE;
+    while Instant::now() < end {
+        if let Message::Close(close) = viewer.next() {
+            return close.unwrap().code.into();
+        }
+    }
+    panic!("a viewer is shown figures, and not closed");
 }
 
 /// The address of the admin listener, from the log of the program.
@@ -206,15 +226,12 @@ fn a_viewer_is_shown_the_figures_again_and_again() {
     let at = |figures: &Value| figures["stats"]["uptime_s"].as_f64().unwrap();
     let _client = server.chat();
     let mut last = at(&figures);
-    loop {
-        let next = viewer.json();
-        assert!(at(&next) >= last, "no figures of the past");
-        last = at(&next);
-        if next["stats"]["active_connections"] == 1 {
-            assert_eq!(next["stats"]["live_viewers"], 1);
-            break;
-        }
-    }
+    let figures = shown(&mut viewer, |figures| {
+        assert!(at(figures) >= last, "no figures of the past");
+        last = at(figures);
+        figures["stats"]["active_connections"] == 1
+    });
+    assert_eq!(figures["stats"]["live_viewers"], 1);
     viewer.close();
     server.wait_for("the viewer has gone", |stats| stats.live_viewers == 0);
 }
@@ -269,7 +286,7 @@ fn a_viewer_says_nothing_after_its_key() {
     let (_server, api) = start(http::config());
     let mut viewer = view(&api, READER);
     viewer.json();
-    viewer.socket.send(tungstenite::Message::Ping("are you there".into())).unwrap();
+    viewer.socket.send(Message::Ping("are you there".into())).unwrap();
     viewer.json();
     viewer.send(first(READER));
     assert_eq!(code(viewer), 1003);
@@ -349,10 +366,13 @@ fn a_key_that_a_reload_has_taken_away_sees_nothing_more() {
 fn a_drain_is_seen_and_not_held_up() {
     // Longer than from one showing to the next.
     let drain_delay = Duration::from_millis(2500);
-    let (server, api) = start(Config { drain_delay, ..http::config() });
+    let drain_timeout = DEADLINE * 2;
+    let (server, api) = start(Config { drain_delay, drain_timeout, ..http::config() });
     let mut viewer = view(&api, READER);
     viewer.json();
     assert_eq!(api.post("/v1/drain", "").status, 200);
-    while viewer.json()["ready"]["reasons"] != json!(["draining"]) {}
+    shown(&mut viewer, |figures| figures["ready"]["reasons"] == json!(["draining"]));
+    let seen = Instant::now();
     server.handle.join();
+    assert!(seen.elapsed() < DEADLINE, "it waited for the viewer");
 }

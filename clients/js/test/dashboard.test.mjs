@@ -18,6 +18,7 @@ const SHOP = 'a-key-of-a-shop-for-its-own-rooms';
 const HOSTILE = '<img src=x onerror="window.broken=1"><script>window.broken=1</script>';
 
 let browser;
+const clients = [];
 let home;
 let config;
 
@@ -43,7 +44,8 @@ after(async () => {
  * complained, if it asked anybody else for anything, or if a key was in an address.
  */
 async function onDashboard(settings, use) {
-  const server = await Server.start({ config, admin_port: 0, api_key: KEY, ...settings });
+  const given = Object.entries({ config, admin_port: 0, api_key: KEY, ...settings });
+  const server = await Server.start(Object.fromEntries(given.filter(([, value]) => value !== undefined)));
   const port = await until('admin listener', () => /admin listener is on \S+:(\d+)/.exec(server.log)?.[1]);
   const origin = `http://127.0.0.1:${port}`;
   const page = await browser.newPage();
@@ -64,9 +66,17 @@ async function onDashboard(settings, use) {
     assert.deepEqual(asked.filter((url) => keys.some((key) => url.includes(key))), [], 'no key in an address');
     assert.equal(await page.evaluate(() => window.broken), undefined, 'a name or a content became a script');
   } finally {
+    for (const client of clients.splice(0)) client.close();
     await page.close();
     await server.stop();
   }
+}
+
+/** A client that is closed when its test is over, whatever became of it. */
+function connect(server) {
+  const client = new Client(server.url);
+  clients.push(client);
+  return client;
 }
 
 async function signIn(page, key) {
@@ -98,7 +108,7 @@ test('a wrong key is refused, a good one shows figures that change, and none is 
     await sees(page, '#live', 'live');
     await sees(page, '#state', 'ready');
     assert.match(await big(page, 'sessions'), /^0/);
-    const anna = new Client(server.url);
+    const anna = connect(server);
     await anna.join('tea');
     await another(page, async () => (await big(page, 'sessions')).startsWith('1'));
     await anna.publish('tea', 'hello');
@@ -112,13 +122,12 @@ test('a wrong key is refused, a good one shows figures that change, and none is 
     assert.equal(await page.evaluate(() => sessionStorage.length), 0);
     assert.ok(!(await page.content()).includes(KEY), 'no key in the page');
     await until('no viewer', async () => (await server.stats()).live_viewers === 0);
-    await anna.close();
   }),
 );
 
 test('rooms are searched with the keyboard, and names and contents are text', options, () =>
   onDashboard({}, async (page, server) => {
-    const anna = new Client(server.url);
+    const anna = connect(server);
     const rooms = ['orders.1', 'orders.2', 'tea', HOSTILE];
     for (const room of rooms) await anna.join(room);
     await anna.publish('tea', { html: HOSTILE, n: 1 }, { sender: HOSTILE });
@@ -149,13 +158,12 @@ test('rooms are searched with the keyboard, and names and contents are text', op
     await sees(page, '#room-name', HOSTILE);
     await sees(page, '#history', 'onerror');
     assert.equal(await page.locator('#content img, #content script').count(), 0);
-    await anna.close();
   }),
 );
 
 test('pages of many rooms and of a long history', options, () =>
   onDashboard({ history: 200, rate_rooms: 0, max_rooms_per_conn: 200 }, async (page, server) => {
-    const anna = new Client(server.url);
+    const anna = connect(server);
     const names = Array.from({ length: 120 }, (_, n) => `r${String(n).padStart(3, '0')}`);
     for (const name of names) await anna.join(name);
     for (let n = 1; n <= 120; n++) await anna.publish('r000', `m${n}`);
@@ -178,13 +186,12 @@ test('pages of many rooms and of a long history', options, () =>
     await until('older messages', async () => (await page.locator('#history .content').first().innerText()) === 'm70');
     await page.getByRole('button', { name: 'Newest' }).click();
     await until('newest messages', async () => (await page.locator('#history .content').first().innerText()) === 'm120');
-    await anna.close();
   }),
 );
 
 test('a message is published, and a session closed after a second thought', options, () =>
   onDashboard({}, async (page, server) => {
-    const anna = new Client(server.url, { reconnect: false });
+    const anna = connect(server);
     const heard = [];
     anna.on('message', (message) => heard.push(message));
     await anna.join('tea');
@@ -213,7 +220,6 @@ test('a message is published, and a session closed after a second thought', opti
     await sees(page, '#closed', `Closed ${anna.clientId}`);
     await until('no connection', async () => (await server.stats()).closed['4009'] === 1);
     await page.getByText('No such session.').waitFor();
-    await anna.close();
   }),
 );
 
@@ -239,7 +245,7 @@ test('settings say where they came from, and no secret', options, () =>
 
 test('a key that may only read sees what it may, and is told what it may not', options, () =>
   onDashboard({}, async (page, server) => {
-    const anna = new Client(server.url);
+    const anna = connect(server);
     await anna.join('tea');
     await signIn(page, READER);
     await sees(page, '#live', 'live');
@@ -255,13 +261,12 @@ test('a key that may only read sees what it may, and is told what it may not', o
     assert.ok(await page.locator('#message').isHidden());
     await view(page, 'Settings');
     assert.match(await noticeOf(page, 'settings'), /has not the scope admin/);
-    await anna.close();
   }),
 );
 
 test('a key for some rooms sees these alone', options, () =>
   onDashboard({}, async (page, server) => {
-    const anna = new Client(server.url);
+    const anna = connect(server);
     for (const room of ['shop.1', 'tea']) await anna.join(room);
     await signIn(page, SHOP);
     assert.match(await noticeOf(page, 'overview'), /some rooms only/);
@@ -274,7 +279,6 @@ test('a key for some rooms sees these alone', options, () =>
     await sees(page, '#sessions > [data-notice]', 'Not allowed');
     await page.locator('#of-name').fill('shop.1');
     await sees(page, '#session-rows', anna.clientId);
-    await anna.close();
   }),
 );
 
@@ -295,9 +299,27 @@ test('a server that goes away and comes back is seen again', options, () =>
   }),
 );
 
+test('new settings of a reload are seen, by those whose key is still good', options, () => {
+  const file = join(home, 'reloaded.toml');
+  writeFileSync(file, `max_conn = 50\napi_key = "${KEY}"\n`);
+  return onDashboard({ config: file, api_key: undefined }, async (page, server, { origin }) => {
+    const reload = (text) => {
+      writeFileSync(file, text);
+      return fetch(`${origin}/v1/reload`, { method: 'POST', headers: { Authorization: `Bearer ${KEY}` } });
+    };
+    await signIn(page, KEY);
+    await until('the bound', async () => (await big(page, 'sessions')).includes('of 50'));
+    assert.equal((await reload(`max_conn = 60\napi_key = "${KEY}"\n`)).status, 200);
+    await until('the new bound', async () => (await big(page, 'sessions')).includes('of 60'));
+    assert.equal((await reload('max_conn = 60\napi_key = "another-key-that-nobody-has-shown"\n')).status, 200);
+    await sees(page, '#refused', 'no more');
+    assert.equal(await page.evaluate(() => sessionStorage.length), 0);
+  });
+});
+
 test('it fits a phone, and every view can be reached and seen with the keyboard', options, () =>
   onDashboard({}, async (page, server) => {
-    const anna = new Client(server.url);
+    const anna = connect(server);
     await anna.join(`a-room-with-a-name-that-has-no-place-to-break-${'x'.repeat(60)}`);
     await page.setViewportSize({ width: 380, height: 800 });
     await signIn(page, KEY);
@@ -318,6 +340,5 @@ test('it fits a phone, and every view can be reached and seen with the keyboard'
     assert.deepEqual(outline, ['Sessions', 'solid']);
     await page.keyboard.press('Enter');
     await sees(page, '#session-rows', anna.clientId);
-    await anna.close();
   }),
 );
