@@ -9,7 +9,7 @@ use crate::{metrics::Snapshot, ws::frame::PreparedFrame};
 
 /// How often one form is made anew in [`INTERVAL_MS`]. Further requests get the latest of them: to
 /// make one costs as much as a hundred messages.
-const FRESH_MAX: u32 = 32;
+const FRESH_MAX: u32 = 16;
 
 /// How old figures may be.
 const INTERVAL_MS: u64 = 100;

@@ -84,7 +84,10 @@ async function signIn(page, key) {
   await page.getByRole('button', { name: 'Sign in' }).click();
   await page.getByRole('navigation', { name: 'Views' }).waitFor();
 }
-const view = (page, name) => page.getByRole('link', { name, exact: true }).click();
+async function view(page, name) {
+  await page.getByRole('link', { name, exact: true }).click();
+  await page.locator(`#${name.toLowerCase()}`).waitFor();
+}
 const big = async (page, chart) => page.locator(`[data-chart=${chart}] .big`).innerText();
 const rowsOf = async (page, id) => page.locator(`#${id} tr`).allInnerTexts();
 const noticeOf = async (page, name) => page.locator(`#${name} > [data-notice]`).innerText();
