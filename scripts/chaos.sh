@@ -8,6 +8,7 @@
 #   scripts/chaos.sh --short           some of them with fewer clients, within a minute
 #   scripts/chaos.sh --show restart    a restart under 5,000 clients
 #   scripts/chaos.sh --show crowd      15,000 who come to a server with 5,000 places
+#   scripts/chaos.sh --show node       10,000 clients of a node that is killed: --clients 10000 --every-ms 30000
 #   scripts/chaos.sh --cluster         nodes that share a Redis, by seeds: --seed, --runs, --faults and so on
 #
 # Needs Linux, Python 3 and Node 20; for full disks that get space again also root, for the clock libfaketime, which

@@ -262,8 +262,8 @@ pub use config::Config;
 pub use error::{Error, ErrorKind};
 pub use handler::{
     AdminAnswer, AdminContext, AdminHandler, AdminStep, Blocking, BodyCall, Context, Handler,
-    IntoService, LaterCall, MayBlock, Mode, NodeSummary, OnWorker, Peer, Pending, PendingReload,
-    Refusal, Reply, TaskThreads, Waiter,
+    IntoService, KeyCall, LaterCall, MayBlock, Mode, NodeSummary, OnWorker, Peer, Pending,
+    PendingReload, Refusal, Reply, TaskThreads, Waiter,
 };
 pub use http::{head::Request, response::Status};
 pub use hub::{

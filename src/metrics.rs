@@ -54,6 +54,8 @@ figures! {
         admin_connections: usize,
         /// Bodies of requests to the server API that are being read.
         api_bodies: usize,
+        /// Viewers on the admin listener that are shown these figures once a second.
+        live_viewers: usize,
         /// Refused sockets that are kept open briefly so that the client can read the answer.
         lingering: usize,
         /// Sessions, including those that are away.
@@ -111,6 +113,8 @@ figures! {
         accept_backoffs_total,
         /// Requests to the admin listener that were answered, whatever the answer.
         admin_requests_total,
+        /// Times such a viewer was not shown the figures because it had not read those before.
+        live_skipped_total,
         /// Panics in handlers; each closed one connection.
         handler_panics,
         /// Addresses and users that were forgotten though they had spent something of their rates,

@@ -88,6 +88,18 @@ fn messages(chat: &mut Chat, count: u64) -> Vec<(u64, Value)> {
         .collect()
 }
 
+/// Sends a direct message to a client that has just come to another node: it is known here a moment
+/// later.
+fn tell_newcomer(chat: &mut Chat, direct: &Value) {
+    eventually("the client is known", || match chat.ask(direct.clone()) {
+        answer if answer["code"] == "not_found" => Err(answer.to_string()),
+        answer => {
+            assert_eq!(answer["type"], "ok", "{answer}");
+            Ok(())
+        }
+    });
+}
+
 /// Publishes until it succeeds, with the same id, for as long as the answer is `overloaded`.
 fn publish_at_last(chat: &mut Chat, room: &str, content: &str) -> Value {
     let id = Uuid::new_v4();
@@ -196,11 +208,7 @@ fn a_direct_message_finds_its_client() {
     let (from, to) = (chats[0].id.clone(), chats[1].id.clone());
     let id = Uuid::new_v4();
     let direct = json!({"type": "direct", "to": to, "content": "a word?", "id": id});
-    // Those of other nodes are known a moment later.
-    eventually("the client is known", || match chats[0].ask(direct.clone()) {
-        answer if answer["type"] == "ok" => Ok(()),
-        answer => Err(answer.to_string()),
-    });
+    tell_newcomer(&mut chats[0], &direct);
     let came = chats[1].expect("direct");
     assert_eq!((&came["seq"], &came["content"]), (&json!(1), &json!("a word?")));
     assert_eq!(came["client_id"], from.as_str());
@@ -514,6 +522,48 @@ fn a_link_that_is_cut_loses_nothing() {
 }
 
 #[test]
+fn a_message_without_an_id_is_stored_once_though_its_answer_was_lost() {
+    let Some(redis) = Redis::start() else { return };
+    let settings = [("HISTORY", "3"), ("REPLAY", "0")];
+    let mut cluster = Cluster::at(&redis.url(), 1, &settings);
+    let proxy = Proxy::start(redis.addr());
+    cluster.add(&format!("redis://{}", proxy.addr), &settings);
+    let mut chats = chats(&cluster);
+    for chat in &mut chats {
+        chat.join("tea");
+    }
+    proxy.stall(true);
+    chats[1].say(json!({"type": "publish", "room": "tea", "content": "once", "ref": "asked"}));
+    assert_eq!(messages(&mut chats[0], 1), [(1, json!("once"))]);
+    // More than are kept come between.
+    for seq in 2..=6 {
+        assert_eq!(chats[0].publish("tea", seq), seq);
+    }
+    proxy.cut(true);
+    proxy.stall(false);
+    let answer = chats[1].await_kind("ok");
+    assert_eq!((&answer["ref"], &answer["seq"]), (&json!("asked"), &json!(1)), "{answer}");
+    assert_eq!(answer["repeated"], Value::Null, "{answer}");
+    assert_eq!(chats[0].publish("tea", "after"), 7);
+}
+
+/// It may be killed before the next beat, and nobody would end its sessions then.
+#[test]
+fn a_node_has_a_lease_as_soon_as_it_has_a_session() {
+    let Some(redis) = Redis::start() else { return };
+    let cluster = Cluster::at(&redis.url(), 1, &[]);
+    let nodes = format!("{}:nodes", cluster.prefix);
+    for room in ["tea", "coffee"] {
+        let mut chat = outside(&cluster.nodes[0]);
+        chat.join(room);
+        chat.publish(room, 1);
+        assert_eq!(redis.cli(&["ZCARD", &nodes]), "1", "behind the first message in {room}");
+        // As if no beat had been taken yet.
+        redis.cli(&["DEL", &nodes]);
+    }
+}
+
+#[test]
 fn a_link_that_says_nothing_is_noticed() {
     let Some(redis) = Redis::start() else { return };
     let mut cluster = Cluster::at(&redis.url(), 1, &[]);
@@ -670,6 +720,40 @@ fn a_client_from_a_quicker_node_goes_on_where_it_was() {
     assert_eq!(messages(&mut chats[1], 3).len(), 3);
 }
 
+/// How many connections the nodes have to Redis, as it sees them.
+fn links(redis: &Redis) -> usize {
+    redis.cli(&["CLIENT", "LIST"]).matches("name=rusty_socks:").count()
+}
+
+#[test]
+fn a_resume_that_was_refused_is_not_carried_out_later() {
+    let Some((redis, proxy, cluster)) = with_proxy() else { return };
+    let mut first = outside(&cluster.nodes[0]);
+    let epoch = first.join("tea")["epoch"].clone();
+    first.publish("tea", "before");
+    let session = first.session.clone();
+    first.lose(Loss::Reset);
+    let mut tried = Chat::silent(&cluster.nodes[1], "/ws");
+    tried.await_kind("welcome");
+    let links_before = links(&redis);
+    proxy.stall_clients(true);
+    let rooms = json!([place("tea", &epoch, 1)]);
+    let refused = tried.ask(json!({"type": "resume", "session": session, "rooms": rooms}));
+    assert_eq!(refused["code"], "overloaded", "{refused}");
+    let (mut back, _) = Chat::back(&cluster.nodes[0], &session, rooms);
+    proxy.stall_clients(false);
+    cluster.nodes[1].await_ready(true);
+    eventually("Redis has read what the lost links had said", || match links(&redis) {
+        links if links == links_before => Ok(()),
+        links => Err(format!("{links} links")),
+    });
+    // It is where it was, and its node may be asked again.
+    assert_eq!(back.publish("tea", "after"), 2);
+    let rooms = json!([place("tea", &epoch, 2)]);
+    Chat::back(&cluster.nodes[1], &session, rooms);
+    assert_eq!(back.closed().0, 4010);
+}
+
 #[test]
 fn a_session_that_ended_elsewhere_does_not_come_back() {
     let Some((_redis, proxy, cluster)) = with_proxy() else { return };
@@ -703,7 +787,7 @@ fn direct_messages_go_on_after_redis_has_lost_them() {
     let to = chats[1].id.clone();
     let direct = |content| json!({"type": "direct", "to": to, "content": content});
     for content in ["one", "two"] {
-        chats[0].ok(direct(content));
+        tell_newcomer(&mut chats[0], &direct(content));
         assert_eq!(chats[1].await_kind("direct")["content"], content);
     }
     redis.restart();
@@ -714,6 +798,27 @@ fn direct_messages_go_on_after_redis_has_lost_them() {
     }
     let came = chats[1].await_kind("direct");
     assert_eq!((&came["seq"], &came["content"]), (&json!(3), &json!("three")));
+}
+
+#[test]
+fn who_has_left_is_shown_no_more_though_redis_has_it_by_an_earlier_node() {
+    let Some((redis, cluster)) = start(&[]) else { return };
+    let mut chats = chats(&cluster);
+    chats[0].join("tea");
+    chats[1].join("coffee");
+    chats[1].publish("coffee", 1);
+    // As a Redis that takes over late: the client was in the room on a node that is gone.
+    let presence = format!("{}:{{tea}}:p", cluster.prefix);
+    let shown = format!("1 {} [null,null]", Uuid::new_v4());
+    redis.cli(&["HSET", &presence, &chats[1].id, &shown]);
+    // The node that has its session opens the room.
+    let mut late = outside(&cluster.nodes[1]);
+    late.join("tea");
+    await_members(&mut late, "tea", 2);
+    eventually("Redis has it no more", || match &*redis.cli(&["HLEN", &presence]) {
+        "2" => Ok(()),
+        count => Err(count.to_owned()),
+    });
 }
 
 #[test]

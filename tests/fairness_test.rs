@@ -211,3 +211,43 @@ fn a_flood_into_smaller_rooms_does_not_hold_up_a_large_one() {
         assert!(turns < 30, "{} of {CROWD} still wait", waiting.len());
     }
 }
+
+#[test]
+fn a_sender_into_many_large_rooms_waits_itself_and_nobody_else() {
+    const ROOMS: usize = 10;
+    const MEMBERS: usize = 1500;
+    let mut server = server();
+    let crowd: Vec<MemoryClient> = (0..MEMBERS).map(|_| client(&mut server)).collect();
+    let (flooder, writer) = (client(&mut server), client(&mut server));
+    server.settle();
+    // In each room they stand in another order, so that their slices are of different members.
+    for room in 0..ROOMS {
+        let first = room * MEMBERS / ROOMS;
+        crowd[first..].iter().chain(&crowd[..first]).for_each(|of| join(of, &format!("r{room}")));
+        join(&flooder, &format!("r{room}"));
+        server.settle();
+    }
+    crowd.iter().for_each(|member| join(member, "own"));
+    join(&writer, "own");
+    server.settle();
+    crowd.iter().chain([&flooder]).for_each(|member| drop(member.read()));
+    for number in 0..10 * ROOMS {
+        say(&flooder, &format!(r#"{{"room":"r{}","content":"flood"}}"#, number % ROOMS));
+    }
+    let before = server.handle().stats().messages_in;
+    server.turn();
+    let taken = server.handle().stats().messages_in - before;
+    // Each counts more than its 1,500 members, and 8,192 may be on their way.
+    assert!((1..=6).contains(&taken), "{taken} of them are taken at once");
+    say(&writer, r#"{"room":"own","content":"own"}"#);
+    let mut waiting: Vec<&MemoryClient> = crowd.iter().collect();
+    let mut turns = 0;
+    while !waiting.is_empty() {
+        server.turn();
+        waiting.retain(|member| !contents(member).contains(&"own".to_owned()));
+        turns += 1;
+        // With 17 taken at once it is 63.
+        assert!(turns < 50, "{} of {MEMBERS} still wait", waiting.len());
+    }
+    assert!(server.handle().stats().publish_pauses > 0, "the flooder was not read meanwhile");
+}

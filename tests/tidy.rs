@@ -582,6 +582,25 @@ fn prose_is_wrapped() {
     none(&format!("comments and paragraphs have at most {COLUMNS_MAX} columns"), &violations);
 }
 
+/// A bug that cannot be planted any more is found by nobody.
+#[test]
+fn planted_bugs_fit_the_sources() {
+    let mut violations = Vec::new();
+    for patch in files(&["crates/testing/planted"], &["patch"]) {
+        let mut of = None;
+        for line in patch.text.lines() {
+            if let Some(path) = line.strip_prefix("+++ b/") {
+                of = Some(read(path));
+            } else if let Some(kept) = line.strip_prefix([' ', '-'])
+                && of.as_ref().is_some_and(|of| !of.lines().any(|line| line == kept))
+            {
+                violations.push(format!("{}: {kept}", patch.path));
+            }
+        }
+    }
+    none("patches change lines that there are", &violations);
+}
+
 #[test]
 fn every_module_says_what_it_is_for() {
     let silent: Vec<String> = files(&["src", "crates", "tests", "examples"], &[".rs"])

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Two promises at their full size: a restart under load that loses nothing, and a crowd outside a
-full server that those inside do not notice."""
+"""Promises at their full size: a restart under load that loses nothing, a crowd outside a full
+server that those inside do not notice, and a node that is killed and missed by nobody."""
 
 import argparse
+import asyncio
 import bisect
 import json
 import os
@@ -13,8 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from ..attack.server import Server, get_json
 from . import lines
-from .stage import BINARY, REPOSITORY, Stage, equal, wait_for
+from .redis import Redis
+from .stage import BINARY, REPOSITORY, Stage, equal, listener, wait_for
 
 OUT = REPOSITORY / "target/chaos"
 RUN_S_MAX = 240
@@ -78,10 +81,6 @@ def restart(options):
         ticks = [crowd.ticks for crowd in crowds]
         stats = stage.stats()
 
-    wrong = settled | {
-        name: seen[name]
-        for name in ("doubled", "disordered", "announced", "unannounced", "failed", "ended", "anew")
-    }
     fifths = [0] * 5
     for ms in asked:
         fifths[min(ms * 5 // RECONNECT_MS_MAX, 4)] += 1
@@ -89,7 +88,7 @@ def restart(options):
         "clients": count,
         "published": seen["published"],
         "delivered": seen["delivered"],
-        "wrong": {name: value for name, value in wrong.items() if value},
+        "wrong": wrongs(settled, seen),
         "closes": seen["closes"],
         "connections_refused": seen["refused"],
         "resumed": seen["resumed"],
@@ -117,6 +116,74 @@ def restart(options):
     if any(abs(fifth - count / 5) > spread for fifth in fifths):
         faults.append(f"reconnects are not spread: {fifths}")
     return result, faults
+
+
+def node(options):
+    """Clients of a node that is killed, and what they find on the one that is left: both have one
+    Redis, and their clients reach them at one address."""
+    count = options.clients
+    redis = Redis()
+    try:
+        asyncio.run(redis.begin("--appendonly", "no"))
+        with Stage(options.binary) as stage, listener() as admin:
+            stage.settings = {
+                "ENGINE": "redis",
+                "REDIS_URL": f"redis://127.0.0.1:{redis.port}",
+                "MAX_CONN": 2 * count,
+                "MAX_PENDING_HEADS": HEADS_MAX,
+                "DEFAULT_ROOM": "",
+            }
+            stage.start()
+            each = count // PROCESSES
+            crowds = [
+                stage.clients(clients=each, first=nth * each, everyMs=options.every_ms, tickMs=TICK_MS)
+                for nth in range(PROCESSES)
+            ]
+            # It listens at the same address, so nobody connects between its start and the end of
+            # the first.
+            other = Server(options.binary, stage.settings, sockets=[stage.sockets[0], admin])
+            stage.kept.callback(other.stop)
+            wait_for("second node", lambda: get_json(admin.getsockname(), "/ready", 1))
+            tell(crowds, "go")
+            time.sleep(BEFORE_S)
+            stage.server.process.kill()
+            killed = time.time()
+
+            def all_are_back():
+                figures = totals(tell(crowds, "report"))
+                return figures if figures["open"] == count and figures["resumed"] >= count else None
+
+            wait_for("return of all", all_are_back, 60)
+            back = time.time()
+            time.sleep(AFTER_S)
+            settled = totals(tell(crowds, "settle", withinMs=60_000))
+            seen = totals(tell(crowds, "report"))
+            spent = get_json(admin.getsockname(), "/stats", 5)["cpu_seconds"]
+    finally:
+        redis.end()
+    result = {
+        "clients": count,
+        "published": seen["published"],
+        "delivered": seen["delivered"],
+        "wrong": wrongs(settled, seen),
+        "closes": seen["closes"],
+        "resumed": seen["resumed"],
+        "all_back_after_s": round(back - killed, 2),
+        "away_ms": quantiles([away for away, _ in seen["aways"]]),
+        "cpu_s_of_the_other": spent,
+        "told": seen["told"],
+    }
+    faults = [f"{result['wrong']}"] if result["wrong"] else []
+    if seen["resumed"] != count:
+        faults.append(f"resumed {seen['resumed']}, not {count}")
+    return result, faults
+
+
+def wrongs(settled, seen):
+    """What must not be, if it is."""
+    names = ("doubled", "disordered", "announced", "unannounced", "failed", "ended", "anew")
+    found = settled | {name: seen[name] for name in names}
+    return {name: value for name, value in found.items() if value}
 
 
 def tell(crowds, order, **how):
@@ -340,14 +407,14 @@ def inside_of(found):
     }
 
 
-SHOWS = {"restart": restart, "crowd": crowd}
+SHOWS = {"restart": restart, "crowd": crowd, "node": node}
 
 
 def main():
     parser = argparse.ArgumentParser(prog="scripts/chaos.sh --show", description=__doc__)
     parser.add_argument("show", choices=SHOWS)
     parser.add_argument("--binary", type=Path, default=BINARY, help="default: %(default)s")
-    parser.add_argument("--clients", type=int, default=5000, help="of `restart`")
+    parser.add_argument("--clients", type=int, default=5000, help="of `restart` and `node`")
     parser.add_argument("--every-ms", type=int, default=10_000, help="how often each publishes")
     parser.add_argument(
         "--plot", type=Path, metavar="FILE", help="draw the picture of `restart` there"

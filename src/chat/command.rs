@@ -72,12 +72,12 @@ pub(super) struct Resume<'a> {
 
 /// Parses one command. Returns the `ref` even if the command is wrong, if it can be found.
 pub(super) fn parse(text: &str) -> (Reference, Result<Command<'_>, Fault>) {
-    let fields = match fields(text) {
-        Ok(fields) => fields,
-        Err(fault) => return (None, Err(fault)),
-    };
-    match reference(&fields) {
-        Ok(reference) => (reference, command(&fields)),
+    match fields(text) {
+        // By reference, because they are many, and moving them costs as much as some checks.
+        Ok(ref fields) => match reference(fields) {
+            Ok(reference) => (reference, command(fields)),
+            Err(fault) => (None, Err(fault)),
+        },
         Err(fault) => (None, Err(fault)),
     }
 }

@@ -140,9 +140,9 @@ impl Chat {
         if !ctx.is_member(room) {
             return self.fail(ctx, &RoomError::NotMember.into(), &reference);
         }
-        let head = message::room_head(room);
-        let tail = message::tail(ctx.client_id(), content);
-        let publication = addressed(Publication::around_seq(&head, &tail), content, echo);
+        let (text, at) = message::to_room(room, ctx.client_id(), content);
+        let (head, tail) = text.split_at(at);
+        let publication = addressed(Publication::around_seq(head, tail), content, echo);
         let id = content.id;
         // Copy only what the answer needs; most publishes have no `ref` and get none.
         let answered_room = reference.is_some().then(|| room.to_owned());

@@ -53,21 +53,35 @@ pub(super) fn check(json: &str) -> Result<(), Unreadable> {
     }
 }
 
+/// Bytes that the first pass looks at together.
+const LANES: usize = 16;
+
 /// Whether a list or an object may contain something unreadable. The passes have no branches, so
 /// that they run many bytes at a time.
 fn is_suspect(bytes: &[u8]) -> bool {
-    let has_exponent = || {
-        let pairs = bytes.iter().zip(&bytes[1..]);
-        let is_exponent =
-            |(digit, letter): (&u8, &u8)| digit.is_ascii_digit() & (letter | 0x20 == b'e');
-        pairs.fold(false, |found, pair| found | is_exponent(pair))
-    };
+    // A shorter one is looked at byte by byte at once.
+    let Some(last) = bytes.last_chunk() else { return true };
+    let mut has_found = has_escape_or_exponent(last);
+    let mut rest = bytes;
+    while let Some(chunk) = rest.first_chunk() {
+        has_found |= has_escape_or_exponent(chunk);
+        rest = &rest[LANES..];
+    }
     // `[` and `{` differ in one bit.
     let opens = || count(bytes, |byte| byte & 0xdf == b'[');
     let digits = || count(bytes, |byte| byte.is_ascii_digit());
-    bytes.contains(&b'\\')
-        || has_exponent()
-        || bytes.len() > 2 * DEPTH_MAX && (opens() > DEPTH_MAX || digits() > DIGITS_MAX)
+    has_found || bytes.len() > 2 * DEPTH_MAX && (opens() > DEPTH_MAX || digits() > DIGITS_MAX)
+}
+
+/// Whether a chunk has a backslash, or a digit with the `e` of an exponent behind it; the last byte
+/// is only looked at for that letter.
+#[inline]
+fn has_escape_or_exponent(chunk: &[u8; LANES + 1]) -> bool {
+    let pairs = (0..LANES).map(|at| (chunk[at], chunk[at + 1]));
+    pairs.fold(false, |found, (byte, next)| {
+        let is_exponent = byte.is_ascii_digit() & (next | 0x20 == b'e');
+        found | is_exponent | (byte == b'\\')
+    })
 }
 
 fn count(bytes: &[u8], is_it: impl Fn(u8) -> bool) -> usize {
@@ -196,6 +210,19 @@ mod tests {
             (&nested(30_000), Unreadable::Depth),
         ] {
             assert_eq!(check(not), Err(why), "{not}");
+        }
+    }
+
+    #[test]
+    fn it_is_found_wherever_it_stands() {
+        for before in 0..40 {
+            for after in 0..40 {
+                let (before, after) = ("x".repeat(before), "x".repeat(after));
+                let around = |middle: &str| check(&format!("[\"{before}\",{middle},\"{after}\"]"));
+                assert_eq!(around("1"), Ok(()));
+                assert_eq!(around("1E999"), Err(Unreadable::Number), "{before} {after}");
+                assert_eq!(around("\"\\ud800\""), Err(Unreadable::Surrogate), "{before} {after}");
+            }
         }
     }
 }

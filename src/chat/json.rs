@@ -65,8 +65,8 @@ fn is_frame(text: &str) -> bool {
 
 /// Appends a JSON string.
 pub(super) fn push_string(out: &mut String, text: &str) {
-    let plain = |c: char| c >= ' ' && c != '"' && c != '\\';
-    if text.chars().all(plain) {
+    let plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+    if text.bytes().all(plain) {
         out.push('"');
         out.push_str(text);
         out.push('"');

@@ -15,13 +15,25 @@ const ROOM_HEAD: &str = "{\"type\":\"message\",\"room\":";
 /// The beginning of the frame of a direct message, up to its number.
 pub(super) const DIRECT_HEAD: &str = "{\"type\":\"direct\",\"seq\":";
 
-/// Formats the beginning of a message to one room, up to its number.
-pub(super) fn room_head(room: &str) -> String {
-    let mut out = String::with_capacity(48 + room.len());
+/// Formats a message to one room. Returns where in it the number is to stand.
+pub(super) fn to_room(room: &str, client_id: Uuid, content: &Content<'_>) -> (String, usize) {
+    let mut out = String::with_capacity(head_bytes(room) + tail_bytes(content));
+    push_room_head(&mut out, room);
+    let at = out.len();
+    push_tail(&mut out, client_id, content);
+    (out, at)
+}
+
+/// How much space the beginning of a frame is given.
+fn head_bytes(room: &str) -> usize {
+    48 + room.len()
+}
+
+/// Formats the beginning of a message to a room, up to its number.
+fn push_room_head(out: &mut String, room: &str) {
     out.push_str(ROOM_HEAD);
-    push_string(&mut out, room);
+    push_string(out, room);
     out.push_str(",\"seq\":");
-    out
 }
 
 /// Formats a message to several rooms: each text is followed by the number in the room with that
@@ -35,7 +47,9 @@ pub(super) fn to_rooms(
     for (index, room) in rooms.iter().enumerate() {
         let mut text = String::new();
         if index == 0 {
-            texts.push((room_head(room), 0));
+            let mut head = String::with_capacity(head_bytes(room));
+            push_room_head(&mut head, room);
+            texts.push((head, 0));
             text.push_str(",\"rooms\":[{\"room\":");
         } else {
             text.push_str("},{\"room\":");
@@ -54,7 +68,17 @@ pub(super) fn broadcast(client_id: Uuid, content: &Content<'_>) -> String {
 
 /// Formats the end of every message frame: id, sender, content, time, client id and user.
 pub(super) fn tail(client_id: Uuid, content: &Content<'_>) -> String {
-    let mut out = String::with_capacity(192 + content.content.len() + content.user.len());
+    let mut out = String::with_capacity(tail_bytes(content));
+    push_tail(&mut out, client_id, content);
+    out
+}
+
+/// How much space the end of a frame is given.
+fn tail_bytes(content: &Content<'_>) -> usize {
+    192 + content.content.len() + content.user.len()
+}
+
+fn push_tail(out: &mut String, client_id: Uuid, content: &Content<'_>) {
     let mut space = Uuid::encode_buffer();
     out.push_str(",\"id\":\"");
     out.push_str(content.id.hyphenated().encode_lower(&mut space));
@@ -76,7 +100,6 @@ pub(super) fn tail(client_id: Uuid, content: &Content<'_>) -> String {
     out.push('"');
     out.push_str(content.user);
     out.push('}');
-    out
 }
 
 /// Calls `with` with the current time as a JSON string, formatted at most once a millisecond on
@@ -122,7 +145,8 @@ mod tests {
         };
         for content in [say(None, None), say(Some("\"a\\nb\""), Some("\"2025-03-15T12:00:00Z\""))] {
             let tail = tail(client_id, &content);
-            let text = format!("{}7{tail}", room_head("a \"room\""));
+            let (text, at) = to_room("a \"room\"", client_id, &content);
+            let text = format!("{}7{}", &text[..at], &text[at..]);
             let message = is_of_the_protocol(&text);
             assert_eq!((message.room.as_deref(), message.seq), (Some("a \"room\""), Some(7)));
             assert_eq!(message.content.get(), content.content);

@@ -9,7 +9,8 @@ use super::{
     settings::Config,
     texts::{EVENTS, HOOKS},
     words::{
-        Compression, Engine, FirstPage, HookFail, IdentityMode, LogFormat, MetricsAccess, Overflow,
+        Compression, Dashboard, Engine, FirstPage, HookFail, IdentityMode, LogFormat,
+        MetricsAccess, Overflow,
     },
 };
 
@@ -101,6 +102,8 @@ impl Default for Config {
             api_body_bytes: 1 << 20,
             api_body_timeout: Duration::from_secs(10),
             max_api_bodies: 16,
+            dashboard: Dashboard::On,
+            max_live_viewers: 16,
             metrics: MetricsAccess::Admin,
             tls_cert: String::new(),
             tls_key: String::new(),

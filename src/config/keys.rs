@@ -245,6 +245,10 @@ pub(super) static TABLE: &[Key] = &[
         "Seconds a client of the server API has to send a body"),
     key!(Admin, max_api_bodies, count("bodies", 1, 10_000), live,
         "Bodies of the server API that are read at once; beyond it a 503"),
+    key!(Admin, dashboard, Kind::Word(&["on", "off"]),
+        "Serve the dashboard on /dashboard of the admin listener"),
+    key!(Admin, max_live_viewers, count("viewers", 0, 10_000), live,
+        "Viewers that are shown the figures once a second; beyond it they are closed with 1013"),
     key!(Admin, metrics, Kind::Word(&["admin", "public"]), live,
         "Serve /metrics on the admin listener alone (admin) or also on the main port (public)"),
 

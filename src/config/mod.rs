@@ -44,6 +44,7 @@ mod file;
 #[path = "no_file.rs"]
 mod file;
 mod load;
+mod shown;
 mod reload;
 mod memory_max;
 mod nearest;
@@ -69,10 +70,11 @@ pub use {
     reload::{ConfigSource, Reloaded},
     secret::Secret,
     settings::Config,
+    shown::ShownSetting,
     source::Source,
     tables::{RoomRule, TlsPair},
     words::{
-        Access, Compression, Engine, FirstPage, HookFail, IdentityMode, LogFormat, MetricsAccess,
-        Overflow,
+        Access, Compression, Dashboard, Engine, FirstPage, HookFail, IdentityMode, LogFormat,
+        MetricsAccess, Overflow,
     },
 };

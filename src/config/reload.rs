@@ -1,6 +1,8 @@
 //! Which settings a running server can take anew.
 
-use super::{api_keys, keys::TABLE, rooms, settings::Config, tls_pairs};
+use std::sync::Arc;
+
+use super::{api_keys, keys::TABLE, load::Loaded, rooms, settings::Config, tls_pairs};
 use crate::error::Error;
 
 /// What a reload has changed.
@@ -27,6 +29,12 @@ pub trait ConfigSource: Send + Sync + 'static {
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config): they are bad. The server goes on as it is.
     fn load(&self) -> Result<Config, Error>;
+
+    /// Returns what was read last and was taken, with the source of each value, for operators who
+    /// ask where their settings came from. Must not block. `None` by default.
+    fn last(&self) -> Option<Arc<Loaded>> {
+        None
+    }
 
     /// Told what became of the settings that were read last. Does nothing by default.
     fn loaded(&self, outcome: Result<&Reloaded, &Error>) {

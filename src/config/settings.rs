@@ -9,7 +9,8 @@ use super::{
     secret::Secret,
     tables::{RoomRule, TlsPair},
     words::{
-        Compression, Engine, FirstPage, HookFail, IdentityMode, LogFormat, MetricsAccess, Overflow,
+        Compression, Dashboard, Engine, FirstPage, HookFail, IdentityMode, LogFormat,
+        MetricsAccess, Overflow,
     },
 };
 
@@ -585,6 +586,22 @@ pub struct Config {
     ///
     /// Unit: bodies. Default: 16. Range: 1 to 10000.
     pub max_api_bodies: usize,
+
+    /// Whether the program serves its dashboard on `/dashboard` of the admin listener.
+    ///
+    /// A library's server has the [pages](crate::Builder::admin_page_with) that it is given,
+    /// whatever this says.
+    ///
+    /// Default: on. Range: on or off.
+    pub dashboard: Dashboard,
+
+    /// Viewers on the admin listener that are shown the figures once a second
+    /// ([`AdminStep::Live`](crate::AdminStep::Live)), such as dashboards that are open. Further
+    /// ones are closed with 1013, and so are those who come when three quarters of
+    /// [`max_admin_conn`](Config::max_admin_conn) are in use.
+    ///
+    /// Unit: viewers. Default: 16. Range: 0 to 10000.
+    pub max_live_viewers: usize,
 
     /// Who may read `/metrics`: clients of the admin listener alone, or also those of the main
     /// port, as they may read `/stats`.

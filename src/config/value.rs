@@ -11,8 +11,8 @@ use super::{
     secret::{self, Secret},
     texts::Rule,
     words::{
-        Access, Compression, Engine, FirstPage, HookFail, IdentityMode, LogFormat, MetricsAccess,
-        Overflow,
+        Access, Compression, Dashboard, Engine, FirstPage, HookFail, IdentityMode, LogFormat,
+        MetricsAccess, Overflow,
     },
 };
 
@@ -313,6 +313,7 @@ macro_rules! word_field {
         }
     };
 }
+word_field!(Dashboard: On = "on", Off = "off");
 word_field!(Engine: Memory = "memory", Redis = "redis");
 word_field!(FirstPage: On = "on", Off = "off");
 word_field!(HookFail: Closed = "closed", Open = "open");

@@ -59,6 +59,15 @@ pub enum FirstPage {
     Off,
 }
 
+/// Whether the program has a dashboard on its admin listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dashboard {
+    /// There is one on `/dashboard`.
+    On,
+    /// Its paths are a 404.
+    Off,
+}
+
 /// What a client gets when the backend of the [hooks](crate::Config::hook_url) gives no proper
 /// answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

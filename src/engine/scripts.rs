@@ -22,8 +22,8 @@ scripts! {
     OPEN = "open" + "time" + "room";
     PUBLISH = "publish" + "time" + "sender" + "room";
     PRESENCE = "presence" + "version";
-    SAVE = "save";
-    TAKE = "take";
+    SAVE = "save" + "time";
+    TAKE = "take" + "time";
     END = "end";
     RETURN = "return" + "time";
     DIRECT = "direct" + "time" + "sender";

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::node::NodeSummary;
 use crate::{
-    config::{Config, Reloaded},
+    config::{Config, Loaded, Reloaded, ShownSetting},
     error::{Error, ErrorKind},
     http::{
         head::Request,
@@ -62,7 +62,16 @@ pub enum AdminStep {
     Body(usize, BodyCall),
     /// Makes the call after this time; with zero, in the next turn.
     Continue(Duration, LaterCall),
+    /// Upgrades the request to a WebSocket, on which the client is shown the figures of the server
+    /// once a second. If a call is given, it judges the client's first message, which must come
+    /// within [`Config::handshake_timeout`]: a page in a browser can show a key nowhere else. There
+    /// are at most [`Config::max_live_viewers`] who are shown the figures, and all are closed with
+    /// 1012 when the settings change, because a key may be good no more.
+    Live(Option<KeyCall>),
 }
+
+/// Judges the key that a client sends to be shown the figures.
+pub type KeyCall = Box<dyn FnOnce(&str) -> Result<(), CloseReason> + Send>;
 
 /// Takes the body of a request.
 pub type BodyCall = Box<dyn FnOnce(&mut AdminContext<'_>, Vec<u8>) -> AdminStep + Send>;
@@ -116,6 +125,8 @@ pub(crate) trait ServerState {
     fn ask_drain(&self);
     /// Begins to read the settings anew, unless that goes on already.
     fn begin_reload(&self) -> Option<Receiver<Result<Reloaded, Error>>>;
+    /// The settings that hold now, and what was read last.
+    fn settings(&self) -> (Arc<Config>, Option<Arc<Loaded>>);
 }
 
 /// A reload of the settings that goes on, on a thread of its own.
@@ -430,6 +441,15 @@ impl<'a> AdminContext<'a> {
         self.server.begin_reload().map(PendingReload)
     }
 
+    /// Lists the settings that hold now, as they may be shown, and where each came from if the
+    /// [`ConfigSource`](crate::config::ConfigSource) knows.
+    pub fn settings(&mut self) -> Vec<ShownSetting> {
+        let (config, loaded) = self.server.settings();
+        let settings = config.shown(loaded.as_deref());
+        self.spent += 1 + settings.len() / ENTRIES_PER_COST;
+        settings
+    }
+
     /// Lists the nodes that share rooms and sessions with this one
     /// ([`Config::engine`](crate::Config::engine)), as they were some seconds ago at most, and this
     /// one as it is.
@@ -463,6 +483,7 @@ impl std::fmt::Debug for AdminStep {
             AdminStep::Answer(answer) => f.debug_tuple("Answer").field(answer).finish(),
             AdminStep::Body(bytes, _) => f.debug_tuple("Body").field(bytes).finish(),
             AdminStep::Continue(after, _) => f.debug_tuple("Continue").field(after).finish(),
+            AdminStep::Live(_) => f.write_str("Live"),
         }
     }
 }

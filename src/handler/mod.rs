@@ -18,7 +18,8 @@ pub(crate) mod admin;
 
 pub(crate) use admin::ServerState;
 pub use admin::{
-    AdminAnswer, AdminContext, AdminHandler, AdminStep, BodyCall, LaterCall, Pending, PendingReload,
+    AdminAnswer, AdminContext, AdminHandler, AdminStep, BodyCall, KeyCall, LaterCall, Pending,
+    PendingReload,
 };
 pub use callbacks::{Blocking, Handler, TaskThreads};
 pub use context::Context;

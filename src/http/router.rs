@@ -24,6 +24,9 @@ pub(crate) enum Target {
 /// Paths that are reserved for the server.
 pub(crate) const RESERVED_PATHS: [&str; 3] = ["/health", "/stats", "/metrics"];
 
+/// Paths of the admin listener that are reserved for the server.
+pub(crate) const RESERVED_ADMIN_PATHS: [&str; 4] = ["/health", "/ready", "/stats", "/metrics"];
+
 /// What the admin listener answers by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AdminTarget {

@@ -1,12 +1,22 @@
-//! What the sender of a message is charged for one letter.
+//! What the sender of a message is charged for it, letter by letter.
 
 use std::sync::Arc;
 
-use super::{conn_id::ConnId, in_flight, session::Session};
+use super::{conn_id::ConnId, in_flight, room::RoomKey, session::Session};
 
 /// Deliveries to fewer members than this are not counted: they cost the server as much as they cost
 /// the client.
 const COUNTED_MIN: usize = 64;
+
+/// One message that is to be charged for. Each of its letters has a [`Charge`] for its part.
+pub(super) struct Charged<'s> {
+    payer: Option<&'s Arc<Session>>,
+    bytes: usize,
+    members: usize,
+    /// Whether it goes to its members together with the payer's message before it.
+    goes_along: bool,
+    published_ms: Option<u64>,
+}
 
 /// One worker's part of a message. Goes with its letter.
 pub(crate) struct Charge {
@@ -16,35 +26,38 @@ pub(crate) struct Charge {
     published_ms: Option<u64>,
 }
 
-impl Charge {
-    /// Charges for one worker's part, `here`, of a message of `bytes` to `members` in all. `None`
-    /// where nobody pays, because the message is from outside of any session.
+impl<'s> Charged<'s> {
+    /// A message of `bytes` to `members` in all, which are those of `room` if it is to one room.
+    /// Nobody pays for a message from outside of any session.
     pub(super) fn new(
-        by: Option<&Arc<Session>>,
+        payer: Option<&'s Arc<Session>>,
         bytes: usize,
         members: usize,
-        here: u32,
-    ) -> Option<Charge> {
-        let session = Arc::clone(by?);
+        room: Option<RoomKey>,
+    ) -> Charged<'s> {
+        let goes_along = payer.is_some_and(|payer| payer.in_flight.goes_along(room));
+        Charged { payer, bytes, members, goes_along, published_ms: None }
+    }
+
+    /// Has the way of the message be timed, from `now_ms` of the hub's clock on.
+    pub(super) fn published_at(self, now_ms: u64) -> Charged<'s> {
+        Charged { published_ms: (self.members >= COUNTED_MIN).then_some(now_ms), ..self }
+    }
+
+    /// Charges for the letter of a worker that has `here` of the members.
+    pub(super) fn part(&self, here: u32) -> Option<Charge> {
+        let Charged { bytes, members, goes_along, published_ms, .. } = *self;
+        let session = Arc::clone(self.payer?);
+        let is_counted = members >= COUNTED_MIN;
         let deliveries =
-            if members < COUNTED_MIN { 0 } else { in_flight::members_price(here, members) };
+            if is_counted { in_flight::members_price(here, members, goes_along) } else { 0 };
         let price = in_flight::price(bytes, here, members).saturating_add(deliveries);
         session.in_flight.add(price);
-        Some(Charge { session, price, published_ms: None })
+        Some(Charge { session, price, published_ms })
     }
+}
 
-    /// Like [`new`](Charge::new), for a message that was published at `now_ms` of the hub's clock.
-    pub(super) fn of_publish(
-        by: Option<&Arc<Session>>,
-        bytes: usize,
-        members: usize,
-        here: u32,
-        now_ms: u64,
-    ) -> Option<Charge> {
-        let published_ms = (members >= COUNTED_MIN).then_some(now_ms);
-        Charge::new(by, bytes, members, here).map(|charge| Charge { published_ms, ..charge })
-    }
-
+impl Charge {
     /// Returns when the message was published, on the hub's clock, if its way is timed.
     pub(crate) fn published_ms(&self) -> Option<u64> {
         self.published_ms

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     Hub,
-    charge::Charge,
+    charge::Charged,
     error::RoomError,
     inbound_token::InboundToken,
     inbox::Inbox,
@@ -130,7 +130,7 @@ impl Hub {
                 };
                 self.mailboxes.reserve_all(std::iter::once((worker, bytes)), deferred)?;
                 by.session.in_flight.note_sent(bytes);
-                let charge = Charge::new(Some(by.session), bytes, 1, 1);
+                let charge = Charged::new(Some(by.session), bytes, 1, None).part(1);
                 let letter =
                     Letter::Send { conn, frame: frame.clone(), charge, inbound: Some(inbound) };
                 self.mailboxes.push_reserved(worker, letter, deferred);
@@ -170,8 +170,9 @@ impl Hub {
             // How many of them each worker has, only the worker knows.
             let here = (connected / workers) as u32;
             by.session.in_flight.note_sent(frame.len());
+            let charged = Charged::new(Some(by.session), frame.len(), connected, None);
             for worker in 0..workers {
-                let charge = Charge::new(Some(by.session), frame.len(), connected, here);
+                let charge = charged.part(here);
                 let (frame, route, except) = (frame.clone(), by.session.route, by.conn);
                 let letter = Letter::Broadcast { route, frame, except, charge };
                 self.mailboxes.push_reserved(worker, letter, &mut deferred);

@@ -6,13 +6,13 @@
 //! else's.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
 use parking_lot::{Condvar, Mutex};
 
-use super::conn_id::ConnId;
+use super::{conn_id::ConnId, room::RoomKey};
 
 /// Price of what one session may have on its way before its connection is paused. One message is
 /// always taken, however large it or its room.
@@ -23,10 +23,13 @@ const IN_FLIGHT_MAX: u32 = 8192;
 /// the time to be held for. Divided among the letters of a message.
 const KIB_PRICE: u32 = IN_FLIGHT_MAX / 128;
 
-/// The most that the members of a room add to the price of one message: 16 messages may be on their
-/// way, however many get them. Messages behind each other go out together, so that the more there
-/// are of them the less each costs; with one or two at a time each is written alone.
-const MEMBERS_PRICE_MAX: u32 = IN_FLIGHT_MAX / 16 - KIB_PRICE;
+/// The most that its members add to the price of one message: two messages to large rooms may be on
+/// their way, however large the rooms are.
+const MEMBERS_PRICE_MAX: u32 = IN_FLIGHT_MAX / 2;
+
+/// The same for a message that goes to its members together with the one before it, in one write:
+/// nine of them fit behind the first one to a large room.
+const MEMBERS_PRICE_TOGETHER_MAX: u32 = 6 * KIB_PRICE;
 
 /// KiB that a session must have sent since it was last held before a client can hold it. However
 /// slow its receivers are, a sender passes so much between two holds; and who says a word now and
@@ -42,6 +45,9 @@ pub(crate) struct InFlight {
     /// What the session has sent since it was last held. Only an estimate: two threads may count at
     /// once.
     kib_unheld: AtomicU32,
+    /// The room of its last message, plus 1; 0 for a message to no room, or to several. Only an
+    /// estimate, too.
+    last_room: AtomicU64,
     /// Locked only where a hold begins or ends.
     times: Mutex<HoldTimes>,
     /// Whether somebody may wait, so that most letters need not lock `waiting`.
@@ -85,10 +91,10 @@ pub(super) fn price(bytes: usize, here: u32, total: usize) -> u32 {
 }
 
 /// Returns what a letter to `here` of a message's `total` receivers costs beside its bytes: 1 for
-/// each, up to a bound for all of them.
-pub(super) fn members_price(here: u32, total: usize) -> u32 {
-    let max = u64::from(MEMBERS_PRICE_MAX);
-    let part = (max * u64::from(here)).div_ceil(total.max(1) as u64);
+/// each, up to a bound for all of them. That is lower if the message `goes_along` with another one.
+pub(super) fn members_price(here: u32, total: usize, goes_along: bool) -> u32 {
+    let max = if goes_along { MEMBERS_PRICE_TOGETHER_MAX } else { MEMBERS_PRICE_MAX };
+    let part = (u64::from(max) * u64::from(here)).div_ceil(total.max(1) as u64);
     u32::try_from(part).unwrap_or(u32::MAX).min(here)
 }
 
@@ -150,6 +156,15 @@ impl InFlight {
     pub(super) fn note_sent(&self, bytes: usize) {
         let sent = self.kib_unheld.load(Ordering::Relaxed);
         self.kib_unheld.store(sent.saturating_add(kib(bytes)), Ordering::Relaxed);
+    }
+
+    /// Notes that the next message is to `room` alone. Returns whether it goes along with the one
+    /// before it, which is then to the same room and still on its way.
+    pub(super) fn goes_along(&self, room: Option<RoomKey>) -> bool {
+        let room = room.map_or(0, |room| room.wrapping_add(1));
+        let before = self.last_room.load(Ordering::Relaxed);
+        self.last_room.store(room, Ordering::Relaxed);
+        room != 0 && room == before && self.price.load(Ordering::SeqCst) > 0
     }
 
     pub(super) fn add(&self, price: u32) {
@@ -304,5 +319,27 @@ mod tests {
         assert_eq!((0..16).map(|_| price(10, 2, 32)).sum::<u32>(), KIB_PRICE);
         assert_eq!(price(10, 0, 32), 1, "no letter is free");
         assert!(price(u32::MAX as usize, 1, 1) > IN_FLIGHT_MAX);
+    }
+
+    #[test]
+    fn only_what_goes_along_with_the_message_before_it_costs_less_than_its_members() {
+        let in_flight = InFlight::default();
+        assert!(!in_flight.goes_along(Some(0)) && !in_flight.goes_along(Some(0)), "nothing waits");
+        in_flight.add(1);
+        assert!(in_flight.goes_along(Some(0)) && !in_flight.goes_along(Some(1)));
+        assert!(!in_flight.goes_along(Some(0)), "another room's came between");
+        assert!(!in_flight.goes_along(None) && !in_flight.goes_along(None), "it is to several");
+        assert!(!in_flight.goes_along(Some(0)) && in_flight.goes_along(Some(0)));
+        in_flight.subtract(1);
+        assert!(!in_flight.goes_along(Some(0)), "it is delivered");
+
+        assert_eq!(members_price(1000, 1000, false), 1000);
+        assert_eq!(members_price(1000, 1000, true), MEMBERS_PRICE_TOGETHER_MAX);
+        assert_eq!([false, true].map(|goes_along| members_price(9, 9, goes_along)), [9, 9]);
+        let parts = (0..4).map(|_| members_price(5000, 20_000, false)).sum::<u32>();
+        assert_eq!(parts, MEMBERS_PRICE_MAX, "as much in four letters as in one");
+        let (one, more) = (KIB_PRICE + MEMBERS_PRICE_MAX, KIB_PRICE + MEMBERS_PRICE_TOGETHER_MAX);
+        assert!(one <= IN_FLIGHT_MAX && 2 * one > IN_FLIGHT_MAX, "two to large rooms");
+        assert!(9 * more <= IN_FLIGHT_MAX / 2, "others behind the first are taken before it ends");
     }
 }

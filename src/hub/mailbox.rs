@@ -306,7 +306,7 @@ impl Mailboxes {
     /// Wakes the sleeping workers that got letters, with one system call each, and checks the
     /// low-water marks if space was given back. Called after every lock is released.
     pub(crate) fn after_unlock(&self, deferred: &Deferred) {
-        deferred.wake.iter().for_each(|worker| self.wake(worker));
+        deferred.wake.for_each(|worker| self.wake(worker));
         if deferred.sweep_soon {
             self.send_control(SWEEPER, Letter::SweepSoon);
         }
@@ -456,15 +456,14 @@ impl WorkerSet {
         self.0[worker / 64] |= 1 << (worker % 64);
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = usize> {
-        let words = self.0;
-        words.into_iter().enumerate().flat_map(|(index, mut word)| {
-            std::iter::from_fn(move || {
-                let bit = word.trailing_zeros() as usize;
-                word &= word.wrapping_sub(1);
-                (bit < 64).then_some(index * 64 + bit)
-            })
-        })
+    pub(crate) fn for_each(&self, mut with: impl FnMut(usize)) {
+        for (index, word) in self.0.iter().enumerate() {
+            let mut word = *word;
+            while word > 0 {
+                with(index * 64 + word.trailing_zeros() as usize);
+                word &= word - 1;
+            }
+        }
     }
 }
 
@@ -543,6 +542,8 @@ mod tests {
         for worker in [0, 63, 64, 255] {
             set.insert(worker);
         }
-        assert_eq!(set.iter().collect::<Vec<_>>(), [0, 63, 64, 255]);
+        let mut found = Vec::new();
+        set.for_each(|worker| found.push(worker));
+        assert_eq!(found, [0, 63, 64, 255]);
     }
 }

@@ -4,52 +4,25 @@
 //! A room on a node is a mirror of what the engine has of it. Its messages come from one thread, in
 //! order, whoever published them, and none is numbered here.
 
-use std::sync::Arc;
+pub(crate) mod arrivals;
+pub(crate) mod moved;
+pub(crate) mod remote;
 
-use uuid::Uuid;
+use std::sync::Arc;
 
 use super::{
     Hub,
-    charge::Charge,
     conn_id::ConnId,
-    envelope::{Envelope, From},
+    envelope::From,
     error::RoomError,
-    inbound_token::InboundToken,
-    inbox::Inbox,
     mailbox::{Deferred, Letter},
     names::RoomName,
-    presence::{RosterChange, Told, Who},
-    restore::RestorableRoute,
-    room::{Room, RoomKey, RoomState, workers_with_members},
-    roster::Shown,
-    session::{
-        Attachment, Session,
-        saved::{RestoredIn, is_sound},
-    },
-    session_token::SessionToken,
+    room::{Room, RoomState, workers_with_members},
 };
 use crate::{
-    identity::Identity,
-    snapshot::SessionRecord,
     store::{Epoch, History, Position},
-    ws::{close::CloseReason, frame::PreparedFrame},
+    ws::frame::PreparedFrame,
 };
-
-/// How a client is shown in a room, as the engine keeps it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct ShownAs {
-    pub(crate) name: Option<String>,
-    pub(crate) user: Option<String>,
-}
-
-impl ShownAs {
-    fn into_shown(self) -> Shown {
-        Shown {
-            name: self.name.map(Arc::from),
-            identity: self.user.map(|user| Arc::new(Identity::new(user))),
-        }
-    }
-}
 
 /// A message that the engine keeps for a room.
 pub(crate) struct Kept {
@@ -60,24 +33,7 @@ pub(crate) struct Kept {
     pub(crate) from: From,
 }
 
-/// A message on its way to the members of rooms.
-pub(crate) struct Arrived<'a> {
-    /// The rooms that are here, each with the message's number.
-    pub(crate) rooms: &'a [(Arc<Room>, u64)],
-    pub(crate) frame: PreparedFrame,
-    pub(crate) from: From,
-    /// The session that published it, if it is on this node.
-    pub(crate) payer: Option<&'a Arc<Session>>,
-    /// How long ago it was stored, in milliseconds.
-    pub(crate) age_ms: u64,
-}
-
 impl Hub {
-    /// Makes a frame of a message and its numbers.
-    pub(crate) fn frame_of(&self, envelope: &Envelope<'_>, seqs: &[u64]) -> PreparedFrame {
-        self.compressible(envelope.frame(seqs, &self.account.frames))
-    }
-
     /// Brings a room, or makes it anew, at `position`, with the messages that are kept up to there;
     /// none of them is older than the one before, and none is missing between them. Returns the
     /// room, and the number from which on nothing is missing.
@@ -202,257 +158,6 @@ impl Hub {
     fn wake_all(&self) {
         (0..self.mailboxes.workers()).for_each(|worker| self.mailboxes.wake(worker));
     }
-
-    /// Delivers a message to the members of its rooms. In each the number is the next one. Returns
-    /// whether a mailbox is behind.
-    pub(crate) fn arrive(&self, arrived: Arrived<'_>) -> bool {
-        let Arrived { rooms, frame, from, payer, age_ms } = arrived;
-        let now_ms = self.now_ms();
-        let mut order: Vec<&(Arc<Room>, u64)> = rooms.iter().collect();
-        order.sort_unstable_by_key(|(room, _)| room.key);
-        let mut states: Vec<_> =
-            order.iter().map(|(room, seq)| (room, *seq, room.state.lock())).collect();
-        states.retain(|(_, seq, state)| !state.gone && state.history.position().seq + 1 == *seq);
-        let except = self.excepted(&from);
-        let mut members = vec![0; self.mailboxes.workers()];
-        for (_, _, state) in &states {
-            members.iter_mut().zip(&state.members).for_each(|(sum, count)| *sum += count);
-        }
-        let mut deferred = Deferred::default();
-        let total = members.iter().map(|count| *count as usize).sum();
-        payer.inspect(|payer| payer.in_flight.note_sent(frame.len()));
-        let keys: Arc<[(RoomKey, u64)]> =
-            states.iter().map(|(room, seq, _)| (room.key, *seq)).collect();
-        for (worker, bytes) in workers_with_members(&members, frame.len()) {
-            self.mailboxes.reserve_over_bound(worker, bytes, &mut deferred);
-            let charge = Charge::of_publish(payer, bytes, total, members[worker], now_ms);
-            let frame = frame.clone();
-            let letter = match *keys {
-                [(room, seq)] => Letter::Deliver { room, seq, frame, except, charge },
-                _ => Letter::DeliverMany { rooms: Arc::clone(&keys), frame, except, charge },
-            };
-            self.mailboxes.push_reserved(worker, letter, &mut deferred);
-        }
-        for (_, _, state) in &mut states {
-            self.keep(state, frame.clone(), now_ms.saturating_sub(age_ms));
-        }
-        drop(states);
-        self.mailboxes.after_unlock(&deferred);
-        deferred.behind
-    }
-
-    /// The connection of this node that does not get a message.
-    fn excepted(&self, from: &From) -> Option<ConnId> {
-        let is_ours = self.engine.as_ref().is_some_and(|engine| engine.node == from.node);
-        let ours = from.except.filter(|_| is_ours);
-        ours.or_else(|| self.sessions.find(&from.without?)?.conn())
-    }
-
-    /// Delivers a broadcast from any node.
-    pub(crate) fn arrive_for_all(&self, route: u16, frame: PreparedFrame, from: &From) -> bool {
-        let mut deferred = Deferred::default();
-        let except = self.excepted(from).unwrap_or(ConnId::NONE);
-        for worker in 0..self.mailboxes.workers() {
-            self.mailboxes.reserve_over_bound(worker, frame.len(), &mut deferred);
-            let letter = Letter::Broadcast { route, frame: frame.clone(), except, charge: None };
-            self.mailboxes.push_reserved(worker, letter, &mut deferred);
-        }
-        self.mailboxes.after_unlock(&deferred);
-        deferred.behind
-    }
-
-    /// Delivers a direct message to a session of this node. Returns whether it was sent to a
-    /// connection.
-    pub(crate) fn arrive_for_one(
-        &self,
-        session: &Arc<Session>,
-        seq: u64,
-        frame: PreparedFrame,
-    ) -> bool {
-        let mut deferred = Deferred::default();
-        let mut state = session.state.lock();
-        let attachment = state.attachment;
-        if attachment == Attachment::Ended {
-            return false;
-        }
-        let inbox = state.inbox.get_or_insert_with(|| Box::new(Inbox::at(seq - 1, seq - 1)));
-        if inbox.next_seq() > seq {
-            return false;
-        }
-        if inbox.next_seq() < seq {
-            **inbox = Inbox::at(seq - 1, seq - 1);
-        }
-        let before = inbox.bytes();
-        let is_sent = matches!(attachment, Attachment::To(_));
-        inbox.push(frame.clone(), is_sent, &self.limits.inbox());
-        self.account.inboxes.change(before, inbox.bytes());
-        if let Attachment::To(conn) = attachment {
-            let (worker, bytes) = (conn.worker(), frame.len());
-            // Who sent it asked the engine whether the client keeps up.
-            let inbound = InboundToken::take(session, bytes, &self.limits.inbound());
-            self.mailboxes.reserve_over_bound(worker, bytes, &mut deferred);
-            let letter = Letter::Send { conn, frame, charge: None, inbound };
-            self.mailboxes.push_reserved(worker, letter, &mut deferred);
-        }
-        drop(state);
-        self.sessions.metrics.directs.add_shared();
-        self.mailboxes.after_unlock(&deferred);
-        is_sent
-    }
-
-    /// Shows a client of another node in a room, or how it is shown now.
-    pub(crate) fn show_remote(&self, room: &Arc<Room>, client_id: Uuid, shown: ShownAs) {
-        let shown = shown.into_shown();
-        let mut deferred = Deferred::default();
-        let mut state = room.state.lock();
-        if state.roster.shown(client_id).is_some() && !state.roster.is_going(client_id) {
-            if state.roster.is_remote(client_id) {
-                state.roster.set_shown(client_id, shown);
-            }
-            return;
-        }
-        state.roster.set_remote(client_id, true);
-        if state.roster.is_going(client_id) {
-            state.roster.take_back(client_id, shown);
-            return;
-        }
-        let formatter = state.formatter.clone();
-        let told = formatter.as_ref().map_or(Told::Now, |formatter| {
-            let who = Who { client_id, session: None, formatter };
-            let appears = RosterChange::Appears;
-            self.notify_watchers(&who, &shown, appears, room, &mut state, &mut deferred)
-        });
-        match (told, formatter) {
-            (Told::Later, Some(formatter)) => {
-                state.roster.insert_gathered(client_id, shown, &formatter);
-                self.tell_if_many(room, &mut state, &mut deferred);
-            }
-            _ => state.roster.insert_told(client_id, shown),
-        }
-        drop(state);
-        self.mailboxes.after_unlock(&deferred);
-    }
-
-    /// Takes a client of another node out of a room.
-    pub(crate) fn hide_remote(&self, room: &Arc<Room>, client_id: Uuid) {
-        let mut deferred = Deferred::default();
-        let mut state = room.state.lock();
-        if !state.roster.is_remote(client_id) {
-            return;
-        }
-        state.roster.set_remote(client_id, false);
-        if let Some(shown) = state.roster.remove_untold(client_id) {
-            let formatter = state.formatter.clone();
-            let told = formatter.as_ref().map_or(Told::Now, |formatter| {
-                let who = Who { client_id, session: None, formatter };
-                let leaves = RosterChange::Leaves;
-                self.notify_watchers(&who, &shown, leaves, room, &mut state, &mut deferred)
-            });
-            match (told, formatter) {
-                (Told::Later, Some(formatter)) => {
-                    state.roster.remove_gathered(client_id, &formatter);
-                    self.tell_if_many(room, &mut state, &mut deferred);
-                }
-                _ => state.roster.remove_told(client_id),
-            }
-        }
-        self.rooms.note_vacancy(room, &mut state);
-        drop(state);
-        self.mailboxes.after_unlock(&deferred);
-    }
-
-    /// Lists who is in a room by other nodes, in place of who was.
-    pub(crate) fn set_remote(&self, room: &Arc<Room>, members: Vec<(Uuid, ShownAs)>) {
-        let before: Vec<Uuid> = room.state.lock().roster.remote().collect();
-        let now: std::collections::HashSet<Uuid> = members.iter().map(|(id, _)| *id).collect();
-        for client in before.into_iter().filter(|client| !now.contains(client)) {
-            self.hide_remote(room, client);
-        }
-        for (client, shown) in members {
-            let is_ours = self
-                .sessions
-                .find(&client)
-                .is_some_and(|session| session.room(room.name.as_str()).is_some());
-            if !is_ours {
-                self.show_remote(room, client, shown);
-            }
-        }
-    }
-
-    /// Gives up a session that another node has taken up: its connection is closed with 4010, and
-    /// its client stays in its rooms.
-    pub(crate) fn give_up(&self, session: &Arc<Session>) {
-        let mut deferred = Deferred::default();
-        let mut state = session.state.lock();
-        match state.attachment {
-            Attachment::Ended => return,
-            Attachment::Away(since_ms) => self.sessions.unset_away(session, since_ms),
-            Attachment::To(conn) => {
-                self.sessions.metrics.sessions_taken_over.add_shared();
-                let letter = Letter::Close { conn, reason: CloseReason::TAKEN_OVER };
-                self.mailboxes.push_reserved(conn.worker(), letter, &mut deferred);
-            }
-        }
-        // Nothing more is published for it.
-        session.set_sender(ConnId::NONE);
-        for membership in self.end(&mut state) {
-            let mut room_state = membership.room.state.lock();
-            room_state.roster.set_remote(session.client_id, true);
-            self.rooms.note_vacancy(&membership.room, &mut room_state);
-        }
-        self.sessions.forget(session.client_id, state.user());
-        drop(state);
-        self.mailboxes.after_unlock(&deferred);
-    }
-
-    /// Takes up a session that comes from another node, as one that is away. Its rooms are here,
-    /// in the order of its record.
-    pub(crate) fn take_up(&self, brought: Brought<'_>) -> Result<Arc<Session>, RoomError> {
-        let Brought { record, token, route, rooms, directs, seqs } = brought;
-        if !is_sound(&record, rooms.len()) || record.client_id != token.client_id {
-            return Err(RoomError::NoSuchSession);
-        }
-        let (last_seq, delivered_seq) = seqs;
-        let first_seq = directs.first().map_or(last_seq + 1, |(seq, _)| *seq);
-        let mut inbox = Inbox::at(first_seq - 1, delivered_seq.min(last_seq));
-        for (seq, frame) in directs {
-            if inbox.next_seq() == seq {
-                inbox.push(frame, false, &self.limits.inbox());
-            }
-        }
-        let inbox = (last_seq > 0).then(|| Box::new(inbox));
-        let now_ms = self.now_ms();
-        let within = RestoredIn {
-            route: route.index,
-            formatter: &route.formatter,
-            rooms,
-            away_since_ms: now_ms,
-        };
-        let record = SessionRecord { secret: token.secret, provisional: false, ..record };
-        let session = Arc::new(Session::restored(record, inbox, &within));
-        let mut state = session.state.lock();
-        session.decide_direct(&mut state);
-        self.count(&state);
-        for membership in &state.memberships {
-            let mut room_state = membership.room.state.lock();
-            let (client, shown) = (session.client_id, state.shown());
-            room_state.roster.set_remote(client, false);
-            match room_state.roster.is_going(client) {
-                true => room_state.roster.take_back(client, shown),
-                false => room_state.roster.insert_told(client, shown),
-            }
-            self.rooms.note_vacancy(&membership.room, &mut room_state);
-        }
-        let user = state.identity.as_ref().map(|identity| Arc::clone(&identity.user));
-        self.sessions.put(&session, user);
-        let away_max = self.limits.away_max();
-        let evicted = self.sessions.set_away(&session, now_ms, false, None, away_max);
-        drop(state);
-        if let Some(evicted) = evicted {
-            self.evict(&evicted);
-        }
-        Ok(session)
-    }
 }
 
 /// Up to which number a room in `here`, an epoch with these `before` it, has the messages of
@@ -464,22 +169,10 @@ fn common_until(here: Epoch, before: &[(Epoch, u64)], elder: &[(Epoch, u64)]) ->
     there(here).or_else(|| both.max())
 }
 
-/// A session that comes from another node.
-pub(crate) struct Brought<'a> {
-    pub(crate) record: SessionRecord,
-    /// What its client has shown.
-    pub(crate) token: &'a SessionToken,
-    pub(crate) route: &'a RestorableRoute,
-    /// The rooms of the record by their place; `None` for one that found no space.
-    pub(crate) rooms: &'a [Option<Arc<Room>>],
-    /// Its direct messages that are kept, with their numbers.
-    pub(crate) directs: Vec<(u64, PreparedFrame)>,
-    /// The numbers of the last direct message, and of the last one that a connection was sent.
-    pub(crate) seqs: (u64, u64),
-}
-
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
     use crate::{
         config::Config,

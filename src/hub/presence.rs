@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::{
     Hub,
-    charge::Charge,
+    charge::Charged,
     conn_handle::ConnHandle,
     error::RoomError,
     event::ServerEvent,
@@ -288,9 +288,10 @@ impl Hub {
             }
         }
         let (seq, total) = (history.skip(), members.iter().map(|count| *count as usize).sum());
+        let charged = Charged::new(payer, frame.len(), total, Some(channel.key));
         for (worker, _) in letters {
             let frame = frame.clone();
-            let charge = Charge::new(payer, frame.len(), total, members[worker]);
+            let charge = charged.part(members[worker]);
             let letter = Letter::Deliver { room: channel.key, seq, frame, except: None, charge };
             self.mailboxes.push_reserved(worker, letter, deferred);
         }
@@ -363,7 +364,12 @@ impl LockedSession<'_> {
         room_state: &mut RoomState,
     ) -> bool {
         let (client, shown) = (self.session.client_id, self.state.shown());
-        if self.state.provisional {
+        if room_state.roster.is_remote(client) {
+            // The engine has listed it after it had left on this node, and watchers know it so.
+            note_joined(self.session, room, &shown);
+            room_state.roster.set_remote(client, false);
+            room_state.roster.set_shown(client, shown);
+        } else if self.state.provisional {
             room_state.roster.insert_provisional(client, shown);
         } else if room_state.roster.is_going(client) {
             note_joined(self.session, room, &shown);

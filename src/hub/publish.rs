@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     Hub,
-    charge::Charge,
+    charge::Charged,
     conn_id::ConnId,
     error::RoomError,
     mailbox::{Deferred, Letter},
@@ -236,9 +236,9 @@ impl Hub {
         self.mailboxes.reserve_all(workers_with_members(&state.members, frame.len()), deferred)?;
         let (payer, total) = (by.map(|by| by.session), state.members_total());
         payer.inspect(|payer| payer.in_flight.note_sent(frame.len()));
+        let charged = Charged::new(payer, frame.len(), total, Some(room.key)).published_at(now_ms);
         for (worker, _) in workers_with_members(&state.members, frame.len()) {
-            let charge =
-                Charge::of_publish(payer, frame.len(), total, state.members[worker], now_ms);
+            let charge = charged.part(state.members[worker]);
             let frame = frame.clone();
             let letter = Letter::Deliver { room: room.key, seq, frame, except, charge };
             self.mailboxes.push_reserved(worker, letter, deferred);
@@ -281,9 +281,10 @@ impl Hub {
         let payer = by.map(|by| by.session);
         payer.inspect(|payer| payer.in_flight.note_sent(frame.len()));
         let total = members.iter().map(|count| *count as usize).sum();
+        let charged = Charged::new(payer, frame.len(), total, None).published_at(now_ms);
         for (worker, _) in workers_with_members(&members, frame.len()) {
             let (rooms, frame) = (Arc::clone(&keys), frame.clone());
-            let charge = Charge::of_publish(payer, frame.len(), total, members[worker], now_ms);
+            let charge = charged.part(members[worker]);
             let letter = Letter::DeliverMany { rooms, frame, except, charge };
             self.mailboxes.push_reserved(worker, letter, deferred);
         }

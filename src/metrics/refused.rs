@@ -34,6 +34,8 @@ pub(crate) enum Refused {
     AdminFull,
     /// `max_api_bodies` bodies are being read.
     ApiBodies,
+    /// `max_live_viewers` are shown the figures.
+    LiveViewers,
     /// A body of the server API is too large.
     ApiBodyTooLarge,
     /// A body of the server API did not arrive within `api_body_timeout`.
@@ -45,7 +47,7 @@ pub(crate) enum Refused {
 }
 
 impl Refused {
-    pub(super) const ALL: [Refused; 19] = [
+    pub(super) const ALL: [Refused; 20] = [
         Refused::Full,
         Refused::QueueTimeout,
         Refused::Draining,
@@ -61,6 +63,7 @@ impl Refused {
         Refused::ProxyHeader,
         Refused::AdminFull,
         Refused::ApiBodies,
+        Refused::LiveViewers,
         Refused::ApiBodyTooLarge,
         Refused::ApiBodyTimeout,
         Refused::ApiUnauthorized,
@@ -85,6 +88,7 @@ impl Refused {
             Refused::ProxyHeader => "proxy_header",
             Refused::AdminFull => "admin_full",
             Refused::ApiBodies => "api_bodies",
+            Refused::LiveViewers => "live_viewers",
             Refused::ApiBodyTooLarge => "api_body_too_large",
             Refused::ApiBodyTimeout => "api_body_timeout",
             Refused::ApiUnauthorized => "api_unauthorized",

@@ -4,26 +4,35 @@
 //! [`AdminHandler`]: crate::AdminHandler
 
 use std::{
-    net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Duration,
 };
 
 use super::{
-    bound::BoundToken, closing::Stage, conn_io::ConnIo, timers::Millis, worker_cx::WorkerCtx,
+    bound::BoundToken,
+    closing::Stage,
+    conn_io::ConnIo,
+    live::{Live, LiveStep},
+    timers::Millis,
+    worker_cx::WorkerCtx,
 };
 use crate::{
-    config::Config,
-    handler::{AdminAnswer, AdminContext, AdminStep, BodyCall, LaterCall},
+    handler::{AdminAnswer, AdminContext, AdminStep, BodyCall, KeyCall, LaterCall},
     http::{
         body::{BadBody, BodyLength, BodyReader},
         head::{HeaderSpace, Request},
-        response::{JSON, Response, Status, retry_after_s},
-        router::{AdminTarget, admin_route},
+        page::StaticPage,
+        response::{Response, Status},
+        router::admin_route,
     },
     metrics::Refused,
+    ws::handshake::{NotAnUpgrade, Upgrade},
 };
+
+mod own_answers;
+
+use own_answers::{internal_error, method_not_allowed, own_answer};
 
 /// The answer that asks a client for the body that it has announced (RFC 9110, 10.1.1).
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -47,6 +56,8 @@ enum State {
     Body(Box<Reading>),
     /// A request is answered in a later turn.
     Later(Later),
+    /// It is a WebSocket now, whose client is shown the figures.
+    Live(Box<Live>),
     /// The connection ends when its last answer is written.
     Last,
 }
@@ -87,6 +98,7 @@ impl Admin {
     pub(super) fn partial_bytes(&self) -> usize {
         match &self.state {
             State::Body(reading) => reading.reader.held_bytes(),
+            State::Live(live) => live.partial_bytes(),
             State::Head | State::Later(_) | State::Last => 0,
         }
     }
@@ -107,10 +119,15 @@ impl Admin {
         matches!(self.state, State::Later(_))
     }
 
-    /// Handles what it can of the front of `input`: a head, or a part of a body.
+    /// Whether it shows the figures to a viewer.
+    pub(super) fn is_live(&self) -> bool {
+        matches!(self.state, State::Live(_))
+    }
+
+    /// Handles what it can of the front of `input`: a head, a part of a body, or a frame.
     pub(super) fn read(
         &mut self,
-        input: &[u8],
+        input: &mut [u8],
         io: &mut ConnIo,
         cx: &mut WorkerCtx,
     ) -> AdminProgress {
@@ -118,6 +135,14 @@ impl Admin {
             State::Last => AdminProgress::Last,
             State::Later(_) => AdminProgress::Wait,
             State::Head => self.read_head(input, io, cx),
+            State::Live(live) => match live.read(input, io, cx) {
+                LiveStep::Wait => AdminProgress::Wait,
+                LiveStep::Used(used) => AdminProgress::Used(used),
+                LiveStep::Over => {
+                    self.end_live(io, cx);
+                    AdminProgress::Last
+                }
+            },
             State::Body(reading) => match reading.reader.read(input) {
                 Err(bad) => self.refuse_body(bad, io, cx),
                 Ok(used) if reading.reader.is_done() => {
@@ -189,7 +214,10 @@ impl Admin {
             let answer = own_answer(target, request, cx);
             return self.answer(answer, unread, io, cx);
         }
-        let Some(handler) = &shared.admin else {
+        if let Some(page) = shared.admin.pages.iter().find(|page| page.path == request.path()) {
+            return self.give_page(page, request, unread, io, cx);
+        }
+        let Some(handler) = &shared.admin.handler else {
             let message = "there is nothing here; try /health, /ready, /stats or /metrics";
             let answer = AdminAnswer::error(Status::NotFound, "not_found", message, None);
             return self.answer(answer, unread, io, cx);
@@ -198,8 +226,72 @@ impl Admin {
             AdminStep::Body(bytes_max, then) => {
                 self.await_body(request, (length, bytes_max), then, exchange, io, cx);
             }
+            AdminStep::Live(key) => self.begin_live(request, key, unread, io, cx),
             step => self.apply(step, unread, io, cx),
         }
+    }
+
+    /// Answers with a page, whose body may be larger than what else may wait for a client.
+    fn give_page(
+        &mut self,
+        page: &StaticPage,
+        request: &Request<'_>,
+        exchange: Exchange,
+        io: &mut ConnIo,
+        cx: &mut WorkerCtx,
+    ) {
+        if !matches!(request.method(), "GET" | "HEAD") {
+            return self.answer(method_not_allowed(), exchange, io, cx);
+        }
+        cx.shared.metrics.server.admin_requests_total.add_shared();
+        let Exchange { closes, head_only } = exchange;
+        let known = page.is_known_to(request);
+        let mut head = Vec::with_capacity(512);
+        page.write_head(&mut head, cx.date(), known, closes);
+        io.queue_bytes(&mut head, cx);
+        if !known && !head_only && !page.body().is_empty() {
+            io.outbox.push_shared(page.body(), &mut cx.scratch.spare);
+        }
+        self.state = if closes { State::Last } else { State::Head };
+        io.set_deadline(cx.config().handshake_timeout, cx);
+    }
+
+    /// Answers with a 101, and shows the figures to whoever has shown a key, or shows it first.
+    fn begin_live(
+        &mut self,
+        request: &Request<'_>,
+        key: Option<KeyCall>,
+        exchange: Exchange,
+        io: &mut ConnIo,
+        cx: &mut WorkerCtx,
+    ) {
+        let upgrade = match Upgrade::check(request.upgrade(), None) {
+            Ok(upgrade) => upgrade,
+            Err(NotAnUpgrade { fault, reason, advice }) => {
+                let why = Refused::BadRequest;
+                cx.shared.metrics.refuse(why);
+                let answer = AdminAnswer::error(Status::of_fault(fault), why.name(), reason, None);
+                let answer = AdminAnswer { header: advice.to_owned(), ..answer };
+                return self.answer(answer, Exchange { closes: true, ..exchange }, io, cx);
+            }
+        };
+        cx.shared.metrics.server.admin_requests_total.add_shared();
+        io.outbox.push_own(0, &mut cx.scratch.spare, |out| upgrade.respond(out, None));
+        io.list_dirty(&mut cx.work);
+        match Live::begin(key, io, cx) {
+            Ok(live) => self.state = State::Live(Box::new(live)),
+            Err((mut live, full)) => {
+                live.close(&full, io, cx);
+                self.end_live(io, cx);
+            }
+        }
+    }
+
+    /// The Close of a viewer is queued.
+    fn end_live(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) {
+        self.state = State::Last;
+        io.list_dirty(&mut cx.work);
+        io.set_deadline(cx.config().close_timeout, cx);
     }
 
     /// Begins to read a body, if there may be another and it is not too large.
@@ -282,8 +374,8 @@ impl Admin {
                     after => io.set_deadline(after, cx),
                 }
             }
-            AdminStep::Body(..) => {
-                log::error!("the admin handler asked for a body a second time");
+            AdminStep::Body(..) | AdminStep::Live(_) => {
+                log::error!("the admin handler asked for a body or an upgrade too late");
                 self.answer(internal_error(), exchange, io, cx);
             }
         }
@@ -334,7 +426,13 @@ impl Admin {
 
     /// The deadline has passed. Returns how the connection ends, unless it does not.
     pub(super) fn on_deadline(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) -> Option<Stage> {
-        let (why, message) = match &self.state {
+        let (why, message) = match &mut self.state {
+            State::Live(live) => {
+                if !live.on_deadline(io, cx) {
+                    self.end_live(io, cx);
+                }
+                return None;
+            }
             // In the turn of the connection, like any other request: it has a budget.
             State::Later(_) => {
                 cx.timers.clear(io.slot(), &mut io.deadline);
@@ -372,81 +470,4 @@ fn call(cx: &mut WorkerCtx, make: impl FnOnce(&mut AdminContext<'_>) -> AdminSte
         log::error!("the admin handler panicked");
         AdminStep::Answer(internal_error())
     })
-}
-
-fn internal_error() -> AdminAnswer {
-    AdminAnswer::error(Status::InternalError, "internal", "internal error", None)
-}
-
-/// Answers what the server answers by itself.
-fn own_answer(target: AdminTarget, request: &Request<'_>, cx: &mut WorkerCtx) -> AdminAnswer {
-    let shared = Arc::clone(&cx.shared);
-    let may_read = || {
-        let handler = shared.admin.as_ref();
-        let asked = || handler.is_some_and(|handler| handler.may_read_figures(request));
-        catch_unwind(AssertUnwindSafe(asked)).unwrap_or(false)
-    };
-    if is_foreign(request, cx.config()) && !may_read() {
-        let message = "a page of another origin, or another host name than that of the listener, \
-                       needs a key with the scope read";
-        return AdminAnswer::error(Status::Forbidden, "forbidden", message, None);
-    }
-    let has_figures = matches!(target, AdminTarget::Stats | AdminTarget::Metrics);
-    if has_figures && !cx.config().is_admin_local() && !may_read() {
-        let message = "this listener is not on the loopback, so figures need a key with the scope \
-                       read, as Authorization: Bearer";
-        let answer = AdminAnswer::error(Status::Unauthorized, "unauthorized", message, None);
-        return answer.header("WWW-Authenticate", "Bearer");
-    }
-    let json = |body: serde_json::Result<String>| {
-        body.map_or_else(|_| internal_error(), |body| AdminAnswer::ok(JSON, body))
-    };
-    match target {
-        AdminTarget::Health => {
-            let answer = json(serde_json::to_string(&shared.health()));
-            unless(answer, shared.is_draining(), cx.config())
-        }
-        AdminTarget::Ready => {
-            let ready = shared.readiness();
-            let answer = json(serde_json::to_string(&ready));
-            unless(answer, !ready.ready, cx.config())
-        }
-        AdminTarget::Stats => json(cx.stats()),
-        AdminTarget::Metrics => {
-            let (content_type, body) = cx.prometheus(request.header("Accept"));
-            AdminAnswer::ok(content_type, body)
-        }
-        AdminTarget::MethodNotAllowed => {
-            let (status, word) = (Status::MethodNotAllowed, "method_not_allowed");
-            let answer = AdminAnswer::error(status, word, "only GET and HEAD work here", None);
-            answer.header("Allow", "GET, HEAD")
-        }
-    }
-}
-
-/// Makes `answer` a 503 if the server `is_unavailable`.
-fn unless(answer: AdminAnswer, is_unavailable: bool, config: &Config) -> AdminAnswer {
-    match is_unavailable && answer.status == Status::Ok {
-        true => AdminAnswer {
-            status: Status::Unavailable,
-            retry_after_s: Some(retry_after_s(config.queue_timeout / 4)),
-            ..answer
-        },
-        false => answer,
-    }
-}
-
-/// Whether a page of a browser may have sent the request: one of another origin says so, and one
-/// whose host name was bound to this address by a stranger sends that name.
-fn is_foreign(request: &Request<'_>, config: &Config) -> bool {
-    let is_own = |host: &str| {
-        let name = match host.strip_prefix('[') {
-            Some(rest) => rest.split(']').next().unwrap_or_default(),
-            None => host.rsplit_once(':').map_or(host, |(name, _)| name),
-        };
-        name.parse::<IpAddr>().is_ok()
-            || name.eq_ignore_ascii_case("localhost")
-            || name.eq_ignore_ascii_case(&config.admin_host)
-    };
-    request.header("Origin").is_some() || !request.header("Host").is_none_or(is_own)
 }

@@ -113,6 +113,8 @@ impl Connection {
     pub(super) fn is_drained(&self, now: Millis) -> bool {
         let is_http = match &self.phase {
             Phase::Head(head) => !head.is_expected(&self.io, now),
+            // A viewer sees the drain to its end, and one that does not read holds nothing up.
+            Phase::Admin(admin) if admin.is_live() => return true,
             Phase::Admin(admin) => !admin.is_busy(),
             Phase::Asking(_)
             | Phase::Waiting(_)

@@ -5,17 +5,20 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::metrics::Snapshot;
+use crate::{metrics::Snapshot, ws::frame::PreparedFrame};
 
 /// How often one form is made anew in [`INTERVAL_MS`]. Further requests get the latest of them: to
 /// make one costs as much as a hundred messages.
-const FRESH_MAX: u32 = 32;
+const FRESH_MAX: u32 = 16;
 
 /// How old figures may be.
 const INTERVAL_MS: u64 = 100;
 
+/// How old those may be that viewers are shown once a second: all workers show the same ones,
+/// though not in the same moment.
+const LIVE_INTERVAL_MS: u64 = 500;
+
 /// What is kept of the figures. Usable from any thread.
-#[derive(Default)]
 pub(crate) struct Figures {
     pub(super) snapshot: Kept<Snapshot>,
     /// The answer to `/stats`.
@@ -23,10 +26,29 @@ pub(crate) struct Figures {
     /// The answer to `/metrics`, in the older format and in OpenMetrics.
     pub(super) prometheus: Kept<String>,
     pub(super) open_metrics: Kept<String>,
+    /// The message that viewers are shown.
+    pub(super) live: Kept<PreparedFrame>,
+}
+
+impl Default for Figures {
+    fn default() -> Figures {
+        Figures {
+            snapshot: Kept::new(FRESH_MAX, INTERVAL_MS),
+            json: Kept::new(FRESH_MAX, INTERVAL_MS),
+            prometheus: Kept::new(FRESH_MAX, INTERVAL_MS),
+            open_metrics: Kept::new(FRESH_MAX, INTERVAL_MS),
+            live: Kept::new(1, LIVE_INTERVAL_MS),
+        }
+    }
 }
 
 /// One form of the figures.
-pub(super) struct Kept<T>(Mutex<Latest<T>>);
+pub(super) struct Kept<T> {
+    latest: Mutex<Latest<T>>,
+    /// How often it is made anew in `interval_ms`.
+    fresh_max: u32,
+    interval_ms: u64,
+}
 
 struct Latest<T> {
     value: Option<Arc<T>>,
@@ -38,13 +60,12 @@ struct Latest<T> {
     until_ms: u64,
 }
 
-impl<T> Default for Kept<T> {
-    fn default() -> Kept<T> {
-        Kept(Mutex::new(Latest { value: None, made: 0, begun: 0, fresh_left: 0, until_ms: 0 }))
-    }
-}
-
 impl<T> Kept<T> {
+    fn new(fresh_max: u32, interval_ms: u64) -> Kept<T> {
+        let latest = Latest { value: None, made: 0, begun: 0, fresh_left: 0, until_ms: 0 };
+        Kept { latest: Mutex::new(latest), fresh_max, interval_ms }
+    }
+
     /// What `make` makes now, if it may be made anew, or else the latest.
     pub(super) fn get<E>(
         &self,
@@ -52,9 +73,9 @@ impl<T> Kept<T> {
         make: impl FnOnce() -> Result<T, E>,
     ) -> Result<Arc<T>, E> {
         let begun = {
-            let mut latest = self.0.lock();
+            let mut latest = self.latest.lock();
             if now_ms >= latest.until_ms {
-                (latest.fresh_left, latest.until_ms) = (FRESH_MAX, now_ms + INTERVAL_MS);
+                (latest.fresh_left, latest.until_ms) = (self.fresh_max, now_ms + self.interval_ms);
             }
             if latest.fresh_left == 0
                 && let Some(value) = &latest.value
@@ -67,7 +88,7 @@ impl<T> Kept<T> {
         };
         // Without the lock: it takes others, and asks the system.
         let value = Arc::new(make()?);
-        let mut latest = self.0.lock();
+        let mut latest = self.latest.lock();
         if begun > latest.made {
             (latest.made, latest.value) = (begun, Some(Arc::clone(&value)));
         }
@@ -84,7 +105,7 @@ mod tests {
     /// One that was begun before another one and is done after it does not replace it.
     #[test]
     fn the_latest_is_kept_and_made_anew_so_often_only() {
-        let kept = Kept::default();
+        let kept = Kept::new(FRESH_MAX, INTERVAL_MS);
         let made = |value: u32| move || Ok::<_, Infallible>(value);
         let Ok(late) = kept.get(5, || {
             assert_eq!(*kept.get(5, made(2)).unwrap(), 2);
@@ -100,7 +121,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_made_is_not_kept() {
-        let kept = Kept::default();
+        let kept = Kept::new(FRESH_MAX, INTERVAL_MS);
         assert_eq!(kept.get(0, || Err::<u32, _>("no")), Err("no"));
         assert_eq!(kept.get(0, || Ok::<_, &str>(7)).as_deref(), Ok(&7));
     }

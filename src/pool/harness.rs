@@ -23,7 +23,7 @@ use super::{
     head::Head,
     memory::{MemorySocket, Wire},
     outbox::OutboxBounds,
-    shared::{Route, Shared},
+    shared::{AdminSite, Route, Shared},
     socket::Socket,
     stream::Stream,
     worker_cx::WorkerCtx,
@@ -161,7 +161,8 @@ impl Harness {
         let tls = Tls::load(&config).expect("good files").map(Arc::new);
         let clock = Arc::new(Clock::machine());
         let hub = Hub::new(&config, Authenticator::default(), mailboxes.clone(), clock);
-        let shared = Arc::new(Shared::new(config, routes, pages, None, hub, mailboxes, tls));
+        let shared =
+            Arc::new(Shared::new(config, routes, pages, AdminSite::default(), hub, mailboxes, tls));
         shared.sockets[0].fetch_add(1, Ordering::Relaxed);
         let token = shared.pending_heads.take().expect("one is left");
         let mut cx = WorkerCtx::new(shared, 0);

@@ -40,6 +40,7 @@ pub(crate) mod memory;
 mod harness;
 mod head;
 mod admin;
+mod live;
 mod proxy_header;
 pub(crate) mod admission;
 mod upgrade;

@@ -171,6 +171,10 @@ impl Open {
         io.has_backlog = true;
         let spent_max = cx.spent + COST_PER_TURN_MAX;
         for _ in 0..MESSAGES_PER_TURN_MAX {
+            if rest.is_empty() {
+                io.has_backlog = false;
+                return Ok(None);
+            }
             if cx.spent >= spent_max {
                 break;
             }

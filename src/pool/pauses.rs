@@ -25,38 +25,41 @@ bitflags! {
 
 /// The reasons that hold for one connection now.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pauses(Option<PauseReasons>);
+pub(super) struct Pauses {
+    reasons: PauseReasons,
+    /// Whether there may be no reason any more.
+    is_over: bool,
+}
 
 impl Pauses {
     /// No reason yet.
-    pub(super) const NONE: Pauses = Pauses(Some(PauseReasons::empty()));
+    pub(super) const NONE: Pauses = Pauses { reasons: PauseReasons::empty(), is_over: false };
     /// No reason now or later: a connection of which only the end is awaited is read whatever waits
     /// to be written.
-    pub(super) const NEVER: Pauses = Pauses(None);
+    pub(super) const NEVER: Pauses = Pauses { reasons: PauseReasons::empty(), is_over: true };
 
     pub(super) fn is_paused(self) -> bool {
-        self.has(PauseReasons::all())
+        !self.reasons.is_empty()
     }
 
     /// Whether one of `reasons` holds.
     pub(super) fn has(self, reasons: PauseReasons) -> bool {
-        self.0.is_some_and(|set| set.intersects(reasons))
+        self.reasons.intersects(reasons)
     }
 
     /// Adds a reason. Returns whether it is new.
     pub(super) fn set(&mut self, reason: PauseReasons) -> bool {
-        let Some(set) = &mut self.0 else { return false };
-        let is_new = !set.contains(reason);
-        set.insert(reason);
+        let is_new = !self.is_over && !self.has(reason);
+        if is_new {
+            self.reasons.insert(reason);
+        }
         is_new
     }
 
     /// Takes a reason away. Returns whether it held.
     pub(super) fn clear(&mut self, reason: PauseReasons) -> bool {
         let held = self.has(reason);
-        if let Some(set) = &mut self.0 {
-            set.remove(reason);
-        }
+        self.reasons.remove(reason);
         held
     }
 }

@@ -95,18 +95,21 @@ impl Shared {
             return Ok(told);
         }
         let config = Arc::new(config);
+        // Before the settings have another generation: whoever is let in after that has a key of
+        // the new ones.
+        if let Some(admin) = &self.admin.handler
+            && catch_unwind(AssertUnwindSafe(|| admin.on_reload(&config))).is_err()
+        {
+            log::error!("the handler of the admin listener panicked when told of new settings");
+        }
         self.settings.replace(Arc::clone(&config));
         self.hub.authenticator.take(keys);
         self.hub.reload(&config);
         self.pending_heads.set_max(config.max_pending_heads);
         self.admin_conns.set_max(config.max_admin_conn);
         self.api_bodies.set_max(config.max_api_bodies);
+        self.live_viewers.set_max(config.max_live_viewers);
         self.lingering.set_max(config.max_lingering);
-        if let Some(admin) = &self.admin
-            && catch_unwind(AssertUnwindSafe(|| admin.on_reload(&config))).is_err()
-        {
-            log::error!("the handler of the admin listener panicked when told of new settings");
-        }
         let mut rechecks = false;
         for route in &self.routes {
             rechecks |= route.handler.reload(&config);

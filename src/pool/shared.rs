@@ -45,8 +45,9 @@ pub(crate) struct Shared {
     pub(crate) admin_conns: Arc<Bound>,
     /// Bodies of requests that are being read.
     pub(crate) api_bodies: Arc<Bound>,
-    /// What answers the requests of the admin listener.
-    pub(crate) admin: Option<Box<dyn AdminHandler>>,
+    /// Connections of the admin listener that are shown the figures.
+    pub(crate) live_viewers: Arc<Bound>,
+    pub(crate) admin: AdminSite,
     /// Asks for a drain, of a server that runs.
     pub(crate) drain: OnceLock<Sender<Duration>>,
     /// Refused sockets that stay for a moment so that the client can read why.
@@ -66,6 +67,14 @@ pub(crate) struct Shared {
     /// When the server started by the clock, read once: a time that is computed anew differs in its
     /// last digits, and Prometheus takes that for another start.
     started_at: SystemTime,
+}
+
+/// What the admin listener has beside what every server answers there.
+#[derive(Default)]
+pub(crate) struct AdminSite {
+    pub(crate) pages: Vec<StaticPage>,
+    /// What answers all other requests.
+    pub(crate) handler: Option<Box<dyn AdminHandler>>,
 }
 
 /// A WebSocket route.
@@ -92,7 +101,7 @@ impl Shared {
         config: Config,
         routes: Vec<Route>,
         pages: Vec<StaticPage>,
-        admin: Option<Box<dyn AdminHandler>>,
+        admin: AdminSite,
         hub: Hub,
         mailboxes: Mailboxes,
         tls: Option<Arc<Tls>>,
@@ -110,6 +119,7 @@ impl Shared {
             pending_heads: Bound::new(config.max_pending_heads),
             admin_conns: Bound::new(config.max_admin_conn),
             api_bodies: Bound::new(config.max_api_bodies),
+            live_viewers: Bound::new(config.max_live_viewers),
             admin,
             drain: OnceLock::new(),
             lingering: Bound::new(config.max_lingering),
@@ -201,6 +211,11 @@ impl Shared {
         Readiness { ready: reasons.is_empty(), reasons, degraded, engine }
     }
 
+    /// When the first of the certificates in use ends, in seconds since 1970.
+    pub(crate) fn certificates_end_s(&self) -> Option<i64> {
+        self.tls.as_ref().and_then(|tls| tls.expires_at())
+    }
+
     /// Every figure for Prometheus, now.
     pub(crate) fn prometheus(&self) -> String {
         let snapshot = self.snapshot();
@@ -210,7 +225,7 @@ impl Shared {
             resident_bytes: resident::bytes(),
             open_files: platform::open_files(),
             open_files_max: platform::open_files_max(),
-            certificates_end_s: self.tls.as_ref().and_then(|tls| tls.expires_at()),
+            certificates_end_s: self.certificates_end_s(),
             started_s: since_1970.as_secs_f64(),
         };
         prometheus::text(&snapshot, &extra)
@@ -234,6 +249,7 @@ impl Shared {
             pending_heads: self.pending_heads.used(),
             admin_connections: self.admin_conns.used(),
             api_bodies: self.api_bodies.used(),
+            live_viewers: self.live_viewers.used(),
             lingering: self.lingering.used(),
             sessions,
             sessions_away,

@@ -271,6 +271,10 @@ impl Worker {
     }
 
     fn take_arrivals(&mut self) {
+        // As in most turns: this costs less than an attempt to take one.
+        if self.arrivals.is_empty() {
+            return;
+        }
         for _ in 0..ARRIVALS_PER_TURN_MAX {
             let Ok(arrival) = self.arrivals.try_recv() else { return };
             self.accept(arrival);

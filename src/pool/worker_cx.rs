@@ -2,7 +2,9 @@
 
 use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use crossbeam_channel::Receiver;
+use serde::Serialize;
 use tungstenite::protocol::Role;
 
 use super::{
@@ -16,14 +18,18 @@ use super::{
     tls::TlsCx,
 };
 use crate::{
-    config::{Config, Reloaded},
+    config::{Config, Loaded, Reloaded},
     error::Error,
     handler::ServerState,
     http::{proxies::TrustedProxies, response},
     hub::{conn_id::ConnId, room::RoomKey},
     memory::account::{Held, Level},
-    metrics::{Snapshot, WorkerMetrics, prometheus},
-    ws::{decoder::ProtocolConfig, deflate::Deflaters},
+    metrics::{Readiness, Snapshot, WorkerMetrics, prometheus},
+    ws::{
+        decoder::ProtocolConfig,
+        deflate::Deflaters,
+        frame::{Kind, PreparedFrame},
+    },
 };
 
 /// A worker's context: the server that it shares with the others, and what it has for itself. Used
@@ -140,6 +146,20 @@ const GROWTH_UNTOLD_MAX: usize = 1 << 20;
 /// What it costs to make the figures anew, as [`WorkerCtx::spent`] counts it.
 const FIGURES_COST: usize = 100;
 
+/// How often viewers are shown the figures.
+pub(super) const LIVE_INTERVAL_MS: Millis = 1000;
+
+/// What viewers are shown.
+#[derive(Serialize)]
+struct Shown<'a> {
+    r#type: &'static str,
+    stats: &'a Snapshot,
+    ready: Readiness,
+    /// When the first certificate in use ends, in seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificates_end_s: Option<i64>,
+}
+
 /// The `Date` header of this second.
 struct Date {
     value: String,
@@ -188,6 +208,11 @@ impl WorkerCtx {
         &self.config
     }
 
+    /// The generation of the settings that hold in this turn.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// Takes the settings of the last reload, if there was one since the last turn.
     #[inline]
     pub(super) fn follow_settings(&mut self) {
@@ -234,6 +259,20 @@ impl WorkerCtx {
     pub(crate) fn stats(&mut self) -> serde_json::Result<String> {
         let make = |shared: &Shared| serde_json::to_string(&shared.snapshot());
         self.figures(|figures| &figures.json, make).map(Arc::unwrap_or_clone)
+    }
+
+    /// A message with the figures as viewers are shown them, encoded once for all of them.
+    pub(super) fn live_frame(&mut self) -> Option<Bytes> {
+        let make = |shared: &Shared| {
+            let (stats, ready) = (&shared.snapshot(), shared.readiness());
+            let certificates_end_s = shared.certificates_end_s();
+            let shown = Shown { r#type: "figures", stats, ready, certificates_end_s };
+            let text = serde_json::to_string(&shown)?;
+            Ok::<_, serde_json::Error>(PreparedFrame::from_parts(Kind::Text, &[text.as_bytes()]))
+        };
+        let made = self.figures(|figures| &figures.live, make);
+        let made = made.inspect_err(|error| log::error!("the figures cannot be shown: {error}"));
+        made.ok().map(|frame| frame.bytes().clone())
     }
 
     /// The content type and the body of an answer to `/metrics`, as old at most, for a client that
@@ -318,5 +357,10 @@ impl ServerState for WorkerCtx {
 
     fn begin_reload(&self) -> Option<Receiver<Result<Reloaded, Error>>> {
         self.shared.begin_reload()
+    }
+
+    fn settings(&self) -> (Arc<Config>, Option<Arc<Loaded>>) {
+        let loaded = self.shared.source.get().and_then(|source| source.last());
+        (Arc::clone(&self.config), loaded)
     }
 }

@@ -37,7 +37,7 @@ use crate::{
         acceptor::Door,
         jobs::JobPool,
         listener::{BoundListener, ListenAddr, Listener},
-        shared::{Route, Shared},
+        shared::{AdminSite, Route, Shared},
         tasks::TaskPool,
         worker::{Arrival, WAKER, Worker},
     },
@@ -46,7 +46,7 @@ use crate::{
 };
 use accepting::Accepting;
 pub use handle::ServerHandle;
-use paths::check_paths;
+use paths::{check_admin_paths, check_paths};
 use staff::{staff, start_worker};
 use stepped::SteppedServer;
 
@@ -56,7 +56,7 @@ pub struct Builder {
     config: Config,
     routes: Vec<Route>,
     pages: Vec<StaticPage>,
-    admin: Option<Box<dyn AdminHandler>>,
+    admin: AdminSite,
     listener: Option<BoundListener>,
     admin_listener: Option<BoundListener>,
     source: Option<Box<dyn ConfigSource>>,
@@ -103,7 +103,7 @@ impl Builder {
     /// [`admin_port`](Config::admin_port) opens. The server answers `/health`, `/ready`, `/stats`
     /// and `/metrics` there by itself, with and without a handler.
     pub fn admin(mut self, handler: impl AdminHandler) -> Builder {
-        self.admin = Some(Box::new(handler));
+        self.admin.handler = Some(Box::new(handler));
         self
     }
 
@@ -257,7 +257,8 @@ impl Builder {
         self.config.validate()?;
         snapshot::check(&self.config)?;
         engine::check(&self.config)?;
-        check_paths(&self.routes, &self.pages)
+        check_paths(&self.routes, &self.pages)?;
+        check_admin_paths(&self.admin.pages)
     }
 
     /// Makes everything but the listener, and the engine by `prepare`.

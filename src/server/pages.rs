@@ -32,4 +32,18 @@ impl Builder {
         self.pages.push(page.with_headers(headers));
         self
     }
+
+    /// Serves a page as [`page_with`](Builder::page_with) does, on the admin listener. It needs no
+    /// key, so nothing secret may be in it: what the page asks for shows one.
+    pub fn admin_page_with(
+        mut self,
+        path: &str,
+        content_type: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Builder {
+        let page = StaticPage::new(path, content_type, body.into());
+        self.admin.pages.push(page.with_headers(headers));
+        self
+    }
 }

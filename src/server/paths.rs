@@ -2,12 +2,24 @@
 
 use crate::{
     error::{Error, ErrorKind},
-    http::{page::StaticPage, router::RESERVED_PATHS},
+    http::{
+        page::StaticPage,
+        router::{RESERVED_ADMIN_PATHS, RESERVED_PATHS},
+    },
     pool::shared::Route,
 };
 
-/// Fails if a path is not legal, or is taken.
+/// Fails if a path of the main port is not legal, or is taken.
 pub(super) fn check_paths(routes: &[Route], pages: &[StaticPage]) -> Result<(), Error> {
+    check(routes, pages, &RESERVED_PATHS)
+}
+
+/// Fails if a path of the admin listener is not legal, or is taken.
+pub(super) fn check_admin_paths(pages: &[StaticPage]) -> Result<(), Error> {
+    check(&[], pages, &RESERVED_ADMIN_PATHS)
+}
+
+fn check(routes: &[Route], pages: &[StaticPage], reserved: &[&str]) -> Result<(), Error> {
     let refuse = |message| Err(Error::new(ErrorKind::InvalidInput, message));
     let routes = routes.iter().map(|route| ("route", route.path.as_str()));
     let named = routes.chain(pages.iter().map(|page| ("page", page.path.as_str())));
@@ -17,7 +29,7 @@ pub(super) fn check_paths(routes: &[Route], pages: &[StaticPage]) -> Result<(), 
                 "the {what} '{path}' must begin with '/' and hold no '?', '#' or space"
             ));
         }
-        if RESERVED_PATHS.contains(&path) {
+        if reserved.contains(&path) {
             return refuse(format!("the {what} '{path}' is reserved for the server"));
         }
         // Of two routes the first is served; a page that is never served is a mistake.

@@ -24,7 +24,8 @@ struct Inner {
     target: Mutex<SocketAddr>,
     /// Both sockets of each connection.
     links: Mutex<Vec<[TcpStream; 2]>>,
-    stalled: Mutex<bool>,
+    /// What is held back: what clients say, and what the server says.
+    stalled: Mutex<[bool; 2]>,
     flows: Condvar,
     /// Said to the next clients instead of connecting them.
     answers: Mutex<VecDeque<String>>,
@@ -42,7 +43,7 @@ impl Proxy {
         let inner = Arc::new(Inner {
             target: Mutex::new(target),
             links: Mutex::default(),
-            stalled: Mutex::new(false),
+            stalled: Mutex::default(),
             flows: Condvar::new(),
             answers: Mutex::default(),
             came: AtomicUsize::new(0),
@@ -89,8 +90,12 @@ impl Proxy {
 
     /// Holds back what the server says, or lets it through again.
     pub fn stall(&self, stalled: bool) {
-        *self.inner.stalled.lock().unwrap() = stalled;
-        self.inner.flows.notify_all();
+        self.inner.stall(stalled, true);
+    }
+
+    /// Holds back what clients say, or lets it through again, also of those that have ended.
+    pub fn stall_clients(&self, stalled: bool) {
+        self.inner.stall(stalled, false);
     }
 
     pub fn came(&self) -> usize {
@@ -107,6 +112,7 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.inner.is_over.store(true, Ordering::SeqCst);
         self.stall(false);
+        self.stall_clients(false);
         self.cut(false);
         let _ = TcpStream::connect(self.addr);
     }
@@ -133,16 +139,22 @@ impl Inner {
         thread::spawn(move || inner.carry(&mut from, &mut to, false));
     }
 
+    fn stall(&self, stalled: bool, is_server: bool) {
+        self.stalled.lock().unwrap()[usize::from(is_server)] = stalled;
+        self.flows.notify_all();
+    }
+
     fn carry(&self, from: &mut TcpStream, to: &mut TcpStream, is_server: bool) {
         let mut buffer = [0; 16 << 10];
         while let Ok(n @ 1..) = from.read(&mut buffer) {
             if is_server {
                 self.said.lock().unwrap().extend_from_slice(&buffer[..n]);
-                let mut stalled = self.stalled.lock().unwrap();
-                while *stalled {
-                    stalled = self.flows.wait(stalled).unwrap();
-                }
             }
+            let mut stalled = self.stalled.lock().unwrap();
+            while stalled[usize::from(is_server)] {
+                stalled = self.flows.wait(stalled).unwrap();
+            }
+            drop(stalled);
             if to.write_all(&buffer[..n]).is_err() {
                 break;
             }

@@ -172,6 +172,8 @@ export class Recovery {
       for (const place of answer.rooms) {
         missing.delete(place.room);
         if (!place.error) this.#takeUp(place, patterns);
+        // The server could not just now.
+        else if (place.error === 'overloaded' && wanted.has(place.room)) this.#rejoin(place.room);
         else if (this.#tracker.has(place.room)) this.#dropped(place.room, { code: place.error });
         this.#tellMembers(place);
       }

@@ -123,6 +123,20 @@ test('a room that cannot be taken up again is told as dropped', async () => {
   equal(client.rooms, []);
 });
 
+test('a room that an overloaded server does not take up again is joined from where it was', async () => {
+  const { client, link } = await inLobby();
+  const dropped = [];
+  client.on('dropped', (event) => dropped.push(event));
+  link.destroy();
+  const next = await server.accept();
+  await next.answer({ type: 'resume' }, resumed([{ room: 'lobby', error: 'overloaded' }]));
+  const join = await next.take({ type: 'join', room: 'lobby' });
+  equal(join.since, { epoch: 'e', seq: 0 });
+  next.send({ type: 'ok', ref: join.ref, ...inRoom('lobby', 1, [say('lobby', 1)]) });
+  await quiet(client, 'resumed me, lobby1');
+  equal([client.rooms, dropped], [['lobby'], []]);
+});
+
 test('a room that new rules of the server do not allow is told as dropped', async () => {
   const { client, link } = await inLobby();
   const told = [];

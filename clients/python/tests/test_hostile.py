@@ -13,7 +13,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from rusty_socks import Client, Connected, Direct, Disconnected, Options, Overrun, RustySocksError
+from rusty_socks import Client, Connected, Direct, Disconnected, Dropped, Options, Overrun, RustySocksError
 
 from .support import FAST, Reader, until, within
 
@@ -132,6 +132,26 @@ class Hostile(unittest.IsolatedAsyncioTestCase):
                 async with self.served(play, well) as url, self.entered(url) as reader:
                     await until("session", lambda: len(reader.of(Connected)) == 2)
                     self.assertIn("misbehaved", reader.of(Disconnected)[0].end.reason)
+
+    async def test_a_room_that_an_overloaded_server_does_not_take_up_is_joined_again(self) -> None:
+        async def first(script: Script) -> None:
+            await script.say(WELCOME, message(1))
+            await script.ws.close(1011)
+
+        async def next_one(script: Script) -> None:
+            await script.say({**WELCOME, "client_id": "me too"})
+            resumed = {"client_id": "me", "session": "secret", "patterns": []}
+            rooms = [{"room": "lobby", "error": "overloaded"}]
+            await script.answer("resume", **resumed, rooms=rooms, direct={"seq": 0, "recovered": True})
+            command = await script.hear("join")
+            assert command["since"] == {"epoch": "e", "seq": 1}, command
+            place = {"room": "lobby", "epoch": "e", "seq": 2, "recovered": True, "messages": [message(2)]}
+            await script.say({"type": "ok", "ref": command["ref"], **place})
+            await script.ws.wait_closed()
+
+        async with self.served(first, next_one) as url, self.entered(url) as reader:
+            await until("messages", lambda: reader.contents("lobby") == [1, 2])
+            self.assertEqual(reader.of(Dropped), [])
 
     async def test_repeats_are_not_yielded_again(self) -> None:
         async def play(script: Script) -> None:

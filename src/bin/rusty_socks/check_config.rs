@@ -9,7 +9,7 @@ use std::{
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use rusty_socks::{
     Config, Error, Identity, Permissions, RoomName, Server,
-    config::{Access, IdentityMode, Loaded, RoomRule},
+    config::{Access, IdentityMode, Loaded},
     identity,
 };
 
@@ -110,18 +110,10 @@ fn identity_of(config: &Config, path: &Path) -> Result<Identity, Error> {
 
 fn table(loaded: &Loaded) -> String {
     let header = ["key", "value", "unit", "from"].map(String::from);
-    let rows = loaded.entries().map(|(key, source)| {
-        [key.name().into(), key.show(&loaded.config), key.unit().into(), source.to_string()]
-    });
-    // The rules for rooms come from the file as a whole, and so do further certificates.
-    let rules_from = loaded.source("rooms").map(ToString::to_string).unwrap_or_default();
-    let rules = loaded.config.rooms.iter().flat_map(RoomRule::entries);
-    let rules = rules.map(|[name, value, unit]| [name, value, unit, rules_from.clone()]);
-    let pairs_from = loaded.source("tls").map(ToString::to_string).unwrap_or_default();
-    let pairs = loaded.config.tls_entries().into_iter();
-    let pairs = pairs.map(|[name, value]| [name, value, String::new(), pairs_from.clone()]);
-    let rows: Vec<[String; 4]> =
-        [header].into_iter().chain(rows).chain(rules).chain(pairs).collect();
+    let rows = loaded.config.shown(Some(loaded)).into_iter();
+    let rows =
+        rows.map(|shown| [shown.key, shown.value, shown.unit, shown.from.unwrap_or_default()]);
+    let rows: Vec<[String; 4]> = [header].into_iter().chain(rows).collect();
     let width =
         |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths = [width(0), width(1), width(2)];

@@ -5,6 +5,7 @@
 
 mod exit;
 mod first_page;
+mod dashboard;
 mod generate;
 mod logging;
 

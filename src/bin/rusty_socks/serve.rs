@@ -1,13 +1,16 @@
 //! `rusty_socks serve`: the server from bind to drain.
 
+use std::sync::Arc;
+
 use log::{info, warn};
 use parking_lot::Mutex;
 use rusty_socks::{
     Config, Error, chat,
-    config::{ConfigSource, FirstPage, Loaded, Reloaded},
+    config::{ConfigSource, Dashboard, FirstPage, Loaded, Reloaded},
 };
 
 use crate::{
+    dashboard,
     exit::{self, Exit},
     first_page,
     logging::{self, LogFilter, LogQueue},
@@ -31,8 +34,10 @@ pub(crate) fn run(loaded: Loaded, read: Read) -> Result<Exit, Error> {
     for warning in loaded.warnings() {
         warn!("{warning}");
     }
-    let source = Source { read, filter, last: Mutex::default() };
-    let outcome = serve(loaded.config, source, sockets, &log);
+    let config = loaded.config.clone();
+    let taken = Mutex::new(Arc::new(loaded));
+    let source = Source { read, filter, read_last: Mutex::default(), taken };
+    let outcome = serve(config, source, sockets, &log);
     log.flush();
     outcome
 }
@@ -41,8 +46,10 @@ pub(crate) fn run(loaded: Loaded, read: Read) -> Result<Exit, Error> {
 struct Source {
     read: Read,
     filter: LogFilter,
-    /// What was read last.
-    last: Mutex<Option<Loaded>>,
+    /// What was read last, until it is known what became of it.
+    read_last: Mutex<Option<Loaded>>,
+    /// What was read last and was good.
+    taken: Mutex<Arc<Loaded>>,
 }
 
 impl ConfigSource for Source {
@@ -50,17 +57,22 @@ impl ConfigSource for Source {
         service_manager::notify(State::Reloading);
         let loaded = (self.read)()?;
         let config = loaded.config.clone();
-        *self.last.lock() = Some(loaded);
+        *self.read_last.lock() = Some(loaded);
         Ok(config)
     }
 
+    fn last(&self) -> Option<Arc<Loaded>> {
+        Some(Arc::clone(&self.taken.lock()))
+    }
+
     fn loaded(&self, outcome: Result<&Reloaded, &Error>) {
-        let loaded = self.last.lock().take();
+        let loaded = self.read_last.lock().take();
         if let (Some(loaded), Ok(_)) = (loaded, outcome) {
             self.filter.set(&loaded);
             for warning in loaded.warnings() {
                 warn!("{warning}");
             }
+            *self.taken.lock() = Arc::new(loaded);
         }
         service_manager::notify(State::Ready);
     }
@@ -72,9 +84,13 @@ fn serve(config: Config, source: Source, sockets: Sockets, log: &LogQueue) -> Re
     let (max_conn, max_queued_tasks, threads) =
         (config.max_conn, config.max_queued_tasks, config.thread_pool_size);
     let has_page = config.page == FirstPage::On;
+    let has_dashboard = config.dashboard == Dashboard::On;
     let mut builder = chat::builder(config)?.source(source);
     if has_page {
         builder = first_page::add_to(builder);
+    }
+    if has_dashboard {
+        builder = dashboard::add_to(builder);
     }
     if let Some(listener) = sockets.public {
         builder = builder.listener(listener);

@@ -51,9 +51,17 @@ impl Access {
     pub(super) fn caller(
         &self,
         request: &Request<'_>,
-        scope: ApiScope,
+        scope: Option<ApiScope>,
     ) -> Result<Caller, AdminAnswer> {
-        let shown = request.header("Authorization").and_then(bearer);
+        self.caller_with(request.header("Authorization").and_then(bearer), scope)
+    }
+
+    /// Returns whose the key is that was `shown`, if it has `scope`.
+    pub(super) fn caller_with(
+        &self,
+        shown: Option<&str>,
+        scope: Option<ApiScope>,
+    ) -> Result<Caller, AdminAnswer> {
         let mut found = None;
         // All keys are compared, so that the time does not tell which one a guess came near.
         for caller in &self.callers {
@@ -73,7 +81,9 @@ impl Access {
             let answer = error(Status::Unauthorized, "unauthorized", message);
             return Err(answer.header("WWW-Authenticate", "Bearer"));
         };
-        if !caller.key.scopes.contains(&scope) {
+        if let Some(scope) = scope
+            && !caller.key.scopes.contains(&scope)
+        {
             let (name, scope) = (&caller.key.name, scope.as_str());
             let message = format!("the key {name:?} has not the scope {scope}");
             return Err(error(Status::Forbidden, "forbidden", &message));

@@ -13,7 +13,7 @@ use crate::{
     AdminAnswer, AdminContext, AdminStep, ClearedHistory, MembersPage, NodeSummary, Range,
     RoomSummary, SessionsOf,
     chat::{answers, fault::Fault, json},
-    config::RoomRange,
+    config::{RoomRange, ShownSetting},
 };
 
 /// Lists the rooms that the key may be used for.
@@ -196,6 +196,28 @@ pub(super) fn sessions(
     });
     let next = page.next.map(|client_id| client_id.to_string());
     Ok(ok(&Sessions { sessions: sessions.collect(), next }))
+}
+
+/// Lists the settings.
+pub(super) fn settings(ctx: &mut AdminContext<'_>) -> AdminAnswer {
+    #[derive(Serialize)]
+    struct Settings {
+        settings: Vec<ShownSetting>,
+    }
+    ok(&Settings { settings: ctx.settings() })
+}
+
+/// Says what the key may be used for.
+pub(super) fn key(caller: &Caller) -> AdminAnswer {
+    #[derive(Serialize)]
+    struct Key<'a> {
+        name: &'a str,
+        scopes: Vec<&'static str>,
+        rooms: &'a [String],
+    }
+    let key = &caller.key;
+    let scopes = key.scopes.iter().map(|scope| scope.as_str()).collect();
+    ok(&Key { name: &key.name, scopes, rooms: &key.rooms })
 }
 
 /// Lists the nodes.

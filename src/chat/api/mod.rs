@@ -9,6 +9,7 @@ mod publish;
 mod batch;
 mod close;
 mod lists;
+mod live;
 mod reload;
 
 use std::sync::Arc;
@@ -36,7 +37,7 @@ pub struct Api {
 /// The settings that a reload replaces.
 #[derive(Debug)]
 struct ApiSettings {
-    access: Access,
+    access: Arc<Access>,
     message_bytes_max: usize,
     body_bytes_max: usize,
     history_max: usize,
@@ -46,7 +47,7 @@ impl ApiSettings {
     /// Those who had the same name in `before` go on as they are.
     fn new(config: &Config, before: Option<&ApiSettings>) -> ApiSettings {
         ApiSettings {
-            access: Access::new(config, before.map(|before| &before.access)),
+            access: Arc::new(Access::new(config, before.map(|before| &*before.access))),
             message_bytes_max: config.max_message_bytes,
             body_bytes_max: config.api_body_bytes,
             history_max: kept_max(config),
@@ -79,6 +80,10 @@ impl Api {
             }
         };
         let settings = self.settings.load();
+        if operation == Operation::Live && request.header("Authorization").is_none() {
+            query::Query::parse(request, operation.parameters())?;
+            return Ok(live::begin(&settings.access));
+        }
         let caller = settings.access.caller(request, operation.scope())?;
         let query = query::Query::parse(request, operation.parameters())?;
         let (message_bytes_max, body_bytes_max) =
@@ -143,6 +148,15 @@ impl Api {
                 caller.check_all_rooms()?;
                 Ok(lists::nodes(ctx))
             }
+            Operation::Settings => {
+                caller.check_all_rooms()?;
+                Ok(lists::settings(ctx))
+            }
+            Operation::Key => Ok(lists::key(&caller)),
+            Operation::Live => {
+                caller.check_all_rooms()?;
+                return Ok(AdminStep::Live(None));
+            }
             Operation::Reload => {
                 caller.check_all_rooms()?;
                 return Ok(reload::begin(ctx));
@@ -200,7 +214,7 @@ impl AdminHandler for Api {
 
     fn may_read_figures(&self, request: &Request<'_>) -> bool {
         let settings = self.settings.load();
-        let caller = settings.access.caller(request, ApiScope::Read);
+        let caller = settings.access.caller(request, Some(ApiScope::Read));
         caller.is_ok_and(|caller| caller.key.allows_all_rooms())
     }
 }

@@ -240,9 +240,9 @@ fn to_rooms(
 ) -> Sent {
     let id = content.id;
     if let [room] = rooms {
-        let head = message::room_head(room.as_str());
-        let tail = message::tail(Publisher::CLIENT_ID, content);
-        let publication = known(Publication::around_seq(&head, &tail), content);
+        let (text, at) = message::to_room(room.as_str(), Publisher::CLIENT_ID, content);
+        let (head, tail) = text.split_at(at);
+        let publication = known(Publication::around_seq(head, tail), content);
         let pending = ctx.publish(&caller.publisher, rooms, publication, without);
         let room = room.clone();
         return Sent::new(pending, move |published| {

@@ -20,10 +20,13 @@ pub(super) enum Operation {
     Drain,
     Reload,
     Nodes,
+    Settings,
+    Key,
+    Live,
 }
 
 /// A method, a path whose part in braces is a parameter, and what they ask for.
-const ROUTES: [(&str, &str, Operation); 13] = [
+const ROUTES: [(&str, &str, Operation); 16] = [
     ("POST", "/v1/publish", Operation::Publish),
     ("POST", "/v1/batch", Operation::Batch),
     ("GET", "/v1/rooms", Operation::Rooms),
@@ -37,25 +40,31 @@ const ROUTES: [(&str, &str, Operation); 13] = [
     ("POST", "/v1/drain", Operation::Drain),
     ("POST", "/v1/reload", Operation::Reload),
     ("GET", "/v1/nodes", Operation::Nodes),
+    ("GET", "/v1/settings", Operation::Settings),
+    ("GET", "/v1/key", Operation::Key),
+    ("GET", "/v1/live", Operation::Live),
 ];
 
 impl Operation {
-    /// Returns the scope that a key needs for it.
-    pub(super) fn scope(self) -> ApiScope {
-        match self {
+    /// Returns the scope that a key needs for it; `None` if any key will do.
+    pub(super) fn scope(self) -> Option<ApiScope> {
+        Some(match self {
+            Operation::Key => return None,
             Operation::Publish | Operation::Batch => ApiScope::Publish,
             Operation::Rooms
             | Operation::History
             | Operation::Presence
             | Operation::Sessions
-            | Operation::Nodes => ApiScope::Read,
+            | Operation::Nodes
+            | Operation::Live => ApiScope::Read,
             Operation::ClearHistory
             | Operation::CloseSession
             | Operation::CloseUser
             | Operation::Revoke
             | Operation::Drain
-            | Operation::Reload => ApiScope::Admin,
-        }
+            | Operation::Reload
+            | Operation::Settings => ApiScope::Admin,
+        })
     }
 
     /// Returns the parameters that its query may have.
@@ -73,7 +82,10 @@ impl Operation {
             | Operation::Revoke
             | Operation::Drain
             | Operation::Reload
-            | Operation::Nodes => &[],
+            | Operation::Nodes
+            | Operation::Settings
+            | Operation::Key
+            | Operation::Live => &[],
         }
     }
 }

@@ -10,8 +10,10 @@ use uuid::Uuid;
 
 use super::{
     Core,
+    beats::LEASE_MS,
     sent::{Bringing, ComingSession, Sent},
     sessions::hash_of,
+    waits::PATIENCE_MS,
     words::{bytes, number, read_inbox},
 };
 use crate::{
@@ -20,7 +22,7 @@ use crate::{
         engine::Asked,
         envelope::Envelope,
         error::RoomError,
-        mirror::Brought,
+        mirror::moved::Brought,
         names::{RoomName, RoomPattern},
         question::{Answer, Question},
         room::Room,
@@ -160,6 +162,7 @@ impl Core {
             names.inbox(client),
             names.sessions_of(&node),
             names.orphans(),
+            names.nodes(),
         ];
         let args = vec![
             number(client),
@@ -169,6 +172,9 @@ impl Core {
             names.prefix(),
             number(self.session_kept_ms()),
             user,
+            // No client is told sooner that its node has waited in vain.
+            number(self.redis_clock.at(self.hub.now_ms()).saturating_add(PATIENCE_MS)),
+            number(LEASE_MS),
         ];
         let bringing = self.new_bringing(asked);
         self.order(&scripts::TAKE, keys, args, Sent::Take { bringing });
@@ -184,7 +190,8 @@ impl Core {
         let Some(coming) = read else {
             if let Some(bringing) = self.remove_bringing(id) {
                 let error = match answer {
-                    None => RoomError::EngineAway,
+                    // Not in time.
+                    None | Some(Value::Int(_)) => RoomError::EngineAway,
                     Some(Value::Nil) => RoomError::NoSuchSession,
                     Some(_) => {
                         log::error!("engine: the session of {} cannot be read", token.client_id());

@@ -66,7 +66,10 @@ impl Core {
     }
 
     pub(super) fn on_beat(&mut self, answer: Option<&Value>) {
-        let Some([gone, known]) = answer.and_then(Value::list) else { return };
+        let Some([gone, known, now_ms]) = answer.and_then(Value::list) else { return };
+        if let Some(told_ms) = now_ms.u64() {
+            self.redis_clock.correct(told_ms, self.beats.beat_ms, self.hub.now_ms());
+        }
         let known = known.list().unwrap_or_default().iter().filter_map(Value::text);
         self.engine.set_nodes(known.map(str::to_owned).collect());
         for node in gone.list().unwrap_or_default() {

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 
-use crate::hub::{mirror::ShownAs, names::RoomName, session::Session};
+use crate::hub::{mirror::remote::ShownAs, names::RoomName, session::Session};
 
 /// A session of this node, as far as Redis knows it.
 pub(super) struct KeptSession {

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     hub::{
-        mirror::{Kept, ShownAs},
+        mirror::{Kept, remote::ShownAs},
         names::RoomName,
         room::Room,
     },
@@ -67,16 +67,24 @@ pub(super) enum Awaited {
     /// For the answer of Redis.
     Nothing,
     /// With what Redis has said of it, for another room.
-    ToTakeIn(Opened, RoomName),
+    ToTakeIn(Opened, AwaitedRoom),
     /// With a message that came to it, for another room.
-    ToDeliver(RoomName),
+    ToDeliver(AwaitedRoom),
+}
+
+/// A room that has to come up to a message first.
+pub(super) struct AwaitedRoom {
+    pub(super) name: RoomName,
+    /// Whether Redis was asked for it since the message was numbered. An answer that was on its way
+    /// before may end ahead of the message.
+    pub(super) is_asked: bool,
 }
 
 impl Awaited {
     pub(super) fn room(&self) -> Option<&RoomName> {
         match self {
             Awaited::Nothing => None,
-            Awaited::ToTakeIn(_, room) | Awaited::ToDeliver(room) => Some(room),
+            Awaited::ToTakeIn(_, room) | Awaited::ToDeliver(room) => Some(&room.name),
         }
     }
 }
@@ -88,7 +96,7 @@ pub(super) struct Opened {
     pub(super) version: u64,
     pub(super) kept: VecDeque<KeptAt>,
     pub(super) members: Vec<(Uuid, ShownAs)>,
-    /// Those that this node has shown, with their fences.
+    /// Those that this node has shown, or whose sessions it has, with the fences of what is shown.
     pub(super) ours: Vec<(Uuid, u64)>,
 }
 

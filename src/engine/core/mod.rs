@@ -13,6 +13,7 @@ mod kept_session;
 mod mirrored_room;
 mod opened;
 mod questions;
+mod redis_clock;
 mod redo;
 mod revocations;
 mod rooms;
@@ -35,6 +36,7 @@ use self::{
     beats::Beats,
     kept_session::KeptSession,
     mirrored_room::MirroredRoom,
+    redis_clock::RedisClock,
     sent::{Bringing, Numbered, Sent},
     undone::Undone,
     waits::PATIENCE_MS,
@@ -136,6 +138,7 @@ pub(crate) struct Core {
     /// Whether this node hears what is said to it, and asks.
     is_listening: bool,
     beats: Beats,
+    redis_clock: RedisClock,
     /// Whether Redis refuses what it should take.
     is_in_trouble: bool,
     /// When a refusal was told of last that is no trouble.
@@ -180,6 +183,7 @@ impl Core {
             undone: Undone::default(),
             is_listening: false,
             beats: Beats::default(),
+            redis_clock: RedisClock::default(),
             is_in_trouble: false,
             refusal_told_ms: 0,
             unconfirmed: Vec::new(),
@@ -255,7 +259,9 @@ impl Core {
     fn go_up(&mut self, facts: &ServerFacts) {
         log::info!("engine: connected to {}, version {}", facts.address, facts.version);
         self.generation = Some(facts.run_id.clone().into());
-        self.beats.begin(self.hub.now_ms());
+        let now_ms = self.hub.now_ms();
+        self.beats.begin(now_ms);
+        self.redis_clock.begin(facts.now_ms, now_ms);
         let own = [self.names.node(self.engine.node), self.names.all(), self.names.new_rooms()];
         self.orders.push(Order::Subscribe(own.into()));
         self.reopen_rooms();

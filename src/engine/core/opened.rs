@@ -65,9 +65,12 @@ impl Core {
             let client = Uuid::try_parse(pair[0].text()?).ok()?;
             let shown = pair[1].bytes()?;
             let fence = shown.split(|byte| *byte == b' ').next()?;
+            let fence: u64 = std::str::from_utf8(fence).ok()?.parse().ok()?;
             let node = nth_part(shown, 1)?;
-            if node.starts_with(own.as_bytes()) {
-                ours.push((client, std::str::from_utf8(fence).ok()?.parse().ok()?));
+            // A Redis that takes over late may show it by the node that had its session before.
+            let is_here = self.sessions.get(&client).is_some_and(|kept| kept.fence >= fence);
+            if is_here || node.starts_with(own.as_bytes()) {
+                ours.push((client, fence));
             }
             listed.push((client, shown_as(nth_part(shown, 2)?)?));
         }

@@ -55,6 +55,15 @@ impl Core {
         Uuid::from_u64_pair(self.engine.node.as_u64_pair().0, asked.nth)
     }
 
+    /// How long the result of a message is known: by its client's id, or by one of this node, which
+    /// alone asks again under that one.
+    fn id_kept_ms(&self, id: Option<Uuid>) -> u64 {
+        match id {
+            Some(_) => self.settings.resume_window_ms.max(OWN_ID_KEPT_MS) * 2,
+            None => OWN_ID_KEPT_MS,
+        }
+    }
+
     fn announce(&mut self, asked: Box<Asked>, payload: Bytes) {
         self.carry_out_in_redis(&payload);
         let args = vec![Bytes::from_static(b"PUBLISH"), self.names.all(), payload];
@@ -114,25 +123,15 @@ impl Core {
                 None => return self.answer(asked, Err(RoomError::TakenOver)),
             },
         };
-        // A message without an id of its client is known by itself, if its rooms keep messages.
-        let is_kept = rooms.first().is_some_and(|room| self.bounds_of(room).messages_max > 0);
-        let result = match id {
-            Some(id) => self.names.result(&rooms, &by, id),
-            None if !is_kept => self.names.result(&rooms, &by, self.own_id(&asked)),
-            None if is_again => bytes("?"),
-            None => bytes("-"),
-        };
+        let result_id = id.unwrap_or_else(|| self.own_id(&asked));
+        let result = self.names.result(&rooms, &by, result_id);
         let session_key = by.session().map(|by| self.names.session(by.client_id));
         let mut keys = vec![session_key.unwrap_or_else(|| bytes("-")), result];
-        let id_kept_ms = match id {
-            Some(_) => self.settings.resume_window_ms.max(OWN_ID_KEPT_MS) * 2,
-            None => OWN_ID_KEPT_MS,
-        };
         let mut args = vec![
             fence.map(number).unwrap_or_default(),
             self.generation(),
             flag(may_make),
-            number(id_kept_ms),
+            number(self.id_kept_ms(id)),
             message,
         ];
         let kept_ms = self.kept_ms();
@@ -174,7 +173,7 @@ impl Core {
         let (messages_max, bytes_max) = self.settings.inbox;
         let args = vec![
             fence.map(number).unwrap_or_default(),
-            number(self.settings.resume_window_ms.max(OWN_ID_KEPT_MS) * 2),
+            number(self.id_kept_ms(id)),
             number(messages_max),
             number(bytes_max),
             number(self.session_kept_ms()),

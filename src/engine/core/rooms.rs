@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     Core,
-    mirrored_room::{Awaited, HELD_BYTES_MAX, HELD_MAX, MirroredRoom, Opened, Stage},
+    mirrored_room::{Awaited, AwaitedRoom, HELD_BYTES_MAX, HELD_MAX, MirroredRoom, Opened, Stage},
     opened::places,
     sent::Sent,
     waits::{KEPT_MS, RENEWED_EVERY_MS},
@@ -18,7 +18,10 @@ use crate::{
         link::order::{Order, Value},
         scripts,
     },
-    hub::{envelope::Envelope, error::RoomError, mirror::Arrived, names::RoomName, room::Room},
+    hub::{
+        envelope::Envelope, error::RoomError, mirror::arrivals::Arrived, names::RoomName,
+        room::Room,
+    },
     store::{HistoryBounds, Position},
 };
 
@@ -201,7 +204,7 @@ impl Core {
 
     /// Opens a room with the messages that have come meanwhile. `tried` is the room that the first
     /// of them has waited for.
-    pub(super) fn take_held(&mut self, name: &RoomName, tried: Option<&RoomName>) {
+    pub(super) fn take_held(&mut self, name: &RoomName, tried: Option<&AwaitedRoom>) {
         let Some(known) = self.rooms.get_mut(name) else { return };
         known.stage = Stage::Open;
         let held = std::mem::take(&mut known.held);
@@ -257,7 +260,7 @@ impl Core {
         self.take_room_message(name, payload, None);
     }
 
-    fn take_room_message(&mut self, name: &RoomName, payload: Bytes, tried: Option<&RoomName>) {
+    fn take_room_message(&mut self, name: &RoomName, payload: Bytes, tried: Option<&AwaitedRoom>) {
         let Some(known) = self.rooms.get_mut(name) else { return };
         match (known.stage, &known.room) {
             (Stage::Open, Some(room)) if !room.state.lock().is_gone() => {}
@@ -291,7 +294,7 @@ impl Core {
         &mut self,
         name: &RoomName,
         payload: &Bytes,
-        tried: Option<&RoomName>,
+        tried: Option<&AwaitedRoom>,
     ) -> Option<()> {
         let end = payload.iter().position(|byte| *byte == b'\n')?;
         let (head, body) = (std::str::from_utf8(&payload[1..end]).ok()?, payload.slice(end + 1..));
@@ -321,7 +324,7 @@ impl Core {
         let others = places(envelope.rooms, &numbered)?;
         if let Some(other) = self.awaited_for(name, &others, tried) {
             self.hold_first(name, payload);
-            self.wait_for(name, &other, &others, Awaited::ToDeliver);
+            self.wait_for(name, other, &others, Awaited::ToDeliver);
             return Some(());
         }
         let rooms = self.rooms_at((room, seq), name, &others);

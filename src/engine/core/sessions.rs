@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::{
     Core,
+    beats::LEASE_MS,
     kept_session::KeptSession,
     sent::Sent,
     waits::{KEPT_MS, RENEWED_EVERY_MS},
@@ -17,7 +18,7 @@ use super::{
 use crate::{
     engine::{link::order::Value, scripts},
     hub::{
-        mirror::ShownAs,
+        mirror::remote::ShownAs,
         names::RoomName,
         session::{
             Session,
@@ -124,6 +125,7 @@ impl Core {
             number(delivered_seq),
             number(last_seq),
             bytes(shown.user.as_deref().unwrap_or_default()),
+            number(LEASE_MS),
         ];
         let written: Bytes = args[5..].concat().into();
         let is_new = kept.written.as_ref() != Some(&written);
@@ -148,6 +150,7 @@ impl Core {
                 self.names.session(client),
                 self.names.sessions_of(&node),
                 self.names.orphans(),
+                self.names.nodes(),
             ];
             self.order(&scripts::SAVE, keys, args, Sent::Save { client, fence });
         }

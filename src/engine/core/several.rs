@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use super::{
     Core,
-    mirrored_room::{Awaited, KeptAt, MirroredRoom, Opened, Place, Stage},
+    mirrored_room::{Awaited, AwaitedRoom, KeptAt, MirroredRoom, Opened, Place, Stage},
 };
 use crate::{
-    hub::{mirror::Arrived, names::RoomName, room::Room},
+    hub::{mirror::arrivals::Arrived, names::RoomName, room::Room},
     store::{Epoch, Position},
 };
 
@@ -23,7 +23,7 @@ impl Core {
         &mut self,
         name: &RoomName,
         mut opened: Opened,
-        mut tried: Option<RoomName>,
+        mut tried: Option<AwaitedRoom>,
     ) {
         loop {
             let rest = opened.kept.split_off(self.first_of_several(name, &opened));
@@ -44,7 +44,7 @@ impl Core {
             };
             if let Some(other) = self.awaited_for(name, &others, tried.as_ref()) {
                 opened.kept.push_front(KeptAt { kept, others: others.clone() });
-                self.wait_for(name, &other, &others, |other| Awaited::ToTakeIn(opened, other));
+                self.wait_for(name, other, &others, |other| Awaited::ToTakeIn(opened, other));
                 return;
             }
             tried = None;
@@ -77,13 +77,16 @@ impl Core {
     }
 
     /// A room that has to come up to its number of a message first; `None` if the message may be
-    /// delivered. `tried` was waited for already, and is not waited for again when it is open.
+    /// delivered. `tried` was waited for already: once it was asked for, it is not waited for again
+    /// when it is open.
     pub(super) fn awaited_for(
         &self,
         name: &RoomName,
         others: &[Place],
-        tried: Option<&RoomName>,
-    ) -> Option<RoomName> {
+        tried: Option<&AwaitedRoom>,
+    ) -> Option<AwaitedRoom> {
+        let was_asked =
+            |other: &RoomName| tried.is_some_and(|tried| tried.is_asked && tried.name == *other);
         let is_behind = |(other, epoch, seq): &&Place| {
             let Some(known) = self.rooms.get(other).filter(|_| other != name) else { return false };
             let Some(room) = &known.room else { return false };
@@ -98,12 +101,14 @@ impl Core {
             };
             let may_wait = match known.stage {
                 Stage::Lost | Stage::Refused(_) => false,
-                Stage::Open => tried != Some(other),
+                Stage::Open => !was_asked(other),
                 Stage::Subscribing | Stage::Opening => true,
             };
             is_behind && may_wait && !state.is_gone() && !self.waits_for(other, name)
         };
-        others.iter().find(is_behind).map(|(other, _, _)| other.clone())
+        let (other, _, _) = others.iter().find(is_behind)?;
+        let is_open = self.rooms.get(other).is_some_and(|known| known.stage == Stage::Open);
+        Some(AwaitedRoom { name: other.clone(), is_asked: is_open || was_asked(other) })
     }
 
     /// Whether a room waits for another one, at last.
@@ -123,13 +128,14 @@ impl Core {
     pub(super) fn wait_for(
         &mut self,
         name: &RoomName,
-        other: &RoomName,
+        room: AwaitedRoom,
         places: &[Place],
-        awaited: impl FnOnce(RoomName) -> Awaited,
+        awaited: impl FnOnce(AwaitedRoom) -> Awaited,
     ) {
+        let other = &room.name.clone();
         let Some(known) = self.rooms.get_mut(name) else { return };
         known.stage = Stage::Opening;
-        known.awaited = awaited(other.clone());
+        known.awaited = awaited(room);
         let Some(known) = self.rooms.get_mut(other) else { return };
         known.waiting_rooms.push(name.clone());
         if known.stage == Stage::Open {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::{engine::link::order::Value, hub::mirror::ShownAs, store::Epoch};
+use crate::{engine::link::order::Value, hub::mirror::remote::ShownAs, store::Epoch};
 
 /// An epoch that no room has had.
 pub(super) fn new_epoch() -> Bytes {

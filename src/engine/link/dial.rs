@@ -125,7 +125,8 @@ impl Route {
         let mut commands = Talk::open(&target, self.trust.as_ref(), deadline)?;
         self.greet(&mut commands)?;
 
-        let mut questions = vec![command(&["INFO", "replication"]), command(&["INFO", "server"])];
+        let asked = [&["INFO", "replication"][..], &["INFO", "server"], &["TIME"]];
+        let mut questions: Vec<_> = asked.into_iter().map(command).collect();
         let load = |text| command(&["SCRIPT", "LOAD", text]);
         questions.extend(settings.scripts.iter().map(|script| load(script.text)));
         let mut answers = commands.ask(questions)?.into_iter();
@@ -135,7 +136,12 @@ impl Route {
             _ => Err("its answer to INFO is no text".to_owned()),
         };
         let (replication, server) = (info()?, info()?);
-        let facts = facts(&replication, &server, address)?;
+        let now_ms = match answers.next() {
+            Some(Ok(time)) => time_ms(&time).ok_or("its answer to TIME is no time")?,
+            Some(Err(refused)) => return Err(refused.text),
+            None => return Err("no answer to TIME".to_owned()),
+        };
+        let facts = facts(&replication, &server, address, now_ms)?;
         let mut hashes = Vec::new();
         for (script, answer) in settings.scripts.iter().zip(answers) {
             match answer {
@@ -207,7 +213,12 @@ fn one(answers: Vec<Result<Value, Refused>>) -> Result<Value, Refused> {
 }
 
 /// Reads what the Redis says of itself, which must be a primary.
-fn facts(replication: &str, server: &str, address: &str) -> Result<ServerFacts, String> {
+fn facts(
+    replication: &str,
+    server: &str,
+    address: &str,
+    now_ms: u64,
+) -> Result<ServerFacts, String> {
     let field = |text: &str, name: &str| {
         let mut lines = text.lines().filter_map(|line| line.split_once(':'));
         lines.find(|(key, _)| *key == name).map(|(_, value)| value.trim().to_owned())
@@ -223,7 +234,18 @@ fn facts(replication: &str, server: &str, address: &str) -> Result<ServerFacts, 
         let (major, minor) = VERSION_MIN;
         return Err(format!("it has version {version}, and {major}.{minor} or newer is needed"));
     }
-    Ok(ServerFacts { run_id: needed(server, "run_id")?, version, address: address.to_owned() })
+    let (run_id, address) = (needed(server, "run_id")?, address.to_owned());
+    Ok(ServerFacts { run_id, version, address, now_ms })
+}
+
+/// Reads an answer to `TIME`, in milliseconds.
+fn time_ms(time: &Value) -> Option<u64> {
+    let Value::List(parts) = time else { return None };
+    let part = |at: usize| match parts.get(at) {
+        Some(Value::Bytes(digits)) => std::str::from_utf8(digits).ok()?.parse::<u64>().ok(),
+        _ => None,
+    };
+    part(0)?.checked_mul(1000)?.checked_add(part(1)? / 1000)
 }
 
 /// Whether a Redis of this version can be used; one whose version is no number is tried.
@@ -251,7 +273,7 @@ mod tests {
     fn an_old_redis_is_refused() {
         let of = |version: &str| {
             let server = format!("# Server\r\nredis_version:{version}\r\nrun_id:ab\r\n");
-            facts("role:master\r\n", &server, "here")
+            facts("role:master\r\n", &server, "here", 0)
         };
         for version in ["6.2.0", "7.0.15", "10.0", "unstable", "255.255.255"] {
             assert_eq!(of(version).expect(version).version, version);

@@ -57,6 +57,8 @@ pub struct ServerFacts {
     pub version: String,
     /// Where it is: the host and port, or the path of the socket.
     pub address: String,
+    /// What its clock showed when it was asked, in milliseconds since 1970.
+    pub now_ms: u64,
 }
 
 /// What a Redis answers. A status such as `OK` is bytes, too.

@@ -1,5 +1,5 @@
--- Renews the lease of a node. Returns the nodes whose leases have run out, and what is known of the
--- others.
+-- Renews the lease of a node. Returns the nodes whose leases have run out, what is known of the
+-- others, and milliseconds since 1970.
 --
 -- KEYS: nodes, what is known of the node
 -- ARGV: node, milliseconds of the lease, what is known of it, prefix of all keys, the most nodes to
@@ -15,4 +15,4 @@ for _, node in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], now, '+inf', 'LIMIT',
     known[#known + 1] = about
   end
 end
-return { redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. now), known }
+return { redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. now), known, now }

@@ -2,7 +2,7 @@
 -- receiver's connection.
 --
 -- KEYS: the sender's session or '-', the receiver's session, its direct messages, the result under
---       the message's id or '-'
+--       the message's id
 -- ARGV: the fence of the sender's session or '', milliseconds that the id is known, the most
 --       messages and bytes that wait, milliseconds that the inbox is kept, the receiver, prefix of
 --       all keys, the message
@@ -33,9 +33,7 @@ local number = digits(seq + 1)
 redis.call('XADD', KEYS[3], 'MAXLEN', ARGV[3], number .. '-0', 'b', message)
 redis.call('PEXPIRE', KEYS[3], ARGV[5])
 redis.call('HSET', KEYS[2], 'q', number, 'z', digits(bytes + #message))
-if KEYS[4] ~= '-' then
-  redis.call('SET', KEYS[4], number, 'PX', ARGV[2])
-end
+redis.call('SET', KEYS[4], number, 'PX', ARGV[2])
 if fields[1] ~= '' then
   local head = 'D' .. ARGV[6] .. ' ' .. number
   redis.call('PUBLISH', ARGV[7] .. ':to:' .. fields[1], head .. '\n' .. message)

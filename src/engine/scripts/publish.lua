@@ -2,9 +2,8 @@
 -- members. Scripts are not rolled back, so the numbers are written down behind the messages: one
 -- that could not be kept leaves no hole.
 --
--- KEYS: the publisher's session or '-', the result under the message's id, or '-' or '?', and for
---       each room its hash and its stream. With '?' the message may have been numbered before, and
---       is looked for among those that are kept
+-- KEYS: the publisher's session or '-', the result under the message's id, and for each room its
+--       hash and its stream
 -- ARGV: the fence of the session or '', generation, whether rooms may be made, milliseconds that
 --       the id is known, the message, and for each room: its channel, the epoch for a new life, the
 --       most messages and bytes that it keeps, milliseconds that it is kept, its name; the names of
@@ -13,25 +12,13 @@
 --       session is elsewhere; 3 if there is no such room; 6 if there is no such session.
 local ROOM_ARGS = 6
 
--- How many messages are looked at for one that may have been numbered before.
-local LOOKED_AT_MAX = 1000
-
 -- A room is renewed when so much of the time is over that it is kept.
 local RENEWED_AT = 0.1
 
 local rooms = (#KEYS - 3) / 2
-local is_looked_for = KEYS[2] == '?'
-local result = is_looked_for and '-' or KEYS[2]
-local told = told_before(KEYS[1], ARGV[1], result)
+local told = told_before(KEYS[1], ARGV[1], KEYS[2])
 if told then
   return told
-end
-if is_looked_for then
-  for _, entry in ipairs(redis.call('XREVRANGE', KEYS[4], '+', '-', 'COUNT', LOOKED_AT_MAX)) do
-    if entry[2][8] == ARGV[5] then
-      return { 1, entry[2][4] }
-    end
-  end
 end
 local numbers, seqs, sizes, renewed = {}, {}, {}, {}
 for room = 1, rooms do
@@ -97,9 +84,7 @@ for room = 1, rooms do
     redis.call('PEXPIRE', stream, ARGV[at + 5])
   end
 end
-if result ~= '-' then
-  redis.call('SET', result, numbered, 'PX', ARGV[4])
-end
+redis.call('SET', KEYS[2], numbered, 'PX', ARGV[4])
 for room = 1, rooms do
   local at = 5 + (room - 1) * ROOM_ARGS
   redis.call('PUBLISH', ARGV[at + 1], 'M' .. (room - 1) .. ' ' .. numbered .. '\n' .. message)

@@ -1,9 +1,10 @@
 -- Writes a session down. One that another node has taken up since is left as it is.
 --
--- KEYS: session, sessions of the node, sessions that nobody has
+-- KEYS: session, sessions of the node, sessions that nobody has, nodes
 -- ARGV: client, node, fence, hash of its secret, route, record, its rooms (a name a line), since when
 --       it is away or '', milliseconds that it is kept, numbers of the last direct message that a
---       connection was sent, and of the last one that the node knows, the user of its client or ''
+--       connection was sent, and of the last one that the node knows, the user of its client or '',
+--       milliseconds of the node's lease
 -- Returns: 0 if another node has it; 1 and the number of its last direct message.
 local known = redis.call('HMGET', KEYS[1], 'f', 'q')
 -- A lower one is of a server that has lost the last moments.
@@ -14,6 +15,8 @@ local last = known[2] or '0'
 if tonumber(last) < tonumber(ARGV[11]) then
   last = ARGV[11]
 end
+-- The node may end before its first beat is taken: without a lease nobody would take its sessions.
+redis.call('ZADD', KEYS[4], 'NX', digits(time_ms() + tonumber(ARGV[13])), ARGV[2])
 redis.call('HSET', KEYS[1], 'f', ARGV[3], 'n', ARGV[2], 'h', ARGV[4], 'p', ARGV[5], 'r', ARGV[6],
   'm', ARGV[7], 'w', ARGV[8], 'a', ARGV[10], 'q', last, 'u', ARGV[12])
 redis.call('PEXPIRE', KEYS[1], ARGV[9])

@@ -1,11 +1,16 @@
 -- Gives a session to the node of the connection that knows its secret. The node that had it is
 -- told.
 --
--- KEYS: session, its direct messages, sessions of the node, sessions that nobody has
+-- KEYS: session, its direct messages, sessions of the node, sessions that nobody has, nodes
 -- ARGV: client, node, hash of the secret, route, prefix of all keys, milliseconds that it is kept,
---       the user of the connection's client or ''
+--       the user of the connection's client or '', milliseconds since 1970 at which the node has
+--       waited in vain, milliseconds of the node's lease
 -- Returns: fence, the fence before, record, rooms, number of the last direct message, of the last
---       one that was delivered, and the messages; nothing if there is no such session.
+--       one that was delivered, and the messages; nothing if there is no such session; 0 if it is
+--       too late: the client may be on another node by now, and would be closed there.
+if time_ms() >= tonumber(ARGV[8]) then
+  return 0
+end
 local fields = redis.call('HMGET', KEYS[1], 'h', 'p', 'n', 'r', 'm', 'q', 'a', 'f', 'u')
 -- A session belongs to its user, whoever knows its secret.
 if fields[1] ~= ARGV[3] or fields[2] ~= ARGV[4] or fields[9] ~= ARGV[7] then
@@ -15,6 +20,8 @@ end
 local time = redis.call('TIME')
 local micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local fence = string.format('%.0f', math.max(tonumber(fields[8]) + 1, micros))
+-- As a session that is written down.
+redis.call('ZADD', KEYS[5], 'NX', digits(time_ms() + tonumber(ARGV[9])), ARGV[2])
 redis.call('HSET', KEYS[1], 'f', fence, 'n', ARGV[2], 'w', '')
 redis.call('PEXPIRE', KEYS[1], ARGV[6])
 redis.call('SADD', KEYS[3], ARGV[1])

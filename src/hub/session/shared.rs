@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Attachment, Session, saved::RoomPlaces};
 use crate::{
-    hub::{mirror::ShownAs, names::RoomName},
+    hub::{mirror::remote::ShownAs, names::RoomName},
     snapshot::SessionRecord,
 };
 

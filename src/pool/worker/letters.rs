@@ -20,6 +20,15 @@ impl Worker {
     /// Takes the letters that wait, and delivers what waits in slices, up to the bounds of a turn.
     pub(super) fn take_letters(&mut self) {
         self.deliveries = 0;
+        // As in most turns that an event has begun.
+        if !self.mailbox.is_empty() {
+            self.take_waiting_letters();
+        }
+        self.deliver_slices();
+    }
+
+    #[inline(never)]
+    fn take_waiting_letters(&mut self) {
         for _ in 0..LETTERS_PER_TURN_MAX {
             // Half of the turn is for the messages that wait, if there are any: a flood of letters
             // for small rooms must not hold up the large ones.
@@ -154,7 +163,6 @@ impl Worker {
             self.release(weight, None);
         }
         self.deliver_gathered();
-        self.deliver_slices();
     }
 
     /// Sends each of these connections what its handler makes of a notice.

@@ -273,7 +273,10 @@ class Session:
         """A room that the server says the session is in, with what was missed."""
         name = text_in(place, "room")
         code = text_or_none(place, "error")
-        if code is not None:
+        if code == "overloaded" and name in self.rooms.wanted:
+            # The server could not just now.
+            self._rejoin(name)
+        elif code is not None:
             if name in self.rooms.tracker:
                 self.rooms.dropped(name, code)
         elif name in self.rooms.tracker:

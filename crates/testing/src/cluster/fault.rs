@@ -137,9 +137,8 @@ impl Cluster {
         }
         let key = self.random.one_of(&streams).clone();
         let name = String::from_utf8_lossy(&key).into_owned();
-        let room = name.split(['{', '}']).nth(1).unwrap_or_default().to_owned();
+        let room = name.split(['{', '}']).nth(1).unwrap_or_default();
         self.say(format!("the history of {room} is evicted"));
-        self.cloud.truth.forgetful.insert(room);
         self.cloud.primary().redis.look(|store| store.remove(&key));
         Ok(())
     }

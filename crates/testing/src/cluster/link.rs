@@ -114,6 +114,7 @@ impl Link {
                     run_id: server.redis.run_id.clone(),
                     version: "7.0".to_owned(),
                     address: "memory".to_owned(),
+                    now_ms: server.redis.now_ms(),
                 }));
                 self.state = Ok(Up::new(cloud.primary, now_ms));
                 return None;

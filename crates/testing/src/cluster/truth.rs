@@ -1,6 +1,6 @@
 //! What Redis has ever numbered, whatever it has lost since.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 /// What contents begin with, and nothing else in a message has.
 const BEGIN: &str = "~said.";
@@ -53,8 +53,6 @@ struct Life {
 #[derive(Debug, Default)]
 pub struct Truth {
     lives: HashMap<(String, String), Life>,
-    /// Rooms whose messages may have been forgotten by which a repeat is known.
-    pub forgetful: BTreeSet<String>,
 }
 
 impl Truth {
@@ -74,8 +72,7 @@ impl Truth {
         if let Some(known) = self.at(room, epoch, seq) {
             return Err(format!("{seq} of {room} is {known:?} and {said:?}"));
         }
-        let is_excused = !said.has_id && self.forgetful.contains(room);
-        if let Some(first) = self.find(room, epoch, &said).filter(|_| !is_excused) {
+        if let Some(first) = self.find(room, epoch, &said) {
             return Err(format!("{said:?} is {first} and {seq} of {room}"));
         }
         let life = self.lives.entry((room.to_owned(), epoch.to_owned())).or_default();

@@ -60,6 +60,11 @@ impl Redis {
         self.state.borrow_mut().now_micros = now_micros;
     }
 
+    /// What its clock shows, in milliseconds since 1970.
+    pub fn now_ms(&self) -> u64 {
+        self.state.borrow().now_micros / 1000
+    }
+
     /// What it keeps, as a replica would have it.
     pub fn snapshot(&self) -> Store {
         self.state.borrow().store.clone()
