@@ -298,7 +298,11 @@ impl Conversation {
         for ResumedRoom { room, epoch, seq, recovered, overflow, error, .. } in &listed {
             left_out.remove(&**room);
             if let Some(code) = error {
-                self.exclude(room, code);
+                // The server could not just now: it is joined again, from where one was.
+                let is_passing = *code == ErrorCode::Overloaded;
+                if !is_passing || !self.wanted.by_name().contains(&**room) {
+                    self.exclude(room, code);
+                }
                 continue;
             }
             let is_new = !self.rooms.contains_key(&**room);

@@ -692,3 +692,22 @@ fn what_was_taken_back_is_not_sent_and_what_was_given_up_not_again() {
     talk.inner.lost();
     assert!(talk.inner.waiting.is_empty());
 }
+
+#[test]
+fn a_room_that_a_resume_has_as_overloaded_is_joined_again_from_where_one_was() {
+    let mut talk = ready();
+    talk.hear(message(3, "you", 3));
+    assert_eq!(talk.events(), ["3"]);
+    talk.inner.lost();
+    talk.open();
+    talk.hear(welcome("other"));
+    let rooms = json!([{"room": "lobby", "error": "overloaded"}]);
+    talk.answer(json!({"type": "ok", "client_id": "me", "session": "me-token", "patterns": [],
+        "rooms": rooms, "direct": {"seq": 0, "recovered": true}}));
+    let join = talk.answer(json!({"type": "ok", "room": "lobby", "epoch": "e", "seq": 4,
+        "recovered": true, "messages": [message(4, "you", 4)]}));
+    assert_eq!((&join["type"], &join["room"]), (&json!("join"), &json!("lobby")));
+    assert_eq!(join["since"], json!({"epoch": "e", "seq": 3}));
+    talk.said();
+    assert_eq!(talk.events(), ["Connected", "4"]);
+}
