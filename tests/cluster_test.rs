@@ -25,6 +25,7 @@ use std::{
 use cluster::Cluster;
 use proxy::Proxy;
 use redis::{Keeps, Redis};
+use rusty_socks_client::{Pool, PublishOptions, RoomEvent, Session, SessionHealth, SessionStats};
 use serde_json::{Value, json};
 use support::{
     DEADLINE, eventually,
@@ -251,6 +252,72 @@ fn a_session_of_a_node_that_is_killed_goes_on_at_another() {
     assert_eq!(other.publish("tea", "three"), missed[1] + 1);
     assert_eq!(number(&message(&mut back)["seq"]), missed[1] + 1);
     back.expect_silence();
+}
+
+/// The sessions of a pool resume at the node that is left, and repeat there what was not answered.
+#[test]
+fn a_pool_goes_on_when_a_node_is_killed_and_publishes_nothing_twice() {
+    const CALLERS: usize = 2;
+    const EACH: usize = 150;
+    let Some((_redis, mut cluster)) = start(&[]) else { return };
+    let urls: Vec<String> =
+        cluster.nodes.iter().map(|node| format!("ws://{}/ws", node.program.addr)).collect();
+    let settings = Session::builder().without_events().subscription_events_max(10_000);
+    let reader = settings.connect(&urls[1]).unwrap();
+    let heard = reader.room("tea").subscribe().unwrap();
+    let pool = Pool::builder().server(&urls[0]).server(&urls[1]).servers_share_redis(true);
+    // Order is kept for as long as it takes.
+    let pool = pool.sessions(4).move_after(DEADLINE).publish_timeout(DEADLINE).connect().unwrap();
+    eventually("all are connected", || {
+        let stats = pool.stats();
+        let is_up = |of: &SessionStats| of.health == SessionHealth::Connected;
+        if stats.sessions.iter().all(is_up) { Ok(()) } else { Err(format!("{stats:?}")) }
+    });
+    // A room that has its session on the node that is killed.
+    let elsewhere = (0..100).map(|number| format!("room {number}")).find(|room| {
+        let before: Vec<u64> = pool.stats().sessions.iter().map(|of| of.published).collect();
+        pool.publish(room, "first").unwrap();
+        let after = pool.stats().sessions;
+        after.iter().zip(before).any(|(of, before)| of.published > before && of.server == urls[0])
+    });
+    let rooms = ["tea".to_owned(), elsewhere.expect("some room is there")];
+    let other = reader.room(&*rooms[1]).subscribe().unwrap();
+    thread::scope(|scope| {
+        let publish = |caller: usize| {
+            let (pool, room) = (pool.clone(), &rooms[caller]);
+            move || {
+                let publish = |number: usize| {
+                    // Spread over the time of the kill.
+                    thread::sleep(Duration::from_millis(4));
+                    pool.publish_later(room, &number, PublishOptions::default()).unwrap()
+                };
+                let tickets: Vec<_> = (0..EACH).map(publish).collect();
+                for ticket in tickets {
+                    ticket.wait(DEADLINE).unwrap();
+                }
+            }
+        };
+        let callers: Vec<_> = (0..CALLERS).map(|caller| scope.spawn(publish(caller))).collect();
+        let first = heard.recv_timeout(DEADLINE).unwrap();
+        assert!(matches!(first, Some(RoomEvent::Message(message)) if message.content.get() == "0"));
+        cluster.kill(0);
+        callers.into_iter().for_each(|caller| caller.join().unwrap());
+    });
+    for (heard, from) in [(&heard, 1), (&other, 0)] {
+        for number in from..EACH {
+            match heard.recv_timeout(DEADLINE).unwrap() {
+                Some(RoomEvent::Message(message)) => {
+                    assert_eq!(message.content::<usize>().unwrap(), number, "once, and in order");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let more = heard.recv_timeout(Duration::from_millis(150));
+        assert!(more.as_ref().is_err_and(rusty_socks_client::Error::is_timeout), "{more:?}");
+    }
+    let stats = pool.stats();
+    assert!(stats.sessions.iter().all(|of| of.server == urls[1] && of.failed == 0), "{stats:?}");
+    pool.close(DEADLINE).unwrap();
 }
 
 #[test]

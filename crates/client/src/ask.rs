@@ -2,7 +2,7 @@
 //! asked.
 
 use std::{
-    slice,
+    fmt, slice,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -17,7 +17,9 @@ use serde_json::value::RawValue;
 use super::{
     error::{Error, ErrorKind},
     event::{Entered, Members, Page, Position, Receipt, Sent},
+    fate::Fate,
     frames,
+    room_queue::RoomQueue,
 };
 
 /// What goes with a message.
@@ -94,16 +96,16 @@ pub(crate) enum Ask {
     Publish { rooms: Vec<String>, message: Draft },
     Direct { to: String, message: Draft },
     Broadcast { message: Draft },
-    Join { room: String, options: JoinOptions },
+    Join { room: String, options: JoinOptions, subscriber: Option<Arc<RoomQueue>> },
     Leave { room: String },
     History { room: String, pages: Pages, limit: Option<u64> },
     Presence { room: String, watch: Option<bool> },
 }
 
 /// A message to be sent. Its id stays the same however often it is sent.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Draft {
-    pub(crate) content: Box<RawValue>,
+    pub(crate) content: Arc<RawValue>,
     pub(crate) id: String,
     pub(crate) options: PublishOptions,
 }
@@ -133,6 +135,11 @@ impl Ask {
         }
     }
 
+    /// Whether it is a message that a session sends again by its id.
+    pub(crate) fn has_id(&self) -> bool {
+        matches!(self, Ask::Publish { .. } | Ask::Direct { .. })
+    }
+
     /// Whether it changes which rooms one is in.
     pub(crate) fn moves(&self) -> bool {
         matches!(self, Ask::Join { .. } | Ask::Leave { .. })
@@ -153,12 +160,14 @@ impl Ask {
                 Command::Direct { to: to.into(), content: message.content() }
             }
             Ask::Broadcast { message } => Command::Broadcast { content: message.content() },
-            Ask::Join { room, options: JoinOptions { since, presence, sender } } => Command::Join {
-                room: room.into(),
-                since: since.as_ref().map(frames::since),
-                presence: *presence,
-                sender: sender.as_ref().map(Into::into),
-            },
+            Ask::Join { room, options: JoinOptions { since, presence, sender }, .. } => {
+                Command::Join {
+                    room: room.into(),
+                    since: since.as_ref().map(frames::since),
+                    presence: *presence,
+                    sender: sender.as_ref().map(Into::into),
+                }
+            }
             Ask::Leave { room } => Command::Leave { room: room.into() },
             Ask::History { room, pages, limit } => {
                 let (before, after) = match pages {
@@ -221,11 +230,38 @@ impl Drop for RequestSlot {
     }
 }
 
+/// Where an answer goes.
+enum Reply {
+    Ticket(Sender<Result<Answer, Error>>),
+    Call(Option<Callback>),
+}
+
+/// Called once, on the session's thread: it must not block.
+pub(crate) type Callback = Box<dyn FnOnce(Result<Answer, Error>) + Send>;
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reply")
+    }
+}
+
+impl Drop for Reply {
+    /// Every callback is called, whatever becomes of the session.
+    fn drop(&mut self) {
+        if let Reply::Call(callback) = self
+            && let Some(callback) = callback.take()
+        {
+            callback(Err(Error::new(ErrorKind::Closed, "the request was given up")));
+        }
+    }
+}
+
 /// An ask on its way.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) ask: Ask,
-    reply: Sender<Result<Answer, Error>>,
+    pub(crate) fate: Arc<Fate>,
+    reply: Reply,
     _place: RequestSlot,
     /// In the order in which they were asked; set by the session.
     pub(crate) number: u64,
@@ -234,20 +270,56 @@ pub(crate) struct Request {
     /// It publishes, and was sent before a new epoch of one of its rooms: the numbers in its answer
     /// may be of the earlier one, and do not count.
     pub(crate) is_doubtful: bool,
+    /// It was sent in a session that is lost, which may have carried it out or not.
+    pub(crate) is_orphan: bool,
 }
 
 impl Request {
     /// The other end of it, where `read` finds its kind of answer.
     pub(crate) fn new<T>(ask: Ask, place: RequestSlot, read: Read<T>) -> (Request, Ticket<T>) {
-        let (reply, receiver) = crossbeam_channel::bounded(1);
-        let request =
-            Request { ask, reply, _place: place, number: 0, attempts: 0, is_doubtful: false };
-        (request, Ticket { receiver, read })
+        let (reply, ticket) = Ticket::new(read);
+        let request = Request::with_reply(ask, Arc::default(), place, Reply::Ticket(reply));
+        (request, ticket)
     }
 
-    pub(crate) fn answer(self, answer: Result<Answer, Error>) {
-        // There is room for one, and who does not wait any more does not mind.
-        let _ = self.reply.try_send(answer);
+    /// A request whose answer goes to `callback`.
+    pub(crate) fn with_callback(
+        ask: Ask,
+        fate: Arc<Fate>,
+        place: RequestSlot,
+        callback: Callback,
+    ) -> Request {
+        Request::with_reply(ask, fate, place, Reply::Call(Some(callback)))
+    }
+
+    fn with_reply(ask: Ask, fate: Arc<Fate>, place: RequestSlot, reply: Reply) -> Request {
+        Request {
+            ask,
+            fate,
+            reply,
+            _place: place,
+            number: 0,
+            attempts: 0,
+            is_doubtful: false,
+            is_orphan: false,
+        }
+    }
+
+    /// Whether it is a message that may have been carried out.
+    pub(crate) fn is_sent_message(&self) -> bool {
+        self.ask.has_id() && self.fate.was_sent()
+    }
+
+    pub(crate) fn answer(mut self, answer: Result<Answer, Error>) {
+        match &mut self.reply {
+            // There is room for one, and who does not wait any more does not mind.
+            Reply::Ticket(reply) => drop(reply.try_send(answer)),
+            Reply::Call(callback) => {
+                if let Some(callback) = callback.take() {
+                    callback(answer);
+                }
+            }
+        }
     }
 }
 
@@ -263,6 +335,17 @@ pub struct Ticket<T> {
 }
 
 impl<T> Ticket<T> {
+    /// A ticket, and where its answer is to be put.
+    pub(crate) fn new(read: Read<T>) -> (Sender<Result<Answer, Error>>, Ticket<T>) {
+        let (reply, receiver) = crossbeam_channel::bounded(1);
+        (reply, Ticket { receiver, read })
+    }
+
+    /// Waits for as long as it takes.
+    pub(crate) fn outcome(&self) -> Result<T, Error> {
+        self.wait(Duration::MAX)
+    }
+
     /// Waits for the answer. After a timeout the request is still under way; wait again, or let it
     /// be.
     pub fn wait(&self, timeout: Duration) -> Result<T, Error> {

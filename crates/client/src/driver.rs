@@ -20,7 +20,7 @@ use super::{
     event::Event,
     queue::EventQueue,
     received::Received,
-    session_shared::SessionShared,
+    session_shared::{Health, SessionShared, Watch},
     socket::{Client, ClientBuilder},
     target::Target,
     token::TokenProvider,
@@ -56,11 +56,14 @@ pub(crate) struct SessionPolicy {
     pub(crate) takes_events: bool,
     pub(crate) reconnects: bool,
     pub(crate) tokens: Option<TokenProvider>,
+    pub(crate) watch: Option<Watch>,
 }
 
 pub(crate) struct Driver {
     client: ClientBuilder,
-    target: Target,
+    /// Where it may connect to, and at which of them it is.
+    nodes: Vec<Target>,
+    at: usize,
     shared: Arc<SessionShared>,
     channels: Channels,
     policy: SessionPolicy,
@@ -82,19 +85,21 @@ enum Wake {
 impl Driver {
     pub(crate) fn new(
         client: ClientBuilder,
-        target: Target,
+        nodes: Vec<Target>,
         rules: Rules,
         shared: Arc<SessionShared>,
         channels: Channels,
         policy: SessionPolicy,
     ) -> Driver {
+        let rooms = Arc::clone(&shared.rooms);
         Driver {
             client,
-            target,
+            nodes,
+            at: 0,
             shared,
             channels,
             policy,
-            conversation: Conversation::new(rules),
+            conversation: Conversation::new(rules, rooms),
             backoff: Backoff::default(),
             was_welcome: false,
         }
@@ -114,6 +119,7 @@ impl Driver {
                 Err(error) => (error, None),
             };
             self.conversation.lost();
+            self.notify(Health::Down(error.clone()));
             let random = (Uuid::new_v4().as_u64_pair().0 >> 16) as f64 / (1u64 << 48) as f64;
             let told = self.conversation.closing.take();
             let verdict = self.backoff.after(&ended(&error), lived, told, random);
@@ -128,6 +134,8 @@ impl Driver {
                 CloseReason::received(CloseReason::LOST.code(), error.to_string())
             });
             log::debug!("{error}; coming back in {wait:?}");
+            // Any node will do, and another one is more likely to be there.
+            self.at = (self.at + 1) % self.nodes.len();
             self.tell(Event::Disconnected { reason, retry_in: wait });
             let until = Instant::now() + wait;
             while Instant::now() < until && !self.is_closing() {
@@ -139,12 +147,21 @@ impl Driver {
 
     /// Connects, with a token if there is a provider.
     fn connect(&self) -> Result<Client, Error> {
+        let node = &self.nodes[self.at];
+        self.shared.node.store(self.at, Ordering::SeqCst);
         match &self.policy.tokens {
-            None => self.client.connect_to(&self.target),
+            None => self.client.connect_to(node),
             Some(tokens) => {
                 let value = format!("Bearer {}", tokens.token()?);
-                self.client.clone().header("Authorization", value).connect_to(&self.target)
+                self.client.clone().header("Authorization", value).connect_to(node)
             }
+        }
+    }
+
+    /// Tells whoever watches whether the session is of use.
+    fn notify(&self, health: Health) {
+        if let Some(watch) = &self.policy.watch {
+            watch(health);
         }
     }
 
@@ -194,6 +211,7 @@ impl Driver {
                 welcome_since = Some(Instant::now());
                 self.was_welcome = true;
                 let _ = self.channels.greet.try_send(Ok(()));
+                self.notify(Health::Up);
             }
             if self.is_closing() {
                 // However it ends, it has ended.
@@ -258,9 +276,12 @@ impl Driver {
                 Err(_) => self.shared.close.store(true, Ordering::SeqCst),
             }
         } else if index == woken {
-            // A close, or there is room for events.
+            // A close, there is room for events, or a subscription is gone.
             if ready.recv(&self.channels.woken).is_err() {
                 self.shared.close.store(true, Ordering::SeqCst);
+            }
+            if self.shared.has_dropped_subscriptions.swap(false, Ordering::SeqCst) {
+                self.conversation.forget_dropped_subscribers();
             }
         } else if let Some((client, _)) = incoming {
             return match ready.recv(client.incoming()) {
@@ -277,6 +298,7 @@ impl Driver {
             Ok(()) => Error::new(ErrorKind::Closed, "the session is closed"),
             Err(error) => error.clone(),
         };
+        self.conversation.end_subscribers(&end);
         let _ = self.shared.end.set(end);
         let _ = self.channels.greet.try_send(Err(over.clone()));
         self.conversation.end(&over);
@@ -287,6 +309,7 @@ impl Driver {
         self.shared.over.notify_all();
         self.hand_over();
         self.channels.events.end(mem::take(&mut self.conversation.events));
+        self.notify(Health::Over(over));
     }
 }
 

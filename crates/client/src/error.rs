@@ -57,6 +57,9 @@ pub enum ErrorKind {
     Full,
     /// The server answered a command with an error; see [`Error::code`].
     Rejected,
+    /// A message was sent, and its answer will never come: it was published, or it was not. It is
+    /// not sent again, because it might be published twice.
+    Unknown,
     /// The operating system refused a thread or a poll.
     System,
 }
@@ -136,6 +139,30 @@ impl Error {
     pub(crate) fn rejected(code: &str, text: &str) -> Error {
         let message = format!("the server refuses: {text} ({code})");
         Error::with(ErrorKind::Rejected, message, Detail::Rejected(code.to_owned()))
+    }
+
+    /// Whether it says something of a message that was to be sent, and not of the connection or
+    /// session that was to send it.
+    pub(crate) fn is_of_the_message(&self) -> bool {
+        match self.kind() {
+            ErrorKind::InvalidInput
+            | ErrorKind::Rejected
+            | ErrorKind::Full
+            | ErrorKind::Unknown => true,
+            ErrorKind::Unreachable
+            | ErrorKind::Refused
+            | ErrorKind::Misbehaved
+            | ErrorKind::Untrusted
+            | ErrorKind::Timeout
+            | ErrorKind::Lost
+            | ErrorKind::Closed
+            | ErrorKind::System => false,
+        }
+    }
+
+    /// What became of a message is not known, for this reason.
+    pub(crate) fn unknown(cause: Error) -> Error {
+        Error::caused(ErrorKind::Unknown, "the message may or may not be published", cause)
     }
 
     /// Whose fault it was.

@@ -101,6 +101,35 @@ pub enum Event {
     },
 }
 
+/// What a [`Subscription`](super::Subscription) yields of its room, in the order in which it is to
+/// be taken in.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum RoomEvent {
+    /// A message. Each comes once, and in order. One to several rooms comes in each of them with
+    /// its number there.
+    Message(RoomMessage),
+    /// Somebody came in. Only with [`JoinOptions::presence`](super::JoinOptions), as the next two.
+    Joined(Member),
+    /// Somebody left.
+    Left(Member),
+    /// The members, after they may have changed unseen.
+    Members(Members),
+    /// Messages that cannot be had any more; see [`Event::Lost`].
+    Lost {
+        /// The first and the last, if the numbers are known.
+        range: Option<(u64, u64)>,
+    },
+    /// Events that were not taken in time: the queue of this subscription was full, and the oldest
+    /// have gone. [`Room::history`](super::Room::history) may have the messages.
+    Missed {
+        /// How many.
+        events: u64,
+        /// The numbers of the first and the last message among them, if there were any.
+        messages: Option<(u64, u64)>,
+    },
+}
+
 /// A message in a room.
 #[derive(Debug, Clone)]
 #[non_exhaustive]

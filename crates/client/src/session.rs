@@ -1,13 +1,11 @@
 //! The session client: the chat protocol over connections that come and go.
 
 use std::{
-    convert::Infallible,
-    error, iter,
+    iter,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    thread,
     time::{Duration, Instant},
 };
 
@@ -18,213 +16,18 @@ use uuid::Uuid;
 
 use super::{
     ask::{
-        Answer, Ask, Draft, JoinOptions, Pages, PublishOptions, Read, Request, RequestSlot, Ticket,
+        Answer, Ask, Callback, Draft, JoinOptions, Pages, PublishOptions, Read, Request,
+        RequestSlot, Ticket,
     },
-    conversation::{DefaultRoom, Rules},
-    driver::{Channels, Driver, SessionPolicy},
     error::{Error, ErrorKind},
     event::{Entered, Event, Members, Page, Receipt, Sent},
+    fate::Fate,
     queue::{EventQueue, Nothing},
     session_shared::SessionShared,
-    socket::ClientBuilder,
-    target::Target,
-    token::TokenProvider,
 };
-
-/// Defaults of [`SessionBuilder`].
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-const REQUESTS_MAX: usize = 1000;
-const EVENTS_MAX: usize = 10_000;
-/// Fewer than the errors in a row for which the server closes, should it refuse them all.
-const IN_FLIGHT_MAX: usize = 8;
-
-/// As many as a server can be told to allow.
-const ROOMS_MAX: usize = 100_000;
-
-/// As many publishes of a session does a server know again when they are repeated.
-const KNOWN_AGAIN_MAX: usize = 128;
 
 /// How long [`Session::close`] waits at most for a connection attempt or a close that is under way.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What a session should be like. Made by [`Session::builder`].
-#[derive(Debug, Clone)]
-pub struct SessionBuilder {
-    client: ClientBuilder,
-    rules: Rules,
-    request_timeout: Duration,
-    requests_max: usize,
-    events_max: usize,
-    is_patient: bool,
-    takes_events: bool,
-    reconnects: bool,
-    tokens: Option<TokenProvider>,
-}
-
-impl Default for SessionBuilder {
-    fn default() -> SessionBuilder {
-        SessionBuilder {
-            client: ClientBuilder::default(),
-            rules: Rules {
-                default_room: DefaultRoom::Stay,
-                in_flight_max: IN_FLIGHT_MAX,
-                rooms_max: ROOMS_MAX,
-            },
-            request_timeout: REQUEST_TIMEOUT,
-            requests_max: REQUESTS_MAX,
-            events_max: EVENTS_MAX,
-            is_patient: false,
-            takes_events: true,
-            reconnects: true,
-            tokens: None,
-        }
-    }
-}
-
-impl SessionBuilder {
-    /// Settings of each connection: headers, timeouts, sizes. How long the server may be silent is
-    /// what it says itself.
-    pub fn client(mut self, client: ClientBuilder) -> Self {
-        self.client = client;
-        self
-    }
-
-    /// Leave the room that the server puts every newcomer in. Stays unless set to `false`.
-    pub fn default_room(mut self, stay: bool) -> Self {
-        self.rules.default_room = if stay { DefaultRoom::Stay } else { DefaultRoom::Leave };
-        self
-    }
-
-    /// Leave the room that the server puts every newcomer in, unless it is this one. Where it is,
-    /// its last messages come as they do to every newcomer.
-    pub fn default_room_only(mut self, room: impl Into<String>) -> Self {
-        self.rules.default_room = DefaultRoom::StayIf(room.into());
-        self
-    }
-
-    /// Says who this client is, with one token (a JWT) for the life of the session. When the token
-    /// has ended, so has the session: a [`token_provider`](Self::token_provider) gets new ones.
-    ///
-    /// A token that the server refuses ends the session with [`Refused`](ErrorKind::Refused) and
-    /// the status 401, or with the close code 4001.
-    pub fn token(self, token: impl Into<String>) -> Self {
-        let token = token.into();
-        self.token_provider(move || Ok::<_, Infallible>(token.clone()))
-    }
-
-    /// Says who this client is, with a token that `provide` gets: before each connection, and when
-    /// the server says that the one before is about to end.
-    ///
-    /// Called on the session's own thread, where it may block; no frame is handled meanwhile. If it
-    /// fails, the attempt to connect has failed, and is made again as after any other failure.
-    pub fn token_provider<E>(
-        mut self,
-        provide: impl Fn() -> Result<String, E> + Send + Sync + 'static,
-    ) -> Self
-    where
-        E: Into<Box<dyn error::Error + Send + Sync>>,
-    {
-        self.tokens = Some(TokenProvider::new(move || provide().map_err(Into::into)));
-        self
-    }
-
-    /// How long calls that wait for an answer do so, reconnects included. 30 s.
-    pub fn request_timeout(mut self, time: Duration) -> Self {
-        self.request_timeout = time;
-        self
-    }
-
-    /// Requests, publishes above all, that may be unanswered. Beyond it they are refused as
-    /// [`Full`](ErrorKind::Full). 1000.
-    pub fn requests_max(mut self, requests: usize) -> Self {
-        self.requests_max = requests.max(1);
-        self
-    }
-
-    /// Commands that are on the wire at once. 8, which is fewer than the errors in a row for which
-    /// the server closes; more, up to 128, is faster over long distances. Publishes that the
-    /// server puts off may be overtaken by those on the wire; with 1 they are not.
-    pub fn in_flight_max(mut self, requests: usize) -> Self {
-        self.rules.in_flight_max = requests.clamp(1, KNOWN_AGAIN_MAX);
-        self
-    }
-
-    /// Rooms that the server may put this session in, those of patterns above all. One that names
-    /// more ends it, as [`Misbehaved`](ErrorKind::Misbehaved). 100,000.
-    pub fn rooms_max(mut self, rooms: usize) -> Self {
-        self.rules.rooms_max = rooms.max(1);
-        self
-    }
-
-    /// Events that may wait to be taken. Beyond it the connection is not read, answers included,
-    /// until some are taken. 10,000.
-    pub fn events_max(mut self, events: usize) -> Self {
-        self.events_max = events.max(1);
-        self
-    }
-
-    /// For a session that only asks and publishes: events are dropped as they come.
-    pub fn without_events(mut self) -> Self {
-        self.takes_events = false;
-        self
-    }
-
-    /// Keep trying even if the very first attempt fails, in the background. Without it
-    /// [`connect`](Self::connect) tells of that failure.
-    pub fn patient(mut self) -> Self {
-        self.is_patient = true;
-        self
-    }
-
-    /// End with the first connection.
-    pub fn without_reconnect(mut self) -> Self {
-        self.reconnects = false;
-        self
-    }
-
-    /// Connects, and returns once the server has said its welcome.
-    pub fn connect(&self, url: &str) -> Result<Session, Error> {
-        let target = Target::parse(url)?;
-        self.client.check(&target)?;
-        let (requests_in, requests) = crossbeam_channel::bounded(self.requests_max);
-        let events = Arc::new(EventQueue::new(self.events_max));
-        let (greet, greeted) = crossbeam_channel::bounded(1);
-        let (wake, woken) = crossbeam_channel::bounded(1);
-        let shared = Arc::new(SessionShared::default());
-        let driver = Driver::new(
-            self.client.clone(),
-            target,
-            self.rules.clone(),
-            Arc::clone(&shared),
-            Channels { requests, woken, events: Arc::clone(&events), greet },
-            SessionPolicy {
-                is_patient: self.is_patient,
-                takes_events: self.takes_events,
-                reconnects: self.reconnects,
-                tokens: self.tokens.clone(),
-            },
-        );
-        thread::Builder::new()
-            .name("rusty-socks-session".into())
-            .spawn(move || driver.run())
-            .map_err(|error| Error::caused(ErrorKind::System, "cannot begin the session", error))?;
-        let inner = Inner {
-            shared,
-            requests: requests_in,
-            wake,
-            events,
-            under_way: Arc::default(),
-            requests_max: self.requests_max,
-            request_timeout: self.request_timeout,
-        };
-        let session = Session { inner: Arc::new(inner) };
-        if !self.is_patient {
-            // Its thread tells how the first attempt went, or ends.
-            greeted.recv().unwrap_or_else(|_| Err(session.over()))?;
-        }
-        Ok(session)
-    }
-}
 
 /// A session with a Rusty Socks server, which survives its connections.
 ///
@@ -251,21 +54,23 @@ impl SessionBuilder {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Session {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<SessionEnds>,
 }
 
+/// What the handles hold.
 #[derive(Debug)]
-struct Inner {
-    shared: Arc<SessionShared>,
-    requests: Sender<Request>,
-    wake: Sender<()>,
-    events: Arc<EventQueue>,
-    under_way: Arc<AtomicUsize>,
-    requests_max: usize,
-    request_timeout: Duration,
+pub(crate) struct SessionEnds {
+    pub(crate) shared: Arc<SessionShared>,
+    pub(crate) requests: Sender<Request>,
+    pub(crate) wake: Sender<()>,
+    pub(crate) events: Arc<EventQueue>,
+    pub(crate) under_way: Arc<AtomicUsize>,
+    pub(crate) requests_max: usize,
+    pub(crate) request_timeout: Duration,
+    pub(crate) subscription_events_max: usize,
 }
 
-impl Drop for Inner {
+impl Drop for SessionEnds {
     fn drop(&mut self) {
         self.shared.close.store(true, Ordering::SeqCst);
         let _ = self.wake.try_send(());
@@ -273,17 +78,14 @@ impl Drop for Inner {
 }
 
 impl Session {
-    /// Connects to a `ws://` URL, with every setting at its default.
-    pub fn connect(url: &str) -> Result<Session, Error> {
-        Session::builder().connect(url)
+    pub(crate) fn ask<T>(&self, ask: Ask, read: Read<T>) -> Result<Ticket<T>, Error> {
+        let (request, ticket) = Request::new(ask, self.place()?, read);
+        // Every request in the channel has a place, so there is room.
+        self.inner.requests.try_send(request).map_err(|_| self.over())?;
+        Ok(ticket)
     }
 
-    /// Settings for a session.
-    pub fn builder() -> SessionBuilder {
-        SessionBuilder::default()
-    }
-
-    fn ask<T>(&self, ask: Ask, read: Read<T>) -> Result<Ticket<T>, Error> {
+    fn place(&self) -> Result<RequestSlot, Error> {
         if self.inner.shared.end.get().is_some() {
             return Err(self.over());
         }
@@ -291,15 +93,24 @@ impl Session {
             let text = format!("{} requests are unanswered", self.inner.requests_max);
             Error::new(ErrorKind::Full, text)
         };
-        let place =
-            RequestSlot::take(&self.inner.under_way, self.inner.requests_max).ok_or_else(full)?;
-        let (request, ticket) = Request::new(ask, place, read);
-        // Every request in the channel has a place, so there is room.
-        self.inner.requests.try_send(request).map_err(|_| self.over())?;
-        Ok(ticket)
+        RequestSlot::take(&self.inner.under_way, self.inner.requests_max).ok_or_else(full)
     }
 
-    fn answer<T>(&self, ask: Ask, read: Read<T>) -> Result<T, Error> {
+    /// Asks, and has the answer go to `callback`, at once if it is refused here.
+    pub(crate) fn call(&self, ask: Ask, fate: Arc<Fate>, callback: Callback) {
+        match self.place() {
+            Ok(place) => {
+                let request = Request::with_callback(ask, fate, place, callback);
+                // Every request in the channel has a place, so there is room.
+                if let Err(refused) = self.inner.requests.try_send(request) {
+                    refused.into_inner().answer(Err(self.over()));
+                }
+            }
+            Err(error) => callback(Err(error)),
+        }
+    }
+
+    pub(crate) fn answer<T>(&self, ask: Ask, read: Read<T>) -> Result<T, Error> {
         self.ask(ask, read)?.wait(self.inner.request_timeout)
     }
 
@@ -312,7 +123,7 @@ impl Session {
     /// Joins a room like [`join`](Session::join), with a name, a position to start from, or
     /// presence.
     pub fn join_with(&self, room: &str, options: JoinOptions) -> Result<Entered, Error> {
-        self.answer(Ask::Join { room: room.to_owned(), options }, Answer::entered)
+        self.answer(Ask::Join { room: room.to_owned(), options, subscriber: None }, Answer::entered)
     }
 
     /// Leaves a room, or all rooms of a pattern. From this call on nothing of them is yielded,
@@ -459,7 +270,7 @@ impl Session {
         }
     }
 
-    fn over(&self) -> Error {
+    pub(crate) fn over(&self) -> Error {
         match self.inner.shared.end.get() {
             Some(Err(error)) => error.clone(),
             _ => Error::new(ErrorKind::Closed, "the session is over"),
@@ -469,11 +280,18 @@ impl Session {
     /// Ends the session, so that it cannot be resumed, and waits for that. What is unanswered is
     /// given up.
     pub fn close(&self) -> Result<(), Error> {
-        let shared = &self.inner.shared;
-        shared.close.store(true, Ordering::SeqCst);
+        self.begin_close();
+        self.await_end(Instant::now() + CLOSE_TIMEOUT)
+    }
+
+    pub(crate) fn begin_close(&self) {
+        self.inner.shared.close.store(true, Ordering::SeqCst);
         // One ring is enough.
         let _ = self.inner.wake.try_send(());
-        let deadline = Instant::now() + CLOSE_TIMEOUT;
+    }
+
+    pub(crate) fn await_end(&self, deadline: Instant) -> Result<(), Error> {
+        let shared = &self.inner.shared;
         let mut is_over = shared.is_over.lock();
         while !*is_over {
             if shared.over.wait_until(&mut is_over, deadline).timed_out() {
@@ -484,10 +302,13 @@ impl Session {
     }
 }
 
-fn draft<C: Serialize + ?Sized>(content: &C, options: PublishOptions) -> Result<Draft, Error> {
+pub(crate) fn draft<C: Serialize + ?Sized>(
+    content: &C,
+    options: PublishOptions,
+) -> Result<Draft, Error> {
     let invalid = |error| Error::caused(ErrorKind::InvalidInput, "the content is no JSON", error);
     let json = serde_json::to_string(content).map_err(invalid)?;
-    let content = RawValue::from_string(json).map_err(invalid)?;
+    let content = Arc::from(RawValue::from_string(json).map_err(invalid)?);
     let id = match &options.id {
         Some(id) => match Uuid::parse_str(id) {
             Ok(uuid) if !uuid.is_nil() => id.clone(),

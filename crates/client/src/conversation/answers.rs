@@ -16,7 +16,7 @@ use crate::{
     ask::{Answer, Ask, JoinOptions, Request},
     backoff::asked,
     error::{Error, ErrorKind},
-    event::{Entered, Event, Members, Page, Position, Receipt, RoomMessage, Sent},
+    event::{Entered, Event, Members, Page, Position, Receipt, RoomEvent, RoomMessage, Sent},
     frames,
 };
 
@@ -59,6 +59,7 @@ impl Conversation {
                 self.former.pop_front();
             }
             self.direct_seq = 0;
+            self.orphan();
             self.events.push_back(Event::SessionLost { client_id: client_id.clone() });
         }
         self.events.push_back(Event::Connected { client_id, resumed: false });
@@ -75,7 +76,9 @@ impl Conversation {
                 let epoch = welcome.epoch.as_deref().unwrap_or_default();
                 self.reorderer.greet(&room, epoch, welcome.seq.unwrap_or(0));
                 self.wanted.join(room.clone());
-                self.rooms.insert(room, Membership { is_in: true, ..Membership::default() });
+                self.rooms
+                    .insert(room.clone(), Membership { is_in: true, ..Membership::default() });
+                self.note_state(&room);
             } else {
                 // The server joined it by itself, without our position.
                 self.add_internal(InternalCommand::Unjoin { room });
@@ -165,7 +168,10 @@ impl Conversation {
                 let rooms = rooms.into_iter().map(|matched| matched.room.into_owned()).collect();
                 Answer::Entered(Entered { rooms, ..Entered::empty(room) })
             }
-            Ask::Join { room, options } => Answer::Entered(self.joined(room, options, body(text)?)),
+            Ask::Join { room, options, subscriber } => {
+                let is_private = subscriber.is_some();
+                Answer::Entered(self.joined(room, options, is_private, body(text)?))
+            }
             Ask::Leave { .. } => Answer::Left,
             Ask::History { .. } => {
                 let answer::Page { epoch, seq, messages, .. } = body(text)?;
@@ -177,6 +183,7 @@ impl Conversation {
                 let answer::Members { members, count, .. } = body(text)?;
                 if let (Some(membership), Some(watch)) = (self.rooms.get_mut(room), watch) {
                     membership.watches = *watch;
+                    membership.is_watch_private = false;
                 }
                 let members = frames::members(Some(members), Some(count));
                 Answer::Members(members.unwrap_or_default())
@@ -188,13 +195,21 @@ impl Conversation {
         self.wanted.answered(number, true);
         self.remove_left(name);
         self.reconcile(name);
+        self.note_states(name);
     }
 
-    fn joined(&mut self, room: &str, options: &JoinOptions, joined: Joined<'_>) -> Entered {
+    fn joined(
+        &mut self,
+        room: &str,
+        options: &JoinOptions,
+        is_private: bool,
+        joined: Joined<'_>,
+    ) -> Entered {
         let Joined { epoch, seq, recovered, overflow, messages, .. } = joined;
         let membership = Membership {
             is_in: true,
             watches: options.presence,
+            is_watch_private: options.presence && is_private,
             sender: options.sender.clone(),
             ..Membership::default()
         };
@@ -219,7 +234,9 @@ impl Conversation {
     fn refused(&mut self, mut request: Request, error: &answer::Error<'_>, now: Instant) {
         request.attempts += 1;
         if self.put_off(error, request.attempts, now) {
-            self.wait_again(request);
+            if !request.fate.is_withdrawn() {
+                self.wait_again(request);
+            }
             return;
         }
         match (&request.ask, &error.code) {
@@ -233,6 +250,10 @@ impl Conversation {
                 match (ask, code) {
                     (Ask::Join { .. }, ErrorCode::AlreadyMember) => {
                         self.is_there_already(request, refusal);
+                    }
+                    // A node whose Redis was silent does not know either.
+                    (ask, ErrorCode::Overloaded) if self.rules.is_never_twice && ask.has_id() => {
+                        self.conclude(request, Err(Error::unknown(refusal)));
                     }
                     _ => self.conclude(request, Err(refusal)),
                 }
@@ -270,6 +291,7 @@ impl Conversation {
                 let Subscribed { rooms, .. } = body(text)?;
                 self.enter_all(pattern, &rooms, true);
                 self.reconcile(pattern);
+                self.note_states(pattern);
             }
             InternalCommand::Fetch { room, epoch, .. }
                 if !self.reorderer.expects_page(room, epoch) => {}
@@ -307,7 +329,7 @@ impl Conversation {
 
     pub(crate) fn tell_members(&mut self, room: &str, members: Option<Members>) {
         if let Some(members) = members.filter(|_| self.hears(room)) {
-            self.events.push_back(Event::Members { room: room.to_owned(), members });
+            self.yield_presence(room, RoomEvent::Members(members));
         }
     }
 

@@ -9,6 +9,8 @@ pub(crate) struct Membership {
     /// The pattern by which the server has it, and with which it goes there.
     pub(crate) pattern: Option<String>,
     pub(crate) watches: bool,
+    /// It is watched for subscriptions alone.
+    pub(crate) is_watch_private: bool,
     /// Its members have been asked for, and the answer is to come.
     pub(crate) is_recounted: bool,
     pub(crate) sender: Option<String>,

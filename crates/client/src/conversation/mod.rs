@@ -4,7 +4,7 @@
 //! `state.rs` has what a session knows and what calls change of it, this file what frames and
 //! messages do, `outgoing.rs` what is sent, `answers.rs` what comes of it, `notices.rs` what the
 //! server says by itself; `wanted.rs` has the rooms that calls want, `rooms.rs` those that the
-//! server has the session in.
+//! server has the session in, `subscribers.rs` says to whom what comes of them is yielded.
 
 mod answers;
 mod in_flight;
@@ -13,6 +13,7 @@ mod notices;
 mod outgoing;
 mod rooms;
 mod state;
+mod subscribers;
 mod wanted;
 
 use std::{
@@ -113,17 +114,8 @@ impl Conversation {
         for step in steps {
             match step {
                 // What is counted and not heard is of a room that was left.
-                Step::Yield(message) => {
-                    let is_heard = match message.rooms.is_empty() {
-                        true => self.wanted.hears(&message.room),
-                        false => message.rooms.iter().any(|(room, _)| self.wanted.hears(room)),
-                    };
-                    self.events.extend(is_heard.then_some(Event::Message(message)));
-                }
-                Step::Lost { room, range } => {
-                    let is_heard = self.wanted.hears(&room);
-                    self.events.extend(is_heard.then_some(Event::Lost { room, range }));
-                }
+                Step::Yield(message) => self.yield_message(message),
+                Step::Lost { room, range } => self.yield_lost(room, range),
                 Step::Fetch { room, epoch, after } => {
                     self.add_internal(InternalCommand::Fetch { room, epoch, after });
                 }

@@ -9,7 +9,7 @@ use crate::{
     ask::Ask,
     backoff::asked,
     error::{Error, ErrorKind},
-    event::{Event, Member},
+    event::{Event, Member, RoomEvent},
     frames,
 };
 
@@ -32,18 +32,18 @@ impl Conversation {
             }
             Some(Notice::Joined { room, client_id, sender, user }) => {
                 let member = frames::member(answer::Member { client_id, sender, user });
-                self.events.push_back(Event::Joined { room: room.into_owned(), member });
+                self.yield_presence(&room, RoomEvent::Joined(member));
             }
             Some(Notice::Left { room, client_id, sender, user }) => {
                 let member = frames::member(answer::Member { client_id, sender, user });
-                self.events.push_back(Event::Left { room: room.into_owned(), member });
+                self.yield_presence(&room, RoomEvent::Left(member));
             }
             Some(Notice::Presence { room, joined, left }) if self.hears(&room) => {
                 for member in self.others(joined) {
-                    self.events.push_back(Event::Joined { room: (*room).to_owned(), member });
+                    self.yield_presence(&room, RoomEvent::Joined(member));
                 }
                 for member in self.others(left) {
-                    self.events.push_back(Event::Left { room: (*room).to_owned(), member });
+                    self.yield_presence(&room, RoomEvent::Left(member));
                 }
             }
             Some(Notice::Gap { room, presence: true, .. }) => self.recount(&room),

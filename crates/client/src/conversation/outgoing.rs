@@ -40,11 +40,15 @@ impl Conversation {
                     return;
                 }
                 self.phase = Phase::Ready;
+                self.give_up_orphans();
                 self.reorderer.give_up_waiting();
                 self.take_steps();
                 continue;
             }
             let Some(request) = self.waiting.pop_front() else { return };
+            if request.fate.is_withdrawn() {
+                continue;
+            }
             if self.must_wait(&request.ask) {
                 return self.waiting.push_front(request);
             }
@@ -82,6 +86,11 @@ impl Conversation {
         if let Some(at) = self.pace.due(text.len(), now) {
             self.not_before = Some(at);
             return Some(in_flight);
+        }
+        if let InFlight::Request(request) = &in_flight
+            && !request.fate.send()
+        {
+            return None;
         }
         self.pace.spend(text.len(), now);
         if let InFlight::Request(request) = &in_flight {

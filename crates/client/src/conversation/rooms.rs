@@ -27,7 +27,15 @@ impl Conversation {
     pub(crate) fn conclude(&mut self, request: Request, answer: Result<Answer, Error>) {
         if request.ask.moves() {
             self.wanted.answered(request.number, answer.is_ok());
-            request.ask.rooms().iter().for_each(|name| self.reconcile(name));
+            if let Ask::Join { room, subscriber: Some(queue), .. } = &request.ask
+                && answer.is_ok()
+            {
+                self.add_subscriber(room, queue);
+            }
+            for name in request.ask.rooms() {
+                self.reconcile(name);
+                self.note_states(name);
+            }
         }
         request.answer(answer);
     }
@@ -49,10 +57,10 @@ impl Conversation {
             Event::Message(message) if message.rooms.is_empty() => is_left(&message.room),
             Event::Message(message) => {
                 message.rooms.iter().any(|(room, _)| is_left(room))
-                    && !message.rooms.iter().any(|(room, _)| self.wanted.hears(room))
+                    && !message.rooms.iter().any(|(room, _)| self.wanted.session_hears(room))
             }
             Event::Matched { pattern, room } | Event::Unmatched { pattern, room } => {
-                (is_left(pattern) || is_left(room)) && !self.wanted.hears(room)
+                (is_left(pattern) || is_left(room)) && !self.wanted.session_hears(room)
             }
             Event::Joined { room, .. }
             | Event::Left { room, .. }
@@ -92,13 +100,16 @@ impl Conversation {
     /// A join of what the server has joined already: a room, by a pattern, as the default room or
     /// by a resume; or a pattern.
     pub(crate) fn answered_from_memory(&mut self, request: Request) -> Option<Request> {
-        let Ask::Join { room, options } = &request.ask else { return Some(request) };
+        let Ask::Join { room, options, subscriber } = &request.ask else { return Some(request) };
         let mut entered = Entered::empty(room);
         if self.patterns.contains(room) {
             let of_it = |(name, of): &(&String, &Membership)| of.is_in && fits(room, name);
             entered.rooms = self.rooms.iter().filter(of_it).map(|(name, _)| name.clone()).collect();
         } else if let Some(membership) = self.rooms.get_mut(room).filter(|of| of.is_in) {
             if options.presence {
+                let is_first = !membership.watches;
+                membership.is_watch_private =
+                    subscriber.is_some() && (is_first || membership.is_watch_private);
                 membership.watches = true;
                 self.recount(room);
             }
@@ -153,7 +164,7 @@ impl Conversation {
         let (pattern, room) = (pattern.to_owned(), room.to_owned());
         self.events.push_back(Event::Matched { pattern, room: room.clone() });
         if missed_to > 0 {
-            self.events.push_back(Event::Lost { room, range: Some((1, missed_to)) });
+            self.yield_lost(room, Some((1, missed_to)));
         }
     }
 
@@ -164,6 +175,7 @@ impl Conversation {
         membership.is_in = true;
         membership.pattern = Some(pattern.to_owned());
         self.reorderer.replay(room, epoch, *seq, *overflow == Overflow::Latest, None);
+        self.note_state(room);
     }
 
     /// A room was made that a pattern matches.
@@ -209,13 +221,16 @@ impl Conversation {
     fn drop_room(&mut self, room: &str) {
         self.rooms.remove(room);
         self.reorderer.forget(room);
+        self.note_state(room);
     }
 
     /// A room or pattern cannot be had.
     pub(crate) fn exclude(&mut self, name: &str, code: &ErrorCode) {
-        let is_heard = self.wanted.hears(name) || self.wanted.hears_pattern(name);
+        let is_heard = self.wanted.session_hears(name) || self.wanted.hears_pattern(name);
         self.wanted.lose(name);
         self.remove_left(name);
+        self.end_excluded_subscribers(name, code);
+        self.note_states(name);
         if is_heard {
             let (room, code) = (name.to_owned(), code.to_string());
             self.events.push_back(Event::Excluded { room, code });
@@ -283,7 +298,11 @@ impl Conversation {
         for ResumedRoom { room, epoch, seq, recovered, overflow, error, .. } in &listed {
             left_out.remove(&**room);
             if let Some(code) = error {
-                self.exclude(room, code);
+                // The server could not just now: it is joined again, from where one was.
+                let is_passing = *code == ErrorCode::Overloaded;
+                if !is_passing || !self.wanted.by_name().contains(&**room) {
+                    self.exclude(room, code);
+                }
                 continue;
             }
             let is_new = !self.rooms.contains_key(&**room);
@@ -304,6 +323,7 @@ impl Conversation {
                 // Or by its name. That shows when the pattern is left, and the room joined again.
                 membership.pattern = pattern;
             }
+            self.note_state(room);
         }
         for listed in listed.into_iter().filter(|listed| listed.error.is_none()) {
             let ResumedRoom { room, epoch, seq, recovered, overflow, messages, .. } = listed;

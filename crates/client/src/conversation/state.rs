@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     mem,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -12,6 +13,8 @@ use crate::{
     event::{Event, RoomMessage},
     order::Reorderer,
     pace::Pace,
+    room_queue::Subscriber,
+    room_state::RoomStates,
 };
 
 use super::{
@@ -40,6 +43,8 @@ pub(crate) struct Rules {
     pub(crate) in_flight_max: usize,
     /// Rooms that a server may put the session in.
     pub(crate) rooms_max: usize,
+    /// What may have been carried out in a session that is lost is not sent again in the next.
+    pub(crate) is_never_twice: bool,
 }
 
 /// Whether one stays in the room that the server puts newcomers in.
@@ -101,6 +106,10 @@ pub(crate) struct Conversation {
     /// Those that the server has joined.
     pub(super) patterns: BTreeSet<String>,
     pub(super) wanted: Wanted,
+    /// Who gets what comes of a room, beside the session.
+    pub(super) subscribers: BTreeMap<String, Vec<Subscriber>>,
+    /// Where handles see which rooms the session is in.
+    pub(super) states: Arc<RoomStates>,
     pub(super) reorderer: Reorderer<RoomMessage>,
     pub(super) direct_seq: u64,
     pub(super) echoes: VecDeque<String>,
@@ -135,7 +144,7 @@ pub(crate) struct Conversation {
 }
 
 impl Conversation {
-    pub(crate) fn new(rules: Rules) -> Conversation {
+    pub(crate) fn new(rules: Rules, states: Arc<RoomStates>) -> Conversation {
         let window = rules.in_flight_max;
         Conversation {
             rules,
@@ -145,6 +154,8 @@ impl Conversation {
             rooms: BTreeMap::new(),
             patterns: BTreeSet::new(),
             wanted: Wanted::default(),
+            subscribers: BTreeMap::new(),
+            states,
             reorderer: Reorderer::default(),
             direct_seq: 0,
             echoes: VecDeque::new(),
@@ -209,6 +220,7 @@ impl Conversation {
                     let text = "the connection was lost before the answer; it may have been sent";
                     request.answer(Err(Error::new(ErrorKind::Lost, text)));
                 }
+                InFlight::Request(request) if request.fate.is_withdrawn() => {}
                 InFlight::Request(request) => self.wait_again(request),
             }
         }
@@ -225,7 +237,30 @@ impl Conversation {
     pub(crate) fn end(&mut self, error: &Error) {
         self.lost();
         for request in self.waiting.drain(..) {
-            request.answer(Err(error.clone()));
+            let is_unknown = self.rules.is_never_twice && request.is_sent_message();
+            let error = error.clone();
+            request.answer(Err(if is_unknown { Error::unknown(error) } else { error }));
+        }
+    }
+
+    /// The session is lost: what was sent in it may have been carried out.
+    pub(super) fn orphan(&mut self) {
+        if self.rules.is_never_twice {
+            for request in self.waiting.iter_mut().filter(|request| request.is_sent_message()) {
+                request.is_orphan = true;
+            }
+        }
+    }
+
+    /// Rooms are joined again. What was sent in a session that is lost and was not found in them
+    /// stays unknown.
+    pub(super) fn give_up_orphans(&mut self) {
+        let (orphans, waiting): (VecDeque<_>, _) =
+            mem::take(&mut self.waiting).into_iter().partition(|request| request.is_orphan);
+        self.waiting = waiting;
+        for request in orphans {
+            let text = "the session was lost before the answer";
+            request.answer(Err(Error::unknown(Error::new(ErrorKind::Lost, text))));
         }
     }
 
@@ -234,10 +269,14 @@ impl Conversation {
         request.number = self.next_number();
         self.wanted.call(request.number, &request.ask);
         if matches!(request.ask, Ask::Leave { .. }) {
+            self.end_left_subscribers(request.number);
             let events = mem::take(&mut self.events);
             let stays = |event: &Event| !self.is_void(event, request.number);
             self.events = events.into_iter().filter(stays).collect();
             self.left.push(request.number);
+        }
+        if request.ask.moves() {
+            request.ask.rooms().iter().for_each(|name| self.note_states(name));
         }
         self.waiting.push_back(request);
     }

@@ -142,7 +142,12 @@ impl Drop for World {
 
 impl World {
     fn new(seed: u64) -> World {
-        let rules = Rules { default_room: DefaultRoom::Stay, in_flight_max: 4, rooms_max: 100 };
+        let rules = Rules {
+            default_room: DefaultRoom::Stay,
+            in_flight_max: 4,
+            rooms_max: 100,
+            is_never_twice: false,
+        };
         let mut wanted = Wanted::default();
         wanted.by_name.insert("lobby".into());
         World {
@@ -155,7 +160,7 @@ impl World {
             published: 0,
             is_calm: false,
             begun_at: BTreeMap::new(),
-            talk: Conversation::new(rules),
+            talk: Conversation::new(rules, Arc::default()),
             wanted,
             pending: Vec::new(),
             queue: VecDeque::new(),
@@ -233,7 +238,8 @@ impl World {
                 self.names += 1;
                 let content = RawValue::from_string("0".into()).expect("JSON");
                 let id = format!("own{}", self.names);
-                let message = Draft { content, id, options: PublishOptions::default() };
+                let options = PublishOptions::default();
+                let message = Draft { content: content.into(), id, options };
                 let ask = Ask::Publish { rooms: vec![room.into()], message };
                 let ticket = self.ask(ask, Answer::receipt);
                 self.pending.push(Pending::Receipt(ticket));
@@ -267,7 +273,8 @@ impl World {
             self.wanted.by_name.insert(name.into());
             self.wanted.declined.remove(name);
         }
-        let ask = Ask::Join { room: name.into(), options: JoinOptions::default() };
+        let options = JoinOptions::default();
+        let ask = Ask::Join { room: name.into(), options, subscriber: None };
         let ticket = self.ask(ask, Answer::entered);
         self.pending.push(Pending::Entered(ticket));
     }
