@@ -54,6 +54,12 @@ impl Error {
         self
     }
 
+    /// Puts `whose` before the message.
+    pub(crate) fn of(mut self, whose: &str) -> Error {
+        self.message.insert_str(0, whose);
+        self
+    }
+
     /// Makes an operating-system error. `what` says what failed, such as "cannot listen on
     /// 0.0.0.0:80".
     pub(crate) fn io(what: impl Into<String>, error: io::Error) -> Error {

@@ -113,7 +113,7 @@ figures! {
         accept_backoffs_total,
         /// Requests to the admin listener that were answered, whatever the answer.
         admin_requests_total,
-        /// Times such a viewer was not shown the figures because it had not read those before.
+        /// Times a viewer of live figures was not shown them because it had not read those before.
         live_skipped_total,
         /// Panics in handlers; each closed one connection.
         handler_panics,
@@ -122,7 +122,8 @@ figures! {
         owners_evicted,
         /// Times new certificates or keys were read and taken into use.
         tls_reloads,
-        /// Times new ones could not be used: the log says why, and the old ones stay in use.
+        /// Times new certificates or keys could not be used: the log says why, and the old ones
+        /// stay in use.
         tls_reloads_failed,
         /// Times the settings were read anew and taken into use, whether any had changed or not.
         config_reloads,

@@ -16,8 +16,7 @@ use syn::{
     visit::{self, Visit},
 };
 
-/// The rooms of the house, upper floors first. A file imports from its own room and from those
-/// below it.
+/// The layers, upper ones first. A file imports from its own layer and from those below it.
 ///
 /// The crates below the server, such as `rusty_socks_ws`, are everybody's.
 const LAYERS: [&str; 19] = [
@@ -25,7 +24,7 @@ const LAYERS: [&str; 19] = [
     "memory", "http", "identity", "metrics", "tls", "snapshot", "config", "error", "clock",
 ];
 
-/// Rooms that are written against the public face alone, so that whatever they do an embedder can
+/// Layers that are written against the public face alone, so that whatever they do an embedder can
 /// do too.
 const OUTSIDERS: [&str; 1] = ["chat"];
 
@@ -70,11 +69,11 @@ impl SourceFile {
         parts
     }
 
-    /// The room of the house this file is in, for a file of the library.
-    fn room(&self) -> Option<&str> {
+    /// The layer this file is in, for a file of the library.
+    fn layer(&self) -> Option<&str> {
         let inside = self.path.strip_prefix("src/")?;
         match inside.split_once('/') {
-            Some((room, _)) => Some(room),
+            Some((layer, _)) => Some(layer),
             None => inside.strip_suffix(".rs"),
         }
     }
@@ -250,7 +249,7 @@ impl<'a> Visit<'a> for Reader {
     }
 }
 
-/// The rooms that a file imports from; a name that begins with a capital is one of `lib`.
+/// The layers that a file imports from; a name that begins with a capital is one of `lib`.
 fn imports(file: &SourceFile) -> BTreeSet<String> {
     references(file).into_iter().filter_map(|path| path.into_iter().next()).collect()
 }
@@ -289,7 +288,7 @@ fn no_files_import_each_other_in_a_circle() {
         let files: Vec<SourceFile> = all
             .into_iter()
             .filter(|file| !file.module().is_empty())
-            .filter(|file| root != "src" || file.room() != Some("bin"))
+            .filter(|file| root != "src" || file.layer() != Some("bin"))
             .filter(|file| !for_tests.iter().any(|module| file.module().starts_with(module)))
             .collect();
         let imports = imported_files(&files);
@@ -357,21 +356,21 @@ fn modules() -> Vec<(String, bool)> {
 
 #[test]
 fn imports_point_downward() {
-    let floor = |room: &str| LAYERS.iter().position(|layer| *layer == room);
+    let depth = |name: &str| LAYERS.iter().position(|layer| *layer == name);
     let mut violations = Vec::new();
     for file in sources().iter().filter(|file| file.path != "src/lib.rs") {
-        let Some(room) = file.room().filter(|room| *room != "bin") else { continue };
-        let Some(own) = floor(room) else {
-            violations.push(format!("{}: the room '{room}' has no floor in LAYERS", file.path));
+        let Some(layer) = file.layer().filter(|layer| *layer != "bin") else { continue };
+        let Some(own) = depth(layer) else {
+            violations.push(format!("{}: the layer '{layer}' is not in LAYERS", file.path));
             continue;
         };
         for name in imports(file) {
             let is_type = name.starts_with(char::is_uppercase);
-            match floor(&name) {
-                Some(floor) if floor < own => {
+            match depth(&name) {
+                Some(depth) if depth < own => {
                     violations.push(format!("{}: imports {name}, which is above it", file.path));
                 }
-                None if is_type && !OUTSIDERS.contains(&room) => {
+                None if is_type && !OUTSIDERS.contains(&layer) => {
                     let path = &file.path;
                     violations.push(format!("{path}: imports {name} from lib, which is above it"));
                 }
@@ -379,7 +378,7 @@ fn imports_point_downward() {
             }
         }
     }
-    none("a file imports only from its own floor and from below", &violations);
+    none("a file imports only from its own layer and from below", &violations);
 }
 
 #[test]
@@ -387,11 +386,11 @@ fn the_chat_protocol_and_the_client_use_the_public_face_alone() {
     let modules = modules();
     let mut violations = Vec::new();
     for file in sources() {
-        let Some(room) = file.room().filter(|room| OUTSIDERS.contains(room)) else { continue };
+        let Some(layer) = file.layer().filter(|layer| OUTSIDERS.contains(layer)) else { continue };
         for name in imports(&file) {
             let is_internal =
                 modules.iter().any(|(module, is_public)| *module == name && !is_public);
-            if is_internal && name != room {
+            if is_internal && name != layer {
                 violations.push(format!("{}: imports the internal module {name}", file.path));
             }
         }
@@ -400,7 +399,7 @@ fn the_chat_protocol_and_the_client_use_the_public_face_alone() {
 }
 
 #[test]
-fn every_module_has_its_floor() {
+fn every_module_has_its_layer() {
     let missing: Vec<String> = modules()
         .into_iter()
         .map(|(name, _)| name)
@@ -410,11 +409,11 @@ fn every_module_has_its_floor() {
 }
 
 #[test]
-fn the_map_shows_the_floors_as_they_are() {
+fn the_map_shows_the_layers_as_they_are() {
     let map = read("ARCHITECTURE.md");
     let rows: Vec<&str> = map
         .lines()
-        .skip_while(|line| !line.starts_with("| floor |"))
+        .skip_while(|line| !line.starts_with("| layer |"))
         .skip(2)
         .map_while(|line| line.strip_prefix("| `")?.split('`').next())
         .collect();
@@ -434,7 +433,7 @@ fn the_map_names_every_file() {
         }
     };
     // What the binary is made of is named by its subcommands, not file by file.
-    let library = sources().into_iter().filter(|file| file.room() != Some("bin"));
+    let library = sources().into_iter().filter(|file| file.layer() != Some("bin"));
     let missing: Vec<String> =
         library.filter(|file| !is_named(file)).map(|file| file.path).collect();
     none("ARCHITECTURE.md says what each file of the library is for", &missing);
@@ -696,5 +695,5 @@ fn the_reader_of_imports_reads_all_paths() {
     let deep = file("src/hub/rooms.rs", "use super::HubError; use super::super::pool;");
     assert_eq!(imports(&deep), ["hub".to_owned(), "pool".to_owned()].into());
     assert_eq!(imported_files(&[top, deep])[0], BTreeSet::from([1]));
-    assert_eq!(file("src/error.rs", "").room(), Some("error"));
+    assert_eq!(file("src/error.rs", "").layer(), Some("error"));
 }

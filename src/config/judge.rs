@@ -417,8 +417,18 @@ mod tests {
         for legal in ["off", "INFO", "warn,rusty_socks=debug", "mio", "rusty_socks::pool=trace"] {
             with(legal).validate().unwrap();
         }
-        for illegal in ["", ",", "inof", "rusty_socks=loud", "a=b=c", "info/regex", "a b", "=info"]
-        {
+        for illegal in [
+            "",
+            ",",
+            "inof",
+            "warning",
+            "rusty_socks=loud",
+            "a=b=c",
+            "info/regex",
+            "info;mio",
+            "a b",
+            "=info",
+        ] {
             assert!(complaint(with(illegal)).starts_with("log = "), "{illegal}");
         }
     }

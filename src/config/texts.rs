@@ -216,18 +216,27 @@ pub(super) const LOG: Rule = Rule {
     legal: |filter| filter.split(',').all(|directive| log_directive_is_legal(directive.trim())),
 };
 
+/// Levels that other programs have.
+const NO_LEVELS: [&str; 12] = [
+    "all", "critical", "crit", "emerg", "fatal", "none", "notice", "quiet", "silent", "verbose",
+    "warning", "err",
+];
+
 /// Whether a logging directive is legal. Stricter than the logging backend, which ignores what it
-/// cannot read: a bare word one letter away from a level is a typing error, not a target.
+/// cannot read: a bare word one letter away from a level is a typing error, not a target, and so is
+/// one that others call a level. As a target it would silence everything else.
 fn log_directive_is_legal(directive: &str) -> bool {
     let is_target = |target: &str| {
-        let strange = |c: char| c.is_whitespace() || c.is_control() || "/=".contains(c);
+        let strange = |c: char| c.is_whitespace() || c.is_control() || "/=;".contains(c);
         !target.is_empty() && !target.contains(strange)
     };
     let is_level = |level: &str| level.parse::<LevelFilter>().is_ok();
     let is_slip = |word: &str| {
         let word = word.to_ascii_lowercase();
-        LevelFilter::iter()
-            .any(|level| strsim::osa_distance(&level.as_str().to_ascii_lowercase(), &word) == 1)
+        let is_near = |level: LevelFilter| {
+            strsim::osa_distance(&level.as_str().to_ascii_lowercase(), &word) == 1
+        };
+        NO_LEVELS.contains(&word.as_str()) || LevelFilter::iter().any(is_near)
     };
     match directive.split_once('=') {
         Some((target, level)) => is_target(target) && is_level(level),

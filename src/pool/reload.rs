@@ -131,9 +131,10 @@ impl Shared {
         match outcome {
             Ok(Reloaded { changed, needs_restart }) => {
                 metrics.config_reloads.add_shared();
-                match changed.is_empty() {
-                    true => log::info!("reloaded: nothing has changed that holds at once"),
-                    false => log::info!("reloaded: {} changed", changed.join(", ")),
+                match (changed.is_empty(), needs_restart.is_empty()) {
+                    (true, true) => log::info!("reloaded: nothing has changed"),
+                    (true, false) => log::info!("reloaded: no change takes effect now"),
+                    (false, _) => log::info!("reloaded: {} changed", changed.join(", ")),
                 }
                 if !needs_restart.is_empty() {
                     log::warn!(

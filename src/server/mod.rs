@@ -153,7 +153,10 @@ impl Builder {
         };
         let admin = match (self.admin_listener.take(), self.config.admin_listener()) {
             (Some(bound), _) => Some(Listener::take_over(bound)?),
-            (None, Some((host, port))) => Some(Listener::bind(host, port)?),
+            (None, Some((host, port))) => {
+                let listener = Listener::bind(host, port);
+                Some(listener.map_err(|error| error.of("the admin listener "))?)
+            }
             (None, None) => None,
         };
         if let Some(ListenAddr::Tcp(addr)) = admin.as_ref().map(Listener::addr)

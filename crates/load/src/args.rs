@@ -146,8 +146,8 @@ pub(crate) struct Common {
 #[derive(Debug, clap::Args)]
 pub(crate) struct StormArgs {
     /// The server: localhost, localhost:4000, ws://HOST:PORT/PATH. Without a scheme, what is left
-    /// out is port 3030 and the path /ws (/echo for echo). wss:// has TLS. The connections are
-    /// spread over several.
+    /// out is port 3030 and the path /ws (/echo for echo). wss:// has TLS. Of several
+    /// servers each gets its share of the connections.
     #[arg(value_name = "URL", default_value = "ws://127.0.0.1:3030/ws")]
     pub(crate) urls: Vec<String>,
 
@@ -196,7 +196,8 @@ pub(crate) struct StormArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct EchoArgs {
-    /// A route that returns every message as it came. The connections are spread over several.
+    /// A route that returns every message as it came, as /echo of a server with
+    /// RUSTY_SOCKS_ECHO=true. Of several servers each gets its share of the connections.
     #[arg(value_name = "URL", default_value = "ws://127.0.0.1:3030/echo")]
     pub(crate) urls: Vec<String>,
 
@@ -251,8 +252,8 @@ pub(crate) struct EchoFlags {
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct FanoutArgs {
-    /// The chat route, or any route that passes each message on to all. The members of each room
-    /// are spread over several servers, which are to be as one.
+    /// The chat route, or any route that passes each message on to all. Over several servers, which
+    /// must be as one, the members of each room are spread.
     #[arg(value_name = "URL", default_value = "ws://127.0.0.1:3030/ws")]
     pub(crate) urls: Vec<String>,
 
@@ -317,7 +318,7 @@ pub(crate) struct Measuring {
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct IdleArgs {
-    /// The server. The connections are spread over several.
+    /// The server. Of several each gets its share of the connections.
     #[arg(value_name = "URL", default_value = "ws://127.0.0.1:3030/ws")]
     pub(crate) urls: Vec<String>,
 

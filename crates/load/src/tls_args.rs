@@ -8,8 +8,8 @@ use rusty_socks_client::TlsOptions;
 #[derive(Debug, Clone, Default, clap::Args)]
 #[allow(missing_docs)]
 pub struct TlsArgs {
-    /// For wss://: trust the authorities in this PEM file, and no others; those that browsers trust
-    /// else.
+    /// For wss://: trust the authorities in this PEM file, and no others. Default: those that
+    /// browsers trust.
     #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
     ca: Option<PathBuf>,
 

@@ -75,8 +75,8 @@ the file alone decide then.";
 const HEALTH_ABOUT: &str = "Ask a running server whether it is well";
 
 const HEALTH_EPILOGUE: &str = "\
-Made for a container's health check: prints the answer, exits 0 on a 200 within two seconds and 1 \
-else. It asks the configured host and port, on the loopback if the server listens everywhere. An \
+Made for a container's health check: prints the answer, and exits 0 on a 200 within two seconds, \
+otherwise 1. It asks the configured host and port, on the loopback if the server listens everywhere. An \
 address may be written as for `connect`; without a scheme or a path it means /health. The \
 certificate is checked where --url names the server, and not where the configuration does.";
 

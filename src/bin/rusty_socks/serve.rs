@@ -85,6 +85,7 @@ fn serve(config: Config, source: Source, sockets: Sockets, log: &LogQueue) -> Re
         (config.max_conn, config.max_queued_tasks, config.thread_pool_size);
     let has_page = config.page == FirstPage::On;
     let has_dashboard = config.dashboard == Dashboard::On;
+    let has_api_key = !config.api_key.is_empty() || !config.api_keys.is_empty();
     let mut builder = chat::builder(config)?.source(source);
     if has_page {
         builder = first_page::add_to(builder);
@@ -113,6 +114,10 @@ fn serve(config: Config, source: Source, sockets: Sockets, log: &LogQueue) -> Re
     );
     if let Some(admin_addr) = server.admin_listen_addr() {
         info!("the admin listener is on {admin_addr}");
+    } else if has_api_key {
+        warn!(
+            "there is a key for the server API, but admin_port is not set: nothing listens for it"
+        );
     }
     // Whoever connects from now on is served, though the workers may not run yet.
     service_manager::notify(State::Ready);

@@ -23,7 +23,7 @@ pub(crate) fn args() -> Vec<Arg> {
         arg(
             "allow",
             "PERMISSION",
-            "join, publish, history, presence, direct, with commas; all else",
+            "join, publish, history, presence, direct, with commas; default: all",
         )
         .action(ArgAction::Append)
         .value_delimiter(',')

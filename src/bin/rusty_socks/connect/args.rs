@@ -40,7 +40,7 @@ pub(crate) struct ConnectArgs {
     #[arg(long)]
     pub(super) raw: bool,
 
-    /// Join this room and talk there, and in no other; the server's default room else.
+    /// Join this room and talk there, and in no other. Default: the server's default room.
     #[arg(long, value_name = "ROOM", conflicts_with = "raw")]
     pub(super) room: Option<String>,
 
@@ -62,7 +62,7 @@ pub(crate) struct ConnectArgs {
 
     /// Publish each line as the JSON that it is, and not as a text.
     ///
-    /// A line that is no JSON is told and not sent.
+    /// A line that is not JSON is reported, not sent.
     #[arg(long, conflicts_with = "raw")]
     pub(super) send_json: bool,
 
@@ -70,7 +70,7 @@ pub(crate) struct ConnectArgs {
     #[arg(long)]
     no_timestamps: bool,
 
-    /// Colours. Without it where standard output is a terminal and NO_COLOR is not set.
+    /// Colours. auto: where standard output is a terminal and NO_COLOR is not set.
     #[arg(long, value_name = "WHEN", value_enum, default_value = "auto")]
     color: Color,
 
