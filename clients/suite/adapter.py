@@ -8,6 +8,8 @@ import json
 import shlex
 from typing import Any
 
+from server import show
+
 # A line of a client that yields a large message.
 LINE_BYTES_MAX = 16 * 1024 * 1024
 
@@ -47,6 +49,7 @@ class Adapter:
     def order(self, do: str, **fields: Any) -> int:
         self._number += 1
         line = json.dumps({"n": self._number, "do": do, **fields})
+        show("adapter <-", line)
         assert self._process.stdin is not None
         if not self.is_over:
             self._process.stdin.write(line.encode() + b"\n")
@@ -80,6 +83,7 @@ class Adapter:
         assert self._process.stdout is not None
         try:
             async for line in self._process.stdout:
+                show("adapter ->", line)
                 try:
                     told = json.loads(line)
                 except ValueError:

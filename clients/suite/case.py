@@ -291,6 +291,16 @@ class Table:
         await self.event("open")
         return link
 
+    async def greet(self, link: Link) -> None:
+        link.send(welcome())
+        await self.event("open")
+
+    async def close_promptly(self) -> None:
+        """Long before a time of the client's own, such as its backoff, has passed."""
+        number = self.order("close")
+        await self.until("end of the close", lambda: number in self.adapter.results, 5.0)
+        await self.ok(number)
+
     async def join(self, link: Link, room: str, *, order: dict[str, Any] | None = None, **fields: Any) -> None:
         number = self.order("join", room=room, **(order or {}))
         joined(link, await self.take(link, type="join", room=room), **fields)
@@ -311,6 +321,13 @@ class Table:
         link, command = await self.back()
         resumed(link, command)
         await self.event("open", resumed=True)
+        return link
+
+    async def resume_as_it_is(self) -> Link:
+        """Resumes, whatever the positions and the session are by now."""
+        link = await self.accept()
+        link.send(newcomer())
+        resumed(link, await self.take(link, type="resume"))
         return link
 
     def positions(self, resume: dict[str, Any]) -> dict[str, tuple[str, int]]:
@@ -352,6 +369,12 @@ class Table:
         link.send(message(room, seq, "still here"))
         await self.until("message on the same connection", lambda: seq in self.seen(room))
         self.expect(not link.is_over, "the connection was given up")
+
+    async def ok_works(self, link: Link) -> None:
+        """The client still carries out a call, on this connection."""
+        number = self.order("history", room="lobby")
+        link.ok(await self.take(link, type="history"), room="lobby", epoch="lobby-1", seq=0, messages=[])
+        await self.ok(number)
 
     async def survives(self, link: Link, room: str = "lobby", seq: int = 1) -> None:
         """The client goes on: on this connection, or on the next one, where it resumes."""

@@ -15,17 +15,22 @@ import argparse
 import asyncio
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import server  # noqa: E402
 from case import CASES, Case, Failed, Skipped, Table  # noqa: E402
 from cases import load  # noqa: E402
 
 # A case that takes longer hangs; the longest waits are a fraction of it.
 CASE_S_MAX = 60.0
+
+# What is shown of one frame.
+TRACE_CHARACTERS_MAX = 400
 
 
 @dataclass
@@ -51,9 +56,13 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=8, help="cases at a time; most of one is waiting (default: 8)")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("--quiet", action="store_true", help="print only cases that do not pass")
+    parser.add_argument("--trace", action="store_true", help="print every frame, order and yield, with one job")
     parser.add_argument("cases", nargs="*", metavar="CASE", help="names or groups; all if there are none")
     arguments = parser.parse_args()
     load()
+    if arguments.trace:
+        arguments.jobs = 1
+        server.trace = tracer()
     names = [name for name in CASES if not arguments.cases or any(name == each or name.startswith(each.rstrip("/") + "/") for each in arguments.cases)]
     unknown = [each for each in arguments.cases if not any(n == each or n.startswith(each.rstrip("/") + "/") for n in CASES)]
     if unknown or arguments.jobs < 1:
@@ -66,6 +75,16 @@ def main() -> int:
     if not arguments.client:
         parser.error("--client is needed")
     return asyncio.run(run(arguments, [CASES[name] for name in names]))
+
+
+def tracer() -> Callable[[str, object], None]:
+    began = time.monotonic()
+
+    def show(arrow: str, what: object) -> None:
+        line = what.decode(errors="backslashreplace").rstrip() if isinstance(what, bytes) else str(what)
+        print(f"{time.monotonic() - began:8.3f} {arrow:10} {line[:TRACE_CHARACTERS_MAX]}", flush=True)
+
+    return show
 
 
 async def run(arguments: argparse.Namespace, cases: list[Case]) -> int:
@@ -150,6 +169,9 @@ async def play(client: Client, case: Case) -> Verdict:
     except asyncio.TimeoutError:
         stage.adapter.kill()
         verdict = Verdict("FAILED", f"takes longer than {CASE_S_MAX} s")
+    except Exception as error:
+        # A command that no case foresees; or a fault of the case, which the trace tells apart.
+        verdict = Verdict("FAILED", f"the case ends with {error!r}")
     if case.name in client.by_design:
         verdict = by_design(verdict, client.by_design[case.name])
     verdict.seconds = time.monotonic() - began

@@ -25,6 +25,14 @@ FRAME_BYTES_MAX = 16 * 1024 * 1024
 DRAIN_S = 20.0
 
 
+# Set by `--trace`: is told each frame and line that goes anywhere, with an arrow.
+trace: Callable[[str, object], None] = lambda arrow, what: None
+
+
+def show(arrow: str, what: object) -> None:
+    trace(arrow, what)
+
+
 class Fault(Exception):
     """The client broke a rule that holds in every case."""
 
@@ -66,6 +74,16 @@ def strict_json(data: str) -> Any:
     return json.loads(data, parse_constant=constant, object_pairs_hook=pairs)
 
 
+def check_resume(command: dict[str, Any]) -> None:
+    """A client makes this command by itself, so that no caller's mistake can be in it."""
+    for place in command.get("rooms", []):
+        kinds = [type(place.get(name)) for name in ("room", "epoch", "seq")]
+        if kinds != [str, str, int] or place["seq"] < 0:
+            raise Fault(f"the resume has the position {place}")
+    if not isinstance(command.get("session"), str) or type(command.get("direct", 0)) is not int:
+        raise Fault(f"the resume is {str(command)[:200]}")
+
+
 class Link:
     """One connection of the client, from the head of its upgrade on."""
 
@@ -92,8 +110,9 @@ class Link:
         # The code of the client's close frame; 1005 if it had none, `None` without a close frame.
         self.close_code: int | None = None
         self.is_over = False
-        # Answers commands by itself, if it is set.
-        self.auto: Callable[[Link, dict[str, Any]], None] | None = None
+        self._reading = asyncio.Event()
+        self._reading.set()
+        self._answer: Callable[[Link, dict[str, Any]], None] | None = None
 
     # --- What the case does.
 
@@ -103,6 +122,7 @@ class Link:
 
     def bytes(self, data: bytes) -> None:
         if not self._writer.is_closing():
+            show("client <-", data)
             self._writer.write(data)
 
     async def drain(self) -> None:
@@ -123,6 +143,10 @@ class Link:
         """Says goodbye, and ends the connection when the client has answered."""
         self.bytes(close_frame(code, reason))
 
+    def pause(self) -> None:
+        """Reads nothing more."""
+        self._reading.clear()
+
     def end(self) -> None:
         """Ends the connection in order, but without a close frame."""
         if not self._writer.is_closing():
@@ -138,6 +162,13 @@ class Link:
             if all(command.get(name) == value for name, value in fields.items()):
                 return self.frames.pop(at)
         return None
+
+    def auto(self, answer: Callable[[Link, dict[str, Any]], None]) -> None:
+        """From now on commands are answered so, those that wait first."""
+        self._answer = answer
+        waiting, self.frames = self.frames, []
+        for command in waiting:
+            answer(self, command)
 
     def count(self, **fields: Any) -> int:
         """How many commands with these fields came so far, those that were taken too."""
@@ -194,6 +225,7 @@ class Link:
     async def read_frames(self) -> None:
         try:
             while self.close_code is None:
+                await self._reading.wait()
                 await self._read_frame()
                 self._changed.set()
         except Fault as fault:
@@ -243,17 +275,20 @@ class Link:
             raise Fault(f"the client sends what is no JSON: {error}") from error
         if not isinstance(command, dict):
             raise Fault("the client sends what is no object")
+        show("client ->", command)
         ref = json.dumps(command.get("ref"))
         if "ref" in command and (ref in self._refs or len(ref) > 128):
             raise Fault(f"the ref {ref} is used again, or is too long")
         self._refs.add(ref)
+        if command.get("type") == "resume":
+            check_resume(command)
         self.log.append((time.monotonic(), command))
         if command.get("type") == "ping":
             self.send({"type": "pong", **({"ref": command["ref"]} if "ref" in command else {})})
             return
         self.frames.append(command)
-        if self.auto is not None:
-            self.auto(self, self.frames.pop())
+        if self._answer is not None:
+            self._answer(self, self.frames.pop())
 
     def _fault(self, what: str) -> None:
         self._faults.append(what)

@@ -85,7 +85,7 @@ const ORDERS = {
   about: () => ({ name: 'js', by_design: BY_DESIGN }),
   new: (order) => void make(order.url, order.options, { connect: false }),
   connect: (order) => {
-    if (client?.state === 'idle') void client.connect().catch(() => {});
+    if (client) void client.connect().catch(() => {});
     else make(order.url, order.options);
   },
   join: (order) => client.join(order.room, options(order, 'since', 'presence', 'sender')),

@@ -191,8 +191,7 @@ class Adapter:
         task = asyncio.ensure_future(call)
         signal = order.get("signal")
         if signal == "aborted":
-            # The call begins, and is cancelled before it goes on.
-            asyncio.get_running_loop().call_soon(task.cancel)
+            task.cancel()
         elif signal == "soon":
             asyncio.get_running_loop().call_later(0.05, task.cancel)
         try:
