@@ -1,5 +1,6 @@
 """The client under test: a child process that takes orders and tells what the client yields, both
-as lines of JSON. `docs/clients.md` says which."""
+as lines of JSON. `docs/clients.md` says which. It plays one case after the other, each with a new
+client, until one fails."""
 
 from __future__ import annotations
 
@@ -21,17 +22,27 @@ END_S = 10.0
 
 
 class Adapter:
-    def __init__(self, command: str, changed: asyncio.Event) -> None:
+    def __init__(self, command: str) -> None:
         self._command = shlex.split(command)
-        self._changed = changed
+        self._process: asyncio.subprocess.Process | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._number = 0
+        self.is_over = False
+        self.begin(asyncio.Event())
+
+    def begin(self, changed: asyncio.Event) -> None:
+        """Begins a case, which is told by this event that there is something to look at."""
+        self._changed = changed
         # What the client yielded, in order, and what was not yet looked for.
         self.log: list[dict[str, Any]] = []
         self.yields: list[dict[str, Any]] = []
         self.results: dict[int, dict[str, Any]] = {}
         self.noise = b""
-        self.is_over = False
         self.garbage: str | None = None
+
+    @property
+    def is_started(self) -> bool:
+        return self._process is not None
 
     async def start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
@@ -48,6 +59,7 @@ class Adapter:
 
     def order(self, do: str, **fields: Any) -> int:
         self._number += 1
+        assert self._process is not None
         line = json.dumps({"n": self._number, "do": do, **fields})
         show("adapter <-", line)
         assert self._process.stdin is not None
@@ -64,6 +76,8 @@ class Adapter:
 
     async def stop(self) -> int | None:
         """Ends the child, and returns its exit code; `None` if it had to be killed."""
+        if self._process is None:
+            return 0
         assert self._process.stdin is not None
         try:
             self._process.stdin.close()
@@ -76,11 +90,11 @@ class Adapter:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def kill(self) -> None:
-        if self._process.returncode is None:
+        if self._process is not None and self._process.returncode is None:
             self._process.kill()
 
     async def _read_lines(self) -> None:
-        assert self._process.stdout is not None
+        assert self._process is not None and self._process.stdout is not None
         try:
             async for line in self._process.stdout:
                 show("adapter ->", line)
@@ -101,6 +115,6 @@ class Adapter:
             self._changed.set()
 
     async def _read_noise(self) -> None:
-        assert self._process.stderr is not None
+        assert self._process is not None and self._process.stderr is not None
         while chunk := await self._process.stderr.read(65536):
             self.noise = (self.noise + chunk)[-NOISE_BYTES_MAX:]

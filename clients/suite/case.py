@@ -169,36 +169,39 @@ def found(room: str, epoch: str, seq: int, *, missed: Iterable[dict[str, Any]] |
     }
 
 
+async def end(adapter: Adapter) -> None:
+    """Ends the process of an adapter, which must go in order."""
+    code = await adapter.stop()
+    if code is None:
+        raise Failed("the client does not end when its standard input has ended")
+    if code != 0:
+        last = adapter.noise.decode(errors="replace").strip().splitlines()[-1:]
+        raise Failed(f"the client ended with exit code {code}: {''.join(last)}")
+
+
 class Table:
     """What a case plays on."""
 
-    def __init__(self, command: str) -> None:
+    def __init__(self, adapter: Adapter) -> None:
         self.server = Server()
-        self.adapter = Adapter(command, self.server.changed)
+        self.adapter = adapter
+        adapter.begin(self.server.changed)
 
     async def start(self) -> None:
         await self.server.start()
-        await self.adapter.start()
 
     async def stop(self) -> None:
-        """Ends all, and judges what must hold in every case."""
-        over = False
+        """Ends all, and judges what must hold in every case. The adapter is ready for the next one
+        if nothing is raised."""
         try:
-            if not self.adapter.is_over:
-                self.order("close")
-            code = await self.adapter.stop()
-            over = True
+            number = self.order("reset")
+            await self.until("answer to the last order, reset", lambda: number in self.adapter.results)
+            if "skip" in self.adapter.results[number]:
+                await end(self.adapter)
         finally:
-            if not over:
-                self.adapter.kill()
             await self.server.stop()
         if self.server.faults:
             raise Failed(self.server.faults[0])
-        if code is None:
-            raise Failed("the client does not end when its standard input has ended")
-        if code != 0:
-            last = self.adapter.noise.decode(errors="replace").strip().splitlines()[-1:]
-            raise Failed(f"the client ended with exit code {code}: {''.join(last)}")
 
     # --- Orders.
 
@@ -232,7 +235,7 @@ class Table:
 
     async def until(self, what: str | Callable[[], str], look: Callable[[], Any], seconds: float = DEADLINE_S) -> Any:
         """Waits until `look()` gives something other than `None` and `False`."""
-        end = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds
         changed = self.server.changed
         while True:
             changed.clear()
@@ -243,7 +246,7 @@ class Table:
                 raise Failed(self.server.faults[0])
             if self.adapter.garbage is not None:
                 raise Failed(f"the adapter says {self.adapter.garbage!r}")
-            left_s = end - time.monotonic()
+            left_s = deadline - time.monotonic()
             if left_s <= 0 or self.adapter.is_over:
                 why = "the client has ended" if self.adapter.is_over else f"within {seconds} s"
                 text = what if isinstance(what, str) else what()
@@ -255,8 +258,8 @@ class Table:
 
     async def never(self, what: str, look: Callable[[], Any], seconds: float = WATCH_S) -> None:
         """Watches for a while that `look()` gives nothing."""
-        end = time.monotonic() + seconds
-        while (left_s := end - time.monotonic()) > 0:
+        deadline = time.monotonic() + seconds
+        while (left_s := deadline - time.monotonic()) > 0:
             self.server.changed.clear()
             seen = look()
             if seen is not None and seen is not False:

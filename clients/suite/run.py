@@ -23,7 +23,8 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import server  # noqa: E402
-from case import CASES, Case, Failed, Skipped, Table  # noqa: E402
+from adapter import Adapter  # noqa: E402
+from case import CASES, Case, Failed, Skipped, Table, end  # noqa: E402
 from cases import load  # noqa: E402
 
 # A case that takes longer hangs; the longest waits are a fraction of it.
@@ -112,41 +113,56 @@ async def run(arguments: argparse.Namespace, cases: list[Case]) -> int:
 
 async def about(command: str) -> Client | None:
     """Asks a client for its name, and for the cases that do not hold for it by design."""
-    stage = Table(command)
+    adapter = Adapter(command)
     try:
-        await stage.start()
+        await adapter.start()
+        stage = Table(adapter)
         told = await stage.ok(stage.order("about"))
-        await stage.stop()
+        await end(adapter)
         return Client(command, told["name"], told.get("by_design", {}))
     except (OSError, Failed, Skipped, KeyError, TypeError) as error:
         print(f"run.py: {command!r} does not say what it is about: {error}", file=sys.stderr)
-        sys.stderr.write(stage.adapter.noise.decode(errors="replace"))
+        sys.stderr.write(adapter.noise.decode(errors="replace"))
         return None
 
 
 async def play_all(client: Client, cases: list[Case], arguments: argparse.Namespace) -> dict[str, Verdict]:
     places = asyncio.Semaphore(arguments.jobs)
+    # The adapters that have played a case well, and are free for the next one.
+    free: list[Adapter] = []
 
     async def play_one(case: Case) -> Verdict:
         async with places:
-            return await play(client, case)
+            return await play(client, case, free)
 
     tasks = [asyncio.create_task(play_one(case)) for case in cases]
     verdicts = {}
     # In their order, each as soon as it is known.
     for case, task in zip(cases, tasks):
         verdict = verdicts[case.name] = await task
-        if not arguments.quiet or verdict.word == "FAILED":
-            why = f": {verdict.why}" if verdict.why else ""
-            print(f"{client.name:8} {case.name:34} {verdict.word:9} {verdict.seconds:5.1f} s{why}", flush=True)
+        say(arguments, client, case.name, verdict)
+    try:
+        await asyncio.gather(*(end(adapter) for adapter in free))
+    except Failed as failed:
+        verdicts["end"] = Verdict("FAILED", str(failed))
+        say(arguments, client, "end", verdicts["end"])
     return verdicts
 
 
-async def play(client: Client, case: Case) -> Verdict:
+def say(arguments: argparse.Namespace, client: Client, name: str, verdict: Verdict) -> None:
+    if not arguments.quiet or verdict.word == "FAILED":
+        why = f": {verdict.why}" if verdict.why else ""
+        print(f"{client.name:8} {name:34} {verdict.word:9} {verdict.seconds:5.1f} s{why}", flush=True)
+
+
+async def play(client: Client, case: Case, free: list[Adapter]) -> Verdict:
     began = time.monotonic()
-    stage = Table(client.command)
+    adapter = free.pop() if free else Adapter(client.command)
 
     async def whole() -> None:
+        if not adapter.is_started:
+            await adapter.start()
+        stage = Table(adapter)
         await stage.start()
         try:
             await case.play(stage)
@@ -167,11 +183,16 @@ async def play(client: Client, case: Case) -> Verdict:
     except Failed as failed:
         verdict = Verdict("FAILED", str(failed))
     except asyncio.TimeoutError:
-        stage.adapter.kill()
         verdict = Verdict("FAILED", f"takes longer than {CASE_S_MAX} s")
     except Exception as error:
         # A command that no case foresees; or a fault of the case, which the trace tells apart.
         verdict = Verdict("FAILED", f"the case ends with {error!r}")
+    if verdict.word == "FAILED":
+        # What is left of it is nothing for the next case.
+        adapter.kill()
+        await adapter.stop()
+    elif not adapter.is_over:
+        free.append(adapter)
     if case.name in client.by_design:
         verdict = by_design(verdict, client.by_design[case.name])
     verdict.seconds = time.monotonic() - began

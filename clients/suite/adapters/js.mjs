@@ -33,13 +33,16 @@ const EVENTS = {
 };
 
 function make(url, options, more = {}) {
-  client = new Client(url, { ...known(options), ...more });
-  for (const [name, told] of Object.entries(EVENTS)) client.on(name, (event) => say(told(event)));
-  client.on('state', (event) => {
-    if (event.state === 'waiting') say({ yield: 'waiting', delay_ms: event.delayMs, code: event.end.code, status: event.end.status });
+  const made = new Client(url, { ...known(options), ...more });
+  client = made;
+  // Not what is left of a case before.
+  const tell = (what) => made === client && say(what);
+  for (const [name, told] of Object.entries(EVENTS)) made.on(name, (event) => tell(told(event)));
+  made.on('state', (event) => {
+    if (event.state === 'waiting') tell({ yield: 'waiting', delay_ms: event.delayMs, code: event.end.code, status: event.end.status });
   });
-  client.closed.then(({ error, code, status }) => {
-    if (error) say({ yield: 'end', code, status });
+  made.closed.then(({ error, code, status }) => {
+    if (error) tell({ yield: 'end', code, status });
   });
 }
 
@@ -102,6 +105,11 @@ const ORDERS = {
     return { clients: members.map(({ client_id }) => client_id), count };
   },
   close: async () => void (await client?.close()),
+  reset: async () => {
+    const old = client;
+    client = null;
+    await old?.close();
+  },
 };
 
 /** An error in the suite's words: the server's code, or what the client says of itself. */

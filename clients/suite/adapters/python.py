@@ -169,6 +169,14 @@ class Adapter:
         if self.client is not None:
             await self.client.close()
 
+    async def end(self) -> None:
+        """Closes the client, and says nothing more of it."""
+        await self.close()
+        tasks = list(self.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     async def carry_out(self, order: dict[str, Any]) -> Any:
         do = order["do"]
         if do == "about":
@@ -268,10 +276,14 @@ async def main() -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     adapter = Adapter()
     async for line in reader:
-        adapter.spawn(adapter.answer(json.loads(line)))
-    await adapter.close()
-    for task in list(adapter.tasks):
-        task.cancel()
+        order = json.loads(line)
+        if order["do"] == "reset":
+            await adapter.end()
+            adapter = Adapter()
+            say({"result": order["n"], "ok": None})
+        else:
+            adapter.spawn(adapter.answer(order))
+    await adapter.end()
 
 
 if __name__ == "__main__":
