@@ -179,11 +179,15 @@ class Link:
     async def upgrade(self, extra: bytes = b"", accept: str | None = None) -> None:
         key = self.headers.get("sec-websocket-key", "").encode()
         right = base64.b64encode(hashlib.sha1(key + GUID).digest()).decode()
-        self.bytes(
-            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Protocol: rusty-socks.v1\r\n"
-            b"Sec-WebSocket-Accept: " + (right if accept is None else accept).encode() + b"\r\n\r\n" + extra
-        )
+        offered = "sec-websocket-protocol" in self.headers
+        head = [
+            "HTTP/1.1 101 Switching Protocols",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            *(["Sec-WebSocket-Protocol: rusty-socks.v1"] if offered else []),
+            f"Sec-WebSocket-Accept: {right if accept is None else accept}",
+        ]
+        self.bytes("\r\n".join([*head, "", ""]).encode() + extra)
 
     async def read_head(self) -> bool:
         try:
@@ -211,7 +215,8 @@ class Link:
             wrong.append("Sec-WebSocket-Version")
         if "host" not in headers:
             wrong.append("Host")
-        if "rusty-socks.v1" not in headers.get("sec-websocket-protocol", ""):
+        # A client need not offer it.
+        if "rusty-socks.v1" not in headers.get("sec-websocket-protocol", "rusty-socks.v1"):
             wrong.append("Sec-WebSocket-Protocol")
         try:
             is_key = len(base64.b64decode(headers.get("sec-websocket-key", ""), validate=True)) == 16

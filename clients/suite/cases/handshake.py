@@ -16,6 +16,9 @@ FINAL = (400, 401, 403, 404, 405, 410, 426, 431)
 # Neither is an upgrade, and a client that follows them takes its token elsewhere.
 NO_UPGRADE = (200, 204, 301, 302, 307)
 
+# How long a client may wait for a server that says nothing, if that is no option of it.
+OWN_TIME_S = 30.0
+
 
 def comes_back(status: int) -> None:
     @case(f"handshake/{status}", f"an upgrade refused with {status} is tried again")
@@ -119,7 +122,7 @@ async def _(t: Table) -> None:
 async def _(t: Table) -> None:
     t.server.plan(raw(b"", then="keep"))
     await t.ok(t.connect(open_timeout_ms=300))
-    link = await t.accept()
+    link = await t.accept(OWN_TIME_S)
     link.send(welcome())
     await t.event("open")
 
@@ -128,7 +131,7 @@ async def _(t: Table) -> None:
 async def _(t: Table) -> None:
     await t.ok(t.connect(open_timeout_ms=300))
     await t.accept()
-    link = await t.accept()
+    link = await t.accept(OWN_TIME_S)
     link.send(welcome())
     await t.event("open")
 
@@ -179,7 +182,7 @@ async def _(t: Table) -> None:
 
     t.server.plan(flood)
     await t.ok(t.connect(open_timeout_ms=2000))
-    await t.until("next attempt", lambda: len(t.server.times) > 1 or bool(t.all("end")))
+    await t.until("next attempt", lambda: len(t.server.times) > 1 or bool(t.all("end")), OWN_TIME_S)
 
 
 @case("handshake/one-read", "a welcome in the same read as the head is not lost")

@@ -108,7 +108,7 @@ async def _(t: Table) -> None:
 @case("misuse/close-while-connecting", "close while the server has not answered the upgrade is prompt")
 async def _(t: Table) -> None:
     t.server.plan(raw(b"", then="keep"))
-    await t.ok(t.connect())
+    await t.ok(t.connect(open_timeout_ms=8000))
     await t.until("attempt", lambda: bool(t.server.times))
     await t.close_promptly()
     await t.never("there is another connection", lambda: len(t.server.times) > 1)
@@ -329,7 +329,7 @@ async def _(t: Table) -> None:
         if do == "leave":
             continue
         number = t.order(do, **fields, signal="soon")
-        command = await t.until(f"command {do}", lambda: link.frames.pop() if link.frames else None)
+        command = await t.until(f"command {do}", lambda: link.frames.pop() if link.frames else t.adapter.results.get(number))
         await t.error(number, "aborted")
         agree(link, command)
     link.auto(agree)
