@@ -54,7 +54,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--client", action="append", default=[], metavar="COMMAND", help="an adapter; repeat for a table")
     parser.add_argument("--list", action="store_true", help="print the cases and end")
-    parser.add_argument("--jobs", type=int, default=8, help="cases at a time; most of one is waiting (default: 8)")
+    parser.add_argument("--jobs", type=int, default=12, help="cases at a time; most of one is waiting (default: 12)")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("--quiet", action="store_true", help="print only cases that do not pass")
     parser.add_argument("--trace", action="store_true", help="print every frame, order and yield, with one job")
@@ -206,7 +206,7 @@ def by_design(verdict: Verdict, reason: str) -> Verdict:
 
 
 def table(results: dict[str, dict[str, Verdict]], cases: list[Case], is_markdown: bool) -> None:
-    """A line a group, or a case that does not pass everywhere."""
+    """A line a group, and one for each case that fails somewhere, by design or not."""
     groups: dict[str, list[Case]] = {}
     for case in cases:
         groups.setdefault(case.name.split("/")[0], []).append(case)
@@ -215,11 +215,12 @@ def table(results: dict[str, dict[str, Verdict]], cases: list[Case], is_markdown
         cells = []
         for verdicts in results.values():
             words = [verdicts[case.name].word for case in members]
-            cells.append(f"{words.count('passed')} of {len(words)}")
+            others = [f"{words.count(word)} {word}" for word in ("FAILED", "by design", "n/a") if word in words]
+            cells.append(f"{words.count('passed')} passed" + "".join(f", {other}" for other in others))
         rows.append([f"{group} ({len(members)})", *cells])
         for case in members:
             words = [verdicts[case.name].word for verdicts in results.values()]
-            if any(word != "passed" for word in words):
+            if any(word in ("FAILED", "by design") for word in words):
                 rows.append([f"- {case.name}", *words])
     if is_markdown:
         rows.insert(1, ["---"] * len(rows[0]))
@@ -227,7 +228,7 @@ def table(results: dict[str, dict[str, Verdict]], cases: list[Case], is_markdown
         return
     print()
     for first, *others in rows:
-        print(f"{first:36}" + "".join(f"{other:14}" for other in others))
+        print(f"{first:36}" + "".join(f"{other:36}" for other in others).rstrip())
 
 
 if __name__ == "__main__":

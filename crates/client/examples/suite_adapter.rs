@@ -8,8 +8,8 @@ use std::{
 };
 
 use rusty_socks_client::{
-    ClientBuilder, Error, ErrorKind, Event, JoinOptions, Pages, Position, PublishOptions, Receipt,
-    Session, Ticket,
+    ClientBuilder, CloseReason, Error, ErrorKind, Event, JoinOptions, Pages, Position,
+    PublishOptions, Receipt, Session, Ticket,
 };
 use serde::{Serialize, Serializer, ser};
 use serde_json::{Value, json};
@@ -110,7 +110,7 @@ fn tell(session: &Session) {
             Err(error) => {
                 say(&json!({
                     "yield": "end",
-                    "code": error.close_reason().map(|reason| reason.code()),
+                    "code": error.close_reason().map(CloseReason::code),
                     "status": error.refused().map(|refused| refused.status),
                 }));
                 return;
