@@ -437,4 +437,6 @@ async def _(t: Table) -> None:
         raise Failed(f"calls end as {told[:3]}")
     link.auto(agree)
     await t.ok(numbers[0])
+    for number in numbers:
+        await t.result(number)
     await t.ok(t.order("history", room="lobby"))
