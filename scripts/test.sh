@@ -13,7 +13,7 @@
 set -euo pipefail
 
 QUICK_STEPS=(format clippy tests)
-STEPS=(format clippy library docs report tests third-party js python perf compare conformance)
+STEPS=(format clippy library docs report tests third-party js python suite perf compare conformance)
 
 # Ranges, so that a new fault of theirs or ours shows within a major version that is known to work.
 PYTHON_CLIENTS=('websockets>=13,<18' 'PyJWT>=2.8,<3')
@@ -165,6 +165,9 @@ summary() {
             awk '/^Ran [0-9]+ tests/ { ran += $2 } /^FAILED/ { failed = "   " $0 } /soak: / { sub(/^.*soak: /, ""); soaks = soaks "; " $0 }
                 END { printf "   %d tests%s%s", ran, soaks, failed }' "$2"
             ;;
+        suite)
+            awk -F ': ' '/^[a-z]+: [0-9]+ passed, / { printf "   %s: %s", $1, $2 }' "$2"
+            ;;
         perf)
             awk '/^[0-9]+ paths, / { printf "   %s", $0 } /^!!! / { printf "   %s", $0 }' "$2"
             ;;
@@ -298,6 +301,17 @@ step_python() {
         --python-executable "$home/empty/bin/python" "$home/quick_start.py"
     (cd clients/python && RUSTY_SOCKS_BINARY=$target/debug/rusty_socks "$home/empty/bin/python" -B -X dev \
         -W error::ResourceWarning -m unittest)
+}
+
+# A server that misbehaves by script, against our three clients.
+step_suite() {
+    need node 'the JavaScript client runs on it, 20 or newer'
+    local home=$clients/python-client
+    install_python_client_tools "$home"
+    cargo build -p rusty_socks_client --example suite_adapter
+    python3 -B -m unittest clients/suite/test_suite.py
+    python3 clients/suite/run.py --quiet --client 'node clients/suite/adapters/js.mjs' \
+        --client "$home/bin/python clients/suite/adapters/python.py" --client "$target/debug/examples/suite_adapter"
 }
 
 # The instructions of every hot path against those that are written down. The release build that it makes serves

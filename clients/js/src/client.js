@@ -45,6 +45,9 @@ export const DEFAULTS = Object.freeze({
   unsentBytesMax: 1024 * 1024,
 });
 
+// A standard WebSocket takes the last two as well.
+const PROTOCOLS = ['ws:', 'wss:', 'http:', 'https:'];
+
 // Used for a server that does not ping.
 const PING_S = 30;
 
@@ -84,7 +87,8 @@ export class Client {
 
   constructor(url, options = {}) {
     this.#url = String(url);
-    new URL(this.#url);
+    const { protocol } = new URL(this.#url);
+    if (!PROTOCOLS.includes(protocol)) throw new TypeError(`the address must begin with ws:// or wss://, not ${protocol}`);
     this.#options = { ...DEFAULTS, ...clean(options) };
     checkNumbers(this.#options);
     checkToken(this.#options.token);
@@ -227,6 +231,10 @@ export class Client {
     const queued = () => echo && this.#session.expectEcho(id);
     const ok = (answer) => {
       const places = answer.rooms ?? [answer];
+      for (const { room, seq } of places) {
+        if (typeof room !== 'string') throw new TypeError(`${room} is no room`);
+        checkSeq(seq);
+      }
       // With echo the message itself arrives, before or after this answer, and moves the position.
       if (!echo && !this.#recovery.takeDoubt(command)) for (const { room, seq } of places) this.#tracker.own(room, seq);
       const rooms = answer.rooms ? { rooms: places } : {};

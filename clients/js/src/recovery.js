@@ -225,7 +225,7 @@ export class Recovery {
     this.#session.declined.delete(room);
     this.#tracker.start(room, { ...position(place), seq: 0, via: pattern });
     this.#emit('matched', { ...position(place), seq: 0, pattern, room });
-    this.#tracker.resume(room, { ...place, recovered: false });
+    this.#tracker.resume(room, { recovered: false, ...place });
   }
 
   /** Whether a join was waiting for an answer that was lost with the connection. */

@@ -71,6 +71,8 @@ export class Tracker {
 
   /** Follows a room from this position on. With `replay`, its older messages may come first. */
   start(name, { epoch, seq, overflow, via, replay = false }) {
+    if (typeof name !== 'string') throw new TypeError(`${name} is no room`);
+    checkEpoch(epoch);
     checkSeq(seq);
     this.stop(name);
     if (this.#rooms.size >= this.#roomsMax) return this.#full();
@@ -134,6 +136,7 @@ export class Tracker {
   resume(name, { epoch, seq, recovered, messages = [], overflow }) {
     const room = this.#rooms.get(name);
     if (!room) return;
+    checkEpoch(epoch);
     checkSeq(seq);
     room.overflow = overflow ?? room.overflow;
     room.fetching = false;
@@ -167,7 +170,7 @@ export class Tracker {
     const before = this.#rooms.get(name);
     if (!before) return;
     checkSeq(seq);
-    if (typeof epoch !== 'string') throw new TypeError(`${epoch} is no epoch`);
+    checkEpoch(epoch);
     const { queue, spare } = before;
     // Own numbers may be ahead of messages that were never sent.
     const heard = reach(before.seq, queue.filter(({ kind }) => kind !== 'own'));
@@ -489,6 +492,10 @@ export class Tracker {
     if (this.#recent.size > this.#holdMax) this.#recent.delete(this.#recent.values().next().value);
     return true;
   }
+}
+
+function checkEpoch(epoch) {
+  if (typeof epoch !== 'string') throw new TypeError(`${epoch} is no epoch`);
 }
 
 /** Numbers end where a double is no longer exact, because one more could not be told apart. */

@@ -26,8 +26,8 @@ class BackoffTest(unittest.TestCase):
 
     def test_every_close_code_of_the_table(self) -> None:
         table = {
-            Verdict.STOP: "1000 1002 1003 1005 1007 1008 1009 4001 4003 4008 4009 4010",
-            Verdict.BACK_OFF: "1001 1006 1011 1012 1013 4101 4102 4103",
+            Verdict.STOP: "1000 1002 1003 1007 1008 1009 4001 4003 4008 4009 4010",
+            Verdict.BACK_OFF: "1001 1005 1006 1011 1012 1013 4101 4102 4103",
             Verdict.AT_ONCE: "4201 4202 4203",
         }
         for wanted, codes in table.items():

@@ -148,6 +148,10 @@ fn at_least_one_ms(time: Duration) -> Duration {
 fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let wait = match value.parse() {
         Ok(seconds) => Duration::from_secs(seconds),
+        // More digits than a number has are no less of a wait.
+        Err(_) if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) => {
+            RETRY_AFTER_MAX
+        }
         Err(_) => {
             let date = httpdate::parse_http_date(value).ok()?;
             date.duration_since(now).unwrap_or_default()
@@ -168,6 +172,8 @@ mod tests {
         assert_eq!(after("Thu, 01 Jan 2026 00:00:09 GMT"), Some(Duration::from_secs(9)));
         assert_eq!(after("Thu, 01 Jan 2015 00:00:09 GMT"), Some(Duration::ZERO));
         assert_eq!(after("99999999"), Some(RETRY_AFTER_MAX));
+        assert_eq!(after("999999999999999999999999999999"), Some(RETRY_AFTER_MAX));
         assert_eq!(after("soon"), None);
+        assert_eq!(after(""), None);
     }
 }

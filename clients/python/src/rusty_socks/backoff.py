@@ -15,7 +15,7 @@ from .errors import End
 ASKED_S_MAX = 600.0
 
 # A normal end, and the client's own fault by RFC 6455, 7.4.1, which a reconnect would not mend.
-STOPPING = frozenset({1000, 1002, 1003, 1005, 1007, 1008, 1009})
+STOPPING = frozenset({1000, 1002, 1003, 1007, 1008, 1009})
 
 # Temporary refusals below 500: a slow network (RFC 9110, 15.5.9), a proxy that does not replay
 # early data (RFC 8470, 5.2), a rate limit (RFC 6585, 4).

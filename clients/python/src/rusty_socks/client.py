@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from . import events
 from .backoff import Backoff, Over
-from .connection import Connection, ConnectionOver
+from .connection import Connection, ConnectionOver, is_set
 from .errors import End, Misbehaved, RustySocksError
 from .frames import (
     Frame,
@@ -69,6 +69,13 @@ class Client:
     ) -> None:
         if urlsplit(url).scheme not in ("ws", "wss"):
             raise ValueError(f"the address must begin with ws:// or wss://, not {url!r}")
+        try:
+            # A port that is none is found out when it is read.
+            is_address = url.isprintable() and " " not in url and urlsplit(url).port != 0
+        except ValueError:
+            is_address = False
+        if not is_address:
+            raise ValueError(f"{url!r} is no address")
         if not (token is None or isinstance(token, str) or callable(token)):
             raise TypeError(f"a token is a string or a function, not {type(token).__name__}")
         self._url = url
@@ -196,6 +203,8 @@ class Client:
         members. A call that is cancelled leaves the client out of the room."""
         if is_pattern(name):
             raise ValueError("patterns are joined with join_pattern")
+        if not (since is None or isinstance(since, Position)):
+            raise TypeError(f"since is a Position, not {type(since).__name__}")
         position = None if since is None else {"epoch": since.epoch, "seq": since.seq}
         watch = True if presence else None
         command = Command("join", room=name, since=position, presence=watch, sender=sender)
@@ -493,10 +502,7 @@ class Client:
             if text is not None:
                 await connection.send(text)
                 continue
-            try:
-                await asyncio.wait_for(outbox.wake.wait(), outbox.wait_s())
-            except asyncio.TimeoutError:
-                pass
+            await is_set(outbox.wake, outbox.wait_s())
 
     def _greeted(self, welcome: Frame) -> None:
         """There is a session on this connection."""

@@ -34,8 +34,9 @@ class ConnectionOver(Exception):
 class Connection:
     """A connection that is open. ``receive`` and ``keep`` raise ``ConnectionOver``."""
 
-    def __init__(self, ws: ClientConnection) -> None:
+    def __init__(self, ws: ClientConnection, session_timeout_s: float) -> None:
         self._ws = ws
+        self._session_timeout_s = session_timeout_s
         self._loop = asyncio.get_running_loop()
         self._heard_at = self._loop.time()
         self._quiet_s = 25.0
@@ -65,7 +66,7 @@ class Connection:
             raise ConnectionOver(Over(End(1006, str(error) or type(error).__name__))) from error
         except asyncio.TimeoutError as error:
             raise ConnectionOver(Over(End(1006, "the connection does not open"))) from error
-        return cls(ws)
+        return cls(ws, options.open_timeout_s)
 
     async def receive(self) -> str | bytes:
         try:
@@ -88,8 +89,10 @@ class Connection:
         self._has_times.set()
 
     async def keep(self) -> None:
-        """Watches the connection until the server has gone silent."""
-        await self._has_times.wait()
+        """Watches the connection until the server has gone silent, or has not begun a session."""
+        if not await is_set(self._has_times, self._session_timeout_s):
+            text = "no session: is this a route of the chat protocol?"
+            raise ConnectionOver(Over(End(1006, text)))
         while True:
             quiet_s = self._loop.time() - self._heard_at
             if quiet_s < self._quiet_s:
@@ -141,6 +144,20 @@ class Connection:
 
     def abort(self) -> None:
         self._ws.transport.abort()
+
+
+async def is_set(event: asyncio.Event, timeout_s: float | None) -> bool:
+    """Waits for an event, and says whether it came in time.
+
+    Unlike ``asyncio.wait_for`` before Python 3.12, it is cancelled even if the event comes in the
+    same turn of the loop.
+    """
+    waiting = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait({waiting}, timeout=timeout_s)
+        return waiting.done()
+    finally:
+        waiting.cancel()
 
 
 def _end(error: ConnectionClosed) -> End:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 
 def is_pattern(name: str) -> bool:
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a room is a string, not {type(name).__name__}")
     return name.endswith(".*")
 
 

@@ -16,7 +16,7 @@ NOT_ZERO = frozenset({"in_flight_max", "queue_max", "hold_max", "events_max"})
 class Options:
     """Times are in seconds; what ends in ``_max`` is a bound."""
 
-    # How long a connection may take to open and to close.
+    # How long a connection may take to open, then to get a session, and to close.
     open_timeout_s: float = 20.0
     close_timeout_s: float = 3.0
     # A ping is sent when nothing has come for half of the server's `ping_s`, and for so long at
