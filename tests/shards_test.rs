@@ -377,6 +377,30 @@ fn while_one_shard_is_silent_the_rooms_of_the_others_go_on() {
 }
 
 #[test]
+fn a_session_moves_while_a_shard_without_its_rooms_falls_silent() {
+    let Some(spread) = Spread::start(&[]) else { return };
+    let rooms = spread.rooms();
+    let mut first = spread.chat_of(0, 0);
+    let epoch = first.join(&rooms[0])["epoch"].clone();
+    // No node has noticed it yet: what is asked there gets no answer.
+    spread.redises[1].pause();
+    let at = json!([place(&rooms[0], &epoch, 0)]);
+    let (mut second, answer) = Chat::back(&spread.cluster.nodes[1], &first.session, at);
+    assert_eq!(room_of(&answer, &rooms[0])["recovered"], true, "{answer}");
+    assert_eq!(first.closed().0, 4010);
+    assert_eq!(second.publish(&rooms[0], "here"), 1);
+    spread.redises[1].go_on();
+    for node in &spread.cluster.nodes {
+        eventually("all is well again", || match node.get("/ready").1 {
+            ready if ready["engine"] == Value::Null => Ok(()),
+            ready => Err(ready.to_string()),
+        });
+    }
+    second.join(&rooms[1]);
+    assert_eq!(second.publish(&rooms[1], "here, too"), 1);
+}
+
+#[test]
 fn a_message_is_for_rooms_of_one_shard() {
     let Some(spread) = Spread::start(&[]) else { return };
     let rooms = spread.rooms();

@@ -126,6 +126,8 @@ pub(crate) struct Core {
     next_tag: u64,
     /// Questions that wait for links.
     held: Vec<Held>,
+    /// Whether some were lost on one link, and may go on without it.
+    may_ask_again: bool,
     rooms: BTreeMap<RoomName, MirroredRoom>,
     by_channel: HashMap<Bytes, RoomName>,
     /// Rooms that have waited for another one, and can go on.
@@ -180,6 +182,7 @@ impl Core {
             shards,
             next_tag: 0,
             held: Vec::new(),
+            may_ask_again: false,
             rooms: BTreeMap::new(),
             by_channel: HashMap::new(),
             to_go_on: VecDeque::new(),
@@ -246,6 +249,9 @@ impl Core {
         }
         if self.is_any_listening() {
             self.look_at_rooms(now_ms);
+        }
+        if std::mem::take(&mut self.may_ask_again) {
+            self.put_held();
         }
         self.go_on_with_rooms();
     }
@@ -361,12 +367,7 @@ impl Core {
         {
             self.bring(&room, None, true, None);
         }
-        for held in std::mem::take(&mut self.held) {
-            match self.are_listening(held.shards) {
-                true => self.put(held.asked, held.is_again),
-                false => self.held.push(held),
-            }
-        }
+        self.put_held();
         self.learn_revocations(shard);
         self.engine.set_outage(shard, None);
     }

@@ -105,6 +105,17 @@ impl Core {
     pub(super) fn hold_asked(&mut self, asked: Box<Asked>, is_again: bool) {
         let shards = self.shards_of(&asked.question);
         self.held.push(Held { asked, is_again, shards });
+        self.may_ask_again = true;
+    }
+
+    /// Asks what was held, where all shards that it needs can be asked.
+    pub(super) fn put_held(&mut self) {
+        for held in std::mem::take(&mut self.held) {
+            match self.are_listening(held.shards) {
+                true => self.put(held.asked, held.is_again),
+                false => self.held.push(held),
+            }
+        }
     }
 
     /// Has a bringing begin anew, when all shards that it needs can be asked: what was brought for
@@ -113,6 +124,8 @@ impl Core {
         if let Some(Bringing { asked, shards, .. }) = self.remove_bringing(id) {
             self.note_unkept(&asked);
             self.held.push(Held { asked, is_again: true, shards });
+            // It may have been lost in a shard that it does not need.
+            self.may_ask_again = true;
         }
     }
 
