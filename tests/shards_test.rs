@@ -232,6 +232,36 @@ fn who_was_taken_over_says_nothing_in_any_shard() {
 }
 
 #[test]
+fn a_shard_that_a_session_has_left_hears_that_it_moved() {
+    let Some(spread) = Spread::start(&[]) else { return };
+    let rooms = spread.rooms();
+    let mut first = spread.chat_of(0, 0);
+    let epoch = first.join(&rooms[0])["epoch"].clone();
+    first.join(&rooms[1]);
+    first.publish(&rooms[1], "here");
+    first.leave(&rooms[1]);
+    let key = format!("{}:s:{}", spread.cluster.prefix, first.id);
+    let part =
+        |field: &str| spread.redises.each_ref().map(|redis| redis.cli(&["HGET", &key, field]));
+    assert_eq!(part("f"), ["1", "1"]);
+    let at = json!([place(&rooms[0], &epoch, 0)]);
+    let (second, _) = Chat::back(&spread.cluster.nodes[1], &first.session, at);
+    assert_eq!(first.closed().0, 4010);
+    // What the first node may still send for it is taken in neither.
+    let fences = part("f");
+    assert_eq!(fences[0], fences[1]);
+    assert_ne!(fences[0], "1");
+    let nodes = part("n");
+    assert_eq!(nodes[0], nodes[1]);
+    // And nothing is left of it.
+    second.close(Some(1000));
+    eventually("both have forgotten it", || match part("n") {
+        nodes if nodes == ["", ""] => Ok(()),
+        nodes => Err(nodes.join(" ")),
+    });
+}
+
+#[test]
 fn a_session_that_never_comes_back_leaves_the_rooms_of_all_shards() {
     let Some(mut spread) = Spread::start(&[("RESUME_WINDOW", "1")]) else { return };
     let rooms = spread.rooms();

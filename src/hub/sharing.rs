@@ -207,3 +207,36 @@ fn has_twice(rooms: &[RoomName]) -> bool {
 fn several(rooms: &[RoomName]) -> &[RoomName] {
     if rooms.len() > 1 { rooms } else { &[] }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::Config,
+        hub::{
+            engine::Engine,
+            harness::{Bench, name},
+        },
+    };
+
+    #[test]
+    fn rooms_of_different_shards_get_no_message_in_common() {
+        let mut bench = Bench::new(&Config::default(), 1, 1000);
+        let places = vec![String::new(), String::new()];
+        let (engine, _asked) = Engine::new(Uuid::new_v4(), places, Box::new(|| {}));
+        let shards = engine.shards;
+        Arc::get_mut(&mut bench.hub).expect("one").engine = Some(Arc::new(engine));
+        let rooms: Vec<RoomName> = (0..20).map(|n| name(&format!("room{n}"))).collect();
+        let (first, second) = shards.apart(&rooms).expect("they are spread");
+        let publish = |rooms: &[RoomName]| {
+            let (publisher, publication) = (Publisher::new(), Publication::from("x"));
+            let asked =
+                bench.hub.shared_publish_from_outside(&publisher, rooms, &publication, None);
+            asked.map(drop)
+        };
+        assert_eq!(publish(&rooms), Err(RoomError::RoomsApart { first, second }));
+        let together: Vec<RoomName> =
+            rooms.iter().map(|room| name(&format!("{{a}}{room}"))).collect();
+        assert_eq!(publish(&together), Ok(()));
+    }
+}
